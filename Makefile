@@ -1,0 +1,51 @@
+# Every command of the project. `make help` lists them.
+.DEFAULT_GOAL := help
+PYTHON ?= python3.11
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+ARGS ?=
+
+.PHONY: help install demo test check check-slow lint types format protos clean
+
+help: ## list the commands
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
+
+install: $(READY) ## create .venv with everything that the other commands need
+
+$(READY): pyproject.toml constraints.txt
+	@command -v $(PYTHON) >/dev/null || { echo "Python 3.11 or later is needed: make PYTHON=python3 install"; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@touch $@
+
+demo: $(READY) ## train privately, enrol and verify on real faces (ARGS="--epsilon 4")
+	$(BIN)/python -m examples.demo $(ARGS)
+
+test: $(READY) ## run the tests (ARGS are pytest's)
+	$(BIN)/python -m pytest $(ARGS)
+
+check: lint types test ## everything that CI runs
+
+check-slow: $(READY) ## the long tests
+	$(BIN)/python -m pytest -m slow $(ARGS)
+
+lint: $(READY) ## style, imports and protos
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/lint-imports
+	$(BIN)/buf lint protos
+
+types: $(READY) ## mypy --strict
+	$(BIN)/mypy
+
+format: $(READY) ## let ruff format and fix
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+protos: $(READY) ## regenerate federation/wire/v1 from protos/
+	$(BIN)/python -m grpc_tools.protoc -Iprotos --python_out=. --grpc_python_out=. --mypy_out=. --mypy_grpc_out=. \
+	  protos/federation/wire/v1/*.proto
+
+clean: ## remove what the demo and the tools made (not .venv)
+	rm -rf build .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -1,0 +1,1 @@
+"""The organisation's node and the person's device."""

@@ -1,0 +1,1 @@
+"""The coordinator (a Flower ServerApp) and the matching service."""
