@@ -44,7 +44,7 @@ format: $(READY) ## let ruff format and fix
 	$(BIN)/ruff check --fix .
 
 protos: $(READY) ## regenerate federation/wire/v1 from protos/
-	$(BIN)/python -m grpc_tools.protoc -Iprotos --python_out=. --grpc_python_out=. --mypy_out=. --mypy_grpc_out=. \
+	PATH="$(abspath $(BIN)):$$PATH" $(BIN)/python -m grpc_tools.protoc -Iprotos --python_out=. --grpc_python_out=. --mypy_out=. --mypy_grpc_out=. \
 	  protos/federation/wire/v1/*.proto
 
 clean: ## remove what the demo and the tools made (not .venv)

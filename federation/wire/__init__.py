@@ -1,0 +1,1 @@
+"""Messages between the parties: what is accepted, and how errors cross the wire."""
