@@ -1,0 +1,266 @@
+"""The server's side of the one-bit match. Holds no secret key and never sees a score.
+
+Theory of operation
+-------------------
+Template T and probe P hold one bit per slot, so their Hamming distance is the sum over slots of ``T + P - 2 T P``. The
+server computes, under encryption,
+
+    E = A (T + P - 2 T P) + U (P^2 - P) + B + Z
+
+with A, U, B, Z fresh for every session. This is the specification's ``A (T - P)^2 + R (P^2 - P) + B + Z`` with
+``U = R + A``, using ``T^2 = T``, which the enrolment check has shown; U is uniform because R is.
+
+* A: four non-zero coefficients alpha_0..alpha_3. Coefficient j < 4 of E is ``y_j = alpha_j c d + beta_j``, a one-time
+  affine MAC of the distance d (c is the inverse of the number of slots).
+* U: a uniform polynomial. ``P^2 - P`` vanishes exactly when every slot is 0 or 1. One bad slot shifts (y_0..y_3) by an
+  element that is uniform in the field of t^4 elements.
+* B: a uniform polynomial; its first four coefficients are beta_0..beta_3, the others hide everything else.
+* Z: an encryption of zero with three components. The first is determined by the others; the second and third are
+  pseudo-uniform modulo all of q, for the owner of the secret key too. Two encryptions of zero suffice: one of them
+  is multiplied by s by moving its components one place up (docs/adr/0002).
+
+Grouped for Horner's rule, ``E = P (U P + W) + C`` with ``W = (A - U) - 2 A T`` and ``C = A T + B + Z``. W and C do not
+depend on the probe, so they can be made ahead; what is left is one product with a plaintext, one product of
+ciphertexts and the modulus switch.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import struct
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from federation.errors import UsageError
+from federation.onebit import wire
+from federation.onebit.parameters import ONEBIT_2048, Parameters
+from federation.onebit.seal import Ciphertext, Plaintext, PublicKey, engine
+from federation.onebit.transcript import PadFunction
+
+RandomBytes = Callable[[int], bytes]
+
+_HEAD = wire.HEAD_COEFFICIENTS
+
+
+@dataclass(frozen=True)
+class Challenge:
+    """The server's answer to a probe.
+
+    Attributes:
+        reply: reply message for the device.
+        token: 32 bytes that only a device at an accepted distance can return. Stays with the server until then.
+    """
+
+    reply: bytes
+    token: bytes = field(repr=False)
+
+
+@dataclass(frozen=True)
+class Reference:
+    """A device's public key and encrypted template, parsed and ready to compute with.
+
+    Attributes:
+        public_key: SEAL's object.
+        template: ciphertext of T.
+    """
+
+    public_key: PublicKey
+    template: Ciphertext
+    parameters: Parameters = ONEBIT_2048
+
+    @classmethod
+    def from_bytes(cls, public_key: bytes, template: bytes, parameters: Parameters = ONEBIT_2048) -> Reference:
+        """Parses foreign bytes.
+
+        Raises:
+            MalformedMessageError: not a public key message, or not a ciphertext message.
+        """
+        key = wire.SeededMessage.from_bytes(public_key, wire.Kind.PUBLIC_KEY, parameters)
+        encoded = wire.SeededMessage.from_bytes(template, wire.Kind.CIPHERTEXT, parameters)
+        seal = engine(parameters)
+        return cls(
+            seal.load_public_key(key.seed, key.residues),
+            seal.load_ciphertext(encoded.seed, encoded.residues),
+            parameters,
+        )
+
+
+class PreparedMatch:
+    """Everything of one comparison that does not depend on the probe. Answers once, then is spent.
+
+    Made by `prepare` or `prepare_template_check`.
+    """
+
+    def __init__(
+        self,
+        *,
+        parameters: Parameters,
+        multiplier: Plaintext,
+        linear: Ciphertext,
+        constant: Ciphertext,
+        accepted: NDArray[np.uint32],
+        random_bytes: RandomBytes,
+    ) -> None:
+        self._parameters = parameters
+        self._material: tuple[Plaintext, Ciphertext, Ciphertext, NDArray[np.uint32]] | None = (
+            multiplier,
+            linear,
+            constant,
+            accepted,
+        )
+        self._flood = _flood(parameters, random_bytes)
+        self._token = random_bytes(wire.TOKEN_BYTES)
+
+    def __repr__(self) -> str:
+        return f"PreparedMatch({'spent' if self._material is None else 'ready'})"
+
+    def answer(self, probe: bytes, transcript: bytes) -> Challenge:
+        """Compares. Spends the material even when it raises.
+
+        Args:
+            probe: ciphertext message of P, from the device.
+            transcript: bytes of the session's transcript, whose signature has been checked.
+
+        Raises:
+            MalformedMessageError: `probe` is not a ciphertext message.
+            UsageError: this material was used before.
+        """
+        material, self._material = self._material, None
+        if material is None:
+            raise UsageError("prepared material answers one probe only; prepare again")
+        multiplier, linear, constant, accepted = material
+        message = wire.SeededMessage.from_bytes(probe, wire.Kind.CIPHERTEXT, self._parameters)
+        seal = engine(self._parameters)
+        encrypted = seal.load_ciphertext(message.seed, message.residues)
+        inner = seal.add(seal.multiply_plain(encrypted, multiplier), linear)
+        evaluated = seal.add(seal.multiply(encrypted, inner), constant)
+        head, second, third = seal.reply_parts(evaluated)
+        reply = wire.Reply(
+            head=(head + self._flood) % np.uint64(self._parameters.reply_prime),
+            second=second,
+            third=third,
+            token_digest=hashlib.sha256(self._token).digest(),
+            table=_accept_table(accepted, self._token, PadFunction(transcript)),
+        )
+        return Challenge(reply.to_bytes(self._parameters), self._token)
+
+
+def prepare(reference: Reference, threshold: int, random_bytes: RandomBytes = os.urandom) -> PreparedMatch:
+    """Draws A, U, B, Z for one comparison with `reference` and makes W and C.
+
+    Args:
+        reference: the enrolled template under its owner's key.
+        threshold: tau, the largest accepted Hamming distance, from the model release.
+        random_bytes: source of A, U, B, the token and the flooding. Z comes from SEAL's own generator.
+
+    Raises:
+        UsageError: the threshold is not a distance.
+    """
+    parameters = reference.parameters
+    if not 0 <= threshold < parameters.slots:
+        raise UsageError(f"a threshold lies in 0..{parameters.slots - 1}, got {threshold}")
+    t = parameters.plain_modulus
+    seal = engine(parameters)
+    scale = np.zeros(parameters.ring_dimension, np.uint64)
+    scale[:_HEAD] = 1 + uniform_below(t - 1, _HEAD, random_bytes)
+    uniform = uniform_below(t, parameters.ring_dimension, random_bytes)
+    mask = uniform_below(t, parameters.ring_dimension, random_bytes)
+    scaled_template = seal.multiply_plain(reference.template, seal.plaintext_ntt(scale))
+    minus_twice = seal.multiply_plain(reference.template, seal.plaintext_ntt((2 * t - 2 * scale) % t))
+    distances = np.arange(threshold + 1, dtype=np.uint64)
+    # alpha, c k and beta are below 2^26, so the products fit 64 bits.
+    accepted = (scale[:_HEAD] * (distances * parameters.distance_scale % t)[:, None] + mask[:_HEAD]) % t
+    return PreparedMatch(
+        parameters=parameters,
+        multiplier=seal.plaintext_ntt(uniform),
+        linear=seal.add_plain(minus_twice, seal.plaintext((scale + t - uniform) % t)),
+        constant=seal.add_plain(seal.add(_zero(reference), scaled_template), seal.plaintext(mask)),
+        accepted=_shuffled(accepted.astype(np.uint32), random_bytes),
+        random_bytes=random_bytes,
+    )
+
+
+def prepare_template_check(reference: Reference, random_bytes: RandomBytes = os.urandom) -> PreparedMatch:
+    """Draws U, B, Z for the enrolment check ``E = U (T^2 - T) + B + Z``: one accepted value, and T is the probe."""
+    parameters = reference.parameters
+    t = parameters.plain_modulus
+    seal = engine(parameters)
+    uniform = uniform_below(t, parameters.ring_dimension, random_bytes)
+    mask = uniform_below(t, parameters.ring_dimension, random_bytes)
+    return PreparedMatch(
+        parameters=parameters,
+        multiplier=seal.plaintext_ntt(uniform),
+        linear=seal.add_plain(seal.encrypt_zero(reference.public_key), seal.plaintext((t - uniform) % t)),
+        constant=seal.add_plain(_zero(reference), seal.plaintext(mask)),
+        accepted=mask[None, :_HEAD].astype(np.uint32),
+        random_bytes=random_bytes,
+    )
+
+
+def match(
+    public_key: bytes,
+    template: bytes,
+    probe: bytes,
+    transcript: bytes,
+    threshold: int,
+    random_bytes: RandomBytes = os.urandom,
+) -> Challenge:
+    """Prepares and answers one comparison. All arguments are bytes, so that a worker process can run it.
+
+    Raises:
+        MalformedMessageError: a message does not parse.
+        UsageError: the threshold is not a distance.
+    """
+    return prepare(Reference.from_bytes(public_key, template), threshold, random_bytes).answer(probe, transcript)
+
+
+def check_template(
+    public_key: bytes, template: bytes, transcript: bytes, random_bytes: RandomBytes = os.urandom
+) -> Challenge:
+    """Challenges the owner to show that `template` is binary and under `public_key`. For enrolment.
+
+    Raises:
+        MalformedMessageError: a message does not parse.
+    """
+    return prepare_template_check(Reference.from_bytes(public_key, template), random_bytes).answer(template, transcript)
+
+
+def uniform_below(bound: int, count: int, random_bytes: RandomBytes) -> NDArray[np.uint64]:
+    """(count,) integers, uniform in 0..bound-1, by rejection. `bound` is at most 2^32."""
+    mask = np.uint32((1 << (bound - 1).bit_length()) - 1)
+    drawn = np.empty(0, np.uint32)
+    while drawn.size < count:
+        candidates = np.frombuffer(random_bytes(4 * (count - drawn.size)), "<u4") & mask
+        drawn = np.concatenate([drawn, candidates[candidates < bound]])
+    return drawn.astype(np.uint64)
+
+
+def _zero(reference: Reference) -> Ciphertext:
+    """Z: a three-component encryption of zero, second and third component pseudo-uniform."""
+    seal = engine(reference.parameters)
+    shifted = seal.times_secret(seal.encrypt_zero(reference.public_key))
+    return seal.add(shifted, seal.encrypt_zero(reference.public_key))
+
+
+def _flood(parameters: Parameters, random_bytes: RandomBytes) -> NDArray[np.uint64]:
+    """(4,) multiples of t, modulo the reply's prime: t u with u uniform in [-flood_bound, flood_bound]."""
+    drawn = uniform_below(2 * parameters.flood_bound + 1, _HEAD, random_bytes)
+    signed = parameters.plain_modulus * (drawn.astype(np.int64) - parameters.flood_bound)
+    return (signed % parameters.reply_prime).astype(np.uint64)
+
+
+def _shuffled(rows: NDArray[np.uint32], random_bytes: RandomBytes) -> NDArray[np.uint32]:
+    """Rows in a uniformly random order: sorted by random 64-bit keys, whose ties have odds below 2^-43."""
+    return rows[np.argsort(np.frombuffer(random_bytes(8 * len(rows)), "<u8"))]
+
+
+def _accept_table(accepted: NDArray[np.uint32], token: bytes, pad: PadFunction) -> NDArray[np.uint8]:
+    """(entries, 32): the token under the pad of each accepted value."""
+    encoded = accepted.astype("<u4").tobytes()
+    row = struct.calcsize("<4I")
+    pads = b"".join(pad(encoded[start : start + row]) for start in range(0, len(encoded), row))
+    return np.frombuffer(pads, np.uint8).reshape(-1, wire.TOKEN_BYTES) ^ np.frombuffer(token, np.uint8)

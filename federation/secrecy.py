@@ -1,0 +1,27 @@
+"""What every secret-bearing type does: it shows nothing, refuses pickling and compares in constant time."""
+
+from __future__ import annotations
+
+import hmac
+from typing import NoReturn
+
+
+class Secret:
+    """Mixin for types whose value must not leak through logs, tracebacks or pickles."""
+
+    def secret_bytes(self) -> bytes:
+        """The secret itself. For an encrypted wallet only."""
+        raise NotImplementedError
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}(<redacted>)"
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError(f"{type(self).__name__} refuses pickling; keep it in the wallet")
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, type(self)):
+            return NotImplemented
+        return hmac.compare_digest(self.secret_bytes(), other.secret_bytes())
+
+    __hash__ = None  # type: ignore[assignment] # a secret is no dictionary key
