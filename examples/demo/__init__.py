@@ -1,0 +1,1 @@
+"""The main job, once, on real faces: `python -m examples.demo`."""

@@ -1,0 +1,150 @@
+"""Everything that one run of the demo found out, as plain values: what report, table and summary are made from."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+@dataclass(frozen=True)
+class Accuracy:
+    """Scores of one comparison of clean references with degraded probes, of held-out people only.
+
+    Attributes:
+        genuine: (g,) similarity of pairs of one person, higher is more alike.
+        impostor: (i,) similarity of pairs of two people.
+        eer: equal error rate, 0..1.
+        tar_at_fmr_1pct: true accept rate at a false match rate of 1 %, 0..1.
+        det_fmr: false match rates of the DET curve, 0..1.
+        det_fnmr: false non-match rate for each of `det_fmr`, 0..1.
+    """
+
+    genuine: NDArray[np.float64] = field(repr=False)
+    impostor: NDArray[np.float64] = field(repr=False)
+    eer: float
+    tar_at_fmr_1pct: float
+    det_fmr: NDArray[np.float64] = field(repr=False)
+    det_fnmr: NDArray[np.float64] = field(repr=False)
+
+
+@dataclass(frozen=True)
+class Attempts:
+    """Verifications through the encrypted one-bit match, over gRPC.
+
+    Attributes:
+        genuine: attempts by the owner of the template.
+        genuine_accepted: how many of them the server accepted.
+        impostor: attempts with the owner's stolen wallet and somebody else's face.
+        impostor_accepted: how many of them the server accepted.
+        plaintext_disagreements: decisions that differ from comparing the codes in the clear.
+        server_ms: (n,) milliseconds of matching work at the server, for each attempt.
+        device_ms: (n,) milliseconds of cryptographic work at the device, for each attempt.
+        upload_bytes: size of a probe message.
+        reply_bytes: size of a reply message.
+    """
+
+    genuine: int
+    genuine_accepted: int
+    impostor: int
+    impostor_accepted: int
+    plaintext_disagreements: int
+    server_ms: NDArray[np.float64] = field(repr=False)
+    device_ms: NDArray[np.float64] = field(repr=False)
+    upload_bytes: int
+    reply_bytes: int
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One part of the run and how long it took."""
+
+    name: str
+    seconds: float
+
+
+@dataclass(frozen=True)
+class DemoResult:
+    """One run of the demo.
+
+    Attributes:
+        source: where the faces come from, in words, with the credit that is due.
+        condition: degradation of the probes, for example ``mask``.
+        people_train: people whose organisations took part in training.
+        people_test: people whom training never saw.
+        organisations: number of organisations.
+        epsilon: person-level epsilon of all releases together.
+        delta: person-level delta.
+        epsilon_events: (name, noise multiplier) of each private release.
+        adapted: whether the release adapts the embedding, or says why it does not.
+        adaptation: one sentence of what was deployed and why.
+        stated_fmr: the false match rate that the threshold was set for.
+        threshold: largest accepted Hamming distance.
+        code_bits: length of a code.
+        before: the frozen recogniser, cosine of embeddings.
+        after: the released adapter, cosine of adapted embeddings.
+        attempts: verifications under encryption.
+        problems: images and people that were left out, one line each.
+        stages: where the time went.
+        release_digest: SHA-256 of the model release, hex.
+        ledger_head: hash of the last ledger line, hex.
+        crops: (title, PNG bytes) of sample aligned crops; empty unless asked for.
+    """
+
+    source: str
+    condition: str
+    people_train: int
+    people_test: int
+    organisations: int
+    epsilon: float
+    delta: float
+    epsilon_events: tuple[tuple[str, float], ...]
+    adapted: bool
+    adaptation: str
+    stated_fmr: float
+    threshold: int
+    code_bits: int
+    before: Accuracy
+    after: Accuracy
+    attempts: Attempts
+    problems: tuple[str, ...]
+    stages: tuple[Stage, ...]
+    release_digest: str
+    ledger_head: str
+    crops: tuple[tuple[str, bytes], ...] = field(default=(), repr=False)
+
+    @property
+    def seconds_total(self) -> float:
+        """Wall time of the whole run."""
+        return sum(stage.seconds for stage in self.stages)
+
+    def summary(self) -> dict[str, str | int | float]:
+        """The figures of ``summary.json``."""
+        return {
+            "condition": self.condition,
+            "people_train": self.people_train,
+            "people_test": self.people_test,
+            "epsilon": self.epsilon,
+            "delta": self.delta,
+            "eer_before": self.before.eer,
+            "eer_after": self.after.eer,
+            "tar_at_fmr_1pct_before": self.before.tar_at_fmr_1pct,
+            "tar_at_fmr_1pct_after": self.after.tar_at_fmr_1pct,
+            "threshold": self.threshold,
+            "genuine_attempts": self.attempts.genuine,
+            "genuine_accepted": self.attempts.genuine_accepted,
+            "impostor_attempts": self.attempts.impostor,
+            "impostor_accepted": self.attempts.impostor_accepted,
+            "plaintext_disagreements": self.attempts.plaintext_disagreements,
+            "server_ms_median": float(np.median(self.attempts.server_ms)),
+            "device_ms_median": float(np.median(self.attempts.device_ms)),
+            "upload_bytes": self.attempts.upload_bytes,
+            "reply_bytes": self.attempts.reply_bytes,
+            "seconds_total": self.seconds_total,
+        }
+
+    def summary_json(self) -> str:
+        """`summary` as indented JSON with a final newline."""
+        return json.dumps(self.summary(), indent=2) + "\n"
