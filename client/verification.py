@@ -1,0 +1,259 @@
+"""The person's device: enrols a face with a matching server, and verifies against it.
+
+Runs without torch, opacus and flwr. Embeddings come in already adapted by the model release; they leave only as
+ciphertexts. The device learns one bit, as the server does; a score exists nowhere in the clear.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Protocol, Self, TypeVar
+
+import grpc
+
+from federation.errors import PeerError, RefusedError, UsageError
+from federation.onebit import Decision, Operation, Transcript, binary_code
+from federation.wire import status
+from federation.wire.convert import (
+    MAX_MESSAGE_BYTES,
+    ProbeSubmission,
+    Revocation,
+    SessionGrant,
+    SessionRequest,
+    TemplateSubmission,
+    TokenSubmission,
+    decision_from_proto,
+    reply_from_proto,
+    require_empty,
+    revocation_statement,
+    template_digest,
+)
+from federation.wire.v1 import verification_pb2_grpc as pb_grpc
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    import numpy as np
+    from google.protobuf.message import Message
+    from numpy.typing import NDArray
+
+    from client.wallet import Wallet
+
+_Request_contra = TypeVar("_Request_contra", bound="Message", contravariant=True)
+_Response_co = TypeVar("_Response_co", bound="Message", covariant=True)
+
+
+class _Method(Protocol[_Request_contra, _Response_co]):
+    def __call__(self, request: _Request_contra, /, *, timeout: float) -> _Response_co: ...
+
+
+@dataclass(frozen=True)
+class ClientTls:
+    """What the device shows to the server, and what it expects of it.
+
+    Attributes:
+        authority: PEM, the authority that signed the server's certificate.
+        certificate: PEM, the device's.
+        key: PEM, secret.
+    """
+
+    authority: bytes = field(repr=False)
+    certificate: bytes = field(repr=False)
+    key: bytes = field(repr=False)
+
+    @classmethod
+    def read(cls, directory: Path, name: str = "client") -> ClientTls:
+        """Reads ca.pem, NAME.pem and NAME-key.pem.
+
+        Raises:
+            UsageError: a file is missing or unreadable.
+        """
+        try:
+            return cls(*((directory / file).read_bytes() for file in ("ca.pem", f"{name}.pem", f"{name}-key.pem")))
+        except OSError as error:
+            raise UsageError(
+                f"cannot read {error.filename}; ask the operator for certificates (`intaglio-server pki init`)"
+            ) from error
+
+
+@dataclass(frozen=True)
+class VerificationOutcome:
+    """What the device knows at the end. The score is not part of it: nobody knows it.
+
+    Attributes:
+        decision: as the server recorded it.
+        device_ms: time that the device computed, milliseconds, waiting for the server excluded.
+        upload_bytes: size of the messages with ciphertexts that went up.
+        reply_bytes: size of the replies that came down.
+    """
+
+    decision: Decision
+    device_ms: float
+    upload_bytes: int
+    reply_bytes: int
+
+
+class Device:
+    """One device with its wallet, connected to one matching server. Use it as a context manager.
+
+    Args:
+        wallet: enrolled, or with an enrolment that was started; says purpose, audience and release.
+        target: host:port of the server.
+        tls: certificates.
+        timeout_seconds: longest wait for each answer.
+    """
+
+    def __init__(self, wallet: Wallet, *, target: str, tls: ClientTls, timeout_seconds: float = 20.0) -> None:
+        self._wallet = wallet
+        self._timeout_seconds = timeout_seconds
+        self._enrolment = wallet.require_enrolment()
+        self._channel = grpc.secure_channel(
+            target,
+            grpc.ssl_channel_credentials(tls.authority, tls.key, tls.certificate),
+            options=[
+                ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
+                ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
+                ("grpc.enable_retries", 0),  # a retried probe would be a replay
+                ("grpc.use_local_subchannel_pool", 1),  # certificates belong to this device alone
+            ],
+        )
+        self._stub = pb_grpc.VerificationServiceStub(self._channel)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._channel.close()
+
+    def enrol(self, reference: NDArray[np.float64], second: NDArray[np.float64]) -> VerificationOutcome:
+        """Enrols `reference`, confirmed by another capture of the same face.
+
+        Nothing is stored unless the template passes the zero test and the second capture matches it.
+
+        Args:
+            reference: (d,) adapted embedding of the enrolment capture. Sensitive; does not leave the device.
+            second: (d,) adapted embedding of another capture.
+
+        Returns:
+            MATCH: enrolled. NON_MATCH: the captures do not match each other; nothing was stored.
+
+        Raises:
+            RefusedError: this wallet is enrolled already or revoked, or the server runs another release.
+            PeerError, ProofError, UnavailableError: nothing is known to be stored; try again.
+        """
+        watch = _Stopwatch()
+        grant = SessionGrant.from_proto(self._call(self._stub.StartEnrolment, self._request().to_enrolment()))
+        with watch:
+            device = self._wallet.device_secret
+            template = device.encrypt(binary_code(reference, self._wallet.code_seed))
+            device_public_key = self._wallet.device_public_key
+            digest = template_digest(device_public_key=device_public_key, template=template)
+            transcript = self._transcript(Operation.ENROL, grant, digest)
+            message = TemplateSubmission(
+                session_id=grant.session_id,
+                public_key=device.public_key,
+                device_public_key=device_public_key,
+                template=template,
+                signature=self._wallet.signing_key.sign(transcript),
+            ).to_proto()
+        reply = reply_from_proto(self._call(self._stub.SubmitTemplate, message))
+        with watch:
+            token = device.open_reply(reply, transcript)
+        if token is None:
+            raise PeerError("the server's test of the template does not open; nothing was stored")
+        confirmation = TokenSubmission(session_id=grant.session_id, token=token).to_confirmation()
+        second_grant = SessionGrant.from_proto(self._call(self._stub.ConfirmTemplate, confirmation))
+        outcome = self._compare(second, second_grant, watch)
+        return VerificationOutcome(
+            decision=outcome.decision,
+            device_ms=outcome.device_ms,
+            upload_bytes=outcome.upload_bytes + message.ByteSize(),
+            reply_bytes=outcome.reply_bytes + len(reply),
+        )
+
+    def verify(self, probe: NDArray[np.float64]) -> VerificationOutcome:
+        """Compares a fresh capture with the enrolled template.
+
+        Args:
+            probe: (d,) adapted embedding. Sensitive; does not leave the device.
+
+        Raises:
+            RefusedError: not enrolled, revoked, closed after too many failures, or another release.
+            UnavailableError: too many failures in a row, or the server cannot be reached; says when to try again.
+            PeerError, ProofError: the other side broke the protocol.
+        """
+        grant = SessionGrant.from_proto(self._call(self._stub.StartVerification, self._request().to_verification()))
+        return self._compare(probe, grant, _Stopwatch())
+
+    def revoke(self) -> None:
+        """Has the server delete the template, for good.
+
+        Raises:
+            RefusedError: not enrolled, or revoked before.
+        """
+        key_id, audience = self._wallet.key_id, self._enrolment.audience
+        signature = self._wallet.signing_key.sign(revocation_statement(key_id=key_id, audience=audience))
+        message = Revocation(key_id=key_id, audience=audience, signature=signature).to_proto()
+        require_empty(self._call(self._stub.Revoke, message))
+
+    def _compare(self, probe: NDArray[np.float64], grant: SessionGrant, watch: _Stopwatch) -> VerificationOutcome:
+        with watch:
+            ciphertext = self._wallet.device_secret.encrypt(binary_code(probe, self._wallet.code_seed))
+            transcript = self._transcript(Operation.VERIFY, grant, hashlib.sha256(ciphertext).digest())
+            message = ProbeSubmission(
+                session_id=grant.session_id, probe=ciphertext, signature=self._wallet.signing_key.sign(transcript)
+            ).to_proto()
+        reply = reply_from_proto(self._call(self._stub.SubmitProbe, message))
+        with watch:
+            token = self._wallet.device_secret.open_reply(reply, transcript)
+        answer = TokenSubmission(session_id=grant.session_id, token=token).to_proto()
+        decision = decision_from_proto(self._call(self._stub.SubmitToken, answer))
+        if (decision is Decision.MATCH) != (token is not None):
+            raise PeerError("the server recorded another decision than the one that this device opened")
+        return VerificationOutcome(decision, watch.milliseconds, message.ByteSize(), len(reply))
+
+    def _request(self) -> SessionRequest:
+        return SessionRequest(
+            key_id=self._wallet.key_id, purpose=self._enrolment.purpose, audience=self._enrolment.audience
+        )
+
+    def _transcript(self, operation: Operation, grant: SessionGrant, ciphertext_digest: bytes) -> bytes:
+        """What the device signs. It takes the release from the wallet: a server with another one gets no signature."""
+        if grant.release_digest != self._enrolment.release_digest:
+            raise RefusedError(
+                "the server runs another model release than this wallet; adapt with that one and enrol again"
+            )
+        return Transcript(
+            operation=operation,
+            session_id=grant.session_id,
+            nonce=grant.nonce,
+            purpose=self._enrolment.purpose,
+            audience=self._enrolment.audience,
+            key_id=self._wallet.key_id,
+            release_digest=grant.release_digest,
+            ciphertext_digest=ciphertext_digest,
+        ).to_bytes()
+
+    def _call(self, method: _Method[_Request_contra, _Response_co], request: _Request_contra) -> _Response_co:
+        try:
+            return method(request, timeout=self._timeout_seconds)
+        except grpc.RpcError as error:
+            if isinstance(error, grpc.Call):
+                raise status.error_from_call(error) from error
+            raise PeerError("the call failed and gave no reason") from error
+
+
+class _Stopwatch:
+    """Adds up the time spent inside `with` blocks."""
+
+    def __init__(self) -> None:
+        self.milliseconds = 0.0
+        self._begun = 0.0
+
+    def __enter__(self) -> None:
+        self._begun = time.perf_counter()
+
+    def __exit__(self, *_: object) -> None:
+        self.milliseconds += (time.perf_counter() - self._begun) * 1e3

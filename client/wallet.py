@@ -1,0 +1,297 @@
+"""The encrypted wallet: everything secret that one device holds, in one file.
+
+Theory of operation
+-------------------
+::
+
+    magic 16 | version 1 | log2 n 1 | r 1 | p 1 | salt 16 | nonce 12 | ciphertext and tag | SHA-256 of all before
+
+* scrypt (RFC 7914) turns the passphrase and the salt into a key; AES-256-GCM encrypts the content. Everything before
+  the ciphertext is authenticated with it, so neither version nor cost can be changed.
+* Salt and nonce are fresh for every write, so no key ever encrypts twice.
+* The closing hash is no protection, it tells damage from a wrong passphrase: a file whose hash is wrong was damaged;
+  one whose hash is right and whose tag is wrong was opened with a wrong passphrase, or forged.
+* The cost is bounded when reading, so a forged file cannot ask for gigabytes.
+* The content is JSON: the three secrets in base64 and the enrolment.
+
+A wallet that is lost is not restored: revoke through the operator, create another, enrol again.
+"""
+
+from __future__ import annotations
+
+import base64
+import enum
+import hashlib
+import json
+import os
+import secrets
+import struct
+import tempfile
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, NoReturn
+
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+from cryptography.hazmat.primitives.kdf.scrypt import Scrypt
+
+from federation.errors import IntaglioError, UsageError
+from federation.onebit import CodeSeed, DeviceSecret
+from federation.wire.convert import DIGEST_BYTES, is_name
+
+_MAGIC = b"intaglio wallet\0"
+_VERSION = 1
+_HEADER = struct.Struct(">16sBBBB16s12s")
+_HASH_BYTES = 32
+_TAG_BYTES = 16
+_LARGEST_FILE_BYTES = 1 << 20
+_MINIMUM_PASSPHRASE = 8
+
+
+@dataclass(frozen=True)
+class ScryptCost:
+    """Work factor of the passphrase, within bounds that a laptop can bear.
+
+    Attributes:
+        log2_n: memory is 128 * r * 2^log2_n bytes; 15 to 20. The default takes 128 MiB (OWASP's advice for scrypt).
+        r: block size; 8.
+        p: parallelism; 1 to 4.
+    """
+
+    log2_n: int = 17
+    r: int = 8
+    p: int = 1
+
+    def __post_init__(self) -> None:
+        if not (15 <= self.log2_n <= 20 and self.r == 8 and 1 <= self.p <= 4):  # noqa: PLR2004 - documented above
+            raise UsageError("scrypt cost must have 15 <= log2 n <= 20, r = 8 and 1 <= p <= 4")
+
+    def derive_key(self, passphrase: str, salt: bytes) -> bytes:
+        """32 bytes."""
+        return Scrypt(salt=salt, length=32, n=1 << self.log2_n, r=self.r, p=self.p).derive(passphrase.encode())
+
+
+class EnrolmentState(enum.Enum):
+    """How far this device got. The server's word counts; this is what the device remembers of it."""
+
+    STARTED = "started"
+    """An enrolment was begun; the answer may have been lost. Enrol again, or try to verify."""
+    ENROLLED = "enrolled"
+    REVOKED = "revoked"
+    """Final: a new template needs a new wallet."""
+
+
+@dataclass(frozen=True)
+class Enrolment:
+    """Where and for what this device enrolled.
+
+    Attributes:
+        purpose: what for; verification repeats it.
+        audience: who relies on the decision; verification repeats it.
+        release_digest: SHA-256 of the model release that adapted the reference, 32 bytes.
+        state: how far it got.
+    """
+
+    purpose: str
+    audience: str
+    release_digest: bytes
+    state: EnrolmentState
+
+    def __post_init__(self) -> None:
+        if not is_name(self.purpose) or not is_name(self.audience):
+            raise UsageError("purpose and audience are 1 to 64 of a-z 0-9 . _ / - with a letter or digit at both ends")
+        if len(self.release_digest) != DIGEST_BYTES:
+            raise UsageError("the release digest is a SHA-256 digest of 32 bytes")
+
+
+@dataclass(frozen=True, repr=False, eq=False)
+class Wallet:
+    """The secrets of one device. Runs on the device only; never pickled, never printed.
+
+    Attributes:
+        device_secret: homomorphic secret key.
+        code_seed: turns embeddings into this device's codes.
+        signing_key: Ed25519 key of the device.
+        enrolment: what the device remembers of its enrolment, or None.
+    """
+
+    device_secret: DeviceSecret
+    code_seed: CodeSeed
+    signing_key: Ed25519PrivateKey
+    enrolment: Enrolment | None = field(default=None)
+
+    @classmethod
+    def generate(cls) -> Wallet:
+        """Fresh secrets from the operating system."""
+        return cls(DeviceSecret.generate(), CodeSeed.generate(), Ed25519PrivateKey.generate())
+
+    @property
+    def key_id(self) -> bytes:
+        """Name of this device towards the server: SHA-256 of its homomorphic public key, 32 bytes."""
+        return self.device_secret.key_id
+
+    @property
+    def device_public_key(self) -> bytes:
+        """Ed25519 public key, 32 bytes."""
+        return self.signing_key.public_key().public_bytes_raw()
+
+    def with_enrolment(self, enrolment: Enrolment) -> Wallet:
+        """The same secrets with another memory of the enrolment."""
+        return replace(self, enrolment=enrolment)
+
+    def with_state(self, state: EnrolmentState) -> Wallet:
+        """The same enrolment, one step further.
+
+        Raises:
+            UsageError: there is no enrolment.
+        """
+        return self.with_enrolment(replace(self.require_enrolment(), state=state))
+
+    def require_enrolment(self) -> Enrolment:
+        """The enrolment.
+
+        Raises:
+            UsageError: none was ever begun, or it was revoked.
+        """
+        if self.enrolment is None:
+            raise UsageError("this wallet is not enrolled; run `intaglio enrol` first")
+        if self.enrolment.state is EnrolmentState.REVOKED:
+            raise UsageError("this wallet's template was revoked for good; create a new wallet and enrol with it")
+        return self.enrolment
+
+    def __repr__(self) -> str:
+        state = self.enrolment.state.value if self.enrolment else "not enrolled"
+        return f"Wallet(key_id={self.key_id.hex()[:16]}, {state}, secrets=<redacted>)"
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError("a wallet is not pickled; write it with write_wallet")
+
+
+def write_wallet(path: Path, wallet: Wallet, passphrase: str, cost: ScryptCost | None = None) -> None:
+    """Encrypts `wallet` into `path` with mode 0600, replacing what is there.
+
+    Atomic: a crash leaves the old file or the new one whole, and at worst a stray encrypted temporary file beside it.
+
+    Raises:
+        UsageError: the passphrase is shorter than 8 characters, or the directory cannot be written.
+    """
+    if len(passphrase) < _MINIMUM_PASSPHRASE:
+        raise UsageError(f"the passphrase needs at least {_MINIMUM_PASSPHRASE} characters")
+    cost = cost or ScryptCost()
+    salt, nonce = secrets.token_bytes(16), secrets.token_bytes(12)
+    header = _HEADER.pack(_MAGIC, _VERSION, cost.log2_n, cost.r, cost.p, salt, nonce)
+    sealed = header + AESGCM(cost.derive_key(passphrase, salt)).encrypt(nonce, _content_of(wallet), header)
+    _write_atomically(path, sealed + hashlib.sha256(sealed).digest())
+
+
+def create_wallet(path: Path, passphrase: str, cost: ScryptCost | None = None) -> Wallet:
+    """Generates a wallet and writes it to `path`, where nothing may be yet.
+
+    Raises:
+        UsageError: `path` exists, or `write_wallet` refuses.
+    """
+    if path.exists():
+        raise UsageError(f"{path} exists; a wallet is never overwritten by a new one: choose another path")
+    wallet = Wallet.generate()
+    write_wallet(path, wallet, passphrase, cost)
+    return wallet
+
+
+def read_wallet(path: Path, passphrase: str) -> Wallet:
+    """Opens what `write_wallet` wrote.
+
+    Raises:
+        UsageError: missing, unreadable, not a wallet, damaged, or the wrong passphrase; each says which.
+    """
+    try:
+        if path.stat().st_size > _LARGEST_FILE_BYTES:
+            raise UsageError(f"{path} is not a wallet: it is larger than any wallet")
+        data = path.read_bytes()
+    except FileNotFoundError as error:
+        raise UsageError(f"there is no wallet at {path}; create one with `intaglio wallet create`") from error
+    except OSError as error:
+        raise UsageError(f"the wallet at {path} cannot be read: {error.strerror}") from error
+    return _open_sealed(data, passphrase, path)
+
+
+def _open_sealed(data: bytes, passphrase: str, path: Path) -> Wallet:
+    if not data.startswith(_MAGIC):
+        raise UsageError(f"{path} is not a wallet of this project, or its first bytes are damaged")
+    sealed, digest = data[:-_HASH_BYTES], data[-_HASH_BYTES:]
+    if len(sealed) < _HEADER.size + _TAG_BYTES or hashlib.sha256(sealed).digest() != digest:
+        raise UsageError(f"the wallet at {path} is damaged; restore it from a backup")
+    _, version, log2_n, r, p, salt, nonce = _HEADER.unpack(sealed[: _HEADER.size])
+    if version != _VERSION:
+        raise UsageError(f"the wallet at {path} has version {version}; this program reads version {_VERSION}")
+    key = ScryptCost(log2_n, r, p).derive_key(passphrase, salt)
+    try:
+        content = AESGCM(key).decrypt(nonce, sealed[_HEADER.size :], sealed[: _HEADER.size])
+    except InvalidTag:
+        # `from None`: the cause says nothing more, and a traceback through the key has no business in a log.
+        raise UsageError(f"wrong passphrase for {path}, or the file was changed on purpose") from None
+    return _wallet_from_content(content, path)
+
+
+def _content_of(wallet: Wallet) -> bytes:
+    enrolment = wallet.enrolment
+    return json.dumps(
+        {
+            "device_secret": base64.b64encode(wallet.device_secret.secret_bytes()).decode(),
+            "code_seed": base64.b64encode(wallet.code_seed.secret_bytes()).decode(),
+            "signing_key": base64.b64encode(wallet.signing_key.private_bytes_raw()).decode(),
+            "enrolment": enrolment
+            and {
+                "purpose": enrolment.purpose,
+                "audience": enrolment.audience,
+                "release_digest": enrolment.release_digest.hex(),
+                "state": enrolment.state.value,
+            },
+        }
+    ).encode()
+
+
+def _wallet_from_content(content: bytes, path: Path) -> Wallet:
+    """Reads authenticated content, so a failure here means another version wrote it, not an attack."""
+    try:
+        fields: dict[str, Any] = json.loads(content)
+        remembered = fields["enrolment"]
+        return Wallet(
+            DeviceSecret.from_secret_bytes(base64.b64decode(fields["device_secret"], validate=True)),
+            CodeSeed.from_secret_bytes(base64.b64decode(fields["code_seed"], validate=True)),
+            Ed25519PrivateKey.from_private_bytes(base64.b64decode(fields["signing_key"], validate=True)),
+            remembered
+            and Enrolment(
+                purpose=remembered["purpose"],
+                audience=remembered["audience"],
+                release_digest=bytes.fromhex(remembered["release_digest"]),
+                state=EnrolmentState(remembered["state"]),
+            ),
+        )
+    except (KeyError, TypeError, ValueError, IntaglioError):
+        # `from None`: the cause may quote the content.
+        raise UsageError(f"the wallet at {path} opens, but another version of this program wrote it") from None
+
+
+def _write_atomically(path: Path, data: bytes) -> None:
+    try:
+        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")  # mkstemp gives mode 0600
+    except OSError as error:
+        raise UsageError(f"cannot write in {path.parent}: {error.strerror}") from error
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        # A crash before this line leaves the old file, after it the new one.
+        Path(temporary).replace(path)
+    except BaseException:
+        with suppress(FileNotFoundError):
+            Path(temporary).unlink()
+        raise
+    directory = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(directory)  # without it a power cut may bring the old file back
+    finally:
+        os.close(directory)

@@ -1,0 +1,199 @@
+"""Certificates for mutual TLS: a small authority of one's own, a server certificate, one for each client.
+
+It suits a demo, a test and a small deployment. A larger one brings certificates of its own in the same files::
+
+    ca.pem  ca-key.pem           the authority; take ca-key.pem off the machine once all certificates are made
+    server.pem  server-key.pem   for localhost and 127.0.0.1, or the names that were asked for
+    NAME.pem  NAME-key.pem       one pair for each client
+
+The service knows devices by their own keys, not by these certificates: the certificate only admits to the port.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import ipaddress
+import os
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import grpc
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+
+from federation.errors import UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+_AUTHORITY_YEARS = 10
+_CERTIFICATE_DAYS = 397
+_CLOCK_SKEW = dt.timedelta(minutes=5)
+
+
+@dataclass(frozen=True)
+class Issued:
+    """A certificate with its key.
+
+    Attributes:
+        certificate: signed by the authority.
+        key: NIST P-256, which every TLS library takes.
+    """
+
+    certificate: x509.Certificate
+    key: ec.EllipticCurvePrivateKey
+
+    def __repr__(self) -> str:
+        return f"Issued({self.certificate.subject.rfc4514_string()}, key=<redacted>)"
+
+
+def make_authority(*, now: dt.datetime) -> Issued:
+    """A self-signed authority that may sign end certificates and no further authorities."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = _name("intaglio authority")
+    certificate = (
+        _builder(name, name, key.public_key(), now, dt.timedelta(days=365 * _AUTHORITY_YEARS))
+        .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
+        .add_extension(_key_usage(signs_certificates=True), critical=True)
+        .sign(key, hashes.SHA256())
+    )
+    return Issued(certificate, key)
+
+
+def issue_server(authority: Issued, hosts: Sequence[str], *, now: dt.datetime) -> Issued:
+    """A certificate for a server that is reached under each of `hosts` (names or IP addresses)."""
+    names = x509.SubjectAlternativeName([_general_name(host) for host in hosts])
+    return _issue(authority, hosts[0], ExtendedKeyUsageOID.SERVER_AUTH, now=now, names=names)
+
+
+def issue_client(authority: Issued, name: str, *, now: dt.datetime) -> Issued:
+    """A certificate that lets `name` connect."""
+    return _issue(authority, name, ExtendedKeyUsageOID.CLIENT_AUTH, now=now, names=None)
+
+
+def write_pki(directory: Path, *, hosts: Sequence[str], clients: Sequence[str], now: dt.datetime) -> list[Path]:
+    """Makes an authority and all certificates in `directory`, which is made when missing.
+
+    A crash leaves some of the files; delete the directory and start again.
+
+    Returns:
+        The files written.
+
+    Raises:
+        UsageError: a file is there already (nothing is ever overwritten), or a name cannot be used.
+    """
+    if not hosts or len(set(clients) | {"ca", "server"}) != len(clients) + 2:
+        raise UsageError("name at least one host, and clients that differ from each other, from 'ca' and from 'server'")
+    if any(not name.replace("-", "").isalnum() or name.endswith("-key") for name in clients):
+        raise UsageError("client names are letters, digits and dashes, and do not end in -key")
+    authority = make_authority(now=now)
+    issued = {"ca": authority, "server": issue_server(authority, hosts, now=now)}
+    issued |= {name: issue_client(authority, name, now=now) for name in clients}
+    written = []
+    try:
+        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        for name, pair in issued.items():
+            certificate = pair.certificate.public_bytes(serialization.Encoding.PEM)
+            key = pair.key.private_bytes(
+                serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+            )
+            for path, content, mode in (
+                (directory / f"{name}.pem", certificate, 0o644),
+                (directory / f"{name}-key.pem", key, 0o600),
+            ):
+                handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
+                with os.fdopen(handle, "wb") as file:
+                    file.write(content)
+                written.append(path)
+    except FileExistsError as error:
+        raise UsageError(f"{error.filename} exists and is not overwritten; name an empty directory") from error
+    except OSError as error:
+        raise UsageError(f"cannot write certificates to {directory}: {error.strerror}") from error
+    return written
+
+
+def server_credentials(directory: Path) -> grpc.ServerCredentials:
+    """Reads ca.pem, server.pem and server-key.pem. Clients must show a certificate of that authority.
+
+    Raises:
+        UsageError: a file is missing or unreadable.
+    """
+    try:
+        authority, certificate, key = (
+            (directory / name).read_bytes() for name in ("ca.pem", "server.pem", "server-key.pem")
+        )
+    except OSError as error:
+        raise UsageError(f"cannot read {error.filename}; make certificates with `intaglio-server pki init`") from error
+    return grpc.ssl_server_credentials([(key, certificate)], root_certificates=authority, require_client_auth=True)
+
+
+def _issue(
+    authority: Issued,
+    common_name: str,
+    usage: x509.ObjectIdentifier,
+    *,
+    now: dt.datetime,
+    names: x509.SubjectAlternativeName | None,
+) -> Issued:
+    key = ec.generate_private_key(ec.SECP256R1())
+    issuer = authority.certificate
+    builder = (
+        _builder(_name(common_name), issuer.subject, key.public_key(), now, dt.timedelta(days=_CERTIFICATE_DAYS))
+        .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
+        .add_extension(_key_usage(signs_certificates=False), critical=True)
+        .add_extension(x509.ExtendedKeyUsage([usage]), critical=False)
+        .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(authority.key.public_key()), critical=False)
+    )
+    if names:
+        builder = builder.add_extension(names, critical=False)
+    return Issued(builder.sign(authority.key, hashes.SHA256()), key)
+
+
+def _builder(
+    subject: x509.Name,
+    issuer: x509.Name,
+    public_key: ec.EllipticCurvePublicKey,
+    now: dt.datetime,
+    lifetime: dt.timedelta,
+) -> x509.CertificateBuilder:
+    return (
+        x509.CertificateBuilder()
+        .subject_name(subject)
+        .issuer_name(issuer)
+        .public_key(public_key)
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - _CLOCK_SKEW)
+        .not_valid_after(now + lifetime)
+        .add_extension(x509.SubjectKeyIdentifier.from_public_key(public_key), critical=False)
+    )
+
+
+def _name(common_name: str) -> x509.Name:
+    try:
+        return x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, common_name)])
+    except ValueError as error:
+        raise UsageError(f"a certificate cannot carry the name {common_name!r}: {error}") from error
+
+
+def _general_name(host: str) -> x509.GeneralName:
+    try:
+        return x509.IPAddress(ipaddress.ip_address(host))
+    except ValueError:
+        return x509.DNSName(host)
+
+
+def _key_usage(*, signs_certificates: bool) -> x509.KeyUsage:
+    return x509.KeyUsage(
+        digital_signature=not signs_certificates,
+        key_cert_sign=signs_certificates,
+        crl_sign=signs_certificates,
+        content_commitment=False,
+        key_encipherment=False,
+        data_encipherment=False,
+        key_agreement=False,
+        encipher_only=False,
+        decipher_only=False,
+    )

@@ -1,0 +1,67 @@
+"""How often one template may be tried: the rule that bounds guessing. Pure; the storage counts."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from federation.errors import RefusedError, UnavailableError, UsageError
+
+
+@dataclass(frozen=True)
+class AttemptHistory:
+    """Attempts against one template. An attempt whose decision is not known counts as a failure.
+
+    Attributes:
+        attempts: all of them.
+        failures: those that did not end in a match.
+        failures_in_a_row: attempts since the last match.
+        last_at: when the last one was opened, seconds since 1970, or None.
+    """
+
+    attempts: int
+    failures: int
+    failures_in_a_row: int
+    last_at: int | None
+
+
+@dataclass(frozen=True)
+class AttemptLimits:
+    """Five failures are free, then waiting doubles, and fifty end the template's life.
+
+    Yes-or-no answers reconstruct a template after thousands of queries; fifty keep far away from that.
+
+    Attributes:
+        free_failures: failures in a row before waiting begins.
+        first_delay_seconds: the first wait; it doubles with every further failure, up to a day.
+        lifetime_failures: failures after which only a new enrolment helps.
+    """
+
+    free_failures: int = 5
+    first_delay_seconds: int = 30
+    lifetime_failures: int = 50
+
+    def __post_init__(self) -> None:
+        if not 0 < self.free_failures <= self.lifetime_failures or self.first_delay_seconds < 1:
+            raise UsageError("limits need 0 < free failures <= lifetime failures and a delay of at least a second")
+
+    def require_room(self, history: AttemptHistory, *, now: int) -> None:
+        """Returns when another attempt may be made at `now` (seconds since 1970).
+
+        Raises:
+            RefusedError: the template has used up its failures.
+            UnavailableError: too soon after the last failure.
+        """
+        if history.failures >= self.lifetime_failures:
+            raise RefusedError(
+                f"this template is closed after {history.failures} failures; revoke it and enrol with a new wallet"
+            )
+        excess = history.failures_in_a_row - self.free_failures
+        if excess < 0 or history.last_at is None:
+            return
+        delay = min(self.first_delay_seconds * 2**excess, 86_400)
+        remaining = history.last_at + delay - now
+        if remaining > 0:
+            raise UnavailableError(
+                f"{history.failures_in_a_row} attempts in a row have failed; try again in {remaining} seconds",
+                retry_after_seconds=remaining,
+            )
