@@ -89,31 +89,50 @@ class Reference:
         )
 
 
+@dataclass(frozen=True, eq=False, repr=False)
+class Masks:
+    """The fresh secrets of one session. Whoever holds them can open the session's score.
+
+    Attributes:
+        scale: (4,) A, each coefficient in 1..t-1.
+        uniform: (N,) U, uniform mod t.
+        offset: (N,) B, uniform mod t.
+        zero: Z, an encryption of zero with three components.
+        flood: (4,) multiples of t, uniform over the room that decryption leaves, modulo the reply's prime.
+        token: 32 bytes.
+    """
+
+    scale: NDArray[np.uint64]
+    uniform: NDArray[np.uint64]
+    offset: NDArray[np.uint64]
+    zero: Ciphertext
+    flood: NDArray[np.uint64]
+    token: bytes
+
+    @classmethod
+    def draw(cls, reference: Reference, random_bytes: RandomBytes) -> Masks:
+        """Fresh masks. Z comes from SEAL's own generator, the rest from `random_bytes`."""
+        parameters = reference.parameters
+        t, n = parameters.plain_modulus, parameters.ring_dimension
+        return cls(
+            scale=1 + uniform_below(t - 1, _HEAD, random_bytes),
+            uniform=uniform_below(t, n, random_bytes),
+            offset=uniform_below(t, n, random_bytes),
+            zero=_encrypt_zero(reference),
+            flood=_draw_flood(parameters, random_bytes),
+            token=random_bytes(wire.TOKEN_BYTES),
+        )
+
+
 class PreparedMatch:
     """Everything of one comparison that does not depend on the probe. Answers once, then is spent.
 
     Made by `prepare` or `prepare_template_check`.
     """
 
-    def __init__(
-        self,
-        *,
-        parameters: Parameters,
-        multiplier: Plaintext,
-        linear: Ciphertext,
-        constant: Ciphertext,
-        accepted: NDArray[np.uint32],
-        random_bytes: RandomBytes,
-    ) -> None:
+    def __init__(self, parameters: Parameters, material: _Material) -> None:
         self._parameters = parameters
-        self._material: tuple[Plaintext, Ciphertext, Ciphertext, NDArray[np.uint32]] | None = (
-            multiplier,
-            linear,
-            constant,
-            accepted,
-        )
-        self._flood = _flood(parameters, random_bytes)
-        self._token = random_bytes(wire.TOKEN_BYTES)
+        self._material: _Material | None = material
 
     def __repr__(self) -> str:
         return f"PreparedMatch({'spent' if self._material is None else 'ready'})"
@@ -132,21 +151,32 @@ class PreparedMatch:
         material, self._material = self._material, None
         if material is None:
             raise UsageError("prepared material answers one probe only; prepare again")
-        multiplier, linear, constant, accepted = material
         message = wire.SeededMessage.from_bytes(probe, wire.Kind.CIPHERTEXT, self._parameters)
         seal = engine(self._parameters)
         encrypted = seal.load_ciphertext(message.seed, message.residues)
-        inner = seal.add(seal.multiply_plain(encrypted, multiplier), linear)
-        evaluated = seal.add(seal.multiply(encrypted, inner), constant)
+        inner = seal.add(seal.multiply_plain(encrypted, material.multiplier), material.linear)
+        evaluated = seal.add(seal.multiply(encrypted, inner), material.constant)
         head, second, third = seal.reply_parts(evaluated)
         reply = wire.Reply(
-            head=(head + self._flood) % np.uint64(self._parameters.reply_prime),
+            head=(head + material.flood) % np.uint64(self._parameters.reply_prime),
             second=second,
             third=third,
-            token_digest=hashlib.sha256(self._token).digest(),
-            table=_accept_table(accepted, self._token, PadFunction(transcript)),
+            token_digest=hashlib.sha256(material.token).digest(),
+            table=_accept_table(material.accepted, material.token, PadFunction(transcript)),
         )
-        return Challenge(reply.to_bytes(self._parameters), self._token)
+        return Challenge(reply.to_bytes(self._parameters), material.token)
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class _Material:
+    """U in NTT form, W, C, the accepted values of (y_0..y_3) in the order of the table, flooding, token."""
+
+    multiplier: Plaintext
+    linear: Ciphertext
+    constant: Ciphertext
+    accepted: NDArray[np.uint32]
+    flood: NDArray[np.uint64]
+    token: bytes
 
 
 def prepare(reference: Reference, threshold: int, random_bytes: RandomBytes = os.urandom) -> PreparedMatch:
@@ -160,45 +190,60 @@ def prepare(reference: Reference, threshold: int, random_bytes: RandomBytes = os
     Raises:
         UsageError: the threshold is not a distance.
     """
-    parameters = reference.parameters
+    masks = Masks.draw(reference, random_bytes)
+    return assemble(reference, masks, _shuffled(accepted_values(reference.parameters, masks, threshold), random_bytes))
+
+
+def accepted_values(parameters: Parameters, masks: Masks, threshold: int) -> NDArray[np.uint32]:
+    """(tau + 1, 4): the values of (y_0..y_3) at the distances 0..tau, in this order.
+
+    Raises:
+        UsageError: the threshold is not a distance.
+    """
     if not 0 <= threshold < parameters.slots:
         raise UsageError(f"a threshold lies in 0..{parameters.slots - 1}, got {threshold}")
-    t = parameters.plain_modulus
+    t = np.uint64(parameters.plain_modulus)
+    scaled = np.arange(threshold + 1, dtype=np.uint64) * np.uint64(parameters.distance_scale) % t
+    # alpha, c k and beta are below 2^26, so the products fit 64 bits.
+    return ((masks.scale * scaled[:, None] + masks.offset[:_HEAD]) % t).astype(np.uint32)
+
+
+def assemble(reference: Reference, masks: Masks, accepted: NDArray[np.uint32]) -> PreparedMatch:
+    """Makes W = (A - U) - 2 A T and C = A T + B + Z from given masks. `prepare` is how a server gets there."""
+    parameters = reference.parameters
+    t = np.uint64(parameters.plain_modulus)
     seal = engine(parameters)
     scale = np.zeros(parameters.ring_dimension, np.uint64)
-    scale[:_HEAD] = 1 + uniform_below(t - 1, _HEAD, random_bytes)
-    uniform = uniform_below(t, parameters.ring_dimension, random_bytes)
-    mask = uniform_below(t, parameters.ring_dimension, random_bytes)
+    scale[:_HEAD] = masks.scale
     scaled_template = seal.multiply_plain(reference.template, seal.plaintext_ntt(scale))
     minus_twice = seal.multiply_plain(reference.template, seal.plaintext_ntt((2 * t - 2 * scale) % t))
-    distances = np.arange(threshold + 1, dtype=np.uint64)
-    # alpha, c k and beta are below 2^26, so the products fit 64 bits.
-    accepted = (scale[:_HEAD] * (distances * parameters.distance_scale % t)[:, None] + mask[:_HEAD]) % t
-    return PreparedMatch(
-        parameters=parameters,
-        multiplier=seal.plaintext_ntt(uniform),
-        linear=seal.add_plain(minus_twice, seal.plaintext((scale + t - uniform) % t)),
-        constant=seal.add_plain(seal.add(_zero(reference), scaled_template), seal.plaintext(mask)),
-        accepted=_shuffled(accepted.astype(np.uint32), random_bytes),
-        random_bytes=random_bytes,
+    material = _Material(
+        multiplier=seal.plaintext_ntt(masks.uniform),
+        linear=seal.add_plain(minus_twice, seal.plaintext((scale + t - masks.uniform) % t)),
+        constant=seal.add_plain(seal.add(masks.zero, scaled_template), seal.plaintext(masks.offset)),
+        accepted=accepted,
+        flood=masks.flood,
+        token=masks.token,
     )
+    return PreparedMatch(parameters, material)
 
 
 def prepare_template_check(reference: Reference, random_bytes: RandomBytes = os.urandom) -> PreparedMatch:
     """Draws U, B, Z for the enrolment check ``E = U (T^2 - T) + B + Z``: one accepted value, and T is the probe."""
     parameters = reference.parameters
-    t = parameters.plain_modulus
+    t = np.uint64(parameters.plain_modulus)
     seal = engine(parameters)
-    uniform = uniform_below(t, parameters.ring_dimension, random_bytes)
-    mask = uniform_below(t, parameters.ring_dimension, random_bytes)
-    return PreparedMatch(
-        parameters=parameters,
-        multiplier=seal.plaintext_ntt(uniform),
-        linear=seal.add_plain(seal.encrypt_zero(reference.public_key), seal.plaintext((t - uniform) % t)),
-        constant=seal.add_plain(_zero(reference), seal.plaintext(mask)),
-        accepted=mask[None, :_HEAD].astype(np.uint32),
-        random_bytes=random_bytes,
+    masks = Masks.draw(reference, random_bytes)
+    minus_uniform = seal.plaintext((t - masks.uniform) % t)
+    material = _Material(
+        multiplier=seal.plaintext_ntt(masks.uniform),
+        linear=seal.add_plain(seal.encrypt_zero(reference.public_key), minus_uniform),
+        constant=seal.add_plain(masks.zero, seal.plaintext(masks.offset)),
+        accepted=masks.offset[None, :_HEAD].astype(np.uint32),
+        flood=masks.flood,
+        token=masks.token,
     )
+    return PreparedMatch(parameters, material)
 
 
 def match(
@@ -239,14 +284,14 @@ def uniform_below(bound: int, count: int, random_bytes: RandomBytes) -> NDArray[
     return drawn.astype(np.uint64)
 
 
-def _zero(reference: Reference) -> Ciphertext:
+def _encrypt_zero(reference: Reference) -> Ciphertext:
     """Z: a three-component encryption of zero, second and third component pseudo-uniform."""
     seal = engine(reference.parameters)
     shifted = seal.times_secret(seal.encrypt_zero(reference.public_key))
     return seal.add(shifted, seal.encrypt_zero(reference.public_key))
 
 
-def _flood(parameters: Parameters, random_bytes: RandomBytes) -> NDArray[np.uint64]:
+def _draw_flood(parameters: Parameters, random_bytes: RandomBytes) -> NDArray[np.uint64]:
     """(4,) multiples of t, modulo the reply's prime: t u with u uniform in [-flood_bound, flood_bound]."""
     drawn = uniform_below(2 * parameters.flood_bound + 1, _HEAD, random_bytes)
     signed = parameters.plain_modulus * (drawn.astype(np.int64) - parameters.flood_bound)

@@ -1,0 +1,64 @@
+import copy
+import pickle
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from federation.errors import UsageError
+from federation.onebit.code import BITS, CodeSeed, binary_code, hamming_distance, hyperplanes
+
+SEED = CodeSeed(bytes(range(32)))
+
+
+@pytest.mark.parametrize("dimension", [64, 128, 192, 512])
+def test_every_block_of_hyperplanes_is_orthogonal(dimension):
+    planes = hyperplanes(SEED, dimension)
+    assert planes.shape == (BITS, dimension)
+    block = planes[:dimension]
+    np.testing.assert_allclose(block @ block.T, np.eye(dimension), atol=1e-12)
+
+
+def test_the_keystream_and_the_code_are_known_answers():
+    vector = np.cos(np.arange(128) ** 2.0)
+    code = binary_code(vector, SEED)
+    assert np.packbits(code)[:8].tobytes().hex() == "7e039d1b8e31552c"
+    assert int(code.sum()) == 1068
+
+
+@given(angle=st.floats(0.0, np.pi))
+def test_hamming_distance_estimates_the_angle(angle):
+    left, right = np.zeros(128), np.zeros(128)
+    left[0] = 1
+    right[0], right[1] = np.cos(angle), np.sin(angle)
+    distance = hamming_distance(binary_code(left, SEED), binary_code(right, SEED))
+    assert abs(distance / BITS - angle / np.pi) < 0.06  # five standard deviations of 2048 coin flips
+
+
+def test_length_does_not_matter_and_a_new_seed_gives_an_unrelated_code():
+    vector = np.random.default_rng(0).normal(size=128)
+    assert hamming_distance(binary_code(vector, SEED), binary_code(3 * vector, SEED)) == 0
+    other = hamming_distance(binary_code(vector, SEED), binary_code(vector, CodeSeed(bytes(32))))
+    assert abs(other - BITS / 2) < 5 * np.sqrt(BITS) / 2
+
+
+@pytest.mark.parametrize(
+    "vector",
+    [np.zeros(128), np.full(128, np.nan), np.ones((2, 64)), np.ones(8), np.ones(4096), np.array([np.inf] * 64)],
+)
+def test_a_vector_that_is_no_embedding_is_refused(vector):
+    with pytest.raises(UsageError):
+        binary_code(vector, SEED)
+
+
+def test_a_seed_shows_nothing_and_cannot_be_pickled_or_used_as_a_key():
+    assert "0001" not in repr(SEED)
+    assert repr(SEED) == "CodeSeed(<redacted>)"
+    for leak in (pickle.dumps, copy.copy, hash):
+        with pytest.raises(TypeError):
+            leak(SEED)
+    assert CodeSeed.from_secret_bytes(bytes(range(32))) == SEED
+    assert CodeSeed.generate() != SEED
+    with pytest.raises(UsageError):
+        CodeSeed(b"short")
