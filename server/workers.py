@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import multiprocessing
+import os
 import secrets
 import signal
 import statistics
+import threading
 import time
 from collections import defaultdict, deque
 from concurrent.futures import ProcessPoolExecutor
@@ -144,9 +146,18 @@ def _no_work() -> None:
     """Returns once the worker is prepared."""
 
 
+def _end_with_parent() -> None:
+    """A parent that is killed cannot end its workers, and they would wait for work for ever."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
+
+
 def _prepare_worker() -> None:
     """Loads the scheme and runs one enrolment and one match with a throw-away key."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; only the parent acts on it
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     device = DeviceSecret.generate()
     code = np.frombuffer(secrets.token_bytes(BITS), np.uint8) & np.uint8(1)
     ciphertext = device.encrypt(code)

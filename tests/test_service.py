@@ -1,0 +1,508 @@
+"""Real gRPC, real certificates, real homomorphic matches, on loopback."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import os
+import signal
+
+import grpc
+import numpy as np
+import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from running import AUDIENCE, PURPOSE, RunningServer, a_face, a_pki, a_release, a_wallet
+
+from client.wallet import EnrolmentState
+from federation.errors import (
+    IntaglioError,
+    MalformedMessageError,
+    PeerError,
+    ProofError,
+    RefusedError,
+    UnavailableError,
+    UsageError,
+)
+from federation.onebit import Decision, DeviceSecret, Operation, binary_code
+from federation.onebit.parameters import ONEBIT_2048
+from federation.onebit.seal import engine
+from federation.wire import status
+from federation.wire.convert import NO_MATCH, ProbeSubmission, SessionGrant, revocation_statement
+from federation.wire.v1 import verification_pb2 as pb
+from federation.wire.v1 import verification_pb2_grpc as pb_grpc
+from server.certificates import server_credentials
+from server.matching import MatchingService, start_server
+from server.sessions import AwaitingProbe, Sessions
+from server.storage import SqliteStorage
+from server.workers import MatchWorkers
+
+pytestmark = pytest.mark.integration
+
+OWNER, STRANGER = 1, 2
+
+
+@pytest.fixture(scope="module")
+def tls(tmp_path_factory):
+    return a_pki(tmp_path_factory.mktemp("tls"))
+
+
+@pytest.fixture(scope="module")
+def workers():
+    pool = MatchWorkers(1, timeout_seconds=60)
+    asyncio.run(pool.start())
+    yield pool
+    pool.close()
+
+
+@pytest.fixture(scope="module")
+def release():
+    return a_release()
+
+
+class FakeClock:
+    now = 1_900_000_000.0
+
+    def __call__(self):
+        return self.now
+
+
+@pytest.fixture
+def clock():
+    return FakeClock()
+
+
+@pytest.fixture
+def storage(tmp_path):
+    with SqliteStorage(tmp_path / "matching.db") as database:
+        yield database
+
+
+@pytest.fixture
+def server(tls, workers, release, storage, clock):
+    with RunningServer(MatchingService(release, storage, workers, clock=clock), tls) as running:
+        yield running
+
+
+@pytest.fixture
+def wallet(server, release):
+    """Enrolled with the owner's face."""
+    fresh = a_wallet(release)
+    with server.device(fresh) as device:
+        assert device.enrol(a_face(OWNER, 0), a_face(OWNER, 1)).decision is Decision.MATCH
+    return fresh.with_state(EnrolmentState.ENROLLED)
+
+
+def call(method, message):
+    """One raw call, its error mapped back as the device does it."""
+    try:
+        return method(message, timeout=30)
+    except grpc.RpcError as error:
+        raise status.error_from_call(error) from error
+
+
+def a_probe(device, grant, face, *, signer=None, secret=None):
+    wallet = device._wallet
+    ciphertext = (secret or wallet.device_secret).encrypt(binary_code(face, wallet.code_seed))
+    transcript = device._transcript(Operation.VERIFY, grant, hashlib.sha256(ciphertext).digest())
+    signature = (signer or wallet.signing_key).sign(transcript)
+    return ProbeSubmission(grant.session_id, ciphertext, signature).to_proto(), transcript
+
+
+def a_session(device):
+    return SessionGrant.from_proto(call(device._stub.StartVerification, device._request().to_verification()))
+
+
+# ---------------------------------------------------------------------- what it is for
+
+
+def test_the_enrolled_face_is_accepted_and_another_is_not(server, wallet, storage):
+    with server.device(wallet) as device:
+        genuine, impostor = device.verify(a_face(OWNER, 2)), device.verify(a_face(STRANGER))
+    assert (genuine.decision, impostor.decision) == (Decision.MATCH, Decision.NON_MATCH)
+    assert genuine.upload_bytes == impostor.upload_bytes < 150_000
+    assert genuine.reply_bytes == impostor.reply_bytes < 125_000
+    assert genuine.device_ms > 0
+    history = storage.history(wallet.key_id)
+    assert (history.attempts, history.failures, history.failures_in_a_row) == (2, 1, 1)
+
+
+def test_nothing_is_stored_when_the_second_capture_does_not_match(server, release, storage):
+    wallet = a_wallet(release)
+    with server.device(wallet) as device:
+        assert device.enrol(a_face(OWNER), a_face(STRANGER)).decision is Decision.NON_MATCH
+        assert storage.template(wallet.key_id) is None
+        with pytest.raises(RefusedError):
+            device.verify(a_face(OWNER))
+        assert device.enrol(a_face(OWNER), a_face(OWNER, 1)).decision is Decision.MATCH
+
+
+def test_nothing_is_stored_before_the_second_leg_ends(server, release, storage):
+    wallet = a_wallet(release)
+    stored = []
+
+    def give_up(*_):
+        stored.append(storage.template(wallet.key_id))
+        raise ConnectionAbortedError
+
+    with server.device(wallet) as device:
+        device._compare = give_up
+        with pytest.raises(ConnectionAbortedError):
+            device.enrol(a_face(OWNER), a_face(OWNER, 1))
+    assert stored == [None]
+    assert storage.template(wallet.key_id) is None
+
+
+def test_a_template_that_is_not_binary_never_gets_past_the_zero_test(server, release, storage, monkeypatch):
+    wallet = a_wallet(release)
+    seal = engine(ONEBIT_2048)
+    pack = seal.pack
+    with server.device(wallet) as device:
+        monkeypatch.setattr(seal, "pack", lambda code: pack(code * np.uint8(3)))  # behind the device's own check
+        with pytest.raises(PeerError, match="nothing was stored"):
+            device.enrol(a_face(OWNER), a_face(OWNER, 1))
+    assert storage.template(wallet.key_id) is None
+
+
+# ---------------------------------------------------------------------- replay and order
+
+
+def test_a_probe_cannot_be_sent_twice(server, wallet, storage):
+    with server.device(wallet) as device:
+        message, _ = a_probe(device, a_session(device), a_face(OWNER))
+        call(device._stub.SubmitProbe, message)
+        with pytest.raises(RefusedError, match="used or expired"):
+            call(device._stub.SubmitProbe, message)
+    assert storage.history(wallet.key_id).attempts == 1
+
+
+def test_a_probe_for_one_nonce_is_refused_under_another(server, wallet):
+    with server.device(wallet) as device:
+        recorded, _ = a_probe(device, a_session(device), a_face(OWNER))
+        recorded.session_id = a_session(device).session_id
+        with pytest.raises(RefusedError, match="not signed by the enrolled device"):
+            call(device._stub.SubmitProbe, recorded)
+
+
+def test_a_token_cannot_be_sent_twice(server, wallet):
+    with server.device(wallet) as device:
+        grant = a_session(device)
+        message, transcript = a_probe(device, grant, a_face(OWNER))
+        reply = call(device._stub.SubmitProbe, message).reply
+        token = wallet.device_secret.open_reply(reply, transcript)
+        answer = pb.SubmitTokenRequest(session_id=grant.session_id, token=token)
+        assert call(device._stub.SubmitToken, answer).decision == pb.DECISION_MATCH
+        with pytest.raises(RefusedError):
+            call(device._stub.SubmitToken, answer)
+
+
+def test_a_message_out_of_order_ends_the_session(server, wallet):
+    with server.device(wallet) as device:
+        grant = a_session(device)
+        message, _ = a_probe(device, grant, a_face(OWNER))
+        with pytest.raises(RefusedError):
+            call(device._stub.SubmitToken, pb.SubmitTokenRequest(session_id=grant.session_id, token=NO_MATCH))
+        with pytest.raises(RefusedError):
+            call(device._stub.SubmitProbe, message)
+
+
+def test_a_guessed_token_is_a_failed_proof_and_a_counted_failure(server, wallet, storage):
+    with server.device(wallet) as device:
+        grant = a_session(device)
+        message, _ = a_probe(device, grant, a_face(STRANGER))
+        call(device._stub.SubmitProbe, message)
+        with pytest.raises(ProofError, match="non-match"):
+            call(device._stub.SubmitToken, pb.SubmitTokenRequest(session_id=grant.session_id, token=b"\1" * 32))
+    assert storage.history(wallet.key_id).failures == 1
+
+
+def test_a_session_expires():
+    now = [0.0]
+    sessions = Sessions(lifetime_seconds=60, capacity=1, clock=lambda: now[0])
+    state = AwaitingProbe(request=None, pending=None)
+    session_id = sessions.start(state)
+    with pytest.raises(UnavailableError, match="too many"):
+        sessions.start(state)
+    now[0] = 60.0
+    with pytest.raises(RefusedError, match="expired"):
+        sessions.take(session_id, AwaitingProbe)
+    assert len(sessions) == 0
+
+
+def test_advancing_a_session_does_not_lengthen_its_life():
+    now = [0.0]
+    sessions = Sessions(lifetime_seconds=60, clock=lambda: now[0])
+    session_id = sessions.start(AwaitingProbe(request=None, pending=None))
+    now[0] = 59.0
+    state, deadline = sessions.take(session_id, AwaitingProbe)
+    sessions.advance(session_id, state, deadline)
+    now[0] = 61.0
+    with pytest.raises(RefusedError):
+        sessions.take(session_id, AwaitingProbe)
+
+
+# ---------------------------------------------------------------------- who may
+
+
+def test_a_probe_signed_by_another_key_is_refused_before_it_counts(server, wallet, storage):
+    with server.device(wallet) as device:
+        message, _ = a_probe(device, a_session(device), a_face(OWNER), signer=Ed25519PrivateKey.generate())
+        with pytest.raises(RefusedError, match="not signed by the enrolled device"):
+            call(device._stub.SubmitProbe, message)
+    assert storage.history(wallet.key_id).attempts == 0
+
+
+def test_a_probe_under_a_foreign_homomorphic_key_opens_to_nothing(server, wallet):
+    with server.device(wallet) as device:
+        foreign = DeviceSecret.generate()
+        message, transcript = a_probe(device, a_session(device), a_face(OWNER), secret=foreign)
+        reply = call(device._stub.SubmitProbe, message).reply
+        assert foreign.open_reply(reply, transcript) is None
+        assert wallet.device_secret.open_reply(reply, transcript) is None
+
+
+def test_a_stranger_cannot_tell_an_enrolled_key_from_an_unknown_one(server, wallet, release):
+    stranger = a_wallet(release)
+    answers = []
+    with server.device(stranger) as device:
+        for key_id in (wallet.key_id, stranger.key_id):
+            request = pb.StartVerificationRequest(key_id=key_id, purpose=PURPOSE, audience=AUDIENCE)
+            grant = SessionGrant.from_proto(call(device._stub.StartVerification, request))
+            message, _ = a_probe(device, grant, a_face(STRANGER))
+            with pytest.raises(RefusedError) as caught:
+                call(device._stub.SubmitProbe, message)
+            answers.append(str(caught.value))
+    assert answers[0] == answers[1]
+
+
+def test_an_enrolment_needs_the_key_that_the_session_was_opened_for(server, release):
+    with server.device(a_wallet(release)) as device:
+        device._request = a_request_for(bytes(32), device)
+        with pytest.raises(ProofError, match="not the one"):
+            device.enrol(a_face(OWNER), a_face(OWNER, 1))
+
+
+def a_request_for(key_id, device):
+    request = type(device)._request(device)
+    return lambda: type(request)(key_id=key_id, purpose=request.purpose, audience=request.audience)
+
+
+def test_an_enrolment_signed_by_another_key_is_a_failed_proof(server, release, storage):
+    honest = a_wallet(release)
+    with server.device(honest) as device:
+        grant = SessionGrant.from_proto(call(device._stub.StartEnrolment, device._request().to_enrolment()))
+        template = honest.device_secret.encrypt(binary_code(a_face(OWNER), honest.code_seed))
+        transcript = device._transcript(Operation.ENROL, grant, hashlib.sha256(template).digest())
+        message = pb.SubmitTemplateRequest(
+            session_id=grant.session_id,
+            public_key=honest.device_secret.public_key,
+            device_public_key=honest.device_public_key,
+            template=template,
+            signature=honest.signing_key.sign(transcript),  # does not bind the device key
+        )
+        with pytest.raises(ProofError, match="not signed"):
+            call(device._stub.SubmitTemplate, message)
+    assert storage.template(honest.key_id) is None
+
+
+def test_a_key_enrols_once(server, wallet):
+    with server.device(wallet) as device, pytest.raises(RefusedError, match="enrolled already"):
+        device.enrol(a_face(OWNER), a_face(OWNER, 1))
+
+
+@pytest.mark.parametrize(("purpose", "audience"), [("payment", AUDIENCE), (PURPOSE, "elsewhere.example")])
+def test_a_template_serves_only_its_purpose_and_audience(server, wallet, release, purpose, audience):
+    other = wallet.with_enrolment(a_wallet(release, purpose=purpose, audience=audience).enrolment)
+    with server.device(other) as device, pytest.raises(RefusedError, match="purpose and audience"):
+        device.verify(a_face(OWNER))
+
+
+def test_the_device_does_not_sign_for_another_release(server, wallet):
+    other = wallet.with_enrolment(a_wallet(a_release(threshold=2047)).enrolment)
+    with server.device(other) as device, pytest.raises(RefusedError, match="another model release"):
+        device.verify(a_face(OWNER))
+
+
+def test_a_server_with_a_new_release_refuses_old_templates(tls, workers, wallet, storage):
+    newer = a_release(threshold=601)
+    moved = wallet.with_enrolment(a_wallet(newer).enrolment)
+    with RunningServer(MatchingService(newer, storage, workers), tls) as running, running.device(moved) as device:
+        with pytest.raises(RefusedError, match="enrol again"):
+            device.verify(a_face(OWNER))
+
+
+# ---------------------------------------------------------------------- revocation
+
+
+def test_a_revoked_template_is_gone_for_good(server, wallet, storage):
+    with server.device(wallet) as device:
+        device.revoke()
+        assert storage.template(wallet.key_id) is None
+        with pytest.raises(RefusedError, match="not enrolled here"):
+            device.verify(a_face(OWNER))
+        with pytest.raises(RefusedError, match="was revoked"):
+            device.enrol(a_face(OWNER), a_face(OWNER, 1))
+        with pytest.raises(RefusedError):
+            device.revoke()
+
+
+def test_a_revocation_during_a_session_ends_it(server, wallet):
+    with server.device(wallet) as device:
+        grant = a_session(device)
+        message, transcript = a_probe(device, grant, a_face(OWNER))
+        reply = call(device._stub.SubmitProbe, message).reply
+        device.revoke()
+        token = wallet.device_secret.open_reply(reply, transcript)
+        with pytest.raises(RefusedError, match="revoked meanwhile"):
+            call(device._stub.SubmitToken, pb.SubmitTokenRequest(session_id=grant.session_id, token=token))
+
+
+@pytest.mark.parametrize("audience", [AUDIENCE, "elsewhere.example"])
+def test_a_revocation_needs_the_device_key_and_the_audience(server, wallet, storage, audience):
+    signer = wallet.signing_key if audience != AUDIENCE else Ed25519PrivateKey.generate()
+    statement = revocation_statement(key_id=wallet.key_id, audience=audience)
+    message = pb.RevokeRequest(key_id=wallet.key_id, audience=audience, signature=signer.sign(statement))
+    with server.device(wallet) as device, pytest.raises(RefusedError):
+        call(device._stub.Revoke, message)
+    assert storage.template(wallet.key_id) is not None
+
+
+# ---------------------------------------------------------------------- limits and crashes
+
+
+def test_an_attempt_counts_even_if_the_device_falls_silent(server, wallet, storage):
+    with server.device(wallet) as device:
+        call(device._stub.SubmitProbe, a_probe(device, a_session(device), a_face(STRANGER))[0])
+    assert storage.history(wallet.key_id).failures == 1
+
+
+def test_failures_in_a_row_bring_waiting_that_ends(server, wallet, clock):
+    with server.device(wallet) as device:
+        for _ in range(5):
+            device.verify(a_face(STRANGER))
+        with pytest.raises(UnavailableError) as caught:
+            device.verify(a_face(OWNER))
+        assert caught.value.retry_after_seconds == 30
+        clock.now += 30
+        assert device.verify(a_face(OWNER)).decision is Decision.MATCH
+        device.verify(a_face(STRANGER))  # the match began a new row
+
+
+def test_a_worker_that_dies_is_replaced_and_its_attempt_counts(tls, release, storage, wallet):
+    workers = MatchWorkers(1, timeout_seconds=60)
+    try:
+        asyncio.run(workers.start())
+        with (
+            RunningServer(MatchingService(release, storage, workers), tls) as running,
+            running.device(wallet) as device,
+        ):
+            for pid in list(workers._pool._processes):
+                os.kill(pid, signal.SIGKILL)
+            with pytest.raises(UnavailableError, match="try again"):
+                device.verify(a_face(OWNER))
+            assert storage.history(wallet.key_id).failures == 1
+            assert device.verify(a_face(OWNER)).decision is Decision.MATCH
+    finally:
+        workers.close()
+
+
+# ---------------------------------------------------------------------- transport
+
+
+def test_a_client_certificate_of_another_authority_does_not_connect(server, wallet, tls, tmp_path):
+    foreign = a_pki(tmp_path / "foreign")
+    (foreign / "ca.pem").write_bytes(
+        (tls / "ca.pem").read_bytes()
+    )  # it trusts the server; the server does not trust it
+    with server.device(wallet, tls=foreign) as device, pytest.raises(UnavailableError):
+        device.verify(a_face(OWNER))
+
+
+def test_a_client_without_a_certificate_does_not_connect(server, tls):
+    credentials = grpc.ssl_channel_credentials((tls / "ca.pem").read_bytes())
+    with grpc.secure_channel(server.target, credentials) as channel, pytest.raises(UnavailableError):
+        call(pb_grpc.VerificationServiceStub(channel).StartVerification, pb.StartVerificationRequest())
+
+
+def test_the_device_does_not_talk_to_a_server_of_another_authority(server, wallet, tls, tmp_path):
+    foreign = a_pki(tmp_path / "foreign")
+    for name in ("client.pem", "client-key.pem"):
+        (foreign / name).write_bytes((tls / name).read_bytes())
+    with server.device(wallet, tls=foreign) as device, pytest.raises(UnavailableError):
+        device.verify(a_face(OWNER))
+
+
+def test_a_server_certificate_does_not_admit_a_client(server, wallet, tls):
+    with server.device(wallet, tls=tls, name="server") as device, pytest.raises(UnavailableError):
+        device.verify(a_face(OWNER))
+
+
+def test_a_port_that_is_taken_says_so(tls, workers, release, storage, server):
+    service = MatchingService(release, storage, workers)
+    port = int(server.target.rpartition(":")[2])
+    with pytest.raises(UsageError, match="cannot listen"):
+        asyncio.run(start_server(service, server_credentials(tls), port=port))
+    service.close()
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda m: m.ClearField("probe"),
+        lambda m: setattr(m, "probe", m.probe[:-1]),
+        lambda m: setattr(m, "probe", m.probe + b"\0"),
+        lambda m: setattr(m, "probe", b"\xff" * len(m.probe)),
+        lambda m: setattr(m, "session_id", m.session_id[:-1]),
+        lambda m: setattr(m, "signature", b""),
+        lambda m: m.MergeFromString(b"\x2a\x02\x08\x07"),  # field 5: a threshold, say
+    ],
+    ids=["no probe", "short", "long", "residues too large", "session id", "no signature", "unknown field"],
+)
+def test_a_malformed_probe_is_refused_and_leaves_the_session_usable(server, wallet, damage):
+    with server.device(wallet) as device:
+        message, _ = a_probe(device, a_session(device), a_face(OWNER))
+        damaged = pb.SubmitProbeRequest.FromString(message.SerializeToString())
+        damage(damaged)
+        with pytest.raises(MalformedMessageError):
+            call(device._stub.SubmitProbe, damaged)
+        call(device._stub.SubmitProbe, message)
+
+
+def test_every_call_survives_an_empty_message(server, wallet):
+    methods = pb.DESCRIPTOR.services_by_name["VerificationService"].methods
+    with server.device(wallet) as device:
+        for method in methods:
+            request = getattr(pb, method.input_type.name)()
+            with pytest.raises(MalformedMessageError):
+                call(getattr(device._stub, method.name), request)
+
+
+def test_bytes_that_are_no_message_and_messages_that_are_too_long_fail_in_the_family(server, wallet):
+    with server.device(wallet) as device:
+        raw = device._channel.unary_unary("/federation.wire.v1.VerificationService/SubmitProbe")
+        for junk in (b"\xff" * 100, bytes(1 << 20)):
+            with pytest.raises(IntaglioError):
+                call(raw, junk)
+        unknown = device._channel.unary_unary("/federation.wire.v1.VerificationService/Search")
+        with pytest.raises(PeerError):
+            call(unknown, b"")
+        assert device.verify(a_face(OWNER)).decision is Decision.MATCH
+
+
+def test_an_unexpected_error_does_not_show_its_text_to_the_client(server, wallet, storage, monkeypatch):
+    def broken(key_id):
+        raise ValueError("the secret is 42")
+
+    with server.device(wallet) as device:
+        with monkeypatch.context() as patch:
+            patch.setattr(storage, "template", broken)
+            with pytest.raises(PeerError) as caught:
+                device.verify(a_face(OWNER))
+        assert "42" not in str(caught.value)
+        assert device.verify(a_face(OWNER)).decision is Decision.MATCH
+
+
+def test_a_lying_server_is_noticed(server, wallet, monkeypatch):
+    with server.device(wallet) as device:
+        monkeypatch.setattr("client.verification.decision_from_proto", lambda _: Decision.MATCH)
+        with pytest.raises(PeerError, match="another decision"):
+            device.verify(a_face(STRANGER))
