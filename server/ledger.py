@@ -1,4 +1,4 @@
-"""The privacy ledger's file: append-only JSON lines, one writer at a time, every line on disk before anything is released.
+"""The privacy ledger's file: append-only JSON lines, one writer at a time, on disk before anything is released.
 
 Order of a run: `reserve` charges the budget and returns when the charge is on disk; then the releases are made; then
 `commit` records what came out. A crash anywhere in between costs budget and never privacy: a reservation is not given
@@ -56,9 +56,11 @@ class PrivacyLedger:
         with self._locked() as file:
             chain = self._read(file)
             opening = chain.next_open(population, epsilon=cap_epsilon, delta=cap_delta)
+            opened = chain if opening is None else LedgerChain((*chain.entries, opening))
+            reservation = opened.next_reserve(population, run, noise_multipliers)
             if opening is not None:
-                chain = self._append(file, chain, opening)
-            return self._append(file, chain, chain.next_reserve(population, run, noise_multipliers)).head
+                self._append(file, chain, opening)
+            return self._append(file, opened, reservation).head
 
     def commit(self, population: str, run: str, release_digest: str) -> str:
         """Records what a reserved run released.

@@ -1,0 +1,477 @@
+"""Privacy plan, accounting, noise and the ledger's hash chain.
+
+Theory of operation
+-------------------
+The protected unit is one *person*: everything that all images of a person add to a release. A run makes at most two
+releases, both Gaussian mechanisms of sensitivity 1: the **moments** (`federation.training`) and the **threshold**
+(`federation.evaluation`). `PrivacyPlan` is the one object that both the noise and the charge come from, so they cannot
+drift apart, and it refuses to exist when they do not add up.
+
+* Neighbouring data sets differ by one person added or removed. The numbers of people are public.
+* Events are composed, never epsilons. Gaussian mechanisms compose exactly: noise multipliers s1 and s2 together are one
+  mechanism of 1/s^2 = 1/s1^2 + 1/s2^2, so the plan splits one noise multiplier by shares of its precision.
+* The accountant is Google's PLD accountant. RDP is 7-15 % looser on these events; Opacus's GDP accountant
+  underestimates and is never used.
+* Each of K organisations adds noise of variance s^2/K, so the sum of all carries s. A single organisation's sum carries
+  less: until the sums are aggregated under encryption, the coordinator is trusted not to look at them one by one.
+
+Noise comes from the operating system (`operating_system_noise`), on purpose not from torch: PyTorch's CPU generator
+keeps 32 bits of any seed, so noise drawn with it falls to a search of 2^32 seeds, whatever the seed came from.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import os
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import asdict, dataclass, fields
+from enum import Enum
+from functools import lru_cache
+from typing import Final, Literal, Self, get_args
+
+import dp_accounting as dp
+import numpy as np
+from dp_accounting import pld
+from numpy.typing import NDArray
+from scipy.optimize import brentq
+from scipy.special import ndtr, ndtri
+
+from federation.errors import BudgetExhaustedError, MalformedMessageError, UsageError
+from federation.release import PrivacyStatement
+
+NoiseSource = Callable[[int], NDArray[np.float64]]
+"""Gives (count,) float64 independent standard normal numbers."""
+
+PRIVACY_UNIT: Final = "person"
+NEIGHBORING_RELATION: Final = dp.NeighboringRelation.ADD_OR_REMOVE_ONE
+
+MOMENTS: Final = "moments"
+THRESHOLD: Final = "threshold"
+
+_LARGEST_EPSILON = 64.0
+_LARGEST_CENTRE_NOISE = 0.35
+"""Planned L2 norm of the centre's noise above which adapting harms more often than it helps (ADR 0011)."""
+
+
+# ---------------------------------------------------------------------------------------------------------- noise
+def operating_system_noise(count: int) -> NDArray[np.float64]:
+    """Draws standard normal noise that nobody can repeat: there is no seed.
+
+    Each number is half the sum of four inverse-transformed 53-bit uniforms, which hides the gaps of floating-point
+    sampling (Holohan and Braghin, arXiv 2107.10138, section 5.1).
+
+    Args:
+        count: how many numbers, at least 0.
+
+    Returns:
+        (count,) float64.
+    """
+    words = np.frombuffer(os.urandom(8 * 4 * count), dtype=np.uint64).reshape(4, count)
+    uniforms = ((words >> np.uint64(11)).astype(np.float64) + 0.5) * 2.0**-53
+    return np.asarray(ndtri(uniforms).sum(axis=0) / 2, dtype=np.float64)
+
+
+# ------------------------------------------------------------------------------------------------------ accounting
+def epsilon_of(event: dp.DpEvent, delta: float) -> float:
+    """Epsilon at `delta` of everything in `event`, for add/remove-one neighbours, by the PLD accountant.
+
+    The value is an upper bound: discretisation rounds up, by less than 0.2 % here.
+    """
+    accountant = pld.PLDAccountant(neighboring_relation=NEIGHBORING_RELATION)
+    accountant.compose(event)
+    return float(accountant.get_epsilon(delta))
+
+
+@lru_cache(maxsize=256)
+def epsilon_of_gaussians(noise_multipliers: tuple[float, ...], delta: float) -> float:
+    """Epsilon at `delta` of Gaussian mechanisms composed; 0 of none."""
+    if not noise_multipliers:
+        return 0.0
+    return epsilon_of(dp.ComposedDpEvent([dp.GaussianDpEvent(s) for s in noise_multipliers]), delta)
+
+
+def _gaussian_noise_multiplier(epsilon: float, delta: float) -> float:
+    """The exact noise multiplier of one Gaussian mechanism (Balle and Wang, ICML 2018, theorem 8)."""
+
+    def excess(noise: float) -> float:
+        shift, slope = 1 / (2 * noise), epsilon * noise
+        return float(ndtr(shift - slope) - math.exp(epsilon) * ndtr(-shift - slope)) - delta
+
+    return float(brentq(excess, 1e-2, 1e5, xtol=1e-12))
+
+
+# ------------------------------------------------------------------------------------------------------------ plan
+class Adaptation(Enum):
+    """What the moments release is good for, decided from the plan alone, before anybody looks at data."""
+
+    NONE = "none"
+    CENTRE = "centre"
+    CENTRE_AND_SCATTER = "centre and scatter"
+
+
+@dataclass(frozen=True)
+class PrivacyPlan:
+    """Mechanism and charge of one training run. Build it with `PrivacyPlan.for_epsilon`.
+
+    Attributes:
+        epsilon: the promise, for all releases of the run together; in (0, 64].
+        delta: probability of the promise failing; in (0, 1e-3], below 1/people.
+        noise_multiplier: of all releases taken as one Gaussian mechanism; checked against epsilon and delta.
+        people: people who train, over all organisations; public.
+        organisations: number of organisations, each of which adds 1/organisations of the noise variance.
+        dimension: length of one embedding.
+        threshold_share: share of the precision that the threshold release gets; in (0, 1).
+        centre_clip: L2 bound on one person's offset from the public start, both camera profiles stacked.
+        scatter_clip: Frobenius bound on one person's within-class scatter.
+
+    Raises:
+        UsageError: a value is out of range, or the noise is too small for the promise.
+    """
+
+    epsilon: float
+    delta: float
+    noise_multiplier: float
+    people: int
+    organisations: int
+    dimension: int
+    threshold_share: float = 0.1
+    centre_clip: float = 0.65
+    scatter_clip: float = 0.015
+
+    def __post_init__(self) -> None:
+        for field in fields(self):
+            value, kind = getattr(self, field.name), int if field.type == "int" else float
+            if type(value) is not kind or not math.isfinite(value) or value <= 0:
+                raise UsageError(f"the plan's {field.name} must be a positive {kind.__name__}, got {value!r}")
+        if self.epsilon > _LARGEST_EPSILON:
+            raise UsageError(f"epsilon {self.epsilon:g} protects nobody; plan for {_LARGEST_EPSILON:g} or less")
+        if self.delta > min(1e-3, 1 / self.people):
+            raise UsageError(f"delta {self.delta:g} is too large; it must stay below 1e-3 and 1/people")
+        if self.threshold_share >= 1:
+            raise UsageError("threshold_share is a share of the budget: keep it below 1")
+        if self.people < self.organisations:
+            raise UsageError(f"{self.people} people cannot fill {self.organisations} organisations")
+        charged = epsilon_of_gaussians(self.noise_multipliers, self.delta)
+        if charged > self.epsilon:
+            raise UsageError(
+                f"the plan does not add up: noise multipliers {self.noise_multipliers} cost epsilon {charged:.4f}, "
+                f"more than the promised {self.epsilon:g}; build plans with PrivacyPlan.for_epsilon"
+            )
+
+    @classmethod
+    def for_epsilon(
+        cls,
+        epsilon: float,
+        *,
+        delta: float,
+        people: int,
+        organisations: int,
+        dimension: int,
+        threshold_share: float = 0.1,
+        centre_clip: float = 0.65,
+        scatter_clip: float = 0.015,
+    ) -> Self:
+        """The plan with the least noise whose releases, composed by the PLD accountant, keep the promise.
+
+        Raises:
+            UsageError: a value is out of range.
+        """
+        if not (0 < epsilon <= _LARGEST_EPSILON and 0 < delta < 1 and 0 < threshold_share < 1):
+            raise UsageError(f"epsilon must be in (0, {_LARGEST_EPSILON:g}], delta and threshold_share in (0, 1)")
+        # The accountant rounds up, so the exact noise is a little short of its promise: grow it until it agrees.
+        noise = _gaussian_noise_multiplier(epsilon, delta)
+        shares = ((threshold_share, 1 - threshold_share), (1.0,))
+        while any(
+            epsilon_of_gaussians(tuple(noise / math.sqrt(share) for share in split), delta) > epsilon
+            for split in shares
+        ):
+            noise *= 1.002
+        return cls(
+            epsilon=float(epsilon),
+            delta=float(delta),
+            noise_multiplier=noise,
+            people=people,
+            organisations=organisations,
+            dimension=dimension,
+            threshold_share=float(threshold_share),
+            centre_clip=float(centre_clip),
+            scatter_clip=float(scatter_clip),
+        )
+
+    @property
+    def _moments_noise_if_released(self) -> float:
+        return self.noise_multiplier / math.sqrt(1 - self.threshold_share)
+
+    @property
+    def adaptation(self) -> Adaptation:
+        """What to deploy, from planned noise only: the scatter, the centre or both stay out when noise would win."""
+        noise = self._moments_noise_if_released
+        scatter_size = self.dimension * (self.dimension + 1) // 2
+        if (
+            math.sqrt(scatter_size) * noise / (self.people * _EVEN_WEIGHT) <= 1
+            and self._centre_noise(_EVEN_WEIGHT) <= _LARGEST_CENTRE_NOISE
+        ):
+            return Adaptation.CENTRE_AND_SCATTER
+        return Adaptation.CENTRE if self._centre_noise(1.0) <= _LARGEST_CENTRE_NOISE else Adaptation.NONE
+
+    def _centre_noise(self, weight: float) -> float:
+        noise = self._moments_noise_if_released
+        return math.sqrt(2 * self.dimension) * self.centre_clip * noise / (self.people * weight)
+
+    @property
+    def centre_noise_norm(self) -> float:
+        """Expected L2 norm of the noise on both centres, stacked."""
+        return self._centre_noise(self.centre_weight)
+
+    @property
+    def centre_weight(self) -> float:
+        """Share of a record's norm that the centre may fill; the scatter's is the rest: both squared add up to 1."""
+        return _EVEN_WEIGHT if self.adaptation is Adaptation.CENTRE_AND_SCATTER else 1.0
+
+    @property
+    def moments_noise_multiplier(self) -> float:
+        """Noise of the moments release; infinite when that release is not made."""
+        return math.inf if self.adaptation is Adaptation.NONE else self._moments_noise_if_released
+
+    @property
+    def threshold_noise_multiplier(self) -> float:
+        """Noise of the threshold release; it has the whole budget when it is the only one."""
+        share = 1.0 if self.adaptation is Adaptation.NONE else self.threshold_share
+        return self.noise_multiplier / math.sqrt(share)
+
+    @property
+    def events(self) -> tuple[tuple[str, float], ...]:
+        """Name and noise multiplier of every release that the run makes, in order."""
+        threshold = (THRESHOLD, self.threshold_noise_multiplier)
+        if self.adaptation is Adaptation.NONE:
+            return (threshold,)
+        return ((MOMENTS, self.moments_noise_multiplier), threshold)
+
+    @property
+    def noise_multipliers(self) -> tuple[float, ...]:
+        """Noise multipliers of `events`."""
+        return tuple(noise for _, noise in self.events)
+
+    def share_of(self, noise_multiplier: float) -> float:
+        """The noise that one organisation adds, so that the sum over all of them carries `noise_multiplier`."""
+        return noise_multiplier / math.sqrt(self.organisations)
+
+    def statement(self) -> PrivacyStatement:
+        """What a model release says about the privacy of the people it was made from."""
+        return PrivacyStatement(
+            privacy_unit=PRIVACY_UNIT,
+            neighboring_relation=NEIGHBORING_RELATION.name.lower(),
+            epsilon=self.epsilon,
+            delta=self.delta,
+            events=self.events,
+            people_train=self.people,
+            organisations=self.organisations,
+        )
+
+    def to_config(self) -> dict[str, float | int]:
+        """The plan as flat scalars, to travel in a message."""
+        return asdict(self)
+
+    @classmethod
+    def from_config(cls, config: Mapping[str, object]) -> Self:
+        """Rebuilds and re-checks a foreign plan: the receiver does the accounting again.
+
+        Raises:
+            MalformedMessageError: fields are missing, unknown or wrong, or the plan does not add up.
+        """
+        try:
+            return cls(**config)  # type: ignore[arg-type]  # __post_init__ checks every type
+        except (UsageError, TypeError) as error:
+            raise MalformedMessageError("the privacy plan in the message is not a valid plan") from error
+
+
+_EVEN_WEIGHT = math.sqrt(0.5)
+
+
+# ----------------------------------------------------------------------------------------------------- ledger chain
+EntryKind = Literal["open", "reserve", "commit"]
+_GENESIS = "0" * 64
+
+
+@dataclass(frozen=True)
+class LedgerEntry:
+    """One line of the ledger.
+
+    Attributes:
+        kind: "open" sets a population's cap, "reserve" charges releases before they are made, "commit" records that
+            they were made. Only reservations cost, and they are never given back.
+        population: the protected people; budgets are kept for each.
+        run: identifier of the run; empty for "open".
+        noise_multipliers: of the Gaussian events that are charged; empty but for "reserve".
+        epsilon: cap on everything ever composed; 0 but for "open".
+        delta: of the cap; 0 but for "open".
+        release: SHA-256 digest of the model release; empty but for "commit".
+        previous: hash of the entry before, zeros for the first.
+    """
+
+    kind: EntryKind
+    population: str
+    run: str
+    noise_multipliers: tuple[float, ...]
+    epsilon: float
+    delta: float
+    release: str
+    previous: str
+
+    def __post_init__(self) -> None:
+        texts = (self.population, self.run, self.release, self.previous)
+        numbers = (*self.noise_multipliers, self.epsilon, self.delta)
+        if (
+            self.kind not in get_args(EntryKind)
+            or not all(isinstance(text, str) for text in texts)
+            or not all(type(value) is float and math.isfinite(value) and value >= 0 for value in numbers)
+            or not all(self.noise_multipliers)
+        ):
+            raise UsageError("a ledger entry has a field of the wrong kind")
+
+    @property
+    def hash(self) -> str:
+        """SHA-256 over the canonical JSON of all fields."""
+        return hashlib.sha256(self._json(asdict(self))).hexdigest()
+
+    @staticmethod
+    def _json(value: dict[str, object]) -> bytes:
+        return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False).encode()
+
+    def to_line(self) -> bytes:
+        """The entry with its hash as one JSON line, newline included."""
+        return self._json({**asdict(self), "hash": self.hash}) + b"\n"
+
+    @classmethod
+    def from_line(cls, line: bytes) -> Self:
+        """Reads what `to_line` wrote, and nothing else.
+
+        Raises:
+            MalformedMessageError: any other bytes.
+        """
+        try:
+            value = json.loads(line)
+            value.pop("hash")
+            entry = cls(**{**value, "noise_multipliers": tuple(value["noise_multipliers"])})
+            canonical = entry.to_line()
+        except (ValueError, TypeError, KeyError, AttributeError, RecursionError, UsageError) as error:
+            raise MalformedMessageError("a ledger line is not a ledger entry") from error
+        if canonical != line:
+            raise MalformedMessageError("a ledger line was altered: its hash does not fit its content")
+        return entry
+
+
+@dataclass(frozen=True)
+class LedgerChain:
+    """A verified sequence of ledger entries, and the rule for the next one. Pure: files are `server.ledger`'s work.
+
+    The chain shows edits, insertions and removals in the middle. It cannot show that the *end* was cut off together
+    with everything that depends on it: publish `head` elsewhere, for example with every model release.
+    """
+
+    entries: tuple[LedgerEntry, ...] = ()
+
+    def __post_init__(self) -> None:
+        previous = _GENESIS
+        for number, entry in enumerate(self.entries, start=1):
+            if entry.previous != previous:
+                raise UsageError(f"the privacy ledger is broken at entry {number}: it does not follow from the last")
+            previous = entry.hash
+
+    @classmethod
+    def from_lines(cls, lines: Iterable[bytes]) -> Self:
+        """Reads and verifies a chain.
+
+        Raises:
+            UsageError: a line was altered or the chain is broken.
+        """
+        entries = []
+        for number, line in enumerate(lines, start=1):
+            try:
+                entries.append(LedgerEntry.from_line(line))
+            except MalformedMessageError as error:
+                raise UsageError(f"the privacy ledger was altered at entry {number}; restore it from a copy") from error
+        return cls(tuple(entries))
+
+    @property
+    def head(self) -> str:
+        """Hash of the last entry."""
+        return self.entries[-1].hash if self.entries else _GENESIS
+
+    def charged(self, population: str) -> tuple[float, ...]:
+        """Noise multipliers of all events ever reserved for `population`."""
+        return tuple(
+            noise for entry in self.entries if entry.population == population for noise in entry.noise_multipliers
+        )
+
+    def opening(self, population: str) -> LedgerEntry | None:
+        """The entry that set the cap of `population`, if there is one."""
+        return next((e for e in self.entries if e.kind == "open" and e.population == population), None)
+
+    def next_open(self, population: str, *, epsilon: float, delta: float) -> LedgerEntry | None:
+        """The entry that sets the cap of a new population; None when the same cap stands already.
+
+        Raises:
+            UsageError: another cap stands, or a value is out of range.
+        """
+        if not (population and 0 < epsilon <= _LARGEST_EPSILON and 0 < delta < 1):
+            raise UsageError("a budget needs a population, an epsilon in (0, 64] and a delta in (0, 1)")
+        standing = self.opening(population)
+        if standing is None:
+            return self._entry("open", population, epsilon=float(epsilon), delta=float(delta))
+        if (standing.epsilon, standing.delta) != (epsilon, delta):
+            raise UsageError(
+                f"the budget of {population!r} was set to epsilon {standing.epsilon:g}, delta {standing.delta:g} and "
+                "cannot be changed; ask for the same, or name another population"
+            )
+        return None
+
+    def next_reserve(self, population: str, run: str, noise_multipliers: tuple[float, ...]) -> LedgerEntry:
+        """The entry that charges Gaussian events to `population`, to be stored *before* anything is released.
+
+        Raises:
+            BudgetExhaustedError: everything composed would cost more than the cap.
+            UsageError: the population has no budget yet, or the run has a reservation already.
+        """
+        cap = self.opening(population)
+        if cap is None:
+            raise UsageError(f"population {population!r} has no budget; open one first")
+        if any(e.kind == "reserve" and e.run == run for e in self.entries):
+            raise UsageError(f"run {run!r} is in the privacy ledger already; every run needs a new identifier")
+        if not noise_multipliers or not all(math.isfinite(s) and s > 0 for s in noise_multipliers):
+            raise UsageError("a reservation needs the positive noise multiplier of every event")
+        spent = self.charged(population)
+        after = epsilon_of_gaussians(tuple(sorted(spent + noise_multipliers)), cap.delta)
+        if after > cap.epsilon:
+            before = epsilon_of_gaussians(tuple(sorted(spent)), cap.delta)
+            raise BudgetExhaustedError(
+                f"the privacy budget of {population!r} is exhausted: epsilon {before:.2f} of {cap.epsilon:g} is spent, "
+                f"and this run would bring it to {after:.2f}; nothing was released. Plan a smaller epsilon"
+            )
+        return self._entry("reserve", population, run=run, noise_multipliers=noise_multipliers)
+
+    def next_commit(self, population: str, run: str, release: str) -> LedgerEntry:
+        """The entry that records what a reserved run released.
+
+        Raises:
+            UsageError: the run holds no reservation, or was committed before.
+        """
+        kinds = [e.kind for e in self.entries if (e.population, e.run) == (population, run)]
+        if kinds != ["reserve"]:
+            raise UsageError(f"run {run!r} has no open reservation for {population!r}")
+        return self._entry("commit", population, run=run, release=release)
+
+    def _entry(
+        self,
+        kind: EntryKind,
+        population: str,
+        *,
+        run: str = "",
+        noise_multipliers: tuple[float, ...] = (),
+        epsilon: float = 0.0,
+        delta: float = 0.0,
+        release: str = "",
+    ) -> LedgerEntry:
+        return LedgerEntry(kind, population, run, noise_multipliers, epsilon, delta, release, self.head)

@@ -1,0 +1,267 @@
+"""Private adaptation in closed form: one organisation's bounded, noisy sum, and what everybody makes of the total.
+
+Theory of operation
+-------------------
+A frozen recogniser puts all faces into a narrow cone (the mean embedding has a norm near 0.93), and every camera
+profile shifts that cone. Subtracting a centre per profile and whitening the within-person scatter (WCCN) mends most of
+it: ``z = normalise((e - centre[profile]) @ W)``. Both are averages over people, so a federated result equals a central
+one exactly, in one round, with no class heads, no negatives and nothing that couples one person to another.
+
+* Record: one person is one vector of L2 norm at most 1: the offsets of their mean embeddings from a *public start*
+  (both profiles stacked, clipped together) and the scatter of all their embeddings around their own mean (clipped).
+* Mechanism: Opacus. The loss of a record v is 0.5 |theta - v|^2 with theta = 0, so a record's gradient is -v; Opacus
+  clips it to 1, adds noise and one SGD step of size 1 makes theta the noisy sum. There is no sampling: everybody is in
+  the one batch.
+* Public start: the recogniser's embedding of a chip without a face. Offsets from it are half as long as from zero, so
+  the noise is half as large; a mean of public photographs does no better and has to be shipped (ADR 0010).
+* Post-processing costs no privacy. The centre is scaled by ``max(0, 1 - noise / signal)``: towards *no* centring, not
+  towards the public start, which on its own is a worse centre than none. W is shrunk towards the identity.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from opacus import GradSampleModule
+from opacus.optimizers import DPOptimizer
+
+from federation.embeddings import PROBE, REFERENCE, EmbeddingSet
+from federation.errors import MalformedMessageError, UsageError
+from federation.evaluation import ImpostorPrior
+from federation.privacy import Adaptation, NoiseSource, PrivacyPlan, operating_system_noise
+from federation.release import Adapter
+
+PROFILES = (REFERENCE, PROBE)
+"""Order in which the offsets of a record are stacked."""
+
+_CLIP_ROOM = 1 - 2e-6
+"""Opacus scales by 1 / (norm + 1e-6): records stay this much below 1, so that it never touches an honest one."""
+
+
+def record_size(plan: PrivacyPlan) -> int:
+    """Length of one person's record: two offsets and, when it is released, the scatter's upper triangle."""
+    d = plan.dimension
+    with_scatter = plan.adaptation is Adaptation.CENTRE_AND_SCATTER
+    return 2 * d + (d * (d + 1) // 2 if with_scatter else 0)
+
+
+def person_records(embeddings: EmbeddingSet, start: NDArray[np.float64], plan: PrivacyPlan) -> NDArray[np.float64]:
+    """One record of norm below 1 for every person, in the order of their names. Sensitive: stays in the organisation.
+
+    Args:
+        embeddings: the organisation's embeddings, d = plan.dimension.
+        start: (d,) the public start.
+        plan: gives clip norms, weights and whether the scatter takes part.
+
+    Returns:
+        (people, `record_size`) float64.
+
+    Raises:
+        UsageError: the sizes do not fit, nobody is there, or a person lacks images of a camera profile.
+    """
+    d = plan.dimension
+    if embeddings.dimension != d or start.shape != (d,) or not np.isfinite(start).all():
+        raise UsageError(f"this plan is for finite embeddings and a start of length {d}, got {embeddings.dimension}")
+    if len(embeddings) == 0:
+        raise UsageError("an organisation needs at least one person to train")
+    with_scatter = plan.adaptation is Adaptation.CENTRE_AND_SCATTER
+    records = []
+    for person in np.unique(embeddings.people):
+        mine = embeddings.people == person
+        vectors = [embeddings.embeddings[mine & (embeddings.profiles == p)].astype(np.float64) for p in PROFILES]
+        if any(len(v) == 0 for v in vectors):
+            raise UsageError("every person who trains needs images of both camera profiles; leave the others out")
+        offsets = np.concatenate([v.mean(axis=0) - start for v in vectors])
+        record = [plan.centre_weight * _clipped(offsets / plan.centre_clip)]
+        if with_scatter:
+            together = np.concatenate(vectors)
+            deviations = together - together.mean(axis=0)
+            scatter = _triangle(deviations.T @ deviations / len(together))
+            record.append(np.sqrt(1 - plan.centre_weight**2) * _clipped(scatter / plan.scatter_clip))
+        records.append(np.concatenate(record) * _CLIP_ROOM)
+    return np.array(records)
+
+
+def private_sum(
+    records: NDArray[np.float64], noise_multiplier: float, *, noise: NoiseSource = operating_system_noise
+) -> NDArray[np.float64]:
+    """Sums records, each clipped to L2 norm 1, and adds Gaussian noise: one step of Opacus.
+
+    Args:
+        records: (people, size) float64, at least one row.
+        noise_multiplier: standard deviation of the noise in every coordinate.
+        noise: where standard normal numbers come from; anything but the default voids the privacy.
+
+    Returns:
+        (size,) float64.
+    """
+    model = GradSampleModule(_Sum(records.shape[1]), loss_reduction="sum")
+    optimizer = _Optimizer(
+        torch.optim.SGD(model.parameters(), lr=1.0),
+        noise_multiplier=noise_multiplier,
+        max_grad_norm=1.0,
+        expected_batch_size=None,
+        loss_reduction="sum",
+    )
+    optimizer.noise = noise
+    # Opacus's hooks want an input with a gradient.
+    model(torch.from_numpy(records).requires_grad_()).sum().backward()
+    optimizer.step()
+    result: NDArray[np.float64] = next(model.parameters()).detach().numpy().copy()
+    return result
+
+
+class _Sum(torch.nn.Module):
+    """Loss of every record against one parameter that starts at zero."""
+
+    def __init__(self, size: int) -> None:
+        super().__init__()
+        self.theta = torch.nn.Parameter(torch.zeros(size, dtype=torch.float64))
+
+    def forward(self, records: torch.Tensor) -> torch.Tensor:
+        return 0.5 * ((self.theta - records) ** 2).sum(dim=1)
+
+
+class _Optimizer(DPOptimizer):  # type: ignore[misc]  # Opacus has no types
+    """Opacus's optimiser with noise that has no seed: torch's CPU generator keeps 32 bits of any seed."""
+
+    noise: NoiseSource
+
+    def add_noise(self) -> None:
+        """Sets every gradient to the clipped sum plus noise; the counterpart of `DPOptimizer.add_noise`."""
+        for parameter in self.params:
+            summed = parameter.summed_grad
+            drawn = torch.from_numpy(self.noise(summed.numel())).view_as(summed)
+            parameter.grad = summed + self.noise_multiplier * self.max_grad_norm * drawn
+
+
+def moments_share(
+    embeddings: EmbeddingSet,
+    start: NDArray[np.float64],
+    plan: PrivacyPlan,
+    *,
+    noise: NoiseSource = operating_system_noise,
+) -> NDArray[np.float64]:
+    """What one organisation sends: the sum of its people's records with its share of the noise.
+
+    Returns:
+        (`record_size`,) float64. With its share only, it is less private than the plan says; the total is not.
+
+    Raises:
+        UsageError: see `person_records`; or the plan makes no moments release.
+    """
+    if plan.adaptation is Adaptation.NONE:
+        raise UsageError("this plan releases no moments")
+    return private_sum(
+        person_records(embeddings, start, plan), plan.share_of(plan.moments_noise_multiplier), noise=noise
+    )
+
+
+@dataclass(frozen=True, eq=False)
+class TrainedAdapter:
+    """What comes out of the moments release.
+
+    Attributes:
+        adapter: to apply to embeddings.
+        adaptation: what was deployed.
+        reason: why, in one sentence.
+        prior: where impostor distances are expected under this adapter, before anybody measured.
+    """
+
+    adapter: Adapter
+    adaptation: Adaptation
+    reason: str
+    prior: ImpostorPrior
+
+
+def no_adapter(plan: PrivacyPlan, reason: str) -> TrainedAdapter:
+    """The adapter that changes nothing, and why it is deployed."""
+    return TrainedAdapter(
+        Adapter.identity(plan.dimension), Adaptation.NONE, reason, ImpostorPrior.predicted(strength=0.0, noise=0.0)
+    )
+
+
+def build_adapter(total: NDArray[np.float64], start: NDArray[np.float64], plan: PrivacyPlan) -> TrainedAdapter:
+    """Turns the total of all organisations into an adapter. Post-processing: costs no privacy.
+
+    Args:
+        total: (`record_size`,) float64, the sum of every organisation's `moments_share`.
+        start: (d,) the public start that the organisations used.
+        plan: the plan that they followed.
+
+    Raises:
+        MalformedMessageError: the total has another shape or is not finite.
+    """
+    return adapter_from_moments(total, start, plan, plan.moments_noise_multiplier)
+
+
+def adapter_from_moments(
+    total: NDArray[np.float64], start: NDArray[np.float64], plan: PrivacyPlan, noise_multiplier: float
+) -> TrainedAdapter:
+    """`build_adapter` for a total that carries `noise_multiplier`, which may be 0 to study the method without noise."""
+    d = plan.dimension
+    if total.shape != (record_size(plan),) or not np.isfinite(total).all():
+        raise MalformedMessageError(f"the total of the moments must be {record_size(plan)} finite numbers")
+    to_mean = 1 / (plan.people * _CLIP_ROOM)
+    scale = to_mean * plan.centre_clip / plan.centre_weight
+    offsets = total[: 2 * d] * scale
+    noise = 2 * d * (noise_multiplier * scale) ** 2
+    strength = max(0.0, 1 - noise / float(offsets @ offsets))
+    if strength == 0:
+        return no_adapter(plan, "Nothing is adapted: the released offsets are no longer than their noise.")
+    centres = strength * (offsets.reshape(2, d) + start)
+    whitening = None
+    if plan.adaptation is Adaptation.CENTRE_AND_SCATTER:
+        scale = to_mean * plan.scatter_clip / np.sqrt(1 - plan.centre_weight**2)
+        whitening = _whitening(_symmetric(total[2 * d :] * scale, d), noise_multiplier * scale)
+    return TrainedAdapter(
+        Adapter(dict(zip(PROFILES, centres, strict=True)), whitening),
+        Adaptation.CENTRE if whitening is None else Adaptation.CENTRE_AND_SCATTER,
+        f"The planned noise on the centre is {plan.centre_noise_norm:.2f}, small enough; "
+        + ("the scatter's noise would drown it." if whitening is None else "the scatter stands out of its noise too."),
+        ImpostorPrior.predicted(strength=strength, noise=strength**2 * noise / 2),
+    )
+
+
+def _whitening(scatter: NDArray[np.float64], noise_std: float) -> NDArray[np.float64] | None:
+    """The inverse root of the scatter, shrunk towards the identity by its noise and once more for safety.
+
+    Args:
+        scatter: (d, d) float64, symmetric, noisy.
+        noise_std: of each number of its triangle.
+
+    Returns:
+        (d, d) float64, or None when only noise is left.
+    """
+    d = len(scatter)
+    level = float(np.trace(scatter)) / d
+    shape = scatter - level * np.eye(d)
+    noise = d * (d + 1) / 2 * noise_std**2
+    kept = max(0.0, 1 - noise / float((shape**2).sum()))
+    if level <= 0 or kept == 0:
+        return None
+    values, vectors = np.linalg.eigh(np.eye(d) + kept / level * shape)
+    # The identity is added once: the inverse root of a scatter seen on few people trusts its small directions too much.
+    return np.asarray((vectors * np.sqrt(2 / (np.maximum(values, 0) + 1))) @ vectors.T)
+
+
+def _clipped(vector: NDArray[np.float64]) -> NDArray[np.float64]:
+    """`vector`, scaled down to L2 norm 1 where it is longer."""
+    return vector / max(1.0, float(np.linalg.norm(vector)))
+
+
+def _triangle(matrix: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Upper triangle of a symmetric matrix with the norm of the whole: off-diagonal entries count sqrt(2)."""
+    rows, columns = np.triu_indices(len(matrix))
+    return np.asarray(matrix[rows, columns] * np.where(rows == columns, 1.0, np.sqrt(2)))
+
+
+def _symmetric(triangle: NDArray[np.float64], d: int) -> NDArray[np.float64]:
+    """The matrix that `_triangle` came from."""
+    rows, columns = np.triu_indices(d)
+    matrix = np.zeros((d, d))
+    matrix[rows, columns] = matrix[columns, rows] = triangle / np.where(rows == columns, 1.0, np.sqrt(2))
+    return matrix
