@@ -2,7 +2,7 @@
 
 Order of a run: `reserve` charges the budget and returns when the charge is on disk; then the releases are made; then
 `commit` records what came out. A crash anywhere in between costs budget and never privacy: a reservation is not given
-back. The rules and the hash chain are pure code in `federation.privacy`.
+back. The rules and the hash chain are pure code in `federation.ledger`.
 
 A crash in the middle of an append leaves a last line without its newline. `reserve` had not returned, so nothing was
 released on it: the next writer cuts the torn line off.
@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from federation.errors import UsageError
-from federation.privacy import LedgerChain, LedgerEntry
+from federation.ledger import LedgerChain, LedgerEntry
 
 
 @dataclass(frozen=True)

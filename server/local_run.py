@@ -1,0 +1,235 @@
+"""Runs the whole federation on one machine: a private SuperLink, simulated organisations, one release.
+
+The SuperLink is ours from start to end: own folder, own free port, loopback only, stopped afterwards. A shared one
+would run the `client` and `server` packages of whichever checkout started it first. Its control interface has no password, so
+anybody with an account on the machine could submit code to it while it runs: this is for demos and tests.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+import tomllib
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from federation.embeddings import EmbeddingSet
+from federation.errors import RoundAbortedError, UnavailableError, UsageError
+from federation.release import ModelRelease
+
+APP = Path(__file__).resolve().parents[1]
+"""The checkout that is packed and run."""
+
+_STARTUP_SECONDS = 30.0
+_STOP_SECONDS = 10.0
+_OUR_LINE = re.compile(r"intaglio: (.*)")
+_ERROR_LINE = re.compile(r"federation\.errors\.\w+: (.*)")
+
+
+def run_locally(
+    organisations: Sequence[EmbeddingSet],
+    start: NDArray[np.float64],
+    *,
+    epsilon: float,
+    population: str,
+    ledger: Path,
+    budget_epsilon: float,
+    model_name: str,
+    model_digest: str,
+    delta: float = 1e-5,
+    fmr: float = 0.01,
+    timeout_seconds: float = 300.0,
+    progress: Callable[[str], None] = lambda _line: None,
+) -> ModelRelease:
+    """Trains with Flower on this machine, every organisation in a process that sees its own embeddings only.
+
+    Args:
+        organisations: one embedding set for each.
+        start: (d,) the public start: the recogniser's embedding of an empty chip.
+        epsilon: for each person, all releases of the run together.
+        population: whose budget pays.
+        ledger: the privacy ledger's file.
+        budget_epsilon: cap on everything ever released about the population.
+        model_name: the recogniser that embedded the images.
+        model_digest: its SHA-256 in hex.
+        delta: probability of the promise failing.
+        fmr: false match rate that the threshold is for.
+        timeout_seconds: for the whole run.
+        progress: gets every line that the coordinator says.
+
+    Raises:
+        UsageError: the application's files are not where they should be.
+        RoundAbortedError: the run had no result; says why.
+        UnavailableError: Flower's SuperLink did not start.
+    """
+    if not (APP / "pyproject.toml").is_file():
+        raise UsageError("local runs pack the application from its checkout; run from a clone of the repository")
+    with tempfile.TemporaryDirectory(prefix="intaglio-run-") as name:
+        folder = Path(name)  # mode 0700: the organisations' embeddings lie here while the run lasts
+        for index, organisation in enumerate(organisations):
+            (folder / f"{index}.npz").write_bytes(organisation.to_bytes())
+        np.save(folder / "start.npy", start.astype(np.float64))
+        output = folder / "release.json"
+        settings: dict[str, str | float | int] = {
+            "epsilon": float(epsilon),
+            "delta": float(delta),
+            "fmr": float(fmr),
+            "people": sum(len(set(organisation.people.tolist())) for organisation in organisations),
+            "num-organisations": len(organisations),
+            "dimension": len(start),
+            "population": population,
+            "ledger": str(ledger.resolve()),
+            "budget-epsilon": float(budget_epsilon),
+            "organisations": str(folder),
+            "public-start": str(folder / "start.npy"),
+            "output": str(output),
+            "model-name": model_name,
+            "model-digest": model_digest,
+        }
+        (folder / "run.toml").write_text(_toml(settings))
+        environment = _environment(folder)
+        with _superlink(folder, environment) as address:
+            error = _submit(folder, environment, address, len(organisations), timeout_seconds, progress)
+        if not output.is_file():
+            raise RoundAbortedError(error or "the federated run ended without a release; run it again with progress")
+        return ModelRelease.from_bytes(output.read_bytes())
+
+
+def _toml(settings: dict[str, str | float | int]) -> str:
+    """Flat TOML. Literal strings, so that nothing in a value is an escape."""
+    lines = (f"{key} = " + (f"'{value}'" if isinstance(value, str) else repr(value)) for key, value in settings.items())
+    text = "\n".join(lines) + "\n"
+    if tomllib.loads(text) != settings:
+        raise UsageError("names and paths of a run must be plain text without quotes or line breaks")
+    return text
+
+
+def _environment(folder: Path) -> dict[str, str]:
+    """Flower without telemetry, update checks or installing anything; our interpreter's programs first."""
+    return {
+        **os.environ,
+        "FLWR_HOME": str(folder / "flwr"),
+        "FLWR_TELEMETRY_ENABLED": "0",
+        "FLWR_DISABLE_UPDATE_CHECK": "1",
+        "FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION": "1",
+        "FLWR_SUPEREXEC_TASK_POLL_INTERVAL": "0.2",
+        "RAY_USAGE_STATS_ENABLED": "0",
+        "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+        "OMP_NUM_THREADS": "1",
+        "NO_PROXY": "127.0.0.1,localhost",
+        "NO_COLOR": "1",
+        "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)]),
+    }
+
+
+def _program(name: str) -> str:
+    path = Path(sys.executable).parent / name
+    if not path.is_file():
+        raise UsageError(f"{name} is not installed beside this Python; install the project first")
+    return str(path)
+
+
+@contextmanager
+def _superlink(folder: Path, environment: dict[str, str]) -> Iterator[str]:
+    """A SuperLink of our own on a free port, stopped with everything that it started."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    log = folder / "superlink.log"
+    with log.open("wb") as file:
+        process = subprocess.Popen(  # noqa: S603 - our interpreter's program, no shell
+            [_program("flower-superlink"), "--insecure", "--simulation", "--host", "127.0.0.1", "--port", str(port)],
+            cwd=APP,
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            stdout=file,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+    try:
+        address = f"127.0.0.1:{port}"
+        _await_health(process, f"http://{address}/health", log)
+        yield address
+    finally:
+        _stop(process)
+
+
+def _await_health(process: subprocess.Popen[bytes], url: str, log: Path) -> None:
+    end = time.monotonic() + _STARTUP_SECONDS
+    while time.monotonic() < end and process.poll() is None:
+        try:
+            with urllib.request.urlopen(url, timeout=1.0):  # noqa: S310 - loopback, our own process
+                return
+        except (urllib.error.URLError, OSError):
+            time.sleep(0.1)
+    tail = log.read_text(errors="replace").splitlines()[-1:]
+    raise UnavailableError(f"Flower's SuperLink did not start: {' '.join(tail) or 'it said nothing'}")
+
+
+def _stop(process: subprocess.Popen[bytes]) -> None:
+    """Ends the process group that we started: the SuperLink, and the simulation if one still runs."""
+    for sign in (signal.SIGTERM, signal.SIGKILL):
+        try:
+            os.killpg(process.pid, sign)
+            process.wait(_STOP_SECONDS)
+        except ProcessLookupError:
+            break
+        except subprocess.TimeoutExpired:
+            continue
+    process.wait()
+
+
+def _submit(
+    folder: Path,
+    environment: dict[str, str],
+    address: str,
+    organisations: int,
+    timeout_seconds: float,
+    progress: Callable[[str], None],
+) -> str | None:
+    """Submits the run and follows its log to the end. Returns the coordinator's error, if it had one."""
+    home = folder / "flwr"
+    home.mkdir(exist_ok=True)
+    (home / "config.toml").write_text(
+        f'[superlink]\ndefault = "intaglio"\n\n[superlink.intaglio]\naddress = "{address}"\ninsecure = true\n'
+    )
+    command = [
+        *(_program("flwr"), "run", str(APP), "intaglio", "--stream", "--run-config", str(folder / "run.toml")),
+        *("--federation-config", f"num-supernodes={organisations} client-resources-num-cpus=1"),
+    ]
+    error = None
+    with subprocess.Popen(  # noqa: S603 - our interpreter's program, no shell
+        command,
+        cwd=APP,
+        env=environment,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        errors="replace",
+    ) as process:
+        watchdog = threading.Timer(timeout_seconds, process.kill)
+        watchdog.start()
+        assert process.stdout is not None  # noqa: S101 - for the type checker: stdout is a pipe
+        for line in process.stdout:
+            if ours := _OUR_LINE.search(line):
+                progress(ours[1].strip())
+            elif failure := _ERROR_LINE.search(line):
+                error = failure[1].strip()
+        watchdog.cancel()
+    if process.returncode == -signal.SIGKILL:
+        return f"the run took longer than {timeout_seconds:g} s and was stopped; its privacy budget stays charged"
+    return error
