@@ -1,0 +1,260 @@
+"""The plots of the report, as SVG elements to be put inside an HTML page.
+
+Every plot is deterministic (no dates, no random ids), keeps its text as text, refers to nothing outside itself, and
+distinguishes its parts by line style or hatching as well as by colour (Okabe and Ito's palette).
+"""
+
+from __future__ import annotations
+
+import html
+import io
+import math
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, Final
+
+import matplotlib as mpl
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import FixedLocator, MaxNLocator, NullLocator, PercentFormatter
+from scipy.special import ndtr, ndtri
+
+from examples.demo import wording
+from examples.demo.results import Accuracy, Attempts, DemoResult
+
+_BEFORE: Final = "#6b6b6b"
+_AFTER: Final = "#00664f"
+_GENUINE: Final = "#0072b2"
+_IMPOSTOR: Final = "#d55e00"
+_INK: Final = "#22292c"
+
+_STYLE: Final[dict[Any, Any]] = {
+    "svg.fonttype": "none",
+    "svg.hashsalt": "intaglio",
+    "path.simplify_threshold": 0.3,
+    "font.size": 9.0,
+    "text.color": _INK,
+    "axes.edgecolor": "#8a9194",
+    "axes.labelcolor": _INK,
+    "axes.linewidth": 0.7,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "grid.color": "#e3e5e4",
+    "grid.linewidth": 0.7,
+    "hatch.linewidth": 0.4,
+    "xtick.color": "#565f63",
+    "ytick.color": "#565f63",
+    "xtick.labelcolor": _INK,
+    "ytick.labelcolor": _INK,
+    "legend.frameon": True,
+    "legend.framealpha": 1.0,
+    "legend.edgecolor": "none",
+    "legend.facecolor": "#ffffff",
+    "legend.fontsize": 8.5,
+}
+_NO_METADATA: Final = {"Date": None, "Creator": None, "Format": None, "Type": None}
+_RATES: Final = (0.0001, 0.0002, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.4, 0.6)
+_BINS: Final = 36
+
+
+@contextmanager
+def _style() -> Iterator[None]:
+    """Our style alone, whatever the reader's own configuration of matplotlib says."""
+    with mpl.rc_context():
+        mpl.rcdefaults()
+        mpl.rcParams.update(_STYLE)
+        yield
+
+
+def threshold_cosine(threshold: float, code_bits: int) -> float:
+    """The cosine whose codes are expected to differ in `threshold` bits.
+
+    A hyperplane separates two vectors with probability angle / pi (Goemans and Williamson, 1995, lemma 3.2).
+    """
+    return math.cos(math.pi * threshold / code_bits)
+
+
+def rates_at_threshold(result: DemoResult) -> tuple[float, float]:
+    """FMR and FNMR of the held-out pairs at the cosine that the release's threshold stands for."""
+    cosine = threshold_cosine(result.threshold, result.code_bits)
+    return float(np.mean(result.after.impostor >= cosine)), float(np.mean(result.after.genuine < cosine))
+
+
+def distance_deviation(threshold: int, code_bits: int) -> float:
+    """Standard deviation, in bits, of the distance of codes that are expected to differ in `threshold` bits.
+
+    An upper bound: it takes hyperplanes as independent, while those of a code are orthogonal in blocks.
+    """
+    probability = threshold / code_bits
+    return math.sqrt(code_bits * probability * (1 - probability))
+
+
+@_style()
+def det_plot(result: DemoResult) -> str:
+    """DET curves before and after, on normal-deviate axes (ISO/IEC 19795-1)."""
+    lowest = min(0.001, result.stated_fmr / 2)
+    figure, axes = _figure(4.5, 4.4)
+    for accuracy, label, colour, style, width in (
+        (result.before, "before: frozen recogniser", _BEFORE, (0, (4, 2)), 1.6),
+        (result.after, "after: released adapter", _AFTER, "solid", 2.0),
+    ):
+        x, y = (ndtri(np.clip(rates, lowest / 10, 0.999)) for rates in (accuracy.det_fmr, accuracy.det_fnmr))
+        axes.plot(x, y, color=colour, linestyle=style, linewidth=width, label=label)
+    for accuracy, colour, marker in ((result.before, _BEFORE, "s"), (result.after, _AFTER, "o")):
+        at = ndtri(np.clip(accuracy.eer, lowest, 0.6))
+        axes.plot(at, at, marker=marker, color=colour, markeredgecolor="white", markersize=6.5, linestyle="none")
+    limits = (float(ndtri(lowest)), float(ndtri(0.6)))
+    axes.plot(limits, limits, color="#b4babc", linewidth=0.9, zorder=1)
+    axes.annotate(
+        "FMR = FNMR",
+        (ndtri(0.003), ndtri(0.003)),
+        (3, -3),
+        textcoords="offset points",
+        rotation=45,
+        rotation_mode="anchor",
+        va="top",
+        color="#667074",
+        fontsize=8,
+    )
+    axes.axvline(
+        float(ndtri(result.stated_fmr)),
+        color=_IMPOSTOR,
+        linestyle=(0, (1, 1.5)),
+        linewidth=1.5,
+        label=f"stated FMR {wording.round_percent(result.stated_fmr)}",
+    )
+    ticks = [rate for rate in _RATES if rate >= lowest]
+    for axis, limit in ((axes.xaxis, axes.set_xlim), (axes.yaxis, axes.set_ylim)):
+        limit(*limits)
+        axis.set_major_locator(FixedLocator([float(ndtri(rate)) for rate in ticks]))
+        axis.set_major_formatter(lambda deviate, _position: f"{100 * ndtr(deviate):.3g}")
+        axis.set_minor_locator(NullLocator())
+    fmr, fnmr = rates_at_threshold(result)
+    axes.plot(
+        *ndtri(np.clip((fmr, fnmr), lowest, 0.6)),
+        marker="D",
+        color="none",
+        markeredgecolor=_AFTER,
+        markeredgewidth=1.6,
+        markersize=7.5,
+        clip_on=False,
+        label="threshold of the release",
+    )
+    axes.set_aspect("equal")
+    axes.set_xlabel("false match rate, %")
+    axes.set_ylabel("false non-match rate, %")
+    axes.legend(loc="upper right", borderaxespad=0.2)
+    return _svg(
+        figure,
+        "det",
+        f"DET curves. Equal error rate {wording.percent(result.before.eer)} before and "
+        f"{wording.percent(result.after.eer)} after.",
+    )
+
+
+@_style()
+def score_plots(result: DemoResult) -> tuple[str, str]:
+    """Genuine and impostor scores before and after; the threshold stands on the second, where it applies."""
+    highest = 0.0
+    drawn = []
+    for accuracy in (result.before, result.after):
+        figure, axes = _figure(4.5, 3.0)
+        highest = max(highest, _histograms(axes, accuracy))
+        drawn.append((figure, axes))
+    (before, before_axes), (after, after_axes) = drawn
+    for axes in (before_axes, after_axes):
+        axes.set_ylim(0, 1.18 * highest)
+        axes.xaxis.set_major_locator(MaxNLocator(6))
+        axes.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0, symbol=""))
+        axes.set_ylabel("share of pairs, %")
+        axes.legend(loc="upper left", borderaxespad=0.2, handlelength=1.6, handleheight=1.0)
+    before_axes.set_xlabel("cosine of frozen embeddings")
+    after_axes.set_xlabel("cosine of adapted embeddings")
+
+    bits, deviation = result.code_bits, distance_deviation(result.threshold, result.code_bits)
+    left, right = (threshold_cosine(result.threshold + side * deviation, bits) for side in (2, -2))
+    after_axes.axvspan(left, right, color="#dfe3e1", zorder=0.5, linewidth=0)
+    cosine = threshold_cosine(result.threshold, bits)
+    after_axes.axvline(cosine, color=_INK, linewidth=1.3)
+    after_axes.annotate("accept →", (right, 1.12 * highest), (4, 0), textcoords="offset points", va="center")
+    return (
+        _svg(before, "before", f"Histograms of cosines before adaptation. {_medians(result.before)}"),
+        _svg(
+            after,
+            "after",
+            f"Histograms of cosines after adaptation. {_medians(result.after)} "
+            f"The threshold of {result.threshold} bits is expected at cosine {cosine:.2f}.",
+        ),
+    )
+
+
+@_style()
+def latency_plot(attempts: Attempts) -> str:
+    """Every verification's work at the server and at the device, with median and 95th percentile."""
+    figure, axes = _figure(4.5, 1.9)
+    rows = (("device", attempts.device_ms, _GENUINE), ("server", attempts.server_ms, _AFTER))
+    for row, (_, times, colour) in enumerate(rows):
+        # The golden ratio spreads neighbours apart without a random generator.
+        offsets = 0.44 * ((np.arange(len(times)) * 0.6180339887) % 1 - 0.5)
+        axes.plot(times, row + offsets, ".", color=colour, markersize=4, markeredgewidth=0, alpha=0.5)
+        marks = row - 0.36, row + 0.36
+        axes.vlines(np.quantile(times, 0.5), *marks, colors=_INK)
+        axes.vlines(np.quantile(times, 0.95), *marks, colors=_INK, linestyles=(0, (2, 1)))
+    axes.set_yticks(range(len(rows)), [name for name, _, _ in rows])
+    axes.tick_params(axis="y", length=0)
+    axes.grid(visible=False, axis="y")
+    axes.spines["left"].set_visible(False)
+    axes.set_ylim(-0.55, len(rows) - 0.45)
+    axes.set_xlim(left=0)
+    axes.set_xlabel("milliseconds")
+    described = "; ".join(
+        f"{name} median {wording.milliseconds(times, 0.5)}, 95th percentile {wording.milliseconds(times, 0.95)}"
+        for name, times, _ in rows
+    )
+    return _svg(figure, "latency", f"Work per verification: {described}.")
+
+
+def _histograms(axes: Axes, accuracy: Accuracy) -> float:
+    """Draws both histograms, each summing to 1, and gives the highest bin."""
+    scores = np.concatenate([accuracy.genuine, accuracy.impostor])
+    edges = np.linspace(scores.min(), scores.max(), _BINS + 1)
+    highest = 0.0
+    for values, label, colour, hatch in (
+        (accuracy.impostor, "impostor", _IMPOSTOR, "////"),
+        (accuracy.genuine, "genuine", _GENUINE, None),
+    ):
+        shares = np.histogram(values, edges)[0] / len(values)
+        axes.stairs(shares, edges, fill=True, color=f"{colour}38", linewidth=0)
+        axes.stairs(
+            shares, edges, fill=True, facecolor="none", edgecolor=colour, hatch=hatch, linewidth=1.4, label=label
+        )
+        highest = max(highest, float(shares.max()))
+    return highest
+
+
+def _medians(accuracy: Accuracy) -> str:
+    return (
+        f"Median of genuine pairs {np.median(accuracy.genuine):.2f}, of impostors {np.median(accuracy.impostor):.2f}."
+    )
+
+
+def _figure(width: float, height: float) -> tuple[Figure, Axes]:
+    figure = Figure(figsize=(width, height), layout="constrained")
+    return figure, figure.add_subplot()
+
+
+def _svg(figure: Figure, name: str, description: str) -> str:
+    """Renders a figure as an SVG element whose ids are unique in a page and that brings no style sheet of its own."""
+    stream = io.StringIO()
+    figure.savefig(stream, format="svg", metadata=_NO_METADATA, transparent=True)
+    text = stream.getvalue()
+    text = text[text.index("<svg") :]
+    text = re.sub(r"<(metadata|style)\b.*?</\1>", "", text, flags=re.DOTALL)
+    text = re.sub(r'(\bid="|url\(#|href="#)', rf"\g<1>{name}-", text)
+    text = re.sub(r'(<svg[^>]*?) (?:width|height)="[\d.]+pt"', r"\1", text)
+    text = re.sub(r'(<svg[^>]*?) (?:width|height)="[\d.]+pt"', r"\1", text)
+    return text.replace("<svg", f'<svg role="img" aria-label="{html.escape(description)}"', 1)
