@@ -48,7 +48,7 @@ class DeviceSecret(Secret):
         Raises:
             UsageError: the bytes are of another version.
         """
-        length = wire.seeded_length(wire.Kind.PUBLIC_KEY, parameters)
+        length = wire.seeded_length(parameters)
         if len(data) <= length:
             raise UsageError("the wallet holds no key of this version; enrol again")
         return cls(data[length:], data[:length], parameters)

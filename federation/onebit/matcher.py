@@ -15,13 +15,12 @@ with A, U, B, Z fresh for every session. This is the specification's ``A (T - P)
 * U: a uniform polynomial. ``P^2 - P`` vanishes exactly when every slot is 0 or 1. One bad slot shifts (y_0..y_3) by an
   element that is uniform in the field of t^4 elements.
 * B: a uniform polynomial; its first four coefficients are beta_0..beta_3, the others hide everything else.
-* Z: an encryption of zero with three components. The first is determined by the others; the second and third are
-  pseudo-uniform modulo all of q, for the owner of the secret key too. Two encryptions of zero suffice: one of them
-  is multiplied by s by moving its components one place up (docs/adr/0002).
+* Z: an encryption of zero with three components, ``(b v, b u + a v + t f, a u + t e)`` for the public key (b, a) and
+  fresh small u, v, e, f. The last two are ring-LWE samples with independent secrets: pseudo-uniform modulo all of q,
+  for the owner of the secret key too, and whatever b a malicious device chose. The first is never shown whole.
 
-Grouped for Horner's rule, ``E = P (U P + W) + C`` with ``W = (A - U) - 2 A T`` and ``C = A T + B + Z``. W and C do not
-depend on the probe, so they can be made ahead; what is left is one product with a plaintext, one product of
-ciphertexts and the modulus switch.
+Factored for few products, ``E = P (U (P - 1) + A (1 - 2 T)) + C`` with ``C = A T + B + Z``. Everything but P can be made
+ahead; what is left is one product with a plaintext, one product of ciphertexts and the modulus switch.
 """
 
 from __future__ import annotations
@@ -38,7 +37,7 @@ from numpy.typing import NDArray
 from federation.errors import UsageError
 from federation.onebit import wire
 from federation.onebit.parameters import ONEBIT_2048, Parameters
-from federation.onebit.seal import Ciphertext, Plaintext, PublicKey, engine
+from federation.onebit.seal import Ciphertext, Plaintext, engine
 from federation.onebit.transcript import PadFunction
 
 RandomBytes = Callable[[int], bytes]
@@ -64,12 +63,14 @@ class Reference:
     """A device's public key and encrypted template, parsed and ready to compute with.
 
     Attributes:
-        public_key: SEAL's object.
-        template: ciphertext of T.
+        public_key: encryption of zero.
+        template: encryption of T.
+        direction: encryption of 1 - 2 T, from the template.
     """
 
-    public_key: PublicKey
+    public_key: Ciphertext
     template: Ciphertext
+    direction: Ciphertext
     parameters: Parameters = ONEBIT_2048
 
     @classmethod
@@ -82,10 +83,12 @@ class Reference:
         key = wire.SeededMessage.from_bytes(public_key, wire.Kind.PUBLIC_KEY, parameters)
         encoded = wire.SeededMessage.from_bytes(template, wire.Kind.CIPHERTEXT, parameters)
         seal = engine(parameters)
+        loaded = seal.load_ciphertext(encoded.seed, encoded.residues)
         return cls(
-            seal.load_public_key(key.seed, key.residues),
-            seal.load_ciphertext(encoded.seed, encoded.residues),
-            parameters,
+            public_key=seal.load_ciphertext(key.seed, key.residues),
+            template=loaded,
+            direction=seal.negate(seal.minus_one(seal.add(loaded, loaded))),
+            parameters=parameters,
         )
 
 
@@ -111,14 +114,14 @@ class Masks:
 
     @classmethod
     def draw(cls, reference: Reference, random_bytes: RandomBytes) -> Masks:
-        """Fresh masks. Z comes from SEAL's own generator, the rest from `random_bytes`."""
+        """Fresh masks."""
         parameters = reference.parameters
         t, n = parameters.plain_modulus, parameters.ring_dimension
         return cls(
             scale=1 + uniform_below(t - 1, _HEAD, random_bytes),
             uniform=uniform_below(t, n, random_bytes),
             offset=uniform_below(t, n, random_bytes),
-            zero=_encrypt_zero(reference),
+            zero=_encrypt_zero(reference, random_bytes),
             flood=_draw_flood(parameters, random_bytes),
             token=random_bytes(wire.TOKEN_BYTES),
         )
@@ -154,7 +157,9 @@ class PreparedMatch:
         message = wire.SeededMessage.from_bytes(probe, wire.Kind.CIPHERTEXT, self._parameters)
         seal = engine(self._parameters)
         encrypted = seal.load_ciphertext(message.seed, message.residues)
-        inner = seal.add(seal.multiply_plain(encrypted, material.multiplier), material.linear)
+        inner = seal.multiply_plain(seal.minus_one(encrypted), material.multiplier)
+        if material.linear is not None:  # the enrolment check has no A
+            inner = seal.add(inner, material.linear)
         evaluated = seal.add(seal.multiply(encrypted, inner), material.constant)
         head, second, third = seal.reply_parts(evaluated)
         reply = wire.Reply(
@@ -169,10 +174,10 @@ class PreparedMatch:
 
 @dataclass(frozen=True, eq=False, repr=False)
 class _Material:
-    """U in NTT form, W, C, the accepted values of (y_0..y_3) in the order of the table, flooding, token."""
+    """U in NTT form, A (1 - 2 T), C, the accepted values of (y_0..y_3) in the order of the table, flooding, token."""
 
     multiplier: Plaintext
-    linear: Ciphertext
+    linear: Ciphertext | None
     constant: Ciphertext
     accepted: NDArray[np.uint32]
     flood: NDArray[np.uint64]
@@ -180,12 +185,12 @@ class _Material:
 
 
 def prepare(reference: Reference, threshold: int, random_bytes: RandomBytes = os.urandom) -> PreparedMatch:
-    """Draws A, U, B, Z for one comparison with `reference` and makes W and C.
+    """Draws A, U, B, Z for one comparison with `reference` and makes A (1 - 2 T) and C.
 
     Args:
         reference: the enrolled template under its owner's key.
         threshold: tau, the largest accepted Hamming distance, from the model release.
-        random_bytes: source of A, U, B, the token and the flooding. Z comes from SEAL's own generator.
+        random_bytes: source of all masks.
 
     Raises:
         UsageError: the threshold is not a distance.
@@ -209,17 +214,14 @@ def accepted_values(parameters: Parameters, masks: Masks, threshold: int) -> NDA
 
 
 def assemble(reference: Reference, masks: Masks, accepted: NDArray[np.uint32]) -> PreparedMatch:
-    """Makes W = (A - U) - 2 A T and C = A T + B + Z from given masks. `prepare` is how a server gets there."""
+    """Makes A (1 - 2 T) and C = A T + B + Z from given masks. `prepare` is how a server gets there."""
     parameters = reference.parameters
-    t = np.uint64(parameters.plain_modulus)
     seal = engine(parameters)
-    scale = np.zeros(parameters.ring_dimension, np.uint64)
-    scale[:_HEAD] = masks.scale
-    scaled_template = seal.multiply_plain(reference.template, seal.plaintext_ntt(scale))
-    minus_twice = seal.multiply_plain(reference.template, seal.plaintext_ntt((2 * t - 2 * scale) % t))
+    scale = seal.plaintext_ntt(np.concatenate([masks.scale, np.zeros(parameters.ring_dimension - _HEAD, np.uint64)]))
+    scaled_template = seal.multiply_plain(reference.template, scale)
     material = _Material(
         multiplier=seal.plaintext_ntt(masks.uniform),
-        linear=seal.add_plain(minus_twice, seal.plaintext((scale + t - masks.uniform) % t)),
+        linear=seal.multiply_plain(reference.direction, scale),
         constant=seal.add_plain(seal.add(masks.zero, scaled_template), seal.plaintext(masks.offset)),
         accepted=accepted,
         flood=masks.flood,
@@ -231,13 +233,11 @@ def assemble(reference: Reference, masks: Masks, accepted: NDArray[np.uint32]) -
 def prepare_template_check(reference: Reference, random_bytes: RandomBytes = os.urandom) -> PreparedMatch:
     """Draws U, B, Z for the enrolment check ``E = U (T^2 - T) + B + Z``: one accepted value, and T is the probe."""
     parameters = reference.parameters
-    t = np.uint64(parameters.plain_modulus)
     seal = engine(parameters)
     masks = Masks.draw(reference, random_bytes)
-    minus_uniform = seal.plaintext((t - masks.uniform) % t)
     material = _Material(
         multiplier=seal.plaintext_ntt(masks.uniform),
-        linear=seal.add_plain(seal.encrypt_zero(reference.public_key), minus_uniform),
+        linear=None,
         constant=seal.add_plain(masks.zero, seal.plaintext(masks.offset)),
         accepted=masks.offset[None, :_HEAD].astype(np.uint32),
         flood=masks.flood,
@@ -284,11 +284,33 @@ def uniform_below(bound: int, count: int, random_bytes: RandomBytes) -> NDArray[
     return drawn.astype(np.uint64)
 
 
-def _encrypt_zero(reference: Reference) -> Ciphertext:
+def _encrypt_zero(reference: Reference, random_bytes: RandomBytes) -> Ciphertext:
     """Z: a three-component encryption of zero, second and third component pseudo-uniform."""
     seal = engine(reference.parameters)
-    shifted = seal.times_secret(seal.encrypt_zero(reference.public_key))
-    return seal.add(shifted, seal.encrypt_zero(reference.public_key))
+    samples = [
+        seal.rlwe_sample(
+            reference.public_key,
+            secret=_ternary(reference.parameters, random_bytes),
+            error=_centred_binomial(reference.parameters, random_bytes),
+        )
+        for _ in range(2)
+    ]
+    return seal.add(seal.times_secret(samples[0]), samples[1])
+
+
+def _ternary(parameters: Parameters, random_bytes: RandomBytes) -> NDArray[np.uint64]:
+    """(N,) uniform in {-1, 0, 1}, modulo t: the distribution of SEAL's secret keys."""
+    t = np.uint64(parameters.plain_modulus)
+    drawn: NDArray[np.uint64] = (uniform_below(3, parameters.ring_dimension, random_bytes) + t - np.uint64(1)) % t
+    return drawn
+
+
+def _centred_binomial(parameters: Parameters, random_bytes: RandomBytes) -> NDArray[np.uint64]:
+    """(N,) difference of two sums of 21 fair bits, modulo t: the distribution of SEAL's errors, deviation 3.24."""
+    halves = np.frombuffer(random_bytes(8 * parameters.ring_dimension), "<u4").reshape(-1, 2) & np.uint32((1 << 21) - 1)
+    weights = np.bitwise_count(halves).astype(np.int64)
+    residues: NDArray[np.uint64] = ((weights[:, 0] - weights[:, 1]) % parameters.plain_modulus).astype(np.uint64)
+    return residues
 
 
 def _draw_flood(parameters: Parameters, random_bytes: RandomBytes) -> NDArray[np.uint64]:

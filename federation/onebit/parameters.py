@@ -72,8 +72,7 @@ class Parameters:
         ring_dimension: N, a power of two.
         plain_modulus: t, a prime with t = N/2 + 1 mod N, so that x^N + 1 splits mod t into N/4 irreducible factors of
             degree four: each of the N/4 slots is the field of t^4 elements.
-        data_primes: q_0, q_1, q_2; the reply is switched down to q_0.
-        special_prime: SEAL's key prime; encryption under the public key uses it, key switching never happens here.
+        data_primes: q_0, q_1, q_2 with product q; the reply is switched down to q_0.
 
     Raises:
         UsageError: a congruence, a security table or a noise bound does not hold.
@@ -83,7 +82,6 @@ class Parameters:
     ring_dimension: int
     plain_modulus: int
     data_primes: tuple[int, ...]
-    special_prime: int
 
     def __post_init__(self) -> None:
         n, t = self.ring_dimension, self.plain_modulus
@@ -93,10 +91,10 @@ class Parameters:
             raise UsageError(
                 f"plain modulus {t} must be a prime that is {n // 2 + 1} mod {n}: slots must be fields of t^4"
             )
-        for prime in self.all_primes:
+        for prime in self.data_primes:
             if not is_prime(prime) or prime % (2 * n) != 1 or prime.bit_length() % 8:
                 raise UsageError(f"{prime} must be a prime of whole bytes that is 1 mod {2 * n}")
-        if len(set(self.all_primes)) != len(self.all_primes) or t in self.all_primes:
+        if len(set(self.data_primes)) != len(self.data_primes) or t in self.data_primes:
             raise UsageError("the primes must be distinct")
         self._require_bounds()
 
@@ -126,11 +124,6 @@ class Parameters:
         return self.ring_dimension // 4
 
     @property
-    def all_primes(self) -> tuple[int, ...]:
-        """Data primes, then the special prime: SEAL's order."""
-        return (*self.data_primes, self.special_prime)
-
-    @property
     def reply_prime(self) -> int:
         """q_0, the modulus of the reply."""
         return self.data_primes[0]
@@ -149,8 +142,8 @@ class Parameters:
 
     @property
     def modulus_bits(self) -> float:
-        """log2 of the product of all primes, the special one included."""
-        return sum(math.log2(prime) for prime in self.all_primes)
+        """log2 q: the product of all primes under which anything is ever encrypted."""
+        return sum(math.log2(prime) for prime in self.data_primes)
 
     @property
     def token_bits(self) -> float:
@@ -220,6 +213,5 @@ ONEBIT_2048 = Parameters(
     ring_dimension=8192,
     plain_modulus=67_104_769,
     data_primes=(281_474_976_694_273, 281_474_976_546_817, 1_099_511_480_321),
-    special_prime=16_760_833,
 )
-"""The profile of this version: 2048 code bits, 48 + 48 + 40 data bits, a 24-bit special prime, 104-bit tokens."""
+"""The profile of this version: 2048 code bits, log2 q = 48 + 48 + 40, 104-bit tokens."""

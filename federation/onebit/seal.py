@@ -31,7 +31,6 @@ from federation.onebit.parameters import Parameters
 Ciphertext: TypeAlias = Any
 Plaintext: TypeAlias = Any
 SecretKey: TypeAlias = Any
-PublicKey: TypeAlias = Any
 Residues: TypeAlias = NDArray[np.uint64]
 """(primes, N) residues, or (N,) coefficients mod t."""
 
@@ -42,10 +41,13 @@ _TESTED_VERSION = (4, 3)
 _HEADER = struct.Struct("<HBBBBHQ")  # magic, header size, major, minor, compression, reserved, total size
 _MAGIC = 0xA15E
 _UNCOMPRESSED, _ZSTD = 0, 2
-_SCHEME_BGV = 3
+_SCHEME_BFV, _SCHEME_BGV = 1, 3
+_UNUSED_KEY_PRIME = 16_760_833  # SEAL keeps the last prime for key switching; nothing is ever encrypted under it
 _PRNG_BLAKE2XB = 1
 _DIGIT_SHIFTS = np.array([0, 16, 32], np.uint64)
 _DIGIT_MASK = np.uint64(0xFFFF)
+_CIPHERTEXT_PREFIX = 73  # parms id, NTT flag, size, dimension, primes, scale, correction factor
+_PLAINTEXT_PREFIX = 48  # parms id, count, scale
 _INFLATED_LIMIT = 1 << 24  # no object of ours reaches 16 MiB
 
 
@@ -142,16 +144,19 @@ class Engine:
 
     def __init__(self, parameters: Parameters) -> None:
         self.parameters = parameters
-        self._context = self._new_context(_SCHEME_BGV, parameters.ring_dimension, parameters.all_primes)
+        self._context = self._new_context(
+            _SCHEME_BGV, parameters.ring_dimension, (*parameters.data_primes, _UNUSED_KEY_PRIME)
+        )
         self._first = self._context.first_parms_id()
-        self._key = self._context.key_parms_id()
         self._last = self._context.last_parms_id()
         self._evaluator = sealapi.Evaluator(self._context)
         # Slots are interpolated over Z_t[y] / (y^(N/4) + 1); the coefficient prime only has to be valid for SEAL.
-        packing_scheme_bfv = 1
-        self._packing_context = self._new_context(packing_scheme_bfv, parameters.slots, parameters.data_primes[:1])
+        self._packing_context = self._new_context(_SCHEME_BFV, parameters.slots, parameters.data_primes[:1])
         self._packing = sealapi.BatchEncoder(self._packing_context)
-        self._shift = self._ciphertext(np.zeros_like(self._ones), self._ones)
+        zero, one = self._constant(0), self._constant(1)
+        self._secret_key_itself = self._ciphertext(zero, one)
+        self._error_carrier = self._ciphertext(zero, self._constant(parameters.plain_modulus))
+        self._minus_one = self._ciphertext(self._constant(-1), zero)
 
     @cached_property
     def _head_transform(self) -> NDArray[np.uint64]:
@@ -165,16 +170,16 @@ class Engine:
         for power in range(4):
             monomial = self.plaintext(np.eye(1, self.parameters.ring_dimension, power, dtype=np.uint64)[0])
             self._evaluator.transform_to_ntt_inplace(monomial, self._last)
-            rows[power, 0] = _read_array(_save(monomial), 48, self.parameters.ring_dimension)
+            rows[power, 0] = _read_array(_save(monomial), _PLAINTEXT_PREFIX, self.parameters.ring_dimension)
             for digit in (1, 2):
                 # 48-bit residues times 2^16 still fit 64 bits.
                 rows[power, digit] = (rows[power, digit - 1] << np.uint64(16)) % prime
         return rows
 
-    @property
-    def _ones(self) -> Residues:
-        """The constant 1 in NTT form: (data primes, N) ones."""
-        return np.ones((len(self.parameters.data_primes), self.parameters.ring_dimension), np.uint64)
+    def _constant(self, value: int) -> Residues:
+        """An integer in NTT form: (data primes, N), its residue everywhere."""
+        residues = np.array([value % prime for prime in self.parameters.data_primes], np.uint64)
+        return np.repeat(residues[:, None], self.parameters.ring_dimension, axis=1)
 
     def _new_context(self, scheme: int, dimension: int, primes: tuple[int, ...]) -> Any:  # noqa: ANN401 - SEALContext
         moduli = b"".join(_wrap(struct.pack("<Q", prime)) for prime in (*primes, self.parameters.plain_modulus))
@@ -196,7 +201,7 @@ class Engine:
         body = _save(packed, secret=True)
         count = struct.unpack_from("<Q", body, 32)[0]
         coefficients = np.zeros(self.parameters.ring_dimension, np.uint64)
-        coefficients[: 4 * count : 4] = _read_array(body, 48, count)
+        coefficients[: 4 * count : 4] = _read_array(body, _PLAINTEXT_PREFIX, count)
         return coefficients
 
     def plaintext(self, coefficients: Residues) -> Plaintext:
@@ -225,18 +230,18 @@ class Engine:
         return _load(sealapi.SecretKey(), _wrap(data), self._context, secret=True)
 
     def public_key_parts(self, secret: SecretKey) -> tuple[bytes, Residues]:
-        """A public key: an encryption of zero under all primes. Returns (seed, residues (primes, N))."""
-        return self._seeded_parts(sealapi.Encryptor(self._context, secret).encrypt_zero_symmetric(self._key), 1)
+        """A public key: a fresh symmetric encryption of zero. Returns (seed, residues (data primes, N))."""
+        return self._seeded_parts(sealapi.Encryptor(self._context, secret).encrypt_zero_symmetric())
 
     def encrypt_parts(self, secret: SecretKey, coefficients: Residues) -> tuple[bytes, Residues]:
         """A fresh symmetric encryption of (N,) coefficients. Returns (seed, residues (data primes, N))."""
         encryptor = sealapi.Encryptor(self._context, secret)
-        return self._seeded_parts(encryptor.encrypt_symmetric(self.plaintext(coefficients)), 0)
+        return self._seeded_parts(encryptor.encrypt_symmetric(self.plaintext(coefficients)))
 
-    def _seeded_parts(self, serializable: Any, special: int) -> tuple[bytes, Residues]:  # noqa: ANN401
+    def _seeded_parts(self, serializable: Any) -> tuple[bytes, Residues]:  # noqa: ANN401 - SEAL's own object
         body = _save(serializable)
-        shape = (len(self.parameters.data_primes) + special, self.parameters.ring_dimension)
-        words = _read_array(body, 73, shape[0] * shape[1])
+        shape = (len(self.parameters.data_primes), self.parameters.ring_dimension)
+        words = _read_array(body, _CIPHERTEXT_PREFIX, shape[0] * shape[1])
         return body[-SEED_BYTES:], words.reshape(shape)
 
     def decrypt_reply(self, secret: SecretKey, head: Residues, second: Residues, third: Residues) -> list[int]:
@@ -261,17 +266,11 @@ class Engine:
 
     # ------------------------------------------------------------------ from checked integers
 
-    def load_public_key(self, seed: bytes, residues: Residues) -> PublicKey:
-        """Builds a public key from residues that are already checked."""
-        return _load(sealapi.PublicKey(), self._seeded(seed, residues, self._key), self._context)
-
     def load_ciphertext(self, seed: bytes, residues: Residues) -> Ciphertext:
-        """Builds a fresh ciphertext from residues that are already checked."""
-        return _load(sealapi.Ciphertext(), self._seeded(seed, residues, self._first), self._context)
-
-    def _seeded(self, seed: bytes, residues: Residues, level: list[int]) -> bytes:
+        """Builds a fresh ciphertext, or a public key, from residues that are already checked."""
         prng = _wrap(bytes([_PRNG_BLAKE2XB]) + seed)
-        return _wrap(self._prefix(level, 2, len(residues), 1) + _array(residues) + prng)
+        body = self._prefix(self._first, 2, len(residues), 1) + _array(residues) + prng
+        return _load(sealapi.Ciphertext(), _wrap(body), self._context)
 
     def _ciphertext(self, *components: Residues) -> Ciphertext:
         return self._load_ciphertext(components, self._first, 1)
@@ -289,16 +288,16 @@ class Engine:
 
     # ------------------------------------------------------------------ the evaluator (server)
 
-    def encrypt_zero(self, public_key: PublicKey) -> Ciphertext:
-        """A fresh encryption of zero under a public key, two components."""
-        result = sealapi.Ciphertext()
-        sealapi.Encryptor(self._context, public_key).encrypt_zero(result)
-        return result
-
     def add(self, left: Ciphertext, right: Ciphertext) -> Ciphertext:
         """Sum of two ciphertexts."""
         result = sealapi.Ciphertext()
         self._evaluator.add(left, right, result)
+        return result
+
+    def negate(self, ciphertext: Ciphertext) -> Ciphertext:
+        """Minus a ciphertext."""
+        result = sealapi.Ciphertext()
+        self._evaluator.negate(ciphertext, result)
         return result
 
     def add_plain(self, left: Ciphertext, right: Plaintext) -> Ciphertext:
@@ -321,7 +320,24 @@ class Engine:
 
     def times_secret(self, ciphertext: Ciphertext) -> Ciphertext:
         """(c_0, c_1) -> (0, c_0, c_1): the phase times s, without knowing s."""
-        return self.multiply(ciphertext, self._shift)
+        return self.multiply(ciphertext, self._secret_key_itself)
+
+    def minus_one(self, ciphertext: Ciphertext) -> Ciphertext:
+        """Subtracts the constant 1, which is 1 in every slot."""
+        return self.add(ciphertext, self._minus_one)
+
+    def rlwe_sample(self, public_key: Ciphertext, secret: Residues, error: Residues) -> Ciphertext:
+        """(b u, a u + t e) for a public key (b, a): its second component is pseudo-uniform.
+
+        The first component carries no error of its own, so it must not be shown whole.
+
+        Args:
+            public_key: an encryption of zero, maybe by an adversary; a is the expansion of a seed.
+            secret: (N,) u, small and fresh, modulo t.
+            error: (N,) e, small and fresh, modulo t.
+        """
+        errors = self.multiply_plain(self._error_carrier, self.plaintext_ntt(error))
+        return self.add(self.multiply_plain(public_key, self.plaintext_ntt(secret)), errors)
 
     def reply_parts(self, ciphertext: Ciphertext) -> tuple[Residues, Residues, Residues]:
         """Switches a three-component ciphertext to the last prime and takes from it what a reply holds.
@@ -331,7 +347,7 @@ class Engine:
         """
         self._evaluator.mod_switch_to_inplace(ciphertext, self._last)
         dimension = self.parameters.ring_dimension
-        words = _read_array(_save(ciphertext), 73, 3 * dimension)
+        words = _read_array(_save(ciphertext), _CIPHERTEXT_PREFIX, 3 * dimension)
         self._evaluator.transform_from_ntt_inplace(ciphertext)
         head = np.array([ciphertext[index] for index in range(4)], np.uint64)
         return head, words[dimension : 2 * dimension], words[2 * dimension :]

@@ -79,9 +79,9 @@ class SeededMessage:
     """A fresh ciphertext or public key: the first polynomial, and a seed from which SEAL expands the second.
 
     Attributes:
-        kind: PUBLIC_KEY (all primes) or CIPHERTEXT (data primes).
+        kind: PUBLIC_KEY (an encryption of zero) or CIPHERTEXT.
         seed: 64 bytes.
-        residues: (primes, N) uint64, NTT form, each below its prime.
+        residues: (data primes, N) uint64, NTT form, each below its prime.
     """
 
     kind: Kind
@@ -90,8 +90,7 @@ class SeededMessage:
 
     def to_bytes(self, parameters: Parameters = ONEBIT_2048) -> bytes:
         """Serialises."""
-        primes = _primes(self.kind, parameters)
-        packed = [pack_residues(row, prime) for row, prime in zip(self.residues, primes, strict=True)]
+        packed = [pack_residues(row, prime) for row, prime in zip(self.residues, parameters.data_primes, strict=True)]
         return _preamble(self.kind, parameters) + self.seed + b"".join(packed)
 
     @classmethod
@@ -101,22 +100,18 @@ class SeededMessage:
         Raises:
             MalformedMessageError: wrong preamble, length or residue.
         """
-        body = _body(data, kind, parameters, seeded_length(kind, parameters) - _PREAMBLE.size)
+        body = _body(data, kind, parameters, seeded_length(parameters) - _PREAMBLE.size)
         rows, offset = [], SEED_BYTES
-        for prime in _primes(kind, parameters):
+        for prime in parameters.data_primes:
             width = parameters.ring_dimension * prime.bit_length() // 8
             rows.append(unpack_residues(body[offset : offset + width], prime))
             offset += width
         return cls(kind, body[:SEED_BYTES], np.stack(rows))
 
 
-def _primes(kind: Kind, parameters: Parameters) -> tuple[int, ...]:
-    return parameters.all_primes if kind is Kind.PUBLIC_KEY else parameters.data_primes
-
-
-def seeded_length(kind: Kind, parameters: Parameters = ONEBIT_2048) -> int:
-    """Length in bytes of every `SeededMessage` of this kind."""
-    per_coefficient = sum(prime.bit_length() // 8 for prime in _primes(kind, parameters))
+def seeded_length(parameters: Parameters = ONEBIT_2048) -> int:
+    """Length in bytes of every `SeededMessage`."""
+    per_coefficient = sum(prime.bit_length() // 8 for prime in parameters.data_primes)
     return _PREAMBLE.size + SEED_BYTES + parameters.ring_dimension * per_coefficient
 
 

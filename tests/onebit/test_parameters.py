@@ -42,9 +42,10 @@ def test_slots_are_fields_of_degree_four():
         ({"plain_modulus": 12_289}, "a token is worth"),  # right congruence, 14 bits
         ({"data_primes": (281_474_976_694_273, 1_099_511_480_321, 1_099_510_890_497)}, None),  # 24.01 bits: allowed
         ({"data_primes": (281_474_976_694_273, 281_474_976_546_817)}, "overflows"),
-        ({"data_primes": (281_474_976_694_273, 281_474_976_546_817, 281_474_976_317_441)}, "post-quantum"),
+        ({"data_primes": (281_474_976_694_273, 281_474_976_546_817, 281_474_976_317_441)}, None),  # 144 bits
+        ({"data_primes": (2**64 - 2**32 + 1, 281_474_976_546_817, 72_057_594_037_616_641)}, "post-quantum"),
         ({"data_primes": (281_474_976_694_273, 281_474_976_694_273, 1_099_511_480_321)}, "distinct"),
-        ({"special_prime": 16_760_835}, "must be a prime"),
+        ({"data_primes": (281_474_976_694_273, 281_474_976_546_817, 1_099_511_480_323)}, "must be a prime"),
         ({"ring_dimension": 5000}, "no security table"),
     ],
 )
