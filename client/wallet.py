@@ -175,7 +175,7 @@ def write_wallet(path: Path, wallet: Wallet, passphrase: str, cost: ScryptCost |
     Atomic: a crash leaves the old file or the new one whole, and at worst a stray encrypted temporary file beside it.
 
     Raises:
-        UsageError: the passphrase is shorter than 8 characters, or the directory cannot be written.
+        UsageError: the passphrase is shorter than 8 characters, or the file cannot be written.
     """
     if len(passphrase) < _MINIMUM_PASSPHRASE:
         raise UsageError(f"the passphrase needs at least {_MINIMUM_PASSPHRASE} characters")
@@ -183,7 +183,10 @@ def write_wallet(path: Path, wallet: Wallet, passphrase: str, cost: ScryptCost |
     salt, nonce = secrets.token_bytes(16), secrets.token_bytes(12)
     header = _HEADER.pack(_MAGIC, _VERSION, cost.log2_n, cost.r, cost.p, salt, nonce)
     sealed = header + AESGCM(cost.derive_key(passphrase, salt)).encrypt(nonce, _content_of(wallet), header)
-    _write_atomically(path, sealed + hashlib.sha256(sealed).digest())
+    try:
+        _write_atomically(path, sealed + hashlib.sha256(sealed).digest())
+    except OSError as error:
+        raise UsageError(f"cannot write the wallet {path}: {error.strerror}; what was there is unchanged") from error
 
 
 def create_wallet(path: Path, passphrase: str, cost: ScryptCost | None = None) -> Wallet:
@@ -199,18 +202,23 @@ def create_wallet(path: Path, passphrase: str, cost: ScryptCost | None = None) -
     return wallet
 
 
+def require_wallet(path: Path) -> None:
+    """Raises `UsageError` when there is no file at `path`."""
+    if not path.is_file():
+        raise UsageError(f"there is no wallet at {path}; create one with `intaglio wallet create`")
+
+
 def read_wallet(path: Path, passphrase: str) -> Wallet:
     """Opens what `write_wallet` wrote.
 
     Raises:
         UsageError: missing, unreadable, not a wallet, damaged, or the wrong passphrase; each says which.
     """
+    require_wallet(path)
     try:
         if path.stat().st_size > _LARGEST_FILE_BYTES:
             raise UsageError(f"{path} is not a wallet: it is larger than any wallet")
         data = path.read_bytes()
-    except FileNotFoundError as error:
-        raise UsageError(f"there is no wallet at {path}; create one with `intaglio wallet create`") from error
     except OSError as error:
         raise UsageError(f"the wallet at {path} cannot be read: {error.strerror}") from error
     return _open_sealed(data, passphrase, path)
@@ -275,10 +283,7 @@ def _wallet_from_content(content: bytes, path: Path) -> Wallet:
 
 
 def _write_atomically(path: Path, data: bytes) -> None:
-    try:
-        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")  # mkstemp gives mode 0600
-    except OSError as error:
-        raise UsageError(f"cannot write in {path.parent}: {error.strerror}") from error
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")  # mkstemp gives mode 0600
     try:
         with os.fdopen(handle, "wb") as file:
             file.write(data)

@@ -17,7 +17,7 @@ import typer
 from rich.console import Console
 from typer.core import TyperGroup
 
-from federation.errors import IntaglioError, UsageError
+from federation.errors import IntaglioError, MalformedMessageError, UsageError
 from federation.release import ModelRelease
 from federation.wire.status import fate_of
 from server.certificates import server_credentials, write_pki
@@ -169,7 +169,10 @@ def _read_release(path: Path) -> ModelRelease:
         data = path.read_bytes()
     except OSError as error:
         raise UsageError(f"cannot read the model release {path}: {error.strerror}; no release, no service") from error
-    return ModelRelease.from_bytes(data)
+    try:
+        return ModelRelease.from_bytes(data)
+    except MalformedMessageError as error:
+        raise UsageError(f"{path}: {error}") from error  # the file that was named is wrong, no peer is to blame
 
 
 def _write_whole(path: Path, value: object) -> None:

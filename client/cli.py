@@ -1,0 +1,314 @@
+"""`intaglio`: the commands of the person's device."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import traceback
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import click
+import typer
+from rich.console import Console
+from typer.core import TyperGroup
+
+from client.verification import ClientTls, Device, VerificationOutcome
+from client.wallet import Enrolment, EnrolmentState, Wallet, create_wallet, read_wallet, require_wallet, write_wallet
+from federation.embeddings import PROBE, REFERENCE
+from federation.errors import IntaglioError, MalformedMessageError, UsageError
+from federation.onebit import Decision
+from federation.release import ModelRelease
+from federation.wire.status import fate_of
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from federation.recogniser import Recogniser
+
+PASSPHRASE_VARIABLE = "INTAGLIO_PASSPHRASE"  # noqa: S105 - the name of a variable, no passphrase
+_NON_MATCH_EXIT = 1
+_BUG_EXIT, _INTERRUPTED_EXIT = 70, 130  # Python and click would say 1, and 1 says non-match
+_WEIGHTS, _MANIFEST = "face_recognition_model.bin", "face_recognition_model-weights_manifest.json"
+
+
+class _FamilyGroup(TyperGroup):
+    """Prints an error of the family as one line and ends with its exit code."""
+
+    def invoke(self, ctx: click.Context) -> Any:  # noqa: ANN401 - click's signature
+        """Runs the command."""
+        try:
+            return super().invoke(ctx)
+        except IntaglioError as error:
+            typer.echo(f"{ctx.info_name}: {error}", err=True)
+            raise typer.Exit(fate_of(error).exit_code) from error
+        except (click.Abort, KeyboardInterrupt, EOFError) as error:
+            raise typer.Exit(_INTERRUPTED_EXIT) from error
+
+
+app = typer.Typer(
+    cls=_FamilyGroup,
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help=f"""Verify a face without showing it.
+
+    A first run: `intaglio wallet create`, then `intaglio enrol REFERENCE SECOND ...`, then `intaglio verify IMAGE ...`.
+    Images, embeddings and keys stay on this machine; the server gets ciphertexts and learns accept or reject.
+
+    The wallet's passphrase is asked for, or read from --passphrase-file, or from the variable {PASSPHRASE_VARIABLE}.
+
+    Exit codes: 0 done or match, 1 non-match, 2 usage, 3 refused, 4 network, protocol or proof, 70 a bug.""",
+)
+wallet_app = typer.Typer(no_args_is_help=True, help="The encrypted file with this device's keys.")
+app.add_typer(wallet_app, name="wallet")
+
+WalletOption = Annotated[
+    Path, typer.Option("--wallet", envvar="INTAGLIO_WALLET", help="Wallet file.", show_default=True)
+]
+PassphraseFileOption = Annotated[
+    Path | None,
+    typer.Option(
+        help=f"File whose first line is the passphrase. Without it: the variable {PASSPHRASE_VARIABLE}, or a prompt."
+    ),
+]
+ReleaseOption = Annotated[Path, typer.Option("--release", help="Model release, the same that the server runs.")]
+ServerOption = Annotated[str, typer.Option("--server", help="Matching server, host:port.")]
+TlsOption = Annotated[Path, typer.Option("--tls", help="Directory with ca.pem and this device's certificate pair.")]
+CertificateOption = Annotated[str, typer.Option("--certificate", help="Name of the pair: NAME.pem, NAME-key.pem.")]
+ModelOption = Annotated[
+    Path,
+    typer.Option(
+        "--model",
+        help=f"Recogniser that made the release: an .onnx file, or a directory with {_WEIGHTS} and its manifest.",
+    ),
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+_DEFAULT_WALLET = Path("intaglio.wallet")
+_DEFAULT_SERVER = "localhost:7443"
+
+
+@wallet_app.command("create")
+def wallet_create(
+    wallet: WalletOption = _DEFAULT_WALLET, passphrase_file: PassphraseFileOption = None, *, as_json: JsonOption = False
+) -> None:
+    """Make a wallet with fresh keys. It is never overwritten; without its passphrase it cannot be opened again."""
+    created = create_wallet(wallet, _passphrase(passphrase_file, confirm=True))
+    _show(_wallet_facts(created, wallet), as_json=as_json)
+
+
+@wallet_app.command("show")
+def wallet_show(
+    wallet: WalletOption = _DEFAULT_WALLET, passphrase_file: PassphraseFileOption = None, *, as_json: JsonOption = False
+) -> None:
+    """Show what the wallet remembers. Secrets are not shown."""
+    _show(_wallet_facts(_open(wallet, passphrase_file)[0], wallet), as_json=as_json)
+
+
+@app.command()
+def enrol(
+    reference: Annotated[Path, typer.Argument(help="Image of the face: JPEG, PNG or PGM.")],
+    second: Annotated[Path, typer.Argument(help="Another capture of the same face; both must match.")],
+    release: ReleaseOption,
+    tls: TlsOption,
+    model: ModelOption,
+    purpose: Annotated[str, typer.Option(help='What verification will be for, such as "door-access".')],
+    audience: Annotated[str, typer.Option(help='Who will rely on it, such as "example.org".')],
+    server: ServerOption = _DEFAULT_SERVER,
+    certificate: CertificateOption = "client",
+    wallet: WalletOption = _DEFAULT_WALLET,
+    passphrase_file: PassphraseFileOption = None,
+    *,
+    as_json: JsonOption = False,
+) -> None:
+    """Enrol a face: send its encrypted template, and prove with a second capture that it works.
+
+    The template serves this purpose and this audience, and no other.
+    """
+    opened, passphrase = _open(wallet, passphrase_file)
+    if opened.enrolment:
+        opened.require_enrolment()  # a revoked wallet ends here, before any image is read
+        if opened.enrolment.state is EnrolmentState.ENROLLED:
+            raise UsageError("this wallet is enrolled; verify with it, or create another wallet")
+    model_release = _read_release(release)
+    vectors = _embed([reference, second], [REFERENCE, PROBE], model=model, release=model_release)
+    # Written first: if the last answer is lost, the wallet still knows that the server may hold its template.
+    started = opened.with_enrolment(
+        Enrolment(purpose, audience, bytes.fromhex(model_release.digest), EnrolmentState.STARTED)
+    )
+    write_wallet(wallet, started, passphrase)
+    with Device(started, target=server, tls=ClientTls.read(tls, certificate)) as device:
+        outcome = device.enrol(vectors[0], vectors[1])
+    if outcome.decision is Decision.MATCH:
+        write_wallet(wallet, started.with_state(EnrolmentState.ENROLLED), passphrase)
+    _report(
+        outcome,
+        match="enrolled",
+        non_match="not enrolled: the two captures do not match each other; take others",
+        fmr=model_release.fmr,
+        as_json=as_json,
+    )
+
+
+@app.command()
+def verify(
+    image: Annotated[Path, typer.Argument(help="A fresh image of the face: JPEG, PNG or PGM.")],
+    release: ReleaseOption,
+    tls: TlsOption,
+    model: ModelOption,
+    server: ServerOption = _DEFAULT_SERVER,
+    certificate: CertificateOption = "client",
+    wallet: WalletOption = _DEFAULT_WALLET,
+    passphrase_file: PassphraseFileOption = None,
+    *,
+    as_json: JsonOption = False,
+) -> None:
+    """Verify a face against this device's own template. Exit code 0 says match, 1 says non-match."""
+    opened, passphrase = _open(wallet, passphrase_file)
+    enrolment = opened.require_enrolment()
+    model_release = _read_release(release)
+    if bytes.fromhex(model_release.digest) != enrolment.release_digest:
+        raise UsageError("this wallet was enrolled under another model release; name that one, or enrol anew")
+    (probe,) = _embed([image], [PROBE], model=model, release=model_release)
+    with Device(opened, target=server, tls=ClientTls.read(tls, certificate)) as device:
+        outcome = device.verify(probe)
+    if outcome.decision is Decision.MATCH and enrolment.state is EnrolmentState.STARTED:
+        write_wallet(wallet, opened.with_state(EnrolmentState.ENROLLED), passphrase)
+    _report(outcome, match="claim accepted", non_match="claim not accepted", fmr=model_release.fmr, as_json=as_json)
+
+
+@app.command()
+def revoke(
+    tls: TlsOption,
+    server: ServerOption = _DEFAULT_SERVER,
+    certificate: CertificateOption = "client",
+    wallet: WalletOption = _DEFAULT_WALLET,
+    passphrase_file: PassphraseFileOption = None,
+    *,
+    as_json: JsonOption = False,
+) -> None:
+    """Have the server delete the template and its attempts, for good. To enrol again, create a new wallet."""
+    opened, passphrase = _open(wallet, passphrase_file)
+    with Device(opened, target=server, tls=ClientTls.read(tls, certificate)) as device:
+        device.revoke()
+    # A crash before this line leaves a wallet that thinks it is enrolled; the server refuses it, which is the truth.
+    revoked = opened.with_state(EnrolmentState.REVOKED)
+    write_wallet(wallet, revoked, passphrase)
+    _show(_wallet_facts(revoked, wallet), as_json=as_json)
+
+
+def _embed(images: list[Path], profiles: list[str], *, model: Path, release: ModelRelease) -> list[NDArray[np.float64]]:
+    """Adapted embeddings (d,), one for each image under the camera profile beside it."""
+    # Here and not above: dlib and a recogniser take seconds to load, and most commands need neither.
+    from client.faces import FaceAligner  # noqa: PLC0415 - see the line before
+    from federation.recogniser import OnnxRecogniser  # noqa: PLC0415 - see above
+
+    recogniser: Recogniser
+    if model.is_dir():
+        from federation.resnet import ResNetRecogniser  # noqa: PLC0415 - the only command path that needs torch
+
+        recogniser = ResNetRecogniser(_read(model / _WEIGHTS), _read(model / _MANIFEST))
+    else:
+        recogniser = OnnxRecogniser(_read(model), name=model.stem)
+    if recogniser.digest != release.model_digest:
+        raise UsageError(
+            f"the release was made with another recogniser ({release.model_name}); pass that one as --model"
+        )
+    aligner = FaceAligner()
+    return [
+        release.adapt(recogniser.embed(aligner.chip(_read(image))[None]), profile)[0]
+        for image, profile in zip(images, profiles, strict=True)
+    ]
+
+
+def _read_release(path: Path) -> ModelRelease:
+    try:
+        return ModelRelease.from_bytes(_read(path))
+    except MalformedMessageError as error:
+        raise UsageError(f"{path}: {error}") from error  # the file that was named is wrong, no peer is to blame
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise UsageError(f"cannot read {path}: {error.strerror}") from error
+
+
+def _open(wallet: Path, passphrase_file: Path | None) -> tuple[Wallet, str]:
+    """The wallet, and the passphrase to write it with."""
+    require_wallet(wallet)  # before anybody types a passphrase for nothing
+    passphrase = _passphrase(passphrase_file)
+    return read_wallet(wallet, passphrase), passphrase
+
+
+def _passphrase(file: Path | None, *, confirm: bool = False) -> str:
+    if file is not None:
+        try:
+            return _read(file).decode().partition("\n")[0].rstrip("\r")
+        except UnicodeDecodeError:
+            raise UsageError(f"{file} is not text in UTF-8") from None  # the cause quotes the bytes
+    # Not typer's own envvar support: its usage errors would quote the value.
+    if from_variable := os.environ.get(PASSPHRASE_VARIABLE):
+        return from_variable
+    if not sys.stdin.isatty():
+        raise UsageError(
+            f"there is no terminal to ask for the passphrase; use --passphrase-file or {PASSPHRASE_VARIABLE}"
+        )
+    return str(typer.prompt("Passphrase", hide_input=True, confirmation_prompt=confirm, err=True))
+
+
+def _wallet_facts(wallet: Wallet, path: Path) -> dict[str, str]:
+    facts = {"wallet": str(path), "key_id": wallet.key_id.hex()}
+    if wallet.enrolment is None:
+        return facts | {"state": "not enrolled"}
+    return facts | {
+        "state": wallet.enrolment.state.value,
+        "purpose": wallet.enrolment.purpose,
+        "audience": wallet.enrolment.audience,
+        "release": wallet.enrolment.release_digest.hex(),
+    }
+
+
+def _show(facts: dict[str, str], *, as_json: bool) -> None:
+    if as_json:
+        typer.echo(json.dumps(facts))
+        return
+    console = Console(highlight=False, soft_wrap=True)
+    for name, value in facts.items():
+        console.print(f"{name.replace('_', ' '):>9}  {value}", markup=False)
+
+
+def _report(outcome: VerificationOutcome, *, match: str, non_match: str, fmr: float, as_json: bool) -> None:
+    """Prints the decision and ends with the exit code that stands for it."""
+    accepted = outcome.decision is Decision.MATCH
+    if as_json:
+        typer.echo(
+            json.dumps(
+                {
+                    "decision": outcome.decision.value,
+                    "fmr": fmr,
+                    "device_ms": round(outcome.device_ms, 1),
+                    "upload_bytes": outcome.upload_bytes,
+                    "reply_bytes": outcome.reply_bytes,
+                }
+            )
+        )
+    else:
+        sentence = f"{match}, at a false match rate of {fmr:.2g}" if accepted else non_match
+        sizes = f"up {outcome.upload_bytes / 1000:.0f} kB, down {outcome.reply_bytes / 1000:.0f} kB"
+        Console(highlight=False, soft_wrap=True).print(f"{sentence} (device {outcome.device_ms:.0f} ms, {sizes})")
+    if not accepted:
+        raise typer.Exit(_NON_MATCH_EXIT)
+
+
+def main() -> None:
+    """Entry point of the command."""
+    try:
+        app()
+    except Exception:  # noqa: BLE001 - a bug must not end with the exit code of a non-match
+        traceback.print_exc()
+        sys.exit(_BUG_EXIT)

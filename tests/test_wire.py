@@ -1,0 +1,284 @@
+import os
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import grpc
+import numpy as np
+import pytest
+from google.protobuf.message import DecodeError
+from hypothesis import given
+from hypothesis import strategies as st
+
+from federation import errors
+from federation.errors import (
+    IntaglioError,
+    MalformedMessageError,
+    PeerError,
+    RefusedError,
+    UnavailableError,
+    UsageError,
+)
+from federation.onebit import CodeSeed, Decision, DeviceSecret, binary_code
+from federation.wire import convert, status
+from federation.wire.v1 import verification_pb2 as pb
+
+ROOT = Path(__file__).parents[1]
+NAMES = st.from_regex(r"[a-z0-9]([a-z0-9._/-]{0,62}[a-z0-9])?", fullmatch=True)
+ID16, ID32, ID64 = (st.binary(min_size=n, max_size=n) for n in (16, 32, 64))
+
+# message type, reader of a foreign message, and the writer of what was read (None: the value is not a message)
+READERS = [
+    (pb.StartEnrolmentRequest, convert.SessionRequest.from_proto, lambda v: v.to_enrolment()),
+    (pb.StartVerificationRequest, convert.SessionRequest.from_proto, lambda v: v.to_verification()),
+    (
+        pb.StartEnrolmentResponse,
+        convert.SessionGrant.from_proto,
+        lambda v: pb.StartEnrolmentResponse(session=v.to_proto()),
+    ),
+    (
+        pb.ConfirmTemplateResponse,
+        convert.SessionGrant.from_proto,
+        lambda v: pb.ConfirmTemplateResponse(session=v.to_proto()),
+    ),
+    (
+        pb.StartVerificationResponse,
+        convert.SessionGrant.from_proto,
+        lambda v: pb.StartVerificationResponse(session=v.to_proto()),
+    ),
+    (pb.SubmitTemplateRequest, convert.TemplateSubmission.from_proto, lambda v: v.to_proto()),
+    (pb.SubmitProbeRequest, convert.ProbeSubmission.from_proto, lambda v: v.to_proto()),
+    (pb.ConfirmTemplateRequest, convert.TokenSubmission.from_proto, lambda v: v.to_confirmation()),
+    (pb.SubmitTokenRequest, convert.TokenSubmission.from_proto, lambda v: v.to_proto()),
+    (pb.RevokeRequest, convert.Revocation.from_proto, lambda v: v.to_proto()),
+    (pb.SubmitTemplateResponse, convert.reply_from_proto, lambda v: pb.SubmitTemplateResponse(reply=v)),
+    (pb.SubmitProbeResponse, convert.reply_from_proto, lambda v: pb.SubmitProbeResponse(reply=v)),
+    (pb.SubmitTokenResponse, convert.decision_from_proto, convert.decision_to_proto),
+    (pb.RevokeResponse, convert.require_empty, lambda _: pb.RevokeResponse()),
+]
+IDS = [message.DESCRIPTOR.name for message, _, _ in READERS]
+
+
+@pytest.fixture(scope="module")
+def device():
+    return DeviceSecret.generate()
+
+
+@pytest.fixture(scope="module")
+def ciphertext(device):
+    return device.encrypt(binary_code(np.random.default_rng(1).standard_normal(128), CodeSeed.generate()))
+
+
+# ---------------------------------------------------------------------- convert
+
+
+def test_every_message_of_the_protocol_has_a_reader():
+    messages = {m.name for m in pb.DESCRIPTOR.message_types_by_name.values()} - {"Session"}
+    assert messages == set(IDS)
+
+
+@pytest.mark.parametrize(("message", "read", "write"), READERS, ids=IDS)
+@given(data=st.data())
+def test_any_bytes_give_a_value_or_a_malformed_message(message, read, write, data):
+    encoded = data.draw(st.one_of(st.binary(max_size=300), _likely(message)))
+    try:
+        parsed = message.FromString(encoded)
+    except DecodeError:
+        return  # gRPC's part
+    try:
+        value = read(parsed)
+    except MalformedMessageError:
+        return
+    assert write(value) == parsed
+
+
+def _likely(message):
+    """Encodings whose fields have nearly the right lengths, with an unknown field now and then."""
+
+    def field_values(field):
+        if field.type == field.TYPE_STRING:
+            return st.one_of(NAMES, st.text(max_size=70))
+        if field.type == field.TYPE_ENUM:
+            return st.integers(0, 3)
+        if field.type == field.TYPE_MESSAGE:
+            return _likely(pb.Session).map(pb.Session.FromString)
+        return st.one_of(ID16, ID32, ID64, st.just(bytes(32)), st.binary(max_size=65))
+
+    known = st.fixed_dictionaries({f.name: field_values(f) for f in message.DESCRIPTOR.fields})
+    extra = st.sampled_from([b"", b"", b"", b"\x7a\x01\x00"])
+    return st.tuples(known, extra).map(lambda pair: message(**pair[0]).SerializeToString() + pair[1])
+
+
+@given(session_id=ID16, token=ID32)
+def test_tokens_travel(session_id, token):
+    value = convert.TokenSubmission(session_id, None if token == convert.NO_MATCH else token)
+    assert convert.TokenSubmission.from_proto(value.to_proto()) == value
+    assert convert.TokenSubmission.from_proto(value.to_confirmation()) == value
+
+
+@given(session_id=ID16)
+def test_no_match_is_as_long_as_a_token(session_id):
+    silent, found = (convert.TokenSubmission(session_id, token) for token in (None, b"\1" * 32))
+    assert convert.TokenSubmission.from_proto(silent.to_proto()) == silent
+    assert silent.to_proto().ByteSize() == found.to_proto().ByteSize()
+
+
+def test_a_submission_with_a_real_ciphertext_travels(device, ciphertext):
+    value = convert.TemplateSubmission(bytes(16), device.public_key, bytes(32), ciphertext, bytes(64))
+    assert convert.TemplateSubmission.from_proto(value.to_proto()) == value
+    assert value.key_id == device.key_id
+
+
+@given(position=st.integers(0, 139_000), junk=st.binary(min_size=1, max_size=12))
+def test_a_damaged_ciphertext_gives_a_value_or_a_malformed_message(ciphertext, position, junk):
+    damaged = ciphertext[:position] + junk + ciphertext[position + len(junk) :]
+    try:
+        convert.ProbeSubmission(bytes(16), damaged[: len(ciphertext)], bytes(64))
+    except MalformedMessageError:
+        return
+    assert len(damaged) >= len(ciphertext)
+
+
+def test_values_show_no_ciphertext_and_no_token(device, ciphertext):
+    shown = repr(convert.TemplateSubmission(bytes(16), device.public_key, bytes(32), ciphertext, bytes(64)))
+    shown += repr(convert.TokenSubmission(bytes(16), b"\7" * 32))
+    assert len(shown) < 300
+    assert r"\x07" not in shown
+
+
+def test_an_unknown_decision_is_malformed():
+    for number in (0, 3):
+        with pytest.raises(MalformedMessageError, match="not in the protocol"):
+            convert.decision_from_proto(pb.SubmitTokenResponse(decision=number))
+    for decision in Decision:
+        assert convert.decision_from_proto(convert.decision_to_proto(decision)) is decision
+
+
+def test_a_token_of_zeros_cannot_be_claimed():
+    with pytest.raises(MalformedMessageError, match="no match"):
+        convert.TokenSubmission(bytes(16), convert.NO_MATCH)
+
+
+def test_a_revocation_statement_names_key_and_audience():
+    statements = {
+        convert.revocation_statement(key_id=key_id, audience=audience)
+        for key_id in (bytes(32), b"\1" * 32)
+        for audience in ("a.example", "b.example")
+    }
+    assert len(statements) == 4
+
+
+def test_the_template_digest_binds_the_device_key():
+    one, other = (convert.template_digest(device_public_key=bytes([i]) * 32, template=b"t") for i in (1, 2))
+    assert one != other
+    with pytest.raises(MalformedMessageError, match="32 bytes"):
+        convert.template_digest(device_public_key=bytes(31), template=b"t")
+
+
+# ---------------------------------------------------------------------- the protocol says no
+
+
+def test_the_calls_are_exactly_these():
+    (service,) = pb.DESCRIPTOR.services_by_name.values()
+    assert [method.name for method in service.methods] == [
+        "StartEnrolment",
+        "SubmitTemplate",
+        "ConfirmTemplate",
+        "StartVerification",
+        "SubmitProbe",
+        "SubmitToken",
+        "Revoke",
+    ]
+
+
+def test_nothing_streams_nothing_lists_and_nothing_names_a_threshold_or_a_score():
+    (service,) = pb.DESCRIPTOR.services_by_name.values()
+    assert not any(method.client_streaming or method.server_streaming for method in service.methods)
+    fields = [field for message in pb.DESCRIPTOR.message_types_by_name.values() for field in message.fields]
+    assert fields
+    assert not any(field.is_repeated for field in fields)
+    assert not any(word in field.name for field in fields for word in ("threshold", "score", "distance", "name"))
+
+
+def test_the_committed_stubs_are_what_the_protos_generate(tmp_path):
+    protos = sorted(str(p.relative_to(ROOT / "protos")) for p in (ROOT / "protos").rglob("*.proto"))
+    outputs = [f"--{kind}_out={tmp_path}" for kind in ("python", "grpc_python", "mypy", "mypy_grpc")]
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    subprocess.run(
+        [sys.executable, "-m", "grpc_tools.protoc", "-Iprotos", *outputs, *protos],
+        cwd=ROOT,
+        env=os.environ | {"PATH": path},
+        check=True,
+        capture_output=True,
+    )
+    generated = {p.name: p.read_text() for p in (tmp_path / "federation/wire/v1").iterdir()}
+    committed = {p.name: p.read_text() for p in (ROOT / "federation/wire/v1").glob("*_pb2*")}
+    assert generated == committed, "run `make protos`"
+
+
+# ---------------------------------------------------------------------- status
+
+
+def family(kind=IntaglioError):
+    for child in kind.__subclasses__():
+        if child.__module__ == errors.__name__:
+            yield child
+            yield from family(child)
+
+
+def failed_call(code, details="", metadata=()):
+    return SimpleNamespace(code=lambda: code, details=lambda: details, trailing_metadata=lambda: metadata)
+
+
+def crossing(error):
+    fate = status.fate_of(error)
+    return status.error_from_call(failed_call(fate.status, str(error), status.trailing_metadata_of(error)))
+
+
+@pytest.mark.parametrize("kind", list(family()), ids=lambda kind: kind.__name__)
+def test_every_error_of_the_family_survives_the_wire(kind):
+    assert kind in status.TABLE
+    arrived = crossing(kind("mend it like this"))
+    assert type(arrived) is kind
+    assert "mend it like this" in str(arrived)
+
+
+def test_no_two_errors_share_a_status():
+    statuses = [fate.status for fate in status.TABLE.values()]
+    assert len(set(statuses)) == len(statuses)
+
+
+def test_exit_codes_leave_0_and_1_to_decisions():
+    assert {fate.exit_code for fate in status.TABLE.values()} == {2, 3, 4}
+    assert status.fate_of(RefusedError("no")).exit_code == 3
+    assert status.fate_of(UsageError("no")).exit_code == 2
+
+
+def test_an_error_defined_elsewhere_counts_as_its_ancestor():
+    class LocalError(UsageError):
+        """Defined beside its only user."""
+
+    assert status.fate_of(LocalError("x")) == status.TABLE[UsageError]
+    assert status.fate_of(IntaglioError("x")) == status.TABLE[PeerError]
+
+
+def test_the_time_to_wait_survives_the_wire():
+    assert crossing(UnavailableError("busy", retry_after_seconds=12.5)).retry_after_seconds == 12.5
+
+
+@pytest.mark.parametrize("value", ["nan", "-1", "inf", "soon", "1e9", ""])
+def test_a_senseless_time_to_wait_is_ignored(value):
+    call = failed_call(grpc.StatusCode.UNAVAILABLE, "busy", ((status.RETRY_AFTER_KEY, value),))
+    assert status.error_from_call(call).retry_after_seconds == 1.0
+
+
+@pytest.mark.parametrize("code", list(grpc.StatusCode), ids=lambda code: code.name)
+def test_every_status_becomes_an_error_of_the_family(code):
+    assert isinstance(status.error_from_call(failed_call(code, None, None)), IntaglioError)
+
+
+def test_a_hostile_text_is_shortened_and_made_printable():
+    arrived = str(status.error_from_call(failed_call(grpc.StatusCode.INTERNAL, "\x1b[31mred\n" * 1000)))
+    assert len(arrived) < 600
+    assert arrived.isprintable()
