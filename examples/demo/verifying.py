@@ -1,0 +1,213 @@
+"""The second half of the demo: held-out people enrol from wallets and verify, through the encrypted match."""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from client.verification import ClientTls, Device, VerificationOutcome
+from client.wallet import Enrolment, EnrolmentState, Wallet, create_wallet, write_wallet
+from examples.demo.results import Attempts
+from federation.embeddings import PROBE, REFERENCE, EmbeddingSet
+from federation.errors import UnavailableError
+from federation.onebit import Decision, binary_code, hamming_distance
+from federation.release import ModelRelease
+
+GENUINE_PER_PERSON = 3
+IMPOSTORS_PER_PERSON = 2
+"""Five attempts in all: the server makes a template wait after five failures in a row."""
+
+_PURPOSE, _AUDIENCE = "demo-door", "example.org"
+_START_SECONDS, _STOP_SECONDS = 60.0, 20.0
+
+
+@dataclass(frozen=True, eq=False)
+class Person:
+    """One held-out person, as adapted embeddings (n, d) float64. Sensitive.
+
+    Attributes:
+        name: as in the data set.
+        references: clean captures; the first enrols, the second confirms.
+        probes: degraded captures of other moments.
+    """
+
+    name: str
+    references: NDArray[np.float64] = field(repr=False)
+    probes: NDArray[np.float64] = field(repr=False)
+
+
+def people_of(embeddings: EmbeddingSet, release: ModelRelease) -> list[Person]:
+    """Splits every person's images: the first half may enrol, only the second half is probed with."""
+    people = []
+    for name in sorted(set(embeddings.people.tolist())):
+        mine = embeddings.select(embeddings.people == name)
+        images = list(dict.fromkeys(mine.images.tolist()))
+        early = np.isin(mine.images, images[: len(images) // 2])
+        references = mine.select(early & (mine.profiles == REFERENCE))
+        probes = mine.select(~early & (mine.profiles == PROBE))
+        people.append(
+            Person(
+                name,
+                release.adapt(references.embeddings, REFERENCE),
+                release.adapt(probes.embeddings, PROBE),
+            )
+        )
+    return people
+
+
+def verify_everybody(
+    people: list[Person],
+    release: ModelRelease,
+    folder: Path,
+    *,
+    progress: Callable[[int, int], None],
+) -> tuple[Attempts, list[str]]:
+    """Starts a matching server, enrols everybody, and makes genuine and impostor attempts.
+
+    Args:
+        people: held-out people, with at least two references and one probe each.
+        release: decides the threshold.
+        folder: an empty folder for release, certificates, wallets and the server's database.
+        progress: gets (attempts done, attempts in all).
+
+    Returns:
+        The outcomes, and one line for each person who could not enrol.
+
+    Raises:
+        UnavailableError: the server did not start.
+    """
+    (folder / "release.json").write_bytes(release.to_bytes())
+    log, failures = _Log(release.threshold), []
+    planned = [_attempts_on(people, index) for index in range(len(people))]
+    with matching_server(folder) as server:
+        tls = ClientTls.read(server.tls)
+        for person, attempts in zip(people, planned, strict=True):
+            wallet = _enrol(person, release, folder, server.target, tls)
+            if wallet is None:
+                failures.append(f"{person.name}: failure to enrol, the second capture did not match the first")
+                continue
+            code = binary_code(person.references[0], wallet.code_seed)
+            with Device(wallet, target=server.target, tls=tls) as device:
+                for probe, genuine in attempts:
+                    distance = hamming_distance(code, binary_code(probe, wallet.code_seed))
+                    log.add(device.verify(probe), genuine=genuine, distance=distance)
+                    progress(log.made, sum(map(len, planned)))
+    times = json.loads((folder / "server-times.json").read_text())["match"]["times_ms"]
+    return log.attempts(server_ms=times[-log.made :]), failures
+
+
+def _attempts_on(people: list[Person], index: int) -> list[tuple[NDArray[np.float64], bool]]:
+    """Probes against the template of one person: (adapted embedding, whether it is the owner's)."""
+    owner = [(probe, True) for probe in people[index].probes[:GENUINE_PER_PERSON]]
+    others = [people[(index + step) % len(people)] for step in range(1, IMPOSTORS_PER_PERSON + 1)]
+    return owner + [(other.probes[0], False) for other in others if other is not people[index]]
+
+
+def _enrol(person: Person, release: ModelRelease, folder: Path, target: str, tls: ClientTls) -> Wallet | None:
+    """Creates a wallet and enrols it. The passphrase is thrown away: a demo's wallets serve once."""
+    path, passphrase = folder / "wallets" / f"{secrets.token_hex(8)}.wallet", secrets.token_urlsafe()
+    path.parent.mkdir(mode=0o700, exist_ok=True)
+    enrolment = Enrolment(_PURPOSE, _AUDIENCE, bytes.fromhex(release.digest), EnrolmentState.STARTED)
+    wallet = create_wallet(path, passphrase).with_enrolment(enrolment)
+    with Device(wallet, target=target, tls=tls) as device:
+        outcome = device.enrol(person.references[0], person.references[1])
+    if outcome.decision is Decision.NON_MATCH:
+        return None
+    enrolled = wallet.with_state(EnrolmentState.ENROLLED)
+    write_wallet(path, enrolled, passphrase)
+    return enrolled
+
+
+class _Log:
+    """Adds attempts up, and compares each decision with the codes in the clear."""
+
+    def __init__(self, threshold: int) -> None:
+        self._threshold = threshold
+        self._outcomes: list[tuple[VerificationOutcome, bool]] = []
+        self._disagreements = 0
+
+    @property
+    def made(self) -> int:
+        """Attempts so far."""
+        return len(self._outcomes)
+
+    def add(self, outcome: VerificationOutcome, *, genuine: bool, distance: int) -> None:
+        """Takes one attempt in."""
+        self._outcomes.append((outcome, genuine))
+        self._disagreements += (outcome.decision is Decision.MATCH) != (distance <= self._threshold)
+
+    def attempts(self, *, server_ms: list[float]) -> Attempts:
+        """The sums."""
+        accepted = [genuine for outcome, genuine in self._outcomes if outcome.decision is Decision.MATCH]
+        owners = sum(genuine for _, genuine in self._outcomes)
+        return Attempts(
+            genuine=owners,
+            genuine_accepted=sum(accepted),
+            impostor=self.made - owners,
+            impostor_accepted=len(accepted) - sum(accepted),
+            plaintext_disagreements=self._disagreements,
+            server_ms=np.array(server_ms),
+            device_ms=np.array([outcome.device_ms for outcome, _ in self._outcomes]),
+            upload_bytes=max(outcome.upload_bytes for outcome, _ in self._outcomes),
+            reply_bytes=max(outcome.reply_bytes for outcome, _ in self._outcomes),
+        )
+
+
+@dataclass(frozen=True)
+class Server:
+    """A running matching server.
+
+    Attributes:
+        target: host:port.
+        tls: folder with the certificates.
+    """
+
+    target: str
+    tls: Path
+
+
+@contextmanager
+def matching_server(folder: Path) -> Iterator[Server]:
+    """Runs `intaglio-server` as its own process on loopback, for the release in `folder`. Stops it at the end.
+
+    Raises:
+        UnavailableError: it did not start; its log in `folder` says why.
+    """
+    tls, ready, log = folder / "tls", folder / "ready.json", folder / "server.log"
+    subprocess.run([_command(), "pki", "init", str(tls), "--json"], check=True, capture_output=True)  # noqa: S603 - ours
+    options = {"release": "release.json", "database": "templates.sqlite", "stats": "server-times.json"}
+    arguments = [part for name, file in options.items() for part in (f"--{name}", str(folder / file))]
+    with log.open("wb") as output:
+        process = subprocess.Popen(  # noqa: S603 - our own program, no shell
+            [_command(), "matching", "start", "--tls", str(tls), "--port", "0", "--ready-file", str(ready), *arguments],
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            env={**os.environ, "OMP_NUM_THREADS": "1"},
+        )
+    try:
+        deadline = time.monotonic() + _START_SECONDS
+        while not ready.is_file():
+            if process.poll() is not None or time.monotonic() > deadline:
+                raise UnavailableError(f"the matching server did not start; read {log}")
+            time.sleep(0.05)
+        yield Server(f"localhost:{json.loads(ready.read_text())['port']}", tls)
+    finally:
+        process.send_signal(signal.SIGTERM)
+        process.wait(_STOP_SECONDS)
+
+
+def _command() -> str:
+    return str(Path(sys.executable).parent / "intaglio-server")
