@@ -16,10 +16,10 @@ with A, U, B, Z fresh for every session. This is the specification's ``A (T - P)
   element that is uniform in the field of t^4 elements.
 * B: a uniform polynomial; its first four coefficients are beta_0..beta_3, the others hide everything else.
 * Z: an encryption of zero with three components, ``(b v, b u + a v + t f, a u + t e)`` for the public key (b, a) and
-  fresh small u, v, e, f. The last two are ring-LWE samples with independent secrets: pseudo-uniform modulo all of q,
-  for the owner of the secret key too, and whatever b a malicious device chose. The first is never shown whole.
+  fresh small u, v, e, f. The last two are ring-LWE samples with independent secrets: pseudo-uniform modulo all of q
+  even for the owner of the secret key, and whatever b a malicious device chose. The first is never shown whole.
 
-Factored for few products, ``E = P (U (P - 1) + A (1 - 2 T)) + C`` with ``C = A T + B + Z``. Everything but P can be made
+Factored for few products, ``E = P (U (P - 1) + A (1 - 2 T)) + C`` with ``C = A T + B + Z``. All but P can be made
 ahead; what is left is one product with a plaintext, one product of ciphertexts and the modulus switch.
 """
 
@@ -37,7 +37,7 @@ from numpy.typing import NDArray
 from federation.errors import UsageError
 from federation.onebit import wire
 from federation.onebit.parameters import ONEBIT_2048, Parameters
-from federation.onebit.seal import Ciphertext, Plaintext, engine
+from federation.onebit.seal import Ciphertext, Engine, Plaintext, engine
 from federation.onebit.transcript import PadFunction
 
 RandomBytes = Callable[[int], bytes]
@@ -156,11 +156,7 @@ class PreparedMatch:
             raise UsageError("prepared material answers one probe only; prepare again")
         message = wire.SeededMessage.from_bytes(probe, wire.Kind.CIPHERTEXT, self._parameters)
         seal = engine(self._parameters)
-        encrypted = seal.load_ciphertext(message.seed, message.residues)
-        inner = seal.multiply_plain(seal.minus_one(encrypted), material.multiplier)
-        if material.linear is not None:  # the enrolment check has no A
-            inner = seal.add(inner, material.linear)
-        evaluated = seal.add(seal.multiply(encrypted, inner), material.constant)
+        evaluated = material.evaluate(seal.load_ciphertext(message.seed, message.residues), seal)
         head, second, third = seal.reply_parts(evaluated)
         reply = wire.Reply(
             head=(head + material.flood) % np.uint64(self._parameters.reply_prime),
@@ -182,6 +178,13 @@ class _Material:
     accepted: NDArray[np.uint32]
     flood: NDArray[np.uint64]
     token: bytes
+
+    def evaluate(self, probe: Ciphertext, seal: Engine) -> Ciphertext:
+        """E = P (U (P - 1) + A (1 - 2 T)) + C, switched down to the reply's prime."""
+        inner = seal.multiply_plain(seal.minus_one(probe), self.multiplier)
+        if self.linear is not None:  # the enrolment check has no A
+            inner = seal.add(inner, self.linear)
+        return seal.switch_to_reply(seal.add(seal.multiply(probe, inner), self.constant))
 
 
 def prepare(reference: Reference, threshold: int, random_bytes: RandomBytes = os.urandom) -> PreparedMatch:

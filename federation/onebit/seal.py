@@ -67,7 +67,7 @@ def _read_array(body: bytes, offset: int, words: int) -> Residues:
     return np.frombuffer(body, "<u8", words, start).astype(np.uint64, copy=False)
 
 
-def _load(target: Any, encoded: bytes, context: Any = None, *, secret: bool = False) -> Any:  # noqa: ANN401 - SEAL's own objects
+def _load(target: Any, encoded: bytes, context: Any = None, *, secret: bool = False) -> Any:  # noqa: ANN401 - SEAL's
     with _MemoryFile(secret=secret) as file:
         file.write(encoded)
         if context is None:
@@ -339,13 +339,18 @@ class Engine:
         errors = self.multiply_plain(self._error_carrier, self.plaintext_ntt(error))
         return self.add(self.multiply_plain(public_key, self.plaintext_ntt(secret)), errors)
 
+    def switch_to_reply(self, ciphertext: Ciphertext) -> Ciphertext:
+        """Switches a ciphertext down to the reply's prime."""
+        result = sealapi.Ciphertext()
+        self._evaluator.mod_switch_to(ciphertext, self._last, result)
+        return result
+
     def reply_parts(self, ciphertext: Ciphertext) -> tuple[Residues, Residues, Residues]:
-        """Switches a three-component ciphertext to the last prime and takes from it what a reply holds.
+        """What a reply holds of a switched ciphertext with three components. Consumes it.
 
         Returns:
             Coefficients 0..3 of the first component (4,); the second and third component (N,), in NTT form.
         """
-        self._evaluator.mod_switch_to_inplace(ciphertext, self._last)
         dimension = self.parameters.ring_dimension
         words = _read_array(_save(ciphertext), _CIPHERTEXT_PREFIX, 3 * dimension)
         self._evaluator.transform_from_ntt_inplace(ciphertext)

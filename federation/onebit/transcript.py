@@ -98,8 +98,8 @@ class PadFunction:
     """From the four masked coefficients to the pad of a token, for one session.
 
     The single-step key derivation of NIST SP 800-56C rev. 2 with SHA-256: the shared secret is the four coefficients,
-    the fixed information is a digest of this use and the transcript. 104 uniform bits go in, so a random oracle is what is
-    needed; one hash call of one block for each entry of the accept table is a tenth of the time of HKDF.
+    the fixed information is a digest of this use and the transcript. 104 uniform bits go in, so a random oracle is what
+    is needed; one hash call of one block for each entry of the accept table is a tenth of the time of HKDF.
     """
 
     def __init__(self, transcript: bytes) -> None:
