@@ -105,7 +105,7 @@ def matching_start(
     port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes any free port.")] = 7443,
     workers: Annotated[int, typer.Option(min=1, max=64, help="Match processes; one core each.")] = 1,
     ready_file: Annotated[
-        Path | None, typer.Option(help="Written once the server listens: JSON with port and pid.")
+        Path | None, typer.Option(help="JSON with port and pid, there while the server listens.")
     ] = None,
     stats: Annotated[Path | None, typer.Option(help="Written at exit: JSON with milliseconds of each stage.")] = None,
 ) -> None:
@@ -116,17 +116,20 @@ def matching_start(
     _log_as_json()
     if ready_file:
         ready_file.unlink(missing_ok=True)  # a stale one would announce a server that is not there yet
-    asyncio.run(
-        _serve(
-            _read_release(release),
-            database=database,
-            tls=tls,
-            address=(host, port),
-            worker_count=workers,
-            ready_file=ready_file,
-            stats=stats,
-        )
+    served = _serve(
+        _read_release(release),
+        database=database,
+        tls=tls,
+        address=(host, port),
+        worker_count=workers,
+        ready_file=ready_file,
+        stats=stats,
     )
+    try:
+        asyncio.run(served)
+    finally:
+        if ready_file:
+            ready_file.unlink(missing_ok=True)
 
 
 async def _serve(

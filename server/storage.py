@@ -76,7 +76,7 @@ class StoredTemplate:
 
 
 class Storage(Protocol):
-    """What the matching service needs. Implementations pass the suite in tests/contracts."""
+    """What the matching service needs. Every implementation passes `StorageContract` of the tests."""
 
     def template(self, key_id: bytes) -> StoredTemplate | None:
         """The enrolled device of that name."""

@@ -325,9 +325,12 @@ def test_the_device_does_not_sign_for_another_release(server, wallet):
 def test_a_server_with_a_new_release_refuses_old_templates(tls, workers, wallet, storage):
     newer = a_release(threshold=601)
     moved = wallet.with_enrolment(a_wallet(newer).enrolment)
-    with RunningServer(MatchingService(newer, storage, workers), tls) as running, running.device(moved) as device:
-        with pytest.raises(RefusedError, match="enrol again"):
-            device.verify(a_face(OWNER))
+    with (
+        RunningServer(MatchingService(newer, storage, workers), tls) as running,
+        running.device(moved) as device,
+        pytest.raises(RefusedError, match="enrol again"),
+    ):
+        device.verify(a_face(OWNER))
 
 
 # ---------------------------------------------------------------------- revocation

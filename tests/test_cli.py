@@ -1,0 +1,317 @@
+"""The two commands against each other: real files, a real server process, made-up embeddings."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import signal
+import stat
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from running import AUDIENCE, PURPOSE, a_face, a_release
+from typer.testing import CliRunner
+
+from client import cli
+from client.verification import ClientTls, Device
+from client.wallet import EnrolmentState, ScryptCost, read_wallet
+from federation.errors import RefusedError
+from federation.onebit import Operation, binary_code
+from federation.wire.convert import ProbeSubmission, SessionGrant
+from server import cli as server_cli
+from server.storage import SqliteStorage
+
+PASSPHRASE = "correct horse battery"  # noqa: S105 - made up for the tests
+
+
+def start_command(*arguments):
+    return [sys.executable, "-c", "from server.cli import main; main()", "matching", "start", *map(str, arguments)]
+
+
+class ServerProcess:
+    """`intaglio-server matching start`, and the files it works with."""
+
+    def __init__(self, directory):
+        self.directory = directory
+        self.database, self.ready, self.stats = (directory / n for n in ("matching.db", "ready.json", "stats.json"))
+        (directory / "release.json").write_bytes(a_release().to_bytes())
+        self.process = None
+
+    def start(self):
+        self.ready.unlink(missing_ok=True)  # a killed server leaves its own
+        files = {"release": "release.json", "database": "matching.db", "tls": "tls", "ready-file": "ready.json"}
+        options = [part for name, file in files.items() for part in (f"--{name}", self.directory / file)]
+        with (self.directory / "log").open("ab") as log:
+            self.process = subprocess.Popen(
+                start_command(*options, "--stats", self.stats, "--port", 0), cwd=Path(__file__).parents[1], stderr=log
+            )
+        deadline = time.monotonic() + 60
+        while not self.ready.exists():
+            assert self.process.poll() is None, self.log()
+            assert time.monotonic() < deadline, self.log()
+            time.sleep(0.02)
+        return self
+
+    @property
+    def target(self):
+        return f"localhost:{json.loads(self.ready.read_text())['port']}"
+
+    def log(self):
+        return (self.directory / "log").read_text()
+
+    def stop(self, number=signal.SIGTERM):
+        self.process.send_signal(number)
+        return self.process.wait(30)
+
+
+@pytest.fixture
+def operator(tmp_path):
+    invoke(server_cli.app, "pki", "init", tmp_path / "tls")
+    server = ServerProcess(tmp_path)
+    yield server
+    if server.process and server.process.poll() is None:
+        server.stop(signal.SIGKILL)
+
+
+@pytest.fixture
+def person(tmp_path, monkeypatch):
+    """Runs `intaglio` with a cheap wallet and with embeddings named by files such as "1-0" (person, capture)."""
+    monkeypatch.setenv(cli.PASSPHRASE_VARIABLE, PASSPHRASE)
+    monkeypatch.setenv("INTAGLIO_WALLET", str(tmp_path / "intaglio.wallet"))
+    monkeypatch.setattr("client.wallet.ScryptCost", lambda *a: ScryptCost(*a or (15,)))
+
+    def embed(images, profiles, *, release, **_):
+        faces = [a_face(*map(int, image.name.split("-"))) for image in images]
+        return [release.adapt(face[None], profile)[0] for face, profile in zip(faces, profiles, strict=True)]
+
+    monkeypatch.setattr(cli, "_embed", embed)
+    return lambda *arguments: invoke(cli.app, *arguments, expected=None)
+
+
+def invoke(app, *arguments, expected=0):
+    result = CliRunner().invoke(app, [str(argument) for argument in arguments])
+    if result.exception and not isinstance(result.exception, SystemExit):
+        raise result.exception
+    if expected is not None:
+        assert result.exit_code == expected, result.output
+    return result
+
+
+def connection(operator):
+    return ["--server", operator.target, "--tls", operator.directory / "tls"]
+
+
+def enrolment(operator):
+    release = ["--release", operator.directory / "release.json", "--model", "made-up.onnx"]
+    return [*connection(operator), *release, "--purpose", PURPOSE, "--audience", AUDIENCE]
+
+
+def verification(operator):
+    return [
+        *connection(operator),
+        "--release",
+        operator.directory / "release.json",
+        "--model",
+        "made-up.onnx",
+        "--json",
+    ]
+
+
+@pytest.mark.integration
+def test_enrol_verify_revoke_from_the_command_line(operator, person, tmp_path):
+    operator.start()
+    assert json.loads(person("wallet", "create", "--json").stdout)["state"] == "not enrolled"
+
+    refused = person("enrol", "1-0", "2-0", *enrolment(operator))
+    assert refused.exit_code == 1
+    assert "do not match each other" in refused.stdout
+
+    enrolled = person("enrol", "1-0", "1-1", *enrolment(operator))
+    assert enrolled.exit_code == 0
+    assert "false match rate of 0.001" in enrolled.stdout
+    assert person("enrol", "1-0", "1-1", *enrolment(operator)).exit_code == 2
+
+    accepted = person("verify", "1-2", *verification(operator))
+    assert accepted.exit_code == 0
+    facts = json.loads(accepted.stdout)
+    assert facts["decision"] == "match"
+    assert set(facts) == {"decision", "fmr", "device_ms", "upload_bytes", "reply_bytes"}
+
+    rejected = person("verify", "2-0", *verification(operator))
+    assert rejected.exit_code == 1
+    assert json.loads(rejected.stdout)["decision"] == "non-match"
+
+    assert json.loads(person("revoke", *connection(operator), "--json").stdout)["state"] == "revoked"
+    assert person("verify", "1-2", *verification(operator)).exit_code == 2
+    assert "revoked" in person("wallet", "show").stdout
+
+    assert operator.stop() == 0
+    assert not operator.ready.exists()
+    stages = json.loads(operator.stats.read_text())
+    assert stages["match"]["count"] == 4  # two second legs, two verifications
+    assert stages["match"]["median_ms"] > 0
+    for line in operator.log().splitlines():
+        assert "event" in json.loads(line)
+    assert "non-match" not in operator.log()
+
+
+@pytest.mark.integration
+def test_an_attempt_outlives_a_server_that_is_killed(operator, person, tmp_path):
+    operator.start()
+    person("wallet", "create")
+    assert person("enrol", "1-0", "1-1", *enrolment(operator)).exit_code == 0
+    wallet = read_wallet(tmp_path / "intaglio.wallet", PASSPHRASE)
+    with Device(wallet, target=operator.target, tls=ClientTls.read(tmp_path / "tls")) as device:
+        grant = SessionGrant.from_proto(device._stub.StartVerification(device._request().to_verification(), timeout=30))
+        probe = wallet.device_secret.encrypt(binary_code(a_face(2), wallet.code_seed))
+        transcript = device._transcript(Operation.VERIFY, grant, hashlib.sha256(probe).digest())
+        submission = ProbeSubmission(grant.session_id, probe, wallet.signing_key.sign(transcript))
+        device._stub.SubmitProbe(submission.to_proto(), timeout=30)
+        operator.stop(signal.SIGKILL)
+    with SqliteStorage(operator.database) as storage:
+        assert storage.history(wallet.key_id).failures == 1
+    operator.start()
+    assert person("verify", "1-2", *verification(operator)).exit_code == 0
+
+
+@pytest.mark.integration
+def test_workers_do_not_outlive_a_server_that_is_killed(operator):
+    operator.start()
+    children = Path(f"/proc/{operator.process.pid}/task/{operator.process.pid}/children").read_text().split()
+    assert children
+    operator.stop(signal.SIGKILL)
+    deadline = time.monotonic() + 20
+    while any(is_alive(int(pid)) for pid in children):
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def is_alive(pid):
+    try:
+        return "Z" not in Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except FileNotFoundError:
+        return False
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (lambda d: (d / "release.json").unlink(), "no release, no service"),
+        (lambda d: (d / "release.json").write_bytes(b"{}"), "not a model release"),
+        (lambda d: (d / "tls" / "server-key.pem").unlink(), "pki init"),
+        (lambda d: (d / "matching.db").write_bytes(b"junk" * 1000), "not a usable database"),
+    ],
+    ids=["no release", "damaged release", "no certificate", "no database"],
+)
+def test_a_server_that_lacks_something_does_not_start(operator, damage, message):
+    directory = operator.directory
+    damage(directory)
+    files = {"release": "release.json", "database": "matching.db", "tls": "tls"}
+    options = [part for name, file in files.items() for part in (f"--{name}", directory / file)]
+    result = invoke(server_cli.app, "matching", "start", *options, "--port", 0, expected=2)
+    assert message in result.stderr
+    assert result.stderr.count("\n") == 1
+
+
+def test_a_server_takes_no_threshold():
+    result = invoke(server_cli.app, "matching", "start", "--threshold", "2047", expected=2)
+    assert "No such option" in result.stderr
+
+
+def test_certificates_are_made_once_and_keys_are_private(tmp_path):
+    printed = invoke(server_cli.app, "pki", "init", tmp_path / "tls", "--client", "phone", "--client", "door", "--json")
+    files = [Path(name) for name in json.loads(printed.stdout)["files"]]
+    assert {f.name for f in files} == {
+        f"{name}{kind}.pem" for name in ("ca", "server", "phone", "door") for kind in ("", "-key")
+    }
+    assert all(stat.S_IMODE(f.stat().st_mode) == 0o600 for f in files if f.name.endswith("-key.pem"))
+    before = [f.read_bytes() for f in files]
+    assert "not overwritten" in invoke(server_cli.app, "pki", "init", tmp_path / "tls", expected=2).stderr
+    assert [f.read_bytes() for f in files] == before
+
+
+@pytest.mark.parametrize("name", ["ca", "server", "a-key", "../up", ""])
+def test_client_names_that_would_hit_other_files_are_refused(tmp_path, name):
+    invoke(server_cli.app, "pki", "init", tmp_path / "tls", "--client", name, expected=2)
+    assert not (tmp_path / "tls").exists()
+
+
+def test_a_server_that_is_not_there_ends_with_4(person, operator, tmp_path):
+    person("wallet", "create")
+    options = enrolment_offline(tmp_path)
+    result = person("enrol", "1-0", "1-1", *options)
+    assert result.exit_code == 4
+    assert result.stderr.startswith("intaglio") or ": the server says" in result.stderr
+    opened = read_wallet(tmp_path / "intaglio.wallet", PASSPHRASE)
+    assert opened.enrolment.state is EnrolmentState.STARTED
+
+
+def enrolment_offline(directory):
+    return [
+        *("--server", "localhost:1", "--tls", directory / "tls", "--release", directory / "release.json"),
+        *("--model", "made-up.onnx", "--purpose", PURPOSE, "--audience", AUDIENCE),
+    ]
+
+
+def test_a_refusal_ends_with_3(person, operator, tmp_path, monkeypatch):
+    def refuse(*_):
+        raise RefusedError("not today")
+
+    person("wallet", "create")
+    monkeypatch.setattr(Device, "enrol", refuse)
+    result = person("enrol", "1-0", "1-1", *enrolment_offline(tmp_path))
+    assert (result.exit_code, "not today" in result.stderr) == (3, True)
+
+
+def test_errors_of_the_person_end_with_2_in_one_line(person, tmp_path, monkeypatch):
+    missing = person("wallet", "show")
+    assert missing.exit_code == 2
+    assert "wallet create" in missing.stderr
+    person("wallet", "create")
+    assert person("wallet", "create").exit_code == 2
+    monkeypatch.setenv(cli.PASSPHRASE_VARIABLE, "something else")
+    wrong = person("wallet", "show")
+    assert (wrong.exit_code, wrong.stderr.count("\n")) == (2, 1)
+    assert "wrong passphrase" in wrong.stderr
+    assert "something else" not in wrong.stderr
+
+
+def test_a_passphrase_may_come_from_a_file(person, tmp_path, monkeypatch):
+    person("wallet", "create")
+    monkeypatch.delenv(cli.PASSPHRASE_VARIABLE)
+    (tmp_path / "passphrase").write_text(PASSPHRASE + "\nsecond line\n")
+    assert person("wallet", "show", "--passphrase-file", tmp_path / "passphrase").exit_code == 0
+    nobody_to_ask = person("wallet", "show")
+    assert (nobody_to_ask.exit_code, "no terminal" in nobody_to_ask.stderr) == (2, True)
+
+
+def test_a_bug_does_not_end_like_a_non_match(monkeypatch, capsys):
+    def broken():
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(cli, "app", broken)
+    with pytest.raises(SystemExit) as caught:
+        cli.main()
+    assert caught.value.code == 70
+
+
+@pytest.mark.parametrize("app", [cli.app, server_cli.app], ids=["intaglio", "intaglio-server"])
+def test_help_names_the_first_run_and_the_exit_codes(app):
+    help_text = " ".join(invoke(app, "--help").stdout.split())
+    assert "A first run" in help_text
+    assert "Exit codes: 0" in help_text
+
+
+def test_help_names_where_the_passphrase_comes_from():
+    assert cli.PASSPHRASE_VARIABLE in invoke(cli.app, "verify", "--help").stdout
+
+
+def test_the_commands_run_without_torch_and_flower():
+    code = "import sys, client.cli, server.cli; print(sorted({'torch', 'flwr', 'opacus', 'dlib'} & set(sys.modules)))"
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[1])}
+    shown = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
+    assert shown.stdout.strip() == "[]"
