@@ -105,7 +105,7 @@ def det_plot(result: DemoResult) -> str:
         axes.plot(x, y, color=colour, linestyle=style, linewidth=width, label=label, zorder=order)
     for accuracy, colour, marker in ((result.before, _BEFORE, "s"), (result.after, _AFTER, "o")):
         at = ndtri(np.clip(accuracy.eer, lowest, 0.6))
-        axes.plot(at, at, marker=marker, color=colour, markeredgecolor="white", markersize=6.5, linestyle="none")
+        axes.plot(at, at, marker=marker, color=colour, markeredgecolor="white", markersize=6.5, zorder=3)
     limits = (float(ndtri(lowest)), float(ndtri(0.6)))
     axes.plot(limits, limits, color="#b4babc", linewidth=0.9, zorder=1)
     axes.annotate(
