@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 ARGS ?=
 
-.PHONY: help install demo test check check-slow lint types format protos clean
+.PHONY: help install demo test bench check check-slow lint types format protos clean
 
 help: ## list the commands
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -24,6 +24,9 @@ demo: $(READY) ## train privately, enrol and verify on real faces (ARGS="--epsil
 
 test: $(READY) ## run the tests (ARGS are pytest's)
 	$(BIN)/python -m pytest $(ARGS)
+
+bench: $(READY) ## speed and sizes as ratios against named peers (build/bench.json)
+	OMP_NUM_THREADS=1 $(BIN)/python -m examples.bench $(ARGS)
 
 check: lint types test ## everything that CI runs
 

@@ -1,0 +1,245 @@
+"""Speed and size as ratios against named peers, measured in the same run: `make bench`.
+
+Ours and the peer take turns, so that whatever else the machine does hits both. Times are medians on one core.
+Results go to ``build/bench.json`` as a list of {name, ours, peer, peer_name, unit, ratio}; below 1 is better than the
+peer. Peers:
+
+* CKKS: TenSEAL's encrypted squared distance, ``diff.dot(diff)``, N = 8192 and 60-40-40-60 bits, its own defaults for
+  four decimals and more.
+* BFV: the same with TenSEAL's exact integers, N = 4096, embeddings in steps of 1/64.
+* CipherFace flow: what the published package does, rebuilt with TenSEAL calls alone: the owner stores an encrypted
+  embedding, the cloud loads it, encrypts the probe, takes the squared distance and sends it back, the owner decrypts it
+  and compares. Its owner learns the score, and its cloud sees the probe.
+* Plaintext: XOR and count of two packed codes.
+"""
+
+from __future__ import annotations
+
+import json
+import statistics
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from functools import partial
+from itertools import chain
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import tenseal
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from federation.onebit import BITS, CodeSeed, DeviceSecret, binary_code, wire
+from federation.onebit.matcher import PreparedMatch, Reference, prepare
+from federation.onebit.parameters import ONEBIT_2048
+from federation.onebit.seal import engine
+
+THRESHOLD = 700
+"""A typical tau; it decides the length of the accept table."""
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """One of ours against one of a peer's.
+
+    Attributes:
+        name: what was measured.
+        ours: our figure.
+        peer: the peer's.
+        peer_name: who the peer is.
+        unit: of both figures.
+        ratio: ours / peer.
+    """
+
+    name: str
+    ours: float
+    peer: float
+    peer_name: str
+    unit: str
+    ratio: float
+
+    @classmethod
+    def of(cls, name: str, ours: float, peer: float, peer_name: str, unit: str) -> Measurement:
+        """Computes the ratio."""
+        return cls(name, ours, peer, peer_name, unit, ours / peer)
+
+
+def race(*contestants: Callable[[], object], rounds: int) -> list[float]:
+    """Median milliseconds of each contestant, taking turns after one rehearsal each."""
+    times: list[list[float]] = [[] for _ in contestants]
+    for measured in (False, *(rounds * (True,))):
+        for contestant, taken in zip(contestants, times, strict=True):
+            begun = time.perf_counter()
+            contestant()
+            if measured:
+                taken.append((time.perf_counter() - begun) * 1e3)
+    return [statistics.median(taken) for taken in times]
+
+
+class Ours:
+    """A device and a server, with one enrolled template."""
+
+    def __init__(self, dimension: int, rounds: int) -> None:
+        random = np.random.default_rng(dimension)
+        self.vector = random.normal(size=dimension)
+        self.seed = CodeSeed.generate()
+        self.device = DeviceSecret.generate()
+        self.template = self.device.encrypt(binary_code(self.vector, self.seed))
+        self.reference = Reference.from_bytes(self.device.public_key, self.template)
+        self.probe = self.device.encrypt(binary_code(self.vector + random.normal(size=dimension) / 2, self.seed))
+        message = wire.SeededMessage.from_bytes(self.probe, wire.Kind.CIPHERTEXT)
+        self.engine = engine(ONEBIT_2048)
+        self.loaded = self.engine.load_ciphertext(message.seed, message.residues)
+        self.pools = [self._pool(rounds + 1) for _ in range(2)]
+        self.reply = prepare(self.reference, THRESHOLD).answer(self.probe, b"transcript").reply
+
+    def _pool(self, size: int) -> Iterator[PreparedMatch]:
+        return iter([prepare(self.reference, THRESHOLD) for _ in range(size)])
+
+    def evaluate(self) -> object:
+        """The homomorphic arithmetic on a loaded probe, with material made ahead."""
+        material = next(self.pools[0])._material  # noqa: SLF001 - a stage that the server never runs alone
+        assert material is not None
+        return material.evaluate(self.loaded, self.engine)
+
+    def answer(self) -> object:
+        """From probe message to reply message, with material made ahead."""
+        return next(self.pools[1]).answer(self.probe, b"transcript")
+
+    def prepare_and_evaluate(self) -> object:
+        """The homomorphic arithmetic with fresh masks."""
+        material = prepare(self.reference, THRESHOLD)._material  # noqa: SLF001 - as above
+        assert material is not None
+        return material.evaluate(self.loaded, self.engine)
+
+    def device_work(self) -> object:
+        """From embedding to probe message, and from reply message to token."""
+        self.device.encrypt(binary_code(self.vector, self.seed))
+        return self.device.open_reply(self.reply, b"transcript")
+
+    def everything(self) -> object:
+        """One verification: device and server, fresh masks, all messages as bytes."""
+        probe = self.device.encrypt(binary_code(self.vector, self.seed))
+        reply = prepare(self.reference, THRESHOLD).answer(probe, b"transcript").reply
+        return self.device.open_reply(reply, b"transcript")
+
+
+class TensealPeer:
+    """An encrypted squared distance with TenSEAL's vectors."""
+
+    def __init__(self, name: str, context: Any, encrypt: Callable[[Any, Any], Any], load: Any, vector: Any) -> None:  # noqa: ANN401 - TenSEAL has no types
+        self.name = name
+        self.context = context
+        self._encrypt = partial(encrypt, context)
+        self._load = partial(load, context)
+        self.vector = vector
+        self.template = self._encrypt(vector)
+        self.stored = self.template.serialize()
+        self.probe = self._encrypt(vector)
+        self.probe_bytes = self.probe.serialize()
+        self.distance = self.square()
+        self.reply = self.distance.serialize()
+        self.keys = len(
+            context.serialize(save_public_key=True, save_secret_key=False, save_galois_keys=True, save_relin_keys=True)
+        )
+
+    @classmethod
+    def ckks(cls, vector: Any) -> TensealPeer:  # noqa: ANN401 - as above
+        """N = 8192, 60-40-40-60."""
+        context = tenseal.context(tenseal.SCHEME_TYPE.CKKS, 8192, coeff_mod_bit_sizes=[60, 40, 40, 60], n_threads=1)
+        context.global_scale = 2**40
+        context.generate_galois_keys()
+        context.generate_relin_keys()
+        return cls(
+            "TenSEAL CKKS diff.dot(diff)", context, tenseal.ckks_vector, tenseal.ckks_vector_from, vector.tolist()
+        )
+
+    @classmethod
+    def bfv(cls, vector: Any) -> TensealPeer:  # noqa: ANN401 - as above
+        """N = 4096, exact integers."""
+        context = tenseal.context(tenseal.SCHEME_TYPE.BFV, 4096, plain_modulus=1_032_193, n_threads=1)
+        context.generate_galois_keys()
+        context.generate_relin_keys()
+        quantised = np.round(64 * vector / np.linalg.norm(vector)).astype(int).tolist()
+        return cls("TenSEAL BFV diff.dot(diff)", context, tenseal.bfv_vector, tenseal.bfv_vector_from, quantised)
+
+    def square(self) -> Any:  # noqa: ANN401 - as above
+        """The encrypted squared distance of two loaded vectors."""
+        difference = self.template - self.probe
+        return difference.dot(difference)
+
+    def square_bytes(self) -> bytes:
+        """The same from serialised probe to serialised distance."""
+        difference = self.template - self._load(self.probe_bytes)
+        result: bytes = difference.dot(difference).serialize()
+        return result
+
+    def device_work(self) -> Any:  # noqa: ANN401 - as above
+        """Encrypting and serialising a probe, loading and decrypting a distance."""
+        self._encrypt(self.vector).serialize()
+        return self._load(self.reply).decrypt()
+
+    def cipherface_flow(self) -> bool:
+        """The published flow: load, encrypt the probe, distance, send back, decrypt, compare."""
+        difference = self._load(self.stored) - self._encrypt(self.vector)
+        distance = self._load(difference.dot(difference).serialize()).decrypt()[0]
+        return bool(distance < 1)
+
+
+def onebit(dimension: int, rounds: int) -> Iterator[Measurement]:
+    """The one-bit match against every peer, for one embedding dimension."""
+    suffix = "" if dimension == 128 else f".d{dimension}"  # noqa: PLR2004 - the dimension of the shipped recogniser
+    ours = Ours(dimension, 2 * rounds + 2)
+    ckks, bfv = TensealPeer.ckks(ours.vector), TensealPeer.bfv(ours.vector)
+
+    def pair(name: str, mine: Callable[[], object], *peers: tuple[str, Callable[[], object]]) -> Iterator[Measurement]:
+        own, *others = race(mine, *(run for _, run in peers), rounds=rounds)
+        for (peer_name, _), other in zip(peers, others, strict=True):
+            yield Measurement.of(f"{name}{suffix}", own, other, peer_name, "ms")
+
+    squares = [(peer.name, peer.square) for peer in (ckks, bfv)]
+    yield from pair("onebit.server", ours.evaluate, *squares)
+    yield from pair("onebit.server_with_randomiser", ours.prepare_and_evaluate, *squares)
+    yield from pair(
+        "onebit.server_bytes",
+        ours.answer,
+        *((f"{peer.name}, bytes to bytes", peer.square_bytes) for peer in (ckks, bfv)),
+    )
+    yield from pair(
+        "onebit.device", ours.device_work, *((f"{p.name}, encrypt and decrypt", p.device_work) for p in (ckks, bfv))
+    )
+    yield from pair("onebit.everything", ours.everything, ("CipherFace flow", ckks.cipherface_flow))
+    codes = [np.packbits(np.random.default_rng(seed).integers(0, 2, BITS, dtype=np.uint8)) for seed in (0, 1)]
+    yield from pair(
+        "onebit.server", ours.evaluate, ("plaintext codes", lambda: np.bitwise_count(codes[0] ^ codes[1]).sum())
+    )
+    for peer in (ckks, bfv):
+        sizes = {
+            "upload": (len(ours.probe), len(peer.probe_bytes)),
+            "reply": (len(ours.reply), len(peer.reply)),
+            "storage": (len(ours.device.public_key) + len(ours.template), len(peer.stored) + peer.keys),
+        }
+        for name, (mine, theirs) in sizes.items():
+            yield Measurement.of(f"onebit.{name}{suffix}", mine, theirs, peer.name.split(" diff")[0], "bytes")
+
+
+def main(
+    rounds: Annotated[int, typer.Option(min=3, help="Repetitions of each measurement.")] = 40,
+    output: Annotated[Path, typer.Option(help="Where the JSON goes.")] = Path("build/bench.json"),
+) -> None:
+    """Measure, print the ratios, write them as JSON."""
+    table = Table(title="below 1: better than the peer")
+    for column in ("what", "ours", "peer", "unit", "ratio", "peer is"):
+        table.add_column(column, justify="left" if column in {"what", "unit", "peer is"} else "right")
+    measurements = list(chain.from_iterable(onebit(dimension, rounds) for dimension in (128, 512)))
+    for m in measurements:
+        table.add_row(m.name, f"{m.ours:,.3g}", f"{m.peer:,.3g}", m.unit, f"{m.ratio:.3g}", m.peer_name)
+    Console(width=140).print(table)
+    output.parent.mkdir(parents=True, exist_ok=True)
+    output.write_text(json.dumps([asdict(m) for m in measurements], indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    typer.run(main)
