@@ -48,7 +48,9 @@ NEIGHBORING_RELATION: Final = dp.NeighboringRelation.ADD_OR_REMOVE_ONE
 MOMENTS: Final = "moments"
 THRESHOLD: Final = "threshold"
 
-LARGEST_EPSILON = 64.0
+LARGEST_EPSILON: Final = 64.0
+_SMALLEST_EPSILON = 0.01
+_SMALLEST_DELTA, _LARGEST_DELTA = 1e-12, 1e-3
 _LARGEST_CENTRE_NOISE = 0.35
 """Planned L2 norm of the centre's noise above which adapting harms more often than it helps (ADR 0011)."""
 
@@ -101,6 +103,16 @@ def _gaussian_noise_multiplier(epsilon: float, delta: float) -> float:
 
 
 # ------------------------------------------------------------------------------------------------------------ plan
+def _require_promise(epsilon: float, delta: float, threshold_share: float) -> None:
+    """Raises UsageError for what no plan can be made from."""
+    if not _SMALLEST_EPSILON <= epsilon <= LARGEST_EPSILON:
+        raise UsageError(f"epsilon must be from {_SMALLEST_EPSILON:g} to {LARGEST_EPSILON:g}, got {epsilon:g}")
+    if not _SMALLEST_DELTA <= delta <= _LARGEST_DELTA:
+        raise UsageError(f"delta must be from {_SMALLEST_DELTA:g} to {_LARGEST_DELTA:g}, got {delta:g}")
+    if not 0 < threshold_share < 1:
+        raise UsageError("threshold_share is a share of the budget: keep it between 0 and 1")
+
+
 class Adaptation(Enum):
     """What the moments release is good for, decided from the plan alone, before anybody looks at data."""
 
@@ -114,8 +126,8 @@ class PrivacyPlan:
     """Mechanism and charge of one training run. Build it with `PrivacyPlan.for_epsilon`.
 
     Attributes:
-        epsilon: the promise, for all releases of the run together; in (0, 64].
-        delta: probability of the promise failing; in (0, 1e-3], below 1/people.
+        epsilon: the promise, for all releases of the run together; in [0.01, 64].
+        delta: probability of the promise failing; in [1e-12, 1e-3] and at most 1/people.
         noise_multiplier: of all releases taken as one Gaussian mechanism; checked against epsilon and delta.
         people: people who train, over all organisations; public.
         organisations: number of organisations, each of which adds 1/organisations of the noise variance.
@@ -143,19 +155,19 @@ class PrivacyPlan:
             value, kind = getattr(self, field.name), int if field.type == "int" else float
             if type(value) is not kind or not math.isfinite(value) or value <= 0:
                 raise UsageError(f"the plan's {field.name} must be a positive {kind.__name__}, got {value!r}")
-        if self.epsilon > LARGEST_EPSILON:
-            raise UsageError(f"epsilon {self.epsilon:g} protects nobody; plan for {LARGEST_EPSILON:g} or less")
-        if self.delta > min(1e-3, 1 / self.people):
-            raise UsageError(f"delta {self.delta:g} is too large; it must stay below 1e-3 and 1/people")
-        if self.threshold_share >= 1:
-            raise UsageError("threshold_share is a share of the budget: keep it below 1")
+        _require_promise(self.epsilon, self.delta, self.threshold_share)
+        if self.delta > 1 / self.people:
+            raise UsageError(f"delta {self.delta:g} is too large for {self.people} people; keep it below 1/people")
         if self.people < self.organisations:
             raise UsageError(f"{self.people} people cannot fill {self.organisations} organisations")
-        charged = epsilon_of_gaussians(self.noise_multipliers, self.delta)
-        if charged > self.epsilon:
+        # The closed form first: it costs nothing, and a foreign plan with tiny noise would keep the accountant busy.
+        if (
+            self.noise_multiplier < _gaussian_noise_multiplier(self.epsilon, self.delta)
+            or epsilon_of_gaussians(self.noise_multipliers, self.delta) > self.epsilon
+        ):
             raise UsageError(
-                f"the plan does not add up: noise multipliers {self.noise_multipliers} cost epsilon {charged:.4f}, "
-                f"more than the promised {self.epsilon:g}; build plans with PrivacyPlan.for_epsilon"
+                f"the plan does not add up: a noise multiplier of {self.noise_multiplier:g} is too small for epsilon "
+                f"{self.epsilon:g} at delta {self.delta:g}; build plans with PrivacyPlan.for_epsilon"
             )
 
     @classmethod
@@ -176,8 +188,7 @@ class PrivacyPlan:
         Raises:
             UsageError: a value is out of range.
         """
-        if not (0 < epsilon <= LARGEST_EPSILON and 0 < delta < 1 and 0 < threshold_share < 1):
-            raise UsageError(f"epsilon must be in (0, {LARGEST_EPSILON:g}], delta and threshold_share in (0, 1)")
+        _require_promise(epsilon, delta, threshold_share)
         # The accountant rounds up, so the exact noise is a little short of its promise: grow it until it agrees.
         noise = _gaussian_noise_multiplier(epsilon, delta)
         shares = ((threshold_share, 1 - threshold_share), (1.0,))

@@ -1,8 +1,8 @@
 """Runs the whole federation on one machine: a private SuperLink, simulated organisations, one release.
 
 The SuperLink is ours from start to end: own folder, own free port, loopback only, stopped afterwards. A shared one
-would run the `client` and `server` packages of whichever checkout started it first. Its control interface has no password, so
-anybody with an account on the machine could submit code to it while it runs: this is for demos and tests.
+would run the `client` and `server` packages of whichever checkout started it first. Its control interface has no
+password, so anybody with an account on the machine could submit code to it while it runs: this is for demos and tests.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from federation.embeddings import EmbeddingSet
-from federation.errors import RoundAbortedError, UnavailableError, UsageError
+from federation.errors import BudgetExhaustedError, IntaglioError, RoundAbortedError, UnavailableError, UsageError
 from federation.release import ModelRelease
 
 APP = Path(__file__).resolve().parents[1]
@@ -36,7 +36,8 @@ APP = Path(__file__).resolve().parents[1]
 _STARTUP_SECONDS = 30.0
 _STOP_SECONDS = 10.0
 _OUR_LINE = re.compile(r"intaglio: (.*)")
-_ERROR_LINE = re.compile(r"federation\.errors\.\w+: (.*)")
+_ERROR_LINE = re.compile(r"federation\.errors\.(\w+): (.*)")
+_ERRORS = {kind.__name__: kind for kind in (UsageError, BudgetExhaustedError, RoundAbortedError)}
 
 
 def run_locally(
@@ -72,6 +73,7 @@ def run_locally(
 
     Raises:
         UsageError: the application's files are not where they should be.
+        BudgetExhaustedError: the population's budget has no room; nothing was released.
         RoundAbortedError: the run had no result; says why.
         UnavailableError: Flower's SuperLink did not start.
     """
@@ -104,7 +106,7 @@ def run_locally(
         with _superlink(folder, environment) as address:
             error = _submit(folder, environment, address, len(organisations), timeout_seconds, progress)
         if not output.is_file():
-            raise RoundAbortedError(error or "the federated run ended without a release; run it again with progress")
+            raise error or RoundAbortedError("the federated run ended without a release and did not say why")
         return ModelRelease.from_bytes(output.read_bytes())
 
 
@@ -199,7 +201,7 @@ def _submit(
     organisations: int,
     timeout_seconds: float,
     progress: Callable[[str], None],
-) -> str | None:
+) -> IntaglioError | None:
     """Submits the run and follows its log to the end. Returns the coordinator's error, if it had one."""
     home = folder / "flwr"
     home.mkdir(exist_ok=True)
@@ -210,7 +212,7 @@ def _submit(
         *(_program("flwr"), "run", str(APP), "intaglio", "--stream", "--run-config", str(folder / "run.toml")),
         *("--federation-config", f"num-supernodes={organisations} client-resources-num-cpus=1"),
     ]
-    error = None
+    error: IntaglioError | None = None
     with subprocess.Popen(  # noqa: S603 - our interpreter's program, no shell
         command,
         cwd=APP,
@@ -228,8 +230,10 @@ def _submit(
             if ours := _OUR_LINE.search(line):
                 progress(ours[1].strip())
             elif failure := _ERROR_LINE.search(line):
-                error = failure[1].strip()
+                error = _ERRORS.get(failure[1], RoundAbortedError)(failure[2].strip())
         watchdog.cancel()
     if process.returncode == -signal.SIGKILL:
-        return f"the run took longer than {timeout_seconds:g} s and was stopped; its privacy budget stays charged"
+        return RoundAbortedError(
+            f"the run took longer than {timeout_seconds:g} s and was stopped; what it reserved stays charged"
+        )
     return error
