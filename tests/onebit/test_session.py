@@ -1,16 +1,20 @@
 """One contract for every implementation of the scheme: the real one and the plaintext double."""
 
 import dataclasses
+import hashlib
 import os
 from functools import partial
 
 import numpy as np
 import pytest
+from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.kdf.concatkdf import ConcatKDFHash
 
 from federation.errors import MalformedMessageError, PeerError, ProofError, UsageError
 from federation.onebit import BITS, Decision, DeviceSecret, Operation, check_template, match
 from federation.onebit.session import NO_MATCH, DeviceSession, ServerSession, SessionTerms, run_session
+from federation.onebit.transcript import PadFunction
 from tests.onebit.plaintext_double import (
     InsecurePlaintextDevice,
     insecure_plaintext_check_template,
@@ -164,3 +168,10 @@ class TestPlaintextDouble(SessionContract):
     new_device = staticmethod(InsecurePlaintextDevice.generate)
     match = staticmethod(insecure_plaintext_match)
     check_template = staticmethod(insecure_plaintext_check_template)
+
+
+def test_the_pad_is_the_single_step_key_derivation_of_the_standard():
+    coefficients, transcript = os.urandom(16), os.urandom(300)
+    fixed_info = hashlib.sha256(b"intaglio one-bit pad v1" + transcript).digest()
+    expected = ConcatKDFHash(hashes.SHA256(), 32, fixed_info).derive(coefficients)
+    assert PadFunction(transcript)(coefficients) == expected
