@@ -46,7 +46,7 @@ _VERSION = 1
 _HEADER = struct.Struct(">16sBBBB16s12s")
 _HASH_BYTES = 32
 _TAG_BYTES = 16
-_LARGEST_FILE_BYTES = 4 << 20  # a wallet takes about 570 kB
+_LARGEST_FILE_BYTES = 4 << 20  # a wallet takes about 540 kB
 _MINIMUM_PASSPHRASE = 8
 
 

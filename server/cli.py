@@ -107,7 +107,9 @@ def matching_start(
     ready_file: Annotated[
         Path | None, typer.Option(help="JSON with port and pid, there while the server listens.")
     ] = None,
-    stats: Annotated[Path | None, typer.Option(help="Written at exit: JSON with milliseconds of each stage.")] = None,
+    stats: Annotated[
+        Path | None, typer.Option(help="Written at exit: JSON with count, median and all milliseconds of each stage.")
+    ] = None,
 ) -> None:
     """Serve until SIGTERM or Ctrl-C, then finish open calls and stop.
 
@@ -164,7 +166,7 @@ async def _serve(
         workers.close()
     log.info("stopped", **workers.times.summary())
     if stats:
-        _write_whole(stats, workers.times.summary())
+        _write_whole(stats, workers.times.all_times())
 
 
 def _read_release(path: Path) -> ModelRelease:

@@ -57,6 +57,13 @@ class StageTimes:
             for stage, times in sorted(self._times.items())
         }
 
+    def all_times(self) -> dict[str, dict[str, float | list[float]]]:
+        """`summary`, with the times themselves under "times_ms", oldest first."""
+        return {
+            stage: {**facts, "times_ms": [round(time, 3) for time in self._times[stage]]}
+            for stage, facts in self.summary().items()
+        }
+
 
 class MatchWorkers:
     """A pool of spawned processes. Each rehearses one whole match before it takes work, so the first client waits less.

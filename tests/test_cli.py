@@ -154,6 +154,7 @@ def test_enrol_verify_revoke_from_the_command_line(operator, person, tmp_path):
     stages = json.loads(operator.stats.read_text())
     assert stages["match"]["count"] == 4  # two second legs, two verifications
     assert stages["match"]["median_ms"] > 0
+    assert len(stages["match"]["times_ms"]) == 4
     for line in operator.log().splitlines():
         assert "event" in json.loads(line)
     assert "non-match" not in operator.log()

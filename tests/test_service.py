@@ -390,6 +390,16 @@ def test_failures_in_a_row_bring_waiting_that_ends(server, wallet, clock):
         device.verify(a_face(STRANGER))  # the match began a new row
 
 
+def test_parallel_sessions_cannot_pass_the_limit_together(server, wallet, storage):
+    with server.device(wallet) as device:
+        probes = [a_probe(device, a_session(device), a_face(STRANGER))[0] for _ in range(8)]
+        calls = [device._stub.SubmitProbe.future(probe, timeout=30) for probe in probes]
+        codes = [answer.code() for answer in calls]
+    assert codes.count(grpc.StatusCode.OK) == 5
+    assert codes.count(grpc.StatusCode.UNAVAILABLE) == 3
+    assert storage.history(wallet.key_id).attempts == 5
+
+
 def test_a_worker_that_dies_is_replaced_and_its_attempt_counts(tls, release, storage, wallet):
     workers = MatchWorkers(1, timeout_seconds=60)
     try:

@@ -7,7 +7,7 @@ import stat
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from client import wallet as module
@@ -120,6 +120,7 @@ def test_missing_wrong_passphrase_and_damage_are_told_apart(path, sealed):
         read_wallet(path, PASSPHRASE)
 
 
+@settings(deadline=None)
 @given(data=st.data())
 def test_any_damaged_byte_is_noticed_without_work(sealed, data):
     position = data.draw(st.one_of(st.integers(0, HEADER_BYTES + 32), st.integers(0, len(sealed) - 1)))
@@ -129,6 +130,7 @@ def test_any_damaged_byte_is_noticed_without_work(sealed, data):
         module._open_sealed(damaged, PASSPHRASE, Path("w"))
 
 
+@settings(deadline=None)
 @given(cut=st.integers(0, 600_000))
 def test_any_truncation_is_noticed(sealed, cut):
     with pytest.raises(UsageError):

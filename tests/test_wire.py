@@ -8,7 +8,7 @@ import grpc
 import numpy as np
 import pytest
 from google.protobuf.message import DecodeError
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from federation import errors
@@ -79,6 +79,7 @@ def test_every_message_of_the_protocol_has_a_reader():
 
 
 @pytest.mark.parametrize(("message", "read", "write"), READERS, ids=IDS)
+@settings(deadline=None)
 @given(data=st.data())
 def test_any_bytes_give_a_value_or_a_malformed_message(message, read, write, data):
     encoded = data.draw(st.one_of(st.binary(max_size=300), _likely(message)))
@@ -110,6 +111,7 @@ def _likely(message):
     return st.tuples(known, extra).map(lambda pair: message(**pair[0]).SerializeToString() + pair[1])
 
 
+@settings(deadline=None)
 @given(session_id=ID16, token=ID32)
 def test_tokens_travel(session_id, token):
     value = convert.TokenSubmission(session_id, None if token == convert.NO_MATCH else token)
@@ -117,6 +119,7 @@ def test_tokens_travel(session_id, token):
     assert convert.TokenSubmission.from_proto(value.to_confirmation()) == value
 
 
+@settings(deadline=None)
 @given(session_id=ID16)
 def test_no_match_is_as_long_as_a_token(session_id):
     silent, found = (convert.TokenSubmission(session_id, token) for token in (None, b"\1" * 32))
@@ -130,6 +133,7 @@ def test_a_submission_with_a_real_ciphertext_travels(device, ciphertext):
     assert value.key_id == device.key_id
 
 
+@settings(deadline=None)
 @given(position=st.integers(0, 139_000), junk=st.binary(min_size=1, max_size=12))
 def test_a_damaged_ciphertext_gives_a_value_or_a_malformed_message(ciphertext, position, junk):
     damaged = ciphertext[:position] + junk + ciphertext[position + len(junk) :]
