@@ -64,10 +64,6 @@ class StageTimes:
             for stage, facts in self.summary().items()
         }
 
-    def record(self) -> dict[str, dict[str, object]]:
-        """The summary with every time in it, oldest first."""
-        return {stage: {**summary, "times_ms": list(self._times[stage])} for stage, summary in self.summary().items()}
-
 
 class MatchWorkers:
     """A pool of spawned processes. Each rehearses one whole match before it takes work, so the first client waits less.
