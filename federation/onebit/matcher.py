@@ -34,7 +34,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from federation.errors import UsageError
+from federation.errors import MalformedMessageError, UsageError
 from federation.onebit import wire
 from federation.onebit.parameters import ONEBIT_2048, Parameters
 from federation.onebit.seal import Ciphertext, Engine, Plaintext, engine
@@ -66,11 +66,14 @@ class Reference:
         public_key: encryption of zero.
         template: encryption of T.
         direction: encryption of 1 - 2 T, from the template.
+        template_seed: the seed of the template's second polynomial. No probe may repeat it: whoever stole a stored
+            template, but no secret key, can re-randomise it under this seed only.
     """
 
     public_key: Ciphertext
     template: Ciphertext
     direction: Ciphertext
+    template_seed: bytes
     parameters: Parameters = ONEBIT_2048
 
     @classmethod
@@ -88,6 +91,7 @@ class Reference:
             public_key=seal.load_ciphertext(key.seed, key.residues),
             template=loaded,
             direction=seal.negate(seal.minus_one(seal.add(loaded, loaded))),
+            template_seed=encoded.seed,
             parameters=parameters,
         )
 
@@ -148,13 +152,15 @@ class PreparedMatch:
             transcript: bytes of the session's transcript, whose signature has been checked.
 
         Raises:
-            MalformedMessageError: `probe` is not a ciphertext message.
+            MalformedMessageError: `probe` is not a ciphertext message, or repeats the template.
             UsageError: this material was used before.
         """
         material, self._material = self._material, None
         if material is None:
             raise UsageError("prepared material answers one probe only; prepare again")
         message = wire.SeededMessage.from_bytes(probe, wire.Kind.CIPHERTEXT, self._parameters)
+        if message.seed == material.forbidden_seed:
+            raise MalformedMessageError("a probe must be encrypted afresh, not made from the stored template")
         seal = engine(self._parameters)
         evaluated = material.evaluate(seal.load_ciphertext(message.seed, message.residues), seal)
         head, second, third = seal.reply_parts(evaluated)
@@ -170,7 +176,7 @@ class PreparedMatch:
 
 @dataclass(frozen=True, eq=False, repr=False)
 class _Material:
-    """U in NTT form, A (1 - 2 T), C, the accepted values of (y_0..y_3) in the order of the table, flooding, token."""
+    """U in NTT form, A (1 - 2 T), C, the accepted values of (y_0..y_3) in the order of the table, and the rest."""
 
     multiplier: Plaintext
     linear: Ciphertext | None
@@ -178,6 +184,7 @@ class _Material:
     accepted: NDArray[np.uint32]
     flood: NDArray[np.uint64]
     token: bytes
+    forbidden_seed: bytes | None
 
     def evaluate(self, probe: Ciphertext, seal: Engine) -> Ciphertext:
         """E = P (U (P - 1) + A (1 - 2 T)) + C, switched down to the reply's prime."""
@@ -229,6 +236,7 @@ def assemble(reference: Reference, masks: Masks, accepted: NDArray[np.uint32]) -
         accepted=accepted,
         flood=masks.flood,
         token=masks.token,
+        forbidden_seed=reference.template_seed,
     )
     return PreparedMatch(parameters, material)
 
@@ -245,6 +253,7 @@ def prepare_template_check(reference: Reference, random_bytes: RandomBytes = os.
         accepted=masks.offset[None, :_HEAD].astype(np.uint32),
         flood=masks.flood,
         token=masks.token,
+        forbidden_seed=None,
     )
     return PreparedMatch(parameters, material)
 

@@ -12,6 +12,11 @@ from federation.onebit.matcher import prepare, uniform_below
 TAU = 700
 
 
+@pytest.fixture
+def probe(device, template_code):
+    return device.encrypt(template_code)
+
+
 def accepts(device, challenge, transcript=b"transcript"):
     token = device.open_reply(challenge.reply, transcript)
     assert token is None or token == challenge.token
@@ -48,13 +53,13 @@ def test_enrolment_refuses_a_template_under_another_key(device, template):
     assert not accepts(device, challenge)
 
 
-def test_a_reply_opens_under_its_own_transcript_only(device, reference, template):
-    challenge = prepare(reference, TAU).answer(template, b"transcript")
+def test_a_reply_opens_under_its_own_transcript_only(device, reference, probe):
+    challenge = prepare(reference, TAU).answer(probe, b"transcript")
     assert not accepts(device, challenge, b"another transcript")
 
 
-def test_a_stranger_learns_nothing_from_a_reply(device, reference, template):
-    assert not accepts(DeviceSecret.generate(), prepare(reference, TAU).answer(template, b"transcript"))
+def test_a_stranger_learns_nothing_from_a_reply(device, reference, probe):
+    assert not accepts(DeviceSecret.generate(), prepare(reference, TAU).answer(probe, b"transcript"))
 
 
 def test_a_probe_under_another_key_is_not_accepted(device, reference, template_code):
@@ -64,12 +69,18 @@ def test_a_probe_under_another_key_is_not_accepted(device, reference, template_c
     assert not accepts(stranger, challenge)
 
 
-def test_material_answers_once_even_when_the_probe_is_malformed(device, reference, template):
+def test_the_stored_template_is_no_probe_even_when_it_is_changed(reference, template):
+    for replayed in (template, template[:-5] + bytes(5)):
+        with pytest.raises(MalformedMessageError, match="encrypted afresh"):
+            prepare(reference, TAU).answer(replayed, b"transcript")
+
+
+def test_material_answers_once_even_when_the_probe_is_malformed(device, reference, probe):
     material = prepare(reference, TAU)
     with pytest.raises(MalformedMessageError):
         material.answer(b"junk", b"transcript")
     with pytest.raises(UsageError, match="one probe only"):
-        material.answer(template, b"transcript")
+        material.answer(probe, b"transcript")
 
 
 @pytest.mark.parametrize("threshold", [-1, BITS])
@@ -93,11 +104,11 @@ def test_a_device_survives_its_wallet(device, template_code, reference):
         DeviceSecret.from_secret_bytes(b"short")
 
 
-def test_secrets_show_nothing(device, reference, template):
+def test_secrets_show_nothing(device, reference, probe):
     material = prepare(reference, TAU)
     assert repr(device) == "DeviceSecret(<redacted>)"
     assert repr(material) == "PreparedMatch(ready)"
-    challenge = material.answer(template, b"transcript")
+    challenge = material.answer(probe, b"transcript")
     assert repr(material) == "PreparedMatch(spent)"
     assert challenge.token.hex() not in repr(challenge)
     assert repr(challenge.token) not in repr(challenge)
