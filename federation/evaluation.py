@@ -32,7 +32,7 @@ from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import ndtri
+from scipy.special import log_ndtr, ndtri
 
 from federation.embeddings import PROBE, REFERENCE, EmbeddingSet
 from federation.errors import MalformedMessageError, UsageError
@@ -142,8 +142,8 @@ def cross_profile_scores(embeddings: EmbeddingSet, adapt: Adapt) -> ScoreSet:
 # ------------------------------------------------------------------------------------------- the threshold release
 _MEAN_NORM = 0.935
 """Norm of the mean embedding, over 20 faces in the photographs of the @vladmandic/face-api package (ADR 0012)."""
-_CENTRED_SPREAD = 0.068
-"""Standard deviation of angle / pi between different ones of those people, after subtracting their mean."""
+_CENTRED_SPREAD = 0.065
+"""Standard deviation of angle / pi between different ones of those faces, minus their mean: 0.060 to 0.068."""
 _PREDICTION_ERROR = 1 / 3
 """How far mean and spread may be off, as a share of the spread: other people, other cameras."""
 _WINDOW_SPREADS = 3.0
@@ -256,26 +256,39 @@ def choose_threshold(
         raise MalformedMessageError("the total of the impostor summaries must be two finite numbers")
     if not 0 < fmr < 0.5:  # noqa: PLR2004 - one half is chance
         raise UsageError("the false match rate must be between 0 and 0.5")
-    mean, variance = prior.mean, prior.spread**2
-    mean_error, variance_error = (_PREDICTION_ERROR * prior.spread) ** 2, (2 * _PREDICTION_ERROR * variance) ** 2
+    mean, variance = (
+        (prior.mean, (_PREDICTION_ERROR * prior.spread) ** 2),
+        (
+            prior.spread**2,
+            (2 * _PREDICTION_ERROR * prior.spread**2) ** 2,
+        ),
+    )
     if pairs > 0:
-        scale = math.sqrt(2) * _WORST_CHANGE / pairs
+        scale, window = math.sqrt(2) * _WORST_CHANGE / pairs, prior.window
         first, second = (float(value) * scale for value in total)
         noise = (noise_multiplier * scale) ** 2
-        # People repeat in pairs, so the sampling error is that of about half as many independent ones.
+        # Each person is in two pairs, so the pairs count as half as many independent ones.
         sampling = 2 * prior.spread**2 / pairs
-        mean, mean_error = _combined(
-            (mean, mean_error), (prior.mean + prior.window * first, prior.window**2 * noise + sampling)
+        mean = _combined(mean, (prior.mean + window * first, window**2 * noise + sampling))
+        variance = _combined(
+            variance,
+            (
+                window**2 * (second - first**2 + noise),  # the noise makes first^2 too large by its variance
+                window**4 * noise * (1 + 4 * first**2) + 2 * sampling * prior.spread**2,
+            ),
         )
-        variance, _ = _combined(
-            (variance, variance_error),
-            (prior.window**2 * (second - first**2), prior.window**4 * noise + 2 * sampling * prior.spread**2),
-        )
-    variance = max(variance, (prior.spread / 4) ** 2)
-    mean = min(max(mean, 0.0), 1.0)
-    quantisation = mean * (1 - mean) / CODE_LENGTH
-    spread = math.sqrt(variance + mean_error + quantisation)
-    return min(max(math.floor(CODE_LENGTH * (mean + float(ndtri(fmr)) * spread)), 0), CODE_LENGTH // 2)
+    expected = min(max(mean[0], 0.0), 1.0)
+    quantisation = expected * (1 - expected) / CODE_LENGTH
+    spread = math.sqrt(_mean_above((prior.spread / 2) ** 2, variance) + mean[1] + quantisation)
+    return min(max(math.floor(CODE_LENGTH * (expected + float(ndtri(fmr)) * spread)), 0), CODE_LENGTH // 2)
+
+
+def _mean_above(floor: float, estimate: tuple[float, float]) -> float:
+    """Mean of a normal (value, variance) that is known to lie above `floor`: noise must not make a spread vanish."""
+    std = math.sqrt(estimate[1])
+    z = (estimate[0] - floor) / std
+    # phi(z) / Phi(z) in logarithms: for very negative z both vanish.
+    return estimate[0] + std * math.exp(-(z**2) / 2 - math.log(2 * math.pi) / 2 - float(log_ndtr(z)))
 
 
 def _combined(one: tuple[float, float], other: tuple[float, float]) -> tuple[float, float]:

@@ -32,6 +32,7 @@ from federation.embeddings import PROBE, REFERENCE, EmbeddingSet
 from federation.errors import MalformedMessageError, UsageError
 from federation.evaluation import ImpostorPrior
 from federation.privacy import Adaptation, NoiseSource, PrivacyPlan, operating_system_noise
+from federation.recogniser import CHIP_SIDE, Recogniser
 from federation.release import Adapter
 
 PROFILES = (REFERENCE, PROBE)
@@ -39,6 +40,12 @@ PROFILES = (REFERENCE, PROBE)
 
 _CLIP_ROOM = 1 - 2e-6
 """Opacus scales by 1 / (norm + 1e-6): records stay this much below 1, so that it never touches an honest one."""
+
+
+def public_start(recogniser: Recogniser) -> NDArray[np.float64]:
+    """(d,) float64: the recogniser's embedding of a grey chip, which shows nobody. Everybody can compute it."""
+    chip = np.full((1, CHIP_SIDE, CHIP_SIDE, 3), 128, dtype=np.uint8)
+    return np.asarray(recogniser.embed(chip)[0], dtype=np.float64)
 
 
 def record_size(plan: PrivacyPlan) -> int:
