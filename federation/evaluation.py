@@ -20,7 +20,7 @@ the code's own sampling noise is added at the end.
 * Post-processing: measured and predicted values are averaged by their precision. With two dozen people the prediction
   decides nearly alone, and its own uncertainty widens the distribution, which lowers the threshold: little knowledge
   costs false non-matches, not false matches. The tail is taken to be normal. So for few people the stated FMR is a
-  prediction and not a measurement; with hundreds of people it is measured.
+  prediction and not a measurement; from several hundred on it is measured (ADR 0012 has numbers).
 """
 
 from __future__ import annotations
@@ -256,16 +256,11 @@ def choose_threshold(
         raise MalformedMessageError("the total of the impostor summaries must be two finite numbers")
     if not 0 < fmr < 0.5:  # noqa: PLR2004 - one half is chance
         raise UsageError("the false match rate must be between 0 and 0.5")
-    mean, variance = (
-        (prior.mean, (_PREDICTION_ERROR * prior.spread) ** 2),
-        (
-            prior.spread**2,
-            (2 * _PREDICTION_ERROR * prior.spread**2) ** 2,
-        ),
-    )
+    mean = (prior.mean, (_PREDICTION_ERROR * prior.spread) ** 2)
+    variance = (prior.spread**2, (2 * _PREDICTION_ERROR * prior.spread**2) ** 2)
     if pairs > 0:
         scale, window = math.sqrt(2) * _WORST_CHANGE / pairs, prior.window
-        first, second = (float(value) * scale for value in total)
+        first, second = np.clip(total * scale, -1, 1).tolist()  # beyond that there is only noise
         noise = (noise_multiplier * scale) ** 2
         # Each person is in two pairs, so the pairs count as half as many independent ones.
         sampling = 2 * prior.spread**2 / pairs
@@ -288,7 +283,7 @@ def _mean_above(floor: float, estimate: tuple[float, float]) -> float:
     std = math.sqrt(estimate[1])
     z = (estimate[0] - floor) / std
     # phi(z) / Phi(z) in logarithms: for very negative z both vanish.
-    return estimate[0] + std * math.exp(-(z**2) / 2 - math.log(2 * math.pi) / 2 - float(log_ndtr(z)))
+    return max(floor, estimate[0] + std * math.exp(-(z**2) / 2 - math.log(2 * math.pi) / 2 - float(log_ndtr(z))))
 
 
 def _combined(one: tuple[float, float], other: tuple[float, float]) -> tuple[float, float]:

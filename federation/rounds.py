@@ -22,6 +22,7 @@ from federation.release import Adapter
 TRAIN_MOMENTS: Final = f"train.{MOMENTS}"
 EVALUATE_THRESHOLD: Final = f"evaluate.{THRESHOLD}"
 _WHITENING = "whitening"
+_LARGEST_NUMBER = 1e12  # squares stay finite
 
 
 class Refusal(Enum):
@@ -107,8 +108,15 @@ def share_reply(share: NDArray[np.float64], people: int) -> RecordDict:
     return RecordDict({"arrays": ArrayRecord({"share": Array(share)}), "metrics": MetricRecord({"people": people})})
 
 
-def read_share_reply(content: RecordDict, size: int) -> tuple[NDArray[np.float64], int]:
-    """The noisy sum, (size,) finite float64, and the number of people.
+def read_share_reply(content: RecordDict, size: int, noise_share: float) -> tuple[NDArray[np.float64], int]:
+    """The noisy sum and the number of people, checked as far as a noisy sum can be.
+
+    Each person moves a sum by at most 1, so an organisation can be as long as its people and its noise allow, no more.
+
+    Args:
+        content: the reply.
+        size: length that the sum must have.
+        noise_share: standard deviation of the noise that the organisation was asked to add.
 
     Raises:
         MalformedMessageError: the reply is not a valid one.
@@ -116,7 +124,11 @@ def read_share_reply(content: RecordDict, size: int) -> tuple[NDArray[np.float64
     people = content.metric_records.get("metrics", MetricRecord()).get("people")
     if type(people) is not int or people < 1:
         raise MalformedMessageError("the number of people is missing or wrong")
-    return _array(content, "share", (size,)), people
+    share = _array(content, "share", (size,))
+    # Gaussian noise is longer than sqrt(size) + 8 deviations with a probability below e^-32.
+    if not np.abs(share).max() < _LARGEST_NUMBER or np.linalg.norm(share) > people + noise_share * (size**0.5 + 8):
+        raise MalformedMessageError(f"the array 'share' is longer than {people} people and their noise can make it")
+    return share, people
 
 
 def _plan(content: RecordDict) -> PrivacyPlan:

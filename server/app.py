@@ -152,13 +152,14 @@ def train(grid: Grid, settings: RunSettings, *, run: str) -> ModelRelease:
     _say(f"the charge is reserved in the privacy ledger for {settings.population!r}")
     cost = f"the run has no result, and its epsilon {plan.epsilon:g} stays charged to {settings.population!r}"
 
-    def ask(message_type: str, content: RecordDict, size: int) -> _Total:
+    def ask(message_type: str, content: RecordDict, size: int, noise_multiplier: float) -> _Total:
         return _ask(
             grid,
             nodes,
             message_type,
             content,
             size=size,
+            noise_share=plan.share_of(noise_multiplier),
             people=plan.people,
             deadline_seconds=settings.round_deadline_seconds,
             cost=cost,
@@ -172,11 +173,16 @@ def train(grid: Grid, settings: RunSettings, *, run: str) -> ModelRelease:
             f"is {plan.centre_noise_norm:.2f}, which would do more harm than good.",
         )
     else:
-        moments = ask(TRAIN_MOMENTS, moments_request(plan, start), record_size(plan))
+        moments = ask(TRAIN_MOMENTS, moments_request(plan, start), record_size(plan), plan.moments_noise_multiplier)
         trained = build_adapter(moments.total, start, plan)
         _say(f"round 1 of 2, moments: {len(nodes)} organisations answered. {trained.reason}")
 
-    summary = ask(EVALUATE_THRESHOLD, threshold_request(plan, trained.adapter, trained.prior), 2)
+    summary = ask(
+        EVALUATE_THRESHOLD,
+        threshold_request(plan, trained.adapter, trained.prior),
+        2,
+        plan.threshold_noise_multiplier,
+    )
     release = ModelRelease(
         model_name=settings.model_name,
         model_digest=settings.model_digest,
@@ -236,6 +242,7 @@ def _ask(
     content: RecordDict,
     *,
     size: int,
+    noise_share: float,
     people: int,
     deadline_seconds: float,
     cost: str,
@@ -251,7 +258,7 @@ def _ask(
             if reply.has_error():  # its text is the node's and is not repeated here
                 raise RoundAbortedError(f"organisation node {node}: {Refusal.describe(reply.error.code)}; {cost}")
             try:
-                answers[node] = read_share_reply(reply.content, size)
+                answers[node] = read_share_reply(reply.content, size, noise_share)
             except MalformedMessageError as error:
                 raise RoundAbortedError(f"organisation node {node} sent a wrong reply: {error}; {cost}") from error
         if waiting and time.monotonic() >= end:

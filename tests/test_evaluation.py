@@ -186,6 +186,17 @@ def test_any_noise_gives_a_threshold_in_range(total, fmr):
     assert 0 <= threshold <= CODE_LENGTH // 2
 
 
+@pytest.mark.parametrize("sign", [-1, 1])
+def test_absurd_totals_give_a_threshold_too(sign):
+    assert 0 <= choose_threshold(np.full(2, sign * 1e308), PRIOR, pairs=24, noise_multiplier=1.0, fmr=0.01) <= 1024
+
+
+def test_noise_that_hides_the_spread_lowers_the_threshold():
+    clear = choose_threshold(total_for(0.5, 0.05, 500), PRIOR, pairs=500, noise_multiplier=0.01, fmr=0.01)
+    noisy = choose_threshold(total_for(0.5, 0.05, 500), PRIOR, pairs=500, noise_multiplier=40.0, fmr=0.01)
+    assert noisy < clear - 50
+
+
 def test_a_stricter_rate_gives_a_lower_threshold():
     thresholds = [
         choose_threshold(np.zeros(2), PRIOR, pairs=0, noise_multiplier=1.0, fmr=fmr) for fmr in (0.1, 0.01, 0.001)

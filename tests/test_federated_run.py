@@ -178,6 +178,8 @@ def share_of(reply):
         (lambda r: share_reply(share_of(r)[:-1], 6), "shape"),
         (lambda r: share_reply(share_of(r).astype(np.float32), 6), "float64"),
         (lambda r: share_reply(share_of(r)[None], 6), "shape"),
+        (lambda r: share_reply(share_of(r) + 3, 6), "longer than 6 people"),
+        (lambda r: share_reply(share_of(r) + 1e300, 6), "longer than 6 people"),
         (lambda r: share_reply(share_of(r), 0), "number of people"),
         (lambda r: RecordDict({"arrays": ArrayRecord({"share": Array(share_of(r))})}), "number of people"),
         (lambda _reply: RecordDict({"metrics": MetricRecord({"people": 6})}), "missing"),
@@ -191,7 +193,7 @@ def share_of(reply):
             "decoded",
         ),
     ],
-    ids=["nan", "short", "float32", "extra axis", "nobody", "no count", "no share", "junk"],
+    ids=["nan", "short", "float32", "extra axis", "too long", "huge", "nobody", "no count", "no share", "junk"],
 )
 def test_a_wrong_reply_ends_the_run_names_its_node_and_says_the_cost(config, damage, said):
     with pytest.raises(RoundAbortedError, match=said) as caught:
