@@ -20,11 +20,11 @@ from federation.onebit import wire
 from federation.onebit.matcher import Reference, prepare
 from tests.onebit.variants import (
     HEAD,
-    N,
     NO_ZERO,
     PARAMETERS,
     PRIMES,
     Q0,
+    N,
     StolenWallet,
     accepts,
     answer,

@@ -89,9 +89,7 @@ def evaluated(reference, masks, probe):
 
 def untruncated_reply(reference, masks, probe):
     """The reply as it would be if the whole first component left the server, without flooding: (3, 1, N), NTT form."""
-    switched = evaluated(reference, masks, probe)
-    SEAL._evaluator.mod_switch_to_inplace(switched, SEAL._last)
-    return components(switched, 3, 1)
+    return components(SEAL.switch_to_reply(evaluated(reference, masks, probe)), 3, 1)
 
 
 # ---------------------------------------------------------------------- ring arithmetic outside SEAL
