@@ -21,10 +21,15 @@ import numpy as np
 import typer
 from numpy.typing import NDArray
 from rich.console import Console
-from rich.progress import track
+from rich.progress import Progress, track
 from rich.table import Table
 
+from client.datasets import face_folder, orl_faces
+from client.degradation import Condition
+from client.embedding import embed_folder
+from client.models import load_recogniser
 from federation.embeddings import EmbeddingSet
+from federation.errors import IntaglioError
 from federation.evaluation import DetCurve, choose_threshold, cross_profile_scores, impostor_summary
 from federation.privacy import Adaptation, PrivacyPlan, operating_system_noise
 from federation.release import CODE_LENGTH
@@ -35,9 +40,12 @@ from federation.training import (
     no_adapter,
     person_records,
     private_sum,
+    public_start,
     record_size,
 )
 
+CACHE = Path("build/cache")
+"""Embeddings that were computed before; biometric data."""
 FMR = 0.01
 DELTA = 1e-5
 ORGANISATIONS = 4
@@ -120,15 +128,14 @@ def sweep(
 
     plans = [(f"epsilon {epsilon:g}", plan_for(epsilon, as_if or held_in), True) for epsilon in epsilons]
     plans.append(("not private", plan_for(8.0, _NO_NOISE_PEOPLE), False))
+    nothing = plan_for(0.01, held_in)
     results: dict[str, list[tuple[float, float, float, float]]] = {}
     deployed: dict[str, set[str]] = {}
     for split in track(range(splits), description="splits", console=console):
         order = np.random.default_rng(split).permutation(names)
         test = embeddings.of_people(order[held_in:].tolist())
         organisations = [embeddings.of_people(order[i:held_in:ORGANISATIONS].tolist()) for i in range(ORGANISATIONS)]
-        before = no_adapter(plans[0][1], "before")
-        before_plan = plan_for(0.01, held_in)
-        _, threshold = train(organisations, start, before_plan, private=False)
+        before, threshold = train(organisations, start, nothing, private=False)
         results.setdefault("frozen", []).append(measure(before, threshold, test))
         deployed.setdefault("frozen", set()).add("none")
         for name, plan, private in plans:
@@ -150,25 +157,41 @@ app = typer.Typer(pretty_exceptions_show_locals=False)
 
 @app.command()
 def main(
-    embeddings: Annotated[Path, typer.Argument(help="embedding archive with reference and probe images")],
-    start: Annotated[Path, typer.Argument(help=".npy file with the public start")],
-    epsilon: Annotated[list[float] | None, typer.Option(help="may be repeated")] = None,
+    data: Annotated[Path | None, typer.Option(help="a sub-folder of images for each person [default: ORL]")] = None,
+    model: Annotated[Path | None, typer.Option(help="an .onnx recogniser [default: the shipped one]")] = None,
+    condition: Annotated[Condition, typer.Option(help="what the probe camera does")] = Condition.MASK,
+    epsilon: Annotated[list[float] | None, typer.Option(help="may be repeated [default: 1, 2, 4 and 8]")] = None,
     splits: Annotated[int, typer.Option(min=2)] = 10,
     draws: Annotated[int, typer.Option(min=1, help="noise draws in each split")] = 3,
-    as_if: Annotated[int | None, typer.Option(min=4, help="noise for so many people")] = None,
+    as_if: Annotated[int | None, typer.Option(min=4, help="give the noise of so many people")] = None,
     *,
-    as_json: Annotated[bool, typer.Option("--json", help="print rows as JSON")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="print the rows as JSON")] = False,
 ) -> None:
     """Prints error rates before and after private adaptation."""
-    rows = sweep(
-        EmbeddingSet.from_bytes(embeddings.read_bytes()),
-        np.load(start, allow_pickle=False),
-        epsilons=epsilon or [1.0, 2.0, 4.0, 8.0],
-        splits=splits,
-        draws=draws,
-        as_if=as_if,
-        console=Console(stderr=True),
-    )
+    console = Console(stderr=True)
+    try:
+        recogniser = load_recogniser(model)
+        with Progress(console=console) as bar:
+            task = bar.add_task("embedding")
+            embedded = embed_folder(
+                face_folder(data or orl_faces()),
+                recogniser,
+                condition,
+                cache=CACHE,
+                progress=lambda done, total: bar.update(task, completed=done, total=total),
+            )
+        rows = sweep(
+            embedded.embeddings,
+            public_start(recogniser),
+            epsilons=epsilon or [1.0, 2.0, 4.0, 8.0],
+            splits=splits,
+            draws=draws,
+            as_if=as_if,
+            console=console,
+        )
+    except IntaglioError as error:
+        console.print(f"[red]{error}[/red]")
+        raise typer.Exit(1) from error
     if as_json:
         print(json.dumps([asdict(row) for row in rows], indent=1))
         return
