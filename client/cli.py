@@ -26,12 +26,9 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from federation.recogniser import Recogniser
-
 PASSPHRASE_VARIABLE = "INTAGLIO_PASSPHRASE"  # noqa: S105 - the name of a variable, no passphrase
 _NON_MATCH_EXIT = 1
 _BUG_EXIT, _INTERRUPTED_EXIT = 70, 130  # Python and click would say 1, and 1 says non-match
-_WEIGHTS, _MANIFEST = "face_recognition_model.bin", "face_recognition_model-weights_manifest.json"
 
 
 class _FamilyGroup(TyperGroup):
@@ -79,10 +76,10 @@ ServerOption = Annotated[str, typer.Option("--server", help="Matching server, ho
 TlsOption = Annotated[Path, typer.Option("--tls", help="Directory with ca.pem and this device's certificate pair.")]
 CertificateOption = Annotated[str, typer.Option("--certificate", help="Name of the pair: NAME.pem, NAME-key.pem.")]
 ModelOption = Annotated[
-    Path,
+    Path | None,
     typer.Option(
         "--model",
-        help=f"Recogniser that made the release: an .onnx file, or a directory with {_WEIGHTS} and its manifest.",
+        help="Recogniser that made the release: an .onnx file. [default: the network that `make install` fetched]",
     ),
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
@@ -114,9 +111,9 @@ def enrol(
     second: Annotated[Path, typer.Argument(help="Another capture of the same face; both must match.")],
     release: ReleaseOption,
     tls: TlsOption,
-    model: ModelOption,
     purpose: Annotated[str, typer.Option(help='What verification will be for, such as "door-access".')],
     audience: Annotated[str, typer.Option(help='Who will rely on it, such as "example.org".')],
+    model: ModelOption = None,
     server: ServerOption = _DEFAULT_SERVER,
     certificate: CertificateOption = "client",
     wallet: WalletOption = _DEFAULT_WALLET,
@@ -158,7 +155,7 @@ def verify(
     image: Annotated[Path, typer.Argument(help="A fresh image of the face: JPEG, PNG or PGM.")],
     release: ReleaseOption,
     tls: TlsOption,
-    model: ModelOption,
+    model: ModelOption = None,
     server: ServerOption = _DEFAULT_SERVER,
     certificate: CertificateOption = "client",
     wallet: WalletOption = _DEFAULT_WALLET,
@@ -200,19 +197,15 @@ def revoke(
     _show(_wallet_facts(revoked, wallet), as_json=as_json)
 
 
-def _embed(images: list[Path], profiles: list[str], *, model: Path, release: ModelRelease) -> list[NDArray[np.float64]]:
+def _embed(
+    images: list[Path], profiles: list[str], *, model: Path | None, release: ModelRelease
+) -> list[NDArray[np.float64]]:
     """Adapted embeddings (d,), one for each image under the camera profile beside it."""
     # Here and not above: dlib and a recogniser take seconds to load, and most commands need neither.
     from client.faces import FaceAligner  # noqa: PLC0415 - see the line before
-    from federation.recogniser import OnnxRecogniser  # noqa: PLC0415 - see above
+    from client.models import load_recogniser  # noqa: PLC0415 - see above
 
-    recogniser: Recogniser
-    if model.is_dir():
-        from federation.resnet import ResNetRecogniser  # noqa: PLC0415 - the only command path that needs torch
-
-        recogniser = ResNetRecogniser(_read(model / _WEIGHTS), _read(model / _MANIFEST))
-    else:
-        recogniser = OnnxRecogniser(_read(model), name=model.stem)
+    recogniser = load_recogniser(model)
     if recogniser.digest != release.model_digest:
         raise UsageError(
             f"the release was made with another recogniser ({release.model_name}); pass that one as --model"

@@ -1,0 +1,1 @@
+"""Programs to read in order, each runnable: `demo` is the main job, `bench` the speed."""

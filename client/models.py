@@ -1,0 +1,41 @@
+"""Where recognisers come from: the shipped network's files, or a model of the user's own."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Final
+
+from federation.errors import UsageError
+from federation.recogniser import OnnxRecogniser, Recogniser
+
+SHIPPED: Final = Path(__file__).resolve().parents[1] / "models/node_modules/@vladmandic/face-api/model"
+"""Where `make install` puts the weights of the 128-number network (MIT), checked against models/package-lock.json."""
+
+_WEIGHTS, _MANIFEST = "face_recognition_model.bin", "face_recognition_model-weights_manifest.json"
+
+
+def load_recogniser(model: Path | None = None) -> Recogniser:
+    """Loads a recogniser. Takes a second; imports torch only for the shipped network.
+
+    Args:
+        model: an .onnx file, a folder with the shipped network's two files, or None for those of `make install`.
+
+    Raises:
+        UsageError: a file is missing or is no such model. Says what to do.
+    """
+    path = model or SHIPPED
+    if not path.exists():
+        if model is not None:
+            raise UsageError(f"there is no model at {model}; name an .onnx file")
+        raise UsageError(
+            "the recogniser's weights are missing: run `make install`, which needs npm to fetch them, or pass --model "
+            "with an .onnx file of your own"
+        )
+    try:
+        if path.is_dir():
+            from federation.resnet import ResNetRecogniser  # noqa: PLC0415 - the only path that needs torch
+
+            return ResNetRecogniser((path / _WEIGHTS).read_bytes(), (path / _MANIFEST).read_bytes())
+        return OnnxRecogniser(path.read_bytes(), name=path.stem)
+    except OSError as error:
+        raise UsageError(f"cannot read {error.filename}: {error.strerror}") from error

