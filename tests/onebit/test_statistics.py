@@ -12,6 +12,9 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from client.datasets import face_folder, orl_faces
+from client.faces import FaceAligner
+from client.models import load_recogniser
 from federation.onebit import BITS, CodeSeed, binary_code, hamming_distance, wire
 from federation.onebit.matcher import prepare
 from federation.onebit.transcript import PadFunction
@@ -221,6 +224,24 @@ def test_renewed_templates_of_one_face_cannot_be_linked():
 def test_without_a_new_seed_two_templates_of_one_face_are_linked():
     mated, non_mated = template_distances(synthetic_faces(), renewed=False)
     assert linkage(mated, non_mated) > 0.95
+    assert linkage_p(mated, non_mated) <= 0.001
+
+
+def orl_embeddings():
+    """(40, 2, 128): two images of everybody in the ORL faces (AT&T Laboratories Cambridge), centred."""
+    aligner, recogniser = FaceAligner(), load_recogniser()
+    people = face_folder(orl_faces()).people.values()
+    chips = np.stack([aligner.chip(image.read_bytes()) for images in people for image in images[:2]])
+    embeddings = recogniser.embed(chips).astype(float)
+    return (embeddings - embeddings.mean(axis=0)).reshape(-1, 2, embeddings.shape[1])
+
+
+@pytest.mark.slow
+def test_renewal_unlinks_templates_of_real_faces():
+    faces = orl_embeddings()
+    assert linkage_p(*template_distances(faces, renewed=True)) > 0.01
+    mated, non_mated = template_distances(faces, renewed=False)
+    assert linkage(mated, non_mated) > 0.8
     assert linkage_p(mated, non_mated) <= 0.001
 
 
