@@ -15,8 +15,8 @@ from PIL import Image
 
 from federation.recogniser import CHIP_SIDE, Chips
 
-_MASK_TOP: Final = 80
-"""First row of the mask, in pixels of a 150-pixel chip: just below the middle of the nose."""
+_MASK_TOP: Final = 70
+"""First row of the mask, in pixels of a 150-pixel chip: the bridge of the nose."""
 _MASK_GREY: Final = 120
 
 

@@ -1,8 +1,8 @@
 """From folders of images to embedding sets, with a cache: the slow part of every run, done once for each image.
 
-The cache holds biometric data: its folder gets mode 0700, its files 0600. A file is named by a digest of everything that
-decides its content (image bytes, aligner, recogniser, condition) and ends in a digest of that content, so that a damaged
-one is computed again.
+The cache holds biometric data: its folder gets mode 0700, its files 0600. A file is named by a digest of everything
+that decides its content (image bytes, aligner, recogniser, condition) and ends in a digest of that content, so that a
+damaged one is computed again.
 """
 
 from __future__ import annotations
@@ -184,5 +184,5 @@ class _Work:
         return dict(zip(chips, zip(clean, degraded, strict=True), strict=True))
 
     def _key(self, image: str, condition: str | None = None) -> str:
-        parts = (image, self._recogniser.digest, self._aligner.version, condition or f"{self._condition} 1")
+        parts = (image, self._recogniser.digest, self._aligner.version, condition or f"{self._condition} 2")
         return hashlib.sha256("\n".join(parts).encode()).hexdigest()

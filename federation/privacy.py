@@ -146,7 +146,7 @@ class PrivacyPlan:
     people: int
     organisations: int
     dimension: int
-    threshold_share: float = 0.1
+    threshold_share: float = 0.2
     centre_clip: float = 0.65
     scatter_clip: float = 0.015
 
@@ -179,7 +179,7 @@ class PrivacyPlan:
         people: int,
         organisations: int,
         dimension: int,
-        threshold_share: float = 0.1,
+        threshold_share: float = 0.2,
         centre_clip: float = 0.65,
         scatter_clip: float = 0.015,
     ) -> Self:

@@ -35,7 +35,7 @@ def config(tmp_path):
         "people": len(NAMES),
         "num-organisations": ORGANISATIONS,
         "dimension": DIMENSION,
-        "threshold-share": 0.1,
+        "threshold-share": 0.2,
         "centre-clip": 0.65,
         "scatter-clip": 0.015,
         "population": "synthetic",

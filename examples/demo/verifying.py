@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from client.verification import ClientTls, Device, VerificationOutcome
-from client.wallet import Enrolment, EnrolmentState, Wallet, create_wallet, write_wallet
+from client.wallet import Enrolment, EnrolmentState, ScryptCost, Wallet, create_wallet, write_wallet
 from examples.demo.results import Attempts
 from federation.embeddings import PROBE, REFERENCE, EmbeddingSet
 from federation.errors import UnavailableError
@@ -31,6 +31,7 @@ IMPOSTORS_PER_PERSON = 2
 
 _PURPOSE, _AUDIENCE = "demo-door", "example.org"
 _START_SECONDS, _STOP_SECONDS = 60.0, 20.0
+_SCRYPT = ScryptCost(log2_n=15)  # the least that wallets allow: these passphrases are random and thrown away
 
 
 @dataclass(frozen=True, eq=False)
@@ -120,13 +121,13 @@ def _enrol(person: Person, release: ModelRelease, folder: Path, target: str, tls
     path, passphrase = folder / "wallets" / f"{secrets.token_hex(8)}.wallet", secrets.token_urlsafe()
     path.parent.mkdir(mode=0o700, exist_ok=True)
     enrolment = Enrolment(_PURPOSE, _AUDIENCE, bytes.fromhex(release.digest), EnrolmentState.STARTED)
-    wallet = create_wallet(path, passphrase).with_enrolment(enrolment)
+    wallet = create_wallet(path, passphrase, _SCRYPT).with_enrolment(enrolment)
     with Device(wallet, target=target, tls=tls) as device:
         outcome = device.enrol(person.references[0], person.references[1])
     if outcome.decision is Decision.NON_MATCH:
         return None
     enrolled = wallet.with_state(EnrolmentState.ENROLLED)
-    write_wallet(path, enrolled, passphrase)
+    write_wallet(path, enrolled, passphrase, _SCRYPT)
     return enrolled
 
 
