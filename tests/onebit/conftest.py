@@ -5,6 +5,7 @@ import pytest
 
 from federation.onebit import BITS, DeviceSecret
 from federation.onebit.matcher import Reference
+from tests.onebit.variants import StolenWallet
 
 
 @pytest.fixture(scope="session")
@@ -25,6 +26,11 @@ def template(device, template_code):
 @pytest.fixture(scope="session")
 def reference(device, template):
     return Reference.from_bytes(device.public_key, template)
+
+
+@pytest.fixture(scope="session")
+def wallet(device):
+    return StolenWallet(device)
 
 
 @pytest.fixture

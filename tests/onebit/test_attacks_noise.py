@@ -25,7 +25,6 @@ from tests.onebit.variants import (
     PRIMES,
     Q0,
     N,
-    StolenWallet,
     accepts,
     answer,
     coefficients_of,
@@ -72,11 +71,6 @@ MALFORMED = IDEMPOTENTS | {
     "large": integer(Q // 3),
     "uniform": np.random.default_rng(4).integers(0, np.array(PRIMES)[:, None], (len(PRIMES), N)).astype(np.uint64),
 }
-
-
-@pytest.fixture(scope="module")
-def wallet(device):
-    return StolenWallet(device)
 
 
 def uniform_limit(count):

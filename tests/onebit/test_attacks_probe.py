@@ -23,7 +23,6 @@ from tests.onebit.variants import (
     SEAL,
     SLOTS,
     N,
-    StolenWallet,
     T,
     accepts,
     answer,
@@ -35,11 +34,6 @@ from tests.onebit.variants import (
 )
 
 TAU = 700
-
-
-@pytest.fixture(scope="module")
-def wallet(device):
-    return StolenWallet(device)
 
 
 def wrapped_square(target, seed=0):

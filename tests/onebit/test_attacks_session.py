@@ -26,7 +26,6 @@ from tests.onebit.variants import (
     SEAL,
     SLOTS,
     N,
-    StolenWallet,
     T,
     accepts,
     answer,
@@ -36,11 +35,6 @@ from tests.onebit.variants import (
 )
 
 TAU = 50
-
-
-@pytest.fixture(scope="module")
-def wallet(device):
-    return StolenWallet(device)
 
 
 @pytest.fixture(scope="module")

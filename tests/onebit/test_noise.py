@@ -12,7 +12,6 @@ from tests.onebit.variants import (
     PRIMES,
     SEAL,
     N,
-    StolenWallet,
     T,
     answer,
     coefficients_of,
@@ -39,11 +38,6 @@ INPUTS = {
 }
 
 
-@pytest.fixture(scope="module")
-def wallet(device):
-    return StolenWallet(device)
-
-
 def encrypted(device, name):
     template, probe = (code.astype(np.uint8) for code in INPUTS[name])
     return Reference.from_bytes(device.public_key, device.encrypt(template)), device.encrypt(probe)
@@ -67,14 +61,14 @@ def test_the_circuit_and_the_switch_leave_the_predicted_noise(device, wallet, na
     reference, probe = encrypted(device, name)
     before = evaluated(reference, draw(reference), probe)
     phase = wallet.phase(components(before, 3, len(PRIMES)))
-    # Half a bit either way: a square counts every pair of coefficients twice, and sparse inputs leave less.
-    assert deviation_bits(phase) == pytest.approx(PARAMETERS.circuit_noise_bits, abs=0.6)
+    # P^2 and s^2 count every pair of coefficients twice: half a bit more than products of independent factors.
+    assert -0.3 < deviation_bits(phase) - PARAMETERS.circuit_noise_bits < 0.8
     largest = math.log2(max(abs(phase)))
     assert SEAL.noise_budget(device._key, before) == pytest.approx(LOG_Q - 1 - largest, abs=1.1)
 
     switched = wallet.phase(components(SEAL.switch_to_reply(before), 3, 1))
     fresh_part = deviation_bits(switched - rounding_constant(wallet))
-    assert fresh_part == pytest.approx(PARAMETERS.rounding_noise_bits, abs=0.6)
+    assert -0.3 < fresh_part - PARAMETERS.rounding_noise_bits < 0.8
     left = deviation_bits(phase) - math.log2(math.prod(PRIMES[1:]))
     assert fresh_part - left > PARAMETERS.gap_bits - 0.6
     assert max(abs(switched)) < PARAMETERS.rounding_margin

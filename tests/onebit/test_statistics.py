@@ -25,7 +25,6 @@ from tests.onebit.variants import (
     SEAL,
     SLOTS,
     N,
-    StolenWallet,
     T,
     answer,
     draw,
@@ -36,11 +35,6 @@ from tests.onebit.variants import (
 
 SIGNIFICANCE = 1e-6
 TAU = 63
-
-
-@pytest.fixture(scope="module")
-def wallet(device):
-    return StolenWallet(device)
 
 
 def uniform_p(values, modulus, bins=64):
