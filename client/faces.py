@@ -19,8 +19,8 @@ from pathlib import Path
 
 import dlib
 import numpy as np
-from numpy.typing import NDArray
 import PIL
+from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from federation.errors import UsageError
