@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+import os
 import struct
 
 import numpy as np
@@ -12,9 +13,13 @@ from numpy.typing import NDArray
 from federation.errors import UsageError
 from federation.onebit import wire
 from federation.onebit.parameters import ONEBIT_2048, Parameters
+from federation.onebit.sampling import RandomBytes, ternary
 from federation.onebit.seal import engine
 from federation.onebit.transcript import PadFunction
 from federation.secrecy import Secret
+
+_SHIFTS = np.array([0, 2, 4, 6], np.uint8)
+_TRITS = 2
 
 
 class DeviceSecret(Secret):
@@ -25,21 +30,28 @@ class DeviceSecret(Secret):
         key_id: SHA-256 of `public_key`.
     """
 
-    def __init__(self, encoded_key: bytes, public_key: bytes, parameters: Parameters = ONEBIT_2048) -> None:
+    def __init__(
+        self, coefficients: NDArray[np.uint64], public_key: bytes, parameters: Parameters = ONEBIT_2048
+    ) -> None:
         self._parameters = parameters
-        self._encoded = encoded_key
-        self._key = engine(parameters).secret_key_from_bytes(encoded_key)
+        self._coefficients = coefficients
+        self._key = engine(parameters).secret_key(coefficients)
         self.public_key = public_key
         self.key_id = wire.digest(public_key)
 
     @classmethod
-    def generate(cls, parameters: Parameters = ONEBIT_2048) -> DeviceSecret:
-        """A fresh key pair. Randomness: SEAL's own generator, seeded by the operating system."""
+    def generate(cls, random_bytes: RandomBytes = os.urandom, parameters: Parameters = ONEBIT_2048) -> DeviceSecret:
+        """A fresh key pair: a uniform ternary secret, and an encryption of zero under it.
+
+        Args:
+            random_bytes: source of the secret. The encryption draws from SEAL's own generator.
+            parameters: the profile.
+        """
+        coefficients = ternary(parameters, random_bytes)
         seal = engine(parameters)
-        key = seal.generate_secret_key()
-        seed, residues = seal.public_key_parts(key)
+        seed, residues = seal.public_key_parts(seal.secret_key(coefficients))
         public_key = wire.SeededMessage(wire.Kind.PUBLIC_KEY, seed, residues).to_bytes(parameters)
-        return cls(seal.secret_key_to_bytes(key), public_key, parameters)
+        return cls(coefficients, public_key, parameters)
 
     @classmethod
     def from_secret_bytes(cls, data: bytes, parameters: Parameters = ONEBIT_2048) -> DeviceSecret:
@@ -48,14 +60,21 @@ class DeviceSecret(Secret):
         Raises:
             UsageError: the bytes are of another version.
         """
-        length = wire.seeded_length(parameters)
-        if len(data) <= length:
-            raise UsageError("the wallet holds no key of this version; enrol again")
-        return cls(data[length:], data[:length], parameters)
+        public_length = wire.seeded_length(parameters)
+        if len(data) != public_length + parameters.ring_dimension // 4:
+            raise UsageError("the wallet holds no key of this version; create a new one and enrol again")
+        packed = np.frombuffer(data, np.uint8, offset=public_length)
+        digits = (packed[:, None] >> _SHIFTS & 3).ravel().astype(np.uint64)
+        if (digits > _TRITS).any():
+            raise UsageError("the wallet's key is damaged; restore it from a backup, or create a new one")
+        t = np.uint64(parameters.plain_modulus)
+        return cls((digits + t - np.uint64(1)) % t, data[:public_length], parameters)
 
     def secret_bytes(self) -> bytes:
-        """Public key message, then the secret key in SEAL's encoding. For the encrypted wallet only."""
-        return self.public_key + self._encoded
+        """Public key message, then the secret's coefficients plus one, two bits each. For the encrypted wallet only."""
+        digits = (self._coefficients + np.uint64(1)) % np.uint64(self._parameters.plain_modulus)
+        packed: NDArray[np.uint8] = (digits.astype(np.uint8).reshape(-1, 4) << _SHIFTS).sum(axis=1, dtype=np.uint8)
+        return self.public_key + packed.tobytes()
 
     def encrypt(self, code: NDArray[np.uint8]) -> bytes:
         """Encrypts a binary code (m,) of zeros and ones. Returns a ciphertext message, safe to send.

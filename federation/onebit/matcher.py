@@ -28,7 +28,6 @@ from __future__ import annotations
 import hashlib
 import os
 import struct
-from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -37,10 +36,9 @@ from numpy.typing import NDArray
 from federation.errors import MalformedMessageError, UsageError
 from federation.onebit import wire
 from federation.onebit.parameters import ONEBIT_2048, Parameters
+from federation.onebit.sampling import RandomBytes, centred_binomial, ternary, uniform_below
 from federation.onebit.seal import Ciphertext, Engine, Plaintext, engine
 from federation.onebit.transcript import PadFunction
-
-RandomBytes = Callable[[int], bytes]
 
 _HEAD = wire.HEAD_COEFFICIENTS
 
@@ -286,43 +284,18 @@ def check_template(
     return prepare_template_check(Reference.from_bytes(public_key, template), random_bytes).answer(template, transcript)
 
 
-def uniform_below(bound: int, count: int, random_bytes: RandomBytes) -> NDArray[np.uint64]:
-    """(count,) integers, uniform in 0..bound-1, by rejection. `bound` is at most 2^32."""
-    mask = np.uint32((1 << (bound - 1).bit_length()) - 1)
-    drawn = np.empty(0, np.uint32)
-    while drawn.size < count:
-        candidates = np.frombuffer(random_bytes(4 * (count - drawn.size)), "<u4") & mask
-        drawn = np.concatenate([drawn, candidates[candidates < bound]])
-    return drawn.astype(np.uint64)
-
-
 def _encrypt_zero(reference: Reference, random_bytes: RandomBytes) -> Ciphertext:
     """Z: a three-component encryption of zero, second and third component pseudo-uniform."""
     seal = engine(reference.parameters)
     samples = [
         seal.rlwe_sample(
             reference.public_key,
-            secret=_ternary(reference.parameters, random_bytes),
-            error=_centred_binomial(reference.parameters, random_bytes),
+            secret=ternary(reference.parameters, random_bytes),
+            error=centred_binomial(reference.parameters, random_bytes),
         )
         for _ in range(2)
     ]
     return seal.add(seal.times_secret(samples[0]), samples[1])
-
-
-def _ternary(parameters: Parameters, random_bytes: RandomBytes) -> NDArray[np.uint64]:
-    """(N,) uniform in {-1, 0, 1}, modulo t: the distribution of SEAL's secret keys."""
-    t = np.uint64(parameters.plain_modulus)
-    drawn: NDArray[np.uint64] = (uniform_below(3, parameters.ring_dimension, random_bytes) + t - np.uint64(1)) % t
-    return drawn
-
-
-def _centred_binomial(parameters: Parameters, random_bytes: RandomBytes) -> NDArray[np.uint64]:
-    """(N,) difference of two sums of 21 fair bits, modulo t: the distribution of SEAL's errors, deviation 3.24."""
-    halves = np.frombuffer(random_bytes(8 * parameters.ring_dimension), "<u4").reshape(-1, 2) & np.uint32((1 << 21) - 1)
-    weights = np.bitwise_count(halves).astype(np.int64)
-    residues: NDArray[np.uint64] = ((weights[:, 0] - weights[:, 1]) % parameters.plain_modulus).astype(np.uint64)
-    return residues
 
 
 def _draw_flood(parameters: Parameters, random_bytes: RandomBytes) -> NDArray[np.uint64]:

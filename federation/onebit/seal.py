@@ -204,10 +204,10 @@ class Engine:
         coefficients[: 4 * count : 4] = _read_array(body, _PLAINTEXT_PREFIX, count)
         return coefficients
 
-    def plaintext(self, coefficients: Residues) -> Plaintext:
+    def plaintext(self, coefficients: Residues, *, secret: bool = False) -> Plaintext:
         """(N,) coefficients mod t -> plaintext."""
         body = bytes(32) + struct.pack("<Qd", coefficients.size, 1.0) + _array(coefficients)
-        return _load(sealapi.Plaintext(), _wrap(body), self._context)
+        return _load(sealapi.Plaintext(), _wrap(body), self._context, secret=secret)
 
     def plaintext_ntt(self, coefficients: Residues) -> Plaintext:
         """(N,) coefficients mod t -> plaintext, transformed once so that products with it are cheap."""
@@ -217,17 +217,12 @@ class Engine:
 
     # ------------------------------------------------------------------ keys of the device
 
-    def generate_secret_key(self) -> SecretKey:
-        """A fresh uniform ternary secret key."""
-        return sealapi.KeyGenerator(self._context).secret_key()
-
-    def secret_key_to_bytes(self, secret: SecretKey) -> bytes:
-        """SEAL's encoding of a secret key. For the encrypted wallet only."""
-        return _save(secret, secret=True)
-
-    def secret_key_from_bytes(self, data: bytes) -> SecretKey:
-        """Reads what `secret_key_to_bytes` wrote, from the wallet's authenticated contents only."""
-        return _load(sealapi.SecretKey(), _wrap(data), self._context, secret=True)
+    def secret_key(self, coefficients: Residues) -> SecretKey:
+        """The secret key with the given (N,) ternary coefficients, modulo t."""
+        # SEAL keeps a secret key as a plaintext in NTT form at the key level, so its own transform makes one.
+        plaintext = self.plaintext(coefficients, secret=True)
+        self._evaluator.transform_to_ntt_inplace(plaintext, self._context.key_parms_id())
+        return _load(sealapi.SecretKey(), _wrap(_save(plaintext, secret=True)), self._context, secret=True)
 
     def public_key_parts(self, secret: SecretKey) -> tuple[bytes, Residues]:
         """A public key: a fresh symmetric encryption of zero. Returns (seed, residues (data primes, N))."""
@@ -236,7 +231,7 @@ class Engine:
     def encrypt_parts(self, secret: SecretKey, coefficients: Residues) -> tuple[bytes, Residues]:
         """A fresh symmetric encryption of (N,) coefficients. Returns (seed, residues (data primes, N))."""
         encryptor = sealapi.Encryptor(self._context, secret)
-        return self._seeded_parts(encryptor.encrypt_symmetric(self.plaintext(coefficients)))
+        return self._seeded_parts(encryptor.encrypt_symmetric(self.plaintext(coefficients, secret=True)))
 
     def _seeded_parts(self, serializable: Any) -> tuple[bytes, Residues]:  # noqa: ANN401 - SEAL's own object
         body = _save(serializable)

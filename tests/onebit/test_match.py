@@ -7,7 +7,8 @@ from hypothesis import strategies as st
 
 from federation.errors import MalformedMessageError, UsageError
 from federation.onebit import BITS, Challenge, Decision, DeviceSecret, check_template, hamming_distance, match
-from federation.onebit.matcher import prepare, uniform_below
+from federation.onebit.matcher import prepare
+from federation.onebit.sampling import uniform_below
 
 TAU = 700
 
@@ -100,8 +101,11 @@ def test_a_device_survives_its_wallet(device, template_code, reference):
     assert restored.key_id == device.key_id
     assert restored == device
     assert accepts(restored, prepare(reference, TAU).answer(restored.encrypt(template_code), b"transcript"))
-    with pytest.raises(UsageError):
+    assert len(device.secret_bytes()) == len(device.public_key) + 2048
+    with pytest.raises(UsageError, match="no key of this version"):
         DeviceSecret.from_secret_bytes(b"short")
+    with pytest.raises(UsageError, match="damaged"):
+        DeviceSecret.from_secret_bytes(device.secret_bytes()[:-1] + b"\xff")
 
 
 def test_secrets_show_nothing(device, reference, probe):

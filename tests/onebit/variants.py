@@ -167,7 +167,7 @@ class StolenWallet:
     def __init__(self, device):
         self._device = device
         words = (len(PRIMES) + 1) * N  # SEAL keeps the key under its unused prime too
-        self.secret = _read_array(device._encoded, _PLAINTEXT_PREFIX, words).reshape(-1, N)[: len(PRIMES)]
+        self.secret = _read_array(_save(device._key), _PLAINTEXT_PREFIX, words).reshape(-1, N)[: len(PRIMES)]
 
     def encrypt(self, coefficients):
         """A well-formed encryption of any polynomial (N,) mod t."""
