@@ -151,7 +151,7 @@ def test_any_truncation_is_noticed(sealed, cut):
         ("salt", 20, 1, "changed on purpose"),
         ("nonce", 47, 1, "changed on purpose"),
         ("first byte of the ciphertext", 48, 1, "changed on purpose"),
-        ("middle of the ciphertext", 200_000, 1, "changed on purpose"),
+        ("middle of the ciphertext", 70_000, 1, "changed on purpose"),
         ("tag", -1, 128, "changed on purpose"),
     ],
 )
