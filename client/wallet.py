@@ -39,7 +39,8 @@ from cryptography.hazmat.primitives.kdf.scrypt import Scrypt
 
 from federation.errors import IntaglioError, UsageError
 from federation.onebit import CodeSeed, DeviceSecret
-from federation.wire.convert import DIGEST_BYTES, is_name
+from federation.statements import is_name
+from federation.wire.convert import DIGEST_BYTES
 
 _MAGIC = b"intaglio wallet\0"
 _VERSION = 1

@@ -11,7 +11,6 @@ and a revocation (`revocation_statement`).
 from __future__ import annotations
 
 import hashlib
-import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -19,6 +18,7 @@ from google.protobuf.unknown_fields import UnknownFieldSet
 
 from federation.errors import MalformedMessageError
 from federation.onebit import Decision, check_ciphertext, check_public_key
+from federation.statements import is_name
 from federation.wire.v1 import verification_pb2 as pb
 
 if TYPE_CHECKING:
@@ -37,13 +37,7 @@ MAX_REPLY_BYTES = 256 * 1024
 NO_MATCH = bytes(TOKEN_BYTES)
 """What a device sends when nothing opened: as long as a token, so the wire does not show which it was."""
 
-_NAME = re.compile(r"[a-z0-9](?:[a-z0-9._/-]{0,62}[a-z0-9])?")
 _REVOCATION_TAG = b"intaglio-revocation/1\0"
-
-
-def is_name(text: str) -> bool:
-    """Whether `text` may be a purpose or an audience: 1 to 64 of ``a-z 0-9 . _ / -``, letter or digit at both ends."""
-    return _NAME.fullmatch(text) is not None
 
 
 def template_digest(*, device_public_key: bytes, template: bytes) -> bytes:
