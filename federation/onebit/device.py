@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from federation.errors import UsageError
 from federation.onebit import wire
-from federation.onebit.parameters import ONEBIT_2048, Parameters
+from federation.onebit.parameters import ONEBIT_2048, Parameters, rounding_constant
 from federation.onebit.sampling import RandomBytes, ternary
 from federation.onebit.seal import engine
 from federation.onebit.transcript import PadFunction
@@ -47,7 +47,7 @@ class DeviceSecret(Secret):
             random_bytes: source of the secret. The encryption draws from SEAL's own generator.
             parameters: the profile.
         """
-        coefficients = ternary(parameters, random_bytes)
+        coefficients = _secret(parameters, random_bytes)
         seal = engine(parameters)
         seed, residues = seal.public_key_parts(seal.secret_key(coefficients))
         public_key = wire.SeededMessage(wire.Kind.PUBLIC_KEY, seed, residues).to_bytes(parameters)
@@ -107,3 +107,12 @@ class DeviceSecret(Secret):
             if hmac.compare_digest(hashlib.sha256(candidate).digest(), parsed.token_digest):
                 token = candidate
         return token
+
+
+def _secret(parameters: Parameters, random_bytes: RandomBytes) -> NDArray[np.uint64]:
+    """(N,) uniform ternary, modulo t, but for the one key in millions whose replies could decrypt wrongly."""
+    while True:
+        coefficients = ternary(parameters, random_bytes)
+        signed = (coefficients + np.uint64(1)) % np.uint64(parameters.plain_modulus)
+        if rounding_constant(parameters, signed.astype(np.int64) - 1) <= parameters.rounding_constant_bound:
+            return coefficients

@@ -177,7 +177,7 @@ class _Material:
     """U in NTT form, A (1 - 2 T), C, the accepted values of (y_0..y_3) in the order of the table, and the rest."""
 
     multiplier: Plaintext
-    linear: Ciphertext | None
+    linear: Ciphertext
     constant: Ciphertext
     accepted: NDArray[np.uint32]
     flood: NDArray[np.uint64]
@@ -186,9 +186,7 @@ class _Material:
 
     def evaluate(self, probe: Ciphertext, seal: Engine) -> Ciphertext:
         """E = P (U (P - 1) + A (1 - 2 T)) + C, switched down to the reply's prime."""
-        inner = seal.multiply_plain(seal.minus_one(probe), self.multiplier)
-        if self.linear is not None:  # the enrolment check has no A
-            inner = seal.add(inner, self.linear)
+        inner = seal.add(seal.multiply_plain(seal.minus_one(probe), self.multiplier), self.linear)
         return seal.switch_to_reply(seal.add(seal.multiply(probe, inner), self.constant))
 
 
@@ -240,13 +238,18 @@ def assemble(reference: Reference, masks: Masks, accepted: NDArray[np.uint32]) -
 
 
 def prepare_template_check(reference: Reference, random_bytes: RandomBytes = os.urandom) -> PreparedMatch:
-    """Draws U, B, Z for the enrolment check ``E = U (T^2 - T) + B + Z``: one accepted value, and T is the probe."""
+    """Draws U, G, B, Z for the enrolment check ``E = U (T^2 - T) + G T + B + Z``: one accepted value, T is the probe.
+
+    G is a fresh encryption of zero. For a template that is honest but for its noise it adds only noise. A template
+    whose *ring element* is idempotent, say 1 modulo q_0 and 0 modulo the other primes, makes ``T^2 - T`` vanish without
+    being binary; G, whose noise such an element blows up to the size of q, refuses it.
+    """
     parameters = reference.parameters
     seal = engine(parameters)
     masks = Masks.draw(reference, random_bytes)
     material = _Material(
         multiplier=seal.plaintext_ntt(masks.uniform),
-        linear=None,
+        linear=_rlwe_sample(reference, random_bytes),
         constant=seal.add_plain(masks.zero, seal.plaintext(masks.offset)),
         accepted=masks.offset[None, :_HEAD].astype(np.uint32),
         flood=masks.flood,
@@ -287,15 +290,18 @@ def check_template(
 def _encrypt_zero(reference: Reference, random_bytes: RandomBytes) -> Ciphertext:
     """Z: a three-component encryption of zero, second and third component pseudo-uniform."""
     seal = engine(reference.parameters)
-    samples = [
-        seal.rlwe_sample(
-            reference.public_key,
-            secret=ternary(reference.parameters, random_bytes),
-            error=centred_binomial(reference.parameters, random_bytes),
-        )
-        for _ in range(2)
-    ]
-    return seal.add(seal.times_secret(samples[0]), samples[1])
+    shifted = seal.times_secret(_rlwe_sample(reference, random_bytes))
+    return seal.add(shifted, _rlwe_sample(reference, random_bytes))
+
+
+def _rlwe_sample(reference: Reference, random_bytes: RandomBytes) -> Ciphertext:
+    """A fresh encryption of zero whose second component is pseudo-uniform."""
+    parameters = reference.parameters
+    return engine(parameters).rlwe_sample(
+        reference.public_key,
+        secret=ternary(parameters, random_bytes),
+        error=centred_binomial(parameters, random_bytes),
+    )
 
 
 def _draw_flood(parameters: Parameters, random_bytes: RandomBytes) -> NDArray[np.uint64]:

@@ -9,11 +9,16 @@ phase, in bits, under the usual independence heuristic; tests compare each with 
 1. A fresh encryption has the phase ``P + t e``, with ``e`` from SEAL's centred binomial distribution.
 2. The circuit ``P (U P + W) + C`` is dominated by ``P U P``: two ring products of dimension N.
 3. Switching from q to the last prime divides that by the dropped primes and adds rounding noise: each of the three
-   components is rounded to a multiple of t, and the third is multiplied by ``s^2``, whose norm is about ``2 N / 3``.
+   components is rounded to a multiple of t, and the third is multiplied by ``s^2``. SEAL rounds towards one side, so
+   a part of that noise, ``-(t / 2) (1 + s + s^2) (1 + x + ... + x^(N-1))``, is the same in every reply to one key
+   (`rounding_constant`). Its tail over keys is exponential: a device draws its secret again in the rare case that
+   this part is larger than half of the margin.
 4. What the circuit left must lie far below that rounding noise (`MINIMUM_GAP_BITS`), because only the rounding noise
    is independent of template and probe.
 5. The four coefficients that leave the server are flooded with ``t u``, ``u`` uniform over the room that is left once
    `rounding_margin` is set aside. Decryption fails only if the rounding noise exceeds that margin.
+
+In squares, P^2 and s^2, every pair of coefficients counts twice: their variance is twice that of a product.
 
 Source of the security tables: the Homomorphic Encryption Standard (2018), table 1, ternary secret, 128 bits classical;
 the 128-bit post-quantum column is the one that Apple's swift-homomorphic-encryption publishes for the same secret.
@@ -24,6 +29,9 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
 
 from federation.errors import UsageError
 
@@ -158,7 +166,7 @@ class Parameters:
     @property
     def circuit_noise_bits(self) -> float:
         """Step 2: standard deviation of the phase of P U P, before the switch."""
-        return math.log2(self.ring_dimension) + 2 * self.fresh_noise_bits + self._uniform_bits
+        return math.log2(self.ring_dimension) + 2 * self.fresh_noise_bits + self._uniform_bits + 0.5
 
     @property
     def leftover_noise_bits(self) -> float:
@@ -167,9 +175,9 @@ class Parameters:
 
     @property
     def rounding_noise_bits(self) -> float:
-        """Step 3: standard deviation of the noise that rounding three components to multiples of t adds."""
+        """Step 3: standard deviation of the part of the rounding noise that is fresh in every reply."""
         n = self.ring_dimension
-        norm_squared = 1 + n * _SECRET_VARIANCE + (n * _SECRET_VARIANCE) ** 2
+        norm_squared = 1 + n * _SECRET_VARIANCE + 2 * (n * _SECRET_VARIANCE) ** 2
         return self._uniform_bits + math.log2(norm_squared) / 2
 
     @property
@@ -182,6 +190,11 @@ class Parameters:
         """Step 5: room kept for rounding noise when flooding, 1/32 of the whole."""
         return self.reply_prime // 64
 
+    @property
+    def rounding_constant_bound(self) -> int:
+        """Step 3: the largest constant part of the rounding noise that a device accepts of its own key."""
+        return self.rounding_margin // 2
+
     @cached_property
     def flood_bound(self) -> int:
         """Step 5: u is uniform in [-flood_bound, flood_bound]."""
@@ -191,11 +204,9 @@ class Parameters:
     def decryption_failure_bits(self) -> float:
         """log2 of the probability that rounding noise exceeds the margin in one of four coefficients.
 
-        SEAL rounds towards one side, so besides the random part there is a part that is constant for one secret key,
-        with twice the standard deviation over keys (`sqrt(3) * rounding`). Gaussian tail bound 2 exp(-z^2 / 2).
+        The constant part takes at most half of the margin; the fresh part has the Gaussian tail bound 2 exp(-z^2 / 2).
         """
-        deviation = 2 * math.exp2(self.rounding_noise_bits)
-        z = self.rounding_margin / deviation
+        z = (self.rounding_margin - self.rounding_constant_bound) / math.exp2(self.rounding_noise_bits)
         return math.log2(8) - z * z / 2 / math.log(2)
 
     @property
@@ -206,6 +217,22 @@ class Parameters:
     def _tail(self) -> float:
         """Standard deviations that cover N coefficients but for 2^-40."""
         return math.sqrt(2 * math.log(2) * (40 + math.log2(2 * self.ring_dimension)))
+
+
+def rounding_constant(parameters: Parameters, secret: NDArray[np.int64]) -> int:
+    """The largest of the first four coefficients of (t / 2) (1 + s + s^2) (1 + x + ... + x^(N-1)), by absolute value.
+
+    Args:
+        parameters: the profile.
+        secret: (N,) coefficients of s in {-1, 0, 1}.
+    """
+    times_ones = 2 * np.cumsum(secret) - secret.sum()  # x^N = -1: a coefficient that wraps changes its sign
+    constants = []
+    for place in range(4):
+        aligned = np.roll(times_ones[::-1], place + 1)
+        aligned[place + 1 :] *= -1
+        constants.append(abs(1 + int(times_ones[place]) + int(secret @ aligned)))
+    return parameters.plain_modulus * max(constants) // 2
 
 
 ONEBIT_2048 = Parameters(

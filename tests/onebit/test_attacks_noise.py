@@ -16,7 +16,7 @@ would never do; everything else is fresh. It is 1 when they agree, and about n^-
 import numpy as np
 import pytest
 
-from federation.onebit import wire
+from federation.onebit import check_template, matcher, wire
 from federation.onebit.matcher import Reference, prepare
 from tests.onebit.variants import (
     HEAD,
@@ -119,6 +119,25 @@ def test_without_flooding_an_idempotent_probe_shows_four_unmasked_numbers(wallet
     no_flood = np.zeros(HEAD, np.uint64)
     shown = differences_of_heads(wallet, reference, idempotent(0), 5, flood=no_flood)
     assert coherence(shown) > 0.999
+
+
+@pytest.mark.parametrize("name", IDEMPOTENTS)
+def test_an_idempotent_template_does_not_pass_the_enrolment_check(device, wallet, name):
+    template = wallet.with_phase(IDEMPOTENTS[name])
+    for _ in range(3):
+        assert not accepts(device, check_template(device.public_key, template, b"transcript"))
+
+
+def test_without_the_fresh_encryption_of_zero_an_idempotent_template_passes(device, wallet, monkeypatch):
+    no_noise = Reference.from_bytes(device.public_key, wallet.with_phase(integer(0))).template
+    samples = iter([matcher._rlwe_sample, matcher._rlwe_sample, lambda *_: no_noise])  # two for Z, then G
+
+    def sample(*arguments):
+        return next(samples)(*arguments)
+
+    monkeypatch.setattr(matcher, "_rlwe_sample", sample)
+    template = wallet.with_phase(idempotent(0))
+    assert accepts(device, check_template(device.public_key, template, b"transcript"))
 
 
 def test_flooding_leaves_less_than_a_tenth_of_a_bit_of_each_number():

@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from federation.onebit import BITS, wire
+from federation.onebit import BITS, DeviceSecret, parameters, wire
 from federation.onebit.matcher import Reference, accepted_values
 from tests.onebit.variants import (
     PARAMETERS,
@@ -61,14 +61,13 @@ def test_the_circuit_and_the_switch_leave_the_predicted_noise(device, wallet, na
     reference, probe = encrypted(device, name)
     before = evaluated(reference, draw(reference), probe)
     phase = wallet.phase(components(before, 3, len(PRIMES)))
-    # P^2 and s^2 count every pair of coefficients twice: half a bit more than products of independent factors.
-    assert -0.3 < deviation_bits(phase) - PARAMETERS.circuit_noise_bits < 0.8
+    assert abs(deviation_bits(phase) - PARAMETERS.circuit_noise_bits) < 0.4
     largest = math.log2(max(abs(phase)))
     assert SEAL.noise_budget(device._key, before) == pytest.approx(LOG_Q - 1 - largest, abs=1.1)
 
     switched = wallet.phase(components(SEAL.switch_to_reply(before), 3, 1))
     fresh_part = deviation_bits(switched - rounding_constant(wallet))
-    assert -0.3 < fresh_part - PARAMETERS.rounding_noise_bits < 0.8
+    assert abs(fresh_part - PARAMETERS.rounding_noise_bits) < 0.4
     left = deviation_bits(phase) - math.log2(math.prod(PRIMES[1:]))
     assert fresh_part - left > PARAMETERS.gap_bits - 0.6
     assert max(abs(switched)) < PARAMETERS.rounding_margin
@@ -80,6 +79,24 @@ def rounding_constant(wallet):
     squared = multiply_residues(wallet.secret, wallet.secret, PRIMES)
     sums = (integer(1) + wallet.secret + squared) % modulus
     return -coefficients_of(multiply_residues(sums, transformed(np.ones(N)), PRIMES)) * (T // 2)
+
+
+def test_the_constant_part_is_what_the_device_computes_of_its_own_key(device, wallet):
+    signed = (device._coefficients.astype(np.int64) + 1) % T - 1
+    expected = max(abs(rounding_constant(wallet)[:4]))
+    assert parameters.rounding_constant(PARAMETERS, signed) == pytest.approx(
+        expected, rel=1e-6
+    )  # t / 2 is rounded once
+
+
+def test_a_device_draws_again_when_its_key_rounds_too_far():
+    """All coefficients 1: the constant part is then about (t / 2) N^2 / 2."""
+    ones, zeros = b"\2\0\0\0", b"\1\0\0\0"
+    stream = iter([ones * N, zeros * N])
+    drawn = DeviceSecret.generate(lambda count: next(stream)[:count])
+    assert set(drawn._coefficients.tolist()) == {0}
+    with pytest.raises(StopIteration):
+        next(stream)
 
 
 def failures(device, wallet, runs):

@@ -16,6 +16,7 @@ field of t^4           test_with_slots_in_the_prime_field_a_bad_slot_is_found_of
 truncation             test_without_truncation_an_idempotent_probe_shows_the_template_unmasked
 flooding               test_without_flooding_an_idempotent_probe_shows_four_unmasked_numbers
 Z                      test_without_z_a_probe_of_one_half_cancels_u_in_the_other_components
+G, at enrolment        test_without_the_fresh_encryption_of_zero_an_idempotent_template_passes
 ciphertext signature   test_without_the_digest_in_the_transcript_the_stored_template_is_a_probe
 transcript in the pad  test_without_the_transcript_in_the_pad_a_reply_opens_in_another_session
 table shuffle          test_without_the_shuffle_the_opened_entry_is_the_distance
