@@ -1,0 +1,238 @@
+"""Entries and the commitments in them: nothing about a person in clear, nothing that opens twice."""
+
+from __future__ import annotations
+
+import json
+import pickle
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from federation.errors import MalformedMessageError, ProofError, UsageError
+from federation.transparency import (
+    AttemptEntry,
+    AttemptOutcome,
+    Opening,
+    PersonalEntry,
+    PersonalKind,
+    PublicEntry,
+    PublicKind,
+    entry_from_bytes,
+)
+from federation.transparency.entries import canonical
+from federation.wire.convert import is_name
+
+NOW = 1_900_000_000
+FACTS = {"key_id": "ab" * 32, "session_id": "cd" * 16, "release": "ef" * 32}
+SALT = bytes(range(32))
+
+
+def an_opening(kind=PersonalKind.ATTEMPT, facts=FACTS, salt=SALT):
+    return Opening(kind, facts, salt)
+
+
+def an_attempt(outcome=AttemptOutcome.OPENED, requester="example.org", purpose="door-access", opening=None):
+    return AttemptEntry(NOW, requester, purpose, outcome, (opening or an_opening()).commitment)
+
+
+ENTRIES = [
+    an_attempt(),
+    *(
+        PersonalEntry(kind, NOW, an_opening(kind).commitment)
+        for kind in PersonalKind
+        if kind is not PersonalKind.ATTEMPT
+    ),
+    *(PublicEntry(kind, NOW, b'{"signed": "document"}') for kind in PublicKind),
+]
+
+
+@pytest.mark.parametrize("entry", ENTRIES, ids=lambda entry: entry.kind.value)
+def test_every_kind_of_entry_comes_back_whole(entry):
+    assert entry_from_bytes(entry.to_bytes()) == entry
+
+
+def test_an_attempt_looks_like_this():
+    assert an_attempt().to_bytes() == (
+        b'{"commitment":"%s","kind":"attempt","outcome":"opened","purpose":"door-access",'
+        b'"requester":"example.org","time":1900000000,"version":1}' % an_opening().commitment.hex().encode()
+    )
+
+
+@pytest.mark.parametrize("entry", ENTRIES, ids=lambda entry: entry.kind.value)
+def test_an_entry_says_nothing_about_a_person(entry):
+    text = entry.to_bytes().decode()
+    assert not any(fact in text for fact in FACTS.values())
+    assert SALT.hex() not in text
+    assert set(json.loads(text)) <= {
+        *("kind", "time", "version", "commitment"),
+        *("requester", "purpose", "outcome"),
+        *(("content",) if isinstance(entry, PublicEntry) else ()),
+    }
+
+
+def test_five_kinds_of_refused_requests_give_five_different_entries():
+    refused = {an_attempt(outcome).to_bytes() for outcome in set(AttemptOutcome) - {AttemptOutcome.OPENED}}
+    assert len(refused) == 5
+
+
+# ------------------------------------------------------------------ commitments
+
+
+def test_an_opening_opens_its_own_entry():
+    an_opening().check(an_attempt())
+
+
+@pytest.mark.parametrize(
+    "opening",
+    [
+        pytest.param(an_opening(salt=bytes(32)), id="another-salt"),
+        pytest.param(an_opening(facts={**FACTS, "key_id": "00" * 32}), id="another-person"),
+        pytest.param(an_opening(facts={}), id="no-facts"),
+        pytest.param(an_opening(PersonalKind.ENROLMENT), id="another-kind"),
+    ],
+)
+def test_nothing_else_opens_it(opening):
+    with pytest.raises(ProofError):
+        opening.check(an_attempt())
+
+
+def test_a_public_entry_has_nothing_to_open():
+    with pytest.raises(ProofError):
+        an_opening().check(PublicEntry(PublicKind.POLICY, NOW, b"text"))
+
+
+def test_the_kind_is_part_of_the_commitment():
+    assert len({an_opening(kind).commitment for kind in PersonalKind}) == len(PersonalKind)
+
+
+def test_equal_facts_under_two_salts_cannot_be_connected():
+    first, second = (an_attempt(opening=an_opening(salt=salt)).to_bytes() for salt in (SALT, bytes(32)))
+    assert first != second
+    assert len(first) == len(second)
+
+
+@given(
+    st.dictionaries(st.text(max_size=8), st.none() | st.booleans() | st.integers(-5, 1 << 60) | st.text(max_size=8)),
+    st.binary(min_size=32, max_size=32),
+    st.sampled_from(PersonalKind),
+)
+def test_an_opening_comes_back_whole_and_gives_the_same_commitment(facts, salt, kind):
+    opening = Opening(kind, facts, salt)
+    again = Opening.from_secret_bytes(opening.secret_bytes())
+    assert again == opening
+    assert again.commitment == opening.commitment
+    assert again.reveal() == facts
+
+
+def test_an_opening_shows_nothing_of_itself():
+    assert FACTS["key_id"] not in repr(an_opening())
+    with pytest.raises(TypeError):
+        pickle.dumps(an_opening())
+
+
+def test_the_order_of_the_facts_does_not_matter():
+    assert an_opening(facts=dict(reversed(FACTS.items()))).commitment == an_opening().commitment
+
+
+@pytest.mark.parametrize("value", [0.5, float("nan"), b"bytes", {1: 2}, {"deep": [{"set": {1}}]}, 1 << 63])
+def test_facts_that_have_no_one_spelling_are_refused(value):
+    with pytest.raises(UsageError):
+        canonical({"fact": value})
+
+
+def test_salts_and_facts_of_the_wrong_size_are_refused():
+    with pytest.raises(UsageError, match="salt"):
+        an_opening(salt=b"short")
+    with pytest.raises(UsageError, match="facts"):
+        an_opening(facts={"fact": "x" * 40_000})
+
+
+# ------------------------------------------------------------------ values and foreign bytes
+
+
+@pytest.mark.parametrize(
+    "build",
+    [
+        pytest.param(lambda: PersonalEntry(PersonalKind.ATTEMPT, NOW, bytes(32)), id="attempt-without-requester"),
+        pytest.param(lambda: PersonalEntry(PersonalKind.ENROLMENT, -1, bytes(32)), id="negative-time"),
+        pytest.param(lambda: PersonalEntry(PersonalKind.ENROLMENT, 1.5, bytes(32)), id="broken-time"),
+        pytest.param(lambda: PersonalEntry(PersonalKind.ENROLMENT, NOW, bytes(31)), id="short-commitment"),
+        pytest.param(lambda: an_attempt(requester="Ex ample"), id="requester-is-no-name"),
+        pytest.param(lambda: an_attempt(purpose=""), id="no-purpose"),
+        pytest.param(lambda: PublicEntry(PublicKind.POLICY, NOW, b""), id="no-content"),
+        pytest.param(lambda: PublicEntry(PublicKind.POLICY, NOW, bytes(40_000)), id="too-much-content"),
+    ],
+)
+def test_an_impossible_entry_cannot_be_built(build):
+    with pytest.raises(UsageError):
+        build()
+
+
+GOOD = an_attempt().to_bytes()
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        pytest.param(b"", id="empty"),
+        pytest.param(b"[]", id="list"),
+        pytest.param(b"[" * 20_000, id="deep-nesting"),
+        pytest.param(b'{"a":' * 10_000, id="deep-objects"),
+        pytest.param(GOOD + b"\n", id="newline-at-the-end"),
+        pytest.param(GOOD.replace(b":", b": "), id="spaces"),
+        pytest.param(GOOD.replace(b'"version":1', b'"version":2'), id="another-version"),
+        pytest.param(GOOD.replace(b'"version":1', b'"version":1,"who":"me"'), id="one-field-more"),
+        pytest.param(GOOD.replace(b',"version":1', b""), id="one-field-less"),
+        pytest.param(GOOD.replace(b'"time":', b'"time":1,"time":'), id="field-twice"),
+        pytest.param(GOOD.replace(b"1900000000", b"1.9e9"), id="time-as-a-fraction"),
+        pytest.param(GOOD.replace(b"1900000000", b"true"), id="time-as-a-truth"),
+        pytest.param(GOOD.replace(b"1900000000", b"9" * 5000), id="endless-time"),
+        pytest.param(GOOD.replace(b'"attempt"', b'"search"'), id="unknown-kind"),
+        pytest.param(GOOD.replace(b'"attempt"', b'"enrolment"'), id="kind-of-another-shape"),
+        pytest.param(GOOD.replace(b'"attempt"', b'["attempt"]'), id="kind-in-a-list"),
+        pytest.param(GOOD.replace(b'"opened"', b'"match"'), id="unknown-outcome"),
+        pytest.param(GOOD.replace(b'"door-access"', b'"Door"'), id="purpose-is-no-name"),
+        pytest.param(GOOD.replace(b'"door-access"', b"null"), id="purpose-is-null"),
+        pytest.param(GOOD.replace(b'"commitment":"', b'"commitment":"00'), id="commitment-too-long"),
+        pytest.param(
+            GOOD.replace(an_opening().commitment.hex().encode(), an_opening().commitment.hex().upper().encode()),
+            id="commitment-in-capitals",
+        ),
+        pytest.param(b"\xff" + GOOD, id="not-utf8"),
+        pytest.param(b" " * 70_000, id="too-long"),
+    ],
+)
+def test_a_damaged_entry_does_not_parse(data):
+    entry_from_bytes(GOOD)
+    with pytest.raises(MalformedMessageError):
+        entry_from_bytes(data)
+    with pytest.raises(MalformedMessageError):
+        Opening.from_secret_bytes(data)
+
+
+_JSON = st.recursive(st.none() | st.integers() | st.floats() | st.text(max_size=5), lambda v: st.lists(v, max_size=3))
+_FIELDS = st.sampled_from(["kind", "time", "version", "commitment", "requester", "purpose", "outcome", "content", "x"])
+_VALUES = _JSON | st.sampled_from([*PersonalKind, *PublicKind, *AttemptOutcome, "QQ==", "ab" * 32, "door", 1, NOW])
+
+
+@given(st.binary(max_size=60) | st.dictionaries(_FIELDS, _VALUES).map(lambda d: json.dumps(d).encode()))
+def test_any_bytes_give_an_entry_that_writes_them_again_or_a_malformed_message(data):
+    for parse, write in [
+        (entry_from_bytes, lambda e: e.to_bytes()),
+        (Opening.from_secret_bytes, lambda o: o.secret_bytes()),
+    ]:
+        try:
+            value = parse(data)
+        except MalformedMessageError:
+            continue
+        assert write(value) == data
+
+
+@given(st.text(alphabet="az09._/- A\n", max_size=66))
+def test_names_in_the_log_are_the_names_of_the_protocol(text):
+    if is_name(text):
+        assert an_attempt(requester=text, purpose=text).requester == text
+    else:
+        with pytest.raises(UsageError):
+            an_attempt(requester=text)
