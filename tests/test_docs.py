@@ -1,0 +1,198 @@
+"""The documents say what is there: their links, tests, names and commands exist."""
+
+import ast
+import functools
+import pkgutil
+import re
+import shlex
+from pathlib import Path
+
+import click
+import pytest
+import typer
+
+import client.cli
+import examples.bench
+import examples.demo.__main__ as demo
+import examples.epsilon_sweep
+import server.cli
+
+ROOT = Path(__file__).resolve().parents[1]
+DOCUMENTS = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])
+BY_NAME = pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
+NOT_OURS = {".git", ".venv", "build", "dist", "node_modules", ".hypothesis"}
+
+
+def command_of(function):
+    """The click command that `typer.run` would make of `function`."""
+    app = typer.Typer()
+    app.command()(function)
+    return typer.main.get_command(app)
+
+
+COMMANDS = {
+    "intaglio": typer.main.get_command(client.cli.app),
+    "intaglio-server": typer.main.get_command(server.cli.app),
+    "examples.demo": command_of(demo.main),
+    "examples.bench": command_of(examples.bench.main),
+    "examples.epsilon_sweep": typer.main.get_command(examples.epsilon_sweep.app),
+}
+MAKE_RUNS = {"demo": "examples.demo", "bench": "examples.bench"}
+"""Targets whose ARGS are options of an example."""
+
+
+def prose_of(text):
+    """The document without its fenced blocks."""
+    return re.sub(r"^```.*?^```", "", text, flags=re.MULTILINE | re.DOTALL)
+
+
+def anchors_of(document):
+    """The fragments that GitHub gives to the headings of a document."""
+    headings = re.findall(r"^#+ (.*)$", prose_of(document.read_text()), flags=re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@BY_NAME
+def test_every_link_leads_somewhere(document):
+    for target in re.findall(r"\]\(([^)\s]+)\)", prose_of(document.read_text())):
+        if re.match(r"https?:|mailto:", target):
+            continue
+        path, _, fragment = target.partition("#")
+        file = (document.parent / path).resolve() if path else document
+        assert file.exists(), target
+        if fragment:
+            assert fragment in anchors_of(file), target
+
+
+@functools.cache
+def names_of_tests():
+    trees = (ast.parse(path.read_text()) for path in (ROOT / "tests").rglob("test_*.py"))
+    functions = (node for tree in trees for node in ast.walk(tree))
+    return {node.name for node in functions if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)}
+
+
+@BY_NAME
+def test_every_test_that_is_named_exists(document):
+    named = set(re.findall(r"\btest_\w+\b(?!\.py)", document.read_text()))
+    assert named - names_of_tests() == set()
+
+
+@BY_NAME
+def test_every_function_and_class_that_is_named_exists(document):
+    protos = "".join(path.read_text() for path in (ROOT / "protos").rglob("*.proto"))
+    for name in re.findall(r"`((?:client|server|federation|examples)(?:\.\w+)+)`", document.read_text()):
+        package, _, last = name.rpartition(".")
+        if f"package {package};" in protos:
+            assert re.search(rf"^(?:service|message|enum) {last} ", protos, flags=re.MULTILINE), name
+        else:
+            pkgutil.resolve_name(name)
+
+
+@BY_NAME
+def test_every_file_that_is_named_exists(document):
+    tops = "|".join(["client", "server", "federation", "examples", "protos", "tests", "docs", "models"])
+    for name in re.findall(rf"`((?:{tops})/[\w./-]*)`", document.read_text()):
+        assert (ROOT / name).exists(), name
+
+
+def commands_in(text):
+    """The command lines of all fenced sh blocks, continued lines joined, comments dropped."""
+    for block in re.findall(r"^```sh\n(.*?)^```", text, flags=re.MULTILINE | re.DOTALL):
+        for line in block.replace("\\\n", " ").splitlines():
+            if words := shlex.split(line, comments=True):
+                yield words
+
+
+def parse(command, words):
+    """Parses `words` as click would before it runs the command: sub-commands, options, types, required arguments."""
+    context = command.make_context(command.name, list(words), resilient_parsing=False)
+    if isinstance(command, click.Group):
+        rest = [*context._protected_args, *context.args]
+        _, sub, rest = command.resolve_command(context, rest)
+        parse(sub, rest)
+
+
+@BY_NAME
+def test_every_command_line_is_one_that_the_program_takes(document):
+    for words in commands_in(document.read_text()):
+        match words:
+            case ["make", target, *settings]:
+                check_make(target, settings)
+            case ["python", "-m", module, *rest] if module in COMMANDS:
+                parse(COMMANDS[module], rest)
+            case ["intaglio" | "intaglio-server" as program, *rest]:
+                parse(COMMANDS[program], rest)
+            case _:
+                pytest.fail(f"no program of this project takes {shlex.join(words)}; teach this test about it")
+
+
+def check_make(target, settings):
+    assert target in targets()
+    for setting in settings:
+        name, _, value = setting.partition("=")
+        assert name in {"ARGS", "PYTHON"}, setting
+        if name == "ARGS" and target in MAKE_RUNS:
+            parse(COMMANDS[MAKE_RUNS[target]], shlex.split(value))
+
+
+def targets():
+    return set(re.findall(r"^([a-z-]+):.*## ", (ROOT / "Makefile").read_text(), flags=re.MULTILINE))
+
+
+@BY_NAME
+def test_every_command_in_a_sentence_exists(document):
+    for code in re.findall(r"`([^`\n]+)`", prose_of(document.read_text())):
+        match code.split():
+            case ["make", target, *_]:
+                assert target in targets(), code
+            case ["intaglio" | "intaglio-server" as program, *words]:
+                find(COMMANDS[program], words)
+
+
+def find(command, words):
+    """Walks to the sub-command that `words` begin with."""
+    while isinstance(command, click.Group) and words and words[0].isidentifier():
+        name, *words = words
+        assert name in command.commands, name
+        command = command.commands[name]
+    known = {option for parameter in command.params for option in parameter.opts}
+    assert {word.partition("=")[0] for word in words if word.startswith("--")} <= known | {"--help"}
+
+
+def test_every_decision_is_in_the_index_under_its_title():
+    index = (ROOT / "docs/adr/README.md").read_text()
+    rows = dict(re.findall(r"^\| \[\d{4}\]\((\S+)\) \| (.*) \|$", index, flags=re.MULTILINE))
+    decisions = {path.name: path.read_text() for path in (ROOT / "docs/adr").glob("[0-9]*.md")}
+    titles = {name: re.match(r"# (\d+)\.? (.*)", text).groups() for name, text in decisions.items()}
+    assert {name: title for name, (_, title) in titles.items()} == rows
+    assert all(int(number) == int(name[:4]) for name, (number, _) in titles.items())
+    assert all(f"[{name[:4]}]({name})" in index for name in titles)
+
+
+def test_no_two_decisions_share_a_number():
+    numbers = [path.name[:4] for path in (ROOT / "docs/adr").glob("[0-9]*.md")]
+    assert len(numbers) == len(set(numbers))
+
+
+@BY_NAME
+def test_every_decision_that_is_cited_exists(document):
+    numbers = {int(path.name[:4]) for path in (ROOT / "docs/adr").glob("[0-9]*.md")}
+    cited = {int(number) for number in re.findall(r"\bADR (\d{1,4})\b", document.read_text())}
+    assert cited <= numbers
+
+
+def files_of_ours():
+    """Every file of the repository that is text."""
+    for path in ROOT.rglob("*"):
+        parts = path.relative_to(ROOT).parts
+        if path.is_file() and not NOT_OURS & set(parts) and not any("cache" in part for part in parts):
+            try:
+                yield path, path.read_text(encoding="utf-8")
+            except UnicodeDecodeError:
+                continue
+
+
+def test_no_file_names_a_place_on_somebodys_machine():
+    places = re.compile(r"(?<![\w.])/(?:work|tmp|root|Users|home/(?!operator\b)\w+)/")  # a test invents /home/operator
+    found = {str(path.relative_to(ROOT)) for path, text in files_of_ours() if places.search(text)}
+    assert found == set()
