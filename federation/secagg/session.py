@@ -1,0 +1,124 @@
+"""Who takes part in one secure aggregation, how many may fail, and the digest that every message is bound to."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final
+
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+
+from federation.errors import ProofError, UsageError
+
+DIGEST_BYTES: Final = 32
+MOST_MEMBERS: Final = 100
+"""Shamir sharing and one mask for every pair are meant for tens of organisations."""
+MOST_NUMBERS: Final = 1 << 20
+"""Length of the longest vector."""
+MOST_KEY_BYTES: Final = 256
+_MOST_TEXT_BYTES = 256
+
+Sign = Callable[[bytes], bytes]
+"""Signs a message with a member's long-lived key."""
+Verify = Callable[[bytes, bytes, bytes], None]
+"""Checks (public key, message, signature); raises ProofError."""
+Random = Callable[[int], bytes]
+"""Gives so many random bytes: `os.urandom`, or something repeatable in a test."""
+
+
+def verify_ed25519(public_key: bytes, message: bytes, signature: bytes) -> None:
+    """The `Verify` for rosters of raw Ed25519 keys.
+
+    Raises:
+        ProofError: the signature is not that key's on that message.
+    """
+    try:
+        Ed25519PublicKey.from_public_bytes(public_key).verify(signature, message)
+    except (InvalidSignature, ValueError) as error:
+        raise ProofError("an Ed25519 signature does not verify") from error
+
+
+@dataclass(frozen=True)
+class Session:
+    """One secure sum. All members and the coordinator must build the same one; its digest is in every message.
+
+    Members are numbered from 1, in the order of the roster.
+
+    Attributes:
+        run: names the run; 1 to 256 bytes of UTF-8. Never used twice with one roster.
+        release: which sum of that run, for example ``moments``; 1 to 256 bytes of UTF-8.
+        agreement: SHA-256 of what else the members agreed on, such as the privacy plan.
+        roster: long-lived public key of every member, known from somewhere else than the coordinator.
+        size: length of the vectors, 1 to 2^20.
+        colluders: how many members may help a curious or lying coordinator.
+        dropouts: how many members may leave without ending the round.
+
+    Raises:
+        UsageError: a value is out of range, or so many may fail that nobody is left to rely on.
+    """
+
+    run: str
+    release: str
+    agreement: bytes
+    roster: tuple[bytes, ...]
+    size: int
+    colluders: int
+    dropouts: int
+
+    def __post_init__(self) -> None:
+        n = len(self.roster)
+        if not 2 <= n <= MOST_MEMBERS:  # noqa: PLR2004 - one member has nobody to hide among
+            raise UsageError(f"secure aggregation is for 2 to {MOST_MEMBERS} organisations, got {n}")
+        if len(set(self.roster)) != n or not all(1 <= len(key) <= MOST_KEY_BYTES for key in self.roster):
+            raise UsageError(f"every organisation needs a key of its own, of 1 to {MOST_KEY_BYTES} bytes")
+        if not all(1 <= len(text.encode()) <= _MOST_TEXT_BYTES for text in (self.run, self.release)):
+            raise UsageError(f"a session's run and release need 1 to {_MOST_TEXT_BYTES} bytes each")
+        if len(self.agreement) != DIGEST_BYTES or not 1 <= self.size <= MOST_NUMBERS:
+            raise UsageError(f"the agreement is a SHA-256 digest, and vectors hold 1 to {MOST_NUMBERS} numbers")
+        if not (0 <= self.colluders < n and 0 <= self.dropouts < n and self.fewest >= self.quorum):
+            raise UsageError(
+                f"{n} organisations cannot stand {self.colluders} colluders and {self.dropouts} drop-outs: "
+                "organisations must be more than colluders plus twice the drop-outs"
+            )
+
+    @property
+    def members(self) -> tuple[int, ...]:
+        """Numbers of all members, from 1."""
+        return tuple(range(1, len(self.roster) + 1))
+
+    @property
+    def fewest(self) -> int:
+        """Fewest members whose sum may be opened: the noise shares are sized for it."""
+        return len(self.roster) - self.dropouts
+
+    @property
+    def quorum(self) -> int:
+        """Shares that open a secret, and signatures that settle who survived: more than (n + colluders) / 2.
+
+        Any two quorums then have an honest member in common, who signs one survivor set only.
+        """
+        return (len(self.roster) + self.colluders) // 2 + 1
+
+    @property
+    def noise_sharers(self) -> int:
+        """Honest members that surely remain: each adds this fraction of the noise variance."""
+        return self.fewest - self.colluders
+
+    def noise_share(self, std: float) -> float:
+        """Standard deviation that each member adds, so that the honest survivors' noise alone reaches `std`."""
+        return std / math.sqrt(self.noise_sharers)
+
+    @property
+    def digest(self) -> bytes:
+        """SHA-256 of every field."""
+        fields = [b"intaglio secure aggregation v1", self.run.encode(), self.release.encode(), self.agreement]
+        fields += [number.to_bytes(4, "little") for number in (self.size, self.colluders, self.dropouts)]
+        return digest(*fields, *self.roster)
+
+
+def digest(*fields: bytes) -> bytes:
+    """SHA-256 of fields, each with its length in front, so that no two lists share an encoding."""
+    return hashlib.sha256(b"".join(len(field).to_bytes(4, "little") + field for field in fields)).digest()
