@@ -23,7 +23,7 @@ def growth(reference, probe, matches):
 
 @pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="reads the resident size from /proc")
 def test_memory_is_flat_over_hundreds_of_matches(device, reference, template_code):
-    assert growth(reference, device.encrypt(template_code), 600) < 8
+    assert growth(reference, device.encrypt(template_code), 300) < 8
 
 
 @pytest.mark.slow
