@@ -18,6 +18,7 @@ from typing import Any, Final, Self
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from federation.errors import IntaglioError, MalformedMessageError, ProofError, RefusedError, UsageError
+from federation.purposes import require_purpose
 from federation.statements import (
     DIGEST_BYTES,
     PUBLIC_KEY_BYTES,
@@ -139,6 +140,8 @@ class Terms:
     def __post_init__(self) -> None:
         require_name("the audience", self.audience)
         require_names("purposes", self.purposes)
+        for purpose in self.purposes:
+            require_purpose(purpose)
         if not 1 <= len(self.purposes) <= _MOST_PURPOSES:
             raise UsageError(f"a receipt is for 1 to {_MOST_PURPOSES} purposes")
         if not is_jurisdiction(self.jurisdiction) or not is_jurisdiction(self.storage_location):

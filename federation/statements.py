@@ -28,7 +28,7 @@ JsonValue: TypeAlias = "str | int | list[JsonValue] | dict[str, JsonValue]"
 PUBLIC_KEY_BYTES: Final = 32
 SIGNATURE_BYTES: Final = 64
 DIGEST_BYTES: Final = 32
-MOST_STATEMENT_BYTES: Final = 64 * 1024
+MOST_STATEMENT_BYTES: Final = 32 * 1024
 
 _LARGEST_INTEGER = 2**53 - 1  # RFC 8785 and RFC 7493: every JSON reader holds it exactly
 _NAME = re.compile(r"[a-z0-9](?:[a-z0-9._/-]{0,62}[a-z0-9])?")

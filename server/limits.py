@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from federation.errors import RefusedError, UnavailableError, UsageError
+from federation.policy import Attempts
 
 
 @dataclass(frozen=True)
@@ -44,6 +45,15 @@ class AttemptLimits:
         if not 0 < self.free_failures <= self.lifetime_failures or self.first_delay_seconds < 1:
             raise UsageError("limits need 0 < free failures <= lifetime failures and a delay of at least a second")
 
+    def standing(self, history: AttemptHistory) -> Attempts:
+        """What `federation.policy.decide` needs to know of the counters of one template."""
+        excess = history.failures_in_a_row - self.free_failures
+        if excess < 0 or history.last_at is None:
+            wait_until = 0
+        else:
+            wait_until = history.last_at + min(self.first_delay_seconds * 2**excess, 86_400)
+        return Attempts(used_up=history.failures >= self.lifetime_failures, wait_until=wait_until)
+
     def require_room(self, history: AttemptHistory, *, now: int) -> None:
         """Returns when another attempt may be made at `now` (seconds since 1970).
 
@@ -51,15 +61,12 @@ class AttemptLimits:
             RefusedError: the template has used up its failures.
             UnavailableError: too soon after the last failure.
         """
-        if history.failures >= self.lifetime_failures:
+        standing = self.standing(history)
+        if standing.used_up:
             raise RefusedError(
                 f"this template is closed after {history.failures} failures; revoke it and enrol with a new wallet"
             )
-        excess = history.failures_in_a_row - self.free_failures
-        if excess < 0 or history.last_at is None:
-            return
-        delay = min(self.first_delay_seconds * 2**excess, 86_400)
-        remaining = history.last_at + delay - now
+        remaining = standing.wait_until - now
         if remaining > 0:
             raise UnavailableError(
                 f"{history.failures_in_a_row} attempts in a row have failed; try again in {remaining} seconds",
