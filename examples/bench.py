@@ -225,6 +225,10 @@ def onebit(dimension: int, rounds: int) -> Iterator[Measurement]:
             yield Measurement.of(f"onebit.{name}{suffix}", mine, theirs, peer.name.split(" diff")[0], "bytes")
 
 
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)  # tracebacks would show embeddings
+
+
+@app.command()
 def main(
     rounds: Annotated[int, typer.Option(min=3, help="Repetitions of each measurement.")] = 40,
     output: Annotated[Path, typer.Option(help="Where the JSON goes.")] = Path("build/bench.json"),
@@ -242,4 +246,4 @@ def main(
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    app()

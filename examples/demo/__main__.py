@@ -30,6 +30,10 @@ class ConditionName(StrEnum):
     RES16 = "res16"
 
 
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)  # tracebacks would show embeddings
+
+
+@app.command()
 def main(
     epsilon: Annotated[float, typer.Option(min=0.1, max=64, help="Person-level privacy loss of the whole run.")] = 8.0,
     delta: Annotated[float, typer.Option(min=1e-12, max=1e-3, help="Probability that the promise fails.")] = 1e-5,
@@ -92,7 +96,7 @@ def main(
 
 if __name__ == "__main__":
     try:
-        typer.run(main)
+        app()
     except IntaglioError as error:
         Console(stderr=True).print(f"demo: {error}", highlight=False, markup=False)
         raise SystemExit(2) from error
