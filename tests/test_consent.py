@@ -191,11 +191,10 @@ def test_d5_a_receipt_without_a_non_biometric_alternative_cannot_exist(alternati
 
 @pytest.mark.parametrize("name", [f.name for f in fields(Terms)])
 def test_no_term_may_be_left_out(name):
+    terms = TERMS.controller if name == "controller" else TERMS
+    field = "address" if name == "controller" else name
     with pytest.raises(UsageError):
-        if name == "controller":
-            replace(TERMS.controller, address="")
-        else:
-            replace(TERMS, **{name: {"purposes": (), "retention_days": -1}.get(name, "")})
+        replace(terms, **{field: {"purposes": (), "retention_days": -1}.get(name, "")})
 
 
 @pytest.mark.parametrize(
