@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Protocol, Self, TypeVar
 
 import grpc
 
-from federation.errors import PeerError, RefusedError, UsageError
+from federation.errors import PeerError, RefusedError, UnavailableError, UsageError
 from federation.onebit import Decision, Operation, Transcript, binary_code
 from federation.wire import status
 from federation.wire.convert import (
@@ -40,6 +40,9 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from client.wallet import Wallet
+
+_PATIENCE_SECONDS = 2.0
+"""Longest wait before a call is repeated; whoever is asked to wait longer shall ask the person."""
 
 _Request_contra = TypeVar("_Request_contra", bound="Message", contravariant=True)
 _Response_co = TypeVar("_Response_co", bound="Message", covariant=True)
@@ -115,7 +118,7 @@ class Device:
             options=[
                 ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
                 ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
-                ("grpc.enable_retries", 0),  # a retried probe would be a replay
+                ("grpc.enable_retries", 0),  # `_call` repeats; gRPC would do it behind its back
                 ("grpc.use_local_subchannel_pool", 1),  # certificates belong to this device alone
             ],
         )
@@ -237,6 +240,19 @@ class Device:
         ).to_bytes()
 
     def _call(self, method: _Method[_Request_contra, _Response_co], request: _Request_contra) -> _Response_co:
+        """Calls, and once more when the answer may have been lost or the server asks for a moment.
+
+        The second message has the same bytes, so the server repeats its answer and neither counts nor compares again.
+        """
+        try:
+            return self._call_once(method, request)
+        except UnavailableError as error:
+            if error.retry_after_seconds > _PATIENCE_SECONDS:
+                raise
+            time.sleep(error.retry_after_seconds)
+        return self._call_once(method, request)
+
+    def _call_once(self, method: _Method[_Request_contra, _Response_co], request: _Request_contra) -> _Response_co:
         try:
             return method(request, timeout=self._timeout_seconds)
         except grpc.RpcError as error:

@@ -130,6 +130,21 @@ def server_credentials(directory: Path) -> grpc.ServerCredentials:
     return grpc.ssl_server_credentials([(key, certificate)], root_certificates=authority, require_client_auth=True)
 
 
+def client_credentials(directory: Path, name: str) -> grpc.ChannelCredentials:
+    """Reads ca.pem, NAME.pem and NAME-key.pem, for a command that asks a server something.
+
+    Raises:
+        UsageError: a file is missing or unreadable.
+    """
+    try:
+        authority, certificate, key = (
+            (directory / file).read_bytes() for file in ("ca.pem", f"{name}.pem", f"{name}-key.pem")
+        )
+    except OSError as error:
+        raise UsageError(f"cannot read {error.filename}; make certificates with `intaglio-server pki init`") from error
+    return grpc.ssl_channel_credentials(authority, key, certificate)
+
+
 def _issue(
     authority: Issued,
     common_name: str,

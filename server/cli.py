@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import datetime as dt
 import json
+import math
 import os
 import signal
 import sys
 import tempfile
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -20,16 +23,22 @@ from typer.core import TyperGroup
 from federation.errors import IntaglioError, MalformedMessageError, UsageError
 from federation.release import ModelRelease
 from federation.wire.status import fate_of
-from server.certificates import server_credentials, write_pki
-from server.matching import MatchingService, start_server
-from server.storage import SqliteStorage
+from server.certificates import client_credentials, server_credentials, write_pki
+from server.database import database_url, name_of, upgrade
+from server.matching import MatchingService
+from server.metrics import Metrics
+from server.peers import PeerRate
+from server.serving import SERVICE_NAME, health_of, start_server
+from server.sessions import SessionLimits
+from server.sqlstorage import open_storage
 from server.workers import MatchWorkers
 
 if TYPE_CHECKING:
     import click
     from structlog.typing import EventDict, WrappedLogger
 
-_GRACE_SECONDS = 5.0
+_GRACE_SECONDS = 10.0
+_HEALTH_SECONDS = 5.0
 
 log = structlog.get_logger(__name__)
 
@@ -60,8 +69,10 @@ app = typer.Typer(
 )
 pki = typer.Typer(no_args_is_help=True, help="Certificates for mutual TLS.")
 matching = typer.Typer(no_args_is_help=True, help="The matching service: encrypted 1:1 comparison.")
+database_commands = typer.Typer(no_args_is_help=True, help="What matching servers share.")
 app.add_typer(pki, name="pki")
 app.add_typer(matching, name="matching")
+app.add_typer(database_commands, name="database")
 
 
 @pki.command("init")
@@ -99,11 +110,27 @@ def pki_init(
 @matching.command("start")
 def matching_start(
     release: Annotated[Path, typer.Option(help="Model release; the only source of the threshold.")],
-    database: Annotated[Path, typer.Option(help="SQLite file of templates and attempts; made when missing.")],
+    database: Annotated[
+        str,
+        typer.Option(
+            envvar="INTAGLIO_DATABASE",
+            help="What servers share: an SQLite file, made when missing, or postgresql://USER@HOST/NAME."
+            " Keep passwords out of it: PGPASSFILE.",
+        ),
+    ],
     tls: Annotated[Path, typer.Option(help="Directory with ca.pem, server.pem and server-key.pem.")],
     host: Annotated[str, typer.Option(help="Interface to listen on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes any free port.")] = 7443,
     workers: Annotated[int, typer.Option(min=1, max=64, help="Match processes; one core each.")] = 1,
+    peer_rate: Annotated[
+        float, typer.Option(help="Calls a second for each client certificate; a verification takes three.")
+    ] = PeerRate.calls_per_second,
+    peer_sessions: Annotated[
+        int, typer.Option(help="Unfinished sessions for each client certificate.")
+    ] = SessionLimits.per_peer,
+    metrics_port: Annotated[
+        int | None, typer.Option(min=1, max=65535, help="Prometheus on 127.0.0.1, unencrypted. [default: off]")
+    ] = None,
     ready_file: Annotated[
         Path | None, typer.Option(help="JSON with port and pid, there while the server listens.")
     ] = None,
@@ -113,60 +140,96 @@ def matching_start(
 ) -> None:
     """Serve until SIGTERM or Ctrl-C, then finish open calls and stop.
 
+    Several servers may run on one database, behind any load balancer for gRPC.
+
     The log goes to standard error, one JSON object a line; it never holds templates, tokens, keys or decisions.
     """
     _log_as_json()
     if ready_file:
         ready_file.unlink(missing_ok=True)  # a stale one would announce a server that is not there yet
-    served = _serve(
-        _read_release(release),
+    settings = _Settings(
+        release=_read_release(release),
         database=database,
         tls=tls,
-        address=(host, port),
-        worker_count=workers,
+        host=host,
+        port=port,
+        workers=workers,
+        rate=PeerRate(peer_rate, burst=max(1, math.ceil(2 * peer_rate))),
+        session_limits=SessionLimits(capacity=max(SessionLimits.capacity, peer_sessions), per_peer=peer_sessions),
+        metrics_port=metrics_port,
         ready_file=ready_file,
         stats=stats,
     )
     try:
-        asyncio.run(served)
+        asyncio.run(_serve(settings))
     finally:
         if ready_file:
             ready_file.unlink(missing_ok=True)
 
 
-async def _serve(
-    release: ModelRelease,
-    *,
-    database: Path,
-    tls: Path,
-    address: tuple[str, int],
-    worker_count: int,
-    ready_file: Path | None,
-    stats: Path | None,
-) -> None:
+@dataclass(frozen=True)
+class _Settings:
+    release: ModelRelease
+    database: str
+    tls: Path
+    host: str
+    port: int
+    workers: int
+    rate: PeerRate
+    session_limits: SessionLimits
+    metrics_port: int | None
+    ready_file: Path | None
+    stats: Path | None
+
+
+async def _serve(settings: _Settings) -> None:
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
-    credentials = server_credentials(tls)
-    workers = MatchWorkers(worker_count)
-    try:
-        with SqliteStorage(database) as storage:
-            await workers.start()
-            service = MatchingService(release, storage, workers)
-            try:
-                server, port = await start_server(service, credentials, host=address[0], port=address[1])
-                if ready_file:
-                    _write_whole(ready_file, {"port": port, "pid": os.getpid()})
-                log.info("listening", host=address[0], port=port, release=release.digest, fmr=release.fmr)
-                await stop.wait()
-                await server.stop(_GRACE_SECONDS)
-            finally:
-                service.close()
-    finally:
-        workers.close()
-    log.info("stopped", **workers.times.summary())
-    if stats:
-        _write_whole(stats, workers.times.all_times())
+    credentials = server_credentials(settings.tls)
+    metrics = Metrics()
+    async with contextlib.AsyncExitStack() as closing:
+        storage = closing.enter_context(open_storage(settings.database))
+        if settings.metrics_port:
+            closing.callback(metrics.serve(settings.metrics_port))
+        workers = MatchWorkers(settings.workers, metrics=metrics)
+        closing.callback(workers.close)
+        await workers.start()
+        service = MatchingService(settings.release, storage, workers, session_limits=settings.session_limits)
+        closing.callback(service.close)
+        front_end = await start_server(service, credentials, host=settings.host, port=settings.port, rate=settings.rate)
+        if settings.ready_file:
+            _write_whole(settings.ready_file, {"port": front_end.port, "pid": os.getpid()})
+        release = settings.release
+        log.info("listening", host=settings.host, port=front_end.port, release=release.digest, fmr=release.fmr)
+        await stop.wait()
+        log.info("draining")
+        await front_end.drain(_GRACE_SECONDS)
+    log.info("stopped", **metrics.summary())
+    if settings.stats:
+        _write_whole(settings.stats, metrics.all_times())
+
+
+@database_commands.command("upgrade")
+def database_upgrade(
+    database: Annotated[
+        str, typer.Argument(envvar="INTAGLIO_DATABASE", help="An SQLite file or postgresql://USER@HOST/NAME.")
+    ],
+) -> None:
+    """Bring a database to the schema of this version, or prepare an empty one. Stop its servers first."""
+    url = database_url(database)
+    typer.echo(f"{name_of(url)} has schema {upgrade(url)}")
+
+
+@app.command("health")
+def health(
+    server: Annotated[str, typer.Option(help="HOST:PORT.")],
+    tls: Annotated[Path, typer.Option(help="Directory with ca.pem and a client's certificate and key.")],
+    client: Annotated[str, typer.Option(help="Name of the client certificate.")] = "client",
+) -> None:
+    """Ask a matching server whether it serves. Exit code 0 says yes, 4 says no."""
+    state = health_of(server, client_credentials(tls, client), service=SERVICE_NAME, timeout_seconds=_HEALTH_SECONDS)
+    typer.echo(state)
 
 
 def _read_release(path: Path) -> ModelRelease:

@@ -9,29 +9,33 @@ knows a key id gets the same answers as for a key id that does not exist.
 An attempt is counted on disk *before* the comparison. A device that reads "no match" and falls silent, or a server that
 is killed in between, leaves a counted failure.
 
-Threshold and release digest come from the model release, never from a message or an option.
+A call that is repeated with the same bytes, because its answer was lost, gets the same answer (`server.sessions`). Work
+on a step goes on when its caller is gone, so that the answer is there for the second call.
+
+Threshold and release digest come from the model release, never from a message or an option. Nothing about a session
+stays in this process: any front end on the same storage serves the next step.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
-import hmac
 import time
-import traceback
+from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 import grpc
-import structlog
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+from google.protobuf.message import Message
 
-from federation.errors import IntaglioError, PeerError, ProofError, RefusedError, UsageError
+from federation.errors import ProofError, RefusedError, UnavailableError
 from federation.onebit import Decision, Operation, Transcript
-from federation.wire import status
+from federation.onebit.parameters import ONEBIT_2048
+from federation.release import ModelRelease
 from federation.wire.convert import (
-    MAX_MESSAGE_BYTES,
     ProbeSubmission,
     Revocation,
     SessionGrant,
@@ -45,20 +49,19 @@ from federation.wire.convert import (
 from federation.wire.v1 import verification_pb2 as pb
 from federation.wire.v1 import verification_pb2_grpc as pb_grpc
 from server.limits import AttemptLimits
-from server.sessions import AwaitingProbe, AwaitingTemplate, AwaitingTemplateToken, AwaitingToken, Sessions
-from server.storage import StoredTemplate
-
-if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
-
-    from federation.release import ModelRelease
-    from server.storage import Storage
-    from server.workers import MatchWorkers
-
-log = structlog.get_logger(__name__)
+from server.peers import peer_of
+from server.sessions import Repeated, Session, SessionLimits, Step, request_digest
+from server.storage import Storage, StoredTemplate
+from server.workers import MatchWorkers
 
 _STRANGER = "not enrolled here with this key, purpose and audience, or not signed by the enrolled device"
+_NO_SESSION = "no session waits for this message: it is unknown, used or expired; start again"
+_POLL_SECONDS = 0.02
+_PATIENCE_SECONDS = 3.0
+"""How long a repeated call waits for the answer to the first one."""
+
 _T = TypeVar("_T")
+_Answer = TypeVar("_Answer", bound=Message)
 _Context = grpc.aio.ServicerContext[Any, Any]
 
 
@@ -67,11 +70,11 @@ class MatchingService(pb_grpc.VerificationServiceServicer):
 
     Args:
         release: the only source of threshold and release digest.
-        storage: called from one thread of its own, so a slow disk does not stop the event loop.
+        storage: called from threads of its own, so a slow disk does not stop the event loop.
         workers: started.
         limits: of attempts.
-        sessions: open sessions.
-        clock: seconds since 1970.
+        session_limits: of sessions.
+        clock: seconds since 1970; the front ends' clocks must agree within a few seconds.
     """
 
     def __init__(
@@ -81,7 +84,7 @@ class MatchingService(pb_grpc.VerificationServiceServicer):
         workers: MatchWorkers,
         *,
         limits: AttemptLimits | None = None,
-        sessions: Sessions | None = None,
+        session_limits: SessionLimits | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._threshold = release.threshold
@@ -89,53 +92,69 @@ class MatchingService(pb_grpc.VerificationServiceServicer):
         self._storage = storage
         self._workers = workers
         self._limits = limits or AttemptLimits()
-        self._sessions = sessions or Sessions()
+        self._session_limits = session_limits or SessionLimits()
         self._clock = clock
-        self._disk = ThreadPoolExecutor(1, "storage")
+        self._disk = ThreadPoolExecutor(storage.parallel, "storage")
+        self._steps: set[asyncio.Task[Any]] = set()
+        self.metrics = workers.metrics
 
     # ------------------------------------------------------------------ enrolment
 
     async def StartEnrolment(self, request: pb.StartEnrolmentRequest, context: _Context) -> pb.StartEnrolmentResponse:
         """Opens an enrolment session."""
-        state = AwaitingTemplate(SessionRequest.from_proto(request))
-        return pb.StartEnrolmentResponse(session=self._grant(self._sessions.start(state), state.nonce))
+        session = self._fresh(Step.TEMPLATE, SessionRequest.from_proto(request), peer_of(context), enrolling=True)
+        await self._on_disk(self._start, session)
+        return pb.StartEnrolmentResponse(session=self._grant(session))
 
     async def SubmitTemplate(self, request: pb.SubmitTemplateRequest, context: _Context) -> pb.SubmitTemplateResponse:
         """First leg: the zero test on a template that nobody has stored yet."""
         submission = TemplateSubmission.from_proto(request)
-        state, deadline = self._sessions.take(submission.session_id, AwaitingTemplate)
-        wanted = state.request
-        if submission.key_id != wanted.key_id:
-            raise ProofError("the public key is not the one that the session was opened for")
-        digest = template_digest(device_public_key=submission.device_public_key, template=submission.template)
-        transcript = self._transcript(Operation.ENROL, submission.session_id, state.nonce, wanted, digest)
-        if not _is_signed(submission.device_public_key, submission.signature, transcript):
-            raise ProofError("the transcript is not signed by the device key that came with it")
-        await self._on_disk(self._storage.require_new, wanted.key_id)
-        challenge = await self._workers.check_template(submission.public_key, submission.template, transcript)
-        pending = StoredTemplate(
-            key_id=wanted.key_id,
-            public_key=submission.public_key,
-            device_public_key=submission.device_public_key,
-            template=submission.template,
-            release_digest=self._release_digest,
-            purpose=wanted.purpose,
-            audience=wanted.audience,
-            enrolled_at=int(self._clock()),
-        )
-        self._sessions.advance(submission.session_id, AwaitingTemplateToken(wanted, pending, challenge.token), deadline)
-        return pb.SubmitTemplateResponse(reply=challenge.reply)
+        self._workers.require_room()
+
+        async def test(session: Session) -> pb.SubmitTemplateResponse:
+            wanted = session.request
+            if submission.key_id != wanted.key_id:
+                raise ProofError("the public key is not the one that the session was opened for")
+            digest = template_digest(device_public_key=submission.device_public_key, template=submission.template)
+            transcript = self._transcript(Operation.ENROL, session, digest)
+            if not _is_signed(submission.device_public_key, submission.signature, transcript):
+                raise ProofError("the transcript is not signed by the device key that came with it")
+            await self._on_disk(self._storage.require_new, wanted.key_id)
+            challenge = await self._workers.check_template(submission.public_key, submission.template, transcript)
+            template = StoredTemplate(
+                key_id=wanted.key_id,
+                public_key=submission.public_key,
+                device_public_key=submission.device_public_key,
+                template=submission.template,
+                release_digest=self._release_digest,
+                parameters=ONEBIT_2048.name,
+                purpose=wanted.purpose,
+                audience=wanted.audience,
+                enrolled_at=int(self._clock()),
+            )
+            answer = pb.SubmitTemplateResponse(reply=challenge.reply)
+            await self._on_disk(self._keep, session, Step.TEMPLATE_TOKEN, answer, challenge.token, template)
+            return answer
+
+        return await self._once(Step.TEMPLATE, request, submission.session_id, pb.SubmitTemplateResponse, test)
 
     async def ConfirmTemplate(
         self, request: pb.ConfirmTemplateRequest, context: _Context
     ) -> pb.ConfirmTemplateResponse:
-        """Ends the first leg; the second is a verification against the pending template."""
-        submission = TokenSubmission.from_proto(request)
-        state, _ = self._sessions.take(submission.session_id, AwaitingTemplateToken)
-        if submission.token is None or not hmac.compare_digest(submission.token, state.token):
-            raise ProofError("the template did not pass its test; nothing was stored")
-        second = AwaitingProbe(state.request, state.pending)
-        return pb.ConfirmTemplateResponse(session=self._grant(self._sessions.start(second), second.nonce))
+        """Ends the first leg; the second is a verification against the held template."""
+        submission, peer = TokenSubmission.from_proto(request), peer_of(context)
+
+        async def confirm(session: Session) -> pb.ConfirmTemplateResponse:
+            if not session.expects(submission.token):
+                raise ProofError("the template did not pass its test; nothing was stored")
+            second = self._fresh(Step.PROBE, session.request, peer, enrolling=True)
+            answer = pb.ConfirmTemplateResponse(session=self._grant(second))
+            await self._on_disk(self._open_second_leg, session, second, answer)
+            return answer
+
+        return await self._once(
+            Step.TEMPLATE_TOKEN, request, submission.session_id, pb.ConfirmTemplateResponse, confirm
+        )
 
     # ------------------------------------------------------------------ verification
 
@@ -143,172 +162,227 @@ class MatchingService(pb_grpc.VerificationServiceServicer):
         self, request: pb.StartVerificationRequest, context: _Context
     ) -> pb.StartVerificationResponse:
         """Opens a session for anybody who asks well: the answer does not depend on who is enrolled."""
-        state = AwaitingProbe(SessionRequest.from_proto(request), None)
-        return pb.StartVerificationResponse(session=self._grant(self._sessions.start(state), state.nonce))
+        session = self._fresh(Step.PROBE, SessionRequest.from_proto(request), peer_of(context), enrolling=False)
+        await self._on_disk(self._start, session)
+        return pb.StartVerificationResponse(session=self._grant(session))
 
     async def SubmitProbe(self, request: pb.SubmitProbeRequest, context: _Context) -> pb.SubmitProbeResponse:
         """Compares the one probe of a session."""
         submission = ProbeSubmission.from_proto(request)
-        state, deadline = self._sessions.take(submission.session_id, AwaitingProbe)
-        wanted = state.request
-        digest = hashlib.sha256(submission.probe).digest()
-        transcript = self._transcript(Operation.VERIFY, submission.session_id, state.nonce, wanted, digest)
-        enrolled = state.pending or await self._on_disk(self._storage.template, wanted.key_id)
-        if enrolled is None or not _is_signed(enrolled.device_public_key, submission.signature, transcript):
-            raise RefusedError(_STRANGER)
-        if (enrolled.purpose, enrolled.audience) != (wanted.purpose, wanted.audience):
-            raise RefusedError(_STRANGER)
-        if enrolled.release_digest != self._release_digest:
-            raise RefusedError("enrolled under another model release; enrol again")
-        if state.pending is None:  # an enrolment has one try and is gone, so it needs no count
-            await self._on_disk(self._open_attempt, submission.session_id, wanted.key_id)
-        challenge = await self._workers.match(
-            enrolled.public_key, enrolled.template, submission.probe, transcript, self._threshold
-        )
-        self._sessions.advance(submission.session_id, AwaitingToken(state.pending, challenge.token), deadline)
-        return pb.SubmitProbeResponse(reply=challenge.reply)
+        self._workers.require_room()
+
+        async def compare(session: Session) -> pb.SubmitProbeResponse:
+            transcript = self._transcript(Operation.VERIFY, session, hashlib.sha256(submission.probe).digest())
+            enrolled = await self._on_disk(self._reference, session)
+            if enrolled is None or not _is_signed(enrolled.device_public_key, submission.signature, transcript):
+                raise RefusedError(_STRANGER)
+            if (enrolled.purpose, enrolled.audience) != (session.request.purpose, session.request.audience):
+                raise RefusedError(_STRANGER)
+            if (enrolled.release_digest, enrolled.parameters) != (self._release_digest, ONEBIT_2048.name):
+                raise RefusedError("enrolled under another model release; enrol again")
+            ciphertexts = (enrolled.public_key, enrolled.template, submission.probe)
+            if session.enrolling:  # an enrolment has one try and is gone, so it needs no count
+                challenge = await self._workers.match_once(*ciphertexts, transcript, self._threshold)
+            else:
+                await self._on_disk(self._open_attempt, session)
+                challenge = await self._workers.match(enrolled.key_id, *ciphertexts, transcript, self._threshold)
+            answer = pb.SubmitProbeResponse(reply=challenge.reply)
+            await self._on_disk(self._keep, session, Step.TOKEN, answer, challenge.token, None)
+            return answer
+
+        return await self._once(Step.PROBE, request, submission.session_id, pb.SubmitProbeResponse, compare)
 
     async def SubmitToken(self, request: pb.SubmitTokenRequest, context: _Context) -> pb.SubmitTokenResponse:
         """Records the decision, and then says it."""
         submission = TokenSubmission.from_proto(request)
-        state, _ = self._sessions.take(submission.session_id, AwaitingToken)
-        matches = submission.token is not None and hmac.compare_digest(submission.token, state.token)
-        decision = Decision.MATCH if matches else Decision.NON_MATCH
-        if state.pending is None:
-            await self._on_disk(self._close_attempt, submission.session_id, decision)
-        elif matches:
-            await self._on_disk(self._storage.enrol, state.pending)
-        if submission.token is not None and not matches:
-            raise ProofError("the token is wrong; the attempt counts as a non-match")
-        return decision_to_proto(decision)
+
+        async def decide(session: Session) -> pb.SubmitTokenResponse:
+            decision = Decision.MATCH if session.expects(submission.token) else Decision.NON_MATCH
+            answer = decision_to_proto(decision)
+            await self._on_disk(self._record, session, decision, answer)
+            if submission.token is not None and decision is not Decision.MATCH:
+                raise ProofError("the token is wrong; the attempt counts as a non-match")
+            return answer
+
+        return await self._once(Step.TOKEN, request, submission.session_id, pb.SubmitTokenResponse, decide)
 
     # ------------------------------------------------------------------ revocation
 
     async def Revoke(self, request: pb.RevokeRequest, context: _Context) -> pb.RevokeResponse:
         """Deletes the template of the device that signs."""
         revocation = Revocation.from_proto(request)
+        digest = request_digest(request)
         statement = revocation_statement(key_id=revocation.key_id, audience=revocation.audience)
         enrolled = await self._on_disk(self._storage.template, revocation.key_id)
+        if enrolled is None and await self._on_disk(self._storage.is_revoked_by, revocation.key_id, digest):
+            return pb.RevokeResponse()  # the first answer was lost
         if enrolled is None or not _is_signed(enrolled.device_public_key, revocation.signature, statement):
             raise RefusedError(_STRANGER)
         if enrolled.audience != revocation.audience:
             raise RefusedError(_STRANGER)
-        await self._on_disk(self._revoke, revocation.key_id)
+        await self._on_disk(self._revoke, revocation.key_id, digest)
+        await self._workers.forget(revocation.key_id)
         return pb.RevokeResponse()
 
-    # ------------------------------------------------------------------ shared
+    # ------------------------------------------------------------------ upkeep
+
+    async def tend(self) -> None:
+        """Housekeeping, to be called every few seconds.
+
+        Raises:
+            UnavailableError: the storage does not answer, so no call would succeed.
+        """
+        self.metrics.set_open_sessions(await self._on_disk(self._open_sessions))
+        await self._workers.tidy()
+
+    async def finish(self) -> None:
+        """Waits for the steps that are being worked on, also those whose callers are gone."""
+        await asyncio.gather(*self._steps, return_exceptions=True)
 
     def close(self) -> None:
         """Waits for the last disk write. Workers and storage belong to the caller."""
         self._disk.shutdown(wait=True)
 
-    def _grant(self, session_id: bytes, nonce: bytes) -> pb.Session:
-        return SessionGrant(session_id=session_id, nonce=nonce, release_digest=self._release_digest).to_proto()
+    # ------------------------------------------------------------------ steps
 
-    def _transcript(
-        self, operation: Operation, session_id: bytes, nonce: bytes, wanted: SessionRequest, digest: bytes
-    ) -> bytes:
+    async def _once(
+        self,
+        step: Step,
+        request: Message,
+        session_id: bytes,
+        kind: type[_Answer],
+        work: Callable[[Session], Awaitable[_Answer]],
+    ) -> _Answer:
+        """Works on a step of a session, or repeats its answer."""
+        digest = request_digest(request)
+        loop = asyncio.get_running_loop()
+        patience = loop.time() + _PATIENCE_SECONDS
+        while True:
+            taken = await self._on_disk(self._take, session_id, step, digest)
+            match taken:
+                case None:
+                    raise RefusedError(_NO_SESSION)
+                case Session():
+                    break
+                case Repeated(answer=bytes(answer)):
+                    return kind.FromString(answer)
+                case Repeated():
+                    if loop.time() > patience:
+                        raise UnavailableError("the first of these calls has not ended; try again later")
+                    await asyncio.sleep(_POLL_SECONDS)
+        task = loop.create_task(self._work_on(taken, work))
+        self._steps.add(task)
+        task.add_done_callback(self._forget_step)
+        return await asyncio.shield(task)
+
+    async def _work_on(self, session: Session, work: Callable[[Session], Awaitable[_Answer]]) -> _Answer:
+        try:
+            return await work(session)
+        except UnavailableError:  # the same call may succeed later; an attempt that was counted bars a second one
+            await self._leave(self._storage.release_session, session)
+            raise
+        except Exception:
+            await self._leave(self._storage.end_session, session)
+            raise
+
+    async def _leave(self, how: Callable[[bytes], None], session: Session) -> None:
+        with contextlib.suppress(UnavailableError):  # it expires anyway, and the first error says more
+            await self._on_disk(how, session.session_id)
+
+    def _forget_step(self, task: asyncio.Task[Any]) -> None:
+        self._steps.discard(task)
+        if not task.cancelled():
+            task.exception()  # seen; the caller logs it, unless it is gone
+
+    def _grant(self, session: Session) -> pb.Session:
+        return SessionGrant(
+            session_id=session.session_id, nonce=session.nonce, release_digest=self._release_digest
+        ).to_proto()
+
+    def _transcript(self, operation: Operation, session: Session, digest: bytes) -> bytes:
         """The bytes that the device must have signed: the session is the server's, never taken from the message."""
         return Transcript(
             operation=operation,
-            session_id=session_id,
-            nonce=nonce,
-            purpose=wanted.purpose,
-            audience=wanted.audience,
-            key_id=wanted.key_id,
+            session_id=session.session_id,
+            nonce=session.nonce,
+            purpose=session.request.purpose,
+            audience=session.request.audience,
+            key_id=session.request.key_id,
             release_digest=self._release_digest,
             ciphertext_digest=digest,
         ).to_bytes()
 
-    def _open_attempt(self, session_id: bytes, key_id: bytes) -> None:
-        self._storage.open_attempt(session_id=session_id, key_id=key_id, now=int(self._clock()), limits=self._limits)
+    def _fresh(self, step: Step, request: SessionRequest, peer: bytes, *, enrolling: bool) -> Session:
+        expires_at = int(self._clock()) + self._session_limits.lifetime_seconds
+        return Session.fresh(step, request, peer=peer, expires_at=expires_at, enrolling=enrolling)
 
-    def _close_attempt(self, session_id: bytes, decision: Decision) -> None:
-        self._storage.close_attempt(session_id=session_id, decision=decision)
-
-    def _revoke(self, key_id: bytes) -> None:
-        self._storage.revoke(key_id, now=int(self._clock()))
+    # ------------------------------------------------------------------ on a storage thread, one transaction each
 
     async def _on_disk(self, step: Callable[..., _T], *arguments: object) -> _T:
         return await asyncio.get_running_loop().run_in_executor(self._disk, step, *arguments)
 
+    def _start(self, session: Session) -> None:
+        self._storage.start_session(session, now=int(self._clock()), limits=self._session_limits)
 
-class ErrorInterceptor(grpc.aio.ServerInterceptor):
-    """Turns the error family into statuses by the one table, and hides every other error's text."""
+    def _take(self, session_id: bytes, step: Step, digest: bytes) -> Session | Repeated | None:
+        return self._storage.take_session(session_id, step, request_digest=digest, now=int(self._clock()))
 
-    async def intercept_service(
-        self,
-        continuation: Callable[[grpc.HandlerCallDetails], Awaitable[grpc.RpcMethodHandler[Any, Any] | None]],
-        handler_call_details: grpc.HandlerCallDetails,
-    ) -> grpc.RpcMethodHandler[Any, Any] | None:
-        """Wraps the handler of one call."""
-        handler = await continuation(handler_call_details)
-        if handler is None or handler.unary_unary is None:
-            return handler  # unknown method: gRPC answers UNIMPLEMENTED
-        behaviour, method = handler.unary_unary, handler_call_details.method.rpartition("/")[2]
+    def _reference(self, session: Session) -> StoredTemplate | None:
+        if session.enrolling:
+            return self._storage.held_template(session.session_id)
+        return self._storage.template(session.request.key_id)
 
-        async def answer(request: object, context: Any) -> object:  # noqa: ANN401 - the stubs name the blocking one
-            begun = time.perf_counter()
-            try:
-                response = await behaviour(request, context)
-            except IntaglioError as error:
-                log.info("refused", rpc=method, error=type(error).__name__, reason=str(error))
-                failure = error
-            except Exception as error:  # noqa: BLE001 - gRPC would send the error's text to the client
-                # The place, not the text: nobody has promised that it holds no secret.
-                where = traceback.extract_tb(error.__traceback__)[-1]
-                log.error(  # noqa: TRY400 - the traceback ends with that text
-                    "failed", rpc=method, error=type(error).__name__, file=where.filename, line=where.lineno
-                )
-                failure = PeerError("the server failed; its log says more")
-            else:
-                log.info("answered", rpc=method, milliseconds=round((time.perf_counter() - begun) * 1e3, 1))
-                return response
-            return await context.abort(
-                status.fate_of(failure).status, str(failure), status.trailing_metadata_of(failure)
+    def _keep(
+        self, session: Session, step: Step, answer: Message, token: bytes, template: StoredTemplate | None
+    ) -> None:
+        with self._storage.transaction(durable=False):
+            self._storage.answer_session(
+                session.session_id,
+                step=step,
+                answer=answer.SerializeToString(),
+                expires_at=session.expires_at,
+                token_digest=hashlib.sha256(token).digest(),
             )
+            if template is not None:
+                self._storage.hold_template(session.session_id, template)
 
-        return grpc.unary_unary_rpc_method_handler(
-            answer,
-            request_deserializer=handler.request_deserializer,
-            response_serializer=handler.response_serializer,
+    def _open_second_leg(self, first: Session, second: Session, answer: Message) -> None:
+        with self._storage.transaction(durable=False):
+            self._storage.start_session(
+                second, now=int(self._clock()), limits=self._session_limits, template_of=first.session_id
+            )
+            self._end(first, answer)
+
+    def _open_attempt(self, session: Session) -> None:
+        self._storage.open_attempt(
+            session_id=session.session_id, key_id=session.request.key_id, now=int(self._clock()), limits=self._limits
         )
 
+    def _record(self, session: Session, decision: Decision, answer: Message) -> None:
+        """Decision and answer in one: a crash leaves a counted failure, or a decision that can be asked for again."""
+        with self._storage.transaction():
+            if not session.enrolling:
+                self._storage.close_attempt(session_id=session.session_id, decision=decision)
+            elif decision is Decision.MATCH:
+                template = self._storage.held_template(session.session_id)
+                if template is None:
+                    raise RefusedError(_NO_SESSION)
+                self._storage.enrol(template)
+            self._end(session, answer)
 
-async def start_server(
-    service: MatchingService, credentials: grpc.ServerCredentials, *, host: str = "127.0.0.1", port: int = 0
-) -> tuple[grpc.aio.Server, int]:
-    """Listens with mutual TLS.
+    def _end(self, session: Session, answer: Message) -> None:
+        self._storage.answer_session(
+            session.session_id,
+            step=Step.DONE,
+            answer=answer.SerializeToString(),
+            expires_at=int(self._clock()) + self._session_limits.answer_seconds,
+        )
 
-    Args:
-        service: what answers.
-        credentials: must require client certificates; see `server.certificates`.
-        host: interface.
-        port: 0 for any free one.
+    def _revoke(self, key_id: bytes, digest: bytes) -> None:
+        self._storage.revoke(key_id, now=int(self._clock()), request_digest=digest)
 
-    Returns:
-        The started server, and its port.
-
-    Raises:
-        UsageError: the port is taken.
-    """
-    server = grpc.aio.server(
-        interceptors=[ErrorInterceptor()],
-        options=[
-            ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
-            ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
-            ("grpc.so_reuseport", 0),  # a second server on the port is a mistake, not load balancing
-            ("grpc.max_connection_idle_ms", 300_000),
-        ],
-        maximum_concurrent_rpcs=128,
-    )
-    pb_grpc.add_VerificationServiceServicer_to_server(service, server)
-    try:
-        bound = server.add_secure_port(f"{host}:{port}", credentials)
-    except RuntimeError as error:
-        raise UsageError(f"cannot listen on {host}:{port}; is another server running there?") from error
-    await server.start()
-    return server, bound
+    def _open_sessions(self) -> int:
+        return self._storage.open_sessions(now=int(self._clock()))
 
 
 def _is_signed(device_public_key: bytes, signature: bytes, statement: bytes) -> bool:

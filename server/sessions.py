@@ -1,125 +1,126 @@
-"""Open sessions: what the server expects next from a device, in memory, for a minute.
+"""Sessions: what a matching server expects next from a device. Kept by the storage, so any front end serves any step.
 
-A session is a chain of states, each taken out before it is worked on, so nothing can be sent twice::
+Theory of operation
+-------------------
+A session moves through its steps, each taken once::
 
-    AwaitingTemplate -> AwaitingTemplateToken -> AwaitingProbe -> AwaitingToken      (enrolment)
-                                                 AwaitingProbe -> AwaitingToken      (verification)
+    TEMPLATE -> TEMPLATE_TOKEN -> DONE      an enrolment's first leg; it opens the session of the second
+    PROBE -> TOKEN -> DONE                  an enrolment's second leg, or a verification
 
-A server that stops forgets its sessions; the attempts they made stay counted, because the storage counts them.
+A step is *taken* in one transaction before it is worked on, and *answered* in another. The digest of the request that
+took it stays with the session. So the session and its step are the name of a request that may be repeated: the same
+bytes get the same answer, without a second comparison and without a second attempt; other bytes end the session. A
+front end that dies in between leaves a taken session that nobody can go on with, and the attempt stays counted.
+
+A session holds no secret that a thief of the database could use: of a token only its SHA-256 is stored, which the reply
+shows to the device anyway.
 """
 
 from __future__ import annotations
 
+import enum
+import hashlib
+import hmac
 import secrets
-import time
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 
-from federation.errors import RefusedError, UnavailableError
+from federation.errors import UsageError
 from federation.wire.convert import NONCE_BYTES, SESSION_ID_BYTES
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from google.protobuf.message import Message
 
     from federation.wire.convert import SessionRequest
-    from server.storage import StoredTemplate
 
 
-def _fresh_nonce() -> bytes:
-    return secrets.token_bytes(NONCE_BYTES)
+class Step(enum.Enum):
+    """What is to come next. The values are in the database."""
 
-
-@dataclass(frozen=True)
-class AwaitingTemplate:
-    """Enrolment, first leg: the template is to come."""
-
-    request: SessionRequest
-    nonce: bytes = field(default_factory=_fresh_nonce, repr=False)
+    TEMPLATE = "template"
+    TEMPLATE_TOKEN = "template-token"  # noqa: S105 - the name of a step
+    PROBE = "probe"
+    TOKEN = "token"  # noqa: S105 - the name of a step
+    DONE = "done"
 
 
 @dataclass(frozen=True)
-class AwaitingTemplateToken:
-    """Enrolment, first leg: the zero test's token is to come."""
+class Session:
+    """An open session.
 
-    request: SessionRequest
-    pending: StoredTemplate
-    token: bytes = field(repr=False)
-
-
-@dataclass(frozen=True)
-class AwaitingProbe:
-    """A probe is to come; `pending` is the template of an enrolment's second leg, not stored yet."""
-
-    request: SessionRequest
-    pending: StoredTemplate | None
-    nonce: bytes = field(default_factory=_fresh_nonce, repr=False)
-
-
-@dataclass(frozen=True)
-class AwaitingToken:
-    """The device is to say what it found."""
-
-    pending: StoredTemplate | None
-    token: bytes = field(repr=False)
-
-
-State = AwaitingTemplate | AwaitingTemplateToken | AwaitingProbe | AwaitingToken
-_S = TypeVar("_S", AwaitingTemplate, AwaitingTemplateToken, AwaitingProbe, AwaitingToken)
-
-
-class Sessions:
-    """Open sessions by id. Bounded in number and in time, so strangers cannot fill the memory.
-
-    Args:
-        capacity: most sessions at once; an enrolling one holds about 330 kB.
-        lifetime_seconds: from opening to the last message.
-        clock: monotonic seconds.
+    Attributes:
+        session_id: 16 random bytes.
+        step: what is to come next.
+        request: who, what for, and for whom.
+        peer: SHA-256 of the certificate that opened it, 32 bytes; for counting only.
+        nonce: 32 random bytes, signed by the device in the session's transcript.
+        expires_at: seconds since 1970. Going on does not lengthen it.
+        enrolling: whether it belongs to an enrolment; the template then waits with the session.
+        token_digest: SHA-256 of the token that a match reveals, 32 bytes, when `step` expects a token.
     """
 
-    def __init__(
-        self, *, capacity: int = 512, lifetime_seconds: float = 60.0, clock: Callable[[], float] = time.monotonic
-    ) -> None:
-        self._capacity = capacity
-        self._lifetime_seconds = lifetime_seconds
-        self._clock = clock
-        self._open: dict[bytes, tuple[float, State]] = {}
+    session_id: bytes
+    step: Step
+    request: SessionRequest
+    peer: bytes
+    nonce: bytes = field(repr=False)
+    expires_at: int
+    enrolling: bool
+    token_digest: bytes | None = field(default=None, repr=False)
 
-    def __len__(self) -> int:
-        return len(self._open)
+    @classmethod
+    def fresh(cls, step: Step, request: SessionRequest, *, peer: bytes, expires_at: int, enrolling: bool) -> Session:
+        """A session with a new id and a new nonce."""
+        return cls(
+            session_id=secrets.token_bytes(SESSION_ID_BYTES),
+            step=step,
+            request=request,
+            peer=peer,
+            nonce=secrets.token_bytes(NONCE_BYTES),
+            expires_at=expires_at,
+            enrolling=enrolling,
+        )
 
-    def start(self, state: State) -> bytes:
-        """Opens a session and returns its id, 16 random bytes.
+    def expects(self, token: bytes | None) -> bool:
+        """Whether `token` is the one that the session waits for. Takes the same time for every wrong one."""
+        if token is None or self.token_digest is None:
+            return False
+        return hmac.compare_digest(hashlib.sha256(token).digest(), self.token_digest)
 
-        Raises:
-            UnavailableError: too many are open.
-        """
-        self._forget_expired()
-        if len(self._open) >= self._capacity:
-            raise UnavailableError("too many sessions are open; try again in a minute", retry_after_seconds=60)
-        session_id = secrets.token_bytes(SESSION_ID_BYTES)
-        self._open[session_id] = (self._clock() + self._lifetime_seconds, state)
-        return session_id
 
-    def take(self, session_id: bytes, kind: type[_S]) -> tuple[_S, float]:
-        """Takes the session out; the caller puts it back with `advance`, or it is over.
+@dataclass(frozen=True)
+class Repeated:
+    """The answer to a step that was taken before, by the same bytes.
 
-        Returns:
-            The state, and the time at which the session expires.
+    Attributes:
+        answer: the stored answer, or None while the first request is still being worked on.
+    """
 
-        Raises:
-            RefusedError: unknown, expired, used, or in another state; the session is over in each case.
-        """
-        self._forget_expired()
-        deadline, state = self._open.pop(session_id, (0.0, None))
-        if not isinstance(state, kind):
-            raise RefusedError("no session waits for this message: it is unknown, used or expired; start again")
-        return state, deadline
+    answer: bytes | None = field(repr=False)
 
-    def advance(self, session_id: bytes, state: State, deadline: float) -> None:
-        """Puts a taken session back in its next state. Its time does not begin anew."""
-        self._open[session_id] = (deadline, state)
 
-    def _forget_expired(self) -> None:
-        now = self._clock()
-        for session_id in [key for key, (deadline, _) in self._open.items() if deadline <= now]:
-            del self._open[session_id]
+@dataclass(frozen=True)
+class SessionLimits:
+    """Bounds in number and in time, so strangers cannot fill the database.
+
+    Attributes:
+        capacity: most unfinished sessions at once, over all front ends; an enrolling one holds about 420 kB.
+        per_peer: most unfinished sessions of one client certificate.
+        lifetime_seconds: from opening to the last message.
+        answer_seconds: how long a finished session remembers its answer, for a device that lost it.
+    """
+
+    capacity: int = 1024
+    per_peer: int = 128
+    lifetime_seconds: int = 60
+    answer_seconds: int = 30
+
+    def __post_init__(self) -> None:
+        if not 0 < self.per_peer <= self.capacity or min(self.lifetime_seconds, self.answer_seconds) < 1:
+            raise UsageError("session limits need 0 < per peer <= capacity and times of at least a second")
+
+
+def request_digest(message: Message) -> bytes:
+    """What makes two requests the same one: SHA-256 of the message's name and bytes, 32 bytes."""
+    name = message.DESCRIPTOR.full_name.encode("ascii")
+    return hashlib.sha256(name + b"\0" + message.SerializeToString(deterministic=True)).digest()

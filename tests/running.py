@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import datetime as dt
 import threading
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
@@ -13,7 +13,8 @@ from client.verification import ClientTls, Device
 from client.wallet import Enrolment, EnrolmentState, Wallet
 from federation.release import Adapter, ModelRelease, PrivacyStatement
 from server.certificates import server_credentials, write_pki
-from server.matching import MatchingService, start_server
+from server.matching import MatchingService
+from server.serving import start_server
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -69,9 +70,10 @@ def a_pki(directory: Path) -> Path:
 class RunningServer:
     """Serves in a thread of its own until the block ends."""
 
-    def __init__(self, service: MatchingService, tls: Path) -> None:
+    def __init__(self, service: MatchingService, tls: Path, **options: Any) -> None:
         self._service = service
         self._tls = tls
+        self._options = options
         self._ready = threading.Event()
         self._thread = threading.Thread(target=lambda: asyncio.run(self._serve()))
         self.target = ""
@@ -87,11 +89,11 @@ class RunningServer:
 
     async def _serve(self) -> None:
         self._loop, self._stop = asyncio.get_running_loop(), asyncio.Event()
-        server, port = await start_server(self._service, server_credentials(self._tls))
-        self.target = f"localhost:{port}"
+        front_end = await start_server(self._service, server_credentials(self._tls), **self._options)
+        self.target = f"localhost:{front_end.port}"
         self._ready.set()
         await self._stop.wait()
-        await server.stop(None)
+        await front_end.drain(None)
         self._service.close()
 
     def device(self, wallet: Wallet, *, tls: Path | None = None, name: str = "client") -> Device:

@@ -30,7 +30,7 @@ from federation.recogniser import OnnxRecogniser
 from federation.release import Adapter
 from federation.wire.convert import ProbeSubmission, SessionGrant
 from server import cli as server_cli
-from server.storage import SqliteStorage
+from server.sqlstorage import open_storage
 
 PASSPHRASE = "correct horse battery"  # noqa: S105 - made up for the tests
 
@@ -180,7 +180,7 @@ def test_an_attempt_outlives_a_server_that_is_killed(operator, person, tmp_path)
         submission = ProbeSubmission(grant.session_id, probe, wallet.signing_key.sign(transcript))
         device._stub.SubmitProbe(submission.to_proto(), timeout=30)
         operator.stop(signal.SIGKILL)
-    with SqliteStorage(operator.database) as storage:
+    with open_storage(operator.database) as storage:
         assert storage.history(wallet.key_id).failures == 1
     operator.start()
     assert person("verify", "1-2", *verification(operator)).exit_code == 0

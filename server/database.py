@@ -1,0 +1,195 @@
+"""How to connect to a matching server's database, and how to bring its schema up to date.
+
+SQLite is the embedded default, one file on one machine; PostgreSQL serves several front ends. A server runs on the
+newest schema only, and says so when it finds another.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import sqlalchemy as sa
+from alembic import command
+from alembic.config import Config
+from alembic.script import ScriptDirectory
+from sqlalchemy.engine import URL, Connection, Engine, make_url
+
+from federation.errors import UsageError
+
+_APPLICATION_ID = 0x696E7467  # "intg", in the header of our SQLite files
+_WAIT_SECONDS = 5
+POSTGRES_CONNECTIONS = 4
+
+
+def database_url(database: str | Path) -> URL:
+    """The address of a database.
+
+    Args:
+        database: path of an SQLite file, or a URL: `sqlite:///FILE`, `postgresql://USER@HOST/NAME`.
+
+    Raises:
+        UsageError: another kind of database, or not a URL at all.
+    """
+    text = str(database)
+    if "://" not in text:
+        return URL.create("sqlite", database=text)
+    try:
+        url = make_url(text)
+    except (sa.exc.ArgumentError, ValueError) as error:  # ValueError: a port that is no number
+        raise UsageError("the database's URL does not parse; write postgresql://USER@HOST/NAME") from error
+    match url.get_backend_name():
+        case "sqlite" if url.database:
+            return url.set(drivername="sqlite")
+        case "postgresql":
+            return url.set(drivername="postgresql+psycopg")
+        case _:
+            raise UsageError("the database must be an SQLite file or a postgresql:// URL")
+
+
+def name_of(url: URL) -> str:
+    """The address as messages show it, without a password."""
+    return str(url.database) if url.get_backend_name() == "sqlite" else url.render_as_string(hide_password=True)
+
+
+def connect(url: URL) -> Engine:
+    """An engine whose every transaction follows our rules.
+
+    SQLite: mode 0600, write-ahead log, foreign keys, deleted bytes overwritten. A transaction takes the write lock when
+    it begins, unless its execution options say `reading`; it is on disk when it ends, unless they say `relaxed`.
+    PostgreSQL: a commit is on disk when it returns; nothing waits longer than a few seconds.
+
+    Raises:
+        UsageError: the file cannot be opened, or the driver is not installed.
+    """
+    # SQLAlchemy's errors would quote ciphertexts.
+    common: dict[str, Any] = {"hide_parameters": True}
+    if url.get_backend_name() == "sqlite":
+        try:
+            # SQLite would make the file with the umask's mode; its journal files copy the mode of the database.
+            os.close(os.open(str(url.database), os.O_RDWR | os.O_CREAT, 0o600))
+        except OSError as error:
+            raise UsageError(f"cannot open the database {name_of(url)}: {error.strerror}") from error
+        engine = sa.create_engine(url, connect_args={"timeout": _WAIT_SECONDS, "check_same_thread": False}, **common)
+        sa.event.listen(engine, "connect", _prepare_sqlite)
+        sa.event.listen(engine, "begin", _begin_sqlite)
+        return engine
+    milliseconds = _WAIT_SECONDS * 1000
+    settings = f"-c synchronous_commit=on -c statement_timeout={milliseconds} -c lock_timeout={milliseconds}"
+    try:
+        return sa.create_engine(
+            url,
+            connect_args={"connect_timeout": _WAIT_SECONDS, "options": settings},
+            isolation_level="READ COMMITTED",
+            pool_size=POSTGRES_CONNECTIONS,
+            max_overflow=1,
+            pool_timeout=_WAIT_SECONDS,
+            **common,
+        )
+    except ImportError as error:
+        raise UsageError("PostgreSQL needs its driver; install intaglio[postgres]") from error
+
+
+def _prepare_sqlite(connection: Any, _record: object) -> None:  # noqa: ANN401 - whatever the driver has
+    connection.isolation_level = None  # the driver starts no transactions of its own
+    for pragma in ("journal_mode = WAL", "foreign_keys = ON", "secure_delete = ON"):
+        connection.execute(f"PRAGMA {pragma}")
+
+
+def _begin_sqlite(connection: Connection) -> None:
+    options = connection.get_execution_options()
+    # The log is synced from its beginning, so a relaxed commit is on disk no later than the next full one.
+    connection.exec_driver_sql(f"PRAGMA synchronous = {'NORMAL' if options.get('relaxed') else 'FULL'}")
+    connection.exec_driver_sql("BEGIN" if options.get("reading") else "BEGIN IMMEDIATE")
+
+
+def upgrade(url: URL, revision: str = "head") -> str:
+    """Brings a database to the newest schema, or makes it in an empty one. One transaction: a crash changes nothing.
+
+    Returns:
+        The revision that it has now.
+
+    Raises:
+        UsageError: not our database, newer than this version, or out of reach.
+    """
+    engine = connect(url)
+    try:
+        with engine.begin() as connection:
+            _refuse_strangers(connection, url)
+            config = _alembic()
+            config.attributes["connection"] = connection
+            command.upgrade(config, revision)
+            if connection.dialect.name == "sqlite":
+                connection.exec_driver_sql(f"PRAGMA application_id = {_APPLICATION_ID}")
+            return str(_revision(connection))
+    except sa.exc.DBAPIError as error:
+        raise _unusable(url, error) from error
+    finally:
+        engine.dispose()
+
+
+def require_current(engine: Engine) -> None:
+    """Returns when a server of this version can run on the database.
+
+    Raises:
+        UsageError: not our database, or older or newer than this version.
+    """
+    try:
+        with engine.connect().execution_options(reading=True) as connection:
+            _refuse_strangers(connection, engine.url)
+            found, newest = _revision(connection), _steps().get_current_head()
+    except sa.exc.DBAPIError as error:
+        raise _unusable(engine.url, error) from error
+    if found != newest:
+        raise UsageError(
+            f"{name_of(engine.url)} has schema {found or 'none'}, this version needs {newest};"
+            " run `intaglio-server database upgrade` on it"
+        )
+
+
+def is_empty(engine: Engine) -> bool:
+    """Whether there is no table at all.
+
+    Raises:
+        UsageError: out of reach, or not a database.
+    """
+    try:
+        with engine.connect().execution_options(reading=True) as connection:
+            return not sa.inspect(connection).get_table_names()
+    except sa.exc.DBAPIError as error:
+        raise _unusable(engine.url, error) from error
+
+
+def _refuse_strangers(connection: Connection, url: URL) -> None:
+    found = _revision(connection)
+    tables = sa.inspect(connection).get_table_names()
+    marked = (
+        connection.exec_driver_sql("PRAGMA application_id").scalar() if connection.dialect.name == "sqlite" else None
+    )
+    if (tables and not found) or (marked is not None and marked != (_APPLICATION_ID if found else 0)):
+        raise UsageError(f"{name_of(url)} holds somebody else's tables; name another database")
+    if found and found not in {step.revision for step in _steps().walk_revisions()}:
+        raise UsageError(f"{name_of(url)} has schema {found}, which a newer version made; run that version")
+
+
+def _revision(connection: Connection) -> str | None:
+    if not sa.inspect(connection).has_table("alembic_version"):
+        return None
+    revision: str | None = connection.execute(sa.text("SELECT version_num FROM alembic_version")).scalar()
+    return revision
+
+
+def _alembic() -> Config:
+    config = Config()
+    config.set_main_option("script_location", str(Path(__file__).parent / "migrations").replace("%", "%%"))
+    return config
+
+
+def _steps() -> ScriptDirectory:
+    return ScriptDirectory.from_config(_alembic())
+
+
+def _unusable(url: URL, error: sa.exc.DBAPIError) -> UsageError:
+    reason = str(error.orig).strip().partition("\n")[0]
+    return UsageError(f"{name_of(url)} is not a usable database: {reason}")

@@ -1,0 +1,78 @@
+"""Who is calling, by certificate, and how often it may."""
+
+from __future__ import annotations
+
+import hashlib
+import ssl
+import time
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import grpc
+
+from federation.errors import ProofError, UnavailableError, UsageError
+
+_Context = grpc.aio.ServicerContext[Any, Any]
+_REMEMBERED_PEERS = 10_000
+
+
+def peer_of(context: _Context) -> bytes:
+    """SHA-256 of the caller's certificate, 32 bytes.
+
+    Raises:
+        ProofError: the connection shows no certificate; the server was set up without mutual TLS.
+    """
+    shown = context.auth_context().get("x509_pem_cert") or ()
+    for certificate in shown:
+        return hashlib.sha256(ssl.PEM_cert_to_DER_cert(bytes(certificate).decode("ascii"))).digest()
+    raise ProofError("show a client certificate")
+
+
+@dataclass(frozen=True)
+class PeerRate:
+    """How often one certificate may call one server process.
+
+    Attributes:
+        calls_per_second: in the long run; a verification takes three.
+        burst: calls at once after a rest.
+    """
+
+    calls_per_second: float = 200.0
+    burst: int = 400
+
+    def __post_init__(self) -> None:
+        if not self.calls_per_second > 0 or self.burst < 1:
+            raise UsageError("a rate needs more than 0 calls per second and a burst of at least 1")
+
+
+class PeerRates:
+    """A token bucket for each peer. Remembers the ten thousand that called last.
+
+    Args:
+        rate: for each peer.
+        clock: monotonic seconds.
+    """
+
+    def __init__(self, rate: PeerRate, *, clock: Callable[[], float] = time.monotonic) -> None:
+        self._rate = rate
+        self._clock = clock
+        self._buckets: OrderedDict[bytes, tuple[float, float]] = OrderedDict()
+
+    def require_room(self, peer: bytes) -> None:
+        """Counts a call.
+
+        Raises:
+            UnavailableError: too many; says when there is room again.
+        """
+        now = self._clock()
+        left, at = self._buckets.pop(peer, (float(self._rate.burst), now))
+        left = min(self._rate.burst, left + (now - at) * self._rate.calls_per_second)
+        admitted = left >= 1
+        self._buckets[peer] = (left - 1 if admitted else left, now)
+        if len(self._buckets) > _REMEMBERED_PEERS:
+            self._buckets.popitem(last=False)
+        if not admitted:
+            wait = (1 - left) / self._rate.calls_per_second
+            raise UnavailableError("this certificate calls too often; slow down", retry_after_seconds=wait)

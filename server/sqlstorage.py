@@ -1,0 +1,331 @@
+"""`Storage` in SQLite or PostgreSQL: the same statements for both.
+
+Theory of operation
+-------------------
+Two front ends must never spend one attempt or one nonce twice. In SQLite a writing transaction holds the only write
+lock from its beginning. In PostgreSQL every method that decides about a key id first takes an advisory lock on it,
+opening a session takes one on all sessions, and a session's row is locked while its step is decided. Whoever takes
+several locks takes them in this order: all sessions, a session's row, a key id.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import threading
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, Self
+
+import sqlalchemy as sa
+
+from federation.errors import RefusedError, UnavailableError
+from federation.onebit import Decision
+from federation.wire.convert import SessionRequest
+from server.database import POSTGRES_CONNECTIONS, connect, database_url, is_empty, require_current, upgrade
+from server.limits import AttemptHistory, AttemptLimits
+from server.schema import attempts, ciphertexts, held_templates, sessions, templates, tombstones
+from server.sessions import Repeated, Session, SessionLimits, Step
+from server.storage import StoredTemplate
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from sqlalchemy.engine import Connection, Engine
+
+_TOMBSTONE_TAG = b"intaglio-tombstone/1\0"
+_ALL_SESSIONS = b"sessions"
+_OVER = "the session has ended; start again"
+_TEMPLATE_COLUMNS = tuple(column.name for column in templates.c)
+
+
+def open_storage(database: str | Path) -> SqlStorage:
+    """Opens the storage of a matching server.
+
+    Args:
+        database: path of an SQLite file, made when missing; or the URL of a PostgreSQL database that
+            `intaglio-server database upgrade` has prepared.
+
+    Raises:
+        UsageError: out of reach, not our database, or of another schema.
+    """
+    url = database_url(database)
+    engine = connect(url)
+    try:
+        if engine.dialect.name == "sqlite" and is_empty(engine):
+            upgrade(url)
+        require_current(engine)
+    except BaseException:
+        engine.dispose()
+        raise
+    return SqlStorage(engine)
+
+
+class SqlStorage:
+    """See `Storage`. Made by `open_storage`; use it as a context manager.
+
+    Args:
+        engine: connected to a database of the newest schema.
+    """
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self._is_sqlite = engine.dialect.name == "sqlite"
+        self._local = threading.local()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Closes every connection; SQLite folds its write-ahead log into the file."""
+        self._engine.dispose()
+
+    @property
+    def parallel(self) -> int:
+        """See `Storage`. SQLite has one writer, who would only wait for himself."""
+        return 1 if self._is_sqlite else POSTGRES_CONNECTIONS
+
+    @contextmanager
+    def transaction(self, *, durable: bool = True) -> Iterator[None]:
+        """See `Storage`."""
+        with self._begin(relaxed=not durable):
+            yield
+
+    def ping(self) -> None:
+        """See `Storage`."""
+        with self._begin(reading=True) as run:
+            run.execute(sa.select(1))
+
+    # ------------------------------------------------------------------ templates
+
+    def template(self, key_id: bytes) -> StoredTemplate | None:
+        """See `Storage`."""
+        query = sa.select(templates, ciphertexts.c.public_key, ciphertexts.c.template).join(ciphertexts)
+        with self._begin(reading=True) as run:
+            row = run.execute(query.where(templates.c.key_id == key_id)).one_or_none()
+        return StoredTemplate(**row._mapping) if row else None  # noqa: SLF001 - SQLAlchemy's public name for it
+
+    def require_new(self, key_id: bytes) -> None:
+        """See `Storage`."""
+        enrolled = sa.exists().where(templates.c.key_id == key_id)
+        revoked = sa.exists().where(tombstones.c.key_id_hash == _tombstone(key_id))
+        with self._begin(reading=True) as run:
+            if run.execute(sa.select(sa.or_(enrolled, revoked))).scalar_one():
+                raise RefusedError("this key is enrolled already, or was revoked; create a new wallet to enrol again")
+
+    def enrol(self, template: StoredTemplate) -> None:
+        """See `Storage`. A crash leaves no template or the whole of it."""
+        with self._begin() as run:
+            self._lock(run, template.key_id)
+            self.require_new(template.key_id)
+            row = {name: getattr(template, name) for name in _TEMPLATE_COLUMNS}
+            run.execute(templates.insert().values(row))
+            run.execute(
+                ciphertexts.insert().values(
+                    key_id=template.key_id, public_key=template.public_key, template=template.template
+                )
+            )
+
+    def revoke(self, key_id: bytes, *, now: int, request_digest: bytes) -> None:
+        """See `Storage`. A crash leaves the template with no tombstone, or the tombstone with no template."""
+        name = _tombstone(key_id)
+        with self._begin() as run:
+            run.execute(sessions.delete().where(sessions.c.key_id == key_id))
+            self._lock(run, key_id)
+            run.execute(templates.delete().where(templates.c.key_id == key_id))  # ciphertexts and attempts go with it
+            if not run.execute(sa.select(sa.exists().where(tombstones.c.key_id_hash == name))).scalar_one():
+                run.execute(tombstones.insert().values(key_id_hash=name, revoked_at=now, request_digest=request_digest))
+        if self._is_sqlite:
+            # The write-ahead log still holds old pages. A crash before this line leaves them until the next checkpoint.
+            with self._engine.connect() as connection:
+                driver: Any = connection.connection.driver_connection
+                driver.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+
+    def is_revoked_by(self, key_id: bytes, request_digest: bytes) -> bool:
+        """See `Storage`."""
+        same = (tombstones.c.key_id_hash == _tombstone(key_id)) & (tombstones.c.request_digest == request_digest)
+        with self._begin(reading=True) as run:
+            return bool(run.execute(sa.select(sa.exists().where(same))).scalar_one())
+
+    # ------------------------------------------------------------------ attempts
+
+    def open_attempt(self, *, session_id: bytes, key_id: bytes, now: int, limits: AttemptLimits) -> None:
+        """See `Storage`. A crash after it leaves a counted failure: the answer may have left, so it must count."""
+        with self._begin() as run:
+            self._lock(run, key_id)
+            limits.require_room(self.history(key_id), now=now)
+            try:
+                run.execute(attempts.insert().values(session_id=session_id, key_id=key_id, opened_at=now))
+            except sa.exc.IntegrityError as error:
+                raise RefusedError("not enrolled any more, or the session was used before") from error
+
+    def close_attempt(self, *, session_id: bytes, decision: Decision) -> None:
+        """See `Storage`. A crash before it leaves the attempt counted as a failure."""
+        word = "match" if decision is Decision.MATCH else "non-match"
+        is_open = (attempts.c.session_id == session_id) & attempts.c.decision.is_(None)
+        with self._begin() as run:
+            if run.execute(attempts.update().where(is_open).values(decision=word)).rowcount != 1:
+                raise RefusedError("the attempt is not open; the template was revoked meanwhile, perhaps")
+
+    def history(self, key_id: bytes) -> AttemptHistory:
+        """See `Storage`."""
+        mine = attempts.c.key_id == key_id
+        last_match = (
+            sa.select(sa.func.coalesce(sa.func.max(attempts.c.number), 0))
+            .where(mine, attempts.c.decision == "match")
+            .scalar_subquery()
+        )
+        query = sa.select(
+            sa.func.count(),
+            sa.func.count().filter(attempts.c.decision.is_distinct_from("match")),
+            sa.func.count().filter(attempts.c.number > last_match),
+            sa.func.max(attempts.c.opened_at),
+        ).where(mine)
+        with self._begin(reading=True) as run:
+            total, failures, in_a_row, last = run.execute(query).one()
+        return AttemptHistory(attempts=total, failures=failures, failures_in_a_row=in_a_row, last_at=last)
+
+    # ------------------------------------------------------------------ sessions
+
+    def start_session(
+        self, session: Session, *, now: int, limits: SessionLimits, template_of: bytes | None = None
+    ) -> None:
+        """See `Storage`. A crash leaves the session or none."""
+        is_mine = sessions.c.peer == session.peer
+        counts = sa.select(sa.func.count(), sa.func.count().filter(is_mine)).where(sessions.c.step != Step.DONE.value)
+        with self._begin(relaxed=True) as run:
+            self._lock(run, _ALL_SESSIONS)
+            run.execute(sessions.delete().where(sessions.c.expires_at <= now))
+            total, mine = run.execute(counts).one()
+            if total >= limits.capacity or mine >= limits.per_peer:
+                whose = "are open" if total >= limits.capacity else "of this client are open"
+                raise UnavailableError(
+                    f"too many sessions {whose}; try again in a minute", retry_after_seconds=limits.lifetime_seconds
+                )
+            run.execute(
+                sessions.insert().values(
+                    session_id=session.session_id,
+                    step=session.step.value,
+                    key_id=session.request.key_id,
+                    purpose=session.request.purpose,
+                    audience=session.request.audience,
+                    peer=session.peer,
+                    nonce=session.nonce,
+                    expires_at=session.expires_at,
+                    enrolling=int(session.enrolling),
+                    taken=0,
+                )
+            )
+            if template_of is not None:
+                of_it = held_templates.c.session_id == template_of
+                run.execute(held_templates.update().where(of_it).values(session_id=session.session_id))
+
+    def take_session(
+        self, session_id: bytes, step: Step, *, request_digest: bytes, now: int
+    ) -> Session | Repeated | None:
+        """See `Storage`. A crash after it leaves a session that only waits for its end."""
+        this = sessions.c.session_id == session_id
+        with self._begin(relaxed=True) as run:
+            row = run.execute(sa.select(sessions).where(this).with_for_update()).one_or_none()
+            if row is None or row.expires_at <= now:
+                return None
+            if row.request_digest == request_digest:
+                return Repeated(row.answer)
+            if row.taken or row.step != step.value:
+                run.execute(sessions.delete().where(this))
+                return None
+            run.execute(sessions.update().where(this).values(taken=1, request_digest=request_digest, answer=None))
+        return Session(
+            session_id=session_id,
+            step=step,
+            request=SessionRequest(key_id=row.key_id, purpose=row.purpose, audience=row.audience),
+            peer=row.peer,
+            nonce=row.nonce,
+            expires_at=row.expires_at,
+            enrolling=bool(row.enrolling),
+            token_digest=row.token_digest,
+        )
+
+    def answer_session(
+        self, session_id: bytes, *, step: Step, answer: bytes, expires_at: int, token_digest: bytes | None = None
+    ) -> None:
+        """See `Storage`. A crash before it leaves a session that only waits for its end."""
+        is_taken = (sessions.c.session_id == session_id) & (sessions.c.taken == 1)
+        values = {
+            "step": step.value,
+            "taken": 0,
+            "answer": answer,
+            "expires_at": expires_at,
+            "token_digest": token_digest,
+        }
+        with self._begin(relaxed=True) as run:
+            if run.execute(sessions.update().where(is_taken).values(values)).rowcount != 1:
+                raise RefusedError(_OVER)
+            if step is Step.DONE:
+                run.execute(held_templates.delete().where(held_templates.c.session_id == session_id))
+
+    def release_session(self, session_id: bytes) -> None:
+        """See `Storage`."""
+        this = sessions.c.session_id == session_id
+        with self._begin(relaxed=True) as run:
+            run.execute(sessions.update().where(this).values(taken=0, request_digest=None))
+
+    def end_session(self, session_id: bytes) -> None:
+        """See `Storage`."""
+        with self._begin(relaxed=True) as run:
+            run.execute(sessions.delete().where(sessions.c.session_id == session_id))
+
+    def open_sessions(self, *, now: int) -> int:
+        """See `Storage`."""
+        query = sa.select(sa.func.count()).where(sessions.c.step != Step.DONE.value, sessions.c.expires_at > now)
+        with self._begin(reading=True) as run:
+            return int(run.execute(query).scalar_one())
+
+    def hold_template(self, session_id: bytes, template: StoredTemplate) -> None:
+        """See `Storage`."""
+        row = {name: getattr(template, name) for name in (*_TEMPLATE_COLUMNS, "public_key", "template")}
+        with self._begin(relaxed=True) as run:
+            try:
+                run.execute(held_templates.insert().values(session_id=session_id, **row))
+            except sa.exc.IntegrityError as error:
+                raise RefusedError(_OVER) from error
+
+    def held_template(self, session_id: bytes) -> StoredTemplate | None:
+        """See `Storage`."""
+        columns = [column for column in held_templates.c if column.name != "session_id"]
+        with self._begin(reading=True) as run:
+            row = run.execute(sa.select(*columns).where(held_templates.c.session_id == session_id)).one_or_none()
+        return StoredTemplate(**row._mapping) if row else None  # noqa: SLF001 - SQLAlchemy's public name for it
+
+    # ------------------------------------------------------------------ transactions
+
+    @contextmanager
+    def _begin(self, *, reading: bool = False, relaxed: bool = False) -> Iterator[Connection]:
+        """The transaction of this thread, or a new one."""
+        running: Connection | None = getattr(self._local, "connection", None)
+        if running is not None:
+            yield running
+            return
+        try:
+            with self._engine.connect().execution_options(reading=reading, relaxed=relaxed) as connection:
+                self._local.connection = connection
+                try:
+                    with connection.begin():
+                        yield connection
+                finally:
+                    self._local.connection = None
+        except (sa.exc.OperationalError, sa.exc.InterfaceError, sa.exc.TimeoutError) as error:
+            raise UnavailableError("the database is busy or out of reach; try again") from error
+
+    def _lock(self, run: Connection, name: bytes) -> None:
+        """Until the transaction ends, nobody else passes here with this name. SQLite's write lock does it already."""
+        if not self._is_sqlite:
+            number = int.from_bytes(hashlib.sha256(name).digest()[:8], "big", signed=True)
+            run.execute(sa.select(sa.func.pg_advisory_xact_lock(number)))
+
+
+def _tombstone(key_id: bytes) -> bytes:
+    """Hashed once more, so a tombstone cannot be matched with a key id in somebody's log without trying it."""
+    return hashlib.sha256(_TOMBSTONE_TAG + key_id).digest()

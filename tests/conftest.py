@@ -1,0 +1,47 @@
+"""Databases for the tests: an SQLite file, or a database in a PostgreSQL server that the tests start."""
+
+from __future__ import annotations
+
+import psycopg
+import pytest
+from postgres import a_cluster, a_database
+
+from server.database import database_url, upgrade
+from server.schema import metadata
+
+
+@pytest.fixture(scope="session")
+def postgres_cluster():
+    """URL of a running server."""
+    with a_cluster() as url:
+        yield url
+
+
+@pytest.fixture
+def empty_postgres(postgres_cluster):
+    """URL of a database without tables."""
+    with a_database(postgres_cluster) as url:
+        yield url
+
+
+@pytest.fixture(scope="session")
+def _shared_postgres(postgres_cluster):
+    with a_database(postgres_cluster) as url:
+        upgrade(database_url(url))
+        yield url
+
+
+@pytest.fixture
+def prepared_postgres(_shared_postgres):
+    """URL of a database with all tables and nothing in them."""
+    with psycopg.connect(_shared_postgres) as connection:
+        connection.execute("TRUNCATE " + ", ".join(metadata.tables))
+    return _shared_postgres
+
+
+@pytest.fixture(params=["sqlite", "postgres"])
+def database(request, tmp_path):
+    """What `open_storage` takes, with nothing in it."""
+    if request.param == "sqlite":
+        return str(tmp_path / "matching.db")
+    return request.getfixturevalue("prepared_postgres")
