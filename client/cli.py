@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import sys
 import traceback
 from pathlib import Path
@@ -14,8 +13,20 @@ import typer
 from rich.console import Console
 from typer.core import TyperGroup
 
+from client.consent_cli import assertion_app, receipts_app
+from client.terminal import (
+    DEFAULT_WALLET,
+    PASSPHRASE_VARIABLE,
+    JsonOption,
+    PassphraseFileOption,
+    WalletOption,
+    ask_passphrase,
+    open_wallet,
+    read_file,
+    show,
+)
 from client.verification import ClientTls, Device, VerificationOutcome
-from client.wallet import Enrolment, EnrolmentState, Wallet, create_wallet, read_wallet, require_wallet, write_wallet
+from client.wallet import Enrolment, EnrolmentState, Wallet, create_wallet, write_wallet
 from federation.embeddings import PROBE, REFERENCE
 from federation.errors import IntaglioError, MalformedMessageError, UsageError
 from federation.onebit import Decision
@@ -26,7 +37,6 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-PASSPHRASE_VARIABLE = "INTAGLIO_PASSPHRASE"  # noqa: S105 - the name of a variable, no passphrase
 _NON_MATCH_EXIT = 1
 _BUG_EXIT, _INTERRUPTED_EXIT = 70, 130  # Python and click would say 1, and 1 says non-match
 
@@ -61,16 +71,9 @@ app = typer.Typer(
 )
 wallet_app = typer.Typer(no_args_is_help=True, help="The encrypted file with this device's keys.")
 app.add_typer(wallet_app, name="wallet")
+app.add_typer(receipts_app, name="receipts")
+app.add_typer(assertion_app, name="assertion")
 
-WalletOption = Annotated[
-    Path, typer.Option("--wallet", envvar="INTAGLIO_WALLET", help="Wallet file.", show_default=True)
-]
-PassphraseFileOption = Annotated[
-    Path | None,
-    typer.Option(
-        help=f"File whose first line is the passphrase. Without it: the variable {PASSPHRASE_VARIABLE}, or a prompt."
-    ),
-]
 ReleaseOption = Annotated[Path, typer.Option("--release", help="Model release, the same that the server runs.")]
 ServerOption = Annotated[str, typer.Option("--server", help="Matching server, host:port.")]
 TlsOption = Annotated[Path, typer.Option("--tls", help="Directory with ca.pem and this device's certificate pair.")]
@@ -82,27 +85,25 @@ ModelOption = Annotated[
         help="Recogniser that made the release: an .onnx file. [default: the network that `make install` fetched]",
     ),
 ]
-JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
-_DEFAULT_WALLET = Path("intaglio.wallet")
 _DEFAULT_SERVER = "localhost:7443"
 
 
 @wallet_app.command("create")
 def wallet_create(
-    wallet: WalletOption = _DEFAULT_WALLET, passphrase_file: PassphraseFileOption = None, *, as_json: JsonOption = False
+    wallet: WalletOption = DEFAULT_WALLET, passphrase_file: PassphraseFileOption = None, *, as_json: JsonOption = False
 ) -> None:
     """Make a wallet with fresh keys. It is never overwritten; without its passphrase it cannot be opened again."""
-    created = create_wallet(wallet, _passphrase(passphrase_file, confirm=True))
-    _show(_wallet_facts(created, wallet), as_json=as_json)
+    created = create_wallet(wallet, ask_passphrase(passphrase_file, confirm=True))
+    show(_wallet_facts(created, wallet), as_json=as_json)
 
 
 @wallet_app.command("show")
 def wallet_show(
-    wallet: WalletOption = _DEFAULT_WALLET, passphrase_file: PassphraseFileOption = None, *, as_json: JsonOption = False
+    wallet: WalletOption = DEFAULT_WALLET, passphrase_file: PassphraseFileOption = None, *, as_json: JsonOption = False
 ) -> None:
     """Show what the wallet remembers. Secrets are not shown."""
-    _show(_wallet_facts(_open(wallet, passphrase_file)[0], wallet), as_json=as_json)
+    show(_wallet_facts(open_wallet(wallet, passphrase_file)[0], wallet), as_json=as_json)
 
 
 @app.command()
@@ -116,7 +117,7 @@ def enrol(
     model: ModelOption = None,
     server: ServerOption = _DEFAULT_SERVER,
     certificate: CertificateOption = "client",
-    wallet: WalletOption = _DEFAULT_WALLET,
+    wallet: WalletOption = DEFAULT_WALLET,
     passphrase_file: PassphraseFileOption = None,
     *,
     as_json: JsonOption = False,
@@ -125,7 +126,7 @@ def enrol(
 
     The template serves this purpose and this audience, and no other.
     """
-    opened, passphrase = _open(wallet, passphrase_file)
+    opened, passphrase = open_wallet(wallet, passphrase_file)
     if opened.enrolment:
         opened.require_enrolment()  # a revoked wallet ends here, before any image is read
         if opened.enrolment.state is EnrolmentState.ENROLLED:
@@ -158,13 +159,13 @@ def verify(
     model: ModelOption = None,
     server: ServerOption = _DEFAULT_SERVER,
     certificate: CertificateOption = "client",
-    wallet: WalletOption = _DEFAULT_WALLET,
+    wallet: WalletOption = DEFAULT_WALLET,
     passphrase_file: PassphraseFileOption = None,
     *,
     as_json: JsonOption = False,
 ) -> None:
     """Verify a face against this device's own template. Exit code 0 says match, 1 says non-match."""
-    opened, passphrase = _open(wallet, passphrase_file)
+    opened, passphrase = open_wallet(wallet, passphrase_file)
     enrolment = opened.require_enrolment()
     model_release = _read_release(release)
     if bytes.fromhex(model_release.digest) != enrolment.release_digest:
@@ -182,19 +183,19 @@ def revoke(
     tls: TlsOption,
     server: ServerOption = _DEFAULT_SERVER,
     certificate: CertificateOption = "client",
-    wallet: WalletOption = _DEFAULT_WALLET,
+    wallet: WalletOption = DEFAULT_WALLET,
     passphrase_file: PassphraseFileOption = None,
     *,
     as_json: JsonOption = False,
 ) -> None:
     """Have the server delete the template and its attempts, for good. To enrol again, create a new wallet."""
-    opened, passphrase = _open(wallet, passphrase_file)
+    opened, passphrase = open_wallet(wallet, passphrase_file)
     with Device(opened, target=server, tls=ClientTls.read(tls, certificate)) as device:
         device.revoke()
     # A crash before this line leaves a wallet that thinks it is enrolled; the server refuses it, which is the truth.
     revoked = opened.with_state(EnrolmentState.REVOKED)
     write_wallet(wallet, revoked, passphrase)
-    _show(_wallet_facts(revoked, wallet), as_json=as_json)
+    show(_wallet_facts(revoked, wallet), as_json=as_json)
 
 
 def _embed(
@@ -212,46 +213,16 @@ def _embed(
         )
     aligner = FaceAligner()
     return [
-        release.adapt(recogniser.embed(aligner.chip(_read(image))[None]), profile)[0]
+        release.adapt(recogniser.embed(aligner.chip(read_file(image))[None]), profile)[0]
         for image, profile in zip(images, profiles, strict=True)
     ]
 
 
 def _read_release(path: Path) -> ModelRelease:
     try:
-        return ModelRelease.from_bytes(_read(path))
+        return ModelRelease.from_bytes(read_file(path))
     except MalformedMessageError as error:
         raise UsageError(f"{path}: {error}") from error  # the file that was named is wrong, no peer is to blame
-
-
-def _read(path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise UsageError(f"cannot read {path}: {error.strerror}") from error
-
-
-def _open(wallet: Path, passphrase_file: Path | None) -> tuple[Wallet, str]:
-    """The wallet, and the passphrase to write it with."""
-    require_wallet(wallet)  # before anybody types a passphrase for nothing
-    passphrase = _passphrase(passphrase_file)
-    return read_wallet(wallet, passphrase), passphrase
-
-
-def _passphrase(file: Path | None, *, confirm: bool = False) -> str:
-    if file is not None:
-        try:
-            return _read(file).decode().partition("\n")[0].rstrip("\r")
-        except UnicodeDecodeError:
-            raise UsageError(f"{file} is not text in UTF-8") from None  # the cause quotes the bytes
-    # Not typer's own envvar support: its usage errors would quote the value.
-    if from_variable := os.environ.get(PASSPHRASE_VARIABLE):
-        return from_variable
-    if not sys.stdin.isatty():
-        raise UsageError(
-            f"there is no terminal to ask for the passphrase; use --passphrase-file or {PASSPHRASE_VARIABLE}"
-        )
-    return str(typer.prompt("Passphrase", hide_input=True, confirmation_prompt=confirm, err=True))
 
 
 def _wallet_facts(wallet: Wallet, path: Path) -> dict[str, str]:
@@ -264,15 +235,6 @@ def _wallet_facts(wallet: Wallet, path: Path) -> dict[str, str]:
         "audience": wallet.enrolment.audience,
         "release": wallet.enrolment.release_digest.hex(),
     }
-
-
-def _show(facts: dict[str, str], *, as_json: bool) -> None:
-    if as_json:
-        typer.echo(json.dumps(facts))
-        return
-    console = Console(highlight=False, soft_wrap=True)
-    for name, value in facts.items():
-        console.print(f"{name.replace('_', ' '):>9}  {value}", markup=False)
 
 
 def _report(outcome: VerificationOutcome, *, match: str, non_match: str, fmr: float, as_json: bool) -> None:

@@ -1,0 +1,113 @@
+"""What the commands of the device share: options, the passphrase, reading files, printing facts."""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from client.wallet import Wallet, read_wallet, require_wallet
+from federation.errors import UsageError
+
+PASSPHRASE_VARIABLE = "INTAGLIO_PASSPHRASE"  # noqa: S105 - the name of a variable, no passphrase
+DEFAULT_WALLET = Path("intaglio.wallet")
+
+WalletOption = Annotated[
+    Path, typer.Option("--wallet", envvar="INTAGLIO_WALLET", help="Wallet file.", show_default=True)
+]
+PassphraseFileOption = Annotated[
+    Path | None,
+    typer.Option(
+        help=f"File whose first line is the passphrase. Without it: the variable {PASSPHRASE_VARIABLE}, or a prompt."
+    ),
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+
+def read_file(path: Path) -> bytes:
+    """All of a file.
+
+    Raises:
+        UsageError: it cannot be read.
+    """
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise UsageError(f"cannot read {path}: {error.strerror}") from error
+
+
+def write_new_file(path: Path, data: bytes) -> None:
+    """Writes `data` to `path`, where nothing may be yet, with mode 0600.
+
+    Atomic: a crash leaves nothing at `path` or all of it, and at worst a stray temporary file beside it.
+
+    Raises:
+        UsageError: `path` exists, or cannot be written.
+    """
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
+    try:
+        handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        try:
+            with os.fdopen(handle, "wb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+            # A crash before this line leaves nothing at `path`. Unlike a rename, a link never overwrites.
+            path.hardlink_to(temporary)
+        finally:
+            temporary.unlink()
+        directory = os.open(path.parent, os.O_RDONLY)
+        try:
+            os.fsync(directory)  # without it a power cut may take the new name away again
+        finally:
+            os.close(directory)
+    except FileExistsError as error:
+        raise UsageError(f"{path} exists and is not overwritten; choose another path") from error
+    except OSError as error:
+        raise UsageError(f"cannot write {path}: {error.strerror}") from error
+
+
+def open_wallet(wallet: Path, passphrase_file: Path | None) -> tuple[Wallet, str]:
+    """The wallet, and the passphrase to write it with."""
+    require_wallet(wallet)  # before anybody types a passphrase for nothing
+    passphrase = ask_passphrase(passphrase_file)
+    return read_wallet(wallet, passphrase), passphrase
+
+
+def ask_passphrase(file: Path | None, *, confirm: bool = False) -> str:
+    """The passphrase from the file, the variable or the terminal, in this order.
+
+    Raises:
+        UsageError: the file is not text, or there is no terminal to ask.
+    """
+    if file is not None:
+        try:
+            return read_file(file).decode().partition("\n")[0].rstrip("\r")
+        except UnicodeDecodeError:
+            raise UsageError(f"{file} is not text in UTF-8") from None  # the cause quotes the bytes
+    # Not typer's own envvar support: its usage errors would quote the value.
+    if from_variable := os.environ.get(PASSPHRASE_VARIABLE):
+        return from_variable
+    if not sys.stdin.isatty():
+        raise UsageError(
+            f"there is no terminal to ask for the passphrase; use --passphrase-file or {PASSPHRASE_VARIABLE}"
+        )
+    return str(typer.prompt("Passphrase", hide_input=True, confirmation_prompt=confirm, err=True))
+
+
+def show(facts: Mapping[str, str], *, as_json: bool) -> None:
+    """Prints facts: one JSON object, or one line each."""
+    if as_json:
+        typer.echo(json.dumps(dict(facts)))
+        return
+    console = Console(highlight=False, soft_wrap=True)
+    width = max(len(name) for name in facts)
+    for name, value in facts.items():
+        console.print(f"{name.replace('_', ' '):>{width}}  {value}", markup=False)
