@@ -23,10 +23,18 @@ from client.terminal import (
     write_new_file,
 )
 from federation.assertion import Assertion, Expectation, verify_assertion
-from federation.consent import Consent
 from federation.errors import IntaglioError, MalformedMessageError, UsageError
 from federation.purposes import DAY_SECONDS
-from federation.receipts import RECEIPT_ID_BYTES, Binding, Party, Receipt, SignedReceipt, SignedWithdrawal, Terms
+from federation.receipts import (
+    RECEIPT_ID_BYTES,
+    Binding,
+    Party,
+    Receipt,
+    ReceiptFault,
+    SignedReceipt,
+    SignedWithdrawal,
+    Terms,
+)
 from federation.statements import text_of_time
 
 receipts_app = typer.Typer(no_args_is_help=True, help="Consent receipts: look at them, grant them, withdraw them.")
@@ -52,7 +60,10 @@ def receipts_show(
     state = "given" if fault is None else fault.value
     if withdrawal is not None:
         ended = _parse(withdrawal, SignedWithdrawal.from_bytes)
-        state = Consent((signed,)).withdraw(ended).state(now=now).value
+        ended.require_from(mine.binding.device_public_key)
+        if ended.withdrawal.receipt_id != mine.receipt_id:
+            raise UsageError(f"{withdrawal} withdraws another receipt: {ended.withdrawal.receipt_id.hex()}")
+        state = ReceiptFault.WITHDRAWN.value if fault is None else state
     facts = {
         "state": state,
         "receipt": mine.receipt_id.hex(),
