@@ -1,0 +1,127 @@
+"""Runs a scenario again and again and kills it, without any clean-up, at every durable step in turn.
+
+    python crash_points.py SCENARIO FOLDER
+
+Run number n happens in FOLDER/n, a copy of what the scenario prepared, and dies at point n: before or after a writing
+statement, before a transaction ends or begins, before or after an fsync or a rename. The last run meets fewer points
+than its number and lives. What a scenario was told is in FOLDER/n/acknowledged, one line each.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+import shutil
+import sys
+from pathlib import Path
+
+import sqlalchemy as sa
+from sqlalchemy.engine import Engine
+from transparency_log import NOW, SIGNER, WITNESSES, MemoryLog, an_addition
+
+from client.witness import CheckpointFiles, Witness
+from server.log import TransparencyLog
+from server.log_storage import open_log_storage
+
+DIED = 9
+SUBJECT = b"somebody"
+
+
+class Deadline:
+    """Counts durable steps, and ends the process at one of them."""
+
+    def __init__(self, last: int) -> None:
+        self._left = last
+
+    def pass_point(self, *_: object) -> None:
+        self._left -= 1
+        if self._left < 0:
+            os._exit(DIED)
+
+    def around(self, function):
+        def call(*arguments, **named):
+            self.pass_point()
+            result = function(*arguments, **named)
+            self.pass_point()
+            return result
+
+        return call
+
+    def install(self) -> None:
+        os.fsync = self.around(os.fsync)
+        Path.replace = self.around(Path.replace)
+        for name in ("begin", "commit"):
+            sa.event.listen(Engine, name, self.pass_point)
+        for name in ("before_cursor_execute", "after_cursor_execute"):
+            sa.event.listen(Engine, name, self._at_statement)
+
+    def _at_statement(self, _connection, _cursor, statement, *_: object) -> None:
+        if statement.startswith(("INSERT", "UPDATE", "DELETE")):
+            self.pass_point()
+
+
+def open_log(folder: Path) -> TransparencyLog:
+    storage = open_log_storage(folder / "log.db")
+    return TransparencyLog(storage, SIGNER, clock=lambda: NOW, published=folder / "checkpoint")
+
+
+def prepare_log(folder: Path) -> None:
+    open_log(folder).append([an_addition(n, SUBJECT) for n in range(3)])
+
+
+def append_and_erase(folder: Path, tell) -> None:
+    log = open_log(folder)
+    for number in range(3, 5):
+        (position,) = log.append([an_addition(number)])
+        tell(f"logged {position} {number}")
+    tombstone = log.erase(SUBJECT)
+    tell(f"erased {tombstone.position}")
+
+
+def prepare_witness(folder: Path) -> None:
+    witness_in(folder).cosign(MemoryLog().growth(0, 4), now=NOW)
+
+
+def cosign(folder: Path, tell) -> None:
+    for old, new in [(4, 6), (6, 9)]:
+        witness_in(folder).cosign(MemoryLog().growth(old, new), now=NOW)
+        tell(f"cosigned {new}")
+
+
+def witness_in(folder: Path) -> Witness:
+    return Witness(WITNESSES[0], [SIGNER.key], CheckpointFiles(folder / "seen"))
+
+
+SCENARIOS = {"log": (prepare_log, append_and_erase), "witness": (prepare_witness, cosign)}
+
+
+def in_a_child(work) -> int:
+    child = os.fork()
+    if child == 0:
+        work()
+        os._exit(0)
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+
+def main() -> None:
+    prepare, scenario = SCENARIOS[sys.argv[1]]
+    runs = Path(sys.argv[2])
+    start = runs.parent / "start"
+    start.mkdir()
+    in_a_child(lambda: prepare(start))
+
+    def run(point: int, folder: Path) -> None:
+        lines = os.open(folder / "acknowledged", os.O_WRONLY | os.O_CREAT)
+        Deadline(point).install()
+        scenario(folder, lambda line: os.write(lines, f"{line}\n".encode()))
+
+    code = DIED
+    for point in itertools.count():
+        if code != DIED:
+            sys.exit(code)
+        folder = shutil.copytree(start, runs / str(point))
+        code = in_a_child(lambda point=point, folder=folder: run(point, folder))
+
+
+if __name__ == "__main__":
+    main()
