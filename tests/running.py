@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import datetime as dt
 import threading
+from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
@@ -87,13 +88,16 @@ class RunningServer:
         self._loop.call_soon_threadsafe(self._stop.set)
         self._thread.join()
 
+    def begin_to_drain(self, grace_seconds: float) -> Future[None]:
+        return asyncio.run_coroutine_threadsafe(self.front_end.drain(grace_seconds), self._loop)
+
     async def _serve(self) -> None:
         self._loop, self._stop = asyncio.get_running_loop(), asyncio.Event()
-        front_end = await start_server(self._service, server_credentials(self._tls), **self._options)
-        self.target = f"localhost:{front_end.port}"
+        self.front_end = await start_server(self._service, server_credentials(self._tls), **self._options)
+        self.target = f"localhost:{self.front_end.port}"
         self._ready.set()
         await self._stop.wait()
-        await front_end.drain(None)
+        await self.front_end.drain(None)
         self._service.close()
 
     def device(self, wallet: Wallet, *, tls: Path | None = None, name: str = "client") -> Device:
