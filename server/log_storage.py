@@ -206,7 +206,8 @@ class SqlLogStorage:
     def checkpoint(self) -> bytes | None:
         """See `LogStorage`."""
         with self._reading() as connection:
-            return connection.execute(sa.select(_state.c.checkpoint)).scalar_one()
+            stored: bytes | None = connection.execute(sa.select(_state.c.checkpoint)).scalar_one()
+            return stored
 
     def replace_checkpoint(self, make: CheckpointMaker) -> bytes:
         """See `LogStorage`. A crash leaves the old checkpoint or the new one; neither has been shown to anybody yet."""
