@@ -35,7 +35,75 @@ if TYPE_CHECKING:
 _TOMBSTONE_TAG = b"intaglio-tombstone/1\0"
 _ALL_SESSIONS = b"sessions"
 _OVER = "the session has ended; start again"
-_TEMPLATE_COLUMNS = tuple(column.name for column in templates.c)
+_SMALL_COLUMNS = tuple(column.name for column in templates.c)
+
+# Statements are built once: SQLAlchemy takes longer to build one than to run it.
+_id: sa.BindParameter[bytes] = sa.bindparam("id")
+_key: sa.BindParameter[bytes] = sa.bindparam("key")
+_THIS_SESSION = sessions.c.session_id == _id
+_FIND_TEMPLATE = (
+    sa.select(templates, ciphertexts.c.public_key, ciphertexts.c.template)
+    .join(ciphertexts)
+    .where(templates.c.key_id == _key)
+)
+_ADD_TEMPLATE, _ADD_CIPHERTEXTS = templates.insert(), ciphertexts.insert()
+_DELETE_TEMPLATE = templates.delete().where(templates.c.key_id == _key)
+_IS_KNOWN = sa.select(
+    sa.exists().where(templates.c.key_id == _key) | sa.exists().where(tombstones.c.key_id_hash == sa.bindparam("name"))
+)
+_FIND_TOMBSTONE = sa.select(tombstones.c.request_digest).where(tombstones.c.key_id_hash == sa.bindparam("name"))
+_ADD_TOMBSTONE = tombstones.insert()
+
+_LAST_MATCH = (
+    sa.select(sa.func.coalesce(sa.func.max(attempts.c.number), 0))
+    .where(attempts.c.key_id == _key, attempts.c.decision == "match")
+    .scalar_subquery()
+)
+_HISTORY = sa.select(
+    sa.func.count().label("attempts"),
+    sa.func.count().filter(attempts.c.decision.is_distinct_from("match")).label("failures"),
+    sa.func.count().filter(attempts.c.number > _LAST_MATCH).label("failures_in_a_row"),
+    sa.func.max(attempts.c.opened_at).label("last_at"),
+).where(attempts.c.key_id == _key)
+_ADD_ATTEMPT = attempts.insert()
+_CLOSE_ATTEMPT = (
+    attempts.update()
+    .where(attempts.c.session_id == _id, attempts.c.decision.is_(None))
+    .values(decision=sa.bindparam("word"))
+)
+
+_IS_OPEN = sessions.c.step != Step.DONE.value
+_COUNT_SESSIONS = sa.select(
+    sa.func.count().label("total"), sa.func.count().filter(sessions.c.peer == sa.bindparam("peer")).label("mine")
+).where(_IS_OPEN)
+_COUNT_LIVING = sa.select(sa.func.count()).where(_IS_OPEN, sessions.c.expires_at > sa.bindparam("now"))
+_SWEEP = sessions.delete().where(sessions.c.expires_at <= sa.bindparam("now"))
+_ADD_SESSION = sessions.insert()
+_LOCK_SESSION = (
+    sa.select(*(column for column in sessions.c if column is not sessions.c.answer))
+    .where(_THIS_SESSION)
+    .with_for_update()
+)
+_FIND_ANSWER = sa.select(sessions.c.answer).where(_THIS_SESSION)
+_TAKE = sessions.update().where(_THIS_SESSION).values(taken=1, request_digest=sa.bindparam("digest"), answer=None)
+_RELEASE = sessions.update().where(_THIS_SESSION).values(taken=0, request_digest=None)
+_ANSWER = (
+    sessions.update()
+    .where(_THIS_SESSION, sessions.c.taken == 1)
+    .values(
+        {name: sa.bindparam(f"new_{name}") for name in ("step", "answer", "expires_at", "token_digest")} | {"taken": 0}
+    )
+)
+_END = sessions.delete().where(_THIS_SESSION)
+_END_ALL_OF_KEY = sessions.delete().where(sessions.c.key_id == _key)
+_HOLD = held_templates.insert()
+_FIND_HELD = sa.select(*(column for column in held_templates.c if column.name != "session_id")).where(
+    held_templates.c.session_id == _id
+)
+_PASS_ON = held_templates.update().where(held_templates.c.session_id == _id).values(session_id=sa.bindparam("next"))
+_LET_GO = held_templates.delete().where(held_templates.c.session_id == _id)
+_LOCK_NAME = sa.select(sa.func.pg_advisory_xact_lock(sa.bindparam("number")))
+_PING = sa.select(1)
 
 
 def open_storage(database: str | Path) -> SqlStorage:
@@ -96,23 +164,20 @@ class SqlStorage:
     def ping(self) -> None:
         """See `Storage`."""
         with self._begin(reading=True) as run:
-            run.execute(sa.select(1))
+            run.execute(_PING)
 
     # ------------------------------------------------------------------ templates
 
     def template(self, key_id: bytes) -> StoredTemplate | None:
         """See `Storage`."""
-        query = sa.select(templates, ciphertexts.c.public_key, ciphertexts.c.template).join(ciphertexts)
         with self._begin(reading=True) as run:
-            row = run.execute(query.where(templates.c.key_id == key_id)).one_or_none()
-        return StoredTemplate(**row._mapping) if row else None  # noqa: SLF001 - SQLAlchemy's public name for it
+            row = run.execute(_FIND_TEMPLATE, {"key": key_id}).mappings().one_or_none()
+        return StoredTemplate(**row) if row else None
 
     def require_new(self, key_id: bytes) -> None:
         """See `Storage`."""
-        enrolled = sa.exists().where(templates.c.key_id == key_id)
-        revoked = sa.exists().where(tombstones.c.key_id_hash == _tombstone(key_id))
         with self._begin(reading=True) as run:
-            if run.execute(sa.select(sa.or_(enrolled, revoked))).scalar_one():
+            if run.execute(_IS_KNOWN, {"key": key_id, "name": _tombstone(key_id)}).scalar_one():
                 raise RefusedError("this key is enrolled already, or was revoked; create a new wallet to enrol again")
 
     def enrol(self, template: StoredTemplate) -> None:
@@ -120,23 +185,21 @@ class SqlStorage:
         with self._begin() as run:
             self._lock(run, template.key_id)
             self.require_new(template.key_id)
-            row = {name: getattr(template, name) for name in _TEMPLATE_COLUMNS}
-            run.execute(templates.insert().values(row))
+            run.execute(_ADD_TEMPLATE, {name: getattr(template, name) for name in _SMALL_COLUMNS})
             run.execute(
-                ciphertexts.insert().values(
-                    key_id=template.key_id, public_key=template.public_key, template=template.template
-                )
+                _ADD_CIPHERTEXTS,
+                {"key_id": template.key_id, "public_key": template.public_key, "template": template.template},
             )
 
     def revoke(self, key_id: bytes, *, now: int, request_digest: bytes) -> None:
         """See `Storage`. A crash leaves the template with no tombstone, or the tombstone with no template."""
         name = _tombstone(key_id)
         with self._begin() as run:
-            run.execute(sessions.delete().where(sessions.c.key_id == key_id))
+            run.execute(_END_ALL_OF_KEY, {"key": key_id})
             self._lock(run, key_id)
-            run.execute(templates.delete().where(templates.c.key_id == key_id))  # ciphertexts and attempts go with it
-            if not run.execute(sa.select(sa.exists().where(tombstones.c.key_id_hash == name))).scalar_one():
-                run.execute(tombstones.insert().values(key_id_hash=name, revoked_at=now, request_digest=request_digest))
+            run.execute(_DELETE_TEMPLATE, {"key": key_id})  # ciphertexts and attempts go with it
+            if run.execute(_FIND_TOMBSTONE, {"name": name}).one_or_none() is None:
+                run.execute(_ADD_TOMBSTONE, {"key_id_hash": name, "revoked_at": now, "request_digest": request_digest})
         if self._is_sqlite:
             # The write-ahead log still holds old pages. A crash before this line leaves them until the next checkpoint.
             with self._engine.connect() as connection:
@@ -145,9 +208,9 @@ class SqlStorage:
 
     def is_revoked_by(self, key_id: bytes, request_digest: bytes) -> bool:
         """See `Storage`."""
-        same = (tombstones.c.key_id_hash == _tombstone(key_id)) & (tombstones.c.request_digest == request_digest)
         with self._begin(reading=True) as run:
-            return bool(run.execute(sa.select(sa.exists().where(same))).scalar_one())
+            found: bytes | None = run.execute(_FIND_TOMBSTONE, {"name": _tombstone(key_id)}).scalar_one_or_none()
+        return found == request_digest
 
     # ------------------------------------------------------------------ attempts
 
@@ -157,35 +220,21 @@ class SqlStorage:
             self._lock(run, key_id)
             limits.require_room(self.history(key_id), now=now)
             try:
-                run.execute(attempts.insert().values(session_id=session_id, key_id=key_id, opened_at=now))
+                run.execute(_ADD_ATTEMPT, {"session_id": session_id, "key_id": key_id, "opened_at": now})
             except sa.exc.IntegrityError as error:
                 raise RefusedError("not enrolled any more, or the session was used before") from error
 
     def close_attempt(self, *, session_id: bytes, decision: Decision) -> None:
         """See `Storage`. A crash before it leaves the attempt counted as a failure."""
         word = "match" if decision is Decision.MATCH else "non-match"
-        is_open = (attempts.c.session_id == session_id) & attempts.c.decision.is_(None)
         with self._begin() as run:
-            if run.execute(attempts.update().where(is_open).values(decision=word)).rowcount != 1:
+            if run.execute(_CLOSE_ATTEMPT, {"id": session_id, "word": word}).rowcount != 1:
                 raise RefusedError("the attempt is not open; the template was revoked meanwhile, perhaps")
 
     def history(self, key_id: bytes) -> AttemptHistory:
         """See `Storage`."""
-        mine = attempts.c.key_id == key_id
-        last_match = (
-            sa.select(sa.func.coalesce(sa.func.max(attempts.c.number), 0))
-            .where(mine, attempts.c.decision == "match")
-            .scalar_subquery()
-        )
-        query = sa.select(
-            sa.func.count(),
-            sa.func.count().filter(attempts.c.decision.is_distinct_from("match")),
-            sa.func.count().filter(attempts.c.number > last_match),
-            sa.func.max(attempts.c.opened_at),
-        ).where(mine)
         with self._begin(reading=True) as run:
-            total, failures, in_a_row, last = run.execute(query).one()
-        return AttemptHistory(attempts=total, failures=failures, failures_in_a_row=in_a_row, last_at=last)
+            return AttemptHistory(**run.execute(_HISTORY, {"key": key_id}).mappings().one())
 
     # ------------------------------------------------------------------ sessions
 
@@ -193,50 +242,46 @@ class SqlStorage:
         self, session: Session, *, now: int, limits: SessionLimits, template_of: bytes | None = None
     ) -> None:
         """See `Storage`. A crash leaves the session or none."""
-        is_mine = sessions.c.peer == session.peer
-        counts = sa.select(sa.func.count(), sa.func.count().filter(is_mine)).where(sessions.c.step != Step.DONE.value)
         with self._begin(relaxed=True) as run:
             self._lock(run, _ALL_SESSIONS)
-            run.execute(sessions.delete().where(sessions.c.expires_at <= now))
-            total, mine = run.execute(counts).one()
+            run.execute(_SWEEP, {"now": now})
+            total, mine = run.execute(_COUNT_SESSIONS, {"peer": session.peer}).one()
             if total >= limits.capacity or mine >= limits.per_peer:
                 whose = "are open" if total >= limits.capacity else "of this client are open"
                 raise UnavailableError(
                     f"too many sessions {whose}; try again in a minute", retry_after_seconds=limits.lifetime_seconds
                 )
-            run.execute(
-                sessions.insert().values(
-                    session_id=session.session_id,
-                    step=session.step.value,
-                    key_id=session.request.key_id,
-                    purpose=session.request.purpose,
-                    audience=session.request.audience,
-                    peer=session.peer,
-                    nonce=session.nonce,
-                    expires_at=session.expires_at,
-                    enrolling=int(session.enrolling),
-                    taken=0,
-                )
-            )
+            row = {
+                "session_id": session.session_id,
+                "step": session.step.value,
+                "key_id": session.request.key_id,
+                "purpose": session.request.purpose,
+                "audience": session.request.audience,
+                "peer": session.peer,
+                "nonce": session.nonce,
+                "expires_at": session.expires_at,
+                "enrolling": int(session.enrolling),
+                "taken": 0,
+            }
+            run.execute(_ADD_SESSION, row)
             if template_of is not None:
-                of_it = held_templates.c.session_id == template_of
-                run.execute(held_templates.update().where(of_it).values(session_id=session.session_id))
+                run.execute(_PASS_ON, {"id": template_of, "next": session.session_id})
 
     def take_session(
         self, session_id: bytes, step: Step, *, request_digest: bytes, now: int
     ) -> Session | Repeated | None:
         """See `Storage`. A crash after it leaves a session that only waits for its end."""
-        this = sessions.c.session_id == session_id
+        this = {"id": session_id}
         with self._begin(relaxed=True) as run:
-            row = run.execute(sa.select(sessions).where(this).with_for_update()).one_or_none()
+            row = run.execute(_LOCK_SESSION, this).one_or_none()
             if row is None or row.expires_at <= now:
                 return None
             if row.request_digest == request_digest:
-                return Repeated(row.answer)
+                return Repeated(run.execute(_FIND_ANSWER, this).scalar_one())
             if row.taken or row.step != step.value:
-                run.execute(sessions.delete().where(this))
+                run.execute(_END, this)
                 return None
-            run.execute(sessions.update().where(this).values(taken=1, request_digest=request_digest, answer=None))
+            run.execute(_TAKE, this | {"digest": request_digest})
         return Session(
             session_id=session_id,
             step=step,
@@ -252,52 +297,48 @@ class SqlStorage:
         self, session_id: bytes, *, step: Step, answer: bytes, expires_at: int, token_digest: bytes | None = None
     ) -> None:
         """See `Storage`. A crash before it leaves a session that only waits for its end."""
-        is_taken = (sessions.c.session_id == session_id) & (sessions.c.taken == 1)
         values = {
-            "step": step.value,
-            "taken": 0,
-            "answer": answer,
-            "expires_at": expires_at,
-            "token_digest": token_digest,
+            "id": session_id,
+            "new_step": step.value,
+            "new_answer": answer,
+            "new_expires_at": expires_at,
+            "new_token_digest": token_digest,
         }
         with self._begin(relaxed=True) as run:
-            if run.execute(sessions.update().where(is_taken).values(values)).rowcount != 1:
+            if run.execute(_ANSWER, values).rowcount != 1:
                 raise RefusedError(_OVER)
             if step is Step.DONE:
-                run.execute(held_templates.delete().where(held_templates.c.session_id == session_id))
+                run.execute(_LET_GO, {"id": session_id})
 
     def release_session(self, session_id: bytes) -> None:
         """See `Storage`."""
-        this = sessions.c.session_id == session_id
         with self._begin(relaxed=True) as run:
-            run.execute(sessions.update().where(this).values(taken=0, request_digest=None))
+            run.execute(_RELEASE, {"id": session_id})
 
     def end_session(self, session_id: bytes) -> None:
         """See `Storage`."""
         with self._begin(relaxed=True) as run:
-            run.execute(sessions.delete().where(sessions.c.session_id == session_id))
+            run.execute(_END, {"id": session_id})
 
     def open_sessions(self, *, now: int) -> int:
         """See `Storage`."""
-        query = sa.select(sa.func.count()).where(sessions.c.step != Step.DONE.value, sessions.c.expires_at > now)
         with self._begin(reading=True) as run:
-            return int(run.execute(query).scalar_one())
+            return int(run.execute(_COUNT_LIVING, {"now": now}).scalar_one())
 
     def hold_template(self, session_id: bytes, template: StoredTemplate) -> None:
         """See `Storage`."""
-        row = {name: getattr(template, name) for name in (*_TEMPLATE_COLUMNS, "public_key", "template")}
+        row = {name: getattr(template, name) for name in (*_SMALL_COLUMNS, "public_key", "template")}
         with self._begin(relaxed=True) as run:
             try:
-                run.execute(held_templates.insert().values(session_id=session_id, **row))
+                run.execute(_HOLD, row | {"session_id": session_id})
             except sa.exc.IntegrityError as error:
                 raise RefusedError(_OVER) from error
 
     def held_template(self, session_id: bytes) -> StoredTemplate | None:
         """See `Storage`."""
-        columns = [column for column in held_templates.c if column.name != "session_id"]
         with self._begin(reading=True) as run:
-            row = run.execute(sa.select(*columns).where(held_templates.c.session_id == session_id)).one_or_none()
-        return StoredTemplate(**row._mapping) if row else None  # noqa: SLF001 - SQLAlchemy's public name for it
+            row = run.execute(_FIND_HELD, {"id": session_id}).mappings().one_or_none()
+        return StoredTemplate(**row) if row else None
 
     # ------------------------------------------------------------------ transactions
 
@@ -309,7 +350,7 @@ class SqlStorage:
             yield running
             return
         try:
-            with self._engine.connect().execution_options(reading=reading, relaxed=relaxed) as connection:
+            with self._engine.connect().execution_options(reading=reading, relaxed=relaxed, binary=True) as connection:
                 self._local.connection = connection
                 try:
                     with connection.begin():
@@ -323,7 +364,7 @@ class SqlStorage:
         """Until the transaction ends, nobody else passes here with this name. SQLite's write lock does it already."""
         if not self._is_sqlite:
             number = int.from_bytes(hashlib.sha256(name).digest()[:8], "big", signed=True)
-            run.execute(sa.select(sa.func.pg_advisory_xact_lock(number)))
+            run.execute(_LOCK_NAME, {"number": number})
 
 
 def _tombstone(key_id: bytes) -> bytes:
