@@ -1,11 +1,16 @@
-"""The organisation's Flower ClientApp: answers two questions a run, each with a bounded, noisy sum.
+"""The organisation's Flower ClientApp: takes part in a run's secure sums, and shows nobody its own.
 
 Configuration of a node (``flower-supernode --node-config``):
 
-* ``embeddings``: path of the organisation's embedding archive (`federation.embeddings.EmbeddingSet`). Nodes of a local
-  simulation have none; they take ``<organisations>/<partition-id>.npz``, the folder from the run configuration.
-* ``max-epsilon``, ``max-organisations``: what the operator agreed to. The coordinator proposes the plan, and the noise
-  that this node adds falls with the number of organisations, so a node of consequence sets both. Optional.
+* ``embeddings``: path of the organisation's embedding archive (`federation.embeddings.EmbeddingSet`).
+* ``identity``: path of its long-lived Ed25519 private key, PEM.
+* ``roster``: path of all organisations' public keys, one a line in hex, compared with the others by other means than
+  this federation's coordinator.
+* ``max-epsilon``, ``min-colluders``: what the operator agreed to. The coordinator proposes the plan, and the noise that
+  this node adds grows with the colluders that the plan stands. Optional.
+
+Nodes of a local simulation have none of them: they take ``<partition-id>.npz``, ``<partition-id>.pem`` and ``roster``
+from the run configuration's folder ``organisations``.
 """
 
 from __future__ import annotations
@@ -13,92 +18,183 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from pathlib import Path
+from typing import Final
 
-from flwr.app import ConfigRecord, Context, Error, Message, RecordDict
+import numpy as np
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.serialization import load_pem_private_key
+from flwr.app import Context, Error, Message, RecordDict
 from flwr.clientapp import ClientApp
+from numpy.typing import NDArray
 
+from client import secure_sums
 from federation.embeddings import EmbeddingSet
-from federation.errors import MalformedMessageError, RefusedError, UsageError
-from federation.evaluation import impostor_share
-from federation.privacy import MOMENTS, THRESHOLD, PrivacyPlan, operating_system_noise
-from federation.rounds import Refusal, read_moments_request, read_threshold_request, share_reply
-from federation.training import moments_share
+from federation.errors import MalformedMessageError, PeerError, ProofError, RefusedError, UsageError
+from federation.evaluation import impostor_summary
+from federation.privacy import MOMENTS, THRESHOLD, PrivacyPlan
+from federation.rounds import (
+    Refusal,
+    advertise_reply,
+    protocol_content,
+    read_advertise_request,
+    read_moments_request,
+    read_protocol,
+    read_threshold_request,
+)
+from federation.secagg import Node, Session, Stage
+from federation.secagg.ring import discrete_noise, noisy_input
+from federation.secagg.session import roster_from_text
+from federation.training import moments_sum
 
 _log = logging.getLogger(__name__)
 
 app = ClientApp()
 
 
+class NotAgreedError(RefusedError):
+    """The plan goes beyond what the operator agreed to."""
+
+
+@app.query("advertise")
+def advertise(message: Message, context: Context) -> Message:
+    """Replies with fresh keys for every release of a plan that the operator agreed to."""
+
+    def reply() -> RecordDict:
+        plan = read_advertise_request(message.content)
+        _require_agreed(plan, context)
+        people = _people(_embeddings(context))
+        return advertise_reply(secure_sums.open_sums(context.state, _identity(context), plan), people)
+
+    return _guarded(message, reply)
+
+
+@app.query("share_keys")
+def share_keys(message: Message, context: Context) -> Message:
+    """Replies with encrypted shares of this node's secrets, for every release."""
+    return _guarded(message, lambda: _answers(message, context, Stage.SHARE_KEYS, Node.share_keys))
+
+
 @app.train(MOMENTS)
 def moments(message: Message, context: Context) -> Message:
-    """Replies with this organisation's share of the moments release."""
+    """Replies with this organisation's part of the moments release, under its masks."""
 
-    def answer() -> RecordDict:
-        plan, start = read_moments_request(message.content)
-        _require_agreed(plan, context)
+    def values(plan: PrivacyPlan) -> tuple[NDArray[np.float64], int]:
         embeddings = _embeddings(context)
-        share = moments_share(embeddings, start, plan, noise=operating_system_noise)
-        return share_reply(share, len(set(embeddings.people.tolist())))
+        return moments_sum(embeddings, read_moments_request(message.content, plan), plan), _people(embeddings)
 
-    return _guarded(message, context, MOMENTS, answer)
+    return _guarded(message, lambda: _masked(message, context, MOMENTS, values))
 
 
 @app.evaluate(THRESHOLD)
 def threshold(message: Message, context: Context) -> Message:
-    """Replies with this organisation's share of the threshold release."""
+    """Replies with this organisation's part of the threshold release, under its masks."""
 
-    def answer() -> RecordDict:
-        plan, adapter, prior = read_threshold_request(message.content)
-        _require_agreed(plan, context)
+    def values(plan: PrivacyPlan) -> tuple[NDArray[np.float64], int]:
         embeddings = _embeddings(context)
-        share = impostor_share(embeddings, adapter, prior, plan, noise=operating_system_noise)
-        return share_reply(share, len(set(embeddings.people.tolist())))
+        adapter, prior = read_threshold_request(message.content, plan)
+        return impostor_summary(embeddings, adapter, prior), _people(embeddings)
 
-    return _guarded(message, context, THRESHOLD, answer)
+    return _guarded(message, lambda: _masked(message, context, THRESHOLD, values))
 
 
-def _guarded(message: Message, context: Context, name: str, answer: Callable[[], RecordDict]) -> Message:
-    """Answers once a run, and turns every failure into a code: exception texts would travel in clear."""
-    answered = context.state.config_records.setdefault("answered", ConfigRecord())
-    if name in answered:
-        return _refuse(message, Refusal.REPEATED)
-    # Marked before anything is computed: a repeated question would average the noise away.
-    answered[name] = True
+@app.query("sign_survivors")
+def sign_survivors(message: Message, context: Context) -> Message:
+    """Replies with a signature on who survived."""
+    return _guarded(message, lambda: _answers(message, context, Stage.SIGN_SURVIVORS, Node.sign_survivors))
+
+
+@app.query("open_shares")
+def open_shares(message: Message, context: Context) -> Message:
+    """Replies with one share about every organisation."""
+    return _guarded(message, lambda: _answers(message, context, Stage.OPEN_SHARES, Node.open_shares))
+
+
+def _answers(message: Message, context: Context, stage: Stage, step: Callable[[Node, bytes], bytes]) -> RecordDict:
+    """This node's answers for all releases in a message."""
+    identity = _identity(context)
+
+    def one(release: str, data: bytes) -> bytes:
+        return secure_sums.answer(context.state, identity, release, stage, data, lambda node, _: step(node, data))
+
+    return protocol_content({release: one(release, data) for release, data in read_protocol(message.content).items()})
+
+
+def _masked(
+    message: Message,
+    context: Context,
+    release: str,
+    values: Callable[[PrivacyPlan], tuple[NDArray[np.float64], int]],
+) -> RecordDict:
+    """This node's masked, noisy input to one release."""
+    data = read_protocol(message.content).get(release, b"")
+
+    def step(node: Node, session: Session) -> bytes:
+        plan = secure_sums.plan_of(context.state)
+        exact, people = values(plan)
+        noisy = noisy_input(session, exact, people, dict(plan.events)[release], noise=discrete_noise)
+        return node.mask_input(data, noisy)
+
+    made = secure_sums.answer(context.state, _identity(context), release, Stage.MASK_INPUT, data, step)
+    return protocol_content({release: made})
+
+
+_REFUSALS: Final[tuple[tuple[type[Exception] | tuple[type[Exception], ...], Refusal], ...]] = (
+    (secure_sums.RepeatedError, Refusal.REPEATED),
+    (MalformedMessageError, Refusal.BAD_REQUEST),
+    (NotAgreedError, Refusal.NOT_AGREED),
+    ((PeerError, ProofError, RefusedError), Refusal.NOT_TRUSTED),
+    ((UsageError, OSError), Refusal.BAD_DATA),
+    (Exception, Refusal.INTERNAL),
+)
+"""What a failure is called outside this node; the first that fits."""
+
+
+def _guarded(message: Message, answer: Callable[[], RecordDict]) -> Message:
+    """Turns every failure into a code: exception texts would travel in clear."""
     try:
         return Message(answer(), reply_to=message)
-    except MalformedMessageError:
-        _log.exception("the coordinator's request was not understood")
-        return _refuse(message, Refusal.BAD_REQUEST)
-    except RefusedError:
-        _log.exception("the coordinator's plan was refused")
-        return _refuse(message, Refusal.NOT_AGREED)
-    except (UsageError, OSError):
-        _log.exception("this organisation's embeddings cannot be used")
-        return _refuse(message, Refusal.BAD_DATA)
-    except Exception:  # noqa: BLE001 - whatever it is, only a code may leave this node
-        _log.exception("this organisation failed")
-        return _refuse(message, Refusal.INTERNAL)
-
-
-def _refuse(message: Message, refusal: Refusal) -> Message:
-    return Message(Error(code=refusal.value, reason=refusal.text), reply_to=message)
+    except Exception as error:  # noqa: BLE001 - whatever it is, only a code may leave this node
+        refusal = next(refusal for kinds, refusal in _REFUSALS if isinstance(error, kinds))
+        _log.exception("this organisation refuses: %s", refusal.name)
+        return Message(Error(code=refusal.value, reason=refusal.text), reply_to=message)
 
 
 def _require_agreed(plan: PrivacyPlan, context: Context) -> None:
-    """Raises RefusedError when the plan goes beyond the operator's limits."""
-    for key, value in (("max-epsilon", plan.epsilon), ("max-organisations", plan.organisations)):
-        limit = context.node_config.get(key)
-        if limit is not None and not value <= float(limit):
-            raise RefusedError(f"the plan asks for {value:g}, and {key} is {limit} in this node's configuration")
+    """Raises NotAgreedError when the plan goes beyond the operator's limits."""
+    most, least = context.node_config.get("max-epsilon"), context.node_config.get("min-colluders")
+    if most is not None and not plan.epsilon <= float(most):
+        raise NotAgreedError(f"the plan asks for epsilon {plan.epsilon:g}, and max-epsilon is {most}")
+    if least is not None and not plan.colluders >= float(least):
+        raise NotAgreedError(f"the plan stands {plan.colluders} colluders, and min-colluders is {least}")
+
+
+def _people(embeddings: EmbeddingSet) -> int:
+    return len(set(embeddings.people.tolist()))
 
 
 def _embeddings(context: Context) -> EmbeddingSet:
-    own = context.node_config.get("embeddings")
+    return EmbeddingSet.from_bytes(_path(context, "embeddings", "{}.npz").read_bytes())
+
+
+def _identity(context: Context) -> secure_sums.Identity:
+    roster = roster_from_text(_path(context, "roster", "roster").read_text())
+    try:
+        key = load_pem_private_key(_path(context, "identity", "{}.pem").read_bytes(), password=None)
+    except (ValueError, TypeError) as error:
+        raise UsageError(
+            "the identity of this node must be an Ed25519 private key in PEM, without a password"
+        ) from error
+    if not isinstance(key, Ed25519PrivateKey) or (public := key.public_key().public_bytes_raw()) not in roster:
+        raise UsageError("this node's identity must be an Ed25519 key, and its public key must be in the roster")
+    return secure_sums.Identity(str(context.run_id), roster, roster.index(public) + 1, key.sign)
+
+
+def _path(context: Context, key: str, local: str) -> Path:
+    """A file from the node's configuration, or from the folder of a local simulation."""
+    own = context.node_config.get(key)
     folder, partition = context.run_config.get("organisations"), context.node_config.get("partition-id")
     if own is not None:
-        path = Path(str(own))
-    elif folder and partition is not None:
-        path = Path(str(folder)) / f"{int(partition)}.npz"
-    else:
-        raise UsageError('set embeddings="FILE.npz" in this node\'s configuration')
-    return EmbeddingSet.from_bytes(path.read_bytes())
+        return Path(str(own))
+    if folder and partition is not None:
+        return Path(str(folder)) / local.format(int(partition))
+    raise UsageError(f'set {key}="FILE" in this node\'s configuration')

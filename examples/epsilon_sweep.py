@@ -35,13 +35,10 @@ from federation.privacy import Adaptation, PrivacyPlan, operating_system_noise
 from federation.release import CODE_LENGTH
 from federation.training import (
     TrainedAdapter,
-    adapter_from_moments,
     build_adapter,
+    moments_sum,
     no_adapter,
-    person_records,
-    private_sum,
     public_start,
-    record_size,
 )
 
 CACHE = Path("build/cache")
@@ -87,21 +84,21 @@ def train(
     scale = plan.people / people
 
     def noisy(total: NDArray[np.float64], noise_multiplier: float) -> NDArray[np.float64]:
-        return total * scale + (noise_multiplier * operating_system_noise(len(total)) if private else 0.0)
+        return total * scale + noise_multiplier * operating_system_noise(len(total))
 
     if plan.adaptation is Adaptation.NONE:
         trained = no_adapter(plan, "too much noise")
     else:
-        sums = [private_sum(person_records(o, start, plan), 1.0, noise=np.zeros) for o in organisations]
-        total = noisy(np.sum(sums, axis=0), plan.moments_noise_multiplier)
-        assert len(total) == record_size(plan)
-        trained = build_adapter(total, start, plan) if private else adapter_from_moments(total, start, plan, 0.0)
+        noise = plan.noise_with(plan.moments_noise_multiplier, plan.organisations) if private else 0.0
+        total = noisy(np.sum([moments_sum(o, start, plan) for o in organisations], axis=0), noise)
+        trained = build_adapter(total, start, plan, noise_multiplier=noise)
     summaries = [impostor_summary(o, trained.adapter, trained.prior) for o in organisations]
+    noise = plan.noise_with(plan.threshold_noise_multiplier, plan.organisations) if private else 0.0
     threshold = choose_threshold(
-        noisy(np.sum(summaries, axis=0), plan.threshold_noise_multiplier),
+        noisy(np.sum(summaries, axis=0), noise),
         trained.prior,
         pairs=plan.people,
-        noise_multiplier=plan.threshold_noise_multiplier if private else 1e-9,
+        noise_multiplier=noise or 1e-9,
         fmr=FMR,
     )
     return trained, threshold

@@ -36,7 +36,6 @@ from scipy.special import log_ndtr, ndtri
 
 from federation.embeddings import PROBE, REFERENCE, EmbeddingSet
 from federation.errors import MalformedMessageError, UsageError
-from federation.privacy import NoiseSource, PrivacyPlan, operating_system_noise
 from federation.release import CODE_LENGTH, Adapter
 
 Scores = NDArray[np.float64]
@@ -220,26 +219,13 @@ def impostor_summary(embeddings: EmbeddingSet, adapter: Adapter, prior: Impostor
     return total / (math.sqrt(2) * _WORST_CHANGE)
 
 
-def impostor_share(
-    embeddings: EmbeddingSet,
-    adapter: Adapter,
-    prior: ImpostorPrior,
-    plan: PrivacyPlan,
-    *,
-    noise: NoiseSource = operating_system_noise,
-) -> NDArray[np.float64]:
-    """What one organisation sends: `impostor_summary` with its share of the noise, (2,) float64."""
-    std = plan.share_of(plan.threshold_noise_multiplier)
-    return impostor_summary(embeddings, adapter, prior) + std * noise(2)
-
-
 def choose_threshold(
     total: NDArray[np.float64], prior: ImpostorPrior, *, pairs: int, noise_multiplier: float, fmr: float
 ) -> int:
     """The Hamming threshold whose predicted false match rate is `fmr`. Post-processing: costs no privacy.
 
     Args:
-        total: (2,) float64, the sum of every organisation's `impostor_share`.
+        total: (2,) float64, the sum of every organisation's `impostor_summary`, with noise.
         prior: the one that the organisations used.
         pairs: how many people had a neighbour in their organisation's ring.
         noise_multiplier: noise that the total carries.

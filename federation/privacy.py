@@ -12,15 +12,18 @@ drift apart, and it refuses to exist when they do not add up.
   mechanism of 1/s^2 = 1/s1^2 + 1/s2^2, so the plan splits one noise multiplier by shares of its precision.
 * The accountant is Google's PLD accountant. RDP is 7-15 % looser on these events; Opacus's GDP accountant
   underestimates and is never used.
-* Each of K organisations adds noise of variance s^2/K, so the sum of all carries s. A single organisation's sum carries
-  less: until the sums are aggregated under encryption, the coordinator is trusted not to look at them one by one.
+* Sums are opened under secure aggregation (`federation.secagg`), where each of n organisations adds noise of variance
+  s^2 / (n - colluders - dropouts): the honest ones that remain carry s even when the others tell all they know. When
+  nobody fails the total carries more than s: what is deployed is decided, and the adapter shrunk, for that noise.
 
-Noise comes from the operating system (`operating_system_noise`), on purpose not from torch: PyTorch's CPU generator
-keeps 32 bits of any seed, so noise drawn with it falls to a search of 2^32 seeds, whatever the seed came from.
+Noise comes from the operating system, on purpose not from torch: PyTorch's CPU generator keeps 32 bits of any seed, so
+noise drawn with it falls to a search of 2^32 seeds, whatever the seed came from.
 """
 
 from __future__ import annotations
 
+import hashlib
+import json
 import math
 import os
 from collections.abc import Callable, Mapping
@@ -130,11 +133,13 @@ class PrivacyPlan:
         delta: probability of the promise failing; in [1e-12, 1e-3] and at most 1/people.
         noise_multiplier: of all releases taken as one Gaussian mechanism; checked against epsilon and delta.
         people: people who train, over all organisations; public.
-        organisations: number of organisations, each of which adds 1/organisations of the noise variance.
+        organisations: number of organisations, at least 2.
         dimension: length of one embedding.
         threshold_share: share of the precision that the threshold release gets; in (0, 1).
         centre_clip: L2 bound on one person's offset from the public start, both camera profiles stacked.
         scatter_clip: Frobenius bound on one person's within-class scatter.
+        colluders: organisations that may help a curious coordinator; each of them knows its own noise.
+        dropouts: organisations that may leave without ending the run.
 
     Raises:
         UsageError: a value is out of range, or the noise is too small for the promise.
@@ -149,12 +154,20 @@ class PrivacyPlan:
     threshold_share: float = 0.2
     centre_clip: float = 0.65
     scatter_clip: float = 0.015
+    colluders: int = 1
+    dropouts: int = 0
 
     def __post_init__(self) -> None:
         for field in fields(self):
             value, kind = getattr(self, field.name), int if field.type == "int" else float
-            if type(value) is not kind or not math.isfinite(value) or value <= 0:
+            least = 0 if field.name in {"colluders", "dropouts"} else math.nextafter(0, 1)
+            if type(value) is not kind or not math.isfinite(value) or value < least:
                 raise UsageError(f"the plan's {field.name} must be a positive {kind.__name__}, got {value!r}")
+        if self.organisations <= self.colluders + 2 * self.dropouts or self.organisations < 2:  # noqa: PLR2004 - a sum of one
+            raise UsageError(
+                f"{self.organisations} organisations cannot stand {self.colluders} colluders and {self.dropouts} "
+                "drop-outs: they must be at least 2, and more than the colluders plus twice the drop-outs"
+            )
         _require_promise(self.epsilon, self.delta, self.threshold_share)
         if self.delta > 1 / self.people:
             raise UsageError(f"delta {self.delta:g} is too large for {self.people} people; keep it below 1/people")
@@ -182,6 +195,8 @@ class PrivacyPlan:
         threshold_share: float = 0.2,
         centre_clip: float = 0.65,
         scatter_clip: float = 0.015,
+        colluders: int = 1,
+        dropouts: int = 0,
     ) -> Self:
         """The plan with the least noise whose releases, composed by the PLD accountant, keep the promise.
 
@@ -207,6 +222,8 @@ class PrivacyPlan:
             threshold_share=float(threshold_share),
             centre_clip=float(centre_clip),
             scatter_clip=float(scatter_clip),
+            colluders=colluders,
+            dropouts=dropouts,
         )
 
     @property
@@ -216,7 +233,7 @@ class PrivacyPlan:
     @property
     def adaptation(self) -> Adaptation:
         """What to deploy, from planned noise only: the scatter, the centre or both stay out when noise would win."""
-        noise = self._moments_noise_if_released
+        noise = self.noise_with(self._moments_noise_if_released, self.organisations)
         scatter_size = self.dimension * (self.dimension + 1) // 2
         if (
             math.sqrt(scatter_size) * noise / (self.people * _EVEN_WEIGHT) <= 1
@@ -226,12 +243,12 @@ class PrivacyPlan:
         return Adaptation.CENTRE if self._centre_noise(1.0) <= _LARGEST_CENTRE_NOISE else Adaptation.NONE
 
     def _centre_noise(self, weight: float) -> float:
-        noise = self._moments_noise_if_released
+        noise = self.noise_with(self._moments_noise_if_released, self.organisations)
         return math.sqrt(2 * self.dimension) * self.centre_clip * noise / (self.people * weight)
 
     @property
     def centre_noise_norm(self) -> float:
-        """Expected L2 norm of the noise on both centres, stacked."""
+        """Expected L2 norm of the noise on both centres, stacked, when nobody leaves or colludes."""
         return self._centre_noise(self.centre_weight)
 
     @property
@@ -263,9 +280,21 @@ class PrivacyPlan:
         """Noise multipliers of `events`."""
         return tuple(noise for _, noise in self.events)
 
-    def share_of(self, noise_multiplier: float) -> float:
-        """The noise that one organisation adds, so that the sum over all of them carries `noise_multiplier`."""
-        return noise_multiplier / math.sqrt(self.organisations)
+    def noise_with(self, noise_multiplier: float, survivors: int) -> float:
+        """The noise in the sum of `survivors` organisations, when `noise_multiplier` is promised."""
+        return noise_multiplier * math.sqrt(survivors / (self.organisations - self.colluders - self.dropouts))
+
+    def release_size(self, name: str) -> int:
+        """How many numbers the release of that name sums."""
+        if name == THRESHOLD:
+            return 2
+        d = self.dimension
+        return 2 * d + (d * (d + 1) // 2 if self.adaptation is Adaptation.CENTRE_AND_SCATTER else 0)
+
+    @property
+    def digest(self) -> bytes:
+        """SHA-256 of every field, to agree on."""
+        return hashlib.sha256(json.dumps(self.to_config(), sort_keys=True).encode()).digest()
 
     def statement(self) -> PrivacyStatement:
         """What a model release says about the privacy of the people it was made from."""
@@ -277,6 +306,8 @@ class PrivacyPlan:
             events=self.events,
             people_train=self.people,
             organisations=self.organisations,
+            colluders=self.colluders,
+            dropouts=self.dropouts,
         )
 
     def to_config(self) -> dict[str, float | int]:

@@ -111,6 +111,9 @@ class PrivacyStatement:
         events: name and noise multiplier of each Gaussian release, in order.
         people_train: how many people trained; public.
         organisations: how many organisations they were spread over.
+        colluders: of them, how many could help a curious coordinator without weakening the promise; their sums were
+            opened under secure aggregation.
+        dropouts: of them, how many could leave without weakening the promise.
     """
 
     privacy_unit: str
@@ -120,6 +123,8 @@ class PrivacyStatement:
     events: tuple[tuple[str, float], ...]
     people_train: int
     organisations: int
+    colluders: int = 0
+    dropouts: int = 0
 
     def __post_init__(self) -> None:
         texts = (self.privacy_unit, self.neighboring_relation, *(name for name, _ in self.events))
@@ -131,6 +136,9 @@ class PrivacyStatement:
         for count in (self.people_train, self.organisations):
             if type(count) is not int or count < 1:
                 raise UsageError("a privacy statement needs positive counts of people and organisations")
+        for count in (self.colluders, self.dropouts):
+            if type(count) is not int or not 0 <= count < self.organisations:
+                raise UsageError("a privacy statement cannot stand more colluders or drop-outs than organisations")
 
 
 @dataclass(frozen=True, eq=False)
@@ -224,6 +232,8 @@ class ModelRelease:
                 "events": self.privacy.events,
                 "people_train": self.privacy.people_train,
                 "organisations": self.privacy.organisations,
+                "colluders": self.privacy.colluders,
+                "dropouts": self.privacy.dropouts,
             },
             "created": self.created,
         }
@@ -271,6 +281,8 @@ class ModelRelease:
                 events=tuple((name, noise) for name, noise in privacy["events"]),
                 people_train=privacy["people_train"],
                 organisations=privacy["organisations"],
+                colluders=privacy["colluders"],
+                dropouts=privacy["dropouts"],
             ),
             created=value["created"],
             code_length=value["code_length"],

@@ -1,4 +1,10 @@
-"""What coordinator and organisations say to each other in a Flower run: two requests, two replies, fixed refusals.
+"""What coordinator and organisations say to each other in a Flower run, and fixed refusals.
+
+Eight exchanges: both releases advertise keys and deal shares together; then each release masks, settles who survived
+and opens (`federation.secagg`)::
+
+    query.advertise, query.share_keys, train.moments, query.sign_survivors, query.open_shares,
+    evaluate.threshold, query.sign_survivors, query.open_shares
 
 Flower sends the text of any exception that escapes from an organisation to the coordinator, in clear. So organisations
 refuse with a code from `Refusal`, and nothing of what went wrong but that code leaves them.
@@ -6,6 +12,7 @@ refuse with a code from `Refusal`, and nothing of what went wrong but that code 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from enum import Enum
 from typing import Final
 
@@ -18,11 +25,16 @@ from federation.errors import MalformedMessageError, UsageError
 from federation.evaluation import ImpostorPrior
 from federation.privacy import MOMENTS, THRESHOLD, PrivacyPlan
 from federation.release import Adapter
+from federation.secagg import Session
 
+ADVERTISE: Final = "query.advertise"
+SHARE_KEYS: Final = "query.share_keys"
 TRAIN_MOMENTS: Final = f"train.{MOMENTS}"
 EVALUATE_THRESHOLD: Final = f"evaluate.{THRESHOLD}"
+SIGN_SURVIVORS: Final = "query.sign_survivors"
+OPEN_SHARES: Final = "query.open_shares"
+_PROTOCOL = "secagg"
 _WHITENING = "whitening"
-_LARGEST_NUMBER = 1e12  # squares stay finite
 
 
 class Refusal(Enum):
@@ -33,6 +45,7 @@ class Refusal(Enum):
     REPEATED = 1003
     BAD_DATA = 1004
     INTERNAL = 1005
+    NOT_TRUSTED = 1006
 
     @property
     def text(self) -> str:
@@ -40,8 +53,10 @@ class Refusal(Enum):
         return {
             Refusal.BAD_REQUEST: "it did not understand the request; both sides need the same version",
             Refusal.NOT_AGREED: "the plan is outside what its operator agreed to",
-            Refusal.REPEATED: "it answered this request before, and answers once in a run",
+            Refusal.REPEATED: "it answers every request once in a run and in its turn, and this was not that",
             Refusal.BAD_DATA: "its embeddings are missing or do not fit the plan; its own log says more",
+            Refusal.NOT_TRUSTED: "it saw something in the secure aggregation that honest parties never send, or too "
+            "few organisations are left for it; its own log says more",
             Refusal.INTERNAL: "it failed; its own log says more",
         }[self]
 
@@ -51,42 +66,100 @@ class Refusal(Enum):
         return next((refusal.text for refusal in cls if refusal.value == code), f"Flower reports error code {code}")
 
 
-def moments_request(plan: PrivacyPlan, start: NDArray[np.float64]) -> RecordDict:
-    """Asks for `federation.training.moments_share`."""
-    return RecordDict({"plan": ConfigRecord({**plan.to_config()}), "arrays": ArrayRecord({"start": Array(start)})})
+def sessions(plan: PrivacyPlan, run: str, roster: tuple[bytes, ...]) -> dict[str, Session]:
+    """The secure sums of a run, by release. Organisations and coordinator build the same ones.
+
+    Raises:
+        UsageError: the roster is not for as many organisations as the plan.
+    """
+    if len(roster) != plan.organisations:
+        raise UsageError(f"the roster names {len(roster)} organisations and the plan is for {plan.organisations}")
+    return {
+        name: Session(run, name, plan.digest, roster, plan.release_size(name), plan.colluders, plan.dropouts)
+        for name, _ in plan.events
+    }
 
 
-def read_moments_request(content: RecordDict) -> tuple[PrivacyPlan, NDArray[np.float64]]:
-    """The plan, checked again, and the public start.
+def protocol_content(messages: Mapping[str, bytes]) -> RecordDict:
+    """Messages of secure aggregation, by release: all that most requests and replies carry."""
+    return RecordDict({_PROTOCOL: ConfigRecord({**messages})})
+
+
+def read_protocol(content: RecordDict) -> dict[str, bytes]:
+    """Messages of secure aggregation, by release.
+
+    Raises:
+        MalformedMessageError: there are none, or they are not bytes.
+    """
+    record = content.config_records.get(_PROTOCOL, ConfigRecord())
+    messages = {name: value for name, value in record.items() if type(value) is bytes}
+    if not messages or len(messages) != len(record):
+        raise MalformedMessageError("the messages of secure aggregation are missing")
+    return messages
+
+
+def advertise_request(plan: PrivacyPlan) -> RecordDict:
+    """Proposes the plan and asks for fresh keys."""
+    return RecordDict({"plan": ConfigRecord({**plan.to_config()})})
+
+
+def read_advertise_request(content: RecordDict) -> PrivacyPlan:
+    """The plan, checked again.
 
     Raises:
         MalformedMessageError: the request is not a valid one.
     """
-    plan = _plan(content)
-    return plan, _array(content, "start", (plan.dimension,))
+    return PrivacyPlan.from_config(dict(content.config_records.get("plan", ConfigRecord())))
 
 
-def threshold_request(plan: PrivacyPlan, adapter: Adapter, prior: ImpostorPrior) -> RecordDict:
-    """Asks for `federation.evaluation.impostor_share`."""
+def advertise_reply(messages: Mapping[str, bytes], people: int) -> RecordDict:
+    """Fresh keys for every release, and how many people the organisation holds, which is public."""
+    return RecordDict({**protocol_content(messages), "metrics": MetricRecord({"people": people})})
+
+
+def read_people(content: RecordDict) -> int:
+    """The number of people.
+
+    Raises:
+        MalformedMessageError: it is missing or wrong.
+    """
+    people = content.metric_records.get("metrics", MetricRecord()).get("people")
+    if type(people) is not int or people < 1:
+        raise MalformedMessageError("the number of people is missing or wrong")
+    return people
+
+
+def moments_request(start: NDArray[np.float64]) -> RecordDict:
+    """Asks for `federation.training.moments_sum`, masked. The messages of secure aggregation join it."""
+    return RecordDict({"arrays": ArrayRecord({"start": Array(start)})})
+
+
+def read_moments_request(content: RecordDict, plan: PrivacyPlan) -> NDArray[np.float64]:
+    """The public start.
+
+    Raises:
+        MalformedMessageError: the request is not a valid one.
+    """
+    return _array(content, "start", (plan.dimension,))
+
+
+def threshold_request(adapter: Adapter, prior: ImpostorPrior) -> RecordDict:
+    """Asks for `federation.evaluation.impostor_summary`, masked. The messages of secure aggregation join it."""
     arrays = {profile: Array(centre) for profile, centre in adapter.centres.items()}
     if adapter.whitening is not None:
         arrays[_WHITENING] = Array(adapter.whitening)
     return RecordDict(
-        {
-            "plan": ConfigRecord({**plan.to_config()}),
-            "prior": ConfigRecord({"mean": prior.mean, "spread": prior.spread}),
-            "arrays": ArrayRecord(arrays),
-        }
+        {"prior": ConfigRecord({"mean": prior.mean, "spread": prior.spread}), "arrays": ArrayRecord(arrays)}
     )
 
 
-def read_threshold_request(content: RecordDict) -> tuple[PrivacyPlan, Adapter, ImpostorPrior]:
-    """The plan, checked again, the adapter to measure and the prediction to measure against.
+def read_threshold_request(content: RecordDict, plan: PrivacyPlan) -> tuple[Adapter, ImpostorPrior]:
+    """The adapter to measure and the prediction to measure against.
 
     Raises:
         MalformedMessageError: the request is not a valid one.
     """
-    plan, prior = _plan(content), content.config_records.get("prior", ConfigRecord())
+    prior = content.config_records.get("prior", ConfigRecord())
     mean, spread = prior.get("mean"), prior.get("spread")
     if type(mean) is not float or type(spread) is not float:
         raise MalformedMessageError("the request lacks the prediction of impostor distances")
@@ -95,44 +168,11 @@ def read_threshold_request(content: RecordDict) -> tuple[PrivacyPlan, Adapter, I
     centres = {profile: _array(content, profile, (d,)) for profile in (REFERENCE, PROBE)}
     try:
         return (
-            plan,
             Adapter(centres, _array(content, _WHITENING, (d, d)) if whitened else None),
             ImpostorPrior(mean, spread),
         )
     except UsageError as error:
         raise MalformedMessageError("the request's prediction of impostor distances is out of range") from error
-
-
-def share_reply(share: NDArray[np.float64], people: int) -> RecordDict:
-    """One organisation's noisy sum and how many people it is over, which is public."""
-    return RecordDict({"arrays": ArrayRecord({"share": Array(share)}), "metrics": MetricRecord({"people": people})})
-
-
-def read_share_reply(content: RecordDict, size: int, noise_share: float) -> tuple[NDArray[np.float64], int]:
-    """The noisy sum and the number of people, checked as far as a noisy sum can be.
-
-    Each person moves a sum by at most 1, so an organisation can be as long as its people and its noise allow, no more.
-
-    Args:
-        content: the reply.
-        size: length that the sum must have.
-        noise_share: standard deviation of the noise that the organisation was asked to add.
-
-    Raises:
-        MalformedMessageError: the reply is not a valid one.
-    """
-    people = content.metric_records.get("metrics", MetricRecord()).get("people")
-    if type(people) is not int or people < 1:
-        raise MalformedMessageError("the number of people is missing or wrong")
-    share = _array(content, "share", (size,))
-    # Gaussian noise is longer than sqrt(size) + 8 deviations with a probability below e^-32.
-    if not np.abs(share).max() < _LARGEST_NUMBER or np.linalg.norm(share) > people + noise_share * (size**0.5 + 8):
-        raise MalformedMessageError(f"the array 'share' is longer than {people} people and their noise can make it")
-    return share, people
-
-
-def _plan(content: RecordDict) -> PrivacyPlan:
-    return PrivacyPlan.from_config(dict(content.config_records.get("plan", ConfigRecord())))
 
 
 def _array(content: RecordDict, name: str, shape: tuple[int, ...]) -> NDArray[np.float64]:

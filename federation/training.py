@@ -1,4 +1,4 @@
-"""Private adaptation in closed form: one organisation's bounded, noisy sum, and what everybody makes of the total.
+"""Private adaptation in closed form: one organisation's bounded sum, and what everybody makes of the total.
 
 Theory of operation
 -------------------
@@ -9,9 +9,10 @@ one exactly, in one round, with no class heads, no negatives and nothing that co
 
 * Record: one person is one vector of L2 norm at most 1: the offsets of their mean embeddings from a *public start*
   (both profiles stacked, clipped together) and the scatter of all their embeddings around their own mean (clipped).
-* Mechanism: Opacus. The loss of a record v is 0.5 |theta - v|^2 with theta = 0, so a record's gradient is -v; Opacus
-  clips it to 1, adds noise and one SGD step of size 1 makes theta the noisy sum. There is no sampling: everybody is in
-  the one batch.
+* Mechanism: Opacus clips and sums. The loss of a record v is 0.5 |theta - v|^2 with theta = 0, so a record's gradient
+  is -v; Opacus clips it to 1 and one SGD step of size 1 makes theta the sum. There is no sampling: everybody is in the
+  one batch. The noise is discrete and joins the sum as integers, on its way into secure aggregation
+  (`federation.secagg`); so Opacus adds none, and its accountant has no part in this.
 * Public start: the recogniser's embedding of a chip without a face. Offsets from it are half as long as from zero, so
   the noise is half as large; a mean of public photographs does no better and has to be shipped (ADR 0010).
 * Post-processing costs no privacy. The centre is scaled by ``max(0, 1 - noise / signal)``: towards *no* centring, not
@@ -31,7 +32,7 @@ from opacus.optimizers import DPOptimizer
 from federation.embeddings import PROBE, REFERENCE, EmbeddingSet
 from federation.errors import MalformedMessageError, UsageError
 from federation.evaluation import ImpostorPrior
-from federation.privacy import Adaptation, NoiseSource, PrivacyPlan, operating_system_noise
+from federation.privacy import MOMENTS, Adaptation, PrivacyPlan
 from federation.recogniser import CHIP_SIDE, Recogniser
 from federation.release import Adapter
 
@@ -48,13 +49,6 @@ def public_start(recogniser: Recogniser) -> NDArray[np.float64]:
     return np.asarray(recogniser.embed(chip)[0], dtype=np.float64)
 
 
-def record_size(plan: PrivacyPlan) -> int:
-    """Length of one person's record: two offsets and, when it is released, the scatter's upper triangle."""
-    d = plan.dimension
-    with_scatter = plan.adaptation is Adaptation.CENTRE_AND_SCATTER
-    return 2 * d + (d * (d + 1) // 2 if with_scatter else 0)
-
-
 def person_records(embeddings: EmbeddingSet, start: NDArray[np.float64], plan: PrivacyPlan) -> NDArray[np.float64]:
     """One record of norm below 1 for every person, in the order of their names. Sensitive: stays in the organisation.
 
@@ -64,7 +58,7 @@ def person_records(embeddings: EmbeddingSet, start: NDArray[np.float64], plan: P
         plan: gives clip norms, weights and whether the scatter takes part.
 
     Returns:
-        (people, `record_size`) float64.
+        (people, plan.release_size(MOMENTS)) float64: two offsets and, when it is released, the scatter's triangle.
 
     Raises:
         UsageError: the sizes do not fit, nobody is there, or a person lacks images of a camera profile.
@@ -92,28 +86,23 @@ def person_records(embeddings: EmbeddingSet, start: NDArray[np.float64], plan: P
     return np.array(records)
 
 
-def private_sum(
-    records: NDArray[np.float64], noise_multiplier: float, *, noise: NoiseSource = operating_system_noise
-) -> NDArray[np.float64]:
-    """Sums records, each clipped to L2 norm 1, and adds Gaussian noise: one step of Opacus.
+def clipped_sum(records: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Sums records, each clipped to L2 norm 1: one step of Opacus. Its noise is 0: noise is added as integers later.
 
     Args:
         records: (people, size) float64, at least one row.
-        noise_multiplier: standard deviation of the noise in every coordinate.
-        noise: where standard normal numbers come from; anything but the default voids the privacy.
 
     Returns:
-        (size,) float64.
+        (size,) float64. Sensitive.
     """
     model = GradSampleModule(_Sum(records.shape[1]), loss_reduction="sum")
-    optimizer = _Optimizer(
+    optimizer = DPOptimizer(
         torch.optim.SGD(model.parameters(), lr=1.0),
-        noise_multiplier=noise_multiplier,
+        noise_multiplier=0.0,
         max_grad_norm=1.0,
         expected_batch_size=None,
         loss_reduction="sum",
     )
-    optimizer.noise = noise
     # Opacus's hooks want an input with a gradient.
     model(torch.from_numpy(records).requires_grad_()).sum().backward()
     optimizer.step()
@@ -132,39 +121,18 @@ class _Sum(torch.nn.Module):
         return 0.5 * ((self.theta - records) ** 2).sum(dim=1)
 
 
-class _Optimizer(DPOptimizer):  # type: ignore[misc]  # Opacus has no types
-    """Opacus's optimiser with noise that has no seed: torch's CPU generator keeps 32 bits of any seed."""
-
-    noise: NoiseSource
-
-    def add_noise(self) -> None:
-        """Sets every gradient to the clipped sum plus noise; the counterpart of `DPOptimizer.add_noise`."""
-        for parameter in self.params:
-            summed = parameter.summed_grad
-            drawn = torch.from_numpy(self.noise(summed.numel())).view_as(summed)
-            parameter.grad = summed + self.noise_multiplier * self.max_grad_norm * drawn
-
-
-def moments_share(
-    embeddings: EmbeddingSet,
-    start: NDArray[np.float64],
-    plan: PrivacyPlan,
-    *,
-    noise: NoiseSource = operating_system_noise,
-) -> NDArray[np.float64]:
-    """What one organisation sends: the sum of its people's records with its share of the noise.
+def moments_sum(embeddings: EmbeddingSet, start: NDArray[np.float64], plan: PrivacyPlan) -> NDArray[np.float64]:
+    """What one organisation puts into the secure sum: the sum of its people's records, before noise.
 
     Returns:
-        (`record_size`,) float64. With its share only, it is less private than the plan says; the total is not.
+        (plan.release_size(MOMENTS),) float64. Sensitive.
 
     Raises:
         UsageError: see `person_records`; or the plan makes no moments release.
     """
     if plan.adaptation is Adaptation.NONE:
         raise UsageError("this plan releases no moments")
-    return private_sum(
-        person_records(embeddings, start, plan), plan.share_of(plan.moments_noise_multiplier), noise=noise
-    )
+    return clipped_sum(person_records(embeddings, start, plan))
 
 
 @dataclass(frozen=True, eq=False)
@@ -191,28 +159,30 @@ def no_adapter(plan: PrivacyPlan, reason: str) -> TrainedAdapter:
     )
 
 
-def build_adapter(total: NDArray[np.float64], start: NDArray[np.float64], plan: PrivacyPlan) -> TrainedAdapter:
+def build_adapter(
+    total: NDArray[np.float64],
+    start: NDArray[np.float64],
+    plan: PrivacyPlan,
+    *,
+    noise_multiplier: float,
+    people: int | None = None,
+) -> TrainedAdapter:
     """Turns the total of all organisations into an adapter. Post-processing: costs no privacy.
 
     Args:
-        total: (`record_size`,) float64, the sum of every organisation's `moments_share`.
+        total: (plan.release_size(MOMENTS),) float64, the sum of every organisation's `moments_sum`, with noise.
         start: (d,) the public start that the organisations used.
         plan: the plan that they followed.
+        noise_multiplier: noise that the total carries; 0 to study the method without noise.
+        people: over how many people the total is, when organisations left; the plan's people otherwise.
 
     Raises:
         MalformedMessageError: the total has another shape or is not finite.
     """
-    return adapter_from_moments(total, start, plan, plan.moments_noise_multiplier)
-
-
-def adapter_from_moments(
-    total: NDArray[np.float64], start: NDArray[np.float64], plan: PrivacyPlan, noise_multiplier: float
-) -> TrainedAdapter:
-    """`build_adapter` for a total that carries `noise_multiplier`, which may be 0 to study the method without noise."""
     d = plan.dimension
-    if total.shape != (record_size(plan),) or not np.isfinite(total).all():
-        raise MalformedMessageError(f"the total of the moments must be {record_size(plan)} finite numbers")
-    to_mean = 1 / (plan.people * _CLIP_ROOM)
+    if total.shape != (plan.release_size(MOMENTS),) or not np.isfinite(total).all():
+        raise MalformedMessageError(f"the total of the moments must be {plan.release_size(MOMENTS)} finite numbers")
+    to_mean = 1 / ((people or plan.people) * _CLIP_ROOM)
     scale = to_mean * plan.centre_clip / plan.centre_weight
     offsets = total[: 2 * d] * scale
     noise = 2 * d * (noise_multiplier * scale) ** 2

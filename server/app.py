@@ -1,9 +1,9 @@
-"""The coordinator's Flower ServerApp: plans, charges, asks two questions, publishes one model release.
+"""The coordinator's Flower ServerApp: plans, charges, opens two secure sums, publishes one model release.
 
-    plan -> wait for nodes -> reserve in the ledger -> moments -> adapter -> threshold -> release -> commit
+    plan -> nodes -> reserve in the ledger -> keys and shares -> moments -> adapter -> threshold -> release -> commit
 
-Every wait has a deadline. Each organisation carries only its share of the noise, so a sum that lacks one of them is
-less private than promised: any missing or wrong reply ends the run, names its node, and the charge stays.
+Every wait has a deadline. Organisations that fail are named; when more fail than the plan stands, the noise would be
+less than promised, so the run ends and the charge stays.
 """
 
 from __future__ import annotations
@@ -19,24 +19,19 @@ from pathlib import Path
 from typing import Self
 
 import numpy as np
-from flwr.app import Context, Message, RecordDict
+from flwr.app import Context
 from flwr.serverapp import Grid, ServerApp
 from numpy.typing import NDArray
 
-from federation.errors import MalformedMessageError, RoundAbortedError, UsageError
+from federation.errors import RoundAbortedError, UsageError
 from federation.evaluation import choose_threshold
-from federation.privacy import Adaptation, PrivacyPlan
+from federation.privacy import MOMENTS, THRESHOLD, Adaptation, PrivacyPlan
 from federation.release import ModelRelease
-from federation.rounds import (
-    EVALUATE_THRESHOLD,
-    TRAIN_MOMENTS,
-    Refusal,
-    moments_request,
-    read_share_reply,
-    threshold_request,
-)
-from federation.training import TrainedAdapter, build_adapter, no_adapter, record_size
+from federation.rounds import EVALUATE_THRESHOLD, TRAIN_MOMENTS, moments_request, threshold_request
+from federation.secagg.session import roster_from_text
+from federation.training import TrainedAdapter, build_adapter, no_adapter
 from server.ledger import PrivacyLedger, sync_directory
+from server.secure_sums import OpenedSum, SecureSums
 
 app = ServerApp()
 
@@ -51,6 +46,7 @@ class RunSettings:
         population: whose privacy budget pays.
         ledger: the privacy ledger's file.
         budget_epsilon: cap on everything ever released about the population, at the plan's delta.
+        roster: file with the public keys of all organisations, one a line in hex.
         start: file with the public start, (d,) float64, as NumPy saves it.
         output: where the release goes.
         model_name: the recogniser that embedded the images.
@@ -64,6 +60,7 @@ class RunSettings:
     population: str
     ledger: Path
     budget_epsilon: float
+    roster: Path
     start: Path
     output: Path
     model_name: str
@@ -90,6 +87,12 @@ class RunSettings:
                 raise UsageError(f"{key} in the run configuration must be a positive number")
             return float(value)
 
+        def count(key: str) -> int:
+            value = config.get(key)
+            if type(value) is not int or value < 0:
+                raise UsageError(f"{key} in the run configuration must be a whole number, 0 or more")
+            return value
+
         plan = PrivacyPlan.for_epsilon(
             number("epsilon"),
             delta=number("delta"),
@@ -99,6 +102,8 @@ class RunSettings:
             threshold_share=number("threshold-share"),
             centre_clip=number("centre-clip"),
             scatter_clip=number("scatter-clip"),
+            colluders=count("colluders"),
+            dropouts=count("dropouts"),
         )
         return cls(
             plan=plan,
@@ -106,6 +111,7 @@ class RunSettings:
             population=text("population"),
             ledger=Path(text("ledger")),
             budget_epsilon=number("budget-epsilon"),
+            roster=Path(text("roster")),
             start=Path(text("public-start")),
             output=Path(text("output")),
             model_name=text("model-name"),
@@ -131,14 +137,19 @@ def train(grid: Grid, settings: RunSettings, *, run: str) -> ModelRelease:
         RoundAbortedError: an organisation was missing, silent or wrong. Says what it cost.
     """
     plan = settings.plan
-    start = _load_start(settings.start, plan.dimension)
+    start, roster = _load_start(settings.start, plan.dimension), _load_roster(settings.roster)
     _say(
         f"privacy: epsilon {plan.epsilon:g}, delta {plan.delta:g} for each person, all releases of this run together "
         f"({', '.join(f'{name} with noise multiplier {noise:.3f}' for name, noise in plan.events)})"
     )
-    _say("trust: until secure aggregation exists, the coordinator must not look at single organisations' sums")
+    _say(
+        "trust: secure aggregation shows the coordinator totals only, and the promise holds even if "
+        f"{plan.colluders} of the {plan.organisations} organisations help it"
+        + (f" and {plan.dropouts} leave" if plan.dropouts else "")
+    )
     _say(f"plan: adapt {plan.adaptation.value}; planned noise on the centre {plan.centre_noise_norm:.2f}")
     nodes = _await_nodes(grid, plan.organisations, settings.node_deadline_seconds)
+    sums = SecureSums(grid, nodes, plan, run=run, roster=roster, deadline_seconds=settings.round_deadline_seconds)
 
     ledger = PrivacyLedger(settings.ledger)
     # On disk before anybody is asked: a crash after this line costs budget, never privacy.
@@ -152,37 +163,11 @@ def train(grid: Grid, settings: RunSettings, *, run: str) -> ModelRelease:
     _say(f"the charge is reserved in the privacy ledger for {settings.population!r}")
     cost = f"the run has no result, and its epsilon {plan.epsilon:g} stays charged to {settings.population!r}"
 
-    def ask(message_type: str, content: RecordDict, size: int, noise_multiplier: float) -> _Total:
-        return _ask(
-            grid,
-            nodes,
-            message_type,
-            content,
-            size=size,
-            noise_share=plan.share_of(noise_multiplier),
-            people=plan.people,
-            deadline_seconds=settings.round_deadline_seconds,
-            cost=cost,
-        )
-
-    trained: TrainedAdapter
-    if plan.adaptation is Adaptation.NONE:
-        trained = no_adapter(
-            plan,
-            f"Nothing is adapted: for {plan.people} people at epsilon {plan.epsilon:g} the planned noise on the centre "
-            f"is {plan.centre_noise_norm:.2f}, which would do more harm than good.",
-        )
-    else:
-        moments = ask(TRAIN_MOMENTS, moments_request(plan, start), record_size(plan), plan.moments_noise_multiplier)
-        trained = build_adapter(moments.total, start, plan)
-        _say(f"round 1 of 2, moments: {len(nodes)} organisations answered. {trained.reason}")
-
-    summary = ask(
-        EVALUATE_THRESHOLD,
-        threshold_request(plan, trained.adapter, trained.prior),
-        2,
-        plan.threshold_noise_multiplier,
-    )
+    try:
+        trained, summary = _collect(sums, plan, start, len(nodes))
+    except RoundAbortedError as error:
+        cost = f"the run has no result, and its epsilon {plan.epsilon:g} stays charged to {settings.population!r}"
+        raise RoundAbortedError(f"{error}; {cost}") from error
     release = ModelRelease(
         model_name=settings.model_name,
         model_digest=settings.model_digest,
@@ -193,7 +178,7 @@ def train(grid: Grid, settings: RunSettings, *, run: str) -> ModelRelease:
             summary.total,
             trained.prior,
             pairs=summary.pairs,
-            noise_multiplier=plan.threshold_noise_multiplier,
+            noise_multiplier=summary.noise_multiplier,
             fmr=settings.fmr,
         ),
         fmr=settings.fmr,
@@ -206,12 +191,24 @@ def train(grid: Grid, settings: RunSettings, *, run: str) -> ModelRelease:
     return release
 
 
-@dataclass(frozen=True, eq=False)
-class _Total:
-    """The sum of all replies, and how many of the people have a neighbour in their organisation."""
-
-    total: NDArray[np.float64]
-    pairs: int
+def _collect(
+    sums: SecureSums, plan: PrivacyPlan, start: NDArray[np.float64], asked: int
+) -> tuple[TrainedAdapter, OpenedSum]:
+    """Both releases: the adapter, and the summary that the threshold comes from."""
+    sums.open()
+    if plan.adaptation is Adaptation.NONE:
+        trained = no_adapter(
+            plan,
+            f"Nothing is adapted: for {plan.people} people at epsilon {plan.epsilon:g} the planned noise on the centre "
+            f"is {plan.centre_noise_norm:.2f}, which would do more harm than good.",
+        )
+    else:
+        moments = sums.collect(MOMENTS, TRAIN_MOMENTS, moments_request(start))
+        trained = build_adapter(
+            moments.total, start, plan, noise_multiplier=moments.noise_multiplier, people=moments.people
+        )
+        _say(f"round 1 of 2, moments: the sum over {moments.organisations} of {asked} organisations. {trained.reason}")
+    return trained, sums.collect(THRESHOLD, EVALUATE_THRESHOLD, threshold_request(trained.adapter, trained.prior))
 
 
 def _await_nodes(grid: Grid, organisations: int, deadline_seconds: float) -> list[int]:
@@ -235,49 +232,6 @@ def _await_nodes(grid: Grid, organisations: int, deadline_seconds: float) -> lis
 _POLL_SECONDS = 0.1
 
 
-def _ask(
-    grid: Grid,
-    nodes: list[int],
-    message_type: str,
-    content: RecordDict,
-    *,
-    size: int,
-    noise_share: float,
-    people: int,
-    deadline_seconds: float,
-    cost: str,
-) -> _Total:
-    """Asks every node the same question and adds the answers up, in the order of node ids."""
-    messages = [Message(content, node, message_type, ttl=deadline_seconds) for node in nodes]
-    waiting = dict(zip(grid.push_messages(messages), nodes, strict=True))
-    end = time.monotonic() + deadline_seconds
-    answers: dict[int, tuple[NDArray[np.float64], int]] = {}
-    while waiting:
-        for reply in grid.pull_messages(list(waiting)):
-            node = waiting.pop(reply.metadata.reply_to_message_id)
-            if reply.has_error():  # its text is the node's and is not repeated here
-                raise RoundAbortedError(f"organisation node {node}: {Refusal.describe(reply.error.code)}; {cost}")
-            try:
-                answers[node] = read_share_reply(reply.content, size, noise_share)
-            except MalformedMessageError as error:
-                raise RoundAbortedError(f"organisation node {node} sent a wrong reply: {error}; {cost}") from error
-        if waiting and time.monotonic() >= end:
-            missing = ", ".join(str(node) for node in sorted(waiting.values()))
-            raise RoundAbortedError(
-                f"organisation node {missing} did not answer {message_type} within {deadline_seconds:g} s; {cost}"
-            )
-        if waiting:
-            time.sleep(_POLL_SECONDS)
-    counts = [answers[node][1] for node in nodes]
-    if sum(counts) != people:
-        raise RoundAbortedError(
-            f"the plan is for {people} people and the organisations hold {sum(counts)}; {cost}. "
-            "Set people to the true number"
-        )
-    total = np.sum([answers[node][0] for node in nodes], axis=0)
-    return _Total(total, sum(count for count in counts if count > 1))
-
-
 def _load_start(path: Path, dimension: int) -> NDArray[np.float64]:
     try:
         start = np.load(io.BytesIO(path.read_bytes()), allow_pickle=False)
@@ -288,6 +242,13 @@ def _load_start(path: Path, dimension: int) -> NDArray[np.float64]:
     if start.dtype != np.float64 or start.shape != (dimension,) or not np.isfinite(start).all():
         raise UsageError(f"the public start must be {dimension} finite float64 numbers")
     return np.asarray(start, dtype=np.float64)
+
+
+def _load_roster(path: Path) -> tuple[bytes, ...]:
+    try:
+        return roster_from_text(path.read_text())
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"roster must name a file with one public key a line, in hex, not {path}") from error
 
 
 def _write_durably(path: Path, data: bytes) -> None:

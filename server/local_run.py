@@ -24,11 +24,14 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from numpy.typing import NDArray
 
 from federation.embeddings import EmbeddingSet
 from federation.errors import BudgetExhaustedError, IntaglioError, RoundAbortedError, UnavailableError, UsageError
 from federation.release import ModelRelease
+from federation.secagg.session import roster_to_text
 
 APP = Path(__file__).resolve().parents[1]
 """The checkout that is packed and run."""
@@ -80,9 +83,13 @@ def run_locally(
     if not (APP / "pyproject.toml").is_file():
         raise UsageError("local runs pack the application from its checkout; run from a clone of the repository")
     with tempfile.TemporaryDirectory(prefix="intaglio-run-") as name:
-        folder = Path(name)  # mode 0700: the organisations' embeddings lie here while the run lasts
+        folder = Path(name)  # mode 0700: the organisations' embeddings and keys lie here while the run lasts
         for index, organisation in enumerate(organisations):
             (folder / f"{index}.npz").write_bytes(organisation.to_bytes())
+        keys = [Ed25519PrivateKey.generate() for _ in organisations]
+        for index, key in enumerate(keys):
+            (folder / f"{index}.pem").write_bytes(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
+        (folder / "roster").write_text(roster_to_text(key.public_key().public_bytes_raw() for key in keys))
         np.save(folder / "start.npy", start.astype(np.float64))
         output = folder / "release.json"
         settings: dict[str, str | float | int] = {
@@ -96,6 +103,7 @@ def run_locally(
             "ledger": str(ledger.resolve()),
             "budget-epsilon": float(budget_epsilon),
             "organisations": str(folder),
+            "roster": str(folder / "roster"),
             "public-start": str(folder / "start.npy"),
             "output": str(output),
             "model-name": model_name,

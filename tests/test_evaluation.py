@@ -15,10 +15,8 @@ from federation.evaluation import (
     ImpostorPrior,
     choose_threshold,
     cross_profile_scores,
-    impostor_share,
     impostor_summary,
 )
-from federation.privacy import PrivacyPlan
 from federation.release import CODE_LENGTH, Adapter
 
 scores = st.lists(st.sampled_from([0.0, 0.1, 0.25, 0.5, 0.75, 0.9, 1.0]) | st.floats(-1, 1), min_size=1, max_size=25)
@@ -145,21 +143,6 @@ def test_one_person_changes_the_summary_by_at_most_one(seed, count, left, mean, 
 
 def test_a_person_alone_has_no_impostors():
     assert np.array_equal(impostor_summary(synthetic_people(["a"]), IDENTITY, PRIOR), np.zeros(2))
-
-
-def test_the_noise_of_the_threshold_has_the_planned_scale_and_a_missing_share_shows():
-    plan = PrivacyPlan.for_epsilon(2.0, delta=1e-5, people=24, organisations=4, dimension=DIMENSION)
-    people = synthetic_people(["a", "b"])
-    exact = impostor_summary(people, IDENTITY, PRIOR)
-    draws = (
-        np.array(
-            [sum(impostor_share(people, IDENTITY, PRIOR, plan) - exact for _ in range(4)) for _ in range(500)]
-        ).ravel()
-        / plan.threshold_noise_multiplier
-    )
-    p = stats.chi2.cdf((draws**2).sum(), len(draws))
-    assert 5e-7 < p < 1 - 5e-7
-    assert stats.chi2.sf((draws**2).sum() / (3 / 4), len(draws)) < 1e-6
 
 
 def total_for(mean, spread, pairs, prior=PRIOR):

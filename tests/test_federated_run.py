@@ -1,19 +1,40 @@
 """The real ServerApp against real ClientApps: in one process, and once through Flower's own processes."""
 
+import dataclasses
+
 import numpy as np
 import pytest
-from flwr.app import Array, ArrayRecord, Error, Message, MetricRecord, RecordDict
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+from flwr.app import Array, ArrayRecord, ConfigRecord, Error, Message, MetricRecord, RecordDict
 from people import DIMENSION, start_vector, synthetic_people
+from scipy import stats
 from simulator import FIRST_NODE, InProcessGrid, server_context
 
 import client.app
 import server.app
 from federation.errors import BudgetExhaustedError, RoundAbortedError, UsageError
-from federation.evaluation import choose_threshold, impostor_summary
+from federation.evaluation import ImpostorPrior, choose_threshold, impostor_summary
 from federation.privacy import PrivacyPlan
-from federation.release import ModelRelease
-from federation.rounds import EVALUATE_THRESHOLD, TRAIN_MOMENTS, Refusal, moments_request, share_reply
-from federation.training import build_adapter, moments_share
+from federation.release import Adapter, ModelRelease
+from federation.rounds import (
+    ADVERTISE,
+    EVALUATE_THRESHOLD,
+    OPEN_SHARES,
+    SHARE_KEYS,
+    SIGN_SURVIVORS,
+    TRAIN_MOMENTS,
+    Refusal,
+    advertise_reply,
+    advertise_request,
+    protocol_content,
+    threshold_request,
+)
+from federation.secagg.messages import Survivors
+from federation.secagg.ring import discrete_noise, noise_std
+from federation.secagg.session import roster_to_text
+from federation.training import build_adapter, moments_sum
 from server.ledger import PrivacyLedger
 from server.local_run import run_locally
 
@@ -22,12 +43,20 @@ NAMES = [f"secret person {index:02d}" for index in range(24)]
 OF_ORGANISATION = [NAMES[i::ORGANISATIONS] for i in range(ORGANISATIONS)]
 
 
+def write_identities(folder, organisations=ORGANISATIONS):
+    keys = [Ed25519PrivateKey.from_private_bytes(bytes([index + 1]) * 32) for index in range(organisations)]
+    for index, key in enumerate(keys):
+        (folder / f"{index}.pem").write_bytes(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
+    (folder / "roster").write_text(roster_to_text(key.public_key().public_bytes_raw() for key in keys))
+
+
 @pytest.fixture
 def config(tmp_path):
     everybody = synthetic_people(NAMES)
     for index, names in enumerate(OF_ORGANISATION):
         (tmp_path / f"{index}.npz").write_bytes(everybody.of_people(names).to_bytes())
     np.save(tmp_path / "start.npy", start_vector())
+    write_identities(tmp_path)
     return {
         "epsilon": 8.0,
         "delta": 1e-5,
@@ -38,9 +67,12 @@ def config(tmp_path):
         "threshold-share": 0.2,
         "centre-clip": 0.65,
         "scatter-clip": 0.015,
+        "colluders": 1,
+        "dropouts": 0,
         "population": "synthetic",
         "ledger": str(tmp_path / "ledger.jsonl"),
         "budget-epsilon": 8.0,
+        "roster": str(tmp_path / "roster"),
         "public-start": str(tmp_path / "start.npy"),
         "organisations": str(tmp_path),
         "output": str(tmp_path / "release.json"),
@@ -77,28 +109,56 @@ def test_a_run_writes_a_release_and_settles_the_ledger(config, capsys):
     entries = PrivacyLedger(server.app.Path(config["ledger"])).chain().entries
     assert entries[-1].release == release.digest
     assert tuple(noise for _, noise in release.privacy.events) == entries[1].noise_multipliers
-    assert len(grid.sent) == 2 * ORGANISATIONS
+    assert len(grid.sent) == 8 * ORGANISATIONS
+    assert (release.privacy.colluders, release.privacy.dropouts) == (1, 0)
     said = capsys.readouterr().out.splitlines()
     assert said[0].startswith("intaglio: privacy: epsilon 8, delta 1e-05")
-    assert any("must not look at single organisations' sums" in line for line in said)
+    assert said[1].endswith(
+        "shows the coordinator totals only, and the promise holds even if 1 of the 4 organisations help it"
+    )
+
+
+def without_noise_in_the_ring(size, _std):
+    return np.zeros(size, dtype=np.int64)
+
+
+def the_plan(**change):
+    values = {"people": len(NAMES), "organisations": ORGANISATIONS, "dimension": DIMENSION} | change
+    return PrivacyPlan.for_epsilon(8.0, delta=1e-5, **values)
 
 
 def test_without_noise_the_federated_release_is_the_central_one(config, monkeypatch):
-    monkeypatch.setattr(client.app, "operating_system_noise", np.zeros)
+    """Exact but for the fixed point: less than half a unit of 2^-32 for each organisation."""
+    monkeypatch.setattr(client.app, "discrete_noise", without_noise_in_the_ring)
     run(config)
-    plan = PrivacyPlan.for_epsilon(8.0, delta=1e-5, people=len(NAMES), organisations=ORGANISATIONS, dimension=DIMENSION)
-    everybody, start = synthetic_people(NAMES), start_vector()
-    trained = build_adapter(moments_share(everybody, start, plan, noise=np.zeros), start, plan)
+    plan, everybody, start = the_plan(), synthetic_people(NAMES), start_vector()
+    moments_noise, threshold_noise = (plan.noise_with(noise, ORGANISATIONS) for noise in plan.noise_multipliers)
+    trained = build_adapter(moments_sum(everybody, start, plan), start, plan, noise_multiplier=moments_noise)
     release = the_release(config)
     for profile, centre in trained.adapter.centres.items():
-        assert np.abs(release.adapter.centres[profile] - centre).max() < 1e-6
+        assert np.abs(release.adapter.centres[profile] - centre).max() < 1e-9
     total = sum(
         impostor_summary(everybody.of_people(names), trained.adapter, trained.prior) for names in OF_ORGANISATION
     )
-    threshold = choose_threshold(
-        total, trained.prior, pairs=len(NAMES), noise_multiplier=plan.threshold_noise_multiplier, fmr=0.01
-    )
+    threshold = choose_threshold(total, trained.prior, pairs=len(NAMES), noise_multiplier=threshold_noise, fmr=0.01)
     assert release.threshold == threshold
+
+
+def test_the_total_carries_the_planned_noise(config, monkeypatch):
+    """The honest ones' shares alone reach the promise: three of four reach it, and all four have more."""
+    drawn = []
+
+    def remembered(size, std):
+        drawn.append(discrete_noise(size, std))
+        return drawn[-1]
+
+    monkeypatch.setattr(client.app, "discrete_noise", remembered)
+    run(config)
+    noise = [vector / noise_std(the_plan().moments_noise_multiplier, 64) for vector in drawn if len(vector) == 64]
+    assert len(noise) == ORGANISATIONS
+    honest = np.sum(noise[:3], axis=0)
+    assert stats.kstest(honest, "norm").pvalue > 1e-6
+    assert 0.5 < honest.std() < 1.6
 
 
 def test_two_runs_never_agree_on_the_noise(config, tmp_path):
@@ -126,7 +186,8 @@ def test_hopeless_noise_deploys_nothing_and_asks_for_the_threshold_only(config):
     release = the_release(config)
     assert not release.adapted
     assert "more harm than good" in release.reason
-    assert {m.metadata.message_type for m in grid.sent} == {EVALUATE_THRESHOLD}
+    assert TRAIN_MOMENTS not in {m.metadata.message_type for m in grid.sent}
+    assert len(grid.sent) == 5 * ORGANISATIONS
     assert [name for name, _ in release.privacy.events] == ["threshold"]
 
 
@@ -156,57 +217,139 @@ def test_a_second_run_past_the_budget_asks_nobody(config):
 BAD = FIRST_NODE + 1
 
 
-def replaced(content):
-    """The second organisation answers every question with this."""
+def replaced(message_type, content):
+    """The second organisation answers the first question of a kind with this."""
+    asked = []
 
     def tamper(node, reply):
-        if node == BAD:
+        if node == BAD and reply.metadata.message_type == message_type and not asked:
+            asked.append(True)
             reply.content = content(reply)
         return reply
 
     return tamper
 
 
-def share_of(reply):
-    return reply.content["arrays"]["share"].numpy()
+def with_protocol(change):
+    """Changes the messages of secure aggregation in a reply."""
+
+    def damage(reply):
+        messages = {name: change(bytes(data)) for name, data in reply.content["secagg"].items()}
+        return RecordDict({**reply.content, **protocol_content(messages)})
+
+    return damage
 
 
-@pytest.mark.parametrize(
-    ("damage", "said"),
-    [
-        (lambda r: share_reply(share_of(r) * np.nan, 6), "not finite"),
-        (lambda r: share_reply(share_of(r)[:-1], 6), "shape"),
-        (lambda r: share_reply(share_of(r).astype(np.float32), 6), "float64"),
-        (lambda r: share_reply(share_of(r)[None], 6), "shape"),
-        (lambda r: share_reply(share_of(r) + 3, 6), "longer than 6 people"),
-        (lambda r: share_reply(share_of(r) + 1e300, 6), "longer than 6 people"),
-        (lambda r: share_reply(share_of(r), 0), "number of people"),
-        (lambda r: RecordDict({"arrays": ArrayRecord({"share": Array(share_of(r))})}), "number of people"),
-        (lambda _reply: RecordDict({"metrics": MetricRecord({"people": 6})}), "missing"),
-        (
-            lambda _reply: RecordDict(
-                {
-                    "arrays": ArrayRecord({"share": Array("float64", (64,), "numpy.ndarray", b"junk")}),
-                    "metrics": MetricRecord({"people": 6}),
-                }
-            ),
-            "decoded",
-        ),
-    ],
-    ids=["nan", "short", "float32", "extra axis", "too long", "huge", "nobody", "no count", "no share", "junk"],
-)
-def test_a_wrong_reply_ends_the_run_names_its_node_and_says_the_cost(config, damage, said):
+WRONG_REPLIES = {
+    "nobody": (
+        ADVERTISE,
+        lambda r: RecordDict({**r.content, "metrics": MetricRecord({"people": 0})}),
+        "number of people",
+    ),
+    "no count": (ADVERTISE, lambda r: RecordDict({"secagg": r.content["secagg"]}), "number of people"),
+    "no keys": (ADVERTISE, lambda r: RecordDict({"metrics": r.content["metrics"]}), "missing"),
+    "keys of one release": (
+        ADVERTISE,
+        lambda r: advertise_reply({"moments": r.content["secagg"]["moments"]}, 6),
+        "not for the plan's releases",
+    ),
+    "junk keys": (ADVERTISE, with_protocol(lambda _: b"junk"), "too short"),
+    "unsigned keys": (ADVERTISE, with_protocol(lambda data: data[:-1] + bytes([data[-1] ^ 1])), "does not verify"),
+    "no shares": (SHARE_KEYS, lambda _: RecordDict(), "missing"),
+    "text for shares": (SHARE_KEYS, lambda _: RecordDict({"secagg": ConfigRecord({"moments": "x"})}), "missing"),
+    "junk shares": (SHARE_KEYS, with_protocol(lambda data: data[:-1]), "bytes are missing"),
+    "short vector": (TRAIN_MOMENTS, with_protocol(lambda data: data[:-8]), "bytes are missing"),
+    "vector of another sender": (
+        TRAIN_MOMENTS,
+        with_protocol(lambda data: data[:6] + b"\1\0" + data[8:]),
+        "says that organisation 1 sent it",
+    ),
+}
+
+
+@pytest.mark.parametrize(("message_type", "damage", "said"), WRONG_REPLIES.values(), ids=WRONG_REPLIES)
+def test_a_wrong_reply_ends_the_run_names_its_sender_and_says_the_cost(config, message_type, damage, said):
     with pytest.raises(RoundAbortedError, match=said) as caught:
-        run(config, tamper=replaced(damage))
-    assert f"node {BAD} " in str(caught.value)
+        run(config, tamper=replaced(message_type, damage))
+    assert f"node {BAD}" in str(caught.value) or "organisation 2 " in str(caught.value)
     assert "epsilon 8 stays charged" in str(caught.value)
     assert ledger_kinds(config) == ["open", "reserve"]
     assert not server.app.Path(config["output"]).exists()
 
 
+@pytest.mark.parametrize(("message_type", "damage", "said"), WRONG_REPLIES.values(), ids=WRONG_REPLIES)
+def test_with_a_planned_drop_out_the_run_goes_on_without_the_wrong_one(config, message_type, damage, said):
+    config["dropouts"], config["epsilon"], config["budget-epsilon"] = 1, 16.0, 16.0
+    run(config, tamper=replaced(message_type, damage))
+    assert the_release(config).adapted
+
+
+def test_a_spoiled_sum_is_noticed_when_honest_ones_could_not_make_it(config):
+    """Nobody can see which organisation spoiled it."""
+
+    def spoil(data):
+        return data[:-1] + bytes([data[-1] ^ 0x40])
+
+    with pytest.raises(RoundAbortedError, match="no one can say which"):
+        run(config, tamper=replaced(TRAIN_MOMENTS, with_protocol(spoil)))
+
+
+@pytest.mark.parametrize(
+    "stage", [ADVERTISE, SHARE_KEYS, TRAIN_MOMENTS, SIGN_SURVIVORS, OPEN_SHARES, EVALUATE_THRESHOLD]
+)
+def test_a_planned_drop_out_at_any_stage_leaves_a_release_of_the_others(config, monkeypatch, stage):
+    monkeypatch.setattr(client.app, "discrete_noise", without_noise_in_the_ring)
+    config["dropouts"], config["epsilon"], config["budget-epsilon"] = 1, 16.0, 16.0
+    left = []
+
+    def leave(node, reply):
+        left.extend([node] if node == BAD and reply.metadata.message_type == stage else [])
+        return None if node == BAD and left else reply
+
+    run(config, tamper=leave)
+    release = the_release(config)
+    names = [
+        n
+        for i in range(4)
+        if stage in {SIGN_SURVIVORS, OPEN_SHARES, EVALUATE_THRESHOLD} or i != 1
+        for n in OF_ORGANISATION[i]
+    ]
+    plan, start = (
+        PrivacyPlan.for_epsilon(16.0, delta=1e-5, people=24, organisations=4, dimension=DIMENSION, dropouts=1),
+        start_vector(),
+    )
+    trained = build_adapter(
+        moments_sum(synthetic_people(NAMES).of_people(names), start, plan),
+        start,
+        plan,
+        noise_multiplier=plan.noise_with(plan.moments_noise_multiplier, len(names) // 6),
+        people=len(names),
+    )
+    assert np.abs(release.adapter.centres["probe"] - trained.adapter.centres["probe"]).max() < 1e-9
+
+
+def test_more_drop_outs_than_planned_end_the_run_with_their_names_and_the_cost(config):
+    config["dropouts"], config["epsilon"], config["budget-epsilon"] = 1, 16.0, 16.0
+    gone = {FIRST_NODE, BAD}
+
+    def leave(node, reply):
+        return None if node in gone and reply.metadata.message_type == TRAIN_MOMENTS else reply
+
+    with pytest.raises(RoundAbortedError, match="2 of 4 organisations are left and 3 are needed") as caught:
+        run(config, tamper=leave)
+    assert all(f"node {node}" in str(caught.value) for node in gone)
+    assert "epsilon 16 stays charged" in str(caught.value)
+
+
+def is_moments(reply):
+    return reply.metadata.message_type == TRAIN_MOMENTS
+
+
 def test_a_silent_node_ends_the_run_at_the_deadline(config):
-    with pytest.raises(RoundAbortedError, match=rf"node {BAD} did not answer train.moments within 0.3 s") as caught:
-        run(config, tamper=lambda node, reply: None if node == BAD else reply)
+    with pytest.raises(
+        RoundAbortedError, match=rf"node {BAD}\): it did not answer train.moments within 0.3 s"
+    ) as caught:
+        run(config, tamper=lambda node, reply: None if node == BAD and is_moments(reply) else reply)
     assert "stays charged" in str(caught.value)
 
 
@@ -227,10 +370,12 @@ def test_what_goes_wrong_in_a_node_stays_there(config, monkeypatch):
     def explode(*_args, **_more):
         raise RuntimeError(f"{NAMES[0]} scored 0.93 in /home/operator")
 
-    monkeypatch.setattr(client.app, "moments_share", explode)
+    monkeypatch.setattr(client.app, "moments_sum", explode)
     replies = []
     with pytest.raises(RoundAbortedError, match="its own log says more") as caught:
         run(config, tamper=lambda _node, reply: replies.append(reply) or reply)
+    replies = [reply for reply in replies if is_moments(reply)]
+    assert len(replies) == ORGANISATIONS
     assert all(reply.error.code == Refusal.INTERNAL.value for reply in replies)
     assert all(reply.error.reason == Refusal.INTERNAL.text for reply in replies)
     assert "secret person" not in str(caught.value)
@@ -256,30 +401,62 @@ def test_foreign_error_texts_are_not_repeated(config):
     assert "<script>" not in str(caught.value)
 
 
-def question(plan):
-    return Message(moments_request(plan, start_vector()), FIRST_NODE, TRAIN_MOMENTS)
-
-
-def ask(grid, content, message_type=TRAIN_MOMENTS):
+def ask(grid, content, message_type=ADVERTISE):
     (reply,) = grid.send_and_receive([Message(content, FIRST_NODE, message_type)])
     return reply
 
 
 @pytest.fixture
 def plan():
-    return PrivacyPlan.for_epsilon(8.0, delta=1e-5, people=24, organisations=4, dimension=DIMENSION)
+    return the_plan()
 
 
-def test_a_node_answers_a_question_once_in_a_run(config, plan):
+def test_a_node_takes_one_plan_in_a_run(config, plan):
     grid = InProcessGrid(client.app.app, 1, config)
-    assert ask(grid, moments_request(plan, start_vector())).has_content()
-    assert ask(grid, moments_request(plan, start_vector())).error.code == Refusal.REPEATED.value
+    assert ask(grid, advertise_request(plan)).has_content()
+    assert ask(grid, advertise_request(plan)).error.code == Refusal.REPEATED.value
 
 
-@pytest.mark.parametrize("limit", [{"max-epsilon": 4.0}, {"max-organisations": 3}])
+@pytest.mark.parametrize("stage", [SHARE_KEYS, TRAIN_MOMENTS, EVALUATE_THRESHOLD, SIGN_SURVIVORS, OPEN_SHARES])
+def test_a_node_answers_nothing_out_of_turn_and_nothing_afterwards(config, plan, stage):
+    grid = InProcessGrid(client.app.app, 1, config)
+    anything = protocol_content({"threshold": b"x"} if stage == EVALUATE_THRESHOLD else {"moments": b"x"})
+    assert ask(grid, anything, stage).error.code == Refusal.REPEATED.value
+    assert ask(grid, advertise_request(plan)).has_content()
+    first = ask(grid, anything, stage).error.code
+    assert first == (Refusal.BAD_REQUEST if stage == SHARE_KEYS else Refusal.REPEATED).value
+    assert ask(grid, anything, SHARE_KEYS).error.code == Refusal.REPEATED.value
+
+
+def test_a_question_that_is_repeated_gets_no_second_answer(config):
+    """A coordinator that sends every request twice gets one answer to each, and no release."""
+    codes = []
+
+    class Twice(InProcessGrid):
+        def push_messages(self, messages):
+            messages = list(messages)
+            identifiers = super().push_messages(messages)
+            again = self.pull_messages(super().push_messages(messages))
+            codes.extend(repeated.error.code if repeated.has_error() else None for repeated in again)
+            return identifiers
+
+    with pytest.raises(RoundAbortedError):
+        server.app.app(Twice(client.app.app, ORGANISATIONS, config), server_context(config))
+    assert set(codes) == {Refusal.REPEATED.value}
+
+
+def test_a_node_forgets_its_secrets_when_its_part_is_done(config):
+    grid = run(config)
+    for context in grid.contexts.values():
+        kept = [record for name, record in context.state.config_records.items() if name.startswith("sum of")]
+        assert len(kept) == 2
+        assert not any(record for record in kept)
+
+
+@pytest.mark.parametrize("limit", [{"max-epsilon": 4.0}, {"min-colluders": 2}])
 def test_a_node_keeps_its_operators_limits(config, plan, limit):
     grid = InProcessGrid(client.app.app, 1, config, node_configs={0: limit})
-    assert ask(grid, moments_request(plan, start_vector())).error.code == Refusal.NOT_AGREED.value
+    assert ask(grid, advertise_request(plan)).error.code == Refusal.NOT_AGREED.value
 
 
 def without_noise(request):
@@ -287,40 +464,127 @@ def without_noise(request):
     return request
 
 
-@pytest.mark.parametrize(
-    "damage",
-    [
-        lambda _request: RecordDict(),
-        without_noise,
-        lambda request: RecordDict({"plan": request["plan"]}),
-        lambda request: RecordDict({**request, "arrays": ArrayRecord({"start": Array(np.full(DIMENSION, np.nan))})}),
-    ],
-    ids=["empty", "too little noise", "no start", "start not finite"],
-)
-@pytest.mark.parametrize("message_type", [TRAIN_MOMENTS, EVALUATE_THRESHOLD])
-def test_a_node_does_its_own_accounting_and_refuses_wrong_questions(config, plan, damage, message_type):
+@pytest.mark.parametrize("damage", [lambda _request: RecordDict(), without_noise], ids=["empty", "too little noise"])
+def test_a_node_does_its_own_accounting_and_refuses_wrong_plans(config, plan, damage):
     grid = InProcessGrid(client.app.app, 1, config)
-    reply = ask(grid, damage(moments_request(plan, start_vector())), message_type)
-    assert reply.error.code == Refusal.BAD_REQUEST.value
+    assert ask(grid, damage(advertise_request(plan))).error.code == Refusal.BAD_REQUEST.value
+
+
+@pytest.mark.parametrize(
+    ("message_type", "wrong"),
+    [
+        (TRAIN_MOMENTS, RecordDict()),
+        (TRAIN_MOMENTS, RecordDict({"arrays": ArrayRecord({"start": Array(np.full(DIMENSION, np.nan))})})),
+        (TRAIN_MOMENTS, RecordDict({"arrays": ArrayRecord({"start": Array(np.zeros(DIMENSION - 1))})})),
+        (
+            TRAIN_MOMENTS,
+            RecordDict({"arrays": ArrayRecord({"start": Array("float64", (32,), "numpy.ndarray", b"no")})}),
+        ),
+        (EVALUATE_THRESHOLD, RecordDict()),
+        (EVALUATE_THRESHOLD, RecordDict({"prior": ConfigRecord({"mean": 0.5, "spread": 0.1})})),
+        (EVALUATE_THRESHOLD, threshold_request(Adapter.identity(DIMENSION - 1), ImpostorPrior(0.5, 0.1))),
+    ],
+)
+def test_nodes_refuse_wrong_requests(config, message_type, wrong):
+    codes = []
+
+    class Lying(InProcessGrid):
+        def push_messages(self, messages):
+            messages = list(messages)
+            for message in messages:
+                if message.metadata.message_type == message_type:
+                    message.content = RecordDict({**wrong, "secagg": message.content["secagg"]})
+            return super().push_messages(messages)
+
+    def listen(_node, reply):
+        if reply.has_error():
+            codes.append(reply.error.code)
+        return reply
+
+    with pytest.raises(RoundAbortedError, match="did not understand"):
+        server.app.app(Lying(client.app.app, ORGANISATIONS, config, tamper=listen), server_context(config))
+    assert set(codes) == {Refusal.BAD_REQUEST.value}
+
+
+def test_nodes_refuse_a_coordinator_that_names_other_survivors(config):
+    """One that is told otherwise is no use; two of four leave no quorum on either set."""
+
+    class Lying(InProcessGrid):
+        def _deliver(self, message):
+            if message.metadata.message_type == SIGN_SURVIVORS and message.metadata.dst_node_id in told:
+                ((release, data),) = message.content["secagg"].items()
+                survivors = Survivors.from_bytes(data)
+                fewer = dataclasses.replace(survivors, entries=survivors.entries[:3])
+                message.content = protocol_content({release: fewer.to_bytes()})
+            return super()._deliver(message)
+
+    config["dropouts"], config["epsilon"], config["budget-epsilon"] = 1, 16.0, 16.0
+    told = {FIRST_NODE, BAD}
+    with pytest.raises(RoundAbortedError, match="2 of 4 organisations are left and 3 are needed"):
+        server.app.app(Lying(client.app.app, ORGANISATIONS, config), server_context(config))
 
 
 def test_a_node_reads_its_own_embeddings_first(config, plan, tmp_path):
     own = tmp_path / "own.npz"
     own.write_bytes(synthetic_people(["only one"]).to_bytes())
     grid = InProcessGrid(client.app.app, 1, config, node_configs={0: {"embeddings": str(own)}})
-    assert ask(grid, moments_request(plan, start_vector())).content["metrics"]["people"] == 1
+    assert ask(grid, advertise_request(plan)).content["metrics"]["people"] == 1
 
 
-@pytest.mark.parametrize("node_config", [{"embeddings": "/nowhere.npz"}, {"partition-id": 17}])
-def test_a_node_without_embeddings_refuses(config, plan, node_config):
+@pytest.mark.parametrize(
+    "node_config",
+    [{"embeddings": "/nowhere.npz"}, {"partition-id": 17}, {"identity": "/nowhere.pem"}, {"roster": "/nowhere"}],
+)
+def test_a_node_without_its_files_refuses(config, plan, node_config):
     grid = InProcessGrid(client.app.app, 1, config, node_configs={0: node_config})
-    assert ask(grid, moments_request(plan, start_vector())).error.code == Refusal.BAD_DATA.value
+    assert ask(grid, advertise_request(plan)).error.code == Refusal.BAD_DATA.value
+
+
+def wrong_identity(kind):
+    key = {
+        "p-256": lambda: ec.generate_private_key(ec.SECP256R1()),
+        "a stranger's": lambda: Ed25519PrivateKey.from_private_bytes(bytes([99]) * 32),
+    }[kind]()
+    return key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+
+
+@pytest.mark.parametrize("kind", ["p-256", "a stranger's", "junk"])
+def test_a_node_refuses_an_identity_that_is_not_in_the_roster(config, plan, tmp_path, kind):
+    (tmp_path / "0.pem").write_bytes(b"junk" if kind == "junk" else wrong_identity(kind))
+    grid = InProcessGrid(client.app.app, 1, config)
+    assert ask(grid, advertise_request(plan)).error.code == Refusal.BAD_DATA.value
+
+
+def test_two_nodes_with_one_identity_end_the_run(config, tmp_path):
+    (tmp_path / "1.pem").write_bytes((tmp_path / "0.pem").read_bytes())
+    with pytest.raises(RoundAbortedError, match="organisation 1, which another node is") as caught:
+        run(config)
+    assert f"node {BAD}" in str(caught.value)
+
+
+@pytest.mark.parametrize("text", ["not hex", "", "ab\ncd\n"])
+def test_a_wrong_roster_ends_the_run_before_anything_is_charged(config, tmp_path, text):
+    (tmp_path / "roster").write_text(text)
+    with pytest.raises(UsageError):
+        run(config)
+    assert not server.app.Path(config["ledger"]).exists()
 
 
 # --------------------------------------------------------------------------------------------- wrong configuration
 @pytest.mark.parametrize(
     ("key", "value"),
-    [("epsilon", 0.0), ("epsilon", "8"), ("fmr", True), ("population", ""), ("output", 5), ("public-start", "/none")],
+    [
+        ("epsilon", 0.0),
+        ("epsilon", "8"),
+        ("fmr", True),
+        ("population", ""),
+        ("output", 5),
+        ("public-start", "/none"),
+        ("roster", "/none"),
+        ("colluders", -1),
+        ("dropouts", 1.0),
+        ("dropouts", 2),
+    ],
 )
 def test_a_wrong_configuration_ends_the_run_before_anything_is_charged(config, key, value):
     config[key] = value

@@ -101,6 +101,12 @@ def test_a_plan_with_too_little_noise_does_not_add_up():
         {"people": 24.0},
         {"people": True},
         {"organisations": 0},
+        {"organisations": 1},
+        {"colluders": -1},
+        {"colluders": 4},
+        {"colluders": True},
+        {"dropouts": 2},
+        {"dropouts": 0.0},
         {"noise_multiplier": math.inf},
         {"threshold_share": 1.0},
         {"centre_clip": -1.0},
@@ -138,10 +144,24 @@ def test_the_threshold_has_the_whole_budget_when_nothing_is_adapted():
     assert plan.moments_noise_multiplier == math.inf
 
 
-def test_the_shares_of_all_organisations_add_up_to_the_noise():
+@pytest.mark.parametrize(("colluders", "dropouts", "survivors"), [(0, 0, 4), (1, 0, 4), (1, 1, 3), (3, 0, 4)])
+def test_the_honest_survivors_alone_carry_the_promised_noise(colluders, dropouts, survivors):
+    plan = plan_for(colluders=colluders, dropouts=dropouts)
+    each = plan.noise_with(1.0, 1)
+    assert math.sqrt(survivors - colluders) * each == pytest.approx(1)
+    assert plan.noise_with(1.0, survivors) >= 1
+    assert plan.noise_with(2.0, survivors) == pytest.approx(2 * math.sqrt(survivors) * each)
+
+
+def test_what_is_adapted_is_decided_for_the_noise_that_everybody_adds():
+    assert plan_for().centre_noise_norm == pytest.approx(plan_for(colluders=0).centre_noise_norm * math.sqrt(4 / 3))
+    assert plan_for(dropouts=1).adaptation is Adaptation.NONE
+
+
+def test_every_field_of_a_plan_changes_what_is_agreed_on():
     plan = plan_for()
-    share = plan.share_of(plan.moments_noise_multiplier)
-    assert math.sqrt(4 * share**2) == pytest.approx(plan.moments_noise_multiplier)
+    changes = [{"colluders": 2}, {"colluders": 0}, {"dropouts": 1}, {"people": 25}, {"centre_clip": 0.6}]
+    assert len({plan.digest} | {dataclasses.replace(plan, **change).digest for change in changes}) == 6
 
 
 def test_a_plan_survives_the_wire_and_a_false_one_does_not():

@@ -112,6 +112,11 @@ class Coordinator:
         except (PeerError, ProofError) as error:
             self.faults[sender] = f"sent a wrong answer when asked to {_ASKED[self.stage]}: {error}"
 
+    def lose(self, member: int, why: str) -> None:
+        """Takes a member out that the transport says will not answer; `why` goes on from "organisation N"."""
+        self.waiting.remove(member)
+        self.faults[member] = why
+
     def advance(self) -> dict[int, bytes]:
         """Ends a stage. Whoever is still waited for is out.
 

@@ -15,6 +15,7 @@ at a standard deviation above 2^24 units the two gaps together are below 1e-9 in
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Final
 
 import numpy as np
@@ -23,6 +24,9 @@ from numpy.typing import NDArray
 
 from federation.errors import MalformedMessageError, UsageError
 from federation.secagg.session import Session
+
+NoiseSource = Callable[[int, float], NDArray[np.int64]]
+"""Gives so many int64 of noise with a standard deviation in units."""
 
 SCALE: Final = 2.0**32
 """Units of 1."""
@@ -84,6 +88,33 @@ def discrete_noise(size: int, std: float) -> NDArray[np.int64]:
     dp.enable_features("contrib")  # OpenDP's switch for whatever its own reviewers have not finished with
     space = dp.vector_domain(dp.atom_domain(T="i64")), dp.l2_distance(T="f64")
     return np.array(dp.m.make_gaussian(*space, scale=std)([0] * size), dtype=np.int64)
+
+
+def noisy_input(
+    session: Session,
+    values: NDArray[np.float64],
+    people: int,
+    noise_multiplier: float,
+    *,
+    noise: NoiseSource = discrete_noise,
+) -> NDArray[np.int64]:
+    """What one member puts under its masks: its sum in units, with its share of the noise.
+
+    Args:
+        session: how many members share the noise.
+        values: (session.size,) float64, a sum over people of L2 norm at most 1 each. Sensitive.
+        people: how many.
+        noise_multiplier: noise that the honest survivors must carry together.
+        noise: draws noise; anything but the default voids the privacy.
+
+    Returns:
+        (session.size,) int64. Sensitive: it carries a share of the noise only.
+
+    Raises:
+        UsageError: see `encode` and `discrete_noise`.
+    """
+    std = session.noise_share(noise_std(noise_multiplier, session.size))
+    return encode(values, people) + noise(session.size, std)
 
 
 def require_headroom(session: Session, people: int, std: float) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Final
 
@@ -117,6 +117,23 @@ class Session:
         fields = [b"intaglio secure aggregation v1", self.run.encode(), self.release.encode(), self.agreement]
         fields += [number.to_bytes(4, "little") for number in (self.size, self.colluders, self.dropouts)]
         return digest(*fields, *self.roster)
+
+
+def roster_to_text(roster: Iterable[bytes]) -> str:
+    """One key a line, in hex: a file that people can compare."""
+    return "".join(f"{key.hex()}\n" for key in roster)
+
+
+def roster_from_text(text: str) -> tuple[bytes, ...]:
+    """Reads what `roster_to_text` wrote.
+
+    Raises:
+        UsageError: a line is not a key in hex.
+    """
+    try:
+        return tuple(bytes.fromhex(line) for line in text.splitlines())
+    except ValueError as error:
+        raise UsageError("a roster holds one public key a line, in hex") from error
 
 
 def digest(*fields: bytes) -> bytes:

@@ -1,0 +1,214 @@
+"""The coordinator's side of a run's secure sums: Flower messages out, answers in, sums at the end."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from flwr.app import Message, RecordDict
+from flwr.serverapp import Grid
+from numpy.typing import NDArray
+
+from federation.errors import MalformedMessageError, RoundAbortedError
+from federation.privacy import PrivacyPlan
+from federation.rounds import (
+    ADVERTISE,
+    OPEN_SHARES,
+    SHARE_KEYS,
+    SIGN_SURVIVORS,
+    Refusal,
+    advertise_request,
+    protocol_content,
+    read_people,
+    read_protocol,
+    sessions,
+)
+from federation.secagg import Coordinator, verify_ed25519
+from federation.secagg.messages import Advertisement
+from federation.secagg.ring import decode, noise_std, require_headroom
+
+_POLL_SECONDS = 0.1
+
+
+@dataclass(frozen=True, eq=False)
+class OpenedSum:
+    """What one release gives.
+
+    Attributes:
+        total: (size,) float64, the noisy sum.
+        noise_multiplier: noise that it carries, at least what the plan promises.
+        people: over how many people it is.
+        pairs: how many of them have a neighbour in their organisation.
+        organisations: over how many organisations it is.
+    """
+
+    total: NDArray[np.float64]
+    noise_multiplier: float
+    people: int
+    pairs: int
+    organisations: int
+
+
+class SecureSums:
+    """All secure sums of one run: `open` once, then `collect` for each release.
+
+    A node that is silent, refuses or sends something wrong is out of the release. While enough organisations remain the
+    run goes on; else it ends with the names of those that are missing.
+
+    Args:
+        grid: Flower's.
+        nodes: ids of the nodes to ask.
+        plan: what to sum, and how many may fail.
+        run: names the run.
+        roster: public keys of all organisations.
+        deadline_seconds: how long to wait for all answers to one request.
+
+    Raises:
+        UsageError: the roster does not fit the plan, or its sums do not fit into the ring.
+    """
+
+    def __init__(
+        self,
+        grid: Grid,
+        nodes: list[int],
+        plan: PrivacyPlan,
+        *,
+        run: str,
+        roster: tuple[bytes, ...],
+        deadline_seconds: float,
+    ) -> None:
+        self._grid, self._nodes, self._plan, self._deadline_seconds = grid, nodes, plan, deadline_seconds
+        self._sums = {
+            release: Coordinator(session, verify_ed25519) for release, session in sessions(plan, run, roster).items()
+        }
+        for release, noise_multiplier in plan.events:
+            session = self._sums[release].session
+            require_headroom(session, plan.people, session.noise_share(noise_std(noise_multiplier, session.size)))
+        self._node_of: dict[int, int] = {}
+        self._people: dict[int, int] = {}
+        self._faults: dict[int, str] = {}
+
+    def open(self) -> None:
+        """Proposes the plan, collects keys and lets everybody deal shares, for all releases together.
+
+        Raises:
+            RoundAbortedError: too few organisations remain, or they hold another number of people than planned.
+        """
+        for node, content in self._exchange(
+            ADVERTISE, dict.fromkeys(self._nodes, advertise_request(self._plan))
+        ).items():
+            try:
+                self._enter(node, content)
+            except MalformedMessageError as error:
+                self._faults[node] = f"it sent a wrong reply: {error}"
+        if (held := sum(self._people.values())) > self._plan.people or (
+            held != self._plan.people and len(self._people) == self._plan.organisations
+        ):
+            raise RoundAbortedError(
+                f"the plan is for {self._plan.people} people and the organisations hold {held}. "
+                "Set people to the true number"
+            )
+        asked = {release: self._advance(release) for release in self._sums}
+        self._ask(SHARE_KEYS, asked)
+
+    def collect(self, release: str, message_type: str, request: RecordDict) -> OpenedSum:
+        """Asks for masked inputs, settles who survived and opens the sum over them.
+
+        Args:
+            release: which sum.
+            message_type: asks for the masked input.
+            request: what the organisations need besides.
+
+        Raises:
+            RoundAbortedError: too few organisations remain, or the sum is not one that honest ones can make.
+        """
+        coordinator, plan = self._sums[release], self._plan
+        self._ask(message_type, {release: self._advance(release)}, request)
+        self._ask(SIGN_SURVIVORS, {release: self._advance(release)})
+        self._ask(OPEN_SHARES, {release: self._advance(release)})
+        self._advance(release)
+        counts = [self._people[member] for member in coordinator.survivors]
+        noise_multiplier = plan.noise_with(dict(plan.events)[release], len(counts))
+        try:
+            total = decode(coordinator.total, sum(counts), noise_std(noise_multiplier, coordinator.session.size))
+        except MalformedMessageError as error:
+            raise RoundAbortedError(
+                f"an organisation spoiled the sum for {release}, and no one can say which: {error}"
+            ) from error
+        return OpenedSum(total, noise_multiplier, sum(counts), sum(count for count in counts if count > 1), len(counts))
+
+    def _enter(self, node: int, content: RecordDict) -> None:
+        people, messages = read_people(content), read_protocol(content)
+        if set(messages) != set(self._sums):
+            raise MalformedMessageError("the keys are not for the plan's releases")
+        member = next(Advertisement.from_bytes(message).sender for message in messages.values())
+        for release, coordinator in self._sums.items():
+            if member not in coordinator.waiting:
+                raise MalformedMessageError(f"it says that it is organisation {member}, which another node is")
+            coordinator.receive(member, messages[release])
+            if member in coordinator.faults:
+                raise MalformedMessageError(
+                    f"it says that it is organisation {member} and {coordinator.faults[member]}"
+                )
+        self._node_of[member], self._people[member] = node, people
+
+    def _ask(
+        self, message_type: str, asked: Mapping[str, Mapping[int, bytes]], request: RecordDict | None = None
+    ) -> None:
+        """One exchange: sends every member its messages of some releases, and hands the answers over."""
+        members = sorted(set().union(*asked.values()))
+        contents = {
+            self._node_of[member]: RecordDict(
+                {
+                    **(request or {}),
+                    **protocol_content({release: to[member] for release, to in asked.items() if member in to}),
+                }
+            )
+            for member in members
+        }
+        answers = self._exchange(message_type, contents)
+        for member in members:
+            node, messages = self._node_of[member], dict[str, bytes]()
+            try:
+                messages = read_protocol(answers[node]) if node in answers else messages
+            except MalformedMessageError as error:
+                self._faults[node] = f"it sent a wrong reply: {error}"
+            for release, to in asked.items():
+                if member not in to:
+                    continue
+                if release in messages:
+                    self._sums[release].receive(member, messages[release])
+                else:
+                    self._sums[release].lose(member, f"(node {node}): {self._faults.get(node, 'left a release out')}")
+
+    def _advance(self, release: str) -> dict[int, bytes]:
+        """The next messages of a release; the nodes' faults join the reasons when it ends here."""
+        try:
+            return self._sums[release].advance()
+        except RoundAbortedError as error:
+            nodes = "; ".join(f"node {node}: {why}" for node, why in sorted(self._faults.items()))
+            raise RoundAbortedError(f"{error}{f' ({nodes})' if nodes else ''}") from error
+
+    def _exchange(self, message_type: str, contents: Mapping[int, RecordDict]) -> dict[int, RecordDict]:
+        """Sends each node its content; gives the answers that arrived in time, in the order of node ids."""
+        messages = [
+            Message(content, node, message_type, ttl=self._deadline_seconds) for node, content in contents.items()
+        ]
+        waiting = dict(zip(self._grid.push_messages(messages), contents, strict=True))
+        end, answers = time.monotonic() + self._deadline_seconds, dict[int, RecordDict]()
+        while waiting:
+            for reply in self._grid.pull_messages(list(waiting)):
+                node = waiting.pop(reply.metadata.reply_to_message_id)
+                if reply.has_error():  # its text is the node's and is not repeated here
+                    self._faults[node] = Refusal.describe(reply.error.code)
+                else:
+                    answers[node] = reply.content
+            if waiting and time.monotonic() >= end:
+                break
+            if waiting:
+                time.sleep(_POLL_SECONDS)
+        for node in waiting.values():
+            self._faults[node] = f"it did not answer {message_type} within {self._deadline_seconds:g} s"
+        return dict(sorted(answers.items()))
