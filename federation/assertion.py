@@ -47,7 +47,7 @@ WORDING: Final = "claim accepted at FMR <= {fmr}"
 """All that an assertion says about a person."""
 
 _TOKEN = re.compile(r"[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+")
-_PAIRWISE_TAG = b"intaglio pairwise subject v1\0"
+_PAIRWISE_TAG = b"intaglio-pairwise-subject/1\0"
 _LARGEST_INDEX = 2**53 - 1
 _jws = PyJWS(algorithms=[ALGORITHM])
 

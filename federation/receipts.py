@@ -51,8 +51,8 @@ CONTEXT: Final[dict[str, JsonValue]] = {
 }
 PROFILE: Final = "https://w3id.org/dpv/schema/dpv-27560#receipt-record"
 
-_RECEIPT_TAG = "intaglio consent receipt v1"
-_WITHDRAWAL_TAG = "intaglio consent withdrawal v1"
+_RECEIPT_TAG = "intaglio-consent-receipt/1"
+_WITHDRAWAL_TAG = "intaglio-consent-withdrawal/1"
 _MOST_PURPOSES = 8
 _MOST_RETENTION_DAYS = 30
 _LEAST_ALTERNATIVE = 10  # "none" and "n/a" are no alternative

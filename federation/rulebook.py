@@ -41,7 +41,7 @@ from federation.statements import (
     sign,
 )
 
-_TAG = "intaglio rule v1"
+_TAG = "intaglio-rule/1"
 
 
 @dataclass(frozen=True)

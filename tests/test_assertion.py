@@ -275,7 +275,7 @@ def test_an_assertion_has_one_spelling(token):
 
 
 def test_a_signature_of_this_key_over_something_else_is_no_assertion():
-    receipt = ISSUER_KEY.sign(b"intaglio consent receipt v1\0" + as_json(claims()))
+    receipt = ISSUER_KEY.sign(b"intaglio-consent-receipt/1\0" + as_json(claims()))
     header, payload, _ = TOKEN.split(".")
     with pytest.raises(ProofError):
         verify_assertion(f"{header}.{payload}.{encoded(receipt)}", EXPECTED, now=NOW)

@@ -208,6 +208,7 @@ def test_no_term_may_be_left_out(name):
         {"contest": "javascript:alert(1)"},
         {"withdrawal": "http://example.org"},
         {"notice_version": "1\u202e2"},
+        {"notice_version": "u\u0308"},
         {"language": "e"},
     ],
     ids=str,
