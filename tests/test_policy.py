@@ -136,6 +136,13 @@ def test_s8_without_a_valid_receipt_of_the_owner_nothing_is_allowed():
     assert all(reason_of(ask(consent=consent)).name.startswith("RECEIPT_") for consent in consents)
 
 
+def test_s1_a_purpose_that_no_signed_policy_names_is_refused():
+    """Also when deployment and receipt both name it."""
+    other = {"purposes": ("locker",)}
+    rules = a_rulebook(a_deployment(**other), a_pack("DE"), a_pack("EU"))
+    assert reason_of(ask(rules=rules, purpose="locker", consent=a_consent(**other))) is Reason.PURPOSE_NOT_ALLOWED
+
+
 def test_every_fault_of_a_receipt_has_a_reason_and_every_reason_a_sentence():
     assert {Reason.of_receipt(fault).value for fault in ReceiptFault} <= {reason.value for reason in Reason}
     assert all(is_name(reason.value) for reason in Reason)  # they become labels of counters
