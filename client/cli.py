@@ -14,6 +14,7 @@ from rich.console import Console
 from typer.core import TyperGroup
 
 from client.consent_cli import assertion_app, receipts_app
+from client.log_cli import log_app
 from client.terminal import (
     DEFAULT_WALLET,
     PASSPHRASE_VARIABLE,
@@ -73,6 +74,7 @@ wallet_app = typer.Typer(no_args_is_help=True, help="The encrypted file with thi
 app.add_typer(wallet_app, name="wallet")
 app.add_typer(receipts_app, name="receipts")
 app.add_typer(assertion_app, name="assertion")
+app.add_typer(log_app, name="log")
 
 ReleaseOption = Annotated[Path, typer.Option("--release", help="Model release, the same that the server runs.")]
 ServerOption = Annotated[str, typer.Option("--server", help="Matching server, host:port.")]

@@ -25,6 +25,7 @@ from federation.release import ModelRelease
 from federation.wire.status import fate_of
 from server.certificates import client_credentials, server_credentials, write_pki
 from server.database import database_url, name_of, upgrade
+from server.log_cli import log_commands
 from server.matching import MatchingService
 from server.metrics import Metrics
 from server.peers import PeerRate
@@ -73,6 +74,7 @@ database_commands = typer.Typer(no_args_is_help=True, help="What matching server
 app.add_typer(pki, name="pki")
 app.add_typer(matching, name="matching")
 app.add_typer(database_commands, name="database")
+app.add_typer(log_commands, name="log")
 
 
 @pki.command("init")

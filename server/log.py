@@ -284,20 +284,15 @@ class TransparencyLog:
         """Shows the stored checkpoint. It is read under the lock, so no front end puts back what another replaced."""
         if self._published is None:
             return
-        lock = self._published.with_name(self._published.name + ".lock")
-        with lock.open("wb") as file:
-            fcntl.flock(file, fcntl.LOCK_EX)  # released when the file is closed, or when the process dies
+        try:
+            lock = self._published.with_name(self._published.name + ".lock").open("wb")
+        except OSError as error:
+            raise UnavailableError(f"cannot write beside {self._published}: {error.strerror}") from error
+        with lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)  # released when the file is closed, or when the process dies
             data = self.checkpoint().to_bytes()
-            if self._published.exists() and self._published.read_bytes() == data:
-                return
-            temporary = self._published.with_name(self._published.name + ".new")
-            with temporary.open("wb") as draft:
-                draft.write(data)
-                draft.flush()
-                os.fsync(draft.fileno())
-            # A crash before this line leaves the old checkpoint, after it the new one; opening the log publishes again.
-            temporary.replace(self._published)
-            sync_directory(self._published.parent)
+            if not self._published.exists() or self._published.read_bytes() != data:
+                publish_file(self._published, data)
 
 
 @dataclass
@@ -393,6 +388,24 @@ class Sequencer:
             with suppress(asyncio.InvalidStateError):
                 waiting.positions.set_result(range(start, start + len(waiting.additions)))
             start += len(waiting.additions)
+
+
+def publish_file(path: Path, data: bytes) -> None:
+    """Replaces a file at once and durably.
+
+    Raises:
+        UnavailableError: the file cannot be written now.
+    """
+    temporary = path.with_name(path.name + ".new")
+    try:
+        with temporary.open("wb") as draft:
+            draft.write(data)
+            draft.flush()
+            os.fsync(draft.fileno())
+        temporary.replace(path)  # a crash before this line leaves the old file, after it the new one
+        sync_directory(path.parent)
+    except OSError as error:
+        raise UnavailableError(f"cannot write {path}: {error.strerror}") from error
 
 
 def _read_checkpoint(path: Path) -> SignedCheckpoint:

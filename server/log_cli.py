@@ -1,0 +1,130 @@
+"""`intaglio-server log`: the operator's commands for the transparency log. Mounted by `server.cli`."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from federation.errors import MalformedMessageError, UsageError
+from federation.transparency import KeyKind, NoteSigner, VerifierKey
+from federation.transparency.bundles import BUNDLE_ENTRIES, CHECKPOINT_FILE, bundle_path, bundle_to_bytes
+from server.log import TransparencyLog, publish_file
+from server.log_storage import open_log_storage
+
+log_commands = typer.Typer(no_args_is_help=True, help="The public log: keys, export, witnesses, audit.")
+
+DatabaseOption = Annotated[
+    str, typer.Option("--database", help="The log's own database: an SQLite file, or postgresql://USER@HOST/NAME.")
+]
+KeyOption = Annotated[Path, typer.Option("--key", help="What `intaglio-server log keygen` wrote.")]
+
+
+@log_commands.command("keygen")
+def log_keygen(
+    origin: Annotated[str, typer.Argument(help="Name of the log for ever, such as example.org/intaglio.")],
+    file: Annotated[Path, typer.Argument(help="Where the secret key goes; not overwritten, mode 0600.")],
+) -> None:
+    """Make the key of a log, and print the public one, which devices, witnesses and monitors need."""
+    signer = NoteSigner(origin, KeyKind.NOTE, secrets.token_bytes(32))
+    try:
+        with os.fdopen(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as out:
+            out.write(signer.secret_text() + "\n")
+    except OSError as error:
+        raise UsageError(f"cannot write {file}: {error.strerror}") from error
+    typer.echo(signer.key.to_text())
+
+
+@log_commands.command("checkpoint")
+def log_checkpoint(database: DatabaseOption, key: KeyOption) -> None:
+    """Print the current checkpoint, signed anew if its date is older than a minute."""
+    with _opened(database, key) as log:
+        typer.echo(log.sign(max_age_seconds=60).to_bytes(), nl=False)
+
+
+@log_commands.command("proof")
+def log_proof(
+    position: Annotated[int, typer.Argument(min=0, help="Of the entry, from 0.")],
+    database: DatabaseOption,
+    key: KeyOption,
+) -> None:
+    """Print an entry with its proof, for `intaglio log verify`."""
+    with _opened(database, key) as log:
+        typer.echo(log.prove(position).to_bytes(), nl=False)
+
+
+@log_commands.command("growth")
+def log_growth(
+    database: DatabaseOption,
+    key: KeyOption,
+    since: Annotated[int, typer.Option(min=0, help="Entries that the witness cosigned last, 0 for none.")] = 0,
+) -> None:
+    """Print what a witness needs to cosign: the checkpoint, and the proof that it extends the one that it knows."""
+    with _opened(database, key) as log:
+        typer.echo(log.grow_from(since).to_bytes(), nl=False)
+
+
+@log_commands.command("cosign")
+def log_cosign(
+    line: Annotated[Path, typer.Argument(help="File with the line that a witness printed.")],
+    database: DatabaseOption,
+    key: KeyOption,
+    witness: Annotated[list[str], typer.Option(help="Verifier key of a witness, NAME+ID+KEY; repeatable.")],
+) -> None:
+    """Add a witness's line to the current checkpoint, and print that."""
+    keys = [VerifierKey.from_text(text) for text in witness]
+    with _opened(database, key) as log:
+        typer.echo(log.add_cosignature(_read_text(line), keys).to_bytes(), nl=False)
+
+
+@log_commands.command("export")
+def log_export(
+    folder: Annotated[Path, typer.Argument(help="Made when missing; hand it out with any web server.")],
+    database: DatabaseOption,
+    key: KeyOption,
+) -> None:
+    """Write the log as files, for monitors. Entries first and the checkpoint last: a crash leaves the old log whole."""
+    with _opened(database, key) as log:
+        checkpoint = log.sign(max_age_seconds=60)
+        size = checkpoint.head.size
+        for start in range(0, size, BUNDLE_ENTRIES):
+            path = folder / bundle_path(start // BUNDLE_ENTRIES, size)
+            if not path.exists():  # a bundle never changes
+                path.parent.mkdir(parents=True, exist_ok=True)
+                publish_file(path, bundle_to_bytes(log.entries(start, min(start + BUNDLE_ENTRIES, size))))
+        folder.mkdir(parents=True, exist_ok=True)
+        publish_file(folder / CHECKPOINT_FILE, checkpoint.to_bytes())
+    typer.echo(f"{size} entries")
+
+
+@log_commands.command("audit")
+def log_audit(database: DatabaseOption, key: KeyOption) -> None:
+    """Recompute the tree from all entries, and compare it with the signed root."""
+    with _opened(database, key) as log:
+        typer.echo(f"{log.audit().size} entries give the signed root")
+
+
+@contextmanager
+def _opened(database: str, key: Path) -> Iterator[TransparencyLog]:
+    try:
+        signer = NoteSigner.from_text(_read_text(key).strip())
+    except MalformedMessageError as error:
+        raise UsageError(f"{key} is not the key of a log; `intaglio-server log keygen` makes one") from error
+    storage = open_log_storage(database)
+    try:
+        yield TransparencyLog(storage, signer, clock=lambda: int(time.time()))
+    finally:
+        storage.close()
+
+
+def _read_text(path: Path) -> str:
+    try:
+        return path.read_bytes().decode(errors="replace")
+    except OSError as error:
+        raise UsageError(f"cannot read {path}: {error.strerror}") from error
