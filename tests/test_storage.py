@@ -572,6 +572,34 @@ def test_a_writer_that_waits_too_long_is_told_to_come_back(tmp_path, monkeypatch
         other.enrol(a_template())
 
 
+def test_no_step_of_a_verification_reads_through_a_table_that_grows(tmp_path):
+    statements = []
+    with open_storage(tmp_path / "db") as storage:
+        storage.enrol(a_template())
+        sa.event.listen(
+            storage._engine, "before_cursor_execute", lambda *event: statements.append((event[2], event[3]))
+        )
+        session = start(storage)
+        take(storage, session)
+        assert storage.template(KEY)
+        storage.open_attempt(session_id=session.session_id, key_id=KEY, now=NOW, limits=LIMITS)
+        answer(storage, session, token_digest=digest(9))
+        take(storage, session, Step.TOKEN, 2)
+        storage.close_attempt(session_id=session.session_id, decision=Decision.MATCH)
+        answer(storage, session, Step.DONE)
+    plans = []
+    connection = sqlite3.connect(tmp_path / "db")
+    for statement, parameters in statements:
+        if statement.split()[0] in {"SELECT", "INSERT", "UPDATE", "DELETE"}:
+            plans += [row[3] for row in connection.execute(f"EXPLAIN QUERY PLAN {statement}", parameters)]
+    connection.close()
+    assert len(plans) >= 10
+    # The only reading-through is of the index that counts open sessions, which are bounded.
+    assert {plan for plan in plans if plan.startswith("SCAN")} == {
+        "SCAN sessions USING COVERING INDEX sessions_by_step"
+    }
+
+
 # ---------------------------------------------------------------------- SQLite's files
 
 
