@@ -139,6 +139,23 @@ def test_survivors_outside_the_dealers_or_without_the_node_itself_are_refused():
             parties.nodes[VICTIM].sign_survivors(survivors_message(parties.coordinator._context, members))
 
 
+@pytest.mark.parametrize(("stage", "kind"), [(Stage.SHARE_KEYS, KeyList), (Stage.MASK_INPUT, ShareList)])
+@pytest.mark.parametrize(
+    ("change", "error", "said"),
+    [
+        (lambda entries: entries[:2], RefusedError, "2 organisations are left and 3 are needed"),
+        (lambda entries: entries[1:], PeerError, "leaves out the member"),
+        (lambda entries: (*entries[:3], replace(entries[3], member=9)), PeerError, "cannot be in it"),
+    ],
+    ids=["too few", "without the node itself", "with a stranger"],
+)
+def test_lists_of_the_wrong_members_are_refused(stage, kind, change, error, said):
+    parties = Parties(session_of(4, colluders=0, dropouts=1))
+    listed = kind.from_bytes(parties.until(stage)[VICTIM])
+    with pytest.raises(error, match=said):
+        parties.answer(VICTIM, stage, replace(listed, entries=change(listed.entries)).to_bytes())
+
+
 # --------------------------------------------------------------------------------------------- both shares of a member
 class Patient(Node):
     """Answers as often as it is asked."""

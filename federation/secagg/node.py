@@ -237,7 +237,9 @@ class Node:
         self._require_members(listed.members, self.session.members, self.session.fewest)
         self._require_me(listed.members)
         for keys in listed.entries:
-            signed = PublicKeys.signed(listed.context, keys.member, keys.mask_key, keys.share_key, keys.self_commitment)
+            signed = PublicKeys.signed(
+                self.session.digest, keys.member, keys.mask_key, keys.share_key, keys.self_commitment
+            )
             self._verify_member(keys.member, signed, keys.signature)
         self._keys = {keys.member: keys for keys in listed.entries}
         if self._keys[self.member].mask_key != _public(self._mask_key):
