@@ -177,8 +177,8 @@ async def _report(service: MatchingService, servicer: health.aio.HealthServicer)
     try:
         await service.tend()
         state = health_pb2.HealthCheckResponse.SERVING
-    except UnavailableError as error:
-        log.warning("unhealthy", reason=str(error))
+    except Exception as error:  # noqa: BLE001 - whatever it was, calls would fail too; and this must go on
+        log.warning("unhealthy", error=type(error).__name__)
         state = health_pb2.HealthCheckResponse.NOT_SERVING
     for name in ("", SERVICE_NAME):
         await servicer.set(name, state)

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 import sqlalchemy as sa
 
-from federation.errors import RefusedError, UnavailableError
+from federation.errors import RefusedError, UnavailableError, UsageError
 from federation.onebit import Decision
 from federation.wire.convert import SessionRequest
 from server.database import POSTGRES_CONNECTIONS, connect, database_url, is_empty, require_current, upgrade
@@ -347,10 +347,13 @@ class SqlStorage:
         """The transaction of this thread, or a new one."""
         running: Connection | None = getattr(self._local, "connection", None)
         if running is not None:
+            if running.get_execution_options()["relaxed"] and not (reading or relaxed):
+                raise UsageError("this step must reach the disk; open the transaction as a durable one")
             yield running
             return
+        options = {"reading": reading, "relaxed": relaxed, "binary": True}
         try:
-            with self._engine.connect().execution_options(reading=reading, relaxed=relaxed, binary=True) as connection:
+            with self._engine.connect().execution_options(**options) as connection:
                 self._local.connection = connection
                 try:
                     with connection.begin():

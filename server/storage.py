@@ -59,7 +59,8 @@ class Storage(Protocol):
 
         Args:
             durable: whether the commit reaches the disk before the block ends. Without it a power failure may take the
-                last moments back, in order; a process that is killed takes nothing back.
+                last moments back, in order; a process that is killed takes nothing back. Only steps of sessions may be
+                in such a transaction; others raise `UsageError`.
         """
 
     def ping(self) -> None:

@@ -289,10 +289,17 @@ class StorageContract:
         with pytest.raises(RefusedError):
             enrol_two_and_fail(storage)
         assert storage.template(KEY) is storage.template(OTHER_KEY) is None
-        with storage.transaction(durable=False):
+        with storage.transaction():
             storage.enrol(a_template())
             storage.enrol(a_template(OTHER_KEY))
         assert storage.template(KEY) == a_template()
+
+    def test_what_must_reach_the_disk_is_not_done_in_a_transaction_that_need_not(self, storage):
+        with storage.transaction(durable=False):
+            session = start(storage)
+            with pytest.raises(UsageError, match="must reach the disk"):
+                storage.enrol(a_template())
+        assert take(storage, session) == session
 
     # ------------------------------------------------------------------ races
 
@@ -659,7 +666,11 @@ def test_the_database_is_for_its_owner_only(tmp_path):
 
 @pytest.mark.parametrize(("durable", "level"), [(True, 2), (False, 1)])
 def test_commits_reach_the_disk_before_they_return_unless_they_need_not(tmp_path, durable, level):
-    with open_storage(tmp_path / "db") as storage, storage.transaction(durable=durable), storage._begin() as run:
+    with (
+        open_storage(tmp_path / "db") as storage,
+        storage.transaction(durable=durable),
+        storage._begin(reading=True) as run,
+    ):
         pragmas = [run.exec_driver_sql(f"PRAGMA {p}").scalar() for p in ("journal_mode", "synchronous")]
     assert pragmas == ["wal", level]
 
