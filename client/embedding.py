@@ -35,7 +35,8 @@ class Embedded:
     """What became of a folder.
 
     Attributes:
-        embeddings: two rows for each image: as it is (profile reference), and degraded (profile probe).
+        embeddings: two rows for each image: as it is (profile reference), and degraded (profile probe). A person's rows
+            are in the order of the image files, whatever the cache held. Copies of an image count once.
         problems: images and people that were left out.
     """
 
@@ -49,10 +50,15 @@ class EmbeddingCache:
     Args:
         folder: made when missing, mode 0700.
         dimension: length of an embedding.
+
+    Raises:
+        UsageError: the folder is there and open to other users.
     """
 
     def __init__(self, folder: Path, dimension: int) -> None:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if folder.stat().st_mode & 0o077:
+            raise UsageError(f"the embedding cache {folder} is open to other users; close it: chmod 700 {folder}")
         self._folder = folder
         self._dimension = dimension
 
@@ -111,10 +117,10 @@ def embed_folder(
         usable: list[tuple[str, NDArray[np.float32], NDArray[np.float32]]] = []
         for start in range(0, len(paths), _BATCH):
             batch = paths[start : start + _BATCH]
-            usable += work.embed(batch, problems)
+            usable += work.embed(person, batch, problems)
             done += len(batch)
             progress(done, total)
-        if len({digest for digest, _, _ in usable}) < MINIMUM_IMAGES:
+        if len(usable) < MINIMUM_IMAGES:
             problem = f"{len(usable)} usable images of {person}"
             problems.append(
                 Problem(paths[0].parent, problem, f"a person needs {MINIMUM_IMAGES} different ones; add some")
@@ -146,11 +152,13 @@ class _Work:
         self._condition = condition
         self._cache = cache
         self._aligner = aligner
+        self._shown: dict[str, str] = {}
+        """Digest of each image met so far, and the person in whose folder it was first."""
 
     def embed(
-        self, paths: tuple[Path, ...], problems: list[Problem]
+        self, person: str, paths: tuple[Path, ...], problems: list[Problem]
     ) -> list[tuple[str, NDArray[np.float32], NDArray[np.float32]]]:
-        """(image digest, clean, degraded) of each usable image; the others go to `problems`."""
+        """(image digest, clean, degraded) of each usable image, in the order of `paths`; others go to `problems`."""
         done: dict[str, tuple[NDArray[np.float32], NDArray[np.float32]]] = {}
         chips: dict[str, NDArray[np.uint8]] = {}
         for path in paths:
@@ -160,6 +168,12 @@ class _Work:
                 problems.append(Problem(path, f"cannot be read: {error.strerror}", "check its permissions"))
                 continue
             digest = hashlib.sha256(image).hexdigest()
+            if digest in self._shown:
+                if self._shown[digest] != person:  # would count as two people whom nothing tells apart
+                    problem = f"the same image as one of {self._shown[digest]}"
+                    problems.append(Problem(path, problem, "keep it only with the person whom it shows"))
+                continue
+            self._shown[digest] = person
             clean, degraded = self._cache.get(self._key(digest, "clean")), self._cache.get(self._key(digest))
             if clean is not None and degraded is not None:
                 done[digest] = clean, degraded
@@ -170,7 +184,9 @@ class _Work:
                 problems.append(Problem(path, error.problem, error.what_to_do))
         if chips:
             done |= self._compute(chips)
-        return [(digest, *pair) for digest, pair in done.items()]
+        # Evaluation splits a person's images by their order, which must not depend on what the cache held.
+        digests = [digest for digest, shown in self._shown.items() if shown == person and digest in done]
+        return [(digest, *done[digest]) for digest in digests]
 
     def _compute(
         self, chips: dict[str, NDArray[np.uint8]]

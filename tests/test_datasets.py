@@ -1,5 +1,6 @@
 """Folders of faces: every problem is reported by file, and the rest goes on."""
 
+import hashlib
 import importlib.util
 import stat
 
@@ -122,6 +123,26 @@ def test_an_image_is_embedded_once(faces, tmp_path):
     np.testing.assert_array_equal(one.embeddings.embeddings, two.embeddings.embeddings)
 
 
+def test_the_order_of_the_rows_does_not_depend_on_the_cache(faces, tmp_path):
+    """Evaluation splits by it."""
+    cold = embedded(faces, tmp_path)
+    in_order = [hashlib.sha256(orl_image(1, number)).hexdigest() for number in range(1, 7)]
+    assert cold.embeddings.images[:6].tolist() == in_order
+    for entry in sorted((tmp_path / "cache").iterdir())[::3]:
+        entry.unlink()
+    part_warm = embedded(faces, tmp_path)
+    np.testing.assert_array_equal(part_warm.embeddings.images, cold.embeddings.images)
+    np.testing.assert_allclose(part_warm.embeddings.embeddings, cold.embeddings.embeddings, atol=1e-5)
+
+
+def test_one_image_stands_for_one_person(faces, tmp_path):
+    (faces / "person 2" / "stray.pgm").write_bytes(orl_image(1, 1))
+    result = embedded(faces, tmp_path)
+    (problem,) = result.problems
+    assert (problem.path.name, problem.problem) == ("stray.pgm", "the same image as one of person 1")
+    assert len(result.embeddings) == 36
+
+
 def test_a_damaged_cache_entry_is_computed_again(faces, tmp_path):
     embedded(faces, tmp_path)
     entries = sorted((tmp_path / "cache").iterdir())
@@ -151,6 +172,9 @@ def test_the_cache_is_closed_to_others(faces, tmp_path):
     embedded(faces, tmp_path)
     assert stat.S_IMODE((tmp_path / "cache").stat().st_mode) == 0o700
     assert {stat.S_IMODE(entry.stat().st_mode) for entry in (tmp_path / "cache").iterdir()} == {0o600}
+    (tmp_path / "cache").chmod(0o750)
+    with pytest.raises(UsageError, match="chmod 700"):
+        embedded(faces, tmp_path)
 
 
 @pytest.mark.parametrize("step", ["write", "replace"])
