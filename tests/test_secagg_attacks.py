@@ -24,6 +24,7 @@ from federation.secagg.messages import (
     SignatureList,
     Survivor,
     Survivors,
+    SurvivorSignature,
 )
 
 VICTIM = 1
@@ -446,3 +447,47 @@ def test_masked_vectors_of_two_sessions_have_nothing_in_common():
     first, second = masked_bytes(Node, 1), masked_bytes(Node, 2)
     assert chisquare(np.bincount(first ^ second, minlength=256)).pvalue > 1e-6
     assert abs((first == second).mean() - 1 / 256) < 0.002
+
+
+# --------------------------------------------------------------------------------------------- answers of one member
+WRONG_ANSWERS = {
+    "shares for fewer": (Stage.SHARE_KEYS, Shares, lambda m: replace(m, entries=m.entries[:3]), "to others than"),
+    "shorter vector": (Stage.MASK_INPUT, MaskedInput, lambda m: replace(m, values=m.values[:-1]), "holds 4 numbers"),
+    "opened about fewer": (
+        Stage.OPEN_SHARES,
+        OpenedShares,
+        lambda m: replace(m, entries=m.entries[:3]),
+        "than the dealers",
+    ),
+    **{
+        f"{stage.name.lower()} {what}": (stage, kind, change, said)
+        for stage, kind in (
+            (Stage.SHARE_KEYS, Shares),
+            (Stage.MASK_INPUT, MaskedInput),
+            (Stage.SIGN_SURVIVORS, SurvivorSignature),
+            (Stage.OPEN_SHARES, OpenedShares),
+        )
+        for what, change, said in (
+            ("of another session", lambda m: replace(m, context=bytes(32)), "belongs to another session"),
+            ("of another sender", lambda m: replace(m, sender=3), "organisation 3 sent it"),
+        )
+    },
+}
+
+
+@pytest.mark.parametrize(("stage", "kind", "change", "said"), WRONG_ANSWERS.values(), ids=WRONG_ANSWERS)
+def test_a_wrong_answer_counts_as_none_and_its_sender_is_named(stage, kind, change, said):
+    parties = Parties(session_of(4, colluders=0, dropouts=1))
+    asked = parties.until(stage)
+    wrong = change(kind.from_bytes(parties.answer(2, stage, asked[2])))
+    parties.coordinator.receive(2, wrong.to_bytes())
+    assert list(parties.coordinator.faults) == [2]
+    assert said in parties.coordinator.faults[2]
+
+
+def test_a_member_that_the_transport_lost_is_out_for_the_reason_given():
+    parties = Parties(session_of())
+    parties.coordinator.lose(4, "hung up")
+    assert parties.coordinator.waiting == {1, 2, 3}
+    with pytest.raises(RoundAbortedError, match="organisation 4 hung up"):
+        parties.coordinator.advance()
