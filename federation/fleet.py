@@ -1,0 +1,124 @@
+"""What may pass between a SuperNode and the SuperLink, and the log of it. Pure: the proxies on both sides use it.
+
+Flower serves its fleet, control and runtime calls on one port, and its node authentication covers the fleet calls only.
+So the coordinator shows organisations a gateway that knows the calls below and nothing else, and each organisation has
+a guard of its own between its SuperNode and that gateway.
+
+Each line of a log holds the SHA-256 of the line before: a line that is changed, dropped or moved breaks the chain. Its
+head must be kept elsewhere for a cut at the end to be seen.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from base64 import b64decode
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Final
+
+from federation.errors import MalformedMessageError, ProofError
+from federation.statements import JsonValue, canonical_bytes
+
+PREFIX: Final = "/v1/fleet/"
+
+CALLS: Final = frozenset(
+    {
+        "activate-node",
+        "deactivate-node",
+        "send-node-heartbeat",
+        "pull-messages",
+        "push-messages",
+        "get-run",
+        "get-fab",
+        "push-object",
+        "pull-object",
+        "confirm-message-received",
+    }
+)
+"""All fleet calls of Flower 1.41 but those by which a node registers itself: the operator registers nodes."""
+
+NODE_KEY_HEADER: Final = "flwr-public-key"
+MOST_BODY_BYTES: Final = 64 << 20
+"""Flower sends arrays in objects of 5 MB, and applications of at most 10 MB."""
+
+_PASSED_ON = frozenset({"content-type", "accept"})
+_FLOWER_PREFIX = "flwr-"
+FIRST_PREVIOUS: Final = "0" * 64
+
+
+def passed_on(headers: Mapping[str, str]) -> dict[str, str]:
+    """The headers that cross a proxy: content types and Flower's own. All others belong to one connection."""
+    lowered = {name.lower(): value for name, value in headers.items()}
+    return {name: value for name, value in lowered.items() if name in _PASSED_ON or name.startswith(_FLOWER_PREFIX)}
+
+
+def node_fingerprint(header: str | None) -> str:
+    """Names the node key that a call claims: 32 hex digits of its SHA-256, or ``none``."""
+    try:
+        key = b64decode(header or "", validate=True)
+    except ValueError:
+        return "none"
+    return hashlib.sha256(key).hexdigest()[:32] if key else "none"
+
+
+@dataclass(frozen=True)
+class Call:
+    """One call as the log keeps it: who, what, how much; never a body.
+
+    Attributes:
+        time: seconds since 1970.
+        name: which call, one of `CALLS`.
+        node: fingerprint of the node key that the call claims; the SuperLink checks it and answers 401 to a wrong one.
+        received: bytes of the request.
+        sent: bytes of the answer.
+        status: HTTP status of the answer.
+    """
+
+    time: int
+    name: str
+    node: str
+    received: int
+    sent: int
+    status: int
+
+    def to_line(self, previous: str) -> bytes:
+        """The line after the one whose digest is `previous`, 64 hex digits."""
+        fields: dict[str, JsonValue] = {
+            "time": self.time,
+            "call": self.name,
+            "node": self.node,
+            "received": self.received,
+            "sent": self.sent,
+            "status": self.status,
+            "previous": previous,
+        }
+        return canonical_bytes(fields) + b"\n"
+
+
+def line_digest(line: bytes) -> str:
+    """What the next line calls `previous`."""
+    return hashlib.sha256(line).hexdigest()
+
+
+def verify_calls(lines: Iterable[bytes]) -> tuple[int, str]:
+    """How many calls a log holds, and its head.
+
+    Raises:
+        MalformedMessageError: a line is not one that `Call.to_line` wrote.
+        ProofError: a line does not follow from the one before.
+    """
+    count, previous = 0, FIRST_PREVIOUS
+    for line in lines:
+        try:
+            value = json.loads(line)
+            call = Call(*(value[name] for name in ("time", "call", "node", "received", "sent", "status")))
+            same, claimed = call.to_line(value["previous"]) == line, value["previous"]
+        except (ValueError, TypeError, LookupError, AttributeError, RecursionError) as error:
+            raise MalformedMessageError(f"line {count + 1} of the log is not a call") from error
+        if not same:
+            raise MalformedMessageError(f"line {count + 1} of the log is not a call")
+        if claimed != previous:
+            raise ProofError(f"line {count + 1} of the log does not follow from the line before")
+        count, previous = count + 1, line_digest(line)
+    return count, previous
