@@ -28,7 +28,7 @@ from server.matching import MatchingService
 from server.metrics import Metrics
 from server.peers import PeerRate, PeerRates
 from server.serving import SERVICE_NAME, health_of
-from server.sessions import SessionLimits
+from server.sessions import Repeated, SessionLimits, Step, request_digest
 from server.sqlstorage import open_storage
 from server.workers import MatchWorkers
 
@@ -449,6 +449,25 @@ def test_a_draining_server_finishes_running_calls_and_takes_no_new_ones(server, 
         assert wallet.device_secret.open_reply(running.result().reply, transcript) is not None
         drained.result(30)
     assert storage.history(wallet.key_id).attempts == 1
+
+
+def test_a_draining_server_finishes_work_whose_caller_is_gone(server, wallet, workers, storage, monkeypatch):
+    held = Held(workers, monkeypatch)
+    with server.device(wallet) as device:
+        message, _ = a_probe(device, a_face(OWNER))
+        running = device._stub.SubmitProbe.future(message, timeout=30)
+        assert held.begun.wait(30)
+        running.cancel()
+        drained = server.begin_to_drain(0)
+        with pytest.raises(TimeoutError):
+            drained.result(0.2)
+        held.let_go()
+        drained.result(30)
+    taken = storage.take_session(
+        message.session_id, Step.PROBE, request_digest=request_digest(message), now=int(time.time())
+    )
+    assert isinstance(taken, Repeated)
+    assert pb.SubmitProbeResponse.FromString(taken.answer).reply
 
 
 def succeeds(action):

@@ -390,6 +390,20 @@ def test_failures_in_a_row_bring_waiting_that_ends(server, wallet, clock):
         device.verify(a_face(STRANGER))  # the match began a new row
 
 
+def test_a_probe_that_came_too_soon_can_be_sent_again(server, wallet, storage, clock):
+    with server.device(wallet) as device:
+        for _ in range(5):
+            device.verify(a_face(STRANGER))
+        clock.now += 29
+        message, _ = a_probe(device, a_session(device), a_face(OWNER))
+        with pytest.raises(UnavailableError, match="try again in 1 second"):
+            call(device._stub.SubmitProbe, message)
+        assert storage.history(wallet.key_id).attempts == 5
+        clock.now += 1
+        assert call(device._stub.SubmitProbe, message).reply
+    assert storage.history(wallet.key_id).attempts == 6
+
+
 def test_parallel_sessions_cannot_pass_the_limit_together(server, wallet, storage):
     with server.device(wallet) as device:
         probes = [a_probe(device, a_session(device), a_face(STRANGER))[0] for _ in range(8)]

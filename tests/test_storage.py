@@ -309,10 +309,11 @@ class StorageContract:
         assert storage.history(KEY).attempts == 5
 
     def test_one_thread_gets_a_session(self, storage):
-        session = start(storage)
-        got = at_once(lambda _: take(storage, session, number=7), 12)
-        assert got.count(session) == 1
-        assert got.count(Repeated(None)) == 11
+        for _ in range(10):
+            session = start(storage, limits=SessionLimits())
+            got = at_once(lambda _, session=session: take(storage, session, number=7), 5)
+            assert got.count(session) == 1
+            assert got.count(Repeated(None)) == 4
 
     def test_one_thread_enrols_a_key(self, storage):
         assert sum(at_once(lambda _: succeeds(lambda: storage.enrol(a_template())), 8)) == 1
@@ -481,10 +482,11 @@ def test_an_older_schema_is_refused_until_it_is_upgraded_and_keeps_what_it_holds
     with engine.begin() as connection:
         row = dataclasses.asdict(a_template())
         ciphertexts = {name: row.pop(name) for name in ("public_key", "template")}
+        del row["receipt"]
         connection.execute(schema.templates.insert().values(row))
         connection.execute(schema.ciphertexts.insert().values(key_id=KEY, **ciphertexts))
     engine.dispose()
-    with pytest.raises(UsageError, match="has schema 0001, this version needs 0002; run `intaglio-server database"):
+    with pytest.raises(UsageError, match="has schema 0001, this version needs 0003; run `intaglio-server database"):
         open_storage(empty)
     upgrade(url)
     with open_storage(empty) as storage:
