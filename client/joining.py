@@ -1,0 +1,209 @@
+"""The organisation's folder: keys, invitation, policy, roster, and who withdrew.
+
+::
+
+    node, node.pub        SuperNode's key on NIST P-384, OpenSSH encoding, which is what Flower reads
+    organisation.pem      Ed25519 key that signs this organisation's part of secure aggregation
+    invitation            what the coordinator sent
+    request.json          what goes back to the coordinator
+    authority.pem         whom the gateway's certificate must be signed by
+    policy.toml           what this organisation agrees to
+    roster                keys of all organisations, once compared
+    embeddings.npz        all embeddings; written by the organisation, only read here
+    withdrawn             SHA-256 of the names of people who withdrew, one a line
+    active.npz            the embeddings that take part: all but theirs
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import secrets
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, load_pem_private_key
+
+from federation.embeddings import EmbeddingSet
+from federation.errors import RefusedError, UsageError
+from federation.membership import (
+    Invitation,
+    JoinRequest,
+    LocalPolicy,
+    SignedJoinRequest,
+    fingerprint,
+    invitation_from_text,
+    node_key_line,
+)
+from federation.secagg.session import roster_from_text
+
+NODE_KEY: Final = "node"
+ORGANISATION_KEY: Final = "organisation.pem"
+INVITATION: Final = "invitation"
+REQUEST: Final = "request.json"
+AUTHORITY: Final = "authority.pem"
+POLICY: Final = "policy.toml"
+ROSTER: Final = "roster"
+EMBEDDINGS: Final = "embeddings.npz"
+ACTIVE: Final = "active.npz"
+WITHDRAWN: Final = "withdrawn"
+
+_FIRST_POLICY = """\
+# What this organisation agrees to. It wins over whatever the coordinator asks.
+max-epsilon = 8.0       # most that one run may cost a person
+min-colluders = 1       # colluding organisations that a run must stand
+recipes = ["moments", "threshold"]
+app-hashes = []         # SHA-256 of applications that may run here; none yet. `intaglio node app-hash` prints one.
+hours = "00:00-00:00"   # UTC; from and to the same is always
+"""
+
+
+def join(invitation_text: str, folder: Path, *, now: int) -> SignedJoinRequest:
+    """Makes the organisation's keys and its request. Nothing is overwritten.
+
+    A crash leaves keys without a request: nothing was sent, so empty the folder and join again.
+
+    Raises:
+        MalformedMessageError, ProofError: this is no invitation, or not of the key inside.
+        UsageError: it has expired, or the folder holds an organisation.
+    """
+    invitation = invitation_from_text(invitation_text)
+    invitation.require_open(now)
+    node, organisation = ec.generate_private_key(ec.SECP384R1()), Ed25519PrivateKey.generate()
+    request = JoinRequest(
+        invitation.invitation,
+        invitation.digest,
+        invitation.name,
+        node_key_line(node),
+        organisation.public_key().public_bytes_raw(),
+    )
+    signed = SignedJoinRequest.sign(request, organisation, node)
+    files = {
+        NODE_KEY: node.private_bytes(Encoding.PEM, PrivateFormat.OpenSSH, NoEncryption()),
+        f"{NODE_KEY}.pub": f"{request.node_key} {request.name}\n".encode(),
+        ORGANISATION_KEY: organisation.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()),
+        INVITATION: invitation_text.strip().encode() + b"\n",
+        AUTHORITY: invitation.authority.encode(),
+        POLICY: _FIRST_POLICY.encode(),
+        REQUEST: signed.to_bytes(),
+    }
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    if existing := [name for name in files if (folder / name).exists()]:
+        raise UsageError(f"{folder / existing[0]} exists and is not overwritten; name an empty folder")
+    for name, data in files.items():
+        replace_file(folder / name, data)
+    return signed
+
+
+def invitation_of(folder: Path) -> Invitation:
+    """The invitation that the folder joined by.
+
+    Raises:
+        UsageError: the folder joined nothing.
+    """
+    return invitation_from_text(_read(folder / INVITATION, "run `intaglio join` first").decode(errors="replace"))
+
+
+def policy_of(folder: Path) -> LocalPolicy:
+    """The organisation's policy.
+
+    Raises:
+        UsageError: it is missing or wrong.
+    """
+    return LocalPolicy.from_toml(_read(folder / POLICY, "an organisation needs a policy").decode(errors="replace"))
+
+
+def trust_roster(text: str, folder: Path, *, replace: bool = False) -> tuple[str, ...]:
+    """Accepts all organisations' keys, and returns their fingerprints. A change needs `replace`.
+
+    Raises:
+        UsageError: it is no roster, or another one is trusted already.
+        RefusedError: this organisation is not in it.
+    """
+    roster = roster_from_text(text)
+    if _organisation_key(folder) not in roster:
+        raise RefusedError("this organisation's key is not in the roster; ask the coordinator for the current one")
+    path = folder / ROSTER
+    if path.exists() and path.read_text() != text and not replace:
+        raise UsageError("another roster is trusted already; compare the fingerprints, then say --replace")
+    replace_file(path, text.encode())
+    return tuple(fingerprint(key) for key in roster)
+
+
+def withdraw(person: str, folder: Path) -> int:
+    """Excludes a person from every later round, for good; returns how many images that takes out.
+
+    The mark comes first: a crash after it leaves a person marked, and the next start of the node takes them out.
+    """
+    marks = _marks(folder)
+    if (mark := _mark(person)) not in marks:
+        replace_file(folder / WITHDRAWN, "".join(f"{line}\n" for line in sorted({*marks, mark})).encode())
+    everybody = _everybody(folder)
+    refresh_active(folder)
+    return int((everybody.people == person).sum())
+
+
+def refresh_active(folder: Path) -> EmbeddingSet:
+    """Writes and returns the embeddings that take part. A running node reads the file anew for every message."""
+    marks, everybody = _marks(folder), _everybody(folder)
+    names, inverse = np.unique(everybody.people, return_inverse=True)
+    stays = np.array([_mark(str(name)) not in marks for name in names], dtype=np.bool_)
+    active = everybody.select(stays[inverse])
+    if not len(active):
+        (folder / ACTIVE).unlink(missing_ok=True)
+        raise RefusedError("nobody in this organisation takes part any more, so it has nothing to add")
+    replace_file(folder / ACTIVE, active.to_bytes())
+    return active
+
+
+def replace_file(path: Path, data: bytes) -> None:
+    """Writes a file with mode 0600. A crash leaves the old file or the new one, and perhaps a stray temporary file."""
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
+    try:
+        handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        try:
+            with os.fdopen(handle, "wb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+            temporary.replace(path)
+        finally:
+            temporary.unlink(missing_ok=True)
+        directory = os.open(path.parent, os.O_RDONLY)
+        try:
+            os.fsync(directory)
+        finally:
+            os.close(directory)
+    except OSError as error:
+        raise UsageError(f"cannot write {path}: {error.strerror}") from error
+
+
+def _organisation_key(folder: Path) -> bytes:
+    key = load_pem_private_key(_read(folder / ORGANISATION_KEY, "run `intaglio join` first"), password=None)
+    if not isinstance(key, Ed25519PrivateKey):
+        raise UsageError(f"{folder / ORGANISATION_KEY} must be an Ed25519 key")
+    return key.public_key().public_bytes_raw()
+
+
+def _mark(person: str) -> str:
+    # Names of people who left need not be kept in clear. Whoever holds both files can still match them.
+    return hashlib.sha256(person.encode()).hexdigest()
+
+
+def _marks(folder: Path) -> set[str]:
+    path = folder / WITHDRAWN
+    return set(path.read_text().split()) if path.exists() else set()
+
+
+def _everybody(folder: Path) -> EmbeddingSet:
+    return EmbeddingSet.from_bytes(_read(folder / EMBEDDINGS, "put the organisation's embeddings there"))
+
+
+def _read(path: Path, advice: str) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise UsageError(f"cannot read {path}: {error.strerror}; {advice}") from error
