@@ -1,9 +1,11 @@
 """From an image file to an aligned face chip: detection and alignment, on the organisation's or the person's machine.
 
-The detector (histograms of oriented gradients) and the 5-point landmark model are dlib's. An image passes when it shows
-exactly one face. Two looks are taken. The first is at the image as it is. Face data sets are often cut so tightly that
-the detector, which expects some background, then finds nothing. The second look takes the image for such a cut: small,
-its edges repeated outwards by half its size, and with a lower threshold, which so small an area allows.
+The detector (histograms of oriented gradients) and the 5-point landmark model are dlib's. An image passes when the
+detector finds exactly one face. It finds frontal ones: people in profile or bent down do not count.
+
+Two looks are taken. The first is at the image as it is. Face data sets are often cut so tightly that the detector,
+which expects some background, then finds nothing. The second look takes the image for such a cut: small, its edges
+repeated outwards by half its size, and with a lower threshold, which so small an area allows.
 
 Nothing here imports torch: verification with a model of one's own runs without it.
 """

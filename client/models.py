@@ -11,6 +11,10 @@ from federation.recogniser import OnnxRecogniser, Recogniser
 SHIPPED: Final = Path(__file__).resolve().parents[1] / "models/node_modules/@vladmandic/face-api/model"
 """Where `make install` puts the weights of the 128-number network (MIT), checked against models/package-lock.json."""
 
+_MISSING: Final = (
+    "the recogniser's weights are missing: run `make install`, which needs npm to fetch them, or pass --model with an "
+    ".onnx file of your own"
+)
 _WEIGHTS, _MANIFEST = "face_recognition_model.bin", "face_recognition_model-weights_manifest.json"
 
 
@@ -24,14 +28,9 @@ def load_recogniser(model: Path | None = None) -> Recogniser:
         UsageError: a file is missing or is no such model. Says what to do.
     """
     path = model or SHIPPED
-    if not path.exists():
-        if model is not None:
-            raise UsageError(f"there is no model at {model}; name an .onnx file")
-        raise UsageError(
-            "the recogniser's weights are missing: run `make install`, which needs npm to fetch them, or pass --model "
-            "with an .onnx file of your own"
-        )
     try:
+        if not path.exists():
+            raise UsageError(_MISSING if model is None else f"there is no model at {model}; name an .onnx file")
         if path.is_dir():
             from federation.resnet import ResNetRecogniser  # noqa: PLC0415 - the only path that needs torch
 

@@ -10,6 +10,7 @@ Nothing here reads files: models come in as bytes.
 from __future__ import annotations
 
 import hashlib
+import os
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
@@ -25,6 +26,9 @@ CHIP_SIDE = 150
 """Height and width of an aligned face chip, in pixels."""
 SMALLEST_DIMENSION, LARGEST_DIMENSION = 64, 1024
 """Range of embedding lengths that the one-bit match was analysed for."""
+_SIDES = range(1, 1025)
+"""Heights and widths, in pixels, to which chips are resized for a model: a declared 10^9 would fill the memory."""
+_OUTPUT_TYPES = ("tensor(float)", "tensor(float16)", "tensor(double)")
 
 Chips = NDArray[np.uint8]
 """(n, 150, 150, 3) uint8, RGB. Sensitive."""
@@ -139,6 +143,8 @@ class OnnxRecogniser:
         require_chips(chips)
         # One at a time: many exported models fix the batch at 1.
         rows = [self._embed_one(chip) for chip in chips]
+        if any(row.size != self.dimension for row in rows):
+            raise UsageError("the model's embeddings differ in length from image to image; pass one of fixed length")
         return np.stack(rows) if rows else np.empty((0, self.dimension), np.float32)
 
     def _embed_one(self, chip: NDArray[np.uint8]) -> Embeddings:
@@ -163,8 +169,11 @@ def _onnx_session(model: bytes) -> onnxruntime.InferenceSession:
         raise UsageError("models of your own need onnxruntime: pip install 'intaglio[onnx]'") from error
     wanted = ("CUDAExecutionProvider", "CPUExecutionProvider")
     providers = [name for name in wanted if name in onnxruntime.get_available_providers()]
+    options = onnxruntime.SessionOptions()
+    # Weights beside the model would decide embeddings without being in its digest. Nothing can lie below this path.
+    options.add_session_config_entry("session.model_external_initializers_file_folder_path", os.devnull)
     try:
-        return onnxruntime.InferenceSession(model, providers=providers)
+        return onnxruntime.InferenceSession(model, options, providers=providers)
     except Exception as error:  # onnxruntime's errors have no common base class of their own
         raise UsageError("onnxruntime cannot load this model; pass a self-contained .onnx file") from error
 
@@ -176,17 +185,21 @@ def _image_layout(session: onnxruntime.InferenceSession) -> tuple[bool, int, int
         UsageError: the model does not take one RGB image of fixed size or does not give one output.
     """
     inputs, outputs = session.get_inputs(), session.get_outputs()
-    wanted = "a model with one float or uint8 input (1, 3, H, W) or (1, H, W, 3) of fixed size, and one output"
+    wanted = (
+        "a model with one float or uint8 input (1, 3, H, W) or (1, H, W, 3) of fixed size, "
+        f"at most {_SIDES[-1]} pixels a side, and one output of floats"
+    )
     if len(inputs) != 1 or len(outputs) != 1:
         raise UsageError(f"the model has {len(inputs)} inputs and {len(outputs)} outputs; pass {wanted}")
-    match inputs[0].type, inputs[0].shape:
-        case (("tensor(float)" | "tensor(uint8)"), [batch, 3, int(height), int(width)]) if not _is_fixed(batch):
-            return True, height, width
-        case (("tensor(float)" | "tensor(uint8)"), [batch, int(height), int(width), 3]) if not _is_fixed(batch):
-            return False, height, width
-    raise UsageError(f"the model's input is {inputs[0].type} {inputs[0].shape}; pass {wanted}")
-
-
-def _is_fixed(batch: int | str | None) -> bool:
-    """Whether the model takes batches of one size only, and that is not 1."""
-    return isinstance(batch, int) and batch != 1
+    if outputs[0].type not in _OUTPUT_TYPES:
+        raise UsageError(f"the model's output is {outputs[0].type}; pass {wanted}")
+    match inputs[0].type, inputs[0].shape:  # a batch of any size is a name or None
+        case (("tensor(float)" | "tensor(uint8)"), [1 | str() | None, 3, int(height), int(width)]):
+            channels_first = True
+        case (("tensor(float)" | "tensor(uint8)"), [1 | str() | None, int(height), int(width), 3]):
+            channels_first = False
+        case _:
+            channels_first, height, width = False, 0, 0
+    if height not in _SIDES or width not in _SIDES:
+        raise UsageError(f"the model's input is {inputs[0].type} {inputs[0].shape}; pass {wanted}")
+    return channels_first, height, width

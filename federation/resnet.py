@@ -136,7 +136,7 @@ class ResNetRecogniser:
         self._network = _Network()
         try:
             self._network.load_state_dict(_state(_tensors(weights, manifest)))
-        except (ValueError, KeyError, TypeError, RuntimeError) as error:
+        except (ValueError, KeyError, TypeError, OverflowError, RuntimeError) as error:
             raise UsageError("these are not the weights of the 128-number recogniser; fetch them again") from error
         self._network.requires_grad_(requires_grad=False).eval().to(self.device)
 
@@ -150,7 +150,7 @@ class ResNetRecogniser:
         """At most `_BATCH` chips -> (n, 128), not normalised."""
         rgb = torch.from_numpy(np.ascontiguousarray(chips)).to(self.device).permute(0, 3, 1, 2).float()
         # TF32 would round to 10 bits on recent GPUs: embeddings made on a GPU and on a CPU must compare.
-        with torch.inference_mode(), torch.backends.cudnn.flags(allow_tf32=False):
+        with torch.inference_mode(), torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
             rows: NDArray[np.float32] = self._network(rgb).cpu().numpy()
         return rows
 
@@ -159,7 +159,7 @@ def _tensors(weights: bytes, manifest: bytes) -> dict[str, NDArray[np.float32]]:
     """The tensors of a weights manifest, by name.
 
     Raises:
-        ValueError, KeyError, TypeError: the bytes do not fit together.
+        ValueError, KeyError, TypeError, OverflowError: the bytes do not fit together.
     """
     tensors: dict[str, NDArray[np.float32]] = {}
     position = 0
