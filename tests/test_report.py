@@ -51,6 +51,7 @@ def result():
         people_train=23,
         people_test=17,
         organisations=5,
+        colluders=2,
         epsilon=7.981,
         delta=1e-5,
         epsilon_events=(("moments", 0.7041), ("threshold", 2.1113)),
@@ -260,8 +261,8 @@ def test_each_known_limit_stands_beside_the_curves(page, caveat):
 
 def test_the_page_says_whom_the_noise_does_not_protect_from(page):
     section = text(parsed(page).find(f".//{XHTML}section[@aria-labelledby='privacy']"))
-    assert "Until secure aggregation exists, each organisation adds its share of the noise" in section
-    assert "the coordinator is trusted not to look at the sums of single organisations" in section
+    assert "secure aggregation shows the coordinator" in section
+    assert "holds even if 2 of the 5 organisations help the coordinator" in section
 
 
 def test_crops_are_shown_only_when_the_run_has_them_and_are_called_biometrics(result, page):

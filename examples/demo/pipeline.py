@@ -124,6 +124,7 @@ def run(settings: Settings, *, step: Step, say: Callable[[str], None]) -> DemoRe
         people_train=_count(train),
         people_test=_count(test),
         organisations=ORGANISATIONS,
+        colluders=release.privacy.colluders,
         epsilon=release.privacy.epsilon,
         delta=release.privacy.delta,
         epsilon_events=release.privacy.events,

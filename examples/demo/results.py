@@ -75,6 +75,7 @@ class DemoResult:
         people_train: people whose organisations took part in training.
         people_test: people whom training never saw.
         organisations: number of organisations.
+        colluders: of them, how many could help a curious coordinator without weakening the promise.
         epsilon: person-level epsilon of all releases together.
         delta: person-level delta.
         epsilon_events: (name, noise multiplier) of each private release.
@@ -98,6 +99,7 @@ class DemoResult:
     people_train: int
     people_test: int
     organisations: int
+    colluders: int
     epsilon: float
     delta: float
     epsilon_events: tuple[tuple[str, float], ...]
