@@ -1,0 +1,147 @@
+"""Runs an organisation's SuperNode behind its guard, under its own policy."""
+
+from __future__ import annotations
+
+import contextlib
+import datetime as dt
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import Final
+
+from client.guard import gateway_client, guard_app, guard_server, write_loopback_certificate
+from client.joining import (
+    ACTIVE,
+    AUTHORITY,
+    NODE_KEY,
+    ORGANISATION_KEY,
+    ROSTER,
+    invitation_of,
+    policy_of,
+    refresh_active,
+)
+from federation.errors import RefusedError, UnavailableError, UsageError
+from federation.membership import LocalPolicy
+
+_GUARD_CERTIFICATE, _GUARD_KEY = "guard.pem", "guard-key.pem"
+_STARTUP_SECONDS: Final = 20.0
+_STOP_SECONDS: Final = 10.0
+_STOPPED: Final = 0
+
+
+def node_config(folder: Path, policy: LocalPolicy) -> str:
+    """What the SuperNode hands to `client.app`; Flower's own syntax.
+
+    Raises:
+        UsageError: the folder's path cannot be written in that syntax.
+    """
+    if not all(c.isprintable() and c not in " \"'\\" for c in str(folder)):
+        raise UsageError(f"{folder} has characters that Flower's node configuration cannot hold; move the folder")
+    paths = {"embeddings": ACTIVE, "identity": ORGANISATION_KEY, "roster": ROSTER}
+    return " ".join(
+        [
+            *(f'{key}="{folder / name}"' for key, name in paths.items()),
+            f"max-epsilon={policy.max_epsilon!r}",
+            f"min-colluders={policy.min_colluders}",
+        ]
+    )
+
+
+def flower_environment(home: Path) -> dict[str, str]:
+    """Flower with a home of its own, without telemetry, update checks or installing anything."""
+    return {
+        **os.environ,
+        "FLWR_HOME": str(home),
+        "FLWR_TELEMETRY_ENABLED": "0",
+        "FLWR_DISABLE_UPDATE_CHECK": "1",
+        "FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION": "1",
+        "FLWR_SUPEREXEC_TASK_POLL_INTERVAL": "0.2",
+        "OMP_NUM_THREADS": "1",
+        "NO_COLOR": "1",
+        "NO_PROXY": "127.0.0.1,localhost",
+        "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)]),
+    }
+
+
+def require_ready(folder: Path) -> LocalPolicy:
+    """The policy, once everything that a node needs is there.
+
+    Raises:
+        UsageError: a file is missing or wrong.
+        RefusedError: the policy allows no application, or nobody takes part.
+    """
+    policy = policy_of(folder)
+    if not policy.app_hashes:
+        raise RefusedError(f"the policy allows no application; put its SHA-256 into app-hashes of {folder}/policy.toml")
+    if not (folder / ROSTER).is_file():
+        raise UsageError("no roster is trusted yet; compare the fingerprints with `intaglio node trust ROSTER`")
+    refresh_active(folder)
+    return policy
+
+
+def run_node(folder: Path) -> int:
+    """Runs until SIGTERM, SIGINT or the end of the SuperNode; returns its exit status, 0 when it was stopped.
+
+    Call it from the main thread.
+
+    Raises:
+        UsageError, RefusedError: see `require_ready`.
+        UnavailableError: the guard did not start.
+    """
+    folder = folder.resolve()
+    policy, invitation = require_ready(folder), invitation_of(folder)
+    certificate, key, port = folder / _GUARD_CERTIFICATE, folder / _GUARD_KEY, _free_port()
+    write_loopback_certificate(certificate, key, now=dt.datetime.now(dt.UTC))
+    app = guard_app(gateway_client(invitation.address, folder / AUTHORITY), policy)
+    guard = guard_server(app, port=port, certificate=certificate, key=key)
+    thread = threading.Thread(target=guard.run, daemon=True)
+    thread.start()
+    end = time.monotonic() + _STARTUP_SECONDS
+    while not guard.started:
+        if time.monotonic() > end or not thread.is_alive():
+            raise UnavailableError("the guard of this node did not start; its port may be taken: start again")
+        time.sleep(0.05)
+    process = subprocess.Popen(  # noqa: S603 - our interpreter's program, no shell
+        [
+            *(str(Path(sys.executable).parent / "flower-supernode"), "--superlink", f"127.0.0.1:{port}"),
+            *("--root-certificates", str(certificate), "--auth-supernode-private-key", str(folder / NODE_KEY)),
+            *("--host", "127.0.0.1", "--port", str(_free_port()), "--node-config", node_config(folder, policy)),
+        ],
+        cwd=folder,  # nothing named client or server lies here, so the application's own packages are imported
+        env=flower_environment(folder / "flower"),
+        stdin=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    stopping = threading.Event()
+    for sign in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(sign, lambda *_: stopping.set())
+    try:
+        while process.poll() is None and not stopping.wait(0.2):
+            pass
+    finally:
+        _stop(process)
+        guard.should_exit = True
+        thread.join(_STOP_SECONDS)
+    return _STOPPED if stopping.is_set() else int(process.returncode)
+
+
+def _stop(process: subprocess.Popen[bytes]) -> None:
+    """Ends the SuperNode, gently so that it signs off from the SuperLink, and what it started."""
+    if process.poll() is None:
+        process.terminate()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(_STOP_SECONDS)
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
