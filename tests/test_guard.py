@@ -1,0 +1,158 @@
+"""The guard: the organisation's policy holds whatever the coordinator sends."""
+
+from __future__ import annotations
+
+import hashlib
+
+import httpx
+import pytest
+from flwr.proto.fab_pb2 import Fab, GetFabResponse
+from flwr.proto.fleet_pb2 import PullMessagesRequest, PullMessagesResponse
+from flwr.proto.message_pb2 import Message, Metadata
+from flwr.proto.node_pb2 import Node
+from flwr.proto.run_pb2 import GetRunRequest, GetRunResponse, Run
+from people import synthetic_people
+
+from client.guard import guard_app
+from client.node import node_config, require_ready
+from federation.errors import RefusedError, UsageError
+from federation.membership import LocalPolicy
+
+APP = b"an application"
+HASH = hashlib.sha256(APP).hexdigest()
+NOON = 12 * 3600
+
+
+def a_policy(*, digest=HASH, recipes=("moments",), opens=0, closes=0):
+    return LocalPolicy(8.0, 1, recipes, frozenset({digest}), opens, closes)
+
+
+class Gateway:
+    """A coordinator with one message waiting."""
+
+    def __init__(self, kind="train.moments", app=APP, announced=HASH):
+        self.asked, self.kind, self.app, self.announced = [], kind, app, announced
+
+    def __call__(self, request):
+        call = request.url.path.rpartition("/")[2]
+        self.asked.append((call, request))
+        answers = {
+            "pull-messages": PullMessagesResponse(
+                messages_list=[Message(metadata=Metadata(run_id=7, message_type=self.kind))]
+            ),
+            "get-run": GetRunResponse(run=Run(run_id=7, fab_hash=self.announced)),
+            "get-fab": GetFabResponse(fab=Fab(hash_str=self.announced, content=self.app)),
+        }
+        body = answers[call].SerializeToString() if call in answers else b""
+        return httpx.Response(200, content=body, headers={"content-type": "application/x-protobuf"})
+
+
+def asking(gateway, policy, clock=NOON):
+    client = httpx.AsyncClient(transport=httpx.MockTransport(gateway), base_url="https://gateway")
+    return httpx.AsyncClient(
+        transport=httpx.ASGITransport(guard_app(client, policy, clock=lambda: clock)), base_url="https://guard"
+    )
+
+
+async def pulled(gateway, policy, clock=NOON):
+    question = PullMessagesRequest(node=Node(node_id=5)).SerializeToString()
+    async with asking(gateway, policy, clock) as client:
+        reply = await client.post("/v1/fleet/pull-messages", content=question, headers={"flwr-timestamp": "now"})
+    assert reply.status_code == 200
+    return list(PullMessagesResponse.FromString(reply.content).messages_list)
+
+
+async def test_work_that_the_policy_allows_arrives():
+    gateway = Gateway()
+    assert len(await pulled(gateway, a_policy())) == 1
+    _, asked = gateway.asked[1]
+    assert GetRunRequest.FromString(asked.content) == GetRunRequest(node=Node(node_id=5), run_id=7)
+    assert asked.headers["flwr-timestamp"] == "now"
+
+
+@pytest.mark.parametrize(
+    ("gateway", "policy"),
+    [
+        (Gateway(kind="train.scales"), a_policy()),
+        (Gateway(kind="evaluate.threshold"), a_policy()),
+        (Gateway(announced="cd" * 32), a_policy()),
+        (Gateway(), a_policy(digest="cd" * 32)),
+    ],
+    ids=["unknown recipe", "recipe not agreed to", "another application", "application not agreed to"],
+)
+async def test_work_that_the_policy_does_not_name_never_arrives(gateway, policy):
+    assert not await pulled(gateway, policy)
+
+
+async def test_outside_the_hours_nothing_is_even_asked_for():
+    gateway = Gateway()
+    assert not await pulled(gateway, a_policy(opens=8 * 60, closes=11 * 60))
+    assert not gateway.asked
+
+
+@pytest.mark.parametrize(
+    ("app", "status"), [(APP, 200), (b"another application under the allowed hash", 403), (b"", 403)]
+)
+async def test_the_bytes_of_an_application_count_and_not_what_they_are_called(app, status):
+    async with asking(Gateway(app=app), a_policy()) as client:
+        assert (await client.post("/v1/fleet/get-fab", content=b"")).status_code == status
+
+
+@pytest.mark.parametrize("call", ["get-fab", "pull-messages"])
+async def test_an_answer_that_cannot_be_read_does_not_pass(call):
+    async with asking(lambda _: httpx.Response(200, content=b"\xff junk"), a_policy()) as client:
+        assert (await client.post(f"/v1/fleet/{call}", content=b"")).status_code == 403
+
+
+async def test_a_gateway_that_is_down_is_a_gateway_error():
+    def fail(request):
+        raise httpx.ConnectError("down", request=request)
+
+    async with asking(fail, a_policy()) as client:
+        assert (await client.post("/v1/fleet/push-messages", content=b"")).status_code == 502
+
+
+@pytest.mark.parametrize("path", ["/v1/control/start-run", "/v1/fleet/register-node", "/health"])
+async def test_nothing_but_fleet_calls_passes(path):
+    gateway = Gateway()
+    async with asking(gateway, a_policy()) as client:
+        assert (await client.post(path, content=b"")).status_code == 404
+    assert not gateway.asked
+
+
+# --------------------------------------------------------------------------------------------------- starting a node
+POLICY = 'max-epsilon = 2.0\nmin-colluders = 1\nrecipes = ["moments"]\napp-hashes = [{}]\nhours = "00:00-00:00"\n'
+
+
+@pytest.fixture
+def folder(tmp_path):
+    (tmp_path / "policy.toml").write_text(POLICY.format(f'"{HASH}"'))
+    (tmp_path / "roster").write_text("ab" * 32 + "\n")
+    (tmp_path / "embeddings.npz").write_bytes(synthetic_people(["anna"]).to_bytes())
+    return tmp_path
+
+
+def test_a_node_hands_its_limits_to_the_application(folder):
+    config = node_config(folder, require_ready(folder))
+    assert "max-epsilon=2.0" in config.split()
+    assert "min-colluders=1" in config.split()
+    assert f'embeddings="{folder}/active.npz"' in config.split()
+    assert (folder / "active.npz").is_file()
+
+
+def test_a_node_whose_policy_allows_no_application_does_not_start(folder):
+    (folder / "policy.toml").write_text(POLICY.format(""))
+    with pytest.raises(RefusedError, match="allows no application"):
+        require_ready(folder)
+
+
+@pytest.mark.parametrize("missing", ["policy.toml", "roster", "embeddings.npz"])
+def test_a_node_without_a_file_says_which(folder, missing):
+    (folder / missing).unlink()
+    with pytest.raises(UsageError):
+        require_ready(folder)
+
+
+def test_a_folder_that_flower_cannot_be_told_is_refused(folder):
+    with pytest.raises(UsageError, match="move the folder"):
+        node_config(folder / 'a "quoted" name', require_ready(folder))
