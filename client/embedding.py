@@ -52,21 +52,24 @@ class EmbeddingCache:
         dimension: length of an embedding.
 
     Raises:
-        UsageError: the folder is there and open to other users.
+        UsageError: the folder is there and open to other users, or it cannot be made.
     """
 
     def __init__(self, folder: Path, dimension: int) -> None:
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        try:
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        except OSError as error:
+            raise _unwritable(folder, error) from error
         if folder.stat().st_mode & 0o077:
             raise UsageError(f"the embedding cache {folder} is open to other users; close it: chmod 700 {folder}")
         self._folder = folder
         self._dimension = dimension
 
     def get(self, key: str) -> NDArray[np.float32] | None:
-        """The embedding (d,) under `key`, or None when there is none or it is damaged."""
+        """The embedding (d,) under `key`, or None when there is none, or it is damaged or unreadable."""
         try:
             data = (self._folder / key).read_bytes()
-        except FileNotFoundError:
+        except OSError:
             return None
         body, digest = data[:-_DIGEST_BYTES], data[-_DIGEST_BYTES:]
         if len(body) != 4 * self._dimension or hashlib.sha256(body).digest() != digest:
@@ -74,17 +77,36 @@ class EmbeddingCache:
         return np.frombuffer(body, "<f4").astype(np.float32, copy=False)
 
     def put(self, key: str, embedding: NDArray[np.float32]) -> None:
-        """Writes atomically: a crash leaves the old file, the new one, or a stray temporary file beside it."""
+        """Writes `embedding` (d,) under `key`.
+
+        A crash leaves the old file, the new one, or a stray temporary file beside it. Nothing is forced to disk: a
+        power failure may leave a damaged file, which `get` notices, and the embedding is computed again.
+
+        Raises:
+            UsageError: the folder cannot be written to.
+        """
         body = embedding.astype("<f4").tobytes()
+        try:
+            self._replace(key, body + hashlib.sha256(body).digest())
+        except OSError as error:
+            raise _unwritable(self._folder, error) from error
+
+    def _replace(self, key: str, content: bytes) -> None:
         descriptor, temporary = tempfile.mkstemp(dir=self._folder)  # mode 0600
         try:
             with os.fdopen(descriptor, "wb") as file:
-                file.write(body + hashlib.sha256(body).digest())
+                file.write(content)
             Path(temporary).replace(self._folder / key)
         except BaseException:
             with contextlib.suppress(FileNotFoundError):
                 Path(temporary).unlink()
             raise
+
+
+def _unwritable(folder: Path, error: OSError) -> UsageError:
+    return UsageError(
+        f"cannot write the embedding cache {folder}: {error.strerror}; make room or change its permissions"
+    )
 
 
 def embed_folder(
@@ -107,7 +129,7 @@ def embed_folder(
         progress: gets (images done, images in all).
 
     Raises:
-        UsageError: nobody has enough usable images.
+        UsageError: nobody has enough usable images, or the cache cannot be written.
     """
     work = _Work(recogniser, condition, EmbeddingCache(cache, recogniser.dimension), aligner or FaceAligner())
     total, done = sum(map(len, folder.people.values())), 0
@@ -121,10 +143,8 @@ def embed_folder(
             done += len(batch)
             progress(done, total)
         if len(usable) < MINIMUM_IMAGES:
-            problem = f"{len(usable)} usable images of {person}"
-            problems.append(
-                Problem(paths[0].parent, problem, f"a person needs {MINIMUM_IMAGES} different ones; add some")
-            )
+            problem = f"{len(usable)} different usable images of {person}"
+            problems.append(Problem(paths[0].parent, problem, f"a person needs {MINIMUM_IMAGES}; add some"))
             continue
         rows += [(person, *row) for row in usable]
     if not rows:
@@ -153,7 +173,7 @@ class _Work:
         self._cache = cache
         self._aligner = aligner
         self._shown: dict[str, str] = {}
-        """Digest of each image met so far, and the person in whose folder it was first."""
+        """Digest of each usable image met so far, and the person in whose folder it was first."""
 
     def embed(
         self, person: str, paths: tuple[Path, ...], problems: list[Problem]
@@ -161,6 +181,7 @@ class _Work:
         """(image digest, clean, degraded) of each usable image, in the order of `paths`; others go to `problems`."""
         done: dict[str, tuple[NDArray[np.float32], NDArray[np.float32]]] = {}
         chips: dict[str, NDArray[np.uint8]] = {}
+        order: list[str] = []  # evaluation splits by it, so it must not depend on what the cache held
         for path in paths:
             try:
                 image = path.read_bytes()
@@ -173,20 +194,20 @@ class _Work:
                     problem = f"the same image as one of {self._shown[digest]}"
                     problems.append(Problem(path, problem, "keep it only with the person whom it shows"))
                 continue
-            self._shown[digest] = person
             clean, degraded = self._cache.get(self._key(digest, "clean")), self._cache.get(self._key(digest))
             if clean is not None and degraded is not None:
                 done[digest] = clean, degraded
-                continue
-            try:
-                chips[digest] = self._aligner.chip(image)
-            except UnusableImageError as error:
-                problems.append(Problem(path, error.problem, error.what_to_do))
+            else:
+                try:
+                    chips[digest] = self._aligner.chip(image)
+                except UnusableImageError as error:
+                    problems.append(Problem(path, error.problem, error.what_to_do))
+                    continue
+            self._shown[digest] = person
+            order.append(digest)
         if chips:
             done |= self._compute(chips)
-        # Evaluation splits a person's images by their order, which must not depend on what the cache held.
-        digests = [digest for digest, shown in self._shown.items() if shown == person and digest in done]
-        return [(digest, *done[digest]) for digest in digests]
+        return [(digest, *done[digest]) for digest in order]
 
     def _compute(
         self, chips: dict[str, NDArray[np.uint8]]
