@@ -240,16 +240,16 @@ def assemble(reference: Reference, masks: Masks, accepted: NDArray[np.uint32]) -
 def prepare_template_check(reference: Reference, random_bytes: RandomBytes = os.urandom) -> PreparedMatch:
     """Draws U, G, B, Z for the enrolment check ``E = U (T^2 - T) + G T + B + Z``: one accepted value, T is the probe.
 
-    G is a fresh encryption of zero. For a template that is honest but for its noise it adds only noise. A template
-    whose *ring element* is idempotent, say 1 modulo q_0 and 0 modulo the other primes, makes ``T^2 - T`` vanish without
-    being binary; G, whose noise such an element blows up to the size of q, refuses it.
+    G is a fresh encryption of zero with noise in both components. To an honest template it adds noise and nothing
+    else. A template whose *ring element* is idempotent, say 1 modulo q_0 and 0 modulo the other primes, makes
+    ``T^2 - T`` vanish without being binary; G, whose noise such an element blows up to the size of q, refuses it.
     """
     parameters = reference.parameters
     seal = engine(parameters)
     masks = Masks.draw(reference, random_bytes)
     material = _Material(
         multiplier=seal.plaintext_ntt(masks.uniform),
-        linear=_rlwe_sample(reference, random_bytes),
+        linear=seal.add_error(_rlwe_sample(reference, random_bytes), centred_binomial(parameters, random_bytes)),
         constant=seal.add_plain(masks.zero, seal.plaintext(masks.offset)),
         accepted=masks.offset[None, :_HEAD].astype(np.uint32),
         flood=masks.flood,

@@ -155,7 +155,8 @@ class Engine:
         self._packing = sealapi.BatchEncoder(self._packing_context)
         zero, one = self._constant(0), self._constant(1)
         self._secret_key_itself = self._ciphertext(zero, one)
-        self._error_carrier = self._ciphertext(zero, self._constant(parameters.plain_modulus))
+        modulus = self._constant(parameters.plain_modulus)
+        self._second_carrier, self._both_carrier = self._ciphertext(zero, modulus), self._ciphertext(modulus, modulus)
         self._minus_one = self._ciphertext(self._constant(-1), zero)
 
     @cached_property
@@ -331,8 +332,12 @@ class Engine:
             secret: (N,) u, small and fresh, modulo t.
             error: (N,) e, small and fresh, modulo t.
         """
-        errors = self.multiply_plain(self._error_carrier, self.plaintext_ntt(error))
+        errors = self.multiply_plain(self._second_carrier, self.plaintext_ntt(error))
         return self.add(self.multiply_plain(public_key, self.plaintext_ntt(secret)), errors)
+
+    def add_error(self, ciphertext: Ciphertext, error: Residues) -> Ciphertext:
+        """Adds t e to both components, for a fresh small (N,) e modulo t: noise even under a secret key of zero."""
+        return self.add(ciphertext, self.multiply_plain(self._both_carrier, self.plaintext_ntt(error)))
 
     def switch_to_reply(self, ciphertext: Ciphertext) -> Ciphertext:
         """Switches a ciphertext down to the reply's prime."""

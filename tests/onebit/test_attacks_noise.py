@@ -16,8 +16,9 @@ would never do; everything else is fresh. It is 1 when they agree, and about n^-
 import numpy as np
 import pytest
 
-from federation.onebit import check_template, matcher, wire
+from federation.onebit import DeviceSecret, check_template, matcher, wire
 from federation.onebit.matcher import Reference, prepare
+from federation.onebit.seal import Engine
 from tests.onebit.variants import (
     HEAD,
     NO_ZERO,
@@ -128,6 +129,18 @@ def test_an_idempotent_template_does_not_pass_the_enrolment_check(device, wallet
         assert not accepts(device, check_template(device.public_key, template, b"transcript"))
 
 
+@pytest.mark.parametrize("name", IDEMPOTENTS)
+def test_a_device_without_a_secret_does_not_enrol_an_idempotent_either(name):
+    """With s = 0 and b = 0 an encryption of zero would have no phase at all, were it not for noise of its own."""
+    nobody = DeviceSecret(np.zeros(N, np.uint64), public_key_of_nobody())
+    template = wire.SeededMessage(wire.Kind.CIPHERTEXT, bytes(64), IDEMPOTENTS[name]).to_bytes()
+    assert not accepts(nobody, check_template(nobody.public_key, template, b"transcript"))
+
+
+def public_key_of_nobody():
+    return wire.SeededMessage(wire.Kind.PUBLIC_KEY, bytes(64), integer(0)).to_bytes()
+
+
 def test_without_the_fresh_encryption_of_zero_an_idempotent_template_passes(device, wallet, monkeypatch):
     no_noise = Reference.from_bytes(device.public_key, wallet.with_phase(integer(0))).template
     samples = iter([matcher._rlwe_sample, matcher._rlwe_sample, lambda *_: no_noise])  # two for Z, then G
@@ -136,6 +149,7 @@ def test_without_the_fresh_encryption_of_zero_an_idempotent_template_passes(devi
         return next(samples)(*arguments)
 
     monkeypatch.setattr(matcher, "_rlwe_sample", sample)
+    monkeypatch.setattr(Engine, "add_error", lambda _engine, ciphertext, _error: ciphertext)
     template = wallet.with_phase(idempotent(0))
     assert accepts(device, check_template(device.public_key, template, b"transcript"))
 
