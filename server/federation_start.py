@@ -91,6 +91,8 @@ def running_superlink(coordinator: Coordinator) -> Iterator[str]:
 def serve(coordinator: Coordinator, *, host: str, port: int) -> None:
     """Runs everything until SIGTERM or SIGINT."""
     folder = coordinator.folder
+    # The gateway's server raises the signal again once it has stopped; without this, the SuperLink would live on.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     with running_superlink(coordinator) as address:
         app = gateway_app(superlink_client(address, folder / TLS / "ca.pem"), CallLog.open(folder / CALLS))
         tls = folder / TLS

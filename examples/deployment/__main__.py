@@ -1,0 +1,303 @@
+"""Brings up a federation on loopback, trains, kills an organisation, trains again. `python -m examples.deployment`.
+
+Every step is a command that the coordinator or an organisation would type. The people are made up, with embeddings that
+size the noise; accuracy is the business of `make demo`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import os
+import shutil
+import signal
+import socket
+import ssl
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from http import HTTPStatus
+from pathlib import Path
+
+import numpy as np
+
+from federation.embeddings import PROBE, REFERENCE, EmbeddingSet
+from federation.fleet import verify_calls
+
+ORGANISATIONS = ("north", "south", "west")
+PEOPLE, IMAGES, DIMENSION = 8, 4, 32
+CHECKOUT = Path(__file__).resolve().parents[2]
+_BEGAN = time.monotonic()
+_HIDDEN = ("/v1/control/start-run", "/v1/control/list-runs", "/v1/runtime/acquire-task", "/v1/runtime/pull-task-input")
+_READY_SECONDS = 120.0
+_RUN_SECONDS = 900.0
+_SESSION_SECONDS = 65.0
+"""Until SuperLink takes the session of a node that crashed for lost: before that it lets no new one in."""
+
+
+def say(text: str) -> None:
+    """One line with the seconds since the beginning."""
+    print(f"[{time.monotonic() - _BEGAN:5.0f} s] {text}", flush=True)
+
+
+def command(*arguments: object) -> str:
+    """Runs one of our commands to its end; stdout and stderr."""
+    program, *rest = (str(argument) for argument in arguments)
+    done = subprocess.run(  # noqa: S603 - our own programs, no shell
+        [str(Path(sys.executable).parent / program), *rest],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=900,
+        check=False,
+    )
+    if done.returncode:
+        raise SystemExit(f"{program} {' '.join(rest)} ended with {done.returncode}:\n{done.stdout}")
+    return done.stdout.strip()
+
+
+@contextlib.contextmanager
+def running(log: Path, *arguments: object) -> Iterator[subprocess.Popen[bytes]]:
+    """One of our commands in the background, stopped at the end."""
+    program, *rest = (str(argument) for argument in arguments)
+    with log.open("ab") as file:
+        process = subprocess.Popen(  # noqa: S603 - our own programs, no shell
+            [str(Path(sys.executable).parent / program), *rest],
+            stdin=subprocess.DEVNULL,
+            stdout=file,
+            stderr=subprocess.STDOUT,
+        )
+    try:
+        yield process
+    finally:
+        stop(process)
+
+
+def stop(process: subprocess.Popen[bytes]) -> None:
+    """Asks a process to end, and waits."""
+    if process.poll() is None:
+        process.terminate()
+        try:
+            process.wait(40)
+        except subprocess.TimeoutExpired:
+            process.kill()
+    process.wait()
+
+
+def kill(process: subprocess.Popen[bytes]) -> None:
+    """Ends a node and what it started with SIGKILL, as a crash of its machine would."""
+    children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+    process.kill()
+    for child in children:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(int(child), signal.SIGKILL)
+    process.wait()
+
+
+def people(organisation: str, seed: int) -> EmbeddingSet:
+    """Made-up people: a direction each, and a probe camera that shifts everybody."""
+    rng = np.random.default_rng(seed)
+    rows, names, profiles, images = [], [], [], []
+    for person in range(PEOPLE):
+        face = rng.normal(size=DIMENSION) * 0.25 / np.sqrt(DIMENSION)
+        for image in range(IMAGES):
+            for profile in (REFERENCE, PROBE):
+                row = face + rng.normal(size=DIMENSION) * 0.15 / np.sqrt(DIMENSION)
+                row[0] += 0.93
+                row[1] += 0.2 * (profile == PROBE)
+                rows.append(row / np.linalg.norm(row))
+                names.append(f"{organisation}-{person}")
+                profiles.append(profile)
+                images.append(f"{organisation}-{person}-{image}")
+    return EmbeddingSet(np.array(rows, np.float32), np.array(names), np.array(profiles), np.array(images))
+
+
+def status_of(address: str, path: str, authority: Path) -> int:
+    """HTTP status of an empty POST, sent without any credential."""
+    context = ssl.create_default_context(cafile=str(authority))
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}), urllib.request.HTTPSHandler(context=context))
+    try:
+        with opener.open(urllib.request.Request(f"https://{address}{path}", data=b""), timeout=10) as reply:
+            return int(reply.status)
+    except urllib.error.HTTPError as error:
+        with error:
+            return error.code
+
+
+def await_log(log: Path, text: str, count: int, process: subprocess.Popen[bytes]) -> None:
+    """Waits until `text` is in a log `count` times."""
+    end = time.monotonic() + _READY_SECONDS
+    while log.read_bytes().count(text.encode()) < count:
+        if time.monotonic() > end or process.poll() is not None:
+            raise SystemExit(f"{log} never said {text!r}:\n{log.read_text()[-2000:]}")
+        time.sleep(0.2)
+
+
+def await_health(address: str, authority: Path, process: subprocess.Popen[bytes]) -> None:
+    """Waits until the gateway answers."""
+    end = time.monotonic() + _READY_SECONDS
+    while time.monotonic() < end and process.poll() is None:
+        try:
+            status_of(address, "/health", authority)
+        except OSError:
+            time.sleep(0.2)
+        else:
+            return
+    raise SystemExit("the coordinator did not start")
+
+
+def set_up(folder: Path) -> tuple[str, Path]:
+    """Coordinator's folder, application and settings; returns the gateway's address and the application."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{probe.getsockname()[1]}"
+    application = folder / "application"
+    application.mkdir()
+    for name in ("client", "server", "federation"):
+        shutil.copytree(CHECKOUT / name, application / name, ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("pyproject.toml", "LICENSE"):
+        shutil.copy(CHECKOUT / name, application / name)
+    say(command("intaglio-server", "federation", "init", folder / "coordinator", "--address", address))
+    return address, application
+
+
+def join_all(folder: Path, application: Path) -> None:
+    """Invitations, requests, approvals, policies, the roster. Fingerprints are compared as people would by voice."""
+    coordinator = folder / "coordinator"
+    digest = command("intaglio-server", "federation", "app-hash", application)
+    for seed, name in enumerate(ORGANISATIONS):
+        own = folder / name
+        invitation, read_out = command("intaglio-server", "federation", "invite", name, coordinator).splitlines()
+        (folder / f"{name}.invitation").write_text(invitation)
+        said = command(
+            "intaglio", "join", folder / f"{name}.invitation", own, "--fingerprint", read_out.rpartition(": ")[2]
+        )
+        print_ = said.rpartition(": ")[2]
+        say(command(*_FEDERATION, "approve", own / "request.json", coordinator, "--fingerprint", print_))
+        policy = (own / "policy.toml").read_text()
+        (own / "policy.toml").write_text(policy.replace("app-hashes = []", f'app-hashes = ["{digest}"]'))
+        (own / "embeddings.npz").write_bytes(people(name, seed).to_bytes())
+    (folder / "roster").write_text(command("intaglio-server", "federation", "roster", coordinator) + "\n")
+    for name in ORGANISATIONS:
+        command("intaglio", "node", "trust", folder / "roster", folder / name)
+    say(f"three organisations allow application {digest[:16]} and trust one roster")
+
+
+_FEDERATION = ("intaglio-server", "federation")
+
+
+def write_settings(folder: Path, people_in: int) -> Path:
+    """The settings of a run."""
+    start = np.zeros(DIMENSION)
+    start[:2] = 0.9, 0.2
+    np.save(folder / "start.npy", start)
+    settings: dict[str, str | float] = {
+        "epsilon": 8.0,
+        "budget-epsilon": 32.0,
+        "people": people_in,
+        "num-organisations": len(ORGANISATIONS),
+        "dimension": DIMENSION,
+        "population": "made-up people",
+        "ledger": str(folder / "privacy-ledger.jsonl"),
+        "roster": str(folder / "roster"),
+        "public-start": str(folder / "start.npy"),
+        "output": str(folder / "release.json"),
+        "model-name": "made-up",
+        "model-digest": "ab" * 32,
+        "node-deadline-seconds": 30.0,
+        "round-deadline-seconds": 100.0,
+    }
+    path = folder / "settings.toml"
+    lines = (f"{key} = " + (f"'{value}'" if isinstance(value, str) else repr(value)) for key, value in settings.items())
+    path.write_text("\n".join(lines) + "\n")
+    return path
+
+
+@contextlib.contextmanager
+def running_training(folder: Path, application: Path) -> Iterator[tuple[subprocess.Popen[bytes], Path]]:
+    """One run in the background, and what it says."""
+    log, options = folder / "run.log", ("--application", application, "--config", folder / "settings.toml")
+    log.write_bytes(b"")
+    with running(log, *_FEDERATION, "run", folder / "coordinator", *options) as process:
+        yield process, log
+
+
+def report(text: str) -> None:
+    """Repeats what a run said."""
+    for line in text.splitlines():
+        say(f"  {line}")
+
+
+def run(folder: Path, *, crash: bool) -> None:
+    """The whole story."""
+    address, application = set_up(folder)
+    authority = folder / "coordinator" / "tls" / "ca.pem"
+    with contextlib.ExitStack() as stack:
+        server = stack.enter_context(running(folder / "coordinator.log", *_FEDERATION, "start", folder / "coordinator"))
+        await_health(address, authority, server)
+        say(f"SuperLink on loopback, gateway at {address}")
+        join_all(folder, application)
+        for path in _HIDDEN:
+            status = status_of(address, path, authority)
+            assert status == HTTPStatus.NOT_FOUND, f"{path} is reachable from outside: {status}"
+        say(f"a stranger with the authority's certificate gets 404 for {len(_HIDDEN)} control and runtime calls")
+
+        nodes = {}
+        for name in ORGANISATIONS:
+            nodes[name] = stack.enter_context(
+                running(folder / f"{name}.log", "intaglio", "node", "start", folder / name)
+            )
+        for name in ORGANISATIONS:
+            await_log(folder / f"{name}.log", "SuperNode ID", 1, nodes[name])
+        said = PEOPLE * len(ORGANISATIONS)
+        if crash:
+            say("three nodes are up; a run begins, and south crashes in the middle of it")
+            write_settings(folder, said)
+            with running_training(folder, application) as (training, log):
+                await_log(log, "charge is reserved", 1, training)
+                kill(nodes["south"])
+                training.wait(_RUN_SECONDS)
+            report(log.read_text())
+            assert training.returncode, "a run without south must not end well"
+            assert not (folder / "release.json").exists(), "an aborted run releases nothing"
+            say("south comes back; a person there has withdrawn meanwhile")
+            say("  " + command("intaglio", "node", "withdraw", "south-3", folder / "south"))
+            said -= 1
+            time.sleep(_SESSION_SECONDS)
+            log = folder / "south-again.log"
+            again = stack.enter_context(running(log, "intaglio", "node", "start", folder / "south"))
+            await_log(log, "SuperNode ID", 1, again)
+        say("three nodes are up; a run begins")
+        write_settings(folder, said)
+        with running_training(folder, application) as (training, log):
+            training.wait(_RUN_SECONDS)
+        report(log.read_text())
+        assert (folder / "release.json").is_file(), "the run ended without a release"
+        say(command(*_FEDERATION, "revoke", "west", folder / "coordinator"))
+    lines = (folder / "coordinator" / "calls.jsonl").read_bytes().splitlines(keepends=True)
+    count, head = verify_calls(lines)
+    say(f"everything is stopped; the gateway's log holds {count} calls, verifies, and its head is {head[:16]}")
+
+
+def main() -> None:
+    """Entry point."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--folder", type=Path, help="an empty folder that stays; otherwise a temporary one")
+    parser.add_argument("--no-crash", action="store_true", help="one run only")
+    options = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("stopped"))  # so that everything that was started ends too
+    if options.folder:
+        options.folder.mkdir(parents=True, exist_ok=True)
+        run(options.folder.resolve(), crash=not options.no_crash)
+        return
+    with tempfile.TemporaryDirectory(prefix="intaglio-deployment-") as name:
+        run(Path(name), crash=not options.no_crash)
+
+
+if __name__ == "__main__":
+    main()
