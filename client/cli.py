@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+import time
 import traceback
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -13,8 +14,9 @@ import typer
 from rich.console import Console
 from typer.core import TyperGroup
 
-from client.consent_cli import assertion_app, receipts_app
+from client.consent_cli import assertion_app, read_terms, receipts_app
 from client.log_cli import log_app
+from client.node_cli import join_command, node_app
 from client.terminal import (
     DEFAULT_WALLET,
     PASSPHRASE_VARIABLE,
@@ -26,12 +28,14 @@ from client.terminal import (
     read_file,
     show,
 )
-from client.verification import ClientTls, Device, VerificationOutcome
+from client.verification import ClientTls, Conditions, Device, VerificationOutcome
 from client.wallet import Enrolment, EnrolmentState, Wallet, create_wallet, write_wallet
 from federation.embeddings import PROBE, REFERENCE
-from federation.errors import IntaglioError, MalformedMessageError, UsageError
+from federation.errors import IntaglioError, MalformedMessageError, ProofError, RefusedError, UsageError
 from federation.onebit import Decision
+from federation.receipts import Terms
 from federation.release import ModelRelease
+from federation.rulebook import Rulebook
 from federation.wire.status import fate_of
 
 if TYPE_CHECKING:
@@ -75,11 +79,14 @@ app.add_typer(wallet_app, name="wallet")
 app.add_typer(receipts_app, name="receipts")
 app.add_typer(assertion_app, name="assertion")
 app.add_typer(log_app, name="log")
+app.add_typer(node_app, name="node")
+app.command("join")(join_command)
 
 ReleaseOption = Annotated[Path, typer.Option("--release", help="Model release, the same that the server runs.")]
 ServerOption = Annotated[str, typer.Option("--server", help="Matching server, host:port.")]
 TlsOption = Annotated[Path, typer.Option("--tls", help="Directory with ca.pem and this device's certificate pair.")]
 CertificateOption = Annotated[str, typer.Option("--certificate", help="Name of the pair: NAME.pem, NAME-key.pem.")]
+RulesOption = Annotated[Path, typer.Option("--rules", help="Public rules, as the operator publishes them.")]
 ModelOption = Annotated[
     Path | None,
     typer.Option(
@@ -114,36 +121,50 @@ def enrol(
     second: Annotated[Path, typer.Argument(help="Another capture of the same face; both must match.")],
     release: ReleaseOption,
     tls: TlsOption,
-    purpose: Annotated[str, typer.Option(help='What verification will be for, such as "door-access".')],
-    audience: Annotated[str, typer.Option(help='Who will rely on it, such as "example.org".')],
+    rules: RulesOption,
+    terms: Annotated[Path, typer.Option(help="JSON file with what the organisation offers; you are asked to agree.")],
+    purpose: Annotated[str | None, typer.Option(help="What for. [default: the only purpose of the terms]")] = None,
+    deployment: Annotated[str, typer.Option(help="Identifier in the rules of who will verify.")] = "trial",
+    days: Annotated[int, typer.Option(min=1, max=365, help="How long your consent is valid.")] = 90,
     model: ModelOption = None,
     server: ServerOption = _DEFAULT_SERVER,
     certificate: CertificateOption = "client",
     wallet: WalletOption = DEFAULT_WALLET,
     passphrase_file: PassphraseFileOption = None,
     *,
+    agree: Annotated[bool, typer.Option("--agree", help="You have read the terms and agree; do not ask.")] = False,
     as_json: JsonOption = False,
 ) -> None:
     """Enrol a face: send its encrypted template, and prove with a second capture that it works.
 
-    The template serves this purpose and this audience, and no other.
+    You agree to the terms with a signed receipt, which covers exactly this template. It serves one purpose and one
+    audience, and no other.
     """
     opened, passphrase = open_wallet(wallet, passphrase_file)
     if opened.enrolment:
         opened.require_enrolment()  # a revoked wallet ends here, before any image is read
         if opened.enrolment.state is EnrolmentState.ENROLLED:
             raise UsageError("this wallet is enrolled; verify with it, or create another wallet")
-    model_release = _read_release(release)
+    model_release, offered = _read_release(release), read_terms(terms)
+    wanted = _purpose_of(offered, purpose)
+    _ask_to_agree(offered, days, agreed=agree)
     vectors = _embed([reference, second], [REFERENCE, PROBE], model=model, release=model_release)
-    # Written first: if the last answer is lost, the wallet still knows that the server may hold its template.
     started = opened.with_enrolment(
-        Enrolment(purpose, audience, bytes.fromhex(model_release.digest), EnrolmentState.STARTED)
+        Enrolment(
+            wanted, offered.audience, bytes.fromhex(model_release.digest), EnrolmentState.STARTED, deployment=deployment
+        )
     )
-    write_wallet(wallet, started, passphrase)
-    with Device(started, target=server, tls=ClientTls.read(tls, certificate)) as device:
+    with Device(
+        started,
+        target=server,
+        tls=ClientTls.read(tls, certificate),
+        conditions=Conditions(_read_rules(rules), model_release.fmr, offered, days),
+        # Written before the template leaves: if the last answer is lost, the wallet knows what the server may hold.
+        keep=lambda current: write_wallet(wallet, current, passphrase),
+    ) as device:
         outcome = device.enrol(vectors[0], vectors[1])
     if outcome.decision is Decision.MATCH:
-        write_wallet(wallet, started.with_state(EnrolmentState.ENROLLED), passphrase)
+        write_wallet(wallet, device.wallet.with_state(EnrolmentState.ENROLLED), passphrase)
     _report(
         outcome,
         match="enrolled",
@@ -158,6 +179,7 @@ def verify(
     image: Annotated[Path, typer.Argument(help="A fresh image of the face: JPEG, PNG or PGM.")],
     release: ReleaseOption,
     tls: TlsOption,
+    rules: RulesOption,
     model: ModelOption = None,
     server: ServerOption = _DEFAULT_SERVER,
     certificate: CertificateOption = "client",
@@ -173,7 +195,12 @@ def verify(
     if bytes.fromhex(model_release.digest) != enrolment.release_digest:
         raise UsageError("this wallet was enrolled under another model release; name that one, or enrol anew")
     (probe,) = _embed([image], [PROBE], model=model, release=model_release)
-    with Device(opened, target=server, tls=ClientTls.read(tls, certificate)) as device:
+    with Device(
+        opened,
+        target=server,
+        tls=ClientTls.read(tls, certificate),
+        conditions=Conditions(_read_rules(rules), model_release.fmr),
+    ) as device:
         outcome = device.verify(probe)
     if outcome.decision is Decision.MATCH and enrolment.state is EnrolmentState.STARTED:
         write_wallet(wallet, opened.with_state(EnrolmentState.ENROLLED), passphrase)
@@ -225,6 +252,36 @@ def _read_release(path: Path) -> ModelRelease:
         return ModelRelease.from_bytes(read_file(path))
     except MalformedMessageError as error:
         raise UsageError(f"{path}: {error}") from error  # the file that was named is wrong, no peer is to blame
+
+
+def _read_rules(path: Path) -> Rulebook:
+    try:
+        return Rulebook.from_file(read_file(path), read_at=int(time.time()))
+    except (MalformedMessageError, ProofError, RefusedError) as error:
+        raise UsageError(f"{path}: {error}") from error
+
+
+def _purpose_of(terms: Terms, purpose: str | None) -> str:
+    if purpose is None and len(terms.purposes) > 1:
+        raise UsageError(f"these terms are for {', '.join(terms.purposes)}; choose one with --purpose")
+    if purpose is not None and purpose not in terms.purposes:
+        raise UsageError(f"these terms are for {', '.join(terms.purposes)}, not for {purpose}")
+    return purpose or terms.purposes[0]
+
+
+def _ask_to_agree(terms: Terms, days: int, *, agreed: bool) -> None:
+    """Shows what is asked for. Consent is given by a word of the person, never by silence."""
+    for line in (
+        f"{terms.controller.name} asks to verify your face for {', '.join(terms.purposes)}, for {days} days.",
+        f"Without your face: {terms.alternative}",
+        f"The encrypted template is kept in {terms.storage_location}. Notice: {terms.notice}",
+        f"You may end this at any time with `intaglio revoke`, and contest decisions at {terms.contest}",
+    ):
+        typer.echo(line, err=True)
+    if agreed:
+        return
+    if not sys.stdin.isatty() or not typer.confirm("Do you agree?", err=True):
+        raise UsageError("nothing was sent: without your agreement (--agree) nobody is enrolled")
 
 
 def _wallet_facts(wallet: Wallet, path: Path) -> dict[str, str]:

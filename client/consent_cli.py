@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import secrets
 import time
 from collections.abc import Callable
-from dataclasses import fields
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, TypeVar
 
 import typer
 
@@ -23,12 +21,11 @@ from client.terminal import (
     write_new_file,
 )
 from federation.assertion import Assertion, Expectation, verify_assertion
-from federation.errors import IntaglioError, MalformedMessageError, UsageError
+from federation.errors import MalformedMessageError, UsageError
 from federation.purposes import DAY_SECONDS
 from federation.receipts import (
     RECEIPT_ID_BYTES,
     Binding,
-    Party,
     Receipt,
     ReceiptFault,
     SignedReceipt,
@@ -100,7 +97,7 @@ def receipts_grant(
     as_json: JsonOption = False,
 ) -> None:
     """Agree to terms for one template: sign a receipt with this device's key."""
-    offered = _terms(terms)
+    offered = read_terms(terms)
     replaced = None if renews is None else _parse(renews, SignedReceipt.from_bytes).receipt.receipt_id
     opened, _ = open_wallet(wallet, passphrase_file)
     enrolment = opened.require_enrolment()
@@ -180,15 +177,11 @@ def _facts_of(assertion: Assertion) -> dict[str, str]:
     }
 
 
-def _terms(path: Path) -> Terms:
-    """Terms from a file that people write: JSON with the fields of `Terms`."""
+def read_terms(path: Path) -> Terms:
+    """Terms from a file that people write."""
     try:
-        value: dict[str, Any] = json.loads(read_file(path))
-        known = {field.name for field in fields(Terms)}
-        if set(value) != known:
-            raise UsageError(f"fields are missing or unknown: {', '.join(sorted(set(value) ^ known))}")
-        return Terms(**value | {"controller": Party(**value["controller"]), "purposes": tuple(value["purposes"])})
-    except (ValueError, TypeError, LookupError, IntaglioError) as error:
+        return Terms.from_file(read_file(path))
+    except UsageError as error:
         raise UsageError(f"{path} holds no terms: {error}") from error
 
 

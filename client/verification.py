@@ -7,14 +7,21 @@ ciphertexts. The device learns one bit, as the server does; a score exists nowhe
 from __future__ import annotations
 
 import hashlib
+import secrets
 import time
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Protocol, Self, TypeVar
 
 import grpc
 
+from federation.consent import Consent
 from federation.errors import PeerError, RefusedError, UnavailableError, UsageError
 from federation.onebit import Decision, Operation, Transcript, binary_code
+from federation.policy import Attempts, Refused, Request, decide
+from federation.purposes import DAY_SECONDS
+from federation.receipts import RECEIPT_ID_BYTES, Binding, Receipt, ReceiptFault, SignedReceipt, Terms
+from federation.rulebook import Rulebook
 from federation.wire import status
 from federation.wire.convert import (
     MAX_MESSAGE_BYTES,
@@ -82,6 +89,23 @@ class ClientTls:
 
 
 @dataclass(frozen=True)
+class Conditions:
+    """Under which the device lets itself be compared. It decides by the same code as the server.
+
+    Attributes:
+        rules: the public rules as this device has read them.
+        stated_fmr: false match rate that the model release states.
+        terms: what the person agreed to, for an enrolment.
+        days: how long that consent is valid.
+    """
+
+    rules: Rulebook
+    stated_fmr: float
+    terms: Terms | None = None
+    days: int = 90
+
+
+@dataclass(frozen=True)
 class VerificationOutcome:
     """What the device knows at the end. The score is not part of it: nobody knows it.
 
@@ -105,11 +129,27 @@ class Device:
         wallet: enrolled, or with an enrolment that was started; says purpose, audience and release.
         target: host:port of the server.
         tls: certificates.
+        conditions: without them the device can revoke, and nothing else.
+        keep: writes the wallet to disk before anything leaves that depends on it.
         timeout_seconds: longest wait for each answer.
+        clock: seconds since 1970.
     """
 
-    def __init__(self, wallet: Wallet, *, target: str, tls: ClientTls, timeout_seconds: float = 20.0) -> None:
+    def __init__(
+        self,
+        wallet: Wallet,
+        *,
+        target: str,
+        tls: ClientTls,
+        conditions: Conditions | None = None,
+        keep: Callable[[Wallet], None] = lambda _: None,
+        timeout_seconds: float = 20.0,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
         self._wallet = wallet
+        self._conditions = conditions
+        self._keep = keep
+        self._clock = clock
         self._timeout_seconds = timeout_seconds
         self._enrolment = wallet.require_enrolment()
         self._channel = grpc.secure_channel(
@@ -130,6 +170,11 @@ class Device:
     def __exit__(self, *_: object) -> None:
         self._channel.close()
 
+    @property
+    def wallet(self) -> Wallet:
+        """With everything that the device remembers by now."""
+        return self._wallet
+
     def enrol(self, reference: NDArray[np.float64], second: NDArray[np.float64]) -> VerificationOutcome:
         """Enrols `reference`, confirmed by another capture of the same face.
 
@@ -143,7 +188,9 @@ class Device:
             MATCH: enrolled. NON_MATCH: the captures do not match each other; nothing was stored.
 
         Raises:
-            RefusedError: this wallet is enrolled already or revoked, or the server runs another release.
+            UsageError: there are no conditions, or their terms are for another use.
+            RefusedError: this wallet is enrolled already or revoked, the server runs another release, or the public
+                rules or the terms do not allow it.
             PeerError, ProofError, UnavailableError: nothing is known to be stored; try again.
         """
         watch = _Stopwatch()
@@ -160,6 +207,7 @@ class Device:
                 device_public_key=device_public_key,
                 template=template,
                 signature=self._wallet.signing_key.sign(transcript),
+                receipt=self._consent_to(template),
             ).to_proto()
         reply = reply_from_proto(self._call(self._stub.SubmitTemplate, message))
         with watch:
@@ -183,10 +231,13 @@ class Device:
             probe: (d,) adapted embedding. Sensitive; does not leave the device.
 
         Raises:
-            RefusedError: not enrolled, revoked, closed after too many failures, or another release.
+            UsageError: there are no conditions.
+            RefusedError: not enrolled, revoked, closed after too many failures, another release, or not covered by the
+                public rules or the consent any more.
             UnavailableError: too many failures in a row, or the server cannot be reached; says when to try again.
             PeerError, ProofError: the other side broke the protocol.
         """
+        self._require_allowed()
         grant = SessionGrant.from_proto(self._call(self._stub.StartVerification, self._request().to_verification()))
         return self._compare(probe, grant, _Stopwatch())
 
@@ -209,6 +260,7 @@ class Device:
                 session_id=grant.session_id, probe=ciphertext, signature=self._wallet.signing_key.sign(transcript)
             ).to_proto()
         reply = reply_from_proto(self._call(self._stub.SubmitProbe, message))
+        self._require_allowed()  # a moment ago it was, but this is where a bit of the face leaves
         with watch:
             token = self._wallet.device_secret.open_reply(reply, transcript)
         answer = TokenSubmission(session_id=grant.session_id, token=token).to_proto()
@@ -216,6 +268,64 @@ class Device:
         if (decision is Decision.MATCH) != (token is not None):
             raise PeerError("the server recorded another decision than the one that this device opened")
         return VerificationOutcome(decision, watch.milliseconds, message.ByteSize(), len(reply))
+
+    def _consent_to(self, template: bytes) -> bytes:
+        """A signed receipt for exactly this template. It is in the wallet before it leaves.
+
+        Raises:
+            UsageError: nobody agreed to terms, or they are for another use.
+            RefusedError, ProofError: the public rules do not allow such an enrolment.
+        """
+        if self._conditions is None or self._conditions.terms is None:
+            raise UsageError("an enrolment needs terms that the person agreed to")
+        now = int(self._clock())
+        receipt = Receipt(
+            receipt_id=secrets.token_bytes(RECEIPT_ID_BYTES),
+            terms=self._conditions.terms,
+            binding=Binding(
+                device_public_key=self._wallet.device_public_key,
+                key_id=self._wallet.key_id,
+                template_digest=hashlib.sha256(template).digest(),
+                release_digest=self._enrolment.release_digest,
+            ),
+            issued_at=now,
+            expires_at=now + self._conditions.days * DAY_SECONDS,
+        )
+        signed = receipt.sign(self._wallet.signing_key).to_bytes()
+        self._enrolment = replace(self._enrolment, receipt=signed)
+        self._require_allowed()
+        self._wallet = self._wallet.with_enrolment(self._enrolment)
+        self._keep(self._wallet)
+        return signed
+
+    def _require_allowed(self) -> None:
+        """Returns when the public rules and the owner's consent allow this use now, whatever the server thinks.
+
+        Raises:
+            UsageError: the device was given no conditions, or no deployment.
+            RefusedError, ProofError: they do not; the error says why.
+        """
+        if self._conditions is None or self._enrolment.deployment is None:
+            raise UsageError("a comparison needs the public rules and the deployment that they register")
+        if self._enrolment.receipt is None:
+            raise ReceiptFault.MISSING.to_error()
+        signed = SignedReceipt.from_bytes(self._enrolment.receipt)
+        mine = Binding(  # the template itself is not kept here; the server checks that part
+            device_public_key=self._wallet.device_public_key,
+            key_id=self._wallet.key_id,
+            template_digest=signed.receipt.binding.template_digest,
+            release_digest=self._enrolment.release_digest,
+        )
+        verdict = decide(
+            Request(self._enrolment.deployment, self._enrolment.audience, self._enrolment.purpose, mine),
+            consent=Consent((signed,)),
+            attempts=Attempts(),
+            rules=self._conditions.rules,
+            stated_fmr=self._conditions.stated_fmr,
+            now=int(self._clock()),
+        )
+        if isinstance(verdict, Refused):
+            raise verdict.to_error(to_owner=True)
 
     def _request(self) -> SessionRequest:
         return SessionRequest(

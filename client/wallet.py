@@ -39,7 +39,7 @@ from cryptography.hazmat.primitives.kdf.scrypt import Scrypt
 
 from federation.errors import IntaglioError, UsageError
 from federation.onebit import CodeSeed, DeviceSecret
-from federation.statements import is_name
+from federation.statements import is_name, require_name
 from federation.wire.convert import DIGEST_BYTES
 
 _MAGIC = b"intaglio wallet\0"
@@ -47,7 +47,7 @@ _VERSION = 1
 _HEADER = struct.Struct(">16sBBBB16s12s")
 _HASH_BYTES = 32
 _TAG_BYTES = 16
-_LARGEST_FILE_BYTES = 4 << 20  # a wallet takes about 540 kB
+_LARGEST_FILE_BYTES = 4 << 20  # a wallet takes about 190 kB
 _MINIMUM_PASSPHRASE = 8
 
 
@@ -93,14 +93,20 @@ class Enrolment:
         audience: who relies on the decision; verification repeats it.
         release_digest: SHA-256 of the model release that adapted the reference, 32 bytes.
         state: how far it got.
+        deployment: identifier in the public registry of who verifies here.
+        receipt: what the owner agreed to, a signed receipt; None before that.
     """
 
     purpose: str
     audience: str
     release_digest: bytes
     state: EnrolmentState
+    deployment: str | None = None
+    receipt: bytes | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
+        if self.deployment is not None:
+            require_name("the deployment", self.deployment)
         if not is_name(self.purpose) or not is_name(self.audience):
             raise UsageError("purpose and audience are 1 to 64 of a-z 0-9 . _ / - with a letter or digit at both ends")
         if len(self.release_digest) != DIGEST_BYTES:
@@ -256,6 +262,8 @@ def _content_of(wallet: Wallet) -> bytes:
                 "audience": enrolment.audience,
                 "release_digest": enrolment.release_digest.hex(),
                 "state": enrolment.state.value,
+                "deployment": enrolment.deployment,
+                "receipt": enrolment.receipt and enrolment.receipt.decode(),
             },
         }
     ).encode()
@@ -276,6 +284,8 @@ def _wallet_from_content(content: bytes, path: Path) -> Wallet:
                 audience=remembered["audience"],
                 release_digest=bytes.fromhex(remembered["release_digest"]),
                 state=EnrolmentState(remembered["state"]),
+                deployment=remembered["deployment"],
+                receipt=remembered["receipt"] and remembered["receipt"].encode(),
             ),
         )
     except (KeyError, TypeError, ValueError, IntaglioError):

@@ -10,8 +10,9 @@ it. So a receipt proves nothing about any other template, and nobody but the own
 
 from __future__ import annotations
 
+import json
 import uuid
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from enum import Enum
 from typing import Any, Final, Self
 
@@ -154,6 +155,22 @@ class Terms:
         require_address("the privacy notice", self.notice)
         require_text("the version of the notice", self.notice_version, most=50)
         require_text("the language of the notice", self.language, least=2, most=35)
+
+    @classmethod
+    def from_file(cls, data: bytes) -> Terms:
+        """Terms from a file that people write: JSON with the fields of this class.
+
+        Raises:
+            UsageError: it holds something else; the error says what.
+        """
+        try:
+            value: dict[str, Any] = json.loads(data)
+            known = {one.name for one in fields(cls)}
+            if set(value) != known:
+                raise UsageError(f"fields are missing or unknown: {', '.join(sorted(set(value) ^ known))}")
+            return cls(**value | {"controller": Party(**value["controller"]), "purposes": tuple(value["purposes"])})
+        except (ValueError, TypeError, LookupError, IntaglioError) as error:
+            raise UsageError(f"these are no terms: {error}") from error
 
 
 @dataclass(frozen=True)

@@ -122,6 +122,25 @@ class RuleSigners:
         if not 1 <= self.threshold <= len(self.public_keys):
             raise UsageError("the threshold is between one and the number of rule signers")
 
+    def to_bytes(self) -> bytes:
+        """The canonical form: the first line of a rules file."""
+        return canonical_bytes(
+            {"public_keys": [key.hex() for key in sorted(self.public_keys)], "threshold": self.threshold}
+        )
+
+    @classmethod
+    def from_bytes(cls, data: bytes) -> RuleSigners:
+        """Reads what `to_bytes` wrote, and nothing else.
+
+        Raises:
+            MalformedMessageError: any other bytes.
+        """
+
+        def build(value: dict[str, Any]) -> RuleSigners:
+            return cls(frozenset(bytes.fromhex(key) for key in value["public_keys"]), value["threshold"])
+
+        return parse(data, build, what="the list of rule signers")
+
     def signatures_needed(self, rule: Rule) -> int:
         """How many signatures `rule` needs. Stopping is easy, allowing is hard."""
         match rule:
@@ -160,6 +179,18 @@ class Rulebook:
         for entry in entries:
             book = book.admit(SignedRule.from_bytes(entry))
         return book
+
+    @classmethod
+    def from_file(cls, data: bytes, *, read_at: int) -> Self:
+        """The rulebook of a rules file: the signers in the first line, then one entry a line, in the order of the log.
+
+        Whoever hands the file over says whose signatures count, as whoever hands over an authority's certificate does.
+
+        Raises:
+            MalformedMessageError, ProofError, RefusedError: it holds something else.
+        """
+        signers, _, entries = data.partition(b"\n")
+        return cls.read(RuleSigners.from_bytes(signers), entries.splitlines(), read_at=read_at)
 
     def admit(self, signed: SignedRule) -> Self:
         """The rulebook with one entry more; admitting the same one again changes nothing.

@@ -371,10 +371,19 @@ def rule_from_json(value: dict[str, Any]) -> Rule:
             raise UsageError(f"there is no kind of rule called {str(kind)[:20]!r}")
 
 
+def jurisdictions_around(place: str) -> tuple[str, ...]:
+    """`place` and every wider jurisdiction, in order: a subdivision's country, a member state's EU.
+
+    >>> jurisdictions_around("DE")
+    ('DE', 'EU')
+    """
+    country = place[:2]
+    return tuple(sorted({place, country} | ({_EU} if country in _EU_MEMBERS else set())))
+
+
 def _require_closed_upwards(places: tuple[str, ...]) -> None:
     """A local deployment stands under the wider law too, so it cannot leave out the jurisdiction with the ban."""
-    countries = {place[:2] for place in places}
-    wider = countries | ({_EU} if countries & _EU_MEMBERS else set())
+    wider = {around for place in places for around in jurisdictions_around(place)}
     if not places or not wider.issubset(places):
         raise UsageError(
             "a deployment names all its jurisdictions: a subdivision with its country, a member state with EU"

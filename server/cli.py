@@ -11,6 +11,7 @@ import os
 import signal
 import sys
 import tempfile
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -25,10 +26,13 @@ from federation.release import ModelRelease
 from federation.wire.status import fate_of
 from server.certificates import client_credentials, server_credentials, write_pki
 from server.database import database_url, name_of, upgrade
+from server.federation_cli import federation_commands
 from server.log_cli import log_commands
 from server.matching import MatchingService
 from server.metrics import Metrics
 from server.peers import PeerRate
+from server.rules import PublicRules
+from server.rules_cli import rules_commands
 from server.serving import SERVICE_NAME, health_of, start_server
 from server.sessions import SessionLimits
 from server.sqlstorage import open_storage
@@ -63,8 +67,9 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="""Run intaglio's servers.
 
-    A first run: `intaglio-server pki init tls`, then
-    `intaglio-server matching start --release release.json --database matching.db --tls tls`.
+    A first run: `intaglio-server pki init tls`,
+    `intaglio-server rules init rules --terms terms.json --release release.json`, then
+    `intaglio-server matching start --release release.json --rules rules/rules.jsonl --database matching.db --tls tls`.
 
     Exit codes: 0 done, 2 usage, 3 refused, 4 network or protocol.""",
 )
@@ -75,6 +80,8 @@ app.add_typer(pki, name="pki")
 app.add_typer(matching, name="matching")
 app.add_typer(database_commands, name="database")
 app.add_typer(log_commands, name="log")
+app.add_typer(federation_commands, name="federation")
+app.add_typer(rules_commands, name="rules")
 
 
 @pki.command("init")
@@ -121,6 +128,8 @@ def matching_start(
         ),
     ],
     tls: Annotated[Path, typer.Option(help="Directory with ca.pem, server.pem and server-key.pem.")],
+    rules: Annotated[Path, typer.Option(help="Public rules; read again every few seconds. Without them, no service.")],
+    deployment: Annotated[str, typer.Option(help="Identifier under which the rules register this service.")] = "trial",
     host: Annotated[str, typer.Option(help="Interface to listen on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes any free port.")] = 7443,
     workers: Annotated[int, typer.Option(min=1, max=64, help="Match processes; one core each.")] = 1,
@@ -153,6 +162,7 @@ def matching_start(
         release=_read_release(release),
         database=database,
         tls=tls,
+        rules=PublicRules.open(rules, deployment=deployment, now=int(time.time())),
         host=host,
         port=port,
         workers=workers,
@@ -174,6 +184,7 @@ class _Settings:
     release: ModelRelease
     database: str
     tls: Path
+    rules: PublicRules
     host: str
     port: int
     workers: int
@@ -197,7 +208,9 @@ async def _serve(settings: _Settings) -> None:
         workers = MatchWorkers(settings.workers, metrics=metrics)
         closing.callback(workers.close)
         await workers.start()
-        service = MatchingService(settings.release, storage, workers, session_limits=settings.session_limits)
+        service = MatchingService(
+            settings.release, storage, workers, settings.rules, session_limits=settings.session_limits
+        )
         closing.callback(service.close)
         front_end = await start_server(service, credentials, host=settings.host, port=settings.port, rate=settings.rate)
         if settings.ready_file:

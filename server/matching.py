@@ -3,8 +3,8 @@
 Theory of operation
 -------------------
 Every call is checked in the same order: the message (`federation.wire.convert`), the session (taken out, so it cannot
-be used twice), the signature over the transcript, policy and limits, and only then homomorphic work. A stranger who
-knows a key id gets the same answers as for a key id that does not exist.
+be used twice), the signature over the transcript, rules and consent, limits, and only then homomorphic work. A stranger
+who knows a key id gets the same answers as for a key id that does not exist.
 
 An attempt is counted on disk *before* the comparison. A device that reads "no match" and falls silent, or a server that
 is killed in between, leaves a counted failure.
@@ -34,6 +34,8 @@ from google.protobuf.message import Message
 from federation.errors import ProofError, RefusedError, UnavailableError
 from federation.onebit import Decision, Operation, Transcript
 from federation.onebit.parameters import ONEBIT_2048
+from federation.policy import Refused
+from federation.receipts import Binding
 from federation.release import ModelRelease
 from federation.wire.convert import (
     ProbeSubmission,
@@ -50,6 +52,7 @@ from federation.wire.v1 import verification_pb2 as pb
 from federation.wire.v1 import verification_pb2_grpc as pb_grpc
 from server.limits import AttemptLimits
 from server.peers import peer_of
+from server.rules import PublicRules
 from server.sessions import Repeated, Session, SessionLimits, Step, request_digest
 from server.storage import Storage, StoredTemplate
 from server.workers import MatchWorkers
@@ -72,6 +75,7 @@ class MatchingService(pb_grpc.VerificationServiceServicer):
         release: the only source of threshold and release digest.
         storage: called from threads of its own, so a slow disk does not stop the event loop.
         workers: started.
+        rules: what this deployment may do; asked before any homomorphic work.
         limits: of attempts.
         session_limits: of sessions.
         clock: seconds since 1970; the front ends' clocks must agree within a few seconds.
@@ -82,6 +86,7 @@ class MatchingService(pb_grpc.VerificationServiceServicer):
         release: ModelRelease,
         storage: Storage,
         workers: MatchWorkers,
+        rules: PublicRules,
         *,
         limits: AttemptLimits | None = None,
         session_limits: SessionLimits | None = None,
@@ -91,6 +96,8 @@ class MatchingService(pb_grpc.VerificationServiceServicer):
         self._release_digest = bytes.fromhex(release.digest)
         self._storage = storage
         self._workers = workers
+        self._rules = rules
+        self._stated_fmr = release.fmr
         self._limits = limits or AttemptLimits()
         self._session_limits = session_limits or SessionLimits()
         self._clock = clock
@@ -119,8 +126,6 @@ class MatchingService(pb_grpc.VerificationServiceServicer):
             transcript = self._transcript(Operation.ENROL, session, digest)
             if not _is_signed(submission.device_public_key, submission.signature, transcript):
                 raise ProofError("the transcript is not signed by the device key that came with it")
-            await self._on_disk(self._storage.require_new, wanted.key_id)
-            challenge = await self._workers.check_template(submission.public_key, submission.template, transcript)
             template = StoredTemplate(
                 key_id=wanted.key_id,
                 public_key=submission.public_key,
@@ -131,7 +136,11 @@ class MatchingService(pb_grpc.VerificationServiceServicer):
                 purpose=wanted.purpose,
                 audience=wanted.audience,
                 enrolled_at=int(self._clock()),
+                receipt=submission.receipt,
             )
+            self._require_allowed(template, wanted)
+            await self._on_disk(self._storage.require_new, wanted.key_id)
+            challenge = await self._workers.check_template(submission.public_key, submission.template, transcript)
             answer = pb.SubmitTemplateResponse(reply=challenge.reply)
             await self._on_disk(self._keep, session, Step.TEMPLATE_TOKEN, answer, challenge.token, template)
             return answer
@@ -180,6 +189,7 @@ class MatchingService(pb_grpc.VerificationServiceServicer):
                 raise RefusedError(_STRANGER)
             if (enrolled.release_digest, enrolled.parameters) != (self._release_digest, ONEBIT_2048.name):
                 raise RefusedError("enrolled under another model release; enrol again")
+            self._require_allowed(enrolled, session.request)
             ciphertexts = (enrolled.public_key, enrolled.template, submission.probe)
             if session.enrolling:  # an enrolment has one try and is gone, so it needs no count
                 challenge = await self._workers.match_once(*ciphertexts, transcript, self._threshold)
@@ -231,7 +241,9 @@ class MatchingService(pb_grpc.VerificationServiceServicer):
 
         Raises:
             UnavailableError: the storage does not answer, so no call would succeed.
+            UsageError: the rules cannot be read any more.
         """
+        self._rules.read_again(int(self._clock()))
         self.metrics.set_open_sessions(await self._on_disk(self._open_sessions))
         await self._workers.tidy()
 
@@ -311,6 +323,28 @@ class MatchingService(pb_grpc.VerificationServiceServicer):
             release_digest=self._release_digest,
             ciphertext_digest=digest,
         ).to_bytes()
+
+    def _require_allowed(self, template: StoredTemplate, request: SessionRequest) -> None:
+        """Rules and consent, for a device that has proved itself.
+
+        Raises:
+            RefusedError, ProofError, MalformedMessageError: they do not carry this use; the error says why.
+        """
+        verdict = self._rules.decide(
+            purpose=request.purpose,
+            audience=request.audience,
+            binding=Binding(
+                device_public_key=template.device_public_key,
+                key_id=template.key_id,
+                template_digest=hashlib.sha256(template.template).digest(),
+                release_digest=template.release_digest,
+            ),
+            receipt=template.receipt,
+            stated_fmr=self._stated_fmr,
+            now=int(self._clock()),
+        )
+        if isinstance(verdict, Refused):
+            raise verdict.to_error(to_owner=True)
 
     def _fresh(self, step: Step, request: SessionRequest, peer: bytes, *, enrolling: bool) -> Session:
         expires_at = int(self._clock()) + self._session_limits.lifetime_seconds

@@ -38,6 +38,7 @@ templates = sa.Table(
     _text("purpose"),
     _text("audience"),
     _number("enrolled_at"),
+    _bytes("receipt"),
     **_STRICT,
 )
 ciphertexts = sa.Table(
@@ -100,6 +101,7 @@ held_templates = sa.Table(
     _text("purpose"),
     _text("audience"),
     _number("enrolled_at"),
+    _bytes("receipt"),
     _bytes("public_key"),
     _bytes("template"),
     **_STRICT,

@@ -29,6 +29,7 @@ class StoredTemplate:
         purpose: what it may be compared for.
         audience: for whom.
         enrolled_at: seconds since 1970.
+        receipt: the owner's signed consent, as it came. Empty is none: such a template is not compared.
     """
 
     key_id: bytes
@@ -40,6 +41,7 @@ class StoredTemplate:
     purpose: str
     audience: str
     enrolled_at: int
+    receipt: bytes = field(default=b"", repr=False)
 
 
 class Storage(Protocol):

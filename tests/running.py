@@ -4,17 +4,26 @@ from __future__ import annotations
 
 import asyncio
 import datetime as dt
+import json
 import threading
+import time
 from concurrent.futures import Future
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from client.verification import ClientTls, Device
+from client.verification import ClientTls, Conditions, Device
 from client.wallet import Enrolment, EnrolmentState, Wallet
+from federation.purposes import Category, Tier
+from federation.receipts import Party, Terms
 from federation.release import Adapter, ModelRelease, PrivacyStatement
+from federation.rulebook import Rulebook, RuleSigners, SignedRule
+from federation.rules import Deployment, PolicyPack, PurposeRule
 from server.certificates import server_credentials, write_pki
 from server.matching import MatchingService
+from server.rules import PublicRules
 from server.serving import start_server
 
 if TYPE_CHECKING:
@@ -25,6 +34,22 @@ if TYPE_CHECKING:
 DIMENSION = 128
 THRESHOLD = 600
 PURPOSE, AUDIENCE = "door-access", "example.org"
+DEPLOYMENT = "trial"
+TERMS = Terms(
+    controller=Party("Example Office Ltd", "1 Example Street, 10115 Berlin", "mailto:privacy@example.org"),
+    audience=AUDIENCE,
+    purposes=(PURPOSE,),
+    jurisdiction="DE",
+    storage_location="DE",
+    retention_days=0,
+    alternative="Show your badge to the porter at the main entrance.",
+    contest="mailto:contest@example.org",
+    withdrawal="mailto:withdraw@example.org",
+    notice="https://example.org/notice",
+    notice_version="1",
+    language="en",
+)
+SIGNERS = (Ed25519PrivateKey.generate(), Ed25519PrivateKey.generate())
 NOW = dt.datetime(2030, 1, 1, 12, tzinfo=dt.UTC)
 
 
@@ -58,8 +83,63 @@ def a_face(person: int, capture: int = 0) -> NDArray[np.float64]:
     return vector / np.linalg.norm(vector)
 
 
+def signed(rule: Any, signers: tuple[Ed25519PrivateKey, ...] = SIGNERS) -> bytes:
+    entry = SignedRule(rule)
+    for key in signers:
+        entry = entry.signed_by(key)
+    return entry.to_bytes()
+
+
+def a_rules_file(*entries: bytes, releases: tuple[ModelRelease, ...] = ()) -> bytes:
+    """Lets `TERMS` be served from yesterday on for a year, in Germany; then come `entries`."""
+    begin = int(time.time()) - 86_400
+    end = begin + 365 * 86_400
+    rule = PurposeRule(PURPOSE, Category.PHYSICAL_ACCESS, Tier.MINIMAL, begin, end)
+    digests = {bytes.fromhex(release.digest) for release in releases or (a_release(), a_release(601))}
+    rules = [
+        PolicyPack("DE", 1, begin, end, (rule,)),
+        PolicyPack("EU", 1, begin, end, (rule,)),
+        Deployment(
+            identifier=DEPLOYMENT,
+            operator="Example Office Ltd",
+            contact="mailto:privacy@example.org",
+            audience=AUDIENCE,
+            purposes=(PURPOSE,),
+            jurisdictions=("DE", "EU"),
+            release_digests=tuple(sorted(digests)),
+            begins_at=begin,
+            ends_at=end,
+        ),
+    ]
+    signers = RuleSigners(frozenset(key.public_key().public_bytes_raw() for key in SIGNERS), threshold=2)
+    return b"\n".join([signers.to_bytes(), *map(signed, rules), *entries])
+
+
+def public_rules(file: bytes | None = None) -> PublicRules:
+    """As the server reads them."""
+    return PublicRules(lambda: file or a_rules_file(), deployment=DEPLOYMENT, now=int(time.time()))
+
+
+def conditions(file: bytes | None = None, **changes: Any) -> Conditions:
+    """As the device reads them."""
+    book = Rulebook.from_file(file or a_rules_file(), read_at=int(time.time()))
+    return Conditions(**{"rules": book, "stated_fmr": 1e-3, "terms": TERMS} | changes)
+
+
+def write_rules(directory: Path) -> None:
+    """rules.jsonl and terms.json."""
+    (directory / "rules.jsonl").write_bytes(a_rules_file())
+    (directory / "terms.json").write_text(json.dumps(asdict(TERMS)))
+
+
+def unchecked(device: Device) -> Device:
+    """A device that asks nobody whether it may; and that shows a receipt only if it has one."""
+    device._require_allowed = lambda: None  # type: ignore[method-assign] # that is the point of it
+    return device
+
+
 def a_wallet(release: ModelRelease, *, purpose: str = PURPOSE, audience: str = AUDIENCE) -> Wallet:
-    enrolment = Enrolment(purpose, audience, bytes.fromhex(release.digest), EnrolmentState.STARTED)
+    enrolment = Enrolment(purpose, audience, bytes.fromhex(release.digest), EnrolmentState.STARTED, DEPLOYMENT)
     return Wallet.generate().with_enrolment(enrolment)
 
 
@@ -100,5 +180,7 @@ class RunningServer:
         await self.front_end.drain(None)
         self._service.close()
 
-    def device(self, wallet: Wallet, *, tls: Path | None = None, name: str = "client") -> Device:
-        return Device(wallet, target=self.target, tls=ClientTls.read(tls or self._tls, name), timeout_seconds=30)
+    def device(self, wallet: Wallet, *, tls: Path | None = None, name: str = "client", **options: Any) -> Device:
+        certificates = ClientTls.read(tls or self._tls, name)
+        options = {"conditions": conditions(), "timeout_seconds": 30} | options
+        return Device(wallet, target=self.target, tls=certificates, **options)

@@ -17,12 +17,12 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
-from running import AUDIENCE, PURPOSE, a_face, a_release
+from running import PURPOSE, a_face, a_release, conditions, write_rules
 from typer.testing import CliRunner
 
 from client import cli
 from client.verification import ClientTls, Device
-from client.wallet import EnrolmentState, ScryptCost, read_wallet
+from client.wallet import ScryptCost, read_wallet
 from federation.embeddings import PROBE, REFERENCE
 from federation.errors import RefusedError, UsageError
 from federation.onebit import Operation, binary_code
@@ -46,11 +46,18 @@ class ServerProcess:
         self.directory = directory
         self.database, self.ready, self.stats = (directory / n for n in ("matching.db", "ready.json", "stats.json"))
         (directory / "release.json").write_bytes(a_release().to_bytes())
+        write_rules(directory)
         self.process = None
 
     def start(self):
         self.ready.unlink(missing_ok=True)  # a killed server leaves its own
-        files = {"release": "release.json", "database": "matching.db", "tls": "tls", "ready-file": "ready.json"}
+        files = {
+            "release": "release.json",
+            "database": "matching.db",
+            "tls": "tls",
+            "ready-file": "ready.json",
+            "rules": "rules.jsonl",
+        }
         options = [part for name, file in files.items() for part in (f"--{name}", self.directory / file)]
         with (self.directory / "log").open("ab") as log:
             self.process = subprocess.Popen(
@@ -114,7 +121,8 @@ def connection(operator):
 
 def enrolment(operator):
     release = ["--release", operator.directory / "release.json", "--model", "made-up.onnx"]
-    return [*connection(operator), *release, "--purpose", PURPOSE, "--audience", AUDIENCE]
+    terms = ["--rules", operator.directory / "rules.jsonl", "--terms", operator.directory / "terms.json", "--agree"]
+    return [*connection(operator), *release, *terms, "--purpose", PURPOSE]
 
 
 def verification(operator):
@@ -122,6 +130,8 @@ def verification(operator):
         *connection(operator),
         "--release",
         operator.directory / "release.json",
+        "--rules",
+        operator.directory / "rules.jsonl",
         "--model",
         "made-up.onnx",
         "--json",
@@ -173,7 +183,9 @@ def test_an_attempt_outlives_a_server_that_is_killed(operator, person, tmp_path)
     person("wallet", "create")
     assert person("enrol", "1-0", "1-1", *enrolment(operator)).exit_code == 0
     wallet = read_wallet(tmp_path / "intaglio.wallet", PASSPHRASE)
-    with Device(wallet, target=operator.target, tls=ClientTls.read(tmp_path / "tls")) as device:
+    with Device(
+        wallet, target=operator.target, tls=ClientTls.read(tmp_path / "tls"), conditions=conditions()
+    ) as device:
         grant = SessionGrant.from_proto(device._stub.StartVerification(device._request().to_verification(), timeout=30))
         probe = wallet.device_secret.encrypt(binary_code(a_face(2), wallet.code_seed))
         transcript = device._transcript(Operation.VERIFY, grant, hashlib.sha256(probe).digest())
@@ -211,14 +223,16 @@ def is_alive(pid):
         (lambda d: (d / "release.json").unlink(), "no release, no service"),
         (lambda d: (d / "release.json").write_bytes(b"{}"), "not a model release"),
         (lambda d: (d / "tls" / "server-key.pem").unlink(), "pki init"),
+        (lambda d: (d / "rules.jsonl").unlink(), "no rules, no service"),
+        (lambda d: (d / "rules.jsonl").write_bytes(b"{}"), "the rules file is refused"),
         (lambda d: (d / "matching.db").write_bytes(b"junk" * 1000), "not a usable database"),
     ],
-    ids=["no release", "damaged release", "no certificate", "no database"],
+    ids=["no release", "damaged release", "no certificate", "no rules", "damaged rules", "no database"],
 )
 def test_a_server_that_lacks_something_does_not_start(operator, damage, message):
     directory = operator.directory
     damage(directory)
-    files = {"release": "release.json", "database": "matching.db", "tls": "tls"}
+    files = {"release": "release.json", "database": "matching.db", "tls": "tls", "rules": "rules.jsonl"}
     options = [part for name, file in files.items() for part in (f"--{name}", directory / file)]
     result = invoke(server_cli.app, "matching", "start", *options, "--port", 0, expected=2)
     assert message in result.stderr
@@ -255,13 +269,14 @@ def test_a_server_that_is_not_there_ends_with_4(person, operator, tmp_path):
     assert result.exit_code == 4
     assert result.stderr.startswith("intaglio") or ": the server says" in result.stderr
     opened = read_wallet(tmp_path / "intaglio.wallet", PASSPHRASE)
-    assert opened.enrolment.state is EnrolmentState.STARTED
+    assert opened.enrolment is None  # nothing left that could be stored anywhere
 
 
 def enrolment_offline(directory):
     return [
         *("--server", "localhost:1", "--tls", directory / "tls", "--release", directory / "release.json"),
-        *("--model", "made-up.onnx", "--purpose", PURPOSE, "--audience", AUDIENCE),
+        *("--model", "made-up.onnx", "--rules", directory / "rules.jsonl", "--terms", directory / "terms.json"),
+        "--agree",
     ]
 
 
@@ -273,6 +288,34 @@ def test_a_refusal_ends_with_3(person, operator, tmp_path, monkeypatch):
     monkeypatch.setattr(Device, "enrol", refuse)
     result = person("enrol", "1-0", "1-1", *enrolment_offline(tmp_path))
     assert (result.exit_code, "not today" in result.stderr) == (3, True)
+
+
+def test_nobody_is_enrolled_without_agreeing(person, operator, tmp_path):
+    person("wallet", "create")
+    result = person("enrol", "1-0", "1-1", *enrolment_offline(tmp_path)[:-1])
+    assert (result.exit_code, "without your agreement" in result.stderr) == (2, True)
+    assert "Show your badge to the porter" in result.stderr
+
+
+@pytest.mark.integration
+def test_rules_of_a_trial_serve_until_somebody_stops_them(operator, person, tmp_path):
+    rules = ["rules", "init", tmp_path / "rules", "--terms", tmp_path / "terms.json"]
+    invoke(server_cli.app, *rules, "--release", tmp_path / "release.json")
+    assert invoke(server_cli.app, *rules, "--release", tmp_path / "release.json", expected=2).stderr.count("\n") == 1
+    (tmp_path / "rules" / "rules.jsonl").replace(tmp_path / "rules.jsonl")
+    operator.start()
+    person("wallet", "create")
+    assert person("enrol", "1-0", "1-1", *enrolment(operator)).exit_code == 0
+    keys = [part for number in (1, 2) for part in ("--key", tmp_path / "rules" / f"signer-{number}.pem")]
+    entry = ["--name", "review", "--reason", "Until the review is published."]
+    invoke(server_cli.app, "rules", "stop", tmp_path / "rules.jsonl", *entry, *keys[:2])
+    stopped = person("verify", "1-2", *verification(operator))
+    assert (stopped.exit_code, "moratorium 'review'" in stopped.stderr) == (3, True)
+    time.sleep(1.1)  # a lifting is later than its moratorium by at least a second
+    assert invoke(server_cli.app, "rules", "lift", tmp_path / "rules.jsonl", *entry, *keys[:2], expected=4)
+    invoke(server_cli.app, "rules", "lift", tmp_path / "rules.jsonl", *entry, *keys)
+    assert "lifting review" in invoke(server_cli.app, "rules", "show", tmp_path / "rules.jsonl").stdout
+    assert person("verify", "1-2", *verification(operator)).exit_code == 0
 
 
 def test_errors_of_the_person_end_with_2_in_one_line(person, tmp_path, monkeypatch):

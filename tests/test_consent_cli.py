@@ -200,7 +200,7 @@ def test_d7_the_example_policies_allow_the_example_office_until_the_date_in_its_
             in (POLICIES / name).read_text()
         ), "run `python -m examples.policies`"
 
-    terms = consent_cli._terms(TERMS)
+    terms = consent_cli.read_terms(TERMS)
     files = [POLICIES / name for name in ("pack-eu.json", "pack-de.json", "deployment.json", "exception.json")]
 
     def ask(moment, *more):

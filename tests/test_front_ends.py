@@ -15,7 +15,7 @@ import grpc
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from prometheus_client.parser import text_string_to_metric_families
-from running import AUDIENCE, PURPOSE, RunningServer, a_face, a_release, a_wallet
+from running import AUDIENCE, PURPOSE, RunningServer, a_face, a_release, a_wallet, public_rules
 
 from client.wallet import EnrolmentState
 from federation.errors import PeerError, RefusedError, UnavailableError, UsageError
@@ -63,7 +63,8 @@ def front_ends(database, tls, workers, release):
     with contextlib.ExitStack() as stack:
         storages = [stack.enter_context(open_storage(database)) for _ in range(2)]
         yield [
-            stack.enter_context(RunningServer(MatchingService(release, storage, workers), tls)) for storage in storages
+            stack.enter_context(RunningServer(MatchingService(release, storage, workers, public_rules()), tls))
+            for storage in storages
         ]
 
 
@@ -79,7 +80,7 @@ def a_server(storage, tls, workers, release):
     with contextlib.ExitStack() as stack:
 
         def start(*, session_limits=None, **options):
-            service = MatchingService(release, storage, workers, session_limits=session_limits)
+            service = MatchingService(release, storage, workers, public_rules(), session_limits=session_limits)
             return stack.enter_context(RunningServer(service, tls, **options))
 
         yield start
@@ -99,7 +100,7 @@ def enrolled(server, release):
     fresh = a_wallet(release)
     with server.device(fresh) as device:
         assert device.enrol(a_face(OWNER, 0), a_face(OWNER, 1)).decision is Decision.MATCH
-    return fresh.with_state(EnrolmentState.ENROLLED)
+    return device.wallet.with_state(EnrolmentState.ENROLLED)
 
 
 def call(method, message, timeout=30):

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import grpc
 import pytest
-from running import a_face, a_release, a_wallet
+from running import a_face, a_release, a_wallet, conditions, write_rules
 from typer.testing import CliRunner
 
 from client.verification import ClientTls, Device
@@ -40,6 +40,7 @@ def a_free_port():
 def directory(tmp_path):
     intaglio_server("pki", "init", tmp_path / "tls")
     (tmp_path / "release.json").write_bytes(a_release().to_bytes())
+    write_rules(tmp_path)
     return tmp_path
 
 
@@ -49,6 +50,7 @@ class Process:
     def __init__(self, directory, database, *options):
         self.ready, self.log = directory / "ready.json", directory / "log"
         files = ["--release", directory / "release.json", "--tls", directory / "tls", "--ready-file", self.ready]
+        files += ["--rules", directory / "rules.jsonl"]
         command = [sys.executable, "-c", "from server.cli import main; main()", "matching", "start", "--port", "0"]
         with self.log.open("wb") as log:
             self._process = subprocess.Popen(
@@ -83,16 +85,18 @@ def test_a_server_on_postgres_is_healthy_counts_and_ends_in_order(directory, emp
     assert refused.exit_code == 2
     assert "run `intaglio-server database upgrade` on it" in refused.stderr
 
-    assert "has schema 0002" in intaglio_server("database", "upgrade", empty_postgres).stdout
+    assert "has schema 0003" in intaglio_server("database", "upgrade", empty_postgres).stdout
     port = a_free_port()
     with Process(directory, empty_postgres, "--metrics-port", str(port)) as server:
         health = ["health", "--server", server.target, "--tls", directory / "tls"]
         assert intaglio_server(*health).stdout == "SERVING\n"
         wallet = a_wallet(a_release())
-        with Device(wallet, target=server.target, tls=ClientTls.read(directory / "tls")) as device:
+        how = {"target": server.target, "tls": ClientTls.read(directory / "tls")}
+        how["conditions"] = conditions((directory / "rules.jsonl").read_bytes())
+        with Device(wallet, **how) as device:
             assert device.enrol(a_face(1), a_face(1, 1)).decision is Decision.MATCH
-        wallet = wallet.with_state(EnrolmentState.ENROLLED)
-        with Device(wallet, target=server.target, tls=ClientTls.read(directory / "tls")) as device:
+        wallet = device.wallet.with_state(EnrolmentState.ENROLLED)
+        with Device(wallet, **how) as device:
             assert device.verify(a_face(1, 2)).decision is Decision.MATCH
             with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=10) as page:
                 assert b'intaglio_prepared_material_total{outcome="miss"} 1.0' in page.read()
@@ -111,7 +115,8 @@ def test_a_server_on_postgres_is_healthy_counts_and_ends_in_order(directory, emp
 
 
 def options(directory):
-    return ["--release", directory / "release.json", "--tls", directory / "tls", "--port", 0]
+    files = ["--release", directory / "release.json", "--tls", directory / "tls", "--rules", directory / "rules.jsonl"]
+    return [*files, "--port", 0]
 
 
 def test_an_upgrade_of_something_else_ends_with_2(tmp_path):

@@ -11,25 +11,41 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from client.verification import ClientTls, Device, VerificationOutcome
+from client.verification import ClientTls, Conditions, Device, VerificationOutcome
 from client.wallet import Enrolment, EnrolmentState, ScryptCost, Wallet, create_wallet, write_wallet
 from examples.demo.results import Attempts
 from federation.embeddings import PROBE, REFERENCE, EmbeddingSet
 from federation.errors import UnavailableError
 from federation.onebit import Decision, binary_code, hamming_distance
+from federation.receipts import Party, Terms
 from federation.release import ModelRelease
+from federation.rulebook import Rulebook
 
 GENUINE_PER_PERSON = 3
 IMPOSTORS_PER_PERSON = 2
 """Five attempts in all: the server makes a template wait after five failures in a row."""
 
-_PURPOSE, _AUDIENCE = "demo-door", "example.org"
+_TERMS = Terms(
+    controller=Party("Demo", "This machine", "mailto:nobody@example.org"),
+    audience="example.org",
+    purposes=("demo-door",),
+    jurisdiction="DE",
+    storage_location="DE",
+    retention_days=0,
+    alternative="Nobody is enrolled here: the demo plays all parties with pictures of a public data set.",
+    contest="mailto:nobody@example.org",
+    withdrawal="mailto:nobody@example.org",
+    notice="https://example.org/notice",
+    notice_version="1",
+    language="en",
+)
+_DEPLOYMENT = "demo"
 _START_SECONDS, _STOP_SECONDS = 60.0, 20.0
 _SCRYPT = ScryptCost(log2_n=15)  # the least that wallets allow: these passphrases are random and thrown away
 
@@ -94,13 +110,15 @@ def verify_everybody(
     planned = [_attempts_on(people, index) for index in range(len(people))]
     with matching_server(folder) as server:
         tls = ClientTls.read(server.tls)
+        rules = Rulebook.from_file(server.rules.read_bytes(), read_at=int(time.time()))
+        conditions = Conditions(rules, release.fmr, _TERMS)
         for person, attempts in zip(people, planned, strict=True):
-            wallet = _enrol(person, release, folder, server.target, tls)
+            wallet = _enrol(person, release, folder, server.target, tls, conditions)
             if wallet is None:
                 failures.append(f"{person.name}: failure to enrol, the second capture did not match the first")
                 continue
             code = binary_code(person.references[0], wallet.code_seed)
-            with Device(wallet, target=server.target, tls=tls) as device:
+            with Device(wallet, target=server.target, tls=tls, conditions=conditions) as device:
                 for probe, genuine in attempts:
                     distance = hamming_distance(code, binary_code(probe, wallet.code_seed))
                     log.add(device.verify(probe), genuine=genuine, distance=distance)
@@ -116,17 +134,21 @@ def _attempts_on(people: list[Person], index: int) -> list[tuple[NDArray[np.floa
     return owner + [(other.probes[0], False) for other in others if other is not people[index]]
 
 
-def _enrol(person: Person, release: ModelRelease, folder: Path, target: str, tls: ClientTls) -> Wallet | None:
+def _enrol(
+    person: Person, release: ModelRelease, folder: Path, target: str, tls: ClientTls, conditions: Conditions
+) -> Wallet | None:
     """Creates a wallet and enrols it. The passphrase is thrown away: a demo's wallets serve once."""
     path, passphrase = folder / "wallets" / f"{secrets.token_hex(8)}.wallet", secrets.token_urlsafe()
     path.parent.mkdir(mode=0o700, exist_ok=True)
-    enrolment = Enrolment(_PURPOSE, _AUDIENCE, bytes.fromhex(release.digest), EnrolmentState.STARTED)
+    enrolment = Enrolment(
+        _TERMS.purposes[0], _TERMS.audience, bytes.fromhex(release.digest), EnrolmentState.STARTED, _DEPLOYMENT
+    )
     wallet = create_wallet(path, passphrase, _SCRYPT).with_enrolment(enrolment)
-    with Device(wallet, target=target, tls=tls) as device:
+    with Device(wallet, target=target, tls=tls, conditions=conditions) as device:
         outcome = device.enrol(person.references[0], person.references[1])
     if outcome.decision is Decision.NON_MATCH:
         return None
-    enrolled = wallet.with_state(EnrolmentState.ENROLLED)
+    enrolled = device.wallet.with_state(EnrolmentState.ENROLLED)
     write_wallet(path, enrolled, passphrase, _SCRYPT)
     return enrolled
 
@@ -173,10 +195,12 @@ class Server:
     Attributes:
         target: host:port.
         tls: folder with the certificates.
+        rules: file with the public rules.
     """
 
     target: str
     tls: Path
+    rules: Path
 
 
 @contextmanager
@@ -188,8 +212,13 @@ def matching_server(folder: Path) -> Iterator[Server]:
     """
     tls, ready, log = folder / "tls", folder / "ready.json", folder / "server.log"
     subprocess.run([_command(), "pki", "init", str(tls), "--json"], check=True, capture_output=True)  # noqa: S603 - ours
+    terms, rules = folder / "terms.json", folder / "rules" / "rules.jsonl"
+    terms.write_text(json.dumps(asdict(_TERMS)))
+    made_of = ["--terms", str(terms), "--release", str(folder / "release.json"), "--deployment", _DEPLOYMENT]
+    subprocess.run([_command(), "rules", "init", str(rules.parent), *made_of], check=True, capture_output=True)  # noqa: S603 - ours
     options = {"release": "release.json", "database": "templates.sqlite", "stats": "server-times.json"}
     arguments = [part for name, file in options.items() for part in (f"--{name}", str(folder / file))]
+    arguments += ["--rules", str(rules), "--deployment", _DEPLOYMENT]
     with log.open("wb") as output:
         process = subprocess.Popen(  # noqa: S603 - our own program, no shell
             [_command(), "matching", "start", "--tls", str(tls), "--port", "0", "--ready-file", str(ready), *arguments],
@@ -204,7 +233,7 @@ def matching_server(folder: Path) -> Iterator[Server]:
             if process.poll() is not None or time.monotonic() > deadline:
                 raise UnavailableError(f"the matching server did not start; read {log}")
             time.sleep(0.05)
-        yield Server(f"localhost:{json.loads(ready.read_text())['port']}", tls)
+        yield Server(f"localhost:{json.loads(ready.read_text())['port']}", tls, rules)
     finally:
         process.send_signal(signal.SIGTERM)
         process.wait(_STOP_SECONDS)

@@ -18,7 +18,7 @@ from google.protobuf.unknown_fields import UnknownFieldSet
 
 from federation.errors import MalformedMessageError
 from federation.onebit import Decision, check_ciphertext, check_public_key
-from federation.statements import is_name
+from federation.statements import MOST_STATEMENT_BYTES, is_name
 from federation.wire.v1 import verification_pb2 as pb
 
 if TYPE_CHECKING:
@@ -145,6 +145,7 @@ class TemplateSubmission:
         device_public_key: Ed25519, 32 bytes.
         template: ciphertext, checked for length and residues.
         signature: Ed25519 over the transcript, 64 bytes; not verified here.
+        receipt: signed consent receipt, at most 32 kB; not read here. Empty is none.
     """
 
     session_id: bytes
@@ -152,11 +153,14 @@ class TemplateSubmission:
     device_public_key: bytes = field(repr=False)
     template: bytes = field(repr=False)
     signature: bytes = field(repr=False)
+    receipt: bytes = field(default=b"", repr=False)
 
     def __post_init__(self) -> None:
         _require_length("session id", self.session_id, SESSION_ID_BYTES)
         _require_length("device public key", self.device_public_key, DEVICE_PUBLIC_KEY_BYTES)
         _require_length("signature", self.signature, SIGNATURE_BYTES)
+        if len(self.receipt) > MOST_STATEMENT_BYTES:
+            raise MalformedMessageError(f"a receipt has at most {MOST_STATEMENT_BYTES} bytes, not {len(self.receipt)}")
         check_public_key(self.public_key)
         check_ciphertext(self.template)
 
@@ -179,6 +183,7 @@ class TemplateSubmission:
             device_public_key=message.device_public_key,
             template=message.template,
             signature=message.signature,
+            receipt=message.receipt,
         )
 
     def to_proto(self) -> pb.SubmitTemplateRequest:
@@ -189,6 +194,7 @@ class TemplateSubmission:
             device_public_key=self.device_public_key,
             template=self.template,
             signature=self.signature,
+            receipt=self.receipt,
         )
 
 

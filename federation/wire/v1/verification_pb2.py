@@ -24,45 +24,45 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n%federation/wire/v1/verification.proto\x12\x12\x66\x65\x64\x65ration.wire.v1\"D\n\x07Session\x12\x12\n\nsession_id\x18\x01 \x01(\x0c\x12\r\n\x05nonce\x18\x02 \x01(\x0c\x12\x16\n\x0erelease_digest\x18\x03 \x01(\x0c\"J\n\x15StartEnrolmentRequest\x12\x0e\n\x06key_id\x18\x01 \x01(\x0c\x12\x0f\n\x07purpose\x18\x02 \x01(\t\x12\x10\n\x08\x61udience\x18\x03 \x01(\t\"F\n\x16StartEnrolmentResponse\x12,\n\x07session\x18\x01 \x01(\x0b\x32\x1b.federation.wire.v1.Session\"\x7f\n\x15SubmitTemplateRequest\x12\x12\n\nsession_id\x18\x01 \x01(\x0c\x12\x12\n\npublic_key\x18\x02 \x01(\x0c\x12\x19\n\x11\x64\x65vice_public_key\x18\x03 \x01(\x0c\x12\x10\n\x08template\x18\x04 \x01(\x0c\x12\x11\n\tsignature\x18\x05 \x01(\x0c\"\'\n\x16SubmitTemplateResponse\x12\r\n\x05reply\x18\x01 \x01(\x0c\";\n\x16\x43onfirmTemplateRequest\x12\x12\n\nsession_id\x18\x01 \x01(\x0c\x12\r\n\x05token\x18\x02 \x01(\x0c\"G\n\x17\x43onfirmTemplateResponse\x12,\n\x07session\x18\x01 \x01(\x0b\x32\x1b.federation.wire.v1.Session\"M\n\x18StartVerificationRequest\x12\x0e\n\x06key_id\x18\x01 \x01(\x0c\x12\x0f\n\x07purpose\x18\x02 \x01(\t\x12\x10\n\x08\x61udience\x18\x03 \x01(\t\"I\n\x19StartVerificationResponse\x12,\n\x07session\x18\x01 \x01(\x0b\x32\x1b.federation.wire.v1.Session\"J\n\x12SubmitProbeRequest\x12\x12\n\nsession_id\x18\x01 \x01(\x0c\x12\r\n\x05probe\x18\x02 \x01(\x0c\x12\x11\n\tsignature\x18\x03 \x01(\x0c\"$\n\x13SubmitProbeResponse\x12\r\n\x05reply\x18\x01 \x01(\x0c\"7\n\x12SubmitTokenRequest\x12\x12\n\nsession_id\x18\x01 \x01(\x0c\x12\r\n\x05token\x18\x02 \x01(\x0c\"E\n\x13SubmitTokenResponse\x12.\n\x08\x64\x65\x63ision\x18\x01 \x01(\x0e\x32\x1c.federation.wire.v1.Decision\"D\n\rRevokeRequest\x12\x0e\n\x06key_id\x18\x01 \x01(\x0c\x12\x10\n\x08\x61udience\x18\x02 \x01(\t\x12\x11\n\tsignature\x18\x03 \x01(\x0c\"\x10\n\x0eRevokeResponse*P\n\x08\x44\x65\x63ision\x12\x18\n\x14\x44\x45\x43ISION_UNSPECIFIED\x10\x00\x12\x12\n\x0e\x44\x45\x43ISION_MATCH\x10\x01\x12\x16\n\x12\x44\x45\x43ISION_NON_MATCH\x10\x02\x32\xd6\x05\n\x13VerificationService\x12g\n\x0eStartEnrolment\x12).federation.wire.v1.StartEnrolmentRequest\x1a*.federation.wire.v1.StartEnrolmentResponse\x12g\n\x0eSubmitTemplate\x12).federation.wire.v1.SubmitTemplateRequest\x1a*.federation.wire.v1.SubmitTemplateResponse\x12j\n\x0f\x43onfirmTemplate\x12*.federation.wire.v1.ConfirmTemplateRequest\x1a+.federation.wire.v1.ConfirmTemplateResponse\x12p\n\x11StartVerification\x12,.federation.wire.v1.StartVerificationRequest\x1a-.federation.wire.v1.StartVerificationResponse\x12^\n\x0bSubmitProbe\x12&.federation.wire.v1.SubmitProbeRequest\x1a\'.federation.wire.v1.SubmitProbeResponse\x12^\n\x0bSubmitToken\x12&.federation.wire.v1.SubmitTokenRequest\x1a\'.federation.wire.v1.SubmitTokenResponse\x12O\n\x06Revoke\x12!.federation.wire.v1.RevokeRequest\x1a\".federation.wire.v1.RevokeResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n%federation/wire/v1/verification.proto\x12\x12\x66\x65\x64\x65ration.wire.v1\"D\n\x07Session\x12\x12\n\nsession_id\x18\x01 \x01(\x0c\x12\r\n\x05nonce\x18\x02 \x01(\x0c\x12\x16\n\x0erelease_digest\x18\x03 \x01(\x0c\"J\n\x15StartEnrolmentRequest\x12\x0e\n\x06key_id\x18\x01 \x01(\x0c\x12\x0f\n\x07purpose\x18\x02 \x01(\t\x12\x10\n\x08\x61udience\x18\x03 \x01(\t\"F\n\x16StartEnrolmentResponse\x12,\n\x07session\x18\x01 \x01(\x0b\x32\x1b.federation.wire.v1.Session\"\x90\x01\n\x15SubmitTemplateRequest\x12\x12\n\nsession_id\x18\x01 \x01(\x0c\x12\x12\n\npublic_key\x18\x02 \x01(\x0c\x12\x19\n\x11\x64\x65vice_public_key\x18\x03 \x01(\x0c\x12\x10\n\x08template\x18\x04 \x01(\x0c\x12\x11\n\tsignature\x18\x05 \x01(\x0c\x12\x0f\n\x07receipt\x18\x06 \x01(\x0c\"\'\n\x16SubmitTemplateResponse\x12\r\n\x05reply\x18\x01 \x01(\x0c\";\n\x16\x43onfirmTemplateRequest\x12\x12\n\nsession_id\x18\x01 \x01(\x0c\x12\r\n\x05token\x18\x02 \x01(\x0c\"G\n\x17\x43onfirmTemplateResponse\x12,\n\x07session\x18\x01 \x01(\x0b\x32\x1b.federation.wire.v1.Session\"M\n\x18StartVerificationRequest\x12\x0e\n\x06key_id\x18\x01 \x01(\x0c\x12\x0f\n\x07purpose\x18\x02 \x01(\t\x12\x10\n\x08\x61udience\x18\x03 \x01(\t\"I\n\x19StartVerificationResponse\x12,\n\x07session\x18\x01 \x01(\x0b\x32\x1b.federation.wire.v1.Session\"J\n\x12SubmitProbeRequest\x12\x12\n\nsession_id\x18\x01 \x01(\x0c\x12\r\n\x05probe\x18\x02 \x01(\x0c\x12\x11\n\tsignature\x18\x03 \x01(\x0c\"$\n\x13SubmitProbeResponse\x12\r\n\x05reply\x18\x01 \x01(\x0c\"7\n\x12SubmitTokenRequest\x12\x12\n\nsession_id\x18\x01 \x01(\x0c\x12\r\n\x05token\x18\x02 \x01(\x0c\"E\n\x13SubmitTokenResponse\x12.\n\x08\x64\x65\x63ision\x18\x01 \x01(\x0e\x32\x1c.federation.wire.v1.Decision\"D\n\rRevokeRequest\x12\x0e\n\x06key_id\x18\x01 \x01(\x0c\x12\x10\n\x08\x61udience\x18\x02 \x01(\t\x12\x11\n\tsignature\x18\x03 \x01(\x0c\"\x10\n\x0eRevokeResponse*P\n\x08\x44\x65\x63ision\x12\x18\n\x14\x44\x45\x43ISION_UNSPECIFIED\x10\x00\x12\x12\n\x0e\x44\x45\x43ISION_MATCH\x10\x01\x12\x16\n\x12\x44\x45\x43ISION_NON_MATCH\x10\x02\x32\xd6\x05\n\x13VerificationService\x12g\n\x0eStartEnrolment\x12).federation.wire.v1.StartEnrolmentRequest\x1a*.federation.wire.v1.StartEnrolmentResponse\x12g\n\x0eSubmitTemplate\x12).federation.wire.v1.SubmitTemplateRequest\x1a*.federation.wire.v1.SubmitTemplateResponse\x12j\n\x0f\x43onfirmTemplate\x12*.federation.wire.v1.ConfirmTemplateRequest\x1a+.federation.wire.v1.ConfirmTemplateResponse\x12p\n\x11StartVerification\x12,.federation.wire.v1.StartVerificationRequest\x1a-.federation.wire.v1.StartVerificationResponse\x12^\n\x0bSubmitProbe\x12&.federation.wire.v1.SubmitProbeRequest\x1a\'.federation.wire.v1.SubmitProbeResponse\x12^\n\x0bSubmitToken\x12&.federation.wire.v1.SubmitTokenRequest\x1a\'.federation.wire.v1.SubmitTokenResponse\x12O\n\x06Revoke\x12!.federation.wire.v1.RevokeRequest\x1a\".federation.wire.v1.RevokeResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'federation.wire.v1.verification_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_DECISION']._serialized_start=1067
-  _globals['_DECISION']._serialized_end=1147
+  _globals['_DECISION']._serialized_start=1085
+  _globals['_DECISION']._serialized_end=1165
   _globals['_SESSION']._serialized_start=61
   _globals['_SESSION']._serialized_end=129
   _globals['_STARTENROLMENTREQUEST']._serialized_start=131
   _globals['_STARTENROLMENTREQUEST']._serialized_end=205
   _globals['_STARTENROLMENTRESPONSE']._serialized_start=207
   _globals['_STARTENROLMENTRESPONSE']._serialized_end=277
-  _globals['_SUBMITTEMPLATEREQUEST']._serialized_start=279
-  _globals['_SUBMITTEMPLATEREQUEST']._serialized_end=406
-  _globals['_SUBMITTEMPLATERESPONSE']._serialized_start=408
-  _globals['_SUBMITTEMPLATERESPONSE']._serialized_end=447
-  _globals['_CONFIRMTEMPLATEREQUEST']._serialized_start=449
-  _globals['_CONFIRMTEMPLATEREQUEST']._serialized_end=508
-  _globals['_CONFIRMTEMPLATERESPONSE']._serialized_start=510
-  _globals['_CONFIRMTEMPLATERESPONSE']._serialized_end=581
-  _globals['_STARTVERIFICATIONREQUEST']._serialized_start=583
-  _globals['_STARTVERIFICATIONREQUEST']._serialized_end=660
-  _globals['_STARTVERIFICATIONRESPONSE']._serialized_start=662
-  _globals['_STARTVERIFICATIONRESPONSE']._serialized_end=735
-  _globals['_SUBMITPROBEREQUEST']._serialized_start=737
-  _globals['_SUBMITPROBEREQUEST']._serialized_end=811
-  _globals['_SUBMITPROBERESPONSE']._serialized_start=813
-  _globals['_SUBMITPROBERESPONSE']._serialized_end=849
-  _globals['_SUBMITTOKENREQUEST']._serialized_start=851
-  _globals['_SUBMITTOKENREQUEST']._serialized_end=906
-  _globals['_SUBMITTOKENRESPONSE']._serialized_start=908
-  _globals['_SUBMITTOKENRESPONSE']._serialized_end=977
-  _globals['_REVOKEREQUEST']._serialized_start=979
-  _globals['_REVOKEREQUEST']._serialized_end=1047
-  _globals['_REVOKERESPONSE']._serialized_start=1049
-  _globals['_REVOKERESPONSE']._serialized_end=1065
-  _globals['_VERIFICATIONSERVICE']._serialized_start=1150
-  _globals['_VERIFICATIONSERVICE']._serialized_end=1876
+  _globals['_SUBMITTEMPLATEREQUEST']._serialized_start=280
+  _globals['_SUBMITTEMPLATEREQUEST']._serialized_end=424
+  _globals['_SUBMITTEMPLATERESPONSE']._serialized_start=426
+  _globals['_SUBMITTEMPLATERESPONSE']._serialized_end=465
+  _globals['_CONFIRMTEMPLATEREQUEST']._serialized_start=467
+  _globals['_CONFIRMTEMPLATEREQUEST']._serialized_end=526
+  _globals['_CONFIRMTEMPLATERESPONSE']._serialized_start=528
+  _globals['_CONFIRMTEMPLATERESPONSE']._serialized_end=599
+  _globals['_STARTVERIFICATIONREQUEST']._serialized_start=601
+  _globals['_STARTVERIFICATIONREQUEST']._serialized_end=678
+  _globals['_STARTVERIFICATIONRESPONSE']._serialized_start=680
+  _globals['_STARTVERIFICATIONRESPONSE']._serialized_end=753
+  _globals['_SUBMITPROBEREQUEST']._serialized_start=755
+  _globals['_SUBMITPROBEREQUEST']._serialized_end=829
+  _globals['_SUBMITPROBERESPONSE']._serialized_start=831
+  _globals['_SUBMITPROBERESPONSE']._serialized_end=867
+  _globals['_SUBMITTOKENREQUEST']._serialized_start=869
+  _globals['_SUBMITTOKENREQUEST']._serialized_end=924
+  _globals['_SUBMITTOKENRESPONSE']._serialized_start=926
+  _globals['_SUBMITTOKENRESPONSE']._serialized_end=995
+  _globals['_REVOKEREQUEST']._serialized_start=997
+  _globals['_REVOKEREQUEST']._serialized_end=1065
+  _globals['_REVOKERESPONSE']._serialized_start=1067
+  _globals['_REVOKERESPONSE']._serialized_end=1083
+  _globals['_VERIFICATIONSERVICE']._serialized_start=1168
+  _globals['_VERIFICATIONSERVICE']._serialized_end=1894
 # @@protoc_insertion_point(module_scope)

@@ -10,7 +10,7 @@ the model release's. A server refuses messages with fields that are not written 
   verify   StartVerification -> SubmitProbe -> SubmitToken
   revoke   Revoke
 
-All byte fields have a fixed length, so the sizes on the wire say nothing about a face or an outcome.
+All byte fields but the receipt have a fixed length, so the sizes on the wire say nothing about a face or an outcome.
 """
 
 from google.protobuf import descriptor as _descriptor
@@ -146,6 +146,7 @@ class SubmitTemplateRequest(_message.Message):
     DEVICE_PUBLIC_KEY_FIELD_NUMBER: _builtins.int
     TEMPLATE_FIELD_NUMBER: _builtins.int
     SIGNATURE_FIELD_NUMBER: _builtins.int
+    RECEIPT_FIELD_NUMBER: _builtins.int
     session_id: _builtins.bytes
     """From StartEnrolmentResponse."""
     public_key: _builtins.bytes
@@ -156,6 +157,8 @@ class SubmitTemplateRequest(_message.Message):
     """The template, encrypted under public_key."""
     signature: _builtins.bytes
     """Ed25519 signature over the transcript."""
+    receipt: _builtins.bytes
+    """Consent receipt for exactly this template, signed with the same key; see docs/formats.md."""
     def __init__(
         self,
         *,
@@ -164,10 +167,11 @@ class SubmitTemplateRequest(_message.Message):
         device_public_key: _builtins.bytes = ...,
         template: _builtins.bytes = ...,
         signature: _builtins.bytes = ...,
+        receipt: _builtins.bytes = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["device_public_key", b"device_public_key", "public_key", b"public_key", "session_id", b"session_id", "signature", b"signature", "template", b"template"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["device_public_key", b"device_public_key", "public_key", b"public_key", "receipt", b"receipt", "session_id", b"session_id", "signature", b"signature", "template", b"template"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -10,7 +10,7 @@ the model release's. A server refuses messages with fields that are not written 
   verify   StartVerification -> SubmitProbe -> SubmitToken
   revoke   Revoke
 
-All byte fields have a fixed length, so the sizes on the wire say nothing about a face or an outcome.
+All byte fields but the receipt have a fixed length, so the sizes on the wire say nothing about a face or an outcome.
 """
 
 from collections import abc as _abc
