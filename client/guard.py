@@ -122,7 +122,7 @@ def _is_allowed_app(policy: LocalPolicy, content: bytes) -> bool:
 
 
 def _no_work(headers: dict[str, str]) -> Response:
-    content_type = headers.get("content-type", "application/x-protobuf")
+    content_type = headers.get("content-type", "application/protobuf")
     return Response(PullMessagesResponse().SerializeToString(), headers={"content-type": content_type})
 
 

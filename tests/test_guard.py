@@ -44,7 +44,7 @@ class Gateway:
             "get-fab": GetFabResponse(fab=Fab(hash_str=self.announced, content=self.app)),
         }
         body = answers[call].SerializeToString() if call in answers else b""
-        return httpx.Response(200, content=body, headers={"content-type": "application/x-protobuf"})
+        return httpx.Response(200, content=body, headers={"content-type": "application/protobuf"})
 
 
 def asking(gateway, policy, clock=NOON):
