@@ -56,7 +56,7 @@ _FIRST_POLICY = """\
 max-epsilon = 8.0       # most that one run may cost a person
 min-colluders = 1       # colluding organisations that a run must stand
 recipes = ["moments", "threshold"]
-app-hashes = []         # SHA-256 of applications that may run here; none yet. `intaglio node app-hash` prints one.
+app-hashes = []         # SHA-256 of applications that may run here, as `federation app-hash` prints it; none yet
 hours = "00:00-00:00"   # UTC; from and to the same is always
 """
 

@@ -11,7 +11,9 @@ from cryptography.hazmat.primitives.serialization import load_ssh_private_key
 from hypothesis import given
 from hypothesis import strategies as st
 from people import synthetic_people
+from typer.testing import CliRunner
 
+from client.cli import app as client_app
 from client.joining import join, policy_of, refresh_active, trust_roster, withdraw
 from federation.embeddings import EmbeddingSet
 from federation.errors import IntaglioError, MalformedMessageError, PeerError, ProofError, RefusedError, UsageError
@@ -24,6 +26,7 @@ from federation.membership import (
     node_key_line,
 )
 from federation.secagg.session import roster_from_text
+from server.cli import app as server_app
 from server.federation_admin import Coordinator
 
 NOW = dt.datetime(2030, 1, 1, 12, tzinfo=dt.UTC)
@@ -307,3 +310,40 @@ def test_when_everybody_has_withdrawn_there_is_nothing_to_take_part_with(tmp_pat
     with pytest.raises(RefusedError):
         withdraw("anna", tmp_path)
     assert not (tmp_path / "active.npz").exists()
+
+
+# ------------------------------------------------------------------------------------------------------- the commands
+def test_the_commands_compare_fingerprints_before_anything_is_made(coordinator, tmp_path):
+    runner = CliRunner()
+    invited = runner.invoke(server_app, ["federation", "invite", "north", str(coordinator.folder)])
+    line, read_out = invited.stdout.strip(), invited.stderr.strip().rpartition(": ")[2]
+    (tmp_path / "invitation").write_text(line)
+    joining = ["join", str(tmp_path / "invitation"), str(tmp_path / "north")]
+    wrong = runner.invoke(client_app, [*joining, "--fingerprint", "0000 " * 10])
+    assert wrong.exit_code == 3
+    assert "somebody changed it" in wrong.stderr
+    assert not (tmp_path / "north").exists()
+    silent = runner.invoke(client_app, joining)
+    assert silent.exit_code == 2
+    assert "--fingerprint" in silent.stderr
+    done = runner.invoke(client_app, [*joining, "--fingerprint", read_out])
+    assert done.exit_code == 0, done.stderr
+
+    approving = ["federation", "approve", str(tmp_path / "north" / "request.json"), str(coordinator.folder)]
+    refused = runner.invoke(server_app, [*approving, "--fingerprint", "0000 " * 10])
+    assert refused.exit_code == 2
+    assert not coordinator.members()
+    own = runner.invoke(client_app, ["node", "fingerprint", str(tmp_path / "north")])
+    assert own.stdout.strip() == done.stdout.strip().rpartition(": ")[2]
+
+
+def test_a_withdrawal_by_command_says_how_much_it_took_out(tmp_path):
+    (tmp_path / "embeddings.npz").write_bytes(synthetic_people(["anna", "ben"]).to_bytes())
+    done = CliRunner().invoke(client_app, ["node", "withdraw", "ben", str(tmp_path)])
+    assert done.stdout == "8 embeddings take no part any more\n"
+
+
+def test_a_node_that_is_not_ready_says_why(joined, tmp_path):
+    refused = CliRunner().invoke(client_app, ["node", "start", str(tmp_path / "north")])
+    assert refused.exit_code == 3
+    assert "allows no application" in refused.stderr
