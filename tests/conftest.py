@@ -20,15 +20,14 @@ def postgres_cluster():
 @pytest.fixture
 def empty_postgres(postgres_cluster):
     """URL of a database without tables."""
-    with a_database(postgres_cluster) as url:
-        yield url
+    return a_database(postgres_cluster)
 
 
 @pytest.fixture(scope="session")
 def _shared_postgres(postgres_cluster):
-    with a_database(postgres_cluster) as url:
-        upgrade(database_url(url))
-        yield url
+    url = a_database(postgres_cluster)
+    upgrade(database_url(url))
+    return url
 
 
 @pytest.fixture

@@ -81,8 +81,8 @@ def a_cluster() -> Iterator[str]:
             _wait_until_ready(server, url, home / "log")
             yield url
         finally:
-            server.send_signal(signal.SIGQUIT)
-            server.wait(30)
+            server.send_signal(signal.SIGINT)  # ends its clients, and its own children before itself
+            server.wait(60)
     finally:
         shutil.rmtree(home)
 
@@ -100,13 +100,9 @@ def _wait_until_ready(server: subprocess.Popen[bytes], url: str, log: Path) -> N
             return
 
 
-@contextmanager
-def a_database(cluster: str) -> Iterator[str]:
-    """A new database in the cluster, dropped in the end."""
+def a_database(cluster: str) -> str:
+    """URL of a new database in the cluster, which goes when the cluster goes."""
     name = f"test_{secrets.token_hex(8)}"
     with psycopg.connect(cluster, autocommit=True) as connection:
         connection.execute(f"CREATE DATABASE {name}")
-        try:
-            yield cluster.replace("/postgres?", f"/{name}?")
-        finally:
-            connection.execute(f"DROP DATABASE {name} WITH (FORCE)")
+    return cluster.replace("/postgres?", f"/{name}?")
