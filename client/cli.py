@@ -29,7 +29,7 @@ from client.terminal import (
     show,
 )
 from client.verification import ClientTls, Conditions, Device, VerificationOutcome
-from client.wallet import Enrolment, EnrolmentState, Wallet, create_wallet, write_wallet
+from client.wallet import MOST_ANSWERS, Enrolment, EnrolmentState, Wallet, create_wallet, write_wallet
 from federation.embeddings import PROBE, REFERENCE
 from federation.errors import IntaglioError, MalformedMessageError, ProofError, RefusedError, UsageError
 from federation.onebit import Decision
@@ -200,10 +200,11 @@ def verify(
         target=server,
         tls=ClientTls.read(tls, certificate),
         conditions=Conditions(_read_rules(rules), model_release.fmr),
+        keep=lambda current: write_wallet(wallet, current, passphrase),
     ) as device:
         outcome = device.verify(probe)
     if outcome.decision is Decision.MATCH and enrolment.state is EnrolmentState.STARTED:
-        write_wallet(wallet, opened.with_state(EnrolmentState.ENROLLED), passphrase)
+        write_wallet(wallet, device.wallet.with_state(EnrolmentState.ENROLLED), passphrase)
     _report(outcome, match="claim accepted", non_match="claim not accepted", fmr=model_release.fmr, as_json=as_json)
 
 
@@ -293,6 +294,7 @@ def _wallet_facts(wallet: Wallet, path: Path) -> dict[str, str]:
         "purpose": wallet.enrolment.purpose,
         "audience": wallet.enrolment.audience,
         "release": wallet.enrolment.release_digest.hex(),
+        "sessions_left": str(MOST_ANSWERS - wallet.enrolment.answers),
     }
 
 

@@ -259,6 +259,7 @@ class Device:
             message = ProbeSubmission(
                 session_id=grant.session_id, probe=ciphertext, signature=self._wallet.signing_key.sign(transcript)
             ).to_proto()
+        self._count_answer()
         reply = reply_from_proto(self._call(self._stub.SubmitProbe, message))
         self._require_allowed()  # a moment ago it was, but this is where a bit of the face leaves
         with watch:
@@ -294,9 +295,21 @@ class Device:
         signed = receipt.sign(self._wallet.signing_key).to_bytes()
         self._enrolment = replace(self._enrolment, receipt=signed)
         self._require_allowed()
-        self._wallet = self._wallet.with_enrolment(self._enrolment)
-        self._keep(self._wallet)
+        self._count_answer()
         return signed
+
+    def _count_answer(self) -> None:
+        """Counts one more session on disk, before anything leaves that a lying server could have answered.
+
+        A crash after it costs the owner one session and tells nobody anything.
+
+        Raises:
+            RefusedError: this template's device has answered often enough.
+        """
+        enrolment = self._enrolment.with_one_more_answer()
+        wallet = self._wallet.with_enrolment(enrolment)
+        self._keep(wallet)
+        self._wallet, self._enrolment = wallet, enrolment
 
     def _require_allowed(self) -> None:
         """Returns when the public rules and the owner's consent allow this use now, whatever the server thinks.

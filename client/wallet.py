@@ -37,7 +37,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.kdf.scrypt import Scrypt
 
-from federation.errors import IntaglioError, UsageError
+from federation.errors import IntaglioError, RefusedError, UsageError
 from federation.onebit import CodeSeed, DeviceSecret
 from federation.statements import is_name, require_name
 from federation.wire.convert import DIGEST_BYTES
@@ -49,6 +49,9 @@ _HASH_BYTES = 32
 _TAG_BYTES = 16
 _LARGEST_FILE_BYTES = 4 << 20  # a wallet takes about 190 kB
 _MINIMUM_PASSPHRASE = 8
+
+MOST_ANSWERS = 500
+"""Sessions that one template's device answers in its life: a lying server learns at most one bit in each (ADR 0081)."""
 
 
 @dataclass(frozen=True)
@@ -95,6 +98,7 @@ class Enrolment:
         state: how far it got.
         deployment: identifier in the public registry of who verifies here.
         receipt: what the owner agreed to, a signed receipt; None before that.
+        answers: sessions that this device let begin, each worth one bit to a server that lies.
     """
 
     purpose: str
@@ -103,6 +107,7 @@ class Enrolment:
     state: EnrolmentState
     deployment: str | None = None
     receipt: bytes | None = field(default=None, repr=False)
+    answers: int = 0
 
     def __post_init__(self) -> None:
         if self.deployment is not None:
@@ -111,6 +116,21 @@ class Enrolment:
             raise UsageError("purpose and audience are 1 to 64 of a-z 0-9 . _ / - with a letter or digit at both ends")
         if len(self.release_digest) != DIGEST_BYTES:
             raise UsageError("the release digest is a SHA-256 digest of 32 bytes")
+        if type(self.answers) is not int or not 0 <= self.answers <= MOST_ANSWERS:
+            raise UsageError(f"a device answers 0 to {MOST_ANSWERS} sessions")
+
+    def with_one_more_answer(self) -> Enrolment:
+        """The enrolment after one more session may begin.
+
+        Raises:
+            RefusedError: the template's device has answered often enough.
+        """
+        if self.answers == MOST_ANSWERS:
+            raise RefusedError(
+                f"this wallet has answered {MOST_ANSWERS} sessions, all that one template may; revoke it, then create "
+                "a new wallet and enrol with it"
+            )
+        return replace(self, answers=self.answers + 1)
 
 
 @dataclass(frozen=True, repr=False, eq=False)
@@ -264,6 +284,7 @@ def _content_of(wallet: Wallet) -> bytes:
                 "state": enrolment.state.value,
                 "deployment": enrolment.deployment,
                 "receipt": enrolment.receipt and enrolment.receipt.decode(),
+                "answers": enrolment.answers,
             },
         }
     ).encode()
@@ -286,6 +307,7 @@ def _wallet_from_content(content: bytes, path: Path) -> Wallet:
                 state=EnrolmentState(remembered["state"]),
                 deployment=remembered["deployment"],
                 receipt=remembered["receipt"] and remembered["receipt"].encode(),
+                answers=remembered["answers"],
             ),
         )
     except (KeyError, TypeError, ValueError, IntaglioError):

@@ -24,8 +24,9 @@ from running import (
     unchecked,
 )
 
+from client.wallet import MOST_ANSWERS
 from federation.consent import Consent
-from federation.errors import MalformedMessageError, RefusedError, UsageError
+from federation.errors import MalformedMessageError, RefusedError, UnavailableError, UsageError
 from federation.onebit import Decision
 from federation.receipts import Receipt, SignedReceipt
 from federation.rules import Lifting, Moratorium
@@ -196,7 +197,7 @@ def test_the_receipt_is_kept_on_both_sides_and_is_in_the_wallet_before_it_leaves
 
     with server.device(a_wallet(a_release()), keep=keep) as device:
         device.enrol(a_face(OWNER, 0), a_face(OWNER, 1))
-    ((receipt, stored),) = kept
+    (receipt, stored), _ = kept
     assert stored is None
     assert storage.template(device.wallet.key_id).receipt == receipt == device.wallet.enrolment.receipt
     assert isinstance(SignedReceipt.from_bytes(receipt).receipt, Receipt)
@@ -312,3 +313,46 @@ def test_a_device_without_rules_or_terms_compares_nothing(server):
         pytest.raises(UsageError, match="agreed to"),
     ):
         device.enrol(a_face(OWNER), a_face(OWNER, 1))
+
+
+# ---------------------------------------------------------------------- how much a lying server may ask
+
+
+def test_a_device_answers_a_bounded_number_of_sessions(server, storage):
+    wallet = enrolled(server)
+    assert wallet.enrolment.answers == 2  # the zero test and the second capture
+    almost = wallet.with_enrolment(dataclasses.replace(wallet.enrolment, answers=MOST_ANSWERS - 1))
+    with server.device(almost) as device:
+        assert device.verify(a_face(OWNER, 2)).decision is Decision.MATCH
+        with pytest.raises(RefusedError, match="all that one template may"):
+            device.verify(a_face(OWNER, 2))
+    with server.device(device.wallet) as again, pytest.raises(RefusedError, match="all that one template may"):
+        again.verify(a_face(OWNER, 2))
+    assert storage.history(wallet.key_id).attempts == 1
+
+
+def test_no_probe_leaves_before_its_session_is_counted_on_disk(server, storage):
+    wallet = enrolled(server)
+
+    def disk_is_full(_):
+        raise UsageError("cannot write the wallet")
+
+    with server.device(wallet, keep=disk_is_full) as device, pytest.raises(UsageError, match="cannot write"):
+        device.verify(a_face(OWNER, 2))
+    assert storage.history(wallet.key_id).attempts == 0
+
+
+def test_a_session_that_fails_is_counted_all_the_same(server):
+    kept = []
+    with server.device(enrolled(server), keep=kept.append) as device:
+        call = device._call
+
+        def no_answer(method, message):
+            if method == device._stub.SubmitProbe:
+                raise UnavailableError("the server does not answer")
+            return call(method, message)
+
+        device._call = no_answer
+        with pytest.raises(UnavailableError):
+            device.verify(a_face(OWNER, 2))
+    assert [wallet.enrolment.answers for wallet in kept] == [3]

@@ -24,7 +24,9 @@ from federation.errors import UsageError
 
 CHEAP = ScryptCost(log2_n=15)
 PASSPHRASE = "correct horse battery"  # noqa: S105 - made up for the tests
-ENROLMENT = Enrolment("door-access", "example.org", bytes(range(32)), EnrolmentState.STARTED)
+ENROLMENT = Enrolment(
+    "door-access", "example.org", bytes(range(32)), EnrolmentState.STARTED, "trial", b'{"receipt":"made up"}', 7
+)
 HEADER_BYTES = 48
 
 
