@@ -6,6 +6,8 @@ import hashlib
 
 import httpx
 import pytest
+from flwr.app import Context, RecordDict
+from flwr.common.config import parse_config_args
 from flwr.proto.fab_pb2 import Fab, GetFabResponse
 from flwr.proto.fleet_pb2 import PullMessagesRequest, PullMessagesResponse
 from flwr.proto.message_pb2 import Message, Metadata
@@ -13,7 +15,9 @@ from flwr.proto.node_pb2 import Node
 from flwr.proto.run_pb2 import GetRunRequest, GetRunResponse, Run
 from people import synthetic_people
 
+import client.app
 from client.guard import guard_app
+from client.joining import withdraw
 from client.node import node_config, require_ready
 from federation.errors import RefusedError, UsageError
 from federation.membership import LocalPolicy
@@ -156,3 +160,18 @@ def test_a_node_without_a_file_says_which(folder, missing):
 def test_a_folder_that_flower_cannot_be_told_is_refused(folder):
     with pytest.raises(UsageError, match="move the folder"):
         node_config(folder / 'a "quoted" name', require_ready(folder))
+
+
+def test_a_running_node_leaves_a_person_out_from_the_withdrawal_on(folder):
+    (folder / "embeddings.npz").write_bytes(synthetic_people(["anna", "ben"]).to_bytes())
+    config = parse_config_args([node_config(folder, require_ready(folder))])
+    context = Context(run_id=1, node_id=5, node_config=config, state=RecordDict(), run_config={})
+    assert set(client.app._embeddings(context).people) == {"anna", "ben"}
+    withdraw("ben", folder)
+    assert set(client.app._embeddings(context).people) == {"anna"}
+
+
+def test_flower_reads_the_limits_as_numbers(folder):
+    config = parse_config_args([node_config(folder, require_ready(folder))])
+    assert (config["max-epsilon"], config["min-colluders"]) == (2.0, 1)
+    assert config["identity"] == f"{folder}/organisation.pem"
