@@ -243,9 +243,9 @@ class MatchingService(pb_grpc.VerificationServiceServicer):
             UnavailableError: the storage does not answer, so no call would succeed.
             UsageError: the rules cannot be read any more.
         """
-        self._rules.read_again(int(self._clock()))
-        self.metrics.set_open_sessions(await self._on_disk(self._open_sessions))
         await self._workers.tidy()
+        self.metrics.set_open_sessions(await self._on_disk(self._open_sessions))
+        self._rules.read_again(int(self._clock()))
 
     async def finish(self) -> None:
         """Waits for the steps that are being worked on, also those whose callers are gone."""

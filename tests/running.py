@@ -117,7 +117,8 @@ def a_rules_file(*entries: bytes, releases: tuple[ModelRelease, ...] = ()) -> by
 
 def public_rules(file: bytes | None = None) -> PublicRules:
     """As the server reads them."""
-    return PublicRules(lambda: file or a_rules_file(), deployment=DEPLOYMENT, now=int(time.time()))
+    content = file or a_rules_file()
+    return PublicRules(lambda: content, deployment=DEPLOYMENT, now=int(time.time()))
 
 
 def conditions(file: bytes | None = None, **changes: Any) -> Conditions:
