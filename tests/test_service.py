@@ -62,7 +62,10 @@ def release():
 
 
 class FakeClock:
-    now = float(int(time.time()))
+    """Stands still from when it was made: devices read the real time, and a receipt must not seem to come from later."""
+
+    def __init__(self):
+        self.now = float(int(time.time()))
 
     def __call__(self):
         return self.now
