@@ -62,7 +62,7 @@ def release():
 
 
 class FakeClock:
-    """Stands still from when it was made: devices read the real time, and a receipt must not seem to come from later."""
+    """Stands still from when it was made: devices read the real time, and no receipt may seem to come from later."""
 
     def __init__(self):
         self.now = float(int(time.time()))
@@ -171,7 +171,7 @@ def test_a_template_that_is_not_binary_never_gets_past_the_zero_test(server, rel
 # ---------------------------------------------------------------------- replay and order
 
 
-def test_a_probe_that_is_sent_twice_is_compared_once_and_answered_alike(server, wallet, storage, workers):
+def test_a_probe_that_is_sent_twice_is_compared_once_and_answered_alike(server, wallet, storage, workers, clock):
     compared = workers.metrics.summary()["match"]["count"]
     with server.device(wallet) as device:
         message, transcript = a_probe(device, a_session(device), a_face(OWNER))
@@ -181,7 +181,7 @@ def test_a_probe_that_is_sent_twice_is_compared_once_and_answered_alike(server, 
         answer = pb.SubmitTokenRequest(session_id=message.session_id, token=token)
         assert call(device._stub.SubmitToken, answer).decision == pb.DECISION_MATCH
     assert workers.metrics.summary()["match"]["count"] == compared + 1
-    assert storage.history(wallet.key_id) == AttemptHistory(1, 0, 0, int(FakeClock.now))
+    assert storage.history(wallet.key_id) == AttemptHistory(1, 0, 0, int(clock.now))
 
 
 def test_parallel_copies_of_a_probe_get_one_answer(server, wallet, storage):
@@ -211,7 +211,7 @@ def test_a_probe_for_one_nonce_is_refused_under_another(server, wallet):
             call(device._stub.SubmitProbe, recorded)
 
 
-def test_a_token_counts_once_and_another_one_is_refused(server, wallet, storage):
+def test_a_token_counts_once_and_another_one_is_refused(server, wallet, storage, clock):
     with server.device(wallet) as device:
         grant = a_session(device)
         message, transcript = a_probe(device, grant, a_face(OWNER))
@@ -222,7 +222,7 @@ def test_a_token_counts_once_and_another_one_is_refused(server, wallet, storage)
         answer.token = NO_MATCH
         with pytest.raises(RefusedError):
             call(device._stub.SubmitToken, answer)
-    assert storage.history(wallet.key_id) == AttemptHistory(1, 0, 0, int(FakeClock.now))
+    assert storage.history(wallet.key_id) == AttemptHistory(1, 0, 0, int(clock.now))
 
 
 def test_a_message_out_of_order_ends_the_session(server, wallet):
