@@ -72,8 +72,8 @@ class DeviceSecret(Secret):
 
     def secret_bytes(self) -> bytes:
         """Public key message, then the secret's coefficients plus one, two bits each. For the encrypted wallet only."""
-        digits = (self._coefficients + np.uint64(1)) % np.uint64(self._parameters.plain_modulus)
-        packed: NDArray[np.uint8] = (digits.astype(np.uint8).reshape(-1, 4) << _SHIFTS).sum(axis=1, dtype=np.uint8)
+        digits = _digits(self._parameters, self._coefficients)
+        packed: NDArray[np.uint8] = (digits.reshape(-1, 4) << _SHIFTS).sum(axis=1, dtype=np.uint8)
         return self.public_key + packed.tobytes()
 
     def encrypt(self, code: NDArray[np.uint8]) -> bytes:
@@ -113,6 +113,11 @@ def _secret(parameters: Parameters, random_bytes: RandomBytes) -> NDArray[np.uin
     """(N,) uniform ternary, modulo t, but for the one key in millions whose replies could decrypt wrongly."""
     while True:
         coefficients = ternary(parameters, random_bytes)
-        signed = (coefficients + np.uint64(1)) % np.uint64(parameters.plain_modulus)
-        if rounding_constant(parameters, signed.astype(np.int64) - 1) <= parameters.rounding_constant_bound:
+        signed = _digits(parameters, coefficients).astype(np.int64) - 1
+        if rounding_constant(parameters, signed) <= parameters.rounding_constant_bound:
             return coefficients
+
+
+def _digits(parameters: Parameters, coefficients: NDArray[np.uint64]) -> NDArray[np.uint8]:
+    """(N,) ternary coefficients modulo t, plus one: 0, 1 or 2."""
+    return ((coefficients + np.uint64(1)) % np.uint64(parameters.plain_modulus)).astype(np.uint8)

@@ -27,15 +27,13 @@ from numpy.typing import NDArray
 
 from federation.errors import UsageError
 from federation.onebit.parameters import Parameters
+from federation.onebit.wire import SEED_BYTES
 
 Ciphertext: TypeAlias = Any
 Plaintext: TypeAlias = Any
 SecretKey: TypeAlias = Any
 Residues: TypeAlias = NDArray[np.uint64]
 """(primes, N) residues, or (N,) coefficients mod t."""
-
-SEED_BYTES = 64
-"""Length of the seed that SEAL expands to the second polynomial of a fresh ciphertext."""
 
 _TESTED_VERSION = (4, 3)
 _HEADER = struct.Struct("<HBBBBHQ")  # magic, header size, major, minor, compression, reserved, total size

@@ -9,10 +9,10 @@ from enum import Enum
 
 from federation.errors import UsageError
 from federation.onebit.parameters import ONEBIT_2048
+from federation.onebit.wire import DIGEST_BYTES
 
 SESSION_ID_BYTES = 16
 NONCE_BYTES = 32
-DIGEST_BYTES = 32
 MAXIMUM_TEXT_BYTES = 256
 
 _DOMAIN = b"intaglio one-bit transcript v1"

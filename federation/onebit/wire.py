@@ -22,6 +22,7 @@ DIGEST_BYTES = 32
 TOKEN_BYTES = 32
 HEAD_COEFFICIENTS = 4
 SEED_BYTES = 64
+"""Length of the seed that SEAL expands to the second polynomial of a fresh ciphertext."""
 
 _MAGIC = b"ITG1"
 _PREAMBLE = struct.Struct("<4sBBH")
