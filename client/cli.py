@@ -23,13 +23,13 @@ from client.terminal import (
     JsonOption,
     PassphraseFileOption,
     WalletOption,
-    ask_passphrase,
     open_wallet,
     read_file,
     show,
 )
 from client.verification import ClientTls, Conditions, Device, VerificationOutcome
-from client.wallet import MOST_ANSWERS, Enrolment, EnrolmentState, Wallet, create_wallet, write_wallet
+from client.wallet import Enrolment, EnrolmentState, write_wallet
+from client.wallet_cli import wallet_app, wallet_facts
 from federation.embeddings import PROBE, REFERENCE
 from federation.errors import IntaglioError, MalformedMessageError, ProofError, RefusedError, UsageError
 from federation.onebit import Decision
@@ -74,7 +74,6 @@ app = typer.Typer(
 
     Exit codes: 0 done or match, 1 non-match, 2 usage, 3 refused, 4 network, protocol or proof, 70 a bug.""",
 )
-wallet_app = typer.Typer(no_args_is_help=True, help="The encrypted file with this device's keys.")
 app.add_typer(wallet_app, name="wallet")
 app.add_typer(receipts_app, name="receipts")
 app.add_typer(assertion_app, name="assertion")
@@ -96,23 +95,6 @@ ModelOption = Annotated[
 ]
 
 _DEFAULT_SERVER = "localhost:7443"
-
-
-@wallet_app.command("create")
-def wallet_create(
-    wallet: WalletOption = DEFAULT_WALLET, passphrase_file: PassphraseFileOption = None, *, as_json: JsonOption = False
-) -> None:
-    """Make a wallet with fresh keys. It is never overwritten; without its passphrase it cannot be opened again."""
-    created = create_wallet(wallet, ask_passphrase(passphrase_file, confirm=True))
-    show(_wallet_facts(created, wallet), as_json=as_json)
-
-
-@wallet_app.command("show")
-def wallet_show(
-    wallet: WalletOption = DEFAULT_WALLET, passphrase_file: PassphraseFileOption = None, *, as_json: JsonOption = False
-) -> None:
-    """Show what the wallet remembers. Secrets are not shown."""
-    show(_wallet_facts(open_wallet(wallet, passphrase_file)[0], wallet), as_json=as_json)
 
 
 @app.command()
@@ -225,7 +207,7 @@ def revoke(
     # A crash before this line leaves a wallet that thinks it is enrolled; the server refuses it, which is the truth.
     revoked = opened.with_state(EnrolmentState.REVOKED)
     write_wallet(wallet, revoked, passphrase)
-    show(_wallet_facts(revoked, wallet), as_json=as_json)
+    show(wallet_facts(revoked, wallet), as_json=as_json)
 
 
 def _embed(
@@ -283,19 +265,6 @@ def _ask_to_agree(terms: Terms, days: int, *, agreed: bool) -> None:
         return
     if not sys.stdin.isatty() or not typer.confirm("Do you agree?", err=True):
         raise UsageError("nothing was sent: without your agreement (--agree) nobody is enrolled")
-
-
-def _wallet_facts(wallet: Wallet, path: Path) -> dict[str, str]:
-    facts = {"wallet": str(path), "key_id": wallet.key_id.hex()}
-    if wallet.enrolment is None:
-        return facts | {"state": "not enrolled"}
-    return facts | {
-        "state": wallet.enrolment.state.value,
-        "purpose": wallet.enrolment.purpose,
-        "audience": wallet.enrolment.audience,
-        "release": wallet.enrolment.release_digest.hex(),
-        "sessions_left": str(MOST_ANSWERS - wallet.enrolment.answers),
-    }
 
 
 def _report(outcome: VerificationOutcome, *, match: str, non_match: str, fmr: float, as_json: bool) -> None:
