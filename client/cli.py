@@ -133,7 +133,12 @@ def enrol(
     vectors = _embed([reference, second], [REFERENCE, PROBE], model=model, release=model_release)
     started = opened.with_enrolment(
         Enrolment(
-            wanted, offered.audience, bytes.fromhex(model_release.digest), EnrolmentState.STARTED, deployment=deployment
+            wanted,
+            offered.audience,
+            bytes.fromhex(model_release.digest),
+            EnrolmentState.STARTED,
+            deployment=deployment,
+            answers=opened.enrolment.answers if opened.enrolment else 0,  # the keys are the same, so their count is
         )
     )
     with Device(

@@ -1,23 +1,38 @@
-"""The commands of `intaglio wallet`."""
+"""The commands of `intaglio wallet`: several identities, backups, another passphrase."""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
+from typing import Annotated
 
 import typer
 
 from client.terminal import (
     DEFAULT_WALLET,
+    WALLET_SUFFIX,
     JsonOption,
+    NewPassphraseFileOption,
     PassphraseFileOption,
     WalletOption,
+    ask_new_passphrase,
     ask_passphrase,
+    identities,
     open_wallet,
     show,
 )
-from client.wallet import MOST_ANSWERS, Wallet, create_wallet
+from client.wallet import MOST_ANSWERS, Wallet, create_wallet, read_wallet, require_wallet, write_wallet
+from federation.errors import UsageError
 
-wallet_app = typer.Typer(no_args_is_help=True, help="The encrypted file with this device's keys.")
+wallet_app = typer.Typer(
+    no_args_is_help=True,
+    help="""The encrypted file with this device's keys. One wallet holds one template, at one organisation.
+
+    Lost the device? With a backup: `wallet restore`, then `intaglio revoke`. Without one: ask the operator to revoke.
+    Then, either way, `wallet create` and enrol again. Nothing brings back a lost passphrase.""",
+)
+
+BackupArgument = Annotated[Path, typer.Argument(help="Backup file.", show_default=False)]
 
 
 @wallet_app.command("create")
@@ -25,6 +40,7 @@ def wallet_create(
     wallet: WalletOption = DEFAULT_WALLET, passphrase_file: PassphraseFileOption = None, *, as_json: JsonOption = False
 ) -> None:
     """Make a wallet with fresh keys. It is never overwritten; without its passphrase it cannot be opened again."""
+    _require_place_for(wallet)
     created = create_wallet(wallet, ask_passphrase(passphrase_file, confirm=True))
     show(wallet_facts(created, wallet), as_json=as_json)
 
@@ -35,6 +51,73 @@ def wallet_show(
 ) -> None:
     """Show what the wallet remembers. Secrets are not shown."""
     show(wallet_facts(open_wallet(wallet, passphrase_file)[0], wallet), as_json=as_json)
+
+
+@wallet_app.command("list")
+def wallet_list(*, as_json: JsonOption = False) -> None:
+    """List the identities: the wallets that --wallet @NAME finds. Needs no passphrase."""
+    found = {f"@{path.name.removesuffix(WALLET_SUFFIX)}": str(path) for path in _wallets_in(identities())}
+    if not found and not as_json:
+        typer.echo("there are none; `intaglio wallet create --wallet @NAME` makes one", err=True)
+        return
+    show(found, as_json=as_json)
+
+
+@wallet_app.command("backup")
+def wallet_backup(
+    backup: BackupArgument,
+    wallet: WalletOption = DEFAULT_WALLET,
+    passphrase_file: PassphraseFileOption = None,
+    new_passphrase_file: NewPassphraseFileOption = None,
+    *,
+    as_json: JsonOption = False,
+) -> None:
+    """Write a backup that can end what this wallet began: revoke, withdraw, show. It can never verify.
+
+    It is sealed with a passphrase of its own. Nothing is overwritten.
+    """
+    opened, _ = open_wallet(wallet, passphrase_file)
+    ending = _without_answers(opened)
+    _require_place_for(backup)
+    write_wallet(backup, ending, ask_new_passphrase(new_passphrase_file))
+    show({"backup": str(backup), "key_id": opened.key_id.hex()}, as_json=as_json)
+
+
+@wallet_app.command("restore")
+def wallet_restore(
+    backup: BackupArgument,
+    wallet: WalletOption = DEFAULT_WALLET,
+    passphrase_file: PassphraseFileOption = None,
+    new_passphrase_file: NewPassphraseFileOption = None,
+    *,
+    as_json: JsonOption = False,
+) -> None:
+    """Make a wallet of a backup, to revoke with it. It verifies no more: revoke, then create another and enrol.
+
+    No backup knows how many sessions its wallet has answered since, and each tells a server that lies one bit. So a
+    restored wallet answers none. The passphrase opens the backup, the new one seals the wallet. Nothing is overwritten.
+    """
+    require_wallet(backup)
+    _require_place_for(wallet)
+    # Again without answers: the file that was named may be a plain copy of a wallet.
+    restored = _without_answers(read_wallet(backup, ask_passphrase(passphrase_file)))
+    write_wallet(wallet, restored, ask_new_passphrase(new_passphrase_file))
+    show(wallet_facts(restored, wallet), as_json=as_json)
+
+
+@wallet_app.command("passphrase")
+def wallet_passphrase(
+    wallet: WalletOption = DEFAULT_WALLET,
+    passphrase_file: PassphraseFileOption = None,
+    new_passphrase_file: NewPassphraseFileOption = None,
+) -> None:
+    """Change the passphrase. Copies and backups that were made before keep the one that they had."""
+    opened, old = open_wallet(wallet, passphrase_file)
+    new = ask_new_passphrase(new_passphrase_file)
+    if new == old:
+        raise UsageError("that is the passphrase already; nothing was changed")
+    write_wallet(wallet, opened, new)  # a crash leaves the wallet under the old passphrase or under the new one
+    typer.echo("changed")
 
 
 def wallet_facts(wallet: Wallet, path: Path) -> dict[str, str]:
@@ -49,3 +132,32 @@ def wallet_facts(wallet: Wallet, path: Path) -> dict[str, str]:
         "release": wallet.enrolment.release_digest.hex(),
         "sessions_left": str(MOST_ANSWERS - wallet.enrolment.answers),
     }
+
+
+def _without_answers(wallet: Wallet) -> Wallet:
+    """The same keys with all answers used up, so that no copy adds to what one template may tell (ADR 0105).
+
+    Raises:
+        UsageError: the wallet never enrolled or is revoked, so there is nothing to end with it.
+    """
+    return wallet.with_enrolment(replace(wallet.require_enrolment(), answers=MOST_ANSWERS))
+
+
+def _require_place_for(path: Path) -> None:
+    """Refuses to overwrite, before anybody types a passphrase; makes the directory of identities when it is missing.
+
+    Raises:
+        UsageError: there is something at `path` already, or the directory cannot be made.
+    """
+    if path.exists():
+        raise UsageError(f"{path} exists and is not overwritten; choose another path")
+    if path.parent == identities():
+        try:
+            path.parent.mkdir(mode=0o700, exist_ok=True)
+        except OSError as error:
+            raise UsageError(f"cannot make {path.parent}: {error.strerror}") from error
+
+
+def _wallets_in(directory: Path) -> list[Path]:
+    # Names that begin with a dot are what a crash may leave of a write.
+    return sorted(path for path in directory.glob(f"[!.]*{WALLET_SUFFIX}") if path.is_file())
