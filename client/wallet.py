@@ -14,7 +14,7 @@ Theory of operation
 * The cost is bounded when reading, so a forged file cannot ask for gigabytes.
 * The content is JSON: the three secrets in base64 and the enrolment.
 
-A wallet that is lost is not restored: revoke through the operator, create another, enrol again.
+A wallet that is lost does not come back: its backup, or the operator, revokes; then create another and enrol again.
 """
 
 from __future__ import annotations
