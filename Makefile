@@ -5,9 +5,10 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 WEIGHTS := models/node_modules/.package-lock.json
+WEB := web/node_modules/.package-lock.json
 ARGS ?=
 
-.PHONY: help install postgres demo test bench check check-slow lint types format protos clean
+.PHONY: help install postgres web demo test bench check check-slow lint types format protos clean
 
 help: ## list the commands
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -26,6 +27,12 @@ $(WEIGHTS): models/package.json models/package-lock.json
 	npm ci --prefix models --ignore-scripts --no-audit --no-fund --silent
 	@touch $@
 
+$(WEB): web/package.json web/package-lock.json
+	@if command -v npm >/dev/null; then npm ci --prefix web --ignore-scripts --no-audit --no-fund --silent && touch $@; \
+	else echo "npm is missing, so the page's tests will be skipped (Debian: apt-get install npm)."; fi
+
+web: $(WEB) ## get the packages of the person's page
+
 postgres: ## install PostgreSQL's server for the tests, where root may (Debian); without it they are skipped
 	@if ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1 || command -v initdb >/dev/null; then :; \
 	elif [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
@@ -35,7 +42,7 @@ postgres: ## install PostgreSQL's server for the tests, where root may (Debian);
 demo: install ## train privately, enrol and verify on real faces (ARGS="--epsilon 4")
 	$(BIN)/python -m examples.demo $(ARGS)
 
-test: install postgres ## run the tests (ARGS are pytest's)
+test: install postgres $(WEB) ## run the tests (ARGS are pytest's)
 	$(BIN)/python -m pytest $(ARGS)
 
 bench: install ## speed and sizes as ratios against named peers (build/bench.json)

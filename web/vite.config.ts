@@ -1,0 +1,7 @@
+import { defineConfig } from 'vite'
+
+export default defineConfig({
+  build: { target: 'es2024', assetsInlineLimit: 0, modulePreload: { polyfill: false }, sourcemap: false },
+  optimizeDeps: { exclude: ['node-seal'] }, // it finds its .wasm beside itself
+  worker: { format: 'es' },
+})
