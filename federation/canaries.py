@@ -1,0 +1,278 @@
+"""Attacks the release code with made-up people: the runs behind an `EpsilonAudit`.
+
+Theory of operation
+-------------------
+The attacker is the one that the plan promises to stand: a coordinator that sees the opened sums, with as many colluders
+as planned and as many drop-outs. It takes away what its colluders added, so what is left is the sum of the honest
+survivors, and their shares of the noise are exactly the promised noise. Masks cancel to the bit and are left out;
+everything else is the code that runs: `moments_sum` with Opacus, `impostor_summary`, fixed point, discrete noise.
+
+The canary is the worst person there can be, in both releases at once. Its record points along one axis and is as long
+as the clip allows. In the ring of impostor pairs it resembles both neighbours, who are opposites of each other: that
+changes the summary by the whole sensitivity (`federation.evaluation`). The attacker chooses the adapter, as a lying
+coordinator could, and weighs both releases by their precision, which is the best test there is (Neyman and Pearson).
+
+Only numbers that the canary changes matter to that test, and the noise of the others is independent of theirs. So noise
+is drawn for those few numbers only, which makes thousands of runs a matter of seconds.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from federation.auditing import (
+    CONFIDENCE,
+    AuditMethod,
+    EpsilonAudit,
+    audit_of_guesses,
+    audit_of_scores,
+    threshold_of_pilot,
+)
+from federation.embeddings import PROBE, REFERENCE, EmbeddingSet
+from federation.errors import UsageError
+from federation.evaluation import ImpostorPrior, impostor_summary
+from federation.privacy import MOMENTS, THRESHOLD, Adaptation, PrivacyPlan
+from federation.release import Adapter
+from federation.secagg.ring import NoiseSource, decode, discrete_noise, noise_std, noisy_input
+from federation.secagg.session import DIGEST_BYTES, Random, Session
+from federation.training import moments_sum
+
+_CANARY = "1 canary"
+"""By its name it stands between its neighbours in the ring."""
+_PRIOR = ImpostorPrior.predicted(strength=1.0, noise=0.0)
+_FEWEST_RUNS = 10
+_LARGEST_CROWD = 64
+"""People of one organisation: enough that the check on a sum's length does not save a faulty mechanism. Their records
+cancel, as those of real people nearly do."""
+_GUESSED_SHARE = 0.5
+"""Of the canaries in one run: guesses about the less certain half would be wrong too often."""
+
+
+def _honest_noise(member: int) -> NoiseSource:
+    """Every member draws the same kind of noise."""
+    del member
+    return discrete_noise
+
+
+@dataclass(frozen=True)
+class Mechanism:
+    """The code under audit. The defaults are what runs; a test puts a fault in one place.
+
+    Attributes:
+        moments: one organisation's part of the moments release.
+        threshold: one organisation's part of the threshold release.
+        noise: by member, what draws its share of the noise.
+        missing: honest members whose sums are not in the total although the plan counts on them.
+    """
+
+    moments: Callable[[EmbeddingSet, NDArray[np.float64], PrivacyPlan], NDArray[np.float64]] = moments_sum
+    threshold: Callable[[EmbeddingSet, Adapter, ImpostorPrior], NDArray[np.float64]] = impostor_summary
+    noise: Callable[[int], NoiseSource] = _honest_noise
+    missing: int = 0
+
+
+def audit_epsilon(
+    plan: PrivacyPlan,
+    *,
+    runs: int = 2000,
+    confidence: float = CONFIDENCE,
+    method: AuditMethod = AuditMethod.GAUSSIAN,
+    images: int = 4,
+    mechanism: Mechanism | None = None,
+) -> EpsilonAudit:
+    """Runs a plan's releases again and again, with one person more and without, and bounds epsilon from below.
+
+    Args:
+        plan: the promise and the noise. Its whole run is attacked: all releases together.
+        runs: on each side, at least 10.
+        confidence: of the bound.
+        method: `AuditMethod.ONE_RUN` makes one run instead and ignores `runs`.
+        images: that the canary has of each camera profile.
+        mechanism: what to attack instead of the code that runs.
+
+    Raises:
+        UsageError: a number is out of range; or one run is to be attacked and the plan releases no moments.
+    """
+    if runs < _FEWEST_RUNS or images < 1:
+        raise UsageError(f"an audit needs at least {_FEWEST_RUNS} runs, and a canary at least one image")
+    audited = mechanism or Mechanism()
+    if method is AuditMethod.ONE_RUN:
+        return _audit_in_one_run(plan, confidence=confidence, mechanism=audited)
+    attack = _Attack(plan, audited, images)
+    pilot, threshold = 0, 0.0
+    if method is AuditMethod.CLOPPER_PEARSON:
+        pilot = runs // 3
+        threshold = threshold_of_pilot(
+            attack.scores(pilot, held_in=True),
+            attack.scores(pilot, held_in=False),
+            delta=plan.delta,
+            runs=runs - pilot,
+            confidence=confidence,
+        )
+    return audit_of_scores(
+        attack.scores(runs - pilot, held_in=True),
+        attack.scores(runs - pilot, held_in=False),
+        threshold=threshold,
+        claimed=plan.epsilon,
+        delta=plan.delta,
+        confidence=confidence,
+        method=method,
+    )
+
+
+# ------------------------------------------------------------------------------------------------------------- people
+def _people_of(rows: list[tuple[str, NDArray[np.float64], NDArray[np.float64]]], images: int = 1) -> EmbeddingSet:
+    """Embeddings from (name, reference, probe) of each person, every image the same."""
+    vectors = [side for _, *sides in rows for side in sides for _ in range(images)]
+    return EmbeddingSet(
+        np.array(vectors, dtype=np.float32),
+        np.array([name for name, *_ in rows for _ in range(2 * images)]),
+        np.array([profile for _ in rows for profile in (REFERENCE, PROBE) for _ in range(images)]),
+        np.array([f"{name} {image % images}" for name, *_ in rows for image in range(2 * images)]),
+    )
+
+
+def _organisation(plan: PrivacyPlan, images: int, *, canary: bool | None) -> EmbeddingSet:
+    """People of one organisation; `canary` is None in all but the first, which the canary is in or out of."""
+    axis = np.zeros(plan.dimension)
+    axis[0] = 1.0
+    rows = [("0 before", -axis, axis), ("2 after", axis, axis)]
+    crowd = min(plan.people // plan.organisations, _LARGEST_CROWD) - len(rows)
+    rows += [(f"3 {number:06d}", side, side) for number in range(crowd) for side in [(-1) ** number * axis]]
+    if canary:
+        rows.insert(1, (_CANARY, axis, -axis))
+    return _people_of(rows, images)
+
+
+# ---------------------------------------------------------------------------------------------------------- many runs
+class _Attack:
+    """Everything about an audit that is the same in all runs."""
+
+    def __init__(self, plan: PrivacyPlan, mechanism: Mechanism, images: int) -> None:
+        honest = plan.organisations - plan.colluders - plan.dropouts - mechanism.missing
+        if honest < 1:
+            raise UsageError("an audit needs at least one honest organisation that is not missing")
+        self._views = [
+            _View(plan, name, noise, mechanism, images, members=range(1, honest + 1)) for name, noise in plan.events
+        ]
+        self.separation = math.hypot(*(view.separation for view in self._views))
+
+    def scores(self, runs: int, *, held_in: bool) -> NDArray[np.float64]:
+        """(runs,) float64: centred between both sides, standard deviation 1 under the promised noise."""
+        parts = [view.separation * view.scores(runs, held_in=held_in) for view in self._views]
+        return np.asarray(np.sum(parts, axis=0) / self.separation)
+
+
+class _View:
+    """What the attacker sees of one release."""
+
+    def __init__(
+        self,
+        plan: PrivacyPlan,
+        release: str,
+        noise_multiplier: float,
+        mechanism: Mechanism,
+        images: int,
+        members: range,
+    ) -> None:
+        self._noise_multiplier, self._mechanism = noise_multiplier, mechanism
+        self._session = _session(plan, release)
+        start, adapter = np.zeros(plan.dimension), Adapter.identity(plan.dimension)
+
+        def exact(embeddings: EmbeddingSet) -> tuple[NDArray[np.float64], int]:
+            people = len(set(embeddings.people.tolist()))
+            if release == THRESHOLD:
+                return mechanism.threshold(embeddings, adapter, _PRIOR), people
+            return mechanism.moments(embeddings, start, plan), people
+
+        others = exact(_organisation(plan, images, canary=None))
+        self._sums = {
+            held_in: dict.fromkeys(members, others) | {1: exact(_organisation(plan, images, canary=held_in))}
+            for held_in in (True, False)
+        }
+        sides = [sum(values for values, _ in self._sums[held_in].values()) for held_in in (True, False)]
+        change = np.asarray(sides[0] - sides[1])
+        length = float(np.linalg.norm(change))
+        if length == 0:
+            raise UsageError(f"the canary changes nothing in the {release} release, so there is nothing to attack")
+        self._middle, self._direction = (sides[0] + sides[1]) / 2, change / length
+        self._changed = np.flatnonzero(change)
+        self.separation = length / noise_multiplier
+
+    def scores(self, runs: int, *, held_in: bool) -> NDArray[np.float64]:
+        sums = self._sums[held_in]
+        sources = {member: _FewNumbers(self._mechanism.noise(member), self._changed, runs) for member in sums}
+        people = sum(count for _, count in sums.values())
+        std = noise_std(self._noise_multiplier, self._session.size)
+        scores = np.empty(runs)
+        for run in range(runs):
+            inputs = [
+                noisy_input(self._session, values, count, self._noise_multiplier, noise=sources[member])
+                for member, (values, count) in sums.items()
+            ]
+            total = decode(np.sum(inputs, axis=0), people, std)
+            scores[run] = (total - self._middle) @ self._direction / self._noise_multiplier
+        return scores
+
+
+class _FewNumbers:
+    """Draws noise for some of the numbers only, for many runs at once: a draw is slow to begin."""
+
+    def __init__(self, draw: NoiseSource, numbers: NDArray[np.intp], runs: int) -> None:
+        self._draw, self._numbers, self._runs = draw, numbers, runs
+        self._ready: list[NDArray[np.int64]] = []
+
+    def __call__(self, size: int, std: float) -> NDArray[np.int64]:
+        if not self._ready:
+            self._ready = list(self._draw(self._runs * len(self._numbers), std).reshape(self._runs, -1))
+        noise = np.zeros(size, dtype=np.int64)
+        noise[self._numbers] = self._ready.pop()
+        return noise
+
+
+def _session(plan: PrivacyPlan, release: str) -> Session:
+    """A session of the plan among organisations that are numbers: nothing is sent, so no key is needed."""
+    roster = tuple(number.to_bytes(DIGEST_BYTES, "little") for number in range(plan.organisations))
+    size = plan.release_size(release)
+    return Session("audit", release, plan.digest, roster, size, plan.colluders, plan.dropouts)
+
+
+# ------------------------------------------------------------------------------------------------------------ one run
+def _audit_in_one_run(
+    plan: PrivacyPlan, *, confidence: float, mechanism: Mechanism, random: Random = os.urandom
+) -> EpsilonAudit:
+    """One moments release with a canary along every axis, each held in or out by a coin."""
+    if plan.adaptation is Adaptation.NONE:
+        raise UsageError("this plan releases no moments, and the threshold alone has no room for canaries in one run")
+    d = plan.dimension
+    coins = np.unpackbits(np.frombuffer(random(-(-d // 8)), dtype=np.uint8))[:d].astype(bool)
+    axes = np.eye(d)
+    # One person along the first axis in any case: an organisation without people has no sum.
+    rows = [("always", axes[0], axes[0])] + [(f"{i:06d}", axes[i], axes[i]) for i in np.flatnonzero(coins)]
+    session = _session(plan, MOMENTS)
+    honest = plan.organisations - plan.colluders - plan.dropouts - mechanism.missing
+    total = np.zeros(session.size, dtype=np.int64)
+    for member in range(1, honest + 1):
+        embeddings = _people_of(rows if member == 1 else rows[:1])
+        total += noisy_input(
+            session,
+            mechanism.moments(embeddings, np.zeros(d), plan),
+            len(set(embeddings.people.tolist())),
+            plan.moments_noise_multiplier,
+            noise=mechanism.noise(member),
+        )
+    std = noise_std(plan.moments_noise_multiplier, session.size)
+    opened = decode(total, len(rows) + honest - 1, std)
+    scores = opened[:d] + opened[d : 2 * d]  # the constant of "always" moves the first axis, which is left out
+    order = 1 + np.argsort(scores[1:])
+    each = max(1, int(_GUESSED_SHARE * len(order) / 2))
+    correct = int((~coins[order[:each]]).sum() + coins[order[-each:]].sum())
+    return audit_of_guesses(
+        correct, 2 * each, len(order), claimed=plan.epsilon, delta=plan.delta, confidence=confidence
+    )

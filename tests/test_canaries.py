@@ -1,0 +1,154 @@
+"""The audit of epsilon catches noise, clipping and shares that are wrong, and leaves the honest mechanism standing.
+
+Noise is that of a run, which nobody can repeat. So what must hold is asked at a confidence of all but one in a million.
+"""
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+from federation.auditing import AuditMethod
+from federation.canaries import Mechanism, audit_epsilon
+from federation.embeddings import EmbeddingSet
+from federation.errors import UsageError
+from federation.evaluation import impostor_summary
+from federation.privacy import Adaptation, PrivacyPlan
+from federation.secagg.ring import discrete_noise
+from federation.training import moments_sum
+
+SURE = 1 - 1e-6
+
+
+def plan_for(epsilon=8.0, people=120, **changes):
+    return PrivacyPlan.for_epsilon(
+        epsilon, **{"delta": 1e-5, "people": people, "organisations": 4, "dimension": 16, **changes}
+    )
+
+
+def audit(plan, **options):
+    return audit_epsilon(plan, **{"runs": 1500, "confidence": SURE, **options})
+
+
+# ------------------------------------------------------------------------------------------------------------ honest
+@pytest.mark.parametrize("epsilon", [4.0, 8.0])
+def test_the_honest_mechanism_stays_under_its_claim_and_comes_close(epsilon):
+    measured = audit(plan_for(epsilon))
+    assert measured.holds
+    assert measured.lower_bound > 0.4 * epsilon
+    assert (measured.claimed, measured.runs, measured.method) == (epsilon, 3000, AuditMethod.GAUSSIAN)
+
+
+@pytest.mark.parametrize("changes", [{"colluders": 2}, {"colluders": 0, "dropouts": 1}, {"organisations": 2}], ids=str)
+def test_the_attacker_sees_exactly_the_promised_noise_whoever_may_collude_or_leave(changes):
+    measured = audit(plan_for(4.0, **changes))
+    assert 0.4 * measured.claimed < measured.lower_bound <= measured.claimed
+
+
+def test_every_kind_of_plan_is_attacked_in_all_its_releases():
+    for people, dimension, adaptation in (
+        (24, 512, Adaptation.NONE),
+        (24, 64, Adaptation.CENTRE),
+        (120, 16, Adaptation.CENTRE_AND_SCATTER),
+    ):
+        plan = plan_for(6.0, people, dimension=dimension)
+        assert plan.adaptation is adaptation
+        assert 0.4 * plan.epsilon < audit(plan).lower_bound <= plan.epsilon
+
+
+def test_how_many_images_a_person_has_makes_no_difference():
+    assert audit(plan_for(4.0), images=20).holds
+
+
+# ------------------------------------------------------------------------------------------------------------ faults
+def halved(_member):
+    return lambda size, std: discrete_noise(size, std / 2)
+
+
+def no_noise(size, _std):
+    return np.zeros(size, dtype=np.int64)
+
+
+def silent(*members):
+    def of(member):
+        return no_noise if member in members else discrete_noise
+
+    return of
+
+
+def each_image_a_person(statistic):
+    """The classic fault: clipping and summing image by image, so that a person counts as often as they were seen."""
+
+    def of(embeddings, *rest):
+        names = np.array([f"{p} {i}" for p, i in zip(embeddings.people, embeddings.images, strict=True)])
+        return statistic(dataclasses.replace(embeddings, people=names), *rest)
+
+    return of
+
+
+def clipped_too_late(embeddings: EmbeddingSet, start, plan):
+    """Clips to five times the length that the noise is for."""
+    return 5 * moments_sum(embeddings, start, plan)
+
+
+def no_moments(_embeddings, _start, plan):
+    return np.zeros(plan.release_size("moments"))
+
+
+THREE = plan_for(organisations=3, people=150)
+FAULTS = {
+    "half the noise": Mechanism(noise=halved),
+    "no noise": Mechanism(noise=silent(1, 2, 3, 4)),
+    "one organisation's noise missing": Mechanism(noise=silent(1)),
+    "shares of one organisation missing": Mechanism(missing=1),
+    "images clipped instead of people": Mechanism(moments=each_image_a_person(moments_sum)),
+    "records five times too long": Mechanism(moments=clipped_too_late),
+    "pairs counted twice": Mechanism(threshold=lambda *a: 2 * impostor_summary(*a)),
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_a_faulty_mechanism_is_caught(fault):
+    assert not audit(THREE, mechanism=FAULTS[fault], confidence=0.95).holds
+
+
+@pytest.mark.parametrize("fault", ["half the noise", "images clipped instead of people"])
+def test_gross_faults_are_caught_where_the_claim_is_small(fault):
+    assert not audit(plan_for(1.0), mechanism=FAULTS[fault], confidence=0.95).holds
+
+
+def test_more_drop_outs_than_planned_are_caught():
+    plan = plan_for(8.0, organisations=6, dropouts=1)
+    assert audit(plan).holds
+    assert not audit(plan, mechanism=Mechanism(missing=2), confidence=0.95).holds
+
+
+def test_the_bound_that_assumes_nothing_catches_gross_faults_only():
+    method = AuditMethod.CLOPPER_PEARSON
+    plan = plan_for(2.0)
+    assert audit(plan, method=method).holds
+    assert not audit(plan, method=method, mechanism=FAULTS["no noise"]).holds
+
+
+# ----------------------------------------------------------------------------------------------------------- one run
+def test_one_run_leaves_the_honest_mechanism_standing_and_notices_missing_noise_where_the_claim_is_small():
+    plan, method = plan_for(1.0, people=1000, dimension=128), AuditMethod.ONE_RUN
+    honest = audit(plan, method=method)
+    assert honest.holds
+    assert honest.runs == 1
+    assert not audit(plan, method=method, confidence=0.99, mechanism=Mechanism(noise=silent(1, 2, 3, 4))).holds
+
+
+def test_one_run_needs_a_moments_release():
+    with pytest.raises(UsageError, match="moments"):
+        audit(plan_for(1.0, 24, dimension=128), method=AuditMethod.ONE_RUN)
+
+
+# ------------------------------------------------------------------------------------------------------------- usage
+def test_audits_that_cannot_be_made_say_why():
+    with pytest.raises(UsageError, match="at least 10 runs"):
+        audit(plan_for(), runs=0)
+    with pytest.raises(UsageError, match="honest"):
+        audit(plan_for(), mechanism=Mechanism(missing=3))
+    with pytest.raises(UsageError, match="changes nothing"):
+        audit(plan_for(), mechanism=Mechanism(moments=no_moments))
