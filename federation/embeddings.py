@@ -85,5 +85,5 @@ class EmbeddingSet:
         try:
             with np.load(io.BytesIO(data), allow_pickle=False) as archive:
                 return cls(archive["embeddings"], archive["people"], archive["profiles"], archive["images"])
-        except (ValueError, KeyError, OSError, zipfile.BadZipFile) as error:
+        except (ValueError, KeyError, OSError, EOFError, zipfile.BadZipFile) as error:
             raise UsageError("not an embedding archive written by this version; embed the images again") from error

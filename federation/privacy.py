@@ -2,10 +2,11 @@
 
 Theory of operation
 -------------------
-The protected unit is one *person*: everything that all images of a person add to a release. A run makes at most two
-releases, both Gaussian mechanisms of sensitivity 1: the **moments** (`federation.training`) and the **threshold**
-(`federation.evaluation`). `PrivacyPlan` is the one object that both the noise and the charge come from, so they cannot
-drift apart, and it refuses to exist when they do not add up.
+The protected unit is one *person*: everything that all images of a person add to a release. All releases of a run are
+Gaussian mechanisms of sensitivity 1. Its recipe decides which: the **moments** (`federation.training`, one release) or
+the **scales** (`federation.scales`, one release a step); then the **threshold** (`federation.evaluation`).
+`PrivacyPlan` is the one object that both the noise and the charge come from, so they cannot drift apart, and it refuses
+to exist when they do not add up.
 
 * Neighbouring data sets differ by one person added or removed. The numbers of people are public.
 * Events are composed, never epsilons. Gaussian mechanisms compose exactly: noise multipliers s1 and s2 together are one
@@ -26,6 +27,7 @@ import hashlib
 import json
 import math
 import os
+from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, fields
 from enum import Enum
@@ -49,6 +51,7 @@ PRIVACY_UNIT: Final = "person"
 NEIGHBORING_RELATION: Final = dp.NeighboringRelation.ADD_OR_REMOVE_ONE
 
 MOMENTS: Final = "moments"
+SCALES: Final = "scales"
 THRESHOLD: Final = "threshold"
 
 LARGEST_EPSILON: Final = 64.0
@@ -56,6 +59,10 @@ _SMALLEST_EPSILON = 0.01
 _SMALLEST_DELTA, _LARGEST_DELTA = 1e-12, 1e-3
 _LARGEST_CENTRE_NOISE = 0.35
 """Planned L2 norm of the centre's noise above which adapting harms more often than it helps (ADR 0011)."""
+_LARGEST_SCALES_NOISE = 0.3
+"""The same for the gradient averaged over all steps, in clips (ADR 0090)."""
+_MOST_STEPS = 64
+"""A foreign plan with more would keep the accountant and the organisations busy."""
 
 
 # ---------------------------------------------------------------------------------------------------------- noise
@@ -92,7 +99,9 @@ def epsilon_of_gaussians(noise_multipliers: tuple[float, ...], delta: float) -> 
     """Epsilon at `delta` of Gaussian mechanisms composed; 0 of none."""
     if not noise_multipliers:
         return 0.0
-    return epsilon_of(dp.ComposedDpEvent([dp.GaussianDpEvent(s) for s in noise_multipliers]), delta)
+    equal = Counter(noise_multipliers).items()
+    events = [dp.SelfComposedDpEvent(dp.GaussianDpEvent(noise), count) for noise, count in equal]
+    return epsilon_of(dp.ComposedDpEvent(events), delta)
 
 
 def _gaussian_noise_multiplier(epsilon: float, delta: float) -> float:
@@ -117,11 +126,12 @@ def _require_promise(epsilon: float, delta: float, threshold_share: float) -> No
 
 
 class Adaptation(Enum):
-    """What the moments release is good for, decided from the plan alone, before anybody looks at data."""
+    """What the recipe is good for, decided from the plan alone, before anybody looks at data."""
 
     NONE = "none"
     CENTRE = "centre"
     CENTRE_AND_SCATTER = "centre and scatter"
+    SCALES = "scales"
 
 
 @dataclass(frozen=True)
@@ -140,6 +150,9 @@ class PrivacyPlan:
         scatter_clip: Frobenius bound on one person's within-class scatter.
         colluders: organisations that may help a curious coordinator; each of them knows its own noise.
         dropouts: organisations that may leave without ending the run.
+        tuned: how many numbers the recipe `SCALES` tunes; 0 is the recipe `MOMENTS`.
+        steps: how many steps it takes; 0 with `MOMENTS`.
+        gradient_clip: L2 bound on one person's gradient in a step.
 
     Raises:
         UsageError: a value is out of range, or the noise is too small for the promise.
@@ -156,11 +169,14 @@ class PrivacyPlan:
     scatter_clip: float = 0.015
     colluders: int = 1
     dropouts: int = 0
+    tuned: int = 0
+    steps: int = 0
+    gradient_clip: float = 0.05
 
     def __post_init__(self) -> None:
         for field in fields(self):
             value, kind = getattr(self, field.name), int if field.type == "int" else float
-            least = 0 if field.name in {"colluders", "dropouts"} else math.nextafter(0, 1)
+            least = 0 if field.name in {"colluders", "dropouts", "tuned", "steps"} else math.nextafter(0, 1)
             if type(value) is not kind or not math.isfinite(value) or value < least:
                 raise UsageError(f"the plan's {field.name} must be a positive {kind.__name__}, got {value!r}")
         if self.organisations <= self.colluders + 2 * self.dropouts or self.organisations < 2:  # noqa: PLR2004 - a sum of one
@@ -168,6 +184,8 @@ class PrivacyPlan:
                 f"{self.organisations} organisations cannot stand {self.colluders} colluders and {self.dropouts} "
                 "drop-outs: they must be at least 2, and more than the colluders plus twice the drop-outs"
             )
+        if (self.tuned == 0) != (self.steps == 0) or self.steps > _MOST_STEPS:
+            raise UsageError(f"the recipe {SCALES} takes 1 to {_MOST_STEPS} steps, and the recipe {MOMENTS} none")
         _require_promise(self.epsilon, self.delta, self.threshold_share)
         if self.delta > 1 / self.people:
             raise UsageError(f"delta {self.delta:g} is too large for {self.people} people; keep it below 1/people")
@@ -197,6 +215,9 @@ class PrivacyPlan:
         scatter_clip: float = 0.015,
         colluders: int = 1,
         dropouts: int = 0,
+        tuned: int = 0,
+        steps: int = 0,
+        gradient_clip: float = 0.05,
     ) -> Self:
         """The plan with the least noise whose releases, composed by the PLD accountant, keep the promise.
 
@@ -206,7 +227,8 @@ class PrivacyPlan:
         _require_promise(epsilon, delta, threshold_share)
         # The accountant rounds up, so the exact noise is a little short of its promise: grow it until it agrees.
         noise = _gaussian_noise_multiplier(epsilon, delta)
-        shares = ((threshold_share, 1 - threshold_share), (1.0,))
+        releases = min(max(steps, 1), _MOST_STEPS)
+        shares = ((threshold_share, *[(1 - threshold_share) / releases] * releases), (1.0,))
         while any(
             epsilon_of_gaussians(tuple(noise / math.sqrt(share) for share in split), delta) > epsilon
             for split in shares
@@ -224,7 +246,15 @@ class PrivacyPlan:
             scatter_clip=float(scatter_clip),
             colluders=colluders,
             dropouts=dropouts,
+            tuned=tuned,
+            steps=steps,
+            gradient_clip=float(gradient_clip),
         )
+
+    @property
+    def recipe(self) -> str:
+        """`MOMENTS` or `SCALES`."""
+        return SCALES if self.tuned else MOMENTS
 
     @property
     def _moments_noise_if_released(self) -> float:
@@ -232,7 +262,9 @@ class PrivacyPlan:
 
     @property
     def adaptation(self) -> Adaptation:
-        """What to deploy, from planned noise only: the scatter, the centre or both stay out when noise would win."""
+        """What to deploy, from planned noise only: what would drown in noise stays out."""
+        if self.tuned:
+            return Adaptation.SCALES if self.scales_noise_norm <= _LARGEST_SCALES_NOISE else Adaptation.NONE
         noise = self.noise_with(self._moments_noise_if_released, self.organisations)
         scatter_size = self.dimension * (self.dimension + 1) // 2
         if (
@@ -250,6 +282,19 @@ class PrivacyPlan:
     def centre_noise_norm(self) -> float:
         """Expected L2 norm of the noise on both centres, stacked, when nobody leaves or colludes."""
         return self._centre_noise(self.centre_weight)
+
+    @property
+    def scales_noise_norm(self) -> float:
+        """Expected L2 norm of the noise on one person's mean gradient, averaged over all steps, in clips."""
+        noise = self.noise_with(self._moments_noise_if_released, self.organisations)
+        return math.sqrt(self.tuned) * noise / self.people
+
+    @property
+    def planned_noise(self) -> str:
+        """What `adaptation` is decided by, in words."""
+        if self.tuned:
+            return f"the planned noise on the average gradient is {self.scales_noise_norm:.2f} clips"
+        return f"the planned noise on the centre is {self.centre_noise_norm:.2f}"
 
     @property
     def centre_weight(self) -> float:
@@ -273,6 +318,9 @@ class PrivacyPlan:
         threshold = (THRESHOLD, self.threshold_noise_multiplier)
         if self.adaptation is Adaptation.NONE:
             return (threshold,)
+        if self.tuned:
+            noise = self._moments_noise_if_released * math.sqrt(self.steps)
+            return (*((f"{SCALES}-{step}", noise) for step in range(1, self.steps + 1)), threshold)
         return ((MOMENTS, self.moments_noise_multiplier), threshold)
 
     @property
@@ -288,6 +336,8 @@ class PrivacyPlan:
         """How many numbers the release of that name sums."""
         if name == THRESHOLD:
             return 2
+        if self.tuned:
+            return self.tuned
         d = self.dimension
         return 2 * d + (d * (d + 1) // 2 if self.adaptation is Adaptation.CENTRE_AND_SCATTER else 0)
 

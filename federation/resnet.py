@@ -13,9 +13,12 @@ This is the only module that imports torch for the network.
 
 from __future__ import annotations
 
+import copy
 import json
 import math
-from typing import Any
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, Final, Self
 
 import numpy as np
 import torch
@@ -51,17 +54,37 @@ _BLOCKS = (
 )
 
 
+def _late(name: str) -> bool:
+    return name.startswith(("conv128", "conv256"))
+
+
+TUNABLE: Final = sum(4 * outputs for name, _, outputs, _ in _BLOCKS if _late(name))
+"""Numbers in the scale layers of the second half of the network: two layers a block, two numbers a channel."""
+
+
+class Scale(nn.Module):
+    """A factor and an offset per channel: (n, channels, height, width) -> the same."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.factor = nn.Parameter(torch.ones(channels))
+        self.offset = nn.Parameter(torch.zeros(channels))
+
+    def forward(self, x: Tensor) -> Tensor:  # noqa: D102 - torch calls it; the class says what it does
+        scaled: Tensor = x * self.factor[:, None, None] + self.offset[:, None, None]
+        return scaled
+
+
 class _ScaledConvolution(nn.Module):
     """Convolution, then a factor and an offset per channel."""
 
     def __init__(self, inputs: int, outputs: int, *, side: int = 3, stride: int = 1, padding: int = 1) -> None:
         super().__init__()
         self.conv = nn.Conv2d(inputs, outputs, side, stride=stride, padding=padding)
-        self.factor = nn.Parameter(torch.ones(outputs))
-        self.offset = nn.Parameter(torch.zeros(outputs))
+        self.scale = Scale(outputs)
 
     def forward(self, x: Tensor) -> Tensor:
-        scaled: Tensor = self.conv(x) * self.factor[:, None, None] + self.offset[:, None, None]
+        scaled: Tensor = self.scale(self.conv(x))
         return scaled
 
 
@@ -84,8 +107,18 @@ class _Residual(nn.Module):
         return functional.relu(x + y)
 
 
-class _Network(nn.Module):
-    """(n, 3, 150, 150) float32 RGB values 0..255 -> (n, 128) float32."""
+def _blocks(*, tail: bool) -> nn.ModuleDict:
+    return nn.ModuleDict(
+        {
+            name: _Residual(inputs, outputs, halves=halves)
+            for name, inputs, outputs, halves in _BLOCKS
+            if _late(name) is tail
+        }
+    )
+
+
+class _Head(nn.Module):
+    """The first half: (n, 3, 150, 150) float32 RGB values 0..255 -> (n, 64, 17, 17) float32. Never tuned."""
 
     means: Tensor
 
@@ -93,18 +126,42 @@ class _Network(nn.Module):
         super().__init__()
         self.register_buffer("means", torch.tensor(_CHANNEL_MEANS)[:, None, None], persistent=False)
         self.first = _ScaledConvolution(3, 32, side=7, stride=2, padding=0)
-        self.blocks = nn.ModuleDict(
-            {name: _Residual(inputs, outputs, halves=halves) for name, inputs, outputs, halves in _BLOCKS}
-        )
-        self.last = nn.Linear(256, 128, bias=False)
+        self.blocks = _blocks(tail=False)
 
     def forward(self, rgb: Tensor) -> Tensor:
         x = functional.relu(self.first((rgb - self.means) / 256))
         x = functional.max_pool2d(x, 3, stride=2)
         for block in self.blocks.values():
             x = block(x)
+        return x
+
+
+class Tail(nn.Module):
+    """The second half: (n, 64, 17, 17) float32 -> (n, 128) float32. Its `Scale` layers may be tuned, nothing else."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.blocks = _blocks(tail=True)
+        self.last = nn.Linear(256, 128, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:  # noqa: D102 - as above
+        for block in self.blocks.values():
+            x = block(x)
         embedding: Tensor = self.last(x.mean(dim=(2, 3)))
         return embedding
+
+    def scales(self) -> list[nn.Parameter]:
+        """Factor and offset of every scale layer, in the order of a vector of `TUNABLE` numbers."""
+        layers = (layer for layer in self.modules() if isinstance(layer, Scale))
+        return [parameter for layer in layers for parameter in (layer.factor, layer.offset)]
+
+
+class _Network(nn.Module):
+    """Both halves."""
+
+    def __init__(self, head: _Head, tail: Tail) -> None:
+        super().__init__()
+        self.head, self.tail = head, tail
 
 
 class ResNetRecogniser:
@@ -133,7 +190,7 @@ class ResNetRecogniser:
         """
         self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         self.digest = digest_of("resnet29-128 1", manifest, weights)
-        self._network = _Network()
+        self._network = _Network(_Head(), Tail())
         try:
             self._network.load_state_dict(_state(_tensors(weights, manifest)))
         except (ValueError, KeyError, TypeError, OverflowError, RuntimeError) as error:
@@ -148,11 +205,57 @@ class ResNetRecogniser:
 
     def _forward(self, chips: Chips) -> NDArray[np.float32]:
         """At most `_BATCH` chips -> (n, 128), not normalised."""
-        rgb = torch.from_numpy(np.ascontiguousarray(chips)).to(self.device).permute(0, 3, 1, 2).float()
-        # TF32 would round to 10 bits on recent GPUs: embeddings made on a GPU and on a CPU must compare.
-        with torch.inference_mode(), torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
-            rows: NDArray[np.float32] = self._network(rgb).cpu().numpy()
+        features = self.features(chips)
+        with torch.inference_mode(), _exact():
+            rows: NDArray[np.float32] = self._network.tail(features).cpu().numpy()
         return rows
+
+    def features(self, chips: Chips) -> Tensor:
+        """What the first half of the network makes of a few chips: (n, 64, 17, 17) float32. Sensitive."""
+        rgb = torch.from_numpy(np.ascontiguousarray(chips)).to(self.device).permute(0, 3, 1, 2).float()
+        with torch.no_grad(), _exact():
+            features: Tensor = self._network.head(rgb)
+        return features
+
+    def tail(self) -> Tail:
+        """A copy of the second half of the network, whose scale layers can be trained."""
+        tail = copy.deepcopy(
+            self._network.tail
+        ).train()  # the mode in which Opacus listens; the network has no other use
+        for parameter in tail.scales():
+            parameter.requires_grad_()
+        return tail
+
+    def tuned(self, scales: NDArray[np.float64]) -> Self:
+        """This recogniser with `scales` added to the scale layers of its second half; it shares the rest.
+
+        Args:
+            scales: (TUNABLE,) float64, in the order of `Tail.scales`.
+
+        Raises:
+            UsageError: there are more or fewer numbers, or they are not finite.
+        """
+        if scales.shape != (TUNABLE,) or not np.isfinite(scales).all():
+            raise UsageError(f"this network has {TUNABLE} numbers in the scale layers that may be tuned")
+        tuned, tail = copy.copy(self), self.tail()
+        with torch.no_grad():
+            for parameter, change in zip(tail.scales(), split_scales(scales, tail), strict=True):
+                parameter.add_(change.to(parameter))
+        tuned._network = _Network(self._network.head, tail.requires_grad_(requires_grad=False).eval())  # noqa: SLF001 - our own copy
+        tuned.digest = digest_of("resnet29-128 scales 1", self.digest.encode(), scales.astype("<f8").tobytes())
+        return tuned
+
+
+def split_scales(scales: NDArray[np.float64], tail: Tail) -> list[Tensor]:
+    """A vector of `TUNABLE` numbers, cut as `Tail.scales` is."""
+    return list(torch.from_numpy(scales.copy()).split([parameter.numel() for parameter in tail.scales()]))
+
+
+@contextmanager
+def _exact() -> Iterator[None]:
+    """TF32 would round to 10 bits on recent GPUs: embeddings made on a GPU and on a CPU must compare."""
+    with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
+        yield
 
 
 def _tensors(weights: bytes, manifest: bytes) -> dict[str, NDArray[np.float32]]:
@@ -178,13 +281,17 @@ def _tensors(weights: bytes, manifest: bytes) -> dict[str, NDArray[np.float32]]:
 
 
 def _state(tensors: dict[str, NDArray[np.float32]]) -> dict[str, Tensor]:
-    """The tensors under the names and in the memory order of `_Network`."""
-    layers = {"first": "conv32_down"}
-    layers |= {f"blocks.{name}.{conv}": f"{name}/{conv}" for name, *_ in _BLOCKS for conv in ("conv1", "conv2")}
-    state = {"last.weight": torch.from_numpy(tensors["fc"].T.copy())}
+    """The tensors under the names and in the memory order of the network."""
+    layers = {"head.first": "conv32_down"}
+    layers |= {
+        f"{'tail' if _late(name) else 'head'}.blocks.{name}.{conv}": f"{name}/{conv}"
+        for name, *_ in _BLOCKS
+        for conv in ("conv1", "conv2")
+    }
+    state = {"tail.last.weight": torch.from_numpy(tensors["fc"].T.copy())}
     for ours, theirs in layers.items():
         state[f"{ours}.conv.weight"] = torch.from_numpy(tensors[f"{theirs}/conv/filters"].transpose(3, 2, 0, 1).copy())
         state[f"{ours}.conv.bias"] = torch.from_numpy(tensors[f"{theirs}/conv/bias"])
-        state[f"{ours}.factor"] = torch.from_numpy(tensors[f"{theirs}/scale/weights"])
-        state[f"{ours}.offset"] = torch.from_numpy(tensors[f"{theirs}/scale/biases"])
+        state[f"{ours}.scale.factor"] = torch.from_numpy(tensors[f"{theirs}/scale/weights"])
+        state[f"{ours}.scale.offset"] = torch.from_numpy(tensors[f"{theirs}/scale/biases"])
     return state

@@ -83,9 +83,10 @@ def test_a_device_that_is_named_wins_over_cuda(monkeypatch):
 def test_on_a_gpu_cudnn_is_used_but_never_its_ten_bit_mode(monkeypatch):
     recogniser, seen = ResNetRecogniser(*weight_files(), device="cpu"), []
     cudnn = torch.backends.cudnn
-    recogniser._network.register_forward_hook(lambda *_: seen.append((cudnn.enabled, cudnn.allow_tf32)))
+    for half in (recogniser._network.head, recogniser._network.tail):
+        half.register_forward_hook(lambda *_: seen.append((cudnn.enabled, cudnn.allow_tf32)))
     recogniser.embed(np.zeros((1, CHIP_SIDE, CHIP_SIDE, 3), np.uint8))
-    assert seen == [(True, False)]
+    assert seen == 2 * [(True, False)]
 
 
 @pytest.mark.parametrize(
