@@ -58,6 +58,8 @@ class PublicKind(enum.StrEnum):
     POLICY = "policy"
     DEPLOYMENT = "deployment"
     MORATORIUM = "moratorium"
+    RELEASE = "release"
+    """A release manifest with the signatures of maker and auditor (`federation.manifest`)."""
 
 
 class AttemptOutcome(enum.StrEnum):

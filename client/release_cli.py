@@ -1,0 +1,177 @@
+"""`intaglio release`: build, sign, verify and compare release bundles. All of it works offline, on public files."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.serialization import (
+    Encoding,
+    NoEncryption,
+    PrivateFormat,
+    load_pem_private_key,
+)
+
+from client.terminal import JsonOption, read_file, show, write_new_file
+from federation.bundle import Bundle, Papers, require_no_worse, require_servable
+from federation.errors import MalformedMessageError, UsageError
+from federation.manifest import AuditSummary, Manifest, ReleaseTrust, Role, Use
+from federation.purposes import DAY_SECONDS
+from federation.release import ModelRelease
+from federation.statements import text_of_time
+
+release_app = typer.Typer(
+    no_args_is_help=True,
+    help="""Release bundles: a model release with its audit, signed by its maker and by an auditor.
+
+    A first run: `release key` at the maker and at the auditor, each on a machine of their own; `release build` at the
+    maker; `release sign` at both; `release verify` at everybody.""",
+)
+
+_ROLES = {role.name.lower(): role for role in Role}
+
+BundleArgument = Annotated[Path, typer.Argument(help="Release bundle.", show_default=False)]
+NewFileArgument = Annotated[Path, typer.Argument(help="File to write; never overwritten.", show_default=False)]
+TrustOption = Annotated[Path, typer.Option(help="JSON file with the keys of makers and auditors that you trust.")]
+
+
+@release_app.command("key")
+def release_key(key: NewFileArgument, *, as_json: JsonOption = False) -> None:
+    """Make a signing key: PEM, mode 0600, not encrypted. Prints the public key, which others put into their trust."""
+    made = Ed25519PrivateKey.generate()
+    write_new_file(key, made.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
+    show({"key": str(key), "public_key": made.public_key().public_bytes_raw().hex()}, as_json=as_json)
+
+
+@release_app.command("build")
+def release_build(
+    bundle: NewFileArgument,
+    release: Annotated[Path, typer.Option(help="Model release, as training wrote it.")],
+    audit_report: Annotated[Path, typer.Option(help="The auditor's report.")],
+    audit_summary: Annotated[Path, typer.Option(help="JSON with its verdict and worst cell; see docs/formats.md.")],
+    data_statement: Annotated[Path, typer.Option(help="Markdown: whose data trained and audited it.")],
+    model_card: Annotated[Path, typer.Option(help="Markdown: what it is for, and what not.")],
+    days: Annotated[int, typer.Option(min=1, max=365, help="How long until it must be audited again.")] = 180,
+    epsilon_lower_bound: Annotated[
+        float | None, typer.Option(help="What an attack on the training measured, beside the claimed epsilon.")
+    ] = None,
+    *,
+    trial: Annotated[bool, typer.Option("--trial", help="Mark it as a trial, which no audit has passed.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Put a bundle together. Nobody has signed it yet."""
+    now = int(time.time())
+    built = Bundle.build(
+        _release(release),
+        Papers(read_file(audit_report), _text(data_statement), _text(model_card)),
+        audit=AuditSummary.from_file(read_file(audit_summary)),
+        use=Use.TRIAL if trial else Use.GENERAL,
+        begins_at=now,
+        ends_at=now + days * DAY_SECONDS,
+        epsilon_lower_bound=epsilon_lower_bound,
+    )
+    write_new_file(bundle, built.to_bytes())
+    show({"bundle": str(bundle), **_facts(built.manifest)}, as_json=as_json)
+
+
+@release_app.command("sign")
+def release_sign(
+    bundle: BundleArgument,
+    signed: NewFileArgument,
+    role: Annotated[str, typer.Option("--as", help="maker or auditor.")],
+    key: Annotated[Path, typer.Option(help="Ed25519 key, PEM. Maker and auditor have different ones.")],
+    *,
+    as_json: JsonOption = False,
+) -> None:
+    """Sign a bundle. Read what it prints, and the report inside, before you hand it on."""
+    if role not in _ROLES:
+        raise UsageError("a bundle is signed --as maker or --as auditor")
+    opened = read_bundle(bundle).signed_by(_ROLES[role], _key(key))
+    write_new_file(signed, opened.to_bytes())
+    show({"bundle": str(signed), **_facts(opened.manifest)}, as_json=as_json)
+
+
+@release_app.command("verify")
+def release_verify(bundle: BundleArgument, trust: TrustOption, *, as_json: JsonOption = False) -> None:
+    """Check that a bundle may be served now, as server and device do. Exit code 0 says yes, 3 or 4 no."""
+    opened = read_bundle(bundle)
+    require_servable(opened, read_trust(trust), now=int(time.time()))
+    show(_facts(opened.manifest), as_json=as_json)
+
+
+@release_app.command("diff")
+def release_diff(old: BundleArgument, new: BundleArgument, trust: TrustOption, *, as_json: JsonOption = False) -> None:
+    """Compare two audits. Exit code 3: the worst cell got worse beyond its interval, or the verdict did."""
+    before, after, believed = read_bundle(old), read_bundle(new), read_trust(trust)
+    for one in (before, after):
+        one.signed.require_trusted(believed)
+    facts = {name: (then, _facts(after.manifest)[name]) for name, then in _facts(before.manifest).items()}
+    show({name: then if then == now else f"{then} -> {now}" for name, (then, now) in facts.items()}, as_json=as_json)
+    require_no_worse(before, after)
+
+
+def read_bundle(path: Path) -> Bundle:
+    """The bundle in a file that somebody named.
+
+    Raises:
+        UsageError: it is missing, or none of this version.
+    """
+    try:
+        return Bundle.from_bytes(read_file(path))
+    except MalformedMessageError as error:
+        raise UsageError(f"{path}: {error}") from error  # the file that was named is wrong, no peer is to blame
+
+
+def read_trust(path: Path) -> ReleaseTrust:
+    """The trust in a file that somebody named.
+
+    Raises:
+        UsageError: it is missing, or says something else.
+    """
+    return ReleaseTrust.from_file(read_file(path))
+
+
+def _facts(manifest: Manifest) -> dict[str, str]:
+    claims, audit = manifest.claims, manifest.audit
+    worst = audit.worst_cell
+    measured = "not measured" if claims.epsilon_lower_bound is None else f"{claims.epsilon_lower_bound:g}"
+    return {
+        "address": manifest.digest,
+        "release": claims.digest.hex(),
+        "verdict": audit.verdict.value,
+        "use": manifest.use.value,
+        "worst_cell": f"{worst.name}: falsely matched at {worst.fmr:.3g} ({worst.low:.3g} to {worst.high:.3g})",
+        "fmr": f"{claims.fmr:g}",
+        "threshold": f"{claims.threshold} bits",
+        "epsilon": f"{claims.epsilon:g} for a {claims.privacy_unit} at delta {claims.delta:g}",
+        "epsilon_measured": measured,
+        "from": text_of_time(manifest.begins_at),
+        "until": text_of_time(manifest.ends_at),
+    }
+
+
+def _release(path: Path) -> ModelRelease:
+    try:
+        return ModelRelease.from_bytes(read_file(path))
+    except MalformedMessageError as error:
+        raise UsageError(f"{path}: {error}") from error
+
+
+def _text(path: Path) -> str:
+    try:
+        return read_file(path).decode()
+    except UnicodeDecodeError as error:
+        raise UsageError(f"{path} is not text in UTF-8") from error
+
+
+def _key(path: Path) -> Ed25519PrivateKey:
+    try:
+        key = load_pem_private_key(read_file(path), password=None)
+    except (ValueError, TypeError):
+        raise UsageError(f"{path} holds no unencrypted private key") from None  # the cause may quote it
+    if not isinstance(key, Ed25519PrivateKey):
+        raise UsageError(f"{path} holds another kind of key than Ed25519")
+    return key

@@ -1,0 +1,257 @@
+"""The release bundle: one file with a model release, its audit, its papers, and the two signatures that let it serve.
+
+Theory of operation
+-------------------
+A bundle is a zip archive that any program opens::
+
+    manifest.json       what was audited and for how long it holds, with the signatures (`federation.manifest`)
+    release.json        the model release: adapter, threshold, privacy statement (`federation.release`)
+    audit-report.json   the audit report
+    data-statement.md   whose data trained and audited it, and by whose leave
+    model-card.md       what it is for, and what not
+
+The manifest names the SHA-256 of every other file, and its own SHA-256 is the bundle's address. The archive has one
+form: these files in this order, not compressed, without times, comments or extra fields. A reader builds the archive
+again and compares, so no byte of it can be changed unseen, and nothing that unpackers understand differently gets
+through.
+
+`require_servable` is the one check that server and device ask before they use a release.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import zipfile
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Final, Self
+
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+from federation.errors import MalformedMessageError, ProofError, RefusedError, UsageError
+from federation.manifest import (
+    AuditSummary,
+    Claims,
+    Manifest,
+    ReleaseTrust,
+    Role,
+    SignedManifest,
+    Use,
+    Verdict,
+)
+from federation.release import ModelRelease
+
+PARAMETERS: Final = "intaglio-onebit-2048/1"
+"""The only homomorphic parameters of this version (`federation.onebit`)."""
+
+_MANIFEST = "manifest.json"
+_FILES: Final = ("audit-report.json", "data-statement.md", "model-card.md", "release.json")
+_MOST_BYTES = 24 << 20
+_DATE = (1980, 1, 1, 0, 0, 0)  # the first that a zip archive can write
+_VERDICTS = (Verdict.PASS, Verdict.INSUFFICIENT, Verdict.FAIL)
+"""From good to bad."""
+
+
+@dataclass(frozen=True, eq=False)
+class Papers:
+    """What people read beside the numbers.
+
+    Attributes:
+        audit_report: the report as its program wrote it.
+        data_statement: Markdown, not empty.
+        model_card: Markdown, not empty.
+    """
+
+    audit_report: bytes
+    data_statement: str
+    model_card: str
+
+    def __post_init__(self) -> None:
+        if not self.audit_report or not self.data_statement.strip() or not self.model_card.strip():
+            raise UsageError("a bundle needs an audit report, a data statement and a model card")
+
+
+@dataclass(frozen=True, eq=False)
+class Bundle:
+    """A release with everything that belongs to it. Its parts fit each other; who signed is for `require_servable`.
+
+    Attributes:
+        signed: manifest and signatures.
+        release: what is served.
+        papers: what people read.
+    """
+
+    signed: SignedManifest
+    release: ModelRelease
+    papers: Papers
+
+    def __post_init__(self) -> None:
+        manifest = self.signed.manifest
+        if manifest.files != _digests(self.release, self.papers):
+            raise UsageError("a file of the bundle is another one than the manifest names")
+        if manifest.claims != claims_of(self.release, manifest.claims.epsilon_lower_bound):
+            raise UsageError("the manifest claims something else than the release states")
+
+    @classmethod
+    def build(
+        cls,
+        release: ModelRelease,
+        papers: Papers,
+        *,
+        audit: AuditSummary,
+        use: Use,
+        begins_at: int,
+        ends_at: int,
+        epsilon_lower_bound: float | None = None,
+    ) -> Self:
+        """A bundle that nobody has signed yet. Runs at the maker; see `Manifest` for the arguments.
+
+        Raises:
+            UsageError: a part is out of range.
+        """
+        claims = claims_of(release, epsilon_lower_bound)
+        manifest = Manifest(claims, audit, use, _digests(release, papers), begins_at, ends_at)
+        return cls(SignedManifest(manifest), release, papers)
+
+    @property
+    def manifest(self) -> Manifest:
+        """What is signed."""
+        return self.signed.manifest
+
+    def signed_by(self, role: Role, key: Ed25519PrivateKey) -> Bundle:
+        """The same bundle with one signature more.
+
+        Raises:
+            UsageError: the other role has signed with this key.
+        """
+        return replace(self, signed=self.signed.signed_by(role, key))
+
+    def to_bytes(self) -> bytes:
+        """The archive; equal bundles give equal bytes."""
+        files = {_MANIFEST: self.signed.to_bytes(), **_contents(self.release, self.papers)}
+        archive = io.BytesIO()
+        with zipfile.ZipFile(archive, "w", zipfile.ZIP_STORED) as packed:
+            for name, content in files.items():
+                entry = zipfile.ZipInfo(name, _DATE)
+                entry.create_system, entry.external_attr = 3, 0o100644 << 16  # the same on every system
+                packed.writestr(entry, content)
+        return archive.getvalue()
+
+    @classmethod
+    def from_bytes(cls, data: bytes) -> Self:
+        """Reads what `to_bytes` wrote, and nothing else. No signature is checked here.
+
+        Raises:
+            MalformedMessageError: any other bytes.
+        """
+        if len(data) > _MOST_BYTES:
+            raise MalformedMessageError(f"a release bundle has at most {_MOST_BYTES} bytes, this one {len(data)}")
+        try:
+            files = _unpacked(data)
+        except Exception as error:
+            raise MalformedMessageError("the bytes are not a release bundle of this version") from error
+        try:
+            bundle = cls(
+                SignedManifest.from_bytes(files[_MANIFEST]),
+                ModelRelease.from_bytes(files["release.json"]),
+                Papers(
+                    files["audit-report.json"], files["data-statement.md"].decode(), files["model-card.md"].decode()
+                ),
+            )
+        except (UsageError, UnicodeDecodeError) as error:
+            raise MalformedMessageError(f"the parts of the release bundle do not fit: {error}") from error
+        if bundle.to_bytes() != data:
+            raise MalformedMessageError("the release bundle is not in its one form")
+        return bundle
+
+
+def require_servable(bundle: Bundle, trust: ReleaseTrust, *, now: int) -> ModelRelease:
+    """The release, when it may be served at `now`. Runs at the server before it starts, and at the device.
+
+    Args:
+        bundle: its parts fit each other already.
+        trust: whose signatures count here.
+        now: seconds since 1970.
+
+    Raises:
+        ProofError: it is not signed by a trusted maker and a trusted auditor.
+        RefusedError: it is not valid now, or its audit does not allow it.
+    """
+    bundle.signed.require_servable(trust, now=now)
+    return bundle.release
+
+
+def require_reproduced(bundle: Bundle, scores: bytes, recompute: Callable[[bytes], bytes]) -> None:
+    """Returns when the public scores give the audit report of the bundle again, byte for byte. Runs anywhere.
+
+    Args:
+        bundle: the report that is doubted.
+        scores: the public file with the scores.
+        recompute: makes the report of the scores; the auditor's own program.
+
+    Raises:
+        UsageError: the bundle names no public scores.
+        ProofError: these are other scores, or they give another report.
+    """
+    named = bundle.manifest.audit.scores_digest
+    if named is None:
+        raise UsageError("this release names no public scores, so its report cannot be made again from them")
+    if hashlib.sha256(scores).digest() != named:
+        raise ProofError("these are not the scores that the auditor signed")
+    if recompute(scores) != bundle.papers.audit_report:
+        raise ProofError("the scores give another audit report than the bundle holds")
+
+
+def require_no_worse(old: Bundle, new: Bundle) -> None:
+    """Returns when the worst cell of `new` is not worse than that of `old`, as far as the old audit can tell.
+
+    Raises:
+        RefusedError: its false match rate lies above the old interval, or the verdict is a worse one.
+    """
+    before, after = old.manifest.audit, new.manifest.audit
+    if _VERDICTS.index(after.verdict) > _VERDICTS.index(before.verdict):
+        raise RefusedError(f"the verdict was {before.verdict.value!r} and is {after.verdict.value!r}")
+    if after.worst_cell.fmr > before.worst_cell.high:
+        raise RefusedError(
+            f"the worst cell got worse: {after.worst_cell.name!r} is falsely matched at {after.worst_cell.fmr:.3g}, "
+            f"and {before.worst_cell.name!r} was at most at {before.worst_cell.high:.3g}"
+        )
+
+
+def claims_of(release: ModelRelease, epsilon_lower_bound: float | None = None) -> Claims:
+    """What the release states, and what was measured beside it."""
+    return Claims(
+        digest=bytes.fromhex(release.digest),
+        threshold=release.threshold,
+        fmr=release.fmr,
+        parameters=PARAMETERS,
+        privacy_unit=release.privacy.privacy_unit,
+        epsilon=release.privacy.epsilon,
+        delta=release.privacy.delta,
+        epsilon_lower_bound=epsilon_lower_bound,
+    )
+
+
+def _contents(release: ModelRelease, papers: Papers) -> dict[str, bytes]:
+    contents = (papers.audit_report, papers.data_statement.encode(), papers.model_card.encode(), release.to_bytes())
+    return dict(zip(_FILES, contents, strict=True))
+
+
+def _digests(release: ModelRelease, papers: Papers) -> tuple[tuple[str, bytes], ...]:
+    return tuple((name, hashlib.sha256(content).digest()) for name, content in _contents(release, papers).items())
+
+
+def _unpacked(data: bytes) -> dict[str, bytes]:
+    """The files of an archive. Whatever else it says is caught when it is built again.
+
+    Raises:
+        BadZipFile: it has other files, or compressed ones; and nearly anything that damage makes zipfile raise.
+    """
+    with zipfile.ZipFile(io.BytesIO(data)) as packed:
+        entries = packed.infolist()
+        if [entry.filename for entry in entries] != [_MANIFEST, *_FILES]:
+            raise zipfile.BadZipFile("other files")
+        if any(entry.compress_type != zipfile.ZIP_STORED or entry.file_size > len(data) for entry in entries):
+            raise zipfile.BadZipFile("compressed files")
+        return {entry.filename: packed.read(entry) for entry in entries}

@@ -1,0 +1,329 @@
+"""Release bundles: what may be served, and every way in which it may not."""
+
+import hashlib
+import io
+import json
+import zipfile
+from dataclasses import replace
+
+import pytest
+from bundles import (
+    AUDITOR,
+    MAKER,
+    PAPERS,
+    STRANGER,
+    TRUST,
+    TRUST_IN_TRIALS,
+    WORST,
+    a_bundle,
+    an_audit,
+    public,
+    signed,
+)
+from hypothesis import given
+from hypothesis import strategies as st
+from running import a_release
+
+from federation.bundle import (
+    PARAMETERS,
+    Bundle,
+    Papers,
+    claims_of,
+    require_no_worse,
+    require_reproduced,
+    require_servable,
+)
+from federation.errors import MalformedMessageError, ProofError, RefusedError, UsageError
+from federation.manifest import (
+    LONGEST_VALIDITY_SECONDS,
+    AuditSummary,
+    ReleaseTrust,
+    Role,
+    SignedManifest,
+    Use,
+    Verdict,
+    WorstCell,
+)
+from federation.onebit.parameters import ONEBIT_2048
+from federation.transparency import PublicEntry, PublicKind
+from federation.transparency.entries import entry_from_bytes
+
+BEGINS = 1_900_000_000
+ENDS = BEGINS + 1_000_000
+BUNDLE = a_bundle(begins_at=BEGINS, ends_at=ENDS)
+SIGNED = signed(BUNDLE)
+DATA = SIGNED.to_bytes()
+
+
+def served(bundle, trust=TRUST, now=BEGINS):
+    return require_servable(bundle, trust, now=now)
+
+
+# ------------------------------------------------------------------------------------------------------------ serving
+
+
+def test_a_release_that_maker_and_auditor_signed_is_served():
+    assert served(Bundle.from_bytes(DATA)).digest == a_release().digest
+
+
+@pytest.mark.parametrize(
+    ("bundle", "message"),
+    [
+        pytest.param(BUNDLE, "not signed by its maker", id="nobody"),
+        pytest.param(BUNDLE.signed_by(Role.MAKER, MAKER), "not signed by its auditor", id="maker-only"),
+        pytest.param(BUNDLE.signed_by(Role.AUDITOR, AUDITOR), "not signed by its maker", id="auditor-only"),
+        pytest.param(SIGNED.signed_by(Role.AUDITOR, STRANGER), "no trusted auditor", id="strange-auditor"),
+        pytest.param(SIGNED.signed_by(Role.MAKER, STRANGER), "no trusted maker", id="strange-maker"),
+        pytest.param(
+            BUNDLE.signed_by(Role.MAKER, AUDITOR).signed_by(Role.AUDITOR, MAKER), "no trusted maker", id="swapped-keys"
+        ),
+    ],
+)
+def test_without_both_signatures_nothing_is_served(bundle, message):
+    with pytest.raises(ProofError, match=message):
+        served(Bundle.from_bytes(bundle.to_bytes()))
+
+
+def test_nobody_audits_themselves():
+    with pytest.raises(UsageError, match="nobody audits themselves"):
+        BUNDLE.signed_by(Role.MAKER, MAKER).signed_by(Role.AUDITOR, MAKER)
+    with pytest.raises(UsageError, match="nobody audits themselves"):
+        ReleaseTrust(TRUST.makers, TRUST.auditors | TRUST.makers)
+    forged = json.loads(SIGNED.signed.to_bytes())
+    forged["signatures"]["auditor"] = forged["signatures"]["maker"]
+    with pytest.raises(MalformedMessageError):
+        SignedManifest.from_bytes(json.dumps(forged, sort_keys=True, separators=(",", ":")).encode())
+
+
+def test_the_signature_of_one_role_is_none_of_the_other():
+    makers = SIGNED.signed.signatures[Role.MAKER]
+    moved = replace(
+        SIGNED.signed, signatures={Role.AUDITOR: makers, Role.MAKER: SIGNED.signed.signatures[Role.AUDITOR]}
+    )
+    swapped = ReleaseTrust(TRUST.auditors, TRUST.makers)
+    with pytest.raises(ProofError, match="signature is not that of the key"):
+        moved.require_trusted(swapped)
+
+
+def test_signatures_of_another_bundle_do_not_count():
+    other = replace(SIGNED.signed, manifest=replace(BUNDLE.manifest, ends_at=ENDS + 1))
+    with pytest.raises(ProofError, match="signature is not that of the key"):
+        other.require_trusted(TRUST)
+
+
+@given(position=st.integers(0, len(DATA) - 1), bit=st.integers(0, 7))
+def test_one_flipped_bit_is_refused(position, bit):
+    damaged = bytearray(DATA)
+    damaged[position] ^= 1 << bit
+    with pytest.raises((MalformedMessageError, ProofError)):
+        served(Bundle.from_bytes(bytes(damaged)))
+
+
+@pytest.mark.parametrize("target", ["release.json", "audit-report.json", "data-statement.md", "model-card.md"])
+def test_another_file_under_the_same_signatures_is_refused(target):
+    other = signed(a_bundle(a_release(601), papers=Papers(b"{}", "other", "other"), begins_at=BEGINS, ends_at=ENDS))
+    with zipfile.ZipFile(io.BytesIO(DATA)) as mine, zipfile.ZipFile(io.BytesIO(other.to_bytes())) as theirs:
+        files = {name: (theirs if name == target else mine).read(name) for name in mine.namelist()}
+    with pytest.raises(MalformedMessageError, match="another one than the manifest names"):
+        Bundle.from_bytes(packed(files))
+
+
+@pytest.mark.parametrize(
+    ("now", "message"), [(BEGINS - 1, "not valid before"), (ENDS, "must be audited again"), (ENDS * 2, "ran out")]
+)
+def test_a_release_is_served_in_its_time_only(now, message):
+    served(SIGNED, now=ENDS - 1)
+    with pytest.raises(RefusedError, match=message):
+        served(SIGNED, now=now)
+
+
+@pytest.mark.parametrize("verdict", list(Verdict))
+@pytest.mark.parametrize("use", list(Use))
+@pytest.mark.parametrize("trust", [TRUST, TRUST_IN_TRIALS], ids=["no-trials", "trials"])
+def test_what_an_audit_did_not_pass_is_served_as_a_trial_at_most(verdict, use, trust):
+    bundle = signed(a_bundle(audit=an_audit(verdict), use=use, begins_at=BEGINS))
+    allowed = (verdict is Verdict.PASS and use is Use.GENERAL) or (
+        verdict is not Verdict.FAIL and use is Use.TRIAL and trust.accepts_trials
+    )
+    if allowed:
+        assert served(bundle, trust).threshold == 600
+    else:
+        with pytest.raises(RefusedError, match=r"audit of the release|marked as a trial"):
+            served(bundle, trust)
+
+
+# ----------------------------------------------------------------------------------------------------------- building
+
+
+def test_a_manifest_claims_what_the_release_states():
+    manifest = BUNDLE.manifest
+    other = replace(BUNDLE.signed, manifest=replace(manifest, claims=replace(manifest.claims, threshold=601)))
+    with pytest.raises(UsageError, match="claims something else"):
+        Bundle(other, a_release(), PAPERS)
+    with pytest.raises(UsageError, match="another one than the manifest names"):
+        Bundle(BUNDLE.signed, a_release(601), PAPERS)
+
+
+def test_a_measured_epsilon_above_the_claim_disproves_it():
+    assert a_bundle(epsilon_lower_bound=0.7).manifest.claims.epsilon_lower_bound == 0.7
+    with pytest.raises(UsageError, match="the claim is wrong"):
+        a_bundle(epsilon_lower_bound=1.01)
+
+
+def test_an_audit_lasts_a_year_at_most():
+    a_bundle(begins_at=BEGINS, ends_at=BEGINS + LONGEST_VALIDITY_SECONDS)
+    with pytest.raises(UsageError, match="audited again within 365 days"):
+        a_bundle(begins_at=BEGINS, ends_at=BEGINS + LONGEST_VALIDITY_SECONDS + 1)
+
+
+@pytest.mark.parametrize(
+    "rates",
+    [(0.1, 0.2, 0.3), (0.3, 0.1, 0.2), (0.1, -0.1, 0.2), (0.1, 0.0, 1.1), (float("nan"), 0.0, 1.0), (0, 0.0, 1.0)],
+)
+def test_the_rate_of_a_cell_lies_in_its_interval(rates):
+    with pytest.raises(UsageError):
+        WorstCell("men", *rates)
+
+
+def test_every_bundle_has_its_papers():
+    with pytest.raises(UsageError, match="model card"):
+        Papers(b"{}", "data", " \n")
+
+
+def test_the_parameters_are_those_of_the_match():
+    assert ONEBIT_2048.name == PARAMETERS
+    assert claims_of(a_release()).parameters == PARAMETERS
+
+
+# -------------------------------------------------------------------------------------------------------------- bytes
+
+
+def test_a_bundle_comes_back_and_equal_bundles_are_equal_bytes():
+    again = Bundle.from_bytes(DATA)
+    assert again.to_bytes() == DATA == signed(a_bundle(begins_at=BEGINS, ends_at=ENDS)).to_bytes()
+    assert again.manifest == SIGNED.manifest
+    assert again.papers.model_card == PAPERS.model_card
+
+
+def test_no_signature_changes_the_address():
+    assert BUNDLE.manifest.digest == SIGNED.manifest.digest != a_bundle().manifest.digest
+
+
+def test_the_form_of_the_archive_is_known():
+    """Version 2.0, no flags, stored, the first moment of 1980; a change of this is a change of the format."""
+    assert DATA[:14] == bytes.fromhex("504b0304 1400 0000 0000 0000 2100")
+    assert DATA[26:43] == bytes.fromhex("0d00 0000") + b"manifest.json"
+    directory = DATA[DATA.index(b"PK\x01\x02") :]
+    assert directory[:16] == bytes.fromhex("504b0102 1403 1400 0000 0000 0000 2100")
+    assert DATA[-22:-10] == bytes.fromhex("504b0506 0000 0000 0500 0500")
+
+
+def packed(files, compression=zipfile.ZIP_STORED):
+    archive = io.BytesIO()
+    with zipfile.ZipFile(archive, "w", compression) as target:
+        for name, content in files.items():
+            entry = zipfile.ZipInfo(name, (1980, 1, 1, 0, 0, 0))
+            entry.create_system, entry.external_attr, entry.compress_type = 3, 0o100644 << 16, compression
+            target.writestr(entry, content)
+    return archive.getvalue()
+
+
+def files_of(data=DATA):
+    with zipfile.ZipFile(io.BytesIO(data)) as archive:
+        return {name: archive.read(name) for name in archive.namelist()}
+
+
+def test_any_program_for_archives_opens_a_bundle():
+    files = files_of()
+    assert list(files) == ["manifest.json", "audit-report.json", "data-statement.md", "model-card.md", "release.json"]
+    assert files["release.json"] == a_release().to_bytes()
+    assert packed(files) == DATA
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        pytest.param(b"", id="nothing"),
+        pytest.param(DATA[:-1], id="cut-short"),
+        pytest.param(DATA + b"\0", id="longer"),
+        pytest.param(b"#!" + DATA, id="something-before-it"),
+        pytest.param(packed(files_of(), zipfile.ZIP_DEFLATED), id="compressed"),
+        pytest.param(packed(dict(reversed(files_of().items()))), id="another-order"),
+        pytest.param(packed(files_of() | {"extra": b""}), id="one-file-more"),
+        pytest.param(packed({k: v for k, v in files_of().items() if k != "model-card.md"}), id="one-file-less"),
+        pytest.param(packed(files_of() | {"model-card.md": b"\xff"}), id="no-text"),
+        pytest.param(bytes((24 << 20) + 1), id="too-large"),
+    ],
+)
+def test_other_bytes_are_no_bundle(data):
+    with pytest.raises(MalformedMessageError):
+        Bundle.from_bytes(data)
+
+
+@given(st.binary(max_size=200))
+def test_any_bytes_give_a_manifest_or_an_error(data):
+    with pytest.raises(MalformedMessageError):
+        SignedManifest.from_bytes(data)
+
+
+def test_a_manifest_is_an_entry_of_the_log():
+    entry = PublicEntry(PublicKind.RELEASE, BEGINS, SIGNED.signed.to_bytes())
+    again = entry_from_bytes(entry.to_bytes())
+    SignedManifest.from_bytes(again.content).require_servable(TRUST, now=BEGINS)
+
+
+# -------------------------------------------------------------------------------------------------- trust and audits
+
+
+def test_trust_is_a_file_that_people_write():
+    assert ReleaseTrust.from_file(TRUST.to_bytes()) == TRUST
+    assert ReleaseTrust.from_file(TRUST_IN_TRIALS.to_bytes()).accepts_trials
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "[]",
+        "{}",
+        '{"accepts_trials": 1, "auditors": ["AA"], "makers": ["BB"]}',
+        '{"accepts_trials": true, "auditors": ["%s"], "makers": []}',
+        '{"accepts_trials": true, "auditors": ["%s"], "makers": ["%s"]}',
+        '{"accepts_trials": true, "auditors": [], "makers": ["%s"], "more": 1}',
+    ],
+)
+def test_another_file_is_no_trust(text):
+    with pytest.raises(UsageError, match="no trust in releases"):
+        ReleaseTrust.from_file(text.replace("%s", public(MAKER).hex()).encode())
+
+
+def test_a_summary_is_a_file_that_people_write():
+    summary = an_audit(scores=bytes(32))
+    assert AuditSummary.from_file(json.dumps(summary.to_json(), indent=1).encode()) == summary
+    for wrong in ({}, [], summary.to_json() | {"more": "1"}, summary.to_json() | {"verdict": "fine"}):
+        with pytest.raises(UsageError, match="no summary"):
+            AuditSummary.from_file(json.dumps(wrong).encode())
+
+
+def test_public_scores_give_the_report_again_byte_for_byte():
+    scores = b"public scores"
+    bundle = a_bundle(audit=an_audit(scores=hashlib.sha256(scores).digest()))
+    require_reproduced(bundle, scores, lambda _: PAPERS.audit_report)
+    with pytest.raises(ProofError, match="another audit report"):
+        require_reproduced(bundle, scores, lambda _: PAPERS.audit_report + b"\n")
+    with pytest.raises(ProofError, match="not the scores"):
+        require_reproduced(bundle, b"others", lambda _: PAPERS.audit_report)
+    with pytest.raises(UsageError, match="no public scores"):
+        require_reproduced(BUNDLE, scores, lambda _: PAPERS.audit_report)
+
+
+def test_a_worst_cell_beyond_its_interval_or_a_worse_verdict_is_a_step_back():
+    better = a_bundle(audit=an_audit(worst=WorstCell("men", 0.0001, 0.0, 0.001)))
+    as_far_as_known = a_bundle(audit=an_audit(worst=WorstCell("others", WORST.high, 0.0, 0.5)))
+    for new in (BUNDLE, better, as_far_as_known):
+        require_no_worse(BUNDLE, new)
+    worse = a_bundle(audit=an_audit(worst=WorstCell("others", 0.0021, 0.0, 0.5)))
+    with pytest.raises(RefusedError, match=r"'others' is falsely matched at 0\.0021"):
+        require_no_worse(BUNDLE, worse)
+    with pytest.raises(RefusedError, match="verdict was 'pass' and is 'insufficient'"):
+        require_no_worse(BUNDLE, a_bundle(audit=an_audit(Verdict.INSUFFICIENT)))

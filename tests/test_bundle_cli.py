@@ -1,0 +1,99 @@
+"""`intaglio release`: from a trained release to one that everybody may check."""
+
+import json
+import stat
+
+import pytest
+from bundles import PAPERS, TRUST, a_bundle, an_audit, signed
+from running import a_release
+from typer.testing import CliRunner
+
+from client import cli
+from federation.bundle import Bundle
+from federation.manifest import ReleaseTrust, Verdict, WorstCell
+
+
+@pytest.fixture
+def run(tmp_path, monkeypatch):
+    """Runs `intaglio release` among the files that a build takes."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "release.json").write_bytes(a_release().to_bytes())
+    (tmp_path / "report.json").write_bytes(PAPERS.audit_report)
+    (tmp_path / "data.md").write_text(PAPERS.data_statement)
+    (tmp_path / "card.md").write_text(PAPERS.model_card)
+    (tmp_path / "summary.json").write_text(json.dumps(an_audit().to_json()))
+    (tmp_path / "trust.json").write_bytes(TRUST.to_bytes())
+
+    def invoke(*arguments, expected=0):
+        result = CliRunner().invoke(cli.app, ["release", *map(str, arguments)])
+        assert result.exit_code == expected, result.output
+        return result
+
+    return invoke
+
+
+BUILD = [
+    *("build", "unsigned.zip", "--release", "release.json", "--audit-report", "report.json"),
+    *("--audit-summary", "summary.json", "--data-statement", "data.md", "--model-card", "card.md"),
+]
+
+
+def test_key_build_sign_sign_verify(run, tmp_path):
+    keys = {name: json.loads(run("key", f"{name}.pem", "--json").stdout)["public_key"] for name in ("maker", "auditor")}
+    assert stat.S_IMODE((tmp_path / "maker.pem").stat().st_mode) == 0o600
+    built = json.loads(run(*BUILD, "--epsilon-lower-bound", "0.5", "--json").stdout)
+    assert (built["verdict"], built["use"], built["epsilon_measured"]) == ("pass", "general", "0.5")
+    trust = ReleaseTrust(frozenset({bytes.fromhex(keys["maker"])}), frozenset({bytes.fromhex(keys["auditor"])}))
+    (tmp_path / "trust.json").write_bytes(trust.to_bytes())
+
+    assert "not signed by its maker" in run("verify", "unsigned.zip", "--trust", "trust.json", expected=4).stderr
+    run("sign", "unsigned.zip", "by-maker.zip", "--as", "maker", "--key", "maker.pem")
+    assert "not signed by its auditor" in run("verify", "by-maker.zip", "--trust", "trust.json", expected=4).stderr
+    run("sign", "by-maker.zip", "self-audited.zip", "--as", "auditor", "--key", "maker.pem", expected=2)
+    run("sign", "by-maker.zip", "bundle.zip", "--as", "auditor", "--key", "auditor.pem")
+    facts = json.loads(run("verify", "bundle.zip", "--trust", "trust.json", "--json").stdout)
+    assert facts["address"] == built["address"]
+    assert facts["release"] == a_release().digest
+    assert "women, darker skin" in facts["worst_cell"]
+
+
+def test_nothing_is_overwritten(run, tmp_path):
+    run(*BUILD)
+    before = (tmp_path / "unsigned.zip").read_bytes()
+    assert "exists" in run(*BUILD, expected=2).stderr
+    assert "exists" in run("key", "unsigned.zip", expected=2).stderr
+    assert (tmp_path / "unsigned.zip").read_bytes() == before
+
+
+def test_what_people_write_wrongly_ends_with_2_and_names_the_file(run, tmp_path):
+    (tmp_path / "broken.zip").write_bytes(b"no archive")
+    assert "broken.zip" in run("verify", "broken.zip", "--trust", "trust.json", expected=2).stderr
+    assert "missing.zip" in run("verify", "missing.zip", "--trust", "trust.json", expected=2).stderr
+    (tmp_path / "trust.json").write_text("{}")
+    (tmp_path / "bundle.zip").write_bytes(signed(a_bundle()).to_bytes())
+    assert "no trust in releases" in run("verify", "bundle.zip", "--trust", "trust.json", expected=2).stderr
+    assert "--as maker or" in run("sign", "bundle.zip", "x", "--as", "me", "--key", "trust.json", expected=2).stderr
+    assert "private key" in run("sign", "bundle.zip", "x", "--as", "maker", "--key", "trust.json", expected=2).stderr
+    (tmp_path / "card.md").write_bytes(b"\xff")
+    assert "card.md is not text" in run(*BUILD, expected=2).stderr
+
+
+def test_a_trial_is_marked_for_everybody_to_see(run, tmp_path):
+    (tmp_path / "summary.json").write_text(json.dumps(an_audit(Verdict.INSUFFICIENT).to_json()))
+    assert json.loads(run(*BUILD, "--trial", "--json").stdout)["use"] == "trial"
+    bundle = signed(Bundle.from_bytes((tmp_path / "unsigned.zip").read_bytes()))
+    (tmp_path / "bundle.zip").write_bytes(bundle.to_bytes())
+    assert "marked as a trial" in run("verify", "bundle.zip", "--trust", "trust.json", expected=3).stderr
+
+
+def test_diff_fails_when_the_worst_cell_got_worse_beyond_its_interval(run, tmp_path):
+    for name, rate in (("old", 0.0008), ("better", 0.0001), ("worse", 0.01)):
+        bundle = signed(a_bundle(audit=an_audit(worst=WorstCell("men", rate, 0.0, rate * 2))))
+        (tmp_path / f"{name}.zip").write_bytes(bundle.to_bytes())
+    better = json.loads(run("diff", "old.zip", "better.zip", "--trust", "trust.json", "--json").stdout)
+    assert "0.0008" in better["worst_cell"].partition(" -> ")[0]
+    assert "0.0001" in better["worst_cell"].partition(" -> ")[2]
+    worse = run("diff", "old.zip", "worse.zip", "--trust", "trust.json", expected=3)
+    assert "the worst cell got worse" in worse.stderr
+    (tmp_path / "unsigned.zip").write_bytes(a_bundle().to_bytes())
+    run("diff", "old.zip", "unsigned.zip", "--trust", "trust.json", expected=4)
