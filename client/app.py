@@ -6,10 +6,12 @@ Configuration of a node (``flower-supernode --node-config``):
 * ``identity``: path of its long-lived Ed25519 private key, PEM.
 * ``roster``: path of all organisations' public keys, one a line in hex, compared with the others by other means than
   this federation's coordinator.
+* ``ledgers``: folder of its two privacy ledgers (`client.ledger`), and ``budget-epsilon``: most that all runs together
+  may cost a person; 64 without it.
 * ``max-epsilon``, ``min-colluders``: what the operator agreed to. The coordinator proposes the plan, and the noise that
   this node adds grows with the colluders that the plan stands. Optional.
 
-Nodes of a local simulation have none of them: they take ``<partition-id>.npz``, ``<partition-id>.pem`` and ``roster``
+Nodes of a local simulation have none of them: they take ``<partition-id>.npz``, ``.pem``, ``.ledgers`` and ``roster``
 from the run configuration's folder ``organisations``.
 """
 
@@ -28,13 +30,22 @@ from flwr.clientapp import ClientApp
 from numpy.typing import NDArray
 
 from client import secure_sums
+from client.ledger import Ledgers, WrongLedgerError
 from federation.embeddings import EmbeddingSet
-from federation.errors import MalformedMessageError, PeerError, ProofError, RefusedError, UsageError
+from federation.errors import (
+    BudgetExhaustedError,
+    MalformedMessageError,
+    PeerError,
+    ProofError,
+    RefusedError,
+    UsageError,
+)
 from federation.evaluation import impostor_summary
-from federation.privacy import MOMENTS, THRESHOLD, PrivacyPlan
+from federation.privacy import LARGEST_EPSILON, MOMENTS, THRESHOLD, PrivacyPlan
 from federation.rounds import (
     Refusal,
     advertise_reply,
+    ledger_content,
     protocol_content,
     read_advertise_request,
     read_moments_request,
@@ -60,10 +71,11 @@ def advertise(message: Message, context: Context) -> Message:
     """Replies with fresh keys for every release of a plan that the operator agreed to."""
 
     def reply() -> RecordDict:
-        plan = read_advertise_request(message.content)
+        plan, shown = read_advertise_request(message.content)
         _require_agreed(plan, context)
-        people = _people(_embeddings(context))
-        return advertise_reply(secure_sums.open_sums(context.state, _identity(context), plan), people)
+        people, identity = _people(_embeddings(context)), _identity(context)
+        keys = secure_sums.open_sums(context.state, identity, plan, shown.reservation)
+        return advertise_reply(keys, people, _ledgers(context).admit(shown, plan))
 
     return _guarded(message, reply)
 
@@ -125,7 +137,7 @@ def _masked(
     release: str,
     values: Callable[[PrivacyPlan], tuple[NDArray[np.float64], int]],
 ) -> RecordDict:
-    """This node's masked, noisy input to one release."""
+    """This node's masked, noisy input to one release, charged before it leaves."""
     data = read_protocol(message.content).get(release, b"")
 
     def step(node: Node, session: Session) -> bytes:
@@ -135,12 +147,17 @@ def _masked(
         return node.mask_input(data, noisy)
 
     made = secure_sums.answer(context.state, _identity(context), release, Stage.MASK_INPUT, data, step)
-    return protocol_content({release: made})
+    noise_multiplier = dict(secure_sums.plan_of(context.state).events)[release]
+    # It has not left yet. A crash after this line costs this organisation's people budget for nothing, and no privacy.
+    own = _ledgers(context).charge(secure_sums.reservation_of(context.state), release, noise_multiplier)
+    return RecordDict({**protocol_content({release: made}), **ledger_content(own)})
 
 
 _REFUSALS: Final[tuple[tuple[type[Exception] | tuple[type[Exception], ...], Refusal], ...]] = (
     (secure_sums.RepeatedError, Refusal.REPEATED),
     (MalformedMessageError, Refusal.BAD_REQUEST),
+    (WrongLedgerError, Refusal.WRONG_LEDGER),
+    (BudgetExhaustedError, Refusal.NO_BUDGET),
     (NotAgreedError, Refusal.NOT_AGREED),
     ((PeerError, ProofError, RefusedError), Refusal.NOT_TRUSTED),
     ((UsageError, OSError), Refusal.BAD_DATA),
@@ -174,6 +191,11 @@ def _people(embeddings: EmbeddingSet) -> int:
 
 def _embeddings(context: Context) -> EmbeddingSet:
     return EmbeddingSet.from_bytes(_path(context, "embeddings", "{}.npz").read_bytes())
+
+
+def _ledgers(context: Context) -> Ledgers:
+    budget = float(context.node_config.get("budget-epsilon", LARGEST_EPSILON))
+    return Ledgers(_path(context, "ledgers", "{}.ledgers"), budget)
 
 
 def _identity(context: Context) -> secure_sums.Identity:

@@ -12,6 +12,7 @@
     embeddings.npz        all embeddings; written by the organisation, only read here
     withdrawn             SHA-256 of the names of people who withdrew, one a line
     active.npz            the embeddings that take part: all but theirs
+    ledgers/              what the people were charged, and a copy of the coordinator's ledger (`client.ledger`)
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ from federation.membership import (
     invitation_from_text,
     node_key_line,
 )
-from federation.secagg.session import roster_from_text
+from federation.secagg.session import roster_from_text, roster_names
 
 NODE_KEY: Final = "node"
 ORGANISATION_KEY: Final = "organisation.pem"
@@ -50,10 +51,12 @@ ROSTER: Final = "roster"
 EMBEDDINGS: Final = "embeddings.npz"
 ACTIVE: Final = "active.npz"
 WITHDRAWN: Final = "withdrawn"
+LEDGERS: Final = "ledgers"
 
 _FIRST_POLICY = """\
 # What this organisation agrees to. It wins over whatever the coordinator asks.
 max-epsilon = 8.0       # most that one run may cost a person
+budget-epsilon = 16.0   # most that all runs together may cost a person; it can be lowered later and not raised
 min-colluders = 1       # colluding organisations that a run must stand
 recipes = ["moments", "threshold"]
 app-hashes = []         # SHA-256 of applications that may run here, as `federation app-hash` prints it; none yet
@@ -117,7 +120,7 @@ def policy_of(folder: Path) -> LocalPolicy:
 
 
 def trust_roster(text: str, folder: Path, *, replace: bool = False) -> tuple[str, ...]:
-    """Accepts all organisations' keys, and returns their fingerprints. A change needs `replace`.
+    """Accepts all organisations' keys, and returns their fingerprints and names. A change needs `replace`.
 
     Raises:
         UsageError: it is no roster, or another one is trusted already.
@@ -130,7 +133,7 @@ def trust_roster(text: str, folder: Path, *, replace: bool = False) -> tuple[str
     if path.exists() and path.read_text() != text and not replace:
         raise UsageError("another roster is trusted already; compare the fingerprints, then say --replace")
     replace_file(path, text.encode())
-    return tuple(fingerprint(key) for key in roster)
+    return tuple(f"{fingerprint(key)}  {name}" for key, name in zip(roster, roster_names(text), strict=True))
 
 
 def withdraw(person: str, folder: Path) -> int:

@@ -18,6 +18,7 @@ from client.guard import gateway_client, guard_app, guard_server, write_loopback
 from client.joining import (
     ACTIVE,
     AUTHORITY,
+    LEDGERS,
     NODE_KEY,
     ORGANISATION_KEY,
     ROSTER,
@@ -25,6 +26,7 @@ from client.joining import (
     policy_of,
     refresh_active,
 )
+from client.ledger import Ledgers
 from federation.errors import RefusedError, UnavailableError, UsageError
 from federation.membership import LocalPolicy
 
@@ -42,11 +44,12 @@ def node_config(folder: Path, policy: LocalPolicy) -> str:
     """
     if not all(c.isprintable() and c not in " \"'\\" for c in str(folder)):
         raise UsageError(f"{folder} has characters that Flower's node configuration cannot hold; move the folder")
-    paths = {"embeddings": ACTIVE, "identity": ORGANISATION_KEY, "roster": ROSTER}
+    paths = {"embeddings": ACTIVE, "identity": ORGANISATION_KEY, "roster": ROSTER, "ledgers": LEDGERS}
     return " ".join(
         [
             *(f'{key}="{folder / name}"' for key, name in paths.items()),
             f"max-epsilon={policy.max_epsilon!r}",
+            f"budget-epsilon={policy.budget_epsilon!r}",
             f"min-colluders={policy.min_colluders}",
         ]
     )
@@ -81,6 +84,7 @@ def require_ready(folder: Path) -> LocalPolicy:
     if not (folder / ROSTER).is_file():
         raise UsageError("no roster is trusted yet; compare the fingerprints with `intaglio node trust ROSTER`")
     refresh_active(folder)
+    Ledgers(folder / LEDGERS, policy.budget_epsilon).own()
     return policy
 
 

@@ -19,7 +19,7 @@ from federation.rounds import sessions
 from federation.secagg import Node, NodeSecrets, Session, Stage, verify_ed25519
 from federation.secagg.session import Sign
 
-_PLAN = "plan"
+_PLAN, _RESERVATION = "plan", "reservation"
 
 
 class RepeatedError(Exception):
@@ -43,8 +43,8 @@ class Identity:
     sign: Sign
 
 
-def open_sums(state: RecordDict, identity: Identity, plan: PrivacyPlan) -> dict[str, bytes]:
-    """Draws fresh secrets for every release of the plan; gives the advertisements.
+def open_sums(state: RecordDict, identity: Identity, plan: PrivacyPlan, reservation: str) -> dict[str, bytes]:
+    """Draws fresh secrets for every release of the plan, which a reservation pays for; gives the advertisements.
 
     Raises:
         RepeatedError: this run has a plan already.
@@ -52,7 +52,7 @@ def open_sums(state: RecordDict, identity: Identity, plan: PrivacyPlan) -> dict[
     """
     if _PLAN in state:
         raise RepeatedError
-    state[_PLAN] = ConfigRecord({**plan.to_config()})
+    state[_PLAN], state[_RESERVATION] = ConfigRecord({**plan.to_config()}), ConfigRecord({"name": reservation})
     advertisements = {}
     for release, session in sessions(plan, identity.run, identity.roster).items():
         secrets = NodeSecrets.draw()
@@ -71,6 +71,17 @@ def plan_of(state: RecordDict) -> PrivacyPlan:
     if _PLAN not in state:
         raise RepeatedError
     return PrivacyPlan.from_config(dict(state.config_records[_PLAN]))
+
+
+def reservation_of(state: RecordDict) -> str:
+    """Which entry of the coordinator's ledger pays for this run.
+
+    Raises:
+        RepeatedError: it has not begun.
+    """
+    if _RESERVATION not in state:
+        raise RepeatedError
+    return str(state.config_records[_RESERVATION]["name"])
 
 
 def answer(

@@ -1,4 +1,8 @@
-"""The privacy ledger's entries, their hash chain and the rule for the next one. `server.ledger` keeps the file."""
+"""The privacy ledger's entries, their hash chain and the rule for the next one.
+
+The coordinator keeps one (`server.ledger`), and every organisation one of its own (`client.ledger`). Each side keeps a
+copy of the other's: a ledger that was rolled back, or written anew, does not extend the copy.
+"""
 
 from __future__ import annotations
 
@@ -7,12 +11,14 @@ import json
 import math
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
-from typing import Literal, Self, get_args
+from typing import Final, Literal, Self, get_args
 
-from federation.errors import BudgetExhaustedError, MalformedMessageError, UsageError
+from federation.errors import BudgetExhaustedError, MalformedMessageError, ProofError, UsageError
 from federation.privacy import LARGEST_EPSILON, epsilon_of_gaussians
 
 EntryKind = Literal["open", "reserve", "commit"]
+MOST_BYTES: Final = 8 << 20
+"""Longest ledger that crosses a wire: some ten thousand runs."""
 _GENESIS = "0" * 64
 
 
@@ -85,11 +91,40 @@ class LedgerEntry:
 
 
 @dataclass(frozen=True)
+class Account:
+    """Where one population stands.
+
+    Attributes:
+        population: the protected people.
+        cap_epsilon: most that everything may cost them.
+        delta: of the cap.
+        epsilon: what everything that was ever reserved costs them, composed.
+        committed: runs that made a release.
+        open_runs: runs that reserved and did not commit: they are charged all the same.
+    """
+
+    population: str
+    cap_epsilon: float
+    delta: float
+    epsilon: float
+    committed: tuple[str, ...]
+    open_runs: tuple[str, ...]
+
+    def __str__(self) -> str:
+        left = math.floor((self.cap_epsilon - self.epsilon) * 100) / 100
+        return (
+            f"{self.population}: epsilon {math.ceil(self.epsilon * 100) / 100:.2f} of {self.cap_epsilon:g} is charged "
+            f"and {left:.2f} left, at delta {self.delta:g}; {len(self.committed)} runs committed, "
+            f"{len(self.open_runs)} reserved only{''.join(f' {run}' for run in self.open_runs)}"
+        )
+
+
+@dataclass(frozen=True)
 class LedgerChain:
     """A verified sequence of ledger entries, and the rule for the next one.
 
     The chain shows edits, insertions and removals in the middle. It cannot show that the *end* was cut off together
-    with everything that depends on it: publish `head` elsewhere, for example with every model release.
+    with everything that depends on it: only an earlier copy can, see `require_extends`.
     """
 
     entries: tuple[LedgerEntry, ...] = ()
@@ -116,6 +151,41 @@ class LedgerChain:
                 raise UsageError(f"the privacy ledger was altered at entry {number}; restore it from a copy") from error
         return cls(tuple(entries))
 
+    @classmethod
+    def from_bytes(cls, data: bytes) -> Self:
+        """Reads the other side's ledger.
+
+        Raises:
+            MalformedMessageError: it is longer than `MOST_BYTES`, or no whole ledger.
+        """
+        if len(data) > MOST_BYTES or not (data == b"" or data.endswith(b"\n")):
+            raise MalformedMessageError(f"a ledger is whole lines of at most {MOST_BYTES} bytes together")
+        try:
+            return cls.from_lines(data.splitlines(keepends=True))
+        except UsageError as error:
+            raise MalformedMessageError("these bytes are no ledger, or an altered one") from error
+
+    def to_bytes(self) -> bytes:
+        """All lines."""
+        return b"".join(entry.to_line() for entry in self.entries)
+
+    def require_extends(self, earlier: LedgerChain) -> None:
+        """Raises ProofError, saying what happened, unless this ledger begins with all entries of an earlier copy."""
+        missing = len(earlier.entries) - len(self.entries)
+        if missing > 0 and earlier.entries[: len(self.entries)] == self.entries:
+            raise ProofError(
+                f"the ledger holds {len(self.entries)} entries and the earlier copy {len(earlier.entries)}: "
+                f"its last {missing} are gone, so an old copy was restored or the end was cut off"
+            )
+        # Each entry holds the hash of the one before: where they are equal, everything before is.
+        if self.entries[: len(earlier.entries)] != earlier.entries:
+            pairs = zip(self.entries, earlier.entries, strict=False)
+            number = next(number for number, (now, then) in enumerate(pairs, start=1) if now != then)
+            raise ProofError(
+                f"the ledger and the earlier copy differ from entry {number} on: it was written anew, or an old copy "
+                "was restored and continued"
+            )
+
     @property
     def head(self) -> str:
         """Hash of the last entry."""
@@ -125,6 +195,33 @@ class LedgerChain:
         """Noise multipliers of all events ever reserved for `population`."""
         return tuple(
             noise for entry in self.entries if entry.population == population for noise in entry.noise_multipliers
+        )
+
+    def reservation(self, run: str) -> LedgerEntry | None:
+        """The entry that charged a run, if there is one."""
+        return next((e for e in self.entries if e.kind == "reserve" and e.run == run), None)
+
+    def release_of(self, run: str) -> str:
+        """Digest of what a run released; empty when it has not."""
+        return next((e.release for e in self.entries if e.kind == "commit" and e.run == run), "")
+
+    def accounts(self) -> tuple[Account, ...]:
+        """Where every population stands, in the order in which they were opened."""
+        return tuple(
+            Account(
+                cap.population,
+                cap.epsilon,
+                cap.delta,
+                epsilon_of_gaussians(tuple(sorted(self.charged(cap.population))), cap.delta),
+                tuple(e.run for e in self.entries if (e.kind, e.population) == ("commit", cap.population)),
+                tuple(
+                    e.run
+                    for e in self.entries
+                    if (e.kind, e.population) == ("reserve", cap.population) and not self.release_of(e.run)
+                ),
+            )
+            for cap in self.entries
+            if cap.kind == "open"
         )
 
     def opening(self, population: str) -> LedgerEntry | None:
@@ -149,8 +246,16 @@ class LedgerChain:
             )
         return None
 
-    def next_reserve(self, population: str, run: str, noise_multipliers: tuple[float, ...]) -> LedgerEntry:
+    def next_reserve(
+        self, population: str, run: str, noise_multipliers: tuple[float, ...], *, at_most_epsilon: float = math.inf
+    ) -> LedgerEntry:
         """The entry that charges Gaussian events to `population`, to be stored *before* anything is released.
+
+        Args:
+            population: who is charged.
+            run: what for.
+            noise_multipliers: of every event.
+            at_most_epsilon: a cap below the one that was set, if there is one.
 
         Raises:
             BudgetExhaustedError: everything composed would cost more than the cap.
@@ -159,16 +264,16 @@ class LedgerChain:
         cap = self.opening(population)
         if cap is None:
             raise UsageError(f"population {population!r} has no budget; open one first")
-        if any(e.kind == "reserve" and e.run == run for e in self.entries):
+        if self.reservation(run) is not None:
             raise UsageError(f"run {run!r} is in the privacy ledger already; every run needs a new identifier")
         if not noise_multipliers or not all(math.isfinite(s) and s > 0 for s in noise_multipliers):
             raise UsageError("a reservation needs the positive noise multiplier of every event")
         spent = self.charged(population)
         after = epsilon_of_gaussians(tuple(sorted(spent + noise_multipliers)), cap.delta)
-        if after > cap.epsilon:
+        if after > (most := min(cap.epsilon, at_most_epsilon)):
             before = epsilon_of_gaussians(tuple(sorted(spent)), cap.delta)
             raise BudgetExhaustedError(
-                f"the privacy budget of {population!r} is exhausted: epsilon {before:.2f} of {cap.epsilon:g} is spent, "
+                f"the privacy budget of {population!r} is exhausted: epsilon {before:.2f} of {most:g} is spent, "
                 f"and this run would bring it to {after:.2f}; nothing was released. Plan a smaller epsilon"
             )
         return self._entry("reserve", population, run=run, noise_multipliers=noise_multipliers)

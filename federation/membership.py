@@ -325,6 +325,7 @@ class LocalPolicy:
 
     Attributes:
         max_epsilon: most that one run may cost a person.
+        budget_epsilon: most that all runs together may cost a person.
         min_colluders: fewest colluding organisations that a plan must stand.
         recipes: what may be asked, in the order of `RECIPES`.
         app_hashes: SHA-256 of the applications that may run here, in hex.
@@ -333,6 +334,7 @@ class LocalPolicy:
     """
 
     max_epsilon: float
+    budget_epsilon: float
     min_colluders: int
     recipes: tuple[str, ...]
     app_hashes: frozenset[str]
@@ -342,6 +344,8 @@ class LocalPolicy:
     def __post_init__(self) -> None:
         if not isinstance(self.max_epsilon, float) or not 0 < self.max_epsilon <= 100:  # noqa: PLR2004 - far past useful
             raise UsageError("max-epsilon is a number such as 8.0, above 0 and at most 100")
+        if not isinstance(self.budget_epsilon, float) or not 0 < self.budget_epsilon <= 64:  # noqa: PLR2004 - the ledger's
+            raise UsageError("budget-epsilon is a number such as 16.0, above 0 and at most 64")
         if type(self.min_colluders) is not int or self.min_colluders < 0:
             raise UsageError("min-colluders is a whole number, 0 or more")
         if not self.recipes or self.recipes != tuple(name for name in RECIPES if name in self.recipes):
@@ -360,7 +364,7 @@ class LocalPolicy:
             value = tomllib.loads(text)
         except tomllib.TOMLDecodeError as error:
             raise UsageError(f"the policy is not TOML: {error}") from error
-        keys = {"max-epsilon", "min-colluders", "recipes", "app-hashes", "hours"}
+        keys = {"max-epsilon", "budget-epsilon", "min-colluders", "recipes", "app-hashes", "hours"}
         if set(value) != keys:
             raise UsageError(f"a policy has exactly the keys {', '.join(sorted(keys))}")
         recipes, digests, hours = value["recipes"], value["app-hashes"], value["hours"]
@@ -374,6 +378,7 @@ class LocalPolicy:
         first, second, third, fourth = (int(part) for part in match.groups())
         return cls(
             value["max-epsilon"],
+            value["budget-epsilon"],
             value["min-colluders"],
             tuple(recipes),
             frozenset(digests),

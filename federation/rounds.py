@@ -13,6 +13,7 @@ refuse with a code from `Refusal`, and nothing of what went wrong but that code 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from enum import Enum
 from typing import Final
 
@@ -23,6 +24,7 @@ from numpy.typing import NDArray
 from federation.embeddings import PROBE, REFERENCE
 from federation.errors import MalformedMessageError, UsageError
 from federation.evaluation import ImpostorPrior
+from federation.ledger import LedgerChain
 from federation.privacy import MOMENTS, THRESHOLD, PrivacyPlan
 from federation.release import Adapter
 from federation.secagg import Session
@@ -34,6 +36,7 @@ EVALUATE_THRESHOLD: Final = f"evaluate.{THRESHOLD}"
 SIGN_SURVIVORS: Final = "query.sign_survivors"
 OPEN_SHARES: Final = "query.open_shares"
 _PROTOCOL = "secagg"
+_LEDGER = "ledger"
 _WHITENING = "whitening"
 
 
@@ -46,6 +49,8 @@ class Refusal(Enum):
     BAD_DATA = 1004
     INTERNAL = 1005
     NOT_TRUSTED = 1006
+    WRONG_LEDGER = 1007
+    NO_BUDGET = 1008
 
     @property
     def text(self) -> str:
@@ -57,6 +62,9 @@ class Refusal(Enum):
             Refusal.BAD_DATA: "its embeddings are missing or do not fit the plan; its own log says more",
             Refusal.NOT_TRUSTED: "it saw something in the secure aggregation that honest parties never send, or too "
             "few organisations are left for it; its own log says more",
+            Refusal.WRONG_LEDGER: "the coordinator's privacy ledger does not extend the copy that it keeps, or lacks "
+            "the charge for this run; restore the ledger from the newest copy of any organisation",
+            Refusal.NO_BUDGET: "its own budget over all runs has no room for this one",
             Refusal.INTERNAL: "it failed; its own log says more",
         }[self]
 
@@ -98,23 +106,61 @@ def read_protocol(content: RecordDict) -> dict[str, bytes]:
     return messages
 
 
-def advertise_request(plan: PrivacyPlan) -> RecordDict:
-    """Proposes the plan and asks for fresh keys."""
-    return RecordDict({"plan": ConfigRecord({**plan.to_config()})})
+@dataclass(frozen=True)
+class ShownLedger:
+    """The coordinator's privacy ledger, as it shows it before anything is asked.
+
+    Attributes:
+        chain: all entries.
+        reservation: which of them pays for this run.
+    """
+
+    chain: LedgerChain
+    reservation: str
 
 
-def read_advertise_request(content: RecordDict) -> PrivacyPlan:
-    """The plan, checked again.
+def advertise_request(plan: PrivacyPlan, shown: ShownLedger) -> RecordDict:
+    """Proposes the plan, shows that it was charged, and asks for fresh keys."""
+    ledger = ConfigRecord({"lines": shown.chain.to_bytes(), "reservation": shown.reservation})
+    return RecordDict({"plan": ConfigRecord({**plan.to_config()}), _LEDGER: ledger})
+
+
+def read_advertise_request(content: RecordDict) -> tuple[PrivacyPlan, ShownLedger]:
+    """Both, checked again.
 
     Raises:
         MalformedMessageError: the request is not a valid one.
     """
-    return PrivacyPlan.from_config(dict(content.config_records.get("plan", ConfigRecord())))
+    plan = PrivacyPlan.from_config(dict(content.config_records.get("plan", ConfigRecord())))
+    record = content.config_records.get(_LEDGER, ConfigRecord())
+    lines, reservation = record.get("lines"), record.get("reservation")
+    if not isinstance(lines, bytes) or not isinstance(reservation, str):
+        raise MalformedMessageError("the request lacks the coordinator's privacy ledger")
+    return plan, ShownLedger(LedgerChain.from_bytes(lines), reservation)
 
 
-def advertise_reply(messages: Mapping[str, bytes], people: int) -> RecordDict:
-    """Fresh keys for every release, and how many people the organisation holds, which is public."""
-    return RecordDict({**protocol_content(messages), "metrics": MetricRecord({"people": people})})
+def ledger_content(own: LedgerChain) -> RecordDict:
+    """An organisation's own ledger, which goes with every answer that it charged or will charge."""
+    return RecordDict({_LEDGER: ConfigRecord({"lines": own.to_bytes()})})
+
+
+def read_ledger(content: RecordDict) -> bytes | None:
+    """The organisation's own ledger as bytes to check, if the answer carries one.
+
+    Raises:
+        MalformedMessageError: it is not bytes.
+    """
+    if _LEDGER not in content:
+        return None
+    if not isinstance(lines := content.config_records.get(_LEDGER, ConfigRecord()).get("lines"), bytes):
+        raise MalformedMessageError("its privacy ledger is not bytes")
+    return lines
+
+
+def advertise_reply(messages: Mapping[str, bytes], people: int, own: LedgerChain) -> RecordDict:
+    """Fresh keys for every release, the own ledger, and how many people the organisation holds, which is public."""
+    metrics = MetricRecord({"people": people})
+    return RecordDict({**protocol_content(messages), **ledger_content(own), "metrics": metrics})
 
 
 def read_people(content: RecordDict) -> int:

@@ -4,13 +4,16 @@
 
 Every wait has a deadline. Organisations that fail are named; when more fail than the plan stands, the noise would be
 less than promised, so the run ends and the charge stays.
+
+A run that did not end goes on at the next start with the same settings, under the charge that it has
+(`server.federation_checkpoint`).
 """
 
 from __future__ import annotations
 
+import hashlib
 import io
-import os
-import tempfile
+import json
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -19,7 +22,7 @@ from pathlib import Path
 from typing import Self
 
 import numpy as np
-from flwr.app import Context
+from flwr.app import Context, RecordDict
 from flwr.serverapp import Grid, ServerApp
 from numpy.typing import NDArray
 
@@ -27,11 +30,12 @@ from federation.errors import RoundAbortedError, UsageError
 from federation.evaluation import choose_threshold
 from federation.privacy import MOMENTS, THRESHOLD, Adaptation, PrivacyPlan
 from federation.release import ModelRelease
-from federation.rounds import EVALUATE_THRESHOLD, TRAIN_MOMENTS, moments_request, threshold_request
-from federation.secagg.session import roster_from_text
+from federation.rounds import EVALUATE_THRESHOLD, TRAIN_MOMENTS, ShownLedger, moments_request, threshold_request
+from federation.secagg.session import roster_from_text, roster_names
 from federation.training import TrainedAdapter, build_adapter, no_adapter
-from server.ledger import PrivacyLedger, sync_directory
-from server.secure_sums import OpenedSum, SecureSums
+from server.federation_checkpoint import Checkpoint
+from server.ledger import LedgerCopies, PrivacyLedger, write_durably
+from server.secure_sums import Members, OpenedSum, SecureSums
 
 app = ServerApp()
 
@@ -45,8 +49,10 @@ class RunSettings:
         fmr: false match rate that the threshold is for.
         population: whose privacy budget pays.
         ledger: the privacy ledger's file.
+        ledger_copies: folder with a copy of every organisation's own ledger.
         budget_epsilon: cap on everything ever released about the population, at the plan's delta.
-        roster: file with the public keys of all organisations, one a line in hex.
+        roster: file with the public keys of all organisations, one a line in hex, and what they are called.
+        node_names: Flower's node ids and whose they are; `intaglio-server federation run` knows them.
         start: file with the public start, (d,) float64, as NumPy saves it.
         output: where the release goes.
         model_name: the recogniser that embedded the images.
@@ -59,8 +65,10 @@ class RunSettings:
     fmr: float
     population: str
     ledger: Path
+    ledger_copies: Path
     budget_epsilon: float
     roster: Path
+    node_names: Mapping[int, str]
     start: Path
     output: Path
     model_name: str
@@ -110,8 +118,10 @@ class RunSettings:
             fmr=number("fmr"),
             population=text("population"),
             ledger=Path(text("ledger")),
+            ledger_copies=Path(str(config.get("ledger-copies") or f"{text('ledger')}.copies")),
             budget_epsilon=number("budget-epsilon"),
             roster=Path(text("roster")),
+            node_names=_node_names(str(config.get("node-names") or "")),
             start=Path(text("public-start")),
             output=Path(text("output")),
             model_name=text("model-name"),
@@ -137,7 +147,7 @@ def train(grid: Grid, settings: RunSettings, *, run: str) -> ModelRelease:
         RoundAbortedError: an organisation was missing, silent or wrong. Says what it cost.
     """
     plan = settings.plan
-    start, roster = _load_start(settings.start, plan.dimension), _load_roster(settings.roster)
+    start, members = _load_start(settings.start, plan.dimension), _load_members(settings)
     _say(
         f"privacy: epsilon {plan.epsilon:g}, delta {plan.delta:g} for each person, all releases of this run together "
         f"({', '.join(f'{name} with noise multiplier {noise:.3f}' for name, noise in plan.events)})"
@@ -148,25 +158,86 @@ def train(grid: Grid, settings: RunSettings, *, run: str) -> ModelRelease:
         + (f" and {plan.dropouts} leave" if plan.dropouts else "")
     )
     _say(f"plan: adapt {plan.adaptation.value}; planned noise on the centre {plan.centre_noise_norm:.2f}")
-    nodes = _await_nodes(grid, plan.organisations, settings.node_deadline_seconds)
-    sums = SecureSums(grid, nodes, plan, run=run, roster=roster, deadline_seconds=settings.round_deadline_seconds)
+    with Checkpoint.lock(settings.output) as checkpoint:
+        _leave_other_run(checkpoint, digest := _settings_digest(settings, start, members))
+        checkpoint.require_nothing_lost()
+        if checkpoint.progress is None or checkpoint.progress.release is None:
+            nodes = _await_nodes(grid, plan.organisations, settings)
+            sums = SecureSums(
+                grid,
+                nodes,
+                plan,
+                run=run,
+                members=members,
+                keep_ledger=LedgerCopies(settings.ledger_copies).keep,
+                deadline_seconds=settings.round_deadline_seconds,
+            )
+            shown = _charge(settings, checkpoint, digest, run)
+            checkpoint.made(_release(settings, sums, checkpoint, shown, start))
+        return _publish(settings, checkpoint)
 
+
+def _leave_other_run(checkpoint: Checkpoint, settings_digest: str) -> None:
+    """Goes on with an unfinished run of the same settings, and gives one of other settings up."""
+    if (left := checkpoint.progress) is None:
+        return
+    if left.settings == settings_digest:
+        _say(f"run {left.reservation} did not end; this one goes on from {', '.join(left.sums) or 'its charge'}")
+        return
+    _say(f"run {left.reservation} did not end and had other settings: it is given up, and its charge stays")
+    checkpoint.remove()
+
+
+def _charge(settings: RunSettings, checkpoint: Checkpoint, settings_digest: str, run: str) -> ShownLedger:
+    """Has the charge on disk before anybody is asked: a crash costs budget, never privacy. Once for a run that goes on.
+
+    Raises:
+        BudgetExhaustedError: the population's budget has no room.
+        UsageError: the ledger lacks the charge of a run that has asked already.
+    """
     ledger = PrivacyLedger(settings.ledger)
-    # On disk before anybody is asked: a crash after this line costs budget, never privacy.
-    ledger.reserve(
-        settings.population,
-        run,
-        plan.noise_multipliers,
-        cap_epsilon=settings.budget_epsilon,
-        cap_delta=plan.delta,
-    )
+    progress = checkpoint.progress or checkpoint.begin(settings_digest, run)
+    chain = ledger.chain()
+    if chain.reservation(progress.reservation) is None:
+        if progress.asked:
+            raise UsageError(
+                f"the privacy ledger lacks the charge of run {progress.reservation}, which has asked already: an old "
+                f"copy was restored. Restore the newest one; every organisation keeps a copy"
+            )
+        try:
+            ledger.reserve(
+                settings.population,
+                progress.reservation,
+                settings.plan.noise_multipliers,
+                cap_epsilon=settings.budget_epsilon,
+                cap_delta=settings.plan.delta,
+            )
+        except UsageError:
+            checkpoint.remove()
+            raise
+        chain = ledger.chain()
     _say(f"the charge is reserved in the privacy ledger for {settings.population!r}")
-    cost = f"the run has no result, and its epsilon {plan.epsilon:g} stays charged to {settings.population!r}"
+    return ShownLedger(chain, progress.reservation)
 
+
+def _release(
+    settings: RunSettings, sums: SecureSums, checkpoint: Checkpoint, shown: ShownLedger, start: NDArray[np.float64]
+) -> ModelRelease:
+    """Opens what was not opened yet.
+
+    Raises:
+        RoundAbortedError: an organisation was missing, silent or wrong. Says what it cost.
+    """
+    plan = settings.plan
     try:
-        trained, summary = _collect(sums, plan, start, len(nodes))
+        sums.open(shown)
+        trained, summary = _collect(sums, checkpoint, plan, start)
     except RoundAbortedError as error:
         cost = f"the run has no result, and its epsilon {plan.epsilon:g} stays charged to {settings.population!r}"
+        if checkpoint.progress is not None and checkpoint.progress.lost:
+            checkpoint.remove()
+        else:
+            cost += "; start again with the same settings and it goes on under this charge"
         raise RoundAbortedError(f"{error}; {cost}") from error
     release = ModelRelease(
         model_name=settings.model_name,
@@ -186,16 +257,34 @@ def train(grid: Grid, settings: RunSettings, *, run: str) -> ModelRelease:
         created=datetime.now(UTC).isoformat(),
     )
     _say(f"round 2 of 2, threshold: {release.threshold} of {release.code_length} bits for FMR {release.fmr:g}")
-    _write_durably(settings.output, release.to_bytes())
-    ledger.commit(settings.population, run, release.digest)
     return release
 
 
+def _publish(settings: RunSettings, checkpoint: Checkpoint) -> ModelRelease:
+    """Writes the release that the checkpoint holds and commits it. Whatever a crash leaves, doing it again ends it."""
+    progress, ledger = checkpoint.progress, PrivacyLedger(settings.ledger)
+    if progress is None or progress.release is None:
+        raise UsageError("there is no release to publish")
+    write_durably(settings.output, progress.release.to_bytes())
+    if ledger.chain().release_of(progress.reservation) != progress.release.digest:
+        ledger.commit(settings.population, progress.reservation, progress.release.digest)
+    checkpoint.remove()
+    return progress.release
+
+
 def _collect(
-    sums: SecureSums, plan: PrivacyPlan, start: NDArray[np.float64], asked: int
+    sums: SecureSums, checkpoint: Checkpoint, plan: PrivacyPlan, start: NDArray[np.float64]
 ) -> tuple[TrainedAdapter, OpenedSum]:
-    """Both releases: the adapter, and the summary that the threshold comes from."""
-    sums.open()
+    """Both releases: the adapter, and the summary that the threshold comes from. Each is opened once in its life."""
+
+    def opened(release: str, message_type: str, request: RecordDict) -> OpenedSum:
+        done = checkpoint.progress.sums if checkpoint.progress else {}
+        if release not in done:
+            checkpoint.asking(release)
+            checkpoint.opened(release, total := sums.collect(release, message_type, request))
+            return total
+        return done[release]
+
     if plan.adaptation is Adaptation.NONE:
         trained = no_adapter(
             plan,
@@ -203,22 +292,27 @@ def _collect(
             f"is {plan.centre_noise_norm:.2f}, which would do more harm than good.",
         )
     else:
-        moments = sums.collect(MOMENTS, TRAIN_MOMENTS, moments_request(start))
+        moments = opened(MOMENTS, TRAIN_MOMENTS, moments_request(start))
         trained = build_adapter(
             moments.total, start, plan, noise_multiplier=moments.noise_multiplier, people=moments.people
         )
-        _say(f"round 1 of 2, moments: the sum over {moments.organisations} of {asked} organisations. {trained.reason}")
-    return trained, sums.collect(THRESHOLD, EVALUATE_THRESHOLD, threshold_request(trained.adapter, trained.prior))
+        _say(
+            f"round 1 of 2, moments: the sum over {moments.organisations} of {plan.organisations} organisations. "
+            f"{trained.reason}"
+        )
+    return trained, opened(THRESHOLD, EVALUATE_THRESHOLD, threshold_request(trained.adapter, trained.prior))
 
 
-def _await_nodes(grid: Grid, organisations: int, deadline_seconds: float) -> list[int]:
+def _await_nodes(grid: Grid, organisations: int, settings: RunSettings) -> list[int]:
     """The ids of exactly `organisations` nodes, in order."""
-    end = time.monotonic() + deadline_seconds
+    end = time.monotonic() + settings.node_deadline_seconds
     while len(nodes := sorted(grid.get_node_ids())) < organisations:
         if time.monotonic() >= end:
+            missing = ", ".join(sorted(name for node, name in settings.node_names.items() if node not in nodes))
             raise RoundAbortedError(
-                f"only {len(nodes)} of {organisations} organisations were there within {deadline_seconds:g} s; "
-                "nothing was asked of them and nothing was charged. Start the others and run again"
+                f"only {len(nodes)} of {organisations} organisations were there within "
+                f"{settings.node_deadline_seconds:g} s{f', without {missing}' if missing else ''}; nothing was asked "
+                "of them and nothing was charged. Start the others and run again"
             )
         time.sleep(_POLL_SECONDS)
     if len(nodes) > organisations:
@@ -244,26 +338,31 @@ def _load_start(path: Path, dimension: int) -> NDArray[np.float64]:
     return np.asarray(start, dtype=np.float64)
 
 
-def _load_roster(path: Path) -> tuple[bytes, ...]:
+def _load_members(settings: RunSettings) -> Members:
+    path = settings.roster
     try:
-        return roster_from_text(path.read_text())
+        text = path.read_text()
     except (OSError, UnicodeDecodeError) as error:
         raise UsageError(f"roster must name a file with one public key a line, in hex, not {path}") from error
+    return Members(roster_from_text(text), roster_names(text), settings.node_names)
 
 
-def _write_durably(path: Path, data: bytes) -> None:
-    """Replaces `path`. A crash leaves the old file or the new one, and perhaps a temporary file beside it."""
-    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+def _node_names(text: str) -> dict[int, str]:
     try:
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        Path(temporary).replace(path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
-    sync_directory(path.parent)
+        return {int(node): name for node, _, name in (pair.partition("=") for pair in text.split(",") if pair)}
+    except ValueError as error:
+        raise UsageError("node-names in the run configuration are ID=NAME, separated by commas") from error
+
+
+def _settings_digest(settings: RunSettings, start: NDArray[np.float64], members: Members) -> str:
+    """SHA-256 in hex of everything that the sums and the release depend on."""
+    facts = [
+        settings.plan.to_config(),
+        [settings.population, str(settings.ledger), settings.fmr, settings.model_name, settings.model_digest],
+        [key.hex() for key in members.roster],
+        start.tolist(),
+    ]
+    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
 
 
 def _say(text: str) -> None:

@@ -204,8 +204,13 @@ class Coordinator:
         return tuple(Member.from_bytes(path.read_bytes()) for path in sorted((self.folder / "members").glob("*.json")))
 
     def roster(self) -> str:
-        """The members' keys, in order, as every member and the coordinator's runs need them."""
-        return roster_to_text(sorted(member.signed.request.organisation_key for member in self.members()))
+        """The members' keys and names, in the order of keys, as every member and the coordinator's runs need them."""
+        members = sorted((member.signed.request.organisation_key, member.name) for member in self.members())
+        return roster_to_text((key for key, _ in members), (name for _, name in members))
+
+    def node_names(self) -> str:
+        """Whose node is which, as a run needs it: ``id=name,id=name``."""
+        return ",".join(f"{member.node}={member.name}" for member in self.members())
 
     def _member_path(self, name: str) -> Path:
         return self.folder / "members" / f"{name}.json"

@@ -126,7 +126,8 @@ def federation_run(
         raise UsageError(f"cannot read {config}: {error}") from error
     if not all(isinstance(value, str | int | float) for value in settings.values()):
         raise UsageError(f"{config} holds text and numbers only")
-    failures: list[str] = []
+    coordinator, failures = Coordinator(folder), list[str]()
+    settings.setdefault("node-names", coordinator.node_names())
 
     def say(line: str) -> None:
         if "intaglio: " in line:
@@ -134,6 +135,6 @@ def federation_run(
         elif "federation.errors." in line:
             failures.append(line.partition("federation.errors.")[2])
 
-    submit(Coordinator(folder), application, settings, timeout_seconds=timeout_seconds, say=say)
+    submit(coordinator, application, settings, timeout_seconds=timeout_seconds, say=say)
     if failures:
         raise RoundAbortedError(failures[-1])

@@ -4,6 +4,9 @@ Order of a run: `reserve` charges the budget and returns when the charge is on d
 `commit` records what came out. A crash anywhere in between costs budget and never privacy: a reservation is not given
 back. The rules and the hash chain are pure code in `federation.ledger`.
 
+A copy of every organisation's own ledger lies in a folder beside it (`LedgerCopies`): who comes back with an older one
+restored a backup, and could be asked twice for one charge.
+
 A crash in the middle of an append leaves a last line without its newline. `reserve` had not returned, so nothing was
 released on it: the next writer cuts the torn line off.
 """
@@ -12,13 +15,14 @@ from __future__ import annotations
 
 import fcntl
 import os
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
-from federation.errors import UsageError
+from federation.errors import MalformedMessageError, ProofError, UsageError
 from federation.ledger import LedgerChain, LedgerEntry
 
 
@@ -104,6 +108,62 @@ class PrivacyLedger:
         if not chain.entries:
             sync_directory(self.path.parent)
         return LedgerChain((*chain.entries, entry))
+
+
+@dataclass(frozen=True)
+class LedgerCopies:
+    """The newest ledger that every organisation showed, one file for each.
+
+    Attributes:
+        folder: made when missing.
+    """
+
+    folder: Path
+
+    def keep(self, key: bytes, data: bytes) -> None:
+        """Takes an organisation's ledger in place of the copy that it extends. Returns when it is on disk.
+
+        Args:
+            key: the organisation's public key.
+            data: foreign bytes.
+
+        Raises:
+            MalformedMessageError: they are no ledger.
+            ProofError: the ledger does not extend the copy; says what happened and what to do.
+            UsageError: the copy was altered or cannot be written.
+        """
+        shown, path = LedgerChain.from_bytes(data), self.folder / f"{key.hex()}.jsonl"
+        try:
+            kept = LedgerChain.from_bytes(path.read_bytes()) if path.exists() else LedgerChain()
+            if shown == kept:
+                return
+            shown.require_extends(kept)
+            self.folder.mkdir(parents=True, exist_ok=True)
+            # A crash leaves the old copy: every ledger that extends the new one extends it too.
+            write_durably(path, data)
+        except ProofError as error:
+            raise ProofError(f"its own {error}. Send it {path}, to restore its ledger from") from error
+        except MalformedMessageError as error:
+            raise UsageError(
+                f"{path} was altered; move it away once the organisation's ledger was looked at"
+            ) from error
+        except OSError as error:
+            raise UsageError(f"cannot keep {path}: {error.strerror}") from error
+
+
+def write_durably(path: Path, data: bytes) -> None:
+    """Replaces `path`, mode 0600. A crash leaves the old file or the new one, and perhaps a temporary one beside it."""
+    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        Path(temporary).replace(path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+    sync_directory(path.parent)
 
 
 def sync_directory(folder: Path) -> None:

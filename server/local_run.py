@@ -101,6 +101,7 @@ def run_locally(
             "dimension": len(start),
             "population": population,
             "ledger": str(ledger.resolve()),
+            "ledger-copies": str(folder / "copies"),  # the organisations' keys, and so their ledgers, end with the run
             "budget-epsilon": float(budget_epsilon),
             "organisations": str(folder),
             "roster": str(folder / "roster"),

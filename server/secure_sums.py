@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,7 +11,7 @@ from flwr.app import Message, RecordDict
 from flwr.serverapp import Grid
 from numpy.typing import NDArray
 
-from federation.errors import MalformedMessageError, RoundAbortedError
+from federation.errors import MalformedMessageError, ProofError, RoundAbortedError
 from federation.privacy import PrivacyPlan
 from federation.rounds import (
     ADVERTISE,
@@ -19,8 +19,10 @@ from federation.rounds import (
     SHARE_KEYS,
     SIGN_SURVIVORS,
     Refusal,
+    ShownLedger,
     advertise_request,
     protocol_content,
+    read_ledger,
     read_people,
     read_protocol,
     sessions,
@@ -51,6 +53,25 @@ class OpenedSum:
     organisations: int
 
 
+@dataclass(frozen=True)
+class Members:
+    """Who takes part, and what errors call them.
+
+    Attributes:
+        roster: public keys of all organisations.
+        names: what they are called, in the same order.
+        nodes: Flower's node ids and whose they are, as far as the coordinator registered them.
+    """
+
+    roster: tuple[bytes, ...]
+    names: tuple[str, ...]
+    nodes: Mapping[int, str]
+
+    def node_name(self, node: int) -> str:
+        """Names a node by its organisation."""
+        return f"{self.nodes[node]} (node {node})" if node in self.nodes else f"node {node}"
+
+
 class SecureSums:
     """All secure sums of one run: `open` once, then `collect` for each release.
 
@@ -62,7 +83,8 @@ class SecureSums:
         nodes: ids of the nodes to ask.
         plan: what to sum, and how many may fail.
         run: names the run.
-        roster: public keys of all organisations.
+        members: who takes part.
+        keep_ledger: takes an organisation's key and its own ledger; raises when that does not extend the last one.
         deadline_seconds: how long to wait for all answers to one request.
 
     Raises:
@@ -76,32 +98,39 @@ class SecureSums:
         plan: PrivacyPlan,
         *,
         run: str,
-        roster: tuple[bytes, ...],
+        members: Members,
+        keep_ledger: Callable[[bytes, bytes], None],
         deadline_seconds: float,
     ) -> None:
         self._grid, self._nodes, self._plan, self._deadline_seconds = grid, nodes, plan, deadline_seconds
+        self._members, self._keep_ledger = members, keep_ledger
         self._sums = {
-            release: Coordinator(session, verify_ed25519) for release, session in sessions(plan, run, roster).items()
+            release: Coordinator(session, verify_ed25519, names=members.names)
+            for release, session in sessions(plan, run, members.roster).items()
         }
         for release, noise_multiplier in plan.events:
             session = self._sums[release].session
             require_headroom(session, plan.people, session.noise_share(noise_std(noise_multiplier, session.size)))
+        self._names = dict(enumerate(members.names, start=1))
         self._node_of: dict[int, int] = {}
         self._people: dict[int, int] = {}
         self._faults: dict[int, str] = {}
 
-    def open(self) -> None:
+    def open(self, shown: ShownLedger) -> None:
         """Proposes the plan, collects keys and lets everybody deal shares, for all releases together.
+
+        Args:
+            shown: the ledger with the charge, which goes with the plan.
 
         Raises:
             RoundAbortedError: too few organisations remain, or they hold another number of people than planned.
         """
         for node, content in self._exchange(
-            ADVERTISE, dict.fromkeys(self._nodes, advertise_request(self._plan))
+            ADVERTISE, dict.fromkeys(self._nodes, advertise_request(self._plan, shown))
         ).items():
             try:
                 self._enter(node, content)
-            except MalformedMessageError as error:
+            except (MalformedMessageError, ProofError) as error:
                 self._faults[node] = f"it sent a wrong reply: {error}"
         if (held := sum(self._people.values())) > self._plan.people or (
             held != self._plan.people and len(self._people) == self._plan.organisations
@@ -125,7 +154,7 @@ class SecureSums:
             RoundAbortedError: too few organisations remain, or the sum is not one that honest ones can make.
         """
         coordinator, plan = self._sums[release], self._plan
-        self._ask(message_type, {release: self._advance(release)}, request)
+        self._ask(message_type, {release: self._advance(release)}, request, charged=True)
         self._ask(SIGN_SURVIVORS, {release: self._advance(release)})
         self._ask(OPEN_SHARES, {release: self._advance(release)})
         self._advance(release)
@@ -144,18 +173,26 @@ class SecureSums:
         if set(messages) != set(self._sums):
             raise MalformedMessageError("the keys are not for the plan's releases")
         member = next(Advertisement.from_bytes(message).sender for message in messages.values())
+        if node in self._members.nodes and self._names.get(member) != self._members.nodes[node]:
+            raise MalformedMessageError("its keys are not those of the organisation whose node it is")
         for release, coordinator in self._sums.items():
             if member not in coordinator.waiting:
-                raise MalformedMessageError(f"it says that it is organisation {member}, which another node is")
+                raise MalformedMessageError(f"it says that it is {self._names[member]}, which another node is")
             coordinator.receive(member, messages[release])
             if member in coordinator.faults:
                 raise MalformedMessageError(
-                    f"it says that it is organisation {member} and {coordinator.faults[member]}"
+                    f"it says that it is {self._names[member]} and {coordinator.faults[member]}"
                 )
+        self._keep(member, content)
         self._node_of[member], self._people[member] = node, people
 
     def _ask(
-        self, message_type: str, asked: Mapping[str, Mapping[int, bytes]], request: RecordDict | None = None
+        self,
+        message_type: str,
+        asked: Mapping[str, Mapping[int, bytes]],
+        request: RecordDict | None = None,
+        *,
+        charged: bool = False,
     ) -> None:
         """One exchange: sends every member its messages of some releases, and hands the answers over."""
         members = sorted(set().union(*asked.values()))
@@ -172,8 +209,11 @@ class SecureSums:
         for member in members:
             node, messages = self._node_of[member], dict[str, bytes]()
             try:
-                messages = read_protocol(answers[node]) if node in answers else messages
-            except MalformedMessageError as error:
+                if node in answers:
+                    if charged:
+                        self._keep(member, answers[node])
+                    messages = read_protocol(answers[node])
+            except (MalformedMessageError, ProofError) as error:
                 self._faults[node] = f"it sent a wrong reply: {error}"
             for release, to in asked.items():
                 if member not in to:
@@ -183,12 +223,17 @@ class SecureSums:
                 else:
                     self._sums[release].lose(member, f"(node {node}): {self._faults.get(node, 'left a release out')}")
 
+    def _keep(self, member: int, content: RecordDict) -> None:
+        if (lines := read_ledger(content)) is None:
+            raise MalformedMessageError("its own privacy ledger is missing")
+        self._keep_ledger(self._members.roster[member - 1], lines)
+
     def _advance(self, release: str) -> dict[int, bytes]:
         """The next messages of a release; the nodes' faults join the reasons when it ends here."""
         try:
             return self._sums[release].advance()
         except RoundAbortedError as error:
-            nodes = "; ".join(f"node {node}: {why}" for node, why in sorted(self._faults.items()))
+            nodes = "; ".join(f"{self._members.node_name(node)}: {why}" for node, why in sorted(self._faults.items()))
             raise RoundAbortedError(f"{error}{f' ({nodes})' if nodes else ''}") from error
 
     def _exchange(self, message_type: str, contents: Mapping[int, RecordDict]) -> dict[int, RecordDict]:

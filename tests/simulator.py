@@ -38,13 +38,14 @@ class InProcessGrid(Grid):
         *,
         tamper: Tamper = lambda _node, reply: reply,
         node_configs: dict[int, dict[str, Any]] | None = None,
+        run_id: int = 1,
     ) -> None:
         # Flower's processes set these; Message() reads them.
-        TaskIdentity.run_id, TaskIdentity.node_id, TaskIdentity.task_id = 1, SUPERLINK_NODE_ID, 1
+        TaskIdentity.run_id, TaskIdentity.node_id, TaskIdentity.task_id = run_id, SUPERLINK_NODE_ID, 1
         self.app, self.tamper = app, tamper
         self.contexts = {
             FIRST_NODE + index: Context(
-                run_id=1,
+                run_id=run_id,
                 node_id=FIRST_NODE + index,
                 node_config={"partition-id": index, "num-partitions": nodes, **(node_configs or {}).get(index, {})},
                 state=RecordDict(),
@@ -54,7 +55,7 @@ class InProcessGrid(Grid):
         }
         self.replies: dict[str, Message] = {}
         self.sent: list[Message] = []
-        self._run = Run.create_empty(run_id=1)
+        self._run = Run.create_empty(run_id=run_id)
 
     def set_run(self, run: Run) -> None:
         self._run = run
@@ -99,6 +100,7 @@ class InProcessGrid(Grid):
         return self.pull_messages(self.push_messages(messages))
 
 
-def server_context(run_config: dict[str, Any]) -> Context:
+def server_context(run_config: dict[str, Any], *, run_id: int = 1) -> Context:
     """What Flower hands to the ServerApp."""
-    return Context(run_id=1, node_id=SUPERLINK_NODE_ID, node_config={}, state=RecordDict(), run_config=dict(run_config))
+    config = dict(run_config)
+    return Context(run_id=run_id, node_id=SUPERLINK_NODE_ID, node_config={}, state=RecordDict(), run_config=config)

@@ -7,6 +7,18 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+from federated import (
+    NAMES,
+    OF_ORGANISATION,
+    ORGANISATIONS,
+    a_charge,
+    ledger_kinds,
+    run,
+    the_chain,
+    the_plan,
+    the_release,
+    write_federation,
+)
 from flwr.app import Array, ArrayRecord, ConfigRecord, Error, Message, MetricRecord, RecordDict
 from people import DIMENSION, start_vector, synthetic_people
 from scipy import stats
@@ -16,8 +28,9 @@ import client.app
 import server.app
 from federation.errors import BudgetExhaustedError, RoundAbortedError, UsageError
 from federation.evaluation import ImpostorPrior, choose_threshold, impostor_summary
+from federation.ledger import LedgerChain
 from federation.privacy import PrivacyPlan
-from federation.release import Adapter, ModelRelease
+from federation.release import Adapter
 from federation.rounds import (
     ADVERTISE,
     EVALUATE_THRESHOLD,
@@ -33,69 +46,13 @@ from federation.rounds import (
 )
 from federation.secagg.messages import Survivors
 from federation.secagg.ring import discrete_noise, noise_std
-from federation.secagg.session import roster_to_text
 from federation.training import build_adapter, moments_sum
-from server.ledger import PrivacyLedger
 from server.local_run import run_locally
-
-ORGANISATIONS = 4
-NAMES = [f"secret person {index:02d}" for index in range(24)]
-OF_ORGANISATION = [NAMES[i::ORGANISATIONS] for i in range(ORGANISATIONS)]
-
-
-def write_identities(folder, organisations=ORGANISATIONS):
-    keys = [Ed25519PrivateKey.from_private_bytes(bytes([index + 1]) * 32) for index in range(organisations)]
-    for index, key in enumerate(keys):
-        (folder / f"{index}.pem").write_bytes(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
-    (folder / "roster").write_text(roster_to_text(key.public_key().public_bytes_raw() for key in keys))
 
 
 @pytest.fixture
 def config(tmp_path):
-    everybody = synthetic_people(NAMES)
-    for index, names in enumerate(OF_ORGANISATION):
-        (tmp_path / f"{index}.npz").write_bytes(everybody.of_people(names).to_bytes())
-    np.save(tmp_path / "start.npy", start_vector())
-    write_identities(tmp_path)
-    return {
-        "epsilon": 8.0,
-        "delta": 1e-5,
-        "fmr": 0.01,
-        "people": len(NAMES),
-        "num-organisations": ORGANISATIONS,
-        "dimension": DIMENSION,
-        "threshold-share": 0.2,
-        "centre-clip": 0.65,
-        "scatter-clip": 0.015,
-        "colluders": 1,
-        "dropouts": 0,
-        "population": "synthetic",
-        "ledger": str(tmp_path / "ledger.jsonl"),
-        "budget-epsilon": 8.0,
-        "roster": str(tmp_path / "roster"),
-        "public-start": str(tmp_path / "start.npy"),
-        "organisations": str(tmp_path),
-        "output": str(tmp_path / "release.json"),
-        "model-name": "synthetic",
-        "model-digest": "ab" * 32,
-        "node-deadline-seconds": 0.05,
-        "round-deadline-seconds": 0.3,
-    }
-
-
-def run(config, **grid):
-    nodes = InProcessGrid(client.app.app, grid.pop("nodes", ORGANISATIONS), config, **grid)
-    server.app.app(nodes, server_context(config))
-    return nodes
-
-
-def ledger_kinds(config):
-    return [entry.kind for entry in PrivacyLedger(server.app.Path(config["ledger"])).chain().entries]
-
-
-def the_release(config):
-    with open(config["output"], "rb") as file:  # noqa: PTH123 - a string from the configuration
-        return ModelRelease.from_bytes(file.read())
+    return write_federation(tmp_path)
 
 
 def test_a_run_writes_a_release_and_settles_the_ledger(config, capsys):
@@ -106,7 +63,7 @@ def test_a_run_writes_a_release_and_settles_the_ledger(config, capsys):
     assert release.privacy.people_train == len(NAMES)
     assert [name for name, _ in release.privacy.events] == ["moments", "threshold"]
     assert ledger_kinds(config) == ["open", "reserve", "commit"]
-    entries = PrivacyLedger(server.app.Path(config["ledger"])).chain().entries
+    entries = the_chain(config).entries
     assert entries[-1].release == release.digest
     assert tuple(noise for _, noise in release.privacy.events) == entries[1].noise_multipliers
     assert len(grid.sent) == 8 * ORGANISATIONS
@@ -120,11 +77,6 @@ def test_a_run_writes_a_release_and_settles_the_ledger(config, capsys):
 
 def without_noise_in_the_ring(size, _std):
     return np.zeros(size, dtype=np.int64)
-
-
-def the_plan(**change):
-    values = {"people": len(NAMES), "organisations": ORGANISATIONS, "dimension": DIMENSION} | change
-    return PrivacyPlan.for_epsilon(8.0, delta=1e-5, **values)
 
 
 def test_without_noise_the_federated_release_is_the_central_one(config, monkeypatch):
@@ -161,11 +113,10 @@ def test_the_total_carries_the_planned_noise(config, monkeypatch):
     assert 0.5 < honest.std() < 1.6
 
 
-def test_two_runs_never_agree_on_the_noise(config, tmp_path):
-    centres = []
-    for index in range(2):
-        config["ledger"] = str(tmp_path / f"ledger {index}")
-        run(config)
+def test_two_runs_never_agree_on_the_noise(config):
+    centres, config["budget-epsilon"] = [], 16.0
+    for run_id in (1, 2):
+        run(config, run_id=run_id)
         centres.append(the_release(config).adapter.centres["probe"])
     assert not np.isclose(*centres, atol=1e-12).any()
 
@@ -204,11 +155,9 @@ def test_enough_people_deploy_the_whitening_too(config, tmp_path):
 def test_a_second_run_past_the_budget_asks_nobody(config):
     run(config)
     before = the_release(config).digest
-    grid = InProcessGrid(client.app.app, ORGANISATIONS, config)
-    context = server_context(config)
-    context.run_id = 2
+    grid = InProcessGrid(client.app.app, ORGANISATIONS, config, run_id=2)
     with pytest.raises(BudgetExhaustedError):
-        server.app.app(grid, context)
+        server.app.app(grid, server_context(config, run_id=2))
     assert not grid.sent
     assert the_release(config).digest == before
 
@@ -250,7 +199,7 @@ WRONG_REPLIES = {
     "no keys": (ADVERTISE, lambda r: RecordDict({"metrics": r.content["metrics"]}), "missing"),
     "keys of one release": (
         ADVERTISE,
-        lambda r: advertise_reply({"moments": r.content["secagg"]["moments"]}, 6),
+        lambda r: advertise_reply({"moments": r.content["secagg"]["moments"]}, 6, LedgerChain()),
         "not for the plan's releases",
     ),
     "junk keys": (ADVERTISE, with_protocol(lambda _: b"junk"), "too short"),
@@ -412,9 +361,9 @@ def plan():
 
 
 def test_a_node_takes_one_plan_in_a_run(config, plan):
-    grid = InProcessGrid(client.app.app, 1, config)
-    assert ask(grid, advertise_request(plan)).has_content()
-    assert ask(grid, advertise_request(plan)).error.code == Refusal.REPEATED.value
+    grid, request = InProcessGrid(client.app.app, 1, config), advertise_request(plan, a_charge(config, plan))
+    assert ask(grid, request).has_content()
+    assert ask(grid, request).error.code == Refusal.REPEATED.value
 
 
 @pytest.mark.parametrize("stage", [SHARE_KEYS, TRAIN_MOMENTS, EVALUATE_THRESHOLD, SIGN_SURVIVORS, OPEN_SHARES])
@@ -422,7 +371,7 @@ def test_a_node_answers_nothing_out_of_turn_and_nothing_afterwards(config, plan,
     grid = InProcessGrid(client.app.app, 1, config)
     anything = protocol_content({"threshold": b"x"} if stage == EVALUATE_THRESHOLD else {"moments": b"x"})
     assert ask(grid, anything, stage).error.code == Refusal.REPEATED.value
-    assert ask(grid, advertise_request(plan)).has_content()
+    assert ask(grid, advertise_request(plan, a_charge(config, plan))).has_content()
     first = ask(grid, anything, stage).error.code
     assert first == (Refusal.BAD_REQUEST if stage == SHARE_KEYS else Refusal.REPEATED).value
     assert ask(grid, anything, SHARE_KEYS).error.code == Refusal.REPEATED.value
@@ -456,7 +405,7 @@ def test_a_node_forgets_its_secrets_when_its_part_is_done(config):
 @pytest.mark.parametrize("limit", [{"max-epsilon": 4.0}, {"min-colluders": 2}])
 def test_a_node_keeps_its_operators_limits(config, plan, limit):
     grid = InProcessGrid(client.app.app, 1, config, node_configs={0: limit})
-    assert ask(grid, advertise_request(plan)).error.code == Refusal.NOT_AGREED.value
+    assert ask(grid, advertise_request(plan, a_charge(config, plan))).error.code == Refusal.NOT_AGREED.value
 
 
 def without_noise(request):
@@ -467,7 +416,7 @@ def without_noise(request):
 @pytest.mark.parametrize("damage", [lambda _request: RecordDict(), without_noise], ids=["empty", "too little noise"])
 def test_a_node_does_its_own_accounting_and_refuses_wrong_plans(config, plan, damage):
     grid = InProcessGrid(client.app.app, 1, config)
-    assert ask(grid, damage(advertise_request(plan))).error.code == Refusal.BAD_REQUEST.value
+    assert ask(grid, damage(advertise_request(plan, a_charge(config, plan)))).error.code == Refusal.BAD_REQUEST.value
 
 
 @pytest.mark.parametrize(
@@ -528,7 +477,7 @@ def test_a_node_reads_its_own_embeddings_first(config, plan, tmp_path):
     own = tmp_path / "own.npz"
     own.write_bytes(synthetic_people(["only one"]).to_bytes())
     grid = InProcessGrid(client.app.app, 1, config, node_configs={0: {"embeddings": str(own)}})
-    assert ask(grid, advertise_request(plan)).content["metrics"]["people"] == 1
+    assert ask(grid, advertise_request(plan, a_charge(config, plan))).content["metrics"]["people"] == 1
 
 
 @pytest.mark.parametrize(
@@ -537,7 +486,7 @@ def test_a_node_reads_its_own_embeddings_first(config, plan, tmp_path):
 )
 def test_a_node_without_its_files_refuses(config, plan, node_config):
     grid = InProcessGrid(client.app.app, 1, config, node_configs={0: node_config})
-    assert ask(grid, advertise_request(plan)).error.code == Refusal.BAD_DATA.value
+    assert ask(grid, advertise_request(plan, a_charge(config, plan))).error.code == Refusal.BAD_DATA.value
 
 
 def wrong_identity(kind):
@@ -552,7 +501,7 @@ def wrong_identity(kind):
 def test_a_node_refuses_an_identity_that_is_not_in_the_roster(config, plan, tmp_path, kind):
     (tmp_path / "0.pem").write_bytes(b"junk" if kind == "junk" else wrong_identity(kind))
     grid = InProcessGrid(client.app.app, 1, config)
-    assert ask(grid, advertise_request(plan)).error.code == Refusal.BAD_DATA.value
+    assert ask(grid, advertise_request(plan, a_charge(config, plan))).error.code == Refusal.BAD_DATA.value
 
 
 def test_two_nodes_with_one_identity_end_the_run(config, tmp_path):

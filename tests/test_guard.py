@@ -28,7 +28,7 @@ NOON = 12 * 3600
 
 
 def a_policy(*, digest=HASH, recipes=("moments",), opens=0, closes=0):
-    return LocalPolicy(8.0, 1, recipes, frozenset({digest}), opens, closes)
+    return LocalPolicy(8.0, 16.0, 1, recipes, frozenset({digest}), opens, closes)
 
 
 class Gateway:
@@ -125,7 +125,7 @@ async def test_nothing_but_fleet_calls_passes(path):
 
 
 # --------------------------------------------------------------------------------------------------- starting a node
-POLICY = 'max-epsilon = 2.0\nmin-colluders = 1\nrecipes = ["moments"]\napp-hashes = [{}]\nhours = "00:00-00:00"\n'
+POLICY = 'max-epsilon = 2.0\nbudget-epsilon = 4.0\nmin-colluders = 1\nrecipes = ["moments"]\napp-hashes = [{}]\nhours = "00:00-00:00"\n'
 
 
 @pytest.fixture
@@ -140,6 +140,8 @@ def test_a_node_hands_its_limits_to_the_application(folder):
     config = node_config(folder, require_ready(folder))
     assert "max-epsilon=2.0" in config.split()
     assert "min-colluders=1" in config.split()
+    assert "budget-epsilon=4.0" in config.split()
+    assert f'ledgers="{folder}/ledgers"' in config.split()
     assert f'embeddings="{folder}/active.npz"' in config.split()
     assert (folder / "active.npz").is_file()
 

@@ -33,6 +33,7 @@ NOW = dt.datetime(2030, 1, 1, 12, tzinfo=dt.UTC)
 SECONDS = int(NOW.timestamp())
 POLICY = """
 max-epsilon = 4.0
+budget-epsilon = 8.0
 min-colluders = 1
 recipes = ["moments", "threshold"]
 app-hashes = ["{digest}"]
@@ -257,6 +258,9 @@ def test_hours_are_in_utc_and_may_pass_midnight(hours, minute, is_open):
         ("max-epsilon = 4.0", "max-epsilon = nan"),
         ("max-epsilon = 4.0", 'max-epsilon = "4"'),
         ("max-epsilon = 4.0", ""),
+        ("budget-epsilon = 8.0", ""),
+        ("budget-epsilon = 8.0", "budget-epsilon = 65.0"),
+        ("budget-epsilon = 8.0", "budget-epsilon = 8"),
         ("min-colluders = 1", "min-colluders = -1"),
         ("min-colluders = 1", "min-colluders = true"),
         ('["moments", "threshold"]', "[]"),

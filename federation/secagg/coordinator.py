@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Final
 
@@ -51,6 +51,7 @@ class Coordinator:
     Args:
         session: the sum.
         verify: checks signatures by the roster's keys.
+        names: what errors call the members, in the roster's order.
 
     Attributes:
         stage: what the members were asked last.
@@ -58,11 +59,12 @@ class Coordinator:
         faults: why members are out, one clause for each.
     """
 
-    def __init__(self, session: Session, verify: Verify) -> None:
+    def __init__(self, session: Session, verify: Verify, *, names: Sequence[str] = ()) -> None:
         self.session, self.stage = session, Stage.ADVERTISE
         self.waiting = set(session.members)
         self.faults: dict[int, str] = {}
         self._verify = verify
+        self._names = dict(zip(session.members, names or [f"organisation {m}" for m in session.members], strict=True))
         self._context = session.digest
         self._keys: dict[int, PublicKeys] = {}
         self._shares: dict[int, dict[int, EncryptedShares]] = {}
@@ -113,7 +115,7 @@ class Coordinator:
             self.faults[sender] = f"sent a wrong answer when asked to {_ASKED[self.stage]}: {error}"
 
     def lose(self, member: int, why: str) -> None:
-        """Takes a member out that the transport says will not answer; `why` goes on from "organisation N"."""
+        """Takes a member out that the transport says will not answer; `why` goes on from its name."""
         self.waiting.remove(member)
         self.faults[member] = why
 
@@ -183,7 +185,7 @@ class Coordinator:
             )
             made = masking.commit(self._context, label, entry.member, sender, entry.share)
             if entry.kind is not kind or made != commitment:
-                raise PeerError(f"it did not open the share that organisation {entry.member} dealt to it")
+                raise PeerError(f"it did not open the share that {self._names[entry.member]} dealt to it")
         self._opened[sender] = {entry.member: entry.share for entry in opened.entries}
 
     def _require_from(self, sender: int, named: int, context: bytes) -> None:
@@ -246,13 +248,12 @@ class Coordinator:
     def _require_enough(self, answered: Mapping[int, object], needed: int) -> tuple[int, ...]:
         members = tuple(sorted(answered))
         if len(members) < needed:
-            out = "; ".join(f"organisation {member} {why}" for member, why in sorted(self.faults.items()))
+            out = "; ".join(f"{self._names[member]} {why}" for member, why in sorted(self.faults.items()))
             raise RoundAbortedError(
                 f"{len(members)} of {len(self.session.roster)} organisations are left and {needed} are needed: {out}"
             )
         return members
 
-    @staticmethod
-    def _require_dealt(dealer: int, made: bytes, committed: bytes) -> None:
+    def _require_dealt(self, dealer: int, made: bytes, committed: bytes) -> None:
         if made != committed:
-            raise RoundAbortedError(f"organisation {dealer} dealt shares of something else than its seed")
+            raise RoundAbortedError(f"{self._names[dealer]} dealt shares of something else than its seed")

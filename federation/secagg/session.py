@@ -6,6 +6,7 @@ import hashlib
 import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from itertools import chain, repeat
 from typing import Final
 
 from cryptography.exceptions import InvalidSignature
@@ -119,21 +120,31 @@ class Session:
         return digest(*fields, *self.roster)
 
 
-def roster_to_text(roster: Iterable[bytes]) -> str:
-    """One key a line, in hex: a file that people can compare."""
-    return "".join(f"{key.hex()}\n" for key in roster)
+def roster_to_text(roster: Iterable[bytes], names: Iterable[str] = ()) -> str:
+    """One key a line, in hex, and after it what the coordinator calls its owner: a file that people can compare."""
+    return "".join(
+        f"{key.hex()} {name}".rstrip() + "\n" for key, name in zip(roster, chain(names, repeat("")), strict=False)
+    )
 
 
 def roster_from_text(text: str) -> tuple[bytes, ...]:
-    """Reads what `roster_to_text` wrote.
+    """The keys in what `roster_to_text` wrote. Only they are agreed on; names are for people.
 
     Raises:
-        UsageError: a line is not a key in hex.
+        UsageError: a line is not a key in hex and at most one name.
     """
     try:
-        return tuple(bytes.fromhex(line) for line in text.splitlines())
+        return tuple(bytes.fromhex(line.partition(" ")[0]) for line in text.splitlines())
     except ValueError as error:
-        raise UsageError("a roster holds one public key a line, in hex") from error
+        raise UsageError("a roster holds one public key a line, in hex, and perhaps a name after it") from error
+
+
+def roster_names(text: str) -> tuple[str, ...]:
+    """What the members are called, in their order: the roster's names, or "organisation" with a number."""
+    return tuple(
+        line.partition(" ")[2].strip() or f"organisation {number}"
+        for number, line in enumerate(text.splitlines(), start=1)
+    )
 
 
 def digest(*fields: bytes) -> bytes:

@@ -1,0 +1,155 @@
+"""The organisation's two ledgers: what its own people were charged, and a copy of the coordinator's.
+
+::
+
+    own.jsonl           every release that this organisation's people are in, charged before its part leaves
+    coordinator.jsonl   the newest ledger that the coordinator showed
+
+Whatever the coordinator calls a population, the people in one organisation's folder are the same, so its own ledger has
+one account for them, over all runs. A release is charged when this organisation's part of it is ready and has not left:
+what never left costs nothing, and what was charged once is not answered again, not even for a run that goes on under an
+old reservation.
+
+The coordinator's ledger must extend the copy. Who restores an old one could spend a budget twice.
+
+Both files are replaced as a whole: a crash leaves the old one or the new one, never a part.
+"""
+
+from __future__ import annotations
+
+import fcntl
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from client.joining import replace_file
+from client.secure_sums import RepeatedError
+from federation.errors import MalformedMessageError, ProofError, UsageError
+from federation.ledger import LedgerChain
+from federation.privacy import PrivacyPlan
+from federation.rounds import ShownLedger
+
+OWN: Final = "own.jsonl"
+COORDINATOR: Final = "coordinator.jsonl"
+PEOPLE: Final = "people of this organisation"
+"""The only account in an organisation's own ledger."""
+BUDGET_DELTA: Final = 1e-5
+"""Delta at which an organisation's cap is counted."""
+_LOCK = ".lock"
+
+
+class WrongLedgerError(ProofError):
+    """The coordinator's ledger does not extend the copy, or does not hold the charge for a run."""
+
+
+@dataclass(frozen=True)
+class Ledgers:
+    """Both ledgers in a folder. Several processes may use them at once.
+
+    Attributes:
+        folder: made when missing.
+        budget_epsilon: most that all runs together may cost a person, at `BUDGET_DELTA`. It can be lowered later, and
+            not raised above what it was at the first charge.
+    """
+
+    folder: Path
+    budget_epsilon: float
+
+    def admit(self, shown: ShownLedger, plan: PrivacyPlan) -> LedgerChain:
+        """Takes the coordinator's ledger in place of the copy, and asks whether the own budget has room for the run.
+
+        Returns:
+            The own ledger.
+
+        Raises:
+            WrongLedgerError: it does not extend the copy, or lacks the charge; says what happened and what to do.
+            BudgetExhaustedError: the releases of this run that were not charged yet do not fit into the own budget.
+            UsageError: a file was altered or cannot be used.
+        """
+        with self._locked():
+            copy = self._read(COORDINATOR)
+            try:
+                shown.chain.require_extends(copy)
+            except ProofError as error:
+                raise WrongLedgerError(
+                    f"the coordinator's {error}. This organisation takes no part until the coordinator has the newest "
+                    f"ledger back: send it {self.folder / COORDINATOR}"
+                ) from error
+            charge = shown.chain.reservation(shown.reservation)
+            if charge is None or charge.noise_multipliers != plan.noise_multipliers:
+                raise WrongLedgerError("the coordinator's ledger holds no charge for this run with this plan's noise")
+            if shown.chain.release_of(shown.reservation):
+                raise WrongLedgerError("the coordinator's ledger says that this run has made its release already")
+            own = self._read(OWN)
+            new = tuple(noise for name, noise in plan.events if own.reservation(_name(shown.reservation, name)) is None)
+            if new:
+                self._charged(own, "the rest of this run", new)
+            if shown.chain != copy:
+                replace_file(self.folder / COORDINATOR, shown.chain.to_bytes())
+            return own
+
+    def charge(self, reservation: str, release: str, noise_multiplier: float) -> LedgerChain:
+        """Charges one release to the own budget. Call it when this organisation's part is ready and has not left.
+
+        Returns:
+            The own ledger, once it is on disk.
+
+        Raises:
+            RepeatedError: this release was charged before, so its part may have left before.
+            BudgetExhaustedError: it does not fit into the budget any more.
+            UsageError: the file was altered or cannot be used.
+        """
+        with self._locked():
+            own, name = self._read(OWN), _name(reservation, release)
+            if own.reservation(name) is not None:
+                raise RepeatedError
+            charged = self._charged(own, name, (noise_multiplier,))
+            replace_file(self.folder / OWN, charged.to_bytes())
+            return charged
+
+    def own(self) -> LedgerChain:
+        """The own ledger.
+
+        Raises:
+            UsageError: it was altered.
+        """
+        return self._read(OWN)
+
+    def _charged(self, own: LedgerChain, run: str, noise_multipliers: tuple[float, ...]) -> LedgerChain:
+        cap = own.opening(PEOPLE)
+        if cap is None:
+            opening = own.next_open(PEOPLE, epsilon=self.budget_epsilon, delta=BUDGET_DELTA)
+            own = own if opening is None else LedgerChain((*own.entries, opening))
+        elif self.budget_epsilon > cap.epsilon:
+            raise UsageError(
+                f"budget-epsilon is {self.budget_epsilon:g} and was {cap.epsilon:g} when people were first charged: it "
+                "can be lowered and not raised"
+            )
+        entry = own.next_reserve(PEOPLE, run, noise_multipliers, at_most_epsilon=self.budget_epsilon)
+        return LedgerChain((*own.entries, entry))
+
+    def _read(self, name: str) -> LedgerChain:
+        path = self.folder / name
+        try:
+            return LedgerChain.from_bytes(path.read_bytes()) if path.exists() else LedgerChain()
+        except MalformedMessageError as error:
+            raise UsageError(f"{path} was altered; restore the copy that the coordinator keeps") from error
+        except OSError as error:
+            raise UsageError(f"cannot read {path}: {error.strerror}") from error
+
+    @contextmanager
+    def _locked(self) -> Iterator[None]:
+        try:
+            self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            lock = (self.folder / _LOCK).open("ab")
+        except OSError as error:
+            raise UsageError(f"the ledgers in {self.folder} cannot be used: {error.strerror}") from error
+        with lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)  # released when the file is closed, or when the process dies
+            yield
+
+
+def _name(reservation: str, release: str) -> str:
+    return f"{reservation}/{release}"

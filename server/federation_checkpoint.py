@@ -1,0 +1,179 @@
+"""What is left of a run that did not end, so that the next one goes on without charging twice.
+
+Flower does not resume a run: a ServerApp or SuperLink that died leaves a failed run, and the nodes forget their part.
+So going on is a *new* Flower run under the *old* reservation. The file beside the release's says how far it came::
+
+    begun             the reservation's name, before the ledger holds it
+    asked for a sum   before the first organisation is asked for its masked part
+    sum opened        the noisy total; it is never asked for again
+    release made      its very bytes, before anybody gets them
+
+A sum that was asked for and not opened may have been opened by somebody all the same, and asking again would give a
+second noisy sum for one charge. Then the run cannot go on, its charge is used up, and a new run needs a new charge.
+
+Every step replaces the file as a whole: a crash leaves the step before or the step after.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+
+from federation.errors import RoundAbortedError, UsageError
+from federation.release import ModelRelease
+from server.ledger import sync_directory, write_durably
+from server.secure_sums import OpenedSum
+
+_VERSION = 1
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far a run came.
+
+    Attributes:
+        settings: SHA-256 in hex of everything that its sums depend on.
+        reservation: the run in the ledger that pays for it: the first Flower run's identifier.
+        asked: releases that organisations were asked for.
+        sums: those that were opened.
+        release: what came of the run.
+    """
+
+    settings: str
+    reservation: str
+    asked: tuple[str, ...] = ()
+    sums: Mapping[str, OpenedSum] = field(default_factory=dict)
+    release: ModelRelease | None = None
+
+    @property
+    def lost(self) -> tuple[str, ...]:
+        """Releases that were asked for and not opened: whatever they cost is used up."""
+        return tuple(name for name in self.asked if name not in self.sums)
+
+    def to_bytes(self) -> bytes:
+        """JSON; Python writes every float so that it reads the same one again."""
+        return json.dumps(
+            {
+                "version": _VERSION,
+                "settings": self.settings,
+                "reservation": self.reservation,
+                "asked": self.asked,
+                "sums": {name: {**vars(opened), "total": opened.total.tolist()} for name, opened in self.sums.items()},
+                "release": None if self.release is None else self.release.to_bytes().decode(),
+            }
+        ).encode()
+
+    @classmethod
+    def from_bytes(cls, data: bytes) -> Self:
+        """Reads what `to_bytes` wrote.
+
+        Raises:
+            ValueError, TypeError, LookupError, IntaglioError: other bytes.
+        """
+        value = json.loads(data)
+        if value["version"] != _VERSION:
+            raise ValueError
+        release = None if value["release"] is None else ModelRelease.from_bytes(value["release"].encode())
+        sums = {name: _opened(opened) for name, opened in value["sums"].items()}
+        return cls(value["settings"], value["reservation"], tuple(value["asked"]), sums, release)
+
+
+def _opened(value: dict[str, Any]) -> OpenedSum:
+    return OpenedSum(**{**value, "total": np.array(value["total"], dtype=np.float64)})
+
+
+class Checkpoint:
+    """The file of one unfinished run. `lock` gives it to one process at a time.
+
+    Attributes:
+        path: where.
+        progress: what is on disk; None when nothing is.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.progress: Progress | None = None
+        if path.exists():
+            try:
+                self.progress = Progress.from_bytes(path.read_bytes())
+            except (ValueError, TypeError, LookupError, AttributeError) as error:
+                raise UsageError(
+                    f"{path} is not what this version wrote; remove it to give up the run that did not end. "
+                    "What it reserved stays charged"
+                ) from error
+
+    @classmethod
+    @contextmanager
+    def lock(cls, output: Path) -> Iterator[Self]:
+        """The checkpoint of the run whose release goes to `output`, while no other process works on it.
+
+        Raises:
+            UsageError: another run works on it, or the file cannot be used.
+        """
+        try:
+            lock = output.with_name(f".{output.name}.lock").open("ab")
+        except OSError as error:
+            raise UsageError(f"{output} cannot be written: {error.strerror}") from error
+        with lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # the system gives it back when the process dies
+            except BlockingIOError as error:
+                raise UsageError(
+                    f"another run writes {output}: wait for it, or end the ServerApp that is left of it"
+                ) from error
+            yield cls(output.with_name(f"{output.name}.unfinished"))
+
+    def begin(self, settings: str, reservation: str) -> Progress:
+        """A run that is about to reserve. The name comes first: the next start finds the charge by it."""
+        return self._write(Progress(settings, reservation))
+
+    def asking(self, release: str) -> None:
+        """On disk before the first organisation hears the question."""
+        self._write(replace(self._now, asked=(*self._now.asked, release)))
+
+    def opened(self, release: str, total: OpenedSum) -> None:
+        """On disk before anything is made of it."""
+        self._write(replace(self._now, sums={**self._now.sums, release: total}))
+
+    def made(self, release: ModelRelease) -> None:
+        """On disk before the release is: there is never a second one with another time in it."""
+        self._write(replace(self._now, release=release))
+
+    def remove(self) -> None:
+        """The run has ended. A crash before this is durable leaves the last step, which ends in the same way."""
+        self.path.unlink(missing_ok=True)
+        sync_directory(self.path.parent)
+        self.progress = None
+
+    def require_nothing_lost(self) -> None:
+        """Ends, for good, a run that died while a sum was being opened.
+
+        Raises:
+            RoundAbortedError: it did.
+        """
+        if self.progress is not None and (lost := self.progress.lost):
+            reservation = self.progress.reservation
+            self.remove()
+            raise RoundAbortedError(
+                f"run {reservation} ended while the sum for {lost[0]} was being opened. Asking again could give a "
+                "second noisy sum for one charge, so that run has no result and its charge stays; nothing was asked or "
+                "charged now. Start again for a new run at a new charge"
+            )
+
+    @property
+    def _now(self) -> Progress:
+        if self.progress is None:
+            raise UsageError("begin a run before going on with it")
+        return self.progress
+
+    def _write(self, progress: Progress) -> Progress:
+        write_durably(self.path, progress.to_bytes())
+        self.progress = progress
+        return progress

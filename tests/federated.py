@@ -1,0 +1,105 @@
+"""A federation of four organisations with made-up people, in files as operators would write them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+from people import DIMENSION, start_vector, synthetic_people
+from simulator import FIRST_NODE, InProcessGrid, server_context
+
+import client.app
+import server.app
+from federation.privacy import PrivacyPlan
+from federation.release import ModelRelease
+from federation.rounds import ShownLedger
+from federation.secagg.session import roster_to_text
+from server.ledger import PrivacyLedger
+
+ORGANISATIONS = 4
+NAMES = [f"secret person {index:02d}" for index in range(24)]
+OF_ORGANISATION = [NAMES[i::ORGANISATIONS] for i in range(ORGANISATIONS)]
+CALLED = ("north", "south", "west", "east")
+
+
+def write_identities(folder: Path, organisations: int = ORGANISATIONS, called: tuple[str, ...] = ()) -> None:
+    keys = [Ed25519PrivateKey.from_private_bytes(bytes([index + 1]) * 32) for index in range(organisations)]
+    for index, key in enumerate(keys):
+        (folder / f"{index}.pem").write_bytes(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
+    (folder / "roster").write_text(roster_to_text([key.public_key().public_bytes_raw() for key in keys], called))
+
+
+def write_federation(folder: Path) -> dict[str, Any]:
+    """Everything that a run needs; gives its configuration."""
+    everybody = synthetic_people(NAMES)
+    for index, names in enumerate(OF_ORGANISATION):
+        (folder / f"{index}.npz").write_bytes(everybody.of_people(names).to_bytes())
+    np.save(folder / "start.npy", start_vector())
+    write_identities(folder)
+    return {
+        "epsilon": 8.0,
+        "delta": 1e-5,
+        "fmr": 0.01,
+        "people": len(NAMES),
+        "num-organisations": ORGANISATIONS,
+        "dimension": DIMENSION,
+        "threshold-share": 0.2,
+        "centre-clip": 0.65,
+        "scatter-clip": 0.015,
+        "colluders": 1,
+        "dropouts": 0,
+        "population": "synthetic",
+        "ledger": str(folder / "ledger.jsonl"),
+        "ledger-copies": str(folder / "copies"),
+        "budget-epsilon": 8.0,
+        "roster": str(folder / "roster"),
+        "node-names": "",
+        "public-start": str(folder / "start.npy"),
+        "organisations": str(folder),
+        "output": str(folder / "release.json"),
+        "model-name": "synthetic",
+        "model-digest": "ab" * 32,
+        "node-deadline-seconds": 0.05,
+        "round-deadline-seconds": 0.3,
+    }
+
+
+def name_the_organisations(config: dict[str, Any]) -> None:
+    """Puts names into the roster, and tells the coordinator whose node is which."""
+    write_identities(Path(config["organisations"]), called=CALLED)
+    config["node-names"] = ",".join(f"{FIRST_NODE + index}={name}" for index, name in enumerate(CALLED))
+
+
+def run(config: dict[str, Any], *, run_id: int = 1, **grid: Any) -> InProcessGrid:
+    nodes = grid.pop("grid", InProcessGrid)(
+        client.app.app, grid.pop("nodes", ORGANISATIONS), config, run_id=run_id, **grid
+    )
+    server.app.app(nodes, server_context(config, run_id=run_id))
+    return nodes
+
+
+def the_chain(config: dict[str, Any]) -> Any:
+    return PrivacyLedger(Path(config["ledger"])).chain()
+
+
+def ledger_kinds(config: dict[str, Any]) -> list[str]:
+    return [entry.kind for entry in the_chain(config).entries]
+
+
+def the_release(config: dict[str, Any]) -> ModelRelease:
+    return ModelRelease.from_bytes(Path(config["output"]).read_bytes())
+
+
+def the_plan(epsilon: float = 8.0, **change: Any) -> PrivacyPlan:
+    values = {"people": len(NAMES), "organisations": ORGANISATIONS, "dimension": DIMENSION} | change
+    return PrivacyPlan.for_epsilon(epsilon, delta=1e-5, **values)
+
+
+def a_charge(config: dict[str, Any], plan: PrivacyPlan, run_id: str = "1", **change: Any) -> ShownLedger:
+    """What a coordinator shows after it charged a plan."""
+    ledger = PrivacyLedger(Path(config["ledger"]))
+    ledger.reserve("synthetic", run_id, plan.noise_multipliers, **({"cap_epsilon": 64.0, "cap_delta": 1e-5} | change))
+    return ShownLedger(ledger.chain(), run_id)
