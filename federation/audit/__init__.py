@@ -1,0 +1,11 @@
+"""The bias audit: bounds and verdicts for every group of people, from the scores of any verifier.
+
+comparisons   the input, as arrays
+audit         `audit_scores`: from comparisons to a report
+intervals     bounds of a rate when comparisons share people
+bootstrap     bounds of everything else, by drawing people
+differentials measures of the literature
+marginals     single axes, for comparison
+report        the result, its verdicts and its canonical bytes
+comparing     two reports: did the worst cell get worse?
+"""

@@ -1,0 +1,469 @@
+"""What an audit found out, and its one canonical form.
+
+A report holds counts, bounds and verdicts of cells: no scores, no names of people. A *cell* is a group of people with
+the same value of every attribute, such as ("f", "60+"). Cells are always intersections of all attributes: an average
+over one attribute can hide that one cell is treated badly (Buolamwini and Gebru, "Gender Shades", 2018).
+
+The verdict of a rate depends on its bounds and the stated limit alone::
+
+    low            high
+     ├──────────────┤          │ limit          PASS          even the upper bound keeps the limit
+     ├──────────────┼──┤       limit inside     INSUFFICIENT  the data cannot tell; also where there are none
+                    │ limit    ├────┤           FAIL          even the lower bound is above the limit
+
+A cell has the worst verdict of its rates, and a report the worst of its cells, where FAIL is worse than INSUFFICIENT.
+Since a report passes only when each cell does, each at its own confidence, it needs no correction for the number of
+cells (Berger, "Multiparameter hypothesis testing and acceptance sampling", Technometrics 24, 1982). A single FAIL
+among very many cells may be chance.
+
+The bytes are canonical JSON of `federation.statements`: whole numbers stay numbers, all others are decimal text with
+six digits, except the threshold, which is exact. Verdicts are in the bytes for readers; whoever parses them computes
+them again.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import Enum
+from typing import Any, Final, NoReturn, Self
+
+from federation.audit.differentials import DIFFERENTIALS
+from federation.audit.intervals import require_confidence
+from federation.errors import MalformedMessageError, UsageError
+from federation.statements import JsonValue, canonical_bytes, require_text
+
+FORMAT: Final = "intaglio-audit/1"
+MOST_REPORT_BYTES: Final = 1 << 23
+_DIGEST_HEX = 64
+
+
+class Verdict(Enum):
+    """Whether a limit is kept. It has no truth value: INSUFFICIENT is neither yes nor no."""
+
+    PASS = "PASS"  # noqa: S105 - a verdict, no password
+    FAIL = "FAIL"
+    INSUFFICIENT = "INSUFFICIENT"
+
+    def __bool__(self) -> NoReturn:
+        """Raises TypeError; compare with a member."""
+        raise TypeError("a verdict has three values; compare it with one of them")
+
+    @classmethod
+    def worst(cls, verdicts: list[Verdict]) -> Verdict:
+        """FAIL before INSUFFICIENT before PASS. Nothing judged is INSUFFICIENT."""
+        order = (cls.FAIL, cls.INSUFFICIENT, cls.PASS)
+        return next((verdict for verdict in order if verdict in verdicts), cls.INSUFFICIENT)
+
+
+@dataclass(frozen=True)
+class Rate:
+    """One error rate of one cell.
+
+    Attributes:
+        errors: wrong decisions.
+        trials: comparisons, or people where the rate is about people.
+        effective: independent trials that they are worth.
+        low: one-sided lower bound of the rate.
+        high: one-sided upper bound of the rate.
+    """
+
+    errors: int
+    trials: int
+    effective: float
+    low: float
+    high: float
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.errors <= self.trials or not 0 <= self.effective <= self.trials:
+            raise UsageError("errors and effective trials lie between zero and the trials")
+        if not 0 <= self.low <= self.high <= 1:
+            raise UsageError("bounds of a rate are in order, in [0, 1]")
+
+    @property
+    def value(self) -> float:
+        """Errors over trials; NaN without trials."""
+        return self.errors / self.trials if self.trials else math.nan
+
+    def judge(self, limit: float) -> Verdict:
+        """Whether the bounds keep the limit."""
+        if self.high <= limit:
+            return Verdict.PASS
+        return Verdict.FAIL if self.low > limit else Verdict.INSUFFICIENT
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A number and, where people are known, its percentile bounds from the bootstrap over people.
+
+    Attributes:
+        value: the estimate; None where it is undefined or infinite.
+        low: lower bound, or None.
+        high: upper bound, or None: unknown or unbounded.
+    """
+
+    value: float | None
+    low: float | None = None
+    high: float | None = None
+
+    def __post_init__(self) -> None:
+        if not all(number is None or math.isfinite(number) for number in (self.value, self.low, self.high)):
+            raise UsageError("an estimate is finite or None")
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What every cell has to keep.
+
+    Attributes:
+        fmr: highest false match rate.
+        fnmr: highest false non-match rate.
+        failure_to_enrol: highest share of people for whom no comparison can be made, or None: reported, not judged.
+        confidence: of each bound.
+    """
+
+    fmr: float
+    fnmr: float
+    failure_to_enrol: float | None = None
+    confidence: float = 0.95
+
+    def __post_init__(self) -> None:
+        for limit in (self.fmr, self.fnmr, self.failure_to_enrol):
+            if limit is not None and not 0 < limit < 1:
+                raise UsageError("limits of error rates lie between 0 and 1")
+        require_confidence(self.confidence)
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One group of people.
+
+    Attributes:
+        labels: value of each attribute, in the order of `AuditReport.attributes`; empty for everybody together.
+        people: how many different ones, or None where the data do not say.
+        fmr: over comparisons of two people of this cell.
+        fnmr: over comparisons of a person of this cell with themselves.
+        failure_to_enrol: None where the data do not say.
+        eer: equal error rate at the cell's own threshold.
+        tar: true accept rate at the cell's own threshold for the limit of the false match rate.
+        det: (false match rate, false non-match rate) pairs of the cell's curve.
+    """
+
+    labels: tuple[str, ...]
+    people: int | None
+    fmr: Rate
+    fnmr: Rate
+    failure_to_enrol: Rate | None
+    eer: Estimate
+    tar: Estimate
+    det: tuple[tuple[float, float], ...]
+
+    def __post_init__(self) -> None:
+        for label in self.labels:
+            require_text("a label", label, most=100)
+        if self.people is not None and self.people < 0:
+            raise UsageError("a cell has no negative number of people")
+        if not all(0 <= rate <= 1 for point in self.det for rate in point):
+            raise UsageError("points of a curve are rates")
+
+    @property
+    def name(self) -> str:
+        """The labels as text."""
+        return " / ".join(self.labels) or "everybody"
+
+    def verdicts(self, limits: Limits) -> dict[str, Verdict]:
+        """Verdict of each rate that has a limit."""
+        judged = {"fmr": self.fmr.judge(limits.fmr), "fnmr": self.fnmr.judge(limits.fnmr)}
+        if limits.failure_to_enrol is not None:
+            failure = self.failure_to_enrol
+            judged["failure_to_enrol"] = (
+                Verdict.INSUFFICIENT if failure is None else failure.judge(limits.failure_to_enrol)
+            )
+        return judged
+
+    def verdict(self, limits: Limits) -> Verdict:
+        """The worst of the cell's verdicts."""
+        return Verdict.worst(list(self.verdicts(limits).values()))
+
+
+@dataclass(frozen=True)
+class Marginal:
+    """The rates over one attribute alone: what an audit of single axes would have shown.
+
+    Attributes:
+        attribute: its name.
+        label: one of its values.
+        fmr: false match rate, or None without impostor comparisons.
+        fnmr: false non-match rate, or None without genuine comparisons.
+    """
+
+    attribute: str
+    label: str
+    fmr: float | None
+    fnmr: float | None
+
+
+@dataclass(frozen=True)
+class Counts:
+    """What became of every comparison of the input.
+
+    Attributes:
+        comparisons: all that were readable.
+        bad: rows that could not be read and were left out on request.
+        undeclared: with a person who declares no value of some attribute; they are in no cell.
+        across: impostor comparisons of people of two cells; they are in no cell.
+        failed: for which no score could be made.
+    """
+
+    comparisons: int
+    bad: int = 0
+    undeclared: int = 0
+    across: int = 0
+    failed: int = 0
+
+    def __post_init__(self) -> None:
+        if min(self.comparisons, self.bad, self.undeclared, self.across, self.failed) < 0:
+            raise UsageError("counts are not negative")
+
+
+@dataclass(frozen=True)
+class Bootstrap:
+    """How bounds of estimates were made.
+
+    Attributes:
+        replicates: draws of people; 0 where the data do not say who they are.
+        seed: of the draws. The bounds of rates, and so the verdicts, need no draws.
+    """
+
+    replicates: int
+    seed: int
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.replicates <= 100_000 or not 0 <= self.seed < 2**53:  # noqa: PLR2004 - see the message
+            raise UsageError("replicates are at most 100000, and the seed a whole number from 0 below 2^53")
+
+
+@dataclass(frozen=True)
+class AuditReport:
+    """The result of one audit.
+
+    Attributes:
+        subject: what was tested, in the auditor's words.
+        input_sha256: hex digest of the file of scores, or empty.
+        attributes: names of what people were grouped by.
+        distance: whether scores are distances: accepted at or below the threshold.
+        threshold: of the verifier, in the unit of its scores.
+        stated_fmr: the rate that `threshold` was chosen for on these very scores; None where it was given.
+        limits: what was asked.
+        bootstrap: how bounds of estimates were made.
+        counts: what became of the input.
+        overall: all cells together; never judged.
+        cells: in the order of their labels. Every combination that was expected is there, even an empty one.
+        marginals: single axes, for comparison.
+        differentials: by the names of `federation.audit.differentials.DIFFERENTIALS`.
+    """
+
+    subject: str
+    input_sha256: str
+    attributes: tuple[str, ...]
+    distance: bool
+    threshold: float
+    stated_fmr: float | None
+    limits: Limits
+    bootstrap: Bootstrap
+    counts: Counts
+    overall: Cell
+    cells: tuple[Cell, ...]
+    marginals: tuple[Marginal, ...]
+    differentials: Mapping[str, Estimate]
+
+    def __post_init__(self) -> None:
+        require_text("the subject of an audit", self.subject, most=200)
+        if self.input_sha256 and len(bytes.fromhex(self.input_sha256)) * 2 != _DIGEST_HEX:
+            raise UsageError("the digest of the input is a SHA-256 in hex")
+        for attribute in self.attributes:
+            require_text("an attribute", attribute, most=100)
+        labels = [cell.labels for cell in self.cells]
+        if not labels or labels != sorted(set(labels)) or any(len(each) != len(self.attributes) for each in labels):
+            raise UsageError("a report has cells in order, each once, with one label for each attribute")
+        if not math.isfinite(self.threshold) or not (self.stated_fmr is None or 0 < self.stated_fmr < 1):
+            raise UsageError("a threshold is a number, and a stated rate lies between 0 and 1")
+        if self.differentials.keys() != DIFFERENTIALS.keys():
+            raise UsageError("a report has every differential")
+
+    @property
+    def verdict(self) -> Verdict:
+        """The worst verdict of all cells."""
+        return Verdict.worst([cell.verdict(self.limits) for cell in self.cells])
+
+    @property
+    def worst_cell(self) -> Cell:
+        """The cell to look at first: the worst verdict, then the highest false match rate over its limit."""
+        order = {Verdict.FAIL: 2, Verdict.INSUFFICIENT: 1, Verdict.PASS: 0}
+
+        def badness(cell: Cell) -> tuple[float, ...]:
+            over = max(cell.fmr.low / self.limits.fmr, cell.fnmr.low / self.limits.fnmr)
+            return order[cell.verdict(self.limits)], over, cell.fmr.high / self.limits.fmr
+
+        return max(self.cells, key=badness)
+
+    def worst(self, rate: str) -> Cell | None:
+        """The cell with the highest `fmr` or `fnmr`, the higher bound deciding among equals; None without data."""
+        tried = [cell for cell in self.cells if getattr(cell, rate).trials]
+        return max(tried, key=lambda cell: (getattr(cell, rate).value, getattr(cell, rate).high), default=None)
+
+    def to_bytes(self) -> bytes:
+        """Canonical JSON."""
+        body: dict[str, JsonValue] = {
+            "format": FORMAT,
+            "subject": self.subject,
+            "attributes": list(self.attributes),
+            "scale": "distance" if self.distance else "similarity",
+            "threshold": repr(float(self.threshold)),
+            "limits": _limits_json(self.limits),
+            "bootstrap": {"replicates": self.bootstrap.replicates, "seed": self.bootstrap.seed},
+            "counts": {name: getattr(self.counts, name) for name in _COUNTS},
+            "verdict": self.verdict.value,
+            "overall": _cell_json(self.overall, None),
+            "cells": [_cell_json(cell, self.limits) for cell in self.cells],
+            "marginals": [
+                {"attribute": one.attribute, "label": one.label, **_numbers(fmr=one.fmr, fnmr=one.fnmr)}
+                for one in self.marginals
+            ],
+            "differentials": {name: _estimate_json(estimate) for name, estimate in self.differentials.items()},
+        }
+        if self.input_sha256:
+            body["input_sha256"] = self.input_sha256
+        return canonical_bytes(body | _numbers(stated_fmr=self.stated_fmr))
+
+    @classmethod
+    def from_bytes(cls, data: bytes) -> Self:
+        """Reads what `to_bytes` wrote; what parses gives the same bytes again.
+
+        Raises:
+            MalformedMessageError: any other bytes.
+        """
+        if len(data) > MOST_REPORT_BYTES:
+            raise MalformedMessageError(f"a report has at most {MOST_REPORT_BYTES} bytes, this one {len(data)}")
+        try:
+            report = cls._from_json(json.loads(data.decode(), parse_float=_refuse, parse_constant=_refuse))
+            same = report.to_bytes() == data
+        except (ValueError, TypeError, LookupError, AttributeError, RecursionError, OverflowError, UsageError) as error:
+            raise MalformedMessageError("the bytes are not an audit report of this version") from error
+        if not same:
+            raise MalformedMessageError("the audit report is not in canonical form")
+        return report
+
+    @classmethod
+    def _from_json(cls, value: dict[str, Any]) -> Self:
+        if value["format"] != FORMAT:
+            raise UsageError("another format")
+        limits = value["limits"]
+        return cls(
+            subject=value["subject"],
+            input_sha256=value.get("input_sha256", ""),
+            attributes=tuple(value["attributes"]),
+            distance=value["scale"] == "distance",
+            threshold=float(value["threshold"]),
+            stated_fmr=_read(value, "stated_fmr"),
+            limits=Limits(
+                float(limits["fmr"]),
+                float(limits["fnmr"]),
+                _read(limits, "failure_to_enrol"),
+                float(limits["confidence"]),
+            ),
+            bootstrap=Bootstrap(**value["bootstrap"]),
+            counts=Counts(**value["counts"]),
+            overall=_read_cell(value["overall"]),
+            cells=tuple(map(_read_cell, value["cells"])),
+            marginals=tuple(
+                Marginal(one["attribute"], one["label"], _read(one, "fmr"), _read(one, "fnmr"))
+                for one in value["marginals"]
+            ),
+            differentials={name: _read_estimate(value["differentials"][name]) for name in DIFFERENTIALS},
+        )
+
+
+def rounded(number: float) -> float:
+    """The nearest number with six decimal digits: what reports hold, so that a last bit cannot change their bytes."""
+    return float(f"{number:.6g}")
+
+
+_COUNTS = ("comparisons", "bad", "undeclared", "across", "failed")
+
+
+def _text(number: float) -> str:
+    return repr(rounded(number))
+
+
+def _numbers(**numbers: float | None) -> dict[str, JsonValue]:
+    """Decimal texts; what is None is left out, as the canonical form has no null."""
+    return {name: _text(number) for name, number in numbers.items() if number is not None}
+
+
+def _limits_json(limits: Limits) -> dict[str, JsonValue]:
+    return _numbers(
+        fmr=limits.fmr,
+        fnmr=limits.fnmr,
+        failure_to_enrol=limits.failure_to_enrol,
+        confidence=limits.confidence,
+    )
+
+
+def _rate_json(rate: Rate) -> dict[str, JsonValue]:
+    counts: dict[str, JsonValue] = {"errors": rate.errors, "trials": rate.trials}
+    return counts | _numbers(effective=rate.effective, low=rate.low, high=rate.high)
+
+
+def _estimate_json(estimate: Estimate) -> dict[str, JsonValue]:
+    return _numbers(value=estimate.value, low=estimate.low, high=estimate.high)
+
+
+def _cell_json(cell: Cell, limits: Limits | None) -> dict[str, JsonValue]:
+    body: dict[str, JsonValue] = {
+        "labels": list(cell.labels),
+        "fmr": _rate_json(cell.fmr),
+        "fnmr": _rate_json(cell.fnmr),
+        "eer": _estimate_json(cell.eer),
+        "tar": _estimate_json(cell.tar),
+        "det": [[_text(fmr), _text(fnmr)] for fmr, fnmr in cell.det],
+    }
+    if cell.people is not None:
+        body["people"] = cell.people
+    if cell.failure_to_enrol is not None:
+        body["failure_to_enrol"] = _rate_json(cell.failure_to_enrol)
+    if limits is not None:
+        body["verdict"] = cell.verdict(limits).value
+        body["verdicts"] = {name: verdict.value for name, verdict in cell.verdicts(limits).items()}
+    return body
+
+
+def _refuse(text: str) -> NoReturn:
+    raise ValueError(f"numbers of a report are whole or text, not {text[:20]}")
+
+
+def _read(value: dict[str, str], name: str) -> float | None:
+    return float(value[name]) if name in value else None
+
+
+def _read_rate(value: dict[str, Any]) -> Rate:
+    return Rate(value["errors"], value["trials"], float(value["effective"]), float(value["low"]), float(value["high"]))
+
+
+def _read_estimate(value: dict[str, Any]) -> Estimate:
+    return Estimate(_read(value, "value"), _read(value, "low"), _read(value, "high"))
+
+
+def _read_cell(value: dict[str, Any]) -> Cell:
+    return Cell(
+        labels=tuple(value["labels"]),
+        people=value.get("people"),
+        fmr=_read_rate(value["fmr"]),
+        fnmr=_read_rate(value["fnmr"]),
+        failure_to_enrol=_read_rate(value["failure_to_enrol"]) if "failure_to_enrol" in value else None,
+        eer=_read_estimate(value["eer"]),
+        tar=_read_estimate(value["tar"]),
+        det=tuple((float(fmr), float(fnmr)) for fmr, fnmr in value["det"]),
+    )
