@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, TypeVar
 
 import typer
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -16,9 +17,10 @@ from cryptography.hazmat.primitives.serialization import (
 )
 
 from client.terminal import JsonOption, read_file, show, write_new_file
+from federation.audit.report import AuditReport
 from federation.bundle import Bundle, Papers, require_no_worse, require_servable
 from federation.errors import MalformedMessageError, UsageError
-from federation.manifest import AuditSummary, Manifest, ReleaseTrust, Role, Use
+from federation.manifest import Manifest, ReleaseTrust, Role, Use
 from federation.purposes import DAY_SECONDS
 from federation.release import ModelRelease
 from federation.statements import text_of_time
@@ -31,6 +33,7 @@ release_app = typer.Typer(
     maker; `release sign` at both; `release verify` at everybody.""",
 )
 
+_T = TypeVar("_T")
 _ROLES = {role.name.lower(): role for role in Role}
 
 BundleArgument = Annotated[Path, typer.Argument(help="Release bundle.", show_default=False)]
@@ -50,8 +53,7 @@ def release_key(key: NewFileArgument, *, as_json: JsonOption = False) -> None:
 def release_build(
     bundle: NewFileArgument,
     release: Annotated[Path, typer.Option(help="Model release, as training wrote it.")],
-    audit_report: Annotated[Path, typer.Option(help="The auditor's report.")],
-    audit_summary: Annotated[Path, typer.Option(help="JSON with its verdict and worst cell; see docs/formats.md.")],
+    audit_report: Annotated[Path, typer.Option(help="The auditor's report on this very release.")],
     data_statement: Annotated[Path, typer.Option(help="Markdown: whose data trained and audited it.")],
     model_card: Annotated[Path, typer.Option(help="Markdown: what it is for, and what not.")],
     days: Annotated[int, typer.Option(min=1, max=365, help="How long until it must be audited again.")] = 180,
@@ -65,9 +67,8 @@ def release_build(
     """Put a bundle together. Nobody has signed it yet."""
     now = int(time.time())
     built = Bundle.build(
-        _release(release),
-        Papers(read_file(audit_report), _text(data_statement), _text(model_card)),
-        audit=AuditSummary.from_file(read_file(audit_summary)),
+        _read(release, ModelRelease.from_bytes),
+        Papers(_read(audit_report, AuditReport.from_bytes), _text(data_statement), _text(model_card)),
         use=Use.TRIAL if trial else Use.GENERAL,
         begins_at=now,
         ends_at=now + days * DAY_SECONDS,
@@ -119,10 +120,7 @@ def read_bundle(path: Path) -> Bundle:
     Raises:
         UsageError: it is missing, or none of this version.
     """
-    try:
-        return Bundle.from_bytes(read_file(path))
-    except MalformedMessageError as error:
-        raise UsageError(f"{path}: {error}") from error  # the file that was named is wrong, no peer is to blame
+    return _read(path, Bundle.from_bytes)
 
 
 def read_trust(path: Path) -> ReleaseTrust:
@@ -153,11 +151,11 @@ def _facts(manifest: Manifest) -> dict[str, str]:
     }
 
 
-def _release(path: Path) -> ModelRelease:
+def _read(path: Path, from_bytes: Callable[[bytes], _T]) -> _T:
     try:
-        return ModelRelease.from_bytes(read_file(path))
+        return from_bytes(read_file(path))
     except MalformedMessageError as error:
-        raise UsageError(f"{path}: {error}") from error
+        raise UsageError(f"{path}: {error}") from error  # the file that was named is wrong, no peer is to blame
 
 
 def _text(path: Path) -> str:

@@ -10,10 +10,13 @@ A bundle is a zip archive that any program opens::
     data-statement.md   whose data trained and audited it, and by whose leave
     model-card.md       what it is for, and what not
 
-The manifest names the SHA-256 of every other file, and its own SHA-256 is the bundle's address. The archive has one
-form: these files in this order, not compressed, without times, comments or extra fields. A reader builds the archive
-again and compares, so no byte of it can be changed unseen, and nothing that unpackers understand differently gets
-through.
+The report is about this release: it names its digest, it tested its threshold, and it asked of every cell at least the
+false match rate that the release states. The manifest repeats what the release states and what the report found, and
+names the SHA-256 of every other file; its own SHA-256 is the bundle's address.
+
+The archive has one form: these files in this order, not compressed, without times, comments or extra fields. A reader
+builds the archive again and compares, so no byte of it can be changed unseen, and nothing that unpackers understand
+differently gets through.
 
 `require_servable` is the one check that server and device ask before they use a release.
 """
@@ -29,6 +32,9 @@ from typing import Final, Self
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
+from federation.audit.comparing import compare
+from federation.audit.report import AuditReport
+from federation.audit.report import Verdict as Found
 from federation.errors import MalformedMessageError, ProofError, RefusedError, UsageError
 from federation.manifest import (
     AuditSummary,
@@ -39,6 +45,7 @@ from federation.manifest import (
     SignedManifest,
     Use,
     Verdict,
+    WorstCell,
 )
 from federation.release import ModelRelease
 
@@ -49,6 +56,7 @@ _MANIFEST = "manifest.json"
 _FILES: Final = ("audit-report.json", "data-statement.md", "model-card.md", "release.json")
 _MOST_BYTES = 24 << 20
 _DATE = (1980, 1, 1, 0, 0, 0)  # the first that a zip archive can write
+_NOTHING_MEASURED: Final = WorstCell("no cell was measured", 0.0, 0.0, 1.0)
 _VERDICTS = (Verdict.PASS, Verdict.INSUFFICIENT, Verdict.FAIL)
 """From good to bad."""
 
@@ -58,18 +66,18 @@ class Papers:
     """What people read beside the numbers.
 
     Attributes:
-        audit_report: the report as its program wrote it.
+        audit_report: of exactly this release.
         data_statement: Markdown, not empty.
         model_card: Markdown, not empty.
     """
 
-    audit_report: bytes
+    audit_report: AuditReport
     data_statement: str
     model_card: str
 
     def __post_init__(self) -> None:
-        if not self.audit_report or not self.data_statement.strip() or not self.model_card.strip():
-            raise UsageError("a bundle needs an audit report, a data statement and a model card")
+        if not self.data_statement.strip() or not self.model_card.strip():
+            raise UsageError("a bundle needs a data statement and a model card")
 
 
 @dataclass(frozen=True, eq=False)
@@ -92,6 +100,8 @@ class Bundle:
             raise UsageError("a file of the bundle is another one than the manifest names")
         if manifest.claims != claims_of(self.release, manifest.claims.epsilon_lower_bound):
             raise UsageError("the manifest claims something else than the release states")
+        if manifest.audit != summary_of(self.papers.audit_report, self.release):
+            raise UsageError("the manifest says something else about the audit than its report")
 
     @classmethod
     def build(
@@ -99,7 +109,6 @@ class Bundle:
         release: ModelRelease,
         papers: Papers,
         *,
-        audit: AuditSummary,
         use: Use,
         begins_at: int,
         ends_at: int,
@@ -108,9 +117,10 @@ class Bundle:
         """A bundle that nobody has signed yet. Runs at the maker; see `Manifest` for the arguments.
 
         Raises:
-            UsageError: a part is out of range.
+            UsageError: a part is out of range, or the report is about something else.
         """
         claims = claims_of(release, epsilon_lower_bound)
+        audit = summary_of(papers.audit_report, release)
         manifest = Manifest(claims, audit, use, _digests(release, papers), begins_at, ends_at)
         return cls(SignedManifest(manifest), release, papers)
 
@@ -156,7 +166,9 @@ class Bundle:
                 SignedManifest.from_bytes(files[_MANIFEST]),
                 ModelRelease.from_bytes(files["release.json"]),
                 Papers(
-                    files["audit-report.json"], files["data-statement.md"].decode(), files["model-card.md"].decode()
+                    AuditReport.from_bytes(files["audit-report.json"]),
+                    files["data-statement.md"].decode(),
+                    files["model-card.md"].decode(),
                 ),
             )
         except (UsageError, UnicodeDecodeError) as error:
@@ -182,41 +194,61 @@ def require_servable(bundle: Bundle, trust: ReleaseTrust, *, now: int) -> ModelR
     return bundle.release
 
 
-def require_reproduced(bundle: Bundle, scores: bytes, recompute: Callable[[bytes], bytes]) -> None:
+def require_reproduced(bundle: Bundle, scores: bytes, recompute: Callable[[bytes, AuditReport], bytes]) -> None:
     """Returns when the public scores give the audit report of the bundle again, byte for byte. Runs anywhere.
 
     Args:
         bundle: the report that is doubted.
         scores: the public file with the scores.
-        recompute: makes the report of the scores; the auditor's own program.
+        recompute: makes a report of the scores with the settings that the report states.
 
     Raises:
         UsageError: the bundle names no public scores.
         ProofError: these are other scores, or they give another report.
     """
-    named = bundle.manifest.audit.scores_digest
-    if named is None:
-        raise UsageError("this release names no public scores, so its report cannot be made again from them")
-    if hashlib.sha256(scores).digest() != named:
+    report = bundle.papers.audit_report
+    if not report.input_sha256:
+        raise UsageError("this report names no file of scores, so it cannot be made again")
+    if hashlib.sha256(scores).hexdigest() != report.input_sha256:
         raise ProofError("these are not the scores that the auditor signed")
-    if recompute(scores) != bundle.papers.audit_report:
+    if recompute(scores, report) != report.to_bytes():
         raise ProofError("the scores give another audit report than the bundle holds")
 
 
 def require_no_worse(old: Bundle, new: Bundle) -> None:
-    """Returns when the worst cell of `new` is not worse than that of `old`, as far as the old audit can tell.
+    """Returns when no worst cell of `new` is worse than that of `old`, as far as the old audit can tell.
 
     Raises:
-        RefusedError: its false match rate lies above the old interval, or the verdict is a worse one.
+        UsageError: the audits cannot be compared.
+        RefusedError: a worst cell's rate lies above the old upper bound, a cell is no longer tested, or the verdict is
+            a worse one.
     """
-    before, after = old.manifest.audit, new.manifest.audit
-    if _VERDICTS.index(after.verdict) > _VERDICTS.index(before.verdict):
-        raise RefusedError(f"the verdict was {before.verdict.value!r} and is {after.verdict.value!r}")
-    if after.worst_cell.fmr > before.worst_cell.high:
-        raise RefusedError(
-            f"the worst cell got worse: {after.worst_cell.name!r} is falsely matched at {after.worst_cell.fmr:.3g}, "
-            f"and {before.worst_cell.name!r} was at most at {before.worst_cell.high:.3g}"
-        )
+    before, after = old.manifest.audit.verdict, new.manifest.audit.verdict
+    if _VERDICTS.index(after) > _VERDICTS.index(before):
+        raise RefusedError(f"the verdict was {before.value} and is {after.value}")
+    comparison = compare(old.papers.audit_report, new.papers.audit_report)
+    if comparison.missing:
+        raise RefusedError(f"no longer tested: {', '.join(comparison.missing)}")
+    for change in comparison.changes:
+        if change.verdict is not Found.PASS:
+            raise RefusedError(change.reason)
+
+
+def summary_of(report: AuditReport, release: ModelRelease) -> AuditSummary:
+    """What the report comes to.
+
+    Raises:
+        UsageError: it is about another release, threshold or kind of score, or asked less than the release states.
+    """
+    if release.digest not in report.subject:
+        raise UsageError("the audit report is about another release: its subject names the digest of what was tested")
+    if not report.distance or report.threshold != release.threshold:
+        raise UsageError("the audit report tested another threshold than the release has")
+    if report.limits.fmr > release.fmr:
+        raise UsageError("the audit report allows its cells a larger false match rate than the release states")
+    worst = report.worst("fmr")
+    cell = _NOTHING_MEASURED if worst is None else WorstCell(worst.name, worst.fmr.value, worst.fmr.low, worst.fmr.high)
+    return AuditSummary(Verdict[report.verdict.name], cell)
 
 
 def claims_of(release: ModelRelease, epsilon_lower_bound: float | None = None) -> Claims:
@@ -234,7 +266,12 @@ def claims_of(release: ModelRelease, epsilon_lower_bound: float | None = None) -
 
 
 def _contents(release: ModelRelease, papers: Papers) -> dict[str, bytes]:
-    contents = (papers.audit_report, papers.data_statement.encode(), papers.model_card.encode(), release.to_bytes())
+    contents = (
+        papers.audit_report.to_bytes(),
+        papers.data_statement.encode(),
+        papers.model_card.encode(),
+        release.to_bytes(),
+    )
     return dict(zip(_FILES, contents, strict=True))
 
 

@@ -11,12 +11,12 @@ are makers', which are auditors', and whether a release that is marked as a tria
 ============  ===========================  ==========================================
 verdict       use: general                 use: trial
 ============  ===========================  ==========================================
-pass          served                       served where trials are accepted
-insufficient  not served                   served where trials are accepted
-fail          not served                   not served
+PASS          served                       served where trials are accepted
+INSUFFICIENT  not served                   served where trials are accepted
+FAIL          not served                   not served
 ============  ===========================  ==========================================
 
-Every manifest may be built, signed and published, also one that says "fail".
+Every manifest may be built, signed and published, also one that says FAIL.
 
 Rates are written as text, such as "0.001": the canonical form has no fractions (`federation.statements`).
 """
@@ -60,10 +60,10 @@ LONGEST_VALIDITY_SECONDS: Final = 365 * DAY_SECONDS
 class Verdict(enum.Enum):
     """What an audit found, judged on the bounds of each cell."""
 
-    PASS = "pass"  # noqa: S105 - no password
-    INSUFFICIENT = "insufficient"
+    PASS = "PASS"  # noqa: S105 - no password
+    INSUFFICIENT = "INSUFFICIENT"
     """Too few people or comparisons to say."""
-    FAIL = "fail"
+    FAIL = "FAIL"
 
 
 class Use(enum.Enum):
@@ -98,7 +98,7 @@ class WorstCell:
     high: float
 
     def __post_init__(self) -> None:
-        require_text("the name of a cell", self.name, most=200)
+        require_text("the name of a cell", self.name)
         if any(type(rate) is not float for rate in (self.fmr, self.low, self.high)):
             raise UsageError("rates of a cell are floats")
         if not 0 <= self.low <= self.fmr <= self.high <= 1:  # false for NaN too
@@ -121,45 +121,19 @@ class AuditSummary:
     Attributes:
         verdict: of the whole.
         worst_cell: by false match rate.
-        scores_digest: SHA-256 of the public file with the scores that the report follows from, or None.
     """
 
     verdict: Verdict
     worst_cell: WorstCell
-    scores_digest: bytes | None = None
-
-    def __post_init__(self) -> None:
-        if self.scores_digest is not None:
-            require_length("the digest of the scores", self.scores_digest, DIGEST_BYTES)
 
     def to_json(self) -> dict[str, JsonValue]:
         """The JSON object."""
-        value: dict[str, JsonValue] = {"verdict": self.verdict.value, "worst_cell": self.worst_cell.to_json()}
-        if self.scores_digest is not None:
-            value["scores"] = self.scores_digest.hex()
-        return value
+        return {"verdict": self.verdict.value, "worst_cell": self.worst_cell.to_json()}
 
     @classmethod
     def from_json(cls, value: dict[str, Any]) -> Self:
         """Reads what `to_json` wrote; the caller compares the bytes."""
-        scores = bytes.fromhex(value["scores"]) if "scores" in value else None
-        return cls(Verdict(value["verdict"]), WorstCell.from_json(value["worst_cell"]), scores)
-
-    @classmethod
-    def from_file(cls, data: bytes) -> Self:
-        """A summary from a file that people write: JSON as `to_json` gives it, in any spelling.
-
-        Raises:
-            UsageError: it holds something else.
-        """
-        try:
-            value = json.loads(data)
-            summary = cls.from_json(value)
-            if summary.to_json() != value:
-                raise UsageError("fields are unknown, or rates are not written as in docs/formats.md")
-        except (ValueError, TypeError, LookupError, AttributeError, RecursionError, IntaglioError) as error:
-            raise UsageError(f"this is no summary of an audit: {error}") from error
-        return summary
+        return cls(Verdict(value["verdict"]), WorstCell.from_json(value["worst_cell"]))
 
 
 @dataclass(frozen=True)
@@ -355,7 +329,7 @@ class SignedManifest:
             raise RefusedError(f"the release ran out at {text_of_time(manifest.ends_at)}; it must be audited again")
         verdict = manifest.audit.verdict
         if verdict is Verdict.FAIL or (manifest.use is Use.GENERAL and verdict is not Verdict.PASS):
-            raise RefusedError(f"the audit of the release says {verdict.value!r}, so it is not served")
+            raise RefusedError(f"the audit of the release says {verdict.value}, so it is not served")
         if manifest.use is Use.TRIAL and not trust.accepts_trials:
             raise RefusedError("the release is marked as a trial, and trials are not accepted here")
 

@@ -9,14 +9,14 @@ from typing import Any
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from running import a_release
 
+from federation.audit.differentials import DIFFERENTIALS
+from federation.audit.report import AuditReport, Bootstrap, Cell, Counts, Estimate, Limits, Rate
 from federation.bundle import Bundle, Papers
-from federation.manifest import AuditSummary, ReleaseTrust, Role, Use, Verdict, WorstCell
+from federation.manifest import ReleaseTrust, Role, Use, Verdict
 from federation.purposes import DAY_SECONDS
 from federation.release import ModelRelease
 
 MAKER, AUDITOR, STRANGER = (Ed25519PrivateKey.from_private_bytes(bytes([number]) * 32) for number in (1, 2, 3))
-PAPERS = Papers(b'{"made up": "report"}', "# Data\n\nNobody's.\n", "# Model\n\nFor tests.\n")
-WORST = WorstCell("women, darker skin", 0.0008, 0.0004, 0.002)
 
 
 def public(key: Ed25519PrivateKey) -> bytes:
@@ -27,20 +27,48 @@ TRUST = ReleaseTrust(frozenset({public(MAKER)}), frozenset({public(AUDITOR)}))
 TRUST_IN_TRIALS = replace(TRUST, accepts_trials=True)
 
 
-def an_audit(verdict: Verdict = Verdict.PASS, worst: WorstCell = WORST, scores: bytes | None = None) -> AuditSummary:
-    return AuditSummary(verdict, worst, scores)
+def a_cell(name: str, errors: int, low: float, high: float, *, trials: int = 10_000) -> Cell:
+    nothing = Estimate(None)
+    fmr, fnmr = Rate(errors, trials, float(trials), low, high), Rate(1, 100, 100.0, 0.0, 0.05)
+    return Cell((name,), 50, fmr, fnmr, None, nothing, nothing, ())
+
+
+CELLS = (a_cell("men", 2, 0.0001, 0.0006), a_cell("women", 4, 0.0002, 0.0009))
+VERDICTS = {
+    Verdict.PASS: CELLS,
+    Verdict.INSUFFICIENT: (CELLS[0], a_cell("women", 8, 0.0004, 0.002)),
+    Verdict.FAIL: (CELLS[0], a_cell("women", 80, 0.006, 0.01)),
+}
+
+
+def a_report(release: ModelRelease | None = None, cells: tuple[Cell, ...] = CELLS, **changes: Any) -> AuditReport:
+    release = release or a_release()
+    options = {
+        "subject": f"release {release.digest}",
+        "input_sha256": "",
+        "attributes": ("gender",),
+        "distance": True,
+        "threshold": float(release.threshold),
+        "stated_fmr": None,
+        "limits": Limits(release.fmr, 0.1),
+        "bootstrap": Bootstrap(0, 0),
+        "counts": Counts(20_000),
+        "overall": a_cell("everybody", 6, 0.0001, 0.001),
+        "cells": cells,
+        "marginals": (),
+        "differentials": dict.fromkeys(DIFFERENTIALS, Estimate(None)),
+    }
+    return AuditReport(**options | changes)
 
 
 def a_bundle(release: ModelRelease | None = None, **changes: Any) -> Bundle:
     """Nobody has signed it."""
+    release = release or a_release()
     begins_at = changes.pop("begins_at", int(time.time()) - DAY_SECONDS)
-    options = {
-        "audit": an_audit(),
-        "use": Use.GENERAL,
-        "begins_at": begins_at,
-        "ends_at": begins_at + 100 * DAY_SECONDS,
-    } | changes
-    return Bundle.build(release or a_release(), options.pop("papers", PAPERS), **options)
+    report = changes.pop("report", None) or a_report(release)
+    papers = Papers(report, changes.pop("data_statement", "# Data\n\nNobody's.\n"), "# Model\n\nFor tests.\n")
+    options = {"use": Use.GENERAL, "begins_at": begins_at, "ends_at": begins_at + 100 * DAY_SECONDS} | changes
+    return Bundle.build(release, papers, **options)
 
 
 def signed(bundle: Bundle) -> Bundle:

@@ -10,13 +10,13 @@ import pytest
 from bundles import (
     AUDITOR,
     MAKER,
-    PAPERS,
     STRANGER,
     TRUST,
     TRUST_IN_TRIALS,
-    WORST,
+    VERDICTS,
     a_bundle,
-    an_audit,
+    a_cell,
+    a_report,
     public,
     signed,
 )
@@ -24,6 +24,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from running import a_release
 
+from federation.audit.report import Limits
 from federation.bundle import (
     PARAMETERS,
     Bundle,
@@ -36,7 +37,6 @@ from federation.bundle import (
 from federation.errors import MalformedMessageError, ProofError, RefusedError, UsageError
 from federation.manifest import (
     LONGEST_VALIDITY_SECONDS,
-    AuditSummary,
     ReleaseTrust,
     Role,
     SignedManifest,
@@ -119,9 +119,11 @@ def test_one_flipped_bit_is_refused(position, bit):
         served(Bundle.from_bytes(bytes(damaged)))
 
 
-@pytest.mark.parametrize("target", ["release.json", "audit-report.json", "data-statement.md", "model-card.md"])
+@pytest.mark.parametrize("target", ["release.json", "audit-report.json", "data-statement.md"])
 def test_another_file_under_the_same_signatures_is_refused(target):
-    other = signed(a_bundle(a_release(601), papers=Papers(b"{}", "other", "other"), begins_at=BEGINS, ends_at=ENDS))
+    release = replace(a_release(), fmr=2e-3, reason="another")
+    report = a_report(release, limits=Limits(1e-3, 0.2))
+    other = signed(a_bundle(release, report=report, data_statement="other", begins_at=BEGINS, ends_at=ENDS))
     with zipfile.ZipFile(io.BytesIO(DATA)) as mine, zipfile.ZipFile(io.BytesIO(other.to_bytes())) as theirs:
         files = {name: (theirs if name == target else mine).read(name) for name in mine.namelist()}
     with pytest.raises(MalformedMessageError, match="another one than the manifest names"):
@@ -141,7 +143,7 @@ def test_a_release_is_served_in_its_time_only(now, message):
 @pytest.mark.parametrize("use", list(Use))
 @pytest.mark.parametrize("trust", [TRUST, TRUST_IN_TRIALS], ids=["no-trials", "trials"])
 def test_what_an_audit_did_not_pass_is_served_as_a_trial_at_most(verdict, use, trust):
-    bundle = signed(a_bundle(audit=an_audit(verdict), use=use, begins_at=BEGINS))
+    bundle = signed(a_bundle(report=a_report(cells=VERDICTS[verdict]), use=use, begins_at=BEGINS))
     allowed = (verdict is Verdict.PASS and use is Use.GENERAL) or (
         verdict is not Verdict.FAIL and use is Use.TRIAL and trust.accepts_trials
     )
@@ -159,9 +161,37 @@ def test_a_manifest_claims_what_the_release_states():
     manifest = BUNDLE.manifest
     other = replace(BUNDLE.signed, manifest=replace(manifest, claims=replace(manifest.claims, threshold=601)))
     with pytest.raises(UsageError, match="claims something else"):
-        Bundle(other, a_release(), PAPERS)
+        Bundle(other, a_release(), BUNDLE.papers)
     with pytest.raises(UsageError, match="another one than the manifest names"):
-        Bundle(BUNDLE.signed, a_release(601), PAPERS)
+        Bundle(BUNDLE.signed, a_release(601), BUNDLE.papers)
+
+
+def test_a_manifest_says_what_the_report_found():
+    manifest = BUNDLE.manifest
+    better = replace(manifest.audit, worst_cell=replace(manifest.audit.worst_cell, fmr=0.0002))
+    with pytest.raises(UsageError, match="something else about the audit"):
+        Bundle(replace(BUNDLE.signed, manifest=replace(manifest, audit=better)), a_release(), BUNDLE.papers)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"subject": "another release"}, "another release"),
+        ({"subject": f"release {a_release(601).digest}"}, "another release"),
+        ({"threshold": 601.0}, "another threshold"),
+        ({"distance": False}, "another threshold"),
+        ({"limits": Limits(2e-3, 0.1)}, "larger false match rate"),
+    ],
+)
+def test_an_audit_is_of_exactly_what_is_served(changes, message):
+    with pytest.raises(UsageError, match=message):
+        a_bundle(report=a_report(**changes))
+
+
+def test_an_audit_that_measured_no_cell_knows_nothing():
+    empty = a_cell("women", 0, 0.0, 1.0, trials=0)
+    audit = a_bundle(report=a_report(cells=(empty,))).manifest.audit
+    assert (audit.verdict, audit.worst_cell.high) == (Verdict.INSUFFICIENT, 1.0)
 
 
 def test_a_measured_epsilon_above_the_claim_disproves_it():
@@ -187,7 +217,7 @@ def test_the_rate_of_a_cell_lies_in_its_interval(rates):
 
 def test_every_bundle_has_its_papers():
     with pytest.raises(UsageError, match="model card"):
-        Papers(b"{}", "data", " \n")
+        Papers(a_report(), "data", " \n")
 
 
 def test_the_parameters_are_those_of_the_match():
@@ -202,7 +232,7 @@ def test_a_bundle_comes_back_and_equal_bundles_are_equal_bytes():
     again = Bundle.from_bytes(DATA)
     assert again.to_bytes() == DATA == signed(a_bundle(begins_at=BEGINS, ends_at=ENDS)).to_bytes()
     assert again.manifest == SIGNED.manifest
-    assert again.papers.model_card == PAPERS.model_card
+    assert again.papers.model_card == BUNDLE.papers.model_card
 
 
 def test_no_signature_changes_the_address():
@@ -297,33 +327,34 @@ def test_another_file_is_no_trust(text):
         ReleaseTrust.from_file(text.replace("%s", public(MAKER).hex()).encode())
 
 
-def test_a_summary_is_a_file_that_people_write():
-    summary = an_audit(scores=bytes(32))
-    assert AuditSummary.from_file(json.dumps(summary.to_json(), indent=1).encode()) == summary
-    for wrong in ({}, [], summary.to_json() | {"more": "1"}, summary.to_json() | {"verdict": "fine"}):
-        with pytest.raises(UsageError, match="no summary"):
-            AuditSummary.from_file(json.dumps(wrong).encode())
-
-
 def test_public_scores_give_the_report_again_byte_for_byte():
     scores = b"public scores"
-    bundle = a_bundle(audit=an_audit(scores=hashlib.sha256(scores).digest()))
-    require_reproduced(bundle, scores, lambda _: PAPERS.audit_report)
+    report = a_report(input_sha256=hashlib.sha256(scores).hexdigest())
+    bundle = a_bundle(report=report)
+    require_reproduced(bundle, scores, lambda _, settings: settings.to_bytes())
     with pytest.raises(ProofError, match="another audit report"):
-        require_reproduced(bundle, scores, lambda _: PAPERS.audit_report + b"\n")
+        require_reproduced(bundle, scores, lambda *_: a_report().to_bytes())
     with pytest.raises(ProofError, match="not the scores"):
-        require_reproduced(bundle, b"others", lambda _: PAPERS.audit_report)
-    with pytest.raises(UsageError, match="no public scores"):
-        require_reproduced(BUNDLE, scores, lambda _: PAPERS.audit_report)
+        require_reproduced(bundle, b"others", lambda _, settings: settings.to_bytes())
+    with pytest.raises(UsageError, match="names no file of scores"):
+        require_reproduced(BUNDLE, scores, lambda _, settings: settings.to_bytes())
+
+
+def cells(name, errors, high):
+    return (a_cell("men", 2, 0.0001, 0.0006), a_cell(name, errors, 0.0, high))
 
 
 def test_a_worst_cell_beyond_its_interval_or_a_worse_verdict_is_a_step_back():
-    better = a_bundle(audit=an_audit(worst=WorstCell("men", 0.0001, 0.0, 0.001)))
-    as_far_as_known = a_bundle(audit=an_audit(worst=WorstCell("others", WORST.high, 0.0, 0.5)))
-    for new in (BUNDLE, better, as_far_as_known):
-        require_no_worse(BUNDLE, new)
-    worse = a_bundle(audit=an_audit(worst=WorstCell("others", 0.0021, 0.0, 0.5)))
-    with pytest.raises(RefusedError, match=r"'others' is falsely matched at 0\.0021"):
-        require_no_worse(BUNDLE, worse)
-    with pytest.raises(RefusedError, match="verdict was 'pass' and is 'insufficient'"):
-        require_no_worse(BUNDLE, a_bundle(audit=an_audit(Verdict.INSUFFICIENT)))
+    unsure = a_bundle(report=a_report(cells=cells("women", 8, 0.002)))
+    as_far_as_known = a_bundle(report=a_report(cells=cells("women", 20, 0.9)))
+    for new in (BUNDLE, unsure, as_far_as_known):
+        require_no_worse(unsure, new)
+    with pytest.raises(RefusedError, match=r"worst cell's fmr is 0\.0021 \(women\)"):
+        require_no_worse(unsure, a_bundle(report=a_report(cells=cells("women", 21, 0.9))))
+    with pytest.raises(RefusedError, match="verdict was PASS and is INSUFFICIENT"):
+        require_no_worse(BUNDLE, unsure)
+
+
+def test_whoever_drops_a_cell_from_the_audit_has_not_improved_it():
+    with pytest.raises(RefusedError, match="no longer tested: women"):
+        require_no_worse(BUNDLE, a_bundle(report=a_report(cells=cells("others", 1, 0.0005))))

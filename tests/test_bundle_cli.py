@@ -4,13 +4,13 @@ import json
 import stat
 
 import pytest
-from bundles import PAPERS, TRUST, a_bundle, an_audit, signed
+from bundles import TRUST, VERDICTS, a_bundle, a_cell, a_report, signed
 from running import a_release
 from typer.testing import CliRunner
 
 from client import cli
 from federation.bundle import Bundle
-from federation.manifest import ReleaseTrust, Verdict, WorstCell
+from federation.manifest import ReleaseTrust, Verdict
 
 
 @pytest.fixture
@@ -18,10 +18,9 @@ def run(tmp_path, monkeypatch):
     """Runs `intaglio release` among the files that a build takes."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / "release.json").write_bytes(a_release().to_bytes())
-    (tmp_path / "report.json").write_bytes(PAPERS.audit_report)
-    (tmp_path / "data.md").write_text(PAPERS.data_statement)
-    (tmp_path / "card.md").write_text(PAPERS.model_card)
-    (tmp_path / "summary.json").write_text(json.dumps(an_audit().to_json()))
+    (tmp_path / "report.json").write_bytes(a_report().to_bytes())
+    (tmp_path / "data.md").write_text("# Data")
+    (tmp_path / "card.md").write_text("# Model")
     (tmp_path / "trust.json").write_bytes(TRUST.to_bytes())
 
     def invoke(*arguments, expected=0):
@@ -34,7 +33,7 @@ def run(tmp_path, monkeypatch):
 
 BUILD = [
     *("build", "unsigned.zip", "--release", "release.json", "--audit-report", "report.json"),
-    *("--audit-summary", "summary.json", "--data-statement", "data.md", "--model-card", "card.md"),
+    *("--data-statement", "data.md", "--model-card", "card.md"),
 ]
 
 
@@ -42,7 +41,7 @@ def test_key_build_sign_sign_verify(run, tmp_path):
     keys = {name: json.loads(run("key", f"{name}.pem", "--json").stdout)["public_key"] for name in ("maker", "auditor")}
     assert stat.S_IMODE((tmp_path / "maker.pem").stat().st_mode) == 0o600
     built = json.loads(run(*BUILD, "--epsilon-lower-bound", "0.5", "--json").stdout)
-    assert (built["verdict"], built["use"], built["epsilon_measured"]) == ("pass", "general", "0.5")
+    assert (built["verdict"], built["use"], built["epsilon_measured"]) == ("PASS", "general", "0.5")
     trust = ReleaseTrust(frozenset({bytes.fromhex(keys["maker"])}), frozenset({bytes.fromhex(keys["auditor"])}))
     (tmp_path / "trust.json").write_bytes(trust.to_bytes())
 
@@ -54,7 +53,7 @@ def test_key_build_sign_sign_verify(run, tmp_path):
     facts = json.loads(run("verify", "bundle.zip", "--trust", "trust.json", "--json").stdout)
     assert facts["address"] == built["address"]
     assert facts["release"] == a_release().digest
-    assert "women, darker skin" in facts["worst_cell"]
+    assert "women: falsely matched at" in facts["worst_cell"]
 
 
 def test_nothing_is_overwritten(run, tmp_path):
@@ -79,7 +78,7 @@ def test_what_people_write_wrongly_ends_with_2_and_names_the_file(run, tmp_path)
 
 
 def test_a_trial_is_marked_for_everybody_to_see(run, tmp_path):
-    (tmp_path / "summary.json").write_text(json.dumps(an_audit(Verdict.INSUFFICIENT).to_json()))
+    (tmp_path / "report.json").write_bytes(a_report(cells=VERDICTS[Verdict.INSUFFICIENT]).to_bytes())
     assert json.loads(run(*BUILD, "--trial", "--json").stdout)["use"] == "trial"
     bundle = signed(Bundle.from_bytes((tmp_path / "unsigned.zip").read_bytes()))
     (tmp_path / "bundle.zip").write_bytes(bundle.to_bytes())
@@ -87,13 +86,14 @@ def test_a_trial_is_marked_for_everybody_to_see(run, tmp_path):
 
 
 def test_diff_fails_when_the_worst_cell_got_worse_beyond_its_interval(run, tmp_path):
-    for name, rate in (("old", 0.0008), ("better", 0.0001), ("worse", 0.01)):
-        bundle = signed(a_bundle(audit=an_audit(worst=WorstCell("men", rate, 0.0, rate * 2))))
+    for name, errors in (("old", 8), ("better", 1), ("worse", 17)):
+        cells = (a_cell("women", errors, 0.0, 0.0016 if name == "old" else 0.9),)
+        bundle = signed(a_bundle(report=a_report(cells=cells)))
         (tmp_path / f"{name}.zip").write_bytes(bundle.to_bytes())
     better = json.loads(run("diff", "old.zip", "better.zip", "--trust", "trust.json", "--json").stdout)
     assert "0.0008" in better["worst_cell"].partition(" -> ")[0]
     assert "0.0001" in better["worst_cell"].partition(" -> ")[2]
     worse = run("diff", "old.zip", "worse.zip", "--trust", "trust.json", expected=3)
-    assert "the worst cell got worse" in worse.stderr
+    assert "the worst cell's fmr is 0.0017" in worse.stderr
     (tmp_path / "unsigned.zip").write_bytes(a_bundle().to_bytes())
     run("diff", "old.zip", "unsigned.zip", "--trust", "trust.json", expected=4)
