@@ -99,24 +99,23 @@ class Account:
         cap_epsilon: most that everything may cost them.
         delta: of the cap.
         epsilon: what everything that was ever reserved costs them, composed.
-        committed: runs that made a release.
-        open_runs: runs that reserved and did not commit: they are charged all the same.
+        runs: what it was charged for, in order: each run's name, noise multipliers and, once there is one, release.
     """
 
     population: str
     cap_epsilon: float
     delta: float
     epsilon: float
-    committed: tuple[str, ...]
-    open_runs: tuple[str, ...]
+    runs: tuple[tuple[str, tuple[float, ...], str], ...]
 
     def __str__(self) -> str:
-        left = math.floor((self.cap_epsilon - self.epsilon) * 100) / 100
-        return (
-            f"{self.population}: epsilon {math.ceil(self.epsilon * 100) / 100:.2f} of {self.cap_epsilon:g} is charged "
-            f"and {left:.2f} left, at delta {self.delta:g}; {len(self.committed)} runs committed, "
-            f"{len(self.open_runs)} reserved only{''.join(f' {run}' for run in self.open_runs)}"
-        )
+        spent = math.ceil(self.epsilon * 100) / 100
+        of_cap = f"epsilon {spent:.2f} of {self.cap_epsilon:g} is charged and {self.cap_epsilon - spent:.2f} left"
+        lines = [f"{self.population}: {of_cap}, at delta {self.delta:g}"]
+        for run, noise_multipliers, release in self.runs:
+            noise = ", ".join(f"{noise:.3f}" for noise in noise_multipliers)
+            lines.append(f"  {run}: noise {noise}, {f'released {release[:16]}' if release else 'charged'}")
+        return "\n".join(lines)
 
 
 @dataclass(frozen=True)
@@ -213,11 +212,10 @@ class LedgerChain:
                 cap.epsilon,
                 cap.delta,
                 epsilon_of_gaussians(tuple(sorted(self.charged(cap.population))), cap.delta),
-                tuple(e.run for e in self.entries if (e.kind, e.population) == ("commit", cap.population)),
                 tuple(
-                    e.run
+                    (e.run, e.noise_multipliers, self.release_of(e.run))
                     for e in self.entries
-                    if (e.kind, e.population) == ("reserve", cap.population) and not self.release_of(e.run)
+                    if (e.kind, e.population) == ("reserve", cap.population)
                 ),
             )
             for cap in self.entries
@@ -301,3 +299,12 @@ class LedgerChain:
         release: str = "",
     ) -> LedgerEntry:
         return LedgerEntry(kind, population, run, noise_multipliers, epsilon, delta, release, self.head)
+
+
+def ledger_from_file(data: bytes) -> LedgerChain:
+    """Reads a ledger's file without changing it. A torn last line is left out: nothing was released on it.
+
+    Raises:
+        UsageError: a line was altered or the chain is broken.
+    """
+    return LedgerChain.from_lines(data[: data.rfind(b"\n") + 1].splitlines(keepends=True))

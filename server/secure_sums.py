@@ -183,7 +183,12 @@ class SecureSums:
                 raise MalformedMessageError(
                     f"it says that it is {self._names[member]} and {coordinator.faults[member]}"
                 )
-        self._keep(member, content)
+        try:
+            self._keep(member, content)
+        except (MalformedMessageError, ProofError) as error:
+            for coordinator in self._sums.values():
+                coordinator.lose(member, f"sent a wrong reply: {error}")
+            raise
         self._node_of[member], self._people[member] = node, people
 
     def _ask(

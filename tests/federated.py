@@ -40,6 +40,7 @@ def write_federation(folder: Path) -> dict[str, Any]:
     np.save(folder / "start.npy", start_vector())
     write_identities(folder)
     return {
+        "recipe": "moments",
         "epsilon": 8.0,
         "delta": 1e-5,
         "fmr": 0.01,
@@ -49,6 +50,8 @@ def write_federation(folder: Path) -> dict[str, Any]:
         "threshold-share": 0.2,
         "centre-clip": 0.65,
         "scatter-clip": 0.015,
+        "steps": 4,
+        "gradient-clip": 0.05,
         "colluders": 1,
         "dropouts": 0,
         "population": "synthetic",

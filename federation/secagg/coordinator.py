@@ -115,8 +115,10 @@ class Coordinator:
             self.faults[sender] = f"sent a wrong answer when asked to {_ASKED[self.stage]}: {error}"
 
     def lose(self, member: int, why: str) -> None:
-        """Takes a member out that the transport says will not answer; `why` goes on from its name."""
-        self.waiting.remove(member)
+        """Takes a member out that will not answer, or whose keys are not wanted; `why` goes on from its name."""
+        self.waiting.discard(member)
+        if self.stage is Stage.ADVERTISE:
+            self._keys.pop(member, None)
         self.faults[member] = why
 
     def advance(self) -> dict[int, bytes]:
