@@ -2,6 +2,6 @@ import { defineConfig } from 'vite'
 
 export default defineConfig({
   build: { target: 'es2024', assetsInlineLimit: 0, modulePreload: { polyfill: false }, sourcemap: false },
-  optimizeDeps: { exclude: ['node-seal'] }, // it finds its .wasm beside itself
+  optimizeDeps: { exclude: ['node-seal'], include: ['@vladmandic/face-api'] }, // it finds its .wasm beside itself
   worker: { format: 'es' },
 })

@@ -14,10 +14,11 @@ const PYTHON = process.env['INTAGLIO_PYTHON'] ?? `${REPOSITORY}.venv/bin/python`
 const CHROMIUM = process.env['INTAGLIO_CHROMIUM'] ?? ['/usr/bin/chromium', '/usr/bin/google-chrome'].find(existsSync)
 if (CHROMIUM === undefined) throw new Error('no Chromium: install one (Debian: apt-get install chromium) or set INTAGLIO_CHROMIUM')
 
-/** Runs a function of the Python side on JSON, for the cross tests. */
-function python(_context: unknown, module: string, request: unknown): Promise<unknown> {
+/** Lets the Python side do `task`, for the cross tests. */
+function python(_context: unknown, task: string, request: unknown): Promise<unknown> {
+  const options = { cwd: REPOSITORY, env: { ...process.env, OMP_NUM_THREADS: '1' }, maxBuffer: 1 << 26 }
   return new Promise((resolve, reject) => {
-    const child = execFile(PYTHON, ['-m', module], { cwd: REPOSITORY, maxBuffer: 1 << 24 }, (error, output) => {
+    const child = execFile(PYTHON, ['-m', 'tests.web_peer', task], options, (error, output) => {
       if (error) reject(error)
       else resolve(JSON.parse(output))
     })
@@ -31,6 +32,7 @@ export default defineConfig({
     test: {
       include: ['tests/**/*.test.ts'],
       testTimeout: 60_000,
+      fileParallelism: false, // measured times mean something, and small machines keep up
       browser: {
         enabled: true,
         headless: true,

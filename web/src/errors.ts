@@ -2,8 +2,8 @@
 
 /** Every error that this program raises on purpose. Messages never hold scores, embeddings, keys or tokens. */
 export class IntaglioError extends Error {
-  constructor(message: string) {
-    super(message)
+  constructor(message: string, options?: ErrorOptions) {
+    super(message, options)
     this.name = new.target.name
   }
 }

@@ -139,7 +139,7 @@ describe('with the Python matcher', () => {
     const probe = template.map((bit, i) => (i % 7 === 0 ? 1 - bit : bit))
     const distance = Math.ceil(SLOTS / 7)
     const messages = { public_key: device.publicKey, template: device.encrypt(template), probe: device.encrypt(probe) }
-    const answer = (await python('tests.web_matcher', {
+    const answer = (await python('match', {
       ...Object.fromEntries(Object.entries(messages).map(([name, data]) => [name, hex(data)])),
       transcript: facts.transcripts.verify,
       thresholds: [distance, distance - 1],
@@ -159,7 +159,7 @@ describe('with the Python matcher', () => {
     const random = new DataView(randomBytes(20 * 128 * 4).buffer)
     const embeddings = Array.from({ length: 20 }, (_, row) =>
       Array.from({ length: 128 }, (_, i) => random.getInt32(4 * (128 * row + i), true) / 2 ** 31))
-    const expected = (await python('tests.web_codes', { seed: hex(seed), embeddings })) as string[]
+    const expected = (await python('codes', { seed: hex(seed), embeddings })) as string[]
     const codes = new CodeSeed(seed)
     embeddings.forEach((embedding, i) => {
       expect(equal(codes.code(Float64Array.from(embedding)), bits(expected[i]))).toBe(true)

@@ -7,7 +7,7 @@ import { type Bytes, fromHex, type RandomBytes, sha256, utf8 } from '../src/byte
 
 declare module '@vitest/browser/context' {
   interface BrowserCommands {
-    python(module: string, request: unknown): Promise<unknown>
+    python(task: string, request: unknown): Promise<unknown>
   }
 }
 
@@ -36,5 +36,5 @@ export const bits = (packed: string): Uint8Array => {
   return Uint8Array.from({ length: 8 * bytes.length }, (_, i) => (bytes[i >> 3] >> (7 - (i & 7))) & 1)
 }
 
-/** Calls a function of the Python side. */
-export const python = (module: string, request: unknown): Promise<unknown> => commands.python(module, request)
+/** Lets tests/web_peer.py do `task`. */
+export const python = (task: string, request: unknown): Promise<unknown> => commands.python(task, request)

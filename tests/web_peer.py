@@ -1,0 +1,92 @@
+"""The Python side of the page's cross tests: `python -m tests.web_peer TASK`, JSON in, JSON out. See web/tests."""
+
+import base64
+import io
+import json
+import sys
+from datetime import UTC, datetime
+
+import numpy as np
+from PIL import Image
+
+from client.faces import UnusableImageError
+from federation.embeddings import PROBE, REFERENCE
+from federation.onebit import CodeSeed, binary_code, check_ciphertext, check_public_key, check_template, match
+from federation.release import Adapter, ModelRelease, PrivacyStatement
+from tests.faces import aligner, orl_image, shipped
+
+
+def answer_match(request):
+    """Checks a device's messages and answers an enrolment, and comparisons under two thresholds."""
+    key, template, probe, transcript = (
+        bytes.fromhex(request[name]) for name in ("public_key", "template", "probe", "transcript")
+    )
+    check_public_key(key)
+    check_ciphertext(template)
+    check_ciphertext(probe)
+    accepting, rejecting = request["thresholds"]
+    challenges = {
+        "enrol": check_template(key, template, transcript),
+        "accept": match(key, template, probe, transcript, accepting),
+        "reject": match(key, template, probe, transcript, rejecting),
+    }
+    return {name: {"reply": one.reply.hex(), "token": one.token.hex()} for name, one in challenges.items()}
+
+
+def answer_codes(request):
+    """Codes of embeddings under one seed."""
+    seed = CodeSeed(bytes.fromhex(request["seed"]))
+    codes = [binary_code(np.array(embedding), seed) for embedding in request["embeddings"]]
+    return [np.packbits(code).tobytes().hex() for code in codes]
+
+
+def answer_faces(request):
+    """Faces of the ORL data set with their chips and embeddings; those without a usable face are left out."""
+    faces = []
+    for person in request["people"]:
+        for number in request["images"]:
+            image = orl_image(person, number)
+            try:
+                chip = aligner().chip(image)
+            except UnusableImageError:
+                continue
+            embedding = shipped().embed(chip[None])[0].astype(np.float64).tolist()
+            pictures = {"image": _png(Image.open(io.BytesIO(image))), "chip": _png(Image.fromarray(chip))}
+            faces.append({"person": person, "embedding": embedding} | pictures)
+    return {"digest": shipped().digest, "faces": faces}
+
+
+def answer_release(request):
+    """A release with a centre and a whitening matrix, and what it makes of one embedding."""
+    random = np.random.default_rng(request["seed"])
+    d = 16
+    root = random.normal(size=(d, d))
+    release = ModelRelease(
+        model_name="resnet29-128",
+        model_digest="ab" * 32,
+        adapter=Adapter({REFERENCE: random.normal(size=d), PROBE: random.normal(size=d)}, root @ root.T),
+        adaptation="centre and scatter",
+        reason="a test",
+        threshold=600,
+        fmr=0.01,
+        privacy=PrivacyStatement("person", "replace", 4.0, 1e-5, (("centre", 3.5),), 24, 4),
+        created=datetime(2030, 1, 1, tzinfo=UTC).isoformat(),
+    )
+    embedding = random.normal(size=(1, d))
+    return {
+        "release": release.to_bytes().decode(),
+        "digest": release.digest,
+        "embedding": embedding[0].tolist(),
+        "adapted": {profile: release.adapt(embedding, profile)[0].tolist() for profile in (REFERENCE, PROBE)},
+    }
+
+
+def _png(image):
+    written = io.BytesIO()
+    image.save(written, "PNG")
+    return base64.b64encode(written.getvalue()).decode()
+
+
+if __name__ == "__main__":
+    answer = globals()[f"answer_{sys.argv[1]}"]
+    json.dump(answer(json.load(sys.stdin)), sys.stdout)
