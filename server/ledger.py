@@ -142,7 +142,9 @@ class LedgerCopies:
             # A crash leaves the old copy: every ledger that extends the new one extends it too.
             write_durably(path, data)
         except ProofError as error:
-            raise ProofError(f"its own {error}. Send it {path}, to restore its ledger from") from error
+            raise ProofError(
+                f"its own ledger does not go on from the last one: {error}. Send it {path}, to restore it from"
+            ) from error
         except MalformedMessageError as error:
             raise UsageError(
                 f"{path} was altered; move it away once the organisation's ledger was looked at"

@@ -185,9 +185,9 @@ class SecureSums:
                 )
         try:
             self._keep(member, content)
-        except (MalformedMessageError, ProofError) as error:
+        except (MalformedMessageError, ProofError):
             for coordinator in self._sums.values():
-                coordinator.lose(member, f"sent a wrong reply: {error}")
+                coordinator.lose(member, "was turned away")
             raise
         self._node_of[member], self._people[member] = node, people
 
