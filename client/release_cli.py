@@ -68,7 +68,7 @@ def release_build(
     now = int(time.time())
     built = Bundle.build(
         _read(release, ModelRelease.from_bytes),
-        Papers(_read(audit_report, AuditReport.from_bytes), _text(data_statement), _text(model_card)),
+        Papers(_read(audit_report, _report), _text(data_statement), _text(model_card)),
         use=Use.TRIAL if trial else Use.GENERAL,
         begins_at=now,
         ends_at=now + days * DAY_SECONDS,
@@ -130,6 +130,10 @@ def read_trust(path: Path) -> ReleaseTrust:
         UsageError: it is missing, or says something else.
     """
     return ReleaseTrust.from_file(read_file(path))
+
+
+def _report(data: bytes) -> AuditReport:
+    return AuditReport.from_bytes(data.removesuffix(b"\n"))  # as `intaglio audit --json` printed it
 
 
 def _facts(manifest: Manifest) -> dict[str, str]:

@@ -26,7 +26,6 @@ from __future__ import annotations
 import hashlib
 import io
 import zipfile
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Final, Self
 
@@ -194,24 +193,20 @@ def require_servable(bundle: Bundle, trust: ReleaseTrust, *, now: int) -> ModelR
     return bundle.release
 
 
-def require_reproduced(bundle: Bundle, scores: bytes, recompute: Callable[[bytes, AuditReport], bytes]) -> None:
-    """Returns when the public scores give the audit report of the bundle again, byte for byte. Runs anywhere.
+def require_reproduced(bundle: Bundle, again: AuditReport) -> None:
+    """Returns when an audit that somebody made again is the one of the bundle, byte for byte. Runs anywhere.
 
     Args:
         bundle: the report that is doubted.
-        scores: the public file with the scores.
-        recompute: makes a report of the scores with the settings that the report states.
+        again: what the public scores gave, with the settings that the report states.
 
     Raises:
-        UsageError: the bundle names no public scores.
-        ProofError: these are other scores, or they give another report.
+        ProofError: it was made of other scores, or comes to something else.
     """
     report = bundle.papers.audit_report
-    if not report.input_sha256:
-        raise UsageError("this report names no file of scores, so it cannot be made again")
-    if hashlib.sha256(scores).hexdigest() != report.input_sha256:
-        raise ProofError("these are not the scores that the auditor signed")
-    if recompute(scores, report) != report.to_bytes():
+    if again.input_sha256 != report.input_sha256:
+        raise ProofError("these are not the scores of the audit that was signed")
+    if again.to_bytes() != report.to_bytes():
         raise ProofError("the scores give another audit report than the bundle holds")
 
 
