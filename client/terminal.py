@@ -20,6 +20,16 @@ from federation.errors import UsageError
 PASSPHRASE_VARIABLE = "INTAGLIO_PASSPHRASE"  # noqa: S105 - the name of a variable, no passphrase
 NEW_PASSPHRASE_VARIABLE = "INTAGLIO_NEW_PASSPHRASE"  # noqa: S105 - likewise
 DEFAULT_WALLET = Path("intaglio.wallet")
+DEFAULT_SERVER = "localhost:7443"
+
+ServerOption = Annotated[str, typer.Option("--server", help="Matching server, host:port.")]
+TlsOption = Annotated[Path, typer.Option("--tls", help="Directory with ca.pem and this device's certificate pair.")]
+CertificateOption = Annotated[str, typer.Option("--certificate", help="Name of the pair: NAME.pem, NAME-key.pem.")]
+RulesOption = Annotated[Path, typer.Option("--rules", help="Public rules, as the operator publishes them.")]
+LogPolicyOption = Annotated[
+    Path,
+    typer.Option("--log-policy", help="Whose log you believe: the `policy` that `intaglio-server log init` wrote."),
+]
 
 
 def identities() -> Path:

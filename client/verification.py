@@ -10,82 +10,38 @@ import hashlib
 import secrets
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Protocol, Self, TypeVar
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Self
 
-import grpc
-
-from federation.consent import Consent
-from federation.errors import PeerError, RefusedError, UnavailableError, UsageError
+from client.connection import Connection
+from client.logged import check_comparison
+from federation.consent import consent_of
+from federation.errors import PeerError, RefusedError, UsageError
 from federation.onebit import Decision, Operation, Transcript, binary_code
 from federation.policy import Attempts, Refused, Request, decide
 from federation.purposes import DAY_SECONDS
-from federation.receipts import RECEIPT_ID_BYTES, Binding, Receipt, ReceiptFault, SignedReceipt, Terms
-from federation.rulebook import Rulebook
-from federation.wire import status
+from federation.receipts import RECEIPT_ID_BYTES, Binding, Receipt, ReceiptFault, Terms
 from federation.wire.convert import (
-    MAX_MESSAGE_BYTES,
+    LoggedReply,
     ProbeSubmission,
-    Revocation,
+    RecordedDecision,
     SessionGrant,
     SessionRequest,
     TemplateSubmission,
     TokenSubmission,
-    decision_from_proto,
-    reply_from_proto,
-    require_empty,
-    revocation_statement,
     template_digest,
 )
-from federation.wire.v1 import verification_pb2_grpc as pb_grpc
+from federation.wire.logged import comparison_facts
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     import numpy as np
-    from google.protobuf.message import Message
     from numpy.typing import NDArray
 
+    from client.connection import ClientTls
+    from client.log import LogTrust
     from client.wallet import Wallet
-
-_PATIENCE_SECONDS = 2.0
-"""Longest wait before a call is repeated; whoever is asked to wait longer shall ask the person."""
-
-_Request_contra = TypeVar("_Request_contra", bound="Message", contravariant=True)
-_Response_co = TypeVar("_Response_co", bound="Message", covariant=True)
-
-
-class _Method(Protocol[_Request_contra, _Response_co]):
-    def __call__(self, request: _Request_contra, /, *, timeout: float) -> _Response_co: ...
-
-
-@dataclass(frozen=True)
-class ClientTls:
-    """What the device shows to the server, and what it expects of it.
-
-    Attributes:
-        authority: PEM, the authority that signed the server's certificate.
-        certificate: PEM, the device's.
-        key: PEM, secret.
-    """
-
-    authority: bytes = field(repr=False)
-    certificate: bytes = field(repr=False)
-    key: bytes = field(repr=False)
-
-    @classmethod
-    def read(cls, directory: Path, name: str = "client") -> ClientTls:
-        """Reads ca.pem, NAME.pem and NAME-key.pem.
-
-        Raises:
-            UsageError: a file is missing or unreadable.
-        """
-        try:
-            return cls(*((directory / file).read_bytes() for file in ("ca.pem", f"{name}.pem", f"{name}-key.pem")))
-        except OSError as error:
-            raise UsageError(
-                f"cannot read {error.filename}; ask the operator for certificates (`intaglio-server pki init`)"
-            ) from error
+    from federation.rulebook import Rulebook
+    from federation.wire.logged import LogReceipt
 
 
 @dataclass(frozen=True)
@@ -94,12 +50,14 @@ class Conditions:
 
     Attributes:
         rules: the public rules as this device has read them.
+        log: whom it believes about the transparency log.
         stated_fmr: false match rate that the model release states.
         terms: what the person agreed to, for an enrolment.
         days: how long that consent is valid.
     """
 
     rules: Rulebook
+    log: LogTrust
     stated_fmr: float
     terms: Terms | None = None
     days: int = 90
@@ -114,12 +72,16 @@ class VerificationOutcome:
         device_ms: time that the device computed, milliseconds, waiting for the server excluded.
         upload_bytes: size of the messages with ciphertexts that went up.
         reply_bytes: size of the replies that came down.
+        log_position: of the attempt in the transparency log.
+        assertion: for the audience, when it gave a nonce and the claim was accepted.
     """
 
     decision: Decision
     device_ms: float
     upload_bytes: int
     reply_bytes: int
+    log_position: int
+    assertion: str | None = None
 
 
 class Device:
@@ -129,7 +91,7 @@ class Device:
         wallet: enrolled, or with an enrolment that was started; says purpose, audience and release.
         target: host:port of the server.
         tls: certificates.
-        conditions: without them the device can revoke, and nothing else.
+        conditions: under which it lets itself be compared.
         keep: writes the wallet to disk before anything leaves that depends on it.
         timeout_seconds: longest wait for each answer.
         clock: seconds since 1970.
@@ -141,7 +103,7 @@ class Device:
         *,
         target: str,
         tls: ClientTls,
-        conditions: Conditions | None = None,
+        conditions: Conditions,
         keep: Callable[[Wallet], None] = lambda _: None,
         timeout_seconds: float = 20.0,
         clock: Callable[[], float] = time.time,
@@ -150,25 +112,16 @@ class Device:
         self._conditions = conditions
         self._keep = keep
         self._clock = clock
-        self._timeout_seconds = timeout_seconds
         self._enrolment = wallet.require_enrolment()
-        self._channel = grpc.secure_channel(
-            target,
-            grpc.ssl_channel_credentials(tls.authority, tls.key, tls.certificate),
-            options=[
-                ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
-                ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
-                ("grpc.enable_retries", 0),  # `_call` repeats; gRPC would do it behind its back
-                ("grpc.use_local_subchannel_pool", 1),  # certificates belong to this device alone
-            ],
-        )
-        self._stub = pb_grpc.VerificationServiceStub(self._channel)
+        self._connection = Connection(target, tls, timeout_seconds=timeout_seconds)
+        self._call = self._connection.call
+        self._stub = self._connection.verification
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._channel.close()
+        self._connection.close()
 
     @property
     def wallet(self) -> Wallet:
@@ -188,7 +141,7 @@ class Device:
             MATCH: enrolled. NON_MATCH: the captures do not match each other; nothing was stored.
 
         Raises:
-            UsageError: there are no conditions, or their terms are for another use.
+            UsageError: the conditions have no terms, or their terms are for another use.
             RefusedError: this wallet is enrolled already or revoked, the server runs another release, or the public
                 rules or the terms do not allow it.
             PeerError, ProofError, UnavailableError: nothing is known to be stored; try again.
@@ -208,67 +161,95 @@ class Device:
                 template=template,
                 signature=self._wallet.signing_key.sign(transcript),
                 receipt=self._consent_to(template),
+                log_size=self._log_size,
             ).to_proto()
-        reply = reply_from_proto(self._call(self._stub.SubmitTemplate, message))
+        answer = LoggedReply.from_proto(self._call(self._stub.SubmitTemplate, message))
         with watch:
-            token = device.open_reply(reply, transcript)
+            self._require_logged(answer.log, transcript)
+            token = device.open_reply(answer.reply, transcript)
         if token is None:
             raise PeerError("the server's test of the template does not open; nothing was stored")
         confirmation = TokenSubmission(session_id=grant.session_id, token=token).to_confirmation()
         second_grant = SessionGrant.from_proto(self._call(self._stub.ConfirmTemplate, confirmation))
         outcome = self._compare(second, second_grant, watch)
-        return VerificationOutcome(
-            decision=outcome.decision,
-            device_ms=outcome.device_ms,
+        return replace(
+            outcome,
             upload_bytes=outcome.upload_bytes + message.ByteSize(),
-            reply_bytes=outcome.reply_bytes + len(reply),
+            reply_bytes=outcome.reply_bytes + len(answer.reply),
         )
 
-    def verify(self, probe: NDArray[np.float64]) -> VerificationOutcome:
+    def verify(self, probe: NDArray[np.float64], *, audience_nonce: bytes = b"") -> VerificationOutcome:
         """Compares a fresh capture with the enrolled template.
 
         Args:
             probe: (d,) adapted embedding. Sensitive; does not leave the device.
+            audience_nonce: 32 bytes that the audience chose, to get an assertion for it.
 
         Raises:
-            UsageError: there are no conditions.
+            UsageError: the server issues no assertions.
             RefusedError: not enrolled, revoked, closed after too many failures, another release, or not covered by the
                 public rules or the consent any more.
             UnavailableError: too many failures in a row, or the server cannot be reached; says when to try again.
             PeerError, ProofError: the other side broke the protocol.
         """
         self._require_allowed()
-        grant = SessionGrant.from_proto(self._call(self._stub.StartVerification, self._request().to_verification()))
+        request = replace(self._request(), audience_nonce=audience_nonce)
+        grant = SessionGrant.from_proto(self._call(self._stub.StartVerification, request.to_verification()))
         return self._compare(probe, grant, _Stopwatch())
-
-    def revoke(self) -> None:
-        """Has the server delete the template, for good.
-
-        Raises:
-            RefusedError: not enrolled, or revoked before.
-        """
-        key_id, audience = self._wallet.key_id, self._enrolment.audience
-        signature = self._wallet.signing_key.sign(revocation_statement(key_id=key_id, audience=audience))
-        message = Revocation(key_id=key_id, audience=audience, signature=signature).to_proto()
-        require_empty(self._call(self._stub.Revoke, message))
 
     def _compare(self, probe: NDArray[np.float64], grant: SessionGrant, watch: _Stopwatch) -> VerificationOutcome:
         with watch:
             ciphertext = self._wallet.device_secret.encrypt(binary_code(probe, self._wallet.code_seed))
             transcript = self._transcript(Operation.VERIFY, grant, hashlib.sha256(ciphertext).digest())
             message = ProbeSubmission(
-                session_id=grant.session_id, probe=ciphertext, signature=self._wallet.signing_key.sign(transcript)
+                session_id=grant.session_id,
+                probe=ciphertext,
+                signature=self._wallet.signing_key.sign(transcript),
+                log_size=self._log_size,
             ).to_proto()
         self._count_answer()
-        reply = reply_from_proto(self._call(self._stub.SubmitProbe, message))
+        reply = LoggedReply.from_proto(self._call(self._stub.SubmitProbe, message))
         self._require_allowed()  # a moment ago it was, but this is where a bit of the face leaves
         with watch:
-            token = self._wallet.device_secret.open_reply(reply, transcript)
+            self._require_logged(reply.log, transcript)
+            token = self._wallet.device_secret.open_reply(reply.reply, transcript)
         answer = TokenSubmission(session_id=grant.session_id, token=token).to_proto()
-        decision = decision_from_proto(self._call(self._stub.SubmitToken, answer))
-        if (decision is Decision.MATCH) != (token is not None):
+        recorded = RecordedDecision.from_proto(self._call(self._stub.SubmitToken, answer))
+        if (recorded.decision is Decision.MATCH) != (token is not None):
             raise PeerError("the server recorded another decision than the one that this device opened")
-        return VerificationOutcome(decision, watch.milliseconds, message.ByteSize(), len(reply))
+        return VerificationOutcome(
+            decision=recorded.decision,
+            device_ms=watch.milliseconds,
+            upload_bytes=message.ByteSize(),
+            reply_bytes=len(reply.reply),
+            log_position=reply.log.logged.index,
+            assertion=recorded.assertion,
+        )
+
+    @property
+    def _log_size(self) -> int:
+        """Entries in the last checkpoint that this device believed."""
+        memory = self._wallet.log
+        return memory.checkpoint.head.size if memory else 0
+
+    def _require_logged(self, receipt: LogReceipt, transcript: bytes) -> None:
+        """Returns when this very comparison stands in a log that only grew. Until then nothing is opened.
+
+        Raises:
+            MalformedMessageError, ProofError: it does not; what the device remembers stays as it was.
+        """
+        memory = check_comparison(
+            receipt,
+            facts=comparison_facts(key_id=self._wallet.key_id, transcript=transcript),
+            requester=self._enrolment.audience,
+            purpose=self._enrolment.purpose,
+            memory=self._wallet.log,
+            trust=self._conditions.log,
+            now=int(self._clock()),
+        )
+        wallet = self._wallet.with_log(memory)
+        self._keep(wallet)  # a crash before this line forgets the newest checkpoint, and goes on from the one before it
+        self._wallet = wallet
 
     def _consent_to(self, template: bytes) -> bytes:
         """A signed receipt for exactly this template. It is in the wallet before it leaves.
@@ -277,7 +258,7 @@ class Device:
             UsageError: nobody agreed to terms, or they are for another use.
             RefusedError, ProofError: the public rules do not allow such an enrolment.
         """
-        if self._conditions is None or self._conditions.terms is None:
+        if self._conditions.terms is None:
             raise UsageError("an enrolment needs terms that the person agreed to")
         now = int(self._clock())
         receipt = Receipt(
@@ -315,23 +296,23 @@ class Device:
         """Returns when the public rules and the owner's consent allow this use now, whatever the server thinks.
 
         Raises:
-            UsageError: the device was given no conditions, or no deployment.
+            UsageError: the wallet names no deployment.
             RefusedError, ProofError: they do not; the error says why.
         """
-        if self._conditions is None or self._enrolment.deployment is None:
-            raise UsageError("a comparison needs the public rules and the deployment that they register")
+        if self._enrolment.deployment is None:
+            raise UsageError("a comparison needs the deployment that the public rules register")
         if self._enrolment.receipt is None:
             raise ReceiptFault.MISSING.to_error()
-        signed = SignedReceipt.from_bytes(self._enrolment.receipt)
+        consent = consent_of(self._enrolment.receipt)
         mine = Binding(  # the template itself is not kept here; the server checks that part
             device_public_key=self._wallet.device_public_key,
             key_id=self._wallet.key_id,
-            template_digest=signed.receipt.binding.template_digest,
+            template_digest=consent.current.binding.template_digest,
             release_digest=self._enrolment.release_digest,
         )
         verdict = decide(
             Request(self._enrolment.deployment, self._enrolment.audience, self._enrolment.purpose, mine),
-            consent=Consent((signed,)),
+            consent=consent,
             attempts=Attempts(),
             rules=self._conditions.rules,
             stated_fmr=self._conditions.stated_fmr,
@@ -361,27 +342,6 @@ class Device:
             release_digest=grant.release_digest,
             ciphertext_digest=ciphertext_digest,
         ).to_bytes()
-
-    def _call(self, method: _Method[_Request_contra, _Response_co], request: _Request_contra) -> _Response_co:
-        """Calls, and once more when the answer may have been lost or the server asks for a moment.
-
-        The second message has the same bytes, so the server repeats its answer and neither counts nor compares again.
-        """
-        try:
-            return self._call_once(method, request)
-        except UnavailableError as error:
-            if error.retry_after_seconds > _PATIENCE_SECONDS:
-                raise
-            time.sleep(error.retry_after_seconds)
-        return self._call_once(method, request)
-
-    def _call_once(self, method: _Method[_Request_contra, _Response_co], request: _Request_contra) -> _Response_co:
-        try:
-            return method(request, timeout=self._timeout_seconds)
-        except grpc.RpcError as error:
-            if isinstance(error, grpc.Call):
-                raise status.error_from_call(error) from error
-            raise PeerError("the call failed and gave no reason") from error
 
 
 class _Stopwatch:

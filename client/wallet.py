@@ -37,10 +37,12 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.kdf.scrypt import Scrypt
 
+from client.log import LogMemory
 from federation.errors import IntaglioError, RefusedError, UsageError
 from federation.onebit import CodeSeed, DeviceSecret
 from federation.statements import is_name, require_name
-from federation.wire.convert import DIGEST_BYTES
+from federation.transparency import SignedCheckpoint
+from federation.wire.checks import DIGEST_BYTES
 
 _MAGIC = b"intaglio wallet\0"
 _VERSION = 1
@@ -97,7 +99,7 @@ class Enrolment:
         release_digest: SHA-256 of the model release that adapted the reference, 32 bytes.
         state: how far it got.
         deployment: identifier in the public registry of who verifies here.
-        receipt: what the owner agreed to, a signed receipt; None before that.
+        receipt: what the owner agreed to: a signed receipt and its renewals, one in a line; None before that.
         answers: sessions that this device let begin, each worth one bit to a server that lies.
     """
 
@@ -142,12 +144,14 @@ class Wallet:
         code_seed: turns embeddings into this device's codes.
         signing_key: Ed25519 key of the device.
         enrolment: what the device remembers of its enrolment, or None.
+        log: the last checkpoint of the server's log that the device believed, or None.
     """
 
     device_secret: DeviceSecret
     code_seed: CodeSeed
     signing_key: Ed25519PrivateKey
     enrolment: Enrolment | None = field(default=None)
+    log: LogMemory | None = field(default=None)
 
     @classmethod
     def generate(cls) -> Wallet:
@@ -167,6 +171,10 @@ class Wallet:
     def with_enrolment(self, enrolment: Enrolment) -> Wallet:
         """The same secrets with another memory of the enrolment."""
         return replace(self, enrolment=enrolment)
+
+    def with_log(self, log: LogMemory) -> Wallet:
+        """The same secrets with another memory of the log."""
+        return replace(self, log=log)
 
     def with_state(self, state: EnrolmentState) -> Wallet:
         """The same enrolment, one step further.
@@ -286,6 +294,7 @@ def _content_of(wallet: Wallet) -> bytes:
                 "receipt": enrolment.receipt and enrolment.receipt.decode(),
                 "answers": enrolment.answers,
             },
+            "log": wallet.log and wallet.log.checkpoint.to_bytes().decode(),
         }
     ).encode()
 
@@ -309,6 +318,7 @@ def _wallet_from_content(content: bytes, path: Path) -> Wallet:
                 receipt=remembered["receipt"] and remembered["receipt"].encode(),
                 answers=remembered["answers"],
             ),
+            LogMemory(SignedCheckpoint.from_bytes(fields["log"].encode())) if fields.get("log") else None,
         )
     except (KeyError, TypeError, ValueError, IntaglioError):
         # `from None`: the cause may quote the content.

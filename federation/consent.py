@@ -128,6 +128,19 @@ class Consent:
             raise RefusedError("the withdrawal names a receipt of another consent")
 
 
+def consent_of(receipts: bytes) -> Consent:
+    """The consent whose signed receipts stand one in a line: the first one and its renewals.
+
+    Raises:
+        MalformedMessageError: a receipt is none of this version, or they are not those of one consent.
+    """
+    signed = tuple(map(SignedReceipt.from_bytes, receipts.splitlines()))
+    try:
+        return Consent(signed)
+    except UsageError as error:
+        raise MalformedMessageError(str(error)) from error
+
+
 @dataclass(frozen=True)
 class Sample:
     """One image that training or an audit would like to use.

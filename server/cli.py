@@ -24,10 +24,13 @@ from typer.core import TyperGroup
 from federation.errors import IntaglioError, MalformedMessageError, UsageError
 from federation.release import ModelRelease
 from federation.wire.status import fate_of
+from server.assertions import AssertionIssuer, create_issuer
 from server.certificates import client_credentials, server_credentials, write_pki
 from server.database import database_url, name_of, upgrade
 from server.federation_cli import federation_commands
-from server.log_cli import log_commands
+from server.journal import Journal
+from server.ledger_cli import ledger_commands
+from server.log_cli import log_commands, opened_log
 from server.matching import MatchingService
 from server.metrics import Metrics
 from server.peers import PeerRate
@@ -68,19 +71,23 @@ app = typer.Typer(
     help="""Run intaglio's servers.
 
     A first run: `intaglio-server pki init tls`,
-    `intaglio-server rules init rules --terms terms.json --release release.json`, then
-    `intaglio-server matching start --release release.json --rules rules/rules.jsonl --database matching.db --tls tls`.
+    `intaglio-server rules init rules --terms terms.json --release release.json`,
+    `intaglio-server log init log example.org/log`, then `intaglio-server matching start --release release.json
+    --rules rules/rules.jsonl --log log --database matching.db --tls tls`.
 
     Exit codes: 0 done, 2 usage, 3 refused, 4 network or protocol.""",
 )
 pki = typer.Typer(no_args_is_help=True, help="Certificates for mutual TLS.")
 matching = typer.Typer(no_args_is_help=True, help="The matching service: encrypted 1:1 comparison.")
+assertion_commands = typer.Typer(no_args_is_help=True, help="Assertions that a claim was accepted.")
 database_commands = typer.Typer(no_args_is_help=True, help="What matching servers share.")
 app.add_typer(pki, name="pki")
 app.add_typer(matching, name="matching")
 app.add_typer(database_commands, name="database")
+app.add_typer(assertion_commands, name="assertions")
 app.add_typer(log_commands, name="log")
 app.add_typer(federation_commands, name="federation")
+app.add_typer(ledger_commands, name="ledger")
 app.add_typer(rules_commands, name="rules")
 
 
@@ -129,6 +136,15 @@ def matching_start(
     ],
     tls: Annotated[Path, typer.Option(help="Directory with ca.pem, server.pem and server-key.pem.")],
     rules: Annotated[Path, typer.Option(help="Public rules; read again every few seconds. Without them, no service.")],
+    log_directory: Annotated[
+        Path, typer.Option("--log", help="What `intaglio-server log init` made. Without a log, no service.")
+    ],
+    log_database: Annotated[
+        str | None, typer.Option(help="The log's own database, when it is not in that folder: postgresql://...")
+    ] = None,
+    assertions: Annotated[
+        Path | None, typer.Option(help="What `intaglio-server assertions init` made. [default: none are issued]")
+    ] = None,
     deployment: Annotated[str, typer.Option(help="Identifier under which the rules register this service.")] = "trial",
     host: Annotated[str, typer.Option(help="Interface to listen on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes any free port.")] = 7443,
@@ -158,8 +174,12 @@ def matching_start(
     _log_as_json()
     if ready_file:
         ready_file.unlink(missing_ok=True)  # a stale one would announce a server that is not there yet
+    model_release = _read_release(release)
     settings = _Settings(
-        release=_read_release(release),
+        release=model_release,
+        issuer=AssertionIssuer.read(assertions, model_release) if assertions else None,
+        log_directory=log_directory,
+        log_database=log_database,
         database=database,
         tls=tls,
         rules=PublicRules.open(rules, deployment=deployment, now=int(time.time())),
@@ -182,6 +202,9 @@ def matching_start(
 @dataclass(frozen=True)
 class _Settings:
     release: ModelRelease
+    issuer: AssertionIssuer | None
+    log_directory: Path
+    log_database: str | None
     database: str
     tls: Path
     rules: PublicRules
@@ -203,13 +226,21 @@ async def _serve(settings: _Settings) -> None:
     metrics = Metrics()
     async with contextlib.AsyncExitStack() as closing:
         storage = closing.enter_context(open_storage(settings.database))
+        transparency = closing.enter_context(opened_log(settings.log_directory, settings.log_database))
+        journal = await closing.enter_async_context(Journal(transparency, clock=time.time))
         if settings.metrics_port:
             closing.callback(metrics.serve(settings.metrics_port))
         workers = MatchWorkers(settings.workers, metrics=metrics)
         closing.callback(workers.close)
         await workers.start()
         service = MatchingService(
-            settings.release, storage, workers, settings.rules, session_limits=settings.session_limits
+            settings.release,
+            storage,
+            workers,
+            settings.rules,
+            journal,
+            issuer=settings.issuer,
+            session_limits=settings.session_limits,
         )
         closing.callback(service.close)
         front_end = await start_server(service, credentials, host=settings.host, port=settings.port, rate=settings.rate)
@@ -223,6 +254,15 @@ async def _serve(settings: _Settings) -> None:
     log.info("stopped", **metrics.summary())
     if settings.stats:
         _write_whole(settings.stats, metrics.all_times())
+
+
+@assertion_commands.command("init")
+def assertions_init(
+    directory: Annotated[Path, typer.Argument(help="A new folder for the keys.")],
+    issuer: Annotated[str, typer.Option(help="Who verifies, such as https://verify.example.org.")],
+) -> None:
+    """Make the keys that sign assertions, and print what relying organisations need to check them."""
+    typer.echo(json.dumps(create_issuer(directory, issuer)))
 
 
 @database_commands.command("upgrade")

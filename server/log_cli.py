@@ -18,6 +18,8 @@ from federation.transparency.bundles import BUNDLE_ENTRIES, CHECKPOINT_FILE, bun
 from server.log import TransparencyLog, publish_file
 from server.log_storage import open_log_storage
 
+LOG_KEY_FILE, LOG_POLICY_FILE, LOG_DATABASE_FILE = "key", "policy", "log.db"
+
 log_commands = typer.Typer(no_args_is_help=True, help="The public log: keys, export, witnesses, audit.")
 
 DatabaseOption = Annotated[
@@ -39,6 +41,21 @@ def log_keygen(
     except OSError as error:
         raise UsageError(f"cannot write {file}: {error.strerror}") from error
     typer.echo(signer.key.to_text())
+
+
+@log_commands.command("init")
+def log_init(
+    directory: Annotated[Path, typer.Argument(help="A new folder for key, policy, database and checkpoint.")],
+    origin: Annotated[str, typer.Argument(help="Name of the log for ever, such as example.org/intaglio.")],
+) -> None:
+    """Make what a matching server needs for its log, and the policy file that devices and monitors need."""
+    try:
+        directory.mkdir(mode=0o700)
+    except OSError as error:
+        raise UsageError(f"cannot make {directory}: {error.strerror}; name a new folder") from error
+    log_keygen(origin, directory / LOG_KEY_FILE)
+    policy = f"log {_read_signer(directory / LOG_KEY_FILE).key.to_text()}\nquorum none\n"
+    publish_file(directory / LOG_POLICY_FILE, policy.encode())
 
 
 @log_commands.command("checkpoint")
@@ -112,15 +129,43 @@ def log_audit(database: DatabaseOption, key: KeyOption) -> None:
 
 @contextmanager
 def _opened(database: str, key: Path) -> Iterator[TransparencyLog]:
-    try:
-        signer = NoteSigner.from_text(_read_text(key).strip())
-    except MalformedMessageError as error:
-        raise UsageError(f"{key} is not the key of a log; `intaglio-server log keygen` makes one") from error
+    signer = _read_signer(key)
     storage = open_log_storage(database)
     try:
-        yield TransparencyLog(storage, signer, clock=lambda: int(time.time()))
+        yield TransparencyLog(storage, signer, clock=_now)
     finally:
         storage.close()
+
+
+@contextmanager
+def opened_log(directory: Path, database: str | None) -> Iterator[TransparencyLog]:
+    """The log that `log init` prepared, for a server.
+
+    Args:
+        directory: with its key; the latest checkpoint is published beside it.
+        database: where it lies, when not in the directory.
+
+    Raises:
+        UsageError: there is no such log.
+        ProofError: the database is not the one that the last checkpoints were signed over.
+    """
+    signer = _read_signer(directory / LOG_KEY_FILE)
+    storage = open_log_storage(database or directory / LOG_DATABASE_FILE)
+    try:
+        yield TransparencyLog(storage, signer, clock=_now, published=directory / CHECKPOINT_FILE)
+    finally:
+        storage.close()
+
+
+def _now() -> int:
+    return int(time.time())
+
+
+def _read_signer(key: Path) -> NoteSigner:
+    try:
+        return NoteSigner.from_text(_read_text(key).strip())
+    except MalformedMessageError as error:
+        raise UsageError(f"{key} is not the key of a log; `intaglio-server log keygen` makes one") from error
 
 
 def _read_text(path: Path) -> str:

@@ -12,6 +12,9 @@ is killed in between, leaves a counted failure.
 A call that is repeated with the same bytes, because its answer was lost, gets the same answer (`server.sessions`). Work
 on a step goes on when its caller is gone, so that the answer is there for the second call.
 
+Every reply stands behind an entry of the transparency log, and requests that are refused are logged too
+(`server.journal`). What owners may always ask for is in `server.owners`.
+
 Threshold and release digest come from the model release, never from a message or an option. Nothing about a session
 stays in this process: any front end on the same storage serves the next step.
 """
@@ -23,49 +26,69 @@ import contextlib
 import hashlib
 import time
 from collections.abc import Awaitable, Callable
-from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import grpc
-from cryptography.exceptions import InvalidSignature
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from google.protobuf.message import Message
 
-from federation.errors import ProofError, RefusedError, UnavailableError
+from federation.errors import (
+    IntaglioError,
+    MalformedMessageError,
+    ProofError,
+    RefusedError,
+    UnavailableError,
+    UsageError,
+)
 from federation.onebit import Decision, Operation, Transcript
 from federation.onebit.parameters import ONEBIT_2048
 from federation.policy import Refused
-from federation.receipts import Binding
 from federation.release import ModelRelease
+from federation.transparency import AttemptOutcome, LoggedEntry, PersonalKind
 from federation.wire.convert import (
+    LoggedReply,
     ProbeSubmission,
-    Revocation,
+    RecordedDecision,
     SessionGrant,
     SessionRequest,
     TemplateSubmission,
     TokenSubmission,
-    decision_to_proto,
-    revocation_statement,
     template_digest,
 )
 from federation.wire.v1 import verification_pb2 as pb
 from federation.wire.v1 import verification_pb2_grpc as pb_grpc
+from server.assertions import AssertionIssuer
+from server.disk import Disk
+from server.journal import Journal
 from server.limits import AttemptLimits
+from server.log_reads import LogService
+from server.owners import STRANGER, OwnerService, is_signed
 from server.peers import peer_of
 from server.rules import PublicRules
 from server.sessions import Repeated, Session, SessionLimits, Step, request_digest
 from server.storage import Storage, StoredTemplate
 from server.workers import MatchWorkers
 
-_STRANGER = "not enrolled here with this key, purpose and audience, or not signed by the enrolled device"
 _NO_SESSION = "no session waits for this message: it is unknown, used or expired; start again"
 _POLL_SECONDS = 0.02
 _PATIENCE_SECONDS = 3.0
 """How long a repeated call waits for the answer to the first one."""
 
-_T = TypeVar("_T")
 _Answer = TypeVar("_Answer", bound=Message)
 _Context = grpc.aio.ServicerContext[Any, Any]
+_Request = TypeVar("_Request", bound=Message)
+_Value = TypeVar("_Value")
+
+
+@dataclass
+class _Progress:
+    """How far the work on a step has come.
+
+    Attributes:
+        refusal: what a refusal from here on means, for the log.
+    """
+
+    refusal: AttemptOutcome = AttemptOutcome.INVALID
 
 
 class MatchingService(pb_grpc.VerificationServiceServicer):
@@ -76,6 +99,8 @@ class MatchingService(pb_grpc.VerificationServiceServicer):
         storage: called from threads of its own, so a slow disk does not stop the event loop.
         workers: started.
         rules: what this deployment may do; asked before any homomorphic work.
+        journal: writes the transparency log; to be entered before the first call.
+        issuer: signs assertions; None issues none.
         limits: of attempts.
         session_limits: of sessions.
         clock: seconds since 1970; the front ends' clocks must agree within a few seconds.
@@ -87,7 +112,9 @@ class MatchingService(pb_grpc.VerificationServiceServicer):
         storage: Storage,
         workers: MatchWorkers,
         rules: PublicRules,
+        journal: Journal,
         *,
+        issuer: AssertionIssuer | None = None,
         limits: AttemptLimits | None = None,
         session_limits: SessionLimits | None = None,
         clock: Callable[[], float] = time.time,
@@ -97,34 +124,40 @@ class MatchingService(pb_grpc.VerificationServiceServicer):
         self._storage = storage
         self._workers = workers
         self._rules = rules
+        self._issuer = issuer
         self._stated_fmr = release.fmr
         self._limits = limits or AttemptLimits()
         self._session_limits = session_limits or SessionLimits()
         self._clock = clock
-        self._disk = ThreadPoolExecutor(storage.parallel, "storage")
         self._steps: set[asyncio.Task[Any]] = set()
+        self._declared = 0  # rules that are known to be in the log; they are only ever added
+        self.journal = journal
+        self.on_disk = Disk(storage)
+        self.owners = OwnerService(storage, self.on_disk, journal, workers, clock=clock)
+        self.log = LogService(journal.log)
         self.metrics = workers.metrics
 
     # ------------------------------------------------------------------ enrolment
 
     async def StartEnrolment(self, request: pb.StartEnrolmentRequest, context: _Context) -> pb.StartEnrolmentResponse:
         """Opens an enrolment session."""
-        session = self._fresh(Step.TEMPLATE, SessionRequest.from_proto(request), peer_of(context), enrolling=True)
-        await self._on_disk(self._start, session)
+        wanted = await self._read(SessionRequest.from_proto, request)
+        session = self._fresh(Step.TEMPLATE, wanted, peer_of(context), enrolling=True)
+        await self.on_disk(self._start, session)
         return pb.StartEnrolmentResponse(session=self._grant(session))
 
     async def SubmitTemplate(self, request: pb.SubmitTemplateRequest, context: _Context) -> pb.SubmitTemplateResponse:
         """First leg: the zero test on a template that nobody has stored yet."""
-        submission = TemplateSubmission.from_proto(request)
+        submission = await self._read(TemplateSubmission.from_proto, request)
         self._workers.require_room()
 
-        async def test(session: Session) -> pb.SubmitTemplateResponse:
+        async def test(session: Session, progress: _Progress) -> pb.SubmitTemplateResponse:
             wanted = session.request
             if submission.key_id != wanted.key_id:
                 raise ProofError("the public key is not the one that the session was opened for")
             digest = template_digest(device_public_key=submission.device_public_key, template=submission.template)
             transcript = self._transcript(Operation.ENROL, session, digest)
-            if not _is_signed(submission.device_public_key, submission.signature, transcript):
+            if not is_signed(submission.device_public_key, submission.signature, transcript):
                 raise ProofError("the transcript is not signed by the device key that came with it")
             template = StoredTemplate(
                 key_id=wanted.key_id,
@@ -136,13 +169,17 @@ class MatchingService(pb_grpc.VerificationServiceServicer):
                 purpose=wanted.purpose,
                 audience=wanted.audience,
                 enrolled_at=int(self._clock()),
-                receipt=submission.receipt,
+                receipts=submission.receipt,
             )
-            self._require_allowed(template, wanted)
-            await self._on_disk(self._storage.require_new, wanted.key_id)
-            challenge = await self._workers.check_template(submission.public_key, submission.template, transcript)
-            answer = pb.SubmitTemplateResponse(reply=challenge.reply)
-            await self._on_disk(self._keep, session, Step.TEMPLATE_TOKEN, answer, challenge.token, template)
+            self._require_allowed(template, wanted, progress)
+            progress.refusal = AttemptOutcome.NOT_COVERED
+            await self.on_disk(self._storage.require_new, wanted.key_id)
+            challenge, receipt = await asyncio.gather(
+                self._workers.check_template(submission.public_key, submission.template, transcript),
+                self.journal.compared(wanted, transcript, log_size=submission.log_size),
+            )
+            answer = LoggedReply(challenge.reply, receipt).to_enrolment()
+            await self.on_disk(self._keep, session, Step.TEMPLATE_TOKEN, answer, challenge.token, template, None)
             return answer
 
         return await self._once(Step.TEMPLATE, request, submission.session_id, pb.SubmitTemplateResponse, test)
@@ -151,14 +188,14 @@ class MatchingService(pb_grpc.VerificationServiceServicer):
         self, request: pb.ConfirmTemplateRequest, context: _Context
     ) -> pb.ConfirmTemplateResponse:
         """Ends the first leg; the second is a verification against the held template."""
-        submission, peer = TokenSubmission.from_proto(request), peer_of(context)
+        submission, peer = await self._read(TokenSubmission.from_proto, request), peer_of(context)
 
-        async def confirm(session: Session) -> pb.ConfirmTemplateResponse:
+        async def confirm(session: Session, _: _Progress) -> pb.ConfirmTemplateResponse:
             if not session.expects(submission.token):
                 raise ProofError("the template did not pass its test; nothing was stored")
             second = self._fresh(Step.PROBE, session.request, peer, enrolling=True)
             answer = pb.ConfirmTemplateResponse(session=self._grant(second))
-            await self._on_disk(self._open_second_leg, session, second, answer)
+            await self.on_disk(self._open_second_leg, session, second, answer)
             return answer
 
         return await self._once(
@@ -171,68 +208,69 @@ class MatchingService(pb_grpc.VerificationServiceServicer):
         self, request: pb.StartVerificationRequest, context: _Context
     ) -> pb.StartVerificationResponse:
         """Opens a session for anybody who asks well: the answer does not depend on who is enrolled."""
-        session = self._fresh(Step.PROBE, SessionRequest.from_proto(request), peer_of(context), enrolling=False)
-        await self._on_disk(self._start, session)
+        wanted = await self._read(SessionRequest.from_proto, request)
+        if wanted.audience_nonce and self._issuer is None:
+            raise UsageError("this server issues no assertions; ask without a nonce")
+        session = self._fresh(Step.PROBE, wanted, peer_of(context), enrolling=False)
+        await self.on_disk(self._start, session)
         return pb.StartVerificationResponse(session=self._grant(session))
 
     async def SubmitProbe(self, request: pb.SubmitProbeRequest, context: _Context) -> pb.SubmitProbeResponse:
         """Compares the one probe of a session."""
-        submission = ProbeSubmission.from_proto(request)
+        submission = await self._read(ProbeSubmission.from_proto, request)
         self._workers.require_room()
 
-        async def compare(session: Session) -> pb.SubmitProbeResponse:
+        async def compare(session: Session, progress: _Progress) -> pb.SubmitProbeResponse:
+            progress.refusal = AttemptOutcome.NOT_COVERED
             transcript = self._transcript(Operation.VERIFY, session, hashlib.sha256(submission.probe).digest())
-            enrolled = await self._on_disk(self._reference, session)
-            if enrolled is None or not _is_signed(enrolled.device_public_key, submission.signature, transcript):
-                raise RefusedError(_STRANGER)
+            enrolled = await self.on_disk(self._reference, session)
+            if enrolled is None or not is_signed(enrolled.device_public_key, submission.signature, transcript):
+                raise RefusedError(STRANGER)
             if (enrolled.purpose, enrolled.audience) != (session.request.purpose, session.request.audience):
-                raise RefusedError(_STRANGER)
+                raise RefusedError(STRANGER)
             if (enrolled.release_digest, enrolled.parameters) != (self._release_digest, ONEBIT_2048.name):
                 raise RefusedError("enrolled under another model release; enrol again")
-            self._require_allowed(enrolled, session.request)
+            self._require_allowed(enrolled, session.request, progress)
             ciphertexts = (enrolled.public_key, enrolled.template, submission.probe)
             if session.enrolling:  # an enrolment has one try and is gone, so it needs no count
-                challenge = await self._workers.match_once(*ciphertexts, transcript, self._threshold)
+                comparison = self._workers.match_once(*ciphertexts, transcript, self._threshold)
             else:
-                await self._on_disk(self._open_attempt, session)
-                challenge = await self._workers.match(enrolled.key_id, *ciphertexts, transcript, self._threshold)
-            answer = pb.SubmitProbeResponse(reply=challenge.reply)
-            await self._on_disk(self._keep, session, Step.TOKEN, answer, challenge.token, None)
+                progress.refusal = AttemptOutcome.LIMITED
+                await self.on_disk(self._open_attempt, session)
+                comparison = self._workers.match(enrolled.key_id, *ciphertexts, transcript, self._threshold)
+            logging = self.journal.compared(session.request, transcript, log_size=submission.log_size)
+            progress.refusal = AttemptOutcome.INVALID
+            challenge, receipt = await asyncio.gather(comparison, logging)
+            answer = LoggedReply(challenge.reply, receipt).to_verification()
+            logged = receipt.logged.to_bytes() if session.request.audience_nonce else None
+            await self.on_disk(self._keep, session, Step.TOKEN, answer, challenge.token, None, logged)
             return answer
 
         return await self._once(Step.PROBE, request, submission.session_id, pb.SubmitProbeResponse, compare)
 
     async def SubmitToken(self, request: pb.SubmitTokenRequest, context: _Context) -> pb.SubmitTokenResponse:
         """Records the decision, and then says it."""
-        submission = TokenSubmission.from_proto(request)
+        submission = await self._read(TokenSubmission.from_proto, request)
 
-        async def decide(session: Session) -> pb.SubmitTokenResponse:
+        async def decide(session: Session, _: _Progress) -> pb.SubmitTokenResponse:
             decision = Decision.MATCH if session.expects(submission.token) else Decision.NON_MATCH
-            answer = decision_to_proto(decision)
-            await self._on_disk(self._record, session, decision, answer)
+            assertion = None
+            if decision is Decision.MATCH:
+                template = await self.on_disk(self._reference, session)
+                if template is None:
+                    raise RefusedError(_NO_SESSION)
+                if session.enrolling:
+                    await self.journal.about_to(PersonalKind.ENROLMENT, template.key_id, _facts_of(template))
+                elif session.logged is not None and self._issuer is not None:
+                    logged = LoggedEntry.from_bytes(session.logged)
+                    assertion = self._issuer.issue(session.request, template, logged, now=int(self._clock()))
+            answer = RecordedDecision(decision, assertion).to_proto()
+            await self.on_disk(self._record, session, decision, answer)
             if submission.token is not None and decision is not Decision.MATCH:
                 raise ProofError("the token is wrong; the attempt counts as a non-match")
             return answer
 
         return await self._once(Step.TOKEN, request, submission.session_id, pb.SubmitTokenResponse, decide)
-
-    # ------------------------------------------------------------------ revocation
-
-    async def Revoke(self, request: pb.RevokeRequest, context: _Context) -> pb.RevokeResponse:
-        """Deletes the template of the device that signs."""
-        revocation = Revocation.from_proto(request)
-        digest = request_digest(request)
-        statement = revocation_statement(key_id=revocation.key_id, audience=revocation.audience)
-        enrolled = await self._on_disk(self._storage.template, revocation.key_id)
-        if enrolled is None and await self._on_disk(self._storage.is_revoked_by, revocation.key_id, digest):
-            return pb.RevokeResponse()  # the first answer was lost
-        if enrolled is None or not _is_signed(enrolled.device_public_key, revocation.signature, statement):
-            raise RefusedError(_STRANGER)
-        if enrolled.audience != revocation.audience:
-            raise RefusedError(_STRANGER)
-        await self._on_disk(self._revoke, revocation.key_id, digest)
-        await self._workers.forget(revocation.key_id)
-        return pb.RevokeResponse()
 
     # ------------------------------------------------------------------ upkeep
 
@@ -244,16 +282,26 @@ class MatchingService(pb_grpc.VerificationServiceServicer):
             UsageError: the rules cannot be read any more.
         """
         await self._workers.tidy()
-        self.metrics.set_open_sessions(await self._on_disk(self._open_sessions))
-        self._rules.read_again(int(self._clock()))
+        self.metrics.set_open_sessions(await self.on_disk(self._open_sessions))
+        now = int(self._clock())
+        self._rules.read_again(now)
+        await self._declare(now)
+
+    async def begin(self) -> None:
+        """Has every rule in the log before the first call is served.
+
+        Raises:
+            UnavailableError: the log cannot be written now.
+        """
+        await self._declare(int(self._clock()))
 
     async def finish(self) -> None:
         """Waits for the steps that are being worked on, also those whose callers are gone."""
         await asyncio.gather(*self._steps, return_exceptions=True)
 
     def close(self) -> None:
-        """Waits for the last disk write. Workers and storage belong to the caller."""
-        self._disk.shutdown(wait=True)
+        """Waits for the last disk write. Workers, storage and log belong to the caller."""
+        self.on_disk.close()
 
     # ------------------------------------------------------------------ steps
 
@@ -263,16 +311,17 @@ class MatchingService(pb_grpc.VerificationServiceServicer):
         request: Message,
         session_id: bytes,
         kind: type[_Answer],
-        work: Callable[[Session], Awaitable[_Answer]],
+        work: Callable[[Session, _Progress], Awaitable[_Answer]],
     ) -> _Answer:
         """Works on a step of a session, or repeats its answer."""
         digest = request_digest(request)
         loop = asyncio.get_running_loop()
         patience = loop.time() + _PATIENCE_SECONDS
         while True:
-            taken = await self._on_disk(self._take, session_id, step, digest)
+            taken = await self.on_disk(self._take, session_id, step, digest)
             match taken:
                 case None:
+                    await self.journal.refused(None, AttemptOutcome.REPLAYED)
                     raise RefusedError(_NO_SESSION)
                 case Session():
                     break
@@ -287,19 +336,40 @@ class MatchingService(pb_grpc.VerificationServiceServicer):
         task.add_done_callback(self._forget_step)
         return await asyncio.shield(task)
 
-    async def _work_on(self, session: Session, work: Callable[[Session], Awaitable[_Answer]]) -> _Answer:
+    async def _work_on(self, session: Session, work: Callable[[Session, _Progress], Awaitable[_Answer]]) -> _Answer:
+        progress = _Progress()
         try:
-            return await work(session)
+            return await work(session, progress)
         except UnavailableError:  # the same call may succeed later; an attempt that was counted bars a second one
             await self._leave(self._storage.release_session, session)
+            if progress.refusal is AttemptOutcome.LIMITED:
+                await self.journal.refused(session.request, progress.refusal)
+            raise
+        except IntaglioError:
+            await self._leave(self._storage.end_session, session)
+            await self.journal.refused(session.request, progress.refusal)
             raise
         except Exception:
             await self._leave(self._storage.end_session, session)
             raise
 
+    async def _read(self, parse: Callable[[_Request], _Value], request: _Request) -> _Value:
+        """A message as a value; what is none is logged."""
+        try:
+            return parse(request)
+        except MalformedMessageError:
+            await self.journal.refused(None, AttemptOutcome.INVALID)
+            raise
+
+    async def _declare(self, now: int) -> None:
+        entries = self._rules.public_entries(now)
+        if len(entries) != self._declared:
+            await self.journal.declare(entries)
+            self._declared = len(entries)
+
     async def _leave(self, how: Callable[[bytes], None], session: Session) -> None:
         with contextlib.suppress(UnavailableError):  # it expires anyway, and the first error says more
-            await self._on_disk(how, session.session_id)
+            await self.on_disk(how, session.session_id)
 
     def _forget_step(self, task: asyncio.Task[Any]) -> None:
         self._steps.discard(task)
@@ -324,7 +394,7 @@ class MatchingService(pb_grpc.VerificationServiceServicer):
             ciphertext_digest=digest,
         ).to_bytes()
 
-    def _require_allowed(self, template: StoredTemplate, request: SessionRequest) -> None:
+    def _require_allowed(self, template: StoredTemplate, request: SessionRequest, progress: _Progress) -> None:
         """Rules and consent, for a device that has proved itself.
 
         Raises:
@@ -333,17 +403,14 @@ class MatchingService(pb_grpc.VerificationServiceServicer):
         verdict = self._rules.decide(
             purpose=request.purpose,
             audience=request.audience,
-            binding=Binding(
-                device_public_key=template.device_public_key,
-                key_id=template.key_id,
-                template_digest=hashlib.sha256(template.template).digest(),
-                release_digest=template.release_digest,
-            ),
-            receipt=template.receipt,
+            binding=template.binding,
+            receipts=template.receipts,
             stated_fmr=self._stated_fmr,
             now=int(self._clock()),
         )
         if isinstance(verdict, Refused):
+            personal = verdict.reason.is_personal
+            progress.refusal = AttemptOutcome.NOT_COVERED if personal else AttemptOutcome.PROHIBITED
             raise verdict.to_error(to_owner=True)
 
     def _fresh(self, step: Step, request: SessionRequest, peer: bytes, *, enrolling: bool) -> Session:
@@ -351,9 +418,6 @@ class MatchingService(pb_grpc.VerificationServiceServicer):
         return Session.fresh(step, request, peer=peer, expires_at=expires_at, enrolling=enrolling)
 
     # ------------------------------------------------------------------ on a storage thread, one transaction each
-
-    async def _on_disk(self, step: Callable[..., _T], *arguments: object) -> _T:
-        return await asyncio.get_running_loop().run_in_executor(self._disk, step, *arguments)
 
     def _start(self, session: Session) -> None:
         self._storage.start_session(session, now=int(self._clock()), limits=self._session_limits)
@@ -367,7 +431,13 @@ class MatchingService(pb_grpc.VerificationServiceServicer):
         return self._storage.template(session.request.key_id)
 
     def _keep(
-        self, session: Session, step: Step, answer: Message, token: bytes, template: StoredTemplate | None
+        self,
+        session: Session,
+        step: Step,
+        answer: Message,
+        token: bytes,
+        template: StoredTemplate | None,
+        logged: bytes | None,
     ) -> None:
         with self._storage.transaction(durable=False):
             self._storage.answer_session(
@@ -376,6 +446,7 @@ class MatchingService(pb_grpc.VerificationServiceServicer):
                 answer=answer.SerializeToString(),
                 expires_at=session.expires_at,
                 token_digest=hashlib.sha256(token).digest(),
+                logged=logged,
             )
             if template is not None:
                 self._storage.hold_template(session.session_id, template)
@@ -412,16 +483,13 @@ class MatchingService(pb_grpc.VerificationServiceServicer):
             expires_at=int(self._clock()) + self._session_limits.answer_seconds,
         )
 
-    def _revoke(self, key_id: bytes, digest: bytes) -> None:
-        self._storage.revoke(key_id, now=int(self._clock()), request_digest=digest)
-
     def _open_sessions(self) -> int:
         return self._storage.open_sessions(now=int(self._clock()))
 
 
-def _is_signed(device_public_key: bytes, signature: bytes, statement: bytes) -> bool:
-    try:
-        Ed25519PublicKey.from_public_bytes(device_public_key).verify(signature, statement)
-    except (InvalidSignature, ValueError):  # ValueError: not a point on the curve
-        return False
-    return True
+def _facts_of(template: StoredTemplate) -> dict[str, str]:
+    """What the log's entry about an enrolment commits to."""
+    return {
+        "receipt": hashlib.sha256(template.receipts).hexdigest(),
+        "template": hashlib.sha256(template.template).hexdigest(),
+    }

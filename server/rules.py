@@ -5,12 +5,22 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from federation.consent import Consent
+from federation.consent import consent_of
 from federation.errors import MalformedMessageError, ProofError, RefusedError, UsageError
 from federation.policy import Allowed, Attempts, Refused, Request, decide
-from federation.receipts import Binding, SignedReceipt
-from federation.rulebook import Rulebook
+from federation.receipts import Binding
+from federation.rulebook import Rulebook, SignedRule
+from federation.rules import Deployment, Lifting, Moratorium, PolicyException, PolicyPack, Rule
 from federation.statements import require_name
+from federation.transparency import PublicEntry, PublicKind
+
+_KINDS: dict[type[Rule], PublicKind] = {
+    PolicyPack: PublicKind.POLICY,
+    PolicyException: PublicKind.POLICY,
+    Deployment: PublicKind.DEPLOYMENT,
+    Moratorium: PublicKind.MORATORIUM,
+    Lifting: PublicKind.MORATORIUM,
+}
 
 
 class PublicRules:
@@ -32,7 +42,7 @@ class PublicRules:
         require_name("the deployment", deployment)
         self._read = read
         self._deployment = deployment
-        self._book = self._parse(now)
+        self._file, self._book = self._parse(now)
         if self._book.deployment(deployment) is None:
             raise UsageError(f"no deployment {deployment!r} stands in the rules; register it first")
 
@@ -47,13 +57,20 @@ class PublicRules:
         Raises:
             UsageError: the file cannot be read, or is not the earlier one with more entries.
         """
-        book = self._parse(now)
+        file, book = self._parse(now)
         if book.signers != self._book.signers or not self._book.rules.items() <= book.rules.items():
             raise UsageError("the rules file lost an entry or changed its signers; rules are only ever added")
-        self._book = book
+        self._file, self._book = file, book
+
+    def public_entries(self, now: int) -> list[PublicEntry]:
+        """Every signed rule as an entry for the log, dated `now` (seconds since 1970)."""
+        return [
+            PublicEntry(_KINDS[type(SignedRule.from_bytes(line).rule)], now, line)
+            for line in self._file.splitlines()[1:]
+        ]
 
     def decide(
-        self, *, purpose: str, audience: str, binding: Binding, receipt: bytes, stated_fmr: float, now: int
+        self, *, purpose: str, audience: str, binding: Binding, receipts: bytes, stated_fmr: float, now: int
     ) -> Allowed | Refused:
         """Whether a template may be enrolled or compared; attempts are counted elsewhere. See `federation.policy`.
 
@@ -61,25 +78,26 @@ class PublicRules:
             purpose: of the session.
             audience: of the session.
             binding: of the template, as this server knows it.
-            receipt: signed receipt as it came; empty is none.
+            receipts: signed receipts as they came, one in a line; empty is none.
             stated_fmr: false match rate that the release states.
             now: seconds since 1970.
 
         Raises:
-            MalformedMessageError: the receipt is none of this version.
+            MalformedMessageError: a receipt is none of this version.
         """
         return decide(
             Request(self._deployment, audience, purpose, binding),
-            consent=Consent((SignedReceipt.from_bytes(receipt),)) if receipt else None,
+            consent=consent_of(receipts) if receipts else None,
             attempts=Attempts(),
             rules=self._book,
             stated_fmr=stated_fmr,
             now=now,
         )
 
-    def _parse(self, now: int) -> Rulebook:
+    def _parse(self, now: int) -> tuple[bytes, Rulebook]:
         try:
-            return Rulebook.from_file(self._read(), read_at=now)
+            file = self._read()
+            return file, Rulebook.from_file(file, read_at=now)
         except OSError as error:
             raise UsageError(f"cannot read the rules: {error.strerror}; no rules, no service") from error
         except (MalformedMessageError, ProofError, RefusedError) as error:

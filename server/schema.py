@@ -20,8 +20,8 @@ def _bytes(name: str, *rules: sa.sql.schema.SchemaItem, **options: Any) -> sa.Co
     return sa.Column(name, sa.LargeBinary, *rules, **{"nullable": False, **options})
 
 
-def _text(name: str) -> sa.Column[str]:
-    return sa.Column(name, sa.Text, nullable=False)
+def _text(name: str, *, nullable: bool = False) -> sa.Column[str]:
+    return sa.Column(name, sa.Text, nullable=nullable)
 
 
 def _number(name: str) -> sa.Column[int]:
@@ -38,7 +38,7 @@ templates = sa.Table(
     _text("purpose"),
     _text("audience"),
     _number("enrolled_at"),
-    _bytes("receipt"),
+    _bytes("receipts"),
     **_STRICT,
 )
 ciphertexts = sa.Table(
@@ -67,6 +67,8 @@ tombstones = sa.Table(
     _bytes("key_id_hash", primary_key=True),
     _number("revoked_at"),
     _bytes("request_digest"),
+    _bytes("device_public_key", nullable=True),  # of the owner, who may still ask; until the owner is erased
+    _text("audience", nullable=True),
     **_STRICT,
 )
 sessions = sa.Table(
@@ -85,6 +87,8 @@ sessions = sa.Table(
     _bytes("token_digest", nullable=True),
     _bytes("request_digest", nullable=True),
     _bytes("answer", nullable=True),
+    _bytes("audience_nonce"),
+    _bytes("logged", nullable=True),
     sa.Index("sessions_by_step", "step", "peer"),
     sa.Index("sessions_by_expiry", "expires_at"),
     sa.Index("sessions_by_key", "key_id"),
@@ -101,7 +105,7 @@ held_templates = sa.Table(
     _text("purpose"),
     _text("audience"),
     _number("enrolled_at"),
-    _bytes("receipt"),
+    _bytes("receipts"),
     _bytes("public_key"),
     _bytes("template"),
     **_STRICT,

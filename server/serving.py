@@ -24,6 +24,7 @@ from server.metrics import Metrics
 from server.peers import PeerRate, PeerRates, peer_of
 
 SERVICE_NAME: str = pb.DESCRIPTOR.services_by_name["VerificationService"].full_name
+_SERVICES = frozenset(service.full_name for service in pb.DESCRIPTOR.services_by_name.values())
 _LONGEST_CALL_SECONDS = 30.0
 _TENDING_SECONDS = 5.0
 
@@ -31,7 +32,7 @@ log = structlog.get_logger(__name__)
 
 
 class CallInterceptor(grpc.aio.ServerInterceptor):
-    """Around every call of the verification service: the caller's rate, a deadline, and errors by the one table.
+    """Around every call of this project's services: the caller's rate, a deadline, and errors by the one table.
 
     Args:
         metrics: counts refusals.
@@ -52,7 +53,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         """Wraps the handler of one call."""
         handler = await continuation(handler_call_details)
         service, _, method = handler_call_details.method.strip("/").partition("/")
-        if handler is None or handler.unary_unary is None or service != SERVICE_NAME:
+        if handler is None or handler.unary_unary is None or service not in _SERVICES:
             return handler  # health, or an unknown method: gRPC answers UNIMPLEMENTED
         behaviour = handler.unary_unary
 
@@ -132,7 +133,7 @@ async def start_server(
     """Listens with mutual TLS.
 
     Args:
-        service: what answers.
+        service: what answers; its journal is open.
         credentials: must require client certificates; see `server.certificates`.
         host: interface.
         port: 0 for any free one.
@@ -141,7 +142,9 @@ async def start_server(
 
     Raises:
         UsageError: the port is taken.
+        UnavailableError: the log cannot be written now.
     """
+    await service.begin()
     rates = PeerRates(rate or PeerRate())
     server = grpc.aio.server(
         interceptors=[CallInterceptor(service.metrics, rates, longest_call_seconds=longest_call_seconds)],
@@ -154,6 +157,8 @@ async def start_server(
         maximum_concurrent_rpcs=128,
     )
     pb_grpc.add_VerificationServiceServicer_to_server(service, server)
+    pb_grpc.add_OwnerServiceServicer_to_server(service.owners, server)
+    pb_grpc.add_LogServiceServicer_to_server(service.log, server)
     servicer = health.aio.HealthServicer()
     health_pb2_grpc.add_HealthServicer_to_server(servicer, server)
     try:

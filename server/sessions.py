@@ -57,6 +57,7 @@ class Session:
         expires_at: seconds since 1970. Going on does not lengthen it.
         enrolling: whether it belongs to an enrolment; the template then waits with the session.
         token_digest: SHA-256 of the token that a match reveals, 32 bytes, when `step` expects a token.
+        logged: the log's entry about the comparison with its proof, when an assertion may be wanted.
     """
 
     session_id: bytes
@@ -67,6 +68,7 @@ class Session:
     expires_at: int
     enrolling: bool
     token_digest: bytes | None = field(default=None, repr=False)
+    logged: bytes | None = field(default=None, repr=False)
 
     @classmethod
     def fresh(cls, step: Step, request: SessionRequest, *, peer: bytes, expires_at: int, enrolling: bool) -> Session:

@@ -24,7 +24,7 @@ from server.database import POSTGRES_CONNECTIONS, connect, database_url, is_empt
 from server.limits import AttemptHistory, AttemptLimits
 from server.schema import attempts, ciphertexts, held_templates, sessions, templates, tombstones
 from server.sessions import Repeated, Session, SessionLimits, Step
-from server.storage import StoredTemplate
+from server.storage import Owner, StoredTemplate
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -51,8 +51,21 @@ _DELETE_TEMPLATE = templates.delete().where(templates.c.key_id == _key)
 _IS_KNOWN = sa.select(
     sa.exists().where(templates.c.key_id == _key) | sa.exists().where(tombstones.c.key_id_hash == sa.bindparam("name"))
 )
-_FIND_TOMBSTONE = sa.select(tombstones.c.request_digest).where(tombstones.c.key_id_hash == sa.bindparam("name"))
+_OLD_RECEIPTS: sa.BindParameter[bytes] = sa.bindparam("old")
+_REPLACE_RECEIPTS = (
+    templates.update()
+    .where(templates.c.key_id == _key, templates.c.receipts == _OLD_RECEIPTS)
+    .values(receipts=sa.bindparam("new"))
+)
+_FIND_OWNER = sa.select(templates.c.device_public_key, templates.c.audience).where(templates.c.key_id == _key)
+_THIS_TOMBSTONE = tombstones.c.key_id_hash == sa.bindparam("name")
+_FIND_TOMBSTONE = sa.select(tombstones).where(_THIS_TOMBSTONE)
 _ADD_TOMBSTONE = tombstones.insert()
+_FORGET_OWNER = (
+    tombstones.update()
+    .where(_THIS_TOMBSTONE)
+    .values(device_public_key=None, audience=None, request_digest=sa.bindparam("digest"))
+)
 
 _LAST_MATCH = (
     sa.select(sa.func.coalesce(sa.func.max(attempts.c.number), 0))
@@ -65,6 +78,9 @@ _HISTORY = sa.select(
     sa.func.count().filter(attempts.c.number > _LAST_MATCH).label("failures_in_a_row"),
     sa.func.max(attempts.c.opened_at).label("last_at"),
 ).where(attempts.c.key_id == _key)
+_FIND_ATTEMPTS = (
+    sa.select(attempts.c.opened_at, attempts.c.decision).where(attempts.c.key_id == _key).order_by(attempts.c.number)
+)
 _ADD_ATTEMPT = attempts.insert()
 _CLOSE_ATTEMPT = (
     attempts.update()
@@ -91,7 +107,8 @@ _ANSWER = (
     sessions.update()
     .where(_THIS_SESSION, sessions.c.taken == 1)
     .values(
-        {name: sa.bindparam(f"new_{name}") for name in ("step", "answer", "expires_at", "token_digest")} | {"taken": 0}
+        {name: sa.bindparam(f"new_{name}") for name in ("step", "answer", "expires_at", "token_digest", "logged")}
+        | {"taken": 0}
     )
 )
 _END = sessions.delete().where(_THIS_SESSION)
@@ -197,20 +214,42 @@ class SqlStorage:
         with self._begin() as run:
             run.execute(_END_ALL_OF_KEY, {"key": key_id})
             self._lock(run, key_id)
+            owner = run.execute(_FIND_OWNER, {"key": key_id}).mappings().one_or_none()
             run.execute(_DELETE_TEMPLATE, {"key": key_id})  # ciphertexts and attempts go with it
             if run.execute(_FIND_TOMBSTONE, {"name": name}).one_or_none() is None:
-                run.execute(_ADD_TOMBSTONE, {"key_id_hash": name, "revoked_at": now, "request_digest": request_digest})
-        if self._is_sqlite:
-            # The write-ahead log still holds old pages. A crash before this line leaves them until the next checkpoint.
-            with self._engine.connect() as connection:
-                driver: Any = connection.connection.driver_connection
-                driver.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+                run.execute(
+                    _ADD_TOMBSTONE,
+                    {"key_id_hash": name, "revoked_at": now, "request_digest": request_digest}
+                    | dict(owner or {"device_public_key": None, "audience": None}),
+                )
+        self._fold_in()
 
-    def is_revoked_by(self, key_id: bytes, request_digest: bytes) -> bool:
+    def replace_receipts(self, key_id: bytes, *, old: bytes, new: bytes) -> None:
+        """See `Storage`. A crash leaves the old ones or the new ones."""
+        with self._begin() as run:
+            if run.execute(_REPLACE_RECEIPTS, {"key": key_id, "old": old, "new": new}).rowcount != 1:
+                raise RefusedError("not enrolled any more, or another consent came first; ask for the current one")
+
+    def owner(self, key_id: bytes) -> Owner | None:
         """See `Storage`."""
         with self._begin(reading=True) as run:
-            found: bytes | None = run.execute(_FIND_TOMBSTONE, {"name": _tombstone(key_id)}).scalar_one_or_none()
-        return found == request_digest
+            row = run.execute(_FIND_OWNER, {"key": key_id}).one_or_none()
+            row = row or run.execute(_FIND_TOMBSTONE, {"name": _tombstone(key_id)}).one_or_none()
+        if row is None or row.device_public_key is None:
+            return None
+        return Owner(row.device_public_key, row.audience)
+
+    def erase(self, key_id: bytes, *, request_digest: bytes) -> None:
+        """See `Storage`. A crash leaves an owner who may ask once more, or none."""
+        with self._begin() as run:
+            run.execute(_FORGET_OWNER, {"name": _tombstone(key_id), "digest": request_digest})
+        self._fold_in()
+
+    def is_erased_by(self, key_id: bytes, request_digest: bytes) -> bool:
+        """See `Storage`."""
+        with self._begin(reading=True) as run:
+            row = run.execute(_FIND_TOMBSTONE, {"name": _tombstone(key_id)}).one_or_none()
+        return row is not None and row.device_public_key is None and row.request_digest == request_digest
 
     # ------------------------------------------------------------------ attempts
 
@@ -235,6 +274,11 @@ class SqlStorage:
         """See `Storage`."""
         with self._begin(reading=True) as run:
             return AttemptHistory(**run.execute(_HISTORY, {"key": key_id}).mappings().one())
+
+    def attempts_of(self, key_id: bytes) -> list[tuple[int, str | None]]:
+        """See `Storage`."""
+        with self._begin(reading=True) as run:
+            return [(row.opened_at, row.decision) for row in run.execute(_FIND_ATTEMPTS, {"key": key_id})]
 
     # ------------------------------------------------------------------ sessions
 
@@ -262,6 +306,7 @@ class SqlStorage:
                 "expires_at": session.expires_at,
                 "enrolling": int(session.enrolling),
                 "taken": 0,
+                "audience_nonce": session.request.audience_nonce,
             }
             run.execute(_ADD_SESSION, row)
             if template_of is not None:
@@ -285,16 +330,26 @@ class SqlStorage:
         return Session(
             session_id=session_id,
             step=step,
-            request=SessionRequest(key_id=row.key_id, purpose=row.purpose, audience=row.audience),
+            request=SessionRequest(
+                key_id=row.key_id, purpose=row.purpose, audience=row.audience, audience_nonce=row.audience_nonce
+            ),
             peer=row.peer,
             nonce=row.nonce,
             expires_at=row.expires_at,
             enrolling=bool(row.enrolling),
             token_digest=row.token_digest,
+            logged=row.logged,
         )
 
     def answer_session(
-        self, session_id: bytes, *, step: Step, answer: bytes, expires_at: int, token_digest: bytes | None = None
+        self,
+        session_id: bytes,
+        *,
+        step: Step,
+        answer: bytes,
+        expires_at: int,
+        token_digest: bytes | None = None,
+        logged: bytes | None = None,
     ) -> None:
         """See `Storage`. A crash before it leaves a session that only waits for its end."""
         values = {
@@ -303,6 +358,7 @@ class SqlStorage:
             "new_answer": answer,
             "new_expires_at": expires_at,
             "new_token_digest": token_digest,
+            "new_logged": logged,
         }
         with self._begin(relaxed=True) as run:
             if run.execute(_ANSWER, values).rowcount != 1:
@@ -341,6 +397,13 @@ class SqlStorage:
         return StoredTemplate(**row) if row else None
 
     # ------------------------------------------------------------------ transactions
+
+    def _fold_in(self) -> None:
+        """SQLite's write-ahead log still holds deleted pages. A crash before this leaves them until its next checkpoint."""
+        if self._is_sqlite:
+            with self._engine.connect() as connection:
+                driver: Any = connection.connection.driver_connection
+                driver.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
 
     @contextmanager
     def _begin(self, *, reading: bool = False, relaxed: bool = False) -> Iterator[Connection]:

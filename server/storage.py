@@ -6,11 +6,13 @@ in SQLite or PostgreSQL; every implementation passes `StorageContract` of the te
 
 from __future__ import annotations
 
+import hashlib
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Protocol
 
 from federation.onebit import Decision
+from federation.receipts import Binding
 from server.limits import AttemptHistory, AttemptLimits
 from server.sessions import Repeated, Session, SessionLimits, Step
 
@@ -29,7 +31,8 @@ class StoredTemplate:
         purpose: what it may be compared for.
         audience: for whom.
         enrolled_at: seconds since 1970.
-        receipt: the owner's signed consent, as it came. Empty is none: such a template is not compared.
+        receipts: the owner's signed consents as they came, one in a line: the first one and its renewals. Empty is
+            none: such a template is not compared.
     """
 
     key_id: bytes
@@ -41,7 +44,30 @@ class StoredTemplate:
     purpose: str
     audience: str
     enrolled_at: int
-    receipt: bytes = field(default=b"", repr=False)
+    receipts: bytes = field(default=b"", repr=False)
+
+    @property
+    def binding(self) -> Binding:
+        """What a consent must be bound to."""
+        return Binding(
+            device_public_key=self.device_public_key,
+            key_id=self.key_id,
+            template_digest=hashlib.sha256(self.template).digest(),
+            release_digest=self.release_digest,
+        )
+
+
+@dataclass(frozen=True)
+class Owner:
+    """Who may ask about a key id, also after the template is gone.
+
+    Attributes:
+        device_public_key: Ed25519, 32 bytes.
+        audience: where the template was enrolled.
+    """
+
+    device_public_key: bytes
+    audience: str
 
 
 class Storage(Protocol):
@@ -83,6 +109,16 @@ class Storage(Protocol):
             RefusedError: the key id is enrolled or was revoked.
         """
 
+    def replace_receipts(self, key_id: bytes, *, old: bytes, new: bytes) -> None:
+        """Puts `new` in the place of the consents `old` of a template.
+
+        Raises:
+            RefusedError: no longer enrolled, or the consents are others by now.
+        """
+
+    def owner(self, key_id: bytes) -> Owner | None:
+        """Who may ask about a key id: of a template, or of one that was revoked and not yet erased."""
+
     def revoke(self, key_id: bytes, *, now: int, request_digest: bytes) -> None:
         """Deletes template, attempts and sessions, leaves a tombstone. Doing it twice changes nothing.
 
@@ -92,8 +128,19 @@ class Storage(Protocol):
             request_digest: of the request that asked for it, 32 bytes; stays with the tombstone.
         """
 
-    def is_revoked_by(self, key_id: bytes, request_digest: bytes) -> bool:
-        """Whether this very request revoked the key id before."""
+    def erase(self, key_id: bytes, *, request_digest: bytes) -> None:
+        """Takes the owner out of the tombstone of a revoked template, so that nobody may ask about the key any more.
+
+        Args:
+            key_id: 32 bytes.
+            request_digest: of the request that asked for it, 32 bytes; stays with the tombstone.
+        """
+
+    def is_erased_by(self, key_id: bytes, request_digest: bytes) -> bool:
+        """Whether this very request had the key id erased before."""
+
+    def attempts_of(self, key_id: bytes) -> list[tuple[int, str | None]]:
+        """Every attempt on a template in order: when (seconds since 1970), and "match", "non-match" or None."""
 
     # ------------------------------------------------------------------ attempts
 
@@ -143,7 +190,14 @@ class Storage(Protocol):
         """
 
     def answer_session(
-        self, session_id: bytes, *, step: Step, answer: bytes, expires_at: int, token_digest: bytes | None = None
+        self,
+        session_id: bytes,
+        *,
+        step: Step,
+        answer: bytes,
+        expires_at: int,
+        token_digest: bytes | None = None,
+        logged: bytes | None = None,
     ) -> None:
         """Puts a taken session back in its next step, with the answer for a device that asks again.
 

@@ -14,14 +14,21 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from client.verification import ClientTls, Conditions, Device
+from client.connection import ClientTls
+from client.log import LogTrust
+from client.owner import Owner
+from client.verification import Conditions, Device
 from client.wallet import Enrolment, EnrolmentState, Wallet
 from federation.purposes import Category, Tier
 from federation.receipts import Party, Terms
 from federation.release import Adapter, ModelRelease, PrivacyStatement
 from federation.rulebook import Rulebook, RuleSigners, SignedRule
 from federation.rules import Deployment, PolicyPack, PurposeRule
+from federation.transparency import KeyKind, NoteSigner
 from server.certificates import server_credentials, write_pki
+from server.journal import Journal
+from server.log import TransparencyLog
+from server.log_storage import open_log_storage
 from server.matching import MatchingService
 from server.rules import PublicRules
 from server.serving import start_server
@@ -30,6 +37,9 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from numpy.typing import NDArray
+
+    from server.storage import Storage
+    from server.workers import MatchWorkers
 
 DIMENSION = 128
 THRESHOLD = 600
@@ -50,6 +60,8 @@ TERMS = Terms(
     language="en",
 )
 SIGNERS = (Ed25519PrivateKey.generate(), Ed25519PrivateKey.generate())
+LOG_SIGNER = NoteSigner("example.org/log", KeyKind.NOTE, bytes(range(32)))
+LOG_TRUST = LogTrust(LOG_SIGNER.key)
 NOW = dt.datetime(2030, 1, 1, 12, tzinfo=dt.UTC)
 
 
@@ -124,7 +136,32 @@ def public_rules(file: bytes | None = None) -> PublicRules:
 def conditions(file: bytes | None = None, **changes: Any) -> Conditions:
     """As the device reads them."""
     book = Rulebook.from_file(file or a_rules_file(), read_at=int(time.time()))
-    return Conditions(**{"rules": book, "stated_fmr": 1e-3, "terms": TERMS} | changes)
+    return Conditions(**{"rules": book, "log": LOG_TRUST, "stated_fmr": 1e-3, "terms": TERMS} | changes)
+
+
+def a_journal(directory: Path) -> Journal:
+    """Servers whose journals are of one directory write one log. It keeps real time, as devices do."""
+    storage = open_log_storage(directory / "log.db")
+    return Journal(TransparencyLog(storage, LOG_SIGNER, clock=lambda: int(time.time())), clock=time.time)
+
+
+def a_service(
+    release: ModelRelease,
+    storage: Storage,
+    workers: MatchWorkers,
+    rules: PublicRules,
+    directory: Path,
+    **options: Any,
+) -> MatchingService:
+    """With the log of `directory`."""
+    return MatchingService(release, storage, workers, rules, a_journal(directory), **options)
+
+
+def write_log_key(directory: Path) -> None:
+    """log/key and log/policy, as `intaglio-server log init` makes them."""
+    (directory / "log").mkdir()
+    (directory / "log" / "key").write_text(LOG_SIGNER.secret_text() + "\n")
+    (directory / "log" / "policy").write_text(f"log {LOG_SIGNER.key.to_text()}\nquorum none\n")
 
 
 def write_rules(directory: Path) -> None:
@@ -174,14 +211,18 @@ class RunningServer:
 
     async def _serve(self) -> None:
         self._loop, self._stop = asyncio.get_running_loop(), asyncio.Event()
-        self.front_end = await start_server(self._service, server_credentials(self._tls), **self._options)
-        self.target = f"localhost:{self.front_end.port}"
-        self._ready.set()
-        await self._stop.wait()
-        await self.front_end.drain(None)
-        self._service.close()
+        async with self._service.journal:
+            self.front_end = await start_server(self._service, server_credentials(self._tls), **self._options)
+            self.target = f"localhost:{self.front_end.port}"
+            self._ready.set()
+            await self._stop.wait()
+            await self.front_end.drain(None)
+            self._service.close()
 
     def device(self, wallet: Wallet, *, tls: Path | None = None, name: str = "client", **options: Any) -> Device:
         certificates = ClientTls.read(tls or self._tls, name)
         options = {"conditions": conditions(), "timeout_seconds": 30} | options
         return Device(wallet, target=self.target, tls=certificates, **options)
+
+    def owner(self, wallet: Wallet, *, name: str = "client", **options: Any) -> Owner:
+        return Owner(wallet, target=self.target, tls=ClientTls.read(self._tls, name), timeout_seconds=30, **options)

@@ -16,6 +16,7 @@ from running import (
     a_face,
     a_pki,
     a_release,
+    a_service,
     a_rules_file,
     a_wallet,
     conditions,
@@ -30,7 +31,6 @@ from federation.errors import MalformedMessageError, RefusedError, UnavailableEr
 from federation.onebit import Decision
 from federation.receipts import Receipt, SignedReceipt
 from federation.rules import Lifting, Moratorium
-from server.matching import MatchingService
 from server.rules import PublicRules
 from server.sqlstorage import open_storage
 from server.workers import MatchWorkers
@@ -90,8 +90,8 @@ class PublicFile:
 
 
 @pytest.fixture
-def server(tls, workers, storage, rules, clock):
-    service = MatchingService(a_release(), storage, workers, rules.public, clock=clock)
+def server(tls, workers, storage, rules, clock, tmp_path):
+    service = a_service(a_release(), storage, workers, rules.public, tmp_path, clock=clock)
     with RunningServer(service, tls) as running:
         yield running
 
@@ -281,10 +281,10 @@ def test_d4_an_unregistered_deployment_does_not_start():
         PublicRules(a_rules_file, deployment="back-room", now=int(time.time()))
 
 
-def test_d4_a_release_that_is_not_registered_is_not_served(server, rules, workers, storage, tls):
+def test_d4_a_release_that_is_not_registered_is_not_served(server, rules, workers, storage, tls, tmp_path):
     wallet = enrolled(server)
     file = a_rules_file(releases=(a_release(601),))
-    service = MatchingService(a_release(), storage, workers, public_rules(file))
+    service = a_service(a_release(), storage, workers, public_rules(file), tmp_path)
     with (
         RunningServer(service, tls) as other,
         other.device(wallet) as device,

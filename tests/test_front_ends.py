@@ -15,7 +15,7 @@ import grpc
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from prometheus_client.parser import text_string_to_metric_families
-from running import AUDIENCE, PURPOSE, RunningServer, a_face, a_release, a_wallet, public_rules
+from running import AUDIENCE, PURPOSE, RunningServer, a_face, a_release, a_service, a_wallet, public_rules
 
 from client.wallet import EnrolmentState
 from federation.errors import PeerError, RefusedError, UnavailableError, UsageError
@@ -24,7 +24,6 @@ from federation.wire import status
 from federation.wire.convert import ProbeSubmission, SessionGrant
 from federation.wire.v1 import verification_pb2 as pb
 from server.certificates import client_credentials, write_pki
-from server.matching import MatchingService
 from server.metrics import Metrics
 from server.peers import PeerRate, PeerRates
 from server.serving import SERVICE_NAME, health_of
@@ -58,12 +57,12 @@ def release():
 
 
 @pytest.fixture
-def front_ends(database, tls, workers, release):
+def front_ends(database, tls, workers, release, tmp_path):
     """Two servers that share nothing but the database. They share the worker, to save its start."""
     with contextlib.ExitStack() as stack:
         storages = [stack.enter_context(open_storage(database)) for _ in range(2)]
         yield [
-            stack.enter_context(RunningServer(MatchingService(release, storage, workers, public_rules()), tls))
+            stack.enter_context(RunningServer(a_service(release, storage, workers, public_rules(), tmp_path), tls))
             for storage in storages
         ]
 
@@ -75,12 +74,12 @@ def storage(tmp_path):
 
 
 @pytest.fixture
-def a_server(storage, tls, workers, release):
+def a_server(storage, tls, workers, release, tmp_path):
     """Starts a server with options for it."""
     with contextlib.ExitStack() as stack:
 
         def start(*, session_limits=None, **options):
-            service = MatchingService(release, storage, workers, public_rules(), session_limits=session_limits)
+            service = a_service(release, storage, workers, public_rules(), tmp_path, session_limits=session_limits)
             return stack.enter_context(RunningServer(service, tls, **options))
 
         yield start
@@ -202,7 +201,8 @@ def test_any_front_end_serves_any_step(front_ends, release, database):
         assert device.enrol(a_face(OWNER), a_face(OWNER, 1)).decision is Decision.MATCH
         for face, decision in [(OWNER, Decision.MATCH), (STRANGER, Decision.NON_MATCH)] * 2:
             assert device.verify(a_face(face, 2)).decision is decision
-        device.revoke()
+        with front_ends[1].owner(wallet) as owner:
+            owner.revoke()
         with pytest.raises(RefusedError, match="not enrolled"):
             device.verify(a_face(OWNER))
     with open_storage(database) as storage:
@@ -269,9 +269,9 @@ def test_a_verification_survives_a_lost_answer_and_counts_once(server, wallet, s
 
 
 def test_a_revocation_survives_a_lost_answer(server, wallet, storage):
-    with server.device(wallet) as device:
-        device._stub = LosesAnswers(device._stub, "Revoke")
-        device.revoke()
+    with server.owner(wallet) as owner:
+        owner._stub = LosesAnswers(owner._stub, "Revoke")
+        owner.revoke()
     assert storage.template(wallet.key_id) is None
 
 
@@ -494,11 +494,11 @@ def test_a_session_outlives_the_server_that_opened_it(a_server, release, storage
 
 def test_nobody_can_list_the_services(server, wallet):
     with server.device(wallet) as device:
-        ask = device._channel.stream_stream("/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo")
+        ask = device._connection._channel.stream_stream("/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo")
         with pytest.raises(grpc.RpcError) as caught:
             list(ask(iter([b""])))
         assert caught.value.code() == grpc.StatusCode.UNIMPLEMENTED
-        search = device._channel.unary_unary(f"/{SERVICE_NAME}/Search")
+        search = device._connection._channel.unary_unary(f"/{SERVICE_NAME}/Search")
         with pytest.raises(PeerError):
             call(search, b"")
 
@@ -520,7 +520,8 @@ def test_the_second_comparison_of_a_template_was_prepared_when_idle(server, wall
             wait_until(lambda: workers.metrics.value("intaglio_prepared_depth") >= 1)
             wait_until(lambda: not workers._workers[0].is_filling)
         before = workers.metrics.value("intaglio_prepared_depth")
-        device.revoke()
+        with server.owner(wallet) as owner:
+            owner.revoke()
     assert workers.metrics.value("intaglio_prepared_depth") == before - 1
 
 

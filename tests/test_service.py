@@ -12,7 +12,18 @@ import grpc
 import numpy as np
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from running import AUDIENCE, PURPOSE, RunningServer, a_face, a_pki, a_release, a_wallet, public_rules, unchecked
+from running import (
+    AUDIENCE,
+    PURPOSE,
+    RunningServer,
+    a_face,
+    a_pki,
+    a_release,
+    a_service,
+    a_wallet,
+    public_rules,
+    unchecked,
+)
 
 from client.wallet import EnrolmentState
 from federation.errors import (
@@ -28,12 +39,12 @@ from federation.onebit import Decision, DeviceSecret, Operation, binary_code
 from federation.onebit.parameters import ONEBIT_2048
 from federation.onebit.seal import engine
 from federation.wire import status
-from federation.wire.convert import NO_MATCH, ProbeSubmission, SessionGrant, revocation_statement
+from federation.wire.convert import NO_MATCH, ProbeSubmission, RecordedDecision, SessionGrant
+from federation.wire.owner import OwnerOperation, OwnerProof
 from federation.wire.v1 import verification_pb2 as pb
 from federation.wire.v1 import verification_pb2_grpc as pb_grpc
 from server.certificates import server_credentials
 from server.limits import AttemptHistory
-from server.matching import MatchingService
 from server.serving import start_server
 from server.sqlstorage import open_storage
 from server.workers import MatchWorkers
@@ -83,8 +94,8 @@ def storage(tmp_path):
 
 
 @pytest.fixture
-def server(tls, workers, release, storage, clock):
-    with RunningServer(MatchingService(release, storage, workers, public_rules(), clock=clock), tls) as running:
+def server(tls, workers, release, storage, clock, tmp_path):
+    with RunningServer(a_service(release, storage, workers, public_rules(), tmp_path, clock=clock), tls) as running:
         yield running
 
 
@@ -327,11 +338,11 @@ def test_the_device_does_not_sign_for_another_release(server, wallet):
         unchecked(device).verify(a_face(OWNER))
 
 
-def test_a_server_with_a_new_release_refuses_old_templates(tls, workers, wallet, storage):
+def test_a_server_with_a_new_release_refuses_old_templates(tls, workers, wallet, storage, tmp_path):
     newer = a_release(threshold=601)
     moved = wallet.with_enrolment(a_wallet(newer).enrolment)
     with (
-        RunningServer(MatchingService(newer, storage, workers, public_rules()), tls) as running,
+        RunningServer(a_service(newer, storage, workers, public_rules(), tmp_path), tls) as running,
         running.device(moved) as device,
         pytest.raises(RefusedError, match="enrol again"),
     ):
@@ -342,22 +353,22 @@ def test_a_server_with_a_new_release_refuses_old_templates(tls, workers, wallet,
 
 
 def test_a_revoked_template_is_gone_for_good(server, wallet, storage):
-    with server.device(wallet) as device:
-        device.revoke()
+    with server.device(wallet) as device, server.owner(wallet) as owner:
+        owner.revoke()
         assert storage.template(wallet.key_id) is None
         with pytest.raises(RefusedError, match="not enrolled here"):
             device.verify(a_face(OWNER))
         with pytest.raises(RefusedError, match="was revoked"):
             device.enrol(a_face(OWNER), a_face(OWNER, 1))
-        device.revoke()  # the same bytes again: its answer might have been lost
+        owner.revoke()  # again: its answer might have been lost
 
 
 def test_a_revocation_during_a_session_ends_it(server, wallet):
-    with server.device(wallet) as device:
+    with server.device(wallet) as device, server.owner(wallet) as owner:
         grant = a_session(device)
         message, transcript = a_probe(device, grant, a_face(OWNER))
         reply = call(device._stub.SubmitProbe, message).reply
-        device.revoke()
+        owner.revoke()
         token = wallet.device_secret.open_reply(reply, transcript)
         with pytest.raises(RefusedError, match="no session waits"):
             call(device._stub.SubmitToken, pb.SubmitTokenRequest(session_id=grant.session_id, token=token))
@@ -366,10 +377,11 @@ def test_a_revocation_during_a_session_ends_it(server, wallet):
 @pytest.mark.parametrize("audience", [AUDIENCE, "elsewhere.example"])
 def test_a_revocation_needs_the_device_key_and_the_audience(server, wallet, storage, audience):
     signer = wallet.signing_key if audience != AUDIENCE else Ed25519PrivateKey.generate()
-    statement = revocation_statement(key_id=wallet.key_id, audience=audience)
-    message = pb.RevokeRequest(key_id=wallet.key_id, audience=audience, signature=signer.sign(statement))
-    with server.device(wallet) as device, pytest.raises(RefusedError):
-        call(device._stub.Revoke, message)
+    proof = OwnerProof.sign(
+        OwnerOperation.REVOKE, signer, key_id=wallet.key_id, audience=audience, issued_at=int(time.time())
+    )
+    with server.owner(wallet) as owner, pytest.raises(RefusedError):
+        call(owner._stub.Revoke, pb.RevokeRequest(proof=proof.to_proto()))
     assert storage.template(wallet.key_id) is not None
 
 
@@ -418,12 +430,12 @@ def test_parallel_sessions_cannot_pass_the_limit_together(server, wallet, storag
     assert storage.history(wallet.key_id).attempts == 5
 
 
-def test_a_worker_that_dies_is_replaced_and_loses_no_call(tls, release, storage, wallet):
+def test_a_worker_that_dies_is_replaced_and_loses_no_call(tls, release, storage, wallet, tmp_path):
     workers = MatchWorkers(1, timeout_seconds=60)
     try:
         asyncio.run(workers.start())
         with (
-            RunningServer(MatchingService(release, storage, workers, public_rules()), tls) as running,
+            RunningServer(a_service(release, storage, workers, public_rules(), tmp_path), tls) as running,
             running.device(wallet) as device,
         ):
             assert device.verify(a_face(OWNER)).decision is Decision.MATCH
@@ -484,11 +496,16 @@ def test_a_server_certificate_does_not_admit_a_client(server, wallet, tls):
         device.verify(a_face(OWNER))
 
 
-def test_a_port_that_is_taken_says_so(tls, workers, release, storage, server):
-    service = MatchingService(release, storage, workers, public_rules())
+def test_a_port_that_is_taken_says_so(tls, workers, release, storage, server, tmp_path):
+    service = a_service(release, storage, workers, public_rules(), tmp_path)
     port = int(server.target.rpartition(":")[2])
+
+    async def start():
+        async with service.journal:
+            await start_server(service, server_credentials(tls), port=port)
+
     with pytest.raises(UsageError, match="cannot listen"):
-        asyncio.run(start_server(service, server_credentials(tls), port=port))
+        asyncio.run(start())
     service.close()
 
 
@@ -526,11 +543,11 @@ def test_every_call_survives_an_empty_message(server, wallet):
 
 def test_bytes_that_are_no_message_and_messages_that_are_too_long_fail_in_the_family(server, wallet):
     with server.device(wallet) as device:
-        raw = device._channel.unary_unary("/federation.wire.v1.VerificationService/SubmitProbe")
+        raw = device._connection._channel.unary_unary("/federation.wire.v1.VerificationService/SubmitProbe")
         for junk in (b"\xff" * 100, bytes(1 << 20)):
             with pytest.raises(IntaglioError):
                 call(raw, junk)
-        unknown = device._channel.unary_unary("/federation.wire.v1.VerificationService/Search")
+        unknown = device._connection._channel.unary_unary("/federation.wire.v1.VerificationService/Search")
         with pytest.raises(PeerError):
             call(unknown, b"")
         assert device.verify(a_face(OWNER)).decision is Decision.MATCH
@@ -551,6 +568,6 @@ def test_an_unexpected_error_does_not_show_its_text_to_the_client(server, wallet
 
 def test_a_lying_server_is_noticed(server, wallet, monkeypatch):
     with server.device(wallet) as device:
-        monkeypatch.setattr("client.verification.decision_from_proto", lambda _: Decision.MATCH)
+        monkeypatch.setattr(RecordedDecision, "from_proto", lambda _: RecordedDecision(Decision.MATCH))
         with pytest.raises(PeerError, match="another decision"):
             device.verify(a_face(STRANGER))

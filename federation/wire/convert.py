@@ -4,40 +4,38 @@ Each class is one message of `VerificationService` as a value: it is checked whe
 `from_proto` reads foreign messages and raises `MalformedMessageError` and nothing else; `to_proto` writes them. What
 parses re-serialises identically: unknown fields, missing fields and wrong lengths are all refused.
 
-Two statements are signed with the device's Ed25519 key: the transcript of a session (`federation.onebit.Transcript`)
-and a revocation (`revocation_statement`).
+What the log adds to messages is in `federation.wire.logged`, what owners ask for in `federation.wire.owner`.
 """
 
 from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
-
-from google.protobuf.unknown_fields import UnknownFieldSet
 
 from federation.errors import MalformedMessageError
 from federation.onebit import Decision, check_ciphertext, check_public_key
-from federation.statements import MOST_STATEMENT_BYTES, is_name
+from federation.statements import MOST_STATEMENT_BYTES
+from federation.wire.checks import (
+    DIGEST_BYTES,
+    SIGNATURE_BYTES,
+    require_length,
+    require_name,
+    require_no_unknown_fields,
+)
+from federation.wire.logged import LogReceipt
 from federation.wire.v1 import verification_pb2 as pb
-
-if TYPE_CHECKING:
-    from google.protobuf.message import Message
 
 SESSION_ID_BYTES = 16
 NONCE_BYTES = 32
-DIGEST_BYTES = 32
 TOKEN_BYTES = 32
 DEVICE_PUBLIC_KEY_BYTES = 32
-SIGNATURE_BYTES = 64
 MAX_MESSAGE_BYTES = 512 * 1024
 """gRPC limit for both directions: a template submission takes about 330 kB, a reply about 125 kB."""
 MAX_REPLY_BYTES = 256 * 1024
+MAX_ASSERTION_CHARACTERS = 4096
 
 NO_MATCH = bytes(TOKEN_BYTES)
 """What a device sends when nothing opened: as long as a token, so the wire does not show which it was."""
-
-_REVOCATION_TAG = b"intaglio-revocation/1\0"
 
 
 def template_digest(*, device_public_key: bytes, template: bytes) -> bytes:
@@ -45,18 +43,8 @@ def template_digest(*, device_public_key: bytes, template: bytes) -> bytes:
 
     The transcript binds the reply of the zero test, so whoever opens it also vouches for the device key.
     """
-    _require_length("device public key", device_public_key, DEVICE_PUBLIC_KEY_BYTES)
+    require_length("device public key", device_public_key, DEVICE_PUBLIC_KEY_BYTES)
     return hashlib.sha256(device_public_key + template).digest()
-
-
-def revocation_statement(*, key_id: bytes, audience: str) -> bytes:
-    """What a device signs to revoke its template: tag, key id (32 bytes), audience.
-
-    It needs no nonce, because revoking twice changes nothing. The audience keeps one server from revoking at another.
-    """
-    _require_length("key id", key_id, DIGEST_BYTES)
-    _require_name("audience", audience)
-    return _REVOCATION_TAG + key_id + audience.encode("ascii")
 
 
 @dataclass(frozen=True)
@@ -67,16 +55,20 @@ class SessionRequest:
         key_id: SHA-256 of the device's homomorphic public key, 32 bytes.
         purpose: what for; see `is_name`.
         audience: who relies on the decision; see `is_name`.
+        audience_nonce: 32 bytes that the audience chose, for an assertion; empty for none, and for an enrolment.
     """
 
     key_id: bytes
     purpose: str
     audience: str
+    audience_nonce: bytes = field(default=b"", repr=False)
 
     def __post_init__(self) -> None:
-        _require_length("key id", self.key_id, DIGEST_BYTES)
-        _require_name("purpose", self.purpose)
-        _require_name("audience", self.audience)
+        require_length("key id", self.key_id, DIGEST_BYTES)
+        require_name("purpose", self.purpose)
+        require_name("audience", self.audience)
+        if self.audience_nonce:
+            require_length("the audience's nonce", self.audience_nonce, NONCE_BYTES)
 
     @classmethod
     def from_proto(cls, message: pb.StartEnrolmentRequest | pb.StartVerificationRequest) -> SessionRequest:
@@ -85,8 +77,9 @@ class SessionRequest:
         Raises:
             MalformedMessageError: a field is missing, unknown or wrong.
         """
-        _require_no_unknown_fields(message)
-        return cls(key_id=message.key_id, purpose=message.purpose, audience=message.audience)
+        require_no_unknown_fields(message)
+        nonce = message.audience_nonce if isinstance(message, pb.StartVerificationRequest) else b""
+        return cls(key_id=message.key_id, purpose=message.purpose, audience=message.audience, audience_nonce=nonce)
 
     def to_enrolment(self) -> pb.StartEnrolmentRequest:
         """The message that opens an enrolment."""
@@ -94,7 +87,9 @@ class SessionRequest:
 
     def to_verification(self) -> pb.StartVerificationRequest:
         """The message that opens a verification."""
-        return pb.StartVerificationRequest(key_id=self.key_id, purpose=self.purpose, audience=self.audience)
+        return pb.StartVerificationRequest(
+            key_id=self.key_id, purpose=self.purpose, audience=self.audience, audience_nonce=self.audience_nonce
+        )
 
 
 @dataclass(frozen=True)
@@ -112,9 +107,9 @@ class SessionGrant:
     release_digest: bytes
 
     def __post_init__(self) -> None:
-        _require_length("session id", self.session_id, SESSION_ID_BYTES)
-        _require_length("nonce", self.nonce, NONCE_BYTES)
-        _require_length("release digest", self.release_digest, DIGEST_BYTES)
+        require_length("session id", self.session_id, SESSION_ID_BYTES)
+        require_length("nonce", self.nonce, NONCE_BYTES)
+        require_length("release digest", self.release_digest, DIGEST_BYTES)
 
     @classmethod
     def from_proto(
@@ -125,9 +120,9 @@ class SessionGrant:
         Raises:
             MalformedMessageError: a field is missing, unknown or wrong.
         """
-        _require_no_unknown_fields(message)
+        require_no_unknown_fields(message)
         session = message.session
-        _require_no_unknown_fields(session)
+        require_no_unknown_fields(session)
         return cls(session_id=session.session_id, nonce=session.nonce, release_digest=session.release_digest)
 
     def to_proto(self) -> pb.Session:
@@ -146,6 +141,7 @@ class TemplateSubmission:
         template: ciphertext, checked for length and residues.
         signature: Ed25519 over the transcript, 64 bytes; not verified here.
         receipt: signed consent receipt, at most 32 kB; not read here. Empty is none.
+        log_size: entries in the last checkpoint that the device saw.
     """
 
     session_id: bytes
@@ -154,11 +150,12 @@ class TemplateSubmission:
     template: bytes = field(repr=False)
     signature: bytes = field(repr=False)
     receipt: bytes = field(default=b"", repr=False)
+    log_size: int = 0
 
     def __post_init__(self) -> None:
-        _require_length("session id", self.session_id, SESSION_ID_BYTES)
-        _require_length("device public key", self.device_public_key, DEVICE_PUBLIC_KEY_BYTES)
-        _require_length("signature", self.signature, SIGNATURE_BYTES)
+        require_length("session id", self.session_id, SESSION_ID_BYTES)
+        require_length("device public key", self.device_public_key, DEVICE_PUBLIC_KEY_BYTES)
+        require_length("signature", self.signature, SIGNATURE_BYTES)
         if len(self.receipt) > MOST_STATEMENT_BYTES:
             raise MalformedMessageError(f"a receipt has at most {MOST_STATEMENT_BYTES} bytes, not {len(self.receipt)}")
         check_public_key(self.public_key)
@@ -176,7 +173,7 @@ class TemplateSubmission:
         Raises:
             MalformedMessageError: a field is missing, unknown or wrong.
         """
-        _require_no_unknown_fields(message)
+        require_no_unknown_fields(message)
         return cls(
             session_id=message.session_id,
             public_key=message.public_key,
@@ -184,6 +181,7 @@ class TemplateSubmission:
             template=message.template,
             signature=message.signature,
             receipt=message.receipt,
+            log_size=message.log_size,
         )
 
     def to_proto(self) -> pb.SubmitTemplateRequest:
@@ -195,6 +193,7 @@ class TemplateSubmission:
             template=self.template,
             signature=self.signature,
             receipt=self.receipt,
+            log_size=self.log_size,
         )
 
 
@@ -206,15 +205,17 @@ class ProbeSubmission:
         session_id: 16 bytes.
         probe: ciphertext, checked for length and residues.
         signature: Ed25519 over the transcript, 64 bytes; not verified here.
+        log_size: entries in the last checkpoint that the device saw.
     """
 
     session_id: bytes
     probe: bytes = field(repr=False)
     signature: bytes = field(repr=False)
+    log_size: int = 0
 
     def __post_init__(self) -> None:
-        _require_length("session id", self.session_id, SESSION_ID_BYTES)
-        _require_length("signature", self.signature, SIGNATURE_BYTES)
+        require_length("session id", self.session_id, SESSION_ID_BYTES)
+        require_length("signature", self.signature, SIGNATURE_BYTES)
         check_ciphertext(self.probe)
 
     @classmethod
@@ -224,12 +225,19 @@ class ProbeSubmission:
         Raises:
             MalformedMessageError: a field is missing, unknown or wrong.
         """
-        _require_no_unknown_fields(message)
-        return cls(session_id=message.session_id, probe=message.probe, signature=message.signature)
+        require_no_unknown_fields(message)
+        return cls(
+            session_id=message.session_id,
+            probe=message.probe,
+            signature=message.signature,
+            log_size=message.log_size,
+        )
 
     def to_proto(self) -> pb.SubmitProbeRequest:
         """The message."""
-        return pb.SubmitProbeRequest(session_id=self.session_id, probe=self.probe, signature=self.signature)
+        return pb.SubmitProbeRequest(
+            session_id=self.session_id, probe=self.probe, signature=self.signature, log_size=self.log_size
+        )
 
 
 @dataclass(frozen=True)
@@ -245,9 +253,9 @@ class TokenSubmission:
     token: bytes | None = field(repr=False)
 
     def __post_init__(self) -> None:
-        _require_length("session id", self.session_id, SESSION_ID_BYTES)
+        require_length("session id", self.session_id, SESSION_ID_BYTES)
         if self.token is not None:
-            _require_length("token", self.token, TOKEN_BYTES)
+            require_length("token", self.token, TOKEN_BYTES)
             if self.token == NO_MATCH:
                 raise MalformedMessageError("a token of zeros stands for no match; pass None")
 
@@ -258,7 +266,7 @@ class TokenSubmission:
         Raises:
             MalformedMessageError: a field is missing, unknown or wrong.
         """
-        _require_no_unknown_fields(message)
+        require_no_unknown_fields(message)
         return cls(session_id=message.session_id, token=None if message.token == NO_MATCH else message.token)
 
     def to_confirmation(self) -> pb.ConfirmTemplateRequest:
@@ -271,90 +279,77 @@ class TokenSubmission:
 
 
 @dataclass(frozen=True)
-class Revocation:
-    """The owner's wish to be forgotten.
+class LoggedReply:
+    """The reply of a comparison, with the log's entry about it; both are checked when the device opens the reply.
 
     Attributes:
-        key_id: SHA-256 of the device's homomorphic public key, 32 bytes.
-        audience: where the template was enrolled; see `is_name`.
-        signature: Ed25519 over `revocation_statement`, 64 bytes; not verified here.
+        reply: 1 to 262144 bytes.
+        log: the entry.
     """
 
-    key_id: bytes
-    audience: str
-    signature: bytes = field(repr=False)
+    reply: bytes = field(repr=False)
+    log: LogReceipt
 
     def __post_init__(self) -> None:
-        _require_length("key id", self.key_id, DIGEST_BYTES)
-        _require_name("audience", self.audience)
-        _require_length("signature", self.signature, SIGNATURE_BYTES)
+        if not 0 < len(self.reply) <= MAX_REPLY_BYTES:
+            raise MalformedMessageError(f"a reply has 1 to {MAX_REPLY_BYTES} bytes, not {len(self.reply)}")
 
     @classmethod
-    def from_proto(cls, message: pb.RevokeRequest) -> Revocation:
+    def from_proto(cls, message: pb.SubmitTemplateResponse | pb.SubmitProbeResponse) -> LoggedReply:
         """Reads a foreign message.
 
         Raises:
             MalformedMessageError: a field is missing, unknown or wrong.
         """
-        _require_no_unknown_fields(message)
-        return cls(key_id=message.key_id, audience=message.audience, signature=message.signature)
+        require_no_unknown_fields(message)
+        return cls(message.reply, LogReceipt.from_proto(message.log))
 
-    def to_proto(self) -> pb.RevokeRequest:
-        """The message."""
-        return pb.RevokeRequest(key_id=self.key_id, audience=self.audience, signature=self.signature)
+    def to_enrolment(self) -> pb.SubmitTemplateResponse:
+        """The message that answers a template."""
+        return pb.SubmitTemplateResponse(reply=self.reply, log=self.log.to_proto())
 
-
-def reply_from_proto(message: pb.SubmitTemplateResponse | pb.SubmitProbeResponse) -> bytes:
-    """The reply of a comparison; its inside is checked when the device opens it.
-
-    Raises:
-        MalformedMessageError: empty, too long, or with unknown fields.
-    """
-    _require_no_unknown_fields(message)
-    if not 0 < len(message.reply) <= MAX_REPLY_BYTES:
-        raise MalformedMessageError(f"a reply has 1 to {MAX_REPLY_BYTES} bytes, not {len(message.reply)}")
-    return message.reply
+    def to_verification(self) -> pb.SubmitProbeResponse:
+        """The message that answers a probe."""
+        return pb.SubmitProbeResponse(reply=self.reply, log=self.log.to_proto())
 
 
-def decision_from_proto(message: pb.SubmitTokenResponse) -> Decision:
+@dataclass(frozen=True)
+class RecordedDecision:
     """The decision that the server recorded.
 
-    Raises:
-        MalformedMessageError: unspecified or unknown.
+    Attributes:
+        decision: match or non-match.
+        assertion: for the audience, a JSON Web Token that is not read here; None when there is none.
     """
-    _require_no_unknown_fields(message)
-    match message.decision:
-        case pb.DECISION_MATCH:
-            return Decision.MATCH
-        case pb.DECISION_NON_MATCH:
-            return Decision.NON_MATCH
-        case other:
-            raise MalformedMessageError(f"decision {int(other)} is not in the protocol")
+
+    decision: Decision
+    assertion: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.assertion is None:
+            return
+        if not 0 < len(self.assertion) <= MAX_ASSERTION_CHARACTERS or not self.assertion.isascii():
+            raise MalformedMessageError(f"an assertion has 1 to {MAX_ASSERTION_CHARACTERS} ASCII characters")
+        if self.decision is not Decision.MATCH:
+            raise MalformedMessageError("only a match has an assertion")
+
+    @classmethod
+    def from_proto(cls, message: pb.SubmitTokenResponse) -> RecordedDecision:
+        """Reads a foreign message.
+
+        Raises:
+            MalformedMessageError: a field is unknown or wrong.
+        """
+        require_no_unknown_fields(message)
+        decision = _DECISIONS.get(message.decision)
+        if decision is None:
+            raise MalformedMessageError(f"decision {int(message.decision)} is not in the protocol")
+        return cls(decision, message.assertion.decode("ascii", errors="replace") if message.assertion else None)
+
+    def to_proto(self) -> pb.SubmitTokenResponse:
+        """The message."""
+        value = next(value for value, decision in _DECISIONS.items() if decision is self.decision)
+        return pb.SubmitTokenResponse(decision=value, assertion=(self.assertion or "").encode("ascii"))
 
 
-def decision_to_proto(decision: Decision) -> pb.SubmitTokenResponse:
-    """The message that carries a decision."""
-    value = pb.DECISION_MATCH if decision is Decision.MATCH else pb.DECISION_NON_MATCH
-    return pb.SubmitTokenResponse(decision=value)
-
-
-def require_empty(message: pb.RevokeResponse) -> None:
-    """Raises `MalformedMessageError` unless the message has no field at all."""
-    _require_no_unknown_fields(message)
-
-
-def _require_no_unknown_fields(message: Message) -> None:
-    unknown = len(UnknownFieldSet(message))
-    if unknown:
-        name = message.DESCRIPTOR.name
-        raise MalformedMessageError(f"{name} has {unknown} unknown fields; both sides must speak the same version")
-
-
-def _require_length(name: str, value: bytes, length: int) -> None:
-    if len(value) != length:
-        raise MalformedMessageError(f"{name} must have {length} bytes, not {len(value)}")
-
-
-def _require_name(name: str, value: str) -> None:
-    if not is_name(value):
-        raise MalformedMessageError(f"{name} must be 1 to 64 of a-z 0-9 . _ / - with a letter or digit at both ends")
+_DECISIONS = {pb.DECISION_MATCH: Decision.MATCH, pb.DECISION_NON_MATCH: Decision.NON_MATCH}

@@ -26,7 +26,7 @@ if _version_not_supported:
 
 
 class VerificationServiceStub:
-    """Runs on the matching server. Both sides show a certificate.
+    """Enrols and verifies. Runs on the matching server, as the others do. Both sides show a certificate.
     """
 
     def __init__(self, channel):
@@ -65,15 +65,10 @@ class VerificationServiceStub:
                 request_serializer=federation_dot_wire_dot_v1_dot_verification__pb2.SubmitTokenRequest.SerializeToString,
                 response_deserializer=federation_dot_wire_dot_v1_dot_verification__pb2.SubmitTokenResponse.FromString,
                 _registered_method=True)
-        self.Revoke = channel.unary_unary(
-                '/federation.wire.v1.VerificationService/Revoke',
-                request_serializer=federation_dot_wire_dot_v1_dot_verification__pb2.RevokeRequest.SerializeToString,
-                response_deserializer=federation_dot_wire_dot_v1_dot_verification__pb2.RevokeResponse.FromString,
-                _registered_method=True)
 
 
 class VerificationServiceServicer:
-    """Runs on the matching server. Both sides show a certificate.
+    """Enrols and verifies. Runs on the matching server, as the others do. Both sides show a certificate.
     """
 
     def StartEnrolment(self, request, context):
@@ -118,13 +113,6 @@ class VerificationServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
-    def Revoke(self, request, context):
-        """Deletes the template of the device that signs.
-        """
-        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
-        context.set_details('Method not implemented!')
-        raise NotImplementedError('Method not implemented!')
-
 
 def add_VerificationServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -158,11 +146,6 @@ def add_VerificationServiceServicer_to_server(servicer, server):
                     request_deserializer=federation_dot_wire_dot_v1_dot_verification__pb2.SubmitTokenRequest.FromString,
                     response_serializer=federation_dot_wire_dot_v1_dot_verification__pb2.SubmitTokenResponse.SerializeToString,
             ),
-            'Revoke': grpc.unary_unary_rpc_method_handler(
-                    servicer.Revoke,
-                    request_deserializer=federation_dot_wire_dot_v1_dot_verification__pb2.RevokeRequest.FromString,
-                    response_serializer=federation_dot_wire_dot_v1_dot_verification__pb2.RevokeResponse.SerializeToString,
-            ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
             'federation.wire.v1.VerificationService', rpc_method_handlers)
@@ -172,7 +155,7 @@ def add_VerificationServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class VerificationService:
-    """Runs on the matching server. Both sides show a certificate.
+    """Enrols and verifies. Runs on the matching server, as the others do. Both sides show a certificate.
     """
 
     @staticmethod
@@ -337,6 +320,204 @@ class VerificationService:
             metadata,
             _registered_method=True)
 
+
+class OwnerServiceStub:
+    """What an owner may always do, whatever rules and limits say. Each call is signed by the enrolled device.
+    """
+
+    def __init__(self, channel):
+        """Constructor.
+
+        Args:
+            channel: A grpc.Channel.
+        """
+        self.RenewConsent = channel.unary_unary(
+                '/federation.wire.v1.OwnerService/RenewConsent',
+                request_serializer=federation_dot_wire_dot_v1_dot_verification__pb2.RenewConsentRequest.SerializeToString,
+                response_deserializer=federation_dot_wire_dot_v1_dot_verification__pb2.RenewConsentResponse.FromString,
+                _registered_method=True)
+        self.ListReceipts = channel.unary_unary(
+                '/federation.wire.v1.OwnerService/ListReceipts',
+                request_serializer=federation_dot_wire_dot_v1_dot_verification__pb2.ListReceiptsRequest.SerializeToString,
+                response_deserializer=federation_dot_wire_dot_v1_dot_verification__pb2.ListReceiptsResponse.FromString,
+                _registered_method=True)
+        self.Export = channel.unary_unary(
+                '/federation.wire.v1.OwnerService/Export',
+                request_serializer=federation_dot_wire_dot_v1_dot_verification__pb2.ExportRequest.SerializeToString,
+                response_deserializer=federation_dot_wire_dot_v1_dot_verification__pb2.ExportResponse.FromString,
+                _registered_method=True)
+        self.Revoke = channel.unary_unary(
+                '/federation.wire.v1.OwnerService/Revoke',
+                request_serializer=federation_dot_wire_dot_v1_dot_verification__pb2.RevokeRequest.SerializeToString,
+                response_deserializer=federation_dot_wire_dot_v1_dot_verification__pb2.RevokeResponse.FromString,
+                _registered_method=True)
+        self.Erase = channel.unary_unary(
+                '/federation.wire.v1.OwnerService/Erase',
+                request_serializer=federation_dot_wire_dot_v1_dot_verification__pb2.EraseRequest.SerializeToString,
+                response_deserializer=federation_dot_wire_dot_v1_dot_verification__pb2.EraseResponse.FromString,
+                _registered_method=True)
+
+
+class OwnerServiceServicer:
+    """What an owner may always do, whatever rules and limits say. Each call is signed by the enrolled device.
+    """
+
+    def RenewConsent(self, request, context):
+        """Replaces the consent in force by a newer one.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListReceipts(self, request, context):
+        """Lists the consents in force and those that they replaced.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Export(self, request, context):
+        """Gives everything that is held about the owner.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Revoke(self, request, context):
+        """Deletes the template, for good.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Erase(self, request, context):
+        """Deletes the template, if it is still there, and what connects the owner with the log.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+
+def add_OwnerServiceServicer_to_server(servicer, server):
+    rpc_method_handlers = {
+            'RenewConsent': grpc.unary_unary_rpc_method_handler(
+                    servicer.RenewConsent,
+                    request_deserializer=federation_dot_wire_dot_v1_dot_verification__pb2.RenewConsentRequest.FromString,
+                    response_serializer=federation_dot_wire_dot_v1_dot_verification__pb2.RenewConsentResponse.SerializeToString,
+            ),
+            'ListReceipts': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListReceipts,
+                    request_deserializer=federation_dot_wire_dot_v1_dot_verification__pb2.ListReceiptsRequest.FromString,
+                    response_serializer=federation_dot_wire_dot_v1_dot_verification__pb2.ListReceiptsResponse.SerializeToString,
+            ),
+            'Export': grpc.unary_unary_rpc_method_handler(
+                    servicer.Export,
+                    request_deserializer=federation_dot_wire_dot_v1_dot_verification__pb2.ExportRequest.FromString,
+                    response_serializer=federation_dot_wire_dot_v1_dot_verification__pb2.ExportResponse.SerializeToString,
+            ),
+            'Revoke': grpc.unary_unary_rpc_method_handler(
+                    servicer.Revoke,
+                    request_deserializer=federation_dot_wire_dot_v1_dot_verification__pb2.RevokeRequest.FromString,
+                    response_serializer=federation_dot_wire_dot_v1_dot_verification__pb2.RevokeResponse.SerializeToString,
+            ),
+            'Erase': grpc.unary_unary_rpc_method_handler(
+                    servicer.Erase,
+                    request_deserializer=federation_dot_wire_dot_v1_dot_verification__pb2.EraseRequest.FromString,
+                    response_serializer=federation_dot_wire_dot_v1_dot_verification__pb2.EraseResponse.SerializeToString,
+            ),
+    }
+    generic_handler = grpc.method_handlers_generic_handler(
+            'federation.wire.v1.OwnerService', rpc_method_handlers)
+    server.add_generic_rpc_handlers((generic_handler,))
+    server.add_registered_method_handlers('federation.wire.v1.OwnerService', rpc_method_handlers)
+
+
+ # This class is part of an EXPERIMENTAL API.
+class OwnerService:
+    """What an owner may always do, whatever rules and limits say. Each call is signed by the enrolled device.
+    """
+
+    @staticmethod
+    def RenewConsent(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/federation.wire.v1.OwnerService/RenewConsent',
+            federation_dot_wire_dot_v1_dot_verification__pb2.RenewConsentRequest.SerializeToString,
+            federation_dot_wire_dot_v1_dot_verification__pb2.RenewConsentResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListReceipts(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/federation.wire.v1.OwnerService/ListReceipts',
+            federation_dot_wire_dot_v1_dot_verification__pb2.ListReceiptsRequest.SerializeToString,
+            federation_dot_wire_dot_v1_dot_verification__pb2.ListReceiptsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Export(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/federation.wire.v1.OwnerService/Export',
+            federation_dot_wire_dot_v1_dot_verification__pb2.ExportRequest.SerializeToString,
+            federation_dot_wire_dot_v1_dot_verification__pb2.ExportResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
     @staticmethod
     def Revoke(request,
             target,
@@ -351,9 +532,244 @@ class VerificationService:
         return grpc.experimental.unary_unary(
             request,
             target,
-            '/federation.wire.v1.VerificationService/Revoke',
+            '/federation.wire.v1.OwnerService/Revoke',
             federation_dot_wire_dot_v1_dot_verification__pb2.RevokeRequest.SerializeToString,
             federation_dot_wire_dot_v1_dot_verification__pb2.RevokeResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Erase(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/federation.wire.v1.OwnerService/Erase',
+            federation_dot_wire_dot_v1_dot_verification__pb2.EraseRequest.SerializeToString,
+            federation_dot_wire_dot_v1_dot_verification__pb2.EraseResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+
+class LogServiceStub:
+    """Reads the public log. Nothing in it says who somebody is.
+    """
+
+    def __init__(self, channel):
+        """Constructor.
+
+        Args:
+            channel: A grpc.Channel.
+        """
+        self.GetCheckpoint = channel.unary_unary(
+                '/federation.wire.v1.LogService/GetCheckpoint',
+                request_serializer=federation_dot_wire_dot_v1_dot_verification__pb2.GetCheckpointRequest.SerializeToString,
+                response_deserializer=federation_dot_wire_dot_v1_dot_verification__pb2.GetCheckpointResponse.FromString,
+                _registered_method=True)
+        self.GetEntries = channel.unary_unary(
+                '/federation.wire.v1.LogService/GetEntries',
+                request_serializer=federation_dot_wire_dot_v1_dot_verification__pb2.GetEntriesRequest.SerializeToString,
+                response_deserializer=federation_dot_wire_dot_v1_dot_verification__pb2.GetEntriesResponse.FromString,
+                _registered_method=True)
+        self.GetInclusion = channel.unary_unary(
+                '/federation.wire.v1.LogService/GetInclusion',
+                request_serializer=federation_dot_wire_dot_v1_dot_verification__pb2.GetInclusionRequest.SerializeToString,
+                response_deserializer=federation_dot_wire_dot_v1_dot_verification__pb2.GetInclusionResponse.FromString,
+                _registered_method=True)
+        self.GetConsistency = channel.unary_unary(
+                '/federation.wire.v1.LogService/GetConsistency',
+                request_serializer=federation_dot_wire_dot_v1_dot_verification__pb2.GetConsistencyRequest.SerializeToString,
+                response_deserializer=federation_dot_wire_dot_v1_dot_verification__pb2.GetConsistencyResponse.FromString,
+                _registered_method=True)
+
+
+class LogServiceServicer:
+    """Reads the public log. Nothing in it says who somebody is.
+    """
+
+    def GetCheckpoint(self, request, context):
+        """Gives the last signed checkpoint.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetEntries(self, request, context):
+        """Gives some entries, in order.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetInclusion(self, request, context):
+        """Proves that an entry is in the log.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetConsistency(self, request, context):
+        """Proves that the log only grew.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+
+def add_LogServiceServicer_to_server(servicer, server):
+    rpc_method_handlers = {
+            'GetCheckpoint': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetCheckpoint,
+                    request_deserializer=federation_dot_wire_dot_v1_dot_verification__pb2.GetCheckpointRequest.FromString,
+                    response_serializer=federation_dot_wire_dot_v1_dot_verification__pb2.GetCheckpointResponse.SerializeToString,
+            ),
+            'GetEntries': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetEntries,
+                    request_deserializer=federation_dot_wire_dot_v1_dot_verification__pb2.GetEntriesRequest.FromString,
+                    response_serializer=federation_dot_wire_dot_v1_dot_verification__pb2.GetEntriesResponse.SerializeToString,
+            ),
+            'GetInclusion': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetInclusion,
+                    request_deserializer=federation_dot_wire_dot_v1_dot_verification__pb2.GetInclusionRequest.FromString,
+                    response_serializer=federation_dot_wire_dot_v1_dot_verification__pb2.GetInclusionResponse.SerializeToString,
+            ),
+            'GetConsistency': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetConsistency,
+                    request_deserializer=federation_dot_wire_dot_v1_dot_verification__pb2.GetConsistencyRequest.FromString,
+                    response_serializer=federation_dot_wire_dot_v1_dot_verification__pb2.GetConsistencyResponse.SerializeToString,
+            ),
+    }
+    generic_handler = grpc.method_handlers_generic_handler(
+            'federation.wire.v1.LogService', rpc_method_handlers)
+    server.add_generic_rpc_handlers((generic_handler,))
+    server.add_registered_method_handlers('federation.wire.v1.LogService', rpc_method_handlers)
+
+
+ # This class is part of an EXPERIMENTAL API.
+class LogService:
+    """Reads the public log. Nothing in it says who somebody is.
+    """
+
+    @staticmethod
+    def GetCheckpoint(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/federation.wire.v1.LogService/GetCheckpoint',
+            federation_dot_wire_dot_v1_dot_verification__pb2.GetCheckpointRequest.SerializeToString,
+            federation_dot_wire_dot_v1_dot_verification__pb2.GetCheckpointResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetEntries(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/federation.wire.v1.LogService/GetEntries',
+            federation_dot_wire_dot_v1_dot_verification__pb2.GetEntriesRequest.SerializeToString,
+            federation_dot_wire_dot_v1_dot_verification__pb2.GetEntriesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetInclusion(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/federation.wire.v1.LogService/GetInclusion',
+            federation_dot_wire_dot_v1_dot_verification__pb2.GetInclusionRequest.SerializeToString,
+            federation_dot_wire_dot_v1_dot_verification__pb2.GetInclusionResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetConsistency(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/federation.wire.v1.LogService/GetConsistency',
+            federation_dot_wire_dot_v1_dot_verification__pb2.GetConsistencyRequest.SerializeToString,
+            federation_dot_wire_dot_v1_dot_verification__pb2.GetConsistencyResponse.FromString,
             options,
             channel_credentials,
             insecure,

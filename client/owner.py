@@ -1,0 +1,222 @@
+"""What an owner may always do with what a server holds: renew a consent, list them, export, revoke, erase."""
+
+from __future__ import annotations
+
+import secrets
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Self
+
+from client.connection import ClientTls, Connection
+from client.log import LogTrust, check_inclusion
+from federation.consent import consent_of
+from federation.errors import PeerError, ProofError, RefusedError, UsageError
+from federation.purposes import DAY_SECONDS
+from federation.receipts import RECEIPT_ID_BYTES, Receipt, Terms
+from federation.transparency import LogEntry, LoggedEntry, Opening, PersonalKind
+from federation.wire.checks import require_no_unknown_fields
+from federation.wire.logged import LogReceipt
+from federation.wire.owner import (
+    ExportPage,
+    OwnerOperation,
+    OwnerProof,
+    Renewal,
+    receipts_from_proto,
+    require_empty,
+)
+from federation.wire.v1 import verification_pb2 as pb
+
+if TYPE_CHECKING:
+    from client.wallet import Wallet
+
+_MOST_PAGES = 1000
+
+
+@dataclass(frozen=True)
+class Held:
+    """Everything that a server holds about an owner. Personal data.
+
+    Attributes:
+        record: canonical JSON; see docs/formats.md.
+        template: the encrypted template, or empty after a revocation.
+        public_key: its homomorphic public key, or empty.
+        receipts: signed consent receipts, oldest first.
+        openings: what stands behind entries of the log, by position.
+    """
+
+    record: bytes = field(repr=False)
+    template: bytes = field(repr=False)
+    public_key: bytes = field(repr=False)
+    receipts: tuple[bytes, ...] = field(repr=False)
+    openings: dict[int, Opening] = field(repr=False)
+
+
+class Owner:
+    """The owner of a wallet, connected to the server where it enrolled. Use it as a context manager.
+
+    Args:
+        wallet: enrolled, or revoked.
+        target: host:port of the server.
+        tls: certificates.
+        timeout_seconds: longest wait for each answer.
+        clock: seconds since 1970.
+
+    Raises:
+        UsageError: the wallet was never enrolled.
+    """
+
+    def __init__(
+        self,
+        wallet: Wallet,
+        *,
+        target: str,
+        tls: ClientTls,
+        timeout_seconds: float = 20.0,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        if wallet.enrolment is None:
+            raise UsageError("this wallet is not enrolled; run `intaglio enrol` first")
+        self._wallet = wallet
+        self.enrolment = wallet.enrolment
+        self._clock = clock
+        self._connection = Connection(target, tls, timeout_seconds=timeout_seconds)
+        self._call, self._stub = self._connection.call, self._connection.owner
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._connection.close()
+
+    def receipts(self) -> tuple[bytes, ...]:
+        """The consents that the server acts on, oldest first: each signed by this very device.
+
+        Raises:
+            RefusedError: not enrolled there, or erased.
+            ProofError: the server holds a consent that this device did not sign.
+        """
+        request = pb.ListReceiptsRequest(proof=self._proof(OwnerOperation.LIST_RECEIPTS))
+        held = receipts_from_proto(self._call(self._stub.ListReceipts, request))
+        for signed in consent_of(b"\n".join(held)).receipts if held else ():
+            mine, terms = signed.receipt, signed.receipt.terms
+            fault = signed.find_fault(
+                binding=mine.binding, purpose=terms.purposes[0], audience=terms.audience, now=mine.issued_at
+            )
+            if fault is not None or mine.binding.device_public_key != self._wallet.device_public_key:
+                raise ProofError("the server holds a consent that this device did not sign; contest it")
+        return held
+
+    def renew_consent(self, days: int, terms: Terms | None = None) -> Wallet:
+        """Puts a newer consent in the place of the one in force.
+
+        A crash before the wallet is written loses nothing: the next renewal begins at what the server holds.
+
+        Args:
+            days: how long it is valid from now on.
+            terms: what the person agreed to; None for the terms of the consent in force.
+
+        Returns:
+            The wallet with the consents, to be written.
+
+        Raises:
+            RefusedError: the consent has ended; enrol again. Or not enrolled there.
+        """
+        held = self.receipts()
+        if not held:
+            raise RefusedError("the server holds no consent of this wallet; enrol again")
+        current, now = consent_of(b"\n".join(held)).current, int(self._clock())
+        signed = Receipt(
+            receipt_id=secrets.token_bytes(RECEIPT_ID_BYTES),
+            terms=terms or current.terms,
+            binding=current.binding,
+            issued_at=now,
+            expires_at=now + days * DAY_SECONDS,
+            renews=current.receipt_id,
+        ).sign(self._wallet.signing_key)
+        renewal = Renewal(self._wallet.key_id, signed.to_bytes())
+        require_empty(self._call(self._stub.RenewConsent, renewal.to_proto()))
+        chain = b"\n".join((*held, signed.to_bytes()))
+        return self._wallet.with_enrolment(replace(self.enrolment, receipt=chain))
+
+    def export(self) -> Held:
+        """Everything that the server holds.
+
+        Raises:
+            RefusedError: not enrolled there, or erased.
+            PeerError: the server does not come to an end.
+        """
+        start, first, openings = 0, None, dict[int, Opening]()
+        for _ in range(_MOST_PAGES):
+            request = pb.ExportRequest(proof=self._proof(OwnerOperation.EXPORT), openings_from=start)
+            page = ExportPage.from_proto(self._call(self._stub.Export, request))
+            first = first or page
+            openings |= page.openings
+            if page.next == 0:
+                return Held(first.record, first.template, first.public_key, first.receipts, openings)
+            start = page.next
+        raise PeerError("the export does not come to an end")
+
+    def revoke(self) -> None:
+        """Has the server delete the template, for good. Doing it twice changes nothing.
+
+        Raises:
+            RefusedError: not enrolled there, or erased.
+        """
+        request = pb.RevokeRequest(proof=self._proof(OwnerOperation.REVOKE))
+        require_empty(self._call(self._stub.Revoke, request))
+
+    def erase(self, trust: LogTrust) -> LogReceipt | None:
+        """Has the server delete everything that connects the owner with it, and with the log.
+
+        Args:
+            trust: whom to believe about the log.
+
+        Returns:
+            The tombstone: a logged entry, and the only opening that says whose it is. None when it was made before.
+
+        Raises:
+            RefusedError: not enrolled there, or erased before.
+            ProofError: everything may be gone, but the tombstone does not stand in the log.
+        """
+        request = pb.EraseRequest(proof=self._proof(OwnerOperation.ERASE))
+        answer = self._call(self._stub.Erase, request)
+        require_no_unknown_fields(answer)
+        if not answer.HasField("log"):
+            return None
+        tombstone = LogReceipt.from_proto(answer.log)
+        tombstone.opening.check(check_inclusion(tombstone.logged, trust, now=int(self._clock())))
+        if tombstone.opening.kind is not PersonalKind.ERASURE:
+            raise ProofError("what the server logged is no tombstone")
+        return tombstone
+
+    def history(self, openings: dict[int, Opening], trust: LogTrust) -> list[tuple[int, LogEntry, Opening]]:
+        """The log's entries about this owner: position, entry and what stands behind it, each proved to be in the log.
+
+        Args:
+            openings: from `export`.
+            trust: whom to believe about the log.
+
+        Raises:
+            ProofError: an entry is not in the log, or about something else.
+        """
+        found = []
+        for position, opening in sorted(openings.items()):
+            answer = self._call(self._connection.log.GetInclusion, pb.GetInclusionRequest(position=position))
+            require_no_unknown_fields(answer)
+            logged = LoggedEntry.from_bytes(answer.logged)
+            entry = check_inclusion(logged, trust, now=int(self._clock()))
+            opening.check(entry)
+            if logged.index != position or opening.reveal().get("key_id") != self._wallet.key_id.hex():
+                raise ProofError(f"entry {position} of the log is not about this wallet")
+            found.append((position, entry, opening))
+        return found
+
+    def _proof(self, operation: OwnerOperation) -> pb.OwnerProof:
+        return OwnerProof.sign(
+            operation,
+            self._wallet.signing_key,
+            key_id=self._wallet.key_id,
+            audience=self.enrolment.audience,
+            issued_at=int(self._clock()),
+        ).to_proto()

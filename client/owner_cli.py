@@ -1,0 +1,218 @@
+"""`intaglio revoke`, `export`, `erase`, `history`, and the consents that a server holds. Mounted by `client.cli`."""
+
+from __future__ import annotations
+
+import base64
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from client.connection import ClientTls
+from client.consent_cli import read_terms, receipts_app
+from client.log_policy import read_log_policy
+from client.owner import Held, Owner
+from client.terminal import (
+    DEFAULT_SERVER,
+    DEFAULT_WALLET,
+    CertificateOption,
+    JsonOption,
+    LogPolicyOption,
+    PassphraseFileOption,
+    ServerOption,
+    TlsOption,
+    WalletOption,
+    open_wallet,
+    show,
+    write_new_file,
+)
+from client.wallet import EnrolmentState, write_wallet
+from client.wallet_cli import wallet_facts
+from federation.consent import consent_of
+from federation.errors import UsageError
+from federation.statements import text_of_time
+from federation.transparency import AttemptEntry
+
+
+def revoke_command(
+    tls: TlsOption,
+    server: ServerOption = DEFAULT_SERVER,
+    certificate: CertificateOption = "client",
+    wallet: WalletOption = DEFAULT_WALLET,
+    passphrase_file: PassphraseFileOption = None,
+    *,
+    as_json: JsonOption = False,
+) -> None:
+    """Have the server delete the template and its attempts, for good. To enrol again, create a new wallet."""
+    opened, passphrase = open_wallet(wallet, passphrase_file)
+    opened.require_enrolment()
+    with Owner(opened, target=server, tls=ClientTls.read(tls, certificate)) as owner:
+        owner.revoke()
+    # A crash before this line leaves a wallet that thinks it is enrolled; the server refuses it, which is the truth.
+    revoked = opened.with_state(EnrolmentState.REVOKED)
+    write_wallet(wallet, revoked, passphrase)
+    show(wallet_facts(revoked, wallet), as_json=as_json)
+
+
+def export_command(
+    output: Annotated[Path, typer.Argument(help="File for everything that the server holds; never overwritten.")],
+    tls: TlsOption,
+    server: ServerOption = DEFAULT_SERVER,
+    certificate: CertificateOption = "client",
+    wallet: WalletOption = DEFAULT_WALLET,
+    passphrase_file: PassphraseFileOption = None,
+    *,
+    as_json: JsonOption = False,
+) -> None:
+    """Get everything that the server holds about you, as JSON. It is personal data: keep the file to yourself."""
+    opened, _ = open_wallet(wallet, passphrase_file)
+    with Owner(opened, target=server, tls=ClientTls.read(tls, certificate)) as owner:
+        held = owner.export()
+    write_new_file(output, _document(held))
+    facts = {
+        "file": str(output),
+        "template_bytes": str(len(held.template)),
+        "receipts": str(len(held.receipts)),
+        "log_entries": str(len(held.openings)),
+    }
+    show(facts, as_json=as_json)
+
+
+def erase_command(
+    output: Annotated[Path, typer.Argument(help="File for the tombstone's proof; never overwritten.")],
+    tls: TlsOption,
+    log_policy: LogPolicyOption,
+    server: ServerOption = DEFAULT_SERVER,
+    certificate: CertificateOption = "client",
+    wallet: WalletOption = DEFAULT_WALLET,
+    passphrase_file: PassphraseFileOption = None,
+    *,
+    as_json: JsonOption = False,
+) -> None:
+    """Have the server delete everything that it holds about you, also what connects you with its log. Final.
+
+    The log keeps entries that nobody can connect with anyone, and a tombstone. You get the only proof that it is yours.
+    """
+    if output.exists():
+        raise UsageError(f"{output} exists; name a new file for the tombstone's proof")
+    opened, passphrase = open_wallet(wallet, passphrase_file)
+    trust = read_log_policy(log_policy)
+    with Owner(opened, target=server, tls=ClientTls.read(tls, certificate)) as owner:
+        tombstone = owner.erase(trust)
+    # A crash before this line leaves a wallet that thinks it is enrolled, and loses the proof of the tombstone.
+    erased = opened.with_enrolment(replace(owner.enrolment, state=EnrolmentState.REVOKED))
+    write_wallet(wallet, erased, passphrase)
+    facts = wallet_facts(erased, wallet)
+    if tombstone is not None:
+        proof = {
+            "logged": tombstone.logged.to_bytes().decode(),
+            "opening": json.loads(tombstone.opening.secret_bytes()),
+        }
+        write_new_file(output, json.dumps(proof, indent=1).encode() + b"\n")
+        facts |= {"tombstone": f"entry {tombstone.logged.index}", "file": str(output)}
+    show(facts, as_json=as_json)
+
+
+def history_command(
+    tls: TlsOption,
+    log_policy: LogPolicyOption,
+    server: ServerOption = DEFAULT_SERVER,
+    certificate: CertificateOption = "client",
+    wallet: WalletOption = DEFAULT_WALLET,
+    passphrase_file: PassphraseFileOption = None,
+    *,
+    as_json: JsonOption = False,
+) -> None:
+    """List what the public log says about you, each entry proved to be in it. Nobody else can tell that it is you."""
+    opened, _ = open_wallet(wallet, passphrase_file)
+    with Owner(opened, target=server, tls=ClientTls.read(tls, certificate)) as owner:
+        entries = owner.history(owner.export().openings, read_log_policy(log_policy))
+    rows = [
+        {
+            "position": position,
+            "time": text_of_time(entry.time),
+            "kind": entry.kind.value,
+            **(
+                {"requester": entry.requester, "purpose": entry.purpose, "outcome": entry.outcome.value}
+                if isinstance(entry, AttemptEntry)
+                else {}
+            ),
+        }
+        for position, entry, _ in entries
+    ]
+    if as_json:
+        typer.echo(json.dumps(rows))
+        return
+    for row in rows:
+        typer.echo("  ".join(str(value) for value in row.values()))
+
+
+@receipts_app.command("list")
+def receipts_list(
+    tls: TlsOption,
+    server: ServerOption = DEFAULT_SERVER,
+    certificate: CertificateOption = "client",
+    wallet: WalletOption = DEFAULT_WALLET,
+    passphrase_file: PassphraseFileOption = None,
+    *,
+    as_json: JsonOption = False,
+) -> None:
+    """List the consents that the server acts on. Each is checked to be signed by this device."""
+    opened, _ = open_wallet(wallet, passphrase_file)
+    with Owner(opened, target=server, tls=ClientTls.read(tls, certificate)) as owner:
+        held = owner.receipts()
+    rows = [
+        {
+            "receipt": signed.receipt.receipt_id.hex(),
+            "purposes": ", ".join(signed.receipt.terms.purposes),
+            "from": text_of_time(signed.receipt.issued_at),
+            "until": text_of_time(signed.receipt.expires_at),
+        }
+        for signed in (consent_of(b"\n".join(held)).receipts if held else ())
+    ]
+    if as_json:
+        typer.echo(json.dumps(rows))
+        return
+    for row in rows:
+        typer.echo("  ".join(row.values()))
+    if not rows:
+        typer.echo("none: the template was revoked")
+
+
+@receipts_app.command("renew")
+def receipts_renew(
+    tls: TlsOption,
+    terms: Annotated[Path | None, typer.Option(help="Newer terms. [default: those that you agreed to]")] = None,
+    days: Annotated[int, typer.Option(min=1, max=365, help="How long it is valid from now on.")] = 90,
+    server: ServerOption = DEFAULT_SERVER,
+    certificate: CertificateOption = "client",
+    wallet: WalletOption = DEFAULT_WALLET,
+    passphrase_file: PassphraseFileOption = None,
+    *,
+    as_json: JsonOption = False,
+) -> None:
+    """Agree again, before a consent expires: the server gets a newer receipt in its place."""
+    opened, passphrase = open_wallet(wallet, passphrase_file)
+    opened.require_enrolment()
+    with Owner(opened, target=server, tls=ClientTls.read(tls, certificate)) as owner:
+        renewed = owner.renew_consent(days, read_terms(terms) if terms else None)
+    write_wallet(wallet, renewed, passphrase)
+    current = consent_of(renewed.require_enrolment().receipt or b"").current
+    show({"receipt": current.receipt_id.hex(), "until": text_of_time(current.expires_at)}, as_json=as_json)
+
+
+def _document(held: Held) -> bytes:
+    """Everything as one JSON document; ciphertexts in base64."""
+    value = {
+        "record": json.loads(held.record),
+        "template": base64.b64encode(held.template).decode(),
+        "public_key": base64.b64encode(held.public_key).decode(),
+        "receipts": [json.loads(receipt) for receipt in held.receipts],
+        "log": [
+            {"position": position, "opening": json.loads(opening.secret_bytes())}
+            for position, opening in held.openings.items()
+        ],
+    }
+    return json.dumps(value, indent=1).encode() + b"\n"

@@ -1,0 +1,160 @@
+"""What a matching server writes into the transparency log, and what it hands out as proof of it.
+
+Every ciphertext that a device opens is behind an entry that was logged first, so a comparison that is not in the log
+yields nothing to anybody. Requests that are refused are logged too, under the name of who asked. An entry says nothing
+about who it concerns: that stands in the opening, kept apart under the key id until its owner has it erased.
+
+Whatever is done to a template is logged *before* it is done. A crash in between leaves an entry about something that
+did not happen, which the owner's next try explains; the other way round, something would have happened unseen.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, Literal, Self
+
+from federation.errors import UsageError
+from federation.transparency import (
+    AttemptEntry,
+    AttemptOutcome,
+    LogEntry,
+    Opening,
+    PersonalEntry,
+    PersonalKind,
+    PublicEntry,
+    entry_from_bytes,
+)
+from federation.transparency.entries import SALT_BYTES
+from federation.wire.logged import LogReceipt, comparison_facts
+from server.log import Sequencer, TransparencyLog
+from server.log_storage import Addition
+
+if TYPE_CHECKING:
+    from federation.wire.convert import SessionRequest
+
+UNKNOWN = "unknown"
+"""Requester and purpose of a request that could not be read."""
+
+Deed = Literal[PersonalKind.ENROLMENT, PersonalKind.REVOCATION, PersonalKind.RENEWAL]
+
+
+class Journal:
+    """Writes entries and gives receipts. Use it as an asynchronous context.
+
+    Args:
+        log: the operator's log.
+        clock: seconds since 1970.
+    """
+
+    def __init__(self, log: TransparencyLog, *, clock: Callable[[], float]) -> None:
+        self.log = log
+        self._clock = clock
+        self._sequencer: Sequencer | None = None
+
+    async def __aenter__(self) -> Self:
+        self._sequencer = await Sequencer(self.log).__aenter__()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        """Writes what waits, then ends."""
+        if self._sequencer is not None:
+            await self._sequencer.__aexit__()
+
+    async def compared(self, request: SessionRequest, transcript: bytes, *, log_size: int) -> LogReceipt:
+        """Logs that a comparison is made.
+
+        Args:
+            request: who is compared, for whom and what for.
+            transcript: what the session is bound to.
+            log_size: entries in the last checkpoint that the device saw.
+
+        Returns:
+            What the device wants to see before it opens the reply. When the device saw more entries than there are, the
+            proof is empty, and the device will say why it refuses.
+        """
+        facts = comparison_facts(key_id=request.key_id, transcript=transcript)
+        opening = Opening(PersonalKind.ATTEMPT, facts, secrets.token_bytes(SALT_BYTES))
+        entry = self._attempt(request.audience, request.purpose, AttemptOutcome.OPENED, opening)
+        position = await self._add(Addition(entry, opening, request.key_id))
+        return await asyncio.to_thread(self._receipt, position, opening, log_size)
+
+    async def refused(self, request: SessionRequest | None, outcome: AttemptOutcome) -> None:
+        """Logs that a request was refused.
+
+        Args:
+            request: None when it could not be read, or belongs to no session.
+            outcome: why, in a word.
+        """
+        if request is None:
+            opening = Opening(PersonalKind.ATTEMPT, {}, secrets.token_bytes(SALT_BYTES))
+            await self._add(Addition(self._attempt(UNKNOWN, UNKNOWN, outcome, opening)))
+            return
+        # Kept under the key id that was named: its owner sees who else asked with it.
+        facts = {"key_id": request.key_id.hex()}
+        opening = Opening(PersonalKind.ATTEMPT, facts, secrets.token_bytes(SALT_BYTES))
+        entry = self._attempt(request.audience, request.purpose, outcome, opening)
+        await self._add(Addition(entry, opening, request.key_id))
+
+    async def about_to(self, kind: Deed, key_id: bytes, facts: dict[str, str]) -> None:
+        """Logs what is about to be done to a template."""
+        opening = Opening(kind, {"key_id": key_id.hex(), **facts}, secrets.token_bytes(SALT_BYTES))
+        await self._add(Addition(PersonalEntry(kind, self._now(), opening.commitment), opening, key_id))
+
+    async def declare(self, declared: Iterable[PublicEntry]) -> int:
+        """Logs public entries that are not in the log yet, by their content.
+
+        Returns:
+            How many were missing.
+        """
+        wanted = {entry.content: entry for entry in declared}
+        known = await asyncio.to_thread(self._public_contents)
+        missing = [Addition(entry) for content, entry in wanted.items() if content not in known]
+        for addition in missing:
+            await self._add(addition)
+        return len(missing)
+
+    async def erase(self, key_id: bytes) -> LogReceipt | None:
+        """Destroys everything that connects the log with a key. None when there was nothing."""
+        return await asyncio.to_thread(self._erase, key_id)
+
+    def openings(self, key_id: bytes) -> dict[int, Opening]:
+        """What is kept of a key, by position."""
+        return self.log.openings(key_id)
+
+    async def _add(self, addition: Addition) -> int:
+        if self._sequencer is None:
+            raise UsageError("the journal is not open")
+        return (await self._sequencer.add(addition)).start
+
+    def _receipt(self, position: int, opening: Opening, log_size: int) -> LogReceipt:
+        logged = self.log.prove(position)
+        size = logged.checkpoint.head.size
+        proof = self.log.consistency_proof(log_size, size) if 0 < log_size <= size else ()
+        return LogReceipt(logged, opening, proof)
+
+    def _erase(self, key_id: bytes) -> LogReceipt | None:
+        tombstone = self.log.erase(key_id)
+        return self._receipt(tombstone.position, tombstone.opening, 0) if tombstone else None
+
+    def _public_contents(self) -> set[bytes]:
+        """Contents of all public entries. Reads the whole log, so it is for a server's start and for new rules only."""
+        contents, position = set[bytes](), 0
+        while page := self.log.entries(position, self.log.checkpoint().head.size):
+            contents.update(entry.content for entry in map(_public, page) if entry is not None)
+            position += len(page)
+        return contents
+
+    def _attempt(self, requester: str, purpose: str, outcome: AttemptOutcome, opening: Opening) -> AttemptEntry:
+        return AttemptEntry(self._now(), requester, purpose, outcome, opening.commitment)
+
+    def _now(self) -> int:
+        return int(self._clock())
+
+
+def _public(leaf: bytes) -> PublicEntry | None:
+    if b'"content"' not in leaf:  # only public entries have that field; the others need not be parsed
+        return None
+    entry: LogEntry = entry_from_bytes(leaf)
+    return entry if isinstance(entry, PublicEntry) else None

@@ -1,0 +1,196 @@
+"""What owners may always do, whatever rules and limits say: renew, read, export, revoke, erase.
+
+Each call is signed by the enrolled device. Whoever else asks gets one answer, the same as for a key that was never
+enrolled. What is done is logged before it is done (`server.journal`), and doing it twice changes nothing.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from typing import Any
+
+import grpc
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+
+from federation.consent import consent_of
+from federation.errors import RefusedError
+from federation.receipts import SignedReceipt
+from federation.statements import JsonValue, canonical_bytes
+from federation.transparency import Opening, PersonalKind
+from federation.wire.owner import (
+    ExportPage,
+    OwnerOperation,
+    OwnerProof,
+    Renewal,
+    proof_from_proto,
+    read_export,
+)
+from federation.wire.v1 import verification_pb2 as pb
+from federation.wire.v1 import verification_pb2_grpc as pb_grpc
+from server.disk import Disk
+from server.journal import Journal
+from server.sessions import request_digest
+from server.storage import Owner, Storage
+from server.workers import MatchWorkers
+
+STRANGER = "not enrolled here with this key, purpose and audience, or not signed by the enrolled device"
+_PAGE_BYTES = 128 * 1024
+"""Of openings in one answer: with template and key it fits a message."""
+
+_Context = grpc.aio.ServicerContext[Any, Any]
+
+
+class OwnerService(pb_grpc.OwnerServiceServicer):
+    """The RPCs of `OwnerService`. Runs on the matching server.
+
+    Args:
+        storage: templates.
+        disk: calls it.
+        journal: writes the log, and keeps the openings.
+        workers: hold what is prepared for a key.
+        clock: seconds since 1970.
+    """
+
+    def __init__(
+        self, storage: Storage, disk: Disk, journal: Journal, workers: MatchWorkers, *, clock: Callable[[], float]
+    ) -> None:
+        self._storage = storage
+        self._on_disk = disk
+        self._journal = journal
+        self._workers = workers
+        self._clock = clock
+
+    async def RenewConsent(self, request: pb.RenewConsentRequest, context: _Context) -> pb.RenewConsentResponse:
+        """Puts a newer consent in force. The receipt's own signature shows who asks."""
+        renewal = Renewal.from_proto(request)
+        signed = SignedReceipt.from_bytes(renewal.receipt)
+        template = await self._on_disk(self._storage.template, renewal.key_id)
+        if template is None:
+            raise RefusedError(STRANGER)
+        consent = consent_of(template.receipts)
+        if signed == consent.receipts[-1]:
+            return pb.RenewConsentResponse()  # the first answer was lost
+        consent.renew(
+            signed,
+            binding=template.binding,
+            purpose=template.purpose,
+            audience=template.audience,
+            now=int(self._clock()),
+        )
+        facts = {"receipt": hashlib.sha256(renewal.receipt).hexdigest()}
+        await self._journal.about_to(PersonalKind.RENEWAL, renewal.key_id, facts)
+        chain = template.receipts + b"\n" + renewal.receipt
+        await self._on_disk(self._replace, renewal.key_id, template.receipts, chain)
+        return pb.RenewConsentResponse()
+
+    async def ListReceipts(self, request: pb.ListReceiptsRequest, context: _Context) -> pb.ListReceiptsResponse:
+        """The consents in force and before."""
+        proof = proof_from_proto(OwnerOperation.LIST_RECEIPTS, request)
+        await self._require_owner(proof)
+        proof.require_fresh(now=int(self._clock()))
+        template = await self._on_disk(self._storage.template, proof.key_id)
+        return pb.ListReceiptsResponse(receipts=template.receipts.splitlines() if template else ())
+
+    async def Export(self, request: pb.ExportRequest, context: _Context) -> pb.ExportResponse:
+        """Everything that is held. Pages go by the log's positions, so what is logged meanwhile is no trouble."""
+        proof, start = read_export(request)
+        owner = await self._require_owner(proof)
+        proof.require_fresh(now=int(self._clock()))
+        openings = await self._on_disk(self._journal.openings, proof.key_id)
+        page, following = _page_of(openings, start)
+        if start > 0:
+            return ExportPage(b"", b"", b"", (), page, following).to_proto()
+        template = await self._on_disk(self._storage.template, proof.key_id)
+        attempts = await self._on_disk(self._storage.attempts_of, proof.key_id)
+        record: dict[str, JsonValue] = {
+            "attempts": [{"at": at, "decision": decision or "not known"} for at, decision in attempts],
+            "audience": owner.audience,
+            "device_public_key": owner.device_public_key.hex(),
+            "key_id": proof.key_id.hex(),
+        }
+        if template:
+            record["template"] = {
+                "enrolled_at": template.enrolled_at,
+                "parameters": template.parameters,
+                "purpose": template.purpose,
+                "release": template.release_digest.hex(),
+            }
+        return ExportPage(
+            record=canonical_bytes(record),
+            template=template.template if template else b"",
+            public_key=template.public_key if template else b"",
+            receipts=tuple(template.receipts.splitlines()) if template else (),
+            openings=page,
+            next=following,
+        ).to_proto()
+
+    async def Revoke(self, request: pb.RevokeRequest, context: _Context) -> pb.RevokeResponse:
+        """Deletes the template, with its attempts and consents."""
+        proof = proof_from_proto(OwnerOperation.REVOKE, request)
+        await self._require_owner(proof)
+        await self._revoke(proof, request_digest(request))
+        return pb.RevokeResponse()
+
+    async def Erase(self, request: pb.EraseRequest, context: _Context) -> pb.EraseResponse:
+        """Deletes the template if it is there, then the openings, then the last thing by which the owner is known.
+
+        In this order a crash leaves an owner who can ask again.
+        """
+        proof, digest = proof_from_proto(OwnerOperation.ERASE, request), request_digest(request)
+        if await self._on_disk(self._storage.is_erased_by, proof.key_id, digest):
+            return pb.EraseResponse()  # the first answer was lost, and with it the opening of the tombstone
+        await self._require_owner(proof)
+        await self._revoke(proof, digest)
+        tombstone = await self._journal.erase(proof.key_id)
+        await self._on_disk(self._erase, proof.key_id, digest)
+        return pb.EraseResponse(log=tombstone.to_proto() if tombstone else None)
+
+    async def _revoke(self, proof: OwnerProof, digest: bytes) -> None:
+        if await self._on_disk(self._storage.template, proof.key_id) is None:
+            return
+        await self._journal.about_to(PersonalKind.REVOCATION, proof.key_id, {"request": digest.hex()})
+        await self._on_disk(self._delete, proof.key_id, digest)
+        await self._workers.forget(proof.key_id)
+
+    async def _require_owner(self, proof: OwnerProof) -> Owner:
+        owner = await self._on_disk(self._storage.owner, proof.key_id)
+        if owner is None or not is_signed(owner.device_public_key, proof.signature, proof.statement):
+            raise RefusedError(STRANGER)
+        if owner.audience != proof.audience:
+            raise RefusedError(STRANGER)
+        return owner
+
+    # ------------------------------------------------------------------ on a storage thread, one transaction each
+
+    def _replace(self, key_id: bytes, old: bytes, new: bytes) -> None:
+        self._storage.replace_receipts(key_id, old=old, new=new)
+
+    def _delete(self, key_id: bytes, digest: bytes) -> None:
+        self._storage.revoke(key_id, now=int(self._clock()), request_digest=digest)
+
+    def _erase(self, key_id: bytes, digest: bytes) -> None:
+        self._storage.erase(key_id, request_digest=digest)
+
+
+def is_signed(device_public_key: bytes, signature: bytes, statement: bytes) -> bool:
+    """Whether a device signed a statement."""
+    try:
+        Ed25519PublicKey.from_public_bytes(device_public_key).verify(signature, statement)
+    except (InvalidSignature, ValueError):  # ValueError: not a point on the curve
+        return False
+    return True
+
+
+def _page_of(openings: dict[int, Opening], start: int) -> tuple[dict[int, Opening], int]:
+    """Openings from a position on, as many as fit, and where the next page begins, 0 for none."""
+    page, size = dict[int, Opening](), 0
+    for position, opening in openings.items():
+        if position < start:
+            continue
+        size += len(opening.secret_bytes())
+        if page and size > _PAGE_BYTES:
+            return page, position
+        page[position] = opening
+    return page, 0
