@@ -10,9 +10,10 @@ import click
 import typer
 from typer.core import TyperGroup
 
+from client.audit_cli import audit_app
 from client.consent_cli import assertion_app, receipts_app
+from client.follow_cli import log_app
 from client.ledger_cli import ledger_app
-from client.log_cli import log_app
 from client.node_cli import join_command, node_app
 from client.owner_cli import erase_command, export_command, history_command, revoke_command
 from client.release_cli import release_app
@@ -57,6 +58,7 @@ app.add_typer(wallet_app, name="wallet")
 app.add_typer(receipts_app, name="receipts")
 app.add_typer(assertion_app, name="assertion")
 app.add_typer(log_app, name="log")
+app.add_typer(audit_app, name="audit")
 app.add_typer(ledger_app, name="ledger")
 app.add_typer(node_app, name="node")
 app.add_typer(release_app, name="release")

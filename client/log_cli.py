@@ -12,7 +12,7 @@ from typing import Annotated
 
 import typer
 
-from client.log import LogTrust, Monitor, check_growth
+from client.log import LogReader, LogTrust, Monitor, check_growth
 from client.witness import CheckpointFiles, Witness, write_durably
 from federation.errors import MalformedMessageError, ProofError, UsageError
 from federation.transparency import (
@@ -84,9 +84,24 @@ def log_monitor(
 
     Ends with exit code 4 on a fork, an omission or a rollback, and then forgets nothing: the state stays as it was.
     """
-    trust, reader = _trust(key, witness, threshold, max_age_seconds), ExportedLog(folder)
+    watch(ExportedLog(folder), _trust(key, witness, threshold, max_age_seconds), state, seen or [], as_json=as_json)
+
+
+def watch(reader: LogReader, trust: LogTrust, state: Path, seen: Sequence[Path], *, as_json: bool) -> None:
+    """Follows a log once, remembers how far, and prints what it says about use.
+
+    Args:
+        reader: of the log.
+        trust: whom to believe.
+        state: file of what is remembered; made when missing.
+        seen: checkpoints that somebody was shown.
+        as_json: prints JSON.
+
+    Raises:
+        ProofError: fork, omission or rollback; the state stays as it was.
+    """
     monitor = (Monitor.from_bytes(_read(state)) if state.exists() else Monitor()).follow(reader, trust, now=_now())
-    for path in seen or []:
+    for path in seen:
         monitor.check_seen(SignedCheckpoint.from_bytes(_read(path)), reader, trust)
     # A crash before this line reads the same entries again, after it goes on from here.
     write_durably(state, monitor.to_bytes())

@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Self
 
 from client.connection import ClientTls, Connection
 from client.log import LogTrust, check_inclusion
+from client.log_reader import RemoteLog
 from federation.consent import consent_of
 from federation.errors import PeerError, ProofError, RefusedError, UsageError
 from federation.purposes import DAY_SECONDS
 from federation.receipts import RECEIPT_ID_BYTES, Receipt, Terms
-from federation.transparency import LogEntry, LoggedEntry, Opening, PersonalKind
-from federation.wire.checks import require_no_unknown_fields
+from federation.transparency import LogEntry, Opening, PersonalKind
 from federation.wire.logged import LogReceipt
 from federation.wire.owner import (
     ExportPage,
@@ -24,6 +24,7 @@ from federation.wire.owner import (
     Renewal,
     receipts_from_proto,
     require_empty,
+    tombstone_from_proto,
 )
 from federation.wire.v1 import verification_pb2 as pb
 
@@ -180,11 +181,9 @@ class Owner:
             ProofError: everything may be gone, but the tombstone does not stand in the log.
         """
         request = pb.EraseRequest(proof=self._proof(OwnerOperation.ERASE))
-        answer = self._call(self._stub.Erase, request)
-        require_no_unknown_fields(answer)
-        if not answer.HasField("log"):
+        tombstone = tombstone_from_proto(self._call(self._stub.Erase, request))
+        if tombstone is None:
             return None
-        tombstone = LogReceipt.from_proto(answer.log)
         tombstone.opening.check(check_inclusion(tombstone.logged, trust, now=int(self._clock())))
         if tombstone.opening.kind is not PersonalKind.ERASURE:
             raise ProofError("what the server logged is no tombstone")
@@ -200,11 +199,9 @@ class Owner:
         Raises:
             ProofError: an entry is not in the log, or about something else.
         """
-        found = []
+        found, log = [], RemoteLog(self._connection)
         for position, opening in sorted(openings.items()):
-            answer = self._call(self._connection.log.GetInclusion, pb.GetInclusionRequest(position=position))
-            require_no_unknown_fields(answer)
-            logged = LoggedEntry.from_bytes(answer.logged)
+            logged = log.prove(position)
             entry = check_inclusion(logged, trust, now=int(self._clock()))
             opening.check(entry)
             if logged.index != position or opening.reveal().get("key_id") != self._wallet.key_id.hex():

@@ -7,7 +7,8 @@ from typing import Any
 
 import grpc
 
-from federation.wire.checks import require_no_unknown_fields
+from federation.wire.log_reads import position_from_proto, range_from_proto, sizes_from_proto
+from federation.wire.owner import require_empty
 from federation.wire.v1 import verification_pb2 as pb
 from federation.wire.v1 import verification_pb2_grpc as pb_grpc
 from server.log import TransparencyLog
@@ -29,26 +30,24 @@ class LogService(pb_grpc.LogServiceServicer):
 
     async def GetCheckpoint(self, request: pb.GetCheckpointRequest, context: _Context) -> pb.GetCheckpointResponse:
         """The last checkpoint, signed anew when it is older than a minute."""
-        require_no_unknown_fields(request)
+        require_empty(request)
         signed = await asyncio.to_thread(self._log.sign, max_age_seconds=60)
         return pb.GetCheckpointResponse(checkpoint=signed.to_bytes())
 
     async def GetEntries(self, request: pb.GetEntriesRequest, context: _Context) -> pb.GetEntriesResponse:
         """Entries that a checkpoint covers, as many as fit a message."""
-        require_no_unknown_fields(request)
-        stop = min(request.stop, request.start + _PAGE_ENTRIES)
-        return pb.GetEntriesResponse(entries=await asyncio.to_thread(self._page, request.start, stop))
+        start, stop = range_from_proto(request)
+        stop = min(stop, start + _PAGE_ENTRIES)
+        return pb.GetEntriesResponse(entries=await asyncio.to_thread(self._page, start, stop))
 
     async def GetInclusion(self, request: pb.GetInclusionRequest, context: _Context) -> pb.GetInclusionResponse:
         """An entry with its proof."""
-        require_no_unknown_fields(request)
-        logged = await asyncio.to_thread(self._log.prove, request.position)
+        logged = await asyncio.to_thread(self._log.prove, position_from_proto(request))
         return pb.GetInclusionResponse(logged=logged.to_bytes())
 
     async def GetConsistency(self, request: pb.GetConsistencyRequest, context: _Context) -> pb.GetConsistencyResponse:
         """The proof that one tree extends another."""
-        require_no_unknown_fields(request)
-        proof = await asyncio.to_thread(self._log.consistency_proof, request.old_size, request.new_size)
+        proof = await asyncio.to_thread(self._log.consistency_proof, *sizes_from_proto(request))
         return pb.GetConsistencyResponse(proof=proof)
 
     def _page(self, start: int, stop: int) -> list[bytes]:

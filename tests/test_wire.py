@@ -1,6 +1,7 @@
 import os
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -10,6 +11,7 @@ import pytest
 from google.protobuf.message import DecodeError
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from running import LOG_SIGNER
 
 from federation import errors
 from federation.errors import (
@@ -21,11 +23,28 @@ from federation.errors import (
     UsageError,
 )
 from federation.onebit import CodeSeed, Decision, DeviceSecret, binary_code
-from federation.wire import convert, status
+from federation.transparency import (
+    Checkpoint,
+    Frontier,
+    LoggedEntry,
+    Opening,
+    PersonalEntry,
+    PersonalKind,
+    SignedCheckpoint,
+)
+from federation.wire import convert, log_reads, owner, status
+from federation.wire.logged import LogReceipt
 from federation.wire.v1 import verification_pb2 as pb
 
 ROOT = Path(__file__).parents[1]
 NAMES = st.from_regex(r"[a-z0-9]([a-z0-9._/-]{0,62}[a-z0-9])?", fullmatch=True)
+_OPENING = Opening(PersonalKind.ATTEMPT, {"key_id": "00"}, bytes(32))
+_LEAF = PersonalEntry(PersonalKind.ENROLMENT, 1, bytes(32)).to_bytes()
+_CHECKPOINT = SignedCheckpoint.sign(
+    Checkpoint(LOG_SIGNER.key.name, Frontier().grow([_LEAF])[0].head), LOG_SIGNER, time=1
+)
+OPENINGS, CHECKPOINTS = st.just(_OPENING.secret_bytes()), st.just(_CHECKPOINT.to_bytes())
+LOGGED = st.just(LoggedEntry(_LEAF, 0, (), _CHECKPOINT).to_bytes())
 ID16, ID32, ID64 = (st.binary(min_size=n, max_size=n) for n in (16, 32, 64))
 
 # message type, reader of a foreign message, and the writer of what was read (None: the value is not a message)
@@ -51,11 +70,42 @@ READERS = [
     (pb.SubmitProbeRequest, convert.ProbeSubmission.from_proto, lambda v: v.to_proto()),
     (pb.ConfirmTemplateRequest, convert.TokenSubmission.from_proto, lambda v: v.to_confirmation()),
     (pb.SubmitTokenRequest, convert.TokenSubmission.from_proto, lambda v: v.to_proto()),
-    (pb.RevokeRequest, convert.Revocation.from_proto, lambda v: v.to_proto()),
-    (pb.SubmitTemplateResponse, convert.reply_from_proto, lambda v: pb.SubmitTemplateResponse(reply=v)),
-    (pb.SubmitProbeResponse, convert.reply_from_proto, lambda v: pb.SubmitProbeResponse(reply=v)),
-    (pb.SubmitTokenResponse, convert.decision_from_proto, convert.decision_to_proto),
-    (pb.RevokeResponse, convert.require_empty, lambda _: pb.RevokeResponse()),
+    (pb.SubmitTemplateResponse, convert.LoggedReply.from_proto, lambda v: v.to_enrolment()),
+    (pb.SubmitProbeResponse, convert.LoggedReply.from_proto, lambda v: v.to_verification()),
+    (pb.SubmitTokenResponse, convert.RecordedDecision.from_proto, lambda v: v.to_proto()),
+    (pb.LogReceipt, LogReceipt.from_proto, lambda v: v.to_proto()),
+    *(
+        (kind, partial(owner.proof_from_proto, operation), lambda v, kind=kind: kind(proof=v.to_proto()))
+        for kind, operation in [
+            (pb.ListReceiptsRequest, owner.OwnerOperation.LIST_RECEIPTS),
+            (pb.RevokeRequest, owner.OwnerOperation.REVOKE),
+            (pb.EraseRequest, owner.OwnerOperation.ERASE),
+        ]
+    ),
+    (pb.ExportRequest, owner.read_export, lambda v: pb.ExportRequest(proof=v[0].to_proto(), openings_from=v[1])),
+    (pb.ExportResponse, owner.ExportPage.from_proto, lambda v: v.to_proto()),
+    (pb.RenewConsentRequest, owner.Renewal.from_proto, lambda v: v.to_proto()),
+    (pb.ListReceiptsResponse, owner.receipts_from_proto, lambda v: pb.ListReceiptsResponse(receipts=v)),
+    *(
+        (kind, owner.require_empty, lambda _, kind=kind: kind())
+        for kind in (pb.RenewConsentResponse, pb.RevokeResponse, pb.GetCheckpointRequest)
+    ),
+    (pb.EraseResponse, owner.tombstone_from_proto, lambda v: pb.EraseResponse(log=v.to_proto() if v else None)),
+    (
+        pb.GetCheckpointResponse,
+        log_reads.checkpoint_from_proto,
+        lambda v: pb.GetCheckpointResponse(checkpoint=v.to_bytes()),
+    ),
+    (pb.GetEntriesRequest, log_reads.range_from_proto, lambda v: pb.GetEntriesRequest(start=v[0], stop=v[1])),
+    (pb.GetEntriesResponse, log_reads.entries_from_proto, lambda v: pb.GetEntriesResponse(entries=v)),
+    (pb.GetInclusionRequest, log_reads.position_from_proto, lambda v: pb.GetInclusionRequest(position=v)),
+    (pb.GetInclusionResponse, log_reads.inclusion_from_proto, lambda v: pb.GetInclusionResponse(logged=v.to_bytes())),
+    (
+        pb.GetConsistencyRequest,
+        log_reads.sizes_from_proto,
+        lambda v: pb.GetConsistencyRequest(old_size=v[0], new_size=v[1]),
+    ),
+    (pb.GetConsistencyResponse, log_reads.consistency_from_proto, lambda v: pb.GetConsistencyResponse(proof=v)),
 ]
 IDS = [message.DESCRIPTOR.name for message, _, _ in READERS]
 
@@ -74,7 +124,8 @@ def ciphertext(device):
 
 
 def test_every_message_of_the_protocol_has_a_reader():
-    messages = {m.name for m in pb.DESCRIPTOR.message_types_by_name.values()} - {"Session"}
+    parts = {"Session", "OwnerProof", "LogOpening"}  # of other messages
+    messages = {m.name for m in pb.DESCRIPTOR.message_types_by_name.values()} - parts
     assert messages == set(IDS)
 
 
@@ -98,13 +149,23 @@ def _likely(message):
     """Encodings whose fields have nearly the right lengths, with an unknown field now and then."""
 
     def field_values(field):
-        if field.type == field.TYPE_STRING:
-            return st.one_of(NAMES, st.text(max_size=70))
-        if field.type == field.TYPE_ENUM:
-            return st.integers(0, 3)
-        if field.type == field.TYPE_MESSAGE:
-            return _likely(pb.Session).map(pb.Session.FromString)
-        return st.one_of(ID16, ID32, ID64, st.just(bytes(32)), st.binary(max_size=65))
+        return st.lists(one_value(field), max_size=3) if field.is_repeated else one_value(field)
+
+    def one_value(field):
+        match field.type:
+            case field.TYPE_STRING:
+                return st.one_of(NAMES, st.text(max_size=70))
+            case field.TYPE_ENUM:
+                return st.integers(0, 3)
+            case field.TYPE_UINT64:
+                return st.one_of(st.integers(0, 9), st.integers(0, 2**64 - 1))
+            case field.TYPE_MESSAGE:
+                kind = getattr(pb, field.message_type.name)
+                return _likely(kind).map(kind.FromString)
+        texts = {"logged": LOGGED, "opening": OPENINGS, "checkpoint": CHECKPOINTS}
+        return st.one_of(
+            texts.get(field.name, ID32), ID16, ID32, ID64, st.just(b""), st.just(bytes(32)), st.binary(max_size=65)
+        )
 
     known = st.fixed_dictionaries({f.name: field_values(f) for f in message.DESCRIPTOR.fields})
     extra = st.sampled_from([b"", b"", b"", b"\x7a\x01\x00"])
@@ -154,9 +215,16 @@ def test_values_show_no_ciphertext_and_no_token(device, ciphertext):
 def test_an_unknown_decision_is_malformed():
     for number in (0, 3):
         with pytest.raises(MalformedMessageError, match="not in the protocol"):
-            convert.decision_from_proto(pb.SubmitTokenResponse(decision=number))
+            convert.RecordedDecision.from_proto(pb.SubmitTokenResponse(decision=number))
     for decision in Decision:
-        assert convert.decision_from_proto(convert.decision_to_proto(decision)) is decision
+        recorded = convert.RecordedDecision(decision)
+        assert convert.RecordedDecision.from_proto(recorded.to_proto()) == recorded
+
+
+def test_only_a_match_has_an_assertion():
+    convert.RecordedDecision(Decision.MATCH, "a.b.c")
+    with pytest.raises(MalformedMessageError, match="only a match"):
+        convert.RecordedDecision(Decision.NON_MATCH, "a.b.c")
 
 
 def test_a_token_of_zeros_cannot_be_claimed():
@@ -164,13 +232,15 @@ def test_a_token_of_zeros_cannot_be_claimed():
         convert.TokenSubmission(bytes(16), convert.NO_MATCH)
 
 
-def test_a_revocation_statement_names_key_and_audience():
+def test_an_owners_statement_names_operation_key_audience_and_time():
     statements = {
-        convert.revocation_statement(key_id=key_id, audience=audience)
+        owner.owner_statement(operation, key_id=key_id, audience=audience, issued_at=issued_at)
+        for operation in owner.OwnerOperation
         for key_id in (bytes(32), b"\1" * 32)
         for audience in ("a.example", "b.example")
+        for issued_at in (0, 1)
     }
-    assert len(statements) == 4
+    assert len(statements) == 32
 
 
 def test_the_template_digest_binds_the_device_key():
@@ -183,25 +253,31 @@ def test_the_template_digest_binds_the_device_key():
 # ---------------------------------------------------------------------- the protocol says no
 
 
-def test_the_calls_are_exactly_these():
-    (service,) = pb.DESCRIPTOR.services_by_name.values()
-    assert [method.name for method in service.methods] == [
-        "StartEnrolment",
-        "SubmitTemplate",
-        "ConfirmTemplate",
-        "StartVerification",
-        "SubmitProbe",
-        "SubmitToken",
-        "Revoke",
-    ]
+def test_s1_the_calls_are_exactly_these():
+    services = {
+        name: [method.name for method in service.methods] for name, service in pb.DESCRIPTOR.services_by_name.items()
+    }
+    assert services == {
+        "VerificationService": [
+            "StartEnrolment",
+            "SubmitTemplate",
+            "ConfirmTemplate",
+            "StartVerification",
+            "SubmitProbe",
+            "SubmitToken",
+        ],
+        "OwnerService": ["RenewConsent", "ListReceipts", "Export", "Revoke", "Erase"],
+        "LogService": ["GetCheckpoint", "GetEntries", "GetInclusion", "GetConsistency"],
+    }
 
 
-def test_nothing_streams_nothing_lists_and_nothing_names_a_threshold_or_a_score():
-    (service,) = pb.DESCRIPTOR.services_by_name.values()
-    assert not any(method.client_streaming or method.server_streaming for method in service.methods)
+def test_s1_s10_nothing_streams_and_no_request_lists_or_names_a_threshold_or_a_score():
+    services = pb.DESCRIPTOR.services_by_name.values()
+    methods = [method for service in services for method in service.methods]
+    assert not any(method.client_streaming or method.server_streaming for method in methods)
+    assert not any(field.is_repeated for method in methods for field in method.input_type.fields)
     fields = [field for message in pb.DESCRIPTOR.message_types_by_name.values() for field in message.fields]
     assert fields
-    assert not any(field.is_repeated for field in fields)
     assert not any(word in field.name for field in fields for word in ("threshold", "score", "distance", "name"))
 
 

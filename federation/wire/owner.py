@@ -23,6 +23,7 @@ from federation.wire.checks import (
     require_name,
     require_no_unknown_fields,
 )
+from federation.wire.logged import LogReceipt
 from federation.wire.v1 import verification_pb2 as pb
 
 LONGEST_AGE_SECONDS = 300
@@ -242,7 +243,17 @@ def read_export(message: pb.ExportRequest) -> tuple[OwnerProof, int]:
     return OwnerProof.from_proto(OwnerOperation.EXPORT, message.proof), message.openings_from
 
 
-def require_empty(message: pb.RenewConsentResponse | pb.RevokeResponse) -> None:
+def tombstone_from_proto(message: pb.EraseResponse) -> LogReceipt | None:
+    """The entry about an erasure, or None when nothing was held any more.
+
+    Raises:
+        MalformedMessageError: it is no such entry.
+    """
+    require_no_unknown_fields(message)
+    return LogReceipt.from_proto(message.log) if message.HasField("log") else None
+
+
+def require_empty(message: pb.RenewConsentResponse | pb.RevokeResponse | pb.GetCheckpointRequest) -> None:
     """Raises `MalformedMessageError` unless the message has no field at all."""
     require_no_unknown_fields(message)
 
