@@ -12,7 +12,10 @@ from PIL import Image
 from client.faces import UnusableImageError
 from federation.embeddings import PROBE, REFERENCE
 from federation.onebit import CodeSeed, binary_code, check_ciphertext, check_public_key, check_template, match
+from federation.purposes import red_line_of
 from federation.release import Adapter, ModelRelease, PrivacyStatement
+from federation.statements import canonical_bytes
+from tests.agreeing import DEVICE, NOW
 from tests.faces import aligner, orl_image, shipped
 
 
@@ -79,6 +82,21 @@ def answer_release(request):
         "embedding": embedding[0].tolist(),
         "adapted": {profile: release.adapt(embedding, profile)[0].tolist() for profile in (REFERENCE, PROBE)},
     }
+
+
+def answer_device_of_consent(_request):
+    """The device key of the consent vectors, which is no secret, and the time at which they are looked at."""
+    return {"device": DEVICE.private_bytes_raw().hex(), "now": NOW}
+
+
+def answer_canonical(values):
+    """The canonical form of each value."""
+    return [canonical_bytes(value).decode() for value in values]
+
+
+def answer_red_lines(names):
+    """The red line that each name crosses."""
+    return [line and line.value for line in map(red_line_of, names)]
 
 
 def _png(image):

@@ -1,0 +1,100 @@
+/** Consent receipts and withdrawals: the known answers of the Python side. */
+
+import { ed25519 } from '@noble/curves/ed25519.js'
+import { describe, expect, test } from 'vitest'
+
+import { type Bytes, equal, hex, utf8 } from '../src/bytes'
+import { MalformedMessageError, UsageError } from '../src/errors'
+import { redLineOf, requirePurpose } from '../src/wallet/purposes'
+import { Receipt, type Signer, SignedReceipt } from '../src/wallet/receipts'
+import { canonicalBytes, type JsonValue } from '../src/wallet/statements'
+import { python } from './vectors'
+
+const FILES = import.meta.glob<string>('../../tests/vectors/consent/**/*.json', { eager: true, query: '?raw', import: 'default' })
+const inFolder = (folder: string): [string, string][] =>
+  Object.entries(FILES).filter(([path]) => path.includes(`/${folder}/`)).map(([path, text]) => [path.split('/').at(-1)!, text])
+const GOOD = FILES['../../tests/vectors/consent/receipt.json']
+
+interface Recorded {
+  readonly device: string
+  readonly now: number
+}
+const recorded = (): Promise<Recorded> => python('device_of_consent', {}) as Promise<Recorded>
+const signerOf = (seed: string): Signer => (message) =>
+  Promise.resolve(new Uint8Array(ed25519.sign(message, Uint8Array.from(seed.match(/../g)!, (pair) => parseInt(pair, 16)))) as Bytes)
+
+describe('known answers', () => {
+  test('the good receipt parses, serialises identically and is signed', async () => {
+    const signed = SignedReceipt.fromBytes(utf8(GOOD))
+    expect(equal(signed.toBytes(), utf8(GOOD))).toBe(true)
+    expect(await signed.isSigned()).toBe(true)
+  })
+
+  test('a device signs the same receipt with the same bytes', async () => {
+    const { receipt } = SignedReceipt.fromBytes(utf8(GOOD))
+    const again = new Receipt(receipt.receiptId, receipt.terms, receipt.binding, receipt.issuedAt, receipt.expiresAt)
+    expect(new TextDecoder().decode((await again.sign(signerOf((await recorded()).device))).toBytes())).toBe(GOOD)
+  })
+
+  test('a withdrawal is the one that Python writes', async () => {
+    const { device, now } = await recorded()
+    const withdrawal = await SignedReceipt.fromBytes(utf8(GOOD)).withdraw(signerOf(device), now + 86_400)
+    expect(new TextDecoder().decode(withdrawal)).toBe(FILES['../../tests/vectors/consent/withdrawal.json'])
+  })
+
+  test.each(inFolder('malformed'))('%s is no receipt', (_, text) => {
+    expect(() => SignedReceipt.fromBytes(utf8(text))).toThrow(MalformedMessageError)
+  })
+
+  test.each(inFolder('unproven'))('%s is not signed by the device that the good one names', async (_, text) => {
+    const signed = SignedReceipt.fromBytes(utf8(text))
+    const good = SignedReceipt.fromBytes(utf8(GOOD)).receipt
+    const ours = hex(signed.receipt.binding.devicePublicKey) === hex(good.binding.devicePublicKey)
+    expect(ours && (await signed.isSigned())).toBe(false)
+  })
+
+  test.each(inFolder('refused').filter(([name]) => !name.startsWith('template') && !name.startsWith('renewal')))('%s has a fault', async (_, text) => {
+    const signed = SignedReceipt.fromBytes(utf8(text))
+    const { binding, terms } = SignedReceipt.fromBytes(utf8(GOOD)).receipt
+    expect(signed.findFault(binding, terms.purposes[0], terms.audience, (await recorded()).now)).not.toBeNull()
+  })
+
+  test('the good receipt has no fault', async () => {
+    const signed = SignedReceipt.fromBytes(utf8(GOOD))
+    const { binding, terms } = signed.receipt
+    expect(signed.findFault(binding, terms.purposes[0], terms.audience, (await recorded()).now)).toBeNull()
+  })
+})
+
+describe('canonical form', () => {
+  const VALUES: JsonValue[] = [
+    { b: 1, a: [{ z: 'ß', y: '"\\/' }, -5] },
+    { text: '\u0000\u001f\u007f\u2028 €𝄞\n\t' },
+    { A: 2 ** 53 - 1, a: {}, '~': [] },
+  ]
+
+  test('it is that of Python', async () => {
+    const expected = (await python('canonical', VALUES)) as string[]
+    expect(VALUES.map((value) => new TextDecoder().decode(canonicalBytes(value)))).toEqual(expected)
+  })
+
+  test.each<[string, unknown]>([
+    ['a fraction', { a: 0.5 }], ['too large an integer', { a: 2 ** 53 }], ['null', { a: null }],
+    ['a decomposed letter', { a: 'u\u0308' }], ['a key that is not ASCII', { ä: 1 }], ['half a surrogate pair', { a: '\ud800' }],
+  ])('%s is refused', (_, value) => {
+    expect(() => canonicalBytes(value as JsonValue)).toThrow(UsageError)
+  })
+})
+
+describe('purposes', () => {
+  const NAMES = ['door-access', 'face-search', 'watch', 'watch-repair', 'research', 'age', 'page', 'visitor-re-identification',
+    'exam.mood', 'sign-in', '1-n', 'payments/credit-scoring', 'ice', 'ice-rink', 'service', 'find-match-all', 'border']
+
+  test('the red lines are those of Python', async () => {
+    expect(NAMES.map(redLineOf)).toEqual(await python('red_lines', NAMES))
+  })
+
+  test.each(['face-search', 'Door', '-door', ''])('%s is refused', (name) => {
+    expect(() => requirePurpose(name)).toThrow(UsageError)
+  })
+})
