@@ -74,8 +74,8 @@ class Ledgers:
                 shown.chain.require_extends(copy)
             except ProofError as error:
                 raise WrongLedgerError(
-                    f"the coordinator's ledger does not go on from the last one: {error}. This organisation takes no part "
-                    f"until the coordinator has the newest one back: send it {self.folder / COORDINATOR}"
+                    f"the coordinator's ledger does not go on from the last one: {error}. This organisation takes no "
+                    f"part until the coordinator has the newest one back: send it {self.folder / COORDINATOR}"
                 ) from error
             charge = shown.chain.reservation(shown.reservation)
             if charge is None or charge.noise_multipliers != plan.noise_multipliers:

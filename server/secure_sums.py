@@ -115,6 +115,7 @@ class SecureSums:
         self._node_of: dict[int, int] = {}
         self._people: dict[int, int] = {}
         self._faults: dict[int, str] = {}
+        self._shares: dict[str, dict[int, bytes]] = {}
 
     def open(self, shown: ShownLedger) -> None:
         """Proposes the plan, collects keys and lets everybody deal shares, for all releases together.
@@ -141,6 +142,7 @@ class SecureSums:
             )
         asked = {release: self._advance(release) for release in self._sums}
         self._ask(SHARE_KEYS, asked)
+        self._shares = {release: self._advance(release) for release in self._sums}
 
     def collect(self, release: str, message_type: str, request: RecordDict) -> OpenedSum:
         """Asks for masked inputs, settles who survived and opens the sum over them.
@@ -154,7 +156,7 @@ class SecureSums:
             RoundAbortedError: too few organisations remain, or the sum is not one that honest ones can make.
         """
         coordinator, plan = self._sums[release], self._plan
-        self._ask(message_type, {release: self._advance(release)}, request, charged=True)
+        self._ask(message_type, {release: self._shares[release]}, request, charged=True)
         self._ask(SIGN_SURVIVORS, {release: self._advance(release)})
         self._ask(OPEN_SHARES, {release: self._advance(release)})
         self._advance(release)
@@ -234,11 +236,12 @@ class SecureSums:
         self._keep_ledger(self._members.roster[member - 1], lines)
 
     def _advance(self, release: str) -> dict[int, bytes]:
-        """The next messages of a release; the nodes' faults join the reasons when it ends here."""
+        """The next messages of a release; faults of nodes that are nobody yet join the reasons when it ends here."""
         try:
             return self._sums[release].advance()
         except RoundAbortedError as error:
-            nodes = "; ".join(f"{self._members.node_name(node)}: {why}" for node, why in sorted(self._faults.items()))
+            strangers = sorted(self._faults.keys() - set(self._node_of.values()))
+            nodes = "; ".join(f"{self._members.node_name(node)}: {self._faults[node]}" for node in strangers)
             raise RoundAbortedError(f"{error}{f' ({nodes})' if nodes else ''}") from error
 
     def _exchange(self, message_type: str, contents: Mapping[int, RecordDict]) -> dict[int, RecordDict]:
