@@ -1,0 +1,386 @@
+"""`intaglio privacy`: plan, audit and frontier, for those who decide about epsilon. Mounted by `client.cli`."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import secrets
+import sys
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from client.degradation import Condition
+from client.terminal import JsonOption
+from federation.errors import ProofError, UsageError
+
+if TYPE_CHECKING:
+    from federation.auditing import EpsilonAudit
+    from federation.embeddings import EmbeddingSet
+    from federation.frontier import Frontier, Summary, Trial
+    from federation.privacy import PrivacyPlan
+
+# The accountant, torch and the recogniser take seconds to load: commands import them when they run.
+
+privacy_app = typer.Typer(
+    no_args_is_help=True, help="What an epsilon costs and protects: plan, audit, measure the frontier."
+)
+
+EpsilonOption = Annotated[float | None, typer.Option("--epsilon", help="For each person, all rounds. [default: 8]")]
+NoiseOption = Annotated[
+    float | None, typer.Option("--noise-multiplier", help="Of one round, instead of --epsilon: says what it is worth.")
+]
+DeltaOption = Annotated[float, typer.Option("--delta", help="Probability that the promise fails; below 1/people.")]
+PeopleOption = Annotated[int, typer.Option("--people", min=2, help="Who train, over all organisations.")]
+OrganisationsOption = Annotated[int, typer.Option("--organisations", min=2)]
+DimensionOption = Annotated[int, typer.Option("--dimension", min=1, help="Length of an embedding.")]
+ColludersOption = Annotated[int, typer.Option("--colluders", min=0, help="Organisations that may help a curious one.")]
+DropoutsOption = Annotated[int, typer.Option("--dropouts", min=0, help="Organisations that may leave a round.")]
+RoundsOption = Annotated[int, typer.Option("--rounds", min=1, help="Runs on the same people, all together.")]
+
+
+@privacy_app.command("plan")
+def privacy_plan(
+    epsilon: EpsilonOption = None,
+    noise_multiplier: NoiseOption = None,
+    delta: DeltaOption = 1e-5,
+    people: PeopleOption = 24,
+    organisations: OrganisationsOption = 4,
+    dimension: DimensionOption = 128,
+    colluders: ColludersOption = 1,
+    dropouts: DropoutsOption = 0,
+    rounds: RoundsOption = 1,
+    images: Annotated[int, typer.Option(min=1, help="Of one person, for the last table.")] = 10,
+    *,
+    as_json: JsonOption = False,
+) -> None:
+    """From a promise to noise, or from noise to a promise, and what each party sees of a person."""
+    from federation.planning import epsilon_of_a_person, epsilon_of_releases, exposures  # noqa: PLC0415 - see the top
+
+    promise, plan = _plan_of(
+        epsilon, noise_multiplier, rounds, (delta, people, organisations, dimension, colluders, dropouts)
+    )
+    seen = exposures(plan)
+    share, total = (plan.noise_with(plan.noise_multiplier, count) for count in (1, organisations))
+    all_rounds = epsilon_of_releases(plan.noise_multiplier, delta, releases=rounds)
+    counts = sorted({1, 2, 5, images})
+    as_images = {count: epsilon_of_a_person(promise, delta, count) for count in counts}
+    facts: dict[str, object] = {
+        "epsilon": promise,
+        "delta": delta,
+        "rounds": rounds,
+        "epsilon_of_one_round": plan.epsilon,
+        "epsilon_of_all_rounds": all_rounds,
+        "noise_multiplier_of_one_round": plan.noise_multiplier,
+        "releases_of_one_round": dict(plan.events),
+        "noise_share_of_one_organisation": share,
+        "noise_in_the_total": total,
+        "adapts": plan.adaptation.value,
+        "noise_on_the_centre": plan.centre_noise_norm,
+    }
+    if as_json:
+        _print_json(
+            facts
+            | {
+                "observers": [asdict(e) | {"epsilon": e.epsilon if math.isfinite(e.epsilon) else None} for e in seen],
+                "epsilon_of_a_person_if_images_were_the_unit": as_images,
+            }
+        )
+        return
+    releases = ", ".join(f"{name} {noise:.3f}" for name, noise in plan.events)
+    norm = plan.centre_noise_norm
+    console = Console(highlight=False)
+    console.print(
+        f"promise  epsilon {promise:g} at delta {delta:g} for each person, add or remove one, all rounds together\n"
+        f" rounds  {rounds}, each with epsilon {plan.epsilon:g}; the accountant's total is {all_rounds:.3f}\n"
+        f"  noise  multiplier {plan.noise_multiplier:.3f} a round ({releases})\n"
+        f" shares  each of {organisations} organisations adds {share:.3f}; the total carries {total:.3f}\n"
+        f" adapts  {plan.adaptation.value}; planned noise on the centre {norm:.2f}, deployed up to 0.35",
+        markup=False,
+        soft_wrap=True,
+    )
+    table = Table("who looks", "at what", "noise left", "epsilon", title="One round, seen by")
+    for e in seen:
+        left = "no protection" if math.isinf(e.epsilon) else f"{e.epsilon:.2f}"
+        table.add_row(e.observer, e.sees, f"{e.noise_multiplier:.3f}", left)
+    console.print(table)
+    table = Table("images of a person", "epsilon of the person", title=f"If epsilon {promise:g} were for an image")
+    for count, of_person in as_images.items():
+        table.add_row(str(count), f"{of_person:.1f}")
+    console.print(table)
+
+
+@privacy_app.command("audit")
+def privacy_audit(
+    epsilon: EpsilonOption = None,
+    noise_multiplier: NoiseOption = None,
+    delta: DeltaOption = 1e-5,
+    people: PeopleOption = 24,
+    organisations: OrganisationsOption = 4,
+    dimension: DimensionOption = 128,
+    colluders: ColludersOption = 1,
+    dropouts: DropoutsOption = 0,
+    runs: Annotated[int, typer.Option(min=10, help="On each side.")] = 3000,
+    confidence: Annotated[float, typer.Option(min=0.5, max=0.999999)] = 0.95,
+    *,
+    as_json: JsonOption = False,
+) -> None:
+    """Attack the release code of a plan with a made-up person, and print what was found beside the claim.
+
+    Nobody's data is used. Ends with exit code 4 when the lower bound is above the claim.
+    """
+    from federation.auditing import AuditMethod  # noqa: PLC0415 - see the top
+    from federation.canaries import audit_epsilon  # noqa: PLC0415 - see the top
+    from federation.privacy import Adaptation  # noqa: PLC0415 - see the top
+
+    _, plan = _plan_of(epsilon, noise_multiplier, 1, (delta, people, organisations, dimension, colluders, dropouts))
+    methods = [m for m in AuditMethod if m is not AuditMethod.ONE_RUN or plan.adaptation is not Adaptation.NONE]
+    with _progress() as bar:
+        task = bar.add_task("attacking", total=len(methods))
+        audits: list[EpsilonAudit] = []
+        for method in methods:
+            audits.append(audit_epsilon(plan, runs=runs, confidence=confidence, method=method))
+            bar.advance(task)
+    if as_json:
+        _print_json([audit.to_fields() for audit in audits])
+    else:
+        table = Table("method", "runs", "claimed epsilon", "measured at least", "")
+        for audit in audits:
+            verdict = "stands" if audit.holds else "BROKEN"
+            table.add_row(
+                audit.method.value, str(audit.runs), f"{audit.claimed:g}", f"{audit.lower_bound:.2f}", verdict
+            )
+        Console(highlight=False).print(table)
+    if not all(audit.holds for audit in audits):
+        raise ProofError(
+            f"an attack found more than was promised, at confidence {confidence:g}. Chance does that too, seldom: run "
+            "it again with more --runs, and release nothing if it stays"
+        )
+
+
+@privacy_app.command("frontier")
+def privacy_frontier(
+    output: Annotated[Path, typer.Option(help="CSV file; a sweep that was killed goes on where it was.")],
+    data: Annotated[Path | None, typer.Option(help="A sub-folder of images for each person. [default: ORL]")] = None,
+    model: Annotated[Path | None, typer.Option(help="An .onnx recogniser. [default: the shipped one]")] = None,
+    condition: Annotated[Condition, typer.Option(help="What the probe camera does.")] = Condition.MASK,
+    epsilon: Annotated[list[float] | None, typer.Option(help="Repeatable. [default: 1, 2, 4 and 8]")] = None,
+    as_if: Annotated[
+        list[int] | None, typer.Option(help="Noise for so many people; repeatable. [default: those who train]")
+    ] = None,
+    splits: Annotated[int, typer.Option(min=1, help="Of people into training and test.")] = 10,
+    draws: Annotated[int, typer.Option(min=1, help="Of noise in each split.")] = 3,
+    delta: DeltaOption = 1e-5,
+    organisations: OrganisationsOption = 4,
+    colluders: ColludersOption = 1,
+    dropouts: DropoutsOption = 0,
+    plot: Annotated[Path | None, typer.Option(help="Picture to draw: a .png or .svg file.")] = None,
+    cache: Annotated[Path, typer.Option(help="Folder for embeddings; biometric data.")] = Path("build/cache"),
+    ledger: Annotated[Path | None, typer.Option(help="Folder of the organisation's ledgers, to charge.")] = None,
+    budget_epsilon: Annotated[float | None, typer.Option(help="Cap of that ledger.")] = None,
+    *,
+    public_data: Annotated[
+        bool, typer.Option("--public-data", help="The people in --data agreed to be public.")
+    ] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Measure accuracy over epsilon on held-out people, between no adaptation and adaptation without privacy.
+
+    Trying many epsilons on private people costs their budget as much as releasing would. So --data needs --public-data,
+    or --ledger and --budget-epsilon: then the baselines without noise are left out and everything else is charged
+    before it is tried. The rates stay exact and are of the tested people: keep the file inside.
+    """
+    from client.datasets import face_folder, orl_faces  # noqa: PLC0415 - see the top
+    from client.embedding import embed_folder  # noqa: PLC0415 - see the top
+    from client.models import load_recogniser  # noqa: PLC0415 - see the top
+    from client.trials import open_trials  # noqa: PLC0415 - see the top
+    from federation.frontier import Frontier, FrontierSettings, summarise, trials  # noqa: PLC0415 - see the top
+    from federation.training import public_start  # noqa: PLC0415 - see the top
+
+    budget = _budget(data, ledger, budget_epsilon, as_if, public=public_data)
+    if plot is not None and plot.suffix not in {".png", ".svg"}:
+        raise UsageError(f"a picture is a .png or a .svg file, not {plot.name}")
+    recogniser = load_recogniser(model)
+    with _progress() as bar:
+        task = bar.add_task("embedding")
+        embedded = embed_folder(
+            face_folder(data or orl_faces()),
+            recogniser,
+            condition,
+            cache=cache,
+            progress=lambda done, total: bar.update(task, completed=done, total=total),
+        ).embeddings
+    settings = FrontierSettings(delta=delta, organisations=organisations, colluders=colluders, dropouts=dropouts)
+    frontier = Frontier(embedded, public_start(recogniser), settings)
+    wanted = trials(
+        epsilon or [1.0, 2.0, 4.0, 8.0],
+        as_if or [frontier.held_in],
+        splits=splits,
+        draws=draws,
+        organisations=organisations,
+        baselines=budget is None,
+    )
+    described = asdict(settings) | {
+        "people": _digest(embedded),
+        "model": recogniser.digest,
+        "condition": condition.value,
+    }
+    with open_trials(output, described) as file:
+        pending = file.pending(wanted)
+        if budget is not None and pending:
+            _charge(frontier, pending, budget)
+        with _progress() as bar:
+            task = bar.add_task("trials", total=len(wanted), completed=len(wanted) - len(pending))
+            for trial in pending:
+                file.append(frontier.run(trial))
+                bar.advance(task)
+        summaries = summarise([m for m in file.done if m.trial in set(wanted)])
+    if plot is not None:
+        _draw(plot, summaries, f"{frontier.held_in} people train, {condition.value}, {splits} splits")
+    _show_frontier(summaries, as_json=as_json)
+
+
+# ------------------------------------------------------------------------------------------------------------ details
+def _plan_of(
+    epsilon: float | None,
+    noise_multiplier: float | None,
+    rounds: int,
+    rest: tuple[float, int, int, int, int, int],
+) -> tuple[float, PrivacyPlan]:
+    """The promise for all rounds together, and the plan of one round."""
+    from federation.planning import epsilon_of_releases, noise_multiplier_for  # noqa: PLC0415 - see the top
+    from federation.privacy import PrivacyPlan  # noqa: PLC0415 - see the top
+
+    delta, people, organisations, dimension, colluders, dropouts = rest
+
+    def plan(one_round: float) -> PrivacyPlan:
+        return PrivacyPlan.for_epsilon(
+            one_round,
+            delta=delta,
+            people=people,
+            organisations=organisations,
+            dimension=dimension,
+            colluders=colluders,
+            dropouts=dropouts,
+        )
+
+    if noise_multiplier is not None:
+        if epsilon is not None:
+            raise UsageError("choose --epsilon or --noise-multiplier; each follows from the other")
+        one = _rounded_up(epsilon_of_releases(noise_multiplier, delta))
+        return _rounded_up(epsilon_of_releases(noise_multiplier, delta, releases=rounds)), plan(one)
+    promise = 8.0 if epsilon is None else epsilon
+    if rounds == 1:
+        return promise, plan(promise)
+    # Rounded down, so that it can be typed into a run's configuration and the rounds still keep the promise.
+    one = math.floor(1000 * epsilon_of_releases(noise_multiplier_for(promise, delta, releases=rounds), delta)) / 1000
+    while epsilon_of_releases(plan(one).noise_multiplier, delta, releases=rounds) > promise:
+        one -= 0.001
+    return promise, plan(one)
+
+
+def _rounded_up(epsilon: float) -> float:
+    return math.ceil(1000 * epsilon) / 1000
+
+
+@dataclass(frozen=True)
+class _Budget:
+    ledger: Path
+    epsilon: float
+
+
+def _budget(
+    data: Path | None, ledger: Path | None, budget_epsilon: float | None, as_if: list[int] | None, *, public: bool
+) -> _Budget | None:
+    """Who pays: None when the people are public."""
+    if (ledger is None) != (budget_epsilon is None):
+        raise UsageError("--ledger and --budget-epsilon go together")
+    if ledger is None or budget_epsilon is None:
+        if data is not None and not public:
+            raise UsageError(
+                "trying epsilons on private people costs their budget. Say --public-data when they agreed to be public, "
+                "or charge a --ledger with --budget-epsilon, or measure on the public faces, without --data"
+            )
+        return None
+    if public or data is None:
+        raise UsageError("public people cost no budget; leave --ledger out")
+    if as_if:
+        raise UsageError("--as-if scales what each person adds, which no ledger can cover; it is for public people")
+    return _Budget(ledger, budget_epsilon)
+
+
+def _charge(frontier: Frontier, pending: list[Trial], budget: _Budget) -> None:
+    """Charges all pending trials before the first one. A kill costs what was not tried yet."""
+    from client.ledger import Ledgers  # noqa: PLC0415 - see the top
+    from federation.auditing import epsilon_of_mu  # noqa: PLC0415 - see the top
+
+    noise, delta = frontier.charge(pending), frontier.settings.delta
+    cost = epsilon_of_mu(1 / noise, delta)
+    if cost > budget.epsilon:  # the ledger would find the same, after minutes in its accountant
+        raise UsageError(
+            f"{len(pending)} trials together cost epsilon {cost:.1f} and the budget is {budget.epsilon:g}; nothing was "
+            "charged. Try fewer epsilons, splits and draws, or measure on public people"
+        )
+    Ledgers(budget.ledger, budget.epsilon).charge(f"frontier {secrets.token_hex(8)}", f"{len(pending)} trials", noise)
+    typer.echo(
+        f"epsilon {cost:.2f} at delta {delta:g} is charged to {budget.ledger} for {len(pending)} trials", err=True
+    )
+
+
+def _digest(embeddings: EmbeddingSet) -> str:
+    """SHA-256 of who and what was embedded, so that a file of trials is not continued with other people."""
+    hashed = hashlib.sha256()
+    for array in (embeddings.embeddings, embeddings.people, embeddings.profiles, embeddings.images):
+        hashed.update(array.tobytes())
+    return hashed.hexdigest()
+
+
+def _draw(path: Path, summaries: list[Summary], title: str) -> None:
+    from client.joining import replace_file  # noqa: PLC0415 - see the top
+    from client.trials import picture  # noqa: PLC0415 - see the top
+
+    # A crash leaves the old picture or the new one.
+    replace_file(path, picture(summaries, title=title, form=path.suffix.removeprefix(".")))
+
+
+def _show_frontier(summaries: list[Summary], *, as_json: bool) -> None:
+    if as_json:
+        _print_json([asdict(s) for s in summaries])
+        return
+    table = Table("", "trials", "adapts", "EER %", "TAR % at FMR 1 %", "FMR % at tau", "TAR % at tau", "attack AUC")
+
+    def percent(rate: tuple[float, float]) -> str:
+        return f"{100 * rate[0]:.1f} ± {100 * rate[1]:.1f}"
+
+    for s in summaries:
+        name = f"epsilon {s.epsilon:g}, {s.people} people" if s.epsilon else s.method.value
+        table.add_row(
+            name,
+            str(s.trials),
+            s.deployed,
+            *(percent(rate) for rate in (s.eer, s.tar, s.fmr_at_threshold, s.tar_at_threshold)),
+            "" if s.attack_auc is None else f"{s.attack_auc[0]:.2f}",
+        )
+    Console(highlight=False).print(table)
+
+
+def _progress() -> Progress:
+    """A bar on the error output, and none where nobody looks at it."""
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+        console=Console(stderr=True),
+        disable=not sys.stderr.isatty(),
+    )
+
+
+def _print_json(value: object) -> None:
+    typer.echo(json.dumps(value, indent=1))
