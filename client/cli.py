@@ -16,6 +16,7 @@ from client.follow_cli import log_app
 from client.ledger_cli import ledger_app
 from client.node_cli import join_command, node_app
 from client.owner_cli import erase_command, export_command, history_command, revoke_command
+from client.privacy_cli import privacy_app
 from client.release_cli import release_app
 from client.terminal import PASSPHRASE_VARIABLE
 from client.verify_cli import enrol_command, renew_command, verify_command
@@ -61,6 +62,7 @@ app.add_typer(log_app, name="log")
 app.add_typer(audit_app, name="audit")
 app.add_typer(ledger_app, name="ledger")
 app.add_typer(node_app, name="node")
+app.add_typer(privacy_app, name="privacy")
 app.add_typer(release_app, name="release")
 app.command("join")(join_command)
 
