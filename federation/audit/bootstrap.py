@@ -105,7 +105,7 @@ def draw(
 
 
 def estimate(value: float, draws: NDArray[np.float64] | None, confidence: float) -> Estimate:
-    """The value with percentile bounds. Infinity and NaN become None.
+    """The value with percentile bounds that include it. Infinity and NaN become None.
 
     Args:
         value: from all the data.
@@ -118,7 +118,10 @@ def estimate(value: float, draws: NDArray[np.float64] | None, confidence: float)
         if 2 * len(known) > len(draws):
             # A quantile that is one of the draws: between a number and infinity there is no other.
             quantiles = np.quantile(known, [1 - confidence, confidence], method="inverted_cdf")
-            bounds = [rounded(float(bound)) if np.isfinite(bound) else None for bound in quantiles]
+            # Draws scatter cells further apart than the data do, so most of them show more inequality than the data.
+            widest = min(quantiles[0], value), max(quantiles[1], value)
+            if widest[0] < widest[1]:  # where nobody ever errs, all draws agree and bound nothing
+                bounds = [rounded(float(bound)) if np.isfinite(bound) else None for bound in widest]
     return Estimate(rounded(value) if np.isfinite(value) else None, *bounds)
 
 

@@ -1,0 +1,339 @@
+"""Reads the scores that some verifier gave to pairs of samples, from CSV or Parquet, for an audit.
+
+One row is one comparison::
+
+    score     a number; may be empty where `failed` is 1
+    same      1, true or same: both samples are of one person; 0, false or different: of two
+    NAME      what the people of the pair say of themselves; or NAME_a and NAME_b, one for each side
+    person_a, person_b    who they are, as any text; optional, both or none
+    failed    1: no score could be made, because a sample was unusable; optional
+
+Rows that cannot be read are never dropped in silence: each has a line number and a reason. The file is read in blocks;
+what stays in memory is some 40 bytes a row.
+"""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import unicodedata
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from federation.audit.comparisons import Comparisons, Sides
+from federation.errors import UsageError
+
+LISTED: Final = 10
+"""Bad rows that an error names."""
+
+_BLOCK_BYTES: Final = 1 << 24
+_NUMBER: Final = r"^[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?$"
+_TRUE, _FALSE = ("1", "true", "same"), ("0", "false", "different")
+_LONGEST_LABEL: Final = 100
+
+
+@dataclass(frozen=True)
+class BadRow:
+    """A row that cannot be used.
+
+    Attributes:
+        line: of the file, where the header is line 1; in Parquet, the row, from 1.
+        reason: what is wrong, without the row's values.
+    """
+
+    line: int
+    reason: str
+
+
+@dataclass(frozen=True, eq=False)
+class ScoreFile:
+    """What a file holds.
+
+    Attributes:
+        comparisons: the readable rows.
+        sha256: hex digest of the file.
+        bad: the others, in order.
+    """
+
+    comparisons: Comparisons
+    sha256: str
+    bad: tuple[BadRow, ...]
+
+    def require_good(self, path: Path) -> None:
+        """Raises UsageError with the first bad rows if there are any."""
+        if self.bad:
+            listed = "".join(f"\n  line {row.line}: {row.reason}" for row in self.bad[:LISTED])
+            more = f"\n  and {len(self.bad) - LISTED} more" if len(self.bad) > LISTED else ""
+            raise UsageError(
+                f"{path}: {len(self.bad)} bad rows{listed}{more}\nmend them, or leave them out with --skip-bad, "
+                "which the report will say"
+            )
+
+
+def read_scores(path: Path, attributes: Sequence[str]) -> ScoreFile:
+    """Reads a file whose name ends in .csv or .parquet.
+
+    Raises:
+        UsageError: it cannot be read, lacks a column, or has no readable row; or pyarrow is not installed.
+    """
+    try:
+        with path.open("rb") as file:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+        parquet = path.suffix.lower() == ".parquet"
+        layout = _Layout.of(_parquet_columns(path) if parquet else _csv_columns(path), attributes)
+        reader = _Reader(layout)
+        for lines, batch in (_parquet_batches if parquet else _csv_batches)(path, layout.columns, reader.bad):
+            reader.take(lines, batch)
+    except ImportError as error:
+        raise UsageError("reading scores needs pyarrow: pip install 'intaglio[audit]'") from error
+    except OSError as error:
+        raise UsageError(f"cannot read {path}: {error.strerror or error}") from error
+    except ValueError as error:  # pyarrow's errors are ValueErrors
+        raise UsageError(f"{path} is no table that can be read: {str(error).splitlines()[0]}") from error
+    comparisons = reader.finish()
+    if not len(comparisons):
+        listed = f"; line {reader.bad[0].line}: {reader.bad[0].reason}" if reader.bad else ""
+        raise UsageError(f"{path} has no readable comparison{listed}")
+    return ScoreFile(comparisons, digest, tuple(sorted(reader.bad, key=lambda row: row.line)))
+
+
+@dataclass(frozen=True)
+class _Layout:
+    """Which columns stand for what."""
+
+    attributes: MappingProxyType[str, tuple[str, str]]
+    people: bool
+    failed: bool
+
+    @classmethod
+    def of(cls, present: list[str], attributes: Sequence[str]) -> _Layout:
+        """Finds the columns.
+
+        Raises:
+            UsageError: one is missing or there twice.
+        """
+        if len(set(present)) != len(present):
+            raise UsageError("two columns have the same name; rename one")
+        chosen, missing = {}, [name for name in ("score", "same") if name not in present]
+        for name in attributes:
+            sides = (f"{name}_a", f"{name}_b")
+            if name in present:
+                chosen[name] = (name, name)
+            elif all(side in present for side in sides):
+                chosen[name] = sides
+            else:
+                missing.append(f"{name} (or {sides[0]} and {sides[1]})")
+        people = [name in present for name in ("person_a", "person_b")]
+        missing += [
+            name for name, there in zip(("person_a", "person_b"), people, strict=True) if any(people) and not there
+        ]
+        if missing:
+            raise UsageError(f"columns are missing: {', '.join(missing)}; there are: {', '.join(present) or 'none'}")
+        return cls(MappingProxyType(chosen), all(people), "failed" in present)
+
+    @property
+    def columns(self) -> list[str]:
+        """All that are read."""
+        optional = [*(("person_a", "person_b") if self.people else ()), *(("failed",) if self.failed else ())]
+        return list(
+            dict.fromkeys(["score", "same", *(side for both in self.attributes.values() for side in both), *optional])
+        )
+
+
+class _Names:
+    """Small numbers for the different texts of a column; -1 for none."""
+
+    def __init__(self) -> None:
+        self.codes: dict[str, int] = {}
+
+    def encode(self, column: Any) -> NDArray[np.int32]:  # noqa: ANN401 - pyarrow has no types
+        """(n,) codes of a text column without nulls."""
+        encoded = column.dictionary_encode()
+        texts = [unicodedata.normalize("NFC", text.strip()) for text in encoded.dictionary.to_pylist()]
+        codes = [self.codes.setdefault(text, len(self.codes)) if text else -1 for text in texts]
+        return np.asarray(np.array(codes or [-1], dtype=np.int32)[encoded.indices.to_numpy(zero_copy_only=False)])
+
+    def decode(self, first: NDArray[np.int32], second: NDArray[np.int32]) -> Sides:
+        """The names that are left, in order: neither bad rows nor the order of rows may show in an audit."""
+        texts = list(self.codes)
+        used = np.union1d(first, second)
+        kept = sorted((texts[code], int(code)) for code in used if code >= 0)
+        position = np.full(len(texts) + 1, -1, dtype=np.int32)  # the last entry stands for code -1
+        position[[code for _, code in kept]] = np.arange(len(kept))
+        return Sides(tuple(text for text, _ in kept), position[first], position[second])
+
+    def unusable(self) -> NDArray[np.bool_]:
+        """For each code, whether its text is too long or cannot be printed; the last entry stands for code -1."""
+        return np.array([len(text) > _LONGEST_LABEL or not text.isprintable() for text in self.codes] + [False])
+
+
+class _Reader:
+    """Turns batches of text into arrays, and remembers why a row could not be."""
+
+    def __init__(self, layout: _Layout) -> None:
+        self._layout = layout
+        self._people = _Names()
+        self._labels = {name: _Names() for name in layout.attributes}
+        self._parts: list[dict[str, NDArray[Any]]] = []
+        self.bad: list[BadRow] = []
+
+    def take(self, lines: NDArray[np.int64], batch: Any) -> None:  # noqa: ANN401 - pyarrow has no types
+        """Takes a batch of text columns whose rows stand on `lines`."""
+        faults = _Faults(len(lines))
+        failed = faults.answer("failed", batch["failed"], optional=True) if self._layout.failed else None
+        score = _numbers(batch["score"])
+        if failed is not None:
+            score[failed] = np.nan
+        faults.add("the score is not a finite number", ~np.isfinite(score) & (True if failed is None else ~failed))
+        same = faults.answer("same", batch["same"])
+        part: dict[str, NDArray[Any]] = {"score": score, "same": same}
+        if failed is not None:
+            part["failed"] = failed
+        for name, (first, second) in self._layout.attributes.items():
+            codes = [self._labels[name].encode(batch[column]) for column in dict.fromkeys((first, second))]
+            part[f"{name} 1"], part[f"{name} 2"] = codes[0], codes[-1]
+            unusable = self._labels[name].unusable()
+            faults.add(f"a value of {name!r} is too long or not printable", unusable[codes[0]] | unusable[codes[-1]])
+            faults.add(f"one person with two values of {name!r}", same & (codes[0] != codes[-1]))
+        if self._layout.people:
+            one, other = (self._people.encode(batch[column]) for column in ("person_a", "person_b"))
+            part["person 1"], part["person 2"] = one, other
+            faults.add("a person has no name", (one < 0) | (other < 0))
+            faults.add("'same' and the names of the people contradict each other", (one == other) != same)
+        self._keep(lines, part, faults)
+
+    def _keep(self, lines: NDArray[np.int64], part: dict[str, NDArray[Any]], faults: _Faults) -> None:
+        self.bad += [
+            BadRow(int(lines[row]), faults.reasons[faults.reason[row]]) for row in np.flatnonzero(faults.reason)
+        ]
+        good = faults.reason == 0
+        self._parts.append({name: values[good] for name, values in (part | {"line": lines}).items()})
+
+    def finish(self) -> Comparisons:
+        """Everything that could be read."""
+        names = self._parts[0] if self._parts else {}
+        whole = {name: np.concatenate([part[name] for part in self._parts]) for name in names}
+        self._parts.clear()
+        if self._layout.people and whole:
+            whole = self._one_label_each(whole)
+        empty = np.zeros(0, dtype=np.int32)
+
+        def sides(name: str, codes: _Names) -> Sides:
+            return codes.decode(whole.get(f"{name} 1", empty), whole.get(f"{name} 2", empty))
+
+        return Comparisons(
+            scores=whole.get("score", np.zeros(0)),
+            same=whole.get("same", np.zeros(0, dtype=np.bool_)),
+            attributes=MappingProxyType({name: sides(name, codes) for name, codes in self._labels.items()}),
+            people=sides("person", self._people) if self._layout.people else None,
+            failed=whole.get("failed", np.zeros(0, dtype=np.bool_)) if self._layout.failed else None,
+        )
+
+    def _one_label_each(self, whole: dict[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+        """Without rows that give a person another label than the first row did."""
+        people = np.stack([whole["person 1"], whole["person 2"]], axis=1)
+        faults = _Faults(len(people))
+        for name in self._labels:
+            codes = np.stack([whole[f"{name} 1"], whole[f"{name} 2"]], axis=1)
+            # `unique` gives the first place of each person.
+            named, first = np.unique(people, return_index=True)
+            label = np.full(len(self._people.codes), -1, dtype=np.int32)
+            label[named] = codes.ravel()[first]
+            faults.add(
+                f"a person has another value of {name!r} than in an earlier row", (label[people] != codes).any(axis=1)
+            )
+        self._keep(whole.pop("line"), whole, faults)
+        return self._parts.pop()
+
+
+class _Faults:
+    """The first thing that is wrong with each row of a batch."""
+
+    def __init__(self, rows: int) -> None:
+        self.reason = np.zeros(rows, dtype=np.int16)
+        self.reasons = [""]
+
+    def add(self, reason: str, where: NDArray[np.bool_]) -> None:
+        """Notes `reason` for rows that have none yet."""
+        self.reason[where & (self.reason == 0)] = len(self.reasons)
+        self.reasons.append(reason)
+
+    def answer(self, name: str, column: Any, *, optional: bool = False) -> NDArray[np.bool_]:  # noqa: ANN401 - no types
+        """(n,) a yes-or-no column; other words are faults. Where it is `optional`, an empty one says no."""
+        encoded = column.dictionary_encode()
+        words = [text.strip().lower() for text in encoded.dictionary.to_pylist()] or [""]
+        indices = encoded.indices.to_numpy(zero_copy_only=False)
+        unknown = np.array([word not in _TRUE + _FALSE and not (optional and not word) for word in words])
+        expected = f"{', '.join(_TRUE)}, {', '.join(_FALSE)}"
+        self.add(f"{name!r} is none of {expected}", unknown[indices])
+        return np.asarray(np.array([word in _TRUE for word in words])[indices])
+
+
+def _numbers(column: Any) -> NDArray[np.float64]:  # noqa: ANN401 - pyarrow has no types
+    """(n,) float64; NaN for text that is no plain decimal number."""
+    import pyarrow.compute as pc  # noqa: PLC0415 - only audits need it
+
+    text = pc.utf8_trim_whitespace(column)
+    plain = pc.if_else(pc.match_substring_regex(text, _NUMBER), text, None)
+    return np.array(plain.cast("float64").to_numpy(zero_copy_only=False), dtype=np.float64)
+
+
+def _csv_columns(path: Path) -> list[str]:
+    with path.open(encoding="utf-8-sig", newline="") as file:
+        return next(csv.reader([file.readline()]), [])
+
+
+def _csv_batches(path: Path, columns: list[str], bad: list[BadRow]) -> Iterator[tuple[NDArray[np.int64], Any]]:
+    """Batches of text with their line numbers. Rows of another width go to `bad`."""
+    from pyarrow import csv as arrow  # noqa: PLC0415 - only audits need it
+
+    broken: list[int] = []
+
+    def note(row: Any) -> str:  # noqa: ANN401 - pyarrow has no types
+        broken.append(row.number)
+        bad.append(BadRow(row.number, f"{row.actual_columns} fields instead of {row.expected_columns}"))
+        return "skip"
+
+    reader = arrow.open_csv(
+        path,
+        # One thread: with more, broken rows have no numbers.
+        read_options=arrow.ReadOptions(use_threads=False, block_size=_BLOCK_BYTES),
+        parse_options=arrow.ParseOptions(ignore_empty_lines=False, invalid_row_handler=note),
+        convert_options=arrow.ConvertOptions(
+            strings_can_be_null=False, include_columns=columns, column_types=dict.fromkeys(columns, "string")
+        ),
+    )
+    before = 0
+    with reader:
+        for batch in reader:
+            # The k-th good row stands on line 2 + k, plus one for each broken row above it.
+            skipped = np.array(broken, dtype=np.int64) - 2 - np.arange(len(broken))
+            rows = np.arange(before, before + batch.num_rows, dtype=np.int64)
+            yield rows + 2 + np.searchsorted(skipped, rows, side="right"), batch
+            before += batch.num_rows
+
+
+def _parquet_columns(path: Path) -> list[str]:
+    from pyarrow import parquet  # noqa: PLC0415 - only audits need it
+
+    with parquet.ParquetFile(path) as file:
+        return [str(name) for name in file.schema_arrow.names]
+
+
+def _parquet_batches(path: Path, columns: list[str], _bad: list[BadRow]) -> Iterator[tuple[NDArray[np.int64], Any]]:
+    """Batches as text, as if from CSV."""
+    import pyarrow as pa  # noqa: PLC0415 - only audits need it
+    from pyarrow import parquet  # noqa: PLC0415 - see above
+
+    before = 0
+    with parquet.ParquetFile(path) as file:
+        for batch in file.iter_batches(columns=columns):
+            text = [batch[name].cast("string").fill_null("") for name in columns]
+            yield np.arange(before, before + batch.num_rows, dtype=np.int64) + 1, pa.record_batch(text, names=columns)
+            before += batch.num_rows
