@@ -9,6 +9,7 @@ import time
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from running import (
+    LOG_SIGNER,
     DEPLOYMENT,
     SIGNERS,
     TERMS,
@@ -25,6 +26,7 @@ from running import (
     unchecked,
 )
 
+from client.log import LogTrust
 from client.wallet import MOST_ANSWERS
 from federation.consent import Consent
 from federation.errors import MalformedMessageError, RefusedError, UnavailableError, UsageError
@@ -186,7 +188,7 @@ def test_s8_a_replayed_receipt_is_refused(server, storage):
     other = a_wallet(a_release())
     with server.device(other) as device, pytest.raises(RefusedError, match="another device"):
         with_receipt(device, lambda *_: first.enrolment.receipt).enrol(a_face(OWNER), a_face(OWNER, 1))
-    assert storage.template(first.key_id).receipt == first.enrolment.receipt
+    assert storage.template(first.key_id).receipts == first.enrolment.receipt
 
 
 def test_the_receipt_is_kept_on_both_sides_and_is_in_the_wallet_before_it_leaves(server, storage):
@@ -197,9 +199,9 @@ def test_the_receipt_is_kept_on_both_sides_and_is_in_the_wallet_before_it_leaves
 
     with server.device(a_wallet(a_release()), keep=keep) as device:
         device.enrol(a_face(OWNER, 0), a_face(OWNER, 1))
-    (receipt, stored), _ = kept
+    receipt, stored = kept[0]
     assert stored is None
-    assert storage.template(device.wallet.key_id).receipt == receipt == device.wallet.enrolment.receipt
+    assert storage.template(device.wallet.key_id).receipts == receipt == device.wallet.enrolment.receipt
     assert isinstance(SignedReceipt.from_bytes(receipt).receipt, Receipt)
     assert Consent((SignedReceipt.from_bytes(receipt),)).current.terms == TERMS
 
@@ -221,7 +223,8 @@ def test_a_consent_that_expired_lets_nobody_compare(server, clock, storage):
 def test_the_device_refuses_by_itself_when_its_consent_expired(server, storage):
     wallet = enrolled(server, days=1)
     late = lambda: time.time() + DAY - 5  # noqa: E731 - one use
-    with server.device(wallet, clock=late) as device:
+    patient = conditions(log=LogTrust(LOG_SIGNER.key, max_age_seconds=2 * DAY))  # its log is a day old to this clock
+    with server.device(wallet, clock=late, conditions=patient) as device:
         assert device.verify(a_face(OWNER, 2)).decision is Decision.MATCH
     fresh = dataclasses.replace(conditions(), rules=conditions().rules.read_again(int(time.time()) + DAY))
     too_late = lambda: time.time() + DAY + 5  # noqa: E731 - one use
@@ -305,7 +308,8 @@ def test_a_rules_file_only_grows(rules):
 
 def test_a_device_without_rules_or_terms_compares_nothing(server):
     wallet = enrolled(server)
-    with server.device(wallet, conditions=None) as device, pytest.raises(UsageError, match="public rules"):
+    nowhere = wallet.with_enrolment(dataclasses.replace(wallet.enrolment, deployment=None))
+    with server.device(nowhere) as device, pytest.raises(UsageError, match="public rules"):
         device.verify(a_face(OWNER))
     fresh = a_wallet(a_release())
     with (

@@ -27,7 +27,7 @@ from server.database import connect, database_url, name_of, upgrade
 from server.limits import AttemptHistory, AttemptLimits
 from server.sessions import Repeated, Session, SessionLimits, Step
 from server.sqlstorage import open_storage
-from server.storage import Storage, StoredTemplate
+from server.storage import Owner, Storage, StoredTemplate
 
 LIMITS = AttemptLimits()
 SESSION_LIMITS = SessionLimits(capacity=5, per_peer=3)
@@ -168,13 +168,53 @@ class StorageContract:
         assert storage.history(KEY).attempts == 5
         storage.open_attempt(session_id=a_session(5), key_id=KEY, now=30, limits=LIMITS)
 
-    def test_only_the_request_that_revoked_a_key_is_known_again(self, storage):
+    def test_an_owner_may_ask_until_erased(self, storage):
+        owner = Owner(a_template().device_public_key, "example.org")
+        assert storage.owner(KEY) is None
+        storage.enrol(a_template())
+        assert storage.owner(KEY) == owner
+        revoke(storage)
+        assert storage.owner(KEY) == owner
+        storage.erase(KEY, request_digest=digest(1))
+        assert storage.owner(KEY) is None
+        with pytest.raises(RefusedError):
+            storage.enrol(a_template())
+
+    def test_only_the_request_that_erased_a_key_is_known_again(self, storage):
         storage.enrol(a_template())
         revoke(storage, number=1)
-        revoke(storage, number=2)
-        assert storage.is_revoked_by(KEY, digest(1))
-        assert not storage.is_revoked_by(KEY, digest(2))
-        assert not storage.is_revoked_by(OTHER_KEY, digest(1))
+        assert not storage.is_erased_by(KEY, digest(1))
+        storage.erase(KEY, request_digest=digest(2))
+        assert storage.is_erased_by(KEY, digest(2))
+        assert not storage.is_erased_by(KEY, digest(1))
+        assert not storage.is_erased_by(OTHER_KEY, digest(2))
+
+    def test_receipts_are_replaced_only_by_who_knows_them(self, storage):
+        storage.enrol(dataclasses.replace(a_template(), receipts=b"first"))
+        storage.replace_receipts(KEY, old=b"first", new=b"first\nsecond")
+        with pytest.raises(RefusedError, match="another consent came first"):
+            storage.replace_receipts(KEY, old=b"first", new=b"first\nthird")
+        with pytest.raises(RefusedError):
+            storage.replace_receipts(OTHER_KEY, old=b"", new=b"first")
+        assert storage.template(KEY).receipts == b"first\nsecond"
+
+    def test_attempts_are_listed_in_order(self, storage):
+        storage.enrol(a_template())
+        for number in range(3):
+            storage.open_attempt(session_id=a_session(number), key_id=KEY, now=number, limits=LIMITS)
+        storage.close_attempt(session_id=a_session(0), decision=Decision.MATCH)
+        storage.close_attempt(session_id=a_session(1), decision=Decision.NON_MATCH)
+        assert storage.attempts_of(KEY) == [(0, "match"), (1, "non-match"), (2, None)]
+        assert storage.attempts_of(OTHER_KEY) == []
+
+    def test_a_session_remembers_the_nonce_of_its_audience_and_its_entry_in_the_log(self, storage):
+        request = SessionRequest(KEY, "door-access", "example.org", b"\7" * 32)
+        session = start(storage, dataclasses.replace(an_open_session(), request=request))
+        assert take(storage, session) == session
+        answer(storage, session, token_digest=digest(1), logged=b"proof")
+        assert take(storage, session, Step.TOKEN, number=2) == dataclasses.replace(
+            session, step=Step.TOKEN, token_digest=digest(1), logged=b"proof"
+        )
 
     def test_a_session_is_taken_once_and_then_repeats_its_answer(self, storage):
         session = start(storage)
@@ -482,11 +522,11 @@ def test_an_older_schema_is_refused_until_it_is_upgraded_and_keeps_what_it_holds
     with engine.begin() as connection:
         row = dataclasses.asdict(a_template())
         ciphertexts = {name: row.pop(name) for name in ("public_key", "template")}
-        del row["receipt"]
+        del row["receipts"]
         connection.execute(schema.templates.insert().values(row))
         connection.execute(schema.ciphertexts.insert().values(key_id=KEY, **ciphertexts))
     engine.dispose()
-    with pytest.raises(UsageError, match="has schema 0001, this version needs 0003; run `intaglio-server database"):
+    with pytest.raises(UsageError, match="has schema 0001, this version needs 0004; run `intaglio-server database"):
         open_storage(empty)
     upgrade(url)
     with open_storage(empty) as storage:
