@@ -15,6 +15,21 @@ from federation.onebit import CodeSeed, binary_code, check_ciphertext, check_pub
 from federation.purposes import red_line_of
 from federation.release import Adapter, ModelRelease, PrivacyStatement
 from federation.statements import canonical_bytes
+from federation.transparency import (
+    AttemptEntry,
+    AttemptOutcome,
+    Checkpoint,
+    Frontier,
+    KeyKind,
+    LoggedEntry,
+    NoteSigner,
+    Opening,
+    PersonalKind,
+    SignedCheckpoint,
+    consistency_proof,
+    inclusion_proof,
+)
+from federation.wire.logged import comparison_facts
 from tests.agreeing import DEVICE, NOW
 from tests.faces import aligner, orl_image, shipped
 
@@ -87,6 +102,39 @@ def answer_release(request):
 def answer_device_of_consent(_request):
     """The device key of the consent vectors, which is no secret, and the time at which they are looked at."""
     return {"device": DEVICE.private_bytes_raw().hex(), "now": NOW}
+
+
+def answer_log(_request):
+    """Three comparisons in a log: the first, a later one, and one in a log that forked in between."""
+    key_id, transcript, now = bytes(range(32)), b"a transcript", 1_900_000_000
+    signer = NoteSigner("example.org/log", KeyKind.NOTE, bytes(range(32)))
+
+    def receipt(index, leaves_before, old_size, salt):
+        opening = Opening(
+            PersonalKind.ATTEMPT, comparison_facts(key_id=key_id, transcript=transcript), bytes([salt] * 32)
+        )
+        entry = AttemptEntry(
+            now - 5, "example.org", "door-access", AttemptOutcome.OPENED, opening.commitment
+        ).to_bytes()
+        frontier, nodes = Frontier().grow([*leaves_before, entry])
+        read = lambda wanted: {node: nodes[node] for node in wanted}  # noqa: E731 - it is what the tree calls
+        checkpoint = SignedCheckpoint.sign(Checkpoint(signer.key.name, frontier.head), signer, time=now)
+        logged = LoggedEntry(entry, index, inclusion_proof(index, frontier.size, read), checkpoint)
+        grown = consistency_proof(old_size, frontier.size, read) if old_size else ()
+        written = {"logged": logged.to_bytes().decode(), "opening": opening.secret_bytes().decode()}
+        return entry, written | {"consistency": [one.hex() for one in grown]}
+
+    entry, first = receipt(0, [], 0, 1)
+    others = [f"entry {number}".encode() for number in range(5)]
+    return {
+        "key": signer.key.to_text(),
+        "other_key": NoteSigner("example.org/log", KeyKind.NOTE, bytes(32)).key.to_text(),
+        "now": now,
+        "facts": {"key_id": key_id.hex(), "transcript": transcript.hex()},
+        "first": first,
+        "later": receipt(6, [entry, *others], 1, 2)[1],
+        "forked": receipt(6, [b"another", *others], 1, 3)[1],
+    }
 
 
 def answer_canonical(values):

@@ -9,7 +9,7 @@ import { type Enrolment, MOST_ANSWERS, Wallet } from '../src/wallet/wallet'
 
 let engine: Engine
 const ENROLMENT: Enrolment = {
-  purpose: 'door-access', audience: 'example.org', releaseDigest: 'ab'.repeat(32), state: 'enrolled', receipts: [], answers: 0,
+  purpose: 'door-access', audience: 'example.org', releaseDigest: 'ab'.repeat(32), logKey: 'a key', state: 'enrolled', receipts: [], answers: 0,
 }
 
 async function stored(): Promise<Record<string, unknown>> {

@@ -35,6 +35,8 @@ export interface Enrolment {
   readonly audience: string
   /** SHA-256 of the model release, in hex. */
   readonly releaseDigest: string
+  /** Of the transparency log that this device believes: name+key id+key. */
+  readonly logKey: string
   readonly state: EnrolmentState
   /** Signed receipts in canonical form, oldest first; the last one counts. */
   readonly receipts: readonly string[]

@@ -1,0 +1,105 @@
+/** Calls of the matching service over HTTP: protobuf bodies to the page's own server, which passes them on to gRPC. */
+
+import { create, type DescMessage, type DescMethodUnary, fromBinary, type MessageInitShape, type MessageShape, toBinary } from '@bufbuild/protobuf'
+
+import {
+  type IntaglioError, MalformedMessageError, PeerError, ProofError, RefusedError, UnavailableError, UsageError,
+} from '../errors'
+import type { Bytes } from '../bytes'
+
+const PREFIX = '/intaglio/'
+/** The limit of both directions, as `federation/wire/convert.py` has it. */
+const MOST_BYTES = 512 * 1024
+const TIMEOUT_MS = 30_000
+const PATIENCE_SECONDS = 2
+
+const ERRORS: Readonly<Record<string, new (message: string) => IntaglioError>> = {
+  FAILED_PRECONDITION: UsageError,
+  INVALID_ARGUMENT: MalformedMessageError,
+  UNAUTHENTICATED: ProofError,
+  PERMISSION_DENIED: RefusedError,
+}
+const TRANSIENT = new Set(['UNAVAILABLE', 'DEADLINE_EXCEEDED', 'CANCELLED'])
+
+/** One message that left this page, or came to it, for the person to look at. */
+export interface Message {
+  readonly call: string
+  readonly sent: Bytes
+  readonly received: Bytes | null
+}
+
+/** A connection to the page's own server. */
+export class Transport {
+  readonly #observe: (message: Message) => void
+
+  /** @param observe sees every message, as it was sent and received. */
+  constructor(observe: (message: Message) => void = () => undefined) {
+    this.#observe = observe
+  }
+
+  /**
+   * Calls, and once more when the answer may have been lost or the server asks for a moment.
+   *
+   * The second message has the same bytes, so the server repeats its answer and neither counts nor compares again.
+   *
+   * @throws IntaglioError what the server raised, or UnavailableError.
+   */
+  async call<I extends DescMessage, O extends DescMessage>(method: DescMethodUnary<I, O>, request: MessageInitShape<I>): Promise<MessageShape<O>> {
+    const body = toBinary(method.input, create(method.input, request)) as Bytes
+    try {
+      return await this.#once(method, body)
+    } catch (error) {
+      if (!(error instanceof UnavailableError) || (error.retryAfter ?? Infinity) > PATIENCE_SECONDS) throw error
+      await new Promise((resolve) => { setTimeout(resolve, 1000 * (error.retryAfter ?? 0)) })
+    }
+    return this.#once(method, body)
+  }
+
+  async #once<I extends DescMessage, O extends DescMessage>(method: DescMethodUnary<I, O>, body: Bytes): Promise<MessageShape<O>> {
+    let received: Bytes | null = null
+    try {
+      received = await post(`${PREFIX}${method.parent.typeName}/${method.name}`, body)
+    } finally {
+      this.#observe({ call: method.name, sent: body, received })
+    }
+    try {
+      const message = fromBinary(method.output, received)
+      if (message.$unknown !== undefined) throw new RangeError('unknown fields')
+      return message
+    } catch {
+      throw new MalformedMessageError(`the server's answer to ${method.name} is none of this version`)
+    }
+  }
+}
+
+async function post(path: string, body: Bytes): Promise<Bytes> {
+  let response: Response
+  try {
+    response = await fetch(path, {
+      method: 'POST',
+      body,
+      headers: { 'content-type': 'application/x-protobuf', 'x-intaglio': '1' },
+      credentials: 'omit',
+      cache: 'no-store',
+      redirect: 'error',
+      signal: AbortSignal.timeout(TIMEOUT_MS),
+    })
+    const received = new Uint8Array(await response.arrayBuffer())
+    if (received.length > MOST_BYTES) throw new MalformedMessageError('the answer is larger than any message')
+    if (response.ok) return received
+    throw errorOf(response, new TextDecoder().decode(received))
+  } catch (error) {
+    if (error instanceof TypeError || error instanceof DOMException) throw new UnavailableError('the server cannot be reached; check the connection', 1)
+    throw error
+  }
+}
+
+function errorOf(response: Response, details: string): IntaglioError {
+  const status = response.headers.get('x-intaglio-status') ?? ''
+  const message = `the server says: ${details.slice(0, 500).replaceAll(/[\p{C}\p{Zl}\p{Zp}]/gu, ' ') || 'no reason given'}`
+  if (TRANSIENT.has(status)) {
+    const seconds = Number(response.headers.get('retry-after-seconds') ?? 1)
+    return new UnavailableError(message, seconds >= 0 && seconds <= 86_400 ? seconds : 1)
+  }
+  return new (ERRORS[status] ?? PeerError)(message)
+}

@@ -1,0 +1,123 @@
+/** The transparency log, as a device checks it: published vectors, and receipts of the Python side with damages. */
+
+import { beforeAll, describe, expect, test } from 'vitest'
+
+import notes from '../../tests/vectors/transparency/notes.json'
+import tree from '../../tests/vectors/transparency/rfc6962.json'
+import { fromHex, utf8 } from '../src/bytes'
+import { IntaglioError, MalformedMessageError, ProofError } from '../src/errors'
+import { checkComparison, type Expectation, type LogReceipt } from '../src/log/entries'
+import { fromBase64, LogKey, SignedCheckpoint } from '../src/log/notes'
+import { leafHash, verifyConsistency, verifyInclusion } from '../src/log/tree'
+import { python } from './vectors'
+
+const head = (size: number): { size: number; root: Uint8Array } => ({ size, root: fromHex(tree.roots[size]) })
+const flipped = (hash: Uint8Array): Uint8Array => hash.map((byte, i) => (i === 5 ? byte ^ 1 : byte))
+
+describe('RFC 6962', () => {
+  test.each(tree.inclusion)('entry $index is in the tree of $size', ({ index, size, proof }) => {
+    const leaf = leafHash(fromHex(tree.leaves[index]))
+    const hashes = proof.map(fromHex)
+    verifyInclusion(leaf, index, head(size), hashes)
+    expect(() => verifyInclusion(flipped(leaf), index, head(size), hashes)).toThrow(ProofError)
+    expect(() => verifyInclusion(leaf, index, head(size), [...hashes, leaf])).toThrow(ProofError)
+    expect(() => verifyInclusion(leaf, size, head(size), hashes)).toThrow(ProofError)
+    hashes.forEach((_, at) => {
+      expect(() => verifyInclusion(leaf, index, head(size), hashes.map((hash, i) => (i === at ? flipped(hash) : hash)))).toThrow(ProofError)
+    })
+  })
+
+  test.each(tree.consistency)('the tree of $old grew into that of $new', ({ old: before, new: after, proof }) => {
+    const hashes = proof.map(fromHex)
+    verifyConsistency(head(before), head(after), hashes)
+    expect(() => verifyConsistency({ size: before, root: flipped(head(before).root) }, head(after), hashes)).toThrow(ProofError)
+    expect(() => verifyConsistency(head(before), head(after), [...hashes, head(before).root])).toThrow(ProofError)
+    expect(() => verifyConsistency(head(0), head(after), hashes)).toThrow(ProofError)
+  })
+})
+
+describe('notes', () => {
+  test('the example of C2SP says what it says', () => {
+    const checkpoint = new SignedCheckpoint(utf8(notes.checkpoint))
+    expect(checkpoint.origin).toBe('example.com/behind-the-sofa')
+    expect(checkpoint.head.size).toBe(20_852_163)
+  })
+
+  test('a published key is read, and one with the id of another is not', () => {
+    expect(new LogKey(notes.verifier_key).origin).toBe('PeterNeumann')
+    expect(() => new LogKey(notes.verifier_key.replace('c74f20a3', 'c74f20a4'))).toThrow(MalformedMessageError)
+  })
+
+  test.each([
+    ['without its last newline', (note: string) => note.slice(0, -1)],
+    ['without a blank line', (note: string) => note.replace('\n\n', '\n')],
+    ['with a size that begins with a zero', (note: string) => note.replace('\n20', '\n020')],
+    ['with a hyphen for the dash', (note: string) => note.replaceAll('\u2014', '-')],
+    ['with a root that is too short', (note: string) => note.replace(/\nCsU.*=\n/, '\nCsU=\n')],
+  ])('a checkpoint %s is none', (_, damage) => {
+    expect(() => new SignedCheckpoint(utf8(damage(notes.checkpoint)))).toThrow(MalformedMessageError)
+  })
+
+  test.each(['QQ', 'QR==', 'Q Q=', 'é'])('%s is not base64 in its one spelling', (text) => {
+    expect(() => fromBase64(text)).toThrow(MalformedMessageError)
+  })
+})
+
+describe('a comparison in the log', () => {
+  interface Known {
+    readonly key: string
+    readonly other_key: string
+    readonly now: number
+    readonly facts: { readonly key_id: string; readonly transcript: string }
+    readonly first: { readonly logged: string; readonly opening: string; readonly consistency: readonly string[] }
+    readonly later: Known['first']
+    readonly forked: Known['first']
+  }
+  let known: Known
+  const receipt = (one: Known['first']): LogReceipt => ({ logged: utf8(one.logged), opening: utf8(one.opening), consistency: one.consistency.map(fromHex) })
+  const expected = (changes: Partial<Expectation> = {}): Expectation => ({
+    keyId: fromHex(known.facts.key_id), transcript: fromHex(known.facts.transcript), requester: 'example.org', purpose: 'door-access',
+    memory: null, logKey: new LogKey(known.key), now: known.now, ...changes,
+  })
+  const remembered = async (): Promise<string> => (await checkComparison(receipt(known.first), expected())).checkpoint
+
+  beforeAll(async () => { known = (await python('log', {})) as Known })
+
+  test('it is believed, also after the log grew', async () => {
+    const first = await checkComparison(receipt(known.first), expected())
+    const later = await checkComparison(receipt(known.later), expected({ memory: first.checkpoint }))
+    expect(later.position).toBeGreaterThan(first.position)
+  })
+
+  test.each<[string, (k: Known) => [LogReceipt, Partial<Expectation>]]>([
+    ['of another device', (k) => [receipt(k.first), { keyId: new Uint8Array(32) }]],
+    ['about another session', (k) => [receipt(k.first), { transcript: Uint8Array.of(1) }]],
+    ['for another requester', (k) => [receipt(k.first), { requester: 'example.com' }]],
+    ['for another purpose', (k) => [receipt(k.first), { purpose: 'sign-in' }]],
+    ['signed by another key', (k) => [receipt(k.first), { logKey: new LogKey(k.other_key) }]],
+    ['an hour and more ago', (k) => [receipt(k.first), { now: k.now + 3700 }]],
+    ['in the future', (k) => [receipt(k.first), { now: k.now - 100 }]],
+    ['with another opening', (k) => [{ ...receipt(k.first), opening: utf8(k.later.opening) }, {}]],
+    ['with another root', (k) => [{ ...receipt(k.first), logged: utf8(k.first.logged.replace(/\n1\n./, '\n1\nA')) }, {}]],
+    ['with an entry of another time', (k) => [{ ...receipt(k.first), logged: utf8(k.first.logged.replace(/extra (.*)/, (_, entry: string) =>
+      `extra ${btoa(atob(entry).replace('"time":1', '"time":2'))}`)) }, {}]],
+    ['in no proof', () => [{ logged: utf8('no'), opening: utf8('no'), consistency: [] }, {}]],
+  ])('one %s is refused', async (_, damage) => {
+    const [damaged, changes] = damage(known)
+    await expect(checkComparison(damaged, expected(changes))).rejects.toThrow(IntaglioError)
+  })
+
+  test('a log that forgot is refused', async () => {
+    const { checkpoint } = await checkComparison(receipt(known.later), expected({ memory: await remembered() }))
+    await expect(checkComparison(receipt(known.first), expected({ memory: checkpoint }))).rejects.toThrow('rolled back')
+  })
+
+  test('a log that forked is refused', async () => {
+    await expect(checkComparison(receipt(known.forked), expected({ memory: await remembered() }))).rejects.toThrow(ProofError)
+  })
+
+  test('growth without its proof is refused', async () => {
+    await expect(checkComparison({ ...receipt(known.later), consistency: [] }, expected({ memory: await remembered() }))).rejects.toThrow(ProofError)
+  })
+
+})
