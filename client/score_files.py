@@ -4,7 +4,7 @@ One row is one comparison::
 
     score     a number; may be empty where `failed` is 1
     same      1, true or same: both samples are of one person; 0, false or different: of two
-    NAME      what the people of the pair say of themselves; or NAME_a and NAME_b, one for each side
+    NAME_a, NAME_b    what the two people say of themselves; or NAME, one value for the comparison
     person_a, person_b    who they are, as any text; optional, both or none
     failed    1: no score could be made, because a sample was unusable; optional
 
@@ -159,14 +159,15 @@ class _Names:
         codes = [self.codes.setdefault(text, len(self.codes)) if text else -1 for text in texts]
         return np.asarray(np.array(codes or [-1], dtype=np.int32)[encoded.indices.to_numpy(zero_copy_only=False)])
 
-    def decode(self, first: NDArray[np.int32], second: NDArray[np.int32]) -> Sides:
+    def decode(self, first: NDArray[np.int32], second: NDArray[np.int32] | None) -> Sides:
         """The names that are left, in order: neither bad rows nor the order of rows may show in an audit."""
         texts = list(self.codes)
-        used = np.union1d(first, second)
+        used = np.union1d(first, first if second is None else second)
         kept = sorted((texts[code], int(code)) for code in used if code >= 0)
         position = np.full(len(texts) + 1, -1, dtype=np.int32)  # the last entry stands for code -1
         position[[code for _, code in kept]] = np.arange(len(kept))
-        return Sides(tuple(text for text, _ in kept), position[first], position[second])
+        one = position[first]
+        return Sides(tuple(text for text, _ in kept), one, one if second is None else position[second])
 
     def unusable(self) -> NDArray[np.bool_]:
         """For each code, whether its text is too long or cannot be printed; the last entry stands for code -1."""
@@ -197,7 +198,7 @@ class _Reader:
             part["failed"] = failed
         for name, (first, second) in self._layout.attributes.items():
             codes = [self._labels[name].encode(batch[column]) for column in dict.fromkeys((first, second))]
-            part[f"{name} 1"], part[f"{name} 2"] = codes[0], codes[-1]
+            part |= {f"{name} {side}": side_codes for side, side_codes in enumerate(codes, 1)}
             unusable = self._labels[name].unusable()
             faults.add(f"a value of {name!r} is too long or not printable", unusable[codes[0]] | unusable[codes[-1]])
             faults.add(f"one person with two values of {name!r}", same & (codes[0] != codes[-1]))
@@ -225,7 +226,7 @@ class _Reader:
         empty = np.zeros(0, dtype=np.int32)
 
         def sides(name: str, codes: _Names) -> Sides:
-            return codes.decode(whole.get(f"{name} 1", empty), whole.get(f"{name} 2", empty))
+            return codes.decode(whole.get(f"{name} 1", empty), whole.get(f"{name} 2"))
 
         return Comparisons(
             scores=whole.get("score", np.zeros(0)),
@@ -239,7 +240,7 @@ class _Reader:
         """Without rows that give a person another label than the first row did."""
         people = np.stack([whole["person 1"], whole["person 2"]], axis=1)
         faults = _Faults(len(people))
-        for name in self._labels:
+        for name in (name for name in self._labels if f"{name} 2" in whole):
             codes = np.stack([whole[f"{name} 1"], whole[f"{name} 2"]], axis=1)
             # `unique` gives the first place of each person.
             named, first = np.unique(people, return_index=True)

@@ -393,6 +393,14 @@ def test_input_that_contradicts_itself_is_refused(change, message):
         Comparisons.of(**data)
 
 
+def test_what_belongs_to_the_comparison_may_differ_for_one_person():
+    people = (["x", "x", "x"], ["x", "x", "y"])
+    attributes = {"camera": ["phone", "door", "door"]}
+    report = audit(Comparisons.of([0.9, 0.1, 0.1], [True, True, False], attributes, people=people))
+    assert [(cell.labels, cell.people) for cell in report.cells] == [(("door",), 2), (("phone",), 1)]
+    assert report.overall.people == 2
+
+
 def test_an_audit_needs_a_threshold_or_a_rate_and_not_both():
     comparisons = Comparisons.of(**crowd(1))
     for options in ({"threshold": None}, {"stated_fmr": 0.01}):

@@ -3,6 +3,7 @@ import json
 import re
 import xml.etree.ElementTree as ET
 
+import numpy as np
 import pyarrow as pa
 import pytest
 from pyarrow import parquet
@@ -12,11 +13,13 @@ from client import score_files
 from client.audit_page import MEASURES, render
 from client.cli import app
 from client.score_files import read_scores
+from examples.scores import comparisons
 from federation.audit.audit import audit_scores
 from federation.audit.comparisons import Comparisons
 from federation.audit.differentials import DIFFERENTIALS
 from federation.audit.report import AuditReport, Limits, Verdict
 from federation.audit.searching import false_match_in_search
+from federation.embeddings import PROBE, REFERENCE, EmbeddingSet
 from federation.errors import UsageError
 from tests.audits import crowd
 
@@ -100,6 +103,31 @@ def test_one_column_for_the_pair_and_no_people_are_enough(tmp_path):
     result = intaglio("audit", path, "--groups", "group", "--threshold", "0.5", "--max-fmr", "0.01")
     assert result.exit_code == 0, result.output
     assert "comparisons count as independent" in result.output
+
+
+def test_a_file_of_two_cameras_may_show_a_person_to_both(tmp_path):
+    rows = [["0.9", "1", "phone", "x", "x"], ["0.8", "1", "door", "x", "x"], ["0.1", "0", "door", "x", "y"]]
+    path = write_csv(tmp_path / "scores.csv", rows, ["score", "same", "camera", "person_a", "person_b"])
+    result = intaglio("audit", path, "--groups", "camera", "--threshold", "0.5", *QUICK)
+    assert result.exit_code == 3, result.output
+
+
+def test_the_example_compares_no_image_with_itself_and_everybody_with_everybody():
+    people = np.repeat(["x", "y", "z"], 4)
+    images = np.array([f"{person}{number}" for number, person in enumerate(people)])
+    vectors = np.random.default_rng(1).normal(size=(12, 64)).astype(np.float32)
+    clean = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+    embeddings = EmbeddingSet(
+        embeddings=np.concatenate([clean, -clean]),
+        people=np.tile(people, 2),
+        profiles=np.array([REFERENCE] * 12 + [PROBE] * 12),
+        images=np.tile(images, 2),
+    )
+    rows = list(comparisons(embeddings, "mask"))
+    assert len(rows) == 2 * 6 * 6
+    assert {row[2] for row in rows} == {"clean", "mask"}
+    assert sum(row[1] for row in rows) == 2 * 3 * 2 * 2
+    assert all(abs(float(row[0])) < 0.999 for row in rows)
 
 
 def test_a_group_that_has_to_be_there_makes_the_audit_insufficient(scores):

@@ -9,6 +9,7 @@ Everything here depends on the input and the seed alone.
 
 from __future__ import annotations
 
+import functools
 import itertools
 import math
 import unicodedata
@@ -79,8 +80,8 @@ def audit_scores(
         draw(
             table.kind(same=True),
             table.kind(same=False),
-            table.cell_of_person(),
-            len(table.labels),
+            people=table.people,
+            cells=len(table.labels),
             threshold=at,
             limit=limits.fmr,
             bootstrap=bootstrap,
@@ -177,20 +178,26 @@ class _Table:
         return threshold
 
     def kind(self, *, same: bool) -> Kind:
-        """Genuine or impostor comparisons for the bootstrap."""
+        """Genuine or impostor comparisons for the bootstrap, with people counted from zero."""
         people = self.source.people
         assert people is not None  # noqa: S101 - only asked for where people are known
         rows = self.select(None, same=same)
-        return Kind(self.scores[rows], self.cell[rows], people.first[rows], people.second[rows])
+        position = np.cumsum(self._inside, dtype=np.int32) - 1
+        return Kind(self.scores[rows], self.cell[rows], position[people.first[rows]], position[people.second[rows]])
 
-    def cell_of_person(self) -> NDArray[np.int32]:
-        """(people,) the cell of each; -1 for those in none."""
+    @property
+    def people(self) -> int:
+        """How many people are in some cell."""
+        return int(self._inside.sum())
+
+    @functools.cached_property
+    def _inside(self) -> NDArray[np.bool_]:
+        """(named people,) whether each is in some cell."""
         people = self.source.people
         assert people is not None  # noqa: S101 - see `kind`
-        result = np.full(len(people.names), -1, dtype=np.int32)
-        inside = self.cell >= 0
-        result[people.first[inside]] = self.cell[inside]
-        result[people.second[inside]] = self.cell[inside]
+        result = np.zeros(len(people.names), dtype=np.bool_)
+        result[people.first[self.cell >= 0]] = True
+        result[people.second[self.cell >= 0]] = True
         return result
 
     def counts(self, bad: int) -> Counts:

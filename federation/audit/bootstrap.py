@@ -1,6 +1,6 @@
 """Bounds of numbers that are no plain rates, by drawing people with replacement, never comparisons.
 
-Within each cell as many people are drawn as there are. Somebody drawn k times counts k times, and a comparison of two
+As many people are drawn as there are. Somebody drawn k times counts k times, and a comparison of two
 people counts the product of both (the vertex bootstrap: Snijders and Borgatti, "Non-parametric standard errors and
 tests for network statistics", Connections 22, 1999). Drawing comparisons instead would take one person's hundred
 comparisons for a hundred people.
@@ -54,9 +54,9 @@ class Replicates:
 def draw(
     genuine: Kind,
     impostor: Kind,
-    cell_of_person: NDArray[np.int32],
-    cells: int,
     *,
+    people: int,
+    cells: int,
     threshold: float,
     limit: float,
     bootstrap: Bootstrap,
@@ -66,14 +66,13 @@ def draw(
     Args:
         genuine: comparisons of a person with themselves.
         impostor: comparisons of two people of one cell.
-        cell_of_person: (people,) cell of each person, -1 outside all cells.
+        people: how many there are, in all cells.
         cells: how many there are.
         threshold: of the verifier, for similarities.
         limit: false match rate that `tar` is taken at.
         bootstrap: how often, and the seed.
     """
     generator = np.random.default_rng(bootstrap.seed)
-    members = [np.flatnonzero(cell_of_person == cell) for cell in range(cells)]
     edges = _grid(genuine.scores, impostor.scores, threshold)
     at = int(np.searchsorted(edges, threshold))
     keys = [
@@ -82,14 +81,8 @@ def draw(
     ]
     shape = bootstrap.replicates, cells + 1
     result = Replicates(*(np.full(shape, np.nan) for _ in range(4)))
-    weight = np.zeros(len(cell_of_person))
     for row in range(bootstrap.replicates):
-        for people in members:
-            weight[people] = (
-                np.bincount(generator.integers(0, len(people), len(people)), minlength=len(people))
-                if len(people)
-                else 0
-            )
+        weight = np.bincount(generator.integers(0, people, people), minlength=people).astype(np.float64)
         accepted = [
             _accepted(np.bincount(key, mass, cells * (len(edges) + 1)).astype(np.float64).reshape(cells, -1))
             for key, mass in (

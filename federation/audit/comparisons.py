@@ -24,7 +24,8 @@ class Sides:
     Attributes:
         names: every different one.
         first: (n,) int32, whose sample was one side.
-        second: (n,) int32, whose sample was the other.
+        second: (n,) int32, whose sample was the other. The same array as `first` for what belongs to the comparison and
+            not to people, such as the camera: then one person may have several values.
     """
 
     names: tuple[str, ...]
@@ -48,7 +49,13 @@ class Sides:
         names = tuple(sorted(set(both) - {""}))
         position = {name: code for code, name in enumerate(names)} | {"": -1}
         codes = np.array([position[text] for text in both], dtype=np.int32)
-        return cls(names, codes[: len(first)], codes[: len(first)] if second is None else codes[len(first) :])
+        one = codes[: len(first)]
+        return cls(names, one, one if second is None else codes[len(first) :])
+
+    @property
+    def of_pair(self) -> bool:
+        """Whether it belongs to comparisons and not to people."""
+        return self.second is self.first
 
 
 @dataclass(frozen=True, eq=False)
@@ -136,13 +143,12 @@ class Comparisons:
                 f"the first is number {wrong[0] + 1}"
             )
         for name, sides in self.attributes.items():
+            if sides.of_pair:
+                continue
             label = np.full(len(people.names), -2, dtype=np.int32)
             for person, code in ((people.first, sides.first), (people.second, sides.second)):
                 label[person] = code
             for person, code in ((people.first, sides.first), (people.second, sides.second)):
                 wrong = np.flatnonzero(label[person] != code)
                 if len(wrong):
-                    raise UsageError(
-                        f"a person has two values of {name!r}; see comparison number {wrong[0] + 1}. "
-                        "With one column for the pair, use it for pairs of one group only, or give one for each side"
-                    )
+                    raise UsageError(f"a person has two values of {name!r}; see comparison number {wrong[0] + 1}")
