@@ -273,6 +273,7 @@ def end_everything(folder):
 @pytest.mark.slow
 @pytest.mark.integration
 @pytest.mark.enable_socket
+@pytest.mark.timeout(900)
 def test_a_run_whose_processes_are_all_killed_goes_on_after_a_new_start(config, tmp_path):
     config["round-deadline-seconds"], config["node-deadline-seconds"] = 120.0, 60.0
     (tmp_path / "run.toml").write_text(local_run._toml(config))
@@ -281,7 +282,8 @@ def test_a_run_whose_processes_are_all_killed_goes_on_after_a_new_start(config, 
     def kill_after_the_first_sum():
         while not over.wait(0.02):
             if unfinished.exists() and Progress.from_bytes(unfinished.read_bytes()).sums:
-                return end_everything(tmp_path)
+                end_everything(tmp_path)
+                return
 
     def submitted():
         environment = local_run._environment(tmp_path)
