@@ -39,6 +39,7 @@ from server.rules_cli import rules_commands
 from server.serving import SERVICE_NAME, health_of, start_server
 from server.sessions import SessionLimits
 from server.sqlstorage import open_storage
+from server.web_cli import web_commands
 from server.workers import MatchWorkers
 
 if TYPE_CHECKING:
@@ -89,6 +90,7 @@ app.add_typer(log_commands, name="log")
 app.add_typer(federation_commands, name="federation")
 app.add_typer(ledger_commands, name="ledger")
 app.add_typer(rules_commands, name="rules")
+app.add_typer(web_commands, name="web")
 
 
 @pki.command("init")

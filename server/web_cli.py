@@ -1,0 +1,101 @@
+"""`intaglio-server web`: the person's page, and the bridge that it calls. Mounted by `server.cli`."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from federation.errors import IntaglioError, UsageError
+from federation.purposes import require_purpose
+from federation.receipts import Terms
+from federation.release import ModelRelease
+from federation.transparency import VerifierKey
+from server.bridge import Site, bridge_app, bridge_server, matching_channel, matching_upstream
+from server.certificates import client_credentials
+from server.peers import PeerRate
+
+web_commands = typer.Typer(no_args_is_help=True, help="The person's device as a page.")
+
+_PAGE = Path(__file__).resolve().parents[1] / "web" / "dist"
+
+
+@web_commands.command("start")
+def web_start(
+    server: Annotated[str, typer.Option(help="HOST:PORT of the matching service.")],
+    tls: Annotated[Path, typer.Option(help="Directory with ca.pem and this bridge's certificate and key.")],
+    release: Annotated[Path, typer.Option(help="The model release that the matching service runs.")],
+    terms: Annotated[Path, typer.Option(help="JSON with the terms that people are asked to agree to.")],
+    log_policy: Annotated[Path, typer.Option(help="Policy of the transparency log, as `log init` wrote it.")],
+    origin: Annotated[str, typer.Option(help="The page's address as browsers see it: https://HOST[:PORT].")],
+    purpose: Annotated[str | None, typer.Option(help="One of the terms' purposes. [default: the first]")] = None,
+    days: Annotated[int, typer.Option(min=1, max=365, help="How long a consent is valid.")] = 90,
+    client: Annotated[str, typer.Option(help="Name of the client certificate.")] = "client",
+    page: Annotated[Path, typer.Option(help="The built page.")] = _PAGE,
+    host: Annotated[str, typer.Option(help="Interface.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=1, max=65535)] = 8080,
+    certificate: Annotated[Path | None, typer.Option(help="PEM, for https.")] = None,
+    key: Annotated[Path | None, typer.Option(help="PEM, for https.")] = None,
+    peer_rate: Annotated[
+        float, typer.Option(help="Calls a second for each address; a verification takes three.")
+    ] = 5.0,
+) -> None:
+    """Serve the page until SIGTERM or Ctrl-C."""
+    if (certificate is None) != (key is None):
+        raise UsageError("https takes both --certificate and --key")
+    released = _read(release)
+    agreed = Terms.from_file(_read(terms))
+    try:
+        ModelRelease.from_bytes(released)
+        deployment = deployment_file(agreed, purpose or agreed.purposes[0], days, log_key_of(_read(log_policy)))
+    except IntaglioError as error:
+        raise UsageError(str(error)) from error  # the files that were named are wrong, no peer is to blame
+    site = Site.read(page, origin, {"/deployment.json": deployment, "/release.json": released})
+    rate = PeerRate(peer_rate, burst=max(1, round(12 * peer_rate)))
+
+    async def serve() -> None:
+        channel = matching_channel(server, client_credentials(tls, client))
+        try:
+            app = bridge_app(matching_upstream(channel), site, rate)
+            await bridge_server(app, host=host, port=port, certificate=certificate, key=key).serve()
+        finally:
+            await channel.close()
+
+    typer.echo(f"serving {origin}", err=True)
+    asyncio.run(serve())
+
+
+def deployment_file(terms: Terms, purpose: str, days: int, log_key: str) -> bytes:
+    """What the page must know of a deployment, as JSON.
+
+    Raises:
+        UsageError: the terms do not name the purpose.
+    """
+    require_purpose(purpose)
+    if purpose not in terms.purposes:
+        raise UsageError(f"the terms are for {', '.join(terms.purposes)}, not for {purpose}")
+    return json.dumps({"purpose": purpose, "days": days, "log_key": log_key, "terms": asdict(terms)}).encode()
+
+
+def log_key_of(policy: bytes) -> str:
+    """The log's key in a log policy.
+
+    Raises:
+        UsageError: there is none.
+        MalformedMessageError: it is no key.
+    """
+    for line in policy.decode(errors="replace").splitlines():
+        if line.startswith("log "):
+            return VerifierKey.from_text(line.split()[1]).to_text()
+    raise UsageError("the log policy names no log; write a line that begins with `log`, as `log init` does")
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise UsageError(f"cannot read {path}: {error.strerror}") from error
