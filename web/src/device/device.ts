@@ -8,7 +8,7 @@ import { LogKey } from '../log/notes'
 import { Operation, transcriptBytes } from '../onebit/transcript'
 import { type Binding, Receipt, SignedReceipt, type Terms } from '../wallet/receipts'
 import type { Enrolment, Wallet } from '../wallet/wallet'
-import { Decision, LogService, OwnerService, type LogReceipt, type Session, VerificationService } from '../wire/federation/wire/v1/verification_pb'
+import { Decision, type ExportResponse, LogService, OwnerService, type LogReceipt, type Session, VerificationService } from '../wire/federation/wire/v1/verification_pb'
 import type { Transport } from './transport'
 
 const DAY_SECONDS = 86_400
@@ -148,14 +148,15 @@ export class Device {
 
   /** Everything that the server holds. */
   async export(): Promise<Held> {
-    let [start, first] = [0n, null as { record: Bytes; template: Bytes; publicKey: Bytes; receipts: Bytes[] } | null]
+    let start = 0n
+    let first: ExportResponse | null = null
     const openings: [number, Opening][] = []
     for (let page = 0; page < MOST_PAGES; page++) {
       const answer = await this.#transport.call(owner.export, { proof: await this.#proof('export'), openingsFrom: start })
-      first ??= answer as typeof first
+      first ??= answer
       for (const { position, opening } of answer.openings) openings.push([Number(position), new Opening(opening)])
       if (answer.next === 0n) {
-        const { record, template, publicKey, receipts } = first!
+        const { record, template, publicKey, receipts } = first
         return {
           record: new TextDecoder().decode(record),
           templateBytes: template.length,
