@@ -304,8 +304,8 @@ def _budget(
     if ledger is None or budget_epsilon is None:
         if data is not None and not public:
             raise UsageError(
-                "trying epsilons on private people costs their budget. Say --public-data when they agreed to be public, "
-                "or charge a --ledger with --budget-epsilon, or measure on the public faces, without --data"
+                "trying epsilons on private people costs their budget. Say --public-data when they agreed to be "
+                "public, charge a --ledger with --budget-epsilon, or measure on the public faces, without --data"
             )
         return None
     if public or data is None:

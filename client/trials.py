@@ -147,7 +147,7 @@ def picture(summaries: list[Summary], *, title: str, form: str) -> bytes:
     axes.set_ylabel("EER in %, held-out people")
     axes.set_ylim(bottom=0)
     axes.set_title(title, fontsize=10)
-    axes.legend(fontsize=8, frameon=False)
+    axes.legend(title="bars: one standard deviation over splits", title_fontsize=8, fontsize=8, frameon=False)
     for side in ("top", "right"):
         axes.spines[side].set_visible(False)
     stream = io.BytesIO()
