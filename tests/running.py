@@ -157,15 +157,11 @@ def a_service(
     return MatchingService(release, storage, workers, rules, a_journal(directory), **options)
 
 
-def write_log_key(directory: Path) -> None:
-    """log/key and log/policy, as `intaglio-server log init` makes them."""
-    (directory / "log").mkdir()
-    (directory / "log" / "key").write_text(LOG_SIGNER.secret_text() + "\n")
-    (directory / "log" / "policy").write_text(f"log {LOG_SIGNER.key.to_text()}\nquorum none\n")
-
-
 def write_rules(directory: Path) -> None:
-    """rules.jsonl and terms.json."""
+    """rules.jsonl, terms.json, and what `intaglio-server log init` makes in transparency."""
+    (directory / "transparency").mkdir()
+    (directory / "transparency" / "key").write_text(LOG_SIGNER.secret_text() + "\n")
+    (directory / "transparency" / "policy").write_text(f"log {LOG_SIGNER.key.to_text()}\nquorum none\n")
     (directory / "rules.jsonl").write_bytes(a_rules_file())
     (directory / "terms.json").write_text(json.dumps(asdict(TERMS)))
 

@@ -17,11 +17,13 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
-from running import PURPOSE, a_face, a_release, conditions, write_rules
+from running import AUDIENCE, PURPOSE, a_face, a_release, conditions, write_rules
 from typer.testing import CliRunner
 
-from client import cli
-from client.verification import ClientTls, Device
+from client import cli, verify_cli
+from client.connection import ClientTls
+from client.terminal import PASSPHRASE_VARIABLE
+from client.verification import Device
 from client.wallet import ScryptCost, read_wallet
 from federation.embeddings import PROBE, REFERENCE
 from federation.errors import RefusedError, UsageError
@@ -32,6 +34,7 @@ from federation.wire.convert import ProbeSubmission, SessionGrant
 from server import cli as server_cli
 from server.sqlstorage import open_storage
 
+ISSUER = "https://verify.example.org"
 PASSPHRASE = "correct horse battery"  # noqa: S105 - made up for the tests
 
 
@@ -47,6 +50,9 @@ class ServerProcess:
         self.database, self.ready, self.stats = (directory / n for n in ("matching.db", "ready.json", "stats.json"))
         (directory / "release.json").write_bytes(a_release().to_bytes())
         write_rules(directory)
+        self.issuer = json.loads(
+            invoke(server_cli.app, "assertions", "init", directory / "assertions", "--issuer", ISSUER).stdout
+        )
         self.process = None
 
     def start(self):
@@ -57,6 +63,8 @@ class ServerProcess:
             "tls": "tls",
             "ready-file": "ready.json",
             "rules": "rules.jsonl",
+            "log": "transparency",
+            "assertions": "assertions",
         }
         options = [part for name, file in files.items() for part in (f"--{name}", self.directory / file)]
         with (self.directory / "log").open("ab") as log:
@@ -94,7 +102,7 @@ def operator(tmp_path):
 @pytest.fixture
 def person(tmp_path, monkeypatch):
     """Runs `intaglio` with a cheap wallet and with embeddings named by files such as "1-0" (person, capture)."""
-    monkeypatch.setenv(cli.PASSPHRASE_VARIABLE, PASSPHRASE)
+    monkeypatch.setenv(PASSPHRASE_VARIABLE, PASSPHRASE)
     monkeypatch.setenv("INTAGLIO_WALLET", str(tmp_path / "intaglio.wallet"))
     monkeypatch.setattr("client.wallet.ScryptCost", lambda *a: ScryptCost(*a or (15,)))
 
@@ -102,7 +110,7 @@ def person(tmp_path, monkeypatch):
         faces = [a_face(*map(int, image.name.split("-"))) for image in images]
         return [release.adapt(face[None], profile)[0] for face, profile in zip(faces, profiles, strict=True)]
 
-    monkeypatch.setattr(cli, "_embed", embed)
+    monkeypatch.setattr(verify_cli, "_embed", embed)
     return lambda *arguments: invoke(cli.app, *arguments, expected=None)
 
 
@@ -122,7 +130,11 @@ def connection(operator):
 def enrolment(operator):
     release = ["--release", operator.directory / "release.json", "--model", "made-up.onnx"]
     terms = ["--rules", operator.directory / "rules.jsonl", "--terms", operator.directory / "terms.json", "--agree"]
-    return [*connection(operator), *release, *terms, "--purpose", PURPOSE]
+    return [*connection(operator), *release, *terms, *log_policy(operator), "--purpose", PURPOSE]
+
+
+def log_policy(operator):
+    return ["--log-policy", operator.directory / "transparency" / "policy"]
 
 
 def verification(operator):
@@ -132,6 +144,7 @@ def verification(operator):
         operator.directory / "release.json",
         "--rules",
         operator.directory / "rules.jsonl",
+        *log_policy(operator),
         "--model",
         "made-up.onnx",
         "--json",
@@ -156,7 +169,7 @@ def test_enrol_verify_revoke_from_the_command_line(operator, person, tmp_path):
     assert accepted.exit_code == 0
     facts = json.loads(accepted.stdout)
     assert facts["decision"] == "match"
-    assert set(facts) == {"decision", "fmr", "device_ms", "upload_bytes", "reply_bytes"}
+    assert set(facts) == {"decision", "fmr", "device_ms", "upload_bytes", "reply_bytes", "log_position"}
 
     rejected = person("verify", "2-0", *verification(operator))
     assert rejected.exit_code == 1
@@ -175,6 +188,64 @@ def test_enrol_verify_revoke_from_the_command_line(operator, person, tmp_path):
     for line in operator.log().splitlines():
         assert "event" in json.loads(line)
     assert "non-match" not in operator.log()
+
+
+@pytest.mark.integration
+def test_a_whole_life_from_the_command_line(operator, person, tmp_path):
+    """Enrol, verify with an assertion, renew the consent, renew the template, look at everything, and be forgotten."""
+    operator.start()
+    there = connection(operator)
+    person("wallet", "create")
+    assert person("enrol", "1-0", "1-1", *enrolment(operator), "--days", 30).exit_code == 0
+
+    nonce = "5a" * 32
+    asked = ["--nonce", nonce, "--assertion", tmp_path / "assertion.jwt"]
+    accepted = json.loads(person("verify", "1-2", *verification(operator), *asked).stdout)
+    assert (tmp_path / "assertion.jwt").read_text().strip() == accepted["assertion"]
+    expected = ["--key", operator.issuer["public_key"], "--issuer", ISSUER, "--audience", AUDIENCE]
+    check = ["assertion", "verify", tmp_path / "assertion.jwt", *expected, "--purpose", PURPOSE, "--json"]
+    statement = json.loads(person(*check, "--nonce", nonce).stdout)
+    assert statement["statement"] == "claim accepted at FMR <= 0.001"
+    assert f"entry {accepted['log_position']} of" in statement["log"]
+    assert person(*check, "--nonce", "00" * 32).exit_code == 4
+    refused = person("verify", "2-0", *verification(operator), "--nonce", nonce)
+    assert "assertion" not in json.loads(refused.stdout)
+    assert person("verify", "1-2", *verification(operator), "--nonce", "5a").exit_code == 2
+
+    assert person("receipts", "renew", *there, "--days", 200).exit_code == 0
+    receipts = json.loads(person("receipts", "list", *there, "--json").stdout)
+    assert len(receipts) == 2
+    assert receipts[0]["until"] < receipts[1]["until"]
+    assert person("verify", "1-2", *verification(operator)).exit_code == 0
+
+    template_options = [option for option in enrolment(operator) if option not in {"--purpose", PURPOSE}]
+    place = template_options.index("--terms")
+    template_options[place : place + 2] = []
+    renewal = ["renew", "1-0", "1-1", *template_options, "--into", tmp_path / "second.wallet"]
+    assert person(*renewal).exit_code == 0
+    assert person("verify", "1-2", *verification(operator)).exit_code == 2  # the old wallet is revoked
+    second = ["--wallet", tmp_path / "second.wallet"]
+    assert person("verify", "1-2", *verification(operator), *second).exit_code == 0
+
+    kinds = [row["kind"] for row in history(person, operator)]
+    assert kinds == [*["attempt"] * 2, "enrolment", *["attempt"] * 2, "renewal", "attempt", "revocation"]
+    assert person("export", tmp_path / "held.json", *there, *second).exit_code == 0
+    held = json.loads((tmp_path / "held.json").read_text())
+    assert held["record"]["attempts"][0]["decision"] == "match"
+    assert len(held["receipts"]) == 1
+    assert [entry["opening"]["kind"] for entry in held["log"]] == ["attempt", "attempt", "enrolment", "attempt"]
+
+    for wallet in ([], second):
+        proof = tmp_path / f"tombstone-{len(wallet)}.json"
+        assert person("erase", proof, *there, *log_policy(operator), *wallet).exit_code == 0
+        assert json.loads(proof.read_text())["opening"]["kind"] == "erasure"
+        assert person("history", *there, *log_policy(operator), *wallet).exit_code == 3
+    follow = ["log", "follow", *there, *log_policy(operator), "--state", tmp_path / "monitor.json", "--json"]
+    assert json.loads(person(*follow).stdout)["kinds"]["erasure"] == 2
+
+
+def history(person, operator):
+    return json.loads(person("history", *connection(operator), *log_policy(operator), "--json").stdout)
 
 
 @pytest.mark.integration
@@ -226,13 +297,27 @@ def is_alive(pid):
         (lambda d: (d / "rules.jsonl").unlink(), "no rules, no service"),
         (lambda d: (d / "rules.jsonl").write_bytes(b"{}"), "the rules file is refused"),
         (lambda d: (d / "matching.db").write_bytes(b"junk" * 1000), "not a usable database"),
+        (lambda d: (d / "transparency" / "key").unlink(), "cannot read"),
+        (lambda d: (d / "transparency" / "key").write_text("junk"), "not the key of a log"),
+        (lambda d: (d / "assertions" / "secrets.json").unlink(), "holds no keys for assertions"),
     ],
-    ids=["no release", "damaged release", "no certificate", "no rules", "damaged rules", "no database"],
+    ids=[
+        "no release",
+        "damaged release",
+        "no certificate",
+        "no rules",
+        "damaged rules",
+        "no database",
+        "no log key",
+        "damaged log key",
+        "no assertion keys",
+    ],
 )
 def test_a_server_that_lacks_something_does_not_start(operator, damage, message):
     directory = operator.directory
     damage(directory)
     files = {"release": "release.json", "database": "matching.db", "tls": "tls", "rules": "rules.jsonl"}
+    files |= {"log": "transparency", "assertions": "assertions"}
     options = [part for name, file in files.items() for part in (f"--{name}", directory / file)]
     result = invoke(server_cli.app, "matching", "start", *options, "--port", 0, expected=2)
     assert message in result.stderr
@@ -276,6 +361,7 @@ def enrolment_offline(directory):
     return [
         *("--server", "localhost:1", "--tls", directory / "tls", "--release", directory / "release.json"),
         *("--model", "made-up.onnx", "--rules", directory / "rules.jsonl", "--terms", directory / "terms.json"),
+        *("--log-policy", directory / "transparency" / "policy"),
         "--agree",
     ]
 
@@ -324,7 +410,7 @@ def test_errors_of_the_person_end_with_2_in_one_line(person, tmp_path, monkeypat
     assert "wallet create" in missing.stderr
     person("wallet", "create")
     assert person("wallet", "create").exit_code == 2
-    monkeypatch.setenv(cli.PASSPHRASE_VARIABLE, "something else")
+    monkeypatch.setenv(PASSPHRASE_VARIABLE, "something else")
     wrong = person("wallet", "show")
     assert (wrong.exit_code, wrong.stderr.count("\n")) == (2, 1)
     assert "wrong passphrase" in wrong.stderr
@@ -333,7 +419,7 @@ def test_errors_of_the_person_end_with_2_in_one_line(person, tmp_path, monkeypat
 
 def test_a_passphrase_may_come_from_a_file(person, tmp_path, monkeypatch):
     person("wallet", "create")
-    monkeypatch.delenv(cli.PASSPHRASE_VARIABLE)
+    monkeypatch.delenv(PASSPHRASE_VARIABLE)
     (tmp_path / "passphrase").write_text(PASSPHRASE + "\nsecond line\n")
     assert person("wallet", "show", "--passphrase-file", tmp_path / "passphrase").exit_code == 0
     nobody_to_ask = person("wallet", "show")
@@ -358,7 +444,7 @@ def test_help_names_the_first_run_and_the_exit_codes(app):
 
 
 def test_help_names_where_the_passphrase_comes_from():
-    assert cli.PASSPHRASE_VARIABLE in invoke(cli.app, "verify", "--help").stdout
+    assert PASSPHRASE_VARIABLE in invoke(cli.app, "verify", "--help").stdout
 
 
 def test_the_commands_run_without_torch_and_flower():
@@ -396,17 +482,17 @@ def photograph():
 def test_images_become_adapted_embeddings(model, photograph):
     digest = OnnxRecogniser(model.read_bytes()).digest
     release = dataclasses.replace(a_release(), model_digest=digest, adapter=Adapter.identity(192))
-    vectors = cli._embed([photograph, photograph], [REFERENCE, PROBE], model=model, release=release)
+    vectors = verify_cli._embed([photograph, photograph], [REFERENCE, PROBE], model=model, release=release)
     assert [vector.shape for vector in vectors] == [(192,)] * 2
     assert np.allclose(vectors[0], vectors[1])
 
 
 def test_a_recogniser_that_the_release_was_not_made_with_is_refused(model, photograph):
     with pytest.raises(UsageError, match="another recogniser"):
-        cli._embed([photograph], [PROBE], model=model, release=a_release())
+        verify_cli._embed([photograph], [PROBE], model=model, release=a_release())
 
 
 def test_an_image_that_is_not_there_says_so(model, tmp_path):
     release = dataclasses.replace(a_release(), model_digest=OnnxRecogniser(model.read_bytes()).digest)
     with pytest.raises(UsageError, match=r"cannot read .*missing"):
-        cli._embed([tmp_path / "missing.png"], [PROBE], model=model, release=release)
+        verify_cli._embed([tmp_path / "missing.png"], [PROBE], model=model, release=release)

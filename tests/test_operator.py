@@ -16,7 +16,8 @@ import pytest
 from running import a_face, a_release, a_wallet, conditions, write_rules
 from typer.testing import CliRunner
 
-from client.verification import ClientTls, Device
+from client.connection import ClientTls
+from client.verification import Device
 from client.wallet import EnrolmentState
 from federation.onebit import Decision
 from server import cli
@@ -50,7 +51,7 @@ class Process:
     def __init__(self, directory, database, *options):
         self.ready, self.log = directory / "ready.json", directory / "log"
         files = ["--release", directory / "release.json", "--tls", directory / "tls", "--ready-file", self.ready]
-        files += ["--rules", directory / "rules.jsonl"]
+        files += ["--rules", directory / "rules.jsonl", "--log", directory / "transparency"]
         command = [sys.executable, "-c", "from server.cli import main; main()", "matching", "start", "--port", "0"]
         with self.log.open("wb") as log:
             self._process = subprocess.Popen(
@@ -85,7 +86,7 @@ def test_a_server_on_postgres_is_healthy_counts_and_ends_in_order(directory, emp
     assert refused.exit_code == 2
     assert "run `intaglio-server database upgrade` on it" in refused.stderr
 
-    assert "has schema 0003" in intaglio_server("database", "upgrade", empty_postgres).stdout
+    assert "has schema 0004" in intaglio_server("database", "upgrade", empty_postgres).stdout
     port = a_free_port()
     with Process(directory, empty_postgres, "--metrics-port", str(port)) as server:
         health = ["health", "--server", server.target, "--tls", directory / "tls"]
@@ -116,7 +117,7 @@ def test_a_server_on_postgres_is_healthy_counts_and_ends_in_order(directory, emp
 
 def options(directory):
     files = ["--release", directory / "release.json", "--tls", directory / "tls", "--rules", directory / "rules.jsonl"]
-    return [*files, "--port", 0]
+    return [*files, "--log", directory / "transparency", "--port", 0]
 
 
 def test_an_upgrade_of_something_else_ends_with_2(tmp_path):

@@ -9,7 +9,7 @@ import pytest
 from running import a_release, write_rules
 from typer.testing import CliRunner
 
-from client import cli, terminal
+from client import cli, terminal, verify_cli
 from client.wallet import (
     MOST_ANSWERS,
     Enrolment,
@@ -128,9 +128,10 @@ def test_another_try_to_enrol_goes_on_counting(run, enrolled, tmp_path, monkeypa
     for name in ("ca.pem", "client.pem", "client-key.pem"):
         (tmp_path / "tls" / name).write_bytes(b"")
     begun = []
-    monkeypatch.setattr(cli, "_embed", lambda *_, **__: [None, None])
-    monkeypatch.setattr(cli, "Device", lambda wallet, **_: begun.append(wallet) or no_server())
+    monkeypatch.setattr(verify_cli, "_embed", lambda *_, **__: [None, None])
+    monkeypatch.setattr(verify_cli, "Device", lambda wallet, **_: begun.append(wallet) or no_server())
     files = ["--release", "release.json", "--tls", "tls", "--rules", "rules.jsonl", "--terms", "terms.json"]
+    files += ["--log-policy", "transparency/policy"]
     result = CliRunner().invoke(cli.app, ["enrol", "1", "2", *files, "--agree", "--wallet", "w"])
     assert "no server here" in result.output
     assert begun[0].enrolment.answers == ENROLMENT.answers
