@@ -8,6 +8,8 @@ Configuration of a node (``flower-supernode --node-config``):
   this federation's coordinator.
 * ``ledgers``: folder of its two privacy ledgers (`client.ledger`), and ``budget-epsilon``: most that all runs together
   may cost a person; 64 without it.
+* ``chips``, ``model``: for the recipe `SCALES`: its aligned chips (`federation.scales.ChipSet`), and the folder
+  with the recogniser's weights.
 * ``max-epsilon``, ``min-colluders``: what the operator agreed to. The coordinator proposes the plan, and the noise that
   this node adds grows with the colluders that the plan stands. Optional.
 
@@ -31,7 +33,8 @@ from numpy.typing import NDArray
 
 from client import secure_sums
 from client.ledger import Ledgers, WrongLedgerError
-from federation.embeddings import EmbeddingSet
+from client.models import load_recogniser
+from federation.embeddings import PROBE, EmbeddingSet
 from federation.errors import (
     BudgetExhaustedError,
     MalformedMessageError,
@@ -41,7 +44,8 @@ from federation.errors import (
     UsageError,
 )
 from federation.evaluation import impostor_summary
-from federation.privacy import LARGEST_EPSILON, MOMENTS, THRESHOLD, PrivacyPlan
+from federation.privacy import LARGEST_EPSILON, MOMENTS, SCALES, THRESHOLD, PrivacyPlan
+from federation.resnet import ResNetRecogniser
 from federation.rounds import (
     Refusal,
     advertise_reply,
@@ -50,8 +54,10 @@ from federation.rounds import (
     read_advertise_request,
     read_moments_request,
     read_protocol,
+    read_scales_request,
     read_threshold_request,
 )
+from federation.scales import ChipSet, scales_sum
 from federation.secagg import Node, Session, Stage
 from federation.secagg.ring import discrete_noise, noisy_input
 from federation.secagg.session import roster_from_text
@@ -97,13 +103,31 @@ def moments(message: Message, context: Context) -> Message:
     return _guarded(message, lambda: _masked(message, context, MOMENTS, values))
 
 
+@app.train(SCALES)
+def scales(message: Message, context: Context) -> Message:
+    """Replies with this organisation's part of one step of tuning, under its masks."""
+
+    def reply() -> RecordDict:
+        step, *others = read_protocol(message.content)
+        if others or not step.startswith(SCALES):
+            raise MalformedMessageError("a step of tuning is one release")
+        return _masked(message, context, step, values)
+
+    def values(plan: PrivacyPlan) -> tuple[NDArray[np.float64], int]:
+        chips, so_far = _chips(context), read_scales_request(message.content, plan)
+        return scales_sum(_recogniser(context), chips, so_far, plan), _people(chips)
+
+    return _guarded(message, reply)
+
+
 @app.evaluate(THRESHOLD)
 def threshold(message: Message, context: Context) -> Message:
     """Replies with this organisation's part of the threshold release, under its masks."""
 
     def values(plan: PrivacyPlan) -> tuple[NDArray[np.float64], int]:
-        embeddings = _embeddings(context)
         adapter, prior = read_threshold_request(message.content, plan)
+        tuned = adapter.scales.get(PROBE)
+        embeddings = _embeddings(context) if tuned is None else _chips(context).embed(_recogniser(context), tuned)
         return impostor_summary(embeddings, adapter, prior), _people(embeddings)
 
     return _guarded(message, lambda: _masked(message, context, THRESHOLD, values))
@@ -185,12 +209,32 @@ def _require_agreed(plan: PrivacyPlan, context: Context) -> None:
         raise NotAgreedError(f"the plan stands {plan.colluders} colluders, and min-colluders is {least}")
 
 
-def _people(embeddings: EmbeddingSet) -> int:
-    return len(set(embeddings.people.tolist()))
+def _people(images: EmbeddingSet | ChipSet) -> int:
+    return len(set(images.people.tolist()))
 
 
 def _embeddings(context: Context) -> EmbeddingSet:
     return EmbeddingSet.from_bytes(_path(context, "embeddings", "{}.npz").read_bytes())
+
+
+def _chips(context: Context) -> ChipSet:
+    """The organisation's chips, of the people whom it announced.
+
+    Raises:
+        UsageError: somebody has embeddings and no chips.
+    """
+    people = set(_embeddings(context).people.tolist())  # without those who withdrew
+    chips = ChipSet.from_bytes(_path(context, "chips", "{}.chips.npz").read_bytes()).of_people(sorted(people))
+    if set(chips.people.tolist()) != people:
+        raise UsageError("somebody of this organisation has embeddings and no chips; make both from the same images")
+    return chips
+
+
+def _recogniser(context: Context) -> ResNetRecogniser:
+    recogniser = load_recogniser(_path(context, "model", "model"))
+    if not isinstance(recogniser, ResNetRecogniser):
+        raise UsageError(f"the recipe {SCALES} tunes the recogniser that comes with the project, not an ONNX file")
+    return recogniser
 
 
 def _ledgers(context: Context) -> Ledgers:

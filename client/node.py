@@ -30,6 +30,9 @@ from client.ledger import Ledgers
 from federation.errors import RefusedError, UnavailableError, UsageError
 from federation.membership import LocalPolicy
 
+CHIPS, MODEL = "chips.npz", "model"
+"""Needed for the recipe `scales` only: aligned chips, and a folder with the recogniser's weights."""
+
 _GUARD_CERTIFICATE, _GUARD_KEY = "guard.pem", "guard-key.pem"
 _STARTUP_SECONDS: Final = 20.0
 _STOP_SECONDS: Final = 10.0
@@ -45,6 +48,7 @@ def node_config(folder: Path, policy: LocalPolicy) -> str:
     if not all(c.isprintable() and c not in " \"'\\" for c in str(folder)):
         raise UsageError(f"{folder} has characters that Flower's node configuration cannot hold; move the folder")
     paths = {"embeddings": ACTIVE, "identity": ORGANISATION_KEY, "roster": ROSTER, "ledgers": LEDGERS}
+    paths |= {"chips": CHIPS, "model": MODEL}
     return " ".join(
         [
             *(f'{key}="{folder / name}"' for key, name in paths.items()),

@@ -43,7 +43,7 @@ from federation.statements import (
 )
 
 ID_BYTES: Final = 16
-RECIPES: Final = ("moments", "threshold")
+RECIPES: Final = ("moments", "scales", "threshold")
 """What a plan can ask of an organisation: `federation.privacy` defines both."""
 
 _INVITATION_TAG = "intaglio invitation v1"

@@ -16,7 +16,7 @@ import json
 import math
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from types import MappingProxyType
 from typing import Any, Final, Self
@@ -33,6 +33,7 @@ CODE_LENGTH: Final = 2048
 
 _MOST_BYTES = 16 << 20
 _LARGEST_DIMENSION = 1024
+_MOST_SCALES = 1 << 17
 _SHA256_HEX = re.compile(r"[0-9a-f]{64}\Z")
 
 
@@ -43,6 +44,8 @@ class Adapter:
     Attributes:
         centres: for each camera profile, (d,) float64, what is subtracted.
         whitening: (d, d) float64, symmetric, or None for the identity.
+        scales: for each camera profile whose embeddings must come from a tuned network (`federation.scales`), float64,
+            what is added to the recogniser's scale layers; the frozen network makes the others.
 
     Raises:
         UsageError: an array has another shape or type, or is not finite.
@@ -50,8 +53,15 @@ class Adapter:
 
     centres: Mapping[str, NDArray[np.float64]]
     whitening: NDArray[np.float64] | None
+    scales: Mapping[str, NDArray[np.float64]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        scales = {profile: _frozen(self.scales[profile], f"the {profile} scales") for profile in sorted(self.scales)}
+        if not scales.keys() <= self.centres.keys() or any(
+            s.ndim != 1 or not 0 < s.size <= _MOST_SCALES for s in scales.values()
+        ):
+            raise UsageError("scales must be vectors, for camera profiles that have a centre")
+        object.__setattr__(self, "scales", MappingProxyType(scales))
         centres = {profile: _frozen(self.centres[profile], f"the {profile} centre") for profile in sorted(self.centres)}
         if not centres:
             raise UsageError("an adapter needs the centre of at least one camera profile")
@@ -212,7 +222,7 @@ class ModelRelease:
     def to_bytes(self) -> bytes:
         """The canonical form; equal releases give equal bytes."""
         whitening = self.adapter.whitening
-        value = {
+        value: dict[str, object] = {
             "format": FORMAT,
             "model_name": self.model_name,
             "model_digest": self.model_digest,
@@ -237,6 +247,8 @@ class ModelRelease:
             },
             "created": self.created,
         }
+        if self.adapter.scales:  # without the key, releases of the other recipe keep their bytes
+            value["scales"] = {profile: _encode(scales) for profile, scales in self.adapter.scales.items()}
         return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False).encode("ascii")
 
     @classmethod
@@ -268,6 +280,7 @@ class ModelRelease:
             adapter=Adapter(
                 {profile: _decode(text, (d,)) for profile, text in value["centres"].items()},
                 None if value["whitening"] is None else _decode(value["whitening"], (d, d)),
+                {profile: _decode(text, None) for profile, text in value.get("scales", {}).items()},
             ),
             adaptation=value["adaptation"],
             reason=value["reason"],
@@ -302,11 +315,13 @@ def _encode(array: NDArray[np.float64]) -> str:
     return base64.b64encode(array.astype("<f8").tobytes()).decode("ascii")
 
 
-def _decode(text: str, shape: tuple[int, ...]) -> NDArray[np.float64]:
+def _decode(text: str, shape: tuple[int, ...] | None) -> NDArray[np.float64]:
+    """The array, of that shape; of any length where there is none."""
     try:
         raw = base64.b64decode(text, validate=True)
     except binascii.Error as error:
         raise UsageError("an array is not base64") from error
+    shape = (len(raw) // 8,) if shape is None else shape
     if len(raw) != 8 * math.prod(shape):
         raise UsageError(f"an array must have the shape {shape}")
     return np.frombuffer(raw, dtype="<f8").reshape(shape).astype(np.float64)

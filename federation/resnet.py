@@ -248,7 +248,8 @@ class ResNetRecogniser:
 
 def split_scales(scales: NDArray[np.float64], tail: Tail) -> list[Tensor]:
     """A vector of `TUNABLE` numbers, cut as `Tail.scales` is."""
-    return list(torch.from_numpy(scales.copy()).split([parameter.numel() for parameter in tail.scales()]))
+    sizes = [parameter.numel() for parameter in tail.scales()]
+    return list(torch.split(torch.from_numpy(scales.copy()), sizes))
 
 
 @contextmanager

@@ -1,7 +1,7 @@
 """What coordinator and organisations say to each other in a Flower run, and fixed refusals.
 
-Eight exchanges: both releases advertise keys and deal shares together; then each release masks, settles who survived
-and opens (`federation.secagg`)::
+Two exchanges in which all releases advertise keys and deal shares together, and three for each release, which masks,
+settles who survived and opens (`federation.secagg`). With the recipe `SCALES`, ``train.scales`` is asked once a step::
 
     query.advertise, query.share_keys, train.moments, query.sign_survivors, query.open_shares,
     evaluate.threshold, query.sign_survivors, query.open_shares
@@ -25,13 +25,14 @@ from federation.embeddings import PROBE, REFERENCE
 from federation.errors import MalformedMessageError, UsageError
 from federation.evaluation import ImpostorPrior
 from federation.ledger import LedgerChain
-from federation.privacy import MOMENTS, THRESHOLD, PrivacyPlan
+from federation.privacy import MOMENTS, SCALES, THRESHOLD, Adaptation, PrivacyPlan
 from federation.release import Adapter
 from federation.secagg import Session
 
 ADVERTISE: Final = "query.advertise"
 SHARE_KEYS: Final = "query.share_keys"
 TRAIN_MOMENTS: Final = f"train.{MOMENTS}"
+TRAIN_SCALES: Final = f"train.{SCALES}"
 EVALUATE_THRESHOLD: Final = f"evaluate.{THRESHOLD}"
 SIGN_SURVIVORS: Final = "query.sign_survivors"
 OPEN_SHARES: Final = "query.open_shares"
@@ -189,11 +190,27 @@ def read_moments_request(content: RecordDict, plan: PrivacyPlan) -> NDArray[np.f
     return _array(content, "start", (plan.dimension,))
 
 
+def scales_request(scales: NDArray[np.float64]) -> RecordDict:
+    """Asks for `federation.scales.scales_sum`, masked. The messages of secure aggregation join it."""
+    return RecordDict({"arrays": ArrayRecord({SCALES: Array(scales)})})
+
+
+def read_scales_request(content: RecordDict, plan: PrivacyPlan) -> NDArray[np.float64]:
+    """What was added to the scale layers so far.
+
+    Raises:
+        MalformedMessageError: the request is not a valid one.
+    """
+    return _array(content, SCALES, (plan.tuned,))
+
+
 def threshold_request(adapter: Adapter, prior: ImpostorPrior) -> RecordDict:
     """Asks for `federation.evaluation.impostor_summary`, masked. The messages of secure aggregation join it."""
     arrays = {profile: Array(centre) for profile, centre in adapter.centres.items()}
     if adapter.whitening is not None:
         arrays[_WHITENING] = Array(adapter.whitening)
+    if PROBE in adapter.scales:
+        arrays[SCALES] = Array(adapter.scales[PROBE])
     return RecordDict(
         {"prior": ConfigRecord({"mean": prior.mean, "spread": prior.spread}), "arrays": ArrayRecord(arrays)}
     )
@@ -212,9 +229,14 @@ def read_threshold_request(content: RecordDict, plan: PrivacyPlan) -> tuple[Adap
     d = plan.dimension
     whitened = _WHITENING in content.array_records.get("arrays", ArrayRecord())
     centres = {profile: _array(content, profile, (d,)) for profile in (REFERENCE, PROBE)}
+    tuned = plan.adaptation is Adaptation.SCALES and SCALES in content.array_records.get("arrays", ArrayRecord())
     try:
         return (
-            Adapter(centres, _array(content, _WHITENING, (d, d)) if whitened else None),
+            Adapter(
+                centres,
+                _array(content, _WHITENING, (d, d)) if whitened else None,
+                {PROBE: _array(content, SCALES, (plan.tuned,))} if tuned else {},
+            ),
             ImpostorPrior(mean, spread),
         )
     except UsageError as error:

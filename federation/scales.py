@@ -33,10 +33,12 @@ from torch.nn import functional
 
 from federation.embeddings import PROBE, REFERENCE, EmbeddingSet
 from federation.errors import MalformedMessageError, UsageError
-from federation.privacy import PrivacyPlan
+from federation.evaluation import ImpostorPrior
+from federation.privacy import Adaptation, PrivacyPlan
 from federation.recogniser import Chips, require_chips
+from federation.release import Adapter
 from federation.resnet import TUNABLE, ResNetRecogniser, Scale
-from federation.training import clipped_sum
+from federation.training import TrainedAdapter, clipped_sum, no_adapter
 
 _BATCH = 32
 """Image pairs that go through the network at once: bounds memory."""
@@ -135,7 +137,7 @@ def person_gradients(recogniser: ResNetRecogniser, chips: ChipSet, scales: NDArr
         targets = torch.from_numpy(recogniser.embed(chips.reference[batch])).to(recogniser.device)
         # Opacus's hooks want an input with a gradient.
         made = model(recogniser.features(chips.probe[batch]).requires_grad_())
-        (1 - functional.cosine_similarity(made, targets)).sum().backward()
+        torch.autograd.backward((1 - functional.cosine_similarity(made, targets)).sum())
         images = torch.cat([parameter.grad_sample for parameter in parameters], dim=1)  # type: ignore[attr-defined]  # Opacus puts it there
         mine = person_of[batch]
         np.add.at(gradients, mine, images.cpu().numpy().astype(np.float64) * share[mine, None])
@@ -198,3 +200,15 @@ class Descent:
         strength = max(0.0, 1 - noise / length) if length else 0.0
         moved = self.scales - _STEP_LENGTH * strength / (np.sqrt(length) or 1.0) * average
         return Descent(moved, average, squares)
+
+    def adapter(self, plan: PrivacyPlan) -> TrainedAdapter:
+        """What is deployed after the last step. Post-processing: costs no privacy."""
+        if not self.scales.any():
+            return no_adapter(plan, "Nothing is adapted: the released gradients are no longer than their noise.")
+        centres = Adapter.identity(plan.dimension).centres
+        return TrainedAdapter(
+            Adapter(centres, None, {PROBE: self.scales}),
+            Adaptation.SCALES,
+            f"The recogniser's scale layers are tuned for probes: {plan.planned_noise}, small enough.",
+            ImpostorPrior.predicted(strength=0.0, noise=0.0),
+        )

@@ -28,9 +28,19 @@ from numpy.typing import NDArray
 
 from federation.errors import RoundAbortedError, UsageError
 from federation.evaluation import choose_threshold
-from federation.privacy import MOMENTS, THRESHOLD, Adaptation, PrivacyPlan
+from federation.privacy import MOMENTS, SCALES, THRESHOLD, Adaptation, PrivacyPlan
 from federation.release import ModelRelease
-from federation.rounds import EVALUATE_THRESHOLD, TRAIN_MOMENTS, ShownLedger, moments_request, threshold_request
+from federation.resnet import TUNABLE
+from federation.rounds import (
+    EVALUATE_THRESHOLD,
+    TRAIN_MOMENTS,
+    TRAIN_SCALES,
+    ShownLedger,
+    moments_request,
+    scales_request,
+    threshold_request,
+)
+from federation.scales import Descent
 from federation.secagg.session import roster_from_text, roster_names
 from federation.training import TrainedAdapter, build_adapter, no_adapter
 from server.federation_checkpoint import Checkpoint
@@ -101,6 +111,8 @@ class RunSettings:
                 raise UsageError(f"{key} in the run configuration must be a whole number, 0 or more")
             return value
 
+        if (recipe := text("recipe")) not in {MOMENTS, SCALES}:
+            raise UsageError(f"recipe in the run configuration must be {MOMENTS} or {SCALES}")
         plan = PrivacyPlan.for_epsilon(
             number("epsilon"),
             delta=number("delta"),
@@ -112,6 +124,9 @@ class RunSettings:
             scatter_clip=number("scatter-clip"),
             colluders=count("colluders"),
             dropouts=count("dropouts"),
+            tuned=TUNABLE if recipe == SCALES else 0,
+            steps=count("steps") if recipe == SCALES else 0,
+            gradient_clip=number("gradient-clip"),
         )
         return cls(
             plan=plan,
@@ -157,10 +172,9 @@ def train(grid: Grid, settings: RunSettings, *, run: str) -> ModelRelease:
         f"{plan.colluders} of the {plan.organisations} organisations help it"
         + (f" and {plan.dropouts} leave" if plan.dropouts else "")
     )
-    _say(f"plan: adapt {plan.adaptation.value}; planned noise on the centre {plan.centre_noise_norm:.2f}")
+    _say(f"plan: adapt {plan.adaptation.value}; {plan.planned_noise}")
     with Checkpoint.lock(settings.output) as checkpoint:
         _leave_other_run(checkpoint, digest := _settings_digest(settings, start, members))
-        checkpoint.require_nothing_lost()
         if checkpoint.progress is None or checkpoint.progress.release is None:
             nodes = _await_nodes(grid, plan.organisations, settings)
             sums = SecureSums(
@@ -178,10 +192,15 @@ def train(grid: Grid, settings: RunSettings, *, run: str) -> ModelRelease:
 
 
 def _leave_other_run(checkpoint: Checkpoint, settings_digest: str) -> None:
-    """Goes on with an unfinished run of the same settings, and gives one of other settings up."""
+    """Goes on with an unfinished run of the same settings, and gives one of other settings up.
+
+    Raises:
+        RoundAbortedError: it cannot go on, because it died while a sum was being opened.
+    """
     if (left := checkpoint.progress) is None:
         return
     if left.settings == settings_digest:
+        checkpoint.require_nothing_lost()
         _say(f"run {left.reservation} did not end; this one goes on from {', '.join(left.sums) or 'its charge'}")
         return
     _say(f"run {left.reservation} did not end and had other settings: it is given up, and its charge stays")
@@ -288,9 +307,19 @@ def _collect(
     if plan.adaptation is Adaptation.NONE:
         trained = no_adapter(
             plan,
-            f"Nothing is adapted: for {plan.people} people at epsilon {plan.epsilon:g} the planned noise on the centre "
-            f"is {plan.centre_noise_norm:.2f}, which would do more harm than good.",
+            f"Nothing is adapted: for {plan.people} people at epsilon {plan.epsilon:g} {plan.planned_noise}, which "
+            "would do more harm than good.",
         )
+    elif plan.recipe == SCALES:
+        descent = Descent.start()
+        for step in range(1, plan.steps + 1):
+            made = opened(f"{SCALES}-{step}", TRAIN_SCALES, scales_request(descent.scales))
+            descent = descent.step(made.total, made.people, made.noise_multiplier)
+            _say(
+                f"step {step} of {plan.steps}: the sum over {made.organisations} of {plan.organisations} organisations"
+            )
+        trained = descent.adapter(plan)
+        _say(trained.reason)
     else:
         moments = opened(MOMENTS, TRAIN_MOMENTS, moments_request(start))
         trained = build_adapter(

@@ -30,7 +30,9 @@ from numpy.typing import NDArray
 
 from federation.embeddings import EmbeddingSet
 from federation.errors import BudgetExhaustedError, IntaglioError, RoundAbortedError, UnavailableError, UsageError
+from federation.privacy import MOMENTS
 from federation.release import ModelRelease
+from federation.scales import ChipSet
 from federation.secagg.session import roster_to_text
 
 APP = Path(__file__).resolve().parents[1]
@@ -55,6 +57,10 @@ def run_locally(
     model_digest: str,
     delta: float = 1e-5,
     fmr: float = 0.01,
+    recipe: str = MOMENTS,
+    steps: int = 4,
+    chips: Sequence[ChipSet] = (),
+    model: Path | None = None,
     timeout_seconds: float = 300.0,
     progress: Callable[[str], None] = lambda _line: None,
 ) -> ModelRelease:
@@ -71,6 +77,10 @@ def run_locally(
         model_digest: its SHA-256 in hex.
         delta: probability of the promise failing.
         fmr: false match rate that the threshold is for.
+        recipe: `MOMENTS` or `SCALES`.
+        steps: how many steps the recipe `SCALES` takes.
+        chips: for it, one set for each organisation; not looked at when the planned noise rules it out.
+        model: for it, the folder with the recogniser's weights.
         timeout_seconds: for the whole run.
         progress: gets every line that the coordinator says.
 
@@ -86,6 +96,10 @@ def run_locally(
         folder = Path(name)  # mode 0700: the organisations' embeddings and keys lie here while the run lasts
         for index, organisation in enumerate(organisations):
             (folder / f"{index}.npz").write_bytes(organisation.to_bytes())
+        for index, images in enumerate(chips):
+            (folder / f"{index}.chips.npz").write_bytes(images.to_bytes())
+        if model is not None:
+            (folder / "model").symlink_to(model.resolve())
         keys = [Ed25519PrivateKey.generate() for _ in organisations]
         for index, key in enumerate(keys):
             (folder / f"{index}.pem").write_bytes(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
@@ -99,6 +113,8 @@ def run_locally(
             "people": sum(len(set(organisation.people.tolist())) for organisation in organisations),
             "num-organisations": len(organisations),
             "dimension": len(start),
+            "recipe": recipe,
+            "steps": steps,
             "population": population,
             "ledger": str(ledger.resolve()),
             "ledger-copies": str(folder / "copies"),  # the organisations' keys, and so their ledgers, end with the run

@@ -1,0 +1,152 @@
+"""The recipe that tunes scale layers, through the real ServerApp and ClientApps. Its people are noise, not faces."""
+
+import numpy as np
+import pytest
+from faces import shipped
+from federated import ORGANISATIONS, ledger_kinds, run, the_release, write_federation
+
+import client.app
+from client.models import SHIPPED
+from federation.embeddings import PROBE, REFERENCE
+from federation.errors import MalformedMessageError, RoundAbortedError
+from federation.privacy import PrivacyPlan
+from federation.recogniser import CHIP_SIDE
+from federation.release import Adapter, ModelRelease
+from federation.resnet import TUNABLE
+from federation.rounds import read_scales_request, scales_request
+from federation.scales import ChipSet, Descent, scales_sum
+from federation.training import public_start
+from server.local_run import run_locally
+
+PEOPLE, STEPS, EPSILON = 120, 2, 16.0
+
+
+def made_up_chips():
+    names = np.array([f"secret person {index:03d}" for index in range(PEOPLE)])
+    chips = np.random.default_rng(3).integers(0, 256, (PEOPLE, CHIP_SIDE, CHIP_SIDE, 3), dtype=np.uint8)
+    return ChipSet(chips, chips // 3, names, np.array([f"{index:064x}" for index in range(PEOPLE)]))
+
+
+def parts(chips):
+    names = sorted(chips.people.tolist())
+    return [chips.of_people(names[index::ORGANISATIONS]) for index in range(ORGANISATIONS)]
+
+
+def the_plan():
+    return PrivacyPlan.for_epsilon(
+        EPSILON, delta=1e-5, people=PEOPLE, organisations=ORGANISATIONS, dimension=128, tuned=TUNABLE, steps=STEPS
+    )
+
+
+@pytest.fixture(scope="module")
+def chips():
+    return made_up_chips()
+
+
+@pytest.fixture
+def config(tmp_path, chips):
+    for index, mine in enumerate(parts(chips)):
+        (tmp_path / f"{index}.chips.npz").write_bytes(mine.to_bytes())
+    values = write_federation(tmp_path)
+    for index, mine in enumerate(parts(chips)):
+        (tmp_path / f"{index}.npz").write_bytes(mine.embed(shipped(), None).to_bytes())
+    (tmp_path / "model").symlink_to(SHIPPED)
+    np.save(tmp_path / "start.npy", public_start(shipped()))
+    changes = {"recipe": "scales", "steps": STEPS, "gradient-clip": 0.05, "epsilon": EPSILON, "budget-epsilon": EPSILON}
+    return {**values, **changes, "people": PEOPLE, "dimension": 128, "round-deadline-seconds": 60.0}
+
+
+def test_a_run_tunes_the_probes_and_charges_every_step(config, chips, capsys):
+    grid = run(config)
+    release = the_release(config)
+    assert release.adaptation == "scales"
+    assert list(release.adapter.scales) == [PROBE]
+    assert release.privacy.events == the_plan().events
+    assert ledger_kinds(config) == ["open", "reserve", "commit"]
+    assert len(grid.sent) == (2 + 3 * (STEPS + 1)) * ORGANISATIONS
+    said = capsys.readouterr().out
+    assert "step 2 of 2: the sum over 4 of 4 organisations" in said
+    assert "clips" in said
+    assert ModelRelease.from_bytes(release.to_bytes()).to_bytes() == release.to_bytes()
+
+
+def test_without_noise_the_federated_steps_are_the_central_ones(config, chips, monkeypatch):
+    monkeypatch.setattr(client.app, "discrete_noise", lambda size, _std: np.zeros(size, dtype=np.int64))
+    run(config)
+    plan, descent = the_plan(), Descent.start()
+    for _, noise in plan.events[:-1]:
+        total = scales_sum(shipped(), chips, descent.scales, plan)
+        descent = descent.step(total, PEOPLE, plan.noise_with(noise, ORGANISATIONS))
+    assert np.linalg.norm(descent.scales) > 0.01
+    assert np.abs(the_release(config).adapter.scales[PROBE] - descent.scales).max() < 1e-5
+
+
+def test_hopeless_noise_asks_for_no_step_and_needs_no_chips(config, tmp_path, capsys):
+    for index in range(ORGANISATIONS):
+        (tmp_path / f"{index}.chips.npz").unlink()
+    grid = run({**config, "epsilon": 1.0})
+    assert not [message for message in grid.sent if message.metadata.message_type == "train.scales"]
+    assert not the_release(config).adapted
+    assert "which would do more harm than good" in the_release(config).reason
+
+
+def test_an_organisation_without_chips_is_named(config, tmp_path):
+    (tmp_path / "2.chips.npz").unlink()
+    with pytest.raises(RoundAbortedError, match="organisation 3"):
+        run(config)
+
+
+def test_people_who_withdrew_take_no_part_though_their_chips_are_there(config, tmp_path, chips):
+    gone = parts(chips)[0].people[0]
+    embeddings = parts(chips)[0].embed(shipped(), None)
+    (tmp_path / "0.npz").write_bytes(embeddings.select(embeddings.people != gone).to_bytes())
+    run({**config, "people": PEOPLE - 1})
+    assert the_release(config).privacy.people_train == PEOPLE - 1
+
+
+def test_somebody_with_embeddings_and_no_chips_ends_the_run(config, tmp_path, chips):
+    mine = parts(chips)[0]
+    (tmp_path / "0.chips.npz").write_bytes(mine.of_people(mine.people[1:].tolist()).to_bytes())
+    with pytest.raises(RoundAbortedError, match="missing or do not fit"):
+        run(config)
+
+
+def test_a_request_for_a_step_must_carry_the_scales_so_far():
+    plan = the_plan()
+    assert np.array_equal(read_scales_request(scales_request(np.ones(TUNABLE)), plan), np.ones(TUNABLE))
+    for wrong in (np.ones(3), np.full(TUNABLE, np.nan), np.ones(TUNABLE, np.float32)):
+        with pytest.raises(MalformedMessageError):
+            read_scales_request(scales_request(wrong), plan)
+
+
+def test_tuned_references_are_those_of_the_frozen_network(chips):
+    scales = np.full(TUNABLE, 0.02)
+    tuned, frozen = chips.embed(shipped(), scales), chips.embed(shipped(), None)
+    assert np.array_equal(tuned.embeddings[tuned.profiles == REFERENCE], frozen.embeddings[:PEOPLE])
+    assert np.abs(tuned.embeddings[tuned.profiles == PROBE] - frozen.embeddings[PEOPLE:]).max() > 1e-3
+    adapter = Adapter(Adapter.identity(128).centres, None, {PROBE: scales})
+    assert np.allclose(adapter.apply(tuned.embeddings, PROBE), tuned.embeddings, atol=1e-6)
+
+
+@pytest.mark.integration
+@pytest.mark.enable_socket
+def test_a_local_run_through_flowers_own_processes_tunes_the_scales(tmp_path, chips):
+    mine, said = parts(chips), []
+    release = run_locally(
+        [part.embed(shipped(), None) for part in mine],
+        public_start(shipped()),
+        epsilon=EPSILON,
+        population="made up",
+        ledger=tmp_path / "ledger.jsonl",
+        budget_epsilon=EPSILON,
+        model_name=shipped().name,
+        model_digest=shipped().digest,
+        recipe="scales",
+        steps=1,
+        chips=mine,
+        model=SHIPPED,
+        progress=said.append,
+    )
+    assert release.adaptation == "scales"
+    assert release.adapter.scales[PROBE].shape == (TUNABLE,)
+    assert any(line.startswith("step 1 of 1") for line in said)
