@@ -8,7 +8,7 @@ WEIGHTS := models/node_modules/.package-lock.json
 WEB := web/node_modules/.package-lock.json
 ARGS ?=
 
-.PHONY: help install postgres web demo test bench check check-slow lint types format protos clean
+.PHONY: help install postgres web demo deployment test bench check check-slow lint types format protos clean
 
 help: ## list the commands
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -41,6 +41,9 @@ postgres: ## install PostgreSQL's server for the tests, where root may (Debian);
 
 demo: install ## train privately, enrol and verify on real faces (ARGS="--epsilon 4")
 	$(BIN)/python -m examples.demo $(ARGS)
+
+deployment: $(READY) ## a coordinator and three organisations on this machine, with a crash (ARGS="--no-crash")
+	$(BIN)/python -m examples.deployment $(ARGS)
 
 test: install postgres $(WEB) ## run the tests (ARGS are pytest's)
 	$(BIN)/python -m pytest $(ARGS)
