@@ -11,6 +11,7 @@ import socket
 import ssl
 import subprocess
 import sys
+import threading
 import time
 import urllib.error
 import urllib.request
@@ -50,10 +51,11 @@ def flower_environment(home: Path) -> dict[str, str]:
 
 
 @contextmanager
-def running_superlink(coordinator: Coordinator) -> Iterator[str]:
+def running_superlink(coordinator: Coordinator, ended: Callable[[], None] = lambda: None) -> Iterator[str]:
     """SuperLink with TLS, node authentication and a database, and its executor; gives ``host:port`` on loopback.
 
-    Tasks are given only to a process that shows the secret, so nobody else on the port can take a run's place.
+    Tasks are given only to a process that shows the secret, so nobody else on the port can take a run's place. `ended`
+    is called from a thread when one of the two ends by itself.
 
     Raises:
         UnavailableError: it did not start; its log says why.
@@ -68,6 +70,7 @@ def running_superlink(coordinator: Coordinator) -> Iterator[str]:
             _running(
                 folder,
                 "superlink",
+                ended,
                 *("flower-superlink", "--host", "127.0.0.1", "--port", str(port)),
                 *("--ssl-ca-certfile", str(tls / "ca.pem"), "--ssl-certfile", str(tls / "server.pem")),
                 *("--ssl-keyfile", str(tls / "server-key.pem"), "--enable-supernode-auth"),
@@ -80,6 +83,7 @@ def running_superlink(coordinator: Coordinator) -> Iterator[str]:
             _running(
                 folder,
                 "superexec",
+                ended,
                 *("flower-superexec", "--runtime-api-address", address, "--root-certificates", str(tls / "ca.pem")),
                 *("--superexec-auth-secret-file", secret),
             )
@@ -89,14 +93,30 @@ def running_superlink(coordinator: Coordinator) -> Iterator[str]:
 
 
 def serve(coordinator: Coordinator, *, host: str, port: int) -> None:
-    """Runs everything until SIGTERM or SIGINT."""
-    folder = coordinator.folder
+    """Runs everything until SIGTERM or SIGINT.
+
+    When a part dies, everything ends, a run's ServerApp too: whoever starts it again starts all of it, and the next run
+    goes on from what is on disk.
+
+    Raises:
+        UnavailableError: the SuperLink or its executor did not start, or ended by itself.
+    """
+    folder, lost = coordinator.folder, threading.Event()
     # The gateway's server raises the signal again once it has stopped; without this, the SuperLink would live on.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
-    with running_superlink(coordinator) as address:
+    with running_superlink(coordinator, lost.set) as address:
         app = gateway_app(superlink_client(address, folder / TLS / "ca.pem"), CallLog.open(folder / CALLS))
         tls = folder / TLS
-        gateway_server(app, host=host, port=port, certificate=tls / "server.pem", key=tls / "server-key.pem").run()
+        gateway = gateway_server(app, host=host, port=port, certificate=tls / "server.pem", key=tls / "server-key.pem")
+
+        def end_with_the_others() -> None:
+            lost.wait()
+            gateway.should_exit = True
+
+        threading.Thread(target=end_with_the_others, daemon=True).start()
+        gateway.run()
+    if lost.is_set():
+        raise UnavailableError("Flower's SuperLink or its executor ended; their logs say why. Start again")
 
 
 def register(coordinator: Coordinator, name: str, node_key: str) -> int:
@@ -206,8 +226,8 @@ def _program(name: str) -> str:
 
 
 @contextmanager
-def _running(folder: Path, name: str, program: str, *arguments: str) -> Iterator[None]:
-    """A program with a log of its own, ended with everything that it started."""
+def _running(folder: Path, name: str, ended: Callable[[], None], program: str, *arguments: str) -> Iterator[None]:
+    """A program with a log of its own, ended with everything that it started; `ended` is told when it goes first."""
     work = folder / name
     work.mkdir(mode=0o700, exist_ok=True)  # nothing named client or server lies here: the run's own packages count
     with (folder / f"{name}.log").open("ab") as log:
@@ -220,9 +240,18 @@ def _running(folder: Path, name: str, program: str, *arguments: str) -> Iterator
             stderr=subprocess.STDOUT,
             start_new_session=True,
         )
+    stopping = threading.Event()
+
+    def watch() -> None:
+        process.wait()
+        if not stopping.is_set():
+            ended()
+
+    threading.Thread(target=watch, daemon=True).start()
     try:
         yield
     finally:
+        stopping.set()
         for sign in (signal.SIGTERM, signal.SIGKILL):
             try:
                 os.killpg(process.pid, sign)

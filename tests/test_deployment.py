@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import datetime as dt
+import os
+import signal
+import socket
 import ssl
 import subprocess
 import sys
@@ -89,6 +92,38 @@ def test_the_superlink_gives_no_task_without_the_secret_though_it_lists_runs_for
 def test_a_fleet_call_without_a_node_key_gets_the_superlinks_401_through_the_gateway(doors):
     _, gateway = doors
     assert ask(gateway, "/v1/fleet/pull-messages", None) == 401
+
+
+@pytest.mark.slow
+@pytest.mark.integration
+@pytest.mark.enable_socket
+def test_a_coordinator_whose_superlink_is_killed_ends_with_everything_so_that_it_is_started_again(tmp_path):
+    folder = tmp_path / "coordinator"
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{probe.getsockname()[1]}"
+    Coordinator.create(folder, address=address, now=dt.datetime.now(dt.UTC))
+    program = str(Path(sys.executable).parent / "intaglio-server")
+    with subprocess.Popen([program, "federation", "start", str(folder)], stderr=subprocess.PIPE, text=True) as process:
+        trusted = ssl.create_default_context(cafile=str(folder / "tls" / "ca.pem"))
+        with httpx.Client(base_url=f"https://{address}", verify=trusted, trust_env=False) as gateway:
+            while not (reached := _is_reached(gateway)) and process.poll() is None:
+                time.sleep(0.2)
+        assert reached
+        children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+        superlink = next(pid for pid in children if b"flower-superlink" in Path(f"/proc/{pid}/cmdline").read_bytes())
+        os.kill(int(superlink), signal.SIGKILL)
+        said = process.communicate(timeout=60)[1]
+    assert process.returncode == 4
+    assert "SuperLink or its executor ended" in said
+    assert not [pid for pid in children if Path(f"/proc/{pid}").exists()]
+
+
+def _is_reached(gateway):
+    try:
+        return gateway.get("/health").text == "ok"
+    except httpx.TransportError:
+        return False
 
 
 @pytest.mark.slow

@@ -278,6 +278,11 @@ def run(folder: Path, *, crash: bool) -> None:
             training.wait(_RUN_SECONDS)
         report(log.read_text())
         assert (folder / "release.json").is_file(), "the run ended without a release"
+        say("what the coordinator's ledger and north's own ledger say, and that the first goes on from north's copy:")
+        copy = folder / "north" / "ledgers" / "coordinator.jsonl"
+        report(command("intaglio-server", "ledger", "show", folder / "privacy-ledger.jsonl"))
+        report(command("intaglio", "ledger", "show", copy.with_name("own.jsonl")))
+        report(command("intaglio-server", "ledger", "verify", folder / "privacy-ledger.jsonl", "--anchor", copy))
         say(command(*_FEDERATION, "revoke", "west", folder / "coordinator"))
     lines = (folder / "coordinator" / "calls.jsonl").read_bytes().splitlines(keepends=True)
     count, head = verify_calls(lines)
