@@ -12,13 +12,16 @@ from typing import Any, Literal
 
 import grpc
 import structlog
+from google.protobuf.message import DecodeError
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
-from federation.errors import IntaglioError, PeerError, UnavailableError, UsageError
+from federation.errors import IntaglioError, MalformedMessageError, PeerError, UnavailableError, UsageError
+from federation.transparency import AttemptOutcome
 from federation.wire import status
 from federation.wire.convert import MAX_MESSAGE_BYTES
 from federation.wire.v1 import verification_pb2 as pb
 from federation.wire.v1 import verification_pb2_grpc as pb_grpc
+from server.journal import Journal
 from server.matching import MatchingService
 from server.metrics import Metrics
 from server.peers import PeerRate, PeerRates, peer_of
@@ -37,12 +40,14 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
     Args:
         metrics: counts refusals.
         rates: of each certificate.
+        journal: notes bytes that are no message.
         longest_call_seconds: deadline of a call whose client named none, or a later one.
     """
 
-    def __init__(self, metrics: Metrics, rates: PeerRates, *, longest_call_seconds: float) -> None:
+    def __init__(self, metrics: Metrics, rates: PeerRates, journal: Journal, *, longest_call_seconds: float) -> None:
         self._metrics = metrics
         self._rates = rates
+        self._journal = journal
         self._longest_call_seconds = longest_call_seconds
 
     async def intercept_service(
@@ -55,14 +60,14 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         service, _, method = handler_call_details.method.strip("/").partition("/")
         if handler is None or handler.unary_unary is None or service not in _SERVICES:
             return handler  # health, or an unknown method: gRPC answers UNIMPLEMENTED
-        behaviour = handler.unary_unary
+        behaviour, parse = handler.unary_unary, handler.request_deserializer
 
-        async def answer(request: object, context: Any) -> object:  # noqa: ANN401 - the stubs name the blocking one
+        async def answer(data: bytes, context: Any) -> object:  # noqa: ANN401 - the stubs name the blocking one
             begun = time.perf_counter()
             try:
                 self._rates.require_room(peer_of(context))
                 async with asyncio.timeout(self._longest_call_seconds):
-                    response = await behaviour(request, context)
+                    response = await behaviour(await self._parsed(parse, data), context)
             except IntaglioError as error:
                 log.info("refused", rpc=method, error=type(error).__name__, reason=str(error))
                 failure = error
@@ -86,11 +91,15 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
                 status.fate_of(failure).status, str(failure), status.trailing_metadata_of(failure)
             )
 
-        return grpc.unary_unary_rpc_method_handler(
-            answer,
-            request_deserializer=handler.request_deserializer,
-            response_serializer=handler.response_serializer,
-        )
+        # Without a deserializer the bytes come as they are; gRPC would answer UNKNOWN with protobuf's own text.
+        return grpc.unary_unary_rpc_method_handler(answer, response_serializer=handler.response_serializer)
+
+    async def _parsed(self, parse: Callable[[bytes], object] | None, data: bytes) -> object:
+        try:
+            return parse(data) if parse else data
+        except DecodeError as error:
+            await self._journal.refused(None, AttemptOutcome.INVALID)
+            raise MalformedMessageError("the bytes are not a message of this call") from error
 
 
 @dataclass
@@ -147,7 +156,9 @@ async def start_server(
     await service.begin()
     rates = PeerRates(rate or PeerRate())
     server = grpc.aio.server(
-        interceptors=[CallInterceptor(service.metrics, rates, longest_call_seconds=longest_call_seconds)],
+        interceptors=[
+            CallInterceptor(service.metrics, rates, service.journal, longest_call_seconds=longest_call_seconds)
+        ],
         options=[
             ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
             ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
