@@ -285,7 +285,7 @@ class Monitor:
                 Usage(Counter(fields["kinds"]), Counter({(r, p, o): n for r, p, o, n in fields["attempts"]})),
                 None if note is None else SignedCheckpoint.from_bytes(note.encode()),
             )
-        except (KeyError, TypeError, ValueError, AttributeError, UsageError) as error:
+        except (KeyError, TypeError, ValueError, AttributeError, RecursionError, UsageError) as error:
             raise MalformedMessageError("not the memory of a monitor, or of another version") from error
 
 

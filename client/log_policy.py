@@ -16,6 +16,7 @@ Source: https://c2sp.org/tlog-policy. Groups of groups and addresses are left ou
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 from client.log import LogTrust
@@ -80,7 +81,7 @@ def _key(text: str, number: int) -> VerifierKey:
 
 def _count(text: str, members: list[str], number: int) -> int:
     words = {"any": 1, "all": len(members)}
-    count = words.get(text) or (int(text) if text.isascii() and text.isdigit() else 0)
+    count = words.get(text) or (int(text) if re.fullmatch("[0-9]{1,3}", text) else 0)
     if not 0 < count <= len(set(members)) == len(members):
         raise UsageError(f"line {number}: a group needs one to all of its different members")
     return count

@@ -320,7 +320,7 @@ def _wallet_from_content(content: bytes, path: Path) -> Wallet:
             ),
             LogMemory(SignedCheckpoint.from_bytes(fields["log"].encode())) if fields.get("log") else None,
         )
-    except (KeyError, TypeError, ValueError, IntaglioError):
+    except (KeyError, TypeError, ValueError, AttributeError, RecursionError, IntaglioError):
         # `from None`: the cause may quote the content.
         raise UsageError(f"the wallet at {path} opens, but another version of this program wrote it") from None
 

@@ -169,7 +169,7 @@ class Terms:
             if set(value) != known:
                 raise UsageError(f"fields are missing or unknown: {', '.join(sorted(set(value) ^ known))}")
             return cls(**value | {"controller": Party(**value["controller"]), "purposes": tuple(value["purposes"])})
-        except (ValueError, TypeError, LookupError, IntaglioError) as error:
+        except (ValueError, TypeError, LookupError, RecursionError, IntaglioError) as error:
             raise UsageError(f"these are no terms: {error}") from error
 
 

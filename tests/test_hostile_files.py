@@ -1,0 +1,138 @@
+"""Whatever stands in a file that a program reads, the program says so in one error of the family, and never falls over.
+
+Parsers of single messages have tests of their own. These are the readers of whole files, and the shapes that stop
+parsers: nesting without end, numbers without end, numbers that are none.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from dataclasses import asdict
+from pathlib import Path
+
+import pytest
+from agreeing import a_receipt
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from running import LOG_SIGNER, SIGNERS, TERMS, a_release, a_rules_file
+
+from client import wallet as wallet_module
+from client.log import Monitor
+from client.log_policy import log_policy
+from client.wallet import Wallet
+from federation.consent import consent_of
+from federation.errors import MalformedMessageError, ProofError, RefusedError, UsageError
+from federation.ledger import ledger_from_file
+from federation.manifest import ReleaseTrust
+from federation.receipts import Terms
+from federation.release import ModelRelease
+from federation.rulebook import Rulebook
+from server.rules import PublicRules
+
+MAKER, AUDITOR = (key.public_key().public_bytes_raw() for key in SIGNERS)
+DEEP = 100_000
+"""Parsers that call themselves give up at about a thousand."""
+
+
+def rules_of_a_server(data):
+    return PublicRules(lambda: data, deployment="trial", now=0)
+
+
+def rules_of_a_device(data):
+    return Rulebook.from_file(data, read_at=0)
+
+
+def policy(data):
+    return log_policy(data.decode(errors="replace"))
+
+
+def wallet_content(data):
+    """What a wallet's seal protects: whoever has the passphrase could have written it."""
+    return wallet_module._wallet_from_content(data, Path("intaglio.wallet"))
+
+
+READERS = {
+    "release": (ModelRelease.from_bytes, lambda: a_release().to_bytes(), MalformedMessageError),
+    "rules of a device": (rules_of_a_device, a_rules_file, (MalformedMessageError, ProofError, RefusedError)),
+    "rules of a server": (rules_of_a_server, a_rules_file, UsageError),
+    "terms": (Terms.from_file, lambda: json.dumps(asdict(TERMS)).encode(), UsageError),
+    "log policy": (policy, f"log {LOG_SIGNER.key.to_text()}\nquorum none\n".encode, UsageError),
+    "trust in releases": (
+        ReleaseTrust.from_file,
+        lambda: ReleaseTrust(frozenset({MAKER}), frozenset({AUDITOR}), accepts_trials=False).to_bytes(),
+        UsageError,
+    ),
+    "memory of a monitor": (Monitor.from_bytes, lambda: Monitor().to_bytes(), MalformedMessageError),
+    "receipts": (consent_of, lambda: a_receipt().to_bytes(), (MalformedMessageError, ProofError, RefusedError)),
+    "wallet": (wallet_content, lambda: wallet_module._content_of(Wallet.generate()), UsageError),
+    "ledger": (ledger_from_file, lambda: b"", (UsageError, MalformedMessageError)),
+}
+by_name = pytest.mark.parametrize("name", READERS)
+
+
+@by_name
+def test_what_the_program_wrote_is_read(name):
+    read, genuine, _ = READERS[name]
+    assert read(genuine()) is not None
+
+
+@by_name
+@settings(deadline=None, max_examples=60)
+@given(data=st.binary(max_size=300) | st.text(max_size=200).map(lambda text: text.encode()))
+def test_any_bytes_are_refused_in_the_family(name, data):
+    read, _, expected = READERS[name]
+    if name == "ledger" and data.rfind(b"\n") < 0:
+        return  # a torn first line: an empty ledger
+    with pytest.raises(expected):
+        read(data)
+
+
+@by_name
+@settings(deadline=None, max_examples=60)
+@given(data=st.data())
+def test_a_genuine_file_that_was_cut_or_changed_is_read_or_refused_in_the_family(name, data):
+    read, genuine, expected = READERS[name]
+    whole = GENUINE[name] if name in GENUINE else GENUINE.setdefault(name, genuine())
+    cut = data.draw(st.integers(0, len(whole)))
+    end = data.draw(st.integers(cut, min(cut + 40, len(whole))) | st.just(len(whole)))
+    with contextlib.suppress(expected):
+        read(whole[:cut] + data.draw(st.binary(max_size=8) | st.sampled_from(SMALL_SHAPES)) + whole[end:])
+
+
+GENUINE: dict[str, bytes] = {}
+SMALL_SHAPES = [b"1e999", b"NaN", b"-1", b"null", b"[]", b"{}", b"true", b'"\\ud800"', b"\xff", b"\0", b"9" * 5_000]
+SHAPES = {
+    "lists without end": b"[" * DEEP,
+    "lists that do end": b"[" * DEEP + b"]" * DEEP,
+    "objects without end": b'{"a":' * DEEP,
+    "a number of five thousand digits": b'{"a":' + b"9" * 5_000 + b"}",
+    "a number that is none": b'{"a":NaN}',
+    "half of a surrogate pair": b'{"a":"\\ud800"}',
+    "half of a character": b'{"a":"\xc3"}',
+    "another encoding": '{"a":1}'.encode("utf-16"),
+    "a policy with a number of five thousand digits": (
+        f"log {LOG_SIGNER.key.to_text()}\ngroup g {'9' * 5000} w\nquorum none\n".encode()
+    ),
+    "nothing but line ends": b"\n" * 100,
+}
+
+
+@by_name
+@pytest.mark.parametrize("shape", SHAPES)
+def test_a_shape_that_stops_parsers_is_refused_in_the_family(name, shape):
+    read, _, expected = READERS[name]
+    if name == "ledger" and b"\n" not in SHAPES[shape]:
+        return  # a torn first line: an empty ledger
+    with pytest.raises(expected):
+        read(SHAPES[shape])
+
+
+@pytest.mark.parametrize("field", ["device_secret", "code_seed", "signing_key", "enrolment", "log"])
+@pytest.mark.parametrize("value", [1, [], {}, "", "AAAA", True, {"purpose": 1}], ids=str)
+def test_a_wallet_with_anything_in_a_field_says_that_another_version_wrote_it(field, value):
+    content = json.loads(wallet_module._content_of(Wallet.generate())) | {field: value}
+    if field in ("enrolment", "log") and not value:
+        return  # nothing remembered: a wallet like any fresh one
+    with pytest.raises(UsageError):
+        wallet_content(json.dumps(content).encode())
