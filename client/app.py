@@ -80,8 +80,8 @@ def advertise(message: Message, context: Context) -> Message:
         plan, shown = read_advertise_request(message.content)
         _require_agreed(plan, context)
         people, identity = _people(_embeddings(context)), _identity(context)
-        keys = secure_sums.open_sums(context.state, identity, plan, shown.reservation)
-        return advertise_reply(keys, people, _ledgers(context).admit(shown, plan))
+        own = _ledgers(context).admit(shown, plan)
+        return advertise_reply(secure_sums.open_sums(context.state, identity, plan, shown.reservation), people, own)
 
     return _guarded(message, reply)
 

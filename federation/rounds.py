@@ -19,6 +19,7 @@ from typing import Final
 
 import numpy as np
 from flwr.app import Array, ArrayRecord, ConfigRecord, MetricRecord, RecordDict
+from flwr.common.constant import ErrorCode
 from numpy.typing import NDArray
 
 from federation.embeddings import PROBE, REFERENCE
@@ -71,8 +72,22 @@ class Refusal(Enum):
 
     @classmethod
     def describe(cls, code: int) -> str:
-        """The sentence for a foreign code; unknown codes come from Flower itself."""
-        return next((refusal.text for refusal in cls if refusal.value == code), f"Flower reports error code {code}")
+        """The sentence for a foreign code; small codes come from Flower itself."""
+        words = _FLOWER_SAYS.get(code, "it failed")
+        return next(
+            (refusal.text for refusal in cls if refusal.value == code), f"{words} (Flower reports error code {code})"
+        )
+
+
+_FLOWER_SAYS: Final = {
+    ErrorCode.LOAD_CLIENT_APP_EXCEPTION: "its application could not be loaded",
+    ErrorCode.CLIENT_APP_RAISED_EXCEPTION: "its application failed",
+    ErrorCode.MESSAGE_UNAVAILABLE: "it did not answer in time",
+    ErrorCode.REPLY_MESSAGE_UNAVAILABLE: "it did not answer in time",
+    ErrorCode.NODE_UNAVAILABLE: "its node went away",
+    ErrorCode.INVALID_FAB: "its application could not be loaded",
+    ErrorCode.CLIENT_APP_CRASHED: "its application crashed or was killed",
+}
 
 
 def sessions(plan: PrivacyPlan, run: str, roster: tuple[bytes, ...]) -> dict[str, Session]:

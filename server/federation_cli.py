@@ -119,7 +119,10 @@ def federation_run(
     config: Annotated[Path, typer.Option(help="TOML with the run's settings.")],
     timeout_seconds: Annotated[float, typer.Option(min=1, help="When to stop waiting.")] = 3600.0,
 ) -> None:
-    """Train once with all members, and print what the coordinator says."""
+    """Train once with all members, and print what the coordinator says.
+
+    The same settings again go on with a run that died, under the charge that it has.
+    """
     try:
         settings = tomllib.loads(config.read_text())
     except (OSError, tomllib.TOMLDecodeError) as error:

@@ -134,13 +134,14 @@ class LedgerCopies:
         """
         shown, path = LedgerChain.from_bytes(data), self.folder / f"{key.hex()}.jsonl"
         try:
-            kept = LedgerChain.from_bytes(path.read_bytes()) if path.exists() else LedgerChain()
-            if shown == kept:
-                return
-            shown.require_extends(kept)
             self.folder.mkdir(parents=True, exist_ok=True)
-            # A crash leaves the old copy: every ledger that extends the new one extends it too.
-            write_durably(path, data)
+            with (self.folder / ".lock").open("ab") as lock:
+                fcntl.flock(lock, fcntl.LOCK_EX)  # released when the file is closed, or when the process dies
+                kept = LedgerChain.from_bytes(path.read_bytes()) if path.exists() else LedgerChain()
+                shown.require_extends(kept)
+                if shown != kept:
+                    # A crash leaves the old copy: every ledger that extends the new one extends it too.
+                    write_durably(path, data)
         except ProofError as error:
             raise ProofError(
                 f"its own ledger does not go on from the last one: {error}. Send it {path}, to restore it from"

@@ -233,7 +233,7 @@ def test_both_sides_hold_the_same_ledgers_after_a_run(config, tmp_path):
         copy = LedgerChain.from_bytes((tmp_path / f"{index}.ledgers" / COORDINATOR).read_bytes())
         the_chain(config).require_extends(copy)
         assert copy.reservation("1") is not None
-    kept = sorted(path.read_bytes() for path in (tmp_path / "copies").iterdir())
+    kept = sorted(path.read_bytes() for path in (tmp_path / "copies").glob("*.jsonl"))
     assert kept == sorted((tmp_path / f"{index}.ledgers" / OWN).read_bytes() for index in range(4))
 
 

@@ -67,7 +67,7 @@ def numbers(value, size=64):
 
 
 FAULTS = {
-    "it crashes": (TRAIN_MOMENTS, crashed, "error code 8"),
+    "it crashes": (TRAIN_MOMENTS, crashed, r"its application crashed or was killed \(Flower reports error code 8\)"),
     "it hangs before its keys": (ADVERTISE, lambda _: None, "did not answer query.advertise within 0.3 s"),
     "it hangs with its shares": (SHARE_KEYS, lambda _: None, "did not answer query.share_keys within 0.3 s"),
     "it hangs with its sum": (TRAIN_MOMENTS, lambda _: None, "did not answer train.moments within 0.3 s"),
@@ -174,7 +174,7 @@ def test_an_answer_that_comes_after_its_deadline_changes_nothing(config):
 
 
 def test_an_organisation_that_is_not_there_is_named(config):
-    with pytest.raises(RoundAbortedError, match="only 3 of 4 organisations were there .*, without east;"):
+    with pytest.raises(RoundAbortedError, match=r"only 3 of 4 organisations were there .*, without east;"):
         run(config, nodes=3)
 
 
