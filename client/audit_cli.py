@@ -174,8 +174,8 @@ def _text(result: AuditReport) -> str:
     if worst := result.worst("fmr"):
         share = false_match_in_search(worst.fmr.high, _SEARCHED)
         lines.append(
-            f"a search among {_SEARCHED} people would wrongly match up to {share:.3g} of {worst.name}; "
-            "intaglio cannot search"
+            f"a search among {_SEARCHED} would wrongly match people of {worst.name} up to {100 * share:.3g} % of "
+            "the time; intaglio cannot search"
         )
     lines.append(f"{result.verdict.value}: worst is {result.worst_cell.name}")
     return "\n".join(lines)

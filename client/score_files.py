@@ -8,8 +8,8 @@ One row is one comparison::
     person_a, person_b    who they are, as any text; optional, both or none
     failed    1: no score could be made, because a sample was unusable; optional
 
-Rows that cannot be read are never dropped in silence: each has a line number and a reason. The file is read in blocks;
-what stays in memory is some 40 bytes a row.
+Rows that cannot be read are never dropped in silence: each has a line number and a reason. The file is read in blocks,
+whose text becomes numbers at once.
 """
 
 from __future__ import annotations

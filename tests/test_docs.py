@@ -15,6 +15,8 @@ import client.cli
 import examples.bench
 import examples.demo.__main__ as demo
 import examples.epsilon_sweep
+import examples.scores
+import examples.synthetic_scores
 import server.cli
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -29,6 +31,8 @@ COMMANDS = {
     "examples.demo": typer.main.get_command(demo.app),
     "examples.bench": typer.main.get_command(examples.bench.app),
     "examples.epsilon_sweep": typer.main.get_command(examples.epsilon_sweep.app),
+    "examples.scores": typer.main.get_command(examples.scores.app),
+    "examples.synthetic_scores": typer.main.get_command(examples.synthetic_scores.app),
 }
 MAKE_RUNS = {"demo": "examples.demo", "bench": "examples.bench"}
 """Targets whose ARGS are options of an example."""
