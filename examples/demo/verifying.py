@@ -17,7 +17,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from client.verification import ClientTls, Conditions, Device, VerificationOutcome
+from client.connection import ClientTls
+from client.log_policy import read_log_policy
+from client.verification import Conditions, Device, VerificationOutcome
 from client.wallet import Enrolment, EnrolmentState, ScryptCost, Wallet, create_wallet, write_wallet
 from examples.demo.results import Attempts
 from federation.embeddings import PROBE, REFERENCE, EmbeddingSet
@@ -46,6 +48,7 @@ _TERMS = Terms(
     language="en",
 )
 _DEPLOYMENT = "demo"
+_LOG = "demo.example.org/log"
 _START_SECONDS, _STOP_SECONDS = 60.0, 20.0
 _SCRYPT = ScryptCost(log2_n=15)  # the least that wallets allow: these passphrases are random and thrown away
 
@@ -111,7 +114,7 @@ def verify_everybody(
     with matching_server(folder) as server:
         tls = ClientTls.read(server.tls)
         rules = Rulebook.from_file(server.rules.read_bytes(), read_at=int(time.time()))
-        conditions = Conditions(rules, release.fmr, _TERMS)
+        conditions = Conditions(rules, read_log_policy(server.log_policy), release.fmr, _TERMS)
         for person, attempts in zip(people, planned, strict=True):
             wallet = _enrol(person, release, folder, server.target, tls, conditions)
             if wallet is None:
@@ -196,11 +199,13 @@ class Server:
         target: host:port.
         tls: folder with the certificates.
         rules: file with the public rules.
+        log_policy: file that names the log.
     """
 
     target: str
     tls: Path
     rules: Path
+    log_policy: Path
 
 
 @contextmanager
@@ -216,7 +221,8 @@ def matching_server(folder: Path) -> Iterator[Server]:
     terms.write_text(json.dumps(asdict(_TERMS)))
     made_of = ["--terms", str(terms), "--release", str(folder / "release.json"), "--deployment", _DEPLOYMENT]
     subprocess.run([_command(), "rules", "init", str(rules.parent), *made_of], check=True, capture_output=True)  # noqa: S603 - ours
-    options = {"release": "release.json", "database": "templates.sqlite", "stats": "server-times.json"}
+    subprocess.run([_command(), "log", "init", str(folder / "log"), _LOG], check=True, capture_output=True)  # noqa: S603 - ours
+    options = {"release": "release.json", "database": "templates.sqlite", "stats": "server-times.json", "log": "log"}
     arguments = [part for name, file in options.items() for part in (f"--{name}", str(folder / file))]
     arguments += ["--rules", str(rules), "--deployment", _DEPLOYMENT]
     with log.open("wb") as output:
@@ -233,7 +239,8 @@ def matching_server(folder: Path) -> Iterator[Server]:
             if process.poll() is not None or time.monotonic() > deadline:
                 raise UnavailableError(f"the matching server did not start; read {log}")
             time.sleep(0.05)
-        yield Server(f"localhost:{json.loads(ready.read_text())['port']}", tls, rules)
+        port = json.loads(ready.read_text())["port"]
+        yield Server(f"localhost:{port}", tls, rules, folder / "log" / "policy")
     finally:
         process.send_signal(signal.SIGTERM)
         process.wait(_STOP_SECONDS)
