@@ -1,0 +1,399 @@
+"""The log in the service: nothing is opened that is not logged, and owners get and end what is held of them."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+import shutil
+import sqlite3
+import time
+
+import pytest
+from running import (
+    AUDIENCE,
+    LOG_SIGNER,
+    LOG_TRUST,
+    PURPOSE,
+    RunningServer,
+    a_face,
+    a_journal,
+    a_pki,
+    a_release,
+    a_rules_file,
+    a_service,
+    a_wallet,
+    conditions,
+    public_rules,
+    signed,
+)
+
+from client.log import LogTrust, Monitor
+from client.log_reader import RemoteLog
+from client.wallet import EnrolmentState
+from federation.consent import consent_of
+from federation.errors import MalformedMessageError, ProofError, RefusedError, UsageError
+from federation.onebit import Decision, DeviceSecret
+from federation.rules import Moratorium
+from federation.transparency import KeyKind, NoteSigner, PublicKind, entry_from_bytes
+from federation.wire.convert import SessionRequest
+from federation.wire.owner import LONGEST_AGE_SECONDS, OwnerOperation
+from federation.wire.v1 import verification_pb2 as pb
+from server.sqlstorage import open_storage
+from server.workers import MatchWorkers
+
+pytestmark = pytest.mark.integration
+OWNER, STRANGER = 1, 2
+
+
+@pytest.fixture(scope="module")
+def tls(tmp_path_factory):
+    return a_pki(tmp_path_factory.mktemp("tls"))
+
+
+@pytest.fixture(scope="module")
+def workers():
+    pool = MatchWorkers(1, timeout_seconds=60)
+    asyncio.run(pool.start())
+    yield pool
+    pool.close()
+
+
+@pytest.fixture
+def storage(tmp_path):
+    with open_storage(tmp_path / "matching.db") as storage:
+        yield storage
+
+
+@pytest.fixture
+def server(tls, workers, storage, tmp_path):
+    with RunningServer(a_service(a_release(), storage, workers, public_rules(), tmp_path), tls) as running:
+        yield running
+
+
+@pytest.fixture
+def wallet(server):
+    with server.device(a_wallet(a_release())) as device:
+        assert device.enrol(a_face(OWNER, 0), a_face(OWNER, 1)).decision is Decision.MATCH
+    return device.wallet.with_state(EnrolmentState.ENROLLED)
+
+
+class Lies:
+    """A stub whose answers to one call are altered on the way."""
+
+    def __init__(self, stub, name, alter):
+        self._stub, self._name, self._alter = stub, name, alter
+
+    def __getattr__(self, name):
+        method = getattr(self._stub, name)
+        if name != self._name:
+            return method
+
+        def call(request, timeout):
+            answer = method(request, timeout=timeout)
+            self._alter(answer)
+            return answer
+
+        return call
+
+
+def opened(monkeypatch):
+    """Counts how often a device decrypts."""
+    calls = []
+    original = DeviceSecret.open_reply
+    monkeypatch.setattr(DeviceSecret, "open_reply", lambda *a: calls.append(1) or original(*a))
+    return calls
+
+
+# ---------------------------------------------------------------------- what the device insists on
+
+
+def test_every_comparison_stands_in_the_log_under_a_checkpoint_that_the_device_remembers(server, wallet):
+    size = wallet.log.checkpoint.head.size
+    with server.device(wallet) as device:
+        outcome = device.verify(a_face(OWNER, 2))
+        again = device.verify(a_face(STRANGER))
+    assert size <= outcome.log_position < again.log_position
+    assert device.wallet.log.checkpoint.head.size > again.log_position
+
+
+def swap(field, value):
+    return lambda answer: setattr(answer.log, field, value(getattr(answer.log, field)))
+
+
+LIES = {
+    "no entry at all": lambda answer: answer.ClearField("log"),
+    "no opening": swap("opening", lambda _: b""),
+    "another opening": swap("opening", lambda opening: opening.replace(b'"salt":"', b'"salt":"00')[:-2] + b"}"),
+    "no signature": swap("logged", lambda proof: proof[: proof.rindex("\u2014".encode())]),
+    "another index": swap("logged", lambda proof: proof.replace(b"index ", b"index 1", 1)),
+    "no proof of growth": lambda answer: answer.log.ClearField("consistency"),
+}
+
+
+@pytest.mark.parametrize("lie", LIES.values(), ids=LIES)
+def test_a_reply_whose_entry_does_not_hold_is_never_opened(server, wallet, lie, monkeypatch):
+    with server.device(wallet) as device:
+        device.verify(a_face(OWNER, 2))  # so that there is something to grow from
+        calls = opened(monkeypatch)
+        device._stub = Lies(device._stub, "SubmitProbe", lie)
+        before = device.wallet.log
+        with pytest.raises((ProofError, MalformedMessageError)):
+            device.verify(a_face(OWNER, 2))
+    assert calls == []
+    assert device.wallet.log == before
+
+
+def test_an_entry_about_another_comparison_opens_nothing(server, wallet, monkeypatch):
+    with server.device(wallet) as device:
+        recorded = []
+        device._stub = Lies(device._stub, "SubmitProbe", lambda answer: recorded.append(answer.log.SerializeToString()))
+        device.verify(a_face(OWNER, 2))
+        calls = opened(monkeypatch)
+        device._stub = Lies(
+            device._stub, "SubmitProbe", lambda answer: answer.log.CopyFrom(pb.LogReceipt.FromString(recorded[0]))
+        )
+        with pytest.raises(ProofError, match=r"something else than this comparison"):
+            device.verify(a_face(OWNER, 2))
+    assert calls == []
+
+
+def test_the_template_of_an_enrolment_is_not_tested_unseen_either(server, monkeypatch):
+    calls = opened(monkeypatch)
+    with server.device(a_wallet(a_release())) as device:
+        device._stub = Lies(device._stub, "SubmitTemplate", LIES["no entry at all"])
+        with pytest.raises(MalformedMessageError):
+            device.enrol(a_face(OWNER), a_face(OWNER, 1))
+    assert calls == []
+
+
+def test_a_log_of_another_key_opens_nothing(server, wallet, monkeypatch):
+    calls = opened(monkeypatch)
+    other = LogTrust(NoteSigner(LOG_SIGNER.key.name, KeyKind.NOTE, bytes(32)).key)
+    with server.device(wallet, conditions=conditions(log=other)) as device, pytest.raises(ProofError):
+        device.verify(a_face(OWNER, 2))
+    assert calls == []
+
+
+def test_a_log_that_was_rolled_back_opens_nothing(tls, workers, storage, tmp_path, monkeypatch):
+    """The operator puts an old copy of the log's database back, and hides a verification so."""
+    log = tmp_path / "log.db"
+    with RunningServer(a_service(a_release(), storage, workers, public_rules(), tmp_path), tls) as running:
+        with running.device(a_wallet(a_release())) as device:
+            assert device.enrol(a_face(OWNER, 0), a_face(OWNER, 1)).decision is Decision.MATCH
+        copy_database(log, tmp_path / "old.db")
+        with running.device(device.wallet) as device:
+            for _ in range(3):
+                device.verify(a_face(OWNER, 2))
+    for leftover in tmp_path.glob("log.db*"):
+        leftover.unlink()
+    shutil.copy(tmp_path / "old.db", log)
+    calls = opened(monkeypatch)
+    with (
+        RunningServer(a_service(a_release(), storage, workers, public_rules(), tmp_path), tls) as running,
+        running.device(device.wallet) as device,
+        pytest.raises(ProofError, match="rolled back"),
+    ):
+        device.verify(a_face(OWNER, 2))
+    assert calls == []
+
+
+def copy_database(source, target):
+    with sqlite3.connect(source) as database, sqlite3.connect(target) as copy:
+        database.backup(copy)
+
+
+# ---------------------------------------------------------------------- what the log says
+
+
+def follow(server, wallet):
+    with server.owner(wallet) as owner:
+        reader = RemoteLog(owner._connection)
+        monitor = Monitor().follow(reader, LOG_TRUST, now=int(time.time()))
+        entries = [entry_from_bytes(leaf) for leaf in reader.entries(0, monitor.frontier.size)]
+    return monitor, entries
+
+
+def test_d4_s6_the_rules_stand_in_the_log_before_the_first_request(server, wallet):
+    _, entries = follow(server, wallet)
+    contents = {entry.content for entry in entries[:3]}
+    assert contents == set(server._service._rules._file.splitlines()[1:])
+    assert {entry.kind for entry in entries[:3]} == {PublicKind.POLICY, PublicKind.DEPLOYMENT}
+
+
+def test_a_moratorium_is_logged_by_a_running_server_and_no_rule_twice(tls, workers, storage, tmp_path):
+    file = [a_rules_file()]
+    rules = public_rules()
+    rules._read = lambda: file[0]
+    service = a_service(a_release(), storage, workers, rules, tmp_path)
+    with RunningServer(service, tls) as running:
+        file[0] += b"\n" + signed(Moratorium("review", int(time.time()), ("DE",), (), (), "Until it is published."))
+        asyncio.run_coroutine_threadsafe(service.tend(), running._loop).result(30)
+        monitor, _ = follow(running, a_wallet(a_release()))
+    assert monitor.usage.kinds == {"policy": 2, "deployment": 1, "moratorium": 1}
+    rules = public_rules()
+    rules._read = lambda: file[0]
+    rules.read_again(int(time.time()))
+    with RunningServer(a_service(a_release(), storage, workers, rules, tmp_path), tls) as running:
+        assert follow(running, a_wallet(a_release()))[0].usage.kinds == monitor.usage.kinds
+
+
+def test_s9_counts_of_use_follow_from_the_entries_alone(server, wallet):
+    with server.device(wallet) as device:
+        for face in (OWNER, STRANGER, OWNER):
+            device.verify(a_face(face, 2))
+    stranger = a_wallet(a_release()).with_enrolment(wallet.enrolment)
+    with server.device(stranger) as device:
+        device._require_allowed = lambda: None
+        with pytest.raises(RefusedError):
+            device.verify(a_face(OWNER))
+    monitor, _ = follow(server, wallet)
+    assert monitor.usage.attempts == {
+        (AUDIENCE, PURPOSE, "opened"): 2 + 3,  # two legs of the enrolment
+        (AUDIENCE, PURPOSE, "not-covered"): 1,
+    }
+
+
+def test_no_entry_names_anybody_and_matches_look_like_others(server, wallet):
+    with server.device(wallet) as device:
+        device.verify(a_face(OWNER, 2))
+        device.verify(a_face(STRANGER))
+    _, entries = follow(server, wallet)
+    text = b"".join(entry.to_bytes() for entry in entries)
+    for secret in (wallet.key_id, wallet.device_public_key, hashlib.sha256(wallet.key_id).digest()):
+        assert secret.hex().encode() not in text
+    accepted, refused = (json.loads(entry.to_bytes()) for entry in entries[-2:])
+    assert {**accepted, "time": 0, "commitment": 0} == {**refused, "time": 0, "commitment": 0}
+
+
+# ---------------------------------------------------------------------- owners
+
+
+def test_s8_an_export_gives_everything_that_is_held(server, wallet, storage):
+    with server.device(wallet) as device:
+        device.verify(a_face(OWNER, 2))
+        device.verify(a_face(STRANGER))
+    with server.owner(wallet) as owner:
+        held = owner.export()
+        entries = owner.history(held.openings, LOG_TRUST)
+    stored = storage.template(wallet.key_id)
+    assert (held.template, held.public_key) == (stored.template, stored.public_key)
+    assert b"\n".join(held.receipts) == stored.receipts == wallet.enrolment.receipt
+    record = json.loads(held.record)
+    assert [attempt["decision"] for attempt in record["attempts"]] == ["match", "non-match"]
+    assert record["template"]["purpose"] == PURPOSE
+    assert [entry.kind.value for _, entry, _ in entries] == ["attempt", "attempt", "enrolment", "attempt", "attempt"]
+
+
+def test_a_long_export_comes_in_pages(server, wallet, monkeypatch):
+    monkeypatch.setattr("server.owners._PAGE_BYTES", 300)
+    with server.owner(wallet) as owner:
+        assert len(owner.export().openings) == 3
+
+
+def test_the_owner_sees_who_else_named_the_key(server, wallet):
+    stranger = a_wallet(a_release())
+    with server.device(stranger) as device:
+        device._request = lambda: SessionRequest(wallet.key_id, PURPOSE, AUDIENCE)
+        device._require_allowed = lambda: None
+        with pytest.raises(RefusedError):
+            device.verify(a_face(OWNER))
+    with server.owner(wallet) as owner:
+        *_, (_, entry, _) = owner.history(owner.export().openings, LOG_TRUST)
+    assert entry.outcome.value == "not-covered"
+
+
+def test_a_renewed_consent_counts_and_a_lost_answer_is_no_trouble(server, wallet, storage):
+    with server.owner(wallet) as owner:
+        renewed = owner.renew_consent(200)
+        held = owner.receipts()
+    assert b"\n".join(held) == renewed.enrolment.receipt == storage.template(wallet.key_id).receipts
+    assert len(held) == 2
+    with server.owner(wallet) as owner:  # the wallet was not written: it begins at what the server holds
+        again = owner.renew_consent(201)
+        request = pb.RenewConsentRequest(key_id=wallet.key_id, receipt=again.enrolment.receipt.splitlines()[-1])
+        owner._call(owner._stub.RenewConsent, request)
+    assert len(consent_of(storage.template(wallet.key_id).receipts).receipts) == 3
+    with server.device(again) as device:
+        assert device.verify(a_face(OWNER, 2)).decision is Decision.MATCH
+
+
+def test_a_foreign_receipt_renews_nothing(server, wallet, storage):
+    before = storage.template(wallet.key_id).receipts
+    with server.owner(wallet) as owner:
+        forged = wallet.enrolment.receipt.replace(b'"dct:valid":"', b'"dct:valid":"2')
+        for receipt in (wallet.enrolment.receipt, forged, b"{}"):
+            request = pb.RenewConsentRequest(key_id=wallet.key_id, receipt=receipt)
+            if receipt == wallet.enrolment.receipt:
+                owner._call(owner._stub.RenewConsent, request)  # it is in force already
+                continue
+            with pytest.raises((MalformedMessageError, ProofError, RefusedError)):
+                owner._call(owner._stub.RenewConsent, request)
+    assert storage.template(wallet.key_id).receipts == before
+
+
+def test_a_revoked_owner_may_still_look_and_be_erased(server, wallet, storage):
+    with server.owner(wallet) as owner:
+        owner.revoke()
+        held = owner.export()
+        assert (held.template, held.receipts) == (b"", ())
+        assert len(held.openings) == 4
+        assert owner.receipts() == ()
+        tombstone = owner.erase(LOG_TRUST)
+    assert tombstone.opening.reveal() == {"positions": sorted(held.openings)}
+    assert storage.owner(wallet.key_id) is None
+
+
+def test_erasing_leaves_nothing_that_connects_the_log_with_anybody(server, wallet, storage, tmp_path):
+    with server.owner(wallet) as owner:
+        salts = [opening.secret_bytes() for opening in owner.export().openings.values()]
+        assert owner.erase(LOG_TRUST) is not None
+        for ask in (owner.export, owner.receipts, owner.revoke):
+            with pytest.raises(RefusedError, match="not enrolled here"):
+                ask()
+    assert storage.template(wallet.key_id) is None
+    files = b"".join(path.read_bytes() for path in tmp_path.iterdir() if path.is_file())
+    for secret in (wallet.key_id, wallet.key_id.hex().encode(), wallet.device_public_key, *salts):
+        assert secret not in files
+    with server.device(wallet) as device, pytest.raises(RefusedError):
+        device.enrol(a_face(OWNER), a_face(OWNER, 1))
+
+
+def test_an_erasure_whose_answer_was_lost_is_answered_again(server, wallet):
+    with server.owner(wallet) as owner:
+        owner._clock = lambda: 1_000_000.0  # the same second, so the same bytes; of any age
+        request = pb.EraseRequest(proof=owner._proof(OwnerOperation.ERASE))
+        answers = [owner._call(owner._stub.Erase, request) for _ in range(2)]
+    assert [answer.HasField("log") for answer in answers] == [True, False]
+
+
+@pytest.mark.parametrize("late", [-LONGEST_AGE_SECONDS - 5, LONGEST_AGE_SECONDS + 5])
+def test_an_old_request_shows_nothing_and_says_how_far_the_clocks_are_apart(server, wallet, late):
+    with server.owner(wallet, clock=lambda: time.time() + late) as owner:
+        for ask in (owner.export, owner.receipts):
+            with pytest.raises(RefusedError, match="set the clock"):
+                ask()
+        owner.revoke()  # a right that no clock takes away
+
+
+def test_a_signature_for_one_operation_serves_no_other(server, wallet, storage):
+    with server.owner(wallet) as owner:
+        proof = owner._proof(OwnerOperation.EXPORT)
+        for method, request in (
+            (owner._stub.Erase, pb.EraseRequest(proof=proof)),
+            (owner._stub.Revoke, pb.RevokeRequest(proof=proof)),
+            (owner._stub.ListReceipts, pb.ListReceiptsRequest(proof=proof)),
+        ):
+            with pytest.raises(RefusedError, match="not enrolled here"):
+                owner._call(method, request)
+    assert storage.template(wallet.key_id) is not None
+
+
+def test_a_server_without_an_issuer_says_so(server, wallet):
+    with server.device(wallet) as device, pytest.raises(UsageError, match="issues no assertions"):
+        device.verify(a_face(OWNER, 2), audience_nonce=b"\5" * 32)
+
+
+def test_a_journal_that_was_not_opened_writes_nothing(tmp_path):
+    with pytest.raises(UsageError, match="not open"):
+        asyncio.run(a_journal(tmp_path).refused(None, "invalid"))
