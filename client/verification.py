@@ -17,6 +17,7 @@ from client.connection import Connection
 from client.logged import check_comparison
 from federation.consent import consent_of
 from federation.errors import PeerError, RefusedError, UsageError
+from federation.manifest import Standing
 from federation.onebit import Decision, Operation, Transcript, binary_code
 from federation.policy import Attempts, Refused, Request, decide
 from federation.purposes import DAY_SECONDS
@@ -51,14 +52,14 @@ class Conditions:
     Attributes:
         rules: the public rules as this device has read them.
         log: whom it believes about the transparency log.
-        stated_fmr: false match rate that the model release states.
+        release: what the signed manifest of the model release says (`federation.bundle.require_servable`).
         terms: what the person agreed to, for an enrolment.
         days: how long that consent is valid.
     """
 
     rules: Rulebook
     log: LogTrust
-    stated_fmr: float
+    release: Standing
     terms: Terms | None = None
     days: int = 90
 
@@ -315,7 +316,7 @@ class Device:
             consent=consent,
             attempts=Attempts(),
             rules=self._conditions.rules,
-            stated_fmr=self._conditions.stated_fmr,
+            release=self._conditions.release,
             now=int(self._clock()),
         )
         if isinstance(verdict, Refused):

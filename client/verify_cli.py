@@ -18,6 +18,7 @@ from client.connection import ClientTls
 from client.consent_cli import read_terms
 from client.log_policy import read_log_policy
 from client.owner import Owner
+from client.release_cli import read_bundle, read_trust
 from client.terminal import (
     DEFAULT_SERVER,
     DEFAULT_WALLET,
@@ -36,6 +37,7 @@ from client.terminal import (
 )
 from client.verification import Conditions, Device, VerificationOutcome
 from client.wallet import Enrolment, EnrolmentState, Wallet, create_wallet, read_wallet, write_wallet
+from federation.bundle import Bundle, require_servable
 from federation.consent import consent_of
 from federation.embeddings import PROBE, REFERENCE
 from federation.errors import MalformedMessageError, ProofError, RefusedError, UsageError
@@ -52,7 +54,10 @@ if TYPE_CHECKING:
 _NON_MATCH_EXIT = 1
 _NOT_ENROLLED = "not enrolled: the two captures do not match each other; take others"
 
-ReleaseOption = Annotated[Path, typer.Option("--release", help="Model release, the same that the server runs.")]
+ReleaseOption = Annotated[Path, typer.Option("--release", help="Release bundle, the same that the server runs.")]
+ReleaseTrustOption = Annotated[
+    Path, typer.Option("--release-trust", help="JSON file with the keys of makers and auditors that you trust.")
+]
 ModelOption = Annotated[
     Path | None,
     typer.Option(
@@ -66,6 +71,7 @@ def enrol_command(
     reference: Annotated[Path, typer.Argument(help="Image of the face: JPEG, PNG or PGM.")],
     second: Annotated[Path, typer.Argument(help="Another capture of the same face; both must match.")],
     release: ReleaseOption,
+    release_trust: ReleaseTrustOption,
     tls: TlsOption,
     rules: RulesOption,
     log_policy: LogPolicyOption,
@@ -92,7 +98,8 @@ def enrol_command(
         opened.require_enrolment()  # a revoked wallet ends here, before any image is read
         if opened.enrolment.state is EnrolmentState.ENROLLED:
             raise UsageError("this wallet is enrolled; verify with it, or create another wallet")
-    model_release, offered = _read_release(release), read_terms(terms)
+    bundle, offered = _read_release(release, release_trust), read_terms(terms)
+    model_release = bundle.release
     wanted = _purpose_of(offered, purpose)
     _ask_to_agree(offered, days, agreed=agree)
     vectors = _embed([reference, second], [REFERENCE, PROBE], model=model, release=model_release)
@@ -109,7 +116,7 @@ def enrol_command(
         vectors,
         target=server,
         tls=ClientTls.read(tls, certificate),
-        conditions=Conditions(_read_rules(rules), read_log_policy(log_policy), model_release.fmr, offered, days),
+        conditions=Conditions(_read_rules(rules), read_log_policy(log_policy), bundle.manifest.standing, offered, days),
         keep=lambda current: write_wallet(wallet, current, passphrase),
     )
     _report(outcome, match="enrolled", non_match=_NOT_ENROLLED, fmr=model_release.fmr, as_json=as_json)
@@ -118,6 +125,7 @@ def enrol_command(
 def verify_command(
     image: Annotated[Path, typer.Argument(help="A fresh image of the face: JPEG, PNG or PGM.")],
     release: ReleaseOption,
+    release_trust: ReleaseTrustOption,
     tls: TlsOption,
     rules: RulesOption,
     log_policy: LogPolicyOption,
@@ -143,7 +151,8 @@ def verify_command(
     audience_nonce = _nonce(nonce)
     opened, passphrase = open_wallet(wallet, passphrase_file)
     enrolment = opened.require_enrolment()
-    model_release = _read_release(release)
+    bundle = _read_release(release, release_trust)
+    model_release = bundle.release
     if bytes.fromhex(model_release.digest) != enrolment.release_digest:
         raise UsageError("this wallet was enrolled under another model release; name that one, or enrol anew")
     (probe,) = _embed([image], [PROBE], model=model, release=model_release)
@@ -151,7 +160,7 @@ def verify_command(
         opened,
         target=server,
         tls=ClientTls.read(tls, certificate),
-        conditions=Conditions(_read_rules(rules), read_log_policy(log_policy), model_release.fmr),
+        conditions=Conditions(_read_rules(rules), read_log_policy(log_policy), bundle.manifest.standing),
         keep=lambda current: write_wallet(wallet, current, passphrase),
     ) as device:
         outcome = device.verify(probe, audience_nonce=audience_nonce)
@@ -167,6 +176,7 @@ def renew_command(
     second: Annotated[Path, typer.Argument(help="Another capture of the same face; both must match.")],
     into: Annotated[Path, typer.Option(help="The new wallet; made when missing, with the passphrase of the old one.")],
     release: ReleaseOption,
+    release_trust: ReleaseTrustOption,
     tls: TlsOption,
     rules: RulesOption,
     log_policy: LogPolicyOption,
@@ -189,7 +199,8 @@ def renew_command(
     old = opened.require_enrolment()
     if old.receipt is None:
         raise UsageError("this wallet holds no consent whose terms could be renewed; create a wallet and enrol with it")
-    offered, model_release = consent_of(old.receipt).current.terms, _read_release(release)
+    offered, bundle = consent_of(old.receipt).current.terms, _read_release(release, release_trust)
+    model_release = bundle.release
     certificates = ClientTls.read(tls, certificate)
     fresh = read_wallet(into, passphrase) if into.exists() else create_wallet(into, passphrase)
     if fresh.enrolment is None or fresh.require_enrolment().state is EnrolmentState.STARTED:
@@ -207,7 +218,9 @@ def renew_command(
             vectors,
             target=server,
             tls=certificates,
-            conditions=Conditions(_read_rules(rules), read_log_policy(log_policy), model_release.fmr, offered, days),
+            conditions=Conditions(
+                _read_rules(rules), read_log_policy(log_policy), bundle.manifest.standing, offered, days
+            ),
             keep=lambda current: write_wallet(into, current, passphrase),
         )
         if outcome.decision is Decision.NON_MATCH:
@@ -256,11 +269,11 @@ def _embed(
     ]
 
 
-def _read_release(path: Path) -> ModelRelease:
-    try:
-        return ModelRelease.from_bytes(read_file(path))
-    except MalformedMessageError as error:
-        raise UsageError(f"{path}: {error}") from error  # the file that was named is wrong, no peer is to blame
+def _read_release(path: Path, trust: Path) -> Bundle:
+    """A bundle that may be served now; anything else ends here, before an image is read."""
+    bundle = read_bundle(path)
+    require_servable(bundle, read_trust(trust), now=int(time.time()))
+    return bundle
 
 
 def _read_rules(path: Path) -> Rulebook:

@@ -206,6 +206,23 @@ class Claims:
 
 
 @dataclass(frozen=True)
+class Standing:
+    """What counts of a release when somebody asks whether it may be used now (`federation.policy`).
+
+    Attributes:
+        stated_fmr: false match rate that it states.
+        is_trial: no audit has passed it.
+        begins_at: first second at which it may be served.
+        ends_at: first second at which it may not any more.
+    """
+
+    stated_fmr: float
+    is_trial: bool
+    begins_at: int
+    ends_at: int
+
+
+@dataclass(frozen=True)
 class Manifest:
     """What both parties sign.
 
@@ -240,6 +257,11 @@ class Manifest:
     def digest(self) -> str:
         """SHA-256, in hex: the address of the bundle. Signatures do not change it."""
         return hashlib.sha256(self.to_bytes()).hexdigest()
+
+    @property
+    def standing(self) -> Standing:
+        """What policy asks for."""
+        return Standing(self.claims.fmr, self.use is Use.TRIAL, self.begins_at, self.ends_at)
 
     def to_json(self) -> dict[str, JsonValue]:
         """The JSON object."""

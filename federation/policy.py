@@ -19,6 +19,7 @@ from typing import Final
 
 from federation.consent import Consent
 from federation.errors import IntaglioError, RefusedError, UnavailableError
+from federation.manifest import Standing
 from federation.purposes import DAY_SECONDS, TIERS, Category, Tier, red_line_of
 from federation.receipts import Binding, Receipt, ReceiptFault
 from federation.rulebook import Rulebook
@@ -42,6 +43,8 @@ class Reason(Enum):
     NO_POLICY = "no-policy"
     PURPOSE_NOT_ALLOWED = "purpose-not-allowed"
     MORATORIUM = "moratorium"
+    RELEASE_NOT_IN_FORCE = "release-not-in-force"
+    RELEASE_ONLY_A_TRIAL = "release-only-a-trial"
     FMR_TOO_LARGE = "fmr-too-large"
     RECEIPT_MISSING = "receipt-missing"
     RECEIPT_UNREADABLE = "receipt-unreadable"
@@ -155,7 +158,7 @@ def decide(
     consent: Consent | None,
     attempts: Attempts,
     rules: Rulebook,
-    stated_fmr: float,
+    release: Standing,
     now: int,
 ) -> Allowed | Refused:
     """Whether a template may be enrolled or verified at `now`.
@@ -165,7 +168,7 @@ def decide(
         consent: the life of the consent for that template, or None.
         attempts: its counters.
         rules: the public rules as the deciding party has read them.
-        stated_fmr: false match rate that the model release states.
+        release: what the signed manifest of the model release says (`federation.bundle.require_servable`).
         now: seconds since 1970.
     """
     refusal = _refusal_of_purpose(request) or _refusal_of_age(rules, now)
@@ -177,13 +180,14 @@ def decide(
     permission = _permission(request, deployment, rules, now)
     if isinstance(permission, Refused):
         return permission
-    refusal = _refusal_of_fmr(request, permission.tier, stated_fmr)
+    refusal = _refusal_of_release(request, permission.tier, release, now)
     if refusal is not None:
         return refusal
     receipt = _receipt_in_force(request, consent, deployment, permission.tier, now)
     if isinstance(receipt, Refused):
         return receipt
-    valid_until = min(permission.valid_until, receipt.expires_at, rules.read_at + LONGEST_RULES_AGE_SECONDS + 1)
+    rules_end_at = rules.read_at + LONGEST_RULES_AGE_SECONDS + 1
+    valid_until = min(permission.valid_until, release.ends_at, receipt.expires_at, rules_end_at)
     return _refusal_of_attempts(attempts, now) or replace(permission, valid_until=valid_until)
 
 
@@ -257,8 +261,15 @@ def _rule_in_force(
     return max((exception.rule for exception in exceptions), key=lambda rule: rule.ends_at, default=None)
 
 
-def _refusal_of_fmr(request: Request, tier: Tier, stated_fmr: float) -> Refused | None:
-    largest = TIERS[tier].largest_fmr
+def _refusal_of_release(request: Request, tier: Tier, release: Standing, now: int) -> Refused | None:
+    if not release.begins_at <= now < release.ends_at:
+        return Refused(Reason.RELEASE_NOT_IN_FORCE, "the model release is not valid now; it must be audited again")
+    if release.is_trial and tier is not Tier.MINIMAL:
+        return Refused(
+            Reason.RELEASE_ONLY_A_TRIAL,
+            f"the model release is a trial that no audit has passed, and {request.purpose!r} is no trial's purpose",
+        )
+    largest, stated_fmr = TIERS[tier].largest_fmr, release.stated_fmr
     if 0 < stated_fmr <= largest:  # false for NaN too
         return None
     return Refused(

@@ -21,8 +21,9 @@ import typer
 from rich.console import Console
 from typer.core import TyperGroup
 
-from federation.errors import IntaglioError, MalformedMessageError, UsageError
-from federation.release import ModelRelease
+from federation.bundle import Bundle, require_servable
+from federation.errors import IntaglioError, UsageError
+from federation.manifest import ReleaseTrust
 from federation.wire.status import fate_of
 from server.assertions import AssertionIssuer, create_issuer
 from server.certificates import client_credentials, server_credentials, write_pki
@@ -35,7 +36,7 @@ from server.matching import MatchingService
 from server.metrics import Metrics
 from server.peers import PeerRate
 from server.rules import PublicRules
-from server.rules_cli import rules_commands
+from server.rules_cli import read_bundle, rules_commands
 from server.serving import SERVICE_NAME, health_of, start_server
 from server.sessions import SessionLimits
 from server.sqlstorage import open_storage
@@ -72,9 +73,9 @@ app = typer.Typer(
     help="""Run intaglio's servers.
 
     A first run: `intaglio-server pki init tls`,
-    `intaglio-server rules init rules --terms terms.json --release release.json`,
-    `intaglio-server log init log example.org/log`, then `intaglio-server matching start --release release.json
-    --rules rules/rules.jsonl --log log --database matching.db --tls tls`.
+    `intaglio-server rules init rules --terms terms.json --release release.zip`,
+    `intaglio-server log init log example.org/log`, then `intaglio-server matching start --release release.zip
+    --release-trust trust.json --rules rules/rules.jsonl --log log --database matching.db --tls tls`.
 
     Exit codes: 0 done, 2 usage, 3 refused, 4 network or protocol.""",
 )
@@ -127,7 +128,8 @@ def pki_init(
 
 @matching.command("start")
 def matching_start(
-    release: Annotated[Path, typer.Option(help="Model release; the only source of the threshold.")],
+    release: Annotated[Path, typer.Option(help="Release bundle; the only source of the threshold.")],
+    release_trust: Annotated[Path, typer.Option(help="JSON with the keys of makers and auditors that count here.")],
     database: Annotated[
         str,
         typer.Option(
@@ -176,10 +178,11 @@ def matching_start(
     _log_as_json()
     if ready_file:
         ready_file.unlink(missing_ok=True)  # a stale one would announce a server that is not there yet
-    model_release = _read_release(release)
+    bundle = read_bundle(release)
+    served = require_servable(bundle, _read_trust(release_trust), now=int(time.time()))
     settings = _Settings(
-        release=model_release,
-        issuer=AssertionIssuer.read(assertions, model_release) if assertions else None,
+        bundle=bundle,
+        issuer=AssertionIssuer.read(assertions, served) if assertions else None,
         log_directory=log_directory,
         log_database=log_database,
         database=database,
@@ -203,7 +206,7 @@ def matching_start(
 
 @dataclass(frozen=True)
 class _Settings:
-    release: ModelRelease
+    bundle: Bundle
     issuer: AssertionIssuer | None
     log_directory: Path
     log_database: str | None
@@ -236,7 +239,7 @@ async def _serve(settings: _Settings) -> None:
         closing.callback(workers.close)
         await workers.start()
         service = MatchingService(
-            settings.release,
+            settings.bundle,
             storage,
             workers,
             settings.rules,
@@ -248,7 +251,7 @@ async def _serve(settings: _Settings) -> None:
         front_end = await start_server(service, credentials, host=settings.host, port=settings.port, rate=settings.rate)
         if settings.ready_file:
             _write_whole(settings.ready_file, {"port": front_end.port, "pid": os.getpid()})
-        release = settings.release
+        release = settings.bundle.release
         log.info("listening", host=settings.host, port=front_end.port, release=release.digest, fmr=release.fmr)
         await stop.wait()
         log.info("draining")
@@ -289,15 +292,11 @@ def health(
     typer.echo(state)
 
 
-def _read_release(path: Path) -> ModelRelease:
+def _read_trust(path: Path) -> ReleaseTrust:
     try:
-        data = path.read_bytes()
+        return ReleaseTrust.from_file(path.read_bytes())
     except OSError as error:
-        raise UsageError(f"cannot read the model release {path}: {error.strerror}; no release, no service") from error
-    try:
-        return ModelRelease.from_bytes(data)
-    except MalformedMessageError as error:
-        raise UsageError(f"{path}: {error}") from error  # the file that was named is wrong, no peer is to blame
+        raise UsageError(f"cannot read {path}: {error.strerror}; without trust no release is served") from error
 
 
 def _write_whole(path: Path, value: object) -> None:

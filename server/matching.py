@@ -32,6 +32,7 @@ from typing import Any, TypeVar
 import grpc
 from google.protobuf.message import Message
 
+from federation.bundle import Bundle
 from federation.errors import (
     IntaglioError,
     MalformedMessageError,
@@ -43,7 +44,6 @@ from federation.errors import (
 from federation.onebit import Decision, Operation, Transcript
 from federation.onebit.parameters import ONEBIT_2048
 from federation.policy import Refused
-from federation.release import ModelRelease
 from federation.transparency import AttemptOutcome, LoggedEntry, PersonalKind
 from federation.wire.convert import (
     LoggedReply,
@@ -95,7 +95,7 @@ class MatchingService(pb_grpc.VerificationServiceServicer):
     """The RPCs of `VerificationService`. Runs on the matching server.
 
     Args:
-        release: the only source of threshold and release digest.
+        bundle: the release that may be served; the only source of threshold and release digest.
         storage: called from threads of its own, so a slow disk does not stop the event loop.
         workers: started.
         rules: what this deployment may do; asked before any homomorphic work.
@@ -108,7 +108,7 @@ class MatchingService(pb_grpc.VerificationServiceServicer):
 
     def __init__(
         self,
-        release: ModelRelease,
+        bundle: Bundle,
         storage: Storage,
         workers: MatchWorkers,
         rules: PublicRules,
@@ -119,13 +119,13 @@ class MatchingService(pb_grpc.VerificationServiceServicer):
         session_limits: SessionLimits | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
-        self._threshold = release.threshold
-        self._release_digest = bytes.fromhex(release.digest)
+        self._threshold = bundle.release.threshold
+        self._release_digest = bytes.fromhex(bundle.release.digest)
+        self._standing = bundle.manifest.standing
         self._storage = storage
         self._workers = workers
         self._rules = rules
         self._issuer = issuer
-        self._stated_fmr = release.fmr
         self._limits = limits or AttemptLimits()
         self._session_limits = session_limits or SessionLimits()
         self._clock = clock
@@ -405,7 +405,7 @@ class MatchingService(pb_grpc.VerificationServiceServicer):
             audience=request.audience,
             binding=template.binding,
             receipts=template.receipts,
-            stated_fmr=self._stated_fmr,
+            release=self._standing,
             now=int(self._clock()),
         )
         if isinstance(verdict, Refused):

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from federation.consent import consent_of
 from federation.errors import MalformedMessageError, ProofError, RefusedError, UsageError
+from federation.manifest import Standing
 from federation.policy import Allowed, Attempts, Refused, Request, decide
 from federation.receipts import Binding
 from federation.rulebook import Rulebook, SignedRule
@@ -70,7 +71,7 @@ class PublicRules:
         ]
 
     def decide(
-        self, *, purpose: str, audience: str, binding: Binding, receipts: bytes, stated_fmr: float, now: int
+        self, *, purpose: str, audience: str, binding: Binding, receipts: bytes, release: Standing, now: int
     ) -> Allowed | Refused:
         """Whether a template may be enrolled or compared; attempts are counted elsewhere. See `federation.policy`.
 
@@ -79,7 +80,7 @@ class PublicRules:
             audience: of the session.
             binding: of the template, as this server knows it.
             receipts: signed receipts as they came, one in a line; empty is none.
-            stated_fmr: false match rate that the release states.
+            release: what the manifest of the release says.
             now: seconds since 1970.
 
         Raises:
@@ -90,7 +91,7 @@ class PublicRules:
             consent=consent_of(receipts) if receipts else None,
             attempts=Attempts(),
             rules=self._book,
-            stated_fmr=stated_fmr,
+            release=release,
             now=now,
         )
 

@@ -14,10 +14,10 @@ import typer
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from federation.errors import IntaglioError, MalformedMessageError, UsageError
+from federation.bundle import Bundle
+from federation.errors import MalformedMessageError, UsageError
 from federation.purposes import DAY_SECONDS, Category
 from federation.receipts import Terms
-from federation.release import ModelRelease
 from federation.rulebook import Rulebook, RuleSigners, SignedRule
 from federation.rules import Deployment, Lifting, Moratorium, PolicyPack, PurposeRule, Rule, jurisdictions_around
 from server.ledger import sync_directory
@@ -36,7 +36,7 @@ ReasonOption = Annotated[str, typer.Option(help="For everybody to read.")]
 def rules_init(
     directory: Annotated[Path, typer.Argument(help="Where the files go; made when missing.")],
     terms: Annotated[Path, typer.Option(help="JSON file with what people agree to; see examples/policies.")],
-    release: Annotated[Path, typer.Option(help="Model release that will be served.")],
+    release: Annotated[Path, typer.Option(help="Release bundle that will be served.")],
     deployment: Annotated[str, typer.Option(help="Identifier in the registry.")] = "trial",
     category: Annotated[Category, typer.Option(help="What kind of purpose it is.")] = Category.PHYSICAL_ACCESS,
 ) -> None:
@@ -46,7 +46,7 @@ def rules_init(
     who do not work for the operator, and each signs on a machine of their own.
     """
     offered, now = _terms(terms), int(time.time())
-    served = bytes.fromhex(_release(release).digest)
+    served = bytes.fromhex(read_bundle(release).release.digest)
     ends_at = now + _TRIAL_DAYS * DAY_SECONDS
     places = jurisdictions_around(offered.jurisdiction)
     allowed = tuple(
@@ -155,11 +155,16 @@ def _terms(path: Path) -> Terms:
         raise UsageError(f"{path}: {error}") from error
 
 
-def _release(path: Path) -> ModelRelease:
+def read_bundle(path: Path) -> Bundle:
+    """The release bundle in a file that the operator named. Whose signatures count is not asked here.
+
+    Raises:
+        UsageError: it is missing, or none of this version.
+    """
     try:
-        return ModelRelease.from_bytes(_read(path))
-    except IntaglioError as error:
-        raise UsageError(f"{path}: {error}") from error
+        return Bundle.from_bytes(_read(path))
+    except MalformedMessageError as error:
+        raise UsageError(f"{path}: {error}") from error  # the file that was named is wrong, no peer is to blame
 
 
 def _key(path: Path) -> Ed25519PrivateKey:

@@ -8,6 +8,7 @@ from dataclasses import replace
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from federation.consent import Consent
+from federation.manifest import Standing
 from federation.policy import Attempts, Request, decide
 from federation.purposes import DAY_SECONDS, Category, Tier
 from federation.receipts import Binding, Party, Receipt, Terms
@@ -116,15 +117,19 @@ def a_rulebook(*rules, read_at: int = NOW) -> Rulebook:
     return Rulebook.read(RULE_SIGNERS, [by(2, rule).to_bytes() for rule in entries], read_at=read_at)
 
 
+STANDING = Standing(stated_fmr=1e-3, is_trial=False, begins_at=NOW - DAY, ends_at=NOW + 365 * DAY)
+
+
 def ask(**changes):
     """What `decide` says to the usual request; changes go to the request or to the other arguments, by name."""
     request = Request("berlin-office", AUDIENCE, PURPOSE, BINDING)
     asked = {name: changes.pop(name) for name in list(changes) if hasattr(request, name)}
+    stated = {name: changes.pop(name) for name in list(changes) if hasattr(STANDING, name)}
     arguments = {
         "consent": a_consent(),
         "attempts": Attempts(),
         "rules": a_rulebook(),
-        "stated_fmr": 1e-3,
+        "release": replace(STANDING, **stated),
         "now": NOW,
     }
     return decide(replace(request, **asked), **(arguments | changes))

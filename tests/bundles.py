@@ -1,21 +1,24 @@
-"""Release bundles for tests: a maker, an auditor, and whom everybody trusts."""
+"""Releases for tests, and their bundles: a maker, an auditor, and whom everybody trusts."""
 
 from __future__ import annotations
 
+import datetime as dt
 import time
 from dataclasses import replace
 from typing import Any
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from running import a_release
 
 from federation.audit.differentials import DIFFERENTIALS
 from federation.audit.report import AuditReport, Bootstrap, Cell, Counts, Estimate, Limits, Rate
 from federation.bundle import Bundle, Papers
 from federation.manifest import ReleaseTrust, Role, Use, Verdict
 from federation.purposes import DAY_SECONDS
-from federation.release import ModelRelease
+from federation.release import Adapter, ModelRelease, PrivacyStatement
 
+DIMENSION = 128
+THRESHOLD = 600
+NOW = dt.datetime(2030, 1, 1, 12, tzinfo=dt.UTC)
 MAKER, AUDITOR, STRANGER = (Ed25519PrivateKey.from_private_bytes(bytes([number]) * 32) for number in (1, 2, 3))
 
 
@@ -25,6 +28,28 @@ def public(key: Ed25519PrivateKey) -> bytes:
 
 TRUST = ReleaseTrust(frozenset({public(MAKER)}), frozenset({public(AUDITOR)}))
 TRUST_IN_TRIALS = replace(TRUST, accepts_trials=True)
+
+
+def a_release(threshold: int = THRESHOLD) -> ModelRelease:
+    return ModelRelease(
+        model_name="made-up",
+        model_digest="ab" * 32,
+        adapter=Adapter.identity(DIMENSION),
+        adaptation="none",
+        reason="tests need no adaptation",
+        threshold=threshold,
+        fmr=1e-3,
+        privacy=PrivacyStatement(
+            privacy_unit="person",
+            neighboring_relation="add or remove one",
+            epsilon=1.0,
+            delta=1e-5,
+            events=(("centre", 1.0),),
+            people_train=24,
+            organisations=3,
+        ),
+        created=NOW.isoformat(),
+    )
 
 
 def a_cell(name: str, errors: int, low: float, high: float, *, trials: int = 10_000) -> Cell:

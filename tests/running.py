@@ -12,6 +12,8 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
+from bundles import DIMENSION, TRUST, a_bundle, a_release
+from bundles import signed as sealed
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from client.connection import ClientTls
@@ -21,7 +23,7 @@ from client.verification import Conditions, Device
 from client.wallet import Enrolment, EnrolmentState, Wallet
 from federation.purposes import Category, Tier
 from federation.receipts import Party, Terms
-from federation.release import Adapter, ModelRelease, PrivacyStatement
+from federation.release import ModelRelease
 from federation.rulebook import Rulebook, RuleSigners, SignedRule
 from federation.rules import Deployment, PolicyPack, PurposeRule
 from federation.transparency import KeyKind, NoteSigner
@@ -41,8 +43,6 @@ if TYPE_CHECKING:
     from server.storage import Storage
     from server.workers import MatchWorkers
 
-DIMENSION = 128
-THRESHOLD = 600
 PURPOSE, AUDIENCE = "door-access", "example.org"
 DEPLOYMENT = "trial"
 TERMS = Terms(
@@ -62,29 +62,6 @@ TERMS = Terms(
 SIGNERS = (Ed25519PrivateKey.generate(), Ed25519PrivateKey.generate())
 LOG_SIGNER = NoteSigner("example.org/log", KeyKind.NOTE, bytes(range(32)))
 LOG_TRUST = LogTrust(LOG_SIGNER.key)
-NOW = dt.datetime(2030, 1, 1, 12, tzinfo=dt.UTC)
-
-
-def a_release(threshold: int = THRESHOLD) -> ModelRelease:
-    return ModelRelease(
-        model_name="made-up",
-        model_digest="ab" * 32,
-        adapter=Adapter.identity(DIMENSION),
-        adaptation="none",
-        reason="tests need no adaptation",
-        threshold=threshold,
-        fmr=1e-3,
-        privacy=PrivacyStatement(
-            privacy_unit="person",
-            neighboring_relation="add or remove one",
-            epsilon=1.0,
-            delta=1e-5,
-            events=(("centre", 1.0),),
-            people_train=24,
-            organisations=3,
-        ),
-        created=NOW.isoformat(),
-    )
 
 
 def a_face(person: int, capture: int = 0) -> NDArray[np.float64]:
@@ -136,7 +113,8 @@ def public_rules(file: bytes | None = None) -> PublicRules:
 def conditions(file: bytes | None = None, **changes: Any) -> Conditions:
     """As the device reads them."""
     book = Rulebook.from_file(file or a_rules_file(), read_at=int(time.time()))
-    return Conditions(**{"rules": book, "log": LOG_TRUST, "stated_fmr": 1e-3, "terms": TERMS} | changes)
+    standing = a_bundle().manifest.standing
+    return Conditions(**{"rules": book, "log": LOG_TRUST, "release": standing, "terms": TERMS} | changes)
 
 
 def a_journal(directory: Path) -> Journal:
@@ -154,7 +132,13 @@ def a_service(
     **options: Any,
 ) -> MatchingService:
     """With the log of `directory`."""
-    return MatchingService(release, storage, workers, rules, a_journal(directory), **options)
+    return MatchingService(sealed(a_bundle(release)), storage, workers, rules, a_journal(directory), **options)
+
+
+def write_release(directory: Path, release: ModelRelease | None = None) -> None:
+    """release.zip and trust.json."""
+    (directory / "release.zip").write_bytes(sealed(a_bundle(release)).to_bytes())
+    (directory / "trust.json").write_bytes(TRUST.to_bytes())
 
 
 def write_rules(directory: Path) -> None:

@@ -12,12 +12,14 @@ import stat
 import subprocess
 import sys
 import time
+import zipfile
 from pathlib import Path
 
 import numpy as np
 import onnx
 import pytest
-from running import AUDIENCE, PURPOSE, a_face, a_release, conditions, write_rules
+from bundles import MAKER, STRANGER, VERDICTS, a_bundle, a_report, signed
+from running import AUDIENCE, PURPOSE, a_face, a_release, conditions, write_release, write_rules
 from typer.testing import CliRunner
 
 from client import cli, verify_cli
@@ -27,6 +29,7 @@ from client.verification import Device
 from client.wallet import ScryptCost, read_wallet
 from federation.embeddings import PROBE, REFERENCE
 from federation.errors import RefusedError, UsageError
+from federation.manifest import Role, Use, Verdict
 from federation.onebit import Operation, binary_code
 from federation.recogniser import OnnxRecogniser
 from federation.release import Adapter
@@ -48,7 +51,7 @@ class ServerProcess:
     def __init__(self, directory):
         self.directory = directory
         self.database, self.ready, self.stats = (directory / n for n in ("matching.db", "ready.json", "stats.json"))
-        (directory / "release.json").write_bytes(a_release().to_bytes())
+        write_release(directory)
         write_rules(directory)
         self.issuer = json.loads(
             invoke(server_cli.app, "assertions", "init", directory / "assertions", "--issuer", ISSUER).stdout
@@ -58,7 +61,8 @@ class ServerProcess:
     def start(self):
         self.ready.unlink(missing_ok=True)  # a killed server leaves its own
         files = {
-            "release": "release.json",
+            "release": "release.zip",
+            "release-trust": "trust.json",
             "database": "matching.db",
             "tls": "tls",
             "ready-file": "ready.json",
@@ -128,9 +132,13 @@ def connection(operator):
 
 
 def enrolment(operator):
-    release = ["--release", operator.directory / "release.json", "--model", "made-up.onnx"]
+    release = [*release_of(operator.directory), "--model", "made-up.onnx"]
     terms = ["--rules", operator.directory / "rules.jsonl", "--terms", operator.directory / "terms.json", "--agree"]
     return [*connection(operator), *release, *terms, *log_policy(operator), "--purpose", PURPOSE]
+
+
+def release_of(directory):
+    return ["--release", directory / "release.zip", "--release-trust", directory / "trust.json"]
 
 
 def log_policy(operator):
@@ -140,8 +148,7 @@ def log_policy(operator):
 def verification(operator):
     return [
         *connection(operator),
-        "--release",
-        operator.directory / "release.json",
+        *release_of(operator.directory),
         "--rules",
         operator.directory / "rules.jsonl",
         *log_policy(operator),
@@ -291,8 +298,10 @@ def is_alive(pid):
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
-        (lambda d: (d / "release.json").unlink(), "no release, no service"),
-        (lambda d: (d / "release.json").write_bytes(b"{}"), "not a model release"),
+        (lambda d: (d / "release.zip").unlink(), "release.zip"),
+        (lambda d: (d / "release.zip").write_bytes(b"{}"), "not a release bundle"),
+        (lambda d: (d / "trust.json").unlink(), "without trust no release is served"),
+        (lambda d: (d / "trust.json").write_bytes(b"{}"), "no trust in releases"),
         (lambda d: (d / "tls" / "server-key.pem").unlink(), "pki init"),
         (lambda d: (d / "rules.jsonl").unlink(), "no rules, no service"),
         (lambda d: (d / "rules.jsonl").write_bytes(b"{}"), "the rules file is refused"),
@@ -304,6 +313,8 @@ def is_alive(pid):
     ids=[
         "no release",
         "damaged release",
+        "no trust",
+        "damaged trust",
         "no certificate",
         "no rules",
         "damaged rules",
@@ -316,12 +327,49 @@ def is_alive(pid):
 def test_a_server_that_lacks_something_does_not_start(operator, damage, message):
     directory = operator.directory
     damage(directory)
-    files = {"release": "release.json", "database": "matching.db", "tls": "tls", "rules": "rules.jsonl"}
-    files |= {"log": "transparency", "assertions": "assertions"}
-    options = [part for name, file in files.items() for part in (f"--{name}", directory / file)]
-    result = invoke(server_cli.app, "matching", "start", *options, "--port", 0, expected=2)
+    result = invoke(server_cli.app, "matching", "start", *files_of_a_server(directory), "--port", 0, expected=2)
     assert message in result.stderr
     assert result.stderr.count("\n") == 1
+
+
+def files_of_a_server(directory):
+    files = {"database": "matching.db", "tls": "tls", "rules": "rules.jsonl", "log": "transparency"}
+    files |= {"assertions": "assertions"}
+    return [*release_of(directory), *(part for name, file in files.items() for part in (f"--{name}", directory / file))]
+
+
+NOW = int(time.time())
+UNSERVABLE = {
+    "nobody signed": (a_bundle(), 4, "not signed by its maker"),
+    "only the maker signed": (a_bundle().signed_by(Role.MAKER, MAKER), 4, "not signed by its auditor"),
+    "a stranger audited": (signed(a_bundle()).signed_by(Role.AUDITOR, STRANGER), 4, "no trusted auditor"),
+    "not begun": (signed(a_bundle(begins_at=NOW + 3600)), 3, "not valid before"),
+    "run out": (signed(a_bundle(begins_at=NOW - 3600, ends_at=NOW - 1)), 3, "must be audited again"),
+    "a failed audit": (signed(a_bundle(report=a_report(cells=VERDICTS[Verdict.FAIL]))), 3, "says FAIL"),
+    "a trial": (signed(a_bundle(use=Use.TRIAL)), 3, "marked as a trial"),
+}
+
+
+@pytest.mark.parametrize("what", UNSERVABLE)
+def test_d1_without_a_release_that_an_auditor_signed_server_and_device_do_nothing(what, operator, person, tmp_path):
+    bundle, exit_code, message = UNSERVABLE[what]
+    (tmp_path / "release.zip").write_bytes(bundle.to_bytes())
+    refused = invoke(server_cli.app, "matching", "start", *files_of_a_server(tmp_path), expected=exit_code)
+    assert message in refused.stderr
+    person("wallet", "create")
+    device = person("enrol", "1-0", "1-1", *enrolment_offline(tmp_path))
+    assert (device.exit_code, message in device.stderr) == (exit_code, True)
+
+
+def test_s4_a_server_whose_threshold_is_not_the_audited_one_does_not_start(operator, tmp_path):
+    files = {"release.json": a_release(601).to_bytes()}
+    with zipfile.ZipFile(tmp_path / "release.zip") as honest:
+        contents = {name: files.get(name, honest.read(name)) for name in honest.namelist()}
+    with zipfile.ZipFile(tmp_path / "release.zip", "w") as changed:
+        for name, content in contents.items():
+            changed.writestr(name, content)
+    result = invoke(server_cli.app, "matching", "start", *files_of_a_server(tmp_path), expected=2)
+    assert "another one than the manifest names" in result.stderr
 
 
 def test_a_server_takes_no_threshold():
@@ -359,7 +407,7 @@ def test_a_server_that_is_not_there_ends_with_4(person, operator, tmp_path):
 
 def enrolment_offline(directory):
     return [
-        *("--server", "localhost:1", "--tls", directory / "tls", "--release", directory / "release.json"),
+        *("--server", "localhost:1", "--tls", directory / "tls", *release_of(directory)),
         *("--model", "made-up.onnx", "--rules", directory / "rules.jsonl", "--terms", directory / "terms.json"),
         *("--log-policy", directory / "transparency" / "policy"),
         "--agree",
@@ -386,8 +434,8 @@ def test_nobody_is_enrolled_without_agreeing(person, operator, tmp_path):
 @pytest.mark.integration
 def test_rules_of_a_trial_serve_until_somebody_stops_them(operator, person, tmp_path):
     rules = ["rules", "init", tmp_path / "rules", "--terms", tmp_path / "terms.json"]
-    invoke(server_cli.app, *rules, "--release", tmp_path / "release.json")
-    assert invoke(server_cli.app, *rules, "--release", tmp_path / "release.json", expected=2).stderr.count("\n") == 1
+    invoke(server_cli.app, *rules, "--release", tmp_path / "release.zip")
+    assert invoke(server_cli.app, *rules, "--release", tmp_path / "release.zip", expected=2).stderr.count("\n") == 1
     (tmp_path / "rules" / "rules.jsonl").replace(tmp_path / "rules.jsonl")
     operator.start()
     person("wallet", "create")

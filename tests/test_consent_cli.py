@@ -22,6 +22,7 @@ from client.wallet import Enrolment, EnrolmentState, ScryptCost, Wallet, write_w
 from examples.policies import __main__ as examples
 from federation.consent import Consent, ConsentState
 from federation.errors import UsageError
+from federation.manifest import Standing
 from federation.policy import Allowed, Attempts, Reason, Request, decide
 from federation.receipts import SignedReceipt, SignedWithdrawal
 from federation.rulebook import Rulebook, RuleSigners
@@ -214,7 +215,7 @@ def test_d7_the_example_policies_allow_the_example_office_until_the_date_in_its_
             consent=Consent((receipt,)),
             attempts=Attempts(),
             rules=Rulebook.read(signers, entries, read_at=now),
-            stated_fmr=1e-3,
+            release=Standing(1e-3, is_trial=False, begins_at=now, ends_at=now + 3600),
             now=now,
         )
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import grpc
 import pytest
-from running import a_face, a_release, a_wallet, conditions, write_rules
+from running import a_face, a_release, a_wallet, conditions, write_release, write_rules
 from typer.testing import CliRunner
 
 from client.connection import ClientTls
@@ -40,7 +40,7 @@ def a_free_port():
 @pytest.fixture
 def directory(tmp_path):
     intaglio_server("pki", "init", tmp_path / "tls")
-    (tmp_path / "release.json").write_bytes(a_release().to_bytes())
+    write_release(tmp_path)
     write_rules(tmp_path)
     return tmp_path
 
@@ -50,7 +50,8 @@ class Process:
 
     def __init__(self, directory, database, *options):
         self.ready, self.log = directory / "ready.json", directory / "log"
-        files = ["--release", directory / "release.json", "--tls", directory / "tls", "--ready-file", self.ready]
+        files = ["--release", directory / "release.zip", "--tls", directory / "tls", "--ready-file", self.ready]
+        files += ["--release-trust", directory / "trust.json"]
         files += ["--rules", directory / "rules.jsonl", "--log", directory / "transparency"]
         command = [sys.executable, "-c", "from server.cli import main; main()", "matching", "start", "--port", "0"]
         with self.log.open("wb") as log:
@@ -116,8 +117,8 @@ def test_a_server_on_postgres_is_healthy_counts_and_ends_in_order(directory, emp
 
 
 def options(directory):
-    files = ["--release", directory / "release.json", "--tls", directory / "tls", "--rules", directory / "rules.jsonl"]
-    return [*files, "--log", directory / "transparency", "--port", 0]
+    files = ["--release", directory / "release.zip", "--tls", directory / "tls", "--rules", directory / "rules.jsonl"]
+    return [*files, "--release-trust", directory / "trust.json", "--log", directory / "transparency", "--port", 0]
 
 
 def test_an_upgrade_of_something_else_ends_with_2(tmp_path):

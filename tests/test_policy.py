@@ -104,6 +104,15 @@ def test_the_same_question_always_gets_the_same_answer():
             {"rules": a_rulebook(a_deployment(), a_pack("DE"), a_pack("EU"), a_moratorium())},
             Reason.MORATORIUM,
         ),
+        ({"begins_at": NOW + 1}, Reason.RELEASE_NOT_IN_FORCE),
+        ({"ends_at": NOW}, Reason.RELEASE_NOT_IN_FORCE),
+        (
+            {
+                "is_trial": True,
+                "rules": a_rulebook(a_deployment(), a_pack("EU"), a_pack("DE", a_rule(tier=Tier.LIMITED))),
+            },
+            Reason.RELEASE_ONLY_A_TRIAL,
+        ),
         ({"stated_fmr": 0.02}, Reason.FMR_TOO_LARGE),
         ({"stated_fmr": math.nan}, Reason.FMR_TOO_LARGE),
         ({"stated_fmr": 0.0}, Reason.FMR_TOO_LARGE),
@@ -237,6 +246,21 @@ def test_s4_a_purpose_whose_tier_needs_a_smaller_fmr_than_the_release_states_is_
     assert ask(rules=rules, consent=consent, stated_fmr=limits.largest_fmr).tier is tier
     too_large = math.nextafter(limits.largest_fmr, 1)
     assert reason_of(ask(rules=rules, consent=consent, stated_fmr=too_large)) is Reason.FMR_TOO_LARGE
+
+
+# ---------------------------------------------------------------- D3: an audit ends
+
+
+def test_d3_a_release_is_used_until_the_second_at_which_its_audit_ends():
+    assert ask(ends_at=NOW + 1).valid_until == NOW + 1
+    assert reason_of(ask(ends_at=NOW)) is Reason.RELEASE_NOT_IN_FORCE
+
+
+def test_d1_a_trial_serves_the_lowest_tier_only():
+    for tier in Tier:
+        rules = a_rulebook(a_deployment(), a_pack("EU"), a_pack("DE", a_rule(tier=tier)))
+        answer = ask(rules=rules, is_trial=True, stated_fmr=1e-4, consent=a_consent(expires_at=NOW + 30 * DAY))
+        assert isinstance(answer, Allowed) == (tier is Tier.MINIMAL)
 
 
 # ---------------------------------------------------------------- D9: risk tiers

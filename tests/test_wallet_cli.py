@@ -6,7 +6,7 @@ import stat
 from dataclasses import replace
 
 import pytest
-from running import a_release, write_rules
+from running import write_release, write_rules
 from typer.testing import CliRunner
 
 from client import cli, terminal, verify_cli
@@ -123,15 +123,15 @@ def test_another_try_to_enrol_goes_on_counting(run, enrolled, tmp_path, monkeypa
     started = replace(ENROLMENT, state=EnrolmentState.STARTED)
     write_wallet(tmp_path / "w", enrolled.with_enrolment(started), OLD)
     write_rules(tmp_path)
-    (tmp_path / "release.json").write_bytes(a_release().to_bytes())
+    write_release(tmp_path)
     (tmp_path / "tls").mkdir()
     for name in ("ca.pem", "client.pem", "client-key.pem"):
         (tmp_path / "tls" / name).write_bytes(b"")
     begun = []
     monkeypatch.setattr(verify_cli, "_embed", lambda *_, **__: [None, None])
     monkeypatch.setattr(verify_cli, "Device", lambda wallet, **_: begun.append(wallet) or no_server())
-    files = ["--release", "release.json", "--tls", "tls", "--rules", "rules.jsonl", "--terms", "terms.json"]
-    files += ["--log-policy", "transparency/policy"]
+    files = ["--release", "release.zip", "--release-trust", "trust.json", "--log-policy", "transparency/policy"]
+    files += ["--tls", "tls", "--rules", "rules.jsonl", "--terms", "terms.json"]
     result = CliRunner().invoke(cli.app, ["enrol", "1", "2", *files, "--agree", "--wallet", "w"])
     assert "no server here" in result.output
     assert begun[0].enrolment.answers == ENROLMENT.answers
