@@ -353,15 +353,27 @@ def _show_frontier(summaries: list[Summary], *, as_json: bool) -> None:
     if as_json:
         _print_json([asdict(s) for s in summaries])
         return
-    table = Table("", "trials", "adapts", "EER %", "TAR % at FMR 1 %", "FMR % at tau", "TAR % at tau", "attack AUC")
+    table = Table(
+        "",
+        "epsilon",
+        "people",
+        "trials",
+        "adapts",
+        "EER %",
+        "TAR % at\nFMR 1 %",
+        "FMR %\nat tau",
+        "TAR %\nat tau",
+        "attack",
+    )
 
     def percent(rate: tuple[float, float]) -> str:
         return f"{100 * rate[0]:.1f} ± {100 * rate[1]:.1f}"
 
     for s in summaries:
-        name = f"epsilon {s.epsilon:g}, {s.people} people" if s.epsilon else s.method.value
         table.add_row(
-            name,
+            s.method.value,
+            f"{s.epsilon:g}" if s.epsilon else "",
+            str(s.people or ""),
             str(s.trials),
             s.deployed,
             *(percent(rate) for rate in (s.eer, s.tar, s.fmr_at_threshold, s.tar_at_threshold)),

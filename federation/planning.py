@@ -122,7 +122,7 @@ def epsilon_of_a_person(image_epsilon: float, delta: float, images: int) -> floa
     All of the person's images together change a sum `images` times as much as one does.
 
     >>> [round(epsilon_of_a_person(8.0, 1e-5, images)) for images in (1, 5, 10)]
-    [8, 69, 209]
+    [8, 69, 208]
 
     Raises:
         UsageError: a number is out of range.
