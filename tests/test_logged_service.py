@@ -177,8 +177,8 @@ def test_a_log_of_another_key_opens_nothing(server, wallet, monkeypatch):
 
 def test_a_log_that_was_rolled_back_opens_nothing(tls, workers, storage, tmp_path, monkeypatch):
     """The operator puts an old copy of the log's database back, and hides a verification so."""
-    log = tmp_path / "log.db"
-    with RunningServer(a_service(a_release(), storage, workers, public_rules(), tmp_path), tls) as running:
+    log, rules = tmp_path / "log.db", public_rules()
+    with RunningServer(a_service(a_release(), storage, workers, rules, tmp_path), tls) as running:
         with running.device(a_wallet(a_release())) as device:
             assert device.enrol(a_face(OWNER, 0), a_face(OWNER, 1)).decision is Decision.MATCH
         copy_database(log, tmp_path / "old.db")
@@ -190,7 +190,7 @@ def test_a_log_that_was_rolled_back_opens_nothing(tls, workers, storage, tmp_pat
     shutil.copy(tmp_path / "old.db", log)
     calls = opened(monkeypatch)
     with (
-        RunningServer(a_service(a_release(), storage, workers, public_rules(), tmp_path), tls) as running,
+        RunningServer(a_service(a_release(), storage, workers, rules, tmp_path), tls) as running,
         running.device(device.wallet) as device,
         pytest.raises(ProofError, match="rolled back"),
     ):
