@@ -18,6 +18,7 @@ from client.degradation import Condition, degrade
 from client.embedding import embed_folder
 from client.faces import FaceAligner, UnusableImageError
 from client.models import load_recogniser
+from examples.demo.auditing import audit, trial_bundle
 from examples.demo.results import Accuracy, DemoResult, Stage
 from examples.demo.verifying import people_of, verify_everybody
 from federation.embeddings import EmbeddingSet
@@ -115,8 +116,13 @@ def run(settings: Settings, *, step: Step, say: Callable[[str], None]) -> DemoRe
         after = accuracy(test, release.adapt)
         people = people_of(test, release)
 
+    with stages.stage("audit and sign the release"):
+        report = audit(people, release)
+        bundle, trust = trial_bundle(report, release, now=int(time.time()))
+    say(f"the audit on {_count(test)} people says {report.verdict.value}; the release is signed as a trial")
+
     with stages.stage("enrol and verify under encryption"):
-        attempts, failures = verify_everybody(people, release, settings.folder, progress=stages.progress)
+        attempts, failures = verify_everybody(people, bundle, trust, settings.folder, progress=stages.progress)
 
     return DemoResult(
         source=_ORL if settings.data is None else f"the folder {settings.data.name}",

@@ -22,8 +22,10 @@ from client.log_policy import read_log_policy
 from client.verification import Conditions, Device, VerificationOutcome
 from client.wallet import Enrolment, EnrolmentState, ScryptCost, Wallet, create_wallet, write_wallet
 from examples.demo.results import Attempts
+from federation.bundle import Bundle, require_servable
 from federation.embeddings import PROBE, REFERENCE, EmbeddingSet
 from federation.errors import UnavailableError
+from federation.manifest import ReleaseTrust
 from federation.onebit import Decision, binary_code, hamming_distance
 from federation.receipts import Party, Terms
 from federation.release import ModelRelease
@@ -48,6 +50,7 @@ _TERMS = Terms(
     language="en",
 )
 _DEPLOYMENT = "demo"
+_BUNDLE, _TRUST = "release.zip", "trust.json"
 _LOG = "demo.example.org/log"
 _START_SECONDS, _STOP_SECONDS = 60.0, 20.0
 _SCRYPT = ScryptCost(log2_n=15)  # the least that wallets allow: these passphrases are random and thrown away
@@ -89,7 +92,8 @@ def people_of(embeddings: EmbeddingSet, release: ModelRelease) -> list[Person]:
 
 def verify_everybody(
     people: list[Person],
-    release: ModelRelease,
+    bundle: Bundle,
+    trust: ReleaseTrust,
     folder: Path,
     *,
     progress: Callable[[int, int], None],
@@ -98,8 +102,9 @@ def verify_everybody(
 
     Args:
         people: held-out people, with at least two references and one probe each.
-        release: decides the threshold.
-        folder: an empty folder for release, certificates, wallets and the server's database.
+        bundle: signed; its release decides the threshold.
+        trust: whose signatures the server and every device believe.
+        folder: an empty folder for bundle, certificates, wallets and the server's database.
         progress: gets (attempts done, attempts in all).
 
     Returns:
@@ -107,14 +112,17 @@ def verify_everybody(
 
     Raises:
         UnavailableError: the server did not start.
+        RefusedError: the audit failed, so nothing is served.
     """
-    (folder / "release.json").write_bytes(release.to_bytes())
+    release = require_servable(bundle, trust, now=int(time.time()))
+    (folder / _BUNDLE).write_bytes(bundle.to_bytes())
+    (folder / _TRUST).write_bytes(trust.to_bytes())
     log, failures = _Log(release.threshold), []
     planned = [_attempts_on(people, index) for index in range(len(people))]
     with matching_server(folder) as server:
         tls = ClientTls.read(server.tls)
         rules = Rulebook.from_file(server.rules.read_bytes(), read_at=int(time.time()))
-        conditions = Conditions(rules, read_log_policy(server.log_policy), release.fmr, _TERMS)
+        conditions = Conditions(rules, read_log_policy(server.log_policy), bundle.manifest.standing, _TERMS)
         for person, attempts in zip(people, planned, strict=True):
             wallet = _enrol(person, release, folder, server.target, tls, conditions)
             if wallet is None:
@@ -210,7 +218,7 @@ class Server:
 
 @contextmanager
 def matching_server(folder: Path) -> Iterator[Server]:
-    """Runs `intaglio-server` as its own process on loopback, for the release in `folder`. Stops it at the end.
+    """Runs `intaglio-server` as its own process on loopback, for the bundle in `folder`. Stops it at the end.
 
     Raises:
         UnavailableError: it did not start; its log in `folder` says why.
@@ -219,10 +227,11 @@ def matching_server(folder: Path) -> Iterator[Server]:
     subprocess.run([_command(), "pki", "init", str(tls), "--json"], check=True, capture_output=True)  # noqa: S603 - ours
     terms, rules = folder / "terms.json", folder / "rules" / "rules.jsonl"
     terms.write_text(json.dumps(asdict(_TERMS)))
-    made_of = ["--terms", str(terms), "--release", str(folder / "release.json"), "--deployment", _DEPLOYMENT]
+    made_of = ["--terms", str(terms), "--release", str(folder / _BUNDLE), "--deployment", _DEPLOYMENT]
     subprocess.run([_command(), "rules", "init", str(rules.parent), *made_of], check=True, capture_output=True)  # noqa: S603 - ours
     subprocess.run([_command(), "log", "init", str(folder / "log"), _LOG], check=True, capture_output=True)  # noqa: S603 - ours
-    options = {"release": "release.json", "database": "templates.sqlite", "stats": "server-times.json", "log": "log"}
+    options = {"release": _BUNDLE, "release-trust": _TRUST, "log": "log"}
+    options |= {"database": "templates.sqlite", "stats": "server-times.json"}
     arguments = [part for name, file in options.items() for part in (f"--{name}", str(folder / file))]
     arguments += ["--rules", str(rules), "--deployment", _DEPLOYMENT]
     with log.open("wb") as output:

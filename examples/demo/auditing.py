@@ -1,0 +1,75 @@
+"""The release as a bundle: audited on the held-out people, and signed with keys that are thrown away.
+
+A demo plays all parties, so its two signatures prove nothing about anybody. They show the way: no server starts and no
+device answers without a bundle. The audit is a real one, of exactly this release at its threshold, by face codes as
+they are compared under encryption. So few people, who say nothing about themselves, cannot pass any audit: the verdict
+is INSUFFICIENT at best, and the bundle is marked as a trial.
+"""
+
+from __future__ import annotations
+
+from itertools import product
+
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+from examples.demo.verifying import Person
+from federation.audit.audit import audit_scores
+from federation.audit.comparisons import Comparisons
+from federation.audit.report import AuditReport, Limits
+from federation.bundle import Bundle, Papers
+from federation.manifest import ReleaseTrust, Role, Use
+from federation.onebit import CodeSeed, binary_code, hamming_distance
+from federation.purposes import DAY_SECONDS
+from federation.release import ModelRelease
+
+_DAYS = 30
+_LARGEST_FNMR = 0.9
+"""Reported and hardly judged: the release states no rate of false non-matches, and the probes are masked."""
+_DATA = """# Data statement
+
+Trained and audited on pictures of one data set, split by people. Nothing here shows what they agreed to. The pictures
+have no labels of sex, age or skin, so nothing is known about differences between groups.
+"""
+_CARD = """# Model card
+
+Made by a demo on one machine. It shows how releases are made, audited and served; it is not for use. Nobody of the
+audit took part in training, and they are far too few to say anything about groups of people.
+"""
+
+
+def audit(people: list[Person], release: ModelRelease) -> AuditReport:
+    """Audits a release on people whom training never saw.
+
+    Every first reference is compared with every probe under one code seed, as a thief of that wallet would be.
+    """
+    seed = CodeSeed.generate()
+    references = {person.name: binary_code(person.references[0], seed) for person in people}
+    probes = [(person.name, binary_code(probe, seed)) for person in people for probe in person.probes]
+    rows = [
+        (float(hamming_distance(code, probe)), name == other, name, other)
+        for (name, code), (other, probe) in product(references.items(), probes)
+    ]
+    scores, same, first, second = zip(*rows, strict=True)
+    return audit_scores(
+        Comparisons.of(scores, same, {"group": ["everybody"] * len(rows)}, people=(first, second)),
+        limits=Limits(release.fmr, _LARGEST_FNMR),
+        threshold=float(release.threshold),
+        distance=True,
+        subject=f"release {release.digest}",
+    )
+
+
+def trial_bundle(report: AuditReport, release: ModelRelease, *, now: int) -> tuple[Bundle, ReleaseTrust]:
+    """The signed bundle, and the trust of whoever plays along.
+
+    Args:
+        report: of `audit`.
+        release: what it is about.
+        now: seconds since 1970.
+    """
+    maker, auditor = Ed25519PrivateKey.generate(), Ed25519PrivateKey.generate()
+    papers = Papers(report, _DATA, _CARD)
+    bundle = Bundle.build(release, papers, use=Use.TRIAL, begins_at=now, ends_at=now + _DAYS * DAY_SECONDS)
+    makers, auditors = (frozenset({key.public_key().public_bytes_raw()}) for key in (maker, auditor))
+    signed = bundle.signed_by(Role.MAKER, maker).signed_by(Role.AUDITOR, auditor)
+    return signed, ReleaseTrust(makers, auditors, accepts_trials=True)
