@@ -59,6 +59,7 @@ export class Recogniser {
    * @throws UnavailableError a file does not come.
    */
   static async load(): Promise<Recogniser> {
+    faceapi.env.setEnv(workerEnvironment())
     const backend = tf as unknown as Backend
     tf.ENV.set('WASM_HAS_MULTITHREAD_SUPPORT', false) // threads would need scripts from blobs, which the page forbids
     backend.setWasmPaths({
@@ -146,6 +147,16 @@ export class Recogniser {
       tensor.dispose()
     }
   }
+}
+
+/** face-api looks for a window. A worker has none, and needs none: only tensors go in. */
+function workerEnvironment(): faceapi.Environment {
+  class Nothing {}
+  const environment = {
+    Canvas: OffscreenCanvas, CanvasRenderingContext2D: OffscreenCanvasRenderingContext2D, ImageData, Image: Nothing, Video: Nothing,
+    createCanvasElement: () => new OffscreenCanvas(1, 1),
+  }
+  return environment as unknown as faceapi.Environment
 }
 
 function tensors(manifest: Bytes, weights: Bytes): faceapi.tf.NamedTensorMap {

@@ -7,6 +7,8 @@
 
 import initialise, { type MainModule, type Plaintext, type SEALContext, type SchemeType, type SecretKey } from 'node-seal'
 
+// The package exports no path to its .wasm, so the file is named where npm puts it.
+import wasmUrl from '../../node_modules/node-seal/dist/seal_throws.wasm?url'
 import { type Bytes, concat } from '../bytes'
 import { UsageError } from '../errors'
 import { PROFILE, SLOTS } from './parameters'
@@ -39,9 +41,9 @@ export class Engine {
     this.#packingContext = this.#newContext(seal.SchemeType.bfv, SLOTS, [PROFILE.dataPrimes[0]])
   }
 
-  /** Loads SEAL, from where this module came from. Takes one or two seconds: begin early. */
+  /** Loads SEAL from the page's own server. Takes one or two seconds: begin early. */
   static async load(): Promise<Engine> {
-    return new Engine(await initialise())
+    return new Engine(await initialise({ locateFile: () => wasmUrl }))
   }
 
   #newContext(scheme: SchemeType, dimension: number, primes: readonly bigint[]): SEALContext {

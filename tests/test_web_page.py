@@ -1,0 +1,334 @@
+"""The person's page in a real browser, with real faces (AT&T Laboratories Cambridge) and a real matching service."""
+
+import asyncio
+import json
+import re
+import shutil
+from pathlib import Path
+
+import pytest
+
+from server.sqlstorage import open_storage
+from server.workers import MatchWorkers
+from tests.running import RunningServer, a_pki, a_rules_file, a_service, public_rules
+from tests.web_site import film, orl_release, picture, serving, with_other_reply
+
+PAGE = Path(__file__).parents[1] / "web" / "dist"
+CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
+ME, ANOTHER = 1, 5
+
+pytestmark = [
+    pytest.mark.integration,
+    pytest.mark.timeout(240),
+    pytest.mark.skipif(CHROMIUM is None, reason="Chromium is missing (Debian: apt-get install chromium)"),
+    pytest.mark.skipif(not (PAGE / "index.html").is_file(), reason="the page is not built: make web"),
+]
+
+
+@pytest.fixture(scope="module")
+def release():
+    return orl_release()
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory, release):
+    """The page, its bridge, and the service behind it."""
+    directory = tmp_path_factory.mktemp("site")
+    tls = a_pki(directory / "tls")
+    workers = MatchWorkers(1, timeout_seconds=60)
+    asyncio.run(workers.start())
+    rules = public_rules(a_rules_file(releases=(release,)))
+    with open_storage(str(directory / "matching.db")) as storage:
+        service = a_service(release, storage, workers, rules, directory)
+        with RunningServer(service, tls) as server, serving(PAGE, server.target, tls, release) as served:
+            yield served
+    workers.close()
+
+
+@pytest.fixture(scope="module")
+def chromium(site, tmp_path_factory):
+    """A browser whose camera shows ME. It comes after the site: Playwright keeps this thread's event loop."""
+    from playwright.sync_api import sync_playwright  # noqa: PLC0415 - only where there is a browser
+
+    path = tmp_path_factory.mktemp("film") / "me.mjpeg"
+    film(ME, 4, path)
+    arguments = [
+        "--disable-gpu", "--disable-dev-shm-usage", "--use-fake-ui-for-media-stream",
+        "--use-fake-device-for-media-stream", f"--use-file-for-fake-video-capture={path}",
+    ]  # fmt: skip
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=arguments, chromium_sandbox=False)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def context(chromium, site):
+    """A browser profile of its own, whose requests and complaints are written down."""
+    context = chromium.new_context(permissions=["camera"], base_url=site.url)
+    yield context
+    context.close()
+
+
+@pytest.fixture
+def page(context, site):
+    """The page, ready."""
+    site.between.alter = lambda _name, answer: answer
+    site.between.calls.clear()
+    return opened(context)
+
+
+def opened(context):
+    page = context.new_page()
+    page.requested, page.complaints = [], []
+    page.on("request", lambda request: page.requested.append(request.url))
+    page.on("console", lambda message: page.complaints.append(message.text) if message.type == "error" else None)
+    page.on("pageerror", lambda error: page.complaints.append(str(error)))
+    page.goto("/")
+    page.wait_for_selector("body[data-busy=false]", timeout=60_000)
+    assert page.text_content("#result") == "Ready."
+    return page
+
+
+def enrol(page, first=(ME, 1), second=(ME, 3)):
+    page.set_input_files("#first-file", picture(*first))
+    page.set_input_files("#second-file", picture(*second))
+    page.check("#agree")
+    page.click("#enrol-button:enabled")
+    return outcome(page)
+
+
+def verify(page, person=ME, number=6):
+    page.set_input_files("#probe-file", picture(person, number))
+    page.click("#verify-button:enabled")
+    return outcome(page)
+
+
+def outcome(page):
+    """What the page says once it has stopped working."""
+    page.wait_for_selector("body[data-busy=false]", timeout=60_000)
+    return page.text_content("#result") + page.text_content("#alert")
+
+
+def test_the_owner_is_accepted_and_another_is_not(page):
+    assert enrol(page).startswith("Enrolled. The log has it as entry ")
+    assert verify(page).startswith("Accepted.")
+    assert verify(page, ANOTHER).startswith("Not accepted.")
+    assert page.complaints == []
+
+
+def test_two_pictures_of_different_people_enrol_nobody(page):
+    assert enrol(page, second=(ANOTHER, 1)).startswith("Not enrolled")
+    assert "Refused" in verify(page)
+
+
+def test_no_request_goes_anywhere_but_to_the_server_of_the_page(page, site):
+    enrol(page)
+    verify(page)
+    assert {re.match(r"(blob:)?https?://[^/]+", url).group() for url in page.requested} <= {
+        site.url,
+        f"blob:{site.url}",
+    }
+    assert sum("/intaglio/" in url for url in page.requested) == len(site.between.calls) == 8
+
+
+def test_everything_that_was_sent_is_shown_and_no_face_is_in_it(page):
+    enrol(page)
+    calls = page.locator("#messages details summary").all_text_contents()
+    assert [call.partition(":")[0] for call in calls] == [
+        "StartEnrolment", "SubmitTemplate", "ConfirmTemplate", "SubmitProbe", "SubmitToken",
+    ]  # fmt: skip
+    page.click("#messages details:first-child summary")
+    shown = page.text_content("#messages details:first-child pre")
+    assert "door-access" in shown
+    assert "example.org" in shown
+
+
+def test_the_device_survives_a_reload_in_the_middle_of_an_enrolment(page, context, site):
+    def cut(name, answer):
+        if name == "ConfirmTemplate":
+            page.close()  # as if the person had closed it
+        return answer
+
+    page.set_input_files("#first-file", picture(ME, 1))
+    page.set_input_files("#second-file", picture(ME, 3))
+    page.check("#agree")
+    page.click("#enrol-button:enabled")
+    page.wait_for_selector("#messages details:nth-child(2)", timeout=60_000)
+    page.close()
+    again = opened(context)
+    assert again.get_attribute("#state", "data-state") in {"started", "enrolled"}
+    assert enrol(again).startswith("Enrolled.")
+    assert verify(again).startswith("Accepted.")
+
+
+def test_after_a_reload_the_owner_is_still_enrolled(page, context):
+    enrol(page)
+    name = re.search(r"Name of this device: (\w+)", page.text_content("#state")).group(1)
+    page.close()
+    again = opened(context)
+    assert name in again.text_content("#state")
+    assert verify(again).startswith("Accepted.")
+
+
+def test_a_browser_without_the_keys_is_not_enrolled(page, chromium, site):
+    enrol(page)
+    with chromium.new_context(base_url=site.url) as stranger:
+        other = opened(stranger)
+        other.set_input_files("#probe-file", picture(ME, 6))
+        assert other.is_disabled("#verify-button")
+        assert other.get_attribute("#state", "data-state") == "none"
+
+
+def test_a_revoked_template_verifies_nobody_and_enrolling_again_makes_another_device(page):
+    enrol(page)
+    before = re.search(r"Name of this device: (\w+)", page.text_content("#state")).group(1)
+    page.click("#revoke-button")
+    page.click("#confirm button[value=yes]")
+    assert outcome(page).startswith("Revoked")
+    page.set_input_files("#probe-file", picture(ME, 6))
+    assert page.is_disabled("#verify-button")
+    assert enrol(page).startswith("Enrolled.")
+    assert before not in page.text_content("#state")
+
+
+def test_a_revocation_asks_first(page):
+    enrol(page)
+    page.click("#revoke-button")
+    page.keyboard.press("Escape")
+    page.wait_for_selector("body[data-busy=false]")
+    assert verify(page).startswith("Accepted.")
+
+
+def test_the_consent_is_renewed_and_both_are_held(page):
+    enrol(page)
+    page.click("#renew-button")
+    assert outcome(page) == "Your consent is renewed."
+    page.click("#export-button")
+    assert "2 signed consents" in outcome(page)
+    record = json.loads(page.text_content("#raw").partition("\n")[0])
+    assert isinstance(record, dict)
+
+
+def test_the_history_is_what_the_log_proves(page):
+    enrol(page)
+    verify(page, ANOTHER)
+    page.click("#history-button")
+    page.wait_for_selector("#found li")
+    lines = page.locator("#found li").all_text_contents()
+    assert all("proved to be in the log" in line for line in lines)
+    assert sum("attempt (opened)" in line for line in lines) == 3
+
+
+def test_erasure_leaves_a_tombstone_and_nothing_else(page):
+    enrol(page)
+    page.click("#erase-button")
+    page.click("#confirm button[value=yes]")
+    assert re.match(r"Erased\. The log keeps a tombstone, entry \d+", outcome(page))
+    page.click("#export-button")
+    assert "Refused" in outcome(page)
+
+
+def test_offline_says_so_and_afterwards_everything_works_again(page, context):
+    enrol(page)
+    context.set_offline(True)
+    assert verify(page).startswith("Not available: the server cannot be reached")
+    context.set_offline(False)
+    assert verify(page).startswith("Accepted.")
+
+
+LIES = {
+    "an inclusion proof of another entry": lambda m: m.log.CopyFrom(
+        type(m.log)(logged=re.sub(rb"index \d+", b"index 0", m.log.logged), opening=m.log.opening)
+    ),
+    "no proof at all": lambda m: m.ClearField("log"),
+    "an altered signature of the log": lambda m: setattr(
+        m.log, "logged", m.log.logged[:-20] + bytes([m.log.logged[-20] ^ 1]) + m.log.logged[-19:]
+    ),
+    "another opening": lambda m: setattr(m.log, "opening", m.log.opening.replace(b'"salt":"', b'"salt":"0')),
+}
+
+
+@pytest.mark.parametrize("lie", LIES)
+def test_a_server_that_cannot_prove_the_log_learns_nothing(page, site, lie):
+    from federation.wire.v1 import verification_pb2 as pb  # noqa: PLC0415 - the only test that builds messages
+
+    enrol(page)
+
+    def alter(name, answer):
+        if name != "SubmitProbe":
+            return answer
+        message = pb.SubmitProbeResponse.FromString(answer)
+        LIES[lie](message)
+        return message.SerializeToString()
+
+    site.between.alter = alter
+    said = verify(page)
+    assert said.startswith(("Proof missing or wrong: stopped", "The server broke the protocol: stopped")), said
+    assert site.between.calls[-1] == "SubmitProbe"  # no token left the page, not even "no match"
+
+
+def test_an_altered_table_opens_nothing(page, site):
+    enrol(page)
+    site.between.alter = lambda name, answer: (
+        answer
+        if name != "SubmitProbe"
+        else with_other_reply(answer, lambda reply: bytes(reply[:-23680]) + bytes(23680))
+    )
+    said = verify(page)
+    assert said.startswith(("Not accepted.", "The server broke the protocol")), said
+
+
+def test_a_server_with_another_release_gets_no_signature(page, site):
+    from federation.wire.v1 import verification_pb2 as pb  # noqa: PLC0415
+
+    enrol(page)
+
+    def alter(name, answer):
+        if name != "StartVerification":
+            return answer
+        message = pb.StartVerificationResponse.FromString(answer)
+        message.session.release_digest = bytes(32)
+        return message.SerializeToString()
+
+    site.between.alter = alter
+    assert "another model release" in verify(page)
+    assert site.between.calls[-1] == "StartVerification"
+
+
+def test_a_face_from_the_camera_is_accepted(page):
+    enrol(page)
+    page.click("#probe button")
+    page.wait_for_selector("#camera[open]")
+    page.click("#camera button[value=take]")
+    page.click("#verify-button:enabled")
+    assert outcome(page).startswith("Accepted.")
+
+
+def test_a_picture_without_a_face_is_refused_and_nothing_is_sent(page, site):
+    enrol(page)
+    sent = len(site.between.calls)
+    icon = Path(__file__).parents[1] / "web" / "public" / "icon.svg"
+    page.set_input_files("#probe-file", icon)
+    page.click("#verify-button:enabled")
+    assert outcome(page).startswith("This picture cannot be used: no face found")
+    assert len(site.between.calls) == sent
+
+
+def test_the_page_works_with_the_keyboard_and_names_what_it_shows(page):
+    names = page.evaluate(
+        "[...document.querySelectorAll('button, input')].map((e) => e.getAttribute('aria-label') || e.textContent"
+        " || e.labels?.[0]?.textContent || '')"
+    )
+    assert all(names)
+    assert page.get_attribute("#result", "role") == "status"
+    assert page.get_attribute("#alert", "role") == "alert"
+    page.focus("#agree")
+    page.keyboard.press("Space")
+    assert page.is_checked("#agree")
+
+
+@pytest.mark.parametrize("width", [320, 1280])
+def test_nothing_sticks_out_of_the_window(page, width):
+    page.set_viewport_size({"width": width, "height": 800})
+    assert page.evaluate("document.documentElement.scrollWidth") <= width

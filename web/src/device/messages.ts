@@ -1,0 +1,59 @@
+/** What the page and its worker say to each other. Faces and keys live in the worker; the page gets words and numbers. */
+
+import type { Terms } from '../wallet/receipts'
+import type { EnrolmentState } from '../wallet/wallet'
+import type { Event, Outcome } from './device'
+
+/** What has to be there before anything can be done. */
+export type Part = 'encryption' | 'recogniser' | 'deployment' | 'wallet'
+
+/** What the page shows about the device. */
+export interface Status {
+  readonly state: EnrolmentState | 'none'
+  /** Short name of the device, or null when there is none yet. */
+  readonly name: string | null
+  readonly answers: number
+  readonly mostAnswers: number
+  readonly purpose: string
+  readonly audience: string
+  readonly days: number
+  readonly terms: Terms
+  /** Seconds since 1970, or null without a consent. */
+  readonly consentExpires: number | null
+}
+
+/** What is held, in words and numbers. */
+export interface HeldSummary {
+  readonly record: string
+  readonly templateBytes: number
+  readonly publicKeyBytes: number
+  readonly receipts: readonly string[]
+  readonly entries: number
+}
+
+/** Everything that the page can ask for, and what it gets. */
+export interface Actions {
+  begin(): Status
+  status(): Status
+  enrol(pictures: { readonly reference: ImageBitmap; readonly second: ImageBitmap }): Outcome
+  verify(pictures: { readonly probe: ImageBitmap }): Outcome
+  renew(): null
+  revoke(): null
+  erase(): number | null
+  export(): HeldSummary
+  history(): Event[]
+}
+
+export type Action = keyof Actions
+/** From the page. */
+export interface Request {
+  readonly id: number
+  readonly action: Action
+  readonly argument: unknown
+}
+/** From the worker. */
+export type Reply =
+  | { readonly kind: 'done'; readonly id: number; readonly value: unknown }
+  | { readonly kind: 'failed'; readonly id: number; readonly error: string; readonly message: string; readonly retryAfter: number | null }
+  | { readonly kind: 'ready'; readonly part: Part }
+  | { readonly kind: 'sent'; readonly call: string; readonly sent: Uint8Array; readonly received: number | null }

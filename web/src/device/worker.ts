@@ -1,0 +1,137 @@
+/// <reference lib="webworker" />
+/** The worker in which the device lives: its keys, the recogniser, and every face that is looked at. */
+
+import { IntaglioError, PeerError, RefusedError, UnavailableError, UsageError } from '../errors'
+import { Recogniser } from '../face/recogniser'
+import { ModelRelease } from '../face/release'
+import { LogKey } from '../log/notes'
+import { Engine } from '../onebit/seal'
+import { type Party, requireTerms, SignedReceipt, type Terms } from '../wallet/receipts'
+import { MOST_ANSWERS, Wallet } from '../wallet/wallet'
+import { type Deployment, Device, nameOf } from './device'
+import type { Action, Actions, Reply, Request, Status } from './messages'
+import { Transport } from './transport'
+
+interface Loaded {
+  readonly engine: Engine
+  readonly recogniser: Recogniser
+  readonly deployment: Deployment
+}
+
+const scope = self as unknown as DedicatedWorkerGlobalScope
+const tell = (reply: Reply): void => { scope.postMessage(reply) }
+const transport = new Transport(({ call, sent, received }) => {
+  tell({ kind: 'sent', call, sent, received: received?.length ?? null })
+})
+let loading: Promise<Loaded> | undefined
+
+async function load(): Promise<Loaded> {
+  const [engine, recogniser, deployment] = await Promise.all([
+    Engine.load().then((engine) => { tell({ kind: 'ready', part: 'encryption' }); return engine }),
+    Recogniser.load().then((recogniser) => { tell({ kind: 'ready', part: 'recogniser' }); return recogniser }),
+    readDeployment().then((deployment) => { tell({ kind: 'ready', part: 'deployment' }); return deployment }),
+  ])
+  if (deployment.release.modelDigest !== recogniser.digest) {
+    throw new RefusedError('the model release is for another recogniser than the one of this page')
+  }
+  await Wallet.open(engine)
+  tell({ kind: 'ready', part: 'wallet' })
+  return { engine, recogniser, deployment }
+}
+
+async function readDeployment(): Promise<Deployment> {
+  const [told, release] = await Promise.all(['/deployment.json', '/release.json'].map(async (path) => {
+    const response = await fetch(path, { credentials: 'omit', redirect: 'error' }).catch(() => null)
+    if (!response?.ok) throw new UnavailableError('the server cannot be reached; check the connection and reload')
+    return response.arrayBuffer()
+  }))
+  let deployment: Deployment
+  try {
+    const value = JSON.parse(new TextDecoder().decode(told)) as Record<string, any>
+    const terms = termsOf(value['terms'] as Record<string, any>)
+    const { purpose, days, log_key: logKey } = value as { purpose: string; days: number; log_key: string }
+    new LogKey(logKey)
+    requireTerms(terms)
+    if (!terms.purposes.includes(purpose) || !Number.isInteger(days)) throw new UsageError('the terms are for another purpose')
+    deployment = { purpose, audience: terms.audience, terms, days, logKey, release: new ModelRelease(new Uint8Array(release)) }
+  } catch (error) {
+    throw new PeerError(`the server describes its deployment in a way that is not allowed: ${error instanceof IntaglioError ? error.message : 'not readable'}`)
+  }
+  return deployment
+}
+
+function termsOf(value: Record<string, any>): Terms {
+  return {
+    controller: value['controller'] as Party,
+    audience: value['audience'], purposes: value['purposes'], jurisdiction: value['jurisdiction'],
+    storageLocation: value['storage_location'], retentionDays: value['retention_days'], alternative: value['alternative'],
+    contest: value['contest'], withdrawal: value['withdrawal'], notice: value['notice'],
+    noticeVersion: value['notice_version'], language: value['language'],
+  }
+}
+
+async function statusOf({ engine, deployment }: Loaded): Promise<Status> {
+  const wallet = await Wallet.open(engine)
+  const enrolment = wallet?.memory.enrolment ?? null
+  const latest = enrolment?.receipts.at(-1)
+  return {
+    state: enrolment?.state ?? 'none',
+    name: wallet && nameOf(wallet),
+    answers: enrolment?.answers ?? 0,
+    mostAnswers: MOST_ANSWERS,
+    purpose: deployment.purpose,
+    audience: deployment.audience,
+    days: deployment.days,
+    terms: deployment.terms,
+    consentExpires: latest === undefined ? null : SignedReceipt.fromBytes(new TextEncoder().encode(latest)).receipt.expiresAt,
+  }
+}
+
+async function device({ engine, deployment }: Loaded): Promise<Device> {
+  const wallet = await Wallet.open(engine)
+  if (wallet === null) throw new UsageError('this browser holds no device; enrol first')
+  return new Device(wallet, transport, deployment)
+}
+
+const actions: { [A in Action]: (loaded: Loaded, argument: Parameters<Actions[A]>[0]) => Promise<ReturnType<Actions[A]>> } = {
+  begin: (loaded) => statusOf(loaded),
+  status: (loaded) => statusOf(loaded),
+  async enrol({ engine, recogniser, deployment }, argument) {
+    const { reference, second } = argument!
+    const { release } = deployment
+    const first = release.adapt(await recogniser.embed(reference), 'reference')
+    const other = release.adapt(await recogniser.embed(second), 'probe')
+    let wallet = await Wallet.open(engine)
+    if (wallet === null || wallet.memory.enrolment?.state === 'revoked') wallet = await Wallet.create(engine) // a new key, a new code: unlinkable
+    return new Device(wallet, transport, deployment).enrol(first, other)
+  },
+  async verify(loaded, argument) {
+    const probe = loaded.deployment.release.adapt(await loaded.recogniser.embed(argument!.probe), 'probe')
+    return (await device(loaded)).verify(probe)
+  },
+  async renew(loaded) { await (await device(loaded)).renew(); return null },
+  async revoke(loaded) { await (await device(loaded)).revoke(); return null },
+  async erase(loaded) { return (await device(loaded)).erase() },
+  async export(loaded) {
+    const { record, templateBytes, publicKeyBytes, receipts, openings } = await (await device(loaded)).export()
+    const texts = receipts.map((receipt) => new TextDecoder().decode(receipt.toBytes()))
+    return { record, templateBytes, publicKeyBytes, receipts: texts, entries: openings.length }
+  },
+  async history(loaded) { return (await device(loaded)).history() },
+}
+
+scope.onmessage = async ({ data }: MessageEvent<Request>) => {
+  const { id, action, argument } = data
+  try {
+    loading ??= load().catch((error: unknown) => { loading = undefined; throw error }) // another try may do better
+    const loaded = await loading
+    const act = actions[action] as (loaded: Loaded, argument: unknown) => Promise<unknown>
+    tell({ kind: 'done', id, value: await Wallet.exclusively(() => act(loaded, argument)) })
+  } catch (error) {
+    const known = error instanceof IntaglioError
+    const retryAfter = error instanceof UnavailableError ? error.retryAfter : null
+    tell({ kind: 'failed', id, error: known ? error.name : 'Error', message: known ? error.message : 'something in this page failed', retryAfter })
+  } finally {
+    for (const picture of Object.values((argument ?? {}) as Record<string, ImageBitmap>)) picture.close() // no face stays
+  }
+}

@@ -1,0 +1,284 @@
+/** The person's page: shows, asks and says. Everything about faces and keys happens in the worker. */
+
+import './style.css'
+
+import type { Action, Actions, Part, Reply, Status } from '../device/messages'
+import { SAY, TEXTS } from './texts'
+
+const element = <E extends HTMLElement = HTMLElement>(id: string): E => document.getElementById(id) as E
+const worker = new Worker(new URL('../device/worker.ts', import.meta.url), { type: 'module' })
+const waiting = new Map<number, { resolve: (value: any) => void; reject: (error: Failure) => void }>()
+let count = 0
+
+/** What the worker could not do. */
+class Failure extends Error {
+  readonly kind: string
+
+  constructor(kind: string, message: string, retryAfter: number | null) {
+    super(`${SAY.errors[kind] ?? kind}: ${message}.${retryAfter !== null && retryAfter > 0 ? SAY.again(retryAfter) : ''}`)
+    this.kind = kind
+  }
+}
+
+function ask<A extends Action>(action: A, argument?: Parameters<Actions[A]>[0]): Promise<ReturnType<Actions[A]>> {
+  const id = count++
+  const pictures = Object.values((argument ?? {}) as Record<string, ImageBitmap>)
+  return new Promise((resolve, reject) => {
+    waiting.set(id, { resolve, reject })
+    worker.postMessage({ id, action, argument }, pictures) // moved, not copied: no face stays here
+  })
+}
+
+worker.onmessage = ({ data }: MessageEvent<Reply>) => {
+  switch (data.kind) {
+    case 'ready': markReady(data.part); break
+    case 'sent': showSent(data); break
+    case 'done': waiting.get(data.id)?.resolve(data.value); waiting.delete(data.id); break
+    case 'failed': waiting.get(data.id)?.reject(new Failure(data.error, data.message, data.retryAfter)); waiting.delete(data.id); break
+  }
+}
+
+function markReady(part: Part): void {
+  element(`part-${part}`).classList.add('ready')
+  element(`part-${part}`).append(' \u2713')
+}
+
+// ------------------------------------------------------------------ pictures
+
+/** A place for one picture, from a file or the camera. */
+class Slot {
+  picture: Blob | null = null
+  readonly #preview: HTMLImageElement
+  readonly #changed: () => void
+
+  constructor(id: string, label: string, changed: () => void) {
+    const place = element(id)
+    this.#changed = changed
+    this.#preview = Object.assign(document.createElement('img'), { alt: '', hidden: true })
+    const input = Object.assign(document.createElement('input'), { type: 'file', accept: 'image/*', id: `${id}-file` })
+    const caption = Object.assign(document.createElement('label'), { htmlFor: input.id, textContent: TEXTS['file'] })
+    const camera = Object.assign(document.createElement('button'), { type: 'button', textContent: TEXTS['camera'] })
+    camera.setAttribute('aria-label', `${TEXTS['camera']}: ${label}`)
+    input.setAttribute('aria-label', `${label}: ${TEXTS['file']}`)
+    input.onchange = () => { void this.#set(input.files?.[0] ?? null) }
+    camera.onclick = () => { void takePicture().then((taken) => taken && this.#set(taken)).catch(fail) }
+    place.append(this.#preview, camera, caption, input)
+  }
+
+  async #set(picture: Blob | null): Promise<void> {
+    URL.revokeObjectURL(this.#preview.src)
+    this.picture = null
+    if (picture !== null) {
+      try {
+        ;(await createImageBitmap(picture)).close()
+        this.picture = picture
+        this.#preview.src = URL.createObjectURL(picture)
+      } catch {
+        fail(new Error(SAY.notAnImage))
+      }
+    }
+    this.#preview.hidden = this.picture === null
+    this.#changed()
+  }
+
+  async bitmap(): Promise<ImageBitmap> {
+    return createImageBitmap(this.picture!)
+  }
+}
+
+async function takePicture(): Promise<Blob | null> {
+  const [dialog, video] = [element<HTMLDialogElement>('camera'), element<HTMLVideoElement>('video')]
+  let stream: MediaStream
+  try {
+    stream = await navigator.mediaDevices.getUserMedia({ video: { width: { ideal: 640 }, facingMode: 'user' } })
+  } catch {
+    throw new Error(SAY.noCamera)
+  }
+  try {
+    video.srcObject = stream
+    await video.play()
+    dialog.returnValue = ''
+    dialog.showModal()
+    await new Promise((resolve) => { dialog.addEventListener('close', resolve, { once: true }) })
+    if (dialog.returnValue !== 'take') return null
+    const canvas = new OffscreenCanvas(video.videoWidth, video.videoHeight)
+    canvas.getContext('2d')!.drawImage(video, 0, 0)
+    return await canvas.convertToBlob({ type: 'image/png' })
+  } finally {
+    for (const track of stream.getTracks()) track.stop() // the light beside the camera goes out
+    video.srcObject = null
+  }
+}
+
+// ------------------------------------------------------------------ what the page says
+
+function say(text: string, outcome: 'good' | 'bad' | '' = ''): void {
+  element('alert').textContent = ''
+  element('result').textContent = text
+  element('result').className = outcome
+}
+
+function fail(error: unknown): void {
+  element('result').textContent = ''
+  element('alert').textContent = error instanceof Error ? error.message : String(error)
+}
+
+function showSent({ call, sent, received }: { call: string; sent: Uint8Array; received: number | null }): void {
+  element('nothing-sent').hidden = true
+  const details = document.createElement('details')
+  details.append(Object.assign(document.createElement('summary'), { textContent: SAY.message(call, sent.length, received) }))
+  details.addEventListener('toggle', () => {
+    if (details.open && details.children.length === 1) {
+      const dump = Object.assign(document.createElement('pre'), { textContent: hexDump(sent), tabIndex: 0 })
+      details.append(dump)
+    }
+  })
+  element('messages').append(details)
+}
+
+function hexDump(data: Uint8Array): string {
+  const lines: string[] = []
+  for (let start = 0; start < data.length; start += 16) {
+    const row = Array.from(data.subarray(start, start + 16))
+    const bytes = row.map((byte) => byte.toString(16).padStart(2, '0')).join(' ')
+    const text = row.map((byte) => (byte >= 32 && byte < 127 ? String.fromCharCode(byte) : '.')).join('')
+    lines.push(`${start.toString(16).padStart(6, '0')}  ${bytes.padEnd(47)}  ${text}`)
+  }
+  return lines.join('\n')
+}
+
+function showTerms({ terms, purpose, audience, days }: Status): void {
+  const names = SAY.termsOf
+  const { controller } = terms
+  const rows: [string, string][] = [
+    [names.who, `${controller.name}, ${controller.address}, ${controller.contact}`],
+    [names.purpose, purpose],
+    [names.relies, audience],
+    [names.kept, terms.storageLocation],
+    [names.long, SAY.long(days, terms.retentionDays)],
+    [names.otherwise, terms.alternative],
+    [names.contest, terms.contest],
+    [names.notice, terms.notice],
+  ]
+  element('terms').replaceChildren(...rows.flatMap(([name, value]) => [
+    Object.assign(document.createElement('dt'), { textContent: name }),
+    Object.assign(document.createElement('dd'), { textContent: value }),
+  ]))
+}
+
+function show(status: Status): void {
+  const lines: string[] = [SAY.states[status.state]]
+  if (status.name !== null) lines.push(SAY.deviceName(status.name), SAY.answers(status.answers, status.mostAnswers))
+  if (status.consentExpires !== null) lines.push(SAY.consentUntil(dateOf(status.consentExpires)))
+  element('state').textContent = lines.join(' ')
+  element('state').dataset['state'] = status.state
+  showTerms(status)
+  current = status
+  enable()
+}
+
+const dateOf = (seconds: number): string => new Date(1000 * seconds).toISOString().slice(0, 16).replace('T', ' ')
+
+function list(lines: readonly string[], raw = ''): void {
+  element('found').replaceChildren(...lines.map((line) => Object.assign(document.createElement('li'), { textContent: line })))
+  element('raw').textContent = raw
+  element('raw').hidden = raw === ''
+}
+
+function confirmed(text: string): Promise<boolean> {
+  const dialog = element<HTMLDialogElement>('confirm')
+  element('confirm-text').textContent = text
+  dialog.returnValue = ''
+  dialog.showModal()
+  return new Promise((resolve) => { dialog.addEventListener('close', () => { resolve(dialog.returnValue === 'yes') }, { once: true }) })
+}
+
+// ------------------------------------------------------------------ what the person does
+
+let current: Status | null = null
+let busy = true
+
+function enable(): void {
+  const enrolled = current?.state === 'enrolled' || current?.state === 'started'
+  const known = current !== null && current.state !== 'none'
+  const able: Record<string, boolean> = {
+    'enrol-button': current?.state !== 'enrolled' && first.picture !== null && second.picture !== null && element<HTMLInputElement>('agree').checked,
+    'verify-button': enrolled && probe.picture !== null,
+    'renew-button': enrolled,
+    'revoke-button': enrolled,
+    'erase-button': known,
+    'export-button': known,
+    'history-button': known,
+  }
+  document.body.dataset['busy'] = String(busy)
+  for (const [id, possible] of Object.entries(able)) element<HTMLButtonElement>(id).disabled = busy || current === null || !possible
+}
+
+/** Runs `work` with everything else disabled, then shows how things stand. */
+async function during(work: () => Promise<void>): Promise<void> {
+  busy = true
+  enable()
+  say(SAY.working)
+  list([])
+  try {
+    await work()
+  } catch (error) {
+    fail(error)
+  }
+  try {
+    show(await ask('status'))
+  } catch (error) {
+    fail(error)
+  }
+  busy = false
+  enable()
+}
+
+for (const place of document.querySelectorAll<HTMLElement>('[data-text]')) place.textContent = TEXTS[place.dataset['text']!]
+document.title = TEXTS['title']
+const first = new Slot('first', TEXTS['first'], () => { enable() })
+const second = new Slot('second', TEXTS['second'], () => { enable() })
+const probe = new Slot('probe', TEXTS['probe'], () => { enable() })
+element('agree').onchange = () => { enable() }
+
+const on = (id: string, work: () => Promise<void>): void => { element(id).onclick = () => { void during(work) } }
+on('enrol-button', async () => {
+  const outcome = await ask('enrol', { reference: await first.bitmap(), second: await second.bitmap() })
+  say(outcome.matched ? SAY.enrolled(outcome.position) : SAY.notEnrolled, outcome.matched ? 'good' : 'bad')
+})
+on('verify-button', async () => {
+  const outcome = await ask('verify', { probe: await probe.bitmap() })
+  say(outcome.matched ? SAY.accepted(outcome.position) : SAY.notAccepted(outcome.position), outcome.matched ? 'good' : 'bad')
+})
+on('renew-button', async () => { await ask('renew'); say(SAY.renewed, 'good') })
+on('revoke-button', async () => {
+  if (!(await confirmed(SAY.confirmRevoke))) { say(''); return }
+  await ask('revoke')
+  say(SAY.revoked, 'good')
+})
+on('erase-button', async () => {
+  if (!(await confirmed(SAY.confirmErase))) { say(''); return }
+  say(SAY.erased(await ask('erase')), 'good')
+})
+on('export-button', async () => {
+  const held = await ask('export')
+  say(SAY.held(held.templateBytes, held.publicKeyBytes, held.receipts.length, held.entries))
+  list([], [held.record, ...held.receipts].join('\n\n'))
+})
+on('history-button', async () => {
+  const events = await ask('history')
+  say(events.length === 0 ? SAY.noHistory : '')
+  list(events.map(({ position, kind, time, outcome }) => SAY.event(position, kind, dateOf(time), outcome === undefined ? '' : ` (${outcome})`)))
+})
+
+void (async () => {
+  say(SAY.loading)
+  try {
+    show(await ask('begin'))
+    say(SAY.allReady)
+    busy = false
+    enable()
+  } catch (error) {
+    fail(error)
+  }
+})()
