@@ -13,11 +13,11 @@ import typer
 from federation.errors import IntaglioError, UsageError
 from federation.purposes import require_purpose
 from federation.receipts import Terms
-from federation.release import ModelRelease
 from federation.transparency import VerifierKey
 from server.bridge import Site, bridge_app, bridge_server, matching_channel, matching_upstream
 from server.certificates import client_credentials
 from server.peers import PeerRate
+from server.rules_cli import read_bundle
 
 web_commands = typer.Typer(no_args_is_help=True, help="The person's device as a page.")
 
@@ -28,7 +28,7 @@ _PAGE = Path(__file__).resolve().parents[1] / "web" / "dist"
 def web_start(
     server: Annotated[str, typer.Option(help="HOST:PORT of the matching service.")],
     tls: Annotated[Path, typer.Option(help="Directory with ca.pem and this bridge's certificate and key.")],
-    release: Annotated[Path, typer.Option(help="The model release that the matching service runs.")],
+    release: Annotated[Path, typer.Option(help="The release bundle that the matching service runs.")],
     terms: Annotated[Path, typer.Option(help="JSON with the terms that people are asked to agree to.")],
     log_policy: Annotated[Path, typer.Option(help="Policy of the transparency log, as `log init` wrote it.")],
     origin: Annotated[str, typer.Option(help="The page's address as browsers see it: https://HOST[:PORT].")],
@@ -47,10 +47,9 @@ def web_start(
     """Serve the page until SIGTERM or Ctrl-C."""
     if (certificate is None) != (key is None):
         raise UsageError("https takes both --certificate and --key")
-    released = _read(release)
+    released = read_bundle(release).release.to_bytes()
     agreed = Terms.from_file(_read(terms))
     try:
-        ModelRelease.from_bytes(released)
         deployment = deployment_file(agreed, purpose or agreed.purposes[0], days, log_key_of(_read(log_policy)))
     except IntaglioError as error:
         raise UsageError(str(error)) from error  # the files that were named are wrong, no peer is to blame

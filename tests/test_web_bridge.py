@@ -14,7 +14,7 @@ from server.bridge import CALL_HEADER, MEDIA_TYPE, METHODS, PREFIX, SECURITY_HEA
 from server.cli import app
 from server.peers import PeerRate
 from server.web_cli import deployment_file, log_key_of
-from tests.running import LOG_SIGNER, PURPOSE, TERMS, a_release
+from tests.running import LOG_SIGNER, PURPOSE, TERMS, write_release
 
 ORIGIN = "https://verify.example.org"
 HEADERS = {"origin": ORIGIN, CALL_HEADER: "1", "content-type": MEDIA_TYPE}
@@ -179,12 +179,12 @@ def test_the_page_is_told_terms_and_log():
 
 
 def test_a_missing_page_ends_the_command_with_what_to_do(tmp_path):
-    (tmp_path / "release.json").write_bytes(a_release().to_bytes())
+    write_release(tmp_path)
     (tmp_path / "terms.json").write_text(json.dumps(json.loads(deployment_file(TERMS, PURPOSE, 90, ""))["terms"]))
     (tmp_path / "policy").write_text(f"log {LOG_SIGNER.key.to_text()}\n")
     options = {"server": "localhost:1", "tls": tmp_path, "origin": ORIGIN, "page": tmp_path}
     options |= {
-        "release": tmp_path / "release.json",
+        "release": tmp_path / "release.zip",
         "terms": tmp_path / "terms.json",
         "log-policy": tmp_path / "policy",
     }
