@@ -2,13 +2,15 @@
 
 ::
 
-    own.jsonl           every release that this organisation's people are in, charged before its part leaves
+    own.jsonl           every release that this organisation's people are in: charged before its part leaves, and
+                        committed before the shares leave that open the sum
     coordinator.jsonl   the newest ledger that the coordinator showed
 
 Whatever the coordinator calls a population, the people in one organisation's folder are the same, so its own ledger has
 one account for them, over all runs. A release is charged when this organisation's part of it is ready and has not left:
-what never left costs nothing, and what was charged once is not answered again, not even for a run that goes on under an
-old reservation.
+what never left costs nothing. A run that goes on under an old reservation may ask for the part again, in a new session,
+until this organisation has opened shares; it does so once for a charge. That is enough: any two quorums share an honest
+organisation, so nobody gets two sums.
 
 The coordinator's ledger must extend the copy. Who restores an old one could spend a budget twice.
 
@@ -91,23 +93,48 @@ class Ledgers:
             return own
 
     def charge(self, reservation: str, release: str, noise_multiplier: float) -> LedgerChain:
-        """Charges one release to the own budget. Call it when this organisation's part is ready and has not left.
+        """Charges one release to the own budget, once. Call it when this organisation's part is ready and has not left.
 
         Returns:
             The own ledger, once it is on disk.
 
         Raises:
-            RepeatedError: this release was charged before, so its part may have left before.
+            RepeatedError: this organisation has opened shares for this charge, so somebody may have the sum.
             BudgetExhaustedError: it does not fit into the budget any more.
             UsageError: the file was altered or cannot be used.
         """
         with self._locked():
             own, name = self._read(OWN), _name(reservation, release)
-            if own.reservation(name) is not None:
+            if own.release_of(name):
                 raise RepeatedError
+            if own.reservation(name) is not None:
+                return own
             charged = self._charged(own, name, (noise_multiplier,))
             replace_file(self.folder / OWN, charged.to_bytes())
             return charged
+
+    def opened(self, reservation: str, release: str, what: str) -> LedgerChain:
+        """Records that this organisation opens shares. Call it when they are ready and have not left.
+
+        Args:
+            reservation: of the run.
+            release: which sum.
+            what: SHA-256 in hex of the question.
+
+        Returns:
+            The own ledger, once it is on disk.
+
+        Raises:
+            RepeatedError: it has done so before.
+            UsageError: the release was never charged, or the file was altered or cannot be used.
+        """
+        with self._locked():
+            own, name = self._read(OWN), _name(reservation, release)
+            if own.release_of(name):
+                raise RepeatedError
+            committed = LedgerChain((*own.entries, own.next_commit(PEOPLE, name, what)))
+            replace_file(self.folder / OWN, committed.to_bytes())
+            return committed
 
     def own(self) -> LedgerChain:
         """The own ledger.

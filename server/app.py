@@ -212,15 +212,15 @@ def _charge(settings: RunSettings, checkpoint: Checkpoint, settings_digest: str,
 
     Raises:
         BudgetExhaustedError: the population's budget has no room.
-        UsageError: the ledger lacks the charge of a run that has asked already.
+        UsageError: the ledger lacks the charge of a run that has opened sums.
     """
     ledger = PrivacyLedger(settings.ledger)
     progress = checkpoint.progress or checkpoint.begin(settings_digest, run)
     chain = ledger.chain()
     if chain.reservation(progress.reservation) is None:
-        if progress.asked:
+        if progress.opening:
             raise UsageError(
-                f"the privacy ledger lacks the charge of run {progress.reservation}, which has asked already: an old "
+                f"the privacy ledger lacks the charge of run {progress.reservation}, which is under way: an old "
                 f"copy was restored. Restore the newest one; every organisation keeps a copy"
             )
         try:
@@ -299,8 +299,8 @@ def _collect(
     def opened(release: str, message_type: str, request: RecordDict) -> OpenedSum:
         done = checkpoint.progress.sums if checkpoint.progress else {}
         if release not in done:
-            checkpoint.asking(release)
-            checkpoint.opened(release, total := sums.collect(release, message_type, request))
+            total = sums.collect(release, message_type, request, before_opening=lambda: checkpoint.opening(release))
+            checkpoint.opened(release, total)
             return total
         return done[release]
 

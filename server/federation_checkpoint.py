@@ -4,12 +4,13 @@ Flower does not resume a run: a ServerApp or SuperLink that died leaves a failed
 So going on is a *new* Flower run under the *old* reservation. The file beside the release's says how far it came::
 
     begun             the reservation's name, before the ledger holds it
-    asked for a sum   before the first organisation is asked for its masked part
+    opening a sum     before the first organisation is asked for its shares
     sum opened        the noisy total; it is never asked for again
     release made      its very bytes, before anybody gets them
 
-A sum that was asked for and not opened may have been opened by somebody all the same, and asking again would give a
-second noisy sum for one charge. Then the run cannot go on, its charge is used up, and a new run needs a new charge.
+Until shares are asked for nobody can have opened the sum, and the run may ask for masked parts again. A sum whose
+shares were asked for and that is not here may have been opened by somebody all the same, and opening another would give
+a second noisy sum for one charge. Then the run cannot go on, its charge is used up, and a new run needs a new one.
 
 Every step replaces the file as a whole: a crash leaves the step before or the step after.
 """
@@ -26,7 +27,7 @@ from typing import Any, Self
 
 import numpy as np
 
-from federation.errors import RoundAbortedError, UsageError
+from federation.errors import IntaglioError, RoundAbortedError, UsageError
 from federation.release import ModelRelease
 from server.ledger import sync_directory, write_durably
 from server.secure_sums import OpenedSum
@@ -41,21 +42,21 @@ class Progress:
     Attributes:
         settings: SHA-256 in hex of everything that its sums depend on.
         reservation: the run in the ledger that pays for it: the first Flower run's identifier.
-        asked: releases that organisations were asked for.
+        opening: releases whose shares organisations were asked for.
         sums: those that were opened.
         release: what came of the run.
     """
 
     settings: str
     reservation: str
-    asked: tuple[str, ...] = ()
+    opening: tuple[str, ...] = ()
     sums: Mapping[str, OpenedSum] = field(default_factory=dict)
     release: ModelRelease | None = None
 
     @property
     def lost(self) -> tuple[str, ...]:
-        """Releases that were asked for and not opened: whatever they cost is used up."""
-        return tuple(name for name in self.asked if name not in self.sums)
+        """Releases that perhaps somebody has opened, and that are not here: what they cost is used up."""
+        return tuple(name for name in self.opening if name not in self.sums)
 
     def to_bytes(self) -> bytes:
         """JSON; Python writes every float so that it reads the same one again."""
@@ -64,7 +65,7 @@ class Progress:
                 "version": _VERSION,
                 "settings": self.settings,
                 "reservation": self.reservation,
-                "asked": self.asked,
+                "opening": self.opening,
                 "sums": {name: {**vars(opened), "total": opened.total.tolist()} for name, opened in self.sums.items()},
                 "release": None if self.release is None else self.release.to_bytes().decode(),
             }
@@ -82,7 +83,7 @@ class Progress:
             raise ValueError
         release = None if value["release"] is None else ModelRelease.from_bytes(value["release"].encode())
         sums = {name: _opened(opened) for name, opened in value["sums"].items()}
-        return cls(value["settings"], value["reservation"], tuple(value["asked"]), sums, release)
+        return cls(value["settings"], value["reservation"], tuple(value["opening"]), sums, release)
 
 
 def _opened(value: dict[str, Any]) -> OpenedSum:
@@ -103,7 +104,7 @@ class Checkpoint:
         if path.exists():
             try:
                 self.progress = Progress.from_bytes(path.read_bytes())
-            except (ValueError, TypeError, LookupError, AttributeError) as error:
+            except (ValueError, TypeError, LookupError, AttributeError, IntaglioError) as error:
                 raise UsageError(
                     f"{path} is not what this version wrote; remove it to give up the run that did not end. "
                     "What it reserved stays charged"
@@ -134,9 +135,9 @@ class Checkpoint:
         """A run that is about to reserve. The name comes first: the next start finds the charge by it."""
         return self._write(Progress(settings, reservation))
 
-    def asking(self, release: str) -> None:
-        """On disk before the first organisation hears the question."""
-        self._write(replace(self._now, asked=(*self._now.asked, release)))
+    def opening(self, release: str) -> None:
+        """On disk before the first organisation is asked for its shares."""
+        self._write(replace(self._now, opening=(*self._now.opening, release)))
 
     def opened(self, release: str, total: OpenedSum) -> None:
         """On disk before anything is made of it."""
@@ -162,7 +163,7 @@ class Checkpoint:
             reservation = self.progress.reservation
             self.remove()
             raise RoundAbortedError(
-                f"run {reservation} ended while the sum for {lost[0]} was being opened. Asking again could give a "
+                f"run {reservation} ended while the sum for {lost[0]} was being opened. Opening another could give a "
                 "second noisy sum for one charge, so that run has no result and its charge stays; nothing was asked or "
                 "charged now. Start again for a new run at a new charge"
             )

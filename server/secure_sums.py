@@ -144,13 +144,16 @@ class SecureSums:
         self._ask(SHARE_KEYS, asked)
         self._shares = {release: self._advance(release) for release in self._sums}
 
-    def collect(self, release: str, message_type: str, request: RecordDict) -> OpenedSum:
+    def collect(
+        self, release: str, message_type: str, request: RecordDict, *, before_opening: Callable[[], None]
+    ) -> OpenedSum:
         """Asks for masked inputs, settles who survived and opens the sum over them.
 
         Args:
             release: which sum.
             message_type: asks for the masked input.
             request: what the organisations need besides.
+            before_opening: called when nobody was asked for shares yet, and somebody will be.
 
         Raises:
             RoundAbortedError: too few organisations remain, or the sum is not one that honest ones can make.
@@ -158,7 +161,9 @@ class SecureSums:
         coordinator, plan = self._sums[release], self._plan
         self._ask(message_type, {release: self._shares[release]}, request, charged=True)
         self._ask(SIGN_SURVIVORS, {release: self._advance(release)})
-        self._ask(OPEN_SHARES, {release: self._advance(release)})
+        signed = self._advance(release)
+        before_opening()
+        self._ask(OPEN_SHARES, {release: signed}, charged=True)
         self._advance(release)
         counts = [self._people[member] for member in coordinator.survivors]
         noise_multiplier = plan.noise_with(dict(plan.events)[release], len(counts))

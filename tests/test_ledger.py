@@ -20,6 +20,7 @@ from federation.errors import (
     UsageError,
 )
 from federation.ledger import MOST_BYTES, LedgerChain
+from federation.privacy import MOMENTS, THRESHOLD
 from federation.rounds import ShownLedger
 from server.ledger import LedgerCopies, PrivacyLedger
 from server.ledger_cli import ledger_commands
@@ -108,9 +109,22 @@ def test_an_organisation_charges_each_release_once(config, plan, tmp_path):
     ledgers = Ledgers(tmp_path / "own", 16.0)
     ledgers.admit(a_charge(config, plan), plan)
     charge_all(ledgers, plan, "1")
+    charge_all(ledgers, plan, "1")
+    assert ledgers.own().charged(PEOPLE) == plan.noise_multipliers
+
+
+def test_an_organisation_opens_one_sum_for_a_charge(config, plan, tmp_path):
+    ledgers = Ledgers(tmp_path / "own", 16.0)
+    ledgers.admit(a_charge(config, plan), plan)
+    charge_all(ledgers, plan, "1")
+    ledgers.opened("1", MOMENTS, "ab" * 32)
+    with pytest.raises(RepeatedError):
+        ledgers.opened("1", MOMENTS, "cd" * 32)
     with pytest.raises(RepeatedError):
         ledgers.charge("1", *plan.events[0])
-    assert ledgers.own().charged(PEOPLE) == plan.noise_multipliers
+    ledgers.opened("1", THRESHOLD, "ab" * 32)
+    with pytest.raises(UsageError, match="no open reservation"):
+        ledgers.opened("2", MOMENTS, "ab" * 32)
 
 
 def test_an_organisation_s_cap_holds_over_all_runs_together(config, plan, tmp_path):
@@ -200,6 +214,8 @@ def test_no_charge_is_lost_or_doubled_when_an_organisation_is_killed_at_any_writ
         for release, noise in plan.events:
             Ledgers(folder, 8.1).charge("1", release, noise)
             (folder / f"left {release}").touch()
+            Ledgers(folder, 8.1).opened("1", release, "ab" * 32)
+            (folder / f"opened {release}").touch()
 
     for point in range(100):
         folder = tmp_path / str(point)
@@ -211,19 +227,21 @@ def test_no_charge_is_lost_or_doubled_when_an_organisation_is_killed_at_any_writ
         code = in_a_child(die_at)
         own = Ledgers(folder, 8.1).own()
         charged = {release for release, _ in plan.events if own.reservation(f"1/{release}")}
-        left = {path.name.removeprefix("left ") for path in folder.glob("left *")}
-        assert left <= charged
+        committed = {release for release, _ in plan.events if own.release_of(f"1/{release}")}
+        assert {path.name.removeprefix("left ") for path in folder.glob("left *")} <= charged
+        assert {path.name.removeprefix("opened ") for path in folder.glob("opened *")} <= committed
         Ledgers(folder, 8.1).admit(shown, plan)
         for release, noise in plan.events:
-            if release not in charged:
+            if release not in committed:
                 Ledgers(folder, 8.1).charge("1", release, noise)
+                Ledgers(folder, 8.1).opened("1", release, "ab" * 32)
             with pytest.raises(RepeatedError):
                 Ledgers(folder, 8.1).charge("1", release, noise)
         assert Ledgers(folder, 8.1).own().charged(PEOPLE) == plan.noise_multipliers
         if code != DIED:
             break
     assert code == 0
-    assert point >= 3 * 6  # three files, before and after: sync, rename, sync of the folder
+    assert point >= 5 * 6  # five writes, before and after: sync, rename, sync of the folder
 
 
 # --------------------------------------------------------------------------------------------------- in a whole run

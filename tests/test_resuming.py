@@ -16,12 +16,12 @@ import server.app
 from client.ledger import OWN, PEOPLE
 from federation.errors import BudgetExhaustedError, RoundAbortedError, UsageError
 from federation.ledger import LedgerChain
-from federation.rounds import EVALUATE_THRESHOLD, SHARE_KEYS, TRAIN_MOMENTS
+from federation.rounds import EVALUATE_THRESHOLD, OPEN_SHARES, SHARE_KEYS, TRAIN_MOMENTS
 from server import local_run
 from server.federation_checkpoint import Checkpoint, Progress
 from server.ledger import PrivacyLedger
+from server.secure_sums import SecureSums
 
-MASKING = {TRAIN_MOMENTS, EVALUATE_THRESHOLD}
 ORGANISATIONS = 2
 
 
@@ -46,16 +46,17 @@ def config(tmp_path):
 
 
 class Logged(InProcessGrid):
-    """Writes down which node was asked for a masked input; its own durable steps are not the coordinator's."""
+    """Writes down which node was asked to open what; its own durable steps are not the coordinator's."""
 
     deadline: Deadline | None = None
 
     def _deliver(self, message):
         if self.deadline:
             self.deadline.paused = True
-        if message.metadata.message_type in MASKING:
+        if message.metadata.message_type == OPEN_SHARES:
+            ((release, _),) = message.content["secagg"].items()
             log = os.open(Path(self.folder) / "asked", os.O_WRONLY | os.O_APPEND | os.O_CREAT)
-            os.write(log, f"{message.metadata.message_type} {message.metadata.dst_node_id}\n".encode())
+            os.write(log, f"{release} {message.metadata.dst_node_id}\n".encode())
             os.close(log)
         try:
             return super()._deliver(message)
@@ -103,9 +104,10 @@ def require_one_release_for_one_charge(config):
 STEPS = {
     "begin": (Checkpoint, "begin", 1, "from the start", "from the start"),
     "reserve": (PrivacyLedger, "reserve", 1, "from the start", "went on"),
-    "asking for moments": (Checkpoint, "asking", 1, "went on", "ended"),
+    "asking for moments": (SecureSums, "collect", 1, "went on", "ended"),
+    "opening moments": (Checkpoint, "opening", 1, "went on", "ended"),
     "moments opened": (Checkpoint, "opened", 1, "ended", "went on"),
-    "asking for the threshold": (Checkpoint, "asking", 2, "went on", "ended"),
+    "opening the threshold": (Checkpoint, "opening", 2, "went on", "ended"),
     "threshold opened": (Checkpoint, "opened", 2, "ended", "went on"),
     "release made": (Checkpoint, "made", 1, "went on", "went on"),
     "commit": (PrivacyLedger, "commit", 1, "went on", "went on"),
@@ -196,9 +198,34 @@ def test_organisations_are_charged_once_for_a_run_that_goes_on(config, monkeypat
         assert len(own.charged(PEOPLE)) == 2
 
 
-def test_a_run_that_ended_before_anything_was_asked_for_goes_on_under_its_charge(config):
+def test_organisations_give_a_coordinator_that_forgets_no_second_sum(config, monkeypatch, tmp_path):
+    """Its file says that nothing was opened. Theirs say otherwise."""
+    checkpoint, begun = Path(f"{config['output']}.unfinished"), []
+    original = Checkpoint.begin
+
+    def begin(self, *args):
+        progress = original(self, *args)
+        begun.append(checkpoint.read_bytes())
+        return progress
+
+    def dies(*_args):
+        raise Died
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Checkpoint, "begin", begin)
+        patch.setattr(Checkpoint, "opened", dies)
+        with pytest.raises(Died):
+            start(config, 1)
+    checkpoint.write_bytes(begun[0])
+    with pytest.raises(RoundAbortedError, match="it answers every request once"):
+        start(config, 2)
+    assert set(asked(config).values()) == {1}
+
+
+@pytest.mark.parametrize("stage", [SHARE_KEYS, TRAIN_MOMENTS, EVALUATE_THRESHOLD])
+def test_a_run_that_ended_before_anything_was_opened_goes_on_under_its_charge(config, stage):
     def silent(_node, reply):
-        return None if reply.metadata.message_type == SHARE_KEYS else reply
+        return None if reply.metadata.message_type == stage else reply
 
     config["round-deadline-seconds"] = 0.3
     with pytest.raises(RoundAbortedError, match="it goes on under this charge"):
@@ -212,7 +239,7 @@ def test_other_settings_are_another_run(config, monkeypatch, capsys):
         raise Died
 
     with monkeypatch.context() as patch:
-        patch.setattr(Checkpoint, "asking", dies)
+        patch.setattr(Checkpoint, "opening", dies)
         with pytest.raises(Died):
             start(config, 1)
     config["fmr"] = 0.02
