@@ -14,7 +14,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from client.wallet import Wallet, read_wallet, require_wallet
+from client.wallet import Passphrase, Wallet, read_wallet, require_wallet
 from federation.errors import UsageError
 
 PASSPHRASE_VARIABLE = "INTAGLIO_PASSPHRASE"  # noqa: S105 - the name of a variable, no passphrase
@@ -123,10 +123,10 @@ def write_new_file(path: Path, data: bytes) -> None:
         raise UsageError(f"cannot write {path}: {error.strerror}") from error
 
 
-def open_wallet(wallet: Path, passphrase_file: Path | None) -> tuple[Wallet, str]:
+def open_wallet(wallet: Path, passphrase_file: Path | None) -> tuple[Wallet, Passphrase]:
     """The wallet, and the passphrase to write it with."""
     require_wallet(wallet)  # before anybody types a passphrase for nothing
-    passphrase = ask_passphrase(passphrase_file)
+    passphrase = Passphrase(ask_passphrase(passphrase_file))
     return read_wallet(wallet, passphrase), passphrase
 
 

@@ -36,7 +36,7 @@ from client.terminal import (
     write_new_file,
 )
 from client.verification import Conditions, Device, VerificationOutcome
-from client.wallet import Enrolment, EnrolmentState, Wallet, create_wallet, read_wallet, write_wallet
+from client.wallet import Enrolment, EnrolmentState, Passphrase, Wallet, create_wallet, read_wallet, write_wallet
 from federation.bundle import Bundle, require_servable
 from federation.consent import consent_of
 from federation.embeddings import PROBE, REFERENCE
@@ -202,7 +202,8 @@ def renew_command(
     offered, bundle = consent_of(old.receipt).current.terms, _read_release(release, release_trust)
     model_release = bundle.release
     certificates = ClientTls.read(tls, certificate)
-    fresh = read_wallet(into, passphrase) if into.exists() else create_wallet(into, passphrase)
+    another = Passphrase(passphrase.secret_bytes().decode())  # with a salt of its own: two files that nobody connects
+    fresh = read_wallet(into, another) if into.exists() else create_wallet(into, another)
     if fresh.enrolment is None or fresh.require_enrolment().state is EnrolmentState.STARTED:
         _ask_to_agree(offered, days, agreed=agree)
         vectors = _embed([reference, second], [REFERENCE, PROBE], model=model, release=model_release)
@@ -221,7 +222,7 @@ def renew_command(
             conditions=Conditions(
                 _read_rules(rules), read_log_policy(log_policy), bundle.manifest.standing, offered, days
             ),
-            keep=lambda current: write_wallet(into, current, passphrase),
+            keep=lambda current: write_wallet(into, current, another),
         )
         if outcome.decision is Decision.NON_MATCH:
             _report(outcome, match="", non_match=_NOT_ENROLLED, fmr=model_release.fmr, as_json=as_json)
@@ -255,16 +256,13 @@ def _embed(
     """Adapted embeddings (d,), one for each image under the camera profile beside it."""
     # Here and not above: dlib and a recogniser take seconds to load, and most commands need neither.
     from client.faces import FaceAligner  # noqa: PLC0415 - see the line before
-    from client.models import load_recogniser  # noqa: PLC0415 - see above
+    from client.models import load_recogniser, recogniser_for  # noqa: PLC0415 - see above
 
-    recogniser = load_recogniser(model)
-    if recogniser.digest != release.model_digest:
-        raise UsageError(
-            f"the release was made with another recogniser ({release.model_name}); pass that one as --model"
-        )
+    frozen = load_recogniser(model)
+    recognisers = {profile: recogniser_for(release, frozen, profile) for profile in profiles}
     aligner = FaceAligner()
     return [
-        release.adapt(recogniser.embed(aligner.chip(read_file(image))[None]), profile)[0]
+        release.adapt(recognisers[profile].embed(aligner.chip(read_file(image))[None]), profile)[0]
         for image, profile in zip(images, profiles, strict=True)
     ]
 

@@ -8,7 +8,8 @@ Theory of operation
 
 * scrypt (RFC 7914) turns the passphrase and the salt into a key; AES-256-GCM encrypts the content. Everything before
   the ciphertext is authenticated with it, so neither version nor cost can be changed.
-* Salt and nonce are fresh for every write, so no key ever encrypts twice.
+* Salt and nonce are fresh for every write of another program; one program keeps the salt, so that it stretches the
+  passphrase once, and draws a fresh nonce of 96 bits each time: far fewer than the 2^32 that a key may encrypt.
 * The closing hash is no protection, it tells damage from a wrong passphrase: a file whose hash is wrong was damaged;
   one whose hash is right and whose tag is wrong was opened with a wrong passphrase, or forged.
 * The cost is bounded when reading, so a forged file cannot ask for gigabytes.
@@ -40,6 +41,7 @@ from cryptography.hazmat.primitives.kdf.scrypt import Scrypt
 from client.log import LogMemory
 from federation.errors import IntaglioError, RefusedError, UsageError
 from federation.onebit import CodeSeed, DeviceSecret
+from federation.secrecy import Secret
 from federation.statements import is_name, require_name
 from federation.transparency import SignedCheckpoint
 from federation.wire.checks import DIGEST_BYTES
@@ -77,6 +79,36 @@ class ScryptCost:
     def derive_key(self, passphrase: str, salt: bytes) -> bytes:
         """32 bytes."""
         return Scrypt(salt=salt, length=32, n=1 << self.log2_n, r=self.r, p=self.p).derive(passphrase.encode())
+
+
+class Passphrase(Secret):
+    """A passphrase, with the key that it was last stretched to.
+
+    Args:
+        text: as somebody typed it.
+    """
+
+    def __init__(self, text: str) -> None:
+        self._text = text
+        self._stretched: tuple[ScryptCost, bytes, bytes] | None = None
+
+    def __len__(self) -> int:
+        return len(self._text)
+
+    def secret_bytes(self) -> bytes:
+        """In UTF-8."""
+        return self._text.encode()
+
+    def key(self, cost: ScryptCost, salt: bytes) -> bytes:
+        """32 bytes. Takes long, but for the cost and salt of the last time."""
+        if self._stretched is None or self._stretched[:2] != (cost, salt):
+            self._stretched = cost, salt, cost.derive_key(self._text, salt)
+        return self._stretched[2]
+
+    def salt(self, cost: ScryptCost) -> bytes:
+        """16 bytes for the next write: those of the last time at this cost, or fresh ones."""
+        known = self._stretched is not None and self._stretched[0] == cost
+        return self._stretched[1] if self._stretched and known else secrets.token_bytes(16)
 
 
 class EnrolmentState(enum.Enum):
@@ -204,7 +236,7 @@ class Wallet:
         raise TypeError("a wallet is not pickled; write it with write_wallet")
 
 
-def write_wallet(path: Path, wallet: Wallet, passphrase: str, cost: ScryptCost | None = None) -> None:
+def write_wallet(path: Path, wallet: Wallet, passphrase: str | Passphrase, cost: ScryptCost | None = None) -> None:
     """Encrypts `wallet` into `path` with mode 0600, replacing what is there.
 
     Atomic: a crash leaves the old file or the new one whole, and at worst a stray encrypted temporary file beside it.
@@ -214,17 +246,17 @@ def write_wallet(path: Path, wallet: Wallet, passphrase: str, cost: ScryptCost |
     """
     if len(passphrase) < _MINIMUM_PASSPHRASE:
         raise UsageError(f"the passphrase needs at least {_MINIMUM_PASSPHRASE} characters")
-    cost = cost or ScryptCost()
-    salt, nonce = secrets.token_bytes(16), secrets.token_bytes(12)
+    cost, passphrase = cost or ScryptCost(), _unlocking(passphrase)
+    salt, nonce = passphrase.salt(cost), secrets.token_bytes(12)
     header = _HEADER.pack(_MAGIC, _VERSION, cost.log2_n, cost.r, cost.p, salt, nonce)
-    sealed = header + AESGCM(cost.derive_key(passphrase, salt)).encrypt(nonce, _content_of(wallet), header)
+    sealed = header + AESGCM(passphrase.key(cost, salt)).encrypt(nonce, _content_of(wallet), header)
     try:
         _write_atomically(path, sealed + hashlib.sha256(sealed).digest())
     except OSError as error:
         raise UsageError(f"cannot write the wallet {path}: {error.strerror}; what was there is unchanged") from error
 
 
-def create_wallet(path: Path, passphrase: str, cost: ScryptCost | None = None) -> Wallet:
+def create_wallet(path: Path, passphrase: str | Passphrase, cost: ScryptCost | None = None) -> Wallet:
     """Generates a wallet and writes it to `path`, where nothing may be yet.
 
     Raises:
@@ -243,7 +275,7 @@ def require_wallet(path: Path) -> None:
         raise UsageError(f"there is no wallet at {path}; create one with `intaglio wallet create`")
 
 
-def read_wallet(path: Path, passphrase: str) -> Wallet:
+def read_wallet(path: Path, passphrase: str | Passphrase) -> Wallet:
     """Opens what `write_wallet` wrote.
 
     Raises:
@@ -256,10 +288,14 @@ def read_wallet(path: Path, passphrase: str) -> Wallet:
         data = path.read_bytes()
     except OSError as error:
         raise UsageError(f"the wallet at {path} cannot be read: {error.strerror}") from error
-    return _open_sealed(data, passphrase, path)
+    return _open_sealed(data, _unlocking(passphrase), path)
 
 
-def _open_sealed(data: bytes, passphrase: str, path: Path) -> Wallet:
+def _unlocking(passphrase: str | Passphrase) -> Passphrase:
+    return passphrase if isinstance(passphrase, Passphrase) else Passphrase(passphrase)
+
+
+def _open_sealed(data: bytes, passphrase: Passphrase, path: Path) -> Wallet:
     if not data.startswith(_MAGIC):
         raise UsageError(f"{path} is not a wallet of this project, or its first bytes are damaged")
     sealed, digest = data[:-_HASH_BYTES], data[-_HASH_BYTES:]
@@ -268,7 +304,7 @@ def _open_sealed(data: bytes, passphrase: str, path: Path) -> Wallet:
     _, version, log2_n, r, p, salt, nonce = _HEADER.unpack(sealed[: _HEADER.size])
     if version != _VERSION:
         raise UsageError(f"the wallet at {path} has version {version}; this program reads version {_VERSION}")
-    key = ScryptCost(log2_n, r, p).derive_key(passphrase, salt)
+    key = passphrase.key(ScryptCost(log2_n, r, p), salt)
     try:
         content = AESGCM(key).decrypt(nonce, sealed[_HEADER.size :], sealed[: _HEADER.size])
     except InvalidTag:

@@ -21,7 +21,7 @@ from client.terminal import (
     open_wallet,
     show,
 )
-from client.wallet import MOST_ANSWERS, Wallet, create_wallet, read_wallet, require_wallet, write_wallet
+from client.wallet import MOST_ANSWERS, Passphrase, Wallet, create_wallet, read_wallet, require_wallet, write_wallet
 from federation.errors import UsageError
 
 wallet_app = typer.Typer(
@@ -114,7 +114,7 @@ def wallet_passphrase(
     """Change the passphrase. Copies and backups that were made before keep the one that they had."""
     opened, old = open_wallet(wallet, passphrase_file)
     new = ask_new_passphrase(new_passphrase_file)
-    if new == old:
+    if Passphrase(new) == old:
         raise UsageError("that is the passphrase already; nothing was changed")
     write_wallet(wallet, opened, new)  # a crash leaves the wallet under the old passphrase or under the new one
     typer.echo("changed")

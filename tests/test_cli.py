@@ -198,7 +198,7 @@ def test_enrol_verify_revoke_from_the_command_line(operator, person, tmp_path):
 
 
 @pytest.mark.integration
-def test_a_whole_life_from_the_command_line(operator, person, tmp_path):
+def test_s3_a_whole_life_from_the_command_line(operator, person, tmp_path):
     """Enrol, verify with an assertion, renew the consent, renew the template, look at everything, and be forgotten."""
     operator.start()
     there = connection(operator)

@@ -14,6 +14,7 @@ from client import wallet as module
 from client.wallet import (
     Enrolment,
     EnrolmentState,
+    Passphrase,
     ScryptCost,
     Wallet,
     create_wallet,
@@ -232,3 +233,19 @@ def test_a_revoked_wallet_is_of_no_more_use(wallet):
 def test_purposes_and_audiences_are_plain_names(name):
     with pytest.raises(UsageError, match="purpose and audience"):
         Enrolment(name, "example.org", bytes(32), EnrolmentState.STARTED)
+
+
+def test_one_program_stretches_a_passphrase_once_and_never_encrypts_twice_alike(tmp_path, monkeypatch):
+    stretched = []
+    original = ScryptCost.derive_key
+    monkeypatch.setattr(ScryptCost, "derive_key", lambda *a: stretched.append(1) or original(*a))
+    passphrase, cost = Passphrase(PASSPHRASE), ScryptCost(15)
+    wallet = create_wallet(tmp_path / "w", passphrase, cost)
+    files = []
+    for _ in range(3):
+        write_wallet(tmp_path / "w", wallet, passphrase, cost)
+        files.append((tmp_path / "w").read_bytes())
+    assert len(stretched) == 1
+    assert len({data[36:48] for data in files}) == 3  # nonces
+    assert read_wallet(tmp_path / "w", PASSPHRASE).key_id == wallet.key_id
+    assert PASSPHRASE not in repr(passphrase)
