@@ -7,6 +7,7 @@ from typing import Final
 
 from federation.errors import UsageError
 from federation.recogniser import OnnxRecogniser, Recogniser
+from federation.release import ModelRelease
 
 SHIPPED: Final = Path(__file__).resolve().parents[1] / "models/node_modules/@vladmandic/face-api/model"
 """Where `make install` puts the weights of the 128-number network (MIT), checked against models/package-lock.json."""
@@ -38,3 +39,22 @@ def load_recogniser(model: Path | None = None) -> Recogniser:
         return OnnxRecogniser(path.read_bytes(), name=path.stem)
     except OSError as error:
         raise UsageError(f"cannot read {error.filename}: {error.strerror}") from error
+
+
+def recogniser_for(release: ModelRelease, recogniser: Recogniser, profile: str) -> Recogniser:
+    """The network that embeds images of a camera profile under `release`: frozen, or with the release's scales.
+
+    Raises:
+        UsageError: the release was made for another recogniser, or tunes one that cannot be tuned.
+    """
+    if recogniser.digest != release.model_digest:
+        raise UsageError(
+            f"the release was made with another recogniser ({release.model_name}); pass that one as --model"
+        )
+    if profile not in release.adapter.scales:
+        return recogniser
+    from federation.resnet import ResNetRecogniser  # noqa: PLC0415 - the only path that needs torch
+
+    if not isinstance(recogniser, ResNetRecogniser):
+        raise UsageError("this release tunes the recogniser that comes with the project; leave --model out")
+    return recogniser.tuned(release.adapter.scales[profile])

@@ -30,6 +30,13 @@ class ConditionName(StrEnum):
     RES16 = "res16"
 
 
+class RecipeName(StrEnum):
+    """How the organisations train; see decisions 0010 and 0090."""
+
+    MOMENTS = "moments"
+    SCALES = "scales"
+
+
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)  # tracebacks would show embeddings
 
 
@@ -45,6 +52,9 @@ def main(
         Path | None, typer.Option(help="Your own faces: one sub-folder for each person, JPEG, PNG or PGM.")
     ] = None,
     model: Annotated[Path | None, typer.Option(help="Your own recogniser, an ONNX file.")] = None,
+    recipe: Annotated[
+        RecipeName, typer.Option(help="Adapt embeddings in closed form, or tune the recogniser's scale layers.")
+    ] = RecipeName.MOMENTS,
     *,
     crops: Annotated[bool, typer.Option(help="Put sample face crops into the report. They are biometric.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the summary as JSON and nothing else.")] = False,
@@ -61,6 +71,7 @@ def main(
         condition=Condition(condition.value),
         data=data,
         model=model,
+        recipe=recipe.value,
         crops=crops,
         cache=BUILD / "cache",
         folder=BUILD / "demo",

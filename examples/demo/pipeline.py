@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import time
 from collections.abc import Callable, Iterator
@@ -17,15 +18,18 @@ from client.datasets import FaceFolder, face_folder, orl_faces
 from client.degradation import Condition, degrade
 from client.embedding import embed_folder
 from client.faces import FaceAligner, UnusableImageError
-from client.models import load_recogniser
+from client.models import SHIPPED, load_recogniser
 from examples.demo.auditing import audit, trial_bundle
 from examples.demo.results import Accuracy, DemoResult, Stage
 from examples.demo.verifying import people_of, verify_everybody
-from federation.embeddings import EmbeddingSet
+from federation.embeddings import PROBE, EmbeddingSet
 from federation.errors import UsageError
 from federation.evaluation import Adapt, DetCurve, cross_profile_scores
-from federation.recogniser import CHIP_SIDE
+from federation.privacy import MOMENTS, SCALES
+from federation.recogniser import CHIP_SIDE, Chips
 from federation.release import Adapter
+from federation.resnet import ResNetRecogniser
+from federation.scales import ChipSet
 from server.ledger import PrivacyLedger
 from server.local_run import run_locally
 
@@ -53,6 +57,7 @@ class Settings:
     condition: Condition
     data: Path | None
     model: Path | None
+    recipe: str
     crops: bool
     cache: Path
     folder: Path
@@ -70,8 +75,14 @@ def run(settings: Settings, *, step: Step, say: Callable[[str], None]) -> DemoRe
         IntaglioError: a stage failed; the message says what to do.
     """
     stages = _Stages(step)
+    chips: list[ChipSet] = []
     with stages.stage("embed the faces"):
         recogniser, aligner = load_recogniser(settings.model), FaceAligner()
+        if settings.recipe == SCALES and not isinstance(recogniser, ResNetRecogniser):
+            raise UsageError(
+                f"the recipe {SCALES} tunes the recogniser that comes with the project, and an ONNX model cannot be "
+                f"trained here; leave --model out, or use --recipe {MOMENTS}"
+            )
         folder = face_folder(settings.data or orl_faces())
         embedded = embed_folder(
             folder,
@@ -88,6 +99,9 @@ def run(settings: Settings, *, step: Step, say: Callable[[str], None]) -> DemoRe
     train, test = split(embedded.embeddings, settings.seed_split)
     organisations = [train.of_people(part) for part in _parts(train)]
     say(f"{_count(train)} people train in {ORGANISATIONS} organisations, {_count(test)} are held out")
+    if settings.recipe == SCALES:
+        with stages.stage("align the faces of those who train"):
+            chips = [chip_set(folder, organisation, aligner, settings.condition) for organisation in organisations]
     with stages.stage("train privately"):
         lines = iter(range(1, 1_000))
 
@@ -107,12 +121,18 @@ def run(settings: Settings, *, step: Step, say: Callable[[str], None]) -> DemoRe
             model_name=recogniser.name,
             model_digest=recogniser.digest,
             fmr=STATED_FMR,
+            recipe=settings.recipe,
+            chips=chips,
+            model=(settings.model or SHIPPED) if chips else None,
             progress=told,
         )
         stages.progress(_COORDINATOR_LINES, _COORDINATOR_LINES)
 
     with stages.stage("evaluate on held-out people"):
         before = accuracy(test, Adapter.identity(test.dimension).apply)
+        if PROBE in release.adapter.scales and isinstance(recogniser, ResNetRecogniser):
+            held_out = chip_set(folder, test, aligner, settings.condition)
+            test = held_out.embed(recogniser, release.adapter.scales[PROBE])
         after = accuracy(test, release.adapt)
         people = people_of(test, release)
 
@@ -148,6 +168,21 @@ def run(settings: Settings, *, step: Step, say: Callable[[str], None]) -> DemoRe
         ledger_head=PrivacyLedger(ledger).chain().head,
         crops=_crops(folder, test, aligner, settings.condition) if settings.crops else (),
     )
+
+
+def chip_set(folder: FaceFolder, embeddings: EmbeddingSet, aligner: FaceAligner, condition: Condition) -> ChipSet:
+    """The chips behind the embeddings of some people, clean and degraded, in the order of the image files."""
+    wanted = set(embeddings.images.tolist())
+    rows: list[tuple[Chips, str, str]] = []
+    for person in sorted(set(embeddings.people.tolist())):
+        for path in folder.people[person]:
+            digest = hashlib.sha256(image := path.read_bytes()).hexdigest()
+            if digest in wanted:
+                wanted.remove(digest)
+                rows.append((aligner.chip(image), person, digest))
+    chips, people, images = zip(*rows, strict=True)
+    clean = np.stack(chips)
+    return ChipSet(clean, degrade(clean, condition), np.array(people), np.array(images))
 
 
 _COORDINATOR_LINES = 8
