@@ -16,9 +16,11 @@ from cryptography.hazmat.primitives.serialization import (
     load_pem_private_key,
 )
 
+from client.score_files import read_scores
 from client.terminal import JsonOption, read_file, show, write_new_file
+from federation.audit.audit import audit_scores
 from federation.audit.report import AuditReport
-from federation.bundle import Bundle, Papers, require_no_worse, require_servable
+from federation.bundle import Bundle, Papers, require_no_worse, require_reproduced, require_servable
 from federation.errors import MalformedMessageError, UsageError
 from federation.manifest import Manifest, ReleaseTrust, Role, Use
 from federation.purposes import DAY_SECONDS
@@ -96,11 +98,25 @@ def release_sign(
 
 
 @release_app.command("verify")
-def release_verify(bundle: BundleArgument, trust: TrustOption, *, as_json: JsonOption = False) -> None:
-    """Check that a bundle may be served now, as server and device do. Exit code 0 says yes, 3 or 4 no."""
+def release_verify(
+    bundle: BundleArgument,
+    trust: TrustOption,
+    scores: Annotated[
+        Path | None, typer.Option(help="Public scores, CSV or Parquet: make the audit again and compare its bytes.")
+    ] = None,
+    *,
+    as_json: JsonOption = False,
+) -> None:
+    """Check that a bundle may be served now, as server and device do. Exit code 0 says yes, 3 or 4 no.
+
+    Needs public files only.
+    """
     opened = read_bundle(bundle)
+    if scores is not None:
+        require_reproduced(opened, _audited_again(scores, opened.papers.audit_report))
     require_servable(opened, read_trust(trust), now=int(time.time()))
-    show(_facts(opened.manifest), as_json=as_json)
+    facts = _facts(opened.manifest)
+    show(facts if scores is None else facts | {"audit": "made again from the scores, byte for byte"}, as_json=as_json)
 
 
 @release_app.command("diff")
@@ -134,6 +150,25 @@ def read_trust(path: Path) -> ReleaseTrust:
 
 def _report(data: bytes) -> AuditReport:
     return AuditReport.from_bytes(data.removesuffix(b"\n"))  # as `intaglio audit --json` printed it
+
+
+def _audited_again(scores: Path, report: AuditReport) -> AuditReport:
+    """What the scores give with the settings that the report states."""
+    file = read_scores(scores, report.attributes)
+    groups = {name: sorted({cell.labels[at] for cell in report.cells}) for at, name in enumerate(report.attributes)}
+    return audit_scores(
+        file.comparisons,
+        limits=report.limits,
+        threshold=report.threshold if report.stated_fmr is None else None,
+        stated_fmr=report.stated_fmr,
+        distance=report.distance,
+        expected=groups,
+        subject=report.subject,
+        input_sha256=file.sha256,
+        bad_rows=len(file.bad),
+        replicates=report.bootstrap.replicates,
+        seed=report.bootstrap.seed,
+    )
 
 
 def _facts(manifest: Manifest) -> dict[str, str]:

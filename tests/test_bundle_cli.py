@@ -3,8 +3,9 @@
 import json
 import stat
 
+import numpy as np
 import pytest
-from bundles import TRUST, VERDICTS, a_bundle, a_cell, a_report, signed
+from bundles import TRUST, TRUST_IN_TRIALS, VERDICTS, a_bundle, a_cell, a_report, signed
 from running import a_release
 from typer.testing import CliRunner
 
@@ -54,6 +55,29 @@ def test_key_build_sign_sign_verify(run, tmp_path):
     assert facts["address"] == built["address"]
     assert facts["release"] == a_release().digest
     assert "women: falsely matched at" in facts["worst_cell"]
+
+
+def test_d2_public_files_alone_give_the_verdict_again_byte_for_byte(run, tmp_path):
+    draw = np.random.default_rng(5)
+    rows = ["score,same,sex,person_a,person_b"]
+    for number in range(3000):
+        first, second = (f"p{one}" for one in draw.choice(60, 2, replace=False))
+        rows.append(f"{draw.normal(1000, 60):.0f},0,{'fm'[number % 2]},{first}{number % 2},{second}{number % 2}")
+        rows.append(f"{draw.normal(300, 60):.0f},1,{'fm'[number % 2]},{first}{number % 2},{first}{number % 2}")
+    (tmp_path / "scores.csv").write_text("\n".join(rows) + "\n")
+    settings = ["--groups", "sex", "--distance", "--threshold", "600", "--max-fmr", "0.001", "--seed", "3", "--json"]
+    subject = ["--subject", f"release {a_release().digest}", "--replicates", "20"]
+    audited = CliRunner().invoke(cli.app, ["audit", "scores.csv", *settings, *subject])
+    (tmp_path / "report.json").write_text(audited.stdout)
+    run(*BUILD, "--trial")
+    bundle = signed(Bundle.from_bytes((tmp_path / "unsigned.zip").read_bytes()))
+    (tmp_path / "bundle.zip").write_bytes(bundle.to_bytes())
+    (tmp_path / "trust.json").write_bytes(TRUST_IN_TRIALS.to_bytes())
+    verify = ["verify", "bundle.zip", "--trust", "trust.json", "--scores"]
+    assert "byte for byte" in run(*verify, "scores.csv").stdout
+    rows[1] = rows[1].replace(rows[1].partition(",")[0], "100", 1)
+    (tmp_path / "others.csv").write_text("\n".join(rows) + "\n")
+    assert "not the scores" in run(*verify, "others.csv", expected=4).stderr
 
 
 def test_nothing_is_overwritten(run, tmp_path):
