@@ -177,3 +177,10 @@ def test_flower_reads_the_limits_as_numbers(folder):
     config = parse_config_args([node_config(folder, require_ready(folder))])
     assert (config["max-epsilon"], config["min-colluders"]) == (2.0, 1)
     assert config["identity"] == f"{folder}/organisation.pem"
+
+
+def test_a_node_whose_own_ledger_was_altered_does_not_start(folder):
+    (folder / "ledgers").mkdir()
+    (folder / "ledgers" / "own.jsonl").write_bytes(b"{}\n")
+    with pytest.raises(UsageError, match=r"own\.jsonl was altered"):
+        require_ready(folder)

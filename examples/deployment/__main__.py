@@ -1,4 +1,4 @@
-"""Brings up a federation on loopback, trains, kills an organisation, trains again. `python -m examples.deployment`.
+"""A federation on loopback: kills an organisation in a run, then the SuperLink, and goes on. `make deployment`.
 
 Every step is a command that the coordinator or an organisation would type. The people are made up, with embeddings that
 size the noise; accuracy is the business of `make demo`.
@@ -27,6 +27,7 @@ import numpy as np
 
 from federation.embeddings import PROBE, REFERENCE, EmbeddingSet
 from federation.fleet import verify_calls
+from server.federation_checkpoint import Progress
 
 ORGANISATIONS = ("north", "south", "west")
 PEOPLE, IMAGES, DIMENSION = 8, 4, 32
@@ -97,6 +98,22 @@ def kill(process: subprocess.Popen[bytes]) -> None:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(int(child), signal.SIGKILL)
     process.wait()
+
+
+def await_first_sum(folder: Path, training: subprocess.Popen[bytes]) -> None:
+    """Waits until the coordinator has the first sum on disk."""
+    unfinished, end = folder / "release.json.unfinished", time.monotonic() + _RUN_SECONDS
+    while not (unfinished.exists() and Progress.from_bytes(unfinished.read_bytes()).sums):
+        if time.monotonic() > end or training.poll() is not None:
+            raise SystemExit("the run never opened its first sum")
+        time.sleep(0.1)
+
+
+def kill_superlink(coordinator: subprocess.Popen[bytes]) -> None:
+    """Ends the SuperLink with SIGKILL."""
+    for child in Path(f"/proc/{coordinator.pid}/task/{coordinator.pid}/children").read_text().split():
+        if b"flower-superlink" in Path(f"/proc/{child}/cmdline").read_bytes():
+            os.kill(int(child), signal.SIGKILL)
 
 
 def people(organisation: str, seed: int) -> EmbeddingSet:
@@ -233,6 +250,54 @@ def report(text: str) -> None:
         say(f"  {line}")
 
 
+def crash_of_south(
+    stack: contextlib.ExitStack, folder: Path, application: Path, south: subprocess.Popen[bytes], people_in: int
+) -> int:
+    """A run in which south dies; it comes back without a person who withdrew. Returns how many people are left."""
+    say("three nodes are up; a run begins, and south crashes in the middle of it")
+    write_settings(folder, people_in)
+    with running_training(folder, application) as (training, log):
+        await_log(log, "charge is reserved", 1, training)
+        kill(south)
+        training.wait(_RUN_SECONDS)
+    report(log.read_text())
+    assert training.returncode, "a run without south must not end well"
+    assert not (folder / "release.json").exists(), "an aborted run releases nothing"
+    say("south comes back; a person there has withdrawn meanwhile")
+    say("  " + command("intaglio", "node", "withdraw", "south-3", folder / "south"))
+    time.sleep(_SESSION_SECONDS)
+    log = folder / "south-again.log"
+    again = stack.enter_context(running(log, "intaglio", "node", "start", folder / "south"))
+    await_log(log, "SuperNode ID", 1, again)
+    return people_in - 1
+
+
+def crash_of_superlink(
+    stack: contextlib.ExitStack, folder: Path, application: Path, coordinator: subprocess.Popen[bytes], address: str
+) -> None:
+    """A run in which the SuperLink dies after the first sum; the coordinator is started again."""
+    say("three nodes are up; a run begins, and the SuperLink is killed after the first sum")
+    with running_training(folder, application) as (training, _):
+        await_first_sum(folder, training)
+        kill_superlink(coordinator)
+    assert coordinator.wait(_READY_SECONDS), "a coordinator without its SuperLink must end"
+    report((folder / "coordinator.log").read_text().splitlines()[-1])
+    say("its supervisor starts it again, and the same run is submitted again")
+    time.sleep(_SESSION_SECONDS)
+    start = (*_FEDERATION, "start", folder / "coordinator")
+    again = stack.enter_context(running(folder / "coordinator.log", *start))
+    await_health(address, folder / "coordinator" / "tls" / "ca.pem", again)
+
+
+def report_ledgers(folder: Path) -> None:
+    """What the ledgers say."""
+    say("the coordinator's ledger, north's own, and that the first goes on from the copy that north keeps:")
+    ledger, copy = folder / "privacy-ledger.jsonl", folder / "north" / "ledgers" / "coordinator.jsonl"
+    report(command("intaglio-server", "ledger", "show", ledger))
+    report(command("intaglio", "ledger", "show", copy.with_name("own.jsonl")))
+    report(command("intaglio-server", "ledger", "verify", ledger, "--anchor", copy))
+
+
 def run(folder: Path, *, crash: bool) -> None:
     """The whole story."""
     address, application = set_up(folder)
@@ -254,35 +319,19 @@ def run(folder: Path, *, crash: bool) -> None:
             )
         for name in ORGANISATIONS:
             await_log(folder / f"{name}.log", "SuperNode ID", 1, nodes[name])
-        said = PEOPLE * len(ORGANISATIONS)
+        people_in = PEOPLE * len(ORGANISATIONS)
         if crash:
-            say("three nodes are up; a run begins, and south crashes in the middle of it")
-            write_settings(folder, said)
-            with running_training(folder, application) as (training, log):
-                await_log(log, "charge is reserved", 1, training)
-                kill(nodes["south"])
-                training.wait(_RUN_SECONDS)
-            report(log.read_text())
-            assert training.returncode, "a run without south must not end well"
-            assert not (folder / "release.json").exists(), "an aborted run releases nothing"
-            say("south comes back; a person there has withdrawn meanwhile")
-            say("  " + command("intaglio", "node", "withdraw", "south-3", folder / "south"))
-            said -= 1
-            time.sleep(_SESSION_SECONDS)
-            log = folder / "south-again.log"
-            again = stack.enter_context(running(log, "intaglio", "node", "start", folder / "south"))
-            await_log(log, "SuperNode ID", 1, again)
+            people_in = crash_of_south(stack, folder, application, nodes["south"], people_in)
+        write_settings(folder, people_in)
+        if crash:
+            crash_of_superlink(stack, folder, application, server, address)
         say("three nodes are up; a run begins")
-        write_settings(folder, said)
         with running_training(folder, application) as (training, log):
             training.wait(_RUN_SECONDS)
         report(log.read_text())
+        assert crash == ("this one goes on from moments" in log.read_text())
         assert (folder / "release.json").is_file(), "the run ended without a release"
-        say("what the coordinator's ledger and north's own ledger say, and that the first goes on from north's copy:")
-        copy = folder / "north" / "ledgers" / "coordinator.jsonl"
-        report(command("intaglio-server", "ledger", "show", folder / "privacy-ledger.jsonl"))
-        report(command("intaglio", "ledger", "show", copy.with_name("own.jsonl")))
-        report(command("intaglio-server", "ledger", "verify", folder / "privacy-ledger.jsonl", "--anchor", copy))
+        report_ledgers(folder)
         say(command(*_FEDERATION, "revoke", "west", folder / "coordinator"))
     lines = (folder / "coordinator" / "calls.jsonl").read_bytes().splitlines(keepends=True)
     count, head = verify_calls(lines)
