@@ -10,11 +10,10 @@ import click
 import typer
 from typer.core import TyperGroup
 
-from client.score_files import read_scores
 from client.terminal import JsonOption, read_file, write_new_file
-from federation.audit.audit import REPLICATES, audit_scores
+from federation.audit.cells import MOST_REPLICATES, REPLICATES, Cell, Limits, Rate, Verdict
 from federation.audit.comparing import compare
-from federation.audit.report import AuditReport, Cell, Limits, Rate, Verdict
+from federation.audit.report import AuditReport
 from federation.audit.searching import false_match_in_search
 from federation.errors import MalformedMessageError, UsageError
 
@@ -68,7 +67,7 @@ def audit_scores_command(
     ] = None,
     subject: Annotated[str | None, typer.Option(help="What is tested. [default: the file's name]")] = None,
     seed: Annotated[int, typer.Option(min=0, help="Of the draws of people.")] = 0,
-    replicates: Annotated[int, typer.Option(min=0, max=100_000, help="How many draws of people.")] = REPLICATES,
+    replicates: Annotated[int, typer.Option(min=0, max=MOST_REPLICATES, help="How many draws of people.")] = REPLICATES,
     report: ReportOption = None,
     *,
     distance: Annotated[bool, typer.Option("--distance", help="Small scores mean alike.")] = False,
@@ -87,6 +86,10 @@ def audit_scores_command(
     names = [name.strip() for name in groups.split(",") if name.strip()]
     if not names or len(set(names)) != len(names):
         raise UsageError("--groups names columns, each once, with commas between")
+    # Here and not above: scipy takes long to load, and most commands of this program need none.
+    from client.score_files import read_scores  # noqa: PLC0415 - see the line before
+    from federation.audit.audit import audit_scores  # noqa: PLC0415 - see above
+
     file = read_scores(scores, names)
     if not skip_bad:
         file.require_good(scores)
@@ -150,7 +153,7 @@ def _text(result: AuditReport) -> str:
         f"{result.subject}: {result.counts.comparisons} comparisons, threshold {scale} {result.threshold:.6g}{chosen}",
         f"limits: FMR {result.limits.fmr:g}, FNMR {result.limits.fnmr:g}; bounds at {result.limits.confidence:g}",
     ]
-    if not result.bootstrap.replicates:
+    if result.overall.people is None:
         lines.append("no people named: comparisons count as independent")
     lines += [
         f"{count} comparisons {why}"

@@ -14,7 +14,8 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from client import audit_plots
-from federation.audit.report import AuditReport, Estimate, Rate, Verdict
+from federation.audit.cells import Estimate, Rate, Verdict
+from federation.audit.report import AuditReport
 from federation.audit.searching import false_match_in_search
 
 _HERE: Final = Path(__file__).parent

@@ -19,7 +19,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, NullLocator
 from scipy.special import ndtr, ndtri
 
-from federation.audit.report import AuditReport, Cell, Verdict
+from federation.audit.cells import Cell, Verdict
+from federation.audit.report import AuditReport
 
 _INK: Final = "#22292c"
 _COLOURS: Final = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#8a6d00", "#56b4e9", "#6b6b6b", "#000000")

@@ -31,9 +31,9 @@ from typing import Final, Self
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
+from federation.audit.cells import Verdict as Found
 from federation.audit.comparing import compare
 from federation.audit.report import AuditReport
-from federation.audit.report import Verdict as Found
 from federation.errors import MalformedMessageError, ProofError, RefusedError, UsageError
 from federation.manifest import (
     AuditSummary,

@@ -9,8 +9,9 @@ from typing import Any
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
+from federation.audit.cells import Bootstrap, Cell, Counts, Estimate, Limits, Rate
 from federation.audit.differentials import DIFFERENTIALS
-from federation.audit.report import AuditReport, Bootstrap, Cell, Counts, Estimate, Limits, Rate
+from federation.audit.report import AuditReport
 from federation.bundle import Bundle, Papers
 from federation.manifest import ReleaseTrust, Role, Use, Verdict
 from federation.purposes import DAY_SECONDS

@@ -23,7 +23,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from running import a_release
 
-from federation.audit.report import Limits
+from federation.audit.cells import Limits
 from federation.bundle import (
     PARAMETERS,
     Bundle,

@@ -14,8 +14,9 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from examples.demo.verifying import Person
 from federation.audit.audit import audit_scores
+from federation.audit.cells import Limits
 from federation.audit.comparisons import Comparisons
-from federation.audit.report import AuditReport, Limits
+from federation.audit.report import AuditReport
 from federation.bundle import Bundle, Papers
 from federation.manifest import ReleaseTrust, Role, Use
 from federation.onebit import CodeSeed, binary_code, hamming_distance

@@ -6,6 +6,8 @@ intervals     bounds of a rate when comparisons share people
 bootstrap     bounds of everything else, by drawing people
 differentials measures of the literature
 marginals     single axes, for comparison
-report        the result, its verdicts and its canonical bytes
+cells         what is said about one group: rates, bounds, verdicts
+report        the whole result and its canonical bytes
 comparing     two reports: did the worst cell get worse?
+searching     what a search would do with these errors
 """

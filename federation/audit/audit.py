@@ -21,15 +21,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from federation.audit.bootstrap import Kind, Replicates, draw, estimate
+from federation.audit.cells import REPLICATES, Bootstrap, Cell, Counts, Estimate, Limits, Rate, rounded
 from federation.audit.comparisons import Comparisons
 from federation.audit.differentials import DIFFERENTIALS
 from federation.audit.intervals import clopper_pearson, design_effect, effective_trials, steady_errors
 from federation.audit.marginals import marginals
-from federation.audit.report import AuditReport, Bootstrap, Cell, Counts, Estimate, Limits, Rate, rounded
+from federation.audit.report import AuditReport
 from federation.errors import UsageError
 from federation.evaluation import DetCurve
 
-REPLICATES: Final = 500
 _MOST_CELLS: Final = 4096
 _DET_FMR: Final = tuple(digit * 10.0**-power for power in range(1, 7) for digit in (5, 2, 1))
 

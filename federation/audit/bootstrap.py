@@ -16,7 +16,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from federation.audit.report import Bootstrap, Estimate, rounded
+from federation.audit.cells import Bootstrap, Estimate, rounded
 
 Draws = NDArray[np.float64]
 """(replicates, cells + 1): one column for each cell, the last for all together; NaN where a draw left nothing."""

@@ -9,7 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
-from federation.audit.report import AuditReport, Rate, Verdict
+from federation.audit.cells import Rate, Verdict
+from federation.audit.report import AuditReport
 from federation.errors import UsageError
 
 RATES: Final = ("fmr", "fnmr")

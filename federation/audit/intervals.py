@@ -24,13 +24,13 @@ independent impostor comparisons.
 
 from __future__ import annotations
 
-import math
 from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.special import betaincinv, stdtrit
 
+from federation.audit.cells import require_confidence
 from federation.errors import UsageError
 
 _STEADY_ERRORS: Final = 30
@@ -109,9 +109,3 @@ def steady_errors(badness: NDArray[np.float64], threshold: float) -> NDArray[np.
         return wrong
     laxer = np.partition(badness, len(badness) - wanted)[len(badness) - wanted]
     return np.asarray(badness >= laxer)
-
-
-def require_confidence(confidence: float) -> None:
-    """Raises UsageError unless `confidence` is that of a bound."""
-    if not (math.isfinite(confidence) and 0.5 < confidence < 1):  # noqa: PLR2004 - one half bounds nothing
-        raise UsageError("the confidence of a bound lies between 0.5 and 1, such as 0.95")

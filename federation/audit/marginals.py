@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from federation.audit.report import Cell, Marginal, rounded
+from federation.audit.cells import Cell, Marginal, rounded
 from federation.errors import UsageError
 
 
