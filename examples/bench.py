@@ -11,6 +11,7 @@ peer. Peers:
   embedding, the cloud loads it, encrypts the probe, takes the squared distance and sends it back, the owner decrypts it
   and compares. Its owner learns the score, and its cloud sees the probe.
 * Plaintext: XOR and count of two packed codes.
+* A trivial Flower run: see `examples.federation_bench`. Its processes take seconds to start, and so do ours.
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from examples.federation_bench import measure
 from federation.onebit import BITS, CodeSeed, DeviceSecret, binary_code, wire
 from federation.onebit.matcher import PreparedMatch, Reference, prepare
 from federation.onebit.parameters import ONEBIT_2048
@@ -225,6 +227,13 @@ def onebit(dimension: int, rounds: int) -> Iterator[Measurement]:
             yield Measurement.of(f"onebit.{name}{suffix}", mine, theirs, peer.name.split(" diff")[0], "bytes")
 
 
+def federation() -> Iterator[Measurement]:
+    """A whole private run against a trivial one."""
+    ours, peer, our_peak, peer_peak = measure()
+    yield Measurement.of("federation.run", ours, peer, "trivial Flower run", "s")
+    yield Measurement.of("federation.peak_memory", our_peak, peer_peak, "trivial Flower run", "MiB")
+
+
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)  # tracebacks would show embeddings
 
 
@@ -232,12 +241,15 @@ app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)  # trace
 def main(
     rounds: Annotated[int, typer.Option(min=3, help="Repetitions of each measurement.")] = 40,
     output: Annotated[Path, typer.Option(help="Where the JSON goes.")] = Path("build/bench.json"),
+    *,
+    only_federation: Annotated[bool, typer.Option("--only-federation", help="Leave the one-bit match out.")] = False,
 ) -> None:
     """Measure, print the ratios, write them as JSON."""
     table = Table(title="below 1: better than the peer")
     for column in ("what", "ours", "peer", "unit", "ratio", "peer is"):
         table.add_column(column, justify="left" if column in {"what", "unit", "peer is"} else "right")
-    measurements = list(chain.from_iterable(onebit(dimension, rounds) for dimension in (128, 512)))
+    parts = [] if only_federation else [onebit(dimension, rounds) for dimension in (128, 512)]
+    measurements = list(chain(*parts, federation()))
     for m in measurements:
         table.add_row(m.name, f"{m.ours:,.3g}", f"{m.peer:,.3g}", m.unit, f"{m.ratio:.3g}", m.peer_name)
     Console(width=140).print(table)

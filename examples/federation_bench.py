@@ -1,0 +1,136 @@
+"""A whole private run against a trivial Flower run of as many exchanges, both in this very call.
+
+Both go through a SuperLink of their own and Flower's simulated nodes, with four organisations. The trivial one is what
+Flower costs anyway: its nodes import torch, as Flower's own torch examples do, and answer each exchange with a vector
+as long as ours. Ours does the accounting, the secure sums, the noise and two charged ledgers besides.
+"""
+
+from __future__ import annotations
+
+import re
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+
+from examples.simulation import DIMENSION, synthetic_organisation
+from federation.embeddings import EmbeddingSet
+from server import local_run
+
+ORGANISATIONS, PEOPLE, EXCHANGES = 4, 6, 8
+
+_PROJECT = """
+[project]
+name = "trivial"
+version = "0.0.1"
+[tool.flwr.app]
+publisher = "trivial"
+fab-format-version = 1
+flwr-version-target = "1.41.0"
+fab-include = ["trivial.py"]
+[tool.flwr.app.components]
+serverapp = "trivial:server"
+clientapp = "trivial:client"
+"""
+
+_APP = f"""
+import time
+import numpy as np
+import torch
+from flwr.app import Array, ArrayRecord, Message, RecordDict
+from flwr.clientapp import ClientApp
+from flwr.serverapp import ServerApp
+
+client, server = ClientApp(), ServerApp()
+VECTOR = np.zeros({2 * DIMENSION})
+
+@client.train()
+def train(message, context):
+    return Message(RecordDict({{"arrays": ArrayRecord({{"v": Array(VECTOR)}})}}), reply_to=message)
+
+@server.main()
+def main(grid, context):
+    while len(nodes := list(grid.get_node_ids())) < {ORGANISATIONS}:
+        time.sleep(0.1)
+    for _ in range({EXCHANGES}):
+        content = RecordDict({{"arrays": ArrayRecord({{"v": Array(VECTOR)}})}})
+        answers = list(grid.send_and_receive([Message(content, node, "train") for node in nodes]))
+        assert len(answers) == {ORGANISATIONS} and not any(answer.has_error() for answer in answers)
+    print("trivial: done", flush=True)
+"""
+
+
+def _children_mebibytes() -> float:
+    """The largest peak of any process that this one started and that has ended."""
+    return resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024
+
+
+def trivial_run() -> float:
+    """Seconds of the trivial run, from a stopped SuperLink to the end."""
+    with tempfile.TemporaryDirectory(prefix="intaglio-trivial-") as name:
+        folder = Path(name)
+        application = folder / "application"
+        application.mkdir()
+        (application / "pyproject.toml").write_text(_PROJECT)
+        (application / "trivial.py").write_text(_APP)
+        environment = local_run._environment(folder)  # noqa: SLF001 - the same Flower as ours, on purpose
+        begun = time.monotonic()
+        with local_run._superlink(folder, environment) as address:  # noqa: SLF001 - as above
+            home = folder / "flwr"
+            home.mkdir(exist_ok=True)
+            (home / "config.toml").write_text(
+                f'[superlink]\ndefault = "x"\n\n[superlink.x]\naddress = "{address}"\ninsecure = true\n'
+            )
+            done = subprocess.run(  # noqa: S603 - our interpreter's program, no shell
+                [
+                    *(local_run._program("flwr"), "run", str(application), "x", "--stream"),  # noqa: SLF001 - as above
+                    *("--federation-config", f"num-supernodes={ORGANISATIONS} client-resources-num-cpus=1"),
+                ],
+                cwd=application,
+                env=environment,
+                capture_output=True,
+                text=True,
+                timeout=600,
+                check=False,
+            )
+        if not re.search("trivial: done", done.stdout):
+            sys.exit(f"the trivial run failed:\n{done.stdout}{done.stderr}")
+        return time.monotonic() - begun
+
+
+def our_run() -> float:
+    """Seconds of one private run with the moments recipe, from a stopped SuperLink to the release."""
+    random, start = np.random.default_rng(0), np.eye(DIMENSION)[0] * 0.93
+    sets = [synthetic_organisation(PEOPLE, random) for _ in range(ORGANISATIONS)]
+    renamed = [
+        EmbeddingSet(s.embeddings, np.char.add(f"{index}-", s.people), s.profiles, s.images)
+        for index, s in enumerate(sets)
+    ]
+    with tempfile.TemporaryDirectory(prefix="intaglio-bench-") as name:
+        begun = time.monotonic()
+        local_run.run_locally(
+            renamed,
+            start,
+            epsilon=8.0,
+            population="made up",
+            ledger=Path(name) / "ledger.jsonl",
+            budget_epsilon=8.0,
+            model_name="synthetic",
+            model_digest="ab" * 32,
+        )
+        return time.monotonic() - begun
+
+
+def measure(rounds: int = 1) -> tuple[float, float, float, float]:
+    """Median seconds of ours and of the trivial run, which take turns, and the peak MiB of a process of each."""
+    ours, theirs, peak = [], [], [0.0, 0.0]
+    for _ in range(rounds):
+        theirs.append(trivial_run())
+        peak[1] = _children_mebibytes()
+        ours.append(our_run())
+        peak[0] = _children_mebibytes()
+    return float(np.median(ours)), float(np.median(theirs)), peak[0], peak[1]
