@@ -100,6 +100,7 @@ class Ledgers:
 
         Raises:
             RepeatedError: this organisation has opened shares for this charge, so somebody may have the sum.
+            WrongLedgerError: the charge was for other noise.
             BudgetExhaustedError: it does not fit into the budget any more.
             UsageError: the file was altered or cannot be used.
         """
@@ -107,7 +108,9 @@ class Ledgers:
             own, name = self._read(OWN), _name(reservation, release)
             if own.release_of(name):
                 raise RepeatedError
-            if own.reservation(name) is not None:
+            if (before := own.reservation(name)) is not None:
+                if before.noise_multipliers != (noise_multiplier,):
+                    raise WrongLedgerError("this release was charged before, for other noise")
                 return own
             charged = self._charged(own, name, (noise_multiplier,))
             replace_file(self.folder / OWN, charged.to_bytes())
@@ -162,7 +165,10 @@ class Ledgers:
         try:
             return LedgerChain.from_bytes(path.read_bytes()) if path.exists() else LedgerChain()
         except MalformedMessageError as error:
-            raise UsageError(f"{path} was altered; restore the copy that the coordinator keeps") from error
+            raise UsageError(
+                f"{path} was altered; restore it from who keeps a copy: the coordinator of {OWN}, "
+                f"other organisations of {COORDINATOR}"
+            ) from error
         except OSError as error:
             raise UsageError(f"cannot read {path}: {error.strerror}") from error
 

@@ -125,7 +125,10 @@ async def test_nothing_but_fleet_calls_passes(path):
 
 
 # --------------------------------------------------------------------------------------------------- starting a node
-POLICY = 'max-epsilon = 2.0\nbudget-epsilon = 4.0\nmin-colluders = 1\nrecipes = ["moments"]\napp-hashes = [{}]\nhours = "00:00-00:00"\n'
+POLICY = (
+    "max-epsilon = 2.0\nbudget-epsilon = 4.0\nmin-colluders = 1\n"
+    'recipes = ["moments"]\napp-hashes = [{}]\nhours = "00:00-00:00"\n'
+)
 
 
 @pytest.fixture

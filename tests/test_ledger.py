@@ -110,6 +110,8 @@ def test_an_organisation_charges_each_release_once(config, plan, tmp_path):
     ledgers.admit(a_charge(config, plan), plan)
     charge_all(ledgers, plan, "1")
     charge_all(ledgers, plan, "1")
+    with pytest.raises(WrongLedgerError, match="other noise"):
+        ledgers.charge("1", MOMENTS, plan.moments_noise_multiplier / 2)
     assert ledgers.own().charged(PEOPLE) == plan.noise_multipliers
 
 
@@ -201,7 +203,7 @@ def test_an_altered_file_stops_the_organisation(config, plan, tmp_path, name):
     ledgers.charge("1", *plan.events[0])
     path = tmp_path / "own" / name
     path.write_bytes(path.read_bytes().replace(b"8", b"9", 1))
-    with pytest.raises(UsageError, match="altered; restore the copy"):
+    with pytest.raises(UsageError, match="altered; restore it"):
         ledgers.admit(a_charge(config, plan, "2"), plan)
 
 
