@@ -129,7 +129,7 @@ def _is_reached(gateway):
 @pytest.mark.slow
 @pytest.mark.integration
 @pytest.mark.enable_socket
-@pytest.mark.timeout(1500)
+@pytest.mark.timeout(2500)
 def test_coordinator_and_three_organisations_train_on_one_machine(tmp_path):
     done = subprocess.run(
         [sys.executable, "-m", "examples.deployment", "--folder", str(tmp_path / "federation")],
@@ -137,12 +137,13 @@ def test_coordinator_and_three_organisations_train_on_one_machine(tmp_path):
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
-        timeout=1400,
+        timeout=2400,
         check=False,
     )
     assert done.returncode == 0, done.stdout + done.stderr
     assert "is written" in done.stdout
     assert "stays charged" in done.stdout
+    assert "this one goes on from moments" in done.stdout
 
 
 def test_the_compose_file_shows_the_gateway_and_nothing_else():
