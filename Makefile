@@ -6,6 +6,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 WEIGHTS := models/node_modules/.package-lock.json
 WEB := web/node_modules/.package-lock.json
+PAGE := web/dist/index.html
 ARGS ?=
 
 .PHONY: help install postgres web demo deployment test bench check check-slow lint types format protos clean
@@ -31,7 +32,10 @@ $(WEB): web/package.json web/package-lock.json
 	@if command -v npm >/dev/null; then npm ci --prefix web --ignore-scripts --no-audit --no-fund --silent && touch $@; \
 	else echo "npm is missing, so the page's tests will be skipped (Debian: apt-get install npm)."; fi
 
-web: $(WEB) ## get the packages of the person's page
+web: $(PAGE) ## build the person's page into web/dist
+
+$(PAGE): $(WEB) web/index.html web/vite.config.ts $(shell find web/src web/public -type f 2>/dev/null)
+	@if [ -f $(WEB) ]; then npm run --prefix web --silent build -- --logLevel error && touch $@; fi
 
 postgres: ## install PostgreSQL's server for the tests, where root may (Debian); without it they are skipped
 	@if ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1 || command -v initdb >/dev/null; then :; \
@@ -45,7 +49,7 @@ demo: install ## train privately, enrol and verify on real faces (ARGS="--epsilo
 deployment: $(READY) ## a coordinator and three organisations on this machine, with a crash (ARGS="--no-crash")
 	$(BIN)/python -m examples.deployment $(ARGS)
 
-test: install postgres $(WEB) ## run the tests (ARGS are pytest's)
+test: install postgres $(PAGE) ## run the tests (ARGS are pytest's)
 	$(BIN)/python -m pytest $(ARGS)
 
 bench: install ## speed and sizes as ratios against named peers (build/bench.json)
