@@ -6,11 +6,12 @@ import json
 import re
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
+import click
 import typer
 from rich.console import Console
 
@@ -65,17 +66,22 @@ ModelOption = Annotated[
         help="Recogniser that made the release: an .onnx file. [default: the network that `make install` fetched]",
     ),
 ]
+CameraOption = Annotated[
+    int | None,
+    typer.Option("--camera", min=0, help="Number of a camera, 0 for the first, instead of images. Needs OpenCV."),
+]
 
 
 def enrol_command(
-    reference: Annotated[Path, typer.Argument(help="Image of the face: JPEG, PNG or PGM.")],
-    second: Annotated[Path, typer.Argument(help="Another capture of the same face; both must match.")],
     release: ReleaseOption,
     release_trust: ReleaseTrustOption,
     tls: TlsOption,
     rules: RulesOption,
     log_policy: LogPolicyOption,
     terms: Annotated[Path, typer.Option(help="JSON file with what the organisation offers; you are asked to agree.")],
+    reference: Annotated[Path | None, typer.Argument(help="Image of the face: JPEG, PNG or PGM.")] = None,
+    second: Annotated[Path | None, typer.Argument(help="Another capture of the same face; both must match.")] = None,
+    camera: CameraOption = None,
     purpose: Annotated[str | None, typer.Option(help="What for. [default: the only purpose of the terms]")] = None,
     deployment: Annotated[str, typer.Option(help="Identifier in the rules of who will verify.")] = "trial",
     days: Annotated[int, typer.Option(min=1, max=365, help="How long your consent is valid.")] = 90,
@@ -93,6 +99,7 @@ def enrol_command(
     You agree to the terms with a signed receipt, which covers exactly this template. It serves one purpose and one
     audience, and no other.
     """
+    pictures = _pictures([reference, second], camera)
     opened, passphrase = open_wallet(wallet, passphrase_file)
     if opened.enrolment:
         opened.require_enrolment()  # a revoked wallet ends here, before any image is read
@@ -102,7 +109,7 @@ def enrol_command(
     model_release = bundle.release
     wanted = _purpose_of(offered, purpose)
     _ask_to_agree(offered, days, agreed=agree)
-    vectors = _embed([reference, second], [REFERENCE, PROBE], model=model, release=model_release)
+    vectors = _embed(pictures, [REFERENCE, PROBE], model=model, release=model_release)
     enrolment = Enrolment(
         wanted,
         offered.audience,
@@ -123,12 +130,13 @@ def enrol_command(
 
 
 def verify_command(
-    image: Annotated[Path, typer.Argument(help="A fresh image of the face: JPEG, PNG or PGM.")],
     release: ReleaseOption,
     release_trust: ReleaseTrustOption,
     tls: TlsOption,
     rules: RulesOption,
     log_policy: LogPolicyOption,
+    image: Annotated[Path | None, typer.Argument(help="A fresh image of the face: JPEG, PNG or PGM.")] = None,
+    camera: CameraOption = None,
     nonce: Annotated[
         str | None, typer.Option(help="64 hex digits that the audience chose, to get an assertion for it.")
     ] = None,
@@ -148,14 +156,14 @@ def verify_command(
     With the nonce of an organisation you get an assertion for it: a signed statement that your claim was accepted, at
     what false match rate, which it checks offline. It does not say who you are.
     """
-    audience_nonce = _nonce(nonce)
+    audience_nonce, pictures = _nonce(nonce), _pictures([image], camera)
     opened, passphrase = open_wallet(wallet, passphrase_file)
     enrolment = opened.require_enrolment()
     bundle = _read_release(release, release_trust)
     model_release = bundle.release
     if bytes.fromhex(model_release.digest) != enrolment.release_digest:
         raise UsageError("this wallet was enrolled under another model release; name that one, or enrol anew")
-    (probe,) = _embed([image], [PROBE], model=model, release=model_release)
+    (probe,) = _embed(pictures, [PROBE], model=model, release=model_release)
     with Device(
         opened,
         target=server,
@@ -250,20 +258,42 @@ def _enrol(
     return outcome
 
 
+def _pictures(images: Sequence[Path | None], camera: int | None) -> list[Path | int]:
+    """Where each picture comes from: a file, or the number of a camera.
+
+    Raises:
+        UsageError: neither files nor a camera were named, or both.
+    """
+    named = [image for image in images if image is not None]
+    if camera is not None and named:
+        raise UsageError("name images or --camera, not both")
+    if camera is None and len(named) < len(images):
+        raise UsageError(f"this takes {len(images)} image(s), or --camera NUMBER")
+    return list(named) if camera is None else [camera] * len(images)
+
+
 def _embed(
-    images: list[Path], profiles: list[str], *, model: Path | None, release: ModelRelease
+    pictures: Sequence[Path | int], profiles: list[str], *, model: Path | None, release: ModelRelease
 ) -> list[NDArray[np.float64]]:
-    """Adapted embeddings (d,), one for each image under the camera profile beside it."""
+    """Adapted embeddings (d,), one for each picture under the camera profile beside it."""
     # Here and not above: dlib and a recogniser take seconds to load, and most commands need neither.
-    from client.faces import FaceAligner  # noqa: PLC0415 - see the line before
+    from client.capture import capture_face  # noqa: PLC0415 - see the line before
+    from client.faces import FaceAligner  # noqa: PLC0415 - see above
     from client.models import load_recogniser, recogniser_for  # noqa: PLC0415 - see above
 
     frozen = load_recogniser(model)
     recognisers = {profile: recogniser_for(release, frozen, profile) for profile in profiles}
     aligner = FaceAligner()
+
+    def chip(picture: Path | int) -> NDArray[np.uint8]:
+        if isinstance(picture, Path):
+            return aligner.chip(read_file(picture))
+        click.pause("Look into the camera and press a key.", err=True)  # goes on by itself where there is no terminal
+        return capture_face(aligner.chip_of_pixels, camera=picture)
+
     return [
-        release.adapt(recognisers[profile].embed(aligner.chip(read_file(image))[None]), profile)[0]
-        for image, profile in zip(images, profiles, strict=True)
+        release.adapt(recognisers[profile].embed(chip(picture)[None]), profile)[0]
+        for picture, profile in zip(pictures, profiles, strict=True)
     ]
 
 

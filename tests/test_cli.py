@@ -12,6 +12,7 @@ import stat
 import subprocess
 import sys
 import time
+import types
 import zipfile
 from pathlib import Path
 
@@ -19,6 +20,7 @@ import numpy as np
 import onnx
 import pytest
 from bundles import MAKER, STRANGER, VERDICTS, a_bundle, a_report, signed
+from PIL import Image
 from running import AUDIENCE, PURPOSE, a_face, a_release, conditions, write_release, write_rules
 from typer.testing import CliRunner
 
@@ -533,6 +535,34 @@ def test_images_become_adapted_embeddings(model, photograph):
     vectors = verify_cli._embed([photograph, photograph], [REFERENCE, PROBE], model=model, release=release)
     assert [vector.shape for vector in vectors] == [(192,)] * 2
     assert np.allclose(vectors[0], vectors[1])
+
+
+def test_a_camera_gives_the_embedding_that_a_file_of_its_picture_gives(model, photograph, monkeypatch):
+    picture = np.asarray(Image.open(photograph).convert("RGB"))
+    seen = types.SimpleNamespace(
+        isOpened=lambda: True, read=lambda: (True, picture[:, :, ::-1]), release=lambda: None, number=None
+    )
+    opened = types.SimpleNamespace(VideoCapture=lambda number: setattr(seen, "number", number) or seen)
+    monkeypatch.setattr("client.capture._opencv", lambda: opened)
+    digest = OnnxRecogniser(model.read_bytes()).digest
+    release = dataclasses.replace(a_release(), model_digest=digest, adapter=Adapter.identity(192))
+    from_file, from_camera = verify_cli._embed([photograph, 3], [PROBE, PROBE], model=model, release=release)
+    assert np.array_equal(from_file, from_camera)
+    assert seen.number == 3
+
+
+@pytest.mark.parametrize(
+    ("named", "message"),
+    [
+        (["1-0", "1-1", "--camera", "0"], "not both"),
+        (["1-0"], "2 image(s), or --camera"),
+        ([], "2 image(s), or --camera"),
+    ],
+)
+def test_pictures_come_from_files_or_from_a_camera(person, operator, tmp_path, named, message):
+    person("wallet", "create")
+    result = person("enrol", *named, *enrolment_offline(tmp_path))
+    assert (result.exit_code, message in result.stderr) == (2, True)
 
 
 def test_a_recogniser_that_the_release_was_not_made_with_is_refused(model, photograph):
