@@ -90,7 +90,7 @@ def _headline(report: AuditReport) -> str:
     unknown = sum(cell.verdict(report.limits) is Verdict.INSUFFICIENT for cell in report.cells)
     total = len(report.cells)
     if failed:
-        return f"{failed} of {total} groups get more errors than the limits allow"
+        return f"{failed} of {total} groups {'gets' if failed == 1 else 'get'} more errors than the limits allow"
     if unknown:
         return f"The data cannot tell for {unknown} of {total} groups whether the limits are kept"
     return f"The limits are kept for {'the one group' if total == 1 else f'all {total} groups'} that were tested"

@@ -1,6 +1,7 @@
 import dataclasses
 import json
 import math
+import re
 
 import numpy as np
 import pytest
@@ -448,6 +449,26 @@ def test_every_report_reads_back_as_it_was(seed, groups, named, distance):
     again = AuditReport.from_bytes(report.to_bytes())
     assert again == report
     assert again.to_bytes() == report.to_bytes()
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.data())
+def test_any_small_table_gives_a_report_that_reads_back_or_says_what_is_wrong(data):
+    people = data.draw(st.lists(st.sampled_from(["", "a", "b", "c"]), min_size=1, max_size=4))
+    person = st.integers(0, len(people) - 1)
+    rows = data.draw(st.lists(st.tuples(person, person, st.integers(-3, 3), st.booleans()), min_size=1, max_size=12))
+    first, second, scores, failed = (list(column) for column in zip(*rows, strict=True))
+    sides = [[people[index] for index in side] for side in (first, second)]
+    names = [[str(index) for index in side] for side in (first, second)]
+    same = [one == other for one, other in zip(first, second, strict=True)]
+    options = data.draw(st.sampled_from([{"threshold": 0.0}, {"threshold": None, "stated_fmr": 0.5}]))
+    extra = data.draw(st.sampled_from([{}, {"people": tuple(names)}, {"people": tuple(names), "failed": failed}]))
+    try:
+        report = audit(Comparisons.of(scores, same, {"g": tuple(sides)}, **extra), replicates=3, **options)
+    except UsageError as error:
+        assert re.search(r"make 0 cells|cannot set a threshold|does not reach", str(error))  # noqa: PT017 - or a report
+        return
+    assert AuditReport.from_bytes(report.to_bytes()) == report
 
 
 REPORT = audit(Comparisons.of(**crowd(7)), threshold=2.0).to_bytes()

@@ -98,6 +98,13 @@ def test_distances_are_accepted_below_the_threshold(tmp_path, scores):
     assert json.loads(one.stdout)["cells"] == json.loads(two.stdout)["cells"]
 
 
+def test_an_audit_without_draws_still_counts_people(scores):
+    options = ["--groups", "group", "--threshold", "2.5"]
+    drawn, undrawn = (intaglio("audit", scores, *options, "--replicates", number) for number in ("20", "0"))
+    assert undrawn.output == drawn.output
+    assert "independent" not in undrawn.output.partition("people")[0]
+
+
 def test_one_column_for_the_pair_and_no_people_are_enough(tmp_path):
     rows = [["0.9", "same", "a"], ["0.1", "different", "a"]] * 2000
     path = write_csv(tmp_path / "scores.csv", rows, ["score", "same", "group"])
