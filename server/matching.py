@@ -9,8 +9,7 @@ who knows a key id gets the same answers as for a key id that does not exist.
 An attempt is counted on disk *before* the comparison. A device that reads "no match" and falls silent, or a server that
 is killed in between, leaves a counted failure.
 
-A call that is repeated with the same bytes, because its answer was lost, gets the same answer (`server.sessions`). Work
-on a step goes on when its caller is gone, so that the answer is there for the second call.
+A call that is repeated with the same bytes, because its answer was lost, gets the same answer (`server.stepping`).
 
 Every reply stands behind an entry of the transparency log, and requests that are refused are logged too
 (`server.journal`). What owners may always ask for is in `server.owners`.
@@ -22,23 +21,18 @@ stays in this process: any front end on the same storage serves the next step.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import hashlib
 import time
-from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
-from typing import Any, TypeVar
+from collections.abc import Callable
+from typing import Any
 
 import grpc
 from google.protobuf.message import Message
 
 from federation.bundle import Bundle
 from federation.errors import (
-    IntaglioError,
-    MalformedMessageError,
     ProofError,
     RefusedError,
-    UnavailableError,
     UsageError,
 )
 from federation.onebit import Decision, Operation, Transcript
@@ -65,30 +59,12 @@ from server.log_reads import LogService
 from server.owners import STRANGER, OwnerService, is_signed
 from server.peers import peer_of
 from server.rules import PublicRules
-from server.sessions import Repeated, Session, SessionLimits, Step, request_digest
+from server.sessions import Session, SessionLimits, Step
+from server.stepping import NO_SESSION, Progress, Steps
 from server.storage import Storage, StoredTemplate
 from server.workers import MatchWorkers
 
-_NO_SESSION = "no session waits for this message: it is unknown, used or expired; start again"
-_POLL_SECONDS = 0.02
-_PATIENCE_SECONDS = 3.0
-"""How long a repeated call waits for the answer to the first one."""
-
-_Answer = TypeVar("_Answer", bound=Message)
 _Context = grpc.aio.ServicerContext[Any, Any]
-_Request = TypeVar("_Request", bound=Message)
-_Value = TypeVar("_Value")
-
-
-@dataclass
-class _Progress:
-    """How far the work on a step has come.
-
-    Attributes:
-        refusal: what a refusal from here on means, for the log.
-    """
-
-    refusal: AttemptOutcome = AttemptOutcome.INVALID
 
 
 class MatchingService(pb_grpc.VerificationServiceServicer):
@@ -129,10 +105,10 @@ class MatchingService(pb_grpc.VerificationServiceServicer):
         self._limits = limits or AttemptLimits()
         self._session_limits = session_limits or SessionLimits()
         self._clock = clock
-        self._steps: set[asyncio.Task[Any]] = set()
         self._declared = 0  # rules that are known to be in the log; they are only ever added
         self.journal = journal
         self.on_disk = Disk(storage)
+        self._steps = Steps(storage, self.on_disk, journal, clock=clock)
         self.owners = OwnerService(storage, self.on_disk, journal, workers, clock=clock)
         self.log = LogService(journal.log)
         self.metrics = workers.metrics
@@ -141,17 +117,17 @@ class MatchingService(pb_grpc.VerificationServiceServicer):
 
     async def StartEnrolment(self, request: pb.StartEnrolmentRequest, context: _Context) -> pb.StartEnrolmentResponse:
         """Opens an enrolment session."""
-        wanted = await self._read(SessionRequest.from_proto, request)
+        wanted = await self._steps.read(SessionRequest.from_proto, request)
         session = self._fresh(Step.TEMPLATE, wanted, peer_of(context), enrolling=True)
         await self.on_disk(self._start, session)
         return pb.StartEnrolmentResponse(session=self._grant(session))
 
     async def SubmitTemplate(self, request: pb.SubmitTemplateRequest, context: _Context) -> pb.SubmitTemplateResponse:
         """First leg: the zero test on a template that nobody has stored yet."""
-        submission = await self._read(TemplateSubmission.from_proto, request)
+        submission = await self._steps.read(TemplateSubmission.from_proto, request)
         self._workers.require_room()
 
-        async def test(session: Session, progress: _Progress) -> pb.SubmitTemplateResponse:
+        async def test(session: Session, progress: Progress) -> pb.SubmitTemplateResponse:
             wanted = session.request
             if submission.key_id != wanted.key_id:
                 raise ProofError("the public key is not the one that the session was opened for")
@@ -182,15 +158,15 @@ class MatchingService(pb_grpc.VerificationServiceServicer):
             await self.on_disk(self._keep, session, Step.TEMPLATE_TOKEN, answer, challenge.token, template, None)
             return answer
 
-        return await self._once(Step.TEMPLATE, request, submission.session_id, pb.SubmitTemplateResponse, test)
+        return await self._steps.once(Step.TEMPLATE, request, submission.session_id, pb.SubmitTemplateResponse, test)
 
     async def ConfirmTemplate(
         self, request: pb.ConfirmTemplateRequest, context: _Context
     ) -> pb.ConfirmTemplateResponse:
         """Ends the first leg; the second is a verification against the held template."""
-        submission, peer = await self._read(TokenSubmission.from_proto, request), peer_of(context)
+        submission, peer = await self._steps.read(TokenSubmission.from_proto, request), peer_of(context)
 
-        async def confirm(session: Session, _: _Progress) -> pb.ConfirmTemplateResponse:
+        async def confirm(session: Session, _: Progress) -> pb.ConfirmTemplateResponse:
             if not session.expects(submission.token):
                 raise ProofError("the template did not pass its test; nothing was stored")
             second = self._fresh(Step.PROBE, session.request, peer, enrolling=True)
@@ -198,7 +174,7 @@ class MatchingService(pb_grpc.VerificationServiceServicer):
             await self.on_disk(self._open_second_leg, session, second, answer)
             return answer
 
-        return await self._once(
+        return await self._steps.once(
             Step.TEMPLATE_TOKEN, request, submission.session_id, pb.ConfirmTemplateResponse, confirm
         )
 
@@ -208,7 +184,7 @@ class MatchingService(pb_grpc.VerificationServiceServicer):
         self, request: pb.StartVerificationRequest, context: _Context
     ) -> pb.StartVerificationResponse:
         """Opens a session for anybody who asks well: the answer does not depend on who is enrolled."""
-        wanted = await self._read(SessionRequest.from_proto, request)
+        wanted = await self._steps.read(SessionRequest.from_proto, request)
         if wanted.audience_nonce and self._issuer is None:
             raise UsageError("this server issues no assertions; ask without a nonce")
         session = self._fresh(Step.PROBE, wanted, peer_of(context), enrolling=False)
@@ -217,10 +193,10 @@ class MatchingService(pb_grpc.VerificationServiceServicer):
 
     async def SubmitProbe(self, request: pb.SubmitProbeRequest, context: _Context) -> pb.SubmitProbeResponse:
         """Compares the one probe of a session."""
-        submission = await self._read(ProbeSubmission.from_proto, request)
+        submission = await self._steps.read(ProbeSubmission.from_proto, request)
         self._workers.require_room()
 
-        async def compare(session: Session, progress: _Progress) -> pb.SubmitProbeResponse:
+        async def compare(session: Session, progress: Progress) -> pb.SubmitProbeResponse:
             progress.refusal = AttemptOutcome.NOT_COVERED
             transcript = self._transcript(Operation.VERIFY, session, hashlib.sha256(submission.probe).digest())
             enrolled = await self.on_disk(self._reference, session)
@@ -246,19 +222,19 @@ class MatchingService(pb_grpc.VerificationServiceServicer):
             await self.on_disk(self._keep, session, Step.TOKEN, answer, challenge.token, None, logged)
             return answer
 
-        return await self._once(Step.PROBE, request, submission.session_id, pb.SubmitProbeResponse, compare)
+        return await self._steps.once(Step.PROBE, request, submission.session_id, pb.SubmitProbeResponse, compare)
 
     async def SubmitToken(self, request: pb.SubmitTokenRequest, context: _Context) -> pb.SubmitTokenResponse:
         """Records the decision, and then says it."""
-        submission = await self._read(TokenSubmission.from_proto, request)
+        submission = await self._steps.read(TokenSubmission.from_proto, request)
 
-        async def decide(session: Session, _: _Progress) -> pb.SubmitTokenResponse:
+        async def decide(session: Session, _: Progress) -> pb.SubmitTokenResponse:
             decision = Decision.MATCH if session.expects(submission.token) else Decision.NON_MATCH
             assertion = None
-            if decision is Decision.MATCH:
+            if decision is Decision.MATCH and (session.enrolling or session.logged is not None):
                 template = await self.on_disk(self._reference, session)
                 if template is None:
-                    raise RefusedError(_NO_SESSION)
+                    raise RefusedError(NO_SESSION)
                 if session.enrolling:
                     await self.journal.about_to(PersonalKind.ENROLMENT, template.key_id, _facts_of(template))
                 elif session.logged is not None and self._issuer is not None:
@@ -270,7 +246,7 @@ class MatchingService(pb_grpc.VerificationServiceServicer):
                 raise ProofError("the token is wrong; the attempt counts as a non-match")
             return answer
 
-        return await self._once(Step.TOKEN, request, submission.session_id, pb.SubmitTokenResponse, decide)
+        return await self._steps.once(Step.TOKEN, request, submission.session_id, pb.SubmitTokenResponse, decide)
 
     # ------------------------------------------------------------------ upkeep
 
@@ -297,84 +273,17 @@ class MatchingService(pb_grpc.VerificationServiceServicer):
 
     async def finish(self) -> None:
         """Waits for the steps that are being worked on, also those whose callers are gone."""
-        await asyncio.gather(*self._steps, return_exceptions=True)
+        await self._steps.finish()
 
     def close(self) -> None:
         """Waits for the last disk write. Workers, storage and log belong to the caller."""
         self.on_disk.close()
-
-    # ------------------------------------------------------------------ steps
-
-    async def _once(
-        self,
-        step: Step,
-        request: Message,
-        session_id: bytes,
-        kind: type[_Answer],
-        work: Callable[[Session, _Progress], Awaitable[_Answer]],
-    ) -> _Answer:
-        """Works on a step of a session, or repeats its answer."""
-        digest = request_digest(request)
-        loop = asyncio.get_running_loop()
-        patience = loop.time() + _PATIENCE_SECONDS
-        while True:
-            taken = await self.on_disk(self._take, session_id, step, digest)
-            match taken:
-                case None:
-                    await self.journal.refused(None, AttemptOutcome.REPLAYED)
-                    raise RefusedError(_NO_SESSION)
-                case Session():
-                    break
-                case Repeated(answer=bytes(answer)):
-                    return kind.FromString(answer)
-                case Repeated():
-                    if loop.time() > patience:
-                        raise UnavailableError("the first of these calls has not ended; try again later")
-                    await asyncio.sleep(_POLL_SECONDS)
-        task = loop.create_task(self._work_on(taken, work))
-        self._steps.add(task)
-        task.add_done_callback(self._forget_step)
-        return await asyncio.shield(task)
-
-    async def _work_on(self, session: Session, work: Callable[[Session, _Progress], Awaitable[_Answer]]) -> _Answer:
-        progress = _Progress()
-        try:
-            return await work(session, progress)
-        except UnavailableError:  # the same call may succeed later; an attempt that was counted bars a second one
-            await self._leave(self._storage.release_session, session)
-            if progress.refusal is AttemptOutcome.LIMITED:
-                await self.journal.refused(session.request, progress.refusal)
-            raise
-        except IntaglioError:
-            await self._leave(self._storage.end_session, session)
-            await self.journal.refused(session.request, progress.refusal)
-            raise
-        except Exception:
-            await self._leave(self._storage.end_session, session)
-            raise
-
-    async def _read(self, parse: Callable[[_Request], _Value], request: _Request) -> _Value:
-        """A message as a value; what is none is logged."""
-        try:
-            return parse(request)
-        except MalformedMessageError:
-            await self.journal.refused(None, AttemptOutcome.INVALID)
-            raise
 
     async def _declare(self, now: int) -> None:
         entries = self._rules.public_entries(now)
         if len(entries) != self._declared:
             await self.journal.declare(entries)
             self._declared = len(entries)
-
-    async def _leave(self, how: Callable[[bytes], None], session: Session) -> None:
-        with contextlib.suppress(UnavailableError):  # it expires anyway, and the first error says more
-            await self.on_disk(how, session.session_id)
-
-    def _forget_step(self, task: asyncio.Task[Any]) -> None:
-        self._steps.discard(task)
-        if not task.cancelled():
-            task.exception()  # seen; the caller logs it, unless it is gone
 
     def _grant(self, session: Session) -> pb.Session:
         return SessionGrant(
@@ -394,7 +303,7 @@ class MatchingService(pb_grpc.VerificationServiceServicer):
             ciphertext_digest=digest,
         ).to_bytes()
 
-    def _require_allowed(self, template: StoredTemplate, request: SessionRequest, progress: _Progress) -> None:
+    def _require_allowed(self, template: StoredTemplate, request: SessionRequest, progress: Progress) -> None:
         """Rules and consent, for a device that has proved itself.
 
         Raises:
@@ -421,9 +330,6 @@ class MatchingService(pb_grpc.VerificationServiceServicer):
 
     def _start(self, session: Session) -> None:
         self._storage.start_session(session, now=int(self._clock()), limits=self._session_limits)
-
-    def _take(self, session_id: bytes, step: Step, digest: bytes) -> Session | Repeated | None:
-        return self._storage.take_session(session_id, step, request_digest=digest, now=int(self._clock()))
 
     def _reference(self, session: Session) -> StoredTemplate | None:
         if session.enrolling:
@@ -471,7 +377,7 @@ class MatchingService(pb_grpc.VerificationServiceServicer):
             elif decision is Decision.MATCH:
                 template = self._storage.held_template(session.session_id)
                 if template is None:
-                    raise RefusedError(_NO_SESSION)
+                    raise RefusedError(NO_SESSION)
                 self._storage.enrol(template)
             self._end(session, answer)
 
