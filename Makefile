@@ -76,6 +76,8 @@ format: $(READY) ## let ruff format and fix
 protos: $(READY) ## regenerate federation/wire/v1 from protos/
 	PATH="$(abspath $(BIN)):$$PATH" $(BIN)/python -m grpc_tools.protoc -Iprotos --python_out=. --grpc_python_out=. --mypy_out=. --mypy_grpc_out=. \
 	  protos/federation/wire/v1/*.proto
+	@if [ -f $(WEB) ]; then PATH="$(abspath web/node_modules/.bin):$$PATH" $(BIN)/python -m grpc_tools.protoc -Iprotos \
+	  --es_out=web/src/wire --es_opt=target=ts protos/federation/wire/v1/*.proto; fi
 
 clean: ## remove what the demo and the tools made (not .venv)
 	rm -rf build .mypy_cache .ruff_cache .pytest_cache .hypothesis

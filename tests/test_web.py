@@ -43,6 +43,17 @@ def test_the_page_passes_the_strict_type_checker(npm):
     assert result.returncode == 0, result.stdout + result.stderr
 
 
+def test_the_messages_of_the_page_are_generated_from_the_protos(npm, tmp_path):
+    root = WEB.parent
+    plugin = f"--plugin=protoc-gen-es={WEB}/node_modules/.bin/protoc-gen-es"
+    protos = [str(path) for path in (root / "protos/federation/wire/v1").glob("*.proto")]
+    options = [f"-I{root / 'protos'}", plugin, f"--es_out={tmp_path}", "--es_opt=target=ts"]
+    subprocess.run([sys.executable, "-m", "grpc_tools.protoc", *options, *protos], cwd=root, check=True, timeout=60)
+    made = {path.relative_to(tmp_path): path.read_text() for path in tmp_path.rglob("*.ts")}
+    kept = WEB / "src" / "wire"
+    assert made == {path.relative_to(kept): path.read_text() for path in kept.rglob("*.ts")} != {}
+
+
 def test_the_page_agrees_with_the_python_side_in_a_real_browser(npm, chromium):
     result = npm("test")
     assert result.returncode == 0, result.stdout + result.stderr
