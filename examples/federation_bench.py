@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 import resource
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -27,11 +28,14 @@ _PROJECT = """
 [project]
 name = "trivial"
 version = "0.0.1"
+description = "What Flower costs anyway."
+license = { file = "LICENSE" }
+dependencies = ["flwr[simulation]>=1.41,<1.42"]
 [tool.flwr.app]
 publisher = "trivial"
 fab-format-version = 1
 flwr-version-target = "1.41.0"
-fab-include = ["trivial.py"]
+fab-include = ["trivial.py", "LICENSE"]
 [tool.flwr.app.components]
 serverapp = "trivial:server"
 clientapp = "trivial:client"
@@ -45,7 +49,8 @@ from flwr.app import Array, ArrayRecord, Message, RecordDict
 from flwr.clientapp import ClientApp
 from flwr.serverapp import ServerApp
 
-client, server = ClientApp(), ServerApp()
+client = ClientApp()
+server = ServerApp()
 VECTOR = np.zeros({2 * DIMENSION})
 
 @client.train()
@@ -77,6 +82,7 @@ def trivial_run() -> float:
         application.mkdir()
         (application / "pyproject.toml").write_text(_PROJECT)
         (application / "trivial.py").write_text(_APP)
+        shutil.copy(local_run.APP / "LICENSE", application)  # Flower packs no application without one
         environment = local_run._environment(folder)  # noqa: SLF001 - the same Flower as ours, on purpose
         begun = time.monotonic()
         with local_run._superlink(folder, environment) as address:  # noqa: SLF001 - as above
