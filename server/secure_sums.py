@@ -182,21 +182,26 @@ class SecureSums:
         member = next(Advertisement.from_bytes(message).sender for message in messages.values())
         if node in self._members.nodes and self._names.get(member) != self._members.nodes[node]:
             raise MalformedMessageError("its keys are not those of the organisation whose node it is")
+        if any(member not in coordinator.waiting for coordinator in self._sums.values()):
+            name = self._names.get(member, f"organisation {member}")
+            raise MalformedMessageError(f"it says that it is {name}, which another node is, or nobody")
+        try:
+            self._receive_keys(member, messages)
+            self._keep(member, content)
+        except (MalformedMessageError, ProofError):
+            # Out of all sums: whoever is in one only could not be asked for shares.
+            for coordinator in self._sums.values():
+                coordinator.lose(member, coordinator.faults.get(member, "was turned away"))
+            raise
+        self._node_of[member], self._people[member] = node, people
+
+    def _receive_keys(self, member: int, messages: Mapping[str, bytes]) -> None:
         for release, coordinator in self._sums.items():
-            if member not in coordinator.waiting:
-                raise MalformedMessageError(f"it says that it is {self._names[member]}, which another node is")
             coordinator.receive(member, messages[release])
             if member in coordinator.faults:
                 raise MalformedMessageError(
                     f"it says that it is {self._names[member]} and {coordinator.faults[member]}"
                 )
-        try:
-            self._keep(member, content)
-        except (MalformedMessageError, ProofError):
-            for coordinator in self._sums.values():
-                coordinator.lose(member, "was turned away")
-            raise
-        self._node_of[member], self._people[member] = node, people
 
     def _ask(
         self,

@@ -66,7 +66,25 @@ def numbers(value, size=64):
     return RecordDict({"arrays": ArrayRecord({"values": Array(np.full(size, value))})})
 
 
+def keys_of(release, change):
+    def damage(content):
+        messages = {name: bytes(data) for name, data in content["secagg"].items()}
+        return RecordDict({**content, **protocol_content({**messages, release: change(messages[release])})})
+
+    return with_content(damage)
+
+
+def unsigned(data):
+    return data[:-1] + bytes([data[-1] ^ 1])
+
+
 FAULTS = {
+    "its keys for one sum are unsigned": (ADVERTISE, keys_of("threshold", unsigned), "does not verify"),
+    "it says that it is nobody": (
+        ADVERTISE,
+        with_messages(lambda data: data[:6] + b"\x63\0" + data[8:40] + b"\x63\0" + data[42:]),
+        "not those of the organisation whose node it is",
+    ),
     "it crashes": (TRAIN_MOMENTS, crashed, r"its application crashed or was killed \(Flower reports error code 8\)"),
     "it hangs before its keys": (ADVERTISE, lambda _: None, "did not answer query.advertise within 0.3 s"),
     "it hangs with its shares": (SHARE_KEYS, lambda _: None, "did not answer query.share_keys within 0.3 s"),
