@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+from rich.box import SIMPLE
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
@@ -353,33 +354,19 @@ def _show_frontier(summaries: list[Summary], *, as_json: bool) -> None:
     if as_json:
         _print_json([asdict(s) for s in summaries])
         return
-    table = Table(
-        "",
-        "epsilon",
-        "people",
-        "trials",
-        "adapts",
-        "EER %",
-        "TAR % at\nFMR 1 %",
-        "FMR %\nat tau",
-        "TAR %\nat tau",
-        "attack",
-    )
-
-    def percent(rate: tuple[float, float]) -> str:
-        return f"{100 * rate[0]:.1f} ± {100 * rate[1]:.1f}"
-
+    table = Table("epsilon", "people", "adapts", "EER %", "TAR %", "FMR tau", "TAR tau", "attack", box=SIMPLE)
     for s in summaries:
         table.add_row(
-            s.method.value,
-            f"{s.epsilon:g}" if s.epsilon else "",
+            f"{s.epsilon:g}" if s.epsilon else s.method.value,
             str(s.people or ""),
-            str(s.trials),
-            s.deployed,
-            *(percent(rate) for rate in (s.eer, s.tar, s.fmr_at_threshold, s.tar_at_threshold)),
+            s.deployed.replace("centre and scatter", "both"),
+            *(f"{100 * mean:.1f} ± {100 * spread:.1f}" for mean, spread in (s.eer, s.tar)),
+            *(f"{100 * mean:.1f}" for mean, _ in (s.fmr_at_threshold, s.tar_at_threshold)),
             "" if s.attack_auc is None else f"{s.attack_auc[0]:.2f}",
         )
-    Console(highlight=False).print(table)
+    console = Console(highlight=False)
+    console.print(table)
+    console.print("TAR at FMR 1 %, and both at the released threshold tau. attack: AUC of membership inference.")
 
 
 def _progress() -> Progress:
