@@ -38,7 +38,7 @@ from federation.errors import (
 from federation.onebit import Decision, Operation, Transcript
 from federation.onebit.parameters import ONEBIT_2048
 from federation.policy import Refused
-from federation.transparency import AttemptOutcome, LoggedEntry, PersonalKind
+from federation.transparency import AttemptOutcome, LoggedEntry, PersonalKind, PublicEntry, PublicKind
 from federation.wire.convert import (
     LoggedReply,
     ProbeSubmission,
@@ -98,6 +98,7 @@ class MatchingService(pb_grpc.VerificationServiceServicer):
         self._threshold = bundle.release.threshold
         self._release_digest = bytes.fromhex(bundle.release.digest)
         self._standing = bundle.manifest.standing
+        self._manifest = bundle.signed.to_bytes()
         self._storage = storage
         self._workers = workers
         self._rules = rules
@@ -105,7 +106,7 @@ class MatchingService(pb_grpc.VerificationServiceServicer):
         self._limits = limits or AttemptLimits()
         self._session_limits = session_limits or SessionLimits()
         self._clock = clock
-        self._declared = 0  # rules that are known to be in the log; they are only ever added
+        self._declared = 0  # public entries that are known to be in the log; there are only ever more
         self.journal = journal
         self.on_disk = Disk(storage)
         self._steps = Steps(storage, self.on_disk, journal, clock=clock)
@@ -264,7 +265,7 @@ class MatchingService(pb_grpc.VerificationServiceServicer):
         await self._declare(now)
 
     async def begin(self) -> None:
-        """Has every rule in the log before the first call is served.
+        """Has the release and every rule in the log before the first call is served.
 
         Raises:
             UnavailableError: the log cannot be written now.
@@ -280,7 +281,8 @@ class MatchingService(pb_grpc.VerificationServiceServicer):
         self.on_disk.close()
 
     async def _declare(self, now: int) -> None:
-        entries = self._rules.public_entries(now)
+        """Logs the release and the rules, as far as they are not in the log."""
+        entries = [PublicEntry(PublicKind.RELEASE, now, self._manifest), *self._rules.public_entries(now)]
         if len(entries) != self._declared:
             await self.journal.declare(entries)
             self._declared = len(entries)

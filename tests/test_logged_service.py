@@ -33,6 +33,7 @@ from client.log_reader import RemoteLog
 from client.wallet import EnrolmentState
 from federation.consent import consent_of
 from federation.errors import MalformedMessageError, ProofError, RefusedError, UsageError
+from federation.manifest import SignedManifest
 from federation.onebit import Decision, DeviceSecret
 from federation.rules import Moratorium
 from federation.transparency import KeyKind, NoteSigner, PublicKind, entry_from_bytes
@@ -214,8 +215,10 @@ def follow(server, wallet):
     return monitor, entries
 
 
-def test_d4_s6_the_rules_stand_in_the_log_before_the_first_request(server, wallet):
-    _, entries = follow(server, wallet)
+def test_d4_s6_release_and_rules_stand_in_the_log_before_the_first_request(server, wallet):
+    _, (release, *entries) = follow(server, wallet)
+    assert release.kind is PublicKind.RELEASE
+    assert SignedManifest.from_bytes(release.content).manifest.claims.digest.hex() == a_release().digest
     contents = {entry.content for entry in entries[:3]}
     assert contents == set(server._service._rules._file.splitlines()[1:])
     assert {entry.kind for entry in entries[:3]} == {PublicKind.POLICY, PublicKind.DEPLOYMENT}
@@ -223,18 +226,15 @@ def test_d4_s6_the_rules_stand_in_the_log_before_the_first_request(server, walle
 
 def test_a_moratorium_is_logged_by_a_running_server_and_no_rule_twice(tls, workers, storage, tmp_path):
     file = [a_rules_file()]
-    rules = public_rules()
+    rules = public_rules(file[0])
     rules._read = lambda: file[0]
     service = a_service(a_release(), storage, workers, rules, tmp_path)
     with RunningServer(service, tls) as running:
         file[0] += b"\n" + signed(Moratorium("review", int(time.time()), ("DE",), (), (), "Until it is published."))
         asyncio.run_coroutine_threadsafe(service.tend(), running._loop).result(30)
         monitor, _ = follow(running, a_wallet(a_release()))
-    assert monitor.usage.kinds == {"policy": 2, "deployment": 1, "moratorium": 1}
-    rules = public_rules()
-    rules._read = lambda: file[0]
-    rules.read_again(int(time.time()))
-    with RunningServer(a_service(a_release(), storage, workers, rules, tmp_path), tls) as running:
+    assert monitor.usage.kinds == {"release": 1, "policy": 2, "deployment": 1, "moratorium": 1}
+    with RunningServer(a_service(a_release(), storage, workers, public_rules(file[0]), tmp_path), tls) as running:
         assert follow(running, a_wallet(a_release()))[0].usage.kinds == monitor.usage.kinds
 
 
