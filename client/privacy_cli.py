@@ -354,13 +354,15 @@ def _show_frontier(summaries: list[Summary], *, as_json: bool) -> None:
     if as_json:
         _print_json([asdict(s) for s in summaries])
         return
-    table = Table("epsilon", "people", "adapts", "EER %", "TAR %", "FMR tau", "TAR tau", "attack", box=SIMPLE)
+    table = Table(
+        "epsilon", "people", "adapts", "EER %", "TAR %", "FMR tau", "TAR tau", "attack", box=SIMPLE, pad_edge=False
+    )
     for s in summaries:
         table.add_row(
             f"{s.epsilon:g}" if s.epsilon else s.method.value,
             str(s.people or ""),
             s.deployed.replace("centre and scatter", "both"),
-            *(f"{100 * mean:.1f} ± {100 * spread:.1f}" for mean, spread in (s.eer, s.tar)),
+            *(f"{100 * mean:.1f}±{100 * spread:.1f}" for mean, spread in (s.eer, s.tar)),
             *(f"{100 * mean:.1f}" for mean, _ in (s.fmr_at_threshold, s.tar_at_threshold)),
             "" if s.attack_auc is None else f"{s.attack_auc[0]:.2f}",
         )

@@ -120,6 +120,7 @@ def picture(summaries: list[Summary], *, title: str, form: str) -> bytes:
         UsageError: matplotlib is not installed, or there is nothing private to draw.
     """
     try:
+        import matplotlib as mpl  # noqa: PLC0415 - an optional library
         from matplotlib.figure import Figure  # noqa: PLC0415 - an optional library
     except ImportError as error:
         raise UsageError("a picture needs matplotlib: pip install 'intaglio[demo]'") from error
@@ -151,7 +152,9 @@ def picture(summaries: list[Summary], *, title: str, form: str) -> bytes:
     for side in ("top", "right"):
         axes.spines[side].set_visible(False)
     stream = io.BytesIO()
-    figure.savefig(stream, format=form, dpi=150, metadata={"Date": None} if form == "svg" else None)
+    # One picture for one table: no date, no random names of elements.
+    with mpl.rc_context({"svg.hashsalt": "intaglio"}):
+        figure.savefig(stream, format=form, dpi=150, metadata={"Date": None} if form == "svg" else None)
     return stream.getvalue()
 
 

@@ -166,6 +166,7 @@ def test_the_picture_shows_every_line_and_needs_a_private_trial():
     baseline = dataclasses.replace(MEASURED, trial=Trial(Method.FROZEN, 0.0, 0, 0, 0), eer=0.2)
     drawn = picture(summarise([MEASURED, baseline]), title="a title", form="svg")
     assert ET.fromstring(drawn).tag.endswith("svg")  # noqa: S314 - our own picture
+    assert picture(summarise([MEASURED, baseline]), title="a title", form="svg") == drawn
     assert picture(summarise([MEASURED]), title="a title", form="png").startswith(b"\x89PNG")
     with pytest.raises(UsageError, match="no private trial"):
         picture(summarise([baseline]), title="a title", form="svg")
