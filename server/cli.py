@@ -24,7 +24,6 @@ from typer.core import TyperGroup
 from federation.bundle import Bundle, require_servable
 from federation.errors import IntaglioError, UsageError
 from federation.manifest import ReleaseTrust
-from federation.transparency import PublicEntry, PublicKind
 from federation.wire.status import fate_of
 from server.assertions import AssertionIssuer, create_issuer
 from server.certificates import client_credentials, server_credentials, write_pki
@@ -234,8 +233,6 @@ async def _serve(settings: _Settings) -> None:
         storage = closing.enter_context(open_storage(settings.database))
         transparency = closing.enter_context(opened_log(settings.log_directory, settings.log_database))
         journal = await closing.enter_async_context(Journal(transparency, clock=time.time))
-        manifest = settings.bundle.signed.to_bytes()  # before the first call: everybody can read what is served here
-        await journal.declare([PublicEntry(PublicKind.RELEASE, int(time.time()), manifest)])
         if settings.metrics_port:
             closing.callback(metrics.serve(settings.metrics_port))
         workers = MatchWorkers(settings.workers, metrics=metrics)
