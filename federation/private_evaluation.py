@@ -317,7 +317,11 @@ class GroupRates:
 
 
 def estimate_rates(
-    total: NDArray[np.float64], plan: EvaluationPlan, *, noise_multiplier: float
+    total: NDArray[np.float64],
+    plan: EvaluationPlan,
+    *,
+    noise_multiplier: float,
+    groups: tuple[Group, ...] | None = None,
 ) -> tuple[GroupRates, ...]:
     """Rates of every group from the opened sum. Post-processing: costs no privacy.
 
@@ -325,16 +329,22 @@ def estimate_rates(
         total: (plan.size,) float64, the sum of every organisation's `evaluation_sum`, with noise.
         plan: the plan that they followed.
         noise_multiplier: noise that the total carries.
+        groups: the plan's groups with the numbers of those who are in the total, when organisations left: public
+            numbers that are too large would bias every rate.
 
     Raises:
         MalformedMessageError: the total has another shape or is not finite.
+        UsageError: the groups are not the plan's.
     """
+    counted = plan.groups if groups is None else groups
+    if [group.name for group in counted] != [group.name for group in plan.groups]:
+        raise UsageError("the groups must be the plan's, in its order")
     if total.shape != (plan.size,) or not np.isfinite(total).all():
         raise MalformedMessageError(f"the total of an evaluation must be {plan.size} finite numbers")
     histograms = total.reshape(len(plan.groups), 2, plan.bins)
     return tuple(
         _rates_of(group, genuine, impostor, plan, noise_multiplier)
-        for group, (genuine, impostor) in zip(plan.groups, histograms, strict=True)
+        for group, (genuine, impostor) in zip(counted, histograms, strict=True)
     )
 
 

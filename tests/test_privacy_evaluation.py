@@ -215,6 +215,19 @@ def test_intervals_hold_the_true_rates_about_as_often_as_they_say(public, bins):
     assert min(hits.values()) >= 184  # 95 % of 200 is 190
 
 
+def test_when_organisations_left_the_numbers_are_those_of_the_others():
+    plan = plan_for(groups=(Group("all", 4000, 4000),))
+    total = total_of_model(plan, 3000, np.random.default_rng(3))  # a quarter left
+    truth = float(GENUINE.sf(plan.edges[5]))
+    stayed = (Group("all", 3000, 3000),)
+    (right,) = estimate_rates(total, plan, noise_multiplier=NO_NOISE, groups=stayed)
+    (wrong,) = estimate_rates(total, plan, noise_multiplier=NO_NOISE)
+    assert right.fnmr.low <= truth <= right.fnmr.high
+    assert not wrong.fnmr.low <= truth <= wrong.fnmr.high
+    with pytest.raises(UsageError, match="in its order"):
+        estimate_rates(total, plan, noise_multiplier=NO_NOISE, groups=(Group("others", 3000, 3000),))
+
+
 def test_an_interval_that_leaves_the_noise_out_would_be_too_narrow():
     plan, rng = plan_for(1.0, (Group("all", 1500, 1500),)), np.random.default_rng(7)
     truth = float(IMPOSTOR.cdf(plan.edges[5]))
