@@ -9,7 +9,7 @@ WEB := web/node_modules/.package-lock.json
 PAGE := web/dist/index.html
 ARGS ?=
 
-.PHONY: help install postgres web demo deployment test bench check check-slow lint types format protos clean
+.PHONY: help install postgres web demo demo-web deployment test bench check check-slow lint types format protos clean
 
 help: ## list the commands
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -45,6 +45,10 @@ postgres: ## install PostgreSQL's server for the tests, where root may (Debian);
 
 demo: install ## train privately, enrol and verify on real faces (ARGS="--epsilon 4")
 	$(BIN)/python -m examples.demo $(ARGS)
+
+demo-web: install $(PAGE) ## the person's page in your browser, over the release of `make demo` (ARGS="--port 8081")
+	@[ -f build/demo/release.zip ] || { echo "run make demo first"; exit 1; }
+	$(BIN)/python -m examples.web $(ARGS)
 
 deployment: $(READY) ## a coordinator and three organisations on this machine, with a crash (ARGS="--no-crash")
 	$(BIN)/python -m examples.deployment $(ARGS)

@@ -40,6 +40,13 @@ def picture(person, number):
     return {"name": "face.png", "mimeType": "image/png", "buffer": written.getvalue()}
 
 
+def nobody():
+    """A picture of nothing, as a file for the browser."""
+    written = io.BytesIO()
+    Image.new("RGB", (320, 240), "grey").save(written, "PNG")
+    return {"name": "grey.png", "mimeType": "image/png", "buffer": written.getvalue()}
+
+
 def film(person, number, path):
     """A film of one face for the browser's fake camera: Motion JPEG, 640 x 480."""
     face = Image.open(io.BytesIO(orl_image(person, number))).convert("RGB").resize((276, 336), Image.Resampling.BICUBIC)
@@ -116,5 +123,5 @@ def serving(page, target, tls, release):
 def with_other_reply(answer, change):
     """A SubmitProbeResponse whose reply was changed."""
     message = pb.SubmitProbeResponse.FromString(answer)
-    message.reply = change(bytearray(message.reply))
+    message.reply = change(message.reply)
     return message.SerializeToString()

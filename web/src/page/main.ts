@@ -49,6 +49,7 @@ function markReady(part: Part): void {
 class Slot {
   picture: Blob | null = null
   readonly #preview: HTMLImageElement
+  readonly #input: HTMLInputElement
   readonly #changed: () => void
 
   constructor(id: string, label: string, changed: () => void) {
@@ -60,6 +61,7 @@ class Slot {
     const camera = Object.assign(document.createElement('button'), { type: 'button', textContent: TEXTS['camera'] })
     camera.setAttribute('aria-label', `${TEXTS['camera']}: ${label}`)
     input.setAttribute('aria-label', `${label}: ${TEXTS['file']}`)
+    this.#input = input
     input.onchange = () => { void this.#set(input.files?.[0] ?? null) }
     camera.onclick = () => { void takePicture().then((taken) => taken && this.#set(taken)).catch(fail) }
     place.append(this.#preview, camera, caption, input)
@@ -81,8 +83,12 @@ class Slot {
     this.#changed()
   }
 
-  async bitmap(): Promise<ImageBitmap> {
-    return createImageBitmap(this.picture!)
+  /** The picture, for the worker alone: it is not kept here. */
+  async take(): Promise<ImageBitmap> {
+    const bitmap = await createImageBitmap(this.picture!)
+    this.#input.value = ''
+    await this.#set(null)
+    return bitmap
   }
 }
 
@@ -232,6 +238,7 @@ async function during(work: () => Promise<void>): Promise<void> {
   }
   busy = false
   enable()
+  element('outcome').scrollIntoView({ block: 'nearest' })
 }
 
 for (const place of document.querySelectorAll<HTMLElement>('[data-text]')) place.textContent = TEXTS[place.dataset['text']!]
@@ -243,11 +250,11 @@ element('agree').onchange = () => { enable() }
 
 const on = (id: string, work: () => Promise<void>): void => { element(id).onclick = () => { void during(work) } }
 on('enrol-button', async () => {
-  const outcome = await ask('enrol', { reference: await first.bitmap(), second: await second.bitmap() })
+  const outcome = await ask('enrol', { reference: await first.take(), second: await second.take() })
   say(outcome.matched ? SAY.enrolled(outcome.position) : SAY.notEnrolled, outcome.matched ? 'good' : 'bad')
 })
 on('verify-button', async () => {
-  const outcome = await ask('verify', { probe: await probe.bitmap() })
+  const outcome = await ask('verify', { probe: await probe.take() })
   say(outcome.matched ? SAY.accepted(outcome.position) : SAY.notAccepted(outcome.position), outcome.matched ? 'good' : 'bad')
 })
 on('renew-button', async () => { await ask('renew'); say(SAY.renewed, 'good') })

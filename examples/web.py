@@ -1,0 +1,73 @@
+"""The person's page over the release of `make demo`, on this machine. Run `make demo-web`."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+DEMO = Path("build/demo")
+"""What `make demo` left: release, rules, log, certificates."""
+_SERVER = str(Path(sys.executable).parent / "intaglio-server")
+_DEPLOYMENT = "demo"
+_START_SECONDS = 60.0
+_STOP_SECONDS = 30.0
+
+app = typer.Typer(add_completion=False)
+
+
+@app.command()
+def main(port: Annotated[int, typer.Option(min=1024, max=65535, help="Of the page.")] = 8080) -> None:
+    """Serve the page until Ctrl-C. People who enrol are kept in build/demo/web.sqlite."""
+    ready = DEMO / "web-ready.json"
+    ready.unlink(missing_ok=True)
+    shared = {"tls": "tls", "release": "release.zip"}
+    service = shared | {"release-trust": "trust.json", "rules": "rules/rules.jsonl", "log": "log"}
+    service |= {"database": "web.sqlite", "ready-file": ready.name}
+    with running("matching", service, f"--deployment={_DEPLOYMENT}", "--port=0") as matching:
+        target = f"localhost:{port_of(ready, matching)}"
+        page = shared | {"terms": "terms.json", "log-policy": "log/policy"}
+        origin = f"http://localhost:{port}"
+        with running("web", page, f"--server={target}", f"--origin={origin}", f"--port={port}") as bridge:
+            typer.echo(f"open {origin}")
+            with contextlib.suppress(KeyboardInterrupt):
+                bridge.wait()
+
+
+@contextlib.contextmanager
+def running(command: str, files: dict[str, str], *options: str) -> Iterator[subprocess.Popen[bytes]]:
+    """`intaglio-server COMMAND start` with files of the demo, stopped at the end; its words go to build/demo."""
+    with (DEMO / f"{command}-web.log").open("wb") as log:
+        arguments = [f"--{name}={DEMO / file}" for name, file in files.items()]
+        process = subprocess.Popen(  # noqa: S603 - our own program, no shell
+            [_SERVER, command, "start", *arguments, *options],
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+        )
+    try:
+        yield process
+    finally:
+        process.terminate()
+        process.wait(_STOP_SECONDS)
+
+
+def port_of(ready: Path, process: subprocess.Popen[bytes]) -> int:
+    """Where the matching service listens, once it does."""
+    deadline = time.monotonic() + _START_SECONDS
+    while not ready.is_file():
+        if process.poll() is not None or time.monotonic() > deadline:
+            raise SystemExit(f"the matching service did not start; read {DEMO}/matching-web.log, then try `make demo`")
+        time.sleep(0.05)
+    return int(json.loads(ready.read_text())["port"])
+
+
+if __name__ == "__main__":
+    app()
