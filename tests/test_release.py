@@ -54,6 +54,18 @@ def test_a_release_survives_its_bytes(release):
     assert np.array_equal(again.adapt(rows, PROBE), release.adapt(rows, PROBE))
 
 
+def test_scales_survive_the_bytes_of_a_release_and_change_its_digest():
+    tuned = a_release(adapter=Adapter(ADAPTER.centres, None, {PROBE: np.arange(5.0)}))
+    again = ModelRelease.from_bytes(tuned.to_bytes())
+    assert np.array_equal(again.adapter.scales[PROBE], np.arange(5.0))
+    assert again.to_bytes() == tuned.to_bytes()
+    assert tuned.digest != a_release(adapter=Adapter(ADAPTER.centres, None)).digest
+    for scales in (b'"AAA="', b"7", b'{"probe":""}', b'{"thermal":"AAAAAAAAAAA="}', b"{}"):
+        damaged = a_release().to_bytes().replace(b'"threshold"', b'"scales":' + scales + b',"threshold"')
+        with pytest.raises(MalformedMessageError):
+            ModelRelease.from_bytes(damaged)
+
+
 def test_the_digest_of_a_known_release_does_not_change():
     assert a_release().digest == "848bf6b8c3dc3d6da1d4b463371b642c8ad1c1ea6ebcc1eb75f281ae5ec82edd"
 
@@ -131,6 +143,10 @@ def test_a_wrong_release_cannot_be_built(change):
         ({PROBE: np.zeros(2, np.float32)}, None),
         ({PROBE: np.array([np.nan, 0.0])}, None),
         ({PROBE: np.zeros(2)}, np.zeros((2, 3))),
+        ({PROBE: np.zeros(2)}, None, {PROBE: np.zeros((2, 2))}),
+        ({PROBE: np.zeros(2)}, None, {PROBE: np.zeros(0)}),
+        ({PROBE: np.zeros(2)}, None, {PROBE: np.array([np.inf])}),
+        ({PROBE: np.zeros(2)}, None, {REFERENCE: np.zeros(4)}),
     ],
 )
 def test_a_wrong_adapter_cannot_be_built(arrays):

@@ -6,10 +6,12 @@ import torch
 from faces import shipped
 from torch.nn import functional
 
+from client.models import recogniser_for
 from federation.embeddings import PROBE, REFERENCE
 from federation.errors import MalformedMessageError, UsageError
 from federation.privacy import SCALES, THRESHOLD, Adaptation, PrivacyPlan
 from federation.recogniser import CHIP_SIDE
+from federation.release import Adapter, ModelRelease
 from federation.resnet import TUNABLE, split_scales
 from federation.scales import ChipSet, Descent, person_gradients, scales_sum
 
@@ -117,6 +119,28 @@ def test_a_tuned_recogniser_is_another_one_and_leaves_the_frozen_one_alone():
     assert np.abs(tuned.embed(chips) - before).max() > 1e-3
     assert np.array_equal(shipped().embed(chips), before)
     assert len({shipped().digest, tuned.digest, shipped().tuned(NOWHERE).digest}) == 3
+
+
+def test_a_release_is_applied_with_the_network_that_it_tunes():
+    scales = np.full(TUNABLE, 0.01)
+    identity = Adapter.identity(128).centres
+    statement = plan_for().statement()
+    release = ModelRelease(
+        model_name="shipped",
+        model_digest=shipped().digest,
+        adapter=Adapter(identity, None, {PROBE: scales}),
+        adaptation="scales",
+        reason="a test",
+        threshold=700,
+        fmr=0.01,
+        privacy=statement,
+        created="2025-01-02T03:04:05+00:00",
+    )
+    assert recogniser_for(release, shipped(), REFERENCE) is shipped()
+    assert recogniser_for(release, shipped(), PROBE).digest == shipped().tuned(scales).digest
+    other = dataclasses.replace(release, model_digest="0" * 64)
+    with pytest.raises(UsageError, match="another recogniser"):
+        recogniser_for(other, shipped(), PROBE)
 
 
 @pytest.mark.parametrize("scales", [np.zeros(TUNABLE + 1), np.full(TUNABLE, np.inf)])
