@@ -494,11 +494,12 @@ def test_a_session_outlives_the_server_that_opened_it(a_server, release, storage
 
 def test_nobody_can_list_the_services(server, wallet):
     with server.device(wallet) as device:
-        ask = device._connection._channel.stream_stream("/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo")
+        channel = device._connection._channel
+        ask = channel.stream_stream("/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo")
         with pytest.raises(grpc.RpcError) as caught:
             list(ask(iter([b""])))
         assert caught.value.code() == grpc.StatusCode.UNIMPLEMENTED
-        search = device._connection._channel.unary_unary(f"/{SERVICE_NAME}/Search")
+        search = channel.unary_unary(f"/{SERVICE_NAME}/Search")
         with pytest.raises(PeerError):
             call(search, b"")
 
