@@ -37,7 +37,7 @@ class KillableServer(RunningServer):
         write_rules(directory)
         self._ready = directory / "ready.json"
         self._lock = threading.Lock()
-        self._pid: int | None = None
+        self.pid: int | None = None
 
     def __enter__(self) -> Self:
         environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parents[1])}
@@ -67,21 +67,21 @@ class KillableServer(RunningServer):
         options = [part for name, file in files.items() for part in (f"--{name}", str(self.directory / file))]
         arguments = ["matching", "start", *options, "--port", "0"]
         print(json.dumps({"arguments": arguments, "errors": str(self.errors)}), file=self._nursery.stdin, flush=True)
-        self._pid = int(self._nursery.stdout.readline())
+        self.pid = int(self._nursery.stdout.readline())
         deadline = time.monotonic() + _PATIENCE_SECONDS
         while not self._ready.exists():
             assert time.monotonic() < deadline, self.errors.read_text()
-            assert Path(f"/proc/{self._pid}/stat").exists(), self.errors.read_text()
+            assert Path(f"/proc/{self.pid}/stat").exists(), self.errors.read_text()
             time.sleep(0.01)
         self.target = f"localhost:{json.loads(self._ready.read_text())['port']}"
 
     def kill(self) -> None:
         """At once, without any clean-up. Doing it twice changes nothing."""
         with self._lock:
-            if self._pid is not None:
-                os.kill(self._pid, signal.SIGKILL)
+            if self.pid is not None:
+                os.kill(self.pid, signal.SIGKILL)
                 assert self._nursery.stdout.readline() == "\n"
-                self._pid = None
+                self.pid = None
 
 
 @dataclass
