@@ -1,0 +1,207 @@
+"""What a stranger gets who asks about everybody: refusals, each of them in the public log; and what a monitor counts.
+
+The police test of 2018 held 535 faces against a database and got 28 matches. Here nobody can ask such a question.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import time
+from collections import Counter
+
+import pytest
+from bundles import a_release
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from hostile import a_grant, a_probe_message, ask, refusal_of
+from running import (
+    AUDIENCE,
+    LOG_TRUST,
+    PURPOSE,
+    RunningServer,
+    a_face,
+    a_pki,
+    a_rules_file,
+    a_service,
+    a_wallet,
+    signed,
+)
+
+from client.connection import ClientTls, Connection
+from client.log import Monitor
+from client.log_reader import RemoteLog
+from federation.errors import MalformedMessageError, RefusedError, UnavailableError
+from federation.onebit import Decision, Operation, Transcript, binary_code
+from federation.rules import Moratorium
+from federation.wire.convert import NO_MATCH, ProbeSubmission
+from federation.wire.owner import OwnerOperation, OwnerProof
+from federation.wire.v1 import verification_pb2 as pb
+from server.peers import PeerRate
+from server.rules import PublicRules
+from server.sessions import SessionLimits
+from server.sqlstorage import open_storage
+from server.workers import MatchWorkers
+
+pytestmark = pytest.mark.integration
+
+PEOPLE, PROBES, MANY = 2, 535, 100_000
+DIFFERENT_PROBES = 20  # encrypting is the costly part, and the server looks at none of them
+
+
+@pytest.fixture(scope="module")
+def workers():
+    pool = MatchWorkers(1, timeout_seconds=60)
+    asyncio.run(pool.start())
+    yield pool
+    pool.close()
+
+
+@pytest.fixture
+def tls(tmp_path):
+    return a_pki(tmp_path / "tls")
+
+
+@pytest.fixture
+def storage(tmp_path):
+    with open_storage(tmp_path / "matching.db") as database:
+        yield database
+
+
+@pytest.fixture
+def rules():
+    return {"file": a_rules_file()}
+
+
+@pytest.fixture
+def server(tmp_path, tls, storage, workers, rules):
+    book = PublicRules(lambda: rules["file"], deployment="trial", now=int(time.time()))
+    limits = SessionLimits(capacity=MANY, per_peer=MANY)
+    service = a_service(a_release(), storage, workers, book, tmp_path, session_limits=limits)
+    with RunningServer(service, tls, rate=PeerRate(MANY, burst=MANY)) as running:
+        running.read_rules = lambda: asyncio.run_coroutine_threadsafe(service.tend(), running._loop).result(30)
+        yield running
+
+
+@pytest.fixture
+def log(server, tls):
+    """The public log over the network, as a monitor reads it."""
+    connection = Connection(server.target, ClientTls.read(tls), timeout_seconds=30)
+    yield RemoteLog(connection)
+    connection.close()
+
+
+def enrolled(server, person):
+    with server.device(a_wallet(a_release())) as device:
+        assert device.enrol(a_face(person, 0), a_face(person, 1)).decision is Decision.MATCH
+    return device.wallet
+
+
+def usage_of(log):
+    """Attempts by requester, purpose and outcome, as a monitor counts them that trusts nobody."""
+    return Counter(Monitor().follow(log, LOG_TRUST, now=int(time.time())).usage.attempts)
+
+
+def a_probe_of_somebody(victim, grant, ciphertext, signer):
+    """What a stranger can make at best: every public fact is right, but the key that signs is the stranger's."""
+    transcript = Transcript(
+        operation=Operation.VERIFY,
+        session_id=grant.session_id,
+        nonce=grant.nonce,
+        purpose=PURPOSE,
+        audience=AUDIENCE,
+        key_id=victim,
+        release_digest=grant.release_digest,
+        ciphertext_digest=hashlib.sha256(ciphertext).digest(),
+    ).to_bytes()
+    return ProbeSubmission(grant.session_id, ciphertext, signer.sign(transcript)).to_proto()
+
+
+def test_t5_535_probes_against_every_template_get_refusals_and_each_is_logged(server, storage, log):
+    """By a stranger who has a certificate, an enrolled wallet of its own, and knows every key id."""
+    victims = [enrolled(server, person).key_id for person in range(PEOPLE)]
+    stranger = enrolled(server, 77)
+    before, answers = usage_of(log), Counter()
+    probes = [
+        stranger.device_secret.encrypt(binary_code(a_face(person % PEOPLE, 5 + person), stranger.code_seed))
+        for person in range(DIFFERENT_PROBES)
+    ]
+    with server.device(stranger) as device:
+        for number in range(PROBES):
+            for victim in victims:
+                grant = a_grant(device, key_id=victim)
+                signer = stranger.signing_key if number % 2 else Ed25519PrivateKey.generate()
+                message = a_probe_of_somebody(victim, grant, probes[number % DIFFERENT_PROBES], signer)
+                answers[refusal_of(lambda message=message: ask(device._stub.SubmitProbe, message)).__class__] += 1
+        for victim in victims:
+            forged = OwnerProof.sign(
+                OwnerOperation.EXPORT,
+                stranger.signing_key,
+                key_id=victim,
+                audience=AUDIENCE,
+                issued_at=int(time.time()),
+            )
+            with pytest.raises(RefusedError):
+                ask(device._connection.owner.Export, pb.ExportRequest(proof=forged.to_proto()))
+    assert answers == {RefusedError: PROBES * PEOPLE}
+    assert [storage.history(victim).attempts for victim in victims] == [0] * PEOPLE
+    assert usage_of(log) - before == {(AUDIENCE, PURPOSE, "not-covered"): PROBES * PEOPLE}
+
+
+def test_d11_five_kinds_of_refusal_give_five_entries(server, log, rules):
+    wallet = enrolled(server, 1)
+    before = usage_of(log)
+    with server.device(wallet) as device, server.device(a_wallet(a_release())) as stranger:
+
+        def probe_of(someone, face):
+            return a_probe_message(someone, a_grant(someone), face)[0]
+
+        spent = probe_of(device, a_face(2))
+        ask(device._stub.SubmitProbe, spent)
+        ask(device._stub.SubmitToken, pb.SubmitTokenRequest(session_id=spent.session_id, token=NO_MATCH))
+        for _ in range(4):
+            assert device.verify(a_face(2)).decision is Decision.NON_MATCH
+        spent.log_size += 1  # the same step once more, and not the same bytes
+        refusals = {
+            "invalid": (MalformedMessageError, pb.SubmitProbeRequest()),
+            "not-covered": (RefusedError, probe_of(stranger, a_face(1))),
+            "replayed": (RefusedError, spent),
+            "limited": (UnavailableError, probe_of(device, a_face(1))),
+        }
+        for outcome, (error, message) in refusals.items():
+            with pytest.raises(error):
+                ask(device._stub.SubmitProbe, message)
+            assert sum(n for (*_, word), n in (usage_of(log) - before).items() if word == outcome) == 1, outcome
+        pause = Moratorium("pause", int(time.time()) - 5, (), (), (), "because the test of it needs one")
+        rules["file"] += b"\n" + signed(pause)
+        server.read_rules()
+        with pytest.raises(RefusedError):
+            ask(device._stub.SubmitProbe, probe_of(device, a_face(1)))
+    assert usage_of(log) - before == {
+        (AUDIENCE, PURPOSE, "opened"): 5,
+        (AUDIENCE, PURPOSE, "not-covered"): 1,
+        (AUDIENCE, PURPOSE, "limited"): 1,
+        (AUDIENCE, PURPOSE, "prohibited"): 1,
+        ("unknown", "unknown", "replayed"): 1,
+        ("unknown", "unknown", "invalid"): 1,
+    }
+
+
+def test_s9_a_monitor_counts_what_was_done_and_nothing_else(server, log):
+    """Two legs of each enrolment, one comparison of each verification, whatever its decision; nothing about reading."""
+    before = usage_of(log)
+    wallets = [enrolled(server, person) for person in (1, 2)]
+    for person, wallet in enumerate(wallets, start=1):
+        with server.device(wallet) as device:
+            for shown in (person, person, 3 - person):
+                device.verify(a_face(shown, 4))
+    with server.owner(wallets[0]) as owner:
+        owner.export()
+        owner.revoke()
+    with server.device(wallets[0]) as device, pytest.raises(RefusedError):
+        device.verify(a_face(1))
+    usage = Monitor().follow(log, LOG_TRUST, now=int(time.time())).usage
+    assert Counter(usage.attempts) - before == {
+        (AUDIENCE, PURPOSE, "opened"): 2 * 2 + 2 * 3,
+        (AUDIENCE, PURPOSE, "not-covered"): 1,
+    }
+    assert (usage.kinds["enrolment"], usage.kinds["revocation"]) == (2, 1)
