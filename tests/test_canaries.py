@@ -130,6 +130,12 @@ def test_the_bound_that_assumes_nothing_catches_gross_faults_only():
     assert not audit(plan, method=method, mechanism=FAULTS["no noise"]).holds
 
 
+@pytest.mark.parametrize("method", [AuditMethod.CLOPPER_PEARSON, AuditMethod.ONE_RUN])
+def test_only_the_gaussian_bound_notices_half_the_noise_where_the_claim_is_large(method):
+    plan = plan_for(8.0, dimension=128)
+    assert audit(plan, method=method, confidence=0.95, mechanism=FAULTS["half the noise"]).holds
+
+
 # ----------------------------------------------------------------------------------------------------------- one run
 def test_one_run_leaves_the_honest_mechanism_standing_and_notices_missing_noise_where_the_claim_is_small():
     plan, method = plan_for(1.0, people=1000, dimension=128), AuditMethod.ONE_RUN
