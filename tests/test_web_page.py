@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from federation.transparency import KeyKind, NoteSigner
 from server.sqlstorage import open_storage
 from server.workers import MatchWorkers
 from tests.running import RunningServer, a_pki, a_rules_file, a_service, public_rules
@@ -231,6 +232,12 @@ def test_offline_says_so_and_afterwards_everything_works_again(page, context):
     assert verify(page).startswith("Accepted.")
 
 
+def naming_another_log(route):
+    """The deployment, with the key of another log."""
+    another = NoteSigner("example.org/log", KeyKind.NOTE, bytes(32)).key.to_text()
+    route.fulfill(json=route.fetch().json() | {"log_key": another})
+
+
 LIES = {
     "an inclusion proof of another entry": lambda m: m.log.CopyFrom(
         type(m.log)(logged=re.sub(rb"index \d+", b"index 0", m.log.logged), opening=m.log.opening)
@@ -262,6 +269,26 @@ def test_a_server_that_cannot_prove_the_log_learns_nothing(page, site, lie):
     said = verify(page)
     assert said.startswith(("Proof missing or wrong: stopped", "The server broke the protocol: stopped")), said
     assert site.between.calls[-1] == "SubmitProbe"  # no token left the page, not even "no match"
+
+
+@pytest.mark.slow
+def test_a_log_that_is_signed_with_another_key_than_the_one_named_enrols_nobody(context, site):
+    site.between.alter = lambda _name, answer: answer
+    context.route("**/deployment.json", naming_another_log)
+    page = opened(context)
+    assert enrol(page).startswith("Proof missing or wrong: stopped")
+    assert site.between.calls[-1] == "SubmitTemplate"
+    page.set_input_files("#probe-file", picture(ME, 6))
+    page.click("#verify-button:enabled")
+    assert "not enrolled here" in outcome(page)
+
+
+@pytest.mark.slow
+def test_a_device_goes_on_believing_the_log_key_that_it_enrolled_with(page, context):
+    enrol(page)
+    page.close()
+    context.route("**/deployment.json", naming_another_log)
+    assert verify(opened(context)).startswith("Accepted.")
 
 
 def test_an_altered_table_opens_nothing(page, site):
