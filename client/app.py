@@ -23,7 +23,7 @@ import hashlib
 import logging
 from collections.abc import Callable
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -34,7 +34,6 @@ from numpy.typing import NDArray
 
 from client import secure_sums
 from client.ledger import Ledgers, WrongLedgerError
-from client.models import load_recogniser
 from federation.embeddings import PROBE, EmbeddingSet
 from federation.errors import (
     BudgetExhaustedError,
@@ -46,7 +45,6 @@ from federation.errors import (
 )
 from federation.evaluation import impostor_summary
 from federation.privacy import LARGEST_EPSILON, MOMENTS, SCALES, THRESHOLD, PrivacyPlan
-from federation.resnet import ResNetRecogniser
 from federation.rounds import (
     Refusal,
     advertise_reply,
@@ -58,12 +56,16 @@ from federation.rounds import (
     read_scales_request,
     read_threshold_request,
 )
-from federation.scales import ChipSet, scales_sum
 from federation.secagg import Node, Session, Stage
 from federation.secagg.ring import discrete_noise, noisy_input
 from federation.secagg.session import roster_from_text
-from federation.training import moments_sum
 
+if TYPE_CHECKING:
+    from federation.resnet import ResNetRecogniser
+    from federation.scales import ChipSet
+
+# Flower may start a process for every message, and most need neither torch nor Opacus: what trains is imported where it
+# is used, which saves each of those processes seconds.
 _log = logging.getLogger(__name__)
 
 app = ClientApp()
@@ -98,6 +100,8 @@ def moments(message: Message, context: Context) -> Message:
     """Replies with this organisation's part of the moments release, under its masks."""
 
     def values(plan: PrivacyPlan) -> tuple[NDArray[np.float64], int]:
+        from federation.training import moments_sum  # noqa: PLC0415 - see the top
+
         embeddings = _embeddings(context)
         return moments_sum(embeddings, read_moments_request(message.content, plan), plan), _people(embeddings)
 
@@ -115,6 +119,8 @@ def scales(message: Message, context: Context) -> Message:
         return _masked(message, context, step, values)
 
     def values(plan: PrivacyPlan) -> tuple[NDArray[np.float64], int]:
+        from federation.scales import scales_sum  # noqa: PLC0415 - see the top
+
         chips, so_far = _chips(context), read_scales_request(message.content, plan)
         return scales_sum(_recogniser(context), chips, so_far, plan), _people(chips)
 
@@ -233,6 +239,8 @@ def _chips(context: Context) -> ChipSet:
     Raises:
         UsageError: somebody has embeddings and no chips.
     """
+    from federation.scales import ChipSet  # noqa: PLC0415 - see the top
+
     people = set(_embeddings(context).people.tolist())  # without those who withdrew
     chips = ChipSet.from_bytes(_path(context, "chips", "{}.chips.npz").read_bytes()).of_people(sorted(people))
     if set(chips.people.tolist()) != people:
@@ -241,6 +249,9 @@ def _chips(context: Context) -> ChipSet:
 
 
 def _recogniser(context: Context) -> ResNetRecogniser:
+    from client.models import load_recogniser  # noqa: PLC0415 - see the top
+    from federation.resnet import ResNetRecogniser  # noqa: PLC0415 - see the top
+
     recogniser = load_recogniser(_path(context, "model", "model"))
     if not isinstance(recogniser, ResNetRecogniser):
         raise UsageError(f"the recipe {SCALES} tunes the recogniser that comes with the project, not an ONNX file")

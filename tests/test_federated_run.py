@@ -319,7 +319,7 @@ def test_what_goes_wrong_in_a_node_stays_there(config, monkeypatch):
     def explode(*_args, **_more):
         raise RuntimeError(f"{NAMES[0]} scored 0.93 in /home/operator")
 
-    monkeypatch.setattr(client.app, "moments_sum", explode)
+    monkeypatch.setattr("federation.training.moments_sum", explode)
     replies = []
     with pytest.raises(RoundAbortedError, match="its own log says more") as caught:
         run(config, tamper=lambda _node, reply: replies.append(reply) or reply)
