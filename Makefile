@@ -9,7 +9,7 @@ WEB := web/node_modules/.package-lock.json
 PAGE := web/dist/index.html
 ARGS ?=
 
-.PHONY: help install postgres web demo demo-web deployment test bench check check-slow lint types format protos clean
+.PHONY: help install postgres web demo demo-web deployment test bench load check check-slow lint types format protos clean
 
 help: ## list the commands
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -58,6 +58,9 @@ test: install postgres $(PAGE) ## run the tests (ARGS are pytest's)
 
 bench: install ## speed and sizes as ratios against named peers (build/bench.json)
 	OMP_NUM_THREADS=1 $(BIN)/python -m examples.bench $(ARGS)
+
+load: install ## throughput and waiting of a matching server with many people (build/load.json)
+	OMP_NUM_THREADS=1 $(BIN)/python -m examples.load $(ARGS)
 
 check: lint types test ## everything that CI runs
 

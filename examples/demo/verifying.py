@@ -35,7 +35,7 @@ GENUINE_PER_PERSON = 3
 IMPOSTORS_PER_PERSON = 2
 """Five attempts in all: the server makes a template wait after five failures in a row."""
 
-_TERMS = Terms(
+TERMS = Terms(
     controller=Party("Demo", "This machine", "mailto:nobody@example.org"),
     audience="example.org",
     purposes=("demo-door",),
@@ -49,8 +49,8 @@ _TERMS = Terms(
     notice_version="1",
     language="en",
 )
-_DEPLOYMENT = "demo"
-_BUNDLE, _TRUST = "release.zip", "trust.json"
+DEPLOYMENT = "demo"
+BUNDLE, TRUST = "release.zip", "trust.json"
 _LOG = "demo.example.org/log"
 _START_SECONDS, _STOP_SECONDS = 60.0, 20.0
 _SCRYPT = ScryptCost(log2_n=15)  # the least that wallets allow: these passphrases are random and thrown away
@@ -115,14 +115,14 @@ def verify_everybody(
         RefusedError: the audit failed, so nothing is served.
     """
     release = require_servable(bundle, trust, now=int(time.time()))
-    (folder / _BUNDLE).write_bytes(bundle.to_bytes())
-    (folder / _TRUST).write_bytes(trust.to_bytes())
+    (folder / BUNDLE).write_bytes(bundle.to_bytes())
+    (folder / TRUST).write_bytes(trust.to_bytes())
     log, failures = _Log(release.threshold), []
     planned = [_attempts_on(people, index) for index in range(len(people))]
     with matching_server(folder) as server:
         tls = ClientTls.read(server.tls)
         rules = Rulebook.from_file(server.rules.read_bytes(), read_at=int(time.time()))
-        conditions = Conditions(rules, read_log_policy(server.log_policy), bundle.manifest.standing, _TERMS)
+        conditions = Conditions(rules, read_log_policy(server.log_policy), bundle.manifest.standing, TERMS)
         for person, attempts in zip(people, planned, strict=True):
             wallet = _enrol(person, release, folder, server.target, tls, conditions)
             if wallet is None:
@@ -152,7 +152,7 @@ def _enrol(
     path, passphrase = folder / "wallets" / f"{secrets.token_hex(8)}.wallet", secrets.token_urlsafe()
     path.parent.mkdir(mode=0o700, exist_ok=True)
     enrolment = Enrolment(
-        _TERMS.purposes[0], _TERMS.audience, bytes.fromhex(release.digest), EnrolmentState.STARTED, _DEPLOYMENT
+        TERMS.purposes[0], TERMS.audience, bytes.fromhex(release.digest), EnrolmentState.STARTED, DEPLOYMENT
     )
     wallet = create_wallet(path, passphrase, _SCRYPT).with_enrolment(enrolment)
     with Device(wallet, target=target, tls=tls, conditions=conditions) as device:
@@ -226,14 +226,14 @@ def matching_server(folder: Path) -> Iterator[Server]:
     tls, ready, log = folder / "tls", folder / "ready.json", folder / "server.log"
     subprocess.run([_command(), "pki", "init", str(tls), "--json"], check=True, capture_output=True)  # noqa: S603 - ours
     terms, rules = folder / "terms.json", folder / "rules" / "rules.jsonl"
-    terms.write_text(json.dumps(asdict(_TERMS)))
-    made_of = ["--terms", str(terms), "--release", str(folder / _BUNDLE), "--deployment", _DEPLOYMENT]
+    terms.write_text(json.dumps(asdict(TERMS)))
+    made_of = ["--terms", str(terms), "--release", str(folder / BUNDLE), "--deployment", DEPLOYMENT]
     subprocess.run([_command(), "rules", "init", str(rules.parent), *made_of], check=True, capture_output=True)  # noqa: S603 - ours
     subprocess.run([_command(), "log", "init", str(folder / "log"), _LOG], check=True, capture_output=True)  # noqa: S603 - ours
-    options = {"release": _BUNDLE, "release-trust": _TRUST, "log": "log"}
+    options = {"release": BUNDLE, "release-trust": TRUST, "log": "log"}
     options |= {"database": "templates.sqlite", "stats": "server-times.json"}
     arguments = [part for name, file in options.items() for part in (f"--{name}", str(folder / file))]
-    arguments += ["--rules", str(rules), "--deployment", _DEPLOYMENT]
+    arguments += ["--rules", str(rules), "--deployment", DEPLOYMENT]
     with log.open("wb") as output:
         process = subprocess.Popen(  # noqa: S603 - our own program, no shell
             [_command(), "matching", "start", "--tls", str(tls), "--port", "0", "--ready-file", str(ready), *arguments],

@@ -1,0 +1,244 @@
+"""How many people a matching server serves, and how long they wait: `make load`.
+
+Real devices, each a process of its own, verify against a real server process over mutual TLS on loopback, with the log
+and everything. One, two and eight people at once, with a thousand and with a hundred thousand templates in the
+database. Devices and server share this machine's cores, so a server of its own does better. Wallets stay in memory
+here; on a disk, each is written twice for a verification.
+
+Only the people who verify have ciphertexts of full size. The others have rows of the real size in the table of
+templates and empty ones in that of ciphertexts, where a hundred thousand would take 28 GB: it is read by key and by
+nothing else. Results go to build/load.json, with how busy the machine was with other things when each run began.
+"""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import os
+import secrets
+import tempfile
+import time
+from dataclasses import asdict, dataclass
+from multiprocessing.pool import Pool
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+import sqlalchemy as sa
+import typer
+from numpy.typing import NDArray
+from rich.console import Console
+from rich.table import Table
+
+from client.connection import ClientTls
+from client.log_policy import read_log_policy
+from client.verification import Conditions, Device
+from client.wallet import Enrolment, EnrolmentState, Wallet
+from examples.demo.auditing import audit, trial_bundle
+from examples.demo.verifying import BUNDLE, DEPLOYMENT, TERMS, TRUST, Person, Server, matching_server
+from federation.errors import UsageError
+from federation.manifest import Standing
+from federation.onebit import Decision
+from federation.onebit.parameters import ONEBIT_2048
+from federation.release import Adapter, ModelRelease, PrivacyStatement
+from federation.rulebook import Rulebook
+from server.schema import ciphertexts, templates
+from server.sqlstorage import open_storage
+
+_DIMENSION, _THRESHOLD = 128, 600
+_PEOPLE_AT_ONCE = (1, 2, 8)
+_RECEIPT_BYTES = 2_000
+_WARM_UP = 3
+
+
+@dataclass(frozen=True)
+class Run:
+    """One measurement.
+
+    Attributes:
+        templates: rows in the table of templates.
+        people: at once.
+        verifications: in all.
+        per_second: verifications in a second, all people together.
+        median_ms, p99_ms: of one verification, as the device waits for it.
+        device_ms: median of the device's own computing, which is part of that.
+        load_before: processes that wanted a core in the minute before, of this machine's.
+        cores: of this machine.
+    """
+
+    templates: int
+    people: int
+    verifications: int
+    per_second: float
+    median_ms: float
+    p99_ms: float
+    device_ms: float
+    load_before: float
+    cores: int
+
+
+def face(person: int, capture: int = 0) -> NDArray[np.float64]:
+    """A made-up embedding; captures of one person lie about 25 degrees apart."""
+    centre = np.random.default_rng(person).standard_normal(_DIMENSION)
+    noise = np.random.default_rng([person, capture, 1]).standard_normal(_DIMENSION)
+    vector = centre / np.linalg.norm(centre) + 0.33 * noise / np.linalg.norm(noise)
+    return vector / np.linalg.norm(vector)
+
+
+def write_release(folder: Path) -> tuple[bytes, Standing]:
+    """Writes a signed trial of a release that adapts nothing. The release's digest, and what its manifest says."""
+    statement = PrivacyStatement("person", "add or remove one", 1.0, 1e-5, (("centre", 1.0),), 24, 3)
+    release = ModelRelease(
+        model_name="made-up",
+        model_digest="ab" * 32,
+        adapter=Adapter.identity(_DIMENSION),
+        adaptation="none",
+        reason="a load test needs no adaptation",
+        threshold=_THRESHOLD,
+        fmr=0.01,
+        privacy=statement,
+        created="2026-01-01T00:00:00+00:00",
+    )
+    people = [
+        Person(str(n), np.array([face(n), face(n, 1)]), np.array([face(n, 2), face(n, 3)])) for n in range(1000, 1012)
+    ]
+    bundle, trust = trial_bundle(audit(people, release), release, now=int(time.time()))
+    (folder / BUNDLE).write_bytes(bundle.to_bytes())
+    (folder / TRUST).write_bytes(trust.to_bytes())
+    return bytes.fromhex(release.digest), bundle.manifest.standing
+
+
+def write_templates(database: Path, count: int, release_digest: bytes) -> None:
+    """Templates of people who never come."""
+    open_storage(database).close()
+    engine = sa.create_engine(f"sqlite:///{database}")
+    rows = [
+        {
+            "key_id": secrets.token_bytes(32),
+            "device_public_key": secrets.token_bytes(32),
+            "release_digest": release_digest,
+            "parameters": ONEBIT_2048.name,
+            "purpose": TERMS.purposes[0],
+            "audience": TERMS.audience,
+            "enrolled_at": int(time.time()),
+            "receipts": secrets.token_bytes(_RECEIPT_BYTES),
+        }
+        for _ in range(count)
+    ]
+    with engine.begin() as run:
+        run.execute(templates.insert(), rows)
+        run.execute(
+            ciphertexts.insert(), [{"key_id": row["key_id"], "public_key": b"", "template": b""} for row in rows]
+        )
+    engine.dispose()
+
+
+# ---------------------------------------------------------------------- in a device's process
+
+_device: Device | None = None
+_number = 0
+
+
+def enrol(number: int, server: Server, release_digest: bytes, standing: Standing) -> int:
+    """Makes this process the device of a person, who enrols and verifies a few times to warm up."""
+    global _device, _number
+    enrolment = Enrolment(
+        TERMS.purposes[0], TERMS.audience, release_digest, EnrolmentState.STARTED, deployment=DEPLOYMENT
+    )
+    conditions = Conditions(
+        rules=Rulebook.from_file(server.rules.read_bytes(), read_at=int(time.time())),
+        log=read_log_policy(server.log_policy),
+        release=standing,
+        terms=TERMS,
+    )
+    wallet, tls = Wallet.generate().with_enrolment(enrolment), ClientTls.read(server.tls)
+    _device, _number = Device(wallet, target=server.target, tls=tls, conditions=conditions), number
+    if _device.enrol(face(number), face(number, 1)).decision is not Decision.MATCH:
+        raise UsageError("a made-up face does not match itself")
+    verify(_WARM_UP, time.time())
+    return os.getpid()
+
+
+def verify(count: int, begin_at: float) -> tuple[list[tuple[float, float]], float, float]:
+    """Verifies again and again. Waiting and computing of each, in seconds and milliseconds; begin and end."""
+    if _device is None:
+        raise UsageError("this process has not enrolled")
+    probes = [face(_number, 10 + n) for n in range(count)]
+    time.sleep(max(0.0, begin_at - time.time()))
+    first, times = time.time(), []
+    for probe in probes:
+        begun = time.perf_counter()
+        outcome = _device.verify(probe)
+        times.append((time.perf_counter() - begun, outcome.device_ms))
+        if outcome.decision is not Decision.MATCH:
+            raise UsageError("a made-up face does not match itself")
+    return times, first, time.time()
+
+
+# ---------------------------------------------------------------------- the measurement
+
+
+def measure(stored: int, verifications: int, console: Console) -> tuple[list[Run], dict[str, float]]:
+    """Every number of people at once, against one server. Also the median milliseconds of the server's stages."""
+    runs = []
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        digest, standing = write_release(folder)
+        write_templates(folder / "templates.sqlite", stored - max(_PEOPLE_AT_ONCE), digest)
+        with matching_server(folder) as server:
+            devices = [multiprocessing.get_context("spawn").Pool(1) for _ in range(max(_PEOPLE_AT_ONCE))]
+            for number, device in enumerate(devices):
+                device.apply(enrol, (number, server, digest, standing))
+            for people in _PEOPLE_AT_ONCE:
+                runs.append(_run(devices[:people], stored, verifications // people))
+                console.print(f"{stored} templates, {people} at once: {runs[-1].per_second:.0f} a second")
+            for device in devices:
+                device.close()
+                device.join()
+        stages = json.loads((folder / "server-times.json").read_text())
+    return runs, {stage: times["median_ms"] for stage, times in stages.items()}
+
+
+def _run(devices: list[Pool], stored: int, each: int) -> Run:
+    load_before = os.getloadavg()[0]
+    begin_at = time.time() + 0.5
+    results = [waiting.get() for waiting in [device.apply_async(verify, (each, begin_at)) for device in devices]]
+    times = np.array([one for result in results for one in result[0]])
+    duration = max(end for *_, end in results) - min(begun for _, begun, _ in results)
+    return Run(
+        templates=stored,
+        people=len(devices),
+        verifications=len(times),
+        per_second=len(times) / duration,
+        median_ms=1e3 * float(np.median(times[:, 0])),
+        p99_ms=1e3 * float(np.percentile(times[:, 0], 99)),
+        device_ms=float(np.median(times[:, 1])),
+        load_before=load_before,
+        cores=os.cpu_count() or 1,
+    )
+
+
+def main(
+    verifications: Annotated[int, typer.Option(min=8, help="In each run, all people together.")] = 400,
+    stored: Annotated[list[int] | None, typer.Option(help="Templates; repeatable. [default: 1000, 100000]")] = None,
+    output: Annotated[Path, typer.Option(help="JSON goes here.")] = Path("build/load.json"),
+) -> None:
+    """Measure throughput and waiting, print a table and write JSON."""
+    console = Console()
+    runs, stages = list[Run](), {}
+    for count in stored or [1_000, 100_000]:
+        measured, stages[str(count)] = measure(count, verifications, console)
+        runs += measured
+    table = Table("templates", "people", "a second", "median ms", "p99 ms", "device ms", "load before")
+    for run in runs:
+        figures = (run.per_second, run.median_ms, run.p99_ms, run.device_ms, run.load_before)
+        table.add_row(str(run.templates), str(run.people), *(f"{figure:.1f}" for figure in figures))
+    console.print(table)
+    console.print("medians of the server's stages in ms:", json.dumps(stages))
+    output.parent.mkdir(parents=True, exist_ok=True)
+    note = "only those who verify have ciphertexts of full size; devices and server share the cores"
+    output.write_text(json.dumps({"note": note, "runs": [asdict(run) for run in runs], "server_ms": stages}, indent=2))
+
+
+if __name__ == "__main__":
+    typer.run(main)
