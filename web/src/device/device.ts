@@ -78,7 +78,7 @@ export class Device {
     if (wallet.memory.enrolment?.state === 'enrolled') throw new UsageError('this device is enrolled already; revoke first')
     const enrolment: Enrolment = { purpose, audience, releaseDigest: release.digest, logKey, state: 'started', receipts: [], answers: wallet.memory.enrolment?.answers ?? 0 }
     await wallet.remember({ enrolment })
-    const session = await this.#begin(verification.startEnrolment, {})
+    const session = this.#checked((await this.#transport.call(verification.startEnrolment, this.#request())).session)
     const template = wallet.deviceSecret.encrypt(wallet.codeSeed.code(reference))
     const transcript = this.#transcript(Operation.ENROL, session, sha256(concat(wallet.devicePublicKey, template)))
     const receipt = await this.#consentTo(template)
@@ -110,7 +110,7 @@ export class Device {
    */
   async verify(probe: Float64Array): Promise<Outcome> {
     await this.#requireAllowed()
-    const session = await this.#begin(verification.startVerification, {})
+    const session = this.#checked((await this.#transport.call(verification.startVerification, this.#request())).session)
     const outcome = await this.#compare(probe, session)
     const enrolment = this.#wallet.requireEnrolment()
     if (outcome.matched && enrolment.state === 'started') await this.#wallet.remember({ enrolment: { ...enrolment, state: 'enrolled' } })
@@ -199,10 +199,9 @@ export class Device {
     return { matched: token !== null, position }
   }
 
-  async #begin(method: typeof verification.startEnrolment | typeof verification.startVerification, extra: object): Promise<Session> {
+  #request(): { keyId: Bytes; purpose: string; audience: string } {
     const { purpose, audience } = this.#wallet.requireEnrolment()
-    const { session } = await this.#transport.call(method as typeof verification.startEnrolment, { keyId: this.#wallet.keyId, purpose, audience, ...extra })
-    return this.#checked(session)
+    return { keyId: this.#wallet.keyId, purpose, audience }
   }
 
   #checked(session: Session | undefined): Session {

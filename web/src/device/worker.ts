@@ -34,7 +34,7 @@ async function load(): Promise<Loaded> {
   if (deployment.release.modelDigest !== recogniser.digest) {
     throw new RefusedError('the model release is for another recogniser than the one of this page')
   }
-  await Wallet.open(engine)
+  using _readable = await Wallet.open(engine)
   tell({ kind: 'ready', part: 'wallet' })
   return { engine, recogniser, deployment }
 }
@@ -71,7 +71,7 @@ function termsOf(value: Record<string, any>): Terms {
 }
 
 async function statusOf({ engine, deployment }: Loaded): Promise<Status> {
-  const wallet = await Wallet.open(engine)
+  using wallet = await Wallet.open(engine)
   const enrolment = wallet?.memory.enrolment ?? null
   const latest = enrolment?.receipts.at(-1)
   return {
@@ -87,37 +87,44 @@ async function statusOf({ engine, deployment }: Loaded): Promise<Status> {
   }
 }
 
-async function device({ engine, deployment }: Loaded): Promise<Device> {
-  const wallet = await Wallet.open(engine)
+/** Lets `work` use the device, whose keys are in memory only for that long. */
+async function withDevice<T>({ engine, deployment }: Loaded, work: (device: Device) => Promise<T>): Promise<T> {
+  using wallet = await Wallet.open(engine)
   if (wallet === null) throw new UsageError('this browser holds no device; enrol first')
-  return new Device(wallet, transport, deployment)
+  return await work(new Device(wallet, transport, deployment))
+}
+
+/** Lets `work` use the device that shall be enrolled: the one that is there, unless its template was revoked. */
+async function withNewDevice<T>(loaded: Loaded, work: (device: Device) => Promise<T>): Promise<T> {
+  using present = await Wallet.open(loaded.engine)
+  if (present === null || present.memory.enrolment?.state === 'revoked') {
+    using _fresh = await Wallet.create(loaded.engine) // a new key and a new code: nobody can link it with the old one
+  }
+  return await withDevice(loaded, work)
 }
 
 const actions: { [A in Action]: (loaded: Loaded, argument: Parameters<Actions[A]>[0]) => Promise<ReturnType<Actions[A]>> } = {
   begin: (loaded) => statusOf(loaded),
   status: (loaded) => statusOf(loaded),
-  async enrol({ engine, recogniser, deployment }, argument) {
-    const { reference, second } = argument!
-    const { release } = deployment
-    const first = release.adapt(await recogniser.embed(reference), 'reference')
-    const other = release.adapt(await recogniser.embed(second), 'probe')
-    let wallet = await Wallet.open(engine)
-    if (wallet === null || wallet.memory.enrolment?.state === 'revoked') wallet = await Wallet.create(engine) // a new key, a new code: unlinkable
-    return new Device(wallet, transport, deployment).enrol(first, other)
+  async enrol(loaded, argument) {
+    const { recogniser, deployment: { release } } = loaded
+    const first = release.adapt(await recogniser.embed(argument!.reference), 'reference')
+    const second = release.adapt(await recogniser.embed(argument!.second), 'probe')
+    return withNewDevice(loaded, (device) => device.enrol(first, second))
   },
   async verify(loaded, argument) {
     const probe = loaded.deployment.release.adapt(await loaded.recogniser.embed(argument!.probe), 'probe')
-    return (await device(loaded)).verify(probe)
+    return withDevice(loaded, (device) => device.verify(probe))
   },
-  async renew(loaded) { await (await device(loaded)).renew(); return null },
-  async revoke(loaded) { await (await device(loaded)).revoke(); return null },
-  async erase(loaded) { return (await device(loaded)).erase() },
-  async export(loaded) {
-    const { record, templateBytes, publicKeyBytes, receipts, openings } = await (await device(loaded)).export()
+  renew: (loaded) => withDevice(loaded, async (device) => { await device.renew(); return null }),
+  revoke: (loaded) => withDevice(loaded, async (device) => { await device.revoke(); return null }),
+  erase: (loaded) => withDevice(loaded, (device) => device.erase()),
+  export: (loaded) => withDevice(loaded, async (device) => {
+    const { record, templateBytes, publicKeyBytes, receipts, openings } = await device.export()
     const texts = receipts.map((receipt) => new TextDecoder().decode(receipt.toBytes()))
     return { record, templateBytes, publicKeyBytes, receipts: texts, entries: openings.length }
-  },
-  async history(loaded) { return (await device(loaded)).history() },
+  }),
+  history: (loaded) => withDevice(loaded, (device) => device.history()),
 }
 
 scope.onmessage = async ({ data }: MessageEvent<Request>) => {

@@ -188,6 +188,11 @@ export class Wallet {
     await this.remember({ enrolment: { ...enrolment, answers: enrolment.answers + 1 } })
   }
 
+  /** Wipes the homomorphic key from SEAL's memory; the object cannot be used any more. */
+  [Symbol.dispose](): void {
+    this.deviceSecret[Symbol.dispose]()
+  }
+
   async #store(): Promise<void> {
     const memory = utf8(JSON.stringify(this.#memory))
     const length = new Uint8Array(Uint32Array.of(memory.length).buffer)
