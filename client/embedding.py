@@ -24,7 +24,7 @@ from client.degradation import Condition, degrade
 from client.faces import FaceAligner, UnusableImageError
 from federation.embeddings import PROBE, REFERENCE, EmbeddingSet
 from federation.errors import UsageError
-from federation.recogniser import Chips, Embeddings, Recogniser
+from federation.recogniser import CHIP_SIDE, Chips, Embeddings, Recogniser
 
 _BATCH: Final = 32
 _DIGEST_BYTES: Final = 32
@@ -172,6 +172,10 @@ class _Work:
         self._condition = condition
         self._cache = cache
         self._aligner = aligner
+        pattern = np.arange(CHIP_SIDE * CHIP_SIDE * 3, dtype=np.uint32).astype(np.uint8)
+        example = degrade(pattern.reshape(1, CHIP_SIDE, CHIP_SIDE, 3), condition)
+        self._degradation = hashlib.sha256(example.tobytes()).hexdigest()
+        """What the condition does, not what it is called: another version of it makes other probes."""
         self._shown: dict[str, str] = {}
         """Digest of each usable image met so far, and the person in whose folder it was first."""
 
@@ -221,5 +225,5 @@ class _Work:
         return dict(zip(chips, zip(clean, degraded, strict=True), strict=True))
 
     def _key(self, image: str, condition: str | None = None) -> str:
-        parts = (image, self._recogniser.digest, self._aligner.version, condition or f"{self._condition} 2")
+        parts = (image, self._recogniser.digest, self._aligner.version, condition or self._degradation)
         return hashlib.sha256("\n".join(parts).encode()).hexdigest()

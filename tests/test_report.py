@@ -53,6 +53,7 @@ def result():
         organisations=5,
         colluders=2,
         epsilon=7.981,
+        epsilon_lower_bound=7.31,
         delta=1e-5,
         epsilon_events=(("moments", 0.7041), ("threshold", 2.1113)),
         adapted=True,

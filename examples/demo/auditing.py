@@ -18,12 +18,16 @@ from federation.audit.cells import Limits
 from federation.audit.comparisons import Comparisons
 from federation.audit.report import AuditReport
 from federation.bundle import Bundle, Papers
+from federation.canaries import audit_epsilon
 from federation.manifest import ReleaseTrust, Role, Use
 from federation.onebit import CodeSeed, binary_code, hamming_distance
+from federation.privacy import PrivacyPlan
 from federation.purposes import DAY_SECONDS
 from federation.release import ModelRelease
 
 _DAYS = 30
+_RUNS = 1000
+"""On each side: seconds, and a bound within ten percent of the claim when the noise is right."""
 _LARGEST_FNMR = 0.9
 """Reported and hardly judged: the release states no rate of false non-matches, and the probes are masked."""
 _DATA = """# Data statement
@@ -60,17 +64,43 @@ def audit(people: list[Person], release: ModelRelease) -> AuditReport:
     )
 
 
-def trial_bundle(report: AuditReport, release: ModelRelease, *, now: int) -> tuple[Bundle, ReleaseTrust]:
+def epsilon_lower_bound(release: ModelRelease) -> float | None:
+    """What an attack on the releases of this very plan measures, beside what it claims; None for another recipe."""
+    privacy = release.privacy
+    plan = PrivacyPlan.for_epsilon(
+        privacy.epsilon,
+        delta=privacy.delta,
+        people=privacy.people_train,
+        organisations=privacy.organisations,
+        dimension=release.adapter.dimension,
+        colluders=privacy.colluders,
+    )
+    if plan.events != privacy.events:
+        return None
+    return audit_epsilon(plan, runs=_RUNS).lower_bound
+
+
+def trial_bundle(
+    report: AuditReport, release: ModelRelease, *, measured: float | None, now: int
+) -> tuple[Bundle, ReleaseTrust]:
     """The signed bundle, and the trust of whoever plays along.
 
     Args:
         report: of `audit`.
         release: what it is about.
+        measured: of `epsilon_lower_bound`.
         now: seconds since 1970.
     """
     maker, auditor = Ed25519PrivateKey.generate(), Ed25519PrivateKey.generate()
     papers = Papers(report, _DATA, _CARD)
-    bundle = Bundle.build(release, papers, use=Use.TRIAL, begins_at=now, ends_at=now + _DAYS * DAY_SECONDS)
+    bundle = Bundle.build(
+        release,
+        papers,
+        use=Use.TRIAL,
+        begins_at=now,
+        ends_at=now + _DAYS * DAY_SECONDS,
+        epsilon_lower_bound=measured,
+    )
     makers, auditors = (frozenset({key.public_key().public_bytes_raw()}) for key in (maker, auditor))
     signed = bundle.signed_by(Role.MAKER, maker).signed_by(Role.AUDITOR, auditor)
     return signed, ReleaseTrust(makers, auditors, accepts_trials=True)

@@ -78,6 +78,7 @@ class DemoResult:
         colluders: of them, how many could help a curious coordinator without weakening the promise.
         epsilon: person-level epsilon of all releases together.
         delta: person-level delta.
+        epsilon_lower_bound: what an attack on the releases measured, 95 % confidence; None where nobody measured.
         epsilon_events: (name, noise multiplier) of each private release.
         adapted: whether the release adapts the embedding, or says why it does not.
         adaptation: one sentence of what was deployed and why.
@@ -102,6 +103,7 @@ class DemoResult:
     colluders: int
     epsilon: float
     delta: float
+    epsilon_lower_bound: float | None
     epsilon_events: tuple[tuple[str, float], ...]
     adapted: bool
     adaptation: str
@@ -122,7 +124,7 @@ class DemoResult:
         """Wall time of the whole run."""
         return sum(stage.seconds for stage in self.stages)
 
-    def summary(self) -> dict[str, str | int | float]:
+    def summary(self) -> dict[str, str | int | float | None]:
         """The figures of ``summary.json``."""
         return {
             "condition": self.condition,
@@ -130,6 +132,7 @@ class DemoResult:
             "people_test": self.people_test,
             "epsilon": self.epsilon,
             "delta": self.delta,
+            "epsilon_lower_bound": self.epsilon_lower_bound,
             "eer_before": self.before.eer,
             "eer_after": self.after.eer,
             "tar_at_fmr_1pct_before": self.before.tar_at_fmr_1pct,

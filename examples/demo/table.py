@@ -35,6 +35,8 @@ def summary_table(result: DemoResult) -> Table:
         "privacy spent, per person",
         f"epsilon {wording.epsilon(result.epsilon)} at delta {wording.delta(result.delta)}",
     )
+    if result.epsilon_lower_bound is not None:
+        table.add_row("measured by attack", f"epsilon at least {result.epsilon_lower_bound:.2f}")
     table.add_section()
     table.add_row("owners accepted", wording.share(attempts.genuine_accepted, attempts.genuine))
     table.add_row("others accepted, wallet stolen", wording.share(attempts.impostor_accepted, attempts.impostor))
