@@ -36,7 +36,6 @@ export const TEXTS: Readonly<Record<string, string>> = {
   confirm_yes: 'Yes, for good',
   confirm_no: 'No',
   credits: 'Homomorphic encryption by Microsoft SEAL through node-seal, recognition by face-api; both run here.',
-  needs_script: 'This page does everything in your browser, so it needs JavaScript.',
 }
 
 /** Texts with something in them. */
@@ -71,7 +70,6 @@ export const SAY = {
   event: (position: number, kind: string, time: string, outcome: string) => `Entry ${position}: ${kind}${outcome} on ${time}, proved to be in the log.`,
   confirmRevoke: 'Your template will be deleted for good. To verify again you have to enrol again.',
   confirmErase: 'Your template and everything that connects you with the log will be deleted for good.',
-  picture: (name: string) => `Picture for: ${name}`,
   noCamera: 'The camera is not available; choose an image file.',
   notAnImage: 'This file is not an image that the browser can read.',
   message: (call: string, sent: number, received: number | null) => `${call}: ${sent} bytes sent, ${received === null ? 'no answer' : `${received} bytes received`}`,
