@@ -258,12 +258,14 @@ class _Stages:
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
         """Times what happens inside."""
-        self._name = name
+        self._name, self._total = name, 1
         self._step(name, 0, 1)
         begun = time.monotonic()
         yield
+        self._step(name, self._total, self._total)
         self.done.append(Stage(name, time.monotonic() - begun))
 
     def progress(self, done: int, total: int) -> None:
         """Passes progress on."""
+        self._total = total
         self._step(self._name, done, total)
