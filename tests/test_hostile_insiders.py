@@ -17,7 +17,7 @@ from scanning import Needles, family_of, files_under, memory_of, needles_of
 
 from federation.onebit import Decision, binary_code
 
-PEOPLE = 2
+PEOPLE, CAPTURES = 2, 6
 
 
 @pytest.fixture(scope="module")
@@ -105,14 +105,14 @@ def test_s11_memory_disk_and_messages_of_a_serving_process_hold_no_face_no_code_
             if answer is not None and type(request).__name__ == "SubmitProbeRequest":
                 look()
 
-        captures = [[a_face(person, capture) for capture in range(verifications + 2)] for person in range(PEOPLE)]
+        captures = [[a_face(person, capture) for capture in range(CAPTURES)] for person in range(PEOPLE)]
         needles = needles_of((f"person {n}", wallets[n], captures[n]) for n in range(PEOPLE))
         for n in range(PEOPLE):
             enrolled = use(n, lambda device, n=n: device.enrol(captures[n][0], captures[n][1]), record)
             assert enrolled is Decision.MATCH
         for count in range(verifications):
             n = count % PEOPLE
-            shown = captures[n][2 + count] if count % 4 != 1 else captures[1 - n][2 + count]
+            shown = captures[n if count % 4 != 1 else 1 - n][count % CAPTURES]
             decision = use(n, lambda device, shown=shown: device.verify(shown), record_and_look)
             assert decision is (Decision.MATCH if count % 4 != 1 else Decision.NON_MATCH)
         public = Needles()
