@@ -219,7 +219,7 @@ def _run(devices: list[Pool], stored: int, each: int) -> Run:
 
 
 def main(
-    verifications: Annotated[int, typer.Option(min=8, help="In each run, all people together.")] = 400,
+    verifications: Annotated[int, typer.Option(min=8, max=300, help="In each run, all people together.")] = 240,
     stored: Annotated[list[int] | None, typer.Option(help="Templates; repeatable. [default: 1000, 100000]")] = None,
     output: Annotated[Path, typer.Option(help="JSON goes here.")] = Path("build/load.json"),
 ) -> None:

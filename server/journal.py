@@ -62,13 +62,16 @@ class Journal:
         if self._sequencer is not None:
             await self._sequencer.__aexit__()
 
-    async def compared(self, request: SessionRequest, transcript: bytes, *, log_size: int) -> LogReceipt:
+    async def compared(
+        self, request: SessionRequest, transcript: bytes, *, log_size: int, enrolled: bool
+    ) -> LogReceipt:
         """Logs that a comparison is made.
 
         Args:
             request: who is compared, for whom and what for.
             transcript: what the session is bound to.
             log_size: entries in the last checkpoint that the device saw.
+            enrolled: whether there is an owner who can have the opening erased; else only the device gets it.
 
         Returns:
             What the device wants to see before it opens the reply. When the device saw more entries than there are, the
@@ -77,25 +80,28 @@ class Journal:
         facts = comparison_facts(key_id=request.key_id, transcript=transcript)
         opening = Opening(PersonalKind.ATTEMPT, facts, secrets.token_bytes(SALT_BYTES))
         entry = self._attempt(request.audience, request.purpose, AttemptOutcome.OPENED, opening)
-        position = await self._add(Addition(entry, opening, request.key_id))
+        position = await self._add(Addition(entry, opening, request.key_id) if enrolled else Addition(entry))
         return await asyncio.to_thread(self._receipt, position, opening, log_size)
 
-    async def refused(self, request: SessionRequest | None, outcome: AttemptOutcome) -> None:
+    async def refused(
+        self, request: SessionRequest | None, outcome: AttemptOutcome, *, enrolled: bool = False
+    ) -> None:
         """Logs that a request was refused.
 
         Args:
             request: None when it could not be read, or belongs to no session.
             outcome: why, in a word.
+            enrolled: whether the key id that it names has an owner, who then sees who else asked with it. Openings that
+                nobody could have erased are not kept.
         """
         if request is None:
             opening = Opening(PersonalKind.ATTEMPT, {}, secrets.token_bytes(SALT_BYTES))
             await self._add(Addition(self._attempt(UNKNOWN, UNKNOWN, outcome, opening)))
             return
-        # Kept under the key id that was named: its owner sees who else asked with it.
         facts = {"key_id": request.key_id.hex()}
         opening = Opening(PersonalKind.ATTEMPT, facts, secrets.token_bytes(SALT_BYTES))
         entry = self._attempt(request.audience, request.purpose, outcome, opening)
-        await self._add(Addition(entry, opening, request.key_id))
+        await self._add(Addition(entry, opening, request.key_id) if enrolled else Addition(entry))
 
     async def about_to(self, kind: Deed, key_id: bytes, facts: dict[str, str]) -> None:
         """Logs what is about to be done to a template."""

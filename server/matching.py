@@ -153,7 +153,7 @@ class MatchingService(pb_grpc.VerificationServiceServicer):
             await self.on_disk(self._storage.require_new, wanted.key_id)
             challenge, receipt = await asyncio.gather(
                 self._workers.check_template(submission.public_key, submission.template, transcript),
-                self.journal.compared(wanted, transcript, log_size=submission.log_size),
+                self.journal.compared(wanted, transcript, log_size=submission.log_size, enrolled=False),
             )
             answer = LoggedReply(challenge.reply, receipt).to_enrolment()
             await self.on_disk(self._keep, session, Step.TEMPLATE_TOKEN, answer, challenge.token, template, None)
@@ -215,7 +215,9 @@ class MatchingService(pb_grpc.VerificationServiceServicer):
                 progress.refusal = AttemptOutcome.LIMITED
                 await self.on_disk(self._open_attempt, session)
                 comparison = self._workers.match(enrolled.key_id, *ciphertexts, transcript, self._threshold)
-            logging = self.journal.compared(session.request, transcript, log_size=submission.log_size)
+            logging = self.journal.compared(
+                session.request, transcript, log_size=submission.log_size, enrolled=not session.enrolling
+            )
             progress.refusal = AttemptOutcome.INVALID
             challenge, receipt = await asyncio.gather(comparison, logging)
             answer = LoggedReply(challenge.reply, receipt).to_verification()

@@ -399,7 +399,7 @@ class SqlStorage:
     # ------------------------------------------------------------------ transactions
 
     def _fold_in(self) -> None:
-        """SQLite's write-ahead log holds deleted pages still; a crash before this leaves them to its next checkpoint"""
+        """SQLite's write-ahead log holds deleted pages; a crash before this leaves them to its next checkpoint."""
         if self._is_sqlite:
             with self._engine.connect() as connection:
                 driver: Any = connection.connection.driver_connection

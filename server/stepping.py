@@ -117,11 +117,11 @@ class Steps:
         except UnavailableError:  # the same call may succeed later; an attempt that was counted bars a second one
             await self._leave(self._storage.release_session, session)
             if progress.refusal is AttemptOutcome.LIMITED:
-                await self._journal.refused(session.request, progress.refusal)
+                await self._refused(session, progress)
             raise
         except IntaglioError:
             await self._leave(self._storage.end_session, session)
-            await self._journal.refused(session.request, progress.refusal)
+            await self._refused(session, progress)
             raise
         except Exception:
             await self._leave(self._storage.end_session, session)
@@ -130,6 +130,10 @@ class Steps:
     async def finish(self) -> None:
         """Waits for the steps that are being worked on, also those whose callers are gone."""
         await asyncio.gather(*self._running, return_exceptions=True)
+
+    async def _refused(self, session: Session, progress: Progress) -> None:
+        owner = await self._on_disk(self._storage.owner, session.request.key_id)
+        await self._journal.refused(session.request, progress.refusal, enrolled=owner is not None)
 
     async def _leave(self, how: Callable[[bytes], None], session: Session) -> None:
         with contextlib.suppress(UnavailableError):  # it expires anyway, and the first error says more

@@ -282,11 +282,14 @@ def test_s8_an_export_gives_everything_that_is_held(server, wallet, storage):
     record = json.loads(held.record)
     assert [attempt["decision"] for attempt in record["attempts"]] == ["match", "non-match"]
     assert record["template"]["purpose"] == PURPOSE
-    assert [entry.kind.value for _, entry, _ in entries] == ["attempt", "attempt", "enrolment", "attempt", "attempt"]
+    assert [entry.kind.value for _, entry, _ in entries] == ["enrolment", "attempt", "attempt"]
 
 
 def test_a_long_export_comes_in_pages(server, wallet, monkeypatch):
     monkeypatch.setattr("server.owners._PAGE_BYTES", 300)
+    with server.device(wallet) as device:
+        for _ in range(2):
+            device.verify(a_face(OWNER, 2))
     with server.owner(wallet) as owner:
         assert len(owner.export().openings) == 3
 
@@ -337,7 +340,7 @@ def test_a_revoked_owner_may_still_look_and_be_erased(server, wallet, storage):
         owner.revoke()
         held = owner.export()
         assert (held.template, held.receipts) == (b"", ())
-        assert len(held.openings) == 4
+        assert len(held.openings) == 2  # enrolment and revocation
         assert owner.receipts() == ()
         tombstone = owner.erase(LOG_TRUST)
     assert tombstone.opening.reveal() == {"positions": sorted(held.openings)}
@@ -357,6 +360,21 @@ def test_erasing_leaves_nothing_that_connects_the_log_with_anybody(server, walle
         assert secret not in files
     with server.device(wallet) as device, pytest.raises(RefusedError):
         device.enrol(a_face(OWNER), a_face(OWNER, 1))
+
+
+def test_no_opening_is_kept_that_nobody_could_have_erased(server, wallet):
+    """Of an enrolment that failed, and of a key that somebody names although its owner is gone."""
+    failed = a_wallet(a_release())
+    with server.device(failed) as device:
+        assert device.enrol(a_face(OWNER), a_face(STRANGER)).decision is Decision.NON_MATCH
+    with server.owner(wallet) as owner:
+        owner.erase(LOG_TRUST)
+    with server.device(wallet) as device:
+        device._require_allowed = lambda: None
+        with pytest.raises(RefusedError):
+            device.verify(a_face(OWNER))
+    openings = server._service.journal.openings
+    assert openings(failed.key_id) == openings(wallet.key_id) == {}
 
 
 def test_an_erasure_whose_answer_was_lost_is_answered_again(server, wallet):
