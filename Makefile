@@ -47,7 +47,7 @@ demo: install ## train privately, enrol and verify on real faces (ARGS="--epsilo
 	$(BIN)/python -m examples.demo $(ARGS)
 
 demo-web: install $(PAGE) ## the person's page in your browser, over the release of `make demo` (ARGS="--port 8081")
-	@[ -f build/demo/release.zip ] || { echo "run make demo first"; exit 1; }
+	@[ -f build/demo/release.zip ] || $(MAKE) demo
 	$(BIN)/python -m examples.web $(ARGS)
 
 deployment: $(READY) ## a coordinator and three organisations on this machine, with a crash (ARGS="--no-crash")
