@@ -70,7 +70,7 @@ def plan_of(state: RecordDict) -> PrivacyPlan:
     """
     if _PLAN not in state:
         raise RepeatedError
-    return PrivacyPlan.from_config(dict(state.config_records[_PLAN]))
+    return PrivacyPlan.from_kept_config(dict(state.config_records[_PLAN]))  # type: ignore[arg-type]  # see open_sums
 
 
 def reservation_of(state: RecordDict) -> str:

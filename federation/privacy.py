@@ -32,23 +32,24 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, fields
 from enum import Enum
 from functools import lru_cache
-from typing import Final, Self
+from typing import TYPE_CHECKING, Final, Self
 
-import dp_accounting as dp
 import numpy as np
-from dp_accounting import pld
 from numpy.typing import NDArray
-from scipy.optimize import brentq
 from scipy.special import ndtr, ndtri
 
 from federation.errors import MalformedMessageError, UsageError
 from federation.release import PrivacyStatement
 
+if TYPE_CHECKING:
+    import dp_accounting as dp
+
 NoiseSource = Callable[[int], NDArray[np.float64]]
 """Gives (count,) float64 independent standard normal numbers."""
 
 PRIVACY_UNIT: Final = "person"
-NEIGHBORING_RELATION: Final = dp.NeighboringRelation.ADD_OR_REMOVE_ONE
+NEIGHBORING_RELATION: Final = "add_or_remove_one"
+"""The accountant's own name for it."""
 
 MOMENTS: Final = "moments"
 SCALES: Final = "scales"
@@ -89,16 +90,23 @@ def epsilon_of(event: dp.DpEvent, delta: float) -> float:
 
     The value is an upper bound: discretisation rounds up, by less than 0.2 % here.
     """
-    accountant = pld.PLDAccountant(neighboring_relation=NEIGHBORING_RELATION)
+    import dp_accounting as dp  # noqa: PLC0415 - takes a second, and most of a run's processes account for nothing
+    from dp_accounting import pld  # noqa: PLC0415 - as above
+
+    accountant = pld.PLDAccountant(neighboring_relation=dp.NeighboringRelation[NEIGHBORING_RELATION.upper()])
     accountant.compose(event)
     return float(accountant.get_epsilon(delta))
 
 
 @lru_cache(maxsize=256)
 def epsilon_of_gaussians(noise_multipliers: tuple[float, ...], delta: float) -> float:
-    """Epsilon at `delta` of Gaussian mechanisms composed; 0 of none."""
+    """Epsilon at `delta` of Gaussian mechanisms composed, in whatever order; 0 of none."""
     if not noise_multipliers:
         return 0.0
+    if (ordered := tuple(sorted(noise_multipliers))) != noise_multipliers:
+        return epsilon_of_gaussians(ordered, delta)  # one answer to remember for all orders
+    import dp_accounting as dp  # noqa: PLC0415 - see epsilon_of
+
     equal = Counter(noise_multipliers).items()
     events = [dp.SelfComposedDpEvent(dp.GaussianDpEvent(noise), count) for noise, count in equal]
     return epsilon_of(dp.ComposedDpEvent(events), delta)
@@ -106,6 +114,7 @@ def epsilon_of_gaussians(noise_multipliers: tuple[float, ...], delta: float) -> 
 
 def _gaussian_noise_multiplier(epsilon: float, delta: float) -> float:
     """The exact noise multiplier of one Gaussian mechanism (Balle and Wang, ICML 2018, theorem 8)."""
+    from scipy.optimize import brentq  # noqa: PLC0415 - slow to import, and only plans that are new need it
 
     def excess(noise: float) -> float:
         shift, slope = 1 / (2 * noise), epsilon * noise
@@ -225,8 +234,8 @@ class PrivacyPlan:
             UsageError: a value is out of range.
         """
         _require_promise(epsilon, delta, threshold_share)
-        # The accountant rounds up, so the exact noise is a little short of its promise: grow it until it agrees.
-        noise = _gaussian_noise_multiplier(epsilon, delta)
+        # The accountant rounds up, so the exact noise is always a little short of its promise: grow it until it agrees.
+        noise = 1.002 * _gaussian_noise_multiplier(epsilon, delta)
         releases = min(max(steps, 1), _MOST_STEPS)
         shares = ((threshold_share, *[(1 - threshold_share) / releases] * releases), (1.0,))
         while any(
@@ -350,7 +359,7 @@ class PrivacyPlan:
         """What a model release says about the privacy of the people it was made from."""
         return PrivacyStatement(
             privacy_unit=PRIVACY_UNIT,
-            neighboring_relation=NEIGHBORING_RELATION.name.lower(),
+            neighboring_relation=NEIGHBORING_RELATION,
             epsilon=self.epsilon,
             delta=self.delta,
             events=self.events,
@@ -375,6 +384,16 @@ class PrivacyPlan:
             return cls(**config)  # type: ignore[arg-type]  # __post_init__ checks every type
         except (UsageError, TypeError) as error:
             raise MalformedMessageError("the privacy plan in the message is not a valid plan") from error
+
+    @classmethod
+    def from_kept_config(cls, config: Mapping[str, float | int]) -> Self:
+        """A plan that this very party checked and kept, without the second that the accounting takes.
+
+        Never for what another party sent: nothing is checked.
+        """
+        plan = object.__new__(cls)
+        vars(plan).update(config)
+        return plan
 
 
 _EVEN_WEIGHT = math.sqrt(0.5)

@@ -31,6 +31,7 @@ from opacus.grad_sample import register_grad_sampler
 from torch import Tensor
 from torch.nn import functional
 
+from federation.clipping import clipped_sum
 from federation.embeddings import PROBE, REFERENCE, EmbeddingSet
 from federation.errors import MalformedMessageError, UsageError
 from federation.evaluation import ImpostorPrior
@@ -38,7 +39,7 @@ from federation.privacy import Adaptation, PrivacyPlan
 from federation.recogniser import Chips, require_chips
 from federation.release import Adapter
 from federation.resnet import TUNABLE, ResNetRecogniser, Scale
-from federation.training import TrainedAdapter, clipped_sum, no_adapter
+from federation.training import TrainedAdapter, no_adapter
 
 _BATCH = 32
 """Image pairs that go through the network at once: bounds memory."""

@@ -24,10 +24,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from opacus import GradSampleModule
-from opacus.optimizers import DPOptimizer
 
 from federation.embeddings import PROBE, REFERENCE, EmbeddingSet
 from federation.errors import MalformedMessageError, UsageError
@@ -86,41 +83,6 @@ def person_records(embeddings: EmbeddingSet, start: NDArray[np.float64], plan: P
     return np.array(records)
 
 
-def clipped_sum(records: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Sums records, each clipped to L2 norm 1: one step of Opacus. Its noise is 0: noise is added as integers later.
-
-    Args:
-        records: (people, size) float64, at least one row.
-
-    Returns:
-        (size,) float64. Sensitive.
-    """
-    model = GradSampleModule(_Sum(records.shape[1]), loss_reduction="sum")
-    optimizer = DPOptimizer(
-        torch.optim.SGD(model.parameters(), lr=1.0),
-        noise_multiplier=0.0,
-        max_grad_norm=1.0,
-        expected_batch_size=None,
-        loss_reduction="sum",
-    )
-    # Opacus's hooks want an input with a gradient.
-    model(torch.from_numpy(records).requires_grad_()).sum().backward()
-    optimizer.step()
-    result: NDArray[np.float64] = next(model.parameters()).detach().numpy().copy()
-    return result
-
-
-class _Sum(torch.nn.Module):
-    """Loss of every record against one parameter that starts at zero."""
-
-    def __init__(self, size: int) -> None:
-        super().__init__()
-        self.theta = torch.nn.Parameter(torch.zeros(size, dtype=torch.float64))
-
-    def forward(self, records: torch.Tensor) -> torch.Tensor:
-        return 0.5 * ((self.theta - records) ** 2).sum(dim=1)
-
-
 def moments_sum(embeddings: EmbeddingSet, start: NDArray[np.float64], plan: PrivacyPlan) -> NDArray[np.float64]:
     """What one organisation puts into the secure sum: the sum of its people's records, before noise.
 
@@ -132,6 +94,8 @@ def moments_sum(embeddings: EmbeddingSet, start: NDArray[np.float64], plan: Priv
     """
     if plan.adaptation is Adaptation.NONE:
         raise UsageError("this plan releases no moments")
+    from federation.clipping import clipped_sum  # noqa: PLC0415 - torch takes seconds; the coordinator needs none of it
+
     return clipped_sum(person_records(embeddings, start, plan))
 
 

@@ -30,7 +30,6 @@ from federation.errors import RoundAbortedError, UsageError
 from federation.evaluation import choose_threshold
 from federation.privacy import MOMENTS, SCALES, THRESHOLD, Adaptation, PrivacyPlan
 from federation.release import ModelRelease
-from federation.resnet import TUNABLE
 from federation.rounds import (
     EVALUATE_THRESHOLD,
     TRAIN_MOMENTS,
@@ -40,7 +39,6 @@ from federation.rounds import (
     scales_request,
     threshold_request,
 )
-from federation.scales import Descent
 from federation.secagg.session import roster_from_text, roster_names
 from federation.training import TrainedAdapter, build_adapter, no_adapter
 from server.federation_checkpoint import Checkpoint
@@ -124,7 +122,7 @@ class RunSettings:
             scatter_clip=number("scatter-clip"),
             colluders=count("colluders"),
             dropouts=count("dropouts"),
-            tuned=TUNABLE if recipe == SCALES else 0,
+            tuned=_tunable() if recipe == SCALES else 0,
             steps=count("steps") if recipe == SCALES else 0,
             gradient_clip=number("gradient-clip"),
         )
@@ -311,6 +309,8 @@ def _collect(
             "would do more harm than good.",
         )
     elif plan.recipe == SCALES:
+        from federation.scales import Descent  # noqa: PLC0415 - torch takes seconds, and other recipes need none of it
+
         descent = Descent.start()
         for step in range(1, plan.steps + 1):
             made = opened(f"{SCALES}-{step}", TRAIN_SCALES, scales_request(descent.scales))
@@ -374,6 +374,12 @@ def _load_members(settings: RunSettings) -> Members:
     except (OSError, UnicodeDecodeError) as error:
         raise UsageError(f"roster must name a file with one public key a line, in hex, not {path}") from error
     return Members(roster_from_text(text), roster_names(text), settings.node_names)
+
+
+def _tunable() -> int:
+    from federation.resnet import TUNABLE  # noqa: PLC0415 - torch takes seconds, and other recipes need none of it
+
+    return TUNABLE
 
 
 def _node_names(text: str) -> dict[int, str]:

@@ -5,10 +5,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from people import DIMENSION, start_vector, synthetic_people
 
+from federation.clipping import clipped_sum
 from federation.embeddings import PROBE, REFERENCE, EmbeddingSet
 from federation.errors import MalformedMessageError, UsageError
 from federation.privacy import MOMENTS, Adaptation, PrivacyPlan, operating_system_noise
-from federation.training import build_adapter, clipped_sum, moments_sum, person_records
+from federation.training import build_adapter, moments_sum, person_records
 
 NAMES = [f"person {index:02d}" for index in range(12)]
 

@@ -19,7 +19,6 @@ from collections.abc import Callable
 from typing import Final
 
 import numpy as np
-import opendp.prelude as dp
 from numpy.typing import NDArray
 
 from federation.errors import MalformedMessageError, UsageError
@@ -85,6 +84,8 @@ def discrete_noise(size: int, std: float) -> NDArray[np.int64]:
     """
     if not _SMALLEST_STD <= std < 2.0**62 / _TAIL:
         raise UsageError(f"noise in the ring needs a standard deviation of 2^24 to 2^56 units, got {std:g}")
+    import opendp.prelude as dp  # noqa: PLC0415 - takes most of a second, and only masked inputs need noise
+
     dp.enable_features("contrib")  # OpenDP's switch for whatever its own reviewers have not finished with
     space = dp.vector_domain(dp.atom_domain(T="i64")), dp.l2_distance(T="f64")
     return np.array(dp.m.make_gaussian(*space, scale=std)([0] * size), dtype=np.int64)
