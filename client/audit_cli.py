@@ -10,7 +10,8 @@ import click
 import typer
 from typer.core import TyperGroup
 
-from client.terminal import JsonOption, read_file, write_new_file
+from client.files import write_new_file
+from client.terminal import JsonOption, read_file
 from federation.audit.cells import MOST_REPLICATES, REPLICATES, Cell, Limits, Rate, Verdict
 from federation.audit.comparing import compare
 from federation.audit.report import AuditReport

@@ -10,6 +10,7 @@ from typing import Annotated, TypeVar
 
 import typer
 
+from client.files import write_new_file
 from client.terminal import (
     DEFAULT_WALLET,
     JsonOption,
@@ -18,7 +19,6 @@ from client.terminal import (
     open_wallet,
     read_file,
     show,
-    write_new_file,
 )
 from federation.assertion import Assertion, Expectation, verify_assertion
 from federation.errors import MalformedMessageError, UsageError

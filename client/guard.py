@@ -39,7 +39,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from client.joining import replace_file
+from client.files import replace_file
 from federation.fleet import CALLS, MOST_BODY_BYTES, PREFIX, passed_on
 from federation.membership import LocalPolicy
 

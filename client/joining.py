@@ -18,8 +18,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
-import secrets
 from pathlib import Path
 from typing import Final
 
@@ -28,6 +26,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, load_pem_private_key
 
+from client.files import replace_file
 from federation.embeddings import EmbeddingSet
 from federation.errors import RefusedError, UsageError
 from federation.membership import (
@@ -160,28 +159,6 @@ def refresh_active(folder: Path) -> EmbeddingSet:
         raise RefusedError("nobody in this organisation takes part any more, so it has nothing to add")
     replace_file(folder / ACTIVE, active.to_bytes())
     return active
-
-
-def replace_file(path: Path, data: bytes) -> None:
-    """Writes a file with mode 0600. A crash leaves the old file or the new one, and perhaps a stray temporary file."""
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
-    try:
-        handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        try:
-            with os.fdopen(handle, "wb") as file:
-                file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
-            temporary.replace(path)
-        finally:
-            temporary.unlink(missing_ok=True)
-        directory = os.open(path.parent, os.O_RDONLY)
-        try:
-            os.fsync(directory)
-        finally:
-            os.close(directory)
-    except OSError as error:
-        raise UsageError(f"cannot write {path}: {error.strerror}") from error
 
 
 def _organisation_key(folder: Path) -> bytes:

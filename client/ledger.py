@@ -26,7 +26,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from client.joining import replace_file
+from client.files import replace_file
 from client.secure_sums import RepeatedError
 from federation.errors import MalformedMessageError, ProofError, UsageError
 from federation.ledger import LedgerChain

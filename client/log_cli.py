@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import secrets
 import time
 from collections.abc import Sequence
@@ -12,8 +11,9 @@ from typing import Annotated
 
 import typer
 
+from client.files import replace_file, write_new_file
 from client.log import LogReader, LogTrust, Monitor, check_growth
-from client.witness import CheckpointFiles, Witness, write_durably
+from client.witness import CheckpointFiles, Witness
 from federation.errors import MalformedMessageError, ProofError, UsageError
 from federation.transparency import (
     Frontier,
@@ -104,7 +104,7 @@ def watch(reader: LogReader, trust: LogTrust, state: Path, seen: Sequence[Path],
     for path in seen:
         monitor.check_seen(SignedCheckpoint.from_bytes(_read(path)), reader, trust)
     # A crash before this line reads the same entries again, after it goes on from here.
-    write_durably(state, monitor.to_bytes())
+    replace_file(state, monitor.to_bytes())
     usage = sorted(monitor.usage.attempts.items())
     if as_json:
         named = [dict(zip(("requester", "purpose", "outcome"), names, strict=True), count=n) for names, n in usage]
@@ -137,11 +137,7 @@ def log_witness_key(
 ) -> None:
     """Make the key of a witness, and print the public one."""
     signer = NoteSigner(name, KeyKind.COSIGNATURE, secrets.token_bytes(32))
-    try:
-        with os.fdopen(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as out:
-            out.write(signer.secret_text() + "\n")
-    except OSError as error:
-        raise UsageError(f"cannot write {file}: {error.strerror}") from error
+    write_new_file(file, signer.secret_text().encode() + b"\n")
     typer.echo(signer.key.to_text())
 
 

@@ -12,6 +12,7 @@ import typer
 
 from client.connection import ClientTls
 from client.consent_cli import read_terms, receipts_app
+from client.files import write_new_file
 from client.log_policy import read_log_policy
 from client.owner import Held, Owner
 from client.terminal import (
@@ -26,7 +27,6 @@ from client.terminal import (
     WalletOption,
     open_wallet,
     show,
-    write_new_file,
 )
 from client.wallet import EnrolmentState, write_wallet
 from client.wallet_cli import wallet_facts

@@ -343,7 +343,7 @@ def _digest(embeddings: EmbeddingSet) -> str:
 
 
 def _draw(path: Path, summaries: list[Summary], title: str) -> None:
-    from client.joining import replace_file  # noqa: PLC0415 - see the top
+    from client.files import replace_file  # noqa: PLC0415 - see the top
     from client.trials import picture  # noqa: PLC0415 - see the top
 
     # A crash leaves the old picture or the new one.

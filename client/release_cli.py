@@ -16,8 +16,9 @@ from cryptography.hazmat.primitives.serialization import (
     load_pem_private_key,
 )
 
+from client.files import write_new_file
 from client.score_files import read_scores
-from client.terminal import JsonOption, read_file, show, write_new_file
+from client.terminal import JsonOption, read_file, show
 from federation.audit.audit import audit_scores
 from federation.audit.report import AuditReport
 from federation.bundle import Bundle, Papers, require_no_worse, require_reproduced, require_servable

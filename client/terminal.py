@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import secrets
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -90,37 +89,6 @@ def read_file(path: Path) -> bytes:
         return path.read_bytes()
     except OSError as error:
         raise UsageError(f"cannot read {path}: {error.strerror}") from error
-
-
-def write_new_file(path: Path, data: bytes) -> None:
-    """Writes `data` to `path`, where nothing may be yet, with mode 0600.
-
-    Atomic: a crash leaves nothing at `path` or all of it, and at worst a stray temporary file beside it.
-
-    Raises:
-        UsageError: `path` exists, or cannot be written.
-    """
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
-    try:
-        handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        try:
-            with os.fdopen(handle, "wb") as file:
-                file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
-            # A crash before this line leaves nothing at `path`. Unlike a rename, a link never overwrites.
-            path.hardlink_to(temporary)
-        finally:
-            temporary.unlink()
-        directory = os.open(path.parent, os.O_RDONLY)
-        try:
-            os.fsync(directory)  # without it a power cut may take the new name away again
-        finally:
-            os.close(directory)
-    except FileExistsError as error:
-        raise UsageError(f"{path} exists and is not overwritten; choose another path") from error
-    except OSError as error:
-        raise UsageError(f"cannot write {path}: {error.strerror}") from error
 
 
 def open_wallet(wallet: Path, passphrase_file: Path | None) -> tuple[Wallet, Passphrase]:

@@ -17,6 +17,7 @@ from rich.console import Console
 
 from client.connection import ClientTls
 from client.consent_cli import read_terms
+from client.files import write_new_file
 from client.log_policy import read_log_policy
 from client.owner import Owner
 from client.release_cli import read_bundle, read_trust
@@ -34,7 +35,6 @@ from client.terminal import (
     open_wallet,
     read_file,
     show,
-    write_new_file,
 )
 from client.verification import Conditions, Device, VerificationOutcome
 from client.wallet import Enrolment, EnrolmentState, Passphrase, Wallet, create_wallet, read_wallet, write_wallet

@@ -24,11 +24,8 @@ import base64
 import enum
 import hashlib
 import json
-import os
 import secrets
 import struct
-import tempfile
-from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NoReturn
@@ -38,6 +35,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.kdf.scrypt import Scrypt
 
+from client.files import replace_file
 from client.log import LogMemory
 from federation.errors import IntaglioError, RefusedError, UsageError
 from federation.onebit import CodeSeed, DeviceSecret
@@ -250,10 +248,7 @@ def write_wallet(path: Path, wallet: Wallet, passphrase: str | Passphrase, cost:
     salt, nonce = passphrase.salt(cost), secrets.token_bytes(12)
     header = _HEADER.pack(_MAGIC, _VERSION, cost.log2_n, cost.r, cost.p, salt, nonce)
     sealed = header + AESGCM(passphrase.key(cost, salt)).encrypt(nonce, _content_of(wallet), header)
-    try:
-        _write_atomically(path, sealed + hashlib.sha256(sealed).digest())
-    except OSError as error:
-        raise UsageError(f"cannot write the wallet {path}: {error.strerror}; what was there is unchanged") from error
+    replace_file(path, sealed + hashlib.sha256(sealed).digest())
 
 
 def create_wallet(path: Path, passphrase: str | Passphrase, cost: ScryptCost | None = None) -> Wallet:
@@ -359,23 +354,3 @@ def _wallet_from_content(content: bytes, path: Path) -> Wallet:
     except (KeyError, TypeError, ValueError, AttributeError, RecursionError, IntaglioError):
         # `from None`: the cause may quote the content.
         raise UsageError(f"the wallet at {path} opens, but another version of this program wrote it") from None
-
-
-def _write_atomically(path: Path, data: bytes) -> None:
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")  # mkstemp gives mode 0600
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        # A crash before this line leaves the old file, after it the new one.
-        Path(temporary).replace(path)
-    except BaseException:
-        with suppress(FileNotFoundError):
-            Path(temporary).unlink()
-        raise
-    directory = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(directory)  # without it a power cut may bring the old file back
-    finally:
-        os.close(directory)

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import fcntl
 import hashlib
-import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+from client.files import replace_file
 from client.log import check_growth
 from federation.errors import MalformedMessageError, RefusedError, UsageError
 from federation.transparency import Growth, KeyKind, NoteSignature, NoteSigner, SignedCheckpoint, VerifierKey
@@ -51,7 +51,7 @@ class CheckpointFiles:
 
     def write(self, checkpoint: SignedCheckpoint) -> None:
         """Remembers a checkpoint. A crash leaves the old one or the new one."""
-        write_durably(self._path(checkpoint.checkpoint.origin), checkpoint.to_bytes())
+        replace_file(self._path(checkpoint.checkpoint.origin), checkpoint.to_bytes())
 
     def _path(self, origin: str) -> Path:
         return self._folder / f"{hashlib.sha256(origin.encode()).hexdigest()}.checkpoint"
@@ -100,25 +100,3 @@ class Witness:
                 check_growth(last, growth)
             self._files.write(growth.checkpoint)
         return self._signer.sign(growth.checkpoint.note.text, time=now)
-
-
-def write_durably(path: Path, data: bytes) -> None:
-    """Replaces a file at once: a crash leaves the old content or the new one.
-
-    Raises:
-        UsageError: the file cannot be written.
-    """
-    temporary = path.with_name(f".{path.name}.new")
-    try:
-        with temporary.open("wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)  # a crash before this line leaves the old file, after it the new one
-        folder = os.open(path.parent, os.O_RDONLY)
-        try:
-            os.fsync(folder)  # without it a power cut may bring the old file back
-        finally:
-            os.close(folder)
-    except OSError as error:
-        raise UsageError(f"cannot write {path}: {error.strerror}") from error

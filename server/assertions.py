@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import secrets
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,7 @@ from federation.release import ModelRelease
 from federation.statements import require_address
 from federation.transparency import LoggedEntry
 from federation.wire.convert import SessionRequest
-from server.ledger import sync_directory
+from server.files import write_new
 from server.storage import StoredTemplate
 
 LIFETIME_SECONDS = 300
@@ -102,12 +101,8 @@ def create_issuer(directory: Path, address: str) -> dict[str, str]:
     try:
         directory.mkdir(mode=0o700)
         for name, value in ((_SECRETS_FILE, hidden), (_PUBLIC_FILE, public)):
-            with os.fdopen(os.open(directory / name, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
-                json.dump(value, file)
-                file.write("\n")
-                file.flush()
-                os.fsync(file.fileno())
-        sync_directory(directory)  # a crash before this line leaves a folder that `read` refuses
+            # A crash before both are written leaves a folder that `read` refuses.
+            write_new(directory / name, json.dumps(value).encode() + b"\n")
     except OSError as error:
         raise UsageError(f"cannot write keys to {directory}: {error.strerror}; name a new folder") from error
     return public

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import datetime as dt
 import ipaddress
-import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -24,6 +23,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from federation.errors import UsageError
+from server.files import PRIVATE, PUBLIC, write_new
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -101,12 +101,10 @@ def write_pki(directory: Path, *, hosts: Sequence[str], clients: Sequence[str], 
                 serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
             )
             for path, content, mode in (
-                (directory / f"{name}.pem", certificate, 0o644),
-                (directory / f"{name}-key.pem", key, 0o600),
+                (directory / f"{name}.pem", certificate, PUBLIC),
+                (directory / f"{name}-key.pem", key, PRIVATE),
             ):
-                handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
-                with os.fdopen(handle, "wb") as file:
-                    file.write(content)
+                write_new(path, content, mode=mode)
                 written.append(path)
     except FileExistsError as error:
         raise UsageError(f"{error.filename} exists and is not overwritten; name an empty directory") from error

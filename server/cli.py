@@ -10,7 +10,6 @@ import math
 import os
 import signal
 import sys
-import tempfile
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,6 +28,7 @@ from server.assertions import AssertionIssuer, create_issuer
 from server.certificates import client_credentials, server_credentials, write_pki
 from server.database import database_url, name_of, upgrade
 from server.federation_cli import federation_commands
+from server.files import write_durably
 from server.journal import Journal
 from server.ledger_cli import ledger_commands
 from server.log_cli import log_commands, opened_log
@@ -250,7 +250,7 @@ async def _serve(settings: _Settings) -> None:
         closing.callback(service.close)
         front_end = await start_server(service, credentials, host=settings.host, port=settings.port, rate=settings.rate)
         if settings.ready_file:
-            _write_whole(settings.ready_file, {"port": front_end.port, "pid": os.getpid()})
+            write_durably(settings.ready_file, _json_line({"port": front_end.port, "pid": os.getpid()}))
         release = settings.bundle.release
         log.info("listening", host=settings.host, port=front_end.port, release=release.digest, fmr=release.fmr)
         await stop.wait()
@@ -258,7 +258,7 @@ async def _serve(settings: _Settings) -> None:
         await front_end.drain(_GRACE_SECONDS)
     log.info("stopped", **metrics.summary())
     if settings.stats:
-        _write_whole(settings.stats, metrics.all_times())
+        write_durably(settings.stats, _json_line(metrics.all_times()))
 
 
 @assertion_commands.command("init")
@@ -299,14 +299,8 @@ def _read_trust(path: Path) -> ReleaseTrust:
         raise UsageError(f"cannot read {path}: {error.strerror}; without trust no release is served") from error
 
 
-def _write_whole(path: Path, value: object) -> None:
-    """Readers see nothing or all of it; after a crash at worst a stray temporary file is left."""
-    with tempfile.NamedTemporaryFile("w", dir=path.parent, prefix=f".{path.name}.", delete=False) as file:
-        json.dump(value, file)
-        file.write("\n")
-        file.flush()
-        os.fsync(file.fileno())
-    Path(file.name).replace(path)
+def _json_line(value: object) -> bytes:
+    return json.dumps(value).encode() + b"\n"
 
 
 def _log_as_json() -> None:

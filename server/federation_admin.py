@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import datetime as dt
 import json
-import os
 import secrets
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -38,7 +37,7 @@ from federation.membership import (
 )
 from federation.secagg.session import roster_to_text
 from server.certificates import write_pki
-from server.ledger import sync_directory
+from server.files import sync_directory, write_durably
 
 KEY: Final = "coordinator.pem"
 FEDERATION: Final = "federation.json"
@@ -118,10 +117,10 @@ class Coordinator:
         hosts = list(dict.fromkeys([address.rpartition(":")[0], "localhost", "127.0.0.1"]))
         write_pki(folder / TLS, hosts=hosts, clients=[], now=now)
         key = Ed25519PrivateKey.generate()
-        _write(folder / KEY, key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
-        _write(folder / SECRET, secrets.token_bytes(_SECRET_BYTES))
+        write_durably(folder / KEY, key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
+        write_durably(folder / SECRET, secrets.token_bytes(_SECRET_BYTES))
         facts = {"federation": secrets.token_bytes(ID_BYTES).hex(), "address": address}
-        _write(folder / FEDERATION, json.dumps(facts).encode())
+        write_durably(folder / FEDERATION, json.dumps(facts).encode())
         return cls(folder)
 
     def invite(self, name: str, *, now: int, days: int = 7) -> tuple[Invitation, str]:
@@ -139,7 +138,7 @@ class Coordinator:
             now + days * 24 * 3600,
         )
         text = invitation_to_text(invitation, self._key)
-        _write(self.folder / "invitations" / invitation.invitation.hex(), text.encode())
+        write_durably(self.folder / "invitations" / invitation.invitation.hex(), text.encode())
         return invitation, text
 
     def check(self, data: bytes, *, now: int) -> SignedJoinRequest:
@@ -179,7 +178,7 @@ class Coordinator:
         sync_directory(self.folder / "used")
         sync_directory(self.folder / "invitations")
         member = Member(signed, register(name, signed.request.node_key))
-        _write(self._member_path(name), member.to_bytes())
+        write_durably(self._member_path(name), member.to_bytes())
         return member
 
     def revoke(self, name: str, unregister: Unregister) -> Member:
@@ -214,14 +213,3 @@ class Coordinator:
 
     def _member_path(self, name: str) -> Path:
         return self.folder / "members" / f"{name}.json"
-
-
-def _write(path: Path, data: bytes) -> None:
-    """A new file with mode 0600. A crash leaves none or all of it, and perhaps a stray temporary file."""
-    temporary = path.with_name(f".{path.name}.new")
-    with os.fdopen(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
-    sync_directory(path.parent)

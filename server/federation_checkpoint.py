@@ -29,7 +29,7 @@ import numpy as np
 
 from federation.errors import IntaglioError, RoundAbortedError, UsageError
 from federation.release import ModelRelease
-from server.ledger import sync_directory, write_durably
+from server.files import sync_directory, write_durably
 from server.secure_sums import OpenedSum
 
 _VERSION = 1

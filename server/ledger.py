@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import fcntl
 import os
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -24,6 +23,9 @@ from typing import BinaryIO
 
 from federation.errors import MalformedMessageError, ProofError, UsageError
 from federation.ledger import LedgerChain, LedgerEntry
+from server.files import sync_directory, write_durably
+
+__all__ = ["LedgerCopies", "PrivacyLedger", "write_durably"]
 
 
 @dataclass(frozen=True)
@@ -152,27 +154,3 @@ class LedgerCopies:
             ) from error
         except OSError as error:
             raise UsageError(f"cannot keep {path}: {error.strerror}") from error
-
-
-def write_durably(path: Path, data: bytes) -> None:
-    """Replaces `path`, mode 0600. A crash leaves the old file or the new one, and perhaps a temporary one beside it."""
-    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        Path(temporary).replace(path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
-    sync_directory(path.parent)
-
-
-def sync_directory(folder: Path) -> None:
-    """Makes the names in `folder` durable: until then a crash may lose a new file, name and all."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

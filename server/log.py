@@ -28,7 +28,6 @@ from __future__ import annotations
 
 import asyncio
 import fcntl
-import os
 import secrets
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -57,7 +56,7 @@ from federation.transparency import (
     verify_consistency,
 )
 from federation.transparency.entries import SALT_BYTES
-from server.ledger import sync_directory
+from server.files import PUBLIC, write_durably
 from server.log_storage import Addition, LogStorage
 
 MAX_BATCH = 1024
@@ -391,19 +390,13 @@ class Sequencer:
 
 
 def publish_file(path: Path, data: bytes) -> None:
-    """Replaces a file at once and durably.
+    """Replaces a file that everybody may read.
 
     Raises:
         UnavailableError: the file cannot be written now.
     """
-    temporary = path.with_name(path.name + ".new")
     try:
-        with temporary.open("wb") as draft:
-            draft.write(data)
-            draft.flush()
-            os.fsync(draft.fileno())
-        temporary.replace(path)  # a crash before this line leaves the old file, after it the new one
-        sync_directory(path.parent)
+        write_durably(path, data, mode=PUBLIC)
     except OSError as error:
         raise UnavailableError(f"cannot write {path}: {error.strerror}") from error
 

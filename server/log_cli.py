@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import secrets
 import time
 from collections.abc import Iterator
@@ -15,6 +14,7 @@ import typer
 from federation.errors import MalformedMessageError, UsageError
 from federation.transparency import KeyKind, NoteSigner, VerifierKey
 from federation.transparency.bundles import BUNDLE_ENTRIES, CHECKPOINT_FILE, bundle_path, bundle_to_bytes
+from server.files import write_new
 from server.log import TransparencyLog, publish_file
 from server.log_storage import open_log_storage
 
@@ -36,8 +36,7 @@ def log_keygen(
     """Make the key of a log, and print the public one, which devices, witnesses and monitors need."""
     signer = NoteSigner(origin, KeyKind.NOTE, secrets.token_bytes(32))
     try:
-        with os.fdopen(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as out:
-            out.write(signer.secret_text() + "\n")
+        write_new(file, signer.secret_text().encode() + b"\n")
     except OSError as error:
         raise UsageError(f"cannot write {file}: {error.strerror}") from error
     typer.echo(signer.key.to_text())

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import datetime as dt
 import json
-import os
-import tempfile
 import time
 from pathlib import Path
 from typing import Annotated
@@ -20,7 +18,7 @@ from federation.purposes import DAY_SECONDS, Category
 from federation.receipts import Terms
 from federation.rulebook import Rulebook, RuleSigners, SignedRule
 from federation.rules import Deployment, Lifting, Moratorium, PolicyPack, PurposeRule, Rule, jurisdictions_around
-from server.ledger import sync_directory
+from server.files import write_durably, write_new
 
 rules_commands = typer.Typer(no_args_is_help=True, help="The public rules that servers and devices decide by.")
 
@@ -124,13 +122,7 @@ def _append(path: Path, signed: SignedRule) -> None:
     if book.admit(signed) == book:
         typer.echo(f"{signed.rule.name} stands in {path} already")
         return
-    with tempfile.NamedTemporaryFile("wb", dir=path.parent, prefix=f".{path.name}.", delete=False) as file:
-        file.write(data + signed.to_bytes() + b"\n")
-        file.flush()
-        os.fsync(file.fileno())
-    Path(file.name).chmod(path.stat().st_mode & 0o777)
-    Path(file.name).replace(path)
-    sync_directory(path.parent)
+    write_durably(path, data + signed.to_bytes() + b"\n", mode=path.stat().st_mode & 0o777)
     typer.echo(f"added {signed.rule.name} at {dt.datetime.now(dt.UTC):%Y-%m-%dT%H:%M:%SZ}")
 
 
@@ -192,10 +184,6 @@ def _write_key(path: Path, key: Ed25519PrivateKey) -> None:
 def _write_new(path: Path, data: bytes) -> None:
     """Mode 0600, nothing overwritten. A crash leaves a file that is cut short, which nothing accepts: delete it."""
     try:
-        with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
+        write_new(path, data)
     except OSError as error:
         raise UsageError(f"cannot write {path}: {error.strerror}; nothing is overwritten") from error
-    sync_directory(path.parent)

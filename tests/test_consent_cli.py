@@ -17,7 +17,7 @@ from typer.testing import CliRunner
 
 from client import consent_cli, terminal
 from client.cli import app
-from client.terminal import write_new_file
+from client.files import write_new_file
 from client.wallet import Enrolment, EnrolmentState, ScryptCost, Wallet, write_wallet
 from examples.policies import __main__ as examples
 from federation.consent import Consent, ConsentState

@@ -1,0 +1,62 @@
+"""Files that a crash or a power cut leaves whole, on the client's side. `server.files` is the other one."""
+
+from __future__ import annotations
+
+import os
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from federation.errors import UsageError
+
+
+def replace_file(path: Path, data: bytes) -> None:
+    """Writes a file with mode 0600. A crash leaves the old file or the new one, and perhaps a stray temporary file.
+
+    Raises:
+        UsageError: it cannot be written; then what was there is unchanged.
+    """
+    try:
+        with _draft(path, data) as draft:
+            draft.replace(path)  # a crash before this line leaves the old file, after it the new one
+    except OSError as error:
+        raise UsageError(f"cannot write {path}: {error.strerror}; what was there is unchanged") from error
+
+
+def write_new_file(path: Path, data: bytes) -> None:
+    """Writes `data` to `path`, where nothing may be yet, with mode 0600.
+
+    Atomic: a crash leaves nothing at `path` or all of it, and at worst a stray temporary file beside it.
+
+    Raises:
+        UsageError: `path` exists, or cannot be written.
+    """
+    try:
+        with _draft(path, data) as draft:
+            # A crash before this line leaves nothing at `path`. Unlike a rename, a link never overwrites.
+            path.hardlink_to(draft)
+    except FileExistsError as error:
+        raise UsageError(f"{path} exists and is not overwritten; choose another path") from error
+    except OSError as error:
+        raise UsageError(f"cannot write {path}: {error.strerror}") from error
+
+
+@contextmanager
+def _draft(path: Path, data: bytes) -> Iterator[Path]:
+    """A temporary file beside `path`, on disk. Goes at the end, when the name that it was given becomes durable."""
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
+    handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(handle)
+        yield temporary
+    finally:
+        temporary.unlink(missing_ok=True)
+    directory = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(directory)  # without it a power cut may take the new name away again, or bring the old file back
+    finally:
+        os.close(directory)

@@ -1,0 +1,61 @@
+"""Files that a crash or a power cut leaves whole, on the operator's side. `client.files` is the other one."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from pathlib import Path
+
+PRIVATE, PUBLIC = 0o600, 0o644
+
+
+def write_durably(path: Path, data: bytes, *, mode: int = PRIVATE) -> None:
+    """Replaces `path`, or makes it. A crash leaves the old file or the new one, and perhaps a temporary one beside it.
+
+    Args:
+        path: in a folder that exists.
+        data: the whole content.
+        mode: who may read and write it, whatever the umask.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")  # mode 0600
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            os.fchmod(descriptor, mode)
+            file.write(data)
+            file.flush()
+            os.fsync(descriptor)
+        Path(temporary).replace(path)  # a crash before this line leaves the old file, after it the new one
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+    sync_directory(path.parent)
+
+
+def write_new(path: Path, data: bytes, *, mode: int = PRIVATE) -> None:
+    """Writes `path`, where nothing may be yet. A crash leaves a file that is cut short: delete it.
+
+    Args:
+        path: in a folder that exists.
+        data: the whole content.
+        mode: who may read and write it, less what the umask forbids.
+
+    Raises:
+        OSError: it exists, or cannot be written.
+    """
+    with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode), "wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+    sync_directory(path.parent)
+
+
+def sync_directory(folder: Path) -> None:
+    """Makes the names in `folder` durable: until then a crash may lose a new file, name and all."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
