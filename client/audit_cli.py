@@ -12,11 +12,12 @@ from typer.core import TyperGroup
 
 from client.files import write_new_file
 from client.terminal import JsonOption, read_file
-from federation.audit.cells import MOST_REPLICATES, REPLICATES, Cell, Limits, Rate, Verdict
+from federation.audit.cells import MOST_REPLICATES, REPLICATES, Cell, Limits, Rate
 from federation.audit.comparing import compare
 from federation.audit.report import AuditReport
 from federation.audit.searching import false_match_in_search
 from federation.errors import MalformedMessageError, UsageError
+from federation.verdict import Verdict
 
 _EXIT = {Verdict.PASS: 0, Verdict.FAIL: 1, Verdict.INSUFFICIENT: 3}
 _FMR, _FNMR, _TOLERANCE = 0.001, 0.05, 2.0  # where the limits come from: ADR 0112

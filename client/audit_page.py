@@ -14,9 +14,10 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from client import audit_plots
-from federation.audit.cells import Estimate, Rate, Verdict
+from federation.audit.cells import Estimate, Rate
 from federation.audit.report import AuditReport
 from federation.audit.searching import false_match_in_search
+from federation.verdict import Verdict
 
 _HERE: Final = Path(__file__).parent
 _SEARCHED: Final = (100, 1_000, 10_000, 100_000, 1_000_000)

@@ -19,8 +19,9 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, NullLocator
 from scipy.special import ndtr, ndtri
 
-from federation.audit.cells import Cell, Verdict
+from federation.audit.cells import Cell
 from federation.audit.report import AuditReport
+from federation.verdict import Verdict
 
 _INK: Final = "#22292c"
 _COLOURS: Final = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#8a6d00", "#56b4e9", "#6b6b6b", "#000000")

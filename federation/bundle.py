@@ -31,7 +31,6 @@ from typing import Final, Self
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from federation.audit.cells import Verdict as Found
 from federation.audit.comparing import compare
 from federation.audit.report import AuditReport
 from federation.errors import MalformedMessageError, ProofError, RefusedError, UsageError
@@ -43,10 +42,10 @@ from federation.manifest import (
     Role,
     SignedManifest,
     Use,
-    Verdict,
     WorstCell,
 )
 from federation.release import ModelRelease
+from federation.verdict import Verdict
 
 PARAMETERS: Final = "intaglio-onebit-2048/1"
 """The only homomorphic parameters of this version (`federation.onebit`)."""
@@ -56,8 +55,6 @@ _FILES: Final = ("audit-report.json", "data-statement.md", "model-card.md", "rel
 _MOST_BYTES = 24 << 20
 _DATE = (1980, 1, 1, 0, 0, 0)  # the first that a zip archive can write
 _NOTHING_MEASURED: Final = WorstCell("no cell was measured", 0.0, 0.0, 1.0)
-_VERDICTS = (Verdict.PASS, Verdict.INSUFFICIENT, Verdict.FAIL)
-"""From good to bad."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -219,13 +216,13 @@ def require_no_worse(old: Bundle, new: Bundle) -> None:
             a worse one.
     """
     before, after = old.manifest.audit.verdict, new.manifest.audit.verdict
-    if _VERDICTS.index(after) > _VERDICTS.index(before):
+    if Verdict.worst([before, after]) is not before:
         raise RefusedError(f"the verdict was {before.value} and is {after.value}")
     comparison = compare(old.papers.audit_report, new.papers.audit_report)
     if comparison.missing:
         raise RefusedError(f"no longer tested: {', '.join(comparison.missing)}")
     for change in comparison.changes:
-        if change.verdict is not Found.PASS:
+        if change.verdict is not Verdict.PASS:
             raise RefusedError(change.reason)
 
 
@@ -243,7 +240,7 @@ def summary_of(report: AuditReport, release: ModelRelease) -> AuditSummary:
         raise UsageError("the audit report allows its cells a larger false match rate than the release states")
     worst = report.worst("fmr")
     cell = _NOTHING_MEASURED if worst is None else WorstCell(worst.name, worst.fmr.value, worst.fmr.low, worst.fmr.high)
-    return AuditSummary(Verdict[report.verdict.name], cell)
+    return AuditSummary(report.verdict, cell)
 
 
 def claims_of(release: ModelRelease, epsilon_lower_bound: float | None = None) -> Claims:

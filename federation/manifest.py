@@ -51,19 +51,11 @@ from federation.statements import (
     text_of_time,
     time_of_text,
 )
+from federation.verdict import Verdict
 
 FORMAT: Final = "intaglio-release-bundle-1"
 LONGEST_VALIDITY_SECONDS: Final = 365 * DAY_SECONDS
 """An audit is repeated at least once a year."""
-
-
-class Verdict(enum.Enum):
-    """What an audit found, judged on the bounds of each cell."""
-
-    PASS = "PASS"  # noqa: S105 - no password
-    INSUFFICIENT = "INSUFFICIENT"
-    """Too few people or comparisons to say."""
-    FAIL = "FAIL"
 
 
 class Use(enum.Enum):

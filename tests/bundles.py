@@ -13,9 +13,10 @@ from federation.audit.cells import Bootstrap, Cell, Counts, Estimate, Limits, Ra
 from federation.audit.differentials import DIFFERENTIALS
 from federation.audit.report import AuditReport
 from federation.bundle import Bundle, Papers
-from federation.manifest import ReleaseTrust, Role, Use, Verdict
+from federation.manifest import ReleaseTrust, Role, Use
 from federation.purposes import DAY_SECONDS
 from federation.release import Adapter, ModelRelease, PrivacyStatement
+from federation.verdict import Verdict
 
 DIMENSION = 128
 THRESHOLD = 600

@@ -13,13 +13,14 @@ from sklearn.metrics import det_curve
 
 from federation.audit import differentials as measures
 from federation.audit.audit import audit_scores
-from federation.audit.cells import Estimate, Limits, Rate, Verdict
+from federation.audit.cells import Estimate, Limits, Rate
 from federation.audit.comparing import compare
 from federation.audit.comparisons import Comparisons
 from federation.audit.intervals import clopper_pearson, design_effect, effective_trials, steady_errors
 from federation.audit.report import AuditReport
 from federation.errors import MalformedMessageError, UsageError
 from federation.evaluation import DetCurve
+from federation.verdict import Verdict
 from tests.audits import THRESHOLD, counted, crowd
 
 LIMITS = Limits(fmr=0.002, fnmr=0.05)

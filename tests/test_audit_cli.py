@@ -15,13 +15,14 @@ from client.cli import app
 from client.score_files import read_scores
 from examples.scores import comparisons
 from federation.audit.audit import audit_scores
-from federation.audit.cells import Limits, Verdict
+from federation.audit.cells import Limits
 from federation.audit.comparisons import Comparisons
 from federation.audit.differentials import DIFFERENTIALS
 from federation.audit.report import AuditReport
 from federation.audit.searching import false_match_in_search
 from federation.embeddings import PROBE, REFERENCE, EmbeddingSet
 from federation.errors import UsageError
+from federation.verdict import Verdict
 from tests.audits import crowd
 
 HEADER = ["score", "same", "group_a", "group_b", "person_a", "person_b"]

@@ -40,12 +40,12 @@ from federation.manifest import (
     Role,
     SignedManifest,
     Use,
-    Verdict,
     WorstCell,
 )
 from federation.onebit.parameters import ONEBIT_2048
 from federation.transparency import PublicEntry, PublicKind
 from federation.transparency.entries import entry_from_bytes
+from federation.verdict import Verdict
 
 BEGINS = 1_900_000_000
 ENDS = BEGINS + 1_000_000

@@ -11,7 +11,8 @@ from typer.testing import CliRunner
 
 from client import cli
 from federation.bundle import Bundle
-from federation.manifest import ReleaseTrust, Verdict
+from federation.manifest import ReleaseTrust
+from federation.verdict import Verdict
 
 
 @pytest.fixture

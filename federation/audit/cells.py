@@ -21,33 +21,15 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from enum import Enum
-from typing import Final, NoReturn
+from typing import Final
 
 from federation.errors import UsageError
 from federation.statements import require_text
+from federation.verdict import Verdict
 
 REPLICATES: Final = 500
 """Draws of people, unless somebody asks for another number."""
 MOST_REPLICATES: Final = 100_000
-
-
-class Verdict(Enum):
-    """Whether a limit is kept. It has no truth value: INSUFFICIENT is neither yes nor no."""
-
-    PASS = "PASS"  # noqa: S105 - a verdict, no password
-    FAIL = "FAIL"
-    INSUFFICIENT = "INSUFFICIENT"
-
-    def __bool__(self) -> NoReturn:
-        """Raises TypeError; compare with a member."""
-        raise TypeError("a verdict has three values; compare it with one of them")
-
-    @classmethod
-    def worst(cls, verdicts: list[Verdict]) -> Verdict:
-        """FAIL before INSUFFICIENT before PASS. Nothing judged is INSUFFICIENT."""
-        order = (cls.FAIL, cls.INSUFFICIENT, cls.PASS)
-        return next((verdict for verdict in order if verdict in verdicts), cls.INSUFFICIENT)
 
 
 @dataclass(frozen=True)

@@ -9,9 +9,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
-from federation.audit.cells import Rate, Verdict
+from federation.audit.cells import Rate
 from federation.audit.report import AuditReport
 from federation.errors import UsageError
+from federation.verdict import Verdict
 
 RATES: Final = ("fmr", "fnmr")
 

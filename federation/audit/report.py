@@ -15,10 +15,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final, NoReturn, Self
 
-from federation.audit.cells import Bootstrap, Cell, Counts, Estimate, Limits, Marginal, Rate, Verdict, rounded
+from federation.audit.cells import Bootstrap, Cell, Counts, Estimate, Limits, Marginal, Rate, rounded
 from federation.audit.differentials import DIFFERENTIALS
 from federation.errors import MalformedMessageError, UsageError
 from federation.statements import JsonValue, canonical_bytes, require_text
+from federation.verdict import Verdict
 
 FORMAT: Final = "intaglio-audit/1"
 MOST_REPORT_BYTES: Final = 1 << 23
