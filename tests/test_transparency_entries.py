@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from federation.errors import MalformedMessageError, ProofError, UsageError
+from federation.statements import is_name
 from federation.transparency import (
     AttemptEntry,
     AttemptOutcome,
@@ -21,7 +22,6 @@ from federation.transparency import (
     entry_from_bytes,
 )
 from federation.transparency.entries import canonical
-from federation.wire.convert import is_name
 
 NOW = 1_900_000_000
 FACTS = {"key_id": "ab" * 32, "session_id": "cd" * 16, "release": "ef" * 32}
