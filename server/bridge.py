@@ -11,7 +11,9 @@ certificate.
 
 from __future__ import annotations
 
+import gzip
 import mimetypes
+import re
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -80,10 +82,12 @@ class Site:
     Attributes:
         origin: of the page as browsers see it, such as ``https://verify.example.org``.
         files: content and media type by path.
+        packed: the files that gzip makes smaller, by path. They are the same for everybody and hold no secret.
     """
 
     origin: str
     files: Mapping[str, tuple[bytes, str]] = field(repr=False)
+    packed: Mapping[str, bytes] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
         scheme, separator, host = self.origin.partition("://")
@@ -91,6 +95,9 @@ class Site:
             raise UsageError(f"an origin is http(s)://HOST or http(s)://HOST:PORT, not {self.origin!r}")
         if scheme == "http" and host.partition(":")[0] not in {"localhost", "127.0.0.1"}:
             raise UsageError("browsers allow no camera and no keys over http except on localhost; use https")
+        packed = {path: gzip.compress(data, mtime=0) for path, (data, _) in self.files.items()}
+        smaller = {path: data for path, data in packed.items() if len(data) < len(self.files[path][0])}
+        object.__setattr__(self, "packed", smaller)
 
     @classmethod
     def read(cls, folder: Path, origin: str, added: Mapping[str, bytes]) -> Site:
@@ -148,8 +155,13 @@ def bridge_app(upstream: Upstream, site: Site, rate: PeerRate | None = None) -> 
             return Response(status_code=404)
         # Names of built files change with their content; the page itself must always be the newest.
         lasting = request.url.path.startswith("/assets/")
-        cache = "public, max-age=31536000, immutable" if lasting else "no-store"
-        return Response(found[0], media_type=found[1], headers={"cache-control": cache})
+        headers = {"cache-control": "public, max-age=31536000, immutable" if lasting else "no-store"}
+        content, packed = found[0], site.packed.get(request.url.path)
+        if packed is not None:
+            headers["vary"] = "accept-encoding"
+            if _takes_gzip(request.headers.get("accept-encoding", "")):
+                content, headers["content-encoding"] = packed, "gzip"
+        return Response(content, media_type=found[1], headers=headers)
 
     routes = [Route(PREFIX + "{method:path}", call, methods=["POST"]), Route("/{path:path}", file, methods=["GET"])]
     return _Headers(Starlette(routes=routes))
@@ -181,6 +193,15 @@ def _require_own_page(request: Request, origin: str) -> None:
         raise RefusedError("only the page of this server may call it")
     if headers.get(CALL_HEADER) != "1" or headers.get("content-type") != MEDIA_TYPE:
         raise RefusedError(f"a call carries {CALL_HEADER}: 1 and a body of the type {MEDIA_TYPE}")
+
+
+def _takes_gzip(accepted: str) -> bool:
+    """Whether a list of encodings (RFC 9110, section 12.5.3) names gzip without forbidding it."""
+    for coding in accepted.lower().split(","):
+        name, _, weight = coding.replace(" ", "").partition(";q=")
+        if name in {"gzip", "x-gzip"}:
+            return not re.fullmatch(r"0(\.0*)?", weight)
+    return False
 
 
 def _refusal(error: IntaglioError) -> Response:

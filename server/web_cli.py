@@ -64,7 +64,8 @@ def web_start(
         finally:
             await channel.close()
 
-    typer.echo(f"serving {origin}", err=True)
+    size = sum(len(site.packed.get(path, data)) for path, (data, _) in site.files.items())
+    typer.echo(f"serving {origin}: {size / 1e6:.1f} MB compressed", err=True)
     asyncio.run(serve())
 
 

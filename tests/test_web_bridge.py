@@ -143,6 +143,32 @@ async def test_the_page_is_never_cached_and_its_named_parts_are():
         assert "immutable" in (await client.get("/assets/a.js")).headers["cache-control"]
 
 
+@pytest.mark.parametrize(
+    ("accepted", "encoding"),
+    [("gzip, deflate, br", "gzip"), ("br;q=1, GZIP;q=0.5", "gzip"), ("", None), ("br", None), ("gzip;q=0.0, br", None)],
+)
+async def test_files_are_packed_for_those_who_can_unpack_them(accepted, encoding):
+    code = b"const a = 1;" * 100
+    files = {
+        "/assets/a.js": (code, "text/javascript"),
+        "/assets/b.bin": (bytes(range(256)), "application/octet-stream"),
+    }
+    transport = httpx.ASGITransport(bridge_app(Upstream(), Site(ORIGIN, files)))
+    async with httpx.AsyncClient(transport=transport, base_url=ORIGIN) as client:
+        answer = await client.get("/assets/a.js", headers={"accept-encoding": accepted})
+        incompressible = await client.get("/assets/b.bin", headers={"accept-encoding": accepted})
+    assert (answer.content, answer.headers.get("content-encoding")) == (code, encoding)
+    assert answer.headers["vary"] == "accept-encoding"
+    assert (int(answer.headers["content-length"]) < len(code) / 2) == (encoding is not None)
+    assert "content-encoding" not in incompressible.headers
+
+
+async def test_answers_to_calls_are_never_packed():
+    async with browser(Upstream()) as client:
+        answer = await post(client, headers={"accept-encoding": "gzip"})
+    assert "content-encoding" not in answer.headers
+
+
 @pytest.mark.parametrize("path", ["/../server/bridge.py", "/%2e%2e/pyproject.toml", "/assets/", "/index.htm"])
 async def test_nothing_but_the_files_of_the_page_is_served(path):
     async with browser(Upstream()) as client:
