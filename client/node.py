@@ -28,6 +28,7 @@ from client.joining import (
 )
 from client.ledger import Ledgers
 from federation.errors import RefusedError, UnavailableError, UsageError
+from federation.fleet import flower_environment
 from federation.membership import LocalPolicy
 
 CHIPS, MODEL = "chips.npz", "model"
@@ -57,22 +58,6 @@ def node_config(folder: Path, policy: LocalPolicy) -> str:
             f"min-colluders={policy.min_colluders}",
         ]
     )
-
-
-def flower_environment(home: Path) -> dict[str, str]:
-    """Flower with a home of its own, without telemetry, update checks or installing anything."""
-    return {
-        **os.environ,
-        "FLWR_HOME": str(home),
-        "FLWR_TELEMETRY_ENABLED": "0",
-        "FLWR_DISABLE_UPDATE_CHECK": "1",
-        "FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION": "1",
-        "FLWR_SUPEREXEC_TASK_POLL_INTERVAL": "0.2",
-        "OMP_NUM_THREADS": "1",
-        "NO_COLOR": "1",
-        "NO_PROXY": "127.0.0.1,localhost",
-        "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)]),
-    }
 
 
 def require_ready(folder: Path) -> LocalPolicy:
@@ -121,7 +106,7 @@ def run_node(folder: Path) -> int:
             *("--host", "127.0.0.1", "--port", str(_free_port()), "--node-config", node_config(folder, policy)),
         ],
         cwd=folder,  # nothing named client or server lies here, so the application's own packages are imported
-        env=flower_environment(folder / "flower"),
+        env=flower_environment(os.environ, home=folder / "flower", interpreter=sys.executable),
         stdin=subprocess.DEVNULL,
         start_new_session=True,
     )

@@ -1,4 +1,4 @@
-"""What may pass between a SuperNode and the SuperLink, and the log of it. Pure: the proxies on both sides use it.
+"""What may pass between a SuperNode and the SuperLink, the log of it, and how both start. Pure: both sides use it.
 
 Flower serves its fleet, control and runtime calls on one port, and its node authentication covers the fleet calls only.
 So the coordinator shows organisations a gateway that knows the calls below and nothing else, and each organisation has
@@ -15,6 +15,7 @@ import json
 from base64 import b64decode
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from pathlib import PurePath
 from typing import Final
 
 from federation.errors import MalformedMessageError, ProofError
@@ -122,3 +123,25 @@ def verify_calls(lines: Iterable[bytes]) -> tuple[int, str]:
             raise ProofError(f"line {count + 1} of the log does not follow from the line before")
         count, previous = count + 1, line_digest(line)
     return count, previous
+
+
+def flower_environment(inherited: Mapping[str, str], *, home: PurePath, interpreter: str) -> dict[str, str]:
+    """The variables for Flower's processes: no telemetry, no update checks, nothing installed, one thread each.
+
+    Args:
+        inherited: the caller's own variables.
+        home: folder for what Flower writes.
+        interpreter: path of our Python, whose programs come first.
+    """
+    return {
+        **inherited,
+        "FLWR_HOME": str(home),
+        "FLWR_TELEMETRY_ENABLED": "0",
+        "FLWR_DISABLE_UPDATE_CHECK": "1",
+        "FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION": "1",
+        "FLWR_SUPEREXEC_TASK_POLL_INTERVAL": "0.2",
+        "OMP_NUM_THREADS": "1",
+        "NO_COLOR": "1",
+        "NO_PROXY": "127.0.0.1,localhost",
+        "PATH": f"{PurePath(interpreter).parent}:{inherited.get('PATH', '/bin:/usr/bin')}",
+    }

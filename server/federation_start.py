@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Final
 
 from federation.errors import UnavailableError, UsageError
+from federation.fleet import flower_environment
 from server.federation_admin import SECRET, TLS, Coordinator
 from server.gateway import CallLog, gateway_app, gateway_server, superlink_client
 
@@ -34,20 +35,8 @@ _COMMAND_SECONDS: Final = 60.0
 _NODE_ID = re.compile(r'"node-id": *"?(\d+)')
 
 
-def flower_environment(home: Path) -> dict[str, str]:
-    """Flower with a home of its own, without telemetry, update checks or installing anything."""
-    return {
-        **os.environ,
-        "FLWR_HOME": str(home),
-        "FLWR_TELEMETRY_ENABLED": "0",
-        "FLWR_DISABLE_UPDATE_CHECK": "1",
-        "FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION": "1",
-        "FLWR_SUPEREXEC_TASK_POLL_INTERVAL": "0.2",
-        "OMP_NUM_THREADS": "1",
-        "NO_COLOR": "1",
-        "NO_PROXY": "127.0.0.1,localhost",
-        "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)]),
-    }
+def _environment(folder: Path) -> dict[str, str]:
+    return flower_environment(os.environ, home=folder / _HOME, interpreter=sys.executable)
 
 
 @contextmanager
@@ -175,7 +164,7 @@ def submit(
     with subprocess.Popen(  # noqa: S603 - our interpreter's program, no shell
         [_program("flwr"), "run", str(application), "intaglio", "--stream", "--run-config", str(config)],
         cwd=coordinator.folder,
-        env=flower_environment(coordinator.folder.resolve() / _HOME),
+        env=_environment(coordinator.folder.resolve()),
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
@@ -204,7 +193,7 @@ def _flwr(coordinator: Coordinator, *arguments: str) -> str:
         done = subprocess.run(  # noqa: S603 - our interpreter's program, no shell
             [_program("flwr"), *arguments],
             cwd=coordinator.folder,
-            env=flower_environment(coordinator.folder.resolve() / _HOME),
+            env=_environment(coordinator.folder.resolve()),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -234,7 +223,7 @@ def _running(folder: Path, name: str, ended: Callable[[], None], program: str, *
         process = subprocess.Popen(  # noqa: S603 - our interpreter's program, no shell
             [_program(program), *arguments],
             cwd=work,
-            env=flower_environment(folder / _HOME),
+            env=_environment(folder),
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=subprocess.STDOUT,

@@ -30,6 +30,7 @@ from numpy.typing import NDArray
 
 from federation.embeddings import EmbeddingSet
 from federation.errors import BudgetExhaustedError, IntaglioError, RoundAbortedError, UnavailableError, UsageError
+from federation.fleet import flower_environment
 from federation.privacy import MOMENTS
 from federation.release import ModelRelease
 from federation.scales import ChipSet
@@ -145,20 +146,9 @@ def _toml(settings: dict[str, str | float | int]) -> str:
 
 
 def _environment(folder: Path) -> dict[str, str]:
-    """Flower without telemetry, update checks or installing anything; our interpreter's programs first."""
-    return {
-        **os.environ,
-        "FLWR_HOME": str(folder / "flwr"),
-        "FLWR_TELEMETRY_ENABLED": "0",
-        "FLWR_DISABLE_UPDATE_CHECK": "1",
-        "FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION": "1",
-        "FLWR_SUPEREXEC_TASK_POLL_INTERVAL": "0.2",
+    return flower_environment(os.environ, home=folder / "flwr", interpreter=sys.executable) | {
         "RAY_USAGE_STATS_ENABLED": "0",
         "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
-        "OMP_NUM_THREADS": "1",
-        "NO_PROXY": "127.0.0.1,localhost",
-        "NO_COLOR": "1",
-        "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)]),
     }
 
 
