@@ -131,7 +131,7 @@ def our_run() -> float:
         return time.monotonic() - begun
 
 
-def measure(rounds: int = 1) -> tuple[float, float, float, float]:
+def measure(rounds: int = 3) -> tuple[float, float, float, float]:
     """Median seconds of ours and of the trivial run, which take turns, and the peak MiB of a process of each."""
     ours, theirs, peak = [], [], [0.0, 0.0]
     for _ in range(rounds):

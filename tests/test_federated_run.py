@@ -1,6 +1,8 @@
 """The real ServerApp against real ClientApps: in one process, and once through Flower's own processes."""
 
 import dataclasses
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -73,6 +75,14 @@ def test_a_run_writes_a_release_and_settles_the_ledger(config, capsys):
     assert said[1].endswith(
         "shows the coordinator totals only, and the promise holds even if 1 of the 4 organisations help it"
     )
+
+
+@pytest.mark.parametrize("module", ["client.app", "server.app"])
+def test_the_processes_of_a_run_start_without_what_takes_seconds_to_import(module):
+    heavy = {"torch", "opacus", "dp_accounting", "sklearn", "pandas", "scipy.stats"}
+    code = f"import sys, {module}; print(sorted({heavy} & set(sys.modules)))"
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert result.stdout.strip() == "[]"
 
 
 def without_noise_in_the_ring(size, _std):

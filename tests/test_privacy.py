@@ -34,6 +34,17 @@ def subsampled(sampling_prob, noise, steps):
     return dp.SelfComposedDpEvent(dp.PoissonSampledDpEvent(sampling_prob, dp.GaussianDpEvent(noise)), steps)
 
 
+@pytest.mark.parametrize("noise_multipliers", [(0.3,), (1.34, 0.67), (20.0,) * 5, (9.9,), (10.1,), (300.0, 400.0)])
+@pytest.mark.parametrize("delta", [1e-5, 1e-8])
+def test_coarse_steps_of_the_accountant_stay_a_bound_and_close(noise_multipliers, delta):
+    event = dp.ComposedDpEvent([dp.GaussianDpEvent(noise) for noise in noise_multipliers])
+    assert 0 <= epsilon_of_gaussians(noise_multipliers, delta) - epsilon_of(event, delta) + 1e-9 < 1e-5
+
+
+def test_the_order_of_releases_changes_nothing():
+    assert epsilon_of_gaussians((0.67, 1.34), DELTA) == epsilon_of_gaussians((1.34, 0.67), DELTA)
+
+
 def test_pld_gives_the_known_epsilon_and_rdp_a_looser_one():
     event = subsampled(0.1, 3.0, 512)
     assert epsilon_of(event, 1e-6) == pytest.approx(3.77, abs=0.005)

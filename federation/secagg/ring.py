@@ -21,6 +21,12 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
+# Not opendp.prelude: it imports scikit-learn, which takes longer than all messages of a run together.
+from opendp.domains import atom_domain, vector_domain
+from opendp.measurements import make_gaussian
+from opendp.metrics import l2_distance
+from opendp.mod import enable_features
+
 from federation.errors import MalformedMessageError, UsageError
 from federation.secagg.session import Session
 
@@ -84,11 +90,9 @@ def discrete_noise(size: int, std: float) -> NDArray[np.int64]:
     """
     if not _SMALLEST_STD <= std < 2.0**62 / _TAIL:
         raise UsageError(f"noise in the ring needs a standard deviation of 2^24 to 2^56 units, got {std:g}")
-    import opendp.prelude as dp  # noqa: PLC0415 - takes most of a second, and only masked inputs need noise
-
-    dp.enable_features("contrib")  # OpenDP's switch for whatever its own reviewers have not finished with
-    space = dp.vector_domain(dp.atom_domain(T="i64")), dp.l2_distance(T="f64")
-    return np.array(dp.m.make_gaussian(*space, scale=std)([0] * size), dtype=np.int64)
+    enable_features("contrib")  # OpenDP's switch for whatever its own reviewers have not finished with
+    space = vector_domain(atom_domain(T="i64")), l2_distance(T="f64")
+    return np.array(make_gaussian(*space, scale=std)([0] * size), dtype=np.int64)
 
 
 def noisy_input(
