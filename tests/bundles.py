@@ -7,6 +7,7 @@ import time
 from dataclasses import replace
 from typing import Any
 
+from agreeing import public
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from federation.audit.cells import Bootstrap, Cell, Counts, Estimate, Limits, Rate
@@ -22,10 +23,6 @@ DIMENSION = 128
 THRESHOLD = 600
 NOW = dt.datetime(2030, 1, 1, 12, tzinfo=dt.UTC)
 MAKER, AUDITOR, STRANGER = (Ed25519PrivateKey.from_private_bytes(bytes([number]) * 32) for number in (1, 2, 3))
-
-
-def public(key: Ed25519PrivateKey) -> bytes:
-    return key.public_key().public_bytes_raw()
 
 
 TRUST = ReleaseTrust(frozenset({public(MAKER)}), frozenset({public(AUDITOR)}))

@@ -1,6 +1,8 @@
-"""Databases for the tests: an SQLite file, or a database in a PostgreSQL server that the tests start."""
+"""What tests of the service share: a worker, and databases in an SQLite file or in a PostgreSQL server of their own."""
 
 from __future__ import annotations
+
+import asyncio
 
 import psycopg
 import pytest
@@ -8,6 +10,7 @@ from postgres import a_cluster, a_database
 
 from server.database import database_url, upgrade
 from server.schema import metadata
+from server.workers import MatchWorkers
 
 
 @pytest.fixture(scope="session")
@@ -36,6 +39,15 @@ def prepared_postgres(_shared_postgres):
     with psycopg.connect(_shared_postgres) as connection:
         connection.execute("TRUNCATE " + ", ".join(metadata.tables))
     return _shared_postgres
+
+
+@pytest.fixture(scope="module")
+def workers():
+    """One process that compares."""
+    pool = MatchWorkers(1, timeout_seconds=60)
+    asyncio.run(pool.start())
+    yield pool
+    pool.close()
 
 
 @pytest.fixture(params=["sqlite", "postgres"])

@@ -8,10 +8,12 @@ import json
 import threading
 import time
 from concurrent.futures import Future
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any, Self
 
+import agreeing
 import numpy as np
+from agreeing import AUDIENCE, PURPOSE, public
 from bundles import DIMENSION, TRUST, a_bundle, a_release
 from bundles import signed as sealed
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -22,7 +24,7 @@ from client.owner import Owner
 from client.verification import Conditions, Device
 from client.wallet import Enrolment, EnrolmentState, Wallet
 from federation.purposes import Category, Tier
-from federation.receipts import Party, Terms
+from federation.receipts import Party
 from federation.release import ModelRelease
 from federation.rulebook import Rulebook, RuleSigners, SignedRule
 from federation.rules import Deployment, PolicyPack, PurposeRule
@@ -43,21 +45,12 @@ if TYPE_CHECKING:
     from server.storage import Storage
     from server.workers import MatchWorkers
 
-PURPOSE, AUDIENCE = "door-access", "example.org"
 DEPLOYMENT = "trial"
-TERMS = Terms(
+TERMS = replace(
+    agreeing.TERMS,
     controller=Party("Example Office Ltd", "1 Example Street, 10115 Berlin", "mailto:privacy@example.org"),
-    audience=AUDIENCE,
-    purposes=(PURPOSE,),
-    jurisdiction="DE",
-    storage_location="DE",
-    retention_days=0,
-    alternative="Show your badge to the porter at the main entrance.",
-    contest="mailto:contest@example.org",
     withdrawal="mailto:withdraw@example.org",
-    notice="https://example.org/notice",
     notice_version="1",
-    language="en",
 )
 SIGNERS = (Ed25519PrivateKey.generate(), Ed25519PrivateKey.generate())
 LOG_SIGNER = NoteSigner("example.org/log", KeyKind.NOTE, bytes(range(32)))
@@ -100,7 +93,7 @@ def a_rules_file(*entries: bytes, releases: tuple[ModelRelease, ...] = ()) -> by
             ends_at=end,
         ),
     ]
-    signers = RuleSigners(frozenset(key.public_key().public_bytes_raw() for key in SIGNERS), threshold=2)
+    signers = RuleSigners(frozenset(map(public, SIGNERS)), threshold=2)
     return b"\n".join([signers.to_bytes(), *map(signed, rules), *entries])
 
 

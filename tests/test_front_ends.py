@@ -29,7 +29,6 @@ from server.peers import PeerRate, PeerRates
 from server.serving import SERVICE_NAME, health_of
 from server.sessions import Repeated, SessionLimits, Step, request_digest
 from server.sqlstorage import open_storage
-from server.workers import MatchWorkers
 
 pytestmark = pytest.mark.integration
 
@@ -41,14 +40,6 @@ def tls(tmp_path_factory):
     directory = tmp_path_factory.mktemp("tls")
     write_pki(directory, hosts=["localhost"], clients=["client", "other"], now=dt.datetime.now(dt.UTC))
     return directory
-
-
-@pytest.fixture(scope="module")
-def workers():
-    pool = MatchWorkers(1, timeout_seconds=60)
-    asyncio.run(pool.start())
-    yield pool
-    pool.close()
 
 
 @pytest.fixture(scope="module")
@@ -300,7 +291,7 @@ def test_work_goes_on_when_its_caller_is_gone(server, wallet, storage, workers, 
 
 
 def test_a_repeated_call_does_not_wait_for_ever(server, wallet, workers, monkeypatch):
-    monkeypatch.setattr("server.matching._PATIENCE_SECONDS", 0.05)
+    monkeypatch.setattr("server.stepping._PATIENCE_SECONDS", 0.05)
     held = Held(workers, monkeypatch)
     with server.device(wallet) as device:
         message, _ = a_probe(device, a_face(OWNER))

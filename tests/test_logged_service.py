@@ -41,7 +41,6 @@ from federation.wire.convert import SessionRequest
 from federation.wire.owner import LONGEST_AGE_SECONDS, OwnerOperation
 from federation.wire.v1 import verification_pb2 as pb
 from server.sqlstorage import open_storage
-from server.workers import MatchWorkers
 
 pytestmark = pytest.mark.integration
 OWNER, STRANGER = 1, 2
@@ -50,14 +49,6 @@ OWNER, STRANGER = 1, 2
 @pytest.fixture(scope="module")
 def tls(tmp_path_factory):
     return a_pki(tmp_path_factory.mktemp("tls"))
-
-
-@pytest.fixture(scope="module")
-def workers():
-    pool = MatchWorkers(1, timeout_seconds=60)
-    asyncio.run(pool.start())
-    yield pool
-    pool.close()
 
 
 @pytest.fixture

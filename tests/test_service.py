@@ -60,14 +60,6 @@ def tls(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def workers():
-    pool = MatchWorkers(1, timeout_seconds=60)
-    asyncio.run(pool.start())
-    yield pool
-    pool.close()
-
-
-@pytest.fixture(scope="module")
 def release():
     return a_release()
 
