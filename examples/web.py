@@ -17,6 +17,8 @@ DEMO = Path("build/demo")
 """What `make demo` left: release, rules, log, certificates."""
 _SERVER = str(Path(sys.executable).parent / "intaglio-server")
 _DEPLOYMENT = "demo"
+_FOR_MANY = ("--peer-rate=100", "--peer-sessions=200")
+"""To the matching service everybody behind the bridge is one certificate; the bridge limits each address."""
 _START_SECONDS = 60.0
 _STOP_SECONDS = 30.0
 
@@ -28,14 +30,14 @@ def main(port: Annotated[int, typer.Option(min=1024, max=65535, help="Of the pag
     """Serve the page until Ctrl-C. People who enrol are kept in build/demo/web.sqlite."""
     ready = DEMO / "web-ready.json"
     ready.unlink(missing_ok=True)
-    shared = {"tls": "tls", "release": "release.zip"}
-    service = shared | {"release-trust": "trust.json", "rules": "rules/rules.jsonl", "log": "log"}
-    service |= {"database": "web.sqlite", "ready-file": ready.name}
-    with running("matching", service, f"--deployment={_DEPLOYMENT}", "--port=0") as matching:
+    shared = {"tls": "tls", "release": "release.zip", "release-trust": "trust.json", "rules": "rules/rules.jsonl"}
+    service = shared | {"log": "log", "database": "web.sqlite", "ready-file": ready.name}
+    named = f"--deployment={_DEPLOYMENT}"
+    with running("matching", service, named, "--port=0", *_FOR_MANY) as matching:
         target = f"localhost:{port_of(ready, matching)}"
         page = shared | {"terms": "terms.json", "log-policy": "log/policy"}
         origin = f"http://localhost:{port}"
-        with running("web", page, f"--server={target}", f"--origin={origin}", f"--port={port}") as bridge:
+        with running("web", page, named, f"--server={target}", f"--origin={origin}", f"--port={port}") as bridge:
             typer.echo(f"open {origin}")
             with contextlib.suppress(KeyboardInterrupt):
                 bridge.wait()

@@ -82,11 +82,13 @@ class Site:
     Attributes:
         origin: of the page as browsers see it, such as ``https://verify.example.org``.
         files: content and media type by path.
+        live: reads files that change while this process runs, by path.
         packed: the files that gzip makes smaller, by path. They are the same for everybody and hold no secret.
     """
 
     origin: str
     files: Mapping[str, tuple[bytes, str]] = field(repr=False)
+    live: Mapping[str, Callable[[], bytes]] = field(default_factory=dict, repr=False)
     packed: Mapping[str, bytes] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -100,13 +102,20 @@ class Site:
         object.__setattr__(self, "packed", smaller)
 
     @classmethod
-    def read(cls, folder: Path, origin: str, added: Mapping[str, bytes]) -> Site:
+    def read(
+        cls,
+        folder: Path,
+        origin: str,
+        added: Mapping[str, bytes],
+        live: Mapping[str, Callable[[], bytes]] | None = None,
+    ) -> Site:
         """Reads the built page once, so that nothing but these files can ever be asked for.
 
         Args:
             folder: what `make web` built.
             origin: of the page.
             added: files to serve beside it, by path.
+            live: reads those that change, by path.
 
         Raises:
             UsageError: there is no page in `folder`.
@@ -119,7 +128,7 @@ class Site:
             if path.is_file()
         }
         files["/"] = files["/index.html"]
-        return cls(origin, files | {path: (data, _media_type(path)) for path, data in added.items()})
+        return cls(origin, files | {path: (data, _media_type(path)) for path, data in added.items()}, live or {})
 
 
 def bridge_app(upstream: Upstream, site: Site, rate: PeerRate | None = None) -> ASGIApp:
@@ -150,21 +159,30 @@ def bridge_app(upstream: Upstream, site: Site, rate: PeerRate | None = None) -> 
             return _failure(error)
 
     async def file(request: Request) -> Response:
-        found = site.files.get(request.url.path)
-        if found is None:
-            return Response(status_code=404)
-        # Names of built files change with their content; the page itself must always be the newest.
-        lasting = request.url.path.startswith("/assets/")
-        headers = {"cache-control": "public, max-age=31536000, immutable" if lasting else "no-store"}
-        content, packed = found[0], site.packed.get(request.url.path)
-        if packed is not None:
-            headers["vary"] = "accept-encoding"
-            if _takes_gzip(request.headers.get("accept-encoding", "")):
-                content, headers["content-encoding"] = packed, "gzip"
-        return Response(content, media_type=found[1], headers=headers)
+        return _file(site, request)
 
     routes = [Route(PREFIX + "{method:path}", call, methods=["POST"]), Route("/{path:path}", file, methods=["GET"])]
     return _Headers(Starlette(routes=routes))
+
+
+def _file(site: Site, request: Request) -> Response:
+    path = request.url.path
+    if path in site.live:
+        try:
+            return Response(site.live[path](), media_type="text/plain", headers={"cache-control": "no-store"})
+        except OSError:
+            return Response(status_code=503)
+    if path not in site.files:
+        return Response(status_code=404)
+    content, media_type = site.files[path]
+    # Names of built files change with their content; the page itself must always be the newest.
+    lasting = path.startswith("/assets/")
+    headers = {"cache-control": "public, max-age=31536000, immutable" if lasting else "no-store"}
+    if path in site.packed:
+        headers["vary"] = "accept-encoding"
+        if _takes_gzip(request.headers.get("accept-encoding", "")):
+            content, headers["content-encoding"] = site.packed[path], "gzip"
+    return Response(content, media_type=media_type, headers=headers)
 
 
 class _Headers:

@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from federation.bundle import Bundle, require_servable
 from federation.errors import IntaglioError, UsageError
+from federation.manifest import ReleaseTrust
 from federation.purposes import require_purpose
 from federation.receipts import Terms
+from federation.rulebook import Rulebook
+from federation.statements import require_name
 from federation.transparency import VerifierKey
 from server.bridge import Site, bridge_app, bridge_server, matching_channel, matching_upstream
 from server.certificates import client_credentials
@@ -29,9 +34,14 @@ def web_start(
     server: Annotated[str, typer.Option(help="HOST:PORT of the matching service.")],
     tls: Annotated[Path, typer.Option(help="Directory with ca.pem and this bridge's certificate and key.")],
     release: Annotated[Path, typer.Option(help="The release bundle that the matching service runs.")],
+    release_trust: Annotated[
+        Path, typer.Option(help="JSON with the keys of makers and auditors that people shall trust.")
+    ],
+    rules: Annotated[Path, typer.Option(help="The public rules file that the matching service follows.")],
     terms: Annotated[Path, typer.Option(help="JSON with the terms that people are asked to agree to.")],
     log_policy: Annotated[Path, typer.Option(help="Policy of the transparency log, as `log init` wrote it.")],
     origin: Annotated[str, typer.Option(help="The page's address as browsers see it: https://HOST[:PORT].")],
+    deployment: Annotated[str, typer.Option(help="Identifier in the public rules.")] = "trial",
     purpose: Annotated[str | None, typer.Option(help="One of the terms' purposes. [default: the first]")] = None,
     days: Annotated[int, typer.Option(min=1, max=365, help="How long a consent is valid.")] = 90,
     client: Annotated[str, typer.Option(help="Name of the client certificate.")] = "client",
@@ -47,13 +57,25 @@ def web_start(
     """Serve the page until SIGTERM or Ctrl-C."""
     if (certificate is None) != (key is None):
         raise UsageError("https takes both --certificate and --key")
-    released = read_bundle(release).release.to_bytes()
+    bundle = read_bundle(release)
     agreed = Terms.from_file(_read(terms))
     try:
-        deployment = deployment_file(agreed, purpose or agreed.purposes[0], days, log_key_of(_read(log_policy)))
+        trust = ReleaseTrust.from_file(_read(release_trust))
+        require_servable(bundle, trust, now=int(time.time()))
+        book = Rulebook.from_file(_read(rules), read_at=int(time.time()))
+        if book.deployment(deployment) is None:
+            raise UsageError(f"no deployment {deployment!r} stands in the rules; register it first")
+        told = deployment_file(
+            agreed,
+            purpose or agreed.purposes[0],
+            days,
+            log_key=log_key_of(_read(log_policy)),
+            deployment=deployment,
+            trust=trust,
+        )
     except IntaglioError as error:
         raise UsageError(str(error)) from error  # the files that were named are wrong, no peer is to blame
-    site = Site.read(page, origin, {"/deployment.json": deployment, "/release.json": released})
+    site = Site.read(page, origin, site_files(bundle, told), {"/rules.jsonl": rules.read_bytes})
     rate = PeerRate(peer_rate, burst=max(1, round(12 * peer_rate)))
 
     async def serve() -> None:
@@ -69,16 +91,29 @@ def web_start(
     asyncio.run(serve())
 
 
-def deployment_file(terms: Terms, purpose: str, days: int, log_key: str) -> bytes:
+def site_files(bundle: Bundle, deployment: bytes) -> dict[str, bytes]:
+    """What the page reads of a deployment, by path, without the rules, which change."""
+    return {
+        "/deployment.json": deployment,
+        "/manifest.json": bundle.signed.to_bytes(),
+        "/release.json": bundle.release.to_bytes(),
+    }
+
+
+def deployment_file(
+    terms: Terms, purpose: str, days: int, *, log_key: str, deployment: str, trust: ReleaseTrust
+) -> bytes:
     """What the page must know of a deployment, as JSON.
 
     Raises:
         UsageError: the terms do not name the purpose.
     """
     require_purpose(purpose)
+    require_name("the deployment", deployment)
     if purpose not in terms.purposes:
         raise UsageError(f"the terms are for {', '.join(terms.purposes)}, not for {purpose}")
-    return json.dumps({"purpose": purpose, "days": days, "log_key": log_key, "terms": asdict(terms)}).encode()
+    told = {"purpose": purpose, "days": days, "log_key": log_key, "terms": asdict(terms), "deployment": deployment}
+    return json.dumps(told | {"release_trust": json.loads(trust.to_bytes())}).encode()
 
 
 def log_key_of(policy: bytes) -> str:

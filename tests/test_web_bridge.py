@@ -14,7 +14,8 @@ from server.bridge import CALL_HEADER, MEDIA_TYPE, METHODS, PREFIX, SECURITY_HEA
 from server.cli import app
 from server.peers import PeerRate
 from server.web_cli import deployment_file, log_key_of
-from tests.running import LOG_SIGNER, PURPOSE, TERMS, write_release
+from tests.bundles import TRUST
+from tests.running import DEPLOYMENT, LOG_SIGNER, PURPOSE, TERMS, a_rules_file, write_release
 
 ORIGIN = "https://verify.example.org"
 HEADERS = {"origin": ORIGIN, CALL_HEADER: "1", "content-type": MEDIA_TYPE}
@@ -194,24 +195,42 @@ def test_an_origin_that_browsers_do_not_trust_is_refused(origin):
         Site(origin, {})
 
 
+def a_deployment_file(purpose=PURPOSE):
+    return deployment_file(TERMS, purpose, 90, log_key=LOG_SIGNER.key.to_text(), deployment=DEPLOYMENT, trust=TRUST)
+
+
+async def test_the_rules_are_read_again_for_everybody_who_asks(tmp_path):
+    rules = tmp_path / "rules.jsonl"
+    transport = httpx.ASGITransport(bridge_app(Upstream(), Site(ORIGIN, {}, {"/rules.jsonl": rules.read_bytes})))
+    async with httpx.AsyncClient(transport=transport, base_url=ORIGIN) as client:
+        assert (await client.get("/rules.jsonl")).status_code == 503
+        for content in (b"one", b"one\ntwo"):
+            rules.write_bytes(content)
+            answer = await client.get("/rules.jsonl")
+            assert (answer.content, answer.headers["cache-control"]) == (content, "no-store")
+
+
 def test_the_page_is_told_terms_and_log():
-    told = json.loads(deployment_file(TERMS, PURPOSE, 90, LOG_SIGNER.key.to_text()))
+    told = json.loads(a_deployment_file())
     assert told["terms"]["alternative"] == TERMS.alternative
     assert told["log_key"] == log_key_of(f"# a comment\nlog {LOG_SIGNER.key.to_text()}\nquorum none\n".encode())
     with pytest.raises(UsageError):
-        deployment_file(TERMS, "sign-in", 90, "")
+        a_deployment_file("sign-in")
     with pytest.raises(UsageError, match="names no log"):
         log_key_of(b"quorum none\n")
 
 
 def test_a_missing_page_ends_the_command_with_what_to_do(tmp_path):
     write_release(tmp_path)
-    (tmp_path / "terms.json").write_text(json.dumps(json.loads(deployment_file(TERMS, PURPOSE, 90, ""))["terms"]))
+    (tmp_path / "terms.json").write_text(json.dumps(json.loads(a_deployment_file())["terms"]))
+    (tmp_path / "rules.jsonl").write_bytes(a_rules_file())
     (tmp_path / "policy").write_text(f"log {LOG_SIGNER.key.to_text()}\n")
     options = {"server": "localhost:1", "tls": tmp_path, "origin": ORIGIN, "page": tmp_path}
     options |= {
         "release": tmp_path / "release.zip",
         "terms": tmp_path / "terms.json",
+        "release-trust": tmp_path / "trust.json",
+        "rules": tmp_path / "rules.jsonl",
         "log-policy": tmp_path / "policy",
     }
     result = CliRunner().invoke(app, ["web", "start", *(f"--{name}={value}" for name, value in options.items())])

@@ -4,14 +4,20 @@ import asyncio
 import json
 import re
 import shutil
+import time
 from pathlib import Path
 
 import pytest
 
+from federation.manifest import Role
+from federation.purposes import DAY_SECONDS
+from federation.rules import Moratorium
 from federation.transparency import KeyKind, NoteSigner
 from server.sqlstorage import open_storage
 from server.workers import MatchWorkers
+from tests.bundles import MAKER, a_bundle, signed
 from tests.running import RunningServer, a_pki, a_rules_file, a_service, public_rules
+from tests.running import signed as signed_rule
 from tests.web_site import THRESHOLD, film, nobody, orl_release, picture, serving, with_other_reply
 
 PAGE = Path(__file__).parents[1] / "web" / "dist"
@@ -32,16 +38,21 @@ def release():
 
 
 @pytest.fixture(scope="module")
-def site(tmp_path_factory, release):
+def rules(release):
+    """The content of the rules file."""
+    return a_rules_file(releases=(release,))
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory, release, rules):
     """The page, its bridge, and the service behind it."""
     directory = tmp_path_factory.mktemp("site")
     tls = a_pki(directory / "tls")
     workers = MatchWorkers(1, timeout_seconds=60)
     asyncio.run(workers.start())
-    rules = public_rules(a_rules_file(releases=(release,)))
     with open_storage(str(directory / "matching.db")) as storage:
-        service = a_service(release, storage, workers, rules, directory)
-        with RunningServer(service, tls) as server, serving(PAGE, server.target, tls, release) as served:
+        service = a_service(release, storage, workers, public_rules(rules), directory)
+        with RunningServer(service, tls) as server, serving(PAGE, server.target, tls, release, rules) as served:
             yield served
     workers.close()
 
@@ -289,6 +300,67 @@ def test_a_device_goes_on_believing_the_log_key_that_it_enrolled_with(page, cont
     page.close()
     context.route("**/deployment.json", naming_another_log)
     assert verify(opened(context)).startswith("Accepted.")
+
+
+MANIFESTS = {
+    "expired": lambda release: signed(
+        a_bundle(release, begins_at=int(time.time()) - 200 * DAY_SECONDS)
+    ).signed.to_bytes(),
+    "signed by its maker only": lambda release: a_bundle(release).signed_by(Role.MAKER, MAKER).signed.to_bytes(),
+    "changed in one byte": lambda release: (
+        signed(a_bundle(release)).signed.to_bytes().replace(b'"fmr":"0.001"', b'"fmr":"0.002"')
+    ),
+}
+
+
+@pytest.mark.parametrize(
+    "fault", [pytest.param(name, marks=pytest.mark.slow) if "byte" not in name else name for name in MANIFESTS]
+)
+def test_with_a_release_whose_manifest_does_not_hold_nothing_is_encrypted(page, context, site, release, fault):
+    enrol(page)
+    page.close()
+    body = MANIFESTS[fault](release)
+    context.route("**/manifest.json", lambda route: route.fulfill(body=body))
+    sent = len(site.between.calls)
+    said = verify(opened(context))
+    assert said.startswith(("Proof missing or wrong: stopped", "Refused")), said
+    assert len(site.between.calls) == sent
+
+
+def test_a_moratorium_stops_the_page_and_a_rules_file_without_it_does_not_come_back(page, context, site, rules):
+    enrol(page)
+    sent = len(site.between.calls)
+    stop = Moratorium("pause", int(time.time()) - 5, (), (), (), "its errors were found to be unfair")
+    stopped = rules + b"\n" + signed_rule(stop)
+    context.route("**/rules.jsonl", lambda route: route.fulfill(body=stopped))
+    assert "stopped by the moratorium pause" in verify(page)
+    context.unroute("**/rules.jsonl")
+    assert "lost an entry" in verify(page)
+    assert len(site.between.calls) == sent
+
+
+def test_a_moratorium_that_begins_during_a_session_keeps_the_reply_shut(page, context, site, rules):
+    enrol(page)
+    now = int(time.time())
+    stop = Moratorium("pause", now + 3, (), (), (), "its errors were found to be unfair")
+    context.route("**/rules.jsonl", lambda route: route.fulfill(body=rules + b"\n" + signed_rule(stop)))
+
+    def alter(name, answer):
+        while name == "SubmitProbe" and time.time() < now + 4:
+            time.sleep(0.05)  # the session itself is held open; no answer comes before
+        return answer
+
+    site.between.alter = alter
+    assert "stopped by the moratorium pause" in verify(page)
+    assert "SubmitToken" not in site.between.calls[5:]
+
+
+@pytest.mark.slow
+def test_a_deployment_that_nobody_registered_enrols_nobody(context, site):
+    context.route("**/deployment.json", lambda r: r.fulfill(json=r.fetch().json() | {"deployment": "elsewhere"}))
+    site.between.calls.clear()
+    assert "no deployment elsewhere stands in the public registry" in enrol(opened(context))
+    assert site.between.calls == []
 
 
 def test_an_altered_table_opens_nothing(page, site):

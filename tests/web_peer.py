@@ -4,6 +4,7 @@ import base64
 import io
 import json
 import sys
+from dataclasses import replace
 from datetime import UTC, datetime
 
 import numpy as np
@@ -11,9 +12,14 @@ from PIL import Image
 
 from client.faces import UnusableImageError
 from federation.embeddings import PROBE, REFERENCE
+from federation.manifest import Role, Standing, Use
 from federation.onebit import CodeSeed, binary_code, check_ciphertext, check_public_key, check_template, match
-from federation.purposes import red_line_of
+from federation.policy import Attempts, Request, decide
+from federation.purposes import Category, Tier, red_line_of
+from federation.receipts import Binding
 from federation.release import Adapter, ModelRelease, PrivacyStatement
+from federation.rulebook import Rulebook, RuleSigners, SignedRule
+from federation.rules import Deployment, Lifting, Moratorium, PolicyException, PolicyPack, PurposeRule
 from federation.statements import canonical_bytes
 from federation.transparency import (
     AttemptEntry,
@@ -29,9 +35,23 @@ from federation.transparency import (
     consistency_proof,
     inclusion_proof,
 )
+from federation.verdict import Verdict
 from federation.wire.logged import comparison_facts
-from tests.agreeing import DEVICE, NOW
+from tests.agreeing import AUDIENCE, DEVICE, NOW, PURPOSE, public
+from tests.bundles import (
+    AUDITOR,
+    MAKER,
+    STRANGER,
+    TRUST,
+    VERDICTS,
+    a_bundle,
+    a_release,
+    a_report,
+    signed,
+)
 from tests.faces import aligner, orl_image, shipped
+
+RELEASE_DIGEST = bytes.fromhex("cd" * 32)
 
 
 def answer_match(request):
@@ -135,6 +155,107 @@ def answer_log(_request):
         "later": receipt(6, [entry, *others], 1, 2)[1],
         "forked": receipt(6, [b"another", *others], 1, 3)[1],
     }
+
+
+def answer_manifests(_request):
+    """Bundles as they are signed, and whom to believe."""
+    release, begin = a_release(), NOW - 86_400
+    passed = a_bundle(release, begins_at=begin)
+    hesitant = a_report(release, VERDICTS[Verdict.INSUFFICIENT])
+    trial = a_bundle(release, begins_at=begin, use=Use.TRIAL, report=hesitant)
+    failed = a_bundle(release, begins_at=begin, report=a_report(release, VERDICTS[Verdict.FAIL]))
+    measured = a_bundle(release, begins_at=begin, epsilon_lower_bound=0.25)
+    foreign = passed.signed_by(Role.MAKER, MAKER).signed_by(Role.AUDITOR, STRANGER)
+    bundles = {
+        "good": signed(passed),
+        "measured": signed(measured),
+        "trial": signed(trial),
+        "failed": signed(failed),
+        "unsigned": passed,
+        "maker-only": passed.signed_by(Role.MAKER, MAKER),
+        "another-auditor": foreign,
+    }
+    return {
+        "now": NOW,
+        "ends_at": passed.manifest.ends_at,
+        "digest": release.digest,
+        "trust": json.loads(TRUST.to_bytes()),
+        "manifests": {name: bundle.signed.to_bytes().decode() for name, bundle in bundles.items()},
+    }
+
+
+def answer_rules(_request):
+    """Rules files for one deployment, and what `federation.policy` says about each."""
+    begin, year = NOW - 86_400, 365 * 86_400
+    rule = PurposeRule(PURPOSE, Category.PHYSICAL_ACCESS, Tier.MINIMAL, begin, begin + year)
+    pack = lambda place, version, *rules: PolicyPack(place, version, begin, begin + year, rules)  # noqa: E731 - short
+    registered = Deployment(
+        "trial", "Example Office Ltd", "mailto:privacy@example.org", AUDIENCE, (PURPOSE,), ("DE", "EU"),
+        (RELEASE_DIGEST,), begin, begin + year,
+    )  # fmt: skip
+    stop = lambda **scope: Moratorium(  # noqa: E731 - short
+        "pause",
+        NOW - 9,
+        **{"jurisdictions": (), "audiences": (), "categories": ()} | scope,
+        reason="its errors were found to be unfair",
+    )
+    reason = "for the days of the move only"
+    exception = PolicyException("move", "DE", AUDIENCE, replace(rule, ends_at=begin + 80 * 86_400), reason)
+    base = [pack("DE", 1, rule), pack("EU", 1, rule), registered]
+    files = {
+        "allowed": base,
+        "unregistered": base[:2],
+        "not in force": [*base[:2], replace(registered, ends_at=NOW)],
+        "another release": [*base[:2], replace(registered, release_digests=(bytes(32),))],
+        "another audience": [*base[:2], replace(registered, audience="elsewhere.example")],
+        "without a policy": base[1:],
+        "banned by a later pack": [*base, pack("EU", 2)],
+        "excepted from a ban": [*base, pack("DE", 2), exception],
+        "of a tier that the release is too weak for": [
+            *base[:1], pack("EU", 1, replace(rule, tier=Tier.HIGH)), registered
+        ],
+        "stopped": [*base, stop()],
+        "stopped in the EU": [*base, stop(jurisdictions=("EU",))],
+        "stopped in France": [*base, stop(jurisdictions=("FR",))],
+        "stopped for payments": [*base, stop(categories=("payment",))],
+        "stopped later": [*base, replace(stop(), begins_at=NOW + 9)],
+        "stopped and lifted": [*base, stop(), Lifting("pause", NOW - 1, "the fault was found and mended")],
+    }  # fmt: skip
+    release = Standing(1e-3, False, begin, begin + year)
+    binding = Binding(bytes(32), bytes(32), bytes(32), RELEASE_DIGEST)
+
+    def verdict(rules):
+        request = Request("trial", AUDIENCE, PURPOSE, binding)
+        book = Rulebook.read(signers, rules, read_at=NOW)
+        said = decide(request, consent=None, attempts=Attempts(), rules=book, release=release, now=NOW)
+        return said.reason.value
+
+    signers = RuleSigners(frozenset(map(public, (MAKER, AUDITOR))), threshold=2)
+    lines = {name: [by(one, MAKER, AUDITOR) for one in rules] for name, rules in files.items()}
+    bad = {
+        "signed once": [by(base[0], MAKER), *lines["allowed"][1:]],
+        "signed by a stranger": [by(base[0], MAKER, STRANGER), *lines["allowed"][1:]],
+        "edited": [*lines["allowed"], by(pack("DE", 1), MAKER, AUDITOR)],
+        "lifting nothing": [
+            *lines["allowed"],
+            by(Lifting("pause", NOW - 1, "the fault was found and mended"), MAKER, AUDITOR),
+        ],
+    }
+    text = lambda entries: b"\n".join([signers.to_bytes(), *entries]).decode() + "\n"  # noqa: E731 - short
+    return {
+        "now": NOW,
+        "release": RELEASE_DIGEST.hex(),
+        "files": {name: [text(rules), verdict(rules)] for name, rules in lines.items()},
+        "bad": {name: text(rules) for name, rules in bad.items()},
+    }
+
+
+def by(rule, *keys):
+    """A rule with signatures."""
+    entry = SignedRule(rule)
+    for key in keys:
+        entry = entry.signed_by(key)
+    return entry.to_bytes()
 
 
 def answer_canonical(values):

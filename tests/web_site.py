@@ -17,9 +17,10 @@ from federation.release import Adapter
 from federation.wire.v1 import verification_pb2 as pb
 from server.bridge import Site, bridge_app, bridge_server, matching_channel, matching_upstream
 from server.certificates import client_credentials
-from server.web_cli import deployment_file
+from server.web_cli import deployment_file, site_files
+from tests.bundles import TRUST, a_bundle, signed
 from tests.faces import aligner, orl_image, shipped
-from tests.running import LOG_SIGNER, PURPOSE, TERMS, a_release
+from tests.running import DEPLOYMENT, LOG_SIGNER, PURPOSE, TERMS, a_release
 
 THRESHOLD = 740
 """About 0.36 of 2048 bits: most pairs of one ORL person lie below, and nearly none of two."""
@@ -90,14 +91,17 @@ class Served:
 
 
 @contextmanager
-def serving(page, target, tls, release):
-    """Serves the page in a thread of its own."""
+def serving(page, target, tls, release, rules):
+    """Serves the page in a thread of its own; `rules` is the content of the rules file."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     origin = f"http://localhost:{port}"
-    deployment = deployment_file(TERMS, PURPOSE, 90, LOG_SIGNER.key.to_text())
-    site = Site.read(page, origin, {"/deployment.json": deployment, "/release.json": release.to_bytes()})
+    deployment = deployment_file(
+        TERMS, PURPOSE, 90, log_key=LOG_SIGNER.key.to_text(), deployment=DEPLOYMENT, trust=TRUST
+    )
+    files = site_files(signed(a_bundle(release)), deployment)
+    site = Site.read(page, origin, files, {"/rules.jsonl": lambda: rules})
     ready, running = threading.Event(), []
 
     async def serve():

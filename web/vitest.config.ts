@@ -16,7 +16,7 @@ if (CHROMIUM === undefined) throw new Error('no Chromium: install one (Debian: a
 
 /** Lets the Python side do `task`, for the cross tests. */
 function python(_context: unknown, task: string, request: unknown): Promise<unknown> {
-  const options = { cwd: REPOSITORY, env: { ...process.env, OMP_NUM_THREADS: '1' }, maxBuffer: 1 << 26 }
+  const options = { cwd: REPOSITORY, env: { ...process.env, OMP_NUM_THREADS: '1', PYTHONPATH: `${REPOSITORY}tests` }, maxBuffer: 1 << 26 }
   return new Promise((resolve, reject) => {
     const child = execFile(PYTHON, ['-m', 'tests.web_peer', task], options, (error, output) => {
       if (error) reject(error)

@@ -9,7 +9,8 @@ import { type Enrolment, MOST_ANSWERS, Wallet } from '../src/wallet/wallet'
 
 let engine: Engine
 const ENROLMENT: Enrolment = {
-  purpose: 'door-access', audience: 'example.org', releaseDigest: 'ab'.repeat(32), logKey: 'a key', state: 'enrolled', receipts: [], answers: 0,
+  purpose: 'door-access', audience: 'example.org', releaseDigest: 'ab'.repeat(32), logKey: 'a key', deployment: 'trial',
+  trust: { makers: [], auditors: [], acceptsTrials: false }, state: 'enrolled', receipts: [], answers: 0,
 }
 
 async function stored(): Promise<Record<string, unknown>> {
@@ -45,7 +46,7 @@ test('a wallet is there again after the page was closed', async () => {
   const wallet = await Wallet.create(engine)
   await wallet.remember({ enrolment: ENROLMENT, checkpoint: 'a checkpoint' })
   const again = await Wallet.open(engine)
-  expect(again?.memory).toEqual({ enrolment: ENROLMENT, checkpoint: 'a checkpoint' })
+  expect(again?.memory).toEqual({ enrolment: ENROLMENT, checkpoint: 'a checkpoint', rules: null })
   expect(hex(again!.keyId)).toBe(hex(wallet.keyId))
   expect(equal(again!.codeSeed.secretBytes(), wallet.codeSeed.secretBytes())).toBe(true)
   expect(equal(again!.deviceSecret.secretBytes(), wallet.deviceSecret.secretBytes())).toBe(true)
@@ -89,7 +90,7 @@ test('a wallet with one altered byte does not open', async () => {
 
 test('a wallet of another version does not open', async () => {
   await Wallet.create(engine)
-  await replace({ ...(await stored()), version: 2 })
+  await replace({ ...(await stored()), version: 1 })
   await expect(Wallet.open(engine)).rejects.toThrow(UsageError)
 })
 

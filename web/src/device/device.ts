@@ -6,6 +6,9 @@ import type { ModelRelease } from '../face/release'
 import { checkComparison, checkHistory, checkTombstone, type Entry, Opening } from '../log/entries'
 import { LogKey } from '../log/notes'
 import { Operation, transcriptBytes } from '../onebit/transcript'
+import type { ReleaseTrust, SignedManifest } from '../rules/manifest'
+import { requireAllowedBy } from '../rules/policy'
+import { Rulebook } from '../rules/rulebook'
 import { type Binding, Receipt, SignedReceipt, type Terms } from '../wallet/receipts'
 import type { Enrolment, Wallet } from '../wallet/wallet'
 import { Decision, type ExportResponse, LogService, OwnerService, type LogReceipt, type Session, VerificationService } from '../wire/federation/wire/v1/verification_pb'
@@ -19,6 +22,8 @@ const { method: owner } = OwnerService
 
 /** Where this page's server lets people enrol, and what for. */
 export interface Deployment {
+  /** In the public rules. */
+  readonly identifier: string
   readonly purpose: string
   readonly audience: string
   readonly terms: Terms
@@ -27,6 +32,11 @@ export interface Deployment {
   /** Of the transparency log: name+key id+key. */
   readonly logKey: string
   readonly release: ModelRelease
+  readonly manifest: SignedManifest
+  /** Whose signatures on a release count; the wallet keeps it from the enrolment on. */
+  readonly trust: ReleaseTrust
+  /** Reads the public rules, as they are now. */
+  readonly readRules: () => Promise<Bytes>
 }
 
 /** What the device knows at the end. */
@@ -56,6 +66,7 @@ export class Device {
   readonly #transport: Transport
   readonly #deployment: Deployment
   readonly #clock: () => number
+  #rules: Rulebook | null = null
 
   /** @param clock seconds since 1970. */
   constructor(wallet: Wallet, transport: Transport, deployment: Deployment, clock: () => number = () => Math.floor(Date.now() / 1000)) {
@@ -74,10 +85,12 @@ export class Device {
    */
   async enrol(reference: Float64Array, second: Float64Array): Promise<Outcome> {
     const wallet = this.#wallet
-    const { purpose, audience, release, logKey } = this.#deployment
+    const { identifier: deployment, purpose, audience, terms, days, release, trust, logKey } = this.#deployment
     if (wallet.memory.enrolment?.state === 'enrolled') throw new UsageError('this device is enrolled already; revoke first')
-    const enrolment: Enrolment = { purpose, audience, releaseDigest: release.digest, logKey, state: 'started', receipts: [], answers: wallet.memory.enrolment?.answers ?? 0 }
+    const enrolment: Enrolment = { purpose, audience, releaseDigest: release.digest, logKey, deployment, trust, state: 'started', receipts: [], answers: wallet.memory.enrolment?.answers ?? 0 }
     await wallet.remember({ enrolment })
+    await this.#readRules()
+    await this.#requirePublic(terms.jurisdiction, days * DAY_SECONDS)
     const session = this.#checked((await this.#transport.call(verification.startEnrolment, this.#request())).session)
     const template = wallet.deviceSecret.encrypt(wallet.codeSeed.code(reference))
     const transcript = this.#transcript(Operation.ENROL, session, sha256(concat(wallet.devicePublicKey, template)))
@@ -109,6 +122,7 @@ export class Device {
    * @throws PeerError, ProofError the other side broke the protocol; nothing was opened.
    */
   async verify(probe: Float64Array): Promise<Outcome> {
+    await this.#readRules()
     await this.#requireAllowed()
     const session = this.#checked((await this.#transport.call(verification.startVerification, this.#request())).session)
     const outcome = await this.#compare(probe, session)
@@ -244,7 +258,24 @@ export class Device {
     return bytes
   }
 
-  /** Returns when the owner's own consent allows this use now, whatever the server thinks. */
+  /** Reads the public rules, and remembers how far. A file that lost an entry that this device has seen is refused. */
+  async #readRules(): Promise<void> {
+    this.#rules = await Rulebook.read(await this.#deployment.readRules(), this.#wallet.memory.rules)
+    await this.#wallet.remember({ rules: this.#rules.seen })
+  }
+
+  /** Returns when two signatures, the validity of the release and the public rules allow this use now. */
+  async #requirePublic(jurisdiction: string, consentSeconds: number): Promise<void> {
+    const { deployment, purpose, audience, releaseDigest, trust } = this.#wallet.requireEnrolment()
+    const { manifest } = this.#deployment
+    const { standing } = manifest
+    if (this.#rules === null) throw new UsageError('the public rules were not read')
+    if (standing.digest !== releaseDigest) throw new RefusedError('the server runs another model release than this device enrolled with; revoke and enrol again')
+    await manifest.requireServable(trust, this.#clock())
+    requireAllowedBy(this.#rules, { deployment, purpose, audience, release: standing, jurisdiction, consentSeconds }, this.#clock())
+  }
+
+  /** Returns when the public rules, the release and the owner's own consent allow this use now, whatever the server thinks. */
   async #requireAllowed(): Promise<void> {
     const { receipts, purpose, audience } = this.#wallet.requireEnrolment()
     const latest = receipts.at(-1)
@@ -253,6 +284,8 @@ export class Device {
     const fault = signed.findFault(this.#binding(), purpose, audience, this.#clock())
     if (fault !== null) throw new RefusedError(`the consent does not cover this: it is ${fault}`)
     if (!(await signed.isSigned())) throw new ProofError('this device did not sign the consent in its wallet')
+    const { terms, issuedAt, expiresAt } = signed.receipt
+    await this.#requirePublic(terms.jurisdiction, expiresAt - issuedAt)
   }
 
   async #receipts(): Promise<SignedReceipt[]> {

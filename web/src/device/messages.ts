@@ -1,5 +1,6 @@
 /** What the page and its worker say to each other. Faces and keys live in the worker; the page gets words and numbers. */
 
+import type { ReleaseTrust } from '../rules/manifest'
 import type { Terms } from '../wallet/receipts'
 import type { EnrolmentState } from '../wallet/wallet'
 import type { Event, Outcome } from './device'
@@ -18,6 +19,12 @@ export interface Status {
   readonly audience: string
   readonly days: number
   readonly terms: Terms
+  /** Of the deployment in the public rules. */
+  readonly identifier: string
+  readonly trust: ReleaseTrust
+  /** What the audit of the model release says, and the first second at which it does not count any more. */
+  readonly verdict: string
+  readonly releaseEnds: number
   /** Seconds since 1970, or null without a consent. */
   readonly consentExpires: number | null
 }

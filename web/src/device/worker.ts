@@ -1,11 +1,14 @@
 /// <reference lib="webworker" />
 /** The worker in which the device lives: its keys, the recogniser, and every face that is looked at. */
 
+import type { Bytes } from '../bytes'
 import { IntaglioError, PeerError, RefusedError, UnavailableError, UsageError } from '../errors'
 import { Recogniser } from '../face/recogniser'
 import { ModelRelease } from '../face/release'
 import { LogKey } from '../log/notes'
 import { Engine } from '../onebit/seal'
+import { releaseTrustOf, SignedManifest } from '../rules/manifest'
+import { requireName } from '../wallet/statements'
 import { type Party, requireTerms, SignedReceipt, type Terms } from '../wallet/receipts'
 import { MOST_ANSWERS, Wallet } from '../wallet/wallet'
 import { type Deployment, Device, nameOf } from './device'
@@ -40,24 +43,31 @@ async function load(): Promise<Loaded> {
 }
 
 async function readDeployment(): Promise<Deployment> {
-  const [told, release] = await Promise.all(['/deployment.json', '/release.json'].map(async (path) => {
-    const response = await fetch(path, { credentials: 'omit', redirect: 'error' }).catch(() => null)
-    if (!response?.ok) throw new UnavailableError('the server cannot be reached; check the connection and reload')
-    return response.arrayBuffer()
-  }))
+  const [told, release, signed] = await Promise.all(['/deployment.json', '/release.json', '/manifest.json'].map(read))
   let deployment: Deployment
   try {
     const value = JSON.parse(new TextDecoder().decode(told)) as Record<string, any>
     const terms = termsOf(value['terms'] as Record<string, any>)
     const { purpose, days, log_key: logKey } = value as { purpose: string; days: number; log_key: string }
+    const identifier = value['deployment'] as string
+    requireName('the deployment', identifier)
     new LogKey(logKey)
     requireTerms(terms)
     if (!terms.purposes.includes(purpose) || !Number.isInteger(days)) throw new UsageError('the terms are for another purpose')
-    deployment = { purpose, audience: terms.audience, terms, days, logKey, release: new ModelRelease(new Uint8Array(release)) }
+    deployment = { purpose, audience: terms.audience, terms, days, logKey, identifier, release: new ModelRelease(release), manifest: SignedManifest.fromBytes(signed), trust: releaseTrustOf(value['release_trust']), readRules }
   } catch (error) {
     throw new PeerError(`the server describes its deployment in a way that is not allowed: ${error instanceof IntaglioError ? error.message : 'not readable'}`)
   }
   return deployment
+}
+
+/** The public rules as they are now, never from a cache. */
+const readRules = (): Promise<Bytes> => read('/rules.jsonl')
+
+async function read(path: string): Promise<Bytes> {
+  const response = await fetch(path, { credentials: 'omit', redirect: 'error', cache: 'no-store' }).catch(() => null)
+  if (!response?.ok) throw new UnavailableError('the server cannot be reached; check the connection')
+  return new Uint8Array(await response.arrayBuffer())
 }
 
 function termsOf(value: Record<string, any>): Terms {
@@ -83,6 +93,10 @@ async function statusOf({ engine, deployment }: Loaded): Promise<Status> {
     audience: deployment.audience,
     days: deployment.days,
     terms: deployment.terms,
+    identifier: deployment.identifier,
+    trust: enrolment?.trust ?? deployment.trust,
+    releaseEnds: deployment.manifest.standing.endsAt,
+    verdict: deployment.manifest.verdict,
     consentExpires: latest === undefined ? null : SignedReceipt.fromBytes(new TextEncoder().encode(latest)).receipt.expiresAt,
   }
 }

@@ -1,7 +1,7 @@
 /** A model release: what adapts embeddings, and the threshold that goes with it. Public. See `federation/release.py`. */
 
 import { hex, sha256 } from '../bytes'
-import { MalformedMessageError, UsageError } from '../errors'
+import { MalformedMessageError, RefusedError, UsageError } from '../errors'
 import { SLOTS } from '../onebit/parameters'
 
 const FORMAT = 'intaglio-model-release-1'
@@ -20,6 +20,7 @@ export class ModelRelease {
   readonly fmr: number
   readonly #centres: Readonly<Record<string, Float64Array>>
   readonly #whitening: Float64Array | null
+  readonly #isTuned: boolean
 
   /**
    * Reads a release. Its digest decides which one it is; whoever needs a certain one compares that.
@@ -33,6 +34,7 @@ export class ModelRelease {
       if (value['format'] !== FORMAT || value['code_length'] !== SLOTS) throw new RangeError('another format')
       if (!Number.isInteger(d) || (d as number) < 1 || (d as number) > LARGEST_DIMENSION) throw new RangeError('dimension')
       const length = d as number
+      this.#isTuned = 'scales' in value
       this.digest = hex(sha256(data))
       this.modelDigest = text(value['model_digest'])
       this.fmr = Number(value['fmr'])
@@ -49,8 +51,10 @@ export class ModelRelease {
    * The vector whose hyperplane signs make the code: centred, whitened, of unit norm.
    *
    * @throws UsageError the embedding has another length, or the release does not know the camera profile.
+   * @throws RefusedError the release also tunes the recogniser, and this page's is frozen.
    */
   adapt(embedding: Float64Array, profile: Profile): Float64Array {
+    if (this.#isTuned) throw new RefusedError('this model release tunes the recogniser itself, which this page cannot do; use the intaglio program')
     const centre = this.#centres[profile]
     if (centre === undefined) throw new UsageError(`this release does not know the camera profile ${profile}`)
     if (embedding.length !== centre.length) throw new UsageError(`this release takes embeddings of ${centre.length} numbers`)

@@ -153,7 +153,7 @@ function hexDump(data: Uint8Array): string {
   return lines.join('\n')
 }
 
-function showTerms({ terms, purpose, audience, days }: Status): void {
+function showTerms({ terms, purpose, audience, days, identifier, trust, verdict, releaseEnds }: Status): void {
   const names = SAY.termsOf
   const { controller } = terms
   const rows: [string, string][] = [
@@ -165,6 +165,10 @@ function showTerms({ terms, purpose, audience, days }: Status): void {
     [names.otherwise, terms.alternative],
     [names.contest, terms.contest],
     [names.notice, terms.notice],
+    [names.registered, identifier],
+    [names.audit, SAY.audit(verdict, dateOf(releaseEnds), trust.acceptsTrials)],
+    [names.makers, trust.makers.join(' ')],
+    [names.auditors, trust.auditors.join(' ')],
   ]
   element('terms').replaceChildren(...rows.flatMap(([name, value]) => [
     Object.assign(document.createElement('dt'), { textContent: name }),

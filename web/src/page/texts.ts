@@ -55,8 +55,10 @@ export const SAY = {
   termsOf: {
     who: 'Who asks', purpose: 'What for', relies: 'Who relies on the answer', kept: 'Where your encrypted template is kept',
     long: 'How long', otherwise: 'Without your face', contest: 'To contest a decision', notice: 'Privacy notice',
+    registered: 'Name in the public rules', audit: 'Audit of the recogniser', makers: 'Its maker signs with', auditors: 'Its auditor signs with',
   },
   long: (days: number, retention: number) => `${days} days, then deleted ${retention === 0 ? 'at once' : `after ${retention} days`}`,
+  audit: (verdict: string, until: string, trials: boolean) => `${verdict}, until ${until}${trials ? '; a release on trial will do here' : ''}`,
   enrolled: (position: number) => `Enrolled. The log has it as entry ${position}.`,
   notEnrolled: 'Not enrolled: the two pictures do not match each other. Nothing was stored.',
   accepted: (position: number) => `Accepted. It is you. The log has this attempt as entry ${position}.`,

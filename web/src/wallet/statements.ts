@@ -5,8 +5,8 @@
  * different were not canonical.
  */
 
-import { type Bytes, concat, equal, utf8 } from '../bytes'
-import { MalformedMessageError, UsageError } from '../errors'
+import { type Bytes, concat, equal, fromHex, utf8 } from '../bytes'
+import { MalformedMessageError, ProofError, UsageError } from '../errors'
 
 /** What a statement may hold. */
 export type JsonValue = string | number | readonly JsonValue[] | { readonly [key: string]: JsonValue }
@@ -67,6 +67,18 @@ export function parse<S extends { toBytes(): Bytes }>(data: Uint8Array, build: (
 /** What a signature covers: a tag that names the kind of statement, a zero byte, and the statement. */
 export const tagged = (tag: string, body: Uint8Array): Bytes => concat(utf8(tag), Uint8Array.of(0), body)
 
+/**
+ * Returns when `signature` is that of `publicKey` (both in hex) over tag and body.
+ *
+ * @throws ProofError it is not.
+ */
+export async function requireSigned(tag: string, body: Uint8Array, publicKey: string, signature: string): Promise<void> {
+  const key = await crypto.subtle.importKey('raw', fromHex(publicKey), 'Ed25519', false, ['verify'])
+  if (!(await crypto.subtle.verify('Ed25519', key, fromHex(signature), tagged(tag, body)))) {
+    throw new ProofError('the signature is not that of the key over this statement')
+  }
+}
+
 /** ISO 8601 in UTC to the second. */
 export function textOfTime(seconds: number): string {
   requireTime(seconds)
@@ -108,6 +120,18 @@ export function requireText(what: string, text: string, least = 1, most = 500): 
   if (length < least || length > most || text !== text.trim() || !PRINTABLE.test(text)) {
     throw new UsageError(`${what} needs ${least} to ${most} printable characters, with no spaces around them`)
   }
+}
+
+/** Throws UsageError unless both are times and the period has a length. */
+export function requirePeriod(what: string, begins: number, ends: number): void {
+  requireTime(begins)
+  requireTime(ends)
+  if (begins >= ends) throw new UsageError(`${what} must end after it begins`)
+}
+
+/** Throws UsageError unless `text` is `length` bytes in hex. */
+export function requireHex(what: string, text: string, length: number): void {
+  if (typeof text !== 'string' || fromHex(text).length !== length) throw new UsageError(`${what} has ${length} bytes`)
 }
 
 /** Throws UsageError unless `value` has `length` bytes. */

@@ -15,11 +15,13 @@ import { RefusedError, UsageError } from '../errors'
 import { CodeSeed } from '../onebit/code'
 import { DeviceSecret } from '../onebit/device'
 import type { Engine } from '../onebit/seal'
+import type { ReleaseTrust } from '../rules/manifest'
+import type { RulesSeen } from '../rules/rulebook'
 
 const DATABASE = 'intaglio'
 const STORE = 'wallet'
 const ONLY = 'device'
-const VERSION = 1
+const VERSION = 2
 const NONCE_BYTES = 12
 const CODE_SEED_BYTES = 32
 
@@ -37,6 +39,10 @@ export interface Enrolment {
   readonly releaseDigest: string
   /** Of the transparency log that this device believes: name+key id+key. */
   readonly logKey: string
+  /** Identifier of the deployment in the public rules. */
+  readonly deployment: string
+  /** Whose signatures on a model release count. */
+  readonly trust: ReleaseTrust
   readonly state: EnrolmentState
   /** Signed receipts in canonical form, oldest first; the last one counts. */
   readonly receipts: readonly string[]
@@ -49,6 +55,8 @@ export interface Memory {
   readonly enrolment: Enrolment | null
   /** The last checkpoint of the log that the device believed, or null. */
   readonly checkpoint: string | null
+  /** What the device has seen of the public rules, with their signers, or null. */
+  readonly rules: RulesSeen | null
 }
 
 /** As stored. `sealed` holds secrets and memory under `sealingKey`. */
@@ -90,7 +98,7 @@ export class Wallet {
     const sealingKey = await crypto.subtle.generateKey({ name: 'AES-GCM', length: 256 }, false, ['encrypt', 'decrypt'])
     const devicePublicKey = new Uint8Array(await crypto.subtle.exportKey('raw', pair.publicKey))
     const keys = { signingKey: pair.privateKey, sealingKey, devicePublicKey }
-    const memory: Memory = { enrolment: null, checkpoint: null }
+    const memory: Memory = { enrolment: null, checkpoint: null, rules: null }
     const wallet = new Wallet(keys, DeviceSecret.generate(engine, randomBytes), CodeSeed.generate(randomBytes), memory)
     await wallet.#store()
     return wallet

@@ -1,0 +1,132 @@
+/** The signed manifest of a model release, and when it may be used. As `federation/manifest.py`. */
+
+import { type Bytes } from '../bytes'
+import { ProofError, RefusedError, UsageError } from '../errors'
+import {
+  canonicalBytes, type JsonValue, parse, requireHex, requireName, requirePeriod, requireSigned, textOfTime, timeOfText,
+} from '../wallet/statements'
+
+const FORMAT = 'intaglio-release-bundle-1'
+const LONGEST_VALIDITY_SECONDS = 365 * 86_400
+const ROLES = { maker: 'intaglio-release-maker/1', auditor: 'intaglio-release-auditor/1' } as const
+type Role = keyof typeof ROLES
+const RATE = /^[0-9][0-9.e+-]*$/
+
+/** Whom a device believes about releases; keys in hex. It keeps them from its enrolment on. */
+export interface ReleaseTrust {
+  readonly makers: readonly string[]
+  readonly auditors: readonly string[]
+  readonly acceptsTrials: boolean
+}
+
+/** What counts of a release when somebody asks whether it may be used now. */
+export interface Standing {
+  readonly digest: string
+  readonly statedFmr: number
+  readonly isTrial: boolean
+  readonly beginsAt: number
+  readonly endsAt: number
+}
+
+/**
+ * Reads the trust that a deployment asks for.
+ *
+ * @throws UsageError a key is none, missing, or in both roles.
+ */
+export function releaseTrustOf(value: any): ReleaseTrust {
+  const { makers, auditors, accepts_trials: acceptsTrials } = value as { makers: string[]; auditors: string[]; accepts_trials: boolean }
+  for (const key of [...makers, ...auditors]) requireHex('a trusted key', key, 32)
+  if (makers.length === 0 || auditors.length === 0 || makers.some((key) => auditors.includes(key)) || typeof acceptsTrials !== 'boolean') {
+    throw new UsageError('trust needs a maker and an auditor, and no key that is both: nobody audits themselves')
+  }
+  return { makers, auditors, acceptsTrials }
+}
+
+/** A manifest with the signatures of maker and auditor, which `requireServable` verifies. */
+export class SignedManifest {
+  readonly standing: Standing
+  readonly verdict: string
+  readonly #manifest: JsonValue
+  readonly #signatures: Readonly<Partial<Record<Role, { readonly key: string; readonly signature: string }>>>
+
+  private constructor(value: any) {
+    const { manifest, signatures } = value
+    const { claims, audit, files } = manifest
+    const cell = audit.worst_cell
+    const [beginsAt, endsAt] = [timeOfText(manifest.begins_at), timeOfText(manifest.ends_at)]
+    requirePeriod('a release', beginsAt, endsAt)
+    if (endsAt - beginsAt > LONGEST_VALIDITY_SECONDS) throw new UsageError('a release is audited again within a year')
+    requireHex('the digest of a release', claims.digest, 32)
+    if (manifest.format !== FORMAT || !['general', 'trial'].includes(manifest.use) || !['PASS', 'FAIL', 'INSUFFICIENT'].includes(audit.verdict)) {
+      throw new UsageError('another version')
+    }
+    for (const [name, digest] of Object.entries(files as Record<string, string>)) {
+      requireName('a file of a bundle', name)
+      requireHex('the digest of a file', digest, 32)
+    }
+    if (files['release.json'] !== claims.digest) throw new UsageError('the manifest is about another release than its file')
+    const measured = 'epsilon_lower_bound' in claims ? { epsilon_lower_bound: rate(claims.epsilon_lower_bound) } : {}
+    this.#manifest = {
+      audit: { verdict: audit.verdict, worst_cell: { fmr: rate(cell.fmr), high: rate(cell.high), low: rate(cell.low), name: cell.name } },
+      begins_at: textOfTime(beginsAt),
+      claims: {
+        delta: rate(claims.delta), digest: claims.digest, epsilon: rate(claims.epsilon), fmr: rate(claims.fmr),
+        parameters: claims.parameters, privacy_unit: claims.privacy_unit, threshold: claims.threshold, ...measured,
+      },
+      ends_at: textOfTime(endsAt),
+      files,
+      format: FORMAT,
+      use: manifest.use,
+    }
+    for (const signed of Object.values(signatures) as { key: string; signature: string }[]) {
+      requireHex("a signer's key", signed.key, 32)
+      requireHex('a signature', signed.signature, 64)
+    }
+    if (signatures.maker !== undefined && signatures.maker.key === signatures.auditor?.key) throw new UsageError('nobody audits themselves')
+    this.#signatures = signatures
+    this.verdict = audit.verdict
+    this.standing = { digest: claims.digest, statedFmr: Number(claims.fmr), isTrial: manifest.use === 'trial', beginsAt, endsAt }
+  }
+
+  /**
+   * Reads what `to_bytes` of the Python side wrote, and nothing else.
+   *
+   * @throws MalformedMessageError any other bytes; also one key for both roles.
+   */
+  static fromBytes(data: Uint8Array): SignedManifest {
+    return parse(data, (value) => new SignedManifest(value), 'a release manifest')
+  }
+
+  /** The canonical form. */
+  toBytes(): Bytes {
+    return canonicalBytes({ manifest: this.#manifest, signatures: this.#signatures as JsonValue })
+  }
+
+  /**
+   * Returns when a release with this manifest may be used at `now`.
+   *
+   * @throws ProofError a signature is missing, wrong, or of a key that is not trusted in that role.
+   * @throws RefusedError it is not valid yet or any more, or its audit does not allow it.
+   */
+  async requireServable(trust: ReleaseTrust, now: number): Promise<void> {
+    for (const [role, keys] of [['maker', trust.makers], ['auditor', trust.auditors]] as const) {
+      const signed = this.#signatures[role]
+      if (signed === undefined) throw new ProofError(`the model release is not signed by its ${role}`)
+      if (!keys.includes(signed.key)) throw new ProofError(`the model release is signed by a key that is no trusted ${role}'s`)
+      await requireSigned(ROLES[role], canonicalBytes(this.#manifest), signed.key, signed.signature)
+    }
+    const { beginsAt, endsAt, isTrial } = this.standing
+    if (now < beginsAt) throw new RefusedError(`the model release is not valid before ${textOfTime(beginsAt)}`)
+    if (now >= endsAt) throw new RefusedError(`the model release ran out at ${textOfTime(endsAt)}; it must be audited again`)
+    if (this.verdict === 'FAIL' || (!isTrial && this.verdict !== 'PASS')) {
+      throw new RefusedError(`the audit of the model release says ${this.verdict}, so it is not used`)
+    }
+    if (isTrial && !trust.acceptsTrials) throw new RefusedError('the model release is marked as a trial, and trials are not accepted here')
+  }
+}
+
+/** A rate is written as text; its spelling is what was signed. */
+function rate(value: string): string {
+  if (!RATE.test(value) || !Number.isFinite(Number(value))) throw new UsageError('not a rate')
+  return value
+}

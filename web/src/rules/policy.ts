@@ -1,0 +1,71 @@
+/** May this device let itself be compared now, by the public rules? As `federation/policy.py`, without the receipt and the attempts. */
+
+import { RefusedError } from '../errors'
+import { redLineOf } from '../wallet/purposes'
+import type { Standing } from './manifest'
+import { isInForce, type PurposeRule, type Rulebook } from './rulebook'
+
+const DAY_SECONDS = 86_400
+const MINIMAL = 1
+
+/** What each tier asks for: the largest false match rate of a release, and the longest consent. */
+const TIERS: Readonly<Record<number, { readonly largestFmr: number; readonly longestReceiptSeconds: number }>> = {
+  1: { largestFmr: 1e-2, longestReceiptSeconds: 365 * DAY_SECONDS },
+  2: { largestFmr: 1e-3, longestReceiptSeconds: 180 * DAY_SECONDS },
+  3: { largestFmr: 1e-4, longestReceiptSeconds: 90 * DAY_SECONDS },
+}
+
+/** What is asked. */
+export interface Asked {
+  /** Identifier of the registered deployment. */
+  readonly deployment: string
+  readonly audience: string
+  readonly purpose: string
+  readonly release: Standing
+  /** Of the consent. */
+  readonly jurisdiction: string
+  readonly consentSeconds: number
+}
+
+/**
+ * Returns when the public rules allow it at `now`, seconds since 1970.
+ *
+ * @throws RefusedError they do not; the error says why.
+ */
+export function requireAllowedBy(rules: Rulebook, asked: Asked, now: number): void {
+  const { audience, purpose, release } = asked
+  const line = redLineOf(purpose)
+  if (line !== null) throw new RefusedError(`the purpose ${purpose} is never allowed: ${line}`)
+  const deployment = rules.deployment(asked.deployment)
+  if (deployment === null) throw new RefusedError(`no deployment ${asked.deployment} stands in the public registry`)
+  if (!isInForce(deployment, now)) throw new RefusedError(`the deployment ${asked.deployment} is not in force now`)
+  if (deployment.audience !== audience || !deployment.purposes.includes(purpose) || !deployment.releases.includes(release.digest)) {
+    throw new RefusedError(`the deployment ${asked.deployment} is registered for another audience, purpose or model release`)
+  }
+  const granted = deployment.jurisdictions.map((place) => ruleIn(rules, place, asked, now))
+  for (const { identifier, jurisdictions, audiences, categories } of rules.moratoria(now)) {
+    const stops = (jurisdictions.length === 0 || jurisdictions.some((place) => deployment.jurisdictions.includes(place)))
+      && (audiences.length === 0 || audiences.includes(audience))
+      && (categories.length === 0 || granted.some(({ category }) => categories.includes(category)))
+    if (stops) throw new RefusedError(`stopped by the moratorium ${identifier}`)
+  }
+  const tier = Math.max(...granted.map((rule) => rule.tier))
+  const { largestFmr, longestReceiptSeconds } = TIERS[tier]
+  if (release.isTrial && tier !== MINIMAL) throw new RefusedError(`the model release is a trial that no audit has passed, and ${purpose} is no trial's purpose`)
+  if (!(release.statedFmr > 0 && release.statedFmr <= largestFmr)) {
+    throw new RefusedError(`${purpose} needs a release with a false match rate of at most ${largestFmr}; this one states ${release.statedFmr}`)
+  }
+  if (!deployment.jurisdictions.includes(asked.jurisdiction)) throw new RefusedError('the consent is for another jurisdiction')
+  if (asked.consentSeconds > longestReceiptSeconds) {
+    throw new RefusedError(`a consent for ${purpose} may be valid for at most ${longestReceiptSeconds / DAY_SECONDS} days`)
+  }
+}
+
+/** What allows the purpose in one jurisdiction: its pack, or else an exception. */
+function ruleIn(rules: Rulebook, place: string, { audience, purpose }: Asked, now: number): PurposeRule {
+  const pack = rules.pack(place, now)
+  const inForce = pack !== null && now < pack.endsAt
+  const rule = (inForce ? pack.rules.find((one) => one.purpose === purpose && isInForce(one, now)) : undefined) ?? rules.exception(place, audience, purpose, now)
+  if (rule === null) throw new RefusedError(inForce ? `the policy of ${place} does not allow ${purpose} now` : `no policy is in force in ${place}`)
+  return rule
+}

@@ -1,0 +1,115 @@
+/** Manifests of releases and the public rules: the page says what the Python side says. */
+
+import { beforeAll, describe, expect, test } from 'vitest'
+
+import { type Bytes, equal, utf8 } from '../src/bytes'
+import { MalformedMessageError, ProofError, RefusedError } from '../src/errors'
+import { type ReleaseTrust, releaseTrustOf, SignedManifest } from '../src/rules/manifest'
+import { type Asked, requireAllowedBy } from '../src/rules/policy'
+import { Rulebook } from '../src/rules/rulebook'
+import { python } from './vectors'
+
+describe('release manifests', () => {
+  let known: { now: number; ends_at: number; digest: string; trust: unknown; manifests: Record<string, string> }
+  let trust: ReleaseTrust
+  const read = (name: string): SignedManifest => SignedManifest.fromBytes(utf8(known.manifests[name]))
+
+  beforeAll(async () => {
+    known = (await python('manifests', {})) as typeof known
+    trust = releaseTrustOf(known.trust)
+  })
+
+  test.each(['good', 'measured'])('a release that both signed is used until its last second (%s)', async (name) => {
+    const manifest = read(name)
+    expect(equal(manifest.toBytes(), utf8(known.manifests[name]))).toBe(true)
+    expect(manifest.standing.digest).toBe(known.digest)
+    await manifest.requireServable(trust, known.now)
+    await manifest.requireServable(trust, known.ends_at - 1)
+    await expect(manifest.requireServable(trust, known.ends_at)).rejects.toThrow(RefusedError)
+    await expect(manifest.requireServable(trust, known.now - 2 * 86_400)).rejects.toThrow(RefusedError)
+  })
+
+  test.each(['unsigned', 'maker-only', 'another-auditor'])('a release is refused when it is %s', async (name) => {
+    await expect(read(name).requireServable(trust, known.now)).rejects.toThrow(ProofError)
+  })
+
+  test('a release whose audit failed is refused', async () => {
+    await expect(read('failed').requireServable({ ...trust, acceptsTrials: true }, known.now)).rejects.toThrow('says FAIL')
+  })
+
+  test('a trial is used only where trials are accepted', async () => {
+    await expect(read('trial').requireServable(trust, known.now)).rejects.toThrow(RefusedError)
+    await read('trial').requireServable({ ...trust, acceptsTrials: true }, known.now)
+  })
+
+  test('one flipped bit anywhere is refused', async () => {
+    const good = utf8(known.manifests['good'])
+    for (let i = 0; i < good.length; i += 7) {
+      const damaged: Bytes = good.slice()
+      damaged[i] ^= 1
+      const used = Promise.resolve().then(() => SignedManifest.fromBytes(damaged).requireServable(trust, known.now))
+      await expect(used, `byte ${i}`).rejects.toThrow(/./)
+    }
+  })
+
+  test('nobody is trusted to audit themselves', () => {
+    const [maker] = trust.makers
+    expect(() => releaseTrustOf({ makers: [maker], auditors: [maker], accepts_trials: false })).toThrow('nobody audits themselves')
+  })
+})
+
+describe('public rules', () => {
+  let known: { now: number; release: string; files: Record<string, [string, string]>; bad: Record<string, string> }
+  let asked: Asked
+  const DAY = 86_400
+
+  beforeAll(async () => {
+    known = (await python('rules', {})) as typeof known
+    const release = { digest: known.release, statedFmr: 1e-3, isTrial: false, beginsAt: known.now - DAY, endsAt: known.now + DAY }
+    asked = { deployment: 'trial', audience: 'example.org', purpose: 'door-access', release, jurisdiction: 'DE', consentSeconds: 90 * DAY }
+  })
+
+  test('the page refuses exactly what policy.decide refuses', async () => {
+    for (const [name, [file, reason]] of Object.entries(known.files)) {
+      const rules = await Rulebook.read(utf8(file), null)
+      const ask = (): void => { requireAllowedBy(rules, asked, known.now) }
+      if (reason === 'receipt-missing') expect(ask, name).not.toThrow() // Python went on to the consent, which was not shown to it
+      else expect(ask, `${name}: ${reason}`).toThrow(RefusedError)
+    }
+    const reasons = Object.values(known.files).map(([, reason]) => reason)
+    expect(new Set(reasons).size).toBeGreaterThan(6)
+  })
+
+  test.each(['signed once', 'signed by a stranger', 'edited', 'lifting nothing'])('rules that are %s are refused', async (name) => {
+    await expect(Rulebook.read(utf8(known.bad[name]), null)).rejects.toThrow(/signature|signer|already|follow/)
+  })
+
+  test('a consent that is too long, a trial and a red line are refused', async () => {
+    const rules = await Rulebook.read(utf8(known.files['allowed'][0]), null)
+    const high = await Rulebook.read(utf8(known.files['of a tier that the release is too weak for'][0]), null)
+    const strong = { ...asked, release: { ...asked.release, statedFmr: 1e-5 } }
+    requireAllowedBy(high, strong, known.now)
+    for (const [book, change] of [
+      [high, { consentSeconds: 91 * DAY }], [high, { release: { ...strong.release, isTrial: true } }],
+      [rules, { purpose: 'crowd-search' }], [rules, { jurisdiction: 'FR' }],
+    ] as const) {
+      expect(() => { requireAllowedBy(book, { ...strong, ...change }, known.now) }).toThrow(RefusedError)
+    }
+  })
+
+  test('rules that lost an entry, or came from other signers, are refused after the first time', async () => {
+    const { seen } = await Rulebook.read(utf8(known.files['stopped'][0]), null)
+    await Rulebook.read(utf8(known.files['stopped and lifted'][0]), seen)
+    await expect(Rulebook.read(utf8(known.files['allowed'][0]), seen)).rejects.toThrow(ProofError)
+    await expect(Rulebook.read(utf8(known.files['stopped'][0].replace('"threshold":2', '"threshold":1')), seen)).rejects.toThrow(ProofError)
+  })
+
+  test.each([
+    ['cut short', (text: string) => text.slice(0, -9)],
+    ['with a field more', (text: string) => text.replace('"kind"', '"also":1,"kind"')],
+    ['with a red-line purpose', (text: string) => text.replaceAll('door-access', 'crowd-search')],
+    ['of nothing', () => ''],
+  ])('a file %s is malformed', async (_, damage) => {
+    await expect(Rulebook.read(utf8(damage(known.files['allowed'][0])), null)).rejects.toThrow(MalformedMessageError)
+  })
+})
