@@ -21,6 +21,7 @@ import numpy as np
 from examples.simulation import DIMENSION, synthetic_organisation
 from federation.embeddings import EmbeddingSet
 from server import local_run
+from server.programs import program_path
 
 ORGANISATIONS, PEOPLE, EXCHANGES = 4, 6, 8
 
@@ -93,7 +94,7 @@ def trivial_run() -> float:
             )
             done = subprocess.run(  # noqa: S603 - our interpreter's program, no shell
                 [
-                    *(local_run._program("flwr"), "run", str(application), "x", "--stream"),  # noqa: SLF001 - as above
+                    *(program_path("flwr"), "run", str(application), "x", "--stream"),
                     *("--federation-config", f"num-supernodes={ORGANISATIONS} client-resources-num-cpus=1"),
                 ],
                 cwd=application,

@@ -20,17 +20,17 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Final
 
-from federation.errors import UnavailableError, UsageError
+from federation.errors import UnavailableError
 from federation.fleet import flower_environment
 from server.federation_admin import SECRET, TLS, Coordinator
 from server.gateway import CallLog, gateway_app, gateway_server, superlink_client
+from server.programs import program_path, stop_group
 
 SUPERLINK_ADDRESS: Final = "superlink.address"
 CALLS: Final = "calls.jsonl"
 _DATABASE: Final = "superlink.db"
 _HOME: Final = "flower"
 _STARTUP_SECONDS: Final = 60.0
-_STOP_SECONDS: Final = 10.0
 _COMMAND_SECONDS: Final = 60.0
 _NODE_ID = re.compile(r'"node-id": *"?(\d+)')
 
@@ -162,7 +162,7 @@ def submit(
     lines = (f"{key} = " + (f"'{value}'" if isinstance(value, str) else repr(value)) for key, value in settings.items())
     config.write_text("\n".join(lines) + "\n")
     with subprocess.Popen(  # noqa: S603 - our interpreter's program, no shell
-        [_program("flwr"), "run", str(application), "intaglio", "--stream", "--run-config", str(config)],
+        [program_path("flwr"), "run", str(application), "intaglio", "--stream", "--run-config", str(config)],
         cwd=coordinator.folder,
         env=_environment(coordinator.folder.resolve()),
         stdin=subprocess.DEVNULL,
@@ -191,7 +191,7 @@ def app_hash(application: Path) -> str:
 def _flwr(coordinator: Coordinator, *arguments: str) -> str:
     try:
         done = subprocess.run(  # noqa: S603 - our interpreter's program, no shell
-            [_program("flwr"), *arguments],
+            [program_path("flwr"), *arguments],
             cwd=coordinator.folder,
             env=_environment(coordinator.folder.resolve()),
             stdin=subprocess.DEVNULL,
@@ -207,13 +207,6 @@ def _flwr(coordinator: Coordinator, *arguments: str) -> str:
     return done.stdout
 
 
-def _program(name: str) -> str:
-    path = Path(sys.executable).parent / name
-    if not path.is_file():
-        raise UsageError(f"{name} is not installed beside this Python; install the project first")
-    return str(path)
-
-
 @contextmanager
 def _running(folder: Path, name: str, ended: Callable[[], None], program: str, *arguments: str) -> Iterator[None]:
     """A program with a log of its own, ended with everything that it started; `ended` is told when it goes first."""
@@ -221,7 +214,7 @@ def _running(folder: Path, name: str, ended: Callable[[], None], program: str, *
     work.mkdir(mode=0o700, exist_ok=True)  # nothing named client or server lies here: the run's own packages count
     with (folder / f"{name}.log").open("ab") as log:
         process = subprocess.Popen(  # noqa: S603 - our interpreter's program, no shell
-            [_program(program), *arguments],
+            [program_path(program), *arguments],
             cwd=work,
             env=_environment(folder),
             stdin=subprocess.DEVNULL,
@@ -241,15 +234,7 @@ def _running(folder: Path, name: str, ended: Callable[[], None], program: str, *
         yield
     finally:
         stopping.set()
-        for sign in (signal.SIGTERM, signal.SIGKILL):
-            try:
-                os.killpg(process.pid, sign)
-                process.wait(_STOP_SECONDS)
-            except ProcessLookupError:
-                break
-            except subprocess.TimeoutExpired:
-                continue
-        process.wait()
+        stop_group(process)
 
 
 def _await_health(address: str, authority: Path) -> None:

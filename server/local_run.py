@@ -35,12 +35,12 @@ from federation.privacy import MOMENTS
 from federation.release import ModelRelease
 from federation.scales import ChipSet
 from federation.secagg.session import roster_to_text
+from server.programs import program_path, stop_group
 
 APP = Path(__file__).resolve().parents[1]
 """The checkout that is packed and run."""
 
 _STARTUP_SECONDS = 30.0
-_STOP_SECONDS = 10.0
 _OUR_LINE = re.compile(r"intaglio: (.*)")
 _ERROR_LINE = re.compile(r"federation\.errors\.(\w+): (.*)")
 _ERRORS = {kind.__name__: kind for kind in (UsageError, BudgetExhaustedError, RoundAbortedError)}
@@ -152,13 +152,6 @@ def _environment(folder: Path) -> dict[str, str]:
     }
 
 
-def _program(name: str) -> str:
-    path = Path(sys.executable).parent / name
-    if not path.is_file():
-        raise UsageError(f"{name} is not installed beside this Python; install the project first")
-    return str(path)
-
-
 @contextmanager
 def _superlink(folder: Path, environment: dict[str, str]) -> Iterator[str]:
     """A SuperLink of our own on a free port, stopped with everything that it started."""
@@ -168,7 +161,15 @@ def _superlink(folder: Path, environment: dict[str, str]) -> Iterator[str]:
     log = folder / "superlink.log"
     with log.open("wb") as file:
         process = subprocess.Popen(  # noqa: S603 - our interpreter's program, no shell
-            [_program("flower-superlink"), "--insecure", "--simulation", "--host", "127.0.0.1", "--port", str(port)],
+            [
+                program_path("flower-superlink"),
+                "--insecure",
+                "--simulation",
+                "--host",
+                "127.0.0.1",
+                "--port",
+                str(port),
+            ],
             cwd=APP,
             env=environment,
             stdin=subprocess.DEVNULL,
@@ -181,7 +182,7 @@ def _superlink(folder: Path, environment: dict[str, str]) -> Iterator[str]:
         _await_health(process, f"http://{address}/health", log)
         yield address
     finally:
-        _stop(process)
+        stop_group(process)
 
 
 def _await_health(process: subprocess.Popen[bytes], url: str, log: Path) -> None:
@@ -194,19 +195,6 @@ def _await_health(process: subprocess.Popen[bytes], url: str, log: Path) -> None
             time.sleep(0.1)
     tail = log.read_text(errors="replace").splitlines()[-1:]
     raise UnavailableError(f"Flower's SuperLink did not start: {' '.join(tail) or 'it said nothing'}")
-
-
-def _stop(process: subprocess.Popen[bytes]) -> None:
-    """Ends the process group that we started: the SuperLink, and the simulation if one still runs."""
-    for sign in (signal.SIGTERM, signal.SIGKILL):
-        try:
-            os.killpg(process.pid, sign)
-            process.wait(_STOP_SECONDS)
-        except ProcessLookupError:
-            break
-        except subprocess.TimeoutExpired:
-            continue
-    process.wait()
 
 
 def _submit(
@@ -224,7 +212,7 @@ def _submit(
         f'[superlink]\ndefault = "intaglio"\n\n[superlink.intaglio]\naddress = "{address}"\ninsecure = true\n'
     )
     command = [
-        *(_program("flwr"), "run", str(APP), "intaglio", "--stream", "--run-config", str(folder / "run.toml")),
+        *(program_path("flwr"), "run", str(APP), "intaglio", "--stream", "--run-config", str(folder / "run.toml")),
         *("--federation-config", f"num-supernodes={organisations} client-resources-num-cpus=1"),
     ]
     error: IntaglioError | None = None
