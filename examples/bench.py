@@ -11,6 +11,7 @@ peer. Peers:
   embedding, the cloud loads it, encrypts the probe, takes the squared distance and sends it back, the owner decrypts it
   and compares. Its owner learns the score, and its cloud sees the probe.
 * Plaintext: XOR and count of two packed codes.
+* The page: see `examples.web_bench`. Its peers are the limits that it has to keep.
 * A trivial Flower run: see `examples.federation_bench`. Its processes take seconds to start, and so do ours.
 """
 
@@ -32,6 +33,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from examples import web_bench
 from examples.federation_bench import measure
 from federation.onebit import BITS, CodeSeed, DeviceSecret, binary_code, wire
 from federation.onebit.matcher import PreparedMatch, Reference, prepare
@@ -234,6 +236,19 @@ def federation() -> Iterator[Measurement]:
     yield Measurement.of("federation.peak_memory", our_peak, peer_peak, "trivial Flower run", "MiB")
 
 
+def web(rounds: int) -> Iterator[Measurement]:
+    """The page in Chromium against its limits; nothing, and a line that says why, where it cannot run."""
+    reason = web_bench.missing()
+    if reason is not None:
+        typer.echo(f"the page is left out: {reason}")
+        return
+    transferred, times = web_bench.measure(rounds)
+    median, high = web_bench.quantiles(times)
+    yield Measurement.of("web.transferred", transferred, web_bench.MOST_BYTES, "limit of 6 MB", "bytes")
+    yield Measurement.of("web.photo_to_verdict.p50", median, web_bench.MOST_MS, "aim of one second", "ms")
+    yield Measurement.of("web.photo_to_verdict.p95", high, web_bench.MOST_MS, "aim of one second", "ms")
+
+
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)  # tracebacks would show embeddings
 
 
@@ -242,14 +257,18 @@ def main(
     rounds: Annotated[int, typer.Option(min=3, help="Repetitions of each measurement.")] = 40,
     output: Annotated[Path, typer.Option(help="Where the JSON goes.")] = Path("build/bench.json"),
     *,
-    only_federation: Annotated[bool, typer.Option("--only-federation", help="Leave the one-bit match out.")] = False,
+    only_federation: Annotated[bool, typer.Option("--only-federation", help="Measure the Flower runs alone.")] = False,
+    only_web: Annotated[bool, typer.Option("--only-web", help="Measure the page alone.")] = False,
 ) -> None:
     """Measure, print the ratios, write them as JSON."""
     table = Table(title="below 1: better than the peer")
     for column in ("what", "ours", "peer", "unit", "ratio", "peer is"):
         table.add_column(column, justify="left" if column in {"what", "unit", "peer is"} else "right")
-    parts = [] if only_federation else [onebit(dimension, rounds) for dimension in (128, 512)]
-    measurements = list(chain(*parts, federation()))
+    if only_web or only_federation:
+        parts = [web(rounds)] * only_web + [federation()] * only_federation
+    else:
+        parts = [onebit(128, rounds), onebit(512, rounds), web(rounds), federation()]
+    measurements = list(chain(*parts))
     for m in measurements:
         table.add_row(m.name, f"{m.ours:,.3g}", f"{m.peer:,.3g}", m.unit, f"{m.ratio:.3g}", m.peer_name)
     Console(width=140).print(table)

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import json
+import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -28,19 +30,26 @@ app = typer.Typer(add_completion=False)
 @app.command()
 def main(port: Annotated[int, typer.Option(min=1024, max=65535, help="Of the page.")] = 8080) -> None:
     """Serve the page until Ctrl-C. People who enrol are kept in build/demo/web.sqlite."""
+    with serving(port, "web.sqlite") as origin:
+        typer.echo(f"open {origin}")
+        with contextlib.suppress(KeyboardInterrupt):
+            threading.Event().wait()
+
+
+@contextlib.contextmanager
+def serving(port: int, database: str) -> Iterator[str]:
+    """The page and the service behind it, with a database in build/demo. Gives the page's origin."""
     ready = DEMO / "web-ready.json"
     ready.unlink(missing_ok=True)
     shared = {"tls": "tls", "release": "release.zip", "release-trust": "trust.json", "rules": "rules/rules.jsonl"}
-    service = shared | {"log": "log", "database": "web.sqlite", "ready-file": ready.name}
-    named = f"--deployment={_DEPLOYMENT}"
+    service = shared | {"log": "log", "database": database, "ready-file": ready.name}
+    named, origin = f"--deployment={_DEPLOYMENT}", f"http://localhost:{port}"
     with running("matching", service, named, "--port=0", *_FOR_MANY) as matching:
         target = f"localhost:{port_of(ready, matching)}"
         page = shared | {"terms": "terms.json", "log-policy": "log/policy"}
-        origin = f"http://localhost:{port}"
         with running("web", page, named, f"--server={target}", f"--origin={origin}", f"--port={port}") as bridge:
-            typer.echo(f"open {origin}")
-            with contextlib.suppress(KeyboardInterrupt):
-                bridge.wait()
+            wait_for_page(port, bridge)
+            yield origin
 
 
 @contextlib.contextmanager
@@ -69,6 +78,20 @@ def port_of(ready: Path, process: subprocess.Popen[bytes]) -> int:
             raise SystemExit(f"the matching service did not start; read {DEMO}/matching-web.log, then try `make demo`")
         time.sleep(0.05)
     return int(json.loads(ready.read_text())["port"])
+
+
+def wait_for_page(port: int, process: subprocess.Popen[bytes]) -> None:
+    """Returns once the bridge accepts connections."""
+    deadline = time.monotonic() + _START_SECONDS
+    while True:
+        try:
+            socket.create_connection(("localhost", port), timeout=1).close()
+        except OSError:
+            if process.poll() is not None or time.monotonic() > deadline:
+                raise SystemExit(f"the page is not served; read {DEMO}/web-web.log") from None
+            time.sleep(0.05)
+        else:
+            return
 
 
 if __name__ == "__main__":

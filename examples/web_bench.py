@@ -1,0 +1,107 @@
+"""The page in Chromium: bytes that opening it transfers, and time from a photo to the verdict.
+
+Everything is real: the release, rules and log of `make demo`, the matching service, the bridge, the built page in a
+headless browser, and a photo of a face. The clock runs in the page, from the click to the moment when the page says
+accepted: detection, embedding, encryption, three calls, proofs of the log, decryption. One verification is the warm-up.
+"""
+
+from __future__ import annotations
+
+import io
+import shutil
+import socket
+import statistics
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from client.datasets import face_folder, orl_faces
+from examples.web import DEMO, serving
+
+PAGE = Path("web/dist/index.html")
+MOST_BYTES = 6_000_000
+MOST_MS = 1000.0
+_READY = "body[data-busy=false]"
+_PATIENCE_MS = 120_000.0
+_TIMED_CLICK = """button => new Promise(resolve => {
+  const begun = performance.now()
+  const watcher = new MutationObserver(() => {
+    if (document.body.dataset.busy === 'false') { watcher.disconnect(); resolve(performance.now() - begun) }
+  })
+  button.click()
+  watcher.observe(document.body, { attributeFilter: ['data-busy'] })
+})"""
+
+
+def missing() -> str | None:
+    """Why the page cannot be measured here, or None."""
+    if _chromium() is None:
+        return "Chromium is missing (Debian: apt-get install chromium)"
+    if not PAGE.is_file():
+        return "the page is not built; run `make web`, which needs npm"
+    if not (DEMO / "release.zip").is_file():
+        return "there is no release; run `make demo`"
+    return None
+
+
+def measure(rounds: int) -> tuple[int, list[float]]:
+    """Bytes transferred until the page is ready, and milliseconds of each of `rounds` verifications."""
+    from playwright.sync_api import sync_playwright  # noqa: PLC0415 - only where there is a browser
+
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    photo = _photo()
+    with serving(port, "web-bench.sqlite") as origin, sync_playwright() as playwright:
+        browser = playwright.chromium.launch(
+            executable_path=_chromium(), args=["--disable-gpu"], chromium_sandbox=False
+        )
+        page = browser.new_page(base_url=origin)
+        finished: list[Any] = []
+        page.on("requestfinished", lambda request: finished.append(request))  # noqa: PLW0108 - Playwright marks the handler
+        page.goto("/")
+        page.wait_for_selector(_READY, timeout=_PATIENCE_MS)
+        transferred = sum(_bytes_of(request) for request in finished)
+        for worker in page.workers:  # their own scripts are not among a page's requests
+            transferred += int(page.request.get(worker.url).headers["content-length"])
+        for slot in ("first", "second"):
+            page.set_input_files(f"#{slot}-file", photo)
+        page.check("#agree")
+        page.click("#enrol-button:enabled")
+        page.wait_for_selector(_READY, timeout=_PATIENCE_MS)
+        times = list(_verifications(page, photo, rounds + 1))
+        browser.close()
+    return transferred, times[1:]
+
+
+def quantiles(times: list[float]) -> tuple[float, float]:
+    """Median and 95th percentile."""
+    return statistics.median(times), statistics.quantiles(times, n=20, method="inclusive")[-1]
+
+
+def _verifications(page: Any, photo: Any, count: int) -> Iterator[float]:  # noqa: ANN401 - Playwright's, imported late
+    for _ in range(count):
+        page.set_input_files("#probe-file", photo)
+        button = page.wait_for_selector("#verify-button:enabled")
+        yield button.evaluate(_TIMED_CLICK)
+        said = page.text_content("#result") + page.text_content("#alert")
+        assert said.startswith("Accepted."), said
+
+
+def _bytes_of(request: Any) -> int:  # noqa: ANN401 - as above
+    sizes = request.sizes()
+    return int(sizes["responseBodySize"] + sizes["responseHeadersSize"])
+
+
+def _photo() -> Any:  # noqa: ANN401 - as above
+    """One face. It enrols and verifies: the time does not depend on which one, and every round is accepted."""
+    first = next(iter(face_folder(orl_faces()).people.values()))[0]
+    written = io.BytesIO()
+    Image.open(first).save(written, "PNG")
+    return {"name": "face.png", "mimeType": "image/png", "buffer": written.getvalue()}
+
+
+def _chromium() -> str | None:
+    return shutil.which("chromium") or shutil.which("google-chrome")
