@@ -83,9 +83,7 @@ class Journal:
         position = await self._add(Addition(entry, opening, request.key_id) if enrolled else Addition(entry))
         return await asyncio.to_thread(self._receipt, position, opening, log_size)
 
-    async def refused(
-        self, request: SessionRequest | None, outcome: AttemptOutcome, *, enrolled: bool = False
-    ) -> None:
+    async def refused(self, request: SessionRequest | None, outcome: AttemptOutcome, *, enrolled: bool = False) -> None:
         """Logs that a request was refused.
 
         Args:

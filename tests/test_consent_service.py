@@ -9,16 +9,16 @@ import time
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from running import (
-    LOG_SIGNER,
     DEPLOYMENT,
+    LOG_SIGNER,
     SIGNERS,
     TERMS,
     RunningServer,
     a_face,
     a_pki,
     a_release,
-    a_service,
     a_rules_file,
+    a_service,
     a_wallet,
     conditions,
     public_rules,
