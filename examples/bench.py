@@ -34,7 +34,7 @@ from rich.console import Console
 from rich.table import Table
 
 from examples import web_bench
-from examples.federation_bench import measure
+from examples.federation_bench import measure, node_processes
 from federation.onebit import BITS, CodeSeed, DeviceSecret, binary_code, wire
 from federation.onebit.matcher import PreparedMatch, Reference, prepare
 from federation.onebit.parameters import ONEBIT_2048
@@ -231,6 +231,7 @@ def onebit(dimension: int, rounds: int) -> Iterator[Measurement]:
 
 def federation() -> Iterator[Measurement]:
     """A whole private run against a trivial one."""
+    yield Measurement.of("federation.node_processes", *node_processes(), "trivial Flower run", "CPU s")
     ours, peer, our_peak, peer_peak = measure()
     yield Measurement.of("federation.run", ours, peer, "trivial Flower run", "s")
     yield Measurement.of("federation.peak_memory", our_peak, peer_peak, "trivial Flower run", "MiB")

@@ -132,6 +132,30 @@ def our_run() -> float:
         return time.monotonic() - begun
 
 
+_NODE = "import client.app"
+_ACCOUNTING = f"{_NODE}; from federation.privacy import epsilon_of_gaussians as e; e((1.34, 0.67), 1e-5)"
+_TRAINING = f"{_ACCOUNTING}; import federation.clipping"
+OUR_MESSAGES = (_ACCOUNTING, _NODE, _TRAINING, _NODE, _NODE, _ACCOUNTING, _NODE, _NODE)
+"""What a node loads and accounts for in each message of a run, in their order (`federation.rounds`)."""
+TRIVIAL_MESSAGE = "import torch; from flwr.clientapp import ClientApp"
+
+
+def node_processes() -> tuple[float, float]:
+    """CPU seconds that one node's processes of a run take to start in a deployment, ours and the trivial one's.
+
+    There Flower starts a process for every message. What is computed on data is in neither.
+    """
+    started = [sum(map(_cpu_seconds, codes)) for codes in (OUR_MESSAGES, (TRIVIAL_MESSAGE,) * EXCHANGES)]
+    return started[0], started[1]
+
+
+def _cpu_seconds(code: str) -> float:
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    subprocess.run([sys.executable, "-c", code], cwd=local_run.APP, check=True)  # noqa: S603 - our interpreter
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+
+
 def measure(rounds: int = 3) -> tuple[float, float, float, float]:
     """Median seconds of ours and of the trivial run, which take turns, and the peak MiB of a process of each."""
     ours, theirs, peak = [], [], [0.0, 0.0]
