@@ -7,12 +7,16 @@ import shutil
 import time
 from pathlib import Path
 
+import jwt
 import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
+from federation.assertion import PairwiseSecret
 from federation.manifest import Role
 from federation.purposes import DAY_SECONDS
 from federation.rules import Moratorium
 from federation.transparency import KeyKind, NoteSigner
+from server.assertions import AssertionIssuer
 from server.sqlstorage import open_storage
 from server.workers import MatchWorkers
 from tests.bundles import MAKER, a_bundle, signed
@@ -23,6 +27,7 @@ from tests.web_site import THRESHOLD, film, nobody, orl_release, picture, servin
 PAGE = Path(__file__).parents[1] / "web" / "dist"
 CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
 ME, ANOTHER = 1, 5
+ISSUER_KEY = Ed25519PrivateKey.from_private_bytes(bytes(range(32)))
 
 pytestmark = [
     pytest.mark.integration,
@@ -51,7 +56,8 @@ def site(tmp_path_factory, release, rules):
     workers = MatchWorkers(1, timeout_seconds=60)
     asyncio.run(workers.start())
     with open_storage(str(directory / "matching.db")) as storage:
-        service = a_service(release, storage, workers, public_rules(rules), directory)
+        issuer = AssertionIssuer("https://matching.example", ISSUER_KEY, PairwiseSecret(bytes(32)), release)
+        service = a_service(release, storage, workers, public_rules(rules), directory, issuer=issuer)
         with RunningServer(service, tls) as server, serving(PAGE, server.target, tls, release, rules) as served:
             yield served
     workers.close()
@@ -90,13 +96,13 @@ def page(context, site):
     return opened(context)
 
 
-def opened(context):
+def opened(context, path="/"):
     page = context.new_page()
     page.requested, page.complaints = [], []
     page.on("request", lambda request: page.requested.append(request.url))
     page.on("console", lambda message: page.complaints.append(message.text) if message.type == "error" else None)
     page.on("pageerror", lambda error: page.complaints.append(str(error)))
-    page.goto("/")
+    page.goto(path)
     page.wait_for_selector("body[data-busy=false]", timeout=60_000)
     assert page.text_content("#result") == "Ready."
     return page
@@ -132,6 +138,20 @@ def test_the_owner_is_accepted_and_another_is_not_and_nothing_goes_anywhere_else
         f"blob:{site.url}",
     }
     assert sum("/intaglio/" in url for url in page.requested) == len(site.between.calls) == 11
+
+
+def test_an_organisation_that_gave_a_nonce_gets_an_assertion_for_an_acceptance_only(page, context):
+    enrol(page)
+    page.close()
+    asked = opened(context, f"/?nonce={'ab' * 32}")
+    assert verify(asked, ANOTHER).startswith("Not accepted.")
+    assert not asked.is_visible("#found a")
+    assert verify(asked).startswith("Accepted.")
+    with asked.expect_download() as saved:
+        asked.click("#found a")
+    token = saved.value.path().read_text().strip()
+    claims = jwt.decode(token, ISSUER_KEY.public_key(), algorithms=["EdDSA"], audience="example.org")
+    assert claims["nonce"] == "ab" * 32
 
 
 @pytest.mark.slow

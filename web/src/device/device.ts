@@ -44,6 +44,8 @@ export interface Outcome {
   readonly matched: boolean
   /** Of the attempt in the log. */
   readonly position: number
+  /** For the audience whose nonce it was, when the claim was accepted; a JSON Web Token, else null. */
+  readonly assertion: string | null
 }
 
 /** Everything that a server holds about an owner. */
@@ -117,14 +119,15 @@ export class Device {
   /**
    * Compares a fresh capture with the enrolled template.
    *
+   * @param audienceNonce 32 bytes that the audience chose, to get an assertion for it.
    * @throws RefusedError not enrolled, revoked, closed after too many failures, or not covered by the consent any more.
    * @throws UnavailableError too many failures in a row, or the server cannot be reached.
    * @throws PeerError, ProofError the other side broke the protocol; nothing was opened.
    */
-  async verify(probe: Float64Array): Promise<Outcome> {
+  async verify(probe: Float64Array, audienceNonce: Bytes = new Uint8Array()): Promise<Outcome> {
     await this.#readRules()
     await this.#requireAllowed()
-    const session = this.#checked((await this.#transport.call(verification.startVerification, this.#request())).session)
+    const session = this.#checked((await this.#transport.call(verification.startVerification, { ...this.#request(), audienceNonce })).session)
     const outcome = await this.#compare(probe, session)
     const enrolment = this.#wallet.requireEnrolment()
     if (outcome.matched && enrolment.state === 'started') await this.#wallet.remember({ enrolment: { ...enrolment, state: 'enrolled' } })
@@ -207,10 +210,11 @@ export class Device {
     await this.#requireAllowed() // a moment ago it was, but this is where a bit of the face leaves
     const position = await this.#requireLogged(answer.log, transcript)
     const token = wallet.deviceSecret.openReply(answer.reply, transcript)
-    const { decision } = await this.#transport.call(verification.submitToken, { sessionId: session.sessionId, token: token ?? NO_MATCH })
+    const { decision, assertion } = await this.#transport.call(verification.submitToken, { sessionId: session.sessionId, token: token ?? NO_MATCH })
     if (decision !== Decision.MATCH && decision !== Decision.NON_MATCH) throw new MalformedMessageError('the server states no decision')
     if ((decision === Decision.MATCH) !== (token !== null)) throw new PeerError('the server recorded another decision than the one that this device opened')
-    return { matched: token !== null, position }
+    if (assertion.length > 0 && token === null) throw new MalformedMessageError('only a match has an assertion')
+    return { matched: token !== null, position, assertion: assertion.length > 0 ? new TextDecoder().decode(assertion) : null }
   }
 
   #request(): { keyId: Bytes; purpose: string; audience: string } {

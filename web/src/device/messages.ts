@@ -43,7 +43,8 @@ export interface Actions {
   begin(): Status
   status(): Status
   enrol(pictures: { readonly reference: ImageBitmap; readonly second: ImageBitmap }): Outcome
-  verify(pictures: { readonly probe: ImageBitmap }): Outcome
+  /** @param nonce 64 hex digits that an audience chose, or null. */
+  verify(argument: { readonly probe: ImageBitmap; readonly nonce: string | null }): Outcome
   renew(): null
   revoke(): null
   erase(): number | null

@@ -1,7 +1,7 @@
 /// <reference lib="webworker" />
 /** The worker in which the device lives: its keys, the recogniser, and every face that is looked at. */
 
-import type { Bytes } from '../bytes'
+import { type Bytes, fromHex } from '../bytes'
 import { IntaglioError, PeerError, RefusedError, UnavailableError, UsageError } from '../errors'
 import { Recogniser } from '../face/recogniser'
 import { ModelRelease } from '../face/release'
@@ -128,7 +128,7 @@ const actions: { [A in Action]: (loaded: Loaded, argument: Parameters<Actions[A]
   },
   async verify(loaded, argument) {
     const probe = loaded.deployment.release.adapt(await loaded.recogniser.embed(argument!.probe), 'probe')
-    return withDevice(loaded, (device) => device.verify(probe))
+    return withDevice(loaded, (device) => device.verify(probe, argument!.nonce === null ? undefined : fromHex(argument!.nonce)))
   },
   renew: (loaded) => withDevice(loaded, async (device) => { await device.renew(); return null }),
   revoke: (loaded) => withDevice(loaded, async (device) => { await device.revoke(); return null }),
@@ -153,6 +153,6 @@ scope.onmessage = async ({ data }: MessageEvent<Request>) => {
     const retryAfter = error instanceof UnavailableError ? error.retryAfter : null
     tell({ kind: 'failed', id, error: known ? error.name : 'Error', message: known ? error.message : 'something in this page failed', retryAfter })
   } finally {
-    for (const picture of Object.values((argument ?? {}) as Record<string, ImageBitmap>)) picture.close() // no face stays
+    for (const part of Object.values(argument ?? {})) if (part instanceof ImageBitmap) part.close() // no face stays
   }
 }

@@ -22,7 +22,7 @@ class Failure extends Error {
 
 function ask<A extends Action>(action: A, argument?: Parameters<Actions[A]>[0]): Promise<ReturnType<Actions[A]>> {
   const id = count++
-  const pictures = Object.values((argument ?? {}) as Record<string, ImageBitmap>)
+  const pictures = Object.values(argument ?? {}).filter((part) => part instanceof ImageBitmap)
   return new Promise((resolve, reject) => {
     waiting.set(id, { resolve, reject })
     worker.postMessage({ id, action, argument }, pictures) // moved, not copied: no face stays here
@@ -195,6 +195,23 @@ function list(lines: readonly string[], raw = ''): void {
   element('raw').hidden = raw === ''
 }
 
+/** Shows an assertion, for the person to hand to the organisation that asked. */
+function offer(assertion: string): void {
+  const url = URL.createObjectURL(new Blob([`${assertion}\n`], { type: 'application/jwt' }))
+  const link = Object.assign(document.createElement('a'), { href: url, download: 'assertion.jwt', textContent: SAY.assertion })
+  const item = document.createElement('li')
+  item.append(link)
+  element('found').replaceChildren(item)
+  element('raw').textContent = assertion
+  element('raw').hidden = false
+}
+
+/** What an organisation asks for with `?nonce=`: 64 hex digits, or null. */
+function nonceOf(query: string): string | null {
+  const nonce = new URLSearchParams(query).get('nonce')
+  return nonce !== null && /^[0-9a-f]{64}$/.test(nonce) ? nonce : null
+}
+
 function confirmed(text: string): Promise<boolean> {
   const dialog = element<HTMLDialogElement>('confirm')
   element('confirm-text').textContent = text
@@ -205,6 +222,7 @@ function confirmed(text: string): Promise<boolean> {
 
 // ------------------------------------------------------------------ what the person does
 
+const nonce = nonceOf(location.search)
 let current: Status | null = null
 let busy = true
 
@@ -258,8 +276,9 @@ on('enrol-button', async () => {
   say(outcome.matched ? SAY.enrolled(outcome.position) : SAY.notEnrolled, outcome.matched ? 'good' : 'bad')
 })
 on('verify-button', async () => {
-  const outcome = await ask('verify', { probe: await probe.take() })
+  const outcome = await ask('verify', { probe: await probe.take(), nonce })
   say(outcome.matched ? SAY.accepted(outcome.position) : SAY.notAccepted(outcome.position), outcome.matched ? 'good' : 'bad')
+  if (outcome.assertion !== null) offer(outcome.assertion)
 })
 on('renew-button', async () => { await ask('renew'); say(SAY.renewed, 'good') })
 on('revoke-button', async () => {

@@ -63,6 +63,7 @@ export const SAY = {
   notEnrolled: 'Not enrolled: the two pictures do not match each other. Nothing was stored.',
   accepted: (position: number) => `Accepted. It is you. The log has this attempt as entry ${position}.`,
   notAccepted: (position: number) => `Not accepted. The log has this attempt as entry ${position}.`,
+  assertion: 'Save the assertion for the organisation that asked.',
   renewed: 'Your consent is renewed.',
   revoked: 'Revoked: the server deleted your template.',
   erased: (position: number | null) => position === null ? 'Nothing was held any more.' : `Erased. The log keeps a tombstone, entry ${position}, that only you can connect with you.`,
