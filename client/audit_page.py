@@ -13,7 +13,7 @@ from typing import Final
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from client import audit_plots
+from federation.audit import plots
 from federation.audit.cells import Estimate, Rate
 from federation.audit.report import AuditReport
 from federation.audit.searching import false_match_in_search
@@ -73,11 +73,11 @@ def render(report: AuditReport) -> str:
         if worst
         else [],
         needed=math.ceil(math.log(1 - report.limits.confidence) / math.log1p(-report.limits.fmr)),
-        drawn=len(audit_plots.drawn_cells(report)),
+        drawn=len(plots.drawn_cells(report)),
         css=_markup((_HERE / "audit_page.css").read_text("utf-8")),
-        det=_markup(audit_plots.det_plot(report)),
-        fmr_bounds=_markup(audit_plots.bounds_plot(report, "fmr", "false match rate")),
-        fnmr_bounds=_markup(audit_plots.bounds_plot(report, "fnmr", "false non-match rate")),
+        det=_markup(plots.det_plot(report)),
+        fmr_bounds=_markup(plots.bounds_plot(report, "fmr", "false match rate")),
+        fnmr_bounds=_markup(plots.bounds_plot(report, "fnmr", "false non-match rate")),
         percent=_percent,
         bounds=_bounds,
         number=_number,

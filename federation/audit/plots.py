@@ -32,6 +32,7 @@ _TICKS: Final = (1e-6, 1e-5, 1e-4, 1e-3, 0.01, 0.05, 0.2, 0.5)
 _STYLE: Final[dict[Any, Any]] = {
     "svg.fonttype": "none",
     "svg.hashsalt": "intaglio",
+    "text.parse_math": False,  # a dollar in the name of a group is a dollar
     "font.size": 9.5,
     "text.color": _INK,
     "axes.edgecolor": "#8a9194",
