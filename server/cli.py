@@ -26,7 +26,7 @@ from federation.manifest import ReleaseTrust
 from federation.wire.status import fate_of
 from server.assertions import AssertionIssuer, create_issuer
 from server.certificates import client_credentials, server_credentials, write_pki
-from server.dashboard_cli import dashboard, dashboard_command
+from server.dashboard_cli import dashboard_command
 from server.database import database_url, name_of, upgrade
 from server.federation_cli import federation_commands
 from server.files import write_durably
@@ -94,7 +94,6 @@ app.add_typer(ledger_commands, name="ledger")
 app.add_typer(rules_commands, name="rules")
 app.command("dashboard")(dashboard_command)
 app.add_typer(web_commands, name="web")
-app.command("dashboard")(dashboard)
 
 
 @pki.command("init")

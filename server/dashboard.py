@@ -11,12 +11,13 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from html import escape
 
-from federation.audit.cells import Cell, Verdict
+from federation.audit.cells import Cell
 from federation.bundle import Bundle
 from federation.ledger import Account
 from federation.purposes import DAY_SECONDS
 from federation.statements import text_of_time
 from federation.transparency import AttemptEntry, AttemptOutcome, LogEntry
+from federation.verdict import Verdict
 
 _WARN_DAYS = 14
 _NEARLY_SPENT = 0.9

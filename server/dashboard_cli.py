@@ -10,7 +10,7 @@ import typer
 
 from federation.errors import UsageError
 from federation.ledger import ledger_from_file
-from federation.transparency import entry_from_bytes
+from federation.transparency import LogEntry, entry_from_bytes
 from server.dashboard import Dashboard, LogState, count_entries, dashboard_page
 from server.federation_admin import Coordinator
 from server.files import PUBLIC, write_durably
@@ -58,7 +58,7 @@ def log_state(log: TransparencyLog) -> LogState:
         MalformedMessageError: something in the log is no entry.
     """
     checkpoint = log.checkpoint()
-    entries, size = [], checkpoint.head.size
+    entries, size = list[LogEntry](), checkpoint.head.size
     while len(entries) < size:
         entries += [entry_from_bytes(leaf) for leaf in log.entries(len(entries), size)]
     kinds, attempts = count_entries(entries)
