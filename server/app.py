@@ -42,7 +42,8 @@ from federation.rounds import (
 from federation.secagg.session import roster_from_text, roster_names
 from federation.training import TrainedAdapter, build_adapter, no_adapter
 from server.federation_checkpoint import Checkpoint
-from server.ledger import LedgerCopies, PrivacyLedger, write_durably
+from server.files import write_durably
+from server.ledger import LedgerCopies, PrivacyLedger
 from server.secure_sums import Members, OpenedSum, SecureSums
 
 app = ServerApp()

@@ -25,8 +25,6 @@ from federation.errors import MalformedMessageError, ProofError, UsageError
 from federation.ledger import LedgerChain, LedgerEntry
 from server.files import sync_directory, write_durably
 
-__all__ = ["LedgerCopies", "PrivacyLedger", "write_durably"]
-
 
 @dataclass(frozen=True)
 class PrivacyLedger:
