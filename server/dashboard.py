@@ -6,6 +6,7 @@ anybody, and no key id and no opening is read here. `dashboard_page` needs no sc
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -147,14 +148,14 @@ def _release(bundle: Bundle) -> str:
         ("measured by attack", "nobody measured" if measured is None else f"epsilon at least {measured:.2f}"),
         ("audit", manifest.audit.verdict.value),
     )
-    head = ("group", "people", "FMR, bounds", "FNMR, bounds", "verdict on FMR")
+    head = ("group", "people", "FMR, bounds", "FNMR, bounds", "verdict")
     rows = [
         (
             ", ".join(cell.labels) or "everybody",
             "?" if cell.people is None else str(cell.people),
             f"{cell.fmr.value:.4f} ({cell.fmr.low:.4f} to {cell.fmr.high:.4f})",
             f"{cell.fnmr.value:.4f} ({cell.fnmr.low:.4f} to {cell.fnmr.high:.4f})",
-            cell.fmr.judge(report.limits.fmr).value,
+            cell.verdict(report.limits).value,
         )
         for cell in report.cells
     ]
@@ -183,7 +184,7 @@ def _log(log: LogState) -> str:
         ("log", log.origin),
         ("entries", str(log.size)),
         ("newest checkpoint", text_of_time(log.signed_at)),
-        ("signatures of witnesses", str(log.other_signatures)),
+        ("signature lines of others, not verified here", str(log.other_signatures)),
         *((kind, str(count)) for kind, count in sorted(log.kinds.items())),
     )
     return _facts(facts)
@@ -195,8 +196,8 @@ def _budget(accounts: tuple[Account, ...]) -> str:
     rows = [
         (
             account.population,
-            f"{account.epsilon:.2f}",
-            f"{account.cap_epsilon - account.epsilon:.2f}",
+            f"{_rounded_up(account.epsilon):.2f}",
+            f"{account.cap_epsilon - _rounded_up(account.epsilon):.2f}",
             f"{account.delta:g}",
             str(len(account.runs)),
         )
@@ -204,6 +205,11 @@ def _budget(accounts: tuple[Account, ...]) -> str:
     ]
     head = ("population", "epsilon spent", "epsilon left", "delta", "runs")
     return _table("Each population of the ledger", head, rows)
+
+
+def _rounded_up(epsilon: float) -> float:
+    """What was spent must not look like less than it is."""
+    return math.ceil(epsilon * 100) / 100
 
 
 def _section(title: str, body: str) -> str:

@@ -12,7 +12,7 @@ from federation.errors import UsageError
 from federation.ledger import ledger_from_file
 from federation.transparency import LogEntry, entry_from_bytes
 from server.dashboard import Dashboard, LogState, count_entries, dashboard_page
-from server.federation_admin import Coordinator
+from server.federation_admin import Member
 from server.files import PUBLIC, write_durably
 from server.log import TransparencyLog
 from server.log_cli import opened_log
@@ -38,7 +38,7 @@ def dashboard_command(
             bundle=read_bundle(release),
             log=state,
             accounts=ledger_from_file(_read(ledger)).accounts() if ledger else (),
-            members=tuple(member.name for member in Coordinator(federation).members()) if federation else (),
+            members=_members(federation) if federation else (),
             pending=any(federation.glob("*.unfinished")) if federation else False,
             now=int(time.time()),
         )
@@ -54,9 +54,10 @@ def log_state(log: TransparencyLog) -> LogState:
     """How the log stands: recounted from its entries.
 
     Raises:
-        ProofError: the newest checkpoint is not signed by the log.
+        ProofError: the entries do not give the signed root, or the newest checkpoint is not signed by the log.
         MalformedMessageError: something in the log is no entry.
     """
+    log.audit()
     checkpoint = log.checkpoint()
     entries, size = list[LogEntry](), checkpoint.head.size
     while len(entries) < size:
@@ -71,6 +72,11 @@ def log_state(log: TransparencyLog) -> LogState:
         kinds=kinds,
         attempts=attempts,
     )
+
+
+def _members(federation: Path) -> tuple[str, ...]:
+    """Names, without the coordinator's key."""
+    return tuple(Member.from_bytes(_read(path)).name for path in sorted((federation / "members").glob("*.json")))
 
 
 def _read(path: Path) -> bytes:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
+import sqlite3
 import time
 
 import pytest
@@ -11,6 +12,7 @@ from bundles import a_bundle, signed
 from running import LOG_SIGNER, a_release, write_rules
 from typer.testing import CliRunner
 
+from federation.errors import ProofError
 from federation.ledger import Account
 from federation.purposes import DAY_SECONDS
 from federation.transparency import (
@@ -106,6 +108,15 @@ def test_s9_the_page_counts_what_the_entries_say_and_no_opening(log):
     }
     assert state.kinds == {"policy": 1, "enrolment": 1, "attempt": 2}
     assert "ab" * 32 not in dashboard_page(dataclasses.replace(QUIET, log=state))
+
+
+def test_a_changed_entry_is_no_fact(log, tmp_path):
+    with sqlite3.connect(tmp_path / "log.db") as database:
+        database.execute(
+            "UPDATE log_entries SET entry = CAST(replace(entry, 'door', 'shop') AS BLOB) WHERE position = 2"
+        )
+    with pytest.raises(ProofError, match="do not give the signed root"):
+        log_state(log)
 
 
 def test_nothing_counts_as_nothing():
