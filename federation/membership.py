@@ -408,7 +408,7 @@ class LocalPolicy:
 def _node_key(line: str) -> ec.EllipticCurvePublicKey:
     try:
         key = load_ssh_public_key(line.encode())
-    except (ValueError, UnsupportedAlgorithm) as error:
+    except (ValueError, UnsupportedAlgorithm, NotImplementedError) as error:  # the last one: a compressed point
         raise UsageError("the node key is a public key in OpenSSH's encoding") from error
     if not isinstance(key, ec.EllipticCurvePublicKey) or not isinstance(key.curve, ec.SECP384R1):
         raise UsageError("the node key is on the curve NIST P-384")

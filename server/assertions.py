@@ -53,7 +53,7 @@ class AssertionIssuer:
             key = Ed25519PrivateKey.from_private_bytes(bytes.fromhex(stored["signing_key"]))
             pairwise = PairwiseSecret(bytes.fromhex(stored["pairwise_secret"]))
             return cls(public["issuer"], key, pairwise, release)
-        except (OSError, ValueError, KeyError, TypeError, IntaglioError):
+        except (OSError, ValueError, LookupError, TypeError, RecursionError, IntaglioError):
             # `from None`: the cause may quote the file.
             raise UsageError(
                 f"{directory} holds no keys for assertions; make them with `intaglio-server assertions init`"

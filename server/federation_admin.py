@@ -25,7 +25,7 @@ from typing import Final
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, load_pem_private_key
 
-from federation.errors import MalformedMessageError, RefusedError, UsageError
+from federation.errors import IntaglioError, RefusedError, UsageError
 from federation.membership import (
     ID_BYTES,
     Invitation,
@@ -82,7 +82,7 @@ class Member:
         try:
             value = json.loads(data)
             return cls(SignedJoinRequest.from_bytes(value["request"].encode()), int(value["node"]))
-        except (ValueError, TypeError, LookupError, AttributeError, MalformedMessageError) as error:
+        except (ValueError, TypeError, LookupError, AttributeError, RecursionError, IntaglioError) as error:
             raise UsageError("a file in members/ is not one that `federation approve` wrote") from error
 
 
@@ -96,7 +96,7 @@ class Coordinator:
             self.federation, self.address = bytes.fromhex(facts["federation"]), str(facts["address"])
             key = load_pem_private_key((folder / KEY).read_bytes(), password=None)
             self.authority = (folder / TLS / "ca.pem").read_text()
-        except (OSError, ValueError, TypeError, LookupError) as error:
+        except (OSError, ValueError, TypeError, LookupError, RecursionError) as error:
             raise UsageError(f"{folder} holds no federation; run `intaglio-server federation init` first") from error
         if not isinstance(key, Ed25519PrivateKey):
             raise UsageError(f"{folder / KEY} must be an Ed25519 key")

@@ -7,27 +7,37 @@ parsers: nesting without end, numbers without end, numbers that are none.
 from __future__ import annotations
 
 import contextlib
+import datetime as dt
 import json
+import tempfile
 from dataclasses import asdict
 from pathlib import Path
 
 import pytest
 from agreeing import a_receipt
+from bundles import a_bundle, a_report, signed
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from people import synthetic_people
 from running import LOG_SIGNER, SIGNERS, TERMS, a_release, a_rules_file
 
 from client import wallet as wallet_module
+from client.joining import _FIRST_POLICY, join
 from client.log import Monitor
 from client.log_policy import log_policy
 from client.wallet import Wallet
+from federation.audit.report import AuditReport
+from federation.bundle import Bundle
 from federation.consent import consent_of
+from federation.embeddings import EmbeddingSet
 from federation.errors import MalformedMessageError, ProofError, RefusedError, UsageError
 from federation.ledger import ledger_from_file
-from federation.manifest import ReleaseTrust
+from federation.manifest import ReleaseTrust, SignedManifest
+from federation.membership import LocalPolicy, SignedJoinRequest
 from federation.receipts import Terms
 from federation.release import ModelRelease
 from federation.rulebook import Rulebook
+from server.federation_admin import Coordinator, Member
 from server.rules import PublicRules
 
 MAKER, AUDITOR = (key.public_key().public_bytes_raw() for key in SIGNERS)
@@ -52,6 +62,18 @@ def wallet_content(data):
     return wallet_module._wallet_from_content(data, Path("intaglio.wallet"))
 
 
+def organisation_policy(data):
+    return LocalPolicy.from_toml(data.decode(errors="replace"))
+
+
+def a_join_request():
+    now = dt.datetime(2030, 1, 1, tzinfo=dt.UTC)
+    with tempfile.TemporaryDirectory() as name:
+        coordinator = Coordinator.create(Path(name) / "coordinator", address="fed.example.org:8443", now=now)
+        _, text = coordinator.invite("north", now=int(now.timestamp()))
+        return join(text, Path(name) / "north", now=int(now.timestamp()))
+
+
 READERS = {
     "release": (ModelRelease.from_bytes, lambda: a_release().to_bytes(), MalformedMessageError),
     "rules of a device": (rules_of_a_device, a_rules_file, (MalformedMessageError, ProofError, RefusedError)),
@@ -66,6 +88,21 @@ READERS = {
     "memory of a monitor": (Monitor.from_bytes, lambda: Monitor().to_bytes(), MalformedMessageError),
     "receipts": (consent_of, lambda: a_receipt().to_bytes(), (MalformedMessageError, ProofError, RefusedError)),
     "wallet": (wallet_content, lambda: wallet_module._content_of(Wallet.generate()), UsageError),
+    "bundle": (Bundle.from_bytes, lambda: signed(a_bundle()).to_bytes(), MalformedMessageError),
+    "manifest": (SignedManifest.from_bytes, signed(a_bundle()).signed.to_bytes, MalformedMessageError),
+    "audit report": (AuditReport.from_bytes, lambda: a_report().to_bytes(), MalformedMessageError),
+    "request to join": (
+        SignedJoinRequest.from_bytes,
+        lambda: a_join_request().to_bytes(),
+        (MalformedMessageError, ProofError),
+    ),
+    "member": (Member.from_bytes, lambda: Member(a_join_request(), 7).to_bytes(), UsageError),
+    "policy of an organisation": (organisation_policy, _FIRST_POLICY.encode, UsageError),
+    "embeddings": (
+        EmbeddingSet.from_bytes,
+        synthetic_people(["ada", "bob"], images=1, dimension=32).to_bytes,
+        UsageError,
+    ),
     "ledger": (ledger_from_file, lambda: b"", (UsageError, MalformedMessageError)),
 }
 by_name = pytest.mark.parametrize("name", READERS)

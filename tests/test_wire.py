@@ -358,6 +358,13 @@ def test_every_status_becomes_an_error_of_the_family(code):
     assert isinstance(status.error_from_call(failed_call(code, None, None)), IntaglioError)
 
 
+@pytest.mark.parametrize("code", ["DEADLINE_EXCEEDED", "CANCELLED", "RESOURCE_EXHAUSTED"])
+def test_what_a_busy_server_or_network_says_means_try_again(code):
+    arrived = status.error_from_call(failed_call(grpc.StatusCode[code], None, None))
+    assert isinstance(arrived, UnavailableError)
+    assert arrived.retry_after_seconds > 0
+
+
 def test_a_hostile_text_is_shortened_and_made_printable():
     arrived = str(status.error_from_call(failed_call(grpc.StatusCode.INTERNAL, "\x1b[31mred\n" * 1000)))
     assert len(arrived) < 600

@@ -54,7 +54,8 @@ TABLE: dict[type[IntaglioError], Fate] = {
 }
 
 _BY_STATUS = {fate.status: error for error, fate in TABLE.items()}
-_TRANSIENT = (grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.CANCELLED)
+_TRANSIENT = (grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.CANCELLED, grpc.StatusCode.RESOURCE_EXHAUSTED)
+"""gRPC's own; the last one when a server has more calls at once than it takes."""
 
 
 class FailedCall(Protocol):

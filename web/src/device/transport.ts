@@ -19,7 +19,7 @@ const ERRORS: Readonly<Record<string, new (message: string) => IntaglioError>> =
   UNAUTHENTICATED: ProofError,
   PERMISSION_DENIED: RefusedError,
 }
-const TRANSIENT = new Set(['UNAVAILABLE', 'DEADLINE_EXCEEDED', 'CANCELLED'])
+const TRANSIENT = new Set(['UNAVAILABLE', 'DEADLINE_EXCEEDED', 'CANCELLED', 'RESOURCE_EXHAUSTED'])
 
 /** One message that left this page, or came to it, for the person to look at. */
 export interface Message {
