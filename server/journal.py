@@ -12,10 +12,12 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from collections.abc import Callable, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, Self
 
-from federation.errors import UsageError
+from federation.errors import IntaglioError, UnavailableError, UsageError
 from federation.transparency import (
     AttemptEntry,
     AttemptOutcome,
@@ -35,9 +37,22 @@ if TYPE_CHECKING:
     from federation.wire.convert import SessionRequest
 
 UNKNOWN = "unknown"
-"""Requester and purpose of a request that could not be read."""
+"""Requester and purpose of a refused request that could not be read, or that came in an owner's name."""
 
 Deed = Literal[PersonalKind.ENROLMENT, PersonalKind.REVOCATION, PersonalKind.RENEWAL]
+
+
+@dataclass
+class Asking:
+    """What is known so far of somebody who asks as an owner.
+
+    Attributes:
+        key_id: the one that the call names, once it turned out to have an owner, who then sees who else asked with it.
+        refusal: what a refusal from here on means, for the log.
+    """
+
+    key_id: bytes | None = None
+    refusal: AttemptOutcome = AttemptOutcome.INVALID
 
 
 class Journal:
@@ -100,6 +115,21 @@ class Journal:
         opening = Opening(PersonalKind.ATTEMPT, facts, secrets.token_bytes(SALT_BYTES))
         entry = self._attempt(request.audience, request.purpose, outcome, opening)
         await self._add(Addition(entry, opening, request.key_id) if enrolled else Addition(entry))
+
+    @asynccontextmanager
+    async def asked_by_an_owner(self) -> AsyncIterator[Asking]:
+        """Logs when what happens within is refused."""
+        asking = Asking()
+        try:
+            yield asking
+        except UnavailableError:
+            raise
+        except IntaglioError:
+            facts = {"key_id": asking.key_id.hex()} if asking.key_id else {}
+            opening = Opening(PersonalKind.ATTEMPT, facts, secrets.token_bytes(SALT_BYTES))
+            entry = self._attempt(UNKNOWN, UNKNOWN, asking.refusal, opening)
+            await self._add(Addition(entry, opening, asking.key_id) if asking.key_id else Addition(entry))
+            raise
 
     async def about_to(self, kind: Deed, key_id: bytes, facts: dict[str, str]) -> None:
         """Logs what is about to be done to a template."""

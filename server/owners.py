@@ -1,7 +1,7 @@
 """What owners may always do, whatever rules and limits say: renew, read, export, revoke, erase.
 
 Each call is signed by the enrolled device. Whoever else asks gets one answer, the same as for a key that was never
-enrolled. What is done is logged before it is done (`server.journal`), and doing it twice changes nothing.
+enrolled, and is logged. What is done is logged before it is done (`server.journal`); doing it twice changes nothing.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from federation.consent import consent_of
 from federation.errors import RefusedError
 from federation.receipts import SignedReceipt
 from federation.statements import JsonValue, canonical_bytes
-from federation.transparency import Opening, PersonalKind
+from federation.transparency import AttemptOutcome, Opening, PersonalKind
 from federation.wire.owner import (
     ExportPage,
     OwnerOperation,
@@ -30,7 +30,7 @@ from federation.wire.owner import (
 from federation.wire.v1 import verification_pb2 as pb
 from federation.wire.v1 import verification_pb2_grpc as pb_grpc
 from server.disk import Disk
-from server.journal import Journal
+from server.journal import Asking, Journal
 from server.sessions import request_digest
 from server.storage import Owner, Storage
 from server.workers import MatchWorkers
@@ -64,21 +64,24 @@ class OwnerService(pb_grpc.OwnerServiceServicer):
 
     async def RenewConsent(self, request: pb.RenewConsentRequest, context: _Context) -> pb.RenewConsentResponse:
         """Puts a newer consent in force. The receipt's own signature shows who asks."""
-        renewal = Renewal.from_proto(request)
-        signed = SignedReceipt.from_bytes(renewal.receipt)
-        template = await self._on_disk(self._storage.template, renewal.key_id)
-        if template is None:
-            raise RefusedError(STRANGER)
-        consent = consent_of(template.receipts)
-        if signed == consent.receipts[-1]:
-            return pb.RenewConsentResponse()  # the first answer was lost
-        consent.renew(
-            signed,
-            binding=template.binding,
-            purpose=template.purpose,
-            audience=template.audience,
-            now=int(self._clock()),
-        )
+        async with self._journal.asked_by_an_owner() as asking:
+            renewal = Renewal.from_proto(request)
+            signed = SignedReceipt.from_bytes(renewal.receipt)
+            template = await self._on_disk(self._storage.template, renewal.key_id)
+            if template is None:
+                raise RefusedError(STRANGER)
+            asking.key_id = renewal.key_id
+            consent = consent_of(template.receipts)
+            if signed == consent.receipts[-1]:
+                return pb.RenewConsentResponse()  # the first answer was lost
+            asking.refusal = AttemptOutcome.NOT_COVERED
+            consent.renew(
+                signed,
+                binding=template.binding,
+                purpose=template.purpose,
+                audience=template.audience,
+                now=int(self._clock()),
+            )
         facts = {"receipt": hashlib.sha256(renewal.receipt).hexdigest()}
         await self._journal.about_to(PersonalKind.RENEWAL, renewal.key_id, facts)
         chain = template.receipts + b"\n" + renewal.receipt
@@ -87,17 +90,19 @@ class OwnerService(pb_grpc.OwnerServiceServicer):
 
     async def ListReceipts(self, request: pb.ListReceiptsRequest, context: _Context) -> pb.ListReceiptsResponse:
         """The consents in force and before."""
-        proof = proof_from_proto(OwnerOperation.LIST_RECEIPTS, request)
-        await self._require_owner(proof)
-        proof.require_fresh(now=int(self._clock()))
+        async with self._journal.asked_by_an_owner() as asking:
+            proof = proof_from_proto(OwnerOperation.LIST_RECEIPTS, request)
+            await self._require_owner(proof, asking)
+            self._require_fresh(proof, asking)
         template = await self._on_disk(self._storage.template, proof.key_id)
         return pb.ListReceiptsResponse(receipts=template.receipts.splitlines() if template else ())
 
     async def Export(self, request: pb.ExportRequest, context: _Context) -> pb.ExportResponse:
         """Everything that is held. Pages go by the log's positions, so what is logged meanwhile is no trouble."""
-        proof, start = read_export(request)
-        owner = await self._require_owner(proof)
-        proof.require_fresh(now=int(self._clock()))
+        async with self._journal.asked_by_an_owner() as asking:
+            proof, start = read_export(request)
+            owner = await self._require_owner(proof, asking)
+            self._require_fresh(proof, asking)
         openings = await self._on_disk(self._journal.openings, proof.key_id)
         page, following = _page_of(openings, start)
         if start > 0:
@@ -128,8 +133,9 @@ class OwnerService(pb_grpc.OwnerServiceServicer):
 
     async def Revoke(self, request: pb.RevokeRequest, context: _Context) -> pb.RevokeResponse:
         """Deletes the template, with its attempts and consents."""
-        proof = proof_from_proto(OwnerOperation.REVOKE, request)
-        await self._require_owner(proof)
+        async with self._journal.asked_by_an_owner() as asking:
+            proof = proof_from_proto(OwnerOperation.REVOKE, request)
+            await self._require_owner(proof, asking)
         await self._revoke(proof, request_digest(request))
         return pb.RevokeResponse()
 
@@ -138,10 +144,11 @@ class OwnerService(pb_grpc.OwnerServiceServicer):
 
         In this order a crash leaves an owner who can ask again.
         """
-        proof, digest = proof_from_proto(OwnerOperation.ERASE, request), request_digest(request)
-        if await self._on_disk(self._storage.is_erased_by, proof.key_id, digest):
-            return pb.EraseResponse()  # the first answer was lost, and with it the opening of the tombstone
-        await self._require_owner(proof)
+        async with self._journal.asked_by_an_owner() as asking:
+            proof, digest = proof_from_proto(OwnerOperation.ERASE, request), request_digest(request)
+            if await self._on_disk(self._storage.is_erased_by, proof.key_id, digest):
+                return pb.EraseResponse()  # the first answer was lost, and with it the opening of the tombstone
+            await self._require_owner(proof, asking)
         await self._revoke(proof, digest)
         tombstone = await self._journal.erase(proof.key_id)
         await self._on_disk(self._erase, proof.key_id, digest)
@@ -154,13 +161,19 @@ class OwnerService(pb_grpc.OwnerServiceServicer):
         await self._on_disk(self._delete, proof.key_id, digest)
         await self._workers.forget(proof.key_id)
 
-    async def _require_owner(self, proof: OwnerProof) -> Owner:
+    async def _require_owner(self, proof: OwnerProof, asking: Asking) -> Owner:
         owner = await self._on_disk(self._storage.owner, proof.key_id)
+        if owner is not None:
+            asking.key_id = proof.key_id
         if owner is None or not is_signed(owner.device_public_key, proof.signature, proof.statement):
             raise RefusedError(STRANGER)
         if owner.audience != proof.audience:
             raise RefusedError(STRANGER)
         return owner
+
+    def _require_fresh(self, proof: OwnerProof, asking: Asking) -> None:
+        asking.refusal = AttemptOutcome.REPLAYED
+        proof.require_fresh(now=int(self._clock()))
 
     # ------------------------------------------------------------------ on a storage thread, one transaction each
 

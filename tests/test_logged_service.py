@@ -299,6 +299,31 @@ def test_the_owner_sees_who_else_named_the_key(server, wallet):
     assert entry.outcome.value == "not-covered"
 
 
+def test_d11_whoever_asks_in_an_owner_s_name_is_logged_and_the_owner_sees_it(server, wallet):
+    stranger = a_wallet(a_release()).with_enrolment(wallet.enrolment)
+    with server.owner(stranger) as owner:
+        forged = owner._proof(OwnerOperation.EXPORT)
+        forged.key_id = wallet.key_id
+        for method, request in (
+            (owner._stub.Export, pb.ExportRequest(proof=forged)),
+            (owner._stub.Erase, pb.EraseRequest(proof=forged)),
+            (owner._stub.RenewConsent, pb.RenewConsentRequest(key_id=wallet.key_id, receipt=b"{}")),
+            (owner._stub.Revoke, pb.RevokeRequest()),
+            (owner._stub.ListReceipts, pb.ListReceiptsRequest(proof=owner._proof(OwnerOperation.LIST_RECEIPTS))),
+        ):
+            with pytest.raises((RefusedError, MalformedMessageError)):
+                owner._call(method, request)
+    with server.owner(wallet, clock=lambda: time.time() - 3600) as owner, pytest.raises(RefusedError):
+        owner.receipts()
+    monitor, _ = follow(server, wallet)
+    assert monitor.usage.attempts["unknown", "unknown", "invalid"] == 5
+    assert monitor.usage.attempts["unknown", "unknown", "replayed"] == 1
+    with server.owner(wallet) as owner:
+        seen = [entry.outcome.value for _, entry, _ in owner.history(owner.export().openings, LOG_TRUST)[1:]]
+    assert seen == ["invalid", "invalid", "replayed"]  # those that named the key and could be read
+    assert server._service.journal.openings(stranger.key_id) == {}
+
+
 def test_a_renewed_consent_counts_and_a_lost_answer_is_no_trouble(server, wallet, storage):
     with server.owner(wallet) as owner:
         renewed = owner.renew_consent(200)
