@@ -6,65 +6,25 @@ distinguishes its parts by line style or hatching as well as by colour (Okabe an
 
 from __future__ import annotations
 
-import html
-import io
 import math
-import re
-from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import Any, Final
+from typing import Final
 
-import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
-from matplotlib.ticker import FixedLocator, MaxNLocator, NullLocator
-from scipy.special import ndtr, ndtri
+from matplotlib.ticker import MaxNLocator
+from scipy.special import ndtri
 
 from examples.demo import wording
 from examples.demo.results import Accuracy, Attempts, DemoResult
+from federation.drawing import INK, new_figure, our_style, set_deviates, svg_element
 
 _BEFORE: Final = "#6b6b6b"
 _AFTER: Final = "#00664f"
 _GENUINE: Final = "#0072b2"
 _IMPOSTOR: Final = "#d55e00"
-_INK: Final = "#22292c"
 
-_STYLE: Final[dict[Any, Any]] = {
-    "svg.fonttype": "none",
-    "svg.hashsalt": "intaglio",
-    "path.simplify_threshold": 0.3,
-    "font.size": 9.5,
-    "text.color": _INK,
-    "axes.edgecolor": "#8a9194",
-    "axes.labelcolor": _INK,
-    "axes.linewidth": 0.7,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.grid": True,
-    "axes.axisbelow": True,
-    "grid.color": "#e3e5e4",
-    "grid.linewidth": 0.7,
-    "hatch.linewidth": 0.4,
-    "xtick.color": "#565f63",
-    "ytick.color": "#565f63",
-    "xtick.labelcolor": _INK,
-    "ytick.labelcolor": _INK,
-    "legend.frameon": False,
-    "legend.fontsize": 9.0,
-}
-_NO_METADATA: Final = {"Date": None, "Creator": None, "Format": None, "Type": None}
 _RATES: Final = (0.0001, 0.0005, 0.001, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.4, 0.6)
 _BINS: Final = 36
-
-
-@contextmanager
-def _style() -> Iterator[None]:
-    """Our style alone, whatever the reader's own configuration of matplotlib says."""
-    with mpl.rc_context():
-        mpl.rcdefaults()
-        mpl.rcParams.update(_STYLE)
-        yield
 
 
 def threshold_cosine(threshold: float, code_bits: int) -> float:
@@ -91,11 +51,11 @@ def distance_deviation(threshold: int, code_bits: int) -> float:
     return math.sqrt(code_bits * probability * (1 - probability))
 
 
-@_style()
+@our_style()
 def det_plot(result: DemoResult) -> str:
     """DET curves before and after, on normal-deviate axes (ISO/IEC 19795-1)."""
     lowest = min(0.001, result.stated_fmr / 2)
-    figure, axes = _figure(4.5, 4.7)
+    figure, axes = new_figure(4.5, 4.7)
     # Dashes lie above the solid line: where nothing was adapted, both stay visible.
     for accuracy, label, colour, style, width, order in (
         (result.before, "before: frozen recogniser", _BEFORE, (0, (4, 2)), 1.6, 2.5),
@@ -130,9 +90,7 @@ def det_plot(result: DemoResult) -> str:
     ticks = [rate for rate in _RATES if rate >= lowest]
     for axis, limit in ((axes.xaxis, axes.set_xlim), (axes.yaxis, axes.set_ylim)):
         limit(*limits)
-        axis.set_major_locator(FixedLocator([float(ndtri(rate)) for rate in ticks]))
-        axis.set_major_formatter(lambda deviate, _position: f"{100 * ndtr(deviate):.3g}")
-        axis.set_minor_locator(NullLocator())
+        set_deviates(axis, ticks)
     fmr, fnmr = rates_at_threshold(result)
     axes.plot(
         *ndtri(np.clip((fmr, fnmr), lowest, 0.6)),
@@ -148,7 +106,7 @@ def det_plot(result: DemoResult) -> str:
     axes.set_xlabel("false match rate, %")
     axes.set_ylabel("false non-match rate, %")
     figure.legend(loc="outside upper left", ncols=2, borderaxespad=0.2, columnspacing=1.4, handlelength=1.9)
-    return _svg(
+    return svg_element(
         figure,
         "det",
         f"DET curves. Equal error rate {wording.percent(result.before.eer)} before and "
@@ -156,13 +114,13 @@ def det_plot(result: DemoResult) -> str:
     )
 
 
-@_style()
+@our_style()
 def score_plots(result: DemoResult) -> tuple[str, str]:
     """Genuine and impostor scores before and after; the threshold stands on the second, where it applies."""
     highest = 0.0
     drawn = []
     for accuracy in (result.before, result.after):
-        figure, axes = _figure(4.5, 3.1)
+        figure, axes = new_figure(4.5, 3.1)
         highest = max(highest, _histograms(axes, accuracy))
         figure.legend(loc="outside upper left", ncols=2, borderaxespad=0.2, handlelength=1.6, handleheight=1.0)
         drawn.append((figure, axes))
@@ -179,11 +137,11 @@ def score_plots(result: DemoResult) -> tuple[str, str]:
     left, right = (threshold_cosine(np.clip(result.threshold + side * deviation, 0, bits), bits) for side in (2, -2))
     after_axes.axvspan(left, right, color="#dfe3e1", zorder=0.5, linewidth=0)
     cosine = threshold_cosine(result.threshold, bits)
-    after_axes.axvline(cosine, color=_INK, linewidth=1.3)
+    after_axes.axvline(cosine, color=INK, linewidth=1.3)
     after_axes.annotate("accept →", (right, 1.08 * highest), (4, 0), textcoords="offset points", va="center")
     return (
-        _svg(before, "before", f"Histograms of cosines before adaptation. {_medians(result.before)}"),
-        _svg(
+        svg_element(before, "before", f"Histograms of cosines before adaptation. {_medians(result.before)}"),
+        svg_element(
             after,
             "after",
             f"Histograms of cosines after adaptation. {_medians(result.after)} "
@@ -192,18 +150,18 @@ def score_plots(result: DemoResult) -> tuple[str, str]:
     )
 
 
-@_style()
+@our_style()
 def latency_plot(attempts: Attempts) -> str:
     """Every verification's work at the server and at the device, with median and 95th percentile."""
-    figure, axes = _figure(4.5, 1.9)
+    figure, axes = new_figure(4.5, 1.9)
     rows = (("device", attempts.device_ms, _GENUINE), ("server", attempts.server_ms, _AFTER))
     for row, (_, times, colour) in enumerate(rows):
         # The golden ratio spreads neighbours apart without a random generator.
         offsets = 0.44 * ((np.arange(len(times)) * 0.6180339887) % 1 - 0.5)
         axes.plot(times, row + offsets, ".", color=colour, markersize=4, markeredgewidth=0, alpha=0.5)
         marks = row - 0.36, row + 0.36
-        axes.vlines(np.quantile(times, 0.5), *marks, colors=_INK)
-        axes.vlines(np.quantile(times, 0.95), *marks, colors=_INK, linestyles=(0, (2, 1)))
+        axes.vlines(np.quantile(times, 0.5), *marks, colors=INK)
+        axes.vlines(np.quantile(times, 0.95), *marks, colors=INK, linestyles=(0, (2, 1)))
     axes.set_yticks(range(len(rows)), [name for name, _, _ in rows])
     axes.tick_params(axis="y", length=0)
     axes.grid(visible=False, axis="y")
@@ -215,7 +173,7 @@ def latency_plot(attempts: Attempts) -> str:
         f"{name} median {wording.milliseconds(times, 0.5)}, 95th percentile {wording.milliseconds(times, 0.95)}"
         for name, times, _ in rows
     )
-    return _svg(figure, "latency", f"Work per verification: {described}.")
+    return svg_element(figure, "latency", f"Work per verification: {described}.")
 
 
 def _histograms(axes: Axes, accuracy: Accuracy) -> float:
@@ -240,21 +198,3 @@ def _medians(accuracy: Accuracy) -> str:
     return (
         f"Median of genuine pairs {np.median(accuracy.genuine):.2f}, of impostors {np.median(accuracy.impostor):.2f}."
     )
-
-
-def _figure(width: float, height: float) -> tuple[Figure, Axes]:
-    figure = Figure(figsize=(width, height), layout="constrained")
-    return figure, figure.add_subplot()
-
-
-def _svg(figure: Figure, name: str, description: str) -> str:
-    """Renders a figure as an SVG element whose ids are unique in a page and that brings no style sheet of its own."""
-    stream = io.StringIO()
-    figure.savefig(stream, format="svg", metadata=_NO_METADATA, transparent=True)
-    text = stream.getvalue()
-    text = text[text.index("<svg") :]
-    text = re.sub(r"<(metadata|style)\b.*?</\1>", "", text, flags=re.DOTALL)
-    text = re.sub(r'(\bid="|url\(#|href="#)', rf"\g<1>{name}-", text)
-    text = re.sub(r'(<svg[^>]*?) (?:width|height)="[\d.]+pt"', r"\1", text)
-    text = re.sub(r'(<svg[^>]*?) (?:width|height)="[\d.]+pt"', r"\1", text)
-    return text.replace("<svg", f'<svg role="img" aria-label="{html.escape(description)}"', 1)

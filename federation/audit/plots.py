@@ -5,62 +5,22 @@ Lines differ by style as well as by colour (Okabe and Ito's palette), and everyt
 
 from __future__ import annotations
 
-import html
-import io
-import re
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from typing import Any, Final
+from typing import Final
 
-import matplotlib as mpl
 import numpy as np
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
-from matplotlib.ticker import FixedLocator, NullLocator
-from scipy.special import ndtr, ndtri
+from matplotlib.ticker import NullLocator
+from scipy.special import ndtri
 
 from federation.audit.cells import Cell
 from federation.audit.report import AuditReport
+from federation.drawing import INK, new_figure, our_style, set_deviates, svg_element
 from federation.verdict import Verdict
 
-_INK: Final = "#22292c"
 _COLOURS: Final = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#8a6d00", "#56b4e9", "#6b6b6b", "#000000")
 _DASHES: Final = ("solid", (0, (5, 1.5)), (0, (2, 1)), (0, (5, 1.5, 1, 1.5)))
 _MARKS: Final = {Verdict.PASS: "o", Verdict.INSUFFICIENT: "D", Verdict.FAIL: "s"}
 _SHADES: Final = {Verdict.PASS: "#00664f", Verdict.INSUFFICIENT: "#7a5c00", Verdict.FAIL: "#a8341a"}
 _TICKS: Final = (1e-6, 1e-5, 1e-4, 1e-3, 0.01, 0.05, 0.2, 0.5)
-_STYLE: Final[dict[Any, Any]] = {
-    "svg.fonttype": "none",
-    "svg.hashsalt": "intaglio",
-    "text.parse_math": False,  # a dollar in the name of a group is a dollar
-    "font.size": 9.5,
-    "text.color": _INK,
-    "axes.edgecolor": "#8a9194",
-    "axes.labelcolor": _INK,
-    "axes.linewidth": 0.7,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.grid": True,
-    "axes.axisbelow": True,
-    "grid.color": "#e3e5e4",
-    "grid.linewidth": 0.7,
-    "xtick.color": "#565f63",
-    "ytick.color": "#565f63",
-    "xtick.labelcolor": _INK,
-    "ytick.labelcolor": _INK,
-    "legend.frameon": False,
-    "legend.fontsize": 8.5,
-}
-_NO_METADATA: Final = {"Date": None, "Creator": None, "Format": None, "Type": None}
-
-
-@contextmanager
-def _style() -> Iterator[None]:
-    """Our style alone, whatever the reader's own configuration of matplotlib says."""
-    with mpl.rc_context():
-        mpl.rcdefaults()
-        mpl.rcParams.update(_STYLE)
-        yield
 
 
 def drawn_cells(report: AuditReport) -> list[Cell]:
@@ -70,7 +30,7 @@ def drawn_cells(report: AuditReport) -> list[Cell]:
     return [cell for cell in curved if cell in worst]
 
 
-@_style()
+@our_style()
 def det_plot(report: AuditReport) -> str:
     """Detection error trade-off of each cell, on normal-deviate axes (ISO/IEC 19795-1). Empty without curves."""
     cells = drawn_cells(report)
@@ -78,26 +38,26 @@ def det_plot(report: AuditReport) -> str:
         return ""
     lowest = min(min(fmr for fmr, _ in cell.det) for cell in cells)
     floor = min([fnmr for cell in cells for _, fnmr in cell.det if fnmr > 0], default=lowest)
-    figure, axes = _figure(4.8, 4.9)
+    figure, axes = new_figure(4.8, 4.9)
     for number, cell in enumerate(cells):
         x, y = (ndtri(np.clip(rates, 1e-9, 1 - 1e-9)) for rates in np.array(cell.det).T)
         colour, dash = _COLOURS[number], _DASHES[number % len(_DASHES)]
         axes.plot(x, y, color=colour, linestyle=dash, linewidth=1.8, label=_short(cell.name))
         at = [cell.fmr.value, cell.fnmr.value]
         axes.plot(*ndtri(np.clip(at, 1e-9, 1 - 1e-9)), "o", color=colour, markeredgecolor="white", markersize=6)
-    _deviates(axes.xaxis, lowest / 2, 0.6)
-    _deviates(axes.yaxis, min(floor, 0.01) / 2, 0.6)
+    set_deviates(axes.xaxis, [rate for rate in _TICKS if rate >= lowest / 2])
+    set_deviates(axes.yaxis, [rate for rate in _TICKS if rate >= min(floor, 0.01) / 2])
     axes.set_xlim(float(ndtri(lowest / 2)), float(ndtri(0.6)))
     axes.set_ylim(float(ndtri(min(floor, 0.01) / 2)), float(ndtri(0.6)))
-    axes.axvline(float(ndtri(report.limits.fmr)), color=_INK, linewidth=0.9, linestyle=(0, (1, 1.5)))
-    axes.axhline(float(ndtri(report.limits.fnmr)), color=_INK, linewidth=0.9, linestyle=(0, (1, 1.5)))
+    axes.axvline(float(ndtri(report.limits.fmr)), color=INK, linewidth=0.9, linestyle=(0, (1, 1.5)))
+    axes.axhline(float(ndtri(report.limits.fnmr)), color=INK, linewidth=0.9, linestyle=(0, (1, 1.5)))
     axes.set_xlabel("false match rate, %")
     axes.set_ylabel("false non-match rate, %")
     figure.legend(loc="outside upper left", ncols=2, borderaxespad=0.2, columnspacing=1.4, handlelength=2.6)
-    return _svg(figure, "det", f"DET curves of {len(cells)} groups; the table has the rates at the threshold.")
+    return svg_element(figure, "det", f"DET curves of {len(cells)} groups; the table has the rates at the threshold.")
 
 
-@_style()
+@our_style()
 def bounds_plot(report: AuditReport, rate: str, name: str) -> str:
     """Every cell's rate with its bounds against the limit, on a logarithmic axis.
 
@@ -111,7 +71,7 @@ def bounds_plot(report: AuditReport, rate: str, name: str) -> str:
     known = [number for each in rates for number in (each.low, each.value, each.high) if 0 < number < 1]
     left, right = min([limit / 5, *known]) / 1.5, min(1.0, max([limit * 5, *known]) * 1.5)
     left = max(left, limit / 1000)
-    figure, axes = _figure(4.8, 0.9 + 0.27 * len(rates))
+    figure, axes = new_figure(4.8, 0.9 + 0.27 * len(rates))
     for row, each in enumerate(rates):
         verdict = each.judge(limit)
         colour = _SHADES[verdict]
@@ -119,7 +79,7 @@ def bounds_plot(report: AuditReport, rate: str, name: str) -> str:
         if each.trials:
             value = max(each.value, left)
             axes.plot(value, row, _MARKS[verdict], color=colour, markersize=6, markeredgecolor="white", clip_on=False)
-    axes.axvline(limit, color=_INK, linewidth=1.2, linestyle=(0, (1, 1.5)))
+    axes.axvline(limit, color=INK, linewidth=1.2, linestyle=(0, (1, 1.5)))
     axes.annotate("limit", (limit, -0.75), (3, 0), textcoords="offset points", fontsize=8.5, va="center")
     axes.set_xscale("log")
     axes.set_xlim(left, right)
@@ -131,33 +91,8 @@ def bounds_plot(report: AuditReport, rate: str, name: str) -> str:
     axes.grid(visible=False, axis="y")
     axes.spines["left"].set_visible(False)
     axes.set_xlabel(f"{name}, %")
-    return _svg(figure, rate, f"{name} of {len(rates)} groups with bounds against the limit {100 * limit:.3g} %.")
-
-
-def _deviates(axis: Any, lowest: float, highest: float) -> None:  # noqa: ANN401 - matplotlib has no types here
-    ticks: Sequence[float] = [rate for rate in _TICKS if lowest <= rate <= highest]
-    axis.set_major_locator(FixedLocator([float(ndtri(rate)) for rate in ticks]))
-    axis.set_major_formatter(lambda deviate, _position: f"{100 * ndtr(deviate):.3g}")
-    axis.set_minor_locator(NullLocator())
+    return svg_element(figure, rate, f"{name} of {len(rates)} groups, their bounds and the limit {100 * limit:.3g} %.")
 
 
 def _short(name: str) -> str:
     return name if len(name) <= 34 else f"{name[:33]}…"  # noqa: PLR2004 - what fits beside a plot
-
-
-def _figure(width: float, height: float) -> tuple[Figure, Axes]:
-    figure = Figure(figsize=(width, height), layout="constrained")
-    return figure, figure.add_subplot()
-
-
-def _svg(figure: Figure, name: str, description: str) -> str:
-    """An SVG element whose ids are its own and that brings no style sheet."""
-    stream = io.StringIO()
-    figure.savefig(stream, format="svg", metadata=_NO_METADATA, transparent=True)
-    text = stream.getvalue()
-    text = text[text.index("<svg") :]
-    text = re.sub(r"<(metadata|style)\b.*?</\1>", "", text, flags=re.DOTALL)
-    text = re.sub(r'(\bid="|url\(#|href="#)', rf"\g<1>{name}-", text)
-    opening, rest = text.split(">", 1)
-    opening = re.sub(r' (?:width|height)="[\d.]+pt"', "", opening)
-    return opening.replace("<svg", f'<svg role="img" aria-label="{html.escape(description)}"') + ">" + rest
