@@ -44,6 +44,7 @@ from federation.training import TrainedAdapter, build_adapter, no_adapter
 from server.federation_checkpoint import Checkpoint
 from server.files import write_durably
 from server.ledger import LedgerCopies, PrivacyLedger
+from server.run_records import Attempt, OpenRecord, RunRecord, RunRecords
 from server.secure_sums import Members, OpenedSum, SecureSums
 
 app = ServerApp()
@@ -173,37 +174,52 @@ def train(grid: Grid, settings: RunSettings, *, run: str) -> ModelRelease:
     )
     _say(f"plan: adapt {plan.adaptation.value}; {plan.planned_noise}")
     with Checkpoint.lock(settings.output) as checkpoint:
-        _leave_other_run(checkpoint, digest := _settings_digest(settings, start, members))
-        if checkpoint.progress is None or checkpoint.progress.release is None:
-            nodes = _await_nodes(grid, plan.organisations, settings)
-            sums = SecureSums(
-                grid,
-                nodes,
-                plan,
-                run=run,
-                members=members,
-                keep_ledger=LedgerCopies(settings.ledger_copies).keep,
-                deadline_seconds=settings.round_deadline_seconds,
-            )
-            shown = _charge(settings, checkpoint, digest, run)
-            checkpoint.made(_release(settings, sums, checkpoint, shown, start))
-        return _publish(settings, checkpoint)
+        records = RunRecords.beside(settings.ledger)
+        _leave_other_run(checkpoint, digest := _settings_digest(settings, start, members), records)
+        facts = _facts(settings, run, paid_by=checkpoint.progress.reservation if checkpoint.progress else run)
+        with records.attempt(facts, goes_on=lambda: checkpoint.progress is not None) as record:
+            _go_on(checkpoint)
+            if checkpoint.progress is None or checkpoint.progress.release is None:
+                nodes = _await_nodes(grid, plan.organisations, settings)
+                sums = SecureSums(
+                    grid,
+                    nodes,
+                    plan,
+                    run=run,
+                    members=members,
+                    keep_ledger=LedgerCopies(settings.ledger_copies).keep,
+                    deadline_seconds=settings.round_deadline_seconds,
+                )
+                shown = _charge(settings, checkpoint, digest, run)
+                record.ask(members.names, sums)
+                checkpoint.made(_release(settings, sums, checkpoint, shown, start, record))
+            return _publish(settings, checkpoint, record)
 
 
-def _leave_other_run(checkpoint: Checkpoint, settings_digest: str) -> None:
-    """Goes on with an unfinished run of the same settings, and gives one of other settings up.
+def _facts(settings: RunSettings, run: str, *, paid_by: str) -> RunRecord:
+    """What the record of a run says when a start begins."""
+    plan, attempt = settings.plan, Attempt(run, int(time.time()))
+    return RunRecord(paid_by, settings.population, plan.epsilon, plan.delta, plan.recipe, (attempt,))
 
-    Raises:
-        RoundAbortedError: it cannot go on, because it died while a sum was being opened.
-    """
-    if (left := checkpoint.progress) is None:
-        return
-    if left.settings == settings_digest:
-        checkpoint.require_nothing_lost()
-        _say(f"run {left.reservation} did not end; this one goes on from {', '.join(left.sums) or 'its charge'}")
+
+def _leave_other_run(checkpoint: Checkpoint, settings_digest: str, records: RunRecords) -> None:
+    """Gives up an unfinished run of other settings."""
+    if (left := checkpoint.progress) is None or left.settings == settings_digest:
         return
     _say(f"run {left.reservation} did not end and had other settings: it is given up, and its charge stays")
+    records.give_up(left.reservation)
     checkpoint.remove()
+
+
+def _go_on(checkpoint: Checkpoint) -> None:
+    """Says that an unfinished run goes on.
+
+    Raises:
+        RoundAbortedError: it cannot, because it died while a sum was being opened.
+    """
+    if (left := checkpoint.progress) is not None:
+        checkpoint.require_nothing_lost()
+        _say(f"run {left.reservation} did not end; this one goes on from {', '.join(left.sums) or 'its charge'}")
 
 
 def _charge(settings: RunSettings, checkpoint: Checkpoint, settings_digest: str, run: str) -> ShownLedger:
@@ -239,7 +255,12 @@ def _charge(settings: RunSettings, checkpoint: Checkpoint, settings_digest: str,
 
 
 def _release(
-    settings: RunSettings, sums: SecureSums, checkpoint: Checkpoint, shown: ShownLedger, start: NDArray[np.float64]
+    settings: RunSettings,
+    sums: SecureSums,
+    checkpoint: Checkpoint,
+    shown: ShownLedger,
+    start: NDArray[np.float64],
+    record: OpenRecord,
 ) -> ModelRelease:
     """Opens what was not opened yet.
 
@@ -249,7 +270,7 @@ def _release(
     plan = settings.plan
     try:
         sums.open(shown)
-        trained, summary = _collect(sums, checkpoint, plan, start)
+        trained, summary = _collect(sums, checkpoint, plan, start, record)
     except RoundAbortedError as error:
         cost = f"the run has no result, and its epsilon {plan.epsilon:g} stays charged to {settings.population!r}"
         if checkpoint.progress is not None and checkpoint.progress.lost:
@@ -278,7 +299,7 @@ def _release(
     return release
 
 
-def _publish(settings: RunSettings, checkpoint: Checkpoint) -> ModelRelease:
+def _publish(settings: RunSettings, checkpoint: Checkpoint, record: OpenRecord) -> ModelRelease:
     """Writes the release that the checkpoint holds and commits it. Whatever a crash leaves, doing it again ends it."""
     progress, ledger = checkpoint.progress, PrivacyLedger(settings.ledger)
     if progress is None or progress.release is None:
@@ -286,12 +307,13 @@ def _publish(settings: RunSettings, checkpoint: Checkpoint) -> ModelRelease:
     write_durably(settings.output, progress.release.to_bytes())
     if ledger.chain().release_of(progress.reservation) != progress.release.digest:
         ledger.commit(settings.population, progress.reservation, progress.release.digest)
+    record.release(progress.release.digest)
     checkpoint.remove()
     return progress.release
 
 
 def _collect(
-    sums: SecureSums, checkpoint: Checkpoint, plan: PrivacyPlan, start: NDArray[np.float64]
+    sums: SecureSums, checkpoint: Checkpoint, plan: PrivacyPlan, start: NDArray[np.float64], record: OpenRecord
 ) -> tuple[TrainedAdapter, OpenedSum]:
     """Both releases: the adapter, and the summary that the threshold comes from. Each is opened once in its life."""
 
@@ -300,6 +322,7 @@ def _collect(
         if release not in done:
             total = sums.collect(release, message_type, request, before_opening=lambda: checkpoint.opening(release))
             checkpoint.opened(release, total)
+            record.step()
             return total
         return done[release]
 

@@ -14,6 +14,7 @@ import typer
 from federation.errors import RoundAbortedError, UsageError
 from server.federation_admin import Coordinator
 from server.federation_start import app_hash, register, serve, submit, unregister
+from server.run_records import RunRecords
 
 federation_commands = typer.Typer(
     no_args_is_help=True,
@@ -96,6 +97,19 @@ def federation_members(folder: FolderArgument) -> None:
     """List members, their nodes and fingerprints."""
     for member in Coordinator(folder).members():
         typer.echo(f"{member.name}  {member.node}  {member.signed.request.fingerprint}")
+
+
+@federation_commands.command("runs")
+def federation_runs(
+    folder: Annotated[Path, typer.Argument(help="Where the privacy ledger lies, a run's `ledger`.")],
+) -> None:
+    """List what became of every run, who was in its sums, and who dropped out at which stage and why."""
+    found = sorted(folder.glob("*.runs"))
+    if not found:
+        raise UsageError(f"{folder} holds no records of runs; name the folder of a privacy ledger")
+    for records in found:
+        for record in RunRecords(records).all():
+            typer.echo(record.text)
 
 
 @federation_commands.command("roster")

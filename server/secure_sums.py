@@ -27,9 +27,10 @@ from federation.rounds import (
     read_protocol,
     sessions,
 )
-from federation.secagg import Coordinator, verify_ed25519
+from federation.secagg import ASKED, Coordinator, Stage, verify_ed25519
 from federation.secagg.messages import Advertisement
 from federation.secagg.ring import decode, noise_std, require_headroom
+from server.run_records import DropOut, SumRecord
 
 _POLL_SECONDS = 0.1
 
@@ -87,6 +88,9 @@ class SecureSums:
         keep_ledger: takes an organisation's key and its own ledger; raises when that does not extend the last one.
         deadline_seconds: how long to wait for all answers to one request.
 
+    Attributes:
+        opened: whose inputs are in each sum that was opened.
+
     Raises:
         UsageError: the roster does not fit the plan, or its sums do not fit into the ring.
     """
@@ -116,6 +120,27 @@ class SecureSums:
         self._people: dict[int, int] = {}
         self._faults: dict[int, str] = {}
         self._shares: dict[str, dict[int, bytes]] = {}
+        self.opened: list[SumRecord] = []
+
+    @property
+    def drop_outs(self) -> list[DropOut]:
+        """Who is out by now and why, in order. Who deals no shares is out of all sums, and stands once."""
+        found, order = dict[tuple[int, Stage, int], str](), ["", *self._sums]
+        for release, coordinator in self._sums.items():
+            for member, stage in coordinator.left_at.items():
+                where = 0 if stage <= Stage.SHARE_KEYS else order.index(release)
+                found.setdefault((where, stage, member), coordinator.faults[member])
+        # Before a node has said who it is, its fault is known by its node only.
+        refusals = {name: self._faults[node] for node, name in self._members.nodes.items() if node in self._faults}
+        return [
+            DropOut(
+                name := self._names[member],
+                ASKED[stage],
+                order[where],
+                refusals.get(name, why) if stage is Stage.ADVERTISE else why,
+            )
+            for (where, stage, member), why in sorted(found.items())
+        ]
 
     def open(self, shown: ShownLedger) -> None:
         """Proposes the plan, collects keys and lets everybody deal shares, for all releases together.
@@ -173,6 +198,7 @@ class SecureSums:
             raise RoundAbortedError(
                 f"an organisation spoiled the sum for {release}, and no one can say which: {error}"
             ) from error
+        self.opened.append(SumRecord(release, tuple(self._names[member] for member in coordinator.survivors)))
         return OpenedSum(total, noise_multiplier, sum(counts), sum(count for count in counts if count > 1), len(counts))
 
     def _enter(self, node: int, content: RecordDict) -> None:

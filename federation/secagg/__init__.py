@@ -21,9 +21,9 @@ What it does not do: a member can put anything into its vector and spoil the sum
 member that deals false shares ends the round, with its name. Nothing hides who takes part.
 """
 
-from federation.secagg.coordinator import Coordinator
+from federation.secagg.coordinator import ASKED, Coordinator
 from federation.secagg.node import Node, NodeSecrets, Stage
 from federation.secagg.protocol import run_secagg
 from federation.secagg.session import Session, verify_ed25519
 
-__all__ = ["Coordinator", "Node", "NodeSecrets", "Session", "Stage", "run_secagg", "verify_ed25519"]
+__all__ = ["ASKED", "Coordinator", "Node", "NodeSecrets", "Session", "Stage", "run_secagg", "verify_ed25519"]

@@ -33,13 +33,14 @@ from federation.secagg.messages import (
 from federation.secagg.node import Stage
 from federation.secagg.session import Session, Verify, digest
 
-_ASKED: Final = {
+ASKED: Final = {
     Stage.ADVERTISE: "advertise its keys",
     Stage.SHARE_KEYS: "share its keys",
     Stage.MASK_INPUT: "send its masked input",
     Stage.SIGN_SURVIVORS: "sign the survivor set",
     Stage.OPEN_SHARES: "open its shares",
 }
+"""What members are asked to do, in words."""
 
 
 class Coordinator:
@@ -57,12 +58,14 @@ class Coordinator:
         stage: what the members were asked last.
         waiting: members that may still answer.
         faults: why members are out, one clause for each.
+        left_at: what they had been asked when they left.
     """
 
     def __init__(self, session: Session, verify: Verify, *, names: Sequence[str] = ()) -> None:
         self.session, self.stage = session, Stage.ADVERTISE
         self.waiting = set(session.members)
         self.faults: dict[int, str] = {}
+        self.left_at: dict[int, Stage] = {}
         self._verify = verify
         self._names = dict(zip(session.members, names or [f"organisation {m}" for m in session.members], strict=True))
         self._context = session.digest
@@ -112,14 +115,17 @@ class Coordinator:
         try:
             accept(sender, message)
         except (PeerError, ProofError) as error:
-            self.faults[sender] = f"sent a wrong answer when asked to {_ASKED[self.stage]}: {error}"
+            self._leave(sender, f"sent a wrong answer when asked to {ASKED[self.stage]}: {error}")
 
     def lose(self, member: int, why: str) -> None:
         """Takes a member out that will not answer, or whose keys are not wanted; `why` goes on from its name."""
         self.waiting.discard(member)
         if self.stage is Stage.ADVERTISE:
             self._keys.pop(member, None)
-        self.faults[member] = why
+        self._leave(member, why)
+
+    def _leave(self, member: int, why: str) -> None:
+        self.faults[member], self.left_at[member] = why, self.stage
 
     def advance(self) -> dict[int, bytes]:
         """Ends a stage. Whoever is still waited for is out.
@@ -131,7 +137,7 @@ class Coordinator:
             RoundAbortedError: too few members are left, or one dealt shares that fit nothing; names them.
         """
         for silent in self.waiting:
-            self.faults[silent] = f"did not {_ASKED[self.stage]}"
+            self._leave(silent, f"did not {ASKED[self.stage]}")
         step = {
             Stage.ADVERTISE: self._list_keys,
             Stage.SHARE_KEYS: self._route_shares,
