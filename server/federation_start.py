@@ -22,6 +22,7 @@ from typing import Final
 
 from federation.errors import UnavailableError
 from federation.fleet import flower_environment
+from server.application import application_files
 from server.federation_admin import SECRET, TLS, Coordinator
 from server.gateway import CallLog, gateway_app, gateway_server, superlink_client
 from server.programs import program_path, stop_group
@@ -153,7 +154,7 @@ def submit(
 
     Args:
         coordinator: whose SuperLink runs it.
-        application: the checkout or folder that is packed.
+        application: the checkout or folder whose application is packed (`server.application`).
         settings: of the run; `server.app.RunSettings` says what they mean.
         timeout_seconds: when to stop waiting; the run itself ends by its own deadlines.
         say: gets each line.
@@ -161,16 +162,19 @@ def submit(
     config = coordinator.folder.resolve() / "run.toml"
     lines = (f"{key} = " + (f"'{value}'" if isinstance(value, str) else repr(value)) for key, value in settings.items())
     config.write_text("\n".join(lines) + "\n")
-    with subprocess.Popen(  # noqa: S603 - our interpreter's program, no shell
-        [program_path("flwr"), "run", str(application), "intaglio", "--stream", "--run-config", str(config)],
-        cwd=coordinator.folder,
-        env=_environment(coordinator.folder.resolve()),
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        errors="replace",
-    ) as process:
+    with (
+        application_files(application) as files,
+        subprocess.Popen(  # noqa: S603 - our interpreter's program, no shell
+            [program_path("flwr"), "run", str(files), "intaglio", "--stream", "--run-config", str(config)],
+            cwd=coordinator.folder,
+            env=_environment(coordinator.folder.resolve()),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            errors="replace",
+        ) as process,
+    ):
         assert process.stdout is not None  # noqa: S101 - for the type checker: stdout is a pipe
         end = time.monotonic() + timeout_seconds
         for line in process.stdout:
@@ -185,7 +189,8 @@ def app_hash(application: Path) -> str:
     # Here and not above: Flower's command line takes a second to load.
     from flwr.cli.build import build_fab_from_disk  # noqa: PLC0415 - see the line before
 
-    return hashlib.sha256(build_fab_from_disk(application)).hexdigest()
+    with application_files(application) as files:
+        return hashlib.sha256(build_fab_from_disk(files)).hexdigest()
 
 
 def _flwr(coordinator: Coordinator, *arguments: str) -> str:

@@ -35,6 +35,7 @@ from federation.privacy import MOMENTS
 from federation.release import ModelRelease
 from federation.scales import ChipSet
 from federation.secagg.session import roster_to_text
+from server.application import application_files
 from server.programs import program_path, stop_group
 
 APP = Path(__file__).resolve().parents[1]
@@ -212,20 +213,23 @@ def _submit(
         f'[superlink]\ndefault = "intaglio"\n\n[superlink.intaglio]\naddress = "{address}"\ninsecure = true\n'
     )
     command = [
-        *(program_path("flwr"), "run", str(APP), "intaglio", "--stream", "--run-config", str(folder / "run.toml")),
+        *(program_path("flwr"), "run", ".", "intaglio", "--stream", "--run-config", str(folder / "run.toml")),
         *("--federation-config", f"num-supernodes={organisations} client-resources-num-cpus=1"),
     ]
     error: IntaglioError | None = None
-    with subprocess.Popen(  # noqa: S603 - our interpreter's program, no shell
-        command,
-        cwd=APP,
-        env=environment,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        errors="replace",
-    ) as process:
+    with (
+        application_files(APP) as files,
+        subprocess.Popen(  # noqa: S603 - our interpreter's program, no shell
+            command,
+            cwd=files,
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            errors="replace",
+        ) as process,
+    ):
         watchdog = threading.Timer(timeout_seconds, process.kill)
         watchdog.start()
         assert process.stdout is not None  # noqa: S101 - for the type checker: stdout is a pipe
