@@ -29,7 +29,7 @@ class AttemptHistory:
 class AttemptLimits:
     """Five failures are free, then waiting doubles, and fifty end the template's life.
 
-    These are the bounds of NIST SP 800-63B revision 4, section 3.2.3, for systems without presentation attack detection.
+    So NIST SP 800-63B bounds it (revision 4, section 3.2.3) for systems without presentation attack detection.
     Yes-or-no answers reconstruct a template after thousands of queries; fifty keep far away from that.
 
     Attributes:
