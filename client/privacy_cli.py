@@ -18,6 +18,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from client.degradation import Condition
+from client.files import write_new_file
 from client.terminal import JsonOption
 from federation.errors import ProofError, UsageError
 
@@ -129,6 +130,9 @@ def privacy_audit(
     dropouts: DropoutsOption = 0,
     runs: Annotated[int, typer.Option(min=10, help="On each side.")] = 3000,
     confidence: Annotated[float, typer.Option(min=0.5, max=0.999999)] = 0.95,
+    output: Annotated[
+        Path | None, typer.Option(help="File for the Gaussian audit, for `release build`; never overwritten.")
+    ] = None,
     *,
     as_json: JsonOption = False,
 ) -> None:
@@ -148,6 +152,8 @@ def privacy_audit(
         for method in methods:
             audits.append(audit_epsilon(plan, runs=runs, confidence=confidence, method=method))
             bar.advance(task)
+    if output:
+        write_new_file(output, next(a for a in audits if a.method is AuditMethod.GAUSSIAN).to_bytes())
     if as_json:
         _print_json([audit.to_fields() for audit in audits])
     else:

@@ -21,9 +21,10 @@ from client.score_files import read_scores
 from client.terminal import JsonOption, read_file, show
 from federation.audit.audit import audit_scores
 from federation.audit.report import AuditReport
+from federation.auditing import EpsilonAudit
 from federation.bundle import Bundle, Papers, require_no_worse, require_reproduced, require_servable
 from federation.errors import MalformedMessageError, UsageError
-from federation.manifest import Manifest, ReleaseTrust, Role, Use
+from federation.manifest import ReleaseTrust, Role, Use
 from federation.purposes import DAY_SECONDS
 from federation.release import ModelRelease
 from federation.statements import text_of_time
@@ -60,8 +61,8 @@ def release_build(
     data_statement: Annotated[Path, typer.Option(help="Markdown: whose data trained and audited it.")],
     model_card: Annotated[Path, typer.Option(help="Markdown: what it is for, and what not.")],
     days: Annotated[int, typer.Option(min=1, max=365, help="How long until it must be audited again.")] = 180,
-    epsilon_lower_bound: Annotated[
-        float | None, typer.Option(help="What an attack on the training measured, beside the claimed epsilon.")
+    epsilon_audit: Annotated[
+        Path | None, typer.Option(help="What `intaglio privacy audit --output` wrote about this training's plan.")
     ] = None,
     *,
     trial: Annotated[bool, typer.Option("--trial", help="Mark it as a trial, which no audit has passed.")] = False,
@@ -71,14 +72,18 @@ def release_build(
     now = int(time.time())
     built = Bundle.build(
         _read(release, ModelRelease.from_bytes),
-        Papers(_read(audit_report, _report), _text(data_statement), _text(model_card)),
+        Papers(
+            _read(audit_report, _report),
+            _text(data_statement),
+            _text(model_card),
+            _read(epsilon_audit, EpsilonAudit.from_bytes) if epsilon_audit else None,
+        ),
         use=Use.TRIAL if trial else Use.GENERAL,
         begins_at=now,
         ends_at=now + days * DAY_SECONDS,
-        epsilon_lower_bound=epsilon_lower_bound,
     )
     write_new_file(bundle, built.to_bytes())
-    show({"bundle": str(bundle), **_facts(built.manifest)}, as_json=as_json)
+    show({"bundle": str(bundle), **_facts(built)}, as_json=as_json)
 
 
 @release_app.command("sign")
@@ -95,7 +100,7 @@ def release_sign(
         raise UsageError("a bundle is signed --as maker or --as auditor")
     opened = read_bundle(bundle).signed_by(_ROLES[role], _key(key))
     write_new_file(signed, opened.to_bytes())
-    show({"bundle": str(signed), **_facts(opened.manifest)}, as_json=as_json)
+    show({"bundle": str(signed), **_facts(opened)}, as_json=as_json)
 
 
 @release_app.command("verify")
@@ -116,7 +121,7 @@ def release_verify(
     if scores is not None:
         require_reproduced(opened, _audited_again(scores, opened.papers.audit_report))
     require_servable(opened, read_trust(trust), now=int(time.time()))
-    facts = _facts(opened.manifest)
+    facts = _facts(opened)
     show(facts if scores is None else facts | {"audit": "made again from the scores, byte for byte"}, as_json=as_json)
 
 
@@ -126,7 +131,7 @@ def release_diff(old: BundleArgument, new: BundleArgument, trust: TrustOption, *
     before, after, believed = read_bundle(old), read_bundle(new), read_trust(trust)
     for one in (before, after):
         one.signed.require_trusted(believed)
-    facts = {name: (then, _facts(after.manifest)[name]) for name, then in _facts(before.manifest).items()}
+    facts = {name: (then, _facts(after)[name]) for name, then in _facts(before).items()}
     show({name: then if then == now else f"{then} -> {now}" for name, (then, now) in facts.items()}, as_json=as_json)
     require_no_worse(before, after)
 
@@ -172,10 +177,14 @@ def _audited_again(scores: Path, report: AuditReport) -> AuditReport:
     )
 
 
-def _facts(manifest: Manifest) -> dict[str, str]:
+def _facts(bundle: Bundle) -> dict[str, str]:
+    manifest, attack = bundle.manifest, bundle.papers.epsilon_audit
     claims, audit = manifest.claims, manifest.audit
     worst = audit.worst_cell
-    measured = "not measured" if claims.epsilon_lower_bound is None else f"{claims.epsilon_lower_bound:g}"
+    measured = "not measured"
+    if attack:
+        how = f"{attack.method.value}, {attack.runs} runs, confidence {attack.confidence:g}"
+        measured = f"at least {attack.lower_bound:.2f} ({how})"
     return {
         "address": manifest.digest,
         "release": claims.digest.hex(),

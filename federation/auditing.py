@@ -107,6 +107,21 @@ class EpsilonAudit:
         """Canonical JSON: ASCII, keys sorted, no spaces; equal audits give equal bytes."""
         return json.dumps(self.to_fields(), sort_keys=True, separators=(",", ":"), allow_nan=False).encode()
 
+    @classmethod
+    def from_bytes(cls, data: bytes) -> Self:
+        """Reads what `to_bytes` wrote, and nothing else.
+
+        Raises:
+            MalformedMessageError: any other bytes.
+        """
+        try:
+            audit = cls.from_fields(json.loads(data))
+        except (ValueError, RecursionError) as error:
+            raise MalformedMessageError("the bytes are not an audit of epsilon") from error
+        if audit.to_bytes() != data:
+            raise MalformedMessageError("the audit of epsilon is not in its one form")
+        return audit
+
 
 # ------------------------------------------------------------------------------------------------- Gaussian mechanisms
 def epsilon_of_mu(mu: float, delta: float) -> float:

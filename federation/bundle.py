@@ -8,6 +8,7 @@ A bundle is a zip archive that any program opens::
     release.json        the model release: adapter, threshold, privacy statement (`federation.release`)
     audit-report.json   the audit report
     data-statement.md   whose data trained and audited it, and by whose leave
+    epsilon-audit.json  what an attack on the training measured, where somebody attacked it (`federation.auditing`)
     model-card.md       what it is for, and what not
 
 The report is about this release: it names its digest, it tested its threshold, and it asked of every cell at least the
@@ -33,6 +34,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from federation.audit.comparing import compare
 from federation.audit.report import AuditReport
+from federation.auditing import EpsilonAudit
 from federation.errors import MalformedMessageError, ProofError, RefusedError, UsageError
 from federation.manifest import (
     AuditSummary,
@@ -50,8 +52,8 @@ from federation.verdict import Verdict
 PARAMETERS: Final = "intaglio-onebit-2048/1"
 """The only homomorphic parameters of this version (`federation.onebit`)."""
 
-_MANIFEST = "manifest.json"
-_FILES: Final = ("audit-report.json", "data-statement.md", "model-card.md", "release.json")
+_MANIFEST, _EPSILON_AUDIT = "manifest.json", "epsilon-audit.json"
+_FILES: Final = frozenset({_MANIFEST, "audit-report.json", "data-statement.md", "model-card.md", "release.json"})
 _MOST_BYTES = 24 << 20
 _DATE = (1980, 1, 1, 0, 0, 0)  # the first that a zip archive can write
 _NOTHING_MEASURED: Final = WorstCell("no cell was measured", 0.0, 0.0, 1.0)
@@ -65,11 +67,13 @@ class Papers:
         audit_report: of exactly this release.
         data_statement: Markdown, not empty.
         model_card: Markdown, not empty.
+        epsilon_audit: what an attack on the training measured; None where nobody did.
     """
 
     audit_report: AuditReport
     data_statement: str
     model_card: str
+    epsilon_audit: EpsilonAudit | None = None
 
     def __post_init__(self) -> None:
         if not self.data_statement.strip() or not self.model_card.strip():
@@ -94,7 +98,7 @@ class Bundle:
         manifest = self.signed.manifest
         if manifest.files != _digests(self.release, self.papers):
             raise UsageError("a file of the bundle is another one than the manifest names")
-        if manifest.claims != claims_of(self.release, manifest.claims.epsilon_lower_bound):
+        if manifest.claims != claims_of(self.release, self.papers.epsilon_audit):
             raise UsageError("the manifest claims something else than the release states")
         if manifest.audit != summary_of(self.papers.audit_report, self.release):
             raise UsageError("the manifest says something else about the audit than its report")
@@ -108,14 +112,13 @@ class Bundle:
         use: Use,
         begins_at: int,
         ends_at: int,
-        epsilon_lower_bound: float | None = None,
     ) -> Self:
         """A bundle that nobody has signed yet. Runs at the maker; see `Manifest` for the arguments.
 
         Raises:
-            UsageError: a part is out of range, or the report is about something else.
+            UsageError: a part is out of range, or a paper is about something else.
         """
-        claims = claims_of(release, epsilon_lower_bound)
+        claims = claims_of(release, papers.epsilon_audit)
         audit = summary_of(papers.audit_report, release)
         manifest = Manifest(claims, audit, use, _digests(release, papers), begins_at, ends_at)
         return cls(SignedManifest(manifest), release, papers)
@@ -157,6 +160,7 @@ class Bundle:
             files = _unpacked(data)
         except Exception as error:
             raise MalformedMessageError("the bytes are not a release bundle of this version") from error
+        measured = files.get(_EPSILON_AUDIT)
         try:
             bundle = cls(
                 SignedManifest.from_bytes(files[_MANIFEST]),
@@ -165,6 +169,7 @@ class Bundle:
                     AuditReport.from_bytes(files["audit-report.json"]),
                     files["data-statement.md"].decode(),
                     files["model-card.md"].decode(),
+                    None if measured is None else EpsilonAudit.from_bytes(measured),
                 ),
             )
         except (UsageError, UnicodeDecodeError) as error:
@@ -243,8 +248,15 @@ def summary_of(report: AuditReport, release: ModelRelease) -> AuditSummary:
     return AuditSummary(report.verdict, cell)
 
 
-def claims_of(release: ModelRelease, epsilon_lower_bound: float | None = None) -> Claims:
-    """What the release states, and what was measured beside it."""
+def claims_of(release: ModelRelease, epsilon_audit: EpsilonAudit | None = None) -> Claims:
+    """What the release states, and what was measured beside it.
+
+    Raises:
+        UsageError: what was attacked made another promise than the release, or did not keep it.
+    """
+    privacy = release.privacy
+    if epsilon_audit and (epsilon_audit.claimed, epsilon_audit.delta) != (privacy.epsilon, privacy.delta):
+        raise UsageError("the audit of epsilon attacked another promise than the release makes")
     return Claims(
         digest=bytes.fromhex(release.digest),
         threshold=release.threshold,
@@ -253,18 +265,20 @@ def claims_of(release: ModelRelease, epsilon_lower_bound: float | None = None) -
         privacy_unit=release.privacy.privacy_unit,
         epsilon=release.privacy.epsilon,
         delta=release.privacy.delta,
-        epsilon_lower_bound=epsilon_lower_bound,
+        epsilon_lower_bound=epsilon_audit.lower_bound if epsilon_audit else None,
     )
 
 
 def _contents(release: ModelRelease, papers: Papers) -> dict[str, bytes]:
-    contents = (
-        papers.audit_report.to_bytes(),
-        papers.data_statement.encode(),
-        papers.model_card.encode(),
-        release.to_bytes(),
-    )
-    return dict(zip(_FILES, contents, strict=True))
+    contents = {
+        "audit-report.json": papers.audit_report.to_bytes(),
+        "data-statement.md": papers.data_statement.encode(),
+        "model-card.md": papers.model_card.encode(),
+        "release.json": release.to_bytes(),
+    }
+    if papers.epsilon_audit:
+        contents[_EPSILON_AUDIT] = papers.epsilon_audit.to_bytes()
+    return dict(sorted(contents.items()))
 
 
 def _digests(release: ModelRelease, papers: Papers) -> tuple[tuple[str, bytes], ...]:
@@ -279,7 +293,7 @@ def _unpacked(data: bytes) -> dict[str, bytes]:
     """
     with zipfile.ZipFile(io.BytesIO(data)) as packed:
         entries = packed.infolist()
-        if [entry.filename for entry in entries] != [_MANIFEST, *_FILES]:
+        if {entry.filename for entry in entries} - {_EPSILON_AUDIT} != _FILES:
             raise zipfile.BadZipFile("other files")
         if any(entry.compress_type != zipfile.ZIP_STORED or entry.file_size > len(data) for entry in entries):
             raise zipfile.BadZipFile("compressed files")

@@ -13,6 +13,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from federation.audit.cells import Bootstrap, Cell, Counts, Estimate, Limits, Rate
 from federation.audit.differentials import DIFFERENTIALS
 from federation.audit.report import AuditReport
+from federation.auditing import AuditMethod, EpsilonAudit
 from federation.bundle import Bundle, Papers
 from federation.manifest import ReleaseTrust, Role, Use
 from federation.purposes import DAY_SECONDS
@@ -85,12 +86,19 @@ def a_report(release: ModelRelease | None = None, cells: tuple[Cell, ...] = CELL
     return AuditReport(**options | changes)
 
 
+def an_attack(lower_bound: float, **changes: Any) -> EpsilonAudit:
+    """On the promise of `a_release`."""
+    facts = {"claimed": 1.0, "delta": 1e-5, "confidence": 0.95, "runs": 1000, "method": AuditMethod.GAUSSIAN}
+    return EpsilonAudit(**facts | changes, lower_bound=lower_bound)
+
+
 def a_bundle(release: ModelRelease | None = None, **changes: Any) -> Bundle:
     """Nobody has signed it."""
     release = release or a_release()
     begins_at = changes.pop("begins_at", int(time.time()) - DAY_SECONDS)
     report = changes.pop("report", None) or a_report(release)
-    papers = Papers(report, changes.pop("data_statement", "# Data\n\nNobody's.\n"), "# Model\n\nFor tests.\n")
+    statement = changes.pop("data_statement", "# Data\n\nNobody's.\n")
+    papers = Papers(report, statement, "# Model\n\nFor tests.\n", changes.pop("epsilon_audit", None))
     options = {"use": Use.GENERAL, "begins_at": begins_at, "ends_at": begins_at + 100 * DAY_SECONDS} | changes
     return Bundle.build(release, papers, **options)
 

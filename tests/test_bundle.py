@@ -16,6 +16,7 @@ from bundles import (
     a_bundle,
     a_cell,
     a_report,
+    an_attack,
     public,
     signed,
 )
@@ -194,9 +195,25 @@ def test_an_audit_that_measured_no_cell_knows_nothing():
 
 
 def test_a_measured_epsilon_above_the_claim_disproves_it():
-    assert a_bundle(epsilon_lower_bound=0.7).manifest.claims.epsilon_lower_bound == 0.7
+    assert a_bundle(epsilon_audit=an_attack(0.7)).manifest.claims.epsilon_lower_bound == 0.7
     with pytest.raises(UsageError, match="the claim is wrong"):
-        a_bundle(epsilon_lower_bound=1.01)
+        a_bundle(epsilon_audit=an_attack(1.01))
+
+
+def test_an_attack_on_another_promise_says_nothing_about_this_one():
+    for change in ({"claimed": 8.0}, {"delta": 1e-6}):
+        with pytest.raises(UsageError, match="another promise"):
+            a_bundle(epsilon_audit=an_attack(0.7, **change))
+
+
+def test_the_attack_is_a_file_of_the_bundle_and_the_manifest_says_what_it_found():
+    whole = signed(a_bundle(epsilon_audit=an_attack(0.7)))
+    assert Bundle.from_bytes(whole.to_bytes()).papers.epsilon_audit == an_attack(0.7)
+    for other in (an_attack(0.6), None):
+        with pytest.raises(UsageError):
+            Bundle(whole.signed, whole.release, replace(whole.papers, epsilon_audit=other))
+    with pytest.raises(UsageError):
+        Bundle(signed(a_bundle()).signed, whole.release, whole.papers)
 
 
 def test_an_audit_lasts_a_year_at_most():

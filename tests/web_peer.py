@@ -47,6 +47,7 @@ from tests.bundles import (
     a_bundle,
     a_release,
     a_report,
+    an_attack,
     signed,
 )
 from tests.faces import aligner, orl_image, shipped
@@ -164,7 +165,7 @@ def answer_manifests(_request):
     hesitant = a_report(release, VERDICTS[Verdict.INSUFFICIENT])
     trial = a_bundle(release, begins_at=begin, use=Use.TRIAL, report=hesitant)
     failed = a_bundle(release, begins_at=begin, report=a_report(release, VERDICTS[Verdict.FAIL]))
-    measured = a_bundle(release, begins_at=begin, epsilon_lower_bound=0.25)
+    measured = a_bundle(release, begins_at=begin, epsilon_audit=an_attack(0.25))
     foreign = passed.signed_by(Role.MAKER, MAKER).signed_by(Role.AUDITOR, STRANGER)
     bundles = {
         "good": signed(passed),

@@ -3,6 +3,13 @@ import { defineConfig } from 'vite'
 export default defineConfig({
   esbuild: { keepNames: true }, // errors cross from the worker to the page by the name of their class
   build: { target: 'es2024', assetsInlineLimit: 0, modulePreload: { polyfill: false }, sourcemap: false },
-  optimizeDeps: { exclude: ['node-seal'], include: ['@vladmandic/face-api'] }, // it finds its .wasm beside itself
+  optimizeDeps: {
+    exclude: ['node-seal'], // it finds its .wasm beside itself
+    // All others by name: one that is found while tests run makes them load anew, and fail.
+    include: [
+      '@bufbuild/protobuf', '@bufbuild/protobuf/codegenv2', '@noble/ciphers/chacha.js', '@noble/curves/ed25519.js', '@noble/hashes/sha2.js',
+      '@vladmandic/face-api',
+    ],
+  },
   worker: { format: 'es' },
 })

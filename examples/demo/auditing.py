@@ -17,6 +17,7 @@ from federation.audit.audit import audit_scores
 from federation.audit.cells import Limits
 from federation.audit.comparisons import Comparisons
 from federation.audit.report import AuditReport
+from federation.auditing import EpsilonAudit
 from federation.bundle import Bundle, Papers
 from federation.canaries import audit_epsilon
 from federation.manifest import ReleaseTrust, Role, Use
@@ -64,7 +65,7 @@ def audit(people: list[Person], release: ModelRelease) -> AuditReport:
     )
 
 
-def epsilon_lower_bound(release: ModelRelease) -> float | None:
+def attacked(release: ModelRelease) -> EpsilonAudit | None:
     """What an attack on the releases of this very plan measures, beside what it claims; None for another recipe."""
     privacy = release.privacy
     plan = PrivacyPlan.for_epsilon(
@@ -77,30 +78,23 @@ def epsilon_lower_bound(release: ModelRelease) -> float | None:
     )
     if plan.events != privacy.events:
         return None
-    return audit_epsilon(plan, runs=_RUNS).lower_bound
+    return audit_epsilon(plan, runs=_RUNS)
 
 
 def trial_bundle(
-    report: AuditReport, release: ModelRelease, *, measured: float | None, now: int
+    report: AuditReport, release: ModelRelease, *, measured: EpsilonAudit | None, now: int
 ) -> tuple[Bundle, ReleaseTrust]:
     """The signed bundle, and the trust of whoever plays along.
 
     Args:
         report: of `audit`.
         release: what it is about.
-        measured: of `epsilon_lower_bound`.
+        measured: of `attacked`.
         now: seconds since 1970.
     """
     maker, auditor = Ed25519PrivateKey.generate(), Ed25519PrivateKey.generate()
-    papers = Papers(report, _DATA, _CARD)
-    bundle = Bundle.build(
-        release,
-        papers,
-        use=Use.TRIAL,
-        begins_at=now,
-        ends_at=now + _DAYS * DAY_SECONDS,
-        epsilon_lower_bound=measured,
-    )
+    papers = Papers(report, _DATA, _CARD, measured)
+    bundle = Bundle.build(release, papers, use=Use.TRIAL, begins_at=now, ends_at=now + _DAYS * DAY_SECONDS)
     makers, auditors = (frozenset({key.public_key().public_bytes_raw()}) for key in (maker, auditor))
     signed = bundle.signed_by(Role.MAKER, maker).signed_by(Role.AUDITOR, auditor)
     return signed, ReleaseTrust(makers, auditors, accepts_trials=True)

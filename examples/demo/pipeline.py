@@ -19,7 +19,7 @@ from client.degradation import Condition, degrade
 from client.embedding import embed_folder
 from client.faces import FaceAligner, UnusableImageError
 from client.models import SHIPPED, load_recogniser
-from examples.demo.auditing import audit, epsilon_lower_bound, trial_bundle
+from examples.demo.auditing import attacked, audit, trial_bundle
 from examples.demo.results import Accuracy, DemoResult, Stage
 from examples.demo.verifying import people_of, verify_everybody
 from federation.embeddings import PROBE, EmbeddingSet
@@ -138,7 +138,7 @@ def run(settings: Settings, *, step: Step, say: Callable[[str], None]) -> DemoRe
 
     with stages.stage("audit and sign the release"):
         report = audit(people, release)
-        measured = epsilon_lower_bound(release)
+        measured = attacked(release)
         bundle, trust = trial_bundle(report, release, measured=measured, now=int(time.time()))
     say(f"the audit on {_count(test)} people says {report.verdict.value}; the release is signed as a trial")
 
@@ -153,7 +153,7 @@ def run(settings: Settings, *, step: Step, say: Callable[[str], None]) -> DemoRe
         organisations=ORGANISATIONS,
         colluders=release.privacy.colluders,
         epsilon=release.privacy.epsilon,
-        epsilon_lower_bound=measured,
+        epsilon_lower_bound=measured.lower_bound if measured else None,
         delta=release.privacy.delta,
         epsilon_events=release.privacy.events,
         adapted=release.adapted,
