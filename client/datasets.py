@@ -51,8 +51,13 @@ class FaceFolder:
     problems: tuple[Problem, ...]
 
 
-def face_folder(root: Path) -> FaceFolder:
+def face_folder(root: Path, camera: str | None = None) -> FaceFolder:
     """Lists the people and images below `root`. Opens no image. Hidden files and folders are passed over.
+
+    Args:
+        root: holds a sub-folder for each person.
+        camera: name of a sub-folder of each person's folder, which the images are in; without it they are in the
+            person's folder itself.
 
     Raises:
         UsageError: there is no such folder, it may not be read, or it holds no person with images.
@@ -70,10 +75,11 @@ def face_folder(root: Path) -> FaceFolder:
             if _is_image(entry):
                 problems.append(Problem(entry, "outside a person's folder", "move it into one"))
             continue
+        place = entry / camera if camera else entry
         try:
-            files = _visible(entry)
+            files = _visible(place) if place.exists() else []
         except OSError as error:
-            problems.append(Problem(entry, f"cannot be read: {error.strerror}", "check its permissions"))
+            problems.append(Problem(place, f"cannot be read: {error.strerror}", "check its permissions"))
             continue
         problems += [
             Problem(file, "not a JPEG, PNG or PGM image", "convert it, or remove it from the folder")
@@ -83,10 +89,11 @@ def face_folder(root: Path) -> FaceFolder:
         if images := tuple(filter(_is_image, files)):
             people[entry.name] = images
         else:
-            problems.append(Problem(entry, "no images", "add JPEG, PNG or PGM files, or remove the folder"))
+            problems.append(Problem(place, "no images", "add JPEG, PNG or PGM files, or remove the folder"))
     if not people:
+        place_text = f"a sub-folder {camera!r} inside, with" if camera else "with"
         raise UsageError(
-            f"{root} holds no images; it needs one sub-folder for each person, with JPEG, PNG or PGM files"
+            f"{root} holds no images; it needs one sub-folder for each person, {place_text} JPEG, PNG or PGM files"
         )
     return FaceFolder(people, tuple(problems))
 

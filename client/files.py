@@ -55,8 +55,13 @@ def _draft(path: Path, data: bytes) -> Iterator[Path]:
         yield temporary
     finally:
         temporary.unlink(missing_ok=True)
-    directory = os.open(path.parent, os.O_RDONLY)
+    sync_folder(path.parent)
+
+
+def sync_folder(folder: Path) -> None:
+    """Makes the names in a folder durable: else a power cut may take a new one away, or bring an old file back."""
+    directory = os.open(folder, os.O_RDONLY)
     try:
-        os.fsync(directory)  # without it a power cut may take the new name away again, or bring the old file back
+        os.fsync(directory)
     finally:
         os.close(directory)

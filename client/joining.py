@@ -1,4 +1,4 @@
-"""The organisation's folder: keys, invitation, policy, roster, and who withdrew.
+"""The organisation's folder: keys, invitation, policy and roster.
 
 ::
 
@@ -9,7 +9,8 @@
     authority.pem         whom the gateway's certificate must be signed by
     policy.toml           what this organisation agrees to
     roster                keys of all organisations, once compared
-    embeddings.npz        all embeddings; written by the organisation, only read here
+    embeddings.npz        all embeddings, made by `intaglio node prepare` or by other means (`client.people`)
+    chips.npz, model/     aligned chips of the same people, and the recogniser's weights: for the recipe `scales` only
     withdrawn             SHA-256 of the names of people who withdrew, one a line
     active.npz            the embeddings that take part: all but theirs
     ledgers/              what the people were charged, and a copy of the coordinator's ledger (`client.ledger`)
@@ -17,17 +18,14 @@
 
 from __future__ import annotations
 
-import hashlib
 from pathlib import Path
 from typing import Final
 
-import numpy as np
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, load_pem_private_key
 
 from client.files import replace_file
-from federation.embeddings import EmbeddingSet
 from federation.errors import RefusedError, UsageError
 from federation.membership import (
     Invitation,
@@ -47,9 +45,6 @@ REQUEST: Final = "request.json"
 AUTHORITY: Final = "authority.pem"
 POLICY: Final = "policy.toml"
 ROSTER: Final = "roster"
-EMBEDDINGS: Final = "embeddings.npz"
-ACTIVE: Final = "active.npz"
-WITHDRAWN: Final = "withdrawn"
 LEDGERS: Final = "ledgers"
 
 _FIRST_POLICY = """\
@@ -57,6 +52,8 @@ _FIRST_POLICY = """\
 max-epsilon = 8.0       # most that one run may cost a person
 budget-epsilon = 16.0   # most that all runs together may cost a person; it can be lowered later and not raised
 min-colluders = 1       # colluding organisations that a run must stand
+# What a run may ask for. "scales" tunes the recogniser itself, and needs aligned pictures of faces in this folder. Who
+# agrees to that writes ["moments", "scales", "threshold"] and runs `intaglio node prepare` again.
 recipes = ["moments", "threshold"]
 app-hashes = []         # SHA-256 of applications that may run here, as `federation app-hash` prints it; none yet
 hours = "00:00-00:00"   # UTC; from and to the same is always
@@ -135,51 +132,11 @@ def trust_roster(text: str, folder: Path, *, replace: bool = False) -> tuple[str
     return tuple(f"{fingerprint(key)}  {name}" for key, name in zip(roster, roster_names(text), strict=True))
 
 
-def withdraw(person: str, folder: Path) -> int:
-    """Excludes a person from every later round, for good; returns how many images that takes out.
-
-    The mark comes first: a crash after it leaves a person marked, and the next start of the node takes them out.
-    """
-    marks = _marks(folder)
-    if (mark := _mark(person)) not in marks:
-        replace_file(folder / WITHDRAWN, "".join(f"{line}\n" for line in sorted({*marks, mark})).encode())
-    everybody = _everybody(folder)
-    refresh_active(folder)
-    return int((everybody.people == person).sum())
-
-
-def refresh_active(folder: Path) -> EmbeddingSet:
-    """Writes and returns the embeddings that take part. A running node reads the file anew for every message."""
-    marks, everybody = _marks(folder), _everybody(folder)
-    names, inverse = np.unique(everybody.people, return_inverse=True)
-    stays = np.array([_mark(str(name)) not in marks for name in names], dtype=np.bool_)
-    active = everybody.select(stays[inverse])
-    if not len(active):
-        (folder / ACTIVE).unlink(missing_ok=True)
-        raise RefusedError("nobody in this organisation takes part any more, so it has nothing to add")
-    replace_file(folder / ACTIVE, active.to_bytes())
-    return active
-
-
 def _organisation_key(folder: Path) -> bytes:
     key = load_pem_private_key(_read(folder / ORGANISATION_KEY, "run `intaglio join` first"), password=None)
     if not isinstance(key, Ed25519PrivateKey):
         raise UsageError(f"{folder / ORGANISATION_KEY} must be an Ed25519 key")
     return key.public_key().public_bytes_raw()
-
-
-def _mark(person: str) -> str:
-    # Names of people who left need not be kept in clear. Whoever holds both files can still match them.
-    return hashlib.sha256(person.encode()).hexdigest()
-
-
-def _marks(folder: Path) -> set[str]:
-    path = folder / WITHDRAWN
-    return set(path.read_text().split()) if path.exists() else set()
-
-
-def _everybody(folder: Path) -> EmbeddingSet:
-    return EmbeddingSet.from_bytes(_read(folder / EMBEDDINGS, "put the organisation's embeddings there"))
 
 
 def _read(path: Path, advice: str) -> bytes:

@@ -41,6 +41,21 @@ def load_recogniser(model: Path | None = None) -> Recogniser:
         raise UsageError(f"cannot read {error.filename}: {error.strerror}") from error
 
 
+def recogniser_files(model: Path | None = None) -> dict[str, bytes]:
+    """The files of the network that comes with the project, by name; empty for a model of the user's own.
+
+    Raises:
+        UsageError: a file is missing.
+    """
+    folder = model or SHIPPED
+    if folder.is_file():
+        return {}
+    try:
+        return {name: (folder / name).read_bytes() for name in (_WEIGHTS, _MANIFEST)}
+    except OSError as error:
+        raise UsageError(f"cannot read {error.filename}: {error.strerror}") from error
+
+
 def recogniser_for(release: ModelRelease, recogniser: Recogniser, profile: str) -> Recogniser:
     """The network that embeds images of a camera profile under `release`: frozen, or with the release's scales.
 

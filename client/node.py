@@ -16,7 +16,6 @@ from typing import Final
 
 from client.guard import gateway_client, guard_app, guard_server, write_loopback_certificate
 from client.joining import (
-    ACTIVE,
     AUTHORITY,
     LEDGERS,
     NODE_KEY,
@@ -24,15 +23,13 @@ from client.joining import (
     ROSTER,
     invitation_of,
     policy_of,
-    refresh_active,
 )
 from client.ledger import Ledgers
+from client.people import ACTIVE, CHIPS, MODEL, refresh_active, require_chips_of_all
 from federation.errors import RefusedError, UnavailableError, UsageError
 from federation.fleet import flower_environment
 from federation.membership import LocalPolicy
-
-CHIPS, MODEL = "chips.npz", "model"
-"""Needed for the recipe `scales` only: aligned chips, and a folder with the recogniser's weights."""
+from federation.privacy import SCALES
 
 _GUARD_CERTIFICATE, _GUARD_KEY = "guard.pem", "guard-key.pem"
 _STARTUP_SECONDS: Final = 20.0
@@ -72,7 +69,9 @@ def require_ready(folder: Path) -> LocalPolicy:
         raise RefusedError(f"the policy allows no application; put its SHA-256 into app-hashes of {folder}/policy.toml")
     if not (folder / ROSTER).is_file():
         raise UsageError("no roster is trusted yet; compare the fingerprints with `intaglio node trust ROSTER`")
-    refresh_active(folder)
+    active = refresh_active(folder)
+    if SCALES in policy.recipes:
+        require_chips_of_all(active, folder)
     Ledgers(folder / LEDGERS, policy.budget_epsilon).own()
     return policy
 

@@ -5,13 +5,16 @@ from __future__ import annotations
 import json
 import sys
 import time
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from client.joining import REQUEST, join, trust_roster, withdraw
-from client.terminal import read_file
+from client.degradation import Condition
+from client.joining import REQUEST, join, trust_roster
+from client.people import withdraw
+from client.terminal import JsonOption, progress_bar, read_file
 from federation.errors import MalformedMessageError, RefusedError, UsageError
 from federation.membership import SignedJoinRequest, invitation_from_text
 
@@ -58,12 +61,71 @@ def node_trust(
         typer.echo(line)
 
 
+@node_app.command("prepare")
+def node_prepare(
+    images: Annotated[Path, typer.Argument(help="A sub-folder for each person.")],
+    folder: FolderArgument,
+    condition: Annotated[
+        Condition | None,
+        typer.Option(help="Imitate the probe camera: a mask over the lower face, or 16 x 16 pixels."),
+    ] = None,
+    model: Annotated[
+        Path | None,
+        typer.Option(help="Recogniser: an .onnx file.", show_default="the network that `make install` fetched"),
+    ] = None,
+    *,
+    only: Annotated[
+        bool, typer.Option("--only", help="Take out everybody who has no images here. Else they stay.")
+    ] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Make embeddings of people's images, so that they take part. Nothing leaves this machine.
+
+    IMAGES holds a folder for each person, named as they are to be called. In it are the folders `reference` and `probe`:
+    images of the camera that people enrol with, and of the one that they verify with. With --condition the images lie in
+    the person's folder itself. JPEG, PNG or PGM, one face each.
+
+    Repeat it to add people, or to replace somebody's images. Who withdrew stays out, and their images are not opened.
+
+    Aligned pictures of the faces are kept only when policy.toml lists the recipe scales, which needs them.
+    """
+    # Here and not above: the detector and the recogniser take seconds to load.
+    from client.preparing import prepare  # noqa: PLC0415 - see the line before
+
+    with progress_bar() as bar:
+        task = bar.add_task("preparing")
+        done = prepare(
+            images,
+            folder,
+            condition=condition,
+            model=model,
+            only=only,
+            progress=lambda count, total: bar.update(task, completed=count, total=total),
+        )
+    if as_json:
+        typer.echo(json.dumps({**asdict(done), "problems": [str(problem) for problem in done.problems]}))
+        return
+    for problem in done.problems:
+        typer.echo(f"left out: {problem}", err=True)
+    if done.withdrawn:
+        typer.echo(f"left out, because they withdrew: {done.withdrawn}", err=True)
+    typer.echo(f"people who take part: {done.people}, of whom {done.prepared} come from {done.images} images here")
+    kept = "chips of their faces are kept for the recipe scales" if done.chips else "no pictures of faces are kept"
+    typer.echo(f"{kept}, as policy.toml says")
+
+
 @node_app.command("withdraw")
 def node_withdraw(
-    person: Annotated[str, typer.Argument(help="Name in the organisation's embeddings.")], folder: FolderArgument
+    person: Annotated[str, typer.Argument(help="Their name: that of their folder of images.")], folder: FolderArgument
 ) -> None:
-    """Exclude a person's images from every later round. What was released before cannot be taken back."""
-    typer.echo(f"{withdraw(person, folder)} embeddings take no part any more")
+    """Exclude a person from every later round, for good, and delete what was prepared of them.
+
+    What was released before cannot be taken back. The images that it was made of are yours to delete.
+    """
+    if out := withdraw(person, folder):
+        typer.echo(f"{out} embeddings take no part any more")
+    else:
+        typer.echo("nobody of that name takes part; the name is marked, and will not take part later either")
 
 
 @node_app.command("start")

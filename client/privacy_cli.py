@@ -6,7 +6,6 @@ import hashlib
 import json
 import math
 import secrets
-import sys
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -14,12 +13,11 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.box import SIMPLE
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
 from client.degradation import Condition
 from client.files import write_new_file
-from client.terminal import JsonOption
+from client.terminal import JsonOption, progress_bar
 from federation.errors import ProofError, UsageError
 
 if TYPE_CHECKING:
@@ -146,7 +144,7 @@ def privacy_audit(
 
     _, plan = _plan_of(epsilon, noise_multiplier, 1, (delta, people, organisations, dimension, colluders, dropouts))
     methods = [m for m in AuditMethod if m is not AuditMethod.ONE_RUN or plan.adaptation is not Adaptation.NONE]
-    with _progress() as bar:
+    with progress_bar() as bar:
         task = bar.add_task("attacking", total=len(methods))
         audits: list[EpsilonAudit] = []
         for method in methods:
@@ -214,7 +212,7 @@ def privacy_frontier(
     if plot is not None and plot.suffix not in {".png", ".svg"}:
         raise UsageError(f"a picture is a .png or a .svg file, not {plot.name}")
     recogniser = load_recogniser(model)
-    with _progress() as bar:
+    with progress_bar() as bar:
         task = bar.add_task("embedding")
         embedded = embed_folder(
             face_folder(data or orl_faces()),
@@ -242,7 +240,7 @@ def privacy_frontier(
         pending = file.pending(wanted)
         if budget is not None and pending:
             _charge(frontier, pending, budget)
-        with _progress() as bar:
+        with progress_bar() as bar:
             task = bar.add_task("trials", total=len(wanted), completed=len(wanted) - len(pending))
             for trial in pending:
                 file.append(frontier.run(trial))
@@ -375,18 +373,6 @@ def _show_frontier(summaries: list[Summary], *, as_json: bool) -> None:
     console = Console(highlight=False)
     console.print(table)
     console.print("TAR at FMR 1 %, and both at the released threshold tau. attack: AUC of membership inference.")
-
-
-def _progress() -> Progress:
-    """A bar on the error output, and none where nobody looks at it."""
-    return Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(),
-        console=Console(stderr=True),
-        disable=not sys.stderr.isatty(),
-    )
 
 
 def _print_json(value: object) -> None:

@@ -12,6 +12,7 @@ from typing import Annotated
 
 import typer
 from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from client.wallet import Passphrase, Wallet, read_wallet, require_wallet
 from federation.errors import UsageError
@@ -144,3 +145,15 @@ def show(facts: Mapping[str, str], *, as_json: bool) -> None:
     width = max(len(name) for name in facts)
     for name, value in facts.items():
         console.print(f"{name.replace('_', ' '):>{width}}  {value}", markup=False)
+
+
+def progress_bar() -> Progress:
+    """A bar on the error output, and none where nobody looks at it."""
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+        console=Console(stderr=True),
+        disable=not sys.stderr.isatty(),
+    )

@@ -17,8 +17,8 @@ from people import synthetic_people
 
 import client.app
 from client.guard import guard_app
-from client.joining import withdraw
 from client.node import node_config, require_ready
+from client.people import withdraw
 from federation.errors import RefusedError, UsageError
 from federation.membership import LocalPolicy
 

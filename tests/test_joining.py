@@ -14,7 +14,8 @@ from people import synthetic_people
 from typer.testing import CliRunner
 
 from client.cli import app as client_app
-from client.joining import join, policy_of, refresh_active, trust_roster, withdraw
+from client.joining import join, policy_of, trust_roster
+from client.people import refresh_active, withdraw
 from federation.embeddings import EmbeddingSet
 from federation.errors import IntaglioError, MalformedMessageError, PeerError, ProofError, RefusedError, UsageError
 from federation.membership import (
