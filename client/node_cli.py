@@ -81,9 +81,8 @@ def node_prepare(
 ) -> None:
     """Make embeddings of people's images, so that they take part. Nothing leaves this machine.
 
-    IMAGES holds a folder for each person, named as they are to be called. In it are the folders `reference` and `probe`:
-    images of the camera that people enrol with, and of the one that they verify with. With --condition the images lie in
-    the person's folder itself. JPEG, PNG or PGM, one face each.
+    IMAGES holds a folder for each person, with the folders `reference` and `probe` inside: images of the camera
+    that people enrol with, and of the one that they verify with. With --condition it holds the images themselves.
 
     Repeat it to add people, or to replace somebody's images. Who withdrew stays out, and their images are not opened.
 

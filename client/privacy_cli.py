@@ -32,7 +32,9 @@ privacy_app = typer.Typer(
     no_args_is_help=True, help="What an epsilon costs and protects: plan, audit, measure the frontier."
 )
 
-EpsilonOption = Annotated[float | None, typer.Option("--epsilon", help="For each person, all rounds. [default: 8]")]
+EpsilonOption = Annotated[
+    float | None, typer.Option("--epsilon", help="For each person, all rounds.", show_default="8")
+]
 NoiseOption = Annotated[
     float | None, typer.Option("--noise-multiplier", help="Of one round, instead of --epsilon: says what it is worth.")
 ]
