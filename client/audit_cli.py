@@ -53,21 +53,21 @@ def audit_scores_command(
     threshold: Annotated[float | None, typer.Option(help="The verifier's threshold.")] = None,
     fmr: Annotated[
         float | None,
-        typer.Option(help=f"Or: find the threshold for this false match rate. [default: {_FMR:g}]", show_default=False),
+        typer.Option(help="Or: find the threshold for this false match rate.", show_default=f"{_FMR:g}"),
     ] = None,
     max_fmr: Annotated[
         float | None,
-        typer.Option(help=f"Limit of each group's false match rate. [default: twice --fmr; else {_FMR:g}]"),
+        typer.Option(help="Limit of each group's false match rate.", show_default=f"twice --fmr; else {_FMR:g}"),
     ] = None,
     max_fnmr: Annotated[float, typer.Option(help="Limit of each group's false non-match rate.")] = _FNMR,
     max_failure_to_enrol: Annotated[
-        float | None, typer.Option(help="Limit of each group's failure to enrol. [default: reported, not judged]")
+        float | None, typer.Option(help="Limit of each group's failure to enrol.", show_default="reported, not judged")
     ] = None,
     confidence: Annotated[float, typer.Option(help="Of each bound of a rate.")] = 0.95,
     expect: Annotated[
         list[str] | None, typer.Option(help="Groups that have to be there, as sex=f,m,x; repeatable.")
     ] = None,
-    subject: Annotated[str | None, typer.Option(help="What is tested. [default: the file's name]")] = None,
+    subject: Annotated[str | None, typer.Option(help="What is tested.", show_default="the file's name")] = None,
     seed: Annotated[int, typer.Option(min=0, help="Of the draws of people.")] = 0,
     replicates: Annotated[int, typer.Option(min=0, max=MOST_REPLICATES, help="How many draws of people.")] = REPLICATES,
     report: ReportOption = None,

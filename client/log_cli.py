@@ -48,7 +48,7 @@ def log_verify(
     witness: WitnessesOption = None,
     threshold: ThresholdOption = 0,
     max_age_seconds: Annotated[
-        int | None, typer.Option(min=1, help="How old signatures may be. [default: any]")
+        int | None, typer.Option(min=1, help="How old signatures may be.", show_default="any")
     ] = None,
 ) -> None:
     """Check files against the log's key, and against each other, without a network.

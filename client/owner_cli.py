@@ -184,7 +184,7 @@ def receipts_list(
 @receipts_app.command("renew")
 def receipts_renew(
     tls: TlsOption,
-    terms: Annotated[Path | None, typer.Option(help="Newer terms. [default: those that you agreed to]")] = None,
+    terms: Annotated[Path | None, typer.Option(help="Newer terms.", show_default="those that you agreed to")] = None,
     days: Annotated[int, typer.Option(min=1, max=365, help="How long it is valid from now on.")] = 90,
     server: ServerOption = DEFAULT_SERVER,
     certificate: CertificateOption = "client",

@@ -174,12 +174,14 @@ def privacy_audit(
 @privacy_app.command("frontier")
 def privacy_frontier(
     output: Annotated[Path, typer.Option(help="CSV file; a sweep that was killed goes on where it was.")],
-    data: Annotated[Path | None, typer.Option(help="A sub-folder of images for each person. [default: ORL]")] = None,
-    model: Annotated[Path | None, typer.Option(help="An .onnx recogniser. [default: the shipped one]")] = None,
+    data: Annotated[
+        Path | None, typer.Option(help="A sub-folder of images for each person.", show_default="ORL")
+    ] = None,
+    model: Annotated[Path | None, typer.Option(help="An .onnx recogniser.", show_default="the shipped one")] = None,
     condition: Annotated[Condition, typer.Option(help="What the probe camera does.")] = Condition.MASK,
-    epsilon: Annotated[list[float] | None, typer.Option(help="Repeatable. [default: 1, 2, 4 and 8]")] = None,
+    epsilon: Annotated[list[float] | None, typer.Option(help="Repeatable.", show_default="1, 2, 4 and 8")] = None,
     as_if: Annotated[
-        list[int] | None, typer.Option(help="Noise for so many people; repeatable. [default: those who train]")
+        list[int] | None, typer.Option(help="Noise for so many people; repeatable.", show_default="those who train")
     ] = None,
     splits: Annotated[int, typer.Option(min=1, help="Of people into training and test.")] = 10,
     draws: Annotated[int, typer.Option(min=1, help="Of noise in each split.")] = 3,

@@ -63,7 +63,8 @@ ModelOption = Annotated[
     Path | None,
     typer.Option(
         "--model",
-        help="Recogniser that made the release: an .onnx file. [default: the network that `make install` fetched]",
+        help="Recogniser that made the release: an .onnx file.",
+        show_default="the network that `make install` fetched",
     ),
 ]
 CameraOption = Annotated[
@@ -82,7 +83,7 @@ def enrol_command(
     reference: Annotated[Path | None, typer.Argument(help="Image of the face: JPEG, PNG or PGM.")] = None,
     second: Annotated[Path | None, typer.Argument(help="Another capture of the same face; both must match.")] = None,
     camera: CameraOption = None,
-    purpose: Annotated[str | None, typer.Option(help="What for. [default: the only purpose of the terms]")] = None,
+    purpose: Annotated[str | None, typer.Option(help="What for.", show_default="the only purpose of the terms")] = None,
     deployment: Annotated[str, typer.Option(help="Identifier in the rules of who will verify.")] = "trial",
     days: Annotated[int, typer.Option(min=1, max=365, help="How long your consent is valid.")] = 90,
     model: ModelOption = None,
@@ -141,7 +142,7 @@ def verify_command(
         str | None, typer.Option(help="64 hex digits that the audience chose, to get an assertion for it.")
     ] = None,
     assertion: Annotated[
-        Path | None, typer.Option(help="File for the assertion; never overwritten. [default: part of --json]")
+        Path | None, typer.Option(help="File for the assertion; never overwritten.", show_default="part of --json")
     ] = None,
     model: ModelOption = None,
     server: ServerOption = DEFAULT_SERVER,
