@@ -17,6 +17,7 @@ from __future__ import annotations
 import hashlib
 import re
 import tomllib
+import warnings
 from base64 import urlsafe_b64decode, urlsafe_b64encode
 from dataclasses import dataclass
 from typing import Any, Final, Self
@@ -108,8 +109,10 @@ class Invitation:
         if not isinstance(self.authority, str) or len(self.authority) > _MOST_CERTIFICATE:
             raise UsageError(f"the authority is a PEM certificate of at most {_MOST_CERTIFICATE} characters")
         try:
-            certificate = x509.load_pem_x509_certificate(self.authority.encode())
-        except ValueError as error:
+            with warnings.catch_warnings():
+                warnings.simplefilter("error")  # what the library only warns of is no certificate of ours either
+                certificate = x509.load_pem_x509_certificate(self.authority.encode())
+        except (ValueError, Warning) as error:
             raise UsageError("the authority is a certificate in PEM") from error
         if certificate.public_bytes(Encoding.PEM).decode() != self.authority:
             raise UsageError("the authority is one certificate in PEM, with nothing around it")
