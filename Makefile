@@ -46,7 +46,7 @@ postgres: ## install PostgreSQL's server for the tests, where root may (Debian);
 demo: install ## train privately, enrol and verify on real faces (ARGS="--epsilon 4")
 	$(BIN)/python -m examples.demo $(ARGS)
 
-demo-web: install $(PAGE) ## the person's page in your browser, over the release of `make demo` (ARGS="--port 8081")
+demo-web: install $(PAGE) ## the person's page and the organisation's in your browser, over the release of `make demo` (ARGS="--port 8081")
 	@[ -f build/demo/release.zip ] || $(MAKE) demo
 	$(BIN)/python -m examples.web $(ARGS)
 

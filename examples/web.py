@@ -1,4 +1,4 @@
-"""The person's page over the release of `make demo`, on this machine. Run `make demo-web`."""
+"""The person's page and the organisation's, over the release of `make demo`, on this machine. Run `make demo-web`."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ DEMO = Path("build/demo")
 """What `make demo` left: release, rules, log, certificates."""
 _SERVER = str(Path(sys.executable).parent / "intaglio-server")
 _DEPLOYMENT = "demo"
+_PAGE_SECONDS = 5
 _FOR_MANY = ("--peer-rate=100", "--peer-sessions=200")
 """To the matching service everybody behind the bridge is one certificate; the bridge limits each address."""
 _START_SECONDS = 60.0
@@ -28,10 +29,13 @@ app = typer.Typer(add_completion=False)
 
 
 @app.command()
-def main(port: Annotated[int, typer.Option(min=1024, max=65535, help="Of the page.")] = 8080) -> None:
-    """Serve the page until Ctrl-C. People who enrol are kept in build/demo/web.sqlite."""
-    with serving(port, "web.sqlite") as origin:
-        typer.echo(f"open {origin}")
+def main(
+    port: Annotated[int, typer.Option(min=1024, max=65535, help="Of the person's page.")] = 8080,
+    organisation_port: Annotated[int, typer.Option(min=1024, max=65535, help="Of the organisation's page.")] = 8090,
+) -> None:
+    """Serve both pages until Ctrl-C. People who enrol are kept in build/demo/web.sqlite."""
+    with serving(port, "web.sqlite") as origin, organisation(organisation_port) as page:
+        typer.echo(f"the person's page: open {origin}\nthe organisation's page: open {page}")
         with contextlib.suppress(KeyboardInterrupt):
             threading.Event().wait()
 
@@ -53,12 +57,25 @@ def serving(port: int, database: str) -> Iterator[str]:
 
 
 @contextlib.contextmanager
-def running(command: str, files: dict[str, str], *options: str) -> Iterator[subprocess.Popen[bytes]]:
-    """`intaglio-server COMMAND start` with files of the demo, stopped at the end; its words go to build/demo."""
-    with (DEMO / f"{command}-web.log").open("wb") as log:
+def organisation(port: int) -> Iterator[str]:
+    """The organisation's page, on what the service behind the person's page writes. Gives its address."""
+    files = {"release": "release.zip", "release-trust": "trust.json", "log": "log", "rules": "rules/rules.jsonl"}
+    files["ledger"] = "ledger.jsonl"
+    options = (f"--port={port}", f"--every={_PAGE_SECONDS}")
+    with running("web", files, *options, verb="organisation") as page:
+        wait_for_page(port, page, "organisation")
+        yield f"http://localhost:{port}/organisation"
+
+
+@contextlib.contextmanager
+def running(
+    command: str, files: dict[str, str], *options: str, verb: str = "start"
+) -> Iterator[subprocess.Popen[bytes]]:
+    """`intaglio-server COMMAND VERB` with files of the demo, stopped at the end; its words go to build/demo."""
+    with (DEMO / f"{command if verb == 'start' else verb}-web.log").open("wb") as log:
         arguments = [f"--{name}={DEMO / file}" for name, file in files.items()]
         process = subprocess.Popen(  # noqa: S603 - our own program, no shell
-            [_SERVER, command, "start", *arguments, *options],
+            [_SERVER, command, verb, *arguments, *options],
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=subprocess.STDOUT,
@@ -80,15 +97,15 @@ def port_of(ready: Path, process: subprocess.Popen[bytes]) -> int:
     return int(json.loads(ready.read_text())["port"])
 
 
-def wait_for_page(port: int, process: subprocess.Popen[bytes]) -> None:
-    """Returns once the bridge accepts connections."""
+def wait_for_page(port: int, process: subprocess.Popen[bytes], name: str = "web") -> None:
+    """Returns once a page's server accepts connections."""
     deadline = time.monotonic() + _START_SECONDS
     while True:
         try:
             socket.create_connection(("localhost", port), timeout=1).close()
         except OSError:
             if process.poll() is not None or time.monotonic() > deadline:
-                raise SystemExit(f"the page is not served; read {DEMO}/web-web.log") from None
+                raise SystemExit(f"the page is not served; read {DEMO}/{name}-web.log") from None
             time.sleep(0.05)
         else:
             return

@@ -163,7 +163,7 @@ def bridge_app(upstream: Upstream, site: Site, rate: PeerRate | None = None) -> 
         return _file(site, request)
 
     routes = [Route(PREFIX + "{method:path}", call, methods=["POST"]), Route("/{path:path}", file, methods=["GET"])]
-    return _Headers(Starlette(routes=routes))
+    return SecurityHeaders(Starlette(routes=routes))
 
 
 def _file(site: Site, request: Request) -> Response:
@@ -186,16 +186,23 @@ def _file(site: Site, request: Request) -> Response:
     return Response(content, media_type=media_type, headers=headers)
 
 
-class _Headers:
-    """Puts `SECURITY_HEADERS` on every answer."""
+class SecurityHeaders:
+    """Puts headers on every answer of an application.
 
-    def __init__(self, app: ASGIApp) -> None:
-        self._app = app
+    Args:
+        app: the application.
+        headers: by name.
+    """
+
+    def __init__(self, app: ASGIApp, headers: Mapping[str, str] = SECURITY_HEADERS) -> None:
+        self._app, self._headers = app, headers
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """As ASGI calls it."""
+
         async def send_guarded(message: Message) -> None:
             if message["type"] == "http.response.start":
-                MutableHeaders(scope=message).update(SECURITY_HEADERS)
+                MutableHeaders(scope=message).update(self._headers)
             await send(message)
 
         await self._app(scope, receive, send_guarded)

@@ -1,86 +1,94 @@
-"""`intaglio-server dashboard`: writes the organisation's page. Mounted by `server.cli`."""
+"""`intaglio-server dashboard` writes the organisation's page, `intaglio-server web organisation` serves it."""
 
 from __future__ import annotations
 
-import time
+import asyncio
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from federation.errors import UsageError
-from federation.ledger import ledger_from_file
-from federation.transparency import LogEntry, entry_from_bytes
-from server.dashboard import Dashboard, LogState, count_entries, dashboard_page
-from server.federation_admin import Member
+from federation.errors import MalformedMessageError, UsageError
+from federation.transparency import VerifierKey
+from server.bridge import bridge_server
+from server.dashboard_log import LogSource
+from server.dashboard_page import dashboard_page
+from server.dashboard_site import PATH, FreshPage, organisation_app
+from server.dashboard_sources import DashboardReader, Sources
 from server.files import PUBLIC, write_durably
-from server.log import TransparencyLog
-from server.log_cli import opened_log
-from server.rules_cli import read_bundle
+
+ReleaseOption = Annotated[Path, typer.Option(help="The release bundle that is served.")]
+LogOption = Annotated[Path, typer.Option(help="What `log init` made, or what `log export` wrote. It is only read.")]
+DatabaseOption = Annotated[str | None, typer.Option(help="The log's database, when it is not in that folder.")]
+PolicyOption = Annotated[Path | None, typer.Option(help="Log policy, when it is not in that folder.")]
+WitnessOption = Annotated[
+    list[str] | None,
+    typer.Option(help="Verifier key of a witness, NAME+ID+KEY, beside those of the log policy; repeatable."),
+]
+TrustOption = Annotated[Path | None, typer.Option(help="JSON with the keys of makers and auditors that count.")]
+RulesOption = Annotated[Path | None, typer.Option(help="The public rules file.")]
+LedgerOption = Annotated[
+    Path | None, typer.Option(help="Privacy ledger; the records of the coordinator's runs lie beside it.")
+]
+FederationOption = Annotated[Path | None, typer.Option(help="The coordinator's folder, for its members.")]
 
 
 def dashboard_command(
     output: Annotated[Path, typer.Argument(help="HTML file; replaced at once. Run this from a timer.")],
-    release: Annotated[Path, typer.Option(help="The release bundle that is served.")],
-    log: Annotated[Path, typer.Option(help="What `intaglio-server log init` made.")],
-    log_database: Annotated[str | None, typer.Option(help="The log's database, when it is not in that folder.")] = None,
-    ledger: Annotated[Path | None, typer.Option(help="Privacy ledger of the coordinator or the organisation.")] = None,
-    federation: Annotated[Path | None, typer.Option(help="The coordinator's folder, for its members.")] = None,
+    release: ReleaseOption,
+    log: LogOption,
+    log_database: DatabaseOption = None,
+    log_policy: PolicyOption = None,
+    witness: WitnessOption = None,
+    release_trust: TrustOption = None,
+    rules: RulesOption = None,
+    ledger: LedgerOption = None,
+    federation: FederationOption = None,
 ) -> None:
-    """Write one page of what runs here: release and audit, use, log, privacy budget, members, and what needs a look.
+    """Write one page of what runs here: release and audit, use, log and witnesses, privacy budget, runs, rules.
 
-    It has no view of a person, no script, and loads nothing.
+    It says what needs attention, has no view of a person and no script, and loads nothing. What cannot be read says so.
     """
-    with opened_log(log, log_database) as opened:
-        state = log_state(opened)
-    page = dashboard_page(
-        Dashboard(
-            bundle=read_bundle(release),
-            log=state,
-            accounts=ledger_from_file(_read(ledger)).accounts() if ledger else (),
-            members=_members(federation) if federation else (),
-            pending=any(federation.glob("*.unfinished")) if federation else False,
-            now=int(time.time()),
-        )
-    )
+    source = LogSource(log, log_database, log_policy, _keys(witness))
+    reader = DashboardReader(Sources(release, source, release_trust, rules, ledger, federation))
     try:
-        write_durably(output, page.encode(), mode=PUBLIC)
+        write_durably(output, dashboard_page(reader.read()).encode(), mode=PUBLIC)
     except OSError as error:
         raise UsageError(f"cannot write {output}: {error.strerror}") from error
     typer.echo(str(output))
 
 
-def log_state(log: TransparencyLog) -> LogState:
-    """How the log stands: recounted from its entries.
+def organisation_command(
+    release: ReleaseOption,
+    log: LogOption,
+    log_database: DatabaseOption = None,
+    log_policy: PolicyOption = None,
+    witness: WitnessOption = None,
+    release_trust: TrustOption = None,
+    rules: RulesOption = None,
+    ledger: LedgerOption = None,
+    federation: FederationOption = None,
+    host: Annotated[str, typer.Option(help="Interface. Whoever reaches it reads the page.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=1, max=65535)] = 8090,
+    name: Annotated[
+        list[str] | None, typer.Option(help="Host name that browsers use, beside localhost; repeatable.")
+    ] = None,
+    every: Annotated[float, typer.Option(min=1, help="Seconds after which the page is made again.")] = 60.0,
+) -> None:
+    """Serve the organisation's page until SIGTERM or Ctrl-C, on this machine only unless told otherwise.
 
-    Raises:
-        ProofError: the entries do not give the signed root, or the newest checkpoint is not signed by the log.
-        MalformedMessageError: something in the log is no entry.
+    It asks nobody for a password: in front of it, put what does.
     """
-    log.audit()
-    checkpoint = log.checkpoint()
-    entries, size = list[LogEntry](), checkpoint.head.size
-    while len(entries) < size:
-        entries += [entry_from_bytes(leaf) for leaf in log.entries(len(entries), size)]
-    kinds, attempts = count_entries(entries)
-    signatures = checkpoint.note.signatures
-    return LogState(
-        origin=checkpoint.checkpoint.origin,
-        size=size,
-        signed_at=checkpoint.require_signed_by(log.key),
-        other_signatures=sum(signature.name != log.key.name for signature in signatures),
-        kinds=kinds,
-        attempts=attempts,
-    )
+    source = LogSource(log, log_database, log_policy, _keys(witness))
+    reader = DashboardReader(Sources(release, source, release_trust, rules, ledger, federation))
+    page = FreshPage(lambda: dashboard_page(reader.read()), every_seconds=every)
+    app = organisation_app(page, ["localhost", "127.0.0.1", *(name or ())])
+    typer.echo(f"serving http://localhost:{port}{PATH}", err=True)
+    asyncio.run(bridge_server(app, host=host, port=port).serve())
 
 
-def _members(federation: Path) -> tuple[str, ...]:
-    """Names, without the coordinator's key."""
-    return tuple(Member.from_bytes(_read(path)).name for path in sorted((federation / "members").glob("*.json")))
-
-
-def _read(path: Path) -> bytes:
+def _keys(witnesses: list[str] | None) -> tuple[VerifierKey, ...]:
     try:
-        return path.read_bytes()
-    except OSError as error:
-        raise UsageError(f"cannot read {path}: {error.strerror}") from error
+        return tuple(VerifierKey.from_text(text) for text in witnesses or ())
+    except MalformedMessageError as error:
+        raise UsageError(f"--witness: {error}") from error

@@ -128,20 +128,23 @@ class LogStorage(Protocol):
         """
 
 
-def open_log_storage(database: str | Path) -> SqlLogStorage:
+def open_log_storage(database: str | Path, *, read_only: bool = False) -> SqlLogStorage:
     """Opens the storage of a log, or makes it in an empty database.
 
     Args:
         database: path of an SQLite file, made when missing; or a URL, `postgresql://USER@HOST/NAME`.
+        read_only: for whoever only reads: makes nothing, and the database itself refuses every change.
 
     Raises:
         UsageError: out of reach, not the database of a log, or of another version.
     """
     url = database_url(database)
-    engine = connect(url)
+    engine = connect(url, read_only=read_only)
     try:
         with engine.begin() as connection:
-            _prepare(connection, name_of(url))
+            if not read_only:
+                _prepare(connection)
+            _require_log(connection, name_of(url))
     except sa.exc.DBAPIError as error:
         engine.dispose()
         reason = str(error.orig).strip().partition("\n")[0]
@@ -152,18 +155,21 @@ def open_log_storage(database: str | Path) -> SqlLogStorage:
     return SqlLogStorage(engine)
 
 
-def _prepare(connection: Connection, name: str) -> None:
+def _prepare(connection: Connection) -> None:
     """A crash leaves an empty database or a whole one: tables and first row are one transaction."""
     if connection.dialect.name == "postgresql":
         connection.execute(sa.select(sa.func.pg_advisory_xact_lock(_ADVISORY_LOCK)))
-    tables = set(sa.inspect(connection).get_table_names())
-    if not tables:
+    if not sa.inspect(connection).get_table_names():
         _metadata.create_all(connection)
         empty = Frontier().head
         connection.execute(_state.insert().values(version=_SCHEMA_VERSION, size=0, root=empty.root))
-    elif tables != set(_metadata.tables):
+
+
+def _require_log(connection: Connection, name: str) -> None:
+    tables = set(sa.inspect(connection).get_table_names())
+    if tables != set(_metadata.tables):
         raise UsageError(f"{name} holds other tables than a log's; a log has a database of its own: name another")
-    elif connection.execute(sa.select(_state.c.version)).scalars().all() != [_SCHEMA_VERSION]:
+    if connection.execute(sa.select(_state.c.version)).scalars().all() != [_SCHEMA_VERSION]:
         raise UsageError(f"{name} was written by another version of this program")
 
 

@@ -21,7 +21,7 @@ from typing import Any, Protocol, Self
 from urllib.parse import quote
 
 from federation.errors import IntaglioError, UsageError
-from federation.statements import text_of_time
+from federation.statements import require_time, text_of_time
 from server.files import sync_directory, write_durably
 
 _VERSION = 1
@@ -93,6 +93,16 @@ class Attempt:
     sums: tuple[SumRecord, ...] = ()
     drop_outs: tuple[DropOut, ...] = ()
 
+    def __post_init__(self) -> None:
+        require_time("the beginning of a run", self.began_at)
+        if self.ended_at is not None:
+            require_time("the end of a run", self.ended_at)
+        texts = [self.flower_run, self.reason, *self.asked]
+        texts += [text for out in self.drop_outs for text in (out.member, out.stage, out.release, out.why)]
+        texts += [text for opened in self.sums for text in (opened.release, *opened.members)]
+        if not all(isinstance(text, str) for text in texts):
+            raise UsageError("names and reasons are text")
+
 
 class Outcome(enum.StrEnum):
     """How a run stands."""
@@ -134,6 +144,8 @@ class RunRecord:
     def __post_init__(self) -> None:
         if not self.run or not self.attempts:
             raise UsageError("a run has a name and began at least once")
+        if not all(isinstance(text, str) for text in (self.run, self.population, self.recipe, self.release)):
+            raise UsageError("names are text")
         if not (self.epsilon > 0 and 0 < self.delta < 1):
             raise UsageError("the promise of a run is a positive epsilon and a delta below 1")
 
@@ -186,11 +198,11 @@ class RunRecord:
         """
         try:
             value = json.loads(data)
-            if value.pop("version") == _VERSION:
-                return cls(**{**value, "attempts": tuple(_attempt(attempt) for attempt in value["attempts"])})
-        except (ValueError, TypeError, LookupError, AttributeError) as error:
+            if value.pop("version") != _VERSION:
+                raise UsageError("another version of this program wrote it")
+            return cls(**{**value, "attempts": tuple(_attempt(attempt) for attempt in value["attempts"])})
+        except (ValueError, TypeError, LookupError, AttributeError, RecursionError) as error:
             raise UsageError("it is no record of a run") from error
-        raise UsageError("another version of this program wrote it")
 
 
 def _attempt(value: dict[str, Any]) -> Attempt:

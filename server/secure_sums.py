@@ -137,7 +137,7 @@ class SecureSums:
                 name := self._names[member],
                 ASKED[stage],
                 order[where],
-                refusals.get(name, why) if stage is Stage.ADVERTISE else why,
+                refusals.get(name, why) if stage is Stage.ADVERTISE else why.removeprefix(self._node_prefix(member)),
             )
             for (where, stage, member), why in sorted(found.items())
         ]
@@ -264,7 +264,12 @@ class SecureSums:
                 if release in messages:
                     self._sums[release].receive(member, messages[release])
                 else:
-                    self._sums[release].lose(member, f"(node {node}): {self._faults.get(node, 'left a release out')}")
+                    self._sums[release].lose(
+                        member, self._node_prefix(member) + self._faults.get(node, "left a release out")
+                    )
+
+    def _node_prefix(self, member: int) -> str:
+        return f"(node {self._node_of.get(member)}): "
 
     def _keep(self, member: int, content: RecordDict) -> None:
         if (lines := read_ledger(content)) is None:

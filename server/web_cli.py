@@ -1,4 +1,7 @@
-"""`intaglio-server web`: the person's page, and the bridge that it calls. Mounted by `server.cli`."""
+"""`intaglio-server web`: the person's page with the bridge that it calls, and the organisation's page.
+
+Mounted by `server.cli`.
+"""
 
 from __future__ import annotations
 
@@ -21,10 +24,12 @@ from federation.statements import require_name
 from federation.transparency import VerifierKey
 from server.bridge import Site, bridge_app, bridge_server, matching_channel, matching_upstream
 from server.certificates import client_credentials
+from server.dashboard_cli import organisation_command
 from server.peers import PeerRate
 from server.rules_cli import read_bundle
 
-web_commands = typer.Typer(no_args_is_help=True, help="The person's device as a page.")
+web_commands = typer.Typer(no_args_is_help=True, help="The person's device as a page, and the organisation's page.")
+web_commands.command("organisation")(organisation_command)
 
 _PAGE = Path(__file__).resolve().parents[1] / "web" / "dist"
 

@@ -1,134 +1,239 @@
-"""The organisation's page: its alerts, its counts, and that nobody is on it."""
+"""The organisation's page: what it says, what it raises alarm about, and that nobody is on it."""
 
 from __future__ import annotations
 
 import dataclasses
 import re
-import sqlite3
-import time
+import sys
+from xml.etree import ElementTree as ET
 
 import pytest
-from bundles import a_bundle, signed
-from running import LOG_SIGNER, a_release, write_rules
-from typer.testing import CliRunner
+from organisation import BUNDLE, RUN, WITNESS
+from running import a_rules_file, signed
 
-from federation.errors import ProofError
 from federation.ledger import Account
 from federation.purposes import DAY_SECONDS
-from federation.transparency import (
-    AttemptEntry,
-    AttemptOutcome,
-    Opening,
-    PersonalEntry,
-    PersonalKind,
-    PublicEntry,
-    PublicKind,
-)
-from server import cli
-from server.dashboard import Dashboard, LogState, count_entries, dashboard_page
-from server.dashboard_cli import log_state
-from server.log import TransparencyLog
-from server.log_storage import Addition, open_log_storage
+from federation.rulebook import Rulebook
+from federation.rules import Lifting, Moratorium
+from server import dashboard_page as page_module
+from server.dashboard import RECENT_DAYS, Dashboard, ReleaseState, Unreadable
+from server.dashboard_log import LogState, Use, Witnessed, WitnessState
+from server.dashboard_page import POLICY, dashboard_page
+from server.run_records import RunRecord
 
-BUNDLE = signed(a_bundle(a_release()))
 NOW = BUNDLE.manifest.begins_at + DAY_SECONDS
-LOG = LogState("example.org/log", 9, NOW - 60, 1, {"attempt": 3}, {("example.org", "door-access", "opened"): 3})
-ACCOUNT = Account("staff", 8.0, 1e-5, 4.0, (("run", (1.0,), ""),))
-QUIET = Dashboard(BUNDLE, LOG, (ACCOUNT,), ("north", "south"), pending=False, now=NOW)
-
-
-def raised(**changes):
-    """Alerts that a change raises, beside those of a quiet day."""
-    return set(dataclasses.replace(QUIET, **changes).alerts) - set(QUIET.alerts)
-
-
-@pytest.mark.parametrize(
-    ("changes", "words"),
-    [
-        ({"now": BUNDLE.manifest.ends_at}, "not valid now"),
-        ({"now": BUNDLE.manifest.ends_at - DAY_SECONDS}, "audit it again"),
-        ({"log": dataclasses.replace(LOG, signed_at=NOW - 7200)}, "more than an hour old"),
-        ({"log": dataclasses.replace(LOG, other_signatures=0)}, "No witness"),
-        (
-            {"log": dataclasses.replace(LOG, attempts={("a", "b", "opened"): 5, ("a", "b", "limited"): 20})},
-            "20 of 25 requests were refused",
-        ),
-        ({"accounts": (dataclasses.replace(ACCOUNT, epsilon=7.5),)}, "budget of staff is nearly spent"),
-        ({"pending": True}, "has not ended"),
-    ],
-    ids=["expired", "expires soon", "old log", "no witness", "refusals", "budget", "unfinished run"],
+TODAY = NOW // DAY_SECONDS
+RELEASE = ReleaseState(BUNDLE, checked=True)
+SEEN = WitnessState(WITNESS.key.name, Witnessed.VALID, NOW - 60)
+LOG = LogState(
+    "example.org/log",
+    9,
+    "0f" * 32,
+    NOW - 60,
+    (SEEN,),
+    (),
+    {"attempt": 3, "policy": 6},
+    {Use(TODAY, "example.org", "door-access", "opened"): 3},
+    frozenset({BUNDLE.release.digest}),
 )
-def test_what_needs_a_look_is_said(changes, words):
-    if "now" in changes:
-        changes = {**changes, "log": dataclasses.replace(LOG, signed_at=changes["now"])}
-    assert any(words in alert for alert in raised(**changes))
+RULES = Rulebook.from_file(a_rules_file(releases=(BUNDLE.release,)), read_at=NOW)
+ENDS = RULES.deployment("trial").ends_at
+ACCOUNT = Account("staff", 8.0, 1e-5, 4.0, (("71003", (1.0,), "ab"), ("71004", (1.0,), "")))
+GOOD_RUN = dataclasses.replace(RUN, attempts=(dataclasses.replace(RUN.attempts[0], drop_outs=()),))
+QUIET = Dashboard(RELEASE, LOG, RULES, (ACCOUNT,), (GOOD_RUN,), ("north", "south"), NOW)
+REASON = "something was found that has to be looked at first"
 
 
-def test_a_few_refusals_are_no_alarm():
-    assert raised(log=dataclasses.replace(LOG, attempts={("a", "b", "limited"): 3})) == set()
+def use(**counts):
+    """A log with requests of today; names have an underscore for a hyphen."""
+    uses = {Use(TODAY, "a", "door-access", name.replace("_", "-")): count for name, count in counts.items()}
+    return dataclasses.replace(LOG, uses=uses)
 
 
-def test_the_page_loads_nothing_runs_nothing_and_escapes_names():
-    hostile = "<script>alert(1)</script>"
-    log = dataclasses.replace(LOG, attempts={(hostile, hostile, "opened"): 1}, origin=hostile)
-    page = dashboard_page(dataclasses.replace(QUIET, log=log, members=(hostile,)))
+def witnessed(*states):
+    return {"log": dataclasses.replace(LOG, witnesses=states)}
+
+
+def last_run(**changes):
+    attempts = {name: changes.pop(name) for name in ("ended_at", "reason", "drop_outs", "began_at") if name in changes}
+    attempt = dataclasses.replace(GOOD_RUN.attempts[0], **attempts)
+    return {"runs": (dataclasses.replace(GOOD_RUN, attempts=(attempt,), **changes),)}
+
+
+def with_rules(*more):
+    file = b"\n".join([a_rules_file(releases=(BUNDLE.release,)), *map(signed, more)])
+    return {"rules": Rulebook.from_file(file, read_at=NOW)}
+
+
+def at(now):
+    """The same organisation at another time; its log goes on."""
+    signed_at = dataclasses.replace(SEEN, signed_at=now)
+    return {"now": now, "log": dataclasses.replace(LOG, signed_at=now, witnesses=(signed_at,))}
+
+
+def test_a_quiet_day_is_said_to_be_one():
+    assert QUIET.alerts == ()
+    assert "Everything is in order" in dashboard_page(QUIET)
+
+
+OLD_EXPORT = dataclasses.replace(LOG, signed_at=NOW - 7200, exported=True)
+MORATORIUM = Moratorium("halt", NOW - 1, (), (), (), REASON)
+ALERTS = {
+    "expired": (at(BUNDLE.manifest.ends_at), True, "not valid now"),
+    "expires soon": (at(BUNDLE.manifest.ends_at - DAY_SECONDS), False, "audit it again"),
+    "not servable": ({"release": ReleaseState(BUNDLE, checked=True, fault="no maker")}, True, "no maker"),
+    "not in the log": ({"log": dataclasses.replace(LOG, releases=frozenset())}, False, "does not publish this release"),
+    "old export": ({"log": OLD_EXPORT}, True, "last exported 2 h ago"),
+    "old log": ({"log": dataclasses.replace(LOG, signed_at=NOW - 2 * DAY_SECONDS)}, False, "checkpoint is 2 d old"),
+    "no witness": (witnessed(), False, "No witness is named"),
+    "absent witness": (witnessed(WitnessState("w", Witnessed.ABSENT)), False, "w has not cosigned"),
+    "wrong witness": (witnessed(WitnessState("w", Witnessed.WRONG)), True, "does not verify"),
+    "witness asleep": (witnessed(dataclasses.replace(SEEN, signed_at=NOW - 2 * DAY_SECONDS)), False, "last looked"),
+    "refusals": ({"log": use(opened=5, limited=20)}, False, "20 of 25 requests for door-access were refused"),
+    "moratorium": (with_rules(MORATORIUM), True, REASON),
+    "moratorium to come": (
+        with_rules(dataclasses.replace(MORATORIUM, begins_at=NOW + DAY_SECONDS)),
+        False,
+        "will stop verification from",
+    ),
+    "rules end soon": (at(ENDS - DAY_SECONDS), False, "The permission of DE for door-access ends on"),
+    "deployment ends soon": (at(ENDS - DAY_SECONDS), False, "The deployment trial ends on"),
+    "deployment ended": (at(ENDS), True, "No deployment is in force"),
+    "budget": ({"accounts": (dataclasses.replace(ACCOUNT, epsilon=7.5),)}, False, "budget of staff is nearly spent"),
+    "run died": (last_run(release="", ended_at=None, began_at=NOW - 7200), False, "has not ended"),
+    "run interrupted": (last_run(release="", goes_on=True), False, "goes on under its charge"),
+    "run aborted": (last_run(release="", reason="south was silent"), False, "south was silent"),
+    "drop-out": ({"runs": (RUN,)}, False, "Dropped out of the last run: west"),
+    "unreadable release": ({"release": Unreadable("torn")}, True, "The release could not be read: torn"),
+    "unreadable log": ({"log": Unreadable("torn")}, True, "The log could not be read: torn"),
+    "unreadable rules": ({"rules": Unreadable("torn")}, True, "The rules could not be read: torn"),
+    "unreadable ledger": ({"accounts": Unreadable("torn")}, True, "The privacy ledger could not be read: torn"),
+    "unreadable runs": ({"runs": Unreadable("torn")}, True, "The records of runs could not be read: torn"),
+    "unreadable members": ({"members": Unreadable("torn")}, True, "The list of members could not be read: torn"),
+}
+
+
+@pytest.mark.parametrize(("changes", "now", "words"), ALERTS.values(), ids=ALERTS)
+def test_what_needs_attention_is_said(changes, now, words):
+    changed = dataclasses.replace(QUIET, **changes)
+    (alert,) = [alert for alert in changed.alerts if words in alert.text]
+    assert alert.now is now
+    assert "attention" in re.search(r"<h1>(.*?)</h1>", dashboard_page(changed))[1]
+
+
+CALM = {
+    "log that nobody asked for an hour": {"log": dataclasses.replace(LOG, signed_at=NOW - 7200)},
+    "few refusals": {"log": use(limited=19)},
+    "old refusals": {
+        "log": dataclasses.replace(LOG, uses={Use(TODAY - RECENT_DAYS, "a", "door-access", "limited"): 900})
+    },
+    "half refused": {"log": use(opened=20, limited=20)},
+    "moratorium that was lifted": with_rules(
+        dataclasses.replace(MORATORIUM, begins_at=NOW - 10), Lifting("halt", NOW - 1, REASON)
+    ),
+    "run under way": last_run(release="", ended_at=None, began_at=NOW - 60),
+    "nothing named": {"rules": None, "accounts": None, "runs": None, "members": None},
+}
+
+
+@pytest.mark.parametrize("changes", CALM.values(), ids=CALM)
+def test_what_is_usual_raises_no_alarm(changes):
+    assert dataclasses.replace(QUIET, **changes).alerts == ()
+
+
+def test_what_cannot_wait_comes_first():
+    alerts = dataclasses.replace(QUIET, runs=(RUN,), log=OLD_EXPORT).alerts
+    assert [alert.now for alert in alerts] == [True, False]
+
+
+def test_a_pack_that_a_newer_one_replaces_in_time_is_not_about_to_end():
+    pack = RULES.pack("DE", NOW)
+    newer = dataclasses.replace(pack, version=2, begins_at=pack.ends_at - 1, ends_at=pack.ends_at + 9 * DAY_SECONDS)
+    changed = dataclasses.replace(QUIET, **at(ENDS - DAY_SECONDS), **with_rules(newer))
+    assert not any("of DE for" in alert.text for alert in changed.alerts)
+    assert any("of EU for" in alert.text for alert in changed.alerts)
+
+
+HOSTILE = "<script>alert(1)</script>\"'&"
+
+
+def hostile_page():
+    log = dataclasses.replace(
+        LOG,
+        origin=HOSTILE,
+        uses={Use(TODAY, HOSTILE, HOSTILE, "opened"): 1},
+        witnesses=(WitnessState(HOSTILE, Witnessed.ABSENT),),
+        strangers=(HOSTILE,),
+    )
+    record = RUN.to_bytes().replace(b"it did not answer within 120 s", HOSTILE.replace('"', '\\"').encode())
+    run = dataclasses.replace(RunRecord.from_bytes(record), population=HOSTILE)
+    account = dataclasses.replace(ACCOUNT, population=HOSTILE)
+    changes = {"log": log, "runs": (run,), "accounts": (account,), "members": (HOSTILE,), "rules": Unreadable(HOSTILE)}
+    return dashboard_page(dataclasses.replace(QUIET, **changes))
+
+
+@pytest.mark.parametrize("page", [dashboard_page(QUIET), hostile_page()], ids=["quiet", "hostile"])
+def test_the_page_loads_nothing_runs_nothing_and_escapes_every_name(page):
     assert "<script" not in page
-    assert hostile.replace("<", "&lt;").replace(">", "&gt;") in page
-    assert not re.search(r"(?:src|href|url)\s*[=(]", page)
-    assert "default-src 'none'" in page
+    assert not re.search(r"(?:src|action)\s*=|url\((?!#)|@import| on\w+=", page)
+    assert re.findall(r'\bhref="(?!#)([^"]*)"', page) == ["data:,"]
+    assert not re.search(r"<[^>]* style=", page), "the policy allows no inline style"
+    assert POLICY.replace("'", "&#39;") in page
+    assert "unsafe" not in POLICY
+    ET.fromstring(page)  # noqa: S314 - our own page
 
 
 def test_the_page_says_what_runs_what_it_costs_and_who_takes_part():
+    page = dashboard_page(dataclasses.replace(QUIET, runs=(RUN,)))
+    words = ["staff", "4.00", "north", "south", "door-access", "example.org/log", WITNESS.key.name, "sign the survivor"]
+    for word in [*words, BUNDLE.release.digest, "moments: inputs of north, south, west", "The deployment trial"]:
+        assert word in page, word
+
+
+def test_det_curves_have_labelled_axes_of_normal_deviates():
     page = dashboard_page(QUIET)
-    for words in (BUNDLE.release.digest, "staff", "4.00", "north", "south", "door-access", "example.org/log"):
+    plot = page[page.index('<figure class="det">') : page.index("</figure>")]
+    for words in ("false match rate, %", "false non-match rate, %", ">0.01<", ">1<", ">20<", ">f<", ">m<"):
+        assert words in plot
+
+
+def test_without_matplotlib_the_page_says_what_to_install(monkeypatch):
+    monkeypatch.setitem(sys.modules, "federation.audit.plots", None)
+    monkeypatch.delattr("federation.audit.plots", raising=False)
+    assert "intaglio[audit]" in dashboard_page(QUIET)
+
+
+def test_a_source_that_cannot_be_read_costs_its_section_only():
+    page = dashboard_page(dataclasses.replace(QUIET, release=Unreadable("torn"), log=Unreadable("forked")))
+    assert page.count("Could not be read") == 3  # the log has two sections
+    for words in ("torn", "forked", "staff", "north", "The deployment trial"):
         assert words in page
-    assert page.count("<polyline") == len(BUNDLE.papers.audit_report.cells)
 
 
-@pytest.fixture
-def log(tmp_path):
-    """A log with two attempts, an enrolment and a rule, and what stands behind them."""
-    log = TransparencyLog(open_log_storage(tmp_path / "log.db"), LOG_SIGNER, clock=lambda: int(time.time()))
-    opening = Opening(PersonalKind.ATTEMPT, {"key_id": "ab" * 32}, bytes(32))
-    attempts = [
-        AttemptEntry(1, "example.org", "door-access", outcome, opening.commitment)
-        for outcome in (AttemptOutcome.OPENED, AttemptOutcome.LIMITED)
-    ]
-    enrolment = PersonalEntry(PersonalKind.ENROLMENT, 1, bytes(32))
-    log.append([Addition(PublicEntry(PublicKind.POLICY, 1, b"{}")), Addition(enrolment)])
-    log.append([Addition(attempts[0], opening, bytes(32)), Addition(attempts[1])])
-    return log
+def test_a_source_that_nobody_named_says_which_option_it_has():
+    page = dashboard_page(dataclasses.replace(QUIET, rules=None, accounts=None, runs=None, members=None))
+    for option in ("--rules", "--ledger", "--federation"):
+        assert f"no <code>{option}</code> was named" in page
 
 
-def test_s9_the_page_counts_what_the_entries_say_and_no_opening(log):
-    state = log_state(log)
-    assert state.attempts == {
-        ("example.org", "door-access", "opened"): 1,
-        ("example.org", "door-access", "limited"): 1,
-    }
-    assert state.kinds == {"policy": 1, "enrolment": 1, "attempt": 2}
-    assert "ab" * 32 not in dashboard_page(dataclasses.replace(QUIET, log=state))
+def test_spent_epsilon_is_rounded_up_and_charges_without_a_release_are_counted():
+    page = dashboard_page(dataclasses.replace(QUIET, accounts=(dataclasses.replace(ACCOUNT, epsilon=3.9911),)))
+    assert "<td>4.00</td><td>4.00</td><td>8</td><td>1e-05</td><td>2</td><td>1</td>" in page
 
 
-def test_a_changed_entry_is_no_fact(log, tmp_path):
-    with sqlite3.connect(tmp_path / "log.db") as database:
-        database.execute(
-            "UPDATE log_entries SET entry = CAST(replace(entry, 'door', 'shop') AS BLOB) WHERE position = 2"
-        )
-    with pytest.raises(ProofError, match="do not give the signed root"):
-        log_state(log)
+def test_many_runs_show_the_newest():
+    runs = tuple(dataclasses.replace(GOOD_RUN, run=f"run-{number}") for number in range(25))
+    page = dashboard_page(dataclasses.replace(QUIET, runs=runs))
+    assert "Run run-24 " in re.sub(r"</?strong>", "", page)
+    assert "run-4<" not in page
+    assert "And 5 earlier ones" in page
 
 
-def test_nothing_counts_as_nothing():
-    assert count_entries([]) == ({}, {})
+def test_equal_values_give_equal_pages():
+    assert dashboard_page(QUIET) == dashboard_page(QUIET)
 
 
-def test_the_command_writes_the_page(tmp_path):
-    write_rules(tmp_path)
-    (tmp_path / "release.zip").write_bytes(BUNDLE.to_bytes())
-    arguments = ["dashboard", "page.html", "--release", "release.zip", "--log", "transparency"]
-    result = CliRunner().invoke(
-        cli.app, [str(tmp_path / word) if "." in word or word == "transparency" else word for word in arguments]
-    )
-    assert result.exit_code == 0, result.output
-    assert (tmp_path / "page.html").read_text().startswith("<!doctype html>")
+def test_the_style_sheet_is_the_one_that_the_policy_names():
+    page = dashboard_page(QUIET)
+    style = re.search(r"<style>(.*?)</style>", page, re.DOTALL)[1]
+    assert style == page_module._CSS

@@ -39,6 +39,7 @@ from federation.release import ModelRelease
 from federation.rulebook import Rulebook
 from server.federation_admin import Coordinator, Member
 from server.rules import PublicRules
+from server.run_records import Attempt, DropOut, RunRecord, SumRecord
 
 MAKER, AUDITOR = (key.public_key().public_bytes_raw() for key in SIGNERS)
 DEEP = 100_000
@@ -74,6 +75,14 @@ def a_join_request():
         return join(text, Path(name) / "north", now=int(now.timestamp()))
 
 
+def a_run_record():
+    out = DropOut("south", "share its keys", "", "did not")
+    attempt = Attempt(
+        "7", 1_900_000_000, 1_900_000_100, "too few", ("north", "south"), (SumRecord("moments", ("north",)),), (out,)
+    )
+    return RunRecord("7", "staff", 8.0, 1e-5, "moments", (attempt,)).to_bytes()
+
+
 READERS = {
     "release": (ModelRelease.from_bytes, lambda: a_release().to_bytes(), MalformedMessageError),
     "rules of a device": (rules_of_a_device, a_rules_file, (MalformedMessageError, ProofError, RefusedError)),
@@ -97,6 +106,7 @@ READERS = {
         (MalformedMessageError, ProofError),
     ),
     "member": (Member.from_bytes, lambda: Member(a_join_request(), 7).to_bytes(), UsageError),
+    "record of a run": (RunRecord.from_bytes, a_run_record, UsageError),
     "policy of an organisation": (organisation_policy, _FIRST_POLICY.encode, UsageError),
     "embeddings": (
         EmbeddingSet.from_bytes,

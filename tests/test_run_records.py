@@ -214,7 +214,7 @@ def test_a_damaged_record_ends_a_run_before_anybody_is_asked(config):
 
 
 def test_a_run_cannot_name_a_file_elsewhere(tmp_path):
-    facts = RunRecord("../7", "staff", 8.0, 1e-5, "moments", (Attempt("7", 1),))
+    facts = RunRecord("../7", "staff", 8.0, 1e-5, "moments", (Attempt("7", 1_900_000_000),))
     with RunRecords(tmp_path / "runs").attempt(facts, goes_on=lambda: False):
         pass
     assert [path.parent.name for path in tmp_path.rglob("*.json")] == ["runs"]
