@@ -30,7 +30,7 @@ from server.dashboard import RECENT_DAYS, SOON_SECONDS, Alert, Dashboard, Releas
 from server.dashboard_log import LogState, Use, Witnessed
 from server.dashboard_rules import moratoria_now, permissions
 from server.dashboard_times import date, length, moment
-from server.run_records import Outcome, RunRecord
+from server.run_records import Outcome, RunRecord, in_short
 
 _HERE: Final = Path(__file__).parent
 _CSS: Final = (_HERE / "dashboard.css").read_text("utf-8")
@@ -77,6 +77,14 @@ class _UseRow:
 
 
 @dataclass(frozen=True)
+class _MemberRow:
+    name: str
+    asked: int
+    dropped: int
+    last: int | None
+
+
+@dataclass(frozen=True)
 class _RuleRow:
     what: str
     of: str
@@ -107,6 +115,7 @@ def dashboard_page(dashboard: Dashboard) -> str:
         bars=bars,
         tallest=tallest,
         chart_from=dashboard.now - (_CHART_DAYS - 1) * DAY_SECONDS,
+        members=[_member(name, runs) for name in dashboard.members] if isinstance(dashboard.members, tuple) else [],
         runs=runs[:_MOST_RUNS],
         more_runs=max(len(runs) - _MOST_RUNS, 0),
         rules=list(_rule_rows(dashboard.rules, dashboard.now)) if isinstance(dashboard.rules, Rulebook) else [],
@@ -138,6 +147,7 @@ def _template() -> Template:
         "bounds": _bounds,
         "rounded_up": _rounded_up,
         "rounds": _rounds,
+        "runs_in_words": lambda count: f"{count} run{'' if count == 1 else 's'}",
     }
     return environment.get_template("dashboard.html")
 
@@ -259,12 +269,21 @@ def _without_styles(svg: str) -> str:
     return re.sub(r' style="([^"<>]*)"', attributes, svg)
 
 
+def _member(name: str, runs: tuple[RunRecord, ...]) -> _MemberRow:
+    """What the records say of a member, by the name that it has in them."""
+    attempts = [attempt for run in runs for attempt in run.attempts]
+    return _MemberRow(
+        name,
+        asked=sum(any(name in attempt.asked for attempt in run.attempts) for run in runs),
+        dropped=sum(any(name == out.member for out in run.drop_outs) for run in runs),
+        last=max((a.began_at for a in attempts if any(name in made.members for made in a.sums)), default=None),
+    )
+
+
 def _rounds(run: RunRecord) -> Iterator[tuple[str, str]]:
     """Whose inputs are in the sums, with the names of the sums; those in a row with the same members together."""
     for members, group in groupby(run.sums, lambda opened: opened.members):
-        names = [opened.release for opened in group]
-        together = ", ".join(names) if len(names) < 4 else f"{names[0]} to {names[-1]}"  # noqa: PLR2004 - fits a line
-        yield ", ".join(members), together
+        yield ", ".join(members), in_short([opened.release for opened in group])
 
 
 def _rule_rows(book: Rulebook, now: int) -> Iterator[_RuleRow]:

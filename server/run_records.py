@@ -27,6 +27,7 @@ from server.files import sync_directory, write_durably
 _VERSION = 1
 _SUFFIX = ".runs"
 _MOST_REASON = 2000
+_MOST_NAMES = 3
 
 
 @dataclass(frozen=True)
@@ -169,6 +170,14 @@ class RunRecord:
         return tuple(out for attempt in self.attempts for out in attempt.drop_outs)
 
     @property
+    def losses(self) -> tuple[tuple[DropOut, str], ...]:
+        """Each drop-out once, with the sums that it is out of in words: who is gone is missed in every later one."""
+        found = dict[tuple[str, str, str], list[DropOut]]()
+        for out in self.drop_outs:
+            found.setdefault((out.member, out.stage, out.why), []).append(out)
+        return tuple((same[0], in_short([out.release for out in same])) for same in found.values())
+
+    @property
     def text(self) -> str:
         """A few lines for people."""
         first, last = self.attempts[0], self.attempts[-1]
@@ -180,8 +189,8 @@ class RunRecord:
         ]
         lines += [f"  {opened.release}: {', '.join(opened.members)}" for opened in self.sums]
         lines += [
-            f"  {out.member} dropped out{f' of {out.release}' if out.release else ''}, asked to {out.stage}: {out.why}"
-            for out in self.drop_outs
+            f"  {out.member} dropped out{f' of {sums}' if sums else ''}, asked to {out.stage}: {out.why}"
+            for out, sums in self.losses
         ]
         return "\n".join(lines + [f"  {attempt.reason}" for attempt in self.attempts if attempt.reason])
 
@@ -203,6 +212,15 @@ class RunRecord:
             return cls(**{**value, "attempts": tuple(_attempt(attempt) for attempt in value["attempts"])})
         except (ValueError, TypeError, LookupError, AttributeError, RecursionError) as error:
             raise UsageError("it is no record of a run") from error
+
+
+def in_short(names: Sequence[str]) -> str:
+    """Names of sums that follow one another, in words.
+
+    >>> in_short(["scales-1", "scales-2", "scales-3", "scales-4"])
+    'scales-1 to scales-4'
+    """
+    return ", ".join(names) if len(names) <= _MOST_NAMES else f"{names[0]} to {names[-1]}"
 
 
 def _attempt(value: dict[str, Any]) -> Attempt:

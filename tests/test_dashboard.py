@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import doctest
 import re
 import sys
 from xml.etree import ElementTree as ET
@@ -16,10 +17,12 @@ from federation.purposes import DAY_SECONDS
 from federation.rulebook import Rulebook
 from federation.rules import Lifting, Moratorium
 from server import dashboard_page as page_module
+from server import dashboard_times, run_records
 from server.dashboard import RECENT_DAYS, Dashboard, ReleaseState, Unreadable
 from server.dashboard_log import LogState, Use, Witnessed, WitnessState
 from server.dashboard_page import POLICY, dashboard_page
-from server.run_records import RunRecord
+from server.dashboard_times import date
+from server.run_records import Attempt, RunRecord
 
 NOW = BUNDLE.manifest.begins_at + DAY_SECONDS
 TODAY = NOW // DAY_SECONDS
@@ -221,6 +224,19 @@ def test_spent_epsilon_is_rounded_up_and_charges_without_a_release_are_counted()
     assert "<td>4.00</td><td>4.00</td><td>8</td><td>1e-05</td><td>2</td><td>1</td>" in page
 
 
+def test_a_member_stands_with_the_runs_that_asked_it_and_that_it_dropped_out_of():
+    died = dataclasses.replace(RUN, run="71004", release="", attempts=(Attempt("71004", NOW, None, "", ("west",)),))
+    page = dashboard_page(dataclasses.replace(QUIET, members=("north", "west", "new"), runs=(RUN, died)))
+    cells = r"<td>(.*?)</td><td>(.*?)</td><td>(.*?)</td>"
+    began = date(BUNDLE.manifest.begins_at)
+    for name, row in {
+        "north": ("1 run", "0 runs", began),
+        "west": ("2 runs", "1 run", began),
+        "new": ("0 runs", "0 runs", "never"),
+    }.items():
+        assert re.search(f'<th scope="row">{name}</th>{cells}', page).groups() == row
+
+
 def test_many_runs_show_the_newest():
     runs = tuple(dataclasses.replace(GOOD_RUN, run=f"run-{number}") for number in range(25))
     page = dashboard_page(dataclasses.replace(QUIET, runs=runs))
@@ -237,3 +253,10 @@ def test_the_style_sheet_is_the_one_that_the_policy_names():
     page = dashboard_page(QUIET)
     style = re.search(r"<style>(.*?)</style>", page, re.DOTALL)[1]
     assert style == page_module._CSS
+
+
+@pytest.mark.parametrize("module", [dashboard_times, run_records], ids=lambda module: module.__name__)
+def test_the_examples_in_the_code_are_true(module):
+    result = doctest.testmod(module)
+    assert result.attempted
+    assert not result.failed

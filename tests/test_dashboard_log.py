@@ -72,11 +72,34 @@ def test_reading_needs_no_key_and_changes_not_a_byte(folder):
     assert {name: after[name] for name in before} == before
 
 
-def test_whoever_reads_cannot_write(folder):
-    storage = open_log_storage(folder / "log.db", read_only=True)
+@pytest.fixture(params=["sqlite", pytest.param("postgres", marks=pytest.mark.integration)])
+def database(request, tmp_path):
+    """Where a log may lie; empty."""
+    return str(tmp_path / "log.db") if request.param == "sqlite" else request.getfixturevalue("empty_postgres")
+
+
+def test_whoever_reads_cannot_write(database):
+    writer = open_log_storage(database)
+    writer.append([attempt(NOW)])
+    reader = open_log_storage(database, read_only=True)
+    assert reader.entries(0, 9) == writer.entries(0, 9) != []
     with pytest.raises(UnavailableError):
-        storage.append([Addition(PublicEntry(PublicKind.POLICY, NOW, b"{}"))])
-    storage.close()
+        reader.append([attempt(NOW)])
+    with pytest.raises(UnavailableError):
+        reader.replace_checkpoint(lambda *_: b"forged")
+    with pytest.raises(UnavailableError):
+        reader.erase(bytes.fromhex(KEY_ID), lambda _: PublicEntry(PublicKind.POLICY, NOW, b"{}"))
+    assert (writer.head().size, writer.checkpoint()) == (1, None)
+    assert len(writer.openings(bytes.fromhex(KEY_ID))) == 1
+    reader.close()
+    writer.close()
+
+
+@pytest.mark.integration
+def test_an_empty_database_is_no_log_and_stays_empty(empty_postgres):
+    for _ in range(2):
+        with pytest.raises(UsageError, match="other tables than a log's"):
+            open_log_storage(empty_postgres, read_only=True)
 
 
 def test_a_database_that_is_not_there_is_not_made(tmp_path):

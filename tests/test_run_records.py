@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -187,6 +188,16 @@ def test_no_record_holds_the_name_of_a_person_or_a_number_of_one_organisation_s_
     text = path.read_text()
     assert "secret person" not in text
     assert "people" not in text
+
+
+def test_who_is_gone_is_named_once_with_all_the_sums_that_it_is_missed_in():
+    outs = tuple(DropOut(who, "send its masked input", f"scales-{n}", "gone") for n in range(2, 7) for who in "ab")
+    record = replace(RECORD, attempts=(replace(RECORD.attempts[0], drop_outs=outs),))
+    assert [(out.member, sums) for out, sums in record.losses] == [
+        ("a", "scales-2 to scales-6"),
+        ("b", "scales-2 to scales-6"),
+    ]
+    assert record.text.count("dropped out of scales-2 to scales-6") == 2
 
 
 def test_a_record_reads_as_it_was_written():
