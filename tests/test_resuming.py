@@ -138,6 +138,7 @@ def test_a_run_that_died_goes_on_or_ends_and_is_charged_once(config, monkeypatch
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 def test_a_coordinator_that_is_killed_at_any_write_releases_once_for_a_charge(config, tmp_path):
     outcomes = Counter()
     template = {path.name: path.read_bytes() for path in tmp_path.iterdir() if path.is_file()}
