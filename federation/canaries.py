@@ -5,12 +5,14 @@ Theory of operation
 The attacker is the one that the plan promises to stand: a coordinator that sees the opened sums, with as many colluders
 as planned and as many drop-outs. It takes away what its colluders added, so what is left is the sum of the honest
 survivors, and their shares of the noise are exactly the promised noise. Masks cancel to the bit and are left out;
-everything else is the code that runs: `moments_sum` with Opacus, `impostor_summary`, fixed point, discrete noise.
+everything else is the code that runs: `moments_sum` or `scales_sum` with Opacus, `impostor_summary`, fixed point,
+discrete noise.
 
-The canary is the worst person there can be, in both releases at once. Its record points along one axis and is as long
-as the clip allows. In the ring of impostor pairs it resembles both neighbours, who are opposites of each other: that
-changes the summary by the whole sensitivity (`federation.evaluation`). The attacker chooses the adapter, as a lying
-coordinator could, and weighs both releases by their precision, which is the best test there is (Neyman and Pearson).
+The canary is the worst person there can be, in all releases at once. Its record points along one axis and is as long
+as the clip allows; its gradient is far longer than the clip (`federation.canary_chips`). In the ring of impostor pairs
+it resembles both neighbours, who are opposites of each other: that changes the summary by the whole sensitivity
+(`federation.evaluation`). The attacker chooses the adapter, or the scales of a step, as a lying coordinator could, and
+weighs the releases by their precision, which is the best test there is (Neyman and Pearson).
 
 Only numbers that the canary changes matter to that test, and the noise of the others is independent of theirs. So noise
 is drawn for those few numbers only, which makes thousands of runs a matter of seconds.
@@ -34,11 +36,14 @@ from federation.auditing import (
     audit_of_scores,
     threshold_of_pilot,
 )
+from federation.canary_chips import made_up_chips, telling_scales
 from federation.embeddings import PROBE, REFERENCE, EmbeddingSet
 from federation.errors import UsageError
 from federation.evaluation import ImpostorPrior, impostor_summary
-from federation.privacy import MOMENTS, THRESHOLD, Adaptation, PrivacyPlan
+from federation.privacy import MOMENTS, SCALES, THRESHOLD, Adaptation, PrivacyPlan
 from federation.release import Adapter
+from federation.resnet import ResNetRecogniser
+from federation.scales import ChipSet, scales_sum
 from federation.secagg.ring import NoiseSource, decode, discrete_noise, noise_std, noisy_input
 from federation.secagg.session import DIGEST_BYTES, Random, Session
 from federation.training import moments_sum
@@ -50,6 +55,10 @@ _FEWEST_RUNS = 10
 _LARGEST_CROWD = 64
 """People of one organisation: enough that the check on a sum's length does not save a faulty mechanism. Their records
 cancel, as those of real people nearly do."""
+_SMALL_CROWD = 8
+"""The same where everybody goes through the network."""
+_NEGLIGIBLE = 1e-3
+"""Share of the canary's change below which a number is left out of the attack."""
 _GUESSED_SHARE = 0.5
 """Of the canaries in one run: guesses about the less certain half would be wrong too often."""
 
@@ -66,12 +75,14 @@ class Mechanism:
 
     Attributes:
         moments: one organisation's part of the moments release.
+        scales: one organisation's part of a step of the recipe `SCALES`.
         threshold: one organisation's part of the threshold release.
         noise: by member, what draws its share of the noise.
         missing: honest members whose sums are not in the total although the plan counts on them.
     """
 
     moments: Callable[[EmbeddingSet, NDArray[np.float64], PrivacyPlan], NDArray[np.float64]] = moments_sum
+    scales: Callable[[ResNetRecogniser, ChipSet, NDArray[np.float64], PrivacyPlan], NDArray[np.float64]] = scales_sum
     threshold: Callable[[EmbeddingSet, Adapter, ImpostorPrior], NDArray[np.float64]] = impostor_summary
     noise: Callable[[int], NoiseSource] = _honest_noise
     missing: int = 0
@@ -84,6 +95,7 @@ def audit_epsilon(
     confidence: float = CONFIDENCE,
     method: AuditMethod = AuditMethod.GAUSSIAN,
     images: int = 4,
+    recogniser: ResNetRecogniser | None = None,
     mechanism: Mechanism | None = None,
 ) -> EpsilonAudit:
     """Runs a plan's releases again and again, with one person more and without, and bounds epsilon from below.
@@ -94,17 +106,19 @@ def audit_epsilon(
         confidence: of the bound.
         method: `AuditMethod.ONE_RUN` makes one run instead and ignores `runs`.
         images: that the canary has of each camera profile.
+        recogniser: what a plan of the recipe `SCALES` tunes; it needs one.
         mechanism: what to attack instead of the code that runs.
 
     Raises:
-        UsageError: a number is out of range; or one run is to be attacked and the plan releases no moments.
+        UsageError: a number is out of range; or one run is to be attacked and the plan releases no moments; or steps
+            are to be attacked without a recogniser.
     """
     if runs < _FEWEST_RUNS or images < 1:
         raise UsageError(f"an audit needs at least {_FEWEST_RUNS} runs, and a canary at least one image")
     audited = mechanism or Mechanism()
     if method is AuditMethod.ONE_RUN:
         return _audit_in_one_run(plan, confidence=confidence, mechanism=audited)
-    attack = _Attack(plan, audited, images)
+    attack = _Attack(plan, audited, images, recogniser)
     pilot, threshold = 0, 0.0
     if method is AuditMethod.CLOPPER_PEARSON:
         pilot = runs // 3
@@ -150,17 +164,43 @@ def _organisation(plan: PrivacyPlan, images: int, *, canary: bool | None) -> Emb
     return _people_of(rows, images)
 
 
+def _sitters(images: int, *, canary: bool | None) -> ChipSet:
+    """Chips of one organisation's people; `canary` is None in all but the first."""
+    people = [(f"3 {number:06d}", number % 2 == 0) for number in range(_SMALL_CROWD)]
+    # The images of others are equal, and their mean is one of them.
+    crowd = made_up_chips(people, images=1)
+    if not canary:
+        return crowd
+    mine = made_up_chips([(_CANARY, True)], images)
+    return ChipSet(
+        np.concatenate([crowd.reference, mine.reference]),
+        np.concatenate([crowd.probe, mine.probe]),
+        np.concatenate([crowd.people, mine.people]),
+        np.concatenate([crowd.images, mine.images]),
+    )
+
+
 # ---------------------------------------------------------------------------------------------------------- many runs
+_Sums = dict[bool, dict[int, tuple[NDArray[np.float64], int]]]
+"""By whether the canary is in, and by member: the exact sum, and over how many people it is."""
+
+
 class _Attack:
     """Everything about an audit that is the same in all runs."""
 
-    def __init__(self, plan: PrivacyPlan, mechanism: Mechanism, images: int) -> None:
+    def __init__(
+        self, plan: PrivacyPlan, mechanism: Mechanism, images: int, recogniser: ResNetRecogniser | None
+    ) -> None:
         honest = plan.organisations - plan.colluders - plan.dropouts - mechanism.missing
         if honest < 1:
             raise UsageError("an audit needs at least one honest organisation that is not missing")
-        self._views = [
-            _View(plan, name, noise, mechanism, images, members=range(1, honest + 1)) for name, noise in plan.events
-        ]
+        # All steps of tuning are attacked with the same scales, so their sums are the same.
+        kinds = {name: SCALES if name.startswith(SCALES) else name for name, _ in plan.events}
+        sums = {
+            kind: _exact_sums(kind, plan, mechanism, images, recogniser, members=range(1, honest + 1))
+            for kind in set(kinds.values())
+        }
+        self._views = [_View(plan, name, noise, mechanism, sums[kinds[name]]) for name, noise in plan.events]
         self.separation = math.hypot(*(view.separation for view in self._views))
 
     def scores(self, runs: int, *, held_in: bool) -> NDArray[np.float64]:
@@ -169,35 +209,44 @@ class _Attack:
         return np.asarray(np.sum(parts, axis=0) / self.separation)
 
 
+def _exact_sums(
+    kind: str,
+    plan: PrivacyPlan,
+    mechanism: Mechanism,
+    images: int,
+    recogniser: ResNetRecogniser | None,
+    members: range,
+) -> _Sums:
+    """What the code that runs makes of the people, before noise."""
+
+    def of(*, canary: bool | None) -> tuple[NDArray[np.float64], int]:
+        if kind == SCALES:
+            if recogniser is None:
+                raise UsageError(f"an audit of the recipe {SCALES} needs the recogniser that it tunes")
+            chips = _sitters(images, canary=canary)
+            made = mechanism.scales(recogniser, chips, telling_scales(recogniser), plan)
+            return made, len(set(chips.people.tolist()))
+        embeddings = _organisation(plan, images, canary=canary)
+        people = len(set(embeddings.people.tolist()))
+        if kind == THRESHOLD:
+            return mechanism.threshold(embeddings, Adapter.identity(plan.dimension), _PRIOR), people
+        return mechanism.moments(embeddings, np.zeros(plan.dimension), plan), people
+
+    others = of(canary=None)
+    return {held_in: dict.fromkeys(members, others) | {1: of(canary=held_in)} for held_in in (True, False)}
+
+
 class _View:
     """What the attacker sees of one release."""
 
     def __init__(
-        self,
-        plan: PrivacyPlan,
-        release: str,
-        noise_multiplier: float,
-        mechanism: Mechanism,
-        images: int,
-        members: range,
+        self, plan: PrivacyPlan, release: str, noise_multiplier: float, mechanism: Mechanism, sums: _Sums
     ) -> None:
-        self._noise_multiplier, self._mechanism = noise_multiplier, mechanism
+        self._noise_multiplier, self._mechanism, self._sums = noise_multiplier, mechanism, sums
         self._session = _session(plan, release)
-        start, adapter = np.zeros(plan.dimension), Adapter.identity(plan.dimension)
-
-        def exact(embeddings: EmbeddingSet) -> tuple[NDArray[np.float64], int]:
-            people = len(set(embeddings.people.tolist()))
-            if release == THRESHOLD:
-                return mechanism.threshold(embeddings, adapter, _PRIOR), people
-            return mechanism.moments(embeddings, start, plan), people
-
-        others = exact(_organisation(plan, images, canary=None))
-        self._sums = {
-            held_in: dict.fromkeys(members, others) | {1: exact(_organisation(plan, images, canary=held_in))}
-            for held_in in (True, False)
-        }
-        sides = [sum(values for values, _ in self._sums[held_in].values()) for held_in in (True, False)]
+        sides = [np.sum([values for values, _ in sums[held_in].values()], axis=0) for held_in in (True, False)]
         change = np.asarray(sides[0] - sides[1])
+        change[np.abs(change) <= _NEGLIGIBLE * np.linalg.norm(change)] = 0
         length = float(np.linalg.norm(change))
         if length == 0:
             raise UsageError(f"the canary changes nothing in the {release} release, so there is nothing to attack")
@@ -248,8 +297,8 @@ def _audit_in_one_run(
     plan: PrivacyPlan, *, confidence: float, mechanism: Mechanism, random: Random = os.urandom
 ) -> EpsilonAudit:
     """One moments release with a canary along every axis, each held in or out by a coin."""
-    if plan.adaptation is Adaptation.NONE:
-        raise UsageError("this plan releases no moments, and the threshold alone has no room for canaries in one run")
+    if plan.adaptation in {Adaptation.NONE, Adaptation.SCALES}:
+        raise UsageError("this plan releases no moments, and only they have room for many canaries in one run")
     d = plan.dimension
     coins = np.unpackbits(np.frombuffer(random(-(-d // 8)), dtype=np.uint8))[:d].astype(bool)
     axes = np.eye(d)

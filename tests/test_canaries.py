@@ -7,13 +7,17 @@ import dataclasses
 
 import numpy as np
 import pytest
+from faces import shipped
 
 from federation.auditing import AuditMethod
 from federation.canaries import Mechanism, audit_epsilon
+from federation.canary_chips import made_up_chips, telling_scales
 from federation.embeddings import EmbeddingSet
 from federation.errors import UsageError
 from federation.evaluation import impostor_summary
 from federation.privacy import Adaptation, PrivacyPlan
+from federation.resnet import TUNABLE
+from federation.scales import person_gradients, scales_sum
 from federation.secagg.ring import discrete_noise
 from federation.training import moments_sum
 
@@ -134,6 +138,82 @@ def test_the_bound_that_assumes_nothing_catches_gross_faults_only():
 def test_only_the_gaussian_bound_notices_half_the_noise_where_the_claim_is_large(method):
     plan = plan_for(8.0, dimension=128)
     assert audit(plan, method=method, confidence=0.95, mechanism=FAULTS["half the noise"]).holds
+
+
+# ------------------------------------------------------------------------------------------------- the recipe `scales`
+def scales_plan(epsilon=8.0, people=600, **changes):
+    values = {"organisations": 3, "dimension": 128, "tuned": TUNABLE, "steps": 2} | changes
+    return PrivacyPlan.for_epsilon(epsilon, delta=1e-5, people=people, **values)
+
+
+SUMS = {}
+
+
+def computed_once(recogniser, chips, scales, plan):
+    """The sum of the code that runs, kept for the next test: it has no noise yet."""
+    key = (tuple(chips.people.tolist()), plan.gradient_clip)
+    if key not in SUMS:
+        SUMS[key] = scales_sum(recogniser, chips, scales, plan)
+    return SUMS[key]
+
+
+def images_clipped(recogniser, chips, scales, plan):
+    names = np.array([f"{p} {i}" for p, i in zip(chips.people, chips.images, strict=True)])
+    return computed_once(recogniser, dataclasses.replace(chips, people=names), scales, plan)
+
+
+def audit_steps(plan, *, scales=computed_once, **options):
+    mechanism = Mechanism(scales=scales, **options.pop("faults", {}))
+    return audit(plan, recogniser=shipped(), mechanism=mechanism, runs=600, **options)
+
+
+STEPS_FAULTS = {
+    "half the noise": {"noise": halved},
+    "no noise": {"noise": silent(1, 2, 3)},
+    "shares of one organisation missing": {"missing": 1},
+    "images clipped instead of people": {"scales": images_clipped},
+    "clipped to five clips": {"scales": lambda *a: 5 * computed_once(*a)},
+}
+
+
+def test_steps_of_tuning_keep_their_promise_and_the_attack_comes_close():
+    for plan in (scales_plan(), scales_plan(steps=4), scales_plan(6.0, people=1000, organisations=4)):
+        assert plan.adaptation is Adaptation.SCALES
+        measured = audit_steps(plan)
+        assert 0.3 * plan.epsilon < measured.lower_bound <= plan.epsilon
+
+
+@pytest.mark.parametrize("fault", STEPS_FAULTS)
+def test_a_faulty_step_of_tuning_is_caught(fault):
+    faults = STEPS_FAULTS[fault]
+    scales = faults.get("scales", computed_once)
+    rest = {name: value for name, value in faults.items() if name != "scales"}
+    assert not audit_steps(scales_plan(), scales=scales, faults=rest, confidence=0.95).holds
+
+
+def test_an_organisation_that_does_not_clip_cannot_even_add_its_sum():
+    def unclipped(recogniser, chips, scales, plan):
+        return np.asarray(computed_once(recogniser, chips, scales, plan) * 1000)
+
+    with pytest.raises(UsageError, match="longer than"):
+        audit_steps(scales_plan(), scales=unclipped)
+
+
+def test_the_canary_s_gradient_is_far_longer_than_the_clip_and_lies_in_two_numbers():
+    chips = made_up_chips([("a", True), ("b", False)], images=1)
+    one, other = person_gradients(shipped(), chips, telling_scales(shipped()))
+    for gradient in (one, other):
+        length = np.linalg.norm(gradient)
+        assert length > 100 * scales_plan().gradient_clip
+        assert np.linalg.norm(np.sort(np.abs(gradient))[-2:]) > 0.999 * length
+    assert one @ other < -0.999 * np.linalg.norm(one) * np.linalg.norm(other)
+
+
+def test_steps_cannot_be_attacked_without_the_network_nor_in_one_run():
+    with pytest.raises(UsageError, match="needs the recogniser"):
+        audit(scales_plan())
+    with pytest.raises(UsageError, match="moments"):
+        audit(scales_plan(), recogniser=shipped(), method=AuditMethod.ONE_RUN)
 
 
 # ----------------------------------------------------------------------------------------------------------- one run
