@@ -7,6 +7,7 @@ import json
 import math
 import secrets
 from dataclasses import asdict, dataclass
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -25,12 +26,21 @@ if TYPE_CHECKING:
     from federation.embeddings import EmbeddingSet
     from federation.frontier import Frontier, Summary, Trial
     from federation.privacy import PrivacyPlan
+    from federation.resnet import ResNetRecogniser
 
 # The accountant, torch and the recogniser take seconds to load: commands import them when they run.
 
 privacy_app = typer.Typer(
     no_args_is_help=True, help="What an epsilon costs and protects: plan, audit, measure the frontier."
 )
+
+
+class Recipe(StrEnum):
+    """What a run asks for before the threshold."""
+
+    MOMENTS = "moments"
+    SCALES = "scales"
+
 
 EpsilonOption = Annotated[
     float | None, typer.Option("--epsilon", help="For each person, all rounds.", show_default="8")
@@ -44,6 +54,8 @@ OrganisationsOption = Annotated[int, typer.Option("--organisations", min=2)]
 DimensionOption = Annotated[int, typer.Option("--dimension", min=1, help="Length of an embedding.")]
 ColludersOption = Annotated[int, typer.Option("--colluders", min=0, help="Organisations that may help a curious one.")]
 DropoutsOption = Annotated[int, typer.Option("--dropouts", min=0, help="Organisations that may leave a round.")]
+RecipeOption = Annotated[Recipe, typer.Option("--recipe", help="What a run asks for before the threshold.")]
+StepsOption = Annotated[int, typer.Option("--steps", min=1, max=64, help="Of the recipe scales.")]
 RoundsOption = Annotated[int, typer.Option("--rounds", min=1, help="Runs on the same people, all together.")]
 
 
@@ -57,6 +69,8 @@ def privacy_plan(
     dimension: DimensionOption = 128,
     colluders: ColludersOption = 1,
     dropouts: DropoutsOption = 0,
+    recipe: RecipeOption = Recipe.MOMENTS,
+    steps: StepsOption = 4,
     rounds: RoundsOption = 1,
     images: Annotated[int, typer.Option(min=1, help="Of one person, for the last table.")] = 10,
     *,
@@ -66,13 +80,18 @@ def privacy_plan(
     from federation.planning import epsilon_of_a_person, epsilon_of_releases, exposures  # noqa: PLC0415 - see the top
 
     promise, plan = _plan_of(
-        epsilon, noise_multiplier, rounds, (delta, people, organisations, dimension, colluders, dropouts)
+        epsilon,
+        noise_multiplier,
+        rounds,
+        (delta, people, organisations, dimension, colluders, dropouts),
+        steps=steps if recipe is Recipe.SCALES else 0,
     )
     seen = exposures(plan)
     share, total = (plan.noise_with(plan.noise_multiplier, count) for count in (1, organisations))
     all_rounds = epsilon_of_releases(plan.noise_multiplier, delta, releases=rounds)
     counts = sorted({1, 2, 5, images})
     as_images = {count: epsilon_of_a_person(promise, delta, count) for count in counts}
+    noise = plan.scales_noise_norm if plan.tuned else plan.centre_noise_norm
     facts: dict[str, object] = {
         "epsilon": promise,
         "delta": delta,
@@ -84,7 +103,7 @@ def privacy_plan(
         "noise_share_of_one_organisation": share,
         "noise_in_the_total": total,
         "adapts": plan.adaptation.value,
-        "noise_on_the_centre": plan.centre_noise_norm,
+        **({"noise_on_the_gradient": noise} if plan.tuned else {"noise_on_the_centre": noise}),
     }
     if as_json:
         _print_json(
@@ -96,14 +115,18 @@ def privacy_plan(
         )
         return
     releases = ", ".join(f"{name} {noise:.3f}" for name, noise in plan.events)
-    norm = plan.centre_noise_norm
+    gate = (
+        f"planned noise on the average gradient {noise:.2f} clips, deployed up to 0.3"
+        if plan.tuned
+        else f"planned noise on the centre {noise:.2f}, deployed up to 0.35"
+    )
     console = Console(highlight=False)
     console.print(
         f"promise  epsilon {promise:g} at delta {delta:g} for each person, add or remove one, all rounds together\n"
         f" rounds  {rounds}, each with epsilon {plan.epsilon:g}; the accountant's total is {all_rounds:.3f}\n"
         f"  noise  multiplier {plan.noise_multiplier:.3f} a round ({releases})\n"
         f" shares  each of {organisations} organisations adds {share:.3f}; the total carries {total:.3f}\n"
-        f" adapts  {plan.adaptation.value}; planned noise on the centre {norm:.2f}, deployed up to 0.35",
+        f" adapts  {plan.adaptation.value}; {gate}",
         markup=False,
         soft_wrap=True,
     )
@@ -128,6 +151,8 @@ def privacy_audit(
     dimension: DimensionOption = 128,
     colluders: ColludersOption = 1,
     dropouts: DropoutsOption = 0,
+    recipe: RecipeOption = Recipe.MOMENTS,
+    steps: StepsOption = 4,
     runs: Annotated[int, typer.Option(min=10, help="On each side.")] = 3000,
     confidence: Annotated[float, typer.Option(min=0.5, max=0.999999)] = 0.95,
     output: Annotated[
@@ -138,19 +163,23 @@ def privacy_audit(
 ) -> None:
     """Attack the release code of a plan with a made-up person, and print what was found beside the claim.
 
-    Nobody's data is used. Ends with exit code 4 when the lower bound is above the claim.
+    Nobody's data is used. Ends with exit code 4 when the lower bound is above the claim. The recipe scales is attacked
+    in the network that `make install` fetched, which takes about a minute.
     """
     from federation.auditing import AuditMethod  # noqa: PLC0415 - see the top
     from federation.canaries import audit_epsilon  # noqa: PLC0415 - see the top
     from federation.privacy import Adaptation  # noqa: PLC0415 - see the top
 
-    _, plan = _plan_of(epsilon, noise_multiplier, 1, (delta, people, organisations, dimension, colluders, dropouts))
-    methods = [m for m in AuditMethod if m is not AuditMethod.ONE_RUN or plan.adaptation is not Adaptation.NONE]
+    rest = (delta, people, organisations, dimension, colluders, dropouts)
+    _, plan = _plan_of(epsilon, noise_multiplier, 1, rest, steps=steps if recipe is Recipe.SCALES else 0)
+    recogniser = _recogniser_of_steps(plan) if plan.tuned else None
+    one_run = plan.adaptation not in {Adaptation.NONE, Adaptation.SCALES}
+    methods = [m for m in AuditMethod if m is not AuditMethod.ONE_RUN or one_run]
     with progress_bar() as bar:
         task = bar.add_task("attacking", total=len(methods))
         audits: list[EpsilonAudit] = []
         for method in methods:
-            audits.append(audit_epsilon(plan, runs=runs, confidence=confidence, method=method))
+            audits.append(audit_epsilon(plan, runs=runs, confidence=confidence, method=method, recogniser=recogniser))
             bar.advance(task)
     if output:
         write_new_file(output, next(a for a in audits if a.method is AuditMethod.GAUSSIAN).to_bytes())
@@ -261,12 +290,17 @@ def _plan_of(
     noise_multiplier: float | None,
     rounds: int,
     rest: tuple[float, int, int, int, int, int],
+    *,
+    steps: int,
 ) -> tuple[float, PrivacyPlan]:
     """The promise for all rounds together, and the plan of one round."""
     from federation.planning import epsilon_of_releases, noise_multiplier_for  # noqa: PLC0415 - see the top
     from federation.privacy import PrivacyPlan  # noqa: PLC0415 - see the top
 
     delta, people, organisations, dimension, colluders, dropouts = rest
+    tuned = 0
+    if steps:
+        from federation.resnet import TUNABLE as tuned  # noqa: N811, PLC0415 - see the top
 
     def plan(one_round: float) -> PrivacyPlan:
         return PrivacyPlan.for_epsilon(
@@ -277,6 +311,8 @@ def _plan_of(
             dimension=dimension,
             colluders=colluders,
             dropouts=dropouts,
+            tuned=tuned,
+            steps=steps,
         )
 
     if noise_multiplier is not None:
@@ -292,6 +328,26 @@ def _plan_of(
     while epsilon_of_releases(plan(one).noise_multiplier, delta, releases=rounds) > promise:
         one -= 0.001
     return promise, plan(one)
+
+
+def _recogniser_of_steps(plan: PrivacyPlan) -> ResNetRecogniser:
+    """The network whose tuning is attacked.
+
+    Raises:
+        UsageError: the plan asks nobody for a step, or the network is not there.
+    """
+    from client.models import load_recogniser  # noqa: PLC0415 - see the top
+    from federation.privacy import Adaptation  # noqa: PLC0415 - see the top
+    from federation.resnet import ResNetRecogniser  # noqa: PLC0415 - see the top
+
+    if plan.adaptation is Adaptation.NONE:
+        raise UsageError(
+            f"there is no step to attack: {plan.planned_noise}, too much to deploy; name more --people or a larger "
+            "--epsilon"
+        )
+    recogniser = load_recogniser()
+    assert isinstance(recogniser, ResNetRecogniser)  # noqa: S101 - what comes with the project
+    return recogniser
 
 
 def _rounded_up(epsilon: float) -> float:

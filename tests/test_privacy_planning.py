@@ -160,3 +160,15 @@ def test_a_broken_claim_ends_the_audit_command_with_a_failed_proof(monkeypatch):
     monkeypatch.setattr("federation.canaries.audit_epsilon", lambda *_, **__: broken)
     result = run("audit")
     assert (result.exit_code, "BROKEN" in result.stdout) == (4, True)
+
+
+def test_plan_and_audit_know_the_recipe_scales_and_what_its_noise_would_drown():
+    planned = run("plan", "--recipe", "scales", "--people", 200, "--steps", 2, "--json")
+    facts = json.loads(planned.stdout)
+    assert list(facts["releases_of_one_round"]) == ["scales-1", "scales-2", "threshold"]
+    assert facts["adapts"] == "scales"
+    drowned = run("audit", "--recipe", "scales", "--people", 24)
+    assert (drowned.exit_code, "no step to attack" in drowned.output) == (2, True)
+    audited = run("audit", "--recipe", "scales", "--people", 400, "--steps", 1, "--runs", 60, "--json")
+    assert audited.exit_code == 0, audited.output
+    assert [audit["method"] for audit in json.loads(audited.stdout)] == ["gaussian", "clopper-pearson"]

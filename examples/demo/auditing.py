@@ -22,9 +22,11 @@ from federation.bundle import Bundle, Papers
 from federation.canaries import audit_epsilon
 from federation.manifest import ReleaseTrust, Role, Use
 from federation.onebit import CodeSeed, binary_code, hamming_distance
-from federation.privacy import PrivacyPlan
+from federation.privacy import SCALES, PrivacyPlan
 from federation.purposes import DAY_SECONDS
+from federation.recogniser import Recogniser
 from federation.release import ModelRelease
+from federation.resnet import TUNABLE, ResNetRecogniser
 
 _DAYS = 30
 _RUNS = 1000
@@ -65,9 +67,11 @@ def audit(people: list[Person], release: ModelRelease) -> AuditReport:
     )
 
 
-def attacked(release: ModelRelease) -> EpsilonAudit | None:
-    """What an attack on the releases of this very plan measures, beside what it claims; None for another recipe."""
+def attacked(release: ModelRelease, recogniser: Recogniser) -> EpsilonAudit | None:
+    """What an attack on the releases of this very plan measures, beside what it claims; None for another plan."""
     privacy = release.privacy
+    tuned = recogniser if isinstance(recogniser, ResNetRecogniser) else None
+    steps = sum(name.startswith(SCALES) for name, _ in privacy.events)
     plan = PrivacyPlan.for_epsilon(
         privacy.epsilon,
         delta=privacy.delta,
@@ -75,10 +79,12 @@ def attacked(release: ModelRelease) -> EpsilonAudit | None:
         organisations=privacy.organisations,
         dimension=release.adapter.dimension,
         colluders=privacy.colluders,
+        tuned=TUNABLE if steps else 0,
+        steps=steps,
     )
     if plan.events != privacy.events:
         return None
-    return audit_epsilon(plan, runs=_RUNS)
+    return audit_epsilon(plan, runs=_RUNS, recogniser=tuned)
 
 
 def trial_bundle(

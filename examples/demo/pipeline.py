@@ -138,7 +138,7 @@ def run(settings: Settings, *, step: Step, say: Callable[[str], None]) -> DemoRe
 
     with stages.stage("audit and sign the release"):
         report = audit(people, release)
-        measured = attacked(release)
+        measured = attacked(release, recogniser)
         bundle, trust = trial_bundle(report, release, measured=measured, now=int(time.time()))
     say(f"the audit on {_count(test)} people says {report.verdict.value}; the release is signed as a trial")
 
