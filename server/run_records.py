@@ -1,7 +1,8 @@
 """What became of every run of the coordinator: one file for each, beside the privacy ledger.
 
 The ledger says what a run cost and the release what came of it. This says who took part, who dropped out and at which
-stage, and why a run ended without a release. It holds names of organisations, and no number that depends on a person.
+stage, and why a run ended without a release. It holds names of organisations. Of people a reason may say how many all
+organisations together hold, which is public, and nothing else.
 
 A run is what one reservation pays for. A start that goes on with it is one attempt more in the same file. Each write
 replaces the file: a crash leaves the record before it, in which an attempt has begun and not ended. The record decides
