@@ -30,7 +30,7 @@ from server.dashboard import RECENT_DAYS, SOON_SECONDS, Alert, Dashboard, Releas
 from server.dashboard_log import LogState, Use, Witnessed
 from server.dashboard_rules import moratoria_now, permissions
 from server.dashboard_times import date, length, moment
-from server.run_records import Outcome, RunRecord, in_short
+from server.run_records import Outcome, RunRecord
 
 _HERE: Final = Path(__file__).parent
 _CSS: Final = (_HERE / "dashboard.css").read_text("utf-8")
@@ -146,7 +146,6 @@ def _template() -> Template:
         "percent": _percent,
         "bounds": _bounds,
         "rounded_up": _rounded_up,
-        "rounds": _rounds,
         "runs_in_words": lambda count: f"{count} run{'' if count == 1 else 's'}",
     }
     return environment.get_template("dashboard.html")
@@ -278,12 +277,6 @@ def _member(name: str, runs: tuple[RunRecord, ...]) -> _MemberRow:
         dropped=sum(any(name == out.member for out in run.drop_outs) for run in runs),
         last=max((a.began_at for a in attempts if any(name in made.members for made in a.sums)), default=None),
     )
-
-
-def _rounds(run: RunRecord) -> Iterator[tuple[str, str]]:
-    """Whose inputs are in the sums, with the names of the sums; those in a row with the same members together."""
-    for members, group in groupby(run.sums, lambda opened: opened.members):
-        yield ", ".join(members), in_short([opened.release for opened in group])
 
 
 def _rule_rows(book: Rulebook, now: int) -> Iterator[_RuleRow]:

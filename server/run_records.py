@@ -17,6 +17,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
+from itertools import groupby
 from pathlib import Path
 from typing import Any, Protocol, Self
 from urllib.parse import quote
@@ -171,6 +172,12 @@ class RunRecord:
         return tuple(out for attempt in self.attempts for out in attempt.drop_outs)
 
     @property
+    def rounds(self) -> tuple[tuple[str, tuple[str, ...]], ...]:
+        """The sums in words, and whose inputs are in them: those in a row with the same members together."""
+        rows = ((members, [made.release for made in row]) for members, row in groupby(self.sums, lambda it: it.members))
+        return tuple((in_short(names), members) for members, names in rows)
+
+    @property
     def losses(self) -> tuple[tuple[DropOut, str], ...]:
         """Each drop-out once, with the sums that it is out of in words: who is gone is missed in every later one."""
         found = dict[tuple[str, str, str], list[DropOut]]()
@@ -183,12 +190,13 @@ class RunRecord:
         """A few lines for people."""
         first, last = self.attempts[0], self.attempts[-1]
         ended = "" if last.ended_at is None else f" to {text_of_time(last.ended_at)}"
+        starts = f"{len(self.attempts)} start{'s' * (len(self.attempts) > 1)}"
         promise = f"{self.recipe}, epsilon {self.epsilon:g}, delta {self.delta:g}, for {self.population}"
         lines = [
             f"{self.run}: {self.outcome.value}{f' {self.release[:16]}' if self.release else ''}",
-            f"  {text_of_time(first.began_at)}{ended}, {len(self.attempts)} start(s), {promise}",
+            f"  {text_of_time(first.began_at)}{ended}, {starts}, {promise}",
         ]
-        lines += [f"  {opened.release}: {', '.join(opened.members)}" for opened in self.sums]
+        lines += [f"  {sums}: inputs of {', '.join(members)}" for sums, members in self.rounds]
         lines += [
             f"  {out.member} dropped out{f' of {sums}' if sums else ''}, asked to {out.stage}: {out.why}"
             for out, sums in self.losses

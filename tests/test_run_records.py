@@ -237,7 +237,14 @@ def test_the_command_lists_runs_with_drop_outs_and_reasons(tmp_path):
     (folder / "7.json").write_bytes(RECORD.to_bytes())
     result = CliRunner().invoke(cli.app, ["federation", "runs", str(tmp_path)])
     assert result.exit_code == 0
-    for words in ("7: not ended", "2 start(s)", "epsilon 8", "south dropped out, asked to share its keys", "silent"):
+    for words in (
+        "7: not ended",
+        "2 starts",
+        "moments: inputs of north",
+        "epsilon 8",
+        "south dropped out, asked to share its keys",
+        "silent",
+    ):
         assert words in result.output
 
 
