@@ -134,10 +134,7 @@ def publish(prepared: Prepared, folder: Path) -> None:
     if prepared.chips is not None:
         files[CHIPS] = prepared.chips.to_bytes()
     try:
-        made.mkdir(mode=0o700)
-        (made / MODEL).mkdir(mode=0o700)
-        for name, data in (files | {f"{MODEL}/{name}": data for name, data in prepared.model.items()}).items():
-            replace_file(made / name, data)
+        _write(made, files | {f"{MODEL}/{name}": data for name, data in prepared.model.items()})
         for name in (EMBEDDINGS, CHIPS, MODEL):
             if not (folder / name).is_symlink():
                 (folder / name).symlink_to(Path(_PREPARED) / name)  # leads nowhere until something is prepared
@@ -206,6 +203,18 @@ def require_chips_of_all(active: EmbeddingSet, folder: Path) -> None:
         raise UsageError(
             f"the policy lists the recipe scales, and somebody has no chips, or {MODEL} is missing; {advice}"
         )
+
+
+def _write(made: Path, files: Mapping[str, bytes]) -> None:
+    """Writes all files of a preparation. A disk that fills up is left with none of them."""
+    try:
+        for place in (made, made / MODEL):
+            place.mkdir(mode=0o700)
+        for name, data in files.items():
+            replace_file(made / name, data)
+    except BaseException:
+        shutil.rmtree(made, ignore_errors=True)
+        raise
 
 
 def _remove_all_but(name: str, folder: Path) -> None:

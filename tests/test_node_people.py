@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import datetime as dt
+import errno
 import json
 import os
 import shutil
@@ -250,6 +251,17 @@ def test_chips_are_kept_and_deleted_as_the_policy_changes(tmp_path):
     assert not (folder / "chips.npz").exists()
 
 
+def test_a_node_that_agreed_to_scales_does_not_start_while_somebody_has_no_chips(tmp_path, folder):
+    prepared(some_images(tmp_path / "images", {1: "anna", 2: "ben"}), folder)
+    (folder / "roster").touch()
+    require_ready(folder)
+    chips = chips_in(folder).of_people(["anna"])
+    (folder / "chips.npz").unlink()
+    (folder / "chips.npz").write_bytes(chips.to_bytes())
+    with pytest.raises(UsageError, match="somebody has no chips"):
+        require_ready(folder)
+
+
 def test_embeddings_made_by_other_means_are_not_overwritten(tmp_path, folder):
     (folder / "embeddings.npz").write_bytes(b"somebody's work")
     for only in (False, True):
@@ -319,6 +331,18 @@ def test_one_name_typed_on_two_systems_is_one_person(tmp_path, folder):
 
 
 # ------------------------------------------------------------------------------------------------------------ crashes
+def test_a_disk_that_fills_up_is_left_as_it_was(tmp_path, folder, monkeypatch):
+    prepared(some_images(tmp_path / "images", {1: "anna"}), folder)
+    before = sorted(path.name for path in folder.iterdir())
+    with monkeypatch.context() as full:
+        failure = OSError(errno.ENOSPC, "No space left on device")
+        full.setattr(os, "fsync", lambda _: (_ for _ in ()).throw(failure))
+        with pytest.raises(UsageError, match="No space left on device; what was there is unchanged"):
+            prepared(some_images(tmp_path / "second", {2: "ben"}), folder)
+    assert sorted(path.name for path in folder.iterdir()) == before
+    assert names_in(folder) == (["anna"],) * 3
+
+
 class Killed(BaseException):
     """As if the machine stopped."""
 
