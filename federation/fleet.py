@@ -126,7 +126,7 @@ def verify_calls(lines: Iterable[bytes]) -> tuple[int, str]:
 
 
 def flower_environment(inherited: Mapping[str, str], *, home: PurePath, interpreter: str) -> dict[str, str]:
-    """The variables for Flower's processes: no telemetry, no update checks, nothing installed, one thread each.
+    """The variables for Flower's processes: no telemetry, no updates, nothing installed, one thread, no line kept back.
 
     Args:
         inherited: the caller's own variables.
@@ -141,6 +141,7 @@ def flower_environment(inherited: Mapping[str, str], *, home: PurePath, interpre
         "FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION": "1",
         "FLWR_SUPEREXEC_TASK_POLL_INTERVAL": "0.2",
         "OMP_NUM_THREADS": "1",
+        "PYTHONUNBUFFERED": "1",
         "NO_COLOR": "1",
         "NO_PROXY": "127.0.0.1,localhost",
         "PATH": f"{PurePath(interpreter).parent}:{inherited.get('PATH', '/bin:/usr/bin')}",

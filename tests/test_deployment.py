@@ -134,6 +134,7 @@ def test_coordinator_and_three_organisations_train_on_one_machine(tmp_path):
     done = subprocess.run(
         [sys.executable, "-m", "examples.deployment", "--folder", str(tmp_path / "federation")],
         cwd=CHECKOUT,
+        env={name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"},
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
@@ -162,5 +163,5 @@ def test_the_compose_file_shows_the_gateway_and_nothing_else():
 def test_every_organisation_mounts_its_own_folder_only():
     services = yaml.safe_load((DEPLOYMENT / "compose.yaml").read_text())["services"]
     for name, service in services.items():
-        sources = {volume.partition(":")[0] for volume in service["volumes"]}
-        assert sources == {f"./federation/{name}"}
+        sources = {volume.rpartition(":")[0] for volume in service["volumes"]}
+        assert sources == {f"${{FEDERATION:-./federation}}/{name}"}

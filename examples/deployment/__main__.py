@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import io
 import os
 import shutil
 import signal
@@ -21,7 +22,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from http import HTTPStatus
-from pathlib import Path
+from pathlib import Path, PurePath
 
 import numpy as np
 
@@ -33,7 +34,7 @@ ORGANISATIONS = ("north", "south", "west")
 PEOPLE, IMAGES, DIMENSION = 8, 4, 32
 CHECKOUT = Path(__file__).resolve().parents[2]
 _BEGAN = time.monotonic()
-_HIDDEN = ("/v1/control/start-run", "/v1/control/list-runs", "/v1/runtime/acquire-task", "/v1/runtime/pull-task-input")
+HIDDEN = ("/v1/control/start-run", "/v1/control/list-runs", "/v1/runtime/acquire-task", "/v1/runtime/pull-task-input")
 _READY_SECONDS = 120.0
 _RUN_SECONDS = 900.0
 _SESSION_SECONDS = 65.0
@@ -208,11 +209,16 @@ def join_all(folder: Path, application: Path) -> None:
 _FEDERATION = ("intaglio-server", "federation")
 
 
-def write_settings(folder: Path, people_in: int) -> Path:
-    """The settings of a run."""
-    start = np.zeros(DIMENSION)
+def public_start() -> bytes:
+    """A NumPy file with where the cameras' centres are looked for: near the made-up people's."""
+    start, file = np.zeros(DIMENSION), io.BytesIO()
     start[:2] = 0.9, 0.2
-    np.save(folder / "start.npy", start)
+    np.save(file, start)
+    return file.getvalue()
+
+
+def settings_of(folder: PurePath, people_in: int) -> str:
+    """The settings of a run, in TOML, with its files in `folder`."""
     settings: dict[str, str | float] = {
         "epsilon": 8.0,
         "budget-epsilon": 32.0,
@@ -229,9 +235,15 @@ def write_settings(folder: Path, people_in: int) -> Path:
         "node-deadline-seconds": 30.0,
         "round-deadline-seconds": 100.0,
     }
-    path = folder / "settings.toml"
     lines = (f"{key} = " + (f"'{value}'" if isinstance(value, str) else repr(value)) for key, value in settings.items())
-    path.write_text("\n".join(lines) + "\n")
+    return "\n".join(lines) + "\n"
+
+
+def write_settings(folder: Path, people_in: int) -> Path:
+    """The settings of a run, and the start that they name."""
+    (folder / "start.npy").write_bytes(public_start())
+    path = folder / "settings.toml"
+    path.write_text(settings_of(folder, people_in))
     return path
 
 
@@ -307,10 +319,10 @@ def run(folder: Path, *, crash: bool) -> None:
         await_health(address, authority, server)
         say(f"SuperLink on loopback, gateway at {address}")
         join_all(folder, application)
-        for path in _HIDDEN:
+        for path in HIDDEN:
             status = status_of(address, path, authority)
             assert status == HTTPStatus.NOT_FOUND, f"{path} is reachable from outside: {status}"
-        say(f"a stranger with the authority's certificate gets 404 for {len(_HIDDEN)} control and runtime calls")
+        say(f"a stranger with the authority's certificate gets 404 for {len(HIDDEN)} control and runtime calls")
 
         nodes = {}
         for name in ORGANISATIONS:
