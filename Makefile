@@ -9,7 +9,7 @@ WEB := web/node_modules/.package-lock.json
 PAGE := web/dist/index.html
 ARGS ?=
 
-.PHONY: help install postgres web demo demo-web deployment test bench load check check-slow lint types format protos clean
+.PHONY: help install postgres web demo demo-web deployment containers test bench load check check-slow lint types format protos clean
 
 help: ## list the commands
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -52,6 +52,9 @@ demo-web: install $(PAGE) ## the person's page and the organisation's in your br
 
 deployment: $(READY) ## a coordinator and three organisations on this machine, with a crash (ARGS="--no-crash")
 	$(BIN)/python -m examples.deployment $(ARGS)
+
+containers: $(READY) ## the same in containers, with Docker or podman (ARGS="--base IMAGE")
+	$(BIN)/python -m examples.deployment.containers $(ARGS)
 
 test: install postgres $(PAGE) ## run the tests (ARGS are pytest's)
 	$(BIN)/python -m pytest $(ARGS)

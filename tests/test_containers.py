@@ -80,6 +80,8 @@ def test_a_read_only_container_writes_to_its_folder_and_to_memory_only():
         assert service["read_only"] is True
         assert service["tmpfs"] == ["/tmp"]  # noqa: S108 - in the container
         assert not any(volume.endswith(":ro") for volume in service["volumes"])
+    # An engine mounts memory over a user's own home as root's.
+    assert any(step[0] == "ENV" and "HOME=/tmp" in step for step in STEPS)
 
 
 @pytest.fixture

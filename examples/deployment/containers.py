@@ -164,7 +164,7 @@ class Engine:
 
 def find_engine(federation: Path) -> Engine | None:
     """The first engine that answers and has a compose, if there is one."""
-    candidates = [("docker", ("docker", "compose"))]
+    candidates: list[tuple[str, tuple[str, ...]]] = [("docker", ("docker", "compose"))]
     if found := shutil.which("podman-compose", path=str(Path(sys.executable).parent)) or shutil.which("podman-compose"):
         candidates.append(("podman", (found,)))
     for program, compose in candidates:
