@@ -25,7 +25,7 @@ from client.joining import (
     policy_of,
 )
 from client.ledger import Ledgers
-from client.people import ACTIVE, CHIPS, MODEL, refresh_active, require_chips_of_all
+from client.people import ACTIVE, CHIPS, MODEL, changing, refresh_active, require_chips_of_all
 from federation.errors import RefusedError, UnavailableError, UsageError
 from federation.fleet import flower_environment
 from federation.membership import LocalPolicy
@@ -69,7 +69,8 @@ def require_ready(folder: Path) -> LocalPolicy:
         raise RefusedError(f"the policy allows no application; put its SHA-256 into app-hashes of {folder}/policy.toml")
     if not (folder / ROSTER).is_file():
         raise UsageError("no roster is trusted yet; compare the fingerprints with `intaglio node trust ROSTER`")
-    active = refresh_active(folder)
+    with changing(folder):  # else who withdraws at this moment could come back
+        active = refresh_active(folder)
     if SCALES in policy.recipes:
         require_chips_of_all(active, folder)
     Ledgers(folder / LEDGERS, policy.budget_epsilon).own()

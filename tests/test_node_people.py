@@ -9,6 +9,7 @@ import json
 import os
 import shutil
 import stat
+import threading
 import unicodedata
 from functools import cache
 from pathlib import Path
@@ -27,7 +28,7 @@ from client.degradation import Condition, degrade
 from client.joining import join, policy_of, trust_roster
 from client.models import load_recogniser
 from client.node import node_config, require_ready
-from client.people import publish, refresh_active, withdraw
+from client.people import changing, publish, refresh_active, withdraw
 from client.preparing import prepare
 from federation.embeddings import PROBE, REFERENCE, EmbeddingSet
 from federation.errors import RefusedError, UsageError
@@ -318,6 +319,20 @@ def test_who_withdrew_just_before_a_crash_goes_with_the_next_change(tmp_path, fo
     assert names_in(folder) == (["anna", "ben"], ["anna", "ben"], ["anna"])
     prepared(some_images(tmp_path / "second", {3: "carla"}), folder)
     assert names_in(folder) == (["anna", "carla"],) * 3
+
+
+def test_a_node_that_starts_waits_for_a_withdrawal_to_be_done(tmp_path, folder):
+    prepared(some_images(tmp_path / "images", {1: "anna", 2: "ben"}), folder)
+    (folder / "roster").touch()
+    (folder / "active.npz").unlink()
+    starting = threading.Thread(target=lambda: require_ready(folder))
+    with changing(folder):
+        starting.start()
+        starting.join(0.3)
+        assert starting.is_alive()
+        assert not (folder / "active.npz").exists()
+    starting.join()
+    assert (folder / "active.npz").exists()
 
 
 def test_one_name_typed_on_two_systems_is_one_person(tmp_path, folder):
