@@ -44,7 +44,7 @@ from federation.training import TrainedAdapter, build_adapter, no_adapter
 from server.federation_checkpoint import Checkpoint
 from server.files import write_durably
 from server.ledger import LedgerCopies, PrivacyLedger
-from server.run_records import Attempt, OpenRecord, RunRecord, RunRecords
+from server.run_records import Attempt, OpenRecord, RunRecord, RunRecords, SumRecord
 from server.secure_sums import Members, OpenedSum, SecureSums
 
 app = ServerApp()
@@ -322,9 +322,10 @@ def _collect(
         if release not in done:
             total = sums.collect(release, message_type, request, before_opening=lambda: checkpoint.opening(release))
             checkpoint.opened(release, total)
-            record.step()
-            return total
-        return done[release]
+        else:
+            total = done[release]
+        record.opened(SumRecord(release, total.members))
+        return total
 
     if plan.adaptation is Adaptation.NONE:
         trained = no_adapter(

@@ -87,7 +87,8 @@ class Progress:
 
 
 def _opened(value: dict[str, Any]) -> OpenedSum:
-    return OpenedSum(**{**value, "total": np.array(value["total"], dtype=np.float64)})
+    total, members = np.array(value["total"], dtype=np.float64), tuple(value.get("members", ()))
+    return OpenedSum(**{**value, "total": total, "members": members})
 
 
 class Checkpoint:

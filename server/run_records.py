@@ -63,11 +63,7 @@ class SumRecord:
 
 
 class Attendance(Protocol):
-    """Who takes part; `server.secure_sums.SecureSums` knows."""
-
-    @property
-    def opened(self) -> Sequence[SumRecord]:
-        """The sums that were opened."""
+    """Who is out; `server.secure_sums.SecureSums` knows."""
 
     @property
     def drop_outs(self) -> Sequence[DropOut]:
@@ -84,7 +80,7 @@ class Attempt:
         ended_at: seconds since 1970; None when it is under way, or died.
         reason: why it has no release; empty when it has one, or has not ended.
         asked: names of the organisations; empty when nobody was asked.
-        sums: those that this attempt opened.
+        sums: those that this attempt opened, or found opened and not recorded.
         drop_outs: in the order of stages.
     """
 
@@ -261,9 +257,10 @@ class OpenRecord:
         self._attendance = attendance
         self._replace_last(asked=tuple(members))
 
-    def step(self) -> None:
-        """Writes who is in the sums by now."""
-        self._replace_last()
+    def opened(self, made: SumRecord) -> None:
+        """A sum is on disk. Call it again for a run that goes on: the process may have died before this was written."""
+        if made.release not in {known.release for known in self.record.sums}:
+            self._replace_last(sums=(*self.record.attempts[-1].sums, made))
 
     def release(self, digest: str) -> None:
         """The run has ended with a release. Call it before the checkpoint goes: who goes on calls it again."""
@@ -278,7 +275,7 @@ class OpenRecord:
     def _replace_last(self, **changes: Any) -> None:  # noqa: ANN401 - fields of `Attempt`
         *before, last = self.record.attempts
         if self._attendance is not None:
-            changes |= {"sums": tuple(self._attendance.opened), "drop_outs": tuple(self._attendance.drop_outs)}
+            changes["drop_outs"] = tuple(self._attendance.drop_outs)
         self._write(replace(self.record, attempts=(*before, replace(last, **changes))))
 
     def _write(self, record: RunRecord) -> None:

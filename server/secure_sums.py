@@ -30,7 +30,7 @@ from federation.rounds import (
 from federation.secagg import ASKED, Coordinator, Stage, verify_ed25519
 from federation.secagg.messages import Advertisement
 from federation.secagg.ring import decode, noise_std, require_headroom
-from server.run_records import DropOut, SumRecord
+from server.run_records import DropOut
 
 _POLL_SECONDS = 0.1
 
@@ -45,6 +45,7 @@ class OpenedSum:
         people: over how many people it is.
         pairs: how many of them have a neighbour in their organisation.
         organisations: over how many organisations it is.
+        members: what those are called; empty in what an earlier version kept.
     """
 
     total: NDArray[np.float64]
@@ -52,6 +53,7 @@ class OpenedSum:
     people: int
     pairs: int
     organisations: int
+    members: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -88,9 +90,6 @@ class SecureSums:
         keep_ledger: takes an organisation's key and its own ledger; raises when that does not extend the last one.
         deadline_seconds: how long to wait for all answers to one request.
 
-    Attributes:
-        opened: whose inputs are in each sum that was opened.
-
     Raises:
         UsageError: the roster does not fit the plan, or its sums do not fit into the ring.
     """
@@ -120,7 +119,6 @@ class SecureSums:
         self._people: dict[int, int] = {}
         self._faults: dict[int, str] = {}
         self._shares: dict[str, dict[int, bytes]] = {}
-        self.opened: list[SumRecord] = []
 
     @property
     def drop_outs(self) -> list[DropOut]:
@@ -198,8 +196,14 @@ class SecureSums:
             raise RoundAbortedError(
                 f"an organisation spoiled the sum for {release}, and no one can say which: {error}"
             ) from error
-        self.opened.append(SumRecord(release, tuple(self._names[member] for member in coordinator.survivors)))
-        return OpenedSum(total, noise_multiplier, sum(counts), sum(count for count in counts if count > 1), len(counts))
+        return OpenedSum(
+            total,
+            noise_multiplier,
+            sum(counts),
+            sum(count for count in counts if count > 1),
+            len(counts),
+            tuple(self._names[member] for member in coordinator.survivors),
+        )
 
     def _enter(self, node: int, content: RecordDict) -> None:
         people, messages = read_people(content), read_protocol(content)

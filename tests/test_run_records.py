@@ -14,7 +14,7 @@ from federation.errors import BudgetExhaustedError, RoundAbortedError, UsageErro
 from federation.rounds import ADVERTISE, EVALUATE_THRESHOLD, OPEN_SHARES, SHARE_KEYS, SIGN_SURVIVORS, TRAIN_MOMENTS
 from server import cli
 from server.federation_checkpoint import Checkpoint
-from server.run_records import Attempt, DropOut, Outcome, RunRecord, RunRecords, SumRecord
+from server.run_records import Attempt, DropOut, OpenRecord, Outcome, RunRecord, RunRecords, SumRecord
 
 SOUTH = FIRST_NODE + 1
 RECORD = RunRecord(
@@ -155,6 +155,22 @@ def test_a_run_whose_process_died_has_not_ended_until_the_next_start_ends_it(con
         run(config, run_id=2)
     assert [record.outcome for record in records(config)] == outcome
     assert len(records(config)[0].attempts) == 2
+
+
+def test_a_sum_that_was_opened_by_a_process_that_died_is_recorded_by_the_next_one(config, monkeypatch):
+    def dies(*_args):
+        raise Died
+
+    with monkeypatch.context() as patch:
+        patch.setattr(OpenRecord, "opened", dies)
+        with pytest.raises(Died):
+            run(config)
+    assert records(config)[0].sums == ()
+    run(config, run_id=2)
+    assert [(made.release, made.members) for made in records(config)[0].sums] == [
+        ("moments", CALLED),
+        ("threshold", CALLED),
+    ]
 
 
 def test_a_run_that_is_given_up_says_so(config, monkeypatch):
