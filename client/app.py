@@ -8,6 +8,7 @@ Configuration of a node (``flower-supernode --node-config``):
   this federation's coordinator.
 * ``ledgers``: folder of its two privacy ledgers (`client.ledger`), and ``budget-epsilon``: most that all runs together
   may cost a person; 64 without it.
+* ``groups``: for a run that measures a release: JSON that names the group of each person who is to be in it.
 * ``chips``, ``model``: for the recipe `SCALES`: its aligned chips (`federation.scales.ChipSet`), and the folder
   with the recogniser's weights.
 * ``max-epsilon``, ``min-colluders``: what the operator agreed to. The coordinator proposes the plan, and the noise that
@@ -20,10 +21,11 @@ from the run configuration's folder ``organisations``.
 from __future__ import annotations
 
 import hashlib
+import json
 import logging
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, TypeVar
 
 import numpy as np
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -44,13 +46,16 @@ from federation.errors import (
     UsageError,
 )
 from federation.evaluation import impostor_summary
-from federation.privacy import LARGEST_EPSILON, MOMENTS, SCALES, THRESHOLD, PrivacyPlan
+from federation.evaluation_plan import EVALUATION, EvaluationPlan
+from federation.privacy import LARGEST_EPSILON, MOMENTS, SCALES, THRESHOLD, PrivacyPlan, SumPlan
+from federation.release import Adapter
 from federation.rounds import (
     Refusal,
     advertise_reply,
     ledger_content,
     protocol_content,
     read_advertise_request,
+    read_evaluation_request,
     read_moments_request,
     read_protocol,
     read_scales_request,
@@ -69,6 +74,7 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 
 app = ClientApp()
+_Plan = TypeVar("_Plan", bound=SumPlan)
 
 
 class NotAgreedError(RefusedError):
@@ -82,7 +88,9 @@ def advertise(message: Message, context: Context) -> Message:
     def reply() -> RecordDict:
         plan, shown = read_advertise_request(message.content)
         _require_agreed(plan, context)
-        people, identity = _people(_embeddings(context)), _identity(context)
+        measured = isinstance(plan, EvaluationPlan)
+        people = len(_groups(context)) if measured else _people(_embeddings(context))
+        identity = _identity(context)
         own = _ledgers(context).admit(shown, plan)
         return advertise_reply(secure_sums.open_sums(context.state, identity, plan, shown.reservation), people, own)
 
@@ -105,7 +113,7 @@ def moments(message: Message, context: Context) -> Message:
         embeddings = _embeddings(context)
         return moments_sum(embeddings, read_moments_request(message.content, plan), plan), _people(embeddings)
 
-    return _guarded(message, lambda: _masked(message, context, MOMENTS, values))
+    return _guarded(message, lambda: _masked(message, context, MOMENTS, PrivacyPlan, values))
 
 
 @app.train(SCALES)
@@ -116,7 +124,7 @@ def scales(message: Message, context: Context) -> Message:
         step, *others = read_protocol(message.content)
         if others or not step.startswith(SCALES):
             raise MalformedMessageError("a step of tuning is one release")
-        return _masked(message, context, step, values)
+        return _masked(message, context, step, PrivacyPlan, values)
 
     def values(plan: PrivacyPlan) -> tuple[NDArray[np.float64], int]:
         from federation.scales import scales_sum  # noqa: PLC0415 - see the top
@@ -133,11 +141,26 @@ def threshold(message: Message, context: Context) -> Message:
 
     def values(plan: PrivacyPlan) -> tuple[NDArray[np.float64], int]:
         adapter, prior = read_threshold_request(message.content, plan)
-        tuned = adapter.scales.get(PROBE)
-        embeddings = _embeddings(context) if tuned is None else _chips(context).embed(_recogniser(context), tuned)
+        embeddings = _embedded(context, adapter)
         return impostor_summary(embeddings, adapter, prior), _people(embeddings)
 
-    return _guarded(message, lambda: _masked(message, context, THRESHOLD, values))
+    return _guarded(message, lambda: _masked(message, context, THRESHOLD, PrivacyPlan, values))
+
+
+@app.evaluate(EVALUATION)
+def evaluation(message: Message, context: Context) -> Message:
+    """Replies with this organisation's histograms of a deployed release by group, under its masks."""
+
+    def values(plan: EvaluationPlan) -> tuple[NDArray[np.float64], int]:
+        from federation.private_evaluation import evaluation_sum  # noqa: PLC0415 - see the top
+
+        release, groups = read_evaluation_request(message.content, plan), _groups(context)
+        embeddings = _embedded(context, release.adapter).of_people(sorted(groups))
+        if release.adapter.dimension != embeddings.dimension:
+            raise UsageError("the embeddings of this organisation are not of the recogniser of the release")
+        return evaluation_sum(embeddings, release.adapter, groups, plan), len(groups)
+
+    return _guarded(message, lambda: _masked(message, context, EVALUATION, EvaluationPlan, values))
 
 
 @app.query("sign_survivors")
@@ -175,13 +198,16 @@ def _masked(
     message: Message,
     context: Context,
     release: str,
-    values: Callable[[PrivacyPlan], tuple[NDArray[np.float64], int]],
+    kind: type[_Plan],
+    values: Callable[[_Plan], tuple[NDArray[np.float64], int]],
 ) -> RecordDict:
-    """This node's masked, noisy input to one release, charged before it leaves."""
+    """This node's masked, noisy input to one release of a kind of plan, charged before it leaves."""
     data = read_protocol(message.content).get(release, b"")
 
     def step(node: Node, session: Session) -> bytes:
         plan = secure_sums.plan_of(context.state)
+        if not isinstance(plan, kind):
+            raise MalformedMessageError("this run is of another kind")
         exact, people = values(plan)
         noisy = noisy_input(session, exact, people, dict(plan.events)[release], noise=discrete_noise)
         return node.mask_input(data, noisy)
@@ -216,7 +242,7 @@ def _guarded(message: Message, answer: Callable[[], RecordDict]) -> Message:
         return Message(Error(code=refusal.value, reason=refusal.text), reply_to=message)
 
 
-def _require_agreed(plan: PrivacyPlan, context: Context) -> None:
+def _require_agreed(plan: SumPlan, context: Context) -> None:
     """Raises NotAgreedError when the plan goes beyond the operator's limits."""
     most, least = context.node_config.get("max-epsilon"), context.node_config.get("min-colluders")
     if most is not None and not plan.epsilon <= float(most):
@@ -227,6 +253,31 @@ def _require_agreed(plan: PrivacyPlan, context: Context) -> None:
 
 def _people(images: EmbeddingSet | ChipSet) -> int:
     return len(set(images.people.tolist()))
+
+
+def _groups(context: Context) -> dict[str, str]:
+    """The group of everybody who takes part and is listed; nobody else is measured.
+
+    Raises:
+        UsageError: the list is missing or wrong, or nobody is left.
+    """
+    try:
+        listed = json.loads(_path(context, "groups", "{}.groups.json").read_bytes())
+    except (ValueError, RecursionError):
+        listed = None
+    if not isinstance(listed, dict) or not all(isinstance(group, str) for group in listed.values()):
+        # `from None`, and no name: whoever reads the log need not learn who is in which group.
+        raise UsageError('groups is a file with JSON such as {"PERSON": "GROUP"}') from None
+    here = sorted(set(_embeddings(context).people.tolist()) & listed.keys())  # without those who withdrew
+    if not here:
+        raise UsageError("nobody in this organisation has a group; list people in the file that groups names")
+    return {person: listed[person] for person in here}
+
+
+def _embedded(context: Context, adapter: Adapter) -> EmbeddingSet:
+    """The organisation's embeddings; with a recogniser that was tuned, made by it."""
+    tuned = adapter.scales.get(PROBE)
+    return _embeddings(context) if tuned is None else _chips(context).embed(_recogniser(context), tuned)
 
 
 def _embeddings(context: Context) -> EmbeddingSet:

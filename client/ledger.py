@@ -30,7 +30,7 @@ from client.files import replace_file
 from client.secure_sums import RepeatedError
 from federation.errors import MalformedMessageError, ProofError, UsageError
 from federation.ledger import LedgerChain
-from federation.privacy import PrivacyPlan
+from federation.privacy import SumPlan
 from federation.rounds import ShownLedger
 
 OWN: Final = "own.jsonl"
@@ -59,7 +59,7 @@ class Ledgers:
     folder: Path
     budget_epsilon: float
 
-    def admit(self, shown: ShownLedger, plan: PrivacyPlan) -> LedgerChain:
+    def admit(self, shown: ShownLedger, plan: SumPlan) -> LedgerChain:
         """Takes the coordinator's ledger in place of the copy, and asks whether the own budget has room for the run.
 
         Returns:

@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from flwr.app import ConfigRecord, RecordDict
 
 from federation.errors import MalformedMessageError
-from federation.privacy import PrivacyPlan
-from federation.rounds import sessions
+from federation.privacy import SumPlan
+from federation.rounds import plan_kind, sessions
 from federation.secagg import Node, NodeSecrets, Session, Stage, verify_ed25519
 from federation.secagg.session import Sign
 
@@ -43,7 +43,7 @@ class Identity:
     sign: Sign
 
 
-def open_sums(state: RecordDict, identity: Identity, plan: PrivacyPlan, reservation: str) -> dict[str, bytes]:
+def open_sums(state: RecordDict, identity: Identity, plan: SumPlan, reservation: str) -> dict[str, bytes]:
     """Draws fresh secrets for every release of the plan, which a reservation pays for; gives the advertisements.
 
     Raises:
@@ -62,7 +62,7 @@ def open_sums(state: RecordDict, identity: Identity, plan: PrivacyPlan, reservat
     return advertisements
 
 
-def plan_of(state: RecordDict) -> PrivacyPlan:
+def plan_of(state: RecordDict) -> SumPlan:
     """The plan that this run began with.
 
     Raises:
@@ -70,7 +70,8 @@ def plan_of(state: RecordDict) -> PrivacyPlan:
     """
     if _PLAN not in state:
         raise RepeatedError
-    return PrivacyPlan.from_kept_config(dict(state.config_records[_PLAN]))  # type: ignore[arg-type]  # see open_sums
+    kept = state.config_records[_PLAN]
+    return plan_kind(kept).from_kept_config(dict(kept))
 
 
 def reservation_of(state: RecordDict) -> str:

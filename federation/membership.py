@@ -44,8 +44,8 @@ from federation.statements import (
 )
 
 ID_BYTES: Final = 16
-RECIPES: Final = ("moments", "scales", "threshold")
-"""What a plan can ask of an organisation: `federation.privacy` defines both."""
+RECIPES: Final = ("moments", "scales", "threshold", "evaluation")
+"""What a plan can ask of an organisation: `federation.privacy` and `federation.evaluation_plan` define them."""
 
 _INVITATION_TAG = "intaglio invitation v1"
 _REQUEST_TAG = "intaglio join request v1"

@@ -27,12 +27,13 @@ import hashlib
 import json
 import math
 import os
+from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, fields
 from enum import Enum
 from functools import lru_cache
-from typing import TYPE_CHECKING, Final, Self
+from typing import TYPE_CHECKING, Any, Final, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -116,7 +117,7 @@ def epsilon_of_gaussians(noise_multipliers: tuple[float, ...], delta: float) -> 
     return epsilon_of(dp.ComposedDpEvent(events), delta, interval=interval)
 
 
-def _gaussian_noise_multiplier(epsilon: float, delta: float) -> float:
+def gaussian_noise_multiplier(epsilon: float, delta: float) -> float:
     """The exact noise multiplier of one Gaussian mechanism (Balle and Wang, ICML 2018, theorem 8)."""
     from scipy.optimize import brentq  # noqa: PLC0415 - slow to import, and only plans that are new need it
 
@@ -147,8 +148,89 @@ class Adaptation(Enum):
     SCALES = "scales"
 
 
+class SumPlan(ABC):
+    """What secure sums, ledgers and organisations need to know of any run's plan.
+
+    Attributes:
+        epsilon: the promise, for all releases of the run together.
+        delta: probability of the promise failing.
+        people: over all organisations; public.
+        organisations: at least 2.
+        colluders: organisations that may help a curious coordinator; each of them knows its own noise.
+        dropouts: organisations that may leave without ending the run.
+    """
+
+    epsilon: float
+    delta: float
+    people: int
+    organisations: int
+    colluders: int
+    dropouts: int
+
+    @property
+    @abstractmethod
+    def recipe(self) -> str:
+        """What kind of run it is."""
+
+    @property
+    @abstractmethod
+    def events(self) -> tuple[tuple[str, float], ...]:
+        """Name and noise multiplier of every release that the run makes, in order."""
+
+    @abstractmethod
+    def release_size(self, name: str) -> int:
+        """How many numbers the release of that name sums."""
+
+    @abstractmethod
+    def to_config(self) -> dict[str, Any]:
+        """The plan as flat scalars, to travel in a message."""
+
+    @classmethod
+    @abstractmethod
+    def from_config(cls, config: Mapping[str, object]) -> Self:
+        """Rebuilds and re-checks a foreign plan: the receiver does the accounting again.
+
+        Raises:
+            MalformedMessageError: fields are missing, unknown or wrong, or the plan does not add up.
+        """
+
+    @classmethod
+    @abstractmethod
+    def from_kept_config(cls, config: Mapping[str, Any]) -> Self:
+        """A plan that this very party checked and kept, without the second that the accounting takes.
+
+        Never for what another party sent: nothing is checked.
+        """
+
+    @property
+    def noise_multipliers(self) -> tuple[float, ...]:
+        """Noise multipliers of `events`."""
+        return tuple(noise for _, noise in self.events)
+
+    @property
+    def digest(self) -> bytes:
+        """SHA-256 of every field, to agree on."""
+        return hashlib.sha256(json.dumps(self.to_config(), sort_keys=True).encode()).digest()
+
+    def noise_with(self, noise_multiplier: float, survivors: int) -> float:
+        """The noise in the sum of `survivors` organisations, when `noise_multiplier` is promised."""
+        return noise_multiplier * math.sqrt(survivors / (self.organisations - self.colluders - self.dropouts))
+
+    def _require_people(self) -> None:
+        """Raises UsageError when organisations and people do not go together."""
+        if self.organisations <= self.colluders + 2 * self.dropouts or self.organisations < 2:  # noqa: PLR2004 - a sum of one
+            raise UsageError(
+                f"{self.organisations} organisations cannot stand {self.colluders} colluders and {self.dropouts} "
+                "drop-outs: they must be at least 2, and more than the colluders plus twice the drop-outs"
+            )
+        if self.delta > 1 / self.people:
+            raise UsageError(f"delta {self.delta:g} is too large for {self.people} people; keep it below 1/people")
+        if self.people < self.organisations:
+            raise UsageError(f"{self.people} people cannot fill {self.organisations} organisations")
+
+
 @dataclass(frozen=True)
-class PrivacyPlan:
+class PrivacyPlan(SumPlan):
     """Mechanism and charge of one training run. Build it with `PrivacyPlan.for_epsilon`.
 
     Attributes:
@@ -192,21 +274,13 @@ class PrivacyPlan:
             least = 0 if field.name in {"colluders", "dropouts", "tuned", "steps"} else math.nextafter(0, 1)
             if type(value) is not kind or not math.isfinite(value) or value < least:
                 raise UsageError(f"the plan's {field.name} must be a positive {kind.__name__}, got {value!r}")
-        if self.organisations <= self.colluders + 2 * self.dropouts or self.organisations < 2:  # noqa: PLR2004 - a sum of one
-            raise UsageError(
-                f"{self.organisations} organisations cannot stand {self.colluders} colluders and {self.dropouts} "
-                "drop-outs: they must be at least 2, and more than the colluders plus twice the drop-outs"
-            )
         if (self.tuned == 0) != (self.steps == 0) or self.steps > _MOST_STEPS:
             raise UsageError(f"the recipe {SCALES} takes 1 to {_MOST_STEPS} steps, and the recipe {MOMENTS} none")
         _require_promise(self.epsilon, self.delta, self.threshold_share)
-        if self.delta > 1 / self.people:
-            raise UsageError(f"delta {self.delta:g} is too large for {self.people} people; keep it below 1/people")
-        if self.people < self.organisations:
-            raise UsageError(f"{self.people} people cannot fill {self.organisations} organisations")
+        self._require_people()
         # The closed form first: it costs nothing, and a foreign plan with tiny noise would keep the accountant busy.
         if (
-            self.noise_multiplier < _gaussian_noise_multiplier(self.epsilon, self.delta)
+            self.noise_multiplier < gaussian_noise_multiplier(self.epsilon, self.delta)
             or epsilon_of_gaussians(self.noise_multipliers, self.delta) > self.epsilon
         ):
             raise UsageError(
@@ -239,7 +313,7 @@ class PrivacyPlan:
         """
         _require_promise(epsilon, delta, threshold_share)
         # The accountant rounds up, so the exact noise is always a little short of its promise: grow it until it agrees.
-        noise = 1.002 * _gaussian_noise_multiplier(epsilon, delta)
+        noise = 1.002 * gaussian_noise_multiplier(epsilon, delta)
         releases = min(max(steps, 1), _MOST_STEPS)
         shares = ((threshold_share, *[(1 - threshold_share) / releases] * releases), (1.0,))
         while any(
@@ -336,15 +410,6 @@ class PrivacyPlan:
             return (*((f"{SCALES}-{step}", noise) for step in range(1, self.steps + 1)), threshold)
         return ((MOMENTS, self.moments_noise_multiplier), threshold)
 
-    @property
-    def noise_multipliers(self) -> tuple[float, ...]:
-        """Noise multipliers of `events`."""
-        return tuple(noise for _, noise in self.events)
-
-    def noise_with(self, noise_multiplier: float, survivors: int) -> float:
-        """The noise in the sum of `survivors` organisations, when `noise_multiplier` is promised."""
-        return noise_multiplier * math.sqrt(survivors / (self.organisations - self.colluders - self.dropouts))
-
     def release_size(self, name: str) -> int:
         """How many numbers the release of that name sums."""
         if name == THRESHOLD:
@@ -353,11 +418,6 @@ class PrivacyPlan:
             return self.tuned
         d = self.dimension
         return 2 * d + (d * (d + 1) // 2 if self.adaptation is Adaptation.CENTRE_AND_SCATTER else 0)
-
-    @property
-    def digest(self) -> bytes:
-        """SHA-256 of every field, to agree on."""
-        return hashlib.sha256(json.dumps(self.to_config(), sort_keys=True).encode()).digest()
 
     def statement(self) -> PrivacyStatement:
         """What a model release says about the privacy of the people it was made from."""
@@ -390,11 +450,8 @@ class PrivacyPlan:
             raise MalformedMessageError("the privacy plan in the message is not a valid plan") from error
 
     @classmethod
-    def from_kept_config(cls, config: Mapping[str, float | int]) -> Self:
-        """A plan that this very party checked and kept, without the second that the accounting takes.
-
-        Never for what another party sent: nothing is checked.
-        """
+    def from_kept_config(cls, config: Mapping[str, Any]) -> Self:
+        """See `SumPlan`."""
         plan = object.__new__(cls)
         vars(plan).update(config)
         return plan

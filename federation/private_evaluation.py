@@ -28,203 +28,18 @@ import json
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from enum import Enum
-from typing import Final, Self
+from typing import Any, Final, Self
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import isotonic_regression
 
-from federation.auditing import epsilon_of_mu
 from federation.embeddings import PROBE, REFERENCE, EmbeddingSet
 from federation.errors import MalformedMessageError, UsageError
-from federation.planning import epsilon_of_releases, noise_multiplier_for
-from federation.release import CODE_LENGTH, Adapter
+from federation.evaluation_plan import GENUINE_WEIGHT, IMPOSTOR_WEIGHT, EvaluationPlan, Group, Support, Z
+from federation.release import Adapter
 
-EVALUATION: Final = "evaluation"
-"""Name of the release, in sessions and ledgers."""
-
-_Z = 1.96
-"""Standard deviations to each side of a 95 % interval."""
-_GENUINE_WEIGHT = math.sqrt(1 / (1 + math.sqrt(5)))
-_IMPOSTOR_WEIGHT = math.sqrt((1 - _GENUINE_WEIGHT**2) / 5)
-_SMALLEST_STEP = 0.01
-"""Of distances around the threshold: a seventh of the spread of impostor distances (`federation.evaluation`)."""
-_MOST_BINS, _MOST_GROUPS, _MOST_NAME = 16, 64, 64
-
-
-@dataclass(frozen=True)
-class Group:
-    """Disjoint part of the people.
-
-    Attributes:
-        name: how the people in it describe themselves, for example ``woman, 40 to 59``.
-        people: how many, over all organisations, when that is public; None when it is not.
-        pairs: how many of them have a neighbour of their group in their organisation; known exactly when people is.
-    """
-
-    name: str
-    people: int | None = None
-    pairs: int | None = None
-
-    def __post_init__(self) -> None:
-        if not isinstance(self.name, str) or not 0 < len(self.name) <= _MOST_NAME:
-            raise UsageError(f"a group needs a name of 1 to {_MOST_NAME} letters")
-        if (self.people is None) != (self.pairs is None):
-            raise UsageError(f"numbers of people and of pairs of {self.name!r} are public together or not at all")
-        if self.people is not None and not (
-            type(self.people) is int and type(self.pairs) is int and 0 <= self.pairs <= self.people > 0
-        ):
-            raise UsageError(f"{self.name!r} needs at least one person, and pairs no more than people")
-
-
-@dataclass(frozen=True)
-class EvaluationPlan:
-    """Mechanism and charge of one private evaluation. Build it with `EvaluationPlan.for_epsilon`.
-
-    Attributes:
-        epsilon: the promise to each person, for everything that the evaluation shows.
-        delta: probability of the promise failing.
-        noise_multiplier: of the one release; checked against epsilon and delta.
-        groups: whose rates are estimated.
-        organisations: at least 2.
-        threshold: of the deployed release, in bits; public.
-        bins: of each histogram; even, 2 to 16.
-        colluders: organisations that may help a curious coordinator.
-        dropouts: organisations that may leave.
-        largest_half_width: rates whose noise alone is wider than this are not printed.
-
-    Raises:
-        UsageError: a value is out of range, the noise is too small for the promise, or too large for any result.
-    """
-
-    epsilon: float
-    delta: float
-    noise_multiplier: float
-    groups: tuple[Group, ...]
-    organisations: int
-    threshold: int
-    bins: int = 12
-    colluders: int = 1
-    dropouts: int = 0
-    largest_half_width: float = 0.05
-
-    def __post_init__(self) -> None:
-        counts = (self.organisations, self.threshold, self.bins, self.colluders, self.dropouts)
-        numbers = (self.epsilon, self.delta, self.noise_multiplier, self.largest_half_width)
-        if not all(type(c) is int and c >= 0 for c in counts) or not all(
-            type(x) is float and 0 < x < math.inf for x in numbers
-        ):
-            raise UsageError("an evaluation plan has a field of the wrong kind")
-        if self.bins % 2 or not 2 <= self.bins <= _MOST_BINS:  # noqa: PLR2004 - the threshold between two
-            raise UsageError(f"histograms have an even number of bins, 2 to {_MOST_BINS}, got {self.bins}")
-        if not 0 < self.threshold < CODE_LENGTH / 2:
-            raise UsageError(f"a threshold lies between 0 and {CODE_LENGTH // 2} bits, got {self.threshold}")
-        if not 1 <= len({group.name for group in self.groups}) == len(self.groups) <= _MOST_GROUPS:
-            raise UsageError(f"an evaluation is about 1 to {_MOST_GROUPS} groups of different names")
-        if self.organisations < 2 or self.organisations <= self.colluders + 2 * self.dropouts:  # noqa: PLR2004 - a sum of one
-            raise UsageError("organisations must be at least 2, and more than the colluders plus twice the drop-outs")
-        # The closed form first: tiny noise would keep the accountant busy.
-        if (
-            epsilon_of_mu(1 / self.noise_multiplier, self.delta) > self.epsilon
-            or epsilon_of_releases(self.noise_multiplier, self.delta) > self.epsilon
-        ):
-            raise UsageError("the noise is too small for the promise; build plans with EvaluationPlan.for_epsilon")
-        if not any(self.supports(group) is not Support.INSUFFICIENT for group in self.groups):
-            raise UsageError(
-                f"nothing could be printed: at epsilon {self.epsilon:g} a group needs at least {self.people_needed} "
-                "people. Ask about larger groups, with two bins, or with more budget; none was spent"
-            )
-
-    @classmethod
-    def for_epsilon(
-        cls,
-        epsilon: float,
-        *,
-        delta: float,
-        groups: tuple[Group, ...],
-        organisations: int,
-        threshold: int,
-        bins: int = 12,
-        colluders: int = 1,
-        dropouts: int = 0,
-        largest_half_width: float = 0.05,
-    ) -> Self:
-        """The plan with the least noise that keeps the promise.
-
-        Raises:
-            UsageError: a value is out of range, or the noise would be too large for any result.
-        """
-        noise = noise_multiplier_for(epsilon, delta)
-        return cls(
-            float(epsilon),
-            delta,
-            noise,
-            groups,
-            organisations,
-            threshold,
-            bins,
-            colluders,
-            dropouts,
-            largest_half_width,
-        )
-
-    @property
-    def events(self) -> tuple[tuple[str, float], ...]:
-        """What a ledger charges."""
-        return ((EVALUATION, self.noise_multiplier),)
-
-    @property
-    def size(self) -> int:
-        """Numbers in the vector: two histograms for each group."""
-        return 2 * self.bins * len(self.groups)
-
-    @property
-    def digest(self) -> bytes:
-        """SHA-256 of every field, to agree on."""
-        return hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).digest()
-
-    @property
-    def edges(self) -> NDArray[np.float64]:
-        """(bins - 1,) float64, distances as shares of the code; the threshold is in the middle."""
-        steps = _SMALLEST_STEP * 2.0 ** np.arange(self.bins // 2 - 1)
-        middle = (self.threshold + 0.5) / CODE_LENGTH  # distances up to the threshold are accepted
-        # Steps that leave (0, 1) are drawn together: beyond both ends there are no distances to count.
-        below = middle * (1 - np.exp(-steps / middle))
-        above = (1 - middle) * (1 - np.exp(-steps / (1 - middle)))
-        return np.concatenate([middle - below[::-1], [middle], middle + above])
-
-    def noise_with(self, survivors: int) -> float:
-        """The noise multiplier of a total over `survivors` organisations (`PrivacyPlan.noise_with`)."""
-        return self.noise_multiplier * math.sqrt(survivors / (self.organisations - self.colluders - self.dropouts))
-
-    def supports(self, group: Group) -> Support:
-        """What can be printed about a group, from planned noise and public numbers alone."""
-        if group.people is None or group.pairs is None:
-            return Support.UNKNOWN
-        wide = max(
-            math.inf if not count else self._half_width / (weight * count)
-            for count, weight in ((group.people, _GENUINE_WEIGHT), (group.pairs, _IMPOSTOR_WEIGHT))
-        )
-        return Support.SUFFICIENT if wide <= self.largest_half_width else Support.INSUFFICIENT
-
-    @property
-    def people_needed(self) -> int:
-        """How many people, all with neighbours, a group needs."""
-        return math.ceil(self._half_width / (_IMPOSTOR_WEIGHT * self.largest_half_width))
-
-    @property
-    def _half_width(self) -> float:
-        """Of an interval for the cumulative count at the threshold, from noise, when nobody fails."""
-        return _Z * self.noise_with(self.organisations) * math.sqrt(self.bins / 4)
-
-
-class Support(Enum):
-    """Whether the noise leaves anything to print."""
-
-    SUFFICIENT = "sufficient"
-    INSUFFICIENT = "INSUFFICIENT"
-    UNKNOWN = "unknown until the release, since the number of people is not public"
+_FORMAT: Final = "intaglio-private-evaluation-1"
 
 
 # ------------------------------------------------------------------------------------------------- one organisation
@@ -257,10 +72,10 @@ def evaluation_sum(
     for number, name in enumerate(names):
         ring = [sides[person] for person in people if groups[person] == name]
         for index, (references, probes) in enumerate(ring):
-            counts[number, 0] += _GENUINE_WEIGHT * _histogram(references @ probes.T, plan)
+            counts[number, 0] += GENUINE_WEIGHT * _histogram(references @ probes.T, plan)
             if len(ring) > 1:
                 neighbour = ring[(index + 1) % len(ring)][1]
-                counts[number, 1] += _IMPOSTOR_WEIGHT * _histogram(references @ neighbour.T, plan)
+                counts[number, 1] += IMPOSTOR_WEIGHT * _histogram(references @ neighbour.T, plan)
     return counts.ravel()
 
 
@@ -315,6 +130,18 @@ class GroupRates:
     fnmr: Rate | None = None
     eer: Rate | None = None
 
+    @property
+    def text(self) -> str:
+        """One line for people; rates in per cent."""
+
+        def percent(name: str, rate: Rate | None) -> str:
+            return f", {name} {100 * rate.value:.2f} % ({100 * rate.low:.2f} to {100 * rate.high:.2f})" if rate else ""
+
+        if self.support is not Support.SUFFICIENT:
+            return f"{self.group}: INSUFFICIENT, about {self.people:.0f} people are too few for this noise"
+        rates = percent("FMR", self.fmr) + percent("FNMR", self.fnmr) + percent("EER", self.eer)
+        return f"{self.group}: about {self.people:.0f} people{rates}"
+
 
 def estimate_rates(
     total: NDArray[np.float64],
@@ -351,14 +178,14 @@ def estimate_rates(
 def _rates_of(
     group: Group, genuine: NDArray[np.float64], impostor: NDArray[np.float64], plan: EvaluationPlan, noise: float
 ) -> GroupRates:
-    accepted = _Curve.of(genuine, _GENUINE_WEIGHT, group.people, noise)
-    matched = _Curve.of(impostor, _IMPOSTOR_WEIGHT, group.pairs, noise)
-    people = float(group.people) if group.people is not None else max(0.0, float(genuine.sum()) / _GENUINE_WEIGHT)
+    accepted = _Curve.of(genuine, GENUINE_WEIGHT, group.people, noise)
+    matched = _Curve.of(impostor, IMPOSTOR_WEIGHT, group.pairs, noise)
+    people = float(group.people) if group.people is not None else max(0.0, float(genuine.sum()) / GENUINE_WEIGHT)
     middle = plan.bins // 2 - 1
     if (
         accepted is None
         or matched is None
-        or max(_Z * c.noise_std[middle] for c in (accepted, matched)) > plan.largest_half_width
+        or max(Z * c.noise_std[middle] for c in (accepted, matched)) > plan.largest_half_width
     ):
         return GroupRates(group.name, people, Support.INSUFFICIENT)
     fnmr, fmr = accepted.flipped().band(1.0), matched.band(2.0)  # a person is in two of the pairs
@@ -400,7 +227,7 @@ class _Curve:
             scale = weight * count
         else:
             scale = float(bins.sum())
-            if scale <= _Z * math.sqrt(b) * noise:
+            if scale <= Z * math.sqrt(b) * noise:
                 return None
             cumulated = np.cumsum(bins)[:-1] / scale
             share = np.clip(cumulated, 0, 1)
@@ -418,7 +245,7 @@ class _Curve:
         """Value, lower and upper end at every edge; each person's comparisons count as one, `times_counted` times."""
         likely = np.clip(self.shares, min(0.5, 1 / self.count), max(0.5, 1 - 1 / self.count))
         sampling = times_counted * likely * (1 - likely) / self.count
-        half = _Z * np.sqrt(self.noise_std**2 + sampling)
+        half = Z * np.sqrt(self.noise_std**2 + sampling)
         return self.shares, np.clip(self.shares - half, 0, 1), np.clip(self.shares + half, 0, 1)
 
 
@@ -429,3 +256,94 @@ def _crossing(fmr: NDArray[np.float64], fnmr: NDArray[np.float64]) -> float:
     after = int(np.argmax(gap >= 0))
     step = -gap[after - 1] / (gap[after] - gap[after - 1])
     return float(np.clip(matches[after - 1] + step * (matches[after] - matches[after - 1]), 0, 1))
+
+
+# ------------------------------------------------------------------------------------------------------------ report
+@dataclass(frozen=True)
+class EvaluationReport:
+    """What a private evaluation shows of one release. Public: everything in it comes from the opened sum and the plan.
+
+    Attributes:
+        release: digest of what was measured, in hex.
+        threshold: that the rates are for, in bits.
+        epsilon: what it cost each person.
+        delta: that goes with it.
+        noise_multiplier: noise that the sum carries.
+        people: over how many people the sum is.
+        organisations: over how many organisations.
+        rates: of every group of the plan.
+    """
+
+    release: str
+    threshold: int
+    epsilon: float
+    delta: float
+    noise_multiplier: float
+    people: int
+    organisations: int
+    rates: tuple[GroupRates, ...]
+
+    @classmethod
+    def of(
+        cls,
+        total: NDArray[np.float64],
+        plan: EvaluationPlan,
+        *,
+        noise_multiplier: float,
+        people: int,
+        organisations: int,
+    ) -> Self:
+        """The report of an opened sum.
+
+        When somebody left, the plan's public numbers are too large for the groups, and nobody knows by how much: then
+        numbers are estimated too, which costs accuracy.
+
+        Args:
+            total: (plan.size,) float64, the noisy sum.
+            plan: that everybody followed.
+            noise_multiplier: noise that the total carries.
+            people: over how many people it is.
+            organisations: over how many organisations it is.
+
+        Raises:
+            MalformedMessageError: the total has another shape or is not finite.
+        """
+        groups = plan.groups if people == plan.people else tuple(Group(group.name) for group in plan.groups)
+        rates = estimate_rates(total, plan, noise_multiplier=noise_multiplier, groups=groups)
+        return cls(
+            plan.release, plan.threshold, plan.epsilon, plan.delta, noise_multiplier, people, organisations, rates
+        )
+
+    @property
+    def digest(self) -> str:
+        """SHA-256, in hex, of `to_bytes`."""
+        return hashlib.sha256(self.to_bytes()).hexdigest()
+
+    def to_bytes(self) -> bytes:
+        """Canonical JSON: ASCII, keys sorted, no spaces; equal reports give equal bytes."""
+        fields = {"format": _FORMAT, **asdict(self)}
+        fields["rates"] = [{**asdict(rates), "support": rates.support.value} for rates in self.rates]
+        return json.dumps(fields, sort_keys=True, separators=(",", ":"), allow_nan=False).encode()
+
+    @classmethod
+    def from_bytes(cls, data: bytes) -> Self:
+        """Reads what `to_bytes` wrote, and nothing else.
+
+        Raises:
+            MalformedMessageError: any other bytes.
+        """
+        try:
+            fields = json.loads(data)
+            fields.pop("format")
+            report = cls(**{**fields, "rates": tuple(_rates_from(rates) for rates in fields["rates"])})
+            again = report.to_bytes()
+        except (ValueError, TypeError, LookupError, AttributeError, RecursionError) as error:
+            raise MalformedMessageError("the bytes are not the report of a private evaluation") from error
+        if again != data:
+            raise MalformedMessageError("the report of a private evaluation is not in its one form")
+        return report
+
+
+def _rates_from(fields: Mapping[str, Any]) -> GroupRates:
+    rates = {name: Rate(**fields[name]) if fields[name] else None for name in ("fmr", "fnmr", "eer")}
+    return GroupRates(**{**fields, **rates, "support": Support(fields["support"])})

@@ -6,6 +6,8 @@ settles who survived and opens (`federation.secagg`). With the recipe `SCALES`, 
     query.advertise, query.share_keys, train.moments, query.sign_survivors, query.open_shares,
     evaluate.threshold, query.sign_survivors, query.open_shares
 
+A run that measures a release asks ``evaluate.evaluation`` for its only sum (`federation.private_evaluation`).
+
 Flower sends the text of any exception that escapes from an organisation to the coordinator, in clear. So organisations
 refuse with a code from `Refusal`, and nothing of what went wrong but that code leaves them.
 """
@@ -25,9 +27,10 @@ from numpy.typing import NDArray
 from federation.embeddings import PROBE, REFERENCE
 from federation.errors import MalformedMessageError, UsageError
 from federation.evaluation import ImpostorPrior
+from federation.evaluation_plan import EVALUATION, EvaluationPlan
 from federation.ledger import LedgerChain
-from federation.privacy import MOMENTS, SCALES, THRESHOLD, Adaptation, PrivacyPlan
-from federation.release import Adapter
+from federation.privacy import MOMENTS, SCALES, THRESHOLD, Adaptation, PrivacyPlan, SumPlan
+from federation.release import Adapter, ModelRelease
 from federation.secagg import Session
 
 ADVERTISE: Final = "query.advertise"
@@ -35,6 +38,7 @@ SHARE_KEYS: Final = "query.share_keys"
 TRAIN_MOMENTS: Final = f"train.{MOMENTS}"
 TRAIN_SCALES: Final = f"train.{SCALES}"
 EVALUATE_THRESHOLD: Final = f"evaluate.{THRESHOLD}"
+EVALUATE_RELEASE: Final = f"evaluate.{EVALUATION}"
 SIGN_SURVIVORS: Final = "query.sign_survivors"
 OPEN_SHARES: Final = "query.open_shares"
 _PROTOCOL = "secagg"
@@ -90,7 +94,7 @@ _FLOWER_SAYS: Final = {
 }
 
 
-def sessions(plan: PrivacyPlan, run: str, roster: tuple[bytes, ...]) -> dict[str, Session]:
+def sessions(plan: SumPlan, run: str, roster: tuple[bytes, ...]) -> dict[str, Session]:
     """The secure sums of a run, by release. Organisations and coordinator build the same ones.
 
     Raises:
@@ -102,6 +106,11 @@ def sessions(plan: PrivacyPlan, run: str, roster: tuple[bytes, ...]) -> dict[str
         name: Session(run, name, plan.digest, roster, plan.release_size(name), plan.colluders, plan.dropouts)
         for name, _ in plan.events
     }
+
+
+def plan_kind(config: Mapping[str, object]) -> type[SumPlan]:
+    """Whose `to_config` that is, as far as one can see."""
+    return EvaluationPlan if "groups" in config else PrivacyPlan
 
 
 def protocol_content(messages: Mapping[str, bytes]) -> RecordDict:
@@ -135,19 +144,20 @@ class ShownLedger:
     reservation: str
 
 
-def advertise_request(plan: PrivacyPlan, shown: ShownLedger) -> RecordDict:
+def advertise_request(plan: SumPlan, shown: ShownLedger) -> RecordDict:
     """Proposes the plan, shows that it was charged, and asks for fresh keys."""
     ledger = ConfigRecord({"lines": shown.chain.to_bytes(), "reservation": shown.reservation})
     return RecordDict({"plan": ConfigRecord({**plan.to_config()}), _LEDGER: ledger})
 
 
-def read_advertise_request(content: RecordDict) -> tuple[PrivacyPlan, ShownLedger]:
+def read_advertise_request(content: RecordDict) -> tuple[SumPlan, ShownLedger]:
     """Both, checked again.
 
     Raises:
         MalformedMessageError: the request is not a valid one.
     """
-    plan = PrivacyPlan.from_config(dict(content.config_records.get("plan", ConfigRecord())))
+    config = content.config_records.get("plan", ConfigRecord())
+    plan = plan_kind(config).from_config(dict(config))
     record = content.config_records.get(_LEDGER, ConfigRecord())
     lines, reservation = record.get("lines"), record.get("reservation")
     if not isinstance(lines, bytes) or not isinstance(reservation, str):
@@ -256,6 +266,25 @@ def read_threshold_request(content: RecordDict, plan: PrivacyPlan) -> tuple[Adap
         )
     except UsageError as error:
         raise MalformedMessageError("the request's prediction of impostor distances is out of range") from error
+
+
+def evaluation_request(release: ModelRelease) -> RecordDict:
+    """Asks for `federation.private_evaluation.evaluation_sum`, masked. The messages of secure aggregation join it."""
+    return RecordDict({"release": ConfigRecord({"bytes": release.to_bytes()})})
+
+
+def read_evaluation_request(content: RecordDict, plan: EvaluationPlan) -> ModelRelease:
+    """The release to measure, which is the plan's.
+
+    Raises:
+        MalformedMessageError: the request is not a valid one.
+    """
+    if not isinstance(data := content.config_records.get("release", ConfigRecord()).get("bytes"), bytes):
+        raise MalformedMessageError("the request lacks the release to measure")
+    release = ModelRelease.from_bytes(data)
+    if (release.digest, release.threshold) != (plan.release, plan.threshold):
+        raise MalformedMessageError("the release is not the one that the plan names, or has another threshold")
+    return release
 
 
 def _array(content: RecordDict, name: str, shape: tuple[int, ...]) -> NDArray[np.float64]:

@@ -6,7 +6,7 @@ So going on is a *new* Flower run under the *old* reservation. The file beside t
     begun             the reservation's name, before the ledger holds it
     opening a sum     before the first organisation is asked for its shares
     sum opened        the noisy total; it is never asked for again
-    release made      its very bytes, before anybody gets them
+    result made       its very bytes, before anybody gets them
 
 Until shares are asked for nobody can have opened the sum, and the run may ask for masked parts again. A sum whose
 shares were asked for and that is not here may have been opened by somebody all the same, and opening another would give
@@ -28,7 +28,6 @@ from typing import Any, Self
 import numpy as np
 
 from federation.errors import IntaglioError, RoundAbortedError, UsageError
-from federation.release import ModelRelease
 from server.files import sync_directory, write_durably
 from server.secure_sums import OpenedSum
 
@@ -44,14 +43,14 @@ class Progress:
         reservation: the run in the ledger that pays for it: the first Flower run's identifier.
         opening: releases whose shares organisations were asked for.
         sums: those that were opened.
-        release: what came of the run.
+        result: what came of the run; text in UTF-8.
     """
 
     settings: str
     reservation: str
     opening: tuple[str, ...] = ()
     sums: Mapping[str, OpenedSum] = field(default_factory=dict)
-    release: ModelRelease | None = None
+    result: bytes | None = None
 
     @property
     def lost(self) -> tuple[str, ...]:
@@ -67,7 +66,7 @@ class Progress:
                 "reservation": self.reservation,
                 "opening": self.opening,
                 "sums": {name: {**vars(opened), "total": opened.total.tolist()} for name, opened in self.sums.items()},
-                "release": None if self.release is None else self.release.to_bytes().decode(),
+                "result": None if self.result is None else self.result.decode(),
             }
         ).encode()
 
@@ -81,9 +80,9 @@ class Progress:
         value = json.loads(data)
         if value["version"] != _VERSION:
             raise ValueError
-        release = None if value["release"] is None else ModelRelease.from_bytes(value["release"].encode())
+        result = None if value["result"] is None else value["result"].encode()
         sums = {name: _opened(opened) for name, opened in value["sums"].items()}
-        return cls(value["settings"], value["reservation"], tuple(value["opening"]), sums, release)
+        return cls(value["settings"], value["reservation"], tuple(value["opening"]), sums, result)
 
 
 def _opened(value: dict[str, Any]) -> OpenedSum:
@@ -105,7 +104,7 @@ class Checkpoint:
         if path.exists():
             try:
                 self.progress = Progress.from_bytes(path.read_bytes())
-            except (ValueError, TypeError, LookupError, AttributeError, IntaglioError) as error:
+            except (ValueError, TypeError, LookupError, AttributeError, RecursionError, IntaglioError) as error:
                 raise UsageError(
                     f"{path} is not what this version wrote; remove it to give up the run that did not end. "
                     "What it reserved stays charged"
@@ -144,9 +143,9 @@ class Checkpoint:
         """On disk before anything is made of it."""
         self._write(replace(self._now, sums={**self._now.sums, release: total}))
 
-    def made(self, release: ModelRelease) -> None:
-        """On disk before the release is: there is never a second one with another time in it."""
-        self._write(replace(self._now, release=release))
+    def made(self, result: bytes) -> None:
+        """On disk before the result is: there is never a second one with another time in it."""
+        self._write(replace(self._now, result=result))
 
     def remove(self) -> None:
         """The run has ended. A crash before this is durable leaves the last step, which ends in the same way."""

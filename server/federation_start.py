@@ -155,7 +155,7 @@ def submit(
     Args:
         coordinator: whose SuperLink runs it.
         application: the checkout or folder whose application is packed (`server.application`).
-        settings: of the run; `server.app.RunSettings` says what they mean.
+        settings: of the run; `server.runs`, `server.app` and `server.evaluating` say what they mean.
         timeout_seconds: when to stop waiting; the run itself ends by its own deadlines.
         say: gets each line.
     """

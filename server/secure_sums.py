@@ -12,7 +12,7 @@ from flwr.serverapp import Grid
 from numpy.typing import NDArray
 
 from federation.errors import MalformedMessageError, ProofError, RoundAbortedError
-from federation.privacy import PrivacyPlan
+from federation.privacy import SumPlan
 from federation.rounds import (
     ADVERTISE,
     OPEN_SHARES,
@@ -98,7 +98,7 @@ class SecureSums:
         self,
         grid: Grid,
         nodes: list[int],
-        plan: PrivacyPlan,
+        plan: SumPlan,
         *,
         run: str,
         members: Members,

@@ -14,14 +14,8 @@ from secagg_parties import long_lived_key, session_of, signers
 from federation.embeddings import PROBE, REFERENCE
 from federation.errors import MalformedMessageError, UsageError
 from federation.evaluation import cross_profile_scores
-from federation.private_evaluation import (
-    EVALUATION,
-    EvaluationPlan,
-    Group,
-    Support,
-    estimate_rates,
-    evaluation_sum,
-)
+from federation.evaluation_plan import EVALUATION, EvaluationPlan, Group, Support
+from federation.private_evaluation import estimate_rates, evaluation_sum
 from federation.release import CODE_LENGTH, Adapter
 from federation.secagg import Session, run_secagg, verify_ed25519
 from federation.secagg.ring import decode, noise_std, noisy_input
@@ -37,10 +31,10 @@ TWO_GROUPS = (Group("even", 3000, 3000), Group("odd", 3000, 3000))
 
 
 def plan_for(epsilon=8.0, groups=TWO_GROUPS, **changes):
-    return EvaluationPlan.for_epsilon(
-        epsilon,
-        **{"delta": 1e-6, "groups": groups, "organisations": 4, "threshold": THRESHOLD, **changes},
-    )
+    known = [group.people for group in groups]
+    values = {"delta": 1e-6, "groups": groups, "organisations": 4, "threshold": THRESHOLD, "release": "ab" * 32}
+    values["people"] = sum(known) if all(known) else 6000
+    return EvaluationPlan.for_epsilon(epsilon, **values | changes)
 
 
 # ------------------------------------------------------------------------------------------------- contributions
@@ -127,7 +121,7 @@ def test_organisations_get_through_secure_aggregation_what_one_would_compute():
         member: noisy_input(session, exact, len(half), plan.noise_multiplier)
         for member, exact, half in zip(session.members, sums, halves, strict=True)
     }
-    noise = plan.noise_with(2)
+    noise = plan.noise_with(plan.noise_multiplier, 2)
     opened = decode(
         run_secagg(session, inputs, sign=signers(session), verify=verify_ed25519), 12, noise_std(noise, plan.size)
     )
@@ -174,7 +168,7 @@ def evaluation_weights():
 
 
 def noisy(total, plan, rng):
-    noise = plan.noise_with(plan.organisations)
+    noise = plan.noise_with(plan.noise_multiplier, plan.organisations)
     return estimate_rates(total + noise * rng.normal(size=len(total)), plan, noise_multiplier=noise)
 
 
@@ -233,7 +227,7 @@ def test_an_interval_that_leaves_the_noise_out_would_be_too_narrow():
     truth = float(IMPOSTOR.cdf(plan.edges[5]))
     hits = 0
     for _ in range(100):
-        total = total_of_model(plan, 1500, rng) + plan.noise_with(4) * rng.normal(size=plan.size)
+        total = total_of_model(plan, 1500, rng) + plan.noise_with(plan.noise_multiplier, 4) * rng.normal(size=plan.size)
         (rates,) = estimate_rates(total, plan, noise_multiplier=NO_NOISE)
         hits += rates.fmr.low <= truth <= rates.fmr.high
     assert hits < 80
