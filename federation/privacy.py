@@ -223,10 +223,10 @@ class SumPlan(ABC):
                 f"{self.organisations} organisations cannot stand {self.colluders} colluders and {self.dropouts} "
                 "drop-outs: they must be at least 2, and more than the colluders plus twice the drop-outs"
             )
-        if self.delta > 1 / self.people:
-            raise UsageError(f"delta {self.delta:g} is too large for {self.people} people; keep it below 1/people")
         if self.people < self.organisations:
             raise UsageError(f"{self.people} people cannot fill {self.organisations} organisations")
+        if self.delta > 1 / self.people:
+            raise UsageError(f"delta {self.delta:g} is too large for {self.people} people; keep it below 1/people")
 
 
 @dataclass(frozen=True)
