@@ -11,6 +11,7 @@ Configuration of a node (``flower-supernode --node-config``):
 * ``groups``: for a run that measures a release: JSON that names the group of each person who is to be in it.
 * ``chips``, ``model``: for the recipe `SCALES`: its aligned chips (`federation.scales.ChipSet`), and the folder
   with the recogniser's weights.
+* ``recipes``: what a plan may sum, separated by commas. Optional.
 * ``max-epsilon``, ``min-colluders``: what the operator agreed to. The coordinator proposes the plan, and the noise that
   this node adds grows with the colluders that the plan stands. Optional.
 
@@ -245,6 +246,11 @@ def _guarded(message: Message, answer: Callable[[], RecordDict]) -> Message:
 def _require_agreed(plan: SumPlan, context: Context) -> None:
     """Raises NotAgreedError when the plan goes beyond the operator's limits."""
     most, least = context.node_config.get("max-epsilon"), context.node_config.get("min-colluders")
+    if (recipes := context.node_config.get("recipes")) is not None:
+        # Here and not in the guard alone, which would let the run wait for an answer that never comes.
+        summed = {name.partition("-")[0] for name, _ in plan.events}
+        if not summed <= set(str(recipes).split(",")):
+            raise NotAgreedError(f"the plan sums {', '.join(sorted(summed))}, and recipes are {recipes}")
     if most is not None and not plan.epsilon <= float(most):
         raise NotAgreedError(f"the plan asks for epsilon {plan.epsilon:g}, and max-epsilon is {most}")
     if least is not None and not plan.colluders >= float(least):

@@ -11,6 +11,7 @@
     roster                keys of all organisations, once compared
     embeddings.npz        all embeddings, made by `intaglio node prepare` or by other means (`client.people`)
     chips.npz, model/     aligned chips of the same people, and the recogniser's weights: for the recipe `scales` only
+    groups.json           {"PERSON": "GROUP"} of everybody who may be in private error rates by group; written by hand
     withdrawn             SHA-256 of the names of people who withdrew, one a line
     active.npz            the embeddings that take part: all but theirs
     ledgers/              what the people were charged, and a copy of the coordinator's ledger (`client.ledger`)
@@ -53,7 +54,8 @@ max-epsilon = 8.0       # most that one run may cost a person
 budget-epsilon = 16.0   # most that all runs together may cost a person; it can be lowered later and not raised
 min-colluders = 1       # colluding organisations that a run must stand
 # What a run may ask for. "scales" tunes the recogniser itself, and needs aligned pictures of faces in this folder. Who
-# agrees to that writes ["moments", "scales", "threshold"] and runs `intaglio node prepare` again.
+# agrees to that writes ["moments", "scales", "threshold"] and runs `intaglio node prepare` again. "evaluation", which comes
+# last, measures a release by group of people, privately; it needs groups.json.
 recipes = ["moments", "threshold"]
 app-hashes = []         # SHA-256 of applications that may run here, as `federation app-hash` prints it; none yet
 hours = "00:00-00:00"   # UTC; from and to the same is always

@@ -25,7 +25,7 @@ from client.joining import (
     policy_of,
 )
 from client.ledger import Ledgers
-from client.people import ACTIVE, CHIPS, MODEL, changing, refresh_active, require_chips_of_all
+from client.people import ACTIVE, CHIPS, GROUPS, MODEL, changing, refresh_active, require_chips_of_all
 from federation.errors import RefusedError, UnavailableError, UsageError
 from federation.fleet import flower_environment
 from federation.membership import LocalPolicy
@@ -46,10 +46,11 @@ def node_config(folder: Path, policy: LocalPolicy) -> str:
     if not all(c.isprintable() and c not in " \"'\\" for c in str(folder)):
         raise UsageError(f"{folder} has characters that Flower's node configuration cannot hold; move the folder")
     paths = {"embeddings": ACTIVE, "identity": ORGANISATION_KEY, "roster": ROSTER, "ledgers": LEDGERS}
-    paths |= {"chips": CHIPS, "model": MODEL}
+    paths |= {"chips": CHIPS, "model": MODEL, "groups": GROUPS}
     return " ".join(
         [
             *(f'{key}="{folder / name}"' for key, name in paths.items()),
+            f'recipes="{",".join(policy.recipes)}"',
             f"max-epsilon={policy.max_epsilon!r}",
             f"budget-epsilon={policy.budget_epsilon!r}",
             f"min-colluders={policy.min_colluders}",

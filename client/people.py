@@ -46,6 +46,7 @@ if TYPE_CHECKING:
 EMBEDDINGS: Final = "embeddings.npz"
 CHIPS: Final = "chips.npz"
 MODEL: Final = "model"
+GROUPS: Final = "groups.json"
 ACTIVE: Final = "active.npz"
 WITHDRAWN: Final = "withdrawn"
 

@@ -1,4 +1,4 @@
-"""Runs the whole federation on one machine: a private SuperLink, simulated organisations, one release.
+"""Runs the whole federation on one machine: a private SuperLink, simulated organisations, one result.
 
 The SuperLink is ours from start to end: own folder, own free port, loopback only, stopped afterwards. A shared one
 would run the `client` and `server` packages of whichever checkout started it first. Its control interface has no
@@ -7,6 +7,7 @@ password, so anybody with an account on the machine could submit code to it whil
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import signal
@@ -19,8 +20,9 @@ import time
 import tomllib
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -30,8 +32,10 @@ from numpy.typing import NDArray
 
 from federation.embeddings import EmbeddingSet
 from federation.errors import BudgetExhaustedError, IntaglioError, RoundAbortedError, UnavailableError, UsageError
+from federation.evaluation_plan import EVALUATE, Group
 from federation.fleet import flower_environment
 from federation.privacy import MOMENTS
+from federation.private_evaluation import EvaluationReport
 from federation.release import ModelRelease
 from federation.scales import ChipSet
 from federation.secagg.session import roster_to_text
@@ -41,6 +45,7 @@ from server.programs import program_path, stop_group
 APP = Path(__file__).resolve().parents[1]
 """The checkout that is packed and run."""
 
+_Settings = dict[str, str | float | int]
 _STARTUP_SECONDS = 30.0
 _OUR_LINE = re.compile(r"intaglio: (.*)")
 _ERROR_LINE = re.compile(r"federation\.errors\.(\w+): (.*)")
@@ -92,52 +97,123 @@ def run_locally(
         RoundAbortedError: the run had no result; says why.
         UnavailableError: Flower's SuperLink did not start.
     """
-    if not (APP / "pyproject.toml").is_file():
-        raise UsageError("local runs pack the application from its checkout; run from a clone of the repository")
-    with tempfile.TemporaryDirectory(prefix="intaglio-run-") as name:
-        folder = Path(name)  # mode 0700: the organisations' embeddings and keys lie here while the run lasts
-        for index, organisation in enumerate(organisations):
-            (folder / f"{index}.npz").write_bytes(organisation.to_bytes())
+    with _folder(organisations) as (folder, common):
         for index, images in enumerate(chips):
             (folder / f"{index}.chips.npz").write_bytes(images.to_bytes())
         if model is not None:
             (folder / "model").symlink_to(model.resolve())
-        keys = [Ed25519PrivateKey.generate() for _ in organisations]
-        for index, key in enumerate(keys):
-            (folder / f"{index}.pem").write_bytes(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
-        (folder / "roster").write_text(roster_to_text(key.public_key().public_bytes_raw() for key in keys))
         np.save(folder / "start.npy", start.astype(np.float64))
-        output = folder / "release.json"
-        settings: dict[str, str | float | int] = {
+        settings: _Settings = common | {
             "epsilon": float(epsilon),
             "delta": float(delta),
             "fmr": float(fmr),
-            "people": sum(len(set(organisation.people.tolist())) for organisation in organisations),
-            "num-organisations": len(organisations),
             "dimension": len(start),
             "recipe": recipe,
             "steps": steps,
             "population": population,
             "ledger": str(ledger.resolve()),
-            "ledger-copies": str(folder / "copies"),  # the organisations' keys, and so their ledgers, end with the run
             "budget-epsilon": float(budget_epsilon),
-            "organisations": str(folder),
-            "roster": str(folder / "roster"),
             "public-start": str(folder / "start.npy"),
-            "output": str(output),
             "model-name": model_name,
             "model-digest": model_digest,
         }
-        (folder / "run.toml").write_text(_toml(settings))
-        environment = _environment(folder)
-        with _superlink(folder, environment) as address:
-            error = _submit(folder, environment, address, len(organisations), timeout_seconds, progress)
-        if not output.is_file():
-            raise error or RoundAbortedError("the federated run ended without a release and did not say why")
-        return ModelRelease.from_bytes(output.read_bytes())
+        return ModelRelease.from_bytes(_carry_out(folder, settings, timeout_seconds, progress))
 
 
-def _toml(settings: dict[str, str | float | int]) -> str:
+def evaluate_locally(
+    organisations: Sequence[EmbeddingSet],
+    groups_of_people: Sequence[Mapping[str, str]],
+    release: ModelRelease,
+    groups: Sequence[Group],
+    *,
+    epsilon: float,
+    population: str,
+    ledger: Path,
+    budget_epsilon: float,
+    delta: float = 1e-5,
+    timeout_seconds: float = 300.0,
+    progress: Callable[[str], None] = lambda _line: None,
+) -> EvaluationReport:
+    """Measures a release privately with Flower on this machine (`server.evaluating`).
+
+    Args:
+        organisations: one embedding set for each.
+        groups_of_people: for each organisation, the group of everybody who is to be measured.
+        release: what is measured.
+        groups: whose rates are wanted.
+        epsilon: for each person.
+        population: whose budget pays.
+        ledger: the privacy ledger's file.
+        budget_epsilon: cap on everything ever released about the population.
+        delta: probability of the promise failing.
+        timeout_seconds: for the whole run.
+        progress: gets every line that the coordinator says.
+
+    Raises:
+        UsageError, BudgetExhaustedError, RoundAbortedError, UnavailableError: as for `run_locally`.
+    """
+    with _folder(organisations) as (folder, common):
+        for index, group_of in enumerate(groups_of_people):
+            (folder / f"{index}.groups.json").write_text(json.dumps(dict(group_of)))
+        (folder / "groups.json").write_text(json.dumps([asdict(group) for group in groups]))
+        (folder / "measured.json").write_bytes(release.to_bytes())
+        settings: _Settings = common | {
+            "epsilon": float(epsilon),
+            "delta": float(delta),
+            "people": sum(len(group_of) for group_of in groups_of_people),
+            "recipe": EVALUATE,
+            "population": population,
+            "ledger": str(ledger.resolve()),
+            "budget-epsilon": float(budget_epsilon),
+            "release": str(folder / "measured.json"),
+            "evaluate-groups": str(folder / "groups.json"),
+        }
+        return EvaluationReport.from_bytes(_carry_out(folder, settings, timeout_seconds, progress))
+
+
+@contextmanager
+def _folder(organisations: Sequence[EmbeddingSet]) -> Iterator[tuple[Path, _Settings]]:
+    """A folder with the organisations' embeddings and keys, of mode 0700, while a run lasts; and what every run needs.
+
+    Raises:
+        UsageError: the application's files are not where they should be.
+    """
+    if not (APP / "pyproject.toml").is_file():
+        raise UsageError("local runs pack the application from its checkout; run from a clone of the repository")
+    with tempfile.TemporaryDirectory(prefix="intaglio-run-") as name:
+        folder = Path(name)
+        for index, organisation in enumerate(organisations):
+            (folder / f"{index}.npz").write_bytes(organisation.to_bytes())
+        keys = [Ed25519PrivateKey.generate() for _ in organisations]
+        for index, key in enumerate(keys):
+            (folder / f"{index}.pem").write_bytes(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
+        (folder / "roster").write_text(roster_to_text(key.public_key().public_bytes_raw() for key in keys))
+        yield (
+            folder,
+            {
+                "people": sum(len(set(organisation.people.tolist())) for organisation in organisations),
+                "num-organisations": len(organisations),
+                "ledger-copies": str(folder / "copies"),  # the organisations' keys and ledgers end with the run
+                "organisations": str(folder),
+                "roster": str(folder / "roster"),
+                "output": str(folder / "result.json"),
+            },
+        )
+
+
+def _carry_out(folder: Path, settings: _Settings, timeout_seconds: float, progress: Callable[[str], None]) -> bytes:
+    """Runs what `folder` holds, and gives the result."""
+    (folder / "run.toml").write_text(_toml(settings))
+    environment, output = _environment(folder), Path(str(settings["output"]))
+    organisations = int(settings["num-organisations"])
+    with _superlink(folder, environment) as address:
+        error = _submit(folder, environment, address, organisations, timeout_seconds, progress)
+    if not output.is_file():
+        raise error or RoundAbortedError("the federated run ended without a result and did not say why")
+    return output.read_bytes()
+
+
+def _toml(settings: _Settings) -> str:
     """Flat TOML. Literal strings, so that nothing in a value is an escape."""
     lines = (f"{key} = " + (f"'{value}'" if isinstance(value, str) else repr(value)) for key, value in settings.items())
     text = "\n".join(lines) + "\n"
