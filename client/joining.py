@@ -54,8 +54,8 @@ max-epsilon = 8.0       # most that one run may cost a person
 budget-epsilon = 16.0   # most that all runs together may cost a person; it can be lowered later and not raised
 min-colluders = 1       # colluding organisations that a run must stand
 # What a run may ask for. "scales" tunes the recogniser itself, and needs aligned pictures of faces in this folder. Who
-# agrees to that writes ["moments", "scales", "threshold"] and runs `intaglio node prepare` again. "evaluation", which comes
-# last, measures a release by group of people, privately; it needs groups.json.
+# agrees to that writes ["moments", "scales", "threshold"] and runs `intaglio node prepare` again. "evaluation", which
+# comes last, measures a release by group of people, privately; it needs groups.json.
 recipes = ["moments", "threshold"]
 app-hashes = []         # SHA-256 of applications that may run here, as `federation app-hash` prints it; none yet
 hours = "00:00-00:00"   # UTC; from and to the same is always

@@ -25,6 +25,7 @@ from federation.auditing import EpsilonAudit
 from federation.bundle import Bundle, Papers, require_no_worse, require_reproduced, require_servable
 from federation.errors import MalformedMessageError, UsageError
 from federation.manifest import ReleaseTrust, Role, Use
+from federation.private_evaluation import EvaluationReport
 from federation.purposes import DAY_SECONDS
 from federation.release import ModelRelease
 from federation.statements import text_of_time
@@ -64,6 +65,9 @@ def release_build(
     epsilon_audit: Annotated[
         Path | None, typer.Option(help="What `intaglio privacy audit --output` wrote about this training's plan.")
     ] = None,
+    evaluation: Annotated[
+        Path | None, typer.Option(help="Private error rates by group, as a run with the recipe evaluate wrote them.")
+    ] = None,
     *,
     trial: Annotated[bool, typer.Option("--trial", help="Mark it as a trial, which no audit has passed.")] = False,
     as_json: JsonOption = False,
@@ -77,6 +81,7 @@ def release_build(
             _text(data_statement),
             _text(model_card),
             _read(epsilon_audit, EpsilonAudit.from_bytes) if epsilon_audit else None,
+            _read(evaluation, EvaluationReport.from_bytes) if evaluation else None,
         ),
         use=Use.TRIAL if trial else Use.GENERAL,
         begins_at=now,
@@ -185,6 +190,8 @@ def _facts(bundle: Bundle) -> dict[str, str]:
     if attack:
         how = f"{attack.method.value}, {attack.runs} runs, confidence {attack.confidence:g}"
         measured = f"at least {attack.lower_bound:.2f} ({how})"
+    evaluation = bundle.papers.evaluation
+    rates = "; ".join(each.text for each in evaluation.rates) if evaluation else "not measured privately"
     return {
         "address": manifest.digest,
         "release": claims.digest.hex(),
@@ -195,6 +202,7 @@ def _facts(bundle: Bundle) -> dict[str, str]:
         "threshold": f"{claims.threshold} bits",
         "epsilon": f"{claims.epsilon:g} for a {claims.privacy_unit} at delta {claims.delta:g}",
         "epsilon_measured": measured,
+        "rates_by_group": rates,
         "from": text_of_time(manifest.begins_at),
         "until": text_of_time(manifest.ends_at),
     }

@@ -23,6 +23,7 @@ from federation.private_evaluation import EvaluationReport, Rate, estimate_rates
 from federation.release import Adapter, ModelRelease, PrivacyStatement
 from server.local_run import evaluate_locally
 
+app = typer.Typer(add_completion=False)
 _ORGANISATIONS, _DIMENSION, _IMAGES, _THRESHOLD, _DELTA = 4, 64, 4, 760, 1e-5
 _GROUPS = {"good cameras": 0.35, "worse cameras": 0.65}
 """How far captures of one person lie apart, as a share of the length of a face's own part."""
@@ -56,6 +57,7 @@ def exact_report(
     )
 
 
+@app.command()
 def main(
     people: Annotated[int, typer.Option(min=8, help="In each group, over all organisations.")] = 400,
     epsilon: Annotated[float, typer.Option(min=0.1, max=64)] = 8.0,
@@ -119,4 +121,4 @@ def _add_row(table: Table, group: str, name: str, private: Rate | None, exact: R
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    app()

@@ -9,6 +9,7 @@ A bundle is a zip archive that any program opens::
     audit-report.json   the audit report
     data-statement.md   whose data trained and audited it, and by whose leave
     epsilon-audit.json  what an attack on the training measured, where somebody attacked it (`federation.auditing`)
+    evaluation.json     error rates by group, measured privately by a federation (`federation.private_evaluation`)
     model-card.md       what it is for, and what not
 
 The report is about this release: it names its digest, it tested its threshold, and it asked of every cell at least the
@@ -46,13 +47,14 @@ from federation.manifest import (
     Use,
     WorstCell,
 )
+from federation.private_evaluation import EvaluationReport
 from federation.release import ModelRelease
 from federation.verdict import Verdict
 
 PARAMETERS: Final = "intaglio-onebit-2048/1"
 """The only homomorphic parameters of this version (`federation.onebit`)."""
 
-_MANIFEST, _EPSILON_AUDIT = "manifest.json", "epsilon-audit.json"
+_MANIFEST, _EPSILON_AUDIT, _EVALUATION = "manifest.json", "epsilon-audit.json", "evaluation.json"
 _FILES: Final = frozenset({_MANIFEST, "audit-report.json", "data-statement.md", "model-card.md", "release.json"})
 _MOST_BYTES = 24 << 20
 _DATE = (1980, 1, 1, 0, 0, 0)  # the first that a zip archive can write
@@ -68,12 +70,14 @@ class Papers:
         data_statement: Markdown, not empty.
         model_card: Markdown, not empty.
         epsilon_audit: what an attack on the training measured; None where nobody did.
+        evaluation: private error rates by group, of exactly this release; None where nobody measured any.
     """
 
     audit_report: AuditReport
     data_statement: str
     model_card: str
     epsilon_audit: EpsilonAudit | None = None
+    evaluation: EvaluationReport | None = None
 
     def __post_init__(self) -> None:
         if not self.data_statement.strip() or not self.model_card.strip():
@@ -100,6 +104,9 @@ class Bundle:
             raise UsageError("a file of the bundle is another one than the manifest names")
         if manifest.claims != claims_of(self.release, self.papers.epsilon_audit):
             raise UsageError("the manifest claims something else than the release states")
+        measured = self.papers.evaluation
+        if measured and (measured.release, measured.threshold) != (self.release.digest, self.release.threshold):
+            raise UsageError("the private error rates are of another release")
         if manifest.audit != summary_of(self.papers.audit_report, self.release):
             raise UsageError("the manifest says something else about the audit than its report")
 
@@ -160,7 +167,7 @@ class Bundle:
             files = _unpacked(data)
         except Exception as error:
             raise MalformedMessageError("the bytes are not a release bundle of this version") from error
-        measured = files.get(_EPSILON_AUDIT)
+        attack, measured = files.get(_EPSILON_AUDIT), files.get(_EVALUATION)
         try:
             bundle = cls(
                 SignedManifest.from_bytes(files[_MANIFEST]),
@@ -169,7 +176,8 @@ class Bundle:
                     AuditReport.from_bytes(files["audit-report.json"]),
                     files["data-statement.md"].decode(),
                     files["model-card.md"].decode(),
-                    None if measured is None else EpsilonAudit.from_bytes(measured),
+                    None if attack is None else EpsilonAudit.from_bytes(attack),
+                    None if measured is None else EvaluationReport.from_bytes(measured),
                 ),
             )
         except (UsageError, UnicodeDecodeError) as error:
@@ -278,6 +286,8 @@ def _contents(release: ModelRelease, papers: Papers) -> dict[str, bytes]:
     }
     if papers.epsilon_audit:
         contents[_EPSILON_AUDIT] = papers.epsilon_audit.to_bytes()
+    if papers.evaluation:
+        contents[_EVALUATION] = papers.evaluation.to_bytes()
     return dict(sorted(contents.items()))
 
 
@@ -293,7 +303,7 @@ def _unpacked(data: bytes) -> dict[str, bytes]:
     """
     with zipfile.ZipFile(io.BytesIO(data)) as packed:
         entries = packed.infolist()
-        if {entry.filename for entry in entries} - {_EPSILON_AUDIT} != _FILES:
+        if {entry.filename for entry in entries} - {_EPSILON_AUDIT, _EVALUATION} != _FILES:
             raise zipfile.BadZipFile("other files")
         if any(entry.compress_type != zipfile.ZIP_STORED or entry.file_size > len(data) for entry in entries):
             raise zipfile.BadZipFile("compressed files")

@@ -10,12 +10,15 @@ from typing import Any
 from agreeing import public
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from federation.audit.cells import Bootstrap, Cell, Counts, Estimate, Limits, Rate
+from federation.audit.cells import Bootstrap, Cell, Counts, Estimate, Limits
+from federation.audit.cells import Rate as AuditedRate
 from federation.audit.differentials import DIFFERENTIALS
 from federation.audit.report import AuditReport
 from federation.auditing import AuditMethod, EpsilonAudit
 from federation.bundle import Bundle, Papers
+from federation.evaluation_plan import Support
 from federation.manifest import ReleaseTrust, Role, Use
+from federation.private_evaluation import EvaluationReport, GroupRates, Rate
 from federation.purposes import DAY_SECONDS
 from federation.release import Adapter, ModelRelease, PrivacyStatement
 from federation.verdict import Verdict
@@ -54,7 +57,8 @@ def a_release(threshold: int = THRESHOLD) -> ModelRelease:
 
 def a_cell(name: str, errors: int, low: float, high: float, *, trials: int = 10_000) -> Cell:
     nothing = Estimate(None)
-    fmr, fnmr = Rate(errors, trials, float(trials), low, high), Rate(1, 100, 100.0, 0.0, 0.05)
+    fmr = AuditedRate(errors, trials, float(trials), low, high)
+    fnmr = AuditedRate(1, 100, 100.0, 0.0, 0.05)
     return Cell((name,), 50, fmr, fnmr, None, nothing, nothing, ())
 
 
@@ -92,13 +96,24 @@ def an_attack(lower_bound: float, **changes: Any) -> EpsilonAudit:
     return EpsilonAudit(**facts | changes, lower_bound=lower_bound)
 
 
+def an_evaluation(of: ModelRelease | None = None, **changes: Any) -> EvaluationReport:
+    """What a federation measured of a release, privately."""
+    of = of or a_release()
+    rate, few = Rate(0.01, 0.0, 0.03), GroupRates("men", 9.0, Support.INSUFFICIENT)
+    rates = (GroupRates("women", 300.0, Support.SUFFICIENT, rate, rate, None), few)
+    facts = {"release": of.digest, "threshold": of.threshold, "epsilon": 2.0, "delta": 1e-6, "rates": rates}
+    facts |= {"noise_multiplier": 2.0, "people": 309, "organisations": 4}
+    return EvaluationReport(**facts | changes)
+
+
 def a_bundle(release: ModelRelease | None = None, **changes: Any) -> Bundle:
     """Nobody has signed it."""
     release = release or a_release()
     begins_at = changes.pop("begins_at", int(time.time()) - DAY_SECONDS)
     report = changes.pop("report", None) or a_report(release)
     statement = changes.pop("data_statement", "# Data\n\nNobody's.\n")
-    papers = Papers(report, statement, "# Model\n\nFor tests.\n", changes.pop("epsilon_audit", None))
+    attack, evaluation = changes.pop("epsilon_audit", None), changes.pop("evaluation", None)
+    papers = Papers(report, statement, "# Model\n\nFor tests.\n", attack, evaluation)
     options = {"use": Use.GENERAL, "begins_at": begins_at, "ends_at": begins_at + 100 * DAY_SECONDS} | changes
     return Bundle.build(release, papers, **options)
 

@@ -17,6 +17,7 @@ from bundles import (
     a_cell,
     a_report,
     an_attack,
+    an_evaluation,
     public,
     signed,
 )
@@ -214,6 +215,16 @@ def test_the_attack_is_a_file_of_the_bundle_and_the_manifest_says_what_it_found(
             Bundle(whole.signed, whole.release, replace(whole.papers, epsilon_audit=other))
     with pytest.raises(UsageError):
         Bundle(signed(a_bundle()).signed, whole.release, whole.papers)
+
+
+def test_private_error_rates_are_a_file_of_the_bundle_and_of_this_release():
+    whole = signed(a_bundle(epsilon_audit=an_attack(0.7), evaluation=an_evaluation()))
+    assert Bundle.from_bytes(whole.to_bytes()).papers.evaluation == an_evaluation()
+    for change in ({"release": "ab" * 32}, {"threshold": 1}):
+        with pytest.raises(UsageError, match="another release"):
+            a_bundle(evaluation=an_evaluation(**change))
+    with pytest.raises(UsageError):
+        Bundle(whole.signed, whole.release, replace(whole.papers, evaluation=None))
 
 
 def test_an_audit_lasts_a_year_at_most():

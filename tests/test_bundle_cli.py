@@ -5,7 +5,7 @@ import stat
 
 import numpy as np
 import pytest
-from bundles import TRUST, TRUST_IN_TRIALS, VERDICTS, a_bundle, a_cell, a_report, an_attack, signed
+from bundles import TRUST, TRUST_IN_TRIALS, VERDICTS, a_bundle, a_cell, a_report, an_attack, an_evaluation, signed
 from running import a_release
 from typer.testing import CliRunner
 
@@ -43,7 +43,10 @@ def test_key_build_sign_sign_verify(run, tmp_path):
     keys = {name: json.loads(run("key", f"{name}.pem", "--json").stdout)["public_key"] for name in ("maker", "auditor")}
     assert stat.S_IMODE((tmp_path / "maker.pem").stat().st_mode) == 0o600
     (tmp_path / "attack.json").write_bytes(an_attack(0.5).to_bytes())
-    built = json.loads(run(*BUILD, "--epsilon-audit", "attack.json", "--json").stdout)
+    (tmp_path / "rates.json").write_bytes(an_evaluation(a_release()).to_bytes())
+    more = ("--epsilon-audit", "attack.json", "--evaluation", "rates.json")
+    built = json.loads(run(*BUILD, *more, "--json").stdout)
+    assert built["rates_by_group"].startswith("women: about 300 people, FMR 1.00 % (0.00 to 3.00)")
     assert (built["verdict"], built["use"]) == ("PASS", "general")
     assert built["epsilon_measured"] == "at least 0.50 (gaussian, 1000 runs, confidence 0.95)"
     trust = ReleaseTrust(frozenset({bytes.fromhex(keys["maker"])}), frozenset({bytes.fromhex(keys["auditor"])}))

@@ -15,6 +15,7 @@ import client.cli
 import examples.bench
 import examples.demo.__main__ as demo
 import examples.epsilon_sweep
+import examples.group_rates
 import examples.scores
 import examples.synthetic_scores
 import server.cli
@@ -31,6 +32,7 @@ COMMANDS = {
     "examples.demo": typer.main.get_command(demo.app),
     "examples.bench": typer.main.get_command(examples.bench.app),
     "examples.epsilon_sweep": typer.main.get_command(examples.epsilon_sweep.app),
+    "examples.group_rates": typer.main.get_command(examples.group_rates.app),
     "examples.scores": typer.main.get_command(examples.scores.app),
     "examples.synthetic_scores": typer.main.get_command(examples.synthetic_scores.app),
 }
