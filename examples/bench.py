@@ -12,7 +12,8 @@ peer. Peers:
   and compares. Its owner learns the score, and its cloud sees the probe.
 * Plaintext: XOR and count of two packed codes.
 * The page: see `examples.web_bench`. Its peers are the limits that it has to keep.
-* A trivial Flower run: see `examples.federation_bench`. Its processes take seconds to start, and so do ours.
+* A trivial Flower run: see `examples.federation_bench`, and `examples.deployment_bench` with ``--only-deployment``. Its
+  processes take seconds to start, and so do ours. Memory is resident memory, and what processes share counts in each.
 """
 
 from __future__ import annotations
@@ -33,8 +34,8 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from examples import web_bench
-from examples.federation_bench import measure, node_processes
+from examples import deployment_bench, federation_bench, web_bench
+from examples.usage import Usage
 from federation.onebit import BITS, CodeSeed, DeviceSecret, binary_code, wire
 from federation.onebit.matcher import PreparedMatch, Reference, prepare
 from federation.onebit.parameters import ONEBIT_2048
@@ -229,12 +230,17 @@ def onebit(dimension: int, rounds: int) -> Iterator[Measurement]:
             yield Measurement.of(f"onebit.{name}{suffix}", mine, theirs, peer.name.split(" diff")[0], "bytes")
 
 
-def federation() -> Iterator[Measurement]:
-    """A whole private run against a trivial one."""
-    yield Measurement.of("federation.node_processes", *node_processes(), "trivial Flower run", "CPU s")
-    ours, peer, our_peak, peer_peak = measure()
-    yield Measurement.of("federation.run", ours, peer, "trivial Flower run", "s")
-    yield Measurement.of("federation.peak_memory", our_peak, peer_peak, "trivial Flower run", "MiB")
+def federation(where: str, measure: Callable[[], dict[str, Usage]]) -> Iterator[Measurement]:
+    """A whole private run against trivial ones."""
+    used = measure()
+    ours = used.pop(federation_bench.OURS)
+    for peer_name, peer in used.items():
+        yield Measurement.of(f"{where}.run", ours.seconds, peer.seconds, peer_name, "s")
+        yield Measurement.of(f"{where}.cpu", ours.cpu_seconds, peer.cpu_seconds, peer_name, "CPU s")
+        yield Measurement.of(f"{where}.memory", ours.peak_mebibytes, peer.peak_mebibytes, peer_name, "MiB")
+        yield Measurement.of(
+            f"{where}.largest_process", ours.largest_mebibytes, peer.largest_mebibytes, peer_name, "MiB"
+        )
 
 
 def web(rounds: int) -> Iterator[Measurement]:
@@ -259,16 +265,22 @@ def main(
     output: Annotated[Path, typer.Option(help="Where the JSON goes.")] = Path("build/bench.json"),
     *,
     only_federation: Annotated[bool, typer.Option("--only-federation", help="Measure the Flower runs alone.")] = False,
+    only_deployment: Annotated[
+        bool,
+        typer.Option("--only-deployment", help="Measure runs of a deployment, which takes minutes and is left out."),
+    ] = False,
     only_web: Annotated[bool, typer.Option("--only-web", help="Measure the page alone.")] = False,
 ) -> None:
     """Measure, print the ratios, write them as JSON."""
     table = Table(title="below 1: better than the peer")
     for column in ("what", "ours", "peer", "unit", "ratio", "peer is"):
         table.add_column(column, justify="left" if column in {"what", "unit", "peer is"} else "right")
-    if only_web or only_federation:
-        parts = [web(rounds)] * only_web + [federation()] * only_federation
+    local = federation("federation", federation_bench.measure)
+    if only_web or only_federation or only_deployment:
+        parts = [web(rounds)] * only_web + [local] * only_federation
+        parts += [federation("deployment", deployment_bench.measure)] * only_deployment
     else:
-        parts = [onebit(128, rounds), onebit(512, rounds), web(rounds), federation()]
+        parts = [onebit(128, rounds), onebit(512, rounds), web(rounds), local]
     measurements = list(chain(*parts))
     for m in measurements:
         table.add_row(m.name, f"{m.ours:,.3g}", f"{m.peer:,.3g}", m.unit, f"{m.ratio:.3g}", m.peer_name)

@@ -184,10 +184,11 @@ def set_up(folder: Path) -> tuple[str, Path]:
     return address, application
 
 
-def join_all(folder: Path, application: Path) -> None:
+def join_all(folder: Path, *applications: Path) -> None:
     """Invitations, requests, approvals, policies, the roster. Fingerprints are compared as people would by voice."""
     coordinator = folder / "coordinator"
-    digest = command("intaglio-server", "federation", "app-hash", application)
+    digests = [command("intaglio-server", "federation", "app-hash", application) for application in applications]
+    allowed = ", ".join(f'"{digest}"' for digest in digests)
     for seed, name in enumerate(ORGANISATIONS):
         own = folder / name
         invitation, read_out = command("intaglio-server", "federation", "invite", name, coordinator).splitlines()
@@ -198,12 +199,12 @@ def join_all(folder: Path, application: Path) -> None:
         print_ = said.rpartition(": ")[2]
         say(command(*_FEDERATION, "approve", own / "request.json", coordinator, "--fingerprint", print_))
         policy = (own / "policy.toml").read_text()
-        (own / "policy.toml").write_text(policy.replace("app-hashes = []", f'app-hashes = ["{digest}"]'))
+        (own / "policy.toml").write_text(policy.replace("app-hashes = []", f"app-hashes = [{allowed}]"))
         (own / "embeddings.npz").write_bytes(people(name, seed).to_bytes())
     (folder / "roster").write_text(command("intaglio-server", "federation", "roster", coordinator) + "\n")
     for name in ORGANISATIONS:
         command("intaglio", "node", "trust", folder / "roster", folder / name)
-    say(f"three organisations allow application {digest[:16]} and trust one roster")
+    say(f"three organisations allow application {digests[0][:16]} and trust one roster")
 
 
 _FEDERATION = ("intaglio-server", "federation")

@@ -1,0 +1,73 @@
+"""A private run against trivial ones through the same deployment, which stays up for all of them.
+
+SuperLink with TLS and node authentication, gateway, and three organisations with guard, policy and SuperNode, as
+`examples.deployment` sets them up; Flower starts a process for every message. The peers are `examples.trivial`. Their
+messages pass gateway, guards and policies like ours.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+import tempfile
+import tomllib
+from collections.abc import Mapping
+from functools import partial
+from pathlib import Path
+
+from examples.deployment.__main__ import (
+    DIMENSION,
+    ORGANISATIONS,
+    PEOPLE,
+    await_health,
+    await_log,
+    join_all,
+    running,
+    set_up,
+    write_settings,
+)
+from examples.federation_bench import BARE, OURS, TORCH, take_turns
+from examples.trivial import DONE, write_trivial
+from examples.usage import Meter, Usage
+from server.federation_admin import Coordinator
+from server.federation_start import submit
+
+_RUN_SECONDS = 900.0
+
+
+def measure(rounds: int = 3) -> dict[str, Usage]:
+    """Medians of all who take part, by name: from the submission of a run to the end of Flower's command.
+
+    The memory is that of the whole deployment, SuperLink and SuperNodes too.
+    """
+    with tempfile.TemporaryDirectory(prefix="intaglio-deployment-") as name, contextlib.ExitStack() as stack:
+        folder, meter = Path(name), stack.enter_context(Meter())
+        address, application = set_up(folder)
+        server = stack.enter_context(
+            running(folder / "coordinator.log", "intaglio-server", "federation", "start", folder / "coordinator")
+        )
+        await_health(address, folder / "coordinator" / "tls" / "ca.pem", server)
+        peers = {
+            name: write_trivial(
+                folder / f"trivial-{torch}", organisations=len(ORGANISATIONS), numbers=2 * DIMENSION, torch=torch
+            )
+            for name, torch in ((BARE, False), (TORCH, True))
+        }
+        join_all(folder, application, *peers.values())
+        for organisation in ORGANISATIONS:
+            log = folder / f"{organisation}.log"
+            node = stack.enter_context(running(log, "intaglio", "node", "start", folder / organisation))
+            await_log(log, "SuperNode ID", 1, node)
+        coordinator = Coordinator(folder / "coordinator")
+        settings = tomllib.loads(write_settings(folder, PEOPLE * len(ORGANISATIONS)).read_text())
+        settings["node-names"] = coordinator.node_names()
+        contestants = {name: partial(_run, coordinator, peer, {}, DONE) for name, peer in peers.items()}
+        contestants[OURS] = partial(_run, coordinator, application, settings, "is written")
+        return take_turns(meter, contestants, rounds)
+
+
+def _run(coordinator: Coordinator, application: Path, settings: Mapping[str, str | float], last: str) -> None:
+    said: list[str] = []
+    submit(coordinator, application, settings, timeout_seconds=_RUN_SECONDS, say=said.append)
+    if not any(last in line for line in said):
+        sys.exit("\n".join(["a run failed:", *said]))
