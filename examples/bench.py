@@ -230,9 +230,9 @@ def onebit(dimension: int, rounds: int) -> Iterator[Measurement]:
             yield Measurement.of(f"onebit.{name}{suffix}", mine, theirs, peer.name.split(" diff")[0], "bytes")
 
 
-def federation(where: str, measure: Callable[[], dict[str, Usage]]) -> Iterator[Measurement]:
+def federation(where: str, measure: Callable[[int], dict[str, Usage]], runs: int) -> Iterator[Measurement]:
     """A whole private run against trivial ones."""
-    used = measure()
+    used = measure(runs)
     ours = used.pop(federation_bench.OURS)
     for peer_name, peer in used.items():
         yield Measurement.of(f"{where}.run", ours.seconds, peer.seconds, peer_name, "s")
@@ -262,6 +262,7 @@ app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)  # trace
 @app.command()
 def main(
     rounds: Annotated[int, typer.Option(min=3, help="Repetitions of each measurement.")] = 40,
+    runs: Annotated[int, typer.Option(min=1, help="Repetitions of whole Flower runs.")] = 3,
     output: Annotated[Path, typer.Option(help="Where the JSON goes.")] = Path("build/bench.json"),
     *,
     only_federation: Annotated[bool, typer.Option("--only-federation", help="Measure the Flower runs alone.")] = False,
@@ -275,10 +276,10 @@ def main(
     table = Table(title="below 1: better than the peer")
     for column in ("what", "ours", "peer", "unit", "ratio", "peer is"):
         table.add_column(column, justify="left" if column in {"what", "unit", "peer is"} else "right")
-    local = federation("federation", federation_bench.measure)
+    local = federation("federation", federation_bench.measure, runs)
     if only_web or only_federation or only_deployment:
         parts = [web(rounds)] * only_web + [local] * only_federation
-        parts += [federation("deployment", deployment_bench.measure)] * only_deployment
+        parts += [federation("deployment", deployment_bench.measure, runs)] * only_deployment
     else:
         parts = [onebit(128, rounds), onebit(512, rounds), web(rounds), local]
     measurements = list(chain(*parts))

@@ -35,7 +35,7 @@ from server.federation_start import submit
 _RUN_SECONDS = 900.0
 
 
-def measure(rounds: int = 3) -> dict[str, Usage]:
+def measure(runs: int) -> dict[str, Usage]:
     """Medians of all who take part, by name: from the submission of a run to the end of Flower's command.
 
     The memory is that of the whole deployment, SuperLink and SuperNodes too.
@@ -61,9 +61,12 @@ def measure(rounds: int = 3) -> dict[str, Usage]:
         coordinator = Coordinator(folder / "coordinator")
         settings = tomllib.loads(write_settings(folder, PEOPLE * len(ORGANISATIONS)).read_text())
         settings["node-names"] = coordinator.node_names()
-        contestants = {name: partial(_run, coordinator, peer, {}, DONE) for name, peer in peers.items()}
-        contestants[OURS] = partial(_run, coordinator, application, settings, "is written")
-        return take_turns(meter, contestants, rounds)
+        contestants = {
+            BARE: partial(_run, coordinator, peers[BARE], {}, DONE),
+            OURS: partial(_run, coordinator, application, settings, "is written"),
+            TORCH: partial(_run, coordinator, peers[TORCH], {}, DONE),
+        }
+        return take_turns(meter, contestants, runs)
 
 
 def _run(coordinator: Coordinator, application: Path, settings: Mapping[str, str | float], last: str) -> None:

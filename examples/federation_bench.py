@@ -82,20 +82,20 @@ def our_run() -> None:
         )
 
 
-def measure(rounds: int = 3) -> dict[str, Usage]:
+def measure(runs: int) -> dict[str, Usage]:
     """Medians of all who take part in the local runs, by name."""
     with Meter() as meter:
         return take_turns(
             meter,
             {BARE: partial(trivial_run, torch=False), OURS: our_run, TORCH: partial(trivial_run, torch=True)},
-            rounds,
+            runs,
         )
 
 
-def take_turns(meter: Meter, contestants: Mapping[str, Callable[[], None]], rounds: int) -> dict[str, Usage]:
-    """Medians of what each used, one after the other in every round."""
+def take_turns(meter: Meter, contestants: Mapping[str, Callable[[], None]], runs: int) -> dict[str, Usage]:
+    """Medians of what each used, one after the other, so many times."""
     used: dict[str, list[Usage]] = {name: [] for name in contestants}
-    for _ in range(rounds):
+    for _ in range(runs):
         for name, contestant in contestants.items():
             meter.begin()
             contestant()

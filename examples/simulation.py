@@ -2,7 +2,7 @@
 
 Their people are synthetic: they size noise, time and memory, and say nothing about accuracy.
 
-Pairwise masks and shares grow with the square of the organisations, and one session takes 255 at most. So organisations
+Pairwise masks and shares grow with the square of the organisations, and one session takes 100 at most. So organisations
 form groups, and each group opens one sum by itself. The coordinator sees the groups' sums, and therefore **each group
 carries the whole promised noise**: everybody is in one group, so the promise is the same, and the noise of g groups
 together is sqrt(g) times that of one sum over everybody. In every group one organisation leaves after dealing its
@@ -25,6 +25,7 @@ from federation.embeddings import PROBE, REFERENCE, EmbeddingSet
 from federation.privacy import MOMENTS, PrivacyPlan
 from federation.secagg import Coordinator, Node, NodeSecrets, Session, verify_ed25519
 from federation.secagg.ring import decode, discrete_noise, noise_std, noisy_input
+from federation.secagg.session import MOST_MEMBERS
 from federation.training import build_adapter, moments_sum
 
 DIMENSION, IMAGES = 128, 3
@@ -93,7 +94,7 @@ def group_sum(plan: PrivacyPlan, group: int, inputs: list[tuple[Vector, int]]) -
 
 def main(
     organisations: Annotated[int, typer.Option(min=4)] = 1000,
-    group_size: Annotated[int, typer.Option(min=4, max=255)] = 20,
+    group_size: Annotated[int, typer.Option(min=4, max=MOST_MEMBERS)] = 20,
     people: Annotated[int, typer.Option(min=1, help="In each organisation.")] = 10,
     epsilon: Annotated[float, typer.Option(min=0.1, max=64)] = 2.0,
 ) -> None:

@@ -95,7 +95,8 @@ def moments_sum(embeddings: EmbeddingSet, start: NDArray[np.float64], plan: Priv
     if plan.adaptation is Adaptation.NONE:
         raise UsageError("this plan releases no moments")
     # Records are short enough already. This is where the bound is kept, whatever happens to the lines that make them.
-    return np.sum([_clipped(record) for record in person_records(embeddings, start, plan)], axis=0)
+    records = person_records(embeddings, start, plan)
+    return np.asarray(np.sum([_clipped(record) for record in records], axis=0), dtype=np.float64)
 
 
 @dataclass(frozen=True, eq=False)

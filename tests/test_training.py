@@ -1,3 +1,7 @@
+import subprocess
+import sys
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -62,6 +66,22 @@ def test_one_person_changes_the_sum_by_at_most_one(seed, person, shift):
 def test_records_that_came_out_too_long_count_as_one_each(plan, monkeypatch):
     monkeypatch.setattr(training, "person_records", lambda *_: np.full((3, 16), 100.0))
     assert np.linalg.norm(moments_sum(synthetic_people(NAMES), start_vector(), plan)) == pytest.approx(3)
+
+
+def test_the_recipe_moments_loads_neither_torch_nor_opacus():
+    code = """
+import sys
+from people import DIMENSION, start_vector, synthetic_people
+from federation.privacy import PrivacyPlan
+from federation.training import moments_sum
+plan = PrivacyPlan.for_epsilon(8.0, delta=1e-5, people=12, organisations=4, dimension=DIMENSION)
+moments_sum(synthetic_people([f"person {index}" for index in range(12)]), start_vector(), plan)
+print(sorted({"torch", "opacus"} & set(sys.modules)))
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=Path(__file__).parent, capture_output=True, text=True, check=True
+    )
+    assert done.stdout.strip() == "[]"
 
 
 def test_opacus_clips_records_that_are_too_long():
