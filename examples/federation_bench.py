@@ -2,7 +2,7 @@
 
 All go through a SuperLink of their own and Flower's simulated nodes, with four organisations, and take turns. Ours
 does the accounting, the secure sums, the noise and two charged ledgers besides. The peers are `examples.trivial`: with
-torch, which Flower's own torch examples import and our recipe `moments` does not need, and without.
+torch, which Flower's own torch examples import and ours needs for Opacus in one message of eight, and without.
 """
 
 from __future__ import annotations

@@ -5,7 +5,8 @@ Theory of operation
 The attacker is the one that the plan promises to stand: a coordinator that sees the opened sums, with as many colluders
 as planned and as many drop-outs. It takes away what its colluders added, so what is left is the sum of the honest
 survivors, and their shares of the noise are exactly the promised noise. Masks cancel to the bit and are left out;
-everything else is the code that runs: `moments_sum` or `scales_sum`, `impostor_summary`, fixed point, discrete noise.
+everything else is the code that runs: `moments_sum` or `scales_sum` with Opacus, `impostor_summary`, fixed point,
+discrete noise.
 
 The canary is the worst person there can be, in all releases at once. Its record points along one axis and is as long
 as the clip allows; its gradient is far longer than the clip (`federation.canary_chips`). In the ring of impostor pairs

@@ -1,4 +1,8 @@
-"""Sums of records that Opacus clips: one step of it, without noise. The recipe `SCALES` trains with it."""
+"""Sums of records that Opacus clips: one step of it, without noise.
+
+It is a module of its own because importing torch and Opacus takes seconds, and most of what a run's processes do needs
+neither.
+"""
 
 from __future__ import annotations
 

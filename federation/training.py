@@ -9,10 +9,10 @@ one exactly, in one round, with no class heads, no negatives and nothing that co
 
 * Record: one person is one vector of L2 norm at most 1: the offsets of their mean embeddings from a *public start*
   (both profiles stacked, clipped together) and the scatter of all their embeddings around their own mean (clipped).
-* Mechanism: every record is clipped to norm 1, and the records are summed. That is one full-batch step of DP-SGD with
-  the loss 0.5 |theta - v|^2 at theta = 0, whose gradient is -v. Opacus's step gives the same (a test compares) and
-  costs every organisation seconds of imports (ADR 0095). There is no sampling: everybody is in the one batch. The noise
-  is discrete and joins the sum as integers, on its way into secure aggregation (`federation.secagg`).
+* Mechanism: Opacus clips and sums. The loss of a record v is 0.5 |theta - v|^2 with theta = 0, so a record's gradient
+  is -v; Opacus clips it to 1 and one SGD step of size 1 makes theta the sum. There is no sampling: everybody is in the
+  one batch. The noise is discrete and joins the sum as integers, on its way into secure aggregation
+  (`federation.secagg`); so Opacus adds none, and its accountant has no part in this.
 * Public start: the recogniser's embedding of a chip without a face. Offsets from it are half as long as from zero, so
   the noise is half as large; a mean of public photographs does no better and has to be shipped (ADR 0010).
 * Post-processing costs no privacy. The centre is scaled by ``max(0, 1 - noise / signal)``: towards *no* centring, not
@@ -37,7 +37,7 @@ PROFILES = (REFERENCE, PROBE)
 """Order in which the offsets of a record are stacked."""
 
 _CLIP_ROOM = 1 - 2e-6
-"""Records stay this much below 1, out of reach of any rounding and of Opacus, which divides by the norm + 1e-6."""
+"""Opacus scales by 1 / (norm + 1e-6): records stay this much below 1, so that it never touches an honest one."""
 
 
 def public_start(recogniser: Recogniser) -> NDArray[np.float64]:
@@ -94,9 +94,9 @@ def moments_sum(embeddings: EmbeddingSet, start: NDArray[np.float64], plan: Priv
     """
     if plan.adaptation is Adaptation.NONE:
         raise UsageError("this plan releases no moments")
-    # Records are short enough already. This is where the bound is kept, whatever happens to the lines that make them.
-    records = person_records(embeddings, start, plan)
-    return np.asarray(np.sum([_clipped(record) for record in records], axis=0), dtype=np.float64)
+    from federation.clipping import clipped_sum  # noqa: PLC0415 - torch takes seconds; the coordinator needs none of it
+
+    return clipped_sum(person_records(embeddings, start, plan))
 
 
 @dataclass(frozen=True, eq=False)
