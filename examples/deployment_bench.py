@@ -26,7 +26,7 @@ from examples.deployment.__main__ import (
     set_up,
     write_settings,
 )
-from examples.federation_bench import BARE, OURS, TORCH, take_turns
+from examples.federation_bench import OURS, PEERS, take_turns
 from examples.trivial import DONE, write_trivial
 from examples.usage import Meter, Usage
 from server.federation_admin import Coordinator
@@ -49,9 +49,12 @@ def measure(runs: int) -> dict[str, Usage]:
         await_health(address, folder / "coordinator" / "tls" / "ca.pem", server)
         peers = {
             name: write_trivial(
-                folder / f"trivial-{torch}", organisations=len(ORGANISATIONS), numbers=2 * DIMENSION, torch=torch
+                folder / f"trivial-{len(libraries)}",
+                organisations=len(ORGANISATIONS),
+                numbers=2 * DIMENSION,
+                libraries=libraries,
             )
-            for name, torch in ((BARE, False), (TORCH, True))
+            for name, libraries in PEERS.items()
         }
         join_all(folder, application, *peers.values())
         for organisation in ORGANISATIONS:
@@ -61,11 +64,8 @@ def measure(runs: int) -> dict[str, Usage]:
         coordinator = Coordinator(folder / "coordinator")
         settings = tomllib.loads(write_settings(folder, PEOPLE * len(ORGANISATIONS)).read_text())
         settings["node-names"] = coordinator.node_names()
-        contestants = {
-            BARE: partial(_run, coordinator, peers[BARE], {}, DONE),
-            OURS: partial(_run, coordinator, application, settings, "is written"),
-            TORCH: partial(_run, coordinator, peers[TORCH], {}, DONE),
-        }
+        contestants = {OURS: partial(_run, coordinator, application, settings, "is written")}
+        contestants |= {name: partial(_run, coordinator, peer, {}, DONE) for name, peer in peers.items()}
         return take_turns(meter, contestants, runs)
 
 

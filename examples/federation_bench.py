@@ -1,8 +1,9 @@
 """A whole private run against trivial Flower runs of as many exchanges, all in this very call.
 
 All go through a SuperLink of their own and Flower's simulated nodes, with four organisations, and take turns. Ours
-does the accounting, the secure sums, the noise and two charged ledgers besides. The peers are `examples.trivial`: with
-torch, which Flower's own torch examples import and ours needs for Opacus in one message of eight, and without.
+does the accounting, the secure sums, the noise and two charged ledgers besides. The peers are `examples.trivial`: one
+imports Opacus with torch, as Flower's own example of private training does and as ours does in one message of eight;
+one torch alone, as Flower's own torch examples do; and one nothing.
 """
 
 from __future__ import annotations
@@ -11,10 +12,11 @@ import statistics
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import astuple
 from functools import partial
 from pathlib import Path
+from typing import Final
 
 import numpy as np
 
@@ -27,16 +29,17 @@ from server.programs import program_path
 
 ORGANISATIONS, PEOPLE = 4, 6
 
-OURS, TORCH, BARE = "ours", "trivial Flower run", "the same without torch"
-"""Who takes part."""
+OURS: Final = "ours"
+PEERS: Final = {"trivial run": (), "trivial run, torch": ("torch",), "trivial run, Opacus": ("torch", "opacus")}
+"""The others who take part, and what their nodes import."""
 
 
-def trivial_run(*, torch: bool) -> None:
+def trivial_run(libraries: Sequence[str]) -> None:
     """From a stopped SuperLink to the end."""
     with tempfile.TemporaryDirectory(prefix="intaglio-trivial-") as name:
         folder = Path(name)
         application = write_trivial(
-            folder / "application", organisations=ORGANISATIONS, numbers=2 * DIMENSION, torch=torch
+            folder / "application", organisations=ORGANISATIONS, numbers=2 * DIMENSION, libraries=libraries
         )
         environment = local_run._environment(folder)  # noqa: SLF001 - the same Flower as ours, on purpose
         with local_run._superlink(folder, environment) as address:  # noqa: SLF001 - as above
@@ -85,11 +88,8 @@ def our_run() -> None:
 def measure(runs: int) -> dict[str, Usage]:
     """Medians of all who take part in the local runs, by name."""
     with Meter() as meter:
-        return take_turns(
-            meter,
-            {BARE: partial(trivial_run, torch=False), OURS: our_run, TORCH: partial(trivial_run, torch=True)},
-            runs,
-        )
+        peers = {name: partial(trivial_run, libraries) for name, libraries in PEERS.items()}
+        return take_turns(meter, {OURS: our_run, **peers}, runs)
 
 
 def take_turns(meter: Meter, contestants: Mapping[str, Callable[[], None]], runs: int) -> dict[str, Usage]:

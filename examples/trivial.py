@@ -1,11 +1,13 @@
 """What Flower costs anyway: an application that sends a vector of zeros to and fro, and does nothing else.
 
-Its nodes import torch, as Flower's own torch examples do; or, for the strictest comparison, nothing at all.
+Its nodes import nothing at all; or torch, as Flower's own torch examples do; or Opacus too, as Flower's own example of
+private training does, and as an organisation needs for our recipes.
 """
 
 from __future__ import annotations
 
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
@@ -68,18 +70,18 @@ def main(grid, context):
 """
 
 
-def write_trivial(folder: Path, *, organisations: int, numbers: int, torch: bool) -> Path:
+def write_trivial(folder: Path, *, organisations: int, numbers: int, libraries: Sequence[str]) -> Path:
     """Writes the application into a new folder, and returns that.
 
     Args:
         folder: which does not exist.
         organisations: how many nodes it waits for.
         numbers: length of its vectors.
-        torch: whether its nodes import torch.
+        libraries: what its nodes import.
     """
     folder.mkdir()
     (folder / "pyproject.toml").write_text(_PROJECT)
-    imports = "import torch" if torch else ""
+    imports = "\n".join(f"import {library}" for library in libraries)
     (folder / "trivial.py").write_text(
         _APP.format(imports=imports, numbers=numbers, organisations=organisations, exchanges=EXCHANGES, done=DONE)
     )

@@ -41,7 +41,7 @@ class Meter:
     def __enter__(self) -> Self:
         value = secrets.token_hex(8)
         os.environ[_MARK], self._mark = value, f"{_MARK}={value}".encode()
-        self._opened = time.clock_gettime(time.CLOCK_BOOTTIME) * _TICKS
+        self._opened = int(time.clock_gettime(time.CLOCK_BOOTTIME) * _TICKS)  # as Linux rounds a process's start
         self._cpu: dict[tuple[str, int], float] = {}
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._watch, daemon=True)

@@ -5,6 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from people import DIMENSION, start_vector, synthetic_people
 
+from federation import training
 from federation.clipping import clipped_sum
 from federation.embeddings import PROBE, REFERENCE, EmbeddingSet
 from federation.errors import MalformedMessageError, UsageError
