@@ -43,7 +43,7 @@ postgres: ## install PostgreSQL's server for the tests, where root may (Debian);
 	  apt-get update --quiet=2 && DEBIAN_FRONTEND=noninteractive apt-get install --quiet=2 --no-install-recommends postgresql; \
 	else echo "PostgreSQL's server is not installed, so its tests will be skipped (Debian: apt-get install postgresql)."; fi
 
-demo: install ## train privately, enrol and verify on real faces (ARGS="--epsilon 4")
+demo: install $(if $(findstring --web,$(ARGS)),$(PAGE)) ## train privately, enrol and verify on real faces (ARGS="--epsilon 4")
 	$(BIN)/python -m examples.demo $(ARGS)
 
 demo-web: install $(PAGE) ## the person's page and the organisation's in your browser, over the release of `make demo` (ARGS="--port 8081")

@@ -34,8 +34,13 @@ def main(
     organisation_port: Annotated[int, typer.Option(min=1024, max=65535, help="Of the organisation's page.")] = 8090,
 ) -> None:
     """Serve both pages until Ctrl-C. People who enrol are kept in build/demo/web.sqlite."""
+    serve(port, organisation_port)
+
+
+def serve(port: int = 8080, organisation_port: int = 8090) -> None:
+    """Says where both pages are, and serves them until Ctrl-C."""
     with serving(port, "web.sqlite") as origin, organisation(organisation_port) as page:
-        typer.echo(f"the person's page: open {origin}\nthe organisation's page: open {page}")
+        typer.echo(f"the person's page: open {origin}\nthe organisation's page: open {page}\nCtrl-C ends both")
         with contextlib.suppress(KeyboardInterrupt):
             threading.Event().wait()
 

@@ -17,6 +17,7 @@ from client.degradation import Condition
 from examples.demo.pipeline import Settings, run
 from examples.demo.report import render
 from examples.demo.table import summary_table
+from examples.web import serve
 from federation.errors import IntaglioError
 
 BUILD = Path("build")
@@ -57,6 +58,7 @@ def main(
     ] = RecipeName.MOMENTS,
     *,
     crops: Annotated[bool, typer.Option(help="Put sample face crops into the report. They are biometric.")] = False,
+    web: Annotated[bool, typer.Option("--web", help="Then serve the person's and the organisation's page.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the summary as JSON and nothing else.")] = False,
 ) -> None:
     """Train privately, enrol and verify, on real faces; then open build/demo/report.html.
@@ -103,6 +105,10 @@ def main(
         return
     console.print(summary_table(result))
     console.print(f"report: {report}\nsummary: {summary}", highlight=False)
+    if web:
+        serve()
+    else:
+        console.print("to enrol and verify in a browser with this release: make demo-web", highlight=False)
 
 
 if __name__ == "__main__":
