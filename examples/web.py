@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import signal
 import socket
 import subprocess
 import sys
@@ -38,7 +39,8 @@ def main(
 
 
 def serve(port: int = 8080, organisation_port: int = 8090) -> None:
-    """Says where both pages are, and serves them until Ctrl-C."""
+    """Says where both pages are, and serves them until Ctrl-C or SIGTERM."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # else it would leave the servers running
     with serving(port, "web.sqlite") as origin, organisation(organisation_port) as page:
         typer.echo(f"the person's page: open {origin}\nthe organisation's page: open {page}\nCtrl-C ends both")
         with contextlib.suppress(KeyboardInterrupt):
