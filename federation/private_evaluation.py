@@ -26,6 +26,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Final, Self
@@ -103,11 +104,19 @@ def _histogram(cosines: NDArray[np.float64], plan: EvaluationPlan) -> NDArray[np
 # ------------------------------------------------------------------------------------------------------- everybody
 @dataclass(frozen=True)
 class Rate:
-    """An estimate with its 95 % interval; shares, not per cent."""
+    """An estimate with its 95 % interval; shares, not per cent.
+
+    Raises:
+        UsageError: a number is no share.
+    """
 
     value: float
     low: float
     high: float
+
+    def __post_init__(self) -> None:
+        if not all(type(share) is float and 0 <= share <= 1 for share in (self.value, self.low, self.high)):
+            raise UsageError("rates are numbers from 0 to 1")
 
 
 @dataclass(frozen=True)
@@ -272,6 +281,9 @@ class EvaluationReport:
         people: over how many people the sum is.
         organisations: over how many organisations.
         rates: of every group of the plan.
+
+    Raises:
+        UsageError: a field is of the wrong kind or out of range.
     """
 
     release: str
@@ -282,6 +294,14 @@ class EvaluationReport:
     people: int
     organisations: int
     rates: tuple[GroupRates, ...]
+
+    def __post_init__(self) -> None:
+        counts = (self.threshold, self.people, self.organisations)
+        numbers = (self.epsilon, self.delta, self.noise_multiplier, *(rates.people for rates in self.rates))
+        if not re.fullmatch("[0-9a-f]{64}", self.release) or not all(type(c) is int and c > 0 for c in counts):
+            raise UsageError("a private evaluation is of one release at one threshold, and of at least one person")
+        if not all(type(x) is float and 0 <= x < math.inf for x in numbers):
+            raise UsageError("promise, noise and numbers of people of a private evaluation are 0 or more")
 
     @classmethod
     def of(
@@ -337,7 +357,7 @@ class EvaluationReport:
             fields.pop("format")
             report = cls(**{**fields, "rates": tuple(_rates_from(rates) for rates in fields["rates"])})
             again = report.to_bytes()
-        except (ValueError, TypeError, LookupError, AttributeError, RecursionError) as error:
+        except (ValueError, TypeError, LookupError, AttributeError, RecursionError, UsageError) as error:
             raise MalformedMessageError("the bytes are not the report of a private evaluation") from error
         if again != data:
             raise MalformedMessageError("the report of a private evaluation is not in its one form")

@@ -267,6 +267,20 @@ def test_a_foreign_plan_that_does_not_add_up_is_refused(config, change):
         EvaluationPlan.from_config(fields | change)
 
 
+@pytest.mark.parametrize(
+    ("field", "value"), [("people", "x"), ("people", 0), ("release", "ab"), ("epsilon", -1.0), ("threshold", 1.5)]
+)
+def test_a_report_with_anything_in_a_field_is_refused(config, field, value):
+    report = EvaluationReport.of(
+        np.zeros(plan_of(config).size), plan_of(config), noise_multiplier=1.0, people=PEOPLE, organisations=4
+    )
+    with pytest.raises((UsageError, TypeError)):
+        replace(report, **{field: value})
+    fields = json.loads(report.to_bytes()) | {field: value}
+    with pytest.raises(MalformedMessageError):
+        EvaluationReport.from_bytes(json.dumps(fields, sort_keys=True, separators=(",", ":")).encode())
+
+
 @pytest.mark.parametrize("data", [b"", b"{}", b"[" * 100_000, b"null", b'{"format":1}'])
 def test_what_is_no_report_is_refused(config, data):
     with pytest.raises(MalformedMessageError):

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 from agreeing import a_receipt
-from bundles import a_bundle, a_report, signed
+from bundles import a_bundle, a_report, an_attack, an_evaluation, signed
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from people import synthetic_people
@@ -27,6 +27,7 @@ from client.log import Monitor
 from client.log_policy import log_policy
 from client.wallet import Wallet
 from federation.audit.report import AuditReport
+from federation.auditing import EpsilonAudit
 from federation.bundle import Bundle
 from federation.consent import consent_of
 from federation.embeddings import EmbeddingSet
@@ -34,6 +35,7 @@ from federation.errors import MalformedMessageError, ProofError, RefusedError, U
 from federation.ledger import ledger_from_file
 from federation.manifest import ReleaseTrust, SignedManifest
 from federation.membership import LocalPolicy, SignedJoinRequest
+from federation.private_evaluation import EvaluationReport
 from federation.receipts import Terms
 from federation.release import ModelRelease
 from federation.rulebook import Rulebook
@@ -99,6 +101,8 @@ READERS = {
     "wallet": (wallet_content, lambda: wallet_module._content_of(Wallet.generate()), UsageError),
     "bundle": (Bundle.from_bytes, lambda: signed(a_bundle()).to_bytes(), MalformedMessageError),
     "manifest": (SignedManifest.from_bytes, signed(a_bundle()).signed.to_bytes, MalformedMessageError),
+    "audit of epsilon": (EpsilonAudit.from_bytes, an_attack(0.5).to_bytes, MalformedMessageError),
+    "private rates": (EvaluationReport.from_bytes, an_evaluation().to_bytes, MalformedMessageError),
     "audit report": (AuditReport.from_bytes, lambda: a_report().to_bytes(), MalformedMessageError),
     "request to join": (
         SignedJoinRequest.from_bytes,
