@@ -140,25 +140,27 @@ class Material:
         message = wire.Probe.from_bytes(probe, self.parameters)
         seal = engine(self.parameters)
         components = seal.evaluate(seal.load_probe(message.seed, message.residues), prepared.multiplier, prepared.mask)
-        masks, shifts = prepared.masks, prepared.masks.step * padded.bits[:, None]
+        step, shifts = prepared.step, prepared.step * padded.bits[:, None]
         start = (prepared.first - shifts).sum(axis=0, dtype=np.uint64)
-        accepted = start + masks.step * np.arange(threshold + 1, dtype=np.uint64)[:, None]
-        table = PadFunction(masks.salt, transcript)(accepted) ^ np.frombuffer(masks.token, np.uint8)
+        accepted = start + step * np.arange(threshold + 1, dtype=np.uint64)[:, None]
+        table = PadFunction(prepared.salt, transcript)(accepted) ^ np.frombuffer(prepared.token, np.uint8)
         reply = wire.Reply(
             components=components,
-            salt=masks.salt,
-            token_digest=hashlib.sha256(masks.token).digest(),
-            corrections=prepared.first + masks.step - shifts - shifts - prepared.second,
+            salt=prepared.salt,
+            token_digest=hashlib.sha256(prepared.token).digest(),
+            corrections=prepared.first + step - shifts - shifts - prepared.second,
             table=_shuffled(table, random_bytes),
         )
-        return Challenge(reply.to_bytes(self.parameters), masks.token)
+        return Challenge(reply.to_bytes(self.parameters), prepared.token)
 
 
 @dataclass(frozen=True, eq=False, repr=False)
 class _Prepared:
-    """Delta + t u, the mask, and the labels (m, 2) of both keys of every slot."""
+    """Delta + t u, the mask, the labels (m, 2) of both keys of every slot, and what the table needs of the masks."""
 
-    masks: Masks
+    salt: bytes
+    token: bytes
+    step: Labels
     multiplier: Plaintext
     mask: Ciphertext
     first: Labels
@@ -196,7 +198,9 @@ def _prepare(parameters: Parameters, masks: Masks) -> _Prepared:
     seal = engine(parameters)
     offset, delta = to_slots(masks.offset, parameters), to_slots(masks.delta, parameters)
     return _Prepared(
-        masks=masks,
+        salt=masks.salt,
+        token=masks.token,
+        step=masks.step,
         multiplier=seal.multiplier(multiplier),
         mask=seal.ciphertext(first, second),
         first=hash_keys(masks.salt, offset),

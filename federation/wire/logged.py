@@ -14,7 +14,7 @@ from federation.wire.v1 import verification_pb2 as pb
 
 
 def comparison_facts(*, key_id: bytes, transcript: bytes, reply: bytes) -> dict[str, str]:
-    """What stands behind the entry of a comparison: whose key, SHA-256 of what the session is bound to, and of the reply.
+    """What stands behind the entry of a comparison: whose key, and SHA-256 of transcript and reply.
 
     The transcript holds nonce, purpose, audience, release and probe, so an entry is about one comparison only. With the
     reply in it, nobody between server and device can change a byte of that unseen.
