@@ -33,6 +33,8 @@ class Operation(Enum):
 
     ENROL = 1
     VERIFY = 2
+    RENEW_CONSENT = 3
+    RENEW_TEMPLATE = 4
 
 
 @dataclass(frozen=True)
