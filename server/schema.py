@@ -78,6 +78,7 @@ deeds = sa.Table(
     _bytes("session_id", nullable=True),
     *_template(nullable=True),
     sa.Index("deeds_by_key", "key_id"),
+    sa.Index("deeds_by_session", "session_id"),
     **_STRICT,
 )
 log_seen = sa.Table(

@@ -20,13 +20,13 @@ import sqlalchemy as sa
 
 from federation.errors import ProofError, RefusedError, UnavailableError, UsageError
 from federation.onebit import Decision, Operation
-from federation.transparency import TreeHead
+from federation.transparency import PersonalKind, TreeHead
 from federation.wire.convert import SessionRequest
 from server.database import POSTGRES_CONNECTIONS, connect, database_url, is_empty, require_current, upgrade
 from server.limits import AttemptHistory, AttemptLimits
 from server.schema import TEMPLATE, attempts, deeds, held_templates, log_seen, sessions, templates, tombstones
 from server.sessions import Repeated, Session, SessionLimits, Step
-from server.storage import Deed, DeedKind, Owner, StoredTemplate
+from server.storage import Deed, Owner, StoredTemplate
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -86,9 +86,9 @@ _CLOSE_ATTEMPT = (
 )
 
 _ANNOUNCE = deeds.insert()
-_FORGET_REVOCATIONS = deeds.delete().where(deeds.c.key_id == _key, deeds.c.kind == DeedKind.REVOCATION.value)
+_FORGET_REVOCATIONS = deeds.delete().where(deeds.c.key_id == _key, deeds.c.kind == PersonalKind.REVOCATION.value)
 _FORGET_DEEDS_OF_KEY = deeds.delete().where(deeds.c.key_id == _key)
-_FORGET_DEEDS_OF_SESSION = deeds.delete().where(deeds.c.key_id == _key, deeds.c.session_id == _id)
+_FORGET_DEEDS_OF_SESSION = deeds.delete().where(deeds.c.session_id == _id)
 _SEEN = sa.select(log_seen.c.size, log_seen.c.root).where(log_seen.c.row == 1)
 _SEE = (
     log_seen.update()
@@ -259,18 +259,11 @@ class SqlStorage:
             row = run.execute(_FIND_TOMBSTONE, {"name": _tombstone(key_id)}).one_or_none()
         return row is not None and row.device_public_key is None and row.request_digest == request_digest
 
-    def announce(self, deed: Deed) -> None:
-        """See `Storage`. A crash leaves the deed or none; `server.deeds` says what either means."""
-        row = {
-            "commitment": deed.commitment,
-            "kind": deed.kind.value,
-            "key_id": deed.key_id,
-            "announced_at": deed.announced_at,
-            "request_digest": deed.request_digest,
-            "session_id": deed.session_id,
-        }
+    def announce(self, *deeds: Deed) -> None:
+        """See `Storage`. A crash leaves all of them or none; `server.deeds` says what either means."""
         with self._begin() as run:
-            run.execute(_ANNOUNCE, row | (_row(deed.template) if deed.template else {}))
+            for deed in deeds:
+                run.execute(_ANNOUNCE, _row_of(deed))
 
     # ------------------------------------------------------------------ attempts
 
@@ -406,7 +399,7 @@ class SqlStorage:
                 self._close_attempt(run, session.session_id, "non-match")
             run.execute(_FINISH, this | {"new_answer": answer, "new_expires_at": expires_at})
             run.execute(_LET_GO, this)
-            run.execute(_FORGET_DEEDS_OF_SESSION, this | {"key": key_id})
+            run.execute(_FORGET_DEEDS_OF_SESSION, this)
         if decision is Decision.MATCH and session.operation is Operation.RENEW_TEMPLATE:
             self._fold_in()
 
@@ -542,6 +535,18 @@ class SqlStorage:
             digests = (hashlib.sha256(name).digest()[:8] for name in names)
             for number in sorted({int.from_bytes(digest, "big", signed=True) for digest in digests}):
                 run.execute(_LOCK_NAME, {"number": number})
+
+
+def _row_of(deed: Deed) -> dict[str, object]:
+    row = {
+        "commitment": deed.commitment,
+        "kind": deed.kind.value,
+        "key_id": deed.key_id,
+        "announced_at": deed.announced_at,
+        "request_digest": deed.request_digest,
+        "session_id": deed.session_id,
+    }
+    return row | (_row(deed.template) if deed.template else dict.fromkeys(TEMPLATE))
 
 
 def _row(template: StoredTemplate) -> dict[str, object]:

@@ -6,7 +6,6 @@ SQLite or PostgreSQL; every implementation passes `StorageContract` of the tests
 
 from __future__ import annotations
 
-import enum
 import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -15,7 +14,7 @@ from typing import Protocol
 from federation.errors import UsageError
 from federation.onebit import Decision, Operation
 from federation.receipts import Binding
-from federation.transparency import TreeHead
+from federation.transparency import PersonalKind, TreeHead
 from federation.wire.convert import DEVICE_PUBLIC_KEY_BYTES
 from server.limits import AttemptHistory, AttemptLimits
 from server.sessions import Repeated, Session, SessionLimits, Step
@@ -94,17 +93,6 @@ class Owner:
         return key_id_of(self.device_public_key)
 
 
-class DeedKind(enum.Enum):
-    """What is done to a template. The values are in the database, and are the kinds of the log's entries."""
-
-    ENROLMENT = "enrolment"
-    REVOCATION = "revocation"
-    """Also of a template that another one takes the place of."""
-    RENEWAL = "renewal"
-    """Of a consent."""
-    ERASURE = "erasure"
-
-
 @dataclass(frozen=True)
 class Deed:
     """Something that is about to be logged and then done. `server.deeds` says why it is announced first.
@@ -112,7 +100,8 @@ class Deed:
     Attributes:
         commitment: of the entry that the log is to get, 32 bytes. An erasure gets its entry's commitment only while it
             is logged, so it has 32 random bytes here.
-        kind: what is done.
+        kind: what is done, never an attempt. A revocation is also what happens to a template that another one takes
+            the place of; a renewal is one of a consent.
         key_id: to whose template, 32 bytes.
         announced_at: seconds since 1970.
         request_digest: of the request that asked for it, 32 bytes.
@@ -122,7 +111,7 @@ class Deed:
     """
 
     commitment: bytes
-    kind: DeedKind
+    kind: PersonalKind
     key_id: bytes
     announced_at: int
     request_digest: bytes
@@ -204,8 +193,8 @@ class Storage(Protocol):
     def attempts_of(self, key_id: bytes) -> list[tuple[int, str | None]]:
         """Every attempt on a template in order: when (seconds since 1970), and "match", "non-match" or None."""
 
-    def announce(self, deed: Deed) -> None:
-        """Remembers a deed until it is done: `decide`, `revoke` and `erase` forget what they did."""
+    def announce(self, *deeds: Deed) -> None:
+        """Remembers deeds until they are done: `decide`, `revoke` and `erase` forget what they did."""
 
     # ------------------------------------------------------------------ attempts
 

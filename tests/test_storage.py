@@ -21,14 +21,14 @@ from alembic.migration import MigrationContext
 
 from federation.errors import ProofError, RefusedError, UnavailableError, UsageError
 from federation.onebit import Decision, Operation
-from federation.transparency import TreeHead
+from federation.transparency import PersonalKind, TreeHead
 from federation.wire.convert import SessionRequest
 from server import schema
 from server.database import connect, database_url, name_of, upgrade
 from server.limits import AttemptHistory, AttemptLimits
 from server.sessions import Repeated, Session, SessionLimits, Step
 from server.sqlstorage import open_storage
-from server.storage import Deed, DeedKind, Owner, Storage, StoredTemplate
+from server.storage import Deed, Owner, Storage, StoredTemplate
 
 LIMITS = AttemptLimits()
 SESSION_LIMITS = SessionLimits(capacity=5, per_peer=3)
@@ -129,7 +129,7 @@ def revoke(storage, key_id=KEY, *, now=NOW, number=0):
     storage.revoke(key_id, now=now, request_digest=digest(number))
 
 
-def a_deed(number=1, *, kind=DeedKind.REVOCATION, key_id=KEY, session_id=None, template=None):
+def a_deed(number=1, *, kind=PersonalKind.REVOCATION, key_id=KEY, session_id=None, template=None):
     return Deed(digest(100 + number), kind, key_id, NOW, digest(number), session_id, template)
 
 

@@ -65,6 +65,7 @@ def upgrade() -> None:
         sqlite_strict=True,
     )
     op.create_index("deeds_by_key", "deeds", ["key_id"])
+    op.create_index("deeds_by_session", "deeds", ["session_id"])
     seen = op.create_table(
         "log_seen",
         sa.Column("row", _NUMBER, primary_key=True, autoincrement=False),
