@@ -19,6 +19,7 @@ from sqlalchemy.engine import URL, Connection, Engine, make_url
 from federation.errors import UsageError
 
 _APPLICATION_ID = 0x696E7467  # "intg", in the header of our SQLite files
+_FIRST_CONSTRUCTION = frozenset({"0001", "0002", "0003", "0004"})
 _WAIT_SECONDS = 5
 POSTGRES_CONNECTIONS = 4
 
@@ -196,6 +197,11 @@ def _refuse_strangers(connection: Connection, url: URL) -> None:
     )
     if (tables and not found) or (marked is not None and marked != (_APPLICATION_ID if found else 0)):
         raise UsageError(f"{name_of(url)} holds somebody else's tables; name another database")
+    if found in _FIRST_CONSTRUCTION:
+        raise UsageError(
+            f"{name_of(url)} has schema {found}: its templates are of an older match, and no face can be compared with"
+            " them any more. Name a new database; people enrol again"
+        )
     if found and found not in {step.revision for step in _steps().walk_revisions()}:
         raise UsageError(f"{name_of(url)} has schema {found}, which a newer version made; run that version")
 

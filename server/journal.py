@@ -4,8 +4,8 @@ Every ciphertext that a device opens is behind an entry that was logged first, s
 yields nothing to anybody. Requests that are refused are logged too, under the name of who asked. An entry says nothing
 about who it concerns: that stands in the opening, kept apart under the key id until its owner has it erased.
 
-Whatever is done to a template is logged *before* it is done. A crash in between leaves an entry about something that
-did not happen, which the owner's next try explains; the other way round, something would have happened unseen.
+Whatever is done to a template is logged *before* it is done (`server.deeds`); the other way round, something would have
+happened unseen.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import secrets
 from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, Self
+from typing import TYPE_CHECKING, Self
 
 from federation.errors import IntaglioError, UnavailableError, UsageError
 from federation.transparency import (
@@ -38,8 +38,6 @@ if TYPE_CHECKING:
 
 UNKNOWN = "unknown"
 """Requester and purpose of a refused request that could not be read, or that came in an owner's name."""
-
-Deed = Literal[PersonalKind.ENROLMENT, PersonalKind.REVOCATION, PersonalKind.RENEWAL]
 
 
 @dataclass
@@ -132,10 +130,20 @@ class Journal:
             await self._add(Addition(entry, opening, asking.key_id) if asking.key_id else Addition(entry))
             raise
 
-    async def about_to(self, kind: Deed, key_id: bytes, facts: dict[str, str]) -> None:
-        """Logs what is about to be done to a template."""
-        opening = Opening(kind, {"key_id": key_id.hex(), **facts}, secrets.token_bytes(SALT_BYTES))
-        await self._add(Addition(PersonalEntry(kind, self._now(), opening.commitment), opening, key_id))
+    async def about_to(self, *openings: tuple[bytes, Opening]) -> None:
+        """Logs what is about to be done to templates, all or none.
+
+        Args:
+            openings: what stands behind each entry, with the key id that it is kept under.
+        """
+        if self._sequencer is None:
+            raise UsageError("the journal is not open")
+        await self._sequencer.add(
+            *(
+                Addition(PersonalEntry(opening.kind, self._now(), opening.commitment), opening, key_id)
+                for key_id, opening in openings
+            )
+        )
 
     async def declare(self, declared: Iterable[PublicEntry]) -> int:
         """Logs public entries that are not in the log yet, by their content.

@@ -1,7 +1,6 @@
-"""The tables of a matching server. `server/migrations` makes them step by step; a test compares the two.
+"""The tables of a matching server. `server/migrations` makes them; a test compares the two.
 
-Ciphertexts have tables of their own, so that looking through templates or sessions never reads them. Each other column
-is small.
+No column is large but a session's answer, and statements that do not need it leave it out.
 """
 
 from __future__ import annotations
@@ -24,36 +23,33 @@ def _text(name: str, *, nullable: bool = False) -> sa.Column[str]:
     return sa.Column(name, sa.Text, nullable=nullable)
 
 
-def _number(name: str) -> sa.Column[int]:
-    return sa.Column(name, NUMBER, nullable=False)
+def _number(name: str, *, nullable: bool = False) -> sa.Column[int]:
+    return sa.Column(name, NUMBER, nullable=nullable)
 
 
-templates = sa.Table(
-    "templates",
-    metadata,
-    _bytes("key_id", primary_key=True),
-    _bytes("device_public_key"),
-    _bytes("release_digest"),
-    _text("parameters"),
-    _text("purpose"),
-    _text("audience"),
-    _number("enrolled_at"),
-    _bytes("receipts"),
-    **_STRICT,
-)
-ciphertexts = sa.Table(
-    "ciphertexts",
-    metadata,
-    _bytes("key_id", sa.ForeignKey("templates.key_id", ondelete="CASCADE"), primary_key=True),
-    _bytes("public_key"),
-    _bytes("template"),
-    **_STRICT,
-)
+def _template(*, nullable: bool = False) -> tuple[sa.Column[Any], ...]:
+    """What `server.storage.StoredTemplate` has. Its key id follows from the device's key."""
+    return (
+        _bytes("device_public_key", nullable=nullable),
+        _bytes("template", nullable=nullable),
+        _bytes("release_digest", nullable=nullable),
+        _text("parameters", nullable=nullable),
+        _text("purpose", nullable=nullable),
+        _text("audience", nullable=nullable),
+        _number("enrolled_at", nullable=nullable),
+        _bytes("receipts", nullable=nullable),
+    )
+
+
+TEMPLATE = tuple(column.name for column in _template())
+
+templates = sa.Table("templates", metadata, _bytes("key_id", primary_key=True), *_template(), **_STRICT)
 attempts = sa.Table(
     "attempts",
     metadata,
     sa.Column("number", NUMBER, primary_key=True, autoincrement=True),
-    _bytes("session_id", unique=True),
+    _bytes("session_id", unique=True, nullable=True),  # none: put back from the log
+    _bytes("transcript_digest", unique=True),  # names the attempt in the log
     _bytes("key_id", sa.ForeignKey("templates.key_id", ondelete="CASCADE")),
     _number("opened_at"),
     sa.Column("decision", sa.Text),  # match, non-match, or nothing yet
@@ -71,18 +67,40 @@ tombstones = sa.Table(
     _text("audience", nullable=True),
     **_STRICT,
 )
+deeds = sa.Table(
+    "deeds",
+    metadata,
+    _bytes("commitment", primary_key=True),
+    _text("kind"),
+    _bytes("key_id"),
+    _number("announced_at"),
+    _bytes("request_digest"),
+    _bytes("session_id", nullable=True),
+    *_template(nullable=True),
+    sa.Index("deeds_by_key", "key_id"),
+    sa.Index("deeds_by_session", "session_id"),
+    **_STRICT,
+)
+log_seen = sa.Table(
+    "log_seen",
+    metadata,
+    sa.Column("row", NUMBER, primary_key=True, autoincrement=False),  # there is one
+    _number("size"),
+    _bytes("root"),
+    **_STRICT,
+)
 sessions = sa.Table(
     "sessions",
     metadata,
     _bytes("session_id", primary_key=True),
     _text("step"),
+    _text("operation"),
     _bytes("key_id"),
     _text("purpose"),
     _text("audience"),
     _bytes("peer"),
     _bytes("nonce"),
     _number("expires_at"),
-    _number("enrolling"),
     _number("taken"),
     _bytes("token_digest", nullable=True),
     _bytes("request_digest", nullable=True),
@@ -98,15 +116,6 @@ held_templates = sa.Table(
     "held_templates",
     metadata,
     _bytes("session_id", sa.ForeignKey("sessions.session_id", ondelete="CASCADE"), primary_key=True),
-    _bytes("key_id"),
-    _bytes("device_public_key"),
-    _bytes("release_digest"),
-    _text("parameters"),
-    _text("purpose"),
-    _text("audience"),
-    _number("enrolled_at"),
-    _bytes("receipts"),
-    _bytes("public_key"),
-    _bytes("template"),
+    *_template(),
     **_STRICT,
 )

@@ -4,8 +4,10 @@ Theory of operation
 -------------------
 A session moves through its steps, each taken once::
 
-    TEMPLATE -> TEMPLATE_TOKEN -> DONE      an enrolment's first leg; it opens the session of the second
-    PROBE -> TOKEN -> DONE                  an enrolment's second leg, or a verification
+    PROBE -> TOKEN -> DONE
+
+What a match does, its *operation*, is known when the probe has come. A session that was opened to verify renews a
+consent or a template if the probe brought one; the new template or consent then waits with the session.
 
 A step is *taken* in one transaction before it is worked on, and *answered* in another. The digest of the request that
 took it stays with the session. So the session and its step are the name of a request that may be repeated: the same
@@ -31,14 +33,13 @@ from federation.wire.convert import NONCE_BYTES, SESSION_ID_BYTES
 if TYPE_CHECKING:
     from google.protobuf.message import Message
 
+    from federation.onebit import Operation
     from federation.wire.convert import SessionRequest
 
 
 class Step(enum.Enum):
     """What is to come next. The values are in the database."""
 
-    TEMPLATE = "template"
-    TEMPLATE_TOKEN = "template-token"  # noqa: S105 - the name of a step
     PROBE = "probe"
     TOKEN = "token"  # noqa: S105 - the name of a step
     DONE = "done"
@@ -55,7 +56,7 @@ class Session:
         peer: SHA-256 of the certificate that opened it, 32 bytes; for counting only.
         nonce: 32 random bytes, signed by the device in the session's transcript.
         expires_at: seconds since 1970. Going on does not lengthen it.
-        enrolling: whether it belongs to an enrolment; the template then waits with the session.
+        operation: what a match does: `ENROL`, or `VERIFY` until a probe brings something to renew.
         token_digest: SHA-256 of the token that a match reveals, 32 bytes, when `step` expects a token.
         logged: the log's entry about the comparison with its proof, when an assertion may be wanted.
     """
@@ -66,21 +67,21 @@ class Session:
     peer: bytes
     nonce: bytes = field(repr=False)
     expires_at: int
-    enrolling: bool
+    operation: Operation
     token_digest: bytes | None = field(default=None, repr=False)
     logged: bytes | None = field(default=None, repr=False)
 
     @classmethod
-    def fresh(cls, step: Step, request: SessionRequest, *, peer: bytes, expires_at: int, enrolling: bool) -> Session:
+    def fresh(cls, request: SessionRequest, *, operation: Operation, peer: bytes, expires_at: int) -> Session:
         """A session with a new id and a new nonce."""
         return cls(
             session_id=secrets.token_bytes(SESSION_ID_BYTES),
-            step=step,
+            step=Step.PROBE,
             request=request,
             peer=peer,
             nonce=secrets.token_bytes(NONCE_BYTES),
             expires_at=expires_at,
-            enrolling=enrolling,
+            operation=operation,
         )
 
     def expects(self, token: bytes | None) -> bool:
@@ -106,7 +107,7 @@ class SessionLimits:
     """Bounds in number and in time, so strangers cannot fill the database.
 
     Attributes:
-        capacity: most unfinished sessions at once, over all front ends; an enrolling one holds about 420 kB.
+        capacity: most unfinished sessions at once, over all front ends; one whose probe was compared holds its reply.
         per_peer: most unfinished sessions of one client certificate.
         lifetime_seconds: from opening to the last message.
         answer_seconds: how long a finished session remembers its answer, for a device that lost it.

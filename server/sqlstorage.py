@@ -5,7 +5,8 @@ Theory of operation
 Two front ends must never spend one attempt or one nonce twice. In SQLite a writing transaction holds the only write
 lock from its beginning. In PostgreSQL every method that decides about a key id first takes an advisory lock on it,
 opening a session takes one on all sessions, and a session's row is locked while its step is decided. Whoever takes
-several locks takes them in this order: all sessions, a session's row, a key id.
+several locks takes them in this order: all sessions, key ids by their number, sessions' rows, the row of the log's
+checkpoint. That last row is written as the last thing before the commit, by every durable transaction.
 """
 
 from __future__ import annotations
@@ -17,17 +18,18 @@ from typing import TYPE_CHECKING, Any, Self
 
 import sqlalchemy as sa
 
-from federation.errors import RefusedError, UnavailableError, UsageError
-from federation.onebit import Decision
+from federation.errors import ProofError, RefusedError, UnavailableError, UsageError
+from federation.onebit import Decision, Operation
+from federation.transparency import PersonalKind, TreeHead
 from federation.wire.convert import SessionRequest
 from server.database import POSTGRES_CONNECTIONS, connect, database_url, is_empty, require_current, upgrade
 from server.limits import AttemptHistory, AttemptLimits
-from server.schema import attempts, ciphertexts, held_templates, sessions, templates, tombstones
+from server.schema import TEMPLATE, attempts, deeds, held_templates, log_seen, sessions, templates, tombstones
 from server.sessions import Repeated, Session, SessionLimits, Step
-from server.storage import Owner, StoredTemplate
+from server.storage import Deed, Owner, StoredTemplate
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
     from sqlalchemy.engine import Connection, Engine
@@ -35,18 +37,13 @@ if TYPE_CHECKING:
 _TOMBSTONE_TAG = b"intaglio-tombstone/1\0"
 _ALL_SESSIONS = b"sessions"
 _OVER = "the session has ended; start again"
-_SMALL_COLUMNS = tuple(column.name for column in templates.c)
 
 # Statements are built once: SQLAlchemy takes longer to build one than to run it.
 _id: sa.BindParameter[bytes] = sa.bindparam("id")
 _key: sa.BindParameter[bytes] = sa.bindparam("key")
 _THIS_SESSION = sessions.c.session_id == _id
-_FIND_TEMPLATE = (
-    sa.select(templates, ciphertexts.c.public_key, ciphertexts.c.template)
-    .join(ciphertexts)
-    .where(templates.c.key_id == _key)
-)
-_ADD_TEMPLATE, _ADD_CIPHERTEXTS = templates.insert(), ciphertexts.insert()
+_FIND_TEMPLATE = sa.select(*(templates.c[name] for name in TEMPLATE)).where(templates.c.key_id == _key)
+_ADD_TEMPLATE = templates.insert()
 _DELETE_TEMPLATE = templates.delete().where(templates.c.key_id == _key)
 _IS_KNOWN = sa.select(
     sa.exists().where(templates.c.key_id == _key) | sa.exists().where(tombstones.c.key_id_hash == sa.bindparam("name"))
@@ -88,6 +85,17 @@ _CLOSE_ATTEMPT = (
     .values(decision=sa.bindparam("word"))
 )
 
+_ANNOUNCE = deeds.insert()
+_FORGET_REVOCATIONS = deeds.delete().where(deeds.c.key_id == _key, deeds.c.kind == PersonalKind.REVOCATION.value)
+_FORGET_DEEDS_OF_KEY = deeds.delete().where(deeds.c.key_id == _key)
+_FORGET_DEEDS_OF_SESSION = deeds.delete().where(deeds.c.session_id == _id)
+_SEEN = sa.select(log_seen.c.size, log_seen.c.root).where(log_seen.c.row == 1)
+_SEE = (
+    log_seen.update()
+    .where(log_seen.c.row == 1, log_seen.c.size < sa.bindparam("new_size"))
+    .values(size=sa.bindparam("new_size"), root=sa.bindparam("new_root"))
+)
+
 _IS_OPEN = sessions.c.step != Step.DONE.value
 _COUNT_SESSIONS = sa.select(
     sa.func.count().label("total"), sa.func.count().filter(sessions.c.peer == sa.bindparam("peer")).label("mine")
@@ -103,21 +111,27 @@ _LOCK_SESSION = (
 _FIND_ANSWER = sa.select(sessions.c.answer).where(_THIS_SESSION)
 _TAKE = sessions.update().where(_THIS_SESSION).values(taken=1, request_digest=sa.bindparam("digest"), answer=None)
 _RELEASE = sessions.update().where(_THIS_SESSION).values(taken=0, request_digest=None)
-_ANSWER = (
+_AWAIT_TOKEN = (
     sessions.update()
     .where(_THIS_SESSION, sessions.c.taken == 1)
     .values(
-        {name: sa.bindparam(f"new_{name}") for name in ("step", "answer", "expires_at", "token_digest", "logged")}
-        | {"taken": 0}
+        {name: sa.bindparam(f"new_{name}") for name in ("operation", "answer", "token_digest", "logged")}
+        | {"step": Step.TOKEN.value, "taken": 0}
+    )
+)
+_FINISH = (
+    sessions.update()
+    .where(_THIS_SESSION)
+    .values(
+        {name: sa.bindparam(f"new_{name}") for name in ("answer", "expires_at")}
+        | {"step": Step.DONE.value, "taken": 0, "token_digest": None, "logged": None}
     )
 )
 _END = sessions.delete().where(_THIS_SESSION)
 _END_ALL_OF_KEY = sessions.delete().where(sessions.c.key_id == _key)
+_END_OTHERS_OF_KEY = sessions.delete().where(sessions.c.key_id == _key, sessions.c.session_id != _id)
 _HOLD = held_templates.insert()
-_FIND_HELD = sa.select(*(column for column in held_templates.c if column.name != "session_id")).where(
-    held_templates.c.session_id == _id
-)
-_PASS_ON = held_templates.update().where(held_templates.c.session_id == _id).values(session_id=sa.bindparam("next"))
+_FIND_HELD = sa.select(*(held_templates.c[name] for name in TEMPLATE)).where(held_templates.c.session_id == _id)
 _LET_GO = held_templates.delete().where(held_templates.c.session_id == _id)
 _LOCK_NAME = sa.select(sa.func.pg_advisory_xact_lock(sa.bindparam("number")))
 _PING = sa.select(1)
@@ -156,6 +170,9 @@ class SqlStorage:
         self._engine = engine
         self._is_sqlite = engine.dialect.name == "sqlite"
         self._local = threading.local()
+        self._head: Callable[[], TreeHead] | None = None
+        self._recorded = 0  # entries of the largest tree that this process knows to be recorded; only grows
+        self._growing = threading.Lock()
 
     def __enter__(self) -> Self:
         return self
@@ -172,16 +189,23 @@ class SqlStorage:
         """See `Storage`. SQLite has one writer, who would only wait for himself."""
         return 1 if self._is_sqlite else POSTGRES_CONNECTIONS
 
-    @contextmanager
-    def transaction(self, *, durable: bool = True) -> Iterator[None]:
-        """See `Storage`."""
-        with self._begin(relaxed=not durable):
-            yield
-
     def ping(self) -> None:
         """See `Storage`."""
         with self._begin(reading=True) as run:
             run.execute(_PING)
+
+    # ------------------------------------------------------------------ the log
+
+    def seen(self) -> TreeHead:
+        """See `Storage`."""
+        with self._begin(reading=True) as run:
+            row = run.execute(_SEEN).one()
+        return TreeHead(row.size, row.root)
+
+    def follow(self, head: Callable[[], TreeHead]) -> None:
+        """See `Storage`."""
+        self._remember(self.seen().size)
+        self._head = head
 
     # ------------------------------------------------------------------ templates
 
@@ -202,33 +226,16 @@ class SqlStorage:
         with self._begin() as run:
             self._lock(run, template.key_id)
             self.require_new(template.key_id)
-            run.execute(_ADD_TEMPLATE, {name: getattr(template, name) for name in _SMALL_COLUMNS})
-            run.execute(
-                _ADD_CIPHERTEXTS,
-                {"key_id": template.key_id, "public_key": template.public_key, "template": template.template},
-            )
+            run.execute(_ADD_TEMPLATE, {"key_id": template.key_id} | _row(template))
 
     def revoke(self, key_id: bytes, *, now: int, request_digest: bytes) -> None:
         """See `Storage`. A crash leaves the template with no tombstone, or the tombstone with no template."""
-        name = _tombstone(key_id)
         with self._begin() as run:
-            run.execute(_END_ALL_OF_KEY, {"key": key_id})
             self._lock(run, key_id)
-            owner = run.execute(_FIND_OWNER, {"key": key_id}).mappings().one_or_none()
-            run.execute(_DELETE_TEMPLATE, {"key": key_id})  # ciphertexts and attempts go with it
-            if run.execute(_FIND_TOMBSTONE, {"name": name}).one_or_none() is None:
-                run.execute(
-                    _ADD_TOMBSTONE,
-                    {"key_id_hash": name, "revoked_at": now, "request_digest": request_digest}
-                    | dict(owner or {"device_public_key": None, "audience": None}),
-                )
+            run.execute(_END_ALL_OF_KEY, {"key": key_id})
+            self._bury(run, key_id, now=now, request_digest=request_digest)
+            run.execute(_FORGET_REVOCATIONS, {"key": key_id})
         self._fold_in()
-
-    def replace_receipts(self, key_id: bytes, *, old: bytes, new: bytes) -> None:
-        """See `Storage`. A crash leaves the old ones or the new ones."""
-        with self._begin() as run:
-            if run.execute(_REPLACE_RECEIPTS, {"key": key_id, "old": old, "new": new}).rowcount != 1:
-                raise RefusedError("not enrolled any more, or another consent came first; ask for the current one")
 
     def owner(self, key_id: bytes) -> Owner | None:
         """See `Storage`."""
@@ -243,6 +250,7 @@ class SqlStorage:
         """See `Storage`. A crash leaves an owner who may ask once more, or none."""
         with self._begin() as run:
             run.execute(_FORGET_OWNER, {"name": _tombstone(key_id), "digest": request_digest})
+            run.execute(_FORGET_DEEDS_OF_KEY, {"key": key_id})
         self._fold_in()
 
     def is_erased_by(self, key_id: bytes, request_digest: bytes) -> bool:
@@ -251,24 +259,33 @@ class SqlStorage:
             row = run.execute(_FIND_TOMBSTONE, {"name": _tombstone(key_id)}).one_or_none()
         return row is not None and row.device_public_key is None and row.request_digest == request_digest
 
+    def announce(self, *deeds: Deed) -> None:
+        """See `Storage`. A crash leaves all of them or none; `server.deeds` says what either means."""
+        with self._begin() as run:
+            for deed in deeds:
+                run.execute(_ANNOUNCE, _row_of(deed))
+
     # ------------------------------------------------------------------ attempts
 
-    def open_attempt(self, *, session_id: bytes, key_id: bytes, now: int, limits: AttemptLimits) -> None:
+    def open_attempt(
+        self, *, session_id: bytes, key_id: bytes, transcript_digest: bytes, now: int, limits: AttemptLimits
+    ) -> None:
         """See `Storage`. A crash after it leaves a counted failure: the answer may have left, so it must count."""
         with self._begin() as run:
             self._lock(run, key_id)
             limits.require_room(self.history(key_id), now=now)
             try:
-                run.execute(_ADD_ATTEMPT, {"session_id": session_id, "key_id": key_id, "opened_at": now})
+                run.execute(
+                    _ADD_ATTEMPT,
+                    {
+                        "session_id": session_id,
+                        "transcript_digest": transcript_digest,
+                        "key_id": key_id,
+                        "opened_at": now,
+                    },
+                )
             except sa.exc.IntegrityError as error:
                 raise RefusedError("not enrolled any more, or the session was used before") from error
-
-    def close_attempt(self, *, session_id: bytes, decision: Decision) -> None:
-        """See `Storage`. A crash before it leaves the attempt counted as a failure."""
-        word = "match" if decision is Decision.MATCH else "non-match"
-        with self._begin() as run:
-            if run.execute(_CLOSE_ATTEMPT, {"id": session_id, "word": word}).rowcount != 1:
-                raise RefusedError("the attempt is not open; the template was revoked meanwhile, perhaps")
 
     def history(self, key_id: bytes) -> AttemptHistory:
         """See `Storage`."""
@@ -282,9 +299,7 @@ class SqlStorage:
 
     # ------------------------------------------------------------------ sessions
 
-    def start_session(
-        self, session: Session, *, now: int, limits: SessionLimits, template_of: bytes | None = None
-    ) -> None:
+    def start_session(self, session: Session, *, now: int, limits: SessionLimits) -> None:
         """See `Storage`. A crash leaves the session or none."""
         with self._begin(relaxed=True) as run:
             self._lock(run, _ALL_SESSIONS)
@@ -304,13 +319,11 @@ class SqlStorage:
                 "peer": session.peer,
                 "nonce": session.nonce,
                 "expires_at": session.expires_at,
-                "enrolling": int(session.enrolling),
+                "operation": session.operation.name,
                 "taken": 0,
                 "audience_nonce": session.request.audience_nonce,
             }
             run.execute(_ADD_SESSION, row)
-            if template_of is not None:
-                run.execute(_PASS_ON, {"id": template_of, "next": session.session_id})
 
     def take_session(
         self, session_id: bytes, step: Step, *, request_digest: bytes, now: int
@@ -336,35 +349,59 @@ class SqlStorage:
             peer=row.peer,
             nonce=row.nonce,
             expires_at=row.expires_at,
-            enrolling=bool(row.enrolling),
+            operation=Operation[row.operation],
             token_digest=row.token_digest,
             logged=row.logged,
         )
 
-    def answer_session(
+    def await_token(
         self,
         session_id: bytes,
         *,
-        step: Step,
+        operation: Operation,
         answer: bytes,
-        expires_at: int,
-        token_digest: bytes | None = None,
+        token_digest: bytes,
         logged: bytes | None = None,
+        held: StoredTemplate | None = None,
     ) -> None:
         """See `Storage`. A crash before it leaves a session that only waits for its end."""
         values = {
             "id": session_id,
-            "new_step": step.value,
+            "new_operation": operation.name,
             "new_answer": answer,
-            "new_expires_at": expires_at,
             "new_token_digest": token_digest,
             "new_logged": logged,
         }
         with self._begin(relaxed=True) as run:
-            if run.execute(_ANSWER, values).rowcount != 1:
+            if run.execute(_AWAIT_TOKEN, values).rowcount != 1:
                 raise RefusedError(_OVER)
-            if step is Step.DONE:
-                run.execute(_LET_GO, {"id": session_id})
+            if held is not None:
+                run.execute(_HOLD, {"session_id": session_id} | _row(held))
+
+    def held_template(self, session_id: bytes) -> StoredTemplate | None:
+        """See `Storage`."""
+        with self._begin(reading=True) as run:
+            row = run.execute(_FIND_HELD, {"id": session_id}).mappings().one_or_none()
+        return StoredTemplate(**row) if row else None
+
+    def decide(self, session: Session, decision: Decision, *, answer: bytes, now: int, expires_at: int) -> None:
+        """See `Storage`. A crash leaves a counted failure, or the whole of it, which can be asked for again."""
+        this, key_id = {"id": session.session_id}, session.request.key_id
+        with self._begin() as run:
+            held = self.held_template(session.session_id)
+            self._lock(run, key_id, *([held.key_id] if held else []))
+            row = run.execute(_LOCK_SESSION, this).one_or_none()
+            if row is None or not row.taken:
+                raise RefusedError(_OVER)
+            if decision is Decision.MATCH:
+                self._put_in_force(run, session, held, now=now, request_digest=row.request_digest)
+            elif session.operation is not Operation.ENROL:
+                self._close_attempt(run, session.session_id, "non-match")
+            run.execute(_FINISH, this | {"new_answer": answer, "new_expires_at": expires_at})
+            run.execute(_LET_GO, this)
+            run.execute(_FORGET_DEEDS_OF_SESSION, this)
+        if decision is Decision.MATCH and session.operation is Operation.RENEW_TEMPLATE:
+            self._fold_in()
 
     def release_session(self, session_id: bytes) -> None:
         """See `Storage`."""
@@ -381,20 +418,64 @@ class SqlStorage:
         with self._begin(reading=True) as run:
             return int(run.execute(_COUNT_LIVING, {"now": now}).scalar_one())
 
-    def hold_template(self, session_id: bytes, template: StoredTemplate) -> None:
-        """See `Storage`."""
-        row = {name: getattr(template, name) for name in (*_SMALL_COLUMNS, "public_key", "template")}
-        with self._begin(relaxed=True) as run:
-            try:
-                run.execute(_HOLD, row | {"session_id": session_id})
-            except sa.exc.IntegrityError as error:
-                raise RefusedError(_OVER) from error
+    # ------------------------------------------------------------------ parts of transactions
 
-    def held_template(self, session_id: bytes) -> StoredTemplate | None:
-        """See `Storage`."""
-        with self._begin(reading=True) as run:
-            row = run.execute(_FIND_HELD, {"id": session_id}).mappings().one_or_none()
-        return StoredTemplate(**row) if row else None
+    def _put_in_force(
+        self, run: Connection, session: Session, held: StoredTemplate | None, *, now: int, request_digest: bytes
+    ) -> None:
+        """What a match does."""
+        key_id = session.request.key_id
+        if held is None and session.operation is not Operation.VERIFY:
+            raise RefusedError(_OVER)
+        match session.operation, held:
+            case Operation.ENROL, StoredTemplate():
+                self.enrol(held)
+            case Operation.RENEW_TEMPLATE, StoredTemplate() if self.template(held.key_id) != held:
+                self._close_attempt(run, session.session_id, "match")
+                self._replace(run, key_id, held, session.session_id, now=now, request_digest=request_digest)
+            case Operation.RENEW_CONSENT, StoredTemplate():
+                self._close_attempt(run, session.session_id, "match")
+                self._renew_consent(run, held)
+            case Operation.VERIFY, _:
+                self._close_attempt(run, session.session_id, "match")
+
+    def _close_attempt(self, run: Connection, session_id: bytes, word: str) -> None:
+        if run.execute(_CLOSE_ATTEMPT, {"id": session_id, "word": word}).rowcount != 1:
+            raise RefusedError("the attempt is not open; the template was revoked meanwhile, perhaps")
+
+    def _renew_consent(self, run: Connection, renewed: StoredTemplate) -> None:
+        """Puts the chain of consents in the place of the one that lacks its last. Doing it twice changes nothing."""
+        old, _, _ = renewed.receipts.rpartition(b"\n")
+        values = {"key": renewed.key_id, "old": old, "new": renewed.receipts}
+        if run.execute(_REPLACE_RECEIPTS, values).rowcount != 1 and self.template(renewed.key_id) != renewed:
+            raise RefusedError("not enrolled any more, or another consent came first; ask for the current one")
+
+    def _replace(
+        self,
+        run: Connection,
+        key_id: bytes,
+        successor: StoredTemplate,
+        session_id: bytes,
+        *,
+        now: int,
+        request_digest: bytes,
+    ) -> None:
+        """Revokes a template and enrols another in its place. The session that asked for it goes on."""
+        run.execute(_END_OTHERS_OF_KEY, {"key": key_id, "id": session_id})
+        self._bury(run, key_id, now=now, request_digest=request_digest)
+        self.enrol(successor)
+
+    def _bury(self, run: Connection, key_id: bytes, *, now: int, request_digest: bytes) -> None:
+        """A tombstone in the place of whatever there is of a template."""
+        name = _tombstone(key_id)
+        owner = run.execute(_FIND_OWNER, {"key": key_id}).mappings().one_or_none()
+        run.execute(_DELETE_TEMPLATE, {"key": key_id})  # attempts go with it
+        if run.execute(_FIND_TOMBSTONE, {"name": name}).one_or_none() is None:
+            run.execute(
+                _ADD_TOMBSTONE,
+                {"key_id_hash": name, "revoked_at": now, "request_digest": request_digest}
+                | dict(owner or {"device_public_key": None, "audience": None}),
+            )
 
     # ------------------------------------------------------------------ transactions
 
@@ -411,7 +492,7 @@ class SqlStorage:
         running: Connection | None = getattr(self._local, "connection", None)
         if running is not None:
             if running.get_execution_options()["relaxed"] and not (reading or relaxed):
-                raise UsageError("this step must reach the disk; open the transaction as a durable one")
+                raise UsageError("this step must reach the disk; its transaction need not")
             yield running
             return
         options = {"reading": reading, "relaxed": relaxed, "binary": True}
@@ -421,16 +502,55 @@ class SqlStorage:
                 try:
                     with connection.begin():
                         yield connection
+                        recorded = 0 if reading or relaxed else self._see(connection)
+                    self._remember(recorded)
                 finally:
                     self._local.connection = None
         except (sa.exc.OperationalError, sa.exc.InterfaceError, sa.exc.TimeoutError) as error:
             raise UnavailableError("the database is busy or out of reach; try again") from error
 
-    def _lock(self, run: Connection, name: bytes) -> None:
-        """Until the transaction ends, nobody else passes here with this name. SQLite's write lock does it already."""
+    def _see(self, run: Connection) -> int:
+        """Records how far the log has come. Entries of the tree that is recorded then."""
+        if self._head is None:
+            return 0
+        expected = self._recorded  # read first: what was recorded by now, the next statement sees
+        size: int = run.execute(_SEEN).one().size
+        if size < expected:
+            raise ProofError(
+                f"the database went back while it was served: it knew {expected} entries of the log and knows {size}."
+                " Stop its servers; starting one says what to do"
+            )
+        head = self._head()
+        if head.size > size:
+            run.execute(_SEE, {"new_size": head.size, "new_root": head.root})
+        return max(size, head.size)
+
+    def _remember(self, size: int) -> None:
+        with self._growing:
+            self._recorded = max(self._recorded, size)
+
+    def _lock(self, run: Connection, *names: bytes) -> None:
+        """Until the transaction ends, nobody else passes here with these names. SQLite's write lock does it already."""
         if not self._is_sqlite:
-            number = int.from_bytes(hashlib.sha256(name).digest()[:8], "big", signed=True)
-            run.execute(_LOCK_NAME, {"number": number})
+            digests = (hashlib.sha256(name).digest()[:8] for name in names)
+            for number in sorted({int.from_bytes(digest, "big", signed=True) for digest in digests}):
+                run.execute(_LOCK_NAME, {"number": number})
+
+
+def _row_of(deed: Deed) -> dict[str, object]:
+    row = {
+        "commitment": deed.commitment,
+        "kind": deed.kind.value,
+        "key_id": deed.key_id,
+        "announced_at": deed.announced_at,
+        "request_digest": deed.request_digest,
+        "session_id": deed.session_id,
+    }
+    return row | (_row(deed.template) if deed.template else dict.fromkeys(TEMPLATE))
+
+
+def _row(template: StoredTemplate) -> dict[str, object]:
+    return {name: getattr(template, name) for name in TEMPLATE}
 
 
 def _tombstone(key_id: bytes) -> bytes:

@@ -1,42 +1,46 @@
-"""What matching servers share: encrypted templates, attempts, tombstones, open sessions.
+"""What matching servers share: padded templates, attempts, tombstones, open sessions, deeds that are under way.
 
-Nothing in here can be compared with a face without a key that the owner's device holds. `server.sqlstorage` keeps it
-in SQLite or PostgreSQL; every implementation passes `StorageContract` of the tests.
+Nothing in here can be compared with a face without what the owner's device holds. `server.sqlstorage` keeps it in
+SQLite or PostgreSQL; every implementation passes `StorageContract` of the tests.
 """
 
 from __future__ import annotations
 
 import hashlib
-from contextlib import AbstractContextManager
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from federation.onebit import Decision
+from federation.errors import UsageError
+from federation.onebit import Decision, Operation
 from federation.receipts import Binding
+from federation.transparency import PersonalKind, TreeHead
+from federation.wire.convert import DEVICE_PUBLIC_KEY_BYTES
 from server.limits import AttemptHistory, AttemptLimits
 from server.sessions import Repeated, Session, SessionLimits, Step
+
+MOST_TEMPLATE_BYTES = 1024
 
 
 @dataclass(frozen=True)
 class StoredTemplate:
-    """One enrolled device. Encrypted under the device's own key, and still personal data.
+    """One enrolled device: its template under a one-time pad that only the device has. Still personal data.
 
     Attributes:
-        key_id: SHA-256 of `public_key`, 32 bytes. It is enrolled once and never again, so it names one template.
-        public_key: homomorphic public key.
         device_public_key: Ed25519 public key of the owner's device, 32 bytes.
-        template: ciphertext.
+        template: message, 1 to 1024 bytes; the storage does not look into it.
         release_digest: model release that made it, 32 bytes.
-        parameters: name of the encryption parameters of both ciphertexts.
+        parameters: name of the parameters of the match.
         purpose: what it may be compared for.
         audience: for whom.
         enrolled_at: seconds since 1970.
         receipts: the owner's signed consents as they came, one in a line: the first one and its renewals. Empty is
             none: such a template is not compared.
+
+    Raises:
+        UsageError: a length is wrong.
     """
 
-    key_id: bytes
-    public_key: bytes = field(repr=False)
     device_public_key: bytes = field(repr=False)
     template: bytes = field(repr=False)
     release_digest: bytes
@@ -45,6 +49,20 @@ class StoredTemplate:
     audience: str
     enrolled_at: int
     receipts: bytes = field(default=b"", repr=False)
+
+    def __post_init__(self) -> None:
+        if (
+            len(self.device_public_key) != DEVICE_PUBLIC_KEY_BYTES
+            or len(self.release_digest) != hashlib.sha256().digest_size
+        ):
+            raise UsageError("a device's public key and a release's digest have 32 bytes")
+        if not 0 < len(self.template) <= MOST_TEMPLATE_BYTES:
+            raise UsageError(f"a template has 1 to {MOST_TEMPLATE_BYTES} bytes, not {len(self.template)}")
+
+    @property
+    def key_id(self) -> bytes:
+        """SHA-256 of the device's key, 32 bytes. It is enrolled once and never again, so it names one template."""
+        return key_id_of(self.device_public_key)
 
     @property
     def binding(self) -> Binding:
@@ -69,30 +87,70 @@ class Owner:
     device_public_key: bytes
     audience: str
 
+    @property
+    def key_id(self) -> bytes:
+        """SHA-256 of the device's key, 32 bytes."""
+        return key_id_of(self.device_public_key)
+
+
+@dataclass(frozen=True)
+class Deed:
+    """Something that is about to be logged and then done. `server.deeds` says why it is announced first.
+
+    Attributes:
+        commitment: of the entry that the log is to get, 32 bytes. An erasure gets its entry's commitment only while it
+            is logged, so it has 32 random bytes here.
+        kind: what is done, never an attempt. A revocation is also what happens to a template that another one takes
+            the place of; a renewal is one of a consent.
+        key_id: to whose template, 32 bytes.
+        announced_at: seconds since 1970.
+        request_digest: of the request that asked for it, 32 bytes.
+        session_id: of the session that ends with it; None for what an owner asked for without a session.
+        template: what comes in force with it, when that must not be lost: a renewal's template with the longer chain
+            of consents, or the template that takes the place of a revoked one. None else, also for an enrolment.
+    """
+
+    commitment: bytes
+    kind: PersonalKind
+    key_id: bytes
+    announced_at: int
+    request_digest: bytes
+    session_id: bytes | None = None
+    template: StoredTemplate | None = None
+
 
 class Storage(Protocol):
     """What the matching service needs. Threads and processes may share one database.
 
-    Each method is one transaction: a crash leaves the state before it or after it. Methods called inside a
-    `transaction` block are one together. Every method raises `UnavailableError` when the database is busy or out of
-    reach.
+    Each method is one transaction: a crash leaves the state before it or after it. Every method raises
+    `UnavailableError` when the database is busy or out of reach.
+
+    Methods that change templates, attempts, tombstones or deeds are on disk when they return. In the same transaction
+    they record the log's checkpoint that `follow` was given. Steps of sessions are not: a power failure may take the
+    last moments of them back, in order; a process that is killed takes nothing back.
     """
 
     @property
     def parallel(self) -> int:
         """How many threads use it with profit."""
 
-    def transaction(self, *, durable: bool = True) -> AbstractContextManager[None]:
-        """Makes the calls of the block, in this thread, one transaction; an exception undoes them.
-
-        Args:
-            durable: whether the commit reaches the disk before the block ends. Without it a power failure may take the
-                last moments back, in order; a process that is killed takes nothing back. Only steps of sessions may be
-                in such a transaction; others raise `UsageError`.
-        """
-
     def ping(self) -> None:
         """Raises `UnavailableError` unless the database answers."""
+
+    # ------------------------------------------------------------------ the log
+
+    def seen(self) -> TreeHead:
+        """The largest tree of the log that was recorded here."""
+
+    def follow(self, head: Callable[[], TreeHead]) -> None:
+        """From now on, every durable transaction records how far the log has come, if that is further than before.
+
+        Whoever calls this has made sure that the database knows of everything in that log (`server.reconciling`).
+        From now on a database that is put back behind this process's back is noticed: durable calls raise `ProofError`.
+
+        Args:
+            head: a tree of which a checkpoint was signed; called in every durable transaction.
+        """
 
     # ------------------------------------------------------------------ templates
 
@@ -107,13 +165,6 @@ class Storage(Protocol):
 
         Raises:
             RefusedError: the key id is enrolled or was revoked.
-        """
-
-    def replace_receipts(self, key_id: bytes, *, old: bytes, new: bytes) -> None:
-        """Puts `new` in the place of the consents `old` of a template.
-
-        Raises:
-            RefusedError: no longer enrolled, or the consents are others by now.
         """
 
     def owner(self, key_id: bytes) -> Owner | None:
@@ -142,21 +193,26 @@ class Storage(Protocol):
     def attempts_of(self, key_id: bytes) -> list[tuple[int, str | None]]:
         """Every attempt on a template in order: when (seconds since 1970), and "match", "non-match" or None."""
 
+    def announce(self, *deeds: Deed) -> None:
+        """Remembers deeds until they are done: `decide`, `revoke` and `erase` forget what they did."""
+
     # ------------------------------------------------------------------ attempts
 
-    def open_attempt(self, *, session_id: bytes, key_id: bytes, now: int, limits: AttemptLimits) -> None:
-        """Counts an attempt, as a failure until `close_attempt` says otherwise. Limit and count are one transaction.
+    def open_attempt(
+        self, *, session_id: bytes, key_id: bytes, transcript_digest: bytes, now: int, limits: AttemptLimits
+    ) -> None:
+        """Counts an attempt, as a failure until `decide` says otherwise. Limit and count are one transaction.
+
+        Args:
+            session_id: of the session, 16 bytes; it makes one attempt.
+            key_id: of the template, 32 bytes.
+            transcript_digest: SHA-256 of what the session is bound to, as the log's opening has it.
+            now: seconds since 1970.
+            limits: how many there may be.
 
         Raises:
             RefusedError: no longer enrolled, or the template has used up its failures.
             UnavailableError: too many failures in a row; says when to come back.
-        """
-
-    def close_attempt(self, *, session_id: bytes, decision: Decision) -> None:
-        """Records the decision of an open attempt.
-
-        Raises:
-            RefusedError: there is no such open attempt; the template was revoked meanwhile, perhaps.
         """
 
     def history(self, key_id: bytes) -> AttemptHistory:
@@ -164,16 +220,13 @@ class Storage(Protocol):
 
     # ------------------------------------------------------------------ sessions
 
-    def start_session(
-        self, session: Session, *, now: int, limits: SessionLimits, template_of: bytes | None = None
-    ) -> None:
+    def start_session(self, session: Session, *, now: int, limits: SessionLimits) -> None:
         """Opens a session; forgets those that have expired.
 
         Args:
             session: fresh.
             now: seconds since 1970.
             limits: bounds.
-            template_of: session whose held template goes over to this one.
 
         Raises:
             UnavailableError: too many are open, or too many of this peer.
@@ -189,22 +242,58 @@ class Storage(Protocol):
             waits for something else. In the last case it is over.
         """
 
-    def answer_session(
+    def await_token(
         self,
         session_id: bytes,
         *,
-        step: Step,
+        operation: Operation,
         answer: bytes,
-        expires_at: int,
-        token_digest: bytes | None = None,
+        token_digest: bytes,
         logged: bytes | None = None,
+        held: StoredTemplate | None = None,
     ) -> None:
-        """Puts a taken session back in its next step, with the answer for a device that asks again.
+        """Puts a session whose probe was compared in its last step.
 
-        A session that is done lets go of the template that it held.
+        Args:
+            session_id: of a session that was taken.
+            operation: what a match does; the probe's change said so.
+            answer: for a device that sends its probe again.
+            token_digest: SHA-256 of the token that a match reveals.
+            logged: the log's entry about the comparison, when an assertion may be wanted.
+            held: what a match puts in force. For an enrolment and a renewed template it is the new template, for a
+                renewed consent the enrolled one with the longer chain of receipts, for a verification None. It is kept
+                as long as the session lives.
 
         Raises:
             RefusedError: the session has ended meanwhile.
+        """
+
+    def held_template(self, session_id: bytes) -> StoredTemplate | None:
+        """What a match in that session puts in force."""
+
+    def decide(self, session: Session, decision: Decision, *, answer: bytes, now: int, expires_at: int) -> None:
+        """Ends a session: the decision, what it does, and the answer, all or nothing.
+
+        ============== ======================= ====================================================================
+        operation      attempt                 on a match
+        ============== ======================= ====================================================================
+        ENROL          it has none             the held template is enrolled
+        VERIFY         closed                  nothing more
+        RENEW_CONSENT  closed                  the held template's receipts replace those that they prolong
+        RENEW_TEMPLATE closed, and on a match  the old template is revoked, with a tombstone, and the held one is
+                       gone with its template  enrolled. Other sessions of the old one end
+        ============== ======================= ====================================================================
+
+        Args:
+            session: taken, in its last step.
+            decision: of the comparison.
+            answer: for a device that sends its token again.
+            now: seconds since 1970.
+            expires_at: until when the answer is kept, seconds since 1970.
+
+        Raises:
+            RefusedError: the session has ended meanwhile, or its template was revoked; the new key id is enrolled or
+                was revoked; or another consent came first. Nothing has changed then.
         """
 
     def release_session(self, session_id: bytes) -> None:
@@ -216,12 +305,7 @@ class Storage(Protocol):
     def open_sessions(self, *, now: int) -> int:
         """How many sessions are neither finished nor expired."""
 
-    def hold_template(self, session_id: bytes, template: StoredTemplate) -> None:
-        """Keeps the template of an enrolment that has not ended, as long as its session lives.
 
-        Raises:
-            RefusedError: the session has ended meanwhile.
-        """
-
-    def held_template(self, session_id: bytes) -> StoredTemplate | None:
-        """The template that a session holds."""
+def key_id_of(device_public_key: bytes) -> bytes:
+    """The name of a device: SHA-256 of its Ed25519 public key, 32 bytes."""
+    return hashlib.sha256(device_public_key).digest()

@@ -19,33 +19,34 @@ import sqlalchemy as sa
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 
-from federation.errors import RefusedError, UnavailableError, UsageError
-from federation.onebit import Decision
+from federation.errors import ProofError, RefusedError, UnavailableError, UsageError
+from federation.onebit import Decision, Operation
+from federation.transparency import PersonalKind, TreeHead
 from federation.wire.convert import SessionRequest
 from server import schema
 from server.database import connect, database_url, name_of, upgrade
 from server.limits import AttemptHistory, AttemptLimits
 from server.sessions import Repeated, Session, SessionLimits, Step
 from server.sqlstorage import open_storage
-from server.storage import Owner, Storage, StoredTemplate
+from server.storage import Deed, Owner, Storage, StoredTemplate
 
 LIMITS = AttemptLimits()
 SESSION_LIMITS = SessionLimits(capacity=5, per_peer=3)
 NOW = 1_900_000_000
-KEY, OTHER_KEY = b"\1" * 32, b"\2" * 32
+DEVICE, OTHER_DEVICE, THIRD_DEVICE = b"\1" * 32, b"\2" * 32, b"\3" * 32
+KEY, OTHER_KEY, THIRD_KEY = (hashlib.sha256(device).digest() for device in (DEVICE, OTHER_DEVICE, THIRD_DEVICE))
 
 
-def a_template(key_id=KEY):
+def a_template(device=DEVICE, *, receipts=b"first"):
     return StoredTemplate(
-        key_id=key_id,
-        public_key=b"public key " + key_id,
-        device_public_key=b"\3" * 32,
-        template=b"encrypted template " * 1000 + key_id,
+        device_public_key=device,
+        template=b"padded template " * 10 + device,
         release_digest=b"\4" * 32,
         parameters="profile/1",
         purpose="door-access",
         audience="example.org",
         enrolled_at=1_900_000_000,
+        receipts=receipts,
     )
 
 
@@ -53,23 +54,23 @@ def a_session(number):
     return number.to_bytes(16, "big")
 
 
-def an_open_session(step=Step.PROBE, *, key_id=KEY, peer=b"\5" * 32, expires_at=NOW + 60, enrolling=False):
-    return Session.fresh(
-        step,
-        SessionRequest(key_id, "door-access", "example.org"),
-        peer=peer,
-        expires_at=expires_at,
-        enrolling=enrolling,
-    )
+def an_open_session(*, number=None, key_id=KEY, peer=b"\5" * 32, expires_at=NOW + 60, operation=Operation.VERIFY):
+    request = SessionRequest(key_id, "door-access", "example.org")
+    session = Session.fresh(request, operation=operation, peer=peer, expires_at=expires_at)
+    return session if number is None else dataclasses.replace(session, session_id=a_session(number))
 
 
 def digest(number):
     return hashlib.sha256(bytes([number])).digest()
 
 
-def start(storage, session=None, *, now=NOW, limits=SESSION_LIMITS, **options):
+def a_head(size):
+    return TreeHead(size, hashlib.sha256(b"root %d" % size).digest())
+
+
+def start(storage, session=None, *, now=NOW, limits=SESSION_LIMITS):
     session = session or an_open_session()
-    storage.start_session(session, now=now, limits=limits, **options)
+    storage.start_session(session, now=now, limits=limits)
     return session
 
 
@@ -77,14 +78,59 @@ def take(storage, session, step=Step.PROBE, number=1, now=NOW):
     return storage.take_session(session.session_id, step, request_digest=digest(number), now=now)
 
 
-def answer(storage, session, step=Step.TOKEN, **options):
-    storage.answer_session(
-        session.session_id, step=step, answer=b"the answer", expires_at=session.expires_at, **options
+def compared(storage, session, *, operation=None, **options):
+    storage.await_token(
+        session.session_id,
+        operation=operation or session.operation,
+        answer=b"the reply",
+        token_digest=digest(9),
+        **options,
     )
+
+
+def at_its_end(storage, session=None, *, number=None, operation=Operation.VERIFY, held=None, key_id=KEY):
+    """A session that was taken to decide; its attempt is counted, unless it enrols."""
+    opened_as = operation if operation is Operation.ENROL else Operation.VERIFY
+    session = session or an_open_session(number=number, key_id=key_id, operation=opened_as)
+    start(storage, session, limits=SessionLimits())
+    assert take(storage, session) == session
+    if operation is not Operation.ENROL:
+        open_attempt(storage, session)
+    compared(storage, session, operation=operation, held=held)
+    taken = take(storage, session, Step.TOKEN, 2)
+    assert taken.operation is operation
+    return taken
+
+
+def open_attempt(storage, session, *, now=NOW, limits=LIMITS):
+    storage.open_attempt(
+        session_id=session.session_id,
+        key_id=session.request.key_id,
+        transcript_digest=transcript_of(session.session_id),
+        now=now,
+        limits=limits,
+    )
+
+
+def transcript_of(session_id):
+    return hashlib.sha256(b"transcript" + session_id).digest()
+
+
+def try_number(storage, number, *, key_id=KEY, now=NOW):
+    """An attempt that nobody closes."""
+    open_attempt(storage, an_open_session(number=number, key_id=key_id), now=now)
+
+
+def decide(storage, session, decision=Decision.MATCH, *, now=NOW):
+    storage.decide(session, decision, answer=b"the decision", now=now, expires_at=now + 30)
 
 
 def revoke(storage, key_id=KEY, *, now=NOW, number=0):
     storage.revoke(key_id, now=now, request_digest=digest(number))
+
+
+def a_deed(number=1, *, kind=PersonalKind.REVOCATION, key_id=KEY, session_id=None, template=None):
+    return Deed(digest(100 + number), kind, key_id, NOW, digest(number), session_id, template)
 
 
 class StorageContract:
@@ -92,9 +138,9 @@ class StorageContract:
 
     def test_an_enrolled_template_comes_back_whole(self, storage: Storage):
         storage.enrol(a_template())
-        storage.enrol(a_template(OTHER_KEY))
+        storage.enrol(a_template(OTHER_DEVICE))
         assert storage.template(KEY) == a_template()
-        assert storage.template(OTHER_KEY) == a_template(OTHER_KEY)
+        assert storage.template(OTHER_KEY) == a_template(OTHER_DEVICE)
 
     def test_an_unknown_key_has_no_template_and_is_new(self, storage):
         assert storage.template(KEY) is None
@@ -110,7 +156,7 @@ class StorageContract:
 
     def test_a_revoked_template_leaves_nothing_but_a_tombstone(self, storage):
         storage.enrol(a_template())
-        storage.open_attempt(session_id=a_session(1), key_id=KEY, now=0, limits=LIMITS)
+        try_number(storage, 1)
         revoke(storage, now=5)
         revoke(storage, now=6)
         assert storage.template(KEY) is None
@@ -120,53 +166,50 @@ class StorageContract:
 
     def test_an_open_attempt_counts_as_a_failure_until_it_matches(self, storage):
         storage.enrol(a_template())
-        storage.open_attempt(session_id=a_session(1), key_id=KEY, now=10, limits=LIMITS)
-        assert storage.history(KEY) == AttemptHistory(attempts=1, failures=1, failures_in_a_row=1, last_at=10)
-        storage.close_attempt(session_id=a_session(1), decision=Decision.MATCH)
-        assert storage.history(KEY) == AttemptHistory(attempts=1, failures=0, failures_in_a_row=0, last_at=10)
+        session = at_its_end(storage)
+        assert storage.history(KEY) == AttemptHistory(attempts=1, failures=1, failures_in_a_row=1, last_at=NOW)
+        decide(storage, session)
+        assert storage.history(KEY) == AttemptHistory(attempts=1, failures=0, failures_in_a_row=0, last_at=NOW)
 
     def test_a_match_begins_a_new_row_but_forgets_no_failure(self, storage):
         storage.enrol(a_template())
         for number, decision in enumerate([Decision.NON_MATCH, Decision.MATCH, Decision.NON_MATCH]):
-            storage.open_attempt(session_id=a_session(number), key_id=KEY, now=number, limits=LIMITS)
-            storage.close_attempt(session_id=a_session(number), decision=decision)
-        assert storage.history(KEY) == AttemptHistory(attempts=3, failures=2, failures_in_a_row=1, last_at=2)
+            decide(storage, at_its_end(storage, number=number), decision)
+        assert storage.history(KEY) == AttemptHistory(attempts=3, failures=2, failures_in_a_row=1, last_at=NOW)
 
     def test_attempts_of_one_device_do_not_count_for_another(self, storage):
         storage.enrol(a_template())
-        storage.enrol(a_template(OTHER_KEY))
-        storage.open_attempt(session_id=a_session(1), key_id=KEY, now=0, limits=LIMITS)
+        storage.enrol(a_template(OTHER_DEVICE))
+        try_number(storage, 1)
         assert storage.history(OTHER_KEY).attempts == 0
 
-    def test_an_attempt_closes_once_and_only_if_open(self, storage):
+    def test_a_session_or_a_transcript_makes_one_attempt(self, storage):
         storage.enrol(a_template())
-        with pytest.raises(RefusedError):
-            storage.close_attempt(session_id=a_session(1), decision=Decision.MATCH)
-        storage.open_attempt(session_id=a_session(1), key_id=KEY, now=0, limits=LIMITS)
-        storage.close_attempt(session_id=a_session(1), decision=Decision.NON_MATCH)
-        with pytest.raises(RefusedError):
-            storage.close_attempt(session_id=a_session(1), decision=Decision.MATCH)
-        assert storage.history(KEY).failures == 1
-
-    def test_a_session_makes_one_attempt(self, storage):
-        storage.enrol(a_template())
-        storage.open_attempt(session_id=a_session(1), key_id=KEY, now=0, limits=LIMITS)
-        with pytest.raises(RefusedError):
-            storage.open_attempt(session_id=a_session(1), key_id=KEY, now=0, limits=LIMITS)
+        try_number(storage, 1)
+        with pytest.raises(RefusedError, match="used before"):
+            try_number(storage, 1)
+        with pytest.raises(RefusedError, match="used before"):
+            storage.open_attempt(
+                session_id=a_session(2),
+                key_id=KEY,
+                transcript_digest=transcript_of(a_session(1)),
+                now=NOW,
+                limits=LIMITS,
+            )
         assert storage.history(KEY).attempts == 1
 
     def test_a_stranger_makes_no_attempt(self, storage):
-        with pytest.raises(RefusedError):
-            storage.open_attempt(session_id=a_session(1), key_id=KEY, now=0, limits=LIMITS)
+        with pytest.raises(RefusedError, match="not enrolled any more"):
+            try_number(storage, 1)
 
     def test_limits_hold_when_an_attempt_opens(self, storage):
         storage.enrol(a_template())
         for number in range(5):
-            storage.open_attempt(session_id=a_session(number), key_id=KEY, now=0, limits=LIMITS)
-        with pytest.raises(UnavailableError):
-            storage.open_attempt(session_id=a_session(5), key_id=KEY, now=29, limits=LIMITS)
+            try_number(storage, number)
+        with pytest.raises(UnavailableError, match="in a row have failed"):
+            try_number(storage, 5, now=NOW + 29)
         assert storage.history(KEY).attempts == 5
-        storage.open_attempt(session_id=a_session(5), key_id=KEY, now=30, limits=LIMITS)
+        try_number(storage, 5, now=NOW + 30)
 
     def test_an_owner_may_ask_until_erased(self, storage):
         owner = Owner(a_template().device_public_key, "example.org")
@@ -189,55 +232,220 @@ class StorageContract:
         assert not storage.is_erased_by(KEY, digest(1))
         assert not storage.is_erased_by(OTHER_KEY, digest(2))
 
-    def test_receipts_are_replaced_only_by_who_knows_them(self, storage):
-        storage.enrol(dataclasses.replace(a_template(), receipts=b"first"))
-        storage.replace_receipts(KEY, old=b"first", new=b"first\nsecond")
-        with pytest.raises(RefusedError, match="another consent came first"):
-            storage.replace_receipts(KEY, old=b"first", new=b"first\nthird")
-        with pytest.raises(RefusedError):
-            storage.replace_receipts(OTHER_KEY, old=b"", new=b"first")
-        assert storage.template(KEY).receipts == b"first\nsecond"
-
     def test_attempts_are_listed_in_order(self, storage):
         storage.enrol(a_template())
-        for number in range(3):
-            storage.open_attempt(session_id=a_session(number), key_id=KEY, now=number, limits=LIMITS)
-        storage.close_attempt(session_id=a_session(0), decision=Decision.MATCH)
-        storage.close_attempt(session_id=a_session(1), decision=Decision.NON_MATCH)
-        assert storage.attempts_of(KEY) == [(0, "match"), (1, "non-match"), (2, None)]
+        for number, decision in enumerate([Decision.MATCH, Decision.NON_MATCH]):
+            decide(storage, at_its_end(storage, number=number), decision)
+        try_number(storage, 2, now=NOW + 2)
+        assert storage.attempts_of(KEY) == [(NOW, "match"), (NOW, "non-match"), (NOW + 2, None)]
         assert storage.attempts_of(OTHER_KEY) == []
+
+    # ------------------------------------------------------------------ what a match does
+
+    def test_an_enrolment_that_matches_stores_what_its_session_held(self, storage):
+        session = at_its_end(storage, operation=Operation.ENROL, held=a_template())
+        assert storage.template(KEY) is None
+        decide(storage, session)
+        assert storage.template(KEY) == a_template()
+        assert storage.history(KEY).attempts == 0
+
+    @pytest.mark.parametrize("operation", [Operation.ENROL, Operation.RENEW_CONSENT, Operation.RENEW_TEMPLATE])
+    def test_what_does_not_match_changes_nothing_but_the_count(self, storage, operation):
+        enrols = operation is Operation.ENROL
+        if not enrols:
+            storage.enrol(a_template())
+        held = a_template(OTHER_DEVICE) if operation is Operation.RENEW_TEMPLATE else a_template(receipts=b"first\n2nd")
+        session = at_its_end(storage, operation=operation, held=held)
+        decide(storage, session, Decision.NON_MATCH)
+        assert storage.template(KEY) == (None if enrols else a_template())
+        assert storage.template(OTHER_KEY) is None
+        storage.require_new(OTHER_KEY)
+        assert storage.attempts_of(KEY) == ([] if enrols else [(NOW, "non-match")])
+        assert storage.held_template(session.session_id) is None
+
+    def test_a_renewed_consent_joins_the_chain(self, storage):
+        storage.enrol(a_template())
+        storage.enrol(a_template(OTHER_DEVICE))
+        decide(storage, at_its_end(storage, operation=Operation.RENEW_CONSENT, held=a_template(receipts=b"first\n2nd")))
+        assert storage.template(KEY) == a_template(receipts=b"first\n2nd")
+        assert storage.template(OTHER_KEY) == a_template(OTHER_DEVICE)
+        assert storage.attempts_of(KEY) == [(NOW, "match")]
+
+    def test_of_two_renewed_consents_the_first_wins_and_the_other_changes_nothing(self, storage):
+        storage.enrol(a_template())
+        winner, loser = (
+            at_its_end(storage, operation=Operation.RENEW_CONSENT, held=a_template(receipts=b"first\n" + word))
+            for word in (b"winner", b"loser")
+        )
+        decide(storage, winner)
+        with pytest.raises(RefusedError, match="another consent came first"):
+            decide(storage, loser)
+        assert storage.template(KEY).receipts == b"first\nwinner"
+        assert storage.attempts_of(KEY) == [(NOW, "match"), (NOW, None)]
+        assert storage.held_template(loser.session_id) is not None
+
+    def test_a_renewed_template_takes_the_place_of_the_old_one(self, storage):
+        storage.enrol(a_template())
+        storage.enrol(a_template(THIRD_DEVICE))
+        session = at_its_end(storage, operation=Operation.RENEW_TEMPLATE, held=a_template(OTHER_DEVICE))
+        bystander, other = start(storage), start(storage, an_open_session(key_id=THIRD_KEY))
+        decide(storage, session)
+        assert storage.template(KEY) is None
+        assert storage.template(OTHER_KEY) == a_template(OTHER_DEVICE)
+        assert storage.template(THIRD_KEY) == a_template(THIRD_DEVICE)
+        assert storage.attempts_of(KEY) == storage.attempts_of(OTHER_KEY) == []
+        assert storage.owner(KEY) == Owner(DEVICE, "example.org")
+        with pytest.raises(RefusedError, match="revoked"):
+            storage.require_new(KEY)
+        assert take(storage, session, Step.TOKEN, 2) == Repeated(b"the decision")
+        assert take(storage, bystander) is None
+        assert take(storage, other) == other
+
+    @pytest.mark.parametrize("known", ["enrolled", "revoked"])
+    def test_a_template_is_not_renewed_into_a_key_that_is_known(self, storage, known):
+        storage.enrol(a_template())
+        storage.enrol(dataclasses.replace(a_template(OTHER_DEVICE), template=b"of somebody else"))
+        if known == "revoked":
+            revoke(storage, OTHER_KEY)
+        session = at_its_end(storage, operation=Operation.RENEW_TEMPLATE, held=a_template(OTHER_DEVICE))
+        with pytest.raises(RefusedError, match="enrolled already, or was revoked"):
+            decide(storage, session)
+        assert storage.template(KEY) == a_template()
+        assert storage.attempts_of(KEY) == [(NOW, None)]
+        assert storage.template(OTHER_KEY) != a_template(OTHER_DEVICE)
+
+    @pytest.mark.parametrize("operation", [Operation.RENEW_CONSENT, Operation.RENEW_TEMPLATE, Operation.VERIFY])
+    @pytest.mark.parametrize("decision", Decision)
+    def test_nothing_is_decided_about_a_template_that_was_revoked_meanwhile(self, storage, operation, decision):
+        storage.enrol(a_template())
+        held = a_template(OTHER_DEVICE) if operation is Operation.RENEW_TEMPLATE else None
+        if operation is Operation.RENEW_CONSENT:
+            held = a_template(receipts=b"first\n2nd")
+        session = at_its_end(storage, operation=operation, held=held)
+        revoke(storage)
+        with pytest.raises(RefusedError, match="ended"):
+            decide(storage, session, decision)
+        assert storage.template(KEY) is storage.template(OTHER_KEY) is None
+        storage.require_new(OTHER_KEY)
+
+    def test_a_session_is_decided_once(self, storage):
+        storage.enrol(a_template())
+        session = at_its_end(storage)
+        decide(storage, session, Decision.NON_MATCH)
+        with pytest.raises(RefusedError, match="ended"):
+            decide(storage, session)
+        assert storage.attempts_of(KEY) == [(NOW, "non-match")]
+
+    def test_an_attempt_of_no_count_is_not_decided(self, storage):
+        storage.enrol(a_template())
+        session = start(storage)
+        take(storage, session)
+        compared(storage, session)
+        with pytest.raises(RefusedError, match="not open"):
+            decide(storage, take(storage, session, Step.TOKEN, 2))
+        assert storage.attempts_of(KEY) == []
+
+    # ------------------------------------------------------------------ how far the log had come
+
+    def test_every_step_that_must_last_records_the_log_and_no_other_does(self, storage):
+        size = 0
+
+        def log_grew():
+            nonlocal size
+            assert storage.seen().size == size
+            size += 1
+
+        storage.follow(lambda: a_head(size))
+        assert storage.seen() == TreeHead(0, hashlib.sha256(b"").digest())
+        log_grew()
+        storage.enrol(a_template())
+        log_grew()
+        storage.enrol(a_template(OTHER_DEVICE))
+        log_grew()
+        session = start(storage)
+        take(storage, session)
+        assert storage.seen() == a_head(size - 1)
+        open_attempt(storage, session)
+        log_grew()
+        compared(storage, session)
+        session = take(storage, session, Step.TOKEN, 2)
+        assert storage.seen() == a_head(size - 1)
+        decide(storage, session)
+        log_grew()
+        storage.announce(a_deed())
+        log_grew()
+        revoke(storage)
+        log_grew()
+        storage.erase(KEY, request_digest=digest(2))
+        log_grew()
+
+    def test_what_is_undone_records_nothing(self, storage):
+        storage.enrol(a_template())
+        storage.follow(lambda: a_head(7))
+        with pytest.raises(RefusedError, match="enrolled already"):
+            storage.enrol(a_template())
+        assert storage.seen().size == 0
+
+    def test_what_was_seen_only_grows(self, storage):
+        storage.follow(lambda: a_head(7))
+        revoke(storage)
+        storage.follow(lambda: a_head(5))
+        revoke(storage)
+        assert storage.seen() == a_head(7)
+
+    def test_before_it_follows_a_log_a_storage_records_none(self, storage):
+        storage.enrol(a_template())
+        assert storage.seen().size == 0
+
+    # ------------------------------------------------------------------ sessions
 
     def test_a_session_remembers_the_nonce_of_its_audience_and_its_entry_in_the_log(self, storage):
         request = SessionRequest(KEY, "door-access", "example.org", b"\7" * 32)
         session = start(storage, dataclasses.replace(an_open_session(), request=request))
         assert take(storage, session) == session
-        answer(storage, session, token_digest=digest(1), logged=b"proof")
+        compared(storage, session, logged=b"proof")
         assert take(storage, session, Step.TOKEN, number=2) == dataclasses.replace(
-            session, step=Step.TOKEN, token_digest=digest(1), logged=b"proof"
+            session, step=Step.TOKEN, token_digest=digest(9), logged=b"proof"
         )
 
+    @pytest.mark.parametrize("operation", Operation)
+    def test_a_session_learns_from_its_probe_what_it_is_for(self, storage, operation):
+        session = start(storage)
+        take(storage, session)
+        compared(storage, session, operation=operation, held=a_template())
+        assert take(storage, session, Step.TOKEN, 2).operation is operation
+        assert storage.held_template(session.session_id) == a_template()
+
     def test_a_session_is_taken_once_and_then_repeats_its_answer(self, storage):
+        storage.enrol(a_template())
         session = start(storage)
         assert take(storage, session) == session
         assert take(storage, session) == Repeated(None)
-        answer(storage, session, token_digest=digest(9))
-        assert take(storage, session) == Repeated(b"the answer")
+        open_attempt(storage, session)
+        compared(storage, session)
+        assert take(storage, session) == Repeated(b"the reply")
         expected = dataclasses.replace(session, step=Step.TOKEN, token_digest=digest(9))
         assert take(storage, session, Step.TOKEN, 2) == expected
-        answer(storage, session, Step.DONE)
-        assert take(storage, session, Step.TOKEN, 2) == Repeated(b"the answer")
+        decide(storage, expected)
+        assert take(storage, session, Step.TOKEN, 2) == Repeated(b"the decision")
+        assert take(storage, session, Step.TOKEN, 2, now=NOW + 30) is None
 
-    @pytest.mark.parametrize(("step", "number"), [(Step.PROBE, 2), (Step.TOKEN, 3)])
-    @pytest.mark.parametrize("answered", [False, True])
-    def test_another_request_for_a_taken_session_ends_it(self, storage, step, number, answered):
+    @pytest.mark.parametrize(("step", "number"), [(Step.PROBE, 2), (Step.TOKEN, 1)])
+    def test_another_request_for_a_taken_session_ends_it(self, storage, step, number):
         session = start(storage)
         take(storage, session)
-        if answered:
-            answer(storage, session, Step.DONE)
-        assert take(storage, session, step, number) is None
+        assert take(storage, session, step, number + 2) is None
         assert take(storage, session) is None
-        with pytest.raises(RefusedError):
-            answer(storage, session)
+        with pytest.raises(RefusedError, match="ended"):
+            compared(storage, session)
+
+    @pytest.mark.parametrize("step", [Step.PROBE, Step.TOKEN])
+    def test_another_request_for_a_session_that_is_done_ends_it(self, storage, step):
+        storage.enrol(a_template())
+        session = at_its_end(storage)
+        decide(storage, session)
+        assert take(storage, session, step, 7) is None
+        assert take(storage, session, Step.TOKEN, 2) is None
 
     def test_a_step_out_of_order_ends_the_session(self, storage):
         session = start(storage)
@@ -250,19 +458,23 @@ class StorageContract:
         storage.release_session(session.session_id)
         assert take(storage, session, number=2) == session
 
-    def test_only_a_taken_session_is_answered(self, storage):
+    def test_only_a_taken_session_goes_on(self, storage):
+        storage.enrol(a_template())
         session = start(storage)
         with pytest.raises(RefusedError, match="ended"):
-            answer(storage, session)
+            compared(storage, session)
+        with pytest.raises(RefusedError, match="ended"):
+            decide(storage, session)
         take(storage, session)
         storage.end_session(session.session_id)
         with pytest.raises(RefusedError, match="ended"):
-            answer(storage, session)
+            compared(storage, session, held=a_template())
+        assert storage.held_template(session.session_id) is None
 
     def test_a_session_expires_whatever_was_done_with_it(self, storage):
         session = start(storage)
         take(storage, session, now=session.expires_at - 1)
-        answer(storage, session)
+        compared(storage, session)
         assert take(storage, session, now=session.expires_at) is None
         assert take(storage, session, Step.TOKEN, 2, now=session.expires_at) is None
 
@@ -279,44 +491,31 @@ class StorageContract:
         assert storage.open_sessions(now=NOW) == 5
 
     def test_finished_and_expired_sessions_make_room(self, storage):
-        finished, _, _ = (start(storage) for _ in range(3))
-        take(storage, finished)
-        answer(storage, finished, Step.DONE)
-        start(storage)
-        with pytest.raises(UnavailableError):
+        storage.enrol(a_template())
+        finished = at_its_end(storage)
+        for _ in range(2):
             start(storage)
+        with pytest.raises(UnavailableError, match="of this client"):
+            start(storage)
+        decide(storage, finished)
+        start(storage)
         start(storage, an_open_session(expires_at=NOW + 120), now=NOW + 60)
         assert storage.open_sessions(now=NOW + 60) == 1
         assert storage.open_sessions(now=NOW + 120) == 0
 
-    def test_a_template_waits_with_its_session_and_goes_over_to_the_next(self, storage):
-        first = start(storage, an_open_session(Step.TEMPLATE, enrolling=True))
-        storage.hold_template(first.session_id, a_template())
-        assert storage.held_template(first.session_id) == a_template()
-        assert storage.template(KEY) is None
-        second = start(storage, an_open_session(enrolling=True), template_of=first.session_id)
-        assert storage.held_template(first.session_id) is None
-        assert storage.held_template(second.session_id) == a_template()
-
     @pytest.mark.parametrize("end", ["ended", "done", "expired", "revoked"])
-    def test_a_template_goes_with_its_session(self, storage, end):
-        session = start(storage, an_open_session(enrolling=True))
-        storage.hold_template(session.session_id, a_template())
+    def test_a_held_template_goes_with_its_session(self, storage, end):
+        session = at_its_end(storage, operation=Operation.ENROL, held=a_template())
         match end:
             case "ended":
                 storage.end_session(session.session_id)
             case "done":
-                take(storage, session)
-                answer(storage, session, Step.DONE)
+                decide(storage, session)
             case "expired":
                 start(storage, an_open_session(expires_at=NOW + 120), now=NOW + 60)
             case "revoked":
                 revoke(storage)
         assert storage.held_template(session.session_id) is None
-
-    def test_a_session_that_is_gone_holds_no_template(self, storage):
-        with pytest.raises(RefusedError):
-            storage.hold_template(a_session(1), a_template())
 
     def test_a_revocation_ends_the_sessions_of_its_key(self, storage):
         storage.enrol(a_template())
@@ -324,22 +523,6 @@ class StorageContract:
         revoke(storage)
         assert take(storage, session) is None
         assert take(storage, other) == other
-
-    def test_what_is_in_one_transaction_happens_together_or_not_at_all(self, storage):
-        with pytest.raises(RefusedError):
-            enrol_two_and_fail(storage)
-        assert storage.template(KEY) is storage.template(OTHER_KEY) is None
-        with storage.transaction():
-            storage.enrol(a_template())
-            storage.enrol(a_template(OTHER_KEY))
-        assert storage.template(KEY) == a_template()
-
-    def test_what_must_reach_the_disk_is_not_done_in_a_transaction_that_need_not(self, storage):
-        with storage.transaction(durable=False):
-            session = start(storage)
-            with pytest.raises(UsageError, match="must reach the disk"):
-                storage.enrol(a_template())
-        assert take(storage, session) == session
 
     # ------------------------------------------------------------------ races
 
@@ -360,8 +543,9 @@ class StorageContract:
 
     def test_enrolling_and_revoking_at_once_leave_a_key_enrolled_or_revoked(self, storage):
         for number in range(5):
-            key_id = digest(number)
-            steps = [lambda k=key_id: storage.enrol(a_template(k)), lambda k=key_id: revoke(storage, k)]
+            template = a_template(digest(number))
+            key_id = template.key_id
+            steps = [lambda t=template: storage.enrol(t), lambda k=key_id: revoke(storage, k)]
             at_once(lambda n, steps=steps: succeeds(steps[n % 2]), 6)
             with pytest.raises(RefusedError):
                 storage.require_new(key_id)
@@ -370,12 +554,26 @@ class StorageContract:
     def test_threads_cannot_pass_the_session_limit_together(self, storage):
         assert sum(at_once(lambda _: succeeds(lambda: start(storage)), 10)) == 3
 
-
-def enrol_two_and_fail(storage):
-    with storage.transaction():
+    def test_of_many_renewals_and_a_revocation_at_once_one_has_its_way(self, storage):
         storage.enrol(a_template())
-        storage.enrol(a_template(OTHER_KEY))
-        storage.close_attempt(session_id=a_session(1), decision=Decision.MATCH)
+        devices = [bytes([20 + number]) * 32 for number in range(4)]
+        sessions = [at_its_end(storage, operation=Operation.RENEW_TEMPLATE, held=a_template(d)) for d in devices]
+        steps = [lambda s=session: decide(storage, s) for session in sessions] + [lambda: revoke(storage)]
+        assert 1 <= sum(at_once(lambda number: succeeds(steps[number]), 5)) <= 2  # revoking twice is no mistake
+        assert storage.template(KEY) is None
+        assert sum(storage.template(a_template(device).key_id) is not None for device in devices) <= 1
+
+    def test_threads_that_record_the_log_at_once_lose_no_step_of_it(self, storage):
+        numbers = iter(range(1, 100))
+        lock = threading.Lock()
+
+        def head():
+            with lock:
+                return a_head(next(numbers))
+
+        storage.follow(head)
+        at_once(lambda number: storage.enrol(a_template(digest(number))), 12)
+        assert storage.seen() == a_head(12)
 
 
 def succeeds(action):
@@ -387,7 +585,7 @@ def succeeds(action):
 
 
 def attempt(storage, number):
-    return succeeds(lambda: storage.open_attempt(session_id=a_session(number), key_id=KEY, now=0, limits=LIMITS))
+    return succeeds(lambda: try_number(storage, number))
 
 
 def at_once(action, count):
@@ -437,8 +635,7 @@ def test_two_processes_spend_neither_an_attempt_nor_a_nonce_twice(database):
     with open_storage(database) as storage:
         storage.enrol(a_template())
         for number in range(40):
-            session = dataclasses.replace(an_open_session(), session_id=a_session(number))
-            start(storage, session, limits=SessionLimits(capacity=40, per_peer=40))
+            start(storage, an_open_session(number=number), limits=SessionLimits(capacity=40, per_peer=40))
     context = multiprocessing.get_context("spawn")
     ready, go, outcome = context.Semaphore(0), context.Event(), context.Queue()
     racers = [context.Process(target=race, args=(database, number, ready, go, outcome)) for number in range(2)]
@@ -460,7 +657,7 @@ def write_until_killed(database, line):
     limits = AttemptLimits(free_failures=10**6, lifetime_failures=10**6)
     with open_storage(database) as storage:
         for number in range(10**6):
-            storage.open_attempt(session_id=a_session(number), key_id=KEY, now=0, limits=limits)
+            open_attempt(storage, an_open_session(number=number), limits=limits)
             line.send(number)
 
 
@@ -493,7 +690,7 @@ def test_no_acknowledged_attempt_is_lost_when_the_process_is_killed(database):
 def test_what_was_stored_is_there_after_reopening(database):
     with open_storage(database) as storage:
         storage.enrol(a_template())
-        storage.open_attempt(session_id=a_session(1), key_id=KEY, now=0, limits=LIMITS)
+        try_number(storage, 1)
         session = start(storage)
     with open_storage(database) as storage:
         assert storage.template(KEY) == a_template()
@@ -515,22 +712,18 @@ def test_the_steps_lead_to_the_tables_that_the_code_knows(empty):
     engine.dispose()
 
 
-def test_an_older_schema_is_refused_until_it_is_upgraded_and_keeps_what_it_holds(empty):
-    url = database_url(empty)
-    assert upgrade(url, "0001") == "0001"
-    engine = connect(url)
+@pytest.mark.parametrize("schema_of_then", ["0001", "0004"])
+def test_a_database_of_the_match_before_this_one_is_refused_and_left_alone(empty, schema_of_then):
+    upgrade(database_url(empty))
+    engine = connect(database_url(empty))
     with engine.begin() as connection:
-        row = dataclasses.asdict(a_template())
-        ciphertexts = {name: row.pop(name) for name in ("public_key", "template")}
-        del row["receipts"]
-        connection.execute(schema.templates.insert().values(row))
-        connection.execute(schema.ciphertexts.insert().values(key_id=KEY, **ciphertexts))
+        connection.execute(sa.text("UPDATE alembic_version SET version_num = :then"), {"then": schema_of_then})
+    for use in (open_storage, lambda url: upgrade(database_url(url))):
+        with pytest.raises(UsageError, match=f"schema {schema_of_then}: .* people enrol again"):
+            use(empty)
+    with engine.connect() as connection:
+        assert connection.execute(sa.text("SELECT version_num FROM alembic_version")).scalar() == schema_of_then
     engine.dispose()
-    with pytest.raises(UsageError, match="has schema 0001, this version needs 0004; run `intaglio-server database"):
-        open_storage(empty)
-    upgrade(url)
-    with open_storage(empty) as storage:
-        assert storage.template(KEY) == a_template()
 
 
 def test_a_newer_schema_is_refused_and_left_alone(empty):
@@ -600,14 +793,31 @@ def test_a_database_that_goes_away_makes_calls_unavailable_and_comes_back(prepar
         storage.enrol(a_template())
 
 
-def test_an_error_of_the_database_shows_no_ciphertext(database):
+def test_an_error_of_the_database_shows_no_template(database):
     with open_storage(database) as storage:
         storage.enrol(a_template())
         with pytest.raises(sa.exc.IntegrityError) as caught, storage._begin() as run:
-            run.execute(
-                schema.ciphertexts.insert().values(key_id=KEY, public_key=b"ciphertext", template=b"ciphertext")
-            )
-    assert "b'ciphertext" not in str(caught.value)
+            run.execute(schema.templates.insert().values(key_id=KEY, **dataclasses.asdict(a_template())))
+    assert "padded" not in str(caught.value)
+
+
+def test_a_database_that_is_put_back_while_it_is_served_is_noticed(database):
+    """PostgreSQL's standby that lacked the last transactions and took over, say."""
+    with open_storage(database) as storage:
+        storage.enrol(a_template())
+        storage.follow(lambda: a_head(7))
+        try_number(storage, 1)
+        engine = connect(database_url(database))
+        with engine.begin() as connection:
+            connection.execute(schema.log_seen.update().values(size=6))
+        engine.dispose()
+        with pytest.raises(ProofError, match="knew 7 entries of the log and knows 6"):
+            try_number(storage, 2)
+        with pytest.raises(ProofError, match="went back"):
+            storage.enrol(a_template(OTHER_DEVICE))
+        assert storage.seen().size == 6
+        assert storage.history(KEY).attempts == 1
+        assert storage.template(OTHER_KEY) is None
 
 
 def test_a_writer_that_waits_too_long_is_told_to_come_back(tmp_path, monkeypatch):
@@ -615,7 +825,7 @@ def test_a_writer_that_waits_too_long_is_told_to_come_back(tmp_path, monkeypatch
     with (
         open_storage(tmp_path / "db") as storage,
         open_storage(tmp_path / "db") as other,
-        storage.transaction(),
+        storage._begin(),
         pytest.raises(UnavailableError, match="busy"),
     ):
         other.enrol(a_template())
@@ -628,14 +838,17 @@ def test_no_step_of_a_verification_reads_through_a_table_that_grows(tmp_path):
         sa.event.listen(
             storage._engine, "before_cursor_execute", lambda *event: statements.append((event[2], event[3]))
         )
+        storage.follow(lambda: a_head(len(statements)))
         session = start(storage)
         take(storage, session)
         assert storage.template(KEY)
-        storage.open_attempt(session_id=session.session_id, key_id=KEY, now=NOW, limits=LIMITS)
-        answer(storage, session, token_digest=digest(9))
-        take(storage, session, Step.TOKEN, 2)
-        storage.close_attempt(session_id=session.session_id, decision=Decision.MATCH)
-        answer(storage, session, Step.DONE)
+        open_attempt(storage, session)
+        compared(storage, session)
+        decide(storage, take(storage, session, Step.TOKEN, 2))
+        storage.announce(a_deed(session_id=session.session_id))
+        storage.announce(a_deed(2))
+        revoke(storage)
+        storage.erase(KEY, request_digest=digest(1))
     plans = []
     connection = sqlite3.connect(tmp_path / "db")
     for statement, parameters in statements:
@@ -652,7 +865,26 @@ def test_no_step_of_a_verification_reads_through_a_table_that_grows(tmp_path):
 # ---------------------------------------------------------------------- SQLite's files
 
 
-@pytest.mark.parametrize("step", ["enrol", "open", "close", "revoke"])
+STEPS = ["enrol", "open an attempt", "decide", "announce", "revoke", "erase"]
+
+
+def steps_of(storage):
+    """Everything that must last, in the order of one template's life, with what comes in between."""
+    session = an_open_session(number=1)
+    renewal = {"operation": Operation.RENEW_CONSENT, "held": a_template(receipts=b"first\n2nd")}
+    return [
+        ("enrol", lambda: storage.enrol(a_template())),
+        (None, lambda: (start(storage, session), take(storage, session))),
+        ("open an attempt", lambda: open_attempt(storage, session)),
+        (None, lambda: (compared(storage, session, **renewal), take(storage, session, Step.TOKEN, 2))),
+        ("decide", lambda: decide(storage, dataclasses.replace(session, operation=Operation.RENEW_CONSENT))),
+        ("announce", lambda: storage.announce(a_deed())),
+        ("revoke", lambda: revoke(storage)),
+        ("erase", lambda: storage.erase(KEY, request_digest=digest(5))),
+    ]
+
+
+@pytest.mark.parametrize("step", STEPS)
 def test_a_crash_leaves_the_state_before_a_step_or_after_it(tmp_path, step):
     """The disk is photographed just before the commit and after the step; both must open and be whole."""
     live = tmp_path / "live"
@@ -665,38 +897,74 @@ def test_a_crash_leaves_the_state_before_a_step_or_after_it(tmp_path, step):
                 known = False
             except RefusedError:
                 known = True
-            return known, storage.template(KEY), storage.history(KEY)
+            with storage._begin(reading=True) as run:
+                deeds = run.execute(sa.select(schema.deeds)).all()
+            facts = (storage.template(KEY), storage.attempts_of(KEY), storage.owner(KEY), storage.seen(), deeds)
+            return known, *facts
 
     with open_storage(live / "db") as storage:
-        steps = {
-            "enrol": lambda: storage.enrol(a_template()),
-            "open": lambda: storage.open_attempt(session_id=a_session(1), key_id=KEY, now=0, limits=LIMITS),
-            "close": lambda: storage.close_attempt(session_id=a_session(1), decision=Decision.MATCH),
-            "revoke": lambda: revoke(storage),
-        }
-        for name, take in steps.items():
+        count = 0
+        storage.follow(lambda: a_head(count))
+        for name, take_step in steps_of(storage):
+            count += 1
             if name == step:
                 break
-            take()
+            take_step()
+        storage._engine.dispose()
         shutil.copytree(live, tmp_path / "expected before")
         photographs = iter([tmp_path / "before"])
         sa.event.listen(storage._engine, "commit", lambda _: shutil.copytree(live, next(photographs)))
-        steps[step]()
+        take_step()
         shutil.copytree(live, tmp_path / "after")
     before, after = state_of(tmp_path / "before"), state_of(tmp_path / "after")
     assert before == state_of(tmp_path / "expected before")
     assert after == state_of(live)
     assert before != after
+    assert after[-2].size == count
+    assert before[-2].size < count
+
+
+@pytest.mark.parametrize("step", STEPS)
+def test_each_step_that_must_last_syncs_what_it_wrote_before_it_returns(tmp_path, step, monkeypatch):
+    """SQLite syncs at the commit of every transaction that asks for it, and these all do."""
+    with open_storage(tmp_path / "db") as storage:
+        for name, take_step in steps_of(storage):
+            levels = []
+            sa.event.listen(
+                storage._engine,
+                "commit",
+                lambda connection, levels=levels: levels.append(
+                    connection.exec_driver_sql("PRAGMA synchronous").scalar()
+                ),
+            )
+            take_step()
+            if name == step:
+                assert levels == [2]  # FULL
+                return
+    raise AssertionError(step)
 
 
 def test_a_revoked_template_is_in_no_file_of_the_database(tmp_path):
     with open_storage(tmp_path / "db") as storage:
         storage.enrol(a_template())
-        assert any(b"encrypted template" in file.read_bytes() for file in tmp_path.iterdir())
+        assert any(b"padded template" in file.read_bytes() for file in tmp_path.iterdir())
         revoke(storage)
         left = b"".join(file.read_bytes() for file in tmp_path.iterdir())
-    assert b"encrypted template" not in left
+    assert b"padded template" not in left
     assert KEY not in left
+
+
+def test_a_template_that_was_renewed_is_in_no_file_of_the_database(tmp_path):
+    old = dataclasses.replace(a_template(), template=b"the template of before")
+    new = dataclasses.replace(a_template(OTHER_DEVICE), template=b"the template from now on")
+    with open_storage(tmp_path / "db") as storage:
+        storage.enrol(old)
+        session = at_its_end(storage, operation=Operation.RENEW_TEMPLATE, held=new)
+        storage.announce(a_deed(session_id=session.session_id, template=new))
+        decide(storage, session)
+        left = b"".join(file.read_bytes() for file in tmp_path.iterdir())
+    assert left.count(new.template) == 1
+    assert old.template not in left
 
 
 def test_the_database_is_for_its_owner_only(tmp_path):
@@ -706,15 +974,19 @@ def test_the_database_is_for_its_owner_only(tmp_path):
     assert modes == {0o600}
 
 
-@pytest.mark.parametrize(("durable", "level"), [(True, 2), (False, 1)])
-def test_commits_reach_the_disk_before_they_return_unless_they_need_not(tmp_path, durable, level):
-    with (
-        open_storage(tmp_path / "db") as storage,
-        storage.transaction(durable=durable),
-        storage._begin(reading=True) as run,
-    ):
-        pragmas = [run.exec_driver_sql(f"PRAGMA {p}").scalar() for p in ("journal_mode", "synchronous")]
-    assert pragmas == ["wal", level]
+def test_commits_reach_the_disk_before_they_return_unless_they_need_not(tmp_path):
+    with open_storage(tmp_path / "db") as storage:
+        for relaxed, level in [(False, 2), (True, 1)]:
+            with storage._begin(relaxed=relaxed) as run:
+                pragmas = [run.exec_driver_sql(f"PRAGMA {p}").scalar() for p in ("journal_mode", "synchronous")]
+            assert pragmas == ["wal", level]
+
+
+def test_what_must_reach_the_disk_is_not_done_in_a_transaction_that_need_not(tmp_path):
+    with open_storage(tmp_path / "db") as storage:
+        with storage._begin(relaxed=True), pytest.raises(UsageError, match="must reach the disk"):
+            storage.enrol(a_template())
+        assert storage.template(KEY) is None
 
 
 def test_a_file_that_is_no_database_is_refused_and_left_alone(tmp_path):
@@ -730,8 +1002,26 @@ def test_a_directory_that_is_not_there_says_so(tmp_path):
         open_storage(tmp_path / "no" / "db")
 
 
-def test_a_stored_template_shows_no_ciphertext():
-    assert "encrypted" not in repr(a_template())
+def test_a_stored_template_shows_nothing_of_itself():
+    shown = repr(a_template())
+    assert "padded" not in shown
+    assert "first" not in shown
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"template": b""}, {"template": bytes(1025)}, {"device_public_key": bytes(31)}, {"release_digest": bytes(33)}],
+)
+def test_a_template_of_another_size_cannot_be_built(change):
+    with pytest.raises(UsageError, match="bytes"):
+        dataclasses.replace(a_template(), **change)
+
+
+def test_a_template_may_have_a_kilobyte(tmp_path):
+    large = dataclasses.replace(a_template(), template=bytes(range(256)) * 4)
+    with open_storage(tmp_path / "db") as storage:
+        storage.enrol(large)
+        assert storage.template(KEY) == large
 
 
 # ---------------------------------------------------------------------- limits

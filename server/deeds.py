@@ -1,0 +1,178 @@
+"""Whatever is done to a template is announced, logged, and then done.
+
+Theory of operation
+-------------------
+Two databases have to agree: the log's, which everybody can check, and this server's. A deed goes through three durable
+steps in this order, and nobody is told that it happened before the last one:
+
+1. *announced*: a row in this server's database, with the commitment of the log's entry and what it takes to finish;
+2. *logged*: the entry and its opening, which name the key id and what is done;
+3. *done*, and the announcement forgotten, in one transaction. In it the database also records how far the log has come.
+
+So an entry of the log about a deed is explained, at every moment, by what this database holds: an announcement, or what
+was done. An attempt has the same order without an announcement of its own: it is counted, then logged. A crash, at any
+step and of however many front ends, leaves what `server.reconciling` finishes without a person::
+
+    dies after    | is there afterwards            | at the next start
+    (nothing)     | nothing                        | nothing
+    announced     | a row, no entry                | forgotten after an hour, which is longer than a step takes
+    logged        | a row and its entry            | done, but for an enrolment: it is passed over, since its owner was
+                  |                                | never told "match" and enrols again
+    done          | no row, the entry, the deed    | nothing
+
+A database that lacks an entry's explanation is not the one that was there when the entry was written.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import secrets
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from federation.onebit import Decision, Operation
+from federation.transparency import Opening, PersonalKind
+from federation.transparency.entries import COMMITMENT_BYTES, SALT_BYTES
+from server.disk import Disk
+from server.journal import Journal
+from server.sessions import Session
+from server.storage import Deed, Storage, StoredTemplate
+
+if TYPE_CHECKING:
+    from federation.wire.logged import LogReceipt
+
+
+class Deeds:
+    """Does things to templates, in the one order that outlives crashes.
+
+    Args:
+        storage: of the templates.
+        disk: calls it.
+        journal: writes the log.
+        clock: seconds since 1970.
+    """
+
+    def __init__(self, storage: Storage, disk: Disk, journal: Journal, *, clock: Callable[[], float]) -> None:
+        self._storage = storage
+        self._on_disk = disk
+        self._journal = journal
+        self._clock = clock
+
+    async def decide(
+        self, session: Session, decision: Decision, *, answer: bytes, expires_at: int, request_digest: bytes
+    ) -> None:
+        """Ends a session; see `Storage.decide` for what a match does.
+
+        Args:
+            session: taken, in its last step.
+            decision: of the comparison.
+            answer: for a device that sends its token again.
+            expires_at: until when that is kept, seconds since 1970.
+            request_digest: of the message that brought the token.
+
+        Raises:
+            RefusedError: the session has ended meanwhile, or what it wants is not possible any more.
+            UnavailableError: log or database cannot be used now.
+        """
+        if decision is Decision.MATCH and session.operation is not Operation.VERIFY:
+            held = await self._on_disk(self._storage.held_template, session.session_id)
+            if held is not None:  # else the session is over, and the storage says so
+                await self._announce_and_log(session, held, request_digest)
+        await self._on_disk(self._decide, session, decision, answer, expires_at)
+
+    async def revoke(self, key_id: bytes, request_digest: bytes) -> None:
+        """Deletes a template, with its attempts and consents. Nothing happens when there is none."""
+        if await self._on_disk(self._storage.template, key_id) is None:
+            return
+        opening = _revocation(key_id, request_digest)
+        await self._on_disk(self._announce, self._deed(opening, key_id, request_digest))
+        await self._journal.about_to((key_id, opening))
+        await self._on_disk(self._revoke, key_id, request_digest)
+
+    async def erase(self, key_id: bytes, request_digest: bytes) -> LogReceipt | None:
+        """Deletes the template if it is there, then the openings, then the last thing by which the owner is known.
+
+        In this order a crash leaves an owner who can ask again.
+
+        Returns:
+            The tombstone in the log with its only opening, or None when the log had nothing about the key.
+        """
+        now, name = int(self._clock()), secrets.token_bytes(COMMITMENT_BYTES)
+        await self._on_disk(self._announce, Deed(name, PersonalKind.ERASURE, key_id, now, request_digest))
+        await self.revoke(key_id, request_digest)
+        tombstone = await self._journal.erase(key_id)
+        await self._on_disk(self._erase, key_id, request_digest)
+        return tombstone
+
+    async def _announce_and_log(self, session: Session, held: StoredTemplate, request_digest: bytes) -> None:
+        key_id = session.request.key_id
+        match session.operation:
+            case Operation.RENEW_CONSENT:
+                openings = [(key_id, _renewal(held))]
+            case Operation.RENEW_TEMPLATE:
+                openings = [(key_id, _revocation(key_id, request_digest)), (held.key_id, _enrolment(held))]
+            case _:
+                openings = [(key_id, _enrolment(held))]
+        deeds = [
+            self._deed(
+                opening,
+                theirs,
+                request_digest,
+                session_id=session.session_id,
+                template=None if opening.kind is PersonalKind.ENROLMENT else held,
+            )
+            for theirs, opening in openings
+        ]
+        await self._on_disk(self._announce, *deeds)
+        await self._journal.about_to(*openings)
+
+    def _deed(
+        self,
+        opening: Opening,
+        key_id: bytes,
+        request_digest: bytes,
+        *,
+        session_id: bytes | None = None,
+        template: StoredTemplate | None = None,
+    ) -> Deed:
+        now = int(self._clock())
+        return Deed(opening.commitment, opening.kind, key_id, now, request_digest, session_id, template)
+
+    # ------------------------------------------------------------------ on a storage thread, one transaction each
+
+    def _announce(self, *deeds: Deed) -> None:
+        self._storage.announce(*deeds)
+
+    def _decide(self, session: Session, decision: Decision, answer: bytes, expires_at: int) -> None:
+        self._storage.decide(session, decision, answer=answer, now=int(self._clock()), expires_at=expires_at)
+
+    def _revoke(self, key_id: bytes, request_digest: bytes) -> None:
+        self._storage.revoke(key_id, now=int(self._clock()), request_digest=request_digest)
+
+    def _erase(self, key_id: bytes, request_digest: bytes) -> None:
+        self._storage.erase(key_id, request_digest=request_digest)
+
+
+def _enrolment(template: StoredTemplate) -> Opening:
+    """Names the owner, so that whoever lost a template in a database's accident may still have the rest erased."""
+    return _opening(
+        PersonalKind.ENROLMENT,
+        template.key_id,
+        audience=template.audience,
+        device_public_key=template.device_public_key.hex(),
+        receipt=hashlib.sha256(template.receipts).hexdigest(),
+        template=hashlib.sha256(template.template).hexdigest(),
+    )
+
+
+def _renewal(template: StoredTemplate) -> Opening:
+    _, _, receipt = template.receipts.rpartition(b"\n")
+    return _opening(PersonalKind.RENEWAL, template.key_id, receipt=hashlib.sha256(receipt).hexdigest())
+
+
+def _revocation(key_id: bytes, request_digest: bytes) -> Opening:
+    return _opening(PersonalKind.REVOCATION, key_id, request=request_digest.hex())
+
+
+def _opening(kind: PersonalKind, key_id: bytes, **facts: str) -> Opening:
+    return Opening(kind, {"key_id": key_id.hex()} | facts, secrets.token_bytes(SALT_BYTES))
