@@ -7,8 +7,9 @@
                 └──withdraw──────────► WITHDRAWN      at once, whatever any clock says
 
 A withdrawal is final: a new consent is a new template with a new receipt (`federation.receipts`). A renewal names the
-receipt that it replaces, also one that has expired: whoever asks for it has just shown the face. A withdrawal is a signed statement of its own; it ends
-the consent whichever receipt of it is named, and handing it in twice changes nothing.
+receipt that it replaces, also one that has expired: whoever asks for it has just shown the face. A withdrawal is a
+signed statement of its own; it ends the consent whichever receipt of it is named, and handing it in twice changes
+nothing.
 """
 
 from __future__ import annotations

@@ -23,6 +23,7 @@ from typer.core import TyperGroup
 from federation.bundle import Bundle, require_servable
 from federation.errors import IntaglioError, UsageError
 from federation.manifest import ReleaseTrust
+from federation.onebit import parameters_for
 from federation.wire.status import fate_of
 from server.assertions import AssertionIssuer, create_issuer
 from server.certificates import client_credentials, server_credentials, write_pki
@@ -237,7 +238,8 @@ async def _serve(settings: _Settings) -> None:
         journal = await closing.enter_async_context(Journal(transparency, clock=time.time))
         if settings.metrics_port:
             closing.callback(metrics.serve(settings.metrics_port))
-        workers = MatchWorkers(settings.workers, metrics=metrics)
+        parameters = parameters_for(settings.bundle.release.code_length)
+        workers = MatchWorkers(settings.workers, parameters, metrics=metrics)
         closing.callback(workers.close)
         await workers.start()
         service = MatchingService(

@@ -18,7 +18,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 from federation.errors import RefusedError
 from federation.statements import JsonValue, canonical_bytes
-from federation.transparency import AttemptOutcome, Opening, PersonalKind
+from federation.transparency import AttemptOutcome, Opening
 from federation.wire.owner import (
     ExportPage,
     OwnerOperation,
@@ -28,6 +28,7 @@ from federation.wire.owner import (
 )
 from federation.wire.v1 import verification_pb2 as pb
 from federation.wire.v1 import verification_pb2_grpc as pb_grpc
+from server.deeds import Deeds
 from server.disk import Disk
 from server.journal import Asking, Journal
 from server.sessions import request_digest
@@ -47,13 +48,17 @@ class OwnerService(pb_grpc.OwnerServiceServicer):
         storage: templates.
         disk: calls it.
         journal: writes the log, and keeps the openings.
+        deeds: does what is asked, in an order that outlives crashes.
         clock: seconds since 1970.
     """
 
-    def __init__(self, storage: Storage, disk: Disk, journal: Journal, *, clock: Callable[[], float]) -> None:
+    def __init__(
+        self, storage: Storage, disk: Disk, journal: Journal, deeds: Deeds, *, clock: Callable[[], float]
+    ) -> None:
         self._storage = storage
         self._on_disk = disk
         self._journal = journal
+        self._deeds = deeds
         self._clock = clock
 
     async def ListReceipts(self, request: pb.ListReceiptsRequest, context: _Context) -> pb.ListReceiptsResponse:
@@ -66,7 +71,10 @@ class OwnerService(pb_grpc.OwnerServiceServicer):
         return pb.ListReceiptsResponse(receipts=template.receipts.splitlines() if template else ())
 
     async def Export(self, request: pb.ExportRequest, context: _Context) -> pb.ExportResponse:
-        """Everything that is held but the padded template. Pages go by the log's positions, so what is logged meanwhile is no trouble."""
+        """Everything that is held but the padded template.
+
+        Pages go by the log's positions, so what is logged meanwhile is no trouble.
+        """
         async with self._journal.asked_by_an_owner() as asking:
             proof, start = read_export(request)
             owner = await self._require_owner(proof, asking)
@@ -104,7 +112,7 @@ class OwnerService(pb_grpc.OwnerServiceServicer):
         async with self._journal.asked_by_an_owner() as asking:
             proof = proof_from_proto(OwnerOperation.REVOKE, request)
             await self._require_owner(proof, asking)
-        await self._revoke(proof, request_digest(request))
+        await self._deeds.revoke(proof.key_id, request_digest(request))
         return pb.RevokeResponse()
 
     async def Erase(self, request: pb.EraseRequest, context: _Context) -> pb.EraseResponse:
@@ -117,16 +125,8 @@ class OwnerService(pb_grpc.OwnerServiceServicer):
             if await self._on_disk(self._storage.is_erased_by, proof.key_id, digest):
                 return pb.EraseResponse()  # the first answer was lost, and with it the opening of the tombstone
             await self._require_owner(proof, asking)
-        await self._revoke(proof, digest)
-        tombstone = await self._journal.erase(proof.key_id)
-        await self._on_disk(self._erase, proof.key_id, digest)
+        tombstone = await self._deeds.erase(proof.key_id, digest)
         return pb.EraseResponse(log=tombstone.to_proto() if tombstone else None)
-
-    async def _revoke(self, proof: OwnerProof, digest: bytes) -> None:
-        if await self._on_disk(self._storage.template, proof.key_id) is None:
-            return
-        await self._journal.about_to(PersonalKind.REVOCATION, proof.key_id, {"request": digest.hex()})
-        await self._on_disk(self._delete, proof.key_id, digest)
 
     async def _require_owner(self, proof: OwnerProof, asking: Asking) -> Owner:
         owner = await self._on_disk(self._storage.owner, proof.key_id)
@@ -141,14 +141,6 @@ class OwnerService(pb_grpc.OwnerServiceServicer):
     def _require_fresh(self, proof: OwnerProof, asking: Asking) -> None:
         asking.refusal = AttemptOutcome.REPLAYED
         proof.require_fresh(now=int(self._clock()))
-
-    # ------------------------------------------------------------------ on a storage thread, one transaction each
-
-    def _delete(self, key_id: bytes, digest: bytes) -> None:
-        self._storage.revoke(key_id, now=int(self._clock()), request_digest=digest)
-
-    def _erase(self, key_id: bytes, digest: bytes) -> None:
-        self._storage.erase(key_id, request_digest=digest)
 
 
 def is_signed(device_public_key: bytes, signature: bytes, statement: bytes) -> bool:

@@ -124,7 +124,8 @@ class MatchWorkers:
         worker.queued += 1
         try:
             async with asyncio.timeout(self._timeout_seconds):
-                result, milliseconds = await worker.run(_timed, _match_from_pool, *arguments)
+                timed: tuple[tuple[Challenge, bool, int], float]
+                timed = await worker.run(_timed, _match_from_pool, *arguments)
         except TimeoutError as error:
             raise UnavailableError(
                 "the comparison took too long; try again", retry_after_seconds=_SPENT_RETRY_SECONDS
@@ -135,6 +136,7 @@ class MatchWorkers:
             ) from error
         finally:
             worker.queued -= 1
+        result, milliseconds = timed
         self.metrics.add("match", milliseconds)
         self.metrics.add("match_with_queue", (time.perf_counter() - begun) * 1e3)
         return result
