@@ -52,7 +52,7 @@ from federation.release import ModelRelease
 from federation.verdict import Verdict
 
 PARAMETERS: Final = {1024: "intaglio-onebit-1024/2", 2048: "intaglio-onebit-2048/2"}
-"""Names of the homomorphic parameter sets by the bits of a code. `federation.onebit` itself is too heavy for auditors."""
+"""Names of the homomorphic parameter sets by the bits of a code; `federation.onebit` itself is heavy for auditors."""
 
 _MANIFEST, _EPSILON_AUDIT, _EVALUATION = "manifest.json", "epsilon-audit.json", "evaluation.json"
 _FILES: Final = frozenset({_MANIFEST, "audit-report.json", "data-statement.md", "model-card.md", "release.json"})

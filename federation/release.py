@@ -31,7 +31,7 @@ FORMAT: Final = "intaglio-model-release-1"
 CODE_LENGTHS: Final = (1024, 2048)
 """Bits that a face code may have: those of the parameter sets in `federation.onebit`."""
 CODE_LENGTH: Final = 1024
-"""Bits of a face code in new releases (ADR 132)."""
+"""Bits of a face code in new releases (ADR 160)."""
 
 _MOST_BYTES = 16 << 20
 _LARGEST_DIMENSION = 1024
