@@ -58,7 +58,7 @@ LOG_TRUST = LogTrust(LOG_SIGNER.key)
 
 
 def a_face(person: int, capture: int = 0) -> NDArray[np.float64]:
-    """Captures of one person lie about 25 degrees apart (near 290 of 2048 bits), people about 90 (1024 bits)."""
+    """Captures of one person lie about 25 degrees apart (near 145 of 1024 bits), people about 90 (512 bits)."""
     centre = np.random.default_rng(person).standard_normal(DIMENSION)
     noise = np.random.default_rng([person, capture, 1]).standard_normal(DIMENSION)
     vector = centre / np.linalg.norm(centre) + 0.33 * noise / np.linalg.norm(noise)
@@ -77,7 +77,7 @@ def a_rules_file(*entries: bytes, releases: tuple[ModelRelease, ...] = ()) -> by
     begin = int(time.time()) - 86_400
     end = begin + 365 * 86_400
     rule = PurposeRule(PURPOSE, Category.PHYSICAL_ACCESS, Tier.MINIMAL, begin, end)
-    digests = {bytes.fromhex(release.digest) for release in releases or (a_release(), a_release(601))}
+    digests = {bytes.fromhex(release.digest) for release in releases or (a_release(), a_release(301))}
     rules = [
         PolicyPack("DE", 1, begin, end, (rule,)),
         PolicyPack("EU", 1, begin, end, (rule,)),

@@ -365,7 +365,7 @@ def test_d1_without_a_release_that_an_auditor_signed_server_and_device_do_nothin
 
 
 def test_s4_a_server_whose_threshold_is_not_the_audited_one_does_not_start(operator, tmp_path):
-    files = {"release.json": a_release(601).to_bytes()}
+    files = {"release.json": a_release(301).to_bytes()}
     with zipfile.ZipFile(tmp_path / "release.zip") as honest:
         contents = {name: files.get(name, honest.read(name)) for name in honest.namelist()}
     with zipfile.ZipFile(tmp_path / "release.zip", "w") as changed:

@@ -121,7 +121,7 @@ def test_a_release_cannot_be_changed_afterwards():
         {"threshold": True},
         {"fmr": 0.0},
         {"fmr": 1},
-        {"code_length": 1024},
+        {"code_length": 1023},
         {"created": "yesterday"},
         {"created": "2025-01-02T03:04:05"},
         {"created": "2025-01-02T03:04:05+01:00"},
