@@ -140,7 +140,7 @@ class Ours:
         key = Ed25519PrivateKey.generate()
         public_key = key.public_key().public_bytes_raw()
         binding = Binding(public_key, bytes(32), bytes(32), bytes(32))
-        receipt = Receipt(bytes(16), read_terms(TERMS), binding, issued_at=0, expires_at=1).sign(key)
+        receipt = Receipt(bytes(16), read_terms(TERMS), binding, issued_at=10**9, expires_at=2 * 10**9).sign(key)
         return len(self.template) + len(public_key) + len(receipt.to_bytes())
 
 

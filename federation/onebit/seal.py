@@ -89,8 +89,7 @@ def _save(source: Any, *, secret: bool = False) -> bytes:  # noqa: ANN401 - SEAL
         return encoded[_HEADER.size :]
     if compression != _ZSTD:
         raise UsageError("the installed tenseal compresses in an unknown way; install the versions of constraints.txt")
-    with zstandard.ZstdDecompressor().stream_reader(encoded[_HEADER.size :]) as reader:
-        return reader.read(_INFLATED_LIMIT)
+    return zstandard.ZstdDecompressor().decompress(encoded[_HEADER.size :], max_output_size=_INFLATED_LIMIT)
 
 
 class _MemoryFile:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import struct
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from enum import IntEnum
 
@@ -33,7 +34,7 @@ _MAGIC = b"ITG2"
 _PREAMBLE = struct.Struct("<4sBBH")
 _COUNT = struct.Struct("<H")
 _NUMBERS = {ONEBIT_2048: 1, ONEBIT_1024: 2}
-_WORD_BITS = 64
+_GROUP, _WORD_BYTES = 4, 8
 
 
 class Kind(IntEnum):
@@ -46,10 +47,10 @@ class Kind(IntEnum):
 
 def pack_residues(residues: NDArray[np.uint64], prime: int) -> bytes:
     """(n,) residues, n a multiple of four -> n times the bits of `prime`, little-endian."""
-    octets = np.ascontiguousarray(residues.astype("<u8", copy=False)).view(np.uint8).reshape(-1, 8)
-    return np.packbits(
-        np.unpackbits(octets, axis=1, bitorder="little")[:, : prime.bit_length()], bitorder="little"
-    ).tobytes()
+    packed = bytearray(_packed_size(residues.size, prime) + _WORD_BYTES)
+    for words, shift, column in _windows(packed, residues.size, prime):
+        np.bitwise_or(words, residues[column::_GROUP] << shift, out=words)
+    return bytes(packed[:-_WORD_BYTES])
 
 
 def unpack_residues(data: bytes, prime: int) -> NDArray[np.uint64]:
@@ -58,17 +59,34 @@ def unpack_residues(data: bytes, prime: int) -> NDArray[np.uint64]:
     Raises:
         MalformedMessageError: a residue is not below `prime`.
     """
-    bits = np.unpackbits(np.frombuffer(data, np.uint8), bitorder="little").reshape(-1, prime.bit_length())
-    padded = np.zeros((len(bits), _WORD_BITS), np.uint8)
-    padded[:, : prime.bit_length()] = bits
-    residues = np.packbits(padded, axis=1, bitorder="little").view("<u8").ravel().astype(np.uint64, copy=False)
+    count = len(data) * 8 // prime.bit_length()
+    residues, mask = np.empty(count, np.uint64), np.uint64((1 << prime.bit_length()) - 1)
+    for words, shift, column in _windows(data + bytes(_WORD_BYTES), count, prime):
+        residues[column::_GROUP] = words >> shift & mask
     if (residues >= prime).any():
         raise MalformedMessageError("a residue is not below its prime")
     return residues
 
 
+def _windows(packed: bytes | bytearray, count: int, prime: int) -> Iterator[tuple[NDArray[np.uint64], np.uint64, int]]:
+    """For each of four columns of residues: the 64-bit words that hold them, by how far they are shifted there.
+
+    Four residues fill whole bytes, and one with its shift fits 64 bits, as a prime has at most 50.
+    """
+    bits = prime.bit_length()
+    for column in range(_GROUP):
+        offset, shift = divmod(column * bits, 8)
+        strides = (_GROUP * bits // 8,)
+        words = np.ndarray((count // _GROUP,), "<u8", packed, offset, strides)
+        yield words, np.uint64(shift), column
+
+
+def _packed_size(count: int, prime: int) -> int:
+    return count * prime.bit_length() // 8
+
+
 def _packed_length(parameters: Parameters, prime: int) -> int:
-    return parameters.ring_dimension * prime.bit_length() // 8
+    return _packed_size(parameters.ring_dimension, prime)
 
 
 def _preamble(kind: Kind, parameters: Parameters) -> bytes:
