@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import hmac
 import os
 
 import numpy as np
@@ -58,11 +57,11 @@ class SessionKey(Secret):
         Raises:
             UsageError: not such a code, or this key has encrypted before.
         """
-        if padded_code.shape != (self.parameters.slots,) or not np.isin(padded_code, (0, 1)).all():
-            raise UsageError(f"a code has {self.parameters.slots} entries, each 0 or 1")
+        if padded_code.shape != (self.parameters.slots,) or padded_code.dtype != np.uint8 or (padded_code > 1).any():
+            raise UsageError(f"a padded code has {self.parameters.slots} entries of type uint8, each 0 or 1")
         if self._padded_code is not None:
             raise UsageError("a session key encrypts one probe; make another")
-        self._padded_code = padded_code.astype(np.uint8)
+        self._padded_code = padded_code.copy()
         seed, residues = engine(self.parameters).encrypt(self._key, from_bits(padded_code, self.parameters))
         return wire.Probe(seed, residues).to_bytes(self.parameters)
 
@@ -87,10 +86,10 @@ class SessionKey(Secret):
         labels = hash_keys(parsed.salt, to_slots(coefficients, self.parameters))
         labels += parsed.corrections * padded_code[:, None]
         total = labels.sum(axis=0, keepdims=True, dtype=np.uint64)
-        candidates = (parsed.table ^ PadFunction(parsed.salt, transcript)(total)).tobytes()
-        token = None
-        for start in range(0, len(candidates), wire.TOKEN_BYTES):
-            candidate = candidates[start : start + wire.TOKEN_BYTES]
-            if hmac.compare_digest(hashlib.sha256(candidate).digest(), parsed.token_digest):
-                token = candidate
-        return None if token == wire.NO_MATCH else token
+        opened, width = (parsed.table ^ PadFunction(parsed.salt, transcript)(total)).tobytes(), wire.TOKEN_BYTES
+        candidates = [opened[start : start + width] for start in range(0, len(opened), width)]
+        digests = [hashlib.sha256(candidate).digest() for candidate in candidates]
+        found = [
+            candidate for candidate, digest in zip(candidates, digests, strict=True) if digest == parsed.token_digest
+        ]
+        return found[0] if found and found[0] != wire.NO_MATCH else None

@@ -2,11 +2,20 @@
 
 SEAL transforms what it encrypts. What it has no call for is transformed here: slots modulo t, and the server's masks
 modulo q_0 and q_1, which are no plaintexts. The order of values and the root are SEAL's (Longa and Naehrig 2016,
-algorithm 1, with the smallest primitive root), so either side of a product may come from either; a test compares them.
+algorithms 1 and 2, with the smallest primitive root), so either side of a product may come from either; a test compares
+them.
+
+Theory of operation
+-------------------
+The product of a residue v and a constant w is ``v w - round(v (w / p)) p`` in wrapping 64-bit arithmetic, the quotient in
+floating point. While ``|v| <= 2^52`` the quotient is off by ``1/2 + |v| 2^-52`` at most, so the product is at most
+``(1/2 + |v| 2^-52) p``, of either sign. Sums and differences are not reduced at once: each layer knows a bound of what
+comes in, and centres it first where that exceeds 2^52.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
@@ -15,9 +24,35 @@ from numpy.typing import NDArray
 from federation.errors import UsageError
 
 MOST_PRIME_BITS = 50
-"""With more, a quotient that is estimated in 53-bit floating point could be wrong by two."""
+"""With more, residues would have to be centred in every layer."""
 
 Residues = NDArray[np.uint64]
+_Signed = NDArray[np.int64]
+_MOST_VALUE = 1 << 52
+
+
+@dataclass(frozen=True, eq=False)
+class _Layer:
+    """The butterflies of one layer.
+
+    Attributes:
+        half: distance of the two residues of a pair, in places.
+        inner: how many residues share a place; more than one after the transposition.
+        powers: constants, shaped for the pairs.
+        ratios: the same, divided by the prime.
+        centres: whether residues are centred before it.
+    """
+
+    half: int
+    inner: int
+    powers: _Signed
+    ratios: NDArray[np.float64]
+    centres: bool
+
+    def pairs(self, values: _Signed) -> tuple[_Signed, _Signed]:
+        """Views of the lower and the upper residues of all pairs."""
+        pairs = values.reshape(len(values), -1, 2, self.half, self.inner)
+        return pairs[:, :, 0], pairs[:, :, 1]
 
 
 class Transform:
@@ -28,47 +63,81 @@ class Transform:
 
     Args:
         prime: 1 modulo 2 n, at most 50 bits.
-        size: n, a power of two.
+        size: n, a power of two from 4 on.
 
     Raises:
         UsageError: the prime has no such root, or too many bits.
     """
 
     def __init__(self, prime: int, size: int) -> None:
-        if prime.bit_length() > MOST_PRIME_BITS or (prime - 1) % (2 * size):
+        if prime.bit_length() > MOST_PRIME_BITS or (prime - 1) % (2 * size) or size < 4:  # noqa: PLR2004 - two halves
             raise UsageError(f"{prime} must be 1 modulo {2 * size} and have at most {MOST_PRIME_BITS} bits")
         self._prime, self._size = prime, size
+        # Pairs that lie nearer than this are brought apart by a transposition, so that every layer runs along memory.
+        self._width = 1 << (size.bit_length() - 1) // 2
         root = smallest_root(prime, 2 * size)
-        reversed_bits = _reversed_bits(size)
-        self._powers = _powers(root, size, prime)[reversed_bits]
-        inverses = _powers(pow(root, -1, prime), size, prime)[reversed_bits]
-        self._inverses, self._inverse_size = inverses, pow(size, -1, prime)
+        self._inverse_size = pow(size, -1, prime)
+        self._layers = self._constants(root, inverse=False)
+        self._inverse_layers = self._constants(pow(root, -1, prime), inverse=True)
 
     def forward(self, coefficients: Residues) -> Residues:
         """(..., n) coefficients below the prime -> (..., n) values."""
-        values = np.array(coefficients, np.uint64)
-        shape, blocks, half = values.shape, 1, self._size // 2
-        while half:
-            pairs = values.reshape(*shape[:-1], blocks, 2, half)
-            lower = pairs[..., 0, :]
-            turned = times(pairs[..., 1, :], self._powers[blocks : 2 * blocks, None], self._prime)
-            pairs[..., 0, :], pairs[..., 1, :] = plus(lower, turned, self._prime), minus(lower, turned, self._prime)
-            blocks, half = 2 * blocks, half // 2
-        return values
+        values = coefficients.astype(np.int64).reshape(-1, self._size)
+        for layer in self._layers:
+            if layer.half == self._width // 2:
+                values = _transposed(values, self._size // self._width)
+            if layer.centres:
+                self._centre(values)
+            lower, upper = layer.pairs(values)
+            turned = self._times(upper, layer)
+            np.subtract(lower, turned, out=upper)
+            np.add(lower, turned, out=lower)
+        return self._below_prime(_transposed(values, self._width)).reshape(coefficients.shape)
 
     def backward(self, values: Residues) -> Residues:
         """Reverses `forward`."""
-        coefficients = np.array(values, np.uint64)
-        shape, blocks, half = coefficients.shape, self._size // 2, 1
-        while blocks:
-            pairs = coefficients.reshape(*shape[:-1], blocks, 2, half)
-            lower, upper = pairs[..., 0, :].copy(), pairs[..., 1, :].copy()
-            pairs[..., 0, :] = plus(lower, upper, self._prime)
-            pairs[..., 1, :] = times(
-                minus(lower, upper, self._prime), self._inverses[blocks : 2 * blocks, None], self._prime
-            )
-            blocks, half = blocks // 2, 2 * half
-        return times(coefficients, np.uint64(self._inverse_size), self._prime)
+        coefficients = _transposed(values.astype(np.int64).reshape(-1, self._size), self._size // self._width)
+        for layer in self._inverse_layers:
+            if layer.half == self._width:
+                coefficients = _transposed(coefficients, self._width)
+            if layer.centres:
+                self._centre(coefficients)
+            lower, upper = layer.pairs(coefficients)
+            difference = lower - upper
+            np.add(lower, upper, out=lower)
+            upper[...] = self._times(difference, layer)
+        residues = self._below_prime(coefficients)
+        return times(residues, np.uint64(self._inverse_size), self._prime).reshape(values.shape)
+
+    def _times(self, values: _Signed, layer: _Layer) -> _Signed:
+        quotients: _Signed = np.rint(values * layer.ratios).astype(np.int64)
+        product: _Signed = values * layer.powers - quotients * self._prime
+        return product
+
+    def _centre(self, values: _Signed) -> None:
+        """Brings residues to half the prime, and what the quotient is off, in place."""
+        values -= np.rint(values / self._prime).astype(np.int64) * self._prime
+
+    def _below_prime(self, values: _Signed) -> Residues:
+        self._centre(values)
+        self._centre(values)  # once more, for a quotient that was off
+        return (values + (values >> 63 & self._prime)).astype(np.uint64)
+
+    def _constants(self, root: int, *, inverse: bool) -> list[_Layer]:
+        """The layers in the order in which they run."""
+        rows, most = self._size // self._width, _MOST_VALUE / self._prime
+        powers = _powers(root, self._size, self._prime)[_reversed_bits(self._size)].astype(np.int64)
+        counts = [1 << level for level in range(self._size.bit_length() - 1)]
+        layers, bound = [], 1.0  # of residues, in units of the prime
+        for blocks in reversed(counts) if inverse else counts:
+            half, mine = self._size // (2 * blocks), powers[blocks : 2 * blocks]
+            is_near = half < self._width  # then rows are innermost, and a row's blocks come before it
+            mine = mine.reshape(rows, -1).T[:, None, :] if is_near else mine[:, None, None]
+            if centres := bound * (2 if inverse else 1) > most:
+                bound = 0.5 + bound / most
+            bound = 2 * bound if inverse else bound + 0.5 + bound / most
+            layers.append(_Layer(half, rows if is_near else 1, mine, mine / self._prime, centres))
+        return layers
 
 
 @lru_cache(maxsize=16)
@@ -82,13 +151,6 @@ def plus(left: Residues, right: Residues | np.uint64, prime: int) -> Residues:
     total = left + right
     # A difference below zero wraps round to something large.
     reduced: Residues = np.minimum(total, total - np.uint64(prime))
-    return reduced
-
-
-def minus(left: Residues, right: Residues, prime: int) -> Residues:
-    """Difference modulo a prime, of residues below it."""
-    difference = left - right
-    reduced: Residues = np.minimum(difference, difference + np.uint64(prime))
     return reduced
 
 
@@ -117,6 +179,12 @@ def smallest_root(prime: int, order: int) -> int:
         root = root * square % prime
         smallest = min(smallest, root)
     return smallest
+
+
+def _transposed(values: _Signed, rows: int) -> _Signed:
+    """(k, n) as k matrices of so many rows, transposed."""
+    matrices = values.reshape(len(values), rows, -1).transpose(0, 2, 1)
+    return np.ascontiguousarray(matrices).reshape(len(values), -1)
 
 
 def _powers(root: int, count: int, prime: int) -> Residues:
