@@ -7,7 +7,7 @@ them.
 
 Theory of operation
 -------------------
-The product of a residue v and a constant w is ``v w - round(v (w / p)) p`` in wrapping 64-bit arithmetic, the quotient in
+The product of a residue v and a constant w is ``v w - round(v (w / p)) p`` in wrapping 64-bit arithmetic, quotient in
 floating point. While ``|v| <= 2^52`` the quotient is off by ``1/2 + |v| 2^-52`` at most, so the product is at most
 ``(1/2 + |v| 2^-52) p``, of either sign. Sums and differences are not reduced at once: each layer knows a bound of what
 comes in, and centres it first where that exceeds 2^52.
