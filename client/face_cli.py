@@ -15,9 +15,9 @@ from rich.console import Console
 
 from client.conditions import Conditions
 from client.log_policy import read_log_policy
+from client.outcomes import VerificationOutcome
 from client.release_cli import read_bundle, read_trust
 from client.terminal import read_file
-from client.verification import VerificationOutcome
 from federation.bundle import Bundle, require_servable
 from federation.errors import MalformedMessageError, ProofError, RefusedError, UsageError
 from federation.onebit import Decision

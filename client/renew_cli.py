@@ -29,7 +29,6 @@ from client.terminal import (
 )
 from client.verification import Device
 from client.wallet import EnrolmentState, create_wallet, read_wallet, write_wallet
-from federation.consent import consent_of
 from federation.embeddings import PROBE, REFERENCE
 from federation.errors import UsageError
 from federation.onebit import Decision
@@ -63,8 +62,7 @@ def renew_command(
     run that broke off goes on when repeated. To agree for longer with the same template: `intaglio receipts renew`.
     """
     opened, passphrase = open_wallet(wallet, passphrase_file)
-    if opened.require_enrolment().receipt is None:
-        raise UsageError("this wallet holds no consent whose terms could be renewed; create a wallet and enrol with it")
+    standing = opened.require_enrolment().require_consent().current.terms
     bundle, certificates = face_cli.read_release(release, release_trust), ClientTls.read(tls, certificate)
     another = Passphrase(passphrase.secret_bytes().decode())  # with a salt of its own: two files that nobody connects
     fresh = read_wallet(into, another) if into.exists() else create_wallet(into, another)
@@ -79,7 +77,7 @@ def renew_command(
             write_wallet(wallet, opened.with_state(EnrolmentState.REVOKED), passphrase)
             show({"enrolled": str(into), "revoked": str(wallet)}, as_json=as_json)
             return
-    face_cli.ask_to_agree(consent_of(opened.require_enrolment().receipt or b"").current.terms, days, agreed=agree)
+    face_cli.ask_to_agree(standing, days, agreed=agree)
     with Device(
         opened,
         target=server,
@@ -128,7 +126,7 @@ def receipts_renew(
         opened = owner.with_held_consent()  # a run whose answer was lost may have renewed already
     write_wallet(wallet, opened, passphrase)
     offered = read_terms(terms) if terms else None
-    standing = consent_of(opened.require_enrolment().receipt or b"").current.terms
+    standing = opened.require_enrolment().require_consent().current.terms
     face_cli.ask_to_agree(offered or standing, days, agreed=agree)
     with Device(
         opened,
@@ -141,5 +139,5 @@ def receipts_renew(
         outcome = device.renew_consent(probe)
     if outcome.decision is Decision.NON_MATCH:
         face_cli.report(outcome, match="", non_match=_NOT_RENEWED, fmr=bundle.release.fmr, as_json=as_json)
-    current = consent_of(device.wallet.require_enrolment().receipt or b"").current
+    current = device.wallet.require_enrolment().require_consent().current
     show({"receipt": current.receipt_id.hex(), "until": text_of_time(current.expires_at)}, as_json=as_json)

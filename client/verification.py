@@ -13,21 +13,22 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, Self
 
 from client.conditions import Comparison, Conditions, require_allowed, require_asserted
 from client.connection import Connection
 from client.logged import check_comparison
 from client.new_template import NewTemplate, a_receipt, without_template
+from client.outcomes import Stopwatch, VerificationOutcome
 from client.wallet import Enrolment, EnrolmentState
-from federation.consent import Consent, consent_of
+from federation.consent import Consent
 from federation.errors import PeerError, RefusedError, UsageError
 from federation.onebit import Decision, Operation, SessionKey, parameters_for
 from federation.onebit.session import DeviceSession, SessionTerms
 from federation.onebit.transcript import NO_CHANGE
 from federation.onebit.wire import NO_MATCH
-from federation.receipts import ReceiptFault, Terms
+from federation.receipts import Terms
 from federation.wire.convert import (
     Change,
     LoggedReply,
@@ -45,27 +46,6 @@ if TYPE_CHECKING:
 
     from client.connection import ClientTls
     from client.wallet import Wallet
-
-
-@dataclass(frozen=True)
-class VerificationOutcome:
-    """What the device knows at the end. The score is not part of it: nobody knows it.
-
-    Attributes:
-        decision: as the server recorded it.
-        device_ms: time that the device computed while a face was there, milliseconds, waiting for the server excluded.
-        upload_bytes: size of the message with the probe, and with what a match was to put in force.
-        reply_bytes: size of the reply that came down.
-        log_position: of the attempt in the transparency log.
-        assertion: for the audience, checked, when it gave a nonce and the claim was accepted.
-    """
-
-    decision: Decision
-    device_ms: float
-    upload_bytes: int
-    reply_bytes: int
-    log_position: int
-    assertion: str | None = None
 
 
 class Device:
@@ -144,7 +124,7 @@ class Device:
             raise UsageError("an enrolment needs terms that the person agreed to")
         if self._enrolment.state is EnrolmentState.ENROLLED:
             raise UsageError("this wallet is enrolled; a new template needs a new wallet")
-        watch = _Stopwatch()
+        watch = Stopwatch()
         with watch:
             new = self._draw(self._wallet, reference, self._conditions.terms)
         comparison = Comparison(Operation.ENROL, new.consent, new.wallet, _digest_in(new.consent), new.change)
@@ -172,7 +152,7 @@ class Device:
             UnavailableError: too many failures in a row, or the server cannot be reached; says when to try again.
             PeerError, ProofError: the other side broke the protocol.
         """
-        consent = self._consent()
+        consent = self._enrolment.require_consent()
         comparison = Comparison(
             Operation.VERIFY,
             consent,
@@ -181,7 +161,7 @@ class Device:
             audience_nonce=audience_nonce,
             issuer=self._conditions.issuer_for(self._enrolment) if audience_nonce else None,
         )
-        outcome = self._compare_with_stored(probe, comparison, _Stopwatch())
+        outcome = self._compare_with_stored(probe, comparison, Stopwatch())
         if outcome.decision is Decision.MATCH and self._enrolment.state is EnrolmentState.STARTED:
             self._remember(self._wallet.with_state(EnrolmentState.ENROLLED))
         return outcome
@@ -199,7 +179,7 @@ class Device:
             UsageError, RefusedError, UnavailableError, PeerError, ProofError: as for `verify`, decided under the newer
                 receipt.
         """
-        consent = self._consent()
+        consent = self._enrolment.require_consent()
         signed = a_receipt(
             self._wallet,
             consent.current.binding,
@@ -211,7 +191,7 @@ class Device:
         renewed = Consent((*consent.receipts, signed))
         change = Change(receipt=signed.to_bytes())
         comparison = Comparison(Operation.RENEW_CONSENT, renewed, self._wallet, _digest_in(renewed), change)
-        outcome = self._compare_with_stored(probe, comparison, _Stopwatch())
+        outcome = self._compare_with_stored(probe, comparison, Stopwatch())
         if outcome.decision is Decision.MATCH:
             receipt = b"\n".join(one.to_bytes() for one in renewed.receipts)
             self._remember(self._wallet.with_enrolment(replace(self._enrolment, receipt=receipt)))
@@ -250,15 +230,16 @@ class Device:
             into.enrolment and into.require_enrolment().state is not EnrolmentState.STARTED
         ):
             raise UsageError("a renewed template needs a new wallet, with a key of its own")
-        terms, old = self._conditions.terms or self._consent().current.terms, _digest_in(self._consent())
+        consent = self._enrolment.require_consent()
+        terms = self._conditions.terms or consent.current.terms
         answers = into.enrolment.answers if into.enrolment else 0
         begun = replace(self._enrolment, state=EnrolmentState.STARTED, receipt=None, answers=answers)
-        watch = _Stopwatch()
+        watch = Stopwatch()
         with watch:
             new = self._draw(into.with_enrolment(begun), reference, terms)
             new.require_agreement(reference, second, threshold=self._conditions.release.threshold)
         keep(new.wallet)
-        comparison = Comparison(Operation.RENEW_TEMPLATE, new.consent, new.wallet, old, new.change)
+        comparison = Comparison(Operation.RENEW_TEMPLATE, new.consent, new.wallet, _digest_in(consent), new.change)
         outcome = self._compare_with_stored(second, comparison, watch)
         if outcome.decision is Decision.MATCH:
             keep(new.wallet.with_state(EnrolmentState.ENROLLED).with_log(self._wallet.log))
@@ -271,7 +252,7 @@ class Device:
     # ------------------------------------------------------------------ one session
 
     def _compare_with_stored(
-        self, probe: NDArray[np.float64], comparison: Comparison, watch: _Stopwatch
+        self, probe: NDArray[np.float64], comparison: Comparison, watch: Stopwatch
     ) -> VerificationOutcome:
         self._wallet.require_template_secret()
         self._require_allowed(comparison)
@@ -280,7 +261,7 @@ class Device:
         return self._compare(probe, comparison, self._grant(grant), watch)
 
     def _compare(
-        self, probe: NDArray[np.float64], comparison: Comparison, grant: SessionGrant, watch: _Stopwatch
+        self, probe: NDArray[np.float64], comparison: Comparison, grant: SessionGrant, watch: Stopwatch
     ) -> VerificationOutcome:
         terms, session = self._begin(comparison, grant)
         with watch:
@@ -363,16 +344,6 @@ class Device:
     def _enrolment(self) -> Enrolment:
         return self._wallet.require_enrolment()
 
-    def _consent(self) -> Consent:
-        """What the owner agreed to so far.
-
-        Raises:
-            RefusedError: to nothing.
-        """
-        if self._enrolment.receipt is None:
-            raise ReceiptFault.MISSING.to_error()
-        return consent_of(self._enrolment.receipt)
-
     def _remember(self, wallet: Wallet) -> None:
         self._keep(wallet)
         self._wallet = wallet
@@ -412,17 +383,3 @@ class Device:
 def _digest_in(consent: Consent) -> bytes:
     """SHA-256 of the template that a consent is about, which the device does not keep."""
     return consent.current.binding.template_digest
-
-
-class _Stopwatch:
-    """Adds up the time spent inside `with` blocks."""
-
-    def __init__(self) -> None:
-        self.milliseconds = 0.0
-        self._begun = 0.0
-
-    def __enter__(self) -> None:
-        self._begun = time.perf_counter()
-
-    def __exit__(self, *_: object) -> None:
-        self.milliseconds += (time.perf_counter() - self._begun) * 1e3

@@ -24,8 +24,10 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from client.log import LogMemory
 from client.sealed import Passphrase, ScryptCost, SealedKind, seal, unseal
+from federation.consent import Consent, consent_of
 from federation.errors import IntaglioError, RefusedError, UsageError
 from federation.onebit import TemplateSecret, parameters_for
+from federation.receipts import ReceiptFault
 from federation.statements import is_name, require_name
 from federation.transparency import SignedCheckpoint
 from federation.wire.checks import DIGEST_BYTES
@@ -76,6 +78,16 @@ class Enrolment:
             raise UsageError("the release digest is a SHA-256 digest of 32 bytes")
         if type(self.answers) is not int or not 0 <= self.answers <= MOST_ANSWERS:
             raise UsageError(f"a device answers 0 to {MOST_ANSWERS} sessions")
+
+    def require_consent(self) -> Consent:
+        """What the owner agreed to so far.
+
+        Raises:
+            RefusedError: to nothing.
+        """
+        if self.receipt is None:
+            raise ReceiptFault.MISSING.to_error()
+        return consent_of(self.receipt)
 
     def with_one_more_answer(self) -> Enrolment:
         """The enrolment after one more session may begin.
