@@ -77,9 +77,7 @@ def signed(rule: Any, signers: tuple[Ed25519PrivateKey, ...] = SIGNERS) -> bytes
     return entry.to_bytes()
 
 
-def a_rules_file(
-    *entries: bytes, releases: tuple[ModelRelease, ...] = (), issuer: Issuer | None = ISSUER
-) -> bytes:
+def a_rules_file(*entries: bytes, releases: tuple[ModelRelease, ...] = (), issuer: Issuer | None = ISSUER) -> bytes:
     """Lets `TERMS` be served from yesterday on for a year, in Germany; then come `entries`."""
     begin = int(time.time()) - 86_400
     end = begin + 365 * 86_400
