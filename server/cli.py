@@ -183,14 +183,18 @@ def matching_start(
         ready_file.unlink(missing_ok=True)  # a stale one would announce a server that is not there yet
     bundle = read_bundle(release)
     served = require_servable(bundle, _read_trust(release_trust), now=int(time.time()))
+    registered = PublicRules.open(rules, deployment=deployment, now=int(time.time()))
+    issuer = AssertionIssuer.read(assertions, served) if assertions else None
+    if issuer:
+        issuer.require_registered(registered.issuer)
     settings = _Settings(
         bundle=bundle,
-        issuer=AssertionIssuer.read(assertions, served) if assertions else None,
+        issuer=issuer,
         log_directory=log_directory,
         log_database=log_database,
         database=database,
         tls=tls,
-        rules=PublicRules.open(rules, deployment=deployment, now=int(time.time())),
+        rules=registered,
         host=host,
         port=port,
         workers=workers,

@@ -18,17 +18,20 @@ from bundles import DIMENSION, TRUST, a_bundle, a_release
 from bundles import signed as sealed
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
+from client.conditions import Conditions
 from client.connection import ClientTls
 from client.log import LogTrust
 from client.owner import Owner
-from client.verification import Conditions, Device
+from client.verification import Device
 from client.wallet import Enrolment, EnrolmentState, Wallet
+from federation.assertion import PairwiseSecret
 from federation.purposes import Category, Tier
 from federation.receipts import Party
 from federation.release import ModelRelease
 from federation.rulebook import Rulebook, RuleSigners, SignedRule
-from federation.rules import Deployment, PolicyPack, PurposeRule
+from federation.rules import Deployment, Issuer, PolicyPack, PurposeRule
 from federation.transparency import KeyKind, NoteSigner
+from server.assertions import AssertionIssuer
 from server.certificates import server_credentials, write_pki
 from server.journal import Journal
 from server.log import TransparencyLog
@@ -53,6 +56,8 @@ TERMS = replace(
     notice_version="1",
 )
 SIGNERS = (Ed25519PrivateKey.generate(), Ed25519PrivateKey.generate())
+ISSUER_KEY = Ed25519PrivateKey.generate()
+ISSUER = Issuer("https://verify.example.org", public(ISSUER_KEY))
 LOG_SIGNER = NoteSigner("example.org/log", KeyKind.NOTE, bytes(range(32)))
 LOG_TRUST = LogTrust(LOG_SIGNER.key)
 
@@ -72,7 +77,7 @@ def signed(rule: Any, signers: tuple[Ed25519PrivateKey, ...] = SIGNERS) -> bytes
     return entry.to_bytes()
 
 
-def a_rules_file(*entries: bytes, releases: tuple[ModelRelease, ...] = ()) -> bytes:
+def a_rules_file(*entries: bytes, releases: tuple[ModelRelease, ...] = (), issuer: Issuer | None = ISSUER) -> bytes:
     """Lets `TERMS` be served from yesterday on for a year, in Germany; then come `entries`."""
     begin = int(time.time()) - 86_400
     end = begin + 365 * 86_400
@@ -91,6 +96,7 @@ def a_rules_file(*entries: bytes, releases: tuple[ModelRelease, ...] = ()) -> by
             release_digests=tuple(sorted(digests)),
             begins_at=begin,
             ends_at=end,
+            issuer=issuer,
         ),
     ]
     signers = RuleSigners(frozenset(map(public, SIGNERS)), threshold=2)
@@ -107,7 +113,13 @@ def conditions(file: bytes | None = None, **changes: Any) -> Conditions:
     """As the device reads them."""
     book = Rulebook.from_file(file or a_rules_file(), read_at=int(time.time()))
     standing = a_bundle().manifest.standing
-    return Conditions(**{"rules": book, "log": LOG_TRUST, "release": standing, "terms": TERMS} | changes)
+    usual = {"rules": book, "log": LOG_TRUST, "release": a_release(), "standing": standing, "terms": TERMS}
+    return Conditions(**usual | changes)
+
+
+def an_issuer(release: ModelRelease) -> AssertionIssuer:
+    """The one that the rules register."""
+    return AssertionIssuer(ISSUER.address, ISSUER_KEY, PairwiseSecret(bytes(32)), release)
 
 
 def a_journal(directory: Path) -> Journal:
@@ -145,7 +157,7 @@ def write_rules(directory: Path) -> None:
 
 def unchecked(device: Device) -> Device:
     """A device that asks nobody whether it may; and that shows a receipt only if it has one."""
-    device._require_allowed = lambda: None  # type: ignore[method-assign] # that is the point of it
+    device._require_allowed = lambda _: None  # type: ignore[method-assign] # that is the point of it
     return device
 
 
@@ -194,7 +206,9 @@ class RunningServer:
 
     def device(self, wallet: Wallet, *, tls: Path | None = None, name: str = "client", **options: Any) -> Device:
         certificates = ClientTls.read(tls or self._tls, name)
-        options = {"conditions": conditions(), "timeout_seconds": 30} | options
+        named = wallet.enrolment.release_digest.hex() if wallet.enrolment else ""
+        release = {each.digest: each for each in (a_release(), a_release(301))}.get(named, a_release())
+        options = {"conditions": conditions(release=release), "timeout_seconds": 30} | options
         return Device(wallet, target=self.target, tls=certificates, **options)
 
     def owner(self, wallet: Wallet, *, name: str = "client", **options: Any) -> Owner:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,7 +22,7 @@ class TemplateSecret(Secret):
 
     A pad that is used twice shows where two codes differ; a seed that is used twice lets two stored templates be
     connected by a server that lies (docs/onebit.md). So a renewed template, and an enrolment after one that failed,
-    draws both anew.
+    draws both anew: only what `generate` drew makes a template, once, and what was read back makes none.
 
     Attributes:
         parameters: decides the length of code and pad.
@@ -33,6 +33,7 @@ class TemplateSecret(Secret):
     parameters: Parameters
     seed: CodeSeed
     pad: bytes
+    _is_fresh: bool = field(default=False, init=False)
 
     def __post_init__(self) -> None:
         if len(self.pad) != self.parameters.slots // 8:
@@ -40,12 +41,14 @@ class TemplateSecret(Secret):
 
     @classmethod
     def generate(cls, parameters: Parameters, random_bytes: RandomBytes = os.urandom) -> TemplateSecret:
-        """A fresh seed and a fresh pad."""
-        return cls(parameters, CodeSeed.generate(random_bytes), random_bytes(parameters.slots // 8))
+        """A fresh seed and a fresh pad, for one template."""
+        secret = cls(parameters, CodeSeed.generate(random_bytes), random_bytes(parameters.slots // 8))
+        object.__setattr__(secret, "_is_fresh", True)
+        return secret
 
     @classmethod
     def from_secret_bytes(cls, data: bytes, parameters: Parameters) -> TemplateSecret:
-        """Reads what `secret_bytes` gave.
+        """Reads what `secret_bytes` gave: of a template that was made before.
 
         Raises:
             UsageError: the length is wrong.
@@ -66,11 +69,17 @@ class TemplateSecret(Secret):
         return binary_code(vector, self.seed, self.parameters.slots) ^ pad
 
     def template(self, vector: NDArray[np.float64], random_bytes: RandomBytes = os.urandom) -> bytes:
-        """The template message for the server. Make one with each secret, and keep neither it nor its salt.
+        """The template message for the server. Keep neither it nor its salt.
 
         Args:
             vector: (d,) adapted vector of the reference.
             random_bytes: source of the salt.
+
+        Raises:
+            UsageError: this secret has made its template.
         """
+        if not self._is_fresh:
+            raise UsageError("seed and pad serve one template; draw both anew for another")
+        object.__setattr__(self, "_is_fresh", False)
         salt = random_bytes(wire.TEMPLATE_SALT_BYTES)
         return wire.PaddedTemplate(salt, self.padded_code(vector)).to_bytes(self.parameters)

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from federation.errors import MalformedMessageError, RefusedError
+from federation.errors import MalformedMessageError, UsageError
 from federation.statements import MOST_STATEMENT_BYTES
 from federation.transparency import Opening
 from federation.wire.checks import (
@@ -89,9 +89,12 @@ class OwnerProof:
         return cls(operation, key_id, audience, issued_at, key.sign(statement))
 
     def require_fresh(self, *, now: int) -> None:
-        """Raises `RefusedError` when the proof is too old to show somebody's data to whoever has it."""
+        """Raises `UsageError` when the proof is too old to show somebody's data to whoever has it.
+
+        No refusal: that says that there is nobody with this key, and a device draws conclusions from it.
+        """
         if abs(now - self.issued_at) > LONGEST_AGE_SECONDS:
-            raise RefusedError(
+            raise UsageError(
                 f"the request is dated {self.issued_at - now:+d} seconds from the server's clock, and at most"
                 f" {LONGEST_AGE_SECONDS} are allowed; set the clock and ask again"
             )
