@@ -207,7 +207,9 @@ def opened(owner, reply):
 def test_a_device_opens_any_bytes_to_a_token_or_nothing(data, owner, parameters):
     length = data.draw(st.sampled_from([0, 7, 8, wire.reply_length(0, parameters), wire.reply_length(5, parameters)]))
     filler = data.draw(st.sampled_from([b"\0", b"\xff", b"\x01", None]))
-    body = bytearray(np.random.default_rng(data.draw(st.integers(0, 99))).bytes(length) if filler is None else filler * length)
+    body = bytearray(
+        np.random.default_rng(data.draw(st.integers(0, 99))).bytes(length) if filler is None else filler * length
+    )
     number = {2048: 1, 1024: 2}[parameters.slots]
     body[:8] = (b"ITG2" + bytes([3, number, 0, 0]))[:length]
     if length > 8:

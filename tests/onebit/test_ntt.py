@@ -19,7 +19,9 @@ SMALL = [(5, 2), (17, 4), (17, 8), (97, 16), (LARGEST, 8), (LARGEST, 32)]
 def naive(coefficients, prime):
     """Values at the odd powers of the smallest root, the place's bits reversed: with Python's integers only."""
     n = len(coefficients)
-    psi = next(x for x in range(2, prime) if pow(x, n, prime) == prime - 1) if prime < 1000 else root_by_search(prime, n)
+    psi = (
+        next(x for x in range(2, prime) if pow(x, n, prime) == prime - 1) if prime < 1000 else root_by_search(prime, n)
+    )
     width = n.bit_length() - 1
     places = [int(f"{j:0{width}b}"[::-1], 2) for j in range(n)]
     return [sum(int(c) * pow(psi, (2 * r + 1) * i, prime) for i, c in enumerate(coefficients)) % prime for r in places]

@@ -50,7 +50,9 @@ def test_every_single_bit_lands_in_its_own_slot(parameters):
     for j in (0, 1, parameters.slots // 2, parameters.slots - 1):
         bits = np.zeros(parameters.slots, np.uint8)
         bits[j] = 1
-        assert np.flatnonzero(to_slots(from_bits(bits, parameters), parameters)).tolist() == [j * parameters.slot_degree]
+        assert np.flatnonzero(to_slots(from_bits(bits, parameters), parameters)).tolist() == [
+            j * parameters.slot_degree
+        ]
 
 
 def test_slots_multiply_one_by_one_with_a_bit(parameters):
