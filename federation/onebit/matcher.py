@@ -42,6 +42,7 @@ from federation.onebit.parameters import Parameters
 from federation.onebit.sampling import RandomBytes, centred_binomial, ternary, uniform_below
 from federation.onebit.seal import Ciphertext, Plaintext, engine
 from federation.onebit.slots import Labels, PadFunction, hash_keys, to_slots
+from federation.secrecy import Guarded
 
 
 @dataclass(frozen=True)
@@ -58,7 +59,7 @@ class Challenge:
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class Masks:
+class Masks(Guarded):
     """The fresh secrets of one session. Whoever holds them can open the session's score and the template.
 
     Attributes:
@@ -100,12 +101,12 @@ class Masks:
         )
 
 
-class Material:
+class Material(Guarded):
     """Everything of one comparison that depends on neither template nor probe. Answers once, then is spent."""
 
     def __init__(self, parameters: Parameters, masks: Masks) -> None:
         self.parameters = parameters
-        self._prepared: _Prepared | None = _prepare(parameters, masks)
+        self._ready = [_prepare(parameters, masks)]
 
     @classmethod
     def draw(cls, parameters: Parameters, random_bytes: RandomBytes = os.urandom) -> Material:
@@ -113,7 +114,7 @@ class Material:
         return cls(parameters, Masks.draw(parameters, random_bytes))
 
     def __repr__(self) -> str:
-        return f"Material({'spent' if self._prepared is None else 'ready'})"
+        return f"Material({'ready' if self._ready else 'spent'})"
 
     def answer(
         self, template: bytes, probe: bytes, transcript: bytes, threshold: int, random_bytes: RandomBytes = os.urandom
@@ -131,9 +132,10 @@ class Material:
             MalformedMessageError: a message does not parse.
             UsageError: this material was used before, or the threshold is not a distance.
         """
-        prepared, self._prepared = self._prepared, None
-        if prepared is None:
-            raise UsageError("material answers one probe only; draw again")
+        try:
+            prepared = self._ready.pop()  # before anything else, and atomic: of two threads one gets it
+        except IndexError:
+            raise UsageError("material answers one probe only; draw again") from None
         if not 0 <= threshold < self.parameters.slots:
             raise UsageError(f"a threshold lies in 0..{self.parameters.slots - 1}, got {threshold}")
         padded = wire.PaddedTemplate.from_bytes(template, self.parameters)
