@@ -13,7 +13,7 @@ from PIL import Image
 from client.faces import UnusableImageError
 from federation.embeddings import PROBE, REFERENCE
 from federation.manifest import Role, Standing, Use
-from federation.onebit import CodeSeed, binary_code, check_ciphertext, check_public_key, check_template, match
+from federation.onebit import CodeSeed, binary_code, check_probe, check_template, match
 from federation.policy import Attempts, Request, decide
 from federation.purposes import Category, Tier, red_line_of
 from federation.receipts import Binding
@@ -36,6 +36,7 @@ from federation.transparency import (
     inclusion_proof,
 )
 from federation.verdict import Verdict
+from federation.wire.convert import Change
 from federation.wire.logged import comparison_facts
 from tests.agreeing import AUDIENCE, DEVICE, NOW, PURPOSE, public
 from tests.bundles import (
@@ -56,27 +57,24 @@ RELEASE_DIGEST = bytes.fromhex("cd" * 32)
 
 
 def answer_match(request):
-    """Checks a device's messages and answers an enrolment, and comparisons under two thresholds."""
-    key, template, probe, transcript = (
-        bytes.fromhex(request[name]) for name in ("public_key", "template", "probe", "transcript")
-    )
-    check_public_key(key)
-    check_ciphertext(template)
-    check_ciphertext(probe)
-    accepting, rejecting = request["thresholds"]
-    challenges = {
-        "enrol": check_template(key, template, transcript),
-        "accept": match(key, template, probe, transcript, accepting),
-        "reject": match(key, template, probe, transcript, rejecting),
-    }
-    return {name: {"reply": one.reply.hex(), "token": one.token.hex()} for name, one in challenges.items()}
+    """Checks a device's messages and answers comparisons under several thresholds."""
+    template, probe, transcript = (bytes.fromhex(request[name]) for name in ("template", "probe", "transcript"))
+    check_template(template)
+    check_probe(probe)
+    challenges = [match(template, probe, transcript, threshold) for threshold in request["thresholds"]]
+    return [{"reply": one.reply.hex(), "token": one.token.hex()} for one in challenges]
+
+
+def answer_change(request):
+    """The digest of a change that a match would put in force."""
+    return Change(**{name: bytes.fromhex(value) for name, value in request.items()}).digest.hex()
 
 
 def answer_codes(request):
-    """Codes of embeddings under one seed."""
-    seed = CodeSeed(bytes.fromhex(request["seed"]))
-    codes = [binary_code(np.array(embedding), seed) for embedding in request["embeddings"]]
-    return [np.packbits(code).tobytes().hex() for code in codes]
+    """Codes of embeddings under one seed, packed with the lowest bit first."""
+    seed, length = CodeSeed(bytes.fromhex(request["seed"])), request["length"]
+    codes = [binary_code(np.array(embedding), seed, length) for embedding in request["embeddings"]]
+    return [np.packbits(code, bitorder="little").tobytes().hex() for code in codes]
 
 
 def answer_faces(request):
@@ -127,13 +125,12 @@ def answer_device_of_consent(_request):
 
 def answer_log(_request):
     """Three comparisons in a log: the first, a later one, and one in a log that forked in between."""
-    key_id, transcript, now = bytes(range(32)), b"a transcript", 1_900_000_000
+    key_id, transcript, reply, now = bytes(range(32)), b"a transcript", b"a reply", 1_900_000_000
     signer = NoteSigner("example.org/log", KeyKind.NOTE, bytes(range(32)))
 
     def receipt(index, leaves_before, old_size, salt):
-        opening = Opening(
-            PersonalKind.ATTEMPT, comparison_facts(key_id=key_id, transcript=transcript), bytes([salt] * 32)
-        )
+        facts = comparison_facts(key_id=key_id, transcript=transcript, reply=reply)
+        opening = Opening(PersonalKind.ATTEMPT, facts, bytes([salt] * 32))
         entry = AttemptEntry(
             now - 5, "example.org", "door-access", AttemptOutcome.OPENED, opening.commitment
         ).to_bytes()
@@ -151,7 +148,7 @@ def answer_log(_request):
         "key": signer.key.to_text(),
         "other_key": NoteSigner("example.org/log", KeyKind.NOTE, bytes(32)).key.to_text(),
         "now": now,
-        "facts": {"key_id": key_id.hex(), "transcript": transcript.hex()},
+        "facts": {"key_id": key_id.hex(), "reply": reply.hex(), "transcript": transcript.hex()},
         "first": first,
         "later": receipt(6, [entry, *others], 1, 2)[1],
         "forked": receipt(6, [b"another", *others], 1, 3)[1],

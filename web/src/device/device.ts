@@ -7,7 +7,7 @@ import { checkComparison, checkHistory, checkTombstone, type Entry, type Logged,
 import { LogKey } from '../log/notes'
 import { NO_MATCH, type SessionKey } from '../onebit/device'
 import { TemplateSecret } from '../onebit/template'
-import { type Change, Operation, transcriptBytes } from '../onebit/transcript'
+import { type Change, changeDigest, Operation, transcriptBytes } from '../onebit/transcript'
 import type { ReleaseTrust, SignedManifest } from '../rules/manifest'
 import { requireAllowedBy } from '../rules/policy'
 import { type Issuer, Rulebook } from '../rules/rulebook'
@@ -222,7 +222,7 @@ export class Device {
     const logSize = this.#logSize()
     const transcript = transcriptBytes({
       parameters: key.parameters.name, operation, sessionId, nonce, purpose, audience, audienceNonce, keyId: wallet.keyId,
-      templateDigest: consent.receipt.binding.templateDigest, releaseDigest, change, logSize, probeDigest: sha256(probe),
+      templateDigest: consent.receipt.binding.templateDigest, releaseDigest, changeDigest: changeDigest(change), logSize, probeDigest: sha256(probe),
     })
     const signature = await wallet.sign(transcript)
     await wallet.countAnswer()

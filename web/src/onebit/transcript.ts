@@ -37,8 +37,8 @@ export interface Transcript {
   /** SHA-256 of the template message that is compared with. */
   readonly templateDigest: Uint8Array
   readonly releaseDigest: Uint8Array
-  /** Of what a match puts in force, or null. */
-  readonly change: Change | null
+  /** `changeDigest` of what a match puts in force. */
+  readonly changeDigest: Uint8Array
   /** Entries in the last checkpoint of the log that the device saw. */
   readonly logSize: bigint
   /** SHA-256 of the probe message. */
@@ -51,9 +51,10 @@ export interface Transcript {
  * @throws UsageError a field has the wrong length.
  */
 export function transcriptBytes(transcript: Transcript): Bytes {
-  const { sessionId, nonce, audienceNonce, keyId, templateDigest, releaseDigest, change, logSize, probeDigest } = transcript
+  const { sessionId, nonce, audienceNonce, keyId, templateDigest, releaseDigest, changeDigest, logSize, probeDigest } = transcript
   const lengths: [Uint8Array, number][] = [
-    [sessionId, 16], [nonce, 32], [keyId, DIGEST_BYTES], [templateDigest, DIGEST_BYTES], [releaseDigest, DIGEST_BYTES], [probeDigest, DIGEST_BYTES],
+    [sessionId, 16], [nonce, 32], [keyId, DIGEST_BYTES], [templateDigest, DIGEST_BYTES], [releaseDigest, DIGEST_BYTES],
+    [changeDigest, DIGEST_BYTES], [probeDigest, DIGEST_BYTES],
   ]
   if (lengths.some(([field, length]) => field.length !== length)) throw new UsageError('a field of a transcript has a wrong length')
   const [parameters, purpose, audience] = [transcript.parameters, transcript.purpose, transcript.audience].map(utf8)
@@ -63,7 +64,7 @@ export function transcriptBytes(transcript: Transcript): Bytes {
   if (audienceNonce.length > LONGEST_TEXT_BYTES) throw new UsageError(`the audience's nonce has at most ${LONGEST_TEXT_BYTES} bytes`)
   return lengthPrefixed(
     DOMAIN, parameters, Uint8Array.of(transcript.operation), sessionId, nonce, purpose, audience, sha256(audienceNonce), keyId,
-    templateDigest, releaseDigest, changeDigest(change), new Uint8Array(BigUint64Array.of(logSize).buffer), probeDigest,
+    templateDigest, releaseDigest, changeDigest, new Uint8Array(BigUint64Array.of(logSize).buffer), probeDigest,
   )
 }
 
