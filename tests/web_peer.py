@@ -8,9 +8,11 @@ from dataclasses import replace
 from datetime import UTC, datetime
 
 import numpy as np
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from PIL import Image
 
 from client.faces import UnusableImageError
+from federation.assertion import Assertion, LogPosition
 from federation.embeddings import PROBE, REFERENCE
 from federation.manifest import Role, Standing, Use
 from federation.onebit import CodeSeed, binary_code, check_probe, check_template, match
@@ -153,6 +155,24 @@ def answer_log(_request):
         "later": receipt(6, [entry, *others], 1, 2)[1],
         "forked": receipt(6, [b"another", *others], 1, 3)[1],
     }
+
+
+def answer_assertion(request):
+    """An assertion as the service signs it, under one false match rate."""
+    position = LogPosition("example.org/log", 7, 9, bytes(range(32)))
+    return Assertion(
+        issuer="https://matching.example",
+        audience="example.org",
+        subject="5a" * 32,
+        purpose="door-access",
+        nonce=bytes(range(32)),
+        issued_at=NOW,
+        expires_at=NOW + 300,
+        release_digest=RELEASE_DIGEST,
+        fmr=request["fmr"],
+        log=position,
+        contest="mailto:contest@example.org",
+    ).sign(Ed25519PrivateKey.from_private_bytes(bytes.fromhex(request["key"])))
 
 
 def answer_manifests(_request):
