@@ -1,4 +1,4 @@
-"""The Python side of the page's cross tests: `python -m tests.web_peer TASK`, JSON in, JSON out. See web/tests."""
+"""The Python side of the page's cross tests: `python -m tests.web_peer`, a line of JSON in, one out. See web/tests."""
 
 import base64
 import io
@@ -40,6 +40,7 @@ from federation.transparency import (
 from federation.verdict import Verdict
 from federation.wire.convert import Change
 from federation.wire.logged import comparison_facts
+from tests import web_matching
 from tests.agreeing import AUDIENCE, DEVICE, NOW, PURPOSE, public
 from tests.bundles import (
     AUDITOR,
@@ -65,6 +66,16 @@ def answer_match(request):
     check_probe(probe)
     challenges = [match(template, probe, transcript, threshold) for threshold in request["thresholds"]]
     return [{"reply": one.reply.hex(), "token": one.token.hex()} for one in challenges]
+
+
+def answer_deployment(request):
+    """What a page reads of a deployment before it does anything."""
+    return web_matching.a_deployment(**request)
+
+
+def answer_compare(request):
+    """The server's half of a session, up to the reply."""
+    return web_matching.compare(request)
 
 
 def answer_change(request):
@@ -292,6 +303,17 @@ def _png(image):
     return base64.b64encode(written.getvalue()).decode()
 
 
+def main():
+    """Answers until nobody asks any more. What a task raises is answered too: tests may expect it."""
+    for line in sys.stdin:
+        asked = json.loads(line)
+        try:
+            answer = {"answer": globals()[f"answer_{asked['task']}"](asked["request"])}
+        except Exception as error:  # noqa: BLE001 - the test that asked shall fail, not the next one
+            answer = {"error": f"{type(error).__name__}: {error}"}
+        sys.stdout.write(json.dumps(answer) + "\n")
+        sys.stdout.flush()
+
+
 if __name__ == "__main__":
-    answer = globals()[f"answer_{sys.argv[1]}"]
-    json.dump(answer(json.load(sys.stdin)), sys.stdout)
+    main()

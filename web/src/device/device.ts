@@ -2,19 +2,18 @@
 
 import { type Bytes, concat, equal, fromHex, hex, randomBytes, sha256, utf8 } from '../bytes'
 import { MalformedMessageError, PeerError, ProofError, RefusedError, UsageError } from '../errors'
-import type { ModelRelease } from '../face/release'
 import { checkComparison, checkHistory, checkTombstone, type Entry, type Logged, Opening } from '../log/entries'
 import { LogKey } from '../log/notes'
 import { NO_MATCH, type SessionKey } from '../onebit/device'
 import { TemplateSecret } from '../onebit/template'
 import { type Change, changeDigest, Operation, transcriptBytes } from '../onebit/transcript'
-import type { ReleaseTrust, SignedManifest } from '../rules/manifest'
 import { requireAllowedBy } from '../rules/policy'
 import { type Issuer, Rulebook } from '../rules/rulebook'
-import { type Binding, Receipt, SignedReceipt, type Terms } from '../wallet/receipts'
+import { type Binding, Receipt, SignedReceipt } from '../wallet/receipts'
 import type { Enrolment, Wallet } from '../wallet/wallet'
 import { Decision, type ExportResponse, LogService, OwnerService, type LogReceipt, type Session, VerificationService } from '../wire/federation/wire/v1/verification_pb'
 import { checkAssertion } from './assertion'
+import type { Deployment } from './deployment'
 import type { Transport } from './transport'
 
 const DAY_SECONDS = 86_400
@@ -22,25 +21,6 @@ const NONE = new Uint8Array()
 const MOST_PAGES = 1000
 const { method: verification } = VerificationService
 const { method: owner } = OwnerService
-
-/** Where this page's server lets people enrol, and what for. */
-export interface Deployment {
-  /** In the public rules. */
-  readonly identifier: string
-  readonly purpose: string
-  readonly audience: string
-  readonly terms: Terms
-  /** How long a consent is valid. */
-  readonly days: number
-  /** Of the transparency log: name+key id+key. */
-  readonly logKey: string
-  readonly release: ModelRelease
-  readonly manifest: SignedManifest
-  /** Whose signatures on a release count; the wallet keeps it from the enrolment on. */
-  readonly trust: ReleaseTrust
-  /** Reads the public rules, as they are now. */
-  readonly readRules: () => Promise<Bytes>
-}
 
 /** What the device knows at the end. */
 export interface Outcome {
@@ -116,7 +96,6 @@ export class Device {
     await this.#requirePublic(started, terms.jurisdiction, days * DAY_SECONDS)
     const answer = await this.#transport.call(verification.startEnrolment, { keyId: wallet.keyId, purpose, audience })
     const session = checkedSession(answer.session, started)
-    // Only now is an earlier secret given up: had its template been stored, the server would have refused.
     const secret = TemplateSecret.generate(release.parameters, randomBytes)
     const template = secret.template(reference, randomBytes)
     const consent = await this.#consentTo({ ...this.#binding(started), templateDigest: sha256(template) }, null)

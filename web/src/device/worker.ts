@@ -2,17 +2,14 @@
 /** The worker in which the device lives: its keys, the recogniser, and every face that is looked at. */
 
 import { type Bytes, fromHex, randomBytes } from '../bytes'
-import { IntaglioError, PeerError, RefusedError, UnavailableError, UsageError } from '../errors'
+import { IntaglioError, RefusedError, UnavailableError, UsageError } from '../errors'
 import { Recogniser } from '../face/recogniser'
-import { ModelRelease } from '../face/release'
-import { LogKey } from '../log/notes'
 import { SessionKey } from '../onebit/device'
 import { Engine } from '../onebit/seal'
-import { releaseTrustOf, SignedManifest } from '../rules/manifest'
-import { requireName } from '../wallet/statements'
-import { type Party, requireTerms, SignedReceipt, type Terms } from '../wallet/receipts'
+import { SignedReceipt } from '../wallet/receipts'
 import { MOST_ANSWERS, OutdatedWalletError, Wallet } from '../wallet/wallet'
-import { type Deployment, Device, nameOf } from './device'
+import { type Deployment, deploymentOf } from './deployment'
+import { Device, nameOf } from './device'
 import type { Action, Actions, Reply, Request, Status } from './messages'
 import { Transport } from './transport'
 
@@ -55,22 +52,8 @@ async function present(): Promise<Wallet | null | 'outdated'> {
 }
 
 async function readDeployment(): Promise<Deployment> {
-  const [told, release, signed] = await Promise.all(['/deployment.json', '/release.json', '/manifest.json'].map(read))
-  let deployment: Deployment
-  try {
-    const value = JSON.parse(new TextDecoder().decode(told)) as Record<string, any>
-    const terms = termsOf(value['terms'] as Record<string, any>)
-    const { purpose, days, log_key: logKey } = value as { purpose: string; days: number; log_key: string }
-    const identifier = value['deployment'] as string
-    requireName('the deployment', identifier)
-    new LogKey(logKey)
-    requireTerms(terms)
-    if (!terms.purposes.includes(purpose) || !Number.isInteger(days)) throw new UsageError('the terms are for another purpose')
-    deployment = { purpose, audience: terms.audience, terms, days, logKey, identifier, release: new ModelRelease(release), manifest: SignedManifest.fromBytes(signed), trust: releaseTrustOf(value['release_trust']), readRules }
-  } catch (error) {
-    throw new PeerError(`the server describes its deployment in a way that is not allowed: ${error instanceof IntaglioError ? error.message : 'not readable'}`)
-  }
-  return deployment
+  const [told, release, manifest] = await Promise.all(['/deployment.json', '/release.json', '/manifest.json'].map(read))
+  return deploymentOf(told, release, manifest, readRules)
 }
 
 /** The public rules as they are now, never from a cache. */
@@ -80,16 +63,6 @@ async function read(path: string): Promise<Bytes> {
   const response = await fetch(path, { credentials: 'omit', redirect: 'error', cache: 'no-store' }).catch(() => null)
   if (!response?.ok) throw new UnavailableError('the server cannot be reached; check the connection')
   return new Uint8Array(await response.arrayBuffer())
-}
-
-function termsOf(value: Record<string, any>): Terms {
-  return {
-    controller: value['controller'] as Party,
-    audience: value['audience'], purposes: value['purposes'], jurisdiction: value['jurisdiction'],
-    storageLocation: value['storage_location'], retentionDays: value['retention_days'], alternative: value['alternative'],
-    contest: value['contest'], withdrawal: value['withdrawal'], notice: value['notice'],
-    noticeVersion: value['notice_version'], language: value['language'],
-  }
 }
 
 async function statusOf({ deployment }: Loaded): Promise<Status> {

@@ -37,7 +37,7 @@ export class ModelRelease {
       if (!Number.isInteger(d) || (d as number) < 1 || (d as number) > LARGEST_DIMENSION) throw new RangeError('dimension')
       const length = d as number
       this.#isTuned = 'scales' in value
-      this.parameters = parametersFor(Number(value['code_length']))
+      this.parameters = parametersFor(value['code_length'] as number)
       this.digest = hex(sha256(data))
       this.modelDigest = text(value['model_digest'])
       this.fmr = Number(value['fmr'])
