@@ -1,4 +1,4 @@
-"""The server's half of one session for tests of the page's device, without sockets or storage. See tests/web_peer.py."""
+"""The server's half of one session, for tests of the page's device: no sockets, no storage. See tests/web_peer.py."""
 
 from __future__ import annotations
 
