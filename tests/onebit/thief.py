@@ -14,12 +14,16 @@ import numpy as np
 
 from federation.errors import MalformedMessageError
 from federation.onebit import wire
-from federation.onebit.ntt import minus, plus, times, transform
+from federation.onebit.ntt import plus, times, transform
 from federation.onebit.sampling import centred_binomial, ternary
 from federation.onebit.seal import _CIPHERTEXT_PREFIX, _read_array, _save, engine
 from federation.onebit.slots import PadFunction, from_bits, hash_keys, to_slots
 
 TRANSCRIPT = b"transcript"
+
+
+def minus(left, right, prime):
+    return (left + np.uint64(prime) - right) % np.uint64(prime)
 
 
 class Ring:
