@@ -101,16 +101,7 @@ class Owner:
         """
         request = pb.ListReceiptsRequest(proof=self._proof(OwnerOperation.LIST_RECEIPTS))
         held = receipts_from_proto(self._call(self._stub.ListReceipts, request))
-        for signed in consent_of(b"\n".join(held)).receipts if held else ():
-            mine, terms = signed.receipt, signed.receipt.terms
-            fault = signed.find_fault(
-                binding=mine.binding, purpose=terms.purposes[0], audience=terms.audience, now=mine.issued_at
-            )
-            if fault is not None or mine.binding.device_public_key != self._wallet.device_public_key:
-                raise ProofError("the server holds a consent that this device did not sign; contest it")
-        remembered = tuple((self.enrolment.receipt or b"").splitlines())
-        if held and held[: len(remembered)] != remembered:
-            raise ProofError("the server's consents do not go on from those that this wallet remembers; contest it")
+        self._require_own(held)
         return held
 
     def with_held_consent(self) -> Wallet:
@@ -148,7 +139,8 @@ class Owner:
 
         Raises:
             RefusedError: not enrolled there, or erased.
-            PeerError: the server does not come to an end, leaves the record out, or repeats itself.
+            ProofError: see `receipts`.
+            PeerError: the server does not come to an end, leaves something out, or repeats itself.
         """
         start, first, openings = 0, None, dict[int, Opening]()
         for _ in range(_MOST_PAGES):
@@ -159,7 +151,9 @@ class Owner:
                 raise MalformedMessageError("a page of the export is not the one that was asked for")
             openings |= page.openings
             if page.next == 0:
-                _require_json(first.record)
+                self._require_own(first.receipts)
+                if bool(first.receipts) != ("template" in _read_json(first.record)):
+                    raise MalformedMessageError("an export has consents if, and only if, it has a template")
                 return Held(first.record, first.receipts, openings)
             start = page.next
         raise PeerError("the export does not come to an end")
@@ -191,8 +185,8 @@ class Owner:
         if tombstone is None:
             return None
         tombstone.opening.check(check_inclusion(tombstone.logged, trust, now=int(self._clock())))
-        if tombstone.opening.kind is not PersonalKind.ERASURE:
-            raise ProofError("what the server logged is no tombstone")
+        if tombstone.opening.kind is not PersonalKind.ERASURE or tombstone.consistency:
+            raise ProofError("what the server logged is no tombstone, or more than one")
         return tombstone
 
     def history(self, openings: dict[int, Opening], trust: LogTrust) -> list[tuple[int, LogEntry, Opening]]:
@@ -215,6 +209,19 @@ class Owner:
             found.append((position, entry, opening))
         return found
 
+    def _require_own(self, held: tuple[bytes, ...]) -> None:
+        """Returns when consents are all signed by this device, and go on from those that its wallet remembers."""
+        for signed in consent_of(b"\n".join(held)).receipts if held else ():
+            mine, terms = signed.receipt, signed.receipt.terms
+            fault = signed.find_fault(
+                binding=mine.binding, purpose=terms.purposes[0], audience=terms.audience, now=mine.issued_at
+            )
+            if fault is not None or mine.binding.device_public_key != self._wallet.device_public_key:
+                raise ProofError("the server holds a consent that this device did not sign; contest it")
+        remembered = tuple((self.enrolment.receipt or b"").splitlines())
+        if held and held[: len(remembered)] != remembered:
+            raise ProofError("the server's consents do not go on from those that this wallet remembers; contest it")
+
     def _proof(self, operation: OwnerOperation) -> pb.OwnerProof:
         return OwnerProof.sign(
             operation,
@@ -225,12 +232,15 @@ class Owner:
         ).to_proto()
 
 
-def _require_json(record: bytes) -> None:
+def _read_json(record: bytes) -> dict[str, object]:
     try:
-        json.loads(record)
+        value = json.loads(record)
     except (ValueError, RecursionError):
         # `from None`: the cause quotes the record, which is personal.
         raise MalformedMessageError("the record of the export is not JSON") from None
+    if not isinstance(value, dict):
+        raise MalformedMessageError("the record of the export is no JSON object")
+    return value
 
 
 def revoke_with(proof: OwnerProof, *, target: str, tls: ClientTls, timeout_seconds: float = 20.0) -> None:

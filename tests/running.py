@@ -146,12 +146,12 @@ def write_release(directory: Path, release: ModelRelease | None = None) -> None:
     (directory / "trust.json").write_bytes(TRUST.to_bytes())
 
 
-def write_rules(directory: Path) -> None:
+def write_rules(directory: Path, issuer: Issuer | None = ISSUER) -> None:
     """rules.jsonl, terms.json, and what `intaglio-server log init` makes in transparency."""
     (directory / "transparency").mkdir()
     (directory / "transparency" / "key").write_text(LOG_SIGNER.secret_text() + "\n")
     (directory / "transparency" / "policy").write_text(f"log {LOG_SIGNER.key.to_text()}\nquorum none\n")
-    (directory / "rules.jsonl").write_bytes(a_rules_file())
+    (directory / "rules.jsonl").write_bytes(a_rules_file(issuer=issuer))
     (directory / "terms.json").write_text(json.dumps(asdict(TERMS)))
 
 
