@@ -262,9 +262,8 @@ def check_template(data: bytes) -> None:
 
 
 def check_probe(data: bytes) -> None:
-    """Raises MalformedMessageError unless `data` has the form of a probe message; its residues are read later."""
-    parameters = parameters_of(data)
-    _body(data, Kind.PROBE, parameters, probe_length(parameters) - _PREAMBLE.size)
+    """Raises MalformedMessageError unless `data` is a probe message of some parameter set."""
+    Probe.from_bytes(data, parameters_of(data))
 
 
 def digest(data: bytes) -> bytes:

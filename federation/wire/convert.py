@@ -177,7 +177,7 @@ class ProbeSubmission:
 
     Attributes:
         session_id: 16 bytes.
-        probe: probe message, checked for its form; residues are read where they are used.
+        probe: probe message, checked for its form and residues.
         signature: Ed25519 over the transcript, 64 bytes; not verified here.
         log_size: entries in the last checkpoint that the device saw.
         change: what a match puts in force, or None.
