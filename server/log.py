@@ -152,13 +152,7 @@ class TransparencyLog:
         Raises:
             ProofError: the log is shorter, or another one: it was put back or forked.
         """
-        size = self.checkpoint().head.size
-        if head.size > size:
-            raise ProofError(f"the log has {size} entries, and it had {head.size} before: it was put back")
-        if Frontier.read(head.size, self._storage.nodes).head != head:
-            raise ProofError(
-                f"the log's first {head.size} entries are others than before: it is another log, or a fork"
-            )
+        _require_tree(head, self.checkpoint().head.size, self._storage.nodes)
 
     def checkpoint(self) -> SignedCheckpoint:
         """The last signed checkpoint, by whichever front end."""
@@ -275,9 +269,9 @@ class TransparencyLog:
         """The checkpoint for `head`: the last one if it still does, else a new one. Runs under the storage's lock."""
         if Frontier.read(head.size, read).head != head:
             raise ProofError("the stored tree does not give the stored root: the database was damaged or changed")
-        if head.size < self._head.size:
-            raise ProofError(f"the log had {self._head.size} entries and now has {head.size}: it was put back")
         previous = None if last is None else SignedCheckpoint.from_bytes(last)
+        if previous is None or previous.head != self._head:  # another front end signed last; or the log was put back
+            _require_tree(self._head, head.size, read)
         if previous is not None:
             signed_at = previous.require_signed_by(self.key)
             if previous.head.size > head.size:
@@ -331,6 +325,14 @@ class TransparencyLog:
             data = self.checkpoint().to_bytes()
             if not self._published.exists() or self._published.read_bytes() != data:
                 publish_file(self._published, data)
+
+
+def _require_tree(known: TreeHead, size: int, read: NodeReader) -> None:
+    """Returns when a stored tree of `size` entries begins with one that is known."""
+    if known.size > size:
+        raise ProofError(f"the log has {size} entries, and it had {known.size} before: it was put back")
+    if Frontier.read(known.size, read).head != known:
+        raise ProofError(f"the log's first {known.size} entries are others than before: it is another log, or a fork")
 
 
 @dataclass
