@@ -18,8 +18,9 @@ from client.node_cli import join_command, node_app
 from client.owner_cli import erase_command, export_command, history_command, revoke_command
 from client.privacy_cli import privacy_app
 from client.release_cli import release_app
+from client.renew_cli import renew_command
 from client.terminal import PASSPHRASE_VARIABLE
-from client.verify_cli import enrol_command, renew_command, verify_command
+from client.verify_cli import enrol_command, verify_command
 from client.wallet_cli import wallet_app
 from federation.errors import IntaglioError
 from federation.wire.status import fate_of
@@ -49,7 +50,7 @@ app = typer.Typer(
     help=f"""Verify a face without showing it.
 
     A first run: `intaglio wallet create`, then `intaglio enrol REFERENCE SECOND ...`, then `intaglio verify IMAGE ...`.
-    Images, embeddings and keys stay on this machine; the server gets ciphertexts and learns accept or reject.
+    Images, embeddings and keys stay on this machine; the server gets what it cannot read and learns accept or reject.
 
     The wallet's passphrase is asked for, or read from --passphrase-file, or from the variable {PASSPHRASE_VARIABLE}.
 

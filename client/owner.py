@@ -1,8 +1,12 @@
-"""What an owner may always do with what a server holds: renew a consent, list them, export, revoke, erase."""
+"""What an owner may always do with what a server holds, without a face: list consents, export, revoke, erase.
+
+The signing key is enough for it, and that lies in the wallet. So nothing here brings anything of a face back, and
+nothing moves trust to something new: `client.verification` does that, with a face.
+"""
 
 from __future__ import annotations
 
-import secrets
+import json
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
@@ -11,17 +15,16 @@ from typing import TYPE_CHECKING, Self
 from client.connection import ClientTls, Connection
 from client.log import LogTrust, check_inclusion
 from client.log_reader import RemoteLog
+from client.new_template import without_template
+from client.wallet import EnrolmentState
 from federation.consent import consent_of
-from federation.errors import PeerError, ProofError, RefusedError, UsageError
-from federation.purposes import DAY_SECONDS
-from federation.receipts import RECEIPT_ID_BYTES, Receipt, Terms
+from federation.errors import MalformedMessageError, PeerError, ProofError, RefusedError, UsageError
 from federation.transparency import LogEntry, Opening, PersonalKind
 from federation.wire.logged import LogReceipt
 from federation.wire.owner import (
     ExportPage,
     OwnerOperation,
     OwnerProof,
-    Renewal,
     receipts_from_proto,
     require_empty,
     tombstone_from_proto,
@@ -36,19 +39,15 @@ _MOST_PAGES = 1000
 
 @dataclass(frozen=True)
 class Held:
-    """Everything that a server holds about an owner. Personal data.
+    """Everything that a server holds about an owner, but the padded template. Personal data.
 
     Attributes:
         record: canonical JSON; see docs/formats.md.
-        template: the encrypted template, or empty after a revocation.
-        public_key: its homomorphic public key, or empty.
         receipts: signed consent receipts, oldest first.
         openings: what stands behind entries of the log, by position.
     """
 
     record: bytes = field(repr=False)
-    template: bytes = field(repr=False)
-    public_key: bytes = field(repr=False)
     receipts: tuple[bytes, ...] = field(repr=False)
     openings: dict[int, Opening] = field(repr=False)
 
@@ -93,68 +92,69 @@ class Owner:
     def receipts(self) -> tuple[bytes, ...]:
         """The consents that the server acts on, oldest first: each signed by this very device.
 
+        Returns:
+            They go on from those that the wallet remembers. None when the template was revoked.
+
         Raises:
             RefusedError: not enrolled there, or erased.
-            ProofError: the server holds a consent that this device did not sign.
+            ProofError: the server holds a consent that this device did not sign, or lost one that it remembers.
         """
         request = pb.ListReceiptsRequest(proof=self._proof(OwnerOperation.LIST_RECEIPTS))
         held = receipts_from_proto(self._call(self._stub.ListReceipts, request))
-        for signed in consent_of(b"\n".join(held)).receipts if held else ():
-            mine, terms = signed.receipt, signed.receipt.terms
-            fault = signed.find_fault(
-                binding=mine.binding, purpose=terms.purposes[0], audience=terms.audience, now=mine.issued_at
-            )
-            if fault is not None or mine.binding.device_public_key != self._wallet.device_public_key:
-                raise ProofError("the server holds a consent that this device did not sign; contest it")
+        self._require_own(held)
         return held
 
-    def renew_consent(self, days: int, terms: Terms | None = None) -> Wallet:
-        """Puts a newer consent in the place of the one in force.
-
-        A crash before the wallet is written loses nothing: the next renewal begins at what the server holds.
-
-        Args:
-            days: how long it is valid from now on.
-            terms: what the person agreed to; None for the terms of the consent in force.
-
-        Returns:
-            The wallet with the consents, to be written.
+    def with_held_consent(self) -> Wallet:
+        """The wallet with all consents that the server acts on, also one whose answer was lost. To be written.
 
         Raises:
-            RefusedError: the consent has ended; enrol again. Or not enrolled there.
+            RefusedError: not enrolled there, erased, or revoked.
+            ProofError: see `receipts`.
         """
         held = self.receipts()
         if not held:
-            raise RefusedError("the server holds no consent of this wallet; enrol again")
-        current, now = consent_of(b"\n".join(held)).current, int(self._clock())
-        signed = Receipt(
-            receipt_id=secrets.token_bytes(RECEIPT_ID_BYTES),
-            terms=terms or current.terms,
-            binding=current.binding,
-            issued_at=now,
-            expires_at=now + days * DAY_SECONDS,
-            renews=current.receipt_id,
-        ).sign(self._wallet.signing_key)
-        renewal = Renewal(self._wallet.key_id, signed.to_bytes())
-        require_empty(self._call(self._stub.RenewConsent, renewal.to_proto()))
-        chain = b"\n".join((*held, signed.to_bytes()))
-        return self._wallet.with_enrolment(replace(self.enrolment, receipt=chain))
+            raise RefusedError("the server holds no consent of this wallet; create a new one and enrol with it")
+        return self._wallet.with_enrolment(replace(self.enrolment, receipt=b"\n".join(held)))
+
+    def settle(self) -> Wallet:
+        """What became of a template whose last answer was lost: an enrolment that was started, or a renewal.
+
+        Returns:
+            The wallet, to be written: enrolled, when the server holds this very template; without seed and pad, when it
+            holds none, so that the next try draws others; or revoked.
+
+        Raises:
+            ProofError: the server holds another template for this wallet's key.
+        """
+        if self.enrolment.state is not EnrolmentState.STARTED or self._wallet.template_secret is None:
+            return self._wallet
+        try:
+            held = self.receipts()
+        except RefusedError:  # the same answer as for a stranger: it never came to anything
+            return without_template(self._wallet)
+        return self._wallet.with_state(EnrolmentState.ENROLLED if held else EnrolmentState.REVOKED)
 
     def export(self) -> Held:
-        """Everything that the server holds.
+        """Everything that the server holds, but the padded template: of that its digest.
 
         Raises:
             RefusedError: not enrolled there, or erased.
-            PeerError: the server does not come to an end.
+            ProofError: see `receipts`.
+            PeerError: the server does not come to an end, leaves something out, or repeats itself.
         """
         start, first, openings = 0, None, dict[int, Opening]()
         for _ in range(_MOST_PAGES):
             request = pb.ExportRequest(proof=self._proof(OwnerOperation.EXPORT), openings_from=start)
             page = ExportPage.from_proto(self._call(self._stub.Export, request))
             first = first or page
+            if not first.record or 0 < page.next <= start or any(position < start for position in page.openings):
+                raise MalformedMessageError("a page of the export is not the one that was asked for")
             openings |= page.openings
             if page.next == 0:
-                return Held(first.record, first.template, first.public_key, first.receipts, openings)
+                self._require_own(first.receipts)
+                if bool(first.receipts) != ("template" in _read_json(first.record)):
+                    raise MalformedMessageError("an export has consents if, and only if, it has a template")
+                return Held(first.record, first.receipts, openings)
             start = page.next
         raise PeerError("the export does not come to an end")
 
@@ -185,8 +185,8 @@ class Owner:
         if tombstone is None:
             return None
         tombstone.opening.check(check_inclusion(tombstone.logged, trust, now=int(self._clock())))
-        if tombstone.opening.kind is not PersonalKind.ERASURE:
-            raise ProofError("what the server logged is no tombstone")
+        if tombstone.opening.kind is not PersonalKind.ERASURE or tombstone.consistency:
+            raise ProofError("what the server logged is no tombstone, or more than one")
         return tombstone
 
     def history(self, openings: dict[int, Opening], trust: LogTrust) -> list[tuple[int, LogEntry, Opening]]:
@@ -209,6 +209,19 @@ class Owner:
             found.append((position, entry, opening))
         return found
 
+    def _require_own(self, held: tuple[bytes, ...]) -> None:
+        """Returns when consents are all signed by this device, and go on from those that its wallet remembers."""
+        for signed in consent_of(b"\n".join(held)).receipts if held else ():
+            mine, terms = signed.receipt, signed.receipt.terms
+            fault = signed.find_fault(
+                binding=mine.binding, purpose=terms.purposes[0], audience=terms.audience, now=mine.issued_at
+            )
+            if fault is not None or mine.binding.device_public_key != self._wallet.device_public_key:
+                raise ProofError("the server holds a consent that this device did not sign; contest it")
+        remembered = tuple((self.enrolment.receipt or b"").splitlines())
+        if held and held[: len(remembered)] != remembered:
+            raise ProofError("the server's consents do not go on from those that this wallet remembers; contest it")
+
     def _proof(self, operation: OwnerOperation) -> pb.OwnerProof:
         return OwnerProof.sign(
             operation,
@@ -217,3 +230,27 @@ class Owner:
             audience=self.enrolment.audience,
             issued_at=int(self._clock()),
         ).to_proto()
+
+
+def _read_json(record: bytes) -> dict[str, object]:
+    try:
+        value = json.loads(record)
+    except (ValueError, RecursionError):
+        # `from None`: the cause quotes the record, which is personal.
+        raise MalformedMessageError("the record of the export is not JSON") from None
+    if not isinstance(value, dict):
+        raise MalformedMessageError("the record of the export is no JSON object")
+    return value
+
+
+def revoke_with(proof: OwnerProof, *, target: str, tls: ClientTls, timeout_seconds: float = 20.0) -> None:
+    """Has the server delete a template by a revocation that was signed earlier (`client.backup`).
+
+    Raises:
+        RefusedError: not enrolled there, or erased.
+    """
+    connection = Connection(target, tls, timeout_seconds=timeout_seconds)
+    try:
+        require_empty(connection.call(connection.owner.Revoke, pb.RevokeRequest(proof=proof.to_proto())))
+    finally:
+        connection.close()

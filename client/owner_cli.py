@@ -1,8 +1,7 @@
-"""`intaglio revoke`, `export`, `erase`, `history`, and the consents that a server holds. Mounted by `client.cli`."""
+"""`intaglio revoke`, `export`, `erase`, `history` and `receipts list`: what needs no face. Mounted by `client.cli`."""
 
 from __future__ import annotations
 
-import base64
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -10,11 +9,12 @@ from typing import Annotated
 
 import typer
 
+from client.backup import Backup
 from client.connection import ClientTls
-from client.consent_cli import read_terms, receipts_app
+from client.consent_cli import receipts_app
 from client.files import write_new_file
 from client.log_policy import read_log_policy
-from client.owner import Held, Owner
+from client.owner import Held, Owner, revoke_with
 from client.terminal import (
     DEFAULT_SERVER,
     DEFAULT_WALLET,
@@ -25,6 +25,7 @@ from client.terminal import (
     ServerOption,
     TlsOption,
     WalletOption,
+    ask_passphrase,
     open_wallet,
     show,
 )
@@ -42,10 +43,22 @@ def revoke_command(
     certificate: CertificateOption = "client",
     wallet: WalletOption = DEFAULT_WALLET,
     passphrase_file: PassphraseFileOption = None,
+    backup: Annotated[
+        Path | None,
+        typer.Option(help="What `intaglio wallet backup` wrote, instead of the wallet.", show_default=False),
+    ] = None,
     *,
     as_json: JsonOption = False,
 ) -> None:
-    """Have the server delete the template and its attempts, for good. To enrol again, create a new wallet."""
+    """Have the server delete the template and its attempts, for good. To enrol again, create a new wallet.
+
+    A lost wallet's backup can do that and nothing else. Its passphrase is the one that the backup was sealed with.
+    """
+    if backup is not None:
+        revocation = Backup.read(backup, ask_passphrase(passphrase_file)).revocation
+        revoke_with(revocation, target=server, tls=ClientTls.read(tls, certificate))
+        show({"backup": str(backup), "key_id": revocation.key_id.hex(), "state": "revoked"}, as_json=as_json)
+        return
     opened, passphrase = open_wallet(wallet, passphrase_file)
     opened.require_enrolment()
     with Owner(opened, target=server, tls=ClientTls.read(tls, certificate)) as owner:
@@ -66,14 +79,16 @@ def export_command(
     *,
     as_json: JsonOption = False,
 ) -> None:
-    """Get everything that the server holds about you, as JSON. It is personal data: keep the file to yourself."""
+    """Get everything that the server holds about you, as JSON. It is personal data: keep the file to yourself.
+
+    Of the padded template you get the digest: with the wallet beside it, it would be your face's code.
+    """
     opened, _ = open_wallet(wallet, passphrase_file)
     with Owner(opened, target=server, tls=ClientTls.read(tls, certificate)) as owner:
         held = owner.export()
     write_new_file(output, _document(held))
     facts = {
         "file": str(output),
-        "template_bytes": str(len(held.template)),
         "receipts": str(len(held.receipts)),
         "log_entries": str(len(held.openings)),
     }
@@ -102,7 +117,8 @@ def erase_command(
     with Owner(opened, target=server, tls=ClientTls.read(tls, certificate)) as owner:
         tombstone = owner.erase(trust)
     # A crash before this line leaves a wallet that thinks it is enrolled, and loses the proof of the tombstone.
-    erased = opened.with_enrolment(replace(owner.enrolment, state=EnrolmentState.REVOKED))
+    ended = replace(owner.enrolment, state=EnrolmentState.REVOKED)
+    erased = opened.with_enrolment(ended).with_template_secret(None)
     write_wallet(wallet, erased, passphrase)
     facts = wallet_facts(erased, wallet)
     if tombstone is not None:
@@ -181,34 +197,10 @@ def receipts_list(
         typer.echo("none: the template was revoked")
 
 
-@receipts_app.command("renew")
-def receipts_renew(
-    tls: TlsOption,
-    terms: Annotated[Path | None, typer.Option(help="Newer terms.", show_default="those that you agreed to")] = None,
-    days: Annotated[int, typer.Option(min=1, max=365, help="How long it is valid from now on.")] = 90,
-    server: ServerOption = DEFAULT_SERVER,
-    certificate: CertificateOption = "client",
-    wallet: WalletOption = DEFAULT_WALLET,
-    passphrase_file: PassphraseFileOption = None,
-    *,
-    as_json: JsonOption = False,
-) -> None:
-    """Agree again, before a consent expires: the server gets a newer receipt in its place."""
-    opened, passphrase = open_wallet(wallet, passphrase_file)
-    opened.require_enrolment()
-    with Owner(opened, target=server, tls=ClientTls.read(tls, certificate)) as owner:
-        renewed = owner.renew_consent(days, read_terms(terms) if terms else None)
-    write_wallet(wallet, renewed, passphrase)
-    current = consent_of(renewed.require_enrolment().receipt or b"").current
-    show({"receipt": current.receipt_id.hex(), "until": text_of_time(current.expires_at)}, as_json=as_json)
-
-
 def _document(held: Held) -> bytes:
-    """Everything as one JSON document; ciphertexts in base64."""
+    """Everything as one JSON document."""
     value = {
         "record": json.loads(held.record),
-        "template": base64.b64encode(held.template).decode(),
-        "public_key": base64.b64encode(held.public_key).decode(),
         "receipts": [json.loads(receipt) for receipt in held.receipts],
         "log": [
             {"position": position, "opening": json.loads(opening.secret_bytes())}

@@ -1,36 +1,42 @@
-"""The person's device: enrols a face with a matching server, and verifies against it.
+"""The person's device: enrols a face with a matching server, verifies against it, and renews.
 
-Runs without torch, opacus and flwr. Embeddings come in already adapted by the model release; they leave only as
-ciphertexts. The device learns one bit, as the server does; a score exists nowhere in the clear.
+Runs without torch, opacus and flwr. Embeddings come in already adapted by the model release. Of a reference leaves the
+code under a one-time pad, of a probe the same, encrypted under a key of the session. The device learns one bit, as the
+server does; a score exists nowhere in the clear.
+
+Whatever needs a face is one kind of session (`Device._compare`): what a match puts in force is part of what the device
+signs. The reply is opened only when the log says that this very reply was sent to this very probe. From there on
+everything that is wrong with a reply looks like a face that does not match.
 """
 
 from __future__ import annotations
 
-import hashlib
-import secrets
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, Self
 
+from client.conditions import Comparison, Conditions, require_allowed, require_asserted
 from client.connection import Connection
 from client.logged import check_comparison
-from federation.consent import consent_of
+from client.new_template import NewTemplate, a_receipt, without_template
+from client.outcomes import Stopwatch, VerificationOutcome
+from client.wallet import Enrolment, EnrolmentState
+from federation.consent import Consent
 from federation.errors import PeerError, RefusedError, UsageError
-from federation.manifest import Standing
-from federation.onebit import Decision, Operation, Transcript, binary_code
-from federation.policy import Attempts, Refused, Request, decide
-from federation.purposes import DAY_SECONDS
-from federation.receipts import RECEIPT_ID_BYTES, Binding, Receipt, ReceiptFault, Terms
+from federation.onebit import Decision, Operation, SessionKey, parameters_for
+from federation.onebit.session import DeviceSession, SessionTerms
+from federation.onebit.transcript import NO_CHANGE
+from federation.onebit.wire import NO_MATCH
+from federation.receipts import Terms
 from federation.wire.convert import (
+    Change,
     LoggedReply,
     ProbeSubmission,
     RecordedDecision,
     SessionGrant,
     SessionRequest,
-    TemplateSubmission,
     TokenSubmission,
-    template_digest,
 )
 from federation.wire.logged import comparison_facts
 
@@ -39,54 +45,14 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from client.connection import ClientTls
-    from client.log import LogTrust
     from client.wallet import Wallet
-    from federation.rulebook import Rulebook
-    from federation.wire.logged import LogReceipt
-
-
-@dataclass(frozen=True)
-class Conditions:
-    """Under which the device lets itself be compared. It decides by the same code as the server.
-
-    Attributes:
-        rules: the public rules as this device has read them.
-        log: whom it believes about the transparency log.
-        release: what the signed manifest of the model release says (`federation.bundle.require_servable`).
-        terms: what the person agreed to, for an enrolment.
-        days: how long that consent is valid.
-    """
-
-    rules: Rulebook
-    log: LogTrust
-    release: Standing
-    terms: Terms | None = None
-    days: int = 90
-
-
-@dataclass(frozen=True)
-class VerificationOutcome:
-    """What the device knows at the end. The score is not part of it: nobody knows it.
-
-    Attributes:
-        decision: as the server recorded it.
-        device_ms: time that the device computed, milliseconds, waiting for the server excluded.
-        upload_bytes: size of the messages with ciphertexts that went up.
-        reply_bytes: size of the replies that came down.
-        log_position: of the attempt in the transparency log.
-        assertion: for the audience, when it gave a nonce and the claim was accepted.
-    """
-
-    decision: Decision
-    device_ms: float
-    upload_bytes: int
-    reply_bytes: int
-    log_position: int
-    assertion: str | None = None
 
 
 class Device:
     """One device with its wallet, connected to one matching server. Use it as a context manager.
+
+    The homomorphic key of the next session is made here, before a face is there. It serves that session and is stored
+    nowhere.
 
     Args:
         wallet: enrolled, or with an enrolment that was started; says purpose, audience and release.
@@ -96,6 +62,9 @@ class Device:
         keep: writes the wallet to disk before anything leaves that depends on it.
         timeout_seconds: longest wait for each answer.
         clock: seconds since 1970.
+
+    Raises:
+        UsageError: the wallet names no enrolment, or one under another release.
     """
 
     def __init__(
@@ -113,7 +82,9 @@ class Device:
         self._conditions = conditions
         self._keep = keep
         self._clock = clock
-        self._enrolment = wallet.require_enrolment()
+        conditions.require_release_of(self._enrolment)
+        self._parameters = parameters_for(conditions.release.code_length)
+        self._session_key: SessionKey | None = SessionKey.generate(self._parameters)
         self._connection = Connection(target, tls, timeout_seconds=timeout_seconds)
         self._call = self._connection.call
         self._stub = self._connection.verification
@@ -132,52 +103,40 @@ class Device:
     def enrol(self, reference: NDArray[np.float64], second: NDArray[np.float64]) -> VerificationOutcome:
         """Enrols `reference`, confirmed by another capture of the same face.
 
-        Nothing is stored unless the template passes the zero test and the second capture matches it.
+        Seed and pad are drawn here, for this template alone, and kept before it leaves. Nothing is stored unless the
+        second capture matches. When the last answer was lost, `client.owner.Owner.settle` tells what became of it:
+        another try draws another seed and pad, and forgets those that may be in use.
 
         Args:
             reference: (d,) adapted embedding of the enrolment capture. Sensitive; does not leave the device.
-            second: (d,) adapted embedding of another capture.
+            second: (d,) adapted embedding of another capture. Likewise.
 
         Returns:
             MATCH: enrolled. NON_MATCH: the captures do not match each other; nothing was stored.
 
         Raises:
-            UsageError: the conditions have no terms, or their terms are for another use.
+            UsageError: the conditions have no terms, or their terms are for another use; or the wallet is enrolled.
             RefusedError: this wallet is enrolled already or revoked, the server runs another release, or the public
                 rules or the terms do not allow it.
-            PeerError, ProofError, UnavailableError: nothing is known to be stored; try again.
+            PeerError, ProofError, UnavailableError: nothing is known to be stored.
         """
-        watch = _Stopwatch()
-        grant = SessionGrant.from_proto(self._call(self._stub.StartEnrolment, self._request().to_enrolment()))
+        if self._conditions.terms is None:
+            raise UsageError("an enrolment needs terms that the person agreed to")
+        if self._enrolment.state is EnrolmentState.ENROLLED:
+            raise UsageError("this wallet is enrolled; a new template needs a new wallet")
+        watch = Stopwatch()
         with watch:
-            device = self._wallet.device_secret
-            template = device.encrypt(binary_code(reference, self._wallet.code_seed))
-            device_public_key = self._wallet.device_public_key
-            digest = template_digest(device_public_key=device_public_key, template=template)
-            transcript = self._transcript(Operation.ENROL, grant, digest)
-            message = TemplateSubmission(
-                session_id=grant.session_id,
-                public_key=device.public_key,
-                device_public_key=device_public_key,
-                template=template,
-                signature=self._wallet.signing_key.sign(transcript),
-                receipt=self._consent_to(template),
-                log_size=self._log_size,
-            ).to_proto()
-        answer = LoggedReply.from_proto(self._call(self._stub.SubmitTemplate, message))
-        with watch:
-            self._require_logged(answer.log, transcript)
-            token = device.open_reply(answer.reply, transcript)
-        if token is None:
-            raise PeerError("the server's test of the template does not open; nothing was stored")
-        confirmation = TokenSubmission(session_id=grant.session_id, token=token).to_confirmation()
-        second_grant = SessionGrant.from_proto(self._call(self._stub.ConfirmTemplate, confirmation))
-        outcome = self._compare(second, second_grant, watch)
-        return replace(
-            outcome,
-            upload_bytes=outcome.upload_bytes + message.ByteSize(),
-            reply_bytes=outcome.reply_bytes + len(answer.reply),
+            new = self._draw(self._wallet, reference, self._conditions.terms)
+        comparison = Comparison(Operation.ENROL, new.consent, new.wallet, _digest_in(new.consent), new.change)
+        self._require_allowed(comparison)
+        grant = self._grant(
+            SessionGrant.from_proto(self._call(self._stub.StartEnrolment, self._request().to_enrolment()))
         )
+        self._wallet = new.wallet  # kept with the count of the session, before the template leaves
+        outcome = self._compare(second, comparison, grant, watch)
+        is_match = outcome.decision is Decision.MATCH
+        self._remember(self._wallet.with_state(EnrolmentState.ENROLLED) if is_match else without_template(self._wallet))
+        return outcome
 
     def verify(self, probe: NDArray[np.float64], *, audience_nonce: bytes = b"") -> VerificationOutcome:
         """Compares a fresh capture with the enrolled template.
@@ -187,37 +146,153 @@ class Device:
             audience_nonce: 32 bytes that the audience chose, to get an assertion for it.
 
         Raises:
-            UsageError: the server issues no assertions.
+            UsageError: not enrolled; or an assertion is wanted where the public rules register no issuer of any.
             RefusedError: not enrolled, revoked, closed after too many failures, another release, or not covered by the
                 public rules or the consent any more.
             UnavailableError: too many failures in a row, or the server cannot be reached; says when to try again.
             PeerError, ProofError: the other side broke the protocol.
         """
-        self._require_allowed()
-        request = replace(self._request(), audience_nonce=audience_nonce)
-        grant = SessionGrant.from_proto(self._call(self._stub.StartVerification, request.to_verification()))
-        return self._compare(probe, grant, _Stopwatch())
+        consent = self._enrolment.require_consent()
+        comparison = Comparison(
+            Operation.VERIFY,
+            consent,
+            self._wallet,
+            _digest_in(consent),
+            audience_nonce=audience_nonce,
+            issuer=self._conditions.issuer_for(self._enrolment) if audience_nonce else None,
+        )
+        outcome = self._compare_with_stored(probe, comparison, Stopwatch())
+        if outcome.decision is Decision.MATCH and self._enrolment.state is EnrolmentState.STARTED:
+            self._remember(self._wallet.with_state(EnrolmentState.ENROLLED))
+        return outcome
 
-    def _compare(self, probe: NDArray[np.float64], grant: SessionGrant, watch: _Stopwatch) -> VerificationOutcome:
+    def renew_consent(self, probe: NDArray[np.float64]) -> VerificationOutcome:
+        """Agrees again: on a match a newer receipt counts in the place of the last one, which may have expired.
+
+        The conditions say for how many days, and to which terms if not to the same. A crash before the wallet is kept
+        loses nothing: `client.owner.Owner.with_held_consent` brings what the server holds into the wallet.
+
+        Args:
+            probe: (d,) adapted embedding of a fresh capture. Sensitive; does not leave the device.
+
+        Raises:
+            UsageError, RefusedError, UnavailableError, PeerError, ProofError: as for `verify`, decided under the newer
+                receipt.
+        """
+        consent = self._enrolment.require_consent()
+        signed = a_receipt(
+            self._wallet,
+            consent.current.binding,
+            terms=self._conditions.terms or consent.current.terms,
+            days=self._conditions.days,
+            now=int(self._clock()),
+            renews=consent.current.receipt_id,
+        )
+        renewed = Consent((*consent.receipts, signed))
+        change = Change(receipt=signed.to_bytes())
+        comparison = Comparison(Operation.RENEW_CONSENT, renewed, self._wallet, _digest_in(renewed), change)
+        outcome = self._compare_with_stored(probe, comparison, Stopwatch())
+        if outcome.decision is Decision.MATCH:
+            receipt = b"\n".join(one.to_bytes() for one in renewed.receipts)
+            self._remember(self._wallet.with_enrolment(replace(self._enrolment, receipt=receipt)))
+        return outcome
+
+    def renew_template(
+        self,
+        reference: NDArray[np.float64],
+        second: NDArray[np.float64],
+        *,
+        into: Wallet,
+        keep: Callable[[Wallet], None],
+    ) -> VerificationOutcome:
+        """Replaces the template by one with another key, seed and pad: on a match the old one is gone for good.
+
+        The second capture is compared with the old template. No server compares it with the new one, so that is done
+        here, in the clear, before anything leaves.
+
+        A crash leaves an old wallet that counts; or, when the last answer was lost, a new one of which
+        `client.owner.Owner.settle` says whether it counts; or both, of which the server knows the new one only.
+
+        Args:
+            reference: (d,) adapted embedding for the new template. Sensitive; does not leave the device.
+            second: (d,) adapted embedding of another capture. Likewise.
+            into: the new wallet, with a key of its own.
+            keep: writes the new wallet to disk.
+
+        Returns:
+            MATCH: the new wallet is enrolled and the old one revoked, and both are kept. NON_MATCH: nothing changed.
+
+        Raises:
+            UsageError: the captures do not match each other, or the new wallet is in use; else as for `verify`.
+            RefusedError, UnavailableError, PeerError, ProofError: as for `verify`, decided under the new consent.
+        """
+        if into.key_id == self._wallet.key_id or (
+            into.enrolment and into.require_enrolment().state is not EnrolmentState.STARTED
+        ):
+            raise UsageError("a renewed template needs a new wallet, with a key of its own")
+        consent = self._enrolment.require_consent()
+        terms = self._conditions.terms or consent.current.terms
+        answers = into.enrolment.answers if into.enrolment else 0
+        begun = replace(self._enrolment, state=EnrolmentState.STARTED, receipt=None, answers=answers)
+        watch = Stopwatch()
         with watch:
-            ciphertext = self._wallet.device_secret.encrypt(binary_code(probe, self._wallet.code_seed))
-            transcript = self._transcript(Operation.VERIFY, grant, hashlib.sha256(ciphertext).digest())
+            new = self._draw(into.with_enrolment(begun), reference, terms)
+            new.require_agreement(reference, second, threshold=self._conditions.release.threshold)
+        keep(new.wallet)
+        comparison = Comparison(Operation.RENEW_TEMPLATE, new.consent, new.wallet, _digest_in(consent), new.change)
+        outcome = self._compare_with_stored(second, comparison, watch)
+        if outcome.decision is Decision.MATCH:
+            keep(new.wallet.with_state(EnrolmentState.ENROLLED).with_log(self._wallet.log))
+            # A crash before this line leaves an old wallet that thinks it is enrolled; the server refuses it.
+            self._remember(self._wallet.with_state(EnrolmentState.REVOKED))
+        else:
+            keep(without_template(new.wallet))
+        return outcome
+
+    # ------------------------------------------------------------------ one session
+
+    def _compare_with_stored(
+        self, probe: NDArray[np.float64], comparison: Comparison, watch: Stopwatch
+    ) -> VerificationOutcome:
+        self._wallet.require_template_secret()
+        self._require_allowed(comparison)
+        request = replace(self._request(), audience_nonce=comparison.audience_nonce)
+        grant = SessionGrant.from_proto(self._call(self._stub.StartVerification, request.to_verification()))
+        return self._compare(probe, comparison, self._grant(grant), watch)
+
+    def _compare(
+        self, probe: NDArray[np.float64], comparison: Comparison, grant: SessionGrant, watch: Stopwatch
+    ) -> VerificationOutcome:
+        terms, session = self._begin(comparison, grant)
+        with watch:
+            ciphertext, signature = session.send_probe(self._wallet.require_template_secret().padded_code(probe))
             message = ProbeSubmission(
                 session_id=grant.session_id,
                 probe=ciphertext,
-                signature=self._wallet.signing_key.sign(transcript),
-                log_size=self._log_size,
+                signature=signature,
+                log_size=terms.log_size,
+                change=comparison.change,
             ).to_proto()
         self._count_answer()
         reply = LoggedReply.from_proto(self._call(self._stub.SubmitProbe, message))
-        self._require_allowed()  # a moment ago it was, but this is where a bit of the face leaves
+        self._require_allowed(comparison)  # a moment ago it was, but this is where a bit of the face leaves
         with watch:
-            self._require_logged(reply.log, transcript)
-            token = self._wallet.device_secret.open_reply(reply.reply, transcript)
-        answer = TokenSubmission(session_id=grant.session_id, token=token).to_proto()
+            self._require_logged(reply, terms.transcript(ciphertext))
+            token = session.receive_reply(reply.reply)
+        is_match = token != NO_MATCH
+        answer = TokenSubmission(session_id=grant.session_id, token=token if is_match else None).to_proto()
         recorded = RecordedDecision.from_proto(self._call(self._stub.SubmitToken, answer))
-        if (recorded.decision is Decision.MATCH) != (token is not None):
+        if (recorded.decision is Decision.MATCH) != is_match:
             raise PeerError("the server recorded another decision than the one that this device opened")
+        require_asserted(
+            recorded.assertion,
+            comparison,
+            self._enrolment,
+            self._conditions,
+            logged=reply.log.logged,
+            is_match=is_match,
+            now=int(self._clock()),
+        )
         return VerificationOutcome(
             decision=recorded.decision,
             device_ms=watch.milliseconds,
@@ -227,58 +302,51 @@ class Device:
             assertion=recorded.assertion,
         )
 
-    @property
-    def _log_size(self) -> int:
-        """Entries in the last checkpoint that this device believed."""
+    def _begin(self, comparison: Comparison, grant: SessionGrant) -> tuple[SessionTerms, DeviceSession]:
+        """What the device will sign, and its half of the session."""
         memory = self._wallet.log
-        return memory.checkpoint.head.size if memory else 0
-
-    def _require_logged(self, receipt: LogReceipt, transcript: bytes) -> None:
-        """Returns when this very comparison stands in a log that only grew. Until then nothing is opened.
-
-        Raises:
-            MalformedMessageError, ProofError: it does not; what the device remembers stays as it was.
-        """
-        memory = check_comparison(
-            receipt,
-            facts=comparison_facts(key_id=self._wallet.key_id, transcript=transcript),
-            requester=self._enrolment.audience,
+        terms = SessionTerms(
+            parameters=self._parameters.name,
+            operation=comparison.operation,
+            session_id=grant.session_id,
+            nonce=grant.nonce,
             purpose=self._enrolment.purpose,
-            memory=self._wallet.log,
-            trust=self._conditions.log,
-            now=int(self._clock()),
+            audience=self._enrolment.audience,
+            key_id=self._wallet.key_id,
+            template_digest=comparison.template_digest,
+            release_digest=grant.release_digest,
+            audience_nonce=comparison.audience_nonce,
+            change_digest=comparison.change.digest if comparison.change else NO_CHANGE,
+            log_size=memory.checkpoint.head.size if memory else 0,
         )
-        wallet = self._wallet.with_log(memory)
-        self._keep(wallet)  # a crash before this line forgets the newest checkpoint, and goes on from the one before it
-        self._wallet = wallet
+        key, self._session_key = self._session_key or SessionKey.generate(self._parameters), None
+        return terms, DeviceSession(terms, key, self._wallet.signing_key)
 
-    def _consent_to(self, template: bytes) -> bytes:
-        """A signed receipt for exactly this template. It is in the wallet before it leaves.
+    def _request(self) -> SessionRequest:
+        enrolment = self._enrolment
+        return SessionRequest(key_id=self._wallet.key_id, purpose=enrolment.purpose, audience=enrolment.audience)
 
-        Raises:
-            UsageError: nobody agreed to terms, or they are for another use.
-            RefusedError, ProofError: the public rules do not allow such an enrolment.
-        """
-        if self._conditions.terms is None:
-            raise UsageError("an enrolment needs terms that the person agreed to")
+    def _grant(self, grant: SessionGrant) -> SessionGrant:
+        """The session, if it is under the wallet's release: a server with another one gets no signature."""
+        if grant.release_digest != self._enrolment.release_digest:
+            raise RefusedError(
+                "the server runs another model release than this wallet; adapt with that one and enrol again"
+            )
+        return grant
+
+    def _draw(self, wallet: Wallet, reference: NDArray[np.float64], terms: Terms) -> NewTemplate:
         now = int(self._clock())
-        receipt = Receipt(
-            receipt_id=secrets.token_bytes(RECEIPT_ID_BYTES),
-            terms=self._conditions.terms,
-            binding=Binding(
-                device_public_key=self._wallet.device_public_key,
-                key_id=self._wallet.key_id,
-                template_digest=hashlib.sha256(template).digest(),
-                release_digest=self._enrolment.release_digest,
-            ),
-            issued_at=now,
-            expires_at=now + self._conditions.days * DAY_SECONDS,
-        )
-        signed = receipt.sign(self._wallet.signing_key).to_bytes()
-        self._enrolment = replace(self._enrolment, receipt=signed)
-        self._require_allowed()
-        self._count_answer()
-        return signed
+        return NewTemplate.draw(wallet, reference, self._parameters, terms=terms, days=self._conditions.days, now=now)
+
+    # ------------------------------------------------------------------ what is remembered, and what is checked
+
+    @property
+    def _enrolment(self) -> Enrolment:
+        return self._wallet.require_enrolment()
+
+    def _remember(self, wallet: Wallet) -> None:
+        self._keep(wallet)
+        self._wallet = wallet
 
     def _count_answer(self) -> None:
         """Counts one more session on disk, before anything leaves that a lying server could have answered.
@@ -288,72 +356,30 @@ class Device:
         Raises:
             RefusedError: this template's device has answered often enough.
         """
-        enrolment = self._enrolment.with_one_more_answer()
-        wallet = self._wallet.with_enrolment(enrolment)
-        self._keep(wallet)
-        self._wallet, self._enrolment = wallet, enrolment
+        self._remember(self._wallet.with_enrolment(self._enrolment.with_one_more_answer()))
 
-    def _require_allowed(self) -> None:
-        """Returns when the public rules and the owner's consent allow this use now, whatever the server thinks.
+    def _require_logged(self, reply: LoggedReply, transcript: bytes) -> None:
+        """Returns when this very comparison and its reply stand in a log that only grew. Nothing is opened before.
 
         Raises:
-            UsageError: the wallet names no deployment.
-            RefusedError, ProofError: they do not; the error says why.
+            MalformedMessageError, ProofError: it does not; what the device remembers stays as it was.
         """
-        if self._enrolment.deployment is None:
-            raise UsageError("a comparison needs the deployment that the public rules register")
-        if self._enrolment.receipt is None:
-            raise ReceiptFault.MISSING.to_error()
-        consent = consent_of(self._enrolment.receipt)
-        mine = Binding(  # the template itself is not kept here; the server checks that part
-            device_public_key=self._wallet.device_public_key,
-            key_id=self._wallet.key_id,
-            template_digest=consent.current.binding.template_digest,
-            release_digest=self._enrolment.release_digest,
-        )
-        verdict = decide(
-            Request(self._enrolment.deployment, self._enrolment.audience, self._enrolment.purpose, mine),
-            consent=consent,
-            attempts=Attempts(),
-            rules=self._conditions.rules,
-            release=self._conditions.release,
+        memory = check_comparison(
+            reply.log,
+            facts=comparison_facts(key_id=self._wallet.key_id, transcript=transcript, reply=reply.reply),
+            requester=self._enrolment.audience,
+            purpose=self._enrolment.purpose,
+            memory=self._wallet.log,
+            trust=self._conditions.log,
             now=int(self._clock()),
         )
-        if isinstance(verdict, Refused):
-            raise verdict.to_error(to_owner=True)
+        # A crash before this line forgets the newest checkpoint, and goes on from the one before it.
+        self._remember(self._wallet.with_log(memory))
 
-    def _request(self) -> SessionRequest:
-        return SessionRequest(
-            key_id=self._wallet.key_id, purpose=self._enrolment.purpose, audience=self._enrolment.audience
-        )
-
-    def _transcript(self, operation: Operation, grant: SessionGrant, ciphertext_digest: bytes) -> bytes:
-        """What the device signs. It takes the release from the wallet: a server with another one gets no signature."""
-        if grant.release_digest != self._enrolment.release_digest:
-            raise RefusedError(
-                "the server runs another model release than this wallet; adapt with that one and enrol again"
-            )
-        return Transcript(
-            operation=operation,
-            session_id=grant.session_id,
-            nonce=grant.nonce,
-            purpose=self._enrolment.purpose,
-            audience=self._enrolment.audience,
-            key_id=self._wallet.key_id,
-            release_digest=grant.release_digest,
-            ciphertext_digest=ciphertext_digest,
-        ).to_bytes()
+    def _require_allowed(self, comparison: Comparison) -> None:
+        require_allowed(comparison, self._enrolment, self._conditions, now=int(self._clock()))
 
 
-class _Stopwatch:
-    """Adds up the time spent inside `with` blocks."""
-
-    def __init__(self) -> None:
-        self.milliseconds = 0.0
-        self._begun = 0.0
-
-    def __enter__(self) -> None:
-        self._begun = time.perf_counter()
-
-    def __exit__(self, *_: object) -> None:
-        self.milliseconds += (time.perf_counter() - self._begun) * 1e3
+def _digest_in(consent: Consent) -> bytes:
+    """SHA-256 of the template that a consent is about, which the device does not keep."""
+    return consent.current.binding.template_digest

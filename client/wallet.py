@@ -1,21 +1,13 @@
 """The encrypted wallet: everything secret that one device holds, in one file.
 
-Theory of operation
--------------------
-::
+`client.sealed` encrypts it. The content is JSON: the signing key, seed and pad of the one template, and what the device
+remembers of its enrolment and of the log.
 
-    magic 16 | version 1 | log2 n 1 | r 1 | p 1 | salt 16 | nonce 12 | ciphertext and tag | SHA-256 of all before
+Seed and pad serve one template and no other. So a wallet has none until an enrolment draws them; a second try draws
+others, whatever became of the first; a renewed template lies in another wallet; and a revoked one has none any more.
 
-* scrypt (RFC 7914) turns the passphrase and the salt into a key; AES-256-GCM encrypts the content. Everything before
-  the ciphertext is authenticated with it, so neither version nor cost can be changed.
-* Salt and nonce are fresh for every write of another program; one program keeps the salt, so that it stretches the
-  passphrase once, and draws a fresh nonce of 96 bits each time: far fewer than the 2^32 that a key may encrypt.
-* The closing hash is no protection, it tells damage from a wrong passphrase: a file whose hash is wrong was damaged;
-  one whose hash is right and whose tag is wrong was opened with a wrong passphrase, or forged.
-* The cost is bounded when reading, so a forged file cannot ask for gigabytes.
-* The content is JSON: the three secrets in base64 and the enrolment.
-
-A wallet that is lost does not come back: its backup, or the operator, revokes; then create another and enrol again.
+A wallet that is lost does not come back: its backup (`client.backup`), or the operator, revokes; then create another
+and enrol again.
 """
 
 from __future__ import annotations
@@ -24,89 +16,25 @@ import base64
 import enum
 import hashlib
 import json
-import secrets
-import struct
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, Final, NoReturn
 
-from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from cryptography.hazmat.primitives.ciphers.aead import AESGCM
-from cryptography.hazmat.primitives.kdf.scrypt import Scrypt
 
-from client.files import replace_file
 from client.log import LogMemory
+from client.sealed import Passphrase, ScryptCost, SealedKind, seal, unseal
+from federation.consent import Consent, consent_of
 from federation.errors import IntaglioError, RefusedError, UsageError
-from federation.onebit import CodeSeed, DeviceSecret
-from federation.secrecy import Secret
+from federation.onebit import TemplateSecret, parameters_for
+from federation.receipts import ReceiptFault
 from federation.statements import is_name, require_name
 from federation.transparency import SignedCheckpoint
 from federation.wire.checks import DIGEST_BYTES
 
-_MAGIC = b"intaglio wallet\0"
-_VERSION = 1
-_HEADER = struct.Struct(">16sBBBB16s12s")
-_HASH_BYTES = 32
-_TAG_BYTES = 16
-_LARGEST_FILE_BYTES = 4 << 20  # a wallet takes about 190 kB
-_MINIMUM_PASSPHRASE = 8
-
+WALLET: Final = SealedKind("wallet", b"intaglio wallet\0", version=2, when_older="create a new wallet and enrol again")
 MOST_ANSWERS = 500
 """Sessions that one template's device answers in its life: a lying server learns at most one bit in each (ADR 0081)."""
-
-
-@dataclass(frozen=True)
-class ScryptCost:
-    """Work factor of the passphrase, within bounds that a laptop can bear.
-
-    Attributes:
-        log2_n: memory is 128 * r * 2^log2_n bytes; 15 to 20. The default takes 128 MiB (OWASP's advice for scrypt).
-        r: block size; 8.
-        p: parallelism; 1 to 4.
-    """
-
-    log2_n: int = 17
-    r: int = 8
-    p: int = 1
-
-    def __post_init__(self) -> None:
-        if not (15 <= self.log2_n <= 20 and self.r == 8 and 1 <= self.p <= 4):  # noqa: PLR2004 - documented above
-            raise UsageError("scrypt cost must have 15 <= log2 n <= 20, r = 8 and 1 <= p <= 4")
-
-    def derive_key(self, passphrase: str, salt: bytes) -> bytes:
-        """32 bytes."""
-        return Scrypt(salt=salt, length=32, n=1 << self.log2_n, r=self.r, p=self.p).derive(passphrase.encode())
-
-
-class Passphrase(Secret):
-    """A passphrase, with the key that it was last stretched to.
-
-    Args:
-        text: as somebody typed it.
-    """
-
-    def __init__(self, text: str) -> None:
-        self._text = text
-        self._stretched: tuple[ScryptCost, bytes, bytes] | None = None
-
-    def __len__(self) -> int:
-        return len(self._text)
-
-    def secret_bytes(self) -> bytes:
-        """In UTF-8."""
-        return self._text.encode()
-
-    def key(self, cost: ScryptCost, salt: bytes) -> bytes:
-        """32 bytes. Takes long, but for the cost and salt of the last time."""
-        if self._stretched is None or self._stretched[:2] != (cost, salt):
-            self._stretched = cost, salt, cost.derive_key(self._text, salt)
-        return self._stretched[2]
-
-    def salt(self, cost: ScryptCost) -> bytes:
-        """16 bytes for the next write: those of the last time at this cost, or fresh ones."""
-        known = self._stretched is not None and self._stretched[0] == cost
-        return self._stretched[1] if self._stretched and known else secrets.token_bytes(16)
 
 
 class EnrolmentState(enum.Enum):
@@ -151,6 +79,16 @@ class Enrolment:
         if type(self.answers) is not int or not 0 <= self.answers <= MOST_ANSWERS:
             raise UsageError(f"a device answers 0 to {MOST_ANSWERS} sessions")
 
+    def require_consent(self) -> Consent:
+        """What the owner agreed to so far.
+
+        Raises:
+            RefusedError: to nothing.
+        """
+        if self.receipt is None:
+            raise ReceiptFault.MISSING.to_error()
+        return consent_of(self.receipt)
+
     def with_one_more_answer(self) -> Enrolment:
         """The enrolment after one more session may begin.
 
@@ -170,49 +108,52 @@ class Wallet:
     """The secrets of one device. Runs on the device only; never pickled, never printed.
 
     Attributes:
-        device_secret: homomorphic secret key.
-        code_seed: turns embeddings into this device's codes.
-        signing_key: Ed25519 key of the device.
+        signing_key: Ed25519 key of the device. It names one template, for good.
+        template_secret: seed and pad of that template; None before an enrolment and after a revocation.
         enrolment: what the device remembers of its enrolment, or None.
         log: the last checkpoint of the server's log that the device believed, or None.
     """
 
-    device_secret: DeviceSecret
-    code_seed: CodeSeed
     signing_key: Ed25519PrivateKey
+    template_secret: TemplateSecret | None = field(default=None)
     enrolment: Enrolment | None = field(default=None)
     log: LogMemory | None = field(default=None)
 
     @classmethod
     def generate(cls) -> Wallet:
-        """Fresh secrets from the operating system."""
-        return cls(DeviceSecret.generate(), CodeSeed.generate(), Ed25519PrivateKey.generate())
+        """A fresh signing key from the operating system."""
+        return cls(Ed25519PrivateKey.generate())
 
     @property
     def key_id(self) -> bytes:
-        """Name of this device towards the server: SHA-256 of its homomorphic public key, 32 bytes."""
-        return self.device_secret.key_id
+        """Name of this device and its template towards the server: SHA-256 of `device_public_key`, 32 bytes."""
+        return hashlib.sha256(self.device_public_key).digest()
 
     @property
     def device_public_key(self) -> bytes:
         """Ed25519 public key, 32 bytes."""
         return self.signing_key.public_key().public_bytes_raw()
 
+    def with_template_secret(self, secret: TemplateSecret | None) -> Wallet:
+        """The same key with seed and pad of another try to enrol, or with none."""
+        return replace(self, template_secret=secret)
+
     def with_enrolment(self, enrolment: Enrolment) -> Wallet:
         """The same secrets with another memory of the enrolment."""
         return replace(self, enrolment=enrolment)
 
-    def with_log(self, log: LogMemory) -> Wallet:
+    def with_log(self, log: LogMemory | None) -> Wallet:
         """The same secrets with another memory of the log."""
         return replace(self, log=log)
 
     def with_state(self, state: EnrolmentState) -> Wallet:
-        """The same enrolment, one step further.
+        """The same enrolment, one step further. What is revoked needs no seed and no pad, so they go.
 
         Raises:
             UsageError: there is no enrolment.
         """
-        return self.with_enrolment(replace(self.require_enrolment(), state=state))
+        wallet = self.with_enrolment(replace(self.require_enrolment(), state=state))
+        return wallet.with_template_secret(None) if state is EnrolmentState.REVOKED else wallet
 
     def require_enrolment(self) -> Enrolment:
         """The enrolment.
@@ -226,6 +167,16 @@ class Wallet:
             raise UsageError("this wallet's template was revoked for good; create a new wallet and enrol with it")
         return self.enrolment
 
+    def require_template_secret(self) -> TemplateSecret:
+        """Seed and pad of the template.
+
+        Raises:
+            UsageError: there is no template.
+        """
+        if self.template_secret is None:
+            raise UsageError("this wallet is not enrolled; run `intaglio enrol` first")
+        return self.template_secret
+
     def __repr__(self) -> str:
         state = self.enrolment.state.value if self.enrolment else "not enrolled"
         return f"Wallet(key_id={self.key_id.hex()[:16]}, {state}, secrets=<redacted>)"
@@ -235,20 +186,12 @@ class Wallet:
 
 
 def write_wallet(path: Path, wallet: Wallet, passphrase: str | Passphrase, cost: ScryptCost | None = None) -> None:
-    """Encrypts `wallet` into `path` with mode 0600, replacing what is there.
-
-    Atomic: a crash leaves the old file or the new one whole, and at worst a stray encrypted temporary file beside it.
+    """Encrypts `wallet` into `path`, replacing what is there: the old one or the new one is whole, whatever happens.
 
     Raises:
         UsageError: the passphrase is shorter than 8 characters, or the file cannot be written.
     """
-    if len(passphrase) < _MINIMUM_PASSPHRASE:
-        raise UsageError(f"the passphrase needs at least {_MINIMUM_PASSPHRASE} characters")
-    cost, passphrase = cost or ScryptCost(), _unlocking(passphrase)
-    salt, nonce = passphrase.salt(cost), secrets.token_bytes(12)
-    header = _HEADER.pack(_MAGIC, _VERSION, cost.log2_n, cost.r, cost.p, salt, nonce)
-    sealed = header + AESGCM(passphrase.key(cost, salt)).encrypt(nonce, _content_of(wallet), header)
-    replace_file(path, sealed + hashlib.sha256(sealed).digest())
+    seal(path, _content_of(wallet), WALLET, passphrase, cost)
 
 
 def create_wallet(path: Path, passphrase: str | Passphrase, cost: ScryptCost | None = None) -> Wallet:
@@ -274,47 +217,23 @@ def read_wallet(path: Path, passphrase: str | Passphrase) -> Wallet:
     """Opens what `write_wallet` wrote.
 
     Raises:
-        UsageError: missing, unreadable, not a wallet, damaged, or the wrong passphrase; each says which.
+        UsageError: missing, unreadable, not a wallet, of an older version, damaged, or the wrong passphrase; each says
+            which.
     """
     require_wallet(path)
-    try:
-        if path.stat().st_size > _LARGEST_FILE_BYTES:
-            raise UsageError(f"{path} is not a wallet: it is larger than any wallet")
-        data = path.read_bytes()
-    except OSError as error:
-        raise UsageError(f"the wallet at {path} cannot be read: {error.strerror}") from error
-    return _open_sealed(data, _unlocking(passphrase), path)
-
-
-def _unlocking(passphrase: str | Passphrase) -> Passphrase:
-    return passphrase if isinstance(passphrase, Passphrase) else Passphrase(passphrase)
-
-
-def _open_sealed(data: bytes, passphrase: Passphrase, path: Path) -> Wallet:
-    if not data.startswith(_MAGIC):
-        raise UsageError(f"{path} is not a wallet of this project, or its first bytes are damaged")
-    sealed, digest = data[:-_HASH_BYTES], data[-_HASH_BYTES:]
-    if len(sealed) < _HEADER.size + _TAG_BYTES or hashlib.sha256(sealed).digest() != digest:
-        raise UsageError(f"the wallet at {path} is damaged; restore it from a backup")
-    _, version, log2_n, r, p, salt, nonce = _HEADER.unpack(sealed[: _HEADER.size])
-    if version != _VERSION:
-        raise UsageError(f"the wallet at {path} has version {version}; this program reads version {_VERSION}")
-    key = passphrase.key(ScryptCost(log2_n, r, p), salt)
-    try:
-        content = AESGCM(key).decrypt(nonce, sealed[_HEADER.size :], sealed[: _HEADER.size])
-    except InvalidTag:
-        # `from None`: the cause says nothing more, and a traceback through the key has no business in a log.
-        raise UsageError(f"wrong passphrase for {path}, or the file was changed on purpose") from None
-    return _wallet_from_content(content, path)
+    return _wallet_from_content(unseal(path, WALLET, passphrase), path)
 
 
 def _content_of(wallet: Wallet) -> bytes:
-    enrolment = wallet.enrolment
+    enrolment, secret = wallet.enrolment, wallet.template_secret
     return json.dumps(
         {
-            "device_secret": base64.b64encode(wallet.device_secret.secret_bytes()).decode(),
-            "code_seed": base64.b64encode(wallet.code_seed.secret_bytes()).decode(),
             "signing_key": base64.b64encode(wallet.signing_key.private_bytes_raw()).decode(),
+            "template_secret": secret
+            and {
+                "code_length": secret.parameters.slots,
+                "seed_and_pad": base64.b64encode(secret.secret_bytes()).decode(),
+            },
             "enrolment": enrolment
             and {
                 "purpose": enrolment.purpose,
@@ -336,9 +255,8 @@ def _wallet_from_content(content: bytes, path: Path) -> Wallet:
         fields: dict[str, Any] = json.loads(content)
         remembered = fields["enrolment"]
         return Wallet(
-            DeviceSecret.from_secret_bytes(base64.b64decode(fields["device_secret"], validate=True)),
-            CodeSeed.from_secret_bytes(base64.b64decode(fields["code_seed"], validate=True)),
             Ed25519PrivateKey.from_private_bytes(base64.b64decode(fields["signing_key"], validate=True)),
+            _template_secret_from(fields["template_secret"]),
             remembered
             and Enrolment(
                 purpose=remembered["purpose"],
@@ -349,8 +267,15 @@ def _wallet_from_content(content: bytes, path: Path) -> Wallet:
                 receipt=remembered["receipt"] and remembered["receipt"].encode(),
                 answers=remembered["answers"],
             ),
-            LogMemory(SignedCheckpoint.from_bytes(fields["log"].encode())) if fields.get("log") else None,
+            fields["log"] and LogMemory(SignedCheckpoint.from_bytes(fields["log"].encode())),
         )
     except (KeyError, TypeError, ValueError, AttributeError, RecursionError, IntaglioError):
         # `from None`: the cause may quote the content.
         raise UsageError(f"the wallet at {path} opens, but another version of this program wrote it") from None
+
+
+def _template_secret_from(fields: dict[str, Any] | None) -> TemplateSecret | None:
+    if fields is None:
+        return None
+    secret = base64.b64decode(fields["seed_and_pad"], validate=True)
+    return TemplateSecret.from_secret_bytes(secret, parameters_for(fields["code_length"]))

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+import time
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from client.backup import Backup
+from client.sealed import Passphrase
 from client.terminal import (
     DEFAULT_WALLET,
     WALLET_SUFFIX,
@@ -21,18 +23,16 @@ from client.terminal import (
     open_wallet,
     show,
 )
-from client.wallet import MOST_ANSWERS, Passphrase, Wallet, create_wallet, read_wallet, require_wallet, write_wallet
+from client.wallet import MOST_ANSWERS, Wallet, create_wallet, write_wallet
 from federation.errors import UsageError
 
 wallet_app = typer.Typer(
     no_args_is_help=True,
     help="""The encrypted file with this device's keys. One wallet holds one template, at one organisation.
 
-    Lost the device? With a backup: `wallet restore`, then `intaglio revoke`. Without one: ask the operator to revoke.
-    Then, either way, `wallet create` and enrol again. Nothing brings back a lost passphrase.""",
+    Lost the device? With a backup: `intaglio revoke --backup FILE`. Without one: ask the operator to revoke. Then,
+    either way, `wallet create` and enrol again. Nothing brings back a lost passphrase.""",
 )
-
-BackupArgument = Annotated[Path, typer.Argument(help="Backup file.", show_default=False)]
 
 
 @wallet_app.command("create")
@@ -65,44 +65,22 @@ def wallet_list(*, as_json: JsonOption = False) -> None:
 
 @wallet_app.command("backup")
 def wallet_backup(
-    backup: BackupArgument,
+    backup: Annotated[Path, typer.Argument(help="Where the backup goes; never overwritten.", show_default=False)],
     wallet: WalletOption = DEFAULT_WALLET,
     passphrase_file: PassphraseFileOption = None,
     new_passphrase_file: NewPassphraseFileOption = None,
     *,
     as_json: JsonOption = False,
 ) -> None:
-    """Write a backup that can end what this wallet began: revoke, withdraw, show. It can never verify.
+    """Write a backup: a signed revocation, and no key. `intaglio revoke --backup` is all that it is good for.
 
-    It is sealed with a passphrase of its own. Nothing is overwritten.
+    It is sealed with a passphrase of its own, since whoever opens it can revoke.
     """
     opened, _ = open_wallet(wallet, passphrase_file)
-    ending = _without_answers(opened)
+    kept = Backup.of(opened, now=int(time.time()))
     _require_place_for(backup)
-    write_wallet(backup, ending, ask_new_passphrase(new_passphrase_file))
+    kept.write(backup, ask_new_passphrase(new_passphrase_file))
     show({"backup": str(backup), "key_id": opened.key_id.hex()}, as_json=as_json)
-
-
-@wallet_app.command("restore")
-def wallet_restore(
-    backup: BackupArgument,
-    wallet: WalletOption = DEFAULT_WALLET,
-    passphrase_file: PassphraseFileOption = None,
-    new_passphrase_file: NewPassphraseFileOption = None,
-    *,
-    as_json: JsonOption = False,
-) -> None:
-    """Make a wallet of a backup, to revoke with it. It verifies no more: revoke, then create another and enrol.
-
-    No backup knows how many sessions its wallet has answered since, and each tells a server that lies one bit. So a
-    restored wallet answers none. The passphrase opens the backup, the new one seals the wallet. Nothing is overwritten.
-    """
-    require_wallet(backup)
-    _require_place_for(wallet)
-    # Again without answers: the file that was named may be a plain copy of a wallet.
-    restored = _without_answers(read_wallet(backup, ask_passphrase(passphrase_file)))
-    write_wallet(wallet, restored, ask_new_passphrase(new_passphrase_file))
-    show(wallet_facts(restored, wallet), as_json=as_json)
 
 
 @wallet_app.command("passphrase")
@@ -132,15 +110,6 @@ def wallet_facts(wallet: Wallet, path: Path) -> dict[str, str]:
         "release": wallet.enrolment.release_digest.hex(),
         "sessions_left": str(MOST_ANSWERS - wallet.enrolment.answers),
     }
-
-
-def _without_answers(wallet: Wallet) -> Wallet:
-    """The same keys with all answers used up, so that no copy adds to what one template may tell (ADR 0105).
-
-    Raises:
-        UsageError: the wallet never enrolled or is revoked, so there is nothing to end with it.
-    """
-    return wallet.with_enrolment(replace(wallet.require_enrolment(), answers=MOST_ANSWERS))
 
 
 def _require_place_for(path: Path) -> None:

@@ -11,6 +11,7 @@ peer. Peers:
   embedding, the cloud loads it, encrypts the probe, takes the squared distance and sends it back, the owner decrypts it
   and compares. Its owner learns the score, and its cloud sees the probe.
 * Plaintext: XOR and count of two packed codes.
+* Specification: the sizes that docs/onebit.md allows.
 * The page: see `examples.web_bench`. Its peers are the limits that it has to keep.
 * A trivial Flower run: see `examples.federation_bench`, and `examples.deployment_bench` with ``--only-deployment``. Its
   processes take seconds to start, and so do ours. Memory is resident memory, and what processes share counts in each.
@@ -31,18 +32,22 @@ from typing import Annotated, Any
 import numpy as np
 import tenseal
 import typer
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from rich.console import Console
 from rich.table import Table
 
+from client.consent_cli import read_terms
 from examples import deployment_bench, federation_bench, web_bench
 from examples.usage import Usage
-from federation.onebit import BITS, CodeSeed, DeviceSecret, binary_code, wire
-from federation.onebit.matcher import PreparedMatch, Reference, prepare
-from federation.onebit.parameters import ONEBIT_2048
-from federation.onebit.seal import engine
+from federation.onebit import Material, Parameters, SessionKey, TemplateSecret
+from federation.onebit.parameters import ONEBIT_1024, ONEBIT_2048
+from federation.receipts import Binding, Receipt
+from federation.release import CODE_LENGTH
 
-THRESHOLD = 700
-"""A typical tau; it decides the length of the accept table."""
+MOST_BYTES = {ONEBIT_1024: (80_500, 118_000), ONEBIT_2048: (92_000, 148_000)}
+"""Of an upload and of a reply, that docs/onebit.md allows."""
+MOST_STORED_BYTES = 1_500
+TERMS = Path(__file__).parent / "policies" / "terms.json"
 
 
 @dataclass(frozen=True)
@@ -86,49 +91,57 @@ def race(*contestants: Callable[[], object], rounds: int) -> list[float]:
 class Ours:
     """A device and a server, with one enrolled template."""
 
-    def __init__(self, dimension: int, rounds: int) -> None:
+    def __init__(self, parameters: Parameters, dimension: int, rounds: int) -> None:
         random = np.random.default_rng(dimension)
+        self.parameters = parameters
+        self.threshold = parameters.slots * 7 // 20  # a typical tau; it decides the length of the accept table
         self.vector = random.normal(size=dimension)
-        self.seed = CodeSeed.generate()
-        self.device = DeviceSecret.generate()
-        self.template = self.device.encrypt(binary_code(self.vector, self.seed))
-        self.reference = Reference.from_bytes(self.device.public_key, self.template)
-        self.probe = self.device.encrypt(binary_code(self.vector + random.normal(size=dimension) / 2, self.seed))
-        message = wire.SeededMessage.from_bytes(self.probe, wire.Kind.CIPHERTEXT)
-        self.engine = engine(ONEBIT_2048)
-        self.loaded = self.engine.load_ciphertext(message.seed, message.residues)
-        self.pools = [self._pool(rounds + 1) for _ in range(2)]
-        self.reply = prepare(self.reference, THRESHOLD).answer(self.probe, b"transcript").reply
+        self.secret = TemplateSecret.generate(parameters)
+        self.template = self.secret.template(self.vector)
+        self.probe = self._key().encrypt(self.secret.padded_code(self.vector + random.normal(size=dimension) / 2))
+        self.material = iter([Material.draw(parameters) for _ in range(rounds)])
+        self.reply = self.answer_afresh()
+        self.keys = iter([self._key() for _ in range(rounds)])
 
-    def _pool(self, size: int) -> Iterator[PreparedMatch]:
-        return iter([prepare(self.reference, THRESHOLD) for _ in range(size)])
+    def _key(self) -> SessionKey:
+        return SessionKey.generate(self.parameters)
 
-    def evaluate(self) -> object:
-        """The homomorphic arithmetic on a loaded probe, with material made ahead."""
-        material = next(self.pools[0])._material  # noqa: SLF001 - a stage that the server never runs alone
-        assert material is not None
-        return material.evaluate(self.loaded, self.engine)
-
-    def answer(self) -> object:
+    def answer(self) -> bytes:
         """From probe message to reply message, with material made ahead."""
-        return next(self.pools[1]).answer(self.probe, b"transcript")
+        return next(self.material).answer(self.template, self.probe, b"transcript", self.threshold).reply
 
-    def prepare_and_evaluate(self) -> object:
-        """The homomorphic arithmetic with fresh masks."""
-        material = prepare(self.reference, THRESHOLD)._material  # noqa: SLF001 - as above
-        assert material is not None
-        return material.evaluate(self.loaded, self.engine)
+    def answer_afresh(self) -> bytes:
+        """From probe message to reply message, with nothing made ahead."""
+        material = Material.draw(self.parameters)
+        return material.answer(self.template, self.probe, b"transcript", self.threshold).reply
 
     def device_work(self) -> object:
-        """From embedding to probe message, and from reply message to token."""
-        self.device.encrypt(binary_code(self.vector, self.seed))
-        return self.device.open_reply(self.reply, b"transcript")
+        """From embedding to probe message, and from reply message to token, with a session key made ahead."""
+        return self._device_work(next(self.keys))
+
+    def device_work_afresh(self) -> object:
+        """The same with the session key."""
+        return self._device_work(self._key())
+
+    def _device_work(self, key: SessionKey) -> object:
+        key.encrypt(self.secret.padded_code(self.vector))
+        return key.open_reply(self.reply, b"transcript")
 
     def everything(self) -> object:
-        """One verification: device and server, fresh masks, all messages as bytes."""
-        probe = self.device.encrypt(binary_code(self.vector, self.seed))
-        reply = prepare(self.reference, THRESHOLD).answer(probe, b"transcript").reply
-        return self.device.open_reply(reply, b"transcript")
+        """One verification: device and server, nothing made ahead, all messages as bytes."""
+        key = self._key()
+        probe = key.encrypt(self.secret.padded_code(self.vector))
+        reply = Material.draw(self.parameters).answer(self.template, probe, b"transcript", self.threshold).reply
+        return key.open_reply(reply, b"transcript")
+
+    @property
+    def stored_bytes(self) -> int:
+        """Of one device: template, key and a consent."""
+        key = Ed25519PrivateKey.generate()
+        public_key = key.public_key().public_bytes_raw()
+        binding = Binding(public_key, bytes(32), bytes(32), bytes(32))
+        receipt = Receipt(bytes(16), read_terms(TERMS), binding, issued_at=10**9, expires_at=2 * 10**9).sign(key)
+        return len(self.template) + len(public_key) + len(receipt.to_bytes())
 
 
 class TensealPeer:
@@ -193,10 +206,11 @@ class TensealPeer:
         return bool(distance < 1)
 
 
-def onebit(dimension: int, rounds: int) -> Iterator[Measurement]:
-    """The one-bit match against every peer, for one embedding dimension."""
-    suffix = "" if dimension == 128 else f".d{dimension}"  # noqa: PLR2004 - the dimension of the shipped recogniser
-    ours = Ours(dimension, 2 * rounds + 2)
+def onebit(parameters: Parameters, dimension: int, rounds: int) -> Iterator[Measurement]:
+    """The one-bit match against every peer, for one parameter set and one embedding dimension."""
+    suffix = "" if parameters.slots == CODE_LENGTH else f".{parameters.slots}"
+    suffix += "" if dimension == 128 else f".d{dimension}"  # noqa: PLR2004 - the dimension of the shipped recogniser
+    ours = Ours(parameters, dimension, 2 * rounds + 2)
     ckks, bfv = TensealPeer.ckks(ours.vector), TensealPeer.bfv(ours.vector)
 
     def pair(name: str, mine: Callable[[], object], *peers: tuple[str, Callable[[], object]]) -> Iterator[Measurement]:
@@ -204,30 +218,25 @@ def onebit(dimension: int, rounds: int) -> Iterator[Measurement]:
         for (peer_name, _), other in zip(peers, others, strict=True):
             yield Measurement.of(f"{name}{suffix}", own, other, peer_name, "ms")
 
-    squares = [(peer.name, peer.square) for peer in (ckks, bfv)]
-    yield from pair("onebit.server", ours.evaluate, *squares)
-    yield from pair("onebit.server_with_randomiser", ours.prepare_and_evaluate, *squares)
-    yield from pair(
-        "onebit.server_bytes",
-        ours.answer,
-        *((f"{peer.name}, bytes to bytes", peer.square_bytes) for peer in (ckks, bfv)),
-    )
-    yield from pair(
-        "onebit.device", ours.device_work, *((f"{p.name}, encrypt and decrypt", p.device_work) for p in (ckks, bfv))
-    )
+    squares = [(f"{peer.name}, message to message", peer.square_bytes) for peer in (ckks, bfv)]
+    yield from pair("onebit.server", ours.answer, *squares)
+    yield from pair("onebit.server_with_randomiser", ours.answer_afresh, *squares)
+    decrypting = [(f"{peer.name}, encrypt and decrypt", peer.device_work) for peer in (ckks, bfv)]
+    yield from pair("onebit.device", ours.device_work, *decrypting)
+    yield from pair("onebit.device_with_key", ours.device_work_afresh, *decrypting)
     yield from pair("onebit.everything", ours.everything, ("CipherFace flow", ckks.cipherface_flow))
-    codes = [np.packbits(np.random.default_rng(seed).integers(0, 2, BITS, dtype=np.uint8)) for seed in (0, 1)]
+    bits = parameters.slots
+    codes = [np.packbits(np.random.default_rng(seed).integers(0, 2, bits, dtype=np.uint8)) for seed in (0, 1)]
     yield from pair(
-        "onebit.server", ours.evaluate, ("plaintext codes", lambda: np.bitwise_count(codes[0] ^ codes[1]).sum())
+        "onebit.server", ours.answer, ("plaintext codes", lambda: np.bitwise_count(codes[0] ^ codes[1]).sum())
     )
+    sizes = {"upload": len(ours.probe), "reply": len(ours.reply), "storage": ours.stored_bytes}
     for peer in (ckks, bfv):
-        sizes = {
-            "upload": (len(ours.probe), len(peer.probe_bytes)),
-            "reply": (len(ours.reply), len(peer.reply)),
-            "storage": (len(ours.device.public_key) + len(ours.template), len(peer.stored) + peer.keys),
-        }
-        for name, (mine, theirs) in sizes.items():
-            yield Measurement.of(f"onebit.{name}{suffix}", mine, theirs, peer.name.split(" diff")[0], "bytes")
+        theirs = (len(peer.probe_bytes), len(peer.reply), len(peer.stored) + peer.keys)
+        for (name, mine), other in zip(sizes.items(), theirs, strict=True):
+            yield Measurement.of(f"onebit.{name}{suffix}", mine, other, peer.name.split(" diff")[0], "bytes")
+    for (name, mine), most in zip(sizes.items(), (*MOST_BYTES[parameters], MOST_STORED_BYTES), strict=True):
+        yield Measurement.of(f"onebit.{name}{suffix}", mine, most, "specification", "bytes")
 
 
 def federation(where: str, measure: Callable[[int], dict[str, Usage]], runs: int) -> Iterator[Measurement]:
@@ -270,6 +279,7 @@ def main(
         bool,
         typer.Option("--only-deployment", help="Measure runs of a deployment, which takes minutes and is left out."),
     ] = False,
+    only_match: Annotated[bool, typer.Option("--only-match", help="Measure the one-bit match alone.")] = False,
     only_web: Annotated[bool, typer.Option("--only-web", help="Measure the page alone.")] = False,
 ) -> None:
     """Measure, print the ratios, write them as JSON."""
@@ -281,7 +291,8 @@ def main(
         parts = [web(rounds)] * only_web + [local] * only_federation
         parts += [federation("deployment", deployment_bench.measure, runs)] * only_deployment
     else:
-        parts = [onebit(128, rounds), onebit(512, rounds), web(rounds), local]
+        matches = [onebit(ONEBIT_1024, 128, rounds), onebit(ONEBIT_1024, 512, rounds), onebit(ONEBIT_2048, 128, rounds)]
+        parts = [*matches, *([] if only_match else [web(rounds), local])]
     measurements = list(chain(*parts))
     for m in measurements:
         table.add_row(m.name, f"{m.ours:,.3g}", f"{m.peer:,.3g}", m.unit, f"{m.ratio:.3g}", m.peer_name)

@@ -51,8 +51,8 @@ from federation.private_evaluation import EvaluationReport
 from federation.release import ModelRelease
 from federation.verdict import Verdict
 
-PARAMETERS: Final = "intaglio-onebit-2048/1"
-"""The only homomorphic parameters of this version (`federation.onebit`)."""
+PARAMETERS: Final = {1024: "intaglio-onebit-1024/2", 2048: "intaglio-onebit-2048/2"}
+"""Names of the homomorphic parameter sets by the bits of a code; `federation.onebit` itself is heavy for auditors."""
 
 _MANIFEST, _EPSILON_AUDIT, _EVALUATION = "manifest.json", "epsilon-audit.json", "evaluation.json"
 _FILES: Final = frozenset({_MANIFEST, "audit-report.json", "data-statement.md", "model-card.md", "release.json"})
@@ -269,7 +269,7 @@ def claims_of(release: ModelRelease, epsilon_audit: EpsilonAudit | None = None) 
         digest=bytes.fromhex(release.digest),
         threshold=release.threshold,
         fmr=release.fmr,
-        parameters=PARAMETERS,
+        parameters=PARAMETERS[release.code_length],
         privacy_unit=release.privacy.privacy_unit,
         epsilon=release.privacy.epsilon,
         delta=release.privacy.delta,

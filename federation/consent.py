@@ -2,12 +2,14 @@
 
 ::
 
-    grant ──► GIVEN ──renew──► GIVEN ──► EXPIRED      at the second of its expiry
+    grant ──► GIVEN ──► EXPIRED                       at the second of its expiry
+                │ ◄──renew──┘ (or before it)
                 └──withdraw──────────► WITHDRAWN      at once, whatever any clock says
 
-Both ends are final: a new consent is a new template with a new receipt (`federation.receipts`). A renewal names the
-receipt that it replaces and is signed before that one expires. A withdrawal is a signed statement of its own; it ends
-the consent whichever receipt of it is named, and handing it in twice changes nothing.
+A withdrawal is final: a new consent is a new template with a new receipt (`federation.receipts`). A renewal names the
+receipt that it replaces, also one that has expired: whoever asks for it has just shown the face. A withdrawal is a
+signed statement of its own; it ends the consent whichever receipt of it is named, and handing it in twice changes
+nothing.
 """
 
 from __future__ import annotations
@@ -94,10 +96,10 @@ class Consent:
         """The consent with another receipt; for the arguments see `grant`.
 
         Raises:
-            ProofError, RefusedError: the consent has ended, or the receipt does not renew it.
+            ProofError, RefusedError: the consent was withdrawn, or the receipt does not renew it.
         """
-        ended = {ConsentState.WITHDRAWN: ReceiptFault.WITHDRAWN, ConsentState.EXPIRED: ReceiptFault.EXPIRED}
-        _require_none(ended.get(self.state(now=now)))
+        if self.withdrawal is not None:
+            raise ReceiptFault.WITHDRAWN.to_error()
         if signed.receipt.receipt_id in {old.receipt.receipt_id for old in self.receipts}:
             raise ReceiptFault.REPLAYED.to_error()
         _require_none(signed.find_fault(binding=binding, purpose=purpose, audience=audience, now=now))

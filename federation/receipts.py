@@ -179,8 +179,9 @@ class Binding:
 
     Attributes:
         device_public_key: Ed25519, 32 bytes; names the data subject.
-        key_id: SHA-256 of the homomorphic public key message.
-        template_digest: SHA-256 of the template's ciphertext message. For a training or audit sample: of the image.
+        key_id: SHA-256 of `device_public_key`: what services know the template by.
+        template_digest: SHA-256 of the template message, which has a salt of its own. For a training or audit sample:
+            of the image.
         release_digest: SHA-256 of the model release.
     """
 

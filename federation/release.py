@@ -28,8 +28,10 @@ from federation.embeddings import PROBE, REFERENCE
 from federation.errors import MalformedMessageError, UsageError
 
 FORMAT: Final = "intaglio-model-release-1"
-CODE_LENGTH: Final = 2048
-"""Bits of a face code (`federation.onebit`)."""
+CODE_LENGTHS: Final = (1024, 2048)
+"""Bits that a face code may have: those of the parameter sets in `federation.onebit`."""
+CODE_LENGTH: Final = 1024
+"""Bits of a face code in new releases (ADR 160)."""
 
 _MOST_BYTES = 16 << 20
 _LARGEST_DIMENSION = 1024
@@ -187,8 +189,8 @@ class ModelRelease:
             raise UsageError("a release needs a model name, what was adapted and why")
         if not isinstance(self.model_digest, str) or not _SHA256_HEX.match(self.model_digest):
             raise UsageError("the model digest must be a SHA-256 in lower-case hex")
-        if type(self.code_length) is not int or self.code_length != CODE_LENGTH:
-            raise UsageError(f"codes have {CODE_LENGTH} bits in this format")
+        if type(self.code_length) is not int or self.code_length not in CODE_LENGTHS:
+            raise UsageError(f"codes have {' or '.join(map(str, CODE_LENGTHS))} bits in this format")
         if type(self.threshold) is not int or not 0 <= self.threshold < self.code_length:
             raise UsageError(f"the threshold must be a whole number of bits from 0 to {self.code_length - 1}")
         if type(self.fmr) is not float or not 0 < self.fmr < 1:

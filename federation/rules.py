@@ -13,6 +13,7 @@ from federation.errors import UsageError
 from federation.purposes import DAY_SECONDS, Category, Tier, require_purpose, require_tier
 from federation.statements import (
     DIGEST_BYTES,
+    PUBLIC_KEY_BYTES,
     JsonValue,
     require_address,
     require_jurisdictions,
@@ -260,6 +261,32 @@ class Lifting:
 
 
 @dataclass(frozen=True)
+class Issuer:
+    """Who signs the assertions of a deployment.
+
+    Attributes:
+        address: https address that stands in them.
+        public_key: Ed25519, 32 bytes.
+    """
+
+    address: str
+    public_key: bytes
+
+    def __post_init__(self) -> None:
+        require_address("the issuer", self.address)
+        require_length("the issuer's public key", self.public_key, PUBLIC_KEY_BYTES)
+
+    def to_json(self) -> dict[str, JsonValue]:
+        """The JSON object."""
+        return {"address": self.address, "public_key": self.public_key.hex()}
+
+    @classmethod
+    def from_json(cls, value: dict[str, Any]) -> Self:
+        """Reads what `to_json` wrote; the caller compares the bytes."""
+        return cls(value["address"], bytes.fromhex(value["public_key"]))
+
+
+@dataclass(frozen=True)
 class Deployment:
     """Registers, before the first verification, who verifies whom, where and for what.
 
@@ -273,6 +300,7 @@ class Deployment:
         release_digests: SHA-256 of each model release that may be served, in order.
         begins_at: first second at which it may run.
         ends_at: first second at which it may not run any more.
+        issuer: who signs its assertions, so that every device checks what it is given; None when it issues none.
     """
 
     identifier: str
@@ -284,6 +312,7 @@ class Deployment:
     release_digests: tuple[bytes, ...]
     begins_at: int
     ends_at: int
+    issuer: Issuer | None = None
 
     def __post_init__(self) -> None:
         require_name("a deployment's identifier", self.identifier)
@@ -308,7 +337,8 @@ class Deployment:
 
     def to_json(self) -> dict[str, JsonValue]:
         """The JSON object."""
-        return {
+        issuer: dict[str, JsonValue] = {} if self.issuer is None else {"issuer": self.issuer.to_json()}
+        return issuer | {
             "audience": self.audience,
             "begins_at": text_of_time(self.begins_at),
             "contact": self.contact,
@@ -366,6 +396,7 @@ def rule_from_json(value: dict[str, Any]) -> Rule:
                 tuple(bytes.fromhex(digest) for digest in value["releases"]),
                 time_of_text(value["begins_at"]),
                 time_of_text(value["ends_at"]),
+                Issuer.from_json(value["issuer"]) if "issuer" in value else None,
             )
         case kind:
             raise UsageError(f"there is no kind of rule called {str(kind)[:20]!r}")

@@ -6,18 +6,22 @@ import hmac
 from typing import NoReturn
 
 
-class Secret:
-    """Mixin for types whose value must not leak through logs, tracebacks or pickles."""
-
-    def secret_bytes(self) -> bytes:
-        """The secret itself. For an encrypted wallet only."""
-        raise NotImplementedError
+class Guarded:
+    """Mixin for types that must not leak through logs, tracebacks, copies or pickles."""
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}(<redacted>)"
 
     def __reduce__(self) -> NoReturn:
-        raise TypeError(f"{type(self).__name__} refuses pickling; keep it in the wallet")
+        raise TypeError(f"{type(self).__name__} refuses pickling and copying")
+
+
+class Secret(Guarded):
+    """Mixin for secrets that an encrypted wallet keeps."""
+
+    def secret_bytes(self) -> bytes:
+        """The secret itself. For an encrypted wallet only."""
+        raise NotImplementedError
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, type(self)):

@@ -13,6 +13,7 @@ from federation.assertion import Assertion, LogPosition, PairwiseSecret
 from federation.consent import consent_of
 from federation.errors import IntaglioError, UsageError
 from federation.release import ModelRelease
+from federation.rules import Issuer
 from federation.statements import require_address
 from federation.transparency import LoggedEntry
 from federation.wire.convert import SessionRequest
@@ -59,6 +60,21 @@ class AssertionIssuer:
                 f"{directory} holds no keys for assertions; make them with `intaglio-server assertions init`"
             ) from None
 
+    def require_registered(self, registered: Issuer | None) -> None:
+        """Returns when devices can check what this issuer signs.
+
+        Args:
+            registered: what the public rules say of the deployment.
+
+        Raises:
+            UsageError: they register no issuer, or another address or key.
+        """
+        if registered != Issuer(self._address, self._key.public_key().public_bytes_raw()):
+            raise UsageError(
+                "the public rules register another issuer of assertions for this deployment, or none, so no device"
+                " would hand one out; register it with `intaglio-server rules init --assertions`"
+            )
+
     def issue(self, request: SessionRequest, template: StoredTemplate, logged: LoggedEntry, *, now: int) -> str:
         """The token for one accepted claim.
 
@@ -83,6 +99,21 @@ class AssertionIssuer:
             log=LogPosition(logged.checkpoint.checkpoint.origin, logged.index, head.size, head.root),
             contest=contest,
         ).sign(self._key)
+
+
+def read_registration(directory: Path) -> Issuer:
+    """What the public rules say of the issuer whose keys `create_issuer` wrote.
+
+    Raises:
+        UsageError: the file for everybody is missing or damaged.
+    """
+    try:
+        public: dict[str, Any] = json.loads((directory / _PUBLIC_FILE).read_bytes())
+        return Issuer(public["issuer"], bytes.fromhex(public["public_key"]))
+    except (OSError, ValueError, LookupError, TypeError, RecursionError, IntaglioError):
+        raise UsageError(
+            f"{directory} holds no {_PUBLIC_FILE}; make it with `intaglio-server assertions init`"
+        ) from None
 
 
 def create_issuer(directory: Path, address: str) -> dict[str, str]:

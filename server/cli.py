@@ -23,6 +23,7 @@ from typer.core import TyperGroup
 from federation.bundle import Bundle, require_servable
 from federation.errors import IntaglioError, UsageError
 from federation.manifest import ReleaseTrust
+from federation.onebit import parameters_for
 from federation.wire.status import fate_of
 from server.assertions import AssertionIssuer, create_issuer
 from server.certificates import client_credentials, server_credentials, write_pki
@@ -182,14 +183,18 @@ def matching_start(
         ready_file.unlink(missing_ok=True)  # a stale one would announce a server that is not there yet
     bundle = read_bundle(release)
     served = require_servable(bundle, _read_trust(release_trust), now=int(time.time()))
+    registered = PublicRules.open(rules, deployment=deployment, now=int(time.time()))
+    issuer = AssertionIssuer.read(assertions, served) if assertions else None
+    if issuer:
+        issuer.require_registered(registered.issuer)
     settings = _Settings(
         bundle=bundle,
-        issuer=AssertionIssuer.read(assertions, served) if assertions else None,
+        issuer=issuer,
         log_directory=log_directory,
         log_database=log_database,
         database=database,
         tls=tls,
-        rules=PublicRules.open(rules, deployment=deployment, now=int(time.time())),
+        rules=registered,
         host=host,
         port=port,
         workers=workers,
@@ -237,7 +242,8 @@ async def _serve(settings: _Settings) -> None:
         journal = await closing.enter_async_context(Journal(transparency, clock=time.time))
         if settings.metrics_port:
             closing.callback(metrics.serve(settings.metrics_port))
-        workers = MatchWorkers(settings.workers, metrics=metrics)
+        parameters = parameters_for(settings.bundle.release.code_length)
+        workers = MatchWorkers(settings.workers, parameters, metrics=metrics)
         closing.callback(workers.close)
         await workers.start()
         service = MatchingService(

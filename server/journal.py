@@ -76,13 +76,14 @@ class Journal:
             await self._sequencer.__aexit__()
 
     async def compared(
-        self, request: SessionRequest, transcript: bytes, *, log_size: int, enrolled: bool
+        self, request: SessionRequest, transcript: bytes, reply: bytes, *, log_size: int, enrolled: bool
     ) -> LogReceipt:
-        """Logs that a comparison is made.
+        """Logs that a comparison is made, before its reply leaves.
 
         Args:
             request: who is compared, for whom and what for.
             transcript: what the session is bound to.
+            reply: what is about to be sent.
             log_size: entries in the last checkpoint that the device saw.
             enrolled: whether there is an owner who can have the opening erased; else only the device gets it.
 
@@ -90,7 +91,7 @@ class Journal:
             What the device wants to see before it opens the reply. When the device saw more entries than there are, the
             proof is empty, and the device will say why it refuses.
         """
-        facts = comparison_facts(key_id=request.key_id, transcript=transcript)
+        facts = comparison_facts(key_id=request.key_id, transcript=transcript, reply=reply)
         opening = Opening(PersonalKind.ATTEMPT, facts, secrets.token_bytes(SALT_BYTES))
         entry = self._attempt(request.audience, request.purpose, AttemptOutcome.OPENED, opening)
         position = await self._add(Addition(entry, opening, request.key_id) if enrolled else Addition(entry))

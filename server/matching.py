@@ -1,4 +1,4 @@
-"""The matching service: encrypted templates against encrypted probes, one bit at a time.
+"""The matching service: padded templates against encrypted probes, one bit at a time.
 
 Theory of operation
 -------------------
@@ -9,9 +9,12 @@ who knows a key id gets the same answers as for a key id that does not exist.
 An attempt is counted on disk *before* the comparison. A device that reads "no match" and falls silent, or a server that
 is killed in between, leaves a counted failure.
 
+Whatever moves trust to something new, a template, a consent, travels with the probe and is put in force by a match in
+the same session (`Change`), under the rules and consent that will then hold.
+
 A call that is repeated with the same bytes, because its answer was lost, gets the same answer (`server.stepping`).
 
-Every reply stands behind an entry of the transparency log, and requests that are refused are logged too
+Every reply stands behind an entry of the transparency log that names it, and requests that are refused are logged too
 (`server.journal`). What owners may always ask for is in `server.owners`.
 
 Threshold and release digest come from the model release, never from a message or an option. Nothing about a session
@@ -20,38 +23,36 @@ stays in this process: any front end on the same storage serves the next step.
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import grpc
 from google.protobuf.message import Message
 
 from federation.bundle import Bundle
-from federation.errors import (
-    ProofError,
-    RefusedError,
-    UsageError,
-)
-from federation.onebit import Decision, Operation, Transcript
-from federation.onebit.parameters import ONEBIT_2048
+from federation.consent import consent_of
+from federation.errors import MalformedMessageError, ProofError, RefusedError, UsageError
+from federation.onebit import Decision, Operation, Transcript, parameters_for
+from federation.onebit.wire import parameters_of
 from federation.policy import Refused
-from federation.transparency import AttemptOutcome, LoggedEntry, PersonalKind, PublicEntry, PublicKind
+from federation.receipts import SignedReceipt
+from federation.transparency import AttemptOutcome, LoggedEntry, PublicEntry, PublicKind
 from federation.wire.convert import (
+    Change,
     LoggedReply,
     ProbeSubmission,
     RecordedDecision,
     SessionGrant,
     SessionRequest,
-    TemplateSubmission,
     TokenSubmission,
-    template_digest,
 )
 from federation.wire.v1 import verification_pb2 as pb
 from federation.wire.v1 import verification_pb2_grpc as pb_grpc
 from server.assertions import AssertionIssuer
+from server.deeds import Deeds
 from server.disk import Disk
 from server.journal import Journal
 from server.limits import AttemptLimits
@@ -59,7 +60,7 @@ from server.log_reads import LogService
 from server.owners import STRANGER, OwnerService, is_signed
 from server.peers import peer_of
 from server.rules import PublicRules
-from server.sessions import Session, SessionLimits, Step
+from server.sessions import Session, SessionLimits, Step, request_digest
 from server.stepping import NO_SESSION, Progress, Steps
 from server.storage import Storage, StoredTemplate
 from server.workers import MatchWorkers
@@ -96,6 +97,7 @@ class MatchingService(pb_grpc.VerificationServiceServicer):
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._threshold = bundle.release.threshold
+        self._parameters = parameters_for(bundle.release.code_length)
         self._release_digest = bytes.fromhex(bundle.release.digest)
         self._standing = bundle.manifest.standing
         self._manifest = bundle.signed.to_bytes()
@@ -110,76 +112,19 @@ class MatchingService(pb_grpc.VerificationServiceServicer):
         self.journal = journal
         self.on_disk = Disk(storage)
         self._steps = Steps(storage, self.on_disk, journal, clock=clock)
-        self.owners = OwnerService(storage, self.on_disk, journal, workers, clock=clock)
+        self._deeds = Deeds(storage, self.on_disk, journal, clock=clock)
+        self.owners = OwnerService(storage, self.on_disk, journal, self._deeds, clock=clock)
         self.log = LogService(journal.log)
         self.metrics = workers.metrics
 
-    # ------------------------------------------------------------------ enrolment
+    # ------------------------------------------------------------------ calls
 
     async def StartEnrolment(self, request: pb.StartEnrolmentRequest, context: _Context) -> pb.StartEnrolmentResponse:
         """Opens an enrolment session."""
         wanted = await self._steps.read(SessionRequest.from_proto, request)
-        session = self._fresh(Step.TEMPLATE, wanted, peer_of(context), enrolling=True)
+        session = self._fresh(wanted, Operation.ENROL, context)
         await self.on_disk(self._start, session)
         return pb.StartEnrolmentResponse(session=self._grant(session))
-
-    async def SubmitTemplate(self, request: pb.SubmitTemplateRequest, context: _Context) -> pb.SubmitTemplateResponse:
-        """First leg: the zero test on a template that nobody has stored yet."""
-        submission = await self._steps.read(TemplateSubmission.from_proto, request)
-        self._workers.require_room()
-
-        async def test(session: Session, progress: Progress) -> pb.SubmitTemplateResponse:
-            wanted = session.request
-            if submission.key_id != wanted.key_id:
-                raise ProofError("the public key is not the one that the session was opened for")
-            digest = template_digest(device_public_key=submission.device_public_key, template=submission.template)
-            transcript = self._transcript(Operation.ENROL, session, digest)
-            if not is_signed(submission.device_public_key, submission.signature, transcript):
-                raise ProofError("the transcript is not signed by the device key that came with it")
-            template = StoredTemplate(
-                key_id=wanted.key_id,
-                public_key=submission.public_key,
-                device_public_key=submission.device_public_key,
-                template=submission.template,
-                release_digest=self._release_digest,
-                parameters=ONEBIT_2048.name,
-                purpose=wanted.purpose,
-                audience=wanted.audience,
-                enrolled_at=int(self._clock()),
-                receipts=submission.receipt,
-            )
-            self._require_allowed(template, wanted, progress)
-            progress.refusal = AttemptOutcome.NOT_COVERED
-            await self.on_disk(self._storage.require_new, wanted.key_id)
-            challenge, receipt = await asyncio.gather(
-                self._workers.check_template(submission.public_key, submission.template, transcript),
-                self.journal.compared(wanted, transcript, log_size=submission.log_size, enrolled=False),
-            )
-            answer = LoggedReply(challenge.reply, receipt).to_enrolment()
-            await self.on_disk(self._keep, session, Step.TEMPLATE_TOKEN, answer, challenge.token, template, None)
-            return answer
-
-        return await self._steps.once(Step.TEMPLATE, request, submission.session_id, pb.SubmitTemplateResponse, test)
-
-    async def ConfirmTemplate(
-        self, request: pb.ConfirmTemplateRequest, context: _Context
-    ) -> pb.ConfirmTemplateResponse:
-        """Ends the first leg; the second is a verification against the held template."""
-        submission, peer = await self._steps.read(TokenSubmission.from_proto, request), peer_of(context)
-
-        async def confirm(session: Session, _: Progress) -> pb.ConfirmTemplateResponse:
-            if not session.expects(submission.token):
-                raise ProofError("the template did not pass its test; nothing was stored")
-            second = self._fresh(Step.PROBE, session.request, peer, enrolling=True)
-            answer = pb.ConfirmTemplateResponse(session=self._grant(second))
-            await self.on_disk(self._open_second_leg, session, second, answer)
-            return answer
-
-        return await self._steps.once(
-            Step.TEMPLATE_TOKEN, request, submission.session_id, pb.ConfirmTemplateResponse, confirm
-        )
-
-    # ------------------------------------------------------------------ verification
 
     async def StartVerification(
         self, request: pb.StartVerificationRequest, context: _Context
@@ -188,7 +133,7 @@ class MatchingService(pb_grpc.VerificationServiceServicer):
         wanted = await self._steps.read(SessionRequest.from_proto, request)
         if wanted.audience_nonce and self._issuer is None:
             raise UsageError("this server issues no assertions; ask without a nonce")
-        session = self._fresh(Step.PROBE, wanted, peer_of(context), enrolling=False)
+        session = self._fresh(wanted, Operation.VERIFY, context)
         await self.on_disk(self._start, session)
         return pb.StartVerificationResponse(session=self._grant(session))
 
@@ -198,53 +143,61 @@ class MatchingService(pb_grpc.VerificationServiceServicer):
         self._workers.require_room()
 
         async def compare(session: Session, progress: Progress) -> pb.SubmitProbeResponse:
+            operation, wanted, change = _operation(session, submission), session.request, submission.change
+            self._require_parameters(submission)
             progress.refusal = AttemptOutcome.NOT_COVERED
-            transcript = self._transcript(Operation.VERIFY, session, hashlib.sha256(submission.probe).digest())
-            enrolled = await self.on_disk(self._reference, session)
-            if enrolled is None or not is_signed(enrolled.device_public_key, submission.signature, transcript):
+            compared = await self._compared(operation, wanted, change)
+            transcript = self._transcript(operation, session, submission, compared)
+            if not is_signed(compared.device_public_key, submission.signature, transcript):
                 raise RefusedError(STRANGER)
-            if (enrolled.purpose, enrolled.audience) != (session.request.purpose, session.request.audience):
+            if (compared.purpose, compared.audience) != (wanted.purpose, wanted.audience):
                 raise RefusedError(STRANGER)
-            if (enrolled.release_digest, enrolled.parameters) != (self._release_digest, ONEBIT_2048.name):
+            if (compared.release_digest, compared.parameters) != (self._release_digest, self._parameters.name):
                 raise RefusedError("enrolled under another model release; enrol again")
-            self._require_allowed(enrolled, session.request, progress)
-            ciphertexts = (enrolled.public_key, enrolled.template, submission.probe)
-            if session.enrolling:  # an enrolment has one try and is gone, so it needs no count
-                comparison = self._workers.match_once(*ciphertexts, transcript, self._threshold)
-            else:
+            held = self._held(operation, compared, wanted, change)
+            self._require_allowed(held or compared, wanted, progress)
+            if held is not None and change is not None and change.has_template:
+                await self.on_disk(self._storage.require_new, held.key_id)
+            if operation is not Operation.ENROL:  # an enrolment has one try and is gone, so it needs no count
                 progress.refusal = AttemptOutcome.LIMITED
-                await self.on_disk(self._open_attempt, session)
-                comparison = self._workers.match(enrolled.key_id, *ciphertexts, transcript, self._threshold)
-            logging = self.journal.compared(
-                session.request, transcript, log_size=submission.log_size, enrolled=not session.enrolling
-            )
+                await self.on_disk(self._open_attempt, session, hashlib.sha256(transcript).digest())
             progress.refusal = AttemptOutcome.INVALID
-            challenge, receipt = await asyncio.gather(comparison, logging)
-            answer = LoggedReply(challenge.reply, receipt).to_verification()
-            logged = receipt.logged.to_bytes() if session.request.audience_nonce else None
-            await self.on_disk(self._keep, session, Step.TOKEN, answer, challenge.token, None, logged)
+            challenge = await self._workers.match(compared.template, submission.probe, transcript, self._threshold)
+            receipt = await self.journal.compared(
+                wanted,
+                transcript,
+                challenge.reply,
+                log_size=submission.log_size,
+                enrolled=operation is not Operation.ENROL,
+            )
+            answer = LoggedReply(challenge.reply, receipt).to_proto()
+            logged = receipt.logged.to_bytes() if wanted.audience_nonce else None
+            await self.on_disk(self._await_token, session, operation, answer, challenge.token, logged, held)
             return answer
 
         return await self._steps.once(Step.PROBE, request, submission.session_id, pb.SubmitProbeResponse, compare)
 
     async def SubmitToken(self, request: pb.SubmitTokenRequest, context: _Context) -> pb.SubmitTokenResponse:
-        """Records the decision, and then says it."""
+        """Records the decision, does what it puts in force, and then says it."""
         submission = await self._steps.read(TokenSubmission.from_proto, request)
 
         async def decide(session: Session, _: Progress) -> pb.SubmitTokenResponse:
             decision = Decision.MATCH if session.expects(submission.token) else Decision.NON_MATCH
             assertion = None
-            if decision is Decision.MATCH and (session.enrolling or session.logged is not None):
-                template = await self.on_disk(self._reference, session)
+            if decision is Decision.MATCH and session.logged is not None and self._issuer is not None:
+                template = await self.on_disk(self._storage.template, session.request.key_id)
                 if template is None:
                     raise RefusedError(NO_SESSION)
-                if session.enrolling:
-                    await self.journal.about_to(PersonalKind.ENROLMENT, template.key_id, _facts_of(template))
-                elif session.logged is not None and self._issuer is not None:
-                    logged = LoggedEntry.from_bytes(session.logged)
-                    assertion = self._issuer.issue(session.request, template, logged, now=int(self._clock()))
+                logged = LoggedEntry.from_bytes(session.logged)
+                assertion = self._issuer.issue(session.request, template, logged, now=int(self._clock()))
             answer = RecordedDecision(decision, assertion).to_proto()
-            await self.on_disk(self._record, session, decision, answer)
+            await self._deeds.decide(
+                session,
+                decision,
+                answer=answer.SerializeToString(deterministic=True),
+                expires_at=int(self._clock()) + self._session_limits.answer_seconds,
+                request_digest=request_digest(request),
+            )
             if submission.token is not None and decision is not Decision.MATCH:
                 raise ProofError("the token is wrong; the attempt counts as a non-match")
             return answer
@@ -260,7 +213,6 @@ class MatchingService(pb_grpc.VerificationServiceServicer):
             UnavailableError: the storage does not answer, so no call would succeed.
             UsageError: the rules cannot be read any more.
         """
-        await self._workers.tidy()
         self.metrics.set_open_sessions(await self.on_disk(self._open_sessions))
         now = int(self._clock())
         self._rules.read_again(now)
@@ -294,18 +246,83 @@ class MatchingService(pb_grpc.VerificationServiceServicer):
             session_id=session.session_id, nonce=session.nonce, release_digest=self._release_digest
         ).to_proto()
 
-    def _transcript(self, operation: Operation, session: Session, digest: bytes) -> bytes:
+    def _transcript(
+        self, operation: Operation, session: Session, submission: ProbeSubmission, compared: StoredTemplate
+    ) -> bytes:
         """The bytes that the device must have signed: the session is the server's, never taken from the message."""
         return Transcript(
+            parameters=self._parameters.name,
             operation=operation,
             session_id=session.session_id,
             nonce=session.nonce,
             purpose=session.request.purpose,
             audience=session.request.audience,
+            audience_nonce=session.request.audience_nonce,
             key_id=session.request.key_id,
+            template_digest=compared.binding.template_digest,
             release_digest=self._release_digest,
-            ciphertext_digest=digest,
+            change_digest=submission.change_digest,
+            log_size=submission.log_size,
+            probe_digest=hashlib.sha256(submission.probe).digest(),
         ).to_bytes()
+
+    async def _compared(self, operation: Operation, wanted: SessionRequest, change: Change | None) -> StoredTemplate:
+        """The template that the probe is compared with: the enrolled one, or the one that is to be enrolled.
+
+        Raises:
+            RefusedError: there is none.
+            ProofError: the key of a new one is not the one that the session was opened for.
+        """
+        if operation is not Operation.ENROL or change is None:
+            enrolled = await self.on_disk(self._storage.template, wanted.key_id)
+            if enrolled is None:
+                raise RefusedError(STRANGER)
+            return enrolled
+        if change.key_id != wanted.key_id:
+            raise ProofError("the device key is not the one that the session was opened for")
+        return self._new_template(change, wanted)
+
+    def _held(
+        self, operation: Operation, compared: StoredTemplate, wanted: SessionRequest, change: Change | None
+    ) -> StoredTemplate | None:
+        """The template that a match puts in force.
+
+        Raises:
+            RefusedError, ProofError, MalformedMessageError: a receipt does not renew the consent in force.
+        """
+        if change is None or operation is Operation.VERIFY:
+            return None
+        if operation is Operation.RENEW_TEMPLATE:
+            return self._new_template(change, wanted)
+        if operation is Operation.ENROL:
+            return compared
+        consent_of(compared.receipts).renew(
+            SignedReceipt.from_bytes(change.receipt),
+            binding=compared.binding,
+            purpose=wanted.purpose,
+            audience=wanted.audience,
+            now=int(self._clock()),
+        )
+        return replace(compared, receipts=compared.receipts + b"\n" + change.receipt)
+
+    def _new_template(self, change: Change, wanted: SessionRequest) -> StoredTemplate:
+        return StoredTemplate(
+            device_public_key=change.device_public_key,
+            template=change.template,
+            release_digest=self._release_digest,
+            parameters=parameters_of(change.template).name,
+            purpose=wanted.purpose,
+            audience=wanted.audience,
+            enrolled_at=int(self._clock()),
+            receipts=change.receipt,
+        )
+
+    def _require_parameters(self, submission: ProbeSubmission) -> None:
+        """Raises `MalformedMessageError` when probe or template are of another parameter set than the release."""
+        change = submission.change
+        for message in (submission.probe, *((change.template,) if change and change.has_template else ())):
+            if parameters_of(message) is not self._parameters:
+                raise MalformedMessageError(f"this server's release has codes of {self._parameters.slots} bits")
 
     def _require_allowed(self, template: StoredTemplate, request: SessionRequest, progress: Progress) -> None:
         """Rules and consent, for a device that has proved itself.
@@ -326,80 +343,59 @@ class MatchingService(pb_grpc.VerificationServiceServicer):
             progress.refusal = AttemptOutcome.NOT_COVERED if personal else AttemptOutcome.PROHIBITED
             raise verdict.to_error(to_owner=True)
 
-    def _fresh(self, step: Step, request: SessionRequest, peer: bytes, *, enrolling: bool) -> Session:
+    def _fresh(self, request: SessionRequest, operation: Operation, context: _Context) -> Session:
         expires_at = int(self._clock()) + self._session_limits.lifetime_seconds
-        return Session.fresh(step, request, peer=peer, expires_at=expires_at, enrolling=enrolling)
+        return Session.fresh(request, operation=operation, peer=peer_of(context), expires_at=expires_at)
 
     # ------------------------------------------------------------------ on a storage thread, one transaction each
 
     def _start(self, session: Session) -> None:
         self._storage.start_session(session, now=int(self._clock()), limits=self._session_limits)
 
-    def _reference(self, session: Session) -> StoredTemplate | None:
-        if session.enrolling:
-            return self._storage.held_template(session.session_id)
-        return self._storage.template(session.request.key_id)
-
-    def _keep(
-        self,
-        session: Session,
-        step: Step,
-        answer: Message,
-        token: bytes,
-        template: StoredTemplate | None,
-        logged: bytes | None,
-    ) -> None:
-        with self._storage.transaction(durable=False):
-            self._storage.answer_session(
-                session.session_id,
-                step=step,
-                answer=answer.SerializeToString(),
-                expires_at=session.expires_at,
-                token_digest=hashlib.sha256(token).digest(),
-                logged=logged,
-            )
-            if template is not None:
-                self._storage.hold_template(session.session_id, template)
-
-    def _open_second_leg(self, first: Session, second: Session, answer: Message) -> None:
-        with self._storage.transaction(durable=False):
-            self._storage.start_session(
-                second, now=int(self._clock()), limits=self._session_limits, template_of=first.session_id
-            )
-            self._end(first, answer)
-
-    def _open_attempt(self, session: Session) -> None:
+    def _open_attempt(self, session: Session, transcript_digest: bytes) -> None:
         self._storage.open_attempt(
-            session_id=session.session_id, key_id=session.request.key_id, now=int(self._clock()), limits=self._limits
+            session_id=session.session_id,
+            key_id=session.request.key_id,
+            transcript_digest=transcript_digest,
+            now=int(self._clock()),
+            limits=self._limits,
         )
 
-    def _record(self, session: Session, decision: Decision, answer: Message) -> None:
-        """Decision and answer in one: a crash leaves a counted failure, or a decision that can be asked for again."""
-        with self._storage.transaction():
-            if not session.enrolling:
-                self._storage.close_attempt(session_id=session.session_id, decision=decision)
-            elif decision is Decision.MATCH:
-                template = self._storage.held_template(session.session_id)
-                if template is None:
-                    raise RefusedError(NO_SESSION)
-                self._storage.enrol(template)
-            self._end(session, answer)
-
-    def _end(self, session: Session, answer: Message) -> None:
-        self._storage.answer_session(
+    def _await_token(
+        self,
+        session: Session,
+        operation: Operation,
+        answer: Message,
+        token: bytes,
+        logged: bytes | None,
+        held: StoredTemplate | None,
+    ) -> None:
+        self._storage.await_token(
             session.session_id,
-            step=Step.DONE,
+            operation=operation,
             answer=answer.SerializeToString(),
-            expires_at=int(self._clock()) + self._session_limits.answer_seconds,
+            token_digest=hashlib.sha256(token).digest(),
+            logged=logged,
+            held=held,
         )
 
     def _open_sessions(self) -> int:
         return self._storage.open_sessions(now=int(self._clock()))
 
 
-def _facts_of(template: StoredTemplate) -> dict[str, str]:
-    """What the log's entry about an enrolment commits to."""
-    return {
-        "receipt": hashlib.sha256(template.receipts).hexdigest(),
-        "template": hashlib.sha256(template.template).hexdigest(),
-    }
+def _operation(session: Session, submission: ProbeSubmission) -> Operation:
+    """What a match will do.
+
+    Raises:
+        MalformedMessageError: the probe brings too little for that, or too much.
+    """
+    change = submission.change
+    if session.operation is Operation.ENROL:
+        if change is None or not change.has_template:
+            raise MalformedMessageError("an enrolment brings a device key, a template and a consent with its probe")
+        return Operation.ENROL
+    if change is None:
+        return Operation.VERIFY
+    if session.request.audience_nonce:
+        raise MalformedMessageError("a session that renews has no audience's nonce; verify to get an assertion")
+    return Operation.RENEW_TEMPLATE if change.has_template else Operation.RENEW_CONSENT

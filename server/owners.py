@@ -1,12 +1,14 @@
-"""What owners may always do, whatever rules and limits say: renew, read, export, revoke, erase.
+"""What owners may always do without a face, whatever rules and limits say: read, export, revoke, erase.
 
 Each call is signed by the enrolled device. Whoever else asks gets one answer, the same as for a key that was never
 enrolled, and is logged. What is done is logged before it is done (`server.journal`); doing it twice changes nothing.
+
+The device's key lies in the wallet, so a thief of a wallet may ask all this too. Therefore no answer holds the padded
+template, from which the wallet makes the code of a face: an export names its digest.
 """
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable
 from typing import Any
 
@@ -14,30 +16,27 @@ import grpc
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
-from federation.consent import consent_of
 from federation.errors import RefusedError
-from federation.receipts import SignedReceipt
 from federation.statements import JsonValue, canonical_bytes
-from federation.transparency import AttemptOutcome, Opening, PersonalKind
+from federation.transparency import AttemptOutcome, Opening
 from federation.wire.owner import (
     ExportPage,
     OwnerOperation,
     OwnerProof,
-    Renewal,
     proof_from_proto,
     read_export,
 )
 from federation.wire.v1 import verification_pb2 as pb
 from federation.wire.v1 import verification_pb2_grpc as pb_grpc
+from server.deeds import Deeds
 from server.disk import Disk
 from server.journal import Asking, Journal
 from server.sessions import request_digest
 from server.storage import Owner, Storage
-from server.workers import MatchWorkers
 
 STRANGER = "not enrolled here with this key, purpose and audience, or not signed by the enrolled device"
 _PAGE_BYTES = 128 * 1024
-"""Of openings in one answer: with template and key it fits a message."""
+"""Of openings in one answer: with the receipts it fits a message."""
 
 _Context = grpc.aio.ServicerContext[Any, Any]
 
@@ -49,44 +48,18 @@ class OwnerService(pb_grpc.OwnerServiceServicer):
         storage: templates.
         disk: calls it.
         journal: writes the log, and keeps the openings.
-        workers: hold what is prepared for a key.
+        deeds: does what is asked, in an order that outlives crashes.
         clock: seconds since 1970.
     """
 
     def __init__(
-        self, storage: Storage, disk: Disk, journal: Journal, workers: MatchWorkers, *, clock: Callable[[], float]
+        self, storage: Storage, disk: Disk, journal: Journal, deeds: Deeds, *, clock: Callable[[], float]
     ) -> None:
         self._storage = storage
         self._on_disk = disk
         self._journal = journal
-        self._workers = workers
+        self._deeds = deeds
         self._clock = clock
-
-    async def RenewConsent(self, request: pb.RenewConsentRequest, context: _Context) -> pb.RenewConsentResponse:
-        """Puts a newer consent in force. The receipt's own signature shows who asks."""
-        async with self._journal.asked_by_an_owner() as asking:
-            renewal = Renewal.from_proto(request)
-            signed = SignedReceipt.from_bytes(renewal.receipt)
-            template = await self._on_disk(self._storage.template, renewal.key_id)
-            if template is None:
-                raise RefusedError(STRANGER)
-            asking.key_id = renewal.key_id
-            consent = consent_of(template.receipts)
-            if signed == consent.receipts[-1]:
-                return pb.RenewConsentResponse()  # the first answer was lost
-            asking.refusal = AttemptOutcome.NOT_COVERED
-            consent.renew(
-                signed,
-                binding=template.binding,
-                purpose=template.purpose,
-                audience=template.audience,
-                now=int(self._clock()),
-            )
-        facts = {"receipt": hashlib.sha256(renewal.receipt).hexdigest()}
-        await self._journal.about_to(PersonalKind.RENEWAL, renewal.key_id, facts)
-        chain = template.receipts + b"\n" + renewal.receipt
-        await self._on_disk(self._replace, renewal.key_id, template.receipts, chain)
-        return pb.RenewConsentResponse()
 
     async def ListReceipts(self, request: pb.ListReceiptsRequest, context: _Context) -> pb.ListReceiptsResponse:
         """The consents in force and before."""
@@ -98,7 +71,10 @@ class OwnerService(pb_grpc.OwnerServiceServicer):
         return pb.ListReceiptsResponse(receipts=template.receipts.splitlines() if template else ())
 
     async def Export(self, request: pb.ExportRequest, context: _Context) -> pb.ExportResponse:
-        """Everything that is held. Pages go by the log's positions, so what is logged meanwhile is no trouble."""
+        """Everything that is held but the padded template.
+
+        Pages go by the log's positions, so what is logged meanwhile is no trouble.
+        """
         async with self._journal.asked_by_an_owner() as asking:
             proof, start = read_export(request)
             owner = await self._require_owner(proof, asking)
@@ -106,7 +82,7 @@ class OwnerService(pb_grpc.OwnerServiceServicer):
         openings = await self._on_disk(self._journal.openings, proof.key_id)
         page, following = _page_of(openings, start)
         if start > 0:
-            return ExportPage(b"", b"", b"", (), page, following).to_proto()
+            return ExportPage(b"", (), page, following).to_proto()
         template = await self._on_disk(self._storage.template, proof.key_id)
         attempts = await self._on_disk(self._storage.attempts_of, proof.key_id)
         record: dict[str, JsonValue] = {
@@ -117,6 +93,8 @@ class OwnerService(pb_grpc.OwnerServiceServicer):
         }
         if template:
             record["template"] = {
+                "bytes": len(template.template),
+                "digest": template.binding.template_digest.hex(),
                 "enrolled_at": template.enrolled_at,
                 "parameters": template.parameters,
                 "purpose": template.purpose,
@@ -124,8 +102,6 @@ class OwnerService(pb_grpc.OwnerServiceServicer):
             }
         return ExportPage(
             record=canonical_bytes(record),
-            template=template.template if template else b"",
-            public_key=template.public_key if template else b"",
             receipts=tuple(template.receipts.splitlines()) if template else (),
             openings=page,
             next=following,
@@ -136,7 +112,7 @@ class OwnerService(pb_grpc.OwnerServiceServicer):
         async with self._journal.asked_by_an_owner() as asking:
             proof = proof_from_proto(OwnerOperation.REVOKE, request)
             await self._require_owner(proof, asking)
-        await self._revoke(proof, request_digest(request))
+        await self._deeds.revoke(proof.key_id, request_digest(request))
         return pb.RevokeResponse()
 
     async def Erase(self, request: pb.EraseRequest, context: _Context) -> pb.EraseResponse:
@@ -149,17 +125,8 @@ class OwnerService(pb_grpc.OwnerServiceServicer):
             if await self._on_disk(self._storage.is_erased_by, proof.key_id, digest):
                 return pb.EraseResponse()  # the first answer was lost, and with it the opening of the tombstone
             await self._require_owner(proof, asking)
-        await self._revoke(proof, digest)
-        tombstone = await self._journal.erase(proof.key_id)
-        await self._on_disk(self._erase, proof.key_id, digest)
+        tombstone = await self._deeds.erase(proof.key_id, digest)
         return pb.EraseResponse(log=tombstone.to_proto() if tombstone else None)
-
-    async def _revoke(self, proof: OwnerProof, digest: bytes) -> None:
-        if await self._on_disk(self._storage.template, proof.key_id) is None:
-            return
-        await self._journal.about_to(PersonalKind.REVOCATION, proof.key_id, {"request": digest.hex()})
-        await self._on_disk(self._delete, proof.key_id, digest)
-        await self._workers.forget(proof.key_id)
 
     async def _require_owner(self, proof: OwnerProof, asking: Asking) -> Owner:
         owner = await self._on_disk(self._storage.owner, proof.key_id)
@@ -174,17 +141,6 @@ class OwnerService(pb_grpc.OwnerServiceServicer):
     def _require_fresh(self, proof: OwnerProof, asking: Asking) -> None:
         asking.refusal = AttemptOutcome.REPLAYED
         proof.require_fresh(now=int(self._clock()))
-
-    # ------------------------------------------------------------------ on a storage thread, one transaction each
-
-    def _replace(self, key_id: bytes, old: bytes, new: bytes) -> None:
-        self._storage.replace_receipts(key_id, old=old, new=new)
-
-    def _delete(self, key_id: bytes, digest: bytes) -> None:
-        self._storage.revoke(key_id, now=int(self._clock()), request_digest=digest)
-
-    def _erase(self, key_id: bytes, digest: bytes) -> None:
-        self._storage.erase(key_id, request_digest=digest)
 
 
 def is_signed(device_public_key: bytes, signature: bytes, statement: bytes) -> bool:

@@ -11,7 +11,7 @@ from federation.manifest import Standing
 from federation.policy import Allowed, Attempts, Refused, Request, decide
 from federation.receipts import Binding
 from federation.rulebook import Rulebook, SignedRule
-from federation.rules import Deployment, Lifting, Moratorium, PolicyException, PolicyPack, Rule
+from federation.rules import Deployment, Issuer, Lifting, Moratorium, PolicyException, PolicyPack, Rule
 from federation.statements import require_name
 from federation.transparency import PublicEntry, PublicKind
 
@@ -51,6 +51,12 @@ class PublicRules:
     def open(cls, path: Path, *, deployment: str, now: int) -> PublicRules:
         """Rules from a file."""
         return cls(path.read_bytes, deployment=deployment, now=now)
+
+    @property
+    def issuer(self) -> Issuer | None:
+        """Who is registered to sign this deployment's assertions. A deployment never changes, so neither does this."""
+        registered = self._book.deployment(self._deployment)
+        return registered.issuer if registered else None
 
     def read_again(self, now: int) -> None:
         """Takes in what was appended.

@@ -18,6 +18,7 @@ from federation.purposes import DAY_SECONDS, Category
 from federation.receipts import Terms
 from federation.rulebook import Rulebook, RuleSigners, SignedRule
 from federation.rules import Deployment, Lifting, Moratorium, PolicyPack, PurposeRule, Rule, jurisdictions_around
+from server.assertions import read_registration
 from server.files import write_durably, write_new
 
 rules_commands = typer.Typer(no_args_is_help=True, help="The public rules that servers and devices decide by.")
@@ -37,6 +38,9 @@ def rules_init(
     release: Annotated[Path, typer.Option(help="Release bundle that will be served.")],
     deployment: Annotated[str, typer.Option(help="Identifier in the registry.")] = "trial",
     category: Annotated[Category, typer.Option(help="What kind of purpose it is.")] = Category.PHYSICAL_ACCESS,
+    assertions: Annotated[
+        Path | None, typer.Option(help="What `intaglio-server assertions init` made. [default: none are issued]")
+    ] = None,
 ) -> None:
     """Begin rules for a trial: two signers' keys, a policy for each jurisdiction of the terms, one deployment.
 
@@ -62,6 +66,7 @@ def rules_init(
             release_digests=(served,),
             begins_at=now,
             ends_at=ends_at,
+            issuer=read_registration(assertions) if assertions else None,
         )
     )
     keys = [Ed25519PrivateKey.generate() for _ in _SIGNERS]

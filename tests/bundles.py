@@ -24,7 +24,7 @@ from federation.release import Adapter, ModelRelease, PrivacyStatement
 from federation.verdict import Verdict
 
 DIMENSION = 128
-THRESHOLD = 600
+THRESHOLD = 300
 NOW = dt.datetime(2030, 1, 1, 12, tzinfo=dt.UTC)
 MAKER, AUDITOR, STRANGER = (Ed25519PrivateKey.from_private_bytes(bytes([number]) * 32) for number in (1, 2, 3))
 

@@ -8,6 +8,8 @@ import psycopg
 import pytest
 from postgres import a_cluster, a_database
 
+from federation.onebit import parameters_for
+from federation.release import CODE_LENGTH
 from server.database import database_url, upgrade
 from server.schema import log_seen, metadata
 from server.workers import MatchWorkers
@@ -45,7 +47,7 @@ def prepared_postgres(_shared_postgres):
 @pytest.fixture(scope="module")
 def workers():
     """One process that compares."""
-    pool = MatchWorkers(1, timeout_seconds=60)
+    pool = MatchWorkers(1, parameters_for(CODE_LENGTH), timeout_seconds=60)
     asyncio.run(pool.start())
     yield pool
     pool.close()

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import grpc
 from google.protobuf.message_factory import GetMessageClass
 
+from client.conditions import Comparison
+from client.new_template import NewTemplate
 from federation.errors import IntaglioError
-from federation.onebit import Operation, binary_code
+from federation.onebit import Operation, SessionKey
 from federation.wire import status
-from federation.wire.convert import ProbeSubmission, SessionGrant, TemplateSubmission, template_digest
+from federation.wire.convert import Change, ProbeSubmission, SessionGrant
 from federation.wire.v1 import verification_pb2 as pb
 
 if TYPE_CHECKING:
@@ -81,27 +82,40 @@ def a_grant(device: Device, *, enrolling: bool = False, **changes: Any) -> Sessi
     return SessionGrant.from_proto(ask(method, kind(**fields)))
 
 
-def a_template_message(device: Device, grant: SessionGrant, face: Any) -> tuple[pb.SubmitTemplateRequest, bytes]:
-    """What an honest device sends in its first leg, and what it signed."""
-    wallet = device._wallet
-    template = wallet.device_secret.encrypt(binary_code(face, wallet.code_seed))
-    digest = template_digest(device_public_key=wallet.device_public_key, template=template)
-    transcript = device._transcript(Operation.ENROL, grant, digest)
-    message = TemplateSubmission(
-        session_id=grant.session_id,
-        public_key=wallet.device_secret.public_key,
-        device_public_key=wallet.device_public_key,
-        template=template,
-        signature=wallet.signing_key.sign(transcript),
-        receipt=device._consent_to(template),
-    )
-    return message.to_proto(), transcript
+def a_new_template(device: Device, face: Any) -> NewTemplate:
+    """What an honest device draws for an enrolment."""
+    return device._draw(device._wallet, face, device._conditions.terms)
 
 
-def a_probe_message(device: Device, grant: SessionGrant, face: Any) -> tuple[pb.SubmitProbeRequest, bytes]:
-    """What an honest device sends to be compared, and what it signed."""
-    wallet = device._wallet
-    ciphertext = wallet.device_secret.encrypt(binary_code(face, wallet.code_seed))
-    transcript = device._transcript(Operation.VERIFY, grant, hashlib.sha256(ciphertext).digest())
-    signature = wallet.signing_key.sign(transcript)
-    return ProbeSubmission(grant.session_id, ciphertext, signature).to_proto(), transcript
+def an_enrolment_message(
+    device: Device, grant: SessionGrant, reference: Any, second: Any, new: NewTemplate | None = None, **changes: Any
+) -> tuple[pb.SubmitProbeRequest, bytes, SessionKey]:
+    """What an honest device sends to enrol, what it signed, and what opens the reply.
+
+    Args:
+        changes: go to the change that a match puts in force, by the name of the field; the device signs for them.
+    """
+    new = new or a_new_template(device, reference)
+    digest = new.consent.current.binding.template_digest
+    comparison = Comparison(Operation.ENROL, new.consent, new.wallet, digest, replace(new.change, **changes))
+    return _message(device, comparison, grant, new.wallet.template_secret.padded_code(second))
+
+
+def a_probe_message(
+    device: Device, grant: SessionGrant, face: Any, *, change: Change | None = None, operation: Operation | None = None
+) -> tuple[pb.SubmitProbeRequest, bytes, SessionKey]:
+    """What an honest device sends to be compared, what it signed, and what opens the reply."""
+    consent = device.wallet.require_enrolment().require_consent()
+    digest = consent.current.binding.template_digest
+    comparison = Comparison(operation or Operation.VERIFY, consent, device.wallet, digest, change)
+    return _message(device, comparison, grant, device.wallet.template_secret.padded_code(face))
+
+
+def _message(
+    device: Device, comparison: Comparison, grant: SessionGrant, padded_code: Any
+) -> tuple[pb.SubmitProbeRequest, bytes, SessionKey]:
+    device._session_key = key = SessionKey.generate(device._parameters)
+    terms, session = device._begin(comparison, grant)
+    probe, signature = session.send_probe(padded_code)
+    message = ProbeSubmission(grant.session_id, probe, signature, terms.log_size, comparison.change).to_proto()
+    return message, terms.transcript(probe), key

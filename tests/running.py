@@ -18,17 +18,20 @@ from bundles import DIMENSION, TRUST, a_bundle, a_release
 from bundles import signed as sealed
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
+from client.conditions import Conditions
 from client.connection import ClientTls
 from client.log import LogTrust
 from client.owner import Owner
-from client.verification import Conditions, Device
+from client.verification import Device
 from client.wallet import Enrolment, EnrolmentState, Wallet
+from federation.assertion import PairwiseSecret
 from federation.purposes import Category, Tier
 from federation.receipts import Party
 from federation.release import ModelRelease
 from federation.rulebook import Rulebook, RuleSigners, SignedRule
-from federation.rules import Deployment, PolicyPack, PurposeRule
+from federation.rules import Deployment, Issuer, PolicyPack, PurposeRule
 from federation.transparency import KeyKind, NoteSigner
+from server.assertions import AssertionIssuer
 from server.certificates import server_credentials, write_pki
 from server.journal import Journal
 from server.log import TransparencyLog
@@ -53,12 +56,14 @@ TERMS = replace(
     notice_version="1",
 )
 SIGNERS = (Ed25519PrivateKey.generate(), Ed25519PrivateKey.generate())
+ISSUER_KEY = Ed25519PrivateKey.generate()
+ISSUER = Issuer("https://verify.example.org", public(ISSUER_KEY))
 LOG_SIGNER = NoteSigner("example.org/log", KeyKind.NOTE, bytes(range(32)))
 LOG_TRUST = LogTrust(LOG_SIGNER.key)
 
 
 def a_face(person: int, capture: int = 0) -> NDArray[np.float64]:
-    """Captures of one person lie about 25 degrees apart (near 290 of 2048 bits), people about 90 (1024 bits)."""
+    """Captures of one person lie about 25 degrees apart (near 145 of 1024 bits), people about 90 (512 bits)."""
     centre = np.random.default_rng(person).standard_normal(DIMENSION)
     noise = np.random.default_rng([person, capture, 1]).standard_normal(DIMENSION)
     vector = centre / np.linalg.norm(centre) + 0.33 * noise / np.linalg.norm(noise)
@@ -72,12 +77,12 @@ def signed(rule: Any, signers: tuple[Ed25519PrivateKey, ...] = SIGNERS) -> bytes
     return entry.to_bytes()
 
 
-def a_rules_file(*entries: bytes, releases: tuple[ModelRelease, ...] = ()) -> bytes:
+def a_rules_file(*entries: bytes, releases: tuple[ModelRelease, ...] = (), issuer: Issuer | None = ISSUER) -> bytes:
     """Lets `TERMS` be served from yesterday on for a year, in Germany; then come `entries`."""
     begin = int(time.time()) - 86_400
     end = begin + 365 * 86_400
     rule = PurposeRule(PURPOSE, Category.PHYSICAL_ACCESS, Tier.MINIMAL, begin, end)
-    digests = {bytes.fromhex(release.digest) for release in releases or (a_release(), a_release(601))}
+    digests = {bytes.fromhex(release.digest) for release in releases or (a_release(), a_release(301))}
     rules = [
         PolicyPack("DE", 1, begin, end, (rule,)),
         PolicyPack("EU", 1, begin, end, (rule,)),
@@ -91,6 +96,7 @@ def a_rules_file(*entries: bytes, releases: tuple[ModelRelease, ...] = ()) -> by
             release_digests=tuple(sorted(digests)),
             begins_at=begin,
             ends_at=end,
+            issuer=issuer,
         ),
     ]
     signers = RuleSigners(frozenset(map(public, SIGNERS)), threshold=2)
@@ -107,7 +113,13 @@ def conditions(file: bytes | None = None, **changes: Any) -> Conditions:
     """As the device reads them."""
     book = Rulebook.from_file(file or a_rules_file(), read_at=int(time.time()))
     standing = a_bundle().manifest.standing
-    return Conditions(**{"rules": book, "log": LOG_TRUST, "release": standing, "terms": TERMS} | changes)
+    usual = {"rules": book, "log": LOG_TRUST, "release": a_release(), "standing": standing, "terms": TERMS}
+    return Conditions(**usual | changes)
+
+
+def an_issuer(release: ModelRelease) -> AssertionIssuer:
+    """The one that the rules register."""
+    return AssertionIssuer(ISSUER.address, ISSUER_KEY, PairwiseSecret(bytes(32)), release)
 
 
 def a_journal(directory: Path) -> Journal:
@@ -134,18 +146,18 @@ def write_release(directory: Path, release: ModelRelease | None = None) -> None:
     (directory / "trust.json").write_bytes(TRUST.to_bytes())
 
 
-def write_rules(directory: Path) -> None:
+def write_rules(directory: Path, issuer: Issuer | None = ISSUER) -> None:
     """rules.jsonl, terms.json, and what `intaglio-server log init` makes in transparency."""
     (directory / "transparency").mkdir()
     (directory / "transparency" / "key").write_text(LOG_SIGNER.secret_text() + "\n")
     (directory / "transparency" / "policy").write_text(f"log {LOG_SIGNER.key.to_text()}\nquorum none\n")
-    (directory / "rules.jsonl").write_bytes(a_rules_file())
+    (directory / "rules.jsonl").write_bytes(a_rules_file(issuer=issuer))
     (directory / "terms.json").write_text(json.dumps(asdict(TERMS)))
 
 
 def unchecked(device: Device) -> Device:
     """A device that asks nobody whether it may; and that shows a receipt only if it has one."""
-    device._require_allowed = lambda: None  # type: ignore[method-assign] # that is the point of it
+    device._require_allowed = lambda _: None  # type: ignore[method-assign] # that is the point of it
     return device
 
 
@@ -194,7 +206,9 @@ class RunningServer:
 
     def device(self, wallet: Wallet, *, tls: Path | None = None, name: str = "client", **options: Any) -> Device:
         certificates = ClientTls.read(tls or self._tls, name)
-        options = {"conditions": conditions(), "timeout_seconds": 30} | options
+        named = wallet.enrolment.release_digest.hex() if wallet.enrolment else ""
+        release = {each.digest: each for each in (a_release(), a_release(301))}.get(named, a_release())
+        options = {"conditions": conditions(release=release), "timeout_seconds": 30} | options
         return Device(wallet, target=self.target, tls=certificates, **options)
 
     def owner(self, wallet: Wallet, *, name: str = "client", **options: Any) -> Owner:

@@ -44,7 +44,8 @@ from federation.manifest import (
     Use,
     WorstCell,
 )
-from federation.onebit.parameters import ONEBIT_2048
+from federation.onebit.parameters import PARAMETER_SETS
+from federation.release import CODE_LENGTHS
 from federation.transparency import PublicEntry, PublicKind
 from federation.transparency.entries import entry_from_bytes
 from federation.verdict import Verdict
@@ -149,7 +150,7 @@ def test_what_an_audit_did_not_pass_is_served_as_a_trial_at_most(verdict, use, t
         verdict is not Verdict.FAIL and use is Use.TRIAL and trust.accepts_trials
     )
     if allowed:
-        assert served(bundle, trust).threshold == 600
+        assert served(bundle, trust).threshold == 300
     else:
         with pytest.raises(RefusedError, match=r"audit of the release|marked as a trial"):
             served(bundle, trust)
@@ -160,11 +161,11 @@ def test_what_an_audit_did_not_pass_is_served_as_a_trial_at_most(verdict, use, t
 
 def test_a_manifest_claims_what_the_release_states():
     manifest = BUNDLE.manifest
-    other = replace(BUNDLE.signed, manifest=replace(manifest, claims=replace(manifest.claims, threshold=601)))
+    other = replace(BUNDLE.signed, manifest=replace(manifest, claims=replace(manifest.claims, threshold=301)))
     with pytest.raises(UsageError, match="claims something else"):
         Bundle(other, a_release(), BUNDLE.papers)
     with pytest.raises(UsageError, match="another one than the manifest names"):
-        Bundle(BUNDLE.signed, a_release(601), BUNDLE.papers)
+        Bundle(BUNDLE.signed, a_release(301), BUNDLE.papers)
 
 
 def test_a_manifest_says_what_the_report_found():
@@ -178,8 +179,8 @@ def test_a_manifest_says_what_the_report_found():
     ("changes", "message"),
     [
         ({"subject": "another release"}, "another release"),
-        ({"subject": f"release {a_release(601).digest}"}, "another release"),
-        ({"threshold": 601.0}, "another threshold"),
+        ({"subject": f"release {a_release(301).digest}"}, "another release"),
+        ({"threshold": 301.0}, "another threshold"),
         ({"distance": False}, "another threshold"),
         ({"limits": Limits(2e-3, 0.1)}, "larger false match rate"),
     ],
@@ -248,8 +249,10 @@ def test_every_bundle_has_its_papers():
 
 
 def test_the_parameters_are_those_of_the_match():
-    assert ONEBIT_2048.name == PARAMETERS
-    assert claims_of(a_release()).parameters == PARAMETERS
+    assert {each.slots: each.name for each in PARAMETER_SETS} == PARAMETERS
+    for length in CODE_LENGTHS:
+        release = replace(a_release(), code_length=length)
+        assert claims_of(release).parameters == PARAMETERS[length]
 
 
 # -------------------------------------------------------------------------------------------------------------- bytes

@@ -71,7 +71,7 @@ def test_d2_public_files_alone_give_the_verdict_again_byte_for_byte(run, tmp_pat
         rows.append(f"{draw.normal(1000, 60):.0f},0,{'fm'[number % 2]},{first}{number % 2},{second}{number % 2}")
         rows.append(f"{draw.normal(300, 60):.0f},1,{'fm'[number % 2]},{first}{number % 2},{first}{number % 2}")
     (tmp_path / "scores.csv").write_text("\n".join(rows) + "\n")
-    settings = ["--groups", "sex", "--distance", "--threshold", "600", "--max-fmr", "0.001", "--seed", "3", "--json"]
+    settings = ["--groups", "sex", "--distance", "--threshold", "300", "--max-fmr", "0.001", "--seed", "3", "--json"]
     subject = ["--subject", f"release {a_release().digest}", "--replicates", "20"]
     audited = CliRunner().invoke(cli.app, ["audit", "scores.csv", *settings, *subject])
     (tmp_path / "report.json").write_text(audited.stdout)

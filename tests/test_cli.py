@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import importlib.util
 import json
 import os
@@ -14,29 +13,31 @@ import sys
 import time
 import types
 import zipfile
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import onnx
 import pytest
 from bundles import MAKER, STRANGER, VERDICTS, a_bundle, a_report, signed
+from hostile import a_grant, a_probe_message
 from PIL import Image
-from running import AUDIENCE, PURPOSE, a_face, a_release, conditions, write_release, write_rules
+from running import AUDIENCE, PURPOSE, a_face, a_release, a_rules_file, conditions, write_release, write_rules
 from typer.testing import CliRunner
 
-from client import cli, verify_cli
+from client import cli, face_cli
 from client.connection import ClientTls
+from client.sealed import ScryptCost
 from client.terminal import PASSPHRASE_VARIABLE
 from client.verification import Device
-from client.wallet import ScryptCost, read_wallet
+from client.wallet import read_wallet
 from federation.embeddings import PROBE, REFERENCE
 from federation.errors import RefusedError, UsageError
 from federation.manifest import Role, Use, Verdict
-from federation.onebit import Operation, binary_code
 from federation.recogniser import OnnxRecogniser
 from federation.release import Adapter
-from federation.wire.convert import ProbeSubmission, SessionGrant
 from server import cli as server_cli
+from server.assertions import read_registration
 from server.sqlstorage import open_storage
 
 ISSUER = "https://verify.example.org"
@@ -53,11 +54,11 @@ class ServerProcess:
     def __init__(self, directory):
         self.directory = directory
         self.database, self.ready, self.stats = (directory / n for n in ("matching.db", "ready.json", "stats.json"))
-        write_release(directory)
-        write_rules(directory)
         self.issuer = json.loads(
             invoke(server_cli.app, "assertions", "init", directory / "assertions", "--issuer", ISSUER).stdout
         )
+        write_release(directory)
+        write_rules(directory, read_registration(directory / "assertions"))
         self.process = None
 
     def start(self):
@@ -110,13 +111,13 @@ def person(tmp_path, monkeypatch):
     """Runs `intaglio` with a cheap wallet and with embeddings named by files such as "1-0" (person, capture)."""
     monkeypatch.setenv(PASSPHRASE_VARIABLE, PASSPHRASE)
     monkeypatch.setenv("INTAGLIO_WALLET", str(tmp_path / "intaglio.wallet"))
-    monkeypatch.setattr("client.wallet.ScryptCost", lambda *a: ScryptCost(*a or (15,)))
+    monkeypatch.setattr("client.sealed.ScryptCost", lambda *a: ScryptCost(*a or (15,)))
 
     def embed(images, profiles, *, release, **_):
         faces = [a_face(*map(int, image.name.split("-"))) for image in images]
         return [release.adapt(face[None], profile)[0] for face, profile in zip(faces, profiles, strict=True)]
 
-    monkeypatch.setattr(verify_cli, "_embed", embed)
+    monkeypatch.setattr(face_cli, "embed", embed)
     return lambda *arguments: invoke(cli.app, *arguments, expected=None)
 
 
@@ -191,7 +192,7 @@ def test_enrol_verify_revoke_from_the_command_line(operator, person, tmp_path):
     assert operator.stop() == 0
     assert not operator.ready.exists()
     stages = json.loads(operator.stats.read_text())
-    assert stages["match"]["count"] == 4  # two second legs, two verifications
+    assert stages["match"]["count"] == 4  # two tries to enrol, two verifications
     assert stages["match"]["median_ms"] > 0
     assert len(stages["match"]["times_ms"]) == 4
     for line in operator.log().splitlines():
@@ -221,7 +222,10 @@ def test_s3_a_whole_life_from_the_command_line(operator, person, tmp_path):
     assert "assertion" not in json.loads(refused.stdout)
     assert person("verify", "1-2", *verification(operator), "--nonce", "5a").exit_code == 2
 
-    assert person("receipts", "renew", *there, "--days", 200).exit_code == 0
+    renewal = ["receipts", "renew", *verification(operator), "--days", 200, "--agree"]
+    assert person(*renewal, "2-0").exit_code == 1  # somebody else's face renews nothing
+    assert len(json.loads(person("receipts", "list", *there, "--json").stdout)) == 1
+    assert person(*renewal, "1-2").exit_code == 0
     receipts = json.loads(person("receipts", "list", *there, "--json").stdout)
     assert len(receipts) == 2
     assert receipts[0]["until"] < receipts[1]["until"]
@@ -237,12 +241,14 @@ def test_s3_a_whole_life_from_the_command_line(operator, person, tmp_path):
     assert person("verify", "1-2", *verification(operator), *second).exit_code == 0
 
     kinds = [row["kind"] for row in history(person, operator)]
-    assert kinds == ["enrolment", *["attempt"] * 2, "renewal", "attempt", "revocation"]
+    assert kinds == ["enrolment", *["attempt"] * 4, "renewal", *["attempt"] * 2, "revocation"]
     assert person("export", tmp_path / "held.json", *there, *second).exit_code == 0
     held = json.loads((tmp_path / "held.json").read_text())
     assert held["record"]["attempts"][0]["decision"] == "match"
     assert len(held["receipts"]) == 1
     assert [entry["opening"]["kind"] for entry in held["log"]] == ["enrolment", "attempt"]
+    assert set(held) == {"record", "receipts", "log"}
+    assert len(held["record"]["template"]["digest"]) == 64
 
     for wallet in ([], second):
         proof = tmp_path / f"tombstone-{len(wallet)}.json"
@@ -267,11 +273,8 @@ def test_an_attempt_outlives_a_server_that_is_killed(operator, person, tmp_path)
     with Device(
         wallet, target=operator.target, tls=ClientTls.read(tmp_path / "tls"), conditions=conditions()
     ) as device:
-        grant = SessionGrant.from_proto(device._stub.StartVerification(device._request().to_verification(), timeout=30))
-        probe = wallet.device_secret.encrypt(binary_code(a_face(2), wallet.code_seed))
-        transcript = device._transcript(Operation.VERIFY, grant, hashlib.sha256(probe).digest())
-        submission = ProbeSubmission(grant.session_id, probe, wallet.signing_key.sign(transcript))
-        device._stub.SubmitProbe(submission.to_proto(), timeout=30)
+        probe, *_ = a_probe_message(device, a_grant(device), a_face(2))
+        device._stub.SubmitProbe(probe, timeout=30)
         operator.stop(signal.SIGKILL)
     with open_storage(operator.database) as storage:
         assert storage.history(wallet.key_id).failures == 1
@@ -365,7 +368,7 @@ def test_d1_without_a_release_that_an_auditor_signed_server_and_device_do_nothin
 
 
 def test_s4_a_server_whose_threshold_is_not_the_audited_one_does_not_start(operator, tmp_path):
-    files = {"release.json": a_release(601).to_bytes()}
+    files = {"release.json": a_release(301).to_bytes()}
     with zipfile.ZipFile(tmp_path / "release.zip") as honest:
         contents = {name: files.get(name, honest.read(name)) for name in honest.namelist()}
     with zipfile.ZipFile(tmp_path / "release.zip", "w") as changed:
@@ -434,15 +437,26 @@ def test_nobody_is_enrolled_without_agreeing(person, operator, tmp_path):
     assert "Show your badge to the porter" in result.stderr
 
 
+def test_a_server_whose_issuer_the_rules_do_not_register_does_not_start(operator, tmp_path):
+    """No device would hand its assertions out."""
+    registered = read_registration(tmp_path / "assertions")
+    for issuer in (None, replace(registered, address="https://x.example"), replace(registered, public_key=bytes(32))):
+        (tmp_path / "rules.jsonl").write_bytes(a_rules_file(issuer=issuer))
+        result = invoke(server_cli.app, "matching", "start", *files_of_a_server(tmp_path), expected=2)
+        assert "register another issuer" in result.stderr
+
+
 @pytest.mark.integration
 def test_rules_of_a_trial_serve_until_somebody_stops_them(operator, person, tmp_path):
     rules = ["rules", "init", tmp_path / "rules", "--terms", tmp_path / "terms.json"]
+    rules += ["--assertions", tmp_path / "assertions"]
     invoke(server_cli.app, *rules, "--release", tmp_path / "release.zip")
     assert invoke(server_cli.app, *rules, "--release", tmp_path / "release.zip", expected=2).stderr.count("\n") == 1
     (tmp_path / "rules" / "rules.jsonl").replace(tmp_path / "rules.jsonl")
     operator.start()
     person("wallet", "create")
     assert person("enrol", "1-0", "1-1", *enrolment(operator)).exit_code == 0
+    assert person("verify", "1-2", *verification(operator), "--nonce", "5a" * 32).exit_code == 0
     keys = [part for number in (1, 2) for part in ("--key", tmp_path / "rules" / f"signer-{number}.pem")]
     entry = ["--name", "review", "--reason", "Until the review is published."]
     invoke(server_cli.app, "rules", "stop", tmp_path / "rules.jsonl", *entry, *keys[:2])
@@ -536,7 +550,7 @@ def photograph():
 def test_images_become_adapted_embeddings(model, photograph):
     digest = OnnxRecogniser(model.read_bytes()).digest
     release = dataclasses.replace(a_release(), model_digest=digest, adapter=Adapter.identity(192))
-    vectors = verify_cli._embed([photograph, photograph], [REFERENCE, PROBE], model=model, release=release)
+    vectors = face_cli.embed([photograph, photograph], [REFERENCE, PROBE], model=model, release=release)
     assert [vector.shape for vector in vectors] == [(192,)] * 2
     assert np.allclose(vectors[0], vectors[1])
 
@@ -550,7 +564,7 @@ def test_a_camera_gives_the_embedding_that_a_file_of_its_picture_gives(model, ph
     monkeypatch.setattr("client.capture._opencv", lambda: opened)
     digest = OnnxRecogniser(model.read_bytes()).digest
     release = dataclasses.replace(a_release(), model_digest=digest, adapter=Adapter.identity(192))
-    from_file, from_camera = verify_cli._embed([photograph, 3], [PROBE, PROBE], model=model, release=release)
+    from_file, from_camera = face_cli.embed([photograph, 3], [PROBE, PROBE], model=model, release=release)
     assert np.array_equal(from_file, from_camera)
     assert seen.number == 3
 
@@ -571,10 +585,10 @@ def test_pictures_come_from_files_or_from_a_camera(person, operator, tmp_path, n
 
 def test_a_recogniser_that_the_release_was_not_made_with_is_refused(model, photograph):
     with pytest.raises(UsageError, match="another recogniser"):
-        verify_cli._embed([photograph], [PROBE], model=model, release=a_release())
+        face_cli.embed([photograph], [PROBE], model=model, release=a_release())
 
 
 def test_an_image_that_is_not_there_says_so(model, tmp_path):
     release = dataclasses.replace(a_release(), model_digest=OnnxRecogniser(model.read_bytes()).digest)
     with pytest.raises(UsageError, match=r"cannot read .*missing"):
-        verify_cli._embed([tmp_path / "missing.png"], [PROBE], model=model, release=release)
+        face_cli.embed([tmp_path / "missing.png"], [PROBE], model=model, release=release)

@@ -275,13 +275,28 @@ def test_a_renewal_takes_the_place_of_the_receipt_before():
         ({"renews": bytes(16)}, NOW + DAY),
         ({"template_digest": sha256("another template")}, NOW + DAY),
         ({"issued_at": NOW + 5 * DAY}, NOW + DAY),
-        ({"issued_at": NOW + 90 * DAY}, NOW + 90 * DAY),
     ],
-    ids=["renews nothing", "renews another", "another template", "from the future", "too late"],
+    ids=["renews nothing", "renews another", "another template", "from the future"],
 )
 def test_a_wrong_renewal_is_refused(change, now):
     with pytest.raises(RefusedError):
         a_consent().renew(renewal(**change), **USE, now=now)
+
+
+def test_an_ended_consent_is_no_dead_end():
+    ended = a_consent(expires_at=NOW + DAY)
+    late = renewal(issued_at=NOW + 9 * DAY, expires_at=NOW + 20 * DAY)
+    assert ended.state(now=NOW + 9 * DAY) is ConsentState.EXPIRED
+    renewed = ended.renew(late, **USE, now=NOW + 9 * DAY)
+    assert renewed.state(now=NOW + 9 * DAY) is ConsentState.GIVEN
+    with pytest.raises(RefusedError, match="expired"):
+        ended.renew(late, **USE, now=NOW + 20 * DAY)
+
+
+def test_a_withdrawn_consent_is_not_renewed():
+    withdrawn = a_consent().withdraw(a_receipt().withdraw(DEVICE, now=NOW))
+    with pytest.raises(RefusedError, match="withdrawn"):
+        withdrawn.renew(renewal(), **USE, now=NOW + DAY)
 
 
 def test_a_renewal_of_a_stranger_is_no_proof():

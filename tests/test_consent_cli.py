@@ -18,7 +18,8 @@ from typer.testing import CliRunner
 from client import consent_cli, terminal
 from client.cli import app
 from client.files import write_new_file
-from client.wallet import Enrolment, EnrolmentState, ScryptCost, Wallet, write_wallet
+from client.sealed import ScryptCost
+from client.wallet import Enrolment, EnrolmentState, Wallet, write_wallet
 from examples.policies import __main__ as examples
 from federation.consent import Consent, ConsentState
 from federation.errors import UsageError

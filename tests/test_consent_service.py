@@ -286,7 +286,7 @@ def test_d4_an_unregistered_deployment_does_not_start():
 
 def test_d4_a_release_that_is_not_registered_is_not_served(server, rules, workers, storage, tls, tmp_path):
     wallet = enrolled(server)
-    file = a_rules_file(releases=(a_release(601),))
+    file = a_rules_file(releases=(a_release(301),))
     service = a_service(a_release(), storage, workers, public_rules(file), tmp_path)
     with (
         RunningServer(service, tls) as other,

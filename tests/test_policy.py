@@ -42,7 +42,7 @@ from federation.policy import LONGEST_RULES_AGE_SECONDS, Allowed, Attempts, Reas
 from federation.purposes import TIERS, Category, RedLine, Tier, red_line_of
 from federation.receipts import ReceiptFault
 from federation.rulebook import Rulebook, RuleSigners, SignedRule
-from federation.rules import LONGEST_EXCEPTION_SECONDS, PurposeRule
+from federation.rules import LONGEST_EXCEPTION_SECONDS, Issuer, PurposeRule
 from federation.statements import canonical_bytes, is_name
 from server.limits import AttemptHistory, AttemptLimits
 
@@ -565,7 +565,15 @@ def test_s6_rules_that_were_not_read_for_a_day_allow_nothing():
 # ---------------------------------------------------------------- the rulebook
 
 
-RULES = [a_pack(), a_deployment(), an_exception(), a_moratorium(), a_lifting()]
+ISSUER = Issuer("https://verify.example.org", SIGNERS[0].public_key().public_bytes_raw())
+RULES = [
+    a_pack(),
+    a_deployment(),
+    a_deployment(identifier="munich-office", issuer=ISSUER),
+    an_exception(),
+    a_moratorium(),
+    a_lifting(),
+]
 
 
 @pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.name)
@@ -629,6 +637,8 @@ def test_rule_signers_need_a_threshold_that_they_can_reach():
         lambda: a_deployment(purposes=("face-search",)),
         lambda: a_deployment(release_digests=(b"short",)),
         lambda: a_deployment(contact="nowhere"),
+        lambda: replace(ISSUER, address="nowhere"),
+        lambda: replace(ISSUER, public_key=b"short"),
         lambda: a_rule(begins_at=0),
         lambda: a_rule(purpose="Door Access"),
         lambda: a_rule(purpose=""),

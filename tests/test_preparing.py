@@ -1,114 +1,94 @@
-"""The shelf of prepared material, with comparisons that are made up."""
+"""The pool of prepared material, with real material and two people."""
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 
-from federation.errors import MalformedMessageError
-from server import preparing
-from server.preparing import Shelf
+from federation.errors import MalformedMessageError, UsageError
+from federation.onebit import SessionKey, TemplateSecret, parameters_for
+from federation.onebit.parameters import PARAMETER_SETS
+from server.preparing import Pool
 
-NOW = [0.0]
-
-
-class FakeMaterial:
-    made = 0
-
-    def __init__(self, reference, threshold):
-        FakeMaterial.made += 1
-        self.name = (reference, threshold, FakeMaterial.made)
-        self.is_spent = False
-
-    def answer(self, probe, _transcript):
-        assert not self.is_spent
-        self.is_spent = True
-        if probe == b"bad":
-            raise MalformedMessageError("bad")
-        return self.name
+FACES = np.random.default_rng(1).standard_normal((2, 64))
 
 
-class FakeReference:
-    @staticmethod
-    def from_bytes(public_key, template):
-        return public_key + template
+class Person:
+    def __init__(self, parameters, face):
+        self._parameters, self._face = parameters, face
+        self._secret = TemplateSecret.generate(parameters)
+        self.template = self._secret.template(face)
+
+    def decides(self, pool, template=None, threshold=0):
+        """Whether the pool had material ready, and whether the token opened."""
+        key = SessionKey.generate(self._parameters)
+        probe = key.encrypt(self._secret.padded_code(self._face))
+        challenge, was_ready = pool.match(template or self.template, probe, b"transcript", threshold)
+        return was_ready, key.open_reply(challenge.reply, b"transcript") == challenge.token
+
+
+@pytest.fixture(params=PARAMETER_SETS, ids=lambda each: each.name)
+def people(request):
+    return [Person(request.param, face) for face in FACES]
 
 
 @pytest.fixture
-def shelf(monkeypatch):
-    monkeypatch.setattr(preparing, "prepare", FakeMaterial)
-    monkeypatch.setattr(preparing, "Reference", FakeReference)
-    monkeypatch.setattr(FakeMaterial, "made", 0)
-    NOW[0] = 0.0
-    return Shelf(capacity=2, lifetime_seconds=10, clock=lambda: NOW[0])
+def pool(people):
+    return Pool(people[0]._parameters, capacity=2)
 
 
-def compare(shelf, key_id=b"k", probe=b"probe", threshold=600):
-    return shelf.match(key_id, b"key " + key_id, b"template", probe, b"transcript", threshold)
+def test_material_is_for_nobody_in_particular_and_used_once(pool, people):
+    one, other = people
+    assert one.decides(pool) == (False, True)
+    assert [pool.fill(), pool.fill(), pool.fill()] == [True, True, False]
+    assert pool.depth == 2
+    assert one.decides(pool) == (True, True)
+    assert other.decides(pool) == (True, True)
+    assert pool.depth == 0
+    assert other.decides(pool) == (False, True)
 
 
-def test_material_is_made_when_idle_and_used_once(shelf):
-    first, was_ready = compare(shelf)
-    assert not was_ready
-    assert shelf.fill()
-    assert not shelf.fill()
-    assert shelf.depth == 1
-    second, was_ready = compare(shelf)
-    assert was_ready
-    assert shelf.depth == 0
-    third, was_ready = compare(shelf)
-    assert not was_ready
-    assert [made for _, _, made in (first, second, third)] == [1, 2, 3]
+def test_material_serves_every_threshold_and_every_template(pool, people):
+    one, other = people
+    pool.fill()
+    pool.fill()
+    assert one.decides(pool, threshold=100) == (True, True)
+    assert one.decides(pool, template=other.template, threshold=0) == (True, False)
 
 
-def test_a_bad_probe_spends_the_material(shelf):
-    compare(shelf)
-    shelf.fill()
-    with pytest.raises(MalformedMessageError):
-        compare(shelf, probe=b"bad")
-    assert shelf.depth == 0
+def test_two_pieces_of_material_share_nothing(pool, people):
+    key = SessionKey.generate(people[0]._parameters)
+    probe = key.encrypt(people[0]._secret.padded_code(FACES[0]))
+    pool.fill()
+    pool.fill()
+    (first, _), (second, _), (fresh, _) = (pool.match(people[0].template, probe, b"transcript", 0) for _ in range(3))
+    assert len({first.token, second.token, fresh.token}) == 3
+    assert len({challenge.reply for challenge in (first, second, fresh)}) == 3
 
 
-def test_material_is_for_one_template_and_one_threshold(shelf):
-    compare(shelf)
-    shelf.fill()
-    assert not compare(shelf, b"other")[1]
-    assert not compare(shelf, threshold=601)[1]
+@pytest.mark.parametrize("damage", ["template", "probe", "other parameters"])
+def test_whatever_comes_of_it_the_material_is_spent_before(pool, people, damage):
+    person = people[0]
+    probe = SessionKey.generate(person._parameters).encrypt(person._secret.padded_code(FACES[0]))
+    template = person.template
+    if damage == "template":
+        template = template[:-1]
+    elif damage == "probe":
+        probe = probe[:100] + b"\xff" * 100 + probe[200:]  # residues above their prime
+    else:
+        other = parameters_for(3072 - person._parameters.slots)
+        template = TemplateSecret.generate(other).template(FACES[0])
+    pool.fill()
+    pool.fill()
+    with pytest.raises(MalformedMessageError, match=r"message|residue"):
+        pool.match(template, probe, b"transcript", 0)
+    assert pool.depth == 1
 
 
-def test_the_template_that_was_used_last_is_prepared_first(shelf):
-    compare(shelf, b"1")
-    compare(shelf, b"2")
-    shelf.fill()
-    assert compare(shelf, b"2")[1]
-    assert not compare(shelf, b"1")[1]
-
-
-def test_the_shelf_is_bounded_and_drops_what_was_used_longest_ago(shelf):
-    for key_id in (b"1", b"2", b"1", b"3"):
-        compare(shelf, key_id)
-    while shelf.fill():
-        pass
-    assert shelf.depth == 2
-    assert compare(shelf, b"1")[1]
-    assert compare(shelf, b"3")[1]
-
-
-def test_what_nobody_asks_for_is_dropped_after_a_while(shelf):
-    compare(shelf, b"1")
-    NOW[0] = 5
-    compare(shelf, b"2")
-    while shelf.fill():
-        pass
-    NOW[0] = 10
-    shelf.tidy()
-    assert shelf.depth == 1
-    assert compare(shelf, b"2")[1]
-
-
-def test_an_erased_template_is_forgotten_at_once(shelf):
-    compare(shelf)
-    compare(shelf, threshold=601)
-    shelf.fill()
-    shelf.forget(b"k")
-    assert shelf.depth == 0
-    assert not shelf.fill()
+def test_a_threshold_that_is_no_distance_is_refused_and_spends_the_material(pool, people):
+    probe = SessionKey.generate(people[0]._parameters).encrypt(people[0]._secret.padded_code(FACES[0]))
+    for threshold in (-1, people[0]._parameters.slots):
+        pool.fill()
+        with pytest.raises(UsageError, match="threshold"):
+            pool.match(people[0].template, probe, b"transcript", threshold)
+        assert pool.depth == 0

@@ -1,7 +1,7 @@
-"""`intaglio wallet`: identities, backups that cannot verify, another passphrase."""
+"""`intaglio wallet`: identities, backups that can only revoke, another passphrase."""
 
+import base64
 import json
-import shutil
 import stat
 from dataclasses import replace
 
@@ -9,17 +9,15 @@ import pytest
 from running import write_release, write_rules
 from typer.testing import CliRunner
 
-from client import cli, terminal, verify_cli
-from client.wallet import (
-    MOST_ANSWERS,
-    Enrolment,
-    EnrolmentState,
-    ScryptCost,
-    Wallet,
-    read_wallet,
-    write_wallet,
-)
+from client import cli, face_cli, terminal, verify_cli
+from client.backup import BACKUP, Backup
+from client.sealed import ScryptCost, unseal
+from client.wallet import Enrolment, EnrolmentState, Wallet, read_wallet, write_wallet
 from federation.errors import RefusedError, UsageError
+from federation.onebit import TemplateSecret
+from federation.onebit.parameters import ONEBIT_1024
+from federation.wire.owner import OwnerOperation
+from server.owners import is_signed
 
 OLD, NEW = "correct horse battery", "another staple 42"
 ENROLMENT = Enrolment("door-access", "example.org", bytes(32), EnrolmentState.ENROLLED, "trial", b'{"made":"up"}', 7)
@@ -32,7 +30,7 @@ def run(tmp_path, monkeypatch):
     monkeypatch.setenv(terminal.PASSPHRASE_VARIABLE, OLD)
     monkeypatch.setenv(terminal.NEW_PASSPHRASE_VARIABLE, NEW)
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("client.wallet.ScryptCost", lambda *a: ScryptCost(*a or (15,)))
+    monkeypatch.setattr("client.sealed.ScryptCost", lambda *a: ScryptCost(*a or (15,)))
 
     def invoke(*arguments, expected=0):
         result = CliRunner().invoke(cli.app, ["wallet", *map(str, arguments)])
@@ -44,17 +42,13 @@ def run(tmp_path, monkeypatch):
 
 @pytest.fixture
 def enrolled(run, tmp_path):
-    wallet = Wallet.generate().with_enrolment(ENROLMENT)
+    wallet = Wallet.generate().with_enrolment(ENROLMENT).with_template_secret(TemplateSecret.generate(ONEBIT_1024))
     write_wallet(tmp_path / "w", wallet, OLD)
     return wallet
 
 
 def secrets_of(wallet):
-    return (
-        wallet.device_secret.secret_bytes(),
-        wallet.code_seed.secret_bytes(),
-        wallet.signing_key.private_bytes_raw(),
-    )
+    return wallet.signing_key.private_bytes_raw(), wallet.template_secret.seed.value, wallet.template_secret.pad
 
 
 def test_identities_have_names_and_one_directory_for_their_owner_only(run, tmp_path):
@@ -87,13 +81,20 @@ def test_the_name_of_an_identity_leads_nowhere_else(name):
         terminal.wallet_path(name)
 
 
-def test_a_backup_ends_what_the_wallet_began_and_never_answers(run, enrolled, tmp_path):
+def test_a_backup_holds_one_signed_revocation_and_nothing_else(run, enrolled, tmp_path):
+    """Everything that is in it, read without our classes."""
     run("backup", "b", "--wallet", "w")
-    kept = read_wallet(tmp_path / "b", NEW)
-    assert secrets_of(kept) == secrets_of(enrolled)
-    assert kept.enrolment == replace(ENROLMENT, answers=MOST_ANSWERS)
-    with pytest.raises(RefusedError, match="all that one template may"):
-        kept.enrolment.with_one_more_answer()
+    held = json.loads(unseal(tmp_path / "b", BACKUP, NEW))
+    assert set(held) == {"audience", "issued_at", "key_id", "signature"}
+    assert (held["key_id"], held["audience"]) == (enrolled.key_id.hex(), "example.org")
+    plain = json.dumps(held)
+    for secret in secrets_of(enrolled):
+        for form in (secret.hex(), base64.b64encode(secret).decode()):
+            assert form[:32] not in plain
+    proof = Backup.read(tmp_path / "b", NEW).revocation
+    assert is_signed(enrolled.device_public_key, proof.signature, proof.statement)
+    for other in set(OwnerOperation) - {OwnerOperation.REVOKE}:
+        assert not is_signed(enrolled.device_public_key, proof.signature, replace(proof, operation=other).statement)
     assert read_wallet(tmp_path / "w", OLD).enrolment == ENROLMENT  # the wallet itself goes on
     assert stat.S_IMODE((tmp_path / "b").stat().st_mode) == 0o600
 
@@ -101,34 +102,30 @@ def test_a_backup_ends_what_the_wallet_began_and_never_answers(run, enrolled, tm
 def test_a_backup_shares_neither_passphrase_nor_salt_with_its_wallet(run, enrolled, tmp_path):
     run("backup", "b", "--wallet", "w")
     with pytest.raises(UsageError, match="wrong passphrase"):
-        read_wallet(tmp_path / "b", OLD)
+        Backup.read(tmp_path / "b", OLD)
     assert (tmp_path / "b").read_bytes()[20:36] != (tmp_path / "w").read_bytes()[20:36]
 
 
-def test_a_restored_wallet_answers_nothing_however_the_backup_was_made(run, enrolled, tmp_path, monkeypatch):
+def test_a_backup_is_no_wallet_and_a_wallet_no_backup(run, enrolled, tmp_path):
     run("backup", "b", "--wallet", "w")
-    shutil.copy(tmp_path / "w", tmp_path / "copied")
-    monkeypatch.setenv(terminal.NEW_PASSPHRASE_VARIABLE, "a third one")
-    for backup, passphrase in (("b", NEW), ("copied", OLD)):
-        monkeypatch.setenv(terminal.PASSPHRASE_VARIABLE, passphrase)
-        facts = json.loads(run("restore", backup, "--wallet", f"@{backup}", "--json").stdout)
-        assert (facts["key_id"], facts["sessions_left"]) == (enrolled.key_id.hex(), "0")
-        restored = read_wallet(tmp_path / ".intaglio" / f"{backup}.wallet", "a third one")
-        assert secrets_of(restored) == secrets_of(enrolled)
-        assert restored.require_enrolment().receipt == ENROLMENT.receipt
+    with pytest.raises(UsageError, match="not a wallet"):
+        read_wallet(tmp_path / "b", NEW)
+    with pytest.raises(UsageError, match="not a backup"):
+        Backup.read(tmp_path / "w", OLD)
+    assert "not a wallet" in run("show", "--wallet", "b", expected=2).stderr
 
 
 def test_another_try_to_enrol_goes_on_counting(run, enrolled, tmp_path, monkeypatch):
     """A server that fails every enrolment, or an old backup, would otherwise begin the count anew."""
     started = replace(ENROLMENT, state=EnrolmentState.STARTED)
-    write_wallet(tmp_path / "w", enrolled.with_enrolment(started), OLD)
+    write_wallet(tmp_path / "w", enrolled.with_enrolment(started).with_template_secret(None), OLD)
     write_rules(tmp_path)
     write_release(tmp_path)
     (tmp_path / "tls").mkdir()
     for name in ("ca.pem", "client.pem", "client-key.pem"):
         (tmp_path / "tls" / name).write_bytes(b"")
     begun = []
-    monkeypatch.setattr(verify_cli, "_embed", lambda *_, **__: [None, None])
+    monkeypatch.setattr(face_cli, "embed", lambda *_, **__: [None, None])
     monkeypatch.setattr(verify_cli, "Device", lambda wallet, **_: begun.append(wallet) or no_server())
     files = ["--release", "release.zip", "--release-trust", "trust.json", "--log-policy", "transparency/policy"]
     files += ["--tls", "tls", "--rules", "rules.jsonl", "--terms", "terms.json"]
@@ -141,13 +138,11 @@ def no_server():
     raise RefusedError("no server here")
 
 
-def test_neither_backup_nor_restore_overwrites(run, enrolled, tmp_path):
+def test_a_backup_overwrites_nothing(run, enrolled, tmp_path):
     before = (tmp_path / "w").read_bytes()
     (tmp_path / "b").write_bytes(b"something")
     assert "exists" in run("backup", "b", "--wallet", "w", expected=2).stderr
     assert "exists" in run("backup", "w", "--wallet", "w", expected=2).stderr
-    shutil.copy(tmp_path / "w", tmp_path / "copied")
-    assert "exists" in run("restore", "copied", "--wallet", "w", expected=2).stderr
     assert (tmp_path / "w").read_bytes() == before
     assert (tmp_path / "b").read_bytes() == b"something"
 
@@ -155,18 +150,24 @@ def test_neither_backup_nor_restore_overwrites(run, enrolled, tmp_path):
 def test_a_wallet_that_never_enrolled_or_is_revoked_has_no_backup(run, enrolled, tmp_path):
     run("create", "--wallet", "fresh")
     assert "not enrolled" in run("backup", "b", "--wallet", "fresh", expected=2).stderr
-    assert "not enrolled" in run("restore", "fresh", "--wallet", "again", expected=2).stderr
     write_wallet(tmp_path / "w", enrolled.with_state(EnrolmentState.REVOKED), OLD)
     assert "revoked" in run("backup", "b", "--wallet", "w", expected=2).stderr
     assert not (tmp_path / "b").exists()
-    assert not (tmp_path / "again").exists()
 
 
-def test_a_backup_that_is_missing_or_damaged_restores_nothing(run, enrolled, tmp_path):
-    assert "no wallet at" in run("restore", "b", "--wallet", "again", expected=2).stderr
-    (tmp_path / "b").write_bytes((tmp_path / "w").read_bytes()[:-1])
-    assert "damaged" in run("restore", "b", "--wallet", "again", expected=2).stderr
-    assert not (tmp_path / "again").exists()
+def test_a_backup_that_is_missing_damaged_or_of_another_version_revokes_nothing(run, enrolled, tmp_path, monkeypatch):
+    run("backup", "b", "--wallet", "w")
+    whole = (tmp_path / "b").read_bytes()
+    with pytest.raises(UsageError, match="cannot be read"):
+        Backup.read(tmp_path / "elsewhere", NEW)
+    (tmp_path / "b").write_bytes(whole[:-1])
+    with pytest.raises(UsageError, match="damaged"):
+        Backup.read(tmp_path / "b", NEW)
+    (tmp_path / "b").write_bytes(whole)
+    monkeypatch.setattr("client.backup.unseal", lambda *_: b'{"key_id": "secret words"}')
+    with pytest.raises(UsageError, match="another version") as caught:
+        Backup.read(tmp_path / "b", NEW)
+    assert "secret words" not in str(caught.value)
 
 
 def test_another_passphrase_opens_the_same_wallet(run, enrolled, tmp_path, monkeypatch):

@@ -22,7 +22,9 @@ from federation.errors import (
     UnavailableError,
     UsageError,
 )
-from federation.onebit import CodeSeed, Decision, DeviceSecret, binary_code
+from federation.onebit import Decision, SessionKey, TemplateSecret
+from federation.onebit.parameters import PARAMETER_SETS
+from federation.onebit.transcript import NO_CHANGE
 from federation.transparency import (
     Checkpoint,
     Frontier,
@@ -57,21 +59,14 @@ READERS = [
         lambda v: pb.StartEnrolmentResponse(session=v.to_proto()),
     ),
     (
-        pb.ConfirmTemplateResponse,
-        convert.SessionGrant.from_proto,
-        lambda v: pb.ConfirmTemplateResponse(session=v.to_proto()),
-    ),
-    (
         pb.StartVerificationResponse,
         convert.SessionGrant.from_proto,
         lambda v: pb.StartVerificationResponse(session=v.to_proto()),
     ),
-    (pb.SubmitTemplateRequest, convert.TemplateSubmission.from_proto, lambda v: v.to_proto()),
+    (pb.Change, convert.Change.from_proto, lambda v: v.to_proto()),
     (pb.SubmitProbeRequest, convert.ProbeSubmission.from_proto, lambda v: v.to_proto()),
-    (pb.ConfirmTemplateRequest, convert.TokenSubmission.from_proto, lambda v: v.to_confirmation()),
     (pb.SubmitTokenRequest, convert.TokenSubmission.from_proto, lambda v: v.to_proto()),
-    (pb.SubmitTemplateResponse, convert.LoggedReply.from_proto, lambda v: v.to_enrolment()),
-    (pb.SubmitProbeResponse, convert.LoggedReply.from_proto, lambda v: v.to_verification()),
+    (pb.SubmitProbeResponse, convert.LoggedReply.from_proto, lambda v: v.to_proto()),
     (pb.SubmitTokenResponse, convert.RecordedDecision.from_proto, lambda v: v.to_proto()),
     (pb.LogReceipt, LogReceipt.from_proto, lambda v: v.to_proto()),
     *(
@@ -84,11 +79,10 @@ READERS = [
     ),
     (pb.ExportRequest, owner.read_export, lambda v: pb.ExportRequest(proof=v[0].to_proto(), openings_from=v[1])),
     (pb.ExportResponse, owner.ExportPage.from_proto, lambda v: v.to_proto()),
-    (pb.RenewConsentRequest, owner.Renewal.from_proto, lambda v: v.to_proto()),
     (pb.ListReceiptsResponse, owner.receipts_from_proto, lambda v: pb.ListReceiptsResponse(receipts=v)),
     *(
         (kind, owner.require_empty, lambda _, kind=kind: kind())
-        for kind in (pb.RenewConsentResponse, pb.RevokeResponse, pb.GetCheckpointRequest)
+        for kind in (pb.RevokeResponse, pb.GetCheckpointRequest)
     ),
     (pb.EraseResponse, owner.tombstone_from_proto, lambda v: pb.EraseResponse(log=v.to_proto() if v else None)),
     (
@@ -110,14 +104,15 @@ READERS = [
 IDS = [message.DESCRIPTOR.name for message, _, _ in READERS]
 
 
-@pytest.fixture(scope="module")
-def device():
-    return DeviceSecret.generate()
+FACE = np.random.default_rng(1).standard_normal(128)
 
 
-@pytest.fixture(scope="module")
-def ciphertext(device):
-    return device.encrypt(binary_code(np.random.default_rng(1).standard_normal(128), CodeSeed.generate()))
+@pytest.fixture(scope="module", params=PARAMETER_SETS, ids=lambda each: each.name)
+def sealed(request):
+    """A template and a probe, as messages."""
+    secret = TemplateSecret.generate(request.param)
+    probe = SessionKey.generate(request.param).encrypt(secret.padded_code(FACE))
+    return SimpleNamespace(template=secret.template(FACE), probe=probe)
 
 
 # ---------------------------------------------------------------------- convert
@@ -173,41 +168,74 @@ def _likely(message):
 
 
 @settings(deadline=None)
-@given(session_id=ID16, token=ID32)
+@given(session_id=ID16, token=ID16)
 def test_tokens_travel(session_id, token):
     value = convert.TokenSubmission(session_id, None if token == convert.NO_MATCH else token)
     assert convert.TokenSubmission.from_proto(value.to_proto()) == value
-    assert convert.TokenSubmission.from_proto(value.to_confirmation()) == value
 
 
 @settings(deadline=None)
 @given(session_id=ID16)
 def test_no_match_is_as_long_as_a_token(session_id):
-    silent, found = (convert.TokenSubmission(session_id, token) for token in (None, b"\1" * 32))
+    silent, found = (convert.TokenSubmission(session_id, token) for token in (None, b"\1" * 16))
     assert convert.TokenSubmission.from_proto(silent.to_proto()) == silent
     assert silent.to_proto().ByteSize() == found.to_proto().ByteSize()
 
 
-def test_a_submission_with_a_real_ciphertext_travels(device, ciphertext):
-    value = convert.TemplateSubmission(bytes(16), device.public_key, bytes(32), ciphertext, bytes(64))
-    assert convert.TemplateSubmission.from_proto(value.to_proto()) == value
-    assert value.key_id == device.key_id
+def test_a_submission_travels_with_all_that_it_changes(sealed):
+    for change in (None, convert.Change(b"receipt"), convert.Change(b"receipt", bytes(32), sealed.template)):
+        value = convert.ProbeSubmission(bytes(16), sealed.probe, bytes(64), 7, change)
+        assert convert.ProbeSubmission.from_proto(value.to_proto()) == value
+
+
+def test_a_change_of_a_template_is_whole(sealed):
+    for fields in ((b"", bytes(32), sealed.template), (b"r", bytes(31), sealed.template), (b"r", b"", sealed.template)):
+        with pytest.raises(MalformedMessageError, match="bytes"):
+            convert.Change(*fields)
+    for template in (b"", sealed.template[:-1], sealed.template + b"\0", sealed.probe):
+        with pytest.raises(MalformedMessageError, match="message"):
+            convert.Change(b"r", bytes(32), template)
+
+
+def test_a_change_digest_names_every_field(sealed):
+    other = sealed.template[:-1] + bytes([sealed.template[-1] ^ 1])
+    changes = [
+        convert.Change(receipt, key, template)
+        for receipt in (b"one", b"two")
+        for key in (bytes(32), b"\1" * 32)
+        for template in (sealed.template, other)
+    ]
+    digests = {change.digest for change in (*changes, convert.Change(b"one"), convert.Change(b"two"))}
+    assert len(digests) == 10
+    assert NO_CHANGE not in digests
+    assert convert.ProbeSubmission(bytes(16), sealed.probe, bytes(64)).change_digest == NO_CHANGE
+    assert len({change.key_id for change in changes}) == 2
 
 
 @settings(deadline=None)
-@given(position=st.integers(0, 139_000), junk=st.binary(min_size=1, max_size=12))
-def test_a_damaged_ciphertext_gives_a_value_or_a_malformed_message(ciphertext, position, junk):
-    damaged = ciphertext[:position] + junk + ciphertext[position + len(junk) :]
+@given(position=st.integers(0, 200), junk=st.binary(min_size=1, max_size=12))
+def test_a_damaged_template_gives_a_value_or_a_malformed_message(sealed, position, junk):
+    damaged = sealed.template[:position] + junk + sealed.template[position + len(junk) :]
     try:
-        convert.ProbeSubmission(bytes(16), damaged[: len(ciphertext)], bytes(64))
+        convert.Change(b"receipt", bytes(32), damaged[: len(sealed.template)])
     except MalformedMessageError:
         return
-    assert len(damaged) >= len(ciphertext)
+    assert len(damaged) >= len(sealed.template)
+    assert damaged[:8] == sealed.template[:8]
 
 
-def test_values_show_no_ciphertext_and_no_token(device, ciphertext):
-    shown = repr(convert.TemplateSubmission(bytes(16), device.public_key, bytes(32), ciphertext, bytes(64)))
-    shown += repr(convert.TokenSubmission(bytes(16), b"\7" * 32))
+@pytest.mark.parametrize("length", [0, 4, 7, 8, 1000])
+def test_a_probe_of_another_length_is_malformed(sealed, length):
+    with pytest.raises(MalformedMessageError, match="message"):
+        convert.ProbeSubmission(bytes(16), sealed.probe[:length], bytes(64))
+    with pytest.raises(MalformedMessageError, match="bytes"):
+        convert.ProbeSubmission(bytes(16), sealed.probe + b"\0", bytes(64))
+
+
+def test_values_show_no_ciphertext_no_template_and_no_token(sealed):
+    change = convert.Change(b"receipt", b"\7" * 32, sealed.template)
+    shown = repr(convert.ProbeSubmission(bytes(16), sealed.probe, bytes(64), 0, change))
+    shown += repr(convert.TokenSubmission(bytes(16), b"\7" * 16))
     assert len(shown) < 300
     assert r"\x07" not in shown
 
@@ -243,13 +271,6 @@ def test_an_owners_statement_names_operation_key_audience_and_time():
     assert len(statements) == 32
 
 
-def test_the_template_digest_binds_the_device_key():
-    one, other = (convert.template_digest(device_public_key=bytes([i]) * 32, template=b"t") for i in (1, 2))
-    assert one != other
-    with pytest.raises(MalformedMessageError, match="32 bytes"):
-        convert.template_digest(device_public_key=bytes(31), template=b"t")
-
-
 # ---------------------------------------------------------------------- the protocol says no
 
 
@@ -258,15 +279,8 @@ def test_s1_the_calls_are_exactly_these():
         name: [method.name for method in service.methods] for name, service in pb.DESCRIPTOR.services_by_name.items()
     }
     assert services == {
-        "VerificationService": [
-            "StartEnrolment",
-            "SubmitTemplate",
-            "ConfirmTemplate",
-            "StartVerification",
-            "SubmitProbe",
-            "SubmitToken",
-        ],
-        "OwnerService": ["RenewConsent", "ListReceipts", "Export", "Revoke", "Erase"],
+        "VerificationService": ["StartEnrolment", "StartVerification", "SubmitProbe", "SubmitToken"],
+        "OwnerService": ["ListReceipts", "Export", "Revoke", "Erase"],
         "LogService": ["GetCheckpoint", "GetEntries", "GetInclusion", "GetConsistency"],
     }
 

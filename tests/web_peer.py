@@ -1,4 +1,4 @@
-"""The Python side of the page's cross tests: `python -m tests.web_peer TASK`, JSON in, JSON out. See web/tests."""
+"""The Python side of the page's cross tests: `python -m tests.web_peer`, a line of JSON in, one out. See web/tests."""
 
 import base64
 import io
@@ -8,12 +8,14 @@ from dataclasses import replace
 from datetime import UTC, datetime
 
 import numpy as np
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from PIL import Image
 
 from client.faces import UnusableImageError
+from federation.assertion import Assertion, LogPosition
 from federation.embeddings import PROBE, REFERENCE
 from federation.manifest import Role, Standing, Use
-from federation.onebit import CodeSeed, binary_code, check_ciphertext, check_public_key, check_template, match
+from federation.onebit import CodeSeed, binary_code, check_probe, check_template, match
 from federation.policy import Attempts, Request, decide
 from federation.purposes import Category, Tier, red_line_of
 from federation.receipts import Binding
@@ -36,7 +38,9 @@ from federation.transparency import (
     inclusion_proof,
 )
 from federation.verdict import Verdict
+from federation.wire.convert import Change
 from federation.wire.logged import comparison_facts
+from tests import web_matching
 from tests.agreeing import AUDIENCE, DEVICE, NOW, PURPOSE, public
 from tests.bundles import (
     AUDITOR,
@@ -56,27 +60,34 @@ RELEASE_DIGEST = bytes.fromhex("cd" * 32)
 
 
 def answer_match(request):
-    """Checks a device's messages and answers an enrolment, and comparisons under two thresholds."""
-    key, template, probe, transcript = (
-        bytes.fromhex(request[name]) for name in ("public_key", "template", "probe", "transcript")
-    )
-    check_public_key(key)
-    check_ciphertext(template)
-    check_ciphertext(probe)
-    accepting, rejecting = request["thresholds"]
-    challenges = {
-        "enrol": check_template(key, template, transcript),
-        "accept": match(key, template, probe, transcript, accepting),
-        "reject": match(key, template, probe, transcript, rejecting),
-    }
-    return {name: {"reply": one.reply.hex(), "token": one.token.hex()} for name, one in challenges.items()}
+    """Checks a device's messages and answers comparisons under several thresholds."""
+    template, probe, transcript = (bytes.fromhex(request[name]) for name in ("template", "probe", "transcript"))
+    check_template(template)
+    check_probe(probe)
+    challenges = [match(template, probe, transcript, threshold) for threshold in request["thresholds"]]
+    return [{"reply": one.reply.hex(), "token": one.token.hex()} for one in challenges]
+
+
+def answer_deployment(request):
+    """What a page reads of a deployment before it does anything."""
+    return web_matching.a_deployment(**request)
+
+
+def answer_compare(request):
+    """The server's half of a session, up to the reply."""
+    return web_matching.compare(request)
+
+
+def answer_change(request):
+    """The digest of a change that a match would put in force."""
+    return Change(**{name: bytes.fromhex(value) for name, value in request.items()}).digest.hex()
 
 
 def answer_codes(request):
-    """Codes of embeddings under one seed."""
-    seed = CodeSeed(bytes.fromhex(request["seed"]))
-    codes = [binary_code(np.array(embedding), seed) for embedding in request["embeddings"]]
-    return [np.packbits(code).tobytes().hex() for code in codes]
+    """Codes of embeddings under one seed, packed with the lowest bit first."""
+    seed, length = CodeSeed(bytes.fromhex(request["seed"])), request["length"]
+    codes = [binary_code(np.array(embedding), seed, length) for embedding in request["embeddings"]]
+    return [np.packbits(code, bitorder="little").tobytes().hex() for code in codes]
 
 
 def answer_faces(request):
@@ -127,13 +138,12 @@ def answer_device_of_consent(_request):
 
 def answer_log(_request):
     """Three comparisons in a log: the first, a later one, and one in a log that forked in between."""
-    key_id, transcript, now = bytes(range(32)), b"a transcript", 1_900_000_000
+    key_id, transcript, reply, now = bytes(range(32)), b"a transcript", b"a reply", 1_900_000_000
     signer = NoteSigner("example.org/log", KeyKind.NOTE, bytes(range(32)))
 
     def receipt(index, leaves_before, old_size, salt):
-        opening = Opening(
-            PersonalKind.ATTEMPT, comparison_facts(key_id=key_id, transcript=transcript), bytes([salt] * 32)
-        )
+        facts = comparison_facts(key_id=key_id, transcript=transcript, reply=reply)
+        opening = Opening(PersonalKind.ATTEMPT, facts, bytes([salt] * 32))
         entry = AttemptEntry(
             now - 5, "example.org", "door-access", AttemptOutcome.OPENED, opening.commitment
         ).to_bytes()
@@ -151,11 +161,29 @@ def answer_log(_request):
         "key": signer.key.to_text(),
         "other_key": NoteSigner("example.org/log", KeyKind.NOTE, bytes(32)).key.to_text(),
         "now": now,
-        "facts": {"key_id": key_id.hex(), "transcript": transcript.hex()},
+        "facts": {"key_id": key_id.hex(), "reply": reply.hex(), "transcript": transcript.hex()},
         "first": first,
         "later": receipt(6, [entry, *others], 1, 2)[1],
         "forked": receipt(6, [b"another", *others], 1, 3)[1],
     }
+
+
+def answer_assertion(request):
+    """An assertion as the service signs it, under one false match rate."""
+    position = LogPosition("example.org/log", 7, 9, bytes(range(32)))
+    return Assertion(
+        issuer="https://matching.example",
+        audience="example.org",
+        subject="5a" * 32,
+        purpose="door-access",
+        nonce=bytes(range(32)),
+        issued_at=NOW,
+        expires_at=NOW + 300,
+        release_digest=RELEASE_DIGEST,
+        fmr=request["fmr"],
+        log=position,
+        contest="mailto:contest@example.org",
+    ).sign(Ed25519PrivateKey.from_private_bytes(bytes.fromhex(request["key"])))
 
 
 def answer_manifests(_request):
@@ -275,6 +303,17 @@ def _png(image):
     return base64.b64encode(written.getvalue()).decode()
 
 
+def main():
+    """Answers until nobody asks any more. What a task raises is answered too: tests may expect it."""
+    for line in sys.stdin:
+        asked = json.loads(line)
+        try:
+            answer = {"answer": globals()[f"answer_{asked['task']}"](asked["request"])}
+        except Exception as error:  # noqa: BLE001 - the test that asked shall fail, not the next one
+            answer = {"error": f"{type(error).__name__}: {error}"}
+        sys.stdout.write(json.dumps(answer) + "\n")
+        sys.stdout.flush()
+
+
 if __name__ == "__main__":
-    answer = globals()[f"answer_{sys.argv[1]}"]
-    json.dump(answer(json.load(sys.stdin)), sys.stdout)
+    main()

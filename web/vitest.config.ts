@@ -1,8 +1,10 @@
 /// <reference types="@vitest/browser/providers/playwright" />
 /** Tests run in Chromium, where the page runs: node-seal's WebAssembly needs a newer engine than Node 20 has. */
 
-import { execFile } from 'node:child_process'
+import { type ChildProcessWithoutNullStreams, spawn } from 'node:child_process'
 import { existsSync } from 'node:fs'
+import type { Socket } from 'node:net'
+import { createInterface } from 'node:readline'
 import { fileURLToPath } from 'node:url'
 
 import { defineConfig } from 'vitest/config'
@@ -14,16 +16,28 @@ const PYTHON = process.env['INTAGLIO_PYTHON'] ?? `${REPOSITORY}.venv/bin/python`
 const CHROMIUM = process.env['INTAGLIO_CHROMIUM'] ?? ['/usr/bin/chromium', '/usr/bin/google-chrome'].find(existsSync)
 if (CHROMIUM === undefined) throw new Error('no Chromium: install one (Debian: apt-get install chromium) or set INTAGLIO_CHROMIUM')
 
+let peer: ChildProcessWithoutNullStreams | undefined
+const waiting: ((line: string) => void)[] = []
+
+/** One process for all cross tests, which ends with this one: it answers line by line, in order. */
+function startPeer(): ChildProcessWithoutNullStreams {
+  const child = spawn(PYTHON, ['-m', 'tests.web_peer'], { cwd: REPOSITORY, env: { ...process.env, OMP_NUM_THREADS: '1', PYTHONPATH: `${REPOSITORY}tests` } })
+  createInterface(child.stdout).on('line', (line) => waiting.shift()?.(line))
+  child.stderr.pipe(process.stderr)
+  child.on('exit', () => { for (const answer of waiting.splice(0)) answer('{"error":"the Python side has ended"}') })
+  child.unref() // nothing waits for it
+  for (const pipe of [child.stdin, child.stdout, child.stderr]) (pipe as unknown as Socket).unref()
+  return child
+}
+
 /** Lets the Python side do `task`, for the cross tests. */
-function python(_context: unknown, task: string, request: unknown): Promise<unknown> {
-  const options = { cwd: REPOSITORY, env: { ...process.env, OMP_NUM_THREADS: '1', PYTHONPATH: `${REPOSITORY}tests` }, maxBuffer: 1 << 26 }
-  return new Promise((resolve, reject) => {
-    const child = execFile(PYTHON, ['-m', 'tests.web_peer', task], options, (error, output) => {
-      if (error) reject(error)
-      else resolve(JSON.parse(output))
-    })
-    child.stdin?.end(JSON.stringify(request))
-  })
+async function python(_context: unknown, task: string, request: unknown): Promise<unknown> {
+  peer ??= startPeer()
+  const answered = new Promise<string>((resolve) => { waiting.push(resolve) })
+  peer.stdin.write(`${JSON.stringify({ task, request })}\n`)
+  const { error, answer } = JSON.parse(await answered) as { error?: string; answer?: unknown }
+  if (error !== undefined) throw new Error(error)
+  return answer
 }
 
 export default defineConfig({

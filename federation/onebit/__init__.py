@@ -1,27 +1,31 @@
 """The one-bit match: two parties learn accept or reject about a live face and a template, and nothing else.
 
-Read in this order: `code` (embedding to bits), `matcher` (the mathematics), `device`, `transcript`, `parameters`
-(noise and security), `wire` (bytes), `seal` (the library).
+Read in this order: `code` (embedding to bits), `template` (what a device keeps), `matcher` (the mathematics), `slots`,
+`device`, `transcript`, `session`, `parameters` (noise and security), `wire` (bytes), `ntt` and `seal` (arithmetic).
 """
 
-from federation.onebit.code import BITS, CodeSeed, binary_code, hamming_distance
-from federation.onebit.device import DeviceSecret
-from federation.onebit.matcher import Challenge, check_template, match
+from federation.onebit.code import CodeSeed, binary_code, hamming_distance
+from federation.onebit.device import SessionKey
+from federation.onebit.matcher import Challenge, Material, match
+from federation.onebit.parameters import Parameters, parameters_for
+from federation.onebit.template import TemplateSecret
 from federation.onebit.transcript import Decision, Operation, Transcript
-from federation.onebit.wire import check_ciphertext, check_public_key
+from federation.onebit.wire import check_probe, check_template
 
 __all__ = [
-    "BITS",
     "Challenge",
     "CodeSeed",
     "Decision",
-    "DeviceSecret",
+    "Material",
     "Operation",
+    "Parameters",
+    "SessionKey",
+    "TemplateSecret",
     "Transcript",
     "binary_code",
-    "check_ciphertext",
-    "check_public_key",
+    "check_probe",
     "check_template",
     "hamming_distance",
     "match",
+    "parameters_for",
 ]

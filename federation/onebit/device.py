@@ -1,123 +1,95 @@
-"""The device's side of the one-bit match: the only place where a secret key is used."""
+"""The device's side of the one-bit match: the only place where a homomorphic secret exists, for one session."""
 
 from __future__ import annotations
 
 import hashlib
-import hmac
 import os
-import struct
 
 import numpy as np
 from numpy.typing import NDArray
 
-from federation.errors import UsageError
+from federation.errors import MalformedMessageError, UsageError
 from federation.onebit import wire
-from federation.onebit.parameters import ONEBIT_2048, Parameters, rounding_constant
+from federation.onebit.parameters import Parameters
 from federation.onebit.sampling import RandomBytes, ternary
 from federation.onebit.seal import engine
-from federation.onebit.transcript import PadFunction
+from federation.onebit.slots import PadFunction, from_bits, hash_keys, to_slots
 from federation.secrecy import Secret
 
-_SHIFTS = np.array([0, 2, 4, 6], np.uint8)
-_TRITS = 2
 
+class SessionKey(Secret):
+    """A homomorphic secret key that lives for one session. Make it before the face is there; never store it.
 
-class DeviceSecret(Secret):
-    """The homomorphic secret key of one device, with the public key message that goes with it.
-
-    Attributes:
-        public_key: the public key message for the server.
-        key_id: SHA-256 of `public_key`.
+    It encrypts once and opens once. What a server that lies learns about it is worth nothing a session later, and
+    recorded probes stay secret when a wallet is stolen.
     """
 
-    def __init__(
-        self, coefficients: NDArray[np.uint64], public_key: bytes, parameters: Parameters = ONEBIT_2048
-    ) -> None:
-        self._parameters = parameters
-        self._coefficients = coefficients
+    def __init__(self, parameters: Parameters, coefficients: NDArray[np.int64]) -> None:
+        self.parameters = parameters
         self._key = engine(parameters).secret_key(coefficients)
-        self.public_key = public_key
-        self.key_id = wire.digest(public_key)
+        self._padded_code: NDArray[np.uint8] | None = None
+        self._is_over = False
 
     @classmethod
-    def generate(cls, random_bytes: RandomBytes = os.urandom, parameters: Parameters = ONEBIT_2048) -> DeviceSecret:
-        """A fresh key pair: a uniform ternary secret, and an encryption of zero under it.
+    def generate(cls, parameters: Parameters, random_bytes: RandomBytes = os.urandom) -> SessionKey:
+        """A fresh key: a uniform ternary polynomial.
 
         Args:
-            random_bytes: source of the secret. The encryption draws from SEAL's own generator.
-            parameters: the profile.
+            parameters: of the release.
+            random_bytes: source of the key. The encryption draws from SEAL's own generator.
         """
-        coefficients = _secret(parameters, random_bytes)
-        seal = engine(parameters)
-        seed, residues = seal.public_key_parts(seal.secret_key(coefficients))
-        public_key = wire.SeededMessage(wire.Kind.PUBLIC_KEY, seed, residues).to_bytes(parameters)
-        return cls(coefficients, public_key, parameters)
-
-    @classmethod
-    def from_secret_bytes(cls, data: bytes, parameters: Parameters = ONEBIT_2048) -> DeviceSecret:
-        """Reads what `secret_bytes` gave, out of an authenticated wallet.
-
-        Raises:
-            UsageError: the bytes are of another version.
-        """
-        public_length = wire.seeded_length(parameters)
-        if len(data) != public_length + parameters.ring_dimension // 4:
-            raise UsageError("the wallet holds no key of this version; create a new one and enrol again")
-        packed = np.frombuffer(data, np.uint8, offset=public_length)
-        digits = (packed[:, None] >> _SHIFTS & 3).ravel().astype(np.uint64)
-        if (digits > _TRITS).any():
-            raise UsageError("the wallet's key is damaged; restore it from a backup, or create a new one")
-        t = np.uint64(parameters.plain_modulus)
-        return cls((digits + t - np.uint64(1)) % t, data[:public_length], parameters)
+        return cls(parameters, ternary(parameters.ring_dimension, random_bytes))
 
     def secret_bytes(self) -> bytes:
-        """Public key message, then the secret's coefficients plus one, two bits each. For the encrypted wallet only."""
-        digits = _digits(self._parameters, self._coefficients)
-        packed: NDArray[np.uint8] = (digits.reshape(-1, 4) << _SHIFTS).sum(axis=1, dtype=np.uint8)
-        return self.public_key + packed.tobytes()
-
-    def encrypt(self, code: NDArray[np.uint8]) -> bytes:
-        """Encrypts a binary code (m,) of zeros and ones. Returns a ciphertext message, safe to send.
+        """Refused: a session key is never written anywhere.
 
         Raises:
-            UsageError: not a binary code of the right length.
+            UsageError: always.
         """
-        if code.shape != (self._parameters.slots,) or not np.isin(code, (0, 1)).all():
-            raise UsageError(f"a code has {self._parameters.slots} entries, each 0 or 1")
-        seal = engine(self._parameters)
-        seed, residues = seal.encrypt_parts(self._key, seal.pack(code))
-        return wire.SeededMessage(wire.Kind.CIPHERTEXT, seed, residues).to_bytes(self._parameters)
+        raise UsageError("a session key lives in memory, for one session")
+
+    def encrypt(self, padded_code: NDArray[np.uint8]) -> bytes:
+        """Encrypts y = P xor K. Returns a probe message, safe to send.
+
+        Args:
+            padded_code: (m,) zeros and ones, from `TemplateSecret.padded_code`.
+
+        Raises:
+            UsageError: not such a code, or this key has encrypted before.
+        """
+        if padded_code.shape != (self.parameters.slots,) or padded_code.dtype != np.uint8 or (padded_code > 1).any():
+            raise UsageError(f"a padded code has {self.parameters.slots} entries of type uint8, each 0 or 1")
+        if self._padded_code is not None:
+            raise UsageError("a session key encrypts one probe; make another")
+        self._padded_code = padded_code.copy()
+        seed, residues = engine(self.parameters).encrypt(self._key, from_bits(padded_code, self.parameters))
+        return wire.Probe(seed, residues).to_bytes(self.parameters)
 
     def open_reply(self, reply: bytes, transcript: bytes) -> bytes | None:
         """The session's token if the server accepts this distance, else None. Nothing else may leave the device.
 
-        Every entry of the table is tried, so the time taken does not depend on which one opens.
+        Whatever is wrong with a reply looks like a reply that does not open: an error would be a second bit for a
+        server that lies. Every entry of the table is tried.
 
         Raises:
-            MalformedMessageError: `reply` is not a reply message.
+            UsageError: nothing was encrypted, or this key has opened a reply before.
         """
-        parsed = wire.Reply.from_bytes(reply, self._parameters)
-        seal = engine(self._parameters)
-        coefficients = seal.decrypt_reply(self._key, parsed.head, parsed.second, parsed.third)
-        pad = PadFunction(transcript)(struct.pack("<4I", *coefficients))
-        candidates = (parsed.table ^ np.frombuffer(pad, np.uint8)).tobytes()
-        token = None
-        for start in range(0, len(candidates), wire.TOKEN_BYTES):
-            candidate = candidates[start : start + wire.TOKEN_BYTES]
-            if hmac.compare_digest(hashlib.sha256(candidate).digest(), parsed.token_digest):
-                token = candidate
-        return token
-
-
-def _secret(parameters: Parameters, random_bytes: RandomBytes) -> NDArray[np.uint64]:
-    """(N,) uniform ternary, modulo t, but for the one key in millions whose replies could decrypt wrongly."""
-    while True:
-        coefficients = ternary(parameters, random_bytes)
-        signed = _digits(parameters, coefficients).astype(np.int64) - 1
-        if rounding_constant(parameters, signed) <= parameters.rounding_constant_bound:
-            return coefficients
-
-
-def _digits(parameters: Parameters, coefficients: NDArray[np.uint64]) -> NDArray[np.uint8]:
-    """(N,) ternary coefficients modulo t, plus one: 0, 1 or 2."""
-    return ((coefficients + np.uint64(1)) % np.uint64(parameters.plain_modulus)).astype(np.uint8)
+        padded_code = self._padded_code
+        if padded_code is None or self._is_over:
+            raise UsageError("a session key opens one reply, to the probe that it encrypted")
+        self._is_over = True
+        try:
+            parsed = wire.Reply.from_bytes(reply, self.parameters)
+        except MalformedMessageError:
+            return None
+        coefficients = engine(self.parameters).decrypt_reply(self._key, parsed.components)
+        labels = hash_keys(parsed.salt, to_slots(coefficients, self.parameters))
+        labels += parsed.corrections * padded_code[:, None]
+        total = labels.sum(axis=0, keepdims=True, dtype=np.uint64)
+        opened, width = (parsed.table ^ PadFunction(parsed.salt, transcript)(total)).tobytes(), wire.TOKEN_BYTES
+        candidates = [opened[start : start + width] for start in range(0, len(opened), width)]
+        digests = [hashlib.sha256(candidate).digest() for candidate in candidates]
+        found = [
+            candidate for candidate, digest in zip(candidates, digests, strict=True) if digest == parsed.token_digest
+        ]
+        return found[0] if found and found[0] != wire.NO_MATCH else None

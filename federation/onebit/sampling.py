@@ -7,32 +7,34 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
-from federation.onebit.parameters import Parameters
-
 RandomBytes = Callable[[int], bytes]
 """From a count to that many fresh random bytes: `os.urandom`, or a keystream in tests."""
 
+_ERROR_BITS = 21
+
 
 def uniform_below(bound: int, count: int, random_bytes: RandomBytes) -> NDArray[np.uint64]:
-    """(count,) integers, uniform in 0..bound-1, by rejection. `bound` is at most 2^32."""
-    mask = np.uint32((1 << (bound - 1).bit_length()) - 1)
-    drawn = np.empty(0, np.uint32)
+    """(count,) integers, uniform in 0..bound-1, by rejection. `bound` is at most 2^64."""
+    bits = (bound - 1).bit_length()
+    word = "<u4" if bits <= 32 else "<u8"  # noqa: PLR2004 - the smallest word that holds them
+    mask = (1 << bits) - 1
+    drawn = np.empty(0, word)
     while drawn.size < count:
-        candidates = np.frombuffer(random_bytes(4 * (count - drawn.size)), "<u4") & mask
-        drawn = np.concatenate([drawn, candidates[candidates < bound]])
+        missing = count - drawn.size
+        candidates = np.frombuffer(random_bytes(missing * drawn.itemsize), word) & drawn.dtype.type(mask)
+        drawn = np.concatenate([drawn, candidates[candidates <= drawn.dtype.type(bound - 1)]])
     return drawn.astype(np.uint64)
 
 
-def ternary(parameters: Parameters, random_bytes: RandomBytes) -> NDArray[np.uint64]:
-    """(N,) uniform in {-1, 0, 1}, modulo t: SEAL's distribution of secret keys."""
-    t = np.uint64(parameters.plain_modulus)
-    drawn: NDArray[np.uint64] = (uniform_below(3, parameters.ring_dimension, random_bytes) + t - np.uint64(1)) % t
+def ternary(count: int, random_bytes: RandomBytes) -> NDArray[np.int64]:
+    """(count,) uniform in {-1, 0, 1}: SEAL's distribution of secret keys."""
+    drawn: NDArray[np.int64] = uniform_below(3, count, random_bytes).astype(np.int64) - 1
     return drawn
 
 
-def centred_binomial(parameters: Parameters, random_bytes: RandomBytes) -> NDArray[np.uint64]:
-    """(N,) difference of two sums of 21 fair bits, modulo t: SEAL's distribution of errors, deviation 3.24."""
-    halves = np.frombuffer(random_bytes(8 * parameters.ring_dimension), "<u4").reshape(-1, 2) & np.uint32((1 << 21) - 1)
+def centred_binomial(count: int, random_bytes: RandomBytes) -> NDArray[np.int64]:
+    """(count,) difference of two sums of 21 fair bits: SEAL's distribution of errors, deviation 3.24."""
+    halves = np.frombuffer(random_bytes(8 * count), "<u4").reshape(-1, 2) & np.uint32((1 << _ERROR_BITS) - 1)
     weights = np.bitwise_count(halves).astype(np.int64)
-    residues: NDArray[np.uint64] = ((weights[:, 0] - weights[:, 1]) % parameters.plain_modulus).astype(np.uint64)
-    return residues
+    drawn: NDArray[np.int64] = weights[:, 0] - weights[:, 1]
+    return drawn

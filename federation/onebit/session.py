@@ -2,17 +2,18 @@
 
 Theory of operation
 -------------------
-Both parties start from the same `SessionTerms`: who, why, for whom, under which release, and the server's fresh
-session id and nonce. Then four values travel, in this order, and `run_session` is the whole protocol::
+Both parties start from the same `SessionTerms`: who, why, for whom, under which release, what a match would change,
+and the server's fresh session id and nonce. Then four values travel, in this order, and `run_session` is the whole
+protocol::
 
     device                                   server
-    send_ciphertext   -- ciphertext, signature -->   receive_ciphertext
+    send_probe        -- probe, signature ------->   receive_probe
                                                      (compare: the homomorphic work, in a worker process)
     receive_reply     <-- reply ------------------   send_reply
                       -- token ------------------>   receive_token  = Decision
 
 Each method runs once and in its turn; a machine that is called out of turn raises, and a machine that raised is over.
-The device says the same for every failure: 32 zero bytes. What it sends depends on the one bit and on nothing else.
+The device says the same for every failure: 16 zero bytes. What it sends depends on the one bit and on nothing else.
 """
 
 from __future__ import annotations
@@ -28,48 +29,46 @@ from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 from numpy.typing import NDArray
 
-from federation.errors import PeerError, ProofError, UsageError
+from federation.errors import PeerError, ProofError
 from federation.onebit.matcher import Challenge
-from federation.onebit.transcript import Decision, Operation, Transcript
-from federation.onebit.wire import TOKEN_BYTES, digest
-
-NO_MATCH = bytes(TOKEN_BYTES)
-"""What the device answers when no entry of the table opens."""
+from federation.onebit.transcript import NO_CHANGE, Decision, Operation, Transcript
+from federation.onebit.wire import NO_MATCH, digest
 
 
 @dataclass(frozen=True)
 class SessionTerms:
-    """What both parties agree on before the first ciphertext. Fields as in `Transcript`."""
+    """What both parties agree on before the probe. Fields as in `Transcript`."""
 
+    parameters: str
     operation: Operation
     session_id: bytes
     nonce: bytes
     purpose: str
     audience: str
     key_id: bytes
+    template_digest: bytes
     release_digest: bytes
+    audience_nonce: bytes = b""
+    change_digest: bytes = NO_CHANGE
+    log_size: int = 0
 
-    def transcript(self, ciphertext: bytes) -> bytes:
-        """Bytes of the transcript once the ciphertext is known."""
-        return Transcript(**vars(self), ciphertext_digest=digest(ciphertext)).to_bytes()
+    def transcript(self, probe: bytes) -> bytes:
+        """Bytes of the transcript once the probe is known."""
+        return Transcript(**vars(self), probe_digest=digest(probe)).to_bytes()
 
 
-class CodeCipher(Protocol):
-    """What a session needs of the device's key: `DeviceSecret`, or a double in tests."""
+class ProbeCipher(Protocol):
+    """What a session needs of the device's key: `SessionKey`, or a double in tests."""
 
-    @property
-    def key_id(self) -> bytes:
-        """SHA-256 of the public key message."""
-
-    def encrypt(self, code: NDArray[np.uint8]) -> bytes:
-        """Encrypts a binary code (m,)."""
+    def encrypt(self, padded_code: NDArray[np.uint8]) -> bytes:
+        """Encrypts a padded code (m,)."""
 
     def open_reply(self, reply: bytes, transcript: bytes) -> bytes | None:
         """The session's token, or None."""
 
 
 class _Turn(Enum):
-    CIPHERTEXT = auto()
+    PROBE = auto()
     REPLY = auto()
     TOKEN = auto()
     OVER = auto()
@@ -79,7 +78,7 @@ class _Machine:
     """Lets each step run once and in its turn."""
 
     def __init__(self) -> None:
-        self._turn = _Turn.CIPHERTEXT
+        self._turn = _Turn.PROBE
 
     def _begin(self, turn: _Turn) -> None:
         due, self._turn = self._turn, _Turn.OVER
@@ -88,35 +87,37 @@ class _Machine:
 
 
 class DeviceSession(_Machine):
-    """The device's half. Holds the only secret key."""
+    """The device's half.
 
-    def __init__(self, terms: SessionTerms, secret: CodeCipher, signing_key: Ed25519PrivateKey) -> None:
+    Args:
+        terms: of the session.
+        key: fresh, for this session alone.
+        signing_key: Ed25519 key of the device.
+    """
+
+    def __init__(self, terms: SessionTerms, key: ProbeCipher, signing_key: Ed25519PrivateKey) -> None:
         super().__init__()
-        if terms.key_id != secret.key_id:
-            raise UsageError("these terms name another device's key")
         self._terms = terms
-        self._secret = secret
+        self._key = key
         self._signing_key = signing_key
         self._transcript = b""
 
-    def send_ciphertext(self, code: NDArray[np.uint8]) -> tuple[bytes, bytes]:
-        """Encrypts the code and signs the transcript. Returns (ciphertext, signature)."""
-        self._begin(_Turn.CIPHERTEXT)
-        ciphertext = self._secret.encrypt(code)
-        self._transcript = self._terms.transcript(ciphertext)
+    def send_probe(self, padded_code: NDArray[np.uint8]) -> tuple[bytes, bytes]:
+        """Encrypts the padded code and signs the transcript. Returns (probe, signature)."""
+        self._begin(_Turn.PROBE)
+        probe = self._key.encrypt(padded_code)
+        self._transcript = self._terms.transcript(probe)
         self._turn = _Turn.REPLY
-        return ciphertext, self._signing_key.sign(self._transcript)
+        return probe, self._signing_key.sign(self._transcript)
 
     def receive_reply(self, reply: bytes) -> bytes:
         """Opens the reply. Returns the token, or `NO_MATCH`: all that may leave the device.
 
         Raises:
-            MalformedMessageError: the server sent no reply message. Nothing is to be answered then.
             PeerError: out of turn.
         """
         self._begin(_Turn.REPLY)
-        token = self._secret.open_reply(reply, self._transcript)
-        return NO_MATCH if token is None else token
+        return self._key.open_reply(reply, self._transcript) or NO_MATCH
 
 
 class ServerSession(_Machine):
@@ -128,15 +129,15 @@ class ServerSession(_Machine):
         self._device_public_key = Ed25519PublicKey.from_public_bytes(device_public_key)
         self._token = b""
 
-    def receive_ciphertext(self, ciphertext: bytes, signature: bytes) -> bytes:
+    def receive_probe(self, probe: bytes, signature: bytes) -> bytes:
         """Checks the signature. Returns the transcript: what the comparison is to be bound to.
 
         Raises:
-            ProofError: the signature is not of this device, or not over this session and ciphertext.
+            ProofError: the signature is not of this device, or not over this session and probe.
             PeerError: out of turn.
         """
-        self._begin(_Turn.CIPHERTEXT)
-        transcript = self._terms.transcript(ciphertext)
+        self._begin(_Turn.PROBE)
+        transcript = self._terms.transcript(probe)
         try:
             self._device_public_key.verify(signature, transcript)
         except InvalidSignature as error:
@@ -164,7 +165,7 @@ class ServerSession(_Machine):
 def run_session(
     device: DeviceSession,
     server: ServerSession,
-    code: NDArray[np.uint8],
+    padded_code: NDArray[np.uint8],
     compare: Callable[[bytes, bytes], Challenge],
 ) -> Decision:
     """The whole protocol, with both parties in one place. For tests, benchmarks and readers.
@@ -172,10 +173,10 @@ def run_session(
     Args:
         device: the owner's half.
         server: the matching server's half.
-        code: (m,) binary code of the live face.
-        compare: from (ciphertext, transcript) to a challenge: `match` or `check_template` with its other arguments.
+        padded_code: (m,) code of the live face under the template's pad.
+        compare: from (probe, transcript) to a challenge: `match` with its other arguments.
     """
-    ciphertext, signature = device.send_ciphertext(code)
-    transcript = server.receive_ciphertext(ciphertext, signature)
-    reply = server.send_reply(compare(ciphertext, transcript))
+    probe, signature = device.send_probe(padded_code)
+    transcript = server.receive_probe(probe, signature)
+    reply = server.send_reply(compare(probe, transcript))
     return server.receive_token(device.receive_reply(reply))

@@ -8,14 +8,16 @@ from dataclasses import dataclass
 from enum import Enum
 
 from federation.errors import UsageError
-from federation.onebit.parameters import ONEBIT_2048
 from federation.onebit.wire import DIGEST_BYTES
 
 SESSION_ID_BYTES = 16
 NONCE_BYTES = 32
 MAXIMUM_TEXT_BYTES = 256
+NO_CHANGE = bytes(DIGEST_BYTES)
+"""`change_digest` of a session that changes nothing."""
 
-_DOMAIN = b"intaglio one-bit transcript v1"
+_DOMAIN = b"intaglio one-bit transcript v2"
+_MOST_LOG_SIZE = (1 << 64) - 1
 
 
 class Decision(Enum):
@@ -29,7 +31,7 @@ class Decision(Enum):
 
 
 class Operation(Enum):
-    """What a session does."""
+    """What a match does in a session."""
 
     ENROL = 1
     VERIFY = 2
@@ -42,71 +44,79 @@ class Transcript:
     """Everything that one session is bound to.
 
     Attributes:
-        operation: enrolment check or verification.
+        parameters: name of the parameter set.
+        operation: what a match does.
         session_id: 16 bytes, chosen by the server.
         nonce: 32 fresh bytes, chosen by the server, used once.
         purpose: why the comparison is made, from the policy; 1 to 256 bytes of UTF-8.
         audience: who will rely on the answer; 1 to 256 bytes of UTF-8.
-        key_id: SHA-256 of the device's public key message.
+        audience_nonce: what the audience chose, for an assertion; empty for none.
+        key_id: SHA-256 of the device's Ed25519 public key.
+        template_digest: SHA-256 of the template message that is compared with.
         release_digest: SHA-256 of the model release that made the code and sets the threshold.
-        ciphertext_digest: SHA-256 of the ciphertext message that the device sends.
+        change_digest: of what a match puts in force: a template, a consent; `NO_CHANGE` for nothing.
+        log_size: entries in the last checkpoint of the log that the device saw.
+        probe_digest: SHA-256 of the probe message.
 
     Raises:
         UsageError: a field has the wrong length.
     """
 
+    parameters: str
     operation: Operation
     session_id: bytes
     nonce: bytes
     purpose: str
     audience: str
+    audience_nonce: bytes
     key_id: bytes
+    template_digest: bytes
     release_digest: bytes
-    ciphertext_digest: bytes
+    change_digest: bytes
+    log_size: int
+    probe_digest: bytes
 
     def __post_init__(self) -> None:
         lengths = {
             "session_id": SESSION_ID_BYTES,
             "nonce": NONCE_BYTES,
             "key_id": DIGEST_BYTES,
+            "template_digest": DIGEST_BYTES,
             "release_digest": DIGEST_BYTES,
-            "ciphertext_digest": DIGEST_BYTES,
+            "change_digest": DIGEST_BYTES,
+            "probe_digest": DIGEST_BYTES,
         }
         for name, length in lengths.items():
             if len(getattr(self, name)) != length:
                 raise UsageError(f"{name} has {length} bytes, got {len(getattr(self, name))}")
-        for name in ("purpose", "audience"):
+        for name in ("parameters", "purpose", "audience"):
             if not 1 <= len(getattr(self, name).encode()) <= MAXIMUM_TEXT_BYTES:
                 raise UsageError(f"{name} must have 1 to {MAXIMUM_TEXT_BYTES} bytes of UTF-8")
+        if len(self.audience_nonce) > MAXIMUM_TEXT_BYTES:
+            raise UsageError(f"audience_nonce has at most {MAXIMUM_TEXT_BYTES} bytes")
+        if not 0 <= self.log_size <= _MOST_LOG_SIZE:
+            raise UsageError("log_size must be a count of entries below 2^64")
 
     def to_bytes(self) -> bytes:
         """Canonical bytes: every field with its length in front, so that no two transcripts share an encoding."""
-        fields = (
+        return length_prefixed(
             _DOMAIN,
-            ONEBIT_2048.name.encode(),
+            self.parameters.encode(),
             bytes([self.operation.value]),
             self.session_id,
             self.nonce,
             self.purpose.encode(),
             self.audience.encode(),
+            hashlib.sha256(self.audience_nonce).digest(),
             self.key_id,
+            self.template_digest,
             self.release_digest,
-            self.ciphertext_digest,
+            self.change_digest,
+            struct.pack("<Q", self.log_size),
+            self.probe_digest,
         )
-        return b"".join(struct.pack("<H", len(field)) + field for field in fields)
 
 
-class PadFunction:
-    """From the four masked coefficients to the pad of a token, for one session.
-
-    The single-step key derivation of NIST SP 800-56C rev. 2 with SHA-256: the shared secret is the four coefficients,
-    the fixed information is a digest of this use and the transcript. 104 uniform bits go in, so a random oracle is what
-    is needed; one hash call of one block for each entry of the accept table is a tenth of the time of HKDF.
-    """
-
-    def __init__(self, transcript: bytes) -> None:
-        self._fixed_info = hashlib.sha256(b"intaglio one-bit pad v1" + transcript).digest()
-
-    def __call__(self, coefficients: bytes) -> bytes:
-        """32 bytes of pad for 16 bytes: four little-endian 32-bit coefficients."""
-        return hashlib.sha256(b"\0\0\0\1" + coefficients + self._fixed_info).digest()
+def length_prefixed(*fields: bytes) -> bytes:
+    """Fields one after the other, each behind its length in two bytes, little-endian."""
+    return b"".join(struct.pack("<H", len(field)) + field for field in fields)

@@ -13,7 +13,9 @@ import hashlib
 from dataclasses import dataclass, field
 
 from federation.errors import MalformedMessageError
-from federation.onebit import Decision, check_ciphertext, check_public_key
+from federation.onebit import Decision, check_probe, check_template
+from federation.onebit.transcript import NO_CHANGE, length_prefixed
+from federation.onebit.wire import NO_MATCH, TOKEN_BYTES
 from federation.statements import MOST_STATEMENT_BYTES
 from federation.wire.checks import (
     DIGEST_BYTES,
@@ -27,24 +29,13 @@ from federation.wire.v1 import verification_pb2 as pb
 
 SESSION_ID_BYTES = 16
 NONCE_BYTES = 32
-TOKEN_BYTES = 32
 DEVICE_PUBLIC_KEY_BYTES = 32
 MAX_MESSAGE_BYTES = 512 * 1024
-"""gRPC limit for both directions: a template submission takes about 330 kB, a reply about 125 kB."""
+"""gRPC limit for both directions: a probe takes about 90 kB, a reply about 150 kB, an export more."""
 MAX_REPLY_BYTES = 256 * 1024
 MAX_ASSERTION_CHARACTERS = 4096
 
-NO_MATCH = bytes(TOKEN_BYTES)
-"""What a device sends when nothing opened: as long as a token, so the wire does not show which it was."""
-
-
-def template_digest(*, device_public_key: bytes, template: bytes) -> bytes:
-    """The ciphertext digest of an enrolment transcript: SHA-256 of device key and template together.
-
-    The transcript binds the reply of the zero test, so whoever opens it also vouches for the device key.
-    """
-    require_length("device public key", device_public_key, DEVICE_PUBLIC_KEY_BYTES)
-    return hashlib.sha256(device_public_key + template).digest()
+_CHANGE_DOMAIN = b"intaglio change v1"
 
 
 @dataclass(frozen=True)
@@ -52,7 +43,7 @@ class SessionRequest:
     """Asks for an enrolment or a verification session.
 
     Attributes:
-        key_id: SHA-256 of the device's homomorphic public key, 32 bytes.
+        key_id: SHA-256 of the device's Ed25519 public key, 32 bytes.
         purpose: what for; see `is_name`.
         audience: who relies on the decision; see `is_name`.
         audience_nonce: 32 bytes that the audience chose, for an assertion; empty for none, and for an enrolment.
@@ -94,7 +85,7 @@ class SessionRequest:
 
 @dataclass(frozen=True)
 class SessionGrant:
-    """What the server gives a device at the start of each leg.
+    """What the server gives a device at the start of a session.
 
     Attributes:
         session_id: 16 bytes.
@@ -112,9 +103,7 @@ class SessionGrant:
         require_length("release digest", self.release_digest, DIGEST_BYTES)
 
     @classmethod
-    def from_proto(
-        cls, message: pb.StartEnrolmentResponse | pb.ConfirmTemplateResponse | pb.StartVerificationResponse
-    ) -> SessionGrant:
+    def from_proto(cls, message: pb.StartEnrolmentResponse | pb.StartVerificationResponse) -> SessionGrant:
         """Reads a foreign message.
 
         Raises:
@@ -126,75 +115,60 @@ class SessionGrant:
         return cls(session_id=session.session_id, nonce=session.nonce, release_digest=session.release_digest)
 
     def to_proto(self) -> pb.Session:
-        """The part that all three answers share."""
+        """The part that both answers share."""
         return pb.Session(session_id=self.session_id, nonce=self.nonce, release_digest=self.release_digest)
 
 
 @dataclass(frozen=True)
-class TemplateSubmission:
-    """The encrypted template with the keys that belong to it.
+class Change:
+    """What a match puts in force: a template with its device key and consent, or a newer consent alone.
 
     Attributes:
-        session_id: 16 bytes.
-        public_key: homomorphic public key, checked for length and residues.
-        device_public_key: Ed25519, 32 bytes.
-        template: ciphertext, checked for length and residues.
-        signature: Ed25519 over the transcript, 64 bytes; not verified here.
-        receipt: signed consent receipt, at most 32 kB; not read here. Empty is none.
-        log_size: entries in the last checkpoint that the device saw.
+        receipt: signed consent receipt, 1 to 32768 bytes; not read here.
+        device_public_key: Ed25519, 32 bytes; empty when only a consent is new.
+        template: template message, checked for its form; empty like the key.
     """
 
-    session_id: bytes
-    public_key: bytes = field(repr=False)
-    device_public_key: bytes = field(repr=False)
-    template: bytes = field(repr=False)
-    signature: bytes = field(repr=False)
-    receipt: bytes = field(default=b"", repr=False)
-    log_size: int = 0
+    receipt: bytes = field(repr=False)
+    device_public_key: bytes = field(default=b"", repr=False)
+    template: bytes = field(default=b"", repr=False)
 
     def __post_init__(self) -> None:
-        require_length("session id", self.session_id, SESSION_ID_BYTES)
-        require_length("device public key", self.device_public_key, DEVICE_PUBLIC_KEY_BYTES)
-        require_length("signature", self.signature, SIGNATURE_BYTES)
-        if len(self.receipt) > MOST_STATEMENT_BYTES:
-            raise MalformedMessageError(f"a receipt has at most {MOST_STATEMENT_BYTES} bytes, not {len(self.receipt)}")
-        check_public_key(self.public_key)
-        check_ciphertext(self.template)
+        if not 0 < len(self.receipt) <= MOST_STATEMENT_BYTES:
+            raise MalformedMessageError(f"a receipt has 1 to {MOST_STATEMENT_BYTES} bytes, not {len(self.receipt)}")
+        if self.has_template:
+            require_length("device public key", self.device_public_key, DEVICE_PUBLIC_KEY_BYTES)
+            check_template(self.template)
+
+    @property
+    def has_template(self) -> bool:
+        """Whether there is more to it than a consent."""
+        return bool(self.template or self.device_public_key)
 
     @property
     def key_id(self) -> bytes:
-        """SHA-256 of the public key, 32 bytes."""
-        return hashlib.sha256(self.public_key).digest()
+        """SHA-256 of the device's public key, 32 bytes: what the new template will be known by."""
+        return hashlib.sha256(self.device_public_key).digest()
+
+    @property
+    def digest(self) -> bytes:
+        """The `change_digest` of a transcript: SHA-256 of all fields, 32 bytes."""
+        fields = length_prefixed(_CHANGE_DOMAIN, self.device_public_key, self.template, self.receipt)
+        return hashlib.sha256(fields).digest()
 
     @classmethod
-    def from_proto(cls, message: pb.SubmitTemplateRequest) -> TemplateSubmission:
+    def from_proto(cls, message: pb.Change) -> Change:
         """Reads a foreign message.
 
         Raises:
             MalformedMessageError: a field is missing, unknown or wrong.
         """
         require_no_unknown_fields(message)
-        return cls(
-            session_id=message.session_id,
-            public_key=message.public_key,
-            device_public_key=message.device_public_key,
-            template=message.template,
-            signature=message.signature,
-            receipt=message.receipt,
-            log_size=message.log_size,
-        )
+        return cls(receipt=message.receipt, device_public_key=message.device_public_key, template=message.template)
 
-    def to_proto(self) -> pb.SubmitTemplateRequest:
+    def to_proto(self) -> pb.Change:
         """The message."""
-        return pb.SubmitTemplateRequest(
-            session_id=self.session_id,
-            public_key=self.public_key,
-            device_public_key=self.device_public_key,
-            template=self.template,
-            signature=self.signature,
-            receipt=self.receipt,
-            log_size=self.log_size,
-        )
+        return pb.Change(device_public_key=self.device_public_key, template=self.template, receipt=self.receipt)
 
 
 @dataclass(frozen=True)
@@ -203,20 +177,27 @@ class ProbeSubmission:
 
     Attributes:
         session_id: 16 bytes.
-        probe: ciphertext, checked for length and residues.
+        probe: probe message, checked for its form; residues are read where they are used.
         signature: Ed25519 over the transcript, 64 bytes; not verified here.
         log_size: entries in the last checkpoint that the device saw.
+        change: what a match puts in force, or None.
     """
 
     session_id: bytes
     probe: bytes = field(repr=False)
     signature: bytes = field(repr=False)
     log_size: int = 0
+    change: Change | None = None
 
     def __post_init__(self) -> None:
         require_length("session id", self.session_id, SESSION_ID_BYTES)
         require_length("signature", self.signature, SIGNATURE_BYTES)
-        check_ciphertext(self.probe)
+        check_probe(self.probe)
+
+    @property
+    def change_digest(self) -> bytes:
+        """For the transcript, 32 bytes."""
+        return self.change.digest if self.change else NO_CHANGE
 
     @classmethod
     def from_proto(cls, message: pb.SubmitProbeRequest) -> ProbeSubmission:
@@ -231,12 +212,17 @@ class ProbeSubmission:
             probe=message.probe,
             signature=message.signature,
             log_size=message.log_size,
+            change=Change.from_proto(message.change) if message.HasField("change") else None,
         )
 
     def to_proto(self) -> pb.SubmitProbeRequest:
         """The message."""
         return pb.SubmitProbeRequest(
-            session_id=self.session_id, probe=self.probe, signature=self.signature, log_size=self.log_size
+            session_id=self.session_id,
+            probe=self.probe,
+            signature=self.signature,
+            log_size=self.log_size,
+            change=self.change.to_proto() if self.change else None,
         )
 
 
@@ -246,7 +232,7 @@ class TokenSubmission:
 
     Attributes:
         session_id: 16 bytes.
-        token: 32 bytes, or None for "no match".
+        token: 16 bytes, or None for "no match".
     """
 
     session_id: bytes
@@ -260,7 +246,7 @@ class TokenSubmission:
                 raise MalformedMessageError("a token of zeros stands for no match; pass None")
 
     @classmethod
-    def from_proto(cls, message: pb.ConfirmTemplateRequest | pb.SubmitTokenRequest) -> TokenSubmission:
+    def from_proto(cls, message: pb.SubmitTokenRequest) -> TokenSubmission:
         """Reads a foreign message.
 
         Raises:
@@ -268,10 +254,6 @@ class TokenSubmission:
         """
         require_no_unknown_fields(message)
         return cls(session_id=message.session_id, token=None if message.token == NO_MATCH else message.token)
-
-    def to_confirmation(self) -> pb.ConfirmTemplateRequest:
-        """The message that ends an enrolment's first leg."""
-        return pb.ConfirmTemplateRequest(session_id=self.session_id, token=self.token or NO_MATCH)
 
     def to_proto(self) -> pb.SubmitTokenRequest:
         """The message that ends a verification."""
@@ -295,7 +277,7 @@ class LoggedReply:
             raise MalformedMessageError(f"a reply has 1 to {MAX_REPLY_BYTES} bytes, not {len(self.reply)}")
 
     @classmethod
-    def from_proto(cls, message: pb.SubmitTemplateResponse | pb.SubmitProbeResponse) -> LoggedReply:
+    def from_proto(cls, message: pb.SubmitProbeResponse) -> LoggedReply:
         """Reads a foreign message.
 
         Raises:
@@ -304,12 +286,8 @@ class LoggedReply:
         require_no_unknown_fields(message)
         return cls(message.reply, LogReceipt.from_proto(message.log))
 
-    def to_enrolment(self) -> pb.SubmitTemplateResponse:
-        """The message that answers a template."""
-        return pb.SubmitTemplateResponse(reply=self.reply, log=self.log.to_proto())
-
-    def to_verification(self) -> pb.SubmitProbeResponse:
-        """The message that answers a probe."""
+    def to_proto(self) -> pb.SubmitProbeResponse:
+        """The message."""
         return pb.SubmitProbeResponse(reply=self.reply, log=self.log.to_proto())
 
 

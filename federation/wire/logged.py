@@ -13,13 +13,18 @@ from federation.wire.checks import DIGEST_BYTES, require_length, require_no_unkn
 from federation.wire.v1 import verification_pb2 as pb
 
 
-def comparison_facts(*, key_id: bytes, transcript: bytes) -> dict[str, str]:
-    """What stands behind the entry of a comparison: whose key, and SHA-256 of all that the session is bound to.
+def comparison_facts(*, key_id: bytes, transcript: bytes, reply: bytes) -> dict[str, str]:
+    """What stands behind the entry of a comparison: whose key, and SHA-256 of transcript and reply.
 
-    The transcript holds nonce, purpose, audience, release and ciphertext, so an entry is about one comparison only.
+    The transcript holds nonce, purpose, audience, release and probe, so an entry is about one comparison only. With the
+    reply in it, nobody between server and device can change a byte of that unseen.
     """
     require_length("key id", key_id, DIGEST_BYTES)
-    return {"key_id": key_id.hex(), "transcript": hashlib.sha256(transcript).hexdigest()}
+    return {
+        "key_id": key_id.hex(),
+        "reply": hashlib.sha256(reply).hexdigest(),
+        "transcript": hashlib.sha256(transcript).hexdigest(),
+    }
 
 
 @dataclass(frozen=True)

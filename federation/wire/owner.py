@@ -12,8 +12,7 @@ from dataclasses import dataclass, field
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from federation.errors import MalformedMessageError, RefusedError
-from federation.onebit import check_ciphertext, check_public_key
+from federation.errors import MalformedMessageError, UsageError
 from federation.statements import MOST_STATEMENT_BYTES
 from federation.transparency import Opening
 from federation.wire.checks import (
@@ -60,7 +59,7 @@ class OwnerProof:
 
     Attributes:
         operation: what for; the call says it, so it is not in the message.
-        key_id: SHA-256 of the device's homomorphic public key, 32 bytes.
+        key_id: SHA-256 of the device's Ed25519 public key, 32 bytes.
         audience: where the template was enrolled; see `is_name`.
         issued_at: seconds since 1970.
         signature: Ed25519 over `statement`, 64 bytes; not verified here.
@@ -90,9 +89,12 @@ class OwnerProof:
         return cls(operation, key_id, audience, issued_at, key.sign(statement))
 
     def require_fresh(self, *, now: int) -> None:
-        """Raises `RefusedError` when the proof is too old to show somebody's data to whoever has it."""
+        """Raises `UsageError` when the proof is too old to show somebody's data to whoever has it.
+
+        No refusal: that says that there is nobody with this key, and a device draws conclusions from it.
+        """
         if abs(now - self.issued_at) > LONGEST_AGE_SECONDS:
-            raise RefusedError(
+            raise UsageError(
                 f"the request is dated {self.issued_at - now:+d} seconds from the server's clock, and at most"
                 f" {LONGEST_AGE_SECONDS} are allowed; set the clock and ask again"
             )
@@ -115,52 +117,18 @@ class OwnerProof:
 
 
 @dataclass(frozen=True)
-class Renewal:
-    """A newer consent.
-
-    Attributes:
-        key_id: 32 bytes.
-        receipt: signed consent receipt, 1 to 32768 bytes; not read here.
-    """
-
-    key_id: bytes
-    receipt: bytes = field(repr=False)
-
-    def __post_init__(self) -> None:
-        require_length("key id", self.key_id, DIGEST_BYTES)
-        _require_receipt(self.receipt)
-
-    @classmethod
-    def from_proto(cls, message: pb.RenewConsentRequest) -> Renewal:
-        """Reads a foreign message.
-
-        Raises:
-            MalformedMessageError: a field is missing, unknown or wrong.
-        """
-        require_no_unknown_fields(message)
-        return cls(message.key_id, message.receipt)
-
-    def to_proto(self) -> pb.RenewConsentRequest:
-        """The message."""
-        return pb.RenewConsentRequest(key_id=self.key_id, receipt=self.receipt)
-
-
-@dataclass(frozen=True)
 class ExportPage:
     """A part of what is held about an owner.
 
     Attributes:
-        record: canonical JSON, at most 64 kB.
-        template: ciphertext, or empty.
-        public_key: homomorphic public key, or empty.
+        record: canonical JSON, at most 64 kB; of the template its digest, and never the padded template itself: whoever
+            has that and the wallet has the face's code.
         receipts: signed consent receipts, oldest first.
         openings: by position in the log.
         next: where the next page begins, 0 for none.
     """
 
     record: bytes = field(repr=False)
-    template: bytes = field(repr=False)
-    public_key: bytes = field(repr=False)
     receipts: tuple[bytes, ...] = field(repr=False)
     openings: dict[int, Opening] = field(repr=False)
     next: int
@@ -168,10 +136,6 @@ class ExportPage:
     def __post_init__(self) -> None:
         if len(self.record) > MOST_RECORD_BYTES:
             raise MalformedMessageError(f"a record has at most {MOST_RECORD_BYTES} bytes")
-        if self.template:
-            check_ciphertext(self.template)
-        if self.public_key:
-            check_public_key(self.public_key)
         for receipt in self.receipts:
             _require_receipt(receipt)
         positions = list(self.openings)
@@ -192,16 +156,12 @@ class ExportPage:
             openings[item.position] = Opening.from_secret_bytes(item.opening)
         if len(openings) != len(message.openings):
             raise MalformedMessageError("two openings are of one position")
-        return cls(
-            message.record, message.template, message.public_key, tuple(message.receipts), openings, message.next
-        )
+        return cls(message.record, tuple(message.receipts), openings, message.next)
 
     def to_proto(self) -> pb.ExportResponse:
         """The message."""
         return pb.ExportResponse(
             record=self.record,
-            template=self.template,
-            public_key=self.public_key,
             receipts=self.receipts,
             openings=[
                 pb.LogOpening(position=position, opening=opening.secret_bytes())
@@ -253,7 +213,7 @@ def tombstone_from_proto(message: pb.EraseResponse) -> LogReceipt | None:
     return LogReceipt.from_proto(message.log) if message.HasField("log") else None
 
 
-def require_empty(message: pb.RenewConsentResponse | pb.RevokeResponse | pb.GetCheckpointRequest) -> None:
+def require_empty(message: pb.RevokeResponse | pb.GetCheckpointRequest) -> None:
     """Raises `MalformedMessageError` unless the message has no field at all."""
     require_no_unknown_fields(message)
 

@@ -1,46 +1,37 @@
-"""One device and its reference, made once: key generation is the slow part."""
+"""What the tests of the match share: both parameter sets, and an owner with a template in each."""
 
 import numpy as np
 import pytest
 
-from federation.onebit import BITS, DeviceSecret
-from federation.onebit.matcher import Reference
-from tests.onebit.variants import StolenWallet
+from federation.onebit import TemplateSecret, wire
+from federation.onebit.parameters import PARAMETER_SETS
+
+
+@pytest.fixture(scope="session", params=PARAMETER_SETS, ids=lambda each: str(each.slots))
+def parameters(request):
+    return request.param
 
 
 @pytest.fixture(scope="session")
-def device():
-    return DeviceSecret.generate()
+def owner(parameters):
+    return Owner(parameters)
 
 
-@pytest.fixture(scope="session")
-def template_code():
-    return np.random.default_rng(1).integers(0, 2, BITS, dtype=np.uint8)
+class Owner:
+    """Somebody with a wallet, whose face is a vector, and what the server holds of it."""
 
+    def __init__(self, parameters, seed=1):
+        random = np.random.default_rng(seed)
+        self.parameters = parameters
+        self.secret = TemplateSecret.generate(parameters, random.bytes)
+        self.face = random.normal(size=128)
+        self.template = self.secret.template(self.face, random.bytes)
+        self.padded = self.secret.padded_code(self.face)
+        self.stored = wire.PaddedTemplate.from_bytes(self.template, parameters).bits
 
-@pytest.fixture(scope="session")
-def template(device, template_code):
-    return device.encrypt(template_code)
-
-
-@pytest.fixture(scope="session")
-def reference(device, template):
-    return Reference.from_bytes(device.public_key, template)
-
-
-@pytest.fixture(scope="session")
-def wallet(device):
-    return StolenWallet(device)
-
-
-@pytest.fixture
-def flipped(template_code):
-    """A code at an exact Hamming distance from the template."""
-
-    def flip(distance, seed=0):
-        places = np.random.default_rng(seed).permutation(BITS)[:distance]
-        code = template_code.copy()
+    def at(self, distance, seed=0):
+        """A padded code at this exact Hamming distance from the template."""
+        places = np.random.default_rng(seed).permutation(self.parameters.slots)[:distance]
+        code = self.padded.copy()
         code[places] ^= 1
         return code
-
-    return flip

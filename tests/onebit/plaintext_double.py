@@ -5,51 +5,49 @@ import os
 
 import numpy as np
 
-from federation.errors import MalformedMessageError
-from federation.onebit import BITS, Challenge, hamming_distance
-from federation.onebit.transcript import PadFunction
+from federation.errors import MalformedMessageError, UsageError
+from federation.onebit import Challenge, hamming_distance, wire
+
+LENGTH = 16
 
 
-class InsecurePlaintextDevice:
-    """Stands in for `DeviceSecret`. Its ciphertexts are the codes themselves."""
+class InsecurePlaintextKey:
+    """Stands in for `SessionKey`. Its ciphertexts are the padded codes themselves."""
 
-    def __init__(self):
-        self.public_key = os.urandom(16)
-        self.key_id = hashlib.sha256(self.public_key).digest()
+    def __init__(self, parameters):
+        self._parameters = parameters
+        self._session = os.urandom(LENGTH)
+        self._used = []
 
     @classmethod
-    def generate(cls):
-        return cls()
+    def generate(cls, parameters):
+        return cls(parameters)
 
-    def encrypt(self, code):
-        return self.public_key + np.packbits(code).tobytes()
+    def encrypt(self, padded_code):
+        self._once("encrypt")
+        return self._session + np.packbits(padded_code, bitorder="little").tobytes()
 
     def open_reply(self, reply, transcript):
-        if len(reply) != 64:
-            raise MalformedMessageError("not a reply")
-        token = bytes(a ^ b for a, b in zip(reply[:32], _pad(self.public_key, transcript), strict=True))
-        return token if hashlib.sha256(token).digest() == reply[32:] else None
+        self._once("open")
+        token = bytes(a ^ b for a, b in zip(reply[:LENGTH], _pad(self._session, transcript), strict=False))
+        return token if len(reply) == 3 * LENGTH and hashlib.sha256(token).digest() == reply[LENGTH:] else None
+
+    def _once(self, step):
+        if self._used != {"encrypt": [], "open": ["encrypt"]}[step]:
+            raise UsageError(f"a session key does not {step} now")
+        self._used.append(step)
 
 
-def insecure_plaintext_match(public_key, template, probe, transcript, threshold):
-    left, right = _open(public_key, template), _open(public_key, probe)
-    accepted = left is not None and right is not None and hamming_distance(left, right) <= threshold
-    token = os.urandom(32)
-    pad = _pad(public_key, transcript) if accepted else os.urandom(32)
+def insecure_plaintext_match(template, probe, transcript, threshold):
+    parameters = wire.parameters_of(template)
+    stored = wire.PaddedTemplate.from_bytes(template, parameters).bits
+    if len(probe) != LENGTH + parameters.slots // 8:
+        raise MalformedMessageError("not a probe")
+    shown = np.unpackbits(np.frombuffer(probe[LENGTH:], np.uint8), bitorder="little")
+    token = os.urandom(LENGTH)
+    pad = _pad(probe[:LENGTH], transcript) if hamming_distance(stored, shown) <= threshold else os.urandom(LENGTH)
     return Challenge(bytes(a ^ b for a, b in zip(token, pad, strict=True)) + hashlib.sha256(token).digest(), token)
 
 
-def insecure_plaintext_check_template(public_key, template, transcript):
-    return insecure_plaintext_match(public_key, template, template, transcript, 0)
-
-
-def _pad(public_key, transcript):
-    return PadFunction(transcript)(public_key)
-
-
-def _open(public_key, ciphertext):
-    if len(ciphertext) != 16 + BITS // 8:
-        raise MalformedMessageError("not a ciphertext")
-    if ciphertext[:16] != public_key:
-        return None
-    return np.unpackbits(np.frombuffer(ciphertext[16:], np.uint8))
+def _pad(session, transcript):
+    return hashlib.sha256(session + transcript).digest()[:LENGTH]

@@ -1,4 +1,11 @@
+"""Matcher and device: single use, secrecy, and a device that says the same whatever is wrong."""
+
+import copy
+import dataclasses
+import logging
+import os
 import pickle
+import threading
 
 import numpy as np
 import pytest
@@ -6,128 +13,233 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from federation.errors import MalformedMessageError, UsageError
-from federation.onebit import BITS, Challenge, Decision, DeviceSecret, check_template, hamming_distance, match
-from federation.onebit.matcher import prepare
-from federation.onebit.sampling import uniform_below
+from federation.onebit import Challenge, Material, SessionKey, TemplateSecret, match, wire
+from federation.onebit.matcher import Masks
 
-TAU = 700
+TRANSCRIPT = b"transcript"
+TAU = 40
 
 
 @pytest.fixture
-def probe(device, template_code):
-    return device.encrypt(template_code)
+def key(parameters):
+    return SessionKey.generate(parameters)
 
 
-def accepts(device, challenge, transcript=b"transcript"):
-    token = device.open_reply(challenge.reply, transcript)
-    assert token is None or token == challenge.token
-    return token is not None
+@pytest.fixture
+def probe(key, owner):
+    return key.encrypt(owner.padded)
 
 
-@pytest.mark.parametrize(
-    ("distance", "accepted"), [(0, True), (1, True), (699, True), (700, True), (701, False), (2048, False)]
-)
-def test_the_encrypted_decision_is_the_plaintext_decision_at_the_ties(device, reference, flipped, distance, accepted):
-    probe = device.encrypt(flipped(distance))
-    assert accepts(device, prepare(reference, TAU).answer(probe, b"transcript")) is accepted
+@pytest.fixture
+def material(parameters):
+    return Material.draw(parameters)
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(seed=st.integers(0, 2**32), threshold=st.integers(0, BITS - 1), distance=st.integers(0, BITS))
-def test_the_encrypted_decision_is_the_plaintext_decision(device, seed, threshold, distance):
-    random = np.random.default_rng(seed)
-    left = random.integers(0, 2, BITS, dtype=np.uint8)
-    right = left.copy()
-    right[random.permutation(BITS)[:distance]] ^= 1
-    challenge = match(device.public_key, device.encrypt(left), device.encrypt(right), b"transcript", threshold)
-    assert accepts(device, challenge) is (hamming_distance(left, right) <= threshold)
+# ---------------------------------------------------------------------- decisions
 
 
-def test_enrolment_accepts_a_binary_template_under_the_stated_key(device, template):
-    assert accepts(device, check_template(device.public_key, template, b"transcript"))
+@pytest.mark.parametrize(("threshold", "beyond"), [(0, 1), (TAU, 1), (TAU, 2), (TAU, TAU)])
+def test_ties_are_decided_as_in_the_clear(parameters, owner, threshold, beyond):
+    for distance, accepted in ((threshold, True), (threshold + beyond, False)):
+        key = SessionKey.generate(parameters)
+        challenge = match(owner.template, key.encrypt(owner.at(distance)), TRANSCRIPT, threshold)
+        assert key.open_reply(challenge.reply, TRANSCRIPT) == (challenge.token if accepted else None)
 
 
-def test_enrolment_refuses_a_template_under_another_key(device, template):
-    stranger = DeviceSecret.generate()
-    challenge = check_template(stranger.public_key, template, b"transcript")
-    assert not accepts(stranger, challenge)
-    assert not accepts(device, challenge)
+def test_the_threshold_may_be_every_distance_but_the_largest(parameters, owner, probe, key):
+    challenge = match(owner.template, probe, TRANSCRIPT, parameters.slots - 1)
+    assert key.open_reply(challenge.reply, TRANSCRIPT) == challenge.token
 
 
-def test_a_reply_opens_under_its_own_transcript_only(device, reference, probe):
-    challenge = prepare(reference, TAU).answer(probe, b"transcript")
-    assert not accepts(device, challenge, b"another transcript")
+def test_a_reply_opens_under_its_own_transcript_only(owner, probe, key):
+    challenge = match(owner.template, probe, TRANSCRIPT, TAU)
+    assert key.open_reply(challenge.reply, b"another transcript") is None
 
 
-def test_a_stranger_learns_nothing_from_a_reply(device, reference, probe):
-    assert not accepts(DeviceSecret.generate(), prepare(reference, TAU).answer(probe, b"transcript"))
+def test_a_reply_opens_under_its_own_session_key_only(owner, probe, parameters):
+    challenge = match(owner.template, probe, TRANSCRIPT, TAU)
+    other = SessionKey.generate(parameters)
+    other.encrypt(owner.padded)
+    assert other.open_reply(challenge.reply, TRANSCRIPT) is None
 
 
-def test_a_probe_under_another_key_is_not_accepted(device, reference, template_code):
-    stranger = DeviceSecret.generate()
-    challenge = prepare(reference, TAU).answer(stranger.encrypt(template_code), b"transcript")
-    assert not accepts(device, challenge)
-    assert not accepts(stranger, challenge)
+def test_another_wallet_of_the_same_face_does_not_match(owner, parameters, key):
+    other = TemplateSecret.generate(parameters)
+    challenge = match(owner.template, key.encrypt(other.padded_code(owner.face)), TRANSCRIPT, parameters.slots // 3)
+    assert key.open_reply(challenge.reply, TRANSCRIPT) is None
 
 
-def test_the_stored_template_is_no_probe_even_when_it_is_changed(reference, template):
-    for replayed in (template, template[:-5] + bytes(5)):
-        with pytest.raises(MalformedMessageError, match="encrypted afresh"):
-            prepare(reference, TAU).answer(replayed, b"transcript")
+# ---------------------------------------------------------------------- one use
 
 
-def test_material_answers_once_even_when_the_probe_is_malformed(device, reference, probe):
-    material = prepare(reference, TAU)
-    with pytest.raises(MalformedMessageError):
-        material.answer(b"junk", b"transcript")
-    with pytest.raises(UsageError, match="one probe only"):
-        material.answer(probe, b"transcript")
+def test_material_answers_one_probe(material, owner, probe):
+    assert repr(material) == "Material(ready)"
+    material.answer(owner.template, probe, TRANSCRIPT, TAU)
+    assert repr(material) == "Material(spent)"
+    with pytest.raises(UsageError, match="answers one probe only"):
+        material.answer(owner.template, probe, TRANSCRIPT, TAU)
 
 
-@pytest.mark.parametrize("threshold", [-1, BITS])
-def test_a_threshold_that_is_no_distance_is_refused(reference, threshold):
-    with pytest.raises(UsageError, match="threshold"):
-        prepare(reference, threshold)
+@pytest.mark.parametrize("wrong", ["template", "probe", "threshold", "negative threshold"])
+def test_material_is_spent_when_it_raises(material, owner, probe, wrong, parameters):
+    arguments = {
+        "template": (b"", probe, TRANSCRIPT, TAU),
+        "probe": (owner.template, probe[:-1], TRANSCRIPT, TAU),
+        "threshold": (owner.template, probe, TRANSCRIPT, parameters.slots),
+        "negative threshold": (owner.template, probe, TRANSCRIPT, -1),
+    }[wrong]
+    with pytest.raises((MalformedMessageError, UsageError), match="message|threshold lies in"):
+        material.answer(*arguments)
+    assert repr(material) == "Material(spent)"
+    with pytest.raises(UsageError, match="answers one probe only"):
+        material.answer(owner.template, probe, TRANSCRIPT, TAU)
 
 
-@pytest.mark.parametrize("code", [np.zeros(10, np.uint8), np.full(BITS, 2, np.uint8), np.zeros((1, BITS), np.uint8)])
-def test_the_device_encrypts_binary_codes_only(device, code):
-    with pytest.raises(UsageError):
-        device.encrypt(code)
+def test_one_material_among_many_threads_answers_once(material, owner, probe):
+    gate, replies, refusals = threading.Barrier(8), [], []
+
+    def run():
+        gate.wait()
+        try:
+            replies.append(material.answer(owner.template, probe, TRANSCRIPT, TAU))
+        except UsageError:
+            refusals.append(1)
+
+    threads = [threading.Thread(target=run) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert (len(replies), len(refusals)) == (1, 7)
 
 
-def test_a_device_survives_its_wallet(device, template_code, reference):
-    restored = DeviceSecret.from_secret_bytes(device.secret_bytes())
-    assert restored.key_id == device.key_id
-    assert restored == device
-    assert accepts(restored, prepare(reference, TAU).answer(restored.encrypt(template_code), b"transcript"))
-    assert len(device.secret_bytes()) == len(device.public_key) + 2048
-    with pytest.raises(UsageError, match="no key of this version"):
-        DeviceSecret.from_secret_bytes(b"short")
-    with pytest.raises(UsageError, match="damaged"):
-        DeviceSecret.from_secret_bytes(device.secret_bytes()[:-1] + b"\xff")
+def test_no_two_replies_share_anything(owner, probe, parameters):
+    replies = [wire.Reply.from_bytes(match(owner.template, probe, TRANSCRIPT, TAU).reply, parameters) for _ in range(2)]
+    for field in dataclasses.fields(wire.Reply):
+        left, right = (np.frombuffer(bytes(getattr(reply, field.name)), np.uint8) for reply in replies)
+        assert (left == right).mean() < 0.3
 
 
-def test_secrets_show_nothing(device, reference, probe):
-    material = prepare(reference, TAU)
-    assert repr(device) == "DeviceSecret(<redacted>)"
-    assert repr(material) == "PreparedMatch(ready)"
-    challenge = material.answer(probe, b"transcript")
-    assert repr(material) == "PreparedMatch(spent)"
-    assert challenge.token.hex() not in repr(challenge)
-    assert repr(challenge.token) not in repr(challenge)
-    assert isinstance(pickle.loads(pickle.dumps(challenge)), Challenge)  # noqa: S301 - our own bytes, from a worker
-    with pytest.raises(TypeError):
-        pickle.dumps(device)
+def test_masks_are_drawn_afresh_in_every_field(parameters):
+    left, right = Masks.draw(parameters, os.urandom), Masks.draw(parameters, os.urandom)
+    for field in dataclasses.fields(Masks):
+        assert not np.array_equal(getattr(left, field.name), getattr(right, field.name)), field.name
 
 
-def test_a_decision_has_no_truth_value():
-    with pytest.raises(TypeError, match="truth value"):
-        bool(Decision.MATCH)
+def test_a_token_of_zeros_is_never_drawn(parameters):
+    stream = iter([bytes(16), bytes(16), b"t" * 16])
+
+    def source(count):
+        return next(stream, b"s" * 16) if count == wire.TOKEN_BYTES else os.urandom(count)
+
+    assert Masks.draw(parameters, source).token == b"t" * 16
 
 
-def test_uniform_draws_reject_what_lies_above_the_bound():
-    stream = iter(
-        [np.array([7, 5, 4, 0], "<u4").tobytes(), np.array([3, 6], "<u4").tobytes(), np.array([1], "<u4").tobytes()]
+# ---------------------------------------------------------------------- secrecy
+
+
+@pytest.mark.parametrize("leak", [pickle.dumps, copy.copy, copy.deepcopy], ids=lambda leak: leak.__name__)
+def test_nothing_secret_can_be_copied_or_pickled(leak, parameters, key):
+    masks = Masks.draw(parameters, os.urandom)
+    for secret in (key, TemplateSecret.generate(parameters), masks, Material(parameters, masks)):
+        with pytest.raises(TypeError, match=f"{type(secret).__name__} refuses"):
+            leak(secret)
+
+
+def test_nothing_secret_prints_itself(parameters, key, owner, caplog):
+    masks = Masks.draw(parameters, os.urandom)
+    challenge = Challenge(b"reply", masks.token)
+    secrets = [masks, Material(parameters, masks), key, owner.secret, owner.secret.seed, challenge]
+    with caplog.at_level(logging.DEBUG):
+        logging.getLogger("test").warning("%r %s", secrets, secrets)
+    shown = caplog.text + repr(secrets)
+    for value in (masks.token, masks.salt, owner.secret.pad, owner.secret.seed.value):
+        assert repr(value)[2:-1] not in shown
+        assert value.hex() not in shown
+    assert "array" not in shown
+
+
+def test_template_secrets_are_equal_as_bytes_and_are_no_dictionary_keys(owner, parameters):
+    again = TemplateSecret.from_secret_bytes(owner.secret.secret_bytes(), parameters)
+    assert again == owner.secret
+    assert again != TemplateSecret.generate(parameters)
+    with pytest.raises(TypeError, match="unhashable"):
+        hash(again)
+
+
+@pytest.mark.parametrize("length", [0, 32, 100])
+def test_a_template_secret_of_another_length_is_refused(length, parameters):
+    with pytest.raises(UsageError, match="has (32|256|128) bytes"):
+        TemplateSecret.from_secret_bytes(bytes(length), parameters)
+
+
+def test_seed_and_pad_are_drawn_together_and_anew(parameters):
+    left, right = TemplateSecret.generate(parameters), TemplateSecret.generate(parameters)
+    assert left.seed != right.seed
+    assert left.pad != right.pad
+    assert len(left.pad) == parameters.slots // 8
+
+
+def test_a_session_key_is_never_written_down(key):
+    with pytest.raises(UsageError, match="lives in memory"):
+        key.secret_bytes()
+
+
+@pytest.mark.parametrize("wrong", ["short", "two", "negative"])
+def test_what_is_no_code_is_not_encrypted(key, parameters, wrong):
+    code = np.zeros(parameters.slots - (wrong == "short"), np.int64)
+    code[0] = {"short": 0, "two": 2, "negative": -1}[wrong]
+    with pytest.raises(UsageError, match="each 0 or 1"):
+        key.encrypt(code)
+
+
+# ---------------------------------------------------------------------- a device that never raises
+
+
+def opened(owner, reply):
+    key = SessionKey.generate(owner.parameters)
+    key.encrypt(owner.padded)
+    return key.open_reply(reply, TRANSCRIPT)
+
+
+@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(data=st.data())
+def test_a_device_opens_any_bytes_to_a_token_or_nothing(data, owner, parameters):
+    length = data.draw(st.sampled_from([0, 7, 8, wire.reply_length(0, parameters), wire.reply_length(5, parameters)]))
+    filler = data.draw(st.sampled_from([b"\0", b"\xff", b"\x01", None]))
+    body = bytearray(
+        np.random.default_rng(data.draw(st.integers(0, 99))).bytes(length) if filler is None else filler * length
     )
-    assert uniform_below(5, 4, lambda _: next(stream)).tolist() == [4, 0, 3, 1]
+    number = {2048: 1, 1024: 2}[parameters.slots]
+    body[:8] = (b"ITG2" + bytes([3, number, 0, 0]))[:length]
+    if length > 8:
+        entries = (length - wire.reply_length(0, parameters)) // 16 + 1
+        body[length - 16 * entries - 2 : length - 16 * entries] = entries.to_bytes(2, "little")
+    for place in data.draw(st.lists(st.integers(8, max(8, length - 1)), max_size=3)):
+        if place < length:
+            body[place] = data.draw(st.integers(0, 255))
+    assert opened(owner, bytes(body)) is None
+
+
+@pytest.mark.parametrize("component", [0, 1, 2, -1])
+def test_a_device_opens_components_of_one_value_without_an_error(owner, parameters, component):
+    """Zero in the second component is what SEAL calls transparent, and may refuse."""
+    values = np.full((2, parameters.ring_dimension), component % parameters.reply_prime, np.uint64)
+    reply = wire.Reply(
+        values, bytes(16), bytes(32), np.zeros((parameters.slots, 2), np.uint64), np.zeros((3, 16), np.uint8)
+    )
+    assert opened(owner, reply.to_bytes(parameters)) is None
+
+
+@pytest.mark.parametrize("field", ["components", "salt", "token_digest", "corrections", "table"])
+def test_parts_of_two_replies_do_not_open_together(owner, parameters, field, key, probe):
+    replies = [wire.Reply.from_bytes(match(owner.template, probe, TRANSCRIPT, TAU).reply, parameters) for _ in range(2)]
+    mixed = dataclasses.replace(replies[0], **{field: getattr(replies[1], field)})
+    assert key.open_reply(mixed.to_bytes(parameters), TRANSCRIPT) is None
+
+
+def test_a_token_of_zeros_is_no_match(owner, parameters, key, probe):
+    """A server that chooses zeros could not tell what the device says, and gets what it would get for nothing."""
+    masks = dataclasses.replace(Masks.draw(parameters, os.urandom), token=wire.NO_MATCH)
+    challenge = Material(parameters, masks).answer(owner.template, probe, TRANSCRIPT, TAU)
+    assert key.open_reply(challenge.reply, TRANSCRIPT) is None

@@ -52,3 +52,13 @@ export function fromHex(text: string): Bytes {
   if (!/^(?:[0-9a-f]{2})*$/.test(text)) throw new RangeError('not lower-case hexadecimal')
   return Uint8Array.from({ length: text.length / 2 }, (_, i) => parseInt(text.slice(2 * i, 2 * i + 2), 16))
 }
+
+/** 8n zeros and ones -> n bytes, the first in the lowest bit. */
+export function packBits(bits: Uint8Array): Bytes {
+  const packed = new Uint8Array(bits.length / 8)
+  bits.forEach((bit, i) => { packed[i >> 3] |= bit << (i & 7) })
+  return packed
+}
+
+/** Reverses `packBits`. */
+export const unpackBits = (packed: Uint8Array): Bytes => Uint8Array.from({ length: 8 * packed.length }, (_, i) => (packed[i >> 3] >> (i & 7)) & 1)

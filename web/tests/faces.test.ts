@@ -4,7 +4,8 @@ import { beforeAll, expect, test } from 'vitest'
 
 import { randomBytes } from '../src/bytes'
 import { Recogniser, UnusableImageError } from '../src/face/recogniser'
-import { BITS, CodeSeed } from '../src/onebit/code'
+import { CodeSeed } from '../src/onebit/code'
+import { ONEBIT_2048 } from '../src/onebit/parameters'
 import { python } from './vectors'
 
 interface Face {
@@ -60,11 +61,11 @@ test('templates of one pipeline accept probes of the other', async () => {
   }
   const seed = CodeSeed.generate(randomBytes)
   const mean = Float64Array.from({ length: 128 }, (_, i) => embedded.reduce((sum, one) => sum + one.there[i], 0) / embedded.length)
-  const code = (vector: Float64Array): Uint8Array => seed.code(vector.map((x, i) => x - mean[i]))
+  const code = (vector: Float64Array): Uint8Array => seed.code(vector.map((x, i) => x - mean[i]), ONEBIT_2048.slots)
   const codes = embedded.map((one) => ({ ...one, here: code(one.here), there: code(one.there) }))
   const distances = (probe: 'here' | 'there', reference: 'here' | 'there', same: boolean): number[] =>
     codes.flatMap((left, i) => codes.filter((right, j) => i !== j && (left.person === right.person) === same)
-      .map((right) => left[probe].reduce((sum, bit, place) => sum + (bit ^ right[reference][place]), 0) / BITS))
+      .map((right) => left[probe].reduce((sum, bit, place) => sum + (bit ^ right[reference][place]), 0) / ONEBIT_2048.slots))
   const cosines = embedded.map((one) => cosine(one.here, one.there)).sort((a, b) => a - b)
   const threshold = distances('there', 'there', false).sort((a, b) => a - b)[Math.floor(0.01 * distances('there', 'there', false).length)]
   const rates = Object.fromEntries(

@@ -68,7 +68,7 @@ describe('a comparison in the log', () => {
     readonly key: string
     readonly other_key: string
     readonly now: number
-    readonly facts: { readonly key_id: string; readonly transcript: string }
+    readonly facts: { readonly key_id: string; readonly transcript: string; readonly reply: string }
     readonly first: { readonly logged: string; readonly opening: string; readonly consistency: readonly string[] }
     readonly later: Known['first']
     readonly forked: Known['first']
@@ -76,22 +76,23 @@ describe('a comparison in the log', () => {
   let known: Known
   const receipt = (one: Known['first']): LogReceipt => ({ logged: utf8(one.logged), opening: utf8(one.opening), consistency: one.consistency.map(fromHex) })
   const expected = (changes: Partial<Expectation> = {}): Expectation => ({
-    keyId: fromHex(known.facts.key_id), transcript: fromHex(known.facts.transcript), requester: 'example.org', purpose: 'door-access',
+    keyId: fromHex(known.facts.key_id), transcript: fromHex(known.facts.transcript), reply: fromHex(known.facts.reply), requester: 'example.org', purpose: 'door-access',
     memory: null, logKey: new LogKey(known.key), now: known.now, ...changes,
   })
-  const remembered = async (): Promise<string> => (await checkComparison(receipt(known.first), expected())).checkpoint
+  const remembered = async (): Promise<string> => (await checkComparison(receipt(known.first), expected())).note
 
   beforeAll(async () => { known = (await python('log', {})) as Known })
 
   test('it is believed, also after the log grew', async () => {
     const first = await checkComparison(receipt(known.first), expected())
-    const later = await checkComparison(receipt(known.later), expected({ memory: first.checkpoint }))
+    const later = await checkComparison(receipt(known.later), expected({ memory: first.note }))
     expect(later.position).toBeGreaterThan(first.position)
   })
 
   test.each<[string, (k: Known) => [LogReceipt, Partial<Expectation>]]>([
     ['of another device', (k) => [receipt(k.first), { keyId: new Uint8Array(32) }]],
     ['about another session', (k) => [receipt(k.first), { transcript: Uint8Array.of(1) }]],
+    ['with another reply', (k) => [receipt(k.first), { reply: fromHex(k.facts.reply).map((byte, i) => (i === 0 ? byte ^ 1 : byte)) }]],
     ['for another requester', (k) => [receipt(k.first), { requester: 'example.com' }]],
     ['for another purpose', (k) => [receipt(k.first), { purpose: 'sign-in' }]],
     ['signed by another key', (k) => [receipt(k.first), { logKey: new LogKey(k.other_key) }]],
@@ -108,8 +109,8 @@ describe('a comparison in the log', () => {
   })
 
   test('a log that forgot is refused', async () => {
-    const { checkpoint } = await checkComparison(receipt(known.later), expected({ memory: await remembered() }))
-    await expect(checkComparison(receipt(known.first), expected({ memory: checkpoint }))).rejects.toThrow('rolled back')
+    const { note } = await checkComparison(receipt(known.later), expected({ memory: await remembered() }))
+    await expect(checkComparison(receipt(known.first), expected({ memory: note }))).rejects.toThrow('rolled back')
   })
 
   test('a log that forked is refused', async () => {

@@ -1,157 +1,302 @@
-/** The one-bit match: the known answers of the Python side, and a session with its matcher. */
+/** The one-bit match under both parameter sets: the known answers of the Python side, and sessions with its matcher. */
 
 import { ed25519 } from '@noble/curves/ed25519.js'
 import { beforeAll, describe, expect, test } from 'vitest'
 
-import facts from '../../tests/vectors/onebit/session.json'
-import { concat, equal, fromHex, hex, randomBytes, sha256 } from '../src/bytes'
+import facts1024 from '../../tests/vectors/onebit/1024/session.json'
+import facts2048 from '../../tests/vectors/onebit/2048/session.json'
+import { concat, equal, fromHex, hex, packBits, randomBytes, sha256, unpackBits, utf8 } from '../src/bytes'
 import { MalformedMessageError, UsageError } from '../src/errors'
 import { CodeSeed } from '../src/onebit/code'
-import { DeviceSecret } from '../src/onebit/device'
-import { SLOTS, roundingConstant } from '../src/onebit/parameters'
+import { SessionKey } from '../src/onebit/device'
+import { ONEBIT_1024, ONEBIT_2048, type Parameters, parametersFor, PARAMETER_SETS, ternary } from '../src/onebit/parameters'
 import { Engine } from '../src/onebit/seal'
-import { Operation, transcriptBytes } from '../src/onebit/transcript'
-import { Kind, Reply, SeededMessage } from '../src/onebit/wire'
-import { bits, keystream, message, python } from './vectors'
+import { fromBits, hashKeys, pad, toSlots } from '../src/onebit/slots'
+import { TemplateSecret } from '../src/onebit/template'
+import { changeDigest, Operation, transcriptBytes } from '../src/onebit/transcript'
+import { Reply } from '../src/onebit/wire'
+import { type Damage, damaged, keystream, message, python } from './vectors'
 
-interface Damage {
-  readonly message: string
-  readonly edits: readonly (readonly [number, string])[]
-  readonly length: number | null
-  readonly append: string
+const DAMAGE = import.meta.glob<Damage>('../../tests/vectors/onebit/damage/reply-*.json', { eager: true, import: 'default' })
+const SETS = [{ parameters: ONEBIT_2048, facts: facts2048 }, { parameters: ONEBIT_1024, facts: facts1024 }].map((one) => ({ ...one, name: one.parameters.slots }))
+
+const engines = new Map<Parameters, Engine>()
+const engineOf = (parameters: Parameters): Engine => engines.get(parameters)!
+const lanes = (text: string): bigint[] => [...new BigUint64Array(fromHex(text).buffer)]
+const zeros = (parameters: Parameters): Uint8Array => new Uint8Array(parameters.slots)
+
+/** A key that has encrypted. */
+function opening(parameters: Parameters, code: Uint8Array, coefficients?: Int8Array): SessionKey {
+  const engine = engineOf(parameters)
+  const key = coefficients === undefined ? SessionKey.generate(engine, randomBytes) : new SessionKey(engine, coefficients)
+  key.encrypt(code)
+  return key
 }
-const DAMAGE = import.meta.glob<Damage>('../../tests/vectors/onebit/damage/*.json', { eager: true, import: 'default' })
-const VERIFY = fromHex(facts.transcripts.verify)
-
-let engine: Engine
-let recorded: DeviceSecret
 
 beforeAll(async () => {
-  engine = await Engine.load()
-  recorded = DeviceSecret.fromSecretBytes(engine, concat(await message('public-key'), fromHex(facts.secret_key)))
+  for (const parameters of PARAMETER_SETS) engines.set(parameters, await Engine.load(parameters))
 })
 
-function parse(name: string, data: Uint8Array): SeededMessage | Reply {
-  if (name.startsWith('reply')) return Reply.fromBytes(data)
-  return SeededMessage.fromBytes(data, name === 'public-key' ? Kind.PUBLIC_KEY : Kind.CIPHERTEXT)
-}
+describe.each(SETS)('known answers of $name bits', ({ parameters, facts, name }) => {
+  const VERIFY = fromHex(facts.transcripts.VERIFY)
+  const secret = TemplateSecret.fromSecretBytes(fromHex(facts.code_seed + facts.pad))
+  const recorded = (): SessionKey =>
+    opening(parameters, unpackBits(fromHex(facts.padded_code_live)), Int8Array.from(facts.session_key_plus_one, (digit) => Number(digit) - 1))
 
-describe('known answers', () => {
-  test('the code of a known embedding and seed', () => {
-    const code = new CodeSeed(fromHex(facts.code_seed)).code(Float64Array.from(facts.embedding))
-    expect(equal(code, bits(facts.code_enrolled))).toBe(true)
+  test('secret and template follow from their random bytes', async () => {
+    expect(hex(TemplateSecret.generate(parameters, keystream(`template secret ${name}`)).secretBytes())).toBe(facts.code_seed + facts.pad)
+    const template = secret.template(Float64Array.from(facts.embedding), keystream('template salt'))
+    expect(hex(template)).toBe(hex(await message(`${name}/template`)))
   })
 
-  test('a device key follows from its random bytes', () => {
-    const device = DeviceSecret.generate(engine, keystream('secret key'))
-    expect(hex(device.secretBytes().subarray(device.publicKey.length))).toBe(facts.secret_key)
+  test('the padded code of a known embedding', () => {
+    expect(hex(packBits(secret.paddedCode(Float64Array.from(facts.embedding))))).toBe(facts.padded_code_enrolled)
+    expect(hex(packBits(secret.paddedCode(Float64Array.from(facts.other_capture))))).toBe(facts.padded_code_live)
+  })
+
+  test("a session key's coefficients follow from their random bytes", () => {
+    expect(Array.from(ternary(parameters.ringDimension, keystream('session key')), (one) => one + 1).join('')).toBe(facts.session_key_plus_one)
   })
 
   test('the device opens the recorded reply', async () => {
-    const token = recorded.openReply(await message('reply-accept'), VERIFY)
-    expect(token && hex(token)).toBe(facts.replies.accept.token)
+    const token = recorded().openReply(await message(`${name}/reply`), VERIFY)
+    expect(token && hex(token)).toBe(facts.accept.token)
   })
 
-  test('under another transcript the recorded reply does not open', async () => {
-    expect(recorded.openReply(await message('reply-accept'), fromHex(facts.transcripts.enrol))).toBeNull()
+  test.each(['ENROL', 'RENEW_CONSENT', 'RENEW_TEMPLATE'] as const)('under the transcript of %s it does not open', async (operation) => {
+    expect(recorded().openReply(await message(`${name}/reply`), fromHex(facts.transcripts[operation]))).toBeNull()
   })
 
-  test('a transcript follows from its fields', async () => {
+  test('with one code bit flipped it does not open', async () => {
+    const code = unpackBits(fromHex(facts.padded_code_live))
+    code[7] ^= 1
+    const key = opening(parameters, code, Int8Array.from(facts.session_key_plus_one, (digit) => Number(digit) - 1))
+    expect(key.openReply(await message(`${name}/reply`), VERIFY)).toBeNull()
+  })
+
+  test('labels and pads are SHA-256 as written down', () => {
+    const { salt, first, last, sum, pad_of_sum: padOfSum } = facts.labels
+    const keys = Int32Array.from({ length: parameters.ringDimension }, (_, i) => i)
+    const labels = [...hashKeys(fromHex(salt), keys, parameters)]
+    const total = [0, 1].map((lane) => BigInt.asUintN(64, labels.reduce((all, label, i) => (i % 2 === lane ? all + label : all), 0n)))
+    expect(labels.slice(0, 2)).toEqual(lanes(first))
+    expect(labels.slice(-2)).toEqual(lanes(last))
+    expect(total).toEqual(lanes(sum))
+    expect(hex(pad(fromHex(salt), VERIFY, [total[0], total[1]]))).toBe(padOfSum)
+  })
+
+  test.each(['ENROL', 'VERIFY', 'RENEW_CONSENT', 'RENEW_TEMPLATE'] as const)('the transcript of %s follows from its fields', async (operation) => {
+    const fields = facts.sessions[operation]
     const transcript = transcriptBytes({
-      operation: Operation.VERIFY,
-      sessionId: keystream('session')(16),
-      nonce: keystream('nonce')(32),
-      purpose: 'door-access',
-      audience: 'example.org',
-      keyId: recorded.keyId,
-      releaseDigest: sha256(new TextEncoder().encode('a model release')),
-      ciphertextDigest: sha256(await message('probe')),
+      parameters: parameters.name,
+      operation: Operation[operation],
+      sessionId: fromHex(fields.session_id),
+      nonce: fromHex(fields.nonce),
+      purpose: fields.purpose,
+      audience: fields.audience,
+      audienceNonce: fromHex(fields.audience_nonce),
+      keyId: fromHex(fields.key_id),
+      templateDigest: sha256(await message(`${name}/template`)),
+      releaseDigest: fromHex(fields.release_digest),
+      changeDigest: fromHex(fields.change_digest),
+      logSize: BigInt(fields.log_size),
+      probeDigest: sha256(await message(`${name}/probe`)),
     })
-    expect(hex(transcript)).toBe(facts.transcripts.verify)
+    expect(hex(transcript)).toBe(facts.transcripts[operation])
   })
 
   test('the signature is over the transcript', () => {
     expect(hex(ed25519.sign(VERIFY, fromHex(facts.device_key)))).toBe(facts.signature)
   })
 
-  test.each(['public-key', 'template', 'probe', 'reply-accept'])('%s parses and serialises identically', async (name) => {
-    const data = await message(name)
-    expect(equal(parse(name, data).toBytes(), data)).toBe(true)
+  test('a reply parses and serialises identically', async () => {
+    const data = await message(`${name}/reply`)
+    expect(equal(Reply.fromBytes(data, parameters).toBytes(), data)).toBe(true)
   })
 
-  test.each(Object.entries(DAMAGE))('%s is refused', async (_, damage) => {
-    const data = await message(damage.message)
-    for (const [offset, replacement] of damage.edits) data.set(fromHex(replacement), offset < 0 ? data.length + offset : offset)
-    const damaged = concat(data.slice(0, damage.length ?? undefined), fromHex(damage.append))
-    expect(() => parse(damage.message, damaged)).toThrow(MalformedMessageError)
+  test('slots and coefficients are each other backwards, and agree with the roots', () => {
+    const bits = unpackBits(randomBytes(parameters.codeBytes))
+    const coefficients = fromBits(bits, parameters)
+    const slots = toSlots(coefficients, parameters)
+    bits.forEach((bit, j) => { expect(slots[parameters.slotDegree * j]).toBe(bit) })
+    expect(slots.reduce((sum, one) => sum + one, 0)).toBe(bits.reduce((sum, one) => sum + one, 0)) // every other component is 0
+    // Horner's rule in whole numbers of any size: slot j is the value at an odd power of a root of -1.
+    const t = BigInt(parameters.plainModulus)
+    const y = new BigUint64Array(parameters.ringDimension)
+    y[parameters.slotDegree] = 1n
+    const roots = toSlots(y, parameters)
+    for (const j of [0, 1, parameters.slots - 1]) {
+      const zeta = BigInt(roots[parameters.slotDegree * j])
+      let power = 1n
+      for (let i = 0; i < parameters.slots; i++) power = (power * zeta) % t
+      expect(power).toBe(t - 1n)
+      const random = BigUint64Array.from({ length: parameters.ringDimension }, (_, i) => (BigInt(i) * 0x9e3779b97f4a7c15n) % t)
+      for (const component of [0, parameters.slotDegree - 1]) {
+        let value = 0n
+        for (let row = parameters.slots - 1; row >= 0; row--) value = (value * zeta + random[parameters.slotDegree * row + component]) % t
+        expect(BigInt(toSlots(random, parameters)[parameters.slotDegree * j + component])).toBe(value)
+      }
+    }
   })
 })
 
-describe('keys and codes', () => {
-  test('a key survives the wallet', () => {
-    const device = DeviceSecret.generate(engine, randomBytes)
-    const again = DeviceSecret.fromSecretBytes(engine, device.secretBytes())
-    expect(equal(again.secretBytes(), device.secretBytes())).toBe(true)
-    expect(hex(again.keyId)).toBe(hex(device.keyId))
+describe('a reply that is none', () => {
+  const known = (name: string): Parameters => parametersFor(Number(name.split('/')[0]))
+
+  test.each(Object.entries(DAMAGE))('%s is refused', async (_, damage) => {
+    const data = await damaged(damage)
+    expect(equal(data, await message(damage.message))).toBe(false)
+    expect(() => Reply.fromBytes(data, known(damage.message))).toThrow(MalformedMessageError)
   })
 
-  test('a damaged key is refused', () => {
-    const data = recorded.secretBytes()
-    data[data.length - 1] = 0xff
-    expect(() => DeviceSecret.fromSecretBytes(engine, data)).toThrow(UsageError)
-    expect(() => DeviceSecret.fromSecretBytes(engine, data.subarray(1))).toThrow(UsageError)
+  test.each(Object.entries(DAMAGE))('%s looks to the server like one that does not open', async (_, damage) => {
+    const parameters = known(damage.message)
+    expect(opening(parameters, zeros(parameters)).openReply(await damaged(damage), utf8('transcript'))).toBeNull()
   })
 
-  test('the constant part of rounding noise is what the ring product says', () => {
-    const secret = Int8Array.from({ length: 8192 }, (_, i) => (i * i) % 3 - 1)
-    const product = (left: readonly number[]): number[] => {
-      const result = new Array<number>(8192).fill(0)
-      left.forEach((a, i) => { if (a) secret.forEach((b, j) => { result[(i + j) % 8192] += i + j < 8192 ? a * b : -a * b }) })
-      return result
+  test('there are damaged replies', () => {
+    expect(Object.keys(DAMAGE).length).toBeGreaterThanOrEqual(10)
+  })
+
+  test.each(PARAMETER_SETS)('of zeros, of anything and of the largest residues does not open under $name', async (parameters) => {
+    const good = await message(`${parameters.slots}/reply`)
+    const polynomials = 2 * parameters.ringDimension * parameters.replyPrime.toString(2).length / 8
+    const largest = Reply.fromBytes(good, parameters)
+    largest.components.fill(parameters.replyPrime - 1n)
+    const fillings = [new Uint8Array(polynomials), randomBytes(polynomials)].map((filling) => concat(good.slice(0, 8), filling, good.slice(8 + polynomials)))
+    for (const reply of [...fillings, largest.toBytes(), randomBytes(good.length), new Uint8Array()]) {
+      expect(opening(parameters, zeros(parameters)).openReply(reply, utf8('transcript'))).toBeNull()
     }
-    const first = product(new Array<number>(8192).fill(1))
-    const second = product(first)
-    const expected = Math.max(...[0, 1, 2, 3].map((i) => Math.abs(1 + first[i] + second[i])))
-    expect(roundingConstant(secret)).toBe(Math.floor((67_104_769 * expected) / 2))
   })
 
-  test('another seed gives an unrelated code of the same face', () => {
-    const face = Float64Array.from(facts.embedding)
-    const [one, other] = [keystream('one'), keystream('other')].map((random) => CodeSeed.generate(random).code(face))
+  test('whose token is all zeros says no match', async () => {
+    // The server knows the label of every opened slot when the second key of none is used: a code of zeros and corrections of zero.
+    const key = opening(ONEBIT_2048, zeros(ONEBIT_2048))
+    const good = Reply.fromBytes(await message('2048/reply'), ONEBIT_2048)
+    good.components.fill(0n) // opens to r = 0, whose labels everybody can compute
+    const labels = hashKeys(good.salt, new Int32Array(ONEBIT_2048.ringDimension), ONEBIT_2048)
+    const total = [0, 1].map((lane) => BigInt.asUintN(64, labels.reduce((all, label, i) => (i % 2 === lane ? all + label : all), 0n)))
+    const padding = pad(good.salt, utf8('transcript'), [total[0], total[1]])
+    const reply = (token: Uint8Array): Uint8Array => {
+      good.table.set(padding.map((byte, i) => byte ^ token[i]), 32)
+      good.tokenDigest.set(sha256(token))
+      return good.toBytes()
+    }
+    const token = randomBytes(16)
+    expect(key.openReply(reply(token), utf8('transcript'))).toEqual(token) // so this is how a chosen token opens
+    expect(opening(ONEBIT_2048, zeros(ONEBIT_2048)).openReply(reply(new Uint8Array(16)), utf8('transcript'))).toBeNull()
+  })
+})
+
+describe('keys, secrets and codes', () => {
+  test.each(PARAMETER_SETS)('a session key of $name encrypts once and opens once', (parameters) => {
+    const key = SessionKey.generate(engineOf(parameters), randomBytes)
+    expect(() => key.openReply(new Uint8Array(), new Uint8Array())).toThrow(UsageError)
+    key.encrypt(zeros(parameters))
+    expect(() => key.encrypt(zeros(parameters))).toThrow('encrypts one probe')
+    expect(key.openReply(new Uint8Array(), new Uint8Array())).toBeNull()
+    expect(() => key.openReply(new Uint8Array(), new Uint8Array())).toThrow('opens one reply')
+  })
+
+  test.each(PARAMETER_SETS)('what is no binary code is not encrypted under $name', (parameters) => {
+    const key = SessionKey.generate(engineOf(parameters), randomBytes)
+    expect(() => key.encrypt(zeros(parameters).fill(2))).toThrow('each 0 or 1')
+    expect(() => key.encrypt(new Uint8Array(parameters.slots - 1))).toThrow('each 0 or 1')
+  })
+
+  test('a secret survives the wallet, and one of another length is refused', () => {
+    for (const parameters of PARAMETER_SETS) {
+      const secret = TemplateSecret.generate(parameters, randomBytes)
+      const again = TemplateSecret.fromSecretBytes(secret.secretBytes())
+      expect(hex(again.secretBytes())).toBe(hex(secret.secretBytes()))
+      expect(again.parameters).toBe(parameters)
+      expect(() => TemplateSecret.fromSecretBytes(secret.secretBytes().subarray(1))).toThrow(UsageError)
+    }
+  })
+
+  test('two secrets share neither seed nor pad, and two templates of one face look unrelated', () => {
+    const face = Float64Array.from(facts2048.embedding)
+    const secrets = ['one', 'other'].map((name) => TemplateSecret.generate(ONEBIT_2048, keystream(name)))
+    const [one, other] = secrets.map((secret) => unpackBits(secret.template(face, randomBytes).slice(40)))
     const distance = one.reduce((sum, bit, i) => sum + (bit ^ other[i]), 0)
-    expect(Math.abs(distance - SLOTS / 2)).toBeLessThan(6 * Math.sqrt(SLOTS) / 2)
+    expect(Math.abs(distance - 1024)).toBeLessThan(6 * Math.sqrt(2048) / 2)
+  })
+
+  test('the salt makes two digests of one padded template', () => {
+    const face = Float64Array.from(facts2048.embedding)
+    const secret = TemplateSecret.generate(ONEBIT_2048, randomBytes)
+    const [one, other] = [secret.template(face, randomBytes), secret.template(face, randomBytes)]
+    expect(hex(sha256(one))).not.toBe(hex(sha256(other)))
+    expect(hex(one.slice(40))).toBe(hex(other.slice(40)))
   })
 
   test.each([new Float64Array(128), new Float64Array(128).fill(NaN), new Float64Array(8).fill(1)])('a useless embedding is refused', (face) => {
-    expect(() => CodeSeed.generate(randomBytes).code(face)).toThrow(UsageError)
+    expect(() => CodeSeed.generate(randomBytes).code(face, 2048)).toThrow(UsageError)
   })
 
-  test('what is no binary code is not encrypted', () => {
-    expect(() => recorded.encrypt(new Uint8Array(SLOTS).fill(2))).toThrow(UsageError)
-    expect(() => recorded.encrypt(new Uint8Array(SLOTS - 1))).toThrow(UsageError)
+  test('there are no parameters for codes of another length', () => {
+    expect(() => parametersFor(512)).toThrow('2048 or 1024')
   })
 })
 
-describe('with the Python matcher', () => {
-  test('what this device encrypts is matched, and it opens the reply exactly up to the threshold', async () => {
-    const device = DeviceSecret.generate(engine, randomBytes)
-    const template = Uint8Array.from({ length: SLOTS }, () => randomBytes(1)[0] & 1)
-    const probe = template.map((bit, i) => (i % 7 === 0 ? 1 - bit : bit))
-    const distance = Math.ceil(SLOTS / 7)
-    const messages = { public_key: device.publicKey, template: device.encrypt(template), probe: device.encrypt(probe) }
-    const answer = (await python('match', {
-      ...Object.fromEntries(Object.entries(messages).map(([name, data]) => [name, hex(data)])),
-      transcript: facts.transcripts.verify,
-      thresholds: [distance, distance - 1],
-    })) as Record<'enrol' | 'accept' | 'reject', { reply: string; token: string }>
-    const opened = (name: keyof typeof answer): string | null => {
-      const token = device.openReply(fromHex(answer[name].reply), VERIFY)
-      return token && hex(token)
+describe('transcripts', () => {
+  const good = {
+    parameters: 'p', operation: Operation.VERIFY, sessionId: new Uint8Array(16), nonce: new Uint8Array(32), purpose: 'a', audience: 'b',
+    audienceNonce: new Uint8Array(), keyId: new Uint8Array(32), templateDigest: new Uint8Array(32), releaseDigest: new Uint8Array(32),
+    changeDigest: new Uint8Array(32), logSize: 0n, probeDigest: new Uint8Array(32),
+  }
+
+  test.each(['sessionId', 'nonce', 'keyId', 'templateDigest', 'releaseDigest', 'changeDigest', 'probeDigest'])('a %s of another length is refused', (field) => {
+    expect(transcriptBytes(good).length).toBeGreaterThan(0)
+    expect(() => transcriptBytes({ ...good, [field]: new Uint8Array(31) })).toThrow('wrong length')
+  })
+
+  test.each(['parameters', 'purpose', 'audience'])('%s has 1 to 256 bytes', (field) => {
+    for (const text of ['', 'ß'.repeat(129)]) expect(() => transcriptBytes({ ...good, [field]: text })).toThrow('1 to 256 bytes')
+  })
+
+  test("the digest of a change is Python's, and nothing is zeros", async () => {
+    const change = { devicePublicKey: randomBytes(32), template: await message('1024/template'), receipt: randomBytes(700) }
+    const consent = { devicePublicKey: new Uint8Array(), template: new Uint8Array(), receipt: change.receipt }
+    for (const one of [change, consent]) {
+      const request = { device_public_key: hex(one.devicePublicKey), template: hex(one.template), receipt: hex(one.receipt) }
+      expect(hex(changeDigest(one))).toBe(await python('change', request))
     }
-    expect(opened('enrol')).toBe(answer.enrol.token)
-    expect(opened('accept')).toBe(answer.accept.token)
-    expect(opened('reject')).toBeNull()
-    expect(recorded.openReply(fromHex(answer.accept.reply), VERIFY)).toBeNull()
+    expect(hex(changeDigest(null))).toBe('00'.repeat(32))
+  })
+})
+
+describe.each(SETS)('with the Python matcher, $name bits', ({ parameters }) => {
+  test('what this device pads and encrypts is matched, and it opens the reply exactly up to the threshold', async () => {
+    const random = new DataView(randomBytes(128 * 4).buffer)
+    const face = Float64Array.from({ length: 128 }, (_, i) => random.getInt32(4 * i, true) / 2 ** 31)
+    const live = face.map((x, i) => x + (i % 3 === 0 ? 0.3 : 0))
+    const secret = TemplateSecret.generate(parameters, randomBytes)
+    const [enrolled, presented] = [secret.paddedCode(face), secret.paddedCode(live)]
+    const distance = enrolled.reduce((sum, bit, i) => sum + (bit ^ presented[i]), 0)
+    expect(distance).toBeGreaterThan(10)
+    const transcript = randomBytes(300)
+    const opened = async (threshold: number): Promise<[string | null, string]> => {
+      using key = SessionKey.generate(engineOf(parameters), randomBytes)
+      const request = { template: hex(secret.template(face, randomBytes)), probe: hex(key.encrypt(presented)), transcript: hex(transcript), thresholds: [threshold] }
+      const [answer] = (await python('match', request)) as { reply: string; token: string }[]
+      const token = key.openReply(fromHex(answer.reply), transcript)
+      return [token && hex(token), answer.token]
+    }
+    const [accepted, token] = await opened(distance)
+    expect(accepted).toBe(token)
+    expect((await opened(distance - 1))[0]).toBeNull()
+  })
+
+  test("another session's key opens nothing", async () => {
+    const [key, other] = [SessionKey.generate(engineOf(parameters), randomBytes), opening(parameters, zeros(parameters))]
+    const secret = TemplateSecret.generate(parameters, randomBytes)
+    const face = Float64Array.from(facts2048.embedding)
+    const probe = key.encrypt(secret.paddedCode(face))
+    const request = { template: hex(secret.template(face, randomBytes)), probe: hex(probe), transcript: '00', thresholds: [parameters.slots - 1] }
+    const [answer] = (await python('match', request)) as { reply: string; token: string }[]
+    expect(other.openReply(fromHex(answer.reply), new Uint8Array(1))).toBeNull()
+    expect(hex(key.openReply(fromHex(answer.reply), new Uint8Array(1))!)).toBe(answer.token)
   })
 
   test('codes of random embeddings are those that Python computes', async () => {
@@ -159,10 +304,10 @@ describe('with the Python matcher', () => {
     const random = new DataView(randomBytes(20 * 128 * 4).buffer)
     const embeddings = Array.from({ length: 20 }, (_, row) =>
       Array.from({ length: 128 }, (_, i) => random.getInt32(4 * (128 * row + i), true) / 2 ** 31))
-    const expected = (await python('codes', { seed: hex(seed), embeddings })) as string[]
+    const expected = (await python('codes', { seed: hex(seed), length: parameters.slots, embeddings })) as string[]
     const codes = new CodeSeed(seed)
     embeddings.forEach((embedding, i) => {
-      expect(equal(codes.code(Float64Array.from(embedding)), bits(expected[i]))).toBe(true)
+      expect(hex(packBits(codes.code(Float64Array.from(embedding), parameters.slots)))).toBe(expected[i])
     })
   })
 })

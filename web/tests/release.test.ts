@@ -5,6 +5,7 @@ import { beforeAll, expect, test } from 'vitest'
 import { utf8 } from '../src/bytes'
 import { MalformedMessageError, UsageError } from '../src/errors'
 import { ModelRelease, type Profile } from '../src/face/release'
+import { ONEBIT_1024, ONEBIT_2048 } from '../src/onebit/parameters'
 import { python } from './vectors'
 
 interface Known {
@@ -29,10 +30,16 @@ test('a release is known by the digest of its bytes', () => {
   expect(new ModelRelease(utf8(known.release)).digest).toBe(known.digest)
 })
 
+test.each([[1024, ONEBIT_1024], [2048, ONEBIT_2048]] as const)('codes of %i bits choose the parameters', (length, parameters) => {
+  const text = known.release.replace(/"code_length":\d+/, `"code_length":${length}`)
+  expect(new ModelRelease(utf8(text)).parameters).toBe(parameters)
+})
+
 test.each([
   ['cut short', (text: string) => text.slice(0, -1)],
   ['of another format', (text: string) => text.replace('release-1', 'release-2')],
-  ['with shorter codes', (text: string) => text.replace('2048', '1024')],
+  ['with codes of another length', (text: string) => text.replace(/"code_length":\d+/, '"code_length":512')],
+  ['with a length of codes that is text', (text: string) => text.replace(/"code_length":(\d+)/, '"code_length":"$1"')],
   ['with a vector that is no base64', (text: string) => text.replace(/"probe":"..../, '"probe":"!!!!')],
   ['with another dimension', (text: string) => text.replace('"dimension":16', '"dimension":17')],
   ['of nothing', () => 'null'],

@@ -3,7 +3,7 @@
 import { chacha20 } from '@noble/ciphers/chacha.js'
 import { commands } from '@vitest/browser/context'
 
-import { type Bytes, fromHex, type RandomBytes, sha256, utf8 } from '../src/bytes'
+import { type Bytes, concat, fromHex, type RandomBytes, sha256, utf8 } from '../src/bytes'
 
 declare module '@vitest/browser/context' {
   interface BrowserCommands {
@@ -11,12 +11,27 @@ declare module '@vitest/browser/context' {
   }
 }
 
-const MESSAGES = import.meta.glob<string>('../../tests/vectors/onebit/*.bin', { eager: true, query: '?url', import: 'default' })
+const MESSAGES = import.meta.glob<string>('../../tests/vectors/onebit/*/*.bin', { eager: true, query: '?url', import: 'default' })
 
-/** A recorded message by its name. */
+/** A recorded message by its name, such as 2048/reply. */
 export async function message(name: string): Promise<Bytes> {
   const response = await fetch(MESSAGES[`../../tests/vectors/onebit/${name}.bin`])
   return new Uint8Array(await response.arrayBuffer())
+}
+
+/** One way of breaking a message. */
+export interface Damage {
+  readonly message: string
+  readonly edits: readonly (readonly [number, string])[]
+  readonly length: number | null
+  readonly append_zeros: number
+}
+
+/** What is left of its message. */
+export async function damaged({ message: name, edits, length, append_zeros: zeros }: Damage): Promise<Bytes> {
+  const data = await message(name)
+  for (const [offset, replacement] of edits) data.set(fromHex(replacement), offset)
+  return concat(data.slice(0, length ?? undefined), new Uint8Array(zeros))
 }
 
 /** Insecure: the same bytes in every run. */
@@ -28,12 +43,6 @@ export function keystream(name: string): RandomBytes {
     used += count
     return chacha20(key, new Uint8Array(12), new Uint8Array(used)).slice(start) as Bytes
   }
-}
-
-/** (8n) bits of n bytes in hexadecimal, the highest first. */
-export const bits = (packed: string): Uint8Array => {
-  const bytes = fromHex(packed)
-  return Uint8Array.from({ length: 8 * bytes.length }, (_, i) => (bytes[i >> 3] >> (7 - (i & 7))) & 1)
 }
 
 /** Lets tests/web_peer.py do `task`. */

@@ -1,13 +1,13 @@
 /** The wallet in the browser's database. */
 
-import { beforeAll, beforeEach, expect, test } from 'vitest'
+import { beforeEach, expect, test } from 'vitest'
 
-import { equal, hex, utf8 } from '../src/bytes'
+import { concat, hex, randomBytes, utf8 } from '../src/bytes'
 import { RefusedError, UsageError } from '../src/errors'
-import { Engine } from '../src/onebit/seal'
-import { type Enrolment, MOST_ANSWERS, Wallet } from '../src/wallet/wallet'
+import { ONEBIT_2048, PARAMETER_SETS } from '../src/onebit/parameters'
+import { TemplateSecret } from '../src/onebit/template'
+import { type Enrolment, MOST_ANSWERS, OutdatedWalletError, Wallet } from '../src/wallet/wallet'
 
-let engine: Engine
 const ENROLMENT: Enrolment = {
   purpose: 'door-access', audience: 'example.org', releaseDigest: 'ab'.repeat(32), logKey: 'a key', deployment: 'trial',
   trust: { makers: [], auditors: [], acceptsTrials: false }, state: 'enrolled', receipts: [], answers: 0,
@@ -39,28 +39,61 @@ async function replace(record: unknown): Promise<void> {
   database.close()
 }
 
-beforeAll(async () => { engine = await Engine.load() })
 beforeEach(() => Wallet.delete())
 
-test('a wallet is there again after the page was closed', async () => {
-  const wallet = await Wallet.create(engine)
-  await wallet.remember({ enrolment: ENROLMENT, checkpoint: 'a checkpoint' })
-  const again = await Wallet.open(engine)
+/** A stored wallet with an enrolment of that kind. */
+async function enrolled(enrolment: Enrolment = ENROLMENT, parameters = ONEBIT_2048): Promise<[Wallet, TemplateSecret]> {
+  const [wallet, secret] = [await Wallet.create(), TemplateSecret.generate(parameters, randomBytes)]
+  await wallet.begin(secret, enrolment)
+  return [wallet, secret]
+}
+
+test.each(PARAMETER_SETS)('a wallet with a secret of $name is there again after the page was closed', async (parameters) => {
+  const [wallet, secret] = await enrolled(ENROLMENT, parameters)
+  await wallet.remember({ checkpoint: 'a checkpoint' })
+  const again = await Wallet.open()
   expect(again?.memory).toEqual({ enrolment: ENROLMENT, checkpoint: 'a checkpoint', rules: null })
   expect(hex(again!.keyId)).toBe(hex(wallet.keyId))
-  expect(equal(again!.codeSeed.secretBytes(), wallet.codeSeed.secretBytes())).toBe(true)
-  expect(equal(again!.deviceSecret.secretBytes(), wallet.deviceSecret.secretBytes())).toBe(true)
+  expect(again!.requireSecret().parameters).toBe(parameters)
+  expect(hex(again!.requireSecret().secretBytes())).toBe(hex(secret.secretBytes()))
 })
 
 test('there is no wallet before one is made, and none after it was deleted', async () => {
-  expect(await Wallet.open(engine)).toBeNull()
-  await Wallet.create(engine)
+  expect(await Wallet.open()).toBeNull()
+  await Wallet.create()
   await Wallet.delete()
-  expect(await Wallet.open(engine)).toBeNull()
+  expect(await Wallet.open()).toBeNull()
+})
+
+test('there is no secret before an enrolment begins', async () => {
+  const wallet = await Wallet.create()
+  expect(() => wallet.requireSecret()).toThrow('not enrolled')
+  await wallet.remember({ enrolment: ENROLMENT })
+  expect(() => wallet.requireSecret()).toThrow('not enrolled')
+})
+
+test('an enrolment that begins again leaves nothing of the secret before it', async () => {
+  const [wallet, first] = await enrolled()
+  const second = TemplateSecret.generate(ONEBIT_2048, randomBytes)
+  await wallet.begin(second, ENROLMENT)
+  expect(hex((await Wallet.open())!.requireSecret().secretBytes())).toBe(hex(second.secretBytes()))
+  expect(hex(second.secretBytes())).not.toBe(hex(first.secretBytes()))
+})
+
+test('the end of a template leaves neither code seed nor pad, and the rest of the memory', async () => {
+  const [wallet] = await enrolled()
+  await wallet.remember({ checkpoint: 'a checkpoint' })
+  const before = ((await stored())['sealed'] as Uint8Array).length
+  await wallet.end()
+  expect(() => wallet.requireSecret()).toThrow('revoked')
+  const again = await Wallet.open()
+  expect(again!.memory).toEqual({ enrolment: { ...ENROLMENT, state: 'revoked' }, checkpoint: 'a checkpoint', rules: null })
+  expect(() => again!.requireSecret()).toThrow('revoked')
+  expect(before - ((await stored())['sealed'] as Uint8Array).length).toBe(32 + 256 + 'enrolled'.length - 'revoked'.length)
 })
 
 test('the device signs, and no script can read its key', async () => {
-  const wallet = await Wallet.create(engine)
+  const wallet = await Wallet.create()
   const signature = await wallet.sign(utf8('a transcript'))
   const key = await crypto.subtle.importKey('raw', wallet.devicePublicKey, 'Ed25519', false, ['verify'])
   expect(await crypto.subtle.verify('Ed25519', key, signature, utf8('a transcript'))).toBe(true)
@@ -73,37 +106,48 @@ test('the device signs, and no script can read its key', async () => {
 })
 
 test('no secret is in the database in clear', async () => {
-  const wallet = await Wallet.create(engine)
-  const clear = Object.values(await stored()).filter((value) => value instanceof Uint8Array).map((value) => hex(value as Uint8Array)).join()
+  const [wallet, secret] = await enrolled()
+  const clear = hex(concat(...Object.values(await stored()).filter((value) => value instanceof Uint8Array)))
   expect(clear).toContain(hex(wallet.devicePublicKey)) // so the search below would find something
-  expect(clear).not.toContain(hex(wallet.codeSeed.secretBytes()))
-  expect(clear).not.toContain(hex(wallet.deviceSecret.secretBytes().slice(-64)))
+  expect(clear).not.toContain(hex(secret.secretBytes().slice(0, 32)))
+  expect(clear).not.toContain(hex(secret.secretBytes().slice(-32)))
 })
 
 test('a wallet with one altered byte does not open', async () => {
-  await Wallet.create(engine)
+  await enrolled()
   const record = await stored()
-  ;(record['sealed'] as Uint8Array)[1000] ^= 1
+  ;(record['sealed'] as Uint8Array)[100] ^= 1
   await replace(record)
-  await expect(Wallet.open(engine)).rejects.toThrow(UsageError)
+  await expect(Wallet.open()).rejects.toThrow('damaged')
 })
 
-test('a wallet of another version does not open', async () => {
-  await Wallet.create(engine)
-  await replace({ ...(await stored()), version: 1 })
-  await expect(Wallet.open(engine)).rejects.toThrow(UsageError)
+test.each([1, 2])('a wallet of the earlier version %i says that its owner enrols again, and stays as it is', async (version) => {
+  await enrolled()
+  const old = { ...(await stored()), version }
+  await replace(old)
+  await expect(Wallet.open()).rejects.toThrow(OutdatedWalletError)
+  await expect(Wallet.open()).rejects.toThrow('enrol again')
+  expect((await stored())['sealed']).toEqual(old['sealed' as keyof typeof old])
+})
+
+test('a wallet of a later version is not taken for an old one', async () => {
+  await enrolled()
+  await replace({ ...(await stored()), version: 4 })
+  const opened = Wallet.open()
+  await expect(opened).rejects.toThrow('later version')
+  await expect(opened).rejects.not.toThrow(OutdatedWalletError)
 })
 
 test('a device answers five hundred sessions and no more, also after a reload', async () => {
-  const wallet = await Wallet.create(engine)
+  const wallet = await Wallet.create()
   await wallet.remember({ enrolment: { ...ENROLMENT, answers: MOST_ANSWERS - 1 } })
   await wallet.countAnswer()
   await expect(wallet.countAnswer()).rejects.toThrow(RefusedError)
-  await expect((await Wallet.open(engine))!.countAnswer()).rejects.toThrow(RefusedError)
+  await expect((await Wallet.open())!.countAnswer()).rejects.toThrow(RefusedError)
 })
 
 test.each([null, { ...ENROLMENT, state: 'revoked' } as const])('without an enrolment in force nothing is answered', async (enrolment) => {
-  const wallet = await Wallet.create(engine)
+  const wallet = await Wallet.create()
   await wallet.remember({ enrolment })
   await expect(wallet.countAnswer()).rejects.toThrow(UsageError)
 })

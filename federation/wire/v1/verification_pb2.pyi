@@ -7,8 +7,12 @@ else can be asked.
 There is no call that takes a list of templates, none that streams and none that names a threshold: the threshold is
 the model release's. A server refuses messages with fields that are not written here.
 
-  enrol    StartEnrolment -> SubmitTemplate -> ConfirmTemplate -> SubmitProbe -> SubmitToken
-  verify   StartVerification -> SubmitProbe -> SubmitToken
+  enrol               StartEnrolment    -> SubmitProbe with a whole Change          -> SubmitToken
+  verify              StartVerification -> SubmitProbe                              -> SubmitToken
+  renew a consent     StartVerification -> SubmitProbe with a receipt in its Change -> SubmitToken
+  renew a template    StartVerification -> SubmitProbe with a whole Change          -> SubmitToken
+
+What a Change asks for happens on a match, and only then. Nothing that a server stores of a face leaves it again.
 
 Sizes on the wire say nothing about a face or an outcome: byte fields have a fixed length, but for consent receipts, for
 what the log says, which grows with the log, and for the assertion, which stands beside the word "match".
@@ -56,7 +60,7 @@ Global___Decision: _TypeAlias = Decision  # noqa: Y015
 
 @_typing.final
 class Session(_message.Message):
-    """What the server gives a device at the start of each leg."""
+    """What the server gives a device at the start of a session."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -126,7 +130,7 @@ class StartEnrolmentRequest(_message.Message):
     PURPOSE_FIELD_NUMBER: _builtins.int
     AUDIENCE_FIELD_NUMBER: _builtins.int
     key_id: _builtins.bytes
-    """SHA-256 of the device's homomorphic public key."""
+    """SHA-256 of the device's Ed25519 public key."""
     purpose: _builtins.str
     """What the person is verified for, for example "door-access"."""
     audience: _builtins.str
@@ -148,14 +152,14 @@ Global___StartEnrolmentRequest: _TypeAlias = StartEnrolmentRequest  # noqa: Y015
 
 @_typing.final
 class StartEnrolmentResponse(_message.Message):
-    """The first leg may begin."""
+    """A probe with a Change may be sent."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     SESSION_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def session(self) -> Global___Session:
-        """The session of the first leg."""
+        """The session of this enrolment."""
 
     def __init__(
         self,
@@ -171,130 +175,6 @@ class StartEnrolmentResponse(_message.Message):
 Global___StartEnrolmentResponse: _TypeAlias = StartEnrolmentResponse  # noqa: Y015
 
 @_typing.final
-class SubmitTemplateRequest(_message.Message):
-    """The encrypted template with the keys that belong to it."""
-
-    DESCRIPTOR: _descriptor.Descriptor
-
-    SESSION_ID_FIELD_NUMBER: _builtins.int
-    PUBLIC_KEY_FIELD_NUMBER: _builtins.int
-    DEVICE_PUBLIC_KEY_FIELD_NUMBER: _builtins.int
-    TEMPLATE_FIELD_NUMBER: _builtins.int
-    SIGNATURE_FIELD_NUMBER: _builtins.int
-    RECEIPT_FIELD_NUMBER: _builtins.int
-    LOG_SIZE_FIELD_NUMBER: _builtins.int
-    session_id: _builtins.bytes
-    """From StartEnrolmentResponse."""
-    public_key: _builtins.bytes
-    """Homomorphic public key; its SHA-256 is the key id."""
-    device_public_key: _builtins.bytes
-    """Ed25519 public key that signs for this device from now on."""
-    template: _builtins.bytes
-    """The template, encrypted under public_key."""
-    signature: _builtins.bytes
-    """Ed25519 signature over the transcript."""
-    receipt: _builtins.bytes
-    """Consent receipt for exactly this template, signed with the same key; see docs/formats.md."""
-    log_size: _builtins.int
-    """Entries in the last checkpoint that the device saw, 0 for none."""
-    def __init__(
-        self,
-        *,
-        session_id: _builtins.bytes = ...,
-        public_key: _builtins.bytes = ...,
-        device_public_key: _builtins.bytes = ...,
-        template: _builtins.bytes = ...,
-        signature: _builtins.bytes = ...,
-        receipt: _builtins.bytes = ...,
-        log_size: _builtins.int = ...,
-    ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
-    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["device_public_key", b"device_public_key", "log_size", b"log_size", "public_key", b"public_key", "receipt", b"receipt", "session_id", b"session_id", "signature", b"signature", "template", b"template"]  # noqa: Y015
-    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
-
-Global___SubmitTemplateRequest: _TypeAlias = SubmitTemplateRequest  # noqa: Y015
-
-@_typing.final
-class SubmitTemplateResponse(_message.Message):
-    """The zero test's challenge."""
-
-    DESCRIPTOR: _descriptor.Descriptor
-
-    REPLY_FIELD_NUMBER: _builtins.int
-    LOG_FIELD_NUMBER: _builtins.int
-    reply: _builtins.bytes
-    """Opens to a token for the holder of the secret key, if the template is well formed."""
-    @_builtins.property
-    def log(self) -> Global___LogReceipt:
-        """The log's entry about this request."""
-
-    def __init__(
-        self,
-        *,
-        reply: _builtins.bytes = ...,
-        log: Global___LogReceipt | None = ...,
-    ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["log", b"log"]  # noqa: Y015
-    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["log", b"log", "reply", b"reply"]  # noqa: Y015
-    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
-
-Global___SubmitTemplateResponse: _TypeAlias = SubmitTemplateResponse  # noqa: Y015
-
-@_typing.final
-class ConfirmTemplateRequest(_message.Message):
-    """The token of the zero test."""
-
-    DESCRIPTOR: _descriptor.Descriptor
-
-    SESSION_ID_FIELD_NUMBER: _builtins.int
-    TOKEN_FIELD_NUMBER: _builtins.int
-    session_id: _builtins.bytes
-    """From StartEnrolmentResponse."""
-    token: _builtins.bytes
-    """32 bytes from the opened reply."""
-    def __init__(
-        self,
-        *,
-        session_id: _builtins.bytes = ...,
-        token: _builtins.bytes = ...,
-    ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
-    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["session_id", b"session_id", "token", b"token"]  # noqa: Y015
-    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
-
-Global___ConfirmTemplateRequest: _TypeAlias = ConfirmTemplateRequest  # noqa: Y015
-
-@_typing.final
-class ConfirmTemplateResponse(_message.Message):
-    """The second leg may begin."""
-
-    DESCRIPTOR: _descriptor.Descriptor
-
-    SESSION_FIELD_NUMBER: _builtins.int
-    @_builtins.property
-    def session(self) -> Global___Session:
-        """The session of the second leg; SubmitProbe and SubmitToken follow."""
-
-    def __init__(
-        self,
-        *,
-        session: Global___Session | None = ...,
-    ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["session", b"session"]  # noqa: Y015
-    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["session", b"session"]  # noqa: Y015
-    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
-
-Global___ConfirmTemplateResponse: _TypeAlias = ConfirmTemplateResponse  # noqa: Y015
-
-@_typing.final
 class StartVerificationRequest(_message.Message):
     """Asks for a verification session."""
 
@@ -305,7 +185,7 @@ class StartVerificationRequest(_message.Message):
     AUDIENCE_FIELD_NUMBER: _builtins.int
     AUDIENCE_NONCE_FIELD_NUMBER: _builtins.int
     key_id: _builtins.bytes
-    """SHA-256 of the device's homomorphic public key."""
+    """SHA-256 of the device's Ed25519 public key."""
     purpose: _builtins.str
     """The purpose that the template was enrolled for."""
     audience: _builtins.str
@@ -353,6 +233,36 @@ class StartVerificationResponse(_message.Message):
 Global___StartVerificationResponse: _TypeAlias = StartVerificationResponse  # noqa: Y015
 
 @_typing.final
+class Change(_message.Message):
+    """What a match puts in force."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DEVICE_PUBLIC_KEY_FIELD_NUMBER: _builtins.int
+    TEMPLATE_FIELD_NUMBER: _builtins.int
+    RECEIPT_FIELD_NUMBER: _builtins.int
+    device_public_key: _builtins.bytes
+    """Ed25519 public key that signs for this device from now on; its SHA-256 is a key id. Empty when only a consent is new."""
+    template: _builtins.bytes
+    """The template under a one-time pad that only the device holds; see docs/formats.md. Empty like the key."""
+    receipt: _builtins.bytes
+    """Consent receipt for exactly this template, or a newer one for the enrolled one, signed with the device's key."""
+    def __init__(
+        self,
+        *,
+        device_public_key: _builtins.bytes = ...,
+        template: _builtins.bytes = ...,
+        receipt: _builtins.bytes = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["device_public_key", b"device_public_key", "receipt", b"receipt", "template", b"template"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Change: _TypeAlias = Change  # noqa: Y015
+
+@_typing.final
 class SubmitProbeRequest(_message.Message):
     """The one probe of a session."""
 
@@ -362,14 +272,19 @@ class SubmitProbeRequest(_message.Message):
     PROBE_FIELD_NUMBER: _builtins.int
     SIGNATURE_FIELD_NUMBER: _builtins.int
     LOG_SIZE_FIELD_NUMBER: _builtins.int
+    CHANGE_FIELD_NUMBER: _builtins.int
     session_id: _builtins.bytes
     """From the session."""
     probe: _builtins.bytes
-    """The probe, encrypted under the enrolled public key."""
+    """The probe, encrypted under a key of this session."""
     signature: _builtins.bytes
-    """Ed25519 signature of the enrolled device key over the transcript."""
+    """Ed25519 signature over the transcript: of the enrolled device, or of the device that enrols."""
     log_size: _builtins.int
     """Entries in the last checkpoint that the device saw, 0 for none."""
+    @_builtins.property
+    def change(self) -> Global___Change:
+        """What a match puts in force; none in a verification."""
+
     def __init__(
         self,
         *,
@@ -377,10 +292,11 @@ class SubmitProbeRequest(_message.Message):
         probe: _builtins.bytes = ...,
         signature: _builtins.bytes = ...,
         log_size: _builtins.int = ...,
+        change: Global___Change | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["change", b"change"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["log_size", b"log_size", "probe", b"probe", "session_id", b"session_id", "signature", b"signature"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["change", b"change", "log_size", b"log_size", "probe", b"probe", "session_id", b"session_id", "signature", b"signature"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -425,7 +341,7 @@ class SubmitTokenRequest(_message.Message):
     session_id: _builtins.bytes
     """From the session."""
     token: _builtins.bytes
-    """32 bytes from the opened reply; 32 zero bytes say "no match"."""
+    """16 bytes from the opened reply; 16 zero bytes say "no match"."""
     def __init__(
         self,
         *,
@@ -477,7 +393,7 @@ class OwnerProof(_message.Message):
     ISSUED_AT_FIELD_NUMBER: _builtins.int
     SIGNATURE_FIELD_NUMBER: _builtins.int
     key_id: _builtins.bytes
-    """SHA-256 of the device's homomorphic public key."""
+    """SHA-256 of the device's Ed25519 public key."""
     audience: _builtins.str
     """The audience that the template was enrolled for."""
     issued_at: _builtins.int
@@ -499,49 +415,6 @@ class OwnerProof(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___OwnerProof: _TypeAlias = OwnerProof  # noqa: Y015
-
-@_typing.final
-class RenewConsentRequest(_message.Message):
-    """A newer consent."""
-
-    DESCRIPTOR: _descriptor.Descriptor
-
-    KEY_ID_FIELD_NUMBER: _builtins.int
-    RECEIPT_FIELD_NUMBER: _builtins.int
-    key_id: _builtins.bytes
-    """SHA-256 of the device's homomorphic public key."""
-    receipt: _builtins.bytes
-    """A consent receipt that names the one in force, signed by the enrolled device."""
-    def __init__(
-        self,
-        *,
-        key_id: _builtins.bytes = ...,
-        receipt: _builtins.bytes = ...,
-    ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
-    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["key_id", b"key_id", "receipt", b"receipt"]  # noqa: Y015
-    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
-
-Global___RenewConsentRequest: _TypeAlias = RenewConsentRequest  # noqa: Y015
-
-@_typing.final
-class RenewConsentResponse(_message.Message):
-    """The newer consent is in force."""
-
-    DESCRIPTOR: _descriptor.Descriptor
-
-    def __init__(
-        self,
-    ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
-    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
-    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
-
-Global___RenewConsentResponse: _TypeAlias = RenewConsentResponse  # noqa: Y015
 
 @_typing.final
 class ListReceiptsRequest(_message.Message):
@@ -593,7 +466,7 @@ Global___ListReceiptsResponse: _TypeAlias = ListReceiptsResponse  # noqa: Y015
 
 @_typing.final
 class ExportRequest(_message.Message):
-    """Asks for everything that is held about the owner."""
+    """Asks for everything that is held about the owner, but the padded template itself: of that its digest."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -652,17 +525,11 @@ class ExportResponse(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     RECORD_FIELD_NUMBER: _builtins.int
-    TEMPLATE_FIELD_NUMBER: _builtins.int
-    PUBLIC_KEY_FIELD_NUMBER: _builtins.int
     RECEIPTS_FIELD_NUMBER: _builtins.int
     OPENINGS_FIELD_NUMBER: _builtins.int
     NEXT_FIELD_NUMBER: _builtins.int
     record: _builtins.bytes
     """What the server knows in words and numbers: canonical JSON; see docs/formats.md."""
-    template: _builtins.bytes
-    """The encrypted template; empty after a revocation."""
-    public_key: _builtins.bytes
-    """The homomorphic public key; empty after a revocation."""
     next: _builtins.int
     """Where the next page begins, 0 when this was the last."""
     @_builtins.property
@@ -677,15 +544,13 @@ class ExportResponse(_message.Message):
         self,
         *,
         record: _builtins.bytes = ...,
-        template: _builtins.bytes = ...,
-        public_key: _builtins.bytes = ...,
         receipts: _abc.Iterable[_builtins.bytes] | None = ...,
         openings: _abc.Iterable[Global___LogOpening] | None = ...,
         next: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["next", b"next", "openings", b"openings", "public_key", b"public_key", "receipts", b"receipts", "record", b"record", "template", b"template"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["next", b"next", "openings", b"openings", "receipts", b"receipts", "record", b"record"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

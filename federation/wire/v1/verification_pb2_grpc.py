@@ -40,16 +40,6 @@ class VerificationServiceStub:
                 request_serializer=federation_dot_wire_dot_v1_dot_verification__pb2.StartEnrolmentRequest.SerializeToString,
                 response_deserializer=federation_dot_wire_dot_v1_dot_verification__pb2.StartEnrolmentResponse.FromString,
                 _registered_method=True)
-        self.SubmitTemplate = channel.unary_unary(
-                '/federation.wire.v1.VerificationService/SubmitTemplate',
-                request_serializer=federation_dot_wire_dot_v1_dot_verification__pb2.SubmitTemplateRequest.SerializeToString,
-                response_deserializer=federation_dot_wire_dot_v1_dot_verification__pb2.SubmitTemplateResponse.FromString,
-                _registered_method=True)
-        self.ConfirmTemplate = channel.unary_unary(
-                '/federation.wire.v1.VerificationService/ConfirmTemplate',
-                request_serializer=federation_dot_wire_dot_v1_dot_verification__pb2.ConfirmTemplateRequest.SerializeToString,
-                response_deserializer=federation_dot_wire_dot_v1_dot_verification__pb2.ConfirmTemplateResponse.FromString,
-                _registered_method=True)
         self.StartVerification = channel.unary_unary(
                 '/federation.wire.v1.VerificationService/StartVerification',
                 request_serializer=federation_dot_wire_dot_v1_dot_verification__pb2.StartVerificationRequest.SerializeToString,
@@ -72,21 +62,7 @@ class VerificationServiceServicer:
     """
 
     def StartEnrolment(self, request, context):
-        """Opens an enrolment session.
-        """
-        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
-        context.set_details('Method not implemented!')
-        raise NotImplementedError('Method not implemented!')
-
-    def SubmitTemplate(self, request, context):
-        """First leg: sends the encrypted template. The reply opens only if the template is well formed.
-        """
-        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
-        context.set_details('Method not implemented!')
-        raise NotImplementedError('Method not implemented!')
-
-    def ConfirmTemplate(self, request, context):
-        """Ends the first leg and opens the second: a verification with another capture. Nothing is stored yet.
+        """Opens an enrolment session. Nothing is stored before a second capture matches the template.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -120,16 +96,6 @@ def add_VerificationServiceServicer_to_server(servicer, server):
                     servicer.StartEnrolment,
                     request_deserializer=federation_dot_wire_dot_v1_dot_verification__pb2.StartEnrolmentRequest.FromString,
                     response_serializer=federation_dot_wire_dot_v1_dot_verification__pb2.StartEnrolmentResponse.SerializeToString,
-            ),
-            'SubmitTemplate': grpc.unary_unary_rpc_method_handler(
-                    servicer.SubmitTemplate,
-                    request_deserializer=federation_dot_wire_dot_v1_dot_verification__pb2.SubmitTemplateRequest.FromString,
-                    response_serializer=federation_dot_wire_dot_v1_dot_verification__pb2.SubmitTemplateResponse.SerializeToString,
-            ),
-            'ConfirmTemplate': grpc.unary_unary_rpc_method_handler(
-                    servicer.ConfirmTemplate,
-                    request_deserializer=federation_dot_wire_dot_v1_dot_verification__pb2.ConfirmTemplateRequest.FromString,
-                    response_serializer=federation_dot_wire_dot_v1_dot_verification__pb2.ConfirmTemplateResponse.SerializeToString,
             ),
             'StartVerification': grpc.unary_unary_rpc_method_handler(
                     servicer.StartVerification,
@@ -175,60 +141,6 @@ class VerificationService:
             '/federation.wire.v1.VerificationService/StartEnrolment',
             federation_dot_wire_dot_v1_dot_verification__pb2.StartEnrolmentRequest.SerializeToString,
             federation_dot_wire_dot_v1_dot_verification__pb2.StartEnrolmentResponse.FromString,
-            options,
-            channel_credentials,
-            insecure,
-            call_credentials,
-            compression,
-            wait_for_ready,
-            timeout,
-            metadata,
-            _registered_method=True)
-
-    @staticmethod
-    def SubmitTemplate(request,
-            target,
-            options=(),
-            channel_credentials=None,
-            call_credentials=None,
-            insecure=False,
-            compression=None,
-            wait_for_ready=None,
-            timeout=None,
-            metadata=None):
-        return grpc.experimental.unary_unary(
-            request,
-            target,
-            '/federation.wire.v1.VerificationService/SubmitTemplate',
-            federation_dot_wire_dot_v1_dot_verification__pb2.SubmitTemplateRequest.SerializeToString,
-            federation_dot_wire_dot_v1_dot_verification__pb2.SubmitTemplateResponse.FromString,
-            options,
-            channel_credentials,
-            insecure,
-            call_credentials,
-            compression,
-            wait_for_ready,
-            timeout,
-            metadata,
-            _registered_method=True)
-
-    @staticmethod
-    def ConfirmTemplate(request,
-            target,
-            options=(),
-            channel_credentials=None,
-            call_credentials=None,
-            insecure=False,
-            compression=None,
-            wait_for_ready=None,
-            timeout=None,
-            metadata=None):
-        return grpc.experimental.unary_unary(
-            request,
-            target,
-            '/federation.wire.v1.VerificationService/ConfirmTemplate',
-            federation_dot_wire_dot_v1_dot_verification__pb2.ConfirmTemplateRequest.SerializeToString,
-            federation_dot_wire_dot_v1_dot_verification__pb2.ConfirmTemplateResponse.FromString,
             options,
             channel_credentials,
             insecure,
@@ -322,7 +234,7 @@ class VerificationService:
 
 
 class OwnerServiceStub:
-    """What an owner may always do, whatever rules and limits say. Each call is signed by the enrolled device.
+    """What an owner may always do, whatever rules and limits say, without a face. Each call is signed by the enrolled device.
     """
 
     def __init__(self, channel):
@@ -331,11 +243,6 @@ class OwnerServiceStub:
         Args:
             channel: A grpc.Channel.
         """
-        self.RenewConsent = channel.unary_unary(
-                '/federation.wire.v1.OwnerService/RenewConsent',
-                request_serializer=federation_dot_wire_dot_v1_dot_verification__pb2.RenewConsentRequest.SerializeToString,
-                response_deserializer=federation_dot_wire_dot_v1_dot_verification__pb2.RenewConsentResponse.FromString,
-                _registered_method=True)
         self.ListReceipts = channel.unary_unary(
                 '/federation.wire.v1.OwnerService/ListReceipts',
                 request_serializer=federation_dot_wire_dot_v1_dot_verification__pb2.ListReceiptsRequest.SerializeToString,
@@ -359,15 +266,8 @@ class OwnerServiceStub:
 
 
 class OwnerServiceServicer:
-    """What an owner may always do, whatever rules and limits say. Each call is signed by the enrolled device.
+    """What an owner may always do, whatever rules and limits say, without a face. Each call is signed by the enrolled device.
     """
-
-    def RenewConsent(self, request, context):
-        """Replaces the consent in force by a newer one.
-        """
-        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
-        context.set_details('Method not implemented!')
-        raise NotImplementedError('Method not implemented!')
 
     def ListReceipts(self, request, context):
         """Lists the consents in force and those that they replaced.
@@ -400,11 +300,6 @@ class OwnerServiceServicer:
 
 def add_OwnerServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
-            'RenewConsent': grpc.unary_unary_rpc_method_handler(
-                    servicer.RenewConsent,
-                    request_deserializer=federation_dot_wire_dot_v1_dot_verification__pb2.RenewConsentRequest.FromString,
-                    response_serializer=federation_dot_wire_dot_v1_dot_verification__pb2.RenewConsentResponse.SerializeToString,
-            ),
             'ListReceipts': grpc.unary_unary_rpc_method_handler(
                     servicer.ListReceipts,
                     request_deserializer=federation_dot_wire_dot_v1_dot_verification__pb2.ListReceiptsRequest.FromString,
@@ -434,35 +329,8 @@ def add_OwnerServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class OwnerService:
-    """What an owner may always do, whatever rules and limits say. Each call is signed by the enrolled device.
+    """What an owner may always do, whatever rules and limits say, without a face. Each call is signed by the enrolled device.
     """
-
-    @staticmethod
-    def RenewConsent(request,
-            target,
-            options=(),
-            channel_credentials=None,
-            call_credentials=None,
-            insecure=False,
-            compression=None,
-            wait_for_ready=None,
-            timeout=None,
-            metadata=None):
-        return grpc.experimental.unary_unary(
-            request,
-            target,
-            '/federation.wire.v1.OwnerService/RenewConsent',
-            federation_dot_wire_dot_v1_dot_verification__pb2.RenewConsentRequest.SerializeToString,
-            federation_dot_wire_dot_v1_dot_verification__pb2.RenewConsentResponse.FromString,
-            options,
-            channel_credentials,
-            insecure,
-            call_credentials,
-            compression,
-            wait_for_ready,
-            timeout,
-            metadata,
-            _registered_method=True)
 
     @staticmethod
     def ListReceipts(request,

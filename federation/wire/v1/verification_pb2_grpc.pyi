@@ -7,8 +7,12 @@ else can be asked.
 There is no call that takes a list of templates, none that streams and none that names a threshold: the threshold is
 the model release's. A server refuses messages with fields that are not written here.
 
-  enrol    StartEnrolment -> SubmitTemplate -> ConfirmTemplate -> SubmitProbe -> SubmitToken
-  verify   StartVerification -> SubmitProbe -> SubmitToken
+  enrol               StartEnrolment    -> SubmitProbe with a whole Change          -> SubmitToken
+  verify              StartVerification -> SubmitProbe                              -> SubmitToken
+  renew a consent     StartVerification -> SubmitProbe with a receipt in its Change -> SubmitToken
+  renew a template    StartVerification -> SubmitProbe with a whole Change          -> SubmitToken
+
+What a Change asks for happens on a match, and only then. Nothing that a server stores of a face leaves it again.
 
 Sizes on the wire say nothing about a face or an outcome: byte fields have a fixed length, but for consent receipts, for
 what the log says, which grows with the log, and for the assertion, which stands beside the word "match".
@@ -45,11 +49,7 @@ class VerificationServiceStub:
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> VerificationServiceAsyncStub: ...
     StartEnrolment: _grpc.UnaryUnaryMultiCallable[_verification_pb2.StartEnrolmentRequest, _verification_pb2.StartEnrolmentResponse]
-    """Opens an enrolment session."""
-    SubmitTemplate: _grpc.UnaryUnaryMultiCallable[_verification_pb2.SubmitTemplateRequest, _verification_pb2.SubmitTemplateResponse]
-    """First leg: sends the encrypted template. The reply opens only if the template is well formed."""
-    ConfirmTemplate: _grpc.UnaryUnaryMultiCallable[_verification_pb2.ConfirmTemplateRequest, _verification_pb2.ConfirmTemplateResponse]
-    """Ends the first leg and opens the second: a verification with another capture. Nothing is stored yet."""
+    """Opens an enrolment session. Nothing is stored before a second capture matches the template."""
     StartVerification: _grpc.UnaryUnaryMultiCallable[_verification_pb2.StartVerificationRequest, _verification_pb2.StartVerificationResponse]
     """Opens a verification session. Strangers get the same answer as enrolled devices."""
     SubmitProbe: _grpc.UnaryUnaryMultiCallable[_verification_pb2.SubmitProbeRequest, _verification_pb2.SubmitProbeResponse]
@@ -63,11 +63,7 @@ class VerificationServiceAsyncStub(VerificationServiceStub):
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     StartEnrolment: _aio.UnaryUnaryMultiCallable[_verification_pb2.StartEnrolmentRequest, _verification_pb2.StartEnrolmentResponse]  # type: ignore[assignment]
-    """Opens an enrolment session."""
-    SubmitTemplate: _aio.UnaryUnaryMultiCallable[_verification_pb2.SubmitTemplateRequest, _verification_pb2.SubmitTemplateResponse]  # type: ignore[assignment]
-    """First leg: sends the encrypted template. The reply opens only if the template is well formed."""
-    ConfirmTemplate: _aio.UnaryUnaryMultiCallable[_verification_pb2.ConfirmTemplateRequest, _verification_pb2.ConfirmTemplateResponse]  # type: ignore[assignment]
-    """Ends the first leg and opens the second: a verification with another capture. Nothing is stored yet."""
+    """Opens an enrolment session. Nothing is stored before a second capture matches the template."""
     StartVerification: _aio.UnaryUnaryMultiCallable[_verification_pb2.StartVerificationRequest, _verification_pb2.StartVerificationResponse]  # type: ignore[assignment]
     """Opens a verification session. Strangers get the same answer as enrolled devices."""
     SubmitProbe: _aio.UnaryUnaryMultiCallable[_verification_pb2.SubmitProbeRequest, _verification_pb2.SubmitProbeResponse]  # type: ignore[assignment]
@@ -84,23 +80,7 @@ class VerificationServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _verification_pb2.StartEnrolmentRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_verification_pb2.StartEnrolmentResponse, _abc.Awaitable[_verification_pb2.StartEnrolmentResponse]]:
-        """Opens an enrolment session."""
-
-    @_abc_1.abstractmethod
-    def SubmitTemplate(
-        self,
-        request: _verification_pb2.SubmitTemplateRequest,
-        context: _ServicerContext,
-    ) -> _typing.Union[_verification_pb2.SubmitTemplateResponse, _abc.Awaitable[_verification_pb2.SubmitTemplateResponse]]:
-        """First leg: sends the encrypted template. The reply opens only if the template is well formed."""
-
-    @_abc_1.abstractmethod
-    def ConfirmTemplate(
-        self,
-        request: _verification_pb2.ConfirmTemplateRequest,
-        context: _ServicerContext,
-    ) -> _typing.Union[_verification_pb2.ConfirmTemplateResponse, _abc.Awaitable[_verification_pb2.ConfirmTemplateResponse]]:
-        """Ends the first leg and opens the second: a verification with another capture. Nothing is stored yet."""
+        """Opens an enrolment session. Nothing is stored before a second capture matches the template."""
 
     @_abc_1.abstractmethod
     def StartVerification(
@@ -129,14 +109,12 @@ class VerificationServiceServicer(metaclass=_abc_1.ABCMeta):
 def add_VerificationServiceServicer_to_server(servicer: VerificationServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
 
 class OwnerServiceStub:
-    """What an owner may always do, whatever rules and limits say. Each call is signed by the enrolled device."""
+    """What an owner may always do, whatever rules and limits say, without a face. Each call is signed by the enrolled device."""
 
     @_typing.overload
     def __new__(cls, channel: _grpc.Channel) -> _Self: ...
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> OwnerServiceAsyncStub: ...
-    RenewConsent: _grpc.UnaryUnaryMultiCallable[_verification_pb2.RenewConsentRequest, _verification_pb2.RenewConsentResponse]
-    """Replaces the consent in force by a newer one."""
     ListReceipts: _grpc.UnaryUnaryMultiCallable[_verification_pb2.ListReceiptsRequest, _verification_pb2.ListReceiptsResponse]
     """Lists the consents in force and those that they replaced."""
     Export: _grpc.UnaryUnaryMultiCallable[_verification_pb2.ExportRequest, _verification_pb2.ExportResponse]
@@ -148,11 +126,9 @@ class OwnerServiceStub:
 
 @_typing.type_check_only
 class OwnerServiceAsyncStub(OwnerServiceStub):
-    """What an owner may always do, whatever rules and limits say. Each call is signed by the enrolled device."""
+    """What an owner may always do, whatever rules and limits say, without a face. Each call is signed by the enrolled device."""
 
     def __init__(self, channel: _aio.Channel) -> None: ...
-    RenewConsent: _aio.UnaryUnaryMultiCallable[_verification_pb2.RenewConsentRequest, _verification_pb2.RenewConsentResponse]  # type: ignore[assignment]
-    """Replaces the consent in force by a newer one."""
     ListReceipts: _aio.UnaryUnaryMultiCallable[_verification_pb2.ListReceiptsRequest, _verification_pb2.ListReceiptsResponse]  # type: ignore[assignment]
     """Lists the consents in force and those that they replaced."""
     Export: _aio.UnaryUnaryMultiCallable[_verification_pb2.ExportRequest, _verification_pb2.ExportResponse]  # type: ignore[assignment]
@@ -163,15 +139,7 @@ class OwnerServiceAsyncStub(OwnerServiceStub):
     """Deletes the template, if it is still there, and what connects the owner with the log."""
 
 class OwnerServiceServicer(metaclass=_abc_1.ABCMeta):
-    """What an owner may always do, whatever rules and limits say. Each call is signed by the enrolled device."""
-
-    @_abc_1.abstractmethod
-    def RenewConsent(
-        self,
-        request: _verification_pb2.RenewConsentRequest,
-        context: _ServicerContext,
-    ) -> _typing.Union[_verification_pb2.RenewConsentResponse, _abc.Awaitable[_verification_pb2.RenewConsentResponse]]:
-        """Replaces the consent in force by a newer one."""
+    """What an owner may always do, whatever rules and limits say, without a face. Each call is signed by the enrolled device."""
 
     @_abc_1.abstractmethod
     def ListReceipts(

@@ -2,42 +2,25 @@
 
 import { type Bytes, concat, equal, fromHex, hex, randomBytes, sha256, utf8 } from '../bytes'
 import { MalformedMessageError, PeerError, ProofError, RefusedError, UsageError } from '../errors'
-import type { ModelRelease } from '../face/release'
-import { checkComparison, checkHistory, checkTombstone, type Entry, Opening } from '../log/entries'
+import { checkComparison, checkHistory, checkTombstone, type Entry, type Logged, Opening } from '../log/entries'
 import { LogKey } from '../log/notes'
-import { Operation, transcriptBytes } from '../onebit/transcript'
-import type { ReleaseTrust, SignedManifest } from '../rules/manifest'
+import { NO_MATCH, type SessionKey } from '../onebit/device'
+import { TemplateSecret } from '../onebit/template'
+import { type Change, changeDigest, Operation, transcriptBytes } from '../onebit/transcript'
 import { requireAllowedBy } from '../rules/policy'
-import { Rulebook } from '../rules/rulebook'
-import { type Binding, Receipt, SignedReceipt, type Terms } from '../wallet/receipts'
+import { type Issuer, Rulebook } from '../rules/rulebook'
+import { type Binding, Receipt, SignedReceipt } from '../wallet/receipts'
 import type { Enrolment, Wallet } from '../wallet/wallet'
 import { Decision, type ExportResponse, LogService, OwnerService, type LogReceipt, type Session, VerificationService } from '../wire/federation/wire/v1/verification_pb'
+import { checkAssertion } from './assertion'
+import type { Deployment } from './deployment'
 import type { Transport } from './transport'
 
 const DAY_SECONDS = 86_400
-const NO_MATCH = new Uint8Array(32)
+const NONE = new Uint8Array()
 const MOST_PAGES = 1000
 const { method: verification } = VerificationService
 const { method: owner } = OwnerService
-
-/** Where this page's server lets people enrol, and what for. */
-export interface Deployment {
-  /** In the public rules. */
-  readonly identifier: string
-  readonly purpose: string
-  readonly audience: string
-  readonly terms: Terms
-  /** How long a consent is valid. */
-  readonly days: number
-  /** Of the transparency log: name+key id+key. */
-  readonly logKey: string
-  readonly release: ModelRelease
-  readonly manifest: SignedManifest
-  /** Whose signatures on a release count; the wallet keeps it from the enrolment on. */
-  readonly trust: ReleaseTrust
-  /** Reads the public rules, as they are now. */
-  readonly readRules: () => Promise<Bytes>
-}
 
 /** What the device knows at the end. */
 export interface Outcome {
@@ -48,11 +31,12 @@ export interface Outcome {
   readonly assertion: string | null
 }
 
-/** Everything that a server holds about an owner. */
+/** Everything that a server holds about an owner, but the padded template itself: of that a salted digest. */
 export interface Held {
+  /** Canonical JSON. */
   readonly record: string
+  /** Of the padded template; 0 after a revocation. */
   readonly templateBytes: number
-  readonly publicKeyBytes: number
   readonly receipts: readonly SignedReceipt[]
   readonly openings: readonly (readonly [number, Opening])[]
 }
@@ -60,6 +44,22 @@ export interface Held {
 /** One thing that happened, proved to be in the log. */
 export interface Event extends Entry {
   readonly position: number
+}
+
+/** One comparison that is about to be made. */
+interface Comparison {
+  readonly operation: Operation
+  readonly session: Session
+  /** Fresh, for this comparison alone. */
+  readonly key: SessionKey
+  /** Adapted embedding of the live face. */
+  readonly vector: Float64Array
+  /** The consent that decides, for the template that is compared with. */
+  readonly consent: SignedReceipt
+  /** What a match puts in force, or null. */
+  readonly change: Change | null
+  /** Empty for none. */
+  readonly audienceNonce: Bytes
 }
 
 /** One device with its wallet, at one deployment. */
@@ -81,89 +81,83 @@ export class Device {
   /**
    * Enrols `reference`, confirmed by another capture of the same face. Both are adapted embeddings.
    *
-   * Nothing is stored by the server unless the template passes the zero test and the second capture matches it.
+   * Nothing is stored by the server unless the second capture matches. Seed and pad are drawn for this attempt alone.
    *
+   * @param key fresh, for this session alone.
    * @throws RefusedError, PeerError, ProofError, UnavailableError nothing is known to be stored; try again.
    */
-  async enrol(reference: Float64Array, second: Float64Array): Promise<Outcome> {
+  async enrol(key: SessionKey, reference: Float64Array, second: Float64Array): Promise<Outcome> {
     const wallet = this.#wallet
+    const before = wallet.memory.enrolment
+    if (before?.state === 'enrolled') throw new UsageError('this device is enrolled already; revoke first')
     const { identifier: deployment, purpose, audience, terms, days, release, trust, logKey } = this.#deployment
-    if (wallet.memory.enrolment?.state === 'enrolled') throw new UsageError('this device is enrolled already; revoke first')
-    const enrolment: Enrolment = { purpose, audience, releaseDigest: release.digest, logKey, deployment, trust, state: 'started', receipts: [], answers: wallet.memory.enrolment?.answers ?? 0 }
-    await wallet.remember({ enrolment })
+    const started: Enrolment = { purpose, audience, releaseDigest: release.digest, logKey, deployment, trust, state: 'started', receipts: [], answers: before?.answers ?? 0 }
     await this.#readRules()
-    await this.#requirePublic(terms.jurisdiction, days * DAY_SECONDS)
-    const session = this.#checked((await this.#transport.call(verification.startEnrolment, this.#request())).session)
-    const template = wallet.deviceSecret.encrypt(wallet.codeSeed.code(reference))
-    const transcript = this.#transcript(Operation.ENROL, session, sha256(concat(wallet.devicePublicKey, template)))
-    const receipt = await this.#consentTo(template)
-    await wallet.countAnswer()
-    const answer = await this.#transport.call(verification.submitTemplate, {
-      sessionId: session.sessionId,
-      publicKey: wallet.deviceSecret.publicKey,
-      devicePublicKey: wallet.devicePublicKey,
-      template,
-      signature: await wallet.sign(transcript),
-      receipt,
-      logSize: BigInt(this.#logSize()),
-    })
-    await this.#requireLogged(answer.log, transcript)
-    const token = wallet.deviceSecret.openReply(answer.reply, transcript)
-    if (token === null) throw new PeerError("the server's test of the template does not open; nothing was stored")
-    const { session: next } = await this.#transport.call(verification.confirmTemplate, { sessionId: session.sessionId, token })
-    const outcome = await this.#compare(second, this.#checked(next))
-    if (outcome.matched) await wallet.remember({ enrolment: { ...wallet.requireEnrolment(), state: 'enrolled' } })
-    return outcome
+    await this.#requirePublic(started, terms.jurisdiction, days * DAY_SECONDS)
+    const answer = await this.#transport.call(verification.startEnrolment, { keyId: wallet.keyId, purpose, audience })
+    const session = checkedSession(answer.session, started)
+    const secret = TemplateSecret.generate(release.parameters, randomBytes)
+    const template = secret.template(reference, randomBytes)
+    const consent = await this.#consentTo({ ...this.#binding(started), templateDigest: sha256(template) }, null)
+    await wallet.begin(secret, { ...started, receipts: [textOf(consent)] })
+    const change = { devicePublicKey: wallet.devicePublicKey, template, receipt: consent.toBytes() }
+    return this.#compare({ operation: Operation.ENROL, session, key, vector: second, consent, change, audienceNonce: NONE })
   }
 
   /**
    * Compares a fresh capture with the enrolled template.
    *
+   * @param key fresh, for this session alone.
    * @param audienceNonce 32 bytes that the audience chose, to get an assertion for it.
    * @throws RefusedError not enrolled, revoked, closed after too many failures, or not covered by the consent any more.
    * @throws UnavailableError too many failures in a row, or the server cannot be reached.
    * @throws PeerError, ProofError the other side broke the protocol; nothing was opened.
    */
-  async verify(probe: Float64Array, audienceNonce: Bytes = new Uint8Array()): Promise<Outcome> {
+  async verify(key: SessionKey, probe: Float64Array, audienceNonce: Bytes = NONE): Promise<Outcome> {
+    const consent = this.#consent()
     await this.#readRules()
-    await this.#requireAllowed()
-    const session = this.#checked((await this.#transport.call(verification.startVerification, { ...this.#request(), audienceNonce })).session)
-    const outcome = await this.#compare(probe, session)
-    const enrolment = this.#wallet.requireEnrolment()
-    if (outcome.matched && enrolment.state === 'started') await this.#wallet.remember({ enrolment: { ...enrolment, state: 'enrolled' } })
-    return outcome
+    await this.#requireAllowed(consent)
+    if (audienceNonce.length > 0) this.#issuer()
+    const session = await this.#startVerification(audienceNonce)
+    return this.#compare({ operation: Operation.VERIFY, session, key, vector: probe, consent, change: null, audienceNonce })
   }
 
-  /** Puts a newer consent, to the present terms, in the place of the one in force. */
-  async renew(): Promise<void> {
+  /**
+   * Puts a newer consent, to the present terms, in the place of the one in force, or of one that has ended.
+   *
+   * It moves trust to something new, so it needs the face: a match that is decided under the newer consent.
+   *
+   * @param key fresh, for this session alone.
+   * @throws RefusedError, UnavailableError, PeerError, ProofError as for `verify`; the former consent counts.
+   */
+  async renew(key: SessionKey, probe: Float64Array): Promise<Outcome> {
+    await this.#readRules()
     const held = await this.#receipts()
     const current = held.at(-1)?.receipt
     if (current === undefined) throw new RefusedError('the server holds no consent of this device; enrol again')
-    const now = this.#clock()
-    const { terms, days } = this.#deployment
-    const renewed = await new Receipt(randomBytes(16), terms, current.binding, now, now + days * DAY_SECONDS, current.receiptId)
-      .sign((message) => this.#wallet.sign(message))
-    await this.#transport.call(owner.renewConsent, { keyId: this.#wallet.keyId, receipt: renewed.toBytes() })
-    const receipts = [...held, renewed].map((signed) => new TextDecoder().decode(signed.toBytes()))
-    await this.#wallet.remember({ enrolment: { ...this.#wallet.requireEnrolment(), receipts } })
+    const consent = await this.#consentTo(current.binding, current.receiptId)
+    await this.#requireAllowed(consent)
+    const change = { devicePublicKey: NONE, template: NONE, receipt: consent.toBytes() }
+    const session = await this.#startVerification(NONE)
+    const outcome = await this.#compare({ operation: Operation.RENEW_CONSENT, session, key, vector: probe, consent, change, audienceNonce: NONE })
+    if (outcome.matched) await this.#wallet.remember({ enrolment: { ...this.#wallet.requireEnrolment(), receipts: [...held, consent].map(textOf) } })
+    return outcome
   }
 
   /** Has the server delete the template, for good. Doing it twice changes nothing. */
   async revoke(): Promise<void> {
     await this.#transport.call(owner.revoke, { proof: await this.#proof('revoke') })
-    const { enrolment } = this.#wallet.memory
-    if (enrolment !== null) await this.#wallet.remember({ enrolment: { ...enrolment, state: 'revoked' } })
+    await this.#wallet.end()
   }
 
   /** Has the server delete everything that connects the owner with it. Returns the tombstone's position, or null if made before. */
   async erase(): Promise<number | null> {
     const answer = await this.#transport.call(owner.erase, { proof: await this.#proof('erase') })
-    const { enrolment } = this.#wallet.memory
-    if (enrolment !== null) await this.#wallet.remember({ enrolment: { ...enrolment, state: 'revoked' } })
+    await this.#wallet.end()
     return answer.log === undefined ? null : checkTombstone(answer.log, this.#logKey(), this.#clock())
   }
 
-  /** Everything that the server holds. */
+  /** Everything that the server holds; of the padded template its salted digest. */
   async export(): Promise<Held> {
     let start = 0n
     let first: ExportResponse | null = null
@@ -173,11 +167,10 @@ export class Device {
       first ??= answer
       for (const { position, opening } of answer.openings) openings.push([Number(position), new Opening(opening)])
       if (answer.next === 0n) {
-        const { record, template, publicKey, receipts } = first
+        const { record, receipts } = first
         return {
           record: new TextDecoder().decode(record),
-          templateBytes: template.length,
-          publicKeyBytes: publicKey.length,
+          templateBytes: templateBytesIn(record),
           receipts: receipts.map((receipt) => SignedReceipt.fromBytes(receipt)),
           openings,
         }
@@ -198,68 +191,82 @@ export class Device {
     return events
   }
 
-  async #compare(probe: Float64Array, session: Session): Promise<Outcome> {
+  async #compare({ operation, session, key, vector, consent, change, audienceNonce }: Comparison): Promise<Outcome> {
     const wallet = this.#wallet
-    const ciphertext = wallet.deviceSecret.encrypt(wallet.codeSeed.code(probe))
-    const transcript = this.#transcript(Operation.VERIFY, session, sha256(ciphertext))
+    const enrolment = wallet.requireEnrolment()
+    const { sessionId, nonce, releaseDigest } = session
+    const { purpose, audience } = enrolment
+    await this.#requireAllowed(consent)
+    const probe = key.encrypt(wallet.requireSecret().paddedCode(vector))
+    const logSize = this.#logSize()
+    const transcript = transcriptBytes({
+      parameters: key.parameters.name, operation, sessionId, nonce, purpose, audience, audienceNonce, keyId: wallet.keyId,
+      templateDigest: consent.receipt.binding.templateDigest, releaseDigest, changeDigest: changeDigest(change), logSize, probeDigest: sha256(probe),
+    })
     const signature = await wallet.sign(transcript)
     await wallet.countAnswer()
-    const answer = await this.#transport.call(verification.submitProbe, {
-      sessionId: session.sessionId, probe: ciphertext, signature, logSize: BigInt(this.#logSize()),
-    })
-    await this.#requireAllowed() // a moment ago it was, but this is where a bit of the face leaves
-    const position = await this.#requireLogged(answer.log, transcript)
-    const token = wallet.deviceSecret.openReply(answer.reply, transcript)
-    const { decision, assertion } = await this.#transport.call(verification.submitToken, { sessionId: session.sessionId, token: token ?? NO_MATCH })
+    const { reply, log } = await this.#transport.call(verification.submitProbe, { sessionId, probe, signature, logSize, ...(change && { change }) })
+    await this.#requireAllowed(consent) // a moment ago it was, but this is where a bit of the face leaves
+    const logged = await this.#requireLogged(log, transcript, reply)
+    const token = key.openReply(reply, transcript)
+    const recorded = await this.#transport.call(verification.submitToken, { sessionId, token: token ?? NO_MATCH })
+    const { decision } = recorded
     if (decision !== Decision.MATCH && decision !== Decision.NON_MATCH) throw new MalformedMessageError('the server states no decision')
     if ((decision === Decision.MATCH) !== (token !== null)) throw new PeerError('the server recorded another decision than the one that this device opened')
-    if (assertion.length > 0 && token === null) throw new MalformedMessageError('only a match has an assertion')
-    return { matched: token !== null, position, assertion: assertion.length > 0 ? new TextDecoder().decode(assertion) : null }
-  }
-
-  #request(): { keyId: Bytes; purpose: string; audience: string } {
-    const { purpose, audience } = this.#wallet.requireEnrolment()
-    return { keyId: this.#wallet.keyId, purpose, audience }
-  }
-
-  #checked(session: Session | undefined): Session {
-    if (session === undefined) throw new MalformedMessageError('the server opens no session')
-    return session
-  }
-
-  /** What the device signs. It takes the release from the wallet: a server with another one gets no signature. */
-  #transcript(operation: Operation, session: Session, ciphertextDigest: Bytes): Bytes {
-    const { purpose, audience, releaseDigest } = this.#wallet.requireEnrolment()
-    if (!equal(session.releaseDigest, fromHex(releaseDigest))) {
-      throw new RefusedError('the server runs another model release than this device enrolled with; revoke and enrol again')
+    if (token !== null && wallet.requireEnrolment().state === 'started') {
+      await wallet.remember({ enrolment: { ...wallet.requireEnrolment(), state: 'enrolled' } })
     }
-    const { sessionId, nonce } = session
-    if (sessionId.length !== 16 || nonce.length !== 32) throw new MalformedMessageError('a session has an id of 16 bytes and a nonce of 32')
-    return transcriptBytes({ operation, sessionId, nonce, purpose, audience, keyId: this.#wallet.keyId, releaseDigest: session.releaseDigest, ciphertextDigest })
+    if ((recorded.assertion.length > 0) !== (token !== null && audienceNonce.length > 0)) {
+      throw new MalformedMessageError('a match for an audience has an assertion, and nothing else has one')
+    }
+    const assertion = recorded.assertion.length > 0 ? new TextDecoder().decode(recorded.assertion) : null
+    if (assertion !== null) {
+      await checkAssertion(assertion, {
+        issuer: this.#issuer(), audience, purpose, nonce: audienceNonce, releaseDigest: enrolment.releaseDigest, fmr: this.#deployment.release.fmr,
+        contest: consent.receipt.terms.contest, logged,
+      })
+    }
+    return { matched: token !== null, position: logged.position, assertion }
   }
 
-  /** Returns when this very comparison stands in a log that only grew. Until then nothing is opened. */
-  async #requireLogged(receipt: LogReceipt | undefined, transcript: Bytes): Promise<number> {
+  async #startVerification(audienceNonce: Bytes): Promise<Session> {
+    const enrolment = this.#wallet.requireEnrolment()
+    const { purpose, audience } = enrolment
+    const answer = await this.#transport.call(verification.startVerification, { keyId: this.#wallet.keyId, purpose, audience, audienceNonce })
+    return checkedSession(answer.session, enrolment)
+  }
+
+  /** Returns when this very comparison and reply stand in a log that only grew. Until then nothing is opened. */
+  async #requireLogged(receipt: LogReceipt | undefined, transcript: Bytes, reply: Uint8Array): Promise<Logged> {
     if (receipt === undefined) throw new ProofError('the server does not show that it logged this comparison; nothing was opened')
     const { purpose, audience } = this.#wallet.requireEnrolment()
-    const { position, checkpoint } = await checkComparison(receipt, {
-      keyId: this.#wallet.keyId, transcript, requester: audience, purpose,
+    const logged = await checkComparison(receipt, {
+      keyId: this.#wallet.keyId, transcript, reply, requester: audience, purpose,
       memory: this.#wallet.memory.checkpoint, logKey: this.#logKey(), now: this.#clock(),
     })
-    await this.#wallet.remember({ checkpoint })
-    return position
+    await this.#wallet.remember({ checkpoint: logged.note })
+    return logged
   }
 
-  /** A signed receipt for exactly this template. It is in the wallet before it leaves. */
-  async #consentTo(template: Bytes): Promise<Bytes> {
+  /** A signed receipt for one template, to the present terms. */
+  async #consentTo(binding: Binding, renews: Uint8Array | null): Promise<SignedReceipt> {
     const { terms, days } = this.#deployment
     const now = this.#clock()
-    const binding: Binding = { ...this.#binding(), templateDigest: sha256(template) }
-    const signed = await new Receipt(randomBytes(16), terms, binding, now, now + days * DAY_SECONDS).sign((message) => this.#wallet.sign(message))
-    const bytes = signed.toBytes()
-    await this.#wallet.remember({ enrolment: { ...this.#wallet.requireEnrolment(), receipts: [new TextDecoder().decode(bytes)] } })
-    await this.#requireAllowed()
-    return bytes
+    return new Receipt(randomBytes(16), terms, binding, now, now + days * DAY_SECONDS, renews).sign((message) => this.#wallet.sign(message))
+  }
+
+  /** The consent in force, as this device remembers it. */
+  #consent(): SignedReceipt {
+    const latest = this.#wallet.requireEnrolment().receipts.at(-1)
+    if (latest === undefined) throw new RefusedError('this device gave no consent; enrol first')
+    return SignedReceipt.fromBytes(utf8(latest))
+  }
+
+  /** Who signs assertions here, by the public rules. */
+  #issuer(): Issuer {
+    const issuer = this.#rules?.deployment(this.#wallet.requireEnrolment().deployment)?.issuer
+    if (!issuer) throw new RefusedError('the public rules name nobody who may sign assertions here')
+    return issuer
   }
 
   /** Reads the public rules, and remembers how far. A file that lost an entry that this device has seen is refused. */
@@ -269,8 +276,8 @@ export class Device {
   }
 
   /** Returns when two signatures, the validity of the release and the public rules allow this use now. */
-  async #requirePublic(jurisdiction: string, consentSeconds: number): Promise<void> {
-    const { deployment, purpose, audience, releaseDigest, trust } = this.#wallet.requireEnrolment()
+  async #requirePublic(enrolment: Enrolment, jurisdiction: string, consentSeconds: number): Promise<void> {
+    const { deployment, purpose, audience, releaseDigest, trust } = enrolment
     const { manifest } = this.#deployment
     const { standing } = manifest
     if (this.#rules === null) throw new UsageError('the public rules were not read')
@@ -279,33 +286,33 @@ export class Device {
     requireAllowedBy(this.#rules, { deployment, purpose, audience, release: standing, jurisdiction, consentSeconds }, this.#clock())
   }
 
-  /** Returns when the public rules, the release and the owner's own consent allow this use now, whatever the server thinks. */
-  async #requireAllowed(): Promise<void> {
-    const { receipts, purpose, audience } = this.#wallet.requireEnrolment()
-    const latest = receipts.at(-1)
-    if (latest === undefined) throw new RefusedError('this device gave no consent; enrol first')
-    const signed = SignedReceipt.fromBytes(utf8(latest))
-    const fault = signed.findFault(this.#binding(), purpose, audience, this.#clock())
+  /** Returns when the public rules, the release and this consent of the owner's allow this use now, whatever the server thinks. */
+  async #requireAllowed(consent: SignedReceipt): Promise<void> {
+    const enrolment = this.#wallet.requireEnrolment()
+    const fault = consent.findFault(this.#binding(enrolment), enrolment.purpose, enrolment.audience, this.#clock())
     if (fault !== null) throw new RefusedError(`the consent does not cover this: it is ${fault}`)
-    if (!(await signed.isSigned())) throw new ProofError('this device did not sign the consent in its wallet')
-    const { terms, issuedAt, expiresAt } = signed.receipt
-    await this.#requirePublic(terms.jurisdiction, expiresAt - issuedAt)
+    if (!(await consent.isSigned())) throw new ProofError('this device did not sign the consent in its wallet')
+    const { terms, issuedAt, expiresAt } = consent.receipt
+    await this.#requirePublic(enrolment, terms.jurisdiction, expiresAt - issuedAt)
   }
 
+  /** The consents that the server holds: all signed by this device, for the template that it enrolled. */
   async #receipts(): Promise<SignedReceipt[]> {
     const { receipts } = await this.#transport.call(owner.listReceipts, { proof: await this.#proof('list-receipts') })
+    const mine = this.#consent().receipt.binding
     const signed = receipts.map((receipt) => SignedReceipt.fromBytes(receipt))
     for (const one of signed) {
-      if (!equal(one.receipt.binding.devicePublicKey, this.#wallet.devicePublicKey) || !(await one.isSigned())) {
-        throw new ProofError('the server holds a consent that this device did not sign; contest it')
+      const { devicePublicKey, templateDigest } = one.receipt.binding
+      if (!equal(devicePublicKey, mine.devicePublicKey) || !equal(templateDigest, mine.templateDigest) || !(await one.isSigned())) {
+        throw new ProofError('the server holds a consent that this device did not sign, or for another template; contest it')
       }
     }
     return signed
   }
 
-  #binding(): Omit<Binding, 'templateDigest'> {
+  #binding({ releaseDigest }: Enrolment): Omit<Binding, 'templateDigest'> {
     const { devicePublicKey, keyId } = this.#wallet
-    return { devicePublicKey, keyId, releaseDigest: fromHex(this.#wallet.requireEnrolment().releaseDigest) }
+    return { devicePublicKey, keyId, releaseDigest: fromHex(releaseDigest) }
   }
 
   async #proof(operation: 'list-receipts' | 'export' | 'revoke' | 'erase'): Promise<{ keyId: Bytes; audience: string; issuedAt: bigint; signature: Bytes }> {
@@ -323,11 +330,33 @@ export class Device {
     return new LogKey(this.#wallet.memory.enrolment?.logKey ?? this.#deployment.logKey)
   }
 
-  #logSize(): number {
+  #logSize(): bigint {
     const { checkpoint } = this.#wallet.memory
-    return checkpoint === null ? 0 : Number(checkpoint.split('\n')[1])
+    return checkpoint === null ? 0n : BigInt(checkpoint.split('\n')[1])
   }
 }
+
+/** What the server opened. A server with another release than the one of the enrolment gets no signature. */
+function checkedSession(session: Session | undefined, { releaseDigest }: Enrolment): Session {
+  if (session === undefined) throw new MalformedMessageError('the server opens no session')
+  if (session.sessionId.length !== 16 || session.nonce.length !== 32) throw new MalformedMessageError('a session has an id of 16 bytes and a nonce of 32')
+  if (!equal(session.releaseDigest, fromHex(releaseDigest))) {
+    throw new RefusedError('the server runs another model release than this device enrolled with; revoke and enrol again')
+  }
+  return session
+}
+
+/** Length of the padded template that an export's record states. */
+function templateBytesIn(record: Uint8Array): number {
+  try {
+    const { template } = JSON.parse(new TextDecoder().decode(record)) as { template?: { bytes: number } }
+    return template?.bytes ?? 0
+  } catch {
+    throw new MalformedMessageError('the record of an export is JSON')
+  }
+}
+
+const textOf = (receipt: SignedReceipt): string => new TextDecoder().decode(receipt.toBytes())
 
 /** A short name of a device, for people to compare. */
 export const nameOf = (wallet: Wallet): string => hex(wallet.keyId.slice(0, 8))

@@ -10,7 +10,7 @@ export type Part = 'encryption' | 'recogniser' | 'deployment' | 'wallet'
 
 /** What the page shows about the device. */
 export interface Status {
-  readonly state: EnrolmentState | 'none'
+  readonly state: EnrolmentState | 'none' | 'outdated'
   /** Short name of the device, or null when there is none yet. */
   readonly name: string | null
   readonly answers: number
@@ -33,7 +33,6 @@ export interface Status {
 export interface HeldSummary {
   readonly record: string
   readonly templateBytes: number
-  readonly publicKeyBytes: number
   readonly receipts: readonly string[]
   readonly entries: number
 }
@@ -45,7 +44,7 @@ export interface Actions {
   enrol(pictures: { readonly reference: ImageBitmap; readonly second: ImageBitmap }): Outcome
   /** @param nonce 64 hex digits that an audience chose, or null. */
   verify(argument: { readonly probe: ImageBitmap; readonly nonce: string | null }): Outcome
-  renew(): null
+  renew(argument: { readonly probe: ImageBitmap }): Outcome
   revoke(): null
   erase(): number | null
   export(): HeldSummary

@@ -1,17 +1,15 @@
 /// <reference lib="webworker" />
 /** The worker in which the device lives: its keys, the recogniser, and every face that is looked at. */
 
-import { type Bytes, fromHex } from '../bytes'
-import { IntaglioError, PeerError, RefusedError, UnavailableError, UsageError } from '../errors'
+import { type Bytes, fromHex, randomBytes } from '../bytes'
+import { IntaglioError, RefusedError, UnavailableError, UsageError } from '../errors'
 import { Recogniser } from '../face/recogniser'
-import { ModelRelease } from '../face/release'
-import { LogKey } from '../log/notes'
+import { SessionKey } from '../onebit/device'
 import { Engine } from '../onebit/seal'
-import { releaseTrustOf, SignedManifest } from '../rules/manifest'
-import { requireName } from '../wallet/statements'
-import { type Party, requireTerms, SignedReceipt, type Terms } from '../wallet/receipts'
-import { MOST_ANSWERS, Wallet } from '../wallet/wallet'
-import { type Deployment, Device, nameOf } from './device'
+import { SignedReceipt } from '../wallet/receipts'
+import { MOST_ANSWERS, OutdatedWalletError, Wallet } from '../wallet/wallet'
+import { type Deployment, deploymentOf } from './deployment'
+import { Device, nameOf } from './device'
 import type { Action, Actions, Reply, Request, Status } from './messages'
 import { Transport } from './transport'
 
@@ -29,36 +27,33 @@ const transport = new Transport(({ call, sent, received }) => {
 let loading: Promise<Loaded> | undefined
 
 async function load(): Promise<Loaded> {
+  const reading = readDeployment().then((deployment) => { tell({ kind: 'ready', part: 'deployment' }); return deployment })
   const [engine, recogniser, deployment] = await Promise.all([
-    Engine.load().then((engine) => { tell({ kind: 'ready', part: 'encryption' }); return engine }),
+    Engine.load(reading.then(({ release }) => release.parameters)).then((engine) => { tell({ kind: 'ready', part: 'encryption' }); return engine }),
     Recogniser.load().then((recogniser) => { tell({ kind: 'ready', part: 'recogniser' }); return recogniser }),
-    readDeployment().then((deployment) => { tell({ kind: 'ready', part: 'deployment' }); return deployment }),
+    reading,
   ])
   if (deployment.release.modelDigest !== recogniser.digest) {
     throw new RefusedError('the model release is for another recogniser than the one of this page')
   }
-  using _readable = await Wallet.open(engine)
+  await present()
   tell({ kind: 'ready', part: 'wallet' })
   return { engine, recogniser, deployment }
 }
 
-async function readDeployment(): Promise<Deployment> {
-  const [told, release, signed] = await Promise.all(['/deployment.json', '/release.json', '/manifest.json'].map(read))
-  let deployment: Deployment
+/** The wallet, null when there is none, or 'outdated'. */
+async function present(): Promise<Wallet | null | 'outdated'> {
   try {
-    const value = JSON.parse(new TextDecoder().decode(told)) as Record<string, any>
-    const terms = termsOf(value['terms'] as Record<string, any>)
-    const { purpose, days, log_key: logKey } = value as { purpose: string; days: number; log_key: string }
-    const identifier = value['deployment'] as string
-    requireName('the deployment', identifier)
-    new LogKey(logKey)
-    requireTerms(terms)
-    if (!terms.purposes.includes(purpose) || !Number.isInteger(days)) throw new UsageError('the terms are for another purpose')
-    deployment = { purpose, audience: terms.audience, terms, days, logKey, identifier, release: new ModelRelease(release), manifest: SignedManifest.fromBytes(signed), trust: releaseTrustOf(value['release_trust']), readRules }
+    return await Wallet.open()
   } catch (error) {
-    throw new PeerError(`the server describes its deployment in a way that is not allowed: ${error instanceof IntaglioError ? error.message : 'not readable'}`)
+    if (error instanceof OutdatedWalletError) return 'outdated'
+    throw error
   }
-  return deployment
+}
+
+async function readDeployment(): Promise<Deployment> {
+  const [told, release, manifest] = await Promise.all(['/deployment.json', '/release.json', '/manifest.json'].map(read))
+  return deploymentOf(told, release, manifest, readRules)
 }
 
 /** The public rules as they are now, never from a cache. */
@@ -70,22 +65,13 @@ async function read(path: string): Promise<Bytes> {
   return new Uint8Array(await response.arrayBuffer())
 }
 
-function termsOf(value: Record<string, any>): Terms {
-  return {
-    controller: value['controller'] as Party,
-    audience: value['audience'], purposes: value['purposes'], jurisdiction: value['jurisdiction'],
-    storageLocation: value['storage_location'], retentionDays: value['retention_days'], alternative: value['alternative'],
-    contest: value['contest'], withdrawal: value['withdrawal'], notice: value['notice'],
-    noticeVersion: value['notice_version'], language: value['language'],
-  }
-}
-
-async function statusOf({ engine, deployment }: Loaded): Promise<Status> {
-  using wallet = await Wallet.open(engine)
+async function statusOf({ deployment }: Loaded): Promise<Status> {
+  const found = await present()
+  const wallet = found === 'outdated' ? null : found
   const enrolment = wallet?.memory.enrolment ?? null
   const latest = enrolment?.receipts.at(-1)
   return {
-    state: enrolment?.state ?? 'none',
+    state: found === 'outdated' ? found : enrolment?.state ?? 'none',
     name: wallet && nameOf(wallet),
     answers: enrolment?.answers ?? 0,
     mostAnswers: MOST_ANSWERS,
@@ -101,42 +87,52 @@ async function statusOf({ engine, deployment }: Loaded): Promise<Status> {
   }
 }
 
-/** Lets `work` use the device, whose keys are in memory only for that long. */
-async function withDevice<T>({ engine, deployment }: Loaded, work: (device: Device) => Promise<T>): Promise<T> {
-  using wallet = await Wallet.open(engine)
+/** Lets `work` use the device. */
+async function withDevice<T>({ deployment }: Loaded, work: (device: Device) => Promise<T>): Promise<T> {
+  const wallet = await Wallet.open()
   if (wallet === null) throw new UsageError('this browser holds no device; enrol first')
   return await work(new Device(wallet, transport, deployment))
 }
 
-/** Lets `work` use the device that shall be enrolled: the one that is there, unless its template was revoked. */
+/** Lets `work` use the device that shall be enrolled: the one that is there, unless its template was revoked or is of old. */
 async function withNewDevice<T>(loaded: Loaded, work: (device: Device) => Promise<T>): Promise<T> {
-  using present = await Wallet.open(loaded.engine)
-  if (present === null || present.memory.enrolment?.state === 'revoked') {
-    using _fresh = await Wallet.create(loaded.engine) // a new key and a new code: nobody can link it with the old one
+  const found = await present()
+  if (found === null || found === 'outdated' || found.memory.enrolment?.state === 'revoked') {
+    await Wallet.create() // a new key: nobody can link it with the old one
   }
   return await withDevice(loaded, work)
+}
+
+/** The adapted embedding of a live face. */
+async function look({ recogniser, deployment }: Loaded, picture: ImageBitmap): Promise<Float64Array> {
+  return deployment.release.adapt(await recogniser.embed(picture), 'probe')
 }
 
 const actions: { [A in Action]: (loaded: Loaded, argument: Parameters<Actions[A]>[0]) => Promise<ReturnType<Actions[A]>> } = {
   begin: (loaded) => statusOf(loaded),
   status: (loaded) => statusOf(loaded),
   async enrol(loaded, argument) {
-    const { recogniser, deployment: { release } } = loaded
-    const first = release.adapt(await recogniser.embed(argument!.reference), 'reference')
-    const second = release.adapt(await recogniser.embed(argument!.second), 'probe')
-    return withNewDevice(loaded, (device) => device.enrol(first, second))
+    using key = SessionKey.generate(loaded.engine, randomBytes) // before anything is known of the face
+    const first = loaded.deployment.release.adapt(await loaded.recogniser.embed(argument!.reference), 'reference')
+    const second = await look(loaded, argument!.second)
+    return await withNewDevice(loaded, (device) => device.enrol(key, first, second))
   },
   async verify(loaded, argument) {
-    const probe = loaded.deployment.release.adapt(await loaded.recogniser.embed(argument!.probe), 'probe')
-    return withDevice(loaded, (device) => device.verify(probe, argument!.nonce === null ? undefined : fromHex(argument!.nonce)))
+    using key = SessionKey.generate(loaded.engine, randomBytes)
+    const probe = await look(loaded, argument!.probe)
+    return await withDevice(loaded, (device) => device.verify(key, probe, argument!.nonce === null ? undefined : fromHex(argument!.nonce)))
   },
-  renew: (loaded) => withDevice(loaded, async (device) => { await device.renew(); return null }),
+  async renew(loaded, argument) {
+    using key = SessionKey.generate(loaded.engine, randomBytes)
+    const probe = await look(loaded, argument!.probe)
+    return await withDevice(loaded, (device) => device.renew(key, probe))
+  },
   revoke: (loaded) => withDevice(loaded, async (device) => { await device.revoke(); return null }),
   erase: (loaded) => withDevice(loaded, (device) => device.erase()),
   export: (loaded) => withDevice(loaded, async (device) => {
-    const { record, templateBytes, publicKeyBytes, receipts, openings } = await device.export()
+    const { record, templateBytes, receipts, openings } = await device.export()
     const texts = receipts.map((receipt) => new TextDecoder().decode(receipt.toBytes()))
-    return { record, templateBytes, publicKeyBytes, receipts: texts, entries: openings.length }
+    return { record, templateBytes, receipts: texts, entries: openings.length }
   }),
   history: (loaded) => withDevice(loaded, (device) => device.history()),
 }

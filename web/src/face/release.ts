@@ -2,7 +2,7 @@
 
 import { hex, sha256 } from '../bytes'
 import { MalformedMessageError, RefusedError, UsageError } from '../errors'
-import { SLOTS } from '../onebit/parameters'
+import { type Parameters, parametersFor } from '../onebit/parameters'
 
 const FORMAT = 'intaglio-model-release-1'
 const LARGEST_DIMENSION = 1024
@@ -16,6 +16,8 @@ export class ModelRelease {
   readonly digest: string
   /** The recogniser that embeddings must come from. */
   readonly modelDigest: string
+  /** Of the match, by the length of its codes. */
+  readonly parameters: Parameters
   /** The false match rate that the threshold was set for, by the Python pipeline. */
   readonly fmr: number
   readonly #centres: Readonly<Record<string, Float64Array>>
@@ -31,10 +33,11 @@ export class ModelRelease {
     try {
       const value = JSON.parse(new TextDecoder('utf-8', { fatal: true }).decode(data)) as Record<string, unknown>
       const { dimension: d, centres, whitening } = value
-      if (value['format'] !== FORMAT || value['code_length'] !== SLOTS) throw new RangeError('another format')
+      if (value['format'] !== FORMAT) throw new RangeError('another format')
       if (!Number.isInteger(d) || (d as number) < 1 || (d as number) > LARGEST_DIMENSION) throw new RangeError('dimension')
       const length = d as number
       this.#isTuned = 'scales' in value
+      this.parameters = parametersFor(value['code_length'] as number)
       this.digest = hex(sha256(data))
       this.modelDigest = text(value['model_digest'])
       this.fmr = Number(value['fmr'])

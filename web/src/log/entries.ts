@@ -20,7 +20,7 @@ export interface Entry {
 }
 
 /** Canonical JSON: ASCII, keys sorted, no spaces. */
-function canonical(value: unknown): string {
+export function canonical(value: unknown): string {
   const ordered = JSON.stringify(value, (_, item: unknown) =>
     item !== null && typeof item === 'object' && !Array.isArray(item)
       ? Object.fromEntries(Object.entries(item).sort(([a], [b]) => (a < b ? -1 : 1)))
@@ -83,6 +83,8 @@ export interface LogReceipt {
 export interface Expectation {
   readonly keyId: Uint8Array
   readonly transcript: Uint8Array
+  /** As it came: the server logged its digest before it sent it. */
+  readonly reply: Uint8Array
   readonly requester: string
   readonly purpose: string
   /** The last checkpoint that the device believed, or null. */
@@ -92,19 +94,26 @@ export interface Expectation {
   readonly now: number
 }
 
+/** Where a comparison stands. */
+export interface Logged {
+  readonly position: number
+  readonly checkpoint: SignedCheckpoint
+  /** The checkpoint as it came, to remember. */
+  readonly note: string
+}
+
 /**
- * Checks that one comparison stands in a log that only grew. A device does this before it decrypts.
+ * Checks that one comparison, with this very reply, stands in a log that only grew. A device does this before it decrypts.
  *
- * @returns the entry's position, and the checkpoint to remember.
  * @throws ProofError, MalformedMessageError the entry is not there, or is about something else; or the log was rolled back, or forked.
  */
-export async function checkComparison(receipt: LogReceipt, expected: Expectation): Promise<{ position: number; checkpoint: string }> {
+export async function checkComparison(receipt: LogReceipt, expected: Expectation): Promise<Logged> {
   const logged = new LoggedEntry(receipt.logged)
   await logged.require(expected.logKey, expected.now)
   const entry = readEntry(logged.entry)
   const opening = new Opening(receipt.opening)
   opening.check(entry)
-  const facts = canonical({ key_id: hex(expected.keyId), transcript: hex(sha256(expected.transcript)) })
+  const facts = canonical({ key_id: hex(expected.keyId), reply: hex(sha256(expected.reply)), transcript: hex(sha256(expected.transcript)) })
   if (entry.kind !== 'attempt' || canonical(opening.facts) !== facts) {
     throw new ProofError("the log's entry is about something else than this comparison; nothing was opened")
   }
@@ -112,7 +121,7 @@ export async function checkComparison(receipt: LogReceipt, expected: Expectation
     throw new ProofError('the log does not say who asked and what for; nothing was opened')
   }
   requireGrowth(expected.memory, logged.checkpoint, receipt.consistency)
-  return { position: logged.index, checkpoint: new TextDecoder().decode(logged.note) }
+  return { position: logged.index, checkpoint: logged.checkpoint, note: new TextDecoder().decode(logged.note) }
 }
 
 /** Throws ProofError unless the tree of `newer` begins with the one that is remembered. */

@@ -9,11 +9,8 @@ import { chacha20 } from '@noble/ciphers/chacha.js'
 
 import { type RandomBytes, utf8 } from '../bytes'
 import { UsageError } from '../errors'
-import { SLOTS } from './parameters'
 
-/** Length of a code. */
-export const BITS = SLOTS
-const SEED_BYTES = 32
+export const SEED_BYTES = 32
 const MINIMUM_DIMENSION = 16
 // The 16-byte counter and nonce block of ChaCha20: one keystream for each seed.
 const DOMAIN = utf8('intaglio code 1\0')
@@ -42,25 +39,26 @@ export class CodeSeed {
    * One bit for each hyperplane: 1 where (H vector)_i > 0. Biometric: does not leave the device.
    *
    * @param vector finite, not zero, already adapted by the model release.
+   * @param bits length of the code.
    * @throws UsageError the vector is too short or long, zero or not finite.
    */
-  code(vector: Float64Array): Uint8Array {
+  code(vector: Float64Array, bits: number): Uint8Array {
     const d = vector.length
-    if (d < MINIMUM_DIMENSION || d > BITS) {
-      throw new UsageError(`a code needs ${MINIMUM_DIMENSION} to ${BITS} numbers, got ${d}`)
+    if (d < MINIMUM_DIMENSION || d > bits) {
+      throw new UsageError(`a code needs ${MINIMUM_DIMENSION} to ${bits} numbers, got ${d}`)
     }
     if (!vector.every(Number.isFinite) || vector.every((x) => x === 0)) {
       throw new UsageError('the embedding is zero or not finite; the recogniser failed on this image')
     }
-    if (this.#planes?.length !== BITS * d) this.#planes = hyperplanes(this.#value, d)
+    if (this.#planes?.length !== bits * d) this.#planes = hyperplanes(this.#value, d, bits)
     const planes = this.#planes
-    return Uint8Array.from({ length: BITS }, (_, bit) => Number(dot(planes, bit * d, vector, 0, d) > 0))
+    return Uint8Array.from({ length: bits }, (_, bit) => Number(dot(planes, bit * d, vector, 0, d) > 0))
   }
 }
 
-/** (BITS, dimension) stacked random orthogonal matrices, Haar distributed. Secret. */
-function hyperplanes(seed: Uint8Array, dimension: number): Float64Array {
-  const blocks = Math.ceil(BITS / dimension)
+/** (bits, dimension) stacked random orthogonal matrices, Haar distributed. Secret. */
+function hyperplanes(seed: Uint8Array, dimension: number, bits: number): Float64Array {
+  const blocks = Math.ceil(bits / dimension)
   const draws = gaussians(seed, blocks * dimension * dimension)
   const planes = new Float64Array(blocks * dimension * dimension)
   for (let start = 0; start < draws.length; start += dimension * dimension) {
@@ -78,7 +76,7 @@ function hyperplanes(seed: Uint8Array, dimension: number): Float64Array {
       for (let i = 0; i < dimension; i++) planes[row + i] /= norm
     }
   }
-  return planes.subarray(0, BITS * dimension)
+  return planes.subarray(0, bits * dimension)
 }
 
 function dot(left: Float64Array, leftAt: number, right: Float64Array, rightAt: number, length: number): number {

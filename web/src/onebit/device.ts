@@ -1,98 +1,93 @@
-/** The device's side of the one-bit match: the only place of the page where a secret key is used. */
+/** The device's side of the one-bit match: the only place of the page where a homomorphic secret exists, for one session. */
 
-import type { SecretKey } from 'node-seal'
+import { type Bytes, equal, type RandomBytes, sha256 } from '../bytes'
+import { MalformedMessageError, UsageError } from '../errors'
+import { type Parameters, ternary } from './parameters'
+import type { Engine, Keys } from './seal'
+import { fromBits, hashKeys, pad, toSlots } from './slots'
+import { probeMessage, Reply, TOKEN_BYTES } from './wire'
 
-import { type Bytes, concat, equal, type RandomBytes, sha256 } from '../bytes'
-import { UsageError } from '../errors'
-import { PROFILE, SLOTS, drawSecret } from './parameters'
-import type { Engine } from './seal'
-import { pad } from './transcript'
-import { Kind, Reply, SEEDED_LENGTH, SeededMessage, TOKEN_BYTES } from './wire'
+/** What a device answers when nothing opens: as long as a token, so the wire does not show which it was. */
+export const NO_MATCH = new Uint8Array(TOKEN_BYTES)
 
-const PACKED_BYTES = PROFILE.ringDimension / 4
-
-/** The homomorphic secret key of one device, with the public key message that goes with it. */
-export class DeviceSecret {
-  /** The public key message for the server. */
-  readonly publicKey: Uint8Array
-  /** SHA-256 of `publicKey`. */
-  readonly keyId: Bytes
+/**
+ * A homomorphic secret key that lives for one session. Make it before the face is there; it is never stored.
+ *
+ * It encrypts once and opens once. What a server that lies learns about it is worth nothing a session later, and recorded
+ * probes stay secret when a wallet is stolen.
+ */
+export class SessionKey {
+  readonly parameters: Parameters
   readonly #engine: Engine
-  readonly #coefficients: Int8Array
-  readonly #key: SecretKey
+  readonly #keys: Keys
+  #paddedCode: Uint8Array | null = null
+  #isOver = false
 
-  private constructor(engine: Engine, coefficients: Int8Array, key: SecretKey, publicKey: Uint8Array) {
+  constructor(engine: Engine, coefficients: Int8Array) {
+    this.parameters = engine.parameters
     this.#engine = engine
-    this.#coefficients = coefficients
-    this.#key = key
-    this.publicKey = publicKey
-    this.keyId = sha256(publicKey)
+    this.#keys = engine.keys(coefficients)
   }
 
-  /** A fresh key pair: a uniform ternary secret, and an encryption of zero under it. */
-  static generate(engine: Engine, random: RandomBytes): DeviceSecret {
-    const coefficients = drawSecret(random)
-    const key = engine.secretKey(coefficients)
-    const { seed, residues } = engine.encrypt(key, new BigUint64Array(PROFILE.ringDimension))
-    return new DeviceSecret(engine, coefficients, key, new SeededMessage(Kind.PUBLIC_KEY, seed, residues).toBytes())
+  /** A fresh key: a uniform ternary polynomial. The encryption draws from SEAL's own generator. */
+  static generate(engine: Engine, random: RandomBytes): SessionKey {
+    const coefficients = ternary(engine.parameters.ringDimension, random)
+    const key = new SessionKey(engine, coefficients)
+    coefficients.fill(0)
+    return key
   }
 
   /**
-   * Reads what `secretBytes` gave, out of an authenticated wallet.
+   * Encrypts y = P xor K. Returns a probe message, safe to send.
    *
-   * @throws UsageError the bytes are of another version.
+   * @param paddedCode zeros and ones, from `TemplateSecret.paddedCode`.
+   * @throws UsageError not such a code, or this key has encrypted before.
    */
-  static fromSecretBytes(engine: Engine, data: Uint8Array): DeviceSecret {
-    if (data.length !== SEEDED_LENGTH + PACKED_BYTES) {
-      throw new UsageError('the wallet holds no key of this version; create a new one and enrol again')
+  encrypt(paddedCode: Uint8Array): Bytes {
+    if (paddedCode.length !== this.parameters.slots || paddedCode.some((bit) => bit > 1)) {
+      throw new UsageError(`a code has ${this.parameters.slots} entries, each 0 or 1`)
     }
-    const packed = data.subarray(SEEDED_LENGTH)
-    const coefficients = Int8Array.from({ length: PROFILE.ringDimension }, (_, i) => ((packed[i >> 2] >> (2 * (i & 3))) & 3) - 1)
-    if (coefficients.some((one) => one > 1)) throw new UsageError("the wallet's key is damaged; create a new one")
-    return new DeviceSecret(engine, coefficients, engine.secretKey(coefficients), data.slice(0, SEEDED_LENGTH))
-  }
-
-  /** Public key message, then the secret's coefficients plus one, two bits each. For the encrypted wallet only. */
-  secretBytes(): Bytes {
-    const packed = new Uint8Array(PACKED_BYTES)
-    this.#coefficients.forEach((one, i) => { packed[i >> 2] |= (one + 1) << (2 * (i & 3)) })
-    return concat(this.publicKey, packed)
-  }
-
-  /**
-   * Encrypts a binary code. Returns a ciphertext message, safe to send.
-   *
-   * @throws UsageError not a binary code of the right length.
-   */
-  encrypt(code: Uint8Array): Bytes {
-    if (code.length !== SLOTS || code.some((bit) => bit > 1)) {
-      throw new UsageError(`a code has ${SLOTS} entries, each 0 or 1`)
-    }
-    const { seed, residues } = this.#engine.encrypt(this.#key, this.#engine.pack(code))
-    return new SeededMessage(Kind.CIPHERTEXT, seed, residues).toBytes()
+    if (this.#paddedCode !== null) throw new UsageError('a session key encrypts one probe; make another')
+    this.#paddedCode = paddedCode.slice()
+    return probeMessage(this.#engine.encrypt(this.#keys, fromBits(paddedCode, this.parameters)), this.parameters)
   }
 
   /**
    * The session's token if the server accepts this distance, else null. Nothing else may leave the device.
    *
-   * Every entry of the table is tried, so the time taken does not depend on which one opens.
+   * Whatever is wrong with a reply looks like a reply that does not open: an error would be a second bit for a server
+   * that lies. Every entry of the table is tried.
    *
-   * @throws MalformedMessageError `reply` is not a reply message.
+   * @throws UsageError nothing was encrypted, or this key has opened a reply before.
    */
   openReply(reply: Uint8Array, transcript: Uint8Array): Bytes | null {
-    const { head, second, third, table, tokenDigest } = Reply.fromBytes(reply)
-    const padding = pad(transcript, this.#engine.decryptReply(this.#key, head, second, third))
+    const paddedCode = this.#paddedCode
+    if (paddedCode === null || this.#isOver) throw new UsageError('a session key opens one reply, to the probe that it encrypted')
+    this.#isOver = true
+    let parsed: Reply
+    try {
+      parsed = Reply.fromBytes(reply, this.parameters)
+    } catch (error) {
+      if (error instanceof MalformedMessageError) return null
+      throw error
+    }
+    const { components, salt, tokenDigest, corrections, table } = parsed
+    const coefficients = this.#engine.decryptReply(this.#keys, components)
+    const labels = hashKeys(salt, toSlots(coefficients, this.parameters), this.parameters)
+    const total: [bigint, bigint] = [0n, 0n]
+    labels.forEach((label, i) => { total[i & 1] += label + BigInt(paddedCode[i >> 1]) * corrections[i] })
+    const padding = pad(salt, transcript, [BigInt.asUintN(64, total[0]), BigInt.asUintN(64, total[1])])
     let token: Bytes | null = null
     for (let start = 0; start < table.length; start += TOKEN_BYTES) {
       const candidate = Uint8Array.from(padding, (byte, i) => byte ^ table[start + i])
       if (equal(sha256(candidate), tokenDigest)) token = candidate
     }
-    return token
+    return token === null || equal(token, NO_MATCH) ? null : token
   }
 
   /** Wipes the key from SEAL's memory; the object cannot be used any more. */
   [Symbol.dispose](): void {
-    this.#coefficients.fill(0)
-    this.#key.delete()
+    this.#paddedCode?.fill(0)
+    this.#keys[Symbol.dispose]()
   }
 }

@@ -2,26 +2,47 @@
 
 import { type Bytes, concat, sha256, utf8 } from '../bytes'
 import { UsageError } from '../errors'
-import { PROFILE } from './parameters'
 
-const DOMAIN = utf8('intaglio one-bit transcript v1')
-const PAD_DOMAIN = utf8('intaglio one-bit pad v1')
+const DOMAIN = utf8('intaglio one-bit transcript v2')
+const CHANGE_DOMAIN = utf8('intaglio change v1')
 const LONGEST_TEXT_BYTES = 256
+const DIGEST_BYTES = 32
 
-/** What a session does. */
-export const Operation = { ENROL: 1, VERIFY: 2 } as const
+/** What a match does in a session. */
+export const Operation = { ENROL: 1, VERIFY: 2, RENEW_CONSENT: 3, RENEW_TEMPLATE: 4 } as const
 export type Operation = (typeof Operation)[keyof typeof Operation]
+
+/** What a match puts in force: a template with its device key and consent, or a newer consent alone. */
+export interface Change {
+  /** Ed25519; empty when only a consent is new. */
+  readonly devicePublicKey: Bytes
+  /** Template message; empty like the key. */
+  readonly template: Bytes
+  /** Signed consent receipt. */
+  readonly receipt: Bytes
+}
 
 /** Everything that one session is bound to. Fields as in `federation/onebit/transcript.py`. */
 export interface Transcript {
+  /** Name of the parameter set. */
+  readonly parameters: string
   readonly operation: Operation
   readonly sessionId: Uint8Array
   readonly nonce: Uint8Array
   readonly purpose: string
   readonly audience: string
+  /** What the audience chose, for an assertion; empty for none. */
+  readonly audienceNonce: Uint8Array
   readonly keyId: Uint8Array
+  /** SHA-256 of the template message that is compared with. */
+  readonly templateDigest: Uint8Array
   readonly releaseDigest: Uint8Array
-  readonly ciphertextDigest: Uint8Array
+  /** `changeDigest` of what a match puts in force. */
+  readonly changeDigest: Uint8Array
+  /** Entries in the last checkpoint of the log that the device saw. */
+  readonly logSize: bigint
+  /** SHA-256 of the probe message. */
+  readonly probeDigest: Uint8Array
 }
 
 /**
@@ -30,27 +51,30 @@ export interface Transcript {
  * @throws UsageError a field has the wrong length.
  */
 export function transcriptBytes(transcript: Transcript): Bytes {
-  const { operation, sessionId, nonce, keyId, releaseDigest, ciphertextDigest } = transcript
-  const lengths: [Uint8Array, number][] = [[sessionId, 16], [nonce, 32], [keyId, 32], [releaseDigest, 32], [ciphertextDigest, 32]]
+  const { sessionId, nonce, audienceNonce, keyId, templateDigest, releaseDigest, changeDigest, logSize, probeDigest } = transcript
+  const lengths: [Uint8Array, number][] = [
+    [sessionId, 16], [nonce, 32], [keyId, DIGEST_BYTES], [templateDigest, DIGEST_BYTES], [releaseDigest, DIGEST_BYTES],
+    [changeDigest, DIGEST_BYTES], [probeDigest, DIGEST_BYTES],
+  ]
   if (lengths.some(([field, length]) => field.length !== length)) throw new UsageError('a field of a transcript has a wrong length')
-  const purpose = utf8(transcript.purpose)
-  const audience = utf8(transcript.audience)
-  if ([purpose, audience].some((text) => text.length < 1 || text.length > LONGEST_TEXT_BYTES)) {
-    throw new UsageError(`purpose and audience must have 1 to ${LONGEST_TEXT_BYTES} bytes of UTF-8`)
+  const [parameters, purpose, audience] = [transcript.parameters, transcript.purpose, transcript.audience].map(utf8)
+  if ([parameters, purpose, audience].some((text) => text.length < 1 || text.length > LONGEST_TEXT_BYTES)) {
+    throw new UsageError(`parameters, purpose and audience must have 1 to ${LONGEST_TEXT_BYTES} bytes of UTF-8`)
   }
-  const fields = [DOMAIN, utf8(PROFILE.name), Uint8Array.of(operation), sessionId, nonce, purpose, audience, keyId]
-  return concat(
-    ...[...fields, releaseDigest, ciphertextDigest].flatMap((field) => [
-      Uint8Array.of(field.length & 0xff, field.length >> 8),
-      field,
-    ]),
+  if (audienceNonce.length > LONGEST_TEXT_BYTES) throw new UsageError(`the audience's nonce has at most ${LONGEST_TEXT_BYTES} bytes`)
+  return lengthPrefixed(
+    DOMAIN, parameters, Uint8Array.of(transcript.operation), sessionId, nonce, purpose, audience, sha256(audienceNonce), keyId,
+    templateDigest, releaseDigest, changeDigest, new Uint8Array(BigUint64Array.of(logSize).buffer), probeDigest,
   )
 }
 
-/** From four masked coefficients to the pad of a token, for one session: NIST SP 800-56C, single step, SHA-256. */
-export function pad(transcript: Uint8Array, coefficients: readonly number[]): Bytes {
-  const shared = new DataView(new ArrayBuffer(4 * coefficients.length))
-  coefficients.forEach((coefficient, i) => shared.setUint32(4 * i, coefficient, true))
-  const fixedInfo = sha256(concat(PAD_DOMAIN, transcript))
-  return sha256(concat(Uint8Array.of(0, 0, 0, 1), new Uint8Array(shared.buffer), fixedInfo))
+/** SHA-256 of all that a match puts in force; zeros for nothing. */
+export function changeDigest(change: Change | null): Bytes {
+  if (change === null) return new Uint8Array(DIGEST_BYTES)
+  return sha256(lengthPrefixed(CHANGE_DOMAIN, change.devicePublicKey, change.template, change.receipt))
+}
+
+/** Fields one after the other, each behind its length in two bytes, little-endian. */
+function lengthPrefixed(...fields: readonly Uint8Array[]): Bytes {
+  return concat(...fields.flatMap((field) => [Uint8Array.of(field.length & 0xff, field.length >> 8), field]))
 }

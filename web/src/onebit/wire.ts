@@ -4,117 +4,109 @@
  * Any bytes give a value or MalformedMessageError, and what parses serialises to the same bytes.
  */
 
-import { type Bytes, concat } from '../bytes'
+import { type Bytes, concat, packBits } from '../bytes'
 import { MalformedMessageError } from '../errors'
-import { PROFILE, SLOTS } from './parameters'
+import type { Parameters } from './parameters'
 
-export const TOKEN_BYTES = 32
+export const TOKEN_BYTES = 16
+export const SALT_BYTES = 16
+export const TEMPLATE_SALT_BYTES = 32
+/** Length of the seed that SEAL expands to the second polynomial of a fresh ciphertext. */
 export const SEED_BYTES = 64
-export const HEAD_COEFFICIENTS = 4
+const LABEL_BYTES = 16
 const DIGEST_BYTES = 32
 const COUNT_BYTES = 2
-const MAGIC = [0x49, 0x54, 0x47, 0x31] // ITG1
-
-/** What a message carries. */
-export const Kind = { PUBLIC_KEY: 1, CIPHERTEXT: 2, REPLY: 3 } as const
-export type Kind = (typeof Kind)[keyof typeof Kind]
-
-const preamble = (kind: Kind): Bytes => Uint8Array.from([...MAGIC, kind, PROFILE.number, 0, 0])
+const MAGIC = [0x49, 0x54, 0x47, 0x32] // ITG2
 const PREAMBLE_BYTES = 8
 
-/** Length of every seeded message. */
-export const SEEDED_LENGTH =
-  PREAMBLE_BYTES + SEED_BYTES + PROFILE.ringDimension * PROFILE.primeBytes.reduce<number>((sum, width) => sum + width, 0)
+/** What a message carries. */
+const Kind = { TEMPLATE: 1, PROBE: 2, REPLY: 3 } as const
 
-function body(data: Uint8Array, kind: Kind): Uint8Array {
-  if (data.length < PREAMBLE_BYTES || preamble(kind).some((byte, i) => data[i] !== byte)) {
-    throw new MalformedMessageError('not a message of this kind, version and profile')
+const preamble = (kind: number, parameters: Parameters): Bytes => Uint8Array.from([...MAGIC, kind, parameters.number, 0, 0])
+
+function body(data: Uint8Array, kind: number, parameters: Parameters): Uint8Array {
+  if (data.length < PREAMBLE_BYTES || preamble(kind, parameters).some((byte, i) => data[i] !== byte)) {
+    throw new MalformedMessageError('not a message of this kind, version and parameter set')
   }
   return data.subarray(PREAMBLE_BYTES)
 }
 
-function packResidues(residues: BigUint64Array, width: number): Bytes {
-  const words = new Uint8Array(residues.buffer, residues.byteOffset, residues.byteLength)
-  const packed = new Uint8Array(residues.length * width)
-  for (let i = 0; i < residues.length; i++) packed.set(words.subarray(8 * i, 8 * i + width), width * i)
-  return packed
+const bitsOf = (prime: bigint): number => prime.toString(2).length
+const packedLength = ({ ringDimension }: Parameters, prime: bigint): number => (ringDimension * bitsOf(prime)) / 8
+
+/** Residues, bit by bit, the lowest first: n times the bits of `prime`, n a multiple of eight. */
+function packResidues(residues: BigUint64Array, prime: bigint): Bytes {
+  const bits = bitsOf(prime)
+  const length = (residues.length * bits) / 8
+  const words = new DataView(new ArrayBuffer(length + 8)) // the last words reach over the end
+  residues.forEach((residue, i) => {
+    const at = i * bits
+    words.setBigUint64(at >> 3, words.getBigUint64(at >> 3, true) | (residue << BigInt(at & 7)), true)
+  })
+  return new Uint8Array(words.buffer, 0, length)
 }
 
-function unpackResidues(data: Uint8Array, prime: bigint, width: number): BigUint64Array {
-  const residues = new BigUint64Array(data.length / width)
-  const words = new Uint8Array(residues.buffer)
-  for (let i = 0; i < residues.length; i++) words.set(data.subarray(width * i, width * (i + 1)), 8 * i)
+/** Reverses `packResidues`. Throws MalformedMessageError when a residue is not below `prime`. */
+function unpackResidues(data: Uint8Array, prime: bigint): BigUint64Array {
+  const bits = bitsOf(prime)
+  const words = new DataView(concat(data, new Uint8Array(8)).buffer)
+  const residues = new BigUint64Array((8 * data.length) / bits)
+  for (let i = 0; i < residues.length; i++) {
+    const at = i * bits
+    residues[i] = BigInt.asUintN(bits, words.getBigUint64(at >> 3, true) >> BigInt(at & 7))
+  }
   if (residues.some((residue) => residue >= prime)) throw new MalformedMessageError('a residue is not below its prime')
   return residues
 }
 
-/** A fresh ciphertext or public key: the first polynomial, and the seed of the second. */
-export class SeededMessage {
-  readonly kind: Kind
+/** What a server stores of a face: a salt and the code under a one-time pad, m zeros and ones. A device only writes it. */
+export function paddedTemplate(salt: Uint8Array, bits: Uint8Array, parameters: Parameters): Bytes {
+  return concat(preamble(Kind.TEMPLATE, parameters), salt, packBits(bits))
+}
+
+/** A fresh encryption: its first polynomial, and a seed from which the server expands the second. A device only writes it. */
+export interface Probe {
   readonly seed: Uint8Array
   /** For each prime, N residues in NTT form. */
   readonly residues: readonly BigUint64Array[]
-
-  constructor(kind: Kind, seed: Uint8Array, residues: readonly BigUint64Array[]) {
-    this.kind = kind
-    this.seed = seed
-    this.residues = residues
-  }
-
-  /** Serialises. */
-  toBytes(): Bytes {
-    return concat(preamble(this.kind), this.seed, ...this.residues.map((row, i) => packResidues(row, PROFILE.primeBytes[i])))
-  }
-
-  /**
-   * Parses.
-   *
-   * @throws MalformedMessageError wrong preamble, length or residue.
-   */
-  static fromBytes(data: Uint8Array, kind: Kind): SeededMessage {
-    const inner = body(data, kind)
-    if (data.length !== SEEDED_LENGTH) {
-      throw new MalformedMessageError(`a message of this kind has ${SEEDED_LENGTH} bytes, got ${data.length}`)
-    }
-    let offset = SEED_BYTES
-    const residues = PROFILE.dataPrimes.map((prime, i) => {
-      const width = PROFILE.primeBytes[i]
-      const start = offset
-      offset += PROFILE.ringDimension * width
-      return unpackResidues(inner.subarray(start, offset), prime, width)
-    })
-    return new SeededMessage(kind, inner.slice(0, SEED_BYTES), residues)
-  }
 }
 
-/** What the server answers: four coefficients, two polynomials, and the accept table. */
+/** Serialises. */
+export function probeMessage({ seed, residues }: Probe, parameters: Parameters): Bytes {
+  return concat(preamble(Kind.PROBE, parameters), seed, ...residues.map((row, i) => packResidues(row, parameters.dataPrimes[i])))
+}
+
+/** What the server answers. */
 export class Reply {
-  /** Coefficients 0..3 of the first component, in coefficient form, flooded. */
-  readonly head: BigUint64Array
-  /** Second component, NTT form. */
-  readonly second: BigUint64Array
-  /** Third component, NTT form. */
-  readonly third: BigUint64Array
+  readonly parameters: Parameters
+  /** Both components modulo q_0, one after the other, NTT form. */
+  readonly components: BigUint64Array
+  /** In every hash of the session. */
+  readonly salt: Uint8Array
   /** SHA-256 of the session's token. */
   readonly tokenDigest: Uint8Array
-  /** 32 bytes for each accepted distance: the token under one pad each, shuffled. */
+  /** g_j, two lanes for each slot. */
+  readonly corrections: BigUint64Array
+  /** 16 bytes for each accepted distance: the token under one pad each, shuffled. */
   readonly table: Uint8Array
 
-  private constructor(residues: BigUint64Array, tokenDigest: Uint8Array, table: Uint8Array) {
-    this.head = residues.subarray(0, HEAD_COEFFICIENTS)
-    this.second = residues.subarray(HEAD_COEFFICIENTS, HEAD_COEFFICIENTS + PROFILE.ringDimension)
-    this.third = residues.subarray(HEAD_COEFFICIENTS + PROFILE.ringDimension)
+  private constructor(parameters: Parameters, components: BigUint64Array, salt: Uint8Array, tokenDigest: Uint8Array, corrections: BigUint64Array, table: Uint8Array) {
+    this.parameters = parameters
+    this.components = components
+    this.salt = salt
     this.tokenDigest = tokenDigest
+    this.corrections = corrections
     this.table = table
   }
 
   /** Serialises. */
   toBytes(): Bytes {
-    const width = PROFILE.primeBytes[0]
+    const n = this.parameters.ringDimension
+    const packed = [this.components.subarray(0, n), this.components.subarray(n)].map((one) => packResidues(one, this.parameters.replyPrime))
+    const corrections = new Uint8Array(this.corrections.buffer, this.corrections.byteOffset, this.corrections.byteLength)
     const entries = this.table.length / TOKEN_BYTES
-    const polynomials = [this.head, this.second, this.third].map((part) => packResidues(part, width))
-    const count = Uint8Array.from([entries & 0xff, entries >> 8])
-    return concat(preamble(Kind.REPLY), ...polynomials, this.tokenDigest, count, this.table)
+    const count = Uint8Array.of(entries & 0xff, entries >> 8)
+    return concat(preamble(Kind.REPLY, this.parameters), ...packed, this.salt, this.tokenDigest, corrections, count, this.table)
   }
 
   /**
@@ -122,19 +114,24 @@ export class Reply {
    *
    * @throws MalformedMessageError wrong preamble, length, residue or table size.
    */
-  static fromBytes(data: Uint8Array): Reply {
-    const inner = body(data, Kind.REPLY)
-    const width = PROFILE.primeBytes[0]
-    const digestAt = width * (HEAD_COEFFICIENTS + 2 * PROFILE.ringDimension)
-    const tableAt = digestAt + DIGEST_BYTES + COUNT_BYTES
+  static fromBytes(data: Uint8Array, parameters: Parameters): Reply {
+    const inner = body(data, Kind.REPLY, parameters)
+    const saltAt = 2 * packedLength(parameters, parameters.replyPrime)
+    const digestAt = saltAt + SALT_BYTES
+    const correctionsAt = digestAt + DIGEST_BYTES
+    const countAt = correctionsAt + parameters.slots * LABEL_BYTES
+    const tableAt = countAt + COUNT_BYTES
     if (inner.length < tableAt) throw new MalformedMessageError(`a reply of ${data.length} bytes is too short`)
-    const entries = inner[tableAt - 2] | (inner[tableAt - 1] << 8)
-    if (entries < 1 || entries > SLOTS || inner.length !== tableAt + entries * TOKEN_BYTES) {
+    const entries = inner[countAt] | (inner[countAt + 1] << 8)
+    if (entries < 1 || entries > parameters.slots || inner.length !== tableAt + entries * TOKEN_BYTES) {
       throw new MalformedMessageError('the length of a reply does not fit its table')
     }
     return new Reply(
-      unpackResidues(inner.subarray(0, digestAt), PROFILE.dataPrimes[0], width),
-      inner.slice(digestAt, digestAt + DIGEST_BYTES),
+      parameters,
+      unpackResidues(inner.subarray(0, saltAt), parameters.replyPrime),
+      inner.slice(saltAt, digestAt),
+      inner.slice(digestAt, correctionsAt),
+      new BigUint64Array(inner.slice(correctionsAt, countAt).buffer),
       inner.slice(tableAt),
     )
   }

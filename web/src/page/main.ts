@@ -228,11 +228,11 @@ let busy = true
 
 function enable(): void {
   const enrolled = current?.state === 'enrolled' || current?.state === 'started'
-  const known = current !== null && current.state !== 'none'
+  const known = enrolled || current?.state === 'revoked'
   const able: Record<string, boolean> = {
     'enrol-button': current?.state !== 'enrolled' && first.picture !== null && second.picture !== null && element<HTMLInputElement>('agree').checked,
     'verify-button': enrolled && probe.picture !== null,
-    'renew-button': enrolled,
+    'renew-button': enrolled && probe.picture !== null,
     'revoke-button': enrolled,
     'erase-button': known,
     'export-button': known,
@@ -280,7 +280,10 @@ on('verify-button', async () => {
   say(outcome.matched ? SAY.accepted(outcome.position) : SAY.notAccepted(outcome.position), outcome.matched ? 'good' : 'bad')
   if (outcome.assertion !== null) offer(outcome.assertion)
 })
-on('renew-button', async () => { await ask('renew'); say(SAY.renewed, 'good') })
+on('renew-button', async () => {
+  const outcome = await ask('renew', { probe: await probe.take() })
+  say(outcome.matched ? SAY.renewed(outcome.position) : SAY.notRenewed(outcome.position), outcome.matched ? 'good' : 'bad')
+})
 on('revoke-button', async () => {
   if (!(await confirmed(SAY.confirmRevoke))) { say(''); return }
   await ask('revoke')
@@ -292,7 +295,7 @@ on('erase-button', async () => {
 })
 on('export-button', async () => {
   const held = await ask('export')
-  say(SAY.held(held.templateBytes, held.publicKeyBytes, held.receipts.length, held.entries))
+  say(SAY.held(held.templateBytes, held.receipts.length, held.entries))
   list([], [held.record, ...held.receipts].join('\n\n'))
 })
 on('history-button', async () => {

@@ -3,7 +3,7 @@
 /** Texts of fixed places, by the `data-text` of their element. */
 export const TEXTS: Readonly<Record<string, string>> = {
   title: 'Verify your face without sending it',
-  lead: 'Your picture is turned into numbers and encrypted in this page, with a key that stays in this browser. Only ciphertexts leave it. The server learns one bit: accepted or not.',
+  lead: 'Your picture is turned into numbers in this page. The server keeps them under a one-time pad that stays in this browser; each later picture is encrypted with a fresh key, and compared without being decrypted. The server learns one bit: accepted or not.',
   ready: 'Ready?',
   part_encryption: 'Encryption',
   part_recogniser: 'Face recogniser',
@@ -27,7 +27,7 @@ export const TEXTS: Readonly<Record<string, string>> = {
   rights: 'What is yours',
   history_button: 'Show what the public log says about me',
   export_button: 'Show what the server holds about me',
-  renew_button: 'Renew my consent',
+  renew_button: 'Renew my consent with this picture',
   revoke_button: 'Revoke: delete my template',
   erase_button: 'Erase everything about me',
   sent: 'What was sent',
@@ -48,12 +48,13 @@ export const SAY = {
     started: 'An enrolment was begun and did not finish. Enrol again, or verify if it did.',
     enrolled: 'Enrolled.',
     revoked: 'Revoked. Enrolling again makes a new key and an unlinkable template.',
+    outdated: 'The keys in this browser are of an earlier version, whose templates no server uses any more. Enrol again.',
   },
   deviceName: (name: string) => `Name of this device: ${name}.`,
   answers: (used: number, most: number) => `It has answered ${used} of at most ${most} sessions.`,
   consentUntil: (date: string) => `Your consent is valid until ${date}.`,
   termsOf: {
-    who: 'Who asks', purpose: 'What for', relies: 'Who relies on the answer', kept: 'Where your encrypted template is kept',
+    who: 'Who asks', purpose: 'What for', relies: 'Who relies on the answer', kept: 'Where your padded template is kept',
     long: 'How long', otherwise: 'Without your face', contest: 'To contest a decision', notice: 'Privacy notice',
     registered: 'Name in the public rules', audit: 'Audit of the recogniser', makers: 'Its maker signs with', auditors: 'Its auditor signs with',
   },
@@ -64,11 +65,12 @@ export const SAY = {
   accepted: (position: number) => `Accepted. It is you. The log has this attempt as entry ${position}.`,
   notAccepted: (position: number) => `Not accepted. The log has this attempt as entry ${position}.`,
   assertion: 'Save the assertion for the organisation that asked.',
-  renewed: 'Your consent is renewed.',
+  renewed: (position: number) => `Your consent is renewed. The log has this attempt as entry ${position}.`,
+  notRenewed: (position: number) => `Not accepted, so the former consent counts. The log has this attempt as entry ${position}.`,
   revoked: 'Revoked: the server deleted your template.',
   erased: (position: number | null) => position === null ? 'Nothing was held any more.' : `Erased. The log keeps a tombstone, entry ${position}, that only you can connect with you.`,
-  held: (template: number, key: number, receipts: number, entries: number) =>
-    `The server holds an encrypted template of ${template} bytes, a public key of ${key} bytes, ${receipts} signed consents and what connects you with ${entries} entries of the log.`,
+  held: (template: number, receipts: number, entries: number) =>
+    `The server holds a padded template of ${template} bytes, whose digest is below, ${receipts} signed consents and what connects you with ${entries} entries of the log.`,
   noHistory: 'The log says nothing about this device.',
   event: (position: number, kind: string, time: string, outcome: string) => `Entry ${position}: ${kind}${outcome} on ${time}, proved to be in the log.`,
   confirmRevoke: 'Your template will be deleted for good. To verify again you have to enrol again.',

@@ -56,6 +56,12 @@ export interface Lifting {
   readonly moratorium: string
   readonly liftedAt: number
 }
+/** Who signs assertions. */
+export interface Issuer {
+  readonly address: string
+  /** Ed25519, in hex. */
+  readonly publicKey: string
+}
 /** Who verifies whom, where and for what. */
 export interface Registered {
   readonly kind: 'deployment'
@@ -64,6 +70,8 @@ export interface Registered {
   readonly purposes: readonly string[]
   readonly jurisdictions: readonly string[]
   readonly releases: readonly string[]
+  /** Null for a deployment that gives no assertions. */
+  readonly issuer: Issuer | null
   readonly beginsAt: number
   readonly endsAt: number
 }
@@ -261,8 +269,16 @@ function ruleOf(value: any): [Rule, string, JsonValue] {
   for (const list of [purposes, jurisdictions, releases]) requireOrder('a list', list)
   const wider = (jurisdictions as string[]).flatMap((place) => [place.slice(0, 2), ...(EU_MEMBERS.includes(place.slice(0, 2)) ? ['EU'] : [])])
   if (jurisdictions.length === 0 || !wider.every((place) => jurisdictions.includes(place))) throw new UsageError('a deployment names all its jurisdictions')
-  const json = { audience, ...times(beginsAt, endsAt), contact, identifier, jurisdictions, kind, operator, purposes, releases }
-  return [{ kind, operator, audience, purposes, jurisdictions, releases, beginsAt, endsAt }, `deployment ${identifier}`, json]
+  const issuer = 'issuer' in value ? issuerOf(value.issuer) : null
+  const named = issuer === null ? {} : { issuer: { address: issuer.address, public_key: issuer.publicKey } }
+  const json = { audience, ...times(beginsAt, endsAt), contact, identifier, jurisdictions, kind, operator, purposes, releases, ...named }
+  return [{ kind, operator, audience, purposes, jurisdictions, releases, issuer, beginsAt, endsAt }, `deployment ${identifier}`, json]
+}
+
+function issuerOf({ address, public_key: publicKey }: any): Issuer {
+  requireAddress("the issuer's address", address)
+  requireHex("the issuer's public key", publicKey, 32)
+  return { address, publicKey }
 }
 
 function purposeRuleOf(value: any): PurposeRule {

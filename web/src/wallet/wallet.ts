@@ -1,29 +1,27 @@
 /**
  * The wallet: everything secret that one device holds, in the browser's database.
  *
- * The signing key is a WebCrypto key that no script can read. The homomorphic key and the code seed have to be read, so
- * they lie under AES-GCM with a key that no script can export. That keeps them out of anything that copies the record's
- * bytes. It is no protection against somebody who copies the whole browser profile, nor against a script that runs in
- * this page's origin, which can use what it cannot read; the content security policy is there to keep that out.
+ * The signing key is a WebCrypto key that no script can read. Code seed and pad of the template have to be read, so they
+ * lie under AES-GCM with a key that no script can export. No homomorphic key is ever here: those live for one session.
+ * Encryption keeps the secrets out of anything that copies the record's bytes. It is no protection against somebody who
+ * copies the whole browser profile, nor against a script that runs in this page's origin, which can use what it cannot
+ * read; the content security policy is there to keep that out.
  *
  * A record is written in one transaction: a crash leaves the old one or the new one. Two pages of one browser take turns
  * through a lock.
  */
 
-import { type Bytes, concat, randomBytes, utf8 } from '../bytes'
+import { type Bytes, concat, randomBytes, sha256, utf8 } from '../bytes'
 import { RefusedError, UsageError } from '../errors'
-import { CodeSeed } from '../onebit/code'
-import { DeviceSecret } from '../onebit/device'
-import type { Engine } from '../onebit/seal'
+import { TemplateSecret } from '../onebit/template'
 import type { ReleaseTrust } from '../rules/manifest'
 import type { RulesSeen } from '../rules/rulebook'
 
 const DATABASE = 'intaglio'
 const STORE = 'wallet'
 const ONLY = 'device'
-const VERSION = 2
+const VERSION = 3
 const NONCE_BYTES = 12
-const CODE_SEED_BYTES = 32
 
 /** Sessions that one template's device answers in its life: a lying server learns at most one bit in each. */
 export const MOST_ANSWERS = 500
@@ -69,37 +67,39 @@ interface Stored {
   readonly sealed: Bytes
 }
 
+/** The wallet holds keys of an earlier version of this page, for templates that no server uses any more. */
+export class OutdatedWalletError extends UsageError {}
+
 /** The secrets of one device. */
 export class Wallet {
-  readonly deviceSecret: DeviceSecret
-  readonly codeSeed: CodeSeed
   /** Ed25519 public key of the device. */
   readonly devicePublicKey: Bytes
+  /** Name of this device's template towards the server: SHA-256 of the public key. */
+  readonly keyId: Bytes
   readonly #signingKey: CryptoKey
   readonly #sealingKey: CryptoKey
+  #secret: TemplateSecret | null
   #memory: Memory
 
-  private constructor(stored: Omit<Stored, 'nonce' | 'sealed' | 'version'>, deviceSecret: DeviceSecret, codeSeed: CodeSeed, memory: Memory) {
-    this.deviceSecret = deviceSecret
-    this.codeSeed = codeSeed
+  private constructor(stored: Omit<Stored, 'nonce' | 'sealed' | 'version'>, secret: TemplateSecret | null, memory: Memory) {
     this.devicePublicKey = stored.devicePublicKey
+    this.keyId = sha256(stored.devicePublicKey)
     this.#signingKey = stored.signingKey
     this.#sealingKey = stored.sealingKey
+    this.#secret = secret
     this.#memory = memory
   }
 
   /**
-   * Fresh secrets, stored before they are used.
+   * A fresh signing key, stored before it is used. Takes the place of a wallet that is there.
    *
    * @throws UsageError the browser does not store.
    */
-  static async create(engine: Engine): Promise<Wallet> {
+  static async create(): Promise<Wallet> {
     const pair = (await crypto.subtle.generateKey('Ed25519', false, ['sign', 'verify'])) as CryptoKeyPair
     const sealingKey = await crypto.subtle.generateKey({ name: 'AES-GCM', length: 256 }, false, ['encrypt', 'decrypt'])
     const devicePublicKey = new Uint8Array(await crypto.subtle.exportKey('raw', pair.publicKey))
-    const keys = { signingKey: pair.privateKey, sealingKey, devicePublicKey }
-    const memory: Memory = { enrolment: null, checkpoint: null, rules: null }
-    const wallet = new Wallet(keys, DeviceSecret.generate(engine, randomBytes), CodeSeed.generate(randomBytes), memory)
+    const wallet = new Wallet({ signingKey: pair.privateKey, sealingKey, devicePublicKey }, null, { enrolment: null, checkpoint: null, rules: null })
     await wallet.#store()
     return wallet
   }
@@ -107,12 +107,14 @@ export class Wallet {
   /**
    * The stored wallet, or null when there is none.
    *
-   * @throws UsageError it is damaged, or of another version.
+   * @throws OutdatedWalletError it is of an earlier version: enrol again.
+   * @throws UsageError it is damaged, or of a later version.
    */
-  static async open(engine: Engine): Promise<Wallet | null> {
+  static async open(): Promise<Wallet | null> {
     const stored = await transact<Stored | undefined>('readonly', (store) => store.get(ONLY))
     if (stored === undefined) return null
-    if (stored.version !== VERSION) throw new UsageError('another version of this page wrote the wallet; delete it and enrol again')
+    if (stored.version < VERSION) throw new OutdatedWalletError('the wallet is of an earlier version, whose templates are not used any more; enrol again')
+    if (stored.version !== VERSION) throw new UsageError('a later version of this page wrote the wallet; load the page anew')
     let content: Bytes
     try {
       content = new Uint8Array(await crypto.subtle.decrypt(algorithm(stored.nonce, stored.devicePublicKey), stored.sealingKey, stored.sealed))
@@ -121,13 +123,8 @@ export class Wallet {
     }
     const length = new DataView(content.buffer).getUint32(0, true)
     const memory = JSON.parse(new TextDecoder().decode(content.subarray(4, 4 + length))) as Memory
-    const secrets = content.subarray(4 + length)
-    return new Wallet(
-      stored,
-      DeviceSecret.fromSecretBytes(engine, secrets.subarray(CODE_SEED_BYTES)),
-      new CodeSeed(secrets.slice(0, CODE_SEED_BYTES)),
-      memory,
-    )
+    const secret = content.subarray(4 + length)
+    return new Wallet(stored, secret.length === 0 ? null : TemplateSecret.fromSecretBytes(secret), memory)
   }
 
   /** Deletes the stored wallet, for good. The server keeps what it has: revoke or erase first. */
@@ -145,9 +142,15 @@ export class Wallet {
     return this.#memory
   }
 
-  /** Name of this device towards the server. */
-  get keyId(): Bytes {
-    return this.deviceSecret.keyId
+  /**
+   * Secret of the template that was enrolled, or is about to be.
+   *
+   * @throws UsageError there is none.
+   */
+  requireSecret(): TemplateSecret {
+    this.requireEnrolment()
+    if (this.#secret === null) throw new UsageError('this device is not enrolled; enrol first')
+    return this.#secret
   }
 
   /** Ed25519 with the device key; 64 bytes. */
@@ -161,14 +164,22 @@ export class Wallet {
    * @throws UsageError the browser does not store; nothing changed.
    */
   async remember(change: Partial<Memory>): Promise<void> {
-    const before = this.#memory
-    this.#memory = { ...before, ...change }
-    try {
-      await this.#store()
-    } catch (error) {
-      this.#memory = before
-      throw error
-    }
+    await this.#replace(this.#secret, { ...this.#memory, ...change })
+  }
+
+  /**
+   * Puts an enrolment with the secret of its template in the place of what was there, on disk before it returns.
+   *
+   * @param secret drawn for this enrolment, and for no other.
+   */
+  async begin(secret: TemplateSecret, enrolment: Enrolment): Promise<void> {
+    await this.#replace(secret, { ...this.#memory, enrolment })
+  }
+
+  /** Forgets the secret of a template that the server has deleted. */
+  async end(): Promise<void> {
+    const { enrolment } = this.#memory
+    await this.#replace(null, { ...this.#memory, enrolment: enrolment && { ...enrolment, state: 'revoked' } })
   }
 
   /**
@@ -196,15 +207,21 @@ export class Wallet {
     await this.remember({ enrolment: { ...enrolment, answers: enrolment.answers + 1 } })
   }
 
-  /** Wipes the homomorphic key from SEAL's memory; the object cannot be used any more. */
-  [Symbol.dispose](): void {
-    this.deviceSecret[Symbol.dispose]()
+  async #replace(secret: TemplateSecret | null, memory: Memory): Promise<void> {
+    const before = [this.#secret, this.#memory] as const
+    ;[this.#secret, this.#memory] = [secret, memory]
+    try {
+      await this.#store()
+    } catch (error) {
+      ;[this.#secret, this.#memory] = before
+      throw error
+    }
   }
 
   async #store(): Promise<void> {
     const memory = utf8(JSON.stringify(this.#memory))
     const length = new Uint8Array(Uint32Array.of(memory.length).buffer)
-    const content = concat(length, memory, this.codeSeed.secretBytes(), this.deviceSecret.secretBytes())
+    const content = concat(length, memory, this.#secret?.secretBytes() ?? new Uint8Array())
     const nonce = randomBytes(NONCE_BYTES) // fresh for every write, so no key ever encrypts twice
     const sealed = new Uint8Array(await crypto.subtle.encrypt(algorithm(nonce, this.devicePublicKey), this.#sealingKey, content))
     content.fill(0)

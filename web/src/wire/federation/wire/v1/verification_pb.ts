@@ -4,8 +4,12 @@
 // There is no call that takes a list of templates, none that streams and none that names a threshold: the threshold is
 // the model release's. A server refuses messages with fields that are not written here.
 //
-//   enrol    StartEnrolment -> SubmitTemplate -> ConfirmTemplate -> SubmitProbe -> SubmitToken
-//   verify   StartVerification -> SubmitProbe -> SubmitToken
+//   enrol               StartEnrolment    -> SubmitProbe with a whole Change          -> SubmitToken
+//   verify              StartVerification -> SubmitProbe                              -> SubmitToken
+//   renew a consent     StartVerification -> SubmitProbe with a receipt in its Change -> SubmitToken
+//   renew a template    StartVerification -> SubmitProbe with a whole Change          -> SubmitToken
+//
+// What a Change asks for happens on a match, and only then. Nothing that a server stores of a face leaves it again.
 //
 // Sizes on the wire say nothing about a face or an outcome: byte fields have a fixed length, but for consent receipts, for
 // what the log says, which grows with the log, and for the assertion, which stands beside the word "match".
@@ -22,10 +26,10 @@ import type { Message } from "@bufbuild/protobuf";
  * Describes the file federation/wire/v1/verification.proto.
  */
 export const file_federation_wire_v1_verification: GenFile = /*@__PURE__*/
-  fileDesc("CiVmZWRlcmF0aW9uL3dpcmUvdjEvdmVyaWZpY2F0aW9uLnByb3RvEhJmZWRlcmF0aW9uLndpcmUudjEiRAoHU2Vzc2lvbhISCgpzZXNzaW9uX2lkGAEgASgMEg0KBW5vbmNlGAIgASgMEhYKDnJlbGVhc2VfZGlnZXN0GAMgASgMIkIKCkxvZ1JlY2VpcHQSDgoGbG9nZ2VkGAEgASgMEg8KB29wZW5pbmcYAiABKAwSEwoLY29uc2lzdGVuY3kYAyADKAwiSgoVU3RhcnRFbnJvbG1lbnRSZXF1ZXN0Eg4KBmtleV9pZBgBIAEoDBIPCgdwdXJwb3NlGAIgASgJEhAKCGF1ZGllbmNlGAMgASgJIkYKFlN0YXJ0RW5yb2xtZW50UmVzcG9uc2USLAoHc2Vzc2lvbhgBIAEoCzIbLmZlZGVyYXRpb24ud2lyZS52MS5TZXNzaW9uIqIBChVTdWJtaXRUZW1wbGF0ZVJlcXVlc3QSEgoKc2Vzc2lvbl9pZBgBIAEoDBISCgpwdWJsaWNfa2V5GAIgASgMEhkKEWRldmljZV9wdWJsaWNfa2V5GAMgASgMEhAKCHRlbXBsYXRlGAQgASgMEhEKCXNpZ25hdHVyZRgFIAEoDBIPCgdyZWNlaXB0GAYgASgMEhAKCGxvZ19zaXplGAcgASgEIlQKFlN1Ym1pdFRlbXBsYXRlUmVzcG9uc2USDQoFcmVwbHkYASABKAwSKwoDbG9nGAIgASgLMh4uZmVkZXJhdGlvbi53aXJlLnYxLkxvZ1JlY2VpcHQiOwoWQ29uZmlybVRlbXBsYXRlUmVxdWVzdBISCgpzZXNzaW9uX2lkGAEgASgMEg0KBXRva2VuGAIgASgMIkcKF0NvbmZpcm1UZW1wbGF0ZVJlc3BvbnNlEiwKB3Nlc3Npb24YASABKAsyGy5mZWRlcmF0aW9uLndpcmUudjEuU2Vzc2lvbiJlChhTdGFydFZlcmlmaWNhdGlvblJlcXVlc3QSDgoGa2V5X2lkGAEgASgMEg8KB3B1cnBvc2UYAiABKAkSEAoIYXVkaWVuY2UYAyABKAkSFgoOYXVkaWVuY2Vfbm9uY2UYBCABKAwiSQoZU3RhcnRWZXJpZmljYXRpb25SZXNwb25zZRIsCgdzZXNzaW9uGAEgASgLMhsuZmVkZXJhdGlvbi53aXJlLnYxLlNlc3Npb24iXAoSU3VibWl0UHJvYmVSZXF1ZXN0EhIKCnNlc3Npb25faWQYASABKAwSDQoFcHJvYmUYAiABKAwSEQoJc2lnbmF0dXJlGAMgASgMEhAKCGxvZ19zaXplGAQgASgEIlEKE1N1Ym1pdFByb2JlUmVzcG9uc2USDQoFcmVwbHkYASABKAwSKwoDbG9nGAIgASgLMh4uZmVkZXJhdGlvbi53aXJlLnYxLkxvZ1JlY2VpcHQiNwoSU3VibWl0VG9rZW5SZXF1ZXN0EhIKCnNlc3Npb25faWQYASABKAwSDQoFdG9rZW4YAiABKAwiWAoTU3VibWl0VG9rZW5SZXNwb25zZRIuCghkZWNpc2lvbhgBIAEoDjIcLmZlZGVyYXRpb24ud2lyZS52MS5EZWNpc2lvbhIRCglhc3NlcnRpb24YAiABKAwiVAoKT3duZXJQcm9vZhIOCgZrZXlfaWQYASABKAwSEAoIYXVkaWVuY2UYAiABKAkSEQoJaXNzdWVkX2F0GAMgASgEEhEKCXNpZ25hdHVyZRgEIAEoDCI2ChNSZW5ld0NvbnNlbnRSZXF1ZXN0Eg4KBmtleV9pZBgBIAEoDBIPCgdyZWNlaXB0GAIgASgMIhYKFFJlbmV3Q29uc2VudFJlc3BvbnNlIkQKE0xpc3RSZWNlaXB0c1JlcXVlc3QSLQoFcHJvb2YYASABKAsyHi5mZWRlcmF0aW9uLndpcmUudjEuT3duZXJQcm9vZiIoChRMaXN0UmVjZWlwdHNSZXNwb25zZRIQCghyZWNlaXB0cxgBIAMoDCJVCg1FeHBvcnRSZXF1ZXN0Ei0KBXByb29mGAEgASgLMh4uZmVkZXJhdGlvbi53aXJlLnYxLk93bmVyUHJvb2YSFQoNb3BlbmluZ3NfZnJvbRgCIAEoBCIvCgpMb2dPcGVuaW5nEhAKCHBvc2l0aW9uGAEgASgEEg8KB29wZW5pbmcYAiABKAwimAEKDkV4cG9ydFJlc3BvbnNlEg4KBnJlY29yZBgBIAEoDBIQCgh0ZW1wbGF0ZRgCIAEoDBISCgpwdWJsaWNfa2V5GAMgASgMEhAKCHJlY2VpcHRzGAQgAygMEjAKCG9wZW5pbmdzGAUgAygLMh4uZmVkZXJhdGlvbi53aXJlLnYxLkxvZ09wZW5pbmcSDAoEbmV4dBgGIAEoBCI+Cg1SZXZva2VSZXF1ZXN0Ei0KBXByb29mGAEgASgLMh4uZmVkZXJhdGlvbi53aXJlLnYxLk93bmVyUHJvb2YiEAoOUmV2b2tlUmVzcG9uc2UiPQoMRXJhc2VSZXF1ZXN0Ei0KBXByb29mGAEgASgLMh4uZmVkZXJhdGlvbi53aXJlLnYxLk93bmVyUHJvb2YiPAoNRXJhc2VSZXNwb25zZRIrCgNsb2cYASABKAsyHi5mZWRlcmF0aW9uLndpcmUudjEuTG9nUmVjZWlwdCIWChRHZXRDaGVja3BvaW50UmVxdWVzdCIrChVHZXRDaGVja3BvaW50UmVzcG9uc2USEgoKY2hlY2twb2ludBgBIAEoDCIwChFHZXRFbnRyaWVzUmVxdWVzdBINCgVzdGFydBgBIAEoBBIMCgRzdG9wGAIgASgEIiUKEkdldEVudHJpZXNSZXNwb25zZRIPCgdlbnRyaWVzGAEgAygMIicKE0dldEluY2x1c2lvblJlcXVlc3QSEAoIcG9zaXRpb24YASABKAQiJgoUR2V0SW5jbHVzaW9uUmVzcG9uc2USDgoGbG9nZ2VkGAEgASgMIjsKFUdldENvbnNpc3RlbmN5UmVxdWVzdBIQCghvbGRfc2l6ZRgBIAEoBBIQCghuZXdfc2l6ZRgCIAEoBCInChZHZXRDb25zaXN0ZW5jeVJlc3BvbnNlEg0KBXByb29mGAEgAygMKlAKCERlY2lzaW9uEhgKFERFQ0lTSU9OX1VOU1BFQ0lGSUVEEAASEgoOREVDSVNJT05fTUFUQ0gQARIWChJERUNJU0lPTl9OT05fTUFUQ0gQAjKFBQoTVmVyaWZpY2F0aW9uU2VydmljZRJnCg5TdGFydEVucm9sbWVudBIpLmZlZGVyYXRpb24ud2lyZS52MS5TdGFydEVucm9sbWVudFJlcXVlc3QaKi5mZWRlcmF0aW9uLndpcmUudjEuU3RhcnRFbnJvbG1lbnRSZXNwb25zZRJnCg5TdWJtaXRUZW1wbGF0ZRIpLmZlZGVyYXRpb24ud2lyZS52MS5TdWJtaXRUZW1wbGF0ZVJlcXVlc3QaKi5mZWRlcmF0aW9uLndpcmUudjEuU3VibWl0VGVtcGxhdGVSZXNwb25zZRJqCg9Db25maXJtVGVtcGxhdGUSKi5mZWRlcmF0aW9uLndpcmUudjEuQ29uZmlybVRlbXBsYXRlUmVxdWVzdBorLmZlZGVyYXRpb24ud2lyZS52MS5Db25maXJtVGVtcGxhdGVSZXNwb25zZRJwChFTdGFydFZlcmlmaWNhdGlvbhIsLmZlZGVyYXRpb24ud2lyZS52MS5TdGFydFZlcmlmaWNhdGlvblJlcXVlc3QaLS5mZWRlcmF0aW9uLndpcmUudjEuU3RhcnRWZXJpZmljYXRpb25SZXNwb25zZRJeCgtTdWJtaXRQcm9iZRImLmZlZGVyYXRpb24ud2lyZS52MS5TdWJtaXRQcm9iZVJlcXVlc3QaJy5mZWRlcmF0aW9uLndpcmUudjEuU3VibWl0UHJvYmVSZXNwb25zZRJeCgtTdWJtaXRUb2tlbhImLmZlZGVyYXRpb24ud2lyZS52MS5TdWJtaXRUb2tlblJlcXVlc3QaJy5mZWRlcmF0aW9uLndpcmUudjEuU3VibWl0VG9rZW5SZXNwb25zZTLEAwoMT3duZXJTZXJ2aWNlEmEKDFJlbmV3Q29uc2VudBInLmZlZGVyYXRpb24ud2lyZS52MS5SZW5ld0NvbnNlbnRSZXF1ZXN0GiguZmVkZXJhdGlvbi53aXJlLnYxLlJlbmV3Q29uc2VudFJlc3BvbnNlEmEKDExpc3RSZWNlaXB0cxInLmZlZGVyYXRpb24ud2lyZS52MS5MaXN0UmVjZWlwdHNSZXF1ZXN0GiguZmVkZXJhdGlvbi53aXJlLnYxLkxpc3RSZWNlaXB0c1Jlc3BvbnNlEk8KBkV4cG9ydBIhLmZlZGVyYXRpb24ud2lyZS52MS5FeHBvcnRSZXF1ZXN0GiIuZmVkZXJhdGlvbi53aXJlLnYxLkV4cG9ydFJlc3BvbnNlEk8KBlJldm9rZRIhLmZlZGVyYXRpb24ud2lyZS52MS5SZXZva2VSZXF1ZXN0GiIuZmVkZXJhdGlvbi53aXJlLnYxLlJldm9rZVJlc3BvbnNlEkwKBUVyYXNlEiAuZmVkZXJhdGlvbi53aXJlLnYxLkVyYXNlUmVxdWVzdBohLmZlZGVyYXRpb24ud2lyZS52MS5FcmFzZVJlc3BvbnNlMpsDCgpMb2dTZXJ2aWNlEmQKDUdldENoZWNrcG9pbnQSKC5mZWRlcmF0aW9uLndpcmUudjEuR2V0Q2hlY2twb2ludFJlcXVlc3QaKS5mZWRlcmF0aW9uLndpcmUudjEuR2V0Q2hlY2twb2ludFJlc3BvbnNlElsKCkdldEVudHJpZXMSJS5mZWRlcmF0aW9uLndpcmUudjEuR2V0RW50cmllc1JlcXVlc3QaJi5mZWRlcmF0aW9uLndpcmUudjEuR2V0RW50cmllc1Jlc3BvbnNlEmEKDEdldEluY2x1c2lvbhInLmZlZGVyYXRpb24ud2lyZS52MS5HZXRJbmNsdXNpb25SZXF1ZXN0GiguZmVkZXJhdGlvbi53aXJlLnYxLkdldEluY2x1c2lvblJlc3BvbnNlEmcKDkdldENvbnNpc3RlbmN5EikuZmVkZXJhdGlvbi53aXJlLnYxLkdldENvbnNpc3RlbmN5UmVxdWVzdBoqLmZlZGVyYXRpb24ud2lyZS52MS5HZXRDb25zaXN0ZW5jeVJlc3BvbnNlYgZwcm90bzM");
+  fileDesc("CiVmZWRlcmF0aW9uL3dpcmUvdjEvdmVyaWZpY2F0aW9uLnByb3RvEhJmZWRlcmF0aW9uLndpcmUudjEiRAoHU2Vzc2lvbhISCgpzZXNzaW9uX2lkGAEgASgMEg0KBW5vbmNlGAIgASgMEhYKDnJlbGVhc2VfZGlnZXN0GAMgASgMIkIKCkxvZ1JlY2VpcHQSDgoGbG9nZ2VkGAEgASgMEg8KB29wZW5pbmcYAiABKAwSEwoLY29uc2lzdGVuY3kYAyADKAwiSgoVU3RhcnRFbnJvbG1lbnRSZXF1ZXN0Eg4KBmtleV9pZBgBIAEoDBIPCgdwdXJwb3NlGAIgASgJEhAKCGF1ZGllbmNlGAMgASgJIkYKFlN0YXJ0RW5yb2xtZW50UmVzcG9uc2USLAoHc2Vzc2lvbhgBIAEoCzIbLmZlZGVyYXRpb24ud2lyZS52MS5TZXNzaW9uImUKGFN0YXJ0VmVyaWZpY2F0aW9uUmVxdWVzdBIOCgZrZXlfaWQYASABKAwSDwoHcHVycG9zZRgCIAEoCRIQCghhdWRpZW5jZRgDIAEoCRIWCg5hdWRpZW5jZV9ub25jZRgEIAEoDCJJChlTdGFydFZlcmlmaWNhdGlvblJlc3BvbnNlEiwKB3Nlc3Npb24YASABKAsyGy5mZWRlcmF0aW9uLndpcmUudjEuU2Vzc2lvbiJGCgZDaGFuZ2USGQoRZGV2aWNlX3B1YmxpY19rZXkYASABKAwSEAoIdGVtcGxhdGUYAiABKAwSDwoHcmVjZWlwdBgDIAEoDCKIAQoSU3VibWl0UHJvYmVSZXF1ZXN0EhIKCnNlc3Npb25faWQYASABKAwSDQoFcHJvYmUYAiABKAwSEQoJc2lnbmF0dXJlGAMgASgMEhAKCGxvZ19zaXplGAQgASgEEioKBmNoYW5nZRgFIAEoCzIaLmZlZGVyYXRpb24ud2lyZS52MS5DaGFuZ2UiUQoTU3VibWl0UHJvYmVSZXNwb25zZRINCgVyZXBseRgBIAEoDBIrCgNsb2cYAiABKAsyHi5mZWRlcmF0aW9uLndpcmUudjEuTG9nUmVjZWlwdCI3ChJTdWJtaXRUb2tlblJlcXVlc3QSEgoKc2Vzc2lvbl9pZBgBIAEoDBINCgV0b2tlbhgCIAEoDCJYChNTdWJtaXRUb2tlblJlc3BvbnNlEi4KCGRlY2lzaW9uGAEgASgOMhwuZmVkZXJhdGlvbi53aXJlLnYxLkRlY2lzaW9uEhEKCWFzc2VydGlvbhgCIAEoDCJUCgpPd25lclByb29mEg4KBmtleV9pZBgBIAEoDBIQCghhdWRpZW5jZRgCIAEoCRIRCglpc3N1ZWRfYXQYAyABKAQSEQoJc2lnbmF0dXJlGAQgASgMIkQKE0xpc3RSZWNlaXB0c1JlcXVlc3QSLQoFcHJvb2YYASABKAsyHi5mZWRlcmF0aW9uLndpcmUudjEuT3duZXJQcm9vZiIoChRMaXN0UmVjZWlwdHNSZXNwb25zZRIQCghyZWNlaXB0cxgBIAMoDCJVCg1FeHBvcnRSZXF1ZXN0Ei0KBXByb29mGAEgASgLMh4uZmVkZXJhdGlvbi53aXJlLnYxLk93bmVyUHJvb2YSFQoNb3BlbmluZ3NfZnJvbRgCIAEoBCIvCgpMb2dPcGVuaW5nEhAKCHBvc2l0aW9uGAEgASgEEg8KB29wZW5pbmcYAiABKAwicgoORXhwb3J0UmVzcG9uc2USDgoGcmVjb3JkGAEgASgMEhAKCHJlY2VpcHRzGAIgAygMEjAKCG9wZW5pbmdzGAMgAygLMh4uZmVkZXJhdGlvbi53aXJlLnYxLkxvZ09wZW5pbmcSDAoEbmV4dBgEIAEoBCI+Cg1SZXZva2VSZXF1ZXN0Ei0KBXByb29mGAEgASgLMh4uZmVkZXJhdGlvbi53aXJlLnYxLk93bmVyUHJvb2YiEAoOUmV2b2tlUmVzcG9uc2UiPQoMRXJhc2VSZXF1ZXN0Ei0KBXByb29mGAEgASgLMh4uZmVkZXJhdGlvbi53aXJlLnYxLk93bmVyUHJvb2YiPAoNRXJhc2VSZXNwb25zZRIrCgNsb2cYASABKAsyHi5mZWRlcmF0aW9uLndpcmUudjEuTG9nUmVjZWlwdCIWChRHZXRDaGVja3BvaW50UmVxdWVzdCIrChVHZXRDaGVja3BvaW50UmVzcG9uc2USEgoKY2hlY2twb2ludBgBIAEoDCIwChFHZXRFbnRyaWVzUmVxdWVzdBINCgVzdGFydBgBIAEoBBIMCgRzdG9wGAIgASgEIiUKEkdldEVudHJpZXNSZXNwb25zZRIPCgdlbnRyaWVzGAEgAygMIicKE0dldEluY2x1c2lvblJlcXVlc3QSEAoIcG9zaXRpb24YASABKAQiJgoUR2V0SW5jbHVzaW9uUmVzcG9uc2USDgoGbG9nZ2VkGAEgASgMIjsKFUdldENvbnNpc3RlbmN5UmVxdWVzdBIQCghvbGRfc2l6ZRgBIAEoBBIQCghuZXdfc2l6ZRgCIAEoBCInChZHZXRDb25zaXN0ZW5jeVJlc3BvbnNlEg0KBXByb29mGAEgAygMKlAKCERlY2lzaW9uEhgKFERFQ0lTSU9OX1VOU1BFQ0lGSUVEEAASEgoOREVDSVNJT05fTUFUQ0gQARIWChJERUNJU0lPTl9OT05fTUFUQ0gQAjKwAwoTVmVyaWZpY2F0aW9uU2VydmljZRJnCg5TdGFydEVucm9sbWVudBIpLmZlZGVyYXRpb24ud2lyZS52MS5TdGFydEVucm9sbWVudFJlcXVlc3QaKi5mZWRlcmF0aW9uLndpcmUudjEuU3RhcnRFbnJvbG1lbnRSZXNwb25zZRJwChFTdGFydFZlcmlmaWNhdGlvbhIsLmZlZGVyYXRpb24ud2lyZS52MS5TdGFydFZlcmlmaWNhdGlvblJlcXVlc3QaLS5mZWRlcmF0aW9uLndpcmUudjEuU3RhcnRWZXJpZmljYXRpb25SZXNwb25zZRJeCgtTdWJtaXRQcm9iZRImLmZlZGVyYXRpb24ud2lyZS52MS5TdWJtaXRQcm9iZVJlcXVlc3QaJy5mZWRlcmF0aW9uLndpcmUudjEuU3VibWl0UHJvYmVSZXNwb25zZRJeCgtTdWJtaXRUb2tlbhImLmZlZGVyYXRpb24ud2lyZS52MS5TdWJtaXRUb2tlblJlcXVlc3QaJy5mZWRlcmF0aW9uLndpcmUudjEuU3VibWl0VG9rZW5SZXNwb25zZTLhAgoMT3duZXJTZXJ2aWNlEmEKDExpc3RSZWNlaXB0cxInLmZlZGVyYXRpb24ud2lyZS52MS5MaXN0UmVjZWlwdHNSZXF1ZXN0GiguZmVkZXJhdGlvbi53aXJlLnYxLkxpc3RSZWNlaXB0c1Jlc3BvbnNlEk8KBkV4cG9ydBIhLmZlZGVyYXRpb24ud2lyZS52MS5FeHBvcnRSZXF1ZXN0GiIuZmVkZXJhdGlvbi53aXJlLnYxLkV4cG9ydFJlc3BvbnNlEk8KBlJldm9rZRIhLmZlZGVyYXRpb24ud2lyZS52MS5SZXZva2VSZXF1ZXN0GiIuZmVkZXJhdGlvbi53aXJlLnYxLlJldm9rZVJlc3BvbnNlEkwKBUVyYXNlEiAuZmVkZXJhdGlvbi53aXJlLnYxLkVyYXNlUmVxdWVzdBohLmZlZGVyYXRpb24ud2lyZS52MS5FcmFzZVJlc3BvbnNlMpsDCgpMb2dTZXJ2aWNlEmQKDUdldENoZWNrcG9pbnQSKC5mZWRlcmF0aW9uLndpcmUudjEuR2V0Q2hlY2twb2ludFJlcXVlc3QaKS5mZWRlcmF0aW9uLndpcmUudjEuR2V0Q2hlY2twb2ludFJlc3BvbnNlElsKCkdldEVudHJpZXMSJS5mZWRlcmF0aW9uLndpcmUudjEuR2V0RW50cmllc1JlcXVlc3QaJi5mZWRlcmF0aW9uLndpcmUudjEuR2V0RW50cmllc1Jlc3BvbnNlEmEKDEdldEluY2x1c2lvbhInLmZlZGVyYXRpb24ud2lyZS52MS5HZXRJbmNsdXNpb25SZXF1ZXN0GiguZmVkZXJhdGlvbi53aXJlLnYxLkdldEluY2x1c2lvblJlc3BvbnNlEmcKDkdldENvbnNpc3RlbmN5EikuZmVkZXJhdGlvbi53aXJlLnYxLkdldENvbnNpc3RlbmN5UmVxdWVzdBoqLmZlZGVyYXRpb24ud2lyZS52MS5HZXRDb25zaXN0ZW5jeVJlc3BvbnNlYgZwcm90bzM");
 
 /**
- * What the server gives a device at the start of each leg.
+ * What the server gives a device at the start of a session.
  *
  * @generated from message federation.wire.v1.Session
  */
@@ -101,7 +105,7 @@ export const LogReceiptSchema: GenMessage<LogReceipt> = /*@__PURE__*/
  */
 export type StartEnrolmentRequest = Message<"federation.wire.v1.StartEnrolmentRequest"> & {
   /**
-   * SHA-256 of the device's homomorphic public key.
+   * SHA-256 of the device's Ed25519 public key.
    *
    * @generated from field: bytes key_id = 1;
    */
@@ -130,13 +134,13 @@ export const StartEnrolmentRequestSchema: GenMessage<StartEnrolmentRequest> = /*
   messageDesc(file_federation_wire_v1_verification, 2);
 
 /**
- * The first leg may begin.
+ * A probe with a Change may be sent.
  *
  * @generated from message federation.wire.v1.StartEnrolmentResponse
  */
 export type StartEnrolmentResponse = Message<"federation.wire.v1.StartEnrolmentResponse"> & {
   /**
-   * The session of the first leg.
+   * The session of this enrolment.
    *
    * @generated from field: federation.wire.v1.Session session = 1;
    */
@@ -151,153 +155,13 @@ export const StartEnrolmentResponseSchema: GenMessage<StartEnrolmentResponse> = 
   messageDesc(file_federation_wire_v1_verification, 3);
 
 /**
- * The encrypted template with the keys that belong to it.
- *
- * @generated from message federation.wire.v1.SubmitTemplateRequest
- */
-export type SubmitTemplateRequest = Message<"federation.wire.v1.SubmitTemplateRequest"> & {
-  /**
-   * From StartEnrolmentResponse.
-   *
-   * @generated from field: bytes session_id = 1;
-   */
-  sessionId: Uint8Array;
-
-  /**
-   * Homomorphic public key; its SHA-256 is the key id.
-   *
-   * @generated from field: bytes public_key = 2;
-   */
-  publicKey: Uint8Array;
-
-  /**
-   * Ed25519 public key that signs for this device from now on.
-   *
-   * @generated from field: bytes device_public_key = 3;
-   */
-  devicePublicKey: Uint8Array;
-
-  /**
-   * The template, encrypted under public_key.
-   *
-   * @generated from field: bytes template = 4;
-   */
-  template: Uint8Array;
-
-  /**
-   * Ed25519 signature over the transcript.
-   *
-   * @generated from field: bytes signature = 5;
-   */
-  signature: Uint8Array;
-
-  /**
-   * Consent receipt for exactly this template, signed with the same key; see docs/formats.md.
-   *
-   * @generated from field: bytes receipt = 6;
-   */
-  receipt: Uint8Array;
-
-  /**
-   * Entries in the last checkpoint that the device saw, 0 for none.
-   *
-   * @generated from field: uint64 log_size = 7;
-   */
-  logSize: bigint;
-};
-
-/**
- * Describes the message federation.wire.v1.SubmitTemplateRequest.
- * Use `create(SubmitTemplateRequestSchema)` to create a new message.
- */
-export const SubmitTemplateRequestSchema: GenMessage<SubmitTemplateRequest> = /*@__PURE__*/
-  messageDesc(file_federation_wire_v1_verification, 4);
-
-/**
- * The zero test's challenge.
- *
- * @generated from message federation.wire.v1.SubmitTemplateResponse
- */
-export type SubmitTemplateResponse = Message<"federation.wire.v1.SubmitTemplateResponse"> & {
-  /**
-   * Opens to a token for the holder of the secret key, if the template is well formed.
-   *
-   * @generated from field: bytes reply = 1;
-   */
-  reply: Uint8Array;
-
-  /**
-   * The log's entry about this request.
-   *
-   * @generated from field: federation.wire.v1.LogReceipt log = 2;
-   */
-  log?: LogReceipt | undefined;
-};
-
-/**
- * Describes the message federation.wire.v1.SubmitTemplateResponse.
- * Use `create(SubmitTemplateResponseSchema)` to create a new message.
- */
-export const SubmitTemplateResponseSchema: GenMessage<SubmitTemplateResponse> = /*@__PURE__*/
-  messageDesc(file_federation_wire_v1_verification, 5);
-
-/**
- * The token of the zero test.
- *
- * @generated from message federation.wire.v1.ConfirmTemplateRequest
- */
-export type ConfirmTemplateRequest = Message<"federation.wire.v1.ConfirmTemplateRequest"> & {
-  /**
-   * From StartEnrolmentResponse.
-   *
-   * @generated from field: bytes session_id = 1;
-   */
-  sessionId: Uint8Array;
-
-  /**
-   * 32 bytes from the opened reply.
-   *
-   * @generated from field: bytes token = 2;
-   */
-  token: Uint8Array;
-};
-
-/**
- * Describes the message federation.wire.v1.ConfirmTemplateRequest.
- * Use `create(ConfirmTemplateRequestSchema)` to create a new message.
- */
-export const ConfirmTemplateRequestSchema: GenMessage<ConfirmTemplateRequest> = /*@__PURE__*/
-  messageDesc(file_federation_wire_v1_verification, 6);
-
-/**
- * The second leg may begin.
- *
- * @generated from message federation.wire.v1.ConfirmTemplateResponse
- */
-export type ConfirmTemplateResponse = Message<"federation.wire.v1.ConfirmTemplateResponse"> & {
-  /**
-   * The session of the second leg; SubmitProbe and SubmitToken follow.
-   *
-   * @generated from field: federation.wire.v1.Session session = 1;
-   */
-  session?: Session | undefined;
-};
-
-/**
- * Describes the message federation.wire.v1.ConfirmTemplateResponse.
- * Use `create(ConfirmTemplateResponseSchema)` to create a new message.
- */
-export const ConfirmTemplateResponseSchema: GenMessage<ConfirmTemplateResponse> = /*@__PURE__*/
-  messageDesc(file_federation_wire_v1_verification, 7);
-
-/**
  * Asks for a verification session.
  *
  * @generated from message federation.wire.v1.StartVerificationRequest
  */
 export type StartVerificationRequest = Message<"federation.wire.v1.StartVerificationRequest"> & {
   /**
-   * SHA-256 of the device's homomorphic public key.
+   * SHA-256 of the device's Ed25519 public key.
    *
    * @generated from field: bytes key_id = 1;
    */
@@ -330,7 +194,7 @@ export type StartVerificationRequest = Message<"federation.wire.v1.StartVerifica
  * Use `create(StartVerificationRequestSchema)` to create a new message.
  */
 export const StartVerificationRequestSchema: GenMessage<StartVerificationRequest> = /*@__PURE__*/
-  messageDesc(file_federation_wire_v1_verification, 8);
+  messageDesc(file_federation_wire_v1_verification, 4);
 
 /**
  * A probe may be sent.
@@ -351,7 +215,42 @@ export type StartVerificationResponse = Message<"federation.wire.v1.StartVerific
  * Use `create(StartVerificationResponseSchema)` to create a new message.
  */
 export const StartVerificationResponseSchema: GenMessage<StartVerificationResponse> = /*@__PURE__*/
-  messageDesc(file_federation_wire_v1_verification, 9);
+  messageDesc(file_federation_wire_v1_verification, 5);
+
+/**
+ * What a match puts in force.
+ *
+ * @generated from message federation.wire.v1.Change
+ */
+export type Change = Message<"federation.wire.v1.Change"> & {
+  /**
+   * Ed25519 public key that signs for this device from now on; its SHA-256 is a key id. Empty when only a consent is new.
+   *
+   * @generated from field: bytes device_public_key = 1;
+   */
+  devicePublicKey: Uint8Array;
+
+  /**
+   * The template under a one-time pad that only the device holds; see docs/formats.md. Empty like the key.
+   *
+   * @generated from field: bytes template = 2;
+   */
+  template: Uint8Array;
+
+  /**
+   * Consent receipt for exactly this template, or a newer one for the enrolled one, signed with the device's key.
+   *
+   * @generated from field: bytes receipt = 3;
+   */
+  receipt: Uint8Array;
+};
+
+/**
+ * Describes the message federation.wire.v1.Change.
+ * Use `create(ChangeSchema)` to create a new message.
+ */
+export const ChangeSchema: GenMessage<Change> = /*@__PURE__*/
+  messageDesc(file_federation_wire_v1_verification, 6);
 
 /**
  * The one probe of a session.
@@ -367,14 +266,14 @@ export type SubmitProbeRequest = Message<"federation.wire.v1.SubmitProbeRequest"
   sessionId: Uint8Array;
 
   /**
-   * The probe, encrypted under the enrolled public key.
+   * The probe, encrypted under a key of this session.
    *
    * @generated from field: bytes probe = 2;
    */
   probe: Uint8Array;
 
   /**
-   * Ed25519 signature of the enrolled device key over the transcript.
+   * Ed25519 signature over the transcript: of the enrolled device, or of the device that enrols.
    *
    * @generated from field: bytes signature = 3;
    */
@@ -386,6 +285,13 @@ export type SubmitProbeRequest = Message<"federation.wire.v1.SubmitProbeRequest"
    * @generated from field: uint64 log_size = 4;
    */
   logSize: bigint;
+
+  /**
+   * What a match puts in force; none in a verification.
+   *
+   * @generated from field: federation.wire.v1.Change change = 5;
+   */
+  change?: Change | undefined;
 };
 
 /**
@@ -393,7 +299,7 @@ export type SubmitProbeRequest = Message<"federation.wire.v1.SubmitProbeRequest"
  * Use `create(SubmitProbeRequestSchema)` to create a new message.
  */
 export const SubmitProbeRequestSchema: GenMessage<SubmitProbeRequest> = /*@__PURE__*/
-  messageDesc(file_federation_wire_v1_verification, 10);
+  messageDesc(file_federation_wire_v1_verification, 7);
 
 /**
  * The comparison, readable by the device alone.
@@ -421,7 +327,7 @@ export type SubmitProbeResponse = Message<"federation.wire.v1.SubmitProbeRespons
  * Use `create(SubmitProbeResponseSchema)` to create a new message.
  */
 export const SubmitProbeResponseSchema: GenMessage<SubmitProbeResponse> = /*@__PURE__*/
-  messageDesc(file_federation_wire_v1_verification, 11);
+  messageDesc(file_federation_wire_v1_verification, 8);
 
 /**
  * What the device found in the reply.
@@ -437,7 +343,7 @@ export type SubmitTokenRequest = Message<"federation.wire.v1.SubmitTokenRequest"
   sessionId: Uint8Array;
 
   /**
-   * 32 bytes from the opened reply; 32 zero bytes say "no match".
+   * 16 bytes from the opened reply; 16 zero bytes say "no match".
    *
    * @generated from field: bytes token = 2;
    */
@@ -449,7 +355,7 @@ export type SubmitTokenRequest = Message<"federation.wire.v1.SubmitTokenRequest"
  * Use `create(SubmitTokenRequestSchema)` to create a new message.
  */
 export const SubmitTokenRequestSchema: GenMessage<SubmitTokenRequest> = /*@__PURE__*/
-  messageDesc(file_federation_wire_v1_verification, 12);
+  messageDesc(file_federation_wire_v1_verification, 9);
 
 /**
  * The decision that the server recorded.
@@ -477,7 +383,7 @@ export type SubmitTokenResponse = Message<"federation.wire.v1.SubmitTokenRespons
  * Use `create(SubmitTokenResponseSchema)` to create a new message.
  */
 export const SubmitTokenResponseSchema: GenMessage<SubmitTokenResponse> = /*@__PURE__*/
-  messageDesc(file_federation_wire_v1_verification, 13);
+  messageDesc(file_federation_wire_v1_verification, 10);
 
 /**
  * Shows that the owner of a template asks. Signed over the operation, the key id, the audience and the time.
@@ -486,7 +392,7 @@ export const SubmitTokenResponseSchema: GenMessage<SubmitTokenResponse> = /*@__P
  */
 export type OwnerProof = Message<"federation.wire.v1.OwnerProof"> & {
   /**
-   * SHA-256 of the device's homomorphic public key.
+   * SHA-256 of the device's Ed25519 public key.
    *
    * @generated from field: bytes key_id = 1;
    */
@@ -519,50 +425,7 @@ export type OwnerProof = Message<"federation.wire.v1.OwnerProof"> & {
  * Use `create(OwnerProofSchema)` to create a new message.
  */
 export const OwnerProofSchema: GenMessage<OwnerProof> = /*@__PURE__*/
-  messageDesc(file_federation_wire_v1_verification, 14);
-
-/**
- * A newer consent.
- *
- * @generated from message federation.wire.v1.RenewConsentRequest
- */
-export type RenewConsentRequest = Message<"federation.wire.v1.RenewConsentRequest"> & {
-  /**
-   * SHA-256 of the device's homomorphic public key.
-   *
-   * @generated from field: bytes key_id = 1;
-   */
-  keyId: Uint8Array;
-
-  /**
-   * A consent receipt that names the one in force, signed by the enrolled device.
-   *
-   * @generated from field: bytes receipt = 2;
-   */
-  receipt: Uint8Array;
-};
-
-/**
- * Describes the message federation.wire.v1.RenewConsentRequest.
- * Use `create(RenewConsentRequestSchema)` to create a new message.
- */
-export const RenewConsentRequestSchema: GenMessage<RenewConsentRequest> = /*@__PURE__*/
-  messageDesc(file_federation_wire_v1_verification, 15);
-
-/**
- * The newer consent is in force.
- *
- * @generated from message federation.wire.v1.RenewConsentResponse
- */
-export type RenewConsentResponse = Message<"federation.wire.v1.RenewConsentResponse"> & {
-};
-
-/**
- * Describes the message federation.wire.v1.RenewConsentResponse.
- * Use `create(RenewConsentResponseSchema)` to create a new message.
- */
-export const RenewConsentResponseSchema: GenMessage<RenewConsentResponse> = /*@__PURE__*/
-  messageDesc(file_federation_wire_v1_verification, 16);
+  messageDesc(file_federation_wire_v1_verification, 11);
 
 /**
  * Asks for the owner's consents.
@@ -583,7 +446,7 @@ export type ListReceiptsRequest = Message<"federation.wire.v1.ListReceiptsReques
  * Use `create(ListReceiptsRequestSchema)` to create a new message.
  */
 export const ListReceiptsRequestSchema: GenMessage<ListReceiptsRequest> = /*@__PURE__*/
-  messageDesc(file_federation_wire_v1_verification, 17);
+  messageDesc(file_federation_wire_v1_verification, 12);
 
 /**
  * The owner's consents.
@@ -604,10 +467,10 @@ export type ListReceiptsResponse = Message<"federation.wire.v1.ListReceiptsRespo
  * Use `create(ListReceiptsResponseSchema)` to create a new message.
  */
 export const ListReceiptsResponseSchema: GenMessage<ListReceiptsResponse> = /*@__PURE__*/
-  messageDesc(file_federation_wire_v1_verification, 18);
+  messageDesc(file_federation_wire_v1_verification, 13);
 
 /**
- * Asks for everything that is held about the owner.
+ * Asks for everything that is held about the owner, but the padded template itself: of that its digest.
  *
  * @generated from message federation.wire.v1.ExportRequest
  */
@@ -632,7 +495,7 @@ export type ExportRequest = Message<"federation.wire.v1.ExportRequest"> & {
  * Use `create(ExportRequestSchema)` to create a new message.
  */
 export const ExportRequestSchema: GenMessage<ExportRequest> = /*@__PURE__*/
-  messageDesc(file_federation_wire_v1_verification, 19);
+  messageDesc(file_federation_wire_v1_verification, 14);
 
 /**
  * An opening of an entry of the log that is about the owner.
@@ -660,7 +523,7 @@ export type LogOpening = Message<"federation.wire.v1.LogOpening"> & {
  * Use `create(LogOpeningSchema)` to create a new message.
  */
 export const LogOpeningSchema: GenMessage<LogOpening> = /*@__PURE__*/
-  messageDesc(file_federation_wire_v1_verification, 20);
+  messageDesc(file_federation_wire_v1_verification, 15);
 
 /**
  * What is held about the owner. Everything but openings stands in the first page.
@@ -676,37 +539,23 @@ export type ExportResponse = Message<"federation.wire.v1.ExportResponse"> & {
   record: Uint8Array;
 
   /**
-   * The encrypted template; empty after a revocation.
-   *
-   * @generated from field: bytes template = 2;
-   */
-  template: Uint8Array;
-
-  /**
-   * The homomorphic public key; empty after a revocation.
-   *
-   * @generated from field: bytes public_key = 3;
-   */
-  publicKey: Uint8Array;
-
-  /**
    * Signed consent receipts, oldest first.
    *
-   * @generated from field: repeated bytes receipts = 4;
+   * @generated from field: repeated bytes receipts = 2;
    */
   receipts: Uint8Array[];
 
   /**
    * Openings in order of their positions.
    *
-   * @generated from field: repeated federation.wire.v1.LogOpening openings = 5;
+   * @generated from field: repeated federation.wire.v1.LogOpening openings = 3;
    */
   openings: LogOpening[];
 
   /**
    * Where the next page begins, 0 when this was the last.
    *
-   * @generated from field: uint64 next = 6;
+   * @generated from field: uint64 next = 4;
    */
   next: bigint;
 };
@@ -716,7 +565,7 @@ export type ExportResponse = Message<"federation.wire.v1.ExportResponse"> & {
  * Use `create(ExportResponseSchema)` to create a new message.
  */
 export const ExportResponseSchema: GenMessage<ExportResponse> = /*@__PURE__*/
-  messageDesc(file_federation_wire_v1_verification, 21);
+  messageDesc(file_federation_wire_v1_verification, 16);
 
 /**
  * The owner's wish that the template be deleted. Final for this key id.
@@ -737,7 +586,7 @@ export type RevokeRequest = Message<"federation.wire.v1.RevokeRequest"> & {
  * Use `create(RevokeRequestSchema)` to create a new message.
  */
 export const RevokeRequestSchema: GenMessage<RevokeRequest> = /*@__PURE__*/
-  messageDesc(file_federation_wire_v1_verification, 22);
+  messageDesc(file_federation_wire_v1_verification, 17);
 
 /**
  * The template is gone.
@@ -752,7 +601,7 @@ export type RevokeResponse = Message<"federation.wire.v1.RevokeResponse"> & {
  * Use `create(RevokeResponseSchema)` to create a new message.
  */
 export const RevokeResponseSchema: GenMessage<RevokeResponse> = /*@__PURE__*/
-  messageDesc(file_federation_wire_v1_verification, 23);
+  messageDesc(file_federation_wire_v1_verification, 18);
 
 /**
  * The owner's wish to be forgotten.
@@ -773,7 +622,7 @@ export type EraseRequest = Message<"federation.wire.v1.EraseRequest"> & {
  * Use `create(EraseRequestSchema)` to create a new message.
  */
 export const EraseRequestSchema: GenMessage<EraseRequest> = /*@__PURE__*/
-  messageDesc(file_federation_wire_v1_verification, 24);
+  messageDesc(file_federation_wire_v1_verification, 19);
 
 /**
  * Everything that connects the owner with the log is gone.
@@ -794,7 +643,7 @@ export type EraseResponse = Message<"federation.wire.v1.EraseResponse"> & {
  * Use `create(EraseResponseSchema)` to create a new message.
  */
 export const EraseResponseSchema: GenMessage<EraseResponse> = /*@__PURE__*/
-  messageDesc(file_federation_wire_v1_verification, 25);
+  messageDesc(file_federation_wire_v1_verification, 20);
 
 /**
  * Asks for the newest checkpoint.
@@ -809,7 +658,7 @@ export type GetCheckpointRequest = Message<"federation.wire.v1.GetCheckpointRequ
  * Use `create(GetCheckpointRequestSchema)` to create a new message.
  */
 export const GetCheckpointRequestSchema: GenMessage<GetCheckpointRequest> = /*@__PURE__*/
-  messageDesc(file_federation_wire_v1_verification, 26);
+  messageDesc(file_federation_wire_v1_verification, 21);
 
 /**
  * A signed checkpoint.
@@ -830,7 +679,7 @@ export type GetCheckpointResponse = Message<"federation.wire.v1.GetCheckpointRes
  * Use `create(GetCheckpointResponseSchema)` to create a new message.
  */
 export const GetCheckpointResponseSchema: GenMessage<GetCheckpointResponse> = /*@__PURE__*/
-  messageDesc(file_federation_wire_v1_verification, 27);
+  messageDesc(file_federation_wire_v1_verification, 22);
 
 /**
  * Asks for entries.
@@ -858,7 +707,7 @@ export type GetEntriesRequest = Message<"federation.wire.v1.GetEntriesRequest"> 
  * Use `create(GetEntriesRequestSchema)` to create a new message.
  */
 export const GetEntriesRequestSchema: GenMessage<GetEntriesRequest> = /*@__PURE__*/
-  messageDesc(file_federation_wire_v1_verification, 28);
+  messageDesc(file_federation_wire_v1_verification, 23);
 
 /**
  * Entries in order.
@@ -879,7 +728,7 @@ export type GetEntriesResponse = Message<"federation.wire.v1.GetEntriesResponse"
  * Use `create(GetEntriesResponseSchema)` to create a new message.
  */
 export const GetEntriesResponseSchema: GenMessage<GetEntriesResponse> = /*@__PURE__*/
-  messageDesc(file_federation_wire_v1_verification, 29);
+  messageDesc(file_federation_wire_v1_verification, 24);
 
 /**
  * Asks for an entry with its proof.
@@ -900,7 +749,7 @@ export type GetInclusionRequest = Message<"federation.wire.v1.GetInclusionReques
  * Use `create(GetInclusionRequestSchema)` to create a new message.
  */
 export const GetInclusionRequestSchema: GenMessage<GetInclusionRequest> = /*@__PURE__*/
-  messageDesc(file_federation_wire_v1_verification, 30);
+  messageDesc(file_federation_wire_v1_verification, 25);
 
 /**
  * An entry with its proof.
@@ -921,7 +770,7 @@ export type GetInclusionResponse = Message<"federation.wire.v1.GetInclusionRespo
  * Use `create(GetInclusionResponseSchema)` to create a new message.
  */
 export const GetInclusionResponseSchema: GenMessage<GetInclusionResponse> = /*@__PURE__*/
-  messageDesc(file_federation_wire_v1_verification, 31);
+  messageDesc(file_federation_wire_v1_verification, 26);
 
 /**
  * Asks for the proof that one tree extends another.
@@ -949,7 +798,7 @@ export type GetConsistencyRequest = Message<"federation.wire.v1.GetConsistencyRe
  * Use `create(GetConsistencyRequestSchema)` to create a new message.
  */
 export const GetConsistencyRequestSchema: GenMessage<GetConsistencyRequest> = /*@__PURE__*/
-  messageDesc(file_federation_wire_v1_verification, 32);
+  messageDesc(file_federation_wire_v1_verification, 27);
 
 /**
  * The proof that one tree extends another.
@@ -970,7 +819,7 @@ export type GetConsistencyResponse = Message<"federation.wire.v1.GetConsistencyR
  * Use `create(GetConsistencyResponseSchema)` to create a new message.
  */
 export const GetConsistencyResponseSchema: GenMessage<GetConsistencyResponse> = /*@__PURE__*/
-  messageDesc(file_federation_wire_v1_verification, 33);
+  messageDesc(file_federation_wire_v1_verification, 28);
 
 /**
  * The outcome of a verification.
@@ -1013,7 +862,7 @@ export const DecisionSchema: GenEnum<Decision> = /*@__PURE__*/
  */
 export const VerificationService: GenService<{
   /**
-   * Opens an enrolment session.
+   * Opens an enrolment session. Nothing is stored before a second capture matches the template.
    *
    * @generated from rpc federation.wire.v1.VerificationService.StartEnrolment
    */
@@ -1021,26 +870,6 @@ export const VerificationService: GenService<{
     methodKind: "unary";
     input: typeof StartEnrolmentRequestSchema;
     output: typeof StartEnrolmentResponseSchema;
-  },
-  /**
-   * First leg: sends the encrypted template. The reply opens only if the template is well formed.
-   *
-   * @generated from rpc federation.wire.v1.VerificationService.SubmitTemplate
-   */
-  submitTemplate: {
-    methodKind: "unary";
-    input: typeof SubmitTemplateRequestSchema;
-    output: typeof SubmitTemplateResponseSchema;
-  },
-  /**
-   * Ends the first leg and opens the second: a verification with another capture. Nothing is stored yet.
-   *
-   * @generated from rpc federation.wire.v1.VerificationService.ConfirmTemplate
-   */
-  confirmTemplate: {
-    methodKind: "unary";
-    input: typeof ConfirmTemplateRequestSchema;
-    output: typeof ConfirmTemplateResponseSchema;
   },
   /**
    * Opens a verification session. Strangers get the same answer as enrolled devices.
@@ -1076,21 +905,11 @@ export const VerificationService: GenService<{
   serviceDesc(file_federation_wire_v1_verification, 0);
 
 /**
- * What an owner may always do, whatever rules and limits say. Each call is signed by the enrolled device.
+ * What an owner may always do, whatever rules and limits say, without a face. Each call is signed by the enrolled device.
  *
  * @generated from service federation.wire.v1.OwnerService
  */
 export const OwnerService: GenService<{
-  /**
-   * Replaces the consent in force by a newer one.
-   *
-   * @generated from rpc federation.wire.v1.OwnerService.RenewConsent
-   */
-  renewConsent: {
-    methodKind: "unary";
-    input: typeof RenewConsentRequestSchema;
-    output: typeof RenewConsentResponseSchema;
-  },
   /**
    * Lists the consents in force and those that they replaced.
    *

@@ -1,0 +1,117 @@
+"""The server's half of one session, for tests of the page's device: no sockets, no storage. See tests/web_peer.py."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import asdict, replace
+from typing import Any
+
+from federation.onebit import Operation, match
+from federation.onebit.session import ServerSession, SessionTerms
+from federation.purposes import Category, Tier
+from federation.rulebook import RuleSigners, SignedRule
+from federation.rules import Deployment, PolicyPack, PurposeRule
+from federation.transparency import (
+    AttemptEntry,
+    AttemptOutcome,
+    Checkpoint,
+    Frontier,
+    KeyKind,
+    LoggedEntry,
+    NoteSigner,
+    Opening,
+    PersonalKind,
+    SignedCheckpoint,
+    consistency_proof,
+    inclusion_proof,
+)
+from federation.wire.convert import LoggedReply, ProbeSubmission
+from federation.wire.logged import LogReceipt, comparison_facts
+from federation.wire.v1 import verification_pb2 as pb
+from tests.agreeing import AUDIENCE, DAY, NOW, PURPOSE, TERMS, public
+from tests.bundles import AUDITOR, MAKER, TRUST, a_bundle, a_release, signed
+
+LOG = NoteSigner("example.org/log", KeyKind.NOTE, bytes(range(32)))
+SALT = bytes(range(32))
+
+
+def a_deployment(code_length: int, threshold: int) -> dict[str, Any]:
+    """What a page reads before it does anything: release, manifest, public rules and the rest."""
+    release = replace(a_release(threshold), code_length=code_length)
+    begin, year = NOW - DAY, 365 * DAY
+    rule = PurposeRule(PURPOSE, Category.PHYSICAL_ACCESS, Tier.MINIMAL, begin, begin + year)
+    registered = Deployment(
+        "trial", "Example Office Ltd", "mailto:privacy@example.org", AUDIENCE, (PURPOSE,), ("DE", "EU"),
+        (bytes.fromhex(release.digest),), begin, begin + year,
+    )  # fmt: skip
+    rules = [PolicyPack(place, 1, begin, begin + year, (rule,)) for place in ("DE", "EU")]
+    signers = RuleSigners(frozenset(map(public, (MAKER, AUDITOR))), threshold=2)
+    lines = [SignedRule(one).signed_by(MAKER).signed_by(AUDITOR).to_bytes() for one in (*rules, registered)]
+    return {
+        "release": release.to_bytes().decode(),
+        "manifest": signed(a_bundle(release, begins_at=begin)).signed.to_bytes().decode(),
+        "trust": json.loads(TRUST.to_bytes()),
+        "rules": b"\n".join([signers.to_bytes(), *lines]).decode() + "\n",
+        "terms": asdict(TERMS),
+        "log_key": LOG.key.to_text(),
+        "release_digest": release.digest,
+        "purpose": PURPOSE,
+        "now": NOW,
+    }
+
+
+def compare(request: dict[str, Any]) -> dict[str, Any]:
+    """Answers a `SubmitProbeRequest` as `server.matching` does, for one enrolled template or the one that it brings.
+
+    Raises:
+        MalformedMessageError, ProofError: the device did not send what such a server understands and believes.
+    """
+    asked = {name: bytes.fromhex(request[name]) for name in ("session_id", "nonce", "key_id", "release_digest")}
+    submission = ProbeSubmission.from_proto(pb.SubmitProbeRequest.FromString(bytes.fromhex(request["submission"])))
+    change = submission.change
+    if request["enrols"]:
+        assert change is not None
+        assert change.key_id == asked["key_id"]
+        operation, template, key = Operation.ENROL, change.template, change.device_public_key
+    else:
+        template, key = (bytes.fromhex(request[name]) for name in ("template", "device_public_key"))
+        renewal = Operation.RENEW_TEMPLATE if change and change.has_template else Operation.RENEW_CONSENT
+        operation = renewal if change else Operation.VERIFY
+    terms = SessionTerms(
+        parameters=request["parameters"],
+        operation=operation,
+        purpose=PURPOSE,
+        audience=AUDIENCE,
+        template_digest=hashlib.sha256(template).digest(),
+        audience_nonce=bytes.fromhex(request["audience_nonce"]),
+        change_digest=submission.change_digest,
+        log_size=submission.log_size,
+        **asked,
+    )
+    transcript = ServerSession(terms, key).receive_probe(submission.probe, submission.signature)
+    challenge = match(template, submission.probe, transcript, request["threshold"])
+    facts = comparison_facts(key_id=asked["key_id"], transcript=transcript, reply=challenge.reply)
+    entry, receipt = _logged(
+        Opening(PersonalKind.ATTEMPT, facts, SALT), request["leaves"], submission.log_size, now=request["now"]
+    )
+    return {
+        "operation": operation.name,
+        "token": challenge.token.hex(),
+        "leaf": entry.decode(),
+        "answer": LoggedReply(challenge.reply, receipt).to_proto().SerializeToString().hex(),
+    }
+
+
+def _logged(opening: Opening, leaves: list[str], old_size: int, *, now: int) -> tuple[bytes, LogReceipt]:
+    """An entry behind `leaves`, with its proofs."""
+    entry = AttemptEntry(now, AUDIENCE, PURPOSE, AttemptOutcome.OPENED, opening.commitment).to_bytes()
+    frontier, nodes = Frontier().grow([*(leaf.encode() for leaf in leaves), entry])
+
+    def read(wanted):
+        return {node: nodes[node] for node in wanted}
+
+    checkpoint = SignedCheckpoint.sign(Checkpoint(LOG.key.name, frontier.head), LOG, time=now)
+    logged = LoggedEntry(entry, len(leaves), inclusion_proof(len(leaves), frontier.size, read), checkpoint)
+    grown = consistency_proof(old_size, frontier.size, read) if old_size else ()
+    return entry, LogReceipt(logged, opening, tuple(grown))

@@ -1,0 +1,97 @@
+/** Assertions: those that the Python side signs, and tokens with one thing wrong in each. */
+
+import { ed25519 } from '@noble/curves/ed25519.js'
+import { beforeAll, expect, test } from 'vitest'
+
+import { hex, utf8 } from '../src/bytes'
+import { checkAssertion, type Expected } from '../src/device/assertion'
+import { IntaglioError, MalformedMessageError, ProofError } from '../src/errors'
+import type { SignedCheckpoint } from '../src/log/notes'
+import { python } from './vectors'
+
+const [KEY, OTHER] = [1, 2].map((number) => new Uint8Array(32).fill(number))
+const EXPECTED: Expected = {
+  issuer: { address: 'https://matching.example', publicKey: hex(ed25519.getPublicKey(KEY)) },
+  audience: 'example.org',
+  purpose: 'door-access',
+  nonce: Uint8Array.from({ length: 32 }, (_, i) => i),
+  releaseDigest: 'cd'.repeat(32),
+  fmr: 0.001,
+  contest: 'mailto:contest@example.org',
+  logged: logged('example.org/log', 7, 9, Uint8Array.from({ length: 32 }, (_, i) => i)),
+}
+
+let good: string
+
+function logged(origin: string, position: number, size: number, root: Uint8Array): Expected['logged'] {
+  return { position, note: '', checkpoint: { origin, head: { size, root } } as SignedCheckpoint }
+}
+
+const encoded = (data: Uint8Array): string => btoa(String.fromCharCode(...data)).replace(/=+$/, '').replaceAll('+', '-').replaceAll('/', '_')
+const decoded = (text: string): string => atob(text.replaceAll('-', '+').replaceAll('_', '/'))
+
+/** The good token with another payload, signed by the issuer all the same. */
+function resigned(change: (payload: string) => string, key = KEY): string {
+  const [header, payload] = good.split('.')
+  const changed = change(decoded(payload))
+  const body = `${header}.${encoded(utf8(changed))}`
+  return `${body}.${encoded(ed25519.sign(utf8(body), key))}`
+}
+
+beforeAll(async () => { good = (await python('assertion', { fmr: 0.001, key: hex(KEY) })) as string })
+
+test.each([0.001, 0.0001, 1e-5, 2.5e-7, 1e-10, 0.25, 0.07])('the one that Python signs at a false match rate of %d is believed', async (fmr) => {
+  const token = (await python('assertion', { fmr, key: hex(KEY) })) as string
+  await checkAssertion(token, { ...EXPECTED, fmr })
+})
+
+test.each<[string, Partial<Expected>]>([
+  ['by another issuer', { issuer: { ...EXPECTED.issuer, address: 'https://elsewhere.example' } }],
+  ['for another audience', { audience: 'elsewhere.example' }],
+  ['for another purpose', { purpose: 'sign-in' }],
+  ['for another nonce', { nonce: new Uint8Array(32) }],
+  ['about another release', { releaseDigest: 'ab'.repeat(32) }],
+  ['at another false match rate', { fmr: 0.01 }],
+  ['with another address to contest at', { contest: 'mailto:nobody@example.org' }],
+  ['in another log', { logged: logged('elsewhere.example/log', 7, 9, EXPECTED.nonce) }],
+  ['about another entry', { logged: logged('example.org/log', 6, 9, EXPECTED.nonce) }],
+  ['of another tree', { logged: logged('example.org/log', 7, 10, EXPECTED.nonce) }],
+  ['with another root', { logged: logged('example.org/log', 7, 9, new Uint8Array(32)) }],
+])('one %s is refused', async (_, change) => {
+  await checkAssertion(good, EXPECTED)
+  const checked = checkAssertion(good, { ...EXPECTED, ...change })
+  await expect(checked).rejects.toThrow(ProofError)
+  await expect(checked).rejects.toThrow('about something else')
+})
+
+test('one whose issuer has another key by the rules is refused', async () => {
+  const issuer = { ...EXPECTED.issuer, publicKey: hex(ed25519.getPublicKey(OTHER)) }
+  await expect(checkAssertion(good, { ...EXPECTED, issuer })).rejects.toThrow("issuer's key")
+})
+
+test.each<[string, string, () => string]>([
+  ['signed by somebody else', 'not signed', () => resigned((payload) => payload, OTHER)],
+  ['with one altered claim', 'not signed', () => good.replace(/\.[^.]*\./, `.${encoded(utf8(decoded(good.split('.')[1]).replace('5a5a', '5b5b')))}.`)],
+  ['of another algorithm', 'algorithm', () => `${encoded(utf8('{"alg":"none","typ":"intaglio-assertion+jwt"}'))}.${good.split('.')[1]}.${good.split('.')[2]}`],
+  ['that says more', 'something else', () => resigned((payload) => payload.replace('{', '{"age":30,'))],
+  ['that says one thing twice', 'something else', () => resigned((payload) => payload.replace('{', '{"aud":"elsewhere.example",'))],
+  ['with spaces', 'something else', () => resigned((payload) => payload.replace(',', ', '))],
+  ['with a pseudonym that is none', 'no assertion', () => resigned((payload) => payload.replace(/"sub":"[^"]*"/, '"sub":"Jane Doe"'))],
+  ['that lasts a day', 'no assertion', () => resigned((payload) => payload.replace(/"exp":\d+/, '"exp":1893542400'))],
+  ['that ends before it begins', 'no assertion', () => resigned((payload) => payload.replace(/"exp":\d+/, '"exp":1'))],
+  ['without a time', 'no assertion', () => resigned((payload) => payload.replace(/"iat":\d+,/, ''))],
+  ['of nothing', 'no assertion', () => resigned(() => 'null')],
+  ['in no JSON', 'no assertion', () => resigned(() => '{')],
+  ['of two parts', 'no assertion', () => good.split('.').slice(0, 2).join('.')],
+  ['that is too long', 'no assertion', () => resigned((payload) => payload.replace('{', `{"x":"${'y'.repeat(4096)}",`))],
+  ['with padding', 'no assertion', () => `${good}=`],
+  ['in another spelling of base64', 'one spelling', () => `${good.slice(0, -1)}${String.fromCharCode(good.charCodeAt(good.length - 1) + 1)}`],
+])('a token %s is refused', async (_, message, token) => {
+  const checked = checkAssertion(token(), EXPECTED)
+  await expect(checked).rejects.toThrow(IntaglioError)
+  await expect(checked).rejects.toThrow(message)
+})
+
+test('what is no assertion is called malformed', async () => {
+  await expect(checkAssertion('', EXPECTED)).rejects.toThrow(MalformedMessageError)
+})

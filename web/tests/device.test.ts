@@ -1,0 +1,273 @@
+/** The device's flows, with the server's half of the mathematics, the transcript and the log done by Python. */
+
+import { beforeAll, beforeEach, describe, expect, test } from 'vitest'
+
+import { equal, hex, randomBytes, sha256, utf8 } from '../src/bytes'
+import { Device, type Outcome } from '../src/device/device'
+import { MalformedMessageError, PeerError, ProofError, RefusedError } from '../src/errors'
+import { SessionKey } from '../src/onebit/device'
+import { Engine } from '../src/onebit/seal'
+import { TemplateSecret } from '../src/onebit/template'
+import { SignedReceipt } from '../src/wallet/receipts'
+import { Wallet } from '../src/wallet/wallet'
+import { Decision } from '../src/wire/federation/wire/v1/verification_pb'
+import { Service, site, type Site } from './service'
+import { keystream } from './vectors'
+
+const DAY_SECONDS = 86_400
+
+let small: Site
+let large: Site
+let engine: Engine
+let service: Service
+
+beforeAll(async () => {
+  ;[small, large] = [await site(1024), await site(2048)]
+  engine = await Engine.load(small.deployment.release.parameters)
+}, 60_000)
+beforeEach(async () => {
+  await Wallet.delete()
+  service = new Service(small)
+})
+
+/** The same person, seen anew: about 0.1 of the bits differ. */
+function face(person: string, capture: number): Float64Array {
+  const draw = (name: string): Float64Array => {
+    const words = new DataView(keystream(name)(4 * 128).buffer)
+    return Float64Array.from({ length: 128 }, (_, i) => words.getInt32(4 * i, true) / 2 ** 31)
+  }
+  const other = draw(`${person} ${capture}`)
+  return draw(person).map((x, i) => x + other[i] / 3)
+}
+
+async function device(time = small.now, where = small): Promise<Device> {
+  return new Device((await Wallet.open()) ?? (await Wallet.create()), service, where.deployment, () => time)
+}
+
+const key = (): SessionKey => SessionKey.generate(engine, randomBytes)
+const enrol = async (second = face('me', 2)): Promise<Outcome> => (await device()).enrol(key(), face('me', 1), second)
+const verify = async (person = 'me', time = small.now): Promise<Outcome> => (await device(time)).verify(key(), face(person, 3))
+const renew = async (person = 'me', time = small.now): Promise<Outcome> => (await device(time)).renew(key(), face(person, 3))
+const memory = async () => (await Wallet.open())!.memory
+
+describe('flows', () => {
+  test('the owner enrols in three calls and is accepted, and another is not', async () => {
+    expect((await enrol()).matched).toBe(true)
+    expect(service.calls).toEqual(['StartEnrolment', 'SubmitProbe', 'SubmitToken'])
+    expect((await memory()).enrolment!.state).toBe('enrolled')
+    expect((await verify()).matched).toBe(true)
+    expect((await verify('another')).matched).toBe(false)
+    expect(service.operations).toEqual(['ENROL', 'VERIFY', 'VERIFY'])
+    expect((await memory()).enrolment!.answers).toBe(3)
+  })
+
+  test('with codes of 2048 bits too', async () => {
+    service = new Service(large)
+    const load = await Engine.load(large.deployment.release.parameters)
+    const there = await device(large.now, large)
+    expect((await there.enrol(SessionKey.generate(load, randomBytes), face('me', 1), face('me', 2))).matched).toBe(true)
+    expect((await there.verify(SessionKey.generate(load, randomBytes), face('me', 3))).matched).toBe(true)
+    expect((await there.verify(SessionKey.generate(load, randomBytes), face('another', 3))).matched).toBe(false)
+  })
+
+  test('two different people enrol nobody, and the next attempt has another secret', async () => {
+    expect((await enrol(face('another', 2))).matched).toBe(false)
+    expect(service.stored).toBeNull()
+    const first = (await Wallet.open())!.requireSecret().secretBytes()
+    expect((await memory()).enrolment!.state).toBe('started')
+    expect((await enrol()).matched).toBe(true)
+    const second = (await Wallet.open())!.requireSecret().secretBytes()
+    expect(equal(first.slice(0, 32), second.slice(0, 32))).toBe(false)
+    expect(equal(first.slice(32), second.slice(32))).toBe(false)
+  })
+
+  test('secret and consent are in the wallet before the probe leaves', async () => {
+    let seen: [Uint8Array, readonly string[]] | null = null
+    const sent = new Service(small)
+    const call = sent.call.bind(sent)
+    sent.call = async (method, request) => {
+      if (method.name === 'SubmitProbe') {
+        const wallet = (await Wallet.open())!
+        seen = [wallet.requireSecret().secretBytes(), wallet.requireEnrolment().receipts]
+      }
+      return call(method, request)
+    }
+    service = sent
+    await enrol()
+    const wallet = (await Wallet.open())!
+    expect(hex(seen![0])).toBe(hex(wallet.requireSecret().secretBytes()))
+    expect(seen![1]).toEqual([new TextDecoder().decode(service.stored!.receipts[0])])
+  })
+
+  test('the server stores the padded code, which the wallet does not hold', async () => {
+    await enrol()
+    const { template } = service.stored!
+    const wallet = (await Wallet.open())!
+    const secret = wallet.requireSecret()
+    const again = secret.template(face('me', 1), () => template.slice(8, 40))
+    expect(hex(again)).toBe(hex(template))
+    const held = hex(secret.secretBytes()) + JSON.stringify(wallet.memory)
+    expect(held).not.toContain(hex(template.slice(40)))
+    expect(held).not.toContain(hex(template.slice(8, 40)))
+    expect(held).toContain(hex(sha256(template))) // in the receipt
+  })
+
+  test('a session key is used for one session', async () => {
+    await enrol()
+    const one = key()
+    const here = await device()
+    await here.verify(one, face('me', 3))
+    await expect(here.verify(one, face('me', 3))).rejects.toThrow('encrypts one probe')
+    expect(service.calls.slice(-1)).toEqual(['StartVerification'])
+  })
+
+  test('a revocation leaves no secret, and a new wallet enrols anew', async () => {
+    await enrol()
+    const before = (await Wallet.open())!
+    await (await device()).revoke()
+    const after = (await Wallet.open())!
+    expect(() => after.requireSecret()).toThrow('revoked')
+    await expect(verify()).rejects.toThrow('revoked')
+    await Wallet.create()
+    expect((await enrol()).matched).toBe(true)
+    expect(hex((await Wallet.open())!.keyId)).not.toBe(hex(before.keyId))
+  })
+
+  test('an erasure leaves no secret either', async () => {
+    await enrol()
+    expect(await (await device()).erase()).toBeNull()
+    expect((await memory()).enrolment!.state).toBe('revoked')
+    const wallet = (await Wallet.open())!
+    expect(() => wallet.requireSecret()).toThrow('revoked')
+  })
+
+  test('an export shows the digest of the padded template and how long it is', async () => {
+    await enrol()
+    const held = await (await device()).export()
+    expect(held.templateBytes).toBe(8 + 32 + 128)
+    expect(held.record).toContain(hex(sha256(service.stored!.template)))
+    expect(held.receipts.length).toBe(1)
+  })
+})
+
+describe('renewal of a consent', () => {
+  const periods = (): [number, number][] => service.stored!.receipts.map((receipt) => {
+    const { issuedAt, expiresAt } = SignedReceipt.fromBytes(receipt).receipt
+    return [issuedAt, expiresAt]
+  })
+
+  test('it needs the face, and another face leaves the former consent', async () => {
+    await enrol()
+    const before = (await memory()).enrolment!.receipts
+    expect((await renew('another')).matched).toBe(false)
+    expect(service.operations.at(-1)).toBe('RENEW_CONSENT')
+    expect(service.stored!.receipts.length).toBe(1)
+    expect((await memory()).enrolment!.receipts).toEqual(before)
+    expect((await renew()).matched).toBe(true)
+    expect((await memory()).enrolment!.receipts).toEqual(service.stored!.receipts.map((receipt) => new TextDecoder().decode(receipt)))
+    expect((await memory()).enrolment!.receipts.length).toBe(2)
+  })
+
+  test('one that has ended is no dead end', async () => {
+    await enrol()
+    const later = small.now + 91 * DAY_SECONDS
+    service.now = later
+    const calls = service.calls.length
+    await expect(verify('me', later)).rejects.toThrow('expired')
+    expect(service.calls.length).toBe(calls)
+    expect((await renew('another', later)).matched).toBe(false)
+    await expect(verify('me', later)).rejects.toThrow('expired')
+    expect((await renew('me', later)).matched).toBe(true)
+    expect((await verify('me', later)).matched).toBe(true)
+    expect(periods()).toEqual([[small.now, small.now + 90 * DAY_SECONDS], [later, later + 90 * DAY_SECONDS]])
+  })
+
+  test('the newer consent names the one in force and the same template', async () => {
+    await enrol()
+    await renew()
+    const [first, second] = service.stored!.receipts.map((receipt) => SignedReceipt.fromBytes(receipt).receipt)
+    expect(second.renews && hex(second.renews)).toBe(hex(first.receiptId))
+    expect(hex(second.binding.templateDigest)).toBe(hex(sha256(service.stored!.template)))
+  })
+
+  test('a server that shows a consent for another template is found out', async () => {
+    await enrol(face('another', 2))
+    const failed = utf8((await memory()).enrolment!.receipts[0])
+    await enrol()
+    service.alter = (call, answer) => (call === 'ListReceipts' ? { ...answer, receipts: [failed] } : answer)
+    await expect(renew()).rejects.toThrow('another template')
+    expect(service.operations.at(-1)).toBe('ENROL')
+  })
+})
+
+describe('a server that lies', () => {
+  const SUBMITTED: readonly [string, string, (answer: any) => unknown][] = [
+    ['changes one byte of the reply', 'about something else', (answer) => { answer.reply[60_000] ^= 1 }],
+    ['sends no reply', 'about something else', (answer) => { answer.reply = new Uint8Array() }],
+    ['sends a reply that is longer', 'about something else', (answer) => { answer.reply = new Uint8Array([...answer.reply, 0]) }],
+    ['logs nothing', 'does not show', (answer) => { delete answer.log }],
+    ['opens another entry', 'opening', (answer) => { answer.log.opening = utf8('{}') }],
+  ]
+
+  test.each(SUBMITTED)('and %s learns nothing', async (_, said, lie) => {
+    await enrol()
+    const calls = service.calls.length
+    service.alter = (call, answer) => { if (call === 'SubmitProbe') lie(answer); return answer }
+    const asked = verify()
+    await expect(asked).rejects.toThrow(said)
+    await asked.catch((error: unknown) => { expect(error instanceof ProofError || error instanceof MalformedMessageError).toBe(true) })
+    expect(service.calls.slice(calls)).toEqual(['StartVerification', 'SubmitProbe']) // no token, not even "no match"
+    service.alter = (_call, answer) => answer
+    expect((await verify()).matched).toBe(true)
+  })
+
+  test('and runs another release gets no signature', async () => {
+    await enrol()
+    service.alter = (call, answer) => (call === 'StartVerification' ? { ...answer, session: { ...answer.session, releaseDigest: new Uint8Array(32) } } : answer)
+    await expect(verify()).rejects.toThrow(RefusedError)
+    expect(service.calls.at(-1)).toBe('StartVerification')
+  })
+
+  test('and states another decision than the one that was opened is called a liar', async () => {
+    await enrol()
+    service.alter = (call, answer) => (call === 'SubmitToken' ? { ...answer, decision: Decision.NON_MATCH } : answer)
+    await expect(verify()).rejects.toThrow(PeerError)
+    service.alter = (call, answer) => (call === 'SubmitToken' ? { ...answer, decision: Decision.MATCH } : answer)
+    await expect(verify('another')).rejects.toThrow('another decision')
+  })
+
+  test('and states no decision, or an assertion that nobody asked for, is malformed', async () => {
+    await enrol()
+    service.alter = (call, answer) => (call === 'SubmitToken' ? { ...answer, decision: Decision.UNSPECIFIED } : answer)
+    await expect(verify()).rejects.toThrow('no decision')
+    service.alter = (call, answer) => (call === 'SubmitToken' ? { ...answer, assertion: utf8('a.b.c') } : answer)
+    await expect(verify()).rejects.toThrow(MalformedMessageError)
+  })
+
+  test('about nothing hears of another face what it hears of a reply that does not open: zeros', async () => {
+    await enrol()
+    let token = new Uint8Array()
+    const call = service.call.bind(service)
+    service.call = async (method, request) => {
+      if (method.name === 'SubmitToken') token = (request as unknown as { token: Uint8Array<ArrayBuffer> }).token
+      return call(method, request)
+    }
+    await verify('another')
+    expect(token).toEqual(new Uint8Array(16))
+  })
+})
+
+test('without an issuer in the public rules no nonce is taken along', async () => {
+  await enrol()
+  const calls = service.calls.length
+  await expect((await device()).verify(key(), face('me', 3), randomBytes(32))).rejects.toThrow('nobody who may sign')
+  expect(service.calls.length).toBe(calls)
+})
+
+test('a secret of the other parameter set encrypts nothing under this key', async () => {
+  await enrol()
+  const wallet = (await Wallet.open())!
+  await wallet.begin(TemplateSecret.generate(large.deployment.release.parameters, randomBytes), wallet.requireEnrolment())
+  await expect(verify()).rejects.toThrow('1024 entries')
+  expect(service.calls.at(-1)).toBe('StartVerification')
+})

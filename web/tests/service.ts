@@ -1,0 +1,141 @@
+/** A matching service without sockets, for tests of the device: what `server/` does, with the mathematics done by Python. */
+
+import { create, type DescMessage, type DescMethodUnary, fromBinary, type MessageInitShape, type MessageShape, toBinary } from '@bufbuild/protobuf'
+
+import { type Bytes, equal, fromHex, hex, randomBytes, sha256, utf8 } from '../src/bytes'
+import { type Deployment, deploymentOf } from '../src/device/deployment'
+import { Transport } from '../src/device/transport'
+import { RefusedError } from '../src/errors'
+import {
+  Decision, type ExportRequest, ExportResponseSchema, type StartVerificationRequest, type SubmitProbeRequest, SubmitProbeRequestSchema,
+  type SubmitProbeResponse, SubmitProbeResponseSchema, type SubmitTokenRequest,
+} from '../src/wire/federation/wire/v1/verification_pb'
+import { python } from './vectors'
+
+/** What a page reads first, and when that was. */
+export interface Site {
+  readonly deployment: Deployment
+  readonly now: number
+  readonly releaseDigest: string
+  readonly threshold: number
+}
+
+/** A site over a release with codes of that many bits. */
+export async function site(codeLength: number): Promise<Site> {
+  const threshold = codeLength / 4
+  const told = (await python('deployment', { code_length: codeLength, threshold })) as Record<string, any>
+  const { release, manifest, rules, trust, terms, log_key, purpose, now, release_digest: releaseDigest } = told
+  const file = utf8(JSON.stringify({ terms, purpose, days: 90, log_key, deployment: 'trial', release_trust: trust }))
+  const deployment = deploymentOf(file, utf8(release), utf8(manifest), () => Promise.resolve(utf8(rules)))
+  return { deployment, now, releaseDigest, threshold }
+}
+
+interface Open {
+  readonly sessionId: Bytes
+  readonly nonce: Bytes
+  readonly keyId: Bytes
+  readonly audienceNonce: Bytes
+  readonly enrols: boolean
+  token?: string
+  request?: SubmitProbeRequest
+}
+interface Stored {
+  readonly devicePublicKey: Bytes
+  readonly template: Bytes
+  receipts: Bytes[]
+}
+interface Compared {
+  readonly operation: string
+  readonly token: string
+  readonly leaf: string
+  readonly answer: string
+}
+
+/** An answer on its way to the device. */
+export type Alter = (call: string, answer: any) => unknown
+
+/** The service of one site, which stores one template. */
+export class Service extends Transport {
+  /** Names of the calls, in order. */
+  readonly calls: string[] = []
+  /** What each session was, as the server understood it. */
+  readonly operations: string[] = []
+  stored: Stored | null = null
+  /** Entries of the log. */
+  readonly leaves: string[] = []
+  alter: Alter = (_call, answer) => answer
+  /** Its clock: seconds since 1970. */
+  now: number
+  readonly #site: Site
+  #open: Open | null = null
+
+  constructor(site: Site) {
+    super()
+    this.#site = site
+    this.now = site.now
+  }
+
+  override async call<I extends DescMessage, O extends DescMessage>(method: DescMethodUnary<I, O>, request: MessageInitShape<I>): Promise<MessageShape<O>> {
+    const sent = toBinary(method.input, create(method.input, request)) as Bytes
+    this.calls.push(method.name)
+    const answer = await this.#answer(method.name, fromBinary(method.input, sent))
+    return this.alter(method.name, create(method.output, answer as MessageInitShape<O>)) as MessageShape<O>
+  }
+
+  async #answer(name: string, request: any): Promise<unknown> {
+    switch (name) {
+      case 'StartEnrolment': return this.#start(request as StartVerificationRequest, true)
+      case 'StartVerification': return this.#start(request as StartVerificationRequest, false)
+      case 'SubmitProbe': return this.#compare(request as SubmitProbeRequest)
+      case 'SubmitToken': return this.#decide(request as SubmitTokenRequest)
+      case 'ListReceipts': return { receipts: this.#owned().receipts }
+      case 'Export': return this.#export(request as ExportRequest)
+      case 'Revoke': case 'Erase': this.#owned(); this.stored = null; return {}
+      default: throw new Error(`no call ${name}`)
+    }
+  }
+
+  #owned(): Stored {
+    if (this.stored === null) throw new RefusedError('not enrolled here')
+    return this.stored
+  }
+
+  #start({ keyId, audienceNonce }: StartVerificationRequest, enrols: boolean): unknown {
+    this.#open = { sessionId: randomBytes(16), nonce: randomBytes(32), keyId: keyId as Bytes, audienceNonce: (audienceNonce ?? new Uint8Array()) as Bytes, enrols }
+    const { sessionId, nonce } = this.#open
+    return { session: { sessionId, nonce, releaseDigest: fromHex(this.#site.releaseDigest) } }
+  }
+
+  async #compare(request: SubmitProbeRequest): Promise<SubmitProbeResponse> {
+    const open = this.#open!
+    if (open.enrols ? this.stored !== null : this.stored === null || !equal(sha256(this.stored.devicePublicKey), open.keyId)) throw new RefusedError('not enrolled here')
+    const compared = (await python('compare', {
+      parameters: this.#site.deployment.release.parameters.name, threshold: this.#site.threshold, enrols: open.enrols, leaves: this.leaves, now: this.now,
+      session_id: hex(open.sessionId), nonce: hex(open.nonce), key_id: hex(open.keyId), audience_nonce: hex(open.audienceNonce),
+      release_digest: this.#site.releaseDigest, submission: hex(toBinary(SubmitProbeRequestSchema, request)),
+      template: hex(this.stored?.template ?? new Uint8Array()), device_public_key: hex(this.stored?.devicePublicKey ?? new Uint8Array()),
+    })) as Compared
+    this.operations.push(compared.operation)
+    this.leaves.push(compared.leaf)
+    Object.assign(open, { token: compared.token, request })
+    return fromBinary(SubmitProbeResponseSchema, fromHex(compared.answer))
+  }
+
+  #decide({ token }: SubmitTokenRequest): unknown {
+    const { token: expected, request, enrols } = this.#open!
+    if (hex(token) !== expected) return { decision: Decision.NON_MATCH }
+    const change = request!.change
+    if (change !== undefined && enrols) {
+      this.stored = { devicePublicKey: change.devicePublicKey as Bytes, template: change.template as Bytes, receipts: [change.receipt as Bytes] }
+    } else if (change !== undefined) {
+      this.stored!.receipts.push(change.receipt as Bytes)
+    }
+    return { decision: Decision.MATCH }
+  }
+
+  #export({ openingsFrom }: ExportRequest): unknown {
+    const { template, receipts } = this.#owned()
+    const record = utf8(JSON.stringify({ template: { bytes: template.length, digest: hex(sha256(template)) } }))
+    return create(ExportResponseSchema, openingsFrom === 0n ? { record, receipts } : {})
+  }
+}
