@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import sqlalchemy as sa
 
@@ -17,7 +17,7 @@ from server.storage import Deed, MissedAttempt, MissedEnd, Owner, StoredTemplate
 from server.transactions import Transactions
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
 
     from sqlalchemy.engine import Connection
 
@@ -186,7 +186,7 @@ class SqlTemplates(Transactions):
     def deeds(self) -> list[Deed]:
         """See `Storage`."""
         with self._begin(reading=True) as run:
-            return [_deed_of(row._mapping) for row in run.execute(_FIND_DEEDS)]  # noqa: SLF001 - its public name
+            return [_deed_of(row) for row in run.execute(_FIND_DEEDS).mappings()]
 
     def finish(self, deed: Deed, *, now: int) -> None:
         """See `Storage`. A crash leaves the deed announced, or announced and done."""
@@ -276,7 +276,7 @@ def _row_of_attempt(session_id: bytes | None, key_id: bytes, transcript_digest: 
     return {"session_id": session_id, "transcript_digest": transcript_digest, "key_id": key_id, "opened_at": now}
 
 
-def _deed_of(row: Mapping[str, Any]) -> Deed:
+def _deed_of(row: sa.RowMapping) -> Deed:
     template = {name: row[name] for name in TEMPLATE}
     return Deed(
         commitment=row["commitment"],
