@@ -37,6 +37,7 @@ from server.log_cli import log_commands, opened_log
 from server.matching import MatchingService
 from server.metrics import Metrics
 from server.peers import PeerRate
+from server.reconciling import What, reconcile
 from server.rules import PublicRules
 from server.rules_cli import read_bundle, rules_commands
 from server.serving import SERVICE_NAME, health_of, start_server
@@ -287,6 +288,28 @@ def database_upgrade(
     """Bring a database to the schema of this version, or prepare an empty one. Stop its servers first."""
     url = database_url(database)
     typer.echo(f"{name_of(url)} has schema {upgrade(url)}")
+
+
+@database_commands.command("reconcile")
+def database_reconcile(
+    database: Annotated[
+        str, typer.Argument(envvar="INTAGLIO_DATABASE", help="An SQLite file or postgresql://USER@HOST/NAME.")
+    ],
+    log_directory: Annotated[Path, typer.Option("--log", help="What `intaglio-server log init` made.")],
+    log_database: Annotated[
+        str | None, typer.Option(help="The log's own database, when it is not in that folder: postgresql://...")
+    ] = None,
+) -> None:
+    """Bring a database that was restored from a backup level with its log. Stop all its servers first.
+
+    What the log says was revoked or erased is revoked or erased again, attempts count as failures, and whoever enrolled
+    or renewed since the backup enrols again. Doing it twice changes nothing.
+    """
+    with open_storage(database) as storage, opened_log(log_directory, log_database) as transparency:
+        found = reconcile(storage, transparency, now=int(time.time()))
+    for what in What:
+        typer.echo(f"{found.counts.get(what, 0)} {what.value}")
+    typer.echo(f"{name_of(database_url(database))} is level with its log of {found.head.size} entries")
 
 
 @app.command("health")

@@ -16,11 +16,14 @@ step and of however many front ends, leaves what `server.reconciling` finishes w
     dies after    | is there afterwards            | at the next start
     (nothing)     | nothing                        | nothing
     announced     | a row, no entry                | forgotten after an hour, which is longer than a step takes
-    logged        | a row and its entry            | done, but for an enrolment: it is passed over, since its owner was
-                  |                                | never told "match" and enrols again
+    logged        | a row and its entry            | done, as if there had been no crash
     done          | no row, the entry, the deed    | nothing
 
 A database that lacks an entry's explanation is not the one that was there when the entry was written.
+
+The entry decides: once it is there the deed is done, by whoever comes to it first, also when its session has ended or
+when the person was told that the server is not available. Who was told "refused" may rely on it: whatever makes a deed
+impossible stays, because nothing that was revoked, enrolled or consented to is ever undone.
 """
 
 from __future__ import annotations
@@ -74,11 +77,12 @@ class Deeds:
             RefusedError: the session has ended meanwhile, or what it wants is not possible any more.
             UnavailableError: log or database cannot be used now.
         """
+        held = None
         if decision is Decision.MATCH and session.operation is not Operation.VERIFY:
             held = await self._on_disk(self._storage.held_template, session.session_id)
             if held is not None:  # else the session is over, and the storage says so
                 await self._announce_and_log(session, held, request_digest)
-        await self._on_disk(self._decide, session, decision, answer, expires_at)
+        await self._on_disk(self._decide, session, decision, held, answer, expires_at, request_digest)
 
     async def revoke(self, key_id: bytes, request_digest: bytes) -> None:
         """Deletes a template, with its attempts and consents. Nothing happens when there is none."""
@@ -114,14 +118,8 @@ class Deeds:
             case _:
                 openings = [(key_id, _enrolment(held))]
         deeds = [
-            self._deed(
-                opening,
-                theirs,
-                request_digest,
-                session_id=session.session_id,
-                template=None if opening.kind is PersonalKind.ENROLMENT else held,
-            )
-            for theirs, opening in openings
+            self._deed(opening, theirs, request_digest, session_id=session.session_id, template=template)
+            for (theirs, opening), template in zip(openings, (held, None), strict=False)
         ]
         await self._on_disk(self._announce, *deeds)
         await self._journal.about_to(*openings)
@@ -143,8 +141,24 @@ class Deeds:
     def _announce(self, *deeds: Deed) -> None:
         self._storage.announce(*deeds)
 
-    def _decide(self, session: Session, decision: Decision, answer: bytes, expires_at: int) -> None:
-        self._storage.decide(session, decision, answer=answer, now=int(self._clock()), expires_at=expires_at)
+    def _decide(
+        self,
+        session: Session,
+        decision: Decision,
+        held: StoredTemplate | None,
+        answer: bytes,
+        expires_at: int,
+        request_digest: bytes,
+    ) -> None:
+        self._storage.decide(
+            session,
+            decision,
+            held=held,
+            answer=answer,
+            now=int(self._clock()),
+            expires_at=expires_at,
+            request_digest=request_digest,
+        )
 
     def _revoke(self, key_id: bytes, request_digest: bytes) -> None:
         self._storage.revoke(key_id, now=int(self._clock()), request_digest=request_digest)

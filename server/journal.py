@@ -138,12 +138,7 @@ class Journal:
         """
         if self._sequencer is None:
             raise UsageError("the journal is not open")
-        await self._sequencer.add(
-            *(
-                Addition(PersonalEntry(opening.kind, self._now(), opening.commitment), opening, key_id)
-                for key_id, opening in openings
-            )
-        )
+        await self._sequencer.add(*(self._deed(key_id, opening) for key_id, opening in openings))
 
     async def declare(self, declared: Iterable[PublicEntry]) -> int:
         """Logs public entries that are not in the log yet, by their content.
@@ -191,6 +186,11 @@ class Journal:
 
     def _attempt(self, requester: str, purpose: str, outcome: AttemptOutcome, opening: Opening) -> AttemptEntry:
         return AttemptEntry(self._now(), requester, purpose, outcome, opening.commitment)
+
+    def _deed(self, key_id: bytes, opening: Opening) -> Addition:
+        if opening.kind is PersonalKind.ATTEMPT:
+            raise UsageError("an attempt is logged as a comparison, or as a request that was refused")
+        return Addition(PersonalEntry(opening.kind, self._now(), opening.commitment), opening, key_id)
 
     def _now(self) -> int:
         return int(self._clock())

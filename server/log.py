@@ -29,6 +29,7 @@ from __future__ import annotations
 import asyncio
 import fcntl
 import secrets
+import threading
 from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -57,7 +58,7 @@ from federation.transparency import (
 )
 from federation.transparency.entries import SALT_BYTES
 from server.files import PUBLIC, write_durably
-from server.log_storage import Addition, LogStorage
+from server.log_storage import Addition, CheckpointMaker, KeptOpening, LogStorage
 
 MAX_BATCH = 1024
 _PAGE = 4096
@@ -99,6 +100,8 @@ class TransparencyLog:
         self._signer = signer
         self._clock = clock
         self._published = published
+        self._head = Frontier().head  # the largest tree of which this process saw a signed checkpoint
+        self._growing = threading.Lock()
         if published is not None and published.exists():
             self._require_stored(_read_checkpoint(published))
         self.sign()
@@ -133,9 +136,23 @@ class TransparencyLog:
         def make(head: TreeHead, last: bytes | None, read: NodeReader) -> bytes:
             return self._next(head, last, read, max_age_seconds).to_bytes()
 
-        signed = SignedCheckpoint.from_bytes(self._storage.replace_checkpoint(make))  # step 2
-        self._publish()  # step 3
-        return signed
+        return self._replace_checkpoint(make)
+
+    @property
+    def head(self) -> TreeHead:
+        """The largest tree of which this process saw a signed checkpoint. Asks no database."""
+        return self._head
+
+    def require_begins_with(self, head: TreeHead) -> None:
+        """Returns when the log was once exactly that tree.
+
+        Args:
+            head: what somebody remembers of the log.
+
+        Raises:
+            ProofError: the log is shorter, or another one: it was put back or forked.
+        """
+        _require_tree(head, self.checkpoint().head.size, self._storage.nodes)
 
     def checkpoint(self) -> SignedCheckpoint:
         """The last signed checkpoint, by whichever front end."""
@@ -161,9 +178,7 @@ class TransparencyLog:
             key.verify(current.note.text, signature)
             return current.note.with_signature(signature).to_bytes()
 
-        signed = SignedCheckpoint.from_bytes(self._storage.replace_checkpoint(make))
-        self._publish()
-        return signed
+        return self._replace_checkpoint(make)
 
     def prove(self, position: int) -> LoggedEntry:
         """An entry with its proof under the last checkpoint.
@@ -204,6 +219,14 @@ class TransparencyLog:
     def openings(self, subject: bytes) -> dict[int, Opening]:
         """What is kept of somebody, by position: for the person's export, or for an auditor whom the person allows."""
         return self._storage.openings(subject)
+
+    def openings_between(self, start: int, stop: int) -> list[KeptOpening]:
+        """What is kept of the entries of a page that `entries` would give."""
+        return self._storage.openings_between(start, min(stop, start + _PAGE, self.checkpoint().head.size))
+
+    def subjects(self, kind: PersonalKind) -> set[bytes]:
+        """Of whom an opening of that kind is kept. Reads all openings."""
+        return self._storage.subjects(kind)
 
     def erase(self, subject: bytes) -> Tombstone | None:
         """Destroys somebody's openings and logs a tombstone. Nothing in the log says whose.
@@ -247,6 +270,8 @@ class TransparencyLog:
         if Frontier.read(head.size, read).head != head:
             raise ProofError("the stored tree does not give the stored root: the database was damaged or changed")
         previous = None if last is None else SignedCheckpoint.from_bytes(last)
+        if previous is None or previous.head != self._head:  # another front end signed last; or the log was put back
+            _require_tree(self._head, head.size, read)
         if previous is not None:
             signed_at = previous.require_signed_by(self.key)
             if previous.head.size > head.size:
@@ -265,6 +290,14 @@ class TransparencyLog:
         for signature in fresh.note.signatures:
             note = note.with_signature(signature)
         return SignedCheckpoint(note)
+
+    def _replace_checkpoint(self, make: CheckpointMaker) -> SignedCheckpoint:
+        signed = SignedCheckpoint.from_bytes(self._storage.replace_checkpoint(make))  # step 2
+        self._publish()  # step 3
+        with self._growing:
+            if signed.head.size > self._head.size:
+                self._head = signed.head
+        return signed
 
     def _require_stored(self, published: SignedCheckpoint) -> None:
         published.require_signed_by(self.key)
@@ -292,6 +325,14 @@ class TransparencyLog:
             data = self.checkpoint().to_bytes()
             if not self._published.exists() or self._published.read_bytes() != data:
                 publish_file(self._published, data)
+
+
+def _require_tree(known: TreeHead, size: int, read: NodeReader) -> None:
+    """Returns when a stored tree of `size` entries begins with one that is known."""
+    if known.size > size:
+        raise ProofError(f"the log has {size} entries, and it had {known.size} before: it was put back")
+    if Frontier.read(known.size, read).head != known:
+        raise ProofError(f"the log's first {known.size} entries are others than before: it is another log, or a fork")
 
 
 @dataclass

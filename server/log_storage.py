@@ -25,10 +25,11 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection, Engine
 
 from federation.errors import ProofError, UnavailableError, UsageError
-from federation.transparency import Frontier, LogEntry, Node, NodeReader, Opening, TreeHead
+from federation.transparency import Frontier, LogEntry, Node, NodeReader, Opening, PersonalKind, TreeHead
 from server.database import connect, database_url, name_of
 
 _SCHEMA_VERSION = 1
+_ROWS = 1000  # that are in memory at once when all are read
 _ADVISORY_LOCK = 0x696E746C6F67  # "intlog": makes the tables once when several front ends start together
 # SQLite's strict tables have one integer type, of 64 bits.
 _NUMBER = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
@@ -91,6 +92,21 @@ class Addition:
             self.opening.check(self.entry)
 
 
+@dataclass(frozen=True)
+class KeptOpening:
+    """What stands behind an entry, as it is kept.
+
+    Attributes:
+        position: of the entry.
+        subject: whose it is.
+        opening: personal data.
+    """
+
+    position: int
+    subject: bytes = field(repr=False)
+    opening: Opening = field(repr=False)
+
+
 class LogStorage(Protocol):
     """What a log needs. Every implementation passes `LogStorageContract` of the tests."""
 
@@ -119,6 +135,12 @@ class LogStorage(Protocol):
 
     def openings(self, subject: bytes) -> dict[int, Opening]:
         """What is kept of somebody, by position."""
+
+    def openings_between(self, start: int, stop: int) -> list[KeptOpening]:
+        """What is kept of the entries from `start` up to `stop`, in order."""
+
+    def subjects(self, kind: PersonalKind) -> set[bytes]:
+        """Of whom an opening of that kind is kept. Reads all openings."""
 
     def erase(self, subject: bytes, tombstone: Callable[[Sequence[int]], LogEntry]) -> int | None:
         """Deletes somebody's openings and appends the tombstone made of their positions: both or none.
@@ -230,6 +252,21 @@ class SqlLogStorage:
         with self._reading() as connection:
             rows = connection.execute(query.order_by(_openings.c.position)).all()
         return {row.position: Opening.from_secret_bytes(row.opening) for row in rows}
+
+    def openings_between(self, start: int, stop: int) -> list[KeptOpening]:
+        """See `LogStorage`."""
+        query = sa.select(_openings).where(_openings.c.position >= start, _openings.c.position < stop)
+        with self._reading() as connection:
+            rows = connection.execute(query.order_by(_openings.c.position)).all()
+        return [KeptOpening(row.position, row.subject, Opening.from_secret_bytes(row.opening)) for row in rows]
+
+    def subjects(self, kind: PersonalKind) -> set[bytes]:
+        """See `LogStorage`."""
+        # How every opening of that kind ends, but for its salt. Texts within it have their quotation marks escaped.
+        mark = f'"kind":"{kind.value}","salt":"'.encode()
+        query = sa.select(_openings.c.subject, _openings.c.opening).execution_options(yield_per=_ROWS)
+        with self._reading() as connection:
+            return {row.subject for row in connection.execute(query) if mark in row.opening}
 
     def erase(self, subject: bytes, tombstone: Callable[[Sequence[int]], LogEntry]) -> int | None:
         """See `LogStorage`. A crash leaves the openings with no tombstone, or the tombstone with no openings."""

@@ -59,6 +59,7 @@ from server.limits import AttemptLimits
 from server.log_reads import LogService
 from server.owners import STRANGER, OwnerService, is_signed
 from server.peers import peer_of
+from server.reconciling import finish, take_up
 from server.rules import PublicRules
 from server.sessions import Session, SessionLimits, Step, request_digest
 from server.stepping import NO_SESSION, Progress, Steps
@@ -210,20 +211,23 @@ class MatchingService(pb_grpc.VerificationServiceServicer):
         """Housekeeping, to be called every few seconds.
 
         Raises:
-            UnavailableError: the storage does not answer, so no call would succeed.
+            UnavailableError: the storage does not answer, or was put back, so no call would succeed.
             UsageError: the rules cannot be read any more.
         """
+        await self.on_disk(self._go_on)
         self.metrics.set_open_sessions(await self.on_disk(self._open_sessions))
         now = int(self._clock())
         self._rules.read_again(now)
         await self._declare(now)
 
     async def begin(self) -> None:
-        """Has the release and every rule in the log before the first call is served.
+        """What comes before the first call: the database knows everything in its log, and the log release and rules.
 
         Raises:
-            UnavailableError: the log cannot be written now.
+            UsageError, ProofError: the database is behind its log, or the log behind the database.
+            UnavailableError: one of them cannot be used now.
         """
+        await self.on_disk(self._take_up)
         await self._declare(int(self._clock()))
 
     async def finish(self) -> None:
@@ -378,6 +382,13 @@ class MatchingService(pb_grpc.VerificationServiceServicer):
             logged=logged,
             held=held,
         )
+
+    def _take_up(self) -> None:
+        take_up(self._storage, self.journal.log, now=int(self._clock()))
+
+    def _go_on(self) -> None:
+        self._storage.ping()
+        finish(self._storage, self.journal.log, now=int(self._clock()))
 
     def _open_sessions(self) -> int:
         return self._storage.open_sessions(now=int(self._clock()))

@@ -150,8 +150,9 @@ async def start_server(
         longest_call_seconds: deadline of a call whose client named none, or a later one.
 
     Raises:
-        UsageError: the port is taken.
-        UnavailableError: the log cannot be written now.
+        UsageError: the port is taken, or the database is behind its log.
+        ProofError: the log is behind the database.
+        UnavailableError: log or database cannot be used now.
     """
     await service.begin()
     rates = PeerRates(rate or PeerRate())

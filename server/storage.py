@@ -7,7 +7,7 @@ SQLite or PostgreSQL; every implementation passes `StorageContract` of the tests
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -106,8 +106,9 @@ class Deed:
         announced_at: seconds since 1970.
         request_digest: of the request that asked for it, 32 bytes.
         session_id: of the session that ends with it; None for what an owner asked for without a session.
-        template: what comes in force with it, when that must not be lost: a renewal's template with the longer chain
-            of consents, or the template that takes the place of a revoked one. None else, also for an enrolment.
+        template: what comes in force with it: of an enrolment the template; of a renewal the template with the longer
+            chain of consents; of a revocation the one that takes the revoked one's place, if there is one. That one's
+            enrolment is a deed of its own for the log, and has none.
     """
 
     commitment: bytes
@@ -117,6 +118,40 @@ class Deed:
     request_digest: bytes
     session_id: bytes | None = None
     template: StoredTemplate | None = None
+
+
+@dataclass(frozen=True)
+class MissedAttempt:
+    """An attempt that only the log knows of.
+
+    Attributes:
+        key_id: of the template, 32 bytes.
+        transcript_digest: which one, 32 bytes.
+        time: seconds since 1970.
+    """
+
+    key_id: bytes
+    transcript_digest: bytes
+    time: int
+
+
+@dataclass(frozen=True)
+class MissedEnd:
+    """That a template has ended, or cannot be served any more, which only the log knows of.
+
+    Attributes:
+        key_id: of the template, 32 bytes.
+        time: seconds since 1970.
+        request_digest: of the request that asked for it, 32 bytes, or of nobody's.
+        owner: who may still ask about it, where the template itself is not there to say so.
+        is_erased: whether nobody may.
+    """
+
+    key_id: bytes
+    time: int
+    request_digest: bytes
+    owner: Owner | None = None
+    is_erased: bool = False
 
 
 class Storage(Protocol):
@@ -146,10 +181,41 @@ class Storage(Protocol):
         """From now on, every durable transaction records how far the log has come, if that is further than before.
 
         Whoever calls this has made sure that the database knows of everything in that log (`server.reconciling`).
-        From now on a database that is put back behind this process's back is noticed: durable calls raise `ProofError`.
+        From now on a database that is put back behind this process's back is noticed: `ping` and whatever must last
+        raise `UnavailableError`.
 
         Args:
             head: a tree of which a checkpoint was signed; called in every durable transaction.
+        """
+
+    def deeds(self) -> list[Deed]:
+        """What was announced and is not done."""
+
+    def finish(self, deed: Deed, *, now: int) -> None:
+        """Does what was announced and logged, however far others have come with it. The announcement stays.
+
+        What has become impossible is passed over, as `decide` refuses it: what revokes was revoked before, another
+        consent came first, or the key id that is to be enrolled is known.
+        """
+
+    def forget(self, deed: Deed) -> None:
+        """Takes an announcement away."""
+
+    def owners(self) -> list[Owner]:
+        """Everybody who may ask about a key id; see `owner`."""
+
+    def knows(self, key_id: bytes) -> bool:
+        """Whether the key id is enrolled or was revoked."""
+
+    def knows_attempt(self, transcript_digest: bytes) -> bool:
+        """Whether that attempt was counted, and its template is still there."""
+
+    def catch_up(self, missed: Sequence[MissedAttempt | MissedEnd], head: TreeHead) -> None:
+        """Brings the database level with its log: everything in order, all or nothing. Ends all sessions.
+
+        Args:
+            missed: what only the log knows of. Attempts are of templates that are there until their end comes.
+            head: tree of the log up to which that is everything.
         """
 
     # ------------------------------------------------------------------ templates
@@ -271,8 +337,20 @@ class Storage(Protocol):
     def held_template(self, session_id: bytes) -> StoredTemplate | None:
         """What a match in that session puts in force."""
 
-    def decide(self, session: Session, decision: Decision, *, answer: bytes, now: int, expires_at: int) -> None:
-        """Ends a session: the decision, what it does, and the answer, all or nothing.
+    def decide(
+        self,
+        session: Session,
+        decision: Decision,
+        *,
+        held: StoredTemplate | None,
+        answer: bytes,
+        now: int,
+        expires_at: int,
+        request_digest: bytes,
+    ) -> None:
+        """Ends a session: the decision, what it does, and the answer, all or nothing. Doing it twice changes nothing.
+
+        What a match puts in force stands in the log by now, so it happens also when the session has ended meanwhile.
 
         ============== ======================= ====================================================================
         operation      attempt                 on a match
@@ -287,13 +365,16 @@ class Storage(Protocol):
         Args:
             session: taken, in its last step.
             decision: of the comparison.
+            held: what `held_template` said of the session.
             answer: for a device that sends its token again.
             now: seconds since 1970.
             expires_at: until when the answer is kept, seconds since 1970.
+            request_digest: of the message that brought the token; stays with a tombstone.
 
         Raises:
-            RefusedError: the session has ended meanwhile, or its template was revoked; the new key id is enrolled or
-                was revoked; or another consent came first. Nothing has changed then.
+            RefusedError: nothing is put in force and the session has ended; its template was revoked; the new key id
+                is enrolled or was revoked; or another consent came first. Nothing has changed then, and nothing will:
+                `finish` does not do it either.
         """
 
     def release_session(self, session_id: bytes) -> None:

@@ -1,0 +1,220 @@
+"""A matching server's two databases and what its service does with them, without faces; they can be put back."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import shutil
+import sqlite3
+from contextlib import closing
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self
+
+import psycopg
+from stored import NOW, a_template, at_its_end, digest, transcript_of
+from transparency_log import SIGNER
+
+from federation.onebit import Decision, Operation
+from federation.transparency import AttemptEntry, AttemptOutcome, Opening, PersonalKind
+from server.database import database_url, upgrade
+from server.deeds import Deeds
+from server.disk import Disk
+from server.journal import Journal
+from server.log import TransparencyLog
+from server.log_storage import Addition, open_log_storage
+from server.reconciling import Gap, finish, reconcile, take_up
+from server.sqlstorage import open_storage
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from server.sessions import Session
+    from server.storage import StoredTemplate
+
+
+@dataclass
+class SqliteFile:
+    """A database in a file, and copies of it."""
+
+    path: Path
+
+    @property
+    def address(self) -> str:
+        return str(self.path)
+
+    def backup(self, name: str) -> None:
+        """As docs/backup.md says."""
+        with closing(sqlite3.connect(self.path)) as source, closing(sqlite3.connect(self._copy(name))) as target:
+            source.backup(target)
+
+    def restore(self, name: str) -> None:
+        for journal in self.path.parent.glob(self.path.name + "-*"):
+            journal.unlink()
+        shutil.copyfile(self._copy(name), self.path)
+
+    def _copy(self, name: str) -> Path:
+        return self.path.with_name(f"{self.path.name}.{name}")
+
+
+@dataclass
+class PostgresDatabase:
+    """A database in a cluster, and copies of it. Nobody may be connected while one is made."""
+
+    address: str
+    cluster: str
+
+    def __post_init__(self) -> None:
+        upgrade(database_url(self.address))
+
+    def backup(self, name: str) -> None:
+        self._copy(self._name, f"{self._name}_{name}")
+
+    def restore(self, name: str) -> None:
+        self._run(f"DROP DATABASE {self._name}")
+        self._copy(f"{self._name}_{name}", self._name)
+
+    @property
+    def _name(self) -> str:
+        return str(database_url(self.address).database)
+
+    def _copy(self, source: str, target: str) -> None:
+        self._run(f"CREATE DATABASE {target} TEMPLATE {source}")
+
+    def _run(self, statement: str) -> None:
+        with psycopg.connect(self.cluster, autocommit=True) as connection:
+            connection.execute(statement)
+
+
+@dataclass
+class Office:
+    """One front end. Use it as a context manager, or `start` it.
+
+    Attributes:
+        database: of the templates.
+        folder: of the log.
+    """
+
+    database: SqliteFile | PostgresDatabase
+    folder: Path
+    storage: Any = field(default=None)
+    log: Any = field(default=None)
+    _number: int = field(default=0)
+
+    def start(self, *, checked: bool = True, now: int = NOW) -> Self:
+        """As a server does; without `checked`, as it did before anybody looked."""
+        self.open()
+        try:
+            if checked:
+                take_up(self.storage, self.log, now=now)
+        except BaseException:
+            self.stop()
+            raise
+        return self
+
+    def open(self) -> None:
+        self.storage = open_storage(self.database.address)
+        self._log_storage = open_log_storage(self.folder / "log.db")
+        self.log = TransparencyLog(self._log_storage, SIGNER, clock=lambda: NOW, published=self.folder / "checkpoint")
+
+    def stop(self) -> None:
+        self.storage.close()
+        self._log_storage.close()
+
+    def __enter__(self) -> Self:
+        return self.start()
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    def backup(self, name: str = "backup") -> None:
+        """While the server is stopped for a moment, which PostgreSQL's copies need."""
+        self.stop()
+        self.database.backup(name)
+        self.start()
+
+    def restore(self, name: str = "backup") -> None:
+        """Leaves the server stopped."""
+        self.stop()
+        self.database.restore(name)
+
+    def reconcile(self) -> Gap:
+        """As the command does, with nobody else there."""
+        self.open()
+        try:
+            return reconcile(self.storage, self.log, now=NOW)
+        finally:
+            self.stop()
+
+    # ------------------------------------------------------------------ deeds
+
+    def enrol(self, device: bytes) -> None:
+        template = a_template(device)
+        self.end_attempt(self._begin(Operation.ENROL, template.key_id, template), Decision.MATCH)
+
+    def attempt(self, device: bytes, decision: Decision = Decision.NON_MATCH) -> None:
+        self.end_attempt(self.begin_attempt(device), decision)
+
+    def begin_attempt(self, device: bytes) -> Session:
+        return self._begin(Operation.VERIFY, key_of(device), None)
+
+    def end_attempt(self, session: Session, decision: Decision = Decision.NON_MATCH) -> None:
+        self._do(
+            lambda deeds: deeds.decide(
+                session, decision, answer=b"the decision", expires_at=NOW + 30, request_digest=self._digest()
+            )
+        )
+
+    def renew_consent(self, device: bytes, receipt: bytes) -> None:
+        self.end_attempt(self.begin_renewal(device, receipt), Decision.MATCH)
+
+    def begin_renewal(self, device: bytes, receipt: bytes) -> Session:
+        template = a_template(device, receipts=self.storage.template(key_of(device)).receipts + b"\n" + receipt)
+        return self._begin(Operation.RENEW_CONSENT, template.key_id, template)
+
+    def renew_template(self, device: bytes, other: bytes) -> None:
+        self.end_attempt(self._begin(Operation.RENEW_TEMPLATE, key_of(device), a_template(other)), Decision.MATCH)
+
+    def revoke(self, device: bytes) -> None:
+        self._do(lambda deeds: deeds.revoke(key_of(device), self._digest()))
+
+    def erase(self, device: bytes) -> None:
+        self._do(lambda deeds: deeds.erase(key_of(device), self._digest()))
+
+    def finish(self, now: int = NOW) -> None:
+        """What a server does every few seconds."""
+        finish(self.storage, self.log, now=now)
+
+    def log_attempt(
+        self, key_id: bytes | None, session_id: bytes, outcome: AttemptOutcome = AttemptOutcome.OPENED
+    ) -> None:
+        """An entry; with its opening if it has a subject. As `server.journal` writes them."""
+        facts = {"key_id": (key_id or b"").hex(), "transcript": transcript_of(session_id).hex()}
+        opening = Opening(PersonalKind.ATTEMPT, facts, hashlib.sha256(session_id).digest())
+        entry = AttemptEntry(NOW, "example.org", "door-access", outcome, opening.commitment)
+        self.log.append([Addition(entry, opening, key_id) if key_id else Addition(entry)])
+
+    def _begin(self, operation: Operation, key_id: bytes, held: StoredTemplate | None) -> Session:
+        """Counted, then logged, as the service does it."""
+        session = at_its_end(self.storage, operation=operation, held=held, key_id=key_id)
+        self.log_attempt(None if operation is Operation.ENROL else key_id, session.session_id)
+        return session
+
+    def _digest(self) -> bytes:
+        self._number += 1
+        return digest(self._number)
+
+    def _do(self, work: Callable[[Deeds], Awaitable[object]]) -> None:
+        async def main() -> None:
+            disk = Disk(self.storage)
+            async with Journal(self.log, clock=lambda: NOW) as journal:
+                try:
+                    await work(Deeds(self.storage, disk, journal, clock=lambda: NOW))
+                finally:
+                    disk.close()
+
+        asyncio.run(main())
+
+
+def key_of(device: bytes) -> bytes:
+    return hashlib.sha256(device).digest()

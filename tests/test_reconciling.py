@@ -1,0 +1,623 @@
+"""A database that is behind its log does not serve, and one that a crash cut off does."""
+
+from __future__ import annotations
+
+import shutil
+import sqlite3
+import threading
+
+import pytest
+from office import Office, PostgresDatabase, SqliteFile, key_of
+from postgres import a_database
+from stored import DEVICE, NOW, OTHER_DEVICE, THIRD_DEVICE, a_template, digest, try_number
+
+from federation.errors import ProofError, RefusedError, UnavailableError, UsageError
+from federation.onebit import Decision
+from federation.transparency import AttemptOutcome, PersonalKind, PublicEntry, PublicKind
+from server import schema
+from server.journal import Journal
+from server.log_storage import Addition
+from server.reconciling import What
+from server.sqlstorage import SqlStorage
+from server.storage import Owner
+
+BYSTANDER = b"\7" * 32
+FOURTH = b"\4" * 32
+
+
+@pytest.fixture(params=["sqlite", pytest.param("postgres", marks=pytest.mark.integration)])
+def database(request, tmp_path):
+    if request.param == "sqlite":
+        return SqliteFile(tmp_path / "matching.db")
+    cluster = request.getfixturevalue("postgres_cluster")
+    return PostgresDatabase(a_database(cluster), cluster)
+
+
+@pytest.fixture
+def office(database, tmp_path):
+    """Serves; somebody whom nothing happens to is enrolled and has verified."""
+    office = Office(database, tmp_path).start()
+    office.enrol(BYSTANDER)
+    office.attempt(BYSTANDER, Decision.MATCH)
+    office.attempt(BYSTANDER)
+    yield office
+    office.stop()
+
+
+def standing(storage, device):
+    """All that a database says of somebody."""
+    key_id = key_of(device)
+    return storage.template(key_id), storage.attempts_of(key_id), storage.owner(key_id), storage.knows(key_id)
+
+
+def everything(office):
+    office.open()
+    people = [standing(office.storage, device) for device in (DEVICE, OTHER_DEVICE, THIRD_DEVICE, FOURTH, BYSTANDER)]
+    facts = people, office.storage.seen(), office.storage.deeds(), office.log.checkpoint().head
+    office.stop()
+    return facts
+
+
+def bystander():
+    return a_template(BYSTANDER), [(NOW, "match"), (NOW, "non-match")], Owner(BYSTANDER, "example.org"), True
+
+
+def refuses_to_serve(office, *lacks):
+    """And changes nothing by it."""
+    before = everything(office)
+    with pytest.raises(UsageError, match=f"behind its log and lacks {', '.join(lacks)}: .* database reconcile"):
+        office.start()
+    assert everything(office) == before
+
+
+# ---------------------------------------------------------------------- restored from a backup
+
+
+def test_a_restored_database_does_not_undo_a_revocation(office):
+    """Attack F4: enrol, fail four times, back up, revoke, put the backup back beside the same log."""
+    office.enrol(DEVICE)
+    for _ in range(4):
+        office.attempt(DEVICE)
+    office.backup()
+    office.revoke(DEVICE)
+    office.restore()
+
+    office.start(checked=False)
+    assert office.storage.template(key_of(DEVICE)) is not None, "without the check the thief would go on"
+    try_number(office.storage, 1, key_id=key_of(DEVICE))
+    office.restore()
+
+    refuses_to_serve(office, "1 revocations")
+    assert office.reconcile().counts == {What.REVOCATION: 1}
+    with office:
+        with pytest.raises(RefusedError, match="not enrolled any more"):
+            try_number(office.storage, 1, key_id=key_of(DEVICE))
+        assert standing(office.storage, DEVICE) == (None, [], Owner(DEVICE, "example.org"), True)
+        assert standing(office.storage, BYSTANDER) == bystander()
+
+
+def test_a_restored_database_gives_no_attempts_back(office):
+    office.enrol(DEVICE)
+    office.attempt(DEVICE)
+    office.backup()
+    office.attempt(DEVICE, Decision.MATCH)
+    for _ in range(3):
+        office.attempt(DEVICE)
+    office.restore()
+    refuses_to_serve(office, "4 attempts")
+    office.reconcile()
+    with office:
+        # Of the one that matched nobody knows it any more: it counts as a failure.
+        assert office.storage.attempts_of(key_of(DEVICE)) == [(NOW, "non-match")] + 4 * [(NOW, None)]
+        assert office.storage.history(key_of(DEVICE)).failures_in_a_row == 5
+        with pytest.raises(UnavailableError, match="in a row have failed"):
+            try_number(office.storage, 1, key_id=key_of(DEVICE))
+        assert standing(office.storage, BYSTANDER) == bystander()
+
+
+@pytest.mark.parametrize("was", ["enrolled", "revoked"])
+def test_a_restored_database_does_not_undo_an_erasure(office, was):
+    office.enrol(DEVICE)
+    office.enrol(OTHER_DEVICE)
+    office.revoke(OTHER_DEVICE)
+    if was == "revoked":
+        office.revoke(DEVICE)
+    office.backup()
+    office.erase(DEVICE)
+    office.restore()
+    refuses_to_serve(office, "1 erasures")
+    assert office.reconcile().counts == {What.ERASURE: 1}
+    with office:
+        assert standing(office.storage, DEVICE) == (None, [], None, True)
+        assert standing(office.storage, OTHER_DEVICE) == (None, [], Owner(OTHER_DEVICE, "example.org"), True)
+        assert standing(office.storage, BYSTANDER) == bystander()
+        assert office.log.openings(key_of(DEVICE)) == {}
+
+
+def test_who_enrolled_after_the_backup_enrols_again_with_another_key_and_may_have_the_rest_erased(office):
+    """Nobody else may enrol that key: a thief of the wallet would put a face of his own behind it."""
+    office.backup()
+    office.enrol(DEVICE)
+    office.attempt(DEVICE, Decision.MATCH)
+    office.restore()
+    refuses_to_serve(office, "1 enrolments whose templates are lost")
+    assert office.reconcile().counts == {What.ENROLMENT: 1}
+    with office:
+        with pytest.raises(RefusedError, match="was revoked"):
+            office.storage.require_new(key_of(DEVICE))
+        assert standing(office.storage, DEVICE) == (None, [], Owner(DEVICE, "example.org"), True)
+        office.erase(DEVICE)
+        assert standing(office.storage, DEVICE) == (None, [], None, True)
+        assert office.log.openings(key_of(DEVICE)) == {}
+        assert standing(office.storage, BYSTANDER) == bystander()
+
+
+def test_who_renewed_a_consent_after_the_backup_enrols_again_and_the_log_says_so(office):
+    office.enrol(DEVICE)
+    office.backup()
+    office.renew_consent(DEVICE, b"the second")
+    office.restore()
+    refuses_to_serve(office, "1 consents that are lost")
+    assert office.reconcile().counts == {What.CONSENT: 1}
+    with office:
+        assert standing(office.storage, DEVICE) == (None, [], Owner(DEVICE, "example.org"), True)
+        *_, last = office.log.openings(key_of(DEVICE)).values()
+        assert last.kind is PersonalKind.REVOCATION
+        assert "consents that are lost" in last.reveal()["reason"]
+        assert standing(office.storage, BYSTANDER) == bystander()
+
+
+def test_who_renewed_a_template_after_the_backup_enrols_again(office):
+    office.enrol(DEVICE)
+    office.backup()
+    office.renew_template(DEVICE, OTHER_DEVICE)
+    office.restore()
+    refuses_to_serve(office, "1 revocations", "1 enrolments whose templates are lost")
+    office.reconcile()
+    with office:
+        assert standing(office.storage, DEVICE) == (None, [], Owner(DEVICE, "example.org"), True)
+        assert standing(office.storage, OTHER_DEVICE) == (None, [], Owner(OTHER_DEVICE, "example.org"), True)
+        assert standing(office.storage, BYSTANDER) == bystander()
+
+
+def test_everything_that_can_be_missed_at_once(office):
+    for device in (DEVICE, OTHER_DEVICE, THIRD_DEVICE):
+        office.enrol(device)
+    office.backup()
+    office.attempt(BYSTANDER)
+    office.revoke(DEVICE)
+    office.enrol(FOURTH)
+    office.renew_consent(OTHER_DEVICE, b"the second")
+    office.attempt(OTHER_DEVICE)
+    office.erase(THIRD_DEVICE)
+    office.restore()
+    found = office.reconcile()
+    expected = {What.ATTEMPT: 1, What.REVOCATION: 1, What.ENROLMENT: 1, What.CONSENT: 1, What.ERASURE: 1}
+    assert found.counts == expected
+    assert office.reconcile().missed == (), "twice is once"
+    with office:
+        gone = [standing(office.storage, device)[0] for device in (DEVICE, OTHER_DEVICE, THIRD_DEVICE, FOURTH)]
+        assert gone == 4 * [None]
+        template, attempts, _, _ = standing(office.storage, BYSTANDER)
+        assert template == a_template(BYSTANDER)
+        assert attempts == [(NOW, "match"), (NOW, "non-match"), (NOW, None)]
+
+
+def test_a_database_that_is_new_while_its_log_is_not_does_not_serve(office, tmp_path, postgres_cluster):
+    office.enrol(DEVICE)
+    office.stop()
+    fresh = tmp_path / "fresh.db"
+    if isinstance(office.database, SqliteFile):
+        office.database = SqliteFile(fresh)
+    else:
+        office.database = PostgresDatabase(a_database(postgres_cluster), postgres_cluster)
+    refuses_to_serve(office, "2 enrolments whose templates are lost")
+    office.reconcile()
+    with office:
+        office.enrol(OTHER_DEVICE)
+        with pytest.raises(RefusedError, match="was revoked"):
+            office.storage.require_new(key_of(DEVICE))
+
+
+def test_a_backup_that_lacks_nothing_serves(office):
+    office.enrol(DEVICE)
+    office.backup()
+    before = standing(office.storage, DEVICE)
+    office.restore()
+    with office:
+        assert standing(office.storage, DEVICE) == before
+
+
+def test_a_session_of_before_is_over(office):
+    office.enrol(DEVICE)
+    session = office.begin_attempt(DEVICE)
+    office.backup()
+    office.attempt(DEVICE)
+    office.restore()
+    office.reconcile()
+    with office, pytest.raises(RefusedError, match="ended"):
+        office.end_attempt(session)
+
+
+# ---------------------------------------------------------------------- what is passed over
+
+
+def test_what_changes_nothing_here_is_passed_over(office):
+    office.enrol(DEVICE)
+    for outcome in set(AttemptOutcome) - {AttemptOutcome.OPENED}:
+        office.log_attempt(key_of(DEVICE), digest(1), outcome)
+        office.log_attempt(None, digest(1), outcome)
+    office.log_attempt(None, digest(2))  # an enrolment's comparison: nobody could have its opening erased
+    office.log.append([Addition(PublicEntry(PublicKind.POLICY, NOW, b"a rule"))])
+    office.stop()
+    before = everything(office)
+    with office:
+        pass
+    assert everything(office) == before
+
+
+def test_deeds_that_were_done_are_passed_over_although_nothing_was_recorded_since(office):
+    """A front end whose record lags: every deed is explained by what became of it."""
+    office.storage.follow(office.storage.seen)  # goes on, and records no more
+    for device in (DEVICE, OTHER_DEVICE, THIRD_DEVICE):
+        office.enrol(device)
+    office.renew_consent(DEVICE, b"the second")
+    office.attempt(DEVICE)
+    office.renew_template(OTHER_DEVICE, FOURTH)
+    office.attempt(THIRD_DEVICE)
+    office.revoke(THIRD_DEVICE)
+    office.erase(THIRD_DEVICE)
+    assert office.storage.seen().size < office.log.head.size - 10
+    office.stop()
+    before = everything(office)
+    with office:
+        pass
+    assert everything(office) == before
+
+
+# ---------------------------------------------------------------------- cut off
+
+
+class DiedError(Exception):
+    """The process."""
+
+
+def die(*_args, **_options):
+    raise DiedError
+
+
+STEPS = {"announced": (Journal, ["about_to", "erase"]), "logged": (SqlStorage, ["decide", "revoke", "erase"])}
+
+
+def cut_off(office, deed, step):
+    """Does a deed up to a step, and leaves the server stopped. `test_kills.py` does it at every line."""
+    part, names = STEPS[step]
+    with pytest.MonkeyPatch.context() as patch:
+        for name in names:
+            patch.setattr(part, name, die)
+        with pytest.raises(DiedError):
+            deed(office)
+    assert office.storage.deeds() != []
+    office.stop()
+
+
+DEEDS = {
+    "enrolment": lambda office: office.enrol(FOURTH),
+    "consent": lambda office: office.renew_consent(DEVICE, b"the second"),
+    "template": lambda office: office.renew_template(DEVICE, FOURTH),
+    "revocation": lambda office: office.revoke(DEVICE),
+    "erasure": lambda office: office.erase(OTHER_DEVICE),
+}
+
+
+@pytest.fixture
+def busy(office):
+    """An office with people to whom something can happen."""
+    for device in (DEVICE, OTHER_DEVICE):
+        office.enrol(device)
+    office.revoke(OTHER_DEVICE)
+    return office
+
+
+def assert_not_begun(office, name):
+    assert standing(office.storage, DEVICE)[0] == a_template()
+    assert standing(office.storage, FOURTH) == (None, [], None, False)
+    assert standing(office.storage, OTHER_DEVICE) == (None, [], Owner(OTHER_DEVICE, "example.org"), True)
+    assert standing(office.storage, BYSTANDER) == bystander()
+    assert [decision for _, decision in standing(office.storage, DEVICE)[1]] in ([], [None]), name
+
+
+def assert_done(office, name):
+    template, fourth = standing(office.storage, DEVICE)[0], standing(office.storage, FOURTH)[0]
+    assert template == {
+        "enrolment": a_template(),
+        "consent": a_template(receipts=b"first\nthe second"),
+        "template": None,
+        "revocation": None,
+        "erasure": a_template(),
+    }.get(name)
+    assert fourth == (a_template(FOURTH) if name in ("enrolment", "template") else None)
+    other = None if name == "erasure" else Owner(OTHER_DEVICE, "example.org")
+    assert standing(office.storage, OTHER_DEVICE) == (None, [], other, True)
+    assert standing(office.storage, BYSTANDER) == bystander()
+    assert office.storage.deeds() == []
+
+
+@pytest.mark.parametrize("name", DEEDS)
+def test_what_was_logged_and_cut_off_is_done_at_the_next_start(busy, name):
+    cut_off(busy, DEEDS[name], "logged")
+    with busy:
+        assert_done(busy, name)
+    with busy:
+        assert_done(busy, name)
+
+
+@pytest.mark.parametrize("name", DEEDS)
+def test_what_was_announced_and_never_logged_did_not_happen_and_is_forgotten_after_an_hour(busy, name):
+    cut_off(busy, DEEDS[name], "announced")
+    with busy:
+        assert_not_begun(busy, name)
+        busy.finish(NOW + 3600)
+        assert busy.storage.deeds() != [], "its front end may still be there"
+        busy.finish(NOW + 3601)
+        assert busy.storage.deeds() == []
+        assert_not_begun(busy, name)
+    with busy:
+        assert_not_begun(busy, name)
+
+
+@pytest.mark.parametrize("name", DEEDS)
+def test_what_a_busy_database_cut_off_is_done_without_a_restart(busy, name):
+    with pytest.MonkeyPatch.context() as patch:
+        for step in ("decide", "revoke", "erase"):
+            patch.setattr(busy.storage, step, die)
+        with pytest.raises(DiedError):
+            DEEDS[name](busy)
+    busy.finish()
+    assert_done(busy, name)
+
+
+@pytest.mark.parametrize("name", DEEDS)
+def test_a_deed_may_be_finished_while_its_front_end_works_on_it(busy, name, monkeypatch):
+    """Another front end that starts, or its housekeeping, comes just before the last step."""
+    for step in ("decide", "revoke", "erase"):
+        original = getattr(busy.storage, step)
+        monkeypatch.setattr(busy.storage, step, lambda *a, original=original, **k: (busy.finish(), original(*a, **k)))
+    DEEDS[name](busy)
+    assert_done(busy, name)
+
+
+@pytest.mark.parametrize("name", DEEDS)
+def test_a_deed_that_was_cut_off_may_be_asked_for_again(busy, name):
+    if name in ("enrolment", "consent", "template"):
+        pytest.skip("its session is over; the device asks what became of it")
+    cut_off(busy, DEEDS[name], "logged")
+    busy.open()  # another front end, that serves already and has not tidied yet
+    busy.storage.follow(lambda: busy.log.head)
+    DEEDS[name](busy)
+    assert_done(busy, name)
+
+
+def test_an_attempt_that_was_cut_off_counts_and_nobody_is_needed(busy):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(busy.storage, "decide", die)
+        with pytest.raises(DiedError):
+            busy.attempt(DEVICE, Decision.MATCH)
+    busy.stop()
+    with busy:
+        assert busy.storage.attempts_of(key_of(DEVICE)) == [(NOW, None)]
+
+
+# ---------------------------------------------------------------------- restored from a backup of such a moment
+
+
+@pytest.mark.parametrize("name", DEEDS)
+def test_a_backup_of_a_deed_half_done_serves_when_nothing_came_after_it(busy, name):
+    cut_off(busy, DEEDS[name], "logged")
+    busy.database.backup("half")
+    with busy:
+        assert_done(busy, name)
+    busy.restore("half")
+    with busy:
+        assert_done(busy, name)
+
+
+@pytest.mark.parametrize("name", ["enrolment", "template"])
+def test_what_a_backup_of_a_template_half_enrolled_brings_does_not_outlive_its_revocation(busy, name):
+    cut_off(busy, DEEDS[name], "logged")
+    busy.database.backup("half")
+    with busy:
+        assert_done(busy, name)
+        busy.attempt(FOURTH)
+        busy.revoke(FOURTH)
+    busy.restore("half")
+    refuses_to_serve(busy, "1 revocations")
+    busy.reconcile()
+    with busy:
+        assert standing(busy.storage, FOURTH) == (None, [], Owner(FOURTH, "example.org"), True)
+
+
+@pytest.mark.parametrize("name", ["enrolment", "template"])
+def test_what_a_backup_of_a_template_half_enrolled_brings_keeps_its_attempts(busy, name):
+    cut_off(busy, DEEDS[name], "logged")
+    busy.database.backup("half")
+    with busy:
+        busy.attempt(FOURTH)
+    busy.restore("half")
+    refuses_to_serve(busy, "1 attempts")
+    busy.reconcile()
+    with busy:
+        assert standing(busy.storage, FOURTH)[:2] == (a_template(FOURTH), [(NOW, None)])
+
+
+def test_a_backup_of_a_consent_half_renewed_does_not_hide_the_next_one(busy):
+    cut_off(busy, DEEDS["consent"], "logged")
+    busy.database.backup("half")
+    with busy:
+        busy.renew_consent(DEVICE, b"the third")
+    busy.restore("half")
+    refuses_to_serve(busy, "1 consents that are lost")
+    busy.reconcile()
+    with busy:
+        assert standing(busy.storage, DEVICE) == (None, [], Owner(DEVICE, "example.org"), True)
+
+
+def test_a_renewal_that_came_too_late_is_no_gap(busy):
+    """Logged, refused, and its front end died before anything recorded that."""
+    session = busy.begin_renewal(DEVICE, b"the loser")
+    busy.renew_consent(DEVICE, b"the winner")
+    with pytest.raises(RefusedError, match="another consent came first"):
+        busy.end_attempt(session, Decision.MATCH)
+    busy.stop()
+    with busy:
+        assert standing(busy.storage, DEVICE)[0].receipts == b"first\nthe winner"
+        assert busy.storage.deeds() == []
+    assert busy.reconcile().missed == ()
+
+
+def test_a_renewal_that_came_too_late_blocks_nobody_when_the_rest_is_reconciled(busy):
+    session = busy.begin_renewal(DEVICE, b"the loser")
+    busy.renew_consent(DEVICE, b"the winner")
+    with pytest.raises(RefusedError, match="another consent came first"):
+        busy.end_attempt(session, Decision.MATCH)
+    busy.stop()
+    busy.database.backup("half")
+    with busy:
+        busy.attempt(BYSTANDER)
+    busy.restore("half")
+    assert busy.reconcile().counts == {What.ATTEMPT: 1}
+    with busy:
+        assert standing(busy.storage, DEVICE)[0].receipts == b"first\nthe winner"
+
+
+# ---------------------------------------------------------------------- templates that the log does not know
+
+
+def test_a_template_in_the_place_of_the_logged_one_is_blocked(office):
+    """Somebody wrote into the database: a face of a thief behind an owner's key."""
+    office.enrol(DEVICE)
+    with office.storage._begin() as run:
+        run.execute(schema.templates.update().where(schema.templates.c.key_id == key_of(DEVICE)).values(template=b"x"))
+    office.stop()
+    assert office.reconcile().counts == {What.TEMPLATE: 1}
+    with office:
+        assert standing(office.storage, DEVICE) == (None, [], Owner(DEVICE, "example.org"), True)
+        *_, last = office.log.openings(key_of(DEVICE)).values()
+        assert last.kind is PersonalKind.REVOCATION
+        assert standing(office.storage, BYSTANDER) == bystander()
+
+
+def test_a_template_of_which_the_log_has_nothing_is_blocked(office):
+    office.storage.enrol(a_template())
+    office.stop()
+    assert office.reconcile().counts == {What.ERASURE: 1}
+    with office:
+        assert standing(office.storage, DEVICE) == (None, [], None, True)
+        assert standing(office.storage, BYSTANDER) == bystander()
+
+
+# ---------------------------------------------------------------------- the log is behind the database
+
+
+def put_log_back(office, tmp_path):
+    """With the published checkpoint, whose memory another disk should have kept."""
+    for name in ("log.db", "checkpoint"):
+        shutil.copy(tmp_path / "kept" / name, tmp_path / name)
+
+
+@pytest.fixture
+def old_log(busy, tmp_path):
+    """A log as it was before somebody was revoked; the database is as it is."""
+    (tmp_path / "kept").mkdir()
+    busy.stop()
+    for name in ("log.db", "checkpoint"):
+        shutil.copy(tmp_path / name, tmp_path / "kept" / name)
+    with busy:
+        busy.revoke(DEVICE)
+    put_log_back(busy, tmp_path)
+    return busy
+
+
+@pytest.mark.parametrize("use", [Office.start, Office.reconcile])
+def test_a_log_that_is_behind_its_database_serves_nobody(old_log, use):
+    before = everything(old_log)
+    with pytest.raises(ProofError, match=r"the log has \d+ entries, and it had \d+ before: it was put back"):
+        use(old_log)
+    assert everything(old_log) == before
+
+
+@pytest.mark.parametrize("use", [Office.start, Office.reconcile])
+def test_a_log_that_went_on_differently_serves_nobody(old_log, use):
+    """As long as the one that was put back, and longer: its size shows nothing."""
+    old_log.open()
+    for number in range(5):
+        old_log.log_attempt(None, digest(number))
+    old_log.stop()
+    before = everything(old_log)
+    with pytest.raises(ProofError, match=r"first \d+ entries are others than before"):
+        use(old_log)
+    assert everything(old_log) == before
+
+
+@pytest.mark.parametrize("as_long", [False, True])
+def test_a_log_that_is_put_back_while_it_is_served_is_noticed(busy, tmp_path, as_long):
+    """Nothing is signed or published any more, also when it has grown again to the length that it had."""
+    (tmp_path / "kept").mkdir()
+    source = sqlite3.connect(tmp_path / "log.db")
+    source.backup(sqlite3.connect(tmp_path / "kept" / "log.db"))
+    shutil.copy(tmp_path / "checkpoint", tmp_path / "kept" / "checkpoint")
+    for number in range(1 if as_long else 2):
+        busy.log_attempt(None, digest(50 + number))
+    published = (tmp_path / "checkpoint").read_bytes()
+    sqlite3.connect(tmp_path / "kept" / "log.db").backup(source)
+    with pytest.raises(ProofError, match="others than before" if as_long else "put back"):
+        busy.log_attempt(None, digest(1))
+    assert (tmp_path / "checkpoint").read_bytes() == published
+
+
+# ---------------------------------------------------------------------- several front ends
+
+
+def test_a_front_end_that_starts_while_another_serves_sees_no_gap_and_does_no_harm(busy):
+    """Whatever the other one is doing at that moment."""
+    people = [bytes([50 + number]) * 32 for number in range(6)]
+    failures = []
+
+    def serve():
+        try:
+            for device in people:
+                busy.enrol(device)
+                busy.attempt(device, Decision.MATCH)
+                busy.renew_consent(device, b"the second")
+                busy.renew_template(device, bytes([device[0] + 100]) * 32)
+                busy.revoke(bytes([device[0] + 100]) * 32)
+                busy.erase(bytes([device[0] + 100]) * 32)
+        except Exception as error:  # noqa: BLE001 - whatever it was, the test fails of it
+            failures.append(error)
+
+    serving, starts = threading.Thread(target=serve), 0
+    serving.start()
+    while serving.is_alive():
+        with Office(busy.database, busy.folder):
+            starts += 1
+    serving.join()
+    assert failures == []
+    assert starts > 3
+    busy.finish()
+    for device in people:
+        assert standing(busy.storage, device)[0] is None
+        assert standing(busy.storage, bytes([device[0] + 100]) * 32) == (None, [], None, True)
+    assert busy.storage.deeds() == []
+
+
+def test_the_record_of_the_log_moves_forward_whoever_writes_it(busy):
+    with Office(busy.database, busy.folder) as other:
+        for number in range(3):
+            busy.attempt(BYSTANDER if number else DEVICE)
+            newest = busy.storage.seen()
+            assert newest == busy.log.head
+            other.storage.announce()  # nothing, but durably: this front end has not looked at the log since
+            assert busy.storage.seen() == newest
+            other.revoke(DEVICE)
+            assert busy.storage.seen().size >= newest.size
+        assert busy.storage.seen() == other.storage.seen()
