@@ -211,5 +211,8 @@ class RunningServer:
         options = {"conditions": conditions(release=release), "timeout_seconds": 30} | options
         return Device(wallet, target=self.target, tls=certificates, **options)
 
+    def certificates(self, name: str = "client") -> ClientTls:
+        return ClientTls.read(self._tls, name)
+
     def owner(self, wallet: Wallet, *, name: str = "client", **options: Any) -> Owner:
         return Owner(wallet, target=self.target, tls=ClientTls.read(self._tls, name), timeout_seconds=30, **options)
