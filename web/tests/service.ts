@@ -20,10 +20,10 @@ export interface Site {
   readonly threshold: number
 }
 
-/** A site over a release with codes of that many bits. */
-export async function site(codeLength: number): Promise<Site> {
+/** A site over a release with codes of that many bits, whose rules register an issuer of assertions, or none. */
+export async function site(codeLength: number, issues = true): Promise<Site> {
   const threshold = codeLength / 4
-  const told = (await python('deployment', { code_length: codeLength, threshold })) as Record<string, any>
+  const told = (await python('deployment', { code_length: codeLength, threshold, issues })) as Record<string, any>
   const { release, manifest, rules, trust, terms, log_key, purpose, now, release_digest: releaseDigest } = told
   const file = utf8(JSON.stringify({ terms, purpose, days: 90, log_key, deployment: 'trial', release_trust: trust }))
   const deployment = deploymentOf(file, utf8(release), utf8(manifest), () => Promise.resolve(utf8(rules)))
@@ -37,6 +37,7 @@ interface Open {
   readonly audienceNonce: Bytes
   readonly enrols: boolean
   token?: string
+  assertion?: Bytes
   request?: SubmitProbeRequest
 }
 interface Stored {
@@ -48,10 +49,11 @@ interface Compared {
   readonly operation: string
   readonly token: string
   readonly leaf: string
+  readonly assertion: string
   readonly answer: string
 }
 
-/** An answer on its way to the device. */
+/** Does something to an answer on its way to the device. */
 export type Alter = (call: string, answer: any) => unknown
 
 /** The service of one site, which stores one template. */
@@ -117,12 +119,12 @@ export class Service extends Transport {
     })) as Compared
     this.operations.push(compared.operation)
     this.leaves.push(compared.leaf)
-    Object.assign(open, { token: compared.token, request })
+    Object.assign(open, { token: compared.token, assertion: utf8(compared.assertion), request })
     return fromBinary(SubmitProbeResponseSchema, fromHex(compared.answer))
   }
 
   #decide({ token }: SubmitTokenRequest): unknown {
-    const { token: expected, request, enrols } = this.#open!
+    const { token: expected, assertion, request, enrols } = this.#open!
     if (hex(token) !== expected) return { decision: Decision.NON_MATCH }
     const change = request!.change
     if (change !== undefined && enrols) {
@@ -130,7 +132,7 @@ export class Service extends Transport {
     } else if (change !== undefined) {
       this.stored!.receipts.push(change.receipt as Bytes)
     }
-    return { decision: Decision.MATCH }
+    return { decision: Decision.MATCH, assertion }
   }
 
   #export({ openingsFrom }: ExportRequest): unknown {
