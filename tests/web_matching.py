@@ -10,6 +10,7 @@ from typing import Any
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from federation.assertion import Assertion, LogPosition
+from federation.errors import ProofError
 from federation.onebit import Operation, match
 from federation.onebit.session import ServerSession, SessionTerms
 from federation.purposes import Category, Tier
@@ -82,8 +83,8 @@ def compare(request: dict[str, Any]) -> dict[str, Any]:
     submission = ProbeSubmission.from_proto(pb.SubmitProbeRequest.FromString(bytes.fromhex(request["submission"])))
     change = submission.change
     if request["enrols"]:
-        assert change is not None
-        assert change.key_id == asked["key_id"]
+        if change is None or change.key_id != asked["key_id"]:
+            raise ProofError("the device key is not the one that the session was opened for")
         operation, template, key = Operation.ENROL, change.template, change.device_public_key
     else:
         template, key = (bytes.fromhex(request[name]) for name in ("template", "device_public_key"))
@@ -92,8 +93,8 @@ def compare(request: dict[str, Any]) -> dict[str, Any]:
     terms = SessionTerms(
         parameters=request["parameters"],
         operation=operation,
-        purpose=PURPOSE,
-        audience=AUDIENCE,
+        purpose=request["purpose"],
+        audience=request["audience"],
         template_digest=hashlib.sha256(template).digest(),
         audience_nonce=bytes.fromhex(request["audience_nonce"]),
         change_digest=submission.change_digest,

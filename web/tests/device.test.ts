@@ -4,7 +4,7 @@ import { beforeAll, beforeEach, describe, expect, test } from 'vitest'
 
 import { equal, hex, randomBytes, sha256, utf8 } from '../src/bytes'
 import { Device, type Outcome } from '../src/device/device'
-import { MalformedMessageError, PeerError, ProofError, RefusedError, UnavailableError } from '../src/errors'
+import { IntaglioError, MalformedMessageError, PeerError, ProofError, RefusedError, UnavailableError } from '../src/errors'
 import { SessionKey } from '../src/onebit/device'
 import { Engine } from '../src/onebit/seal'
 import { TemplateSecret } from '../src/onebit/template'
@@ -319,6 +319,65 @@ describe('a server that lies', () => {
     }
     await verify('another')
     expect(token).toEqual(new Uint8Array(16))
+  })
+})
+
+describe('a field that is changed between an honest device and an honest server', () => {
+  const nonce = randomBytes(32)
+  /** Another value of the same kind. */
+  const other = (value: unknown): unknown => {
+    if (value instanceof Uint8Array) return value.length === 0 ? Uint8Array.of(1) : value.map((byte, i) => (i === value.length - 1 ? byte ^ 1 : byte))
+    if (typeof value === 'bigint') return value + 1n
+    if (typeof value === 'string') return `${value}x`
+    return value === Decision.MATCH ? Decision.NON_MATCH : Decision.MATCH
+  }
+  const changed = (call: string, ...path: readonly string[]) => (name: string, message: any): unknown => {
+    if (name !== call) return message
+    const holder = path.slice(0, -1).reduce((part, key) => part[key], message)
+    holder[path.at(-1)!] = other(holder[path.at(-1)!])
+    return message
+  }
+
+  describe.each<[string, boolean, () => Promise<unknown>, readonly string[]]>([
+    ['of an enrolment', false, () => enrol(), [
+      'StartEnrolment keyId', 'StartEnrolment purpose', 'StartEnrolment audience', 'SubmitProbe sessionId', 'SubmitProbe probe', 'SubmitProbe signature',
+      'SubmitProbe logSize', 'SubmitProbe change devicePublicKey', 'SubmitProbe change template', 'SubmitProbe change receipt', 'SubmitToken sessionId',
+      'SubmitToken token',
+    ]],
+    ['of a verification', true, async () => (await device()).verify(key(), face('me', 3), nonce), [
+      'StartVerification keyId', 'StartVerification purpose', 'StartVerification audience', 'StartVerification audienceNonce', 'SubmitProbe sessionId',
+      'SubmitProbe probe', 'SubmitProbe signature', 'SubmitProbe logSize', 'SubmitToken sessionId', 'SubmitToken token',
+    ]],
+    ['of a renewal', true, () => renew(), ['StartVerification audienceNonce', 'SubmitProbe signature', 'SubmitProbe change receipt']],
+  ])('%s, on its way up:', (_, isEnrolled, ask, fields) => {
+    test.each(fields)('%s', async (field) => {
+      if (isEnrolled) await enrol()
+      const [call, ...path] = field.split(' ')
+      const before = service.stored && { ...service.stored, receipts: [...service.stored.receipts] }
+      service.alterRequest = changed(call, ...path)
+      await expect(ask()).rejects.toThrow(IntaglioError)
+      expect(service.stored).toEqual(before)
+    })
+  })
+
+  test.each([
+    'StartVerification session sessionId', 'StartVerification session nonce', 'StartVerification session releaseDigest', 'SubmitProbe reply',
+    'SubmitProbe log logged', 'SubmitProbe log opening', 'SubmitProbe log consistency 0', 'SubmitToken decision', 'SubmitToken assertion',
+  ])('on its way down: %s', async (field) => {
+    await enrol()
+    await verify() // so the log has something to be consistent with
+    await verify()
+    const [call, ...path] = field.split(' ')
+    service.alter = changed(call, ...path)
+    await expect((await device()).verify(key(), face('me', 3), nonce)).rejects.toThrow(IntaglioError)
+    service.alter = (_call, answer) => answer
+    expect((await verify()).matched).toBe(true)
+  })
+
+  test('and nothing that is unchanged', async () => {
+    await enrol()
+    expect((await (await device()).verify(key(), face('me', 3), nonce)).matched).toBe(true)
+    expect((await renew()).matched).toBe(true)
   })
 })
 
