@@ -9,25 +9,22 @@ from pathlib import Path
 
 import jwt
 import pytest
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from federation.assertion import PairwiseSecret
 from federation.manifest import Role
+from federation.onebit import parameters_for
 from federation.purposes import DAY_SECONDS
 from federation.rules import Moratorium
 from federation.transparency import KeyKind, NoteSigner
-from server.assertions import AssertionIssuer
 from server.sqlstorage import open_storage
 from server.workers import MatchWorkers
 from tests.bundles import MAKER, a_bundle, signed
-from tests.running import RunningServer, a_pki, a_rules_file, a_service, public_rules
+from tests.running import ISSUER_KEY, RunningServer, a_pki, a_rules_file, a_service, an_issuer, public_rules
 from tests.running import signed as signed_rule
-from tests.web_site import THRESHOLD, film, nobody, orl_release, picture, serving, with_other_reply
+from tests.web_site import film, nobody, orl_release, picture, serving, with_other_reply
 
 PAGE = Path(__file__).parents[1] / "web" / "dist"
 CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
 ME, ANOTHER = 1, 5
-ISSUER_KEY = Ed25519PrivateKey.from_private_bytes(bytes(range(32)))
 
 pytestmark = [
     pytest.mark.integration,
@@ -53,11 +50,10 @@ def site(tmp_path_factory, release, rules):
     """The page, its bridge, and the service behind it."""
     directory = tmp_path_factory.mktemp("site")
     tls = a_pki(directory / "tls")
-    workers = MatchWorkers(1, timeout_seconds=60)
+    workers = MatchWorkers(1, parameters_for(release.code_length), timeout_seconds=60)
     asyncio.run(workers.start())
     with open_storage(str(directory / "matching.db")) as storage:
-        issuer = AssertionIssuer("https://matching.example", ISSUER_KEY, PairwiseSecret(bytes(32)), release)
-        service = a_service(release, storage, workers, public_rules(rules), directory, issuer=issuer)
+        service = a_service(release, storage, workers, public_rules(rules), directory, issuer=an_issuer(release))
         with RunningServer(service, tls) as server, serving(PAGE, server.target, tls, release, rules) as served:
             yield served
     workers.close()
@@ -137,7 +133,7 @@ def test_the_owner_is_accepted_and_another_is_not_and_nothing_goes_anywhere_else
         site.url,
         f"blob:{site.url}",
     }
-    assert sum("/intaglio/" in url for url in page.requested) == len(site.between.calls) == 11
+    assert sum("/intaglio/" in url for url in page.requested) == len(site.between.calls) == 9
 
 
 def test_an_organisation_that_gave_a_nonce_gets_an_assertion_for_an_acceptance_only(page, context):
@@ -164,9 +160,7 @@ def test_two_pictures_of_different_people_enrol_nobody(page):
 def test_everything_that_was_sent_is_shown_and_no_face_is_in_it(page):
     enrol(page)
     calls = page.locator("#messages details summary").all_text_contents()
-    assert [call.partition(":")[0] for call in calls] == [
-        "StartEnrolment", "SubmitTemplate", "ConfirmTemplate", "SubmitProbe", "SubmitToken",
-    ]  # fmt: skip
+    assert [call.partition(":")[0] for call in calls] == ["StartEnrolment", "SubmitProbe", "SubmitToken"]
     page.click("#messages details:first-child summary")
     shown = page.text_content("#messages details:first-child pre")
     assert "door-access" in shown
@@ -224,15 +218,51 @@ def test_a_revocation_asks_first(page):
     assert verify(page).startswith("Accepted.")
 
 
-@pytest.mark.slow
-def test_the_consent_is_renewed_and_both_are_held(page):
+def renew(page, person=ME, number=6):
+    page.set_input_files("#probe-file", picture(person, number))
+    page.click("#renew-button:enabled")
+    return outcome(page)
+
+
+def test_the_consent_is_renewed_with_the_face_and_both_are_held(page):
     enrol(page)
-    page.click("#renew-button")
-    assert outcome(page) == "Your consent is renewed."
+    assert page.is_disabled("#renew-button")
+    assert renew(page, ANOTHER).startswith("Not accepted, so the former consent counts.")
+    page.click("#export-button")
+    assert "1 signed consents" in outcome(page)
+    assert renew(page).startswith("Your consent is renewed.")
     page.click("#export-button")
     assert "2 signed consents" in outcome(page)
     record = json.loads(page.text_content("#raw").partition("\n")[0])
-    assert isinstance(record, dict)
+    assert record["template"]["bytes"] == 8 + 32 + 128
+    assert re.fullmatch("[0-9a-f]{64}", record["template"]["digest"])
+    assert verify(page).startswith("Accepted.")
+
+
+OLD_WALLET = """async () => {
+  const database = await new Promise((resolve) => {
+    const request = indexedDB.open('intaglio', 1)
+    request.onupgradeneeded = () => request.result.createObjectStore('wallet')
+    request.onsuccess = () => resolve(request.result)
+  })
+  await new Promise((resolve) => {
+    const transaction = database.transaction('wallet', 'readwrite')
+    transaction.objectStore('wallet').put({ version: 2, sealed: new Uint8Array(10) }, 'device')
+    transaction.oncomplete = resolve
+  })
+  database.close()
+}"""
+
+
+def test_a_browser_with_an_old_wallet_is_told_to_enrol_again_and_can(page, context):
+    page.evaluate(OLD_WALLET)
+    page.close()
+    again = opened(context)
+    assert again.get_attribute("#state", "data-state") == "outdated"
+    assert "Enrol again." in again.text_content("#state")
+    assert all(again.is_disabled(f"#{name}-button") for name in ("erase", "export", "revoke", "renew", "history"))
+    assert enrol(again).startswith("Enrolled.")
+    assert verify(again).startswith("Accepted.")
 
 
 def test_the_history_is_what_the_log_proves(page):
@@ -308,7 +338,7 @@ def test_a_log_that_is_signed_with_another_key_than_the_one_named_enrols_nobody(
     context.route("**/deployment.json", naming_another_log)
     page = opened(context)
     assert enrol(page).startswith("Proof missing or wrong: stopped")
-    assert site.between.calls[-1] == "SubmitTemplate"
+    assert site.between.calls[-1] == "SubmitProbe"
     page.set_input_files("#probe-file", picture(ME, 6))
     page.click("#verify-button:enabled")
     assert "not enrolled here" in outcome(page)
@@ -372,7 +402,7 @@ def test_a_moratorium_that_begins_during_a_session_keeps_the_reply_shut(page, co
 
     site.between.alter = alter
     assert "stopped by the moratorium pause" in verify(page)
-    assert "SubmitToken" not in site.between.calls[5:]
+    assert "SubmitToken" not in site.between.calls[3:]
 
 
 @pytest.mark.slow
@@ -383,13 +413,13 @@ def test_a_deployment_that_nobody_registered_enrols_nobody(context, site):
     assert site.between.calls == []
 
 
-def test_an_altered_table_opens_nothing(page, site):
+def test_a_reply_that_was_changed_on_its_way_is_not_opened(page, site):
     enrol(page)
-    table = 32 * (THRESHOLD + 1)
     site.between.alter = lambda name, answer: (
-        with_other_reply(answer, lambda reply: reply[:-table] + bytes(table)) if name == "SubmitProbe" else answer
+        with_other_reply(answer, lambda reply: reply[:-16] + bytes(16)) if name == "SubmitProbe" else answer
     )
-    assert verify(page).startswith("Not accepted.")
+    assert verify(page).startswith("Proof missing or wrong: stopped")
+    assert site.between.calls[-1] == "SubmitProbe"  # no token left the page, not even "no match"
     site.between.alter = lambda _name, answer: answer
     assert verify(page).startswith("Accepted.")
 

@@ -7,11 +7,15 @@ import json
 from dataclasses import asdict, replace
 from typing import Any
 
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+from federation.assertion import Assertion, LogPosition
+from federation.errors import ProofError
 from federation.onebit import Operation, match
 from federation.onebit.session import ServerSession, SessionTerms
 from federation.purposes import Category, Tier
 from federation.rulebook import RuleSigners, SignedRule
-from federation.rules import Deployment, PolicyPack, PurposeRule
+from federation.rules import Deployment, Issuer, PolicyPack, PurposeRule
 from federation.transparency import (
     AttemptEntry,
     AttemptOutcome,
@@ -34,16 +38,24 @@ from tests.bundles import AUDITOR, MAKER, TRUST, a_bundle, a_release, signed
 
 LOG = NoteSigner("example.org/log", KeyKind.NOTE, bytes(range(32)))
 SALT = bytes(range(32))
+ISSUER_KEY = Ed25519PrivateKey.from_private_bytes(bytes([9]) * 32)
+ISSUER = Issuer("https://matching.example", public(ISSUER_KEY))
 
 
-def a_deployment(code_length: int, threshold: int) -> dict[str, Any]:
-    """What a page reads before it does anything: release, manifest, public rules and the rest."""
+def a_deployment(code_length: int, threshold: int, *, issues: bool) -> dict[str, Any]:
+    """What a page reads before it does anything: release, manifest, public rules and the rest.
+
+    Args:
+        code_length: of the release.
+        threshold: of the release.
+        issues: whether the rules register an issuer of assertions.
+    """
     release = replace(a_release(threshold), code_length=code_length)
     begin, year = NOW - DAY, 365 * DAY
     rule = PurposeRule(PURPOSE, Category.PHYSICAL_ACCESS, Tier.MINIMAL, begin, begin + year)
     registered = Deployment(
         "trial", "Example Office Ltd", "mailto:privacy@example.org", AUDIENCE, (PURPOSE,), ("DE", "EU"),
-        (bytes.fromhex(release.digest),), begin, begin + year,
+        (bytes.fromhex(release.digest),), begin, begin + year, ISSUER if issues else None,
     )  # fmt: skip
     rules = [PolicyPack(place, 1, begin, begin + year, (rule,)) for place in ("DE", "EU")]
     signers = RuleSigners(frozenset(map(public, (MAKER, AUDITOR))), threshold=2)
@@ -71,8 +83,8 @@ def compare(request: dict[str, Any]) -> dict[str, Any]:
     submission = ProbeSubmission.from_proto(pb.SubmitProbeRequest.FromString(bytes.fromhex(request["submission"])))
     change = submission.change
     if request["enrols"]:
-        assert change is not None
-        assert change.key_id == asked["key_id"]
+        if change is None or change.key_id != asked["key_id"]:
+            raise ProofError("the device key is not the one that the session was opened for")
         operation, template, key = Operation.ENROL, change.template, change.device_public_key
     else:
         template, key = (bytes.fromhex(request[name]) for name in ("template", "device_public_key"))
@@ -81,8 +93,8 @@ def compare(request: dict[str, Any]) -> dict[str, Any]:
     terms = SessionTerms(
         parameters=request["parameters"],
         operation=operation,
-        purpose=PURPOSE,
-        audience=AUDIENCE,
+        purpose=request["purpose"],
+        audience=request["audience"],
         template_digest=hashlib.sha256(template).digest(),
         audience_nonce=bytes.fromhex(request["audience_nonce"]),
         change_digest=submission.change_digest,
@@ -99,8 +111,27 @@ def compare(request: dict[str, Any]) -> dict[str, Any]:
         "operation": operation.name,
         "token": challenge.token.hex(),
         "leaf": entry.decode(),
+        "assertion": _asserted(terms, receipt.logged, now=request["now"]) if terms.audience_nonce else "",
         "answer": LoggedReply(challenge.reply, receipt).to_proto().SerializeToString().hex(),
     }
+
+
+def _asserted(terms: SessionTerms, logged: LoggedEntry, *, now: int) -> str:
+    """What the audience gets for a match."""
+    head = logged.checkpoint.head
+    return Assertion(
+        issuer=ISSUER.address,
+        audience=AUDIENCE,
+        subject="5a" * 32,
+        purpose=PURPOSE,
+        nonce=terms.audience_nonce,
+        issued_at=now,
+        expires_at=now + 300,
+        release_digest=terms.release_digest,
+        fmr=a_release().fmr,
+        log=LogPosition(LOG.key.name, logged.index, head.size, head.root),
+        contest=TERMS.contest,
+    ).sign(ISSUER_KEY)
 
 
 def _logged(opening: Opening, leaves: list[str], old_size: int, *, now: int) -> tuple[bytes, LogReceipt]:

@@ -22,8 +22,8 @@ from tests.bundles import TRUST, a_bundle, signed
 from tests.faces import aligner, orl_image, shipped
 from tests.running import DEPLOYMENT, LOG_SIGNER, PURPOSE, TERMS, a_release
 
-THRESHOLD = 740
-"""About 0.36 of 2048 bits: most pairs of one ORL person lie below, and nearly none of two."""
+THRESHOLD = 370
+"""About 0.36 of 1024 bits: most pairs of one ORL person lie below, and nearly none of two."""
 
 
 def orl_release():

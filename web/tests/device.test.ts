@@ -4,7 +4,7 @@ import { beforeAll, beforeEach, describe, expect, test } from 'vitest'
 
 import { equal, hex, randomBytes, sha256, utf8 } from '../src/bytes'
 import { Device, type Outcome } from '../src/device/device'
-import { MalformedMessageError, PeerError, ProofError, RefusedError } from '../src/errors'
+import { IntaglioError, MalformedMessageError, PeerError, ProofError, RefusedError, UnavailableError } from '../src/errors'
 import { SessionKey } from '../src/onebit/device'
 import { Engine } from '../src/onebit/seal'
 import { TemplateSecret } from '../src/onebit/template'
@@ -18,11 +18,12 @@ const DAY_SECONDS = 86_400
 
 let small: Site
 let large: Site
+let silent: Site
 let engine: Engine
 let service: Service
 
 beforeAll(async () => {
-  ;[small, large] = [await site(1024), await site(2048)]
+  ;[small, large, silent] = [await site(1024), await site(2048), await site(1024, false)]
   engine = await Engine.load(small.deployment.release.parameters)
 }, 60_000)
 beforeEach(async () => {
@@ -71,14 +72,73 @@ describe('flows', () => {
   })
 
   test('two different people enrol nobody, and the next attempt has another secret', async () => {
+    const secrets: Uint8Array[] = []
+    const call = service.call.bind(service)
+    service.call = async (method, request) => {
+      if (method.name === 'SubmitProbe') secrets.push((await Wallet.open())!.requireSecret().secretBytes())
+      return call(method, request)
+    }
     expect((await enrol(face('another', 2))).matched).toBe(false)
     expect(service.stored).toBeNull()
-    const first = (await Wallet.open())!.requireSecret().secretBytes()
-    expect((await memory()).enrolment!.state).toBe('started')
+    const { enrolment } = await memory()
+    expect(enrolment).toMatchObject({ state: 'started', receipts: [], answers: 1 })
+    const wallet = (await Wallet.open())!
+    expect(() => wallet.requireSecret()).toThrow('not enrolled')
+    await expect(verify()).rejects.toThrow('gave no consent')
     expect((await enrol()).matched).toBe(true)
-    const second = (await Wallet.open())!.requireSecret().secretBytes()
+    expect((await memory()).enrolment!.answers).toBe(2)
+    const [first, second] = secrets
     expect(equal(first.slice(0, 32), second.slice(0, 32))).toBe(false)
     expect(equal(first.slice(32), second.slice(32))).toBe(false)
+  })
+
+  describe('an enrolment whose last answer is lost', () => {
+    const lost = async (): Promise<void> => {
+      service.alter = (call, answer) => {
+        if (call === 'SubmitToken') throw new UnavailableError('the answer was lost')
+        return answer
+      }
+      await expect(enrol()).rejects.toThrow('was lost')
+      service.alter = (_call, answer) => answer
+      expect((await memory()).enrolment!.state).toBe('started')
+    }
+
+    test('is one when the server holds it', async () => {
+      await lost()
+      await (await device()).settle()
+      expect((await memory()).enrolment!.state).toBe('enrolled')
+      expect((await verify()).matched).toBe(true)
+    })
+
+    test('is one when the face matches', async () => {
+      await lost()
+      expect((await verify()).matched).toBe(true)
+      expect((await memory()).enrolment!.state).toBe('enrolled')
+    })
+
+    test('is forgotten when the server does not know it', async () => {
+      await lost()
+      service.stored = null
+      await (await device()).settle()
+      expect((await memory()).enrolment).toMatchObject({ state: 'started', receipts: [] })
+      expect((await enrol()).matched).toBe(true)
+    })
+
+    test('is over when it was revoked since', async () => {
+      await lost()
+      service.alter = (call, answer) => (call === 'ListReceipts' ? { ...answer, receipts: [] } : answer)
+      await (await device()).settle()
+      expect((await memory()).enrolment!.state).toBe('revoked')
+    })
+
+    test('stays as it is when the server cannot be asked', async () => {
+      await lost()
+      const before = await memory()
+      service.alter = () => { throw new UnavailableError('not now') }
+      await expect((await device()).settle()).rejects.toThrow('not now')
+      expect(await memory()).toEqual(before)
+      expect((await Wallet.open())!.requireSecret().secretBytes().length).toBe(32 + 128)
+    })
   })
 
   test('secret and consent are in the wallet before the probe leaves', async () => {
@@ -191,8 +251,13 @@ describe('renewal of a consent', () => {
   })
 
   test('a server that shows a consent for another template is found out', async () => {
+    let failed = new Uint8Array()
+    const call = service.call.bind(service)
+    service.call = async (method, request) => {
+      if (method.name === 'SubmitProbe' && failed.length === 0) failed = utf8((await memory()).enrolment!.receipts[0])
+      return call(method, request)
+    }
     await enrol(face('another', 2))
-    const failed = utf8((await memory()).enrolment!.receipts[0])
     await enrol()
     service.alter = (call, answer) => (call === 'ListReceipts' ? { ...answer, receipts: [failed] } : answer)
     await expect(renew()).rejects.toThrow('another template')
@@ -257,11 +322,104 @@ describe('a server that lies', () => {
   })
 })
 
-test('without an issuer in the public rules no nonce is taken along', async () => {
-  await enrol()
-  const calls = service.calls.length
-  await expect((await device()).verify(key(), face('me', 3), randomBytes(32))).rejects.toThrow('nobody who may sign')
-  expect(service.calls.length).toBe(calls)
+describe('a field that is changed between an honest device and an honest server', () => {
+  const nonce = randomBytes(32)
+  /** Another value of the same kind. */
+  const other = (value: unknown): unknown => {
+    if (value instanceof Uint8Array) return value.length === 0 ? Uint8Array.of(1) : value.map((byte, i) => (i === value.length - 1 ? byte ^ 1 : byte))
+    if (typeof value === 'bigint') return value + 1n
+    if (typeof value === 'string') return `${value}x`
+    return value === Decision.MATCH ? Decision.NON_MATCH : Decision.MATCH
+  }
+  const changed = (call: string, ...path: readonly string[]) => (name: string, message: any): unknown => {
+    if (name !== call) return message
+    const holder = path.slice(0, -1).reduce((part, key) => part[key], message)
+    holder[path.at(-1)!] = other(holder[path.at(-1)!])
+    return message
+  }
+
+  describe.each<[string, boolean, () => Promise<unknown>, readonly string[]]>([
+    ['of an enrolment', false, () => enrol(), [
+      'StartEnrolment keyId', 'StartEnrolment purpose', 'StartEnrolment audience', 'SubmitProbe sessionId', 'SubmitProbe probe', 'SubmitProbe signature',
+      'SubmitProbe logSize', 'SubmitProbe change devicePublicKey', 'SubmitProbe change template', 'SubmitProbe change receipt', 'SubmitToken sessionId',
+      'SubmitToken token',
+    ]],
+    ['of a verification', true, async () => (await device()).verify(key(), face('me', 3), nonce), [
+      'StartVerification keyId', 'StartVerification purpose', 'StartVerification audience', 'StartVerification audienceNonce', 'SubmitProbe sessionId',
+      'SubmitProbe probe', 'SubmitProbe signature', 'SubmitProbe logSize', 'SubmitToken sessionId', 'SubmitToken token',
+    ]],
+    ['of a renewal', true, () => renew(), ['StartVerification audienceNonce', 'SubmitProbe signature', 'SubmitProbe change receipt']],
+  ])('%s, on its way up:', (_, isEnrolled, ask, fields) => {
+    test.each(fields)('%s', async (field) => {
+      if (isEnrolled) await enrol()
+      const [call, ...path] = field.split(' ')
+      const before = service.stored && { ...service.stored, receipts: [...service.stored.receipts] }
+      service.alterRequest = changed(call, ...path)
+      await expect(ask()).rejects.toThrow(IntaglioError)
+      expect(service.stored).toEqual(before)
+    })
+  })
+
+  test.each([
+    'StartVerification session sessionId', 'StartVerification session nonce', 'StartVerification session releaseDigest', 'SubmitProbe reply',
+    'SubmitProbe log logged', 'SubmitProbe log opening', 'SubmitProbe log consistency 0', 'SubmitToken decision', 'SubmitToken assertion',
+  ])('on its way down: %s', async (field) => {
+    await enrol()
+    await verify() // so the log has something to be consistent with
+    await verify()
+    const [call, ...path] = field.split(' ')
+    service.alter = changed(call, ...path)
+    await expect((await device()).verify(key(), face('me', 3), nonce)).rejects.toThrow(IntaglioError)
+    service.alter = (_call, answer) => answer
+    expect((await verify()).matched).toBe(true)
+  })
+
+  test('and nothing that is unchanged', async () => {
+    await enrol()
+    expect((await (await device()).verify(key(), face('me', 3), nonce)).matched).toBe(true)
+    expect((await renew()).matched).toBe(true)
+  })
+})
+
+describe('for an organisation that gave a nonce', () => {
+  const nonce = randomBytes(32)
+  const ask = async (person = 'me'): Promise<Outcome> => (await device()).verify(key(), face(person, 3), nonce)
+
+  test('a match has an assertion, and a non-match has none', async () => {
+    await enrol()
+    const { assertion } = await ask()
+    expect(JSON.parse(atob(assertion!.split('.')[1].replaceAll('-', '+').replaceAll('_', '/')))).toMatchObject({ nonce: hex(nonce), aud: 'example.org' })
+    expect((await ask('another')).assertion).toBeNull()
+    expect((await verify()).assertion).toBeNull()
+  })
+
+  test.each<[string, string, (assertion: string) => string]>([
+    ['is missing', 'has an assertion', () => ''],
+    ['is another', 'altered', (assertion) => assertion.replace(/\.e/, '.f')],
+    ['is no text of three parts', 'no assertion', () => 'yes'],
+  ])('an assertion that %s is not handed out', async (_, said, change) => {
+    await enrol()
+    service.alter = (call, answer) => (call === 'SubmitToken' ? { ...answer, assertion: utf8(change(new TextDecoder().decode(answer.assertion))) } : answer)
+    await expect(ask()).rejects.toThrow(said)
+  })
+
+  test('an assertion for the session before is not handed out', async () => {
+    await enrol()
+    let first = new Uint8Array()
+    service.alter = (call, answer) => { if (call === 'SubmitToken') first = answer.assertion; return answer }
+    await ask()
+    service.alter = (call, answer) => (call === 'SubmitToken' ? { ...answer, assertion: first } : answer)
+    await expect(ask()).rejects.toThrow('about something else')
+  })
+
+  test('without an issuer in the public rules nothing is sent', async () => {
+    service = new Service(silent)
+    const there = await device(silent.now, silent)
+    await there.enrol(key(), face('me', 1), face('me', 2))
+    const calls = service.calls.length
+    await expect(there.verify(key(), face('me', 3), nonce)).rejects.toThrow('nobody who may sign')
+    expect(service.calls.length).toBe(calls)
+  })
 })
 
 test('a secret of the other parameter set encrypts nothing under this key', async () => {

@@ -5,7 +5,7 @@ import { create, type DescMessage, type DescMethodUnary, fromBinary, type Messag
 import { type Bytes, equal, fromHex, hex, randomBytes, sha256, utf8 } from '../src/bytes'
 import { type Deployment, deploymentOf } from '../src/device/deployment'
 import { Transport } from '../src/device/transport'
-import { RefusedError } from '../src/errors'
+import { MalformedMessageError, ProofError, RefusedError } from '../src/errors'
 import {
   Decision, type ExportRequest, ExportResponseSchema, type StartVerificationRequest, type SubmitProbeRequest, SubmitProbeRequestSchema,
   type SubmitProbeResponse, SubmitProbeResponseSchema, type SubmitTokenRequest,
@@ -20,10 +20,10 @@ export interface Site {
   readonly threshold: number
 }
 
-/** A site over a release with codes of that many bits. */
-export async function site(codeLength: number): Promise<Site> {
+/** A site over a release with codes of that many bits, whose rules register an issuer of assertions, or none. */
+export async function site(codeLength: number, issues = true): Promise<Site> {
   const threshold = codeLength / 4
-  const told = (await python('deployment', { code_length: codeLength, threshold })) as Record<string, any>
+  const told = (await python('deployment', { code_length: codeLength, threshold, issues })) as Record<string, any>
   const { release, manifest, rules, trust, terms, log_key, purpose, now, release_digest: releaseDigest } = told
   const file = utf8(JSON.stringify({ terms, purpose, days: 90, log_key, deployment: 'trial', release_trust: trust }))
   const deployment = deploymentOf(file, utf8(release), utf8(manifest), () => Promise.resolve(utf8(rules)))
@@ -34,9 +34,12 @@ interface Open {
   readonly sessionId: Bytes
   readonly nonce: Bytes
   readonly keyId: Bytes
+  readonly purpose: string
+  readonly audience: string
   readonly audienceNonce: Bytes
   readonly enrols: boolean
   token?: string
+  assertion?: Bytes
   request?: SubmitProbeRequest
 }
 interface Stored {
@@ -48,11 +51,23 @@ interface Compared {
   readonly operation: string
   readonly token: string
   readonly leaf: string
+  readonly assertion: string
   readonly answer: string
 }
 
-/** An answer on its way to the device. */
-export type Alter = (call: string, answer: any) => unknown
+/** What Python raises of the error family, as a device hears it. */
+async function raised(answer: Promise<unknown>): Promise<unknown> {
+  try {
+    return await answer
+  } catch (error) {
+    const [, name, text] = /(ProofError|MalformedMessageError): (.*)/.exec(String(error)) ?? []
+    if (name === undefined) throw error
+    throw new (name === 'ProofError' ? ProofError : MalformedMessageError)(`the server says: ${text}`)
+  }
+}
+
+/** Does something to a message on its way. */
+export type Alter = (call: string, message: any) => unknown
 
 /** The service of one site, which stores one template. */
 export class Service extends Transport {
@@ -64,6 +79,7 @@ export class Service extends Transport {
   /** Entries of the log. */
   readonly leaves: string[] = []
   alter: Alter = (_call, answer) => answer
+  alterRequest: Alter = (_call, request) => request
   /** Its clock: seconds since 1970. */
   now: number
   readonly #site: Site
@@ -78,7 +94,7 @@ export class Service extends Transport {
   override async call<I extends DescMessage, O extends DescMessage>(method: DescMethodUnary<I, O>, request: MessageInitShape<I>): Promise<MessageShape<O>> {
     const sent = toBinary(method.input, create(method.input, request)) as Bytes
     this.calls.push(method.name)
-    const answer = await this.#answer(method.name, fromBinary(method.input, sent))
+    const answer = await this.#answer(method.name, this.alterRequest(method.name, fromBinary(method.input, sent)))
     return this.alter(method.name, create(method.output, answer as MessageInitShape<O>)) as MessageShape<O>
   }
 
@@ -100,29 +116,36 @@ export class Service extends Transport {
     return this.stored
   }
 
-  #start({ keyId, audienceNonce }: StartVerificationRequest, enrols: boolean): unknown {
-    this.#open = { sessionId: randomBytes(16), nonce: randomBytes(32), keyId: keyId as Bytes, audienceNonce: (audienceNonce ?? new Uint8Array()) as Bytes, enrols }
+  #start({ keyId, purpose, audience, audienceNonce }: StartVerificationRequest, enrols: boolean): unknown {
+    const asked = { keyId: keyId as Bytes, purpose, audience, audienceNonce: (audienceNonce ?? new Uint8Array()) as Bytes }
+    this.#open = { sessionId: randomBytes(16), nonce: randomBytes(32), ...asked, enrols }
     const { sessionId, nonce } = this.#open
     return { session: { sessionId, nonce, releaseDigest: fromHex(this.#site.releaseDigest) } }
   }
 
   async #compare(request: SubmitProbeRequest): Promise<SubmitProbeResponse> {
-    const open = this.#open!
+    const open = this.#session(request)
     if (open.enrols ? this.stored !== null : this.stored === null || !equal(sha256(this.stored.devicePublicKey), open.keyId)) throw new RefusedError('not enrolled here')
-    const compared = (await python('compare', {
+    const compared = (await raised(python('compare', {
       parameters: this.#site.deployment.release.parameters.name, threshold: this.#site.threshold, enrols: open.enrols, leaves: this.leaves, now: this.now,
-      session_id: hex(open.sessionId), nonce: hex(open.nonce), key_id: hex(open.keyId), audience_nonce: hex(open.audienceNonce),
+      session_id: hex(open.sessionId), nonce: hex(open.nonce), key_id: hex(open.keyId), purpose: open.purpose, audience: open.audience, audience_nonce: hex(open.audienceNonce),
       release_digest: this.#site.releaseDigest, submission: hex(toBinary(SubmitProbeRequestSchema, request)),
       template: hex(this.stored?.template ?? new Uint8Array()), device_public_key: hex(this.stored?.devicePublicKey ?? new Uint8Array()),
-    })) as Compared
+    }))) as Compared
     this.operations.push(compared.operation)
     this.leaves.push(compared.leaf)
-    Object.assign(open, { token: compared.token, request })
+    Object.assign(open, { token: compared.token, assertion: utf8(compared.assertion), request })
     return fromBinary(SubmitProbeResponseSchema, fromHex(compared.answer))
   }
 
-  #decide({ token }: SubmitTokenRequest): unknown {
-    const { token: expected, request, enrols } = this.#open!
+  #session({ sessionId }: { readonly sessionId: Uint8Array }): Open {
+    if (this.#open === null || !equal(sessionId, this.#open.sessionId)) throw new RefusedError('no such session')
+    return this.#open
+  }
+
+  #decide(answer: SubmitTokenRequest): unknown {
+    const { token: expected, assertion, request, enrols } = this.#session(answer)
+    const { token } = answer
     if (hex(token) !== expected) return { decision: Decision.NON_MATCH }
     const change = request!.change
     if (change !== undefined && enrols) {
@@ -130,7 +153,7 @@ export class Service extends Transport {
     } else if (change !== undefined) {
       this.stored!.receipts.push(change.receipt as Bytes)
     }
-    return { decision: Decision.MATCH }
+    return { decision: Decision.MATCH, assertion }
   }
 
   #export({ openingsFrom }: ExportRequest): unknown {

@@ -80,11 +80,11 @@ test('an enrolment that begins again leaves nothing of the secret before it', as
   expect(hex(second.secretBytes())).not.toBe(hex(first.secretBytes()))
 })
 
-test('the end of a template leaves neither code seed nor pad, and the rest of the memory', async () => {
+test('a template that is forgotten leaves neither code seed nor pad, and the rest of the memory', async () => {
   const [wallet] = await enrolled()
   await wallet.remember({ checkpoint: 'a checkpoint' })
   const before = ((await stored())['sealed'] as Uint8Array).length
-  await wallet.end()
+  await wallet.forget({ state: 'revoked' })
   expect(() => wallet.requireSecret()).toThrow('revoked')
   const again = await Wallet.open()
   expect(again!.memory).toEqual({ enrolment: { ...ENROLMENT, state: 'revoked' }, checkpoint: 'a checkpoint', rules: null })

@@ -81,7 +81,8 @@ export class Device {
   /**
    * Enrols `reference`, confirmed by another capture of the same face. Both are adapted embeddings.
    *
-   * Nothing is stored by the server unless the second capture matches. Seed and pad are drawn for this attempt alone.
+   * Nothing is stored by the server unless the second capture matches. Seed and pad are drawn for this attempt alone, so
+   * `settle` an earlier one first.
    *
    * @param key fresh, for this session alone.
    * @throws RefusedError, PeerError, ProofError, UnavailableError nothing is known to be stored; try again.
@@ -101,7 +102,28 @@ export class Device {
     const consent = await this.#consentTo({ ...this.#binding(started), templateDigest: sha256(template) }, null)
     await wallet.begin(secret, { ...started, receipts: [textOf(consent)] })
     const change = { devicePublicKey: wallet.devicePublicKey, template, receipt: consent.toBytes() }
-    return this.#compare({ operation: Operation.ENROL, session, key, vector: second, consent, change, audienceNonce: NONE })
+    const outcome = await this.#compare({ operation: Operation.ENROL, session, key, vector: second, consent, change, audienceNonce: NONE })
+    if (!outcome.matched) await wallet.forget({ receipts: [] })
+    return outcome
+  }
+
+  /**
+   * Asks what became of an enrolment whose last answer was lost, before another one forgets its secret.
+   *
+   * @throws ProofError the server holds another template under this device's key.
+   */
+  async settle(): Promise<void> {
+    const { enrolment } = this.#wallet.memory
+    if (enrolment?.state !== 'started' || enrolment.receipts.length === 0) return
+    let held: SignedReceipt[]
+    try {
+      held = await this.#receipts()
+    } catch (error) {
+      if (!(error instanceof RefusedError)) throw error
+      return await this.#wallet.forget({ receipts: [] }) // the same answer as for a stranger: it never came to anything
+    }
+    if (held.length > 0) await this.#wallet.remember({ enrolment: { ...enrolment, state: 'enrolled' } })
+    else await this.#wallet.forget({ state: 'revoked' })
   }
 
   /**
@@ -147,13 +169,13 @@ export class Device {
   /** Has the server delete the template, for good. Doing it twice changes nothing. */
   async revoke(): Promise<void> {
     await this.#transport.call(owner.revoke, { proof: await this.#proof('revoke') })
-    await this.#wallet.end()
+    await this.#wallet.forget({ state: 'revoked' })
   }
 
   /** Has the server delete everything that connects the owner with it. Returns the tombstone's position, or null if made before. */
   async erase(): Promise<number | null> {
     const answer = await this.#transport.call(owner.erase, { proof: await this.#proof('erase') })
-    await this.#wallet.end()
+    await this.#wallet.forget({ state: 'revoked' })
     return answer.log === undefined ? null : checkTombstone(answer.log, this.#logKey(), this.#clock())
   }
 

@@ -96,6 +96,8 @@ async function withDevice<T>({ deployment }: Loaded, work: (device: Device) => P
 
 /** Lets `work` use the device that shall be enrolled: the one that is there, unless its template was revoked or is of old. */
 async function withNewDevice<T>(loaded: Loaded, work: (device: Device) => Promise<T>): Promise<T> {
+  const before = await present()
+  if (before !== null && before !== 'outdated') await withDevice(loaded, (device) => device.settle())
   const found = await present()
   if (found === null || found === 'outdated' || found.memory.enrolment?.state === 'revoked') {
     await Wallet.create() // a new key: nobody can link it with the old one

@@ -176,10 +176,14 @@ export class Wallet {
     await this.#replace(secret, { ...this.#memory, enrolment })
   }
 
-  /** Forgets the secret of a template that the server has deleted. */
-  async end(): Promise<void> {
+  /**
+   * Forgets the secret of a template that came to nothing, or that the server has deleted, on disk before it returns.
+   *
+   * @param change what else is then true of the enrolment.
+   */
+  async forget(change: Partial<Enrolment>): Promise<void> {
     const { enrolment } = this.#memory
-    await this.#replace(null, { ...this.#memory, enrolment: enrolment && { ...enrolment, state: 'revoked' } })
+    await this.#replace(null, { ...this.#memory, enrolment: enrolment && { ...enrolment, ...change } })
   }
 
   /**
