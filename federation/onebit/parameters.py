@@ -181,9 +181,8 @@ class Parameters:
     def product_noise(self) -> float:
         """Step 1, after the switch: what the product leaves, in units of t."""
         n, m = self.ring_dimension, self.slots
-        variance = (
-            m / 144 + n * _ERROR_VARIANCE / 12 + m * _SECRET_VARIANCE / 12 + n * _SECRET_VARIANCE * _ERROR_VARIANCE
-        )
+        code = m * m / 48 + 7 * m / 144 + m * _SECRET_VARIANCE / 3
+        variance = code + n * _ERROR_VARIANCE / 3 + n * _SECRET_VARIANCE * _ERROR_VARIANCE
         return self.plain_modulus * math.sqrt(variance) / self.data_primes[1]
 
     @property
