@@ -28,7 +28,9 @@ def slot_of(elements, t):
 
 
 def times(left, right, q):
-    return np.stack([left[0] * right[:, 0] - left[1] * right[:, 1], left[0] * right[:, 1] + left[1] * right[:, 0]], 1) % q
+    return (
+        np.stack([left[0] * right[:, 0] - left[1] * right[:, 1], left[0] * right[:, 1] + left[1] * right[:, 0]], 1) % q
+    )
 
 
 def lengths(t, q, margin):
