@@ -182,6 +182,8 @@ def matching_start(
         ready_file.unlink(missing_ok=True)  # a stale one would announce a server that is not there yet
     bundle = read_bundle(release)
     served = require_servable(bundle, _read_trust(release_trust), now=int(time.time()))
+    if bundle.manifest.warning is not None:
+        log.warning("release_on_trial", release=served.digest, says=bundle.manifest.warning)
     settings = _Settings(
         bundle=bundle,
         issuer=AssertionIssuer.read(assertions, served) if assertions else None,

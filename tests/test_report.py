@@ -20,6 +20,8 @@ from examples.demo import plots, report, wording
 from examples.demo.report import render
 from examples.demo.results import Accuracy, Attempts, DemoResult, Stage
 from examples.demo.table import summary_table
+from federation.audit.cells import Rate as AuditedRate
+from federation.audit.wolf import WolfRates
 
 XHTML = "{http://www.w3.org/1999/xhtml}"
 SVG = "{http://www.w3.org/2000/svg}"
@@ -64,6 +66,7 @@ def result():
         before=accuracy(1, 0.94, 0.88, 0.02, 0.0703, 0.7512),
         after=accuracy(2, 0.5, 0.0, 0.15, 0.0611, 0.8423),
         attempts=Attempts(68, 61, 1272, 13, 0, draw.gamma(40, 0.6, 300), draw.gamma(30, 0.2, 300), 147584, 122910),
+        wolf=WolfRates(AuditedRate(57, 85, 17.0, 0.4, 0.84), AuditedRate(19, 85, 17.0, 0.08, 0.43), 17),
         problems=("person 3, image 7: no face was found",),
         stages=(Stage("align", 9.42), Stage("train", 3.31), Stage("verify", 21.6)),
         release_digest="ab" * 32,
