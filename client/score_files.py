@@ -73,12 +73,17 @@ class ScoreFile:
     def require_good(self, path: Path) -> None:
         """Raises UsageError with the first bad rows if there are any."""
         if self.bad:
-            listed = "".join(f"\n  line {row.line}: {row.reason}" for row in self.bad[:LISTED])
-            more = f"\n  and {len(self.bad) - LISTED} more" if len(self.bad) > LISTED else ""
             raise UsageError(
-                f"{path}: {len(self.bad)} bad rows{listed}{more}\nmend them, or leave them out with --skip-bad, "
-                "which the report will say"
+                f"{path}: {_listed(self.bad)}\nmend them, or leave them out with --skip-bad, which the report will say"
             )
+
+
+def _listed(bad: Sequence[BadRow]) -> str:
+    """How many bad rows there are, and the first of them."""
+    first = sorted(bad, key=lambda row: row.line)[:LISTED]
+    listed = "".join(f"\n  line {row.line}: {row.reason}" for row in first)
+    more = f"\n  and {len(bad) - LISTED} more" if len(bad) > LISTED else ""
+    return f"{len(bad)} bad rows{listed}{more}"
 
 
 def read_scores(path: Path, attributes: Sequence[str]) -> ScoreFile:
@@ -101,7 +106,10 @@ def read_scores(path: Path, attributes: Sequence[str]) -> ScoreFile:
         raise UsageError(f"cannot read {path}: {error.strerror or error}") from error
     except ValueError as error:  # pyarrow's errors are ValueErrors
         raise UsageError(f"{path} is no table that can be read: {str(error).splitlines()[0]}") from error
-    comparisons, strings = reader.finish()
+    try:
+        comparisons, strings = reader.finish()
+    except UsageError as error:  # without a bad row, fixed strings seldom make two halves any more
+        raise UsageError(f"{path}: {error}" + (f"\nthere are {_listed(reader.bad)}" if reader.bad else "")) from error
     if not len(comparisons):
         listed = f"; line {reader.bad[0].line}: {reader.bad[0].reason}" if reader.bad else ""
         raise UsageError(f"{path} has no readable comparison{listed}")
@@ -244,14 +252,11 @@ class _Reader:
         names = self._parts[0] if self._parts else {}
         whole = {name: np.concatenate([part[name] for part in self._parts]) for name in names}
         self._parts.clear()
-        strings = None
+        fixed: dict[str, NDArray[Any]] = {}
         if self._layout.wolf and whole:
-            kind = whole.pop("wolf")
-            fixed = {name: values[kind > 0] for name, values in whole.items()}
-            whole = {name: values[kind == 0] for name, values in whole.items()}
-            if kind.any():
-                pairs = self._people.decode(fixed["person 1"], fixed["person 2"])
-                strings = FixedStrings(fixed["score"], kind[kind > 0] == KINDS.index(BEST) + 1, pairs)
+            is_fixed = whole["wolf"] > 0
+            fixed = {name: values[is_fixed] for name, values in whole.items()}
+            whole = {name: values[~is_fixed] for name, values in whole.items() if name != "wolf"}
         if self._layout.people and whole:
             whole = self._one_label_each(whole)
         empty = np.zeros(0, dtype=np.int32)
@@ -266,7 +271,11 @@ class _Reader:
             people=sides("person", self._people) if self._layout.people else None,
             failed=whole.get("failed", np.zeros(0, dtype=np.bool_)) if self._layout.failed else None,
         )
-        return comparisons, strings
+        return comparisons, self._strings(fixed) if len(fixed.get("wolf", empty)) else None
+
+    def _strings(self, fixed: dict[str, NDArray[Any]]) -> FixedStrings:
+        pairs = self._people.decode(fixed["person 1"], fixed["person 2"])
+        return FixedStrings(fixed["score"], fixed["wolf"] == KINDS.index(BEST) + 1, pairs)
 
     def _one_label_each(self, whole: dict[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
         """Without rows that give a person another label than the first row did."""

@@ -13,6 +13,7 @@ Never with people who trained the release: it may fit them better than anybody e
 from __future__ import annotations
 
 import hashlib
+import itertools
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -22,7 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from federation.audit.comparisons import Sides
-from federation.audit.strings import BEST, KINDS, MEAN, FixedStrings
+from federation.audit.strings import BEST, KINDS, FixedStrings
 from federation.audit.wolf import FEWEST_PEOPLE
 from federation.embeddings import REFERENCE, EmbeddingSet
 from federation.errors import UsageError
@@ -30,6 +31,9 @@ from federation.onebit.code import CodeSeed, binary_code, hamming_distance, hype
 from federation.release import ModelRelease
 
 Vectors = NDArray[np.float64]
+
+MOST_TEMPLATES = 5
+"""Of one person: more of them say little more, since people are what counts."""
 
 _BATCH = 1024
 
@@ -67,13 +71,13 @@ def owners_of(embeddings: EmbeddingSet, release: ModelRelease) -> list[Owner]:
     owners = []
     for name in np.unique(embeddings.people).tolist():
         mine = embeddings.select(embeddings.people == name)
-        references = mine.select(mine.profiles == REFERENCE)
+        references = mine.select(mine.profiles == REFERENCE).embeddings[:MOST_TEMPLATES]
         strings = {
             f"{camera} through {profile}": release.adapt(mine.select(mine.profiles == camera).embeddings, profile)
             for camera in np.unique(embeddings.profiles).tolist()
             for profile in release.adapter.centres
         }
-        owners.append(Owner(name, release.adapt(references.embeddings, REFERENCE), strings))
+        owners.append(Owner(name, release.adapt(references, REFERENCE), strings))
     return owners
 
 
@@ -102,13 +106,12 @@ def try_fixed_strings(
     half = len(tables) // 2
     rows: list[tuple[float, bool, str, str]] = []
     for side, (chosen_on, tried_on) in enumerate(((tables[:half], tables[half:]), (tables[half:], tables[:half])), 1):
-        strings = {MEAN: _best_of(_means(chosen_on), chosen_on, threshold)}
-        strings[BEST] = _best_of(_images(chosen_on), chosen_on, threshold)
+        strings = _choose((_means(chosen_on), _images(chosen_on)), chosen_on, threshold)
         rows += [
             (float(distance), kind == BEST, f"{kind} of side {side}", table.owner.name)
-            for kind in KINDS
             for table in tried_on
-            for distance in table.distances(strings[kind])
+            for found in table.distances(strings)
+            for kind, distance in zip(KINDS, found, strict=True)
         ]
     distances, best, string, name = zip(*rows, strict=True)
     return FixedStrings(np.array(distances), np.array(best), Sides.of(string, name))
@@ -127,12 +130,13 @@ class _Templates:
         """Enrols every template."""
         return cls(owner, tuple(CodeSeed.generate(random_bytes) for _ in owner.templates), bits)
 
-    def distances(self, string: Vectors) -> list[int]:
-        """Of one string's code from every template's, as a thief of the wallet sends it."""
-        return [
-            hamming_distance(binary_code(template, seed, self.bits), binary_code(string, seed, self.bits))
-            for template, seed in zip(self.owner.templates, self.seeds, strict=True)
-        ]
+    def distances(self, strings: Sequence[Vectors]) -> list[list[int]]:
+        """Of every string's code from every template's, as a thief of the wallet sends it."""
+        found = []
+        for template, seed in zip(self.owner.templates, self.seeds, strict=True):
+            code = binary_code(template, seed, self.bits)
+            found.append([hamming_distance(code, binary_code(string, seed, self.bits)) for string in strings])
+        return found
 
     def all_distances(self, strings: Vectors) -> NDArray[np.int64]:
         """(t, n) the same for many strings (n, d) at once."""
@@ -158,6 +162,18 @@ class _Candidates:
     vectors: Vectors = field(repr=False)
     source: NDArray[np.int64]
 
+    @classmethod
+    def of(cls, vectors: Vectors, source: NDArray[np.int64]) -> _Candidates:
+        """Those that have a direction: an image that lies on the centre is no string.
+
+        Raises:
+            UsageError: none has.
+        """
+        usable = vectors.any(axis=1)
+        if not usable.any():
+            raise UsageError("there is nothing to choose a string from: every vector is zero")
+        return cls(vectors[usable], source[usable])
+
 
 def _in_order_of_digests(owners: Sequence[Owner]) -> list[Owner]:
     return sorted(owners, key=lambda owner: hashlib.sha256(owner.name.encode()).digest())
@@ -171,30 +187,28 @@ def _means(people: Sequence[_Templates]) -> _Candidates:
         own = [table.owner.strings[way] for table in people if len(table.owner.strings.get(way, ()))]
         if own:
             means.append(np.mean([vectors.mean(axis=0) for vectors in own], axis=0))
-    return _Candidates(np.stack(means), np.full(len(means), -1))
+    return _Candidates.of(np.stack(means), np.full(len(means), -1))
 
 
 def _images(people: Sequence[_Templates]) -> _Candidates:
     """Every image in every way."""
     own = [np.concatenate(list(table.owner.strings.values())) for table in people]
-    return _Candidates(np.concatenate(own), np.repeat(np.arange(len(own)), [len(vectors) for vectors in own]))
+    return _Candidates.of(np.concatenate(own), np.repeat(np.arange(len(own)), [len(vectors) for vectors in own]))
 
 
-def _best_of(candidates: _Candidates, people: Sequence[_Templates], threshold: int) -> Vectors:
-    """(d,) the string that the largest share of people accepts, then the one that lies nearest to them.
+def _choose(kinds: Sequence[_Candidates], people: Sequence[_Templates], threshold: int) -> list[Vectors]:
+    """Of every kind of candidates, the (d,) string that most people accept, then the one that lies nearest to them.
 
     Nobody's own image is tried on them: a string that fits one person says nothing about the next.
     """
-    usable = candidates.vectors.any(axis=1)
-    if not usable.any():
-        raise UsageError("there is nothing to choose a string from: every vector is zero")
-    vectors, source = candidates.vectors[usable], candidates.source[usable]
+    vectors, source = (np.concatenate(parts) for parts in zip(*((k.vectors, k.source) for k in kinds), strict=True))
     accepted, distance, tried = (np.zeros(len(vectors)) for _ in range(3))
     for position, table in enumerate(people):
-        distances = table.all_distances(vectors)
+        distances = table.all_distances(vectors)  # for all kinds at once: expanding a seed costs most
         others = source != position
         accepted += others * (distances <= threshold).mean(axis=0)
         distance += others * distances.mean(axis=0)
         tried += others
     order = np.lexsort((distance / tried, -accepted / tried))
-    return np.asarray(vectors[order[0]])
+    starts = np.cumsum([0, *(len(kind.vectors) for kind in kinds)])
+    return [vectors[order[(order >= start) & (order < end)][0]] for start, end in itertools.pairwise(starts)]

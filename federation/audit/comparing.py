@@ -29,7 +29,7 @@ class Change:
         new_cell: the worst cell of the new one, or empty without data.
         old: its rate then, or None.
         new: its rate now, or None.
-        verdict: FAIL when the new rate lies above the upper bound of the old one, INSUFFICIENT when there is no telling.
+        verdict: FAIL when the new rate lies above the upper bound of the old one, INSUFFICIENT when nobody can tell.
         reason: the same in words.
     """
 

@@ -51,6 +51,8 @@ class WolfRates:
             raise UsageError(f"fixed strings are tried on at least {FEWEST_PEOPLE} people")
         if any(not rate.effective <= self.people <= rate.trials for rate in (self.mean, self.best)):
             raise UsageError("fixed strings are tried on every person, and people are what counts")
+        if any(not rate.low <= rate.value <= rate.high for rate in (self.mean, self.best)):
+            raise UsageError("the rate of a fixed string lies inside its bounds")
 
     @property
     def text(self) -> str:

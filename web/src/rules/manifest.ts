@@ -174,8 +174,10 @@ export class SignedManifest {
 function wolfRates({ best, mean, people }: WolfRates): WolfRates {
   const read = ({ errors, trials, effective, low, high }: WolfRate): WolfRate => {
     const [worth, bottom, top] = [effective, low, high].map((text) => Number(rate(text)))
-    const counts = [errors, trials, people].every(Number.isSafeInteger) && errors >= 0 && errors <= trials && people <= trials
-    if (!counts || people < FEWEST_PEOPLE || !(worth >= 0 && worth <= people && bottom >= 0 && bottom <= top && top <= 1)) {
+    const counted = [errors, trials, people].every(Number.isSafeInteger) && errors >= 0 && errors <= trials
+    const byPeople = people >= FEWEST_PEOPLE && people <= trials && worth >= 0 && worth <= people
+    const value = errors / trials
+    if (!counted || !byPeople || !(bottom >= 0 && bottom <= value && value <= top && top <= 1)) {
       throw new UsageError('not the rates of fixed strings')
     }
     return { effective, errors, high, low, trials }
