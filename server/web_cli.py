@@ -91,8 +91,6 @@ def web_start(
         finally:
             await channel.close()
 
-    if bundle.manifest.warning is not None:
-        typer.echo(bundle.manifest.warning, err=True)
     size = sum(len(site.packed.get(path, data)) for path, (data, _) in site.files.items())
     typer.echo(f"serving {origin}: {size / 1e6:.1f} MB compressed", err=True)
     asyncio.run(serve())
