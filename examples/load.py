@@ -42,6 +42,7 @@ from federation.onebit import Decision
 from federation.onebit.parameters import ONEBIT_2048
 from federation.release import Adapter, ModelRelease, PrivacyStatement
 from federation.rulebook import Rulebook
+from federation.wolves import Owner
 from server.schema import ciphertexts, templates
 from server.sqlstorage import open_storage
 
@@ -102,7 +103,8 @@ def write_release(folder: Path) -> tuple[bytes, Standing]:
     people = [
         Person(str(n), np.array([face(n), face(n, 1)]), np.array([face(n, 2), face(n, 3)])) for n in range(1000, 1012)
     ]
-    bundle, trust = trial_bundle(audit(people, release), release, measured=None, now=int(time.time()))
+    owners = [Owner(one.name, one.references, {"face": np.concatenate([one.references, one.probes])}) for one in people]
+    bundle, trust = trial_bundle(audit(people, owners, release), release, measured=None, now=int(time.time()))
     (folder / BUNDLE).write_bytes(bundle.to_bytes())
     (folder / TRUST).write_bytes(trust.to_bytes())
     return bytes.fromhex(release.digest), bundle.manifest.standing

@@ -27,6 +27,7 @@ from federation.purposes import DAY_SECONDS
 from federation.recogniser import Recogniser
 from federation.release import ModelRelease
 from federation.resnet import TUNABLE, ResNetRecogniser
+from federation.wolves import Owner, try_fixed_strings
 
 _DAYS = 30
 _RUNS = 1000
@@ -45,10 +46,16 @@ audit took part in training, and they are far too few to say anything about grou
 """
 
 
-def audit(people: list[Person], release: ModelRelease) -> AuditReport:
+def audit(people: list[Person], owners: list[Owner], release: ModelRelease) -> AuditReport:
     """Audits a release on people whom training never saw.
 
-    Every first reference is compared with every probe under one code seed, as a thief of that wallet would be.
+    Every first reference is compared with every probe under one code seed: strangers who hold a wallet and show their
+    own face. What a thief gets who shows none is measured with fixed strings, each chosen on half of the people.
+
+    Args:
+        people: held out.
+        owners: the same people, as `federation.wolves` wants them.
+        release: what is audited.
     """
     seed = CodeSeed.generate()
     references = {person.name: binary_code(person.references[0], seed) for person in people}
@@ -61,6 +68,7 @@ def audit(people: list[Person], release: ModelRelease) -> AuditReport:
     return audit_scores(
         Comparisons.of(scores, same, {"group": ["everybody"] * len(rows)}, people=(first, second)),
         limits=Limits(release.fmr, _LARGEST_FNMR),
+        strings=try_fixed_strings(owners, threshold=release.threshold, bits=release.code_length),
         threshold=float(release.threshold),
         distance=True,
         subject=f"release {release.digest}",
