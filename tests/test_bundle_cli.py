@@ -68,11 +68,11 @@ def test_d2_public_files_alone_give_the_verdict_again_byte_for_byte(run, tmp_pat
     rows = ["score,same,sex,person_a,person_b,wolf"]
     for number in range(3000):
         first, second = (f"p{one}" for one in draw.choice(60, 2, replace=False))
-        rows.append(f"{draw.normal(1000, 60):.0f},0,{'fm'[number % 2]},{first}{number % 2},{second}{number % 2},")
-        rows.append(f"{draw.normal(300, 60):.0f},1,{'fm'[number % 2]},{first}{number % 2},{first}{number % 2},")
+        rows.append(f"{draw.normal(500, 30):.0f},0,{'fm'[number % 2]},{first}{number % 2},{second}{number % 2},")
+        rows.append(f"{draw.normal(150, 30):.0f},1,{'fm'[number % 2]},{first}{number % 2},{first}{number % 2},")
     owners = sorted({row.split(",")[3] for row in rows[1:]})
     rows += [
-        f"{draw.normal(620, 9):.0f},0,,{k} {n % 2},{o},{k}" for k in ("mean", "best") for n, o in enumerate(owners)
+        f"{draw.normal(310, 5):.0f},0,,{k} {n % 2},{o},{k}" for k in ("mean", "best") for n, o in enumerate(owners)
     ]
     (tmp_path / "scores.csv").write_text("\n".join(rows) + "\n")
     settings = ["--groups", "sex", "--distance", "--threshold", "300", "--max-fmr", "0.001", "--seed", "3", "--json"]
