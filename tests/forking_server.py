@@ -13,6 +13,7 @@ import multiprocessing
 import os
 import sys
 
+from federation.release import CODE_LENGTH
 from server.cli import app
 from server.workers import _prepare_worker
 
@@ -25,7 +26,7 @@ def serve(arguments: list[str], errors: str) -> None:
 
 
 def main() -> None:
-    _prepare_worker()  # builds the tables of the scheme
+    _prepare_worker(CODE_LENGTH)  # builds the tables of the scheme
     for line in sys.stdin:
         order = json.loads(line)
         child = os.fork()

@@ -136,6 +136,7 @@ class Person:
     Attributes:
         number: whose face it is.
         wallet: as the device wrote it last.
+        successor: whoever has the wallet of the renewed template, when there is one.
         is_enrolled, is_revoked, is_erased: what was acknowledged.
         asked: what was asked for, acknowledged or not.
         sent: verifications whose probe has left.
@@ -146,6 +147,7 @@ class Person:
 
     number: int
     wallet: Wallet
+    successor: Person | None = None
     is_enrolled: bool = False
     is_revoked: bool = False
     is_erased: bool = False
@@ -158,7 +160,7 @@ class Person:
 
     @property
     def may_verify(self) -> bool:
-        return self.is_enrolled and not self.asked & {"revoke", "erase"}
+        return self.is_enrolled and not self.asked & {"revoke", "erase", "renew"}
 
     def keep(self, wallet: Wallet) -> None:
         """What the device writes to its disk."""

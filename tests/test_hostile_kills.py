@@ -1,11 +1,12 @@
 """A server that is killed at any moment loses nothing that it acknowledged, and gives no second try to anybody.
 
-A real process is killed with SIGKILL in the middle of enrolments, verifications, revocations and erasures. The dead
-server's files are looked at, the next one is started on them, and the people go on.
+A real process is killed with SIGKILL in the middle of enrolments, verifications, renewals, revocations and erasures.
+The dead server's files are looked at, the next one is started on them without anybody's help, and the people go on.
 """
 
 from __future__ import annotations
 
+import hashlib
 import random
 from contextlib import closing, suppress
 
@@ -14,15 +15,16 @@ from killing import Ambush, KillableServer, Person
 from running import LOG_TRUST, a_face, a_release, a_wallet
 
 from client import connection
+from client.wallet import EnrolmentState
 from federation.errors import RefusedError, UnavailableError
 from federation.onebit import Decision
-from federation.transparency import Frontier
+from federation.transparency import Frontier, PersonalKind
 from server.log_storage import open_log_storage
 from server.sqlstorage import open_storage
 
 pytestmark = pytest.mark.integration
 
-CALLS = {"enrol": 5, "verify": 3, "revoke": 1, "erase": 1}
+CALLS = {"enrol": 3, "verify": 3, "agree": 3, "renew": 3, "revoke": 1, "erase": 1}
 """How many calls each deed takes."""
 
 
@@ -43,7 +45,7 @@ class Town:
         able = [person for person in self.people if person.may_verify]
         if len(able) < 3:
             return "enrol", self.newcomer()
-        deed = self.rng.choices(list(CALLS), weights=[2, 5, 1.5, 1.5])[0]
+        deed = self.rng.choices(list(CALLS), weights=[2, 4, 1.5, 1.5, 1.5, 1.5])[0]
         return deed, self.newcomer() if deed == "enrol" else self.rng.choice(able)
 
     def round(self):
@@ -51,52 +53,84 @@ class Town:
         deed, person = self.choose()
         self.deeds[deed] += 1
         nth = self.rng.randint(1, CALLS[deed])
-        watch = person.watch_verification if deed == "verify" else lambda *_: None
+        watch = person.watch_verification if deed in ("verify", "agree", "renew") else lambda *_: None
         ambush = Ambush(self.server, nth, self.rng.uniform(0, 1.2), self.usual, watch)
         with suppress(UnavailableError):  # nobody knows how far it got; any other error is a failure
             self.do(deed, person, ambush)
         ambush.spring()
         self.check_files()
         self.server.start()
+        self.check_story()
         self.go_on(deed, person)
 
     def do(self, deed, person, ambush=None):
         person.asked.add(deed)
-        if deed in ("enrol", "verify"):
-            with self.server.device(person.wallet, keep=person.keep) as device:
+        if deed in ("revoke", "erase"):
+            with self.server.owner(person.wallet) as owner:
                 if ambush:
-                    ambush.lay(device._connection)
-                if deed == "verify":
-                    assert device.verify(a_face(person.number, 2)).decision is Decision.MATCH
-                    return
-                assert device.enrol(a_face(person.number, 0), a_face(person.number, 1)).decision is Decision.MATCH
-                person.is_enrolled = True
+                    ambush.lay(owner._connection)
+                if deed == "revoke":
+                    owner.revoke()
+                else:
+                    owner.erase(LOG_TRUST)
+                    person.is_erased = True
+                person.is_revoked = True
             return
-        with self.server.owner(person.wallet) as owner:
+        with self.server.device(person.wallet, keep=person.keep) as device:
             if ambush:
-                ambush.lay(owner._connection)
-            if deed == "revoke":
-                owner.revoke()
-            else:
-                owner.erase(LOG_TRUST)
-                person.is_erased = True
-            person.is_revoked = True
+                ambush.lay(device._connection)
+            first, second = (a_face(person.number, capture) for capture in (0, 1))
+            match deed:
+                case "enrol":
+                    outcome = device.enrol(first, second)
+                    person.is_enrolled = True
+                case "verify":
+                    outcome = device.verify(a_face(person.number, 2))
+                case "agree":
+                    outcome = device.renew_consent(a_face(person.number, 2))
+                case "renew":
+                    if person.successor is None:
+                        person.successor = Person(person.number, a_wallet(a_release()))
+                        self.people.append(person.successor)
+                    successor = person.successor
+                    outcome = device.renew_template(first, second, into=successor.wallet, keep=successor.keep)
+                    person.is_revoked = successor.is_enrolled = True
+            assert outcome.decision is Decision.MATCH
 
     def go_on(self, deed, person):
         """The person finds out how far it got, in the way that the program tells them to."""
         if deed == "verify":
             self.send_the_last_probe_again(person)
         elif deed == "enrol" and not person.is_enrolled:
-            try:
+            person.is_enrolled = self.settles(person)
+            if not person.is_enrolled:
                 self.do("enrol", person)
-            except RefusedError:  # it is enrolled already, and only the answer was lost
-                person.is_enrolled = True
+        elif deed == "agree":
+            with self.server.owner(person.wallet) as owner:
+                person.wallet = owner.with_held_consent()
+        elif deed == "renew" and not person.is_revoked:
+            successor = person.successor
+            if successor is not None and self.settles(successor):
+                person.is_revoked = successor.is_enrolled = True
+            else:
+                person.asked.discard("renew")  # nothing became of it
         elif deed in ("revoke", "erase"):
             try:
                 self.do(deed, person)
             except RefusedError:
                 assert deed == "erase"  # the answer was lost: nobody knows the person any more
                 person.is_revoked = person.is_erased = True
+        self.verify_again(person)
+        if person.successor is not None:
+            self.verify_again(person.successor)
+
+    def settles(self, person):
+        """Whether the server has the template whose last answer was lost, as the person's program asks it."""
+        with self.server.owner(person.wallet) as owner:
+            person.wallet = owner.settle()
+        return person.wallet.require_enrolment().state is EnrolmentState.ENROLLED
+
+    def verify_again(self, person):
         if person.may_verify:
             with self.server.device(person.wallet, keep=person.keep) as device:
                 Ambush(self.server, -1, 0, self.usual, person.watch_verification).lay(device._connection)
@@ -121,7 +155,7 @@ class Town:
             for person in self.people:
                 key_id = person.wallet.key_id
                 template, history = storage.template(key_id), storage.history(key_id)
-                if person.is_enrolled and not person.asked & {"revoke", "erase"}:
+                if person.may_verify:
                     assert template is not None
                 if person.is_revoked:
                     assert template is None
@@ -131,6 +165,30 @@ class Town:
                     assert person.learnt <= history.attempts <= person.sent
                     assert person.matches <= history.attempts - history.failures <= history.attempts
             self.check_log(log)
+
+    def check_story(self):
+        """Once the next server runs, its database holds what the log says of each person, without anybody's help."""
+        with open_storage(self.server.database) as storage, closing(open_log_storage(self.server.log_database)) as log:
+            assert storage.deeds() == [] or not self.logged(storage.deeds(), log)
+            for person in self.people:
+                key_id = person.wallet.key_id
+                kinds = [opening.kind for opening in log.openings(key_id).values()]
+                facts = [opening.reveal() for opening in log.openings(key_id).values()]
+                if PersonalKind.REVOCATION in kinds:
+                    assert storage.template(key_id) is None
+                    assert storage.knows(key_id)
+                elif PersonalKind.ENROLMENT in kinds:
+                    template = storage.template(key_id)
+                    assert template is not None
+                    renewed = [fact["receipt"] for kind, fact in zip(kinds, facts, strict=True) if kind == "renewal"]
+                    held = [hashlib.sha256(receipt).hexdigest() for receipt in template.receipts.splitlines()]
+                    assert held[1:] == renewed
+                    attempts = sum("transcript" in fact for fact in facts)
+                    assert attempts <= storage.history(key_id).attempts <= person.sent
+
+    def logged(self, deeds, log):
+        commitments = {opening.commitment for deed in deeds for opening in log.openings(deed.key_id).values()}
+        return [deed for deed in deeds if deed.commitment in commitments]
 
     def check_log(self, log):
         """Every tree that a device believed is the beginning of what is stored."""
