@@ -57,9 +57,9 @@ def audit(people: list[Person], owners: list[Owner], release: ModelRelease) -> A
         owners: the same people, as `federation.wolves` wants them.
         release: what is audited.
     """
-    seed = CodeSeed.generate()
-    references = {person.name: binary_code(person.references[0], seed) for person in people}
-    probes = [(person.name, binary_code(probe, seed)) for person in people for probe in person.probes]
+    seed, bits = CodeSeed.generate(), release.code_length
+    references = {person.name: binary_code(person.references[0], seed, bits) for person in people}
+    probes = [(person.name, binary_code(probe, seed, bits)) for person in people for probe in person.probes]
     rows = [
         (float(hamming_distance(code, probe)), name == other, name, other)
         for (name, code), (other, probe) in product(references.items(), probes)
