@@ -1,7 +1,7 @@
 """Many hostile sessions: every family in turn against fresh enrolments, through whatever answers probes.
 
-A service is anything with `submit(probe) -> reply` and `redeem(token) -> bool`: the matcher's entry point in process, or
-a session over the network. Where it knows the token (`service.token`), the search is fast.
+A service is anything with `submit(probe) -> reply` and `redeem(token) -> bool`: the matcher's entry point in process,
+or a session over the network. Where it knows the token (`service.token`), the search is fast.
 """
 
 import concurrent.futures

@@ -1,4 +1,4 @@
-"""Guards of the arithmetic, removed one at a time: the attack that each is there for, and its failure with the guard."""
+"""Guards of the arithmetic, removed one at a time: the attack that each is there for succeeds, and fails with it."""
 
 import dataclasses
 import os
@@ -9,7 +9,7 @@ import pytest
 from federation.onebit import Material, wire
 from federation.onebit.matcher import Masks
 from federation.onebit.ntt import transform
-from federation.onebit.seal import Engine, engine
+from federation.onebit.seal import _CIPHERTEXT_PREFIX, Engine, _read_array, _save, engine
 from federation.onebit.slots import PadFunction, hash_keys, to_slots
 from tests.onebit.campaign import threshold_of
 from tests.onebit.thief import TRANSCRIPT, InProcess
@@ -169,8 +169,6 @@ def test_without_u_and_e_the_second_component_divides_by_the_probe(owner, parame
 
 
 def second_of(ciphertext, ring):
-    from federation.onebit.seal import _CIPHERTEXT_PREFIX, _read_array, _save
-
     return _read_array(_save(ciphertext), _CIPHERTEXT_PREFIX, 4 * ring.n).reshape(2, 2, ring.n)[1]
 
 

@@ -117,7 +117,7 @@ def test_a_thief_who_is_one_bit_short_is_rejected_and_one_who_is_not_is_accepted
 
 def test_malformed_probes_are_refused_before_anything_is_computed(thief, service, known):
     for name in ("malformed_lengths", "residues_out_of_range"):
-        with pytest.raises(MalformedMessageError, match="probe message|residue"):
+        with pytest.raises(MalformedMessageError, match=r"probe message|residue"):
             service.submit(FAMILIES[name](thief, known).probe)
 
 

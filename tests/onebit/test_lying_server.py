@@ -23,6 +23,7 @@ from federation.onebit import (
 )
 from federation.onebit.code import hyperplanes
 from federation.onebit.matcher import Masks
+from federation.onebit.seal import engine
 from federation.onebit.session import DeviceSession, ServerSession, SessionTerms
 from federation.onebit.slots import PadFunction, hash_keys, to_slots
 from tests.onebit.thief import TRANSCRIPT
@@ -113,8 +114,6 @@ class ShortDigestKey(SessionKey):
 
     def open_reply(self, reply, transcript):
         parsed, p = wire.Reply.from_bytes(reply, self.parameters), self.parameters
-        from federation.onebit.seal import engine
-
         keys = to_slots(engine(p).decrypt_reply(self._key, parsed.components), p)
         labels = hash_keys(parsed.salt, keys) + parsed.corrections * self._padded_code[:, None]
         pad = PadFunction(parsed.salt, transcript)(labels.sum(axis=0, keepdims=True, dtype=np.uint64))

@@ -1,4 +1,4 @@
-"""The scheme with one guard removed at a time, and the thief who then wins. Index: `GUARDS`, which docs/onebit.md prints.
+"""The scheme with one guard removed at a time, and the thief who then wins. `GUARDS` is the index of docs/onebit.md.
 
 Every attack here ends in the same way: the thief knows both keys of a slot, so
 
