@@ -1,10 +1,11 @@
 """Runs a scenario again and again and kills it, without any clean-up, at every durable step in turn.
 
-    python crash_points.py SCENARIO FOLDER
+    python crash_points.py SCENARIO FOLDER [CLUSTER]
 
 Run number n happens in FOLDER/n, a copy of what the scenario prepared, and dies at point n: before or after a writing
 statement, before a transaction ends or begins, before or after an fsync or a rename. The last run meets fewer points
-than its number and lives. What a scenario was told is in FOLDER/n/acknowledged, one line each.
+than its number and lives. What a scenario was told is in FOLDER/n/acknowledged, one line each. With a PostgreSQL
+cluster, the database of the templates is there, and FOLDER/n/database says which.
 """
 
 from __future__ import annotations
@@ -13,10 +14,14 @@ import itertools
 import os
 import shutil
 import sys
+from functools import partial
 from pathlib import Path
 
 import sqlalchemy as sa
+from office import BYSTANDER, DEEDS, Office, PostgresDatabase, SqliteFile, add_bystander, cut_off, populate
+from postgres import a_database
 from sqlalchemy.engine import Engine
+from stored import THIRD_DEVICE
 from transparency_log import NOW, SIGNER, WITNESSES, MemoryLog, an_addition
 
 from client.witness import CheckpointFiles, Witness
@@ -92,7 +97,65 @@ def witness_in(folder: Path) -> Witness:
     return Witness(WITNESSES[0], [SIGNER.key], CheckpointFiles(folder / "seen"))
 
 
-SCENARIOS = {"log": (prepare_log, append_and_erase), "witness": (prepare_witness, cosign)}
+def office_in(folder: Path) -> Office:
+    note = folder / "database"
+    return Office(
+        PostgresDatabase(*note.read_text().split()) if note.exists() else SqliteFile(folder / "matching.db"), folder
+    )
+
+
+def note_database(folder: Path, database: PostgresDatabase) -> None:
+    (folder / "database").write_text(f"{database.address} {database.cluster}")
+
+
+def prepare_office(folder: Path) -> None:
+    with office_in(folder) as office:
+        add_bystander(office)
+        populate(office)
+
+
+def prepare_half(name: str, folder: Path) -> None:
+    prepare_office(folder)
+    cut_off(office_in(folder).start(), name, "logged")
+
+
+def prepare_restored(folder: Path) -> None:
+    """A database that lacks one of everything."""
+    prepare_office(folder)
+    with office_in(folder) as office:
+        office.enrol(THIRD_DEVICE)
+        office.backup()
+        office.attempt(BYSTANDER)
+        office.renew_consent(THIRD_DEVICE, b"the second")
+        for name in ("enrolment", "revocation", "erasure"):
+            DEEDS[name](office)
+        office.restore()
+        office.open()
+
+
+def do_deed(name: str, folder: Path, tell) -> None:
+    with office_in(folder) as office:
+        DEEDS[name](office)
+        tell("done")
+
+
+def start_office(folder: Path, tell) -> None:
+    office_in(folder).start().stop()
+    tell("started")
+
+
+def reconcile_office(folder: Path, tell) -> None:
+    office_in(folder).reconcile()
+    tell("reconciled")
+
+
+SCENARIOS = {
+    "log": (prepare_log, append_and_erase),
+    "witness": (prepare_witness, cosign),
+    "reconcile": (prepare_restored, reconcile_office),
+    **{name: (prepare_office, partial(do_deed, name)) for name in DEEDS},
+    **{f"start after {name}": (partial(prepare_half, name), start_office) for name in DEEDS},
+}
 
 
 def in_a_child(work) -> int:
@@ -108,6 +171,9 @@ def main() -> None:
     runs = Path(sys.argv[2])
     start = runs.parent / "start"
     start.mkdir()
+    shared = PostgresDatabase(a_database(sys.argv[3]), sys.argv[3]) if len(sys.argv) > 3 else None
+    if shared is not None:
+        note_database(start, shared)
     in_a_child(lambda: prepare(start))
 
     def run(point: int, folder: Path) -> None:
@@ -120,6 +186,8 @@ def main() -> None:
         if code != DIED:
             sys.exit(code)
         folder = shutil.copytree(start, runs / str(point))
+        if shared is not None:
+            note_database(folder, shared.copy())
         code = in_a_child(lambda point=point, folder=folder: run(point, folder))
 
 

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import secrets
 import shutil
 import sqlite3
+from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 import psycopg
-from stored import NOW, a_template, at_its_end, digest, transcript_of
+from stored import DEVICE, NOW, OTHER_DEVICE, a_template, at_its_end, digest, transcript_of
 from transparency_log import SIGNER
 
 from federation.onebit import Decision, Operation
@@ -24,13 +26,15 @@ from server.journal import Journal
 from server.log import TransparencyLog
 from server.log_storage import Addition, open_log_storage
 from server.reconciling import Gap, finish, reconcile, take_up
-from server.sqlstorage import open_storage
+from server.sqlstorage import SqlStorage, open_storage
+from server.storage import Owner, Storage, StoredTemplate
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable
 
     from server.sessions import Session
-    from server.storage import StoredTemplate
+
+Standing = tuple[StoredTemplate | None, list[tuple[int, str | None]], Owner | None, bool]
 
 
 @dataclass
@@ -73,6 +77,18 @@ class PostgresDatabase:
     def restore(self, name: str) -> None:
         self._run(f"DROP DATABASE {self._name}")
         self._copy(f"{self._name}_{name}", self._name)
+
+    def drop(self) -> None:
+        """With its copies: a cluster of hundreds takes minutes to remove."""
+        with psycopg.connect(self.cluster, autocommit=True) as connection:
+            found = connection.execute("SELECT datname FROM pg_database WHERE starts_with(datname, %s)", [self._name])
+            for (name,) in found.fetchall():
+                connection.execute(f"DROP DATABASE {name} WITH (FORCE)")
+
+    def copy(self) -> PostgresDatabase:
+        name = f"test_{secrets.token_hex(8)}"
+        self._copy(self._name, name)
+        return PostgresDatabase(self.cluster.replace("/postgres?", f"/{name}?"), self.cluster)
 
     @property
     def _name(self) -> str:
@@ -218,3 +234,98 @@ class Office:
 
 def key_of(device: bytes) -> bytes:
     return hashlib.sha256(device).digest()
+
+
+# ---------------------------------------------------------------------- people, and what can happen to them
+
+BYSTANDER, FOURTH = b"\7" * 32, b"\4" * 32
+
+DEEDS: dict[str, Callable[[Office], None]] = {
+    "enrolment": lambda office: office.enrol(FOURTH),
+    "consent": lambda office: office.renew_consent(DEVICE, b"the second"),
+    "template": lambda office: office.renew_template(DEVICE, FOURTH),
+    "revocation": lambda office: office.revoke(DEVICE),
+    "erasure": lambda office: office.erase(OTHER_DEVICE),
+}
+
+
+def add_bystander(office: Office) -> None:
+    """Somebody to whom nothing happens."""
+    office.enrol(BYSTANDER)
+    office.attempt(BYSTANDER, Decision.MATCH)
+    office.attempt(BYSTANDER)
+
+
+def bystander() -> Standing:
+    return a_template(BYSTANDER), [(NOW, "match"), (NOW, "non-match")], Owner(BYSTANDER, "example.org"), True
+
+
+def populate(office: Office) -> None:
+    """People for `DEEDS`."""
+    for device in (DEVICE, OTHER_DEVICE):
+        office.enrol(device)
+    office.revoke(OTHER_DEVICE)
+
+
+def standing(storage: Storage, device: bytes) -> Standing:
+    """All that a database says of somebody."""
+    key_id = key_of(device)
+    return storage.template(key_id), storage.attempts_of(key_id), storage.owner(key_id), storage.knows(key_id)
+
+
+def people_of(storage: Storage) -> dict[str, Any]:
+    """How everybody stands but for the attempts on who may have renewed."""
+    template, _, owner, known = standing(storage, DEVICE)
+    others = {"other": OTHER_DEVICE, "fourth": FOURTH, "bystander": BYSTANDER}
+    return {"one": (template, owner, known)} | {name: standing(storage, device) for name, device in others.items()}
+
+
+_ONE, _OTHER = Owner(DEVICE, "example.org"), Owner(OTHER_DEVICE, "example.org")
+_NOBODY: Standing = (None, [], None, False)
+_ENROLLED: Standing = (a_template(FOURTH), [], Owner(FOURTH, "example.org"), True)
+
+BEFORE: dict[str, Any] = {
+    "one": (a_template(), _ONE, True),
+    "other": (None, [], _OTHER, True),
+    "fourth": _NOBODY,
+    "bystander": bystander(),
+}
+AFTER: dict[str, dict[str, Any]] = {
+    "enrolment": BEFORE | {"fourth": _ENROLLED},
+    "consent": BEFORE | {"one": (a_template(receipts=b"first\nthe second"), _ONE, True)},
+    "template": BEFORE | {"one": (None, _ONE, True), "fourth": _ENROLLED},
+    "revocation": BEFORE | {"one": (None, _ONE, True)},
+    "erasure": BEFORE | {"other": (None, [], None, True)},
+}
+
+
+# ---------------------------------------------------------------------- deeds that are cut off
+
+
+class DiedError(Exception):
+    """The process."""
+
+
+def die(*_args: object, **_options: object) -> None:
+    raise DiedError
+
+
+STEPS = {"announced": (Journal, ["about_to", "erase"]), "logged": (SqlStorage, ["decide", "revoke", "erase"])}
+
+
+def cut_off(office: Office, name: str, step: str) -> None:
+    """Does a deed up to a step, and leaves the server stopped. `crash_points.py` stops at every line."""
+    part, names = STEPS[step]
+    originals = {name: getattr(part, name) for name in names}
+    for method in names:
+        setattr(part, method, die)
+    try:
+        DEEDS[name](office)
+    except DiedError:
+        assert office.storage.deeds() != []
+    else:
+        raise AssertionError(name)
+    finally:
+        for method, original in originals.items():
+            setattr(part, method, original)
+    office.stop()

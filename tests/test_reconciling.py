@@ -4,10 +4,32 @@ from __future__ import annotations
 
 import shutil
 import sqlite3
+import subprocess
+import sys
 import threading
+from pathlib import Path
 
 import pytest
-from office import Office, PostgresDatabase, SqliteFile, key_of
+from crash_points import office_in
+from office import (
+    AFTER,
+    BEFORE,
+    BYSTANDER,
+    DEEDS,
+    FOURTH,
+    DiedError,
+    Office,
+    PostgresDatabase,
+    SqliteFile,
+    add_bystander,
+    bystander,
+    cut_off,
+    die,
+    key_of,
+    people_of,
+    populate,
+    standing,
+)
 from postgres import a_database
 from stored import DEVICE, NOW, OTHER_DEVICE, THIRD_DEVICE, a_template, digest, try_number
 
@@ -15,39 +37,31 @@ from federation.errors import ProofError, RefusedError, UnavailableError, UsageE
 from federation.onebit import Decision
 from federation.transparency import AttemptOutcome, PersonalKind, PublicEntry, PublicKind
 from server import schema
-from server.journal import Journal
 from server.log_storage import Addition
 from server.reconciling import What
-from server.sqlstorage import SqlStorage
 from server.storage import Owner
 
-BYSTANDER = b"\7" * 32
-FOURTH = b"\4" * 32
+HERE = Path(__file__).parent
 
 
 @pytest.fixture(params=["sqlite", pytest.param("postgres", marks=pytest.mark.integration)])
 def database(request, tmp_path):
     if request.param == "sqlite":
-        return SqliteFile(tmp_path / "matching.db")
+        yield SqliteFile(tmp_path / "matching.db")
+        return
     cluster = request.getfixturevalue("postgres_cluster")
-    return PostgresDatabase(a_database(cluster), cluster)
+    database = PostgresDatabase(a_database(cluster), cluster)
+    yield database
+    database.drop()
 
 
 @pytest.fixture
 def office(database, tmp_path):
     """Serves; somebody whom nothing happens to is enrolled and has verified."""
     office = Office(database, tmp_path).start()
-    office.enrol(BYSTANDER)
-    office.attempt(BYSTANDER, Decision.MATCH)
-    office.attempt(BYSTANDER)
+    add_bystander(office)
     yield office
     office.stop()
-
-
-def standing(storage, device):
-    """All that a database says of somebody."""
-    key_id = key_of(device)
-    return storage.template(key_id), storage.attempts_of(key_id), storage.owner(key_id), storage.knows(key_id)
 
 
 def everything(office):
@@ -56,10 +70,6 @@ def everything(office):
     facts = people, office.storage.seen(), office.storage.deeds(), office.log.checkpoint().head
     office.stop()
     return facts
-
-
-def bystander():
-    return a_template(BYSTANDER), [(NOW, "match"), (NOW, "non-match")], Owner(BYSTANDER, "example.org"), True
 
 
 def refuses_to_serve(office, *lacks):
@@ -278,74 +288,26 @@ def test_deeds_that_were_done_are_passed_over_although_nothing_was_recorded_sinc
 # ---------------------------------------------------------------------- cut off
 
 
-class DiedError(Exception):
-    """The process."""
-
-
-def die(*_args, **_options):
-    raise DiedError
-
-
-STEPS = {"announced": (Journal, ["about_to", "erase"]), "logged": (SqlStorage, ["decide", "revoke", "erase"])}
-
-
-def cut_off(office, deed, step):
-    """Does a deed up to a step, and leaves the server stopped. `test_kills.py` does it at every line."""
-    part, names = STEPS[step]
-    with pytest.MonkeyPatch.context() as patch:
-        for name in names:
-            patch.setattr(part, name, die)
-        with pytest.raises(DiedError):
-            deed(office)
-    assert office.storage.deeds() != []
-    office.stop()
-
-
-DEEDS = {
-    "enrolment": lambda office: office.enrol(FOURTH),
-    "consent": lambda office: office.renew_consent(DEVICE, b"the second"),
-    "template": lambda office: office.renew_template(DEVICE, FOURTH),
-    "revocation": lambda office: office.revoke(DEVICE),
-    "erasure": lambda office: office.erase(OTHER_DEVICE),
-}
-
-
 @pytest.fixture
 def busy(office):
     """An office with people to whom something can happen."""
-    for device in (DEVICE, OTHER_DEVICE):
-        office.enrol(device)
-    office.revoke(OTHER_DEVICE)
+    populate(office)
     return office
 
 
 def assert_not_begun(office, name):
-    assert standing(office.storage, DEVICE)[0] == a_template()
-    assert standing(office.storage, FOURTH) == (None, [], None, False)
-    assert standing(office.storage, OTHER_DEVICE) == (None, [], Owner(OTHER_DEVICE, "example.org"), True)
-    assert standing(office.storage, BYSTANDER) == bystander()
-    assert [decision for _, decision in standing(office.storage, DEVICE)[1]] in ([], [None]), name
+    assert people_of(office.storage) == BEFORE
+    assert office.storage.attempts_of(key_of(DEVICE)) in ([], [(NOW, None)]), name
 
 
 def assert_done(office, name):
-    template, fourth = standing(office.storage, DEVICE)[0], standing(office.storage, FOURTH)[0]
-    assert template == {
-        "enrolment": a_template(),
-        "consent": a_template(receipts=b"first\nthe second"),
-        "template": None,
-        "revocation": None,
-        "erasure": a_template(),
-    }.get(name)
-    assert fourth == (a_template(FOURTH) if name in ("enrolment", "template") else None)
-    other = None if name == "erasure" else Owner(OTHER_DEVICE, "example.org")
-    assert standing(office.storage, OTHER_DEVICE) == (None, [], other, True)
-    assert standing(office.storage, BYSTANDER) == bystander()
+    assert people_of(office.storage) == AFTER[name]
     assert office.storage.deeds() == []
 
 
 @pytest.mark.parametrize("name", DEEDS)
 def test_what_was_logged_and_cut_off_is_done_at_the_next_start(busy, name):
-    cut_off(busy, DEEDS[name], "logged")
+    cut_off(busy, name, "logged")
     with busy:
         assert_done(busy, name)
     with busy:
@@ -354,7 +316,7 @@ def test_what_was_logged_and_cut_off_is_done_at_the_next_start(busy, name):
 
 @pytest.mark.parametrize("name", DEEDS)
 def test_what_was_announced_and_never_logged_did_not_happen_and_is_forgotten_after_an_hour(busy, name):
-    cut_off(busy, DEEDS[name], "announced")
+    cut_off(busy, name, "announced")
     with busy:
         assert_not_begun(busy, name)
         busy.finish(NOW + 3600)
@@ -387,11 +349,9 @@ def test_a_deed_may_be_finished_while_its_front_end_works_on_it(busy, name, monk
     assert_done(busy, name)
 
 
-@pytest.mark.parametrize("name", DEEDS)
-def test_a_deed_that_was_cut_off_may_be_asked_for_again(busy, name):
-    if name in ("enrolment", "consent", "template"):
-        pytest.skip("its session is over; the device asks what became of it")
-    cut_off(busy, DEEDS[name], "logged")
+@pytest.mark.parametrize("name", ["revocation", "erasure"])
+def test_what_an_owner_asked_for_and_was_cut_off_may_be_asked_for_again(busy, name):
+    cut_off(busy, name, "logged")
     busy.open()  # another front end, that serves already and has not tidied yet
     busy.storage.follow(lambda: busy.log.head)
     DEEDS[name](busy)
@@ -408,12 +368,85 @@ def test_an_attempt_that_was_cut_off_counts_and_nobody_is_needed(busy):
         assert busy.storage.attempts_of(key_of(DEVICE)) == [(NOW, None)]
 
 
+def killed_at_every_step(scenario, tmp_path, *cluster):
+    """Runs it again and again: folders of the runs that died, and of the one that lived. See `crash_points.py`."""
+    runs = tmp_path / "runs"
+    runs.mkdir()
+    command = [sys.executable, HERE / "crash_points.py", scenario, runs, *cluster]
+    subprocess.run(command, check=True, env={"PYTHONPATH": str(HERE.parent)})
+    *died, lived = sorted(runs.iterdir(), key=lambda run: int(run.name))
+    return died, lived
+
+
+@pytest.mark.parametrize("name", DEEDS)
+def test_a_server_that_is_killed_at_any_step_of_a_deed_starts_and_has_all_of_it_or_nothing(name, tmp_path):
+    assert_all_or_nothing(name, *killed_at_every_step(name, tmp_path))
+
+
+@pytest.mark.integration
+@pytest.mark.slow
+@pytest.mark.parametrize("name", DEEDS)
+def test_so_it_does_on_postgres(name, tmp_path, postgres_cluster):
+    died, lived = killed_at_every_step(name, tmp_path, postgres_cluster)
+    assert_all_or_nothing(name, died, lived)
+    for run in [*died, lived]:
+        office_in(run).database.drop()
+
+
+def assert_all_or_nothing(name, died, lived):
+    counts = {"nothing": 0, "all": 0, "finished": 0}
+    for run in [*died, lived]:
+        is_acknowledged = bool((run / "acknowledged").read_text())
+        with office_in(run) as office:
+            people = people_of(office.storage)
+            assert people in (BEFORE, AFTER[name])
+            if is_acknowledged or run == lived:
+                assert people == AFTER[name]
+            counts["all" if people == AFTER[name] else "nothing"] += 1
+            counts["finished"] += people == AFTER[name] and not is_acknowledged
+            unlogged = office.storage.deeds()
+            assert unlogged == [] or people == BEFORE
+        with office_in(run) as office:
+            assert people_of(office.storage) == people
+            assert office.storage.deeds() == unlogged
+    assert min(counts.values()) > 3, counts
+
+
+@pytest.mark.parametrize("name", DEEDS)
+def test_a_server_that_is_killed_at_any_step_of_finishing_a_deed_finishes_it_the_next_time(name, tmp_path):
+    died, lived = killed_at_every_step(f"start after {name}", tmp_path)
+    assert len(died) > 10
+    for run in [*died, lived]:
+        with office_in(run) as office:
+            assert_done(office, name)
+
+
+def test_reconciling_that_is_killed_at_any_step_leaves_a_database_that_does_not_serve_and_can_be_reconciled(tmp_path):
+    died, lived = killed_at_every_step("reconcile", tmp_path)
+    with office_in(lived) as office:
+        expected = people_of(office.storage), office.storage.attempts_of(key_of(BYSTANDER))
+        revocations = [o for o in office.log.openings(key_of(THIRD_DEVICE)).values() if o.kind == "revocation"]
+        assert len(revocations) == 1
+    behind = 0
+    for run in died:
+        try:
+            office_in(run).start().stop()
+        except UsageError:
+            behind += 1
+            office_in(run).reconcile()
+        with office_in(run) as office:
+            assert (people_of(office.storage), office.storage.attempts_of(key_of(BYSTANDER))) == expected
+            again = [o for o in office.log.openings(key_of(THIRD_DEVICE)).values() if o.kind == "revocation"]
+            assert len(again) == 1, "what has to be revoked is logged once"
+    assert behind > 10
+
+
 # ---------------------------------------------------------------------- restored from a backup of such a moment
 
 
 @pytest.mark.parametrize("name", DEEDS)
 def test_a_backup_of_a_deed_half_done_serves_when_nothing_came_after_it(busy, name):
-    cut_off(busy, DEEDS[name], "logged")
+    cut_off(busy, name, "logged")
     busy.database.backup("half")
     with busy:
         assert_done(busy, name)
@@ -424,7 +457,7 @@ def test_a_backup_of_a_deed_half_done_serves_when_nothing_came_after_it(busy, na
 
 @pytest.mark.parametrize("name", ["enrolment", "template"])
 def test_what_a_backup_of_a_template_half_enrolled_brings_does_not_outlive_its_revocation(busy, name):
-    cut_off(busy, DEEDS[name], "logged")
+    cut_off(busy, name, "logged")
     busy.database.backup("half")
     with busy:
         assert_done(busy, name)
@@ -439,7 +472,7 @@ def test_what_a_backup_of_a_template_half_enrolled_brings_does_not_outlive_its_r
 
 @pytest.mark.parametrize("name", ["enrolment", "template"])
 def test_what_a_backup_of_a_template_half_enrolled_brings_keeps_its_attempts(busy, name):
-    cut_off(busy, DEEDS[name], "logged")
+    cut_off(busy, name, "logged")
     busy.database.backup("half")
     with busy:
         busy.attempt(FOURTH)
@@ -451,7 +484,7 @@ def test_what_a_backup_of_a_template_half_enrolled_brings_keeps_its_attempts(bus
 
 
 def test_a_backup_of_a_consent_half_renewed_does_not_hide_the_next_one(busy):
-    cut_off(busy, DEEDS["consent"], "logged")
+    cut_off(busy, "consent", "logged")
     busy.database.backup("half")
     with busy:
         busy.renew_consent(DEVICE, b"the third")
