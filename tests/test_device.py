@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from running import (
     ISSUER,
+    ISSUER_KEY,
     LOG_SIGNER,
     SIGNERS,
     TERMS,
@@ -30,12 +31,14 @@ from running import (
 from client.log import LogTrust
 from client.verification import Device
 from client.wallet import EnrolmentState, Wallet
+from federation.assertion import Expectation, verify_assertion
 from federation.errors import IntaglioError, ProofError, RefusedError, UnavailableError, UsageError
 from federation.onebit import Decision, SessionKey, TemplateSecret
 from federation.onebit.parameters import ONEBIT_1024, ONEBIT_2048
 from federation.purposes import DAY_SECONDS
 from federation.rules import Moratorium
 from federation.wire.v1 import verification_pb2 as pb
+from server.assertions import AssertionIssuer
 from server.sqlstorage import open_storage
 from server.workers import MatchWorkers
 
@@ -231,6 +234,44 @@ def test_an_assertion_of_somebody_else_than_the_registered_issuer_is_not_handed_
     another = conditions(a_rules_file(issuer=replace(ISSUER, **change)))
     with server.device(wallet, conditions=another) as device, pytest.raises(ProofError, match="assertion"):
         device.verify(a_face(OWNER, 2), audience_nonce=bytes(32))
+
+
+LIES = {
+    "release": {"release_digest": bytes(32)},
+    "rate": {"fmr": 0.5},
+    "smaller rate": {"fmr": 1e-6},
+    "contest": {"contest": "mailto:nobody@example.org"},
+    "nonce": {"nonce": bytes(32)},
+    "audience": {"audience": "elsewhere.example"},
+    "purpose": {"purpose": "payment"},
+    "issuer": {"issuer": "https://x.example"},
+    "from the future": {"issued_at": int(time.time()) + 300, "expires_at": int(time.time()) + 600},
+    "expired": {"issued_at": int(time.time()) - 600, "expires_at": int(time.time()) - 300},
+    "origin": {"origin": "x.example/log"},
+    "index": {"index": 0},
+    "size of the tree": {"tree_size": 1 << 20},
+    "root": {"root_hash": bytes(32)},
+}
+"""What an issuer that has the registered key might say of another session."""
+
+
+@pytest.mark.parametrize("lie", LIES)
+def test_an_assertion_about_anything_else_than_this_session_is_not_handed_out(server, wallet, monkeypatch, lie):
+    nonce, issue = bytes(range(32)), AssertionIssuer.issue
+
+    def say(*arguments, now):
+        token = issue(*arguments, now=now)
+        expected = Expectation(ISSUER.address, ISSUER.public_key, "example.org", "door-access", nonce)
+        honest = verify_assertion(token, expected, now=now)
+        place = {name: value for name, value in LIES[lie].items() if hasattr(honest.log, name)}
+        others = {name: value for name, value in LIES[lie].items() if name not in place}
+        return replace(honest, log=replace(honest.log, **place), **others).sign(ISSUER_KEY)
+
+    with server.device(wallet) as device:
+        assert device.verify(a_face(OWNER, 2), audience_nonce=nonce).assertion is not None
+        monkeypatch.setattr(AssertionIssuer, "issue", say)
+        with pytest.raises(ProofError, match="the assertion"):
+            device.verify(a_face(OWNER, 2), audience_nonce=nonce)
 
 
 def test_a_wallet_of_another_release_is_not_even_connected(server, wallet):
