@@ -78,7 +78,7 @@ def audit_scores_command(
 ) -> None:
     """Judge every group of people by the scores that a verifier gave. Works on the scores of any system.
 
-    Columns: score, same, the groups (NAME, or NAME_a and NAME_b), and where known person_a, person_b and failed.
+    Columns: score, same, the groups (NAME, or NAME_a and NAME_b), and where known person_a, person_b, failed and wolf.
     Without person columns, comparisons count as independent, and bounds are too narrow when people repeat.
     """
     if threshold is not None and fmr is not None:
@@ -97,6 +97,7 @@ def audit_scores_command(
         file.require_good(scores)
     result = audit_scores(
         file.comparisons,
+        strings=file.strings,
         limits=Limits(limit, max_fnmr, max_failure_to_enrol, confidence),
         threshold=threshold,
         stated_fmr=stated,
@@ -144,7 +145,7 @@ def _finish(result: AuditReport, page: Path | None, *, as_json: bool) -> None:
 
         write_new_file(page, render(result).encode())
     typer.echo(result.to_bytes().decode() if as_json else _text(result))
-    raise typer.Exit(_EXIT[result.verdict])
+    raise typer.Exit(_EXIT[result.outcome])
 
 
 def _text(result: AuditReport) -> str:
@@ -171,6 +172,7 @@ def _text(result: AuditReport) -> str:
     lines += ["", f"{'':<{width}}  {'people':>6}  {'FMR (low to high)':<30}  {'FNMR (low to high)':<30}  verdict"]
     lines += [_line(cell, width, cell.verdict(result.limits).value) for cell in result.cells]
     lines += [_line(result.overall, width, "not judged"), ""]
+    lines += [*_of_strings(result), ""]
     if result.verdict is Verdict.INSUFFICIENT:
         needed = math.ceil(math.log(1 - result.limits.confidence) / math.log1p(-result.limits.fmr))
         lines.append(
@@ -182,8 +184,22 @@ def _text(result: AuditReport) -> str:
             f"a search among {_SEARCHED} would wrongly match people of {worst.name} up to {100 * share:.3g} % of "
             "the time; intaglio cannot search"
         )
-    lines.append(f"{result.verdict.value}: worst is {result.worst_cell.name}")
+    wolf_is_worst = result.outcome is not result.verdict
+    worst_of_all = "a fixed string without a face" if wolf_is_worst else result.worst_cell.name
+    lines.append(f"{result.outcome.value}: worst is {worst_of_all}")
     return "\n".join(lines)
+
+
+def _of_strings(result: AuditReport) -> list[str]:
+    """What fixed strings without a face are accepted at, for a terminal."""
+    if result.wolf is None:
+        return ["fixed strings without a face: not measured, which is no pass for a release"]
+    mean, best, people = result.wolf.mean, result.wolf.best, result.wolf.people
+    return [
+        f"fixed strings without a face, chosen on one half of {people} people and tried on the other (low to high)",
+        f"mean of the domain  {_range(mean):<30}  {result.wolf_verdict.value} at a limit of {result.wolf_limit:g}",
+        f"best single image   {_range(best):<30}  not judged",
+    ]
 
 
 def _line(cell: Cell, width: int, verdict: str) -> str:

@@ -92,6 +92,8 @@ def read_release(path: Path, trust: Path) -> Bundle:
     """A bundle that may be served now; anything else ends here, before an image is read."""
     bundle = read_bundle(path)
     require_servable(bundle, read_trust(trust), now=int(time.time()))
+    if bundle.manifest.warning is not None:
+        typer.echo(bundle.manifest.warning, err=True)
     return bundle
 
 

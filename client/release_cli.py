@@ -21,6 +21,7 @@ from client.score_files import read_scores
 from client.terminal import JsonOption, read_file, show
 from federation.audit.audit import audit_scores
 from federation.audit.report import AuditReport
+from federation.audit.wolf import text_of_wolves
 from federation.auditing import EpsilonAudit
 from federation.bundle import Bundle, Papers, require_no_worse, require_reproduced, require_servable
 from federation.errors import MalformedMessageError, UsageError
@@ -170,6 +171,7 @@ def _audited_again(scores: Path, report: AuditReport) -> AuditReport:
     return audit_scores(
         file.comparisons,
         limits=report.limits,
+        strings=file.strings,
         threshold=report.threshold if report.stated_fmr is None else None,
         stated_fmr=report.stated_fmr,
         distance=report.distance,
@@ -192,13 +194,15 @@ def _facts(bundle: Bundle) -> dict[str, str]:
         measured = f"at least {attack.lower_bound:.2f} ({how})"
     evaluation = bundle.papers.evaluation
     rates = "; ".join(each.text for each in evaluation.rates) if evaluation else "not measured privately"
-    return {
+    warning = {} if manifest.warning is None else {"warning": manifest.warning}  # first, so that nobody misses it
+    return warning | {
         "address": manifest.digest,
         "release": claims.digest.hex(),
         "verdict": audit.verdict.value,
         "use": manifest.use.value,
         "worst_cell": f"{worst.name}: falsely matched at {worst.fmr:.3g} ({worst.low:.3g} to {worst.high:.3g})",
         "fmr": f"{claims.fmr:g}",
+        "wolf": text_of_wolves(audit.wolf),
         "threshold": f"{claims.threshold} bits",
         "epsilon": f"{claims.epsilon:g} for a {claims.privacy_unit} at delta {claims.delta:g}",
         "epsilon_measured": measured,

@@ -7,6 +7,8 @@ One row is one comparison::
     NAME_a, NAME_b    what the two people say of themselves; or NAME, one value for the comparison
     person_a, person_b    who they are, as any text; optional, both or none
     failed    1: no score could be made, because a sample was unusable; optional
+    wolf      mean or best: the row is of a string that was fixed without a face, `person_a` names that string, and
+              `person_b` whose template it met (`federation.audit.strings`); empty in all other rows; optional
 
 Rows that cannot be read are never dropped in silence: each has a line number and a reason. The file is read in blocks,
 whose text becomes numbers at once.
@@ -27,6 +29,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from federation.audit.comparisons import Comparisons, Sides
+from federation.audit.strings import BEST, KINDS, FixedStrings
 from federation.errors import UsageError
 
 LISTED: Final = 10
@@ -57,23 +60,30 @@ class ScoreFile:
 
     Attributes:
         comparisons: the readable rows.
+        strings: the rows of strings that were fixed without a face; None where there are none.
         sha256: hex digest of the file.
         bad: the others, in order.
     """
 
     comparisons: Comparisons
+    strings: FixedStrings | None
     sha256: str
     bad: tuple[BadRow, ...]
 
     def require_good(self, path: Path) -> None:
         """Raises UsageError with the first bad rows if there are any."""
         if self.bad:
-            listed = "".join(f"\n  line {row.line}: {row.reason}" for row in self.bad[:LISTED])
-            more = f"\n  and {len(self.bad) - LISTED} more" if len(self.bad) > LISTED else ""
             raise UsageError(
-                f"{path}: {len(self.bad)} bad rows{listed}{more}\nmend them, or leave them out with --skip-bad, "
-                "which the report will say"
+                f"{path}: {_listed(self.bad)}\nmend them, or leave them out with --skip-bad, which the report will say"
             )
+
+
+def _listed(bad: Sequence[BadRow]) -> str:
+    """How many bad rows there are, and the first of them."""
+    first = sorted(bad, key=lambda row: row.line)[:LISTED]
+    listed = "".join(f"\n  line {row.line}: {row.reason}" for row in first)
+    more = f"\n  and {len(bad) - LISTED} more" if len(bad) > LISTED else ""
+    return f"{len(bad)} bad rows{listed}{more}"
 
 
 def read_scores(path: Path, attributes: Sequence[str]) -> ScoreFile:
@@ -96,11 +106,14 @@ def read_scores(path: Path, attributes: Sequence[str]) -> ScoreFile:
         raise UsageError(f"cannot read {path}: {error.strerror or error}") from error
     except ValueError as error:  # pyarrow's errors are ValueErrors
         raise UsageError(f"{path} is no table that can be read: {str(error).splitlines()[0]}") from error
-    comparisons = reader.finish()
+    try:
+        comparisons, strings = reader.finish()
+    except UsageError as error:  # without a bad row, fixed strings seldom make two halves any more
+        raise UsageError(f"{path}: {error}" + (f"\nthere are {_listed(reader.bad)}" if reader.bad else "")) from error
     if not len(comparisons):
         listed = f"; line {reader.bad[0].line}: {reader.bad[0].reason}" if reader.bad else ""
         raise UsageError(f"{path} has no readable comparison{listed}")
-    return ScoreFile(comparisons, digest, tuple(sorted(reader.bad, key=lambda row: row.line)))
+    return ScoreFile(comparisons, strings, digest, tuple(sorted(reader.bad, key=lambda row: row.line)))
 
 
 @dataclass(frozen=True)
@@ -110,6 +123,7 @@ class _Layout:
     attributes: MappingProxyType[str, tuple[str, str]]
     people: bool
     failed: bool
+    wolf: bool
 
     @classmethod
     def of(cls, present: list[str], attributes: Sequence[str]) -> _Layout:
@@ -135,12 +149,15 @@ class _Layout:
         ]
         if missing:
             raise UsageError(f"columns are missing: {', '.join(missing)}; there are: {', '.join(present) or 'none'}")
-        return cls(MappingProxyType(chosen), all(people), "failed" in present)
+        if "wolf" in present and not all(people):
+            raise UsageError("fixed strings are tried on people: a file with the column wolf has person_a and person_b")
+        return cls(MappingProxyType(chosen), all(people), "failed" in present, "wolf" in present)
 
     @property
     def columns(self) -> list[str]:
         """All that are read."""
         optional = [*(("person_a", "person_b") if self.people else ()), *(("failed",) if self.failed else ())]
+        optional += ["wolf"] if self.wolf else []
         return list(
             dict.fromkeys(["score", "same", *(side for both in self.attributes.values() for side in both), *optional])
         )
@@ -194,6 +211,13 @@ class _Reader:
         faults.add("the score is not a finite number", ~np.isfinite(score) & (True if failed is None else ~failed))
         same = faults.answer("same", batch["same"])
         part: dict[str, NDArray[Any]] = {"score": score, "same": same}
+        wolf = None
+        if self._layout.wolf:
+            part["wolf"] = faults.kind(batch["wolf"])
+            wolf = part["wolf"] > 0
+            faults.add("a fixed string is nobody's: 'same' says different people", wolf & same)
+            if failed is not None:
+                faults.add("a fixed string has a score", wolf & failed)
         if failed is not None:
             part["failed"] = failed
         for name, (first, second) in self._layout.attributes.items():
@@ -202,6 +226,9 @@ class _Reader:
             unusable = self._labels[name].unusable()
             faults.add(f"a value of {name!r} is too long or not printable", unusable[codes[0]] | unusable[codes[-1]])
             faults.add(f"one person with two values of {name!r}", same & (codes[0] != codes[-1]))
+            if wolf is not None:
+                labelled = (codes[0] >= 0) | (codes[-1] >= 0)
+                faults.add(f"a fixed string is in no group: leave {name!r} empty", wolf & labelled)
         if self._layout.people:
             one, other = (self._people.encode(batch[column]) for column in ("person_a", "person_b"))
             part["person 1"], part["person 2"] = one, other
@@ -216,11 +243,20 @@ class _Reader:
         good = faults.reason == 0
         self._parts.append({name: values[good] for name, values in (part | {"line": lines}).items()})
 
-    def finish(self) -> Comparisons:
-        """Everything that could be read."""
+    def finish(self) -> tuple[Comparisons, FixedStrings | None]:
+        """Everything that could be read.
+
+        Raises:
+            UsageError: the fixed strings cannot have been chosen on one half of the people and tried on the other.
+        """
         names = self._parts[0] if self._parts else {}
         whole = {name: np.concatenate([part[name] for part in self._parts]) for name in names}
         self._parts.clear()
+        fixed: dict[str, NDArray[Any]] = {}
+        if self._layout.wolf and whole:
+            is_fixed = whole["wolf"] > 0
+            fixed = {name: values[is_fixed] for name, values in whole.items()}
+            whole = {name: values[~is_fixed] for name, values in whole.items() if name != "wolf"}
         if self._layout.people and whole:
             whole = self._one_label_each(whole)
         empty = np.zeros(0, dtype=np.int32)
@@ -228,13 +264,18 @@ class _Reader:
         def sides(name: str, codes: _Names) -> Sides:
             return codes.decode(whole.get(f"{name} 1", empty), whole.get(f"{name} 2"))
 
-        return Comparisons(
+        comparisons = Comparisons(
             scores=whole.get("score", np.zeros(0)),
             same=whole.get("same", np.zeros(0, dtype=np.bool_)),
             attributes=MappingProxyType({name: sides(name, codes) for name, codes in self._labels.items()}),
             people=sides("person", self._people) if self._layout.people else None,
             failed=whole.get("failed", np.zeros(0, dtype=np.bool_)) if self._layout.failed else None,
         )
+        return comparisons, self._strings(fixed) if len(fixed.get("wolf", empty)) else None
+
+    def _strings(self, fixed: dict[str, NDArray[Any]]) -> FixedStrings:
+        pairs = self._people.decode(fixed["person 1"], fixed["person 2"])
+        return FixedStrings(fixed["score"], fixed["wolf"] == KINDS.index(BEST) + 1, pairs)
 
     def _one_label_each(self, whole: dict[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
         """Without rows that give a person another label than the first row did."""
@@ -264,6 +305,16 @@ class _Faults:
         """Notes `reason` for rows that have none yet."""
         self.reason[where & (self.reason == 0)] = len(self.reasons)
         self.reasons.append(reason)
+
+    def kind(self, column: Any) -> NDArray[np.int32]:  # noqa: ANN401 - pyarrow has no types
+        """(n,) kind of a fixed string, from 1 on, and 0 for comparisons of people; other words are faults."""
+        encoded = column.dictionary_encode()
+        words = [text.strip().lower() for text in encoded.dictionary.to_pylist()] or [""]
+        indices = encoded.indices.to_numpy(zero_copy_only=False)
+        unknown = np.array([word not in {"", *KINDS} for word in words])
+        self.add(f"'wolf' is none of {', '.join(KINDS)}", unknown[indices])
+        codes = np.array([KINDS.index(word) + 1 if word in KINDS else 0 for word in words], dtype=np.int32)
+        return np.asarray(codes[indices])
 
     def answer(self, name: str, column: Any, *, optional: bool = False) -> NDArray[np.bool_]:  # noqa: ANN401 - no types
         """(n,) a yes-or-no column; other words are faults. Where it is `optional`, an empty one says no."""

@@ -1,7 +1,8 @@
 """Writes made-up scores of made-up people, with one group that is treated badly, as a file that `intaglio audit` reads.
 
 Nobody's data: people are random numbers. Each has a likeness to others, so that comparisons depend on people as real
-ones do. In the group ``f`` and ``60+`` people look more alike to this verifier.
+ones do. In the group ``f`` and ``60+`` people look more alike to this verifier. At the end stand the rows of strings
+that were fixed without a face: the mean of each half of the people, and its best image, against the other half.
 """
 
 from __future__ import annotations
@@ -19,6 +20,8 @@ _SEXES: Final = np.array(["f", "m"])
 _AGES: Final = np.array(["18-39", "40-59", "60+"])
 _SPREAD = 0.3
 _GENUINE = 0.1
+_LIKENESS: Final = {"mean": 0.6, "best": 0.9}
+"""Of a fixed string, to everybody."""
 _BLOCK = 500_000
 
 app = typer.Typer(add_completion=False)
@@ -55,8 +58,19 @@ def main(
                 "age_b": age[second],
                 "person_a": names[first],
                 "person_b": names[second],
+                "wolf": np.full(len(first), ""),
             }
             csv.write_csv(pa.table(columns), file, csv.WriteOptions(include_header=start == 0))
+        for kind, likeness_of_string in _LIKENESS.items():
+            columns = {
+                "score": (likeness_of_string + likeness + rng.normal(0, 1, people)).round(5),
+                "same": np.zeros(people, dtype=int),
+                **dict.fromkeys(("sex_a", "sex_b", "age_a", "age_b"), np.full(people, "")),
+                "person_a": np.array([f"{kind} of half {number % 2}" for number in range(people)]),
+                "person_b": names,
+                "wolf": np.full(people, kind),
+            }
+            csv.write_csv(pa.table(columns), file, csv.WriteOptions(include_header=False))
     typer.echo(f"{output}: {comparisons} comparisons of {people} people")
 
 

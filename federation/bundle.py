@@ -253,7 +253,7 @@ def summary_of(report: AuditReport, release: ModelRelease) -> AuditSummary:
         raise UsageError("the audit report allows its cells a larger false match rate than the release states")
     worst = report.worst("fmr")
     cell = _NOTHING_MEASURED if worst is None else WorstCell(worst.name, worst.fmr.value, worst.fmr.low, worst.fmr.high)
-    return AuditSummary(report.verdict, cell)
+    return AuditSummary(report.verdict, cell, report.wolf)
 
 
 def claims_of(release: ModelRelease, epsilon_audit: EpsilonAudit | None = None) -> Claims:

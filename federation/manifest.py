@@ -16,6 +16,9 @@ INSUFFICIENT  not served                   served where trials are accepted
 FAIL          not served                   not served
 ============  ===========================  ==========================================
 
+For general use the audit has also tried fixed strings without a face, and the bounds of the domain's mean keep ten
+times the stated false match rate (`federation.audit.wolf`). A trial is served whatever that rate is, and says it first.
+
 Every manifest may be built, signed and published, also one that says FAIL.
 
 Rates are written as text, such as "0.001": the canonical form has no fractions (`federation.statements`).
@@ -33,6 +36,13 @@ from typing import Any, Final, Self
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
+from federation.audit.wolf import (
+    WolfRates,
+    json_of_wolves,
+    require_tame,
+    text_of_wolves,
+    wolves_of_json,
+)
 from federation.errors import IntaglioError, ProofError, RefusedError, UsageError
 from federation.purposes import DAY_SECONDS
 from federation.statements import (
@@ -53,7 +63,7 @@ from federation.statements import (
 )
 from federation.verdict import Verdict
 
-FORMAT: Final = "intaglio-release-bundle-1"
+FORMAT: Final = "intaglio-release-bundle-2"
 LONGEST_VALIDITY_SECONDS: Final = 365 * DAY_SECONDS
 """An audit is repeated at least once a year."""
 
@@ -111,21 +121,25 @@ class AuditSummary:
     """What the audit report comes to.
 
     Attributes:
-        verdict: of the whole.
+        verdict: of all cells.
         worst_cell: by false match rate.
+        wolf: how often fixed strings without a face were accepted; None where nobody tried any.
     """
 
     verdict: Verdict
     worst_cell: WorstCell
+    wolf: WolfRates | None
 
     def to_json(self) -> dict[str, JsonValue]:
         """The JSON object."""
-        return {"verdict": self.verdict.value, "worst_cell": self.worst_cell.to_json()}
+        wolf = json_of_wolves(self.wolf)
+        return {"verdict": self.verdict.value, "wolf": wolf, "worst_cell": self.worst_cell.to_json()}
 
     @classmethod
     def from_json(cls, value: dict[str, Any]) -> Self:
         """Reads what `to_json` wrote; the caller compares the bytes."""
-        return cls(Verdict(value["verdict"]), WorstCell.from_json(value["worst_cell"]))
+        wolf = wolves_of_json(value["wolf"])
+        return cls(Verdict(value["verdict"]), WorstCell.from_json(value["worst_cell"]), wolf)
 
 
 @dataclass(frozen=True)
@@ -251,6 +265,16 @@ class Manifest:
         return hashlib.sha256(self.to_bytes()).hexdigest()
 
     @property
+    def warning(self) -> str | None:
+        """What whoever serves or uses a trial says first; None for general use."""
+        if self.use is Use.GENERAL:
+            return None
+        return (
+            "this release is a trial that no audit has passed; a stolen wallet without a face is accepted at: "
+            f"{text_of_wolves(self.audit.wolf)}"
+        )
+
+    @property
     def standing(self) -> Standing:
         """What policy asks for."""
         return Standing(self.claims.fmr, self.use is Use.TRIAL, self.begins_at, self.ends_at)
@@ -344,6 +368,8 @@ class SignedManifest:
         verdict = manifest.audit.verdict
         if verdict is Verdict.FAIL or (manifest.use is Use.GENERAL and verdict is not Verdict.PASS):
             raise RefusedError(f"the audit of the release says {verdict.value}, so it is not served")
+        if manifest.use is Use.GENERAL:
+            require_tame(manifest.audit.wolf, manifest.claims.fmr)
         if manifest.use is Use.TRIAL and not trust.accepts_trials:
             raise RefusedError("the release is marked as a trial, and trials are not accepted here")
 

@@ -184,6 +184,8 @@ def matching_start(
         ready_file.unlink(missing_ok=True)  # a stale one would announce a server that is not there yet
     bundle = read_bundle(release)
     served = require_servable(bundle, _read_trust(release_trust), now=int(time.time()))
+    if bundle.manifest.warning is not None:
+        log.warning("release_on_trial", release=served.digest, says=bundle.manifest.warning)
     registered = PublicRules.open(rules, deployment=deployment, now=int(time.time()))
     issuer = AssertionIssuer.read(assertions, served) if assertions else None
     if issuer:

@@ -12,8 +12,10 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Final
 
+from federation.audit.wolf import judge_wolves
 from federation.bundle import Bundle
 from federation.ledger import Account
+from federation.manifest import Use
 from federation.purposes import DAY_SECONDS
 from federation.rulebook import Rulebook
 from federation.transparency import AttemptOutcome
@@ -127,6 +129,8 @@ class Dashboard:
             yield Alert(True, "The audit failed, so the release is not served.")
         elif manifest.audit.verdict is Verdict.INSUFFICIENT:
             yield Alert(False, "The audit could not tell enough: only trials of the lowest tier may use this release.")
+        elif manifest.use is Use.GENERAL and judge_wolves(manifest.audit.wolf, manifest.claims.fmr) is not Verdict.PASS:
+            yield Alert(True, "A stolen wallet without a face is worth too much, or nobody knows: it is not served.")
         if 0 < manifest.ends_at - self.now < SOON_SECONDS:
             yield Alert(False, f"The release's audit ends on {date(manifest.ends_at)}: audit it again.")
         if isinstance(self.log, LogState) and manifest.claims.digest.hex() not in self.log.releases:

@@ -22,6 +22,7 @@ from markupsafe import Markup
 
 from federation.audit.cells import Rate
 from federation.audit.report import AuditReport
+from federation.audit.wolf import text_of_wolves
 from federation.purposes import DAY_SECONDS
 from federation.rulebook import Rulebook
 from federation.statements import text_of_time
@@ -145,6 +146,7 @@ def _template() -> Template:
         "length": length,
         "percent": _percent,
         "bounds": _bounds,
+        "text_of_wolves": text_of_wolves,
         "rounded_up": _rounded_up,
         "runs_in_words": lambda count: f"{count} run{'' if count == 1 else 's'}",
     }

@@ -32,12 +32,8 @@ _DELETE_TEMPLATE = templates.delete().where(templates.c.key_id == _key)
 _IS_KNOWN = sa.select(
     sa.exists().where(templates.c.key_id == _key) | sa.exists().where(tombstones.c.key_id_hash == sa.bindparam("name"))
 )
-_OLD_RECEIPTS: sa.BindParameter[bytes] = sa.bindparam("old")
-_REPLACE_RECEIPTS = (
-    templates.update()
-    .where(templates.c.key_id == _key, templates.c.receipts == _OLD_RECEIPTS)
-    .values(receipts=sa.bindparam("new"))
-)
+_FIND_RECEIPTS = sa.select(templates.c.receipts).where(templates.c.key_id == _key).with_for_update()
+_REPLACE_RECEIPTS = templates.update().where(templates.c.key_id == _key).values(receipts=sa.bindparam("new"))
 _FIND_OWNER = sa.select(templates.c.device_public_key, templates.c.audience).where(templates.c.key_id == _key)
 _THIS_TOMBSTONE = tombstones.c.key_id_hash == sa.bindparam("name")
 _FIND_TOMBSTONE = sa.select(tombstones).where(_THIS_TOMBSTONE)
@@ -239,8 +235,10 @@ class SqlTemplates(Transactions):
     def _renew_consent(self, run: Connection, renewed: StoredTemplate) -> None:
         """Puts the chain of consents in the place of the one that lacks its last. Doing it twice changes nothing."""
         old, _, _ = renewed.receipts.rpartition(b"\n")
-        values = {"key": renewed.key_id, "old": old, "new": renewed.receipts}
-        if run.execute(_REPLACE_RECEIPTS, values).rowcount != 1 and self.template(renewed.key_id) != renewed:
+        current = run.execute(_FIND_RECEIPTS, {"key": renewed.key_id}).scalar_one_or_none()
+        if current == old:
+            run.execute(_REPLACE_RECEIPTS, {"key": renewed.key_id, "new": renewed.receipts})
+        elif self.template(renewed.key_id) != renewed:
             raise RefusedError("not enrolled any more, or another consent came first; ask for the current one")
 
     def _end_for(

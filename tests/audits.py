@@ -2,7 +2,8 @@
 
 import numpy as np
 
-from federation.audit.comparisons import Comparisons
+from federation.audit.comparisons import Comparisons, Sides
+from federation.audit.strings import FixedStrings
 
 ACCEPTED, REJECTED = 0.9, 0.1
 THRESHOLD = 0.5
@@ -52,3 +53,16 @@ def crowd(seed, *, people=30, images=3, groups=("a", "b"), spread=0.4, distance=
         "attributes": {"group": (group[first].tolist(), group[second].tolist())},
         "people": (name[first].tolist(), name[second].tolist()),
     }
+
+
+def tried(accepted, *, each=1, people=40):
+    """Distances 0 (accepted) or 2 of templates: `accepted` of the people accept, with all their `each` templates."""
+    names = [f"p{number}" for number in range(people)]
+    rows = [
+        (0.0 if number < accepted else 2.0, kind == "best", f"{kind} {number % 2}", name)
+        for kind in ("mean", "best")
+        for number, name in enumerate(names)
+        for _ in range(each)
+    ]
+    scores, best, string, met = zip(*rows, strict=True)
+    return FixedStrings(np.array(scores), np.array(best), Sides.of(string, met))

@@ -14,6 +14,7 @@ from federation.audit.cells import Bootstrap, Cell, Counts, Estimate, Limits
 from federation.audit.cells import Rate as AuditedRate
 from federation.audit.differentials import DIFFERENTIALS
 from federation.audit.report import AuditReport
+from federation.audit.wolf import WolfRates
 from federation.auditing import AuditMethod, EpsilonAudit
 from federation.bundle import Bundle, Papers
 from federation.evaluation_plan import Support
@@ -70,6 +71,13 @@ VERDICTS = {
 }
 
 
+def wolves(errors: int = 0, high: float = 0.005, *, best: tuple[int, float, float] = (9, 0.001, 0.02)) -> WolfRates:
+    """Of 600 people with five templates each; `best` is errors and bounds of the best image."""
+    others, low, up = best
+    mean = AuditedRate(errors, 3000, 600.0, min(errors / 3000, high) / 2, high)
+    return WolfRates(mean, AuditedRate(others, 3000, 600.0, low, up), 600)
+
+
 def a_report(release: ModelRelease | None = None, cells: tuple[Cell, ...] = CELLS, **changes: Any) -> AuditReport:
     release = release or a_release()
     options = {
@@ -86,6 +94,7 @@ def a_report(release: ModelRelease | None = None, cells: tuple[Cell, ...] = CELL
         "cells": cells,
         "marginals": (),
         "differentials": dict.fromkeys(DIFFERENTIALS, Estimate(None)),
+        "wolf": wolves(),
     }
     return AuditReport(**options | changes)
 

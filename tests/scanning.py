@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from federation.onebit import binary_code
-from federation.onebit.parameters import ONEBIT_2048
-from federation.onebit.seal import _save, engine
+from federation.onebit import SessionKey, binary_code
+from federation.onebit.parameters import ONEBIT_1024, ONEBIT_2048
+from federation.onebit.seal import _save
+from federation.onebit.slots import from_bits
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -43,7 +44,7 @@ class Needles:
         """Every window of so many bytes of `data`, at every step, whatever stands before and after it."""
         for start in range(0, max(len(data) - window, 0) + 1, step):
             needle = data[start : start + window]
-            if needle[:_KEY_BYTES].count(0) > _KEY_BYTES - 3:
+            if max(needle[:_KEY_BYTES].count(0), needle[:_KEY_BYTES].count(255)) > _KEY_BYTES - 3:
                 continue  # small numbers are everywhere; the windows before and after this one are found
             (key,) = words = np.frombuffer(needle, "<u8", 1)
             self._by_key.setdefault(int(key), []).append((needle, name))
@@ -80,36 +81,42 @@ def add_code(needles: Needles, name: str, code: NDArray[np.uint8]) -> None:
         needles.add(f"{name} packed {order}", np.packbits(code, bitorder=order).tobytes(), window=16, step=1)
     needles.add(f"{name} in bytes", code.tobytes(), window=64, step=1)
     needles.add(f"{name} in text", (code + ord("0")).astype(np.uint8).tobytes(), window=64, step=1)
-    coefficients = engine(ONEBIT_2048).pack(code)
-    needles.add(f"{name} in the ring", coefficients.tobytes(), window=256, step=32)
-    needles.add(f"{name} as a plaintext", coefficients[::4].tobytes(), window=64, step=8)
+    for parameters in (ONEBIT_1024, ONEBIT_2048):
+        if parameters.slots == len(code):
+            coefficients = from_bits(code, parameters)[:: parameters.slot_degree]
+            needles.add(f"{name} in the ring", coefficients.tobytes(), window=64, step=8)
 
 
 def add_wallet(needles: Needles, name: str, wallet: Wallet) -> None:
-    """Code seed, device key, and the homomorphic key as the wallet and as the library hold it."""
-    secrets = {
-        "code seed": wallet.code_seed.secret_bytes(),
+    """Device key, and code seed and pad of the template."""
+    secret = wallet.require_template_secret()
+    values = {
+        "code seed": secret.seed.secret_bytes(),
+        "pad": secret.pad,
         "device key": wallet.signing_key.private_bytes_raw(),
     }
-    for what, value in secrets.items():
+    for what, value in values.items():
         needles.add(f"{name}'s {what}", value, window=16, step=8)
         needles.add(f"{name}'s {what} in hex", value.hex().encode(), window=32, step=16)
-    device = wallet.device_secret
-    packed = device.secret_bytes()[len(device.public_key) :]
-    needles.add(f"{name}'s homomorphic key, packed", packed, window=16, step=8)
-    transformed = _save(device._key, secret=True)[-(1 << 14) :]
-    needles.add(f"{name}'s homomorphic key, transformed", transformed, window=64, step=64)
 
 
-def needles_of(people: Iterable[tuple[str, Wallet, Iterable[NDArray[np.float64]]]]) -> Needles:
-    """Everything secret of people: name, wallet, and the embeddings that they showed to their device."""
-    needles = Needles()
-    for name, wallet, faces in people:
-        add_wallet(needles, name, wallet)
-        for number, face in enumerate(faces):
-            add_embedding(needles, f"{name}'s embedding {number}", face)
-            add_code(needles, f"{name}'s code {number}", binary_code(face, wallet.code_seed))
-    return needles
+def add_session_key(needles: Needles, name: str, key: SessionKey, coefficients: NDArray[np.int64]) -> None:
+    """A key that lives for one session: a byte a coefficient, and as the library holds it.
+
+    As words of eight bytes it cannot be looked for: there are three of them, and all memory is full of those.
+    """
+    needles.add(f"{name} in bytes", coefficients.astype(np.int8).tobytes(), window=64, step=8)
+    transformed = _save(key._key, secret=True)[-(1 << 14) :]
+    needles.add(f"{name} transformed", transformed, window=64, step=64)
+
+
+def add_person(needles: Needles, name: str, wallet: Wallet, faces: Iterable[NDArray[np.float64]]) -> None:
+    """Everything secret of somebody: the wallet, and the embeddings that the device was shown."""
+    add_wallet(needles, name, wallet)
+    secret = wallet.require_template_secret()
+    for number, face in enumerate(faces):
+        add_embedding(needles, f"{name}'s embedding {number}", face)
+        add_code(needles, f"{name}'s code {number}", binary_code(face, secret.seed, secret.parameters.slots))
 
 
 def memory_of(pid: int) -> Iterator[bytes]:

@@ -506,7 +506,7 @@ def test_noise_is_no_report(data):
         lambda value: value["differentials"].pop("garbe"),
         lambda value: value.update(threshold="nan"),
         lambda value: value.update(surprise=1),
-        lambda value: value.update(format="intaglio-audit/2"),
+        lambda value: value.update(format="intaglio-audit/1"),
     ],
     ids=["verdict", "cell verdict", "half an error", "bounds", "order", "differential", "threshold", "field", "format"],
 )

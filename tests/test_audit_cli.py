@@ -23,7 +23,7 @@ from federation.audit.searching import false_match_in_search
 from federation.embeddings import PROBE, REFERENCE, EmbeddingSet
 from federation.errors import UsageError
 from federation.verdict import Verdict
-from tests.audits import crowd
+from tests.audits import crowd, tried
 
 HEADER = ["score", "same", "group_a", "group_b", "person_a", "person_b"]
 QUICK = ["--replicates", "20"]
@@ -265,6 +265,109 @@ def test_reading_is_refused_where_no_row_is_readable(tmp_path):
         read_scores(write_csv(tmp_path / "scores.csv", [["?"] * 6]), ["group"])
 
 
+# ---------------------------------------------------------------------------------------- strings without a face
+WOLF_HEADER = [*HEADER, "failed", "wolf"]
+
+
+def with_strings(accepted, *, people=40, change=None):
+    """A crowd, and two strings of each kind that `accepted` of the people accept."""
+    rows = [[*row, "", ""] for row in rows_of(crowd(7, people=people))]
+    strings = [
+        ["9.0" if number < accepted else "-9.0", "0", "", "", f"{kind} {number % 2}", f"p{number}", "", kind]
+        for kind in ("mean", "best")
+        for number in range(people)
+    ]
+    if change:
+        strings[3] = [change.get(name, value) for name, value in zip(WOLF_HEADER, strings[3], strict=True)]
+    return [*rows, *strings]
+
+
+GENEROUS = ["--groups", "group", *QUICK, "--threshold", "2.5", "--max-fnmr", "0.3", "--max-fmr"]
+
+
+@pytest.mark.parametrize(
+    ("accepted", "limit", "exit_code", "verdict"),
+    [(0, "0.2", 0, "PASS"), (40, "0.09", 1, "FAIL"), (2, "0.012", 3, "INSUFFICIENT")],
+)
+def test_rows_of_strings_are_rates_of_their_own(tmp_path, accepted, limit, exit_code, verdict):
+    path = write_csv(tmp_path / "scores.csv", with_strings(accepted), WOLF_HEADER)
+    options = [*GENEROUS, limit]
+    result = intaglio("audit", path, *options)
+    assert result.exit_code == exit_code, result.output
+    said = next(line for line in result.output.splitlines() if line.startswith("mean of the domain"))
+    assert f"{verdict} at a limit of {10 * float(limit):g}" in said
+    if verdict == "FAIL":
+        assert result.output.splitlines()[-1] == "FAIL: worst is a fixed string without a face"
+    report = json.loads(intaglio("audit", path, *options, "--json").stdout)
+    plain = write_csv(tmp_path / "plain.csv", with_strings(0)[:-80], WOLF_HEADER)
+    without = json.loads(intaglio("audit", plain, *options, "--json").stdout)
+    assert (report["cells"], report["counts"]) == (without["cells"], without["counts"])  # no row counts twice
+    assert (report["wolf"]["mean"]["errors"], report["wolf"]["people"]) == (accepted, 40)
+    assert without["wolf"] == "not measured"
+    assert "not measured, which is no pass for a release" in intaglio("audit", plain, *options).output
+
+
+def test_strings_in_parquet_say_what_they_say_in_csv(tmp_path):
+    rows = with_strings(7)
+    columns = [[row[column] or None for row in rows] for column in range(len(WOLF_HEADER))]
+    parquet.write_table(pa.table(dict(zip(WOLF_HEADER, columns, strict=True))), tmp_path / "scores.parquet")
+    one, two = (
+        read_scores(path, ["group"]).strings
+        for path in (write_csv(tmp_path / "scores.csv", rows, WOLF_HEADER), tmp_path / "scores.parquet")
+    )
+    assert (one.scores == two.scores).all()
+    assert (one.best == two.best).all()
+    assert one.owners == two.owners == {f"p{number}" for number in range(40)}
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"wolf": "worst"}, "'wolf' is none of mean, best"),
+        ({"same": "1"}, "a fixed string is nobody's"),
+        ({"group_a": "a"}, "a fixed string is in no group: leave 'group' empty"),
+        ({"group_b": "a"}, "a fixed string is in no group: leave 'group' empty"),
+        ({"failed": "1"}, "a fixed string has a score"),
+        ({"score": ""}, "the score is not a finite number"),
+        ({"person_b": ""}, "a person has no name"),
+        ({"person_a": "p3"}, "contradict each other"),
+    ],
+)
+def test_a_row_of_a_string_that_says_more_or_less_is_bad(tmp_path, change, reason):
+    rows = with_strings(0, change=change)
+    path = write_csv(tmp_path / "scores.csv", rows, WOLF_HEADER)
+    for skip in ([], ["--skip-bad"]):  # the halves do not fit without the row, so nothing is judged without it either
+        result = intaglio("audit", path, "--groups", "group", *skip)
+        assert result.exit_code == 2
+    assert re.search(rf"1 bad rows\n.*line {len(rows) - 80 + 5}: .*{re.escape(reason)}", result.output), result.output
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"person_a": "mean 0"}, "1 people meet both strings of the kind mean"),
+        ({"person_a": "p7"}, "has the name of a person"),
+        ({"person_b": "nobody"}, "in no comparison of the audit"),
+    ],
+)
+def test_strings_that_were_not_chosen_on_other_people_are_refused(tmp_path, change, message):
+    rows = with_strings(0, change=change)
+    if message.startswith("1 people"):
+        rows.append([*rows[-77][:4], "mean 1", *rows[-77][5:]])
+    if message.startswith("in no"):
+        rows[-37][5] = "nobody"  # of the best image too
+    result = intaglio("audit", write_csv(tmp_path / "scores.csv", rows, WOLF_HEADER), "--groups", "group")
+    assert result.exit_code == 2
+    assert message in result.output
+
+
+def test_strings_without_names_of_people_are_refused(tmp_path):
+    path = tmp_path / "scores.csv"
+    path.write_text("score,same,group,wolf\n0.5,1,a,\n0.5,0,,mean\n")
+    result = intaglio("audit", path, "--groups", "group")
+    assert (result.exit_code, "has person_a and person_b" in result.output) == (2, True)
+
+
 # ------------------------------------------------------------------------------------------------------ two audits
 def audit_file(tmp_path, name, **options):
     path = write_csv(tmp_path / f"{name}.csv", rows_of(crowd(7, people=40, **options)))
@@ -301,8 +404,8 @@ def report_of(**options):
 @pytest.mark.parametrize(
     "options",
     [{}, {"worse": "b"}, {"expected": {"group": ["c"]}}, {"replicates": 0}, {"groups": tuple("abcdefghijkl")},
-     {"threshold": None, "stated_fmr": 0.01}, {"limits": Limits(0.5, 0.5)}],
-    ids=["plain", "fail", "missing", "no draws", "many", "stated", "pass"],
+     {"threshold": None, "stated_fmr": 0.01}, {"limits": Limits(0.5, 0.5)}, {"strings": tried(30)}],
+    ids=["plain", "fail", "missing", "no draws", "many", "stated", "pass", "strings"],
 )  # fmt: skip
 def test_the_page_is_one_well_formed_file_without_script_or_request(options):
     report = report_of(**options)
@@ -320,6 +423,7 @@ def test_the_page_is_one_well_formed_file_without_script_or_request(options):
     assert page == render(AuditReport.from_bytes(report.to_bytes()))
     assert report.verdict.value in page
     assert "It cannot be done here" in page
+    assert ("Mean of the domain" in page, "Not measured." in page) == ("strings" in options, "strings" not in options)
 
 
 def test_a_label_cannot_inject_markup():

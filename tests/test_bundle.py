@@ -20,7 +20,9 @@ from bundles import (
     an_evaluation,
     public,
     signed,
+    wolves,
 )
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from hypothesis import given
 from hypothesis import strategies as st
 from running import a_release
@@ -52,6 +54,7 @@ from federation.verdict import Verdict
 
 BEGINS = 1_900_000_000
 ENDS = BEGINS + 1_000_000
+OTHER_AUDITOR = Ed25519PrivateKey.from_private_bytes(bytes([4]) * 32)
 BUNDLE = a_bundle(begins_at=BEGINS, ends_at=ENDS)
 SIGNED = signed(BUNDLE)
 DATA = SIGNED.to_bytes()
@@ -156,6 +159,48 @@ def test_what_an_audit_did_not_pass_is_served_as_a_trial_at_most(verdict, use, t
             served(bundle, trust)
 
 
+WOLVES = {
+    "exactly ten times the stated rate": (wolves(20, 0.01), None),
+    "nobody without a face": (wolves(0, 0.001), None),
+    "the best image is not judged": (wolves(best=(1500, 0.4, 0.6)), None),
+    "a bound above ten times the stated rate": (wolves(20, 0.010001), "accepted at 0.00667, up to 0.01; general use"),
+    "a rate above ten times the stated rate": (wolves(2400, 0.9), "accepted at 0.8, up to 0.9; general use needs at"),
+    "not measured": (None, "nobody measured what a stolen wallet is worth"),
+}
+
+
+@pytest.mark.parametrize("case", WOLVES)
+def test_for_general_use_the_mean_string_is_accepted_at_ten_times_the_stated_rate_at_most(case):
+    """The release states 0.001. On both sides of the factor ten, and for two makers and two auditors."""
+    rates, refusal = WOLVES[case]
+    bundle = a_bundle(report=a_report(wolf=rates), begins_at=BEGINS)
+    two = (TRUST.makers | {public(STRANGER)}, TRUST.auditors | {public(OTHER_AUDITOR)})
+    for maker, auditor in ((MAKER, AUDITOR), (STRANGER, OTHER_AUDITOR)):
+        by_both = Bundle.from_bytes(bundle.signed_by(Role.MAKER, maker).signed_by(Role.AUDITOR, auditor).to_bytes())
+        if refusal is None:
+            assert served(by_both, ReleaseTrust(*two)).fmr == 1e-3
+        else:
+            with pytest.raises(RefusedError, match=refusal):
+                served(by_both, ReleaseTrust(*two, accepts_trials=True))
+
+
+@pytest.mark.parametrize("case", WOLVES)
+def test_a_trial_is_served_whatever_a_string_is_accepted_at_and_says_so_first(case):
+    rates, _ = WOLVES[case]
+    bundle = signed(a_bundle(report=a_report(wolf=rates), use=Use.TRIAL, begins_at=BEGINS))
+    assert served(bundle, TRUST_IN_TRIALS).fmr == 1e-3
+    said = bundle.manifest.warning
+    assert "trial that no audit has passed; a stolen wallet without a face is accepted at: " in said
+    assert said.endswith(": not measured" if rates is None else f"{rates.text}")
+    assert signed(a_bundle(report=a_report(wolf=rates))).manifest.warning is None
+
+
+def test_a_larger_stated_rate_allows_a_larger_rate_of_the_mean_string():
+    release = replace(a_release(), fmr=0.01)
+    rates = wolves(200, 0.09)
+    assert served(signed(a_bundle(release, report=a_report(release, wolf=rates), begins_at=BEGINS))).fmr == 0.01
+
+
 # ----------------------------------------------------------------------------------------------------------- building
 
 
@@ -188,6 +233,38 @@ def test_a_manifest_says_what_the_report_found():
 def test_an_audit_is_of_exactly_what_is_served(changes, message):
     with pytest.raises(UsageError, match=message):
         a_bundle(report=a_report(**changes))
+
+
+def test_a_manifest_says_what_the_report_found_about_strings_without_a_face():
+    manifest = BUNDLE.manifest
+    for claimed in (wolves(3, 0.002), None):
+        other = replace(manifest, audit=replace(manifest.audit, wolf=claimed))
+        with pytest.raises(UsageError, match="something else about the audit"):
+            Bundle(replace(BUNDLE.signed, manifest=other), a_release(), BUNDLE.papers)
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda audit: audit.pop("wolf"),
+        lambda audit: audit.update(wolf="none"),
+        lambda audit: audit.update(wolf=[]),
+        lambda audit: audit["wolf"].pop("mean"),
+        lambda audit: audit["wolf"].update(worst=1),
+        lambda audit: audit["wolf"].update(people=3),
+        lambda audit: audit["wolf"].update(people="600"),
+        lambda audit: audit["wolf"]["mean"].update(high="1.5"),
+        lambda audit: audit["wolf"]["mean"].update(high="0.0050"),
+        lambda audit: audit["wolf"]["mean"].update(errors=2999),
+        lambda audit: audit["wolf"]["mean"].update(effective="3000.0"),
+        lambda audit: audit["wolf"]["best"].update(low="nan"),
+    ],
+)
+def test_rates_of_strings_that_cannot_be_are_no_manifest(damage):
+    value = json.loads(SIGNED.signed.to_bytes())
+    damage(value["manifest"]["audit"])
+    with pytest.raises(MalformedMessageError):
+        SignedManifest.from_bytes(json.dumps(value, sort_keys=True, separators=(",", ":")).encode())
 
 
 def test_an_audit_that_measured_no_cell_knows_nothing():
@@ -379,6 +456,16 @@ def test_a_worst_cell_beyond_its_interval_or_a_worse_verdict_is_a_step_back():
         require_no_worse(unsure, a_bundle(report=a_report(cells=cells("women", 21, 0.9))))
     with pytest.raises(RefusedError, match="verdict was PASS and is INSUFFICIENT"):
         require_no_worse(BUNDLE, unsure)
+
+
+def test_a_release_that_is_kinder_to_a_wallets_thief_is_a_step_back():
+    require_no_worse(a_bundle(report=a_report(wolf=wolves(20, 0.01))), a_bundle(report=a_report(wolf=wolves(30, 0.02))))
+    with pytest.raises(RefusedError, match=r"the mean string without a face is accepted at 0\.01033, above"):
+        require_no_worse(
+            a_bundle(report=a_report(wolf=wolves(20, 0.01))), a_bundle(report=a_report(wolf=wolves(31, 0.02)))
+        )
+    with pytest.raises(RefusedError, match="were tried before and are not now"):
+        require_no_worse(BUNDLE, a_bundle(report=a_report(wolf=None)))
 
 
 def test_whoever_drops_a_cell_from_the_audit_has_not_improved_it():

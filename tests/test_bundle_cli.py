@@ -65,11 +65,15 @@ def test_key_build_sign_sign_verify(run, tmp_path):
 
 def test_d2_public_files_alone_give_the_verdict_again_byte_for_byte(run, tmp_path):
     draw = np.random.default_rng(5)
-    rows = ["score,same,sex,person_a,person_b"]
+    rows = ["score,same,sex,person_a,person_b,wolf"]
     for number in range(3000):
         first, second = (f"p{one}" for one in draw.choice(60, 2, replace=False))
-        rows.append(f"{draw.normal(1000, 60):.0f},0,{'fm'[number % 2]},{first}{number % 2},{second}{number % 2}")
-        rows.append(f"{draw.normal(300, 60):.0f},1,{'fm'[number % 2]},{first}{number % 2},{first}{number % 2}")
+        rows.append(f"{draw.normal(500, 30):.0f},0,{'fm'[number % 2]},{first}{number % 2},{second}{number % 2},")
+        rows.append(f"{draw.normal(150, 30):.0f},1,{'fm'[number % 2]},{first}{number % 2},{first}{number % 2},")
+    owners = sorted({row.split(",")[3] for row in rows[1:]})
+    rows += [
+        f"{draw.normal(310, 5):.0f},0,,{k} {n % 2},{o},{k}" for k in ("mean", "best") for n, o in enumerate(owners)
+    ]
     (tmp_path / "scores.csv").write_text("\n".join(rows) + "\n")
     settings = ["--groups", "sex", "--distance", "--threshold", "300", "--max-fmr", "0.001", "--seed", "3", "--json"]
     subject = ["--subject", f"release {a_release().digest}", "--replicates", "20"]
@@ -81,6 +85,8 @@ def test_d2_public_files_alone_give_the_verdict_again_byte_for_byte(run, tmp_pat
     (tmp_path / "trust.json").write_bytes(TRUST_IN_TRIALS.to_bytes())
     verify = ["verify", "bundle.zip", "--trust", "trust.json", "--scores"]
     assert "byte for byte" in run(*verify, "scores.csv").stdout
+    assert bundle.manifest.audit.wolf.people == len(owners)
+    assert run(*verify, "scores.csv").stdout.splitlines()[0].endswith(bundle.manifest.warning)
     rows[1] = rows[1].replace(rows[1].partition(",")[0], "100", 1)
     (tmp_path / "others.csv").write_text("\n".join(rows) + "\n")
     assert "not the scores" in run(*verify, "others.csv", expected=4).stderr
@@ -109,10 +115,21 @@ def test_what_people_write_wrongly_ends_with_2_and_names_the_file(run, tmp_path)
 
 def test_a_trial_is_marked_for_everybody_to_see(run, tmp_path):
     (tmp_path / "report.json").write_bytes(a_report(cells=VERDICTS[Verdict.INSUFFICIENT]).to_bytes())
-    assert json.loads(run(*BUILD, "--trial", "--json").stdout)["use"] == "trial"
+    facts = json.loads(run(*BUILD, "--trial", "--json").stdout)
+    assert (facts["use"], list(facts)[1]) == ("trial", "warning")
+    assert facts["warning"].endswith(facts["wolf"])
+    assert facts["wolf"].startswith("0 % (0 to 0.5) by the domain's mean, 0.3 % (0.1 to 2) by the best image")
     bundle = signed(Bundle.from_bytes((tmp_path / "unsigned.zip").read_bytes()))
     (tmp_path / "bundle.zip").write_bytes(bundle.to_bytes())
     assert "marked as a trial" in run("verify", "bundle.zip", "--trust", "trust.json", expected=3).stderr
+
+
+def test_a_release_for_general_use_says_how_often_a_string_without_a_face_is_accepted(run, tmp_path):
+    (tmp_path / "bundle.zip").write_bytes(signed(a_bundle()).to_bytes())
+    facts = json.loads(run("verify", "bundle.zip", "--trust", "trust.json", "--json").stdout)
+    assert ("warning" in facts, facts["wolf"].partition(" by")[0]) == (False, "0 % (0 to 0.5)")
+    (tmp_path / "bundle.zip").write_bytes(signed(a_bundle(report=a_report(wolf=None))).to_bytes())
+    assert "nobody measured" in run("verify", "bundle.zip", "--trust", "trust.json", expected=3).stderr
 
 
 def test_diff_fails_when_the_worst_cell_got_worse_beyond_its_interval(run, tmp_path):

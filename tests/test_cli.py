@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
-from bundles import MAKER, STRANGER, VERDICTS, a_bundle, a_report, signed
+from bundles import MAKER, STRANGER, TRUST_IN_TRIALS, VERDICTS, a_bundle, a_report, signed, wolves
 from hostile import a_grant, a_probe_message
 from PIL import Image
 from running import AUDIENCE, PURPOSE, a_face, a_release, a_rules_file, conditions, write_release, write_rules
@@ -352,6 +352,8 @@ UNSERVABLE = {
     "not begun": (signed(a_bundle(begins_at=NOW + 3600)), 3, "not valid before"),
     "run out": (signed(a_bundle(begins_at=NOW - 3600, ends_at=NOW - 1)), 3, "must be audited again"),
     "a failed audit": (signed(a_bundle(report=a_report(cells=VERDICTS[Verdict.FAIL]))), 3, "says FAIL"),
+    "a stolen wallet is worth too much": (signed(a_bundle(report=a_report(wolf=wolves(2400, 0.9)))), 3, "up to 0.9"),
+    "nobody knows what a stolen wallet is worth": (signed(a_bundle(report=a_report(wolf=None))), 3, "nobody measured"),
     "a trial": (signed(a_bundle(use=Use.TRIAL)), 3, "marked as a trial"),
 }
 
@@ -365,6 +367,26 @@ def test_d1_without_a_release_that_an_auditor_signed_server_and_device_do_nothin
     person("wallet", "create")
     device = person("enrol", "1-0", "1-1", *enrolment_offline(tmp_path))
     assert (device.exit_code, message in device.stderr) == (exit_code, True)
+
+
+@pytest.mark.parametrize("rates", [wolves(2400, 0.9), None], ids=["measured", "not measured"])
+def test_the_first_line_of_server_and_device_with_a_trial_is_what_a_stolen_wallet_is_worth(
+    rates, operator, person, tmp_path
+):
+    bundle = signed(a_bundle(use=Use.TRIAL, report=a_report(wolf=rates)))
+    (tmp_path / "release.zip").write_bytes(bundle.to_bytes())
+    (tmp_path / "trust.json").write_bytes(TRUST_IN_TRIALS.to_bytes())
+    worth = "80 % (40 to 90) by the domain's mean" if rates else "accepted at: not measured"
+    (tmp_path / "rules.jsonl").rename(tmp_path / "rules-of-before.jsonl")  # so that the server says it and ends
+    ended = invoke(server_cli.app, "matching", "start", *files_of_a_server(tmp_path), expected=2)
+    first = json.loads(ended.stderr.splitlines()[0])
+    assert (first["event"], first["release"], worth in first["says"]) == ("release_on_trial", a_release().digest, True)
+    (tmp_path / "rules-of-before.jsonl").rename(tmp_path / "rules.jsonl")
+    person("wallet", "create")
+    device = person("enrol", "1-0", "1-1", *enrolment_offline(tmp_path))  # nobody answers at that address
+    assert device.exit_code == 4
+    assert device.stderr.splitlines()[0] == bundle.manifest.warning
+    assert worth in bundle.manifest.warning
 
 
 def test_s4_a_server_whose_threshold_is_not_the_audited_one_does_not_start(operator, tmp_path):

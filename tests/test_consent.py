@@ -293,12 +293,6 @@ def test_an_ended_consent_is_no_dead_end():
         ended.renew(late, **USE, now=NOW + 20 * DAY)
 
 
-def test_a_withdrawn_consent_is_not_renewed():
-    withdrawn = a_consent().withdraw(a_receipt().withdraw(DEVICE, now=NOW))
-    with pytest.raises(RefusedError, match="withdrawn"):
-        withdrawn.renew(renewal(), **USE, now=NOW + DAY)
-
-
 def test_a_renewal_of_a_stranger_is_no_proof():
     with pytest.raises(ProofError):
         a_consent().renew(renewal(key=STRANGER), **USE, now=NOW + DAY)

@@ -9,6 +9,7 @@ import sys
 from xml.etree import ElementTree as ET
 
 import pytest
+from bundles import a_bundle, a_report, wolves
 from organisation import BUNDLE, RUN, WITNESS
 from running import a_rules_file, signed
 
@@ -74,6 +75,20 @@ def at(now):
     return {"now": now, "log": dataclasses.replace(LOG, signed_at=now, witnesses=(signed_at,))}
 
 
+def of_wolf(rates):
+    """A release for general use whose audit tried strings without a face, or did not."""
+    bundle = a_bundle(BUNDLE.release, report=a_report(BUNDLE.release, wolf=rates), begins_at=BUNDLE.manifest.begins_at)
+    return {
+        "release": ReleaseState(bundle),
+        "log": dataclasses.replace(LOG, releases=frozenset({bundle.release.digest})),
+    }
+
+
+def test_what_a_stolen_wallet_is_worth_without_a_face_stands_beside_the_false_match_rate():
+    assert "0 % (0 to 0.5) by the domain's mean".replace("'", "&#39;") in dashboard_page(QUIET)
+    assert ">not measured<" in dashboard_page(dataclasses.replace(QUIET, **of_wolf(None)))
+
+
 def test_a_quiet_day_is_said_to_be_one():
     assert QUIET.alerts == ()
     assert "Everything is in order" in dashboard_page(QUIET)
@@ -92,6 +107,8 @@ ALERTS = {
     "absent witness": (witnessed(WitnessState("w", Witnessed.ABSENT)), False, "w has not cosigned"),
     "wrong witness": (witnessed(WitnessState("w", Witnessed.WRONG)), True, "does not verify"),
     "witness asleep": (witnessed(dataclasses.replace(SEEN, signed_at=NOW - 2 * DAY_SECONDS)), False, "last looked"),
+    "a stolen wallet is worth too much": (of_wolf(wolves(2400, 0.9)), True, "A stolen wallet without a face is worth"),
+    "nobody knows what it is worth": (of_wolf(None), True, "A stolen wallet without a face is worth"),
     "refusals": ({"log": use(opened=5, limited=20)}, False, "20 of 25 requests for door-access were refused"),
     "moratorium": (with_rules(MORATORIUM), True, REASON),
     "moratorium to come": (

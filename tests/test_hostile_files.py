@@ -179,7 +179,7 @@ def test_a_shape_that_stops_parsers_is_refused_in_the_family(name, shape):
         read(SHAPES[shape])
 
 
-@pytest.mark.parametrize("field", ["device_secret", "code_seed", "signing_key", "enrolment", "log"])
+@pytest.mark.parametrize("field", ["template_secret", "signing_key", "enrolment", "log"])
 @pytest.mark.parametrize("value", [1, [], {}, "", "AAAA", True, {"purpose": 1}], ids=str)
 def test_a_wallet_with_anything_in_a_field_says_that_another_version_wrote_it(field, value):
     content = json.loads(wallet_module._content_of(Wallet.generate())) | {field: value}

@@ -11,13 +11,15 @@ import json
 import time
 
 import pytest
-from hostile import CALLS, Refusal, a_grant, a_probe_message, a_template_message, ask, send
+from hostile import CALLS, Refusal, a_grant, a_probe_message, an_enrolment_message, ask, send
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from running import AUDIENCE, PURPOSE, RunningServer, a_face, a_pki, a_release, a_service, a_wallet, public_rules
 
 from federation.onebit import Decision
-from federation.wire.convert import NO_MATCH
+from federation.onebit.parameters import ONEBIT_1024
+from federation.onebit.wire import NO_MATCH
+from federation.wire.convert import Change
 from federation.wire.owner import OwnerOperation, OwnerProof
 from federation.wire.v1 import verification_pb2 as pb
 from server.limits import AttemptLimits
@@ -49,20 +51,11 @@ class Scene:
 def recorded(server, wallet):
     """One genuine message of every call, as its bytes. They were all used, so none of them should work again."""
     with server.device(wallet) as device:
-        grant = a_grant(device, enrolling=True)
-        template, transcript = a_template_message(device, grant, a_face(9))
-        reply = ask(device._stub.SubmitTemplate, template)
-        token = wallet.device_secret.open_reply(reply.reply, transcript)
-        confirmation = pb.ConfirmTemplateRequest(session_id=grant.session_id, token=token)
-        second = ask(device._stub.ConfirmTemplate, confirmation).session
-        probe, transcript = a_probe_message(device, second, a_face(9, 1))
-        reply = ask(device._stub.SubmitProbe, probe)
-        answer = pb.SubmitTokenRequest(
-            session_id=second.session_id, token=wallet.device_secret.open_reply(reply.reply, transcript)
-        )
+        probe, transcript, key = an_enrolment_message(device, a_grant(device, enrolling=True), a_face(9), a_face(9, 1))
+        token = key.open_reply(ask(device._stub.SubmitProbe, probe).reply, transcript)
+        answer = pb.SubmitTokenRequest(session_id=probe.session_id, token=token)
         assert ask(device._stub.SubmitToken, answer).decision == pb.DECISION_MATCH
         request = device._request()
-        receipt = template.receipt
 
     def proof(operation):
         signed = OwnerProof.sign(
@@ -72,12 +65,9 @@ def recorded(server, wallet):
 
     messages = [
         ("VerificationService/StartEnrolment", request.to_enrolment()),
-        ("VerificationService/SubmitTemplate", template),
-        ("VerificationService/ConfirmTemplate", confirmation),
         ("VerificationService/StartVerification", request.to_verification()),
         ("VerificationService/SubmitProbe", probe),
         ("VerificationService/SubmitToken", answer),
-        ("OwnerService/RenewConsent", pb.RenewConsentRequest(key_id=wallet.key_id, receipt=receipt)),
         ("OwnerService/ListReceipts", pb.ListReceiptsRequest(proof=proof(OwnerOperation.LIST_RECEIPTS))),
         ("OwnerService/Export", pb.ExportRequest(proof=proof(OwnerOperation.EXPORT))),
         ("OwnerService/Revoke", pb.RevokeRequest(proof=proof(OwnerOperation.REVOKE))),
@@ -93,7 +83,7 @@ def recorded(server, wallet):
 @pytest.fixture(scope="module")
 def scene(tmp_path_factory):
     directory = tmp_path_factory.mktemp("hostile")
-    workers = MatchWorkers(1, timeout_seconds=60)
+    workers = MatchWorkers(1, ONEBIT_1024, timeout_seconds=60)
     asyncio.run(workers.start())
     with open_storage(directory / "matching.db") as storage:
         service = a_service(
@@ -186,22 +176,35 @@ def messages_of(draw, kind, scene):
 
 
 def bytes_for(name, scene):
-    template = pb.SubmitTemplateRequest.FromString(scene.genuine["VerificationService/SubmitTemplate"])
+    sent = pb.SubmitProbeRequest.FromString(scene.genuine["VerificationService/SubmitProbe"])
+    template, receipt, probe = sent.change.template, sent.change.receipt, sent.probe
     genuine = {
         "key_id": [device._wallet.key_id for device in scene.devices.values()],
         "device_public_key": [device._wallet.device_public_key for device in scene.devices.values()],
-        "public_key": [template.public_key, template.template],
-        "template": [template.template, template.public_key, template.template[:-1]],
-        "probe": [template.template, template.public_key, bytes(len(template.template))],
-        "receipt": [template.receipt, template.receipt[:-1], b"[" * 30_000, b'{"a":' + b"9" * 5_000 + b"}", b"{}"],
+        "template": [template, template[:-1], probe[: len(template)]],
+        "probe": [probe, template, bytes(len(probe)), probe[:80] + b"\xff" * (len(probe) - 80)],
+        "receipt": [receipt, receipt[:-1], b"[" * 30_000, b'{"a":' + b"9" * 5_000 + b"}", b"{}"],
     }.get(name, [])
     return st.sampled_from([*genuine, b"", bytes(32)]) | st.integers(0, 66).flatmap(lambda n: st.binary(max_size=n))
 
 
 # ---------------------------------------------------------------------- many messages
 
-ACTIONS = ["start", "probe", "token", "confirm", "template", "replay"]
+ACTIONS = ["start", "probe", "token", "renew", "enrol", "replay"]
 STEPS = st.lists(st.tuples(st.sampled_from(ACTIONS), *(st.integers(0, 7) for _ in range(3))), min_size=4, max_size=12)
+
+
+def in_another_session(genuine, grant):
+    message = pb.SubmitProbeRequest()
+    message.CopyFrom(genuine)
+    message.session_id = grant.session_id
+    return message
+
+
+def opened(keys, probe, answer):
+    """The token in a reply, or None; a key opens one reply, and the same one comes again."""
+    key, transcript = keys.pop(probe, (None, b""))
+    return key and key.open_reply(pb.SubmitProbeResponse.FromString(answer).reply, transcript)
 
 
 @settings(FUZZ, max_examples=12)
@@ -210,10 +213,10 @@ STEPS = st.lists(st.tuples(st.sampled_from(ACTIONS), *(st.integers(0, 7) for _ i
 def test_steps_in_any_order_and_of_any_session_give_a_match_to_its_own_token_only(scene, steps):
     """Two people's devices, and everything that either of them learns, thrown at each other's sessions."""
     devices, faces = list(scene.devices.values()), [a_face(person, 2) for person in scene.devices]
-    template = pb.SubmitTemplateRequest.FromString(scene.genuine["VerificationService/SubmitTemplate"])
+    genuine = pb.SubmitProbeRequest.FromString(scene.genuine["VerificationService/SubmitProbe"])
     grants = [a_grant(device) for device in devices]
-    tokens, earned = [bytes(range(32)), NO_MATCH], set()
-    sent = [("LogService/GetCheckpoint", pb.GetCheckpointRequest(), b"")]
+    tokens, earned, keys = [bytes(range(32))[:16], NO_MATCH], set(), {}
+    sent = [("LogService/GetCheckpoint", pb.GetCheckpointRequest())]
     for action, first, second, third in steps:
         grant, device = grants[first % len(grants)], devices[second % 2]
         show = {"session_id": grant.session_id, "token": tokens[-1 - third % len(tokens)]}
@@ -222,27 +225,27 @@ def test_steps_in_any_order_and_of_any_session_give_a_match_to_its_own_token_onl
                 grants.append(a_grant(device))
                 continue
             case "probe":
-                step = ("VerificationService/SubmitProbe", *a_probe_message(device, grant, faces[third % 2]))
+                probe, transcript, key = a_probe_message(device, grant, faces[third % 2])
+                keys[probe.probe] = key, transcript
+                step = ("VerificationService/SubmitProbe", probe)
             case "token":
-                step = ("VerificationService/SubmitToken", pb.SubmitTokenRequest(**show), b"")
-            case "confirm":
-                step = ("VerificationService/ConfirmTemplate", pb.ConfirmTemplateRequest(**show), b"")
-            case "template":
-                template.session_id = grant.session_id
-                step = ("VerificationService/SubmitTemplate", template, b"")
+                step = ("VerificationService/SubmitToken", pb.SubmitTokenRequest(**show))
+            case "renew":
+                change = Change(receipt=genuine.change.receipt)
+                step = ("VerificationService/SubmitProbe", a_probe_message(device, grant, faces[0], change=change)[0])
+            case "enrol":
+                step = ("VerificationService/SubmitProbe", in_another_session(genuine, grant))
             case _:
                 step = sent[third % len(sent)]
         sent.append(step)
-        name, message, transcript = step
+        name, message = step
         answer = send(scene.connection, name, message)
         answered_or_refused(answer)
         if isinstance(answer, Refusal):
             continue
-        if name.endswith("SubmitProbe"):
-            reply = pb.SubmitProbeResponse.FromString(answer).reply
-            opened = [each._wallet.device_secret.open_reply(reply, transcript) for each in devices]
-            tokens += filter(None, opened)
-            earned |= {(message.session_id, token) for token in opened if token}
+        if name.endswith("SubmitProbe") and (token := opened(keys, message.probe, answer)):
+            tokens.append(token)
+            earned.add((message.session_id, token))
         if name.endswith("SubmitToken"):
             matched = pb.SubmitTokenResponse.FromString(answer).decision == pb.DECISION_MATCH
             assert matched == ((message.session_id, message.token) in earned)

@@ -10,6 +10,7 @@ import sqlite3
 import time
 
 import pytest
+from hostile import a_grant, a_probe_message, ask
 from running import (
     AUDIENCE,
     LOG_SIGNER,
@@ -26,6 +27,7 @@ from running import (
     conditions,
     public_rules,
     signed,
+    unchecked,
 )
 
 from client.log import LogTrust, Monitor
@@ -34,10 +36,10 @@ from client.wallet import EnrolmentState
 from federation.consent import consent_of
 from federation.errors import MalformedMessageError, ProofError, RefusedError, UsageError
 from federation.manifest import SignedManifest
-from federation.onebit import Decision, DeviceSecret
+from federation.onebit import Decision, Operation, SessionKey
 from federation.rules import Moratorium
 from federation.transparency import KeyKind, NoteSigner, PublicKind, entry_from_bytes
-from federation.wire.convert import SessionRequest
+from federation.wire.convert import Change, SessionRequest
 from federation.wire.owner import LONGEST_AGE_SECONDS, OwnerOperation
 from federation.wire.v1 import verification_pb2 as pb
 from server.sqlstorage import open_storage
@@ -92,8 +94,8 @@ class Lies:
 def opened(monkeypatch):
     """Counts how often a device decrypts."""
     calls = []
-    original = DeviceSecret.open_reply
-    monkeypatch.setattr(DeviceSecret, "open_reply", lambda *a: calls.append(1) or original(*a))
+    original = SessionKey.open_reply
+    monkeypatch.setattr(SessionKey, "open_reply", lambda *a: calls.append(1) or original(*a))
     return calls
 
 
@@ -120,6 +122,7 @@ LIES = {
     "no signature": swap("logged", lambda proof: proof[: proof.rindex("\u2014".encode())]),
     "another index": swap("logged", lambda proof: proof.replace(b"index ", b"index 1", 1)),
     "no proof of growth": lambda answer: answer.log.ClearField("consistency"),
+    "another reply": lambda answer: setattr(answer, "reply", answer.reply[:-1] + bytes([answer.reply[-1] ^ 1])),
 }
 
 
@@ -150,10 +153,10 @@ def test_an_entry_about_another_comparison_opens_nothing(server, wallet, monkeyp
     assert calls == []
 
 
-def test_the_template_of_an_enrolment_is_not_tested_unseen_either(server, monkeypatch):
+def test_an_enrolment_is_not_compared_unseen_either(server, monkeypatch):
     calls = opened(monkeypatch)
     with server.device(a_wallet(a_release())) as device:
-        device._stub = Lies(device._stub, "SubmitTemplate", LIES["no entry at all"])
+        device._stub = Lies(device._stub, "SubmitProbe", LIES["no entry at all"])
         with pytest.raises(MalformedMessageError):
             device.enrol(a_face(OWNER), a_face(OWNER, 1))
     assert calls == []
@@ -237,7 +240,7 @@ def test_s9_counts_of_use_follow_from_the_entries_alone(server, wallet):
             device.verify(a_face(face, 2))
     stranger = a_wallet(a_release()).with_enrolment(wallet.enrolment)
     with server.device(stranger) as device:
-        device._require_allowed = lambda: None
+        unchecked(device)
         with pytest.raises(RefusedError):
             device.verify(a_face(OWNER))
     monitor, _ = follow(server, wallet)
@@ -291,7 +294,7 @@ def test_the_owner_sees_who_else_named_the_key(server, wallet):
     stranger = a_wallet(a_release())
     with server.device(stranger) as device:
         device._request = lambda: SessionRequest(wallet.key_id, PURPOSE, AUDIENCE)
-        device._require_allowed = lambda: None
+        unchecked(device)
         with pytest.raises(RefusedError):
             device.verify(a_face(OWNER))
     with server.owner(wallet) as owner:
@@ -307,7 +310,6 @@ def test_d11_whoever_asks_in_an_owner_s_name_is_logged_and_the_owner_sees_it(ser
         for method, request in (
             (owner._stub.Export, pb.ExportRequest(proof=forged)),
             (owner._stub.Erase, pb.EraseRequest(proof=forged)),
-            (owner._stub.RenewConsent, pb.RenewConsentRequest(key_id=wallet.key_id, receipt=b"{}")),
             (owner._stub.Revoke, pb.RevokeRequest()),
             (owner._stub.ListReceipts, pb.ListReceiptsRequest(proof=owner._proof(OwnerOperation.LIST_RECEIPTS))),
         ):
@@ -316,7 +318,7 @@ def test_d11_whoever_asks_in_an_owner_s_name_is_logged_and_the_owner_sees_it(ser
     with server.owner(wallet, clock=lambda: time.time() - 3600) as owner, pytest.raises(RefusedError):
         owner.receipts()
     monitor, _ = follow(server, wallet)
-    assert monitor.usage.attempts["unknown", "unknown", "invalid"] == 5
+    assert monitor.usage.attempts["unknown", "unknown", "invalid"] == 4
     assert monitor.usage.attempts["unknown", "unknown", "replayed"] == 1
     with server.owner(wallet) as owner:
         seen = [entry.outcome.value for _, entry, _ in owner.history(owner.export().openings, LOG_TRUST)[1:]]
@@ -324,40 +326,52 @@ def test_d11_whoever_asks_in_an_owner_s_name_is_logged_and_the_owner_sees_it(ser
     assert server._service.journal.openings(stranger.key_id) == {}
 
 
-def test_a_renewed_consent_counts_and_a_lost_answer_is_no_trouble(server, wallet, storage):
+def test_a_renewed_consent_counts_and_a_lost_wallet_write_is_no_trouble(server, wallet, storage):
+    with server.device(wallet, conditions=conditions(days=200, terms=None)) as device:
+        assert device.renew_consent(a_face(OWNER, 2)).decision is Decision.MATCH
+        renewed = device.wallet
     with server.owner(wallet) as owner:
-        renewed = owner.renew_consent(200)
         held = owner.receipts()
+        found = owner.with_held_consent()  # the wallet was not written: what the server holds counts
     assert b"\n".join(held) == renewed.enrolment.receipt == storage.template(wallet.key_id).receipts
     assert len(held) == 2
-    with server.owner(wallet) as owner:  # the wallet was not written: it begins at what the server holds
-        again = owner.renew_consent(201)
-        request = pb.RenewConsentRequest(key_id=wallet.key_id, receipt=again.enrolment.receipt.splitlines()[-1])
-        owner._call(owner._stub.RenewConsent, request)
-    assert len(consent_of(storage.template(wallet.key_id).receipts).receipts) == 3
-    with server.device(again) as device:
+    assert found.enrolment.receipt == renewed.enrolment.receipt
+    with server.device(found, conditions=conditions(days=201, terms=None)) as device:
+        assert device.renew_consent(a_face(OWNER, 2)).decision is Decision.MATCH
         assert device.verify(a_face(OWNER, 2)).decision is Decision.MATCH
+    assert len(consent_of(storage.template(wallet.key_id).receipts).receipts) == 3
+
+
+def test_another_face_renews_no_consent(server, wallet, storage):
+    before = storage.template(wallet.key_id)
+    with server.device(wallet, conditions=conditions(days=200, terms=None)) as device:
+        assert device.renew_consent(a_face(STRANGER)).decision is Decision.NON_MATCH
+        assert device.wallet.enrolment.receipt == wallet.enrolment.receipt
+    assert storage.template(wallet.key_id) == before
+    assert storage.history(wallet.key_id).failures == 1
 
 
 def test_a_foreign_receipt_renews_nothing(server, wallet, storage):
-    before = storage.template(wallet.key_id).receipts
-    with server.owner(wallet) as owner:
-        forged = wallet.enrolment.receipt.replace(b'"dct:valid":"', b'"dct:valid":"2')
-        for receipt in (wallet.enrolment.receipt, forged, b"{}"):
-            request = pb.RenewConsentRequest(key_id=wallet.key_id, receipt=receipt)
-            if receipt == wallet.enrolment.receipt:
-                owner._call(owner._stub.RenewConsent, request)  # it is in force already
-                continue
+    before = storage.template(wallet.key_id)
+    forged = wallet.enrolment.receipt.replace(b'"dct:valid":"', b'"dct:valid":"2')
+    for receipt in (wallet.enrolment.receipt, forged, b"{}"):
+        with server.device(wallet) as device:
+            change, grant = Change(receipt), a_grant(device)
+            message, _, _ = a_probe_message(
+                device, grant, a_face(OWNER, 2), change=change, operation=Operation.RENEW_CONSENT
+            )
             with pytest.raises((MalformedMessageError, ProofError, RefusedError)):
-                owner._call(owner._stub.RenewConsent, request)
-    assert storage.template(wallet.key_id).receipts == before
+                ask(device._stub.SubmitProbe, message)
+        assert storage.held_template(grant.session_id) is None
+    assert storage.template(wallet.key_id) == before
+    assert storage.history(wallet.key_id).attempts == 0
 
 
 def test_a_revoked_owner_may_still_look_and_be_erased(server, wallet, storage):
     with server.owner(wallet) as owner:
         owner.revoke()
         held = owner.export()
-        assert (held.template, held.receipts) == (b"", ())
+        assert held.receipts == ()
         assert len(held.openings) == 2  # enrolment and revocation
         assert owner.receipts() == ()
         tombstone = owner.erase(LOG_TRUST)
@@ -388,7 +402,7 @@ def test_no_opening_is_kept_that_nobody_could_have_erased(server, wallet):
     with server.owner(wallet) as owner:
         owner.erase(LOG_TRUST)
     with server.device(wallet) as device:
-        device._require_allowed = lambda: None
+        unchecked(device)
         with pytest.raises(RefusedError):
             device.verify(a_face(OWNER))
     openings = server._service.journal.openings

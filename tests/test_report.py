@@ -20,6 +20,8 @@ from examples.demo import plots, report, wording
 from examples.demo.report import render
 from examples.demo.results import Accuracy, Attempts, DemoResult, Stage
 from examples.demo.table import summary_table
+from federation.audit.cells import Rate as AuditedRate
+from federation.audit.wolf import WolfRates
 
 XHTML = "{http://www.w3.org/1999/xhtml}"
 SVG = "{http://www.w3.org/2000/svg}"
@@ -64,6 +66,7 @@ def result():
         before=accuracy(1, 0.94, 0.88, 0.02, 0.0703, 0.7512),
         after=accuracy(2, 0.5, 0.0, 0.15, 0.0611, 0.8423),
         attempts=Attempts(68, 61, 1272, 13, 0, draw.gamma(40, 0.6, 300), draw.gamma(30, 0.2, 300), 147584, 122910),
+        wolf=WolfRates(AuditedRate(57, 85, 17.0, 0.4, 0.84), AuditedRate(19, 85, 17.0, 0.08, 0.43), 17),
         problems=("person 3, image 7: no face was found",),
         stages=(Stage("align", 9.42), Stage("train", 3.31), Stage("verify", 21.6)),
         release_digest="ab" * 32,
@@ -197,6 +200,8 @@ def test_every_figure_on_the_page_is_the_figure_of_the_run(result, page):
     assert (table["composed"], table["privacy unit"]) == (["ε 7.99, δ 1e-5"], ["person"])
     assert table["The owner"] == ["68", "61", "89.71 %"]
     assert table["Somebody else, wallet stolen"] == ["1,272", "13", "1.02 %"]
+    assert table["No face, wallet stolen: mean of the domain"] == ["85", "57", "67.06 %"]
+    assert table["No face, wallet stolen: the best image"] == ["85", "19", "22.35 %"]
     assert table["Unlike plaintext"] == ["1,340", "0 differ"]
     server, device = result.attempts.server_ms, result.attempts.device_ms
     assert table["Work at the server"] == [f"{np.median(server):.1f} ms", f"{np.quantile(server, 0.95):.1f} ms"]
@@ -376,3 +381,24 @@ def test_the_table_shows_the_figures_of_the_run(result):
 
 def test_the_table_reads_no_markup_from_a_run(result):
     assert "[red]mask[/red]" in printed(summary_table(replace(result, condition="[red]mask[/red]")))
+
+
+def test_a_trial_says_first_what_a_stolen_wallet_is_worth_without_a_face(result, page):
+    worth = "67.1 % (40 to 84) by the domain's mean, 22.4 % (8 to 43) by the best image, of 17 people"
+    lead = [text(paragraph) for paragraph in parsed(page).iter(f"{XHTML}p") if paragraph.get("class") == "lead"]
+    assert lead[-1].startswith("This release is a trial.")
+    assert worth in lead[-1]
+    summary = result.summary()
+    assert (summary["wolf_mean"], summary["wolf_mean_low"], summary["wolf_mean_high"]) == (57 / 85, 0.4, 0.84)
+    assert (summary["wolf_best"], summary["wolf_best_low"], summary["wolf_best_high"]) == (19 / 85, 0.08, 0.43)
+    assert summary["wolf_people"] == 17
+    output = io.StringIO()
+    Console(file=output, width=200).print(summary_table(result))
+    assert worth in output.getvalue()
+
+
+def test_what_nobody_measured_is_said_to_be_unknown(result):
+    unknown = replace(result, wolf=None)
+    assert "Without any face he is accepted at not measured." in text(parsed(render(unknown)))
+    assert unknown.summary()["wolf_mean"] is None
+    assert "No face, wallet stolen: the best image" not in rows(render(unknown))

@@ -10,14 +10,14 @@ from pathlib import Path
 import jwt
 import pytest
 
-from federation.manifest import Role
+from federation.manifest import Role, Use
 from federation.onebit import parameters_for
 from federation.purposes import DAY_SECONDS
 from federation.rules import Moratorium
 from federation.transparency import KeyKind, NoteSigner
 from server.sqlstorage import open_storage
 from server.workers import MatchWorkers
-from tests.bundles import MAKER, a_bundle, signed
+from tests.bundles import MAKER, a_bundle, a_report, signed, wolves
 from tests.running import ISSUER_KEY, RunningServer, a_pki, a_rules_file, a_service, an_issuer, public_rules
 from tests.running import signed as signed_rule
 from tests.web_site import film, nobody, orl_release, picture, serving, with_other_reply
@@ -353,6 +353,9 @@ def test_a_device_goes_on_believing_the_log_key_that_it_enrolled_with(page, cont
 
 
 MANIFESTS = {
+    "worth too much without a face": lambda release: signed(
+        a_bundle(release, report=a_report(release, wolf=wolves(2400, 0.9)))
+    ).signed.to_bytes(),
     "expired": lambda release: signed(
         a_bundle(release, begins_at=int(time.time()) - 200 * DAY_SECONDS)
     ).signed.to_bytes(),
@@ -375,6 +378,26 @@ def test_with_a_release_whose_manifest_does_not_hold_nothing_is_encrypted(page, 
     said = verify(opened(context))
     assert said.startswith(("Proof missing or wrong: stopped", "Refused")), said
     assert len(site.between.calls) == sent
+
+
+@pytest.mark.parametrize(
+    ("rates", "worth"),
+    [(wolves(2400, 0.9), "80 % (40 to 90) by the domain's mean, 0.3 % (0.1 to 2)"), (None, "at: not measured.")],
+    ids=["measured", "not measured"],
+)
+def test_the_first_line_of_a_trial_is_what_a_stolen_wallet_is_worth(context, release, rates, worth):
+    trial = signed(a_bundle(release, use=Use.TRIAL, report=a_report(release, wolf=rates)))
+    context.route("**/manifest.json", lambda route: route.fulfill(body=trial.signed.to_bytes()))
+    context.route("**/deployment.json", accepting_trials)
+    shown = opened(context).text_content("#state")
+    assert shown.startswith("This release is a trial that no audit has passed.")
+    assert worth in shown
+
+
+def accepting_trials(route):
+    """The deployment, for people who try a release that no audit has passed."""
+    told = route.fetch().json()
+    route.fulfill(json=told | {"release_trust": told["release_trust"] | {"accepts_trials": True}})
 
 
 def test_a_moratorium_stops_the_page_and_a_rules_file_without_it_does_not_come_back(page, context, site, rules):

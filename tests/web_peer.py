@@ -53,6 +53,7 @@ from tests.bundles import (
     a_report,
     an_attack,
     signed,
+    wolves,
 )
 from tests.faces import aligner, orl_image, shipped
 
@@ -194,10 +195,18 @@ def answer_manifests(_request):
     trial = a_bundle(release, begins_at=begin, use=Use.TRIAL, report=hesitant)
     failed = a_bundle(release, begins_at=begin, report=a_report(release, VERDICTS[Verdict.FAIL]))
     measured = a_bundle(release, begins_at=begin, epsilon_audit=an_attack(0.25))
+    above = a_bundle(release, begins_at=begin, report=a_report(release, wolf=wolves(20, 0.0100001)))
+    generous = a_bundle(release, begins_at=begin, use=Use.TRIAL, report=a_report(release, wolf=wolves(2400, 0.9)))
+    unknown = a_bundle(release, begins_at=begin, use=Use.TRIAL, report=a_report(release, wolf=None))
     foreign = passed.signed_by(Role.MAKER, MAKER).signed_by(Role.AUDITOR, STRANGER)
     bundles = {
         "good": signed(passed),
         "measured": signed(measured),
+        "at ten times": signed(a_bundle(release, begins_at=begin, report=a_report(release, wolf=wolves(20, 0.01)))),
+        "above ten times": signed(above),
+        "not measured": signed(a_bundle(release, begins_at=begin, report=a_report(release, wolf=None))),
+        "generous trial": signed(generous),
+        "trial not measured": signed(unknown),
         "trial": signed(trial),
         "failed": signed(failed),
         "unsigned": passed,

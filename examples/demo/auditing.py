@@ -27,6 +27,7 @@ from federation.purposes import DAY_SECONDS
 from federation.recogniser import Recogniser
 from federation.release import ModelRelease
 from federation.resnet import TUNABLE, ResNetRecogniser
+from federation.wolves import Owner, try_fixed_strings
 
 _DAYS = 30
 _RUNS = 1000
@@ -45,14 +46,20 @@ audit took part in training, and they are far too few to say anything about grou
 """
 
 
-def audit(people: list[Person], release: ModelRelease) -> AuditReport:
+def audit(people: list[Person], owners: list[Owner], release: ModelRelease) -> AuditReport:
     """Audits a release on people whom training never saw.
 
-    Every first reference is compared with every probe under one code seed, as a thief of that wallet would be.
+    Every first reference is compared with every probe under one code seed: strangers who hold a wallet and show their
+    own face. What a thief gets who shows none is measured with fixed strings, each chosen on half of the people.
+
+    Args:
+        people: held out.
+        owners: the same people, as `federation.wolves` wants them.
+        release: what is audited.
     """
-    seed = CodeSeed.generate()
-    references = {person.name: binary_code(person.references[0], seed) for person in people}
-    probes = [(person.name, binary_code(probe, seed)) for person in people for probe in person.probes]
+    seed, bits = CodeSeed.generate(), release.code_length
+    references = {person.name: binary_code(person.references[0], seed, bits) for person in people}
+    probes = [(person.name, binary_code(probe, seed, bits)) for person in people for probe in person.probes]
     rows = [
         (float(hamming_distance(code, probe)), name == other, name, other)
         for (name, code), (other, probe) in product(references.items(), probes)
@@ -61,6 +68,7 @@ def audit(people: list[Person], release: ModelRelease) -> AuditReport:
     return audit_scores(
         Comparisons.of(scores, same, {"group": ["everybody"] * len(rows)}, people=(first, second)),
         limits=Limits(release.fmr, _LARGEST_FNMR),
+        strings=try_fixed_strings(owners, threshold=release.threshold, bits=release.code_length),
         threshold=float(release.threshold),
         distance=True,
         subject=f"release {release.digest}",

@@ -30,6 +30,7 @@ from federation.recogniser import CHIP_SIDE, Chips
 from federation.release import Adapter
 from federation.resnet import ResNetRecogniser
 from federation.scales import ChipSet
+from federation.wolves import owners_of
 from server.ledger import PrivacyLedger
 from server.local_run import run_locally
 
@@ -137,10 +138,11 @@ def run(settings: Settings, *, step: Step, say: Callable[[str], None]) -> DemoRe
         people = people_of(test, release)
 
     with stages.stage("audit and sign the release"):
-        report = audit(people, release)
+        report = audit(people, owners_of(test, release), release)
         measured = attacked(release, recogniser)
         bundle, trust = trial_bundle(report, release, measured=measured, now=int(time.time()))
-    say(f"the audit on {_count(test)} people says {report.verdict.value}; the release is signed as a trial")
+    say(f"the audit on {_count(test)} people says {report.verdict.value}")
+    say(bundle.manifest.warning or "the release is for general use")
 
     with stages.stage("enrol and verify under encryption"):
         attempts, failures = verify_everybody(people, bundle, trust, settings.folder, progress=stages.progress)
@@ -164,6 +166,7 @@ def run(settings: Settings, *, step: Step, say: Callable[[str], None]) -> DemoRe
         before=before,
         after=after,
         attempts=attempts,
+        wolf=report.wolf,
         problems=(*map(str, embedded.problems), *failures),
         stages=tuple(stages.done),
         release_digest=release.digest,

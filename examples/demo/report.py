@@ -14,6 +14,7 @@ from markupsafe import Markup
 
 from examples.demo import plots, wording
 from examples.demo.results import DemoResult
+from federation.audit.wolf import text_of_wolves
 
 _HERE = Path(__file__).parent
 _SPREAD_OVER_SPLITS = 0.02
@@ -48,6 +49,7 @@ def render(result: DemoResult) -> str:
         scores_before=_markup(scores_before),
         scores_after=_markup(scores_after),
         latency=_markup(plots.latency_plot(result.attempts)),
+        wolves=text_of_wolves(result.wolf),
         decisions=result.attempts.genuine + result.attempts.impostor,
         fmr=fmr,
         fnmr=fnmr,

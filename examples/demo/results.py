@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
+from federation.audit.wolf import WolfRates
+
 
 @dataclass(frozen=True)
 class Accuracy:
@@ -88,6 +90,7 @@ class DemoResult:
         before: the frozen recogniser, cosine of embeddings.
         after: the released adapter, cosine of adapted embeddings.
         attempts: verifications under encryption.
+        wolf: what a thief with a wallet and no face gets, by face codes in the clear; None where nobody measured.
         problems: images and people that were left out, one line each.
         stages: where the time went.
         release_digest: SHA-256 of the model release, hex.
@@ -113,6 +116,7 @@ class DemoResult:
     before: Accuracy
     after: Accuracy
     attempts: Attempts
+    wolf: WolfRates | None
     problems: tuple[str, ...]
     stages: tuple[Stage, ...]
     release_digest: str
@@ -138,6 +142,7 @@ class DemoResult:
             "tar_at_fmr_1pct_before": self.before.tar_at_fmr_1pct,
             "tar_at_fmr_1pct_after": self.after.tar_at_fmr_1pct,
             "threshold": self.threshold,
+            **_of_wolf(self.wolf),
             "genuine_attempts": self.attempts.genuine,
             "genuine_accepted": self.attempts.genuine_accepted,
             "impostor_attempts": self.attempts.impostor,
@@ -153,3 +158,13 @@ class DemoResult:
     def summary_json(self) -> str:
         """`summary` as indented JSON with a final newline."""
         return json.dumps(self.summary(), indent=2) + "\n"
+
+
+def _of_wolf(wolf: WolfRates | None) -> dict[str, str | int | float | None]:
+    """Rates of fixed strings with their bounds; all None where nobody measured."""
+    found: dict[str, str | int | float | None] = {"wolf_people": wolf.people if wolf else None}
+    for kind in ("mean", "best"):
+        rate = getattr(wolf, kind, None)
+        bounds = (None,) * 3 if rate is None else (rate.value, rate.low, rate.high)
+        found |= zip((f"wolf_{kind}", f"wolf_{kind}_low", f"wolf_{kind}_high"), bounds, strict=True)
+    return found

@@ -7,6 +7,7 @@ from rich.text import Text
 
 from examples.demo import wording
 from examples.demo.results import DemoResult
+from federation.audit.wolf import text_of_wolves
 
 
 def summary_table(result: DemoResult) -> Table:
@@ -40,6 +41,7 @@ def summary_table(result: DemoResult) -> Table:
     table.add_section()
     table.add_row("owners accepted", wording.share(attempts.genuine_accepted, attempts.genuine))
     table.add_row("others accepted, wallet stolen", wording.share(attempts.impostor_accepted, attempts.impostor))
+    table.add_row("accepted without a face, wallet stolen", text_of_wolves(result.wolf))
     table.add_row("decisions unlike plaintext", wording.share(attempts.plaintext_disagreements, decisions))
     table.add_section()
     for party, times in (("server", attempts.server_ms), ("device", attempts.device_ms)):

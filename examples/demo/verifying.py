@@ -17,16 +17,19 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from client.conditions import Conditions
 from client.connection import ClientTls
 from client.log_policy import read_log_policy
-from client.verification import Conditions, Device, VerificationOutcome
-from client.wallet import Enrolment, EnrolmentState, ScryptCost, Wallet, create_wallet, write_wallet
+from client.outcomes import VerificationOutcome
+from client.sealed import ScryptCost
+from client.verification import Device
+from client.wallet import Enrolment, EnrolmentState, Wallet, create_wallet, write_wallet
 from examples.demo.results import Attempts
 from federation.bundle import Bundle, require_servable
 from federation.embeddings import PROBE, REFERENCE, EmbeddingSet
 from federation.errors import UnavailableError
 from federation.manifest import ReleaseTrust
-from federation.onebit import Decision, binary_code, hamming_distance
+from federation.onebit import Decision, hamming_distance
 from federation.receipts import Party, Terms
 from federation.release import ModelRelease
 from federation.rulebook import Rulebook
@@ -122,16 +125,20 @@ def verify_everybody(
     with matching_server(folder) as server:
         tls = ClientTls.read(server.tls)
         rules = Rulebook.from_file(server.rules.read_bytes(), read_at=int(time.time()))
-        conditions = Conditions(rules, read_log_policy(server.log_policy), bundle.manifest.standing, TERMS)
+        log_trust = read_log_policy(server.log_policy)
+        conditions = Conditions(rules, log_trust, release, bundle.manifest.standing, TERMS)
         for person, attempts in zip(people, planned, strict=True):
             wallet = _enrol(person, release, folder, server.target, tls, conditions)
             if wallet is None:
                 failures.append(f"{person.name}: failure to enrol, the second capture did not match the first")
                 continue
-            code = binary_code(person.references[0], wallet.code_seed)
+            secret = (
+                wallet.require_template_secret()
+            )  # the pad is the same in both codes, so it drops out of the distance
+            code = secret.padded_code(person.references[0])
             with Device(wallet, target=server.target, tls=tls, conditions=conditions) as device:
                 for probe, genuine in attempts:
-                    distance = hamming_distance(code, binary_code(probe, wallet.code_seed))
+                    distance = hamming_distance(code, secret.padded_code(probe))
                     log.add(device.verify(probe), genuine=genuine, distance=distance)
                     progress(log.made, sum(map(len, planned)))
     times = json.loads((folder / "server-times.json").read_text())["match"]["times_ms"]
@@ -159,9 +166,8 @@ def _enrol(
         outcome = device.enrol(person.references[0], person.references[1])
     if outcome.decision is Decision.NON_MATCH:
         return None
-    enrolled = device.wallet.with_state(EnrolmentState.ENROLLED)
-    write_wallet(path, enrolled, passphrase, _SCRYPT)
-    return enrolled
+    write_wallet(path, device.wallet, passphrase, _SCRYPT)
+    return device.wallet
 
 
 class _Log:

@@ -24,9 +24,10 @@ from federation.audit.bootstrap import Kind, Replicates, draw, estimate
 from federation.audit.cells import REPLICATES, Bootstrap, Cell, Counts, Estimate, Limits, Rate, rounded
 from federation.audit.comparisons import Comparisons
 from federation.audit.differentials import DIFFERENTIALS
-from federation.audit.intervals import clopper_pearson, design_effect, effective_trials, steady_errors
+from federation.audit.intervals import bounded, rate_of
 from federation.audit.marginals import marginals
 from federation.audit.report import AuditReport
+from federation.audit.strings import FixedStrings, wolf_rates
 from federation.errors import UsageError
 from federation.evaluation import DetCurve
 
@@ -38,6 +39,7 @@ def audit_scores(
     comparisons: Comparisons,
     *,
     limits: Limits,
+    strings: FixedStrings | None = None,
     threshold: float | None = None,
     stated_fmr: float | None = None,
     distance: bool = False,
@@ -54,6 +56,7 @@ def audit_scores(
         comparisons: what it made of pairs of samples. They are to be samples whose owners agreed to an audit
             (`federation.consent.select_samples`).
         limits: what every cell has to keep.
+        strings: what the verifier made of strings that were fixed without a face; None where nobody tried any.
         threshold: of the verifier, in the unit of its scores; or
         stated_fmr: the rate over all same-cell impostors that a threshold is to be found for.
         distance: whether small scores mean alike.
@@ -69,6 +72,8 @@ def audit_scores(
     """
     if (threshold is None) == (stated_fmr is None):
         raise UsageError("give either the verifier's threshold or a false match rate to find it for")
+    if strings is not None:
+        _require_of_these_people(strings, comparisons)
     sign = -1.0 if distance else 1.0
     table = _Table.of(comparisons, sign, expected or {})
     if threshold is None and stated_fmr is not None:
@@ -105,7 +110,23 @@ def audit_scores(
         cells=cells,
         marginals=marginals(attributes, cells),
         differentials=_differentials(cells, drawn, limits.confidence),
+        wolf=None if strings is None else wolf_rates(strings, sign, at, limits.confidence),
     )
+
+
+def _require_of_these_people(strings: FixedStrings, comparisons: Comparisons) -> None:
+    """Fixed strings are tried on people of this very audit, who agreed to it, and are none of them.
+
+    Raises:
+        UsageError: they are not, or nobody knows.
+    """
+    if comparisons.people is None:
+        raise UsageError("fixed strings are tried on people, so the comparisons of the audit have to name them")
+    known = frozenset(comparisons.people.names)
+    if strangers := len(strings.owners - known):
+        raise UsageError(f"fixed strings are tried on {strangers} people who are in no comparison of the audit")
+    if any(strings.pairs.names[code] in known for code in np.unique(strings.pairs.first)):
+        raise UsageError("a fixed string has the name of a person; it is nobody's face, so name it otherwise")
 
 
 @dataclass(frozen=True, eq=False)
@@ -239,15 +260,10 @@ class _Table:
         return len(np.union1d(people.first[inside], people.second[inside]))
 
     def _rate(self, badness: NDArray[np.float64], threshold: float, rows: NDArray[np.intp], confidence: float) -> Rate:
-        trials, errors = len(rows), int(np.count_nonzero(badness >= threshold))
-        effective, people = float(trials), self.source.people
-        if people is not None and trials > 1:
-            first, second = people.first[rows], people.second[rows]
-            different = len(np.union1d(first, second))
-            effect = design_effect(steady_errors(badness, threshold), first, second)
-            # From one person nothing follows about others.
-            effective = effective_trials(trials, different, effect, confidence) if different > 1 else 0.0
-        return _bounded(errors, trials, effective, confidence)
+        people = self.source.people
+        if people is None:
+            return bounded(int(np.count_nonzero(badness >= threshold)), len(rows), float(len(rows)), confidence)
+        return rate_of(badness, threshold, people.first[rows], people.second[rows], confidence)
 
     def _failure(self, index: int | None, confidence: float) -> Rate | None:
         """People none of whose genuine comparisons could be made; comparisons where the data do not name people."""
@@ -257,16 +273,10 @@ class _Table:
         rows = np.flatnonzero(inside & self.source.same)
         failed, people = self.source.failed[rows], self.source.people
         if people is None:
-            return _bounded(int(failed.sum()), len(rows), float(len(rows)), confidence)
+            return bounded(int(failed.sum()), len(rows), float(len(rows)), confidence)
         enrolled = len(np.unique(people.first[rows[~failed]]))
         trials = len(np.unique(people.first[rows]))
-        return _bounded(trials - enrolled, trials, float(trials), confidence)
-
-
-def _bounded(errors: int, trials: int, effective: float, confidence: float) -> Rate:
-    share = errors / trials if trials else 0.0
-    low, high = clopper_pearson(share * effective, effective, confidence)
-    return Rate(errors, trials, rounded(effective), rounded(low), rounded(high))
+        return bounded(trials - enrolled, trials, float(trials), confidence)
 
 
 def _differentials(cells: Sequence[Cell], drawn: Replicates | None, confidence: float) -> dict[str, Estimate]:

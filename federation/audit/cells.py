@@ -21,10 +21,10 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final, Self
 
 from federation.errors import UsageError
-from federation.statements import require_text
+from federation.statements import JsonValue, require_text
 from federation.verdict import Verdict
 
 REPLICATES: Final = 500
@@ -66,6 +66,17 @@ class Rate:
         if self.high <= limit:
             return Verdict.PASS
         return Verdict.FAIL if self.low > limit else Verdict.INSUFFICIENT
+
+    def to_json(self) -> dict[str, JsonValue]:
+        """The JSON object: counts as numbers, the others as decimal text with six digits."""
+        numbers = {name: repr(rounded(getattr(self, name))) for name in ("effective", "low", "high")}
+        return {"errors": self.errors, "trials": self.trials, **numbers}
+
+    @classmethod
+    def from_json(cls, value: dict[str, Any]) -> Self:
+        """Reads what `to_json` wrote; the caller compares the bytes."""
+        bounds = float(value["low"]), float(value["high"])
+        return cls(value["errors"], value["trials"], float(value["effective"]), *bounds)
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,8 @@
 """What two audits of one system say together: did the worst-treated people come off worse?
 
 An average can improve while one cell gets worse, so the worst cells are compared and nothing else (Raji and Buolamwini,
-"Actionable auditing", 2019: what audits named in public is what got better).
+"Actionable auditing", 2019: what audits named in public is what got better). Beside them, the rates of fixed strings: a
+release that is kinder to its owners may be so to thieves.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from typing import Final
 
 from federation.audit.cells import Rate
 from federation.audit.report import AuditReport
+from federation.audit.wolf import WolfRates
 from federation.errors import UsageError
 from federation.verdict import Verdict
 
@@ -22,10 +24,12 @@ class Change:
     """What became of the worst cell's rate.
 
     Attributes:
-        rate: ``fmr`` or ``fnmr``. old_cell: the worst cell of the old report, or empty without data. new_cell: the
-            worst cell of the new one, or empty without data. old: its rate then, or None. new: its rate now, or None.
-            verdict: FAIL when the new rate lies above the upper bound of the old one, INSUFFICIENT when there is no
-            telling.
+        rate: ``fmr``, ``fnmr``, ``wolf_mean`` or ``wolf_best``.
+        old_cell: the worst cell of the old report, or empty without data.
+        new_cell: the worst cell of the new one, or empty without data.
+        old: its rate then, or None.
+        new: its rate now, or None.
+        verdict: FAIL when the new rate lies above the upper bound of the old one, INSUFFICIENT when nobody can tell.
         reason: the same in words.
     """
 
@@ -40,10 +44,10 @@ class Change:
 
 @dataclass(frozen=True)
 class Comparison:
-    """Both changes.
+    """All changes.
 
     Attributes:
-        changes: one for each of `RATES`.
+        changes: one for each of `RATES`, and where the old report tried fixed strings, one for each kind of them.
         missing: cells that had data in the old report and have none in the new one.
     """
 
@@ -69,7 +73,24 @@ def compare(old: AuditReport, new: AuditReport) -> Comparison:
         raise UsageError("the reports take bounds at different confidence; audit both with the same")
     tested = {cell.labels for cell in new.cells if cell.fmr.trials and cell.fnmr.trials}
     missing = [cell.name for cell in old.cells if cell.fmr.trials and cell.fnmr.trials and cell.labels not in tested]
-    return Comparison(tuple(_change(name, old, new) for name in RATES), tuple(missing))
+    changes = [_change(name, old, new) for name in RATES]
+    if old.wolf is not None:
+        changes += [_wolf_change(kind, old.wolf, new.wolf) for kind in ("mean", "best")]
+    return Comparison(tuple(changes), tuple(missing))
+
+
+def _wolf_change(kind: str, before: WolfRates, after: WolfRates | None) -> Change:
+    name, then = f"wolf_{kind}", getattr(before, kind)
+    if after is None:
+        reason = "fixed strings without a face were tried before and are not now"
+        return Change(name, "everybody", "", then, None, Verdict.INSUFFICIENT, reason)
+    now = getattr(after, kind)
+    worse = now.value > then.high
+    reason = (
+        f"the {kind} string without a face is accepted at {now.value:.4g}, {'above' if worse else 'within'} the upper "
+        f"bound {then.high:.4g} of the old report"
+    )
+    return Change(name, "everybody", "everybody", then, now, Verdict.FAIL if worse else Verdict.PASS, reason)
 
 
 def _change(name: str, old: AuditReport, new: AuditReport) -> Change:

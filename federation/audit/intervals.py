@@ -30,7 +30,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import betaincinv, stdtrit
 
-from federation.audit.cells import require_confidence
+from federation.audit.cells import Rate, require_confidence, rounded
 from federation.errors import UsageError
 
 _STEADY_ERRORS: Final = 30
@@ -94,6 +94,43 @@ def effective_trials(trials: int, people: int, effect: float, confidence: float)
     """
     few = stdtrit(trials - 1, confidence) / stdtrit(people - 1, confidence)
     return min(float(trials), trials / effect * float(few) ** 2)
+
+
+def rate_of(
+    badness: NDArray[np.float64],
+    threshold: float,
+    first: NDArray[np.integer],
+    second: NDArray[np.integer],
+    confidence: float,
+    *,
+    most: int | None = None,
+) -> Rate:
+    """A rate with bounds that know people.
+
+    Args:
+        badness: (n,) an error is made where it is at least the threshold.
+        threshold: of the audit, on that scale.
+        first: (n,) person of one sample.
+        second: (n,) person of the other one.
+        confidence: of each bound.
+        most: independent comparisons that they are worth at most, or None.
+    """
+    trials, effective = len(badness), float(len(badness))
+    if trials > 1:
+        people = len(np.union1d(first, second))
+        effect = design_effect(steady_errors(badness, threshold), first, second)
+        # From one person nothing follows about others.
+        effective = effective_trials(trials, people, effect, confidence) if people > 1 else 0.0
+    if most is not None:
+        effective = min(effective, float(most))
+    return bounded(int(np.count_nonzero(badness >= threshold)), trials, effective, confidence)
+
+
+def bounded(errors: int, trials: int, effective: float, confidence: float) -> Rate:
+    """The rate of `errors` in `trials` that are worth `effective` independent ones."""
+    share = errors / trials if trials else 0.0
+    low, high = clopper_pearson(share * effective, effective, confidence)
+    return Rate(errors, trials, rounded(effective), rounded(low), rounded(high))
 
 
 def steady_errors(badness: NDArray[np.float64], threshold: float) -> NDArray[np.bool_]:

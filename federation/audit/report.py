@@ -17,11 +17,12 @@ from typing import Any, Final, NoReturn, Self
 
 from federation.audit.cells import Bootstrap, Cell, Counts, Estimate, Limits, Marginal, Rate, rounded
 from federation.audit.differentials import DIFFERENTIALS
+from federation.audit.wolf import WOLF_FACTOR, WolfRates, json_of_wolves, judge_wolves, wolves_of_json
 from federation.errors import MalformedMessageError, UsageError
 from federation.statements import JsonValue, canonical_bytes, require_text
 from federation.verdict import Verdict
 
-FORMAT: Final = "intaglio-audit/1"
+FORMAT: Final = "intaglio-audit/2"
 MOST_REPORT_BYTES: Final = 1 << 23
 _DIGEST_HEX = 64
 
@@ -44,6 +45,7 @@ class AuditReport:
         cells: in the order of their labels. Every combination that was expected is there, even an empty one.
         marginals: single axes, for comparison.
         differentials: by the names of `federation.audit.differentials.DIFFERENTIALS`.
+        wolf: how often fixed strings without a face were accepted; None where nobody tried any.
     """
 
     subject: str
@@ -59,6 +61,7 @@ class AuditReport:
     cells: tuple[Cell, ...]
     marginals: tuple[Marginal, ...]
     differentials: Mapping[str, Estimate]
+    wolf: WolfRates | None = None
 
     def __post_init__(self) -> None:
         require_text("the subject of an audit", self.subject, most=200)
@@ -78,6 +81,25 @@ class AuditReport:
     def verdict(self) -> Verdict:
         """The worst verdict of all cells."""
         return Verdict.worst([cell.verdict(self.limits) for cell in self.cells])
+
+    @property
+    def wolf_limit(self) -> float:
+        """What the mean string's rate has to keep: ten times the rate that is stated, or else asked of every cell."""
+        return WOLF_FACTOR * self._stated
+
+    @property
+    def wolf_verdict(self) -> Verdict:
+        """Of the mean string. It is no part of `verdict`: a trial may be served whatever it says (ADR 0127)."""
+        return judge_wolves(self.wolf, self._stated)
+
+    @property
+    def outcome(self) -> Verdict:
+        """The worst verdict of everything that was measured."""
+        return self.verdict if self.wolf is None else Verdict.worst([self.verdict, self.wolf_verdict])
+
+    @property
+    def _stated(self) -> float:
+        return self.limits.fmr if self.stated_fmr is None else self.stated_fmr
 
     @property
     def worst_cell(self) -> Cell:
@@ -114,6 +136,8 @@ class AuditReport:
                 for one in self.marginals
             ],
             "differentials": {name: _estimate_json(estimate) for name, estimate in self.differentials.items()},
+            "wolf": json_of_wolves(self.wolf),
+            "wolf_verdict": self.wolf_verdict.value,
         }
         if self.input_sha256:
             body["input_sha256"] = self.input_sha256
@@ -164,6 +188,7 @@ class AuditReport:
                 for one in value["marginals"]
             ),
             differentials={name: _read_estimate(value["differentials"][name]) for name in DIFFERENTIALS},
+            wolf=wolves_of_json(value["wolf"]),
         )
 
 
@@ -188,11 +213,6 @@ def _limits_json(limits: Limits) -> dict[str, JsonValue]:
     )
 
 
-def _rate_json(rate: Rate) -> dict[str, JsonValue]:
-    counts: dict[str, JsonValue] = {"errors": rate.errors, "trials": rate.trials}
-    return counts | _numbers(effective=rate.effective, low=rate.low, high=rate.high)
-
-
 def _estimate_json(estimate: Estimate) -> dict[str, JsonValue]:
     return _numbers(value=estimate.value, low=estimate.low, high=estimate.high)
 
@@ -200,8 +220,8 @@ def _estimate_json(estimate: Estimate) -> dict[str, JsonValue]:
 def _cell_json(cell: Cell, limits: Limits | None) -> dict[str, JsonValue]:
     body: dict[str, JsonValue] = {
         "labels": list(cell.labels),
-        "fmr": _rate_json(cell.fmr),
-        "fnmr": _rate_json(cell.fnmr),
+        "fmr": cell.fmr.to_json(),
+        "fnmr": cell.fnmr.to_json(),
         "eer": _estimate_json(cell.eer),
         "tar": _estimate_json(cell.tar),
         "det": [[_text(fmr), _text(fnmr)] for fmr, fnmr in cell.det],
@@ -209,7 +229,7 @@ def _cell_json(cell: Cell, limits: Limits | None) -> dict[str, JsonValue]:
     if cell.people is not None:
         body["people"] = cell.people
     if cell.failure_to_enrol is not None:
-        body["failure_to_enrol"] = _rate_json(cell.failure_to_enrol)
+        body["failure_to_enrol"] = cell.failure_to_enrol.to_json()
     if limits is not None:
         body["verdict"] = cell.verdict(limits).value
         body["verdicts"] = {name: verdict.value for name, verdict in cell.verdicts(limits).items()}
@@ -224,10 +244,6 @@ def _read(value: dict[str, str], name: str) -> float | None:
     return float(value[name]) if name in value else None
 
 
-def _read_rate(value: dict[str, Any]) -> Rate:
-    return Rate(value["errors"], value["trials"], float(value["effective"]), float(value["low"]), float(value["high"]))
-
-
 def _read_estimate(value: dict[str, Any]) -> Estimate:
     return Estimate(_read(value, "value"), _read(value, "low"), _read(value, "high"))
 
@@ -236,9 +252,9 @@ def _read_cell(value: dict[str, Any]) -> Cell:
     return Cell(
         labels=tuple(value["labels"]),
         people=value.get("people"),
-        fmr=_read_rate(value["fmr"]),
-        fnmr=_read_rate(value["fnmr"]),
-        failure_to_enrol=_read_rate(value["failure_to_enrol"]) if "failure_to_enrol" in value else None,
+        fmr=Rate.from_json(value["fmr"]),
+        fnmr=Rate.from_json(value["fnmr"]),
+        failure_to_enrol=Rate.from_json(value["failure_to_enrol"]) if "failure_to_enrol" in value else None,
         eer=_read_estimate(value["eer"]),
         tar=_read_estimate(value["tar"]),
         det=tuple((float(fmr), float(fnmr)) for fmr, fnmr in value["det"]),

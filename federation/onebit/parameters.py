@@ -7,8 +7,9 @@ centred, stays below ``q / 2``. Noise is counted in units of t, as the standard 
 usual independence heuristic; tests compare each figure with measurement.
 
 1. The server multiplies a fresh encryption of y by ``Delta + t u`` and adds ``r + t f`` to the first and ``t e`` to the
-   second component. What the product leaves has the deviation
-   ``t sqrt(m/144 + 10.5 N/12 + m/18 + 7 N)``: Delta y, Delta times the encryption's error, u y, and u times that error.
+   second component. What the product leaves has the deviation ``t sqrt(m^2/48 + 7m/144 + 10.5 N/3 + 2m/9 + 7 N)``:
+   Delta y, Delta times the encryption's error, u y, and u times that error. Coefficients of Delta and y are lifted to
+   0..t-1, so their mean is t/2; the first term is what the means leave.
 2. Switching from q to q_0 divides that by q_1 and rounds both components to multiples of t: ``sqrt((1 + 2 N/3) / 12)``
    more. SEAL rounds towards one side; the server adds the public constant that takes the bias out (`centring`).
 3. f is uniform in [-F, F]. It hides everything in the first component but for its edges: any event is more probable by

@@ -1,10 +1,12 @@
 """Many hostile sessions: every family in turn against fresh enrolments, through whatever answers probes.
 
-A service is anything with `submit(probe) -> reply` and `redeem(token) -> bool`: the matcher's entry point in process, or
-a session over the network. Where it knows the token (`service.token`), the search is fast.
+A service is anything with `submit(probe) -> reply` and `redeem(token) -> bool`: the matcher's entry point in process,
+or a session over the network. Where it knows the token (`service.token`), the search is fast.
 """
 
+import concurrent.futures
 import itertools
+import multiprocessing
 from collections import Counter
 
 import numpy as np
@@ -15,6 +17,7 @@ from tests.onebit.hostile_probes import FAMILIES, Known
 from tests.onebit.thief import InProcess, Thief, attack
 
 SESSIONS_OF_ONE_ENROLMENT = 200
+SESSIONS_OF_ONE_TASK = 1_000
 
 
 def threshold_of(parameters):
@@ -40,9 +43,24 @@ def campaign(parameters, sessions, seed, families=FAMILIES):
             owner = Owner(parameters, seed=int(random.integers(1 << 60)))
             known = known_of(owner)
             service = InProcess(owner.template, threshold_of(parameters), lambda: Material.draw(parameters))
-        wraps = (0, int(random.choice([-1, 1])))
+        wraps = (0, 1, -1) if random.integers(4) == 0 else (0,)
         outcomes[name, attack(thief, service, families[name](thief, known), fast=True, wraps=wraps)] += 1
     return outcomes
+
+
+def in_processes(parameter_sets, sessions, processes):
+    """The same, shared among processes and parameter sets. Yields the counts of one task after the other."""
+    tasks = [
+        (parameters, min(SESSIONS_OF_ONE_TASK, share - start), seed)
+        for share in [sessions // len(parameter_sets)]
+        for seed, start in enumerate(range(0, share, SESSIONS_OF_ONE_TASK))
+        for parameters in parameter_sets
+    ]
+    spawn = multiprocessing.get_context("spawn")
+    with concurrent.futures.ProcessPoolExecutor(processes, mp_context=spawn) as pool:
+        runs = {pool.submit(campaign, *task): task[0] for task in tasks}
+        for run in concurrent.futures.as_completed(runs):
+            yield runs[run], run.result()
 
 
 def table(outcomes):

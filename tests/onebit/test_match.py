@@ -88,7 +88,7 @@ def test_material_is_spent_when_it_raises(material, owner, probe, wrong, paramet
         "threshold": (owner.template, probe, TRANSCRIPT, parameters.slots),
         "negative threshold": (owner.template, probe, TRANSCRIPT, -1),
     }[wrong]
-    with pytest.raises((MalformedMessageError, UsageError), match="message|threshold lies in"):
+    with pytest.raises((MalformedMessageError, UsageError), match=r"message|threshold lies in"):
         material.answer(*arguments)
     assert repr(material) == "Material(spent)"
     with pytest.raises(UsageError, match="answers one probe only"):
@@ -169,7 +169,7 @@ def test_template_secrets_are_equal_as_bytes_and_are_no_dictionary_keys(owner, p
 
 @pytest.mark.parametrize("length", [0, 32, 100])
 def test_a_template_secret_of_another_length_is_refused(length, parameters):
-    with pytest.raises(UsageError, match="has (32|256|128) bytes"):
+    with pytest.raises(UsageError, match=r"has (32|256|128) bytes"):
         TemplateSecret.from_secret_bytes(bytes(length), parameters)
 
 

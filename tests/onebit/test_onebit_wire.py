@@ -118,10 +118,10 @@ def test_the_quick_checks_of_the_service_agree_with_the_parsers(messages):
     check_template(messages["template"])
     check_probe(messages["probe"])
     for foreign in (b"", messages["probe"], messages["template"][:-1], b"ITG1" + messages["template"][4:]):
-        with pytest.raises(MalformedMessageError, match="template|version"):
+        with pytest.raises(MalformedMessageError, match=r"template|version"):
             check_template(foreign)
     for foreign in (b"", messages["template"], messages["probe"][:-1], b"ITG1" + messages["probe"][4:]):
-        with pytest.raises(MalformedMessageError, match="probe|version"):
+        with pytest.raises(MalformedMessageError, match=r"probe|version"):
             check_probe(foreign)
 
 

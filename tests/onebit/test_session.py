@@ -102,7 +102,7 @@ class SessionContract:
             {"change_digest": OTHER_DIGEST},
             {"log_size": 8},
         ],
-        ids=lambda change: "-".join(change),
+        ids="-".join,
     )
     def test_a_server_with_other_terms_refuses_the_signature(self, terms, device, owner, change):
         server = ServerSession(dataclasses.replace(terms, **change), PUBLIC_KEY)

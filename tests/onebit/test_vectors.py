@@ -8,7 +8,7 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
 from federation.errors import MalformedMessageError
-from federation.onebit import Operation, SessionKey, TemplateSecret, hamming_distance, match, parameters_for, wire
+from federation.onebit import Operation, SessionKey, TemplateSecret, hamming_distance, match, parameters_for
 from federation.onebit.session import SessionTerms
 from federation.onebit.wire import PaddedTemplate, Probe, Reply
 from tests.onebit.make_vectors import DAMAGES, FOLDER, Keystream, vectors_of
@@ -45,12 +45,13 @@ def test_the_code_the_pad_and_the_template_follow_from_their_random_bytes(facts,
     enrolled = np.array(facts["embedding"])
     np.testing.assert_array_equal(enrolled, vectors_of("embedding", 128))
     secret = TemplateSecret.from_secret_bytes(bytes.fromhex(facts["code_seed"] + facts["pad"]), parameters)
-    assert secret == TemplateSecret.generate(parameters, Keystream(f"template secret {parameters.slots}"))
+    fresh = TemplateSecret.generate(parameters, Keystream(f"template secret {parameters.slots}"))
+    assert secret == fresh
     codes = secret.padded_code(enrolled), secret.padded_code(np.array(facts["other_capture"]))
     np.testing.assert_array_equal(codes[0], bits(facts["padded_code_enrolled"]))
     np.testing.assert_array_equal(codes[1], bits(facts["padded_code_live"]))
     assert hamming_distance(*codes) == facts["distance"]
-    assert secret.template(enrolled, Keystream("template salt")) == recorded["template"]
+    assert fresh.template(enrolled, Keystream("template salt")) == recorded["template"]
     assert recorded["template"].hex().endswith(facts["template_salt"] + facts["padded_code_enrolled"])
 
 

@@ -19,7 +19,7 @@ describe('release manifests', () => {
     trust = releaseTrustOf(known.trust)
   })
 
-  test.each(['good', 'measured'])('a release that both signed is used until its last second (%s)', async (name) => {
+  test.each(['good', 'measured', 'at ten times'])('a release that both signed is used until its last second (%s)', async (name) => {
     const manifest = read(name)
     expect(equal(manifest.toBytes(), utf8(known.manifests[name]))).toBe(true)
     expect(manifest.standing.digest).toBe(known.digest)
@@ -35,6 +35,36 @@ describe('release manifests', () => {
 
   test('a release whose audit failed is refused', async () => {
     await expect(read('failed').requireServable({ ...trust, acceptsTrials: true }, known.now)).rejects.toThrow('says FAIL')
+  })
+
+  test.each([
+    ['above ten times', 'accepted at up to 0.0100001; general use needs at most 10 times'],
+    ['not measured', 'nobody measured what a stolen wallet is worth'],
+  ])('for general use a string without a face is accepted at ten times the stated rate at most (%s)', async (name, reason) => {
+    await expect(read(name).requireServable({ ...trust, acceptsTrials: true }, known.now)).rejects.toThrow(reason)
+  })
+
+  test('a trial is used whatever a string without a face is accepted at, and says it', async () => {
+    const believing = { ...trust, acceptsTrials: true }
+    for (const name of ['generous trial', 'trial not measured']) await read(name).requireServable(believing, known.now)
+    const { mean, best, people } = read('generous trial').wolf!
+    expect([mean.errors, mean.trials, mean.high, best.low, people]).toEqual([2400, 3000, '0.9', '0.001', 600])
+    expect(read('trial not measured').wolf).toBeNull()
+  })
+
+  test.each([
+    ['a bound above one', '"high":"0.005"', '"high":"1.005"'],
+    ['more errors than trials', '"errors":0', '"errors":3001'],
+    ['a rate outside its bounds', '"errors":0', '"errors":2999'],
+    ['half an error', '"errors":0', '"errors":0.5'],
+    ['more worth than people', '"effective":"600.0"', '"effective":"601.0"'],
+    ['three people', '"people":600', '"people":3'],
+    ['something else', '"people":600', '"people":600,"worst":1'],
+    ['no rates', '"wolf":{', '"wolves":{'],
+  ])('rates of strings with %s are malformed', (_, good, bad) => {
+    const text = known.manifests['good']
+    expect(text).toContain(good)
+    expect(() => SignedManifest.fromBytes(utf8(text.replaceAll(good, bad)))).toThrow(MalformedMessageError)
   })
 
   test('a trial is used only where trials are accepted', async () => {

@@ -1,6 +1,6 @@
 /** What the page and its worker say to each other. Faces and keys live in the worker; the page gets words and numbers. */
 
-import type { ReleaseTrust } from '../rules/manifest'
+import type { ReleaseTrust, WolfRates } from '../rules/manifest'
 import type { Terms } from '../wallet/receipts'
 import type { EnrolmentState } from '../wallet/wallet'
 import type { Event, Outcome } from './device'
@@ -24,6 +24,8 @@ export interface Status {
   readonly trust: ReleaseTrust
   /** What the audit of the model release says, and the first second at which it does not count any more. */
   readonly verdict: string
+  readonly isTrial: boolean
+  readonly wolf: WolfRates | null
   readonly releaseEnds: number
   /** Seconds since 1970, or null without a consent. */
   readonly consentExpires: number | null

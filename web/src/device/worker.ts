@@ -83,6 +83,8 @@ async function statusOf({ deployment }: Loaded): Promise<Status> {
     trust: enrolment?.trust ?? deployment.trust,
     releaseEnds: deployment.manifest.standing.endsAt,
     verdict: deployment.manifest.verdict,
+    isTrial: deployment.manifest.standing.isTrial,
+    wolf: deployment.manifest.wolf,
     consentExpires: latest === undefined ? null : SignedReceipt.fromBytes(new TextEncoder().encode(latest)).receipt.expiresAt,
   }
 }

@@ -3,6 +3,7 @@
 import './style.css'
 
 import type { Action, Actions, Part, Reply, Status } from '../device/messages'
+import type { WolfRate, WolfRates } from '../rules/manifest'
 import { SAY, TEXTS } from './texts'
 
 const element = <E extends HTMLElement = HTMLElement>(id: string): E => document.getElementById(id) as E
@@ -153,7 +154,7 @@ function hexDump(data: Uint8Array): string {
   return lines.join('\n')
 }
 
-function showTerms({ terms, purpose, audience, days, identifier, trust, verdict, releaseEnds }: Status): void {
+function showTerms({ terms, purpose, audience, days, identifier, trust, verdict, releaseEnds, wolf }: Status): void {
   const names = SAY.termsOf
   const { controller } = terms
   const rows: [string, string][] = [
@@ -167,6 +168,7 @@ function showTerms({ terms, purpose, audience, days, identifier, trust, verdict,
     [names.notice, terms.notice],
     [names.registered, identifier],
     [names.audit, SAY.audit(verdict, dateOf(releaseEnds), trust.acceptsTrials)],
+    [names.wolf, wolfText(wolf)],
     [names.makers, trust.makers.join(' ')],
     [names.auditors, trust.auditors.join(' ')],
   ]
@@ -176,8 +178,15 @@ function showTerms({ terms, purpose, audience, days, identifier, trust, verdict,
   ]))
 }
 
+function wolfText(wolf: WolfRates | null): string {
+  if (wolf === null) return SAY.notMeasured
+  const percent = (rate: number): string => String(Number((100 * rate).toPrecision(3)))
+  const text = ({ errors, trials, low, high }: WolfRate): string => SAY.wolfRate(percent(errors / trials), percent(Number(low)), percent(Number(high)))
+  return SAY.wolf(text(wolf.mean), text(wolf.best), wolf.people)
+}
+
 function show(status: Status): void {
-  const lines: string[] = [SAY.states[status.state]]
+  const lines: string[] = [...(status.isTrial ? [SAY.trial(wolfText(status.wolf))] : []), SAY.states[status.state]]
   if (status.name !== null) lines.push(SAY.deviceName(status.name), SAY.answers(status.answers, status.mostAnswers))
   if (status.consentExpires !== null) lines.push(SAY.consentUntil(dateOf(status.consentExpires)))
   element('state').textContent = lines.join(' ')

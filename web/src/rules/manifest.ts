@@ -6,7 +6,7 @@ import {
   canonicalBytes, type JsonValue, parse, requireHex, requireName, requirePeriod, requireSigned, textOfTime, timeOfText,
 } from '../wallet/statements'
 
-const FORMAT = 'intaglio-release-bundle-1'
+const FORMAT = 'intaglio-release-bundle-2'
 const LONGEST_VALIDITY_SECONDS = 365 * 86_400
 const ROLES = { maker: 'intaglio-release-maker/1', auditor: 'intaglio-release-auditor/1' } as const
 type Role = keyof typeof ROLES
@@ -18,6 +18,27 @@ export interface ReleaseTrust {
   readonly auditors: readonly string[]
   readonly acceptsTrials: boolean
 }
+
+/** How often templates accepted a string that was fixed without a face. Rates are text; their spelling is what was signed. */
+export interface WolfRate {
+  readonly errors: number
+  readonly trials: number
+  readonly effective: string
+  readonly low: string
+  readonly high: string
+}
+
+/** What a stolen wallet is worth without a face, as `federation/audit/wolf.py`: the domain's mean, and the best single image. */
+export interface WolfRates {
+  readonly best: WolfRate
+  readonly mean: WolfRate
+  readonly people: number
+}
+
+/** How many times the stated false match rate the mean's rate may be, in general use. */
+const WOLF_FACTOR = 10
+const NOT_MEASURED = 'not measured'
+const FEWEST_PEOPLE = 4
 
 /** What counts of a release when somebody asks whether it may be used now. */
 export interface Standing {
@@ -46,6 +67,8 @@ export function releaseTrustOf(value: any): ReleaseTrust {
 export class SignedManifest {
   readonly standing: Standing
   readonly verdict: string
+  /** What a stolen wallet is worth without a face; null where nobody measured it. */
+  readonly wolf: WolfRates | null
   readonly #manifest: JsonValue
   readonly #signatures: Readonly<Partial<Record<Role, { readonly key: string; readonly signature: string }>>>
 
@@ -65,9 +88,14 @@ export class SignedManifest {
       requireHex('the digest of a file', digest, 32)
     }
     if (files['release.json'] !== claims.digest) throw new UsageError('the manifest is about another release than its file')
+    this.wolf = audit.wolf === NOT_MEASURED ? null : wolfRates(audit.wolf)
     const measured = 'epsilon_lower_bound' in claims ? { epsilon_lower_bound: rate(claims.epsilon_lower_bound) } : {}
     this.#manifest = {
-      audit: { verdict: audit.verdict, worst_cell: { fmr: rate(cell.fmr), high: rate(cell.high), low: rate(cell.low), name: cell.name } },
+      audit: {
+        verdict: audit.verdict,
+        wolf: this.wolf === null ? NOT_MEASURED : (this.wolf as unknown as JsonValue),
+        worst_cell: { fmr: rate(cell.fmr), high: rate(cell.high), low: rate(cell.low), name: cell.name },
+      },
       begins_at: textOfTime(beginsAt),
       claims: {
         delta: rate(claims.delta), digest: claims.digest, epsilon: rate(claims.epsilon), fmr: rate(claims.fmr),
@@ -121,8 +149,40 @@ export class SignedManifest {
     if (this.verdict === 'FAIL' || (!isTrial && this.verdict !== 'PASS')) {
       throw new RefusedError(`the audit of the model release says ${this.verdict}, so it is not used`)
     }
+    if (!isTrial) this.#requireTame()
     if (isTrial && !trust.acceptsTrials) throw new RefusedError('the model release is marked as a trial, and trials are not accepted here')
   }
+
+  /** Returns when a stolen wallet without a face is known to be worth at most ten times the stated false match rate. */
+  #requireTame(): void {
+    const { statedFmr } = this.standing
+    const limit = `${WOLF_FACTOR} times the stated false match rate of ${statedFmr}`
+    if (this.wolf === null) {
+      throw new RefusedError(`nobody measured what a stolen wallet is worth without a face; general use needs at most ${limit}`)
+    }
+    if (!(Number(this.wolf.mean.high) <= WOLF_FACTOR * statedFmr)) {
+      throw new RefusedError(`without a face, a stolen wallet is accepted at up to ${this.wolf.mean.high}; general use needs at most ${limit}`)
+    }
+  }
+}
+
+/**
+ * Reads both rates, and nothing besides.
+ *
+ * @throws UsageError they are out of range.
+ */
+function wolfRates({ best, mean, people }: WolfRates): WolfRates {
+  const read = ({ errors, trials, effective, low, high }: WolfRate): WolfRate => {
+    const [worth, bottom, top] = [effective, low, high].map((text) => Number(rate(text)))
+    const counted = [errors, trials, people].every(Number.isSafeInteger) && errors >= 0 && errors <= trials
+    const byPeople = people >= FEWEST_PEOPLE && people <= trials && worth >= 0 && worth <= people
+    const value = errors / trials
+    if (!counted || !byPeople || !(bottom >= 0 && bottom <= value && value <= top && top <= 1)) {
+      throw new UsageError('not the rates of fixed strings')
+    }
+    return { effective, errors, high, low, trials }
+  }
+  return { best: read(best), mean: read(mean), people }
 }
 
 /** A rate is written as text; its spelling is what was signed. */
