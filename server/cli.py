@@ -28,7 +28,7 @@ from federation.wire.status import fate_of
 from server.assertions import AssertionIssuer, create_issuer
 from server.certificates import client_credentials, server_credentials, write_pki
 from server.dashboard_cli import dashboard_command
-from server.database import database_url, name_of, upgrade
+from server.database import copy_file, database_url, name_of, upgrade
 from server.federation_cli import federation_commands
 from server.files import write_durably
 from server.journal import Journal
@@ -290,6 +290,15 @@ def database_upgrade(
     """Bring a database to the schema of this version, or prepare an empty one. Stop its servers first."""
     url = database_url(database)
     typer.echo(f"{name_of(url)} has schema {upgrade(url)}")
+
+
+@database_commands.command("copy")
+def database_copy(
+    source: Annotated[str, typer.Argument(help="An SQLite file: of the templates, or the log's log.db.")],
+    target: Annotated[Path, typer.Argument(help="A new file, mode 0600. As secret as the source.")],
+) -> None:
+    """Copy an SQLite database as it is at one moment, also while it is served: a backup, or one put back."""
+    copy_file(source, target)
 
 
 @database_commands.command("reconcile")

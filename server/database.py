@@ -7,6 +7,8 @@ newest schema only, and says so when it finds another.
 from __future__ import annotations
 
 import os
+import sqlite3
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +19,7 @@ from alembic.script import ScriptDirectory
 from sqlalchemy.engine import URL, Connection, Engine, make_url
 
 from federation.errors import UsageError
+from server.files import sync_directory
 
 _APPLICATION_ID = 0x696E7467  # "intg", in the header of our SQLite files
 _FIRST_CONSTRUCTION = frozenset({"0001", "0002", "0003", "0004"})
@@ -187,6 +190,35 @@ def is_empty(engine: Engine) -> bool:
             return not sa.inspect(connection).get_table_names()
     except sa.exc.DBAPIError as error:
         raise _unusable(engine.url, error) from error
+
+
+def copy_file(source: str, target: Path) -> None:
+    """Copies an SQLite database as it is at one moment, also while it is served. A crash leaves none, or the whole.
+
+    Args:
+        source: an SQLite file: the templates' or the log's.
+        target: a new file beside which a temporary one may be.
+
+    Raises:
+        UsageError: not an SQLite file, or it cannot be read; or the target exists or cannot be written.
+    """
+    url = database_url(source)
+    if url.get_backend_name() != "sqlite":
+        raise UsageError("only SQLite files are copied so; for PostgreSQL use its own pg_dump and pg_restore")
+    if target.exists():
+        raise UsageError(f"{target} exists; name a new file")
+    address = Path(str(url.database)).absolute().as_uri() + "?mode=ro"
+    temporary = target.with_name(f".{target.name}.part")
+    try:
+        with os.fdopen(os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_TRUNC, 0o600), "rb") as file:
+            with closing(sqlite3.connect(address, uri=True)) as read, closing(sqlite3.connect(temporary)) as written:
+                read.backup(written)  # at once, so it is one moment's, whatever is written meanwhile
+            os.fsync(file.fileno())
+        temporary.rename(target)  # a crash before this line leaves a temporary file, which the next copy overwrites
+    except (OSError, sqlite3.Error) as error:
+        temporary.unlink(missing_ok=True)
+        raise UsageError(f"cannot copy {name_of(url)} to {target}: {error}") from error
+    sync_directory(target.parent)
 
 
 def _refuse_strangers(connection: Connection, url: URL) -> None:

@@ -38,6 +38,7 @@ from federation.transparency import Opening, PersonalKind
 from federation.transparency.entries import COMMITMENT_BYTES, SALT_BYTES
 from server.disk import Disk
 from server.journal import Journal
+from server.reconciling import finish
 from server.sessions import Session
 from server.storage import Deed, Storage, StoredTemplate
 
@@ -108,6 +109,10 @@ class Deeds:
         await self._on_disk(self._erase, key_id, request_digest)
         return tombstone
 
+    async def finish(self) -> None:
+        """Does what stands in the log and could not be done, because the database was busy or a front end died."""
+        await self._on_disk(self._finish)
+
     async def _announce_and_log(self, session: Session, held: StoredTemplate, request_digest: bytes) -> None:
         key_id = session.request.key_id
         match session.operation:
@@ -137,6 +142,9 @@ class Deeds:
         return Deed(opening.commitment, opening.kind, key_id, now, request_digest, session_id, template)
 
     # ------------------------------------------------------------------ on a storage thread, one transaction each
+
+    def _finish(self) -> None:
+        finish(self._storage, self._journal.log, now=int(self._clock()))
 
     def _announce(self, *deeds: Deed) -> None:
         self._storage.announce(*deeds)

@@ -59,7 +59,7 @@ from server.limits import AttemptLimits
 from server.log_reads import LogService
 from server.owners import STRANGER, OwnerService, is_signed
 from server.peers import peer_of
-from server.reconciling import finish, take_up
+from server.reconciling import take_up
 from server.rules import PublicRules
 from server.sessions import Session, SessionLimits, Step, request_digest
 from server.stepping import NO_SESSION, Progress, Steps
@@ -214,7 +214,8 @@ class MatchingService(pb_grpc.VerificationServiceServicer):
             UnavailableError: the storage does not answer, or was put back, so no call would succeed.
             UsageError: the rules cannot be read any more.
         """
-        await self.on_disk(self._go_on)
+        await self.on_disk(self._storage.ping)
+        await self._deeds.finish()
         self.metrics.set_open_sessions(await self.on_disk(self._open_sessions))
         now = int(self._clock())
         self._rules.read_again(now)
@@ -385,10 +386,6 @@ class MatchingService(pb_grpc.VerificationServiceServicer):
 
     def _take_up(self) -> None:
         take_up(self._storage, self.journal.log, now=int(self._clock()))
-
-    def _go_on(self) -> None:
-        self._storage.ping()
-        finish(self._storage, self.journal.log, now=int(self._clock()))
 
     def _open_sessions(self) -> int:
         return self._storage.open_sessions(now=int(self._clock()))

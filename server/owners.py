@@ -129,6 +129,7 @@ class OwnerService(pb_grpc.OwnerServiceServicer):
         return pb.EraseResponse(log=tombstone.to_proto() if tombstone else None)
 
     async def _require_owner(self, proof: OwnerProof, asking: Asking) -> Owner:
+        await self._deeds.finish()  # so that whoever asks what became of a lost answer is told what will become of it
         owner = await self._on_disk(self._storage.owner, proof.key_id)
         if owner is not None:
             asking.key_id = proof.key_id

@@ -5,10 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import secrets
-import shutil
-import sqlite3
 from collections.abc import Callable
-from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
@@ -19,7 +16,7 @@ from transparency_log import SIGNER
 
 from federation.onebit import Decision, Operation
 from federation.transparency import AttemptEntry, AttemptOutcome, Opening, PersonalKind
-from server.database import database_url, upgrade
+from server.database import copy_file, database_url, upgrade
 from server.deeds import Deeds
 from server.disk import Disk
 from server.journal import Journal
@@ -49,13 +46,12 @@ class SqliteFile:
 
     def backup(self, name: str) -> None:
         """As docs/backup.md says."""
-        with closing(sqlite3.connect(self.path)) as source, closing(sqlite3.connect(self._copy(name))) as target:
-            source.backup(target)
+        copy_file(self.address, self._copy(name))
 
     def restore(self, name: str) -> None:
-        for journal in self.path.parent.glob(self.path.name + "-*"):
-            journal.unlink()
-        shutil.copyfile(self._copy(name), self.path)
+        for file in (self.path, *self.path.parent.glob(self.path.name + "-*")):
+            file.unlink()
+        copy_file(str(self._copy(name)), self.path)
 
     def _copy(self, name: str) -> Path:
         return self.path.with_name(f"{self.path.name}.{name}")

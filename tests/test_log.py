@@ -28,17 +28,21 @@ from transparency_log import (
 from client.log import LogMemory, Monitor, check_inclusion
 from federation.errors import ProofError, RefusedError, UnavailableError, UsageError
 from federation.transparency import (
+    AttemptEntry,
+    AttemptOutcome,
     Frontier,
     KeyKind,
     NoteSigner,
+    Opening,
     PersonalEntry,
     PersonalKind,
     SignedCheckpoint,
+    TreeHead,
     entry_from_bytes,
     leaf_hash,
 )
 from server.log import Sequencer, TransparencyLog
-from server.log_storage import Addition, LogStorage, open_log_storage
+from server.log_storage import Addition, KeptOpening, LogStorage, open_log_storage
 
 HERE = Path(__file__).parent
 
@@ -112,6 +116,31 @@ class LogStorageContract:
         assert storage.openings(b"one") == {}
         assert storage.openings(b"two") == {1: an_opening(2)}
         assert entry_from_bytes(storage.entries(4, 5)[0]).kind is PersonalKind.ERASURE
+
+    def test_openings_of_a_part_come_back_in_order_with_their_owners(self, storage):
+        storage.append([an_addition(1, b"one"), an_addition(2, b"two"), an_addition(3), an_addition(4, b"one")])
+        assert storage.openings_between(1, 4) == [
+            KeptOpening(1, b"two", an_opening(2)),
+            KeptOpening(3, b"one", an_opening(4)),
+        ]
+        assert storage.openings_between(0, 1) == [KeptOpening(0, b"one", an_opening(1))]
+        storage.erase(b"one", a_tombstone)
+        assert storage.openings_between(0, 100) == [KeptOpening(1, b"two", an_opening(2))]
+
+    def test_who_has_an_opening_of_a_kind_is_known_until_it_is_erased(self, storage):
+        def enrolment(number, subject, **facts):
+            opening = Opening(PersonalKind.ENROLMENT, facts, bytes([number]) * 32)
+            return Addition(PersonalEntry(PersonalKind.ENROLMENT, NOW, opening.commitment), opening, subject)
+
+        pretends = Opening(PersonalKind.ATTEMPT, {"x": '"kind":"enrolment","salt":"'}, b"\6" * 32)
+        attempt = AttemptEntry(NOW, "r", "p", AttemptOutcome.OPENED, pretends.commitment)
+        storage.append([enrolment(1, b"one"), enrolment(2, b"two"), enrolment(3, b"two")])
+        storage.append([an_addition(4, b"three"), Addition(attempt, pretends, b"four")])
+        assert storage.subjects(PersonalKind.ENROLMENT) == {b"one", b"two"}
+        assert storage.subjects(PersonalKind.ATTEMPT) == {b"three", b"four"}
+        assert storage.subjects(PersonalKind.REVOCATION) == set()
+        storage.erase(b"two", a_tombstone)
+        assert storage.subjects(PersonalKind.ENROLMENT) == {b"one"}
 
     def test_erasing_nobody_leaves_no_tombstone(self, storage):
         assert storage.erase(b"nobody", a_tombstone) is None
@@ -286,6 +315,34 @@ def test_a_memory_from_any_time_can_advance_to_now(storage):
     for beyond in (10, -1):
         with pytest.raises(UsageError):
             log.grow_from(beyond)
+
+
+def test_a_log_knows_the_largest_tree_that_it_saw_signed(storage, tmp_path):
+    log, another = a_log(storage), a_log(storage)
+    assert log.head == Frontier().head
+    another.append(additions(1, 2))
+    assert log.head == Frontier().head
+    assert another.head == another.checkpoint().head
+    log.append(additions(3))
+    assert log.head == log.checkpoint().head
+    assert log.head.size == 3
+    cosignature = WITNESSES[0].sign(log.checkpoint().note.text, time=NOW)
+    assert another.add_cosignature(cosignature.to_line(), [WITNESSES[0].key]).head == another.head == log.head
+
+
+def test_a_log_begins_with_each_tree_that_it_was_and_with_no_other(storage):
+    log = a_log(storage)
+    heads = [log.head]
+    for number in range(9):
+        log.append(additions(number))
+        heads.append(log.head)
+    for head in heads:
+        log.require_begins_with(head)
+    with pytest.raises(ProofError, match="the log has 9 entries, and it had 10 before: it was put back"):
+        log.require_begins_with(TreeHead(10, heads[-1].root))
+    for size in (1, 4, 9):
+        with pytest.raises(ProofError, match=f"first {size} entries are others than before"):
+            log.require_begins_with(TreeHead(size, bytes(32)))
 
 
 def test_an_old_signature_is_renewed_and_the_witnesses_lines_stay(storage):

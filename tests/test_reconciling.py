@@ -333,7 +333,7 @@ def test_what_a_busy_database_cut_off_is_done_without_a_restart(busy, name):
     with pytest.MonkeyPatch.context() as patch:
         for step in ("decide", "revoke", "erase"):
             patch.setattr(busy.storage, step, die)
-        with pytest.raises(DiedError):
+        with pytest.raises(DiedError, match="^$"):
             DEEDS[name](busy)
     busy.finish()
     assert_done(busy, name)
@@ -361,7 +361,7 @@ def test_what_an_owner_asked_for_and_was_cut_off_may_be_asked_for_again(busy, na
 def test_an_attempt_that_was_cut_off_counts_and_nobody_is_needed(busy):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(busy.storage, "decide", die)
-        with pytest.raises(DiedError):
+        with pytest.raises(DiedError, match="^$"):
             busy.attempt(DEVICE, Decision.MATCH)
     busy.stop()
     with busy:

@@ -12,6 +12,7 @@ import sqlite3
 import stat
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import psycopg
 import pytest
@@ -50,7 +51,7 @@ from federation.onebit import Decision, Operation
 from federation.transparency import PersonalKind, TreeHead
 from federation.wire.convert import SessionRequest
 from server import schema
-from server.database import connect, database_url, name_of, upgrade
+from server.database import connect, copy_file, database_url, name_of, upgrade
 from server.limits import AttemptHistory, AttemptLimits
 from server.sessions import Repeated, Session, SessionLimits, Step
 from server.sqlstorage import open_storage
@@ -76,9 +77,9 @@ class StorageContract:
 
     def test_a_key_enrols_once(self, storage):
         storage.enrol(a_template())
-        with pytest.raises(RefusedError):
+        with pytest.raises(RefusedError, match="was revoked"):
             storage.require_new(KEY)
-        with pytest.raises(RefusedError):
+        with pytest.raises(RefusedError, match="was revoked"):
             storage.enrol(a_template())
         storage.require_new(OTHER_KEY)
 
@@ -89,7 +90,7 @@ class StorageContract:
         revoke(storage, now=6)
         assert storage.template(KEY) is None
         assert storage.history(KEY).attempts == 0
-        with pytest.raises(RefusedError):
+        with pytest.raises(RefusedError, match="was revoked"):
             storage.enrol(a_template())
 
     def test_an_open_attempt_counts_as_a_failure_until_it_matches(self, storage):
@@ -148,7 +149,7 @@ class StorageContract:
         assert storage.owner(KEY) == owner
         storage.erase(KEY, request_digest=digest(1))
         assert storage.owner(KEY) is None
-        with pytest.raises(RefusedError):
+        with pytest.raises(RefusedError, match="was revoked"):
             storage.enrol(a_template())
 
     def test_only_the_request_that_erased_a_key_is_known_again(self, storage):
@@ -668,7 +669,7 @@ class StorageContract:
             key_id = template.key_id
             steps = [lambda t=template: storage.enrol(t), lambda k=key_id: revoke(storage, k)]
             at_once(lambda n, steps=steps: succeeds(steps[n % 2]), 6)
-            with pytest.raises(RefusedError):
+            with pytest.raises(RefusedError, match="was revoked"):
                 storage.require_new(key_id)
             assert storage.template(key_id) is None
 
@@ -1121,6 +1122,54 @@ def test_what_must_reach_the_disk_is_not_done_in_a_transaction_that_need_not(tmp
         assert storage.template(KEY) is None
 
 
+def test_a_database_is_copied_while_it_is_written_as_it_was_at_one_moment(tmp_path):
+    with open_storage(tmp_path / "db") as storage:
+        storage.enrol(a_template())
+        with storage._begin():
+            storage.enrol(a_template(OTHER_DEVICE))  # in the file's write-ahead log, and not committed
+            copy_file(str(tmp_path / "db"), tmp_path / "copy")
+        storage.enrol(a_template(THIRD_DEVICE))
+    assert stat.S_IMODE((tmp_path / "copy").stat().st_mode) == 0o600
+    with open_storage(tmp_path / "copy") as copy:
+        assert copy.template(KEY) == a_template()
+        assert copy.template(OTHER_KEY) is copy.template(THIRD_KEY) is None
+
+
+def test_a_copy_is_on_disk_before_it_has_its_name(tmp_path, monkeypatch):
+    steps, fsync, rename = [], os.fsync, Path.rename
+    monkeypatch.setattr(os, "fsync", lambda descriptor: (steps.append(is_folder(descriptor)), fsync(descriptor)))
+    monkeypatch.setattr(Path, "rename", lambda *names: (steps.append("renamed"), rename(*names))[1])
+    open_storage(tmp_path / "db").close()
+    copy_file(str(tmp_path / "db"), tmp_path / "copy")
+    assert steps == ["file", "renamed", "folder"]
+
+
+def is_folder(descriptor):
+    return "folder" if stat.S_ISDIR(os.fstat(descriptor).st_mode) else "file"
+
+
+def test_a_copy_that_fails_leaves_nothing(tmp_path, monkeypatch):
+    open_storage(tmp_path / "db").close()
+    monkeypatch.setattr(os, "fsync", lambda _: (_ for _ in ()).throw(OSError("No space left on device")))
+    with pytest.raises(UsageError, match=r"cannot copy .* No space left"):
+        copy_file(str(tmp_path / "db"), tmp_path / "copy")
+    assert not [file for file in tmp_path.iterdir() if "copy" in file.name]
+
+
+def test_nothing_is_overwritten_by_a_copy_and_nothing_else_is_copied(tmp_path):
+    open_storage(tmp_path / "db").close()
+    (tmp_path / "there").write_text("somebody's")
+    with pytest.raises(UsageError, match="exists; name a new file"):
+        copy_file(str(tmp_path / "db"), tmp_path / "there")
+    assert (tmp_path / "there").read_text() == "somebody's"
+    with pytest.raises(UsageError, match="pg_dump"):
+        copy_file("postgresql://user@host/name", tmp_path / "copy")
+    for source in ("missing", "there"):
+        with pytest.raises(UsageError, match="cannot copy"):
+            copy_file(str(tmp_path / source), tmp_path / "copy")
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["db", "there"]
+
+
 def test_a_file_that_is_no_database_is_refused_and_left_alone(tmp_path):
     path = tmp_path / "notes.txt"
     path.write_text("not a database, but somebody's notes " * 100)
@@ -1165,10 +1214,10 @@ def history(failures, in_a_row, last_at=0):
 
 @pytest.mark.parametrize(("in_a_row", "delay"), [(5, 30), (6, 60), (7, 120), (16, 61_440), (17, 86_400), (49, 86_400)])
 def test_waiting_doubles_up_to_a_day(in_a_row, delay):
-    with pytest.raises(UnavailableError) as caught:
+    with pytest.raises(UnavailableError, match="in a row have failed") as caught:
         LIMITS.require_room(history(in_a_row, in_a_row), now=0)
     assert caught.value.retry_after_seconds == delay
-    with pytest.raises(UnavailableError):
+    with pytest.raises(UnavailableError, match="in a row have failed"):
         LIMITS.require_room(history(in_a_row, in_a_row), now=delay - 1)
     LIMITS.require_room(history(in_a_row, in_a_row), now=delay)
 
@@ -1193,5 +1242,5 @@ def test_five_hundred_attempts_are_the_end_although_all_of_them_matched():
     [{"free_failures": 0}, {"free_failures": 51}, {"first_delay_seconds": 0}, {"lifetime_attempts": 49}],
 )
 def test_limits_that_limit_nothing_are_refused(limits):
-    with pytest.raises(UsageError):
+    with pytest.raises(UsageError, match="limits need"):
         AttemptLimits(**limits)
