@@ -363,9 +363,7 @@ def test_d11_whoever_asks_in_an_owner_s_name_is_logged_and_the_owner_sees_it(ser
             (owner._stub.Revoke, pb.RevokeRequest()),
             (owner._stub.ListReceipts, pb.ListReceiptsRequest(proof=owner._proof(OwnerOperation.LIST_RECEIPTS))),
         ):
-            with pytest.raises(
-                (RefusedError, MalformedMessageError), match="not enrolled here|signature must have 64 bytes"
-            ):
+            with pytest.raises((RefusedError, MalformedMessageError), match=r"not enrolled here|must have 64 bytes"):
                 owner._call(method, request)
     with (
         server.owner(wallet, clock=lambda: time.time() - 3600) as owner,
