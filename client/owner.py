@@ -147,7 +147,7 @@ class Owner:
             request = pb.ExportRequest(proof=self._proof(OwnerOperation.EXPORT), openings_from=start)
             page = ExportPage.from_proto(self._call(self._stub.Export, request))
             first = first or page
-            if not first.record or 0 < page.next <= start or any(position < start for position in page.openings):
+            if 0 < page.next <= start or any(position < start for position in page.openings):
                 raise MalformedMessageError("a page of the export is not the one that was asked for")
             openings |= page.openings
             if page.next == 0:

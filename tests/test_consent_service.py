@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
 import dataclasses
 import time
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from hostile import a_grant, an_enrolment_message, ask
 from running import (
     DEPLOYMENT,
     LOG_SIGNER,
@@ -35,7 +35,6 @@ from federation.receipts import Receipt, SignedReceipt
 from federation.rules import Lifting, Moratorium
 from server.rules import PublicRules
 from server.sqlstorage import open_storage
-from server.workers import MatchWorkers
 
 OWNER = 1
 DAY = 86_400
@@ -44,14 +43,6 @@ DAY = 86_400
 @pytest.fixture(scope="module")
 def tls(tmp_path_factory):
     return a_pki(tmp_path_factory.mktemp("tls"))
-
-
-@pytest.fixture(scope="module")
-def workers():
-    pool = MatchWorkers(1, timeout_seconds=60)
-    asyncio.run(pool.start())
-    yield pool
-    pool.close()
 
 
 @pytest.fixture
@@ -115,10 +106,17 @@ pytestmark = pytest.mark.integration
 
 
 def with_receipt(device, change):
-    """Sends what `change` makes of the device's own receipt."""
-    consent_to = device._consent_to
-    device._consent_to = lambda template: change(SignedReceipt.from_bytes(consent_to(template)), device)
-    return device
+    """A device that sends what `change` makes of its own receipt, and signs for it."""
+    draw = device._draw
+
+    def draw_and_change(*arguments):
+        new = draw(*arguments)
+        (signed_receipt,) = new.consent.receipts
+        receipt = change(signed_receipt, device)
+        return dataclasses.replace(new, change=dataclasses.replace(new.change, receipt=receipt))
+
+    device._draw = draw_and_change
+    return unchecked(device)
 
 
 def count(workers):
@@ -164,7 +162,6 @@ def without_alternative(signed_receipt, _):
 @pytest.mark.parametrize(
     ("change", "error", "words"),
     [
-        (lambda *_: b"", RefusedError, "no receipt"),
         (lambda *_: b"{}", MalformedMessageError, "consent receipt"),
         (altered, RefusedError, "altered"),
         (of_another_template, RefusedError, "another template"),
@@ -173,14 +170,32 @@ def without_alternative(signed_receipt, _):
         (for_two_years, RefusedError, "at most 365 days"),
         (without_alternative, MalformedMessageError, "consent receipt"),
     ],
-    ids=["none", "junk", "altered", "template", "device", "audience", "too long", "no alternative"],
+    ids=["junk", "altered", "template", "device", "audience", "too long", "no alternative"],
 )
 def test_s8_no_template_is_looked_at_without_its_owner_s_receipt(server, storage, workers, change, error, words):
     wallet, compared = a_wallet(a_release()), count(workers)
     with server.device(wallet) as device, pytest.raises(error, match=words):
         with_receipt(device, change).enrol(a_face(OWNER), a_face(OWNER, 1))
-    assert storage.template(wallet.key_id) is None
+    assert_nothing_came_of_it(server, storage, workers, wallet, compared)
+
+
+def assert_nothing_came_of_it(server, storage, workers, wallet, compared):
     assert count(workers) == compared
+    assert storage.template(wallet.key_id) is None
+    assert not storage.knows(wallet.key_id)
+    assert storage.history(wallet.key_id).attempts == 0
+    assert server._service.journal.openings(wallet.key_id) == {}
+
+
+def test_s8_a_template_without_any_receipt_is_no_message(server, storage, workers):
+    wallet, compared = a_wallet(a_release()), count(workers)
+    with server.device(wallet) as device:
+        grant = a_grant(device, enrolling=True)
+        message, _, _ = an_enrolment_message(device, grant, a_face(OWNER), a_face(OWNER, 1))
+        message.change.ClearField("receipt")
+        with pytest.raises(MalformedMessageError, match="a receipt has 1 to 32768 bytes"):
+            ask(device._stub.SubmitProbe, message)
+    assert_nothing_came_of_it(server, storage, workers, wallet, compared)
 
 
 def test_s8_a_replayed_receipt_is_refused(server, storage):
@@ -189,6 +204,7 @@ def test_s8_a_replayed_receipt_is_refused(server, storage):
     with server.device(other) as device, pytest.raises(RefusedError, match="another device"):
         with_receipt(device, lambda *_: first.enrolment.receipt).enrol(a_face(OWNER), a_face(OWNER, 1))
     assert storage.template(first.key_id).receipts == first.enrolment.receipt
+    assert storage.template(other.key_id) is None
 
 
 def test_the_receipt_is_kept_on_both_sides_and_is_in_the_wallet_before_it_leaves(server, storage):
@@ -324,7 +340,7 @@ def test_a_device_without_rules_or_terms_compares_nothing(server):
 
 def test_a_device_answers_a_bounded_number_of_sessions(server, storage):
     wallet = enrolled(server)
-    assert wallet.enrolment.answers == 2  # the zero test and the second capture
+    assert wallet.enrolment.answers == 1  # the second capture of the enrolment
     almost = wallet.with_enrolment(dataclasses.replace(wallet.enrolment, answers=MOST_ANSWERS - 1))
     with server.device(almost) as device:
         assert device.verify(a_face(OWNER, 2)).decision is Decision.MATCH
@@ -359,4 +375,4 @@ def test_a_session_that_fails_is_counted_all_the_same(server):
         device._call = no_answer
         with pytest.raises(UnavailableError):
             device.verify(a_face(OWNER, 2))
-    assert [wallet.enrolment.answers for wallet in kept] == [3]
+    assert [wallet.enrolment.answers for wallet in kept] == [2]

@@ -29,14 +29,23 @@ from running import (
 )
 
 from client.log import LogTrust
+from client.new_template import a_receipt
 from client.verification import Device
 from client.wallet import EnrolmentState, Wallet
 from federation.assertion import Expectation, verify_assertion
-from federation.errors import IntaglioError, ProofError, RefusedError, UnavailableError, UsageError
+from federation.errors import (
+    IntaglioError,
+    MalformedMessageError,
+    ProofError,
+    RefusedError,
+    UnavailableError,
+    UsageError,
+)
 from federation.onebit import Decision, SessionKey, TemplateSecret
 from federation.onebit.parameters import ONEBIT_1024, ONEBIT_2048
 from federation.purposes import DAY_SECONDS
 from federation.rules import Moratorium
+from federation.transparency import Opening, PersonalKind
 from federation.wire.v1 import verification_pb2 as pb
 from server.assertions import AssertionIssuer
 from server.sqlstorage import open_storage
@@ -323,6 +332,26 @@ def test_a_consent_is_renewed_to_the_terms_that_were_agreed_to_and_to_no_others(
     assert storage.template(wallet.key_id).receipts == before
 
 
+def test_a_consent_cannot_be_exchanged_for_another_one_of_the_same_person(server, storage, wallet):
+    """Signed by the same device for the same template, and not what the person agreed to this time."""
+    current = wallet.enrolment.require_consent().current
+    other = a_receipt(
+        wallet, current.binding, terms=TERMS, days=300, now=int(time.time()), renews=current.receipt_id
+    ).to_bytes()
+    with server.device(wallet, conditions=conditions(days=1)) as device:
+        call = device._call
+
+        def exchange(method, request):
+            if isinstance(request, pb.SubmitProbeRequest):
+                request.change.receipt = other
+            return call(method, request)
+
+        device._call = exchange
+        with pytest.raises(RefusedError, match="not signed by the enrolled device"):
+            device.renew_consent(a_face(OWNER, 2))
+    assert storage.template(wallet.key_id).receipts == wallet.enrolment.receipt
+
+
 def test_a_renewed_template_is_kept_before_it_leaves_and_the_old_one_goes_last(server, storage, wallet):
     diary, fresh = Diary(), Wallet.generate()
     with server.device(wallet, keep=diary.keep) as device:
@@ -436,6 +465,31 @@ def test_a_clock_that_is_wrong_settles_nothing(server, wallet):
     started = wallet.with_state(EnrolmentState.STARTED)
     with server.owner(started, clock=lambda: time.time() - 3600) as owner, pytest.raises(UsageError, match="clock"):
         owner.settle()
+
+
+@pytest.mark.parametrize("change", [{"next": 7}, {"next": 5}, {"position": 6}], ids=["same", "back", "before it"])
+def test_an_export_that_goes_round_in_circles_is_ended_at_once(server, wallet, change):
+    with server.owner(wallet) as owner:
+        call, asked = owner._call, []
+
+        def circle(method, request):
+            answer = call(method, request)
+            asked.append(request.openings_from)
+            answer.next = change.get("next", 0) if request.openings_from else 7
+            for opening in list(answer.openings):
+                answer.openings.remove(opening)
+            if request.openings_from and "position" in change:
+                answer.openings.add(position=change["position"], opening=an_opening().secret_bytes())
+            return answer
+
+        owner._call = circle
+        with pytest.raises(MalformedMessageError, match="not the one that was asked for"):
+            owner.export()
+    assert asked == [0, 7]
+
+
+def an_opening():
+    return Opening(PersonalKind.ATTEMPT, {}, bytes(32))
 
 
 def test_a_server_that_holds_another_template_for_this_key_is_named(server, wallet):

@@ -222,7 +222,7 @@ def server(tmp_path_factory, workers, storage):
         public_rules(),
         directory,
         issuer=an_issuer(a_release()),
-        limits=AttemptLimits(free_failures=10**6, lifetime_failures=10**6),
+        limits=AttemptLimits(free_failures=10**6, lifetime_failures=10**6, lifetime_attempts=10**6),
         session_limits=SessionLimits(capacity=10**6, per_peer=10**6),
     )
     with RunningServer(service, a_pki(directory / "tls")) as running:

@@ -6,27 +6,25 @@ cut or changed, and genuine messages in a wrong order or of another session.
 
 from __future__ import annotations
 
-import asyncio
 import json
 import time
 
 import pytest
-from hostile import CALLS, Refusal, a_grant, a_probe_message, an_enrolment_message, ask, send
+from hostile import CALLS, Refusal, a_grant, a_new_template, a_probe_message, an_enrolment_message, ask, send
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from running import AUDIENCE, PURPOSE, RunningServer, a_face, a_pki, a_release, a_service, a_wallet, public_rules
 
-from federation.onebit import Decision
-from federation.onebit.parameters import ONEBIT_1024
-from federation.onebit.wire import NO_MATCH
-from federation.wire.convert import Change
+from client.new_template import a_receipt
+from federation.consent import consent_of
+from federation.onebit import Decision, Operation, SessionKey
+from federation.wire.convert import NO_MATCH, Change
 from federation.wire.owner import OwnerOperation, OwnerProof
 from federation.wire.v1 import verification_pb2 as pb
 from server.limits import AttemptLimits
 from server.peers import PeerRate
 from server.sessions import SessionLimits
 from server.sqlstorage import open_storage
-from server.workers import MatchWorkers
 
 pytestmark = pytest.mark.integration
 
@@ -36,10 +34,11 @@ MANY = 100_000
 
 
 class Scene:
-    """A running server, two people who are enrolled there, and everything that one of them ever sent."""
+    """A running server, two people who are enrolled there, and everything that a third one ever sent."""
 
-    def __init__(self, server, devices, journal):
-        self.server, self.devices, self.journal = server, devices, journal
+    def __init__(self, server, devices, newcomer, service, storage):
+        self.server, self.devices, self.newcomer = server, devices, newcomer
+        self.journal, self.storage = service.journal, storage
         self.connection = devices[FIRST]._connection
         self.genuine = recorded(server, a_wallet(a_release()))
 
@@ -51,9 +50,10 @@ class Scene:
 def recorded(server, wallet):
     """One genuine message of every call, as its bytes. They were all used, so none of them should work again."""
     with server.device(wallet) as device:
-        probe, transcript, key = an_enrolment_message(device, a_grant(device, enrolling=True), a_face(9), a_face(9, 1))
-        token = key.open_reply(ask(device._stub.SubmitProbe, probe).reply, transcript)
-        answer = pb.SubmitTokenRequest(session_id=probe.session_id, token=token)
+        grant = a_grant(device, enrolling=True)
+        probe, transcript, key = an_enrolment_message(device, grant, a_face(9), a_face(9, 1))
+        reply = ask(device._stub.SubmitProbe, probe).reply
+        answer = pb.SubmitTokenRequest(session_id=grant.session_id, token=key.open_reply(reply, transcript))
         assert ask(device._stub.SubmitToken, answer).decision == pb.DECISION_MATCH
         request = device._request()
 
@@ -81,10 +81,8 @@ def recorded(server, wallet):
 
 
 @pytest.fixture(scope="module")
-def scene(tmp_path_factory):
+def scene(tmp_path_factory, workers):
     directory = tmp_path_factory.mktemp("hostile")
-    workers = MatchWorkers(1, ONEBIT_1024, timeout_seconds=60)
-    asyncio.run(workers.start())
     with open_storage(directory / "matching.db") as storage:
         service = a_service(
             a_release(),
@@ -92,7 +90,7 @@ def scene(tmp_path_factory):
             workers,
             public_rules(),
             directory,
-            limits=AttemptLimits(free_failures=MANY, lifetime_failures=MANY),
+            limits=AttemptLimits(free_failures=MANY, lifetime_failures=MANY, lifetime_attempts=MANY),
             session_limits=SessionLimits(capacity=MANY, per_peer=MANY),
         )
         with RunningServer(service, a_pki(directory / "tls"), rate=PeerRate(MANY, burst=MANY)) as server:
@@ -101,10 +99,10 @@ def scene(tmp_path_factory):
                 with server.device(a_wallet(a_release())) as device:
                     assert device.enrol(a_face(person, 0), a_face(person, 1)).decision is Decision.MATCH
                 devices[person] = server.device(device.wallet)
-            yield Scene(server, devices, service.journal)
-            for device in devices.values():
+            newcomer = server.device(a_wallet(a_release()))
+            yield Scene(server, devices, newcomer, service, storage)
+            for device in (*devices.values(), newcomer):
                 device.__exit__()
-    workers.close()
 
 
 def test_the_recording_has_every_call(scene):
@@ -177,79 +175,159 @@ def messages_of(draw, kind, scene):
 
 def bytes_for(name, scene):
     sent = pb.SubmitProbeRequest.FromString(scene.genuine["VerificationService/SubmitProbe"])
-    template, receipt, probe = sent.change.template, sent.change.receipt, sent.probe
+    template, receipt = sent.change.template, sent.change.receipt
     genuine = {
-        "key_id": [device._wallet.key_id for device in scene.devices.values()],
-        "device_public_key": [device._wallet.device_public_key for device in scene.devices.values()],
-        "template": [template, template[:-1], probe[: len(template)]],
-        "probe": [probe, template, bytes(len(probe)), probe[:80] + b"\xff" * (len(probe) - 80)],
+        "key_id": [device.wallet.key_id for device in scene.devices.values()],
+        "device_public_key": [device.wallet.device_public_key for device in scene.devices.values()],
+        "template": [template, template[:-1], sent.probe, template[:40] + bytes(len(template) - 40)],
+        "probe": [sent.probe, template, bytes(len(sent.probe)), sent.probe[:8] + b"\xff" * (len(sent.probe) - 8)],
         "receipt": [receipt, receipt[:-1], b"[" * 30_000, b'{"a":' + b"9" * 5_000 + b"}", b"{}"],
+        "token": [bytes(16), bytes(range(16))],
     }.get(name, [])
     return st.sampled_from([*genuine, b"", bytes(32)]) | st.integers(0, 66).flatmap(lambda n: st.binary(max_size=n))
 
 
 # ---------------------------------------------------------------------- many messages
 
-ACTIONS = ["start", "probe", "token", "renew", "enrol", "replay"]
+
+class Crowd:
+    """Two people's devices and newcomers', and everything that any of them learns, thrown at each other's sessions.
+
+    Attributes:
+        grants: sessions of all of them.
+        tokens: whatever was opened, and two that were not.
+        earned: tokens that the device of the session opened, with the session.
+        in_force: receipts of each key id, as it should be.
+    """
+
+    def __init__(self, scene):
+        self._scene, self._devices = scene, list(scene.devices.values())
+        self._faces = [a_face(person, 2) for person in scene.devices]
+        self.grants = [a_grant(device) for device in self._devices]
+        self.tokens, self.earned = [bytes(range(16)), NO_MATCH], set()
+        self._made, self._promised = {}, {}
+        self.in_force = {device.wallet.key_id: self._held(device.wallet.key_id) for device in self._devices}
+        self._sent = [("LogService/GetCheckpoint", pb.GetCheckpointRequest())]
+
+    def act(self, action, first, second, third):
+        """One message of one of them, in a session of any of them."""
+        grant, device = self.grants[first % len(self.grants)], self._devices[second % 2]
+        match action:
+            case "start":
+                self.grants.append(a_grant(device))
+                return
+            case "probe":
+                step = self._probe(a_probe_message(device, grant, self._faces[third % 2]))
+            case "agree":
+                step = self._agree(grant, device, self._faces[third % 2])
+            case "enrol":
+                step = self._enrol(grant if second % 2 else None, third)
+            case "token":
+                shown = {"session_id": grant.session_id, "token": self.tokens[-1 - third % len(self.tokens)]}
+                step = ("VerificationService/SubmitToken", pb.SubmitTokenRequest(**shown))
+            case _:
+                step = self._sent[third % len(self._sent)]
+        self._sent.append(step)
+        name, message = step
+        answer = send(self._scene.connection, name, message)
+        answered_or_refused(answer)
+        if isinstance(answer, Refusal):
+            return
+        if name.endswith("SubmitProbe"):
+            self._open(message, pb.SubmitProbeResponse.FromString(answer).reply)
+        if name.endswith("SubmitToken"):
+            matched = pb.SubmitTokenResponse.FromString(answer).decision == pb.DECISION_MATCH
+            assert matched == ((message.session_id, message.token) in self.earned)
+            if matched:
+                self.in_force |= self._promised[message.session_id]
+
+    def require_what_was_earned(self):
+        for key_id, receipts in self.in_force.items():
+            assert self._held(key_id) == receipts
+
+    def _probe(self, made, promise=None):
+        """What is sent. A match is to put `promise` in force: receipts by key id."""
+        message, transcript, key = made
+        self._made[message.SerializeToString()] = key, transcript, promise or {}
+        return "VerificationService/SubmitProbe", message
+
+    def _agree(self, grant, device, face):
+        """A newer consent to the same terms."""
+        held = self._held(device.wallet.key_id)
+        current = consent_of(held).current
+        signed = a_receipt(
+            device.wallet,
+            current.binding,
+            terms=current.terms,
+            days=100,
+            now=int(time.time()),
+            renews=current.receipt_id,
+        )
+        change = Change(signed.to_bytes())
+        made = a_probe_message(device, grant, face, change=change, operation=Operation.RENEW_CONSENT)
+        return self._probe(made, {device.wallet.key_id: held + b"\n" + change.receipt})
+
+    def _enrol(self, grant, third):
+        """A newcomer, in a session of its own or of somebody else."""
+        newcomer = self._scene.newcomer
+        newcomer._wallet = a_wallet(a_release())
+        if grant is None:
+            grant = a_grant(newcomer, enrolling=True)
+            self.grants.append(grant)
+        new = a_new_template(newcomer, a_face(7))
+        made = an_enrolment_message(newcomer, grant, a_face(7), a_face(7 + third % 2, 1), new)
+        self.in_force[newcomer.wallet.key_id] = None
+        return self._probe(made, {newcomer.wallet.key_id: new.change.receipt})
+
+    def _open(self, message, reply):
+        """Its own device opens the reply once, and another person's key opens nothing."""
+        made = self._made.pop(message.SerializeToString(), None)
+        if made is None:
+            return  # the answer to a copy, which is the same
+        key, transcript, self._promised[message.session_id] = made
+        token = key.open_reply(reply, transcript)
+        other = SessionKey.generate(key.parameters)
+        other.encrypt(self._devices[0].wallet.template_secret.padded_code(self._faces[0]))
+        assert other.open_reply(reply, transcript) is None
+        if token is not None:
+            self.tokens.append(token)
+            self.earned.add((message.session_id, token))
+
+    def _held(self, key_id):
+        template = self._scene.storage.template(key_id)
+        return template.receipts if template else None
+
+
+ACTIONS = ["start", "probe", "agree", "enrol", "token", "replay"]
 STEPS = st.lists(st.tuples(st.sampled_from(ACTIONS), *(st.integers(0, 7) for _ in range(3))), min_size=4, max_size=12)
-
-
-def in_another_session(genuine, grant):
-    message = pb.SubmitProbeRequest()
-    message.CopyFrom(genuine)
-    message.session_id = grant.session_id
-    return message
-
-
-def opened(keys, probe, answer):
-    """The token in a reply, or None; a key opens one reply, and the same one comes again."""
-    key, transcript = keys.pop(probe, (None, b""))
-    return key and key.open_reply(pb.SubmitProbeResponse.FromString(answer).reply, transcript)
 
 
 @settings(FUZZ, max_examples=12)
 @given(steps=STEPS)
-@example(steps=[("probe", 0, 0, 0), ("token", 0, 0, 0)])  # an honest one
+@example(steps=[("probe", 0, 0, 0), ("token", 0, 0, 0)])  # three honest ones
+@example(steps=[("agree", 1, 1, 1), ("token", 1, 0, 0)])
+@example(steps=[("enrol", 0, 0, 0), ("token", 2, 0, 0)])
 def test_steps_in_any_order_and_of_any_session_give_a_match_to_its_own_token_only(scene, steps):
-    """Two people's devices, and everything that either of them learns, thrown at each other's sessions."""
-    devices, faces = list(scene.devices.values()), [a_face(person, 2) for person in scene.devices]
-    genuine = pb.SubmitProbeRequest.FromString(scene.genuine["VerificationService/SubmitProbe"])
-    grants = [a_grant(device) for device in devices]
-    tokens, earned, keys = [bytes(range(32))[:16], NO_MATCH], set(), {}
-    sent = [("LogService/GetCheckpoint", pb.GetCheckpointRequest())]
-    for action, first, second, third in steps:
-        grant, device = grants[first % len(grants)], devices[second % 2]
-        show = {"session_id": grant.session_id, "token": tokens[-1 - third % len(tokens)]}
-        match action:
-            case "start":
-                grants.append(a_grant(device))
-                continue
-            case "probe":
-                probe, transcript, key = a_probe_message(device, grant, faces[third % 2])
-                keys[probe.probe] = key, transcript
-                step = ("VerificationService/SubmitProbe", probe)
-            case "token":
-                step = ("VerificationService/SubmitToken", pb.SubmitTokenRequest(**show))
-            case "renew":
-                change = Change(receipt=genuine.change.receipt)
-                step = ("VerificationService/SubmitProbe", a_probe_message(device, grant, faces[0], change=change)[0])
-            case "enrol":
-                step = ("VerificationService/SubmitProbe", in_another_session(genuine, grant))
-            case _:
-                step = sent[third % len(sent)]
-        sent.append(step)
-        name, message = step
-        answer = send(scene.connection, name, message)
-        answered_or_refused(answer)
-        if isinstance(answer, Refusal):
-            continue
-        if name.endswith("SubmitProbe") and (token := opened(keys, message.probe, answer)):
-            tokens.append(token)
-            earned.add((message.session_id, token))
-        if name.endswith("SubmitToken"):
-            matched = pb.SubmitTokenResponse.FromString(answer).decision == pb.DECISION_MATCH
-            assert matched == ((message.session_id, message.token) in earned)
+    """And what a match puts in force happens after that token, and never else."""
+    crowd = Crowd(scene)
+    for step in steps:
+        crowd.act(*step)
+    crowd.require_what_was_earned()
     scene.require_alive()
+
+
+@pytest.mark.parametrize(
+    "steps", [("probe", 0, 0, 0), ("agree", 1, 1, 1), ("enrol", 0, 0, 0)], ids=lambda step: step[0]
+)
+def test_an_honest_one_among_them_earns_what_it_asked_for(scene, steps):
+    crowd = Crowd(scene)
+    crowd.act(*steps)
+    session_id = crowd.grants[-1 if steps[0] == "enrol" else steps[1]].session_id
+    before = dict(crowd.in_force)
+    assert [earned for earned, _ in crowd.earned] == [session_id]
+    crowd.act("token", len(crowd.grants) - 1 if steps[0] == "enrol" else steps[1], 0, 0)
+    assert (crowd.in_force != before) is (steps[0] != "probe")
+    crowd.require_what_was_earned()
 
 
 def test_d11_what_was_refused_stands_in_the_log_for_whoever_counts(scene):

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import hashlib
 import json
 import shutil
 import sqlite3
 import time
+from dataclasses import replace
 
 import pytest
 from hostile import a_grant, a_probe_message, ask
@@ -32,11 +34,12 @@ from running import (
 
 from client.log import LogTrust, Monitor
 from client.log_reader import RemoteLog
+from client.new_template import a_receipt
 from client.wallet import EnrolmentState
 from federation.consent import consent_of
 from federation.errors import MalformedMessageError, ProofError, RefusedError, UsageError
 from federation.manifest import SignedManifest
-from federation.onebit import Decision, Operation, SessionKey
+from federation.onebit import Decision, Operation, SessionKey, TemplateSecret
 from federation.rules import Moratorium
 from federation.transparency import KeyKind, NoteSigner, PublicKind, entry_from_bytes
 from federation.wire.convert import Change, SessionRequest
@@ -116,24 +119,33 @@ def swap(field, value):
 
 
 LIES = {
-    "no entry at all": lambda answer: answer.ClearField("log"),
-    "no opening": swap("opening", lambda _: b""),
-    "another opening": swap("opening", lambda opening: opening.replace(b'"salt":"', b'"salt":"00')[:-2] + b"}"),
-    "no signature": swap("logged", lambda proof: proof[: proof.rindex("\u2014".encode())]),
-    "another index": swap("logged", lambda proof: proof.replace(b"index ", b"index 1", 1)),
-    "no proof of growth": lambda answer: answer.log.ClearField("consistency"),
-    "another reply": lambda answer: setattr(answer, "reply", answer.reply[:-1] + bytes([answer.reply[-1] ^ 1])),
+    "no entry at all": (lambda answer: answer.ClearField("log"), "a proof has ASCII lines"),
+    "no opening": (swap("opening", lambda _: b""), "an opening is not JSON"),
+    "another opening": (
+        swap("opening", lambda opening: opening.replace(b'"salt":"', b'"salt":"00')[:-4] + b'"}'),
+        "does not belong to this entry",
+    ),
+    "no signature": (swap("logged", lambda proof: proof[: proof.rindex("\u2014".encode())]), "lacks a signature"),
+    "another index": (
+        swap("logged", lambda proof: proof.replace(b"index ", b"index 1", 1)),
+        "does not reach the entry",
+    ),
+    "no proof of growth": (lambda answer: answer.log.ClearField("consistency"), "the proof has 0 hashes"),
+    "another reply": (
+        lambda answer: setattr(answer, "reply", answer.reply[:-1] + bytes([answer.reply[-1] ^ 1])),
+        "something else than this comparison and its reply",
+    ),
 }
 
 
-@pytest.mark.parametrize("lie", LIES.values(), ids=LIES)
-def test_a_reply_whose_entry_does_not_hold_is_never_opened(server, wallet, lie, monkeypatch):
+@pytest.mark.parametrize(("lie", "words"), LIES.values(), ids=LIES)
+def test_a_reply_whose_entry_does_not_hold_is_never_opened(server, wallet, lie, words, monkeypatch):
     with server.device(wallet) as device:
         device.verify(a_face(OWNER, 2))  # so that there is something to grow from
         calls = opened(monkeypatch)
         device._stub = Lies(device._stub, "SubmitProbe", lie)
         before = device.wallet.log
-        with pytest.raises((ProofError, MalformedMessageError)):
+        with pytest.raises((ProofError, MalformedMessageError), match=words):
             device.verify(a_face(OWNER, 2))
     assert calls == []
     assert device.wallet.log == before
@@ -153,43 +165,55 @@ def test_an_entry_about_another_comparison_opens_nothing(server, wallet, monkeyp
     assert calls == []
 
 
-def test_an_enrolment_is_not_compared_unseen_either(server, monkeypatch):
+def test_an_enrolment_is_not_compared_unseen_either(server, storage, monkeypatch):
     calls = opened(monkeypatch)
     with server.device(a_wallet(a_release())) as device:
-        device._stub = Lies(device._stub, "SubmitProbe", LIES["no entry at all"])
-        with pytest.raises(MalformedMessageError):
+        lie, words = LIES["no entry at all"]
+        device._stub = Lies(device._stub, "SubmitProbe", lie)
+        with pytest.raises(MalformedMessageError, match=words):
             device.enrol(a_face(OWNER), a_face(OWNER, 1))
     assert calls == []
+    assert device.wallet.log is None
+    assert storage.template(device.wallet.key_id) is None
 
 
 def test_a_log_of_another_key_opens_nothing(server, wallet, monkeypatch):
     calls = opened(monkeypatch)
     other = LogTrust(NoteSigner(LOG_SIGNER.key.name, KeyKind.NOTE, bytes(32)).key)
-    with server.device(wallet, conditions=conditions(log=other)) as device, pytest.raises(ProofError):
+    with (
+        server.device(wallet, conditions=conditions(log=other)) as device,
+        pytest.raises(ProofError, match="lacks a sig"),
+    ):
         device.verify(a_face(OWNER, 2))
     assert calls == []
 
 
-def test_a_log_that_was_rolled_back_opens_nothing(tls, workers, storage, tmp_path, monkeypatch):
-    """The operator puts an old copy of the log's database back, and hides a verification so."""
-    log, rules = tmp_path / "log.db", public_rules()
-    with RunningServer(a_service(a_release(), storage, workers, rules, tmp_path), tls) as running:
+def test_a_log_that_was_rolled_back_opens_nothing(tls, workers, tmp_path, monkeypatch):
+    """The operator puts old copies of both databases back, which fit each other, and hides a verification so."""
+    rules, names = public_rules(), ("log.db", "matching.db")
+    with (
+        open_storage(tmp_path / "matching.db") as storage,
+        RunningServer(a_service(a_release(), storage, workers, rules, tmp_path), tls) as running,
+    ):
         with running.device(a_wallet(a_release())) as device:
             assert device.enrol(a_face(OWNER, 0), a_face(OWNER, 1)).decision is Decision.MATCH
-        copy_database(log, tmp_path / "old.db")
+        for name in names:
+            copy_database(tmp_path / name, tmp_path / f"old-{name}")
         with running.device(device.wallet) as device:
             for _ in range(3):
                 device.verify(a_face(OWNER, 2))
-    for leftover in tmp_path.glob("log.db*"):
-        leftover.unlink()
-    shutil.copy(tmp_path / "old.db", log)
-    calls = opened(monkeypatch)
+    for name in names:
+        put_back(tmp_path / f"old-{name}", tmp_path / name)
+    calls, remembered = opened(monkeypatch), device.wallet.log
     with (
+        open_storage(tmp_path / "matching.db") as storage,
         RunningServer(a_service(a_release(), storage, workers, rules, tmp_path), tls) as running,
         running.device(device.wallet) as device,
-        pytest.raises(ProofError, match="rolled back"),
     ):
-        device.verify(a_face(OWNER, 2))
+        with pytest.raises(ProofError, match="rolled back"):
+            device.verify(a_face(OWNER, 2))
+        assert device.wallet.log == remembered
+        assert storage.history(device.wallet.key_id).failures == 1
     assert calls == []
 
 
@@ -198,7 +222,19 @@ def copy_database(source, target):
         database.backup(copy)
 
 
+def put_back(old, database):
+    for leftover in database.parent.glob(f"{database.name}*"):
+        leftover.unlink()
+    shutil.copy(old, database)
+
+
 # ---------------------------------------------------------------------- what the log says
+
+
+def a_stranger_of(wallet):
+    """A device with secrets of its own that says what the owner's would say."""
+    secret = TemplateSecret.generate(wallet.template_secret.parameters)
+    return a_wallet(a_release()).with_enrolment(wallet.enrolment).with_template_secret(secret)
 
 
 def follow(server, wallet):
@@ -238,14 +274,13 @@ def test_s9_counts_of_use_follow_from_the_entries_alone(server, wallet):
     with server.device(wallet) as device:
         for face in (OWNER, STRANGER, OWNER):
             device.verify(a_face(face, 2))
-    stranger = a_wallet(a_release()).with_enrolment(wallet.enrolment)
-    with server.device(stranger) as device:
+    with server.device(a_stranger_of(wallet)) as device:
         unchecked(device)
-        with pytest.raises(RefusedError):
+        with pytest.raises(RefusedError, match="not enrolled here"):
             device.verify(a_face(OWNER))
     monitor, _ = follow(server, wallet)
     assert monitor.usage.attempts == {
-        (AUDIENCE, PURPOSE, "opened"): 2 + 3,  # two legs of the enrolment
+        (AUDIENCE, PURPOSE, "opened"): 1 + 3,  # the enrolment's second capture, and three verifications
         (AUDIENCE, PURPOSE, "not-covered"): 1,
     }
 
@@ -265,7 +300,7 @@ def test_no_entry_names_anybody_and_matches_look_like_others(server, wallet):
 # ---------------------------------------------------------------------- owners
 
 
-def test_s8_an_export_gives_everything_that_is_held(server, wallet, storage):
+def test_s8_an_export_gives_everything_that_is_held_but_the_padded_template(server, wallet, storage):
     with server.device(wallet) as device:
         device.verify(a_face(OWNER, 2))
         device.verify(a_face(STRANGER))
@@ -273,11 +308,27 @@ def test_s8_an_export_gives_everything_that_is_held(server, wallet, storage):
         held = owner.export()
         entries = owner.history(held.openings, LOG_TRUST)
     stored = storage.template(wallet.key_id)
-    assert (held.template, held.public_key) == (stored.template, stored.public_key)
     assert b"\n".join(held.receipts) == stored.receipts == wallet.enrolment.receipt
     record = json.loads(held.record)
-    assert [attempt["decision"] for attempt in record["attempts"]] == ["match", "non-match"]
-    assert record["template"]["purpose"] == PURPOSE
+    times = [attempt.pop("at") for attempt in record["attempts"]]
+    assert times == [at for at, _ in storage.attempts_of(wallet.key_id)]
+    assert record == {
+        "attempts": [{"decision": "match"}, {"decision": "non-match"}],
+        "audience": AUDIENCE,
+        "device_public_key": wallet.device_public_key.hex(),
+        "key_id": wallet.key_id.hex(),
+        "template": {
+            "bytes": len(stored.template),
+            "digest": hashlib.sha256(stored.template).hexdigest(),
+            "enrolled_at": stored.enrolled_at,
+            "parameters": stored.parameters,
+            "purpose": PURPOSE,
+            "release": a_release().digest,
+        },
+    }
+    everything = held.record + b"".join(held.receipts) + b"".join(o.secret_bytes() for o in held.openings.values())
+    padded = stored.template[-len(wallet.template_secret.pad) :]
+    assert not [form for form in (padded, padded.hex().encode(), base64.b64encode(padded)) if form in everything]
     assert [entry.kind.value for _, entry, _ in entries] == ["enrolment", "attempt", "attempt"]
 
 
@@ -291,11 +342,10 @@ def test_a_long_export_comes_in_pages(server, wallet, monkeypatch):
 
 
 def test_the_owner_sees_who_else_named_the_key(server, wallet):
-    stranger = a_wallet(a_release())
-    with server.device(stranger) as device:
+    with server.device(a_stranger_of(wallet)) as device:
         device._request = lambda: SessionRequest(wallet.key_id, PURPOSE, AUDIENCE)
         unchecked(device)
-        with pytest.raises(RefusedError):
+        with pytest.raises(RefusedError, match="not enrolled here"):
             device.verify(a_face(OWNER))
     with server.owner(wallet) as owner:
         *_, (_, entry, _) = owner.history(owner.export().openings, LOG_TRUST)
@@ -313,9 +363,12 @@ def test_d11_whoever_asks_in_an_owner_s_name_is_logged_and_the_owner_sees_it(ser
             (owner._stub.Revoke, pb.RevokeRequest()),
             (owner._stub.ListReceipts, pb.ListReceiptsRequest(proof=owner._proof(OwnerOperation.LIST_RECEIPTS))),
         ):
-            with pytest.raises((RefusedError, MalformedMessageError)):
+            with pytest.raises((RefusedError, MalformedMessageError), match=r"not enrolled here|must have 64 bytes"):
                 owner._call(method, request)
-    with server.owner(wallet, clock=lambda: time.time() - 3600) as owner, pytest.raises(RefusedError):
+    with (
+        server.owner(wallet, clock=lambda: time.time() - 3600) as owner,
+        pytest.raises(UsageError, match="set the clock"),
+    ):
         owner.receipts()
     monitor, _ = follow(server, wallet)
     assert monitor.usage.attempts["unknown", "unknown", "invalid"] == 4
@@ -351,16 +404,36 @@ def test_another_face_renews_no_consent(server, wallet, storage):
     assert storage.history(wallet.key_id).failures == 1
 
 
+def foreign_receipts(wallet):
+    """What a receipt that renews nothing looks like, by what the server says of it."""
+    current, stranger = consent_of(wallet.enrolment.receipt).current, a_wallet(a_release())
+
+    def receipt(signer=wallet, renews=current.receipt_id, **changes):
+        binding, now = replace(current.binding, **changes), int(time.time())
+        return a_receipt(signer, binding, terms=current.terms, days=200, now=now, renews=renews)
+
+    signature = stranger.signing_key.sign(b"whatever")
+    foreign = {"device_public_key": stranger.device_public_key, "key_id": stranger.key_id}
+    return {
+        "used before": wallet.enrolment.receipt,
+        "not signed by the device that it names": replace(receipt(), signature=signature).to_bytes(),
+        "signed by another device": receipt(stranger, **foreign).to_bytes(),
+        "for another template": receipt(template_digest=bytes(32)).to_bytes(),
+        "for another model release": receipt(release_digest=bytes(32)).to_bytes(),
+        "does not renew the one in force": receipt(renews=None).to_bytes(),
+        "not a consent receipt": b"{}",
+    }
+
+
 def test_a_foreign_receipt_renews_nothing(server, wallet, storage):
     before = storage.template(wallet.key_id)
-    forged = wallet.enrolment.receipt.replace(b'"dct:valid":"', b'"dct:valid":"2')
-    for receipt in (wallet.enrolment.receipt, forged, b"{}"):
+    for words, receipt in foreign_receipts(wallet).items():
         with server.device(wallet) as device:
             change, grant = Change(receipt), a_grant(device)
             message, _, _ = a_probe_message(
                 device, grant, a_face(OWNER, 2), change=change, operation=Operation.RENEW_CONSENT
             )
-            with pytest.raises((MalformedMessageError, ProofError, RefusedError)):
+            with pytest.raises((MalformedMessageError, ProofError, RefusedError), match=words):
                 ask(device._stub.SubmitProbe, message)
         assert storage.held_template(grant.session_id) is None
     assert storage.template(wallet.key_id) == before
@@ -390,8 +463,13 @@ def test_erasing_leaves_nothing_that_connects_the_log_with_anybody(server, walle
     files = b"".join(path.read_bytes() for path in tmp_path.iterdir() if path.is_file())
     for secret in (wallet.key_id, wallet.key_id.hex().encode(), wallet.device_public_key, *salts):
         assert secret not in files
-    with server.device(wallet) as device, pytest.raises(RefusedError):
+    with (
+        server.device(wallet.with_state(EnrolmentState.STARTED)) as device,
+        pytest.raises(RefusedError, match="was revoked"),
+    ):
         device.enrol(a_face(OWNER), a_face(OWNER, 1))
+    assert storage.template(wallet.key_id) is None
+    assert server._service.journal.openings(wallet.key_id) == {}
 
 
 def test_no_opening_is_kept_that_nobody_could_have_erased(server, wallet):
@@ -403,7 +481,7 @@ def test_no_opening_is_kept_that_nobody_could_have_erased(server, wallet):
         owner.erase(LOG_TRUST)
     with server.device(wallet) as device:
         unchecked(device)
-        with pytest.raises(RefusedError):
+        with pytest.raises(RefusedError, match="not enrolled here"):
             device.verify(a_face(OWNER))
     openings = server._service.journal.openings
     assert openings(failed.key_id) == openings(wallet.key_id) == {}
@@ -421,7 +499,7 @@ def test_an_erasure_whose_answer_was_lost_is_answered_again(server, wallet):
 def test_an_old_request_shows_nothing_and_says_how_far_the_clocks_are_apart(server, wallet, late):
     with server.owner(wallet, clock=lambda: time.time() + late) as owner:
         for ask in (owner.export, owner.receipts):
-            with pytest.raises(RefusedError, match="set the clock"):
+            with pytest.raises(UsageError, match="set the clock"):
                 ask()
         owner.revoke()  # a right that no clock takes away
 

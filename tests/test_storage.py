@@ -45,6 +45,7 @@ from stored import (
     try_number,
 )
 
+from client.wallet import MOST_ANSWERS
 from federation.errors import RefusedError, UnavailableError, UsageError
 from federation.onebit import Decision, Operation
 from federation.transparency import PersonalKind, TreeHead
@@ -775,7 +776,7 @@ def test_two_processes_spend_neither_an_attempt_nor_a_nonce_twice(database):
 
 def write_until_killed(database, line):
     """Opens attempts for ever and says the number of each one that was acknowledged."""
-    limits = AttemptLimits(free_failures=10**6, lifetime_failures=10**6)
+    limits = AttemptLimits(free_failures=10**6, lifetime_failures=10**6, lifetime_attempts=10**6)
     with open_storage(database) as storage:
         for number in range(10**6):
             open_attempt(storage, an_open_session(number=number), limits=limits)
@@ -1228,7 +1229,18 @@ def test_four_failures_are_free_and_fifty_are_the_end():
         LIMITS.require_room(history(50, 0), now=10**9)
 
 
-@pytest.mark.parametrize("limits", [{"free_failures": 0}, {"free_failures": 51}, {"first_delay_seconds": 0}])
+def test_five_hundred_attempts_are_the_end_although_all_of_them_matched():
+    """A match is an answer too: without this, whoever was accepted once learns the face bit by bit."""
+    LIMITS.require_room(AttemptHistory(499, 0, 0, 0), now=0)
+    with pytest.raises(RefusedError, match="all its attempts"):
+        LIMITS.require_room(AttemptHistory(500, 0, 0, 0), now=10**9)
+    assert LIMITS.lifetime_attempts == MOST_ANSWERS
+
+
+@pytest.mark.parametrize(
+    "limits",
+    [{"free_failures": 0}, {"free_failures": 51}, {"first_delay_seconds": 0}, {"lifetime_attempts": 49}],
+)
 def test_limits_that_limit_nothing_are_refused(limits):
     with pytest.raises(UsageError, match="limits need"):
         AttemptLimits(**limits)

@@ -15,6 +15,8 @@ from hypothesis import strategies as st
 from federation.errors import MalformedMessageError, UsageError
 from federation.onebit import Challenge, Material, SessionKey, TemplateSecret, match, wire
 from federation.onebit.matcher import Masks
+from federation.onebit.ntt import transform
+from federation.onebit.seal import _CIPHERTEXT_PREFIX, _PLAINTEXT_PREFIX, _read_array, _save
 
 TRANSCRIPT = b"transcript"
 TAU = 40
@@ -133,6 +135,24 @@ def test_a_token_of_zeros_is_never_drawn(parameters):
         return next(stream, b"s" * 16) if count == wire.TOKEN_BYTES else os.urandom(count)
 
     assert Masks.draw(parameters, source).token == b"t" * 16
+
+
+def test_material_is_made_of_all_its_masks(parameters):
+    """Delta + t u, r + t f + C and t e + C, coefficient by coefficient. The switch hides e from every other test."""
+    masks = Masks.draw(parameters, os.urandom)
+    prepared = Material(parameters, masks)._ready[0]
+    n, t = parameters.ring_dimension, parameters.plain_modulus
+    shapes = ((prepared.multiplier, _PLAINTEXT_PREFIX, 2), (prepared.mask, _CIPHERTEXT_PREFIX, 4))
+    rows = np.concatenate([_read_array(_save(each), at, k * n).reshape(k, n) for each, at, k in shapes])
+    q_0, q_1 = parameters.data_primes
+    coefficients = [transform(prime, n).backward(row) for prime, row in zip([q_0, q_1] * 3, rows, strict=True)]
+    delta, r, f = (each.astype(object) for each in (masks.delta, masks.offset, masks.flood))
+    u, e = masks.multiple.astype(object), masks.error.astype(object)
+    centring = t * ((q_1 - 1) // 2)
+    expected = (delta + t * u, r + t * (f - parameters.flood_bound) + centring, t * e + centring)
+    for each, pair in zip(expected, zip(coefficients[::2], coefficients[1::2], strict=True), strict=True):
+        for prime, row in zip((q_0, q_1), pair, strict=True):
+            assert (row == each % prime).all()
 
 
 # ---------------------------------------------------------------------- secrecy

@@ -120,6 +120,13 @@ class SessionContract:
             with pytest.raises(ProofError, match="does not fit"):
                 ServerSession(terms, public_key).receive_probe(sent, signature)
 
+    def test_an_old_probe_cannot_be_sent_again(self, terms, device, server, owner):
+        recorded = device.send_probe(owner.padded)
+        server.receive_probe(*recorded)
+        later = ServerSession(dataclasses.replace(terms, nonce=os.urandom(32)), PUBLIC_KEY)
+        with pytest.raises(ProofError, match="does not fit"):
+            later.receive_probe(*recorded)
+
     @pytest.mark.parametrize("signature", [b"", bytes(63), bytes(64), bytes(65)])
     def test_bytes_that_are_no_signature_are_refused(self, server, device, owner, signature):
         probe, _ = device.send_probe(owner.padded)
