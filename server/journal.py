@@ -30,8 +30,9 @@ from federation.transparency import (
 )
 from federation.transparency.entries import SALT_BYTES
 from federation.wire.logged import LogReceipt, comparison_facts
-from server.log import Sequencer, TransparencyLog
+from server.log import TransparencyLog
 from server.log_storage import Addition
+from server.sequencer import Sequencer
 
 if TYPE_CHECKING:
     from federation.wire.convert import SessionRequest

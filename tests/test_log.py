@@ -41,8 +41,9 @@ from federation.transparency import (
     entry_from_bytes,
     leaf_hash,
 )
-from server.log import Sequencer, TransparencyLog
+from server.log import TransparencyLog
 from server.log_storage import Addition, KeptOpening, LogStorage, open_log_storage
+from server.sequencer import Sequencer
 
 HERE = Path(__file__).parent
 

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import re
+import shlex
+import subprocess
 from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 from office import PostgresDatabase, SqliteFile
-from postgres import a_database
+from postgres import a_database, require_programs
 from running import (
     LOG_TRUST,
     RunningServer,
@@ -34,6 +38,7 @@ from server.sqlstorage import SqlStorage, open_storage
 
 pytestmark = pytest.mark.integration
 
+ROOT = Path(__file__).resolve().parents[1]
 OWNER, STRANGER = 1, 2
 NONCE = b"\7" * 32
 
@@ -207,3 +212,52 @@ def test_who_asks_what_became_of_a_lost_answer_is_told_what_the_log_says(files, 
         assert settled.require_enrolment().state is EnrolmentState.ENROLLED
         with server.device(settled) as device:
             assert device.verify(a_face(OWNER, 2)).decision is Decision.MATCH
+
+
+def lines_of(heading, database):
+    """Commands that docs/backup.md gives under a heading for one kind of database."""
+    text = (ROOT / "docs/backup.md").read_text()
+    section = re.split(r"^## ", text, flags=re.MULTILINE)
+    (section,) = [part for part in section if part.startswith(heading)]
+    blocks = re.findall(r"^ *```sh\n(.*?)^ *```", section, flags=re.MULTILINE | re.DOTALL)
+    sqlite, postgres = [block.splitlines() for block in blocks]
+    return sqlite if isinstance(database, SqliteFile) else postgres
+
+
+def test_the_document_on_backups_leads_a_server_back(files, tls, monkeypatch):
+    """Each of its lines is run as it stands there, but for the address of a database in PostgreSQL."""
+    monkeypatch.chdir(files.folder)
+    (files.folder / "backup").mkdir()
+    Path("log").symlink_to("transparency")
+
+    def run(line):
+        if "example.org/log" in line:
+            return  # the log is in a file here
+        address = files.database.address
+        program, *words = shlex.split(line.replace("postgresql://intaglio@db.example.org/matching", address))
+        if program == "intaglio-server":
+            done = files.command(*words)
+            assert done.exit_code == 0, done.output
+        else:
+            subprocess.run([require_programs() / program, *words], check=True)
+
+    with files.serving() as server:
+        wallets = []
+        for person in (OWNER, STRANGER):
+            with server.device(a_wallet(a_release())) as device:
+                assert device.enrol(a_face(person, 0), a_face(person, 1)).decision is Decision.MATCH
+            wallets.append(device.wallet)
+        for line in lines_of("Back up", files.database):
+            run(line)
+        with server.owner(wallets[0]) as owner:
+            owner.revoke()
+    if isinstance(files.database, SqliteFile):
+        for file in files.folder.glob("matching.db*"):
+            file.unlink()
+    for line in lines_of("Restore the database", files.database):
+        run(line)
+    with files.serving() as server:
+        with server.device(wallets[0]) as revoked, pytest.raises(RefusedError, match="not enrolled"):
+            revoked.verify(a_face(OWNER, 2))
+        with server.device(wallets[1]) as other:
+            assert other.verify(a_face(STRANGER, 2)).decision is Decision.MATCH
