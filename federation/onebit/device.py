@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from federation.errors import MalformedMessageError, UsageError
 from federation.onebit import wire
+from federation.onebit.ntt import plus, times, transform
 from federation.onebit.parameters import Parameters
 from federation.onebit.sampling import RandomBytes, ternary
 from federation.onebit.seal import engine
@@ -27,6 +28,8 @@ class SessionKey(Secret):
     def __init__(self, parameters: Parameters, coefficients: NDArray[np.int64]) -> None:
         self.parameters = parameters
         self._key = engine(parameters).secret_key(coefficients)
+        prime = parameters.reply_prime
+        self._values = transform(prime, parameters.ring_dimension).forward((coefficients % prime).astype(np.uint64))
         self._padded_code: NDArray[np.uint8] | None = None
         self._is_over = False
 
@@ -82,8 +85,7 @@ class SessionKey(Secret):
             parsed = wire.Reply.from_bytes(reply, self.parameters)
         except MalformedMessageError:
             return None
-        coefficients = engine(self.parameters).decrypt_reply(self._key, parsed.components)
-        labels = hash_keys(parsed.salt, to_slots(coefficients, self.parameters))
+        labels = hash_keys(parsed.salt, to_slots(self._decrypt(parsed.components), self.parameters))
         labels += parsed.corrections * padded_code[:, None]
         total = labels.sum(axis=0, keepdims=True, dtype=np.uint64)
         opened, width = (parsed.table ^ PadFunction(parsed.salt, transcript)(total)).tobytes(), wire.TOKEN_BYTES
@@ -93,3 +95,16 @@ class SessionKey(Secret):
             candidate for candidate, digest in zip(candidates, digests, strict=True) if digest == parsed.token_digest
         ]
         return found[0] if found and found[0] != wire.NO_MATCH else None
+
+    def _decrypt(self, components: NDArray[np.uint64]) -> NDArray[np.uint64]:
+        """(2, N) components of a reply -> (N,) coefficients mod t, in a time that does not depend on them.
+
+        SEAL trims and compresses plaintexts when it writes them, and it has no other way to give one out: a server that
+        lies would see from the time whether what it asked about is zero. BGV's correction factor is q_1.
+        """
+        prime, t = self.parameters.reply_prime, self.parameters.plain_modulus
+        phase = plus(components[0], times(components[1], self._values, prime), prime)
+        coefficients = transform(prime, self.parameters.ring_dimension).backward(phase).astype(np.int64)
+        coefficients -= (coefficients > prime // 2) * prime
+        residues = (coefficients % t).astype(np.uint64)
+        return times(residues, np.uint64(self.parameters.data_primes[1] % t), t)

@@ -102,10 +102,15 @@ class Masks(Guarded):
 
 
 class Material(Guarded):
-    """Everything of one comparison that depends on neither template nor probe. Answers once, then is spent."""
+    """Everything of one comparison that depends on neither template nor probe. Answers once, then is spent.
+
+    A copy of a process's memory would answer once more. A forked child refuses; a machine whose memory is put back must
+    start its servers afresh (docs/onebit.md).
+    """
 
     def __init__(self, parameters: Parameters, masks: Masks) -> None:
         self.parameters = parameters
+        self._process = os.getpid()
         self._ready = [_prepare(parameters, masks)]
 
     @classmethod
@@ -130,8 +135,10 @@ class Material(Guarded):
 
         Raises:
             MalformedMessageError: a message does not parse.
-            UsageError: this material was used before, or the threshold is not a distance.
+            UsageError: this material was used before, in whatever copy, or the threshold is not a distance.
         """
+        if os.getpid() != self._process:
+            raise UsageError("material is of the process that drew it; a forked one draws its own")
         try:
             prepared = self._ready.pop()  # before anything else, and atomic: of two threads one gets it
         except IndexError:

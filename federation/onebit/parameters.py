@@ -145,11 +145,6 @@ class Parameters:
         return self.data_primes[0]
 
     @property
-    def reply_correction(self) -> int:
-        """BGV correction factor of the reply: the inverse of q_1 mod t, a public constant."""
-        return pow(self.data_primes[1], -1, self.plain_modulus)
-
-    @property
     def centring(self) -> int:
         """Step 2: the multiple of t, next to t q_1 / 2, that takes the bias out of SEAL's rounding."""
         return self.plain_modulus * ((self.data_primes[1] - 1) // 2)

@@ -44,7 +44,6 @@ _UNUSED_KEY_PRIME = 16_760_833  # SEAL keeps the last prime for key switching; n
 _PRNG_BLAKE2XB = 1
 _CIPHERTEXT_PREFIX = 73  # parms id, NTT flag, size, dimension, primes, scale, correction factor
 _PLAINTEXT_COUNT = 32  # parms id before it
-_PLAINTEXT_PREFIX = 48  # parms id, count, scale
 _INFLATED_LIMIT = 1 << 24  # no object of ours reaches 16 MiB
 
 
@@ -161,35 +160,24 @@ class Engine:
         """The secret key with the given (N,) ternary coefficients."""
         # SEAL keeps a secret key as a plaintext in NTT form at the key level, so its own transform makes one.
         residues = (coefficients % self.parameters.plain_modulus).astype(np.uint64)
-        plaintext = self._plaintext(residues, secret=True)
+        plaintext = self._plaintext(residues)
         self._evaluator.transform_to_ntt_inplace(plaintext, self._context.key_parms_id())
         return _load(sealapi.SecretKey(), _wrap(_save(plaintext, secret=True)), self._context, secret=True)
 
     def encrypt(self, secret: SecretKey, coefficients: Residues) -> tuple[bytes, Residues]:
         """A fresh symmetric encryption of (N,) coefficients mod t. Returns (seed, residues (2, N))."""
         encryptor = sealapi.Encryptor(self._context, secret)
-        body = _save(encryptor.encrypt_symmetric(self._plaintext(coefficients, secret=True)))
+        body = _save(encryptor.encrypt_symmetric(self._plaintext(coefficients)))
         shape = (len(self.parameters.data_primes), self.parameters.ring_dimension)
         words = _read_array(body, _CIPHERTEXT_PREFIX, shape[0] * shape[1])
         return body[-SEED_BYTES:], words.reshape(shape)
-
-    def decrypt_reply(self, secret: SecretKey, components: Residues) -> Residues:
-        """All (N,) coefficients mod t of a reply, from its (2, N) components."""
-        reply = self._load_ciphertext(components, self._last, self.parameters.reply_correction)
-        plaintext = sealapi.Plaintext()
-        sealapi.Decryptor(self._context, secret).decrypt(reply, plaintext)
-        body = _save(plaintext, secret=True)
-        count = struct.unpack_from("<Q", body, _PLAINTEXT_COUNT)[0]  # SEAL trims leading zero coefficients
-        coefficients = np.zeros(self.parameters.ring_dimension, np.uint64)
-        coefficients[:count] = _read_array(body, _PLAINTEXT_PREFIX, count)
-        return coefficients
 
     # ------------------------------------------------------------------ the server
 
     def load_probe(self, seed: bytes, residues: Residues) -> Ciphertext:
         """A fresh ciphertext: (2, N) residues that are already checked, and the expansion of the seed."""
         prng = _wrap(bytes([_PRNG_BLAKE2XB]) + seed)
-        body = self._prefix(self._first, len(residues), 1) + _array(residues) + prng
+        body = self._prefix() + _array(residues) + prng
         return _load(sealapi.Ciphertext(), _wrap(body), self._context)
 
     def multiplier(self, values: Residues) -> Plaintext:
@@ -199,7 +187,8 @@ class Engine:
 
     def ciphertext(self, first: Residues, second: Residues) -> Ciphertext:
         """A ciphertext from two components, (2, N) residues each."""
-        return self._load_ciphertext(np.stack([first, second]), self._first, 1)
+        body = self._prefix() + _array(np.stack([first, second]))
+        return _load(sealapi.Ciphertext(), _wrap(body), self._context)
 
     def evaluate(self, probe: Ciphertext, multiplier: Plaintext, mask: Ciphertext) -> Residues:
         """``multiplier * probe + mask``, switched down to q_0: (2, N) components."""
@@ -212,16 +201,13 @@ class Engine:
 
     # ------------------------------------------------------------------ from checked integers
 
-    def _plaintext(self, coefficients: Residues, *, secret: bool) -> Plaintext:
-        """(N,) coefficients mod t -> plaintext."""
+    def _plaintext(self, coefficients: Residues) -> Plaintext:
+        """(N,) coefficients mod t -> plaintext. Of a device: secret."""
         body = bytes(_PLAINTEXT_COUNT) + struct.pack("<Qd", coefficients.size, 1.0) + _array(coefficients)
-        return _load(sealapi.Plaintext(), _wrap(body), self._context, secret=secret)
+        return _load(sealapi.Plaintext(), _wrap(body), self._context, secret=True)
 
-    def _load_ciphertext(self, components: Residues, level: list[int], correction: int) -> Ciphertext:
-        primes = components[0].size // self.parameters.ring_dimension
-        body = self._prefix(level, primes, correction) + _array(components)
-        return _load(sealapi.Ciphertext(), _wrap(body), self._context)
-
-    def _prefix(self, level: list[int], primes: int, correction: int) -> bytes:
-        ntt, size, scale = True, 2, 1.0
-        return struct.pack("<4Q?QQQdQ", *level, ntt, size, self.parameters.ring_dimension, primes, scale, correction)
+    def _prefix(self) -> bytes:
+        """What stands before the residues of a fresh ciphertext of two components in NTT form."""
+        parameters, ntt, size, scale, correction = self.parameters, True, 2, 1.0, 1
+        shape = (size, parameters.ring_dimension, len(parameters.data_primes))
+        return struct.pack("<4Q?QQQdQ", *self._first, ntt, *shape, scale, correction)

@@ -23,7 +23,6 @@ from federation.onebit import (
 )
 from federation.onebit.code import hyperplanes
 from federation.onebit.matcher import Masks
-from federation.onebit.seal import engine
 from federation.onebit.session import DeviceSession, ServerSession, SessionTerms
 from federation.onebit.slots import PadFunction, hash_keys, to_slots
 from tests.onebit.thief import TRANSCRIPT
@@ -114,7 +113,7 @@ class ShortDigestKey(SessionKey):
 
     def open_reply(self, reply, transcript):
         parsed, p = wire.Reply.from_bytes(reply, self.parameters), self.parameters
-        keys = to_slots(engine(p).decrypt_reply(self._key, parsed.components), p)
+        keys = to_slots(self._decrypt(parsed.components), p)
         labels = hash_keys(parsed.salt, keys) + parsed.corrections * self._padded_code[:, None]
         pad = PadFunction(parsed.salt, transcript)(labels.sum(axis=0, keepdims=True, dtype=np.uint64))
         opened = [row.tobytes() for row in parsed.table ^ pad]

@@ -9,6 +9,7 @@ import threading
 
 import numpy as np
 import pytest
+import tenseal.sealapi as sealapi  # noqa: PLR0402 - the submodule is the library
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -16,7 +17,9 @@ from federation.errors import MalformedMessageError, UsageError
 from federation.onebit import Challenge, Material, SessionKey, TemplateSecret, match, wire
 from federation.onebit.matcher import Masks
 from federation.onebit.ntt import transform
-from federation.onebit.seal import _CIPHERTEXT_PREFIX, _PLAINTEXT_PREFIX, _read_array, _save
+from federation.onebit.sampling import ternary
+from federation.onebit.seal import _CIPHERTEXT_PREFIX, _read_array, _save, engine
+from tests.onebit.seal_decryptor import seal_decrypt
 
 TRANSCRIPT = b"transcript"
 TAU = 40
@@ -132,7 +135,7 @@ def test_a_token_of_zeros_is_never_drawn(parameters):
     stream = iter([bytes(16), bytes(16), b"t" * 16])
 
     def source(count):
-        return next(stream, b"s" * 16) if count == wire.TOKEN_BYTES else os.urandom(count)
+        return (next(stream, None) if count == wire.TOKEN_BYTES else None) or os.urandom(count)
 
     assert Masks.draw(parameters, source).token == b"t" * 16
 
@@ -142,7 +145,7 @@ def test_material_is_made_of_all_its_masks(parameters):
     masks = Masks.draw(parameters, os.urandom)
     prepared = Material(parameters, masks)._ready[0]
     n, t = parameters.ring_dimension, parameters.plain_modulus
-    shapes = ((prepared.multiplier, _PLAINTEXT_PREFIX, 2), (prepared.mask, _CIPHERTEXT_PREFIX, 4))
+    shapes = ((prepared.multiplier, 48, 2), (prepared.mask, _CIPHERTEXT_PREFIX, 4))
     rows = np.concatenate([_read_array(_save(each), at, k * n).reshape(k, n) for each, at, k in shapes])
     q_0, q_1 = parameters.data_primes
     coefficients = [transform(prime, n).backward(row) for prime, row in zip([q_0, q_1] * 3, rows, strict=True)]
@@ -263,3 +266,33 @@ def test_a_token_of_zeros_is_no_match(owner, parameters, key, probe):
     masks = dataclasses.replace(Masks.draw(parameters, os.urandom), token=wire.NO_MATCH)
     challenge = Material(parameters, masks).answer(owner.template, probe, TRANSCRIPT, TAU)
     assert key.open_reply(challenge.reply, TRANSCRIPT) is None
+
+
+def test_a_forked_process_does_not_answer_with_its_parents_material(parameters, monkeypatch):
+    """Two replies from one Delta are the whole template."""
+    secret, key, face = TemplateSecret.generate(parameters), SessionKey.generate(parameters), np.ones(64)
+    template, probe = secret.template(face), key.encrypt(secret.padded_code(face))
+    material = Material.draw(parameters)
+    with monkeypatch.context() as child:
+        child.setattr(os, "getpid", lambda: 1)
+        with pytest.raises(UsageError, match="of the process that drew it"):
+            material.answer(template, probe, b"transcript", 0)
+    challenge = material.answer(template, probe, b"transcript", 0)
+    assert key.open_reply(challenge.reply, b"transcript") == challenge.token
+
+
+def test_a_reply_is_decrypted_as_seal_does_it_and_without_seal(parameters, monkeypatch):
+    """SEAL compresses plaintexts when it writes them, in a time that tells a zero from others."""
+    random, n = np.random.default_rng(7), parameters.ring_dimension
+    coefficients = ternary(n, os.urandom)
+    key, seal = SessionKey(parameters, coefficients), engine(parameters)
+    largest = np.full((2, n), parameters.reply_prime - 1, np.uint64)
+    uniform = random.integers(0, parameters.reply_prime, (5, 2, n), dtype=np.uint64)
+    for components in (np.zeros((2, n), np.uint64), largest, *uniform):
+        expected = seal_decrypt(seal, seal.secret_key(coefficients), components)
+        assert (key._decrypt(components) == expected).all()
+    secret, face = TemplateSecret.generate(parameters), np.ones(64)
+    challenge = match(secret.template(face), key.encrypt(secret.padded_code(face)), b"transcript", 0)
+    for name in ("Decryptor", "Plaintext", "Ciphertext"):
+        monkeypatch.delattr(sealapi, name)
+    assert key.open_reply(challenge.reply, b"transcript") == challenge.token

@@ -72,10 +72,6 @@ def test_the_centring_constant_is_a_multiple_of_t_that_rounds_to_one_half(parame
     assert halves == pytest.approx(0.5, abs=1e-9)
 
 
-def test_the_reply_is_scaled_by_the_inverse_of_the_dropped_prime(parameters):
-    assert parameters.reply_correction * parameters.data_primes[1] % parameters.plain_modulus == 1
-
-
 def test_a_code_length_names_its_set(parameters):
     assert parameters_for(parameters.slots) is parameters
     with pytest.raises(UsageError, match="2048 or 1024"):
