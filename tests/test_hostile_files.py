@@ -22,6 +22,7 @@ from people import synthetic_people
 from running import LOG_SIGNER, SIGNERS, TERMS, a_release, a_rules_file, a_wallet
 
 from client import wallet as wallet_module
+from client.backup import Backup
 from client.joining import _FIRST_POLICY, join
 from client.log import Monitor
 from client.log_policy import log_policy
@@ -66,6 +67,21 @@ def wallet_content(data):
     return wallet_module._wallet_from_content(data, Path("intaglio.wallet"))
 
 
+def backup_content(data):
+    """Likewise of a backup's seal."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("client.backup.unseal", lambda *_: data)
+        return Backup.read(Path("intaglio.backup"), "a passphrase")
+
+
+def a_backup_s_content():
+    written = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("client.backup.seal", lambda _, content, *__: written.append(content))
+        Backup.of(a_full_wallet(), now=1).write(Path("intaglio.backup"), "a passphrase")
+    return written[0]
+
+
 def a_full_wallet():
     """With everything that an enrolled wallet remembers, but a log."""
     secret = TemplateSecret.generate(parameters_for(a_release().code_length))
@@ -108,6 +124,7 @@ READERS = {
     "memory of a monitor": (Monitor.from_bytes, lambda: Monitor().to_bytes(), MalformedMessageError),
     "receipts": (consent_of, lambda: a_receipt().to_bytes(), (MalformedMessageError, ProofError, RefusedError)),
     "wallet": (wallet_content, lambda: wallet_module._content_of(a_full_wallet()), UsageError),
+    "backup": (backup_content, a_backup_s_content, UsageError),
     "bundle": (Bundle.from_bytes, lambda: signed(a_bundle()).to_bytes(), MalformedMessageError),
     "manifest": (SignedManifest.from_bytes, signed(a_bundle()).signed.to_bytes, MalformedMessageError),
     "audit of epsilon": (EpsilonAudit.from_bytes, an_attack(0.5).to_bytes, MalformedMessageError),
