@@ -49,8 +49,8 @@ class Needles:
         """Every window of so many bytes of `data`, at every step, whatever stands before and after it."""
         for start in range(0, max(len(data) - window, 0) + 1, step):
             needle = data[start : start + window]
-            if needle[:_KEY_BYTES].count(0) > _KEY_BYTES - 3:
-                continue  # small numbers are everywhere; the windows before and after this one are found
+            if needle[:_KEY_BYTES].count(0) > _KEY_BYTES - 3 or len(set(needle[:_KEY_BYTES])) == 1:
+                continue  # such beginnings are everywhere; the windows before and after this one are found
             (key,) = words = np.frombuffer(needle, "<u8", 1)
             self._by_key.setdefault(int(key), []).append((needle, name))
             self._table[words * _HASH >> _HASH_SHIFT] = True

@@ -10,7 +10,7 @@ import contextlib
 import datetime as dt
 import json
 import tempfile
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
@@ -19,13 +19,14 @@ from bundles import a_bundle, a_report, an_attack, an_evaluation, signed
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from people import synthetic_people
-from running import LOG_SIGNER, SIGNERS, TERMS, a_release, a_rules_file
+from running import LOG_SIGNER, SIGNERS, TERMS, a_release, a_rules_file, a_wallet
 
 from client import wallet as wallet_module
+from client.backup import Backup
 from client.joining import _FIRST_POLICY, join
 from client.log import Monitor
 from client.log_policy import log_policy
-from client.wallet import Wallet
+from client.wallet import EnrolmentState
 from federation.audit.report import AuditReport
 from federation.auditing import EpsilonAudit
 from federation.bundle import Bundle
@@ -35,6 +36,7 @@ from federation.errors import MalformedMessageError, ProofError, RefusedError, U
 from federation.ledger import ledger_from_file
 from federation.manifest import ReleaseTrust, SignedManifest
 from federation.membership import LocalPolicy, SignedJoinRequest
+from federation.onebit import TemplateSecret, parameters_for
 from federation.private_evaluation import EvaluationReport
 from federation.receipts import Terms
 from federation.release import ModelRelease
@@ -63,6 +65,29 @@ def policy(data):
 def wallet_content(data):
     """What a wallet's seal protects: whoever has the passphrase could have written it."""
     return wallet_module._wallet_from_content(data, Path("intaglio.wallet"))
+
+
+def backup_content(data):
+    """Likewise of a backup's seal."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("client.backup.unseal", lambda *_: data)
+        return Backup.read(Path("intaglio.backup"), "a passphrase")
+
+
+def a_backup_s_content():
+    written = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("client.backup.seal", lambda _, content, *__: written.append(content))
+        Backup.of(a_full_wallet(), now=1).write(Path("intaglio.backup"), "a passphrase")
+    return written[0]
+
+
+def a_full_wallet():
+    """With everything that an enrolled wallet remembers, but a log."""
+    secret = TemplateSecret.generate(parameters_for(a_release().code_length))
+    begun = a_wallet(a_release())
+    enrolment = replace(begun.enrolment, state=EnrolmentState.ENROLLED, receipt=a_receipt().to_bytes(), answers=1)
+    return begun.with_template_secret(secret).with_enrolment(enrolment)
 
 
 def organisation_policy(data):
@@ -98,7 +123,8 @@ READERS = {
     ),
     "memory of a monitor": (Monitor.from_bytes, lambda: Monitor().to_bytes(), MalformedMessageError),
     "receipts": (consent_of, lambda: a_receipt().to_bytes(), (MalformedMessageError, ProofError, RefusedError)),
-    "wallet": (wallet_content, lambda: wallet_module._content_of(Wallet.generate()), UsageError),
+    "wallet": (wallet_content, lambda: wallet_module._content_of(a_full_wallet()), UsageError),
+    "backup": (backup_content, a_backup_s_content, UsageError),
     "bundle": (Bundle.from_bytes, lambda: signed(a_bundle()).to_bytes(), MalformedMessageError),
     "manifest": (SignedManifest.from_bytes, signed(a_bundle()).signed.to_bytes, MalformedMessageError),
     "audit of epsilon": (EpsilonAudit.from_bytes, an_attack(0.5).to_bytes, MalformedMessageError),
@@ -182,8 +208,27 @@ def test_a_shape_that_stops_parsers_is_refused_in_the_family(name, shape):
 @pytest.mark.parametrize("field", ["template_secret", "signing_key", "enrolment", "log"])
 @pytest.mark.parametrize("value", [1, [], {}, "", "AAAA", True, {"purpose": 1}], ids=str)
 def test_a_wallet_with_anything_in_a_field_says_that_another_version_wrote_it(field, value):
-    content = json.loads(wallet_module._content_of(Wallet.generate())) | {field: value}
+    content = json.loads(wallet_module._content_of(a_full_wallet())) | {field: value}
     if field in ("enrolment", "log") and not value:
         return  # nothing remembered: a wallet like any fresh one
-    with pytest.raises(UsageError):
+    with pytest.raises(UsageError, match="another version of this program wrote it"):
+        wallet_content(json.dumps(content).encode())
+
+
+@pytest.mark.parametrize("field", ["code_length", "seed_and_pad"])
+@pytest.mark.parametrize(
+    "value", [0, 2047, -1024, 1e300, None, [], {}, "", "AAAA", "A" * 4_000, True, "\ud800"], ids=str
+)
+def test_a_template_secret_with_anything_in_a_field_says_so_too(field, value):
+    content = json.loads(wallet_module._content_of(a_full_wallet()))
+    content["template_secret"][field] = value
+    with pytest.raises(UsageError, match="another version of this program wrote it"):
+        wallet_content(json.dumps(content).encode())
+
+
+@pytest.mark.parametrize("field", ["template_secret", "signing_key", "enrolment", "log"])
+def test_a_wallet_without_a_field_says_so_too(field):
+    content = json.loads(wallet_module._content_of(a_full_wallet()))
+    del content[field]
+    with pytest.raises(UsageError, match="another version of this program wrote it"):
         wallet_content(json.dumps(content).encode())
