@@ -303,7 +303,7 @@ class DiedError(Exception):
 
 
 def die(*_args: object, **_options: object) -> None:
-    raise DiedError
+    raise DiedError("died")
 
 
 STEPS = {"announced": (Journal, ["about_to", "erase"]), "logged": (SqlStorage, ["decide", "revoke", "erase"])}
