@@ -25,6 +25,7 @@ from office import (
     bystander,
     cut_off,
     die,
+    do_half,
     key_of,
     people_of,
     populate,
@@ -38,7 +39,7 @@ from federation.onebit import Decision
 from federation.transparency import AttemptOutcome, PersonalKind, PublicEntry, PublicKind
 from server import schema
 from server.log_storage import Addition
-from server.reconciling import What
+from server.reconciling import What, take_up
 from server.storage import Owner
 
 HERE = Path(__file__).parent
@@ -685,6 +686,46 @@ def test_a_front_end_that_starts_while_another_serves_sees_no_gap_and_does_no_ha
         assert standing(busy.storage, device)[0] is None
         assert standing(busy.storage, bytes([device[0] + 100]) * 32) == (None, [], None, True)
     assert busy.storage.deeds() == []
+
+
+def starts_while(office, owner, name, meanwhile):
+    """A front end that starts; another one does something just before it calls a method for the first time."""
+    starting, done = Office(office.database, office.folder), []
+    starting.open()
+    original = getattr(getattr(starting, owner), name)
+
+    def call(*arguments, **options):
+        if not done:
+            done.append(meanwhile())
+        return original(*arguments, **options)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(getattr(starting, owner), name, call)
+        take_up(starting.storage, starting.log, now=NOW)
+    assert done != []
+    starting.stop()
+
+
+@pytest.mark.parametrize(
+    ("owner", "name"),
+    [("storage", "seen"), ("log", "checkpoint"), ("log", "entries"), ("log", "openings_between"), ("storage", "deeds")],
+)
+@pytest.mark.parametrize("half", [False, True], ids=["all of it", "half of it"])
+@pytest.mark.parametrize("deed", DEEDS)
+def test_what_another_front_end_does_at_any_moment_of_a_start_is_no_gap(busy, deed, owner, name, half):
+    busy.log_attempt(None, digest(1))  # so that there is something to go through
+    starts_while(busy, owner, name, lambda: do_half(busy, deed, "logged") if half else DEEDS[deed](busy))
+    assert_done(busy, deed)
+
+
+def test_what_another_front_end_forgets_while_one_starts_is_no_gap(busy):
+    """Of a deed that was refused nothing but the record is left, which is read again at the end."""
+    session = busy.begin_renewal(DEVICE, b"the loser")
+    busy.renew_consent(DEVICE, b"the winner")
+    with pytest.raises(RefusedError, match="another consent came first"):
+        busy.end_attempt(session, Decision.MATCH)
+    starts_while(busy, "storage", "deeds", busy.finish)
+    assert standing(busy.storage, DEVICE)[0].receipts == b"first\nthe winner"
 
 
 def test_the_record_of_the_log_moves_forward_whoever_writes_it(busy):
