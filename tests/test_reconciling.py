@@ -710,6 +710,7 @@ def starts_while(office, owner, name, meanwhile):
     ("owner", "name"),
     [("storage", "seen"), ("log", "checkpoint"), ("log", "entries"), ("log", "openings_between"), ("storage", "deeds")],
 )
+@pytest.mark.parametrize("database", ["sqlite"], indirect=True)  # the moments are those of our own code
 @pytest.mark.parametrize("half", [False, True], ids=["all of it", "half of it"])
 @pytest.mark.parametrize("deed", DEEDS)
 def test_what_another_front_end_does_at_any_moment_of_a_start_is_no_gap(busy, deed, owner, name, half):
