@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from federation.onebit import SessionKey, binary_code
-from federation.onebit.parameters import ONEBIT_1024, ONEBIT_2048
+from federation.onebit.sampling import ternary
 from federation.onebit.seal import _save
 from federation.onebit.slots import from_bits
 
@@ -20,7 +20,10 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from client.wallet import Wallet
+    from federation.onebit import Parameters
 
+TEMPLATE_BEGINS = 8
+"""Bytes of a template message that are the same for everybody."""
 _KEY_BYTES = 8
 _PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 _HASH = np.uint64(0x9E3779B97F4A7C15)
@@ -30,12 +33,14 @@ _HASH_SHIFT = np.uint64(64 - 22)
 class Needles:
     """Byte strings to look for all at once, each with the name of what it would betray.
 
-    A table of hashed beginnings sorts out nearly every place of a haystack; what is left is compared.
+    A table of hashed beginnings sorts out most places of a haystack, the beginnings themselves nearly all others; what
+    is left is compared.
     """
 
     def __init__(self) -> None:
         self._by_key: dict[int, list[tuple[bytes, str]]] = {}
         self._table = np.zeros(1 << 22, bool)
+        self._keys = np.empty(0, np.uint64)
 
     def __len__(self) -> int:
         return sum(map(len, self._by_key.values()))
@@ -44,7 +49,7 @@ class Needles:
         """Every window of so many bytes of `data`, at every step, whatever stands before and after it."""
         for start in range(0, max(len(data) - window, 0) + 1, step):
             needle = data[start : start + window]
-            if max(needle[:_KEY_BYTES].count(0), needle[:_KEY_BYTES].count(255)) > _KEY_BYTES - 3:
+            if needle[:_KEY_BYTES].count(0) > _KEY_BYTES - 3:
                 continue  # small numbers are everywhere; the windows before and after this one are found
             (key,) = words = np.frombuffer(needle, "<u8", 1)
             self._by_key.setdefault(int(key), []).append((needle, name))
@@ -52,10 +57,14 @@ class Needles:
 
     def find(self, haystack: bytes) -> set[str]:
         """Names of what is in there, at any offset."""
+        if len(self._keys) != len(self._by_key):
+            self._keys = np.array(sorted(self._by_key), np.uint64)
         found = set()
         for offset in range(min(_KEY_BYTES, len(haystack))):
             words = np.frombuffer(haystack, "<u8", (len(haystack) - offset) // _KEY_BYTES, offset)
-            for place in np.flatnonzero(self._table[words * _HASH >> _HASH_SHIFT]):
+            likely = np.flatnonzero(self._table[words * _HASH >> _HASH_SHIFT])
+            nearest = np.searchsorted(self._keys, words[likely]).clip(max=len(self._keys) - 1)
+            for place in likely[self._keys[nearest] == words[likely]]:
                 begin = offset + _KEY_BYTES * int(place)
                 for needle, name in self._by_key.get(int(words[place]), ()):
                     if haystack.startswith(needle, begin):
@@ -75,48 +84,65 @@ def add_embedding(needles: Needles, name: str, vector: NDArray[np.float64]) -> N
             needles.add(f"{name} as {order}{kind}", data, window=8 * int(kind[1]), step=int(kind[1]))
 
 
-def add_code(needles: Needles, name: str, code: NDArray[np.uint8]) -> None:
-    """A binary code packed in both orders, a byte or a character a bit, and as the ring has it before encryption."""
+def add_code(needles: Needles, name: str, code: NDArray[np.uint8], parameters: Parameters, *, bits: int) -> None:
+    """Bits packed in both orders, a byte or a character each, and as a probe has them before encryption.
+
+    Args:
+        bits: how many in a row are found: more of them where the server may have something similar.
+    """
     for order in ("little", "big"):
-        needles.add(f"{name} packed {order}", np.packbits(code, bitorder=order).tobytes(), window=16, step=1)
-    needles.add(f"{name} in bytes", code.tobytes(), window=64, step=1)
-    needles.add(f"{name} in text", (code + ord("0")).astype(np.uint8).tobytes(), window=64, step=1)
-    for parameters in (ONEBIT_1024, ONEBIT_2048):
-        if parameters.slots == len(code):
-            coefficients = from_bits(code, parameters)[:: parameters.slot_degree]
-            needles.add(f"{name} in the ring", coefficients.tobytes(), window=64, step=8)
+        needles.add(f"{name} packed {order}", np.packbits(code, bitorder=order).tobytes(), window=bits // 8, step=1)
+    needles.add(f"{name} in bytes", code.tobytes(), window=bits, step=1)
+    needles.add(f"{name} in text", (code + ord("0")).astype(np.uint8).tobytes(), window=bits, step=1)
+    coefficients, apart = from_bits(code, parameters), parameters.slot_degree
+    needles.add(f"{name} in the ring", coefficients.tobytes(), window=64 * apart, step=8 * apart)
+    needles.add(f"{name} as a polynomial in y", coefficients[::apart].tobytes(), window=64, step=8)
+
+
+def add_secret(needles: Needles, name: str, value: bytes) -> None:
+    """Any 16 bytes in a row, and their hexadecimal digits."""
+    needles.add(name, value, window=16, step=8)
+    needles.add(f"{name} in hex", value.hex().encode(), window=32, step=16)
 
 
 def add_wallet(needles: Needles, name: str, wallet: Wallet) -> None:
-    """Device key, and code seed and pad of the template."""
-    secret = wallet.require_template_secret()
-    values = {
-        "code seed": secret.seed.secret_bytes(),
-        "pad": secret.pad,
-        "device key": wallet.signing_key.private_bytes_raw(),
-    }
-    for what, value in values.items():
-        needles.add(f"{name}'s {what}", value, window=16, step=8)
-        needles.add(f"{name}'s {what} in hex", value.hex().encode(), window=32, step=16)
+    """Device key, and seed and pad of the template if there is one."""
+    add_secret(needles, f"{name}'s device key", wallet.signing_key.private_bytes_raw())
+    secret = wallet.template_secret
+    if secret is not None:
+        add_secret(needles, f"{name}'s code seed", secret.seed.secret_bytes())
+        needles.add(f"{name}'s pad in hex", secret.pad.hex().encode(), window=32, step=2)
+        pad = np.unpackbits(np.frombuffer(secret.pad, np.uint8), bitorder="little")
+        add_code(needles, f"{name}'s pad", pad, secret.parameters, bits=128)
 
 
-def add_session_key(needles: Needles, name: str, key: SessionKey, coefficients: NDArray[np.int64]) -> None:
-    """A key that lives for one session: a byte a coefficient, and as the library holds it.
+def add_face(needles: Needles, name: str, wallet: Wallet, face: NDArray[np.float64]) -> None:
+    """A capture that was shown to a device: its embedding, its code, and its code under the pad.
 
-    As words of eight bytes it cannot be looked for: there are three of them, and all memory is full of those.
+    The server has the padded code of the reference. That of another capture would show it how far apart they are.
     """
-    needles.add(f"{name} in bytes", coefficients.astype(np.int8).tobytes(), window=64, step=8)
-    transformed = _save(key._key, secret=True)[-(1 << 14) :]
-    needles.add(f"{name} transformed", transformed, window=64, step=64)
-
-
-def add_person(needles: Needles, name: str, wallet: Wallet, faces: Iterable[NDArray[np.float64]]) -> None:
-    """Everything secret of somebody: the wallet, and the embeddings that the device was shown."""
-    add_wallet(needles, name, wallet)
     secret = wallet.require_template_secret()
-    for number, face in enumerate(faces):
-        add_embedding(needles, f"{name}'s embedding {number}", face)
-        add_code(needles, f"{name}'s code {number}", binary_code(face, secret.seed, secret.parameters.slots))
+    code = binary_code(face, secret.seed, secret.parameters.slots)
+    add_embedding(needles, f"{name} embedded", face)
+    add_code(needles, f"{name} as a code", code, secret.parameters, bits=128)
+    add_code(needles, f"{name} under the pad", secret.padded_code(face), secret.parameters, bits=256)
+
+
+def add_template(needles: Needles, name: str, template: bytes) -> None:
+    """What a server stores, salt and padded code: it may leave it to nobody."""
+    needles.add(name, template[TEMPLATE_BEGINS:], window=16, step=1)
+    needles.add(f"{name} in hex", template[TEMPLATE_BEGINS:].hex().encode(), window=32, step=2)
+
+
+def a_session_key(needles: Needles, name: str, parameters: Parameters) -> SessionKey:
+    """A fresh one, as its coefficients, modulo the plaintext modulus, and as the library holds it."""
+    coefficients = ternary(parameters.ring_dimension, os.urandom)
+    key = SessionKey(parameters, coefficients)
+    needles.add(f"{name} in bytes", coefficients.astype(np.int8).tobytes(), window=64, step=8)
+    residues = (coefficients % parameters.plain_modulus).astype("<u8")
+    needles.add(f"{name} in the ring", residues.tobytes(), window=256, step=8)
+    needles.add(f"{name}, transformed", _save(key._key, secret=True)[-(1 << 14) :], window=64, step=64)
+    return key
 
 
 def memory_of(pid: int) -> Iterator[bytes]:

@@ -1,68 +1,99 @@
 """S11: whoever has the server, its memory, its disk and everything that reaches it, has no face, no code and no key.
 
-Images never come this far: what a device is given is an embedding, and `client.verification` has no other input. Bytes
-on the wire are a TLS encryption of the messages that are looked through here, so these are the harder test.
+It has padded templates, and no device gets one back. Images never come this far: what a device is given is an
+embedding, and `client.verification` has no other input. Bytes on the wire are a TLS encryption of the messages that are
+looked through here, so these are the harder test.
 """
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
+import time
 
 import numpy as np
 import pytest
 from killing import Ambush, KillableServer
-from running import a_face, a_release, a_rules_file, a_wallet
-from scanning import Needles, add_person, add_session_key, family_of, files_under, memory_of
+from running import LOG_TRUST, TERMS, a_face, a_release, a_rules_file, a_wallet, conditions
+from scanning import (
+    Needles,
+    a_session_key,
+    add_face,
+    add_template,
+    add_wallet,
+    family_of,
+    files_under,
+    memory_of,
+)
 
-from federation.onebit import Decision, SessionKey, TemplateSecret, binary_code
-from federation.onebit.parameters import ONEBIT_1024
-from federation.onebit.sampling import ternary
+from client.new_template import NewTemplate
+from federation.onebit import Decision, parameters_for
+from federation.onebit.code import binary_code
+from federation.onebit.seal import _save
+from federation.onebit.slots import from_bits
 
+PARAMETERS = parameters_for(a_release().code_length)
 PEOPLE, CAPTURES = 2, 6
 
 
 @pytest.fixture(scope="module")
 def secrets():
-    """A wallet, an embedding, its code, a session's key, and needles for all of them."""
-    wallet, face = a_wallet(a_release()).with_template_secret(TemplateSecret.generate(ONEBIT_1024)), a_face(1)
-    code = binary_code(face, wallet.template_secret.seed, ONEBIT_1024.slots)
-    needles, drawn = Needles(), ternary(ONEBIT_1024.ring_dimension, os.urandom)
-    add_person(needles, "somebody", wallet, [face])
-    add_session_key(needles, "a session's key", SessionKey(ONEBIT_1024, drawn), drawn)
-    return wallet, face, code, drawn, needles
+    """What somebody has, in every form, by name; and needles for it."""
+    needles, face = Needles(), a_face(1)
+    new = NewTemplate.draw(a_wallet(a_release()), a_face(1, 1), PARAMETERS, terms=TERMS, days=1, now=int(time.time()))
+    key = a_session_key(needles, "session key", PARAMETERS)
+    add_wallet(needles, "somebody", new.wallet)
+    add_face(needles, "a face", new.wallet, face)
+    add_template(needles, "template", new.change.template)
+    return forms_of(new, face, key), needles
 
 
-def forms_of(wallet, face, code, drawn):
+def forms_of(new, face, key):
+    wallet, secret, template = new.wallet, new.wallet.template_secret, new.change.template
+    code, padded = binary_code(face, secret.seed, PARAMETERS.slots), secret.padded_code(face)
+    seed, device_key = secret.seed.secret_bytes(), wallet.signing_key.private_bytes_raw()
+    ring = _save(key._key, secret=True)
     return {
         **{f"embedding as {kind}": face.astype(kind).tobytes() for kind in ("<f8", ">f8", "<f4", ">f4", "<f2", ">f2")},
         "eight numbers of it": face[40:48].tobytes(),
         "code packed little": np.packbits(code, bitorder="little").tobytes(),
         "code packed big": np.packbits(code, bitorder="big").tobytes(),
         "code in bytes": code.tobytes(),
-        "code seed": wallet.template_secret.seed.secret_bytes(),
-        "pad": wallet.template_secret.pad,
-        "device key": wallet.signing_key.private_bytes_raw(),
-        "device key in hex": wallet.signing_key.private_bytes_raw().hex().encode(),
-        "session key in bytes": drawn.astype(np.int8).tobytes(),
+        "code in the ring": from_bits(code, PARAMETERS).tobytes(),
+        "padded code of a probe, packed": np.packbits(padded, bitorder="little").tobytes(),
+        "padded code of a probe, in bytes": padded.tobytes(),
+        "padded code of a probe, in the ring": from_bits(padded, PARAMETERS).tobytes(),
+        "code seed": seed,
+        "code seed in hex": seed.hex().encode(),
+        "pad": secret.pad,
+        "a part of the pad": secret.pad[21:40],
+        "pad in hex": secret.pad.hex().encode(),
+        "pad in bytes": np.unpackbits(np.frombuffer(secret.pad, np.uint8), bitorder="little").tobytes(),
+        "device key": device_key,
+        "device key in hex": device_key.hex().encode(),
+        "padded template": template[-PARAMETERS.slots // 8 :],
+        "salt of the template": template[8:40],
+        "template in hex": template.hex().encode(),
+        "session key": ring,
+        "a part of the session key": ring[-(1 << 13) :][:128],
     }
 
 
 def test_the_scan_finds_every_form_of_a_secret_at_any_offset(secrets):
-    *known, needles = secrets
+    forms, needles = secrets
     noise = np.random.default_rng(1).bytes(5_000)
     assert needles.find(noise) == set()
-    for number, (form, planted) in enumerate(forms_of(*known).items()):
+    for number, (form, planted) in enumerate(forms.items()):
         assert needles.find(noise[: 100 + number] + planted + noise), form
 
 
 @pytest.mark.integration
 def test_the_scan_finds_an_embedding_in_the_memory_of_another_process(secrets):
-    _, face, *_, needles = secrets
+    forms, needles = secrets
+    face = forms["embedding as <f8"]
     program = "import sys; kept = [sys.stdin.buffer.read(1024)]; print(flush=True); sys.stdin.buffer.read()"
     command = [sys.executable, "-c", program]
-    for planted, is_found in [(face.tobytes(), True), (bytes(reversed(face.tobytes())), False)]:
+    for planted, is_found in [(face, True), (bytes(reversed(face)), False)]:
         with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, bufsize=0) as process:
             process.stdin.write(planted)
             process.stdout.readline()
@@ -72,72 +103,112 @@ def test_the_scan_finds_an_embedding_in_the_memory_of_another_process(secrets):
 
 
 def test_the_scan_finds_an_embedding_on_disk(secrets, tmp_path):
-    _, face, *_, needles = secrets
+    forms, needles = secrets
     (tmp_path / "inside").mkdir()
-    (tmp_path / "inside" / "database").write_bytes(bytes(4_097) + face.astype("f4").tobytes())
-    assert needles.find_in(files_under(tmp_path)) == {"somebody's embedding 0 as <f4"}
+    (tmp_path / "inside" / "database").write_bytes(bytes(4_097) + forms["embedding as <f4"])
+    assert needles.find_in(files_under(tmp_path)) == {"a face embedded as <f4"}
+
+
+class Watched:
+    """People whose devices use a server that is looked through while it serves them.
+
+    Attributes:
+        secrets: what no server may have.
+        templates: what a server has, and gives to nobody.
+        sent, received: all messages, as the devices see them.
+        found: secrets that the server had.
+    """
+
+    def __init__(self, server, directory):
+        self.server, self.directory = server, directory
+        self.secrets, self.templates = Needles(), Needles()
+        self.sent, self.received, self.found = [], [], set()
+        self.captures = [[a_face(person, capture) for capture in range(CAPTURES)] for person in range(PEOPLE)]
+        self.wallets = [a_wallet(a_release()) for _ in range(PEOPLE)]
+
+    def look(self):
+        """Memory and disk, at a moment when a comparison was made and its decision is not known yet."""
+        processes = family_of(self.server.pid)
+        assert len(processes) > 1, "the match workers are looked at too"
+        for pid in processes:
+            self.found |= self.secrets.find_in(memory_of(pid))
+        self.found |= self.secrets.find_in(files_under(self.directory))
+
+    def know(self, n, wallet, reference):
+        """Makes the scan know everything of a template that was just drawn, before it leaves."""
+        add_wallet(self.secrets, f"person {n}", wallet)
+        for number, face in enumerate(self.captures[n]):
+            if number != reference:  # its padded code is the template, which the server has
+                add_face(self.secrets, f"capture {number} of person {n}", wallet, face)
+
+    def use(self, n, deed, *, draws=None, **changes):
+        """One session of a person's device.
+
+        Args:
+            draws: number of the capture that becomes a template's reference in it.
+        """
+        kept, renewed = [self.wallets[n]], []
+
+        def watch(request, answer):
+            is_probe = type(request).__name__ == "SubmitProbeRequest"
+            if answer is None:
+                self.sent.append(request.SerializeToString())
+                if is_probe and draws is not None:
+                    self.know(n, (renewed or kept)[-1], draws)
+                    add_template(self.templates, f"template of person {n}", request.change.template)
+            else:
+                self.received.append(answer.SerializeToString())
+                if is_probe:
+                    self.look()
+
+        with self.server.device(self.wallets[n], keep=kept.append, conditions=conditions(**changes)) as device:
+            device._session_key = a_session_key(self.secrets, f"a session key of person {n}", PARAMETERS)
+            Ambush(self.server, -1, 0, {}, watch).lay(device._connection)
+            outcome = deed(device, renewed.append)
+            self.wallets[n] = (renewed or [device.wallet])[-1]
+        return outcome.decision
+
+    def ask(self, n, deed):
+        """A call of an owner, without a face."""
+        with self.server.owner(self.wallets[n]) as owner:
+            watch = lambda _, answer: answer and self.received.append(answer.SerializeToString())  # noqa: E731 - one use
+            Ambush(self.server, -1, 0, {}, watch).lay(owner._connection)
+            return deed(owner)
 
 
 @pytest.mark.integration
 @pytest.mark.parametrize(
     "verifications", [2, pytest.param(50, marks=[pytest.mark.slow, pytest.mark.timeout(3600)])], ids=["2", "50"]
 )
-def test_s11_memory_disk_and_messages_of_a_serving_process_hold_no_face_no_code_and_no_key(
-    verifications, tmp_path, monkeypatch
-):
-    wallets = [a_wallet(a_release()) for _ in range(PEOPLE)]
-    received, found, usual, needles = [], set(), {}, Needles()
-    generate = SessionKey.generate
-
-    def known(parameters):
-        key = generate(parameters, lambda count: drawn.append(os.urandom(count)) or drawn[-1])
-        again = iter(drawn)
-        coefficients = ternary(parameters.ring_dimension, lambda _: next(again))
-        add_session_key(needles, "a session's key", key, coefficients)
-        drawn.clear()
-        return key
-
-    drawn = []
-    monkeypatch.setattr(SessionKey, "generate", known)
+def test_s11_memory_disk_and_messages_of_a_serving_process_hold_no_face_no_code_and_no_key(verifications, tmp_path):
     with KillableServer(tmp_path) as server:
         server.start()
-
-        def look():
-            """At a moment when a comparison was made and its decision is not known yet."""
-            processes = family_of(server.pid)
-            assert len(processes) > 1, "the match workers are looked at too"
-            for pid in processes:
-                found.update(needles.find_in(memory_of(pid)))
-            found.update(needles.find_in(files_under(tmp_path)))
-
-        def use(number, deed, watch):
-            with server.device(wallets[number]) as device:
-                Ambush(server, -1, 0, usual, watch).lay(device._connection)
-                outcome = deed(device)
-            wallets[number] = device.wallet
-            return outcome.decision
-
-        def record(request, answer):
-            received.append((request if answer is None else answer).SerializeToString())
-
-        def record_and_look(request, answer):
-            record(request, answer)
-            if answer is not None and type(request).__name__ == "SubmitProbeRequest":
-                look()
-
-        captures = [[a_face(person, capture) for capture in range(CAPTURES)] for person in range(PEOPLE)]
-        for n in range(PEOPLE):
-            enrolled = use(n, lambda device, n=n: device.enrol(captures[n][0], captures[n][1]), record)
-            assert enrolled is Decision.MATCH
-            add_person(needles, f"person {n}", wallets[n], captures[n])
+        people = Watched(server, tmp_path)
+        for n, (reference, second, *_) in enumerate(people.captures):
+            enrol = lambda device, _, one=reference, two=second: device.enrol(one, two)  # noqa: E731 - one use
+            assert people.use(n, enrol, draws=0) is Decision.MATCH
         for count in range(verifications):
             n = count % PEOPLE
-            shown = captures[n if count % 4 != 1 else 1 - n][count % CAPTURES]
-            decision = use(n, lambda device, shown=shown: device.verify(shown), record_and_look)
+            shown = people.captures[n if count % 4 != 1 else 1 - n][1 + count % (CAPTURES - 1)]
+            decision = people.use(n, lambda device, _, shown=shown: device.verify(shown))
             assert decision is (Decision.MATCH if count % 4 != 1 else Decision.NON_MATCH)
+        agree = lambda device, _: device.renew_consent(people.captures[0][2])  # noqa: E731 - one use
+        assert people.use(0, agree, days=100) is Decision.MATCH
+        into = a_wallet(a_release())
+        renew = lambda device, keep: device.renew_template(*people.captures[1][3:5], into=into, keep=keep)  # noqa: E731
+        assert people.use(1, renew, draws=3) is Decision.MATCH
+        for n in range(PEOPLE):
+            assert people.ask(n, lambda owner: owner.receipts() and owner.export()).openings
         public = Needles()
         public.add("the rules, which it serves by", a_rules_file()[:64], window=64, step=1)
         assert public.find_in(memory_of(server.pid)), "the scan sees what is there"
-    found.update(needles.find_in(received))
-    found.update(needles.find_in(files_under(tmp_path)))
-    assert found == set()
+        people.look()
+        assert people.templates.find_in(people.sent)
+        assert people.templates.find_in(path.read_bytes() for path in tmp_path.glob("matching.db*"))
+        people.ask(0, lambda owner: owner.erase(LOG_TRUST))
+    elsewhere = (path for path in tmp_path.rglob("*") if path.is_file() and not path.name.startswith("matching.db"))
+    assert people.templates.find_in(path.read_bytes() for path in elsewhere) == set()
+    assert people.templates.find_in(people.received) == set()
+    people.found |= people.secrets.find_in(people.sent) | people.secrets.find_in(people.received)
+    people.found |= people.secrets.find_in(files_under(tmp_path))
+    assert people.found == set()

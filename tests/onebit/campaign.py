@@ -25,13 +25,14 @@ def threshold_of(parameters):
     return round(0.304 * parameters.slots)
 
 
-def known_of(owner):
+def known_of(owner, threshold=None):
     """What the thief is given: see `Known`."""
     parameters = owner.parameters
+    near = owner.at(1 + (threshold_of(parameters) if threshold is None else threshold))
     earlier = [SessionKey.generate(parameters).encrypt(owner.padded) for _ in range(2)]
     stranger = Owner(parameters, seed=12_345)
     foreign = SessionKey.generate(parameters).encrypt(stranger.padded)
-    return Known(owner.at(threshold_of(parameters) + 1), owner.template, earlier, foreign)
+    return Known(near, owner.template, earlier, foreign)
 
 
 def campaign(parameters, sessions, seed, families=FAMILIES):
