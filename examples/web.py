@@ -17,7 +17,8 @@ from typing import Annotated
 import typer
 
 DEMO = Path("build/demo")
-"""What `make demo` left: release, rules, log, certificates."""
+"""What `make demo` left: release, rules, log, database, certificates."""
+_DATABASE = "templates.sqlite"  # the demo's own: a log belongs to one database
 _SERVER = str(Path(sys.executable).parent / "intaglio-server")
 _DEPLOYMENT = "demo"
 _PAGE_SECONDS = 5
@@ -34,26 +35,26 @@ def main(
     port: Annotated[int, typer.Option(min=1024, max=65535, help="Of the person's page.")] = 8080,
     organisation_port: Annotated[int, typer.Option(min=1024, max=65535, help="Of the organisation's page.")] = 8090,
 ) -> None:
-    """Serve both pages until Ctrl-C. People who enrol are kept in build/demo/web.sqlite."""
+    """Serve both pages until Ctrl-C. People who enrol are kept with those of the demo, until that runs again."""
     serve(port, organisation_port)
 
 
 def serve(port: int = 8080, organisation_port: int = 8090) -> None:
     """Says where both pages are, and serves them until Ctrl-C or SIGTERM."""
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # else it would leave the servers running
-    with serving(port, "web.sqlite") as origin, organisation(organisation_port) as page:
+    with serving(port) as origin, organisation(organisation_port) as page:
         typer.echo(f"the person's page: open {origin}\nthe organisation's page: open {page}\nCtrl-C ends both")
         with contextlib.suppress(KeyboardInterrupt):
             threading.Event().wait()
 
 
 @contextlib.contextmanager
-def serving(port: int, database: str) -> Iterator[str]:
-    """The page and the service behind it, with a database in build/demo. Gives the page's origin."""
+def serving(port: int) -> Iterator[str]:
+    """The page and the service behind it, on the demo's database and log. Gives the page's origin."""
     ready = DEMO / "web-ready.json"
     ready.unlink(missing_ok=True)
     shared = {"tls": "tls", "release": "release.zip", "release-trust": "trust.json", "rules": "rules/rules.jsonl"}
-    service = shared | {"log": "log", "database": database, "ready-file": ready.name}
+    service = shared | {"log": "log", "database": _DATABASE, "ready-file": ready.name}
     named, origin = f"--deployment={_DEPLOYMENT}", f"http://localhost:{port}"
     with running("matching", service, named, "--port=0", *_FOR_MANY) as matching:
         target = f"localhost:{port_of(ready, matching)}"

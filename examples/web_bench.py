@@ -54,7 +54,7 @@ def measure(rounds: int) -> tuple[int, list[float]]:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     photo = _photo()
-    with serving(port, "web-bench.sqlite") as origin, sync_playwright() as playwright:
+    with serving(port) as origin, sync_playwright() as playwright:
         browser = playwright.chromium.launch(
             executable_path=_chromium(), args=["--disable-gpu"], chromium_sandbox=False
         )

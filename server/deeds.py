@@ -115,6 +115,8 @@ class Deeds:
 
     async def _announce_and_log(self, session: Session, held: StoredTemplate, request_digest: bytes) -> None:
         key_id = session.request.key_id
+        if session.operation is not Operation.RENEW_CONSENT and await self._on_disk(self._find, held) != held:
+            await self._on_disk(self._storage.require_new, held.key_id)  # before the log says what will be refused
         match session.operation:
             case Operation.RENEW_CONSENT:
                 openings = [(key_id, _renewal(held))]
@@ -142,6 +144,9 @@ class Deeds:
         return Deed(opening.commitment, opening.kind, key_id, now, request_digest, session_id, template)
 
     # ------------------------------------------------------------------ on a storage thread, one transaction each
+
+    def _find(self, template: StoredTemplate) -> StoredTemplate | None:
+        return self._storage.template(template.key_id)
 
     def _finish(self) -> None:
         finish(self._storage, self._journal.log, now=int(self._clock()))

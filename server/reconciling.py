@@ -199,7 +199,7 @@ def gap_between(storage: Storage, log: TransparencyLog, *, now: int, everybody: 
         everybody: whether to look at every template, not only at what was logged since the database last recorded it.
 
     Raises:
-        ProofError: the log is behind the database, or another one; or an opening is not of its entry.
+        ProofError: the log is behind the database, or another one; or it lacks an entry, or an opening is of another.
     """
     seen = storage.seen()
     log.require_begins_with(seen)
@@ -207,6 +207,8 @@ def gap_between(storage: Storage, log: TransparencyLog, *, now: int, everybody: 
     missed, erased, position = list[tuple[int, Missed]](), False, seen.size
     while position < head.size:
         page = [entry_from_bytes(leaf) for leaf in log.entries(position, head.size)]
+        if not page:
+            raise ProofError(f"entry {position} is missing from the log's database")
         kept = log.openings_between(position, position + len(page))
         deeds = storage.deeds()  # after the log, and before what became of them
         announced = {deed.commitment for deed in deeds}

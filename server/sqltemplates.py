@@ -209,6 +209,8 @@ class SqlTemplates(Transactions):
         """See `Storage`. A crash leaves the deed announced, or forgotten."""
         with self._begin() as run:
             run.execute(_FORGET_DEED, {"commitment": deed.commitment})
+            if self._head is not None:  # nothing else may explain its entry now, so the record must cover it
+                self._record(run, self._head())
 
     def catch_up(self, missed: Sequence[MissedAttempt | MissedEnd], head: TreeHead) -> None:
         """See `Storage`. A crash leaves the database behind its log, or level with it."""

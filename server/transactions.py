@@ -6,7 +6,9 @@ Two front ends must never spend one attempt or one nonce twice. In SQLite a writ
 lock from its beginning. In PostgreSQL every method that decides about a key id first takes an advisory lock on it,
 opening a session takes one on all sessions, and a session's row is locked while its step is decided. Whoever takes
 several locks takes them in this order: all sessions, key ids by their number, sessions' rows, the row of the log's
-checkpoint. That last row is written as the last thing before the commit, by every durable transaction.
+checkpoint. That last row is written as the last thing before the commit, by every durable transaction, unless another
+one is just writing it: nobody waits for it. What a transaction does explains its entry of the log as well as a record
+that covers it (`server.reconciling`); only one that takes an announcement away without doing anything must record.
 """
 
 from __future__ import annotations
@@ -29,11 +31,11 @@ if TYPE_CHECKING:
     from sqlalchemy.engine import Connection, Engine
 
 _SEEN = sa.select(log_seen.c.size, log_seen.c.root).where(log_seen.c.row == 1)
-_SEE = (
-    log_seen.update()
-    .where(log_seen.c.row == 1, log_seen.c.size < sa.bindparam("new_size"))
-    .values(size=sa.bindparam("new_size"), root=sa.bindparam("new_root"))
-)
+_IS_BEHIND = log_seen.select().where(log_seen.c.row == 1, log_seen.c.size < sa.bindparam("new_size"))
+_FREE_ROW = _IS_BEHIND.with_only_columns(log_seen.c.row).with_for_update(skip_locked=True)
+_RECORD = log_seen.update().values(size=sa.bindparam("new_size"), root=sa.bindparam("new_root"))
+_SEE_IF_FREE = _RECORD.where(log_seen.c.row.in_(_FREE_ROW))
+_SEE = _RECORD.where(log_seen.c.row == 1, log_seen.c.size < sa.bindparam("new_size"))
 _LOCK_NAME = sa.select(sa.func.pg_advisory_xact_lock(sa.bindparam("number")))
 
 
@@ -114,17 +116,16 @@ class Transactions:
             raise UnavailableError("the database is busy or out of reach; try again") from error
 
     def _see(self, run: Connection) -> int:
-        """Records how far the log has come. Entries of the tree that is recorded then."""
+        """Records how far the log has come, if nobody else does just now. Entries that are recorded at least."""
         size = self._require_not_put_back(run)
-        if self._head is None:
+        head = self._head() if self._head else None
+        if head is None or head.size <= size:
             return size
-        head = self._head()
-        if head.size > size:
-            self._record(run, head)
-        return max(size, head.size)
+        is_recorded = run.execute(_SEE_IF_FREE, {"new_size": head.size, "new_root": head.root}).rowcount == 1
+        return head.size if is_recorded else size
 
     def _record(self, run: Connection, head: TreeHead) -> None:
-        """Moves what was seen forward, never back."""
+        """Moves what was seen forward, never back; waits for whoever does just now."""
         run.execute(_SEE, {"new_size": head.size, "new_root": head.root})
 
     def _require_not_put_back(self, run: Connection) -> int:

@@ -685,7 +685,7 @@ class StorageContract:
         assert storage.template(KEY) is None
         assert sum(storage.template(a_template(device).key_id) is not None for device in devices) <= 1
 
-    def test_threads_that_record_the_log_at_once_lose_no_step_of_it(self, storage):
+    def test_threads_that_record_the_log_at_once_leave_one_of_its_heads(self, storage):
         numbers = iter(range(1, 100))
         lock = threading.Lock()
 
@@ -695,7 +695,11 @@ class StorageContract:
 
         storage.follow(head)
         at_once(lambda number: storage.enrol(a_template(digest(number))), 12)
-        assert storage.seen() == a_head(12)
+        seen = storage.seen()
+        assert seen == a_head(seen.size), "a size with its own root, whoever wrote it"
+        assert 1 <= seen.size <= 12
+        storage.enrol(a_template())
+        assert storage.seen() == a_head(13), "who writes alone records"
 
 
 def succeeds(action):
@@ -942,6 +946,33 @@ def test_a_database_that_is_put_back_while_it_is_served_is_noticed(database):
         assert storage.seen().size == 6
         assert storage.history(KEY).attempts == 1
         assert storage.template(OTHER_KEY) is None
+
+
+def test_nobody_waits_for_the_record_of_the_log_but_who_must_move_it(prepared_postgres, monkeypatch):
+    """One row for all front ends: a lock on it would have them commit one after the other."""
+    monkeypatch.setattr("server.database._WAIT_SECONDS", 1)
+    with open_storage(prepared_postgres) as storage, open_storage(prepared_postgres) as other:
+        other.announce(a_deed())
+        other.follow(lambda: a_head(9))
+        with storage._begin() as run:
+            storage._record(run, a_head(8))
+            other.enrol(a_template())
+            with pytest.raises(UnavailableError, match="busy"):
+                other.forget(a_deed())
+        assert storage.seen() == a_head(8)
+        assert storage.template(KEY) == a_template()
+        assert other.deeds() == [a_deed()]
+        other.forget(a_deed())
+        assert storage.seen() == a_head(9)
+
+
+def test_what_is_forgotten_is_recorded(database):
+    with open_storage(database) as storage:
+        storage.follow(lambda: a_head(7))
+        storage.announce(a_deed())
+        storage.follow(lambda: a_head(8))
+        storage.forget(a_deed())
+        assert storage.seen() == a_head(8)
 
 
 def test_a_writer_that_waits_too_long_is_told_to_come_back(tmp_path, monkeypatch):
