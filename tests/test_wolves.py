@@ -95,7 +95,7 @@ def the_best_image_on_everybody(owners, threshold):
         image = one.strings["face"][0]
         others = [other for other in owners if other is not one]
         distances = [
-            hamming_distance(binary_code(other.templates[0], seeds[other.name]), binary_code(image, seeds[other.name]))
+            hamming_distance(*(binary_code(each, seeds[other.name], BITS) for each in (other.templates[0], image)))
             for other in others
         ]
         accepted.append(np.mean([distance <= threshold for distance in distances]))

@@ -20,8 +20,6 @@ from numpy.typing import NDArray
 from federation.errors import UsageError
 from federation.secrecy import Secret
 
-BITS: Final = 2048
-"""Length m of a code."""
 SEED_BYTES: Final = 32
 MINIMUM_DIMENSION: Final = 16
 
@@ -57,7 +55,7 @@ class CodeSeed(Secret):
         return self.value
 
 
-def binary_code(vector: NDArray[np.float64], seed: CodeSeed, bits: int = BITS) -> NDArray[np.uint8]:
+def binary_code(vector: NDArray[np.float64], seed: CodeSeed, bits: int) -> NDArray[np.uint8]:
     """One bit per hyperplane: 1 where ``(H vector)_i > 0``. Runs on the device; the result is biometric.
 
     Args:
@@ -83,7 +81,7 @@ def hamming_distance(left: NDArray[np.uint8], right: NDArray[np.uint8]) -> int:
     return int(np.count_nonzero(left != right))
 
 
-def hyperplanes(seed: CodeSeed, dimension: int, bits: int = BITS) -> NDArray[np.float64]:
+def hyperplanes(seed: CodeSeed, dimension: int, bits: int) -> NDArray[np.float64]:
     """(bits, dimension) stacked random orthogonal matrices, Haar distributed. Secret."""
     return _hyperplanes(seed.value, dimension, bits)
 

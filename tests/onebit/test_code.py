@@ -7,14 +7,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from federation.errors import UsageError
-from federation.onebit.code import BITS, CodeSeed, binary_code, hamming_distance, hyperplanes
+from federation.onebit.code import CodeSeed, binary_code, hamming_distance, hyperplanes
 
+BITS = 2048
 SEED = CodeSeed(bytes(range(32)))
 
 
 @pytest.mark.parametrize("dimension", [64, 128, 192, 512])
 def test_every_block_of_hyperplanes_is_orthogonal(dimension):
-    planes = hyperplanes(SEED, dimension)
+    planes = hyperplanes(SEED, dimension, BITS)
     assert planes.shape == (BITS, dimension)
     block = planes[:dimension]
     np.testing.assert_allclose(block @ block.T, np.eye(dimension), atol=1e-12)
@@ -22,7 +23,7 @@ def test_every_block_of_hyperplanes_is_orthogonal(dimension):
 
 def test_the_keystream_and_the_code_are_known_answers():
     vector = np.cos(np.arange(128) ** 2.0)
-    code = binary_code(vector, SEED)
+    code = binary_code(vector, SEED, BITS)
     assert np.packbits(code)[:8].tobytes().hex() == "7e039d1b8e31552c"
     assert int(code.sum()) == 1068
 
@@ -33,14 +34,14 @@ def test_hamming_distance_estimates_the_angle(angle):
     left, right = np.zeros(128), np.zeros(128)
     left[0] = 1
     right[0], right[1] = np.cos(angle), np.sin(angle)
-    distance = hamming_distance(binary_code(left, SEED), binary_code(right, SEED))
+    distance = hamming_distance(binary_code(left, SEED, BITS), binary_code(right, SEED, BITS))
     assert abs(distance / BITS - angle / np.pi) < 0.06  # five standard deviations of 2048 coin flips
 
 
 def test_length_does_not_matter_and_a_new_seed_gives_an_unrelated_code():
     vector = np.random.default_rng(0).normal(size=128)
-    assert hamming_distance(binary_code(vector, SEED), binary_code(3 * vector, SEED)) == 0
-    other = hamming_distance(binary_code(vector, SEED), binary_code(vector, CodeSeed(bytes(32))))
+    assert hamming_distance(binary_code(vector, SEED, BITS), binary_code(3 * vector, SEED, BITS)) == 0
+    other = hamming_distance(binary_code(vector, SEED, BITS), binary_code(vector, CodeSeed(bytes(32)), BITS))
     assert abs(other - BITS / 2) < 5 * np.sqrt(BITS) / 2
 
 
@@ -50,7 +51,7 @@ def test_length_does_not_matter_and_a_new_seed_gives_an_unrelated_code():
 )
 def test_a_vector_that_is_no_embedding_is_refused(vector):
     with pytest.raises(UsageError):
-        binary_code(vector, SEED)
+        binary_code(vector, SEED, BITS)
 
 
 def test_a_seed_shows_nothing_and_cannot_be_pickled_or_used_as_a_key():

@@ -282,7 +282,9 @@ def test_one_seed_connects_templates_for_two_servers_that_lie():
         for _ in range(12):
             face = random.normal(size=128)
             seeds = [CodeSeed(random.bytes(32))] * 2 if same else [CodeSeed(random.bytes(32)) for _ in range(2)]
-            patterns = [binary_code(face, seed) ^ binary_code(capture(face, 0.25, random), seed) for seed in seeds]
+            patterns = [
+                binary_code(face, seed, 2048) ^ binary_code(capture(face, 0.25, random), seed, 2048) for seed in seeds
+            ]
             correlations[same].append(np.corrcoef(*patterns)[0, 1])
     assert np.mean(correlations[True]) > 0.06
     assert abs(np.mean(correlations[False])) < 0.03
@@ -300,8 +302,10 @@ def test_with_the_code_seed_a_pattern_of_differences_is_the_face():
     random = np.random.default_rng(6)
     face = random.normal(size=128)
     seed, other = CodeSeed(bytes(range(32))), CodeSeed(bytes(range(1, 33)))
-    pattern = binary_code(face, seed) ^ binary_code(capture(face, 0.2, random), seed)
-    cosine = [abs(direction(hyperplanes(each, 128), pattern) @ face) / np.linalg.norm(face) for each in (seed, other)]
+    pattern = binary_code(face, seed, 2048) ^ binary_code(capture(face, 0.2, random), seed, 2048)
+    cosine = [
+        abs(direction(hyperplanes(each, 128, 2048), pattern) @ face) / np.linalg.norm(face) for each in (seed, other)
+    ]
     assert cosine[0] > 0.85
     assert cosine[1] < 0.4
 
@@ -318,7 +322,7 @@ def test_under_a_secret_seed_a_pattern_depends_on_angles_alone():
         pairs.append((face, capture(face, 0.25, random)))
     weights = np.array(
         [
-            [np.count_nonzero(binary_code(a, seed) ^ binary_code(b, seed)) for a, b in pairs]
+            [np.count_nonzero(binary_code(a, seed, 2048) ^ binary_code(b, seed, 2048)) for a, b in pairs]
             for seed in (CodeSeed(random.bytes(32)) for _ in range(150))
         ]
     )
