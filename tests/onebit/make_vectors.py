@@ -169,7 +169,7 @@ DAMAGES = {
     "reply-count-is-zero": ("2048/reply", [[REPLY_2048 - 2, "0000"]], REPLY_2048, "", "a table of no entries"),
     "reply-count-one-too-many": ("2048/reply", [[REPLY_2048 - 2, "+1"]], None, "", "one entry fewer than it says"),
     "reply-count-one-too-few": ("2048/reply", [[REPLY_2048 - 2, "-1"]], None, "", "one entry more than it says"),
-    "reply-count-above-the-slots": ("2048/reply", [[REPLY_2048 - 2, "0108"]], None, "00" * 16 * 2049, "2049 entries"),
+    "reply-count-above-the-slots": ("2048/reply", [[REPLY_2048 - 2, "0108"]], REPLY_2048, "00" * 16 * 2049, "2049 entries"),
     "reply-entry-cut": ("2048/reply", [], -1, "", "the last entry has 15 bytes"),
     "reply-one-byte-long": ("2048/reply", [], None, "00", "a trailing byte"),
     "reply-residue-above-q0": ("2048/reply", [[8, "ffffffffffffff"]], None, "", "2^50 - 1 in the first place"),

@@ -196,6 +196,15 @@ def test_a_template_secret_of_another_length_is_refused(length, parameters):
         TemplateSecret.from_secret_bytes(bytes(length), parameters)
 
 
+def test_a_template_secret_serves_one_template_and_none_after_it_was_read_back(owner, parameters):
+    fresh = TemplateSecret.generate(parameters)
+    fresh.template(owner.face)
+    for used in (fresh, TemplateSecret.from_secret_bytes(fresh.secret_bytes(), parameters)):
+        with pytest.raises(UsageError, match="serve one template; draw both anew"):
+            used.template(owner.face)
+        assert used.padded_code(owner.face).shape == (parameters.slots,)
+
+
 def test_seed_and_pad_are_drawn_together_and_anew(parameters):
     left, right = TemplateSecret.generate(parameters), TemplateSecret.generate(parameters)
     assert left.seed != right.seed
