@@ -181,6 +181,8 @@ class ProbeSubmission:
         signature: Ed25519 over the transcript, 64 bytes; not verified here.
         log_size: entries in the last checkpoint that the device saw.
         change: what a match puts in force, or None.
+        new_signature: of the new device key over the same transcript, 64 bytes, where it replaces an enrolled one: the
+            key's owner agrees to this very renewal; not verified here. Empty otherwise.
     """
 
     session_id: bytes
@@ -188,10 +190,15 @@ class ProbeSubmission:
     signature: bytes = field(repr=False)
     log_size: int = 0
     change: Change | None = None
+    new_signature: bytes = field(default=b"", repr=False)
 
     def __post_init__(self) -> None:
         require_length("session id", self.session_id, SESSION_ID_BYTES)
         require_length("signature", self.signature, SIGNATURE_BYTES)
+        if self.new_signature:
+            require_length("the new key's signature", self.new_signature, SIGNATURE_BYTES)
+            if self.change is None or not self.change.has_template:
+                raise MalformedMessageError("a new key signs only with the template that it brings")
         check_probe(self.probe)
 
     @property
@@ -213,6 +220,7 @@ class ProbeSubmission:
             signature=message.signature,
             log_size=message.log_size,
             change=Change.from_proto(message.change) if message.HasField("change") else None,
+            new_signature=message.new_signature,
         )
 
     def to_proto(self) -> pb.SubmitProbeRequest:
@@ -223,6 +231,7 @@ class ProbeSubmission:
             signature=self.signature,
             log_size=self.log_size,
             change=self.change.to_proto() if self.change else None,
+            new_signature=self.new_signature,
         )
 
 
