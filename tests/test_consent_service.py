@@ -163,9 +163,9 @@ def without_alternative(signed_receipt, _):
     ("change", "error", "words"),
     [
         (lambda *_: b"{}", MalformedMessageError, "consent receipt"),
-        (altered, RefusedError, "altered"),
+        (altered, ProofError, "altered"),
         (of_another_template, RefusedError, "another template"),
-        (of_another_device, RefusedError, "another device"),
+        (of_another_device, ProofError, "another device"),
         (of_another_audience, RefusedError, "another audience"),
         (for_two_years, RefusedError, "at most 365 days"),
         (without_alternative, MalformedMessageError, "consent receipt"),

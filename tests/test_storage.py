@@ -282,6 +282,7 @@ class StorageContract:
     # ------------------------------------------------------------------ what was announced
 
     def test_what_is_announced_comes_back_whole(self, storage):
+        storage.enrol(a_template())
         deeds = [
             a_deed(1),
             a_deed(2, session_id=a_session(2), template=a_template(OTHER_DEVICE)),

@@ -23,6 +23,7 @@ from federation.wire.checks import (
     require_length,
     require_name,
     require_no_unknown_fields,
+    require_public_key,
 )
 from federation.wire.logged import LogReceipt
 from federation.wire.v1 import verification_pb2 as pb
@@ -125,7 +126,7 @@ class Change:
 
     Attributes:
         receipt: signed consent receipt, 1 to 32768 bytes; not read here.
-        device_public_key: Ed25519, 32 bytes; empty when only a consent is new.
+        device_public_key: Ed25519, 32 bytes, not of small order; empty when only a consent is new.
         template: template message, checked for its form; empty like the key.
     """
 
@@ -137,7 +138,7 @@ class Change:
         if not 0 < len(self.receipt) <= MOST_STATEMENT_BYTES:
             raise MalformedMessageError(f"a receipt has 1 to {MOST_STATEMENT_BYTES} bytes, not {len(self.receipt)}")
         if self.has_template:
-            require_length("device public key", self.device_public_key, DEVICE_PUBLIC_KEY_BYTES)
+            require_public_key("device public key", self.device_public_key)
             check_template(self.template)
 
     @property
