@@ -272,6 +272,7 @@ class Device:
                 signature=signature,
                 log_size=terms.log_size,
                 change=comparison.change,
+                new_signature=_agreement(comparison, terms.transcript(ciphertext)),
             ).to_proto()
         self._count_answer()
         reply = LoggedReply.from_proto(self._call(self._stub.SubmitProbe, message))
@@ -378,6 +379,13 @@ class Device:
 
     def _require_allowed(self, comparison: Comparison) -> None:
         require_allowed(comparison, self._enrolment, self._conditions, now=int(self._clock()))
+
+
+def _agreement(comparison: Comparison, transcript: bytes) -> bytes:
+    """The new key's signature where it replaces an enrolled one, 64 bytes; empty otherwise."""
+    if comparison.operation is not Operation.RENEW_TEMPLATE:
+        return b""
+    return comparison.consenting.signing_key.sign(transcript)
 
 
 def _digest_in(consent: Consent) -> bytes:

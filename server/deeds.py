@@ -21,6 +21,9 @@ step and of however many front ends, leaves what `server.reconciling` finishes w
 
 A database that lacks an entry's explanation is not the one that was there when the entry was written.
 
+What a session wants is announced only while it is possible and nobody else has announced anything about its keys
+(`Storage.announce`), so it is refused before anything is logged. An owner's revocation alone may still come in between.
+
 The entry decides: once it is there the deed is done, by whoever comes to it first, also when its session has ended or
 when the person was told that the server is not available. Who was told "refused" may rely on it: whatever makes a deed
 impossible stays, because nothing that was revoked, enrolled or consented to is ever undone.

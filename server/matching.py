@@ -33,7 +33,7 @@ import grpc
 from google.protobuf.message import Message
 
 from federation.bundle import Bundle
-from federation.consent import consent_of
+from federation.consent import Consent, consent_of
 from federation.errors import MalformedMessageError, ProofError, RefusedError, UsageError
 from federation.onebit import Decision, Operation, Transcript, parameters_for
 from federation.onebit.wire import parameters_of
@@ -151,6 +151,8 @@ class MatchingService(pb_grpc.VerificationServiceServicer):
             transcript = self._transcript(operation, session, submission, compared)
             if not is_signed(compared.device_public_key, submission.signature, transcript):
                 raise RefusedError(STRANGER)
+            if submission.new_signature and change is not None:
+                _require_signed_by_new(change, submission.new_signature, transcript)
             if (compared.purpose, compared.audience) != (wanted.purpose, wanted.audience):
                 raise RefusedError(STRANGER)
             if (compared.release_digest, compared.parameters) != (self._release_digest, self._parameters.name):
@@ -216,6 +218,7 @@ class MatchingService(pb_grpc.VerificationServiceServicer):
         """
         await self.on_disk(self._storage.ping)
         await self._deeds.finish()
+        await self.on_disk(self._sweep)
         self.metrics.set_open_sessions(await self.on_disk(self._open_sessions))
         now = int(self._clock())
         self._rules.read_again(now)
@@ -293,22 +296,20 @@ class MatchingService(pb_grpc.VerificationServiceServicer):
         """The template that a match puts in force.
 
         Raises:
-            RefusedError, ProofError, MalformedMessageError: a receipt does not renew the consent in force.
+            RefusedError, ProofError, MalformedMessageError: what came is not one receipt that begins a consent to the
+                new template, or renews the one in force.
         """
         if change is None or operation is Operation.VERIFY:
             return None
-        if operation is Operation.RENEW_TEMPLATE:
-            return self._new_template(change, wanted)
-        if operation is Operation.ENROL:
-            return compared
-        consent_of(compared.receipts).renew(
-            SignedReceipt.from_bytes(change.receipt),
-            binding=compared.binding,
-            purpose=wanted.purpose,
-            audience=wanted.audience,
-            now=int(self._clock()),
-        )
-        return replace(compared, receipts=compared.receipts + b"\n" + change.receipt)
+        signed, now = SignedReceipt.from_bytes(change.receipt), int(self._clock())  # exactly one
+        purpose, audience = wanted.purpose, wanted.audience
+        if operation is Operation.RENEW_CONSENT:
+            consent = consent_of(compared.receipts)
+            consent.renew(signed, binding=compared.binding, purpose=purpose, audience=audience, now=now)
+            return replace(compared, receipts=compared.receipts + b"\n" + change.receipt)
+        new = compared if operation is Operation.ENROL else self._new_template(change, wanted)
+        Consent.grant(signed, binding=new.binding, purpose=purpose, audience=audience, now=now)
+        return new
 
     def _new_template(self, change: Change, wanted: SessionRequest) -> StoredTemplate:
         return StoredTemplate(
@@ -384,6 +385,9 @@ class MatchingService(pb_grpc.VerificationServiceServicer):
             held=held,
         )
 
+    def _sweep(self) -> None:
+        self._storage.sweep(now=int(self._clock()))
+
     def _take_up(self) -> None:
         take_up(self._storage, self.journal.log, now=int(self._clock()))
 
@@ -401,9 +405,21 @@ def _operation(session: Session, submission: ProbeSubmission) -> Operation:
     if session.operation is Operation.ENROL:
         if change is None or not change.has_template:
             raise MalformedMessageError("an enrolment brings a device key, a template and a consent with its probe")
+        if submission.new_signature:
+            raise MalformedMessageError("an enrolment has one device key and one signature")
         return Operation.ENROL
     if change is None:
         return Operation.VERIFY
     if session.request.audience_nonce:
         raise MalformedMessageError("a session that renews has no audience's nonce; verify to get an assertion")
-    return Operation.RENEW_TEMPLATE if change.has_template else Operation.RENEW_CONSENT
+    if not change.has_template:
+        return Operation.RENEW_CONSENT
+    if not submission.new_signature:
+        raise MalformedMessageError("a renewed template comes with the signature of its own device key too")
+    return Operation.RENEW_TEMPLATE
+
+
+def _require_signed_by_new(change: Change, signature: bytes, transcript: bytes) -> None:
+    """Returns when the owner of the new key agreed to this very renewal: nobody is enrolled by others."""
+    if not is_signed(change.device_public_key, signature, transcript):
+        raise ProofError("the new device key did not sign this renewal")

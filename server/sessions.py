@@ -14,8 +14,11 @@ took it stays with the session. So the session and its step are the name of a re
 bytes get the same answer, without a second comparison and without a second attempt; other bytes end the session. A
 front end that dies in between leaves a taken session that nobody can go on with, and the attempt stays counted.
 
-A session holds no secret that a thief of the database could use: of a token only its SHA-256 is stored, which the reply
-shows to the device anyway.
+Of a token only its SHA-256 is stored, which the reply shows to the device anyway. Three things of a session are worth
+something to a thief of the database while it is there. A reply hides the template computationally, not perfectly
+(docs/onebit.md, section 6). The answer of a finished session holds the assertion, which an audience takes for its
+owner's as long as it waits for that nonce. And a held template is one under a pad, as every stored one. So sessions are
+deleted when they have expired, whether or not somebody comes (`Storage.sweep`): an answer after half a minute.
 """
 
 from __future__ import annotations

@@ -208,6 +208,14 @@ class SqlStorage(SqlTemplates):
         if is_match:
             self._fold_in()
 
+    def sweep(self, *, now: int) -> None:
+        """See `Storage`. A crash leaves them to the next one."""
+        with self._begin(relaxed=True) as run:
+            self._lock(run, _ALL_SESSIONS)
+            swept = run.execute(_SWEEP, {"now": now}).rowcount
+        if swept:
+            self._fold_in()
+
     def release_session(self, session_id: bytes) -> None:
         """See `Storage`."""
         with self._begin(relaxed=True) as run:

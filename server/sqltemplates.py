@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import sqlalchemy as sa
 
-from federation.errors import RefusedError
+from federation.errors import RefusedError, UnavailableError
 from federation.onebit import Decision
 from federation.transparency import PersonalKind, TreeHead
 from server.limits import AttemptHistory, AttemptLimits
@@ -66,6 +66,7 @@ _CLOSE_ATTEMPT = (
 )
 
 _ANNOUNCE = deeds.insert()
+_IS_UNDER_WAY = sa.select(sa.exists().where(deeds.c.key_id == _key, deeds.c.session_id.is_distinct_from(_id)))
 _FORGET_REVOCATIONS = deeds.delete().where(deeds.c.key_id == _key, deeds.c.kind == PersonalKind.REVOCATION.value)
 _FORGET_DEEDS_OF_KEY = deeds.delete().where(deeds.c.key_id == _key)
 FORGET_DEEDS_OF_SESSION = deeds.delete().where(deeds.c.session_id == _id)
@@ -144,6 +145,10 @@ class SqlTemplates(Transactions):
     def announce(self, *deeds: Deed) -> None:
         """See `Storage`. A crash leaves all of them or none; `server.deeds` says what either means."""
         with self._begin() as run:
+            self._lock(run, *{key_id for deed in deeds for key_id in _key_ids(deed)})
+            for deed in deeds:
+                if deed.session_id is not None:
+                    self._require_possible(run, deed, deed.session_id)
             for deed in deeds:
                 run.execute(_ANNOUNCE, _row_of(deed))
 
@@ -234,14 +239,34 @@ class SqlTemplates(Transactions):
         if run.execute(_CLOSE_ATTEMPT, {"id": session_id, "word": word}).rowcount != 1:
             raise RefusedError("the attempt is not open; the template was revoked meanwhile, perhaps")
 
+    def _require_possible(self, run: Connection, deed: Deed, session_id: bytes) -> None:
+        """Returns when nothing but an owner's revocation can come in the way of a session's deed. Needs its locks."""
+        for key_id in _key_ids(deed):
+            if run.execute(_IS_UNDER_WAY, {"key": key_id, "id": session_id}).scalar_one():
+                raise UnavailableError("something else is being done to this template, or with the new key; try again")
+        match deed.kind, deed.template:
+            case PersonalKind.RENEWAL, StoredTemplate() as renewed:
+                self._is_to_renew(run, renewed)
+            case (PersonalKind.ENROLMENT | PersonalKind.REVOCATION), StoredTemplate() as new:
+                if self.template(new.key_id) == new:  # somebody has finished it; saying so again is no harm
+                    return
+                self.require_new(new.key_id)
+                if deed.kind is PersonalKind.REVOCATION and self.template(deed.key_id) is None:
+                    raise RefusedError("the template that is to be renewed was revoked meanwhile")
+
     def _renew_consent(self, run: Connection, renewed: StoredTemplate) -> None:
         """Puts the chain of consents in the place of the one that lacks its last. Doing it twice changes nothing."""
-        old, _, _ = renewed.receipts.rpartition(b"\n")
-        current = run.execute(_FIND_RECEIPTS, {"key": renewed.key_id}).scalar_one_or_none()
-        if current == old:
+        if self._is_to_renew(run, renewed):
             run.execute(_REPLACE_RECEIPTS, {"key": renewed.key_id, "new": renewed.receipts})
-        elif self.template(renewed.key_id) != renewed:
+
+    def _is_to_renew(self, run: Connection, renewed: StoredTemplate) -> bool:
+        """Whether the chain of consents is there without its last; False when it is there as a whole."""
+        old, _, _ = renewed.receipts.rpartition(b"\n")
+        if run.execute(_FIND_RECEIPTS, {"key": renewed.key_id}).scalar_one_or_none() == old:
+            return True
+        if self.template(renewed.key_id) != renewed:
             raise RefusedError("not enrolled any more, or another consent came first; ask for the current one")
+        return False
 
     def _end_for(
         self, run: Connection, key_id: bytes, session_id: bytes | None, now: int, request_digest: bytes
@@ -274,6 +299,10 @@ class SqlTemplates(Transactions):
 
 def _row_of_attempt(session_id: bytes | None, key_id: bytes, transcript_digest: bytes, now: int) -> dict[str, object]:
     return {"session_id": session_id, "transcript_digest": transcript_digest, "key_id": key_id, "opened_at": now}
+
+
+def _key_ids(deed: Deed) -> set[bytes]:
+    return {deed.key_id} | ({deed.template.key_id} if deed.template else set())
 
 
 def _deed_of(row: sa.RowMapping) -> Deed:

@@ -260,7 +260,17 @@ class Storage(Protocol):
         """Every attempt on a template in order: when (seconds since 1970), and "match", "non-match" or None."""
 
     def announce(self, *deeds: Deed) -> None:
-        """Remembers deeds until they are done: `decide`, `revoke` and `erase` forget what they did."""
+        """Remembers deeds until they are done: `decide`, `revoke` and `erase` forget what they did.
+
+        What a session wants is announced only while it is possible, and nothing else is announced about its key ids: so
+        it is refused before anything is logged, and what was logged is done. What a session announced before may be
+        announced again, also when it was done meanwhile. What an owner asks for without a session is always announced.
+
+        Raises:
+            RefusedError: a key id that is to be enrolled is enrolled or was revoked; the template that is to be renewed
+                is not there any more; or another consent came first.
+            UnavailableError: something else is announced about one of the key ids.
+        """
 
     # ------------------------------------------------------------------ attempts
 
@@ -375,6 +385,13 @@ class Storage(Protocol):
             RefusedError: nothing is put in force and the session has ended; its template was revoked; the new key id
                 is enrolled or was revoked; or another consent came first. Nothing has changed then, and nothing will:
                 `finish` does not do it either.
+        """
+
+    def sweep(self, *, now: int) -> None:
+        """Forgets sessions that have expired, with the templates and answers that they hold.
+
+        Args:
+            now: seconds since 1970.
         """
 
     def release_session(self, session_id: bytes) -> None:

@@ -11,6 +11,7 @@ from google.protobuf.message_factory import GetMessageClass
 
 from client.conditions import Comparison
 from client.new_template import NewTemplate
+from client.verification import _agreement
 from federation.errors import IntaglioError
 from federation.onebit import Operation, SessionKey
 from federation.wire import status
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 
     from client.connection import Connection
     from client.verification import Device
+    from client.wallet import Wallet
 
 FAMILY_STATUSES = {fate.status for fate in status.TABLE.values()} - {grpc.StatusCode.INTERNAL}
 """What a server may answer whatever it is sent; INTERNAL would be a mistake of its own."""
@@ -102,12 +104,22 @@ def an_enrolment_message(
 
 
 def a_probe_message(
-    device: Device, grant: SessionGrant, face: Any, *, change: Change | None = None, operation: Operation | None = None
+    device: Device,
+    grant: SessionGrant,
+    face: Any,
+    *,
+    change: Change | None = None,
+    operation: Operation | None = None,
+    consenting: Wallet | None = None,
 ) -> tuple[pb.SubmitProbeRequest, bytes, SessionKey]:
-    """What an honest device sends to be compared, what it signed, and what opens the reply."""
+    """What an honest device sends to be compared, what it signed, and what opens the reply.
+
+    Args:
+        consenting: whose key is to replace the device's; else the device's own signs for it.
+    """
     consent = device.wallet.require_enrolment().require_consent()
     digest = consent.current.binding.template_digest
-    comparison = Comparison(operation or Operation.VERIFY, consent, device.wallet, digest, change)
+    comparison = Comparison(operation or Operation.VERIFY, consent, consenting or device.wallet, digest, change)
     return _message(device, comparison, grant, device.wallet.template_secret.padded_code(face))
 
 
@@ -117,5 +129,7 @@ def _message(
     device._session_key = key = SessionKey.generate(device._parameters)
     terms, session = device._begin(comparison, grant)
     probe, signature = session.send_probe(padded_code)
-    message = ProbeSubmission(grant.session_id, probe, signature, terms.log_size, comparison.change).to_proto()
-    return message, terms.transcript(probe), key
+    transcript = terms.transcript(probe)
+    agreed = _agreement(comparison, transcript)
+    message = ProbeSubmission(grant.session_id, probe, signature, terms.log_size, comparison.change, agreed).to_proto()
+    return message, transcript, key

@@ -162,13 +162,13 @@ class Office:
 
     def enrol(self, device: bytes) -> None:
         template = a_template(device)
-        self.end_attempt(self._begin(Operation.ENROL, template.key_id, template), Decision.MATCH)
+        self.end_attempt(self.begin(Operation.ENROL, template.key_id, template), Decision.MATCH)
 
     def attempt(self, device: bytes, decision: Decision = Decision.NON_MATCH) -> None:
         self.end_attempt(self.begin_attempt(device), decision)
 
     def begin_attempt(self, device: bytes) -> Session:
-        return self._begin(Operation.VERIFY, key_of(device), None)
+        return self.begin(Operation.VERIFY, key_of(device), None)
 
     def end_attempt(self, session: Session, decision: Decision = Decision.NON_MATCH) -> None:
         self._do(
@@ -182,10 +182,10 @@ class Office:
 
     def begin_renewal(self, device: bytes, receipt: bytes) -> Session:
         template = a_template(device, receipts=self.storage.template(key_of(device)).receipts + b"\n" + receipt)
-        return self._begin(Operation.RENEW_CONSENT, template.key_id, template)
+        return self.begin(Operation.RENEW_CONSENT, template.key_id, template)
 
     def renew_template(self, device: bytes, other: bytes) -> None:
-        self.end_attempt(self._begin(Operation.RENEW_TEMPLATE, key_of(device), a_template(other)), Decision.MATCH)
+        self.end_attempt(self.begin(Operation.RENEW_TEMPLATE, key_of(device), a_template(other)), Decision.MATCH)
 
     def revoke(self, device: bytes) -> None:
         self._do(lambda deeds: deeds.revoke(key_of(device), self._digest()))
@@ -206,7 +206,7 @@ class Office:
         entry = AttemptEntry(NOW, "example.org", "door-access", outcome, opening.commitment)
         self.log.append([Addition(entry, opening, key_id) if key_id else Addition(entry)])
 
-    def _begin(self, operation: Operation, key_id: bytes, held: StoredTemplate | None) -> Session:
+    def begin(self, operation: Operation, key_id: bytes, held: StoredTemplate | None) -> Session:
         """Counted, then logged, as the service does it."""
         session = at_its_end(self.storage, operation=operation, held=held, key_id=key_id)
         self.log_attempt(None if operation is Operation.ENROL else key_id, session.session_id)

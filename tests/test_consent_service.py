@@ -7,7 +7,7 @@ import time
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from hostile import a_grant, an_enrolment_message, ask
+from hostile import a_grant, a_probe_message, an_enrolment_message, ask
 from running import (
     DEPLOYMENT,
     LOG_SIGNER,
@@ -27,12 +27,14 @@ from running import (
 )
 
 from client.log import LogTrust
+from client.new_template import a_receipt
 from client.wallet import MOST_ANSWERS
 from federation.consent import Consent
-from federation.errors import MalformedMessageError, RefusedError, UnavailableError, UsageError
-from federation.onebit import Decision
+from federation.errors import MalformedMessageError, ProofError, RefusedError, UnavailableError, UsageError
+from federation.onebit import Decision, Operation
 from federation.receipts import Receipt, SignedReceipt
 from federation.rules import Lifting, Moratorium
+from federation.wire.convert import Change
 from server.rules import PublicRules
 from server.sqlstorage import open_storage
 
@@ -163,9 +165,9 @@ def without_alternative(signed_receipt, _):
     ("change", "error", "words"),
     [
         (lambda *_: b"{}", MalformedMessageError, "consent receipt"),
-        (altered, RefusedError, "altered"),
+        (altered, ProofError, "altered"),
         (of_another_template, RefusedError, "another template"),
-        (of_another_device, RefusedError, "another device"),
+        (of_another_device, ProofError, "another device"),
         (of_another_audience, RefusedError, "another audience"),
         (for_two_years, RefusedError, "at most 365 days"),
         (without_alternative, MalformedMessageError, "consent receipt"),
@@ -187,6 +189,69 @@ def assert_nothing_came_of_it(server, storage, workers, wallet, compared):
     assert server._service.journal.openings(wallet.key_id) == {}
 
 
+def after_others(signed_receipt, device):
+    """A chain that nobody signed but for its end."""
+    good = signed_receipt.receipt
+    forged = dataclasses.replace(good, receipt_id=bytes(16), terms=dataclasses.replace(TERMS, alternative="Somebody else agreed to this."))
+    last = dataclasses.replace(good, renews=forged.receipt_id).sign(device.wallet.signing_key)
+    return dataclasses.replace(signed_receipt, receipt=forged, signature=bytes(64)).to_bytes() + b"\n" + last.to_bytes()
+
+
+def renewing_nothing(signed_receipt, device):
+    return resigned(renews=bytes(16))(signed_receipt, device)
+
+
+ONE_RECEIPT = [
+    (after_others, MalformedMessageError, "consent receipt"),
+    (renewing_nothing, RefusedError, "used before|replayed"),
+    (lambda signed_receipt, _: signed_receipt.to_bytes() + b"\n", MalformedMessageError, "consent receipt"),
+]
+
+
+@pytest.mark.parametrize(("change", "error", "words"), ONE_RECEIPT, ids=["chain", "renewal", "newline"])
+def test_s8_a_template_begins_with_exactly_one_receipt(server, storage, workers, change, error, words):
+    wallet, compared = a_wallet(a_release()), count(workers)
+    with server.device(wallet) as device, pytest.raises(error, match=words):
+        with_receipt(device, change).enrol(a_face(OWNER), a_face(OWNER, 1))
+    assert_nothing_came_of_it(server, storage, workers, wallet, compared)
+    old, new = enrolled(server), a_wallet(a_release())
+    compared = count(workers)
+    with server.device(old) as device, pytest.raises(error, match=words):
+        with_receipt(device, lambda signed_receipt, _: change(signed_receipt, RenewedDevice(new))).renew_template(
+            a_face(OWNER, 2), a_face(OWNER, 3), into=new, keep=lambda _: None
+        )
+    assert_nothing_came_of_it(server, storage, workers, new, compared)
+    assert storage.template(old.key_id).receipts == old.enrolment.receipt
+
+
+@dataclasses.dataclass
+class RenewedDevice:
+    """Stands for the device of a new wallet, which signs the receipt."""
+
+    wallet: object
+
+
+def test_s8_a_consent_is_renewed_by_exactly_one_receipt(server, storage, workers):
+    wallet = enrolled(server)
+    current = wallet.enrolment.require_consent().current
+    first, second = (
+        a_receipt(wallet, current.binding, terms=TERMS, days=30, now=int(time.time()), renews=renews)
+        for renews in (current.receipt_id, bytes(16))
+    )
+    second = dataclasses.replace(second.receipt, renews=first.receipt.receipt_id).sign(wallet.signing_key)
+    compared = count(workers)
+    for receipts in (first.to_bytes() + b"\n" + second.to_bytes(), first.to_bytes() + b"\n"):
+        with server.device(wallet) as device:
+            message, _, _ = a_probe_message(
+                device, a_grant(device), a_face(OWNER, 2), change=Change(receipts), operation=Operation.RENEW_CONSENT
+            )
+            with pytest.raises(MalformedMessageError, match="consent receipt"):
+                ask(device._stub.SubmitProbe, message)
+    assert count(workers) == compared
+    assert storage.template(wallet.key_id).receipts == wallet.enrolment.receipt
+    assert storage.history(wallet.key_id).attempts == 0
+
+
 def test_s8_a_template_without_any_receipt_is_no_message(server, storage, workers):
     wallet, compared = a_wallet(a_release()), count(workers)
     with server.device(wallet) as device:
@@ -201,7 +266,7 @@ def test_s8_a_template_without_any_receipt_is_no_message(server, storage, worker
 def test_s8_a_replayed_receipt_is_refused(server, storage):
     first = enrolled(server)
     other = a_wallet(a_release())
-    with server.device(other) as device, pytest.raises(RefusedError, match="another device"):
+    with server.device(other) as device, pytest.raises(ProofError, match="another device"):
         with_receipt(device, lambda *_: first.enrolment.receipt).enrol(a_face(OWNER), a_face(OWNER, 1))
     assert storage.template(first.key_id).receipts == first.enrolment.receipt
     assert storage.template(other.key_id) is None

@@ -7,6 +7,7 @@ import sqlite3
 import subprocess
 import sys
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -35,11 +36,11 @@ from postgres import a_database
 from stored import DEVICE, NOW, OTHER_DEVICE, THIRD_DEVICE, a_template, digest, try_number
 
 from federation.errors import ProofError, RefusedError, UnavailableError, UsageError
-from federation.onebit import Decision
+from federation.onebit import Decision, Operation
 from federation.transparency import AttemptOutcome, PersonalKind, PublicEntry, PublicKind
 from server import schema
 from server.log_storage import Addition
-from server.reconciling import What, take_up
+from server.reconciling import What, gap_between, take_up
 from server.storage import Owner
 
 HERE = Path(__file__).parent
@@ -496,39 +497,33 @@ def test_a_backup_of_a_consent_half_renewed_does_not_hide_the_next_one(busy):
         assert standing(busy.storage, DEVICE) == (None, [], Owner(DEVICE, "example.org"), True)
 
 
-def test_a_renewal_that_came_too_late_is_no_gap(busy):
-    """Logged, refused, and its front end died before anything recorded that."""
-    session = busy.begin_renewal(DEVICE, b"the loser")
-    busy.renew_consent(DEVICE, b"the winner")
-    with pytest.raises(RefusedError, match="another consent came first"):
+def revoked_in_between(busy, monkeypatch):
+    """A consent that was announced while its template was there, and logged when its owner had revoked it."""
+    session, announce = busy.begin_renewal(DEVICE, b"the second"), busy.storage.announce
+
+    def announce_and_let_the_owner_revoke(*deeds):
+        announce(*deeds)
+        monkeypatch.undo()
+        busy.revoke(DEVICE)
+
+    monkeypatch.setattr(busy.storage, "announce", announce_and_let_the_owner_revoke)
+    with pytest.raises(RefusedError, match="not open"):
         busy.end_attempt(session, Decision.MATCH)
+    assert PersonalKind.RENEWAL in {opening.kind for opening in busy.log.openings(key_of(DEVICE)).values()}
+
+
+def test_a_renewal_of_what_was_revoked_meanwhile_is_no_gap(busy, monkeypatch):
+    """Logged, refused, and its front end died before anything recorded that."""
+    revoked_in_between(busy, monkeypatch)
     busy.stop()
     with busy:
-        assert standing(busy.storage, DEVICE)[0].receipts == b"first\nthe winner"
+        assert standing(busy.storage, DEVICE) == (None, [], Owner(DEVICE, "example.org"), True)
         assert busy.storage.deeds() == []
     assert busy.reconcile().missed == ()
 
 
-def test_a_front_end_that_forgets_what_another_one_logged_records_that_it_was_there(busy):
-    """It has not looked at the log since; and of a deed that was refused nothing but the record is left."""
-    with Office(busy.database, busy.folder) as other:
-        session = other.begin_renewal(DEVICE, b"the loser")
-        other.renew_consent(DEVICE, b"the winner")
-        with pytest.raises(RefusedError, match="another consent came first"):
-            other.end_attempt(session, Decision.MATCH)
-        assert busy.log.head.size < other.log.head.size
-        busy.finish()
-    assert busy.storage.deeds() == []
-    busy.stop()
-    with busy:
-        assert standing(busy.storage, DEVICE)[0].receipts == b"first\nthe winner"
-
-
-def test_a_renewal_that_came_too_late_blocks_nobody_when_the_rest_is_reconciled(busy):
-    session = busy.begin_renewal(DEVICE, b"the loser")
-    busy.renew_consent(DEVICE, b"the winner")
-    with pytest.raises(RefusedError, match="another consent came first"):
-        busy.end_attempt(session, Decision.MATCH)
+def test_a_renewal_of_what_was_revoked_meanwhile_blocks_nobody_when_the_rest_is_reconciled(busy, monkeypatch):
+    revoked_in_between(busy, monkeypatch)
     busy.stop()
     busy.database.backup("half")
     with busy:
@@ -536,7 +531,79 @@ def test_a_renewal_that_came_too_late_blocks_nobody_when_the_rest_is_reconciled(
     busy.restore("half")
     assert busy.reconcile().counts == {What.ATTEMPT: 1}
     with busy:
-        assert standing(busy.storage, DEVICE)[0].receipts == b"first\nthe winner"
+        assert standing(busy.storage, DEVICE)[0] is None
+
+
+# ---------------------------------------------------------------------- two who want one key
+
+
+def logged_about(office, device):
+    return [opening.kind for opening in office.log.openings(key_of(device)).values()]
+
+
+def agree(office):
+    """Whether log and database say the same of everybody, once what is under way is done."""
+    office.finish()
+    assert office.storage.deeds() == []
+    return gap_between(office.storage, office.log, now=NOW, everybody=True).missed == ()
+
+
+def test_a_renewal_into_a_key_that_was_enrolled_meanwhile_leaves_no_word_in_the_log(busy):
+    session = busy.begin(Operation.RENEW_TEMPLATE, key_of(DEVICE), a_template(FOURTH, receipts=b"of the renewal"))
+    busy.enrol(FOURTH)
+    before = busy.log.head
+    with pytest.raises(RefusedError, match="enrolled already"):
+        busy.end_attempt(session, Decision.MATCH)
+    assert busy.log.head == before
+    assert logged_about(busy, DEVICE) == [PersonalKind.ENROLMENT, PersonalKind.ATTEMPT]
+    assert logged_about(busy, FOURTH) == [PersonalKind.ENROLMENT]
+    assert agree(busy)
+    assert busy.storage.template(key_of(DEVICE)) == a_template()
+    assert busy.storage.template(key_of(FOURTH)) == a_template(FOURTH)
+    busy.attempt(DEVICE, Decision.MATCH)
+
+
+def test_a_consent_that_came_too_late_leaves_no_word_in_the_log(busy):
+    session = busy.begin_renewal(DEVICE, b"the loser")
+    busy.renew_consent(DEVICE, b"the winner")
+    before = busy.log.head
+    with pytest.raises(RefusedError, match="another consent came first"):
+        busy.end_attempt(session, Decision.MATCH)
+    assert busy.log.head == before
+    assert standing(busy.storage, DEVICE)[0].receipts == b"first\nthe winner"
+    assert agree(busy)
+
+
+def test_two_front_ends_that_race_for_one_key_leave_log_and_database_of_one_mind(busy):
+    """One renews into a key, the other enrols with it; whoever comes second is told so, and nothing is logged of him."""
+    with Office(busy.database, busy.folder) as other:
+        for number in range(6):
+            old, new = bytes([50 + number]) * 32, bytes([100 + number]) * 32
+            busy.enrol(old)
+            renewed, enrolled = a_template(new, receipts=b"renewed"), a_template(new, receipts=b"enrolled")
+            sessions = [
+                (busy, busy.begin(Operation.RENEW_TEMPLATE, key_of(old), renewed)),
+                (other, other.begin(Operation.ENROL, key_of(new), enrolled)),
+            ]
+            both = threading.Barrier(2)
+
+            def end(office, session, both=both):
+                both.wait(30)
+                try:
+                    office.end_attempt(session, Decision.MATCH)
+                except (RefusedError, UnavailableError):
+                    return False
+                return True
+
+            with ThreadPoolExecutor(2) as pool:
+                first, second = (pool.submit(end, *one) for one in sessions)
+            won = first.result(), second.result()
+            assert sum(won) == 1
+            assert (busy.storage.template(key_of(old)) is None) == won[0]
+            assert (PersonalKind.REVOCATION in logged_about(busy, old)) == won[0]
+            assert busy.storage.template(key_of(new)) == (renewed if won[0] else enrolled)
+            assert logged_about(busy, new) == [PersonalKind.ENROLMENT]
+    assert agree(busy)
 
 
 # ---------------------------------------------------------------------- templates that the log does not know

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import sqlite3
 import time
 from dataclasses import replace
 
@@ -35,7 +36,8 @@ from federation.errors import (
     UnavailableError,
     UsageError,
 )
-from federation.onebit import Decision, SessionKey, parameters_for
+from federation.onebit import Decision, Operation, SessionKey, parameters_for
+from federation.transparency import PersonalKind
 from federation.wire import status
 from federation.wire.convert import NO_MATCH, RecordedDecision, SessionGrant
 from federation.wire.owner import OwnerOperation, OwnerProof
@@ -43,6 +45,7 @@ from federation.wire.v1 import verification_pb2 as pb
 from federation.wire.v1 import verification_pb2_grpc as pb_grpc
 from server.certificates import server_credentials
 from server.limits import AttemptHistory
+from server.reconciling import gap_between
 from server.serving import start_server
 from server.sqlstorage import open_storage
 from server.workers import MatchWorkers
@@ -297,6 +300,94 @@ def test_an_enrolment_signed_by_another_key_is_refused(server, release, storage)
         with pytest.raises(RefusedError, match="not signed"):
             call(device._stub.SubmitProbe, signed_by(message, transcript, Ed25519PrivateKey.generate()))
         assert storage.template(device.wallet.key_id) is None
+
+
+def test_a_renewal_into_somebody_s_key_needs_that_key(server, wallet, release, storage):
+    """He sent this very template, key and consent to another server of the same audience, which was passed on."""
+    with server.device(a_wallet(release)) as other:
+        passed_on = a_new_template(other, a_face(STRANGER))
+    with server.device(wallet) as device:
+        for signers, error, words in [
+            ((), MalformedMessageError, "signature of its own device key too"),
+            ((wallet,), ProofError, "the new device key did not sign"),
+            ((other.wallet, "another transcript"), ProofError, "the new device key did not sign"),
+        ]:
+            grant = a_grant(device)
+            message, transcript, _ = a_renewal_message(device, grant, passed_on)
+            said = transcript[:-1] if len(signers) > 1 else transcript
+            message.new_signature = signers[0].signing_key.sign(said) if signers else b""
+            with pytest.raises(error, match=words):
+                call(device._stub.SubmitProbe, message)
+        assert storage.history(wallet.key_id).attempts == 0
+        assert storage.template(wallet.key_id) is not None
+        assert not storage.knows(other.wallet.key_id)
+        message, transcript, key = a_renewal_message(device, grant := a_grant(device), passed_on)
+        token = key.open_reply(call(device._stub.SubmitProbe, message).reply, transcript)
+        call(device._stub.SubmitToken, pb.SubmitTokenRequest(session_id=grant.session_id, token=token))
+    assert storage.template(wallet.key_id) is None
+    assert storage.template(other.wallet.key_id).receipts == passed_on.change.receipt
+
+
+def a_renewal_message(device, grant, new):
+    return a_probe_message(
+        device, grant, a_face(OWNER, 2), change=new.change, operation=Operation.RENEW_TEMPLATE, consenting=new.wallet
+    )
+
+
+def test_an_enrolment_has_one_key_and_one_signature(server, release, storage):
+    with server.device(a_wallet(release)) as device:
+        grant = a_grant(device, enrolling=True)
+        message, transcript, _ = an_enrolment_message(device, grant, a_face(OWNER), a_face(OWNER, 1))
+        message.new_signature = device.wallet.signing_key.sign(transcript)
+        with pytest.raises(MalformedMessageError, match="one device key and one signature"):
+            call(device._stub.SubmitProbe, message)
+        assert not storage.knows(device.wallet.key_id)
+
+
+def test_a_renewal_into_a_key_that_was_enrolled_meanwhile_changes_nothing(server, wallet, release, storage):
+    """The key's owner comes between the probe and the token, with another template."""
+    with server.device(a_wallet(release)) as other, server.device(wallet) as device:
+        new = a_new_template(other, a_face(OWNER, 3))
+        message, transcript, key = a_renewal_message(device, grant := a_grant(device), new)
+        token = key.open_reply(call(device._stub.SubmitProbe, message).reply, transcript)
+        assert other.enrol(a_face(OWNER, 4), a_face(OWNER, 5)).decision is Decision.MATCH
+        with pytest.raises(RefusedError, match="enrolled already"):
+            call(device._stub.SubmitToken, pb.SubmitTokenRequest(session_id=grant.session_id, token=token))
+        log = server._service.journal.log
+        kinds = {name.key_id: [o.kind for o in log.openings(name.key_id).values()] for name in (wallet, other.wallet)}
+        assert PersonalKind.REVOCATION not in kinds[wallet.key_id]
+        assert kinds[other.wallet.key_id].count(PersonalKind.ENROLMENT) == 1
+        assert gap_between(storage, log, now=int(time.time()), everybody=True).missed == ()
+        assert device.verify(a_face(OWNER, 2)).decision is Decision.MATCH
+
+
+def test_an_enrolment_that_was_given_up_is_gone_from_the_database_without_anybody_s_call(
+    server, release, clock, tmp_path
+):
+    with server.device(a_wallet(release)) as device:
+        new = a_new_template(device, a_face(OWNER))
+        grant = a_grant(device, enrolling=True)
+        message, _, _ = an_enrolment_message(device, grant, a_face(OWNER), a_face(OWNER, 1), new)
+        call(device._stub.SubmitProbe, message)
+    padded = new.change.template[40:]
+    tend(server)
+    assert padded in content_of(tmp_path)
+    clock.now += 61
+    tend(server)
+    assert padded not in content_of(tmp_path)
+    with sqlite3.connect(tmp_path / "matching.db") as database:
+        assert database.execute("SELECT (SELECT count(*) FROM sessions), count(*) FROM held_templates").fetchone() == (
+            0,
+            0,
+        )
+
+
+def tend(server):
+    asyncio.run_coroutine_threadsafe(server._service.tend(), server._loop).result(30)
+
+
+def content_of(directory):
+    return b"".join(file.read_bytes() for file in directory.glob("matching.db*"))
 
 
 def test_a_key_enrols_once(server, wallet):

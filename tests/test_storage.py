@@ -58,6 +58,9 @@ from server.sqlstorage import open_storage
 from server.storage import MissedAttempt, MissedEnd, Owner, Storage
 
 
+FOURTH_DEVICE = b"\4" * 32
+
+
 def number_of(deed):
     return next(number for number in range(10) if deed.request_digest == digest(number))
 
@@ -282,6 +285,7 @@ class StorageContract:
     # ------------------------------------------------------------------ what was announced
 
     def test_what_is_announced_comes_back_whole(self, storage):
+        storage.enrol(a_template())
         deeds = [
             a_deed(1),
             a_deed(2, session_id=a_session(2), template=a_template(OTHER_DEVICE)),
@@ -300,6 +304,111 @@ class StorageContract:
         with pytest.raises(sa.exc.IntegrityError):
             storage.announce(a_deed(2), a_deed(1))
         assert storage.deeds() == [a_deed(1)]
+
+    @pytest.mark.parametrize(
+        ("known", "words"), [("enrolled", "enrolled already"), ("revoked", "was revoked"), ("old", "revoked meanwhile")]
+    )
+    def test_a_template_that_cannot_come_in_force_is_not_even_announced(self, storage, known, words):
+        for device in (DEVICE, THIRD_DEVICE, OTHER_DEVICE)[: 2 if known == "old" else 3]:
+            storage.enrol(a_template(device))
+        if known != "enrolled":
+            revoke(storage, OTHER_KEY if known == "revoked" else KEY)
+        new = dataclasses.replace(a_template(OTHER_DEVICE), enrolled_at=NOW + 1)  # another than the one that is there
+        renewal, second = a_renewal(1, 1)
+        enrolment = dataclasses.replace(a_renewal(3, 2)[1], template=new)
+        for deeds in [(dataclasses.replace(renewal, template=new), second), (enrolment,)][: 1 if known == "old" else 2]:
+            with pytest.raises(RefusedError, match=words):
+                storage.announce(*deeds)
+        assert storage.deeds() == []
+        storage.announce(*a_renewal(5, 5, old=THIRD_KEY, device=FOURTH_DEVICE))
+        assert set(map(number_of, storage.deeds())) == {5, 6}
+
+    def test_a_consent_that_came_too_late_is_not_even_announced(self, storage):
+        storage.enrol(a_template(receipts=b"first\nthe winner"))
+        for receipts in (b"first\nthe loser", b"first\nthe winner\nthe loser\nits next"):
+            deed = a_deed(1, kind=PersonalKind.RENEWAL, session_id=a_session(1), template=a_template(receipts=receipts))
+            with pytest.raises(RefusedError, match="another consent came first"):
+                storage.announce(deed)
+        assert storage.deeds() == []
+        for receipts in (b"first\nthe winner", b"first\nthe winner\nthe next"):
+            deed = a_deed(1, kind=PersonalKind.RENEWAL, session_id=a_session(1), template=a_template(receipts=receipts))
+            storage.announce(deed)
+            storage.forget(deed)
+
+    def test_two_sessions_announce_nothing_about_one_key_id(self, storage):
+        storage.enrol(a_template())
+        storage.enrol(a_template(THIRD_DEVICE))
+        renewal = a_renewal(1, 1)
+        storage.announce(*renewal)
+        enrolment = a_deed(3, kind=PersonalKind.ENROLMENT, key_id=OTHER_KEY, template=a_template(OTHER_DEVICE))
+        consent = a_deed(4, kind=PersonalKind.RENEWAL, template=a_template(receipts=b"first\nsecond"))
+        for deeds in (
+            [dataclasses.replace(enrolment, session_id=a_session(2))],
+            [dataclasses.replace(consent, session_id=a_session(2))],
+            a_renewal(5, 2, device=FOURTH_DEVICE),
+            a_renewal(5, 2, old=THIRD_KEY),
+        ):
+            with pytest.raises(UnavailableError, match="something else is being done"):
+                storage.announce(*deeds)
+        assert set(map(number_of, storage.deeds())) == {1, 2}
+        storage.announce(*a_renewal(5, 2, old=THIRD_KEY, device=FOURTH_DEVICE))
+        for deed in renewal:
+            storage.forget(deed)
+        storage.announce(dataclasses.replace(enrolment, session_id=a_session(2)))
+
+    def test_a_session_announces_again_what_it_announced_also_when_it_was_done_meanwhile(self, storage):
+        storage.enrol(a_template())
+        storage.announce(*a_renewal(1, 1))
+        storage.announce(*a_renewal(3, 1))
+        storage.finish(a_renewal(1, 1)[0], now=NOW)
+        assert storage.template(OTHER_KEY) == a_template(OTHER_DEVICE)
+        storage.announce(*a_renewal(5, 1))
+        assert set(map(number_of, storage.deeds())) == {1, 2, 3, 4, 5, 6}
+
+    def test_an_owner_s_revocation_is_announced_whatever_is_under_way_and_bars_what_comes_after(self, storage):
+        storage.enrol(a_template())
+        storage.announce(*a_renewal(1, 1))
+        storage.announce(a_deed(3), a_deed(4, kind=PersonalKind.ERASURE))
+        for deed in a_renewal(1, 1):
+            storage.forget(deed)
+        with pytest.raises(UnavailableError, match="something else is being done"):
+            storage.announce(*a_renewal(1, 1))
+        assert set(map(number_of, storage.deeds())) == {3, 4}
+
+    def test_of_those_who_want_one_key_at_once_one_announces(self, storage):
+        """Half of them renew into it, each from a template of his own; half enrol with it."""
+        old = [bytes([100 + number]) * 32 for number in range(8)]
+        for device in old:
+            storage.enrol(a_template(device))
+
+        def want(number):
+            deeds = a_renewal(2 * number + 1, number, old=a_template(old[number]).key_id)
+            if number % 2:
+                deeds = [dataclasses.replace(deeds[1], template=a_template(OTHER_DEVICE))]
+            return succeeds(lambda: storage.announce(*deeds))
+
+        assert sum(at_once(want, 8)) == 1
+        assert len({deed.session_id for deed in storage.deeds()}) == 1
+
+    def test_of_those_who_renew_one_template_at_once_one_announces(self, storage):
+        storage.enrol(a_template())
+        new = [bytes([100 + number]) * 32 for number in range(8)]
+        renewals = [a_renewal(2 * number + 1, number, device=device) for number, device in enumerate(new)]
+        assert sum(at_once(lambda number: succeeds(lambda: storage.announce(*renewals[number])), 8)) == 1
+        assert len({deed.session_id for deed in storage.deeds()}) == 1
+
+    def test_expired_sessions_are_swept_with_what_they_hold(self, storage):
+        storage.enrol(a_template())
+        held = a_template(OTHER_DEVICE)
+        gone, stays = (an_open_session(number=n, expires_at=NOW + 60 + n) for n in range(2))
+        for session in (gone, stays):
+            at_its_end(storage, session, operation=Operation.RENEW_TEMPLATE, held=held)
+        storage.sweep(now=NOW + 59)
+        assert storage.held_template(gone.session_id) == held
+        storage.sweep(now=NOW + 60)
+        assert storage.held_template(gone.session_id) is None
+        assert storage.held_template(stays.session_id) == held
+        assert storage.open_sessions(now=NOW) == 1
 
     def test_what_is_done_is_forgotten_and_nothing_else(self, storage):
         storage.enrol(a_template())
@@ -700,6 +809,15 @@ class StorageContract:
         assert 1 <= seen.size <= 12
         storage.enrol(a_template())
         assert storage.seen() == a_head(13), "who writes alone records"
+
+
+def a_renewal(number, session, *, old=KEY, device=OTHER_DEVICE):
+    """The two deeds of a session that renews a template into another key."""
+    new = a_template(device)
+    return [
+        a_deed(number, key_id=old, session_id=a_session(session), template=new),
+        a_deed(number + 1, kind=PersonalKind.ENROLMENT, key_id=new.key_id, session_id=a_session(session)),
+    ]
 
 
 def succeeds(action):

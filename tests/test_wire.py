@@ -9,6 +9,7 @@ import grpc
 import numpy as np
 import pytest
 from google.protobuf.message import DecodeError
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from running import LOG_SIGNER
@@ -104,6 +105,7 @@ READERS = [
 IDS = [message.DESCRIPTOR.name for message, _, _ in READERS]
 
 
+KEY = b"\7" * 32
 FACE = np.random.default_rng(1).standard_normal(128)
 
 
@@ -183,18 +185,110 @@ def test_no_match_is_as_long_as_a_token(session_id):
 
 
 def test_a_submission_travels_with_all_that_it_changes(sealed):
-    for change in (None, convert.Change(b"receipt"), convert.Change(b"receipt", bytes(32), sealed.template)):
+    for change in (None, convert.Change(b"receipt"), convert.Change(b"receipt", KEY, sealed.template)):
         value = convert.ProbeSubmission(bytes(16), sealed.probe, bytes(64), 7, change)
         assert convert.ProbeSubmission.from_proto(value.to_proto()) == value
 
 
 def test_a_change_of_a_template_is_whole(sealed):
-    for fields in ((b"", bytes(32), sealed.template), (b"r", bytes(31), sealed.template), (b"r", b"", sealed.template)):
+    for fields in ((b"", KEY, sealed.template), (b"r", bytes(31), sealed.template), (b"r", b"", sealed.template)):
         with pytest.raises(MalformedMessageError, match="bytes"):
             convert.Change(*fields)
     for template in (b"", sealed.template[:-1], sealed.template + b"\0", sealed.probe):
         with pytest.raises(MalformedMessageError, match="message"):
-            convert.Change(b"r", bytes(32), template)
+            convert.Change(b"r", KEY, template)
+
+
+def test_a_new_key_signs_only_with_the_template_that_it_brings(sealed):
+    whole, consent = convert.Change(b"receipt", KEY, sealed.template), convert.Change(b"receipt")
+    value = convert.ProbeSubmission(bytes(16), sealed.probe, bytes(64), 7, whole, b"\1" * 64)
+    assert convert.ProbeSubmission.from_proto(value.to_proto()) == value
+    for change, signature in ((None, b"\1" * 64), (consent, b"\1" * 64), (whole, b"\1" * 63), (whole, b"\1" * 65)):
+        with pytest.raises(MalformedMessageError, match="signs only with|signature must have 64"):
+            convert.ProbeSubmission(bytes(16), sealed.probe, bytes(64), 0, change, signature)
+
+
+# ---------------------------------------------------------------------- keys under which everything verifies
+
+P = 2**255 - 19
+CURVE_D = -121665 * pow(121666, -1, P) % P
+ROOT_OF_MINUS_1 = pow(2, (P - 1) // 4, P)
+
+
+def add(first, second):
+    """Edwards addition on edwards25519, RFC 8032 section 5.1.4, in affine coordinates."""
+    (x1, y1), (x2, y2) = first, second
+    both = CURVE_D * x1 * x2 * y1 * y2
+    return (x1 * y2 + x2 * y1) * pow(1 + both, -1, P) % P, (y1 * y2 + x1 * x2) * pow(1 - both, -1, P) % P
+
+
+def times(number, point):
+    total = (0, 1)
+    for bit in f"{number:b}":
+        total = add(total, total)
+        if bit == "1":
+            total = add(total, point)
+    return total
+
+
+def points_of(y):
+    """Those of the curve with this y, RFC 8032 section 5.1.3."""
+    square = (y * y - 1) * pow(CURVE_D * y * y + 1, -1, P) % P
+    root = pow(square, (P + 3) // 8, P)
+    roots = {x % P for x in (root, -root, root * ROOT_OF_MINUS_1, -root * ROOT_OF_MINUS_1)}
+    return {(x, y) for x in roots if (x * x - square) % P == 0}
+
+
+def torsion():
+    """The eight points of small order: a point of the whole group times the order of the large subgroup."""
+    large = 2**252 + 27742317777372353535851937790883648493
+    for y in range(2, 100):
+        for point in points_of(y):
+            small = times(large, point)
+            multiples = {times(number, small) for number in range(1, 9)}
+            if len(multiples) == 8:
+                return multiples
+    raise AssertionError
+
+
+def encodings():
+    """Every 32 bytes that a lenient reader may take for a point of small order; P + y where that fits 255 bits."""
+    for y in {y for _, y in torsion()}:
+        for value in (y, y + P):
+            if value < 2**255:
+                for sign in (0, 1):
+                    yield (value | sign << 255).to_bytes(32, "little")
+
+
+def test_a_device_key_of_small_order_is_refused_in_every_encoding(sealed):
+    """Lists of others: libsodium's has seven without the sign; "Taming the many EdDSAs" has fourteen encodings."""
+    listed = set(encodings())
+    assert {
+        bytes(32),
+        bytes([1]) + bytes(31),
+        bytes.fromhex("26e8958fc2b227b045c3f489f2ef98f0d5dfac05d3c63339b13802886d53fc05"),
+        bytes.fromhex("c7176a703d4dd84fba3c0b760d10670f2a2053fa2c39ccc64ec7fd7792ac037a"),
+        bytes([0xEC]) + b"\xff" * 30 + b"\x7f",
+        bytes([0xED]) + b"\xff" * 30 + b"\x7f",
+        bytes([0xEE]) + b"\xff" * 30 + b"\x7f",
+    } == {one for one in listed if one[31] < 128}
+    assert len(listed) == 14
+    for key in listed:
+        with pytest.raises(MalformedMessageError, match="of small order|canonical form"):
+            convert.Change(b"receipt", key, sealed.template)
+
+
+def test_a_device_key_that_is_not_reduced_is_refused(sealed):
+    for value in range(P, 2**255):
+        for sign in (0, 1 << 255):
+            with pytest.raises(MalformedMessageError, match="canonical form"):
+                convert.Change(b"receipt", (value | sign).to_bytes(32, "little"), sealed.template)
+
+
+def test_a_device_key_of_the_large_subgroup_is_taken(sealed):
+    for _ in range(64):
+        key = Ed25519PrivateKey.generate().public_key().public_bytes_raw()
+        assert convert.Change(b"receipt", key, sealed.template).device_public_key == key
 
 
 def test_a_change_digest_names_every_field(sealed):
@@ -202,7 +296,7 @@ def test_a_change_digest_names_every_field(sealed):
     changes = [
         convert.Change(receipt, key, template)
         for receipt in (b"one", b"two")
-        for key in (bytes(32), b"\1" * 32)
+        for key in (KEY, b"\1" * 32)
         for template in (sealed.template, other)
     ]
     digests = {change.digest for change in (*changes, convert.Change(b"one"), convert.Change(b"two"))}
@@ -217,7 +311,7 @@ def test_a_change_digest_names_every_field(sealed):
 def test_a_damaged_template_gives_a_value_or_a_malformed_message(sealed, position, junk):
     damaged = sealed.template[:position] + junk + sealed.template[position + len(junk) :]
     try:
-        convert.Change(b"receipt", bytes(32), damaged[: len(sealed.template)])
+        convert.Change(b"receipt", KEY, damaged[: len(sealed.template)])
     except MalformedMessageError:
         return
     assert len(damaged) >= len(sealed.template)

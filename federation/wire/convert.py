@@ -23,6 +23,7 @@ from federation.wire.checks import (
     require_length,
     require_name,
     require_no_unknown_fields,
+    require_public_key,
 )
 from federation.wire.logged import LogReceipt
 from federation.wire.v1 import verification_pb2 as pb
@@ -125,7 +126,7 @@ class Change:
 
     Attributes:
         receipt: signed consent receipt, 1 to 32768 bytes; not read here.
-        device_public_key: Ed25519, 32 bytes; empty when only a consent is new.
+        device_public_key: Ed25519, 32 bytes, not of small order; empty when only a consent is new.
         template: template message, checked for its form; empty like the key.
     """
 
@@ -137,7 +138,7 @@ class Change:
         if not 0 < len(self.receipt) <= MOST_STATEMENT_BYTES:
             raise MalformedMessageError(f"a receipt has 1 to {MOST_STATEMENT_BYTES} bytes, not {len(self.receipt)}")
         if self.has_template:
-            require_length("device public key", self.device_public_key, DEVICE_PUBLIC_KEY_BYTES)
+            require_public_key("device public key", self.device_public_key)
             check_template(self.template)
 
     @property
@@ -181,6 +182,8 @@ class ProbeSubmission:
         signature: Ed25519 over the transcript, 64 bytes; not verified here.
         log_size: entries in the last checkpoint that the device saw.
         change: what a match puts in force, or None.
+        new_signature: of the new device key over the same transcript, 64 bytes, where it replaces an enrolled one: the
+            key's owner agrees to this very renewal; not verified here. Empty otherwise.
     """
 
     session_id: bytes
@@ -188,10 +191,15 @@ class ProbeSubmission:
     signature: bytes = field(repr=False)
     log_size: int = 0
     change: Change | None = None
+    new_signature: bytes = field(default=b"", repr=False)
 
     def __post_init__(self) -> None:
         require_length("session id", self.session_id, SESSION_ID_BYTES)
         require_length("signature", self.signature, SIGNATURE_BYTES)
+        if self.new_signature:
+            require_length("the new key's signature", self.new_signature, SIGNATURE_BYTES)
+            if self.change is None or not self.change.has_template:
+                raise MalformedMessageError("a new key signs only with the template that it brings")
         check_probe(self.probe)
 
     @property
@@ -213,6 +221,7 @@ class ProbeSubmission:
             signature=message.signature,
             log_size=message.log_size,
             change=Change.from_proto(message.change) if message.HasField("change") else None,
+            new_signature=message.new_signature,
         )
 
     def to_proto(self) -> pb.SubmitProbeRequest:
@@ -223,6 +232,7 @@ class ProbeSubmission:
             signature=self.signature,
             log_size=self.log_size,
             change=self.change.to_proto() if self.change else None,
+            new_signature=self.new_signature,
         )
 
 

@@ -273,6 +273,7 @@ class SubmitProbeRequest(_message.Message):
     SIGNATURE_FIELD_NUMBER: _builtins.int
     LOG_SIZE_FIELD_NUMBER: _builtins.int
     CHANGE_FIELD_NUMBER: _builtins.int
+    NEW_SIGNATURE_FIELD_NUMBER: _builtins.int
     session_id: _builtins.bytes
     """From the session."""
     probe: _builtins.bytes
@@ -281,6 +282,8 @@ class SubmitProbeRequest(_message.Message):
     """Ed25519 signature over the transcript: of the enrolled device, or of the device that enrols."""
     log_size: _builtins.int
     """Entries in the last checkpoint that the device saw, 0 for none."""
+    new_signature: _builtins.bytes
+    """Ed25519 signature over the same transcript, of the new device key that replaces the enrolled one; empty otherwise."""
     @_builtins.property
     def change(self) -> Global___Change:
         """What a match puts in force; none in a verification."""
@@ -293,10 +296,11 @@ class SubmitProbeRequest(_message.Message):
         signature: _builtins.bytes = ...,
         log_size: _builtins.int = ...,
         change: Global___Change | None = ...,
+        new_signature: _builtins.bytes = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["change", b"change"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["change", b"change", "log_size", b"log_size", "probe", b"probe", "session_id", b"session_id", "signature", b"signature"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["change", b"change", "log_size", b"log_size", "new_signature", b"new_signature", "probe", b"probe", "session_id", b"session_id", "signature", b"signature"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
