@@ -24,15 +24,15 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n%federation/wire/v1/verification.proto\x12\x12\x66\x65\x64\x65ration.wire.v1\"D\n\x07Session\x12\x12\n\nsession_id\x18\x01 \x01(\x0c\x12\r\n\x05nonce\x18\x02 \x01(\x0c\x12\x16\n\x0erelease_digest\x18\x03 \x01(\x0c\"B\n\nLogReceipt\x12\x0e\n\x06logged\x18\x01 \x01(\x0c\x12\x0f\n\x07opening\x18\x02 \x01(\x0c\x12\x13\n\x0b\x63onsistency\x18\x03 \x03(\x0c\"J\n\x15StartEnrolmentRequest\x12\x0e\n\x06key_id\x18\x01 \x01(\x0c\x12\x0f\n\x07purpose\x18\x02 \x01(\t\x12\x10\n\x08\x61udience\x18\x03 \x01(\t\"F\n\x16StartEnrolmentResponse\x12,\n\x07session\x18\x01 \x01(\x0b\x32\x1b.federation.wire.v1.Session\"e\n\x18StartVerificationRequest\x12\x0e\n\x06key_id\x18\x01 \x01(\x0c\x12\x0f\n\x07purpose\x18\x02 \x01(\t\x12\x10\n\x08\x61udience\x18\x03 \x01(\t\x12\x16\n\x0e\x61udience_nonce\x18\x04 \x01(\x0c\"I\n\x19StartVerificationResponse\x12,\n\x07session\x18\x01 \x01(\x0b\x32\x1b.federation.wire.v1.Session\"F\n\x06\x43hange\x12\x19\n\x11\x64\x65vice_public_key\x18\x01 \x01(\x0c\x12\x10\n\x08template\x18\x02 \x01(\x0c\x12\x0f\n\x07receipt\x18\x03 \x01(\x0c\"\x88\x01\n\x12SubmitProbeRequest\x12\x12\n\nsession_id\x18\x01 \x01(\x0c\x12\r\n\x05probe\x18\x02 \x01(\x0c\x12\x11\n\tsignature\x18\x03 \x01(\x0c\x12\x10\n\x08log_size\x18\x04 \x01(\x04\x12*\n\x06\x63hange\x18\x05 \x01(\x0b\x32\x1a.federation.wire.v1.Change\"Q\n\x13SubmitProbeResponse\x12\r\n\x05reply\x18\x01 \x01(\x0c\x12+\n\x03log\x18\x02 \x01(\x0b\x32\x1e.federation.wire.v1.LogReceipt\"7\n\x12SubmitTokenRequest\x12\x12\n\nsession_id\x18\x01 \x01(\x0c\x12\r\n\x05token\x18\x02 \x01(\x0c\"X\n\x13SubmitTokenResponse\x12.\n\x08\x64\x65\x63ision\x18\x01 \x01(\x0e\x32\x1c.federation.wire.v1.Decision\x12\x11\n\tassertion\x18\x02 \x01(\x0c\"T\n\nOwnerProof\x12\x0e\n\x06key_id\x18\x01 \x01(\x0c\x12\x10\n\x08\x61udience\x18\x02 \x01(\t\x12\x11\n\tissued_at\x18\x03 \x01(\x04\x12\x11\n\tsignature\x18\x04 \x01(\x0c\"D\n\x13ListReceiptsRequest\x12-\n\x05proof\x18\x01 \x01(\x0b\x32\x1e.federation.wire.v1.OwnerProof\"(\n\x14ListReceiptsResponse\x12\x10\n\x08receipts\x18\x01 \x03(\x0c\"U\n\rExportRequest\x12-\n\x05proof\x18\x01 \x01(\x0b\x32\x1e.federation.wire.v1.OwnerProof\x12\x15\n\ropenings_from\x18\x02 \x01(\x04\"/\n\nLogOpening\x12\x10\n\x08position\x18\x01 \x01(\x04\x12\x0f\n\x07opening\x18\x02 \x01(\x0c\"r\n\x0e\x45xportResponse\x12\x0e\n\x06record\x18\x01 \x01(\x0c\x12\x10\n\x08receipts\x18\x02 \x03(\x0c\x12\x30\n\x08openings\x18\x03 \x03(\x0b\x32\x1e.federation.wire.v1.LogOpening\x12\x0c\n\x04next\x18\x04 \x01(\x04\">\n\rRevokeRequest\x12-\n\x05proof\x18\x01 \x01(\x0b\x32\x1e.federation.wire.v1.OwnerProof\"\x10\n\x0eRevokeResponse\"=\n\x0c\x45raseRequest\x12-\n\x05proof\x18\x01 \x01(\x0b\x32\x1e.federation.wire.v1.OwnerProof\"<\n\rEraseResponse\x12+\n\x03log\x18\x01 \x01(\x0b\x32\x1e.federation.wire.v1.LogReceipt\"\x16\n\x14GetCheckpointRequest\"+\n\x15GetCheckpointResponse\x12\x12\n\ncheckpoint\x18\x01 \x01(\x0c\"0\n\x11GetEntriesRequest\x12\r\n\x05start\x18\x01 \x01(\x04\x12\x0c\n\x04stop\x18\x02 \x01(\x04\"%\n\x12GetEntriesResponse\x12\x0f\n\x07\x65ntries\x18\x01 \x03(\x0c\"\'\n\x13GetInclusionRequest\x12\x10\n\x08position\x18\x01 \x01(\x04\"&\n\x14GetInclusionResponse\x12\x0e\n\x06logged\x18\x01 \x01(\x0c\";\n\x15GetConsistencyRequest\x12\x10\n\x08old_size\x18\x01 \x01(\x04\x12\x10\n\x08new_size\x18\x02 \x01(\x04\"\'\n\x16GetConsistencyResponse\x12\r\n\x05proof\x18\x01 \x03(\x0c*P\n\x08\x44\x65\x63ision\x12\x18\n\x14\x44\x45\x43ISION_UNSPECIFIED\x10\x00\x12\x12\n\x0e\x44\x45\x43ISION_MATCH\x10\x01\x12\x16\n\x12\x44\x45\x43ISION_NON_MATCH\x10\x02\x32\xb0\x03\n\x13VerificationService\x12g\n\x0eStartEnrolment\x12).federation.wire.v1.StartEnrolmentRequest\x1a*.federation.wire.v1.StartEnrolmentResponse\x12p\n\x11StartVerification\x12,.federation.wire.v1.StartVerificationRequest\x1a-.federation.wire.v1.StartVerificationResponse\x12^\n\x0bSubmitProbe\x12&.federation.wire.v1.SubmitProbeRequest\x1a\'.federation.wire.v1.SubmitProbeResponse\x12^\n\x0bSubmitToken\x12&.federation.wire.v1.SubmitTokenRequest\x1a\'.federation.wire.v1.SubmitTokenResponse2\xe1\x02\n\x0cOwnerService\x12\x61\n\x0cListReceipts\x12\'.federation.wire.v1.ListReceiptsRequest\x1a(.federation.wire.v1.ListReceiptsResponse\x12O\n\x06\x45xport\x12!.federation.wire.v1.ExportRequest\x1a\".federation.wire.v1.ExportResponse\x12O\n\x06Revoke\x12!.federation.wire.v1.RevokeRequest\x1a\".federation.wire.v1.RevokeResponse\x12L\n\x05\x45rase\x12 .federation.wire.v1.EraseRequest\x1a!.federation.wire.v1.EraseResponse2\x9b\x03\n\nLogService\x12\x64\n\rGetCheckpoint\x12(.federation.wire.v1.GetCheckpointRequest\x1a).federation.wire.v1.GetCheckpointResponse\x12[\n\nGetEntries\x12%.federation.wire.v1.GetEntriesRequest\x1a&.federation.wire.v1.GetEntriesResponse\x12\x61\n\x0cGetInclusion\x12\'.federation.wire.v1.GetInclusionRequest\x1a(.federation.wire.v1.GetInclusionResponse\x12g\n\x0eGetConsistency\x12).federation.wire.v1.GetConsistencyRequest\x1a*.federation.wire.v1.GetConsistencyResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n%federation/wire/v1/verification.proto\x12\x12\x66\x65\x64\x65ration.wire.v1\"D\n\x07Session\x12\x12\n\nsession_id\x18\x01 \x01(\x0c\x12\r\n\x05nonce\x18\x02 \x01(\x0c\x12\x16\n\x0erelease_digest\x18\x03 \x01(\x0c\"B\n\nLogReceipt\x12\x0e\n\x06logged\x18\x01 \x01(\x0c\x12\x0f\n\x07opening\x18\x02 \x01(\x0c\x12\x13\n\x0b\x63onsistency\x18\x03 \x03(\x0c\"J\n\x15StartEnrolmentRequest\x12\x0e\n\x06key_id\x18\x01 \x01(\x0c\x12\x0f\n\x07purpose\x18\x02 \x01(\t\x12\x10\n\x08\x61udience\x18\x03 \x01(\t\"F\n\x16StartEnrolmentResponse\x12,\n\x07session\x18\x01 \x01(\x0b\x32\x1b.federation.wire.v1.Session\"e\n\x18StartVerificationRequest\x12\x0e\n\x06key_id\x18\x01 \x01(\x0c\x12\x0f\n\x07purpose\x18\x02 \x01(\t\x12\x10\n\x08\x61udience\x18\x03 \x01(\t\x12\x16\n\x0e\x61udience_nonce\x18\x04 \x01(\x0c\"I\n\x19StartVerificationResponse\x12,\n\x07session\x18\x01 \x01(\x0b\x32\x1b.federation.wire.v1.Session\"F\n\x06\x43hange\x12\x19\n\x11\x64\x65vice_public_key\x18\x01 \x01(\x0c\x12\x10\n\x08template\x18\x02 \x01(\x0c\x12\x0f\n\x07receipt\x18\x03 \x01(\x0c\"\x88\x01\n\x12SubmitProbeRequest\x12\x12\n\nsession_id\x18\x01 \x01(\x0c\x12\r\n\x05probe\x18\x02 \x01(\x0c\x12\x11\n\tsignature\x18\x03 \x01(\x0c\x12\x10\n\x08log_size\x18\x04 \x01(\x04\x12*\n\x06\x63hange\x18\x05 \x01(\x0b\x32\x1a.federation.wire.v1.Change\"Q\n\x13SubmitProbeResponse\x12\r\n\x05reply\x18\x01 \x01(\x0c\x12+\n\x03log\x18\x02 \x01(\x0b\x32\x1e.federation.wire.v1.LogReceipt\"I\n\x12SubmitTokenRequest\x12\x12\n\nsession_id\x18\x01 \x01(\x0c\x12\r\n\x05token\x18\x02 \x01(\x0c\x12\x10\n\x08log_size\x18\x03 \x01(\x04\"\x87\x01\n\x13SubmitTokenResponse\x12.\n\x08\x64\x65\x63ision\x18\x01 \x01(\x0e\x32\x1c.federation.wire.v1.Decision\x12\x11\n\tassertion\x18\x02 \x01(\x0c\x12-\n\x05\x64\x65\x65\x64s\x18\x03 \x03(\x0b\x32\x1e.federation.wire.v1.LogReceipt\"T\n\nOwnerProof\x12\x0e\n\x06key_id\x18\x01 \x01(\x0c\x12\x10\n\x08\x61udience\x18\x02 \x01(\t\x12\x11\n\tissued_at\x18\x03 \x01(\x04\x12\x11\n\tsignature\x18\x04 \x01(\x0c\"D\n\x13ListReceiptsRequest\x12-\n\x05proof\x18\x01 \x01(\x0b\x32\x1e.federation.wire.v1.OwnerProof\"(\n\x14ListReceiptsResponse\x12\x10\n\x08receipts\x18\x01 \x03(\x0c\"U\n\rExportRequest\x12-\n\x05proof\x18\x01 \x01(\x0b\x32\x1e.federation.wire.v1.OwnerProof\x12\x15\n\ropenings_from\x18\x02 \x01(\x04\"/\n\nLogOpening\x12\x10\n\x08position\x18\x01 \x01(\x04\x12\x0f\n\x07opening\x18\x02 \x01(\x0c\"r\n\x0e\x45xportResponse\x12\x0e\n\x06record\x18\x01 \x01(\x0c\x12\x10\n\x08receipts\x18\x02 \x03(\x0c\x12\x30\n\x08openings\x18\x03 \x03(\x0b\x32\x1e.federation.wire.v1.LogOpening\x12\x0c\n\x04next\x18\x04 \x01(\x04\"P\n\rRevokeRequest\x12-\n\x05proof\x18\x01 \x01(\x0b\x32\x1e.federation.wire.v1.OwnerProof\x12\x10\n\x08log_size\x18\x02 \x01(\x04\"=\n\x0eRevokeResponse\x12+\n\x03log\x18\x01 \x01(\x0b\x32\x1e.federation.wire.v1.LogReceipt\"=\n\x0c\x45raseRequest\x12-\n\x05proof\x18\x01 \x01(\x0b\x32\x1e.federation.wire.v1.OwnerProof\"<\n\rEraseResponse\x12+\n\x03log\x18\x01 \x01(\x0b\x32\x1e.federation.wire.v1.LogReceipt\"\x16\n\x14GetCheckpointRequest\"+\n\x15GetCheckpointResponse\x12\x12\n\ncheckpoint\x18\x01 \x01(\x0c\"0\n\x11GetEntriesRequest\x12\r\n\x05start\x18\x01 \x01(\x04\x12\x0c\n\x04stop\x18\x02 \x01(\x04\"%\n\x12GetEntriesResponse\x12\x0f\n\x07\x65ntries\x18\x01 \x03(\x0c\"\'\n\x13GetInclusionRequest\x12\x10\n\x08position\x18\x01 \x01(\x04\"&\n\x14GetInclusionResponse\x12\x0e\n\x06logged\x18\x01 \x01(\x0c\";\n\x15GetConsistencyRequest\x12\x10\n\x08old_size\x18\x01 \x01(\x04\x12\x10\n\x08new_size\x18\x02 \x01(\x04\"\'\n\x16GetConsistencyResponse\x12\r\n\x05proof\x18\x01 \x03(\x0c*P\n\x08\x44\x65\x63ision\x12\x18\n\x14\x44\x45\x43ISION_UNSPECIFIED\x10\x00\x12\x12\n\x0e\x44\x45\x43ISION_MATCH\x10\x01\x12\x16\n\x12\x44\x45\x43ISION_NON_MATCH\x10\x02\x32\xb0\x03\n\x13VerificationService\x12g\n\x0eStartEnrolment\x12).federation.wire.v1.StartEnrolmentRequest\x1a*.federation.wire.v1.StartEnrolmentResponse\x12p\n\x11StartVerification\x12,.federation.wire.v1.StartVerificationRequest\x1a-.federation.wire.v1.StartVerificationResponse\x12^\n\x0bSubmitProbe\x12&.federation.wire.v1.SubmitProbeRequest\x1a\'.federation.wire.v1.SubmitProbeResponse\x12^\n\x0bSubmitToken\x12&.federation.wire.v1.SubmitTokenRequest\x1a\'.federation.wire.v1.SubmitTokenResponse2\xe1\x02\n\x0cOwnerService\x12\x61\n\x0cListReceipts\x12\'.federation.wire.v1.ListReceiptsRequest\x1a(.federation.wire.v1.ListReceiptsResponse\x12O\n\x06\x45xport\x12!.federation.wire.v1.ExportRequest\x1a\".federation.wire.v1.ExportResponse\x12O\n\x06Revoke\x12!.federation.wire.v1.RevokeRequest\x1a\".federation.wire.v1.RevokeResponse\x12L\n\x05\x45rase\x12 .federation.wire.v1.EraseRequest\x1a!.federation.wire.v1.EraseResponse2\x9b\x03\n\nLogService\x12\x64\n\rGetCheckpoint\x12(.federation.wire.v1.GetCheckpointRequest\x1a).federation.wire.v1.GetCheckpointResponse\x12[\n\nGetEntries\x12%.federation.wire.v1.GetEntriesRequest\x1a&.federation.wire.v1.GetEntriesResponse\x12\x61\n\x0cGetInclusion\x12\'.federation.wire.v1.GetInclusionRequest\x1a(.federation.wire.v1.GetInclusionResponse\x12g\n\x0eGetConsistency\x12).federation.wire.v1.GetConsistencyRequest\x1a*.federation.wire.v1.GetConsistencyResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'federation.wire.v1.verification_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_DECISION']._serialized_start=1964
-  _globals['_DECISION']._serialized_end=2044
+  _globals['_DECISION']._serialized_start=2093
+  _globals['_DECISION']._serialized_end=2173
   _globals['_SESSION']._serialized_start=61
   _globals['_SESSION']._serialized_end=129
   _globals['_LOGRECEIPT']._serialized_start=131
@@ -52,49 +52,49 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_SUBMITPROBERESPONSE']._serialized_start=736
   _globals['_SUBMITPROBERESPONSE']._serialized_end=817
   _globals['_SUBMITTOKENREQUEST']._serialized_start=819
-  _globals['_SUBMITTOKENREQUEST']._serialized_end=874
-  _globals['_SUBMITTOKENRESPONSE']._serialized_start=876
-  _globals['_SUBMITTOKENRESPONSE']._serialized_end=964
-  _globals['_OWNERPROOF']._serialized_start=966
-  _globals['_OWNERPROOF']._serialized_end=1050
-  _globals['_LISTRECEIPTSREQUEST']._serialized_start=1052
-  _globals['_LISTRECEIPTSREQUEST']._serialized_end=1120
-  _globals['_LISTRECEIPTSRESPONSE']._serialized_start=1122
-  _globals['_LISTRECEIPTSRESPONSE']._serialized_end=1162
-  _globals['_EXPORTREQUEST']._serialized_start=1164
-  _globals['_EXPORTREQUEST']._serialized_end=1249
-  _globals['_LOGOPENING']._serialized_start=1251
-  _globals['_LOGOPENING']._serialized_end=1298
-  _globals['_EXPORTRESPONSE']._serialized_start=1300
-  _globals['_EXPORTRESPONSE']._serialized_end=1414
-  _globals['_REVOKEREQUEST']._serialized_start=1416
-  _globals['_REVOKEREQUEST']._serialized_end=1478
-  _globals['_REVOKERESPONSE']._serialized_start=1480
-  _globals['_REVOKERESPONSE']._serialized_end=1496
-  _globals['_ERASEREQUEST']._serialized_start=1498
-  _globals['_ERASEREQUEST']._serialized_end=1559
-  _globals['_ERASERESPONSE']._serialized_start=1561
-  _globals['_ERASERESPONSE']._serialized_end=1621
-  _globals['_GETCHECKPOINTREQUEST']._serialized_start=1623
-  _globals['_GETCHECKPOINTREQUEST']._serialized_end=1645
-  _globals['_GETCHECKPOINTRESPONSE']._serialized_start=1647
-  _globals['_GETCHECKPOINTRESPONSE']._serialized_end=1690
-  _globals['_GETENTRIESREQUEST']._serialized_start=1692
-  _globals['_GETENTRIESREQUEST']._serialized_end=1740
-  _globals['_GETENTRIESRESPONSE']._serialized_start=1742
-  _globals['_GETENTRIESRESPONSE']._serialized_end=1779
-  _globals['_GETINCLUSIONREQUEST']._serialized_start=1781
-  _globals['_GETINCLUSIONREQUEST']._serialized_end=1820
-  _globals['_GETINCLUSIONRESPONSE']._serialized_start=1822
-  _globals['_GETINCLUSIONRESPONSE']._serialized_end=1860
-  _globals['_GETCONSISTENCYREQUEST']._serialized_start=1862
-  _globals['_GETCONSISTENCYREQUEST']._serialized_end=1921
-  _globals['_GETCONSISTENCYRESPONSE']._serialized_start=1923
-  _globals['_GETCONSISTENCYRESPONSE']._serialized_end=1962
-  _globals['_VERIFICATIONSERVICE']._serialized_start=2047
-  _globals['_VERIFICATIONSERVICE']._serialized_end=2479
-  _globals['_OWNERSERVICE']._serialized_start=2482
-  _globals['_OWNERSERVICE']._serialized_end=2835
-  _globals['_LOGSERVICE']._serialized_start=2838
-  _globals['_LOGSERVICE']._serialized_end=3249
+  _globals['_SUBMITTOKENREQUEST']._serialized_end=892
+  _globals['_SUBMITTOKENRESPONSE']._serialized_start=895
+  _globals['_SUBMITTOKENRESPONSE']._serialized_end=1030
+  _globals['_OWNERPROOF']._serialized_start=1032
+  _globals['_OWNERPROOF']._serialized_end=1116
+  _globals['_LISTRECEIPTSREQUEST']._serialized_start=1118
+  _globals['_LISTRECEIPTSREQUEST']._serialized_end=1186
+  _globals['_LISTRECEIPTSRESPONSE']._serialized_start=1188
+  _globals['_LISTRECEIPTSRESPONSE']._serialized_end=1228
+  _globals['_EXPORTREQUEST']._serialized_start=1230
+  _globals['_EXPORTREQUEST']._serialized_end=1315
+  _globals['_LOGOPENING']._serialized_start=1317
+  _globals['_LOGOPENING']._serialized_end=1364
+  _globals['_EXPORTRESPONSE']._serialized_start=1366
+  _globals['_EXPORTRESPONSE']._serialized_end=1480
+  _globals['_REVOKEREQUEST']._serialized_start=1482
+  _globals['_REVOKEREQUEST']._serialized_end=1562
+  _globals['_REVOKERESPONSE']._serialized_start=1564
+  _globals['_REVOKERESPONSE']._serialized_end=1625
+  _globals['_ERASEREQUEST']._serialized_start=1627
+  _globals['_ERASEREQUEST']._serialized_end=1688
+  _globals['_ERASERESPONSE']._serialized_start=1690
+  _globals['_ERASERESPONSE']._serialized_end=1750
+  _globals['_GETCHECKPOINTREQUEST']._serialized_start=1752
+  _globals['_GETCHECKPOINTREQUEST']._serialized_end=1774
+  _globals['_GETCHECKPOINTRESPONSE']._serialized_start=1776
+  _globals['_GETCHECKPOINTRESPONSE']._serialized_end=1819
+  _globals['_GETENTRIESREQUEST']._serialized_start=1821
+  _globals['_GETENTRIESREQUEST']._serialized_end=1869
+  _globals['_GETENTRIESRESPONSE']._serialized_start=1871
+  _globals['_GETENTRIESRESPONSE']._serialized_end=1908
+  _globals['_GETINCLUSIONREQUEST']._serialized_start=1910
+  _globals['_GETINCLUSIONREQUEST']._serialized_end=1949
+  _globals['_GETINCLUSIONRESPONSE']._serialized_start=1951
+  _globals['_GETINCLUSIONRESPONSE']._serialized_end=1989
+  _globals['_GETCONSISTENCYREQUEST']._serialized_start=1991
+  _globals['_GETCONSISTENCYREQUEST']._serialized_end=2050
+  _globals['_GETCONSISTENCYRESPONSE']._serialized_start=2052
+  _globals['_GETCONSISTENCYRESPONSE']._serialized_end=2091
+  _globals['_VERIFICATIONSERVICE']._serialized_start=2176
+  _globals['_VERIFICATIONSERVICE']._serialized_end=2608
+  _globals['_OWNERSERVICE']._serialized_start=2611
+  _globals['_OWNERSERVICE']._serialized_end=2964
+  _globals['_LOGSERVICE']._serialized_start=2967
+  _globals['_LOGSERVICE']._serialized_end=3378
 # @@protoc_insertion_point(module_scope)
