@@ -13,6 +13,7 @@ from running import (
     ISSUER,
     ISSUER_KEY,
     LOG_SIGNER,
+    LOG_TRUST,
     SIGNERS,
     TERMS,
     RunningServer,
@@ -438,7 +439,7 @@ def test_an_enrolment_whose_last_answer_was_lost_is_settled(server):
             device.enrol(a_face(OWNER, 0), a_face(OWNER, 1))
     assert device.wallet.enrolment.state is EnrolmentState.STARTED
     with server.owner(device.wallet) as owner:
-        settled = owner.settle()
+        settled = owner.settle(LOG_TRUST)
         assert settled.enrolment.state is EnrolmentState.ENROLLED
         assert settled.template_secret == device.wallet.template_secret
     with server.device(device.wallet) as again:  # or the next match tells
@@ -449,22 +450,22 @@ def test_an_enrolment_whose_last_answer_was_lost_is_settled(server):
 def test_an_enrolment_that_never_arrived_is_settled_without_seed_and_pad(server):
     never = a_wallet(a_release()).with_template_secret(TemplateSecret.generate(ONEBIT_1024))
     with server.owner(never) as owner:
-        settled = owner.settle()
+        settled = owner.settle(LOG_TRUST)
     assert (settled.template_secret, settled.enrolment.state) == (None, EnrolmentState.STARTED)
 
 
 def test_a_template_that_was_revoked_meanwhile_is_settled_as_revoked(server, wallet):
     started = wallet.with_state(EnrolmentState.STARTED)
     with server.owner(started) as owner:
-        owner.revoke()
-        assert owner.settle().enrolment.state is EnrolmentState.REVOKED
+        owner.revoke(LOG_TRUST)
+        assert owner.settle(LOG_TRUST).enrolment.state is EnrolmentState.REVOKED
 
 
 def test_a_clock_that_is_wrong_settles_nothing(server, wallet):
     """Else a device with a wrong clock would throw away the seed and pad of a template that counts."""
     started = wallet.with_state(EnrolmentState.STARTED)
     with server.owner(started, clock=lambda: time.time() - 3600) as owner, pytest.raises(UsageError, match="clock"):
-        owner.settle()
+        owner.settle(LOG_TRUST)
 
 
 @pytest.mark.parametrize("change", [{"next": 7}, {"next": 5}, {"position": 6}], ids=["same", "back", "before it"])
@@ -498,4 +499,4 @@ def test_a_server_that_holds_another_template_for_this_key_is_named(server, wall
     other = wallet.enrolment.receipt.replace(b"Example", b"Exbmple")
     started = wallet.with_enrolment(replace(wallet.enrolment, state=EnrolmentState.STARTED, receipt=other))
     with server.owner(started) as owner, pytest.raises(ProofError, match="do not go on"):
-        owner.settle()
+        owner.settle(LOG_TRUST)

@@ -471,7 +471,7 @@ def test_a_field_that_is_changed_in_what_an_owner_reads_is_noticed_or_changes_no
 
 
 def revoke(owner: Any) -> Any:
-    return owner.revoke()
+    return owner.revoke(LOG_TRUST)
 
 
 def erase(owner: Any) -> Any:
