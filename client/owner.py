@@ -232,8 +232,8 @@ class Owner:
             trust: whom to believe about the log.
 
         Returns:
-            The tombstone: a logged entry, and the only opening that says whose it is. None when this very call had to
-            be made twice and the first answer, with the tombstone, was lost: only the server says that the rest is gone.
+            The tombstone: a logged entry, and the only opening that says whose it is. None when this very call had
+            to be made twice and the first answer, with the tombstone, was lost: that the rest is gone, nobody proves.
 
         Raises:
             RefusedError: not enrolled there, or erased before.

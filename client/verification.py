@@ -398,8 +398,7 @@ class Device:
         expected = expected_of(comparison, self._wallet, request) if recorded.decision is Decision.MATCH else ()
         now = int(self._clock())
         memory = check_done(recorded.deeds, expected, memory=self._wallet.log, trust=self._conditions.log, now=now)
-        if expected:
-            self._remember(self._wallet.with_log(memory))
+        self._wallet = self._wallet.with_log(memory)  # kept with what the caller makes of the match
 
     def _require_allowed(self, comparison: Comparison) -> None:
         require_allowed(comparison, self._enrolment, self._conditions, now=int(self._clock()))

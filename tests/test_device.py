@@ -447,11 +447,26 @@ def test_an_enrolment_whose_last_answer_was_lost_is_settled(server):
         assert again.wallet.enrolment.state is EnrolmentState.ENROLLED
 
 
-def test_an_enrolment_that_never_arrived_is_settled_without_seed_and_pad(server):
-    never = a_wallet(a_release()).with_template_secret(TemplateSecret.generate(ONEBIT_1024))
-    with server.owner(never) as owner:
-        settled = owner.settle(LOG_TRUST)
-    assert (settled.template_secret, settled.enrolment.state) == (None, EnrolmentState.STARTED)
+def test_an_enrolment_that_never_arrived_keeps_seed_and_pad_since_nobody_can_prove_that(server, monkeypatch):
+    kept = []
+    with server.device(a_wallet(a_release()), keep=kept.append) as device:
+        monkeypatch.setattr(device._connection, "_call_once", refuse_probes(device._connection._call_once))
+        with pytest.raises(UnavailableError):
+            device.enrol(a_face(OWNER, 0), a_face(OWNER, 1))
+    with server.owner(kept[-1]) as owner:
+        with pytest.raises(RefusedError, match="stays as it is. Try again, or enrol with a new wallet"):
+            owner.settle(LOG_TRUST)
+        assert owner.wallet == kept[-1]
+    assert (kept[-1].template_secret is not None, kept[-1].enrolment.state) == (True, EnrolmentState.STARTED)
+
+
+def refuse_probes(call):
+    def refuse(method, request):
+        if isinstance(request, pb.SubmitProbeRequest):
+            raise UnavailableError("the cable", retry_after_seconds=5)
+        return call(method, request)
+
+    return refuse
 
 
 def test_a_template_that_was_revoked_meanwhile_is_settled_as_revoked(server, wallet):

@@ -127,7 +127,10 @@ class Town:
     def settles(self, person):
         """Whether the server has the template whose last answer was lost, as the person's program asks it."""
         with self.server.owner(person.wallet) as owner:
-            person.wallet = owner.settle(LOG_TRUST)
+            try:
+                person.wallet = owner.settle(LOG_TRUST)
+            except RefusedError:  # the server knows nothing of it; the person tries again
+                return False
         return person.wallet.require_enrolment().state is EnrolmentState.ENROLLED
 
     def verify_again(self, person):
