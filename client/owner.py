@@ -21,7 +21,7 @@ from client.logged import check_revoked
 from client.wallet import EnrolmentState
 from federation.consent import consent_of
 from federation.errors import MalformedMessageError, PeerError, ProofError, RefusedError, UsageError
-from federation.transparency import LogEntry, Opening, PersonalKind
+from federation.transparency import LogEntry, LoggedEntry, Opening, PersonalKind
 from federation.wire.logged import LogReceipt, enrolment_facts, renewal_facts
 from federation.wire.owner import (
     ExportPage,
@@ -213,13 +213,7 @@ class Owner:
             RefusedError: not enrolled there, or erased.
             PeerError, ProofError: the revocation does not stand in the log; the template may live. This wallet is kept.
         """
-        memory = self._wallet.log
-        size = memory.checkpoint.head.size if memory else 0
-        request = pb.RevokeRequest(proof=self._proof(OwnerOperation.REVOKE), log_size=size)
-        logged = revocation_from_proto(self._call(self._stub.Revoke, request))
-        now = int(self._clock())
-        memory = check_revoked(logged, key_id=self._wallet.key_id, memory=memory, trust=trust, now=now)
-        self._wallet = self._revoked().with_log(memory)
+        self._revoke(trust)
         return self._wallet
 
     def erase(self, trust: LogTrust) -> LogReceipt | None:
@@ -239,7 +233,7 @@ class Owner:
             RefusedError: not enrolled there, or erased before.
             PeerError, ProofError: what the server says to have done does not stand in the log.
         """
-        self.revoke(trust)
+        revocation = self._revoke(trust)
         request = pb.EraseRequest(proof=self._proof(OwnerOperation.ERASE))
         repeated = self._connection.repeated
         tombstone = tombstone_from_proto(self._call(self._stub.Erase, request))
@@ -250,6 +244,9 @@ class Owner:
         tombstone.opening.check(check_inclusion(tombstone.logged, trust, now=int(self._clock())))
         if tombstone.opening.kind is not PersonalKind.ERASURE or tombstone.consistency:
             raise ProofError("what the server logged is no tombstone, or more than one")
+        # Its opening names positions and nobody. This one is known to be of this owner.
+        if revocation.index not in tombstone.opening.reveal().get("positions", ()):
+            raise ProofError("the tombstone is somebody else's: it does not name the revocation of this template")
         return tombstone
 
     def history(self, openings: dict[int, Opening], trust: LogTrust) -> list[tuple[int, LogEntry, Opening]]:
@@ -271,6 +268,16 @@ class Owner:
                 raise ProofError(f"entry {position} of the log is not about this wallet")
             found.append((position, entry, opening))
         return found
+
+    def _revoke(self, trust: LogTrust) -> LoggedEntry:
+        memory = self._wallet.log
+        size = memory.checkpoint.head.size if memory else 0
+        request = pb.RevokeRequest(proof=self._proof(OwnerOperation.REVOKE), log_size=size)
+        receipt = revocation_from_proto(self._call(self._stub.Revoke, request))
+        now = int(self._clock())
+        memory = check_revoked(receipt, key_id=self._wallet.key_id, memory=memory, trust=trust, now=now)
+        self._wallet = self._revoked().with_log(memory)
+        return receipt.logged
 
     def _logged(self, trust: LogTrust) -> list[tuple[PersonalKind, dict[str, object]]]:
         """What the log proves about this owner: kind and facts of each entry that the server gives the opening of."""

@@ -42,7 +42,7 @@ from federation.errors import (
     UnavailableError,
     UsageError,
 )
-from federation.onebit import Decision, SessionKey, TemplateSecret
+from federation.onebit import Decision, SessionKey
 from federation.onebit.parameters import ONEBIT_1024, ONEBIT_2048
 from federation.purposes import DAY_SECONDS
 from federation.rules import Moratorium
@@ -454,7 +454,7 @@ def test_an_enrolment_that_never_arrived_keeps_seed_and_pad_since_nobody_can_pro
         with pytest.raises(UnavailableError):
             device.enrol(a_face(OWNER, 0), a_face(OWNER, 1))
     with server.owner(kept[-1]) as owner:
-        with pytest.raises(RefusedError, match="stays as it is. Try again, or enrol with a new wallet"):
+        with pytest.raises(RefusedError, match=r"stays as it is\. Try again, or enrol with a new wallet"):
             owner.settle(LOG_TRUST)
         assert owner.wallet == kept[-1]
     assert (kept[-1].template_secret is not None, kept[-1].enrolment.state) == (True, EnrolmentState.STARTED)

@@ -366,10 +366,10 @@ def test_an_enrolment_that_was_swallowed_is_settled_by_nobodys_word(world):
     forged = pb.ExportResponse(record=record, receipts=[change.receipt])
     with world.server.owner(kept) as owner:
         Swallower("Export", lambda _: forged).lay(owner._connection)
-        with pytest.raises(ProofError, match="does not say what became of this template.*stays as it is"):
+        with pytest.raises(ProofError, match=r"does not say what became of this template.*stays as it is"):
             owner.settle(LOG_TRUST)
         assert owner.wallet == kept
-    with world.server.owner(kept) as owner, pytest.raises(RefusedError, match="not enrolled here.*stays as it is"):
+    with world.server.owner(kept) as owner, pytest.raises(RefusedError, match=r"not enrolled here.*stays as it is"):
         owner.settle(LOG_TRUST)
     assert (kept.template_secret is not None, kept.enrolment.state) == (True, EnrolmentState.STARTED)
 
