@@ -67,6 +67,7 @@ class Connection:
     """
 
     def __init__(self, target: str, tls: ClientTls, *, timeout_seconds: float) -> None:
+        self.repeated = 0  # calls that were made twice
         self._timeout_seconds = timeout_seconds
         self._channel = grpc.secure_channel(
             target,
@@ -100,6 +101,7 @@ class Connection:
             if error.retry_after_seconds > _PATIENCE_SECONDS:
                 raise
             time.sleep(error.retry_after_seconds)
+        self.repeated += 1
         return self._call_once(method, request)
 
     def _call_once(self, method: _Method[_Request_contra, _Response_co], request: _Request_contra) -> _Response_co:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
+import time
 from pathlib import Path
 from typing import Annotated
 
@@ -29,7 +29,7 @@ from client.terminal import (
     open_wallet,
     show,
 )
-from client.wallet import EnrolmentState, write_wallet
+from client.wallet import write_wallet
 from client.wallet_cli import wallet_facts
 from federation.consent import consent_of
 from federation.errors import UsageError
@@ -39,6 +39,7 @@ from federation.transparency import AttemptEntry
 
 def revoke_command(
     tls: TlsOption,
+    log_policy: LogPolicyOption,
     server: ServerOption = DEFAULT_SERVER,
     certificate: CertificateOption = "client",
     wallet: WalletOption = DEFAULT_WALLET,
@@ -53,18 +54,21 @@ def revoke_command(
     """Have the server delete the template and its attempts, for good. To enrol again, create a new wallet.
 
     A lost wallet's backup can do that and nothing else. Its passphrase is the one that the backup was sealed with.
+
+    It is done when the log says so: whoever stands before the server could say it too.
     """
+    trust = read_log_policy(log_policy)
     if backup is not None:
         revocation = Backup.read(backup, ask_passphrase(passphrase_file)).revocation
-        revoke_with(revocation, target=server, tls=ClientTls.read(tls, certificate))
+        certificates, now = ClientTls.read(tls, certificate), int(time.time())
+        revoke_with(revocation, target=server, tls=certificates, trust=trust, now=now)
         show({"backup": str(backup), "key_id": revocation.key_id.hex(), "state": "revoked"}, as_json=as_json)
         return
     opened, passphrase = open_wallet(wallet, passphrase_file)
     opened.require_enrolment()
     with Owner(opened, target=server, tls=ClientTls.read(tls, certificate)) as owner:
-        owner.revoke()
+        revoked = owner.revoke(trust)
     # A crash before this line leaves a wallet that thinks it is enrolled; the server refuses it, which is the truth.
-    revoked = opened.with_state(EnrolmentState.REVOKED)
     write_wallet(wallet, revoked, passphrase)
     show(wallet_facts(revoked, wallet), as_json=as_json)
 
@@ -117,8 +121,7 @@ def erase_command(
     with Owner(opened, target=server, tls=ClientTls.read(tls, certificate)) as owner:
         tombstone = owner.erase(trust)
     # A crash before this line leaves a wallet that thinks it is enrolled, and loses the proof of the tombstone.
-    ended = replace(owner.enrolment, state=EnrolmentState.REVOKED)
-    erased = opened.with_enrolment(ended).with_template_secret(None)
+    erased = owner.wallet
     write_wallet(wallet, erased, passphrase)
     facts = wallet_facts(erased, wallet)
     if tombstone is not None:
@@ -128,6 +131,8 @@ def erase_command(
         }
         write_new_file(output, json.dumps(proof, indent=1).encode() + b"\n")
         facts |= {"tombstone": f"entry {tombstone.logged.index}", "file": str(output)}
+    else:
+        facts |= {"tombstone": "lost with the first answer; that all is erased, the server only says"}
     show(facts, as_json=as_json)
 
 

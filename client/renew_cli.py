@@ -11,6 +11,7 @@ from client import face_cli
 from client.connection import ClientTls
 from client.consent_cli import read_terms, receipts_app
 from client.face_cli import CameraOption, ModelOption, ReleaseOption, ReleaseTrustOption
+from client.log_policy import read_log_policy
 from client.owner import Owner
 from client.sealed import Passphrase
 from client.terminal import (
@@ -64,17 +65,19 @@ def renew_command(
     opened, passphrase = open_wallet(wallet, passphrase_file)
     standing = opened.require_enrolment().require_consent().current.terms
     bundle, certificates = face_cli.read_release(release, release_trust), ClientTls.read(tls, certificate)
+    trust = read_log_policy(log_policy)
     another = Passphrase(passphrase.secret_bytes().decode())  # with a salt of its own: two files that nobody connects
     fresh = read_wallet(into, another) if into.exists() else create_wallet(into, another)
     if fresh.enrolment is not None:
         with Owner(fresh, target=server, tls=certificates) as owner:
-            fresh = owner.settle()
+            fresh = owner.settle(trust)
         write_wallet(into, fresh, another)
         if fresh.require_enrolment().state is EnrolmentState.ENROLLED:  # all but the last write of an earlier run
             with Owner(opened, target=server, tls=certificates) as owner:
-                if owner.receipts():
-                    raise UsageError(f"{into} is enrolled beside {wallet}; name a new file for the new wallet")
-            write_wallet(wallet, opened.with_state(EnrolmentState.REVOKED), passphrase)
+                replaced = owner.settle(trust)
+            if replaced.enrolment is None or replaced.enrolment.state is not EnrolmentState.REVOKED:
+                raise UsageError(f"{into} is enrolled beside {wallet}; name a new file for the new wallet")
+            write_wallet(wallet, replaced, passphrase)
             show({"enrolled": str(into), "revoked": str(wallet)}, as_json=as_json)
             return
     face_cli.ask_to_agree(standing, days, agreed=agree)
@@ -123,7 +126,9 @@ def receipts_renew(
     opened.require_enrolment()
     bundle, certificates = face_cli.read_release(release, release_trust), ClientTls.read(tls, certificate)
     with Owner(opened, target=server, tls=certificates) as owner:
-        opened = owner.with_held_consent()  # a run whose answer was lost may have renewed already
+        opened = owner.with_held_consent(
+            read_log_policy(log_policy)
+        )  # a run whose answer was lost may have renewed already
     write_wallet(wallet, opened, passphrase)
     offered = read_terms(terms) if terms else None
     standing = opened.require_enrolment().require_consent().current.terms

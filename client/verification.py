@@ -7,6 +7,9 @@ server does; a score exists nowhere in the clear.
 Whatever needs a face is one kind of session (`Device._compare`): what a match puts in force is part of what the device
 signs. The reply is opened only when the log says that this very reply was sent to this very probe. From there on
 everything that is wrong with a reply looks like a face that does not match.
+
+And whatever a match put in force is believed when the log says that it was done, and not before: whoever terminates TLS
+could keep the token and say "match" in the server's place.
 """
 
 from __future__ import annotations
@@ -18,7 +21,7 @@ from typing import TYPE_CHECKING, Self
 
 from client.conditions import Comparison, Conditions, require_allowed, require_asserted
 from client.connection import Connection
-from client.logged import check_comparison
+from client.logged import check_comparison, check_done, expected_of
 from client.new_template import NewTemplate, a_receipt, without_template
 from client.outcomes import Stopwatch, VerificationOutcome
 from client.wallet import Enrolment, EnrolmentState
@@ -42,6 +45,7 @@ from federation.wire.logged import comparison_facts
 
 if TYPE_CHECKING:
     import numpy as np
+    from google.protobuf.message import Message
     from numpy.typing import NDArray
 
     from client.connection import ClientTls
@@ -118,7 +122,8 @@ class Device:
             UsageError: the conditions have no terms, or their terms are for another use; or the wallet is enrolled.
             RefusedError: this wallet is enrolled already or revoked, the server runs another release, or the public
                 rules or the terms do not allow it.
-            PeerError, ProofError, UnavailableError: nothing is known to be stored.
+            PeerError, ProofError, UnavailableError: nothing is known to be stored. When it is the last answer that is
+                missing or proves nothing, it may be: seed and pad are kept.
         """
         if self._conditions.terms is None:
             raise UsageError("an enrolment needs terms that the person agreed to")
@@ -140,6 +145,10 @@ class Device:
 
     def verify(self, probe: NDArray[np.float64], *, audience_nonce: bytes = b"") -> VerificationOutcome:
         """Compares a fresh capture with the enrolled template.
+
+        MATCH means that the server's reply, which is in the log, opened to a token. That the server also recorded the
+        match, only whoever answers says: a token that was kept on the way counts as a failure there. With a nonce the
+        assertion proves it.
 
         Args:
             probe: (d,) adapted embedding. Sensitive; does not leave the device.
@@ -281,7 +290,7 @@ class Device:
             self._require_logged(reply, terms.transcript(ciphertext))
             token = session.receive_reply(reply.reply)
         is_match = token != NO_MATCH
-        answer = TokenSubmission(session_id=grant.session_id, token=token if is_match else None).to_proto()
+        answer = TokenSubmission(grant.session_id, token if is_match else None, self._log_size).to_proto()
         recorded = RecordedDecision.from_proto(self._call(self._stub.SubmitToken, answer))
         if (recorded.decision is Decision.MATCH) != is_match:
             raise PeerError("the server recorded another decision than the one that this device opened")
@@ -294,6 +303,7 @@ class Device:
             is_match=is_match,
             now=int(self._clock()),
         )
+        self._require_done(recorded, comparison, answer)
         return VerificationOutcome(
             decision=recorded.decision,
             device_ms=watch.milliseconds,
@@ -305,7 +315,6 @@ class Device:
 
     def _begin(self, comparison: Comparison, grant: SessionGrant) -> tuple[SessionTerms, DeviceSession]:
         """What the device will sign, and its half of the session."""
-        memory = self._wallet.log
         terms = SessionTerms(
             parameters=self._parameters.name,
             operation=comparison.operation,
@@ -318,7 +327,7 @@ class Device:
             release_digest=grant.release_digest,
             audience_nonce=comparison.audience_nonce,
             change_digest=comparison.change.digest if comparison.change else NO_CHANGE,
-            log_size=memory.checkpoint.head.size if memory else 0,
+            log_size=self._log_size,
         )
         key, self._session_key = self._session_key or SessionKey.generate(self._parameters), None
         return terms, DeviceSession(terms, key, self._wallet.signing_key)
@@ -376,6 +385,21 @@ class Device:
         )
         # A crash before this line forgets the newest checkpoint, and goes on from the one before it.
         self._remember(self._wallet.with_log(memory))
+
+    @property
+    def _log_size(self) -> int:
+        return self._wallet.log.checkpoint.head.size if self._wallet.log else 0
+
+    def _require_done(self, recorded: RecordedDecision, comparison: Comparison, request: Message) -> None:
+        """Returns when the log has what a match put in force. Only then may the device act on it.
+
+        Raises:
+            MalformedMessageError, PeerError, ProofError: it has not; the wallet stays as it was.
+        """
+        expected = expected_of(comparison, self._wallet, request) if recorded.decision is Decision.MATCH else ()
+        now = int(self._clock())
+        memory = check_done(recorded.deeds, expected, memory=self._wallet.log, trust=self._conditions.log, now=now)
+        self._wallet = self._wallet.with_log(memory)  # kept with what the caller makes of the match
 
     def _require_allowed(self, comparison: Comparison) -> None:
         require_allowed(comparison, self._enrolment, self._conditions, now=int(self._clock()))

@@ -13,6 +13,7 @@ from client.connection import ClientTls
 from client.consent_cli import read_terms
 from client.face_cli import CameraOption, ModelOption, ReleaseOption, ReleaseTrustOption
 from client.files import write_new_file
+from client.log_policy import read_log_policy
 from client.owner import Owner
 from client.terminal import (
     DEFAULT_SERVER,
@@ -77,7 +78,7 @@ def enrol_command(
     wanted = _purpose_of(offered, purpose)
     if opened.template_secret is not None:
         with Owner(opened, target=server, tls=certificates) as owner:
-            opened = owner.settle()
+            opened = owner.settle(read_log_policy(log_policy))
         write_wallet(wallet, opened, passphrase)
         if opened.require_enrolment().state is EnrolmentState.ENROLLED:
             show(wallet_facts(opened, wallet), as_json=as_json)

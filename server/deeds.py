@@ -9,6 +9,8 @@ steps in this order, and nobody is told that it happened before the last one:
 2. *logged*: the entry and its opening, which name the key id and what is done;
 3. *done*, and the announcement forgotten, in one transaction. In it the database also records how far the log has come.
 
+Who is told gets the entry with its proof. A device believes nothing else: whoever terminates TLS can say anything.
+
 So an entry of the log about a deed is explained, at every moment, by what this database holds: an announcement, or what
 was done. An attempt has the same order without an announcement of its own: it is counted, then logged. A crash, at any
 step and of however many front ends, leaves what `server.reconciling` finishes without a person::
@@ -31,7 +33,6 @@ impossible stays, because nothing that was revoked, enrolled or consented to is 
 
 from __future__ import annotations
 
-import hashlib
 import secrets
 from collections.abc import Callable
 from typing import TYPE_CHECKING
@@ -39,6 +40,8 @@ from typing import TYPE_CHECKING
 from federation.onebit import Decision, Operation
 from federation.transparency import Opening, PersonalKind
 from federation.transparency.entries import COMMITMENT_BYTES, SALT_BYTES
+from federation.wire.convert import RecordedDecision
+from federation.wire.logged import LogReceipt, enrolment_facts, renewal_facts, revocation_facts
 from server.disk import Disk
 from server.journal import Journal
 from server.reconciling import finish
@@ -46,7 +49,7 @@ from server.sessions import Session
 from server.storage import Deed, Storage, StoredTemplate
 
 if TYPE_CHECKING:
-    from federation.wire.logged import LogReceipt
+    from federation.wire.v1 import verification_pb2 as pb
 
 
 class Deeds:
@@ -66,36 +69,63 @@ class Deeds:
         self._clock = clock
 
     async def decide(
-        self, session: Session, decision: Decision, *, answer: bytes, expires_at: int, request_digest: bytes
-    ) -> None:
+        self,
+        session: Session,
+        decision: Decision,
+        *,
+        assertion: str | None,
+        log_size: int,
+        expires_at: int,
+        request_digest: bytes,
+    ) -> pb.SubmitTokenResponse:
         """Ends a session; see `Storage.decide` for what a match does.
 
         Args:
             session: taken, in its last step.
             decision: of the comparison.
-            answer: for a device that sends its token again.
-            expires_at: until when that is kept, seconds since 1970.
+            assertion: for the audience, or None.
+            log_size: entries in the last checkpoint that the device saw.
+            expires_at: until when the answer is kept for a device that sends its token again, seconds since 1970.
             request_digest: of the message that brought the token.
+
+        Returns:
+            The answer, with the log's entries about what the match put in force.
 
         Raises:
             RefusedError: the session has ended meanwhile, or what it wants is not possible any more.
             UnavailableError: log or database cannot be used now.
         """
-        held = None
+        held, deeds = None, tuple[LogReceipt, ...]()
         if decision is Decision.MATCH and session.operation is not Operation.VERIFY:
             held = await self._on_disk(self._storage.held_template, session.session_id)
             if held is not None:  # else the session is over, and the storage says so
-                await self._announce_and_log(session, held, request_digest)
-        await self._on_disk(self._decide, session, decision, held, answer, expires_at, request_digest)
+                deeds = await self._announce_and_log(session, held, request_digest, log_size)
+        answer = RecordedDecision(decision, assertion, deeds).to_proto()
+        kept = answer.SerializeToString(deterministic=True)
+        await self._on_disk(self._decide, session, decision, held, kept, expires_at, request_digest)
+        return answer
 
-    async def revoke(self, key_id: bytes, request_digest: bytes) -> None:
-        """Deletes a template, with its attempts and consents. Nothing happens when there is none."""
+    async def revoke(self, key_id: bytes, request_digest: bytes, *, log_size: int = 0) -> LogReceipt:
+        """Deletes a template, with its attempts and consents. It stays with the first time.
+
+        Args:
+            key_id: of a template that is there, or was.
+            request_digest: of the message that asks for it.
+            log_size: entries in the last checkpoint that the device saw.
+
+        Returns:
+            The log's entry about it. When the template is gone already, the one about how that came. When the log has
+            none, because a database's accident took the template, one is logged now.
+        """
         if await self._on_disk(self._storage.template, key_id) is None:
-            return
+            logged = await self._journal.revocation(key_id, log_size=log_size)
+            if logged is not None:
+                return logged
         opening = _revocation(key_id, request_digest)
         await self._on_disk(self._announce, self._deed(opening, key_id, request_digest))
-        await self._journal.about_to((key_id, opening))
+        (receipt,) = await self._journal.about_to((key_id, opening), log_size=log_size)
         await self._on_disk(self._revoke, key_id, request_digest)
+        return receipt
 
     async def erase(self, key_id: bytes, request_digest: bytes) -> LogReceipt | None:
         """Deletes the template if it is there, then the openings, then the last thing by which the owner is known.
@@ -107,7 +137,8 @@ class Deeds:
         """
         now, name = int(self._clock()), secrets.token_bytes(COMMITMENT_BYTES)
         await self._on_disk(self._announce, Deed(name, PersonalKind.ERASURE, key_id, now, request_digest))
-        await self.revoke(key_id, request_digest)
+        if await self._on_disk(self._storage.template, key_id) is not None:
+            await self.revoke(key_id, request_digest)
         tombstone = await self._journal.erase(key_id)
         await self._on_disk(self._erase, key_id, request_digest)
         return tombstone
@@ -116,7 +147,9 @@ class Deeds:
         """Does what stands in the log and could not be done, because the database was busy or a front end died."""
         await self._on_disk(self._finish)
 
-    async def _announce_and_log(self, session: Session, held: StoredTemplate, request_digest: bytes) -> None:
+    async def _announce_and_log(
+        self, session: Session, held: StoredTemplate, request_digest: bytes, log_size: int
+    ) -> tuple[LogReceipt, ...]:
         key_id = session.request.key_id
         if session.operation is not Operation.RENEW_CONSENT and await self._on_disk(self._find, held) != held:
             await self._on_disk(self._storage.require_new, held.key_id)  # before the log says what will be refused
@@ -132,7 +165,7 @@ class Deeds:
             for (theirs, opening), template in zip(openings, (held, None), strict=False)
         ]
         await self._on_disk(self._announce, *deeds)
-        await self._journal.about_to(*openings)
+        return await self._journal.about_to(*openings, log_size=log_size)
 
     def _deed(
         self,
@@ -184,25 +217,23 @@ class Deeds:
 
 
 def _enrolment(template: StoredTemplate) -> Opening:
-    """Names the owner, so that whoever lost a template in a database's accident may still have the rest erased."""
-    return _opening(
-        PersonalKind.ENROLMENT,
-        template.key_id,
+    facts = enrolment_facts(
+        device_public_key=template.device_public_key,
         audience=template.audience,
-        device_public_key=template.device_public_key.hex(),
-        receipt=hashlib.sha256(template.receipts).hexdigest(),
-        template=hashlib.sha256(template.template).hexdigest(),
+        template=template.binding.template_digest,
+        receipt=template.receipts,
     )
+    return _opening(PersonalKind.ENROLMENT, facts)
 
 
 def _renewal(template: StoredTemplate) -> Opening:
     _, _, receipt = template.receipts.rpartition(b"\n")
-    return _opening(PersonalKind.RENEWAL, template.key_id, receipt=hashlib.sha256(receipt).hexdigest())
+    return _opening(PersonalKind.RENEWAL, renewal_facts(key_id=template.key_id, receipt=receipt))
 
 
 def _revocation(key_id: bytes, request_digest: bytes) -> Opening:
-    return _opening(PersonalKind.REVOCATION, key_id, request=request_digest.hex())
+    return _opening(PersonalKind.REVOCATION, revocation_facts(key_id=key_id, request=request_digest))
 
 
-def _opening(kind: PersonalKind, key_id: bytes, **facts: str) -> Opening:
-    return Opening(kind, {"key_id": key_id.hex()} | facts, secrets.token_bytes(SALT_BYTES))
+def _opening(kind: PersonalKind, facts: dict[str, str]) -> Opening:
+    return Opening(kind, facts, secrets.token_bytes(SALT_BYTES))

@@ -131,15 +131,24 @@ class Journal:
             await self._add(Addition(entry, opening, asking.key_id) if asking.key_id else Addition(entry))
             raise
 
-    async def about_to(self, *openings: tuple[bytes, Opening]) -> None:
+    async def about_to(self, *openings: tuple[bytes, Opening], log_size: int) -> tuple[LogReceipt, ...]:
         """Logs what is about to be done to templates, all or none.
 
         Args:
             openings: what stands behind each entry, with the key id that it is kept under.
+            log_size: entries in the last checkpoint that the device saw.
+
+        Returns:
+            What the device wants to see before it believes that it was done, in the same order.
         """
         if self._sequencer is None:
             raise UsageError("the journal is not open")
-        await self._sequencer.add(*(self._deed(key_id, opening) for key_id, opening in openings))
+        positions = await self._sequencer.add(*(self._deed(key_id, opening) for key_id, opening in openings))
+        return await asyncio.to_thread(self._receipts, positions, [opening for _, opening in openings], log_size)
+
+    async def revocation(self, key_id: bytes, *, log_size: int) -> LogReceipt | None:
+        """The receipt of the first revocation of a key, for whoever asks again. None when no opening of one is kept."""
+        return await asyncio.to_thread(self._revocation, key_id, log_size)
 
     async def declare(self, declared: Iterable[PublicEntry]) -> int:
         """Logs public entries that are not in the log yet, by their content.
@@ -172,6 +181,15 @@ class Journal:
         size = logged.checkpoint.head.size
         proof = self.log.consistency_proof(log_size, size) if 0 < log_size <= size else ()
         return LogReceipt(logged, opening, proof)
+
+    def _receipts(self, positions: range, openings: list[Opening], log_size: int) -> tuple[LogReceipt, ...]:
+        return tuple(self._receipt(*each, log_size) for each in zip(positions, openings, strict=True))
+
+    def _revocation(self, key_id: bytes, log_size: int) -> LogReceipt | None:
+        for position, opening in self.log.openings(key_id).items():  # in order
+            if opening.kind is PersonalKind.REVOCATION:
+                return self._receipt(position, opening, log_size)
+        return None
 
     def _erase(self, key_id: bytes) -> LogReceipt | None:
         tombstone = self.log.erase(key_id)

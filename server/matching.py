@@ -44,11 +44,11 @@ from federation.wire.convert import (
     Change,
     LoggedReply,
     ProbeSubmission,
-    RecordedDecision,
     SessionGrant,
     SessionRequest,
     TokenSubmission,
 )
+from federation.wire.logged import request_digest
 from federation.wire.v1 import verification_pb2 as pb
 from federation.wire.v1 import verification_pb2_grpc as pb_grpc
 from server.assertions import AssertionIssuer
@@ -61,7 +61,7 @@ from server.owners import STRANGER, OwnerService, is_signed
 from server.peers import peer_of
 from server.reconciling import take_up
 from server.rules import PublicRules
-from server.sessions import Session, SessionLimits, Step, request_digest
+from server.sessions import Session, SessionLimits, Step
 from server.stepping import NO_SESSION, Progress, Steps
 from server.storage import Storage, StoredTemplate
 from server.workers import MatchWorkers
@@ -193,11 +193,11 @@ class MatchingService(pb_grpc.VerificationServiceServicer):
                     raise RefusedError(NO_SESSION)
                 logged = LoggedEntry.from_bytes(session.logged)
                 assertion = self._issuer.issue(session.request, template, logged, now=int(self._clock()))
-            answer = RecordedDecision(decision, assertion).to_proto()
-            await self._deeds.decide(
+            answer = await self._deeds.decide(
                 session,
                 decision,
-                answer=answer.SerializeToString(deterministic=True),
+                assertion=assertion,
+                log_size=submission.log_size,
                 expires_at=int(self._clock()) + self._session_limits.answer_seconds,
                 request_digest=request_digest(request),
             )

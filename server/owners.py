@@ -19,19 +19,20 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from federation.errors import RefusedError
 from federation.statements import JsonValue, canonical_bytes
 from federation.transparency import AttemptOutcome, Opening
+from federation.wire.logged import request_digest
 from federation.wire.owner import (
     ExportPage,
     OwnerOperation,
     OwnerProof,
     proof_from_proto,
     read_export,
+    read_revocation,
 )
 from federation.wire.v1 import verification_pb2 as pb
 from federation.wire.v1 import verification_pb2_grpc as pb_grpc
 from server.deeds import Deeds
 from server.disk import Disk
 from server.journal import Asking, Journal
-from server.sessions import request_digest
 from server.storage import Owner, Storage
 
 STRANGER = "not enrolled here with this key, purpose and audience, or not signed by the enrolled device"
@@ -110,10 +111,10 @@ class OwnerService(pb_grpc.OwnerServiceServicer):
     async def Revoke(self, request: pb.RevokeRequest, context: _Context) -> pb.RevokeResponse:
         """Deletes the template, with its attempts and consents."""
         async with self._journal.asked_by_an_owner() as asking:
-            proof = proof_from_proto(OwnerOperation.REVOKE, request)
+            proof, log_size = read_revocation(request)
             await self._require_owner(proof, asking)
-        await self._deeds.revoke(proof.key_id, request_digest(request))
-        return pb.RevokeResponse()
+        logged = await self._deeds.revoke(proof.key_id, request_digest(request), log_size=log_size)
+        return pb.RevokeResponse(log=logged.to_proto())
 
     async def Erase(self, request: pb.EraseRequest, context: _Context) -> pb.EraseResponse:
         """Deletes the template if it is there, then the openings, then the last thing by which the owner is known.

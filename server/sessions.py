@@ -34,8 +34,6 @@ from federation.errors import UsageError
 from federation.wire.convert import NONCE_BYTES, SESSION_ID_BYTES
 
 if TYPE_CHECKING:
-    from google.protobuf.message import Message
-
     from federation.onebit import Operation
     from federation.wire.convert import SessionRequest
 
@@ -124,9 +122,3 @@ class SessionLimits:
     def __post_init__(self) -> None:
         if not 0 < self.per_peer <= self.capacity or min(self.lifetime_seconds, self.answer_seconds) < 1:
             raise UsageError("session limits need 0 < per peer <= capacity and times of at least a second")
-
-
-def request_digest(message: Message) -> bytes:
-    """What makes two requests the same one: SHA-256 of the message's name and bytes, 32 bytes."""
-    name = message.DESCRIPTOR.full_name.encode("ascii")
-    return hashlib.sha256(name + b"\0" + message.SerializeToString(deterministic=True)).digest()

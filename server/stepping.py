@@ -16,9 +16,10 @@ from google.protobuf.message import Message
 
 from federation.errors import IntaglioError, MalformedMessageError, RefusedError, UnavailableError
 from federation.transparency import AttemptOutcome
+from federation.wire.logged import request_digest
 from server.disk import Disk
 from server.journal import Journal
-from server.sessions import Repeated, Session, Step, request_digest
+from server.sessions import Repeated, Session, Step
 from server.storage import Storage
 
 NO_SESSION = "no session waits for this message: it is unknown, used or expired; start again"

@@ -173,7 +173,7 @@ class Office:
     def end_attempt(self, session: Session, decision: Decision = Decision.NON_MATCH) -> None:
         self._do(
             lambda deeds: deeds.decide(
-                session, decision, answer=b"the decision", expires_at=NOW + 30, request_digest=self._digest()
+                session, decision, assertion=None, log_size=0, expires_at=NOW + 30, request_digest=self._digest()
             )
         )
 

@@ -13,6 +13,7 @@ from running import (
     ISSUER,
     ISSUER_KEY,
     LOG_SIGNER,
+    LOG_TRUST,
     SIGNERS,
     TERMS,
     RunningServer,
@@ -41,7 +42,7 @@ from federation.errors import (
     UnavailableError,
     UsageError,
 )
-from federation.onebit import Decision, SessionKey, TemplateSecret
+from federation.onebit import Decision, SessionKey
 from federation.onebit.parameters import ONEBIT_1024, ONEBIT_2048
 from federation.purposes import DAY_SECONDS
 from federation.rules import Moratorium
@@ -441,7 +442,7 @@ def test_an_enrolment_whose_last_answer_was_lost_is_settled(server):
             device.enrol(a_face(OWNER, 0), a_face(OWNER, 1))
     assert device.wallet.enrolment.state is EnrolmentState.STARTED
     with server.owner(device.wallet) as owner:
-        settled = owner.settle()
+        settled = owner.settle(LOG_TRUST)
         assert settled.enrolment.state is EnrolmentState.ENROLLED
         assert settled.template_secret == device.wallet.template_secret
     with server.device(device.wallet) as again:  # or the next match tells
@@ -449,25 +450,40 @@ def test_an_enrolment_whose_last_answer_was_lost_is_settled(server):
         assert again.wallet.enrolment.state is EnrolmentState.ENROLLED
 
 
-def test_an_enrolment_that_never_arrived_is_settled_without_seed_and_pad(server):
-    never = a_wallet(a_release()).with_template_secret(TemplateSecret.generate(ONEBIT_1024))
-    with server.owner(never) as owner:
-        settled = owner.settle()
-    assert (settled.template_secret, settled.enrolment.state) == (None, EnrolmentState.STARTED)
+def test_an_enrolment_that_never_arrived_keeps_seed_and_pad_since_nobody_can_prove_that(server, monkeypatch):
+    kept = []
+    with server.device(a_wallet(a_release()), keep=kept.append) as device:
+        monkeypatch.setattr(device._connection, "_call_once", refuse_probes(device._connection._call_once))
+        with pytest.raises(UnavailableError):
+            device.enrol(a_face(OWNER, 0), a_face(OWNER, 1))
+    with server.owner(kept[-1]) as owner:
+        with pytest.raises(RefusedError, match=r"stays as it is\. Try again, or enrol with a new wallet"):
+            owner.settle(LOG_TRUST)
+        assert owner.wallet == kept[-1]
+    assert (kept[-1].template_secret is not None, kept[-1].enrolment.state) == (True, EnrolmentState.STARTED)
+
+
+def refuse_probes(call):
+    def refuse(method, request):
+        if isinstance(request, pb.SubmitProbeRequest):
+            raise UnavailableError("the cable", retry_after_seconds=5)
+        return call(method, request)
+
+    return refuse
 
 
 def test_a_template_that_was_revoked_meanwhile_is_settled_as_revoked(server, wallet):
     started = wallet.with_state(EnrolmentState.STARTED)
     with server.owner(started) as owner:
-        owner.revoke()
-        assert owner.settle().enrolment.state is EnrolmentState.REVOKED
+        owner.revoke(LOG_TRUST)
+        assert owner.settle(LOG_TRUST).enrolment.state is EnrolmentState.REVOKED
 
 
 def test_a_clock_that_is_wrong_settles_nothing(server, wallet):
     """Else a device with a wrong clock would throw away the seed and pad of a template that counts."""
     started = wallet.with_state(EnrolmentState.STARTED)
     with server.owner(started, clock=lambda: time.time() - 3600) as owner, pytest.raises(UsageError, match="clock"):
-        owner.settle()
+        owner.settle(LOG_TRUST)
 
 
 @pytest.mark.parametrize("change", [{"next": 7}, {"next": 5}, {"position": 6}], ids=["same", "back", "before it"])
@@ -501,4 +517,4 @@ def test_a_server_that_holds_another_template_for_this_key_is_named(server, wall
     other = wallet.enrolment.receipt.replace(b"Example", b"Exbmple")
     started = wallet.with_enrolment(replace(wallet.enrolment, state=EnrolmentState.STARTED, receipt=other))
     with server.owner(started) as owner, pytest.raises(ProofError, match="do not go on"):
-        owner.settle()
+        owner.settle(LOG_TRUST)

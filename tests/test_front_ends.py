@@ -16,20 +16,21 @@ import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from hostile import a_probe_message
 from prometheus_client.parser import text_string_to_metric_families
-from running import AUDIENCE, PURPOSE, RunningServer, a_face, a_release, a_service, a_wallet, public_rules
+from running import AUDIENCE, LOG_TRUST, PURPOSE, RunningServer, a_face, a_release, a_service, a_wallet, public_rules
 
 from client.wallet import EnrolmentState
 from federation.errors import PeerError, RefusedError, UnavailableError, UsageError
 from federation.onebit import Decision
 from federation.wire import status
 from federation.wire.convert import SessionGrant
+from federation.wire.logged import request_digest
 from federation.wire.v1 import verification_pb2 as pb
 from server.certificates import client_credentials, write_pki
 from server.metrics import Metrics
 from server.peers import PeerRate, PeerRates
 from server.preparing import KEPT_MATERIAL
 from server.serving import SERVICE_NAME, health_of
-from server.sessions import Repeated, SessionLimits, Step, request_digest
+from server.sessions import Repeated, SessionLimits, Step
 from server.sqlstorage import open_storage
 
 pytestmark = pytest.mark.integration
@@ -192,7 +193,7 @@ def test_any_front_end_serves_any_step(front_ends, release, database):
         for face, decision in [(OWNER, Decision.MATCH), (STRANGER, Decision.NON_MATCH)] * 2:
             assert device.verify(a_face(face, 2)).decision is decision
         with front_ends[1].owner(wallet) as owner:
-            owner.revoke()
+            owner.revoke(LOG_TRUST)
         with pytest.raises(RefusedError, match="not enrolled"):
             device.verify(a_face(OWNER))
     with open_storage(database) as storage:
@@ -261,7 +262,7 @@ def test_a_verification_survives_a_lost_answer_and_counts_once(server, wallet, s
 def test_a_revocation_survives_a_lost_answer(server, wallet, storage):
     with server.owner(wallet) as owner:
         owner._stub = LosesAnswers(owner._stub, "Revoke")
-        owner.revoke()
+        owner.revoke(LOG_TRUST)
     assert storage.template(wallet.key_id) is None
 
 

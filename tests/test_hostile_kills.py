@@ -70,7 +70,7 @@ class Town:
                 if ambush:
                     ambush.lay(owner._connection)
                 if deed == "revoke":
-                    owner.revoke()
+                    owner.revoke(LOG_TRUST)
                 else:
                     owner.erase(LOG_TRUST)
                     person.is_erased = True
@@ -107,7 +107,7 @@ class Town:
                 self.do("enrol", person)
         elif deed == "agree":
             with self.server.owner(person.wallet) as owner:
-                person.wallet = owner.with_held_consent()
+                person.wallet = owner.with_held_consent(LOG_TRUST)
         elif deed == "renew" and not person.is_revoked:
             successor = person.successor
             if successor is not None and self.settles(successor):
@@ -127,7 +127,10 @@ class Town:
     def settles(self, person):
         """Whether the server has the template whose last answer was lost, as the person's program asks it."""
         with self.server.owner(person.wallet) as owner:
-            person.wallet = owner.settle()
+            try:
+                person.wallet = owner.settle(LOG_TRUST)
+            except RefusedError:  # the server knows nothing of it; the person tries again
+                return False
         return person.wallet.require_enrolment().state is EnrolmentState.ENROLLED
 
     def verify_again(self, person):

@@ -204,7 +204,7 @@ def test_s9_a_monitor_counts_what_was_done_and_nothing_else(server, log):
                 device.verify(a_face(shown, 4))
     with server.owner(wallets[0]) as owner:
         owner.export()
-        owner.revoke()
+        owner.revoke(LOG_TRUST)
     with server.device(wallets[0]) as device, pytest.raises(RefusedError, match="not enrolled here"):
         device.verify(a_face(1))
     usage = Monitor().follow(log, LOG_TRUST, now=int(time.time())).usage

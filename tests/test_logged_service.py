@@ -385,7 +385,7 @@ def test_a_renewed_consent_counts_and_a_lost_wallet_write_is_no_trouble(server, 
         renewed = device.wallet
     with server.owner(wallet) as owner:
         held = owner.receipts()
-        found = owner.with_held_consent()  # the wallet was not written: what the server holds counts
+        found = owner.with_held_consent(LOG_TRUST)  # the wallet was not written: what the server holds counts
     assert b"\n".join(held) == renewed.enrolment.receipt == storage.template(wallet.key_id).receipts
     assert len(held) == 2
     assert found.enrolment.receipt == renewed.enrolment.receipt
@@ -442,7 +442,7 @@ def test_a_foreign_receipt_renews_nothing(server, wallet, storage):
 
 def test_a_revoked_owner_may_still_look_and_be_erased(server, wallet, storage):
     with server.owner(wallet) as owner:
-        owner.revoke()
+        owner.revoke(LOG_TRUST)
         held = owner.export()
         assert held.receipts == ()
         assert len(held.openings) == 2  # enrolment and revocation
@@ -456,7 +456,7 @@ def test_erasing_leaves_nothing_that_connects_the_log_with_anybody(server, walle
     with server.owner(wallet) as owner:
         salts = [opening.secret_bytes() for opening in owner.export().openings.values()]
         assert owner.erase(LOG_TRUST) is not None
-        for ask in (owner.export, owner.receipts, owner.revoke):
+        for ask in (owner.export, owner.receipts, lambda: owner.revoke(LOG_TRUST)):
             with pytest.raises(RefusedError, match="not enrolled here"):
                 ask()
     assert storage.template(wallet.key_id) is None
@@ -501,7 +501,7 @@ def test_an_old_request_shows_nothing_and_says_how_far_the_clocks_are_apart(serv
         for ask in (owner.export, owner.receipts):
             with pytest.raises(UsageError, match="set the clock"):
                 ask()
-        owner.revoke()  # a right that no clock takes away
+        owner.revoke(LOG_TRUST)  # a right that no clock takes away
 
 
 def test_a_signature_for_one_operation_serves_no_other(server, wallet, storage):

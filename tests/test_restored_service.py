@@ -118,7 +118,7 @@ def stolen(files):
     files.database.backup("backup")
     with files.serving() as server:
         with server.owner(wallet) as owner:
-            owner.revoke()
+            owner.revoke(LOG_TRUST)
         with server.device(wallet) as thief, pytest.raises(RefusedError, match="not enrolled here"):
             thief.verify(a_face(OWNER, 2))
     files.database.restore("backup")
@@ -183,7 +183,7 @@ def test_what_the_service_logs_of_every_deed_is_explained_by_what_it_stored(file
             )
         for wallet, ask in [(wallets[2], "revoke"), (wallets[3], "erase")]:
             with server.owner(wallet) as owner:
-                owner.revoke() if ask == "revoke" else owner.erase(LOG_TRUST)
+                owner.revoke(LOG_TRUST) if ask == "revoke" else owner.erase(LOG_TRUST)
         seen = service._storage.seen().size
     files.start()
     lines = files.reconcile().output.splitlines()
@@ -208,7 +208,7 @@ def test_who_asks_what_became_of_a_lost_answer_is_told_what_the_log_says(files, 
                 device.enrol(a_face(OWNER, 0), a_face(OWNER, 1))
         monkeypatch.setattr(SqlStorage, "decide", decide)
         with server.owner(kept[-1]) as owner:
-            settled = owner.settle()
+            settled = owner.settle(LOG_TRUST)
         assert settled.require_enrolment().state is EnrolmentState.ENROLLED
         with server.device(settled) as device:
             assert device.verify(a_face(OWNER, 2)).decision is Decision.MATCH
@@ -250,7 +250,7 @@ def test_the_document_on_backups_leads_a_server_back(files, tls, monkeypatch):
         for line in lines_of("Back up", files.database):
             run(line)
         with server.owner(wallets[0]) as owner:
-            owner.revoke()
+            owner.revoke(LOG_TRUST)
     if isinstance(files.database, SqliteFile):
         for file in files.folder.glob("matching.db*"):
             file.unlink()

@@ -15,6 +15,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from hostile import a_grant, a_new_template, a_probe_message, an_enrolment_message
 from running import (
     AUDIENCE,
+    LOG_TRUST,
     PURPOSE,
     RunningServer,
     a_face,
@@ -429,7 +430,7 @@ def test_a_server_with_a_new_release_refuses_old_templates(tls, workers, wallet,
 
 def test_a_revoked_template_is_gone_for_good(server, wallet, storage):
     with server.device(wallet) as device, server.owner(wallet) as owner:
-        owner.revoke()
+        owner.revoke(LOG_TRUST)
         assert storage.template(wallet.key_id) is None
         with pytest.raises(RefusedError, match="not enrolled here"):
             device.verify(a_face(OWNER))
@@ -438,7 +439,7 @@ def test_a_revoked_template_is_gone_for_good(server, wallet, storage):
             pytest.raises(RefusedError, match="was revoked"),
         ):
             again.enrol(a_face(OWNER), a_face(OWNER, 1))
-        owner.revoke()  # again: its answer might have been lost
+        owner.revoke(LOG_TRUST)  # again: its answer might have been lost
 
 
 def test_a_revocation_during_a_session_ends_it(server, wallet):
@@ -446,7 +447,7 @@ def test_a_revocation_during_a_session_ends_it(server, wallet):
         grant = a_session(device)
         message, transcript, key = a_probe_message(device, grant, a_face(OWNER))
         reply = call(device._stub.SubmitProbe, message).reply
-        owner.revoke()
+        owner.revoke(LOG_TRUST)
         with pytest.raises(RefusedError, match="no session waits"):
             call(device._stub.SubmitToken, answer_to(message, reply, transcript, key))
 

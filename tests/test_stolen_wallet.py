@@ -199,7 +199,7 @@ def test_a_thief_finds_no_padded_template_in_anything_that_he_may_ask_for(server
         answers = everything_that_a_wallet_may_ask(server, wallet)
         with server.owner(wallet) as owner:
             ear = Ear(owner._connection)
-            owner.revoke()
+            owner.revoke(LOG_TRUST)
             owner.erase(LOG_TRUST)
             answers += ear.answers
         assert not is_in(template[_HEADER_BYTES:], answers)
@@ -364,7 +364,7 @@ def test_a_thief_who_revokes_and_enrols_himself_is_somebody_else(server, storage
         token = device.verify(a_face(OWNER, 2), audience_nonce=nonce).assertion
     owner = verify_assertion(token, expectation(nonce), now=int(time.time()))
     with server.owner(wallet) as asking:
-        asking.revoke()
+        asking.revoke(LOG_TRUST)
     again = replace(wallet, enrolment=a_wallet(a_release()).enrolment, template_secret=None)
     with server.device(again) as device, pytest.raises(RefusedError, match="revoked"):
         device.enrol(a_face(THIEF), a_face(THIEF, 1))
@@ -414,9 +414,13 @@ def test_a_backup_revokes_and_does_nothing_else_whatever_program_reads_it(server
         assert storage.template(wallet.key_id) == before
         assert is_signed(wallet.device_public_key, backup.revocation.signature, backup.revocation.statement)
     assert not is_in(template[_HEADER_BYTES:], [repr(backup).encode()])
-    revoke_with(backup.revocation, target=server.target, tls=server.certificates())
+    revoke_with(
+        backup.revocation, target=server.target, tls=server.certificates(), trust=LOG_TRUST, now=int(time.time())
+    )
     assert storage.template(wallet.key_id) is None
-    revoke_with(backup.revocation, target=server.target, tls=server.certificates())  # at any age, and twice
+    revoke_with(
+        backup.revocation, target=server.target, tls=server.certificates(), trust=LOG_TRUST, now=int(time.time())
+    )  # at any age, and twice
 
 
 def follow_session(connection: Connection, session_id: bytes, backup: Backup) -> Refusal:

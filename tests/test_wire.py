@@ -74,17 +74,15 @@ READERS = [
         (kind, partial(owner.proof_from_proto, operation), lambda v, kind=kind: kind(proof=v.to_proto()))
         for kind, operation in [
             (pb.ListReceiptsRequest, owner.OwnerOperation.LIST_RECEIPTS),
-            (pb.RevokeRequest, owner.OwnerOperation.REVOKE),
             (pb.EraseRequest, owner.OwnerOperation.ERASE),
         ]
     ),
     (pb.ExportRequest, owner.read_export, lambda v: pb.ExportRequest(proof=v[0].to_proto(), openings_from=v[1])),
     (pb.ExportResponse, owner.ExportPage.from_proto, lambda v: v.to_proto()),
     (pb.ListReceiptsResponse, owner.receipts_from_proto, lambda v: pb.ListReceiptsResponse(receipts=v)),
-    *(
-        (kind, owner.require_empty, lambda _, kind=kind: kind())
-        for kind in (pb.RevokeResponse, pb.GetCheckpointRequest)
-    ),
+    (pb.RevokeRequest, owner.read_revocation, lambda v: pb.RevokeRequest(proof=v[0].to_proto(), log_size=v[1])),
+    (pb.RevokeResponse, owner.revocation_from_proto, lambda v: pb.RevokeResponse(log=v.to_proto())),
+    (pb.GetCheckpointRequest, owner.require_empty, lambda _: pb.GetCheckpointRequest()),
     (pb.EraseResponse, owner.tombstone_from_proto, lambda v: pb.EraseResponse(log=v.to_proto() if v else None)),
     (
         pb.GetCheckpointResponse,

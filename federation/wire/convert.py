@@ -35,6 +35,7 @@ MAX_MESSAGE_BYTES = 512 * 1024
 """gRPC limit for both directions: a probe takes about 90 kB, a reply about 150 kB, an export more."""
 MAX_REPLY_BYTES = 256 * 1024
 MAX_ASSERTION_CHARACTERS = 4096
+_MOST_DEEDS = 2
 
 _CHANGE_DOMAIN = b"intaglio change v1"
 
@@ -243,10 +244,12 @@ class TokenSubmission:
     Attributes:
         session_id: 16 bytes.
         token: 16 bytes, or None for "no match".
+        log_size: entries in the last checkpoint that the device saw.
     """
 
     session_id: bytes
     token: bytes | None = field(repr=False)
+    log_size: int = 0
 
     def __post_init__(self) -> None:
         require_length("session id", self.session_id, SESSION_ID_BYTES)
@@ -263,11 +266,12 @@ class TokenSubmission:
             MalformedMessageError: a field is missing, unknown or wrong.
         """
         require_no_unknown_fields(message)
-        return cls(session_id=message.session_id, token=None if message.token == NO_MATCH else message.token)
+        token = None if message.token == NO_MATCH else message.token
+        return cls(session_id=message.session_id, token=token, log_size=message.log_size)
 
     def to_proto(self) -> pb.SubmitTokenRequest:
         """The message that ends a verification."""
-        return pb.SubmitTokenRequest(session_id=self.session_id, token=self.token or NO_MATCH)
+        return pb.SubmitTokenRequest(session_id=self.session_id, token=self.token or NO_MATCH, log_size=self.log_size)
 
 
 @dataclass(frozen=True)
@@ -308,12 +312,16 @@ class RecordedDecision:
     Attributes:
         decision: match or non-match.
         assertion: for the audience, a JSON Web Token that is not read here; None when there is none.
+        deeds: the log's entries about what a match put in force, at most 2; not checked here but for their form.
     """
 
     decision: Decision
     assertion: str | None = None
+    deeds: tuple[LogReceipt, ...] = ()
 
     def __post_init__(self) -> None:
+        if len(self.deeds) > _MOST_DEEDS or (self.deeds and self.decision is not Decision.MATCH):
+            raise MalformedMessageError(f"a match puts at most {_MOST_DEEDS} things in force, and only a match does")
         if self.assertion is None:
             return
         if not 0 < len(self.assertion) <= MAX_ASSERTION_CHARACTERS or not self.assertion.isascii():
@@ -332,12 +340,20 @@ class RecordedDecision:
         decision = _DECISIONS.get(message.decision)
         if decision is None:
             raise MalformedMessageError(f"decision {int(message.decision)} is not in the protocol")
-        return cls(decision, message.assertion.decode("ascii", errors="replace") if message.assertion else None)
+        return cls(
+            decision,
+            message.assertion.decode("ascii", errors="replace") if message.assertion else None,
+            tuple(map(LogReceipt.from_proto, message.deeds)),
+        )
 
     def to_proto(self) -> pb.SubmitTokenResponse:
         """The message."""
         value = next(value for value, decision in _DECISIONS.items() if decision is self.decision)
-        return pb.SubmitTokenResponse(decision=value, assertion=(self.assertion or "").encode("ascii"))
+        return pb.SubmitTokenResponse(
+            decision=value,
+            assertion=(self.assertion or "").encode("ascii"),
+            deeds=[deed.to_proto() for deed in self.deeds],
+        )
 
 
 _DECISIONS = {pb.DECISION_MATCH: Decision.MATCH, pb.DECISION_NON_MATCH: Decision.NON_MATCH}

@@ -1,9 +1,14 @@
-"""What the log adds to the protocol: the proof that a request stands in it, checked before a device opens a reply."""
+"""What the log adds to the protocol: the proof that something stands in it, and the words for what that is.
+
+A device checks the entry of a comparison before it opens the reply, and the entries of what a match put in force, or of
+a revocation, before it believes that it was done: whoever terminates TLS may say so too, and signs nothing.
+"""
 
 from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from federation.errors import MalformedMessageError
 from federation.transparency import Growth, LoggedEntry, Opening
@@ -11,6 +16,9 @@ from federation.transparency.entries import MAX_CONTENT_BYTES
 from federation.transparency.tree import MAX_PROOF_HASHES
 from federation.wire.checks import DIGEST_BYTES, require_length, require_no_unknown_fields
 from federation.wire.v1 import verification_pb2 as pb
+
+if TYPE_CHECKING:
+    from google.protobuf.message import Message
 
 
 def comparison_facts(*, key_id: bytes, transcript: bytes, reply: bytes) -> dict[str, str]:
@@ -25,6 +33,44 @@ def comparison_facts(*, key_id: bytes, transcript: bytes, reply: bytes) -> dict[
         "reply": hashlib.sha256(reply).hexdigest(),
         "transcript": hashlib.sha256(transcript).hexdigest(),
     }
+
+
+def enrolment_facts(*, device_public_key: bytes, audience: str, template: bytes, receipt: bytes) -> dict[str, str]:
+    """What stands behind the entry of an enrolment: the owner, and SHA-256 of template and consent.
+
+    It names the owner, so that whoever lost a template in a database's accident may still have the rest erased.
+
+    Args:
+        device_public_key: Ed25519, 32 bytes; its SHA-256 is the key id.
+        audience: where the template was enrolled.
+        template: SHA-256 of the template message, 32 bytes.
+        receipt: the signed consent receipt.
+    """
+    require_length("template digest", template, DIGEST_BYTES)
+    return {
+        "audience": audience,
+        "device_public_key": device_public_key.hex(),
+        "key_id": hashlib.sha256(device_public_key).hexdigest(),
+        "receipt": hashlib.sha256(receipt).hexdigest(),
+        "template": template.hex(),
+    }
+
+
+def renewal_facts(*, key_id: bytes, receipt: bytes) -> dict[str, str]:
+    """What stands behind the entry of a renewed consent: whose, and SHA-256 of the newer receipt alone."""
+    return {"key_id": key_id.hex(), "receipt": hashlib.sha256(receipt).hexdigest()}
+
+
+def revocation_facts(*, key_id: bytes, request: bytes) -> dict[str, str]:
+    """What stands behind the entry of a revocation: whose, and the `request_digest` of what asked for it."""
+    require_length("request digest", request, DIGEST_BYTES)
+    return {"key_id": key_id.hex(), "request": request.hex()}
+
+
+def request_digest(request: Message) -> bytes:
+    """What makes two requests the same one: SHA-256 of the message's name, a zero byte and its bytes, 32 bytes."""
+    name = request.DESCRIPTOR.full_name.encode("ascii")
+    return hashlib.sha256(name + b"\0" + request.SerializeToString(deterministic=True)).digest()
 
 
 @dataclass(frozen=True)

@@ -50,7 +50,7 @@ def owner_statement(operation: OwnerOperation, *, key_id: bytes, audience: str, 
     return _TAG + operation.value.encode() + b"\0" + key_id + struct.pack(">Q", issued_at) + audience.encode()
 
 
-_Plain = pb.ListReceiptsRequest | pb.RevokeRequest | pb.EraseRequest
+_Plain = pb.ListReceiptsRequest | pb.EraseRequest
 
 
 @dataclass(frozen=True)
@@ -203,6 +203,28 @@ def read_export(message: pb.ExportRequest) -> tuple[OwnerProof, int]:
     return OwnerProof.from_proto(OwnerOperation.EXPORT, message.proof), message.openings_from
 
 
+def read_revocation(message: pb.RevokeRequest) -> tuple[OwnerProof, int]:
+    """The proof, and how many entries of the log the device saw.
+
+    Raises:
+        MalformedMessageError: a field is missing, unknown or wrong.
+    """
+    require_no_unknown_fields(message)
+    return OwnerProof.from_proto(OwnerOperation.REVOKE, message.proof), message.log_size
+
+
+def revocation_from_proto(message: pb.RevokeResponse) -> LogReceipt:
+    """The entry about a revocation.
+
+    Raises:
+        MalformedMessageError: there is none, or it is none.
+    """
+    require_no_unknown_fields(message)
+    if not message.HasField("log"):
+        raise MalformedMessageError("the answer says that the template is gone, without the log's entry about it")
+    return LogReceipt.from_proto(message.log)
+
+
 def tombstone_from_proto(message: pb.EraseResponse) -> LogReceipt | None:
     """The entry about an erasure, or None when nothing was held any more.
 
@@ -213,7 +235,7 @@ def tombstone_from_proto(message: pb.EraseResponse) -> LogReceipt | None:
     return LogReceipt.from_proto(message.log) if message.HasField("log") else None
 
 
-def require_empty(message: pb.RevokeResponse | pb.GetCheckpointRequest) -> None:
+def require_empty(message: pb.GetCheckpointRequest) -> None:
     """Raises `MalformedMessageError` unless the message has no field at all."""
     require_no_unknown_fields(message)
 

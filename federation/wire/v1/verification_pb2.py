@@ -24,15 +24,15 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n%federation/wire/v1/verification.proto\x12\x12\x66\x65\x64\x65ration.wire.v1\"D\n\x07Session\x12\x12\n\nsession_id\x18\x01 \x01(\x0c\x12\r\n\x05nonce\x18\x02 \x01(\x0c\x12\x16\n\x0erelease_digest\x18\x03 \x01(\x0c\"B\n\nLogReceipt\x12\x0e\n\x06logged\x18\x01 \x01(\x0c\x12\x0f\n\x07opening\x18\x02 \x01(\x0c\x12\x13\n\x0b\x63onsistency\x18\x03 \x03(\x0c\"J\n\x15StartEnrolmentRequest\x12\x0e\n\x06key_id\x18\x01 \x01(\x0c\x12\x0f\n\x07purpose\x18\x02 \x01(\t\x12\x10\n\x08\x61udience\x18\x03 \x01(\t\"F\n\x16StartEnrolmentResponse\x12,\n\x07session\x18\x01 \x01(\x0b\x32\x1b.federation.wire.v1.Session\"e\n\x18StartVerificationRequest\x12\x0e\n\x06key_id\x18\x01 \x01(\x0c\x12\x0f\n\x07purpose\x18\x02 \x01(\t\x12\x10\n\x08\x61udience\x18\x03 \x01(\t\x12\x16\n\x0e\x61udience_nonce\x18\x04 \x01(\x0c\"I\n\x19StartVerificationResponse\x12,\n\x07session\x18\x01 \x01(\x0b\x32\x1b.federation.wire.v1.Session\"F\n\x06\x43hange\x12\x19\n\x11\x64\x65vice_public_key\x18\x01 \x01(\x0c\x12\x10\n\x08template\x18\x02 \x01(\x0c\x12\x0f\n\x07receipt\x18\x03 \x01(\x0c\"\x9f\x01\n\x12SubmitProbeRequest\x12\x12\n\nsession_id\x18\x01 \x01(\x0c\x12\r\n\x05probe\x18\x02 \x01(\x0c\x12\x11\n\tsignature\x18\x03 \x01(\x0c\x12\x10\n\x08log_size\x18\x04 \x01(\x04\x12*\n\x06\x63hange\x18\x05 \x01(\x0b\x32\x1a.federation.wire.v1.Change\x12\x15\n\rnew_signature\x18\x06 \x01(\x0c\"Q\n\x13SubmitProbeResponse\x12\r\n\x05reply\x18\x01 \x01(\x0c\x12+\n\x03log\x18\x02 \x01(\x0b\x32\x1e.federation.wire.v1.LogReceipt\"7\n\x12SubmitTokenRequest\x12\x12\n\nsession_id\x18\x01 \x01(\x0c\x12\r\n\x05token\x18\x02 \x01(\x0c\"X\n\x13SubmitTokenResponse\x12.\n\x08\x64\x65\x63ision\x18\x01 \x01(\x0e\x32\x1c.federation.wire.v1.Decision\x12\x11\n\tassertion\x18\x02 \x01(\x0c\"T\n\nOwnerProof\x12\x0e\n\x06key_id\x18\x01 \x01(\x0c\x12\x10\n\x08\x61udience\x18\x02 \x01(\t\x12\x11\n\tissued_at\x18\x03 \x01(\x04\x12\x11\n\tsignature\x18\x04 \x01(\x0c\"D\n\x13ListReceiptsRequest\x12-\n\x05proof\x18\x01 \x01(\x0b\x32\x1e.federation.wire.v1.OwnerProof\"(\n\x14ListReceiptsResponse\x12\x10\n\x08receipts\x18\x01 \x03(\x0c\"U\n\rExportRequest\x12-\n\x05proof\x18\x01 \x01(\x0b\x32\x1e.federation.wire.v1.OwnerProof\x12\x15\n\ropenings_from\x18\x02 \x01(\x04\"/\n\nLogOpening\x12\x10\n\x08position\x18\x01 \x01(\x04\x12\x0f\n\x07opening\x18\x02 \x01(\x0c\"r\n\x0e\x45xportResponse\x12\x0e\n\x06record\x18\x01 \x01(\x0c\x12\x10\n\x08receipts\x18\x02 \x03(\x0c\x12\x30\n\x08openings\x18\x03 \x03(\x0b\x32\x1e.federation.wire.v1.LogOpening\x12\x0c\n\x04next\x18\x04 \x01(\x04\">\n\rRevokeRequest\x12-\n\x05proof\x18\x01 \x01(\x0b\x32\x1e.federation.wire.v1.OwnerProof\"\x10\n\x0eRevokeResponse\"=\n\x0c\x45raseRequest\x12-\n\x05proof\x18\x01 \x01(\x0b\x32\x1e.federation.wire.v1.OwnerProof\"<\n\rEraseResponse\x12+\n\x03log\x18\x01 \x01(\x0b\x32\x1e.federation.wire.v1.LogReceipt\"\x16\n\x14GetCheckpointRequest\"+\n\x15GetCheckpointResponse\x12\x12\n\ncheckpoint\x18\x01 \x01(\x0c\"0\n\x11GetEntriesRequest\x12\r\n\x05start\x18\x01 \x01(\x04\x12\x0c\n\x04stop\x18\x02 \x01(\x04\"%\n\x12GetEntriesResponse\x12\x0f\n\x07\x65ntries\x18\x01 \x03(\x0c\"\'\n\x13GetInclusionRequest\x12\x10\n\x08position\x18\x01 \x01(\x04\"&\n\x14GetInclusionResponse\x12\x0e\n\x06logged\x18\x01 \x01(\x0c\";\n\x15GetConsistencyRequest\x12\x10\n\x08old_size\x18\x01 \x01(\x04\x12\x10\n\x08new_size\x18\x02 \x01(\x04\"\'\n\x16GetConsistencyResponse\x12\r\n\x05proof\x18\x01 \x03(\x0c*P\n\x08\x44\x65\x63ision\x12\x18\n\x14\x44\x45\x43ISION_UNSPECIFIED\x10\x00\x12\x12\n\x0e\x44\x45\x43ISION_MATCH\x10\x01\x12\x16\n\x12\x44\x45\x43ISION_NON_MATCH\x10\x02\x32\xb0\x03\n\x13VerificationService\x12g\n\x0eStartEnrolment\x12).federation.wire.v1.StartEnrolmentRequest\x1a*.federation.wire.v1.StartEnrolmentResponse\x12p\n\x11StartVerification\x12,.federation.wire.v1.StartVerificationRequest\x1a-.federation.wire.v1.StartVerificationResponse\x12^\n\x0bSubmitProbe\x12&.federation.wire.v1.SubmitProbeRequest\x1a\'.federation.wire.v1.SubmitProbeResponse\x12^\n\x0bSubmitToken\x12&.federation.wire.v1.SubmitTokenRequest\x1a\'.federation.wire.v1.SubmitTokenResponse2\xe1\x02\n\x0cOwnerService\x12\x61\n\x0cListReceipts\x12\'.federation.wire.v1.ListReceiptsRequest\x1a(.federation.wire.v1.ListReceiptsResponse\x12O\n\x06\x45xport\x12!.federation.wire.v1.ExportRequest\x1a\".federation.wire.v1.ExportResponse\x12O\n\x06Revoke\x12!.federation.wire.v1.RevokeRequest\x1a\".federation.wire.v1.RevokeResponse\x12L\n\x05\x45rase\x12 .federation.wire.v1.EraseRequest\x1a!.federation.wire.v1.EraseResponse2\x9b\x03\n\nLogService\x12\x64\n\rGetCheckpoint\x12(.federation.wire.v1.GetCheckpointRequest\x1a).federation.wire.v1.GetCheckpointResponse\x12[\n\nGetEntries\x12%.federation.wire.v1.GetEntriesRequest\x1a&.federation.wire.v1.GetEntriesResponse\x12\x61\n\x0cGetInclusion\x12\'.federation.wire.v1.GetInclusionRequest\x1a(.federation.wire.v1.GetInclusionResponse\x12g\n\x0eGetConsistency\x12).federation.wire.v1.GetConsistencyRequest\x1a*.federation.wire.v1.GetConsistencyResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n%federation/wire/v1/verification.proto\x12\x12\x66\x65\x64\x65ration.wire.v1\"D\n\x07Session\x12\x12\n\nsession_id\x18\x01 \x01(\x0c\x12\r\n\x05nonce\x18\x02 \x01(\x0c\x12\x16\n\x0erelease_digest\x18\x03 \x01(\x0c\"B\n\nLogReceipt\x12\x0e\n\x06logged\x18\x01 \x01(\x0c\x12\x0f\n\x07opening\x18\x02 \x01(\x0c\x12\x13\n\x0b\x63onsistency\x18\x03 \x03(\x0c\"J\n\x15StartEnrolmentRequest\x12\x0e\n\x06key_id\x18\x01 \x01(\x0c\x12\x0f\n\x07purpose\x18\x02 \x01(\t\x12\x10\n\x08\x61udience\x18\x03 \x01(\t\"F\n\x16StartEnrolmentResponse\x12,\n\x07session\x18\x01 \x01(\x0b\x32\x1b.federation.wire.v1.Session\"e\n\x18StartVerificationRequest\x12\x0e\n\x06key_id\x18\x01 \x01(\x0c\x12\x0f\n\x07purpose\x18\x02 \x01(\t\x12\x10\n\x08\x61udience\x18\x03 \x01(\t\x12\x16\n\x0e\x61udience_nonce\x18\x04 \x01(\x0c\"I\n\x19StartVerificationResponse\x12,\n\x07session\x18\x01 \x01(\x0b\x32\x1b.federation.wire.v1.Session\"F\n\x06\x43hange\x12\x19\n\x11\x64\x65vice_public_key\x18\x01 \x01(\x0c\x12\x10\n\x08template\x18\x02 \x01(\x0c\x12\x0f\n\x07receipt\x18\x03 \x01(\x0c\"\x9f\x01\n\x12SubmitProbeRequest\x12\x12\n\nsession_id\x18\x01 \x01(\x0c\x12\r\n\x05probe\x18\x02 \x01(\x0c\x12\x11\n\tsignature\x18\x03 \x01(\x0c\x12\x10\n\x08log_size\x18\x04 \x01(\x04\x12*\n\x06\x63hange\x18\x05 \x01(\x0b\x32\x1a.federation.wire.v1.Change\x12\x15\n\rnew_signature\x18\x06 \x01(\x0c\"Q\n\x13SubmitProbeResponse\x12\r\n\x05reply\x18\x01 \x01(\x0c\x12+\n\x03log\x18\x02 \x01(\x0b\x32\x1e.federation.wire.v1.LogReceipt\"I\n\x12SubmitTokenRequest\x12\x12\n\nsession_id\x18\x01 \x01(\x0c\x12\r\n\x05token\x18\x02 \x01(\x0c\x12\x10\n\x08log_size\x18\x03 \x01(\x04\"\x87\x01\n\x13SubmitTokenResponse\x12.\n\x08\x64\x65\x63ision\x18\x01 \x01(\x0e\x32\x1c.federation.wire.v1.Decision\x12\x11\n\tassertion\x18\x02 \x01(\x0c\x12-\n\x05\x64\x65\x65\x64s\x18\x03 \x03(\x0b\x32\x1e.federation.wire.v1.LogReceipt\"T\n\nOwnerProof\x12\x0e\n\x06key_id\x18\x01 \x01(\x0c\x12\x10\n\x08\x61udience\x18\x02 \x01(\t\x12\x11\n\tissued_at\x18\x03 \x01(\x04\x12\x11\n\tsignature\x18\x04 \x01(\x0c\"D\n\x13ListReceiptsRequest\x12-\n\x05proof\x18\x01 \x01(\x0b\x32\x1e.federation.wire.v1.OwnerProof\"(\n\x14ListReceiptsResponse\x12\x10\n\x08receipts\x18\x01 \x03(\x0c\"U\n\rExportRequest\x12-\n\x05proof\x18\x01 \x01(\x0b\x32\x1e.federation.wire.v1.OwnerProof\x12\x15\n\ropenings_from\x18\x02 \x01(\x04\"/\n\nLogOpening\x12\x10\n\x08position\x18\x01 \x01(\x04\x12\x0f\n\x07opening\x18\x02 \x01(\x0c\"r\n\x0e\x45xportResponse\x12\x0e\n\x06record\x18\x01 \x01(\x0c\x12\x10\n\x08receipts\x18\x02 \x03(\x0c\x12\x30\n\x08openings\x18\x03 \x03(\x0b\x32\x1e.federation.wire.v1.LogOpening\x12\x0c\n\x04next\x18\x04 \x01(\x04\"P\n\rRevokeRequest\x12-\n\x05proof\x18\x01 \x01(\x0b\x32\x1e.federation.wire.v1.OwnerProof\x12\x10\n\x08log_size\x18\x02 \x01(\x04\"=\n\x0eRevokeResponse\x12+\n\x03log\x18\x01 \x01(\x0b\x32\x1e.federation.wire.v1.LogReceipt\"=\n\x0c\x45raseRequest\x12-\n\x05proof\x18\x01 \x01(\x0b\x32\x1e.federation.wire.v1.OwnerProof\"<\n\rEraseResponse\x12+\n\x03log\x18\x01 \x01(\x0b\x32\x1e.federation.wire.v1.LogReceipt\"\x16\n\x14GetCheckpointRequest\"+\n\x15GetCheckpointResponse\x12\x12\n\ncheckpoint\x18\x01 \x01(\x0c\"0\n\x11GetEntriesRequest\x12\r\n\x05start\x18\x01 \x01(\x04\x12\x0c\n\x04stop\x18\x02 \x01(\x04\"%\n\x12GetEntriesResponse\x12\x0f\n\x07\x65ntries\x18\x01 \x03(\x0c\"\'\n\x13GetInclusionRequest\x12\x10\n\x08position\x18\x01 \x01(\x04\"&\n\x14GetInclusionResponse\x12\x0e\n\x06logged\x18\x01 \x01(\x0c\";\n\x15GetConsistencyRequest\x12\x10\n\x08old_size\x18\x01 \x01(\x04\x12\x10\n\x08new_size\x18\x02 \x01(\x04\"\'\n\x16GetConsistencyResponse\x12\r\n\x05proof\x18\x01 \x03(\x0c*P\n\x08\x44\x65\x63ision\x12\x18\n\x14\x44\x45\x43ISION_UNSPECIFIED\x10\x00\x12\x12\n\x0e\x44\x45\x43ISION_MATCH\x10\x01\x12\x16\n\x12\x44\x45\x43ISION_NON_MATCH\x10\x02\x32\xb0\x03\n\x13VerificationService\x12g\n\x0eStartEnrolment\x12).federation.wire.v1.StartEnrolmentRequest\x1a*.federation.wire.v1.StartEnrolmentResponse\x12p\n\x11StartVerification\x12,.federation.wire.v1.StartVerificationRequest\x1a-.federation.wire.v1.StartVerificationResponse\x12^\n\x0bSubmitProbe\x12&.federation.wire.v1.SubmitProbeRequest\x1a\'.federation.wire.v1.SubmitProbeResponse\x12^\n\x0bSubmitToken\x12&.federation.wire.v1.SubmitTokenRequest\x1a\'.federation.wire.v1.SubmitTokenResponse2\xe1\x02\n\x0cOwnerService\x12\x61\n\x0cListReceipts\x12\'.federation.wire.v1.ListReceiptsRequest\x1a(.federation.wire.v1.ListReceiptsResponse\x12O\n\x06\x45xport\x12!.federation.wire.v1.ExportRequest\x1a\".federation.wire.v1.ExportResponse\x12O\n\x06Revoke\x12!.federation.wire.v1.RevokeRequest\x1a\".federation.wire.v1.RevokeResponse\x12L\n\x05\x45rase\x12 .federation.wire.v1.EraseRequest\x1a!.federation.wire.v1.EraseResponse2\x9b\x03\n\nLogService\x12\x64\n\rGetCheckpoint\x12(.federation.wire.v1.GetCheckpointRequest\x1a).federation.wire.v1.GetCheckpointResponse\x12[\n\nGetEntries\x12%.federation.wire.v1.GetEntriesRequest\x1a&.federation.wire.v1.GetEntriesResponse\x12\x61\n\x0cGetInclusion\x12\'.federation.wire.v1.GetInclusionRequest\x1a(.federation.wire.v1.GetInclusionResponse\x12g\n\x0eGetConsistency\x12).federation.wire.v1.GetConsistencyRequest\x1a*.federation.wire.v1.GetConsistencyResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'federation.wire.v1.verification_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_DECISION']._serialized_start=1987
-  _globals['_DECISION']._serialized_end=2067
+  _globals['_DECISION']._serialized_start=2116
+  _globals['_DECISION']._serialized_end=2196
   _globals['_SESSION']._serialized_start=61
   _globals['_SESSION']._serialized_end=129
   _globals['_LOGRECEIPT']._serialized_start=131
@@ -52,49 +52,49 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_SUBMITPROBERESPONSE']._serialized_start=759
   _globals['_SUBMITPROBERESPONSE']._serialized_end=840
   _globals['_SUBMITTOKENREQUEST']._serialized_start=842
-  _globals['_SUBMITTOKENREQUEST']._serialized_end=897
-  _globals['_SUBMITTOKENRESPONSE']._serialized_start=899
-  _globals['_SUBMITTOKENRESPONSE']._serialized_end=987
-  _globals['_OWNERPROOF']._serialized_start=989
-  _globals['_OWNERPROOF']._serialized_end=1073
-  _globals['_LISTRECEIPTSREQUEST']._serialized_start=1075
-  _globals['_LISTRECEIPTSREQUEST']._serialized_end=1143
-  _globals['_LISTRECEIPTSRESPONSE']._serialized_start=1145
-  _globals['_LISTRECEIPTSRESPONSE']._serialized_end=1185
-  _globals['_EXPORTREQUEST']._serialized_start=1187
-  _globals['_EXPORTREQUEST']._serialized_end=1272
-  _globals['_LOGOPENING']._serialized_start=1274
-  _globals['_LOGOPENING']._serialized_end=1321
-  _globals['_EXPORTRESPONSE']._serialized_start=1323
-  _globals['_EXPORTRESPONSE']._serialized_end=1437
-  _globals['_REVOKEREQUEST']._serialized_start=1439
-  _globals['_REVOKEREQUEST']._serialized_end=1501
-  _globals['_REVOKERESPONSE']._serialized_start=1503
-  _globals['_REVOKERESPONSE']._serialized_end=1519
-  _globals['_ERASEREQUEST']._serialized_start=1521
-  _globals['_ERASEREQUEST']._serialized_end=1582
-  _globals['_ERASERESPONSE']._serialized_start=1584
-  _globals['_ERASERESPONSE']._serialized_end=1644
-  _globals['_GETCHECKPOINTREQUEST']._serialized_start=1646
-  _globals['_GETCHECKPOINTREQUEST']._serialized_end=1668
-  _globals['_GETCHECKPOINTRESPONSE']._serialized_start=1670
-  _globals['_GETCHECKPOINTRESPONSE']._serialized_end=1713
-  _globals['_GETENTRIESREQUEST']._serialized_start=1715
-  _globals['_GETENTRIESREQUEST']._serialized_end=1763
-  _globals['_GETENTRIESRESPONSE']._serialized_start=1765
-  _globals['_GETENTRIESRESPONSE']._serialized_end=1802
-  _globals['_GETINCLUSIONREQUEST']._serialized_start=1804
-  _globals['_GETINCLUSIONREQUEST']._serialized_end=1843
-  _globals['_GETINCLUSIONRESPONSE']._serialized_start=1845
-  _globals['_GETINCLUSIONRESPONSE']._serialized_end=1883
-  _globals['_GETCONSISTENCYREQUEST']._serialized_start=1885
-  _globals['_GETCONSISTENCYREQUEST']._serialized_end=1944
-  _globals['_GETCONSISTENCYRESPONSE']._serialized_start=1946
-  _globals['_GETCONSISTENCYRESPONSE']._serialized_end=1985
-  _globals['_VERIFICATIONSERVICE']._serialized_start=2070
-  _globals['_VERIFICATIONSERVICE']._serialized_end=2502
-  _globals['_OWNERSERVICE']._serialized_start=2505
-  _globals['_OWNERSERVICE']._serialized_end=2858
-  _globals['_LOGSERVICE']._serialized_start=2861
-  _globals['_LOGSERVICE']._serialized_end=3272
+  _globals['_SUBMITTOKENREQUEST']._serialized_end=915
+  _globals['_SUBMITTOKENRESPONSE']._serialized_start=918
+  _globals['_SUBMITTOKENRESPONSE']._serialized_end=1053
+  _globals['_OWNERPROOF']._serialized_start=1055
+  _globals['_OWNERPROOF']._serialized_end=1139
+  _globals['_LISTRECEIPTSREQUEST']._serialized_start=1141
+  _globals['_LISTRECEIPTSREQUEST']._serialized_end=1209
+  _globals['_LISTRECEIPTSRESPONSE']._serialized_start=1211
+  _globals['_LISTRECEIPTSRESPONSE']._serialized_end=1251
+  _globals['_EXPORTREQUEST']._serialized_start=1253
+  _globals['_EXPORTREQUEST']._serialized_end=1338
+  _globals['_LOGOPENING']._serialized_start=1340
+  _globals['_LOGOPENING']._serialized_end=1387
+  _globals['_EXPORTRESPONSE']._serialized_start=1389
+  _globals['_EXPORTRESPONSE']._serialized_end=1503
+  _globals['_REVOKEREQUEST']._serialized_start=1505
+  _globals['_REVOKEREQUEST']._serialized_end=1585
+  _globals['_REVOKERESPONSE']._serialized_start=1587
+  _globals['_REVOKERESPONSE']._serialized_end=1648
+  _globals['_ERASEREQUEST']._serialized_start=1650
+  _globals['_ERASEREQUEST']._serialized_end=1711
+  _globals['_ERASERESPONSE']._serialized_start=1713
+  _globals['_ERASERESPONSE']._serialized_end=1773
+  _globals['_GETCHECKPOINTREQUEST']._serialized_start=1775
+  _globals['_GETCHECKPOINTREQUEST']._serialized_end=1797
+  _globals['_GETCHECKPOINTRESPONSE']._serialized_start=1799
+  _globals['_GETCHECKPOINTRESPONSE']._serialized_end=1842
+  _globals['_GETENTRIESREQUEST']._serialized_start=1844
+  _globals['_GETENTRIESREQUEST']._serialized_end=1892
+  _globals['_GETENTRIESRESPONSE']._serialized_start=1894
+  _globals['_GETENTRIESRESPONSE']._serialized_end=1931
+  _globals['_GETINCLUSIONREQUEST']._serialized_start=1933
+  _globals['_GETINCLUSIONREQUEST']._serialized_end=1972
+  _globals['_GETINCLUSIONRESPONSE']._serialized_start=1974
+  _globals['_GETINCLUSIONRESPONSE']._serialized_end=2012
+  _globals['_GETCONSISTENCYREQUEST']._serialized_start=2014
+  _globals['_GETCONSISTENCYREQUEST']._serialized_end=2073
+  _globals['_GETCONSISTENCYRESPONSE']._serialized_start=2075
+  _globals['_GETCONSISTENCYRESPONSE']._serialized_end=2114
+  _globals['_VERIFICATIONSERVICE']._serialized_start=2199
+  _globals['_VERIFICATIONSERVICE']._serialized_end=2631
+  _globals['_OWNERSERVICE']._serialized_start=2634
+  _globals['_OWNERSERVICE']._serialized_end=2987
+  _globals['_LOGSERVICE']._serialized_start=2990
+  _globals['_LOGSERVICE']._serialized_end=3401
 # @@protoc_insertion_point(module_scope)

@@ -14,8 +14,11 @@ the model release's. A server refuses messages with fields that are not written 
 
 What a Change asks for happens on a match, and only then. Nothing that a server stores of a face leaves it again.
 
+Whatever is done to a template is answered with the log's entry about it. A device believes nothing else: whoever
+terminates TLS could say that something was done that was not.
+
 Sizes on the wire say nothing about a face or an outcome: byte fields have a fixed length, but for consent receipts, for
-what the log says, which grows with the log, and for the assertion, which stands beside the word "match".
+what the log says, which grows with the log, and for assertion and deeds, which stand beside the word "match".
 """
 
 from collections import abc as _abc
@@ -90,7 +93,7 @@ Global___Session: _TypeAlias = Session  # noqa: Y015
 
 @_typing.final
 class LogReceipt(_message.Message):
-    """That a request stands in the log, for the device to check before it opens the reply; see docs/formats.md."""
+    """That something stands in the log: a comparison, before its reply is opened, or what was done; see docs/formats.md."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -342,19 +345,23 @@ class SubmitTokenRequest(_message.Message):
 
     SESSION_ID_FIELD_NUMBER: _builtins.int
     TOKEN_FIELD_NUMBER: _builtins.int
+    LOG_SIZE_FIELD_NUMBER: _builtins.int
     session_id: _builtins.bytes
     """From the session."""
     token: _builtins.bytes
     """16 bytes from the opened reply; 16 zero bytes say "no match"."""
+    log_size: _builtins.int
+    """Entries in the last checkpoint that the device saw: the one that came with the reply."""
     def __init__(
         self,
         *,
         session_id: _builtins.bytes = ...,
         token: _builtins.bytes = ...,
+        log_size: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["session_id", b"session_id", "token", b"token"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["log_size", b"log_size", "session_id", b"session_id", "token", b"token"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -368,19 +375,27 @@ class SubmitTokenResponse(_message.Message):
 
     DECISION_FIELD_NUMBER: _builtins.int
     ASSERTION_FIELD_NUMBER: _builtins.int
+    DEEDS_FIELD_NUMBER: _builtins.int
     decision: Global___Decision.ValueType
     """Match or non-match, never a score."""
     assertion: _builtins.bytes
     """On a match with an audience_nonce: the assertion for the audience, a JSON Web Token; else empty."""
+    @_builtins.property
+    def deeds(self) -> _containers.RepeatedCompositeFieldContainer[Global___LogReceipt]:
+        """On a match, the log's entries about what it put in force: of an enrolment one, of a renewed consent one, of a renewed
+        template the old one's revocation and the new one's enrolment, of a verification none.
+        """
+
     def __init__(
         self,
         *,
         decision: Global___Decision.ValueType = ...,
         assertion: _builtins.bytes = ...,
+        deeds: _abc.Iterable[Global___LogReceipt] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["assertion", b"assertion", "decision", b"decision"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["assertion", b"assertion", "decision", b"decision", "deeds", b"deeds"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -567,6 +582,9 @@ class RevokeRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     PROOF_FIELD_NUMBER: _builtins.int
+    LOG_SIZE_FIELD_NUMBER: _builtins.int
+    log_size: _builtins.int
+    """Entries in the last checkpoint that the device saw, 0 for none."""
     @_builtins.property
     def proof(self) -> Global___OwnerProof:
         """Of any age: revoking twice changes nothing."""
@@ -575,10 +593,11 @@ class RevokeRequest(_message.Message):
         self,
         *,
         proof: Global___OwnerProof | None = ...,
+        log_size: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["proof", b"proof"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["proof", b"proof"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["log_size", b"log_size", "proof", b"proof"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -590,12 +609,19 @@ class RevokeResponse(_message.Message):
 
     DESCRIPTOR: _descriptor.Descriptor
 
+    LOG_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def log(self) -> Global___LogReceipt:
+        """The log's entry about the revocation; of the first one, when there were several."""
+
     def __init__(
         self,
+        *,
+        log: Global___LogReceipt | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["log", b"log"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["log", b"log"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

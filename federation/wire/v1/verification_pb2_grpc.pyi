@@ -14,8 +14,11 @@ the model release's. A server refuses messages with fields that are not written 
 
 What a Change asks for happens on a match, and only then. Nothing that a server stores of a face leaves it again.
 
+Whatever is done to a template is answered with the log's entry about it. A device believes nothing else: whoever
+terminates TLS could say that something was done that was not.
+
 Sizes on the wire say nothing about a face or an outcome: byte fields have a fixed length, but for consent receipts, for
-what the log says, which grows with the log, and for the assertion, which stands beside the word "match".
+what the log says, which grows with the log, and for assertion and deeds, which stand beside the word "match".
 """
 
 from collections import abc as _abc
