@@ -192,7 +192,9 @@ def assert_nothing_came_of_it(server, storage, workers, wallet, compared):
 def after_others(signed_receipt, device):
     """A chain that nobody signed but for its end."""
     good = signed_receipt.receipt
-    forged = dataclasses.replace(good, receipt_id=bytes(16), terms=dataclasses.replace(TERMS, alternative="Somebody else agreed to this."))
+    forged = dataclasses.replace(
+        good, receipt_id=bytes(16), terms=dataclasses.replace(TERMS, alternative="Somebody else agreed to this.")
+    )
     last = dataclasses.replace(good, renews=forged.receipt_id).sign(device.wallet.signing_key)
     return dataclasses.replace(signed_receipt, receipt=forged, signature=bytes(64)).to_bytes() + b"\n" + last.to_bytes()
 
