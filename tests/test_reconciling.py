@@ -575,7 +575,7 @@ def test_a_consent_that_came_too_late_leaves_no_word_in_the_log(busy):
 
 
 def test_two_front_ends_that_race_for_one_key_leave_log_and_database_of_one_mind(busy):
-    """One renews into a key, the other enrols with it; whoever comes second is told so, and nothing is logged of him."""
+    """One renews into a key, the other enrols with it; who comes second is told so, and nothing is logged of him."""
     with Office(busy.database, busy.folder) as other:
         for number in range(6):
             old, new = bytes([50 + number]) * 32, bytes([100 + number]) * 32
