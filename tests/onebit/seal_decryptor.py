@@ -9,6 +9,9 @@ import tenseal.sealapi as sealapi  # noqa: PLR0402 - the submodule is the librar
 
 from federation.onebit import seal
 
+PLAINTEXT_PREFIX = 48
+"""Bytes before the residues of a plaintext: parms id, count, scale."""
+
 
 def seal_decrypt(engine, key, components):
     """(2, N) components of a reply -> (N,) coefficients mod t."""
@@ -21,5 +24,5 @@ def seal_decrypt(engine, key, components):
     body = seal._save(plaintext, secret=True)
     (count,) = struct.unpack_from("<Q", body, 32)  # SEAL trims leading zero coefficients
     coefficients = np.zeros(n, np.uint64)
-    coefficients[:count] = seal._read_array(body, 48, count)
+    coefficients[:count] = seal._read_array(body, PLAINTEXT_PREFIX, count)
     return coefficients

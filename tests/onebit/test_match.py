@@ -19,7 +19,7 @@ from federation.onebit.matcher import Masks
 from federation.onebit.ntt import transform
 from federation.onebit.sampling import ternary
 from federation.onebit.seal import _CIPHERTEXT_PREFIX, _read_array, _save, engine
-from tests.onebit.seal_decryptor import seal_decrypt
+from tests.onebit.seal_decryptor import PLAINTEXT_PREFIX, seal_decrypt
 
 TRANSCRIPT = b"transcript"
 TAU = 40
@@ -145,7 +145,7 @@ def test_material_is_made_of_all_its_masks(parameters):
     masks = Masks.draw(parameters, os.urandom)
     prepared = Material(parameters, masks)._ready[0]
     n, t = parameters.ring_dimension, parameters.plain_modulus
-    shapes = ((prepared.multiplier, 48, 2), (prepared.mask, _CIPHERTEXT_PREFIX, 4))
+    shapes = ((prepared.multiplier, PLAINTEXT_PREFIX, 2), (prepared.mask, _CIPHERTEXT_PREFIX, 4))
     rows = np.concatenate([_read_array(_save(each), at, k * n).reshape(k, n) for each, at, k in shapes])
     q_0, q_1 = parameters.data_primes
     coefficients = [transform(prime, n).backward(row) for prime, row in zip([q_0, q_1] * 3, rows, strict=True)]

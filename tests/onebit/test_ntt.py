@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 from federation.errors import UsageError
 from federation.onebit.ntt import Transform, plus, smallest_root, times, transform
 from federation.onebit.parameters import ONEBIT_1024, ONEBIT_2048
-from federation.onebit.seal import _PLAINTEXT_PREFIX, _read_array, _save, engine
+from federation.onebit.seal import _read_array, _save, engine
+from tests.onebit.seal_decryptor import PLAINTEXT_PREFIX
 
 LARGEST = 1_125_899_906_826_241
 """The largest prime in use: 50 bits."""
@@ -75,9 +76,9 @@ def test_values_are_in_seals_order_with_seals_root(parameters):
     coefficients = np.random.default_rng(2).integers(
         0, parameters.plain_modulus // 2, parameters.ring_dimension, dtype=np.uint64
     )
-    plaintext = seal._plaintext(coefficients, secret=False)
+    plaintext = seal._plaintext(coefficients)
     seal._evaluator.transform_to_ntt_inplace(plaintext, seal._first)
-    theirs = _read_array(_save(plaintext), _PLAINTEXT_PREFIX, 2 * parameters.ring_dimension).reshape(2, -1)
+    theirs = _read_array(_save(plaintext), PLAINTEXT_PREFIX, 2 * parameters.ring_dimension).reshape(2, -1)
     for prime, values in zip(parameters.data_primes, theirs, strict=True):
         np.testing.assert_array_equal(transform(prime, parameters.ring_dimension).forward(coefficients), values)
 
