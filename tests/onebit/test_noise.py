@@ -56,8 +56,9 @@ def codes(parameters):
 def test_the_noise_of_a_reply_is_what_the_formula_says(parameters):
     runs = [Run(parameters, unflooded(parameters), bits) for bits in codes(parameters) for _ in range(3)]
     deviations = [run.noise.std() for run in runs]
-    assert all(20.7 < deviation < 21.9 for deviation in deviations)  # the specification measured 20.8 to 21.7
-    assert np.mean(deviations) == pytest.approx(parameters.reply_noise, rel=0.01)
+    # One run's deviation is known to 0.9 %: 8192 coefficients, and a secret whose weight differs. Five of that, each.
+    assert deviations == pytest.approx([parameters.reply_noise] * len(deviations), rel=0.045)
+    assert np.mean(deviations) == pytest.approx(parameters.reply_noise, rel=0.02)
     assert max(abs(run.noise).max() for run in runs) < parameters.margin
     assert abs(np.mean([run.noise.mean() for run in runs])) < 1
     assert parameters.reply_noise == pytest.approx(math.hypot(parameters.product_noise, parameters.rounding_noise))
