@@ -245,7 +245,7 @@ class SqlTemplates(Transactions):
         match deed.kind, deed.template:
             case PersonalKind.RENEWAL, StoredTemplate() as renewed:
                 self._is_to_renew(run, renewed)
-            case (PersonalKind.ENROLMENT | PersonalKind.REVOCATION), StoredTemplate() as new:
+            case ((PersonalKind.ENROLMENT | PersonalKind.REVOCATION), StoredTemplate() as new):
                 if self.template(new.key_id) == new:  # somebody has finished it; saying so again is no harm
                     return
                 self.require_new(new.key_id)

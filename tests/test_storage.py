@@ -57,7 +57,6 @@ from server.sessions import Repeated, Session, SessionLimits, Step
 from server.sqlstorage import open_storage
 from server.storage import MissedAttempt, MissedEnd, Owner, Storage
 
-
 FOURTH_DEVICE = b"\4" * 32
 
 

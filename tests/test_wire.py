@@ -8,8 +8,8 @@ from types import SimpleNamespace
 import grpc
 import numpy as np
 import pytest
-from google.protobuf.message import DecodeError
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from google.protobuf.message import DecodeError
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from running import LOG_SIGNER
@@ -204,7 +204,7 @@ def test_a_new_key_signs_only_with_the_template_that_it_brings(sealed):
     value = convert.ProbeSubmission(bytes(16), sealed.probe, bytes(64), 7, whole, b"\1" * 64)
     assert convert.ProbeSubmission.from_proto(value.to_proto()) == value
     for change, signature in ((None, b"\1" * 64), (consent, b"\1" * 64), (whole, b"\1" * 63), (whole, b"\1" * 65)):
-        with pytest.raises(MalformedMessageError, match="signs only with|signature must have 64"):
+        with pytest.raises(MalformedMessageError, match=r"signs only with|signature must have 64"):
             convert.ProbeSubmission(bytes(16), sealed.probe, bytes(64), 0, change, signature)
 
 
@@ -274,7 +274,7 @@ def test_a_device_key_of_small_order_is_refused_in_every_encoding(sealed):
     } == {one for one in listed if one[31] < 128}
     assert len(listed) == 14
     for key in listed:
-        with pytest.raises(MalformedMessageError, match="of small order|canonical form"):
+        with pytest.raises(MalformedMessageError, match=r"of small order|canonical form"):
             convert.Change(b"receipt", key, sealed.template)
 
 
