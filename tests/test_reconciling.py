@@ -334,7 +334,7 @@ def test_what_a_busy_database_cut_off_is_done_without_a_restart(busy, name):
     with pytest.MonkeyPatch.context() as patch:
         for step in ("decide", "revoke", "erase"):
             patch.setattr(busy.storage, step, die)
-        with pytest.raises(DiedError, match="^$"):
+        with pytest.raises(DiedError, match=r"^$"):
             DEEDS[name](busy)
     busy.finish()
     assert_done(busy, name)
@@ -362,7 +362,7 @@ def test_what_an_owner_asked_for_and_was_cut_off_may_be_asked_for_again(busy, na
 def test_an_attempt_that_was_cut_off_counts_and_nobody_is_needed(busy):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(busy.storage, "decide", die)
-        with pytest.raises(DiedError, match="^$"):
+        with pytest.raises(DiedError, match=r"^$"):
             busy.attempt(DEVICE, Decision.MATCH)
     busy.stop()
     with busy:
@@ -574,7 +574,7 @@ def test_a_consent_that_came_too_late_leaves_no_word_in_the_log(busy):
 
 
 def test_two_front_ends_that_race_for_one_key_leave_log_and_database_of_one_mind(busy):
-    """One renews into a key, the other enrols with it; whoever comes second is told so, and nothing is logged of him."""
+    """One renews into a key, the other enrols with it. Whoever comes second is told so; nothing is logged of him."""
     with Office(busy.database, busy.folder) as other:
         for number in range(6):
             old, new = bytes([50 + number]) * 32, bytes([100 + number]) * 32
