@@ -32,7 +32,7 @@ def require_length(name: str, value: bytes, length: int) -> None:
 
 
 def require_public_key(name: str, value: bytes) -> None:
-    """Raises `MalformedMessageError` unless `value` may be somebody's Ed25519 public key. It may be no point.
+    """Raises `MalformedMessageError` unless `value` may be an Ed25519 public key. Whether it is a point is left open.
 
     Under a key of small order a signature that anybody can make verifies for one message in eight, or for all, so it
     proves nothing. There are eight such points: y is 0, 1 or -1, or 2P has y = 0, which is where 2y^2 = 1 - dy^4. A y
