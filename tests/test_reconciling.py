@@ -26,6 +26,7 @@ from office import (
     bystander,
     cut_off,
     die,
+    do_half,
     key_of,
     people_of,
     populate,
@@ -39,7 +40,7 @@ from federation.onebit import Decision, Operation
 from federation.transparency import AttemptOutcome, PersonalKind, PublicEntry, PublicKind
 from server import schema
 from server.log_storage import Addition
-from server.reconciling import What, gap_between
+from server.reconciling import What, gap_between, take_up
 from server.storage import Owner
 
 HERE = Path(__file__).parent
@@ -334,7 +335,7 @@ def test_what_a_busy_database_cut_off_is_done_without_a_restart(busy, name):
     with pytest.MonkeyPatch.context() as patch:
         for step in ("decide", "revoke", "erase"):
             patch.setattr(busy.storage, step, die)
-        with pytest.raises(DiedError, match=r"^$"):
+        with pytest.raises(DiedError, match="died"):
             DEEDS[name](busy)
     busy.finish()
     assert_done(busy, name)
@@ -362,7 +363,7 @@ def test_what_an_owner_asked_for_and_was_cut_off_may_be_asked_for_again(busy, na
 def test_an_attempt_that_was_cut_off_counts_and_nobody_is_needed(busy):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(busy.storage, "decide", die)
-        with pytest.raises(DiedError, match=r"^$"):
+        with pytest.raises(DiedError, match="died"):
             busy.attempt(DEVICE, Decision.MATCH)
     busy.stop()
     with busy:
@@ -574,7 +575,7 @@ def test_a_consent_that_came_too_late_leaves_no_word_in_the_log(busy):
 
 
 def test_two_front_ends_that_race_for_one_key_leave_log_and_database_of_one_mind(busy):
-    """One renews into a key, the other enrols with it. Whoever comes second is told so; nothing is logged of him."""
+    """One renews into a key, the other enrols with it; who comes second is told so, and nothing is logged of him."""
     with Office(busy.database, busy.folder) as other:
         for number in range(6):
             old, new = bytes([50 + number]) * 32, bytes([100 + number]) * 32
@@ -690,6 +691,35 @@ def test_a_log_that_is_put_back_while_it_is_served_is_noticed(busy, tmp_path, as
     assert (tmp_path / "checkpoint").read_bytes() == published
 
 
+@pytest.mark.parametrize("use", [Office.start, Office.reconcile])
+def test_a_log_that_lost_an_entry_serves_nobody(busy, tmp_path, use):
+    busy.log_attempt(None, digest(1))
+    busy.stop()
+    before = everything(busy)
+    with sqlite3.connect(tmp_path / "log.db") as connection:
+        connection.execute("DELETE FROM log_entries WHERE position = (SELECT max(position) FROM log_entries)")
+    with pytest.raises(ProofError, match=r"entry \d+ is missing"):
+        use(busy)
+    assert everything(busy) == before
+
+
+@pytest.mark.parametrize("use", [Office.start, Office.reconcile])
+def test_an_opening_that_is_not_of_its_entry_is_not_believed(busy, tmp_path, use):
+    """Else whoever may write there could have anybody revoked."""
+    for number in range(2):
+        busy.log_attempt(key_of(DEVICE), digest(number), AttemptOutcome.LIMITED)
+    busy.stop()
+    before = everything(busy)
+    with sqlite3.connect(tmp_path / "log.db") as connection:
+        connection.execute(
+            "UPDATE log_openings SET opening = (SELECT opening FROM log_openings WHERE position = ("
+            "SELECT max(position) FROM log_openings)) WHERE position = (SELECT max(position) - 1 FROM log_openings)"
+        )
+    with pytest.raises(ProofError, match="does not belong to this entry"):
+        use(busy)
+    assert everything(busy) == before
+
+
 # ---------------------------------------------------------------------- several front ends
 
 
@@ -723,6 +753,47 @@ def test_a_front_end_that_starts_while_another_serves_sees_no_gap_and_does_no_ha
         assert standing(busy.storage, device)[0] is None
         assert standing(busy.storage, bytes([device[0] + 100]) * 32) == (None, [], None, True)
     assert busy.storage.deeds() == []
+
+
+def starts_while(office, owner, name, meanwhile):
+    """A front end that starts; another one does something just before it calls a method for the first time."""
+    starting, done = Office(office.database, office.folder), []
+    starting.open()
+    original = getattr(getattr(starting, owner), name)
+
+    def call(*arguments, **options):
+        if not done:
+            done.append(meanwhile())
+        return original(*arguments, **options)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(getattr(starting, owner), name, call)
+        take_up(starting.storage, starting.log, now=NOW)
+    assert done != []
+    starting.stop()
+
+
+@pytest.mark.parametrize(
+    ("owner", "name"),
+    [("storage", "seen"), ("log", "checkpoint"), ("log", "entries"), ("log", "openings_between"), ("storage", "deeds")],
+)
+@pytest.mark.parametrize("database", ["sqlite"], indirect=True)  # the moments are those of our own code
+@pytest.mark.parametrize("half", [False, True], ids=["all of it", "half of it"])
+@pytest.mark.parametrize("deed", DEEDS)
+def test_what_another_front_end_does_at_any_moment_of_a_start_is_no_gap(busy, deed, owner, name, half):
+    busy.log_attempt(None, digest(1))  # so that there is something to go through
+    starts_while(busy, owner, name, lambda: do_half(busy, deed, "logged") if half else DEEDS[deed](busy))
+    assert_done(busy, deed)
+
+
+def test_what_another_front_end_forgets_while_one_starts_is_no_gap(busy):
+    """Of a deed that was refused nothing but the record is left, which is read again at the end."""
+    session = busy.begin_renewal(DEVICE, b"the loser")
+    busy.renew_consent(DEVICE, b"the winner")
+    with pytest.raises(RefusedError, match="another consent came first"):
+        busy.end_attempt(session, Decision.MATCH)
+    starts_while(busy, "storage", "deeds", busy.finish)
+    assert standing(busy.storage, DEVICE)[0].receipts == b"first\nthe winner"
 
 
 def test_the_record_of_the_log_moves_forward_whoever_writes_it(busy):
