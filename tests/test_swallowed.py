@@ -222,7 +222,7 @@ def erase(world: World, wallet: Wallet, middle: Swallower) -> Done:
     return with_owner(world, wallet, middle, lambda owner: owner.erase(LOG_TRUST))
 
 
-def erase_what_is_revoked(world: World, wallet: Wallet, middle: Swallower) -> Done:
+def erase_after_the_revocation(world: World, wallet: Wallet, middle: Swallower) -> Done:
     """The template goes, which the log proves; the rest does not."""
     gone = world.enrolled(OTHER, Swallower())
     done = with_owner(world, gone, middle, lambda owner: owner.erase(LOG_TRUST))
@@ -282,7 +282,7 @@ ACTS = {
     renew_template: ("StartVerification", "SubmitProbe", "SubmitToken"),
     revoke: ("Revoke",),
     erase: ("Revoke",),
-    erase_what_is_revoked: ("Erase",),
+    erase_after_the_revocation: ("Erase",),
     revoke_with_a_backup: ("Revoke",),
 }
 """What changes something, at the server or in the wallet: swallowed, it must not look done."""
