@@ -185,7 +185,10 @@ def test_enrol_verify_revoke_from_the_command_line(operator, person, tmp_path):
     assert rejected.exit_code == 1
     assert json.loads(rejected.stdout)["decision"] == "non-match"
 
-    assert json.loads(person("revoke", *connection(operator), "--json").stdout)["state"] == "revoked"
+    assert (
+        json.loads(person("revoke", *connection(operator), *log_policy(operator), "--json").stdout)["state"]
+        == "revoked"
+    )
     assert person("verify", "1-2", *verification(operator)).exit_code == 2
     assert "revoked" in person("wallet", "show").stdout
 

@@ -24,7 +24,7 @@ from server.sqlstorage import open_storage
 
 pytestmark = pytest.mark.integration
 
-CALLS = {"enrol": 3, "verify": 3, "agree": 3, "renew": 3, "revoke": 1, "erase": 1}
+CALLS = {"enrol": 3, "verify": 3, "agree": 3, "renew": 3, "revoke": 1, "erase": 2}
 """How many calls each deed takes."""
 
 

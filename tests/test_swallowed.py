@@ -7,12 +7,15 @@ calls are those of the descriptors, so a new one is covered, or fails here.
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from hashlib import sha256
 from typing import Any
 
 import pytest
+from agreeing import AUDIENCE
 from google.protobuf.message_factory import GetMessageClass
 from running import LOG_TRUST, RunningServer, a_face, a_pki, a_release, a_service, a_wallet, an_issuer, public_rules
 
@@ -25,6 +28,7 @@ from client.wallet import EnrolmentState, Wallet
 from federation.errors import IntaglioError, PeerError, ProofError, RefusedError, UnavailableError
 from federation.onebit import Decision
 from federation.statements import canonical_bytes
+from federation.wire.owner import OwnerOperation
 from federation.wire.v1 import verification_pb2 as pb
 from server.limits import AttemptLimits
 from server.sessions import SessionLimits
@@ -218,7 +222,7 @@ def erase(world: World, wallet: Wallet, middle: Swallower) -> Done:
     return with_owner(world, wallet, middle, lambda owner: owner.erase(LOG_TRUST))
 
 
-def erase_what_is_revoked(world: World, wallet: Wallet, middle: Swallower) -> Done:
+def erase_after_the_revocation(world: World, wallet: Wallet, middle: Swallower) -> Done:
     """The template goes, which the log proves; the rest does not."""
     gone = world.enrolled(OTHER, Swallower())
     done = with_owner(world, gone, middle, lambda owner: owner.erase(LOG_TRUST))
@@ -278,7 +282,7 @@ ACTS = {
     renew_template: ("StartVerification", "SubmitProbe", "SubmitToken"),
     revoke: ("Revoke",),
     erase: ("Revoke",),
-    erase_what_is_revoked: ("Erase",),
+    erase_after_the_revocation: ("Erase",),
     revoke_with_a_backup: ("Revoke",),
 }
 """What changes something, at the server or in the wallet: swallowed, it must not look done."""
@@ -409,3 +413,94 @@ def test_a_plain_verification_says_match_although_the_server_never_heard_of_it(w
     assert done.outcome.assertion is None
     assert world.held() == before
     assert world.storage.attempts_of(world.wallet.key_id)[-1][1] is None  # which counts as a failure
+
+
+# ---------------------------------------------------------------------- what an honest answer says
+
+
+def digest_of(message: Any) -> str:
+    return sha256(
+        message.DESCRIPTOR.full_name.encode() + b"\0" + message.SerializeToString(deterministic=True)
+    ).hexdigest()
+
+
+def facts_in(receipts: Any) -> list[tuple[str, dict[str, Any]]]:
+    """Kind and facts, read without any code of ours."""
+    openings = [json.loads(receipt.opening) for receipt in receipts]
+    return [(opening["kind"], opening["facts"]) for opening in openings]
+
+
+def test_answers_name_whose_and_what_in_the_words_of_the_document(world):
+    seen = []
+    middle = Swallower()
+    with world.server.device(a_wallet(a_release())) as device:
+        middle.lay(device._connection)
+        between = device._connection._call_once
+
+        def watching(method, request):
+            answer = between(method, request)
+            seen.append((request, answer))
+            return answer
+
+        device._connection._call_once = watching
+        fresh = Wallet.generate()
+        device.enrol(a_face(OWNER, 0), a_face(OWNER, 1))
+        device.renew_consent(a_face(OWNER, 2))
+        device.verify(a_face(OWNER, 3))
+        device.renew_template(a_face(OWNER, 3), a_face(OWNER, 4), into=fresh, keep=lambda _: None)
+        old = device.wallet
+    changes = [request.change for request, _ in seen if isinstance(request, pb.SubmitProbeRequest)]
+    tokens = [request for request, _ in seen if isinstance(request, pb.SubmitTokenRequest)]
+    deeds = [facts_in(answer.deeds) for _, answer in seen if isinstance(answer, pb.SubmitTokenResponse)]
+    enrolled, renewed = (
+        {
+            "audience": AUDIENCE,
+            "device_public_key": wallet.device_public_key.hex(),
+            "key_id": sha256(wallet.device_public_key).hexdigest(),
+            "receipt": sha256(change.receipt).hexdigest(),
+            "template": sha256(change.template).hexdigest(),
+        }
+        for wallet, change in ((old, changes[0]), (fresh, changes[3]))
+    )
+    key_id = enrolled["key_id"]
+    assert deeds == [
+        [("enrolment", enrolled)],
+        [("renewal", {"key_id": key_id, "receipt": sha256(changes[1].receipt).hexdigest()})],
+        [],
+        [("revocation", {"key_id": key_id, "request": digest_of(tokens[3])}), ("enrolment", renewed)],
+    ]
+
+
+def test_a_revocation_that_is_asked_for_again_is_answered_with_its_first_entry(world):
+    wallet = world.enrolled(OTHER, Swallower())
+    with world.server.owner(wallet) as owner:
+        requests = [pb.RevokeRequest(proof=owner._proof(OwnerOperation.REVOKE), log_size=size) for size in (0, 1)]
+        first, again = (owner._call(owner._stub.Revoke, request) for request in requests)
+    assert facts_in([first.log]) == [("revocation", {"key_id": wallet.key_id.hex(), "request": digest_of(requests[0])})]
+    assert again.log.opening == first.log.opening
+    assert (len(first.log.consistency), len(again.log.consistency) > 0) == (0, True)
+
+
+def test_a_template_that_an_accident_took_is_revoked_in_the_log_when_its_owner_asks(world):
+    """Its tombstone is there, and no entry; the owner is to have a proof all the same."""
+    wallet = world.enrolled(OTHER, Swallower())
+    world.storage.revoke(wallet.key_id, now=int(time.time()), request_digest=bytes(32))
+    for _ in range(2):
+        with world.server.owner(wallet) as owner:
+            assert owner.revoke(LOG_TRUST).enrolment.state is EnrolmentState.REVOKED
+    kinds = [opening.kind.value for opening in world.server._service.journal.openings(wallet.key_id).values()]
+    assert kinds.count("revocation") == 1
+
+
+def test_a_wallet_that_saw_more_of_the_log_than_there_is_revokes_nothing_on_such_a_word(world):
+    """An old entry under an old checkpoint proves nothing to who knows a newer one."""
+    wallet = world.enrolled(OTHER, Swallower())
+    early = Swallower()
+    with world.server.owner(wallet.with_log(None)) as owner:
+        early.lay(owner._connection)
+        owner.revoke(LOG_TRUST)
+    later = replace(wallet, log=world.enrolled(OTHER, Swallower()).log)
+    done = with_owner(world, later, Swallower("Revoke", lambda _: early.noted["Revoke"]), lambda o: o.revoke(LOG_TRUST))
+    assert isinstance(done.outcome, ProofError)
+    assert "rolled back" in str(done.outcome)
+    assert done.wallets == [later]
