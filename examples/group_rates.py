@@ -102,6 +102,7 @@ def main(
         organisations=_ORGANISATIONS,
         release=release.digest,
         threshold=release.threshold,
+        code_length=release.code_length,
     )
     exact = exact_report(organisations, group_of, release, plan)
     table = Table("group", "rate", "private, %", "interval, %", "exact, %")

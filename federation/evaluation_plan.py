@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from federation.errors import MalformedMessageError, UsageError
 from federation.privacy import SumPlan, epsilon_of_gaussians, gaussian_noise_multiplier
-from federation.release import CODE_LENGTH
+from federation.release import CODE_LENGTH, CODE_LENGTHS
 
 EVALUATION: Final = "evaluation"
 """Name of the release, in sessions and ledgers, and of what a policy allows."""
@@ -73,6 +73,7 @@ class EvaluationPlan(SumPlan):
         organisations: at least 2.
         release: digest of the release that is measured, in hex.
         threshold: that it states, in bits.
+        code_length: of its codes, in bits.
         bins: of each histogram; even, 2 to 16.
         colluders: organisations that may help a curious coordinator.
         dropouts: organisations that may leave.
@@ -90,6 +91,7 @@ class EvaluationPlan(SumPlan):
     organisations: int
     release: str
     threshold: int
+    code_length: int = CODE_LENGTH
     bins: int = 12
     colluders: int = 1
     dropouts: int = 0
@@ -97,6 +99,8 @@ class EvaluationPlan(SumPlan):
 
     def __post_init__(self) -> None:
         counts = (self.people, self.organisations, self.threshold, self.bins, self.colluders, self.dropouts)
+        if self.code_length not in CODE_LENGTHS:
+            raise UsageError(f"codes have {' or '.join(map(str, CODE_LENGTHS))} bits, not {self.code_length!r}")
         numbers = (self.epsilon, self.delta, self.noise_multiplier, self.largest_half_width)
         if not all(type(c) is int and c >= 0 for c in counts) or not all(
             type(x) is float and 0 < x < math.inf for x in numbers
@@ -106,8 +110,8 @@ class EvaluationPlan(SumPlan):
             raise UsageError("an evaluation is of one release, named by its SHA-256 in hex")
         if self.bins % 2 or not 2 <= self.bins <= _MOST_BINS:  # noqa: PLR2004 - the threshold between two
             raise UsageError(f"histograms have an even number of bins, 2 to {_MOST_BINS}, got {self.bins}")
-        if not 0 < self.threshold < CODE_LENGTH / 2:
-            raise UsageError(f"a threshold lies between 0 and {CODE_LENGTH // 2} bits, got {self.threshold}")
+        if not 0 < self.threshold < self.code_length / 2:
+            raise UsageError(f"a threshold lies between 0 and {self.code_length // 2} bits, got {self.threshold}")
         if not 1 <= len({group.name for group in self.groups}) == len(self.groups) <= _MOST_GROUPS:
             raise UsageError(f"an evaluation is about 1 to {_MOST_GROUPS} groups of different names")
         self._require_people()
@@ -137,6 +141,7 @@ class EvaluationPlan(SumPlan):
         organisations: int,
         release: str,
         threshold: int,
+        code_length: int = CODE_LENGTH,
         bins: int = 12,
         colluders: int = 1,
         dropouts: int = 0,
@@ -159,6 +164,7 @@ class EvaluationPlan(SumPlan):
             organisations=organisations,
             release=release,
             threshold=threshold,
+            code_length=code_length,
             bins=bins,
             colluders=colluders,
             dropouts=dropouts,
@@ -211,7 +217,7 @@ class EvaluationPlan(SumPlan):
     def edges(self) -> NDArray[np.float64]:
         """(bins - 1,) float64, distances as shares of the code; the threshold is in the middle."""
         steps = _SMALLEST_STEP * 2.0 ** np.arange(self.bins // 2 - 1)
-        middle = (self.threshold + 0.5) / CODE_LENGTH  # distances up to the threshold are accepted
+        middle = (self.threshold + 0.5) / self.code_length  # distances up to the threshold are accepted
         # Steps that leave (0, 1) are drawn together: beyond both ends there are no distances to count.
         below = middle * (1 - np.exp(-steps / middle))
         above = (1 - middle) * (1 - np.exp(-steps / (1 - middle)))

@@ -49,6 +49,7 @@ class EvaluationSettings:
             organisations=int(config.number("num-organisations")),
             release=release.digest,
             threshold=release.threshold,
+            code_length=release.code_length,
             bins=int(config.number("evaluation-bins")),
             colluders=config.count("colluders"),
             dropouts=config.count("dropouts"),

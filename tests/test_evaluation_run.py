@@ -36,6 +36,7 @@ RELEASE = ModelRelease(
     adaptation="centre",
     reason="made up",
     threshold=700,
+    code_length=2048,
     fmr=0.01,
     privacy=PrivacyStatement("person", "add_or_remove_one", 8.0, 1e-5, (("moments", 1.0),), 24, 4),
     created="2030-01-01T00:00:00+00:00",
@@ -67,7 +68,12 @@ def the_report(config):
 def plan_of(config, **change):
     values = {"delta": config["delta"], "people": config["people"], "organisations": ORGANISATIONS}
     groups = groups_from_json(Path(config["evaluate-groups"]).read_text())
-    values |= {"groups": groups, "release": RELEASE.digest, "threshold": RELEASE.threshold}
+    values |= {
+        "groups": groups,
+        "release": RELEASE.digest,
+        "threshold": RELEASE.threshold,
+        "code_length": RELEASE.code_length,
+    }
     return EvaluationPlan.for_epsilon(config["epsilon"], **values | change)
 
 
@@ -296,6 +302,7 @@ def test_a_report_says_in_words_what_is_supported_and_what_not():
         organisations=4,
         release=RELEASE.digest,
         threshold=700,
+        code_length=2048,
     )
     total = np.random.default_rng(1).normal(0, 1, plan.size)
     report = EvaluationReport.of(

@@ -16,11 +16,11 @@ from federation.errors import MalformedMessageError, UsageError
 from federation.evaluation import cross_profile_scores
 from federation.evaluation_plan import EVALUATION, EvaluationPlan, Group, Support
 from federation.private_evaluation import estimate_rates, evaluation_sum
-from federation.release import CODE_LENGTH, Adapter
+from federation.release import Adapter
 from federation.secagg import Session, run_secagg, verify_ed25519
 from federation.secagg.ring import decode, noise_std, noisy_input
 
-THRESHOLD = 700
+CODE_LENGTH, THRESHOLD = 2048, 700
 NO_NOISE = 1e-9
 ADAPTER = Adapter({REFERENCE: start_vector(), PROBE: start_vector()}, None)
 NAMES = [f"person {i:02d}" for i in range(12)]
@@ -32,7 +32,14 @@ TWO_GROUPS = (Group("even", 3000, 3000), Group("odd", 3000, 3000))
 
 def plan_for(epsilon=8.0, groups=TWO_GROUPS, **changes):
     known = [group.people for group in groups]
-    values = {"delta": 1e-6, "groups": groups, "organisations": 4, "threshold": THRESHOLD, "release": "ab" * 32}
+    values = {
+        "delta": 1e-6,
+        "groups": groups,
+        "organisations": 4,
+        "threshold": THRESHOLD,
+        "code_length": CODE_LENGTH,
+        "release": "ab" * 32,
+    }
     values["people"] = sum(known) if all(known) else 6000
     return EvaluationPlan.for_epsilon(epsilon, **values | changes)
 
