@@ -207,6 +207,7 @@ def test_every_figure_on_the_page_is_the_figure_of_the_run(result, page):
     assert table["Work at the server"] == [f"{np.median(server):.1f} ms", f"{np.quantile(server, 0.95):.1f} ms"]
     assert table["Work at the device"] == [f"{np.median(device):.1f} ms", f"{np.quantile(device, 0.95):.1f} ms"]
     assert (table["Sent by the device"], table["Sent by the server"]) == (["147,584 bytes"], ["122,910 bytes"])
+    assert table["Stored at the server, a padded template"] == ["296 bytes"]
     assert (table["verify"][0], table["all"][0]) == ("21.6 s", "34.3 s")
 
 
@@ -375,6 +376,7 @@ def test_the_table_shows_the_figures_of_the_run(result):
         "0 of 1,340",
         f"median {np.median(result.attempts.server_ms):.1f} ms",
         "147.6 kB up, 122.9 kB down",
+        "a padded template of 296 bytes",
     ):
         assert figure in shown
 

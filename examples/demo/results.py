@@ -9,6 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from federation.audit.wolf import WolfRates
+from federation.onebit import parameters_for
+from federation.onebit.wire import template_length
 
 
 @dataclass(frozen=True)
@@ -124,6 +126,11 @@ class DemoResult:
     crops: tuple[tuple[str, bytes], ...] = field(default=(), repr=False)
 
     @property
+    def template_bytes(self) -> int:
+        """Size of one padded template at the server."""
+        return template_length(parameters_for(self.code_bits))
+
+    @property
     def seconds_total(self) -> float:
         """Wall time of the whole run."""
         return sum(stage.seconds for stage in self.stages)
@@ -150,6 +157,7 @@ class DemoResult:
             "plaintext_disagreements": self.attempts.plaintext_disagreements,
             "server_ms_median": float(np.median(self.attempts.server_ms)),
             "device_ms_median": float(np.median(self.attempts.device_ms)),
+            "template_bytes": self.template_bytes,
             "upload_bytes": self.attempts.upload_bytes,
             "reply_bytes": self.attempts.reply_bytes,
             "seconds_total": self.seconds_total,

@@ -132,9 +132,7 @@ def verify_everybody(
             if wallet is None:
                 failures.append(f"{person.name}: failure to enrol, the second capture did not match the first")
                 continue
-            secret = (
-                wallet.require_template_secret()
-            )  # the pad is the same in both codes, so it drops out of the distance
+            secret = wallet.require_template_secret()  # the pad is the same in both codes, so it drops out
             code = secret.padded_code(person.references[0])
             with Device(wallet, target=server.target, tls=tls, conditions=conditions) as device:
                 for probe, genuine in attempts:
