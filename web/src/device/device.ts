@@ -1,8 +1,15 @@
-/** The person's device: enrols, verifies, and does what an owner may always do. As `client/verification.py` and `owner.py`. */
+/**
+ * The person's device: enrols, verifies, and does what an owner may always do. As `client/verification.py` and `owner.py`.
+ *
+ * Whoever terminates TLS can answer in the server's place. So whatever a match put in force, and every revocation, is
+ * believed when the log says that it was done, and not before; until then the wallet stays as it was.
+ */
 
 import { type Bytes, concat, equal, fromHex, hex, randomBytes, sha256, utf8 } from '../bytes'
 import { MalformedMessageError, PeerError, ProofError, RefusedError, UsageError } from '../errors'
-import { checkComparison, checkHistory, checkTombstone, type Entry, type Logged, Opening } from '../log/entries'
+import {
+  checkComparison, checkDone, checkHistory, checkRevoked, checkTombstone, type Done, enrolled, type Entry, type Logged, type LogTrust, Opening, renewed, says,
+} from '../log/entries'
 import { LogKey } from '../log/notes'
 import { NO_MATCH, type SessionKey } from '../onebit/device'
 import { TemplateSecret } from '../onebit/template'
@@ -21,6 +28,7 @@ const NONE = new Uint8Array()
 const MOST_PAGES = 1000
 const { method: verification } = VerificationService
 const { method: owner } = OwnerService
+const UNPROVED = 'Whoever stands before the server could say so too, so this device stays as it is'
 
 /** What the device knows at the end. */
 export interface Outcome {
@@ -58,6 +66,8 @@ interface Comparison {
   readonly consent: SignedReceipt
   /** What a match puts in force, or null. */
   readonly change: Change | null
+  /** The same, as the log's entry about it must say it. */
+  readonly done: Done | null
   /** Empty for none. */
   readonly audienceNonce: Bytes
 }
@@ -85,7 +95,8 @@ export class Device {
    * `settle` an earlier one first.
    *
    * @param key fresh, for this session alone.
-   * @throws RefusedError, PeerError, ProofError, UnavailableError nothing is known to be stored; try again.
+   * @throws RefusedError, PeerError, ProofError, UnavailableError nothing is known to be stored. When it is the last answer
+   *   that is missing or proves nothing, it may be: seed and pad are kept.
    */
   async enrol(key: SessionKey, reference: Float64Array, second: Float64Array): Promise<Outcome> {
     const wallet = this.#wallet
@@ -102,32 +113,41 @@ export class Device {
     const consent = await this.#consentTo({ ...this.#binding(started), templateDigest: sha256(template) }, null)
     await wallet.begin(secret, { ...started, receipts: [textOf(consent)] })
     const change = { devicePublicKey: wallet.devicePublicKey, template, receipt: consent.toBytes() }
-    const outcome = await this.#compare({ operation: Operation.ENROL, session, key, vector: second, consent, change, audienceNonce: NONE })
+    const done = enrolled(wallet.devicePublicKey, audience, sha256(template), change.receipt)
+    const outcome = await this.#compare({ operation: Operation.ENROL, session, key, vector: second, consent, change, done, audienceNonce: NONE })
     if (!outcome.matched) await wallet.forget({ receipts: [] })
     return outcome
   }
 
   /**
-   * Asks what became of an enrolment whose last answer was lost, before another one forgets its secret.
+   * What the log says became of an enrolment whose last answer was lost, before another one forgets its secret.
    *
-   * @throws ProofError the server holds another template under this device's key.
+   * @throws RefusedError the server says that it knows nothing of it. Nobody can prove that, so nothing is forgotten.
+   * @throws ProofError the log proves neither, or another template under this device's key.
    */
   async settle(): Promise<void> {
     const { enrolment } = this.#wallet.memory
     if (enrolment?.state !== 'started' || enrolment.receipts.length === 0) return
-    let held: SignedReceipt[]
+    let openings: Opening[]
     try {
-      held = await this.#receipts()
+      openings = await this.#proved()
     } catch (error) {
-      if (!(error instanceof RefusedError)) throw error
-      return await this.#wallet.forget({ receipts: [] }) // the same answer as for a stranger: it never came to anything
+      throw error instanceof RefusedError ? new RefusedError(`${error.message}. ${UNPROVED}`) : error
     }
-    if (held.length > 0) await this.#wallet.remember({ enrolment: { ...enrolment, state: 'enrolled' } })
-    else await this.#wallet.forget({ state: 'revoked' })
+    if (openings.some(({ kind }) => kind === 'revocation')) return await this.#wallet.forget({ state: 'revoked' })
+    const enrolments = openings.filter(({ kind }) => kind === 'enrolment')
+    if (enrolments.length === 0) throw new ProofError(`the log does not say what became of this template. ${UNPROVED}`)
+    const first = SignedReceipt.fromBytes(utf8(enrolment.receipts[0]))
+    const mine = enrolled(this.#wallet.devicePublicKey, enrolment.audience, first.receipt.binding.templateDigest, first.toBytes())
+    if (!enrolments.some((one) => says(one, mine))) throw new ProofError("the log has an enrolment of another template with this device's key; contest it")
+    await this.#wallet.remember({ enrolment: { ...enrolment, state: 'enrolled' } })
   }
 
   /**
    * Compares a fresh capture with the enrolled template.
+   *
+   * A match means that the server's reply, which is in the log, opened to a token. That the server also recorded it, only
+   * whoever answers says; with a nonce the assertion proves it.
    *
    * @param key fresh, for this session alone.
    * @param audienceNonce 32 bytes that the audience chose, to get an assertion for it.
@@ -141,7 +161,7 @@ export class Device {
     await this.#requireAllowed(consent)
     if (audienceNonce.length > 0) this.#issuer()
     const session = await this.#startVerification(audienceNonce)
-    return this.#compare({ operation: Operation.VERIFY, session, key, vector: probe, consent, change: null, audienceNonce })
+    return this.#compare({ operation: Operation.VERIFY, session, key, vector: probe, consent, change: null, done: null, audienceNonce })
   }
 
   /**
@@ -156,27 +176,48 @@ export class Device {
     await this.#readRules()
     const held = await this.#receipts()
     const current = held.at(-1)?.receipt
-    if (current === undefined) throw new RefusedError('the server holds no consent of this device; enrol again')
+    if (current === undefined) throw new RefusedError('the server says that it holds no consent of this device, which stays as it is; revoke proves it')
     const consent = await this.#consentTo(current.binding, current.receiptId)
     await this.#requireAllowed(consent)
     const change = { devicePublicKey: NONE, template: NONE, receipt: consent.toBytes() }
     const session = await this.#startVerification(NONE)
-    const outcome = await this.#compare({ operation: Operation.RENEW_CONSENT, session, key, vector: probe, consent, change, audienceNonce: NONE })
+    const done = renewed(this.#wallet.keyId, change.receipt)
+    const outcome = await this.#compare({ operation: Operation.RENEW_CONSENT, session, key, vector: probe, consent, change, done, audienceNonce: NONE })
     if (outcome.matched) await this.#wallet.remember({ enrolment: { ...this.#wallet.requireEnrolment(), receipts: [...held, consent].map(textOf) } })
     return outcome
   }
 
-  /** Has the server delete the template, for good. Doing it twice changes nothing. */
-  async revoke(): Promise<void> {
-    await this.#transport.call(owner.revoke, { proof: await this.#proof('revoke') })
+  /**
+   * Has the server delete the template, for good. Doing it twice changes nothing.
+   *
+   * @returns where the revocation stands in the log.
+   * @throws RefusedError not enrolled there, or erased.
+   * @throws PeerError, ProofError the revocation does not stand in the log; the template may live, and the wallet is kept.
+   */
+  async revoke(): Promise<number> {
+    const { log } = await this.#transport.call(owner.revoke, { proof: await this.#proof('revoke'), logSize: this.#logSize() })
+    if (log === undefined) throw new MalformedMessageError(`the answer says that the template is gone, without the log's entry about it. ${UNPROVED}`)
+    const { position, note } = await checkRevoked(log, this.#wallet.keyId, this.#trust())
+    await this.#wallet.remember({ checkpoint: note })
     await this.#wallet.forget({ state: 'revoked' })
+    return position
   }
 
-  /** Has the server delete everything that connects the owner with it. Returns the tombstone's position, or null if made before. */
+  /**
+   * Has the server delete everything that connects the owner with it. The template is revoked first.
+   *
+   * @returns the tombstone's position; null when this very call had to be made twice and the first answer, with the
+   *   tombstone, was lost: that the rest is gone, nobody proves.
+   * @throws RefusedError not enrolled there, or erased before.
+   * @throws PeerError, ProofError what the server says to have done does not stand in the log.
+   */
   async erase(): Promise<number | null> {
-    const answer = await this.#transport.call(owner.erase, { proof: await this.#proof('erase') })
-    await this.#wallet.forget({ state: 'revoked' })
-    return answer.log === undefined ? null : checkTombstone(answer.log, this.#logKey(), this.#clock())
+    const revocation = await this.revoke()
+    const { repeated } = this.#transport
+    const { log } = await this.#transport.call(owner.erase, { proof: await this.#proof('erase') })
+    if (log !== undefined) return checkTombstone(log, revocation, this.#trust())
+    if (this.#transport.repeated > repeated) return null
+    throw new PeerError("the answer says that everything is gone, without the log's entry about it; ask again")
   }
 
   /** Everything that the server holds; of the padded template its salted digest. */
@@ -204,16 +245,25 @@ export class Device {
 
   /** The log's entries about this owner, each proved to be in the log. */
   async history(): Promise<Event[]> {
+    return (await this.#events()).map(([event]) => event)
+  }
+
+  /** What stands behind the log's entries about this owner, each proved to be in the log. */
+  async #proved(): Promise<Opening[]> {
+    return (await this.#events()).map(([, opening]) => opening)
+  }
+
+  async #events(): Promise<[Event, Opening][]> {
     const { openings } = await this.export()
-    const events: Event[] = []
+    const events: [Event, Opening][] = []
     for (const [position, opening] of openings) {
       const { logged } = await this.#transport.call(LogService.method.getInclusion, { position: BigInt(position) })
-      events.push({ ...(await checkHistory(logged, position, opening, this.#wallet.keyId, this.#logKey(), this.#clock())), position })
+      events.push([{ ...(await checkHistory(logged, position, opening, this.#wallet.keyId, this.#logKey(), this.#clock())), position }, opening])
     }
     return events
   }
 
-  async #compare({ operation, session, key, vector, consent, change, audienceNonce }: Comparison): Promise<Outcome> {
+  async #compare({ operation, session, key, vector, consent, change, done, audienceNonce }: Comparison): Promise<Outcome> {
     const wallet = this.#wallet
     const enrolment = wallet.requireEnrolment()
     const { sessionId, nonce, releaseDigest } = session
@@ -231,13 +281,10 @@ export class Device {
     await this.#requireAllowed(consent) // a moment ago it was, but this is where a bit of the face leaves
     const logged = await this.#requireLogged(log, transcript, reply)
     const token = key.openReply(reply, transcript)
-    const recorded = await this.#transport.call(verification.submitToken, { sessionId, token: token ?? NO_MATCH })
+    const recorded = await this.#transport.call(verification.submitToken, { sessionId, token: token ?? NO_MATCH, logSize: this.#logSize() })
     const { decision } = recorded
     if (decision !== Decision.MATCH && decision !== Decision.NON_MATCH) throw new MalformedMessageError('the server states no decision')
     if ((decision === Decision.MATCH) !== (token !== null)) throw new PeerError('the server recorded another decision than the one that this device opened')
-    if (token !== null && wallet.requireEnrolment().state === 'started') {
-      await wallet.remember({ enrolment: { ...wallet.requireEnrolment(), state: 'enrolled' } })
-    }
     if ((recorded.assertion.length > 0) !== (token !== null && audienceNonce.length > 0)) {
       throw new MalformedMessageError('a match for an audience has an assertion, and nothing else has one')
     }
@@ -248,6 +295,8 @@ export class Device {
         contest: consent.receipt.terms.contest, logged,
       })
     }
+    const checkpoint = await checkDone(recorded.deeds, token === null ? null : done, this.#trust())
+    if (token !== null) await wallet.remember({ checkpoint, enrolment: { ...wallet.requireEnrolment(), state: 'enrolled' } })
     return { matched: token !== null, position: logged.position, assertion }
   }
 
@@ -263,8 +312,7 @@ export class Device {
     if (receipt === undefined) throw new ProofError('the server does not show that it logged this comparison; nothing was opened')
     const { purpose, audience } = this.#wallet.requireEnrolment()
     const logged = await checkComparison(receipt, {
-      keyId: this.#wallet.keyId, transcript, reply, requester: audience, purpose,
-      memory: this.#wallet.memory.checkpoint, logKey: this.#logKey(), now: this.#clock(),
+      keyId: this.#wallet.keyId, transcript, reply, requester: audience, purpose, ...this.#trust(),
     })
     await this.#wallet.remember({ checkpoint: logged.note })
     return logged
@@ -318,7 +366,10 @@ export class Device {
     await this.#requirePublic(enrolment, terms.jurisdiction, expiresAt - issuedAt)
   }
 
-  /** The consents that the server holds: all signed by this device, for the template that it enrolled. */
+  /**
+   * The consents that the server acts on: signed by this device, for the template that it enrolled, and going on from those
+   * that it remembers. Whatever it does not remember stands in the log.
+   */
   async #receipts(): Promise<SignedReceipt[]> {
     const { receipts } = await this.#transport.call(owner.listReceipts, { proof: await this.#proof('list-receipts') })
     const mine = this.#consent().receipt.binding
@@ -327,6 +378,17 @@ export class Device {
       const { devicePublicKey, templateDigest } = one.receipt.binding
       if (!equal(devicePublicKey, mine.devicePublicKey) || !equal(templateDigest, mine.templateDigest) || !(await one.isSigned())) {
         throw new ProofError('the server holds a consent that this device did not sign, or for another template; contest it')
+      }
+    }
+    const remembered = this.#wallet.requireEnrolment().receipts
+    if (signed.length > 0 && remembered.some((text, i) => signed[i] === undefined || textOf(signed[i]) !== text)) {
+      throw new ProofError("the server's consents do not go on from those that this device remembers; contest it")
+    }
+    const news = signed.slice(remembered.length).map((one) => renewed(this.#wallet.keyId, one.toBytes()))
+    if (news.length > 0) {
+      const proved = await this.#proved()
+      if (!news.every((done) => proved.some((opening) => says(opening, done)))) {
+        throw new ProofError('the server holds a newer consent that is not in the log; this device stays as it is')
       }
     }
     return signed
@@ -346,6 +408,10 @@ export class Device {
     const keyId = this.#wallet.keyId
     const statement = concat(utf8(`intaglio-owner/1\0${operation}\0`), keyId, new Uint8Array(time.buffer), utf8(enrolment.audience))
     return { keyId, audience: enrolment.audience, issuedAt, signature: await this.#wallet.sign(statement) }
+  }
+
+  #trust(): LogTrust {
+    return { memory: this.#wallet.memory.checkpoint, logKey: this.#logKey(), now: this.#clock() }
   }
 
   #logKey(): LogKey {

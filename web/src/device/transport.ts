@@ -31,6 +31,8 @@ export interface Message {
 /** A connection to the page's own server. */
 export class Transport {
   readonly #observe: (message: Message) => void
+  /** How many calls were made twice, because the first answer may have been lost. */
+  repeated = 0
 
   /** @param observe sees every message, as it was sent and received. */
   constructor(observe: (message: Message) => void = () => undefined) {
@@ -52,6 +54,7 @@ export class Transport {
       if (!(error instanceof UnavailableError) || (error.retryAfter ?? Infinity) > PATIENCE_SECONDS) throw error
       await new Promise((resolve) => { setTimeout(resolve, 1000 * (error.retryAfter ?? 0)) })
     }
+    this.repeated += 1
     return this.#once(method, body)
   }
 

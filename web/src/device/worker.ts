@@ -96,10 +96,17 @@ async function withDevice<T>({ deployment }: Loaded, work: (device: Device) => P
   return await work(new Device(wallet, transport, deployment))
 }
 
-/** Lets `work` use the device that shall be enrolled: the one that is there, unless its template was revoked or is of old. */
+/**
+ * Lets `work` use the device that shall be enrolled: the one that is there, unless its template was revoked or is of old.
+ *
+ * Of an enrolment that the server says it never heard of the key is used again. So whatever a server holds under it can be
+ * revoked, and a server that does hold a template refuses the next one before the secret of that one is forgotten.
+ */
 async function withNewDevice<T>(loaded: Loaded, work: (device: Device) => Promise<T>): Promise<T> {
   const before = await present()
-  if (before !== null && before !== 'outdated') await withDevice(loaded, (device) => device.settle())
+  if (before !== null && before !== 'outdated') {
+    await withDevice(loaded, (device) => device.settle()).catch((error: unknown) => { if (!(error instanceof RefusedError)) throw error })
+  }
   const found = await present()
   if (found === null || found === 'outdated' || found.memory.enrolment?.state === 'revoked') {
     await Wallet.create() // a new key: nobody can link it with the old one

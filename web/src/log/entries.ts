@@ -1,7 +1,7 @@
 /** What the log says, and what stands behind it. As `federation/transparency/entries.py` and `client/logged.py`. */
 
 import { concat, fromHex, hex, sha256, utf8 } from '../bytes'
-import { MalformedMessageError, ProofError } from '../errors'
+import { MalformedMessageError, PeerError, ProofError } from '../errors'
 import { LoggedEntry, type LogKey, SignedCheckpoint } from './notes'
 import { verifyConsistency } from './tree'
 
@@ -72,21 +72,15 @@ export class Opening {
   }
 }
 
-/** As in the protocol: that a request stands in the log. */
+/** As in the protocol: that something stands in the log. */
 export interface LogReceipt {
   readonly logged: Uint8Array
   readonly opening: Uint8Array
   readonly consistency: readonly Uint8Array[]
 }
 
-/** What a device must know to believe that its comparison was logged. */
-export interface Expectation {
-  readonly keyId: Uint8Array
-  readonly transcript: Uint8Array
-  /** As it came: the server logged its digest before it sent it. */
-  readonly reply: Uint8Array
-  readonly requester: string
-  readonly purpose: string
+/** What a device must know to believe the log. */
+export interface LogTrust {
   /** The last checkpoint that the device believed, or null. */
   readonly memory: string | null
   readonly logKey: LogKey
@@ -94,7 +88,24 @@ export interface Expectation {
   readonly now: number
 }
 
-/** Where a comparison stands. */
+/** What a device must know to believe that its comparison was logged. */
+export interface Expectation extends LogTrust {
+  readonly keyId: Uint8Array
+  readonly transcript: Uint8Array
+  /** As it came: the server logged its digest before it sent it. */
+  readonly reply: Uint8Array
+  readonly requester: string
+  readonly purpose: string
+}
+
+/** Something that a device asked for, as the opening of the log's entry about it must say it. */
+export interface Done {
+  readonly kind: 'enrolment' | 'renewal'
+  /** These, and no others. */
+  readonly facts: Readonly<Record<string, string>>
+}
+
+/** Where an entry stands. */
 export interface Logged {
   readonly position: number
   readonly checkpoint: SignedCheckpoint
@@ -108,11 +119,7 @@ export interface Logged {
  * @throws ProofError, MalformedMessageError the entry is not there, or is about something else; or the log was rolled back, or forked.
  */
 export async function checkComparison(receipt: LogReceipt, expected: Expectation): Promise<Logged> {
-  const logged = new LoggedEntry(receipt.logged)
-  await logged.require(expected.logKey, expected.now)
-  const entry = readEntry(logged.entry)
-  const opening = new Opening(receipt.opening)
-  opening.check(entry)
+  const [logged, opening, entry] = await opened(receipt, expected)
   const facts = canonical({ key_id: hex(expected.keyId), reply: hex(sha256(expected.reply)), transcript: hex(sha256(expected.transcript)) })
   if (entry.kind !== 'attempt' || canonical(opening.facts) !== facts) {
     throw new ProofError("the log's entry is about something else than this comparison; nothing was opened")
@@ -120,13 +127,77 @@ export async function checkComparison(receipt: LogReceipt, expected: Expectation
   if (entry.requester !== expected.requester || entry.purpose !== expected.purpose || entry.outcome !== 'opened') {
     throw new ProofError('the log does not say who asked and what for; nothing was opened')
   }
-  requireGrowth(expected.memory, logged.checkpoint, receipt.consistency)
+  return grown(logged, receipt, expected)
+}
+
+/** An enrolment: the owner, and SHA-256 of template message and consent receipt. */
+export function enrolled(devicePublicKey: Uint8Array, audience: string, templateDigest: Uint8Array, receipt: Uint8Array): Done {
+  const facts = {
+    audience, device_public_key: hex(devicePublicKey), key_id: hex(sha256(devicePublicKey)), receipt: hex(sha256(receipt)), template: hex(templateDigest),
+  }
+  return { kind: 'enrolment', facts }
+}
+
+/** A renewed consent: whose, and SHA-256 of the newer receipt alone. */
+export const renewed = (keyId: Uint8Array, receipt: Uint8Array): Done => ({ kind: 'renewal', facts: { key_id: hex(keyId), receipt: hex(sha256(receipt)) } })
+
+/** Whether that is what an opening says. */
+export const says = (opening: Opening, done: Done): boolean => opening.kind === done.kind && canonical(opening.facts) === canonical(done.facts)
+
+/**
+ * Checks that what a device asked for was done. It believes no other word of it: whoever terminates TLS has those.
+ *
+ * @param done what was asked for, or null for nothing.
+ * @returns the checkpoint to remember from now on.
+ * @throws PeerError there is no entry, or there are more than one.
+ * @throws ProofError, MalformedMessageError as for `checkComparison`.
+ */
+export async function checkDone(receipts: readonly LogReceipt[], done: Done | null, trust: LogTrust): Promise<string | null> {
+  const count = done === null ? 0 : 1
+  if (receipts.length !== count) {
+    throw new PeerError(`the answer shows ${receipts.length} entries of the log for ${count} things that it says were done; whoever stands before the server may have answered in its place. Nothing is taken for done`)
+  }
+  if (done === null) return trust.memory
+  const [receipt] = receipts
+  const [logged, opening] = await opened(receipt, trust)
+  if (!says(opening, done)) throw new ProofError(`the log's entry is not about the ${done.kind} that this device asked for; nothing is taken for done`)
+  return grown(logged, receipt, trust).note
+}
+
+/**
+ * Checks that a template is revoked: by this request, an earlier one, or otherwise. A revocation is never undone.
+ *
+ * @throws ProofError, MalformedMessageError as for `checkDone`.
+ */
+export async function checkRevoked(receipt: LogReceipt, keyId: Uint8Array, trust: LogTrust): Promise<Logged> {
+  const [logged, opening] = await opened(receipt, trust)
+  if (opening.kind !== 'revocation' || opening.facts['key_id'] !== hex(keyId)) {
+    throw new ProofError("the log's entry is not about the revocation of this template; it is not taken for revoked")
+  }
+  return grown(logged, receipt, trust)
+}
+
+/** An entry that is in the log, and what stands behind it. */
+async function opened(receipt: LogReceipt, { logKey, now }: LogTrust): Promise<[LoggedEntry, Opening, Entry]> {
+  const logged = new LoggedEntry(receipt.logged)
+  await logged.require(logKey, now)
+  const [opening, entry] = [new Opening(receipt.opening), readEntry(logged.entry)]
+  opening.check(entry)
+  return [logged, opening, entry]
+}
+
+/** Where an entry stands in a log that only grew. */
+function grown(logged: LoggedEntry, receipt: LogReceipt, { memory }: LogTrust): Logged {
+  requireGrowth(memory, logged.checkpoint, receipt.consistency)
   return { position: logged.index, checkpoint: logged.checkpoint, note: new TextDecoder().decode(logged.note) }
 }
 
 /** Throws ProofError unless the tree of `newer` begins with the one that is remembered. */
 function requireGrowth(memory: string | null, newer: SignedCheckpoint, proof: readonly Uint8Array[]): void {
-  if (memory === null) return
+  if (memory === null) {
+    if (proof.length > 0) throw new ProofError('the log proves that it grew, to a device that remembers nothing of it; nothing is believed')
+    return
+  }
   const older = new SignedCheckpoint(utf8(memory))
   if (older.origin !== newer.origin) throw new ProofError('the checkpoint is of another log')
   if (newer.head.size < older.head.size) throw new ProofError('the log was rolled back: it has fewer entries than this device has seen')
@@ -143,12 +214,17 @@ export async function checkHistory(data: Uint8Array, position: number, opening: 
   return entry
 }
 
-/** Throws ProofError unless the tombstone of an erasure stands in the log. */
-export async function checkTombstone(receipt: LogReceipt, logKey: LogKey, now: number): Promise<number> {
-  const logged = new LoggedEntry(receipt.logged)
-  await logged.require(logKey, now)
-  const opening = new Opening(receipt.opening)
-  opening.check(readEntry(logged.entry))
-  if (opening.kind !== 'erasure') throw new ProofError('what the server logged is no tombstone')
+/**
+ * Throws ProofError unless the tombstone of an erasure stands in the log.
+ *
+ * @param revocation position of the revocation of this template: a tombstone names positions and nobody.
+ */
+export async function checkTombstone(receipt: LogReceipt, revocation: number, trust: LogTrust): Promise<number> {
+  const [logged, opening] = await opened(receipt, trust)
+  if (opening.kind !== 'erasure' || receipt.consistency.length > 0) throw new ProofError('what the server logged is no tombstone, or more than one')
+  const { positions } = opening.facts
+  if (!Array.isArray(positions) || !positions.includes(revocation)) {
+    throw new ProofError("the tombstone is somebody else's: it does not name the revocation of this template")
+  }
   return logged.index
 }

@@ -71,8 +71,8 @@ export const SAY = {
   assertion: 'Save the assertion for the organisation that asked.',
   renewed: (position: number) => `Your consent is renewed. The log has this attempt as entry ${position}.`,
   notRenewed: (position: number) => `Not accepted, so the former consent counts. The log has this attempt as entry ${position}.`,
-  revoked: 'Revoked: the server deleted your template.',
-  erased: (position: number | null) => position === null ? 'Nothing was held any more.' : `Erased. The log keeps a tombstone, entry ${position}, that only you can connect with you.`,
+  revoked: 'Revoked: the log says that the server deleted your template.',
+  erased: (position: number | null) => position === null ? 'Revoked, as the log proves. The server says that nothing else is held any more; the proof of that was lost on its way.' : `Erased. The log keeps a tombstone, entry ${position}, that only you can connect with you.`,
   held: (template: number, receipts: number, entries: number) =>
     `The server holds a padded template of ${template} bytes, whose digest is below, ${receipts} signed consents and what connects you with ${entries} entries of the log.`,
   noHistory: 'The log says nothing about this device.',
@@ -85,7 +85,8 @@ export const SAY = {
   again: (seconds: number) => ` Try again in ${Math.ceil(seconds)} seconds.`,
   errors: {
     UsageError: 'That does not work', RefusedError: 'Refused', ProofError: 'Proof missing or wrong: stopped',
-    PeerError: 'The server broke the protocol: stopped', MalformedMessageError: 'The server broke the protocol: stopped',
+    PeerError: 'The server, or whoever stands before it, broke the protocol: stopped',
+    MalformedMessageError: 'The server, or whoever stands before it, broke the protocol: stopped',
     UnavailableError: 'Not available', UnusableImageError: 'This picture cannot be used', Error: 'Failed',
   } as Readonly<Record<string, string>>,
 }
