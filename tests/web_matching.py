@@ -25,13 +25,21 @@ from federation.transparency import (
     LoggedEntry,
     NoteSigner,
     Opening,
+    PersonalEntry,
     PersonalKind,
     SignedCheckpoint,
     consistency_proof,
     inclusion_proof,
 )
 from federation.wire.convert import LoggedReply, ProbeSubmission
-from federation.wire.logged import LogReceipt, comparison_facts
+from federation.wire.logged import (
+    LogReceipt,
+    comparison_facts,
+    enrolment_facts,
+    renewal_facts,
+    request_digest,
+    revocation_facts,
+)
 from federation.wire.v1 import verification_pb2 as pb
 from tests.agreeing import AUDIENCE, DAY, NOW, PURPOSE, TERMS, public
 from tests.bundles import AUDITOR, MAKER, TRUST, a_bundle, a_release, signed
@@ -104,13 +112,15 @@ def compare(request: dict[str, Any]) -> dict[str, Any]:
     transcript = ServerSession(terms, key).receive_probe(submission.probe, submission.signature)
     challenge = match(template, submission.probe, transcript, request["threshold"])
     facts = comparison_facts(key_id=asked["key_id"], transcript=transcript, reply=challenge.reply)
-    entry, receipt = _logged(
-        Opening(PersonalKind.ATTEMPT, facts, SALT), request["leaves"], submission.log_size, now=request["now"]
+    opening = Opening(PersonalKind.ATTEMPT, facts, SALT)
+    attempt = AttemptEntry(request["now"], AUDIENCE, PURPOSE, AttemptOutcome.OPENED, opening.commitment).to_bytes()
+    receipt = _logged(
+        opening, [*request["leaves"], attempt.decode()], len(request["leaves"]), submission.log_size, now=request["now"]
     )
     return {
         "operation": operation.name,
         "token": challenge.token.hex(),
-        "leaf": entry.decode(),
+        "leaf": attempt.decode(),
         "assertion": _asserted(terms, receipt.logged, now=request["now"]) if terms.audience_nonce else "",
         "answer": LoggedReply(challenge.reply, receipt).to_proto().SerializeToString().hex(),
     }
@@ -134,15 +144,52 @@ def _asserted(terms: SessionTerms, logged: LoggedEntry, *, now: int) -> str:
     ).sign(ISSUER_KEY)
 
 
-def _logged(opening: Opening, leaves: list[str], old_size: int, *, now: int) -> tuple[bytes, LogReceipt]:
-    """An entry behind `leaves`, with its proofs."""
-    entry = AttemptEntry(now, AUDIENCE, PURPOSE, AttemptOutcome.OPENED, opening.commitment).to_bytes()
-    frontier, nodes = Frontier().grow([*(leaf.encode() for leaf in leaves), entry])
+def do(request: dict[str, Any]) -> dict[str, Any]:
+    """Logs what is done to a template, as `server.deeds` does: an enrolment, a renewal, a revocation or an erasure.
+
+    Returns:
+        The leaf, the opening, and the `LogReceipt` for a device that saw `log_size` entries.
+    """
+    kind, leaves, key = PersonalKind(request["kind"]), request["leaves"], bytes.fromhex(request["device_public_key"])
+    key_id, receipt = hashlib.sha256(key).digest(), bytes.fromhex(request["receipt"])
+    match kind:
+        case PersonalKind.ENROLMENT:
+            template = hashlib.sha256(bytes.fromhex(request["template"])).digest()
+            facts: dict[str, Any] = enrolment_facts(
+                device_public_key=key, audience=AUDIENCE, template=template, receipt=receipt
+            )
+        case PersonalKind.RENEWAL:
+            facts = renewal_facts(key_id=key_id, receipt=receipt)
+        case PersonalKind.REVOCATION:
+            asked = pb.RevokeRequest(log_size=request["log_size"])
+            facts = revocation_facts(key_id=key_id, request=request_digest(asked))
+        case _:
+            facts = {"positions": request["positions"]}
+    opening = Opening(kind, facts, SALT)
+    leaf = PersonalEntry(kind, request["now"], opening.commitment).to_bytes().decode()  # type: ignore[arg-type] # no attempt
+    logged = _logged(opening, [*leaves, leaf], len(leaves), request["log_size"], now=request["now"])
+    return {
+        "leaf": leaf,
+        "opening": opening.secret_bytes().decode(),
+        "receipt": logged.to_proto().SerializeToString().hex(),
+    }
+
+
+def prove(request: dict[str, Any]) -> str:
+    """Answers `GetInclusion`, or shows an earlier entry again: the `LogReceipt` for one position."""
+    opening = Opening.from_secret_bytes(request["opening"].encode())
+    receipt = _logged(opening, request["leaves"], request["position"], request["log_size"], now=request["now"])
+    return receipt.to_proto().SerializeToString().hex()
+
+
+def _logged(opening: Opening, leaves: list[str], position: int, old_size: int, *, now: int) -> LogReceipt:
+    """One of `leaves`, with its proofs for a device that saw `old_size` of them."""
+    frontier, nodes = Frontier().grow([leaf.encode() for leaf in leaves])
 
     def read(wanted):
         return {node: nodes[node] for node in wanted}
 
     checkpoint = SignedCheckpoint.sign(Checkpoint(LOG.key.name, frontier.head), LOG, time=now)
-    logged = LoggedEntry(entry, len(leaves), inclusion_proof(len(leaves), frontier.size, read), checkpoint)
-    grown = consistency_proof(old_size, frontier.size, read) if old_size else ()
-    return entry, LogReceipt(logged, opening, tuple(grown))
+    proof = inclusion_proof(position, frontier.size, read)
+    grown = consistency_proof(old_size, frontier.size, read) if 0 < old_size <= frontier.size else ()
+    return LogReceipt(LoggedEntry(leaves[position].encode(), position, proof, checkpoint), opening, tuple(grown))

@@ -79,6 +79,16 @@ def answer_compare(request):
     return web_matching.compare(request)
 
 
+def answer_do(request):
+    """The log's entry about what is done to a template."""
+    return web_matching.do(request)
+
+
+def answer_prove(request):
+    """The proof of an entry that the log has."""
+    return web_matching.prove(request)
+
+
 def answer_change(request):
     """The digest of a change that a match would put in force."""
     return Change(**{name: bytes.fromhex(value) for name, value in request.items()}).digest.hex()

@@ -1,16 +1,17 @@
 /** The device's flows, with the server's half of the mathematics, the transcript and the log done by Python. */
 
+import { create, type DescMessage } from '@bufbuild/protobuf'
 import { beforeAll, beforeEach, describe, expect, test } from 'vitest'
 
-import { equal, hex, randomBytes, sha256, utf8 } from '../src/bytes'
+import { equal, hex, packBits, randomBytes, sha256, utf8 } from '../src/bytes'
 import { Device, type Outcome } from '../src/device/device'
 import { IntaglioError, MalformedMessageError, PeerError, ProofError, RefusedError, UnavailableError } from '../src/errors'
 import { SessionKey } from '../src/onebit/device'
 import { Engine } from '../src/onebit/seal'
 import { TemplateSecret } from '../src/onebit/template'
-import { SignedReceipt } from '../src/wallet/receipts'
+import { Receipt, SignedReceipt } from '../src/wallet/receipts'
 import { Wallet } from '../src/wallet/wallet'
-import { Decision } from '../src/wire/federation/wire/v1/verification_pb'
+import { Decision, OwnerService } from '../src/wire/federation/wire/v1/verification_pb'
 import { Service, site, type Site } from './service'
 import { keystream } from './vectors'
 
@@ -50,6 +51,14 @@ const enrol = async (second = face('me', 2)): Promise<Outcome> => (await device(
 const verify = async (person = 'me', time = small.now): Promise<Outcome> => (await device(time)).verify(key(), face(person, 3))
 const renew = async (person = 'me', time = small.now): Promise<Outcome> => (await device(time)).renew(key(), face(person, 3))
 const memory = async () => (await Wallet.open())!.memory
+
+/** A consent of this very device to a template that nobody enrolled. */
+async function anotherConsent(): Promise<SignedReceipt> {
+  const wallet = (await Wallet.open())!
+  const { binding, ...mine } = SignedReceipt.fromBytes(utf8(wallet.memory.enrolment!.receipts[0])).receipt
+  const other = new Receipt(randomBytes(16), mine.terms, { ...binding, templateDigest: sha256(randomBytes(8)) }, mine.issuedAt, mine.expiresAt, null)
+  return other.sign((message) => wallet.sign(message))
+}
 
 describe('flows', () => {
   test('the owner enrols in three calls and is accepted, and another is not', async () => {
@@ -116,19 +125,41 @@ describe('flows', () => {
       expect((await memory()).enrolment!.state).toBe('enrolled')
     })
 
-    test('is forgotten when the server does not know it', async () => {
+    test('is not forgotten when the server says that it does not know it, and can be made again', async () => {
       await lost()
-      service.stored = null
-      await (await device()).settle()
-      expect((await memory()).enrolment).toMatchObject({ state: 'started', receipts: [] })
+      service.lose()
+      const before = await memory()
+      const secret = hex((await Wallet.open())!.requireSecret().secretBytes())
+      const settled = (await device()).settle()
+      await expect(settled).rejects.toThrow(RefusedError)
+      await expect(settled).rejects.toThrow('stays as it is')
+      expect(await memory()).toEqual(before)
+      expect(hex((await Wallet.open())!.requireSecret().secretBytes())).toBe(secret)
       expect((await enrol()).matched).toBe(true)
     })
 
-    test('is over when it was revoked since', async () => {
+    test('is over when the log says that it was revoked since', async () => {
       await lost()
-      service.alter = (call, answer) => (call === 'ListReceipts' ? { ...answer, receipts: [] } : answer)
+      await service.call(OwnerService.method.revoke, {})
       await (await device()).settle()
       expect((await memory()).enrolment!.state).toBe('revoked')
+    })
+
+    test.each<[string, string, (answer: any) => unknown]>([
+      ['nothing', 'does not say what became', (answer) => ({ ...answer, openings: [] })],
+      ['an enrolment of another template', 'contest it', (answer) => answer],
+    ])('stays as it is when the log is shown to say %s', async (said, error, change) => {
+      if (said === 'nothing') await lost()
+      else {
+        await enrol() // another template under the same key
+        const { enrolment } = await memory()
+        const receipts = [new TextDecoder().decode((await anotherConsent()).toBytes())]
+        await (await Wallet.open())!.remember({ enrolment: { ...enrolment!, state: 'started', receipts } })
+      }
+      const before = await memory()
+      service.alter = (call, answer) => (call === 'Export' ? change(answer) : answer)
+      await expect((await device()).settle()).rejects.toThrow(error)
+      expect(await memory()).toEqual(before)
     })
 
     test('stays as it is when the server cannot be asked', async () => {
@@ -164,8 +195,7 @@ describe('flows', () => {
     const { template } = service.stored!
     const wallet = (await Wallet.open())!
     const secret = wallet.requireSecret()
-    const again = secret.template(face('me', 1), () => template.slice(8, 40))
-    expect(hex(again)).toBe(hex(template))
+    expect(hex(packBits(secret.paddedCode(face('me', 1))))).toBe(hex(template.slice(40)))
     const held = hex(secret.secretBytes()) + JSON.stringify(wallet.memory)
     expect(held).not.toContain(hex(template.slice(40)))
     expect(held).not.toContain(hex(template.slice(8, 40)))
@@ -195,7 +225,8 @@ describe('flows', () => {
 
   test('an erasure leaves no secret either', async () => {
     await enrol()
-    expect(await (await device()).erase()).toBeNull()
+    expect(await (await device()).erase()).toBe(service.leaves.length - 1)
+    expect(service.leaves.at(-1)).toContain('"kind":"erasure"')
     expect((await memory()).enrolment!.state).toBe('revoked')
     const wallet = (await Wallet.open())!
     expect(() => wallet.requireSecret()).toThrow('revoked')
@@ -419,6 +450,184 @@ describe('for an organisation that gave a nonce', () => {
     const calls = service.calls.length
     await expect(there.verify(key(), face('me', 3), nonce)).rejects.toThrow('nobody who may sign')
     expect(service.calls.length).toBe(calls)
+  })
+})
+
+describe('whoever swallows a request and answers it himself', () => {
+  /** Answers in the service's place, which never hears of the request. */
+  const swallow = (name: string, answer: (schema: DescMessage) => unknown): void => {
+    const call = service.call.bind(service)
+    service.call = (async (method: any, request: any) => {
+      if (method.name !== name) return call(method, request)
+      service.calls.push(name)
+      return answer(method.output)
+    }) as typeof service.call
+  }
+  /** What an honest service answered to somebody else, or to this owner before. */
+  const noted = async (name: string, whose: "another's" | 'an earlier'): Promise<unknown> => {
+    let answer: unknown
+    const mine = service
+    const before = (await Wallet.open())!
+    if (whose === "another's") {
+      service = new Service(small)
+      await Wallet.create()
+      await enrol()
+    }
+    service.alter = (call, one) => { if (call === name) answer = one; return one }
+    if (name === 'SubmitToken') await renew()
+    else if (name === 'Revoke') await service.call(OwnerService.method.revoke, { proof: {} as never })
+    else await service.call(OwnerService.method.erase, {})
+    service.alter = (_call, one) => one
+    service = mine
+    if (whose === "another's") await before.remember({}) // so the wallet that was there is there again
+    return answer
+  }
+  const state = async () => {
+    const wallet = (await Wallet.open())!
+    return [hex(wallet.keyId), wallet.memory.enrolment?.state, wallet.memory.enrolment?.receipts, hex(wallet.requireSecret().secretBytes())]
+  }
+  const made = (values: object) => (schema: DescMessage): unknown => create(schema, values as never)
+
+  test('enrols nobody, and the secret is kept', async () => {
+    swallow('SubmitToken', made({ decision: Decision.MATCH }))
+    const asked = enrol()
+    await expect(asked).rejects.toThrow('whoever stands before the server may have answered in its place')
+    await expect(asked).rejects.toThrow(PeerError)
+    const { enrolment } = await memory()
+    expect([enrolment!.state, enrolment!.receipts.length, service.stored]).toEqual(['started', 1, null])
+    expect((await Wallet.open())!.requireSecret().secretBytes().length).toBe(32 + 128)
+  })
+
+  test.each(["another's", 'an earlier'] as const)('renews no consent with nothing, nor with %s answer', async (whose) => {
+    await enrol()
+    const answer = await noted('SubmitToken', whose)
+    const [before, held] = [await state(), [...service.stored!.receipts]]
+    swallow('SubmitToken', () => answer)
+    await expect(renew()).rejects.toThrow(whose === "another's" ? IntaglioError : 'not about the renewal')
+    swallow('SubmitToken', made({ decision: Decision.MATCH }))
+    await expect(renew()).rejects.toThrow('in its place')
+    expect([await state(), service.stored!.receipts]).toEqual([before, held])
+  })
+
+  test('and saw a newer consent cannot bring it into force', async () => {
+    await enrol()
+    let seen = new Uint8Array()
+    service.alterRequest = (call, request) => { if (call === 'SubmitProbe') seen = request.change.receipt; return request }
+    const honest = service.call
+    swallow('SubmitToken', made({ decision: Decision.MATCH }))
+    await expect(renew()).rejects.toThrow('in its place')
+    service.call = honest
+    const [before, calls] = [await state(), service.operations.length]
+    service.alter = (call, answer) => (call === 'ListReceipts' ? { ...answer, receipts: [...answer.receipts, seen] } : answer)
+    await expect(renew()).rejects.toThrow('not in the log')
+    service.alter = (call, answer) => (call === 'ListReceipts' ? { ...answer, receipts: [seen] } : answer)
+    await expect(renew()).rejects.toThrow('do not go on')
+    expect([await state(), service.operations.length]).toEqual([before, calls])
+  })
+
+  test('a consent whose last answer was lost is taken over, as the log has it', async () => {
+    await enrol()
+    service.alter = (call, answer) => { if (call === 'SubmitToken') throw new UnavailableError('lost'); return answer }
+    await expect(renew()).rejects.toThrow('lost')
+    service.alter = (_call, answer) => answer
+    expect((await memory()).enrolment!.receipts.length).toBe(1)
+    expect((await renew()).matched).toBe(true)
+    expect((await memory()).enrolment!.receipts.map((text) => hex(utf8(text)))).toEqual(service.stored!.receipts.map(hex))
+    expect(service.stored!.receipts.length).toBe(3)
+  })
+
+  test.each(['nothing', "another's"] as const)('revokes nothing with %s', async (what) => {
+    await enrol()
+    const answer = what === 'nothing' ? null : await noted('Revoke', what)
+    const [before, stored] = [await state(), service.stored]
+    swallow('Revoke', (schema) => answer ?? create(schema, {} as never))
+    for (const ask of ['revoke', 'erase'] as const) {
+      await expect((await device())[ask]()).rejects.toThrow(what === 'nothing' ? 'stays as it is' : ProofError)
+    }
+    expect([await state(), service.stored]).toEqual([before, stored])
+    expect(service.calls).not.toContain('Erase')
+  })
+
+  test.each(['nothing', "another's"] as const)('erases nothing with %s, and what is revoked is', async (what) => {
+    await enrol()
+    const answer = what === 'nothing' ? null : await noted('Erase', what)
+    swallow('Erase', (schema) => answer ?? create(schema, {} as never))
+    await expect((await device()).erase()).rejects.toThrow(what === 'nothing' ? 'ask again' : IntaglioError)
+    expect([service.stored, (await memory()).enrolment!.state]).toEqual([null, 'revoked'])
+    expect(service.openings.size).toBe(2)
+  })
+
+  test('an erasure that had to be asked for twice may lack its tombstone', async () => {
+    await enrol()
+    swallow('Erase', (schema) => { service.repeated += 1; return create(schema, {} as never) })
+    expect(await (await device()).erase()).toBeNull()
+    expect((await memory()).enrolment!.state).toBe('revoked')
+  })
+
+  test('says "match" of a plain verification, which changes nothing here', async () => {
+    await enrol()
+    const before = await state()
+    swallow('SubmitToken', made({ decision: Decision.MATCH }))
+    expect(await verify()).toMatchObject({ matched: true, assertion: null })
+    expect(await state()).toEqual(before)
+  })
+})
+
+describe('a field of what the log says was done that is changed on its way down:', () => {
+  const FIELDS = ['logged', 'opening', 'consistency 0'] as const
+  const change = (log: any, field: string): void => {
+    const flip = (data: Uint8Array): Uint8Array => data.map((byte, i) => (i === data.length - 9 ? byte ^ 1 : byte))
+    if (field === 'consistency 0') log.consistency[0] = flip(log.consistency[0])
+    else log[field] = flip(log[field])
+  }
+
+  test.each(FIELDS)('of an enrolment: %s', async (field) => {
+    service.alter = (call, answer) => { if (call === 'SubmitToken') change(answer.deeds[0], field); return answer }
+    await expect(enrol()).rejects.toThrow(IntaglioError)
+    expect((await memory()).enrolment!.state).toBe('started')
+  })
+
+  test.each(FIELDS)('of a renewal: %s', async (field) => {
+    await enrol()
+    const before = (await memory()).enrolment!.receipts
+    service.alter = (call, answer) => { if (call === 'SubmitToken') change(answer.deeds[0], field); return answer }
+    await expect(renew()).rejects.toThrow(IntaglioError)
+    expect((await memory()).enrolment!.receipts).toEqual(before)
+  })
+
+  test.each(FIELDS)('of a revocation: %s', async (field) => {
+    await enrol()
+    service.alter = (call, answer) => { if (call === 'Revoke') change(answer.log, field); return answer }
+    await expect((await device()).revoke()).rejects.toThrow(IntaglioError)
+    expect((await memory()).enrolment!.state).toBe('enrolled')
+  })
+
+  test.each(['logged', 'opening'])('of an erasure: %s', async (field) => {
+    await enrol()
+    service.alter = (call, answer) => { if (call === 'Erase') change(answer.log, field); return answer }
+    await expect((await device()).erase()).rejects.toThrow(IntaglioError)
+  })
+
+  test('a tombstone that names somebody else is none', async () => {
+    await enrol()
+    const positions = [...service.openings.keys()]
+    service.alter = (call, answer) => {
+      if (call === 'Revoke') service.openings.delete(service.leaves.length - 1) // so the tombstone does not name it
+      return answer
+    }
+    await expect((await device()).erase()).rejects.toThrow("somebody else's")
+    expect(positions.length).toBe(1)
+  })
+
+  test('one entry too many is one that nobody asked for', async () => {
+    await enrol()
+    service.alter = (call, answer) => (call === 'SubmitToken' ? { ...answer, deeds: [...answer.deeds, ...answer.deeds] } : answer)
+    await expect(renew()).rejects.toThrow('2 entries of the log for 1 things')
+    let deed: unknown
+    service.alter = (call, answer) => { if (call === 'SubmitToken') [deed] = answer.deeds; return answer }
+    await renew()
+    service.alter = (call, answer) => (call === 'SubmitToken' ? { ...answer, deeds: [deed] } : answer)
+    await expect(verify()).rejects.toThrow('1 entries of the log for 0 things')
   })
 })
 

@@ -7,7 +7,7 @@ import { type Deployment, deploymentOf } from '../src/device/deployment'
 import { Transport } from '../src/device/transport'
 import { MalformedMessageError, ProofError, RefusedError } from '../src/errors'
 import {
-  Decision, type ExportRequest, ExportResponseSchema, type StartVerificationRequest, type SubmitProbeRequest, SubmitProbeRequestSchema,
+  Decision, type ExportRequest, ExportResponseSchema, type GetInclusionRequest, type LogReceipt, LogReceiptSchema, type RevokeRequest, type StartVerificationRequest, type SubmitProbeRequest, SubmitProbeRequestSchema,
   type SubmitProbeResponse, SubmitProbeResponseSchema, type SubmitTokenRequest,
 } from '../src/wire/federation/wire/v1/verification_pb'
 import { python } from './vectors'
@@ -55,6 +55,12 @@ interface Compared {
   readonly answer: string
 }
 
+interface Deed {
+  readonly leaf: string
+  readonly opening: string
+  readonly receipt: string
+}
+
 /** What Python raises of the error family, as a device hears it. */
 async function raised(answer: Promise<unknown>): Promise<unknown> {
   try {
@@ -78,12 +84,16 @@ export class Service extends Transport {
   stored: Stored | null = null
   /** Entries of the log. */
   readonly leaves: string[] = []
+  /** What stands behind those about the owner, by position. */
+  readonly openings = new Map<number, string>()
   alter: Alter = (_call, answer) => answer
   alterRequest: Alter = (_call, request) => request
   /** Its clock: seconds since 1970. */
   now: number
   readonly #site: Site
   #open: Open | null = null
+  /** Device key of who enrolled; it outlives the template, until it is erased. */
+  #owner: Bytes | null = null
 
   constructor(site: Site) {
     super()
@@ -104,16 +114,25 @@ export class Service extends Transport {
       case 'StartVerification': return this.#start(request as StartVerificationRequest, false)
       case 'SubmitProbe': return this.#compare(request as SubmitProbeRequest)
       case 'SubmitToken': return this.#decide(request as SubmitTokenRequest)
-      case 'ListReceipts': return { receipts: this.#owned().receipts }
+      case 'ListReceipts': return { receipts: this.#held() }
       case 'Export': return this.#export(request as ExportRequest)
-      case 'Revoke': case 'Erase': this.#owned(); this.stored = null; return {}
+      case 'Revoke': return { log: await this.#revoke(request as RevokeRequest) }
+      case 'Erase': return { log: await this.#erase() }
+      case 'GetInclusion': return { logged: (await this.#prove(Number((request as GetInclusionRequest).position), 0n)).logged }
       default: throw new Error(`no call ${name}`)
     }
   }
 
-  #owned(): Stored {
-    if (this.stored === null) throw new RefusedError('not enrolled here')
-    return this.stored
+  /** What happens when a database loses the template and its owner. */
+  lose(): void {
+    this.#owner = this.stored = null
+    this.openings.clear()
+  }
+
+
+  #held(): readonly Bytes[] {
+    if (this.#owner === null) throw new RefusedError('not enrolled here')
+    return this.stored?.receipts ?? []
   }
 
   #start({ keyId, purpose, audience, audienceNonce }: StartVerificationRequest, enrols: boolean): unknown {
@@ -143,22 +162,58 @@ export class Service extends Transport {
     return this.#open
   }
 
-  #decide(answer: SubmitTokenRequest): unknown {
+  async #decide(answer: SubmitTokenRequest): Promise<unknown> {
     const { token: expected, assertion, request, enrols } = this.#session(answer)
     const { token } = answer
     if (hex(token) !== expected) return { decision: Decision.NON_MATCH }
     const change = request!.change
-    if (change !== undefined && enrols) {
+    if (change === undefined) return { decision: Decision.MATCH, assertion }
+    if (enrols) {
       this.stored = { devicePublicKey: change.devicePublicKey as Bytes, template: change.template as Bytes, receipts: [change.receipt as Bytes] }
-    } else if (change !== undefined) {
+      this.#owner = this.stored.devicePublicKey
+    } else {
       this.stored!.receipts.push(change.receipt as Bytes)
     }
-    return { decision: Decision.MATCH, assertion }
+    const deed = await this.#do(enrols ? 'enrolment' : 'renewal', answer.logSize, { receipt: hex(change.receipt), template: hex(change.template) })
+    return { decision: Decision.MATCH, assertion, deeds: [deed] }
+  }
+
+  /** Logs that something is done to the owner's template. */
+  async #do(kind: string, logSize: bigint, facts: Record<string, unknown> = {}): Promise<LogReceipt> {
+    const deed = (await python('do', {
+      kind, leaves: this.leaves, log_size: Number(logSize), now: this.now, device_public_key: hex(this.#owner!), receipt: '', template: '', positions: [], ...facts,
+    })) as Deed
+    if (kind !== 'erasure') this.openings.set(this.leaves.length, deed.opening)
+    this.leaves.push(deed.leaf)
+    return fromBinary(LogReceiptSchema, fromHex(deed.receipt))
+  }
+
+  async #prove(position: number, logSize: bigint): Promise<LogReceipt> {
+    const opening = this.openings.get(position)
+    const proved = (await python('prove', { opening, leaves: this.leaves, position, log_size: Number(logSize), now: this.now })) as string
+    return fromBinary(LogReceiptSchema, fromHex(proved))
+  }
+
+  async #revoke({ logSize }: RevokeRequest): Promise<LogReceipt> {
+    if (this.#owner === null) throw new RefusedError('not enrolled here')
+    const first = [...this.openings].find(([, opening]) => opening.includes('"kind":"revocation"'))
+    this.stored = null
+    return first === undefined ? this.#do('revocation', logSize) : this.#prove(first[0], logSize)
+  }
+
+  async #erase(): Promise<LogReceipt> {
+    if (this.#owner === null) throw new RefusedError('not enrolled here')
+    const tombstone = await this.#do('erasure', 0n, { positions: [...this.openings.keys()] })
+    this.openings.clear()
+    this.#owner = null
+    return tombstone
   }
 
   #export({ openingsFrom }: ExportRequest): unknown {
-    const { template, receipts } = this.#owned()
-    const record = utf8(JSON.stringify({ template: { bytes: template.length, digest: hex(sha256(template)) } }))
-    return create(ExportResponseSchema, openingsFrom === 0n ? { record, receipts } : {})
+    if (this.#owner === null) throw new RefusedError('not enrolled here')
+    const { stored } = this
+    const record = utf8(JSON.stringify(stored === null ? {} : { template: { bytes: stored.template.length, digest: hex(sha256(stored.template)) } }))
+    const openings = [...this.openings].map(([position, opening]) => ({ position: BigInt(position), opening: utf8(opening) }))
+    return create(ExportResponseSchema, openingsFrom === 0n ? { record, receipts: stored?.receipts ?? [], openings } : {})
   }
 }

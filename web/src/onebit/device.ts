@@ -3,8 +3,9 @@
 import { type Bytes, equal, type RandomBytes, sha256 } from '../bytes'
 import { MalformedMessageError, UsageError } from '../errors'
 import { type Parameters, ternary } from './parameters'
-import type { Engine, Keys } from './seal'
-import { fromBits, hashKeys, pad, toSlots } from './slots'
+import { OpeningKey } from './opening'
+import type { EncryptingKey, Engine } from './seal'
+import { fromBits, hashKeys, pad, sumOf, toSlots } from './slots'
 import { probeMessage, Reply, TOKEN_BYTES } from './wire'
 
 /** What a device answers when nothing opens: as long as a token, so the wire does not show which it was. */
@@ -19,14 +20,16 @@ export const NO_MATCH = new Uint8Array(TOKEN_BYTES)
 export class SessionKey {
   readonly parameters: Parameters
   readonly #engine: Engine
-  readonly #keys: Keys
+  readonly #encrypting: EncryptingKey
+  readonly #opening: OpeningKey
   #paddedCode: Uint8Array | null = null
   #isOver = false
 
   constructor(engine: Engine, coefficients: Int8Array) {
     this.parameters = engine.parameters
     this.#engine = engine
-    this.#keys = engine.keys(coefficients)
+    this.#encrypting = engine.encryptingKey(coefficients)
+    this.#opening = new OpeningKey(engine.parameters, coefficients)
   }
 
   /** A fresh key: a uniform ternary polynomial. The encryption draws from SEAL's own generator. */
@@ -49,7 +52,7 @@ export class SessionKey {
     }
     if (this.#paddedCode !== null) throw new UsageError('a session key encrypts one probe; make another')
     this.#paddedCode = paddedCode.slice()
-    return probeMessage(this.#engine.encrypt(this.#keys, fromBits(paddedCode, this.parameters)), this.parameters)
+    return probeMessage(this.#engine.encrypt(this.#encrypting, fromBits(paddedCode, this.parameters)), this.parameters)
   }
 
   /**
@@ -72,11 +75,9 @@ export class SessionKey {
       throw error
     }
     const { components, salt, tokenDigest, corrections, table } = parsed
-    const coefficients = this.#engine.decryptReply(this.#keys, components)
+    const coefficients = this.#opening.decrypt(components)
     const labels = hashKeys(salt, toSlots(coefficients, this.parameters), this.parameters)
-    const total: [bigint, bigint] = [0n, 0n]
-    labels.forEach((label, i) => { total[i & 1] += label + BigInt(paddedCode[i >> 1]) * corrections[i] })
-    const padding = pad(salt, transcript, [BigInt.asUintN(64, total[0]), BigInt.asUintN(64, total[1])])
+    const padding = pad(salt, transcript, sumOf(labels, paddedCode, corrections))
     let token: Bytes | null = null
     for (let start = 0; start < table.length; start += TOKEN_BYTES) {
       const candidate = Uint8Array.from(padding, (byte, i) => byte ^ table[start + i])
@@ -85,9 +86,10 @@ export class SessionKey {
     return token === null || equal(token, NO_MATCH) ? null : token
   }
 
-  /** Wipes the key from SEAL's memory; the object cannot be used any more. */
+  /** Wipes the key; the object cannot be used any more. */
   [Symbol.dispose](): void {
     this.#paddedCode?.fill(0)
-    this.#keys[Symbol.dispose]()
+    this.#encrypting[Symbol.dispose]()
+    this.#opening[Symbol.dispose]()
   }
 }

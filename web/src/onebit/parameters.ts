@@ -41,17 +41,6 @@ export class Parameters {
   get replyPrime(): bigint {
     return this.dataPrimes[0]
   }
-
-  /** BGV correction factor of a reply: the inverse of q_1 mod t. */
-  get replyCorrection(): bigint {
-    const t = BigInt(this.plainModulus)
-    let [inverse, base] = [1n, this.dataPrimes[1] % t]
-    for (let exponent = t - 2n; exponent > 0n; exponent >>= 1n) {
-      if (exponent & 1n) inverse = (inverse * base) % t
-      base = (base * base) % t
-    }
-    return inverse
-  }
 }
 
 /** 2048 code bits in fields of 116 bits. */

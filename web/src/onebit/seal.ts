@@ -1,11 +1,11 @@
 /**
- * SEAL's BGV in WebAssembly. The only importer of node-seal.
+ * SEAL's BGV in WebAssembly, for encryption; `opening.ts` decrypts. The only importer of node-seal.
  *
  * SEAL's own encoding never crosses the network: this module builds it from integers that `wire.ts` has checked, and
  * takes the integers out of what SEAL writes. So the page and the server may run different versions of SEAL.
  */
 
-import initialise, { type Encryptor, type MainModule, type Plaintext, type SEALContext, type SecretKey } from 'node-seal'
+import initialise, { type Encryptor, type MainModule, type Plaintext, type SEALContext } from 'node-seal'
 
 // The package exports no path to its .wasm, so the file is named where npm puts it.
 import wasmUrl from '../../node_modules/node-seal/dist/seal_throws.wasm?url'
@@ -21,9 +21,8 @@ const UNUSED_KEY_PRIME = 16_760_833n // SEAL keeps the last prime for key switch
 const CIPHERTEXT_PREFIX = 73 // parms id, NTT flag, size, dimension, primes, scale, correction factor
 const PLAINTEXT_PREFIX = 48 // parms id, count, scale
 
-/** A secret key, and what encrypts under it. */
-export interface Keys extends Disposable {
-  readonly secret: SecretKey
+/** What encrypts under one secret key. */
+export interface EncryptingKey extends Disposable {
   readonly encryptor: Encryptor
 }
 
@@ -64,50 +63,28 @@ export class Engine {
   }
 
   /** The secret key with the given ternary coefficients. The caller disposes of it. */
-  keys(coefficients: Int8Array): Keys {
+  encryptingKey(coefficients: Int8Array): EncryptingKey {
     const t = BigInt(this.parameters.plainModulus)
     using plaintext = this.#plaintext(BigUint64Array.from(coefficients, (one) => (BigInt(one) + t) % t))
     // SEAL keeps a secret key as a plaintext in NTT form at the key level, so its own transform makes one.
     using evaluator = new this.#seal.Evaluator(this.#context)
     evaluator.plainTransformToNttInplace(plaintext, this.#context.keyParmsId())
-    const secret = new this.#seal.SecretKey()
+    using secret = new this.#seal.SecretKey()
     secret.loadFromArray(this.#context, this.#checked(plaintext.saveToArray(this.#seal.ComprModeType.none)))
     using generator = new this.#seal.KeyGenerator(this.#context, secret)
     using unusedPublicKey = generator.createPublicKey() // node-seal has no encryptor with a secret key alone
     const encryptor = new this.#seal.Encryptor(this.#context, unusedPublicKey, secret)
-    return { secret, encryptor, [Symbol.dispose]: () => { secret.delete(); encryptor.delete() } }
+    return { encryptor, [Symbol.dispose]: () => { encryptor.delete() } }
   }
 
   /** A fresh symmetric encryption of N coefficients mod t. */
-  encrypt({ encryptor }: Keys, coefficients: BigUint64Array): Probe {
+  encrypt({ encryptor }: EncryptingKey, coefficients: BigUint64Array): Probe {
     using plaintext = this.#plaintext(coefficients)
     using encrypted = encryptor.encryptSymmetricSerializable(plaintext)
     const encoded = this.#checked(encrypted.saveToArray(this.#seal.ComprModeType.none))
     const { ringDimension: n, dataPrimes } = this.parameters
     const words = readArray(encoded, CIPHERTEXT_PREFIX, n * dataPrimes.length)
     return { seed: encoded.slice(-SEED_BYTES), residues: dataPrimes.map((_, i) => words.slice(n * i, n * (i + 1))) }
-  }
-
-  /** All N coefficients mod t of a reply, from its two components modulo q_0. */
-  decryptReply({ secret }: Keys, components: BigUint64Array): BigUint64Array {
-    const prefix = new DataView(new ArrayBuffer(CIPHERTEXT_PREFIX))
-    const level = this.#context.lastParmsId().values() as BigUint64Array
-    level.forEach((word, i) => { prefix.setBigUint64(8 * i, word, true) })
-    prefix.setUint8(32, 1) // in NTT form
-    const [size, primes] = [2n, 1n]
-    ;[size, BigInt(this.parameters.ringDimension), primes].forEach((word, i) => { prefix.setBigUint64(33 + 8 * i, word, true) })
-    prefix.setFloat64(57, 1, true)
-    prefix.setBigUint64(65, this.parameters.replyCorrection, true)
-    using ciphertext = new this.#seal.Ciphertext()
-    ciphertext.loadFromArray(this.#context, wrap(new Uint8Array(prefix.buffer), array(components)))
-    using decryptor = new this.#seal.Decryptor(this.#context, secret)
-    using plaintext = new this.#seal.Plaintext()
-    decryptor.decrypt(ciphertext, plaintext)
-    const encoded = this.#checked(plaintext.saveToArray(this.#seal.ComprModeType.none))
-    const count = Number(view(encoded).getBigUint64(HEADER_BYTES + 32, true)) // SEAL trims leading zero coefficients
-    const coefficients = new BigUint64Array(this.parameters.ringDimension)
-    coefficients.set(readArray(encoded, PLAINTEXT_PREFIX, count))
-    return coefficients
   }
 
   #plaintext(coefficients: BigUint64Array): Plaintext {
