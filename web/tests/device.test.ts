@@ -5,6 +5,7 @@ import { beforeAll, beforeEach, describe, expect, test } from 'vitest'
 
 import { equal, hex, packBits, randomBytes, sha256, utf8 } from '../src/bytes'
 import { Device, type Outcome } from '../src/device/device'
+import { Owner } from '../src/device/owner'
 import { IntaglioError, MalformedMessageError, PeerError, ProofError, RefusedError, UnavailableError } from '../src/errors'
 import { SessionKey } from '../src/onebit/device'
 import { Engine } from '../src/onebit/seal'
@@ -46,6 +47,7 @@ async function device(time = small.now, where = small): Promise<Device> {
   return new Device((await Wallet.open()) ?? (await Wallet.create()), service, where.deployment, () => time)
 }
 
+const owner = async (): Promise<Owner> => new Owner((await Wallet.open())!, service, () => small.now)
 const key = (): SessionKey => SessionKey.generate(engine, randomBytes)
 const enrol = async (second = face('me', 2)): Promise<Outcome> => (await device()).enrol(key(), face('me', 1), second)
 const verify = async (person = 'me', time = small.now): Promise<Outcome> => (await device(time)).verify(key(), face(person, 3))
@@ -114,7 +116,7 @@ describe('flows', () => {
 
     test('is one when the server holds it', async () => {
       await lost()
-      await (await device()).settle()
+      await (await owner()).settle()
       expect((await memory()).enrolment!.state).toBe('enrolled')
       expect((await verify()).matched).toBe(true)
     })
@@ -130,7 +132,7 @@ describe('flows', () => {
       service.lose()
       const before = await memory()
       const secret = hex((await Wallet.open())!.requireSecret().secretBytes())
-      const settled = (await device()).settle()
+      const settled = (await owner()).settle()
       await expect(settled).rejects.toThrow(RefusedError)
       await expect(settled).rejects.toThrow('stays as it is')
       expect(await memory()).toEqual(before)
@@ -141,7 +143,7 @@ describe('flows', () => {
     test('is over when the log says that it was revoked since', async () => {
       await lost()
       await service.call(OwnerService.method.revoke, {})
-      await (await device()).settle()
+      await (await owner()).settle()
       expect((await memory()).enrolment!.state).toBe('revoked')
     })
 
@@ -158,7 +160,7 @@ describe('flows', () => {
       }
       const before = await memory()
       service.alter = (call, answer) => (call === 'Export' ? change(answer) : answer)
-      await expect((await device()).settle()).rejects.toThrow(error)
+      await expect((await owner()).settle()).rejects.toThrow(error)
       expect(await memory()).toEqual(before)
     })
 
@@ -166,7 +168,7 @@ describe('flows', () => {
       await lost()
       const before = await memory()
       service.alter = () => { throw new UnavailableError('not now') }
-      await expect((await device()).settle()).rejects.toThrow('not now')
+      await expect((await owner()).settle()).rejects.toThrow('not now')
       expect(await memory()).toEqual(before)
       expect((await Wallet.open())!.requireSecret().secretBytes().length).toBe(32 + 128)
     })
@@ -214,7 +216,7 @@ describe('flows', () => {
   test('a revocation leaves no secret, and a new wallet enrols anew', async () => {
     await enrol()
     const before = (await Wallet.open())!
-    await (await device()).revoke()
+    await (await owner()).revoke()
     const after = (await Wallet.open())!
     expect(() => after.requireSecret()).toThrow('revoked')
     await expect(verify()).rejects.toThrow('revoked')
@@ -225,7 +227,7 @@ describe('flows', () => {
 
   test('an erasure leaves no secret either', async () => {
     await enrol()
-    expect(await (await device()).erase()).toBe(service.leaves.length - 1)
+    expect(await (await owner()).erase()).toBe(service.leaves.length - 1)
     expect(service.leaves.at(-1)).toContain('"kind":"erasure"')
     expect((await memory()).enrolment!.state).toBe('revoked')
     const wallet = (await Wallet.open())!
@@ -234,7 +236,7 @@ describe('flows', () => {
 
   test('an export shows the digest of the padded template and how long it is', async () => {
     await enrol()
-    const held = await (await device()).export()
+    const held = await (await owner()).export()
     expect(held.templateBytes).toBe(8 + 32 + 128)
     expect(held.record).toContain(hex(sha256(service.stored!.template)))
     expect(held.receipts.length).toBe(1)
@@ -542,7 +544,7 @@ describe('whoever swallows a request and answers it himself', () => {
     const [before, stored] = [await state(), service.stored]
     swallow('Revoke', (schema) => answer ?? create(schema, {} as never))
     for (const ask of ['revoke', 'erase'] as const) {
-      await expect((await device())[ask]()).rejects.toThrow(what === 'nothing' ? 'stays as it is' : ProofError)
+      await expect((await owner())[ask]()).rejects.toThrow(what === 'nothing' ? 'stays as it is' : ProofError)
     }
     expect([await state(), service.stored]).toEqual([before, stored])
     expect(service.calls).not.toContain('Erase')
@@ -552,7 +554,7 @@ describe('whoever swallows a request and answers it himself', () => {
     await enrol()
     const answer = what === 'nothing' ? null : await noted('Erase', what)
     swallow('Erase', (schema) => answer ?? create(schema, {} as never))
-    await expect((await device()).erase()).rejects.toThrow(what === 'nothing' ? 'ask again' : IntaglioError)
+    await expect((await owner()).erase()).rejects.toThrow(what === 'nothing' ? 'ask again' : IntaglioError)
     expect([service.stored, (await memory()).enrolment!.state]).toEqual([null, 'revoked'])
     expect(service.openings.size).toBe(2)
   })
@@ -560,7 +562,7 @@ describe('whoever swallows a request and answers it himself', () => {
   test('an erasure that had to be asked for twice may lack its tombstone', async () => {
     await enrol()
     swallow('Erase', (schema) => { service.repeated += 1; return create(schema, {} as never) })
-    expect(await (await device()).erase()).toBeNull()
+    expect(await (await owner()).erase()).toBeNull()
     expect((await memory()).enrolment!.state).toBe('revoked')
   })
 
@@ -598,14 +600,14 @@ describe('a field of what the log says was done that is changed on its way down:
   test.each(FIELDS)('of a revocation: %s', async (field) => {
     await enrol()
     service.alter = (call, answer) => { if (call === 'Revoke') change(answer.log, field); return answer }
-    await expect((await device()).revoke()).rejects.toThrow(IntaglioError)
+    await expect((await owner()).revoke()).rejects.toThrow(IntaglioError)
     expect((await memory()).enrolment!.state).toBe('enrolled')
   })
 
   test.each(['logged', 'opening'])('of an erasure: %s', async (field) => {
     await enrol()
     service.alter = (call, answer) => { if (call === 'Erase') change(answer.log, field); return answer }
-    await expect((await device()).erase()).rejects.toThrow(IntaglioError)
+    await expect((await owner()).erase()).rejects.toThrow(IntaglioError)
   })
 
   test('a tombstone that names somebody else is none', async () => {
@@ -615,7 +617,7 @@ describe('a field of what the log says was done that is changed on its way down:
       if (call === 'Revoke') service.openings.delete(service.leaves.length - 1) // so the tombstone does not name it
       return answer
     }
-    await expect((await device()).erase()).rejects.toThrow("somebody else's")
+    await expect((await owner()).erase()).rejects.toThrow("somebody else's")
     expect(positions.length).toBe(1)
   })
 

@@ -1,16 +1,13 @@
 /**
- * The person's device: enrols, verifies, and does what an owner may always do. As `client/verification.py` and `owner.py`.
+ * The person's device: enrols, verifies, and renews a consent. As `client/verification.py`.
  *
- * Whoever terminates TLS can answer in the server's place. So whatever a match put in force, and every revocation, is
- * believed when the log says that it was done, and not before; until then the wallet stays as it was.
+ * Whoever terminates TLS can answer in the server's place. So whatever a match put in force is believed when the log says
+ * that it was done, and not before; until then the wallet stays as it was.
  */
 
-import { type Bytes, concat, equal, fromHex, hex, randomBytes, sha256, utf8 } from '../bytes'
+import { type Bytes, equal, fromHex, hex, randomBytes, sha256, utf8 } from '../bytes'
 import { MalformedMessageError, PeerError, ProofError, RefusedError, UsageError } from '../errors'
-import {
-  checkComparison, checkDone, checkHistory, checkRevoked, checkTombstone, type Done, enrolled, type Entry, type Logged, type LogTrust, Opening, renewed, says,
-} from '../log/entries'
-import { LogKey } from '../log/notes'
+import { checkComparison, checkDone, type Done, enrolled, type Logged, renewed } from '../log/entries'
 import { NO_MATCH, type SessionKey } from '../onebit/device'
 import { TemplateSecret } from '../onebit/template'
 import { type Change, changeDigest, Operation, transcriptBytes } from '../onebit/transcript'
@@ -18,17 +15,15 @@ import { requireAllowedBy } from '../rules/policy'
 import { type Issuer, Rulebook } from '../rules/rulebook'
 import { type Binding, Receipt, SignedReceipt } from '../wallet/receipts'
 import type { Enrolment, Wallet } from '../wallet/wallet'
-import { Decision, type ExportResponse, LogService, OwnerService, type LogReceipt, type Session, VerificationService } from '../wire/federation/wire/v1/verification_pb'
+import { Decision, type LogReceipt, type Session, VerificationService } from '../wire/federation/wire/v1/verification_pb'
 import { checkAssertion } from './assertion'
 import type { Deployment } from './deployment'
+import { Owner, seenOf, textOf, trustOf } from './owner'
 import type { Transport } from './transport'
 
 const DAY_SECONDS = 86_400
 const NONE = new Uint8Array()
-const MOST_PAGES = 1000
 const { method: verification } = VerificationService
-const { method: owner } = OwnerService
-const UNPROVED = 'Whoever stands before the server could say so too, so this device stays as it is'
 
 /** What the device knows at the end. */
 export interface Outcome {
@@ -37,21 +32,6 @@ export interface Outcome {
   readonly position: number
   /** For the audience whose nonce it was, when the claim was accepted; a JSON Web Token, else null. */
   readonly assertion: string | null
-}
-
-/** Everything that a server holds about an owner, but the padded template itself: of that a salted digest. */
-export interface Held {
-  /** Canonical JSON. */
-  readonly record: string
-  /** Of the padded template; 0 after a revocation. */
-  readonly templateBytes: number
-  readonly receipts: readonly SignedReceipt[]
-  readonly openings: readonly (readonly [number, Opening])[]
-}
-
-/** One thing that happened, proved to be in the log. */
-export interface Event extends Entry {
-  readonly position: number
 }
 
 /** One comparison that is about to be made. */
@@ -92,7 +72,7 @@ export class Device {
    * Enrols `reference`, confirmed by another capture of the same face. Both are adapted embeddings.
    *
    * Nothing is stored by the server unless the second capture matches. Seed and pad are drawn for this attempt alone, so
-   * `settle` an earlier one first.
+   * `Owner.settle` an earlier one first.
    *
    * @param key fresh, for this session alone.
    * @throws RefusedError, PeerError, ProofError, UnavailableError nothing is known to be stored. When it is the last answer
@@ -117,30 +97,6 @@ export class Device {
     const outcome = await this.#compare({ operation: Operation.ENROL, session, key, vector: second, consent, change, done, audienceNonce: NONE })
     if (!outcome.matched) await wallet.forget({ receipts: [] })
     return outcome
-  }
-
-  /**
-   * What the log says became of an enrolment whose last answer was lost, before another one forgets its secret.
-   *
-   * @throws RefusedError the server says that it knows nothing of it. Nobody can prove that, so nothing is forgotten.
-   * @throws ProofError the log proves neither, or another template under this device's key.
-   */
-  async settle(): Promise<void> {
-    const { enrolment } = this.#wallet.memory
-    if (enrolment?.state !== 'started' || enrolment.receipts.length === 0) return
-    let openings: Opening[]
-    try {
-      openings = await this.#proved()
-    } catch (error) {
-      throw error instanceof RefusedError ? new RefusedError(`${error.message}. ${UNPROVED}`) : error
-    }
-    if (openings.some(({ kind }) => kind === 'revocation')) return await this.#wallet.forget({ state: 'revoked' })
-    const enrolments = openings.filter(({ kind }) => kind === 'enrolment')
-    if (enrolments.length === 0) throw new ProofError(`the log does not say what became of this template. ${UNPROVED}`)
-    const first = SignedReceipt.fromBytes(utf8(enrolment.receipts[0]))
-    const mine = enrolled(this.#wallet.devicePublicKey, enrolment.audience, first.receipt.binding.templateDigest, first.toBytes())
-    if (!enrolments.some((one) => says(one, mine))) throw new ProofError("the log has an enrolment of another template with this device's key; contest it")
-    await this.#wallet.remember({ enrolment: { ...enrolment, state: 'enrolled' } })
   }
 
   /**
@@ -174,7 +130,7 @@ export class Device {
    */
   async renew(key: SessionKey, probe: Float64Array): Promise<Outcome> {
     await this.#readRules()
-    const held = await this.#receipts()
+    const held = await new Owner(this.#wallet, this.#transport, this.#clock).receipts()
     const current = held.at(-1)?.receipt
     if (current === undefined) throw new RefusedError('the server says that it holds no consent of this device, which stays as it is; revoke proves it')
     const consent = await this.#consentTo(current.binding, current.receiptId)
@@ -187,82 +143,6 @@ export class Device {
     return outcome
   }
 
-  /**
-   * Has the server delete the template, for good. Doing it twice changes nothing.
-   *
-   * @returns where the revocation stands in the log.
-   * @throws RefusedError not enrolled there, or erased.
-   * @throws PeerError, ProofError the revocation does not stand in the log; the template may live, and the wallet is kept.
-   */
-  async revoke(): Promise<number> {
-    const { log } = await this.#transport.call(owner.revoke, { proof: await this.#proof('revoke'), logSize: this.#logSize() })
-    if (log === undefined) throw new MalformedMessageError(`the answer says that the template is gone, without the log's entry about it. ${UNPROVED}`)
-    const { position, note } = await checkRevoked(log, this.#wallet.keyId, this.#trust())
-    await this.#wallet.remember({ checkpoint: note })
-    await this.#wallet.forget({ state: 'revoked' })
-    return position
-  }
-
-  /**
-   * Has the server delete everything that connects the owner with it. The template is revoked first.
-   *
-   * @returns the tombstone's position; null when this very call had to be made twice and the first answer, with the
-   *   tombstone, was lost: that the rest is gone, nobody proves.
-   * @throws RefusedError not enrolled there, or erased before.
-   * @throws PeerError, ProofError what the server says to have done does not stand in the log.
-   */
-  async erase(): Promise<number | null> {
-    const revocation = await this.revoke()
-    const { repeated } = this.#transport
-    const { log } = await this.#transport.call(owner.erase, { proof: await this.#proof('erase') })
-    if (log !== undefined) return checkTombstone(log, revocation, this.#trust())
-    if (this.#transport.repeated > repeated) return null
-    throw new PeerError("the answer says that everything is gone, without the log's entry about it; ask again")
-  }
-
-  /** Everything that the server holds; of the padded template its salted digest. */
-  async export(): Promise<Held> {
-    let start = 0n
-    let first: ExportResponse | null = null
-    const openings: [number, Opening][] = []
-    for (let page = 0; page < MOST_PAGES; page++) {
-      const answer = await this.#transport.call(owner.export, { proof: await this.#proof('export'), openingsFrom: start })
-      first ??= answer
-      for (const { position, opening } of answer.openings) openings.push([Number(position), new Opening(opening)])
-      if (answer.next === 0n) {
-        const { record, receipts } = first
-        return {
-          record: new TextDecoder().decode(record),
-          templateBytes: templateBytesIn(record),
-          receipts: receipts.map((receipt) => SignedReceipt.fromBytes(receipt)),
-          openings,
-        }
-      }
-      start = answer.next
-    }
-    throw new PeerError('the export does not come to an end')
-  }
-
-  /** The log's entries about this owner, each proved to be in the log. */
-  async history(): Promise<Event[]> {
-    return (await this.#events()).map(([event]) => event)
-  }
-
-  /** What stands behind the log's entries about this owner, each proved to be in the log. */
-  async #proved(): Promise<Opening[]> {
-    return (await this.#events()).map(([, opening]) => opening)
-  }
-
-  async #events(): Promise<[Event, Opening][]> {
-    const { openings } = await this.export()
-    const events: [Event, Opening][] = []
-    for (const [position, opening] of openings) {
-      const { logged } = await this.#transport.call(LogService.method.getInclusion, { position: BigInt(position) })
-      events.push([{ ...(await checkHistory(logged, position, opening, this.#wallet.keyId, this.#logKey(), this.#clock())), position }, opening])
-    }
-    return events
-  }
-
   async #compare({ operation, session, key, vector, consent, change, done, audienceNonce }: Comparison): Promise<Outcome> {
     const wallet = this.#wallet
     const enrolment = wallet.requireEnrolment()
@@ -270,7 +150,7 @@ export class Device {
     const { purpose, audience } = enrolment
     await this.#requireAllowed(consent)
     const probe = key.encrypt(wallet.requireSecret().paddedCode(vector))
-    const logSize = this.#logSize()
+    const logSize = seenOf(wallet)
     const transcript = transcriptBytes({
       parameters: key.parameters.name, operation, sessionId, nonce, purpose, audience, audienceNonce, keyId: wallet.keyId,
       templateDigest: consent.receipt.binding.templateDigest, releaseDigest, changeDigest: changeDigest(change), logSize, probeDigest: sha256(probe),
@@ -281,7 +161,7 @@ export class Device {
     await this.#requireAllowed(consent) // a moment ago it was, but this is where a bit of the face leaves
     const logged = await this.#requireLogged(log, transcript, reply)
     const token = key.openReply(reply, transcript)
-    const recorded = await this.#transport.call(verification.submitToken, { sessionId, token: token ?? NO_MATCH, logSize: this.#logSize() })
+    const recorded = await this.#transport.call(verification.submitToken, { sessionId, token: token ?? NO_MATCH, logSize: seenOf(wallet) })
     const { decision } = recorded
     if (decision !== Decision.MATCH && decision !== Decision.NON_MATCH) throw new MalformedMessageError('the server states no decision')
     if ((decision === Decision.MATCH) !== (token !== null)) throw new PeerError('the server recorded another decision than the one that this device opened')
@@ -295,7 +175,7 @@ export class Device {
         contest: consent.receipt.terms.contest, logged,
       })
     }
-    const checkpoint = await checkDone(recorded.deeds, token === null ? null : done, this.#trust())
+    const checkpoint = await checkDone(recorded.deeds, token === null ? null : done, trustOf(wallet, this.#clock()))
     if (token !== null) await wallet.remember({ checkpoint, enrolment: { ...wallet.requireEnrolment(), state: 'enrolled' } })
     return { matched: token !== null, position: logged.position, assertion }
   }
@@ -312,7 +192,7 @@ export class Device {
     if (receipt === undefined) throw new ProofError('the server does not show that it logged this comparison; nothing was opened')
     const { purpose, audience } = this.#wallet.requireEnrolment()
     const logged = await checkComparison(receipt, {
-      keyId: this.#wallet.keyId, transcript, reply, requester: audience, purpose, ...this.#trust(),
+      keyId: this.#wallet.keyId, transcript, reply, requester: audience, purpose, ...trustOf(this.#wallet, this.#clock()),
     })
     await this.#wallet.remember({ checkpoint: logged.note })
     return logged
@@ -366,61 +246,9 @@ export class Device {
     await this.#requirePublic(enrolment, terms.jurisdiction, expiresAt - issuedAt)
   }
 
-  /**
-   * The consents that the server acts on: signed by this device, for the template that it enrolled, and going on from those
-   * that it remembers. Whatever it does not remember stands in the log.
-   */
-  async #receipts(): Promise<SignedReceipt[]> {
-    const { receipts } = await this.#transport.call(owner.listReceipts, { proof: await this.#proof('list-receipts') })
-    const mine = this.#consent().receipt.binding
-    const signed = receipts.map((receipt) => SignedReceipt.fromBytes(receipt))
-    for (const one of signed) {
-      const { devicePublicKey, templateDigest } = one.receipt.binding
-      if (!equal(devicePublicKey, mine.devicePublicKey) || !equal(templateDigest, mine.templateDigest) || !(await one.isSigned())) {
-        throw new ProofError('the server holds a consent that this device did not sign, or for another template; contest it')
-      }
-    }
-    const remembered = this.#wallet.requireEnrolment().receipts
-    if (signed.length > 0 && remembered.some((text, i) => signed[i] === undefined || textOf(signed[i]) !== text)) {
-      throw new ProofError("the server's consents do not go on from those that this device remembers; contest it")
-    }
-    const news = signed.slice(remembered.length).map((one) => renewed(this.#wallet.keyId, one.toBytes()))
-    if (news.length > 0) {
-      const proved = await this.#proved()
-      if (!news.every((done) => proved.some((opening) => says(opening, done)))) {
-        throw new ProofError('the server holds a newer consent that is not in the log; this device stays as it is')
-      }
-    }
-    return signed
-  }
-
   #binding({ releaseDigest }: Enrolment): Omit<Binding, 'templateDigest'> {
     const { devicePublicKey, keyId } = this.#wallet
     return { devicePublicKey, keyId, releaseDigest: fromHex(releaseDigest) }
-  }
-
-  async #proof(operation: 'list-receipts' | 'export' | 'revoke' | 'erase'): Promise<{ keyId: Bytes; audience: string; issuedAt: bigint; signature: Bytes }> {
-    const { enrolment } = this.#wallet.memory
-    if (enrolment === null) throw new UsageError('this device is not enrolled')
-    const issuedAt = BigInt(this.#clock())
-    const time = new DataView(new ArrayBuffer(8))
-    time.setBigUint64(0, issuedAt, false)
-    const keyId = this.#wallet.keyId
-    const statement = concat(utf8(`intaglio-owner/1\0${operation}\0`), keyId, new Uint8Array(time.buffer), utf8(enrolment.audience))
-    return { keyId, audience: enrolment.audience, issuedAt, signature: await this.#wallet.sign(statement) }
-  }
-
-  #trust(): LogTrust {
-    return { memory: this.#wallet.memory.checkpoint, logKey: this.#logKey(), now: this.#clock() }
-  }
-
-  #logKey(): LogKey {
-    return new LogKey(this.#wallet.memory.enrolment?.logKey ?? this.#deployment.logKey)
-  }
-
-  #logSize(): bigint {
-    const { checkpoint } = this.#wallet.memory
-    return checkpoint === null ? 0n : BigInt(checkpoint.split('\n')[1])
   }
 }
 
@@ -433,18 +261,6 @@ function checkedSession(session: Session | undefined, { releaseDigest }: Enrolme
   }
   return session
 }
-
-/** Length of the padded template that an export's record states. */
-function templateBytesIn(record: Uint8Array): number {
-  try {
-    const { template } = JSON.parse(new TextDecoder().decode(record)) as { template?: { bytes: number } }
-    return template?.bytes ?? 0
-  } catch {
-    throw new MalformedMessageError('the record of an export is JSON')
-  }
-}
-
-const textOf = (receipt: SignedReceipt): string => new TextDecoder().decode(receipt.toBytes())
 
 /** A short name of a device, for people to compare. */
 export const nameOf = (wallet: Wallet): string => hex(wallet.keyId.slice(0, 8))

@@ -3,7 +3,8 @@
 import type { ReleaseTrust, WolfRates } from '../rules/manifest'
 import type { Terms } from '../wallet/receipts'
 import type { EnrolmentState } from '../wallet/wallet'
-import type { Event, Outcome } from './device'
+import type { Outcome } from './device'
+import type { Event } from './owner'
 
 /** What has to be there before anything can be done. */
 export type Part = 'encryption' | 'recogniser' | 'deployment' | 'wallet'

@@ -11,6 +11,7 @@ import { MOST_ANSWERS, OutdatedWalletError, Wallet } from '../wallet/wallet'
 import { type Deployment, deploymentOf } from './deployment'
 import { Device, nameOf } from './device'
 import type { Action, Actions, Reply, Request, Status } from './messages'
+import { Owner } from './owner'
 import { Transport } from './transport'
 
 interface Loaded {
@@ -89,29 +90,31 @@ async function statusOf({ deployment }: Loaded): Promise<Status> {
   }
 }
 
-/** Lets `work` use the device. */
-async function withDevice<T>({ deployment }: Loaded, work: (device: Device) => Promise<T>): Promise<T> {
+async function requireWallet(): Promise<Wallet> {
   const wallet = await Wallet.open()
   if (wallet === null) throw new UsageError('this browser holds no device; enrol first')
-  return await work(new Device(wallet, transport, deployment))
+  return wallet
 }
 
+const device = async ({ deployment }: Loaded): Promise<Device> => new Device(await requireWallet(), transport, deployment)
+const owner = async (): Promise<Owner> => new Owner(await requireWallet(), transport)
+
 /**
- * Lets `work` use the device that shall be enrolled: the one that is there, unless its template was revoked or is of old.
+ * The device that shall be enrolled: the one that is there, unless its template was revoked or is of old.
  *
  * Of an enrolment that the server says it never heard of the key is used again. So whatever a server holds under it can be
  * revoked, and a server that does hold a template refuses the next one before the secret of that one is forgotten.
  */
-async function withNewDevice<T>(loaded: Loaded, work: (device: Device) => Promise<T>): Promise<T> {
+async function newDevice(loaded: Loaded): Promise<Device> {
   const before = await present()
   if (before !== null && before !== 'outdated') {
-    await withDevice(loaded, (device) => device.settle()).catch((error: unknown) => { if (!(error instanceof RefusedError)) throw error })
+    await (await owner()).settle().catch((error: unknown) => { if (!(error instanceof RefusedError)) throw error })
   }
   const found = await present()
   if (found === null || found === 'outdated' || found.memory.enrolment?.state === 'revoked') {
     await Wallet.create() // a new key: nobody can link it with the old one
   }
-  return await withDevice(loaded, work)
+  return device(loaded)
 }
 
 /** The adapted embedding of a live face. */
@@ -126,26 +129,26 @@ const actions: { [A in Action]: (loaded: Loaded, argument: Parameters<Actions[A]
     using key = SessionKey.generate(loaded.engine, randomBytes) // before anything is known of the face
     const first = loaded.deployment.release.adapt(await loaded.recogniser.embed(argument!.reference), 'reference')
     const second = await look(loaded, argument!.second)
-    return await withNewDevice(loaded, (device) => device.enrol(key, first, second))
+    return await (await newDevice(loaded)).enrol(key, first, second)
   },
   async verify(loaded, argument) {
     using key = SessionKey.generate(loaded.engine, randomBytes)
     const probe = await look(loaded, argument!.probe)
-    return await withDevice(loaded, (device) => device.verify(key, probe, argument!.nonce === null ? undefined : fromHex(argument!.nonce)))
+    return await (await device(loaded)).verify(key, probe, argument!.nonce === null ? undefined : fromHex(argument!.nonce))
   },
   async renew(loaded, argument) {
     using key = SessionKey.generate(loaded.engine, randomBytes)
     const probe = await look(loaded, argument!.probe)
-    return await withDevice(loaded, (device) => device.renew(key, probe))
+    return await (await device(loaded)).renew(key, probe)
   },
-  revoke: (loaded) => withDevice(loaded, async (device) => { await device.revoke(); return null }),
-  erase: (loaded) => withDevice(loaded, (device) => device.erase()),
-  export: (loaded) => withDevice(loaded, async (device) => {
-    const { record, templateBytes, receipts, openings } = await device.export()
+  async revoke() { await (await owner()).revoke(); return null },
+  erase: async () => (await owner()).erase(),
+  async export() {
+    const { record, templateBytes, receipts, openings } = await (await owner()).export()
     const texts = receipts.map((receipt) => new TextDecoder().decode(receipt.toBytes()))
     return { record, templateBytes, receipts: texts, entries: openings.length }
-  }),
-  history: (loaded) => withDevice(loaded, (device) => device.history()),
+  },
+  history: async () => (await owner()).history(),
 }
 
 scope.onmessage = async ({ data }: MessageEvent<Request>) => {

@@ -205,7 +205,7 @@ function requireGrowth(memory: string | null, newer: SignedCheckpoint, proof: re
 }
 
 /** The entry at `position` that `opening` stands behind, proved to be in the log. */
-export async function checkHistory(data: Uint8Array, position: number, opening: Opening, keyId: Uint8Array, logKey: LogKey, now: number): Promise<Entry> {
+export async function checkHistory(data: Uint8Array, position: number, opening: Opening, keyId: Uint8Array, { logKey, now }: LogTrust): Promise<Entry> {
   const logged = new LoggedEntry(data)
   await logged.require(logKey, now)
   const entry = readEntry(logged.entry)
