@@ -1,11 +1,12 @@
 /** The device's flows, with the server's half of the mathematics, the transcript and the log done by Python. */
 
 import { create, type DescMessage } from '@bufbuild/protobuf'
-import { beforeAll, beforeEach, describe, expect, test } from 'vitest'
+import { beforeAll, beforeEach, describe, expect, test, vi } from 'vitest'
 
 import { equal, hex, packBits, randomBytes, sha256, utf8 } from '../src/bytes'
 import { Device, type Outcome } from '../src/device/device'
 import { Owner } from '../src/device/owner'
+import { Transport } from '../src/device/transport'
 import { IntaglioError, MalformedMessageError, PeerError, ProofError, RefusedError, UnavailableError } from '../src/errors'
 import { SessionKey } from '../src/onebit/device'
 import { Engine } from '../src/onebit/seal'
@@ -566,6 +567,45 @@ describe('whoever swallows a request and answers it himself', () => {
     expect((await memory()).enrolment!.state).toBe('revoked')
   })
 
+  /** Everything that somebody else, at an honest service, was answered. */
+  async function anothersLife(): Promise<Map<string, unknown>> {
+    const [mine, before, answers] = [service, (await Wallet.open())!, new Map<string, unknown>()]
+    service = new Service(small)
+    service.alter = (call, answer) => { answers.set(call, answer); return answer }
+    await Wallet.create()
+    await enrol()
+    await renew()
+    await (await owner()).history()
+    await (await owner()).erase()
+    service = mine
+    await before.remember({})
+    return answers
+  }
+
+  const ACTS: readonly (readonly [string, () => Promise<unknown>, readonly string[]])[] = [
+    ['enrols nobody', () => enrol(), ['StartEnrolment', 'SubmitProbe', 'SubmitToken']],
+    ['verifies nobody', () => verify(), ['StartVerification', 'SubmitProbe']],
+    ['renews no consent', () => renew(), ['ListReceipts', 'StartVerification', 'SubmitProbe', 'SubmitToken']],
+    ['revokes nothing', async () => (await owner()).revoke(), ['Revoke']],
+    ['settles nothing', async () => (await owner()).settle(), ['Export', 'GetInclusion']],
+  ]
+  test.each(ACTS.flatMap(([what, ask, calls]) => calls.flatMap((call) => ['nothing', "another's answer"].map((forgery) => [what, call, forgery, ask] as const))))(
+    '%s by answering %s with %s', async (what, call, forgery, ask) => {
+      if (what === 'enrols nobody') await Wallet.create()
+      else await enrol()
+      if (what === 'settles nothing') await (await Wallet.open())!.remember({ enrolment: { ...(await memory()).enrolment!, state: 'started' } })
+      const [before, stored] = [(await memory()).enrolment, service.stored && { ...service.stored, receipts: [...service.stored.receipts] }]
+      const answer = forgery === 'nothing' ? null : (await anothersLife()).get(call)
+      expect(answer).toBeDefined()
+      swallow(call, (schema) => answer ?? create(schema, ('decision' in schema.field ? { decision: Decision.MATCH } : {}) as never))
+      await expect(ask()).rejects.toThrow(IntaglioError)
+      expect(service.calls).toContain(call)
+      expect(service.stored).toEqual(stored)
+      const after = (await memory()).enrolment
+      if (what === 'enrols nobody') expect([null, 'started']).toContain(after && after.state)
+      else expect({ ...after, answers: 0 }).toEqual({ ...before, answers: 0 })
+    })
+
   test('says "match" of a plain verification, which changes nothing here', async () => {
     await enrol()
     const before = await state()
@@ -631,6 +671,18 @@ describe('a field of what the log says was done that is changed on its way down:
     service.alter = (call, answer) => (call === 'SubmitToken' ? { ...answer, deeds: [deed] } : answer)
     await expect(verify()).rejects.toThrow('1 entries of the log for 0 things')
   })
+})
+
+test('a call that is made again is counted, so a tombstone may have been lost', async () => {
+  const answers = [new Response('busy', { status: 503, headers: { 'x-intaglio-status': 'UNAVAILABLE', 'retry-after-seconds': '0' } }), new Response(new Uint8Array())]
+  const asked = vi.spyOn(globalThis, 'fetch').mockImplementation(async () => answers.shift()!)
+  try {
+    const transport = new Transport()
+    await transport.call(OwnerService.method.erase, {})
+    expect([transport.repeated, asked.mock.calls.length]).toEqual([1, 2])
+  } finally {
+    asked.mockRestore()
+  }
 })
 
 test('a secret of the other parameter set encrypts nothing under this key', async () => {

@@ -117,6 +117,10 @@ describe('a comparison in the log', () => {
     await expect(checkComparison(receipt(known.forked), expected({ memory: await remembered() }))).rejects.toThrow(ProofError)
   })
 
+  test('growth that nobody asked for is refused', async () => {
+    await expect(checkComparison(receipt(known.later), expected())).rejects.toThrow('remembers nothing')
+  })
+
   test('growth without its proof is refused', async () => {
     await expect(checkComparison({ ...receipt(known.later), consistency: [] }, expected({ memory: await remembered() }))).rejects.toThrow(ProofError)
   })

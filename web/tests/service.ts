@@ -190,6 +190,7 @@ export class Service extends Transport {
 
   async #prove(position: number, logSize: bigint): Promise<LogReceipt> {
     const opening = this.openings.get(position)
+    if (opening === undefined) throw new RefusedError('no such entry')
     const proved = (await python('prove', { opening, leaves: this.leaves, position, log_size: Number(logSize), now: this.now })) as string
     return fromBinary(LogReceiptSchema, fromHex(proved))
   }
