@@ -166,7 +166,7 @@ def do(request: dict[str, Any]) -> dict[str, Any]:
         case _:
             facts = {"positions": request["positions"]}
     opening = Opening(kind, facts, SALT)
-    leaf = PersonalEntry(kind, request["now"], opening.commitment).to_bytes().decode()  # type: ignore[arg-type] # no attempt
+    leaf = PersonalEntry(kind, request["now"], opening.commitment).to_bytes().decode()
     logged = _logged(opening, [*leaves, leaf], len(leaves), request["log_size"], now=request["now"])
     return {
         "leaf": leaf,
