@@ -54,15 +54,12 @@ describe.each(PRIMES)('modulo %s', (_, prime) => {
   })
 })
 
-<<<<<<< HEAD
-=======
 test.each([103, 107])('a prime whose inverse is rounded down (%i) reduces its own multiples to zero', (prime) => {
   expect(prime * (1 / prime)).toBeLessThan(1)
   const field = new Field(prime)
   for (let left = 1; left < prime; left++) expect([field.plus(left, prime - left), field.times(left, field.power(left, prime - 2))]).toEqual([0, 1])
 })
 
->>>>>>> pagefix
 test('the sum of labels and corrections is that of whole numbers', () => {
   const [labels, corrections] = [words(4096), words(4096)]
   const bits = randomBytes(2048).map((byte) => byte & 1)
