@@ -18,6 +18,7 @@ from client.log_policy import read_log_policy
 from client.outcomes import VerificationOutcome
 from client.release_cli import read_bundle, read_trust
 from client.terminal import read_file
+from client.wallet import EnrolmentState, Wallet
 from federation.bundle import Bundle, require_servable
 from federation.errors import MalformedMessageError, ProofError, RefusedError, UsageError
 from federation.onebit import Decision
@@ -28,6 +29,9 @@ from federation.rulebook import Rulebook
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
+
+    from client.log import LogTrust
+    from client.owner import Owner
 
 _NON_MATCH_EXIT = 1
 
@@ -86,6 +90,21 @@ def embed(
         release.adapt(recognisers[profile].embed(chip(picture)[None]), profile)[0]
         for picture, profile in zip(pictures, profiles, strict=True)
     ]
+
+
+def settled(owner: Owner, trust: LogTrust) -> Wallet:
+    """The wallet as the log proves it; unchanged where the server knows nothing of an earlier try.
+
+    Nobody proves that. But another try draws another seed and pad under the same key: a server that holds a template of
+    it refuses, and whoever hid that from this device has won no more than a template that can still be revoked.
+    """
+    try:
+        return owner.settle(trust)
+    except RefusedError:
+        if owner.enrolment.state is not EnrolmentState.STARTED:
+            raise
+        typer.echo("The server knows nothing of the earlier try; beginning anew.", err=True)
+        return owner.wallet
 
 
 def read_release(path: Path, trust: Path) -> Bundle:

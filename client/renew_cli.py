@@ -70,7 +70,7 @@ def renew_command(
     fresh = read_wallet(into, another) if into.exists() else create_wallet(into, another)
     if fresh.enrolment is not None:
         with Owner(fresh, target=server, tls=certificates) as owner:
-            fresh = owner.settle(trust)
+            fresh = face_cli.settled(owner, trust)
         write_wallet(into, fresh, another)
         if fresh.require_enrolment().state is EnrolmentState.ENROLLED:  # all but the last write of an earlier run
             with Owner(opened, target=server, tls=certificates) as owner:

@@ -78,7 +78,7 @@ def enrol_command(
     wanted = _purpose_of(offered, purpose)
     if opened.template_secret is not None:
         with Owner(opened, target=server, tls=certificates) as owner:
-            opened = owner.settle(read_log_policy(log_policy))
+            opened = face_cli.settled(owner, read_log_policy(log_policy))
         write_wallet(wallet, opened, passphrase)
         if opened.require_enrolment().state is EnrolmentState.ENROLLED:
             show(wallet_facts(opened, wallet), as_json=as_json)
