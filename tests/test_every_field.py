@@ -342,6 +342,8 @@ SESSIONS = {
     renew_consent: ("StartVerification", "SubmitProbe", "SubmitToken"),
     renew_template: ("StartVerification", "SubmitProbe", "SubmitToken"),
 }
+CHOOSES_A_PROOF = "SubmitToken<log_size"
+"""Says from which size on the log's growth is to be proved: a false one brings a proof that does not fit."""
 SESSION_FIELDS = [(flow, field) for flow, calls in SESSIONS.items() for call in calls for field in fields_of(call)]
 
 
@@ -358,10 +360,14 @@ def test_nothing_is_in_the_way_of_honest_people(world, flow):
 def test_a_field_of_a_session_that_is_changed_on_the_way_is_noticed_and_nothing_comes_of_it(world, flow, field):
     for run in runs(flow, world, field):
         error = run.outcome
+        if str(field) == CHOOSES_A_PROOF and not isinstance(error, IntaglioError):
+            assert error.decision is Decision.MATCH  # a verification has nothing to prove, or the proof fits as well
+            world.again()
+            continue
         assert isinstance(error, IntaglioError)
         assert_blamed(field, error)
         # The server records a match before it says so; what is changed in its last words comes too late for that.
-        is_recorded = field.call == "SubmitToken" and field.is_reply
+        is_recorded = field.call == "SubmitToken" and (field.is_reply or str(field) == CHOOSES_A_PROOF)
         if not is_recorded:
             assert world.held() == world.before
             if run.fresh is not None:
@@ -375,6 +381,8 @@ def test_a_field_of_a_session_that_is_changed_on_the_way_is_noticed_and_nothing_
 def assert_blamed(field: Field, error: IntaglioError) -> None:
     """It is never called our own mistake, and the words say whose it is."""
     assert isinstance(error, (PeerError, ProofError, RefusedError)), error
+    if str(field) == CHOOSES_A_PROOF and isinstance(error, ProofError):
+        return  # as if the answer had been changed
     if not field.is_reply and not isinstance(error, PeerError):
         assert str(error).startswith(SERVER_SAYS)
     if field.is_reply and str(error).startswith(SERVER_SAYS):
@@ -484,7 +492,8 @@ ENDS = [(work, field) for work, call in ((revoke, "Revoke"), (erase, "Erase")) f
 @pytest.mark.parametrize(("work", "field"), ENDS, ids=[f"{work.__name__}-{field}" for work, field in ENDS])
 def test_a_field_that_is_changed_when_an_owner_ends_something_is_noticed(world, work, field):
     for run in runs(partial(as_owner, work=work), world, field):
-        if field.is_reply:  # it is done by then
+        # By then it is done: an erasure revokes first, and a false size brings a proof that does not fit.
+        if field.is_reply or work is erase or str(field) == "Revoke<log_size":
             world.again()
         assert isinstance(run.outcome, (PeerError, ProofError, RefusedError)), run.outcome
         assert world.held() == world.before
