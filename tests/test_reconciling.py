@@ -380,7 +380,11 @@ def killed_at_every_step(scenario, tmp_path, *cluster):
     return died, lived
 
 
-@pytest.mark.parametrize("name", DEEDS)
+SOME_DEEDS = [pytest.param(name, marks=[pytest.mark.slow] * (name not in {"template", "erasure"})) for name in DEEDS]
+"""Two of them have every kind of step; the others are killed in `make check-slow`."""
+
+
+@pytest.mark.parametrize("name", SOME_DEEDS)
 def test_a_server_that_is_killed_at_any_step_of_a_deed_starts_and_has_all_of_it_or_nothing(name, tmp_path):
     assert_all_or_nothing(name, *killed_at_every_step(name, tmp_path))
 
@@ -414,7 +418,7 @@ def assert_all_or_nothing(name, died, lived):
     assert min(counts.values()) > 3, counts
 
 
-@pytest.mark.parametrize("name", DEEDS)
+@pytest.mark.parametrize("name", SOME_DEEDS)
 def test_a_server_that_is_killed_at_any_step_of_finishing_a_deed_finishes_it_the_next_time(name, tmp_path):
     died, lived = killed_at_every_step(f"start after {name}", tmp_path)
     assert len(died) > 10
@@ -779,7 +783,7 @@ def starts_while(office, owner, name, meanwhile):
 )
 @pytest.mark.parametrize("database", ["sqlite"], indirect=True)  # the moments are those of our own code
 @pytest.mark.parametrize("half", [False, True], ids=["all of it", "half of it"])
-@pytest.mark.parametrize("deed", DEEDS)
+@pytest.mark.parametrize("deed", SOME_DEEDS)
 def test_what_another_front_end_does_at_any_moment_of_a_start_is_no_gap(busy, deed, owner, name, half):
     busy.log_attempt(None, digest(1))  # so that there is something to go through
     starts_while(busy, owner, name, lambda: do_half(busy, deed, "logged") if half else DEEDS[deed](busy))
