@@ -1129,7 +1129,7 @@ def test_no_step_of_a_verification_reads_through_a_table_that_grows(tmp_path):
     connection.close()
     assert len(plans) >= 10
     # The only reading-through is of the index that counts open sessions, which are bounded.
-    assert {plan for plan in plans if plan.startswith("SCAN")} == {
+    assert {plan for plan in plans if plan.startswith("SCAN") and plan != "SCAN CONSTANT ROW"} == {
         "SCAN sessions USING COVERING INDEX sessions_by_step"
     }
 
