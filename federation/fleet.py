@@ -13,7 +13,7 @@ from __future__ import annotations
 import hashlib
 import json
 from base64 import b64decode
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import PurePath
 from typing import Final
@@ -146,3 +146,26 @@ def flower_environment(inherited: Mapping[str, str], *, home: PurePath, interpre
         "NO_PROXY": "127.0.0.1,localhost",
         "PATH": f"{PurePath(interpreter).parent}:{inherited.get('PATH', '/bin:/usr/bin')}",
     }
+
+
+_TETHER: Final = """\
+import ctypes, os, signal, sys
+parent, program = int(sys.argv[1]), sys.argv[2]
+if ctypes.CDLL(None).prctl(1, signal.SIGKILL) or os.getppid() != parent:
+    sys.exit("the process that started this one is gone")
+os.execv(program, sys.argv[2:])
+"""
+
+
+def tethered(command: Sequence[str], *, interpreter: str, parent: int) -> list[str]:
+    """A command that Linux kills when its parent dies, however that dies (`PR_SET_PDEATHSIG`, 1 in prctl's table).
+
+    Flower's processes would go on without us, take work, and run it under keys and ledgers that nobody watches. The
+    signal is for the one process; Flower's own children look after it every 0.2 s.
+
+    Args:
+        command: path of the program and its arguments.
+        interpreter: path of our Python.
+        parent: process id of the caller. It must not start this from a thread that ends earlier.
+    """
+    return [interpreter, "-I", "-S", "-c", _TETHER, str(parent), *command]

@@ -23,7 +23,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from federation.errors import UsageError
-from server.files import PRIVATE, PUBLIC, write_new
+from server.files import PRIVATE, PUBLIC, write_durably, write_new
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -74,6 +74,23 @@ def issue_client(authority: Issued, name: str, *, now: dt.datetime) -> Issued:
     return _issue(authority, name, ExtendedKeyUsageOID.CLIENT_AUTH, now=now, names=None)
 
 
+def write_loopback(certificate: Path, key: Path, *, now: dt.datetime) -> None:
+    """A new self-signed certificate for 127.0.0.1 with its key, in place of the last ones.
+
+    It is made at every start and nobody outside this machine sees it, so it ends with the authorities of today.
+    """
+    private = ec.generate_private_key(ec.SECP256R1())
+    name = _name("intaglio loopback")
+    built = (
+        _builder(name, name, private.public_key(), now, dt.timedelta(days=365 * _AUTHORITY_YEARS))
+        .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
+        .add_extension(x509.SubjectAlternativeName([_general_name("127.0.0.1")]), critical=False)
+        .sign(private, hashes.SHA256())
+    )
+    write_durably(key, _private_bytes(private))
+    write_durably(certificate, built.public_bytes(serialization.Encoding.PEM), mode=PUBLIC)
+
+
 def write_pki(directory: Path, *, hosts: Sequence[str], clients: Sequence[str], now: dt.datetime) -> list[Path]:
     """Makes an authority and all certificates in `directory`, which is made when missing.
 
@@ -97,12 +114,9 @@ def write_pki(directory: Path, *, hosts: Sequence[str], clients: Sequence[str], 
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         for name, pair in issued.items():
             certificate = pair.certificate.public_bytes(serialization.Encoding.PEM)
-            key = pair.key.private_bytes(
-                serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-            )
             for path, content, mode in (
                 (directory / f"{name}.pem", certificate, PUBLIC),
-                (directory / f"{name}-key.pem", key, PRIVATE),
+                (directory / f"{name}-key.pem", _private_bytes(pair.key), PRIVATE),
             ):
                 write_new(path, content, mode=mode)
                 written.append(path)
@@ -141,6 +155,12 @@ def client_credentials(directory: Path, name: str) -> grpc.ChannelCredentials:
     except OSError as error:
         raise UsageError(f"cannot read {error.filename}; make certificates with `intaglio-server pki init`") from error
     return grpc.ssl_channel_credentials(authority, key, certificate)
+
+
+def _private_bytes(key: ec.EllipticCurvePrivateKey) -> bytes:
+    return key.private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    )
 
 
 def _issue(

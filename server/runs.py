@@ -1,6 +1,6 @@
 """How any run of the coordinator goes, whatever it sums: charge, secure sums, one result, commit.
 
-    nodes -> reserve in the ledger -> keys and shares -> [sums, each opened once] -> result -> written -> committed
+    attendance -> reserve in the ledger -> keys and shares -> [sums, each opened once] -> result -> written -> committed
 
 Every wait has a deadline. Organisations that fail are named; when more fail than the plan stands, the noise would be
 less than promised, so the run ends and the charge stays.
@@ -25,6 +25,7 @@ from federation.errors import RoundAbortedError, UsageError
 from federation.privacy import SumPlan
 from federation.rounds import ShownLedger
 from federation.secagg.session import roster_from_text, roster_names
+from server.attendance import await_nodes
 from server.federation_checkpoint import Checkpoint
 from server.files import write_durably
 from server.ledger import LedgerCopies, PrivacyLedger
@@ -33,8 +34,6 @@ from server.secure_sums import Members, OpenedSum, SecureSums
 
 Opened = Callable[[str, str, RecordDict], OpenedSum]
 """Gives the sum of a release: its name, the type of the message that asks for it, and what the message says."""
-
-_POLL_SECONDS = 0.1
 
 
 class RunConfig:
@@ -92,8 +91,9 @@ class RunSettings:
         budget_epsilon: cap on everything ever released about the population, at the plan's delta.
         roster: file with the public keys of all organisations, one a line in hex, and what they are called.
         node_names: Flower's node ids and whose they are; `intaglio-server federation run` knows them.
+        chosen: names of the members to ask; none means all of the roster.
         output: where the result goes.
-        node_deadline_seconds: how long to wait for all organisations to be there.
+        node_deadline_seconds: how long to wait for all organisations to be there; then those that the plan needs do.
         round_deadline_seconds: how long to wait for all answers to a question.
     """
 
@@ -104,6 +104,7 @@ class RunSettings:
     budget_epsilon: float
     roster: Path
     node_names: Mapping[int, str]
+    chosen: tuple[str, ...]
     output: Path
     node_deadline_seconds: float
     round_deadline_seconds: float
@@ -124,6 +125,7 @@ class RunSettings:
             budget_epsilon=config.number("budget-epsilon"),
             roster=Path(config.text("roster")),
             node_names=_node_names(config.optional("node-names")),
+            chosen=tuple(name.strip() for name in config.optional("members").split(",") if name.strip()),
             output=Path(config.text("output")),
             node_deadline_seconds=config.number("node-deadline-seconds"),
             round_deadline_seconds=config.number("round-deadline-seconds"),
@@ -158,15 +160,17 @@ def carry_out(
         with records.attempt(begun, goes_on=lambda: checkpoint.progress is not None) as record:
             _go_on(checkpoint)
             if checkpoint.progress is None or checkpoint.progress.result is None:
-                nodes = _await_nodes(grid, plan.organisations, settings)
+                nodes, absent = await_nodes(grid, settings, members, say)
                 sums = SecureSums(
                     grid,
                     nodes,
                     plan,
                     run=run,
                     members=members,
+                    absent=absent,
                     keep_ledger=LedgerCopies(settings.ledger_copies).keep,
                     deadline_seconds=settings.round_deadline_seconds,
+                    say=say,
                 )
                 shown = _charge(settings, checkpoint, digest, run)
                 record.ask(members.names, sums)
@@ -299,26 +303,6 @@ def _publish(settings: RunSettings, checkpoint: Checkpoint, record: OpenRecord) 
     record.release(digest)
     checkpoint.remove()
     return progress.result
-
-
-def _await_nodes(grid: Grid, organisations: int, settings: RunSettings) -> list[int]:
-    """The ids of exactly `organisations` nodes, in order."""
-    end = time.monotonic() + settings.node_deadline_seconds
-    while len(nodes := sorted(grid.get_node_ids())) < organisations:
-        if time.monotonic() >= end:
-            missing = ", ".join(sorted(name for node, name in settings.node_names.items() if node not in nodes))
-            raise RoundAbortedError(
-                f"only {len(nodes)} of {organisations} organisations were there within "
-                f"{settings.node_deadline_seconds:g} s{f', without {missing}' if missing else ''}; nothing was asked "
-                "of them and nothing was charged. Start the others and run again"
-            )
-        time.sleep(_POLL_SECONDS)
-    if len(nodes) > organisations:
-        raise RoundAbortedError(
-            f"{len(nodes)} nodes are connected and the plan is for {organisations} organisations; nothing was charged. "
-            "Set num-organisations to the number of nodes"
-        )
-    return nodes
 
 
 def _load_members(settings: RunSettings) -> Members:

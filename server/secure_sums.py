@@ -33,6 +33,13 @@ from federation.secagg.ring import decode, noise_std, require_headroom
 from server.run_records import DropOut
 
 _POLL_SECONDS = 0.1
+_SAY_SECONDS = 10.0
+_WORDS = {
+    ADVERTISE: "keys",
+    SHARE_KEYS: "shares of keys",
+    SIGN_SURVIVORS: "signatures on who is left",
+    OPEN_SHARES: "shares that open the sum",
+}
 
 
 @dataclass(frozen=True, eq=False)
@@ -87,8 +94,10 @@ class SecureSums:
         plan: what to sum, and how many may fail.
         run: names the run.
         members: who takes part.
+        absent: nodes of the roster that are not asked, and why.
         keep_ledger: takes an organisation's key and its own ledger; raises when that does not extend the last one.
         deadline_seconds: how long to wait for all answers to one request.
+        say: is told what is under way and who is awaited.
 
     Raises:
         UsageError: the roster does not fit the plan, or its sums do not fit into the ring.
@@ -104,7 +113,10 @@ class SecureSums:
         members: Members,
         keep_ledger: Callable[[bytes, bytes], None],
         deadline_seconds: float,
+        absent: Mapping[int, str] | None = None,
+        say: Callable[[str], None] = lambda _line: None,
     ) -> None:
+        self._say = say
         self._grid, self._nodes, self._plan, self._deadline_seconds = grid, nodes, plan, deadline_seconds
         self._members, self._keep_ledger = members, keep_ledger
         self._sums = {
@@ -117,7 +129,7 @@ class SecureSums:
         self._names = dict(enumerate(members.names, start=1))
         self._node_of: dict[int, int] = {}
         self._people: dict[int, int] = {}
-        self._faults: dict[int, str] = {}
+        self._faults = dict(absent or {})
         self._shares: dict[str, dict[int, bytes]] = {}
 
     @property
@@ -147,7 +159,7 @@ class SecureSums:
             shown: the ledger with the charge, which goes with the plan.
 
         Raises:
-            RoundAbortedError: too few organisations remain, or they hold another number of people than planned.
+            RoundAbortedError: too few organisations remain, or they hold more people than planned.
         """
         for node, content in self._exchange(
             ADVERTISE, dict.fromkeys(self._nodes, advertise_request(self._plan, shown))
@@ -156,13 +168,7 @@ class SecureSums:
                 self._enter(node, content)
             except (MalformedMessageError, ProofError) as error:
                 self._faults[node] = f"it sent a wrong reply: {error}"
-        if (held := sum(self._people.values())) > self._plan.people or (
-            held != self._plan.people and len(self._people) == self._plan.organisations
-        ):
-            raise RoundAbortedError(
-                f"the plan is for {self._plan.people} people and the organisations hold {held}. "
-                "Set people to the true number"
-            )
+        self._check_people(sum(self._people.values()))
         asked = {release: self._advance(release) for release in self._sums}
         self._ask(SHARE_KEYS, asked)
         self._shares = {release: self._advance(release) for release in self._sums}
@@ -204,6 +210,20 @@ class SecureSums:
             len(counts),
             tuple(self._names[member] for member in coordinator.survivors),
         )
+
+    def _check_people(self, held: int) -> None:
+        """More than planned need another plan. Fewer do not: the noise is for one person, however many there are.
+
+        So somebody may withdraw at any moment, and the run goes on under the charge that it has.
+        """
+        planned = self._plan.people
+        if held > planned:
+            raise RoundAbortedError(
+                f"the plan is for at most {planned} people and the organisations hold {held}. With people = {held} it "
+                "is another run at another charge; this one goes on once they hold no more than it was planned for"
+            )
+        if held < planned and len(self._people) == self._plan.organisations:
+            self._say(f"the organisations hold {held} people of the {planned} that were planned for; the noise stays")
 
     def _enter(self, node: int, content: RecordDict) -> None:
         people, messages = read_people(content), read_protocol(content)
@@ -295,7 +315,9 @@ class SecureSums:
             Message(content, node, message_type, ttl=self._deadline_seconds) for node, content in contents.items()
         ]
         waiting = dict(zip(self._grid.push_messages(messages), contents, strict=True))
-        end, answers = time.monotonic() + self._deadline_seconds, dict[int, RecordDict]()
+        begun = told = time.monotonic()
+        end, answers = begun + self._deadline_seconds, dict[int, RecordDict]()
+        what = _WORDS.get(message_type, message_type)
         while waiting:
             for reply in self._grid.pull_messages(list(waiting)):
                 node = waiting.pop(reply.metadata.reply_to_message_id)
@@ -305,8 +327,13 @@ class SecureSums:
                     answers[node] = reply.content
             if waiting and time.monotonic() >= end:
                 break
+            if waiting and time.monotonic() - told >= _SAY_SECONDS:
+                told = time.monotonic()
+                names = sorted(self._members.nodes.get(node, f"node {node}") for node in waiting.values())
+                self._say(f"{what}: waiting for {', '.join(names)} since {told - begun:.0f} s")
             if waiting:
                 time.sleep(_POLL_SECONDS)
+        self._say(f"{what}: {len(answers)} of {len(contents)} answered in {time.monotonic() - begun:.0f} s")
         for node in waiting.values():
             self._faults[node] = f"it did not answer {message_type} within {self._deadline_seconds:g} s"
         return dict(sorted(answers.items()))

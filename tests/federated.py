@@ -60,6 +60,7 @@ def write_federation(folder: Path) -> dict[str, Any]:
         "budget-epsilon": 8.0,
         "roster": str(folder / "roster"),
         "node-names": "",
+        "members": "",
         "public-start": str(folder / "start.npy"),
         "release": "",
         "evaluate-groups": "",

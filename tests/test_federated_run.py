@@ -312,10 +312,30 @@ def test_a_silent_node_ends_the_run_at_the_deadline(config):
     assert "stays charged" in str(caught.value)
 
 
-def test_a_wrong_number_of_people_is_refused(config):
-    config["people"] = 25
-    with pytest.raises(RoundAbortedError, match="25 people and the organisations hold 24"):
+def test_more_people_than_planned_are_refused_and_the_message_says_what_to_do(config):
+    config["people"] = 23
+    with pytest.raises(RoundAbortedError, match=r"at most 23 people and the organisations hold 24. With people = 24"):
         run(config)
+    assert ledger_kinds(config) == ["open", "reserve"]
+
+
+def test_fewer_people_than_planned_go_on_under_the_planned_noise(config, capsys):
+    config["people"] = 25
+    run(config)
+    assert the_release(config).adapted
+    assert "the organisations hold 24 people of the 25 that were planned for" in capsys.readouterr().out
+
+
+def test_somebody_who_withdraws_between_two_starts_costs_no_second_charge(config):
+    def silent(node, reply):
+        return None if node == BAD and reply.metadata.message_type == SHARE_KEYS else reply
+
+    with pytest.raises(RoundAbortedError, match="it goes on under this charge"):
+        run(config, tamper=silent)
+    left = synthetic_people(NAMES).of_people(OF_ORGANISATION[0][1:])
+    (server.app.Path(config["organisations"]) / "0.npz").write_bytes(left.to_bytes())
+    run(config, run_id=2)
+    assert ledger_kinds(config) == ["open", "reserve", "commit"]
 
 
 @pytest.mark.parametrize("nodes", [3, 5])
