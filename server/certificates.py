@@ -1,4 +1,4 @@
-"""Certificates for mutual TLS: a small authority of one's own, a server certificate, one for each client.
+"""Certificates for TLS and their renewal: a small authority of one's own, a server certificate, one for each client.
 
 It suits a demo, a test and a small deployment. A larger one brings certificates of its own in the same files::
 
@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import datetime as dt
 import ipaddress
+import ssl
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -26,12 +27,14 @@ from federation.errors import UsageError
 from server.files import PRIVATE, PUBLIC, write_durably, write_new
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
     from pathlib import Path
 
 _AUTHORITY_YEARS = 10
 _CERTIFICATE_DAYS = 397
 _CLOCK_SKEW = dt.timedelta(minutes=5)
+WARN_DAYS = 60
+RENEW_GATEWAY = "the coordinator runs `intaglio-server federation renew`; nothing else changes"
 
 
 @dataclass(frozen=True)
@@ -125,6 +128,138 @@ def write_pki(directory: Path, *, hosts: Sequence[str], clients: Sequence[str], 
     except OSError as error:
         raise UsageError(f"cannot write certificates to {directory}: {error.strerror}") from error
     return written
+
+
+def renew_pki(directory: Path, *, now: dt.datetime, hosts: Sequence[str] = ()) -> list[Path]:
+    """Makes every certificate in `directory` again, with a new key, for the same name and use, by the same authority.
+
+    Keys are replaced before certificates: a crash between the two leaves a pair that does not fit, and doing it again
+    mends it.
+
+    Args:
+        directory: that `write_pki` made, with the authority's key.
+        now: when they begin.
+        hosts: the names of a server's certificate; without any, those that it has.
+
+    Returns:
+        The certificates that were written, the authority's not among them.
+
+    Raises:
+        UsageError: the authority's key is not there, or has ended, or a file cannot be read or written.
+    """
+    authority = _read_issued(directory / "ca.pem")
+    if authority.certificate.not_valid_after_utc <= now:
+        raise UsageError(f"the authority in {directory} ended on {authority.certificate.not_valid_after_utc:%Y-%m-%d}")
+    renewed = []
+    try:
+        for path in sorted(directory.glob("*.pem")):
+            if path.name.endswith("-key.pem") or not path.with_name(f"{path.stem}-key.pem").exists():
+                continue
+            old = x509.load_pem_x509_certificate(path.read_bytes())
+            if path.name == "ca.pem" or old.issuer != authority.certificate.subject:
+                continue
+            issued = _again(authority, old, hosts, now=now)
+            write_durably(path.with_name(f"{path.stem}-key.pem"), _private_bytes(issued.key))
+            write_durably(path, issued.certificate.public_bytes(serialization.Encoding.PEM), mode=PUBLIC)
+            renewed.append(path)
+    except (OSError, ValueError) as error:
+        raise UsageError(f"cannot renew the certificates in {directory}: {error}") from error
+    return renewed
+
+
+def _again(authority: Issued, old: x509.Certificate, hosts: Sequence[str], *, now: dt.datetime) -> Issued:
+    name = str(old.subject.get_attributes_for_oid(NameOID.COMMON_NAME)[0].value)
+    usage = old.extensions.get_extension_for_class(x509.ExtendedKeyUsage).value
+    if ExtendedKeyUsageOID.SERVER_AUTH not in usage:
+        return issue_client(authority, name, now=now)
+    if hosts:
+        return issue_server(authority, hosts, now=now)
+    names = old.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    return _issue(authority, name, ExtendedKeyUsageOID.SERVER_AUTH, now=now, names=names)
+
+
+def _read_issued(path: Path) -> Issued:
+    try:
+        certificate = x509.load_pem_x509_certificate(path.read_bytes())
+        key = serialization.load_pem_private_key(path.with_name(f"{path.stem}-key.pem").read_bytes(), password=None)
+    except (OSError, ValueError) as error:
+        raise UsageError(f"renewing needs {path.name} and its key in {path.parent}: {error}") from error
+    if not isinstance(key, ec.EllipticCurvePrivateKey):
+        raise UsageError(f"the key of {path} is not one that this program makes")
+    return Issued(certificate, key)
+
+
+def ends_at(path: Path) -> dt.datetime:
+    """When the certificate in a file ends.
+
+    Raises:
+        UsageError: there is none.
+    """
+    try:
+        return x509.load_pem_x509_certificate(path.read_bytes()).not_valid_after_utc
+    except (OSError, ValueError) as error:
+        raise UsageError(f"{path} holds no certificate: {error}") from error
+
+
+def days_left(end: dt.datetime, now: dt.datetime) -> float:
+    """Days until a certificate ends; negative once it has."""
+    return (end - now) / dt.timedelta(days=1)
+
+
+def notice_of_end(what: str, end: dt.datetime, now: dt.datetime, advice: str) -> str:
+    """A sentence about a certificate that ends within `WARN_DAYS`, or has ended; empty before."""
+    left = days_left(end, now)
+    if left > WARN_DAYS:
+        return ""
+    if left <= 0:
+        return f"{what} expired on {end:%Y-%m-%d}: {advice}"
+    return f"{what} expires on {end:%Y-%m-%d}, in {left:.0f} days: {advice}"
+
+
+class GatewayCertificate:
+    """The gateway's certificate while it serves: taken anew when it was renewed, spoken of when it ends soon.
+
+    Args:
+        path: of the certificate.
+        key: of its key.
+        say: gets a line for the operator.
+        clock: the time.
+
+    Attributes:
+        context: what serves it; set it once it is made.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        key: Path,
+        say: Callable[[str], None],
+        *,
+        clock: Callable[[], dt.datetime] = lambda: dt.datetime.now(dt.UTC),
+    ) -> None:
+        self.path, self.key, self._say, self._clock = path, key, say, clock
+        self.context: ssl.SSLContext | None = None
+        self._served = self._state()
+        self._spoken_on: dt.date | None = None
+
+    def look(self) -> None:
+        """Takes a renewed certificate, and warns once a day. Call it often."""
+        if (state := self._state()) != self._served and self.context is not None:
+            try:
+                ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(self.path, self.key)
+            except ssl.SSLError:
+                return  # the key is new and the certificate is not yet; or a renewal died in between
+            self.context.load_cert_chain(self.path, self.key)
+            self._served = state
+            self._say(f"the gateway's certificate was renewed; it ends on {ends_at(self.path):%Y-%m-%d}")
+        now = self._clock()
+        if self._spoken_on != now.date():
+            self._spoken_on = now.date()
+            if line := notice_of_end("the gateway's certificate", ends_at(self.path), now, RENEW_GATEWAY):
+                self._say(line)
+
+    def _state(self) -> tuple[int, int]:
+        return self.path.stat().st_mtime_ns, self.key.stat().st_mtime_ns
 
 
 def server_credentials(directory: Path) -> grpc.ServerCredentials:

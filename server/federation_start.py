@@ -20,17 +20,21 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Final
 
-from federation.errors import UnavailableError
+import httpx
+
+from federation.errors import UnavailableError, UsageError
 from federation.fleet import flower_environment, tethered
-from server.certificates import write_loopback
+from server.admission import Members
+from server.call_log import CallLog
+from server.certificates import GatewayCertificate, write_loopback
+from server.door import Door
 from server.federation_admin import SECRET, TLS, Coordinator
 from server.federation_runs import packed
 from server.files import write_durably
-from server.gateway import CallLog, gateway_app, gateway_server, superlink_client
+from server.gateway import Gateway, gateway_server, superlink_client
 from server.programs import program_path, stop_group
 from server.superlink import ADDRESS, CERTIFICATE, connected
 
-CALLS: Final = "calls.jsonl"
 _DATABASE: Final = "superlink.db"
 _LOCK: Final = "superlink.lock"
 _KEY: Final = "superlink-key.pem"
@@ -101,25 +105,51 @@ def serve(coordinator: Coordinator, *, host: str, port: int) -> None:
 
     Raises:
         UnavailableError: the SuperLink or its executor did not start, or ended by itself; or another one runs.
+        UsageError: the port is taken.
     """
     folder, lost = coordinator.folder, threading.Event()
     # The gateway's server raises the signal again once it has stopped; without this, the SuperLink would live on.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
-    with running_superlink(coordinator, lost.set) as address:
+    with running_superlink(coordinator, lost.set) as address, opened_door(host, port) as door:
         _end_what_is_left(folder)
-        upstream = superlink_client(address, folder / TLS / CERTIFICATE)
-        app = gateway_app(upstream, CallLog.open(folder / CALLS))
-        tls = folder / TLS
-        gateway = gateway_server(app, host=host, port=port, certificate=tls / "server.pem", key=tls / "server-key.pem")
-
-        def end_with_the_others() -> None:
-            lost.wait()
-            gateway.should_exit = True
-
-        threading.Thread(target=end_with_the_others, daemon=True).start()
-        gateway.run()
+        serve_gateway(coordinator, superlink_client(address, folder / TLS / CERTIFICATE), door, lost)
     if lost.is_set():
         raise UnavailableError("Flower's SuperLink or its executor ended; their logs say why. Start again")
+
+
+@contextmanager
+def opened_door(host: str, port: int) -> Iterator[Door]:
+    """The socket that the gateway listens on.
+
+    Raises:
+        UsageError: the port is taken, or the interface is none of this machine's.
+    """
+    try:
+        door = Door(host, port)
+    except OSError as error:
+        raise UsageError(f"cannot listen on {host}:{port}: {error.strerror}") from error
+    with door:
+        yield door
+
+
+def serve_gateway(coordinator: Coordinator, upstream: httpx.AsyncClient, door: Door, end: threading.Event) -> None:
+    """Answers nodes until SIGTERM or SIGINT, or until `end` is set."""
+    folder, tls = coordinator.folder, coordinator.folder / TLS
+
+    def say(line: str) -> None:
+        print(f"{dt.datetime.now(dt.UTC):%Y-%m-%dT%H:%M:%SZ} {line}", file=sys.stderr, flush=True)  # noqa: T201 - the log
+
+    certificate = GatewayCertificate(tls / "server.pem", tls / "server-key.pem", say)
+    gateway = Gateway(upstream, CallLog.of(folder), Members(folder), door=door, chores=[certificate.look], warn=say)
+    server = gateway_server(gateway.app(), certificate=certificate.path, key=certificate.key)
+    certificate.context = server.config.ssl
+
+    def end_with_the_others() -> None:
+        end.wait()
+        server.should_exit = True
+
+    threading.Thread(target=end_with_the_others, daemon=True).start()
+    server.run(sockets=[door])
 
 
 def _end_what_is_left(folder: Path) -> None:

@@ -89,11 +89,13 @@ class NodeState:
         node: its id.
         is_online: whether it keeps up its session.
         seen_at: seconds since 1970 when its session began or ended last; None when it never came.
+        key: public key in PEM.
     """
 
     node: int
     is_online: bool
     seen_at: int | None
+    key: bytes
 
 
 class Superlink:
@@ -180,13 +182,13 @@ class Superlink:
         """
         listed = self._ask("list-nodes", ListNodesRequest(), ListNodesResponse).nodes_info
         return {
-            int(node.node_id): NodeState(int(node.node_id), node.status == "online", _latest(node))
+            int(node.node_id): NodeState(int(node.node_id), node.status == "online", _latest(node), node.public_key)
             for node in listed
             if node.status != "unregistered"
         }
 
     def register(self, name: str, node_key: str) -> int:
-        """Has it accept a node, and returns the id that it gives it.
+        """Has it accept a node, and returns the id that it gives it. One that it knows keeps its id.
 
         Args:
             name: what to call it.
@@ -194,9 +196,12 @@ class Superlink:
 
         Raises:
             UnavailableError: the SuperLink does not answer.
-            UsageError: it refuses: the key is known already.
+            UsageError: it refuses: the key is one that it was told to forget.
         """
         key = load_ssh_public_key(node_key.encode()).public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
+        known = (state.node for state in self.nodes().values() if state.key == key)
+        if (node := next(known, None)) is not None:
+            return node  # the caller died before it wrote this down
         request = RegisterNodeRequest(public_key=key, name=name)
         return int(self._ask("register-node", request, RegisterNodeResponse).node_id)
 
