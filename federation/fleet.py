@@ -5,8 +5,8 @@ So the coordinator shows organisations a gateway that knows the calls below and 
 a guard of its own between its SuperNode and that gateway.
 
 Each line of a log holds the SHA-256 of the line before: a line that is changed, dropped or moved breaks the chain. Its
-head must be kept elsewhere for a cut at the end to be seen. A call is logged before it is passed on, so nothing that left
-is missing, and once more when its answer is there.
+head must be kept elsewhere for a cut at the end to be seen. A call is logged before it is passed on, so nothing that
+left is missing, and once more when its answer is there.
 """
 
 from __future__ import annotations

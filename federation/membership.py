@@ -77,6 +77,20 @@ def require_address(address: str) -> None:
         raise UsageError("an address is HOST:PORT, with a name or an IPv4 address and a port from 1 to 65535")
 
 
+def require_authority(authority: str) -> None:
+    """Raises UsageError unless `authority` is one certificate in PEM, as this program writes it."""
+    if not isinstance(authority, str) or len(authority) > _MOST_CERTIFICATE:
+        raise UsageError(f"the authority is a PEM certificate of at most {_MOST_CERTIFICATE} characters")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")  # what the library only warns of is no certificate of ours either
+            certificate = x509.load_pem_x509_certificate(authority.encode())
+    except (ValueError, Warning) as error:
+        raise UsageError("the authority is a certificate in PEM") from error
+    if certificate.public_bytes(Encoding.PEM).decode() != authority:
+        raise UsageError("the authority is one certificate in PEM, with nothing around it")
+
+
 @dataclass(frozen=True)
 class Invitation:
     """One organisation may ask to join, once, until a time.
@@ -106,16 +120,7 @@ class Invitation:
         require_address(self.address)
         require_length("the coordinator's key", self.coordinator, PUBLIC_KEY_BYTES)
         require_time("the end of an invitation", self.expires_at)
-        if not isinstance(self.authority, str) or len(self.authority) > _MOST_CERTIFICATE:
-            raise UsageError(f"the authority is a PEM certificate of at most {_MOST_CERTIFICATE} characters")
-        try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("error")  # what the library only warns of is no certificate of ours either
-                certificate = x509.load_pem_x509_certificate(self.authority.encode())
-        except (ValueError, Warning) as error:
-            raise UsageError("the authority is a certificate in PEM") from error
-        if certificate.public_bytes(Encoding.PEM).decode() != self.authority:
-            raise UsageError("the authority is one certificate in PEM, with nothing around it")
+        require_authority(self.authority)
 
     def to_bytes(self) -> bytes:
         """Canonical bytes."""

@@ -167,6 +167,20 @@ def renew_pki(directory: Path, *, now: dt.datetime, hosts: Sequence[str] = ()) -
     return renewed
 
 
+def replace_authority(directory: Path, *, now: dt.datetime) -> None:
+    """Makes another authority in place of the one in `directory`. Renew the certificates next: none is of this one.
+
+    Raises:
+        UsageError: it cannot be written.
+    """
+    authority = make_authority(now=now)
+    try:
+        write_durably(directory / "ca-key.pem", _private_bytes(authority.key))
+        write_durably(directory / "ca.pem", authority.certificate.public_bytes(serialization.Encoding.PEM), mode=PUBLIC)
+    except OSError as error:
+        raise UsageError(f"cannot write to {directory}: {error.strerror}") from error
+
+
 def _again(authority: Issued, old: x509.Certificate, hosts: Sequence[str], *, now: dt.datetime) -> Issued:
     name = str(old.subject.get_attributes_for_oid(NameOID.COMMON_NAME)[0].value)
     usage = old.extensions.get_extension_for_class(x509.ExtendedKeyUsage).value

@@ -14,6 +14,7 @@ from federation.errors import UsageError
 from server.federation_admin import Coordinator
 from server.federation_runs import carry_through, read_settings
 from server.federation_start import app_hash, serve
+from server.federation_upkeep_cli import add_upkeep
 from server.run_queue import RunQueue
 from server.run_records import RunRecords
 from server.superlink import connected
@@ -23,7 +24,7 @@ federation_commands = typer.Typer(
     help="""Coordinate organisations that train together.
 
     In this order: `init`, `start` (keeps running), then for each organisation `invite` and `approve`, then `roster` for
-    everybody, then `run`.""",
+    everybody, then `run`. In later years: `status`, `renew`, `move`, `rekey`.""",
 )
 
 FolderArgument = Annotated[Path, typer.Argument(help="The coordinator's folder.")]
@@ -43,10 +44,15 @@ def federation_init(
 def federation_start(
     folder: FolderArgument,
     host: Annotated[str, typer.Option(help="Interface that the gateway listens on.")] = "127.0.0.1",
+    metrics_port: Annotated[
+        int | None, typer.Option(min=1, max=65535, help="Prometheus, unencrypted. [default: off]")
+    ] = None,
+    metrics_host: Annotated[str, typer.Option(help="Interface that metrics are shown on.")] = "127.0.0.1",
 ) -> None:
     """Run SuperLink, executor and gateway until stopped. Only the gateway is meant to be reached from outside."""
     coordinator = Coordinator(folder)
-    serve(coordinator, host=host, port=int(coordinator.address.rpartition(":")[2]))
+    metrics = (metrics_host, metrics_port) if metrics_port else None
+    serve(coordinator, host=host, port=int(coordinator.address.rpartition(":")[2]), metrics=metrics)
 
 
 @federation_commands.command("invite")
@@ -117,9 +123,14 @@ def federation_runs(
 
 
 @federation_commands.command("roster")
-def federation_roster(folder: FolderArgument) -> None:
+def federation_roster(
+    folder: FolderArgument,
+    member: Annotated[
+        list[str] | None, typer.Option(help="Only this member; repeatable. For a federation of some of them.")
+    ] = None,
+) -> None:
     """Print the keys of all members, for `intaglio node trust` and for a run's `roster`."""
-    typer.echo(Coordinator(folder).roster(), nl=False)
+    typer.echo(Coordinator(folder).roster(member or ()), nl=False)
 
 
 @federation_commands.command("app-hash")
@@ -164,3 +175,6 @@ def federation_stop(
     with connected(folder) as superlink:
         superlink.stop(run)
     typer.echo(f"run {run} is stopped")
+
+
+add_upkeep(federation_commands)

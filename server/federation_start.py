@@ -29,6 +29,7 @@ from server.call_log import CallLog
 from server.certificates import GatewayCertificate, write_loopback
 from server.door import Door
 from server.federation_admin import SECRET, TLS, Coordinator
+from server.federation_metrics import FederationMetrics, show
 from server.federation_runs import packed
 from server.files import write_durably
 from server.gateway import Gateway, gateway_server, superlink_client
@@ -97,22 +98,29 @@ def running_superlink(coordinator: Coordinator, ended: Callable[[], None] = lamb
         yield address
 
 
-def serve(coordinator: Coordinator, *, host: str, port: int) -> None:
+def serve(coordinator: Coordinator, *, host: str, port: int, metrics: tuple[str, int] | None = None) -> None:
     """Runs everything until SIGTERM or SIGINT.
+
+    Args:
+        coordinator: of which federation.
+        host: interface that the gateway listens on.
+        port: the same.
+        metrics: interface and port for Prometheus; None for nothing.
 
     When a part dies, everything ends, a run's ServerApp too: whoever starts it again starts all of it, and the next run
     goes on from what is on disk.
 
     Raises:
         UnavailableError: the SuperLink or its executor did not start, or ended by itself; or another one runs.
-        UsageError: the port is taken.
+        UsageError: a port is taken.
     """
     folder, lost = coordinator.folder, threading.Event()
     # The gateway's server raises the signal again once it has stopped; without this, the SuperLink would live on.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     with running_superlink(coordinator, lost.set) as address, opened_door(host, port) as door:
         _end_what_is_left(folder)
-        serve_gateway(coordinator, superlink_client(address, folder / TLS / CERTIFICATE), door, lost)
+        upstream = superlink_client(address, folder / TLS / CERTIFICATE)
+        serve_gateway(coordinator, upstream, door, lost, metrics=metrics)
     if lost.is_set():
         raise UnavailableError("Flower's SuperLink or its executor ended; their logs say why. Start again")
 
@@ -132,7 +140,14 @@ def opened_door(host: str, port: int) -> Iterator[Door]:
         yield door
 
 
-def serve_gateway(coordinator: Coordinator, upstream: httpx.AsyncClient, door: Door, end: threading.Event) -> None:
+def serve_gateway(
+    coordinator: Coordinator,
+    upstream: httpx.AsyncClient,
+    door: Door,
+    end: threading.Event,
+    *,
+    metrics: tuple[str, int] | None = None,
+) -> None:
     """Answers nodes until SIGTERM or SIGINT, or until `end` is set."""
     folder, tls = coordinator.folder, coordinator.folder / TLS
 
@@ -149,7 +164,10 @@ def serve_gateway(coordinator: Coordinator, upstream: httpx.AsyncClient, door: D
         server.should_exit = True
 
     threading.Thread(target=end_with_the_others, daemon=True).start()
-    server.run(sockets=[door])
+    with ExitStack() as stack:
+        if metrics:
+            stack.callback(show(FederationMetrics(folder, gateway, door), *metrics))
+        server.run(sockets=[door])
 
 
 def _end_what_is_left(folder: Path) -> None:

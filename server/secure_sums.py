@@ -95,7 +95,7 @@ class SecureSums:
         run: names the run.
         members: who takes part.
         absent: nodes of the roster that are not asked, and why.
-        keep_ledger: takes an organisation's key and its own ledger; raises when that does not extend the last one.
+        keep_ledger: takes an organisation's name and its own ledger; raises when that does not extend the last one.
         deadline_seconds: how long to wait for all answers to one request.
         say: is told what is under way and who is awaited.
 
@@ -111,7 +111,7 @@ class SecureSums:
         *,
         run: str,
         members: Members,
-        keep_ledger: Callable[[bytes, bytes], None],
+        keep_ledger: Callable[[str, bytes], None],
         deadline_seconds: float,
         absent: Mapping[int, str] | None = None,
         say: Callable[[str], None] = lambda _line: None,
@@ -298,7 +298,7 @@ class SecureSums:
     def _keep(self, member: int, content: RecordDict) -> None:
         if (lines := read_ledger(content)) is None:
             raise MalformedMessageError("its own privacy ledger is missing")
-        self._keep_ledger(self._members.roster[member - 1], lines)
+        self._keep_ledger(self._names[member], lines)
 
     def _advance(self, release: str) -> dict[int, bytes]:
         """The next messages of a release; faults of nodes that are nobody yet join the reasons when it ends here."""
