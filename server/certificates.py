@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import datetime as dt
 import ipaddress
-import ssl
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -27,14 +26,12 @@ from federation.errors import UsageError
 from server.files import PRIVATE, PUBLIC, write_durably, write_new
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
     from pathlib import Path
 
 _AUTHORITY_YEARS = 10
 _CERTIFICATE_DAYS = 397
 _CLOCK_SKEW = dt.timedelta(minutes=5)
-WARN_DAYS = 60
-RENEW_GATEWAY = "the coordinator runs `intaglio-server federation renew`; nothing else changes"
 
 
 @dataclass(frozen=True)
@@ -201,79 +198,6 @@ def _read_issued(path: Path) -> Issued:
     if not isinstance(key, ec.EllipticCurvePrivateKey):
         raise UsageError(f"the key of {path} is not one that this program makes")
     return Issued(certificate, key)
-
-
-def ends_at(path: Path) -> dt.datetime:
-    """When the certificate in a file ends.
-
-    Raises:
-        UsageError: there is none.
-    """
-    try:
-        return x509.load_pem_x509_certificate(path.read_bytes()).not_valid_after_utc
-    except (OSError, ValueError) as error:
-        raise UsageError(f"{path} holds no certificate: {error}") from error
-
-
-def days_left(end: dt.datetime, now: dt.datetime) -> float:
-    """Days until a certificate ends; negative once it has."""
-    return (end - now) / dt.timedelta(days=1)
-
-
-def notice_of_end(what: str, end: dt.datetime, now: dt.datetime, advice: str) -> str:
-    """A sentence about a certificate that ends within `WARN_DAYS`, or has ended; empty before."""
-    left = days_left(end, now)
-    if left > WARN_DAYS:
-        return ""
-    if left <= 0:
-        return f"{what} expired on {end:%Y-%m-%d}: {advice}"
-    return f"{what} expires on {end:%Y-%m-%d}, in {left:.0f} days: {advice}"
-
-
-class GatewayCertificate:
-    """The gateway's certificate while it serves: taken anew when it was renewed, spoken of when it ends soon.
-
-    Args:
-        path: of the certificate.
-        key: of its key.
-        say: gets a line for the operator.
-        clock: the time.
-
-    Attributes:
-        context: what serves it; set it once it is made.
-    """
-
-    def __init__(
-        self,
-        path: Path,
-        key: Path,
-        say: Callable[[str], None],
-        *,
-        clock: Callable[[], dt.datetime] = lambda: dt.datetime.now(dt.UTC),
-    ) -> None:
-        self.path, self.key, self._say, self._clock = path, key, say, clock
-        self.context: ssl.SSLContext | None = None
-        self._served = self._state()
-        self._spoken_on: dt.date | None = None
-
-    def look(self) -> None:
-        """Takes a renewed certificate, and warns once a day. Call it often."""
-        if (state := self._state()) != self._served and self.context is not None:
-            try:
-                ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(self.path, self.key)
-            except ssl.SSLError:
-                return  # the key is new and the certificate is not yet; or a renewal died in between
-            self.context.load_cert_chain(self.path, self.key)
-            self._served = state
-            self._say(f"the gateway's certificate was renewed; it ends on {ends_at(self.path):%Y-%m-%d}")
-        now = self._clock()
-        if self._spoken_on != now.date():
-            self._spoken_on = now.date()
-            if line := notice_of_end("the gateway's certificate", ends_at(self.path), now, RENEW_GATEWAY):
-                self._say(line)
-
-    def _state(self) -> tuple[int, int]:
-        return self.path.stat().st_mtime_ns, self.key.stat().st_mtime_ns
 
 
 def server_credentials(directory: Path) -> grpc.ServerCredentials:

@@ -25,9 +25,10 @@ from federation.errors import IntaglioError, UsageError
 from federation.manifest import ReleaseTrust
 from federation.wire.status import fate_of
 from server.assertions import AssertionIssuer, create_issuer
-from server.certificates import client_credentials, ends_at, renew_pki, server_credentials, write_pki
+from server.certificates import client_credentials, renew_pki, server_credentials, write_pki
 from server.dashboard_cli import dashboard_command
 from server.database import database_url, name_of, upgrade
+from server.expiry import ends_at
 from server.federation_cli import federation_commands
 from server.files import write_durably
 from server.journal import Journal

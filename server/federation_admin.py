@@ -39,7 +39,8 @@ from federation.membership import (
 )
 from federation.renewal import Notice, Rekeying, notice_to_text
 from federation.secagg.session import roster_to_text
-from server.certificates import ends_at, renew_pki, replace_authority, write_pki
+from server.certificates import renew_pki, replace_authority, write_pki
+from server.expiry import ends_at
 from server.files import sync_directory, write_durably
 
 KEY: Final = "coordinator.pem"

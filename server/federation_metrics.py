@@ -11,8 +11,8 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.registry import Collector
 
 from federation.errors import UsageError
-from server.certificates import days_left
 from server.door import Door
+from server.expiry import days_left
 from server.federation_status import FederationStatus
 from server.gateway import Gateway
 

@@ -26,8 +26,9 @@ from federation.errors import UnavailableError, UsageError
 from federation.fleet import flower_environment, tethered
 from server.admission import Members
 from server.call_log import CallLog
-from server.certificates import GatewayCertificate, write_loopback
+from server.certificates import write_loopback
 from server.door import Door
+from server.expiry import GatewayCertificate
 from server.federation_admin import SECRET, TLS, Coordinator
 from server.federation_metrics import FederationMetrics, show
 from server.federation_runs import packed

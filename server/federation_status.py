@@ -16,48 +16,12 @@ from typing import Any
 from federation.errors import IntaglioError, UnavailableError
 from federation.ledger import Account, ledger_from_file
 from federation.statements import text_of_time
-from server.certificates import RENEW_GATEWAY, days_left, ends_at, notice_of_end
-from server.federation_admin import TLS, Coordinator
+from server.expiry import Certificate, certificates, days_left
+from server.federation_admin import Coordinator
 from server.federation_runs import ledgers
 from server.run_queue import Place, RunQueue
 from server.run_records import RunRecords
 from server.superlink import NodeState, RunState, connected
-
-RENEW_AUTHORITY = (
-    "the coordinator runs `intaglio-server federation renew --authority`, and sends everybody the notice that it prints"
-)
-
-
-@dataclass(frozen=True)
-class Certificate:
-    """One certificate of the federation.
-
-    Attributes:
-        what: as in a sentence.
-        ends_at: when.
-        advice: what to do before that.
-    """
-
-    what: str
-    ends_at: dt.datetime
-    advice: str
-
-    def notice(self, now: dt.datetime) -> str:
-        """What to say from 60 days before its end on; empty before."""
-        return notice_of_end(self.what, self.ends_at, now, self.advice)
-
-
-def certificates(folder: Path) -> tuple[Certificate, ...]:
-    """The gateway's, and its authority's.
-
-    Raises:
-        UsageError: one cannot be read.
-    """
-    tls = folder / TLS
-    return (
-        Certificate("the gateway's certificate", ends_at(tls / "server.pem"), RENEW_GATEWAY),
-        Certificate("the authority of the gateway's certificate", ends_at(tls / "ca.pem"), RENEW_AUTHORITY),
-    )
 
 
 @dataclass(frozen=True)

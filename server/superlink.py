@@ -14,33 +14,19 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Final, TypeVar
+from typing import TYPE_CHECKING, Final, TypeVar
 
 import httpx
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_ssh_public_key
-from flwr.proto.control_pb2 import (
-    ListNodesRequest,
-    ListNodesResponse,
-    ListRunsRequest,
-    ListRunsResponse,
-    RegisterNodeRequest,
-    RegisterNodeResponse,
-    StartRunRequest,
-    StartRunResponse,
-    StopRunRequest,
-    StopRunResponse,
-    StreamLogsRequest,
-    StreamLogsResponse,
-    UnregisterNodeRequest,
-    UnregisterNodeResponse,
-)
-from flwr.proto.fab_pb2 import Fab
-from flwr.proto.node_pb2 import NodeInfo
-from flwr.proto.run_pb2 import Run
-from flwr.proto.transport_pb2 import Scalar
 from google.protobuf.message import DecodeError, Message
 
 from federation.errors import PeerError, UnavailableError, UsageError
+
+if TYPE_CHECKING:  # Flower's messages take a third of a second to load, and most commands of ours ask nothing of it
+    from flwr.proto.control_pb2 import StreamLogsRequest, StreamLogsResponse
+    from flwr.proto.node_pb2 import NodeInfo
+    from flwr.proto.run_pb2 import Run
+    from flwr.proto.transport_pb2 import Scalar
 
 ADDRESS: Final = "superlink.address"
 """File in the coordinator's folder with ``host:port`` of the SuperLink that runs now."""
@@ -106,7 +92,9 @@ class Superlink:
     """
 
     def __init__(self, client: httpx.Client) -> None:
-        self._client = client
+        from flwr.proto import control_pb2  # noqa: PLC0415 - see above
+
+        self._client, self._pb = client, control_pb2
 
     def start(self, fab: bytes, settings: Mapping[str, str | float]) -> int:
         """Submits a run and returns Flower's identifier of it.
@@ -115,10 +103,12 @@ class Superlink:
             UnavailableError: the SuperLink does not answer.
             UsageError: it does not take the settings.
         """
-        request = StartRunRequest(
+        from flwr.proto.fab_pb2 import Fab  # noqa: PLC0415 - see above
+
+        request = self._pb.StartRunRequest(
             fab=Fab(content=fab), override_config={key: _scalar(value) for key, value in settings.items()}
         )
-        run = self._ask("start-run", request, StartRunResponse).run_id
+        run = self._ask("start-run", request, self._pb.StartRunResponse).run_id
         if not run:
             raise UsageError("the SuperLink did not take the run: is the application larger than 10 MB?")
         return int(run)
@@ -129,7 +119,9 @@ class Superlink:
         Raises:
             UnavailableError: the SuperLink does not answer.
         """
-        listed = self._ask("list-runs", ListRunsRequest(limit=_MOST_RUNS), ListRunsResponse).run_dict.values()
+        listed = self._ask(
+            "list-runs", self._pb.ListRunsRequest(limit=_MOST_RUNS), self._pb.ListRunsResponse
+        ).run_dict.values()
         return tuple(_run_state(run) for run in sorted(listed, key=lambda run: run.pending_at))
 
     def run(self, run: int) -> RunState:
@@ -139,7 +131,9 @@ class Superlink:
             UnavailableError: the SuperLink does not answer.
             UsageError: it does not know the run.
         """
-        return _run_state(self._ask("list-runs", ListRunsRequest(run_id=run), ListRunsResponse).run_dict[run])
+        return _run_state(
+            self._ask("list-runs", self._pb.ListRunsRequest(run_id=run), self._pb.ListRunsResponse).run_dict[run]
+        )
 
     def stop(self, run: int) -> None:
         """Ends a run. Its process ends with its next heartbeat.
@@ -148,7 +142,7 @@ class Superlink:
             UnavailableError: the SuperLink does not answer.
             UsageError: it does not know the run, or the run is over.
         """
-        if not self._ask("stop-run", StopRunRequest(run_id=run), StopRunResponse).success:
+        if not self._ask("stop-run", self._pb.StopRunRequest(run_id=run), self._pb.StopRunResponse).success:
             raise UsageError(f"run {run} is over, or was never begun")
 
     def lines(self, run: int, *, until: float) -> Iterator[str]:
@@ -164,7 +158,7 @@ class Superlink:
         after, rest = 0.0, ""
         while time.monotonic() < until:
             with contextlib.suppress(httpx.ReadTimeout):  # nothing new; ask again, so that `until` is looked at
-                for reply in self._stream(StreamLogsRequest(run_id=run, after_timestamp=after)):
+                for reply in self._stream(self._pb.StreamLogsRequest(run_id=run, after_timestamp=after)):
                     after = max(after, reply.latest_timestamp)
                     *whole, rest = (rest + reply.log_output).split("\n")
                     yield from whole
@@ -180,7 +174,7 @@ class Superlink:
         Raises:
             UnavailableError: the SuperLink does not answer.
         """
-        listed = self._ask("list-nodes", ListNodesRequest(), ListNodesResponse).nodes_info
+        listed = self._ask("list-nodes", self._pb.ListNodesRequest(), self._pb.ListNodesResponse).nodes_info
         return {
             int(node.node_id): NodeState(int(node.node_id), node.status == "online", _latest(node), node.public_key)
             for node in listed
@@ -202,8 +196,8 @@ class Superlink:
         known = (state.node for state in self.nodes().values() if state.key == key)
         if (node := next(known, None)) is not None:
             return node  # the caller died before it wrote this down
-        request = RegisterNodeRequest(public_key=key, name=name)
-        return int(self._ask("register-node", request, RegisterNodeResponse).node_id)
+        request = self._pb.RegisterNodeRequest(public_key=key, name=name)
+        return int(self._ask("register-node", request, self._pb.RegisterNodeResponse).node_id)
 
     def unregister(self, node: int) -> None:
         """Has it forget a node: its calls get 401 from then on. One that it does not know is forgotten already.
@@ -212,7 +206,7 @@ class Superlink:
             UnavailableError: the SuperLink does not answer.
         """
         if node in self.nodes():
-            self._ask("unregister-node", UnregisterNodeRequest(node_id=node), UnregisterNodeResponse)
+            self._ask("unregister-node", self._pb.UnregisterNodeRequest(node_id=node), self._pb.UnregisterNodeResponse)
 
     def _ask(self, call: str, request: Message, kind: type[_Reply]) -> _Reply:
         try:
@@ -268,6 +262,8 @@ def connected(folder: Path) -> Iterator[Superlink]:
 
 def _framed(waiting: bytearray) -> Iterator[StreamLogsResponse]:
     """Takes whole messages from the front of `waiting`; each has its length before it, 4 bytes, big-endian."""
+    from flwr.proto.control_pb2 import StreamLogsResponse  # noqa: PLC0415 - see above
+
     while len(waiting) >= _FRAME_BYTES:
         size = int.from_bytes(waiting[:_FRAME_BYTES], "big")
         if size > _MOST_FRAME_BYTES:
@@ -301,6 +297,8 @@ def _latest(node: NodeInfo) -> int | None:
 
 
 def _scalar(value: str | float) -> Scalar:
+    from flwr.proto.transport_pb2 import Scalar  # noqa: PLC0415 - see above
+
     match value:
         case bool():
             return Scalar(bool=value)

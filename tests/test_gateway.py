@@ -44,8 +44,9 @@ from federation.fleet import (
 from server import call_log, door
 from server.admission import Members
 from server.call_log import CallLog, segments, verify
-from server.certificates import GatewayCertificate, ends_at, renew_pki
+from server.certificates import renew_pki
 from server.door import Door
+from server.expiry import GatewayCertificate, ends_at
 from server.federation_admin import Coordinator
 from server.gateway import Gateway, gateway_server
 

@@ -42,9 +42,10 @@ from federation.errors import (
 from federation.renewal import Notice, Rekeying, notice_from_text, notice_to_text
 from federation.secagg.session import roster_from_text
 from server import federation_upkeep_cli
-from server.certificates import ends_at, renew_pki, write_pki
+from server.certificates import renew_pki, write_pki
 from server.cli import app as server_app
 from server.door import Door
+from server.expiry import ends_at
 from server.federation_admin import Coordinator
 from server.gateway import gateway_server
 
