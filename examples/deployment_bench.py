@@ -19,14 +19,11 @@ from pathlib import Path
 from examples.deployment.__main__ import (
     DIMENSION,
     ORGANISATIONS,
-    PEOPLE,
-    await_health,
-    await_log,
     join_all,
-    running,
     set_up,
     write_settings,
 )
+from examples.deployment.processes import await_health, await_log, running
 from examples.federation_bench import OURS, PEERS, take_turns
 from examples.trivial import DONE, write_trivial
 from examples.usage import Meter, Usage
@@ -64,7 +61,7 @@ def measure(runs: int) -> dict[str, Usage]:
             node = stack.enter_context(running(log, "intaglio", "node", "start", folder / organisation))
             await_log(log, "SuperNode ID", 1, node)
         coordinator = Coordinator(folder / "coordinator")
-        settings = tomllib.loads(write_settings(folder, PEOPLE * len(ORGANISATIONS)).read_text())
+        settings = tomllib.loads(write_settings(folder).read_text())
         settings["node-names"] = coordinator.node_names()
         contestants = {OURS: partial(_run, coordinator, application, settings, "is written")}
         contestants |= {name: partial(_run, coordinator, peer, {}, DONE) for name, peer in peers.items()}
