@@ -67,6 +67,9 @@ class Door(socket.socket):
 
     Attributes:
         turned_away: how many connections were refused, by why.
+
+    Raises:
+        OSError: the port is taken, or the interface is none of this machine's.
     """
 
     def __init__(
@@ -83,9 +86,13 @@ class Door(socket.socket):
         self._per_address, self._in_all, self._clock = per_address, in_all, clock
         self._visits: dict[tuple[str, int], _Visit] = {}
         self.turned_away = Counter[str]()
-        self.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        self.bind((host, port))
-        self.listen(_BACKLOG)
+        try:
+            self.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            self.bind((host, port))
+            self.listen(_BACKLOG)
+        except OSError:
+            self.close()
+            raise
 
     def accept(self) -> tuple[socket.socket, Any]:
         """The next connection that there is room for.

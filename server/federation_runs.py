@@ -6,6 +6,7 @@ and the file that the settings name holds that release.
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import json
 import re
@@ -107,7 +108,8 @@ def carry_through(
     with connected(coordinator.folder) as superlink:
         superlink.runs()  # before anything waits for its turn: without a SuperLink it would never come
         what = f"{settings.get('recipe', 'moments')} for {settings.get('population', 'nobody')}"
-        with RunQueue(coordinator.folder).turn(what, lambda: _is_under_way(superlink), say):
+        output = Path(str(settings["output"]))
+        with RunQueue(coordinator.folder).turn(what, lambda: _is_under_way(superlink, output), say):
             remember_ledger(coordinator.folder, ledger)
             run = superlink.start(fab, settings)
             say(f"run {run} is submitted; `intaglio-server federation stop {run} {coordinator.folder}` ends it")
@@ -141,8 +143,18 @@ def ledgers(folder: Path) -> tuple[Path, ...]:
     return ()
 
 
-def _is_under_way(superlink: Superlink) -> bool:
-    return any(not state.is_over for state in superlink.runs())
+def _is_under_way(superlink: Superlink, output: Path) -> bool:
+    """Whether a run is not over, or the process of one that was stopped still has the lock on the output."""
+    if any(not state.is_over for state in superlink.runs()):
+        return True
+    try:
+        with output.with_name(f".{output.name}.lock").open("rb") as lock:
+            fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:
+        return False  # nobody ever wrote there
+    return False
 
 
 def _follow(superlink: Superlink, run: int, end: float, say: Callable[[str], None]) -> IntaglioError | None:

@@ -86,7 +86,8 @@ class RunQueue:
                         say(f"in the queue as {place.number}, after {awaited}")
                         told = awaited
                     time.sleep(_POLL_SECONDS)
-                _write(file, what, has_begun=True)
+                with self._locked():
+                    _write(file, what, has_begun=True)
                 yield place
             finally:
                 path.unlink(missing_ok=True)
@@ -113,9 +114,9 @@ class RunQueue:
                 path = self._folder / str(number)
                 file = path.open("wb")
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # the system gives it back when the process dies
+                _write(file, what, has_begun=False)
         except OSError as error:
             raise UsageError(f"cannot join the queue in {self._folder}: {error.strerror}") from error
-        _write(file, what, has_begun=False)
         return path, file
 
     def _living(self) -> Iterator[Place]:
@@ -148,4 +149,4 @@ def _facts(data: bytes) -> tuple[str, bool]:
         what, has_begun = json.loads(data)
         return str(what), bool(has_begun)
     except (ValueError, TypeError):
-        return "a run", False  # it is writing at this instant
+        return "a run", False  # a full disk took nothing

@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 import threading
+from contextlib import ExitStack
 from pathlib import Path
 
 import httpx
@@ -18,6 +19,7 @@ from federation.errors import RoundAbortedError, UsageError
 from server import federation_cli, federation_runs
 from server.cli import app
 from server.federation_admin import Coordinator
+from server.federation_checkpoint import Checkpoint
 from server.run_queue import RunQueue
 
 CHECKOUT = Path(__file__).parents[1]
@@ -261,6 +263,21 @@ def test_a_run_waits_until_no_other_is_under_way(running, folder):
     done = running(superlink)
     assert done.exit_code == 0
     assert "in the queue as 1, after a run that is not over" in done.stdout
+
+
+def test_a_run_waits_for_the_process_of_one_that_was_stopped(running, folder, monkeypatch):
+    """It has the lock on the output until it notices; the next run would be refused."""
+    slept = []
+    with ExitStack() as stack:
+        stack.enter_context(Checkpoint.lock(folder / "settings.json"))
+
+        def sleep(seconds):
+            slept.append(seconds)
+            stack.close()
+
+        monkeypatch.setattr("server.run_queue.time.sleep", sleep)
+        done = running(ASuperlink(released))
+    assert (done.exit_code, len(slept)) == (0, 1), done.output
 
 
 def test_runs_of_several_commands_take_turns_in_the_order_in_which_they_came(folder):

@@ -6,6 +6,7 @@ import asyncio
 import datetime as dt
 import threading
 import time
+from collections import Counter
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -24,10 +25,12 @@ from starlette.responses import PlainTextResponse
 from starlette.routing import Route
 from typer.testing import CliRunner
 
+import client.node
 import client.renewing
 from client.cli import app as client_app
 from client.joining import join
-from client.ledger import OWN
+from client.ledger import OWN, Ledgers
+from client.node_metrics import NodeMetrics
 from client.reaching import Reached, reach
 from client.renewing import gateway_of, rekey, take_notice, trust
 from federation.errors import (
@@ -47,6 +50,7 @@ from server.cli import app as server_app
 from server.door import Door
 from server.expiry import ends_at
 from server.federation_admin import Coordinator
+from server.federation_start import opened_door
 from server.gateway import gateway_server
 
 NOW = dt.datetime(2030, 1, 1, 12, tzinfo=dt.UTC)
@@ -479,6 +483,49 @@ def test_a_gateway_that_is_down_is_unavailable(tmp_path):
         port = door.getsockname()[1]
     with pytest.raises(UnavailableError, match="does not answer"):
         reach(notice_for(tmp_path, port))
+
+
+@pytest.fixture
+def shown(tmp_path):
+    return NodeMetrics(Ledgers(tmp_path / "ledgers", 16.0), Counter())
+
+
+@pytest.mark.parametrize("error", [PeerError("it has expired"), UsageError("the clock is wrong")])
+def test_what_supernode_would_fail_of_ends_a_start_and_is_said_later(shown, monkeypatch, caplog, error):
+    def fails(_gateway):
+        raise error
+
+    monkeypatch.setattr(client.node, "reach", fails)
+    with pytest.raises(type(error), match=str(error)):
+        client.node.look(None, shown, starting=True)
+    client.node.look(None, shown, starting=False)
+    assert str(error) in caplog.text
+    assert shown.reached is None
+
+
+def test_a_gateway_that_is_down_does_not_end_a_start(shown, monkeypatch, caplog):
+    def fails(_gateway):
+        raise UnavailableError("it does not answer")
+
+    monkeypatch.setattr(client.node, "reach", fails)
+    client.node.look(None, shown, starting=True)
+    assert "it does not answer" in caplog.text
+
+
+def test_a_clock_that_is_wrong_ends_a_start_and_a_certificate_that_ends_soon_is_said(shown, monkeypatch, caplog):
+    monkeypatch.setattr(client.node, "reach", lambda _gateway: Reached(8.0, time.time() + 10 * 86_400))
+    with pytest.raises(UsageError, match="8 s ahead"):
+        client.node.look(None, shown, starting=True)
+    assert "in 10 days" in caplog.text
+    assert shown.reached is not None
+
+
+@pytest.mark.enable_socket
+def test_a_port_that_is_taken_is_our_own_fault():
+    with Door("127.0.0.1", 0) as door:
+        port = door.getsockname()[1]
+        with pytest.raises(UsageError, match=f"cannot listen on 127.0.0.1:{port}"), opened_door("127.0.0.1", port):
+            pass
 
 
 # ------------------------------------------------------------------------------------------------ the commands
