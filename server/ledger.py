@@ -14,6 +14,7 @@ released on it: the next writer cuts the torn line off.
 from __future__ import annotations
 
 import fcntl
+import hashlib
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -132,7 +133,7 @@ class LedgerCopies:
             ProofError: the ledger does not extend the copy; says what happened and what to do.
             UsageError: the copy was altered or cannot be written.
         """
-        shown, path = LedgerChain.from_bytes(data), self.folder / f"{key.hex()}.jsonl"
+        shown, path = LedgerChain.from_bytes(data), self.folder / f"{hashlib.sha256(key).hexdigest()}.jsonl"
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             with (self.folder / ".lock").open("ab") as lock:

@@ -12,6 +12,7 @@ from flwr.serverapp import Grid
 from numpy.typing import NDArray
 
 from federation.errors import MalformedMessageError, ProofError, RoundAbortedError
+from federation.identity import verify_identity
 from federation.privacy import SumPlan
 from federation.rounds import (
     ADVERTISE,
@@ -27,7 +28,7 @@ from federation.rounds import (
     read_protocol,
     sessions,
 )
-from federation.secagg import ASKED, Coordinator, Stage, verify_ed25519
+from federation.secagg import ASKED, Coordinator, Stage
 from federation.secagg.messages import Advertisement
 from federation.secagg.ring import decode, noise_std, require_headroom
 from server.run_records import DropOut
@@ -61,7 +62,7 @@ class Members:
     """Who takes part, and what errors call them.
 
     Attributes:
-        roster: public keys of all organisations.
+        roster: public identities of all organisations.
         names: what they are called, in the same order.
         nodes: Flower's node ids and whose they are, as far as the coordinator registered them.
     """
@@ -108,7 +109,7 @@ class SecureSums:
         self._grid, self._nodes, self._plan, self._deadline_seconds = grid, nodes, plan, deadline_seconds
         self._members, self._keep_ledger = members, keep_ledger
         self._sums = {
-            release: Coordinator(session, verify_ed25519, names=members.names)
+            release: Coordinator(session, verify_identity, names=members.names)
             for release, session in sessions(plan, run, members.roster).items()
         }
         for release, noise_multiplier in plan.events:
@@ -118,7 +119,7 @@ class SecureSums:
         self._node_of: dict[int, int] = {}
         self._people: dict[int, int] = {}
         self._faults: dict[int, str] = {}
-        self._shares: dict[str, dict[int, bytes]] = {}
+        self._shares: dict[str, Mapping[int, bytes]] = {}
 
     @property
     def drop_outs(self) -> list[DropOut]:
@@ -280,7 +281,7 @@ class SecureSums:
             raise MalformedMessageError("its own privacy ledger is missing")
         self._keep_ledger(self._members.roster[member - 1], lines)
 
-    def _advance(self, release: str) -> dict[int, bytes]:
+    def _advance(self, release: str) -> Mapping[int, bytes]:
         """The next messages of a release; faults of nodes that are nobody yet join the reasons when it ends here."""
         try:
             return self._sums[release].advance()

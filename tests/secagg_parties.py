@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import random
+from contextlib import contextmanager
 from functools import cache
+from unittest.mock import patch
 
 import numpy as np
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from federation.secagg import Coordinator, Node, NodeSecrets, Session, Stage, verify_ed25519
+from federation.identity import IdentityKey, verify_identity
+from federation.secagg import Coordinator, Node, NodeSecrets, Session, Stage
+from federation.secagg.graph import Shape
 
 SIZE = 5
 STEPS = (Stage.SHARE_KEYS, Stage.MASK_INPUT, Stage.SIGN_SURVIVORS, Stage.OPEN_SHARES)
@@ -20,17 +23,27 @@ def repeatable(seed: int):
 
 
 @cache
-def long_lived_key(member: int) -> Ed25519PrivateKey:
-    return Ed25519PrivateKey.from_private_bytes(bytes([member]) * 32)
+def identity(member: int) -> IdentityKey:
+    return IdentityKey.from_secret_bytes(member.to_bytes(2, "little") * 32)
 
 
 def session_of(n=4, *, colluders=1, dropouts=1, size=SIZE, run="run 1", release="moments"):
-    roster = tuple(long_lived_key(member).public_key().public_bytes_raw() for member in range(1, n + 1))
+    roster = tuple(identity(member).public for member in range(1, n + 1))
     return Session(run, release, bytes(range(32)), roster, size, colluders, dropouts)
 
 
+@contextmanager
+def shaped(holders, threshold, committee=None, quorum=None):
+    """A sparse graph among few members, which no bound would allow: attacks on it are quick."""
+    drawn = lambda n, colluders, _: Shape(  # noqa: E731 - one expression
+        holders, threshold, committee or n, quorum or (n + colluders) // 2 + 1
+    )
+    with patch("federation.secagg.session.shape", drawn):
+        yield
+
+
 def signers(session):
-    return {member: long_lived_key(member).sign for member in session.members}
+    return {member: identity(member).sign for member in session.members}
 
 
 def inputs_of(session, seed=0):
@@ -44,14 +57,14 @@ class Parties:
     def __init__(self, session, seed=1, node=Node):
         draw = repeatable(seed)
         self.session, self.inputs = session, inputs_of(session)
-        self.coordinator = Coordinator(session, verify_ed25519)
+        self.coordinator = Coordinator(session, verify_identity)
         self.nodes = {
             member: node(
                 session,
                 member,
                 NodeSecrets.draw(draw),
-                sign=long_lived_key(member).sign,
-                verify=verify_ed25519,
+                sign=identity(member).sign,
+                verify=verify_identity,
                 random=draw,
             )
             for member in session.members

@@ -24,6 +24,6 @@ member that deals false shares ends the round, with its name. Nothing hides who 
 from federation.secagg.coordinator import ASKED, Coordinator
 from federation.secagg.node import Node, NodeSecrets, Stage
 from federation.secagg.protocol import run_secagg
-from federation.secagg.session import Session, verify_ed25519
+from federation.secagg.session import Session
 
-__all__ = ["ASKED", "Coordinator", "Node", "NodeSecrets", "Session", "Stage", "run_secagg", "verify_ed25519"]
+__all__ = ["ASKED", "Coordinator", "Node", "NodeSecrets", "Session", "Stage", "run_secagg"]
