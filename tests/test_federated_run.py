@@ -30,6 +30,7 @@ import client.app
 import server.app
 from federation.errors import BudgetExhaustedError, RoundAbortedError, UsageError
 from federation.evaluation import ImpostorPrior, choose_threshold, impostor_summary
+from federation.identity import IdentityKey
 from federation.ledger import LedgerChain
 from federation.privacy import PrivacyPlan
 from federation.release import Adapter
@@ -502,14 +503,15 @@ def test_a_node_without_its_files_refuses(config, plan, node_config):
 def wrong_identity(kind):
     key = {
         "p-256": lambda: ec.generate_private_key(ec.SECP256R1()),
-        "a stranger's": lambda: Ed25519PrivateKey.from_private_bytes(bytes([99]) * 32),
+        "ed25519 alone": lambda: Ed25519PrivateKey.from_private_bytes(bytes([1]) * 32),
     }[kind]()
     return key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
 
 
-@pytest.mark.parametrize("kind", ["p-256", "a stranger's", "junk"])
+@pytest.mark.parametrize("kind", ["p-256", "ed25519 alone", "a stranger's", "junk"])
 def test_a_node_refuses_an_identity_that_is_not_in_the_roster(config, plan, tmp_path, kind):
-    (tmp_path / "0.pem").write_bytes(b"junk" if kind == "junk" else wrong_identity(kind))
+    whole = {"junk": b"junk", "a stranger's": IdentityKey.from_secret_bytes(bytes([99]) * 64).to_pem()}
+    (tmp_path / "0.pem").write_bytes(whole[kind] if kind in whole else wrong_identity(kind))
     grid = InProcessGrid(client.app.app, 1, config)
     assert ask(grid, advertise_request(plan, a_charge(config, plan))).error.code == Refusal.BAD_DATA.value
 

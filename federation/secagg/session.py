@@ -11,6 +11,7 @@ from itertools import chain, repeat
 from typing import Final
 
 from federation.errors import UsageError
+from federation.identity import IDENTITY_BYTES
 from federation.secagg.graph import MOST_MEMBERS, Graph, Shape, draw, shape
 
 DIGEST_BYTES: Final = 32
@@ -124,22 +125,28 @@ class Session:
 
 
 def roster_to_text(roster: Iterable[bytes], names: Iterable[str] = ()) -> str:
-    """One key a line, in hex, and after it what the coordinator calls its owner: a file that people can compare."""
+    """One public identity a line, in hex, and after it what the coordinator calls its owner: a file that people can compare."""
     return "".join(
         f"{key.hex()} {name}".rstrip() + "\n" for key, name in zip(roster, chain(names, repeat("")), strict=False)
     )
 
 
 def roster_from_text(text: str) -> tuple[bytes, ...]:
-    """The keys in what `roster_to_text` wrote. Only they are agreed on; names are for people.
+    """The identities in what `roster_to_text` wrote. Only they are agreed on; names are for people.
 
     Raises:
-        UsageError: a line is not a key in hex and at most one name.
+        UsageError: a line is not a public identity (`federation.identity`) in hex and at most one name.
     """
     try:
-        return tuple(bytes.fromhex(line.partition(" ")[0]) for line in text.splitlines())
+        roster = tuple(bytes.fromhex(line.partition(" ")[0]) for line in text.splitlines())
     except ValueError as error:
-        raise UsageError("a roster holds one public key a line, in hex, and perhaps a name after it") from error
+        raise UsageError("a roster holds one public identity a line, in hex, and perhaps a name after it") from error
+    if any(len(key) != IDENTITY_BYTES for key in roster):
+        raise UsageError(
+            f"a public identity in a roster has {IDENTITY_BYTES} bytes, Ed25519 and ML-DSA-44 together; organisations "
+            "that joined with an Ed25519 key alone join anew"
+        )
+    return roster
 
 
 def roster_names(text: str) -> tuple[str, ...]:
