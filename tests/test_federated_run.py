@@ -248,7 +248,7 @@ def test_a_spoiled_sum_is_noticed_when_honest_ones_could_not_make_it(config):
     """Nobody can see which organisation spoiled it."""
 
     def spoil(data):
-        return data[:-1] + bytes([data[-1] ^ 0x40])
+        return data[:51] + bytes([data[51] ^ 0x40]) + data[52:]  # the first number's highest byte
 
     with pytest.raises(RoundAbortedError, match="no one can say which"):
         run(config, tamper=replaced(TRAIN_MOMENTS, with_protocol(spoil)))

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from secagg_parties import SIZE, STEPS, Parties, identity, inputs_of, session_of, shaped, signers
 
-from federation.errors import MalformedMessageError, ProofError, RefusedError, RoundAbortedError, UsageError
+from federation.errors import MalformedMessageError, RefusedError, RoundAbortedError, UsageError
 from federation.identity import verify_identity
 from federation.secagg import Node, NodeSecrets, Session, Stage, run_secagg
 from federation.secagg.graph import Shape
@@ -174,8 +174,7 @@ def test_a_tampered_answer_counts_as_none_and_names_its_sender(stage, where):
 
     session = session_of(4, colluders=0, dropouts=1)
     if (stage, where) == (Stage.MASK_INPUT, "end"):
-        with pytest.raises(ProofError, match="organisation 2 did not mask with"):
-            total_of(session, tamper=damage)
+        assert (total_of(session, tamper=damage) == expected(session, session.members)).all()  # one holder of four
     elif stage is Stage.SHARE_KEYS and where in {"middle", "end"}:
         with pytest.raises(Exception, match="the shares of organisation 2 do not verify"):
             total_of(session, tamper=damage)

@@ -394,6 +394,36 @@ def test_a_wrong_opened_share_is_not_used_and_its_sender_named():
     assert (parties.coordinator.total == sum(parties.inputs.values())).all()
 
 
+def test_a_member_whose_word_to_its_holders_is_false_ends_the_round_with_its_name():
+    parties = Parties(session_of())
+    for member, message in parties.until(Stage.MASK_INPUT).items():
+        answer = MaskedInput.from_bytes(parties.answer(member, Stage.MASK_INPUT, message))
+        if member == 3:
+            false = tuple(replace(entry, code=bytes(16)) for entry in answer.confirmations)
+            answer = replace(answer, confirmations=false)
+        parties.coordinator.receive(member, answer.to_bytes())
+    for stage in (Stage.SIGN_SURVIVORS, Stage.OPEN_SHARES):
+        for member, message in parties.coordinator.advance().items():
+            parties.coordinator.receive(member, parties.answer(member, stage, message))
+    assert not parties.coordinator.faults
+    with pytest.raises(RoundAbortedError, match="organisation 3 confirmed to 4 of 4 organisations that it masked"):
+        parties.coordinator.advance()
+
+
+def test_holders_may_keep_back_what_was_not_confirmed_and_nothing_else():
+    """Of one that left there is no word to wait for."""
+    for kept, fault in ((2, False), (4, True)):
+        parties = Parties(session_of())
+        asked = parties.until(Stage.SIGN_SURVIVORS, leaves=(4,))
+        for member, message in asked.items():
+            parties.coordinator.receive(member, parties.answer(member, Stage.SIGN_SURVIVORS, message))
+        message = parties.coordinator.advance()[1]
+        answer = OpenedShares.from_bytes(parties.answer(1, Stage.OPEN_SHARES, message))
+        entries = tuple(entry for entry in answer.entries if entry.member != kept)
+        parties.coordinator.receive(1, replace(answer, entries=entries).to_bytes())
+        assert (1 in parties.coordinator.faults) == fault
+
+
 # --------------------------------------------------------------------------------------------------- missing masks
 class WithoutSelfMask(Node):
     def _masked(self, values):
@@ -473,10 +503,10 @@ WRONG_ANSWERS = {
         "to others than its holders",
     ),
     "shorter vector": (Stage.MASK_INPUT, MaskedInput, lambda m: replace(m, values=m.values[:-1]), "holds 4 numbers"),
-    "opened about fewer": (
+    "opened about a stranger": (
         Stage.OPEN_SHARES,
         OpenedShares,
-        lambda m: replace(m, entries=m.entries[:3]),
+        lambda m: replace(m, entries=(*m.entries[:3], replace(m.entries[3], member=9))),
         "than the dealers",
     ),
     **{

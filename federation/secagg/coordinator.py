@@ -210,7 +210,8 @@ class Coordinator:
     def _accept_opened(self, sender: int, message: bytes) -> None:
         opened = OpenedShares.from_bytes(message)
         self._require_from(sender, opened.sender, opened.context)
-        if members_of(opened.entries) != self._dealers_to(sender):
+        found, held = set(members_of(opened.entries)), set(self._dealers_to(sender))
+        if not held - self._masked.keys() <= found <= held:
             raise PeerError("it opened shares of others than the dealers whose shares it holds")
         for entry in opened.entries:
             dealt = self._shares[entry.member][sender]
@@ -284,11 +285,12 @@ class Coordinator:
     def _unmask(self) -> Mapping[int, bytes]:
         self._require_enough(self._opened, self.session.shape.threshold)
         self._require_held(self._shares, self._opened)
+        self._require_confirmed()
         size, threshold = self.session.size, self.session.shape.threshold
         total: Ring = np.sum([self._masked[member] for member in self.survivors], axis=0, dtype=np.uint64)
         for dealer in self._shares:
             seed = masking.combine(
-                {h: self._opened[h][dealer] for h in self._shares[dealer] if h in self._opened}, threshold
+                {holder: opened[dealer] for holder, opened in self._opened.items() if dealer in opened}, threshold
             )
             if dealer in self._masked:
                 made = masking.commit(self.session.digest, b"self seed", dealer, dealer, seed)
@@ -332,6 +334,17 @@ class Coordinator:
             self._graph.require_held(members, there, self.session.shape.threshold)
         except RefusedError as error:
             raise RoundAbortedError(f"{error}: {self._reasons}") from error
+
+    def _require_confirmed(self) -> None:
+        """Ends the round when too many holders do not open a survivor, whose word to them was false."""
+        for dealer in self.survivors:
+            holders = [holder for holder in self._shares[dealer] if holder in self._opened]
+            willing = sum(dealer in self._opened[holder] for holder in holders)
+            if willing < self.session.shape.threshold:
+                raise RoundAbortedError(
+                    f"{self._names[dealer]} confirmed to {len(holders) - willing} of {len(holders)} organisations that "
+                    "it masked with others than it was told"
+                )
 
     @property
     def _reasons(self) -> str:

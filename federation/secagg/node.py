@@ -222,12 +222,12 @@ class Node:
     def open_shares(self, message: bytes) -> bytes:
         """Takes the committee's signatures; gives one share about every dealer whose shares this node holds.
 
-        Of a survivor it is the self-mask seed's, of everybody else the mask seed's, and never both.
+        Of a survivor it is the self-mask seed's, of everybody else the mask seed's, and never both. Of a survivor that
+        did not mask with the dealers that this node was told it is none.
 
         Raises:
             PeerError: see `share_keys`.
-            ProofError: a signature is not on the set that this node signed, or a dealer masked with others than this
-                node was told.
+            ProofError: a signature is not on the set that this node signed.
             RefusedError: too few signed, or it is not the time for this.
         """
         with self._answering(Stage.OPEN_SHARES):
@@ -238,18 +238,15 @@ class Node:
             for entry in listed.signatures:
                 self._verify_member(entry.member, self._statement, entry.signature)
             self._require_exactly(members_of(listed.confirmations), set(self._held) & set(self._survivors))
-            for confirmed in listed.confirmations:
-                self._require_confirmed(confirmed)
-            return OpenedShares(
-                self._context,
-                self.member,
-                tuple(
-                    OpenedShare(dealer, ShareKind.SELF_SEED, dealt.own)
-                    if dealer in self._survivors
-                    else OpenedShare(dealer, ShareKind.MASK_SEED, dealt.mask)
-                    for dealer, dealt in self._held.items()
-                ),
-            ).to_bytes()
+            confirmed = {entry.member for entry in listed.confirmations if self._is_confirmed(entry)}
+            opened = (
+                OpenedShare(dealer, ShareKind.SELF_SEED, dealt.own)
+                if dealer in self._survivors
+                else OpenedShare(dealer, ShareKind.MASK_SEED, dealt.mask)
+                for dealer, dealt in self._held.items()
+                if dealer in confirmed or dealer not in self._survivors
+            )
+            return OpenedShares(self._context, self.member, tuple(opened)).to_bytes()
 
     # ------------------------------------------------------------------------------------------ what is accepted
     def _accept_keys(self, message: bytes) -> None:
@@ -332,10 +329,10 @@ class Node:
         except ProofError as error:
             raise ProofError(f"the signature of organisation {member} does not verify") from error
 
-    def _require_confirmed(self, confirmed: Confirmation) -> None:
-        key, told = self._held[confirmed.member].confirmation_key, numbers(self._dealers)
-        if not hmac.compare_digest(masking.confirmation(key, self._context, told), confirmed.code):
-            raise ProofError(f"organisation {confirmed.member} did not mask with the dealers that this node was told")
+    def _is_confirmed(self, word: Confirmation) -> bool:
+        """Whether a dealer masked with the dealers that this node was told."""
+        key, told = self._held[word.member].confirmation_key, numbers(self._dealers)
+        return hmac.compare_digest(masking.confirmation(key, self._context, told), word.code)
 
     # ------------------------------------------------------------------------------------------------- mathematics
     @property

@@ -125,7 +125,7 @@ class Session:
 
 
 def roster_to_text(roster: Iterable[bytes], names: Iterable[str] = ()) -> str:
-    """One public identity a line, in hex, and after it what the coordinator calls its owner: a file that people can compare."""
+    """One public identity a line, in hex, and after it what the coordinator calls its owner."""
     return "".join(
         f"{key.hex()} {name}".rstrip() + "\n" for key, name in zip(roster, chain(names, repeat("")), strict=False)
     )
