@@ -113,7 +113,7 @@ class PrivacyLedger:
 
 @dataclass(frozen=True)
 class LedgerCopies:
-    """The newest ledger that every organisation showed, one file for each.
+    """The newest ledger that every organisation showed, one file for each, called by the SHA-256 of its identity.
 
     Attributes:
         folder: made when missing.
@@ -125,7 +125,7 @@ class LedgerCopies:
         """Takes an organisation's ledger in place of the copy that it extends. Returns when it is on disk.
 
         Args:
-            key: the organisation's public key.
+            key: the organisation's public identity.
             data: foreign bytes.
 
         Raises:

@@ -295,15 +295,21 @@ def test_junk_is_no_policy(junk):
 # ------------------------------------------------------------------------------------------------ roster and withdrawal
 def test_a_roster_without_oneself_is_refused(joined, tmp_path):
     with pytest.raises(RefusedError):
-        trust_roster("ab" * 32 + "\n", tmp_path / "north")
+        trust_roster("ab" * 1344 + "\n", tmp_path / "north")
 
 
 def test_a_changed_roster_is_taken_only_when_asked_for(joined, tmp_path):
     own = joined.request.organisation_key.hex() + "\n"
     trust_roster(own, tmp_path / "north")
     with pytest.raises(UsageError, match="--replace"):
-        trust_roster(own + "ab" * 32 + "\n", tmp_path / "north")
-    trust_roster(own + "ab" * 32 + "\n", tmp_path / "north", replace=True)
+        trust_roster(own + "ab" * 1344 + "\n", tmp_path / "north")
+    trust_roster(own + "ab" * 1344 + "\n", tmp_path / "north", replace=True)
+
+
+def test_a_roster_of_the_version_before_is_refused_and_says_what_to_do(joined, tmp_path):
+    with pytest.raises(UsageError, match="with an Ed25519 key alone join anew"):
+        trust_roster("ab" * 32 + "\n", tmp_path / "north")
+    assert not (tmp_path / "north" / "roster").exists()
 
 
 def test_a_person_who_withdraws_is_in_no_later_round(tmp_path):

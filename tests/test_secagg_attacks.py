@@ -343,13 +343,13 @@ def test_shares_for_another_receiver_or_from_another_dealer_are_refused():
 class DealsOtherShares(Node):
     """Commits to other shares than it encrypts."""
 
-    def _encrypted(self, receiver, own, mask):
-        honest = super()._encrypted(receiver, own, mask)
-        if receiver != VICTIM:
+    def _encrypted(self, theirs, own, mask):
+        honest = super()._encrypted(theirs, own, mask)
+        if theirs.member != VICTIM:
             return honest
-        wrong, theirs = replace(honest, self_commitment=bytes(32)), self._keys[receiver].share_key
-        purpose, plaintext = b"shares %d to %d" % (self.member, receiver), own + mask + bytes(32)
-        sealed = masking.seal(self._share_key, theirs, plaintext, self._context, purpose, wrong.bound)
+        wrong, plaintext = replace(honest, self_commitment=bytes(32)), own + mask + bytes(32)
+        purpose = b"shares %d to %d" % (self.member, theirs.member)
+        sealed = masking.seal(self._share_key, theirs.share_key, plaintext, self._context, purpose, wrong.bound)
         return replace(wrong, sealed_shares=sealed)
 
 

@@ -125,7 +125,7 @@ def seal(mine: HybridKey, theirs: bytes, plaintext: bytes, context: bytes, purpo
 
 
 def unseal(mine: HybridKey, theirs: bytes, sealed: bytes, context: bytes, purpose: bytes, bound: bytes = b"") -> bytes:
-    """What `seal` encrypted; `theirs` is the sender's hybrid public key.
+    """What `seal` encrypted; `theirs` is the sender's hybrid public key, or its X25519 half.
 
     Raises:
         ProofError: somebody altered it, or it is from another session, sender or receiver.
@@ -146,7 +146,7 @@ def seal_pair_key(mine: HybridKey, theirs: bytes, key: bytes, context: bytes, de
 
 
 def unseal_pair_key(mine: HybridKey, theirs: bytes, sealed: bytes, context: bytes, dealer: int, holder: int) -> bytes:
-    """The holder's side; `theirs` is the dealer's hybrid public key.
+    """The holder's side; `theirs` is the dealer's hybrid public key, or its X25519 half.
 
     Raises:
         ProofError: see `unseal`.

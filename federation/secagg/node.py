@@ -17,7 +17,7 @@ from federation.errors import PeerError, ProofError, RefusedError, UsageError
 from federation.secagg import masking
 from federation.secagg.entries import Confirmation, EncryptedShares, OpenedShare, PublicKeys, ShareKind, members_of
 from federation.secagg.graph import CHOICE_BYTES, Graph
-from federation.secagg.masking import SEED_BYTES, HybridKey, Ring
+from federation.secagg.masking import CLASSICAL_BYTES, SEED_BYTES, HybridKey, Ring
 from federation.secagg.messages import (
     Advertisement,
     KeyList,
@@ -124,7 +124,7 @@ class Node:
         self._choice = masking.derive(secrets.share_seed, session.digest, b"choice", CHOICE_BYTES)
         self._context = b""
         self._graph: Graph
-        self._keys: dict[int, PublicKeys] = {}
+        self._dealers_keys: dict[int, tuple[bytes, bytes]] = {}
         self._holders: tuple[int, ...] = ()
         self._dealers: tuple[int, ...] = ()
         self._held: dict[int, _Dealt] = {}
@@ -176,11 +176,10 @@ class Node:
             RefusedError: too few members are there, or it is not the time for this.
         """
         with self._answering(Stage.SHARE_KEYS):
-            self._accept_keys(message)
-            threshold = self.session.shape.threshold
+            keys, threshold = self._accept_keys(message), self.session.shape.threshold
             own = masking.split(self._secrets.self_seed, threshold, self._holders, self._random)
             mask = masking.split(self._secrets.mask_seed, threshold, self._holders, self._random)
-            entries = tuple(self._encrypted(holder, own[holder], mask[holder]) for holder in self._holders)
+            entries = tuple(self._encrypted(keys[holder], own[holder], mask[holder]) for holder in self._holders)
             return Shares(self._context, self.member, entries).to_bytes()
 
     def mask_input(self, message: bytes, values: NDArray[np.int64]) -> bytes:
@@ -249,7 +248,7 @@ class Node:
             return OpenedShares(self._context, self.member, tuple(opened)).to_bytes()
 
     # ------------------------------------------------------------------------------------------ what is accepted
-    def _accept_keys(self, message: bytes) -> None:
+    def _accept_keys(self, message: bytes) -> dict[int, PublicKeys]:
         listed = KeyList.from_bytes(message)
         self._require_context(listed.context, self.session.digest)
         there = members_of(listed.lines)
@@ -263,12 +262,18 @@ class Node:
             if keys.line != lines[keys.member]:
                 raise PeerError(f"this node was shown other keys of organisation {keys.member} than the others")
             self._verify_member(keys.member, keys.signed(self.session.digest), keys.signature)
-        self._keys = {keys.member: keys for keys in listed.entries}
-        if (mine := self._keys[self.member]) != self._own_keys(mine.signature):
+        entries = {keys.member: keys for keys in listed.entries}
+        if (mine := entries[self.member]) != self._own_keys(mine.signature):
             raise PeerError("the key list holds keys that this node advertised in another session")
         self._graph.require_held([self.member], there, self.session.shape.threshold)
         # From here on everything is bound to these very keys, fresh ones of every member among them.
         self._context = listed.digest
+        # Later only the X25519 halves are needed, to open what was dealt. A thousand whole lists would fill a machine.
+        self._dealers_keys = {
+            member: (keys.mask_key[:CLASSICAL_BYTES], keys.share_key[:CLASSICAL_BYTES])
+            for member, keys in entries.items()
+        }
+        return entries
 
     def _accept_shares(self, message: bytes) -> None:
         listed = ShareList.from_bytes(message)
@@ -356,8 +361,8 @@ class Node:
     def _confirmation_key(self, holder: int) -> bytes:
         return masking.confirmation_key(self._secrets.share_seed, self._context, self.member, holder)
 
-    def _encrypted(self, holder: int, own: bytes, mask: bytes) -> EncryptedShares:
-        context, theirs = self._context, self._keys[holder]
+    def _encrypted(self, theirs: PublicKeys, own: bytes, mask: bytes) -> EncryptedShares:
+        context, holder = self._context, theirs.member
         sealed_mask = masking.seal_pair_key(
             self._mask_key, theirs.mask_key, self._pair_key(holder), context, self.member, holder
         )
@@ -374,18 +379,19 @@ class Node:
         return replace(dealt, sealed_shares=sealed)
 
     def _decrypted(self, entry: EncryptedShares) -> _Dealt:
-        context, dealer, theirs = self._context, entry.member, self._keys[entry.member]
+        context, dealer = self._context, entry.member
+        mask_key, share_key = self._dealers_keys[dealer]
         try:
             plaintext = masking.unseal(
                 self._share_key,
-                theirs.share_key,
+                share_key,
                 entry.sealed_shares,
                 context,
                 b"shares %d to %d" % (dealer, self.member),
                 entry.bound,
             )
             pair_key = masking.unseal_pair_key(
-                self._mask_key, theirs.mask_key, entry.sealed_mask, context, dealer, self.member
+                self._mask_key, mask_key, entry.sealed_mask, context, dealer, self.member
             )
         except ProofError as error:
             raise ProofError(f"the shares of organisation {dealer} do not verify") from error
