@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from itertools import islice
 
 import numpy as np
 from flwr.app import Message, RecordDict
@@ -34,6 +35,7 @@ from federation.secagg.ring import decode, noise_std, require_headroom
 from server.run_records import DropOut
 
 _POLL_SECONDS = 0.1
+_SENT_AT_ONCE = 50
 
 
 @dataclass(frozen=True, eq=False)
@@ -150,9 +152,8 @@ class SecureSums:
         Raises:
             RoundAbortedError: too few organisations remain, or they hold another number of people than planned.
         """
-        for node, content in self._exchange(
-            ADVERTISE, dict.fromkeys(self._nodes, advertise_request(self._plan, shown))
-        ).items():
+        request = advertise_request(self._plan, shown)
+        for node, content in self._exchange(ADVERTISE, ((node, request) for node in self._nodes)).items():
             try:
                 self._enter(node, content)
             except (MalformedMessageError, ProofError) as error:
@@ -244,15 +245,18 @@ class SecureSums:
     ) -> None:
         """One exchange: sends every member its messages of some releases, and hands the answers over."""
         members = sorted(set().union(*asked.values()))
-        contents = {
-            self._node_of[member]: RecordDict(
-                {
-                    **(request or {}),
-                    **protocol_content({release: to[member] for release, to in asked.items() if member in to}),
-                }
+        contents = (
+            (
+                self._node_of[member],
+                RecordDict(
+                    {
+                        **(request or {}),
+                        **protocol_content({release: to[member] for release, to in asked.items() if member in to}),
+                    }
+                ),
             )
             for member in members
-        }
+        )
         answers = self._exchange(message_type, contents)
         for member in members:
             node, messages = self._node_of[member], dict[str, bytes]()
@@ -290,12 +294,15 @@ class SecureSums:
             nodes = "; ".join(f"{self._members.node_name(node)}: {self._faults[node]}" for node in strangers)
             raise RoundAbortedError(f"{error}{f' ({nodes})' if nodes else ''}") from error
 
-    def _exchange(self, message_type: str, contents: Mapping[int, RecordDict]) -> dict[int, RecordDict]:
-        """Sends each node its content; gives the answers that arrived in time, in the order of node ids."""
-        messages = [
-            Message(content, node, message_type, ttl=self._deadline_seconds) for node, content in contents.items()
-        ]
-        waiting = dict(zip(self._grid.push_messages(messages), contents, strict=True))
+    def _exchange(self, message_type: str, contents: Iterator[tuple[int, RecordDict]]) -> dict[int, RecordDict]:
+        """Sends each node its content; gives the answers that arrived in time, in the order of node ids.
+
+        Contents are made as they are sent: those for a thousand organisations would fill a machine.
+        """
+        waiting = dict[str, int]()
+        while some := list(islice(contents, _SENT_AT_ONCE)):
+            messages = [Message(content, node, message_type, ttl=self._deadline_seconds) for node, content in some]
+            waiting |= zip(self._grid.push_messages(messages), (node for node, _ in some), strict=True)
         end, answers = time.monotonic() + self._deadline_seconds, dict[int, RecordDict]()
         while waiting:
             for reply in self._grid.pull_messages(list(waiting)):

@@ -28,6 +28,7 @@ from simulator import FIRST_NODE, InProcessGrid, server_context
 
 import client.app
 import server.app
+import server.secure_sums
 from federation.errors import BudgetExhaustedError, RoundAbortedError, UsageError
 from federation.evaluation import ImpostorPrior, choose_threshold, impostor_summary
 from federation.identity import IdentityKey
@@ -242,6 +243,21 @@ def test_with_a_planned_drop_out_the_run_goes_on_without_the_wrong_one(config, m
     config["dropouts"], config["epsilon"], config["budget-epsilon"] = 1, 16.0, 16.0
     run(config, tamper=replaced(message_type, damage))
     assert the_release(config).adapted
+
+
+def test_questions_are_made_and_sent_in_slices(config, monkeypatch):
+    """All of them together, for a thousand organisations, would fill the coordinator's machine."""
+    pushed = []
+
+    class Slices(InProcessGrid):
+        def push_messages(self, messages):
+            pushed.append(len(messages))
+            return super().push_messages(messages)
+
+    monkeypatch.setattr(server.secure_sums, "_SENT_AT_ONCE", 3)
+    run(config, grid=Slices)
+    assert the_release(config).adapted
+    assert pushed == [3, 1] * 8
 
 
 def test_a_spoiled_sum_is_noticed_when_honest_ones_could_not_make_it(config):
