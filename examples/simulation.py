@@ -161,6 +161,7 @@ def main(
     print(f"the people's own sums took {time.process_time() - begun:.1f} s of processor time")
     for heading, columns in HEADINGS:
         print(f"{heading}: {columns}")
+    sent = dict[int, int]()
     for size in sizes:
         plan, each = plan_for(size, people, epsilon), largest // size
         assert plan.release_size(MOMENTS) == first.release_size(MOMENTS), "the plans sum different vectors"
@@ -182,6 +183,9 @@ def main(
             f"{measured:.3f} {expected:.3f} {promised:.3f}",
             flush=True,
         )
+        sent[size] = max(costs.sent.values())
+    if 30 in sent:  # noqa: PLR2004 - what a thousand is compared with
+        print(f"one of {largest} sends {sent[largest] / sent[30]:.1f} times what one of 30 does")
     print(f"peak memory {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024:.0f} MiB")
 
 

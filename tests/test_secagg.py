@@ -266,3 +266,15 @@ def test_two_quorums_share_an_honest_member_and_colluders_are_none(n, colluders,
     assert session.shape.quorum <= session.fewest == n - dropouts
     assert session.noise_sharers >= 1
     assert session.noise_share(1.0) ** 2 * session.noise_sharers == pytest.approx(1)
+
+
+def test_the_simulation_puts_everybody_into_one_sum_with_one_noise(capsys):
+    from examples.simulation import main  # noqa: PLC0415 - it loads Opacus
+
+    main([8, 4], epsilon=64.0)
+    *_, four, memory = capsys.readouterr().out.splitlines()
+    assert four.startswith("    4 |    1   1 |    4    3 |")
+    measured, planned, promised = map(float, four.rpartition("|")[2].split())
+    assert measured == pytest.approx(planned, rel=0.1)
+    assert planned == pytest.approx(promised * (3 / 2) ** 0.5, abs=2e-3)  # three are left, two are sure to be honest
+    assert memory.startswith("peak memory")
