@@ -380,6 +380,35 @@ def test_a_dealer_of_shares_of_something_else_ends_the_round_with_its_name(monke
         parties.coordinator.advance()
 
 
+class SealsNoMask(Node):
+    """Seals something to the fourth member that it cannot open."""
+
+    def _encrypted(self, theirs, own, mask):
+        honest = super()._encrypted(theirs, own, mask)
+        if (self.member, theirs.member) != (2, 4):
+            return honest
+        wrong, plaintext = replace(honest, sealed_mask=bytes(len(honest.sealed_mask))), own + mask + bytes(32)
+        purpose = b"shares %d to %d" % (self.member, theirs.member)
+        sealed = masking.seal(self._share_key, theirs.share_key, plaintext, self._context, purpose, wrong.bound)
+        return replace(wrong, sealed_shares=sealed)
+
+
+def test_a_mask_that_was_sealed_for_nobody_ends_the_round_with_its_dealers_name():
+    """Its holder would have noticed and left before; the coordinator notices when it adds the holder's side."""
+    parties = Parties(session_of(), node=SealsNoMask)
+    for member, message in parties.until(Stage.MASK_INPUT).items():
+        if member == 4:
+            with pytest.raises(ProofError, match="shares of organisation 2 do not verify"):
+                parties.answer(member, Stage.MASK_INPUT, message)
+        else:
+            parties.coordinator.receive(member, parties.answer(member, Stage.MASK_INPUT, message))
+    for stage in (Stage.SIGN_SURVIVORS, Stage.OPEN_SHARES):
+        for member, message in parties.coordinator.advance().items():
+            parties.coordinator.receive(member, parties.answer(member, stage, message))
+    with pytest.raises(RoundAbortedError, match="organisation 2 sealed no mask for organisation 4"):
+        parties.coordinator.advance()
+
+
 def test_a_wrong_opened_share_is_not_used_and_its_sender_named():
     parties = Parties(session_of())
     for member, message in parties.until(Stage.OPEN_SHARES).items():

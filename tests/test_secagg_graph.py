@@ -16,9 +16,9 @@ from make_secagg_vectors import graph_answer
 from scipy.stats import chisquare
 from secagg_parties import Parties, mask_among, repeatable, seeds_of, self_mask, session_of, settle, shaped, side_of
 
-from federation.errors import PeerError, ProofError, RefusedError
+from federation.errors import PeerError, ProofError, RefusedError, RoundAbortedError
 from federation.secagg import Node, Stage
-from federation.secagg.entries import Member, ShareKind
+from federation.secagg.entries import Confirmation, Member, ShareKind
 from federation.secagg.graph import (
     ETA,
     GRINDING,
@@ -311,6 +311,41 @@ def test_only_the_committee_settles_who_survived(signers):
             parties.nodes[1].open_shares(
                 replace(message, signatures=tuple(entries[m] for m in sorted(entries))).to_bytes()
             )
+
+
+@pytest.mark.parametrize("change", ["a stranger's", "one fewer", "one that left"])
+def test_confirmations_of_others_than_the_surviving_dealers_are_refused(change):
+    with shaped(6, 3):
+        parties = Parties(session_of(**ORGANISATIONS))
+        for member, message in parties.until(Stage.SIGN_SURVIVORS, leaves=(20,)).items():
+            parties.coordinator.receive(member, parties.answer(member, Stage.SIGN_SURVIVORS, message))
+        asked, graph = parties.coordinator.advance(), parties.coordinator._graph
+        node = next(m for m in graph.holders_of(20) if m != 20)
+        listed = SignatureList.from_bytes(asked[node])
+        words = {word.member: word for word in listed.confirmations}
+        if change == "one fewer":
+            words.pop(node)
+        else:
+            stranger = next(m for m in graph.members if m not in graph.dealers_to(node))
+            member = 20 if change == "one that left" else stranger
+            words[member] = Confirmation(member, bytes(16))
+        lie = replace(listed, confirmations=tuple(words[m] for m in sorted(words)))
+        with pytest.raises(PeerError, match="not about those whose shares this node holds"):
+            parties.nodes[node].open_shares(lie.to_bytes())
+
+
+@pytest.mark.parametrize("stage", [Stage.ADVERTISE, Stage.SHARE_KEYS, Stage.MASK_INPUT, Stage.OPEN_SHARES])
+def test_the_coordinator_ends_a_round_as_soon_as_somebodys_secrets_cannot_be_opened(stage):
+    with shaped(2, 2):
+        parties = Parties(session_of(6, colluders=0, dropouts=2))
+        graph = parties.session.graph({m: node._choice for m, node in parties.nodes.items()})
+        (gone,) = set(graph.holders_of(1)) - {1}
+        for member, message in parties.until(stage).items():
+            if member != gone:
+                parties.coordinator.receive(member, parties.answer(member, stage, message))
+        with pytest.raises(RoundAbortedError, match=rf"and 2 are needed: organisation {gone} did not"):
+            parties.coordinator.advance()
+        assert parties.coordinator.stage is stage
 
 
 def test_the_committee_follows_from_everybodys_keys():

@@ -265,7 +265,6 @@ class Node:
         entries = {keys.member: keys for keys in listed.entries}
         if (mine := entries[self.member]) != self._own_keys(mine.signature):
             raise PeerError("the key list holds keys that this node advertised in another session")
-        self._graph.require_held([self.member], there, self.session.shape.threshold)
         # From here on everything is bound to these very keys, fresh ones of every member among them.
         self._context = listed.digest
         # Later only the X25519 halves are needed, to open what was dealt. A thousand whole lists would fill a machine.
