@@ -3,9 +3,9 @@
 Configuration of a node (``flower-supernode --node-config``):
 
 * ``embeddings``: path of the organisation's embedding archive (`federation.embeddings.EmbeddingSet`).
-* ``identity``: path of its long-lived Ed25519 private key, PEM.
-* ``roster``: path of all organisations' public keys, one a line in hex, compared with the others by other means than
-  this federation's coordinator.
+* ``identity``: path of its long-lived identity, two private keys in PEM (`federation.identity`).
+* ``roster``: path of all organisations' public identities, one a line in hex, compared with the others by other means
+  than this federation's coordinator.
 * ``ledgers``: folder of its two privacy ledgers (`client.ledger`), and ``budget-epsilon``: most that all runs together
   may cost a person; 64 without it.
 * ``groups``: for a run that measures a release: JSON that names the group of each person who is to be in it.
@@ -29,8 +29,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final, TypeVar
 
 import numpy as np
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from cryptography.hazmat.primitives.serialization import load_pem_private_key
 from flwr.app import Context, Error, Message, RecordDict
 from flwr.clientapp import ClientApp
 from numpy.typing import NDArray
@@ -48,6 +46,7 @@ from federation.errors import (
 )
 from federation.evaluation import impostor_summary
 from federation.evaluation_plan import EVALUATION, EvaluationPlan
+from federation.identity import IdentityKey
 from federation.privacy import LARGEST_EPSILON, MOMENTS, SCALES, THRESHOLD, PrivacyPlan, SumPlan
 from federation.release import Adapter
 from federation.rounds import (
@@ -322,15 +321,10 @@ def _ledgers(context: Context) -> Ledgers:
 
 def _identity(context: Context) -> secure_sums.Identity:
     roster = roster_from_text(_path(context, "roster", "roster").read_text())
-    try:
-        key = load_pem_private_key(_path(context, "identity", "{}.pem").read_bytes(), password=None)
-    except (ValueError, TypeError) as error:
-        raise UsageError(
-            "the identity of this node must be an Ed25519 private key in PEM, without a password"
-        ) from error
-    if not isinstance(key, Ed25519PrivateKey) or (public := key.public_key().public_bytes_raw()) not in roster:
-        raise UsageError("this node's identity must be an Ed25519 key, and its public key must be in the roster")
-    return secure_sums.Identity(str(context.run_id), roster, roster.index(public) + 1, key.sign)
+    key = IdentityKey.from_pem(_path(context, "identity", "{}.pem").read_bytes())
+    if key.public not in roster:
+        raise UsageError("this node's identity is not in the roster")
+    return secure_sums.Identity(str(context.run_id), roster, roster.index(key.public) + 1, key.sign)
 
 
 def _path(context: Context, key: str, local: str) -> Path:

@@ -3,7 +3,7 @@
 ::
 
     node, node.pub        SuperNode's key on NIST P-384, OpenSSH encoding, which is what Flower reads
-    organisation.pem      Ed25519 key that signs this organisation's part of secure aggregation
+    organisation.pem      Ed25519 and ML-DSA-44 keys that sign this organisation's part of secure aggregation
     invitation            what the coordinator sent
     request.json          what goes back to the coordinator
     authority.pem         whom the gateway's certificate must be signed by
@@ -23,11 +23,11 @@ from pathlib import Path
 from typing import Final
 
 from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, load_pem_private_key
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
 from client.files import replace_file
 from federation.errors import RefusedError, UsageError
+from federation.identity import IdentityKey
 from federation.membership import (
     Invitation,
     JoinRequest,
@@ -73,19 +73,19 @@ def join(invitation_text: str, folder: Path, *, now: int) -> SignedJoinRequest:
     """
     invitation = invitation_from_text(invitation_text)
     invitation.require_open(now)
-    node, organisation = ec.generate_private_key(ec.SECP384R1()), Ed25519PrivateKey.generate()
+    node, organisation = ec.generate_private_key(ec.SECP384R1()), IdentityKey.generate()
     request = JoinRequest(
         invitation.invitation,
         invitation.digest,
         invitation.name,
         node_key_line(node),
-        organisation.public_key().public_bytes_raw(),
+        organisation.public,
     )
     signed = SignedJoinRequest.sign(request, organisation, node)
     files = {
         NODE_KEY: node.private_bytes(Encoding.PEM, PrivateFormat.OpenSSH, NoEncryption()),
         f"{NODE_KEY}.pub": f"{request.node_key} {request.name}\n".encode(),
-        ORGANISATION_KEY: organisation.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()),
+        ORGANISATION_KEY: organisation.to_pem(),
         INVITATION: invitation_text.strip().encode() + b"\n",
         AUTHORITY: invitation.authority.encode(),
         POLICY: _FIRST_POLICY.encode(),
@@ -135,10 +135,7 @@ def trust_roster(text: str, folder: Path, *, replace: bool = False) -> tuple[str
 
 
 def _organisation_key(folder: Path) -> bytes:
-    key = load_pem_private_key(_read(folder / ORGANISATION_KEY, "run `intaglio join` first"), password=None)
-    if not isinstance(key, Ed25519PrivateKey):
-        raise UsageError(f"{folder / ORGANISATION_KEY} must be an Ed25519 key")
-    return key.public_key().public_bytes_raw()
+    return IdentityKey.from_pem(_read(folder / ORGANISATION_KEY, "run `intaglio join` first")).public
 
 
 def _read(path: Path, advice: str) -> bytes:

@@ -15,9 +15,6 @@ import shutil
 from pathlib import Path
 from typing import Final
 
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from cryptography.hazmat.primitives.serialization import load_pem_private_key
-
 from client.files import replace_file
 from client.joining import (
     AUTHORITY,
@@ -31,6 +28,7 @@ from client.joining import (
     trust_roster,
 )
 from federation.errors import UsageError
+from federation.identity import IdentityKey
 from federation.membership import SignedJoinRequest
 from federation.renewal import Notice, Rekeying, notice_from_text
 from federation.secagg.session import roster_from_text
@@ -78,9 +76,7 @@ def rekey(folder: Path) -> Rekeying:
     if (waiting / REQUEST).exists():
         raise UsageError(f"new keys wait in {waiting}; send {folder / REKEYING}, or remove that folder to begin again")
     shutil.rmtree(waiting, ignore_errors=True)  # what a crash left was sent to nobody
-    old = load_pem_private_key(_read(folder / ORGANISATION_KEY), password=None)
-    if not isinstance(old, Ed25519PrivateKey):
-        raise UsageError(f"{folder / ORGANISATION_KEY} must be an Ed25519 key")
+    old = IdentityKey.from_pem(_read(folder / ORGANISATION_KEY))
     invitation = invitation_of(folder)
     text = _read(folder / INVITATION).decode()
     join(text, waiting, now=invitation.expires_at - 1)  # it was open when this organisation joined by it

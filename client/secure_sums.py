@@ -1,6 +1,6 @@
 """An organisation's side of a run's secure sums, from one Flower message to the next.
 
-Flower may start a new process for every message, so what a node must remember goes into the run's state: 48 secret
+Flower may start a new process for every message, so what a node must remember goes into the run's state: 96 secret
 bytes for each release and the messages that it accepted. The SuperNode keeps that state in memory, for one run. Before
 a message is looked at, the release's state is marked as ended; it goes on only if the answer was made. So a crash, a
 wrong message or a second question ends the release for this node, and nothing is answered twice.
@@ -14,9 +14,10 @@ from dataclasses import dataclass
 from flwr.app import ConfigRecord, RecordDict
 
 from federation.errors import MalformedMessageError
+from federation.identity import verify_identity
 from federation.privacy import SumPlan
 from federation.rounds import plan_kind, sessions
-from federation.secagg import Node, NodeSecrets, Session, Stage, verify_ed25519
+from federation.secagg import Node, NodeSecrets, Session, Stage
 from federation.secagg.session import Sign
 
 _PLAN, _RESERVATION = "plan", "reservation"
@@ -32,9 +33,9 @@ class Identity:
 
     Attributes:
         run: names the run.
-        roster: raw Ed25519 public keys of all organisations, this one's among them.
+        roster: public identities of all organisations, this one's among them.
         member: this organisation's number in the roster, from 1.
-        sign: signs with its long-lived key.
+        sign: signs with its identity.
     """
 
     run: str
@@ -56,7 +57,7 @@ def open_sums(state: RecordDict, identity: Identity, plan: SumPlan, reservation:
     advertisements = {}
     for release, session in sessions(plan, identity.run, identity.roster).items():
         secrets = NodeSecrets.draw()
-        node = Node(session, identity.member, secrets, sign=identity.sign, verify=verify_ed25519)
+        node = Node(session, identity.member, secrets, sign=identity.sign, verify=verify_identity)
         advertisements[release] = node.advertise()
         state[_name(release)] = ConfigRecord({"secrets": secrets.secret_bytes(), "received": list[bytes]()})
     return advertisements
@@ -120,7 +121,7 @@ def answer(
         raise RepeatedError
     before = [bytes(earlier) for earlier in received if isinstance(earlier, bytes)]
     kept = NodeSecrets.from_secret_bytes(secrets)
-    node = Node.resume(session, identity.member, kept, before, sign=identity.sign, verify=verify_ed25519)
+    node = Node.resume(session, identity.member, kept, before, sign=identity.sign, verify=verify_identity)
     made = step(node, session)
     if node.stage is not Stage.ENDED:
         state[_name(release)] = ConfigRecord({"secrets": secrets, "received": [*before, message]})

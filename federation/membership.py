@@ -30,6 +30,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_ssh_public_key
 
 from federation.errors import MalformedMessageError, PeerError, ProofError, UsageError
+from federation.identity import IDENTITY_BYTES, IdentityKey, verify_identity
 from federation.statements import (
     DIGEST_BYTES,
     PUBLIC_KEY_BYTES,
@@ -48,7 +49,7 @@ RECIPES: Final = ("moments", "scales", "threshold", "evaluation")
 """What a plan can ask of an organisation: `federation.privacy` and `federation.evaluation_plan` define them."""
 
 _INVITATION_TAG = "intaglio invitation v1"
-_REQUEST_TAG = "intaglio join request v1"
+_REQUEST_TAG = "intaglio join request v2"
 _INVITATION_PREFIX = "intaglio-invitation-1:"
 _ADDRESS = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9.-]{0,251}[A-Za-z0-9])?:[1-9][0-9]{0,4}")
 _NAME = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,30}[a-z0-9])?")
@@ -210,7 +211,7 @@ class JoinRequest:
         invitation_digest: its SHA-256, so that both sides speak of the same address, authority and keys.
         name: as the invitation says.
         node_key: public key of its SuperNode on NIST P-384, one line in OpenSSH's encoding, as Flower wants it.
-        organisation_key: Ed25519 public key that its messages of secure aggregation are signed with, 32 bytes.
+        organisation_key: public identity that its messages of secure aggregation are signed with, 1344 bytes.
     """
 
     invitation: bytes
@@ -223,7 +224,7 @@ class JoinRequest:
         require_length("the id of an invitation", self.invitation, ID_BYTES)
         require_length("the digest of an invitation", self.invitation_digest, DIGEST_BYTES)
         require_organisation_name(self.name)
-        require_length("the organisation's key", self.organisation_key, PUBLIC_KEY_BYTES)
+        require_length("the organisation's key", self.organisation_key, IDENTITY_BYTES)
         if _openssh(_node_key(self.node_key)) != self.node_key:
             raise UsageError("the node key is one line in OpenSSH's encoding, without a comment")
 
@@ -249,6 +250,11 @@ class JoinRequest:
         )
 
     @property
+    def signed(self) -> bytes:
+        """The bytes that both keys sign."""
+        return _REQUEST_TAG.encode() + b"\0" + self.to_bytes()
+
+    @property
     def fingerprint(self) -> str:
         """Covers both keys."""
         return fingerprint(self.organisation_key, self.node_key.encode())
@@ -269,7 +275,7 @@ class SignedJoinRequest:
 
     Attributes:
         request: what is asked.
-        organisation_signature: Ed25519, 64 bytes.
+        organisation_signature: of both of its identity's keys, 2484 bytes.
         node_signature: ECDSA with SHA-384 in DER.
     """
 
@@ -278,11 +284,10 @@ class SignedJoinRequest:
     node_signature: bytes
 
     @classmethod
-    def sign(cls, request: JoinRequest, organisation: Ed25519PrivateKey, node: ec.EllipticCurvePrivateKey) -> Self:
+    def sign(cls, request: JoinRequest, organisation: IdentityKey, node: ec.EllipticCurvePrivateKey) -> Self:
         """Signs with both keys."""
-        body = request.to_bytes()
-        signature = sign(_REQUEST_TAG, body, organisation)
-        return cls(request, signature, node.sign(_REQUEST_TAG.encode() + b"\0" + body, ec.ECDSA(hashes.SHA384())))
+        signed = request.signed
+        return cls(request, organisation.sign(signed), node.sign(signed, ec.ECDSA(hashes.SHA384())))
 
     def to_bytes(self) -> bytes:
         """Canonical bytes."""
@@ -316,13 +321,13 @@ class SignedJoinRequest:
 
     def require_signatures(self) -> None:
         """Raises ProofError unless both keys signed."""
-        body = self.request.to_bytes()
-        key = self.request.organisation_key
-        require_signed(_REQUEST_TAG, body, public_key=key, signature=self.organisation_signature)
+        signed = self.request.signed
         try:
-            _node_key(self.request.node_key).verify(
-                self.node_signature, _REQUEST_TAG.encode() + b"\0" + body, ec.ECDSA(hashes.SHA384())
-            )
+            verify_identity(self.request.organisation_key, signed, self.organisation_signature)
+        except ProofError as error:
+            raise ProofError(f"the identity of {self.request.name} did not sign this join request: {error}") from error
+        try:
+            _node_key(self.request.node_key).verify(self.node_signature, signed, ec.ECDSA(hashes.SHA384()))
         except InvalidSignature as error:
             raise ProofError("the node key did not sign this join request") from error
 

@@ -16,7 +16,8 @@ from typing import Any, Final, Self
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from federation.errors import MalformedMessageError, PeerError, UsageError
+from federation.errors import MalformedMessageError, PeerError, ProofError, UsageError
+from federation.identity import IDENTITY_BYTES, IdentityKey, share_a_part, verify_identity
 from federation.membership import (
     ID_BYTES,
     Invitation,
@@ -25,7 +26,6 @@ from federation.membership import (
     require_authority,
 )
 from federation.statements import (
-    PUBLIC_KEY_BYTES,
     SIGNATURE_BYTES,
     JsonValue,
     canonical_bytes,
@@ -37,7 +37,7 @@ from federation.statements import (
 )
 
 _NOTICE_TAG: Final = "intaglio notice v1"
-_REKEYING_TAG: Final = "intaglio rekeying v1"
+_REKEYING_TAG: Final = b"intaglio rekeying v2\0"
 _BEFORE_ALL: Final = 946_684_800  # the year 2000
 _NOTICE_PREFIX: Final = "intaglio-notice-1:"
 
@@ -119,9 +119,9 @@ class Rekeying:
     """An organisation's new keys, with proof that the holder of the old one wants them.
 
     Attributes:
-        old: the organisation's public key until now, 32 bytes.
+        old: the organisation's public identity until now, 1344 bytes.
         signed: the new keys, as a join request: signed by both of them.
-        signature: Ed25519 by the old key over the request, 64 bytes.
+        signature: by both parts of the old identity over the request, 2484 bytes.
     """
 
     old: bytes
@@ -129,15 +129,14 @@ class Rekeying:
     signature: bytes
 
     def __post_init__(self) -> None:
-        require_length("the organisation's old key", self.old, PUBLIC_KEY_BYTES)
-        if self.signed.request.organisation_key == self.old:
-            raise UsageError("the new keys are new")
+        require_length("the organisation's old key", self.old, IDENTITY_BYTES)
+        if share_a_part(self.signed.request.organisation_key, self.old):
+            raise UsageError("the new keys are new, both of them")
 
     @classmethod
-    def sign(cls, signed: SignedJoinRequest, old: Ed25519PrivateKey) -> Self:
-        """Signs with the old key."""
-        public = old.public_key().public_bytes_raw()
-        return cls(public, signed, sign(_REKEYING_TAG, signed.to_bytes(), old))
+    def sign(cls, signed: SignedJoinRequest, old: IdentityKey) -> Self:
+        """Signs with the old keys."""
+        return cls(old.public, signed, old.sign(_REKEYING_TAG + signed.to_bytes()))
 
     def to_bytes(self) -> bytes:
         """Canonical bytes."""
@@ -147,15 +146,18 @@ class Rekeying:
 
     @classmethod
     def from_bytes(cls, data: bytes) -> Self:
-        """Reads canonical bytes and checks all three signatures.
+        """Reads canonical bytes and checks all signatures: of the old identity, the new one and the new node key.
 
         Raises:
             MalformedMessageError: other bytes.
             ProofError: a signature is wrong.
         """
         rekeying = parse(data, cls._from_json, what="a rekeying")
-        body = rekeying.signed.to_bytes()
-        require_signed(_REKEYING_TAG, body, public_key=rekeying.old, signature=rekeying.signature)
+        body = _REKEYING_TAG + rekeying.signed.to_bytes()
+        try:
+            verify_identity(rekeying.old, body, rekeying.signature)
+        except ProofError as error:
+            raise ProofError(f"the old identity did not sign this rekeying: {error}") from error
         rekeying.signed.require_signatures()
         return rekeying
 

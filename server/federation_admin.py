@@ -28,6 +28,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, load_pem_private_key
 
 from federation.errors import IntaglioError, RefusedError, UsageError
+from federation.identity import share_a_part
 from federation.membership import (
     ID_BYTES,
     Invitation,
@@ -220,7 +221,7 @@ class Coordinator:
         if old is None or old.name != new.name:
             raise RefusedError(f"no member {new.name} has the key that asks for others")
         if any(
-            new.organisation_key == member.signed.request.organisation_key
+            share_a_part(new.organisation_key, member.signed.request.organisation_key)
             or new.node_key == member.signed.request.node_key
             for member in self.members()
         ):

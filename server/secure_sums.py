@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from itertools import islice
 
 import numpy as np
 from flwr.app import Message, RecordDict
@@ -12,6 +13,7 @@ from flwr.serverapp import Grid
 from numpy.typing import NDArray
 
 from federation.errors import MalformedMessageError, ProofError, RoundAbortedError
+from federation.identity import verify_identity
 from federation.privacy import SumPlan
 from federation.rounds import (
     ADVERTISE,
@@ -27,7 +29,7 @@ from federation.rounds import (
     read_protocol,
     sessions,
 )
-from federation.secagg import ASKED, Coordinator, Stage, verify_ed25519
+from federation.secagg import ASKED, Coordinator, Stage
 from federation.secagg.messages import Advertisement
 from federation.secagg.ring import decode, noise_std, require_headroom
 from server.run_records import DropOut
@@ -40,6 +42,7 @@ _WORDS = {
     SIGN_SURVIVORS: "signatures on who is left",
     OPEN_SHARES: "shares that open the sum",
 }
+_SENT_AT_ONCE = 50
 
 
 @dataclass(frozen=True, eq=False)
@@ -68,7 +71,7 @@ class Members:
     """Who takes part, and what errors call them.
 
     Attributes:
-        roster: public keys of all organisations.
+        roster: public identities of all organisations.
         names: what they are called, in the same order.
         nodes: Flower's node ids and whose they are, as far as the coordinator registered them.
     """
@@ -120,7 +123,7 @@ class SecureSums:
         self._grid, self._nodes, self._plan, self._deadline_seconds = grid, nodes, plan, deadline_seconds
         self._members, self._keep_ledger = members, keep_ledger
         self._sums = {
-            release: Coordinator(session, verify_ed25519, names=members.names)
+            release: Coordinator(session, verify_identity, names=members.names)
             for release, session in sessions(plan, run, members.roster).items()
         }
         for release, noise_multiplier in plan.events:
@@ -130,7 +133,7 @@ class SecureSums:
         self._node_of: dict[int, int] = {}
         self._people: dict[int, int] = {}
         self._faults = dict(absent or {})
-        self._shares: dict[str, dict[int, bytes]] = {}
+        self._shares: dict[str, Mapping[int, bytes]] = {}
 
     @property
     def drop_outs(self) -> list[DropOut]:
@@ -161,9 +164,8 @@ class SecureSums:
         Raises:
             RoundAbortedError: too few organisations remain, or they hold more people than planned.
         """
-        for node, content in self._exchange(
-            ADVERTISE, dict.fromkeys(self._nodes, advertise_request(self._plan, shown))
-        ).items():
+        request = advertise_request(self._plan, shown)
+        for node, content in self._exchange(ADVERTISE, ((node, request) for node in self._nodes)).items():
             try:
                 self._enter(node, content)
             except (MalformedMessageError, ProofError) as error:
@@ -263,15 +265,18 @@ class SecureSums:
     ) -> None:
         """One exchange: sends every member its messages of some releases, and hands the answers over."""
         members = sorted(set().union(*asked.values()))
-        contents = {
-            self._node_of[member]: RecordDict(
-                {
-                    **(request or {}),
-                    **protocol_content({release: to[member] for release, to in asked.items() if member in to}),
-                }
+        contents = (
+            (
+                self._node_of[member],
+                RecordDict(
+                    {
+                        **(request or {}),
+                        **protocol_content({release: to[member] for release, to in asked.items() if member in to}),
+                    }
+                ),
             )
             for member in members
-        }
+        )
         answers = self._exchange(message_type, contents)
         for member in members:
             node, messages = self._node_of[member], dict[str, bytes]()
@@ -300,7 +305,7 @@ class SecureSums:
             raise MalformedMessageError("its own privacy ledger is missing")
         self._keep_ledger(self._names[member], lines)
 
-    def _advance(self, release: str) -> dict[int, bytes]:
+    def _advance(self, release: str) -> Mapping[int, bytes]:
         """The next messages of a release; faults of nodes that are nobody yet join the reasons when it ends here."""
         try:
             return self._sums[release].advance()
@@ -309,13 +314,17 @@ class SecureSums:
             nodes = "; ".join(f"{self._members.node_name(node)}: {self._faults[node]}" for node in strangers)
             raise RoundAbortedError(f"{error}{f' ({nodes})' if nodes else ''}") from error
 
-    def _exchange(self, message_type: str, contents: Mapping[int, RecordDict]) -> dict[int, RecordDict]:
-        """Sends each node its content; gives the answers that arrived in time, in the order of node ids."""
-        messages = [
-            Message(content, node, message_type, ttl=self._deadline_seconds) for node, content in contents.items()
-        ]
-        waiting = dict(zip(self._grid.push_messages(messages), contents, strict=True))
-        begun = told = time.monotonic()
+    def _exchange(self, message_type: str, contents: Iterator[tuple[int, RecordDict]]) -> dict[int, RecordDict]:
+        """Sends each node its content; gives the answers that arrived in time, in the order of node ids.
+
+        Contents are made as they are sent: those for a thousand organisations would fill a machine.
+        """
+        waiting = dict[str, int]()
+        while some := list(islice(contents, _SENT_AT_ONCE)):
+            messages = [Message(content, node, message_type, ttl=self._deadline_seconds) for node, content in some]
+            waiting |= zip(self._grid.push_messages(messages), (node for node, _ in some), strict=True)
+        asked, begun = len(waiting), time.monotonic()
+        told = begun
         end, answers = begun + self._deadline_seconds, dict[int, RecordDict]()
         what = _WORDS.get(message_type, message_type)
         while waiting:
@@ -333,7 +342,7 @@ class SecureSums:
                 self._say(f"{what}: waiting for {', '.join(names)} since {told - begun:.0f} s")
             if waiting:
                 time.sleep(_POLL_SECONDS)
-        self._say(f"{what}: {len(answers)} of {len(contents)} answered in {time.monotonic() - begun:.0f} s")
+        self._say(f"{what}: {len(answers)} of {asked} answered in {time.monotonic() - begun:.0f} s")
         for node in waiting.values():
             self._faults[node] = f"it did not answer {message_type} within {self._deadline_seconds:g} s"
         return dict(sorted(answers.items()))

@@ -6,13 +6,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from people import DIMENSION, start_vector, synthetic_people
 from simulator import FIRST_NODE, InProcessGrid, server_context
 
 import client.app
 import server.app
+from federation.identity import IdentityKey
 from federation.privacy import PrivacyPlan
 from federation.release import ModelRelease
 from federation.rounds import ShownLedger
@@ -26,10 +25,10 @@ CALLED = ("north", "south", "west", "east")
 
 
 def write_identities(folder: Path, organisations: int = ORGANISATIONS, called: tuple[str, ...] = ()) -> None:
-    keys = [Ed25519PrivateKey.from_private_bytes(bytes([index + 1]) * 32) for index in range(organisations)]
+    keys = [IdentityKey.from_secret_bytes(bytes([index + 1]) * 64) for index in range(organisations)]
     for index, key in enumerate(keys):
-        (folder / f"{index}.pem").write_bytes(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
-    (folder / "roster").write_text(roster_to_text([key.public_key().public_bytes_raw() for key in keys], called))
+        (folder / f"{index}.pem").write_bytes(key.to_pem())
+    (folder / "roster").write_text(roster_to_text([key.public for key in keys], called))
 
 
 def write_federation(folder: Path) -> dict[str, Any]:

@@ -19,11 +19,11 @@ import numpy as np
 import pytest
 import yaml
 from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from flwr.proto.control_pb2 import ListRunsRequest, StartRunRequest
 from flwr.proto.fab_pb2 import Fab
 
 from federation.errors import UsageError
+from federation.identity import IdentityKey
 from federation.membership import node_key_line
 from federation.secagg.session import roster_to_text
 from server.admission import Members
@@ -218,7 +218,7 @@ def test_kill_9_of_a_coordinator_in_a_run_leaves_no_orphan_and_the_next_start_en
 def settings_of(folder, people):
     """Settings that a ServerApp reads and then waits for nodes with."""
     np.save(folder / "start.npy", np.ones(32) / np.sqrt(32))
-    keys = [Ed25519PrivateKey.generate().public_key().public_bytes_raw() for _ in range(2)]
+    keys = [IdentityKey.generate().public for _ in range(2)]
     (folder / "roster").write_text(roster_to_text(keys, ("north", "south")))
     return {
         "people": people,

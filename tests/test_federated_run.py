@@ -28,8 +28,10 @@ from simulator import FIRST_NODE, InProcessGrid, server_context
 
 import client.app
 import server.app
+import server.secure_sums
 from federation.errors import BudgetExhaustedError, RoundAbortedError, UsageError
 from federation.evaluation import ImpostorPrior, choose_threshold, impostor_summary
+from federation.identity import IdentityKey
 from federation.ledger import LedgerChain
 from federation.privacy import PrivacyPlan
 from federation.release import Adapter
@@ -243,11 +245,26 @@ def test_with_a_planned_drop_out_the_run_goes_on_without_the_wrong_one(config, m
     assert the_release(config).adapted
 
 
+def test_questions_are_made_and_sent_in_slices(config, monkeypatch):
+    """All of them together, for a thousand organisations, would fill the coordinator's machine."""
+    pushed = []
+
+    class Slices(InProcessGrid):
+        def push_messages(self, messages):
+            pushed.append(len(messages))
+            return super().push_messages(messages)
+
+    monkeypatch.setattr(server.secure_sums, "_SENT_AT_ONCE", 3)
+    run(config, grid=Slices)
+    assert the_release(config).adapted
+    assert pushed == [3, 1] * 8
+
+
 def test_a_spoiled_sum_is_noticed_when_honest_ones_could_not_make_it(config):
     """Nobody can see which organisation spoiled it."""
 
     def spoil(data):
-        return data[:-1] + bytes([data[-1] ^ 0x40])
+        return data[:51] + bytes([data[51] ^ 0x40]) + data[52:]  # the first number's highest byte
 
     with pytest.raises(RoundAbortedError, match="no one can say which"):
         run(config, tamper=replaced(TRAIN_MOMENTS, with_protocol(spoil)))
@@ -522,14 +539,15 @@ def test_a_node_without_its_files_refuses(config, plan, node_config):
 def wrong_identity(kind):
     key = {
         "p-256": lambda: ec.generate_private_key(ec.SECP256R1()),
-        "a stranger's": lambda: Ed25519PrivateKey.from_private_bytes(bytes([99]) * 32),
+        "ed25519 alone": lambda: Ed25519PrivateKey.from_private_bytes(bytes([1]) * 32),
     }[kind]()
     return key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
 
 
-@pytest.mark.parametrize("kind", ["p-256", "a stranger's", "junk"])
+@pytest.mark.parametrize("kind", ["p-256", "ed25519 alone", "a stranger's", "junk"])
 def test_a_node_refuses_an_identity_that_is_not_in_the_roster(config, plan, tmp_path, kind):
-    (tmp_path / "0.pem").write_bytes(b"junk" if kind == "junk" else wrong_identity(kind))
+    whole = {"junk": b"junk", "a stranger's": IdentityKey.from_secret_bytes(bytes([99]) * 64).to_pem()}
+    (tmp_path / "0.pem").write_bytes(whole[kind] if kind in whole else wrong_identity(kind))
     grid = InProcessGrid(client.app.app, 1, config)
     assert ask(grid, advertise_request(plan, a_charge(config, plan))).error.code == Refusal.BAD_DATA.value
 

@@ -9,15 +9,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from people import DIMENSION, start_vector, synthetic_people
 from scipy import stats
-from secagg_parties import long_lived_key, session_of, signers
+from secagg_parties import identity, session_of, signers
 
 from federation.embeddings import PROBE, REFERENCE
 from federation.errors import MalformedMessageError, UsageError
 from federation.evaluation import cross_profile_scores
 from federation.evaluation_plan import EVALUATION, EvaluationPlan, Group, Support
+from federation.identity import verify_identity
 from federation.private_evaluation import estimate_rates, evaluation_sum
 from federation.release import CODE_LENGTH, Adapter
-from federation.secagg import Session, run_secagg, verify_ed25519
+from federation.secagg import Session, run_secagg
 from federation.secagg.ring import decode, noise_std, noisy_input
 
 THRESHOLD = 700
@@ -113,7 +114,7 @@ def test_organisations_get_through_secure_aggregation_what_one_would_compute():
     plan = plan_for(
         20.0, (Group("even", size, size), Group("odd", size, size)), bins=2, largest_half_width=1.0, organisations=2
     )
-    roster = tuple(long_lived_key(member).public_key().public_bytes_raw() for member in (1, 2))
+    roster = tuple(identity(member).public for member in (1, 2))
     session = Session("run", EVALUATION, plan.digest, roster, plan.size, plan.colluders, plan.dropouts)
     halves = [NAMES[:6], NAMES[6:]]
     sums = [evaluation_sum(everybody.of_people(half), ADAPTER, GROUPS, plan) for half in halves]
@@ -123,7 +124,7 @@ def test_organisations_get_through_secure_aggregation_what_one_would_compute():
     }
     noise = plan.noise_with(plan.noise_multiplier, 2)
     opened = decode(
-        run_secagg(session, inputs, sign=signers(session), verify=verify_ed25519), 12, noise_std(noise, plan.size)
+        run_secagg(session, inputs, sign=signers(session), verify=verify_identity), 12, noise_std(noise, plan.size)
     )
     assert np.abs(opened - sum(sums)).max() < 6 * noise
     assert not np.array_equal(opened, sum(sums))

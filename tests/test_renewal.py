@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from a_superlink import ASuperlink
 from cryptography import x509
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import load_pem_private_key, load_ssh_private_key
 from cryptography.x509.oid import ExtendedKeyUsageOID
 from federated import run as run_federation
@@ -28,7 +28,7 @@ from typer.testing import CliRunner
 import client.node
 import client.renewing
 from client.cli import app as client_app
-from client.joining import join
+from client.joining import invitation_of, join
 from client.ledger import OWN, Ledgers
 from client.node_metrics import NodeMetrics
 from client.reaching import Reached, reach
@@ -42,6 +42,8 @@ from federation.errors import (
     UnavailableError,
     UsageError,
 )
+from federation.identity import IdentityKey
+from federation.membership import JoinRequest, SignedJoinRequest, node_key_line
 from federation.renewal import Notice, Rekeying, notice_from_text, notice_to_text
 from federation.secagg.session import roster_from_text
 from server import federation_upkeep_cli
@@ -295,8 +297,8 @@ def test_a_crash_while_keys_change_places_is_mended_by_trusting_again(coordinato
             assert not (north / "next").exists() or point <= 4
     trust(coordinator.roster(), north, replace=True)
     member = next(member for member in coordinator.members() if member.name == "north")
-    key = load_pem_private_key((north / "organisation.pem").read_bytes(), None)
-    assert key.public_key().public_bytes_raw() == member.signed.request.organisation_key
+    key = IdentityKey.from_pem((north / "organisation.pem").read_bytes())
+    assert key.public == member.signed.request.organisation_key
     assert member.signed.request.node_key in (north / "node.pub").read_text()
     assert (north / "request.json").read_bytes() == member.signed.to_bytes()
     assert not (north / "next").exists()
@@ -304,21 +306,62 @@ def test_a_crash_while_keys_change_places_is_mended_by_trusting_again(coordinato
 
 def test_only_the_holder_of_the_old_key_gets_others(coordinator, members, tmp_path):
     rekeying, nodes, before = rekey(members["north"]), Nodes(), files_of(coordinator.folder)
-    thief = Ed25519PrivateKey.generate()
+    thief = IdentityKey.generate()
     forged = Rekeying(rekeying.old, rekeying.signed, Rekeying.sign(rekeying.signed, thief).signature)
-    with pytest.raises(ProofError, match="signature"):
+    with pytest.raises(ProofError, match="old identity did not sign"):
         coordinator.rekey(forged.to_bytes(), nodes.register, nodes.unregister)
     with pytest.raises(RefusedError, match="no member north has the key"):
         coordinator.rekey(Rekeying.sign(rekeying.signed, thief).to_bytes(), nodes.register, nodes.unregister)
-    south = load_pem_private_key((members["south"] / "organisation.pem").read_bytes(), None)
+    south = IdentityKey.from_pem((members["south"] / "organisation.pem").read_bytes())
     with pytest.raises(RefusedError, match="no member north has the key"):  # south asks for north's place
         coordinator.rekey(Rekeying.sign(rekeying.signed, south).to_bytes(), nodes.register, nodes.unregister)
     assert files_of(coordinator.folder) == before
     assert not nodes.known
 
 
+@pytest.mark.parametrize(
+    ("forge", "said"),
+    [
+        (lambda true, false: true[:64] + false[64:], "ML-DSA part"),
+        (lambda true, false: false[:64] + true[64:], "Ed25519 part"),
+        (lambda true, _false: true[:64], "another length"),
+        (lambda true, _false: true[64:], "another length"),
+    ],
+    ids=["ed25519 alone", "ml-dsa alone", "ed25519 and nothing", "ml-dsa and nothing"],
+)
+def test_one_part_of_the_old_identity_alone_gets_no_new_keys(coordinator, members, forge, said):
+    rekeying, nodes, before = rekey(members["north"]), Nodes(), files_of(coordinator.folder)
+    thief = Rekeying.sign(rekeying.signed, IdentityKey.generate())
+    forged = Rekeying(rekeying.old, rekeying.signed, forge(rekeying.signature, thief.signature))
+    with pytest.raises(ProofError, match=f"old identity did not sign this rekeying.*{said}"):
+        coordinator.rekey(forged.to_bytes(), nodes.register, nodes.unregister)
+    assert files_of(coordinator.folder) == before
+    assert not nodes.known
+
+
+@pytest.mark.parametrize("stays", [slice(32), slice(32, 64)], ids=["ed25519", "ml-dsa"])
+@pytest.mark.parametrize("of", ["north", "south"])
+def test_both_parts_of_an_identity_change_together(coordinator, members, stays, of):
+    """A part that stays would be one that whoever took the old keys has; so would one of another member's."""
+    invitation = invitation_of(members["north"])
+    old = IdentityKey.from_pem((members["north"] / "organisation.pem").read_bytes())
+    secret = bytearray(IdentityKey.generate().secret_bytes())
+    secret[stays] = IdentityKey.from_pem((members[of] / "organisation.pem").read_bytes()).secret_bytes()[stays]
+    new, node = IdentityKey.from_secret_bytes(bytes(secret)), ec.generate_private_key(ec.SECP384R1())
+    request = JoinRequest(invitation.invitation, invitation.digest, "north", node_key_line(node), new.public)
+    signed, nodes, before = SignedJoinRequest.sign(request, new, node), Nodes(), files_of(coordinator.folder)
+    if of == "north":
+        with pytest.raises(UsageError, match="the new keys are new, both of them"):
+            Rekeying.sign(signed, old)
+    else:
+        with pytest.raises(RefusedError, match="a member has one of these keys already"):
+            coordinator.rekey(Rekeying.sign(signed, old).to_bytes(), nodes.register, nodes.unregister)
+    assert files_of(coordinator.folder) == before
+    assert not nodes.known
+
+
 def test_keys_of_a_member_are_no_new_keys(coordinator, members):
-    north, south = (load_pem_private_key((f / "organisation.pem").read_bytes(), None) for f in members.values())
+    north, south = (IdentityKey.from_pem((f / "organisation.pem").read_bytes()) for f in members.values())
     mine = next(member for member in coordinator.members() if member.name == "north").signed
     with pytest.raises(UsageError, match="the new keys are new"):
         Rekeying.sign(mine, north)
@@ -361,12 +404,8 @@ def _call(config, *called, fresh=()):
     folder, lines = Path(config["organisations"]), []
     for index, name in enumerate(called):
         if name in fresh:
-            key = Ed25519PrivateKey.generate()
-            from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat  # noqa: PLC0415
-
-            (folder / f"{index}.pem").write_bytes(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
-        key = load_pem_private_key((folder / f"{index}.pem").read_bytes(), None)
-        lines.append((key.public_key().public_bytes_raw(), name))
+            (folder / f"{index}.pem").write_bytes(IdentityKey.generate().to_pem())
+        lines.append((IdentityKey.from_pem((folder / f"{index}.pem").read_bytes()).public, name))
     (folder / "roster").write_text("".join(f"{key.hex()} {name}\n" for key, name in sorted(lines)))
 
 
