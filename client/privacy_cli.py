@@ -392,7 +392,9 @@ def _charge(frontier: Frontier, pending: list[Trial], budget: _Budget) -> None:
             f"{len(pending)} trials together cost epsilon {cost:.1f} and the budget is {budget.epsilon:g}; nothing was "
             "charged. Try fewer epsilons, splits and draws, or measure on public people"
         )
-    Ledgers(budget.ledger, budget.epsilon).charge(f"frontier {secrets.token_hex(8)}", f"{len(pending)} trials", noise)
+    Ledgers(budget.ledger, budget.epsilon, delta).charge(
+        f"frontier {secrets.token_hex(8)}/{len(pending)} trials", noise
+    )
     typer.echo(
         f"epsilon {cost:.2f} at delta {delta:g} is charged to {budget.ledger} for {len(pending)} trials", err=True
     )

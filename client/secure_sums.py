@@ -11,7 +11,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import numpy as np
 from flwr.app import ConfigRecord, RecordDict
+from numpy.typing import NDArray
 
 from federation.errors import MalformedMessageError
 from federation.privacy import SumPlan
@@ -43,8 +45,17 @@ class Identity:
     sign: Sign
 
 
-def open_sums(state: RecordDict, identity: Identity, plan: SumPlan, reservation: str) -> dict[str, bytes]:
+def open_sums(
+    state: RecordDict, identity: Identity, plan: SumPlan, reservation: str, dimension: int
+) -> dict[str, bytes]:
     """Draws fresh secrets for every release of the plan, which a reservation pays for; gives the advertisements.
+
+    Args:
+        state: of the run.
+        identity: of this organisation.
+        plan: of the run.
+        reservation: which entry of the coordinator's ledger pays.
+        dimension: of this organisation's embeddings, which is public; for `dimension_of`.
 
     Raises:
         RepeatedError: this run has a plan already.
@@ -52,13 +63,14 @@ def open_sums(state: RecordDict, identity: Identity, plan: SumPlan, reservation:
     """
     if _PLAN in state:
         raise RepeatedError
-    state[_PLAN], state[_RESERVATION] = ConfigRecord({**plan.to_config()}), ConfigRecord({"name": reservation})
+    state[_PLAN] = ConfigRecord({**plan.to_config()})
+    state[_RESERVATION] = ConfigRecord({"name": reservation, "dimension": dimension})
     advertisements = {}
     for release, session in sessions(plan, identity.run, identity.roster).items():
         secrets = NodeSecrets.draw()
         node = Node(session, identity.member, secrets, sign=identity.sign, verify=verify_ed25519)
         advertisements[release] = node.advertise()
-        state[_name(release)] = ConfigRecord({"secrets": secrets.secret_bytes(), "received": list[bytes]()})
+        _keep(state, release, secrets, [], "")
     return advertisements
 
 
@@ -74,6 +86,17 @@ def plan_of(state: RecordDict) -> SumPlan:
     return plan_kind(kept).from_kept_config(dict(kept))
 
 
+def dimension_of(state: RecordDict) -> int:
+    """Length of this organisation's embeddings when the run began: nothing needs to be read to compare it.
+
+    Raises:
+        RepeatedError: it has not begun.
+    """
+    if _RESERVATION not in state:
+        raise RepeatedError
+    return int(str(state.config_records[_RESERVATION]["dimension"]))
+
+
 def reservation_of(state: RecordDict) -> str:
     """Which entry of the coordinator's ledger pays for this run.
 
@@ -85,13 +108,38 @@ def reservation_of(state: RecordDict) -> str:
     return str(state.config_records[_RESERVATION]["name"])
 
 
+def _turn(
+    state: RecordDict, identity: Identity, release: str, stage: Stage
+) -> tuple[Session, NodeSecrets, list[bytes], str]:
+    """One release whose turn it is: session, secrets, messages so far, charge. It has ended unless `_keep` follows.
+
+    Raises:
+        RepeatedError: it is not this stage's turn.
+        MalformedMessageError: the plan has no such release.
+    """
+    all_sessions = sessions(plan_of(state), identity.run, identity.roster)
+    if release not in all_sessions:
+        raise MalformedMessageError("the plan has no such release")
+    record = state.config_records[_name(release)]
+    secrets, received, charge = record.get("secrets"), record.get("received"), record.get("charge")
+    state[_name(release)] = ConfigRecord({})  # ended, unless the answer is made
+    if not isinstance(secrets, bytes) or not isinstance(received, list) or len(received) != stage - Stage.SHARE_KEYS:
+        raise RepeatedError
+    before = [bytes(earlier) for earlier in received if isinstance(earlier, bytes)]
+    return all_sessions[release], NodeSecrets.from_secret_bytes(secrets), before, str(charge)
+
+
+def _keep(state: RecordDict, release: str, secrets: NodeSecrets, received: list[bytes], charge: str) -> None:
+    state[_name(release)] = ConfigRecord({"secrets": secrets.secret_bytes(), "received": received, "charge": charge})
+
+
 def answer(
     state: RecordDict,
     identity: Identity,
     release: str,
     stage: Stage,
     message: bytes,
-    step: Callable[[Node, Session], bytes],
+    step: Callable[[Node, str], bytes],
 ) -> bytes:
     """Makes one answer in one release, once and in its turn.
 
@@ -101,7 +149,7 @@ def answer(
         release: whose turn it is.
         stage: the stage that the message is for.
         message: what the coordinator sent, to remember.
-        step: makes the answer.
+        step: makes the answer, from the node and the name of the charge that pays for the release.
 
     Raises:
         RepeatedError: it is not this stage's turn.
@@ -110,20 +158,53 @@ def answer(
         ProofError: see `federation.secagg.Node`.
         RefusedError: see `federation.secagg.Node`.
     """
-    all_sessions = sessions(plan_of(state), identity.run, identity.roster)
-    if release not in all_sessions:
-        raise MalformedMessageError("the plan has no such release")
-    record, session = state.config_records[_name(release)], all_sessions[release]
-    secrets, received = record.get("secrets"), record.get("received")
-    state[_name(release)] = ConfigRecord({})  # ended, unless the answer is made
-    if not isinstance(secrets, bytes) or not isinstance(received, list) or len(received) != stage - Stage.SHARE_KEYS:
-        raise RepeatedError
-    before = [bytes(earlier) for earlier in received if isinstance(earlier, bytes)]
-    kept = NodeSecrets.from_secret_bytes(secrets)
-    node = Node.resume(session, identity.member, kept, before, sign=identity.sign, verify=verify_ed25519)
-    made = step(node, session)
+    session, secrets, before, charge = _turn(state, identity, release, stage)
+    node = Node.resume(session, identity.member, secrets, before, sign=identity.sign, verify=verify_ed25519)
+    made = step(node, charge)
     if node.stage is not Stage.ENDED:
-        state[_name(release)] = ConfigRecord({"secrets": secrets, "received": [*before, message]})
+        _keep(state, release, secrets, [*before, message], charge)
+    return made
+
+
+@dataclass(frozen=True)
+class Question:
+    """What a masked input is asked for, once it was read.
+
+    Attributes:
+        charge: pays for it, and names the charge once it is on disk.
+        values: gives (session.size,) int64, noise included; never raises.
+    """
+
+    charge: Callable[[], str]
+    values: Callable[[Session], NDArray[np.int64]]
+
+
+def masked(state: RecordDict, identity: Identity, release: str, message: bytes, read: Callable[[], Question]) -> bytes:
+    """Makes the masked input to one release, once and in its turn.
+
+    Question and message are checked, then the charge is made, then people are looked at. From there on nothing fails.
+
+    Args:
+        state: of the run.
+        identity: of this organisation.
+        release: whose turn it is.
+        message: the share list that the coordinator sent.
+        read: checks the rest of the question, and reads nothing of the people.
+
+    Raises:
+        RepeatedError, MalformedMessageError, PeerError, ProofError, RefusedError: see `answer`.
+        Exception: what `read` and the question's `charge` raise.
+    """
+    session, secrets, before, _ = _turn(state, identity, release, Stage.MASK_INPUT)
+
+    def node(*received: bytes) -> Node:
+        return Node.resume(session, identity.member, secrets, received, sign=identity.sign, verify=verify_ed25519)
+
+    question = read()
+    node(*before, message)  # whatever is wrong with the message is said here, and costs nobody anything
+    paid = question.charge()
+    made = node(*before).mask_input(message, question.values(session))
+    _keep(state, release, secrets, [*before, message], paid)
     return made
 
 

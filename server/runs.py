@@ -21,6 +21,7 @@ from pathlib import Path
 from flwr.app import RecordDict
 from flwr.serverapp import Grid
 
+from federation.charges import application_digest, reservation_name, run_digest, run_of
 from federation.errors import RoundAbortedError, UsageError
 from federation.privacy import SumPlan
 from federation.rounds import ShownLedger
@@ -153,8 +154,9 @@ def carry_out(
     members, plan = _load_members(settings), settings.plan
     with Checkpoint.lock(settings.output) as checkpoint:
         records = RunRecords.beside(settings.ledger)
-        _leave_other_run(checkpoint, digest := _settings_digest(settings, members, facts), records)
-        begun = _begun(settings, run, paid_by=checkpoint.progress.reservation if checkpoint.progress else run)
+        agreed = run_digest(plan, members.roster, application_digest())
+        _leave_other_run(checkpoint, digest := _settings_digest(settings, agreed, facts), records)
+        begun = _begun(settings, run, paid_by=run_of(checkpoint.progress.reservation) if checkpoint.progress else run)
         with records.attempt(begun, goes_on=lambda: checkpoint.progress is not None) as record:
             _go_on(checkpoint)
             if checkpoint.progress is None or checkpoint.progress.result is None:
@@ -168,7 +170,7 @@ def carry_out(
                     keep_ledger=LedgerCopies(settings.ledger_copies).keep,
                     deadline_seconds=settings.round_deadline_seconds,
                 )
-                shown = _charge(settings, checkpoint, digest, run)
+                shown = _charge(settings, checkpoint, digest, reservation_name(run, agreed))
                 record.ask(members.names, sums)
                 checkpoint.made(_result(settings, sums, checkpoint, shown, record, make))
             return _publish(settings, checkpoint, record)
@@ -202,8 +204,9 @@ def _leave_other_run(checkpoint: Checkpoint, settings_digest: str, records: RunR
     """Gives up an unfinished run of other settings."""
     if (left := checkpoint.progress) is None or left.settings == settings_digest:
         return
-    say(f"run {left.reservation} did not end and had other settings: it is given up, and its charge stays")
-    records.give_up(left.reservation)
+    run = run_of(left.reservation)
+    say(f"run {run} did not end and had other settings: it is given up, and its charge stays")
+    records.give_up(run)
     checkpoint.remove()
 
 
@@ -215,10 +218,10 @@ def _go_on(checkpoint: Checkpoint) -> None:
     """
     if (left := checkpoint.progress) is not None:
         checkpoint.require_nothing_lost()
-        say(f"run {left.reservation} did not end; this one goes on from {', '.join(left.sums) or 'its charge'}")
+        say(f"run {run_of(left.reservation)} did not end; this one goes on from {', '.join(left.sums) or 'its charge'}")
 
 
-def _charge(settings: RunSettings, checkpoint: Checkpoint, settings_digest: str, run: str) -> ShownLedger:
+def _charge(settings: RunSettings, checkpoint: Checkpoint, settings_digest: str, reservation: str) -> ShownLedger:
     """Has the charge on disk before anybody is asked: a crash costs budget, never privacy. Once for a run that goes on.
 
     Raises:
@@ -226,13 +229,13 @@ def _charge(settings: RunSettings, checkpoint: Checkpoint, settings_digest: str,
         UsageError: the ledger lacks the charge of a run that has opened sums.
     """
     ledger = PrivacyLedger(settings.ledger)
-    progress = checkpoint.progress or checkpoint.begin(settings_digest, run)
+    progress = checkpoint.progress or checkpoint.begin(settings_digest, reservation)
     chain = ledger.chain()
     if chain.reservation(progress.reservation) is None:
         if progress.opening:
             raise UsageError(
-                f"the privacy ledger lacks the charge of run {progress.reservation}, which is under way: an old "
-                f"copy was restored. Restore the newest one; every organisation keeps a copy"
+                f"the privacy ledger lacks the charge of run {run_of(progress.reservation)}, which is under way: an "
+                f"old copy was restored. Restore the newest one; every organisation keeps a copy"
             )
         try:
             ledger.reserve(
@@ -337,12 +340,7 @@ def _node_names(text: str) -> dict[int, str]:
         raise UsageError("node-names in the run configuration are ID=NAME, separated by commas") from error
 
 
-def _settings_digest(settings: RunSettings, members: Members, facts: Sequence[object]) -> str:
-    """SHA-256 in hex of everything that the sums and the result depend on."""
-    everything = [
-        settings.plan.to_config(),
-        [settings.population, str(settings.ledger)],
-        [key.hex() for key in members.roster],
-        *facts,
-    ]
+def _settings_digest(settings: RunSettings, agreed: str, facts: Sequence[object]) -> str:
+    """SHA-256 in hex of everything that the sums and the result depend on: a run goes on only with the same."""
+    everything = [agreed, [settings.population, str(settings.ledger)], *facts]
     return hashlib.sha256(json.dumps(everything, sort_keys=True).encode()).hexdigest()

@@ -159,9 +159,10 @@ class SecureSums:
         if (held := sum(self._people.values())) > self._plan.people or (
             held != self._plan.people and len(self._people) == self._plan.organisations
         ):
+            counts = ", ".join(f"{self._names[member]} {count}" for member, count in sorted(self._people.items()))
             raise RoundAbortedError(
-                f"the plan is for {self._plan.people} people and the organisations hold {held}. "
-                "Set people to the true number"
+                f"the plan is for {self._plan.people} people and the organisations hold {held}: they say {counts}. "
+                "Set people to the true number, or ask whoever says a wrong one"
             )
         asked = {release: self._advance(release) for release in self._sums}
         self._ask(SHARE_KEYS, asked)
@@ -207,6 +208,10 @@ class SecureSums:
 
     def _enter(self, node: int, content: RecordDict) -> None:
         people, messages = read_people(content), read_protocol(content)
+        if people > (most := self._plan.people - self._plan.organisations + 1):
+            raise MalformedMessageError(
+                f"it says that it holds {people} people, and the plan leaves {most} when the others hold one each"
+            )
         if set(messages) != set(self._sums):
             raise MalformedMessageError("the keys are not for the plan's releases")
         member = next(Advertisement.from_bytes(message).sender for message in messages.values())
