@@ -244,7 +244,6 @@ def _masked(
         kind: of the plan that has such a release.
         asked: reads the question, and nothing of the people; gives what will.
     """
-
     own: list[LedgerChain] = []
 
     def read(release: str) -> secure_sums.Question:

@@ -102,6 +102,7 @@ def privacy_plan(
         "releases_of_one_round": dict(plan.events),
         "noise_share_of_one_organisation": share,
         "noise_in_the_total": total,
+        "epsilon_in_two_organisations": (in_two := epsilon_of_a_person(promise, delta, 2)),
         "adapts": plan.adaptation.value,
         **({"noise_on_the_gradient": noise} if plan.tuned else {"noise_on_the_centre": noise}),
     }
@@ -123,6 +124,7 @@ def privacy_plan(
     console = Console(highlight=False)
     console.print(
         f"promise  epsilon {promise:g} at delta {delta:g} for each person, add or remove one, all rounds together\n"
+        f"    but  epsilon {in_two:.2f} for who is in two organisations: nobody compares their people\n"
         f" rounds  {rounds}, each with epsilon {plan.epsilon:g}; the accountant's total is {all_rounds:.3f}\n"
         f"  noise  multiplier {plan.noise_multiplier:.3f} a round ({releases})\n"
         f" shares  each of {organisations} organisations adds {share:.3f}; the total carries {total:.3f}\n"

@@ -16,6 +16,7 @@ one charge may sum other people when somebody withdrew in between. One of them i
 from __future__ import annotations
 
 from collections.abc import Iterable
+from functools import cache
 from pathlib import Path
 from typing import Final
 
@@ -28,6 +29,7 @@ _PACKAGES: Final = ("client", "federation")
 """Where the code lies that an organisation's part of a sum comes from."""
 
 
+@cache
 def application_digest(root: Path | None = None) -> bytes:
     """SHA-256 of the code that makes an organisation's part of a sum, as it lies on this disk: paths and bytes.
 

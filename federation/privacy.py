@@ -2,9 +2,10 @@
 
 Theory of operation
 -------------------
-The protected unit is one *person*: everything that all images of a person add to a release. All releases of a run are
-Gaussian mechanisms of sensitivity 1. Its recipe decides which: the **moments** (`federation.training`, one release) or
-the **scales** (`federation.scales`, one release a step); then the **threshold** (`federation.evaluation`).
+The protected unit is one *person of one organisation*: everything that all images of a person add to a release. All
+releases of a run are Gaussian mechanisms of sensitivity 1. Its recipe decides which: the **moments**
+(`federation.training`, one release) or the **scales** (`federation.scales`, one release a step); then the **threshold**
+(`federation.evaluation`).
 `PrivacyPlan` is the one object that both the noise and the charge come from, so they cannot drift apart, and it refuses
 to exist when they do not add up.
 
@@ -49,7 +50,8 @@ if TYPE_CHECKING:
 NoiseSource = Callable[[int], NDArray[np.float64]]
 """Gives (count,) float64 independent standard normal numbers."""
 
-PRIVACY_UNIT: Final = "person"
+PRIVACY_UNIT: Final = "person of one organisation"
+"""Who is in k of them counts k times: nobody compares their people (ADR 0142)."""
 NEIGHBORING_RELATION: Final = "add_or_remove_one"
 """The accountant's own name for it."""
 

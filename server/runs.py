@@ -23,7 +23,7 @@ from flwr.serverapp import Grid
 
 from federation.charges import application_digest, reservation_name, run_digest, run_of
 from federation.errors import RoundAbortedError, UsageError
-from federation.privacy import SumPlan
+from federation.privacy import SumPlan, epsilon_of_gaussians
 from federation.rounds import ShownLedger
 from federation.secagg.session import roster_from_text, roster_names
 from server.federation_checkpoint import Checkpoint
@@ -187,6 +187,8 @@ def say_promise(plan: SumPlan) -> None:
         f"privacy: epsilon {plan.epsilon:g}, delta {plan.delta:g} for each person, all releases of this run together "
         f"({', '.join(f'{name} with noise multiplier {noise:.3f}' for name, noise in plan.events)})"
     )
+    twice = epsilon_of_gaussians(tuple(noise / 2 for noise in plan.noise_multipliers), plan.delta)
+    say(f"privacy: nobody compares organisations' people; who is in two of them has epsilon {twice:.2f} instead")
     say(
         "trust: secure aggregation shows the coordinator totals only, and the promise holds even if "
         f"{plan.colluders} of the {plan.organisations} organisations help it"

@@ -325,19 +325,28 @@ def test_a_wrong_number_of_nodes_ends_the_run_before_anything_is_charged(config,
     assert not server.app.Path(config["ledger"]).exists()
 
 
-def test_what_goes_wrong_in_a_node_stays_there(config, monkeypatch):
-    def explode(*_args, **_more):
-        raise RuntimeError(f"{NAMES[0]} scored 0.93 in /home/operator")
+def explode(*_args, **_more):
+    raise RuntimeError(f"{NAMES[0]} scored 0.93 in /home/operator")
 
-    monkeypatch.setattr("federation.training.moments_sum", explode)
+
+def test_what_goes_wrong_in_a_node_stays_there(config, monkeypatch):
+    monkeypatch.setattr("client.app.records.facts_of", explode)
     replies = []
     with pytest.raises(RoundAbortedError, match="its own log says more") as caught:
         run(config, tamper=lambda _node, reply: replies.append(reply) or reply)
-    replies = [reply for reply in replies if is_moments(reply)]
     assert len(replies) == ORGANISATIONS
     assert all(reply.error.code == Refusal.INTERNAL.value for reply in replies)
     assert all(reply.error.reason == Refusal.INTERNAL.text for reply in replies)
     assert "secret person" not in str(caught.value)
+
+
+def test_what_goes_wrong_with_people_does_not_even_show(config, monkeypatch, caplog):
+    """It is charged; whether they could be read is theirs. So the organisation adds noise alone."""
+    monkeypatch.setattr("federation.training.moments_sum", explode)
+    replies = []
+    run(config, tamper=lambda _node, reply: replies.append(reply) or reply)
+    assert len([reply for reply in replies if is_moments(reply) and reply.has_content()]) == ORGANISATIONS
+    assert caplog.text.count("it adds noise alone to moments") == ORGANISATIONS
 
 
 def test_foreign_error_texts_are_not_repeated(config):

@@ -126,7 +126,7 @@ async def test_nothing_but_fleet_calls_passes(path):
 
 # --------------------------------------------------------------------------------------------------- starting a node
 POLICY = (
-    "max-epsilon = 2.0\nbudget-epsilon = 4.0\nmin-colluders = 1\n"
+    "max-epsilon = 2.0\nbudget-epsilon = 4.0\ndelta = 1e-5\nmin-colluders = 1\n"
     'recipes = ["moments"]\napp-hashes = [{}]\nhours = "00:00-00:00"\n'
 )
 

@@ -69,7 +69,7 @@ def an_organisation(folder, recipes=SCALES):
     """A folder with nothing but a policy: preparing needs no more."""
     folder.mkdir()
     (folder / "policy.toml").write_text(
-        f"max-epsilon = 8.0\nbudget-epsilon = 8.0\nmin-colluders = 1\nrecipes = {recipes}\n"
+        f"max-epsilon = 8.0\nbudget-epsilon = 8.0\ndelta = 1e-5\nmin-colluders = 1\nrecipes = {recipes}\n"
         f'app-hashes = ["{"ab" * 32}"]\nhours = "00:00-00:00"\n'
     )
     return folder
