@@ -71,6 +71,7 @@ from federation.rounds import (
     read_evaluation_request,
     read_moments_request,
     read_protocol,
+    read_range_request,
     read_scales_request,
     read_threshold_request,
     require_ring,
@@ -105,7 +106,7 @@ def advertise(message: Message, context: Context) -> Message:
         facts = records.facts_of(context, plan)
         if isinstance(plan, PrivacyPlan):
             _require_dimension(facts.dimension, plan.dimension)
-        opened = secure_sums.open_sums(context.state, identity, plan, shown.reservation, facts.dimension)
+        opened = secure_sums.open_sums(context.state, identity, plan, shown.reservation, facts)
         return advertise_reply(opened, facts.people, own)
 
     return _guarded(message, reply, _delay_class(context))
@@ -177,7 +178,7 @@ def evaluation(message: Message, context: Context) -> Message:
 
     def asked(plan: EvaluationPlan) -> _Sum:
         release = read_evaluation_request(message.content, plan)
-        _require_dimension(secure_sums.dimension_of(context.state), release.adapter.dimension)
+        _require_dimension(secure_sums.facts_of(context.state).dimension, release.adapter.dimension)
 
         def total() -> tuple[NDArray[np.float64], int]:
             from federation.private_evaluation import evaluation_sum  # noqa: PLC0415 - training needs none of it
@@ -216,6 +217,19 @@ def open_shares(message: Message, context: Context) -> Message:
             raise MalformedMessageError("shares are opened for one release")
         answers = _answers(message, context, Stage.OPEN_SHARES, opened)
         return RecordDict({**answers, **ledger_content(own[0])})
+
+    return _guarded(message, reply)
+
+
+@app.query("show_range")
+def show_range(message: Message, context: Context) -> Message:
+    """Replies with a proof that this node's input to the last sum was in bounds; asked for when somebody spoiled it."""
+
+    def reply() -> RecordDict:
+        release, seeds = read_range_request(message.content)
+        return protocol_content(
+            {release: secure_sums.proof_of_range(context.state, _identity(context), release, seeds)}
+        )
 
     return _guarded(message, reply)
 

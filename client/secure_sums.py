@@ -8,17 +8,20 @@ wrong message or a second question ends the release for this node, and nothing i
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
 from flwr.app import ConfigRecord, RecordDict
 from numpy.typing import NDArray
 
+from client import proofs
+from client.records import Facts
 from federation.errors import MalformedMessageError
 from federation.privacy import SumPlan
 from federation.rounds import plan_kind, sessions
 from federation.secagg import Node, NodeSecrets, Session, Stage, verify_ed25519
+from federation.secagg.ring import noise_std
 from federation.secagg.session import Sign
 
 _PLAN, _RESERVATION = "plan", "reservation"
@@ -45,9 +48,7 @@ class Identity:
     sign: Sign
 
 
-def open_sums(
-    state: RecordDict, identity: Identity, plan: SumPlan, reservation: str, dimension: int
-) -> dict[str, bytes]:
+def open_sums(state: RecordDict, identity: Identity, plan: SumPlan, reservation: str, facts: Facts) -> dict[str, bytes]:
     """Draws fresh secrets for every release of the plan, which a reservation pays for; gives the advertisements.
 
     Args:
@@ -55,7 +56,7 @@ def open_sums(
         identity: of this organisation.
         plan: of the run.
         reservation: which entry of the coordinator's ledger pays.
-        dimension: of this organisation's embeddings, which is public; for `dimension_of`.
+        facts: what is public of this organisation's people; kept for `facts_of`.
 
     Raises:
         RepeatedError: this run has a plan already.
@@ -64,7 +65,7 @@ def open_sums(
     if _PLAN in state:
         raise RepeatedError
     state[_PLAN] = ConfigRecord({**plan.to_config()})
-    state[_RESERVATION] = ConfigRecord({"name": reservation, "dimension": dimension})
+    state[_RESERVATION] = ConfigRecord({"name": reservation, "people": facts.people, "dimension": facts.dimension})
     advertisements = {}
     for release, session in sessions(plan, identity.run, identity.roster).items():
         secrets = NodeSecrets.draw()
@@ -86,15 +87,16 @@ def plan_of(state: RecordDict) -> SumPlan:
     return plan_kind(kept).from_kept_config(dict(kept))
 
 
-def dimension_of(state: RecordDict) -> int:
-    """Length of this organisation's embeddings when the run began: nothing needs to be read to compare it.
+def facts_of(state: RecordDict) -> Facts:
+    """What was public of this organisation's people when the run began: nothing needs to be read for it.
 
     Raises:
         RepeatedError: it has not begun.
     """
     if _RESERVATION not in state:
         raise RepeatedError
-    return int(str(state.config_records[_RESERVATION]["dimension"]))
+    kept = state.config_records[_RESERVATION]
+    return Facts(int(str(kept["people"])), int(str(kept["dimension"])))
 
 
 def reservation_of(state: RecordDict) -> str:
@@ -161,7 +163,9 @@ def answer(
     session, secrets, before, charge = _turn(state, identity, release, stage)
     node = Node.resume(session, identity.member, secrets, before, sign=identity.sign, verify=verify_ed25519)
     made = step(node, charge)
-    if node.stage is not Stage.ENDED:
+    if node.stage is Stage.ENDED:
+        proofs.opened(state, release, node)
+    else:
         _keep(state, release, secrets, [*before, message], charge)
     return made
 
@@ -205,6 +209,33 @@ def masked(state: RecordDict, identity: Identity, release: str, message: bytes, 
     paid = question.charge()
     made = node(*before).mask_input(message, question.values(session))
     _keep(state, release, secrets, [*before, message], paid)
+    proofs.masked(state, release, made)
+    return made
+
+
+def proof_of_range(state: RecordDict, identity: Identity, release: str, seeds: Mapping[int, bytes]) -> bytes:
+    """This node's proof that its input to the last sum was no longer than it may be. Once for a sum.
+
+    Args:
+        state: of the run.
+        identity: of this organisation.
+        release: which sum.
+        seeds: the survivors' self-mask seeds, which have been opened.
+
+    Raises:
+        RepeatedError: the sum is not the last one that this node opened, or it was shown before.
+        MalformedMessageError: the plan has no such release.
+        PeerError: these are not the survivors' seeds.
+        RefusedError: the input is not in bounds.
+    """
+    plan = plan_of(state)
+    session = sessions(plan, identity.run, identity.roster).get(release)
+    if session is None:
+        raise MalformedMessageError("the plan has no such release")
+    std = session.noise_share(noise_std(dict(plan.events)[release], session.size))
+    made = proofs.prove(state, release, session, identity.member, seeds, facts_of(state).people, std)
+    if made is None:
+        raise RepeatedError
     return made
 
 

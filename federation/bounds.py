@@ -36,11 +36,11 @@ BOUNDS: Final[Mapping[str, tuple[float, float]]] = MappingProxyType(
         "threshold_share": (0.001, 0.999),
         "centre_clip": (1e-3, 10),
         "scatter_clip": (1e-4, 10),
-        "gradient_clip": (1e-4, 10),
+        "gradient_clip": (1e-4, 1e4),
         "tuned": (0, 2**17),
         "steps": (0, 64),
         "bins": (2, 16),
-        "largest_half_width": (1e-3, 0.5),
+        "largest_half_width": (1e-3, 1),
         # Of a question. What is said of an array holds for each of its numbers.
         "start": (-4, 4),
         "centre": (-4, 4),

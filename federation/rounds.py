@@ -6,7 +6,9 @@ settles who survived and opens (`federation.secagg`). With the recipe `SCALES`, 
     query.advertise, query.share_keys, train.moments, query.sign_survivors, query.open_shares,
     evaluate.threshold, query.sign_survivors, query.open_shares
 
-A run that measures a release asks ``evaluate.evaluation`` for its only sum (`federation.private_evaluation`).
+When a total is one that honest organisations cannot make, ``query.show_range`` asks each of them to prove that its
+input was in bounds (`federation.secagg.ranges`). A run that measures a release asks ``evaluate.evaluation`` for its
+only sum (`federation.private_evaluation`).
 
 Flower sends the text of any exception that escapes from an organisation to the coordinator, in clear. So organisations
 refuse with a code from `Refusal`, and nothing of what went wrong but that code leaves them.
@@ -45,6 +47,7 @@ EVALUATE_THRESHOLD: Final = f"evaluate.{THRESHOLD}"
 EVALUATE_RELEASE: Final = f"evaluate.{EVALUATION}"
 SIGN_SURVIVORS: Final = "query.sign_survivors"
 OPEN_SHARES: Final = "query.open_shares"
+SHOW_RANGE: Final = "query.show_range"
 _PROTOCOL = "secagg"
 _LEDGER = "ledger"
 _WHITENING = "whitening"
@@ -162,6 +165,29 @@ def read_protocol(content: RecordDict) -> dict[str, bytes]:
     if not messages or len(messages) != len(record):
         raise MalformedMessageError("the messages of secure aggregation are missing")
     return messages
+
+
+def range_request(release: str, seeds: Mapping[int, bytes]) -> RecordDict:
+    """Asks for a proof of range, and says which self-mask seeds were opened: nobody could choose what is asked."""
+    members = sorted(seeds)
+    record = ConfigRecord({"release": release, "members": members, "seeds": [seeds[member] for member in members]})
+    return RecordDict({"range": record})
+
+
+def read_range_request(content: RecordDict) -> tuple[str, dict[int, bytes]]:
+    """The release, and the seeds by member.
+
+    Raises:
+        MalformedMessageError: the request is not a valid one.
+    """
+    record = content.config_records.get("range", ConfigRecord())
+    release, members, seeds = (record.get(name) for name in ("release", "members", "seeds"))
+    if not (isinstance(release, str) and isinstance(members, list) and isinstance(seeds, list)):
+        raise MalformedMessageError("the request says nothing of a sum that was opened")
+    pairs = {member: seed for member, seed in zip(members, seeds, strict=False) if type(member) is int}
+    if len(pairs) != len(members) or len(members) != len(seeds) or not all(type(s) is bytes for s in pairs.values()):
+        raise MalformedMessageError("the request's seeds are not those of some members")
+    return release, {member: seed for member, seed in pairs.items() if isinstance(seed, bytes)}
 
 
 @dataclass(frozen=True)

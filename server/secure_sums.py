@@ -5,29 +5,33 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from itertools import combinations
 
 import numpy as np
 from flwr.app import Message, RecordDict
 from flwr.serverapp import Grid
 from numpy.typing import NDArray
 
-from federation.errors import MalformedMessageError, ProofError, RoundAbortedError
+from federation.errors import MalformedMessageError, PeerError, ProofError, RoundAbortedError
 from federation.privacy import SumPlan
 from federation.rounds import (
     ADVERTISE,
     OPEN_SHARES,
     SHARE_KEYS,
+    SHOW_RANGE,
     SIGN_SURVIVORS,
     Refusal,
     ShownLedger,
     advertise_request,
     protocol_content,
+    range_request,
     read_ledger,
     read_people,
     read_protocol,
     sessions,
 )
 from federation.secagg import ASKED, Coordinator, Stage, verify_ed25519
+from federation.secagg.masking import Edge
 from federation.secagg.messages import Advertisement
 from federation.secagg.ring import decode, noise_std, require_headroom
 from server.run_records import DropOut
@@ -194,9 +198,7 @@ class SecureSums:
         try:
             total = decode(coordinator.total, sum(counts), noise_std(noise_multiplier, coordinator.session.size))
         except MalformedMessageError as error:
-            raise RoundAbortedError(
-                f"an organisation spoiled the sum for {release}, and no one can say which: {error}"
-            ) from error
+            raise RoundAbortedError(f"the sum for {release} was spoiled: {error}. {self._blame(release)}") from error
         return OpenedSum(
             total,
             noise_multiplier,
@@ -204,6 +206,31 @@ class SecureSums:
             sum(count for count in counts if count > 1),
             len(counts),
             tuple(self._names[member] for member in coordinator.survivors),
+        )
+
+    def _blame(self, release: str) -> str:
+        """Who spoiled a sum, in words: each survivor is asked to prove that its input was in bounds."""
+        coordinator, session = self._sums[release], self._sums[release].session
+        ranges = coordinator.ranges
+        nodes = {member: self._node_of[member] for member in coordinator.survivors}
+        answers = self._exchange(SHOW_RANGE, dict.fromkeys(nodes.values(), range_request(release, ranges.seeds)))
+        std = session.noise_share(noise_std(dict(self._plan.events)[release], session.size))
+        found, shown = [], dict[int, dict[Edge, bytes]]()
+        for member, node in nodes.items():
+            try:
+                proof = read_protocol(answers[node])[release] if node in answers else b""
+                shown[member] = coordinator.require_range(
+                    member, ranges, ranges.bound(self._people[member], std), proof
+                )
+            except (PeerError, KeyError) as error:
+                why = self._faults.get(node, str(error)) if node not in answers else str(error)
+                found.append(f"{self._names[member]} did not show that its input is in bounds ({why})")
+        for first, second in combinations(sorted(shown), 2):
+            if any(shown[second].get(edge) != made for edge, made in shown[first].items() if second in edge):
+                pair = f"{self._names[first]} and {self._names[second]}"
+                found.append(f"{pair} say different things of the mask between them: one of the two lies")
+        return "; ".join(found) or (
+            "Each organisation shows that its own input is in bounds, so several lied a little; no one can say which"
         )
 
     def _enter(self, node: int, content: RecordDict) -> None:

@@ -28,7 +28,7 @@ NOON = 12 * 3600
 
 
 def a_policy(*, digest=HASH, recipes=("moments",), opens=0, closes=0):
-    return LocalPolicy(8.0, 16.0, 1, recipes, frozenset({digest}), opens, closes)
+    return LocalPolicy(8.0, 16.0, 1e-5, 1, recipes, frozenset({digest}), opens, closes)
 
 
 class Gateway:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from federation.errors import PeerError, ProofError, RoundAbortedError, UsageError
 from federation.secagg import masking
-from federation.secagg.masking import Ring
+from federation.secagg.masking import Edge, Ring
 from federation.secagg.messages import (
     COORDINATOR,
     Advertisement,
@@ -31,6 +31,7 @@ from federation.secagg.messages import (
     survivor_statement,
 )
 from federation.secagg.node import Stage
+from federation.secagg.ranges import Ranges
 from federation.secagg.session import Session, Verify, digest
 
 ASKED: Final = {
@@ -91,6 +92,32 @@ class Coordinator:
         if self._total is None:
             raise UsageError("this session has no sum yet")
         return self._total.astype(np.int64)
+
+    # --------------------------------------------------------------------- when the total is one that nobody can make
+    @property
+    def ranges(self) -> Ranges:
+        """What survivors prove after a total that honest members cannot make (`federation.secagg.ranges`)."""
+        return Ranges(self._context, {member: self._seed_of(member) for member in self.survivors}, self.session.size)
+
+    def require_range(self, member: int, ranges: Ranges, bound: int, shown: bytes) -> dict[Edge, bytes]:
+        """Checks one survivor's proof; gives its commitments to pairwise masks, to compare with the others'.
+
+        Raises:
+            PeerError: it does not show that its input is in bounds.
+        """
+        gone = {}
+        for dealer in self._shares.keys() - set(self.survivors):
+            key = masking.private_key(self._seed_of(dealer), self.session.digest, b"mask key")
+            low, high = sorted((dealer, member))
+            theirs = self._keys[member].mask_key
+            gone[low, high] = masking.pairwise_key(key, theirs, self._context, dealer, member)
+        edges = [tuple(sorted((member, other))) for other in self.survivors if other != member]
+        kept = ranges.edges_of(member, [(low, high) for low, high in edges])
+        return ranges.check(member, self._masked[member], gone, kept, bound, shown)
+
+    def _seed_of(self, dealer: int) -> bytes:
+        """The seed of a dealer that a quorum opened: of its own mask if it survived, else of its pairwise ones."""
+        return masking.combine({holder: shares[dealer] for holder, shares in self._opened.items()}, self.session.quorum)
 
     def receive(self, sender: int, message: bytes) -> None:
         """Takes one member's answer. A wrong one puts the member into `faults` and is not used.
@@ -236,9 +263,7 @@ class Coordinator:
         size = self.session.size
         total: Ring = np.sum([self._masked[member] for member in self.survivors], axis=0, dtype=np.uint64)
         for dealer in self._shares:
-            seed = masking.combine(
-                {holder: shares[dealer] for holder, shares in self._opened.items()}, self.session.quorum
-            )
+            seed = self._seed_of(dealer)
             if dealer in self._masked:
                 made = masking.commit(self.session.digest, b"self seed", dealer, dealer, seed)
                 self._require_dealt(dealer, made, self._keys[dealer].self_commitment)

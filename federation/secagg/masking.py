@@ -31,6 +31,8 @@ TAG_BYTES: Final = 16
 
 Ring = NDArray[np.uint64]
 """Vectors modulo 2^64, where NumPy's additions and subtractions wrap."""
+Edge = tuple[int, int]
+"""A mask between two members: who adds it, and who subtracts it."""
 
 
 def derive(secret: bytes, context: bytes, label: bytes) -> bytes:
@@ -66,16 +68,24 @@ def self_mask(seed: bytes, context: bytes, size: int) -> Ring:
     return mask(derive(seed, context, b"self mask"), size)
 
 
+def pairwise_key(mine: X25519PrivateKey, theirs: bytes, context: bytes, owner: int, other: int) -> bytes:
+    """What both members of a pair make their mask from.
+
+    Raises:
+        ProofError: see `agree`.
+    """
+    low, high = sorted((owner, other))
+    return derive(agree(mine, theirs), context, b"pairwise mask %d %d" % (low, high))
+
+
 def pairwise_mask(mine: X25519PrivateKey, theirs: bytes, context: bytes, owner: int, other: int, size: int) -> Ring:
     """The mask between two members, as its owner adds it; the other one adds its negative.
 
     Raises:
         ProofError: see `agree`.
     """
-    low, high = sorted((owner, other))
-    key = derive(agree(mine, theirs), context, b"pairwise mask %d %d" % (low, high))
-    drawn = mask(key, size)
-    return drawn if owner == low else np.negative(drawn)
+    drawn = mask(pairwise_key(mine, theirs, context, owner, other), size)
+    return drawn if owner < other else np.negative(drawn)
 
 
 def split(seed: bytes, quorum: int, members: tuple[int, ...]) -> dict[int, bytes]:

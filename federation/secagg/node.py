@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from federation.errors import PeerError, ProofError, RefusedError, UsageError
 from federation.secagg import masking
-from federation.secagg.masking import NONCE_BYTES, SEED_BYTES, Ring
+from federation.secagg.masking import NONCE_BYTES, SEED_BYTES, Edge, Ring
 from federation.secagg.messages import (
     Advertisement,
     EncryptedShares,
@@ -229,6 +229,29 @@ class Node:
                     for dealer, (own, mask) in self._held.items()
                 ),
             ).to_bytes()
+
+    # ----------------------------------------------------------------------------- what a proof of range is made from
+    @property
+    def commitments(self) -> dict[int, bytes]:
+        """What each survivor committed its self-mask seed with, once survivors were signed."""
+        return {member: self._keys[member].self_commitment for member in self._survivors}
+
+    @property
+    def context(self) -> bytes:
+        """What everything in this session is bound to, once keys were listed."""
+        return self._context
+
+    @property
+    def edges(self) -> dict[Edge, bytes]:
+        """The key of each mask in this node's input but its own, by who adds it and who subtracts it. Sensitive."""
+        found = {}
+        for dealer in self._held:
+            if dealer != self.member:
+                theirs = self._keys[dealer].mask_key
+                key = masking.pairwise_key(self._mask_key, theirs, self._context, self.member, dealer)
+                low, high = sorted((self.member, dealer))
+                found[low, high] = key
+        return found
 
     # ------------------------------------------------------------------------------------------ what is accepted
     def _accept_keys(self, message: bytes) -> None:
