@@ -171,18 +171,21 @@ def privacy_audit(
     from federation.auditing import AuditMethod  # noqa: PLC0415 - see the top
     from federation.canaries import audit_epsilon  # noqa: PLC0415 - see the top
     from federation.privacy import Adaptation  # noqa: PLC0415 - see the top
+    from federation.refusals import audit_refusals  # noqa: PLC0415 - see the top
 
     rest = (delta, people, organisations, dimension, colluders, dropouts)
     _, plan = _plan_of(epsilon, noise_multiplier, 1, rest, steps=steps if recipe is Recipe.SCALES else 0)
     recogniser = _recogniser_of_steps(plan) if plan.tuned else None
     one_run = plan.adaptation not in {Adaptation.NONE, Adaptation.SCALES}
-    methods = [m for m in AuditMethod if m is not AuditMethod.ONE_RUN or one_run]
+    methods = [AuditMethod.GAUSSIAN, AuditMethod.CLOPPER_PEARSON, *([AuditMethod.ONE_RUN] if one_run else [])]
     with progress_bar() as bar:
-        task = bar.add_task("attacking", total=len(methods))
+        task = bar.add_task("attacking", total=len(methods) + 1)
         audits: list[EpsilonAudit] = []
         for method in methods:
             audits.append(audit_epsilon(plan, runs=runs, confidence=confidence, method=method, recogniser=recogniser))
             bar.advance(task)
+        audits.append(audit_refusals(plan, confidence=confidence, recogniser=recogniser))
+        bar.advance(task)
     if output:
         write_new_file(output, next(a for a in audits if a.method is AuditMethod.GAUSSIAN).to_bytes())
     if as_json:
