@@ -427,6 +427,17 @@ def test_a_node_keeps_its_operators_limits(config, plan, limit):
     assert ask(grid, advertise_request(plan, a_charge(config, plan))).error.code == Refusal.NOT_AGREED.value
 
 
+def test_a_limit_holds_at_the_operator_s_delta_whatever_the_plan_s(config):
+    """A plan of epsilon 8 at 1e-3 is 10.49 at 1e-5."""
+    loose = PrivacyPlan.for_epsilon(8.0, delta=1e-3, people=24, organisations=4, dimension=DIMENSION)
+    for delta, code in ((1e-5, Refusal.NOT_AGREED.value), (1e-3, None)):
+        limits = {"max-epsilon": 8.0, "delta": delta}
+        grid = InProcessGrid(client.app.app, 1, config, node_configs={0: limits})
+        ledger = {"ledger": config["ledger"] + str(delta)}
+        reply = ask(grid, advertise_request(loose, a_charge(config | ledger, loose, cap_delta=1e-3)))
+        assert (reply.error.code if reply.has_error() else None) == code
+
+
 def without_noise(request):
     request["plan"]["noise_multiplier"] = 0.01
     return request
