@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 from faces import shipped
 from federated import ORGANISATIONS, ledger_kinds, run, the_release, write_federation
-
 from simulator import FIRST_NODE
 
 import client.app
