@@ -149,7 +149,8 @@ def scales(message: Message, context: Context) -> Message:
             from federation.scales import scales_sum  # noqa: PLC0415 - torch takes seconds, see `client.records`
 
             chips = records.chips(context)
-            return scales_sum(records.recogniser(context), chips, so_far, plan), records.count(chips)
+            with records.no_denormals():
+                return scales_sum(records.recogniser(context), chips, so_far, plan), records.count(chips)
 
         return total
 

@@ -10,6 +10,8 @@ read; later on the organisation adds noise alone, and its own log says why.
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -69,8 +71,10 @@ def embeddings(context: Context) -> EmbeddingSet:
 
 def embedded(context: Context, adapter: Adapter) -> EmbeddingSet:
     """The same; with a recogniser that was tuned, made by it."""
-    tuned = adapter.scales.get(PROBE)
-    return embeddings(context) if tuned is None else chips(context).embed(recogniser(context), tuned)
+    if (tuned := adapter.scales.get(PROBE)) is None:
+        return embeddings(context)
+    with no_denormals():
+        return chips(context).embed(recogniser(context), tuned)
 
 
 def chips(context: Context) -> ChipSet:
@@ -100,17 +104,25 @@ def groups(context: Context) -> dict[str, str]:
 
 def recogniser(context: Context) -> ResNetRecogniser:
     """The network whose scale layers a run tunes."""
-    import torch  # noqa: PLC0415 - see the top
-
     from client.models import load_recogniser  # noqa: PLC0415 - see the top
     from federation.resnet import ResNetRecogniser  # noqa: PLC0415 - see the top
 
-    # Arithmetic on denormal numbers is slow, and scales could be chosen to make it somebody's.
-    torch.set_flush_denormal(True)
     loaded = load_recogniser(path(context, "model", "model"))
     if not isinstance(loaded, ResNetRecogniser):
         raise UsageError(f"the recipe {SCALES} tunes the recogniser that comes with the project, not an ONNX file")
     return loaded
+
+
+@contextmanager
+def no_denormals() -> Iterator[None]:
+    """Lets torch take denormal numbers for zero: arithmetic on them is slow, and scales could make it somebody's."""
+    import torch  # noqa: PLC0415 - see the top
+
+    torch.set_flush_denormal(True)
+    try:
+        yield
+    finally:
+        torch.set_flush_denormal(False)
 
 
 def path(context: Context, key: str, local: str) -> Path:

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from faces import shipped
 from federated import NAMES, OF_ORGANISATION, ORGANISATIONS, the_plan, write_federation
 from flwr.app import Array, ArrayRecord, ConfigRecord, RecordDict
@@ -558,3 +559,21 @@ def test_answers_that_needed_people_wait_for_the_end_of_their_class(config, monk
     assert len(slept) == ORGANISATIONS
     coordinator.question(0, TRAIN_MOMENTS, RecordDict(), MOMENTS)
     assert slept == [pytest.approx(1.3)] * (ORGANISATIONS + 1)
+
+
+def test_a_tuned_network_takes_denormal_numbers_for_zero_while_it_looks_at_people(sitters, monkeypatch):
+    """Arithmetic on them is slow on some processors, so their time would tell whose numbers are small."""
+    seen, original = [], client.app.records.recogniser
+
+    def looked(context):
+        seen.append(float(torch.tensor(1e-38) * torch.tensor(1e-2)))
+        return original(context)
+
+    monkeypatch.setattr(client.app.records, "recogniser", looked)
+    sitting(made_up_chips())(Path(sitters["organisations"]))
+    coordinator = LyingCoordinator(sitters, scales_plan())
+    coordinator.advertise()
+    coordinator.share()
+    coordinator.question(0, TRAIN_SCALES, scales_request(np.zeros(TUNABLE)), f"{SCALES}-1")
+    assert seen == [0.0]
+    assert float(torch.tensor(1e-38) * torch.tensor(1e-2)) > 0

@@ -246,6 +246,23 @@ def test_who_spoils_a_sum_and_shows_the_proof_of_another_is_named(config):
         run(config, tamper=tamper)
 
 
+def test_who_masks_with_another_key_than_agreed_stands_beside_whom_it_contradicts(config, monkeypatch):
+    """South calls its lie a mask. Its own proof holds; north's, of the mask between them, says otherwise."""
+    original = masking.pairwise_key
+
+    def other_key(mine, theirs, context, owner, other):
+        made = original(mine, theirs, context, owner, other)
+        return bytes(32) if (owner, other) == (2, 1) else made
+
+    monkeypatch.setattr("federation.secagg.masking.pairwise_key", other_key)
+    with pytest.raises(
+        RoundAbortedError, match="north and south say different things of the mask between them"
+    ) as caught:
+        run(config)
+    assert "did not show" not in str(caught.value)
+    assert not [name for name in ("west", "east") if name in str(caught.value)]
+
+
 def opened_moments(config, plan):
     coordinator = LyingCoordinator(config, plan)
     coordinator.advertise()
