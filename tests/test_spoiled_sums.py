@@ -194,7 +194,9 @@ def test_points_have_one_encoding_and_nothing_else_is_a_point():
 
 # ------------------------------------------------------------------------------------------------- in a whole run
 @pytest.fixture
-def config(tmp_path):
+def config(tmp_path, monkeypatch):
+    """Two signed sums are enough for lies as large as these, and a quarter of the work."""
+    monkeypatch.setattr(range_proofs, "ROWS", 2)
     config = write_federation(tmp_path)
     name_the_organisations(config)
     return config | {"round-deadline-seconds": 120.0}
