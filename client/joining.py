@@ -26,6 +26,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
 from client.files import replace_file
+from federation.bounds import BOUNDS
 from federation.errors import RefusedError, UsageError
 from federation.identity import IdentityKey
 from federation.membership import (
@@ -50,8 +51,9 @@ LEDGERS: Final = "ledgers"
 
 _FIRST_POLICY = """\
 # What this organisation agrees to. It wins over whatever the coordinator asks.
-max-epsilon = 8.0       # most that one run may cost a person
-budget-epsilon = 16.0   # most that all runs together may cost a person; it can be lowered later and not raised
+max-epsilon = 8.0       # most that one run may cost a person of this organisation
+budget-epsilon = 16.0   # most that all runs together may cost one; it can be lowered later and not raised
+delta = 1e-5            # an epsilon is worth nothing without it: both are counted at this one, whatever a plan says
 min-colluders = 1       # colluding organisations that a run must stand
 # What a run may ask for. "scales" tunes the recogniser itself, and needs aligned pictures of faces in this folder. Who
 # agrees to that writes ["moments", "scales", "threshold"] and runs `intaglio node prepare` again. "evaluation", which
@@ -59,7 +61,13 @@ min-colluders = 1       # colluding organisations that a run must stand
 recipes = ["moments", "threshold"]
 app-hashes = []         # SHA-256 of applications that may run here, as `federation app-hash` prints it; none yet
 hours = "00:00-00:00"   # UTC; from and to the same is always
+#
+# Nobody compares the people of two organisations. Who is in both has about twice the epsilon of one run (19.1 where it
+# is 8): agree with the others on who lists whom.
+#
+# The applications that you allow refuse numbers of the coordinator's out of these bounds, before anything is read:
 """
+_FIRST_POLICY += "".join(f"# {name:20} {least:g} to {most:g}\n" for name, (least, most) in BOUNDS.items())
 
 
 def join(invitation_text: str, folder: Path, *, now: int) -> SignedJoinRequest:

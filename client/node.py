@@ -28,16 +28,29 @@ from client.joining import (
 )
 from client.ledger import Ledgers
 from client.node_metrics import NodeMetrics, show
-from client.people import ACTIVE, CHIPS, GROUPS, MODEL, changing, refresh_active, require_chips_of_all
+from client.people import (
+    ACTIVE,
+    CHIPS,
+    GROUPS,
+    MODEL,
+    changing,
+    refresh_active,
+    require_both_cameras,
+    require_chips_of_all,
+    require_groups,
+)
 from client.reaching import reach
 from client.renewing import gateway_of
 from federation.errors import IntaglioError, RefusedError, UnavailableError, UsageError
+from federation.evaluation_plan import EVALUATION
 from federation.fleet import flower_environment, tethered
 from federation.membership import LocalPolicy
 from federation.privacy import SCALES
 from federation.renewal import Notice
 
 _GUARD_CERTIFICATE, _GUARD_KEY = "guard.pem", "guard-key.pem"
+_DELAY_CLASS_SECONDS: Final = 2.0
+"""Answers that needed people leave after this, twice this, four times this: when says little about them (ADR 0140)."""
 _STARTUP_SECONDS: Final = 20.0
 _STOP_SECONDS: Final = 10.0
 _LOOK_SECONDS: Final = 6 * 3600.0
@@ -62,7 +75,9 @@ def node_config(folder: Path, policy: LocalPolicy) -> str:
             f'recipes="{",".join(policy.recipes)}"',
             f"max-epsilon={policy.max_epsilon!r}",
             f"budget-epsilon={policy.budget_epsilon!r}",
+            f"delta={policy.delta!r}",
             f"min-colluders={policy.min_colluders}",
+            f"delay-class-seconds={_DELAY_CLASS_SECONDS!r}",
         ]
     )
 
@@ -81,9 +96,13 @@ def require_ready(folder: Path) -> LocalPolicy:
         raise UsageError("no roster is trusted yet; compare the fingerprints with `intaglio node trust ROSTER`")
     with changing(folder):  # else who withdraws at this moment could come back
         active = refresh_active(folder)
+    # Whatever is wrong with the people is said here. A question is answered all the same (`client.records`).
+    require_both_cameras(active)
     if SCALES in policy.recipes:
         require_chips_of_all(active, folder)
-    Ledgers(folder / LEDGERS, policy.budget_epsilon).own()
+    if EVALUATION in policy.recipes:
+        require_groups(active, folder)
+    Ledgers(folder / LEDGERS, policy.budget_epsilon, policy.delta).own()
     return policy
 
 

@@ -41,6 +41,10 @@ def join_command(
     elif fingerprint.split() != expected.split():
         raise RefusedError("that is not the fingerprint in this invitation: somebody changed it on its way")
     signed = join(text, folder, now=int(time.time()))
+    typer.echo(
+        "nobody compares your people with those of other organisations: who is in two of them has about twice the "
+        "epsilon of one. Agree with the others on who lists whom"
+    )
     typer.echo(f"send {folder / REQUEST} to the coordinator, and read out: {signed.request.fingerprint}")
 
 

@@ -337,8 +337,9 @@ class LocalPolicy:
     """What an organisation agrees to. It is checked on the organisation's machines and wins over any plan.
 
     Attributes:
-        max_epsilon: most that one run may cost a person.
-        budget_epsilon: most that all runs together may cost a person.
+        max_epsilon: most that one run may cost a person of this organisation.
+        budget_epsilon: most that all runs together may cost one.
+        delta: that goes with both. A plan at another delta is counted again at this one.
         min_colluders: fewest colluding organisations that a plan must stand.
         recipes: what may be asked, in the order of `RECIPES`.
         app_hashes: SHA-256 of the applications that may run here, in hex.
@@ -348,6 +349,7 @@ class LocalPolicy:
 
     max_epsilon: float
     budget_epsilon: float
+    delta: float
     min_colluders: int
     recipes: tuple[str, ...]
     app_hashes: frozenset[str]
@@ -359,6 +361,8 @@ class LocalPolicy:
             raise UsageError("max-epsilon is a number such as 8.0, above 0 and at most 100")
         if not isinstance(self.budget_epsilon, float) or not 0 < self.budget_epsilon <= 64:  # noqa: PLR2004 - the ledger's
             raise UsageError("budget-epsilon is a number such as 16.0, above 0 and at most 64")
+        if not isinstance(self.delta, float) or not 1e-12 <= self.delta <= 1e-3:  # noqa: PLR2004 - those of any plan
+            raise UsageError("delta is a number such as 1e-5, from 1e-12 to 1e-3")
         if type(self.min_colluders) is not int or self.min_colluders < 0:
             raise UsageError("min-colluders is a whole number, 0 or more")
         if not self.recipes or self.recipes != tuple(name for name in RECIPES if name in self.recipes):
@@ -377,7 +381,7 @@ class LocalPolicy:
             value = tomllib.loads(text)
         except tomllib.TOMLDecodeError as error:
             raise UsageError(f"the policy is not TOML: {error}") from error
-        keys = {"max-epsilon", "budget-epsilon", "min-colluders", "recipes", "app-hashes", "hours"}
+        keys = {"max-epsilon", "budget-epsilon", "delta", "min-colluders", "recipes", "app-hashes", "hours"}
         if set(value) != keys:
             raise UsageError(f"a policy has exactly the keys {', '.join(sorted(keys))}")
         recipes, digests, hours = value["recipes"], value["app-hashes"], value["hours"]
@@ -392,6 +396,7 @@ class LocalPolicy:
         return cls(
             value["max-epsilon"],
             value["budget-epsilon"],
+            value["delta"],
             value["min-colluders"],
             tuple(recipes),
             frozenset(digests),

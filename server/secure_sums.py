@@ -5,31 +5,35 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from itertools import islice
+from itertools import combinations, islice
 
 import numpy as np
 from flwr.app import Message, RecordDict
 from flwr.serverapp import Grid
 from numpy.typing import NDArray
 
-from federation.errors import MalformedMessageError, ProofError, RoundAbortedError
+from federation.errors import MalformedMessageError, PeerError, ProofError, RoundAbortedError
 from federation.identity import verify_identity
 from federation.privacy import SumPlan
 from federation.rounds import (
     ADVERTISE,
     OPEN_SHARES,
     SHARE_KEYS,
+    SHOW_RANGE,
     SIGN_SURVIVORS,
     Refusal,
     ShownLedger,
     advertise_request,
     protocol_content,
+    range_request,
     read_ledger,
     read_people,
     read_protocol,
     sessions,
 )
 from federation.secagg import ASKED, Coordinator, Stage
+from federation.secagg.graph import COMPLETE
+from federation.secagg.masking import Edge
 from federation.secagg.messages import Advertisement
 from federation.secagg.ring import decode, noise_std, require_headroom
 from server.run_records import DropOut
@@ -41,6 +45,7 @@ _WORDS = {
     SHARE_KEYS: "shares of keys",
     SIGN_SURVIVORS: "signatures on who is left",
     OPEN_SHARES: "shares that open the sum",
+    SHOW_RANGE: "proofs that inputs are in bounds",
 }
 _SENT_AT_ONCE = 50
 
@@ -201,9 +206,7 @@ class SecureSums:
         try:
             total = decode(coordinator.total, sum(counts), noise_std(noise_multiplier, coordinator.session.size))
         except MalformedMessageError as error:
-            raise RoundAbortedError(
-                f"an organisation spoiled the sum for {release}, and no one can say which: {error}"
-            ) from error
+            raise RoundAbortedError(f"the sum for {release} was spoiled: {error}. {self._blame(release)}") from error
         return OpenedSum(
             total,
             noise_multiplier,
@@ -220,15 +223,49 @@ class SecureSums:
         """
         planned = self._plan.people
         if held > planned:
+            counts = ", ".join(f"{self._names[member]} {count}" for member, count in sorted(self._people.items()))
             raise RoundAbortedError(
-                f"the plan is for at most {planned} people and the organisations hold {held}. With people = {held} it "
-                "is another run at another charge; this one goes on once they hold no more than it was planned for"
+                f"the plan is for at most {planned} people and the organisations hold {held}: they say {counts}. With "
+                f"people = {held} it is another run at another charge; this one goes on once they hold no more than it "
+                "was planned for. Or ask whoever says a wrong number"
             )
         if held < planned and len(self._people) == self._plan.organisations:
             self._say(f"the organisations hold {held} people of the {planned} that were planned for; the noise stays")
 
+    def _blame(self, release: str) -> str:
+        """Who spoiled a sum, in words: each survivor is asked to prove that its input was in bounds."""
+        coordinator, session = self._sums[release], self._sums[release].session
+        if len(session.roster) > COMPLETE:
+            return f"No one can say which: beyond {COMPLETE} organisations nobody proves that its input is in bounds"
+        ranges = coordinator.ranges
+        nodes = {member: self._node_of[member] for member in coordinator.survivors}
+        request = range_request(release, ranges.seeds)
+        answers = self._exchange(SHOW_RANGE, ((node, request) for node in nodes.values()))
+        std = session.noise_share(noise_std(dict(self._plan.events)[release], session.size))
+        found, shown = [], dict[int, dict[Edge, bytes]]()
+        for member, node in nodes.items():
+            try:
+                proof = read_protocol(answers[node])[release] if node in answers else b""
+                shown[member] = coordinator.require_range(
+                    member, ranges, ranges.bound(self._people[member], std), proof
+                )
+            except (PeerError, KeyError) as error:
+                why = self._faults.get(node, str(error)) if node not in answers else str(error)
+                found.append(f"{self._names[member]} did not show that its input is in bounds ({why})")
+        for first, second in combinations(sorted(shown), 2):
+            if any(shown[second].get(edge) != made for edge, made in shown[first].items() if second in edge):
+                pair = f"{self._names[first]} and {self._names[second]}"
+                found.append(f"{pair} say different things of the mask between them: one of the two lies")
+        return "; ".join(found) or (
+            "Each organisation shows that its own input is in bounds, so several lied a little; no one can say which"
+        )
+
     def _enter(self, node: int, content: RecordDict) -> None:
         people, messages = read_people(content), read_protocol(content)
+        if people > (most := self._plan.people - self._plan.organisations + 1):
+            raise MalformedMessageError(
+                f"it says that it holds {people} people, and the plan leaves {most} when the others hold one each"
+            )
         if set(messages) != set(self._sums):
             raise MalformedMessageError("the keys are not for the plan's releases")
         member = next(Advertisement.from_bytes(message).sender for message in messages.values())

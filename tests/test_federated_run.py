@@ -74,7 +74,8 @@ def test_a_run_writes_a_release_and_settles_the_ledger(config, capsys):
     assert (release.privacy.colluders, release.privacy.dropouts) == (1, 0)
     said = capsys.readouterr().out.splitlines()
     assert said[0].startswith("intaglio: privacy: epsilon 8, delta 1e-05")
-    assert said[1].endswith(
+    assert said[1].endswith("nobody compares organisations' people; who is in two of them has epsilon 19.07 instead")
+    assert said[2].endswith(
         "shows the coordinator totals only, and the promise holds even if 1 of the 4 organisations help it"
     )
 
@@ -266,7 +267,7 @@ def test_a_spoiled_sum_is_noticed_when_honest_ones_could_not_make_it(config):
     def spoil(data):
         return data[:51] + bytes([data[51] ^ 0x40]) + data[52:]  # the first number's highest byte
 
-    with pytest.raises(RoundAbortedError, match="no one can say which"):
+    with pytest.raises(RoundAbortedError, match="organisation 2 did not show that its input is in bounds"):
         run(config, tamper=replaced(TRAIN_MOMENTS, with_protocol(spoil)))
 
 
@@ -362,19 +363,28 @@ def test_a_wrong_number_of_nodes_ends_the_run_before_anything_is_charged(config,
     assert not server.app.Path(config["ledger"]).exists()
 
 
-def test_what_goes_wrong_in_a_node_stays_there(config, monkeypatch):
-    def explode(*_args, **_more):
-        raise RuntimeError(f"{NAMES[0]} scored 0.93 in /home/operator")
+def explode(*_args, **_more):
+    raise RuntimeError(f"{NAMES[0]} scored 0.93 in /home/operator")
 
-    monkeypatch.setattr("federation.training.moments_sum", explode)
+
+def test_what_goes_wrong_in_a_node_stays_there(config, monkeypatch):
+    monkeypatch.setattr("client.app.records.facts_of", explode)
     replies = []
     with pytest.raises(RoundAbortedError, match="its own log says more") as caught:
         run(config, tamper=lambda _node, reply: replies.append(reply) or reply)
-    replies = [reply for reply in replies if is_moments(reply)]
     assert len(replies) == ORGANISATIONS
     assert all(reply.error.code == Refusal.INTERNAL.value for reply in replies)
     assert all(reply.error.reason == Refusal.INTERNAL.text for reply in replies)
     assert "secret person" not in str(caught.value)
+
+
+def test_what_goes_wrong_with_people_does_not_even_show(config, monkeypatch, caplog):
+    """It is charged; whether they could be read is theirs. So the organisation adds noise alone."""
+    monkeypatch.setattr("federation.training.moments_sum", explode)
+    replies = []
+    run(config, tamper=lambda _node, reply: replies.append(reply) or reply)
+    assert len([reply for reply in replies if is_moments(reply) and reply.has_content()]) == ORGANISATIONS
+    assert caplog.text.count("it adds noise alone to moments") == ORGANISATIONS
 
 
 def test_foreign_error_texts_are_not_repeated(config):
@@ -453,6 +463,17 @@ def test_a_node_forgets_its_secrets_when_its_part_is_done(config):
 def test_a_node_keeps_its_operators_limits(config, plan, limit):
     grid = InProcessGrid(client.app.app, 1, config, node_configs={0: limit})
     assert ask(grid, advertise_request(plan, a_charge(config, plan))).error.code == Refusal.NOT_AGREED.value
+
+
+def test_a_limit_holds_at_the_operator_s_delta_whatever_the_plan_s(config):
+    """A plan of epsilon 8 at 1e-3 is 10.49 at 1e-5."""
+    loose = PrivacyPlan.for_epsilon(8.0, delta=1e-3, people=24, organisations=4, dimension=DIMENSION)
+    for delta, code in ((1e-5, Refusal.NOT_AGREED.value), (1e-3, None)):
+        limits = {"max-epsilon": 8.0, "delta": delta}
+        grid = InProcessGrid(client.app.app, 1, config, node_configs={0: limits})
+        ledger = {"ledger": config["ledger"] + str(delta)}
+        reply = ask(grid, advertise_request(loose, a_charge(config | ledger, loose, cap_delta=1e-3)))
+        assert (reply.error.code if reply.has_error() else None) == code
 
 
 def without_noise(request):

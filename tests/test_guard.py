@@ -16,7 +16,7 @@ from flwr.proto.node_pb2 import Node
 from flwr.proto.run_pb2 import GetRunRequest, GetRunResponse, Run
 from people import synthetic_people
 
-import client.app
+import client.records
 from client.guard import guard_app
 from client.node import node_config, require_ready
 from client.people import withdraw
@@ -29,7 +29,7 @@ NOON = 12 * 3600
 
 
 def a_policy(*, digest=HASH, recipes=("moments",), opens=0, closes=0):
-    return LocalPolicy(8.0, 16.0, 1, recipes, frozenset({digest}), opens, closes)
+    return LocalPolicy(8.0, 16.0, 1e-5, 1, recipes, frozenset({digest}), opens, closes)
 
 
 class Gateway:
@@ -149,7 +149,7 @@ async def test_nothing_but_fleet_calls_passes(path):
 
 # --------------------------------------------------------------------------------------------------- starting a node
 POLICY = (
-    "max-epsilon = 2.0\nbudget-epsilon = 4.0\nmin-colluders = 1\n"
+    "max-epsilon = 2.0\nbudget-epsilon = 4.0\ndelta = 1e-5\nmin-colluders = 1\n"
     'recipes = ["moments"]\napp-hashes = [{}]\nhours = "00:00-00:00"\n'
 )
 
@@ -194,9 +194,9 @@ def test_a_running_node_leaves_a_person_out_from_the_withdrawal_on(folder):
     (folder / "embeddings.npz").write_bytes(synthetic_people(["anna", "ben"]).to_bytes())
     config = parse_config_args([node_config(folder, require_ready(folder))])
     context = Context(run_id=1, node_id=5, node_config=config, state=RecordDict(), run_config={})
-    assert set(client.app._embeddings(context).people) == {"anna", "ben"}
+    assert set(client.records.embeddings(context).people) == {"anna", "ben"}
     withdraw("ben", folder)
-    assert set(client.app._embeddings(context).people) == {"anna"}
+    assert set(client.records.embeddings(context).people) == {"anna"}
 
 
 def test_flower_reads_the_limits_as_numbers(folder):

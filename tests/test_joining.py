@@ -35,6 +35,7 @@ SECONDS = int(NOW.timestamp())
 POLICY = """
 max-epsilon = 4.0
 budget-epsilon = 8.0
+delta = 1e-5
 min-colluders = 1
 recipes = ["moments", "threshold"]
 app-hashes = ["{digest}"]

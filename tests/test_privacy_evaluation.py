@@ -97,14 +97,18 @@ def test_a_person_alone_in_a_group_of_an_organisation_has_no_impostors():
 
 
 @pytest.mark.parametrize("groups", [{}, dict.fromkeys(NAMES, "elsewhere")], ids=["none", "unknown"])
-def test_people_without_a_group_of_the_plan_are_refused(groups):
-    with pytest.raises(UsageError, match="group"):
-        evaluation_sum(synthetic_people(NAMES), ADAPTER, groups, plan_for())
+def test_people_without_a_group_of_the_plan_count_nowhere(groups):
+    assert not evaluation_sum(synthetic_people(NAMES), ADAPTER, groups, plan_for()).any()
+    with_two = {**groups, NAMES[0]: "odd", NAMES[2]: "odd"}
+    two = synthetic_people(NAMES).of_people([NAMES[0], NAMES[2]])
+    assert np.array_equal(
+        evaluation_sum(synthetic_people(NAMES), ADAPTER, with_two, plan_for()),
+        evaluation_sum(two, ADAPTER, with_two, plan_for()),
+    )
 
 
-def test_people_with_one_image_are_refused():
-    with pytest.raises(UsageError, match="at least two"):
-        evaluation_sum(synthetic_people(NAMES, images=1), ADAPTER, GROUPS, plan_for())
+def test_people_with_one_image_count_nowhere():
+    assert not evaluation_sum(synthetic_people(NAMES, images=1), ADAPTER, GROUPS, plan_for()).any()
 
 
 # --------------------------------------------------------------------------------------------- the whole way, exact

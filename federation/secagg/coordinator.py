@@ -21,7 +21,7 @@ from federation.secagg.entries import (
     members_of,
 )
 from federation.secagg.graph import Graph
-from federation.secagg.masking import HybridKey, Ring
+from federation.secagg.masking import Edge, HybridKey, Ring
 from federation.secagg.messages import (
     Advertisement,
     KeyList,
@@ -35,6 +35,7 @@ from federation.secagg.messages import (
     survivor_statement,
 )
 from federation.secagg.node import Stage
+from federation.secagg.ranges import Ranges
 from federation.secagg.session import Session, Verify
 
 ASKED: Final = {
@@ -115,6 +116,35 @@ class Coordinator:
         if self._total is None:
             raise UsageError("this session has no sum yet")
         return self._total.astype(np.int64)
+
+    # --------------------------------------------------------------------- when the total is one that nobody can make
+    @property
+    def ranges(self) -> Ranges:
+        """What survivors prove after a total that honest members cannot make (`federation.secagg.ranges`)."""
+        return Ranges(self._context, {member: self._seed_of(member) for member in self.survivors}, self.session.size)
+
+    def require_range(self, member: int, ranges: Ranges, bound: int, shown: bytes) -> dict[Edge, bytes]:
+        """Checks one survivor's proof; gives its commitments to pairwise masks, to compare with the others'.
+
+        Raises:
+            PeerError: it does not show that its input is in bounds.
+        """
+        gone = dict[Edge, bytes]()
+        for left in self._shares.keys() - set(self.survivors):
+            seed = self._seed_of(left)
+            if member in self._shares[left]:
+                gone[left, member] = masking.pair_key(seed, self._context, left, member)
+            if left in self._shares[member]:
+                key = HybridKey(seed, self.session.digest, b"mask key")
+                gone[member, left] = self._unsealed(key, member, left)
+        kept = [edge for other in self.survivors if other != member for edge in ((member, other), (other, member))]
+        edges = ranges.edges_of(member, [(dealer, holder) for dealer, holder in kept if holder in self._shares[dealer]])
+        return ranges.check(member, self._masked[member], gone, edges, bound, shown)
+
+    def _seed_of(self, dealer: int) -> bytes:
+        """The seed of a dealer that its holders opened: of its own mask if it survived, else of its pairwise ones."""
+        shares = {holder: opened[dealer] for holder, opened in self._opened.items() if dealer in opened}
+        return masking.combine(shares, self.session.shape.threshold)
 
     def receive(self, sender: int, message: bytes) -> None:
         """Takes one member's answer. A wrong one puts the member into `faults` and is not used.
@@ -286,12 +316,10 @@ class Coordinator:
         self._require_enough(self._opened, self.session.shape.threshold)
         self._require_held(self._shares, self._opened)
         self._require_confirmed()
-        size, threshold = self.session.size, self.session.shape.threshold
+        size = self.session.size
         total: Ring = np.sum([self._masked[member] for member in self.survivors], axis=0, dtype=np.uint64)
         for dealer in self._shares:
-            seed = masking.combine(
-                {holder: opened[dealer] for holder, opened in self._opened.items() if dealer in opened}, threshold
-            )
+            seed = self._seed_of(dealer)
             if dealer in self._masked:
                 made = masking.commit(self.session.digest, b"self seed", dealer, dealer, seed)
                 self._require_dealt(dealer, made, self._keys[dealer].self_commitment)
@@ -311,13 +339,16 @@ class Coordinator:
                 side += masking.mask(masking.pair_key(seed, self._context, gone, holder), self.session.size)
         for dealer in self._dealers_to(gone):
             if dealer in self._masked:
-                sealed, theirs = self._shares[dealer][gone].sealed_mask, self._keys[dealer].mask_key
-                try:
-                    pair_key = masking.unseal_pair_key(key, theirs, sealed, self._context, dealer, gone)
-                except ProofError as error:
-                    raise RoundAbortedError(f"{self._names[dealer]} sealed no mask for {self._names[gone]}") from error
-                side -= masking.mask(pair_key, self.session.size)
+                side -= masking.mask(self._unsealed(key, dealer, gone), self.session.size)
         return side
+
+    def _unsealed(self, key: HybridKey, dealer: int, gone: int) -> bytes:
+        """The key that a dealer sealed to one that left, whose mask key was opened."""
+        sealed, theirs = self._shares[dealer][gone].sealed_mask, self._keys[dealer].mask_key
+        try:
+            return masking.unseal_pair_key(key, theirs, sealed, self._context, dealer, gone)
+        except ProofError as error:
+            raise RoundAbortedError(f"{self._names[dealer]} sealed no mask for {self._names[gone]}") from error
 
     def _require_enough(self, answered: Mapping[int, object], needed: int) -> tuple[int, ...]:
         members = tuple(sorted(answered))

@@ -41,6 +41,8 @@ SEALED_BYTES: Final = _ENCAPSULATION_BYTES + 16
 
 Ring = NDArray[np.uint64]
 """Vectors modulo 2^64, where NumPy's additions and subtractions wrap."""
+Edge = tuple[int, int]
+"""A mask between two members: who adds it, and who subtracts it."""
 
 
 def derive(secret: bytes, context: bytes, label: bytes, length: int = 32) -> bytes:

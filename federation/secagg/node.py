@@ -17,7 +17,7 @@ from federation.errors import PeerError, ProofError, RefusedError, UsageError
 from federation.secagg import masking
 from federation.secagg.entries import Confirmation, EncryptedShares, OpenedShare, PublicKeys, ShareKind, members_of
 from federation.secagg.graph import CHOICE_BYTES, Graph
-from federation.secagg.masking import CLASSICAL_BYTES, SEED_BYTES, HybridKey, Ring
+from federation.secagg.masking import CLASSICAL_BYTES, SEED_BYTES, Edge, HybridKey, Ring
 from federation.secagg.messages import (
     Advertisement,
     KeyList,
@@ -125,6 +125,7 @@ class Node:
         self._context = b""
         self._graph: Graph
         self._dealers_keys: dict[int, tuple[bytes, bytes]] = {}
+        self._commitments: dict[int, bytes] = {}
         self._holders: tuple[int, ...] = ()
         self._dealers: tuple[int, ...] = ()
         self._held: dict[int, _Dealt] = {}
@@ -247,6 +248,24 @@ class Node:
             )
             return OpenedShares(self._context, self.member, tuple(opened)).to_bytes()
 
+    # ----------------------------------------------------------------------------- what a proof of range is made from
+    @property
+    def commitments(self) -> dict[int, bytes]:
+        """What survivors committed their self-mask seeds with: all of them in a complete graph, else neighbours."""
+        return {member: made for member, made in self._commitments.items() if member in self._survivors}
+
+    @property
+    def context(self) -> bytes:
+        """What everything in this session is bound to, once keys were listed."""
+        return self._context
+
+    @property
+    def edges(self) -> dict[Edge, bytes]:
+        """The key of each mask in this node's input but its own, by who adds it and who subtracts it. Sensitive."""
+        mine = {(self.member, holder): self._pair_key(holder) for holder in self._masked_with}
+        theirs = {(dealer, self.member): dealt.pair_key for dealer, dealt in self._held.items()}
+        return {edge: key for edge, key in (mine | theirs).items() if edge[0] != edge[1]}
+
     # ------------------------------------------------------------------------------------------ what is accepted
     def _accept_keys(self, message: bytes) -> dict[int, PublicKeys]:
         listed = KeyList.from_bytes(message)
@@ -272,6 +291,7 @@ class Node:
             member: (keys.mask_key[:CLASSICAL_BYTES], keys.share_key[:CLASSICAL_BYTES])
             for member, keys in entries.items()
         }
+        self._commitments = {member: keys.self_commitment for member, keys in entries.items()}
         return entries
 
     def _accept_shares(self, message: bytes) -> None:
