@@ -201,7 +201,7 @@ def test_any_field_of_a_plan_makes_another_name(plan):
 
 @pytest.mark.parametrize("field", ["holders", "threshold", "committee", "quorum"])
 def test_another_graph_of_the_sum_makes_another_name(monkeypatch, field):
-    """What secure aggregation makes of a plan's numbers is agreed on, too: two sums of other quorums are two charges."""
+    """What secure aggregation makes of a plan is agreed on, too: sums of other quorums are other charges."""
     plan = PLANS["moments"]
     before, usual = run_digest(plan, ROSTER, APPLICATION), shape(plan.organisations, plan.colluders, plan.dropouts)
     other_shape = dataclasses.replace(usual, **{field: getattr(usual, field) + 1})
