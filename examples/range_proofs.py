@@ -20,11 +20,13 @@ _PEOPLE, _NOISE = 75, 0.35
 def cost(members: int) -> tuple[float, float, int]:
     """CPU seconds to prove and to check, and bytes, of one of so many members."""
     context, seeds = os.urandom(32), {member: os.urandom(SEED_BYTES) for member in range(1, members + 1)}
-    ranges, keys = Ranges(context, seeds, _SIZE), {(1, other): os.urandom(32) for other in range(2, members + 1)}
+    edges = [edge for other in range(2, members + 1) for edge in ((1, other), (other, 1))]
+    ranges, keys = Ranges(context, seeds, _SIZE), {edge: os.urandom(32) for edge in edges}
     values = np.rint(np.random.default_rng(0).normal(size=_SIZE) * _NOISE * SCALE).astype(np.int64)
     masked = values.astype(np.uint64) + masking.self_mask(seeds[1], context, _SIZE)
-    for key in keys.values():
-        masked = masked + masking.mask(key, _SIZE)
+    for (adds, _), key in keys.items():
+        mask = masking.mask(key, _SIZE)
+        masked = masked + mask if adds == 1 else masked - mask
     bound, begun = ranges.bound(_PEOPLE, _NOISE * SCALE), time.process_time()
     shown = ranges.show(1, masked, keys, bound)
     proved = time.process_time()
