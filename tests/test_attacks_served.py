@@ -68,7 +68,7 @@ class ThiefsKey:
 
 
 def attempt(server: RunningServer, wallet: Any, thief: Thief, hostile: Hostile) -> str:
-    with server.device(wallet) as device:
+    with server.device(wallet, timeout_seconds=120) as device:  # a busy machine refuses nobody
         device._session_key = ThiefsKey(thief, hostile)
         try:
             outcome = device.verify(a_face(OWNER))
