@@ -50,7 +50,7 @@ demo-web: install $(PAGE) ## the person's page and the organisation's in your br
 	@[ -f build/demo/release.zip ] || $(MAKE) demo
 	$(BIN)/python -m examples.web $(ARGS)
 
-deployment: $(READY) ## a coordinator and three organisations on this machine, with a crash (ARGS="--no-crash")
+deployment: $(READY) ## a federation on this machine, with absence, crashes, renewal and withdrawal (ARGS="--short")
 	$(BIN)/python -m examples.deployment $(ARGS)
 
 containers: $(READY) ## the same in containers, with Docker or podman (ARGS="--base IMAGE")

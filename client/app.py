@@ -3,9 +3,9 @@
 Configuration of a node (``flower-supernode --node-config``):
 
 * ``embeddings``: path of the organisation's embedding archive (`federation.embeddings.EmbeddingSet`).
-* ``identity``: path of its long-lived Ed25519 private key, PEM.
-* ``roster``: path of all organisations' public keys, one a line in hex, compared with the others by other means than
-  this federation's coordinator.
+* ``identity``: path of its long-lived identity, two private keys in PEM (`federation.identity`).
+* ``roster``: path of all organisations' public identities, one a line in hex, compared with the others by other means
+  than this federation's coordinator.
 * ``ledgers``: folder of its two privacy ledgers (`client.ledger`), and ``budget-epsilon``: most that all runs together
   may cost a person; 64 without it.
 * ``groups``: for a run that measures a release: JSON that names the group of each person who is to be in it.
@@ -14,30 +14,39 @@ Configuration of a node (``flower-supernode --node-config``):
 * ``recipes``: what a plan may sum, separated by commas. Optional.
 * ``max-epsilon``, ``min-colluders``: what the operator agreed to. The coordinator proposes the plan, and the noise that
   this node adds grows with the colluders that the plan stands. Optional.
+* ``delta``: that goes with ``max-epsilon`` and ``budget-epsilon``; 1e-5 without it.
+* ``delay-class-seconds``: answers that needed people take this long, or twice, or four times as long; 0 without it.
 
 Nodes of a local simulation have none of them: they take ``<partition-id>.npz``, ``.pem``, ``.ledgers`` and ``roster``
 from the run configuration's folder ``organisations``.
+
+Theory of operation
+-------------------
+Whether a node answers says nothing about its people (ADR 0140). A question goes through three steps, and only the last
+one looks at them:
+
+1. The message, the plan, the numbers in the question and the turn are checked. A code tells what is wrong with them.
+2. The charge is on disk.
+3. The people are read. From here on there is an answer: of the same length, in the same class of delays, with noise.
+   Sums are total functions of each person's record, and a file that is gone makes the organisation's sum zero.
 """
 
 from __future__ import annotations
 
 import hashlib
-import json
 import logging
+import time
 from collections.abc import Callable
-from pathlib import Path
-from typing import TYPE_CHECKING, Final, TypeVar
+from typing import Final, TypeVar
 
 import numpy as np
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from cryptography.hazmat.primitives.serialization import load_pem_private_key
 from flwr.app import Context, Error, Message, RecordDict
 from flwr.clientapp import ClientApp
 from numpy.typing import NDArray
 
-from client import secure_sums
+from client import records, secure_sums
 from client.ledger import Ledgers, WrongLedgerError
-from federation.embeddings import PROBE, EmbeddingSet
+from federation.charges import application_digest, charge_name, run_digest
 from federation.errors import (
     BudgetExhaustedError,
     MalformedMessageError,
@@ -48,34 +57,34 @@ from federation.errors import (
 )
 from federation.evaluation import impostor_summary
 from federation.evaluation_plan import EVALUATION, EvaluationPlan
-from federation.privacy import LARGEST_EPSILON, MOMENTS, SCALES, THRESHOLD, PrivacyPlan, SumPlan
-from federation.release import Adapter
+from federation.identity import IdentityKey
+from federation.ledger import LedgerChain
+from federation.privacy import LARGEST_EPSILON, MOMENTS, SCALES, THRESHOLD, PrivacyPlan, SumPlan, epsilon_of_gaussians
 from federation.rounds import (
     Refusal,
     advertise_reply,
     ledger_content,
     protocol_content,
+    question_digest,
     read_advertise_request,
     read_evaluation_request,
     read_moments_request,
     read_protocol,
+    read_range_request,
     read_scales_request,
     read_threshold_request,
+    require_ring,
 )
 from federation.secagg import Node, Session, Stage
 from federation.secagg.ring import discrete_noise, noisy_input
 from federation.secagg.session import roster_from_text
 
-if TYPE_CHECKING:
-    from federation.resnet import ResNetRecogniser
-    from federation.scales import ChipSet
-
-# Flower may start a process for every message, and most need neither torch nor Opacus: what trains is imported where it
-# is used, which saves each of those processes seconds.
 _log = logging.getLogger(__name__)
 
 app = ClientApp()
 _Plan = TypeVar("_Plan", bound=SumPlan)
+_Sum = Callable[[], tuple[NDArray[np.float64], int]]
+"""Reads people and gives their exact sum, and over how many of them it is."""
 
 
 class NotAgreedError(RefusedError):
@@ -89,135 +98,199 @@ def advertise(message: Message, context: Context) -> Message:
     def reply() -> RecordDict:
         plan, shown = read_advertise_request(message.content)
         _require_agreed(plan, context)
-        measured = isinstance(plan, EvaluationPlan)
-        people = len(_groups(context)) if measured else _people(_embeddings(context))
         identity = _identity(context)
-        own = _ledgers(context).admit(shown, plan)
-        return advertise_reply(secure_sums.open_sums(context.state, identity, plan, shown.reservation), people, own)
+        require_ring(plan, identity.run, identity.roster)
+        agreed = run_digest(plan, identity.roster, application_digest())
+        own = _ledgers(context).admit(shown, plan, agreed)
+        facts = records.facts_of(context, plan)
+        if isinstance(plan, PrivacyPlan):
+            _require_dimension(facts.dimension, plan.dimension)
+        opened = secure_sums.open_sums(context.state, identity, plan, shown.reservation, facts)
+        return advertise_reply(opened, facts.people, own)
 
-    return _guarded(message, reply)
+    return _guarded(message, reply, _delay_class(context))
 
 
 @app.query("share_keys")
 def share_keys(message: Message, context: Context) -> Message:
     """Replies with encrypted shares of this node's secrets, for every release."""
-    return _guarded(message, lambda: _answers(message, context, Stage.SHARE_KEYS, Node.share_keys))
+    return _guarded(
+        message, lambda: _answers(message, context, Stage.SHARE_KEYS, lambda node, _, data: node.share_keys(data))
+    )
 
 
 @app.train(MOMENTS)
 def moments(message: Message, context: Context) -> Message:
     """Replies with this organisation's part of the moments release, under its masks."""
 
-    def values(plan: PrivacyPlan) -> tuple[NDArray[np.float64], int]:
-        from federation.training import moments_sum  # noqa: PLC0415 - see the top
+    def asked(plan: PrivacyPlan) -> _Sum:
+        start = read_moments_request(message.content, plan)
 
-        embeddings = _embeddings(context)
-        return moments_sum(embeddings, read_moments_request(message.content, plan), plan), _people(embeddings)
+        def total() -> tuple[NDArray[np.float64], int]:
+            from federation.training import moments_sum  # noqa: PLC0415 - torch takes seconds, see `client.records`
 
-    return _guarded(message, lambda: _masked(message, context, MOMENTS, PrivacyPlan, values))
+            embeddings = records.embeddings(context)
+            return moments_sum(embeddings, start, plan), records.count(embeddings)
+
+        return total
+
+    return _masked(message, context, MOMENTS, PrivacyPlan, asked)
 
 
 @app.train(SCALES)
 def scales(message: Message, context: Context) -> Message:
     """Replies with this organisation's part of one step of tuning, under its masks."""
 
-    def reply() -> RecordDict:
-        step, *others = read_protocol(message.content)
-        if others or not step.startswith(SCALES):
-            raise MalformedMessageError("a step of tuning is one release")
-        return _masked(message, context, step, PrivacyPlan, values)
+    def asked(plan: PrivacyPlan) -> _Sum:
+        so_far = read_scales_request(message.content, plan)
 
-    def values(plan: PrivacyPlan) -> tuple[NDArray[np.float64], int]:
-        from federation.scales import scales_sum  # noqa: PLC0415 - see the top
+        def total() -> tuple[NDArray[np.float64], int]:
+            from federation.scales import scales_sum  # noqa: PLC0415 - torch takes seconds, see `client.records`
 
-        chips, so_far = _chips(context), read_scales_request(message.content, plan)
-        return scales_sum(_recogniser(context), chips, so_far, plan), _people(chips)
+            chips = records.chips(context)
+            with records.no_denormals():
+                return scales_sum(records.recogniser(context), chips, so_far, plan), records.count(chips)
 
-    return _guarded(message, reply)
+        return total
+
+    return _masked(message, context, SCALES, PrivacyPlan, asked)
 
 
 @app.evaluate(THRESHOLD)
 def threshold(message: Message, context: Context) -> Message:
     """Replies with this organisation's part of the threshold release, under its masks."""
 
-    def values(plan: PrivacyPlan) -> tuple[NDArray[np.float64], int]:
+    def asked(plan: PrivacyPlan) -> _Sum:
         adapter, prior = read_threshold_request(message.content, plan)
-        embeddings = _embedded(context, adapter)
-        return impostor_summary(embeddings, adapter, prior), _people(embeddings)
 
-    return _guarded(message, lambda: _masked(message, context, THRESHOLD, PrivacyPlan, values))
+        def total() -> tuple[NDArray[np.float64], int]:
+            embeddings = records.embedded(context, adapter)
+            return impostor_summary(embeddings, adapter, prior), records.count(embeddings)
+
+        return total
+
+    return _masked(message, context, THRESHOLD, PrivacyPlan, asked)
 
 
 @app.evaluate(EVALUATION)
 def evaluation(message: Message, context: Context) -> Message:
     """Replies with this organisation's histograms of a deployed release by group, under its masks."""
 
-    def values(plan: EvaluationPlan) -> tuple[NDArray[np.float64], int]:
-        from federation.private_evaluation import evaluation_sum  # noqa: PLC0415 - see the top
+    def asked(plan: EvaluationPlan) -> _Sum:
+        release = read_evaluation_request(message.content, plan)
+        _require_dimension(secure_sums.facts_of(context.state).dimension, release.adapter.dimension)
 
-        release, groups = read_evaluation_request(message.content, plan), _groups(context)
-        embeddings = _embedded(context, release.adapter).of_people(sorted(groups))
-        if release.adapter.dimension != embeddings.dimension:
-            raise UsageError("the embeddings of this organisation are not of the recogniser of the release")
-        return evaluation_sum(embeddings, release.adapter, groups, plan), len(groups)
+        def total() -> tuple[NDArray[np.float64], int]:
+            from federation.private_evaluation import evaluation_sum  # noqa: PLC0415 - training needs none of it
 
-    return _guarded(message, lambda: _masked(message, context, EVALUATION, EvaluationPlan, values))
+            groups = records.groups(context)
+            embeddings = records.embedded(context, release.adapter).of_people(sorted(groups))
+            return evaluation_sum(embeddings, release.adapter, groups, plan), len(groups)
+
+        return total
+
+    return _masked(message, context, EVALUATION, EvaluationPlan, asked)
 
 
 @app.query("sign_survivors")
 def sign_survivors(message: Message, context: Context) -> Message:
     """Replies with a signature on who survived."""
-    return _guarded(message, lambda: _answers(message, context, Stage.SIGN_SURVIVORS, Node.sign_survivors))
+    return _guarded(
+        message,
+        lambda: _answers(message, context, Stage.SIGN_SURVIVORS, lambda node, _, data: node.sign_survivors(data)),
+    )
 
 
 @app.query("open_shares")
 def open_shares(message: Message, context: Context) -> Message:
     """Replies with one share about every organisation, once for a charge."""
+    own: list[LedgerChain] = []
+
+    def opened(node: Node, charge: str, data: bytes) -> bytes:
+        made = node.open_shares(data)
+        # They have not left yet. A crash after this line means that this organisation opens nothing for this charge.
+        own.append(_ledgers(context).opened(charge, hashlib.sha256(data).hexdigest()))
+        return made
 
     def reply() -> RecordDict:
-        answers = _answers(message, context, Stage.OPEN_SHARES, Node.open_shares)
-        ((release, data),) = read_protocol(message.content).items()
-        # They have not left yet. A crash after this line means that this organisation opens nothing for this charge.
-        reservation = secure_sums.reservation_of(context.state)
-        own = _ledgers(context).opened(reservation, release, hashlib.sha256(data).hexdigest())
-        return RecordDict({**answers, **ledger_content(own)})
+        if len(read_protocol(message.content)) != 1:
+            raise MalformedMessageError("shares are opened for one release")
+        answers = _answers(message, context, Stage.OPEN_SHARES, opened)
+        return RecordDict({**answers, **ledger_content(own[0])})
 
     return _guarded(message, reply)
 
 
-def _answers(message: Message, context: Context, stage: Stage, step: Callable[[Node, bytes], bytes]) -> RecordDict:
-    """This node's answers for all releases in a message."""
+@app.query("show_range")
+def show_range(message: Message, context: Context) -> Message:
+    """Replies with a proof that this node's input to the last sum was in bounds; asked for when somebody spoiled it."""
+
+    def reply() -> RecordDict:
+        release, seeds = read_range_request(message.content)
+        return protocol_content(
+            {release: secure_sums.proof_of_range(context.state, _identity(context), release, seeds)}
+        )
+
+    return _guarded(message, reply)
+
+
+def _answers(message: Message, context: Context, stage: Stage, step: Callable[[Node, str, bytes], bytes]) -> RecordDict:
+    """This node's answers for all releases in a message; `step` gets the name of the charge, too."""
     identity = _identity(context)
 
     def one(release: str, data: bytes) -> bytes:
-        return secure_sums.answer(context.state, identity, release, stage, data, lambda node, _: step(node, data))
+        return secure_sums.answer(
+            context.state, identity, release, stage, data, lambda node, charge: step(node, charge, data)
+        )
 
     return protocol_content({release: one(release, data) for release, data in read_protocol(message.content).items()})
 
 
 def _masked(
-    message: Message,
-    context: Context,
-    release: str,
-    kind: type[_Plan],
-    values: Callable[[_Plan], tuple[NDArray[np.float64], int]],
-) -> RecordDict:
-    """This node's masked, noisy input to one release of a kind of plan, charged before it leaves."""
-    data = read_protocol(message.content).get(release, b"")
+    message: Message, context: Context, kind_of_release: str, kind: type[_Plan], asked: Callable[[_Plan], _Sum]
+) -> Message:
+    """This node's masked, noisy input to one release of a kind of plan.
 
-    def step(node: Node, session: Session) -> bytes:
+    Args:
+        message: the question.
+        context: of the run.
+        kind_of_release: the release's name, or how the names of all steps begin.
+        kind: of the plan that has such a release.
+        asked: reads the question, and nothing of the people; gives what will.
+    """
+    own: list[LedgerChain] = []
+
+    def read(release: str) -> secure_sums.Question:
         plan = secure_sums.plan_of(context.state)
         if not isinstance(plan, kind):
             raise MalformedMessageError("this run is of another kind")
-        exact, people = values(plan)
-        noisy = noisy_input(session, exact, people, dict(plan.events)[release], noise=discrete_noise)
-        return node.mask_input(data, noisy)
+        total, noise_multiplier = asked(plan), dict(plan.events)[release]
+        name = charge_name(secure_sums.reservation_of(context.state), release, question_digest(message.content))
 
-    made = secure_sums.answer(context.state, _identity(context), release, Stage.MASK_INPUT, data, step)
-    noise_multiplier = dict(secure_sums.plan_of(context.state).events)[release]
-    # It has not left yet. A crash after this line costs this organisation's people budget for nothing, and no privacy.
-    own = _ledgers(context).charge(secure_sums.reservation_of(context.state), release, noise_multiplier)
-    return RecordDict({**protocol_content({release: made}), **ledger_content(own)})
+        def charge() -> str:
+            # Nothing was read yet. A crash after this line costs this organisation's people budget for nothing.
+            own.append(_ledgers(context).charge(name, noise_multiplier))
+            return name
+
+        return secure_sums.Question(charge, lambda session: _noisy(session, total, noise_multiplier))
+
+    def reply() -> RecordDict:
+        (release, data), *others = read_protocol(message.content).items()
+        if others or release.partition("-")[0] != kind_of_release:
+            raise MalformedMessageError(f"this question is for one release, {kind_of_release}")
+        made = secure_sums.masked(context.state, _identity(context), release, data, lambda: read(release))
+        return RecordDict({**protocol_content({release: made}), **ledger_content(own[0])})
+
+    return _guarded(message, reply, _delay_class(context))
+
+
+def _noisy(session: Session, total: _Sum, noise_multiplier: float) -> NDArray[np.int64]:
+    """The sum with this node's share of the noise; whatever goes wrong, noise alone."""
+    try:
+        return noisy_input(session, *total(), noise_multiplier, noise=discrete_noise)
+    except Exception:  # noqa: BLE001 - it is charged: whatever happened to the files, the answer must not tell
+        _log.exception("this organisation's people could not be read: it adds noise alone to %s", session.release)
+        return noisy_input(session, np.zeros(session.size), 0, noise_multiplier, noise=discrete_noise)
 
 
 _REFUSALS: Final[tuple[tuple[type[Exception] | tuple[type[Exception], ...], Refusal], ...]] = (
@@ -233,14 +306,30 @@ _REFUSALS: Final[tuple[tuple[type[Exception] | tuple[type[Exception], ...], Refu
 """What a failure is called outside this node; the first that fits."""
 
 
-def _guarded(message: Message, answer: Callable[[], RecordDict]) -> Message:
+def _guarded(message: Message, answer: Callable[[], RecordDict], delay_class_seconds: float = 0.0) -> Message:
     """Turns every failure into a code: exception texts would travel in clear."""
+    begun = time.monotonic()
     try:
-        return Message(answer(), reply_to=message)
+        reply = Message(answer(), reply_to=message)
     except Exception as error:  # noqa: BLE001 - whatever it is, only a code may leave this node
         refusal = next(refusal for kinds, refusal in _REFUSALS if isinstance(error, kinds))
         _log.exception("this organisation refuses: %s", refusal.name)
-        return Message(Error(code=refusal.value, reason=refusal.text), reply_to=message)
+        reply = Message(Error(code=refusal.value, reason=refusal.text), reply_to=message)
+    if rest := _rest_of_class(time.monotonic() - begun, delay_class_seconds):
+        time.sleep(rest)
+    return reply
+
+
+def _rest_of_class(seconds: float, shortest: float) -> float:
+    """How long to wait so that an answer that took `seconds` takes `shortest`, or 2, 4, 8 ... times as long."""
+    end = shortest
+    while 0 < end < seconds:
+        end *= 2
+    return max(0.0, end - seconds)
+
+
+def _delay_class(context: Context) -> float:
+    return float(context.node_config.get("delay-class-seconds", 0.0))
 
 
 def _require_agreed(plan: SumPlan, context: Context) -> None:
@@ -251,94 +340,35 @@ def _require_agreed(plan: SumPlan, context: Context) -> None:
         summed = {name.partition("-")[0] for name, _ in plan.events}
         if not summed <= set(str(recipes).split(",")):
             raise NotAgreedError(f"the plan sums {', '.join(sorted(summed))}, and recipes are {recipes}")
-    if most is not None and not plan.epsilon <= float(most):
-        raise NotAgreedError(f"the plan asks for epsilon {plan.epsilon:g}, and max-epsilon is {most}")
+    if most is not None:
+        # An epsilon is worth nothing without its delta: the plan's noise is counted again, at the operator's.
+        delta = _delta(context)
+        if not (epsilon := epsilon_of_gaussians(plan.noise_multipliers, delta)) <= float(most):
+            raise NotAgreedError(
+                f"the plan asks for epsilon {plan.epsilon:g} at delta {plan.delta:g}, which is {epsilon:.2f} at "
+                f"{delta:g}, and max-epsilon is {most}"
+            )
     if least is not None and not plan.colluders >= float(least):
         raise NotAgreedError(f"the plan stands {plan.colluders} colluders, and min-colluders is {least}")
 
 
-def _people(images: EmbeddingSet | ChipSet) -> int:
-    return len(set(images.people.tolist()))
+def _require_dimension(ours: int, dimension: int) -> None:
+    if ours != dimension:
+        raise UsageError(f"the embeddings of this organisation have {ours} numbers, and those asked for {dimension}")
 
 
-def _groups(context: Context) -> dict[str, str]:
-    """The group of everybody who takes part and is listed; nobody else is measured.
-
-    Raises:
-        UsageError: the list is missing or wrong, or nobody is left.
-    """
-    try:
-        listed = json.loads(_path(context, "groups", "{}.groups.json").read_bytes())
-    except (ValueError, RecursionError):
-        listed = None
-    if not isinstance(listed, dict) or not all(isinstance(group, str) for group in listed.values()):
-        # `from None`, and no name: whoever reads the log need not learn who is in which group.
-        raise UsageError('groups is a file with JSON such as {"PERSON": "GROUP"}') from None
-    here = sorted(set(_embeddings(context).people.tolist()) & listed.keys())  # without those who withdrew
-    if not here:
-        raise UsageError("nobody in this organisation has a group; list people in the file that groups names")
-    return {person: listed[person] for person in here}
-
-
-def _embedded(context: Context, adapter: Adapter) -> EmbeddingSet:
-    """The organisation's embeddings; with a recogniser that was tuned, made by it."""
-    tuned = adapter.scales.get(PROBE)
-    return _embeddings(context) if tuned is None else _chips(context).embed(_recogniser(context), tuned)
-
-
-def _embeddings(context: Context) -> EmbeddingSet:
-    return EmbeddingSet.from_bytes(_path(context, "embeddings", "{}.npz").read_bytes())
-
-
-def _chips(context: Context) -> ChipSet:
-    """The organisation's chips, of the people whom it announced.
-
-    Raises:
-        UsageError: somebody has embeddings and no chips.
-    """
-    from federation.scales import ChipSet  # noqa: PLC0415 - see the top
-
-    people = set(_embeddings(context).people.tolist())  # without those who withdrew
-    chips = ChipSet.from_bytes(_path(context, "chips", "{}.chips.npz").read_bytes()).of_people(sorted(people))
-    if set(chips.people.tolist()) != people:
-        raise UsageError("somebody of this organisation has embeddings and no chips; make both from the same images")
-    return chips
-
-
-def _recogniser(context: Context) -> ResNetRecogniser:
-    from client.models import load_recogniser  # noqa: PLC0415 - see the top
-    from federation.resnet import ResNetRecogniser  # noqa: PLC0415 - see the top
-
-    recogniser = load_recogniser(_path(context, "model", "model"))
-    if not isinstance(recogniser, ResNetRecogniser):
-        raise UsageError(f"the recipe {SCALES} tunes the recogniser that comes with the project, not an ONNX file")
-    return recogniser
+def _delta(context: Context) -> float:
+    return float(context.node_config.get("delta", 1e-5))
 
 
 def _ledgers(context: Context) -> Ledgers:
     budget = float(context.node_config.get("budget-epsilon", LARGEST_EPSILON))
-    return Ledgers(_path(context, "ledgers", "{}.ledgers"), budget)
+    return Ledgers(records.path(context, "ledgers", "{}.ledgers"), budget, _delta(context))
 
 
 def _identity(context: Context) -> secure_sums.Identity:
-    roster = roster_from_text(_path(context, "roster", "roster").read_text())
-    try:
-        key = load_pem_private_key(_path(context, "identity", "{}.pem").read_bytes(), password=None)
-    except (ValueError, TypeError) as error:
-        raise UsageError(
-            "the identity of this node must be an Ed25519 private key in PEM, without a password"
-        ) from error
-    if not isinstance(key, Ed25519PrivateKey) or (public := key.public_key().public_bytes_raw()) not in roster:
-        raise UsageError("this node's identity must be an Ed25519 key, and its public key must be in the roster")
-    return secure_sums.Identity(str(context.run_id), roster, roster.index(public) + 1, key.sign)
-
-
-def _path(context: Context, key: str, local: str) -> Path:
-    """A file from the node's configuration, or from the folder of a local simulation."""
-    own = context.node_config.get(key)
-    folder, partition = context.run_config.get("organisations"), context.node_config.get("partition-id")
-    if own is not None:
-        return Path(str(own))
-    if folder and partition is not None:
-        return Path(str(folder)) / local.format(int(partition))
-    raise UsageError(f'set {key}="FILE" in this node\'s configuration')
+    roster = roster_from_text(records.path(context, "roster", "roster").read_text())
+    key = IdentityKey.from_pem(records.path(context, "identity", "{}.pem").read_bytes())
+    if key.public not in roster:
+        raise UsageError("this node's identity is not in the roster")
+    return secure_sums.Identity(str(context.run_id), roster, roster.index(key.public) + 1, key.sign)

@@ -18,6 +18,7 @@ import ipaddress
 import logging
 import ssl
 import time
+from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -47,12 +48,28 @@ _log = logging.getLogger(__name__)
 
 _UPSTREAM_SECONDS: Final = 60.0
 _GRACE_SECONDS: Final = 5
-_CERTIFICATE_DAYS: Final = 397
+_CERTIFICATE_DAYS: Final = 3650
 _OK: Final = 200
+_UNAUTHORISED: Final = 401
+_LONGEST_TEXT: Final = 300
 
 
-def guard_app(gateway: httpx.AsyncClient, policy: LocalPolicy, *, clock: Callable[[], float] = time.time) -> Starlette:
-    """Answers fleet calls with what `gateway` answers and `policy` allows, and anything else with 404."""
+def guard_app(
+    gateway: httpx.AsyncClient,
+    policy: LocalPolicy,
+    *,
+    clock: Callable[[], float] = time.time,
+    tally: Counter[str] | None = None,
+) -> Starlette:
+    """Answers fleet calls with what `gateway` answers and `policy` allows, and anything else with 404.
+
+    Args:
+        gateway: client for the coordinator's gateway; closed when the application stops.
+        policy: the organisation's.
+        clock: seconds since 1970.
+        tally: counts refusals by why: ``hours``, ``recipe``, ``application``, and ``coordinator`` for the other side's.
+    """
+    counted = Counter[str]() if tally is None else tally
 
     async def fleet(request: Request) -> Response:
         name, body = request.path_params["call"], bytearray()
@@ -63,7 +80,8 @@ def guard_app(gateway: httpx.AsyncClient, policy: LocalPolicy, *, clock: Callabl
             if len(body) > MOST_BODY_BYTES:
                 return Response(status_code=413)
         try:
-            return await _answer(gateway, policy, int(clock()), name, bytes(body), passed_on(request.headers))
+            headers = passed_on(request.headers)
+            return await _answer(gateway, policy, int(clock()), name, bytes(body), headers, counted)
         except (DecodeError, httpx.HTTPError) as error:
             return Response(status_code=next(status for kind, status in _FAILURES if isinstance(error, kind)))
 
@@ -76,15 +94,26 @@ def guard_app(gateway: httpx.AsyncClient, policy: LocalPolicy, *, clock: Callabl
 
 
 async def _answer(
-    gateway: httpx.AsyncClient, policy: LocalPolicy, now: int, name: str, body: bytes, headers: dict[str, str]
+    gateway: httpx.AsyncClient,
+    policy: LocalPolicy,
+    now: int,
+    name: str,
+    body: bytes,
+    headers: dict[str, str],
+    tally: Counter[str],
 ) -> Response:
     if name == "pull-messages" and not policy.is_open(now):
+        tally["hours"] += 1
         return _no_work(headers)
     reply = await gateway.post(PREFIX + name, content=body, headers=headers)
+    if reply.status_code == _UNAUTHORISED:
+        _log.warning("the coordinator does not take this node's calls: %s", _printable(reply.text))
+        tally["coordinator"] += 1
     if reply.status_code == _OK:
-        if name == "pull-messages" and not await _may_run(gateway, policy, body, headers, reply.content):
+        if name == "pull-messages" and not await _may_run(gateway, policy, body, headers, reply.content, tally):
             return _no_work(headers)
         if name == "get-fab" and not _is_allowed_app(policy, reply.content):
+            tally["application"] += 1
             return Response(status_code=403)
     return Response(reply.content, reply.status_code, headers=passed_on(reply.headers))
 
@@ -94,13 +123,19 @@ _FAILURES: Final = ((DecodeError, 403), (httpx.TimeoutException, 504), (httpx.HT
 
 
 async def _may_run(
-    gateway: httpx.AsyncClient, policy: LocalPolicy, question: bytes, headers: dict[str, str], content: bytes
+    gateway: httpx.AsyncClient,
+    policy: LocalPolicy,
+    question: bytes,
+    headers: dict[str, str],
+    content: bytes,
+    tally: Counter[str],
 ) -> bool:
     """Whether all messages in an answer are of a kind, and of a run whose application, that the policy names."""
     for message in PullMessagesResponse.FromString(content).messages_list:
         kind, run_id = message.metadata.message_type, message.metadata.run_id
         if not policy.allows_message(kind):
             _log.warning("refused: run %d sent %r, and the policy's recipes do not name it", run_id, kind[:64])
+            tally["recipe"] += 1
             return False
         # In the name of this very node: its signed headers cover a time and nothing else.
         node = PullMessagesRequest.FromString(question).node
@@ -109,6 +144,7 @@ async def _may_run(
         digest = GetRunResponse.FromString(reply.content).run.fab_hash if reply.status_code == _OK else ""
         if not policy.allows_app(digest):
             _log.warning("refused: run %d is of application %s, and app-hashes do not name it", run_id, digest[:64])
+            tally["application"] += 1
             return False
     return True
 
@@ -119,6 +155,10 @@ def _is_allowed_app(policy: LocalPolicy, content: bytes) -> bool:
         return allowed
     _log.warning("refused: the application that arrived is %s, and app-hashes do not name it", digest)
     return False
+
+
+def _printable(text: str) -> str:
+    return "".join(c if c.isprintable() else " " for c in text[:_LONGEST_TEXT])
 
 
 def _no_work(headers: dict[str, str]) -> Response:

@@ -2,15 +2,16 @@
 
 ::
 
-    own.jsonl           every release that this organisation's people are in: charged before its part leaves, and
+    own.jsonl           every release that this organisation's people are in: charged before they are looked at, and
                         committed before the shares leave that open the sum
     coordinator.jsonl   the newest ledger that the coordinator showed
 
 Whatever the coordinator calls a population, the people in one organisation's folder are the same, so its own ledger has
-one account for them, over all runs. A release is charged when this organisation's part of it is ready and has not left:
-what never left costs nothing. A run that goes on under an old reservation may ask for the part again, in a new session,
-until this organisation has opened shares; it does so once for a charge. That is enough: any two quorums share an honest
-organisation, so nobody gets two sums.
+one account for them, over all runs. A release is charged before anything of them is read: whether a question is
+answered must cost the same, whoever is there. The name of a charge is a digest of what decides the sum
+(`federation.charges`): plan, roster, application and question. A run that goes on with all of them may ask for the
+part again, in a new session, until this organisation has opened shares; it does so once for a charge. That is enough:
+any two quorums of one roster share an honest organisation, so nobody gets two sums.
 
 The coordinator's ledger must extend the copy. Who restores an old one could spend a budget twice.
 
@@ -28,6 +29,7 @@ from typing import Final
 
 from client.files import replace_file
 from client.secure_sums import RepeatedError
+from federation.charges import require_reservation_of
 from federation.errors import MalformedMessageError, ProofError, UsageError
 from federation.ledger import LedgerChain
 from federation.privacy import SumPlan
@@ -37,8 +39,6 @@ OWN: Final = "own.jsonl"
 COORDINATOR: Final = "coordinator.jsonl"
 PEOPLE: Final = "people of this organisation"
 """The only account in an organisation's own ledger."""
-BUDGET_DELTA: Final = 1e-5
-"""Delta at which an organisation's cap is counted."""
 _LOCK = ".lock"
 
 
@@ -52,15 +52,22 @@ class Ledgers:
 
     Attributes:
         folder: made when missing.
-        budget_epsilon: most that all runs together may cost a person, at `BUDGET_DELTA`. It can be lowered later, and
-            not raised above what it was at the first charge.
+        budget_epsilon: most that all runs together may cost a person. It can be lowered later, and not raised above
+            what it was at the first charge.
+        delta: that goes with it. It stays what it was at the first charge.
     """
 
     folder: Path
     budget_epsilon: float
+    delta: float = 1e-5
 
-    def admit(self, shown: ShownLedger, plan: SumPlan) -> LedgerChain:
+    def admit(self, shown: ShownLedger, plan: SumPlan, agreed: str) -> LedgerChain:
         """Takes the coordinator's ledger in place of the copy, and asks whether the own budget has room for the run.
+
+        Args:
+            shown: the coordinator's ledger, and which charge in it is for this run.
+            plan: of the run.
+            agreed: `federation.charges.run_digest`, as this organisation makes it.
 
         Returns:
             The own ledger.
@@ -79,21 +86,30 @@ class Ledgers:
                     f"the coordinator's ledger does not go on from the last one: {error}. This organisation takes no "
                     f"part until the coordinator has the newest one back: send it {self.folder / COORDINATOR}"
                 ) from error
+            try:
+                require_reservation_of(shown.reservation, agreed)
+            except MalformedMessageError as error:
+                raise WrongLedgerError(str(error)) from error
             charge = shown.chain.reservation(shown.reservation)
             if charge is None or charge.noise_multipliers != plan.noise_multipliers:
                 raise WrongLedgerError("the coordinator's ledger holds no charge for this run with this plan's noise")
             if shown.chain.release_of(shown.reservation):
                 raise WrongLedgerError("the coordinator's ledger says that this run has made its release already")
             own = self._read(OWN)
-            new = tuple(noise for name, noise in plan.events if own.reservation(_name(shown.reservation, name)) is None)
+            paid = {entry.run.rpartition("/")[0] for entry in own.entries if entry.kind == "reserve"}
+            new = tuple(noise for name, noise in plan.events if f"{shown.reservation}/{name}" not in paid)
             if new:
                 self._charged(own, "the rest of this run", new)
             if shown.chain != copy:
                 replace_file(self.folder / COORDINATOR, shown.chain.to_bytes())
             return own
 
-    def charge(self, reservation: str, release: str, noise_multiplier: float) -> LedgerChain:
-        """Charges one release to the own budget, once. Call it when this organisation's part is ready and has not left.
+    def charge(self, name: str, noise_multiplier: float) -> LedgerChain:
+        """Charges one release to the own budget, once. Call it before anything of the people is read.
+
+        Args:
+            name: `federation.charges.charge_name`.
+            noise_multiplier: of the release.
 
         Returns:
             The own ledger, once it is on disk.
@@ -105,7 +121,7 @@ class Ledgers:
             UsageError: the file was altered or cannot be used.
         """
         with self._locked():
-            own, name = self._read(OWN), _name(reservation, release)
+            own = self._read(OWN)
             if own.release_of(name):
                 raise RepeatedError
             if (before := own.reservation(name)) is not None:
@@ -116,12 +132,11 @@ class Ledgers:
             replace_file(self.folder / OWN, charged.to_bytes())
             return charged
 
-    def opened(self, reservation: str, release: str, what: str) -> LedgerChain:
+    def opened(self, name: str, what: str) -> LedgerChain:
         """Records that this organisation opens shares. Call it when they are ready and have not left.
 
         Args:
-            reservation: of the run.
-            release: which sum.
+            name: of the charge that pays for the sum.
             what: SHA-256 in hex of the question.
 
         Returns:
@@ -132,7 +147,7 @@ class Ledgers:
             UsageError: the release was never charged, or the file was altered or cannot be used.
         """
         with self._locked():
-            own, name = self._read(OWN), _name(reservation, release)
+            own = self._read(OWN)
             if own.release_of(name):
                 raise RepeatedError
             committed = LedgerChain((*own.entries, own.next_commit(PEOPLE, name, what)))
@@ -150,8 +165,12 @@ class Ledgers:
     def _charged(self, own: LedgerChain, run: str, noise_multipliers: tuple[float, ...]) -> LedgerChain:
         cap = own.opening(PEOPLE)
         if cap is None:
-            opening = own.next_open(PEOPLE, epsilon=self.budget_epsilon, delta=BUDGET_DELTA)
+            opening = own.next_open(PEOPLE, epsilon=self.budget_epsilon, delta=self.delta)
             own = own if opening is None else LedgerChain((*own.entries, opening))
+        elif self.delta != cap.delta:
+            raise UsageError(
+                f"delta is {self.delta:g} and was {cap.delta:g} when people were first charged: it stays that"
+            )
         elif self.budget_epsilon > cap.epsilon:
             raise UsageError(
                 f"budget-epsilon is {self.budget_epsilon:g} and was {cap.epsilon:g} when people were first charged: it "
@@ -182,7 +201,3 @@ class Ledgers:
         with lock:
             fcntl.flock(lock, fcntl.LOCK_EX)  # released when the file is closed, or when the process dies
             yield
-
-
-def _name(reservation: str, release: str) -> str:
-    return f"{reservation}/{release}"

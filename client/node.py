@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import datetime as dt
+import logging
 import os
 import signal
 import socket
@@ -11,9 +12,11 @@ import subprocess
 import sys
 import threading
 import time
+from collections import Counter
 from pathlib import Path
 from typing import Final
 
+from client.files import replace_file
 from client.guard import gateway_client, guard_app, guard_server, write_loopback_certificate
 from client.joining import (
     AUTHORITY,
@@ -21,19 +24,38 @@ from client.joining import (
     NODE_KEY,
     ORGANISATION_KEY,
     ROSTER,
-    invitation_of,
     policy_of,
 )
 from client.ledger import Ledgers
-from client.people import ACTIVE, CHIPS, GROUPS, MODEL, changing, refresh_active, require_chips_of_all
-from federation.errors import RefusedError, UnavailableError, UsageError
-from federation.fleet import flower_environment
+from client.node_metrics import NodeMetrics, show
+from client.people import (
+    ACTIVE,
+    CHIPS,
+    GROUPS,
+    MODEL,
+    changing,
+    refresh_active,
+    require_both_cameras,
+    require_chips_of_all,
+    require_groups,
+)
+from client.reaching import reach
+from client.renewing import gateway_of
+from federation.errors import IntaglioError, RefusedError, UnavailableError, UsageError
+from federation.evaluation_plan import EVALUATION
+from federation.fleet import flower_environment, tethered
 from federation.membership import LocalPolicy
 from federation.privacy import SCALES
+from federation.renewal import Notice
 
 _GUARD_CERTIFICATE, _GUARD_KEY = "guard.pem", "guard-key.pem"
+_DELAY_CLASS_SECONDS: Final = 2.0
+"""Answers that needed people leave after this, twice this, four times this: when says little about them (ADR 0140)."""
 _STARTUP_SECONDS: Final = 20.0
 _STOP_SECONDS: Final = 10.0
+_LOOK_SECONDS: Final = 6 * 3600.0
+
+_log = logging.getLogger(__name__)
 _STOPPED: Final = 0
 
 
@@ -53,7 +75,9 @@ def node_config(folder: Path, policy: LocalPolicy) -> str:
             f'recipes="{",".join(policy.recipes)}"',
             f"max-epsilon={policy.max_epsilon!r}",
             f"budget-epsilon={policy.budget_epsilon!r}",
+            f"delta={policy.delta!r}",
             f"min-colluders={policy.min_colluders}",
+            f"delay-class-seconds={_DELAY_CLASS_SECONDS!r}",
         ]
     )
 
@@ -72,26 +96,39 @@ def require_ready(folder: Path) -> LocalPolicy:
         raise UsageError("no roster is trusted yet; compare the fingerprints with `intaglio node trust ROSTER`")
     with changing(folder):  # else who withdraws at this moment could come back
         active = refresh_active(folder)
+    # Whatever is wrong with the people is said here. A question is answered all the same (`client.records`).
+    require_both_cameras(active)
     if SCALES in policy.recipes:
         require_chips_of_all(active, folder)
-    Ledgers(folder / LEDGERS, policy.budget_epsilon).own()
+    if EVALUATION in policy.recipes:
+        require_groups(active, folder)
+    Ledgers(folder / LEDGERS, policy.budget_epsilon, policy.delta).own()
     return policy
 
 
-def run_node(folder: Path) -> int:
+def run_node(folder: Path, *, metrics: tuple[str, int] | None = None) -> int:
     """Runs until SIGTERM, SIGINT or the end of the SuperNode; returns its exit status, 0 when it was stopped.
 
-    Call it from the main thread.
+    Call it from the main thread. The SuperNode dies with this process, however that dies.
+
+    Args:
+        folder: the organisation's.
+        metrics: interface and port for Prometheus; None for nothing.
 
     Raises:
-        UsageError, RefusedError: see `require_ready`.
+        UsageError, RefusedError: see `require_ready`; or this machine's clock is wrong, or a port is taken.
+        PeerError: the gateway's certificate has expired, or is of another authority.
         UnavailableError: the guard did not start.
     """
     folder = folder.resolve()
-    policy, invitation = require_ready(folder), invitation_of(folder)
+    policy, gateway = require_ready(folder), gateway_of(folder)
+    replace_file(folder / AUTHORITY, gateway.authority.encode())
+    refused = Counter[str]()
+    shown = NodeMetrics(Ledgers(folder / LEDGERS, policy.budget_epsilon), refused)
+    look(gateway, shown, starting=True)
     certificate, key, port = folder / _GUARD_CERTIFICATE, folder / _GUARD_KEY, _free_port()
     write_loopback_certificate(certificate, key, now=dt.datetime.now(dt.UTC))
-    app = guard_app(gateway_client(invitation.address, folder / AUTHORITY), policy)
+    app = guard_app(gateway_client(gateway.address, folder / AUTHORITY), policy, tally=refused)
     guard = guard_server(app, port=port, certificate=certificate, key=key)
     thread = threading.Thread(target=guard.run, daemon=True)
     thread.start()
@@ -101,11 +138,15 @@ def run_node(folder: Path) -> int:
             raise UnavailableError("the guard of this node did not start; its port may be taken: start again")
         time.sleep(0.05)
     process = subprocess.Popen(  # noqa: S603 - our interpreter's program, no shell
-        [
-            *(str(Path(sys.executable).parent / "flower-supernode"), "--superlink", f"127.0.0.1:{port}"),
-            *("--root-certificates", str(certificate), "--auth-supernode-private-key", str(folder / NODE_KEY)),
-            *("--host", "127.0.0.1", "--port", str(_free_port()), "--node-config", node_config(folder, policy)),
-        ],
+        tethered(
+            [
+                *(str(Path(sys.executable).parent / "flower-supernode"), "--superlink", f"127.0.0.1:{port}"),
+                *("--root-certificates", str(certificate), "--auth-supernode-private-key", str(folder / NODE_KEY)),
+                *("--host", "127.0.0.1", "--port", str(_free_port()), "--node-config", node_config(folder, policy)),
+            ],
+            interpreter=sys.executable,
+            parent=os.getpid(),
+        ),
         cwd=folder,  # nothing named client or server lies here, so the application's own packages are imported
         env=flower_environment(os.environ, home=folder / "flower", interpreter=sys.executable),
         stdin=subprocess.DEVNULL,
@@ -114,14 +155,40 @@ def run_node(folder: Path) -> int:
     stopping = threading.Event()
     for sign in (signal.SIGTERM, signal.SIGINT):
         signal.signal(sign, lambda *_: stopping.set())
+    looked_at = time.monotonic()
     try:
+        hide = show(shown, *metrics) if metrics else None
         while process.poll() is None and not stopping.wait(0.2):
-            pass
+            if time.monotonic() - looked_at >= _LOOK_SECONDS:
+                looked_at = time.monotonic()
+                look(gateway, shown, starting=False)
+        if hide is not None:
+            hide()
     finally:
         _stop(process)
         guard.should_exit = True
         thread.join(_STOP_SECONDS)
     return _STOPPED if stopping.is_set() else int(process.returncode)
+
+
+def look(gateway: Notice, shown: NodeMetrics, *, starting: bool) -> None:
+    """Says what is wrong with the gateway's certificate or this machine's clock, or will be soon.
+
+    Raises:
+        PeerError, UsageError: at a start, what SuperNode would fail of; later it is said only.
+    """
+    try:
+        shown.reached = None
+        shown.reached = reached = reach(gateway)
+        if warning := reached.warning(time.time()):
+            _log.warning("%s", warning)
+        reached.require_clock()
+    except UnavailableError as error:
+        _log.warning("%s", error)  # SuperNode tries again by itself
+    except IntaglioError as error:
+        if starting:
+            raise
+        _log.warning("%s", error)
 
 
 def _stop(process: subprocess.Popen[bytes]) -> None:

@@ -12,8 +12,9 @@ from typing import Annotated
 import typer
 
 from client.degradation import Condition
-from client.joining import REQUEST, join, trust_roster
+from client.joining import REQUEST, join
 from client.people import withdraw
+from client.renewing import REKEYING, rekey, take_notice, trust
 from client.terminal import JsonOption, progress_bar, read_file
 from federation.errors import MalformedMessageError, RefusedError, UsageError
 from federation.membership import SignedJoinRequest, invitation_from_text
@@ -40,6 +41,10 @@ def join_command(
     elif fingerprint.split() != expected.split():
         raise RefusedError("that is not the fingerprint in this invitation: somebody changed it on its way")
     signed = join(text, folder, now=int(time.time()))
+    typer.echo(
+        "nobody compares your people with those of other organisations: who is in two of them has about twice the "
+        "epsilon of one. Agree with the others on who lists whom"
+    )
     typer.echo(f"send {folder / REQUEST} to the coordinator, and read out: {signed.request.fingerprint}")
 
 
@@ -57,8 +62,24 @@ def node_trust(
     replace: Annotated[bool, typer.Option("--replace", help="Take it in place of another.")] = False,
 ) -> None:
     """Trust the keys of all organisations. Compare the fingerprints with each of them, not with the coordinator."""
-    for line in trust_roster(_text(roster), folder, replace=replace):
+    for line in trust(_text(roster), folder, replace=replace):
         typer.echo(line)
+
+
+@node_app.command("notice")
+def node_notice(
+    notice: Annotated[Path, typer.Argument(help="File with the line that the coordinator sent.")],
+    folder: FolderArgument,
+) -> None:
+    """Follow the gateway to a new address or authority. The coordinator's key signed it; start the node again."""
+    typer.echo(f"the gateway is at {take_notice(_text(notice), folder).address} from the node's next start on")
+
+
+@node_app.command("rekey")
+def node_rekey(folder: FolderArgument) -> None:
+    """Make new keys for this organisation. The old ones serve until a roster with the new ones is trusted."""
+    fingerprint = rekey(folder).signed.request.fingerprint
+    typer.echo(f"send {folder / REKEYING} to the coordinator; the new fingerprint, for the others: {fingerprint}")
 
 
 @node_app.command("prepare")
@@ -128,12 +149,18 @@ def node_withdraw(
 
 
 @node_app.command("start")
-def node_start(folder: FolderArgument) -> None:
+def node_start(
+    folder: FolderArgument,
+    metrics_port: Annotated[
+        int | None, typer.Option(min=1, max=65535, help="Prometheus, unencrypted. [default: off]")
+    ] = None,
+    metrics_host: Annotated[str, typer.Option(help="Interface that metrics are shown on.")] = "127.0.0.1",
+) -> None:
     """Take part until stopped, as far as policy.toml allows."""
     # Here and not above: the proxy takes a second to load.
     from client.node import run_node  # noqa: PLC0415 - see the line before
 
-    if status := run_node(folder):
+    if status := run_node(folder, metrics=(metrics_host, metrics_port) if metrics_port else None):
         typer.echo(json.dumps({"supernode_exit": status}), err=True)
         raise typer.Exit(4)
 

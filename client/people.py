@@ -37,7 +37,7 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 
 from client.files import replace_file, sync_folder
-from federation.embeddings import EmbeddingSet
+from federation.embeddings import PROBE, REFERENCE, EmbeddingSet
 from federation.errors import RefusedError, UsageError
 
 if TYPE_CHECKING:
@@ -204,6 +204,36 @@ def require_chips_of_all(active: EmbeddingSet, folder: Path) -> None:
         raise UsageError(
             f"the policy lists the recipe scales, and somebody has no chips, or {MODEL} is missing; {advice}"
         )
+
+
+def require_both_cameras(active: EmbeddingSet) -> None:
+    """Raises UsageError unless everybody who takes part has images of both cameras: who has not, would add nothing."""
+    people = set(active.people.tolist())
+    without = people - set.intersection(
+        *(set(active.people[active.profiles == profile].tolist()) for profile in (REFERENCE, PROBE))
+    )
+    if without:
+        raise UsageError(
+            f"{len(without)} of {len(people)} people lack images of the reference or the probe camera; run `intaglio "
+            "node prepare` again, or leave them out"
+        )
+
+
+def require_groups(active: EmbeddingSet, folder: Path) -> None:
+    """Raises UsageError unless the list of groups is one, and says something of those whom it lists that can count."""
+    advice = f"write {GROUPS}, or take the recipe evaluation out of policy.toml"
+    try:
+        listed = json.loads((folder / GROUPS).read_bytes())
+    except (OSError, ValueError, RecursionError) as error:
+        raise UsageError(
+            f"the policy lists the recipe evaluation, and {GROUPS} is missing or no JSON; {advice}"
+        ) from error
+    if not isinstance(listed, dict) or not all(isinstance(group, str) for group in listed.values()):
+        raise UsageError(f'{GROUPS} holds JSON such as {{"PERSON": "GROUP"}}; {advice}')
+    here = [person for person in np.unique(active.people).tolist() if person in listed]
+    images = [len(set(active.images[active.people == person].tolist())) for person in here]
+    if not here or min(images) < 2:  # noqa: PLR2004 - a reference and a probe of another image
+        raise UsageError(f"{GROUPS} lists nobody who takes part, or somebody with fewer than two images; {advice}")
 
 
 def _write(made: Path, files: Mapping[str, bytes]) -> None:

@@ -102,6 +102,7 @@ def privacy_plan(
         "releases_of_one_round": dict(plan.events),
         "noise_share_of_one_organisation": share,
         "noise_in_the_total": total,
+        "epsilon_in_two_organisations": (in_two := epsilon_of_a_person(promise, delta, 2)),
         "adapts": plan.adaptation.value,
         **({"noise_on_the_gradient": noise} if plan.tuned else {"noise_on_the_centre": noise}),
     }
@@ -123,6 +124,7 @@ def privacy_plan(
     console = Console(highlight=False)
     console.print(
         f"promise  epsilon {promise:g} at delta {delta:g} for each person, add or remove one, all rounds together\n"
+        f"    but  epsilon {in_two:.2f} for who is in two organisations: nobody compares their people\n"
         f" rounds  {rounds}, each with epsilon {plan.epsilon:g}; the accountant's total is {all_rounds:.3f}\n"
         f"  noise  multiplier {plan.noise_multiplier:.3f} a round ({releases})\n"
         f" shares  each of {organisations} organisations adds {share:.3f}; the total carries {total:.3f}\n"
@@ -169,18 +171,21 @@ def privacy_audit(
     from federation.auditing import AuditMethod  # noqa: PLC0415 - see the top
     from federation.canaries import audit_epsilon  # noqa: PLC0415 - see the top
     from federation.privacy import Adaptation  # noqa: PLC0415 - see the top
+    from federation.refusals import audit_refusals  # noqa: PLC0415 - see the top
 
     rest = (delta, people, organisations, dimension, colluders, dropouts)
     _, plan = _plan_of(epsilon, noise_multiplier, 1, rest, steps=steps if recipe is Recipe.SCALES else 0)
     recogniser = _recogniser_of_steps(plan) if plan.tuned else None
     one_run = plan.adaptation not in {Adaptation.NONE, Adaptation.SCALES}
-    methods = [m for m in AuditMethod if m is not AuditMethod.ONE_RUN or one_run]
+    methods = [AuditMethod.GAUSSIAN, AuditMethod.CLOPPER_PEARSON, *([AuditMethod.ONE_RUN] if one_run else [])]
     with progress_bar() as bar:
-        task = bar.add_task("attacking", total=len(methods))
+        task = bar.add_task("attacking", total=len(methods) + 1)
         audits: list[EpsilonAudit] = []
         for method in methods:
             audits.append(audit_epsilon(plan, runs=runs, confidence=confidence, method=method, recogniser=recogniser))
             bar.advance(task)
+        audits.append(audit_refusals(plan, confidence=confidence, recogniser=recogniser))
+        bar.advance(task)
     if output:
         write_new_file(output, next(a for a in audits if a.method is AuditMethod.GAUSSIAN).to_bytes())
     if as_json:
@@ -392,7 +397,9 @@ def _charge(frontier: Frontier, pending: list[Trial], budget: _Budget) -> None:
             f"{len(pending)} trials together cost epsilon {cost:.1f} and the budget is {budget.epsilon:g}; nothing was "
             "charged. Try fewer epsilons, splits and draws, or measure on public people"
         )
-    Ledgers(budget.ledger, budget.epsilon).charge(f"frontier {secrets.token_hex(8)}", f"{len(pending)} trials", noise)
+    Ledgers(budget.ledger, budget.epsilon, delta).charge(
+        f"frontier {secrets.token_hex(8)}/{len(pending)} trials", noise
+    )
     typer.echo(
         f"epsilon {cost:.2f} at delta {delta:g} is charged to {budget.ledger} for {len(pending)} trials", err=True
     )

@@ -185,6 +185,8 @@ def _audited_again(scores: Path, report: AuditReport) -> AuditReport:
 
 
 def _facts(bundle: Bundle) -> dict[str, str]:
+    from federation.planning import epsilon_of_a_person  # noqa: PLC0415 - scipy and the accountant take a second
+
     manifest, attack = bundle.manifest, bundle.papers.epsilon_audit
     claims, audit = manifest.claims, manifest.audit
     worst = audit.worst_cell
@@ -205,6 +207,7 @@ def _facts(bundle: Bundle) -> dict[str, str]:
         "wolf": text_of_wolves(audit.wolf),
         "threshold": f"{claims.threshold} bits",
         "epsilon": f"{claims.epsilon:g} for a {claims.privacy_unit} at delta {claims.delta:g}",
+        "epsilon_in_two_organisations": f"{epsilon_of_a_person(claims.epsilon, claims.delta, 2):.2f}",
         "epsilon_measured": measured,
         "rates_by_group": rates,
         "from": text_of_time(manifest.begins_at),

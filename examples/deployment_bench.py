@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import sys
 import tempfile
+import time
 import tomllib
 from collections.abc import Mapping
 from functools import partial
@@ -18,25 +19,23 @@ from pathlib import Path
 from examples.deployment.__main__ import (
     DIMENSION,
     ORGANISATIONS,
-    PEOPLE,
-    await_health,
-    await_log,
     join_all,
-    running,
     set_up,
     write_settings,
 )
+from examples.deployment.processes import await_health, await_log, running
 from examples.federation_bench import OURS, PEERS, take_turns
 from examples.trivial import DONE, write_trivial
 from examples.usage import Meter, Usage
 from server.federation_admin import Coordinator
-from server.federation_start import submit
+from server.federation_runs import packed
+from server.superlink import connected
 
 _RUN_SECONDS = 900.0
 
 
 def measure(runs: int) -> dict[str, Usage]:
-    """Medians of all who take part, by name: from the submission of a run to the end of Flower's command.
+    """Medians of all who take part, by name: from the submission of a run to the end of what it says.
 
     The memory is that of the whole deployment, SuperLink and SuperNodes too.
     """
@@ -62,7 +61,7 @@ def measure(runs: int) -> dict[str, Usage]:
             node = stack.enter_context(running(log, "intaglio", "node", "start", folder / organisation))
             await_log(log, "SuperNode ID", 1, node)
         coordinator = Coordinator(folder / "coordinator")
-        settings = tomllib.loads(write_settings(folder, PEOPLE * len(ORGANISATIONS)).read_text())
+        settings = tomllib.loads(write_settings(folder).read_text())
         settings["node-names"] = coordinator.node_names()
         contestants = {OURS: partial(_run, coordinator, application, settings, "is written")}
         contestants |= {name: partial(_run, coordinator, peer, {}, DONE) for name, peer in peers.items()}
@@ -70,7 +69,8 @@ def measure(runs: int) -> dict[str, Usage]:
 
 
 def _run(coordinator: Coordinator, application: Path, settings: Mapping[str, str | float], last: str) -> None:
-    said: list[str] = []
-    submit(coordinator, application, settings, timeout_seconds=_RUN_SECONDS, say=said.append)
+    with connected(coordinator.folder) as superlink:
+        run = superlink.start(packed(application), settings)
+        said = list(superlink.lines(run, until=time.monotonic() + _RUN_SECONDS))
     if not any(last in line for line in said):
         sys.exit("\n".join(["a run failed:", *said]))

@@ -1,12 +1,10 @@
-"""A thousand virtual organisations through the real secure aggregation: `python -m examples.simulation`.
+"""Virtual organisations in one secure sum, ten to a thousand: `python -m examples.simulation` prints what it costs.
 
-Their people are synthetic: they size noise, time and memory, and say nothing about accuracy.
-
-Pairwise masks and shares grow with the square of the organisations, and one session takes 100 at most. So organisations
-form groups, and each group opens one sum by itself. The coordinator sees the groups' sums, and therefore **each group
-carries the whole promised noise**: everybody is in one group, so the promise is the same, and the noise of g groups
-together is sqrt(g) times that of one sum over everybody. In every group one organisation leaves after dealing its
-shares. Every node and coordinator is the state machine that a deployment runs; only Flower's transport is missing.
+The same 10 000 synthetic people are in 10, 30, 100 and 1000 organisations. Everybody's moments go into **one sum with
+one noise**, with a quarter of the organisations colluding in the plan and a twentieth leaving after they dealt shares.
+They size noise, time and bytes, and say nothing about accuracy. Every node and coordinator is the state machine that a
+deployment runs, with the noise of a deployment; only Flower's transport is missing, and a deployment's nodes check what
+they got again in each message (`Node.resume`).
 """
 
 from __future__ import annotations
@@ -14,21 +12,34 @@ from __future__ import annotations
 import math
 import resource
 import time
-from typing import Annotated
+from collections import defaultdict
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Annotated, Final
 
 import numpy as np
 import typer
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from numpy.typing import NDArray
 
 from federation.embeddings import PROBE, REFERENCE, EmbeddingSet
+from federation.identity import IdentityKey, verify_identity
 from federation.privacy import MOMENTS, PrivacyPlan
-from federation.secagg import Coordinator, Node, NodeSecrets, Session, verify_ed25519
+from federation.secagg import Coordinator, Node, NodeSecrets, Session, Stage
+from federation.secagg.graph import MOST_MEMBERS, shape
 from federation.secagg.ring import decode, discrete_noise, noise_std, noisy_input
-from federation.secagg.session import MOST_MEMBERS
 from federation.training import build_adapter, moments_sum
 
 DIMENSION, IMAGES = 128, 3
+SIZES: Final = (10, 30, 100, 1000)
+FEWEST_PEOPLE: Final = 10
+"""In each of the most organisations; the others hold several of these groups."""
+HEADINGS: Final = (
+    ("each line", "organisations | that may collude, that leave | holders of a secret, shares that open it"),
+    ("then", "signatures that settle the survivors, of how many | most kB sent by one | most kB got by one"),
+    ("then", "processor seconds of one, mean and most | MB that the coordinator got and sent | its processor seconds"),
+    ("then", "noise multiplier in the total: measured, planned, promised for when the planned ones fail"),
+)
 Vector = NDArray[np.float64]
 
 
@@ -46,105 +57,136 @@ def synthetic_organisation(people: int, random: np.random.Generator) -> Embeddin
     return EmbeddingSet(rows.reshape(-1, DIMENSION).astype(np.float32), names, profiles, images)
 
 
-def group_sum(plan: PrivacyPlan, group: int, inputs: list[tuple[Vector, int]]) -> tuple[Vector, int, int, int]:
-    """One secure sum; the last organisation leaves in the middle of it.
+@dataclass
+class Costs:
+    """What one sum cost: bytes by member, processor seconds by member, and the coordinator's seconds (member 0)."""
+
+    sent: dict[int, int] = field(default_factory=lambda: defaultdict(int))
+    got: dict[int, int] = field(default_factory=lambda: defaultdict(int))
+    seconds: dict[int, float] = field(default_factory=lambda: defaultdict(float))
+
+    @contextmanager
+    def account(self, whose: int) -> Iterator[None]:
+        """What is done meanwhile is on somebody's account."""
+        begun = time.process_time()
+        yield
+        self.seconds[whose] += time.process_time() - begun
+
+
+def plan_for(organisations: int, people: int, epsilon: float) -> PrivacyPlan:
+    """A quarter may collude, a twentieth may leave."""
+    return PrivacyPlan.for_epsilon(
+        epsilon,
+        delta=1e-6,
+        people=people,
+        organisations=organisations,
+        dimension=DIMENSION,
+        colluders=organisations // 4,
+        dropouts=max(1, organisations // 20),
+    )
+
+
+def one_sum(plan: PrivacyPlan, inputs: Mapping[int, Vector], people: int) -> tuple[Vector, tuple[int, ...], Costs]:
+    """One secure sum; the last organisations leave when their shares are dealt.
 
     Args:
-        plan: for one group.
-        group: its number.
-        inputs: every organisation's sum and how many people it is over.
+        plan: how many collude and leave.
+        inputs: every organisation's sum.
+        people: in each of them.
 
     Returns:
-        The noisy total, over how many people and organisations it is, and the bytes of all messages.
+        The noisy total, over which organisations it is, and what it cost.
     """
-    keys = [Ed25519PrivateKey.generate() for _ in inputs]
-    roster = tuple(key.public_key().public_bytes_raw() for key in keys)
+    keys = {member: IdentityKey.generate() for member in inputs}
+    roster = tuple(key.public for key in keys.values())
     size, noise_multiplier = plan.release_size(MOMENTS), dict(plan.events)[MOMENTS]
-    session = Session(f"group {group}", MOMENTS, plan.digest, roster, size, plan.colluders, plan.dropouts)
-    coordinator, traffic = Coordinator(session, verify_ed25519), 0
+    session = Session(f"{len(inputs)}", MOMENTS, plan.digest, roster, size, plan.colluders, plan.dropouts)
+    coordinator, costs = Coordinator(session, verify_identity), Costs()
     nodes = {
-        member: Node(session, member, NodeSecrets.draw(), sign=keys[member - 1].sign, verify=verify_ed25519)
+        member: Node(session, member, NodeSecrets.draw(), sign=keys[member].sign, verify=verify_identity)
         for member in session.members
     }
 
-    def masked(node: Node, message: bytes, member: int) -> bytes:
-        values, people = inputs[member - 1]
-        return node.mask_input(message, noisy_input(session, values, people, noise_multiplier, noise=discrete_noise))
+    def answer(stage: Stage, member: int, message: bytes) -> bytes:
+        node = nodes[member]
+        match stage:
+            case Stage.ADVERTISE:
+                return node.advertise()
+            case Stage.SHARE_KEYS:
+                return node.share_keys(message)
+            case Stage.MASK_INPUT:
+                noisy = noisy_input(session, inputs[member], people, noise_multiplier, noise=discrete_noise)
+                return node.mask_input(message, noisy)
+            case Stage.SIGN_SURVIVORS:
+                return node.sign_survivors(message)
+            case _:
+                return node.open_shares(message)
 
-    steps = (
-        lambda node, _, __: node.advertise(),
-        lambda node, message, _: node.share_keys(message),
-        masked,
-        lambda node, message, _: node.sign_survivors(message),
-        lambda node, message, _: node.open_shares(message),
-    )
-    asked = dict.fromkeys(session.members, b"")
-    for step in steps:
-        for member, message in asked.items():
-            if step is masked and member == len(inputs):
+    asked: Mapping[int, bytes] = dict.fromkeys(session.members, b"")
+    while coordinator.stage is not Stage.ENDED:
+        stage = coordinator.stage
+        for member in asked:
+            if stage is Stage.MASK_INPUT and member > session.fewest:
                 continue
-            answer = step(nodes[member], message, member)
-            traffic += len(message) + len(answer)
-            coordinator.receive(member, answer)
-        asked = coordinator.advance()
-    people = sum(inputs[member - 1][1] for member in coordinator.survivors)
-    noise = noise_std(plan.noise_with(noise_multiplier, len(coordinator.survivors)), size)
-    return decode(coordinator.total, people, noise), people, len(coordinator.survivors), traffic
+            with costs.account(0):
+                message = asked[member]
+            with costs.account(member):
+                reply = answer(stage, member, message)
+            with costs.account(0):
+                coordinator.receive(member, reply)
+            costs.got[member] += len(message)
+            costs.sent[member] += len(reply)
+        with costs.account(0):
+            asked = coordinator.advance()
+    assert not set(coordinator.faults) - set(range(session.fewest + 1, len(inputs) + 1)), coordinator.faults
+    survivors = coordinator.survivors
+    noise = noise_std(plan.noise_with(noise_multiplier, len(survivors)), size)
+    return decode(coordinator.total, people * len(survivors), noise), survivors, costs
 
 
 def main(
-    organisations: Annotated[int, typer.Option(min=4)] = 1000,
-    group_size: Annotated[int, typer.Option(min=4, max=MOST_MEMBERS)] = 20,
-    people: Annotated[int, typer.Option(min=1, help="In each organisation.")] = 10,
+    organisations: Annotated[list[int] | None, typer.Option(min=4, max=MOST_MEMBERS, help="Of each sum.")] = None,
     epsilon: Annotated[float, typer.Option(min=0.1, max=64)] = 2.0,
 ) -> None:
-    """Simulate one moments release and say what it cost."""
-    groups = organisations // group_size
-    plan = PrivacyPlan.for_epsilon(
-        epsilon,
-        delta=1e-6,
-        people=group_size * people,
-        organisations=group_size,
-        dimension=DIMENSION,
-        colluders=group_size // 4,
-        dropouts=1,
-    )
-    assert MOMENTS in dict(plan.events), "groups this small cannot carry their noise; make them larger"
-    print(
-        f"{groups * group_size} virtual organisations of {people} synthetic people in {groups} groups of {group_size}; "
-        f"in each group {plan.colluders} may collude, and one leaves"
-    )
-    random, start = np.random.default_rng(0), np.eye(DIMENSION)[0] * 0.93
-    begun, spent = time.monotonic(), time.process_time()
-    total, exact = np.zeros(plan.release_size(MOMENTS)), np.zeros(plan.release_size(MOMENTS))
-    counted, survivors, traffic, local = 0, 0, 0, 0.0
-    for group in range(groups):
-        at = time.monotonic()
-        sets = [synthetic_organisation(people, random) for _ in range(group_size)]
-        inputs = [(moments_sum(each, start, plan), people) for each in sets]
-        local += time.monotonic() - at
-        opened, heads, members, sent = group_sum(plan, group, inputs)
-        total, counted, survivors, traffic = total + opened, counted + heads, survivors + members, traffic + sent
-        exact += np.sum([values for values, _ in inputs[:members]], axis=0)
-    seconds, spent = time.monotonic() - begun, time.process_time() - spent
-
-    expected = plan.noise_with(dict(plan.events)[MOMENTS], group_size - 1) * math.sqrt(groups)
-    measured = float(np.linalg.norm(total - exact)) / math.sqrt(len(total))
-    assert 0.8 < measured / expected < 1.2, "the noise is not the planned one"  # noqa: PLR2004 - 256 numbers or more
-    trained = build_adapter(total, start, plan, noise_multiplier=expected, people=counted)
-    print(f"epsilon {epsilon:g}, delta {plan.delta:g} for each person; {plan.adaptation.value} of {counted} people")
-    print(
-        f"noise in the total: {measured:.2f} measured, {expected:.2f} planned ({math.sqrt(groups):.1f} x one group's)"
-    )
-    print(
-        f"its norm on the centre of everybody: {math.sqrt(2 * DIMENSION) * plan.centre_clip * expected / counted:.3f}"
-    )
-    print(f"adapted: {trained.adaptation.value}")
-    print(
-        f"time: {seconds:.1f} s, {spent:.1f} s of it on one core; the organisations' own sums took {local:.1f} s; "
-        f"{traffic / survivors / 1000:.1f} kB of messages for each organisation; "
-        f"peak memory {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024:.0f} MiB"
-    )
+    """Simulate one moments release for each number of organisations, and say what it cost."""
+    sizes = organisations or SIZES
+    largest, random, start = max(sizes), np.random.default_rng(0), np.eye(DIMENSION)[0] * 0.93
+    people = largest * FEWEST_PEOPLE
+    first = plan_for(largest, people, epsilon)
+    assert MOMENTS in dict(first.events), "so few people cannot carry their noise; take more organisations"
+    begun = time.process_time()
+    groups = [moments_sum(synthetic_organisation(FEWEST_PEOPLE, random), start, first) for _ in range(largest)]
+    print(f"{people} synthetic people, epsilon {epsilon:g}, delta {first.delta:g} for each; {first.adaptation.value}")
+    print(f"a vector of {first.release_size(MOMENTS)} numbers, {8 * first.release_size(MOMENTS) / 1000:.1f} kB")
+    print(f"the people's own sums took {time.process_time() - begun:.1f} s of processor time")
+    for heading, columns in HEADINGS:
+        print(f"{heading}: {columns}")
+    sent = dict[int, int]()
+    for size in sizes:
+        plan, each = plan_for(size, people, epsilon), largest // size
+        assert plan.release_size(MOMENTS) == first.release_size(MOMENTS), "the plans sum different vectors"
+        inputs = {member: np.sum(groups[(member - 1) * each : member * each], axis=0) for member in range(1, size + 1)}
+        total, survivors, costs = one_sum(plan, inputs, each * FEWEST_PEOPLE)
+        exact = np.sum([inputs[member] for member in survivors], axis=0)
+        promised = dict(plan.events)[MOMENTS]
+        expected = plan.noise_with(promised, len(survivors))
+        measured = float(np.linalg.norm(total - exact)) / math.sqrt(len(total))
+        assert 0.9 < measured / expected < 1.1, "the noise is not the planned one"  # noqa: PLR2004 - 8512 numbers
+        counted = len(survivors) * each * FEWEST_PEOPLE
+        build_adapter(total, start, plan, noise_multiplier=expected, people=counted)
+        found, seconds = shape(size, plan.colluders, plan.dropouts), [costs.seconds[member] for member in survivors]
+        print(
+            f"{size:5} | {plan.colluders:4} {plan.dropouts:3} | {found.holders:4} {found.threshold:4} | "
+            f"{found.quorum:4} {found.committee:4} | {max(costs.sent.values()) / 1000:6.1f} | "
+            f"{max(costs.got.values()) / 1000:7.1f} | {np.mean(seconds):6.3f} {max(seconds):6.3f} | "
+            f"{sum(costs.sent.values()) / 1e6:7.1f} {sum(costs.got.values()) / 1e6:7.1f} | {costs.seconds[0]:6.2f} | "
+            f"{measured:.3f} {expected:.3f} {promised:.3f}",
+            flush=True,
+        )
+        sent[size] = max(costs.sent.values())
+    if 30 in sent:  # noqa: PLR2004 - what a thousand is compared with
+        print(f"one of {largest} sends {sent[largest] / sent[30]:.1f} times what one of 30 does")
+    print(f"peak memory {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024:.0f} MiB")
 
 
 if __name__ == "__main__":

@@ -23,11 +23,11 @@ name = "trivial"
 version = "0.0.1"
 description = "What Flower costs anyway."
 license = { file = "LICENSE" }
-dependencies = ["flwr[simulation]>=1.41,<1.42"]
+dependencies = ["flwr[simulation]>=1.42,<1.43"]
 [tool.flwr.app]
 publisher = "trivial"
 fab-format-version = 1
-flwr-version-target = "1.41.0"
+flwr-version-target = "1.42.0"
 fab-include = ["trivial.py", "LICENSE"]
 [tool.flwr.app.components]
 serverapp = "trivial:server"

@@ -12,6 +12,8 @@ bound above the claim proves a bug. One below it proves nothing, but a bound clo
   that the mechanism is Gaussian, as ours is, and is tight (Nasr et al., USENIX Security 2023).
 * **Clopper-Pearson bound.** From the two rates and the definition of (epsilon, delta) alone. It assumes nothing. With n
   runs on each side it cannot exceed about ``log(n / 4)``, however wrong the mechanism is.
+* **Refusals.** No noise hides whether there is an answer (`federation.refusals`). One question that is answered on one
+  side only breaks every promise.
 * **One run.** Many canaries, each held in or out by a coin, in a single release (Steinke, Nasr and Jagielski, NeurIPS
   2023, arXiv 2305.08846, appendix D). It needs one release and gives much less: for expensive training, not for ours.
 
@@ -37,7 +39,8 @@ from federation.errors import MalformedMessageError, UsageError
 
 CONFIDENCE: Final = 0.95
 _LARGEST_MU = 50.0
-_LARGEST_EPSILON = 100.0
+LARGEST_EPSILON: Final = 100.0
+"""Lower bounds end here."""
 
 
 class AuditMethod(StrEnum):
@@ -46,6 +49,7 @@ class AuditMethod(StrEnum):
     GAUSSIAN = "gaussian"
     CLOPPER_PEARSON = "clopper-pearson"
     ONE_RUN = "one-run"
+    REFUSALS = "refusals"
 
 
 @dataclass(frozen=True)
@@ -215,7 +219,7 @@ def audit_of_scores(
             bound = epsilon_of_mu(min(mu, _LARGEST_MU), delta)
         case AuditMethod.CLOPPER_PEARSON:
             bound = _epsilon_of_rates(false_positive, false_negative, delta)
-        case AuditMethod.ONE_RUN:
+        case AuditMethod.ONE_RUN | AuditMethod.REFUSALS:
             raise UsageError("scores of many runs give the gaussian or the clopper-pearson bound")
     return EpsilonAudit(float(claimed), float(delta), bound, float(confidence), len(scores), method)
 
@@ -259,7 +263,7 @@ def audit_of_guesses(
         slack = float((below / np.arange(1, correct + 1)).max()) if correct else 0.0
         return tail + 2 * canaries * delta * slack - (1 - confidence)
 
-    bound = 0.0 if excess(0) >= 0 else float(brentq(excess, 0, _LARGEST_EPSILON))
+    bound = 0.0 if excess(0) >= 0 else float(brentq(excess, 0, LARGEST_EPSILON))
     return EpsilonAudit(float(claimed), float(delta), bound, float(confidence), 1, AuditMethod.ONE_RUN)
 
 

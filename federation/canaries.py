@@ -48,7 +48,7 @@ from federation.secagg.ring import NoiseSource, decode, discrete_noise, noise_st
 from federation.secagg.session import DIGEST_BYTES, Random, Session
 from federation.training import moments_sum
 
-_CANARY = "1 canary"
+CANARY = "1 canary"
 """By its name it stands between its neighbours in the ring."""
 _PRIOR = ImpostorPrior.predicted(strength=1.0, noise=0.0)
 _FEWEST_RUNS = 10
@@ -152,7 +152,7 @@ def _people_of(rows: list[tuple[str, NDArray[np.float64], NDArray[np.float64]]],
     )
 
 
-def _organisation(plan: PrivacyPlan, images: int, *, canary: bool | None) -> EmbeddingSet:
+def organisation(plan: PrivacyPlan, images: int, *, canary: bool | None) -> EmbeddingSet:
     """People of one organisation; `canary` is None in all but the first, which the canary is in or out of."""
     axis = np.zeros(plan.dimension)
     axis[0] = 1.0
@@ -160,18 +160,18 @@ def _organisation(plan: PrivacyPlan, images: int, *, canary: bool | None) -> Emb
     crowd = min(plan.people // plan.organisations, _LARGEST_CROWD) - len(rows)
     rows += [(f"3 {number:06d}", side, side) for number in range(crowd) for side in [(-1) ** number * axis]]
     if canary:
-        rows.insert(1, (_CANARY, axis, -axis))
+        rows.insert(1, (CANARY, axis, -axis))
     return _people_of(rows, images)
 
 
-def _sitters(images: int, *, canary: bool | None) -> ChipSet:
+def sitters(images: int, *, canary: bool | None) -> ChipSet:
     """Chips of one organisation's people; `canary` is None in all but the first."""
     people = [(f"3 {number:06d}", number % 2 == 0) for number in range(_SMALL_CROWD)]
     # The images of others are equal, and their mean is one of them.
     crowd = made_up_chips(people, images=1)
     if not canary:
         return crowd
-    mine = made_up_chips([(_CANARY, True)], images)
+    mine = made_up_chips([(CANARY, True)], images)
     return ChipSet(
         np.concatenate([crowd.reference, mine.reference]),
         np.concatenate([crowd.probe, mine.probe]),
@@ -223,10 +223,10 @@ def _exact_sums(
         if kind == SCALES:
             if recogniser is None:
                 raise UsageError(f"an audit of the recipe {SCALES} needs the recogniser that it tunes")
-            chips = _sitters(images, canary=canary)
+            chips = sitters(images, canary=canary)
             made = mechanism.scales(recogniser, chips, telling_scales(recogniser), plan)
             return made, len(set(chips.people.tolist()))
-        embeddings = _organisation(plan, images, canary=canary)
+        embeddings = organisation(plan, images, canary=canary)
         people = len(set(embeddings.people.tolist()))
         if kind == THRESHOLD:
             return mechanism.threshold(embeddings, Adapter.identity(plan.dimension), _PRIOR), people
@@ -243,7 +243,7 @@ class _View:
         self, plan: PrivacyPlan, release: str, noise_multiplier: float, mechanism: Mechanism, sums: _Sums
     ) -> None:
         self._noise_multiplier, self._mechanism, self._sums = noise_multiplier, mechanism, sums
-        self._session = _session(plan, release)
+        self._session = session_of(plan, release)
         sides = [np.sum([values for values, _ in sums[held_in].values()], axis=0) for held_in in (True, False)]
         change = np.asarray(sides[0] - sides[1])
         change[np.abs(change) <= _NEGLIGIBLE * np.linalg.norm(change)] = 0
@@ -285,7 +285,7 @@ class _FewNumbers:
         return noise
 
 
-def _session(plan: PrivacyPlan, release: str) -> Session:
+def session_of(plan: PrivacyPlan, release: str) -> Session:
     """A session of the plan among organisations that are numbers: nothing is sent, so no key is needed."""
     roster = tuple(number.to_bytes(DIGEST_BYTES, "little") for number in range(plan.organisations))
     size = plan.release_size(release)
@@ -304,7 +304,7 @@ def _audit_in_one_run(
     axes = np.eye(d)
     # One person along the first axis in any case: an organisation without people has no sum.
     rows = [("always", axes[0], axes[0])] + [(f"{i:06d}", axes[i], axes[i]) for i in np.flatnonzero(coins)]
-    session = _session(plan, MOMENTS)
+    session = session_of(plan, MOMENTS)
     honest = plan.organisations - plan.colluders - plan.dropouts - mechanism.missing
     total = np.zeros(session.size, dtype=np.int64)
     for member in range(1, honest + 1):

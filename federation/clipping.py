@@ -16,12 +16,18 @@ from opacus.optimizers import DPOptimizer
 def clipped_sum(records: NDArray[np.float64]) -> NDArray[np.float64]:
     """Sums records, each clipped to L2 norm 1: one step of Opacus. Its noise is 0: noise is added as integers later.
 
+    It is total: a record that is not finite counts as zero, and the sum of nobody is zero. So nothing that somebody
+    else chose can make it fail for one person and not for another.
+
     Args:
-        records: (people, size) float64, at least one row.
+        records: (people, size) float64.
 
     Returns:
         (size,) float64. Sensitive.
     """
+    records = np.where(np.isfinite(records).all(axis=1, keepdims=True), records, 0.0)
+    if len(records) == 0:
+        return np.zeros(records.shape[1])
     model = GradSampleModule(_Sum(records.shape[1]), loss_reduction="sum")
     optimizer = DPOptimizer(
         torch.optim.SGD(model.parameters(), lr=1.0),

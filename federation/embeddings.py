@@ -46,8 +46,7 @@ class EmbeddingSet:
         for name in ("people", "profiles", "images"):
             if getattr(self, name).shape != (rows,):
                 raise UsageError(f"{name} must have one entry for each of the {rows} embeddings")
-        norms = np.linalg.norm(self.embeddings, axis=1)
-        if not np.isfinite(norms).all() or (np.abs(norms - 1) > _UNIT_NORM_TOLERANCE).any():
+        if not _is_unit(self.embeddings).all():
             raise UsageError("every embedding must be finite and of unit norm; normalise before building the set")
 
     def __len__(self) -> int:
@@ -69,6 +68,24 @@ class EmbeddingSet:
         """Rows that show one of `people`, in order."""
         return self.select(np.isin(self.people, people))
 
+    @classmethod
+    def of_usable(
+        cls,
+        embeddings: NDArray[np.float32],
+        people: NDArray[np.str_],
+        profiles: NDArray[np.str_],
+        images: NDArray[np.str_],
+    ) -> EmbeddingSet:
+        """The set of those rows that are unit vectors: what is wrong with one person's changes nothing for others.
+
+        Raises:
+            UsageError: the arrays do not fit together.
+        """
+        if embeddings.ndim != 2 or not len(embeddings) == len(people) == len(profiles) == len(images):  # noqa: PLR2004 - a matrix
+            raise UsageError("embeddings are a matrix, with a person, a profile and an image for every row")
+        usable = _is_unit(embeddings)
+        return cls(embeddings[usable], people[usable], profiles[usable], images[usable])
+
     def to_bytes(self) -> bytes:
         """An npz archive without pickled objects."""
         buffer = io.BytesIO()
@@ -82,8 +99,31 @@ class EmbeddingSet:
         Raises:
             UsageError: the bytes are not such an archive.
         """
-        try:
-            with np.load(io.BytesIO(data), allow_pickle=False) as archive:
-                return cls(archive["embeddings"], archive["people"], archive["profiles"], archive["images"])
-        except (ValueError, KeyError, OSError, EOFError, zipfile.BadZipFile) as error:
-            raise UsageError("not an embedding archive written by this version; embed the images again") from error
+        return cls(*_arrays(data))
+
+    @classmethod
+    def usable_from_bytes(cls, data: bytes) -> EmbeddingSet:
+        """Reads what `to_bytes` wrote, without the rows that are wrong (`of_usable`).
+
+        Raises:
+            UsageError: the bytes are not such an archive.
+        """
+        return cls.of_usable(*_arrays(data))
+
+
+_Arrays = tuple[NDArray[np.float32], NDArray[np.str_], NDArray[np.str_], NDArray[np.str_]]
+
+
+def _arrays(data: bytes) -> _Arrays:
+    try:
+        with np.load(io.BytesIO(data), allow_pickle=False) as archive:
+            return archive["embeddings"], archive["people"], archive["profiles"], archive["images"]
+    except (ValueError, KeyError, OSError, EOFError, zipfile.BadZipFile) as error:
+        raise UsageError("not an embedding archive written by this version; embed the images again") from error
+
+
+def _is_unit(embeddings: NDArray[np.float32]) -> NDArray[np.bool_]:
+    """(n,) which rows are finite and of unit norm."""
+    # Not np.linalg.norm: a row that overflows would warn.
+    squares = np.einsum("ij,ij->i", embeddings.astype(np.float64), embeddings.astype(np.float64))
+    return np.asarray(np.abs(np.sqrt(squares) - 1) <= _UNIT_NORM_TOLERANCE)

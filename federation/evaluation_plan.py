@@ -17,6 +17,7 @@ from typing import Any, Final, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from federation.bounds import require_within
 from federation.errors import MalformedMessageError, UsageError
 from federation.privacy import SumPlan, epsilon_of_gaussians, gaussian_noise_multiplier
 from federation.release import CODE_LENGTH, CODE_LENGTHS
@@ -32,7 +33,7 @@ GENUINE_WEIGHT: Final = math.sqrt(1 / (1 + math.sqrt(5)))
 IMPOSTOR_WEIGHT: Final = math.sqrt((1 - GENUINE_WEIGHT**2) / 5)
 _SMALLEST_STEP = 0.01
 """Of distances around the threshold: a seventh of the spread of impostor distances (`federation.evaluation`)."""
-_MOST_BINS, _MOST_GROUPS, _MOST_NAME = 16, 64, 64
+_MOST_GROUPS, _MOST_NAME = 64, 64
 
 
 @dataclass(frozen=True)
@@ -106,10 +107,12 @@ class EvaluationPlan(SumPlan):
             type(x) is float and 0 < x < math.inf for x in numbers
         ):
             raise UsageError("an evaluation plan has a field of the wrong kind")
+        for name in ("epsilon", "delta", "noise_multiplier", "people", "bins", "largest_half_width"):
+            require_within(name, getattr(self, name))
         if not isinstance(self.release, str) or not re.fullmatch("[0-9a-f]{64}", self.release):
             raise UsageError("an evaluation is of one release, named by its SHA-256 in hex")
-        if self.bins % 2 or not 2 <= self.bins <= _MOST_BINS:  # noqa: PLR2004 - the threshold between two
-            raise UsageError(f"histograms have an even number of bins, 2 to {_MOST_BINS}, got {self.bins}")
+        if self.bins % 2:  # the threshold between two
+            raise UsageError(f"histograms have an even number of bins, got {self.bins}")
         if not 0 < self.threshold < self.code_length / 2:
             raise UsageError(f"a threshold lies between 0 and {self.code_length // 2} bits, got {self.threshold}")
         if not 1 <= len({group.name for group in self.groups}) == len(self.groups) <= _MOST_GROUPS:

@@ -5,7 +5,8 @@ So the coordinator shows organisations a gateway that knows the calls below and 
 a guard of its own between its SuperNode and that gateway.
 
 Each line of a log holds the SHA-256 of the line before: a line that is changed, dropped or moved breaks the chain. Its
-head must be kept elsewhere for a cut at the end to be seen.
+head must be kept elsewhere for a cut at the end to be seen. A call is logged before it is passed on, so nothing that
+left is missing, and once more when its answer is there.
 """
 
 from __future__ import annotations
@@ -13,8 +14,8 @@ from __future__ import annotations
 import hashlib
 import json
 from base64 import b64decode
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
 from pathlib import PurePath
 from typing import Final
 
@@ -37,9 +38,14 @@ CALLS: Final = frozenset(
         "confirm-message-received",
     }
 )
-"""All fleet calls of Flower 1.41 but those by which a node registers itself: the operator registers nodes."""
+"""All fleet calls of Flower 1.42 but those by which a node registers itself: the operator registers nodes."""
 
 NODE_KEY_HEADER: Final = "flwr-public-key"
+SIGNATURE_HEADER: Final = "flwr-signature"
+TIME_HEADER: Final = "flwr-timestamp"
+OLDEST_SECONDS: Final = 305
+"""Flower takes a node's signature of this age, and one that is `NEWEST_SECONDS` ahead, by the SuperLink's clock."""
+NEWEST_SECONDS: Final = 5
 MOST_BODY_BYTES: Final = 64 << 20
 """Flower sends arrays in objects of 5 MB, and applications of at most 10 MB."""
 
@@ -64,37 +70,62 @@ def node_fingerprint(header: str | None) -> str:
 
 
 @dataclass(frozen=True)
-class Call:
-    """One call as the log keeps it: who, what, how much; never a body.
+class Asked:
+    """One call, before it is passed on: who, what, how much; never a body.
 
     Attributes:
         time: seconds since 1970.
-        name: which call, one of `CALLS`.
-        node: fingerprint of the node key that the call claims; the SuperLink checks it and answers 401 to a wrong one.
+        number: of the call, from 1 in each life of the gateway.
+        call: which, one of `CALLS`.
+        node: fingerprint of the node's key.
         received: bytes of the request.
+    """
+
+    time: int
+    number: int
+    call: str
+    node: str
+    received: int
+
+
+@dataclass(frozen=True)
+class Answered:
+    """The answer to a call. A call without one was answered by nobody, or the disk was full.
+
+    Attributes:
+        time: seconds since 1970.
+        answers: number of the call.
         sent: bytes of the answer.
         status: HTTP status of the answer.
     """
 
     time: int
-    name: str
-    node: str
-    received: int
+    answers: int
     sent: int
     status: int
 
-    def to_line(self, previous: str) -> bytes:
-        """The line after the one whose digest is `previous`, 64 hex digits."""
-        fields: dict[str, JsonValue] = {
-            "time": self.time,
-            "call": self.name,
-            "node": self.node,
-            "received": self.received,
-            "sent": self.sent,
-            "status": self.status,
-            "previous": previous,
-        }
-        return canonical_bytes(fields) + b"\n"
+
+@dataclass(frozen=True)
+class TurnedAway:
+    """Calls of whoever is no member, counted and not named: strangers do not fill the disk.
+
+    Attributes:
+        time: seconds since 1970, when they were counted.
+        strangers: how many since the last such line.
+    """
+
+    time: int
+    strangers: int
+
+
+Line = Asked | Answered | TurnedAway
+_KINDS: Final = {frozenset(field.name for field in fields(kind)): kind for kind in (Asked, Answered, TurnedAway)}
+
+
+def to_line(line: Line, previous: str) -> bytes:
+    """The line after the one whose digest is `previous`, 64 hex digits."""
+    values: dict[str, JsonValue] = {**asdict(line), "previous": previous}
+    return canonical_bytes(values) + b"\n"
 
 
 def line_digest(line: bytes) -> str:
@@ -102,26 +133,31 @@ def line_digest(line: bytes) -> str:
     return hashlib.sha256(line).hexdigest()
 
 
-def verify_calls(lines: Iterable[bytes]) -> tuple[int, str]:
+def verify_calls(lines: Iterable[bytes], previous: str = FIRST_PREVIOUS) -> tuple[int, str]:
     """How many calls a log holds, and its head.
 
+    Args:
+        lines: of the log, or of a segment of it.
+        previous: head of what comes before.
+
     Raises:
-        MalformedMessageError: a line is not one that `Call.to_line` wrote.
+        MalformedMessageError: a line is not one that `to_line` wrote.
         ProofError: a line does not follow from the one before.
     """
-    count, previous = 0, FIRST_PREVIOUS
-    for line in lines:
+    count = 0
+    for number, line in enumerate(lines, start=1):
         try:
             value = json.loads(line)
-            call = Call(*(value[name] for name in ("time", "call", "node", "received", "sent", "status")))
-            same, claimed = call.to_line(value["previous"]) == line, value["previous"]
+            claimed = value.pop("previous")
+            read = _KINDS[frozenset(value)](**value)
+            same = to_line(read, claimed) == line
         except (ValueError, TypeError, LookupError, AttributeError, RecursionError) as error:
-            raise MalformedMessageError(f"line {count + 1} of the log is not a call") from error
+            raise MalformedMessageError(f"line {number} of the log is not a call") from error
         if not same:
-            raise MalformedMessageError(f"line {count + 1} of the log is not a call")
+            raise MalformedMessageError(f"line {number} of the log is not a call")
         if claimed != previous:
-            raise ProofError(f"line {count + 1} of the log does not follow from the line before")
-        count, previous = count + 1, line_digest(line)
+            raise ProofError(f"line {number} of the log does not follow from the line before")
+        count, previous = count + isinstance(read, Asked), line_digest(line)
     return count, previous
 
 
@@ -146,3 +182,26 @@ def flower_environment(inherited: Mapping[str, str], *, home: PurePath, interpre
         "NO_PROXY": "127.0.0.1,localhost",
         "PATH": f"{PurePath(interpreter).parent}:{inherited.get('PATH', '/bin:/usr/bin')}",
     }
+
+
+_TETHER: Final = """\
+import ctypes, os, signal, sys
+parent, program = int(sys.argv[1]), sys.argv[2]
+if ctypes.CDLL(None).prctl(1, signal.SIGKILL) or os.getppid() != parent:
+    sys.exit("the process that started this one is gone")
+os.execv(program, sys.argv[2:])
+"""
+
+
+def tethered(command: Sequence[str], *, interpreter: str, parent: int) -> list[str]:
+    """A command that Linux kills when its parent dies, however that dies (`PR_SET_PDEATHSIG`, 1 in prctl's table).
+
+    Flower's processes would go on without us, take work, and run it under keys and ledgers that nobody watches. The
+    signal is for the one process; Flower's own children look after it every 0.2 s.
+
+    Args:
+        command: path of the program and its arguments.
+        interpreter: path of our Python.
+        parent: process id of the caller. It must not start this from a thread that ends earlier.
+    """
+    return [interpreter, "-I", "-S", "-c", _TETHER, str(parent), *command]

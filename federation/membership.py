@@ -30,6 +30,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_ssh_public_key
 
 from federation.errors import MalformedMessageError, PeerError, ProofError, UsageError
+from federation.identity import IDENTITY_BYTES, IdentityKey, verify_identity
 from federation.statements import (
     DIGEST_BYTES,
     PUBLIC_KEY_BYTES,
@@ -48,7 +49,7 @@ RECIPES: Final = ("moments", "scales", "threshold", "evaluation")
 """What a plan can ask of an organisation: `federation.privacy` and `federation.evaluation_plan` define them."""
 
 _INVITATION_TAG = "intaglio invitation v1"
-_REQUEST_TAG = "intaglio join request v1"
+_REQUEST_TAG = "intaglio join request v2"
 _INVITATION_PREFIX = "intaglio-invitation-1:"
 _ADDRESS = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9.-]{0,251}[A-Za-z0-9])?:[1-9][0-9]{0,4}")
 _NAME = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,30}[a-z0-9])?")
@@ -75,6 +76,20 @@ def require_address(address: str) -> None:
     """Raises UsageError unless `address` is ``host:port``."""
     if not isinstance(address, str) or not _ADDRESS.fullmatch(address) or int(address.split(":")[1]) > _MOST_PORT:
         raise UsageError("an address is HOST:PORT, with a name or an IPv4 address and a port from 1 to 65535")
+
+
+def require_authority(authority: str) -> None:
+    """Raises UsageError unless `authority` is one certificate in PEM, as this program writes it."""
+    if not isinstance(authority, str) or len(authority) > _MOST_CERTIFICATE:
+        raise UsageError(f"the authority is a PEM certificate of at most {_MOST_CERTIFICATE} characters")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")  # what the library only warns of is no certificate of ours either
+            certificate = x509.load_pem_x509_certificate(authority.encode())
+    except (ValueError, Warning) as error:
+        raise UsageError("the authority is a certificate in PEM") from error
+    if certificate.public_bytes(Encoding.PEM).decode() != authority:
+        raise UsageError("the authority is one certificate in PEM, with nothing around it")
 
 
 @dataclass(frozen=True)
@@ -106,16 +121,7 @@ class Invitation:
         require_address(self.address)
         require_length("the coordinator's key", self.coordinator, PUBLIC_KEY_BYTES)
         require_time("the end of an invitation", self.expires_at)
-        if not isinstance(self.authority, str) or len(self.authority) > _MOST_CERTIFICATE:
-            raise UsageError(f"the authority is a PEM certificate of at most {_MOST_CERTIFICATE} characters")
-        try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("error")  # what the library only warns of is no certificate of ours either
-                certificate = x509.load_pem_x509_certificate(self.authority.encode())
-        except (ValueError, Warning) as error:
-            raise UsageError("the authority is a certificate in PEM") from error
-        if certificate.public_bytes(Encoding.PEM).decode() != self.authority:
-            raise UsageError("the authority is one certificate in PEM, with nothing around it")
+        require_authority(self.authority)
 
     def to_bytes(self) -> bytes:
         """Canonical bytes."""
@@ -205,7 +211,7 @@ class JoinRequest:
         invitation_digest: its SHA-256, so that both sides speak of the same address, authority and keys.
         name: as the invitation says.
         node_key: public key of its SuperNode on NIST P-384, one line in OpenSSH's encoding, as Flower wants it.
-        organisation_key: Ed25519 public key that its messages of secure aggregation are signed with, 32 bytes.
+        organisation_key: public identity that its messages of secure aggregation are signed with, 1344 bytes.
     """
 
     invitation: bytes
@@ -218,7 +224,7 @@ class JoinRequest:
         require_length("the id of an invitation", self.invitation, ID_BYTES)
         require_length("the digest of an invitation", self.invitation_digest, DIGEST_BYTES)
         require_organisation_name(self.name)
-        require_length("the organisation's key", self.organisation_key, PUBLIC_KEY_BYTES)
+        require_length("the organisation's key", self.organisation_key, IDENTITY_BYTES)
         if _openssh(_node_key(self.node_key)) != self.node_key:
             raise UsageError("the node key is one line in OpenSSH's encoding, without a comment")
 
@@ -244,6 +250,11 @@ class JoinRequest:
         )
 
     @property
+    def signed(self) -> bytes:
+        """The bytes that both keys sign."""
+        return _REQUEST_TAG.encode() + b"\0" + self.to_bytes()
+
+    @property
     def fingerprint(self) -> str:
         """Covers both keys."""
         return fingerprint(self.organisation_key, self.node_key.encode())
@@ -264,7 +275,7 @@ class SignedJoinRequest:
 
     Attributes:
         request: what is asked.
-        organisation_signature: Ed25519, 64 bytes.
+        organisation_signature: of both of its identity's keys, 2484 bytes.
         node_signature: ECDSA with SHA-384 in DER.
     """
 
@@ -273,11 +284,10 @@ class SignedJoinRequest:
     node_signature: bytes
 
     @classmethod
-    def sign(cls, request: JoinRequest, organisation: Ed25519PrivateKey, node: ec.EllipticCurvePrivateKey) -> Self:
+    def sign(cls, request: JoinRequest, organisation: IdentityKey, node: ec.EllipticCurvePrivateKey) -> Self:
         """Signs with both keys."""
-        body = request.to_bytes()
-        signature = sign(_REQUEST_TAG, body, organisation)
-        return cls(request, signature, node.sign(_REQUEST_TAG.encode() + b"\0" + body, ec.ECDSA(hashes.SHA384())))
+        signed = request.signed
+        return cls(request, organisation.sign(signed), node.sign(signed, ec.ECDSA(hashes.SHA384())))
 
     def to_bytes(self) -> bytes:
         """Canonical bytes."""
@@ -311,13 +321,13 @@ class SignedJoinRequest:
 
     def require_signatures(self) -> None:
         """Raises ProofError unless both keys signed."""
-        body = self.request.to_bytes()
-        key = self.request.organisation_key
-        require_signed(_REQUEST_TAG, body, public_key=key, signature=self.organisation_signature)
+        signed = self.request.signed
         try:
-            _node_key(self.request.node_key).verify(
-                self.node_signature, _REQUEST_TAG.encode() + b"\0" + body, ec.ECDSA(hashes.SHA384())
-            )
+            verify_identity(self.request.organisation_key, signed, self.organisation_signature)
+        except ProofError as error:
+            raise ProofError(f"the identity of {self.request.name} did not sign this join request: {error}") from error
+        try:
+            _node_key(self.request.node_key).verify(self.node_signature, signed, ec.ECDSA(hashes.SHA384()))
         except InvalidSignature as error:
             raise ProofError("the node key did not sign this join request") from error
 
@@ -327,8 +337,9 @@ class LocalPolicy:
     """What an organisation agrees to. It is checked on the organisation's machines and wins over any plan.
 
     Attributes:
-        max_epsilon: most that one run may cost a person.
-        budget_epsilon: most that all runs together may cost a person.
+        max_epsilon: most that one run may cost a person of this organisation.
+        budget_epsilon: most that all runs together may cost one.
+        delta: that goes with both. A plan at another delta is counted again at this one.
         min_colluders: fewest colluding organisations that a plan must stand.
         recipes: what may be asked, in the order of `RECIPES`.
         app_hashes: SHA-256 of the applications that may run here, in hex.
@@ -338,6 +349,7 @@ class LocalPolicy:
 
     max_epsilon: float
     budget_epsilon: float
+    delta: float
     min_colluders: int
     recipes: tuple[str, ...]
     app_hashes: frozenset[str]
@@ -349,6 +361,8 @@ class LocalPolicy:
             raise UsageError("max-epsilon is a number such as 8.0, above 0 and at most 100")
         if not isinstance(self.budget_epsilon, float) or not 0 < self.budget_epsilon <= 64:  # noqa: PLR2004 - the ledger's
             raise UsageError("budget-epsilon is a number such as 16.0, above 0 and at most 64")
+        if not isinstance(self.delta, float) or not 1e-12 <= self.delta <= 1e-3:  # noqa: PLR2004 - those of any plan
+            raise UsageError("delta is a number such as 1e-5, from 1e-12 to 1e-3")
         if type(self.min_colluders) is not int or self.min_colluders < 0:
             raise UsageError("min-colluders is a whole number, 0 or more")
         if not self.recipes or self.recipes != tuple(name for name in RECIPES if name in self.recipes):
@@ -367,7 +381,7 @@ class LocalPolicy:
             value = tomllib.loads(text)
         except tomllib.TOMLDecodeError as error:
             raise UsageError(f"the policy is not TOML: {error}") from error
-        keys = {"max-epsilon", "budget-epsilon", "min-colluders", "recipes", "app-hashes", "hours"}
+        keys = {"max-epsilon", "budget-epsilon", "delta", "min-colluders", "recipes", "app-hashes", "hours"}
         if set(value) != keys:
             raise UsageError(f"a policy has exactly the keys {', '.join(sorted(keys))}")
         recipes, digests, hours = value["recipes"], value["app-hashes"], value["hours"]
@@ -382,6 +396,7 @@ class LocalPolicy:
         return cls(
             value["max-epsilon"],
             value["budget-epsilon"],
+            value["delta"],
             value["min-colluders"],
             tuple(recipes),
             frozenset(digests),

@@ -116,10 +116,11 @@ def exposures(plan: PrivacyPlan) -> tuple[Exposure, ...]:
     return tuple(rows)
 
 
-def epsilon_of_a_person(image_epsilon: float, delta: float, images: int) -> float:
-    """What an epsilon for one *image* means for a person with several, at the same delta.
+def epsilon_of_a_person(epsilon: float, delta: float, times: int) -> float:
+    """What a promise means for a person who counts several times, at the same delta.
 
-    All of the person's images together change a sum `images` times as much as one does.
+    So does who is in several organisations of a run, and who has several images where an *image* is promised something:
+    the person changes a sum `times` times as much.
 
     >>> [round(epsilon_of_a_person(8.0, 1e-5, images)) for images in (1, 5, 10)]
     [8, 69, 209]
@@ -127,6 +128,6 @@ def epsilon_of_a_person(image_epsilon: float, delta: float, images: int) -> floa
     Raises:
         UsageError: a number is out of range.
     """
-    if images < 1:
-        raise UsageError("a person has at least one image")
-    return epsilon_of_mu(images / noise_multiplier_for(image_epsilon, delta), delta)
+    if times < 1:
+        raise UsageError("a person counts at least once")
+    return epsilon_of_mu(times / noise_multiplier_for(epsilon, delta), delta)

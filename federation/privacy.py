@@ -2,9 +2,10 @@
 
 Theory of operation
 -------------------
-The protected unit is one *person*: everything that all images of a person add to a release. All releases of a run are
-Gaussian mechanisms of sensitivity 1. Its recipe decides which: the **moments** (`federation.training`, one release) or
-the **scales** (`federation.scales`, one release a step); then the **threshold** (`federation.evaluation`).
+The protected unit is one *person of one organisation*: everything that all images of a person add to a release. All
+releases of a run are Gaussian mechanisms of sensitivity 1. Its recipe decides which: the **moments**
+(`federation.training`, one release) or the **scales** (`federation.scales`, one release a step); then the **threshold**
+(`federation.evaluation`).
 `PrivacyPlan` is the one object that both the noise and the charge come from, so they cannot drift apart, and it refuses
 to exist when they do not add up.
 
@@ -39,6 +40,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import ndtr, ndtri
 
+from federation.bounds import BOUNDS, require_within
 from federation.errors import MalformedMessageError, UsageError
 from federation.release import PrivacyStatement
 
@@ -48,7 +50,8 @@ if TYPE_CHECKING:
 NoiseSource = Callable[[int], NDArray[np.float64]]
 """Gives (count,) float64 independent standard normal numbers."""
 
-PRIVACY_UNIT: Final = "person"
+PRIVACY_UNIT: Final = "person of one organisation"
+"""Who is in k of them counts k times: nobody compares their people (ADR 0142)."""
 NEIGHBORING_RELATION: Final = "add_or_remove_one"
 """The accountant's own name for it."""
 
@@ -56,16 +59,14 @@ MOMENTS: Final = "moments"
 SCALES: Final = "scales"
 THRESHOLD: Final = "threshold"
 
-LARGEST_EPSILON: Final = 64.0
-_SMALLEST_EPSILON = 0.01
-_SMALLEST_DELTA, _LARGEST_DELTA = 1e-12, 1e-3
+LARGEST_EPSILON: Final = BOUNDS["epsilon"][1]
 _LARGEST_CENTRE_NOISE = 0.35
 """Planned L2 norm of the centre's noise above which adapting harms more often than it helps (ADR 0011)."""
 _LARGEST_SCALES_NOISE = 0.3
 """The same for the gradient averaged over all steps, in clips (ADR 0090)."""
 _LARGE_PRECISION = 0.01
 """Sum of 1/s^2 over all releases from which on the accountant takes steps of 1e-3: an epsilon near 0.3."""
-_MOST_STEPS = 64
+_MOST_STEPS = int(BOUNDS["steps"][1])
 """A foreign plan with more would keep the accountant and the organisations busy."""
 
 
@@ -131,12 +132,9 @@ def gaussian_noise_multiplier(epsilon: float, delta: float) -> float:
 # ------------------------------------------------------------------------------------------------------------ plan
 def _require_promise(epsilon: float, delta: float, threshold_share: float) -> None:
     """Raises UsageError for what no plan can be made from."""
-    if not _SMALLEST_EPSILON <= epsilon <= LARGEST_EPSILON:
-        raise UsageError(f"epsilon must be from {_SMALLEST_EPSILON:g} to {LARGEST_EPSILON:g}, got {epsilon:g}")
-    if not _SMALLEST_DELTA <= delta <= _LARGEST_DELTA:
-        raise UsageError(f"delta must be from {_SMALLEST_DELTA:g} to {_LARGEST_DELTA:g}, got {delta:g}")
-    if not 0 < threshold_share < 1:
-        raise UsageError("threshold_share is a share of the budget: keep it between 0 and 1")
+    require_within("epsilon", epsilon)
+    require_within("delta", delta)
+    require_within("threshold_share", threshold_share)
 
 
 class Adaptation(Enum):
@@ -274,9 +272,10 @@ class PrivacyPlan(SumPlan):
             least = 0 if field.name in {"colluders", "dropouts", "tuned", "steps"} else math.nextafter(0, 1)
             if type(value) is not kind or not math.isfinite(value) or value < least:
                 raise UsageError(f"the plan's {field.name} must be a positive {kind.__name__}, got {value!r}")
+            if field.name in BOUNDS:
+                require_within(field.name, value)
         if (self.tuned == 0) != (self.steps == 0) or self.steps > _MOST_STEPS:
             raise UsageError(f"the recipe {SCALES} takes 1 to {_MOST_STEPS} steps, and the recipe {MOMENTS} none")
-        _require_promise(self.epsilon, self.delta, self.threshold_share)
         self._require_people()
         # The closed form first: it costs nothing, and a foreign plan with tiny noise would keep the accountant busy.
         if (

@@ -52,6 +52,8 @@ def evaluation_sum(
     The first half of a person's images may only be references, the second half only probes, as in
     `federation.evaluation.cross_profile_scores`.
 
+    It is total: who is in no group of the plan, or lacks images, counts nowhere (ADR 0140).
+
     Args:
         embeddings: the organisation's embeddings, of people who did not train where that matters.
         adapter: of the deployed release.
@@ -60,18 +62,13 @@ def evaluation_sum(
 
     Returns:
         (plan.size,) float64. Sensitive.
-
-    Raises:
-        UsageError: a person has no group of the plan, or lacks images.
     """
     names = [group.name for group in plan.groups]
     counts = np.zeros((len(names), 2, plan.bins))
-    people = np.unique(embeddings.people).tolist()
-    if not all(groups.get(person) in names for person in people):
-        raise UsageError("every person needs a group of the plan; add one for those who state nothing")
-    sides = {person: _sides(embeddings, adapter, person) for person in people}
+    sides = {person: _sides(embeddings, adapter, person) for person in np.unique(embeddings.people).tolist()}
+    people = [person for person, both in sides.items() if all(len(side) for side in both)]
     for number, name in enumerate(names):
-        ring = [sides[person] for person in people if groups[person] == name]
+        ring = [sides[person] for person in people if groups.get(person) == name]
         for index, (references, probes) in enumerate(ring):
             counts[number, 0] += GENUINE_WEIGHT * _histogram(references @ probes.T, plan)
             if len(ring) > 1:
@@ -81,16 +78,12 @@ def evaluation_sum(
 
 
 def _sides(embeddings: EmbeddingSet, adapter: Adapter, person: str) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """A person's adapted references and probes, of different images."""
+    """A person's adapted references and probes, of different images; perhaps none."""
     mine = embeddings.of_people([person])
     images = list(dict.fromkeys(mine.images.tolist()))
     early = np.isin(mine.images, images[: (len(images) + 1) // 2])
     references = mine.embeddings[early & (mine.profiles == REFERENCE)]
     probes = mine.embeddings[~early & (mine.profiles == PROBE)]
-    if len(references) == 0 or len(probes) == 0:
-        raise UsageError(
-            "every person to evaluate needs reference and probe images, at least two; leave the others out"
-        )
     return adapter.apply(references, REFERENCE), adapter.apply(probes, PROBE)
 
 

@@ -92,6 +92,15 @@ def unit_rows(vectors: NDArray[np.floating[Any]]) -> Embeddings:
     return unit
 
 
+def unit_rows_or_zero(vectors: NDArray[np.floating[Any]]) -> Embeddings:
+    """The same for a network that somebody else tuned: rows without a direction are zero."""
+    exact = vectors.astype(np.float64)
+    norms = np.linalg.norm(exact, axis=1, keepdims=True)
+    has_direction = np.isfinite(norms) & (norms > 0)
+    unit: Embeddings = np.divide(exact, norms, out=np.zeros_like(exact), where=has_direction).astype(np.float32)
+    return unit
+
+
 def digest_of(description: str, *files: bytes) -> str:
     """SHA-256, in hex, of SHA-256(description) and the SHA-256 of each file, in order."""
     parts = (description.encode(), *files)

@@ -95,7 +95,8 @@ class Adapter:
             profile: the camera profile that took the images.
 
         Returns:
-            (n, d) float64, rows of unit norm, or zero where an embedding equals the centre.
+            (n, d) float64, rows of unit norm, or zero where an embedding equals the centre, or the adapter's numbers
+            are so large that no direction is left: it is total.
 
         Raises:
             UsageError: the shape does not fit, or the profile is unknown.
@@ -104,11 +105,13 @@ class Adapter:
             raise UsageError(f"this release knows the camera profiles {', '.join(self.centres)}, not {profile!r}")
         if embeddings.ndim != 2 or embeddings.shape[1] != self.dimension:  # noqa: PLR2004 - a matrix
             raise UsageError(f"embeddings must be (n, {self.dimension}), got {embeddings.shape}")
-        vectors = embeddings.astype(np.float64) - self.centres[profile]
-        if self.whitening is not None:
-            vectors = vectors @ self.whitening
-        norms = np.linalg.norm(vectors, axis=1, keepdims=True)
-        return np.asarray(np.divide(vectors, norms, out=np.zeros_like(vectors), where=norms > 0))
+        with np.errstate(over="ignore", invalid="ignore"):  # see Returns
+            vectors = embeddings.astype(np.float64) - self.centres[profile]
+            if self.whitening is not None:
+                vectors = vectors @ self.whitening
+            norms = np.linalg.norm(vectors, axis=1, keepdims=True)
+        has_direction = np.isfinite(norms) & (norms > 0)
+        return np.asarray(np.divide(vectors, norms, out=np.zeros_like(vectors), where=has_direction))
 
 
 @dataclass(frozen=True)

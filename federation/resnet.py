@@ -27,7 +27,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from federation.errors import UsageError
-from federation.recogniser import Chips, Embeddings, digest_of, require_chips, unit_rows
+from federation.recogniser import Chips, Embeddings, digest_of, require_chips, unit_rows, unit_rows_or_zero
 
 _BATCH = 32
 """Chips that go through the network at once: bounds memory, and gains nothing beyond on a CPU."""
@@ -199,9 +199,16 @@ class ResNetRecogniser:
 
     def embed(self, chips: Chips) -> Embeddings:
         """See `federation.recogniser.Recogniser.embed`."""
+        return unit_rows(self._rows(chips))
+
+    def directions(self, chips: Chips) -> Embeddings:
+        """What `embed` gives, and zero where the network gives no direction: one that somebody else tuned may."""
+        return unit_rows_or_zero(self._rows(chips))
+
+    def _rows(self, chips: Chips) -> NDArray[np.float32]:
         require_chips(chips)
         rows = [self._forward(chips[start : start + _BATCH]) for start in range(0, len(chips), _BATCH)]
-        return unit_rows(np.concatenate(rows)) if rows else np.empty((0, self.dimension), np.float32)
+        return np.concatenate(rows) if rows else np.empty((0, self.dimension), np.float32)
 
     def _forward(self, chips: Chips) -> NDArray[np.float32]:
         """At most `_BATCH` chips -> (n, 128), not normalised."""

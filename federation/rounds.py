@@ -6,7 +6,9 @@ settles who survived and opens (`federation.secagg`). With the recipe `SCALES`, 
     query.advertise, query.share_keys, train.moments, query.sign_survivors, query.open_shares,
     evaluate.threshold, query.sign_survivors, query.open_shares
 
-A run that measures a release asks ``evaluate.evaluation`` for its only sum (`federation.private_evaluation`).
+When a total is one that honest organisations cannot make, ``query.show_range`` asks each of them to prove that its
+input was in bounds (`federation.secagg.ranges`). A run that measures a release asks ``evaluate.evaluation`` for its
+only sum (`federation.private_evaluation`).
 
 Flower sends the text of any exception that escapes from an organisation to the coordinator, in clear. So organisations
 refuse with a code from `Refusal`, and nothing of what went wrong but that code leaves them.
@@ -14,8 +16,9 @@ refuse with a code from `Refusal`, and nothing of what went wrong but that code 
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 from typing import Final
 
@@ -24,6 +27,7 @@ from flwr.app import Array, ArrayRecord, ConfigRecord, MetricRecord, RecordDict
 from flwr.common.constant import ErrorCode
 from numpy.typing import NDArray
 
+from federation.bounds import bounded, require_within
 from federation.embeddings import PROBE, REFERENCE
 from federation.errors import MalformedMessageError, UsageError
 from federation.evaluation import ImpostorPrior
@@ -32,6 +36,8 @@ from federation.ledger import LedgerChain
 from federation.privacy import MOMENTS, SCALES, THRESHOLD, Adaptation, PrivacyPlan, SumPlan
 from federation.release import Adapter, ModelRelease
 from federation.secagg import Session
+from federation.secagg.ring import noise_std, require_headroom, require_std
+from federation.secagg.session import digest
 
 ADVERTISE: Final = "query.advertise"
 SHARE_KEYS: Final = "query.share_keys"
@@ -41,6 +47,7 @@ EVALUATE_THRESHOLD: Final = f"evaluate.{THRESHOLD}"
 EVALUATE_RELEASE: Final = f"evaluate.{EVALUATION}"
 SIGN_SURVIVORS: Final = "query.sign_survivors"
 OPEN_SHARES: Final = "query.open_shares"
+SHOW_RANGE: Final = "query.show_range"
 _PROTOCOL = "secagg"
 _LEDGER = "ledger"
 _WHITENING = "whitening"
@@ -108,9 +115,38 @@ def sessions(plan: SumPlan, run: str, roster: tuple[bytes, ...]) -> dict[str, Se
     }
 
 
+def require_ring(plan: SumPlan, run: str, roster: tuple[bytes, ...]) -> None:
+    """Checks, before anything is read, that each sum of a plan and its noise fit into the integers modulo 2^64.
+
+    Raises:
+        UsageError: a sum could wrap, or the noise that a member draws is out of range; or see `sessions`.
+    """
+    for name, session in sessions(plan, run, roster).items():
+        std = session.noise_share(noise_std(dict(plan.events)[name], session.size))
+        require_std(std)
+        require_headroom(session, plan.people, std)
+
+
 def plan_kind(config: Mapping[str, object]) -> type[SumPlan]:
     """Whose `to_config` that is, as far as one can see."""
     return EvaluationPlan if "groups" in config else PrivacyPlan
+
+
+def question_digest(content: RecordDict) -> str:
+    """SHA-256, in hex, of what a question asks for: every record of it but the messages of secure aggregation.
+
+    Those are fresh in every attempt; the rest decides the sum, so it is in the name of the charge.
+    """
+    fields = [b"intaglio question 1"]
+    for name in sorted(content.keys() - {_PROTOCOL}):
+        if name in content.array_records:
+            for key, array in sorted(content.array_records[name].items()):
+                facts = (name, key, array.dtype, repr(array.shape), array.stype)
+                fields += [digest(*(fact.encode() for fact in facts)), hashlib.sha256(array.data).digest()]
+        else:
+            for key, value in sorted(content[name].items()):
+                fields.append(digest(name.encode(), key.encode(), repr((type(value), value)).encode()))
+    return digest(*fields).hex()
 
 
 def protocol_content(messages: Mapping[str, bytes]) -> RecordDict:
@@ -129,6 +165,29 @@ def read_protocol(content: RecordDict) -> dict[str, bytes]:
     if not messages or len(messages) != len(record):
         raise MalformedMessageError("the messages of secure aggregation are missing")
     return messages
+
+
+def range_request(release: str, seeds: Mapping[int, bytes]) -> RecordDict:
+    """Asks for a proof of range, and says which self-mask seeds were opened: nobody could choose what is asked."""
+    members = sorted(seeds)
+    record = ConfigRecord({"release": release, "members": members, "seeds": [seeds[member] for member in members]})
+    return RecordDict({"range": record})
+
+
+def read_range_request(content: RecordDict) -> tuple[str, dict[int, bytes]]:
+    """The release, and the seeds by member.
+
+    Raises:
+        MalformedMessageError: the request is not a valid one.
+    """
+    record = content.config_records.get("range", ConfigRecord())
+    release, members, seeds = (record.get(name) for name in ("release", "members", "seeds"))
+    if not (isinstance(release, str) and isinstance(members, list) and isinstance(seeds, list)):
+        raise MalformedMessageError("the request says nothing of a sum that was opened")
+    pairs = {member: seed for member, seed in zip(members, seeds, strict=False) if type(member) is int}
+    if len(pairs) != len(members) or len(members) != len(seeds) or not all(type(s) is bytes for s in pairs.values()):
+        raise MalformedMessageError("the request's seeds are not those of some members")
+    return release, {member: seed for member, seed in pairs.items() if isinstance(seed, bytes)}
 
 
 @dataclass(frozen=True)
@@ -212,7 +271,7 @@ def read_moments_request(content: RecordDict, plan: PrivacyPlan) -> NDArray[np.f
     Raises:
         MalformedMessageError: the request is not a valid one.
     """
-    return _array(content, "start", (plan.dimension,))
+    return _array(content, "start", (plan.dimension,), "start")
 
 
 def scales_request(scales: NDArray[np.float64]) -> RecordDict:
@@ -226,7 +285,7 @@ def read_scales_request(content: RecordDict, plan: PrivacyPlan) -> NDArray[np.fl
     Raises:
         MalformedMessageError: the request is not a valid one.
     """
-    return _array(content, SCALES, (plan.tuned,))
+    return _array(content, SCALES, (plan.tuned,), "scales")
 
 
 def threshold_request(adapter: Adapter, prior: ImpostorPrior) -> RecordDict:
@@ -253,14 +312,16 @@ def read_threshold_request(content: RecordDict, plan: PrivacyPlan) -> tuple[Adap
         raise MalformedMessageError("the request lacks the prediction of impostor distances")
     d = plan.dimension
     whitened = _WHITENING in content.array_records.get("arrays", ArrayRecord())
-    centres = {profile: _array(content, profile, (d,)) for profile in (REFERENCE, PROBE)}
+    centres = {profile: _array(content, profile, (d,), "centre") for profile in (REFERENCE, PROBE)}
     tuned = plan.adaptation is Adaptation.SCALES and SCALES in content.array_records.get("arrays", ArrayRecord())
     try:
+        require_within("mean", mean)
+        require_within("spread", spread)
         return (
             Adapter(
                 centres,
-                _array(content, _WHITENING, (d, d)) if whitened else None,
-                {PROBE: _array(content, SCALES, (plan.tuned,))} if tuned else {},
+                _array(content, _WHITENING, (d, d), "whitening") if whitened else None,
+                {PROBE: _array(content, SCALES, (plan.tuned,), "scales")} if tuned else {},
             ),
             ImpostorPrior(mean, spread),
         )
@@ -274,7 +335,7 @@ def evaluation_request(release: ModelRelease) -> RecordDict:
 
 
 def read_evaluation_request(content: RecordDict, plan: EvaluationPlan) -> ModelRelease:
-    """The release to measure, which is the plan's.
+    """The release to measure, which is the plan's, with its numbers rounded as any foreign ones.
 
     Raises:
         MalformedMessageError: the request is not a valid one.
@@ -284,10 +345,25 @@ def read_evaluation_request(content: RecordDict, plan: EvaluationPlan) -> ModelR
     release = ModelRelease.from_bytes(data)
     if (release.digest, release.threshold) != (plan.release, plan.threshold):
         raise MalformedMessageError("the release is not the one that the plan names, or has another threshold")
-    return release
+    adapter = release.adapter
+    return replace(
+        release,
+        adapter=Adapter(
+            {profile: _bounded("centre", centre) for profile, centre in adapter.centres.items()},
+            None if adapter.whitening is None else _bounded("whitening", adapter.whitening),
+            {profile: _bounded("scales", scales) for profile, scales in adapter.scales.items()},
+        ),
+    )
 
 
-def _array(content: RecordDict, name: str, shape: tuple[int, ...]) -> NDArray[np.float64]:
+def _bounded(name: str, array: NDArray[np.float64]) -> NDArray[np.float64]:
+    try:
+        return bounded(name, array)
+    except UsageError as error:
+        raise MalformedMessageError(f"the request is out of bounds: {error}") from error
+
+
+def _array(content: RecordDict, name: str, shape: tuple[int, ...], bound: str) -> NDArray[np.float64]:
     record = content.array_records.get("arrays", ArrayRecord())
     if name not in record:
         raise MalformedMessageError(f"the array {name!r} is missing")
@@ -297,6 +373,4 @@ def _array(content: RecordDict, name: str, shape: tuple[int, ...]) -> NDArray[np
         raise MalformedMessageError(f"the array {name!r} cannot be decoded") from error
     if array.dtype != np.float64 or array.shape != shape:
         raise MalformedMessageError(f"the array {name!r} must be float64 of shape {shape}")
-    if not np.isfinite(array).all():
-        raise MalformedMessageError(f"the array {name!r} is not finite")
-    return np.asarray(array, dtype=np.float64)
+    return _bounded(bound, np.asarray(array, dtype=np.float64))

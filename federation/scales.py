@@ -79,10 +79,13 @@ class ChipSet:
         return ChipSet(self.reference[mask], self.probe[mask], self.people[mask], self.images[mask])
 
     def embed(self, recogniser: ResNetRecogniser, scales: NDArray[np.float64] | None) -> EmbeddingSet:
-        """Embeds references with the frozen network and probes with the tuned one."""
+        """Embeds references with the frozen network and probes with the tuned one.
+
+        It is total: scales may leave so little of the network that an image has no direction. Its row is left out.
+        """
         probes = recogniser if scales is None else recogniser.tuned(scales)
-        return EmbeddingSet(
-            np.concatenate([recogniser.embed(self.reference), probes.embed(self.probe)]),
+        return EmbeddingSet.of_usable(
+            np.concatenate([recogniser.directions(self.reference), probes.directions(self.probe)]),
             np.concatenate([self.people, self.people]),
             np.array([REFERENCE] * len(self) + [PROBE] * len(self)),
             np.concatenate([self.images, self.images]),
@@ -121,11 +124,11 @@ def person_gradients(recogniser: ResNetRecogniser, chips: ChipSet, scales: NDArr
 
     Args:
         recogniser: the frozen network.
-        chips: the organisation's images; at least one pair.
+        chips: the organisation's images.
         scales: (TUNABLE,) float64, what was added to the scale layers so far.
 
     Returns:
-        (people, TUNABLE) float64: for each person, the mean over their pairs, not clipped.
+        (people, TUNABLE) float64: for each person, the mean over their pairs, not clipped, and perhaps not finite.
     """
     names, person_of = np.unique(chips.people, return_inverse=True)
     share = 1 / np.bincount(person_of)
@@ -135,7 +138,7 @@ def person_gradients(recogniser: ResNetRecogniser, chips: ChipSet, scales: NDArr
     model = GradSampleModule(tail, loss_reduction="sum")
     for start in range(0, len(chips), _BATCH):
         batch = slice(start, start + _BATCH)
-        targets = torch.from_numpy(recogniser.embed(chips.reference[batch])).to(recogniser.device)
+        targets = torch.from_numpy(recogniser.directions(chips.reference[batch])).to(recogniser.device)
         # Opacus's hooks want an input with a gradient.
         made = model(recogniser.features(chips.probe[batch]).requires_grad_())
         torch.autograd.backward((1 - functional.cosine_similarity(made, targets)).sum())
@@ -151,14 +154,11 @@ def scales_sum(
 ) -> NDArray[np.float64]:
     """What one organisation puts into the secure sum of one step: each person's gradient, clipped, before noise.
 
+    It is total: whatever the scales, a person whose gradient is not finite adds zero (ADR 0140).
+
     Returns:
         (TUNABLE,) float64, the sum over people of norm at most 1 each. Sensitive.
-
-    Raises:
-        UsageError: nobody is there.
     """
-    if len(chips) == 0:
-        raise UsageError("an organisation needs at least one person to train")
     return clipped_sum(person_gradients(recogniser, chips, scales) / plan.gradient_clip)
 
 

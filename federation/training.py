@@ -9,6 +9,8 @@ one exactly, in one round, with no class heads, no negatives and nothing that co
 
 * Record: one person is one vector of L2 norm at most 1: the offsets of their mean embeddings from a *public start*
   (both profiles stacked, clipped together) and the scatter of all their embeddings around their own mean (clipped).
+* Total: a person who lacks images of a camera profile, or whose record is not finite, has the zero record. Whatever a
+  coordinator sends for a start, the sum exists, and differs by at most 1 with and without a person (ADR 0140).
 * Mechanism: Opacus clips and sums. The loss of a record v is 0.5 |theta - v|^2 with theta = 0, so a record's gradient
   is -v; Opacus clips it to 1 and one SGD step of size 1 makes theta the sum. There is no sampling: everybody is in the
   one batch. The noise is discrete and joins the sum as integers, on its way into secure aggregation
@@ -55,23 +57,23 @@ def person_records(embeddings: EmbeddingSet, start: NDArray[np.float64], plan: P
         plan: gives clip norms, weights and whether the scatter takes part.
 
     Returns:
-        (people, plan.release_size(MOMENTS)) float64: two offsets and, when it is released, the scatter's triangle.
+        (people, plan.release_size(MOMENTS)) float64: two offsets and, when it is released, the scatter's triangle. Zero
+        for a person who lacks images of a camera profile.
 
     Raises:
-        UsageError: the sizes do not fit, nobody is there, or a person lacks images of a camera profile.
+        UsageError: the sizes do not fit.
     """
     d = plan.dimension
-    if embeddings.dimension != d or start.shape != (d,) or not np.isfinite(start).all():
-        raise UsageError(f"this plan is for finite embeddings and a start of length {d}, got {embeddings.dimension}")
-    if len(embeddings) == 0:
-        raise UsageError("an organisation needs at least one person to train")
+    if embeddings.dimension != d or start.shape != (d,):
+        raise UsageError(f"this plan is for embeddings and a start of length {d}, got {embeddings.dimension}")
     with_scatter = plan.adaptation is Adaptation.CENTRE_AND_SCATTER
-    records = []
-    for person in np.unique(embeddings.people):
+    people = np.unique(embeddings.people)
+    records = np.zeros((len(people), plan.release_size(MOMENTS)))
+    for row, person in enumerate(people):
         mine = embeddings.people == person
         vectors = [embeddings.embeddings[mine & (embeddings.profiles == p)].astype(np.float64) for p in PROFILES]
         if any(len(v) == 0 for v in vectors):
-            raise UsageError("every person who trains needs images of both camera profiles; leave the others out")
+            continue
         offsets = np.concatenate([v.mean(axis=0) - start for v in vectors])
         record = [plan.centre_weight * _clipped(offsets / plan.centre_clip)]
         if with_scatter:
@@ -79,8 +81,8 @@ def person_records(embeddings: EmbeddingSet, start: NDArray[np.float64], plan: P
             deviations = together - together.mean(axis=0)
             scatter = _triangle(deviations.T @ deviations / len(together))
             record.append(np.sqrt(1 - plan.centre_weight**2) * _clipped(scatter / plan.scatter_clip))
-        records.append(np.concatenate(record) * _CLIP_ROOM)
-    return np.array(records)
+        records[row] = np.concatenate(record) * _CLIP_ROOM
+    return records
 
 
 def moments_sum(embeddings: EmbeddingSet, start: NDArray[np.float64], plan: PrivacyPlan) -> NDArray[np.float64]:

@@ -1,4 +1,4 @@
-"""Certificates for mutual TLS: a small authority of one's own, a server certificate, one for each client.
+"""Certificates for TLS and their renewal: a small authority of one's own, a server certificate, one for each client.
 
 It suits a demo, a test and a small deployment. A larger one brings certificates of its own in the same files::
 
@@ -23,7 +23,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from federation.errors import UsageError
-from server.files import PRIVATE, PUBLIC, write_new
+from server.files import PRIVATE, PUBLIC, write_durably, write_new
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -74,6 +74,23 @@ def issue_client(authority: Issued, name: str, *, now: dt.datetime) -> Issued:
     return _issue(authority, name, ExtendedKeyUsageOID.CLIENT_AUTH, now=now, names=None)
 
 
+def write_loopback(certificate: Path, key: Path, *, now: dt.datetime) -> None:
+    """A new self-signed certificate for 127.0.0.1 with its key, in place of the last ones.
+
+    It is made at every start and nobody outside this machine sees it, so it ends with the authorities of today.
+    """
+    private = ec.generate_private_key(ec.SECP256R1())
+    name = _name("intaglio loopback")
+    built = (
+        _builder(name, name, private.public_key(), now, dt.timedelta(days=365 * _AUTHORITY_YEARS))
+        .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
+        .add_extension(x509.SubjectAlternativeName([_general_name("127.0.0.1")]), critical=False)
+        .sign(private, hashes.SHA256())
+    )
+    write_durably(key, _private_bytes(private))
+    write_durably(certificate, built.public_bytes(serialization.Encoding.PEM), mode=PUBLIC)
+
+
 def write_pki(directory: Path, *, hosts: Sequence[str], clients: Sequence[str], now: dt.datetime) -> list[Path]:
     """Makes an authority and all certificates in `directory`, which is made when missing.
 
@@ -97,12 +114,9 @@ def write_pki(directory: Path, *, hosts: Sequence[str], clients: Sequence[str], 
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         for name, pair in issued.items():
             certificate = pair.certificate.public_bytes(serialization.Encoding.PEM)
-            key = pair.key.private_bytes(
-                serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-            )
             for path, content, mode in (
                 (directory / f"{name}.pem", certificate, PUBLIC),
-                (directory / f"{name}-key.pem", key, PRIVATE),
+                (directory / f"{name}-key.pem", _private_bytes(pair.key), PRIVATE),
             ):
                 write_new(path, content, mode=mode)
                 written.append(path)
@@ -111,6 +125,79 @@ def write_pki(directory: Path, *, hosts: Sequence[str], clients: Sequence[str], 
     except OSError as error:
         raise UsageError(f"cannot write certificates to {directory}: {error.strerror}") from error
     return written
+
+
+def renew_pki(directory: Path, *, now: dt.datetime, hosts: Sequence[str] = ()) -> list[Path]:
+    """Makes every certificate in `directory` again, with a new key, for the same name and use, by the same authority.
+
+    Keys are replaced before certificates: a crash between the two leaves a pair that does not fit, and doing it again
+    mends it.
+
+    Args:
+        directory: that `write_pki` made, with the authority's key.
+        now: when they begin.
+        hosts: the names of a server's certificate; without any, those that it has.
+
+    Returns:
+        The certificates that were written, the authority's not among them.
+
+    Raises:
+        UsageError: the authority's key is not there, or has ended, or a file cannot be read or written.
+    """
+    authority = _read_issued(directory / "ca.pem")
+    if authority.certificate.not_valid_after_utc <= now:
+        raise UsageError(f"the authority in {directory} ended on {authority.certificate.not_valid_after_utc:%Y-%m-%d}")
+    renewed = []
+    try:
+        for path in sorted(directory.glob("*.pem")):
+            if path.name.endswith("-key.pem") or not path.with_name(f"{path.stem}-key.pem").exists():
+                continue
+            old = x509.load_pem_x509_certificate(path.read_bytes())
+            if path.name == "ca.pem" or old.issuer != authority.certificate.subject:
+                continue
+            issued = _again(authority, old, hosts, now=now)
+            write_durably(path.with_name(f"{path.stem}-key.pem"), _private_bytes(issued.key))
+            write_durably(path, issued.certificate.public_bytes(serialization.Encoding.PEM), mode=PUBLIC)
+            renewed.append(path)
+    except (OSError, ValueError) as error:
+        raise UsageError(f"cannot renew the certificates in {directory}: {error}") from error
+    return renewed
+
+
+def replace_authority(directory: Path, *, now: dt.datetime) -> None:
+    """Makes another authority in place of the one in `directory`. Renew the certificates next: none is of this one.
+
+    Raises:
+        UsageError: it cannot be written.
+    """
+    authority = make_authority(now=now)
+    try:
+        write_durably(directory / "ca-key.pem", _private_bytes(authority.key))
+        write_durably(directory / "ca.pem", authority.certificate.public_bytes(serialization.Encoding.PEM), mode=PUBLIC)
+    except OSError as error:
+        raise UsageError(f"cannot write to {directory}: {error.strerror}") from error
+
+
+def _again(authority: Issued, old: x509.Certificate, hosts: Sequence[str], *, now: dt.datetime) -> Issued:
+    name = str(old.subject.get_attributes_for_oid(NameOID.COMMON_NAME)[0].value)
+    usage = old.extensions.get_extension_for_class(x509.ExtendedKeyUsage).value
+    if ExtendedKeyUsageOID.SERVER_AUTH not in usage:
+        return issue_client(authority, name, now=now)
+    if hosts:
+        return issue_server(authority, hosts, now=now)
+    names = old.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    return _issue(authority, name, ExtendedKeyUsageOID.SERVER_AUTH, now=now, names=names)
+
+
+def _read_issued(path: Path) -> Issued:
+    try:
+        certificate = x509.load_pem_x509_certificate(path.read_bytes())
+        key = serialization.load_pem_private_key(path.with_name(f"{path.stem}-key.pem").read_bytes(), password=None)
+    except (OSError, ValueError) as error:
+        raise UsageError(f"renewing needs {path.name} and its key in {path.parent}: {error}") from error
+    if not isinstance(key, ec.EllipticCurvePrivateKey):
+        raise UsageError(f"the key of {path} is not one that this program makes")
+    return Issued(certificate, key)
 
 
 def server_credentials(directory: Path) -> grpc.ServerCredentials:
@@ -141,6 +228,12 @@ def client_credentials(directory: Path, name: str) -> grpc.ChannelCredentials:
     except OSError as error:
         raise UsageError(f"cannot read {error.filename}; make certificates with `intaglio-server pki init`") from error
     return grpc.ssl_channel_credentials(authority, key, certificate)
+
+
+def _private_bytes(key: ec.EllipticCurvePrivateKey) -> bytes:
+    return key.private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    )
 
 
 def _issue(

@@ -26,9 +26,10 @@ from federation.manifest import ReleaseTrust
 from federation.onebit import parameters_for
 from federation.wire.status import fate_of
 from server.assertions import AssertionIssuer, create_issuer
-from server.certificates import client_credentials, server_credentials, write_pki
+from server.certificates import client_credentials, renew_pki, server_credentials, write_pki
 from server.dashboard_cli import dashboard_command
 from server.database import copy_file, database_url, name_of, upgrade
+from server.expiry import ends_at
 from server.federation_cli import federation_commands
 from server.files import write_durably
 from server.journal import Journal
@@ -128,6 +129,15 @@ def pki_init(
     console = Console()
     for path in written:
         console.print(f"wrote {path}", highlight=False)
+
+
+@pki.command("renew")
+def pki_renew(
+    directory: Annotated[Path, typer.Argument(help="What `pki init` made, with ca-key.pem.")],
+) -> None:
+    """Make every certificate there again, with new keys, by the same authority. Give each device its new pair."""
+    for path in renew_pki(directory, now=dt.datetime.now(dt.UTC)):
+        typer.echo(f"{path} ends on {ends_at(path):%Y-%m-%d}")
 
 
 @matching.command("start")

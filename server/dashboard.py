@@ -7,6 +7,7 @@ no key id, no receipt and no opening is read for this. A source that cannot be r
 
 from __future__ import annotations
 
+import datetime as dt
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -23,6 +24,7 @@ from federation.verdict import Verdict
 from server.dashboard_log import LogState, Witnessed
 from server.dashboard_rules import missing, moratoria_now, permissions
 from server.dashboard_times import date, length
+from server.expiry import Certificate
 from server.run_records import Outcome, RunRecord
 
 RECENT_DAYS: Final = 7
@@ -87,6 +89,7 @@ class Dashboard:
         runs: that the ledger paid for, in the order in which they began.
         members: names of the federation's members.
         now: seconds since 1970.
+        certificates: of the federation's gateway.
     """
 
     release: ReleaseState | Unreadable
@@ -96,12 +99,13 @@ class Dashboard:
     runs: tuple[RunRecord, ...] | Unreadable | None
     members: tuple[str, ...] | Unreadable | None
     now: int
+    certificates: tuple[Certificate, ...] | Unreadable | None = None
 
     @property
     def alerts(self) -> tuple[Alert, ...]:
         """What somebody should look at; first what cannot wait."""
         found = [*self._unreadable(), *self._of_release(), *self._of_log(), *self._of_use()]
-        found += [*self._of_rules(), *self._of_ledger(), *self._of_runs()]
+        found += [*self._of_rules(), *self._of_ledger(), *self._of_runs(), *self._of_certificates()]
         return tuple(sorted(found, key=lambda alert: not alert.now))
 
     def _unreadable(self) -> Iterator[Alert]:
@@ -112,6 +116,7 @@ class Dashboard:
             "privacy ledger": self.accounts,
             "records of runs": self.runs,
             "list of members": self.members,
+            "federation's certificates": self.certificates,
         }
         for name, source in sources.items():
             if isinstance(source, Unreadable):
@@ -189,6 +194,14 @@ class Dashboard:
         for account in self.accounts:
             if account.epsilon > _NEARLY_SPENT * account.cap_epsilon:
                 yield Alert(False, f"The privacy budget of {account.population} is nearly spent.")
+
+    def _of_certificates(self) -> Iterator[Alert]:
+        if not isinstance(self.certificates, tuple):
+            return
+        now = dt.datetime.fromtimestamp(self.now, dt.UTC)
+        for certificate in self.certificates:
+            if words := certificate.notice(now):
+                yield Alert(certificate.ends_at <= now, f"{words[0].upper()}{words[1:]}.")
 
     def _of_runs(self) -> Iterator[Alert]:
         if not isinstance(self.runs, tuple):

@@ -15,6 +15,7 @@ from federation.manifest import ReleaseTrust
 from federation.rulebook import Rulebook
 from server.dashboard import Dashboard, ReleaseState, Unreadable
 from server.dashboard_log import LogKeys, LogReading, LogSource, LogState
+from server.expiry import certificates
 from server.federation_admin import Member
 from server.rules_cli import read_bundle
 from server.run_records import RunRecord, RunRecords
@@ -32,7 +33,7 @@ class Sources:
         release_trust: keys of makers and auditors that count.
         rules: the public rules file.
         ledger: privacy ledger; the records of its runs lie beside it.
-        federation: the coordinator's folder, for its members.
+        federation: the coordinator's folder, for its members and its gateway's certificates.
     """
 
     release: Path
@@ -67,6 +68,7 @@ class DashboardReader:
             runs=_attempted(lambda: _runs(ledger)) if ledger else None,
             members=_attempted(lambda: _members(federation)) if federation else None,
             now=now,
+            certificates=_attempted(lambda: certificates(federation)) if federation else None,
         )
 
     def _release(self, now: int) -> ReleaseState:

@@ -7,9 +7,11 @@
     tls/                  authority, and the certificate of gateway and SuperLink
     superexec.secret      what processes on this machine show to get tasks from the SuperLink
     invitations/ID        open invitations
-    used/ID               invitations that were answered
+    used/ID               invitations that were answered, or ended by a move
     members/NAME.json     who was approved: their signed request and their node's id
-    revoked/NAME-NODE.json  who was a member
+    revoked/NAME-NODE.json  who was a member, or what its keys were before it had others
+    queue/  ledgers.json  runs that wait, and the privacy ledgers of all (`server.run_queue`, `server.federation_runs`)
+    calls/                the gateway's log (`server.call_log`)
 """
 
 from __future__ import annotations
@@ -17,7 +19,7 @@ from __future__ import annotations
 import datetime as dt
 import json
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -26,6 +28,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, load_pem_private_key
 
 from federation.errors import IntaglioError, RefusedError, UsageError
+from federation.identity import share_a_part
 from federation.membership import (
     ID_BYTES,
     Invitation,
@@ -35,8 +38,10 @@ from federation.membership import (
     require_address,
     require_organisation_name,
 )
+from federation.renewal import Notice, Rekeying, notice_to_text
 from federation.secagg.session import roster_to_text
-from server.certificates import write_pki
+from server.certificates import renew_pki, replace_authority, write_pki
+from server.expiry import ends_at
 from server.files import sync_directory, write_durably
 
 KEY: Final = "coordinator.pem"
@@ -198,13 +203,106 @@ class Coordinator:
         sync_directory(self.folder / "members")
         return member
 
+    def rekey(self, data: bytes, register: Register, unregister: Unregister) -> Member:
+        """Gives a member the new keys that it asks for with its old one.
+
+        A crash leaves the old member, and perhaps a node of the new key, which doing it again finds; or the new member
+        and the old node, which nobody asks for anything.
+
+        Raises:
+            MalformedMessageError, ProofError: the request is wrong.
+            RefusedError: no member has the old keys, or one has the new ones.
+        """
+        rekeying = Rekeying.from_bytes(data)
+        new = rekeying.signed.request
+        old = next(
+            (member for member in self.members() if member.signed.request.organisation_key == rekeying.old), None
+        )
+        if old is None or old.name != new.name:
+            raise RefusedError(f"no member {new.name} has the key that asks for others")
+        if any(
+            share_a_part(new.organisation_key, member.signed.request.organisation_key)
+            or new.node_key == member.signed.request.node_key
+            for member in self.members()
+        ):
+            raise RefusedError("a member has one of these keys already")
+        member = Member(rekeying.signed, register(new.name, new.node_key))
+        write_durably(self.folder / "revoked" / f"{old.name}-{old.node}.json", old.to_bytes())
+        write_durably(self._member_path(old.name), member.to_bytes())
+        unregister(old.node)
+        return member
+
+    def renew(self, *, now: dt.datetime) -> dt.datetime:
+        """Gives the gateway a new certificate of the same authority, and returns when it ends. Nobody need know.
+
+        Raises:
+            UsageError: the authority's key is not there, or it has ended.
+        """
+        renew_pki(self.folder / TLS, now=now)
+        return ends_at(self.folder / TLS / "server.pem")
+
+    def renew_authority(self, *, now: dt.datetime) -> str:
+        """Makes another authority and a certificate of it, and returns the notice that every organisation needs.
+
+        Until it has taken the notice, an organisation's node does not reach the gateway. A crash leaves files that do
+        not fit together: do it again.
+        """
+        replace_authority(self.folder / TLS, now=now)
+        self.renew(now=now)
+        self.authority = (self.folder / TLS / "ca.pem").read_text()
+        self._end_invitations()
+        return self.notice(now=int(now.timestamp()))
+
+    def move(self, address: str, *, now: dt.datetime) -> str:
+        """Gives the gateway another address, and returns the notice that every organisation needs.
+
+        Its certificate names both addresses until the next move. A crash leaves the old address with that certificate,
+        or the new one.
+
+        Raises:
+            UsageError: it is no address, or the certificate cannot be renewed.
+        """
+        require_address(address)
+        hosts = [new.rpartition(":")[0] for new in (address, self.address)]
+        renew_pki(self.folder / TLS, now=now, hosts=list(dict.fromkeys([*hosts, "localhost", "127.0.0.1"])))
+        write_durably(
+            self.folder / FEDERATION, json.dumps({"federation": self.federation.hex(), "address": address}).encode()
+        )
+        self.address = address
+        self._end_invitations()
+        return self.notice(now=int(now.timestamp()))
+
+    def notice(self, *, now: int) -> str:
+        """The line that tells an organisation where the gateway is and who signs its certificate."""
+        return notice_to_text(Notice(self.federation, self.address, self.authority, now), self._key)
+
+    def _end_invitations(self) -> None:
+        """Open ones name what is no longer so."""
+        for path in (self.folder / "invitations").iterdir():
+            path.rename(self.folder / "used" / path.name)
+        sync_directory(self.folder / "used")
+        sync_directory(self.folder / "invitations")
+
     def members(self) -> tuple[Member, ...]:
         """All members by name."""
         return tuple(Member.from_bytes(path.read_bytes()) for path in sorted((self.folder / "members").glob("*.json")))
 
-    def roster(self) -> str:
-        """The members' keys and names, in the order of keys, as every member and the coordinator's runs need them."""
-        members = sorted((member.signed.request.organisation_key, member.name) for member in self.members())
+    def roster(self, names: Sequence[str] = ()) -> str:
+        """The members' keys and names, in the order of keys, as every member and the coordinator's runs need them.
+
+        Args:
+            names: of the members that take part; none means all.
+
+        Raises:
+            UsageError: one is no member.
+        """
+        if strangers := sorted(set(names) - {member.name for member in self.members()}):
+            raise UsageError(f"{', '.join(strangers)} is not a member")
+        members = sorted(
+            (member.signed.request.organisation_key, member.name)
+            for member in self.members()
+            if not names or member.name in names
+        )
         return roster_to_text((key for key, _ in members), (name for _, name in members))
 
     def node_names(self) -> str:

@@ -27,6 +27,7 @@ from typing import Any, Self
 
 import numpy as np
 
+from federation.charges import run_of
 from federation.errors import IntaglioError, RoundAbortedError, UsageError
 from server.files import sync_directory, write_durably
 from server.secure_sums import OpenedSum
@@ -40,7 +41,7 @@ class Progress:
 
     Attributes:
         settings: SHA-256 in hex of everything that its sums depend on.
-        reservation: the run in the ledger that pays for it: the first Flower run's identifier.
+        reservation: what the ledger calls the charge that pays for it (`federation.charges`).
         opening: releases whose shares organisations were asked for.
         sums: those that were opened.
         result: what came of the run; text in UTF-8.
@@ -160,10 +161,10 @@ class Checkpoint:
             RoundAbortedError: it did.
         """
         if self.progress is not None and (lost := self.progress.lost):
-            reservation = self.progress.reservation
+            run = run_of(self.progress.reservation)
             self.remove()
             raise RoundAbortedError(
-                f"run {reservation} ended while the sum for {lost[0]} was being opened. Opening another could give a "
+                f"run {run} ended while the sum for {lost[0]} was being opened. Opening another could give a "
                 "second noisy sum for one charge, so that run has no result and its charge stays; nothing was asked or "
                 "charged now. Start again for a new run at a new charge"
             )

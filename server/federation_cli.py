@@ -5,23 +5,26 @@ from __future__ import annotations
 import datetime as dt
 import sys
 import time
-import tomllib
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from federation.errors import RoundAbortedError, UsageError
+from federation.errors import UsageError
 from server.federation_admin import Coordinator
-from server.federation_start import app_hash, register, serve, submit, unregister
+from server.federation_runs import carry_through, read_settings
+from server.federation_start import app_hash, serve
+from server.federation_upkeep_cli import add_upkeep
+from server.run_queue import RunQueue
 from server.run_records import RunRecords
+from server.superlink import connected
 
 federation_commands = typer.Typer(
     no_args_is_help=True,
     help="""Coordinate organisations that train together.
 
     In this order: `init`, `start` (keeps running), then for each organisation `invite` and `approve`, then `roster` for
-    everybody, then `run`.""",
+    everybody, then `run`. In later years: `status`, `renew`, `move`, `rekey`.""",
 )
 
 FolderArgument = Annotated[Path, typer.Argument(help="The coordinator's folder.")]
@@ -41,10 +44,15 @@ def federation_init(
 def federation_start(
     folder: FolderArgument,
     host: Annotated[str, typer.Option(help="Interface that the gateway listens on.")] = "127.0.0.1",
+    metrics_port: Annotated[
+        int | None, typer.Option(min=1, max=65535, help="Prometheus, unencrypted. [default: off]")
+    ] = None,
+    metrics_host: Annotated[str, typer.Option(help="Interface that metrics are shown on.")] = "127.0.0.1",
 ) -> None:
     """Run SuperLink, executor and gateway until stopped. Only the gateway is meant to be reached from outside."""
     coordinator = Coordinator(folder)
-    serve(coordinator, host=host, port=int(coordinator.address.rpartition(":")[2]))
+    metrics = (metrics_host, metrics_port) if metrics_port else None
+    serve(coordinator, host=host, port=int(coordinator.address.rpartition(":")[2]), metrics=metrics)
 
 
 @federation_commands.command("invite")
@@ -80,7 +88,8 @@ def federation_approve(
         typer.confirm(f"{asked.name} must read out: {asked.fingerprint}\nIs it the same?", abort=True)
     elif fingerprint.split() != asked.fingerprint.split():
         raise UsageError(f"that is not the fingerprint of the request of {asked.name}: somebody changed it on its way")
-    member = coordinator.approve(data, lambda name, key: register(coordinator, name, key), now=now)
+    with connected(folder) as superlink:
+        member = coordinator.approve(data, superlink.register, now=now)
     typer.echo(f"{member.name} is a member; its node is {member.node}")
 
 
@@ -88,7 +97,8 @@ def federation_approve(
 def federation_revoke(name: Annotated[str, typer.Argument(help="The member.")], folder: FolderArgument) -> None:
     """End a membership: the node is turned away at once. Give the others the new roster."""
     coordinator = Coordinator(folder)
-    member = coordinator.revoke(name, lambda node: unregister(coordinator, node))
+    with connected(folder) as superlink:
+        member = coordinator.revoke(name, superlink.unregister)
     typer.echo(f"{member.name} is no member any more")
 
 
@@ -113,9 +123,14 @@ def federation_runs(
 
 
 @federation_commands.command("roster")
-def federation_roster(folder: FolderArgument) -> None:
+def federation_roster(
+    folder: FolderArgument,
+    member: Annotated[
+        list[str] | None, typer.Option(help="Only this member; repeatable. For a federation of some of them.")
+    ] = None,
+) -> None:
     """Print the keys of all members, for `intaglio node trust` and for a run's `roster`."""
-    typer.echo(Coordinator(folder).roster(), nl=False)
+    typer.echo(Coordinator(folder).roster(member or ()), nl=False)
 
 
 @federation_commands.command("app-hash")
@@ -130,28 +145,36 @@ def federation_app_hash(
 def federation_run(
     folder: FolderArgument,
     application: Annotated[Path, typer.Option(help="Folder with the pyproject.toml of the application.")],
-    config: Annotated[Path, typer.Option(help="TOML with the run's settings.")],
-    timeout_seconds: Annotated[float, typer.Option(min=1, help="When to stop waiting.")] = 3600.0,
+    config: Annotated[
+        list[Path], typer.Option(help="TOML with a run's settings; repeatable, for several runs in this order.")
+    ],
+    timeout_seconds: Annotated[float, typer.Option(min=1, help="When to stop waiting for one run.")] = 3600.0,
 ) -> None:
-    """Train once with all members, and print what the coordinator says.
+    """Train with the members, and print what the coordinator says while it says it.
 
-    The same settings again go on with a run that died, under the charge that it has.
+    Ends with 0 when the result of every run is on disk. Runs take turns, those of several commands too. The same
+    settings again go on with a run that died, under the charge that it has.
     """
-    try:
-        settings = tomllib.loads(config.read_text())
-    except (OSError, tomllib.TOMLDecodeError) as error:
-        raise UsageError(f"cannot read {config}: {error}") from error
-    if not all(isinstance(value, str | int | float) for value in settings.values()):
-        raise UsageError(f"{config} holds text and numbers only")
-    coordinator, failures = Coordinator(folder), list[str]()
-    settings.setdefault("node-names", coordinator.node_names())
+    runs = [(path, read_settings(path, application)) for path in config]  # all of them, before the first begins
+    coordinator = Coordinator(folder)
+    for path, settings in runs:
+        digest = carry_through(coordinator, application, settings, timeout_seconds=timeout_seconds, say=typer.echo)
+        typer.echo(f"{path}: {settings['output']} is on disk, {digest[:16]}")
 
-    def say(line: str) -> None:
-        if "intaglio: " in line:
-            typer.echo(line.partition("intaglio: ")[2])
-        elif "federation.errors." in line:
-            failures.append(line.partition("federation.errors.")[2])
 
-    submit(coordinator, application, settings, timeout_seconds=timeout_seconds, say=say)
-    if failures:
-        raise RoundAbortedError(failures[-1])
+@federation_commands.command("stop")
+def federation_stop(
+    run: Annotated[int, typer.Argument(help="What it said when it began, or its place in the queue.", min=1)],
+    folder: FolderArgument,
+) -> None:
+    """End a run, or take it out of the queue. What it reserved stays charged; the same settings go on with it."""
+    queue = RunQueue(Coordinator(folder).folder)
+    if run in {place.number for place in queue.places()}:
+        typer.echo(f"{queue.leave(run).what} is out of the queue")
+        return
+    with connected(folder) as superlink:
+        superlink.stop(run)
+    typer.echo(f"run {run} is stopped")
+
+
+add_upkeep(federation_commands)

@@ -20,6 +20,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
+from urllib.parse import quote
 
 from federation.errors import MalformedMessageError, ProofError, UsageError
 from federation.ledger import LedgerChain, LedgerEntry
@@ -112,7 +113,7 @@ class PrivacyLedger:
 
 @dataclass(frozen=True)
 class LedgerCopies:
-    """The newest ledger that every organisation showed, one file for each.
+    """The newest ledger that every organisation showed, one file for each, called by the SHA-256 of its identity.
 
     Attributes:
         folder: made when missing.
@@ -120,11 +121,11 @@ class LedgerCopies:
 
     folder: Path
 
-    def keep(self, key: bytes, data: bytes) -> None:
+    def keep(self, name: str, data: bytes) -> None:
         """Takes an organisation's ledger in place of the copy that it extends. Returns when it is on disk.
 
         Args:
-            key: the organisation's public key.
+            name: of the organisation, which outlives its keys: who joins again under it goes on from its ledger.
             data: foreign bytes.
 
         Raises:
@@ -132,7 +133,7 @@ class LedgerCopies:
             ProofError: the ledger does not extend the copy; says what happened and what to do.
             UsageError: the copy was altered or cannot be written.
         """
-        shown, path = LedgerChain.from_bytes(data), self.folder / f"{key.hex()}.jsonl"
+        shown, path = LedgerChain.from_bytes(data), self.folder / f"{quote(name, safe='')}.jsonl"
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             with (self.folder / ".lock").open("ab") as lock:

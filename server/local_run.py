@@ -26,14 +26,13 @@ from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from numpy.typing import NDArray
 
 from federation.embeddings import EmbeddingSet
 from federation.errors import BudgetExhaustedError, IntaglioError, RoundAbortedError, UnavailableError, UsageError
 from federation.evaluation_plan import EVALUATE, Group
 from federation.fleet import flower_environment
+from federation.identity import IdentityKey
 from federation.privacy import MOMENTS
 from federation.private_evaluation import EvaluationReport
 from federation.release import ModelRelease
@@ -184,10 +183,10 @@ def _folder(organisations: Sequence[EmbeddingSet]) -> Iterator[tuple[Path, _Sett
         folder = Path(name)
         for index, organisation in enumerate(organisations):
             (folder / f"{index}.npz").write_bytes(organisation.to_bytes())
-        keys = [Ed25519PrivateKey.generate() for _ in organisations]
+        keys = [IdentityKey.generate() for _ in organisations]
         for index, key in enumerate(keys):
-            (folder / f"{index}.pem").write_bytes(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
-        (folder / "roster").write_text(roster_to_text(key.public_key().public_bytes_raw() for key in keys))
+            (folder / f"{index}.pem").write_bytes(key.to_pem())
+        (folder / "roster").write_text(roster_to_text(key.public for key in keys))
         yield (
             folder,
             {

@@ -309,6 +309,17 @@ class RunRecords:
         records = [self._read(path) for path in self.folder.glob("*.json")]
         return tuple(sorted(records, key=lambda record: (record.attempts[0].began_at, record.run)))
 
+    def of_start(self, flower_run: str) -> RunRecord | None:
+        """The record whose latest start is this one; None when it never came so far, or the record is damaged."""
+        for path in self.folder.glob("*.json"):
+            try:
+                record = self._read(path)
+            except UsageError:
+                continue  # another run's, as far as anybody can tell; `all` says so
+            if record.attempts[-1].flower_run == flower_run:
+                return record
+        return None
+
     @contextmanager
     def attempt(self, facts: RunRecord, *, goes_on: Callable[[], bool]) -> Iterator[OpenRecord]:
         """Records one start from its beginning to its end, however it ends.

@@ -1,6 +1,6 @@
 """How any run of the coordinator goes, whatever it sums: charge, secure sums, one result, commit.
 
-    nodes -> reserve in the ledger -> keys and shares -> [sums, each opened once] -> result -> written -> committed
+    attendance -> reserve in the ledger -> keys and shares -> [sums, each opened once] -> result -> written -> committed
 
 Every wait has a deadline. Organisations that fail are named; when more fail than the plan stands, the noise would be
 less than promised, so the run ends and the charge stays.
@@ -21,10 +21,12 @@ from pathlib import Path
 from flwr.app import RecordDict
 from flwr.serverapp import Grid
 
+from federation.charges import application_digest, reservation_name, run_digest, run_of
 from federation.errors import RoundAbortedError, UsageError
-from federation.privacy import SumPlan
+from federation.privacy import SumPlan, epsilon_of_gaussians
 from federation.rounds import ShownLedger
 from federation.secagg.session import roster_from_text, roster_names
+from server.attendance import await_nodes
 from server.federation_checkpoint import Checkpoint
 from server.files import write_durably
 from server.ledger import LedgerCopies, PrivacyLedger
@@ -33,8 +35,6 @@ from server.secure_sums import Members, OpenedSum, SecureSums
 
 Opened = Callable[[str, str, RecordDict], OpenedSum]
 """Gives the sum of a release: its name, the type of the message that asks for it, and what the message says."""
-
-_POLL_SECONDS = 0.1
 
 
 class RunConfig:
@@ -92,8 +92,9 @@ class RunSettings:
         budget_epsilon: cap on everything ever released about the population, at the plan's delta.
         roster: file with the public keys of all organisations, one a line in hex, and what they are called.
         node_names: Flower's node ids and whose they are; `intaglio-server federation run` knows them.
+        chosen: names of the members to ask; none means all of the roster.
         output: where the result goes.
-        node_deadline_seconds: how long to wait for all organisations to be there.
+        node_deadline_seconds: how long to wait for all organisations to be there; then those that the plan needs do.
         round_deadline_seconds: how long to wait for all answers to a question.
     """
 
@@ -104,6 +105,7 @@ class RunSettings:
     budget_epsilon: float
     roster: Path
     node_names: Mapping[int, str]
+    chosen: tuple[str, ...]
     output: Path
     node_deadline_seconds: float
     round_deadline_seconds: float
@@ -124,6 +126,7 @@ class RunSettings:
             budget_epsilon=config.number("budget-epsilon"),
             roster=Path(config.text("roster")),
             node_names=_node_names(config.optional("node-names")),
+            chosen=tuple(name.strip() for name in config.optional("members").split(",") if name.strip()),
             output=Path(config.text("output")),
             node_deadline_seconds=config.number("node-deadline-seconds"),
             round_deadline_seconds=config.number("round-deadline-seconds"),
@@ -153,22 +156,25 @@ def carry_out(
     members, plan = _load_members(settings), settings.plan
     with Checkpoint.lock(settings.output) as checkpoint:
         records = RunRecords.beside(settings.ledger)
-        _leave_other_run(checkpoint, digest := _settings_digest(settings, members, facts), records)
-        begun = _begun(settings, run, paid_by=checkpoint.progress.reservation if checkpoint.progress else run)
+        agreed = run_digest(plan, members.roster, application_digest())
+        _leave_other_run(checkpoint, digest := _settings_digest(settings, agreed, facts), records)
+        begun = _begun(settings, run, paid_by=run_of(checkpoint.progress.reservation) if checkpoint.progress else run)
         with records.attempt(begun, goes_on=lambda: checkpoint.progress is not None) as record:
             _go_on(checkpoint)
             if checkpoint.progress is None or checkpoint.progress.result is None:
-                nodes = _await_nodes(grid, plan.organisations, settings)
+                nodes, absent = await_nodes(grid, settings, members, say)
                 sums = SecureSums(
                     grid,
                     nodes,
                     plan,
                     run=run,
                     members=members,
+                    absent=absent,
                     keep_ledger=LedgerCopies(settings.ledger_copies).keep,
                     deadline_seconds=settings.round_deadline_seconds,
+                    say=say,
                 )
-                shown = _charge(settings, checkpoint, digest, run)
+                shown = _charge(settings, checkpoint, digest, reservation_name(run, agreed))
                 record.ask(members.names, sums)
                 checkpoint.made(_result(settings, sums, checkpoint, shown, record, make))
             return _publish(settings, checkpoint, record)
@@ -185,6 +191,8 @@ def say_promise(plan: SumPlan) -> None:
         f"privacy: epsilon {plan.epsilon:g}, delta {plan.delta:g} for each person, all releases of this run together "
         f"({', '.join(f'{name} with noise multiplier {noise:.3f}' for name, noise in plan.events)})"
     )
+    twice = epsilon_of_gaussians(tuple(noise / 2 for noise in plan.noise_multipliers), plan.delta)
+    say(f"privacy: nobody compares organisations' people; who is in two of them has epsilon {twice:.2f} instead")
     say(
         "trust: secure aggregation shows the coordinator totals only, and the promise holds even if "
         f"{plan.colluders} of the {plan.organisations} organisations help it"
@@ -202,8 +210,9 @@ def _leave_other_run(checkpoint: Checkpoint, settings_digest: str, records: RunR
     """Gives up an unfinished run of other settings."""
     if (left := checkpoint.progress) is None or left.settings == settings_digest:
         return
-    say(f"run {left.reservation} did not end and had other settings: it is given up, and its charge stays")
-    records.give_up(left.reservation)
+    run = run_of(left.reservation)
+    say(f"run {run} did not end and had other settings: it is given up, and its charge stays")
+    records.give_up(run)
     checkpoint.remove()
 
 
@@ -215,10 +224,10 @@ def _go_on(checkpoint: Checkpoint) -> None:
     """
     if (left := checkpoint.progress) is not None:
         checkpoint.require_nothing_lost()
-        say(f"run {left.reservation} did not end; this one goes on from {', '.join(left.sums) or 'its charge'}")
+        say(f"run {run_of(left.reservation)} did not end; this one goes on from {', '.join(left.sums) or 'its charge'}")
 
 
-def _charge(settings: RunSettings, checkpoint: Checkpoint, settings_digest: str, run: str) -> ShownLedger:
+def _charge(settings: RunSettings, checkpoint: Checkpoint, settings_digest: str, reservation: str) -> ShownLedger:
     """Has the charge on disk before anybody is asked: a crash costs budget, never privacy. Once for a run that goes on.
 
     Raises:
@@ -226,13 +235,13 @@ def _charge(settings: RunSettings, checkpoint: Checkpoint, settings_digest: str,
         UsageError: the ledger lacks the charge of a run that has opened sums.
     """
     ledger = PrivacyLedger(settings.ledger)
-    progress = checkpoint.progress or checkpoint.begin(settings_digest, run)
+    progress = checkpoint.progress or checkpoint.begin(settings_digest, reservation)
     chain = ledger.chain()
     if chain.reservation(progress.reservation) is None:
         if progress.opening:
             raise UsageError(
-                f"the privacy ledger lacks the charge of run {progress.reservation}, which is under way: an old "
-                f"copy was restored. Restore the newest one; every organisation keeps a copy"
+                f"the privacy ledger lacks the charge of run {run_of(progress.reservation)}, which is under way: an "
+                f"old copy was restored. Restore the newest one; every organisation keeps a copy"
             )
         try:
             ledger.reserve(
@@ -301,26 +310,6 @@ def _publish(settings: RunSettings, checkpoint: Checkpoint, record: OpenRecord) 
     return progress.result
 
 
-def _await_nodes(grid: Grid, organisations: int, settings: RunSettings) -> list[int]:
-    """The ids of exactly `organisations` nodes, in order."""
-    end = time.monotonic() + settings.node_deadline_seconds
-    while len(nodes := sorted(grid.get_node_ids())) < organisations:
-        if time.monotonic() >= end:
-            missing = ", ".join(sorted(name for node, name in settings.node_names.items() if node not in nodes))
-            raise RoundAbortedError(
-                f"only {len(nodes)} of {organisations} organisations were there within "
-                f"{settings.node_deadline_seconds:g} s{f', without {missing}' if missing else ''}; nothing was asked "
-                "of them and nothing was charged. Start the others and run again"
-            )
-        time.sleep(_POLL_SECONDS)
-    if len(nodes) > organisations:
-        raise RoundAbortedError(
-            f"{len(nodes)} nodes are connected and the plan is for {organisations} organisations; nothing was charged. "
-            "Set num-organisations to the number of nodes"
-        )
-    return nodes
-
-
 def _load_members(settings: RunSettings) -> Members:
     path = settings.roster
     try:
@@ -337,12 +326,7 @@ def _node_names(text: str) -> dict[int, str]:
         raise UsageError("node-names in the run configuration are ID=NAME, separated by commas") from error
 
 
-def _settings_digest(settings: RunSettings, members: Members, facts: Sequence[object]) -> str:
-    """SHA-256 in hex of everything that the sums and the result depend on."""
-    everything = [
-        settings.plan.to_config(),
-        [settings.population, str(settings.ledger)],
-        [key.hex() for key in members.roster],
-        *facts,
-    ]
+def _settings_digest(settings: RunSettings, agreed: str, facts: Sequence[object]) -> str:
+    """SHA-256 in hex of everything that the sums and the result depend on: a run goes on only with the same."""
+    everything = [agreed, [settings.population, str(settings.ledger)], *facts]
     return hashlib.sha256(json.dumps(everything, sort_keys=True).encode()).hexdigest()

@@ -3,36 +3,51 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from itertools import combinations, islice
 
 import numpy as np
 from flwr.app import Message, RecordDict
 from flwr.serverapp import Grid
 from numpy.typing import NDArray
 
-from federation.errors import MalformedMessageError, ProofError, RoundAbortedError
+from federation.errors import MalformedMessageError, PeerError, ProofError, RoundAbortedError
+from federation.identity import verify_identity
 from federation.privacy import SumPlan
 from federation.rounds import (
     ADVERTISE,
     OPEN_SHARES,
     SHARE_KEYS,
+    SHOW_RANGE,
     SIGN_SURVIVORS,
     Refusal,
     ShownLedger,
     advertise_request,
     protocol_content,
+    range_request,
     read_ledger,
     read_people,
     read_protocol,
     sessions,
 )
-from federation.secagg import ASKED, Coordinator, Stage, verify_ed25519
+from federation.secagg import ASKED, Coordinator, Stage
+from federation.secagg.graph import COMPLETE
+from federation.secagg.masking import Edge
 from federation.secagg.messages import Advertisement
 from federation.secagg.ring import decode, noise_std, require_headroom
 from server.run_records import DropOut
 
 _POLL_SECONDS = 0.1
+_SAY_SECONDS = 10.0
+_WORDS = {
+    ADVERTISE: "keys",
+    SHARE_KEYS: "shares of keys",
+    SIGN_SURVIVORS: "signatures on who is left",
+    OPEN_SHARES: "shares that open the sum",
+    SHOW_RANGE: "proofs that inputs are in bounds",
+}
+_SENT_AT_ONCE = 50
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,7 +76,7 @@ class Members:
     """Who takes part, and what errors call them.
 
     Attributes:
-        roster: public keys of all organisations.
+        roster: public identities of all organisations.
         names: what they are called, in the same order.
         nodes: Flower's node ids and whose they are, as far as the coordinator registered them.
     """
@@ -87,8 +102,10 @@ class SecureSums:
         plan: what to sum, and how many may fail.
         run: names the run.
         members: who takes part.
-        keep_ledger: takes an organisation's key and its own ledger; raises when that does not extend the last one.
+        absent: nodes of the roster that are not asked, and why.
+        keep_ledger: takes an organisation's name and its own ledger; raises when that does not extend the last one.
         deadline_seconds: how long to wait for all answers to one request.
+        say: is told what is under way and who is awaited.
 
     Raises:
         UsageError: the roster does not fit the plan, or its sums do not fit into the ring.
@@ -102,13 +119,16 @@ class SecureSums:
         *,
         run: str,
         members: Members,
-        keep_ledger: Callable[[bytes, bytes], None],
+        keep_ledger: Callable[[str, bytes], None],
         deadline_seconds: float,
+        absent: Mapping[int, str] | None = None,
+        say: Callable[[str], None] = lambda _line: None,
     ) -> None:
+        self._say = say
         self._grid, self._nodes, self._plan, self._deadline_seconds = grid, nodes, plan, deadline_seconds
         self._members, self._keep_ledger = members, keep_ledger
         self._sums = {
-            release: Coordinator(session, verify_ed25519, names=members.names)
+            release: Coordinator(session, verify_identity, names=members.names)
             for release, session in sessions(plan, run, members.roster).items()
         }
         for release, noise_multiplier in plan.events:
@@ -117,8 +137,8 @@ class SecureSums:
         self._names = dict(enumerate(members.names, start=1))
         self._node_of: dict[int, int] = {}
         self._people: dict[int, int] = {}
-        self._faults: dict[int, str] = {}
-        self._shares: dict[str, dict[int, bytes]] = {}
+        self._faults = dict(absent or {})
+        self._shares: dict[str, Mapping[int, bytes]] = {}
 
     @property
     def drop_outs(self) -> list[DropOut]:
@@ -147,22 +167,15 @@ class SecureSums:
             shown: the ledger with the charge, which goes with the plan.
 
         Raises:
-            RoundAbortedError: too few organisations remain, or they hold another number of people than planned.
+            RoundAbortedError: too few organisations remain, or they hold more people than planned.
         """
-        for node, content in self._exchange(
-            ADVERTISE, dict.fromkeys(self._nodes, advertise_request(self._plan, shown))
-        ).items():
+        request = advertise_request(self._plan, shown)
+        for node, content in self._exchange(ADVERTISE, ((node, request) for node in self._nodes)).items():
             try:
                 self._enter(node, content)
             except (MalformedMessageError, ProofError) as error:
                 self._faults[node] = f"it sent a wrong reply: {error}"
-        if (held := sum(self._people.values())) > self._plan.people or (
-            held != self._plan.people and len(self._people) == self._plan.organisations
-        ):
-            raise RoundAbortedError(
-                f"the plan is for {self._plan.people} people and the organisations hold {held}. "
-                "Set people to the true number"
-            )
+        self._check_people(sum(self._people.values()))
         asked = {release: self._advance(release) for release in self._sums}
         self._ask(SHARE_KEYS, asked)
         self._shares = {release: self._advance(release) for release in self._sums}
@@ -193,9 +206,7 @@ class SecureSums:
         try:
             total = decode(coordinator.total, sum(counts), noise_std(noise_multiplier, coordinator.session.size))
         except MalformedMessageError as error:
-            raise RoundAbortedError(
-                f"an organisation spoiled the sum for {release}, and no one can say which: {error}"
-            ) from error
+            raise RoundAbortedError(f"the sum for {release} was spoiled: {error}. {self._blame(release)}") from error
         return OpenedSum(
             total,
             noise_multiplier,
@@ -205,8 +216,56 @@ class SecureSums:
             tuple(self._names[member] for member in coordinator.survivors),
         )
 
+    def _check_people(self, held: int) -> None:
+        """More than planned need another plan. Fewer do not: the noise is for one person, however many there are.
+
+        So somebody may withdraw at any moment, and the run goes on under the charge that it has.
+        """
+        planned = self._plan.people
+        if held > planned:
+            counts = ", ".join(f"{self._names[member]} {count}" for member, count in sorted(self._people.items()))
+            raise RoundAbortedError(
+                f"the plan is for at most {planned} people and the organisations hold {held}: they say {counts}. With "
+                f"people = {held} it is another run at another charge; this one goes on once they hold no more than it "
+                "was planned for. Or ask whoever says a wrong number"
+            )
+        if held < planned and len(self._people) == self._plan.organisations:
+            self._say(f"the organisations hold {held} people of the {planned} that were planned for; the noise stays")
+
+    def _blame(self, release: str) -> str:
+        """Who spoiled a sum, in words: each survivor is asked to prove that its input was in bounds."""
+        coordinator, session = self._sums[release], self._sums[release].session
+        if len(session.roster) > COMPLETE:
+            return f"No one can say which: beyond {COMPLETE} organisations nobody proves that its input is in bounds"
+        ranges = coordinator.ranges
+        nodes = {member: self._node_of[member] for member in coordinator.survivors}
+        request = range_request(release, ranges.seeds)
+        answers = self._exchange(SHOW_RANGE, ((node, request) for node in nodes.values()))
+        std = session.noise_share(noise_std(dict(self._plan.events)[release], session.size))
+        found, shown = [], dict[int, dict[Edge, bytes]]()
+        for member, node in nodes.items():
+            try:
+                proof = read_protocol(answers[node])[release] if node in answers else b""
+                shown[member] = coordinator.require_range(
+                    member, ranges, ranges.bound(self._people[member], std), proof
+                )
+            except (PeerError, KeyError) as error:
+                why = self._faults.get(node, str(error)) if node not in answers else str(error)
+                found.append(f"{self._names[member]} did not show that its input is in bounds ({why})")
+        for first, second in combinations(sorted(shown), 2):
+            if any(shown[second].get(edge) != made for edge, made in shown[first].items() if second in edge):
+                pair = f"{self._names[first]} and {self._names[second]}"
+                found.append(f"{pair} say different things of the mask between them: one of the two lies")
+        return "; ".join(found) or (
+            "Each organisation shows that its own input is in bounds, so several lied a little; no one can say which"
+        )
+
     def _enter(self, node: int, content: RecordDict) -> None:
         people, messages = read_people(content), read_protocol(content)
+        if people > (most := self._plan.people - self._plan.organisations + 1):
+            raise MalformedMessageError(
+                f"it says that it holds {people} people, and the plan leaves {most} when the others hold one each"
+            )
         if set(messages) != set(self._sums):
             raise MalformedMessageError("the keys are not for the plan's releases")
         member = next(Advertisement.from_bytes(message).sender for message in messages.values())
@@ -243,15 +302,18 @@ class SecureSums:
     ) -> None:
         """One exchange: sends every member its messages of some releases, and hands the answers over."""
         members = sorted(set().union(*asked.values()))
-        contents = {
-            self._node_of[member]: RecordDict(
-                {
-                    **(request or {}),
-                    **protocol_content({release: to[member] for release, to in asked.items() if member in to}),
-                }
+        contents = (
+            (
+                self._node_of[member],
+                RecordDict(
+                    {
+                        **(request or {}),
+                        **protocol_content({release: to[member] for release, to in asked.items() if member in to}),
+                    }
+                ),
             )
             for member in members
-        }
+        )
         answers = self._exchange(message_type, contents)
         for member in members:
             node, messages = self._node_of[member], dict[str, bytes]()
@@ -278,9 +340,9 @@ class SecureSums:
     def _keep(self, member: int, content: RecordDict) -> None:
         if (lines := read_ledger(content)) is None:
             raise MalformedMessageError("its own privacy ledger is missing")
-        self._keep_ledger(self._members.roster[member - 1], lines)
+        self._keep_ledger(self._names[member], lines)
 
-    def _advance(self, release: str) -> dict[int, bytes]:
+    def _advance(self, release: str) -> Mapping[int, bytes]:
         """The next messages of a release; faults of nodes that are nobody yet join the reasons when it ends here."""
         try:
             return self._sums[release].advance()
@@ -289,13 +351,19 @@ class SecureSums:
             nodes = "; ".join(f"{self._members.node_name(node)}: {self._faults[node]}" for node in strangers)
             raise RoundAbortedError(f"{error}{f' ({nodes})' if nodes else ''}") from error
 
-    def _exchange(self, message_type: str, contents: Mapping[int, RecordDict]) -> dict[int, RecordDict]:
-        """Sends each node its content; gives the answers that arrived in time, in the order of node ids."""
-        messages = [
-            Message(content, node, message_type, ttl=self._deadline_seconds) for node, content in contents.items()
-        ]
-        waiting = dict(zip(self._grid.push_messages(messages), contents, strict=True))
-        end, answers = time.monotonic() + self._deadline_seconds, dict[int, RecordDict]()
+    def _exchange(self, message_type: str, contents: Iterator[tuple[int, RecordDict]]) -> dict[int, RecordDict]:
+        """Sends each node its content; gives the answers that arrived in time, in the order of node ids.
+
+        Contents are made as they are sent: those for a thousand organisations would fill a machine.
+        """
+        waiting = dict[str, int]()
+        while some := list(islice(contents, _SENT_AT_ONCE)):
+            messages = [Message(content, node, message_type, ttl=self._deadline_seconds) for node, content in some]
+            waiting |= zip(self._grid.push_messages(messages), (node for node, _ in some), strict=True)
+        asked, begun = len(waiting), time.monotonic()
+        told = begun
+        end, answers = begun + self._deadline_seconds, dict[int, RecordDict]()
+        what = _WORDS.get(message_type, message_type)
         while waiting:
             for reply in self._grid.pull_messages(list(waiting)):
                 node = waiting.pop(reply.metadata.reply_to_message_id)
@@ -305,8 +373,13 @@ class SecureSums:
                     answers[node] = reply.content
             if waiting and time.monotonic() >= end:
                 break
+            if waiting and time.monotonic() - told >= _SAY_SECONDS:
+                told = time.monotonic()
+                names = sorted(self._members.nodes.get(node, f"node {node}") for node in waiting.values())
+                self._say(f"{what}: waiting for {', '.join(names)} since {told - begun:.0f} s")
             if waiting:
                 time.sleep(_POLL_SECONDS)
+        self._say(f"{what}: {len(answers)} of {asked} answered in {time.monotonic() - begun:.0f} s")
         for node in waiting.values():
             self._faults[node] = f"it did not answer {message_type} within {self._deadline_seconds:g} s"
         return dict(sorted(answers.items()))

@@ -6,17 +6,17 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from people import DIMENSION, start_vector, synthetic_people
 from simulator import FIRST_NODE, InProcessGrid, server_context
 
 import client.app
 import server.app
-from federation.privacy import PrivacyPlan
+from federation.charges import application_digest, reservation_name, run_digest
+from federation.identity import IdentityKey
+from federation.privacy import PrivacyPlan, SumPlan
 from federation.release import ModelRelease
 from federation.rounds import ShownLedger
-from federation.secagg.session import roster_to_text
+from federation.secagg.session import roster_from_text, roster_to_text
 from server.ledger import PrivacyLedger
 
 ORGANISATIONS = 4
@@ -26,10 +26,10 @@ CALLED = ("north", "south", "west", "east")
 
 
 def write_identities(folder: Path, organisations: int = ORGANISATIONS, called: tuple[str, ...] = ()) -> None:
-    keys = [Ed25519PrivateKey.from_private_bytes(bytes([index + 1]) * 32) for index in range(organisations)]
+    keys = [IdentityKey.from_secret_bytes(bytes([index + 1]) * 64) for index in range(organisations)]
     for index, key in enumerate(keys):
-        (folder / f"{index}.pem").write_bytes(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
-    (folder / "roster").write_text(roster_to_text([key.public_key().public_bytes_raw() for key in keys], called))
+        (folder / f"{index}.pem").write_bytes(key.to_pem())
+    (folder / "roster").write_text(roster_to_text([key.public for key in keys], called))
 
 
 def write_federation(folder: Path) -> dict[str, Any]:
@@ -60,6 +60,7 @@ def write_federation(folder: Path) -> dict[str, Any]:
         "budget-epsilon": 8.0,
         "roster": str(folder / "roster"),
         "node-names": "",
+        "members": "",
         "public-start": str(folder / "start.npy"),
         "release": "",
         "evaluate-groups": "",
@@ -104,8 +105,16 @@ def the_plan(epsilon: float = 8.0, **change: Any) -> PrivacyPlan:
     return PrivacyPlan.for_epsilon(epsilon, delta=1e-5, **values)
 
 
-def a_charge(config: dict[str, Any], plan: PrivacyPlan, run_id: str = "1", **change: Any) -> ShownLedger:
+def agreed_on(config: dict[str, Any], plan: SumPlan) -> str:
+    return run_digest(plan, roster_from_text(Path(config["roster"]).read_text()), application_digest())
+
+
+def reservation_of(config: dict[str, Any], plan: SumPlan, run_id: str = "1") -> str:
+    return reservation_name(run_id, agreed_on(config, plan))
+
+
+def a_charge(config: dict[str, Any], plan: SumPlan, run_id: str = "1", **change: Any) -> ShownLedger:
     """What a coordinator shows after it charged a plan."""
-    ledger = PrivacyLedger(Path(config["ledger"]))
-    ledger.reserve("synthetic", run_id, plan.noise_multipliers, **({"cap_epsilon": 64.0, "cap_delta": 1e-5} | change))
-    return ShownLedger(ledger.chain(), run_id)
+    ledger, name = PrivacyLedger(Path(config["ledger"])), reservation_of(config, plan, run_id)
+    ledger.reserve("synthetic", name, plan.noise_multipliers, **({"cap_epsilon": 64.0, "cap_delta": 1e-5} | change))
+    return ShownLedger(ledger.chain(), name)

@@ -17,11 +17,11 @@ name = "made-up"
 version = "1.0.0"
 description = "made up"
 license = { file = "LICENSE" }
-dependencies = ["flwr>=1.41,<1.42"]
+dependencies = ["flwr>=1.42,<1.43"]
 [tool.flwr.app]
 publisher = "somebody"
 fab-format-version = 1
-flwr-version-target = "1.41.0"
+flwr-version-target = "1.42.0"
 fab-include = ["client/**/*.py", "LICENSE"]
 [tool.flwr.app.components]
 serverapp = "client.app:app"

@@ -16,6 +16,7 @@ from federation.embeddings import EmbeddingSet
 from federation.errors import UsageError
 from federation.evaluation import impostor_summary
 from federation.privacy import Adaptation, PrivacyPlan
+from federation.refusals import audit_refusals
 from federation.resnet import TUNABLE
 from federation.scales import person_gradients, scales_sum
 from federation.secagg.ring import discrete_noise
@@ -238,3 +239,53 @@ def test_audits_that_cannot_be_made_say_why():
         audit(plan_for(), mechanism=Mechanism(missing=3))
     with pytest.raises(UsageError, match="changes nothing"):
         audit(plan_for(), mechanism=Mechanism(moments=no_moments))
+
+
+# ---------------------------------------------------------------------------------------------------------- refusals
+def refusing_threshold(embeddings, adapter, prior):
+    people = set(embeddings.people.tolist())
+    if not all(set(embeddings.profiles[embeddings.people == person]) == {"reference", "probe"} for person in people):
+        raise UsageError("every person needs images of both camera profiles")
+    return impostor_summary(embeddings, adapter, prior)
+
+
+def refusing_what_is_not_finite(embeddings, adapter, prior):
+    """What a node of old did, with the photograph of one person in the adapter."""
+    if not np.isfinite(embeddings.embeddings.astype(float) @ adapter.whitening).all():
+        raise UsageError("the sum is longer than so many people can make it")
+    return impostor_summary(embeddings, adapter, prior)
+
+
+def test_no_question_is_answered_without_the_canary_only():
+    measured = audit_refusals(plan_for())
+    assert measured.holds
+    assert measured.lower_bound == 0
+    assert measured.runs == 2 * 3 * 8 * 2
+    assert measured.method is AuditMethod.REFUSALS
+
+
+@pytest.mark.parametrize(
+    "mechanism",
+    [Mechanism(threshold=refusing_threshold), Mechanism(threshold=refusing_what_is_not_finite)],
+    ids=["whoever lacks a camera", "whoever is not finite"],
+)
+def test_a_question_that_is_answered_without_the_canary_only_breaks_every_promise(mechanism):
+    measured = audit_refusals(plan_for(), mechanism=mechanism)
+    assert not measured.holds
+    assert measured.lower_bound == 100
+
+
+def test_no_step_of_tuning_is_answered_without_the_canary_only():
+    plan = plan_for(people=4000, dimension=128, tuned=TUNABLE, steps=1)
+    measured = audit_refusals(plan, recogniser=shipped())
+    assert measured.holds
+    assert measured.runs == 4 + 3 * 8 * 2
+
+    def refusing(recogniser, chips, scales, plan):
+        if len(chips) > 8:
+            raise UsageError("no")
+        return scales_sum(recogniser, chips, scales, plan)
+
+    assert not audit_refusals(plan, recogniser=shipped(), mechanism=Mechanism(scales=refusing)).holds
+    with pytest.raises(UsageError, match="needs the recogniser"):
+        audit_refusals(plan)

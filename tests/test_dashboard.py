@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import datetime as dt
 import doctest
 import re
 import sys
@@ -23,6 +24,7 @@ from server.dashboard import RECENT_DAYS, Dashboard, ReleaseState, Unreadable
 from server.dashboard_log import LogState, Use, Witnessed, WitnessState
 from server.dashboard_page import POLICY, dashboard_page
 from server.dashboard_times import date
+from server.expiry import Certificate
 from server.run_records import Attempt, RunRecord
 
 NOW = BUNDLE.manifest.begins_at + DAY_SECONDS
@@ -96,6 +98,14 @@ def test_a_quiet_day_is_said_to_be_one():
 
 OLD_EXPORT = dataclasses.replace(LOG, signed_at=NOW - 7200, exported=True)
 MORATORIUM = Moratorium("halt", NOW - 1, (), (), (), REASON)
+
+
+def certificate(days):
+    end = dt.datetime.fromtimestamp(NOW + days * DAY_SECONDS, dt.UTC)
+    advice = "the coordinator runs `intaglio-server federation renew`; nothing else changes"
+    return {"certificates": (Certificate("the gateway's certificate", end, advice),)}
+
+
 ALERTS = {
     "expired": (at(BUNDLE.manifest.ends_at), True, "not valid now"),
     "expires soon": (at(BUNDLE.manifest.ends_at - DAY_SECONDS), False, "audit it again"),
@@ -124,6 +134,13 @@ ALERTS = {
     "run interrupted": (last_run(release="", goes_on=True), False, "goes on under its charge"),
     "run aborted": (last_run(release="", reason="south was silent"), False, "south was silent"),
     "drop-out": ({"runs": (RUN,)}, False, "Dropped out of the last run: west"),
+    "gateway's certificate ends soon": (certificate(59), False, "The gateway's certificate expires on"),
+    "gateway's certificate has ended": (certificate(-1), True, "federation renew`; nothing else changes."),
+    "unreadable certificates": (
+        {"certificates": Unreadable("torn")},
+        True,
+        "The federation's certificates could not be read: torn",
+    ),
     "unreadable release": ({"release": Unreadable("torn")}, True, "The release could not be read: torn"),
     "unreadable log": ({"log": Unreadable("torn")}, True, "The log could not be read: torn"),
     "unreadable rules": ({"rules": Unreadable("torn")}, True, "The rules could not be read: torn"),
@@ -142,6 +159,7 @@ def test_what_needs_attention_is_said(changes, now, words):
 
 
 CALM = {
+    "gateway's certificate of 61 days": certificate(61),
     "log that nobody asked for an hour": {"log": dataclasses.replace(LOG, signed_at=NOW - 7200)},
     "few refusals": {"log": use(limited=19)},
     "old refusals": {

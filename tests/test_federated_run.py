@@ -28,8 +28,10 @@ from simulator import FIRST_NODE, InProcessGrid, server_context
 
 import client.app
 import server.app
+import server.secure_sums
 from federation.errors import BudgetExhaustedError, RoundAbortedError, UsageError
 from federation.evaluation import ImpostorPrior, choose_threshold, impostor_summary
+from federation.identity import IdentityKey
 from federation.ledger import LedgerChain
 from federation.privacy import PrivacyPlan
 from federation.release import Adapter
@@ -72,7 +74,8 @@ def test_a_run_writes_a_release_and_settles_the_ledger(config, capsys):
     assert (release.privacy.colluders, release.privacy.dropouts) == (1, 0)
     said = capsys.readouterr().out.splitlines()
     assert said[0].startswith("intaglio: privacy: epsilon 8, delta 1e-05")
-    assert said[1].endswith(
+    assert said[1].endswith("nobody compares organisations' people; who is in two of them has epsilon 19.07 instead")
+    assert said[2].endswith(
         "shows the coordinator totals only, and the promise holds even if 1 of the 4 organisations help it"
     )
 
@@ -243,13 +246,28 @@ def test_with_a_planned_drop_out_the_run_goes_on_without_the_wrong_one(config, m
     assert the_release(config).adapted
 
 
+def test_questions_are_made_and_sent_in_slices(config, monkeypatch):
+    """All of them together, for a thousand organisations, would fill the coordinator's machine."""
+    pushed = []
+
+    class Slices(InProcessGrid):
+        def push_messages(self, messages):
+            pushed.append(len(messages))
+            return super().push_messages(messages)
+
+    monkeypatch.setattr(server.secure_sums, "_SENT_AT_ONCE", 3)
+    run(config, grid=Slices)
+    assert the_release(config).adapted
+    assert pushed == [3, 1] * 8
+
+
 def test_a_spoiled_sum_is_noticed_when_honest_ones_could_not_make_it(config):
     """Nobody can see which organisation spoiled it."""
 
     def spoil(data):
-        return data[:-1] + bytes([data[-1] ^ 0x40])
+        return data[:51] + bytes([data[51] ^ 0x40]) + data[52:]  # the first number's highest byte
 
-    with pytest.raises(RoundAbortedError, match="no one can say which"):
+    with pytest.raises(RoundAbortedError, match="organisation 2 did not show that its input is in bounds"):
         run(config, tamper=replaced(TRAIN_MOMENTS, with_protocol(spoil)))
 
 
@@ -312,10 +330,30 @@ def test_a_silent_node_ends_the_run_at_the_deadline(config):
     assert "stays charged" in str(caught.value)
 
 
-def test_a_wrong_number_of_people_is_refused(config):
-    config["people"] = 25
-    with pytest.raises(RoundAbortedError, match="25 people and the organisations hold 24"):
+def test_more_people_than_planned_are_refused_and_the_message_says_what_to_do(config):
+    config["people"] = 23
+    with pytest.raises(RoundAbortedError, match=r"at most 23 people and the organisations hold 24. With people = 24"):
         run(config)
+    assert ledger_kinds(config) == ["open", "reserve"]
+
+
+def test_fewer_people_than_planned_go_on_under_the_planned_noise(config, capsys):
+    config["people"] = 25
+    run(config)
+    assert the_release(config).adapted
+    assert "the organisations hold 24 people of the 25 that were planned for" in capsys.readouterr().out
+
+
+def test_somebody_who_withdraws_between_two_starts_costs_no_second_charge(config):
+    def silent(node, reply):
+        return None if node == BAD and reply.metadata.message_type == SHARE_KEYS else reply
+
+    with pytest.raises(RoundAbortedError, match="it goes on under this charge"):
+        run(config, tamper=silent)
+    left = synthetic_people(NAMES).of_people(OF_ORGANISATION[0][1:])
+    (server.app.Path(config["organisations"]) / "0.npz").write_bytes(left.to_bytes())
+    run(config, run_id=2)
+    assert ledger_kinds(config) == ["open", "reserve", "commit"]
 
 
 @pytest.mark.parametrize("nodes", [3, 5])
@@ -325,19 +363,28 @@ def test_a_wrong_number_of_nodes_ends_the_run_before_anything_is_charged(config,
     assert not server.app.Path(config["ledger"]).exists()
 
 
-def test_what_goes_wrong_in_a_node_stays_there(config, monkeypatch):
-    def explode(*_args, **_more):
-        raise RuntimeError(f"{NAMES[0]} scored 0.93 in /home/operator")
+def explode(*_args, **_more):
+    raise RuntimeError(f"{NAMES[0]} scored 0.93 in /home/operator")
 
-    monkeypatch.setattr("federation.training.moments_sum", explode)
+
+def test_what_goes_wrong_in_a_node_stays_there(config, monkeypatch):
+    monkeypatch.setattr("client.app.records.facts_of", explode)
     replies = []
     with pytest.raises(RoundAbortedError, match="its own log says more") as caught:
         run(config, tamper=lambda _node, reply: replies.append(reply) or reply)
-    replies = [reply for reply in replies if is_moments(reply)]
     assert len(replies) == ORGANISATIONS
     assert all(reply.error.code == Refusal.INTERNAL.value for reply in replies)
     assert all(reply.error.reason == Refusal.INTERNAL.text for reply in replies)
     assert "secret person" not in str(caught.value)
+
+
+def test_what_goes_wrong_with_people_does_not_even_show(config, monkeypatch, caplog):
+    """It is charged; whether they could be read is theirs. So the organisation adds noise alone."""
+    monkeypatch.setattr("federation.training.moments_sum", explode)
+    replies = []
+    run(config, tamper=lambda _node, reply: replies.append(reply) or reply)
+    assert len([reply for reply in replies if is_moments(reply) and reply.has_content()]) == ORGANISATIONS
+    assert caplog.text.count("it adds noise alone to moments") == ORGANISATIONS
 
 
 def test_foreign_error_texts_are_not_repeated(config):
@@ -416,6 +463,17 @@ def test_a_node_forgets_its_secrets_when_its_part_is_done(config):
 def test_a_node_keeps_its_operators_limits(config, plan, limit):
     grid = InProcessGrid(client.app.app, 1, config, node_configs={0: limit})
     assert ask(grid, advertise_request(plan, a_charge(config, plan))).error.code == Refusal.NOT_AGREED.value
+
+
+def test_a_limit_holds_at_the_operator_s_delta_whatever_the_plan_s(config):
+    """A plan of epsilon 8 at 1e-3 is 10.49 at 1e-5."""
+    loose = PrivacyPlan.for_epsilon(8.0, delta=1e-3, people=24, organisations=4, dimension=DIMENSION)
+    for delta, code in ((1e-5, Refusal.NOT_AGREED.value), (1e-3, None)):
+        limits = {"max-epsilon": 8.0, "delta": delta}
+        grid = InProcessGrid(client.app.app, 1, config, node_configs={0: limits})
+        ledger = {"ledger": config["ledger"] + str(delta)}
+        reply = ask(grid, advertise_request(loose, a_charge(config | ledger, loose, cap_delta=1e-3)))
+        assert (reply.error.code if reply.has_error() else None) == code
 
 
 def without_noise(request):
@@ -502,14 +560,15 @@ def test_a_node_without_its_files_refuses(config, plan, node_config):
 def wrong_identity(kind):
     key = {
         "p-256": lambda: ec.generate_private_key(ec.SECP256R1()),
-        "a stranger's": lambda: Ed25519PrivateKey.from_private_bytes(bytes([99]) * 32),
+        "ed25519 alone": lambda: Ed25519PrivateKey.from_private_bytes(bytes([1]) * 32),
     }[kind]()
     return key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
 
 
-@pytest.mark.parametrize("kind", ["p-256", "a stranger's", "junk"])
+@pytest.mark.parametrize("kind", ["p-256", "ed25519 alone", "a stranger's", "junk"])
 def test_a_node_refuses_an_identity_that_is_not_in_the_roster(config, plan, tmp_path, kind):
-    (tmp_path / "0.pem").write_bytes(b"junk" if kind == "junk" else wrong_identity(kind))
+    whole = {"junk": b"junk", "a stranger's": IdentityKey.from_secret_bytes(bytes([99]) * 64).to_pem()}
+    (tmp_path / "0.pem").write_bytes(whole[kind] if kind in whole else wrong_identity(kind))
     grid = InProcessGrid(client.app.app, 1, config)
     assert ask(grid, advertise_request(plan, a_charge(config, plan))).error.code == Refusal.BAD_DATA.value
 

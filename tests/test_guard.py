@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 
 import httpx
 import pytest
@@ -15,7 +16,7 @@ from flwr.proto.node_pb2 import Node
 from flwr.proto.run_pb2 import GetRunRequest, GetRunResponse, Run
 from people import synthetic_people
 
-import client.app
+import client.records
 from client.guard import guard_app
 from client.node import node_config, require_ready
 from client.people import withdraw
@@ -28,7 +29,7 @@ NOON = 12 * 3600
 
 
 def a_policy(*, digest=HASH, recipes=("moments",), opens=0, closes=0):
-    return LocalPolicy(8.0, 16.0, 1, recipes, frozenset({digest}), opens, closes)
+    return LocalPolicy(8.0, 16.0, 1e-5, 1, recipes, frozenset({digest}), opens, closes)
 
 
 class Gateway:
@@ -51,19 +52,41 @@ class Gateway:
         return httpx.Response(200, content=body, headers={"content-type": "application/protobuf"})
 
 
-def asking(gateway, policy, clock=NOON):
+def asking(gateway, policy, clock=NOON, tally=None):
     client = httpx.AsyncClient(transport=httpx.MockTransport(gateway), base_url="https://gateway")
-    return httpx.AsyncClient(
-        transport=httpx.ASGITransport(guard_app(client, policy, clock=lambda: clock)), base_url="https://guard"
-    )
+    app = guard_app(client, policy, clock=lambda: clock, tally=tally)
+    return httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="https://guard")
 
 
-async def pulled(gateway, policy, clock=NOON):
+async def pulled(gateway, policy, clock=NOON, tally=None):
     question = PullMessagesRequest(node=Node(node_id=5)).SerializeToString()
-    async with asking(gateway, policy, clock) as client:
+    async with asking(gateway, policy, clock, tally) as client:
         reply = await client.post("/v1/fleet/pull-messages", content=question, headers={"flwr-timestamp": "now"})
     assert reply.status_code == 200
     return list(PullMessagesResponse.FromString(reply.content).messages_list)
+
+
+REFUSALS = {
+    "hours": (Gateway(), a_policy(opens=60, closes=120)),
+    "recipe": (Gateway(kind="train.scales"), a_policy()),
+    "application": (Gateway(announced="ab" * 32), a_policy()),
+}
+
+
+@pytest.mark.parametrize(("gateway", "policy"), REFUSALS.values(), ids=REFUSALS)
+async def test_every_refusal_is_counted_by_why(gateway, policy, request):
+    tally = Counter()
+    assert await pulled(gateway, policy, tally=tally) == []
+    assert tally == {request.node.callspec.id: 1}
+
+
+async def test_what_the_coordinator_says_of_this_node_s_clock_reaches_its_log_and_its_counts(caplog):
+    tally = Counter()
+    refusing = lambda _: httpx.Response(401, text="this node's clock is 8 s ahead of\nthe coordinator's")  # noqa: E731
+    async with asking(refusing, a_policy(), tally=tally) as client:
+        assert (await client.post("/v1/fleet/activate-node")).status_code == 401
+    assert "does not take this node's calls: this node's clock is 8 s ahead of the coordinator's" in caplog.text
+    assert tally == {"coordinator": 1}
 
 
 async def test_work_that_the_policy_allows_arrives():
@@ -126,7 +149,7 @@ async def test_nothing_but_fleet_calls_passes(path):
 
 # --------------------------------------------------------------------------------------------------- starting a node
 POLICY = (
-    "max-epsilon = 2.0\nbudget-epsilon = 4.0\nmin-colluders = 1\n"
+    "max-epsilon = 2.0\nbudget-epsilon = 4.0\ndelta = 1e-5\nmin-colluders = 1\n"
     'recipes = ["moments"]\napp-hashes = [{}]\nhours = "00:00-00:00"\n'
 )
 
@@ -171,9 +194,9 @@ def test_a_running_node_leaves_a_person_out_from_the_withdrawal_on(folder):
     (folder / "embeddings.npz").write_bytes(synthetic_people(["anna", "ben"]).to_bytes())
     config = parse_config_args([node_config(folder, require_ready(folder))])
     context = Context(run_id=1, node_id=5, node_config=config, state=RecordDict(), run_config={})
-    assert set(client.app._embeddings(context).people) == {"anna", "ben"}
+    assert set(client.records.embeddings(context).people) == {"anna", "ben"}
     withdraw("ben", folder)
-    assert set(client.app._embeddings(context).people) == {"anna"}
+    assert set(client.records.embeddings(context).people) == {"anna"}
 
 
 def test_flower_reads_the_limits_as_numbers(folder):

@@ -6,7 +6,6 @@ import datetime as dt
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import load_ssh_private_key
 from hypothesis import given
 from hypothesis import strategies as st
@@ -18,6 +17,7 @@ from client.joining import join, policy_of, trust_roster
 from client.people import refresh_active, withdraw
 from federation.embeddings import EmbeddingSet
 from federation.errors import IntaglioError, MalformedMessageError, PeerError, ProofError, RefusedError, UsageError
+from federation.identity import IdentityKey
 from federation.membership import (
     JoinRequest,
     LocalPolicy,
@@ -35,6 +35,7 @@ SECONDS = int(NOW.timestamp())
 POLICY = """
 max-epsilon = 4.0
 budget-epsilon = 8.0
+delta = 1e-5
 min-colluders = 1
 recipes = ["moments", "threshold"]
 app-hashes = ["{digest}"]
@@ -138,22 +139,29 @@ def test_another_coordinator_does_not_take_the_request(joined, tmp_path):
 
 def test_a_request_for_another_name_does_not_answer_the_invitation(coordinator, tmp_path):
     invitation, _ = coordinator.invite("north", now=SECONDS)
-    node, key = ec.generate_private_key(ec.SECP384R1()), Ed25519PrivateKey.generate()
-    public = key.public_key().public_bytes_raw()
-    request = JoinRequest(invitation.invitation, invitation.digest, "south", node_key_line(node), public)
+    node, key = ec.generate_private_key(ec.SECP384R1()), IdentityKey.generate()
+    request = JoinRequest(invitation.invitation, invitation.digest, "south", node_key_line(node), key.public)
     with pytest.raises(PeerError, match="does not answer"):
         coordinator.check(SignedJoinRequest.sign(request, key, node).to_bytes(), now=SECONDS)
 
 
 def test_a_request_needs_both_private_keys(joined):
-    node, key = ec.generate_private_key(ec.SECP384R1()), Ed25519PrivateKey.generate()
+    node, key = ec.generate_private_key(ec.SECP384R1()), IdentityKey.generate()
     forged = SignedJoinRequest.sign(joined.request, key, node)
-    for part in (
-        SignedJoinRequest(joined.request, forged.organisation_signature, joined.node_signature),
-        SignedJoinRequest(joined.request, joined.organisation_signature, forged.node_signature),
+    true, false = joined.organisation_signature, forged.organisation_signature
+    for organisation, said in (
+        (false, "the identity of north did not sign this join request"),
+        (false[:64] + true[64:], "identity of north .*Ed25519"),
+        (true[:64] + false[64:], "identity of north .*ML-DSA"),
+        (true[:64] + bytes(2420), "identity of north .*ML-DSA"),
+        (true[:64], "identity of north .*another length"),
     ):
-        with pytest.raises(ProofError):
-            SignedJoinRequest.from_bytes(part.to_bytes())
+        with pytest.raises(ProofError, match=said):
+            SignedJoinRequest.from_bytes(
+                SignedJoinRequest(joined.request, organisation, joined.node_signature).to_bytes()
+            )
+    with pytest.raises(ProofError, match="the node key did not sign"):
+        SignedJoinRequest.from_bytes(SignedJoinRequest(joined.request, true, forged.node_signature).to_bytes())
 
 
 def test_whoever_swaps_keys_in_an_invitation_changes_the_fingerprint(coordinator, tmp_path):
@@ -288,15 +296,21 @@ def test_junk_is_no_policy(junk):
 # ------------------------------------------------------------------------------------------------ roster and withdrawal
 def test_a_roster_without_oneself_is_refused(joined, tmp_path):
     with pytest.raises(RefusedError):
-        trust_roster("ab" * 32 + "\n", tmp_path / "north")
+        trust_roster("ab" * 1344 + "\n", tmp_path / "north")
 
 
 def test_a_changed_roster_is_taken_only_when_asked_for(joined, tmp_path):
     own = joined.request.organisation_key.hex() + "\n"
     trust_roster(own, tmp_path / "north")
     with pytest.raises(UsageError, match="--replace"):
-        trust_roster(own + "ab" * 32 + "\n", tmp_path / "north")
-    trust_roster(own + "ab" * 32 + "\n", tmp_path / "north", replace=True)
+        trust_roster(own + "ab" * 1344 + "\n", tmp_path / "north")
+    trust_roster(own + "ab" * 1344 + "\n", tmp_path / "north", replace=True)
+
+
+def test_a_roster_of_the_version_before_is_refused_and_says_what_to_do(joined, tmp_path):
+    with pytest.raises(UsageError, match="with an Ed25519 key alone join anew"):
+        trust_roster("ab" * 32 + "\n", tmp_path / "north")
+    assert not (tmp_path / "north" / "roster").exists()
 
 
 def test_a_person_who_withdraws_is_in_no_later_round(tmp_path):

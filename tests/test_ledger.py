@@ -4,13 +4,14 @@ import shutil
 
 import pytest
 from crash_points import DIED, Deadline, in_a_child
-from federated import a_charge, run, the_chain, the_plan, write_federation
+from federated import a_charge, agreed_on, reservation_of, run, the_chain, the_plan, write_federation
 from simulator import FIRST_NODE
 from typer.testing import CliRunner
 
 from client.ledger import COORDINATOR, OWN, PEOPLE, Ledgers, WrongLedgerError
 from client.ledger_cli import ledger_app
 from client.secure_sums import RepeatedError
+from federation.charges import charge_name
 from federation.errors import (
     BudgetExhaustedError,
     IntaglioError,
@@ -74,19 +75,19 @@ def test_a_ledger_survives_the_wire(tmp_path):
 # --------------------------------------------------------------------------------------------------- the coordinator's
 def test_the_coordinator_notices_when_an_organisation_comes_back_with_an_old_ledger(tmp_path):
     copies, chain = LedgerCopies(tmp_path / "copies"), written(tmp_path / "ledger", "1", "2")
-    copies.keep(b"key", chain.to_bytes())
-    copies.keep(b"another key", b"")
-    with pytest.raises(ProofError, match=r"old copy was restored.*Send it .*6b6579\.jsonl"):
-        copies.keep(b"key", LedgerChain(chain.entries[:4]).to_bytes())
-    assert (tmp_path / "copies" / "6b6579.jsonl").read_bytes() == chain.to_bytes()
+    copies.keep("north", chain.to_bytes())
+    copies.keep("south", b"")
+    with pytest.raises(ProofError, match=r"old copy was restored.*Send it .*north\.jsonl"):
+        copies.keep("north", LedgerChain(chain.entries[:4]).to_bytes())
+    assert (tmp_path / "copies" / "north.jsonl").read_bytes() == chain.to_bytes()
 
 
 def test_a_copy_that_was_altered_is_our_own_fault(tmp_path):
     copies = LedgerCopies(tmp_path)
-    copies.keep(b"key", written(tmp_path / "ledger", "1").to_bytes())
-    (tmp_path / "6b6579.jsonl").write_bytes(b"junk\n")
+    copies.keep("north", written(tmp_path / "ledger", "1").to_bytes())
+    (tmp_path / "north.jsonl").write_bytes(b"junk\n")
     with pytest.raises(UsageError, match="altered"):
-        copies.keep(b"key", b"")
+        copies.keep("north", b"")
 
 
 # -------------------------------------------------------------------------------------------------- the organisation's
@@ -100,111 +101,119 @@ def plan():
     return the_plan()
 
 
-def charge_all(ledgers, plan, reservation):
+def name_of(config, plan, release, run_id="1"):
+    return charge_name(reservation_of(config, plan, run_id), release, "c" * 64)
+
+
+def charge_all(ledgers, config, plan, run_id="1"):
     for release, noise in plan.events:
-        ledgers.charge(reservation, release, noise)
+        ledgers.charge(name_of(config, plan, release, run_id), noise)
 
 
 def test_an_organisation_charges_each_release_once(config, plan, tmp_path):
     ledgers = Ledgers(tmp_path / "own", 16.0)
-    ledgers.admit(a_charge(config, plan), plan)
-    charge_all(ledgers, plan, "1")
-    charge_all(ledgers, plan, "1")
+    ledgers.admit(a_charge(config, plan), plan, agreed_on(config, plan))
+    charge_all(ledgers, config, plan)
+    charge_all(ledgers, config, plan)
     with pytest.raises(WrongLedgerError, match="other noise"):
-        ledgers.charge("1", MOMENTS, plan.moments_noise_multiplier / 2)
+        ledgers.charge(name_of(config, plan, MOMENTS), plan.moments_noise_multiplier / 2)
     assert ledgers.own().charged(PEOPLE) == plan.noise_multipliers
 
 
 def test_an_organisation_opens_one_sum_for_a_charge(config, plan, tmp_path):
     ledgers = Ledgers(tmp_path / "own", 16.0)
-    ledgers.admit(a_charge(config, plan), plan)
-    charge_all(ledgers, plan, "1")
-    ledgers.opened("1", MOMENTS, "ab" * 32)
+    ledgers.admit(a_charge(config, plan), plan, agreed_on(config, plan))
+    charge_all(ledgers, config, plan)
+    ledgers.opened(name_of(config, plan, MOMENTS, "1"), "ab" * 32)
     with pytest.raises(RepeatedError):
-        ledgers.opened("1", MOMENTS, "cd" * 32)
+        ledgers.opened(name_of(config, plan, MOMENTS, "1"), "cd" * 32)
     with pytest.raises(RepeatedError):
-        ledgers.charge("1", *plan.events[0])
-    ledgers.opened("1", THRESHOLD, "ab" * 32)
+        ledgers.charge(name_of(config, plan, plan.events[0][0], "1"), plan.events[0][1])
+    ledgers.opened(name_of(config, plan, THRESHOLD, "1"), "ab" * 32)
     with pytest.raises(UsageError, match="no open reservation"):
-        ledgers.opened("2", MOMENTS, "ab" * 32)
+        ledgers.opened(name_of(config, plan, MOMENTS, "2"), "ab" * 32)
 
 
 def test_an_organisation_s_cap_holds_over_all_runs_together(config, plan, tmp_path):
     ledgers = Ledgers(tmp_path / "own", 9.0)
-    ledgers.admit(a_charge(config, plan), plan)
-    charge_all(ledgers, plan, "1")
+    ledgers.admit(a_charge(config, plan), plan, agreed_on(config, plan))
+    charge_all(ledgers, config, plan)
     before = ledgers.own()
     with pytest.raises(BudgetExhaustedError, match=r"epsilon 7\.98 of 9 is spent"):
-        ledgers.admit(a_charge(config, plan, "2"), plan)
+        ledgers.admit(a_charge(config, plan, "2"), plan, agreed_on(config, plan))
     with pytest.raises(BudgetExhaustedError):
-        ledgers.charge("2", *plan.events[0])
+        ledgers.charge(name_of(config, plan, plan.events[0][0], "2"), plan.events[0][1])
     assert ledgers.own() == before
 
 
 def test_the_cap_does_not_care_what_the_coordinator_calls_the_people(config, plan, tmp_path):
     ledgers = Ledgers(tmp_path / "own", 9.0)
-    ledgers.admit(a_charge(config, plan), plan)
-    charge_all(ledgers, plan, "1")
+    ledgers.admit(a_charge(config, plan), plan, agreed_on(config, plan))
+    charge_all(ledgers, config, plan)
     coordinator = PrivacyLedger(tmp_path / "ledger.jsonl")
-    coordinator.reserve("the same people under another name", "2", plan.noise_multipliers, **CAP)
+    coordinator.reserve(
+        "the same people under another name", reservation_of(config, plan, "2"), plan.noise_multipliers, **CAP
+    )
     with pytest.raises(BudgetExhaustedError):
-        ledgers.admit(ShownLedger(coordinator.chain(), "2"), plan)
+        ledgers.admit(
+            ShownLedger(coordinator.chain(), reservation_of(config, plan, "2")), plan, agreed_on(config, plan)
+        )
 
 
 def test_a_run_that_goes_on_needs_room_only_for_what_was_not_charged(config, plan, tmp_path):
     ledgers, shown = Ledgers(tmp_path / "own", 8.1), a_charge(config, plan)
-    ledgers.admit(shown, plan)
-    ledgers.charge("1", *plan.events[0])
-    ledgers.admit(shown, plan)
-    ledgers.charge("1", *plan.events[1])
-    ledgers.admit(shown, plan)
+    ledgers.admit(shown, plan, agreed_on(config, plan))
+    ledgers.charge(name_of(config, plan, plan.events[0][0], "1"), plan.events[0][1])
+    ledgers.admit(shown, plan, agreed_on(config, plan))
+    ledgers.charge(name_of(config, plan, plan.events[1][0], "1"), plan.events[1][1])
+    ledgers.admit(shown, plan, agreed_on(config, plan))
     assert len(ledgers.own().charged(PEOPLE)) == 2
 
 
 def test_a_cap_can_be_lowered_and_not_raised(tmp_path, plan):
-    Ledgers(tmp_path, 9.0).charge("1", *plan.events[0])
+    Ledgers(tmp_path, 9.0).charge(*plan.events[0])
     with pytest.raises(UsageError, match="can be lowered and not raised"):
-        Ledgers(tmp_path, 10.0).charge("1", *plan.events[1])
+        Ledgers(tmp_path, 10.0).charge(*plan.events[1])
     with pytest.raises(BudgetExhaustedError):
-        Ledgers(tmp_path, 7.5).charge("1", *plan.events[1])
-    assert len(Ledgers(tmp_path, 9.0).charge("1", *plan.events[1]).charged(PEOPLE)) == 2
+        Ledgers(tmp_path, 7.5).charge(*plan.events[1])
+    assert len(Ledgers(tmp_path, 9.0).charge(*plan.events[1]).charged(PEOPLE)) == 2
 
 
 def test_an_organisation_refuses_a_coordinator_whose_ledger_went_back(config, plan, tmp_path):
     ledgers, first = Ledgers(tmp_path / "own", 64.0), a_charge(config, plan)
-    ledgers.admit(first, plan)
-    ledgers.admit(a_charge(config, plan, "2"), plan)
+    ledgers.admit(first, plan, agreed_on(config, plan))
+    ledgers.admit(a_charge(config, plan, "2"), plan, agreed_on(config, plan))
     with pytest.raises(WrongLedgerError, match=r"does not go on.*old copy was restored.*send it .*coordinator\.jsonl"):
-        ledgers.admit(first, plan)
+        ledgers.admit(first, plan, agreed_on(config, plan))
     assert len(LedgerChain.from_bytes((tmp_path / "own" / COORDINATOR).read_bytes()).charged("synthetic")) == 4
 
 
 def test_an_organisation_wants_to_see_its_run_charged(config, plan, tmp_path):
     ledgers, shown = Ledgers(tmp_path / "own", 64.0), a_charge(config, plan)
-    ledgers.admit(shown, plan)
+    ledgers.admit(shown, plan, agreed_on(config, plan))
     other = the_plan(6.0)
     for wrong, asked in [
-        (ShownLedger(shown.chain, "2"), plan),
+        (ShownLedger(shown.chain, reservation_of(config, plan, "2")), plan),
         (shown, other),
-        (ShownLedger(LedgerChain(), "1"), plan),
+        (ShownLedger(LedgerChain(), shown.reservation), plan),
     ]:
         with pytest.raises(WrongLedgerError):
-            ledgers.admit(wrong, asked)
+            ledgers.admit(wrong, asked, agreed_on(config, asked))
     coordinator = PrivacyLedger(tmp_path / "ledger.jsonl")
-    coordinator.commit("synthetic", "1", "ab" * 32)
+    coordinator.commit("synthetic", reservation_of(config, plan), "ab" * 32)
     with pytest.raises(WrongLedgerError, match="already"):
-        ledgers.admit(ShownLedger(coordinator.chain(), "1"), plan)
+        ledgers.admit(ShownLedger(coordinator.chain(), reservation_of(config, plan)), plan, agreed_on(config, plan))
 
 
 @pytest.mark.parametrize("name", [OWN, COORDINATOR])
 def test_an_altered_file_stops_the_organisation(config, plan, tmp_path, name):
     ledgers = Ledgers(tmp_path / "own", 64.0)
-    ledgers.admit(a_charge(config, plan), plan)
-    ledgers.charge("1", *plan.events[0])
+    ledgers.admit(a_charge(config, plan), plan, agreed_on(config, plan))
+    ledgers.charge(name_of(config, plan, plan.events[0][0], "1"), plan.events[0][1])
     path = tmp_path / "own" / name
     path.write_bytes(path.read_bytes().replace(b"8", b"9", 1))
     with pytest.raises(UsageError, match="altered; restore it"):
-        ledgers.admit(a_charge(config, plan, "2"), plan)
+        ledgers.admit(a_charge(config, plan, "2"), plan, agreed_on(config, plan))
 
 
 def test_no_charge_is_lost_or_doubled_when_an_organisation_is_killed_at_any_write(config, plan, tmp_path):
@@ -212,11 +221,11 @@ def test_no_charge_is_lost_or_doubled_when_an_organisation_is_killed_at_any_writ
     shown = a_charge(config, plan)
 
     def everything(folder):
-        Ledgers(folder, 8.1).admit(shown, plan)
+        Ledgers(folder, 8.1).admit(shown, plan, agreed_on(config, plan))
         for release, noise in plan.events:
-            Ledgers(folder, 8.1).charge("1", release, noise)
+            Ledgers(folder, 8.1).charge(name_of(config, plan, release), noise)
             (folder / f"left {release}").touch()
-            Ledgers(folder, 8.1).opened("1", release, "ab" * 32)
+            Ledgers(folder, 8.1).opened(name_of(config, plan, release), "ab" * 32)
             (folder / f"opened {release}").touch()
 
     for point in range(100):
@@ -228,17 +237,17 @@ def test_no_charge_is_lost_or_doubled_when_an_organisation_is_killed_at_any_writ
 
         code = in_a_child(die_at)
         own = Ledgers(folder, 8.1).own()
-        charged = {release for release, _ in plan.events if own.reservation(f"1/{release}")}
-        committed = {release for release, _ in plan.events if own.release_of(f"1/{release}")}
+        charged = {release for release, _ in plan.events if own.reservation(name_of(config, plan, release))}
+        committed = {release for release, _ in plan.events if own.release_of(name_of(config, plan, release))}
         assert {path.name.removeprefix("left ") for path in folder.glob("left *")} <= charged
         assert {path.name.removeprefix("opened ") for path in folder.glob("opened *")} <= committed
-        Ledgers(folder, 8.1).admit(shown, plan)
+        Ledgers(folder, 8.1).admit(shown, plan, agreed_on(config, plan))
         for release, noise in plan.events:
             if release not in committed:
-                Ledgers(folder, 8.1).charge("1", release, noise)
-                Ledgers(folder, 8.1).opened("1", release, "ab" * 32)
+                Ledgers(folder, 8.1).charge(name_of(config, plan, release), noise)
+                Ledgers(folder, 8.1).opened(name_of(config, plan, release), "ab" * 32)
             with pytest.raises(RepeatedError):
-                Ledgers(folder, 8.1).charge("1", release, noise)
+                Ledgers(folder, 8.1).charge(name_of(config, plan, release), noise)
         assert Ledgers(folder, 8.1).own().charged(PEOPLE) == plan.noise_multipliers
         if code != DIED:
             break
@@ -252,7 +261,7 @@ def test_both_sides_hold_the_same_ledgers_after_a_run(config, tmp_path):
     for index in range(4):
         copy = LedgerChain.from_bytes((tmp_path / f"{index}.ledgers" / COORDINATOR).read_bytes())
         the_chain(config).require_extends(copy)
-        assert copy.reservation("1") is not None
+        assert copy.reservation(reservation_of(config, the_plan())) is not None
     kept = sorted(path.read_bytes() for path in (tmp_path / "copies").glob("*.jsonl"))
     assert kept == sorted((tmp_path / f"{index}.ledgers" / OWN).read_bytes() for index in range(4))
 

@@ -95,6 +95,11 @@ FAULTS = {
         with_content(lambda c: RecordDict({**c, "metrics": MetricRecord({"people": float("nan")})})),
         "number of people",
     ),
+    "it counts more people than anybody could": (
+        ADVERTISE,
+        with_content(lambda c: RecordDict({**c, "metrics": MetricRecord({"people": 10**15})})),
+        "it says that it holds 1000000000000000 people, and the plan leaves 21",
+    ),
     "it sends too few numbers": (TRAIN_MOMENTS, with_messages(lambda data: data[:-8]), "bytes are missing"),
     "it sends too many numbers": (TRAIN_MOMENTS, with_messages(lambda data: data + bytes(8)), "left over"),
     "it sends a megabyte too much": (TRAIN_MOMENTS, with_messages(lambda data: data + bytes(1 << 20)), "left over"),
@@ -173,7 +178,8 @@ def test_an_organisation_that_leaves_and_comes_back_is_in_the_second_sum_again(c
     assert SOUTH in asked
     # Its part of the first sum was ready and charged. Nobody can know that it never arrived.
     own = LedgerChain.from_bytes((tmp_path / "1.ledgers" / OWN).read_bytes())
-    assert [entry.run for entry in own.entries if entry.kind == "reserve"] == ["1/moments", "1/threshold"]
+    charged = [entry.run.split("/")[1] for entry in own.entries if entry.kind == "reserve"]
+    assert charged == ["moments", "threshold"]
 
 
 def test_an_answer_that_comes_after_its_deadline_changes_nothing(config):
@@ -189,6 +195,13 @@ def test_an_answer_that_comes_after_its_deadline_changes_nothing(config):
     run(config, grid=Late, tamper=misbehaving(TRAIN_MOMENTS, late.append))
     assert len(late) == 1
     assert the_release(config).adapted
+
+
+def test_a_wrong_count_is_named_by_organisation(config):
+    """Nobody can know who is wrong. Whoever reads it sees who says what."""
+    count = with_content(lambda c: RecordDict({**c, "metrics": MetricRecord({"people": 7})}))
+    with pytest.raises(RoundAbortedError, match=r"hold 25: they say north 6, south 7, west 6, east 6\."):
+        run(config, tamper=misbehaving(ADVERTISE, count))
 
 
 def test_an_organisation_that_is_not_there_is_named(config):

@@ -19,6 +19,7 @@ import pytest
 from faces import aligner, orl_image, shipped
 from federated import CALLED, run, the_release, write_federation
 from flwr.common.config import parse_config_args
+from people import synthetic_people
 from typer.testing import CliRunner
 
 import client.app
@@ -69,7 +70,7 @@ def an_organisation(folder, recipes=SCALES):
     """A folder with nothing but a policy: preparing needs no more."""
     folder.mkdir()
     (folder / "policy.toml").write_text(
-        f"max-epsilon = 8.0\nbudget-epsilon = 8.0\nmin-colluders = 1\nrecipes = {recipes}\n"
+        f"max-epsilon = 8.0\nbudget-epsilon = 8.0\ndelta = 1e-5\nmin-colluders = 1\nrecipes = {recipes}\n"
         f'app-hashes = ["{"ab" * 32}"]\nhours = "00:00-00:00"\n'
     )
     return folder
@@ -495,3 +496,57 @@ def test_a_new_policy_agrees_to_no_recipe_that_keeps_pictures(tmp_path):
     join(text, tmp_path / "north", now=int(NOW.timestamp()))
     assert "scales" not in policy_of(tmp_path / "north").recipes
     assert SCALES in (tmp_path / "north" / "policy.toml").read_text()
+
+
+# -------------------------------------------------------------------------- what a question may not complain about
+def ready(folder):
+    (folder / "roster").write_text("ab" * 32 + "\n")
+    return require_ready(folder)
+
+
+def test_a_node_whose_people_lack_a_camera_does_not_start(tmp_path):
+    folder = an_organisation(tmp_path / "north", '["moments", "threshold"]')
+    everybody = synthetic_people(["anna", "ben"])
+    kept = (everybody.people != "anna") | (everybody.profiles != PROBE)
+    (folder / "embeddings.npz").write_bytes(everybody.select(kept).to_bytes())
+    with pytest.raises(UsageError, match="1 of 2 people lack images of the reference or the probe camera"):
+        ready(folder)
+    (folder / "embeddings.npz").write_bytes(everybody.to_bytes())
+    assert ready(folder).delta == 1e-5
+
+
+@pytest.mark.parametrize(
+    ("listed", "said"),
+    [
+        (None, "missing or no JSON"),
+        ("{", "missing or no JSON"),
+        ("[]", "holds JSON such as"),
+        ('{"anna": 3}', "holds JSON such as"),
+        ('{"nobody": "x"}', "lists nobody"),
+        ('{"anna": "x", "one image": "x"}', "fewer than two images"),
+    ],
+)
+def test_a_node_whose_groups_say_nothing_does_not_start(tmp_path, listed, said):
+    folder = an_organisation(tmp_path / "north", '["moments", "threshold", "evaluation"]')
+    parts = [synthetic_people(["anna"]), synthetic_people(["one image"], images=1)]
+    names = ("embeddings", "people", "profiles", "images")
+    both = EmbeddingSet(*(np.concatenate([getattr(part, name) for part in parts]) for name in names))
+    (folder / "embeddings.npz").write_bytes(both.to_bytes())
+    if listed is not None:
+        (folder / "groups.json").write_text(listed)
+    with pytest.raises(UsageError, match=said):
+        ready(folder)
+    (folder / "groups.json").write_text('{"anna": "x"}')
+    assert ready(folder).recipes[-1] == "evaluation"
+
+
+def test_a_damaged_row_stops_a_node_that_starts_and_changes_nobody_else_in_a_question(tmp_path):
+    folder = an_organisation(tmp_path / "north", '["moments", "threshold"]')
+    rows = synthetic_people(["anna", "ben"])
+    damaged = rows.embeddings.copy()
+    damaged[rows.people == "anna"] = np.nan
+    np.savez(folder / "embeddings", embeddings=damaged, people=rows.people, profiles=rows.profiles, images=rows.images)
+    with pytest.raises(UsageError, match="finite and of unit norm"):
+        ready(folder)
+    left = EmbeddingSet.usable_from_bytes((folder / "embeddings.npz").read_bytes())
+    assert left.to_bytes() == rows.of_people(["ben"]).to_bytes()

@@ -199,5 +199,7 @@ def test_chips_without_their_other_half_are_refused():
         dataclasses.replace(chips, people=chips.people[1:])
     with pytest.raises(UsageError, match="aligned chips"):
         dataclasses.replace(chips, probe=chips.probe[:, :10])
-    with pytest.raises(UsageError, match="at least one person"):
-        scales_sum(shipped(), chips.of_people([]), NOWHERE, plan_for())
+
+
+def test_nobody_adds_zero_to_a_step():
+    assert np.array_equal(scales_sum(shipped(), some_chips().of_people([]), NOWHERE, plan_for()), np.zeros(TUNABLE))

@@ -6,71 +6,35 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from scipy.stats import chisquare
-from secagg_parties import STEPS, Parties, long_lived_key, repeatable, session_of
+from secagg_parties import (
+    STEPS,
+    Parties,
+    identity,
+    mask_among,
+    repeatable,
+    seeds_of,
+    self_mask,
+    session_of,
+    settle,
+    side_of,
+    survivors_message,
+)
 
-from federation.errors import PeerError, ProofError, RefusedError, RoundAbortedError
-from federation.secagg import Coordinator, Node, NodeSecrets, Stage, masking, verify_ed25519
+from federation.errors import PeerError, ProofError, RefusedError
+from federation.identity import verify_identity
+from federation.secagg import Coordinator, Node, NodeSecrets, Stage, masking
+from federation.secagg.entries import Member, ShareKind
 from federation.secagg.messages import (
-    COORDINATOR,
-    EncryptedShares,
+    Advertisement,
     KeyList,
     MaskedInput,
-    MemberSignature,
     OpenedShares,
-    PublicKeys,
-    ShareKind,
     ShareList,
     Shares,
     SignatureList,
-    Survivor,
-    Survivors,
-    SurvivorSignature,
 )
 
 VICTIM = 1
-
-
-def survivors_message(context, members):
-    return Survivors(context, COORDINATOR, tuple(Survivor(m) for m in sorted(members))).to_bytes()
-
-
-def signatures_message(context, signatures):
-    return SignatureList(context, COORDINATOR, tuple(MemberSignature(m, s) for m, s in signatures)).to_bytes()
-
-
-def settle(parties, told):
-    """Tells every node its own survivor set, and hands each all signatures; gives what they open."""
-    context = parties.coordinator._context
-    answers = {m: parties.nodes[m].sign_survivors(survivors_message(context, told[m])) for m in told}
-    signatures = []
-    for member, answer in answers.items():
-        length = answer[40]
-        signatures.append((member, answer[41 : 41 + length]))
-    opened = {}
-    for member in told:
-        among = [(m, s) for m, s in signatures if m in told[member]]
-        opened[member] = OpenedShares.from_bytes(parties.nodes[member].open_shares(signatures_message(context, among)))
-    return opened
-
-
-def seeds_of(opened, quorum, kind):
-    """Every seed of a kind that a quorum opened."""
-    held = {}
-    for holder, message in opened.items():
-        for entry in message.entries:
-            if entry.kind is kind:
-                held.setdefault(entry.member, {})[holder] = entry.share
-    return {m: masking.combine(shares, quorum) for m, shares in held.items() if len(shares) >= quorum}
-
-
-def pairwise(parties, seed, owner, other):
-    key = masking.private_key(seed, parties.session.digest, b"mask key")
-    theirs = parties.coordinator._keys[other].mask_key
-    return masking.pairwise_mask(key, theirs, parties.coordinator._context, owner, other, parties.session.size)
-
-
-def self_mask(parties, seed):
-    return masking.self_mask(seed, parties.coordinator._context, parties.session.size)
 
 
 # ------------------------------------------------------------------------------------------- different survivor sets
@@ -88,11 +52,11 @@ def sum_over_too_few(node):
     parties.until(Stage.SIGN_SURVIVORS)
     left = {1: {4, 5}, 2: {4, 6}, 3: {5, 6}, 4: {5, 6}, 5: {4, 6}, 6: {4, 5}}
     opened = settle(parties, {member: set(range(1, 7)) - gone for member, gone in left.items()})
-    own = seeds_of(opened, 4, ShareKind.SELF_SEED)
-    others = seeds_of(opened, 4, ShareKind.MASK_SEED)
+    own = seeds_of(parties, opened, ShareKind.SELF_SEED)
+    others = seeds_of(parties, opened, ShareKind.MASK_SEED)
     assert set(own) == {1, 2, 3}
     total = sum(parties.coordinator._masked[m] - self_mask(parties, own[m]) for m in (1, 2, 3))
-    total += sum(pairwise(parties, others[v], v, u) for v in (4, 5, 6) for u in (1, 2, 3))
+    total += sum(side_of(parties, others[v], v, (1, 2, 3)) for v in (4, 5, 6))
     return (total.astype(np.int64) == sum(parties.inputs[m] for m in (1, 2, 3))).all()
 
 
@@ -105,15 +69,9 @@ def test_different_survivor_sets_open_nothing():
 @pytest.mark.parametrize("dealers", [{1, 2, 3}, {1, 2, 4}])
 def test_different_dealer_lists_open_nothing(dealers):
     parties = Parties(session_of(4, colluders=0, dropouts=1))
-    asked = parties.until(Stage.MASK_INPUT)
-    for member, message in asked.items():
-        if member == VICTIM:
-            listed = ShareList.from_bytes(message)
-            kept = tuple(entry for entry in listed.entries if entry.member in dealers)
-            message = replace(listed, entries=kept).to_bytes()  # noqa: PLW2901 - the lie
-        parties.coordinator.receive(member, parties.answer(member, Stage.MASK_INPUT, message))
-    parties.coordinator.advance()
-    with pytest.raises(ProofError):
+    told = {member: {1, 2, 3, 4} for member in range(2, 5)}
+    mask_among(parties, told | {VICTIM: dealers})
+    with pytest.raises(ProofError, match=r"signature of organisation \d does not verify"):
         settle(parties, dict.fromkeys(sorted(dealers), dealers))
 
 
@@ -121,26 +79,36 @@ def test_signatures_of_fewer_than_a_quorum_open_nothing():
     parties = Parties(session_of(4, colluders=1, dropouts=1))
     listed = SignatureList.from_bytes(parties.until(Stage.OPEN_SHARES)[VICTIM])
     with pytest.raises(RefusedError, match="2 organisations are left and 3 are needed"):
-        parties.nodes[VICTIM].open_shares(replace(listed, entries=listed.entries[:2]).to_bytes())
+        parties.nodes[VICTIM].open_shares(replace(listed, signatures=listed.signatures[:2]).to_bytes())
 
 
 def test_one_members_signature_does_not_count_for_another():
     parties = Parties(session_of(4, colluders=1, dropouts=1))
     listed = SignatureList.from_bytes(parties.until(Stage.OPEN_SHARES)[VICTIM])
-    copied = tuple(replace(entry, signature=listed.entries[0].signature) for entry in listed.entries)
+    copied = tuple(replace(entry, signature=listed.signatures[0].signature) for entry in listed.signatures)
     with pytest.raises(ProofError, match="organisation 2"):
-        parties.nodes[VICTIM].open_shares(replace(listed, entries=copied).to_bytes())
+        parties.nodes[VICTIM].open_shares(replace(listed, signatures=copied).to_bytes())
 
 
-def test_survivors_outside_the_dealers_or_without_the_node_itself_are_refused():
-    for members in ({1, 2, 3, 9}, {2, 3, 4}, {1, 2}):
-        parties = Parties(session_of(4, colluders=0, dropouts=1))
-        parties.until(Stage.SIGN_SURVIVORS)
-        with pytest.raises((PeerError, RefusedError)):
-            parties.nodes[VICTIM].sign_survivors(survivors_message(parties.coordinator._context, members))
+@pytest.mark.parametrize(
+    ("members", "said"),
+    [
+        ({1, 2, 3, 9}, "names members that cannot be in it"),
+        ({2, 3, 4}, "leaves out the member"),
+        ({1, 2}, "2 organisations are left and 3 are needed"),
+    ],
+    ids=["a stranger", "without the node itself", "too few"],
+)
+def test_survivors_outside_the_dealers_or_without_the_node_itself_are_refused(members, said):
+    parties = Parties(session_of(4, colluders=0, dropouts=1))
+    parties.until(Stage.SIGN_SURVIVORS)
+    with pytest.raises((PeerError, RefusedError), match=said):
+        parties.nodes[VICTIM].sign_survivors(survivors_message(parties.coordinator._context, members))
 
 
-@pytest.mark.parametrize(("stage", "kind"), [(Stage.SHARE_KEYS, KeyList), (Stage.MASK_INPUT, ShareList)])
+@pytest.mark.parametrize(
+    ("stage", "kind", "field"), [(Stage.SHARE_KEYS, KeyList, "lines"), (Stage.MASK_INPUT, ShareList, "dealers")]
+)
 @pytest.mark.parametrize(
     ("change", "error", "said"),
     [
@@ -150,11 +118,22 @@ def test_survivors_outside_the_dealers_or_without_the_node_itself_are_refused():
     ],
     ids=["too few", "without the node itself", "with a stranger"],
 )
-def test_lists_of_the_wrong_members_are_refused(stage, kind, change, error, said):
+def test_lists_of_the_wrong_members_are_refused(stage, kind, field, change, error, said):
     parties = Parties(session_of(4, colluders=0, dropouts=1))
     listed = kind.from_bytes(parties.until(stage)[VICTIM])
     with pytest.raises(error, match=said):
-        parties.answer(VICTIM, stage, replace(listed, entries=change(listed.entries)).to_bytes())
+        parties.answer(VICTIM, stage, replace(listed, **{field: change(getattr(listed, field))}).to_bytes())
+
+
+@pytest.mark.parametrize(("stage", "kind"), [(Stage.SHARE_KEYS, KeyList), (Stage.MASK_INPUT, ShareList)])
+@pytest.mark.parametrize("hidden", [0, 2])
+def test_lists_that_hide_somebody_with_whom_the_node_must_mask_are_refused(stage, kind, hidden):
+    """The coordinator cannot take an edge out of the graph: a node knows all of its own."""
+    parties = Parties(session_of(4, colluders=0, dropouts=1))
+    listed = kind.from_bytes(parties.until(stage)[VICTIM])
+    shown = tuple(entry for at, entry in enumerate(listed.entries) if at != hidden)
+    with pytest.raises(PeerError, match="not about those whose shares this node holds"):
+        parties.answer(VICTIM, stage, replace(listed, entries=shown).to_bytes())
 
 
 # --------------------------------------------------------------------------------------------- both shares of a member
@@ -171,11 +150,11 @@ def both_secrets(node):
     parties = Parties(session_of(4, colluders=0, dropouts=1), node=node)
     parties.until(Stage.SIGN_SURVIVORS)
     everybody = set(parties.session.members)
-    own = seeds_of(settle(parties, dict.fromkeys(everybody, everybody)), 3, ShareKind.SELF_SEED)[VICTIM]
+    own = seeds_of(parties, settle(parties, dict.fromkeys(everybody, everybody)), ShareKind.SELF_SEED)[VICTIM]
     rest = everybody - {VICTIM}
-    mask = seeds_of(settle(parties, dict.fromkeys(rest, rest)), 3, ShareKind.MASK_SEED)[VICTIM]
+    mask = seeds_of(parties, settle(parties, dict.fromkeys(rest, rest)), ShareKind.MASK_SEED)[VICTIM]
     alone = parties.coordinator._masked[VICTIM] - self_mask(parties, own)
-    alone -= sum(pairwise(parties, mask, VICTIM, other) for other in rest)
+    alone -= side_of(parties, mask, VICTIM, rest)
     return (alone.astype(np.int64) == parties.inputs[VICTIM]).all()
 
 
@@ -205,7 +184,7 @@ def man_in_the_middle(node):
     parties = Parties(session_of(4, colluders=1, dropouts=1), node=node)
     session, victim, draw = parties.session, parties.nodes[VICTIM], repeatable(99)
     fakes = {
-        m: node(session, m, NodeSecrets.draw(draw), sign=lambda _: bytes(64), verify=verify_ed25519, random=draw)
+        m: node(session, m, NodeSecrets.draw(draw), sign=lambda _: bytes(2484), verify=verify_identity, random=draw)
         for m in session.members
         if m != VICTIM
     }
@@ -222,11 +201,11 @@ def man_in_the_middle(node):
     masked = MaskedInput.from_bytes(victim.mask_input(asked[VICTIM], parties.inputs[VICTIM])).values
     for member, fake in fakes.items():
         fake._accept_shares(asked[member])
-    seed = masking.combine({m: fake._held[VICTIM][0] for m, fake in fakes.items()}, session.quorum)
+    seed = masking.combine({m: fake._held[VICTIM].own for m, fake in fakes.items()}, session.shape.threshold)
     alone = masked - masking.self_mask(seed, coordinator._context, session.size)
-    for member, fake in fakes.items():
-        theirs = coordinator._keys[VICTIM].mask_key
-        alone += masking.pairwise_mask(fake._mask_key, theirs, coordinator._context, member, VICTIM, session.size)
+    for fake in fakes.values():
+        alone -= masking.mask(fake._held[VICTIM].pair_key, session.size)
+        alone += masking.mask(fake._pair_key(VICTIM), session.size)
     return (alone.astype(np.int64) == parties.inputs[VICTIM]).all()
 
 
@@ -236,35 +215,69 @@ def test_keys_that_the_coordinator_made_up_are_refused():
     assert man_in_the_middle(Gullible)
 
 
-@pytest.mark.parametrize("field", ["mask_key", "share_key", "self_commitment"])
-def test_a_single_replaced_key_is_refused_and_its_owner_named(field):
+def with_keys(listed, changed):
+    """The same list with other keys of one member, told to everybody."""
+    entries = tuple(changed if entry.member == changed.member else entry for entry in listed.entries)
+    lines = tuple(changed.line if line.member == changed.member else line for line in listed.lines)
+    return replace(listed, lines=lines, entries=entries).to_bytes()
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"mask_key": bytes(31) + b"\x09" + bytes(1184)},
+        {"share_key": bytes(31) + b"\x09" + bytes(1184)},
+        {"self_commitment": bytes(32)},
+        {"choice": bytes(16)},
+    ],
+    ids=lambda change: next(iter(change)),
+)
+def test_a_single_replaced_key_is_refused_and_its_owner_named(change):
     parties = Parties(session_of())
     listed = KeyList.from_bytes(parties.until(Stage.SHARE_KEYS)[VICTIM])
-    entries = list(listed.entries)
-    entries[2] = replace(entries[2], **{field: bytes(31) + b"\x09"})
     with pytest.raises(ProofError, match="organisation 3"):
-        parties.nodes[VICTIM].share_keys(replace(listed, entries=tuple(entries)).to_bytes())
+        parties.nodes[VICTIM].share_keys(with_keys(listed, replace(listed.entries[2], **change)))
 
 
 def test_keys_of_another_member_under_ones_own_name_are_refused():
     parties = Parties(session_of())
     listed = KeyList.from_bytes(parties.until(Stage.SHARE_KEYS)[VICTIM])
-    swapped = (*listed.entries[:2], replace(listed.entries[1], member=3), listed.entries[3])
     with pytest.raises(ProofError, match="organisation 3"):
-        parties.nodes[VICTIM].share_keys(replace(listed, entries=swapped).to_bytes())
+        parties.nodes[VICTIM].share_keys(with_keys(listed, replace(listed.entries[1], member=3)))
 
 
-def test_a_key_that_gives_everybody_the_same_secret_is_refused():
-    """A member signs a point of small order: masks with it would be known to all."""
+def test_other_keys_than_everybody_is_told_of_are_refused():
+    """Member 3 colludes and signs two sets of keys: one for the victim, one for the list."""
     parties = Parties(session_of())
     listed = KeyList.from_bytes(parties.until(Stage.SHARE_KEYS)[VICTIM])
-    bad = replace(listed.entries[1], share_key=bytes(32))
-    signed = PublicKeys.signed(listed.context, 2, bad.mask_key, bad.share_key, bad.self_commitment)
-    bad = replace(bad, signature=long_lived_key(2).sign(signed))
-    with pytest.raises(ProofError, match="everybody knows"):
-        parties.nodes[VICTIM].share_keys(
-            replace(listed, entries=(listed.entries[0], bad, *listed.entries[2:])).to_bytes()
-        )
+    other = replace(listed.entries[2], mask_key=listed.entries[2].share_key)
+    other = replace(other, signature=identity(3).sign(other.signed(listed.context)))
+    entries = (*listed.entries[:2], other, listed.entries[3])
+    with pytest.raises(PeerError, match="other keys of organisation 3 than the others"):
+        parties.nodes[VICTIM].share_keys(replace(listed, entries=entries).to_bytes())
+
+
+BAD_KEYS = {
+    "a point of small order": (bytes(32) + bytes(1184), "everybody knows"),
+    "numbers beyond ML-KEM's modulus": (b"\x09" + bytes(31) + b"\xff" * 1184, "no ML-KEM key"),
+}
+
+
+@pytest.mark.parametrize(("key", "said"), BAD_KEYS.values(), ids=BAD_KEYS)
+@pytest.mark.parametrize("field", ["mask_key", "share_key"])
+def test_a_key_that_gives_everybody_the_same_secret_is_refused(field, key, said):
+    """A member signs keys that protect nothing: the coordinator leaves it out, and the others do not rely on that."""
+    parties = Parties(session_of())
+    asked = parties.until(Stage.SHARE_KEYS)
+    listed = KeyList.from_bytes(asked[VICTIM])
+    bad = replace(listed.entries[1], **{field: key})
+    bad = replace(bad, signature=identity(2).sign(bad.signed(listed.context)))
+    with pytest.raises(ProofError, match=said):
+        parties.nodes[VICTIM].share_keys(with_keys(listed, bad))
+    fresh = Parties(session_of())
+    context = fresh.session.digest
+    fresh.coordinator.receive(2, Advertisement(context, bad).to_bytes())
+    assert said in fresh.coordinator.faults[2]
 
 
 # ----------------------------------------------------------------------------------------------------------- replays
@@ -293,22 +306,23 @@ def test_shares_under_replayed_keys_are_refused():
     before, now = Parties(session_of(), seed=2), Parties(session_of(), seed=3)
     old_keys = KeyList.from_bytes(before.until(Stage.SHARE_KEYS)[VICTIM])
     old_shares = Shares.from_bytes(before.answer(2, Stage.SHARE_KEYS, old_keys.to_bytes()))
-    listed = KeyList.from_bytes(now.until(Stage.SHARE_KEYS)[VICTIM])
-    keys = replace(listed, entries=(listed.entries[0], old_keys.entries[1], *listed.entries[2:])).to_bytes()
+    keys = with_keys(KeyList.from_bytes(now.until(Stage.SHARE_KEYS)[VICTIM]), old_keys.entries[1])
     dealt = {m: Shares.from_bytes(now.answer(m, Stage.SHARE_KEYS, keys)) for m in (1, 3, 4)} | {2: old_shares}
     mine = tuple(replace(e, member=m) for m in sorted(dealt) for e in dealt[m].entries if e.member == VICTIM)
-    message = ShareList(now.nodes[VICTIM]._context, COORDINATOR, mine).to_bytes()
+    message = ShareList(now.nodes[VICTIM]._context, tuple(map(Member, sorted(dealt))), mine).to_bytes()
     with pytest.raises(ProofError, match="shares of organisation 2 do not verify"):
         now.answer(VICTIM, Stage.MASK_INPUT, message)
 
 
-@pytest.mark.parametrize("damage", ["ciphertext", "nonce", "self_commitment", "mask_commitment"])
-def test_altered_shares_are_refused_and_their_dealer_named(damage):
+@pytest.mark.parametrize("damage", ["sealed_shares", "sealed_mask", "self_commitment", "mask_commitment"])
+@pytest.mark.parametrize("at", [0, -1])
+def test_altered_shares_are_refused_and_their_dealer_named(damage, at):
     parties = Parties(session_of())
     listed = ShareList.from_bytes(parties.until(Stage.MASK_INPUT)[VICTIM])
     entries = list(listed.entries)
-    value = getattr(entries[2], damage)
-    entries[2] = replace(entries[2], **{damage: bytes([value[0] ^ 1]) + value[1:]})
+    value = bytearray(getattr(entries[2], damage))
+    value[at] ^= 1
+    entries[2] = replace(entries[2], **{damage: bytes(value)})
     with pytest.raises(ProofError, match="shares of organisation 3"):
         parties.answer(VICTIM, Stage.MASK_INPUT, replace(listed, entries=tuple(entries)).to_bytes())
 
@@ -316,68 +330,12 @@ def test_altered_shares_are_refused_and_their_dealer_named(damage):
 def test_shares_for_another_receiver_or_from_another_dealer_are_refused():
     parties = Parties(session_of())
     asked = {m: ShareList.from_bytes(message) for m, message in parties.until(Stage.MASK_INPUT).items()}
-    with pytest.raises(ProofError):
+    with pytest.raises(ProofError, match="shares of organisation 1 do not verify"):
         parties.answer(VICTIM, Stage.MASK_INPUT, asked[2].to_bytes())
     first, second, *rest = asked[3].entries
     swapped = (replace(second, member=1), replace(first, member=2), *rest)
-    with pytest.raises(ProofError):
+    with pytest.raises(ProofError, match="shares of organisation 1 do not verify"):
         parties.answer(3, Stage.MASK_INPUT, replace(asked[3], entries=swapped).to_bytes())
-
-
-# ------------------------------------------------------------------------------------------------ dishonest dealers
-class DealsOtherShares(Node):
-    """Commits to other shares than it encrypts."""
-
-    def _encrypted(self, receiver, own, mask):
-        honest = super()._encrypted(receiver, own, mask)
-        if receiver != VICTIM:
-            return honest
-        wrong = (bytes(32), honest.mask_commitment)
-        theirs = self._keys[receiver].share_key
-        cipher = masking.share_cipher(self._share_key, theirs, self._context, self.member, receiver)
-        sealed = cipher.encrypt(bytes(12), own + mask, self._context + b"".join(wrong))
-        return EncryptedShares(receiver, *wrong, bytes(12), sealed)
-
-
-def test_shares_unlike_their_commitment_are_refused_and_their_dealer_named():
-    parties = Parties(session_of(), node=DealsOtherShares)
-    asked = parties.until(Stage.MASK_INPUT)
-    with pytest.raises(PeerError, match="organisation 1 are not the ones that it committed to"):
-        parties.answer(VICTIM, Stage.MASK_INPUT, asked[VICTIM])
-
-
-@pytest.mark.parametrize("leaves", [(), (2,)])
-def test_a_dealer_of_shares_of_something_else_ends_the_round_with_its_name(monkeypatch, leaves):
-    original, dealt = masking.split, []
-
-    def split(seed, quorum, members):
-        dealt.append(seed)
-        # The second member deals; its seeds come third and fourth.
-        return original(bytes(16) if len(dealt) in {3, 4} else seed, quorum, members)
-
-    monkeypatch.setattr(masking, "split", split)
-    parties = Parties(session_of())
-    asked = parties.until(Stage.SIGN_SURVIVORS, leaves=leaves)
-    for member, message in asked.items():
-        parties.coordinator.receive(member, parties.answer(member, Stage.SIGN_SURVIVORS, message))
-    for member, message in parties.coordinator.advance().items():
-        parties.coordinator.receive(member, parties.answer(member, Stage.OPEN_SHARES, message))
-    with pytest.raises(RoundAbortedError, match="organisation 2 dealt"):
-        parties.coordinator.advance()
-
-
-def test_a_wrong_opened_share_is_not_used_and_its_sender_named():
-    parties = Parties(session_of())
-    for member, message in parties.until(Stage.OPEN_SHARES).items():
-        answer = OpenedShares.from_bytes(parties.answer(member, Stage.OPEN_SHARES, message))
-        if member == 4:
-            wrong = replace(answer.entries[1], share=bytes(16))
-            answer = replace(answer, entries=(answer.entries[0], wrong, *answer.entries[2:]))
-        parties.coordinator.receive(member, answer.to_bytes())
-    parties.coordinator.advance()
-    assert list(parties.coordinator.faults) == [4]
-    assert "did not open the share that organisation 2 dealt" in parties.coordinator.faults[4]
-    assert (parties.coordinator.total == sum(parties.inputs.values())).all()
 
 
 # --------------------------------------------------------------------------------------------------- missing masks
@@ -396,8 +354,8 @@ def late_input(node):
     parties = Parties(session_of(4, colluders=0, dropouts=1), node=node)
     parties.until(Stage.SIGN_SURVIVORS)
     rest = set(parties.session.members) - {VICTIM}
-    seed = seeds_of(settle(parties, dict.fromkeys(rest, rest)), 3, ShareKind.MASK_SEED)[VICTIM]
-    alone = parties.coordinator._masked[VICTIM] - sum(pairwise(parties, seed, VICTIM, other) for other in rest)
+    seed = seeds_of(parties, settle(parties, dict.fromkeys(rest, rest)), ShareKind.MASK_SEED)[VICTIM]
+    alone = parties.coordinator._masked[VICTIM] - side_of(parties, seed, VICTIM, rest)
     return (alone.astype(np.int64) == parties.inputs[VICTIM]).any()
 
 
@@ -406,7 +364,7 @@ def own_masks_only(node):
     parties = Parties(session_of(), node=node)
     parties.until(Stage.SIGN_SURVIVORS)
     everybody = set(parties.session.members)
-    seeds = seeds_of(settle(parties, dict.fromkeys(everybody, everybody)), 3, ShareKind.SELF_SEED)
+    seeds = seeds_of(parties, settle(parties, dict.fromkeys(everybody, everybody)), ShareKind.SELF_SEED)
     alone = {m: parties.coordinator._masked[m] - self_mask(parties, seed) for m, seed in seeds.items()}
     return any((alone[m].astype(np.int64) == parties.inputs[m]).any() for m in everybody)
 
@@ -431,7 +389,7 @@ def masked_bytes(node, seed=1):
     parties = Parties(session_of(3, colluders=0, dropouts=0, size=1 << 14), seed=seed, node=node)
     parties.inputs = {m: np.arange(1 << 14) + (m << 40) for m in parties.session.members}
     message = parties.answer(VICTIM, Stage.MASK_INPUT, parties.until(Stage.MASK_INPUT)[VICTIM])
-    return np.frombuffer(message[44:], dtype=np.uint8)
+    return np.frombuffer(message[44 : 44 + (8 << 14)], dtype=np.uint8)
 
 
 def test_a_masked_vector_is_uniform():
@@ -447,47 +405,3 @@ def test_masked_vectors_of_two_sessions_have_nothing_in_common():
     first, second = masked_bytes(Node, 1), masked_bytes(Node, 2)
     assert chisquare(np.bincount(first ^ second, minlength=256)).pvalue > 1e-6
     assert abs((first == second).mean() - 1 / 256) < 0.002
-
-
-# --------------------------------------------------------------------------------------------- answers of one member
-WRONG_ANSWERS = {
-    "shares for fewer": (Stage.SHARE_KEYS, Shares, lambda m: replace(m, entries=m.entries[:3]), "to others than"),
-    "shorter vector": (Stage.MASK_INPUT, MaskedInput, lambda m: replace(m, values=m.values[:-1]), "holds 4 numbers"),
-    "opened about fewer": (
-        Stage.OPEN_SHARES,
-        OpenedShares,
-        lambda m: replace(m, entries=m.entries[:3]),
-        "than the dealers",
-    ),
-    **{
-        f"{stage.name.lower()} {what}": (stage, kind, change, said)
-        for stage, kind in (
-            (Stage.SHARE_KEYS, Shares),
-            (Stage.MASK_INPUT, MaskedInput),
-            (Stage.SIGN_SURVIVORS, SurvivorSignature),
-            (Stage.OPEN_SHARES, OpenedShares),
-        )
-        for what, change, said in (
-            ("of another session", lambda m: replace(m, context=bytes(32)), "belongs to another session"),
-            ("of another sender", lambda m: replace(m, sender=3), "organisation 3 sent it"),
-        )
-    },
-}
-
-
-@pytest.mark.parametrize(("stage", "kind", "change", "said"), WRONG_ANSWERS.values(), ids=WRONG_ANSWERS)
-def test_a_wrong_answer_counts_as_none_and_its_sender_is_named(stage, kind, change, said):
-    parties = Parties(session_of(4, colluders=0, dropouts=1))
-    asked = parties.until(stage)
-    wrong = change(kind.from_bytes(parties.answer(2, stage, asked[2])))
-    parties.coordinator.receive(2, wrong.to_bytes())
-    assert list(parties.coordinator.faults) == [2]
-    assert said in parties.coordinator.faults[2]
-
-
-def test_a_member_that_the_transport_lost_is_out_for_the_reason_given():
-    parties = Parties(session_of())
-    parties.coordinator.lose(4, "hung up")
-    assert parties.coordinator.waiting == {1, 2, 3}
-    with pytest.raises(RoundAbortedError, match="organisation 4 hung up"):
-        parties.coordinator.advance()

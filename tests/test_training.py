@@ -132,16 +132,32 @@ def test_a_damaged_total_is_refused(damage):
         build_adapter(damage(np.ones(CENTRE.release_size(MOMENTS))), start_vector(), CENTRE, noise_multiplier=1.0)
 
 
-def test_people_without_both_profiles_and_empty_organisations_are_refused():
+def test_people_without_both_profiles_add_zero_and_nobody_else_changes():
     everybody = synthetic_people(NAMES[:2])
     half = everybody.select((everybody.people != NAMES[0]) | (everybody.profiles == PROBE))
-    with pytest.raises(UsageError, match="both camera profiles"):
-        person_records(half, start_vector(), CENTRE)
+    zero, other = person_records(half, start_vector(), CENTRE)
+    assert not zero.any()
+    assert np.array_equal(other, person_records(everybody, start_vector(), CENTRE)[1])
+
+
+def test_an_organisation_with_nobody_adds_zero():
     nobody = EmbeddingSet(np.zeros((0, DIMENSION), np.float32), np.array([], str), np.array([], str), np.array([], str))
-    with pytest.raises(UsageError, match="at least one person"):
-        person_records(nobody, start_vector(), CENTRE)
+    assert np.array_equal(moments_sum(nobody, start_vector(), CENTRE), np.zeros(CENTRE.release_size(MOMENTS)))
+
+
+def test_a_start_of_another_length_is_refused():
     with pytest.raises(UsageError, match="length"):
-        person_records(everybody, start_vector(8), CENTRE)
+        person_records(synthetic_people(NAMES[:2]), start_vector(8), CENTRE)
+
+
+@pytest.mark.parametrize("value", [np.inf, -np.inf, np.nan, 1e300])
+def test_a_record_that_is_not_finite_or_far_too_long_changes_nobody_else_s(value):
+    records = np.full((3, 4), 0.25)
+    expected = clipped_sum(records[:2])
+    records[2, 1] = value
+    change = clipped_sum(records) - expected
+    assert np.isfinite(change).all()
+    assert np.linalg.norm(change) <= 1
 
 
 def test_a_plan_without_a_moments_release_gives_no_moments():

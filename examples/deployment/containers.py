@@ -24,18 +24,14 @@ from pathlib import Path, PurePosixPath
 from examples.deployment.__main__ import (
     CHECKOUT,
     HIDDEN,
-    ORGANISATIONS,
-    PEOPLE,
     people,
     public_start,
-    report,
-    say,
     settings_of,
-    status_of,
 )
-from federation.fleet import verify_calls
+from examples.deployment.processes import report, say, status_of
 from server.federation_start import app_hash
 
+ORGANISATIONS = ("north", "south", "west")
 IMAGE, BASE, PROJECT = "intaglio", "python:3.11-slim", "intaglio-example"
 NO_ENGINE = "no container engine answers here: install Docker with its compose plugin, or podman and podman-compose"
 _FOLDER = CHECKOUT / "examples" / "deployment"
@@ -308,7 +304,7 @@ def story(engine: Engine, work: Path) -> None:
     await_nodes(engine, ORGANISATIONS)
     say("three nodes are up, each in its container")
     require_one_door(engine, authority)
-    settings = settings_of(_DATA, PEOPLE * len(ORGANISATIONS))
+    settings = settings_of(_DATA, organisations=len(ORGANISATIONS), dropouts=0)
     put(engine, "coordinator", "start.npy", public_start())
     put(engine, "coordinator", "settings.toml", settings.encode())
     crash_of_south(engine, log)
@@ -323,9 +319,8 @@ def story(engine: Engine, work: Path) -> None:
     engine.composed("stop")
     ended = {name: engine.state(name, "{{.State.ExitCode}}") for name in ("coordinator", *ORGANISATIONS)}
     assert set(ended.values()) == {"0"}, f"not everything ended by itself when it was asked to: {ended}"
-    calls = engine.once("coordinator", "cat", _DATA / "calls.jsonl").encode().splitlines(keepends=True)
-    count, head = verify_calls(calls)
-    say(f"all four ended when they were asked to; the gateway's log holds {count} calls, and its head is {head[:16]}")
+    calls = engine.once("coordinator", *_FEDERATION, "calls", _DATA)
+    say(f"all four ended when they were asked to; the gateway's log: {calls.strip()}")
 
 
 def run(base: str, options: Sequence[str]) -> None:

@@ -1,19 +1,25 @@
-"""Secure aggregation for tens of organisations: the coordinator learns a sum and nothing else.
+"""Secure aggregation for up to a thousand organisations: the coordinator learns a sum and nothing else.
 
 Theory of operation
 -------------------
 After Bonawitz et al., "Practical Secure Aggregation for Privacy-Preserving Machine Learning" (CCS 2017), figure 4, with
-the consistency check for a lying coordinator. Each member u sends its vector plus a mask of its own, PRG(b_u), plus one
-mask for each pair, +PRG(s_uv) or -PRG(s_uv). Masks between two survivors cancel. Of everybody who dealt shares, a
-quorum then opens exactly one secret: b_u of those whose vector arrived, or the key behind all s_uv of those who left.
+the consistency check for a lying coordinator; beyond a hundred members on the sparse graph of Bell et al. (CCS 2020).
+Each member u draws holders, itself among them, and deals them shares of two seeds. It sends its vector plus a mask of
+its own, PRG(b_u), plus PRG(s_uv) for each holder v, minus PRG(s_vu) for each v whose shares it holds. Masks between two
+survivors cancel. Enough holders then open exactly one secret of everybody who dealt: b_u of those whose vector
+arrived, or the seed behind all s_uv of those who left.
 
 * **Never both.** Both secrets of one member would lay its vector bare. A node opens shares once, for one survivor set,
-  and only after it saw a quorum's signatures on that set and on the list of dealers. Two quorums share an honest
-  member, because a quorum is more than (n + colluders) / 2, and an honest member signs once.
-* **No man in the middle.** Fresh keys are signed with long-lived ones from a roster that does not come from the
+  and only after it saw a quorum's signatures on that set and on the list of dealers. Two quorums of the committee share
+  an honest member, who signs once.
+* **Never a part.** No sum over some of the honest survivors opens: a member masks with its holders, more than half of
+  whom, roughly, open its secrets (`federation.secagg.graph` has the bound). So it counts who was masked with: a holder
+  opens nothing of a survivor who was told of other dealers.
+* **No man in the middle.** Fresh keys are signed with long-lived identities from a roster that does not come from the
   coordinator. The signature covers the session's digest: run, release, plan, roster, size and numbers of failures.
 * **No replay.** Every later message carries the digest of the key list, which holds a fresh key of every member. Shares
-  are encrypted under it, so a member whose keys are replayed deals no shares and masks nothing.
+  are sealed under it, so a member whose keys are replayed deals no shares and masks nothing.
+* **No later.** Everything sealed is sealed under X25519 and ML-KEM together (`federation.secagg.masking`).
 * **Noise survives failures.** Members add noise sized for ``n - dropouts - colluders`` of them (`Session.noise_share`),
   and nobody lets a sum be opened over fewer than ``n - dropouts``.
 
@@ -24,6 +30,6 @@ member that deals false shares ends the round, with its name. Nothing hides who 
 from federation.secagg.coordinator import ASKED, Coordinator
 from federation.secagg.node import Node, NodeSecrets, Stage
 from federation.secagg.protocol import run_secagg
-from federation.secagg.session import Session, verify_ed25519
+from federation.secagg.session import Session
 
-__all__ = ["ASKED", "Coordinator", "Node", "NodeSecrets", "Session", "Stage", "run_secagg", "verify_ed25519"]
+__all__ = ["ASKED", "Coordinator", "Node", "NodeSecrets", "Session", "Stage", "run_secagg"]

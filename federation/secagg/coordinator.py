@@ -2,36 +2,41 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
-from federation.errors import PeerError, ProofError, RoundAbortedError, UsageError
+from federation.errors import PeerError, ProofError, RefusedError, RoundAbortedError, UsageError
 from federation.secagg import masking
-from federation.secagg.masking import Ring
-from federation.secagg.messages import (
-    COORDINATOR,
-    Advertisement,
+from federation.secagg.entries import (
+    Confirmation,
     EncryptedShares,
-    KeyList,
-    MaskedInput,
+    Member,
     MemberSignature,
-    OpenedShares,
     PublicKeys,
     ShareKind,
+    members_of,
+)
+from federation.secagg.graph import Graph
+from federation.secagg.masking import Edge, HybridKey, Ring
+from federation.secagg.messages import (
+    Advertisement,
+    KeyList,
+    MaskedInput,
+    OpenedShares,
     ShareList,
     Shares,
     SignatureList,
-    Survivor,
     Survivors,
     SurvivorSignature,
     survivor_statement,
 )
 from federation.secagg.node import Stage
-from federation.secagg.session import Session, Verify, digest
+from federation.secagg.ranges import Ranges
+from federation.secagg.session import Session, Verify
 
 ASKED: Final = {
     Stage.ADVERTISE: "advertise its keys",
@@ -41,6 +46,24 @@ ASKED: Final = {
     Stage.OPEN_SHARES: "open its shares",
 }
 """What members are asked to do, in words."""
+
+
+class Messages(Mapping[int, bytes]):
+    """The next message for each of some members, made when it is looked up: all of them together can fill a machine."""
+
+    def __init__(self, members: Sequence[int], make: Callable[[int], bytes]) -> None:
+        self._members, self._make = dict.fromkeys(members), make
+
+    def __getitem__(self, member: int) -> bytes:
+        if member not in self._members:
+            raise KeyError(member)
+        return self._make(member)
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(self._members)
+
+    def __len__(self) -> int:
+        return len(self._members)
 
 
 class Coordinator:
@@ -71,7 +94,9 @@ class Coordinator:
         self._context = session.digest
         self._keys: dict[int, PublicKeys] = {}
         self._shares: dict[int, dict[int, EncryptedShares]] = {}
+        self._graph: Graph
         self._masked: dict[int, Ring] = {}
+        self._confirmed: dict[int, dict[int, bytes]] = {}
         self._signatures: dict[int, bytes] = {}
         self._opened: dict[int, dict[int, bytes]] = {}
         self._total: Ring | None = None
@@ -91,6 +116,35 @@ class Coordinator:
         if self._total is None:
             raise UsageError("this session has no sum yet")
         return self._total.astype(np.int64)
+
+    # --------------------------------------------------------------------- when the total is one that nobody can make
+    @property
+    def ranges(self) -> Ranges:
+        """What survivors prove after a total that honest members cannot make (`federation.secagg.ranges`)."""
+        return Ranges(self._context, {member: self._seed_of(member) for member in self.survivors}, self.session.size)
+
+    def require_range(self, member: int, ranges: Ranges, bound: int, shown: bytes) -> dict[Edge, bytes]:
+        """Checks one survivor's proof; gives its commitments to pairwise masks, to compare with the others'.
+
+        Raises:
+            PeerError: it does not show that its input is in bounds.
+        """
+        gone = dict[Edge, bytes]()
+        for left in self._shares.keys() - set(self.survivors):
+            seed = self._seed_of(left)
+            if member in self._shares[left]:
+                gone[left, member] = masking.pair_key(seed, self._context, left, member)
+            if left in self._shares[member]:
+                key = HybridKey(seed, self.session.digest, b"mask key")
+                gone[member, left] = self._unsealed(key, member, left)
+        kept = [edge for other in self.survivors if other != member for edge in ((member, other), (other, member))]
+        edges = ranges.edges_of(member, [(dealer, holder) for dealer, holder in kept if holder in self._shares[dealer]])
+        return ranges.check(member, self._masked[member], gone, edges, bound, shown)
+
+    def _seed_of(self, dealer: int) -> bytes:
+        """The seed of a dealer that its holders opened: of its own mask if it survived, else of its pairwise ones."""
+        shares = {holder: opened[dealer] for holder, opened in self._opened.items() if dealer in opened}
+        return masking.combine(shares, self.session.shape.threshold)
 
     def receive(self, sender: int, message: bytes) -> None:
         """Takes one member's answer. A wrong one puts the member into `faults` and is not used.
@@ -127,7 +181,7 @@ class Coordinator:
     def _leave(self, member: int, why: str) -> None:
         self.faults[member], self.left_at[member] = why, self.stage
 
-    def advance(self) -> dict[int, bytes]:
+    def advance(self) -> Mapping[int, bytes]:
         """Ends a stage. Whoever is still waited for is out.
 
         Returns:
@@ -154,15 +208,16 @@ class Coordinator:
         advertisement = Advertisement.from_bytes(message)
         self._require_from(sender, advertisement.sender, advertisement.context)
         keys = advertisement.keys
-        signed = PublicKeys.signed(self._context, sender, keys.mask_key, keys.share_key, keys.self_commitment)
-        self._verify(self.session.roster[sender - 1], signed, keys.signature)
+        self._verify(self.session.roster[sender - 1], keys.signed(self._context), keys.signature)
+        masking.require_usable(keys.mask_key)
+        masking.require_usable(keys.share_key)
         self._keys[sender] = keys
 
     def _accept_shares(self, sender: int, message: bytes) -> None:
         shares = Shares.from_bytes(message)
         self._require_from(sender, shares.sender, shares.context)
-        if shares.members != tuple(sorted(self._keys)):
-            raise PeerError("it dealt shares to others than the members that have keys")
+        if set(members_of(shares.entries)) != set(self._graph.holders_of(sender)) & set(self._keys):
+            raise PeerError("it dealt shares to others than the holders that it chose")
         self._shares[sender] = {entry.member: entry for entry in shares.entries}
 
     def _accept_masked(self, sender: int, message: bytes) -> None:
@@ -170,7 +225,10 @@ class Coordinator:
         self._require_from(sender, masked.sender, masked.context)
         if len(masked.values) != self.session.size:
             raise PeerError(f"its vector holds {len(masked.values)} numbers and this session sums {self.session.size}")
+        if set(members_of(masked.confirmations)) != set(self._shares[sender]) & set(self._shares):
+            raise PeerError("it confirmed its dealers to others than its holders")
         self._masked[sender] = masked.values
+        self._confirmed[sender] = {entry.member: entry.code for entry in masked.confirmations}
 
     def _accept_signature(self, sender: int, message: bytes) -> None:
         answer = SurvivorSignature.from_bytes(message)
@@ -182,8 +240,9 @@ class Coordinator:
     def _accept_opened(self, sender: int, message: bytes) -> None:
         opened = OpenedShares.from_bytes(message)
         self._require_from(sender, opened.sender, opened.context)
-        if opened.members != tuple(sorted(self._shares)):
-            raise PeerError("it opened shares of others than the dealers")
+        found, held = set(members_of(opened.entries)), set(self._dealers_to(sender))
+        if not held - self._masked.keys() <= found <= held:
+            raise PeerError("it opened shares of others than the dealers whose shares it holds")
         for entry in opened.entries:
             dealt = self._shares[entry.member][sender]
             label, commitment, kind = (
@@ -203,64 +262,124 @@ class Coordinator:
             raise PeerError("the message belongs to another session")
 
     # ------------------------------------------------------------------------------------------------ what is asked
-    def _list_keys(self) -> dict[int, bytes]:
+    def _dealers_to(self, holder: int) -> tuple[int, ...]:
+        return tuple(dealer for dealer in self._graph.dealers_to(holder) if dealer in self._shares)
+
+    def _list_keys(self) -> Mapping[int, bytes]:
         members = self._require_enough(self._keys, self.session.fewest)
-        keys = KeyList(self._context, COORDINATOR, tuple(self._keys[member] for member in members))
-        message = keys.to_bytes()
-        self._context = digest(b"intaglio secure aggregation v1 key list", message)
-        return dict.fromkeys(members, message)
+        self._graph = self.session.graph({member: self._keys[member].choice for member in members})
+        self._require_held(members, members)
+        lines, session = tuple(self._keys[member].line for member in members), self._context
 
-    def _route_shares(self) -> dict[int, bytes]:
+        def make(member: int) -> bytes:
+            near = set(self._graph.holders_of(member)) & set(self._keys) | set(self._graph.dealers_to(member))
+            return KeyList(session, lines, tuple(self._keys[other] for other in sorted(near))).to_bytes()
+
+        self._context = KeyList(session, lines, ()).digest
+        return Messages(members, make)
+
+    def _route_shares(self) -> Mapping[int, bytes]:
         dealers = self._require_enough(self._shares, self.session.fewest)
-        return {
-            receiver: ShareList(
-                self._context,
-                COORDINATOR,
-                tuple(replace(self._shares[dealer][receiver], member=dealer) for dealer in dealers),
-            ).to_bytes()
-            for receiver in dealers
-        }
+        self._require_held(dealers, dealers)
+        listed = tuple(map(Member, dealers))
 
-    def _name_survivors(self) -> dict[int, bytes]:
+        def make(holder: int) -> bytes:
+            dealt = ((dealer, self._shares[dealer][holder]) for dealer in self._dealers_to(holder))
+            entries = tuple(replace(entry, member=dealer) for dealer, entry in dealt)
+            return ShareList(self._context, listed, entries).to_bytes()
+
+        return Messages(dealers, make)
+
+    def _name_survivors(self) -> Mapping[int, bytes]:
         members = self._require_enough(self._masked, self.session.fewest)
-        message = Survivors(self._context, COORDINATOR, tuple(Survivor(member) for member in members)).to_bytes()
+        self._require_held(self._shares, members)
+        message = Survivors(self._context, tuple(map(Member, members))).to_bytes()
         return dict.fromkeys(members, message)
 
-    def _list_signatures(self) -> dict[int, bytes]:
-        members = self._require_enough(self._signatures, self.session.quorum)
-        entries = tuple(MemberSignature(member, self._signatures[member]) for member in members)
-        return dict.fromkeys(members, SignatureList(self._context, COORDINATOR, entries).to_bytes())
+    def _list_signatures(self) -> Mapping[int, bytes]:
+        committee = set(self.session.committee(self._context))
+        signed = {member: signature for member, signature in self._signatures.items() if member in committee}
+        quorum = self._require_enough(signed, self.session.shape.quorum)[: self.session.shape.quorum]
+        signatures = tuple(MemberSignature(member, signed[member]) for member in quorum)
 
-    def _unmask(self) -> dict[int, bytes]:
-        self._require_enough(self._opened, self.session.quorum)
+        def make(holder: int) -> bytes:
+            confirmations = tuple(
+                Confirmation(dealer, self._confirmed[dealer][holder])
+                for dealer in self._dealers_to(holder)
+                if dealer in self._masked
+            )
+            return SignatureList(self._context, signatures, confirmations).to_bytes()
+
+        return Messages(sorted(self._signatures), make)
+
+    def _unmask(self) -> Mapping[int, bytes]:
+        self._require_enough(self._opened, self.session.shape.threshold)
+        self._require_held(self._shares, self._opened)
+        self._require_confirmed()
         size = self.session.size
         total: Ring = np.sum([self._masked[member] for member in self.survivors], axis=0, dtype=np.uint64)
         for dealer in self._shares:
-            seed = masking.combine(
-                {holder: shares[dealer] for holder, shares in self._opened.items()}, self.session.quorum
-            )
+            seed = self._seed_of(dealer)
             if dealer in self._masked:
                 made = masking.commit(self.session.digest, b"self seed", dealer, dealer, seed)
                 self._require_dealt(dealer, made, self._keys[dealer].self_commitment)
                 total -= masking.self_mask(seed, self._context, size)
                 continue
-            key = masking.private_key(seed, self.session.digest, b"mask key")
-            self._require_dealt(dealer, key.public_key().public_bytes_raw(), self._keys[dealer].mask_key)
-            # What the survivors added for this one, it would have cancelled: add its side in its place.
-            for survivor in self.survivors:
-                theirs = self._keys[survivor].mask_key
-                total += masking.pairwise_mask(key, theirs, self._context, dealer, survivor, size)
+            key = HybridKey(seed, self.session.digest, b"mask key")
+            self._require_dealt(dealer, key.public, self._keys[dealer].mask_key)
+            total += self._side_of(dealer, seed, key)
         self._total = total
         return {}
+
+    def _side_of(self, gone: int, seed: bytes, key: HybridKey) -> Ring:
+        """What one that left would have added against the masks that the survivors share with it."""
+        side: Ring = np.zeros(self.session.size, dtype=np.uint64)
+        for holder in self._shares[gone]:
+            if holder in self._masked:
+                side += masking.mask(masking.pair_key(seed, self._context, gone, holder), self.session.size)
+        for dealer in self._dealers_to(gone):
+            if dealer in self._masked:
+                side -= masking.mask(self._unsealed(key, dealer, gone), self.session.size)
+        return side
+
+    def _unsealed(self, key: HybridKey, dealer: int, gone: int) -> bytes:
+        """The key that a dealer sealed to one that left, whose mask key was opened."""
+        sealed, theirs = self._shares[dealer][gone].sealed_mask, self._keys[dealer].mask_key
+        try:
+            return masking.unseal_pair_key(key, theirs, sealed, self._context, dealer, gone)
+        except ProofError as error:
+            raise RoundAbortedError(f"{self._names[dealer]} sealed no mask for {self._names[gone]}") from error
 
     def _require_enough(self, answered: Mapping[int, object], needed: int) -> tuple[int, ...]:
         members = tuple(sorted(answered))
         if len(members) < needed:
-            out = "; ".join(f"{self._names[member]} {why}" for member, why in sorted(self.faults.items()))
             raise RoundAbortedError(
-                f"{len(members)} of {len(self.session.roster)} organisations are left and {needed} are needed: {out}"
+                f"{len(members)} of {len(self.session.roster)} organisations are left and {needed} are needed: "
+                f"{self._reasons}"
             )
         return members
+
+    def _require_held(self, members: Iterable[int], there: Iterable[int]) -> None:
+        """Ends the round when a secret of somebody could not be opened by those who are there."""
+        try:
+            self._graph.require_held(members, there, self.session.shape.threshold)
+        except RefusedError as error:
+            raise RoundAbortedError(f"{error}: {self._reasons}") from error
+
+    def _require_confirmed(self) -> None:
+        """Ends the round when too many holders do not open a survivor, whose word to them was false."""
+        for dealer in self.survivors:
+            holders = [holder for holder in self._shares[dealer] if holder in self._opened]
+            willing = sum(dealer in self._opened[holder] for holder in holders)
+            if willing < self.session.shape.threshold:
+                raise RoundAbortedError(
+                    f"{self._names[dealer]} confirmed to {len(holders) - willing} of {len(holders)} organisations that "
+                    "it masked with others than it was told"
+                )
+
+    @property
+    def _reasons(self) -> str:
+        return "; ".join(f"{self._names[member]} {why}" for member, why in sorted(self.faults.items()))
 
     def _require_dealt(self, dealer: int, made: bytes, committed: bytes) -> None:
         if made != committed:

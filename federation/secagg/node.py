@@ -2,37 +2,36 @@
 
 from __future__ import annotations
 
+import hmac
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import IntEnum
 from typing import Self
 
 import numpy as np
-from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 from numpy.typing import NDArray
 
 from federation.errors import PeerError, ProofError, RefusedError, UsageError
 from federation.secagg import masking
-from federation.secagg.masking import NONCE_BYTES, SEED_BYTES, Ring
+from federation.secagg.entries import Confirmation, EncryptedShares, OpenedShare, PublicKeys, ShareKind, members_of
+from federation.secagg.graph import CHOICE_BYTES, Graph
+from federation.secagg.masking import CLASSICAL_BYTES, SEED_BYTES, Edge, HybridKey, Ring
 from federation.secagg.messages import (
     Advertisement,
-    EncryptedShares,
     KeyList,
     MaskedInput,
-    OpenedShare,
     OpenedShares,
-    PublicKeys,
-    ShareKind,
     ShareList,
     Shares,
     SignatureList,
     Survivors,
     SurvivorSignature,
+    numbers,
     survivor_statement,
 )
-from federation.secagg.session import Random, Session, Sign, Verify, digest
+from federation.secagg.session import Random, Session, Sign, Verify
 from federation.secrecy import Secret
 
 
@@ -48,13 +47,24 @@ class Stage(IntEnum):
 
 
 @dataclass(frozen=True, eq=False, repr=False)
+class _Dealt:
+    """What a dealer gave to this node."""
+
+    own: bytes
+    mask: bytes
+    confirmation_key: bytes
+    pair_key: bytes
+
+
+@dataclass(frozen=True, eq=False, repr=False)
 class NodeSecrets(Secret):
     """A node's three secrets in one session. Never used in another one.
 
     Attributes:
-        self_seed: 16 bytes, of the mask that a quorum opens when this node survives.
-        mask_seed: 16 bytes, of the key for pairwise masks, which a quorum opens when this node leaves.
-        share_seed: 16 bytes, of the key that others encrypt shares for; never opened.
+        self_seed: 32 bytes, of the mask that its holders open when this node survives.
+        mask_seed: 32 bytes, of pairwise masks and the key for them, which its holders open when this node leaves.
+        share_seed: 32 bytes, of the key that others encrypt shares for, of confirmations and of the choice of
+            holders; never opened.
     """
 
     self_seed: bytes
@@ -68,10 +78,10 @@ class NodeSecrets(Secret):
     @classmethod
     def draw(cls, random: Random = os.urandom) -> Self:
         """Fresh secrets."""
-        return cls(random(SEED_BYTES), random(SEED_BYTES), random(SEED_BYTES))
+        return cls(masking.draw_seed(random), masking.draw_seed(random), masking.draw_seed(random))
 
     def secret_bytes(self) -> bytes:
-        """48 bytes, for a node's own memory between two messages."""
+        """96 bytes, for a node's own memory between two messages."""
         return self.self_seed + self.mask_seed + self.share_seed
 
     @classmethod
@@ -92,7 +102,7 @@ class Node:
         secrets: fresh ones, unless resuming.
         sign: signs with this member's long-lived key.
         verify: checks signatures by the roster's keys.
-        random: for nonces.
+        random: for shares.
     """
 
     def __init__(
@@ -109,11 +119,16 @@ class Node:
             raise UsageError(f"the roster has no member {member}")
         self.session, self.member, self.stage = session, member, Stage.ADVERTISE
         self._secrets, self._sign, self._verify, self._random = secrets, sign, verify, random
-        self._mask_key = masking.private_key(secrets.mask_seed, session.digest, b"mask key")
-        self._share_key = masking.private_key(secrets.share_seed, session.digest, b"share key")
+        self._mask_key = HybridKey(secrets.mask_seed, session.digest, b"mask key")
+        self._share_key = HybridKey(secrets.share_seed, session.digest, b"share key")
+        self._choice = masking.derive(secrets.share_seed, session.digest, b"choice", CHOICE_BYTES)
         self._context = b""
-        self._keys: dict[int, PublicKeys] = {}
-        self._held: dict[int, tuple[bytes, bytes]] = {}
+        self._graph: Graph
+        self._dealers_keys: dict[int, tuple[bytes, bytes]] = {}
+        self._commitments: dict[int, bytes] = {}
+        self._holders: tuple[int, ...] = ()
+        self._dealers: tuple[int, ...] = ()
+        self._held: dict[int, _Dealt] = {}
         self._survivors: tuple[int, ...] = ()
 
     @classmethod
@@ -148,29 +163,24 @@ class Node:
         return node
 
     def advertise(self) -> bytes:
-        """Fresh public keys, signed."""
+        """Fresh public keys and the choice of holders, signed."""
         with self._answering(Stage.ADVERTISE):
-            context = self.session.digest
-            mask_key, share_key = _public(self._mask_key), _public(self._share_key)
-            commitment = masking.commit(context, b"self seed", self.member, self.member, self._secrets.self_seed)
-            signature = self._sign(PublicKeys.signed(context, self.member, mask_key, share_key, commitment))
-            keys = PublicKeys(self.member, mask_key, share_key, commitment, signature)
-            return Advertisement(context, keys).to_bytes()
+            context, keys = self.session.digest, self._own_keys(b"")
+            return Advertisement(context, self._own_keys(self._sign(keys.signed(context)))).to_bytes()
 
     def share_keys(self, message: bytes) -> bytes:
-        """Takes everybody's keys; gives shares of both seeds, encrypted for each of them.
+        """Takes everybody's choices and some keys; gives shares of both seeds, encrypted for each holder.
 
         Raises:
-            PeerError: the message is malformed, of another session, or has too few members.
+            PeerError: the message is malformed, of another session, or has not the members that it should have.
             ProofError: a member's signature does not verify.
-            RefusedError: it is not the time for this.
+            RefusedError: too few members are there, or it is not the time for this.
         """
         with self._answering(Stage.SHARE_KEYS):
-            self._accept_keys(message)
-            members = tuple(self._keys)
-            own = masking.split(self._secrets.self_seed, self.session.quorum, members)
-            mask = masking.split(self._secrets.mask_seed, self.session.quorum, members)
-            entries = tuple(self._encrypted(member, own[member], mask[member]) for member in members)
+            keys, threshold = self._accept_keys(message), self.session.shape.threshold
+            own = masking.split(self._secrets.self_seed, threshold, self._holders, self._random)
+            mask = masking.split(self._secrets.mask_seed, threshold, self._holders, self._random)
+            entries = tuple(self._encrypted(keys[holder], own[holder], mask[holder]) for holder in self._holders)
             return Shares(self._context, self.member, entries).to_bytes()
 
     def mask_input(self, message: bytes, values: NDArray[np.int64]) -> bytes:
@@ -184,29 +194,36 @@ class Node:
             UsageError: the vector has another shape.
             PeerError: see `share_keys`; or a member's shares do not fit what it committed to.
             ProofError: a member's shares do not verify.
-            RefusedError: it is not the time for this.
+            RefusedError: see `share_keys`.
         """
         with self._answering(Stage.MASK_INPUT):
             if values.shape != (self.session.size,) or values.dtype != np.int64:
                 raise UsageError(f"this session sums vectors of {self.session.size} int64 numbers")
             self._accept_shares(message)
-            return MaskedInput(self._context, self.member, self._masked(values.astype(np.uint64))).to_bytes()
+            masked, told = self._masked(values.astype(np.uint64)), numbers(self._dealers)
+            confirmations = tuple(
+                Confirmation(holder, masking.confirmation(self._confirmation_key(holder), self._context, told))
+                for holder in self._masked_with
+            )
+            return MaskedInput(self._context, self.member, masked, confirmations).to_bytes()
 
     def sign_survivors(self, message: bytes) -> bytes:
         """Takes the survivor set; gives a signature on it. A node signs one set in its life.
 
         Raises:
             PeerError: see `share_keys`.
-            RefusedError: too few survived for the noise to suffice, or it is not the time for this.
+            RefusedError: too few survived for the noise to suffice, or for somebody's secret to be opened by as many
+                as must; or it is not the time for this.
         """
         with self._answering(Stage.SIGN_SURVIVORS):
             self._accept_survivors(message)
             return SurvivorSignature(self._context, self.member, self._sign(self._statement)).to_bytes()
 
     def open_shares(self, message: bytes) -> bytes:
-        """Takes the survivors' signatures; gives one share about every dealer.
+        """Takes the committee's signatures; gives one share about every dealer whose shares this node holds.
 
-        Of a survivor it is the self-mask seed's, of everybody else the mask seed's, and never both.
+        Of a survivor it is the self-mask seed's, of everybody else the mask seed's, and never both. Of a survivor that
+        did not mask with the dealers that this node was told it is none.
 
         Raises:
             PeerError: see `share_keys`.
@@ -216,50 +233,85 @@ class Node:
         with self._answering(Stage.OPEN_SHARES):
             listed = SignatureList.from_bytes(message)
             self._require_context(listed.context, self._context)
-            self._require_members(listed.members, self._survivors, self.session.quorum)
-            for entry in listed.entries:
+            signers = set(self.session.committee(self._context)) & set(self._survivors)
+            self._require_members(members_of(listed.signatures), signers, self.session.shape.quorum)
+            for entry in listed.signatures:
                 self._verify_member(entry.member, self._statement, entry.signature)
-            return OpenedShares(
-                self._context,
-                self.member,
-                tuple(
-                    OpenedShare(dealer, ShareKind.SELF_SEED, own)
-                    if dealer in self._survivors
-                    else OpenedShare(dealer, ShareKind.MASK_SEED, mask)
-                    for dealer, (own, mask) in self._held.items()
-                ),
-            ).to_bytes()
+            self._require_exactly(members_of(listed.confirmations), set(self._held) & set(self._survivors))
+            confirmed = {entry.member for entry in listed.confirmations if self._is_confirmed(entry)}
+            opened = (
+                OpenedShare(dealer, ShareKind.SELF_SEED, dealt.own)
+                if dealer in self._survivors
+                else OpenedShare(dealer, ShareKind.MASK_SEED, dealt.mask)
+                for dealer, dealt in self._held.items()
+                if dealer in confirmed or dealer not in self._survivors
+            )
+            return OpenedShares(self._context, self.member, tuple(opened)).to_bytes()
+
+    # ----------------------------------------------------------------------------- what a proof of range is made from
+    @property
+    def commitments(self) -> dict[int, bytes]:
+        """What survivors committed their self-mask seeds with: all of them in a complete graph, else neighbours."""
+        return {member: made for member, made in self._commitments.items() if member in self._survivors}
+
+    @property
+    def context(self) -> bytes:
+        """What everything in this session is bound to, once keys were listed."""
+        return self._context
+
+    @property
+    def edges(self) -> dict[Edge, bytes]:
+        """The key of each mask in this node's input but its own, by who adds it and who subtracts it. Sensitive."""
+        mine = {(self.member, holder): self._pair_key(holder) for holder in self._masked_with}
+        theirs = {(dealer, self.member): dealt.pair_key for dealer, dealt in self._held.items()}
+        return {edge: key for edge, key in (mine | theirs).items() if edge[0] != edge[1]}
 
     # ------------------------------------------------------------------------------------------ what is accepted
-    def _accept_keys(self, message: bytes) -> None:
+    def _accept_keys(self, message: bytes) -> dict[int, PublicKeys]:
         listed = KeyList.from_bytes(message)
         self._require_context(listed.context, self.session.digest)
-        self._require_members(listed.members, self.session.members, self.session.fewest)
-        self._require_me(listed.members)
+        there = members_of(listed.lines)
+        self._require_members(there, self.session.members, self.session.fewest)
+        self._require_me(there)
+        self._graph = self.session.graph({line.member: line.choice for line in listed.lines})
+        self._holders = tuple(sorted(set(self._graph.holders_of(self.member)) & set(there)))
+        self._require_exactly(members_of(listed.entries), set(self._holders) | set(self._graph.dealers_to(self.member)))
+        lines = {line.member: line for line in listed.lines}
         for keys in listed.entries:
-            signed = PublicKeys.signed(
-                self.session.digest, keys.member, keys.mask_key, keys.share_key, keys.self_commitment
-            )
-            self._verify_member(keys.member, signed, keys.signature)
-        self._keys = {keys.member: keys for keys in listed.entries}
-        if self._keys[self.member].mask_key != _public(self._mask_key):
+            if keys.line != lines[keys.member]:
+                raise PeerError(f"this node was shown other keys of organisation {keys.member} than the others")
+            self._verify_member(keys.member, keys.signed(self.session.digest), keys.signature)
+        entries = {keys.member: keys for keys in listed.entries}
+        if (mine := entries[self.member]) != self._own_keys(mine.signature):
             raise PeerError("the key list holds keys that this node advertised in another session")
         # From here on everything is bound to these very keys, fresh ones of every member among them.
-        self._context = digest(b"intaglio secure aggregation v1 key list", message)
+        self._context = listed.digest
+        # Later only the X25519 halves are needed, to open what was dealt. A thousand whole lists would fill a machine.
+        self._dealers_keys = {
+            member: (keys.mask_key[:CLASSICAL_BYTES], keys.share_key[:CLASSICAL_BYTES])
+            for member, keys in entries.items()
+        }
+        self._commitments = {member: keys.self_commitment for member, keys in entries.items()}
+        return entries
 
     def _accept_shares(self, message: bytes) -> None:
         listed = ShareList.from_bytes(message)
         self._require_context(listed.context, self._context)
-        self._require_members(listed.members, tuple(self._keys), self.session.fewest)
-        self._require_me(listed.members)
+        dealers = members_of(listed.dealers)
+        self._require_members(dealers, self._graph.members, self.session.fewest)
+        self._require_me(dealers)
+        self._require_exactly(members_of(listed.entries), set(self._graph.dealers_to(self.member)) & set(dealers))
+        self._dealers = dealers
         self._held = {entry.member: self._decrypted(entry) for entry in listed.entries}
 
     def _accept_survivors(self, message: bytes) -> None:
         listed = Survivors.from_bytes(message)
         self._require_context(listed.context, self._context)
-        self._require_members(listed.members, tuple(self._held), self.session.fewest)
-        self._require_me(listed.members)
-        self._survivors = listed.members
+        survivors = members_of(listed.entries)
+        self._require_members(survivors, self._dealers, self.session.fewest)
+        self._require_me(survivors)
+        self._graph.require_held(survivors, survivors, self.session.shape.threshold)
+        self._survivors = survivors
 
     @contextmanager
     def _answering(self, stage: Stage) -> Iterator[None]:
@@ -282,7 +334,12 @@ class Node:
             raise PeerError("a message belongs to another session, or members were told different keys")
 
     @staticmethod
-    def _require_members(found: tuple[int, ...], allowed: tuple[int, ...], fewest: int) -> None:
+    def _require_exactly(found: tuple[int, ...], expected: set[int]) -> None:
+        if set(found) != expected:
+            raise PeerError("a list is not about those whose shares this node holds, or who hold its own")
+
+    @staticmethod
+    def _require_members(found: tuple[int, ...], allowed: Collection[int], fewest: int) -> None:
         if not set(found) <= set(allowed):
             raise PeerError("a list names members that cannot be in it")
         if len(found) < fewest:
@@ -296,51 +353,87 @@ class Node:
         except ProofError as error:
             raise ProofError(f"the signature of organisation {member} does not verify") from error
 
+    def _is_confirmed(self, word: Confirmation) -> bool:
+        """Whether a dealer masked with the dealers that this node was told."""
+        key, told = self._held[word.member].confirmation_key, numbers(self._dealers)
+        return hmac.compare_digest(masking.confirmation(key, self._context, told), word.code)
+
     # ------------------------------------------------------------------------------------------------- mathematics
     @property
     def _statement(self) -> bytes:
-        return survivor_statement(self._context, tuple(self._held), self._survivors)
+        return survivor_statement(self._context, self._dealers, self._survivors)
 
-    def _encrypted(self, receiver: int, own: bytes, mask: bytes) -> EncryptedShares:
-        commitments = (
-            masking.commit(self._context, b"self share", self.member, receiver, own),
-            masking.commit(self._context, b"mask share", self.member, receiver, mask),
+    @property
+    def _masked_with(self) -> tuple[int, ...]:
+        """The holders whose masks this node adds; itself among them, with whom there is none."""
+        return tuple(holder for holder in self._holders if holder in self._dealers)
+
+    def _own_keys(self, signature: bytes) -> PublicKeys:
+        seed, context = self._secrets.self_seed, self.session.digest
+        commitment = masking.commit(context, b"self seed", self.member, self.member, seed)
+        mask_key, share_key = self._mask_key.public, self._share_key.public
+        return PublicKeys(self.member, self._choice, mask_key, share_key, commitment, signature)
+
+    def _pair_key(self, holder: int) -> bytes:
+        return masking.pair_key(self._secrets.mask_seed, self._context, self.member, holder)
+
+    def _confirmation_key(self, holder: int) -> bytes:
+        return masking.confirmation_key(self._secrets.share_seed, self._context, self.member, holder)
+
+    def _encrypted(self, theirs: PublicKeys, own: bytes, mask: bytes) -> EncryptedShares:
+        context, holder = self._context, theirs.member
+        sealed_mask = masking.seal_pair_key(
+            self._mask_key, theirs.mask_key, self._pair_key(holder), context, self.member, holder
         )
-        theirs = self._keys[receiver].share_key
-        cipher = masking.share_cipher(self._share_key, theirs, self._context, self.member, receiver)
-        nonce = self._random(NONCE_BYTES)
-        ciphertext = cipher.encrypt(nonce, own + mask, self._context + b"".join(commitments))
-        return EncryptedShares(receiver, *commitments, nonce, ciphertext)
+        dealt = EncryptedShares(
+            holder,
+            masking.commit(context, b"self share", self.member, holder, own),
+            masking.commit(context, b"mask share", self.member, holder, mask),
+            sealed_mask,
+            b"",
+        )
+        plaintext = own + mask + self._confirmation_key(holder)
+        purpose = b"shares %d to %d" % (self.member, holder)
+        sealed = masking.seal(self._share_key, theirs.share_key, plaintext, context, purpose, dealt.bound)
+        return replace(dealt, sealed_shares=sealed)
 
-    def _decrypted(self, entry: EncryptedShares) -> tuple[bytes, bytes]:
-        dealer, theirs = entry.member, self._keys[entry.member].share_key
-        commitments = (entry.self_commitment, entry.mask_commitment)
+    def _decrypted(self, entry: EncryptedShares) -> _Dealt:
+        context, dealer = self._context, entry.member
+        mask_key, share_key = self._dealers_keys[dealer]
         try:
-            cipher = masking.share_cipher(self._share_key, theirs, self._context, dealer, self.member)
-            both = masking.open_shares(cipher, entry.nonce, entry.ciphertext, self._context + b"".join(commitments))
+            plaintext = masking.unseal(
+                self._share_key,
+                share_key,
+                entry.sealed_shares,
+                context,
+                b"shares %d to %d" % (dealer, self.member),
+                entry.bound,
+            )
+            pair_key = masking.unseal_pair_key(
+                self._mask_key, mask_key, entry.sealed_mask, context, dealer, self.member
+            )
         except ProofError as error:
             raise ProofError(f"the shares of organisation {dealer} do not verify") from error
-        own, mask = both[:SEED_BYTES], both[SEED_BYTES:]
+        own, mask, confirmation_key = (plaintext[at : at + SEED_BYTES] for at in range(0, 3 * SEED_BYTES, SEED_BYTES))
         made = (
-            masking.commit(self._context, b"self share", dealer, self.member, own),
-            masking.commit(self._context, b"mask share", dealer, self.member, mask),
+            masking.commit(context, b"self share", dealer, self.member, own),
+            masking.commit(context, b"mask share", dealer, self.member, mask),
         )
-        if made != commitments:
+        if made != (entry.self_commitment, entry.mask_commitment):
             raise PeerError(f"the shares of organisation {dealer} are not the ones that it committed to")
-        return own, mask
+        return _Dealt(own, mask, confirmation_key, pair_key)
 
     def _masked(self, values: Ring) -> Ring:
+        """Adds the own mask and one for each holder, and takes off one for each dealer."""
         size = self.session.size
         values = values + masking.self_mask(self._secrets.self_seed, self._context, size)
-        for dealer in self._held:
+        for holder in self._masked_with:
+            if holder != self.member:
+                values += masking.mask(self._pair_key(holder), size)
+        for dealer, dealt in self._held.items():
             if dealer != self.member:
-                theirs = self._keys[dealer].mask_key
-                values += masking.pairwise_mask(self._mask_key, theirs, self._context, self.member, dealer, size)
+                values -= masking.mask(dealt.pair_key, size)
         return values
-
-
-def _public(key: X25519PrivateKey) -> bytes:
-    return key.public_key().public_bytes_raw()
 
 
 def _words(stage: Stage) -> str:

@@ -57,13 +57,13 @@ def run_secagg(
     coordinator = Coordinator(session, verify)
     # Everybody sends fresh public keys, signed with a long-lived key that the others know.
     answers(Stage.ADVERTISE, dict.fromkeys(session.members, b""), lambda node, _: node.advertise())
-    # Everybody deals shares of two seeds to everybody who sent keys.
+    # Everybody deals shares of two seeds to the holders that it drew.
     answers(Stage.SHARE_KEYS, coordinator.advance(), lambda node, keys: node.share_keys(keys))
-    # Everybody masks: once for itself, once with every other dealer. Masks between two survivors cancel.
+    # Everybody masks: once for itself, once with each of its holders. Masks between two survivors cancel.
     answers(Stage.MASK_INPUT, coordinator.advance(), lambda node, shares: node.mask_input(shares, inputs[node.member]))
     # Everybody who got so far signs who got so far, so that nobody can be told another story.
     answers(Stage.SIGN_SURVIVORS, coordinator.advance(), lambda node, names: node.sign_survivors(names))
-    # A quorum opens the survivors' own masks, and the pairwise ones of those who left after dealing.
+    # Holders open the survivors' own masks, and the pairwise ones of those who left after dealing.
     answers(Stage.OPEN_SHARES, coordinator.advance(), lambda node, signatures: node.open_shares(signatures))
     coordinator.advance()
     return coordinator.total

@@ -82,14 +82,19 @@ def decode(total: NDArray[np.int64], people: int, std: float) -> NDArray[np.floa
     return np.asarray(values / SCALE)
 
 
+def require_std(std: float) -> None:
+    """Raises UsageError when a standard deviation is too small for the accounting or too large for the ring."""
+    if not _SMALLEST_STD <= std < 2.0**62 / _TAIL:
+        raise UsageError(f"noise in the ring needs a standard deviation of 2^24 to 2^56 units, got {std:g}")
+
+
 def discrete_noise(size: int, std: float) -> NDArray[np.int64]:
     """(size,) int64 of discrete Gaussian noise that nobody can repeat.
 
     Raises:
         UsageError: the standard deviation is too small for the accounting or too large for the ring.
     """
-    if not _SMALLEST_STD <= std < 2.0**62 / _TAIL:
-        raise UsageError(f"noise in the ring needs a standard deviation of 2^24 to 2^56 units, got {std:g}")
+    require_std(std)
     enable_features("contrib")  # OpenDP's switch for whatever its own reviewers have not finished with
     space = vector_domain(atom_domain(T="i64")), l2_distance(T="f64")
     return np.array(make_gaussian(*space, scale=std)([0] * size), dtype=np.int64)

@@ -4,42 +4,28 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import astuple, dataclass
+from functools import cached_property
 from itertools import chain, repeat
 from typing import Final
 
-from cryptography.exceptions import InvalidSignature
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
-
-from federation.errors import ProofError, UsageError
+from federation.errors import UsageError
+from federation.identity import IDENTITY_BYTES
+from federation.secagg.graph import MOST_MEMBERS, Graph, Shape, draw, shape
 
 DIGEST_BYTES: Final = 32
-MOST_MEMBERS: Final = 100
-"""Shamir sharing and one mask for every pair are meant for tens of organisations."""
 MOST_NUMBERS: Final = 1 << 20
 """Length of the longest vector."""
-MOST_KEY_BYTES: Final = 256
+MOST_KEY_BYTES: Final = 2048
 _MOST_TEXT_BYTES = 256
 
 Sign = Callable[[bytes], bytes]
-"""Signs a message with a member's long-lived key."""
+"""Signs a message with a member's long-lived key: `federation.identity.IdentityKey.sign`."""
 Verify = Callable[[bytes, bytes, bytes], None]
-"""Checks (public key, message, signature); raises ProofError."""
+"""Checks (public key, message, signature), raises ProofError: `federation.identity.verify_identity`."""
 Random = Callable[[int], bytes]
 """Gives so many random bytes: `os.urandom`, or something repeatable in a test."""
-
-
-def verify_ed25519(public_key: bytes, message: bytes, signature: bytes) -> None:
-    """The `Verify` for rosters of raw Ed25519 keys.
-
-    Raises:
-        ProofError: the signature is not that key's on that message.
-    """
-    try:
-        Ed25519PublicKey.from_public_bytes(public_key).verify(signature, message)
-    except (InvalidSignature, ValueError) as error:
-        raise ProofError("an Ed25519 signature does not verify") from error
 
 
 @dataclass(frozen=True)
@@ -79,7 +65,7 @@ class Session:
             raise UsageError(f"a session's run and release need 1 to {_MOST_TEXT_BYTES} bytes each")
         if len(self.agreement) != DIGEST_BYTES or not 1 <= self.size <= MOST_NUMBERS:
             raise UsageError(f"the agreement is a SHA-256 digest, and vectors hold 1 to {MOST_NUMBERS} numbers")
-        if not (0 <= self.colluders < n and 0 <= self.dropouts < n and self.fewest >= self.quorum):
+        if not (0 <= self.colluders < n and 0 <= self.dropouts < n and n > self.colluders + 2 * self.dropouts):
             raise UsageError(
                 f"{n} organisations cannot stand {self.colluders} colluders and {self.dropouts} drop-outs: "
                 "organisations must be more than colluders plus twice the drop-outs"
@@ -96,12 +82,29 @@ class Session:
         return len(self.roster) - self.dropouts
 
     @property
-    def quorum(self) -> int:
-        """Shares that open a secret, and signatures that settle who survived: more than (n + colluders) / 2.
+    def shape(self) -> Shape:
+        """How many hold shares of each, how many open a secret, and whose signatures settle who survived."""
+        return shape(len(self.roster), self.colluders, self.dropouts)
 
-        Any two quorums then have an honest member in common, who signs one survivor set only.
+    def graph(self, choices: Mapping[int, bytes]) -> Graph:
+        """Whose shares everybody holds.
+
+        Args:
+            choices: the 16 bytes that each member with keys drew.
         """
-        return (len(self.roster) + self.colluders) // 2 + 1
+        keys = {
+            member: digest(b"intaglio secure aggregation v2 holders", self.digest, b"%d" % member, choice)
+            for member, choice in choices.items()
+        }
+        return Graph(keys, len(self.roster), self.shape.holders)
+
+    def committee(self, context: bytes) -> tuple[int, ...]:
+        """Members whose signatures settle who survived, drawn from the digest of all keys.
+
+        Two quorums of them have an honest member in common, who signs one survivor set only.
+        """
+        key = digest(b"intaglio secure aggregation v2 committee", context)
+        return tuple((draw(key, len(self.roster), self.shape.committee) + 1).tolist())
 
     @property
     def noise_sharers(self) -> int:
@@ -112,31 +115,38 @@ class Session:
         """Standard deviation that each member adds, so that the honest survivors' noise alone reaches `std`."""
         return std / math.sqrt(self.noise_sharers)
 
-    @property
+    @cached_property
     def digest(self) -> bytes:
-        """SHA-256 of every field."""
-        fields = [b"intaglio secure aggregation v1", self.run.encode(), self.release.encode(), self.agreement]
-        fields += [number.to_bytes(4, "little") for number in (self.size, self.colluders, self.dropouts)]
+        """SHA-256 of every field, and of the numbers that follow from them."""
+        fields = [b"intaglio secure aggregation v2", self.run.encode(), self.release.encode(), self.agreement]
+        numbers = (self.size, self.colluders, self.dropouts, *astuple(self.shape))
+        fields += [number.to_bytes(4, "little") for number in numbers]
         return digest(*fields, *self.roster)
 
 
 def roster_to_text(roster: Iterable[bytes], names: Iterable[str] = ()) -> str:
-    """One key a line, in hex, and after it what the coordinator calls its owner: a file that people can compare."""
+    """One public identity a line, in hex, and after it what the coordinator calls its owner."""
     return "".join(
         f"{key.hex()} {name}".rstrip() + "\n" for key, name in zip(roster, chain(names, repeat("")), strict=False)
     )
 
 
 def roster_from_text(text: str) -> tuple[bytes, ...]:
-    """The keys in what `roster_to_text` wrote. Only they are agreed on; names are for people.
+    """The identities in what `roster_to_text` wrote. Only they are agreed on; names are for people.
 
     Raises:
-        UsageError: a line is not a key in hex and at most one name.
+        UsageError: a line is not a public identity (`federation.identity`) in hex and at most one name.
     """
     try:
-        return tuple(bytes.fromhex(line.partition(" ")[0]) for line in text.splitlines())
+        roster = tuple(bytes.fromhex(line.partition(" ")[0]) for line in text.splitlines())
     except ValueError as error:
-        raise UsageError("a roster holds one public key a line, in hex, and perhaps a name after it") from error
+        raise UsageError("a roster holds one public identity a line, in hex, and perhaps a name after it") from error
+    if any(len(key) != IDENTITY_BYTES for key in roster):
+        raise UsageError(
+            f"a public identity in a roster has {IDENTITY_BYTES} bytes, Ed25519 and ML-DSA-44 together; organisations "
+            "that joined with an Ed25519 key alone join anew"
+        )
+    return roster
 
 
 def roster_names(text: str) -> tuple[str, ...]:

@@ -1,0 +1,159 @@
+"""The socket that the gateway listens on: so many visitors from one address, so many in all, and none who dawdles.
+
+The bounds hold from the moment on that a connection is there: before TLS, before a header, before a body. Who has not
+shown a member's key in time is shown out, and when all places are taken the one who has waited longest for that.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ipaddress
+import socket
+import time
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Final
+
+PER_ADDRESS: Final = 64
+IN_ALL: Final = 256
+STRANGER_SECONDS: Final = 15.0
+"""From the connection to the end of the headers with a member's key, handshake and all."""
+MEMBER_SECONDS: Final = 240.0
+"""From the headers of one call to those of the next: more than a body, an answer and the idle time after it take."""
+
+_BACKLOG: Final = 512
+
+
+@dataclass
+class _Visit:
+    """One connection.
+
+    Attributes:
+        socket: of it.
+        network: what it counts for: an IPv4 address, or 64 bits of an IPv6 address.
+        ends_at: when it is shown out.
+        is_member: whether it has shown a member's key.
+    """
+
+    socket: socket.socket
+    network: str
+    ends_at: float
+    is_member: bool = False
+
+
+class _Connection(socket.socket):
+    """A socket that says when it is closed."""
+
+    closed: Callable[[], None] | None = None
+
+    def close(self) -> None:
+        """Closes it, and says so once."""
+        told, self.closed = self.closed, None
+        super().close()
+        if told is not None:
+            told()
+
+
+class Door(socket.socket):
+    """A listening socket with bounds. asyncio's own event loop accepts from it; one that bypasses Python does not.
+
+    Args:
+        host: interface.
+        port: 0 takes any free one.
+        per_address: most connections at once from one address.
+        in_all: most connections at once.
+        clock: seconds, of any beginning.
+
+    Attributes:
+        turned_away: how many connections were refused, by why.
+
+    Raises:
+        OSError: the port is taken, or the interface is none of this machine's.
+    """
+
+    def __init__(
+        self,
+        host: str,
+        port: int,
+        *,
+        per_address: int = PER_ADDRESS,
+        in_all: int = IN_ALL,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        super().__init__(family, socket.SOCK_STREAM)
+        self._per_address, self._in_all, self._clock = per_address, in_all, clock
+        self._visits: dict[tuple[str, int], _Visit] = {}
+        self.turned_away = Counter[str]()
+        try:
+            self.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            self.bind((host, port))
+            self.listen(_BACKLOG)
+        except OSError:
+            self.close()
+            raise
+
+    def accept(self) -> tuple[socket.socket, Any]:
+        """The next connection that there is room for.
+
+        Raises:
+            ConnectionAbortedError: there was none for this one; it is closed, and the loop comes back for the next.
+            BlockingIOError: nobody waits.
+        """
+        accepted, address = super().accept()
+        connection = _Connection(accepted.family, accepted.type, accepted.proto, fileno=accepted.detach())
+        who, network = (str(address[0]), int(address[1])), _network(str(address[0]))
+        if sum(visit.network == network for visit in self._visits.values()) >= self._per_address:
+            self._refuse(connection, "address")
+        if len(self._visits) >= self._in_all and not self._show_out_a_stranger():
+            self._refuse(connection, "full")
+        self._visits[who] = _Visit(connection, network, self._clock() + STRANGER_SECONDS)
+        connection.closed = lambda: self._forget(who)
+        return connection, address
+
+    def is_member(self, who: tuple[str, int] | None) -> None:
+        """A call with a member's key came over this connection: it has time for its body, and for the next call."""
+        if who is not None and (visit := self._visits.get((who[0], who[1]))) is not None:
+            visit.is_member, visit.ends_at = True, self._clock() + MEMBER_SECONDS
+
+    def show_out_the_late(self) -> None:
+        """Ends every connection whose time is over. Call it every second."""
+        for visit in [visit for visit in self._visits.values() if visit.ends_at <= self._clock()]:
+            self.turned_away["late"] += 1
+            _end(visit.socket)
+
+    @property
+    def visitors(self) -> int:
+        """How many connections there are."""
+        return len(self._visits)
+
+    def _forget(self, who: tuple[str, int]) -> None:
+        self._visits.pop(who, None)
+
+    def _show_out_a_stranger(self) -> bool:
+        """Ends the connection that has been without a member's key for longest; whether there was one."""
+        who = next((who for who, visit in self._visits.items() if not visit.is_member), None)
+        if who is None:
+            return False
+        self.turned_away["full"] += 1
+        _end(self._visits.pop(who).socket)
+        return True
+
+    def _refuse(self, connection: socket.socket, reason: str) -> None:
+        self.turned_away[reason] += 1
+        connection.close()
+        raise ConnectionAbortedError(reason)
+
+
+def _network(host: str) -> str:
+    address = ipaddress.ip_address(host.partition("%")[0])
+    if isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped is None:
+        return str(ipaddress.ip_network((address, 64), strict=False))
+    return str(getattr(address, "ipv4_mapped", None) or address)
+
+
+def _end(connection: socket.socket) -> None:
+    """The event loop, which owns the socket, sees an end and closes it."""
+    with contextlib.suppress(OSError):
+        connection.shutdown(socket.SHUT_RDWR)

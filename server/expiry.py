@@ -1,0 +1,125 @@
+"""When the certificates of a federation end, and who must do what before that. Spoken of from 60 days before on."""
+
+from __future__ import annotations
+
+import datetime as dt
+import ssl
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from cryptography import x509
+
+from federation.errors import UsageError
+
+WARN_DAYS: Final = 60
+_RENEW_GATEWAY: Final = "the coordinator runs `intaglio-server federation renew`; nothing else changes"
+_RENEW_AUTHORITY: Final = (
+    "the coordinator runs `intaglio-server federation renew --authority`, and sends everybody the notice that it prints"
+)
+
+
+def ends_at(path: Path) -> dt.datetime:
+    """When the certificate in a file ends.
+
+    Raises:
+        UsageError: there is none.
+    """
+    try:
+        return x509.load_pem_x509_certificate(path.read_bytes()).not_valid_after_utc
+    except (OSError, ValueError) as error:
+        raise UsageError(f"{path} holds no certificate: {error}") from error
+
+
+def days_left(end: dt.datetime, now: dt.datetime) -> float:
+    """Days until a certificate ends; negative once it has."""
+    return (end - now) / dt.timedelta(days=1)
+
+
+def notice_of_end(what: str, end: dt.datetime, now: dt.datetime, advice: str) -> str:
+    """A sentence about a certificate that ends within `WARN_DAYS`, or has ended; empty before."""
+    left = days_left(end, now)
+    if left > WARN_DAYS:
+        return ""
+    if left <= 0:
+        return f"{what} expired on {end:%Y-%m-%d}: {advice}"
+    return f"{what} expires on {end:%Y-%m-%d}, in {left:.0f} days: {advice}"
+
+
+class GatewayCertificate:
+    """The gateway's certificate while it serves: taken anew when it was renewed, spoken of when it ends soon.
+
+    Args:
+        path: of the certificate.
+        key: of its key.
+        say: gets a line for the operator.
+        clock: the time.
+
+    Attributes:
+        context: what serves it; set it once it is made.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        key: Path,
+        say: Callable[[str], None],
+        *,
+        clock: Callable[[], dt.datetime] = lambda: dt.datetime.now(dt.UTC),
+    ) -> None:
+        self.path, self.key, self._say, self._clock = path, key, say, clock
+        self.context: ssl.SSLContext | None = None
+        self._served = self._state()
+        self._spoken_on: dt.date | None = None
+
+    def look(self) -> None:
+        """Takes a renewed certificate, and warns once a day. Call it often."""
+        if (state := self._state()) != self._served and self.context is not None:
+            try:
+                ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(self.path, self.key)
+            except ssl.SSLError:
+                return  # the key is new and the certificate is not yet; or a renewal died in between
+            self.context.load_cert_chain(self.path, self.key)
+            self._served = state
+            self._say(f"the gateway's certificate was renewed; it ends on {ends_at(self.path):%Y-%m-%d}")
+        now = self._clock()
+        if self._spoken_on != now.date():
+            self._spoken_on = now.date()
+            if line := notice_of_end("the gateway's certificate", ends_at(self.path), now, _RENEW_GATEWAY):
+                self._say(line)
+
+    def _state(self) -> tuple[int, int]:
+        return self.path.stat().st_mtime_ns, self.key.stat().st_mtime_ns
+
+
+@dataclass(frozen=True)
+class Certificate:
+    """One certificate of the federation.
+
+    Attributes:
+        what: as in a sentence.
+        ends_at: when.
+        advice: what to do before that.
+    """
+
+    what: str
+    ends_at: dt.datetime
+    advice: str
+
+    def notice(self, now: dt.datetime) -> str:
+        """What to say from 60 days before its end on; empty before."""
+        return notice_of_end(self.what, self.ends_at, now, self.advice)
+
+
+def certificates(folder: Path) -> tuple[Certificate, ...]:
+    """The gateway's, and its authority's.
+
+    Raises:
+        UsageError: one cannot be read.
+    """
+    tls = folder / "tls"
+    return (
+        Certificate("the gateway's certificate", ends_at(tls / "server.pem"), _RENEW_GATEWAY),
+        Certificate("the authority of the gateway's certificate", ends_at(tls / "ca.pem"), _RENEW_AUTHORITY),
+    )

@@ -1,0 +1,152 @@
+"""Runs one after the other: whoever submits a run waits until those before it are over.
+
+::
+
+    queue/.lock     held for an instant, by whoever looks or joins
+    queue/NUMBER    one run that waits or is under way; its process holds a lock on it, so a dead one is nobody's
+
+Two runs at once would wait for the same nodes, and each for the other's deadlines. The order is that of the numbers. A
+run that outlives the command that submitted it is known to the SuperLink, and counts too.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO, Final
+
+from federation.errors import RoundAbortedError, UsageError
+
+FOLDER: Final = "queue"
+_POLL_SECONDS = 0.2
+
+
+@dataclass(frozen=True)
+class Place:
+    """A run's place in the queue.
+
+    Attributes:
+        number: its place; the lower, the earlier.
+        what: the run in a few words.
+        has_begun: whether its turn has come.
+    """
+
+    number: int
+    what: str
+    has_begun: bool = False
+
+
+class RunQueue:
+    """The queue of one coordinator.
+
+    Args:
+        folder: the coordinator's.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder / FOLDER
+
+    def places(self) -> tuple[Place, ...]:
+        """Whose process lives, in order."""
+        if not self._folder.is_dir():
+            return ()
+        with self._locked():
+            return tuple(self._living())
+
+    @contextmanager
+    def turn(self, what: str, under_way: Callable[[], bool], say: Callable[[str], None]) -> Iterator[Place]:
+        """Waits for the run's turn, and keeps it for as long as the context lasts.
+
+        Args:
+            what: the run in a few words.
+            under_way: whether the SuperLink has a run that is not over.
+            say: is told who is awaited, whenever that changes.
+
+        Raises:
+            RoundAbortedError: `leave` took it out while it waited.
+        """
+        path, file = self._join(what)
+        place, told = Place(int(path.name), what), ""
+        with file:
+            try:
+                while True:
+                    if not path.exists():
+                        raise RoundAbortedError(f"{what} was taken out of the queue; nothing was asked or charged")
+                    before = [other for other in self.places() if other.number < place.number]
+                    if not before and not under_way():
+                        break
+                    names = (f"{other.what} ({other.number})" for other in before)
+                    awaited = ", ".join(names) or "a run that is not over"
+                    if awaited != told:
+                        say(f"in the queue as {place.number}, after {awaited}")
+                        told = awaited
+                    time.sleep(_POLL_SECONDS)
+                with self._locked():
+                    _write(file, what, has_begun=True)
+                yield place
+            finally:
+                path.unlink(missing_ok=True)
+
+    def leave(self, number: int) -> Place:
+        """Takes a run out that waits.
+
+        Raises:
+            UsageError: there is none of that number, or it is under way.
+        """
+        found = {place.number: place for place in self.places()}
+        if number not in found:
+            raise UsageError(f"no run waits as {number}")
+        if found[number].has_begun:
+            raise UsageError(f"{found[number].what} has begun: stop it by the identifier that it said then")
+        (self._folder / str(number)).unlink(missing_ok=True)
+        return found[number]
+
+    def _join(self, what: str) -> tuple[Path, BinaryIO]:
+        try:
+            self._folder.mkdir(mode=0o700, exist_ok=True)
+            with self._locked():
+                number = 1 + max((place.number for place in self._living()), default=0)
+                path = self._folder / str(number)
+                file = path.open("wb")
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # the system gives it back when the process dies
+                _write(file, what, has_begun=False)
+        except OSError as error:
+            raise UsageError(f"cannot join the queue in {self._folder}: {error.strerror}") from error
+        return path, file
+
+    def _living(self) -> Iterator[Place]:
+        """Takes away what dead processes left. Call it under the lock."""
+        for path in sorted(self._folder.glob("[0-9]*"), key=lambda path: int(path.name)):
+            with path.open("rb") as file:
+                try:
+                    fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+                except BlockingIOError:
+                    yield Place(int(path.name), *_facts(file.read()))
+                else:
+                    path.unlink()
+
+    @contextmanager
+    def _locked(self) -> Iterator[None]:
+        with (self._folder / ".lock").open("ab") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            yield
+
+
+def _write(file: BinaryIO, what: str, *, has_begun: bool) -> None:
+    file.seek(0)
+    file.truncate()
+    file.write(json.dumps([what, has_begun]).encode())
+    file.flush()
+
+
+def _facts(data: bytes) -> tuple[str, bool]:
+    try:
+        what, has_begun = json.loads(data)
+        return str(what), bool(has_begun)
+    except (ValueError, TypeError):
+        return "a run", False  # a full disk took nothing
