@@ -99,6 +99,21 @@ class EvaluationPlan(SumPlan):
     largest_half_width: float = 0.05
 
     def __post_init__(self) -> None:
+        self._require_fields()
+        self._require_groups()
+        # The closed form first: tiny noise would keep the accountant busy.
+        if (
+            self.noise_multiplier < gaussian_noise_multiplier(self.epsilon, self.delta)
+            or epsilon_of_gaussians((self.noise_multiplier,), self.delta) > self.epsilon
+        ):
+            raise UsageError("the noise is too small for the promise; build plans with EvaluationPlan.for_epsilon")
+        if not any(self.supports(group) is not Support.INSUFFICIENT for group in self.groups):
+            raise UsageError(
+                f"nothing could be printed: at epsilon {self.epsilon:g} a group needs at least {self.people_needed} "
+                "people. Ask about larger groups, with two bins, or with more budget; none was spent"
+            )
+
+    def _require_fields(self) -> None:
         counts = (self.people, self.organisations, self.threshold, self.bins, self.colluders, self.dropouts)
         if self.code_length not in CODE_LENGTHS:
             raise UsageError(f"codes have {' or '.join(map(str, CODE_LENGTHS))} bits, not {self.code_length!r}")
@@ -115,23 +130,14 @@ class EvaluationPlan(SumPlan):
             raise UsageError(f"histograms have an even number of bins, got {self.bins}")
         if not 0 < self.threshold < self.code_length / 2:
             raise UsageError(f"a threshold lies between 0 and {self.code_length // 2} bits, got {self.threshold}")
+
+    def _require_groups(self) -> None:
         if not 1 <= len({group.name for group in self.groups}) == len(self.groups) <= _MOST_GROUPS:
             raise UsageError(f"an evaluation is about 1 to {_MOST_GROUPS} groups of different names")
         self._require_people()
         known = [group.people for group in self.groups if group.people is not None]
         if sum(known) > self.people or (len(known) == len(self.groups) and sum(known) != self.people):
             raise UsageError(f"the groups have {sum(known)} people and the evaluation {self.people}")
-        # The closed form first: tiny noise would keep the accountant busy.
-        if (
-            self.noise_multiplier < gaussian_noise_multiplier(self.epsilon, self.delta)
-            or epsilon_of_gaussians((self.noise_multiplier,), self.delta) > self.epsilon
-        ):
-            raise UsageError("the noise is too small for the promise; build plans with EvaluationPlan.for_epsilon")
-        if not any(self.supports(group) is not Support.INSUFFICIENT for group in self.groups):
-            raise UsageError(
-                f"nothing could be printed: at epsilon {self.epsilon:g} a group needs at least {self.people_needed} "
-                "people. Ask about larger groups, with two bins, or with more budget; none was spent"
-            )
 
     @classmethod
     def for_epsilon(
