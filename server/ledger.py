@@ -113,7 +113,7 @@ class PrivacyLedger:
 
 @dataclass(frozen=True)
 class LedgerCopies:
-    """The newest ledger that every organisation showed, one file for each, called by the SHA-256 of its identity.
+    """The newest ledger that every organisation showed, one file for each, under its name.
 
     Attributes:
         folder: made when missing.

@@ -173,6 +173,7 @@ EVALUATION = EvaluationPlan.for_epsilon(
     organisations=4,
     release="ab" * 32,
     threshold=700,
+    code_length=2048,
 )
 
 

@@ -256,6 +256,7 @@ def a_release(adapter):
         adaptation="centre",
         reason="made up",
         threshold=700,
+        code_length=2048,
         fmr=0.01,
         privacy=PrivacyStatement("person", "add_or_remove_one", 8.0, 1e-5, (("moments", 1.0),), 24, 4),
         created="2030-01-01T00:00:00+00:00",
@@ -272,6 +273,7 @@ def evaluation_plan(release, groups=("common",), people=960):
         organisations=ORGANISATIONS,
         release=release.digest,
         threshold=release.threshold,
+        code_length=release.code_length,
         bins=2,
     )
 
