@@ -204,15 +204,15 @@ def gap_between(storage: Storage, log: TransparencyLog, *, now: int, everybody: 
     seen = storage.seen()
     log.require_begins_with(seen)
     head = log.checkpoint().head
+    deeds = storage.deeds()  # after the log's head, and before what became of them
+    announced = {deed.commitment for deed in deeds}
+    coming = {deed.template.key_id for deed in deeds if deed.template}
     missed, erased, position = list[tuple[int, Missed]](), False, seen.size
     while position < head.size:
         page = [entry_from_bytes(leaf) for leaf in log.entries(position, head.size)]
         if not page:
             raise ProofError(f"entry {position} is missing from the log's database")
         kept = log.openings_between(position, position + len(page))
-        deeds = storage.deeds()  # after the log, and before what became of them
-        announced = {deed.commitment for deed in deeds}
-        coming = {deed.template.key_id for deed in deeds if deed.template}
         for one in kept:
             entry = page[one.position - position]
             one.opening.check(entry)

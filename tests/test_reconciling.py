@@ -759,16 +759,19 @@ def test_a_front_end_that_starts_while_another_serves_sees_no_gap_and_does_no_ha
     assert busy.storage.deeds() == []
 
 
-def starts_while(office, owner, name, meanwhile):
-    """A front end that starts; another one does something just before it calls a method for the first time."""
+def starts_while(office, owner, name, meanwhile, *, after=False):
+    """A front end that starts; another one does something just before or after its first call of a method."""
     starting, done = Office(office.database, office.folder), []
     starting.open()
     original = getattr(getattr(starting, owner), name)
 
     def call(*arguments, **options):
+        if not done and not after:
+            done.append(meanwhile())
+        result = original(*arguments, **options)
         if not done:
             done.append(meanwhile())
-        return original(*arguments, **options)
+        return result
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(getattr(starting, owner), name, call)
@@ -783,10 +786,12 @@ def starts_while(office, owner, name, meanwhile):
 )
 @pytest.mark.parametrize("database", ["sqlite"], indirect=True)  # the moments are those of our own code
 @pytest.mark.parametrize("half", [False, True], ids=["all of it", "half of it"])
+@pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
 @pytest.mark.parametrize("deed", SOME_DEEDS)
-def test_what_another_front_end_does_at_any_moment_of_a_start_is_no_gap(busy, deed, owner, name, half):
+def test_what_another_front_end_does_at_any_moment_of_a_start_is_no_gap(busy, deed, owner, name, half, after):
     busy.log_attempt(None, digest(1))  # so that there is something to go through
-    starts_while(busy, owner, name, lambda: do_half(busy, deed, "logged") if half else DEEDS[deed](busy))
+    meanwhile = (lambda: do_half(busy, deed, "logged")) if half else (lambda: DEEDS[deed](busy))
+    starts_while(busy, owner, name, meanwhile, after=after)
     assert_done(busy, deed)
 
 
