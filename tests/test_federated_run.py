@@ -332,8 +332,10 @@ def test_a_silent_node_ends_the_run_at_the_deadline(config):
 
 def test_more_people_than_planned_are_refused_and_the_message_says_what_to_do(config):
     config["people"] = 23
-    with pytest.raises(RoundAbortedError, match=r"at most 23 people and the organisations hold 24. With people = 24"):
+    with pytest.raises(RoundAbortedError, match=r"at most 23 people and the organisations hold 24: ") as caught:
         run(config)
+    assert "organisation 1 6, organisation 2 6" in str(caught.value)
+    assert "With people = 24 it is another run at another charge" in str(caught.value)
     assert ledger_kinds(config) == ["open", "reserve"]
 
 

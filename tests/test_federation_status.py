@@ -185,7 +185,7 @@ def test_metrics_of_a_node_tell_budget_certificate_clock_and_refusals(tmp_path):
     assert "intaglio_node_epsilon_left 16.0" in before
     assert "intaglio_node_gateway_reached 0.0" in before
     assert "certificate_days_left" not in before
-    ledgers.charge("a run", "moments", 2.0)
+    ledgers.charge("a run/moments/of something", 2.0)
     metrics.reached = Reached(1.5, SECONDS + 10 * 86_400)
     after = text_of(metrics)
     (left,) = [float(line.split()[1]) for line in after.splitlines() if line.startswith("intaglio_node_epsilon_left ")]

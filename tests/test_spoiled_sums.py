@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import struct
+import time
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -202,6 +204,13 @@ def config(tmp_path, monkeypatch):
     return config | {"round-deadline-seconds": 120.0}
 
 
+@pytest.fixture
+def hurried(monkeypatch):
+    """A coordinator that waits a thousandth of the time."""
+    clock = SimpleNamespace(monotonic=lambda: 1000 * time.monotonic(), sleep=time.sleep)
+    monkeypatch.setattr("server.secure_sums.time", clock)
+
+
 def spoiling(by=1 << 45, show=lambda reply: reply):
     """South adds a lot to its masked input; and what happens to its proof."""
 
@@ -227,6 +236,7 @@ def test_who_spoils_a_sum_is_named_and_nobody_else(config):
     assert ledger_kinds(config) == ["open", "reserve"]
 
 
+@pytest.mark.usefixtures("hurried")
 def test_masks_with_one_that_left_are_no_excuse_and_no_fault(config):
     """The others added and took off masks with east. Its opened seed gives both."""
     config["dropouts"], spoil = 1, spoiling()
@@ -263,8 +273,8 @@ def test_beyond_a_complete_graph_a_node_proves_nothing_and_keeps_nothing(config,
         assert not any(record for name, record in context.state.config_records.items() if name.startswith("range of"))
 
 
+@pytest.mark.usefixtures("hurried")
 def test_who_spoils_a_sum_and_says_nothing_is_named(config):
-    config["round-deadline-seconds"] = 20.0
     with pytest.raises(RoundAbortedError, match=r"south did not show .*did not answer query.show_range"):
         run(config, tamper=spoiling(show=lambda _reply: None))
 
