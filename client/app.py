@@ -232,7 +232,7 @@ def show_range(message: Message, context: Context) -> Message:
             {release: secure_sums.proof_of_range(context.state, _identity(context), release, seeds)}
         )
 
-    return _guarded(message, reply)
+    return _guarded(message, reply, _delay_class(context))
 
 
 def _answers(message: Message, context: Context, stage: Stage, step: Callable[[Node, str, bytes], bytes]) -> RecordDict:
