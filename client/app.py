@@ -6,8 +6,8 @@ Configuration of a node (``flower-supernode --node-config``):
 * ``identity``: path of its long-lived identity, two private keys in PEM (`federation.identity`).
 * ``roster``: path of all organisations' public identities, one a line in hex, compared with the others by other means
   than this federation's coordinator.
-* ``ledgers``: folder of its two privacy ledgers (`client.ledger`), and ``budget-epsilon``: most that all runs together
-  may cost a person; 64 without it.
+* ``ledgers``: folder of its two privacy ledgers (`client.ledger`) and of the turns that it took (`client.turns`), and
+  ``budget-epsilon``: most that all runs together may cost a person; 64 without it.
 * ``groups``: for a run that measures a release: JSON that names the group of each person who is to be in it.
 * ``chips``, ``model``: for the recipe `SCALES`: its aligned chips (`federation.scales.ChipSet`), and the folder
   with the recogniser's weights.
@@ -46,6 +46,7 @@ from numpy.typing import NDArray
 
 from client import records, secure_sums
 from client.ledger import Ledgers, WrongLedgerError
+from client.turns import RepeatedError, Turns
 from federation.charges import application_digest, charge_name, run_digest
 from federation.errors import (
     BudgetExhaustedError,
@@ -231,7 +232,7 @@ def show_range(message: Message, context: Context) -> Message:
             {release: secure_sums.proof_of_range(context.state, _identity(context), release, seeds)}
         )
 
-    return _guarded(message, reply)
+    return _guarded(message, reply, _delay_class(context))
 
 
 def _answers(message: Message, context: Context, stage: Stage, step: Callable[[Node, str, bytes], bytes]) -> RecordDict:
@@ -294,7 +295,7 @@ def _noisy(session: Session, total: _Sum, noise_multiplier: float) -> NDArray[np
 
 
 _REFUSALS: Final[tuple[tuple[type[Exception] | tuple[type[Exception], ...], Refusal], ...]] = (
-    (secure_sums.RepeatedError, Refusal.REPEATED),
+    (RepeatedError, Refusal.REPEATED),
     (MalformedMessageError, Refusal.BAD_REQUEST),
     (WrongLedgerError, Refusal.WRONG_LEDGER),
     (BudgetExhaustedError, Refusal.NO_BUDGET),
@@ -371,4 +372,5 @@ def _identity(context: Context) -> secure_sums.Identity:
     key = IdentityKey.from_pem(records.path(context, "identity", "{}.pem").read_bytes())
     if key.public not in roster:
         raise UsageError("this node's identity is not in the roster")
-    return secure_sums.Identity(str(context.run_id), roster, roster.index(key.public) + 1, key.sign)
+    turns = Turns(records.path(context, "ledgers", "{}.ledgers"))
+    return secure_sums.Identity(str(context.run_id), roster, roster.index(key.public) + 1, key.sign, turns)

@@ -28,7 +28,7 @@ from pathlib import Path
 from typing import Final
 
 from client.files import replace_file
-from client.secure_sums import RepeatedError
+from client.turns import RepeatedError
 from federation.charges import require_reservation_of
 from federation.errors import MalformedMessageError, ProofError, UsageError
 from federation.ledger import LedgerChain

@@ -3,7 +3,8 @@
 Flower may start a new process for every message, so what a node must remember goes into the run's state: 96 secret
 bytes for each release and the messages that it accepted. The SuperNode keeps that state in memory, for one run. Before
 a message is looked at, the release's state is marked as ended; it goes on only if the answer was made. So a crash, a
-wrong message or a second question ends the release for this node, and nothing is answered twice.
+wrong message or a second question ends the release for this node, and nothing is answered twice: not even when Flower
+loses the state of an answer that left, since each turn is taken on disk (`client.turns`).
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from numpy.typing import NDArray
 
 from client import proofs
 from client.records import Facts
+from client.turns import RepeatedError, Turns
 from federation.errors import MalformedMessageError
 from federation.identity import verify_identity
 from federation.privacy import SumPlan
@@ -28,10 +30,6 @@ from federation.secagg.session import Sign
 _PLAN, _RESERVATION = "plan", "reservation"
 
 
-class RepeatedError(Exception):
-    """A request came twice, or out of its turn."""
-
-
 @dataclass(frozen=True)
 class Identity:
     """Who this organisation is to the others.
@@ -41,12 +39,14 @@ class Identity:
         roster: public identities of all organisations, this one's among them.
         member: this organisation's number in the roster, from 1.
         sign: signs with its identity.
+        turns: which answers it has begun to make.
     """
 
     run: str
     roster: tuple[bytes, ...]
     member: int
     sign: Sign
+    turns: Turns
 
 
 def open_sums(state: RecordDict, identity: Identity, plan: SumPlan, reservation: str, facts: Facts) -> dict[str, bytes]:
@@ -117,8 +117,9 @@ def _turn(
     """One release whose turn it is: session, secrets, messages so far, charge. It has ended unless `_keep` follows.
 
     Raises:
-        RepeatedError: it is not this stage's turn.
+        RepeatedError: it is not this stage's turn, or it was taken before.
         MalformedMessageError: the plan has no such release.
+        UsageError: the turn cannot be taken on disk.
     """
     all_sessions = sessions(plan_of(state), identity.run, identity.roster)
     if release not in all_sessions:
@@ -128,8 +129,10 @@ def _turn(
     state[_name(release)] = ConfigRecord({})  # ended, unless the answer is made
     if not isinstance(secrets, bytes) or not isinstance(received, list) or len(received) != stage - Stage.SHARE_KEYS:
         raise RepeatedError
+    drawn = NodeSecrets.from_secret_bytes(secrets)
+    identity.turns.take(drawn, release, stage)
     before = [bytes(earlier) for earlier in received if isinstance(earlier, bytes)]
-    return all_sessions[release], NodeSecrets.from_secret_bytes(secrets), before, str(charge)
+    return all_sessions[release], drawn, before, str(charge)
 
 
 def _keep(state: RecordDict, release: str, secrets: NodeSecrets, received: list[bytes], charge: str) -> None:

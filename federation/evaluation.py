@@ -217,10 +217,13 @@ def impostor_summary(embeddings: EmbeddingSet, adapter: Adapter, prior: Impostor
 
 
 def _by_person(adapter: Adapter, rows: EmbeddingSet, profile: str) -> Iterator[tuple[str, NDArray[np.float64]]]:
-    """Adapted vectors of everybody in `rows`, which are of one profile."""
-    vectors = adapter.apply(rows.embeddings, profile)
+    """Adapted vectors of everybody in `rows`, which are of one profile.
+
+    Each person's on their own: how a matrix product rounds depends on how many rows it has, and a whitening can take
+    somebody's embedding away but for the rounding, of which the direction is made.
+    """
     for person in np.unique(rows.people).tolist():
-        yield person, vectors[rows.people == person]
+        yield person, adapter.apply(rows.embeddings[rows.people == person], profile)
 
 
 def choose_threshold(

@@ -202,8 +202,13 @@ class ResNetRecogniser:
         return unit_rows(self._rows(chips))
 
     def directions(self, chips: Chips) -> Embeddings:
-        """What `embed` gives, and zero where the network gives no direction: one that somebody else tuned may."""
-        return unit_rows_or_zero(self._rows(chips))
+        """What `embed` gives, and zero where the network gives no direction: one that somebody else tuned may.
+
+        What it makes of a chip depends on no other one, not even in the last bit (`equal_batches`).
+        """
+        require_chips(chips)
+        rows = [self._forward(full)[:count] for count, full in equal_batches(chips)]
+        return unit_rows_or_zero(np.concatenate(rows) if rows else np.empty((0, self.dimension), np.float32))
 
     def _rows(self, chips: Chips) -> NDArray[np.float32]:
         require_chips(chips)
@@ -251,6 +256,17 @@ class ResNetRecogniser:
         tuned._network = _Network(self._network.head, tail.requires_grad_(requires_grad=False).eval())  # noqa: SLF001 - our own copy
         tuned.digest = digest_of("resnet29-128 scales 1", self.digest.encode(), scales.astype("<f8").tobytes())
         return tuned
+
+
+def equal_batches(chips: Chips) -> Iterator[tuple[int, Chips]]:
+    """Chips in batches of one size, the last filled up with black ones, and how many of each batch are real.
+
+    Convolutions of another batch size round otherwise. Scales that somebody chose can make much of that, so that one
+    person more changed what is computed of another.
+    """
+    for start in range(0, len(chips), _BATCH):
+        some = chips[start : start + _BATCH]
+        yield len(some), np.concatenate([some, np.zeros((_BATCH - len(some), *chips.shape[1:]), chips.dtype)])
 
 
 def split_scales(scales: NDArray[np.float64], tail: Tail) -> list[Tensor]:

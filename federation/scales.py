@@ -38,11 +38,9 @@ from federation.evaluation import ImpostorPrior
 from federation.privacy import Adaptation, PrivacyPlan
 from federation.recogniser import Chips, require_chips
 from federation.release import Adapter
-from federation.resnet import TUNABLE, ResNetRecogniser, Scale
+from federation.resnet import TUNABLE, ResNetRecogniser, Scale, equal_batches
 from federation.training import TrainedAdapter, no_adapter
 
-_BATCH = 32
-"""Image pairs that go through the network at once: bounds memory."""
 _MOMENTUM = 0.8
 _STEP_LENGTH = 0.1
 """L2 length of a step where there is no noise; all scale layers together have a norm near 70."""
@@ -128,7 +126,8 @@ def person_gradients(recogniser: ResNetRecogniser, chips: ChipSet, scales: NDArr
         scales: (TUNABLE,) float64, what was added to the scale layers so far.
 
     Returns:
-        (people, TUNABLE) float64: for each person, the mean over their pairs, not clipped, and perhaps not finite.
+        (people, TUNABLE) float64: for each person, the mean over their pairs, not clipped, and perhaps not finite. It
+        depends on nobody else, not even in the last bit.
     """
     names, person_of = np.unique(chips.people, return_inverse=True)
     share = 1 / np.bincount(person_of)
@@ -136,13 +135,15 @@ def person_gradients(recogniser: ResNetRecogniser, chips: ChipSet, scales: NDArr
     tail = recogniser.tuned(scales).tail()
     parameters = tail.scales()
     model = GradSampleModule(tail, loss_reduction="sum")
-    for start in range(0, len(chips), _BATCH):
-        batch = slice(start, start + _BATCH)
+    done = 0
+    for count, probes in equal_batches(chips.probe):
+        batch = slice(done, done + count)
+        done += count
         targets = torch.from_numpy(recogniser.directions(chips.reference[batch])).to(recogniser.device)
         # Opacus's hooks want an input with a gradient.
-        made = model(recogniser.features(chips.probe[batch]).requires_grad_())
+        made = model(recogniser.features(probes).requires_grad_())[:count]
         torch.autograd.backward((1 - functional.cosine_similarity(made, targets)).sum())
-        images = torch.cat([parameter.grad_sample for parameter in parameters], dim=1)  # type: ignore[attr-defined]  # Opacus puts it there
+        images = torch.cat([parameter.grad_sample for parameter in parameters], dim=1)[:count]  # type: ignore[attr-defined]  # Opacus puts it there
         mine = person_of[batch]
         np.add.at(gradients, mine, images.cpu().numpy().astype(np.float64) * share[mine, None])
         model.zero_grad()

@@ -125,6 +125,24 @@ def test_the_worst_change_of_three_pairs_is_the_root_of_five():
     assert change.max() == pytest.approx(math.sqrt(5))
 
 
+class _RoundsByRows(Adapter):
+    """Gives the direction that is left of rounding, which depends on how many rows there are."""
+
+    def apply(self, embeddings, profile):
+        made = np.zeros((len(embeddings), self.dimension))
+        made[:, 0] = 1 - 2 * (len(embeddings) % 2) if profile == REFERENCE else 1
+        return made
+
+
+def test_one_person_changes_the_summary_by_at_most_one_whatever_rounding_makes_of_many_rows():
+    """The direction of an embedding that a whitening takes away is made of rounding alone."""
+    people = [f"person {number}" for number in range(7)]
+    embeddings, adapter = synthetic_people(people, images=1), _RoundsByRows.identity(DIMENSION)
+    everybody = impostor_summary(embeddings, adapter, ImpostorPrior(0.5, 0.05))
+    others = impostor_summary(embeddings.of_people(people[1:]), adapter, ImpostorPrior(0.5, 0.05))
+    assert np.linalg.norm(everybody - others) <= 1 + 1e-12
+
+
 @given(
     seed=st.integers(0, 2**32 - 1),
     count=st.integers(1, 6),

@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 
 from client.ledger import COORDINATOR, OWN, PEOPLE, Ledgers, WrongLedgerError
 from client.ledger_cli import ledger_app
-from client.secure_sums import RepeatedError
+from client.turns import RepeatedError
 from federation.charges import charge_name
 from federation.errors import (
     BudgetExhaustedError,

@@ -37,6 +37,7 @@ from federation.rounds import (
     EVALUATE_RELEASE,
     EVALUATE_THRESHOLD,
     OPEN_SHARES,
+    SHOW_RANGE,
     SIGN_SURVIVORS,
     TRAIN_MOMENTS,
     TRAIN_SCALES,
@@ -44,6 +45,7 @@ from federation.rounds import (
     advertise_request,
     evaluation_request,
     moments_request,
+    range_request,
     scales_request,
 )
 from federation.scales import ChipSet
@@ -561,6 +563,8 @@ def test_answers_that_needed_people_wait_for_the_end_of_their_class(config, monk
     assert len(slept) == ORGANISATIONS
     coordinator.question(0, TRAIN_MOMENTS, RecordDict(), MOMENTS)
     assert slept == [pytest.approx(1.3)] * (ORGANISATIONS + 1)
+    coordinator.ask(0, SHOW_RANGE, range_request(MOMENTS, {}))
+    assert slept == [pytest.approx(1.3)] * (ORGANISATIONS + 2)
 
 
 def test_a_tuned_network_takes_denormal_numbers_for_zero_while_it_looks_at_people(sitters, monkeypatch):

@@ -72,6 +72,17 @@ def test_one_person_changes_the_sum_by_at_most_one():
             assert np.linalg.norm(everybody - scales_sum(shipped(), others, NOWHERE, plan)) <= 1 + 1e-6
 
 
+@pytest.mark.parametrize("others", [(1, 0), (31, 0), (0, 32)])  # 2, 32 and 33 images: 32 go through the network at once
+def test_who_else_is_there_changes_not_even_the_last_bit_of_a_person_s_gradient(others):
+    """Scales can be chosen that make a whole gradient of a rounding: one person more then moved another one's."""
+    chips = some_chips((others[0], others[1], 1))
+    alone = chips.of_people([NAMES[2]])
+    gradients = [person_gradients(shipped(), of, NOWHERE)[-1] for of in (chips, alone)]
+    assert np.array_equal(*gradients)
+    embedded = [of.embed(shipped(), NOWHERE).of_people([NAMES[2]]).embeddings for of in (chips, alone)]
+    assert np.array_equal(*embedded)
+
+
 def test_images_of_one_person_never_move_the_gradient_of_another():
     chips = some_chips()
     before = person_gradients(shipped(), chips, NOWHERE)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import struct
 import time
+from collections import Counter
 from types import SimpleNamespace
 
 import numpy as np
@@ -370,3 +371,18 @@ def test_a_node_that_was_asked_nothing_has_nothing_to_show(config):
     grid = InProcessGrid(client.app.app, 1, config)
     (reply,) = grid.send_and_receive([Message(range_request(MOMENTS, {1: bytes(16)}), FIRST_NODE, SHOW_RANGE)])
     assert reply.error.code == Refusal.REPEATED.value
+
+
+def test_a_proof_takes_as_many_steps_whatever_the_number(monkeypatch):
+    """Else the time of it would tell how many bits of the number are 1."""
+    steps, original = Counter(), EccPoint.__add__
+
+    def counted(point, other):
+        steps[number] += 1
+        return original(point, other)
+
+    monkeypatch.setattr(EccPoint, "__add__", counted)
+    bound = (1 << 8) - 1
+    for number in (-bound, 0, bound):
+        range_proofs._BitProof.draw(number % (1 << 64), 5, bound, 3)
+    assert len(set(steps.values())) == 1

@@ -266,7 +266,8 @@ class _BitProof:
         first = []
         for bit, mask, nonce, (challenge, answer) in zip(bits, drawn, nonces, simulated, strict=True):
             committed = _commitment(bit, mask)
-            other = committed if bit else committed + -_G
+            less = committed + -_G  # for either bit: what takes longer for one would tell how many there are of it
+            other = committed if bit else less
             branches = [_H * nonce, _H * answer + -(other * challenge)]
             first += [_encoded(point) for point in (committed, *(branches[::-1] if bit else branches))]
         return cls(bits, drawn, nonces, simulated, first)
