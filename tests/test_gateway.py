@@ -113,7 +113,7 @@ def lines_of(log):
 
 # ---------------------------------------------------------------------------------------------- what passes
 async def test_who_is_admitted_is_who_the_superlink_sees_though_headers_come_twice(log, federation):
-    """The log and the bound of north for a call of south: the first of each header was looked at, and the last passed."""
+    """Else the log and the bound are north's and the call is south's: the first was looked at, and the last passed."""
     upstream, north, south = Upstream(), signed(federation[1]["north"]), signed(federation[1]["south"])
     async with asking(a_gateway(upstream, log, federation)) as client:
         await client.post("/v1/fleet/get-run", headers=[*north.items(), *south.items()])
@@ -520,6 +520,15 @@ def test_a_segment_that_died_before_its_first_line_is_gone_on_with(tmp_path):
     assert verify(tmp_path / "calls") == (3, log.head, True)
 
 
+def test_a_file_of_another_name_in_the_folder_is_no_segment(tmp_path):
+    log = CallLog(tmp_path / "calls")
+    log.append(Asked(1, 1, "get-run", "n", 1))
+    log.close()
+    (tmp_path / "calls" / "000001-copy.jsonl").write_bytes(b"something else")
+    assert verify(tmp_path / "calls") == (1, log.head, True)
+    CallLog(tmp_path / "calls").close()
+
+
 def test_where_no_log_is_nothing_verifies(tmp_path):
     with pytest.raises(UsageError, match="holds no log"):
         verify(tmp_path)
@@ -721,7 +730,7 @@ async def test_a_port_that_calls_two_addresses_of_the_gateway_has_two_places(coo
             one.setblocking(False)
             await asyncio.get_running_loop().sock_connect(one, (host, port))
             streams.append(await asyncio.open_connection(sock=one))
-        await until(lambda: visitors.visitors == 2)
+        await asyncio.wait_for(until(lambda: visitors.visitors == 2), 10)
         streams[0][1].close()
         await until(lambda: visitors.visitors == 1)
         now[0] = door.STRANGER_SECONDS
@@ -743,7 +752,8 @@ async def test_an_address_or_headers_without_end_are_not_held_in_memory(coordina
             "127.0.0.1", port, ssl=trust(coordinator), server_hostname="127.0.0.1"
         )
         writer.write(begins + goes_on * 256)
-        assert (await reader.read()).startswith(b"HTTP/1.1 400")  # to the end of the connection, which the gateway closes
+        answer = await asyncio.wait_for(reader.read(), 10)  # to the end of the connection, which the gateway closes
+        assert answer.startswith(b"HTTP/1.1 400")
         writer.close()
 
 
@@ -754,7 +764,7 @@ async def test_an_address_or_headers_without_end_are_not_held_in_memory(coordina
     [b"nonsense\r\n\r\n", b"GET /health HTTP/1.1\r\nHost: x\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\n"],
     ids=["nonsense", "upgrade"],
 )
-async def test_a_stranger_writes_nothing_into_the_operator_s_log(coordinator, caplog, sends):
+async def test_a_stranger_writes_nothing_into_the_operator_s_log(coordinator, capsys, sends):
     async with open_gateway(coordinator, Door("127.0.0.1", 0)) as (_, port):
         reader, writer = await asyncio.open_connection(
             "127.0.0.1", port, ssl=trust(coordinator), server_hostname="127.0.0.1"
@@ -762,7 +772,7 @@ async def test_a_stranger_writes_nothing_into_the_operator_s_log(coordinator, ca
         writer.write(sends)
         assert (await reader.readline()).startswith(b"HTTP/1.1")
         writer.close()
-    assert not caplog.records
+    assert capsys.readouterr().err == ""
 
 
 @pytest.mark.parametrize(
