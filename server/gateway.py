@@ -119,7 +119,7 @@ class Gateway:
         try:
             self._log.append(Asked(int(self._clock()), number, name, node, len(body)))
         except OSError as error:
-            self._warn(f"a call is refused, because it cannot be logged: {error.strerror or error}")
+            self._say(f"a call is refused, because it cannot be logged: {error.strerror or error}")
             return self._refuse("disk", 503)
         answer = await _ask(self._upstream, request, name, body)
         with contextlib.suppress(OSError):  # the answer may be the only copy of a message: it goes out all the same
@@ -129,7 +129,7 @@ class Gateway:
     def _turn_back(self, caller: TurnedBack) -> Response:
         self._uncounted += 1
         if caller.name and caller.name not in self.clocks:
-            self._warn(f"{caller.name}: {caller.words}")
+            self._say(f"{caller.name}: {caller.words}")
         if caller.name:
             self.clocks[caller.name] = caller.words
         self.refused[caller.reason] += 1
@@ -170,11 +170,14 @@ class Gateway:
         except Exception as error:  # noqa: BLE001 - whatever it is
             words = f"{type(error).__name__}: {error}"
             if words != self._failed.get(chore):
-                with contextlib.suppress(OSError):  # nobody may read what is said here any more
-                    self._warn(words)
+                self._say(words)
             self._failed[chore] = words
         else:
             self._failed.pop(chore, None)
+
+    def _say(self, line: str) -> None:
+        with contextlib.suppress(OSError):  # it may go to the disk that is full, or to nobody any more
+            self._warn(line)
 
     def count_strangers(self) -> None:
         """One line for all who were turned away since the last one."""

@@ -393,6 +393,20 @@ async def test_on_a_full_disk_nothing_is_passed_on_and_nothing_lost_and_afterwar
     assert gateway.refused == {"disk": 1}
 
 
+async def test_a_full_disk_that_takes_no_warning_either_says_503_and_a_wrong_clock_401(log, federation, monkeypatch):
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    upstream = Upstream()
+    monkeypatch.setattr(call_log.os, "pwrite", full)
+    async with asking(a_gateway(upstream, log, federation, warn=full)) as client:
+        reply = await client.post("/v1/fleet/get-run", headers=signed(federation[1]["north"]))
+        assert reply.status_code == 503
+        reply = await client.post("/v1/fleet/get-run", headers=signed(federation[1]["south"], ahead=8))
+        assert reply.status_code == 401
+    assert not upstream.asked
+
+
 async def test_an_answer_that_cannot_be_logged_goes_out_all_the_same(log, federation, monkeypatch):
     with monkeypatch.context() as patch:
         upstream = Upstream(
