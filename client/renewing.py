@@ -15,7 +15,7 @@ import shutil
 from pathlib import Path
 from typing import Final
 
-from client.files import replace_file
+from client.files import replace_file, sync_folder
 from client.joining import (
     AUTHORITY,
     INVITATION,
@@ -69,17 +69,24 @@ def take_notice(text: str, folder: Path) -> Notice:
 def rekey(folder: Path) -> Rekeying:
     """Makes new keys beside the old ones, which serve until a roster with the new ones is trusted.
 
+    They wait under their name once all of them are there: half of them would take the old ones' places with the next
+    roster. A crash leaves what the next call makes again, or keys without the request, which it writes.
+
     Raises:
         UsageError: the folder joined nothing, or new keys wait already.
     """
-    waiting = folder / NEXT
-    if (waiting / REQUEST).exists():
-        raise UsageError(f"new keys wait in {waiting}; send {folder / REKEYING}, or remove that folder to begin again")
-    shutil.rmtree(waiting, ignore_errors=True)  # what a crash left was sent to nobody
+    waiting, draft = folder / NEXT, folder / f".{NEXT}"
+    if waiting.exists() and (folder / REKEYING).exists():
+        raise UsageError(f"new keys wait in {waiting}; send {folder / REKEYING}, or remove both of them to begin again")
     old = IdentityKey.from_pem(_read(folder / ORGANISATION_KEY))
-    invitation = invitation_of(folder)
-    text = _read(folder / INVITATION).decode()
-    join(text, waiting, now=invitation.expires_at - 1)  # it was open when this organisation joined by it
+    if not waiting.exists():
+        shutil.rmtree(draft, ignore_errors=True)  # what a crash left was sent to nobody
+        invitation = invitation_of(folder)
+        text = _read(folder / INVITATION).decode()
+        join(text, draft, now=invitation.expires_at - 1)  # it was open when this organisation joined by it
+        (folder / REKEYING).unlink(missing_ok=True)  # it asks for keys that somebody removed
+        draft.rename(waiting)
+        sync_folder(folder)
     rekeying = Rekeying.sign(SignedJoinRequest.from_bytes(_read(waiting / REQUEST)), old)
     replace_file(folder / REKEYING, rekeying.to_bytes())
     return rekeying

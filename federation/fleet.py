@@ -55,9 +55,16 @@ FIRST_PREVIOUS: Final = "0" * 64
 
 
 def passed_on(headers: Mapping[str, str]) -> dict[str, str]:
-    """The headers that cross a proxy: content types and Flower's own. All others belong to one connection."""
-    lowered = {name.lower(): value for name, value in headers.items()}
-    return {name: value for name, value in lowered.items() if name in _PASSED_ON or name.startswith(_FLOWER_PREFIX)}
+    """The headers that cross a proxy: content types and Flower's own. All others belong to one connection.
+
+    Of a name that comes twice the first crosses, which is the one that a look at ``headers[name]`` finds.
+    """
+    passed = dict[str, str]()
+    for name, value in headers.items():
+        lowered = name.lower()
+        if lowered in _PASSED_ON or lowered.startswith(_FLOWER_PREFIX):
+            passed.setdefault(lowered, value)
+    return passed
 
 
 def node_fingerprint(header: str | None) -> str:

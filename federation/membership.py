@@ -48,9 +48,9 @@ ID_BYTES: Final = 16
 RECIPES: Final = ("moments", "scales", "threshold", "evaluation")
 """What a plan can ask of an organisation: `federation.privacy` and `federation.evaluation_plan` define them."""
 
-_INVITATION_TAG = "intaglio invitation v1"
+_INVITATION_TAG = "intaglio invitation v2"
 _REQUEST_TAG = "intaglio join request v2"
-_INVITATION_PREFIX = "intaglio-invitation-1:"
+_INVITATION_PREFIX = "intaglio-invitation-2:"
 _ADDRESS = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9.-]{0,251}[A-Za-z0-9])?:[1-9][0-9]{0,4}")
 _NAME = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,30}[a-z0-9])?")
 _HOURS = re.compile(r"([01][0-9]|2[0-3]):([0-5][0-9])-([01][0-9]|2[0-3]):([0-5][0-9])")
@@ -103,6 +103,8 @@ class Invitation:
         address: ``host:port`` of the gateway.
         authority: PEM certificate that the gateway's is signed by.
         coordinator: Ed25519 public key, 32 bytes.
+        noticed_at: time of the coordinator's last notice, seconds since 1970: that one and all before it are older than
+            this invitation, and whoever joined by it must not follow them.
         expires_at: seconds since 1970.
     """
 
@@ -112,6 +114,7 @@ class Invitation:
     address: str
     authority: str
     coordinator: bytes
+    noticed_at: int
     expires_at: int
 
     def __post_init__(self) -> None:
@@ -120,6 +123,7 @@ class Invitation:
         require_organisation_name(self.name)
         require_address(self.address)
         require_length("the coordinator's key", self.coordinator, PUBLIC_KEY_BYTES)
+        require_time("the last notice before an invitation", self.noticed_at)
         require_time("the end of an invitation", self.expires_at)
         require_authority(self.authority)
 
@@ -132,6 +136,7 @@ class Invitation:
             "address": self.address,
             "authority": self.authority,
             "coordinator": self.coordinator.hex(),
+            "noticed": self.noticed_at,
             "expires": self.expires_at,
         }
         return canonical_bytes(fields)
@@ -154,6 +159,7 @@ class Invitation:
             value["address"],
             value["authority"],
             bytes.fromhex(value["coordinator"]),
+            value["noticed"],
             value["expires"],
         )
 

@@ -38,7 +38,8 @@ from federation.statements import (
 
 _NOTICE_TAG: Final = "intaglio notice v1"
 _REKEYING_TAG: Final = b"intaglio rekeying v2\0"
-_BEFORE_ALL: Final = 946_684_800  # the year 2000
+BEFORE_ALL: Final = 946_684_800
+"""The time of the last notice where there was none: the year 2000."""
 _NOTICE_PREFIX: Final = "intaglio-notice-1:"
 
 
@@ -67,7 +68,7 @@ class Notice:
     @classmethod
     def of(cls, invitation: Invitation) -> Self:
         """What an organisation knows before the first notice comes."""
-        return cls(invitation.federation, invitation.address, invitation.authority, _BEFORE_ALL)
+        return cls(invitation.federation, invitation.address, invitation.authority, invitation.noticed_at)
 
     def to_bytes(self) -> bytes:
         """Canonical bytes."""

@@ -280,6 +280,7 @@ def bridge_server(
         app,
         host=host,
         port=port,
+        http="h11",  # takes 64 KiB of address and headers; httptools takes what a stranger sends, into memory
         ssl_certfile=str(certificate) if certificate else None,
         ssl_keyfile=str(key) if key else None,
         log_level="warning",

@@ -117,7 +117,8 @@ class CallLog:
 
 def segments(folder: Path) -> list[Path]:
     """All segments, oldest first."""
-    return sorted(folder.glob("[0-9]*.jsonl"), key=lambda path: int(path.stem))
+    paths = (path for path in folder.glob("*.jsonl") if path.stem.isdecimal())  # a copy beside them is none
+    return sorted(paths, key=lambda path: int(path.stem))
 
 
 def verify(folder: Path) -> tuple[int, str, bool]:

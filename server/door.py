@@ -16,6 +16,8 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 PER_ADDRESS: Final = 64
+PER_MEMBER: Final = 32
+"""Twice the calls that a member may make at once. Addresses are cheap: whoever has an IPv6 network has thousands."""
 IN_ALL: Final = 256
 STRANGER_SECONDS: Final = 15.0
 """From the connection to the end of the headers with a member's key, handshake and all."""
@@ -33,13 +35,17 @@ class _Visit:
         socket: of it.
         network: what it counts for: an IPv4 address, or 64 bits of an IPv6 address.
         ends_at: when it is shown out.
-        is_member: whether it has shown a member's key.
+        member: whose key it has shown; nobody's at first.
     """
 
     socket: socket.socket
     network: str
     ends_at: float
-    is_member: bool = False
+    member: str = ""
+
+
+_Ends = tuple[str, int, str, int]
+"""What a connection is known by: the host and port of both sides. One side's alone may have several connections."""
 
 
 class _Connection(socket.socket):
@@ -84,7 +90,7 @@ class Door(socket.socket):
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
         super().__init__(family, socket.SOCK_STREAM)
         self._per_address, self._in_all, self._clock = per_address, in_all, clock
-        self._visits: dict[tuple[str, int], _Visit] = {}
+        self._visits: dict[_Ends, _Visit] = {}
         self.turned_away = Counter[str]()
         try:
             self.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -103,19 +109,32 @@ class Door(socket.socket):
         """
         accepted, address = super().accept()
         connection = _Connection(accepted.family, accepted.type, accepted.proto, fileno=accepted.detach())
-        who, network = (str(address[0]), int(address[1])), _network(str(address[0]))
+        who, network = _ends(address, connection.getsockname()), _network(str(address[0]))
         if sum(visit.network == network for visit in self._visits.values()) >= self._per_address:
             self._refuse(connection, "address")
         if len(self._visits) >= self._in_all and not self._show_out_a_stranger():
             self._refuse(connection, "full")
         self._visits[who] = _Visit(connection, network, self._clock() + STRANGER_SECONDS)
-        connection.closed = lambda: self._forget(who)
+        connection.closed = lambda: self._forget(who, connection)
         return connection, address
 
-    def is_member(self, who: tuple[str, int] | None) -> None:
-        """A call with a member's key came over this connection: it has time for its body, and for the next call."""
-        if who is not None and (visit := self._visits.get((who[0], who[1]))) is not None:
-            visit.is_member, visit.ends_at = True, self._clock() + MEMBER_SECONDS
+    def is_member(self, who: tuple[str, int] | None, at: tuple[str, int] | None, name: str) -> None:
+        """A call with a member's key came over this connection: it has time for its body, and for the next call.
+
+        A member with more than `PER_MEMBER` connections loses the oldest.
+
+        Args:
+            who: host and port of the caller.
+            at: host and port that it called.
+            name: of the member.
+        """
+        if who is None or at is None or (visit := self._visits.get(_ends(who, at))) is None:
+            return
+        visit.member, visit.ends_at = name, self._clock() + MEMBER_SECONDS
+        own = [visit for visit in self._visits.values() if visit.member == name]
+        for oldest in own[:-PER_MEMBER]:
+            self.turned_away["member"] += 1
+            _end(oldest.socket)
 
     def show_out_the_late(self) -> None:
         """Ends every connection whose time is over. Call it every second."""
@@ -128,12 +147,13 @@ class Door(socket.socket):
         """How many connections there are."""
         return len(self._visits)
 
-    def _forget(self, who: tuple[str, int]) -> None:
-        self._visits.pop(who, None)
+    def _forget(self, who: _Ends, connection: socket.socket) -> None:
+        if who in self._visits and self._visits[who].socket is connection:  # not one that came after it
+            del self._visits[who]
 
     def _show_out_a_stranger(self) -> bool:
         """Ends the connection that has been without a member's key for longest; whether there was one."""
-        who = next((who for who, visit in self._visits.items() if not visit.is_member), None)
+        who = next((who for who, visit in self._visits.items() if not visit.member), None)
         if who is None:
             return False
         self.turned_away["full"] += 1
@@ -144,6 +164,10 @@ class Door(socket.socket):
         self.turned_away[reason] += 1
         connection.close()
         raise ConnectionAbortedError(reason)
+
+
+def _ends(who: tuple[Any, ...], at: tuple[Any, ...]) -> _Ends:
+    return str(who[0]), int(who[1]), str(at[0]), int(at[1])
 
 
 def _network(host: str) -> str:

@@ -3,7 +3,7 @@
 ::
 
     coordinator.pem       Ed25519 key that signs invitations
-    federation.json       the federation's id and the gateway's address
+    federation.json       the federation's id, the gateway's address, and when the last notice was issued
     tls/                  authority, and the certificate of gateway and SuperLink
     superexec.secret      what processes on this machine show to get tasks from the SuperLink
     invitations/ID        open invitations
@@ -38,7 +38,7 @@ from federation.membership import (
     require_address,
     require_organisation_name,
 )
-from federation.renewal import Notice, Rekeying, notice_to_text
+from federation.renewal import BEFORE_ALL, Notice, Rekeying, notice_to_text
 from federation.secagg.session import roster_to_text
 from server.certificates import renew_pki, replace_authority, write_pki
 from server.expiry import ends_at
@@ -99,6 +99,7 @@ class Coordinator:
         try:
             facts = json.loads((folder / FEDERATION).read_bytes())
             self.federation, self.address = bytes.fromhex(facts["federation"]), str(facts["address"])
+            self._noticed_at = int(facts["noticed"])
             key = load_pem_private_key((folder / KEY).read_bytes(), password=None)
             self.authority = (folder / TLS / "ca.pem").read_text()
         except (OSError, ValueError, TypeError, LookupError, RecursionError) as error:
@@ -124,8 +125,7 @@ class Coordinator:
         key = Ed25519PrivateKey.generate()
         write_durably(folder / KEY, key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
         write_durably(folder / SECRET, secrets.token_bytes(_SECRET_BYTES))
-        facts = {"federation": secrets.token_bytes(ID_BYTES).hex(), "address": address}
-        write_durably(folder / FEDERATION, json.dumps(facts).encode())
+        write_durably(folder / FEDERATION, _facts(secrets.token_bytes(ID_BYTES), address, BEFORE_ALL))
         return cls(folder)
 
     def invite(self, name: str, *, now: int, days: int = 7) -> tuple[Invitation, str]:
@@ -140,6 +140,7 @@ class Coordinator:
             self.address,
             self.authority,
             self._key.public_key().public_bytes_raw(),
+            self._noticed_at,
             now + days * 24 * 3600,
         )
         text = invitation_to_text(invitation, self._key)
@@ -265,16 +266,21 @@ class Coordinator:
         require_address(address)
         hosts = [new.rpartition(":")[0] for new in (address, self.address)]
         renew_pki(self.folder / TLS, now=now, hosts=list(dict.fromkeys([*hosts, "localhost", "127.0.0.1"])))
-        write_durably(
-            self.folder / FEDERATION, json.dumps({"federation": self.federation.hex(), "address": address}).encode()
-        )
+        write_durably(self.folder / FEDERATION, _facts(self.federation, address, self._noticed_at))
         self.address = address
         self._end_invitations()
         return self.notice(now=int(now.timestamp()))
 
     def notice(self, *, now: int) -> str:
-        """The line that tells an organisation where the gateway is and who signs its certificate."""
-        return notice_to_text(Notice(self.federation, self.address, self.authority, now), self._key)
+        """The line that tells an organisation where the gateway is and who signs its certificate.
+
+        It is newer than any before, whatever the clock says: two within a second, or one after a clock was set back,
+        would never be taken. That is on disk before anybody can have the line.
+        """
+        issued_at = max(now, self._noticed_at + 1)
+        write_durably(self.folder / FEDERATION, _facts(self.federation, self.address, issued_at))
+        self._noticed_at = issued_at
+        return notice_to_text(Notice(self.federation, self.address, self.authority, issued_at), self._key)
 
     def _end_invitations(self) -> None:
         """Open ones name what is no longer so."""
@@ -311,3 +317,7 @@ class Coordinator:
 
     def _member_path(self, name: str) -> Path:
         return self.folder / "members" / f"{name}.json"
+
+
+def _facts(federation: bytes, address: str, noticed_at: int) -> bytes:
+    return json.dumps({"federation": federation.hex(), "address": address, "noticed": noticed_at}).encode()

@@ -104,14 +104,14 @@ def carry_through(
     if not settings.get("ledger") or not settings.get("output"):
         raise UsageError("a run's settings name its ledger and its output")
     ledger, fab = Path(str(settings["ledger"])), packed(application)
-    settings = {"node-names": coordinator.node_names(), **settings}
     with connected(coordinator.folder) as superlink:
         superlink.runs()  # before anything waits for its turn: without a SuperLink it would never come
         what = f"{settings.get('recipe', 'moments')} for {settings.get('population', 'nobody')}"
         output = Path(str(settings["output"]))
         with RunQueue(coordinator.folder).turn(what, lambda: _is_under_way(superlink, output), say):
             remember_ledger(coordinator.folder, ledger)
-            run = superlink.start(fab, settings)
+            # Members may have come, gone or changed their keys while the run waited.
+            run = superlink.start(fab, {"node-names": coordinator.node_names(), **settings})
             say(f"run {run} is submitted; `intaglio-server federation stop {run} {coordinator.folder}` ends it")
             try:
                 failure = _follow(superlink, run, time.monotonic() + timeout_seconds, say)

@@ -79,6 +79,7 @@ class Gateway:
         self._clock, self._warn = clock, warn
         self._number, self._uncounted, self._counted_at = 0, 0, 0.0
         self._at_work = Counter[str]()
+        self._failed: dict[Callable[[], None], str] = {}
         self.refused = Counter[str]()
         self.clocks: dict[str, str] = {}
 
@@ -96,7 +97,7 @@ class Gateway:
             return self._turn_back(caller)
         self.clocks.pop(caller.name, None)
         if self._door is not None:
-            self._door.is_member(request.client)
+            self._door.is_member(request.client, request.scope.get("server"), caller.name)
         if self._at_work[caller.name] >= _MOST_CALLS_OF_A_MEMBER:
             return self._refuse("busy", 503)
         self._at_work[caller.name] += 1
@@ -118,7 +119,7 @@ class Gateway:
         try:
             self._log.append(Asked(int(self._clock()), number, name, node, len(body)))
         except OSError as error:
-            self._warn(f"a call is refused, because it cannot be logged: {error.strerror or error}")
+            self._say(f"a call is refused, because it cannot be logged: {error.strerror or error}")
             return self._refuse("disk", 503)
         answer = await _ask(self._upstream, request, name, body)
         with contextlib.suppress(OSError):  # the answer may be the only copy of a message: it goes out all the same
@@ -128,7 +129,7 @@ class Gateway:
     def _turn_back(self, caller: TurnedBack) -> Response:
         self._uncounted += 1
         if caller.name and caller.name not in self.clocks:
-            self._warn(f"{caller.name}: {caller.words}")
+            self._say(f"{caller.name}: {caller.words}")
         if caller.name:
             self.clocks[caller.name] = caller.words
         self.refused[caller.reason] += 1
@@ -157,10 +158,26 @@ class Gateway:
             if self._door is not None:
                 self._door.show_out_the_late()
             for chore in self._chores:
-                chore()
+                self._do(chore)
             if self._clock() - self._counted_at >= _COUNT_SECONDS:
                 self.count_strangers()
             await asyncio.sleep(1)
+
+    def _do(self, chore: Callable[[], None]) -> None:
+        """A chore that fails must not end the others: without them, nobody would ever be shown out again."""
+        try:
+            chore()
+        except Exception as error:  # noqa: BLE001 - whatever it is
+            words = f"{type(error).__name__}: {error}"
+            if words != self._failed.get(chore):
+                self._say(words)
+            self._failed[chore] = words
+        else:
+            self._failed.pop(chore, None)
+
+    def _say(self, line: str) -> None:
+        with contextlib.suppress(OSError):  # it may go to the disk that is full, or to nobody any more
+            self._warn(line)
 
     def count_strangers(self) -> None:
         """One line for all who were turned away since the last one."""
@@ -214,9 +231,10 @@ def gateway_server(app: Starlette, *, certificate: Path, key: Path) -> uvicorn.S
     config = uvicorn.Config(
         app,
         loop="asyncio",  # another one would accept past the door
+        http="h11",  # takes 64 KiB of address and headers; httptools takes what a stranger sends, into memory
         ssl_certfile=str(certificate),
         ssl_keyfile=str(key),
-        log_level="warning",
+        log_level="error",  # what uvicorn only warns of, a stranger writes as often as he likes
         access_log=False,
         server_header=False,
         proxy_headers=False,

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import fcntl
 import json
+import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -75,8 +76,7 @@ class RunQueue:
         with file:
             try:
                 while True:
-                    if not path.exists():
-                        raise RoundAbortedError(f"{what} was taken out of the queue; nothing was asked or charged")
+                    _require_place(file, what)
                     before = [other for other in self.places() if other.number < place.number]
                     if not before and not under_way():
                         break
@@ -86,11 +86,14 @@ class RunQueue:
                         say(f"in the queue as {place.number}, after {awaited}")
                         told = awaited
                     time.sleep(_POLL_SECONDS)
-                with self._locked():
+                with self._locked():  # `leave` looks and acts under it too: it takes a run out, or this one begins
+                    _require_place(file, what)
                     _write(file, what, has_begun=True)
                 yield place
             finally:
-                path.unlink(missing_ok=True)
+                with self._locked():
+                    if _has_place(file):
+                        path.unlink()
 
     def leave(self, number: int) -> Place:
         """Takes a run out that waits.
@@ -98,13 +101,16 @@ class RunQueue:
         Raises:
             UsageError: there is none of that number, or it is under way.
         """
-        found = {place.number: place for place in self.places()}
-        if number not in found:
+        if not self._folder.is_dir():
             raise UsageError(f"no run waits as {number}")
-        if found[number].has_begun:
-            raise UsageError(f"{found[number].what} has begun: stop it by the identifier that it said then")
-        (self._folder / str(number)).unlink(missing_ok=True)
-        return found[number]
+        with self._locked():
+            found = {place.number: place for place in self._living()}
+            if number not in found:
+                raise UsageError(f"no run waits as {number}")
+            if found[number].has_begun:
+                raise UsageError(f"{found[number].what} has begun: stop it by the identifier that it said then")
+            (self._folder / str(number)).unlink()
+            return found[number]
 
     def _join(self, what: str) -> tuple[Path, BinaryIO]:
         try:
@@ -135,6 +141,16 @@ class RunQueue:
         with (self._folder / ".lock").open("ab") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             yield
+
+
+def _has_place(file: BinaryIO) -> bool:
+    """Whether the file still has its name. Another of that number may be there: whoever joined after this one left."""
+    return os.fstat(file.fileno()).st_nlink > 0
+
+
+def _require_place(file: BinaryIO, what: str) -> None:
+    if not _has_place(file):
+        raise RoundAbortedError(f"{what} was taken out of the queue; nothing was asked or charged")
 
 
 def _write(file: BinaryIO, what: str, *, has_begun: bool) -> None:

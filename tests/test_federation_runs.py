@@ -21,6 +21,7 @@ from server.cli import app
 from server.federation_admin import Coordinator
 from server.federation_checkpoint import Checkpoint
 from server.run_queue import RunQueue
+from server.superlink import Superlink
 
 CHECKOUT = Path(__file__).parents[1]
 
@@ -352,6 +353,69 @@ def test_stop_takes_a_waiting_run_out_of_the_queue_and_its_command_ends(command,
         with pytest.raises(UsageError, match="first has begun"):
             queue.leave(1)
     assert ended == ["second was taken out of the queue; nothing was asked or charged"]
+
+
+def test_a_run_that_was_taken_out_does_not_begin_in_the_place_of_the_next_that_has_its_number(folder):
+    queue, ended, began, looks = RunQueue(folder), [], [], threading.Event()
+
+    def wait(name, joined):
+        try:
+            with queue.turn(name, lambda: False, lambda _: joined.set()):
+                began.append(name)
+        except RoundAbortedError as error:
+            ended.append(str(error))
+
+    threads = []
+    with queue.turn("first", lambda: False, print), pytest.MonkeyPatch.context() as patch:
+        patch.setattr("server.run_queue.time.sleep", lambda _: looks.wait(10))  # until the number is another's
+        for name in ("second", "third"):
+            joined = threading.Event()
+            threads.append(threading.Thread(target=wait, args=(name, joined)))
+            threads[-1].start()
+            assert joined.wait(10)
+            if name == "second":
+                queue.leave(2)
+        assert [(place.number, place.what) for place in queue.places()] == [(1, "first"), (2, "third")]
+        looks.set()
+        threads[0].join(10)
+        assert [(place.number, place.what) for place in queue.places()] == [(1, "first"), (2, "third")]
+    threads[1].join(10)
+    assert ended == ["second was taken out of the queue; nothing was asked or charged"]
+    assert began == ["third"]
+
+
+def test_a_run_that_is_taken_out_while_it_looks_for_the_last_time_does_not_begin(folder):
+    queue = RunQueue(folder)
+
+    def under_way():
+        queue.leave(1)
+        return False
+
+    with (
+        pytest.raises(RoundAbortedError, match="was taken out of the queue; nothing was asked or charged"),
+        queue.turn("first", under_way, print),
+    ):
+        pass
+    assert queue.places() == ()
+
+
+def test_a_run_asks_the_nodes_of_its_turn_and_not_those_of_when_it_joined_the_queue(running, folder, monkeypatch):
+    superlink, node_names = ASuperlink(released), ["1=north"]
+    monkeypatch.setattr("server.federation_admin.Coordinator.node_names", lambda _: node_names[0])
+    listed, told, start = superlink.list_runs, [], Superlink.start
+
+    def looked_at(body):
+        if superlink.calls.count("list-runs") > 1:
+            node_names[0] = "2=north"  # it has new keys, and so another node
+        return listed(body)
+
+    superlink.list_runs = looked_at
+    monkeypatch.setattr(
+        "server.superlink.Superlink.start",
+        lambda self, fab, settings: told.append(settings["node-names"]) or start(self, fab, settings),
+    )
+    assert running(superlink).exit_code == 0
+    assert told == ["2=north"]
 
 
 def test_stop_ends_a_run_by_its_identifier(command, folder):

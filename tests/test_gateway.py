@@ -8,6 +8,7 @@ import contextlib
 import datetime as dt
 import hashlib
 import os
+import socket
 import ssl
 from collections import Counter
 from pathlib import Path
@@ -111,6 +112,16 @@ def lines_of(log):
 
 
 # ---------------------------------------------------------------------------------------------- what passes
+async def test_who_is_admitted_is_who_the_superlink_sees_though_headers_come_twice(log, federation):
+    """Else the log and the bound are north's and the call is south's: the first was looked at, and the last passed."""
+    upstream, north, south = Upstream(), signed(federation[1]["north"]), signed(federation[1]["south"])
+    async with asking(a_gateway(upstream, log, federation)) as client:
+        await client.post("/v1/fleet/get-run", headers=[*north.items(), *south.items()])
+    assert {name: upstream.asked[0].headers.get_list(name) for name in north} == {
+        name: [value] for name, value in north.items()
+    }
+
+
 async def test_a_member_s_call_arrives_and_its_answer_returns(log, federation):
     upstream, headers = Upstream(), signed(federation[1]["north"])
     async with asking(a_gateway(upstream, log, federation)) as client:
@@ -382,6 +393,20 @@ async def test_on_a_full_disk_nothing_is_passed_on_and_nothing_lost_and_afterwar
     assert gateway.refused == {"disk": 1}
 
 
+async def test_a_full_disk_that_takes_no_warning_either_says_503_and_a_wrong_clock_401(log, federation, monkeypatch):
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    upstream = Upstream()
+    monkeypatch.setattr(call_log.os, "pwrite", full)
+    async with asking(a_gateway(upstream, log, federation, warn=full)) as client:
+        reply = await client.post("/v1/fleet/get-run", headers=signed(federation[1]["north"]))
+        assert reply.status_code == 503
+        reply = await client.post("/v1/fleet/get-run", headers=signed(federation[1]["south"], ahead=8))
+        assert reply.status_code == 401
+    assert not upstream.asked
+
+
 async def test_an_answer_that_cannot_be_logged_goes_out_all_the_same(log, federation, monkeypatch):
     with monkeypatch.context() as patch:
         upstream = Upstream(
@@ -509,6 +534,15 @@ def test_a_segment_that_died_before_its_first_line_is_gone_on_with(tmp_path):
     assert verify(tmp_path / "calls") == (3, log.head, True)
 
 
+def test_a_file_of_another_name_in_the_folder_is_no_segment(tmp_path):
+    log = CallLog(tmp_path / "calls")
+    log.append(Asked(1, 1, "get-run", "n", 1))
+    log.close()
+    (tmp_path / "calls" / "000001-copy.jsonl").write_bytes(b"something else")
+    assert verify(tmp_path / "calls") == (1, log.head, True)
+    CallLog(tmp_path / "calls").close()
+
+
 def test_where_no_log_is_nothing_verifies(tmp_path):
     with pytest.raises(UsageError, match="holds no log"):
         verify(tmp_path)
@@ -567,6 +601,11 @@ def coordinator(tmp_path):
     return Coordinator.create(tmp_path / "coordinator", address="localhost:9", now=dt.datetime.now(dt.UTC))
 
 
+def ends_of(writer):
+    """The two ends of a connection of ours, as the gateway sees them: who calls, and where."""
+    return writer.get_extra_info("sockname"), writer.get_extra_info("peername")
+
+
 async def health(coordinator, port):
     async with httpx.AsyncClient(verify=trust(coordinator), trust_env=False) as client:
         return (await client.get(f"https://127.0.0.1:{port}/health")).text
@@ -619,7 +658,7 @@ async def test_who_has_not_shown_a_key_in_time_is_shown_out_and_a_member_is_not(
     async with open_gateway(coordinator, visitors) as (_, port):
         streams = [await asyncio.open_connection("127.0.0.1", port) for _ in range(2)]
         await until(lambda: visitors.visitors == 2)
-        visitors.is_member(streams[1][1].get_extra_info("sockname"))
+        visitors.is_member(*ends_of(streams[1][1]), "north")
         now[0] = door.STRANGER_SECONDS
         visitors.show_out_the_late()
         assert await streams[0][0].read() == b""
@@ -658,7 +697,7 @@ async def test_members_keep_their_places_when_all_are_taken(coordinator):
         for _ in range(2):
             streams.append(await asyncio.open_connection("127.0.0.1", port))
             await until(lambda: visitors.visitors == len(streams))
-            visitors.is_member(streams[-1][1].get_extra_info("sockname"))
+            visitors.is_member(*ends_of(streams[-1][1]), "north")
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
         assert await reader.read() == b""
         assert visitors.turned_away == {"full": 1}
@@ -666,6 +705,88 @@ async def test_members_keep_their_places_when_all_are_taken(coordinator):
             assert not held.is_closing()
             held.close()
         writer.close()
+
+
+@pytest.mark.integration
+@pytest.mark.enable_socket
+async def test_one_member_has_so_many_places_whatever_addresses_it_comes_from(coordinator, monkeypatch):
+    monkeypatch.setattr(door, "PER_MEMBER", 3)
+    visitors, streams = Door("127.0.0.1", 0, per_address=2, in_all=10), []
+    async with open_gateway(coordinator, visitors) as (_, port):
+        for number in range(8):
+            streams.append(
+                await asyncio.open_connection("127.0.0.1", port, local_addr=(f"127.0.0.{2 + number // 2}", 0))
+            )
+            await until(lambda number=number: visitors.visitors == min(number, 4) + 1)
+            visitors.is_member(*ends_of(streams[-1][1]), "north" if number else "south")
+            await until(lambda number=number: visitors.visitors == min(number, 3) + 1)
+        assert [await reader.read() for reader, _ in streams[1:5]] == [b""] * 4  # the oldest of north's
+        assert not streams[0][0].at_eof()
+        assert visitors.turned_away == {"member": 4}
+        for _, writer in streams:
+            writer.close()
+
+
+@pytest.mark.integration
+@pytest.mark.enable_socket
+async def test_a_port_that_calls_two_addresses_of_the_gateway_has_two_places(coordinator):
+    """The end of the first connection used to free the place of the second, which nobody showed out any more."""
+    now = [0.0]
+    visitors = Door("0.0.0.0", 0, clock=lambda: now[0])  # noqa: S104 - all of loopback's addresses
+    async with open_gateway(coordinator, visitors) as (_, port):
+        own = None
+        streams = []
+        for host in ("127.0.0.1", "127.0.0.2"):
+            one = socket.socket()
+            one.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            one.bind(("127.0.0.1", own or 0))
+            own = one.getsockname()[1]
+            one.setblocking(False)
+            await asyncio.get_running_loop().sock_connect(one, (host, port))
+            streams.append(await asyncio.open_connection(sock=one))
+        await asyncio.wait_for(until(lambda: visitors.visitors == 2), 10)
+        streams[0][1].close()
+        await until(lambda: visitors.visitors == 1)
+        now[0] = door.STRANGER_SECONDS
+        visitors.show_out_the_late()
+        assert await streams[1][0].read() == b""
+        streams[1][1].close()
+
+
+@pytest.mark.integration
+@pytest.mark.enable_socket
+@pytest.mark.parametrize(
+    ("begins", "goes_on"),
+    [(b"GET /", b"a" * 1024), (b"GET / HTTP/1.1\r\nHost: x\r\n", b"x: " + b"a" * 1019 + b"\r\n")],
+    ids=["address", "headers"],
+)
+async def test_an_address_or_headers_without_end_are_not_held_in_memory(coordinator, begins, goes_on):
+    async with open_gateway(coordinator, Door("127.0.0.1", 0)) as (_, port):
+        reader, writer = await asyncio.open_connection(
+            "127.0.0.1", port, ssl=trust(coordinator), server_hostname="127.0.0.1"
+        )
+        writer.write(begins + goes_on * 256)
+        answer = await asyncio.wait_for(reader.read(), 10)  # to the end of the connection, which the gateway closes
+        assert answer.startswith(b"HTTP/1.1 400")
+        writer.close()
+
+
+@pytest.mark.integration
+@pytest.mark.enable_socket
+@pytest.mark.parametrize(
+    "sends",
+    [b"nonsense\r\n\r\n", b"GET /health HTTP/1.1\r\nHost: x\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\n"],
+    ids=["nonsense", "upgrade"],
+)
+async def test_a_stranger_writes_nothing_into_the_operator_s_log(coordinator, capsys, sends):
+    async with open_gateway(coordinator, Door("127.0.0.1", 0)) as (_, port):
+        reader, writer = await asyncio.open_connection(
+            "127.0.0.1", port, ssl=trust(coordinator), server_hostname="127.0.0.1"
+        )
+        writer.write(sends)
+        assert (await reader.readline()).startswith(b"HTTP/1.1")
+        writer.close()
+    assert capsys.readouterr().err == ""
 
 
 @pytest.mark.parametrize(
@@ -680,6 +801,38 @@ async def test_members_keep_their_places_when_all_are_taken(coordinator):
 )
 def test_an_address_is_one_of_ipv4_or_64_bits_of_ipv6(hosts, places):
     assert len(Counter(door._network(host) for host in hosts)) == places
+
+
+@pytest.mark.integration
+@pytest.mark.enable_socket
+async def test_a_chore_that_fails_is_said_once_and_the_late_are_shown_out_all_the_same(coordinator, tmp_path):
+    """A certificate that was away for an instant ended every chore for good, and nobody was ever shown out again."""
+    now, said, tls = [0.0], [], coordinator.folder / "tls"
+    visitors = Door("127.0.0.1", 0, clock=lambda: now[0])
+    certificate = GatewayCertificate(tls / "server.pem", tls / "server-key.pem", said.append)
+    looks = []
+    chores = [lambda: looks.append(len(looks)), certificate.look, lambda: looks.append(len(looks))]
+    upstream = httpx.AsyncClient(transport=httpx.MockTransport(Upstream()), base_url="https://superlink")
+    gateway = Gateway(
+        upstream,
+        CallLog(tmp_path / "calls"),
+        Members(coordinator.folder),
+        door=visitors,
+        chores=chores,
+        warn=said.append,
+    )
+    async with open_gateway(coordinator, visitors, gateway) as (_, port):
+        (tls / "server.pem").rename(tls / "away")
+        seen = len(looks)
+        await until(lambda: len(looks) >= seen + 6)  # three times all of them
+        (tls / "away").rename(tls / "server.pem")
+        assert len(said) == 1
+        assert said[0].startswith("FileNotFoundError: ")
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        await until(lambda: visitors.visitors == 1)
+        now[0] = door.STRANGER_SECONDS
+        assert await reader.read() == b""
+        writer.close()
 
 
 # -------------------------------------------------------------------------------- renewal while it serves

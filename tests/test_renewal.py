@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import datetime as dt
+import shutil
 import threading
 import time
 from collections import Counter
@@ -25,6 +26,8 @@ from starlette.responses import PlainTextResponse
 from starlette.routing import Route
 from typer.testing import CliRunner
 
+import client.files
+import client.joining
 import client.node
 import client.renewing
 from client.cli import app as client_app
@@ -200,6 +203,39 @@ def test_an_older_notice_and_the_same_again_are_refused_and_change_nothing(coord
     assert files_of(members["north"]) == before
 
 
+def test_notices_are_newer_than_the_ones_before_whatever_the_clock_says(coordinator, members):
+    for address, now in (
+        ("one.example.org:1", NOW + YEAR),
+        ("two.example.org:2", NOW + YEAR),
+        ("three.example.org:3", NOW),
+    ):
+        text = Coordinator(coordinator.folder).move(address, now=now)  # a command each, as on the coordinator's machine
+        assert take_notice(text, members["north"]).address == address
+
+
+def test_a_notice_is_on_disk_as_issued_before_anybody_has_it(coordinator, monkeypatch):
+    def fails(*_, **__):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("server.federation_admin.write_durably", fails)
+    with pytest.raises(OSError, match="No space left"):
+        coordinator.notice(now=SECONDS)
+
+
+def test_who_joined_later_follows_no_notice_from_before(coordinator, tmp_path):
+    """It would bring back an address and an authority that were given up, perhaps because a key was stolen."""
+    old = coordinator.move("old.example.org:1", now=NOW + YEAR)
+    last = coordinator.renew_authority(now=NOW + 2 * YEAR)
+    _, text = coordinator.invite("west", now=SECONDS)
+    join(text, tmp_path / "west", now=SECONDS)
+    before = files_of(tmp_path / "west")
+    for notice in (old, last):
+        with pytest.raises(UsageError, match="not newer"):
+            take_notice(notice, tmp_path / "west")
+    assert files_of(tmp_path / "west") == before
+    assert take_notice(coordinator.notice(now=SECONDS), tmp_path / "west").authority == coordinator.authority
+
+
 def test_a_notice_of_another_key_or_federation_is_refused(coordinator, members, tmp_path):
     other = Coordinator.create(tmp_path / "other", address="evil.example.org:1", now=NOW)
     before = files_of(members["north"])
@@ -302,6 +338,56 @@ def test_a_crash_while_keys_change_places_is_mended_by_trusting_again(coordinato
     assert member.signed.request.node_key in (north / "node.pub").read_text()
     assert (north / "request.json").read_bytes() == member.signed.to_bytes()
     assert not (north / "next").exists()
+
+
+@pytest.mark.parametrize("point", range(1, 9))
+def test_a_crash_while_keys_are_made_leaves_the_old_ones_and_is_mended_by_asking_again(
+    coordinator, members, monkeypatch, tmp_path, point
+):
+    """Half of the new keys took the old ones' places with the next roster, and the node's old key was gone."""
+    north, nodes, done = members["north"], Nodes(), []
+    own, original = files_of(north), client.files.replace_file
+
+    def dies(path, data):
+        done.append(path)
+        if len(done) == point:
+            raise KeyboardInterrupt
+        original(path, data)
+
+    with monkeypatch.context() as patch:
+        for module in (client.renewing, client.joining):
+            patch.setattr(module, "replace_file", dies)
+        with pytest.raises(KeyboardInterrupt, match=r"^$"):
+            rekey(north)
+    _, text = coordinator.invite("west", now=SECONDS)
+    coordinator.approve(join(text, tmp_path / "west", now=SECONDS).to_bytes(), lambda *_: 102, now=SECONDS)
+    trust(coordinator.roster(), north, replace=True)
+    for name in ("node", "node.pub", "organisation.pem", "request.json"):
+        assert (north / name).read_bytes() == own[Path(name)], name
+    rekey(north)
+    member = coordinator.rekey((north / "rekey.json").read_bytes(), nodes.register, nodes.unregister)
+    trust(coordinator.roster(), north, replace=True)
+    assert member.signed.request.node_key in (north / "node.pub").read_text()
+    assert not (north / "next").exists()
+
+
+def test_a_request_for_keys_that_were_removed_is_never_sent(coordinator, members, monkeypatch):
+    north = members["north"]
+    rekey(north)
+    shutil.rmtree(north / "next")
+    with monkeypatch.context() as patch:
+        patch.setattr(client.renewing.Rekeying, "sign", interrupted)
+        with pytest.raises(KeyboardInterrupt, match=r"^$"):
+            rekey(north)
+    assert not (north / "rekey.json").exists()
+    assert (
+        rekey(north).signed.request.organisation_key
+        in IdentityKey.from_pem((north / "next" / "organisation.pem").read_bytes()).public
+    )
+
+
+def interrupted(*_):
+    raise KeyboardInterrupt
 
 
 def test_only_the_holder_of_the_old_key_gets_others(coordinator, members, tmp_path):
