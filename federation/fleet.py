@@ -46,8 +46,10 @@ TIME_HEADER: Final = "flwr-timestamp"
 OLDEST_SECONDS: Final = 305
 """Flower takes a node's signature of this age, and one that is `NEWEST_SECONDS` ahead, by the SuperLink's clock."""
 NEWEST_SECONDS: Final = 5
+MOST_REQUEST_BYTES: Final = 16 << 20
+"""Of a node's call. Flower sends arrays in objects of 5 MB."""
 MOST_BODY_BYTES: Final = 64 << 20
-"""Flower sends arrays in objects of 5 MB, and applications of at most 10 MB."""
+"""Of anything that a guard holds; applications have at most 10 MB."""
 
 _PASSED_ON = frozenset({"content-type", "accept"})
 _FLOWER_PREFIX = "flwr-"

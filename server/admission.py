@@ -77,6 +77,11 @@ class Members:
         self._read_at = -1
         self._names: dict[bytes, str] = {}
 
+    @property
+    def count(self) -> int:
+        """How many there are."""
+        return len(self._current())
+
     def admit(self, headers: Mapping[str, str], now: float) -> Admitted | TurnedBack:
         """Whose call it is. Takes about a millisecond, for a member's key only.
 

@@ -19,6 +19,8 @@ PER_ADDRESS: Final = 64
 PER_MEMBER: Final = 32
 """Twice the calls that a member may make at once. Addresses are cheap: whoever has an IPv6 network has thousands."""
 IN_ALL: Final = 256
+PLACES_OF_A_MEMBER: Final = 4
+"""What `IN_ALL` grows by with every member. Its node keeps two connections, and two more are there for a moment."""
 STRANGER_SECONDS: Final = 15.0
 """From the connection to the end of the headers with a member's key, handshake and all."""
 MEMBER_SECONDS: Final = 240.0
@@ -68,7 +70,7 @@ class Door(socket.socket):
         host: interface.
         port: 0 takes any free one.
         per_address: most connections at once from one address.
-        in_all: most connections at once.
+        in_all: most connections at once, before any member is expected.
         clock: seconds, of any beginning.
 
     Attributes:
@@ -89,7 +91,7 @@ class Door(socket.socket):
     ) -> None:
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
         super().__init__(family, socket.SOCK_STREAM)
-        self._per_address, self._in_all, self._clock = per_address, in_all, clock
+        self._per_address, self._in_all, self._strangers, self._clock = per_address, in_all, in_all, clock
         self._visits: dict[_Ends, _Visit] = {}
         self.turned_away = Counter[str]()
         try:
@@ -131,10 +133,14 @@ class Door(socket.socket):
         if who is None or at is None or (visit := self._visits.get(_ends(who, at))) is None:
             return
         visit.member, visit.ends_at = name, self._clock() + MEMBER_SECONDS
-        own = [visit for visit in self._visits.values() if visit.member == name]
+        own = [ends for ends, visit in self._visits.items() if visit.member == name]
         for oldest in own[:-PER_MEMBER]:
             self.turned_away["member"] += 1
-            _end(oldest.socket)
+            _end(self._visits.pop(oldest).socket)
+
+    def expect(self, members: int) -> None:
+        """Makes room for so many members beside the strangers: each node keeps a connection or two."""
+        self._in_all = self._strangers + PLACES_OF_A_MEMBER * members
 
     def show_out_the_late(self) -> None:
         """Ends every connection whose time is over. Call it every second."""

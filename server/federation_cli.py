@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import datetime as dt
-import sys
 import time
 from pathlib import Path
 from typing import Annotated
@@ -14,7 +13,7 @@ from federation.errors import UsageError
 from server.federation_admin import Coordinator
 from server.federation_runs import carry_through, read_settings
 from server.federation_start import app_hash, serve
-from server.federation_upkeep_cli import add_upkeep
+from server.federation_upkeep_cli import FingerprintOption, add_upkeep, require_read_out
 from server.run_queue import RunQueue
 from server.run_records import RunRecords
 from server.superlink import connected
@@ -71,9 +70,7 @@ def federation_invite(
 def federation_approve(
     request: Annotated[Path, typer.Argument(help="The organisation's request.json.")],
     folder: FolderArgument,
-    fingerprint: Annotated[str | None, typer.Option(help="What the organisation read out. Without it: a question.")] = (
-        None
-    ),
+    fingerprint: FingerprintOption = None,
 ) -> None:
     """Make an organisation a member, once its fingerprint was compared. The SuperLink must be running."""
     coordinator, now = Coordinator(folder), int(time.time())
@@ -82,12 +79,7 @@ def federation_approve(
     except OSError as error:
         raise UsageError(f"cannot read {request}: {error.strerror}") from error
     asked = coordinator.check(data, now=now).request
-    if fingerprint is None:
-        if not sys.stdin.isatty():
-            raise UsageError("there is no terminal to ask; pass what the organisation read out as --fingerprint")
-        typer.confirm(f"{asked.name} must read out: {asked.fingerprint}\nIs it the same?", abort=True)
-    elif fingerprint.split() != asked.fingerprint.split():
-        raise UsageError(f"that is not the fingerprint of the request of {asked.name}: somebody changed it on its way")
+    require_read_out(asked, fingerprint)
     with connected(folder) as superlink:
         member = coordinator.approve(data, superlink.register, now=now)
     typer.echo(f"{member.name} is a member; its node is {member.node}")

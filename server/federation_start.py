@@ -6,6 +6,7 @@ import datetime as dt
 import fcntl
 import hashlib
 import os
+import resource
 import signal
 import socket
 import ssl
@@ -128,11 +129,13 @@ def serve(coordinator: Coordinator, *, host: str, port: int, metrics: tuple[str,
 
 @contextmanager
 def opened_door(host: str, port: int) -> Iterator[Door]:
-    """The socket that the gateway listens on.
+    """The socket that the gateway listens on. This process may have as many files from then on as it ever may.
 
     Raises:
         UsageError: the port is taken, or the interface is none of this machine's.
     """
+    most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))  # each member of a thousand has connections
     try:
         door = Door(host, port)
     except OSError as error:

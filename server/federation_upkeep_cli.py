@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import datetime as dt
 import json
+import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from federation.errors import UnavailableError, UsageError
+from federation.membership import JoinRequest
+from federation.renewal import Rekeying
 from server import call_log
 from server.federation_admin import Coordinator
 from server.federation_status import FederationStatus
 from server.superlink import connected
 
 FolderArgument = Annotated[Path, typer.Argument(help="The coordinator's folder.")]
+FingerprintOption = Annotated[str | None, typer.Option(help="What the organisation read out. Without it: a question.")]
 
 
 def add_upkeep(commands: typer.Typer) -> None:
@@ -25,6 +29,28 @@ def add_upkeep(commands: typer.Typer) -> None:
     commands.command("move")(federation_move)
     commands.command("rekey")(federation_rekey)
     commands.command("calls")(federation_calls)
+
+
+def require_read_out(asked: JoinRequest, fingerprint: str | None) -> None:
+    """Compares the fingerprint of the keys in a request with what the organisation read out.
+
+    Args:
+        asked: the request.
+        fingerprint: what was read out; None asks whoever sits there.
+
+    Raises:
+        UsageError: they differ, or there is nobody to ask.
+        typer.Abort: whoever sits there says that they differ.
+    """
+    if fingerprint is None:
+        if not sys.stdin.isatty():
+            raise UsageError("there is no terminal to ask; pass what the organisation read out as --fingerprint")
+        typer.confirm(f"{asked.name} must read out: {asked.fingerprint}\nIs it the same?", abort=True)
+    elif fingerprint.split() != asked.fingerprint.split():
+        raise UsageError(
+            f"that is not the fingerprint of the request of {asked.name}: somebody changed it on its way, or it is an "
+            "earlier one"
+        )
 
 
 def federation_status(
@@ -72,14 +98,21 @@ def federation_move(
 
 
 def federation_rekey(
-    request: Annotated[Path, typer.Argument(help="What `intaglio node rekey` made.")], folder: FolderArgument
+    request: Annotated[Path, typer.Argument(help="What `intaglio node rekey` made.")],
+    folder: FolderArgument,
+    fingerprint: FingerprintOption = None,
 ) -> None:
-    """Give a member the new keys that it asks for with its old one. Then give everybody the new roster."""
+    """Give a member the new keys that it asks for with its old one, once their fingerprint was compared.
+
+    The old key alone is not enough: it may have been stolen, and the request be one that the member gave up. Give
+    everybody the new roster afterwards.
+    """
     coordinator = Coordinator(folder)
     try:
         data = request.read_bytes()
     except OSError as error:
         raise UsageError(f"cannot read {request}: {error.strerror}") from error
+    require_read_out(Rekeying.from_bytes(data).signed.request, fingerprint)
     with connected(folder) as superlink:
         if going := [state.run for state in superlink.runs() if not state.is_over]:
             raise UsageError(f"run {going[0]} is under way and asks for the old keys; wait for it, or stop it")

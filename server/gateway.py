@@ -28,7 +28,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 
-from federation.fleet import CALLS, MOST_BODY_BYTES, PREFIX, Answered, Asked, TurnedAway, passed_on
+from federation.fleet import CALLS, MOST_REQUEST_BYTES, PREFIX, Answered, Asked, TurnedAway, passed_on
 from server.admission import Members, TurnedBack
 from server.call_log import CallLog
 from server.door import Door
@@ -69,7 +69,7 @@ class Gateway:
         *,
         door: Door | None = None,
         chores: Sequence[Callable[[], None]] = (),
-        most_body_bytes: int = MOST_BODY_BYTES,
+        most_body_bytes: int = MOST_REQUEST_BYTES,
         body_seconds: float = _BODY_SECONDS,
         clock: Callable[[], float] = time.time,
         warn: Callable[[str], None] = lambda _line: None,
@@ -155,13 +155,16 @@ class Gateway:
 
     async def _every_second(self) -> None:
         while True:
-            if self._door is not None:
-                self._door.show_out_the_late()
-            for chore in self._chores:
+            for chore in (self._tend_the_door, *self._chores):
                 self._do(chore)
             if self._clock() - self._counted_at >= _COUNT_SECONDS:
                 self.count_strangers()
             await asyncio.sleep(1)
+
+    def _tend_the_door(self) -> None:
+        if self._door is not None:
+            self._door.show_out_the_late()
+            self._door.expect(self._members.count)
 
     def _do(self, chore: Callable[[], None]) -> None:
         """A chore that fails must not end the others: without them, nobody would ever be shown out again."""

@@ -709,6 +709,27 @@ async def test_members_keep_their_places_when_all_are_taken(coordinator):
 
 @pytest.mark.integration
 @pytest.mark.enable_socket
+async def test_members_that_are_expected_have_places_beside_the_strangers(coordinator, monkeypatch):
+    monkeypatch.setattr(door, "PLACES_OF_A_MEMBER", 2)
+    visitors, streams = Door("127.0.0.1", 0, per_address=10, in_all=1), []
+    visitors.expect(2)
+    async with open_gateway(coordinator, visitors) as (_, port):
+        for _ in range(5):
+            streams.append(await asyncio.open_connection("127.0.0.1", port))
+            await until(lambda: visitors.visitors == len(streams))
+            visitors.is_member(*ends_of(streams[-1][1]), "north")
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        assert await reader.read() == b""
+        writer.close()
+        assert visitors.turned_away == {"full": 1}
+        visitors.expect(0)  # nobody is shown out for it
+        assert visitors.visitors == 5
+        for _, writer in streams:
+            writer.close()
+
+
+@pytest.mark.integration
+@pytest.mark.enable_socket
 async def test_one_member_has_so_many_places_whatever_addresses_it_comes_from(coordinator, monkeypatch):
     monkeypatch.setattr(door, "PER_MEMBER", 3)
     visitors, streams = Door("127.0.0.1", 0, per_address=2, in_all=10), []

@@ -666,7 +666,8 @@ def test_the_commands_of_renewal_end_well_and_say_what_comes_next(coordinator, m
     assert (done.exit_code, "new.example.org:8443" in done.stdout) == (0, True)
     done = device("node", "rekey", members["north"])
     assert (done.exit_code, "the new fingerprint" in done.stdout) == (0, True)
-    done = server("federation", "rekey", members["north"] / "rekey.json", folder)
+    read_out, request = done.stdout.rpartition("for the others: ")[2], members["north"] / "rekey.json"
+    done = server("federation", "rekey", request, folder, "--fingerprint", read_out)
     assert (done.exit_code, "north has new keys; its node is 100" in done.stdout) == (0, True), done.output
     assert server("federation", "renew", folder, "--authority").exit_code == 0
     write_pki(tmp_path / "tls", hosts=["localhost"], clients=["door"], now=NOW)
@@ -678,9 +679,30 @@ def test_new_keys_wait_for_a_run_that_is_under_way(coordinator, members, monkeyp
     superlink = ASuperlink()
     superlink.start_run(b"")
     monkeypatch.setattr(federation_upkeep_cli, "connected", superlink.connected)
-    rekey(members["north"])
-    done = server("federation", "rekey", members["north"] / "rekey.json", coordinator.folder)
+    read_out = rekey(members["north"]).signed.request.fingerprint
+    request = members["north"] / "rekey.json"
+    done = server("federation", "rekey", request, coordinator.folder, "--fingerprint", read_out)
     assert (done.exit_code, "is under way" in done.stderr) == (2, True)
+    assert not superlink.nodes
+
+
+def test_new_keys_need_what_the_member_reads_out(coordinator, members, monkeypatch):
+    """Whoever stole the old key, or kept a request that the member gave up, has a request that is signed well."""
+    superlink, before = ASuperlink(), files_of(coordinator.folder)
+    monkeypatch.setattr(federation_upkeep_cli, "connected", superlink.connected)
+    abandoned = rekey(members["north"]).signed.request.fingerprint
+    given_up = (members["north"] / "rekey.json").read_bytes()
+    (members["north"] / "rekey.json").unlink()
+    shutil.rmtree(members["north"] / "next")
+    read_out = rekey(members["north"]).signed.request.fingerprint
+    assert read_out != abandoned
+    (coordinator.folder.parent / "kept.json").write_bytes(given_up)
+    kept = coordinator.folder.parent / "kept.json"
+    done = server("federation", "rekey", kept, coordinator.folder, "--fingerprint", read_out)
+    assert (done.exit_code, "an earlier one" in done.stderr) == (2, True)
+    done = server("federation", "rekey", kept, coordinator.folder)
+    assert (done.exit_code, "pass what the organisation read out" in done.stderr) == (2, True)
+    assert files_of(coordinator.folder) == before
     assert not superlink.nodes
 
 

@@ -212,8 +212,10 @@ def renew(folder: Path, address: str) -> None:
     while certificate_of(address, authority) == before:
         time.sleep(0.2)
     say("east gives itself new keys; its ledgers stay, and everybody trusts the new roster")
-    report(command("intaglio", "node", "rekey", folder / "east"))
-    report(command(*_FEDERATION, "rekey", folder / "east" / "rekey.json", coordinator))
+    asked = command("intaglio", "node", "rekey", folder / "east")
+    report(asked)
+    print_ = asked.rpartition("for the others: ")[2].strip()
+    report(command(*_FEDERATION, "rekey", folder / "east" / "rekey.json", coordinator, "--fingerprint", print_))
     (folder / "roster").write_text(command(*_FEDERATION, "roster", coordinator) + "\n")
     for name in ORGANISATIONS:
         command("intaglio", "node", "trust", folder / "roster", folder / name, "--replace")
