@@ -126,6 +126,50 @@ def test_holders_may_keep_back_what_was_not_confirmed_and_nothing_else():
         assert (1 in parties.coordinator.faults) == fault
 
 
+class SealsAnotherMask(Node):
+    """Seals a key to the victim that its mask seed does not give; `committed` says whether its commitment fits that."""
+
+    committed = True
+
+    def _encrypted(self, theirs, own, mask):
+        honest = super()._encrypted(theirs, own, mask)
+        if (self.member, theirs.member) != (2, VICTIM):
+            return honest
+        key, context, purpose = bytes(32), self._context, b"shares %d to %d" % (2, VICTIM)
+        wrong = replace(
+            honest, sealed_mask=masking.seal_pair_key(self._mask_key, theirs.mask_key, key, context, 2, VICTIM)
+        )
+        if self.committed:
+            wrong = replace(wrong, pair_commitment=masking.commit(context, b"pair key", 2, VICTIM, key))
+        plaintext = own + mask + self._confirmation_key(VICTIM)
+        sealed = masking.seal(self._share_key, theirs.share_key, plaintext, context, purpose, wrong.bound)
+        return replace(wrong, sealed_shares=sealed)
+
+
+class SealsAnotherMaskThanItCommitsTo(SealsAnotherMask):
+    committed = False
+
+
+def test_a_dealer_that_sealed_another_mask_than_its_seed_gives_and_leaves_is_named_and_not_its_holder():
+    """The sum would be spoiled, and the holder could not show that its input is in bounds."""
+    parties = Parties(session_of(), node=SealsAnotherMask)
+    asked = parties.until(Stage.SIGN_SURVIVORS, leaves=(2,))
+    for stage in (Stage.SIGN_SURVIVORS, Stage.OPEN_SHARES):
+        for member, message in asked.items():
+            parties.coordinator.receive(member, parties.answer(member, stage, message))
+        if stage is Stage.SIGN_SURVIVORS:
+            asked = parties.coordinator.advance()
+    with pytest.raises(RoundAbortedError, match="^organisation 2 dealt shares of something else than its seed$"):
+        parties.coordinator.advance()
+
+
+def test_a_holder_refuses_a_mask_that_is_not_the_one_committed_to():
+    parties = Parties(session_of(), node=SealsAnotherMaskThanItCommitsTo)
+    asked = parties.until(Stage.MASK_INPUT)
+    with pytest.raises(PeerError, match="organisation 2 are not the ones that it committed to"):
+        parties.answer(VICTIM, Stage.MASK_INPUT, asked[VICTIM])
+
+
 # --------------------------------------------------------------------------------------------- answers of one member
 WRONG_ANSWERS = {
     "shares for fewer": (Stage.SHARE_KEYS, Shares, lambda m: replace(m, entries=m.entries[:3]), "to others than"),

@@ -334,9 +334,13 @@ class Coordinator:
     def _side_of(self, gone: int, seed: bytes, key: HybridKey) -> Ring:
         """What one that left would have added against the masks that the survivors share with it."""
         side: Ring = np.zeros(self.session.size, dtype=np.uint64)
-        for holder in self._shares[gone]:
+        for holder, dealt in self._shares[gone].items():
             if holder in self._masked:
-                side += masking.mask(masking.pair_key(seed, self._context, gone, holder), self.session.size)
+                pair = masking.pair_key(seed, self._context, gone, holder)
+                # The holder saw that its key is the one committed to. Another one would be taken for the holder's lie.
+                made = masking.commit(self._context, b"pair key", gone, holder, pair)
+                self._require_dealt(gone, made, dealt.pair_commitment)
+                side += masking.mask(pair, self.session.size)
         for dealer in self._dealers_to(gone):
             if dealer in self._masked:
                 side -= masking.mask(self._unsealed(key, dealer, gone), self.session.size)

@@ -382,13 +382,13 @@ class Node:
 
     def _encrypted(self, theirs: PublicKeys, own: bytes, mask: bytes) -> EncryptedShares:
         context, holder = self._context, theirs.member
-        sealed_mask = masking.seal_pair_key(
-            self._mask_key, theirs.mask_key, self._pair_key(holder), context, self.member, holder
-        )
+        pair = self._pair_key(holder)
+        sealed_mask = masking.seal_pair_key(self._mask_key, theirs.mask_key, pair, context, self.member, holder)
         dealt = EncryptedShares(
             holder,
             masking.commit(context, b"self share", self.member, holder, own),
             masking.commit(context, b"mask share", self.member, holder, mask),
+            masking.commit(context, b"pair key", self.member, holder, pair),
             sealed_mask,
             b"",
         )
@@ -418,8 +418,9 @@ class Node:
         made = (
             masking.commit(context, b"self share", dealer, self.member, own),
             masking.commit(context, b"mask share", dealer, self.member, mask),
+            masking.commit(context, b"pair key", dealer, self.member, pair_key),
         )
-        if made != (entry.self_commitment, entry.mask_commitment):
+        if made != (entry.self_commitment, entry.mask_commitment, entry.pair_commitment):
             raise PeerError(f"the shares of organisation {dealer} are not the ones that it committed to")
         return _Dealt(own, mask, confirmation_key, pair_key)
 
