@@ -108,7 +108,26 @@ def test_a_member_whose_word_to_its_holders_is_false_ends_the_round_with_its_nam
         for member, message in parties.coordinator.advance().items():
             parties.coordinator.receive(member, parties.answer(member, stage, message))
     assert not parties.coordinator.faults
-    with pytest.raises(RoundAbortedError, match="organisation 3 confirmed to 4 of 4 organisations that it masked"):
+    with pytest.raises(RoundAbortedError, match="organisation 3 masked with others than it said, or 4 of 4"):
+        parties.coordinator.advance()
+
+
+def test_a_holder_that_keeps_back_a_share_of_somebody_honest_is_named_beside_it():
+    """One colluder and one that left are enough: the word of the first was true, and nobody else can see that."""
+    parties = Parties(session_of())
+    asked = parties.until(Stage.SIGN_SURVIVORS, leaves=(4,))
+    for member, message in asked.items():
+        parties.coordinator.receive(member, parties.answer(member, Stage.SIGN_SURVIVORS, message))
+    for member, message in parties.coordinator.advance().items():
+        answer = OpenedShares.from_bytes(parties.answer(member, Stage.OPEN_SHARES, message))
+        if member == 3:
+            answer = replace(answer, entries=tuple(entry for entry in answer.entries if entry.member != 1))
+        parties.coordinator.receive(member, answer.to_bytes())
+    with pytest.raises(
+        RoundAbortedError,
+        match=r"^organisation 1 masked with others than it said, or 1 of 3 that hold its shares say so falsely: "
+        r"organisation 3$",
+    ):
         parties.coordinator.advance()
 
 
@@ -159,7 +178,7 @@ def test_a_dealer_that_sealed_another_mask_than_its_seed_gives_and_leaves_is_nam
             parties.coordinator.receive(member, parties.answer(member, stage, message))
         if stage is Stage.SIGN_SURVIVORS:
             asked = parties.coordinator.advance()
-    with pytest.raises(RoundAbortedError, match="^organisation 2 dealt shares of something else than its seed$"):
+    with pytest.raises(RoundAbortedError, match=r"^organisation 2 dealt shares of something else than its seed$"):
         parties.coordinator.advance()
 
 

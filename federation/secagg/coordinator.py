@@ -371,14 +371,14 @@ class Coordinator:
             raise RoundAbortedError(f"{error}: {self._reasons}") from error
 
     def _require_confirmed(self) -> None:
-        """Ends the round when too many holders do not open a survivor, whose word to them was false."""
+        """Ends the round when too many holders do not open a survivor: its word to them was false, or theirs is."""
         for dealer in self.survivors:
             holders = [holder for holder in self._shares[dealer] if holder in self._opened]
-            willing = sum(dealer in self._opened[holder] for holder in holders)
-            if willing < self.session.shape.threshold:
+            kept = [self._names[holder] for holder in holders if dealer not in self._opened[holder]]
+            if len(holders) - len(kept) < self.session.shape.threshold:
                 raise RoundAbortedError(
-                    f"{self._names[dealer]} confirmed to {len(holders) - willing} of {len(holders)} organisations that "
-                    "it masked with others than it was told"
+                    f"{self._names[dealer]} masked with others than it said, or {len(kept)} of {len(holders)} that "
+                    f"hold its shares say so falsely: {', '.join(kept)}"
                 )
 
     @property
