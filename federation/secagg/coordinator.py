@@ -377,8 +377,8 @@ class Coordinator:
             kept = [self._names[holder] for holder in holders if dealer not in self._opened[holder]]
             if len(holders) - len(kept) < self.session.shape.threshold:
                 raise RoundAbortedError(
-                    f"{self._names[dealer]} masked with others than it said, or {len(kept)} of {len(holders)} that "
-                    f"hold its shares say so falsely: {', '.join(kept)}"
+                    f"{self._names[dealer]} masked with others or under another charge than {len(kept)} of "
+                    f"{len(holders)} that hold its shares were told, or they say so falsely: {', '.join(kept)}"
                 )
 
     @property
