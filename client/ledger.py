@@ -11,7 +11,8 @@ one account for them, over all runs. A release is charged before anything of the
 answered must cost the same, whoever is there. The name of a charge is a digest of what decides the sum
 (`federation.charges`): plan, roster, application and question. A run that goes on with all of them may ask for the
 part again, in a new session, until this organisation has opened shares; it does so once for a charge. That is enough:
-any two quorums of one roster share an honest organisation, so nobody gets two sums.
+a sum opens only with shares of organisations that are charged for the same, and any two sets of them that open one
+share an honest organisation (`federation.secagg.graph`), so nobody gets two sums.
 
 The coordinator's ledger must extend the copy. Who restores an old one could spend a budget twice.
 

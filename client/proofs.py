@@ -32,13 +32,15 @@ def opened(state: RecordDict, release: str, node: Node) -> None:
     In a sparse graph it is nothing: a node has commitments of its neighbours alone, so a coordinator could choose the
     other seeds, and with them the signs, until an honest input is out of bounds for what its people are (ADR 0143).
     """
-    if len(node.session.roster) > COMPLETE:
+    before = state.config_records.get(_PREFIX + release, ConfigRecord())
+    # Nothing is left when it was asked for a proof too early, or for another sum's input since.
+    if len(node.session.roster) > COMPLETE or "masked" not in before:
         state[_PREFIX + release] = ConfigRecord({})
         return
     edges = sorted(node.edges.items())
     state[_PREFIX + release] = ConfigRecord(
         {
-            "masked": state.config_records[_PREFIX + release]["masked"],
+            "masked": before["masked"],
             "context": node.context,
             "adds": [adds for (adds, _), _ in edges],
             "subtracts": [subtracts for (_, subtracts), _ in edges],

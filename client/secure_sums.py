@@ -165,7 +165,9 @@ def answer(
         RefusedError: see `federation.secagg.Node`.
     """
     session, secrets, before, charge = _turn(state, identity, release, stage)
-    node = Node.resume(session, identity.member, secrets, before, sign=identity.sign, verify=verify_identity)
+    node = Node.resume(
+        session, identity.member, secrets, before, sign=identity.sign, verify=verify_identity, charge=charge
+    )
     made = step(node, charge)
     if node.stage is Stage.ENDED:
         proofs.opened(state, release, node)
@@ -205,13 +207,15 @@ def masked(state: RecordDict, identity: Identity, release: str, message: bytes, 
     """
     session, secrets, before, _ = _turn(state, identity, release, Stage.MASK_INPUT)
 
-    def node(*received: bytes) -> Node:
-        return Node.resume(session, identity.member, secrets, received, sign=identity.sign, verify=verify_identity)
+    def node(*received: bytes, charge: str = "") -> Node:
+        return Node.resume(
+            session, identity.member, secrets, received, sign=identity.sign, verify=verify_identity, charge=charge
+        )
 
     question = read()
     node(*before, message)  # whatever is wrong with the message is said here, and costs nobody anything
     paid = question.charge()
-    made = node(*before).mask_input(message, question.values(session))
+    made = node(*before, charge=paid).mask_input(message, question.values(session))
     _keep(state, release, secrets, [*before, message], paid)
     proofs.masked(state, release, made)
     return made

@@ -16,11 +16,14 @@ from unittest.mock import patch
 
 sys.path.insert(0, str(Path(__file__).parent))
 
+from range_reading import ROWS, N, weights
 from secagg_parties import Parties, identity, session_of
+from test_range_reading import Case
 
 from federation.identity import IdentityKey
 from federation.secagg import Stage, masking
 from federation.secagg.graph import shape
+from federation.secagg.ranges import _BitProof
 
 FOLDER = Path(__file__).parent / "vectors/secagg"
 NAMES = ("advertisement", "shares", "masked-input", "survivor-signature", "opened-shares")
@@ -119,7 +122,7 @@ def damages(messages: dict[str, bytes]) -> dict[str, tuple[str, bytes]]:
     keys, shares, advertisement = messages["key-list"], messages["shares"], messages["advertisement"]
     survivors, opened, share_list = messages["survivors"], messages["opened-shares"], messages["share-list"]
     masked, signature = messages["masked-input"], messages["survivor-signature"]
-    line, share, dealt = 50, 35, 2402
+    line, share, dealt = 50, 35, 2434
     past = (2**255 - 19).to_bytes(32, "little")
     return {
         "empty": ("advertisement", b""),
@@ -169,12 +172,71 @@ def damages(messages: dict[str, bytes]) -> dict[str, tuple[str, bytes]]:
     }
 
 
+def range_answer() -> dict[str, Any]:
+    """A proof of range, and forgeries of it by name, each with a second reading's word for what is wrong."""
+    bound, case = 5, Case.of([3, -1, 1])
+    shown = case.show(bound)
+    scalars = 3 * ROWS * len(weights(bound, len(case.edges)))
+    numbers, points = len(shown) - 32 * scalars, ROWS * len(case.edges)
+    first = int.from_bytes(shown[numbers : numbers + 32], "big")
+    draw = _BitProof.draw
+
+    def of_another(value: int, blinding: int, within: int, edges: int) -> _BitProof:
+        return draw(0, blinding, within, edges) if value else draw(value, blinding, within, edges)
+
+    with patch.object(_BitProof, "draw", of_another):
+        zero = case.show(bound)
+    swapped = shown[: 33 * points] + shown[33 * (points + 3) : 33 * (points + 6)]
+    swapped += shown[33 * points : 33 * (points + 3)] + shown[33 * (points + 6) :]
+    texts = {
+        "good": (shown, None),
+        "cut": (shown[:-1], "length"),
+        "longer": (shown + bytes(1), "length"),
+        "of-another-number": (zero, "number"),
+        "scalar-plus-the-order": (
+            shown[:numbers] + (first % (2**256 - N) + N).to_bytes(32, "big") + shown[numbers + 32 :],
+            "scalar",
+        ),
+        "mask-that-is-no-point": (b"\2" + b"\xff" * 32 + shown[33:], "point"),
+        "uncompressed-tag": (b"\4" + shown[1:], "point"),
+        "bits-swapped": (swapped, "bit"),
+        "another-mask": (shown[33:66] + shown[33:], "bit"),
+        "answers-of-zero": (shown[:numbers] + bytes(32 * scalars), "bit"),
+        "of-a-larger-bound": (case.show(bound + 1), "bit"),
+        "of-another-input": (Case.of([2, -1, 1]).show(bound), "bit"),
+    }
+    return {
+        "context": case.context.hex(),
+        "member": case.member,
+        "seeds": {member: seed.hex() for member, seed in case.seeds.items()},
+        "keys": [[*edge, key.hex()] for edge, key in case.keys.items()],
+        "masked": case.masked,
+        "bound": bound,
+        "good": shown.hex(),
+        "shown": {name: {**_difference(shown, data), "fault": fault} for name, (data, fault) in texts.items()},
+    }
+
+
+def _same(one: bytes, other: bytes) -> int:
+    """How many bytes two texts have in common before the first that differs."""
+    pairs = enumerate(zip(one, other, strict=False))
+    return next((at for at, (mine, yours) in pairs if mine != yours), min(len(one), len(other)))
+
+
+def _difference(good: bytes, data: bytes) -> dict[str, Any]:
+    """What another text has in place of a part of the good one."""
+    start = _same(good, data)
+    end = _same(good[start:][::-1], data[start:][::-1])
+    return {"same_at_start": start, "between": data[start : len(data) - end].hex(), "same_at_end": end}
+
+
 def main() -> None:
     """Writes everything anew."""
     FOLDER.mkdir(parents=True, exist_ok=True)
     answer = known_answer()
     (FOLDER / "session.json").write_text(json.dumps(answer, indent=1) + "\n")
     (FOLDER / "graph.json").write_text(json.dumps(graph_answer()) + "\n")
+    (FOLDER / "range.json").write_text(json.dumps(range_answer(), indent=1) + "\n")
     (FOLDER / "damage").mkdir(exist_ok=True)
     messages = {name: bytes.fromhex(text) for name, text in answer["messages"].items()}
     for name, (message, data) in damages(messages).items():

@@ -33,7 +33,7 @@ from federation.charges import (
     run_digest,
     run_of,
 )
-from federation.errors import MalformedMessageError
+from federation.errors import MalformedMessageError, RoundAbortedError
 from federation.evaluation import ImpostorPrior
 from federation.evaluation_plan import EvaluationPlan, Group
 from federation.identity import IdentityKey
@@ -133,6 +133,28 @@ def test_another_start_under_the_same_reservation_is_charged_again(config):
         coordinator.share()
         assert coordinator.question(0, TRAIN_MOMENTS, moments_request(start), MOMENTS).has_content()
     assert len(own(config, 0).charged(PEOPLE)) == 2
+
+
+def test_nobody_is_in_a_second_sum_because_the_others_pay_for_another_one(config):
+    """Whoever opened the first sum is asked something else, pays and opens again. The last one is asked the old."""
+    plan = the_plan()
+    shown = a_charge(config, plan)
+    assert opened(config, plan, shown, members=range(4), run_id=1, openers={0, 1, 2}) == [0, 1, 2, 3]
+    coordinator = LyingCoordinator(config, plan, run_id=2, shown=shown)
+    coordinator.advertise()
+    coordinator.share()
+    ask = coordinator.ask
+
+    def differently(index, kind, content):
+        other = moments_request(np.zeros(DIMENSION)) if kind == TRAIN_MOMENTS and index != 3 else {}
+        return ask(index, kind, RecordDict({**content, **other}))
+
+    coordinator.ask = differently
+    with pytest.raises(RoundAbortedError, match="organisation 4 masked with others or under another charge than 3 of"):
+        coordinator.open(TRAIN_MOMENTS, moments_request(start_vector()), MOMENTS, openers=range(3))
+    given = coordinator.sums[MOMENTS]._opened
+    assert set(given) == {1, 2, 3}
+    assert all(set(shares) == {1, 2, 3} for shares in given.values())  # and nothing of the fourth
 
 
 def test_a_run_goes_on_with_what_is_identical_and_is_charged_once(config):

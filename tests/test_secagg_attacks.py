@@ -314,7 +314,9 @@ def test_shares_under_replayed_keys_are_refused():
         now.answer(VICTIM, Stage.MASK_INPUT, message)
 
 
-@pytest.mark.parametrize("damage", ["sealed_shares", "sealed_mask", "self_commitment", "mask_commitment"])
+@pytest.mark.parametrize(
+    "damage", ["sealed_shares", "sealed_mask", "self_commitment", "mask_commitment", "pair_commitment"]
+)
 @pytest.mark.parametrize("at", [0, -1])
 def test_altered_shares_are_refused_and_their_dealer_named(damage, at):
     parties = Parties(session_of())

@@ -197,6 +197,61 @@ def test_the_chance_of_a_split_stays_below_its_bound_where_it_can_be_seen(n, c):
     assert bound / 6 < splits / 300 < bound + 3 * math.sqrt(bound / 300) < 0.9
 
 
+def opened_by(drawn, colluders, openers, threshold):
+    """Which honest members have the threshold among some openers and the colluders."""
+    return {m for m in drawn if m not in colluders and len(drawn[m] & (openers | colluders)) >= threshold}
+
+
+def is_split(drawn, colluders, size, threshold):
+    """Whether so many honest members drew the threshold from themselves and the colluders."""
+    honest = [m for m in drawn if m not in colluders]
+    return any(
+        all(len(drawn[m] & (set(part) | colluders)) >= threshold for m in part) for part in combinations(honest, size)
+    )
+
+
+@pytest.mark.parametrize(("n", "c", "d", "holders", "threshold"), [(9, 2, 1, 5, 3), (10, 1, 2, 5, 3), (11, 3, 0, 6, 4)])
+def test_who_opens_a_whole_sum_with_half_of_the_honest_has_found_a_split(n, c, d, holders, threshold):
+    """So two sums of one charge, whose honest openers differ, are as unlikely as a split of one of their graphs."""
+    colluders, found, splits = set(range(1, c + 1)), 0, 0
+    for seed in range(150):
+        graph = a_graph(n, holders, seed)
+        drawn = {member: set(graph.holders_of(member)) for member in graph.members}
+        half = (n - c) // 2
+        opens = any(
+            len(opened | set(openers)) >= n - c - d and set(openers) <= opened
+            for openers in combinations(range(c + 1, n + 1), half)
+            for opened in [opened_by(drawn, colluders, set(openers), threshold)]
+        )
+        split = is_split(drawn, colluders, half, threshold)
+        assert split or not opens
+        found, splits = found + opens, splits + split
+    assert 0 < found <= splits
+
+
+@pytest.mark.parametrize("plan", [THOUSAND, (1000, 0, 50), (300, 30, 60), (101, 25, 10)])
+def test_half_of_the_honest_open_no_whole_sum_but_for_the_bound(plan):
+    """Counted without the bound above: over all sets of openers, and over everybody that they may leave out."""
+    n, c, d = plan
+    found, h = shape(*plan), n - c
+    total = -math.inf
+    for openers in range(h // 2 + 1):
+        own = log2(tail(n - 1, openers - 1 + c, found.holders - 1, found.threshold - 1)) if openers else 0.0
+        theirs = log2(tail(n - 1, openers + c, found.holders - 1, found.threshold))
+        needed = h - d - openers
+        chance = log2(math.comb(h, openers)) if openers else 0.0
+        chance += openers * own + math.log2(math.comb(h - openers, needed)) + needed * theirs
+        total = max(total, chance)
+    assert total + math.log2(h) < -SIGMA
+
+
+def test_quorums_of_two_sessions_need_not_have_anybody_in_common():
+    """So nothing about two sums may hang on committees."""
+    session = session_of(1000, colluders=0, dropouts=50)
+    first, second = (set(session.committee(bytes([number]) * 32)) for number in (1, 2))
+    assert len(first & second) < len(first) // 2
+
+
 # ------------------------------------------------------------------------------------------------ attacks on the graph
 ORGANISATIONS = {"n": 20, "colluders": 0, "dropouts": 9}
 

@@ -108,7 +108,26 @@ def test_a_member_whose_word_to_its_holders_is_false_ends_the_round_with_its_nam
         for member, message in parties.coordinator.advance().items():
             parties.coordinator.receive(member, parties.answer(member, stage, message))
     assert not parties.coordinator.faults
-    with pytest.raises(RoundAbortedError, match="organisation 3 confirmed to 4 of 4 organisations that it masked"):
+    with pytest.raises(RoundAbortedError, match=r"^organisation 3 masked with others or under .* than 4 of 4"):
+        parties.coordinator.advance()
+
+
+def test_a_holder_that_keeps_back_a_share_of_somebody_honest_is_named_beside_it():
+    """One colluder and one that left are enough: the word of the first was true, and nobody else can see that."""
+    parties = Parties(session_of())
+    asked = parties.until(Stage.SIGN_SURVIVORS, leaves=(4,))
+    for member, message in asked.items():
+        parties.coordinator.receive(member, parties.answer(member, Stage.SIGN_SURVIVORS, message))
+    for member, message in parties.coordinator.advance().items():
+        answer = OpenedShares.from_bytes(parties.answer(member, Stage.OPEN_SHARES, message))
+        if member == 3:
+            answer = replace(answer, entries=tuple(entry for entry in answer.entries if entry.member != 1))
+        parties.coordinator.receive(member, answer.to_bytes())
+    with pytest.raises(
+        RoundAbortedError,
+        match=r"^organisation 1 masked with others or under another charge than 1 of 3 that hold its shares were told, "
+        r"or they say so falsely: organisation 3$",
+    ):
         parties.coordinator.advance()
 
 
@@ -124,6 +143,50 @@ def test_holders_may_keep_back_what_was_not_confirmed_and_nothing_else():
         entries = tuple(entry for entry in answer.entries if entry.member != kept)
         parties.coordinator.receive(1, replace(answer, entries=entries).to_bytes())
         assert (1 in parties.coordinator.faults) == fault
+
+
+class SealsAnotherMask(Node):
+    """Seals a key to the victim that its mask seed does not give; `committed` says whether its commitment fits that."""
+
+    committed = True
+
+    def _encrypted(self, theirs, own, mask):
+        honest = super()._encrypted(theirs, own, mask)
+        if (self.member, theirs.member) != (2, VICTIM):
+            return honest
+        key, context, purpose = bytes(32), self._context, b"shares %d to %d" % (2, VICTIM)
+        wrong = replace(
+            honest, sealed_mask=masking.seal_pair_key(self._mask_key, theirs.mask_key, key, context, 2, VICTIM)
+        )
+        if self.committed:
+            wrong = replace(wrong, pair_commitment=masking.commit(context, b"pair key", 2, VICTIM, key))
+        plaintext = own + mask + self._confirmation_key(VICTIM)
+        sealed = masking.seal(self._share_key, theirs.share_key, plaintext, context, purpose, wrong.bound)
+        return replace(wrong, sealed_shares=sealed)
+
+
+class SealsAnotherMaskThanItCommitsTo(SealsAnotherMask):
+    committed = False
+
+
+def test_a_dealer_that_sealed_another_mask_than_its_seed_gives_and_leaves_is_named_and_not_its_holder():
+    """The sum would be spoiled, and the holder could not show that its input is in bounds."""
+    parties = Parties(session_of(), node=SealsAnotherMask)
+    asked = parties.until(Stage.SIGN_SURVIVORS, leaves=(2,))
+    for stage in (Stage.SIGN_SURVIVORS, Stage.OPEN_SHARES):
+        for member, message in asked.items():
+            parties.coordinator.receive(member, parties.answer(member, stage, message))
+        if stage is Stage.SIGN_SURVIVORS:
+            asked = parties.coordinator.advance()
+    with pytest.raises(RoundAbortedError, match=r"^organisation 2 dealt shares of something else than its seed$"):
+        parties.coordinator.advance()
+
+
+def test_a_holder_refuses_a_mask_that_is_not_the_one_committed_to():
+    parties = Parties(session_of(), node=SealsAnotherMaskThanItCommitsTo)
+    asked = parties.until(Stage.MASK_INPUT)
+    with pytest.raises(PeerError, match="organisation 2 are not the ones that it committed to"):
+        parties.answer(VICTIM, Stage.MASK_INPUT, asked[VICTIM])
 
 
 # --------------------------------------------------------------------------------------------- answers of one member

@@ -48,8 +48,8 @@ def test_lengths_are_the_documented_ones():
     assert {name: len(data) for name, data in GOOD.items()} == {
         "advertisement": 40 + 4966,
         "key-list": 40 + 2 + 3 * 50 + 2 + 3 * 4966,
-        "shares": 42 + 3 * 2402,
-        "share-list": 40 + 2 + 3 * 2 + 2 + 3 * 2402,
+        "shares": 42 + 3 * 2434,
+        "share-list": 40 + 2 + 3 * 2 + 2 + 3 * 2434,
         "masked-input": 44 + 5 * 8 + 2 + 3 * 18,
         "survivors": 42 + 2 * 2,
         "survivor-signature": 40 + 2484,

@@ -6,6 +6,7 @@ import os
 import struct
 import time
 from collections import Counter
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -21,6 +22,7 @@ import client.app
 from federation.errors import MalformedMessageError, PeerError, RefusedError, RoundAbortedError
 from federation.rounds import (
     MOMENTS,
+    OPEN_SHARES,
     SHOW_RANGE,
     TRAIN_MOMENTS,
     Refusal,
@@ -29,7 +31,7 @@ from federation.rounds import (
     range_request,
     read_range_request,
 )
-from federation.secagg import masking
+from federation.secagg import Node, masking
 from federation.secagg import ranges as range_proofs
 from federation.secagg.ranges import ROWS, Ranges
 from federation.secagg.ring import SCALE
@@ -101,7 +103,7 @@ def test_an_input_out_of_bounds_cannot_be_shown(members, length):
 
 
 def test_no_proof_fits_another_input_and_none_another_member(members, shown):
-    with pytest.raises(PeerError, match="of another number"):
+    with pytest.raises(PeerError, match="does not hold"):
         members.check(1, of_length(150.0), shown)
     with pytest.raises(PeerError, match="does not hold"):
         members.check(2, of_length(6.0), shown)
@@ -296,13 +298,13 @@ def test_who_spoils_a_sum_and_shows_the_proof_of_another_is_named(config):
 
 def test_who_masks_with_another_key_than_agreed_stands_beside_whom_it_contradicts(config, monkeypatch):
     """South calls its lie a mask. Its own proof holds; north's, of the mask between them, says otherwise."""
-    original = masking.unseal_pair_key
+    original = Node._decrypted
 
-    def other_key(mine, theirs, sealed, context, dealer, holder):
-        made = original(mine, theirs, sealed, context, dealer, holder)
-        return bytes(32) if (dealer, holder) == (1, 2) else made
+    def other_key(node, entry):
+        made = original(node, entry)
+        return replace(made, pair_key=bytes(32)) if (entry.member, node.member) == (1, 2) else made
 
-    monkeypatch.setattr("federation.secagg.masking.unseal_pair_key", other_key)
+    monkeypatch.setattr(Node, "_decrypted", other_key)
     with pytest.raises(
         RoundAbortedError, match="north and south say different things of the mask between them"
     ) as caught:
@@ -317,6 +319,23 @@ def opened_moments(config, plan):
     coordinator.share()
     assert coordinator.open(TRAIN_MOMENTS, moments_request(start_vector()), MOMENTS, openers=range(4))
     return coordinator
+
+
+def test_who_is_asked_for_a_proof_before_it_opened_the_sum_opens_it_and_proves_nothing(config):
+    coordinator = LyingCoordinator(config, the_plan())
+    coordinator.advertise()
+    coordinator.share()
+    ask = coordinator.ask
+
+    def early(index, kind, content):
+        if kind == OPEN_SHARES:
+            assert ask(index, SHOW_RANGE, range_request(MOMENTS, {1: bytes(32)})).error.code == Refusal.REPEATED.value
+        return ask(index, kind, content)
+
+    coordinator.ask = early
+    assert coordinator.open(TRAIN_MOMENTS, moments_request(start_vector()), MOMENTS, openers=range(4)) == [0, 1, 2, 3]
+    seeds = dict(coordinator.sums[MOMENTS].ranges.seeds)
+    assert ask(0, SHOW_RANGE, range_request(MOMENTS, seeds)).error.code == Refusal.REPEATED.value
 
 
 def test_a_node_shows_its_range_once_and_for_the_survivors_own_seeds_only(config):

@@ -15,6 +15,7 @@ arrived, or the seed behind all s_uv of those who left.
 * **Never a part.** No sum over some of the honest survivors opens: a member masks with its holders, more than half of
   whom, roughly, open its secrets (`federation.secagg.graph` has the bound). So it counts who was masked with: a holder
   opens nothing of a survivor who was told of other dealers.
+* **One charge.** Nor of one who is charged for something else: members that open once for a charge open one sum for it.
 * **No man in the middle.** Fresh keys are signed with long-lived identities from a roster that does not come from the
   coordinator. The signature covers the session's digest: run, release, plan, roster, size and numbers of failures.
 * **No replay.** Every later message carries the digest of the key list, which holds a fresh key of every member. Shares

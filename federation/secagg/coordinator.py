@@ -334,9 +334,13 @@ class Coordinator:
     def _side_of(self, gone: int, seed: bytes, key: HybridKey) -> Ring:
         """What one that left would have added against the masks that the survivors share with it."""
         side: Ring = np.zeros(self.session.size, dtype=np.uint64)
-        for holder in self._shares[gone]:
+        for holder, dealt in self._shares[gone].items():
             if holder in self._masked:
-                side += masking.mask(masking.pair_key(seed, self._context, gone, holder), self.session.size)
+                pair = masking.pair_key(seed, self._context, gone, holder)
+                # The holder saw that its key is the one committed to. Another one would be taken for the holder's lie.
+                made = masking.commit(self._context, b"pair key", gone, holder, pair)
+                self._require_dealt(gone, made, dealt.pair_commitment)
+                side += masking.mask(pair, self.session.size)
         for dealer in self._dealers_to(gone):
             if dealer in self._masked:
                 side -= masking.mask(self._unsealed(key, dealer, gone), self.session.size)
@@ -367,14 +371,14 @@ class Coordinator:
             raise RoundAbortedError(f"{error}: {self._reasons}") from error
 
     def _require_confirmed(self) -> None:
-        """Ends the round when too many holders do not open a survivor, whose word to them was false."""
+        """Ends the round when too many holders do not open a survivor: its word to them was false, or theirs is."""
         for dealer in self.survivors:
             holders = [holder for holder in self._shares[dealer] if holder in self._opened]
-            willing = sum(dealer in self._opened[holder] for holder in holders)
-            if willing < self.session.shape.threshold:
+            kept = [self._names[holder] for holder in holders if dealer not in self._opened[holder]]
+            if len(holders) - len(kept) < self.session.shape.threshold:
                 raise RoundAbortedError(
-                    f"{self._names[dealer]} confirmed to {len(holders) - willing} of {len(holders)} organisations that "
-                    "it masked with others than it was told"
+                    f"{self._names[dealer]} masked with others or under another charge than {len(kept)} of "
+                    f"{len(holders)} that hold its shares were told, or they say so falsely: {', '.join(kept)}"
                 )
 
     @property

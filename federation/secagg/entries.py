@@ -222,6 +222,7 @@ class EncryptedShares:
         member: the holder in `Shares`, the dealer in a `ShareList`.
         self_commitment: to the share of the dealer's self-mask seed.
         mask_commitment: to the share of the dealer's mask seed.
+        pair_commitment: to the key of their mask, which that seed gives.
         sealed_mask: the key of their mask, sealed for the holder's mask key.
         sealed_shares: both shares and the key of confirmations, sealed for the holder's share key.
     """
@@ -229,13 +230,14 @@ class EncryptedShares:
     member: int
     self_commitment: bytes
     mask_commitment: bytes
+    pair_commitment: bytes
     sealed_mask: bytes = field(repr=False)
     sealed_shares: bytes = field(repr=False)
 
     @property
     def bound(self) -> bytes:
         """What the sealed shares cannot be separated from."""
-        return self.self_commitment + self.mask_commitment + self.sealed_mask
+        return self.self_commitment + self.mask_commitment + self.pair_commitment + self.sealed_mask
 
     def to_bytes(self) -> bytes:
         """Entry of `Shares` or of a `ShareList`."""
@@ -244,9 +246,9 @@ class EncryptedShares:
     @classmethod
     def read(cls, reader: Reader) -> Self:
         """Reads an entry."""
-        member, ours, masks = reader.number(), reader.take(DIGEST_BYTES), reader.take(DIGEST_BYTES)
+        member, (ours, masks, pair) = reader.number(), (reader.take(DIGEST_BYTES) for _ in range(3))
         sealed_mask = reader.take(SEALED_BYTES + SEED_BYTES)
-        return cls(member, ours, masks, sealed_mask, reader.take(SEALED_BYTES + 3 * SEED_BYTES))
+        return cls(member, ours, masks, pair, sealed_mask, reader.take(SEALED_BYTES + 3 * SEED_BYTES))
 
 
 @dataclass(frozen=True)

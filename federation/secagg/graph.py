@@ -23,6 +23,15 @@ term a = 1 is that of a member whose secrets colluders open alone. `shape` finds
 sum below 2^-SIGMA, and for which d members that leave by themselves take more than k - t holders of somebody with a
 probability below 2^-ETA.
 
+**Two sums for one charge.** An organisation opens once for a charge, and opens nothing of a member under another one
+(`federation.secagg.node`). So by the same argument all members of a sum have one charge: those of two charges would be
+two parts. Suppose that two sums of one roster open for one charge, in two sessions or after two lists of keys. The
+honest ones that opened the first and those that opened the second are different, so one of the two sets, O, has at most
+h/2 members. Each honest member of its sum has t holders in O and C, and there are at least n - d - c > h/2 of them. Add
+some of them to O until there are h/2: all of these drew t - 1 of their others from themselves and C, which is the last
+term above. So it happens with a probability below 2^-SIGMA in each session, too, whatever the committees are. (In a
+complete graph it cannot: t > h/2 + c.)
+
 **The committee** whose signatures settle S is drawn from the digest of all keys. The coordinator and colluders can try
 other keys, and so other committees, as often as they can hash. So that bound is 2^-GRINDING: two quorums have members
 in common who all collude.

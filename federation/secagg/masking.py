@@ -178,9 +178,9 @@ def confirmation_key(share_seed: bytes, context: bytes, dealer: int, holder: int
     return derive(share_seed, context, b"confirmation %d to %d" % (dealer, holder))
 
 
-def confirmation(key: bytes, context: bytes, dealers: bytes) -> bytes:
-    """16 bytes: "I masked among these dealers", from the owner of a `confirmation_key`."""
-    return derive(key, context, b"dealers " + dealers, CONFIRMATION_BYTES)
+def confirmation(key: bytes, context: bytes, told: bytes) -> bytes:
+    """16 bytes: "I masked among these dealers under this charge", from the owner of a `confirmation_key`."""
+    return derive(key, context, b"dealers " + told, CONFIRMATION_BYTES)
 
 
 CONFIRMATION_BYTES: Final = 16

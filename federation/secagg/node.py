@@ -103,6 +103,7 @@ class Node:
         sign: signs with this member's long-lived key.
         verify: checks signatures by the roster's keys.
         random: for shares.
+        charge: names what pays for this node's input, once it is known: from its masked input on.
     """
 
     def __init__(
@@ -114,6 +115,7 @@ class Node:
         sign: Sign,
         verify: Verify,
         random: Random = os.urandom,
+        charge: str = "",
     ) -> None:
         if member not in session.members:
             raise UsageError(f"the roster has no member {member}")
@@ -122,7 +124,7 @@ class Node:
         self._mask_key = HybridKey(secrets.mask_seed, session.digest, b"mask key")
         self._share_key = HybridKey(secrets.share_seed, session.digest, b"share key")
         self._choice = masking.derive(secrets.share_seed, session.digest, b"choice", CHOICE_BYTES)
-        self._context = b""
+        self._context, self._charge = b"", charge.encode()
         self._graph: Graph
         self._dealers_keys: dict[int, tuple[bytes, bytes]] = {}
         self._commitments: dict[int, bytes] = {}
@@ -142,6 +144,7 @@ class Node:
         sign: Sign,
         verify: Verify,
         random: Random = os.urandom,
+        charge: str = "",
     ) -> Self:
         """The node that has answered the messages in `received`, and checks them again.
 
@@ -153,8 +156,9 @@ class Node:
             sign: see `Node`.
             verify: see `Node`.
             random: see `Node`.
+            charge: see `Node`.
         """
-        node = cls(session, member, secrets, sign=sign, verify=verify, random=random)
+        node = cls(session, member, secrets, sign=sign, verify=verify, random=random, charge=charge)
         accept = (node._accept_keys, node._accept_shares, node._accept_survivors)
         node.stage = Stage.SHARE_KEYS
         for check, message in zip(accept, received, strict=False):
@@ -200,9 +204,9 @@ class Node:
             if values.shape != (self.session.size,) or values.dtype != np.int64:
                 raise UsageError(f"this session sums vectors of {self.session.size} int64 numbers")
             self._accept_shares(message)
-            masked, told = self._masked(values.astype(np.uint64)), numbers(self._dealers)
+            masked = self._masked(values.astype(np.uint64))
             confirmations = tuple(
-                Confirmation(holder, masking.confirmation(self._confirmation_key(holder), self._context, told))
+                Confirmation(holder, masking.confirmation(self._confirmation_key(holder), self._context, self._told))
                 for holder in self._masked_with
             )
             return MaskedInput(self._context, self.member, masked, confirmations).to_bytes()
@@ -223,7 +227,7 @@ class Node:
         """Takes the committee's signatures; gives one share about every dealer whose shares this node holds.
 
         Of a survivor it is the self-mask seed's, of everybody else the mask seed's, and never both. Of a survivor that
-        did not mask with the dealers that this node was told it is none.
+        did not mask with the dealers that this node was told, or under another charge, it is none.
 
         Raises:
             PeerError: see `share_keys`.
@@ -354,14 +358,19 @@ class Node:
             raise ProofError(f"the signature of organisation {member} does not verify") from error
 
     def _is_confirmed(self, word: Confirmation) -> bool:
-        """Whether a dealer masked with the dealers that this node was told."""
-        key, told = self._held[word.member].confirmation_key, numbers(self._dealers)
-        return hmac.compare_digest(masking.confirmation(key, self._context, told), word.code)
+        """Whether a dealer masked with the dealers that this node was told, and is charged for the same sum."""
+        key = self._held[word.member].confirmation_key
+        return hmac.compare_digest(masking.confirmation(key, self._context, self._told), word.code)
 
     # ------------------------------------------------------------------------------------------------- mathematics
     @property
     def _statement(self) -> bytes:
         return survivor_statement(self._context, self._dealers, self._survivors)
+
+    @property
+    def _told(self) -> bytes:
+        """What is confirmed. Who opens for another charge could be made to open a second sum for this one."""
+        return numbers(self._dealers) + self._charge
 
     @property
     def _masked_with(self) -> tuple[int, ...]:
@@ -382,13 +391,13 @@ class Node:
 
     def _encrypted(self, theirs: PublicKeys, own: bytes, mask: bytes) -> EncryptedShares:
         context, holder = self._context, theirs.member
-        sealed_mask = masking.seal_pair_key(
-            self._mask_key, theirs.mask_key, self._pair_key(holder), context, self.member, holder
-        )
+        pair = self._pair_key(holder)
+        sealed_mask = masking.seal_pair_key(self._mask_key, theirs.mask_key, pair, context, self.member, holder)
         dealt = EncryptedShares(
             holder,
             masking.commit(context, b"self share", self.member, holder, own),
             masking.commit(context, b"mask share", self.member, holder, mask),
+            masking.commit(context, b"pair key", self.member, holder, pair),
             sealed_mask,
             b"",
         )
@@ -418,8 +427,9 @@ class Node:
         made = (
             masking.commit(context, b"self share", dealer, self.member, own),
             masking.commit(context, b"mask share", dealer, self.member, mask),
+            masking.commit(context, b"pair key", dealer, self.member, pair_key),
         )
-        if made != (entry.self_commitment, entry.mask_commitment):
+        if made != (entry.self_commitment, entry.mask_commitment, entry.pair_commitment):
             raise PeerError(f"the shares of organisation {dealer} are not the ones that it committed to")
         return _Dealt(own, mask, confirmation_key, pair_key)
 

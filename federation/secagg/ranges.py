@@ -17,7 +17,8 @@ input is shown but that it is in bounds, and nothing is charged (ADR 0143).
   (CRYPTO 1991): they hide for ever and bind as long as discrete logarithms on P-256 are hard.
 
 A member's sum is ``z = c - P (mod 2^64)``, with c known and P the committed sums of its masks. It proves that
-``c - P + T + 2^64 k`` has b bits above ``-T``, for a small k: then z is from -T to ``2^b - T``.
+``c - P + T + 2^64 k``, for a small k, is what b bits make with weights 1, 2, 4, ... of which the last is such that all
+together are 2T: then z is from -T to T, and nowhere else. The challenge hashes c, too, so a proof is of one number.
 """
 
 from __future__ import annotations
@@ -154,7 +155,7 @@ class Ranges:
             _encoded(_commitment(masks[edge][row], blindings[edge][row])) for edge in edges for row in range(ROWS)
         ]
         first = [part for proof in proofs for part in proof.first]
-        challenge = _challenge(self.context, member, bound, committed, first)
+        challenge = _challenge(self.context, member, bound, known, committed, first)
         return b"".join([*committed, *first, *(part for proof in proofs for part in proof.last(challenge))])
 
     def check(
@@ -182,7 +183,8 @@ class Ranges:
             parts.append([shown[at + n * size : at + (n + 1) * size] for n in range(count)])
             at += count * size
         committed, first, last = parts
-        known, challenge = self._known(member, masked, gone), _challenge(self.context, member, bound, committed, first)
+        known = self._known(member, masked, gone)
+        challenge = _challenge(self.context, member, bound, known, committed, first)
         for row in range(ROWS):
             sum_of_masks = _G * 0
             for number, edge in enumerate(edges):
@@ -217,8 +219,11 @@ def _blindings(key: bytes, context: bytes) -> list[int]:
     ]
 
 
-def _challenge(context: bytes, member: int, bound: int, committed: Sequence[bytes], first: Sequence[bytes]) -> int:
-    head = digest(b"intaglio range challenge 1", context, b"%d %d" % (member, bound))
+def _challenge(
+    context: bytes, member: int, bound: int, known: Sequence[int], committed: Sequence[bytes], first: Sequence[bytes]
+) -> int:
+    numbers = b" ".join(b"%d" % number for number in (member, bound, *known))
+    head = digest(b"intaglio range challenge 2", context, numbers)
     hashed = hashlib.sha512(b"".join([head, *committed, *first])).digest()
     return int.from_bytes(hashed, "big") % _ORDER
 
@@ -230,7 +235,12 @@ def _bits(bound: int, edges: int) -> tuple[int, int]:
 
 def _weights(bound: int, edges: int) -> list[int]:
     low, high = _bits(bound, edges)
-    return [1 << bit for bit in range(low)] + [_RING << bit for bit in range(high)]
+    return [*(1 << bit for bit in range(low - 1)), _last(bound), *(_RING << bit for bit in range(high))]
+
+
+def _last(bound: int) -> int:
+    """The weight of a sum's last bit: with the powers of two before it, it makes 2T, and each number up to that."""
+    return 2 * bound - (1 << (2 * bound).bit_length() - 1) + 1
 
 
 @dataclass(frozen=True, eq=False)
@@ -256,9 +266,11 @@ class _BitProof:
         weights, (low, _) = _weights(bound, edges), _bits(bound, edges)
         signed = (value + _RING // 2) % _RING - _RING // 2
         above, wraps = signed + bound, (value - signed) // _RING + edges
-        if not (0 <= above < 1 << low):
+        if not 0 <= above <= 2 * bound:
             raise RefusedError("this organisation's input is longer than it may be")
-        bits = [above >> bit & 1 for bit in range(low)] + [wraps >> bit & 1 for bit in range(len(weights) - low)]
+        rest = above - (last := above >> low - 1) * _last(bound)
+        bits = [*(rest >> bit & 1 for bit in range(low - 1)), last]
+        bits += [wraps >> bit & 1 for bit in range(len(weights) - low)]
         drawn = [0] + [secrets.randbelow(_ORDER) for _ in weights[1:]]
         drawn[0] = (blinding - sum(weight * each for weight, each in zip(weights, drawn, strict=True))) % _ORDER
         nonces = [secrets.randbelow(_ORDER) for _ in weights]
@@ -302,9 +314,9 @@ def _require_bits(
     (low, _), total = _bits(bound, edges), _G * 0
     for point in reversed(committed[low:]):
         total = total + total + point
-    total = total * _RING
+    total = total * _RING + committed[low - 1] * _last(bound)
     lowest = _G * 0
-    for point in reversed(committed[:low]):
+    for point in reversed(committed[: low - 1]):
         lowest = lowest + lowest + point
     if total + lowest != statement + _G * (bound + _RING * edges):
         raise PeerError("its proof does not hold: its bits are of another number")
