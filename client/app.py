@@ -150,7 +150,10 @@ def scales(message: Message, context: Context) -> Message:
 
             chips = records.chips(context)
             with records.no_denormals():
-                return scales_sum(records.recogniser(context), chips, so_far, plan), records.count(chips)
+                total = scales_sum(
+                    records.recogniser(context), chips, so_far, plan, _people(context) * records.MOST_PAIRS
+                )
+                return total, records.count(chips)
 
         return total
 
@@ -165,7 +168,7 @@ def threshold(message: Message, context: Context) -> Message:
         adapter, prior = read_threshold_request(message.content, plan)
 
         def total() -> tuple[NDArray[np.float64], int]:
-            embeddings = records.embedded(context, adapter)
+            embeddings = records.embedded(context, adapter, _people(context))
             return impostor_summary(embeddings, adapter, prior), records.count(embeddings)
 
         return total
@@ -185,7 +188,7 @@ def evaluation(message: Message, context: Context) -> Message:
             from federation.private_evaluation import evaluation_sum  # noqa: PLC0415 - training needs none of it
 
             groups = records.groups(context)
-            embeddings = records.embedded(context, release.adapter).of_people(sorted(groups))
+            embeddings = records.embedded(context, release.adapter, _people(context), groups)
             return evaluation_sum(embeddings, release.adapter, groups, plan), len(groups)
 
         return total
@@ -327,6 +330,11 @@ def _rest_of_class(seconds: float, shortest: float) -> float:
     while 0 < end < seconds:
         end *= 2
     return max(0.0, end - seconds)
+
+
+def _people(context: Context) -> int:
+    """How many people this organisation said that it has: what an answer's time may depend on."""
+    return secure_sums.facts_of(context.state).people
 
 
 def _delay_class(context: Context) -> float:

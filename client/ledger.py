@@ -41,6 +41,10 @@ COORDINATOR: Final = "coordinator.jsonl"
 PEOPLE: Final = "people of this organisation"
 """The only account in an organisation's own ledger."""
 _LOCK = ".lock"
+_RESTORE: Final = {
+    OWN: "restore the newest copy that you have. The coordinator keeps one too, and gains from an older one",
+    COORDINATOR: "restore it from another organisation, which keeps a copy",
+}
 
 
 class WrongLedgerError(ProofError):
@@ -101,6 +105,9 @@ class Ledgers:
             new = tuple(noise for name, noise in plan.events if f"{shown.reservation}/{name}" not in paid)
             if new:
                 self._charged(own, "the rest of this run", new)
+            if not own.entries:  # before the copy: from now on, one that is missing was lost
+                own = self._opened(own)
+                replace_file(self.folder / OWN, own.to_bytes())
             if shown.chain != copy:
                 replace_file(self.folder / COORDINATOR, shown.chain.to_bytes())
             return own
@@ -166,8 +173,7 @@ class Ledgers:
     def _charged(self, own: LedgerChain, run: str, noise_multipliers: tuple[float, ...]) -> LedgerChain:
         cap = own.opening(PEOPLE)
         if cap is None:
-            opening = own.next_open(PEOPLE, epsilon=self.budget_epsilon, delta=self.delta)
-            own = own if opening is None else LedgerChain((*own.entries, opening))
+            own = self._opened(own)
         elif self.delta != cap.delta:
             raise UsageError(
                 f"delta is {self.delta:g} and was {cap.delta:g} when people were first charged: it stays that"
@@ -180,17 +186,22 @@ class Ledgers:
         entry = own.next_reserve(PEOPLE, run, noise_multipliers, at_most_epsilon=self.budget_epsilon)
         return LedgerChain((*own.entries, entry))
 
+    def _opened(self, own: LedgerChain) -> LedgerChain:
+        opening = own.next_open(PEOPLE, epsilon=self.budget_epsilon, delta=self.delta)
+        return own if opening is None else LedgerChain((*own.entries, opening))
+
     def _read(self, name: str) -> LedgerChain:
         path = self.folder / name
         try:
-            return LedgerChain.from_bytes(path.read_bytes()) if path.exists() else LedgerChain()
+            if path.exists():
+                return LedgerChain.from_bytes(path.read_bytes())
         except MalformedMessageError as error:
-            raise UsageError(
-                f"{path} was altered; restore it from who keeps a copy: the coordinator of {OWN}, "
-                f"other organisations of {COORDINATOR}"
-            ) from error
+            raise UsageError(f"{path} was altered; {_RESTORE[name]}") from error
         except OSError as error:
             raise UsageError(f"cannot read {path}: {error.strerror}") from error
+        if name == OWN and (self.folder / COORDINATOR).exists():
+            raise UsageError(f"{path} is gone, and what these people were charged with it; {_RESTORE[name]}")
+        return LedgerChain()
 
     @contextmanager
     def _locked(self) -> Iterator[None]:

@@ -38,8 +38,10 @@ from client.people import (
     require_both_cameras,
     require_chips_of_all,
     require_groups,
+    with_more_than,
 )
 from client.reaching import reach
+from client.records import MOST_IMAGES
 from client.renewing import gateway_of
 from federation.errors import IntaglioError, RefusedError, UnavailableError, UsageError
 from federation.evaluation_plan import EVALUATION
@@ -98,6 +100,8 @@ def require_ready(folder: Path) -> LocalPolicy:
         active = refresh_active(folder)
     # Whatever is wrong with the people is said here. A question is answered all the same (`client.records`).
     require_both_cameras(active)
+    if more := with_more_than(active, MOST_IMAGES):
+        _log.warning("%d people have more than %d images of a camera; the first %d take part", more, *[MOST_IMAGES] * 2)
     if SCALES in policy.recipes:
         require_chips_of_all(active, folder)
     if EVALUATION in policy.recipes:

@@ -206,6 +206,13 @@ def require_chips_of_all(active: EmbeddingSet, folder: Path) -> None:
         )
 
 
+def with_more_than(active: EmbeddingSet, most: int) -> int:
+    """How many people have more images of a camera than `most`."""
+    cameras = (active.people[active.profiles == profile] for profile in (REFERENCE, PROBE))
+    counted = [np.unique(people, return_counts=True) for people in cameras]
+    return len({str(name) for names, counts in counted for name in names[counts > most]})
+
+
 def require_both_cameras(active: EmbeddingSet) -> None:
     """Raises UsageError unless everybody who takes part has images of both cameras: who has not, would add nothing."""
     people = set(active.people.tolist())

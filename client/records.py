@@ -10,11 +10,11 @@ read; later on the organisation adds noise alone, and its own log says why.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from flwr.app import Context
 
@@ -30,6 +30,12 @@ if TYPE_CHECKING:
 
 # Flower may start a process for every message, and most need neither torch nor Opacus: what trains is imported where it
 # is used, which saves each of those processes seconds.
+
+
+MOST_IMAGES: Final = 32
+"""Of a person and a camera take part; the first ones. How long an answer takes must not be one person's doing."""
+MOST_PAIRS: Final = 8
+"""Of a person's pairs of chips go through a network that is tuned, black ones for those who have fewer (ADR 0140)."""
 
 
 @dataclass(frozen=True)
@@ -65,24 +71,40 @@ def count(images: EmbeddingSet | ChipSet) -> int:
 
 
 def embeddings(context: Context) -> EmbeddingSet:
-    """The organisation's embeddings, of those who take part."""
-    return EmbeddingSet.usable_from_bytes(path(context, "embeddings", "{}.npz").read_bytes())
+    """The organisation's embeddings, of those who take part, `MOST_IMAGES` of each person and camera."""
+    archive = path(context, "embeddings", "{}.npz").read_bytes()
+    return EmbeddingSet.usable_from_bytes(archive).first_of_each(MOST_IMAGES)
 
 
-def embedded(context: Context, adapter: Adapter) -> EmbeddingSet:
-    """The same; with a recogniser that was tuned, made by it."""
+def embedded(context: Context, adapter: Adapter, people: int, listed: Iterable[str] | None = None) -> EmbeddingSet:
+    """The same; with a recogniser that was tuned, made by it.
+
+    Args:
+        context: of the run.
+        adapter: of the release.
+        people: how many this organisation said that it has: the time says no more than this.
+        listed: whose; everybody's when not given.
+    """
+    names = None if listed is None else sorted(listed)
     if (tuned := adapter.scales.get(PROBE)) is None:
-        return embeddings(context)
+        everybody = embeddings(context)
+        return everybody if names is None else everybody.of_people(names)
+    mine = chips(context)
     with no_denormals():
-        return chips(context).embed(recogniser(context), tuned)
+        theirs = mine if names is None else mine.of_people(names)
+        return theirs.embed(recogniser(context), tuned, people * MOST_PAIRS)
 
 
 def chips(context: Context) -> ChipSet:
-    """The organisation's chips, of those who take part and have some."""
+    """The organisation's chips, of those who take part and have some, `MOST_PAIRS` of each person."""
     from federation.scales import ChipSet  # noqa: PLC0415 - see the top
 
     people = sorted(set(embeddings(context).people.tolist()))  # without those who withdrew
-    return ChipSet.from_bytes(path(context, "chips", "{}.chips.npz").read_bytes()).of_people(people)
+    return (
+        ChipSet.from_bytes(path(context, "chips", "{}.chips.npz").read_bytes())
+        .of_people(people)
+        .first_of_each(MOST_PAIRS)
+    )
 
 
 def groups(context: Context) -> dict[str, str]:

@@ -68,6 +68,14 @@ class EmbeddingSet:
         """Rows that show one of `people`, in order."""
         return self.select(np.isin(self.people, people))
 
+    def first_of_each(self, most: int) -> EmbeddingSet:
+        """The first `most` rows of every person and profile, in order."""
+        kept = np.zeros(len(self), dtype=bool)
+        for profile in np.unique(self.profiles):
+            rows = np.flatnonzero(self.profiles == profile)
+            kept[rows[first_of_each(self.people[rows], most)]] = True
+        return self.select(kept)
+
     @classmethod
     def of_usable(
         cls,
@@ -109,6 +117,20 @@ class EmbeddingSet:
             UsageError: the bytes are not such an archive.
         """
         return cls.of_usable(*_arrays(data))
+
+
+def first_of_each(people: NDArray[np.str_], most: int) -> NDArray[np.bool_]:
+    """Which rows are among the first `most` of their person.
+
+    >>> first_of_each(np.array(["north", "south", "north", "north"]), 2).tolist()
+    [True, True, True, False]
+    """
+    order = np.argsort(people, kind="stable")
+    begins = np.flatnonzero(np.r_[True, people[order][1:] != people[order][:-1]][: len(people)])
+    places = np.arange(len(people)) - np.repeat(begins, np.diff(np.append(begins, len(people))))
+    mask = np.zeros(len(people), dtype=bool)
+    mask[order] = places < most
+    return mask
 
 
 _Arrays = tuple[NDArray[np.float32], NDArray[np.str_], NDArray[np.str_], NDArray[np.str_]]

@@ -115,7 +115,7 @@ class EvaluationPlan(SumPlan):
 
     def _require_fields(self) -> None:
         counts = (self.people, self.organisations, self.threshold, self.bins, self.colluders, self.dropouts)
-        if self.code_length not in CODE_LENGTHS:
+        if type(self.code_length) is not int or self.code_length not in CODE_LENGTHS:
             raise UsageError(f"codes have {' or '.join(map(str, CODE_LENGTHS))} bits, not {self.code_length!r}")
         numbers = (self.epsilon, self.delta, self.noise_multiplier, self.largest_half_width)
         if not all(type(c) is int and c >= 0 for c in counts) or not all(

@@ -201,13 +201,17 @@ class ResNetRecogniser:
         """See `federation.recogniser.Recogniser.embed`."""
         return unit_rows(self._rows(chips))
 
-    def directions(self, chips: Chips) -> Embeddings:
+    def directions(self, chips: Chips, at_least: int = 0) -> Embeddings:
         """What `embed` gives, and zero where the network gives no direction: one that somebody else tuned may.
 
         What it makes of a chip depends on no other one, not even in the last bit (`equal_batches`).
+
+        Args:
+            chips: to embed.
+            at_least: how many to work on, so that the time says no more than this.
         """
         require_chips(chips)
-        rows = [self._forward(full)[:count] for count, full in equal_batches(chips)]
+        rows = [self._forward(full)[:count] for count, full in equal_batches(chips, at_least)]
         return unit_rows_or_zero(np.concatenate(rows) if rows else np.empty((0, self.dimension), np.float32))
 
     def _rows(self, chips: Chips) -> NDArray[np.float32]:
@@ -258,13 +262,17 @@ class ResNetRecogniser:
         return tuned
 
 
-def equal_batches(chips: Chips) -> Iterator[tuple[int, Chips]]:
-    """Chips in batches of one size, the last filled up with black ones, and how many of each batch are real.
+def equal_batches(chips: Chips, at_least: int = 0) -> Iterator[tuple[int, Chips]]:
+    """Chips in batches of one size, filled up with black ones, and how many of each batch are real.
 
     Convolutions of another batch size round otherwise. Scales that somebody chose can make much of that, so that one
     person more changed what is computed of another.
+
+    Args:
+        chips: (n, side, side, 3).
+        at_least: how many chips there are batches for, black ones among them.
     """
-    for start in range(0, len(chips), _BATCH):
+    for start in range(0, max(len(chips), at_least), _BATCH):
         some = chips[start : start + _BATCH]
         yield len(some), np.concatenate([some, np.zeros((_BATCH - len(some), *chips.shape[1:]), chips.dtype)])
 

@@ -32,7 +32,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from federation.clipping import clipped_sum
-from federation.embeddings import PROBE, REFERENCE, EmbeddingSet
+from federation.embeddings import PROBE, REFERENCE, EmbeddingSet, first_of_each
 from federation.errors import MalformedMessageError, UsageError
 from federation.evaluation import ImpostorPrior
 from federation.privacy import Adaptation, PrivacyPlan
@@ -76,14 +76,26 @@ class ChipSet:
         mask = np.isin(self.people, people)
         return ChipSet(self.reference[mask], self.probe[mask], self.people[mask], self.images[mask])
 
-    def embed(self, recogniser: ResNetRecogniser, scales: NDArray[np.float64] | None) -> EmbeddingSet:
+    def first_of_each(self, most: int) -> ChipSet:
+        """The first `most` pairs of every person."""
+        mask = first_of_each(self.people, most)
+        return ChipSet(self.reference[mask], self.probe[mask], self.people[mask], self.images[mask])
+
+    def embed(
+        self, recogniser: ResNetRecogniser, scales: NDArray[np.float64] | None, at_least: int = 0
+    ) -> EmbeddingSet:
         """Embeds references with the frozen network and probes with the tuned one.
 
         It is total: scales may leave so little of the network that an image has no direction. Its row is left out.
+
+        Args:
+            recogniser: the frozen network.
+            scales: (TUNABLE,) float64, of the tuned one; None for the frozen one.
+            at_least: how many pairs to work on, so that the time says no more than this.
         """
         probes = recogniser if scales is None else recogniser.tuned(scales)
         return EmbeddingSet.of_usable(
-            np.concatenate([recogniser.directions(self.reference), probes.directions(self.probe)]),
+            np.concatenate([recogniser.directions(self.reference, at_least), probes.directions(self.probe, at_least)]),
             np.concatenate([self.people, self.people]),
             np.array([REFERENCE] * len(self) + [PROBE] * len(self)),
             np.concatenate([self.images, self.images]),
@@ -117,13 +129,16 @@ def _scale_gradients(layer: Scale, activations: list[Tensor], backprops: Tensor)
     return {layer.factor: (activations[0] * backprops).sum(dim=(2, 3)), layer.offset: backprops.sum(dim=(2, 3))}
 
 
-def person_gradients(recogniser: ResNetRecogniser, chips: ChipSet, scales: NDArray[np.float64]) -> NDArray[np.float64]:
+def person_gradients(
+    recogniser: ResNetRecogniser, chips: ChipSet, scales: NDArray[np.float64], at_least: int = 0
+) -> NDArray[np.float64]:
     """The gradient of every person's loss, in the order of their names. Sensitive: stays in the organisation.
 
     Args:
         recogniser: the frozen network.
         chips: the organisation's images.
         scales: (TUNABLE,) float64, what was added to the scale layers so far.
+        at_least: how many pairs to work on, so that the time says no more than this.
 
     Returns:
         (people, TUNABLE) float64: for each person, the mean over their pairs, not clipped, and perhaps not finite. It
@@ -136,10 +151,11 @@ def person_gradients(recogniser: ResNetRecogniser, chips: ChipSet, scales: NDArr
     parameters = tail.scales()
     model = GradSampleModule(tail, loss_reduction="sum")
     done = 0
-    for count, probes in equal_batches(chips.probe):
+    batches = (equal_batches(side, at_least) for side in (chips.reference, chips.probe))
+    for (count, references), (_, probes) in zip(*batches, strict=True):
         batch = slice(done, done + count)
         done += count
-        targets = torch.from_numpy(recogniser.directions(chips.reference[batch])).to(recogniser.device)
+        targets = torch.from_numpy(recogniser.directions(references)[:count]).to(recogniser.device)
         # Opacus's hooks want an input with a gradient.
         made = model(recogniser.features(probes).requires_grad_())[:count]
         torch.autograd.backward((1 - functional.cosine_similarity(made, targets)).sum())
@@ -151,16 +167,27 @@ def person_gradients(recogniser: ResNetRecogniser, chips: ChipSet, scales: NDArr
 
 
 def scales_sum(
-    recogniser: ResNetRecogniser, chips: ChipSet, scales: NDArray[np.float64], plan: PrivacyPlan
+    recogniser: ResNetRecogniser,
+    chips: ChipSet,
+    scales: NDArray[np.float64],
+    plan: PrivacyPlan,
+    at_least: int = 0,
 ) -> NDArray[np.float64]:
     """What one organisation puts into the secure sum of one step: each person's gradient, clipped, before noise.
 
     It is total: whatever the scales, a person whose gradient is not finite adds zero (ADR 0140).
 
+    Args:
+        recogniser: see `person_gradients`.
+        chips: see there.
+        scales: see there.
+        plan: of the run.
+        at_least: see there.
+
     Returns:
         (TUNABLE,) float64, the sum over people of norm at most 1 each. Sensitive.
     """
-    return clipped_sum(person_gradients(recogniser, chips, scales) / plan.gradient_clip)
+    return clipped_sum(person_gradients(recogniser, chips, scales, at_least) / plan.gradient_clip)
 
 
 @dataclass(frozen=True, eq=False)

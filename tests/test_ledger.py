@@ -212,8 +212,36 @@ def test_an_altered_file_stops_the_organisation(config, plan, tmp_path, name):
     ledgers.charge(name_of(config, plan, plan.events[0][0], "1"), plan.events[0][1])
     path = tmp_path / "own" / name
     path.write_bytes(path.read_bytes().replace(b"8", b"9", 1))
-    with pytest.raises(UsageError, match="altered; restore it"):
+    with pytest.raises(UsageError, match="altered; restore "):
         ledgers.admit(a_charge(config, plan, "2"), plan, agreed_on(config, plan))
+
+
+@pytest.mark.parametrize("charged", [False, True])
+def test_an_own_ledger_that_is_gone_is_no_empty_one(config, plan, tmp_path, charged):
+    """With it would go what these people were charged, and what was opened."""
+    ledgers, shown = Ledgers(tmp_path / "own", 64.0), a_charge(config, plan)
+    ledgers.admit(shown, plan, agreed_on(config, plan))
+    name, noise = name_of(config, plan, plan.events[0][0], "1"), plan.events[0][1]
+    if charged:
+        ledgers.charge(name, noise)
+    (tmp_path / "own" / OWN).rename(tmp_path / "kept")
+    before = files_in(tmp_path / "own")
+    for ask in (
+        ledgers.own,
+        lambda: ledgers.admit(shown, plan, agreed_on(config, plan)),
+        lambda: ledgers.charge(name, noise),
+        lambda: ledgers.opened(name, "ab" * 32),
+    ):
+        with pytest.raises(UsageError, match=r"is gone, .* restore the newest copy that you have"):
+            ask()
+    assert files_in(tmp_path / "own") == before
+    (tmp_path / "kept").rename(tmp_path / "own" / OWN)
+    ledgers.charge(name, noise)
+    assert ledgers.own().charged(PEOPLE) == (noise,)
+
+
+def files_in(folder):
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
 
 
 def test_no_charge_is_lost_or_doubled_when_an_organisation_is_killed_at_any_write(config, plan, tmp_path):
@@ -294,7 +322,10 @@ def test_an_organisation_that_restores_an_old_ledger_is_named(config, tmp_path):
 def test_an_organisation_without_budget_ends_the_run_before_anything_of_anybody_leaves(config, tmp_path):
     with pytest.raises(RoundAbortedError, match="its own budget over all runs has no room"):
         run(config, node_configs={2: {"budget-epsilon": 7.0}})
-    assert not list(tmp_path.glob(f"*.ledgers/{OWN}"))
+    own = {path.parent.name: LedgerChain.from_bytes(path.read_bytes()) for path in tmp_path.glob(f"*.ledgers/{OWN}")}
+    assert {name: [entry.kind for entry in chain.entries] for name, chain in own.items()} == {
+        f"{index}.ledgers": ["open"] for index in (0, 1, 3)
+    }
 
 
 # ------------------------------------------------------------------------------------------------------- the commands

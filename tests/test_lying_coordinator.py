@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -31,7 +32,7 @@ from federation.ledger import LedgerChain
 from federation.privacy import MOMENTS, SCALES, THRESHOLD, PrivacyPlan
 from federation.recogniser import CHIP_SIDE
 from federation.release import Adapter, ModelRelease, PrivacyStatement
-from federation.resnet import TUNABLE
+from federation.resnet import TUNABLE, ResNetRecogniser
 from federation.rounds import (
     ADVERTISE,
     EVALUATE_RELEASE,
@@ -565,6 +566,42 @@ def test_answers_that_needed_people_wait_for_the_end_of_their_class(config, monk
     assert slept == [pytest.approx(1.3)] * (ORGANISATIONS + 1)
     coordinator.ask(0, SHOW_RANGE, range_request(MOMENTS, {}))
     assert slept == [pytest.approx(1.3)] * (ORGANISATIONS + 2)
+
+
+def many_of_one(pairs):
+    """Everybody as they are, and so many pairs of the victim."""
+    chips = made_up_chips()
+    rows = np.r_[np.zeros(pairs, dtype=int), np.arange(1, len(SITTERS))]
+    return ChipSet(chips.reference[rows], chips.probe[rows], chips.people[rows], chips.images[rows])
+
+
+@pytest.mark.parametrize(
+    "prepare",
+    [sitting(many_of_one(1)), sitting(many_of_one(90)), SITTING["somebody has embeddings and no chips"]],
+    ids=["one pair", "ninety pairs", "no pair"],
+)
+def test_a_network_works_as_long_on_three_people_however_many_images_they_have(sitters, monkeypatch, prepare):
+    """A day's images of one person decided after which power of two the answer left."""
+    monkeypatch.setattr(client.app.records, "MOST_PAIRS", 20)  # of three people: two batches of 32
+    worked = Counter()
+
+    def counting(self, chips, original=ResNetRecogniser.features):
+        worked[len(chips)] += 1
+        return original(self, chips)
+
+    monkeypatch.setattr(ResNetRecogniser, "features", counting)
+    prepare(Path(sitters["organisations"]))
+    worked.clear()
+    coordinator = LyingCoordinator(sitters, scales_plan())
+    coordinator.advertise()
+    coordinator.share()
+    coordinator.question(0, TRAIN_SCALES, scales_request(np.zeros(TUNABLE)), f"{SCALES}-1")
+    assert worked == {32: 4}  # two batches of references and two of probes
+    tuned = {REFERENCE: np.zeros(128), PROBE: np.zeros(128), SCALES: telling_scales(shipped())}
+    worked.clear()
+    prior = ConfigRecord({"mean": 0.5, "spread": 0.1})
+    coordinator.question(0, EVALUATE_THRESHOLD, RecordDict({**arrays(**tuned), "prior": prior}), THRESHOLD)
+    assert worked == {32: 4}
 
 
 def test_a_tuned_network_takes_denormal_numbers_for_zero_while_it_looks_at_people(sitters, monkeypatch):
