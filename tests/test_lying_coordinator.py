@@ -516,7 +516,8 @@ def test_a_question_that_is_refused_reads_nothing_and_charges_nothing(config, tm
     for name in ("0.npz", "0.groups.json"):
         (tmp_path / name).unlink()
     assert coordinator.question(0, TRAIN_MOMENTS, wrong, MOMENTS).error.code == Refusal.BAD_REQUEST.value
-    assert not (tmp_path / "0.ledgers" / OWN).exists()
+    own = LedgerChain.from_bytes((tmp_path / "0.ledgers" / OWN).read_bytes())
+    assert (own.charged(PEOPLE), [entry.kind for entry in own.entries]) == ((), ["open"])
 
 
 def test_a_message_of_secure_aggregation_that_is_wrong_charges_nothing(config, tmp_path):
@@ -528,7 +529,8 @@ def test_a_message_of_secure_aggregation_that_is_wrong_charges_nothing(config, t
     lists[1] = lists[1][:-1] + bytes([lists[1][-1] ^ 1])
     reply = coordinator.question(0, TRAIN_MOMENTS, moments_request(start_vector()), MOMENTS)
     assert reply.error.code == Refusal.NOT_TRUSTED.value
-    assert not (tmp_path / "0.ledgers" / OWN).exists()
+    own = LedgerChain.from_bytes((tmp_path / "0.ledgers" / OWN).read_bytes())
+    assert (own.charged(PEOPLE), [entry.kind for entry in own.entries]) == ((), ["open"])
 
 
 def test_refused_is_nothing_that_people_decide():

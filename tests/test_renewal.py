@@ -512,7 +512,7 @@ def test_new_keys_go_on_from_the_ledger_of_the_old_ones(config, tmp_path):
 def test_who_joins_again_under_its_name_with_an_empty_folder_has_no_new_budget(config, tmp_path):
     """Today's attack: the same people, revoked and invited again, had a cap that began at 0."""
     run_federation(config)
-    (tmp_path / "0.ledgers" / OWN).unlink()
+    shutil.rmtree(tmp_path / "0.ledgers")
     _call(config, "north", "south", "west", "east", fresh=("north",))
     with pytest.raises(RoundAbortedError, match=r"its own ledger does not go on from the last one.*north\.jsonl"):
         run_federation(config, run_id=2)
