@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 
 from client.ledger import COORDINATOR, OWN, PEOPLE, Ledgers, WrongLedgerError
 from client.ledger_cli import ledger_app
-from client.turns import RepeatedError
+from client.turns import TURNS, RepeatedError, Turns
 from federation.charges import charge_name
 from federation.errors import (
     BudgetExhaustedError,
@@ -23,6 +23,7 @@ from federation.errors import (
 from federation.ledger import MOST_BYTES, LedgerChain
 from federation.privacy import MOMENTS, THRESHOLD
 from federation.rounds import ShownLedger
+from federation.secagg import NodeSecrets, Stage
 from server.ledger import LedgerCopies, PrivacyLedger
 from server.ledger_cli import ledger_commands
 
@@ -232,12 +233,29 @@ def test_an_own_ledger_that_is_gone_is_no_empty_one(config, plan, tmp_path, char
         lambda: ledgers.charge(name, noise),
         lambda: ledgers.opened(name, "ab" * 32),
     ):
-        with pytest.raises(UsageError, match=r"is gone, .* restore the newest copy that you have"):
+        with pytest.raises(UsageError, match=r"is gone or empty, .* restore the newest copy that you have"):
             ask()
     assert files_in(tmp_path / "own") == before
     (tmp_path / "kept").rename(tmp_path / "own" / OWN)
     ledgers.charge(name, noise)
     assert ledgers.own().charged(PEOPLE) == (noise,)
+
+
+@pytest.mark.parametrize("left", [COORDINATOR, TURNS])
+@pytest.mark.parametrize("content", [None, b""])
+def test_an_own_ledger_without_an_entry_is_none_beside_what_came_after_its_first(config, plan, tmp_path, left, content):
+    """A file of no bytes is a valid chain of no entries, and a turn is taken long after the cap was set."""
+    folder, shown = tmp_path / "own", a_charge(config, plan)
+    Ledgers(folder, 64.0).admit(shown, plan, agreed_on(config, plan))
+    Turns(folder).take(NodeSecrets.draw(), MOMENTS, Stage.SHARE_KEYS)
+    for name in {OWN, COORDINATOR, TURNS} - {left}:
+        (folder / name).unlink()
+    if content is not None:
+        (folder / OWN).write_bytes(content)
+    before = files_in(folder)
+    with pytest.raises(UsageError, match=r"own\.jsonl is gone or empty, "):
+        Ledgers(folder, 64.0).admit(shown, plan, agreed_on(config, plan))
+    assert files_in(folder) == before
 
 
 def files_in(folder):
