@@ -137,14 +137,21 @@ def recogniser(context: Context) -> ResNetRecogniser:
 
 @contextmanager
 def no_denormals() -> Iterator[None]:
-    """Lets torch take denormal numbers for zero: arithmetic on them is slow, and scales could make it somebody's."""
+    """Lets torch take denormal numbers for zero: arithmetic on them is slow, and scales could make it somebody's.
+
+    Torch does so in the thread that asks for it, and its others would go on: what became of a person's image would
+    depend on whose thread it is in, and so on who else is there. So there is one thread meanwhile.
+    """
     import torch  # noqa: PLC0415 - see the top
 
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
     torch.set_flush_denormal(True)
     try:
         yield
     finally:
         torch.set_flush_denormal(False)
+        torch.set_num_threads(threads)
 
 
 def path(context: Context, key: str, local: str) -> Path:
