@@ -1,6 +1,9 @@
 """Ledgers of coordinator and organisations: copies that show a rollback, a cap over all runs, the commands."""
 
+import hashlib
+import json
 import shutil
+from dataclasses import replace
 
 import pytest
 from crash_points import DIED, Deadline, in_a_child
@@ -65,6 +68,23 @@ def test_a_ledger_that_was_continued_from_an_old_copy_says_from_where(tmp_path):
 def test_foreign_bytes_are_a_ledger_or_malformed(data):
     with pytest.raises(MalformedMessageError):
         LedgerChain.from_bytes(data)
+
+
+@pytest.mark.parametrize("text", ["run\npeople: epsilon 0.00 of 8 is charged", "run\x1b[2J", "run\u2028"])
+@pytest.mark.parametrize("field", ["population", "run", "release"])
+def test_a_foreign_ledger_writes_nothing_of_its_own_into_what_is_shown_of_it(tmp_path, field, text):
+    """Either side shows the other's: a line feed would begin a line that nobody could tell from ours."""
+    data = written(tmp_path / "ledger", "run").to_bytes()
+    (entry,) = (entry for entry in LedgerChain.from_bytes(data).entries if entry.kind == "open")
+    with pytest.raises(UsageError, match="a field of the wrong kind"):
+        replace(entry, **{field: text})
+    line = json.loads(entry.to_line()) | {field: text}
+    line["hash"] = hashlib.sha256(
+        json.dumps({k: v for k, v in line.items() if k != "hash"}, sort_keys=True, separators=(",", ":")).encode()
+    ).hexdigest()
+    forged = json.dumps(line, sort_keys=True, separators=(",", ":")).encode() + b"\n"
+    with pytest.raises(MalformedMessageError, match="no ledger, or an altered one"):
+        LedgerChain.from_bytes(forged)
 
 
 def test_a_ledger_survives_the_wire(tmp_path):
