@@ -150,9 +150,7 @@ def scales(message: Message, context: Context) -> Message:
 
             chips = records.chips(context)
             with records.no_denormals():
-                total = scales_sum(
-                    records.recogniser(context), chips, so_far, plan, _people(context) * records.MOST_PAIRS
-                )
+                total = scales_sum(records.recogniser(context), chips, so_far, plan, records.pairs(_people(context)))
                 return total, records.count(chips)
 
         return total

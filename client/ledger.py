@@ -29,7 +29,7 @@ from pathlib import Path
 from typing import Final
 
 from client.files import replace_file
-from client.turns import RepeatedError
+from client.turns import TURNS, RepeatedError
 from federation.charges import require_reservation_of
 from federation.errors import MalformedMessageError, ProofError, UsageError
 from federation.ledger import LedgerChain
@@ -193,15 +193,15 @@ class Ledgers:
     def _read(self, name: str) -> LedgerChain:
         path = self.folder / name
         try:
-            if path.exists():
-                return LedgerChain.from_bytes(path.read_bytes())
+            chain = LedgerChain.from_bytes(path.read_bytes()) if path.exists() else LedgerChain()
         except MalformedMessageError as error:
             raise UsageError(f"{path} was altered; {_RESTORE[name]}") from error
         except OSError as error:
             raise UsageError(f"cannot read {path}: {error.strerror}") from error
-        if name == OWN and (self.folder / COORDINATOR).exists():
-            raise UsageError(f"{path} is gone, and what these people were charged with it; {_RESTORE[name]}")
-        return LedgerChain()
+        # The own one is opened before a copy is kept or a turn is taken: who has either of them had an own one.
+        if name == OWN and not chain.entries and any((self.folder / later).exists() for later in (COORDINATOR, TURNS)):
+            raise UsageError(f"{path} is gone or empty, and what these people were charged with it; {_RESTORE[name]}")
+        return chain
 
     @contextmanager
     def _locked(self) -> Iterator[None]:

@@ -33,6 +33,7 @@ from client.people import (
     CHIPS,
     GROUPS,
     MODEL,
+    MOST_IMAGES,
     changing,
     refresh_active,
     require_both_cameras,
@@ -41,7 +42,6 @@ from client.people import (
     with_more_than,
 )
 from client.reaching import reach
-from client.records import MOST_IMAGES
 from client.renewing import gateway_of
 from federation.errors import IntaglioError, RefusedError, UnavailableError, UsageError
 from federation.evaluation_plan import EVALUATION

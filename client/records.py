@@ -14,10 +14,11 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 from flwr.app import Context
 
+from client.people import MOST_IMAGES, MOST_PAIRS
 from federation.embeddings import PROBE, EmbeddingSet
 from federation.errors import UsageError
 from federation.evaluation_plan import EvaluationPlan
@@ -30,12 +31,6 @@ if TYPE_CHECKING:
 
 # Flower may start a process for every message, and most need neither torch nor Opacus: what trains is imported where it
 # is used, which saves each of those processes seconds.
-
-
-MOST_IMAGES: Final = 32
-"""Of a person and a camera take part; the first ones. How long an answer takes must not be one person's doing."""
-MOST_PAIRS: Final = 8
-"""Of a person's pairs of chips go through a network that is tuned, black ones for those who have fewer (ADR 0140)."""
 
 
 @dataclass(frozen=True)
@@ -92,7 +87,12 @@ def embedded(context: Context, adapter: Adapter, people: int, listed: Iterable[s
     mine = chips(context)
     with no_denormals():
         theirs = mine if names is None else mine.of_people(names)
-        return theirs.embed(recogniser(context), tuned, people * MOST_PAIRS)
+        return theirs.embed(recogniser(context), tuned, pairs(people))
+
+
+def pairs(people: int) -> int:
+    """How many pairs of chips a network works on for so many people."""
+    return people * MOST_PAIRS
 
 
 def chips(context: Context) -> ChipSet:
@@ -137,14 +137,21 @@ def recogniser(context: Context) -> ResNetRecogniser:
 
 @contextmanager
 def no_denormals() -> Iterator[None]:
-    """Lets torch take denormal numbers for zero: arithmetic on them is slow, and scales could make it somebody's."""
+    """Lets torch take denormal numbers for zero: arithmetic on them is slow, and scales could make it somebody's.
+
+    Torch does so in the thread that asks for it, and its others would go on: what became of a person's image would
+    depend on whose thread it is in, and so on who else is there. So there is one thread meanwhile.
+    """
     import torch  # noqa: PLC0415 - see the top
 
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
     torch.set_flush_denormal(True)
     try:
         yield
     finally:
         torch.set_flush_denormal(False)
+        torch.set_num_threads(threads)
 
 
 def path(context: Context, key: str, local: str) -> Path:

@@ -36,6 +36,9 @@ class LedgerEntry:
         delta: of the cap; 0 but for "open".
         release: SHA-256 digest of the model release; empty but for "commit".
         previous: hash of the entry before, zeros for the first.
+
+    Raises:
+        UsageError: a field is of the wrong kind, or a text could not be shown in a line of its own.
     """
 
     kind: EntryKind
@@ -52,7 +55,7 @@ class LedgerEntry:
         numbers = (*self.noise_multipliers, self.epsilon, self.delta)
         if (
             self.kind not in get_args(EntryKind)
-            or not all(isinstance(text, str) for text in texts)
+            or not all(isinstance(text, str) and text.isprintable() for text in texts)
             or not all(type(value) is float and math.isfinite(value) and value >= 0 for value in numbers)
             or not all(self.noise_multipliers)
         ):

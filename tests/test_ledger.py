@@ -1,6 +1,9 @@
 """Ledgers of coordinator and organisations: copies that show a rollback, a cap over all runs, the commands."""
 
+import hashlib
+import json
 import shutil
+from dataclasses import replace
 
 import pytest
 from crash_points import DIED, Deadline, in_a_child
@@ -10,7 +13,7 @@ from typer.testing import CliRunner
 
 from client.ledger import COORDINATOR, OWN, PEOPLE, Ledgers, WrongLedgerError
 from client.ledger_cli import ledger_app
-from client.turns import RepeatedError
+from client.turns import TURNS, RepeatedError, Turns
 from federation.charges import charge_name
 from federation.errors import (
     BudgetExhaustedError,
@@ -23,6 +26,7 @@ from federation.errors import (
 from federation.ledger import MOST_BYTES, LedgerChain
 from federation.privacy import MOMENTS, THRESHOLD
 from federation.rounds import ShownLedger
+from federation.secagg import NodeSecrets, Stage
 from server.ledger import LedgerCopies, PrivacyLedger
 from server.ledger_cli import ledger_commands
 
@@ -64,6 +68,23 @@ def test_a_ledger_that_was_continued_from_an_old_copy_says_from_where(tmp_path):
 def test_foreign_bytes_are_a_ledger_or_malformed(data):
     with pytest.raises(MalformedMessageError):
         LedgerChain.from_bytes(data)
+
+
+@pytest.mark.parametrize("text", ["run\npeople: epsilon 0.00 of 8 is charged", "run\x1b[2J", "run\u2028"])
+@pytest.mark.parametrize("field", ["population", "run", "release"])
+def test_a_foreign_ledger_writes_nothing_of_its_own_into_what_is_shown_of_it(tmp_path, field, text):
+    """Either side shows the other's: a line feed would begin a line that nobody could tell from ours."""
+    data = written(tmp_path / "ledger", "run").to_bytes()
+    (entry,) = (entry for entry in LedgerChain.from_bytes(data).entries if entry.kind == "open")
+    with pytest.raises(UsageError, match="a field of the wrong kind"):
+        replace(entry, **{field: text})
+    line = json.loads(entry.to_line()) | {field: text}
+    line["hash"] = hashlib.sha256(
+        json.dumps({k: v for k, v in line.items() if k != "hash"}, sort_keys=True, separators=(",", ":")).encode()
+    ).hexdigest()
+    forged = json.dumps(line, sort_keys=True, separators=(",", ":")).encode() + b"\n"
+    with pytest.raises(MalformedMessageError, match="no ledger, or an altered one"):
+        LedgerChain.from_bytes(forged)
 
 
 def test_a_ledger_survives_the_wire(tmp_path):
@@ -232,12 +253,29 @@ def test_an_own_ledger_that_is_gone_is_no_empty_one(config, plan, tmp_path, char
         lambda: ledgers.charge(name, noise),
         lambda: ledgers.opened(name, "ab" * 32),
     ):
-        with pytest.raises(UsageError, match=r"is gone, .* restore the newest copy that you have"):
+        with pytest.raises(UsageError, match=r"is gone or empty, .* restore the newest copy that you have"):
             ask()
     assert files_in(tmp_path / "own") == before
     (tmp_path / "kept").rename(tmp_path / "own" / OWN)
     ledgers.charge(name, noise)
     assert ledgers.own().charged(PEOPLE) == (noise,)
+
+
+@pytest.mark.parametrize("left", [COORDINATOR, TURNS])
+@pytest.mark.parametrize("content", [None, b""])
+def test_an_own_ledger_without_an_entry_is_none_beside_what_came_after_its_first(config, plan, tmp_path, left, content):
+    """A file of no bytes is a valid chain of no entries, and a turn is taken long after the cap was set."""
+    folder, shown = tmp_path / "own", a_charge(config, plan)
+    Ledgers(folder, 64.0).admit(shown, plan, agreed_on(config, plan))
+    Turns(folder).take(NodeSecrets.draw(), MOMENTS, Stage.SHARE_KEYS)
+    for name in {OWN, COORDINATOR, TURNS} - {left}:
+        (folder / name).unlink()
+    if content is not None:
+        (folder / OWN).write_bytes(content)
+    before = files_in(folder)
+    with pytest.raises(UsageError, match=r"own\.jsonl is gone or empty, "):
+        Ledgers(folder, 64.0).admit(shown, plan, agreed_on(config, plan))
+    assert files_in(folder) == before
 
 
 def files_in(folder):

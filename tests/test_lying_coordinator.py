@@ -606,6 +606,20 @@ def test_a_network_works_as_long_on_three_people_however_many_images_they_have(s
     assert worked == {32: 4}
 
 
+def test_no_thread_of_torch_keeps_denormal_numbers_while_people_are_looked_at():
+    """A thread that does would make something else of an image than the others: what, is up to who comes before it."""
+    before, small = torch.get_num_threads(), torch.full((1 << 22,), 1e-39)
+    torch.set_num_threads(4)
+    try:
+        assert (small * 1.0).count_nonzero() == len(small)  # all four threads are there, and keep them
+        with client.app.records.no_denormals():
+            assert (small * 1.0).count_nonzero() == 0
+        assert (small * 1.0).count_nonzero() == len(small)
+        assert torch.get_num_threads() == 4
+    finally:
+        torch.set_num_threads(before)
+
+
 def test_a_tuned_network_takes_denormal_numbers_for_zero_while_it_looks_at_people(sitters, monkeypatch):
     """Arithmetic on them is slow on some processors, so their time would tell whose numbers are small."""
     seen, original = [], client.app.records.recogniser

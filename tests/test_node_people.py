@@ -151,6 +151,25 @@ def test_two_cameras_are_paired_and_every_image_is_in_a_pair(tmp_path, folder):
     assert done.images == 5
 
 
+def test_no_more_of_a_person_lies_where_questions_read_it_than_takes_part(tmp_path, folder, monkeypatch):
+    """Reading comes before every answer: a thousand pictures of somebody would make it half a second longer."""
+    monkeypatch.setattr("client.people.MOST_IMAGES", 3)
+    monkeypatch.setattr("client.people.MOST_PAIRS", 2)
+    images = some_images(some_images(tmp_path / "images", {1: "anna"}, (1, 2, 3, 4, 5)), {2: "ben"}, (1,))
+    assert prepared(images, folder).images == 6
+    active = embeddings_in(folder, "active.npz")
+    everything, chips = embeddings_in(folder), chips_in(folder)
+    for person, most, pairs in (("anna", 3, 2), ("ben", 1, 1)):
+        for profile in (REFERENCE, PROBE):
+            of_each = [e.select((e.people == person) & (e.profiles == profile)) for e in (active, everything)]
+            assert of_each[0].images.tolist() == of_each[1].images.tolist()[:most]
+        assert np.array_equal(
+            chips.of_people([person]).reference,
+            np.stack([chip(orl_image(1 + (person == "ben"), n + 1)) for n in range(pairs)]),
+        )
+    assert len(everything) == 12  # more may take part one day
+
+
 def test_without_the_recipe_in_the_policy_no_picture_of_a_face_is_kept(tmp_path):
     folder = an_organisation(tmp_path / "north", '["moments", "threshold"]')
     assert not prepared(some_images(tmp_path / "images", {1: "anna"}), folder).chips
