@@ -10,18 +10,18 @@ import click
 import typer
 from typer.core import TyperGroup
 
-from client.audit_cli import audit_app
-from client.consent_cli import assertion_app, receipts_app
-from client.follow_cli import log_app
-from client.ledger_cli import ledger_app
-from client.node_cli import join_command, node_app
-from client.owner_cli import erase_command, export_command, history_command, revoke_command
-from client.privacy_cli import privacy_app
-from client.release_cli import release_app
-from client.renew_cli import renew_command
+from client.audit.cli import audit_app
+from client.audit.release_cli import release_app
+from client.device.consent_cli import assertion_app, receipts_app
+from client.device.owner_cli import erase_command, export_command, history_command, revoke_command
+from client.device.renew_cli import renew_command
+from client.device.verify_cli import enrol_command, verify_command
+from client.log.follow_cli import log_app
+from client.node.cli import join_command, node_app
+from client.node.ledger_cli import ledger_app
+from client.privacy.cli import privacy_app
 from client.terminal import PASSPHRASE_VARIABLE
-from client.verify_cli import enrol_command, verify_command
-from client.wallet_cli import wallet_app
+from client.wallet.cli import wallet_app
 from federation.errors import IntaglioError
 from federation.wire.status import fate_of
 

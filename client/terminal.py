@@ -14,8 +14,8 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from client.sealed import Passphrase
-from client.wallet import Wallet, read_wallet, require_wallet
+from client.wallet.sealed import Passphrase
+from client.wallet.wallet import Wallet, read_wallet, require_wallet
 from federation.errors import UsageError
 
 PASSPHRASE_VARIABLE = "INTAGLIO_PASSPHRASE"  # noqa: S105 - the name of a variable, no passphrase

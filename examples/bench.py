@@ -37,13 +37,13 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from rich.console import Console
 from rich.table import Table
 
-from client.consent_cli import read_terms
+from client.device.consent_cli import read_terms
 from examples import deployment_bench, federation_bench, web_bench
 from examples.usage import Usage
+from federation.consent.receipts import Binding, Receipt
 from federation.onebit import Material, Parameters, SessionKey, TemplateSecret
 from federation.onebit.parameters import ONEBIT_1024, ONEBIT_2048
-from federation.receipts import Binding, Receipt
-from federation.release import CODE_LENGTH
+from federation.recognition.model import CODE_LENGTH
 
 MOST_BYTES = {ONEBIT_1024: (80_500, 118_000), ONEBIT_2048: (92_000, 148_000)}
 """Of an upload and of a reply, that docs/onebit.md allows."""
@@ -142,7 +142,7 @@ class Ours:
         public_key = key.public_key().public_bytes_raw()
         binding = Binding(public_key, bytes(32), bytes(32), bytes(32))
         receipt = Receipt(bytes(16), read_terms(TERMS), binding, issued_at=10**9, expires_at=2 * 10**9).sign(key)
-        deflated = zlib.compress(receipt.to_bytes())  # as `server.schema` stores it
+        deflated = zlib.compress(receipt.to_bytes())  # as `server.storage.schema` stores it
         return len(self.template) + len(public_key) + len(deflated)
 
 

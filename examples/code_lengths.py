@@ -19,14 +19,14 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
-from client.datasets import face_folder, orl_faces
-from client.degradation import Condition
-from client.embedding import embed_folder
-from client.models import load_recogniser
-from federation.embeddings import PROBE, REFERENCE, EmbeddingSet
+from client.faces.datasets import face_folder, orl_faces
+from client.faces.degradation import Condition
+from client.faces.embedding import embed_folder
+from client.faces.models import load_recogniser
 from federation.errors import IntaglioError
 from federation.onebit import CodeSeed, binary_code
 from federation.onebit.code import hyperplanes
+from federation.recognition.embeddings import PROBE, REFERENCE, EmbeddingSet
 
 CACHE = Path("build/cache")
 """Embeddings that were computed before; biometric data."""

@@ -27,9 +27,9 @@ from examples.deployment.processes import await_health, await_log, running
 from examples.federation_bench import OURS, PEERS, take_turns
 from examples.trivial import DONE, write_trivial
 from examples.usage import Meter, Usage
-from server.federation_admin import Coordinator
-from server.federation_runs import packed
-from server.superlink import connected
+from server.fleet.members import Coordinator
+from server.fleet.submitting import packed
+from server.fleet.superlink import connected
 
 _RUN_SECONDS = 900.0
 

@@ -23,13 +23,13 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
-from client.datasets import face_folder, orl_faces
-from client.degradation import Condition
-from client.embedding import embed_folder
-from client.models import load_recogniser
+from client.faces.datasets import face_folder, orl_faces
+from client.faces.degradation import Condition
+from client.faces.embedding import embed_folder
+from client.faces.models import load_recogniser
 from federation.errors import IntaglioError
-from federation.frontier import Frontier, FrontierSettings, summarise, trials
-from federation.training import public_start
+from federation.experiments.frontier import Frontier, FrontierSettings, summarise, trials
+from federation.learning.moments import public_start
 
 CACHE = Path("build/cache")
 """Embeddings that were computed before; biometric data."""

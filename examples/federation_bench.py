@@ -23,9 +23,9 @@ import numpy as np
 from examples.simulation import DIMENSION, synthetic_organisation
 from examples.trivial import DONE, write_trivial
 from examples.usage import Meter, Usage
-from federation.embeddings import EmbeddingSet
-from server import local_run
-from server.programs import program_path
+from federation.recognition.embeddings import EmbeddingSet
+from server.coordinator import local_run
+from server.coordinator.programs import program_path
 
 ORGANISATIONS, PEOPLE = 4, 6
 

@@ -17,11 +17,11 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from federation.embeddings import PROBE, REFERENCE, EmbeddingSet
-from federation.evaluation_plan import EvaluationPlan, Group
-from federation.private_evaluation import EvaluationReport, Rate, estimate_rates, evaluation_sum
-from federation.release import Adapter, ModelRelease, PrivacyStatement
-from server.local_run import evaluate_locally
+from federation.learning.evaluation_plan import EvaluationPlan, Group
+from federation.learning.private_evaluation import EvaluationReport, Rate, estimate_rates, evaluation_sum
+from federation.recognition.embeddings import PROBE, REFERENCE, EmbeddingSet
+from federation.recognition.model import Adapter, ModelRelease, PrivacyStatement
+from server.coordinator.local_run import evaluate_locally
 
 app = typer.Typer(add_completion=False)
 _ORGANISATIONS, _DIMENSION, _IMAGES, _THRESHOLD, _DELTA = 4, 64, 4, 760, 1e-5

@@ -29,22 +29,22 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
 
-from client.conditions import Conditions
 from client.connection import ClientTls
-from client.log_policy import read_log_policy
-from client.verification import Device
-from client.wallet import Enrolment, EnrolmentState, Wallet
+from client.device.conditions import Conditions
+from client.device.verification import Device
+from client.log.policy import read_log_policy
+from client.wallet.wallet import Enrolment, EnrolmentState, Wallet
 from examples.demo.auditing import audit, trial_bundle
 from examples.demo.verifying import BUNDLE, DEPLOYMENT, TERMS, TRUST, Person, Server, matching_server
-from federation.bundle import Bundle
 from federation.errors import UsageError
+from federation.experiments.wolves import Owner
 from federation.onebit import Decision, parameters_for
 from federation.onebit.wire import template_length
-from federation.release import Adapter, ModelRelease, PrivacyStatement
-from federation.rulebook import Rulebook
-from federation.wolves import Owner
-from server.schema import templates
-from server.sqlstorage import open_storage
+from federation.recognition.model import Adapter, ModelRelease, PrivacyStatement
+from federation.release.bundle import Bundle
+from federation.rules.rulebook import Rulebook
+from server.storage.schema import templates
+from server.storage.sqlstorage import open_storage
 
 _DIMENSION, _THRESHOLD = 128, 300
 _PEOPLE_AT_ONCE = (1, 2, 8)

@@ -13,17 +13,17 @@ from typing import Annotated
 import numpy as np
 import typer
 
-from client.datasets import face_folder, orl_faces
-from client.degradation import Condition
-from client.embedding import embed_folder
-from client.faces import FaceAligner
-from client.models import load_recogniser
+from client.faces.alignment import FaceAligner
+from client.faces.datasets import face_folder, orl_faces
+from client.faces.degradation import Condition
+from client.faces.embedding import embed_folder
+from client.faces.models import load_recogniser
 from examples.demo.pipeline import ORGANISATIONS, STATED_FMR, chip_set, split
-from federation.evaluation import DetCurve, cross_profile_scores
-from federation.privacy import PrivacyPlan, operating_system_noise
-from federation.release import Adapter
-from federation.resnet import TUNABLE, ResNetRecogniser
-from federation.scales import ChipSet, Descent, scales_sum
+from federation.learning.evaluation import DetCurve, cross_profile_scores
+from federation.learning.scales import ChipSet, Descent, scales_sum
+from federation.privacy.plan import PrivacyPlan, operating_system_noise
+from federation.recognition.model import Adapter
+from federation.recognition.resnet import TUNABLE, ResNetRecogniser
 
 
 def held_out_rates(recogniser: ResNetRecogniser, chips: ChipSet, scales: np.ndarray | None) -> str:

@@ -18,12 +18,12 @@ import numpy as np
 import typer
 from rich.progress import Progress
 
-from client.datasets import face_folder, orl_faces
-from client.degradation import Condition
-from client.embedding import embed_folder
-from client.models import load_recogniser
-from federation.embeddings import PROBE, REFERENCE, EmbeddingSet
+from client.faces.datasets import face_folder, orl_faces
+from client.faces.degradation import Condition
+from client.faces.embedding import embed_folder
+from client.faces.models import load_recogniser
 from federation.errors import IntaglioError
+from federation.recognition.embeddings import PROBE, REFERENCE, EmbeddingSet
 
 HEADER = ("score", "same", "condition", "person_a", "person_b")
 _CACHE = Path("build/cache")

@@ -22,13 +22,13 @@ import numpy as np
 import typer
 from numpy.typing import NDArray
 
-from federation.embeddings import PROBE, REFERENCE, EmbeddingSet
 from federation.identity import IdentityKey, verify_identity
-from federation.privacy import MOMENTS, PrivacyPlan
+from federation.learning.moments import build_adapter, moments_sum
+from federation.privacy.plan import MOMENTS, PrivacyPlan
+from federation.recognition.embeddings import PROBE, REFERENCE, EmbeddingSet
 from federation.secagg import Coordinator, Node, NodeSecrets, Session, Stage
 from federation.secagg.graph import MOST_MEMBERS, shape
 from federation.secagg.ring import decode, discrete_noise, noise_std, noisy_input
-from federation.training import build_adapter, moments_sum
 
 DIMENSION, IMAGES = 128, 3
 SIZES: Final = (10, 30, 100, 1000)

@@ -13,7 +13,7 @@ from typing import Final
 
 CHECKOUT: Final = Path(__file__).resolve().parents[1]
 EXCHANGES: Final = 8
-"""As many as a run with the recipe `moments` has (`federation.rounds`)."""
+"""As many as a run with the recipe `moments` has (`federation.learning.rounds`)."""
 DONE: Final = "trivial: done"
 """What its last line says."""
 
@@ -34,8 +34,8 @@ serverapp = "trivial:server"
 clientapp = "trivial:client"
 """
 
-# It asks for answers as often as `server.secure_sums` does; Flower's `send_and_receive` waits for three seconds between
-# questions in a deployment. The kind of message is one that a node's policy allows.
+# It asks for answers as often as `server.coordinator.secure_sums` does; Flower's `send_and_receive` waits for three
+# seconds between questions in a deployment. The kind of message is one that a node's policy allows.
 _APP = """
 import time
 import numpy as np

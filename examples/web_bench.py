@@ -17,7 +17,7 @@ from typing import Any
 
 from PIL import Image
 
-from client.datasets import face_folder, orl_faces
+from client.faces.datasets import face_folder, orl_faces
 from examples.web import DEMO, serving
 
 PAGE = Path("web/dist/index.html")

@@ -20,32 +20,32 @@ import typer
 from rich.console import Console
 from typer.core import TyperGroup
 
-from federation.bundle import Bundle, require_servable
 from federation.errors import IntaglioError, UsageError
-from federation.manifest import ReleaseTrust
 from federation.onebit import parameters_for
+from federation.release.bundle import Bundle, require_servable
+from federation.release.manifest import ReleaseTrust
 from federation.wire.status import fate_of
-from server.assertions import AssertionIssuer, create_issuer
 from server.certificates import client_credentials, renew_pki, server_credentials, write_pki
-from server.dashboard_cli import dashboard_command
+from server.coordinator.ledger_cli import ledger_commands
+from server.dashboard.cli import dashboard_command
 from server.database import copy_file, database_url, name_of, upgrade
-from server.expiry import ends_at
-from server.federation_cli import federation_commands
 from server.files import write_durably
-from server.journal import Journal
-from server.ledger_cli import ledger_commands
-from server.log_cli import log_commands, opened_log
-from server.matching import MatchingService
-from server.metrics import Metrics
-from server.peers import PeerRate
-from server.reconciling import What, reconcile
-from server.rules import PublicRules
-from server.rules_cli import read_bundle, rules_commands
-from server.serving import SERVICE_NAME, health_of, start_server
-from server.sessions import SessionLimits
-from server.sqlstorage import open_storage
-from server.web_cli import web_commands
-from server.workers import MatchWorkers
+from server.fleet.cli import federation_commands
+from server.fleet.expiry import ends_at
+from server.log.cli import log_commands, opened_log
+from server.matching.assertions import AssertionIssuer, create_issuer
+from server.matching.journal import Journal
+from server.matching.metrics import Metrics
+from server.matching.peers import PeerRate
+from server.matching.reconciling import What, reconcile
+from server.matching.rules import PublicRules
+from server.matching.rules_cli import read_bundle, rules_commands
+from server.matching.service import MatchingService
+from server.matching.serving import SERVICE_NAME, health_of, start_server
+from server.matching.workers import MatchWorkers
+from server.storage.sessions import SessionLimits
+from server.storage.sqlstorage import open_storage
+from server.web.cli import web_commands
 
 if TYPE_CHECKING:
     import click

@@ -247,7 +247,7 @@ def _revision(connection: Connection) -> str | None:
 
 def _alembic() -> Config:
     config = Config()
-    config.set_main_option("script_location", str(Path(__file__).parent / "migrations").replace("%", "%%"))
+    config.set_main_option("script_location", str(Path(__file__).parent / "storage" / "migrations").replace("%", "%%"))
     return config
 
 

@@ -7,13 +7,13 @@ from dataclasses import replace
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from federation.consent import Consent
-from federation.manifest import Standing
-from federation.policy import Attempts, Request, decide
-from federation.purposes import DAY_SECONDS, Category, Tier
-from federation.receipts import Binding, Party, Receipt, Terms
-from federation.rulebook import Rulebook, RuleSigners, SignedRule
-from federation.rules import Deployment, Lifting, Moratorium, PolicyException, PolicyPack, PurposeRule
+from federation.consent.life import Consent
+from federation.consent.purposes import DAY_SECONDS, Category, Tier
+from federation.consent.receipts import Binding, Party, Receipt, Terms
+from federation.release.manifest import Standing
+from federation.rules.entries import Deployment, Lifting, Moratorium, PolicyException, PolicyPack, PurposeRule
+from federation.rules.policy import Attempts, Request, decide
+from federation.rules.rulebook import Rulebook, RuleSigners, SignedRule
 
 NOW = 1_893_456_000  # 2030-01-01T00:00:00Z
 DAY = DAY_SECONDS

@@ -7,7 +7,6 @@ import time
 from dataclasses import replace
 from typing import Any
 
-from agreeing import public
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from federation.audit.cells import Bootstrap, Cell, Counts, Estimate, Limits
@@ -15,14 +14,15 @@ from federation.audit.cells import Rate as AuditedRate
 from federation.audit.differentials import DIFFERENTIALS
 from federation.audit.report import AuditReport
 from federation.audit.wolf import WolfRates
-from federation.auditing import AuditMethod, EpsilonAudit
-from federation.bundle import Bundle, Papers
-from federation.evaluation_plan import Support
-from federation.manifest import ReleaseTrust, Role, Use
-from federation.private_evaluation import EvaluationReport, GroupRates, Rate
-from federation.purposes import DAY_SECONDS
-from federation.release import Adapter, ModelRelease, PrivacyStatement
+from federation.consent.purposes import DAY_SECONDS
+from federation.learning.evaluation_plan import Support
+from federation.learning.private_evaluation import EvaluationReport, GroupRates, Rate
+from federation.privacy.auditing import AuditMethod, EpsilonAudit
+from federation.recognition.model import Adapter, ModelRelease, PrivacyStatement
+from federation.release.bundle import Bundle, Papers
+from federation.release.manifest import ReleaseTrust, Role, Use
 from federation.verdict import Verdict
+from tests.agreeing import public
 
 DIMENSION = 128
 THRESHOLD = 300

@@ -6,13 +6,13 @@ import asyncio
 
 import psycopg
 import pytest
-from postgres import a_cluster, a_database
 
 from federation.onebit import parameters_for
-from federation.release import CODE_LENGTH
+from federation.recognition.model import CODE_LENGTH
 from server.database import database_url, upgrade
-from server.schema import log_seen, metadata
-from server.workers import MatchWorkers
+from server.matching.workers import MatchWorkers
+from server.storage.schema import log_seen, metadata
+from tests.postgres import a_cluster, a_database
 
 
 @pytest.fixture(scope="session")

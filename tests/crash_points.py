@@ -18,15 +18,24 @@ from functools import partial
 from pathlib import Path
 
 import sqlalchemy as sa
-from office import BYSTANDER, DEEDS, Office, PostgresDatabase, SqliteFile, add_bystander, cut_off, populate
-from postgres import a_database
 from sqlalchemy.engine import Engine
-from stored import THIRD_DEVICE
-from transparency_log import NOW, SIGNER, WITNESSES, MemoryLog, an_addition
 
-from client.witness import CheckpointFiles, Witness
-from server.log import TransparencyLog
-from server.log_storage import open_log_storage
+from client.log.witness import CheckpointFiles, Witness
+from server.log.storage import open_log_storage
+from server.log.transparency_log import TransparencyLog
+from tests.postgres import a_database
+from tests.server.matching.office import (
+    BYSTANDER,
+    DEEDS,
+    Office,
+    PostgresDatabase,
+    SqliteFile,
+    add_bystander,
+    cut_off,
+    populate,
+)
+from tests.stored import THIRD_DEVICE
+from tests.transparency_log import NOW, SIGNER, WITNESSES, MemoryLog, an_addition
 
 DIED = 9
 SUBJECT = b"somebody"

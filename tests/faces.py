@@ -2,9 +2,9 @@
 
 from functools import cache
 
-from client.datasets import orl_faces
-from client.faces import FaceAligner
-from client.models import load_recogniser
+from client.faces.alignment import FaceAligner
+from client.faces.datasets import orl_faces
+from client.faces.models import load_recogniser
 
 
 @cache

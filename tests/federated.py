@@ -6,18 +6,18 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from people import DIMENSION, start_vector, synthetic_people
-from simulator import FIRST_NODE, InProcessGrid, server_context
 
-import client.app
-import server.app
-from federation.charges import application_digest, reservation_name, run_digest
+import client.node.app
+import server.coordinator.app
 from federation.identity import IdentityKey
-from federation.privacy import PrivacyPlan, SumPlan
-from federation.release import ModelRelease
-from federation.rounds import ShownLedger
+from federation.learning.rounds import ShownLedger
+from federation.privacy.charges import application_digest, reservation_name, run_digest
+from federation.privacy.plan import PrivacyPlan, SumPlan
+from federation.recognition.model import ModelRelease
 from federation.secagg.session import roster_from_text, roster_to_text
-from server.ledger import PrivacyLedger
+from server.coordinator.ledger import PrivacyLedger
+from tests.people import DIMENSION, start_vector, synthetic_people
+from tests.simulator import FIRST_NODE, InProcessGrid, server_context
 
 ORGANISATIONS = 4
 NAMES = [f"secret person {index:02d}" for index in range(24)]
@@ -82,9 +82,9 @@ def name_the_organisations(config: dict[str, Any]) -> None:
 
 def run(config: dict[str, Any], *, run_id: int = 1, **grid: Any) -> InProcessGrid:
     nodes = grid.pop("grid", InProcessGrid)(
-        client.app.app, grid.pop("nodes", ORGANISATIONS), config, run_id=run_id, **grid
+        client.node.app.app, grid.pop("nodes", ORGANISATIONS), config, run_id=run_id, **grid
     )
-    server.app.app(nodes, server_context(config, run_id=run_id))
+    server.coordinator.app.app(nodes, server_context(config, run_id=run_id))
     return nodes
 
 

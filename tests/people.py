@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from federation.embeddings import PROBE, REFERENCE, EmbeddingSet
+from federation.recognition.embeddings import PROBE, REFERENCE, EmbeddingSet
 
 DIMENSION = 32
 

@@ -11,42 +11,42 @@ from concurrent.futures import Future
 from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any, Self
 
-import agreeing
 import numpy as np
-from agreeing import AUDIENCE, PURPOSE, public
-from bundles import DIMENSION, TRUST, a_bundle, a_release
-from bundles import signed as sealed
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from client.conditions import Conditions
 from client.connection import ClientTls
-from client.log import LogTrust
-from client.owner import Owner
-from client.verification import Device
-from client.wallet import Enrolment, EnrolmentState, Wallet
-from federation.assertion import PairwiseSecret
-from federation.purposes import Category, Tier
-from federation.receipts import Party
-from federation.release import ModelRelease
-from federation.rulebook import Rulebook, RuleSigners, SignedRule
-from federation.rules import Deployment, Issuer, PolicyPack, PurposeRule
+from client.device.conditions import Conditions
+from client.device.owner import Owner
+from client.device.verification import Device
+from client.log.watching import LogTrust
+from client.wallet.wallet import Enrolment, EnrolmentState, Wallet
+from federation.consent.assertion import PairwiseSecret
+from federation.consent.purposes import Category, Tier
+from federation.consent.receipts import Party
+from federation.recognition.model import ModelRelease
+from federation.rules.entries import Deployment, Issuer, PolicyPack, PurposeRule
+from federation.rules.rulebook import Rulebook, RuleSigners, SignedRule
 from federation.transparency import KeyKind, NoteSigner
-from server.assertions import AssertionIssuer
 from server.certificates import server_credentials, write_pki
-from server.journal import Journal
-from server.log import TransparencyLog
-from server.log_storage import open_log_storage
-from server.matching import MatchingService
-from server.rules import PublicRules
-from server.serving import start_server
+from server.log.storage import open_log_storage
+from server.log.transparency_log import TransparencyLog
+from server.matching.assertions import AssertionIssuer
+from server.matching.journal import Journal
+from server.matching.rules import PublicRules
+from server.matching.service import MatchingService
+from server.matching.serving import start_server
+from tests import agreeing
+from tests.agreeing import AUDIENCE, PURPOSE, public
+from tests.bundles import DIMENSION, TRUST, a_bundle, a_release
+from tests.bundles import signed as sealed
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from numpy.typing import NDArray
 
-    from server.storage import Storage
-    from server.workers import MatchWorkers
+    from server.matching.workers import MatchWorkers
+    from server.storage.storage import Storage
 
 DEPLOYMENT = "trial"
 TERMS = replace(

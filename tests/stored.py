@@ -8,9 +8,9 @@ import hashlib
 from federation.onebit import Decision, Operation
 from federation.transparency import PersonalKind, TreeHead
 from federation.wire.convert import SessionRequest
-from server.limits import AttemptLimits
-from server.sessions import Session, SessionLimits, Step
-from server.storage import Deed, StoredTemplate
+from server.storage.limits import AttemptLimits
+from server.storage.sessions import Session, SessionLimits, Step
+from server.storage.storage import Deed, StoredTemplate
 
 LIMITS = AttemptLimits()
 SESSION_LIMITS = SessionLimits(capacity=5, per_peer=3)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass, field
 
-from client.log import LogTrust
+from client.log.watching import LogTrust
 from federation.transparency import (
     AttemptEntry,
     AttemptOutcome,
@@ -22,7 +22,7 @@ from federation.transparency import (
     consistency_proof,
     inclusion_proof,
 )
-from server.log_storage import Addition
+from server.log.storage import Addition
 
 NOW = 1_900_000_000
 ORIGIN = "log.example/faces"

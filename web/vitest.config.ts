@@ -21,7 +21,7 @@ const waiting: ((line: string) => void)[] = []
 
 /** One process for all cross tests, which ends with this one: it answers line by line, in order. */
 function startPeer(): ChildProcessWithoutNullStreams {
-  const child = spawn(PYTHON, ['-m', 'tests.web_peer'], { cwd: REPOSITORY, env: { ...process.env, OMP_NUM_THREADS: '1', PYTHONPATH: `${REPOSITORY}tests` } })
+  const child = spawn(PYTHON, ['-m', 'tests.web.peer'], { cwd: REPOSITORY, env: { ...process.env, OMP_NUM_THREADS: '1', PYTHONPATH: REPOSITORY } })
   createInterface(child.stdout).on('line', (line) => waiting.shift()?.(line))
   child.stderr.pipe(process.stderr)
   child.on('exit', () => { for (const answer of waiting.splice(0)) answer('{"error":"the Python side has ended"}') })

@@ -13,7 +13,7 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
-from client.degradation import Condition
+from client.faces.degradation import Condition
 from examples.demo.pipeline import Settings, run
 from examples.demo.report import render
 from examples.demo.table import summary_table

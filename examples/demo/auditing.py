@@ -17,17 +17,17 @@ from federation.audit.audit import audit_scores
 from federation.audit.cells import Limits
 from federation.audit.comparisons import Comparisons
 from federation.audit.report import AuditReport
-from federation.auditing import EpsilonAudit
-from federation.bundle import Bundle, Papers
-from federation.canaries import audit_epsilon
-from federation.manifest import ReleaseTrust, Role, Use
+from federation.consent.purposes import DAY_SECONDS
+from federation.experiments.canaries import audit_epsilon
+from federation.experiments.wolves import Owner, try_fixed_strings
 from federation.onebit import CodeSeed, binary_code, hamming_distance
-from federation.privacy import SCALES, PrivacyPlan
-from federation.purposes import DAY_SECONDS
-from federation.recogniser import Recogniser
-from federation.release import ModelRelease
-from federation.resnet import TUNABLE, ResNetRecogniser
-from federation.wolves import Owner, try_fixed_strings
+from federation.privacy.auditing import EpsilonAudit
+from federation.privacy.plan import SCALES, PrivacyPlan
+from federation.recognition.model import ModelRelease
+from federation.recognition.recogniser import Recogniser
+from federation.recognition.resnet import TUNABLE, ResNetRecogniser
+from federation.release.bundle import Bundle, Papers
+from federation.release.manifest import ReleaseTrust, Role, Use
 
 _DAYS = 30
 _RUNS = 1000
@@ -54,7 +54,7 @@ def audit(people: list[Person], owners: list[Owner], release: ModelRelease) -> A
 
     Args:
         people: held out.
-        owners: the same people, as `federation.wolves` wants them.
+        owners: the same people, as `federation.experiments.wolves` wants them.
         release: what is audited.
     """
     seed, bits = CodeSeed.generate(), release.code_length

@@ -14,25 +14,25 @@ from typing import Final
 import numpy as np
 from PIL import Image
 
-from client.datasets import FaceFolder, face_folder, orl_faces
-from client.degradation import Condition, degrade
-from client.embedding import embed_folder
-from client.faces import FaceAligner, UnusableImageError
-from client.models import SHIPPED, load_recogniser
+from client.faces.alignment import FaceAligner, UnusableImageError
+from client.faces.datasets import FaceFolder, face_folder, orl_faces
+from client.faces.degradation import Condition, degrade
+from client.faces.embedding import embed_folder
+from client.faces.models import SHIPPED, load_recogniser
 from examples.demo.auditing import attacked, audit, trial_bundle
 from examples.demo.results import Accuracy, DemoResult, Stage
 from examples.demo.verifying import people_of, verify_everybody
-from federation.embeddings import PROBE, EmbeddingSet
 from federation.errors import UsageError
-from federation.evaluation import Adapt, DetCurve, cross_profile_scores
-from federation.privacy import MOMENTS, SCALES
-from federation.recogniser import CHIP_SIDE, Chips
-from federation.release import Adapter
-from federation.resnet import ResNetRecogniser
-from federation.scales import ChipSet
-from federation.wolves import owners_of
-from server.ledger import PrivacyLedger
-from server.local_run import run_locally
+from federation.experiments.wolves import owners_of
+from federation.learning.evaluation import Adapt, DetCurve, cross_profile_scores
+from federation.learning.scales import ChipSet
+from federation.privacy.plan import MOMENTS, SCALES
+from federation.recognition.embeddings import PROBE, EmbeddingSet
+from federation.recognition.model import Adapter
+from federation.recognition.recogniser import CHIP_SIDE, Chips
+from federation.recognition.resnet import ResNetRecogniser
+from server.coordinator.ledger import PrivacyLedger
+from server.coordinator.local_run import run_locally
 
 ORGANISATIONS: Final = 4
 TRAIN_SHARE: Final = 0.6

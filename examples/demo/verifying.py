@@ -17,22 +17,22 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from client.conditions import Conditions
 from client.connection import ClientTls
-from client.log_policy import read_log_policy
-from client.outcomes import VerificationOutcome
-from client.sealed import ScryptCost
-from client.verification import Device
-from client.wallet import Enrolment, EnrolmentState, Wallet, create_wallet, write_wallet
+from client.device.conditions import Conditions
+from client.device.outcomes import VerificationOutcome
+from client.device.verification import Device
+from client.log.policy import read_log_policy
+from client.wallet.sealed import ScryptCost
+from client.wallet.wallet import Enrolment, EnrolmentState, Wallet, create_wallet, write_wallet
 from examples.demo.results import Attempts
-from federation.bundle import Bundle, require_servable
-from federation.embeddings import PROBE, REFERENCE, EmbeddingSet
+from federation.consent.receipts import Party, Terms
 from federation.errors import UnavailableError
-from federation.manifest import ReleaseTrust
 from federation.onebit import Decision, hamming_distance
-from federation.receipts import Party, Terms
-from federation.release import ModelRelease
-from federation.rulebook import Rulebook
+from federation.recognition.embeddings import PROBE, REFERENCE, EmbeddingSet
+from federation.recognition.model import ModelRelease
+from federation.release.bundle import Bundle, require_servable
+from federation.release.manifest import ReleaseTrust
+from federation.rules.rulebook import Rulebook
 
 GENUINE_PER_PERSON = 3
 IMPOSTORS_PER_PERSON = 2

@@ -39,8 +39,8 @@ from examples.deployment.processes import (
     status_of,
     stop,
 )
-from federation.embeddings import PROBE, REFERENCE, EmbeddingSet
-from server.federation_checkpoint import Progress
+from federation.recognition.embeddings import PROBE, REFERENCE, EmbeddingSet
+from server.coordinator.checkpoint import Progress
 
 ORGANISATIONS = ("north", "south", "west", "east")
 PEOPLE, IMAGES, DIMENSION = 24, 4, 32

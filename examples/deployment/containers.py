@@ -29,7 +29,7 @@ from examples.deployment.__main__ import (
     settings_of,
 )
 from examples.deployment.processes import report, say, status_of
-from server.federation_start import app_hash
+from server.fleet.start import app_hash
 
 ORGANISATIONS = ("north", "south", "west")
 IMAGE, BASE, PROJECT = "intaglio", "python:3.11-slim", "intaglio-example"

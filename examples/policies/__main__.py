@@ -12,9 +12,9 @@ from pathlib import Path
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from federation.purposes import Category, Tier
-from federation.rulebook import SignedRule
-from federation.rules import Deployment, Moratorium, PolicyException, PolicyPack, PurposeRule, Rule
+from federation.consent.purposes import Category, Tier
+from federation.rules.entries import Deployment, Moratorium, PolicyException, PolicyPack, PurposeRule, Rule
+from federation.rules.rulebook import SignedRule
 
 HERE = Path(__file__).parent
 SIGNERS = tuple(

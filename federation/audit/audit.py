@@ -29,7 +29,7 @@ from federation.audit.marginals import marginals
 from federation.audit.report import AuditReport
 from federation.audit.strings import FixedStrings, wolf_rates
 from federation.errors import UsageError
-from federation.evaluation import DetCurve
+from federation.learning.evaluation import DetCurve
 
 _MOST_CELLS: Final = 4096
 _DET_FMR: Final = tuple(digit * 10.0**-power for power in range(1, 7) for digit in (5, 2, 1))
@@ -54,7 +54,7 @@ def audit_scores(
 
     Args:
         comparisons: what it made of pairs of samples. They are to be samples whose owners agreed to an audit
-            (`federation.consent.select_samples`).
+            (`federation.consent.life.select_samples`).
         limits: what every cell has to keep.
         strings: what the verifier made of strings that were fixed without a face; None where nobody tried any.
         threshold: of the verifier, in the unit of its scores; or

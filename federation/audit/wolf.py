@@ -12,7 +12,7 @@ and wolves", ICSLP 1998; the best of all strings is the wolf attack probability 
 Both are chosen on one half of the people and counted on the other, and the other way round: a string always fits the
 people that it was chosen on.
 
-Pure: no numerics. `federation.audit.strings` counts, `federation.wolves` chooses.
+Pure: no numerics. `federation.audit.strings` counts, `federation.experiments.wolves` chooses.
 """
 
 from __future__ import annotations

@@ -59,7 +59,7 @@ class PublicKind(enum.StrEnum):
     DEPLOYMENT = "deployment"
     MORATORIUM = "moratorium"
     RELEASE = "release"
-    """A release manifest with the signatures of maker and auditor (`federation.manifest`)."""
+    """A release manifest with the signatures of maker and auditor (`federation.release.manifest`)."""
 
 
 class AttemptOutcome(enum.StrEnum):

@@ -1,4 +1,4 @@
-"""The messages of `LogService` as values. Nothing but their form is checked here; see `client.log`."""
+"""The messages of `LogService` as values. Nothing but their form is checked here; see `client.log.watching`."""
 
 from __future__ import annotations
 

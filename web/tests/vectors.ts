@@ -45,5 +45,5 @@ export function keystream(name: string): RandomBytes {
   }
 }
 
-/** Lets tests/web_peer.py do `task`. */
+/** Lets tests/web/peer.py do `task`. */
 export const python = (task: string, request: unknown): Promise<unknown> => commands.python(task, request)

@@ -1,4 +1,4 @@
-/** What an organisation gets after an acceptance, looked at by the device before it hands it out. As `federation/assertion.py`. */
+/** What an organisation gets after an acceptance, looked at by the device before it hands it out. As `federation/consent/assertion.py`. */
 
 import { type Bytes, equal, fromHex, hex, sha256, utf8 } from '../bytes'
 import { MalformedMessageError, ProofError } from '../errors'

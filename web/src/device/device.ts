@@ -1,5 +1,5 @@
 /**
- * The person's device: enrols, verifies, and renews a consent. As `client/verification.py`.
+ * The person's device: enrols, verifies, and renews a consent. As `client/device/verification.py`.
  *
  * Whoever terminates TLS can answer in the server's place. So whatever a match put in force is believed when the log says
  * that it was done, and not before; until then the wallet stays as it was.

@@ -1,5 +1,5 @@
 /**
- * What an owner may always do with what a server holds, without a face. As `client/owner.py`.
+ * What an owner may always do with what a server holds, without a face. As `client/device/owner.py`.
  *
  * Whoever terminates TLS can answer in the server's place. So nothing here changes a wallet without a proof by the log.
  */

@@ -1,4 +1,4 @@
-/** Geometry of a face: how an image is brought to size, and how a chip is cut from it. As `client/faces.py` does. */
+/** Geometry of a face: how an image is brought to size, and how a chip is cut from it. As `client/faces/alignment.py` does. */
 
 import { CHIP_SIDE } from './recogniser'
 

@@ -1,7 +1,7 @@
 /**
  * From an image to an embedding, in the browser: face-api's detector, landmarks and recogniser in WebAssembly.
  *
- * The recogniser has the weights of `federation/resnet.py`, so it bears the same digest, and a model release fits both.
+ * The recogniser has the weights of `federation/recognition/resnet.py`, so it bears the same digest, and a model release fits both.
  * The alignment is dlib's, from face-api's landmarks; face-api's own does not turn heads upright. Images and embeddings
  * are sensitive: they stay in the worker that runs this.
  */
@@ -22,7 +22,7 @@ import { chipTransform, context2d, cutChip, drawnSize, LONGEST_CUT_SIDE, LONGEST
 
 /** Height and width of an aligned face, in pixels. */
 export const CHIP_SIDE = 150
-const DESCRIPTION = 'resnet29-128 1' // as in federation/resnet.py: the digest of both is the same
+const DESCRIPTION = 'resnet29-128 1' // as in federation/recognition/resnet.py: the digest of both is the same
 const CHANNEL_MEANS = [122.782, 117.001, 104.298]
 const DETECTOR_SIDE = 416
 const FIRST_SCORE = 0.5

@@ -1,4 +1,4 @@
-/** A model release: what adapts embeddings, and the threshold that goes with it. Public. See `federation/release.py`. */
+/** A model release: what adapts embeddings, and the threshold that goes with it. Public. See `federation/recognition/model.py`. */
 
 import { hex, sha256 } from '../bytes'
 import { MalformedMessageError, RefusedError, UsageError } from '../errors'

@@ -1,4 +1,4 @@
-/** What the log says, and what stands behind it. As `federation/transparency/entries.py` and `client/logged.py`. */
+/** What the log says, and what stands behind it. As `federation/transparency/entries.py` and `client/device/logged.py`. */
 
 import { concat, fromHex, hex, sha256, utf8 } from '../bytes'
 import { MalformedMessageError, PeerError, ProofError } from '../errors'

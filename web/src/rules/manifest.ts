@@ -1,4 +1,4 @@
-/** The signed manifest of a model release, and when it may be used. As `federation/manifest.py`. */
+/** The signed manifest of a model release, and when it may be used. As `federation/release/manifest.py`. */
 
 import { type Bytes } from '../bytes'
 import { ProofError, RefusedError, UsageError } from '../errors'

@@ -1,4 +1,4 @@
-/** May this device let itself be compared now, by the public rules? As `federation/policy.py`, without the receipt and the attempts. */
+/** May this device let itself be compared now, by the public rules? As `federation/rules/policy.py`, without the receipt and the attempts. */
 
 import { RefusedError } from '../errors'
 import { redLineOf } from '../wallet/purposes'

@@ -1,4 +1,4 @@
-/** The public rules that somebody has read and verified. As `federation/rules.py` and `federation/rulebook.py`. */
+/** The public rules that somebody has read and verified. As `federation/rules/entries.py` and `federation/rules/rulebook.py`. */
 
 import { type Bytes, equal, hex, sha256, utf8 } from '../bytes'
 import { MalformedMessageError, ProofError, RefusedError, UsageError } from '../errors'

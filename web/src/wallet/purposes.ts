@@ -1,4 +1,4 @@
-/** What verification is never for, whatever a server says: the names that `federation/purposes.py` refuses. */
+/** What verification is never for, whatever a server says: the names that `federation/consent/purposes.py` refuses. */
 
 import { UsageError } from '../errors'
 import { requireName } from './statements'

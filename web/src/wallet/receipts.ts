@@ -1,4 +1,4 @@
-/** Consent receipts and withdrawals: what a person's own device signs. As `federation/receipts.py`, byte for byte. */
+/** Consent receipts and withdrawals: what a person's own device signs. As `federation/consent/receipts.py`, byte for byte. */
 
 import { type Bytes, equal, fromHex, hex } from '../bytes'
 import { UsageError } from '../errors'
@@ -30,7 +30,7 @@ export interface Party {
   readonly contact: string
 }
 
-/** What an organisation offers, and a person agrees to. Fields as in `federation.receipts.Terms`. */
+/** What an organisation offers, and a person agrees to. Fields as in `federation.consent.receipts.Terms`. */
 export interface Terms {
   readonly controller: Party
   readonly audience: string

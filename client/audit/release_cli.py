@@ -1,0 +1,239 @@
+"""`intaglio release`: build, sign, verify and compare release bundles. All of it works offline, on public files."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, TypeVar
+
+import typer
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.serialization import (
+    Encoding,
+    NoEncryption,
+    PrivateFormat,
+    load_pem_private_key,
+)
+
+from client.audit.score_files import read_scores
+from client.files import write_new_file
+from client.terminal import JsonOption, read_file, show
+from federation.audit.audit import audit_scores
+from federation.audit.report import AuditReport
+from federation.audit.wolf import text_of_wolves
+from federation.consent.purposes import DAY_SECONDS
+from federation.errors import MalformedMessageError, UsageError
+from federation.learning.private_evaluation import EvaluationReport
+from federation.privacy.auditing import EpsilonAudit
+from federation.recognition.model import ModelRelease
+from federation.release.bundle import Bundle, Papers, require_no_worse, require_reproduced, require_servable
+from federation.release.manifest import ReleaseTrust, Role, Use
+from federation.statements import text_of_time
+
+release_app = typer.Typer(
+    no_args_is_help=True,
+    help="""Release bundles: a model release with its audit, signed by its maker and by an auditor.
+
+    A first run: `release key` at the maker and at the auditor, each on a machine of their own; `release build` at the
+    maker; `release sign` at both; `release verify` at everybody.""",
+)
+
+_T = TypeVar("_T")
+_ROLES = {role.name.lower(): role for role in Role}
+
+BundleArgument = Annotated[Path, typer.Argument(help="Release bundle.", show_default=False)]
+NewFileArgument = Annotated[Path, typer.Argument(help="File to write; never overwritten.", show_default=False)]
+TrustOption = Annotated[Path, typer.Option(help="JSON file with the keys of makers and auditors that you trust.")]
+
+
+@release_app.command("key")
+def release_key(key: NewFileArgument, *, as_json: JsonOption = False) -> None:
+    """Make a signing key: PEM, mode 0600, not encrypted. Prints the public key, which others put into their trust."""
+    made = Ed25519PrivateKey.generate()
+    write_new_file(key, made.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
+    show({"key": str(key), "public_key": made.public_key().public_bytes_raw().hex()}, as_json=as_json)
+
+
+@release_app.command("build")
+def release_build(
+    bundle: NewFileArgument,
+    release: Annotated[Path, typer.Option(help="Model release, as training wrote it.")],
+    audit_report: Annotated[Path, typer.Option(help="The auditor's report on this very release.")],
+    data_statement: Annotated[Path, typer.Option(help="Markdown: whose data trained and audited it.")],
+    model_card: Annotated[Path, typer.Option(help="Markdown: what it is for, and what not.")],
+    days: Annotated[int, typer.Option(min=1, max=365, help="How long until it must be audited again.")] = 180,
+    epsilon_audit: Annotated[
+        Path | None, typer.Option(help="What `intaglio privacy audit --output` wrote about this training's plan.")
+    ] = None,
+    evaluation: Annotated[
+        Path | None, typer.Option(help="Private error rates by group, as a run with the recipe evaluate wrote them.")
+    ] = None,
+    *,
+    trial: Annotated[bool, typer.Option("--trial", help="Mark it as a trial, which no audit has passed.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Put a bundle together. Nobody has signed it yet."""
+    now = int(time.time())
+    built = Bundle.build(
+        _read(release, ModelRelease.from_bytes),
+        Papers(
+            _read(audit_report, _report),
+            _text(data_statement),
+            _text(model_card),
+            _read(epsilon_audit, EpsilonAudit.from_bytes) if epsilon_audit else None,
+            _read(evaluation, EvaluationReport.from_bytes) if evaluation else None,
+        ),
+        use=Use.TRIAL if trial else Use.GENERAL,
+        begins_at=now,
+        ends_at=now + days * DAY_SECONDS,
+    )
+    write_new_file(bundle, built.to_bytes())
+    show({"bundle": str(bundle), **_facts(built)}, as_json=as_json)
+
+
+@release_app.command("sign")
+def release_sign(
+    bundle: BundleArgument,
+    signed: NewFileArgument,
+    role: Annotated[str, typer.Option("--as", help="maker or auditor.")],
+    key: Annotated[Path, typer.Option(help="Ed25519 key, PEM. Maker and auditor have different ones.")],
+    *,
+    as_json: JsonOption = False,
+) -> None:
+    """Sign a bundle. Read what it prints, and the report inside, before you hand it on."""
+    if role not in _ROLES:
+        raise UsageError("a bundle is signed --as maker or --as auditor")
+    opened = read_bundle(bundle).signed_by(_ROLES[role], _key(key))
+    write_new_file(signed, opened.to_bytes())
+    show({"bundle": str(signed), **_facts(opened)}, as_json=as_json)
+
+
+@release_app.command("verify")
+def release_verify(
+    bundle: BundleArgument,
+    trust: TrustOption,
+    scores: Annotated[
+        Path | None, typer.Option(help="Public scores, CSV or Parquet: make the audit again and compare its bytes.")
+    ] = None,
+    *,
+    as_json: JsonOption = False,
+) -> None:
+    """Check that a bundle may be served now, as server and device do. Exit code 0 says yes, 3 or 4 no.
+
+    Needs public files only.
+    """
+    opened = read_bundle(bundle)
+    if scores is not None:
+        require_reproduced(opened, _audited_again(scores, opened.papers.audit_report))
+    require_servable(opened, read_trust(trust), now=int(time.time()))
+    facts = _facts(opened)
+    show(facts if scores is None else facts | {"audit": "made again from the scores, byte for byte"}, as_json=as_json)
+
+
+@release_app.command("diff")
+def release_diff(old: BundleArgument, new: BundleArgument, trust: TrustOption, *, as_json: JsonOption = False) -> None:
+    """Compare two audits. Exit code 3: the worst cell got worse beyond its interval, or the verdict did."""
+    before, after, believed = read_bundle(old), read_bundle(new), read_trust(trust)
+    for one in (before, after):
+        one.signed.require_trusted(believed)
+    facts = {name: (then, _facts(after)[name]) for name, then in _facts(before).items()}
+    show({name: then if then == now else f"{then} -> {now}" for name, (then, now) in facts.items()}, as_json=as_json)
+    require_no_worse(before, after)
+
+
+def read_bundle(path: Path) -> Bundle:
+    """The bundle in a file that somebody named.
+
+    Raises:
+        UsageError: it is missing, or none of this version.
+    """
+    return _read(path, Bundle.from_bytes)
+
+
+def read_trust(path: Path) -> ReleaseTrust:
+    """The trust in a file that somebody named.
+
+    Raises:
+        UsageError: it is missing, or says something else.
+    """
+    return ReleaseTrust.from_file(read_file(path))
+
+
+def _report(data: bytes) -> AuditReport:
+    return AuditReport.from_bytes(data.removesuffix(b"\n"))  # as `intaglio audit --json` printed it
+
+
+def _audited_again(scores: Path, report: AuditReport) -> AuditReport:
+    """What the scores give with the settings that the report states."""
+    file = read_scores(scores, report.attributes)
+    groups = {name: sorted({cell.labels[at] for cell in report.cells}) for at, name in enumerate(report.attributes)}
+    return audit_scores(
+        file.comparisons,
+        limits=report.limits,
+        strings=file.strings,
+        threshold=report.threshold if report.stated_fmr is None else None,
+        stated_fmr=report.stated_fmr,
+        distance=report.distance,
+        expected=groups,
+        subject=report.subject,
+        input_sha256=file.sha256,
+        bad_rows=len(file.bad),
+        replicates=report.bootstrap.replicates,
+        seed=report.bootstrap.seed,
+    )
+
+
+def _facts(bundle: Bundle) -> dict[str, str]:
+    from federation.privacy.planning import epsilon_of_a_person  # noqa: PLC0415 - scipy and the accountant take a second
+
+    manifest, attack = bundle.manifest, bundle.papers.epsilon_audit
+    claims, audit = manifest.claims, manifest.audit
+    worst = audit.worst_cell
+    measured = "not measured"
+    if attack:
+        how = f"{attack.method.value}, {attack.runs} runs, confidence {attack.confidence:g}"
+        measured = f"at least {attack.lower_bound:.2f} ({how})"
+    evaluation = bundle.papers.evaluation
+    rates = "; ".join(each.text for each in evaluation.rates) if evaluation else "not measured privately"
+    warning = {} if manifest.warning is None else {"warning": manifest.warning}  # first, so that nobody misses it
+    return warning | {
+        "address": manifest.digest,
+        "release": claims.digest.hex(),
+        "verdict": audit.verdict.value,
+        "use": manifest.use.value,
+        "worst_cell": f"{worst.name}: falsely matched at {worst.fmr:.3g} ({worst.low:.3g} to {worst.high:.3g})",
+        "fmr": f"{claims.fmr:g}",
+        "wolf": text_of_wolves(audit.wolf),
+        "threshold": f"{claims.threshold} bits",
+        "epsilon": f"{claims.epsilon:g} for a {claims.privacy_unit} at delta {claims.delta:g}",
+        "epsilon_in_two_organisations": f"{epsilon_of_a_person(claims.epsilon, claims.delta, 2):.2f}",
+        "epsilon_measured": measured,
+        "rates_by_group": rates,
+        "from": text_of_time(manifest.begins_at),
+        "until": text_of_time(manifest.ends_at),
+    }
+
+
+def _read(path: Path, from_bytes: Callable[[bytes], _T]) -> _T:
+    try:
+        return from_bytes(read_file(path))
+    except MalformedMessageError as error:
+        raise UsageError(f"{path}: {error}") from error  # the file that was named is wrong, no peer is to blame
+
+
+def _text(path: Path) -> str:
+    try:
+        return read_file(path).decode()
+    except UnicodeDecodeError as error:
+        raise UsageError(f"{path} is not text in UTF-8") from error
+
+
+def _key(path: Path) -> Ed25519PrivateKey:
+    try:
+        key = load_pem_private_key(read_file(path), password=None)
+    except (ValueError, TypeError):
+        raise UsageError(f"{path} holds no unencrypted private key") from None  # the cause may quote it
+    if not isinstance(key, Ed25519PrivateKey):
+        raise UsageError(f"{path} holds another kind of key than Ed25519")
+    return key

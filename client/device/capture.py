@@ -1,0 +1,77 @@
+"""A face from a camera, in memory only: no frame is written anywhere.
+
+OpenCV is optional (``pip install 'intaglio[camera]'``) and imported by nothing else.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from types import ModuleType
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from client.faces.alignment import UnusableImageError
+from federation.errors import UsageError
+
+if TYPE_CHECKING:
+    import cv2
+
+_WARM_UP_FRAMES = 5
+"""Cameras need a few frames to find their exposure."""
+_MOST_LOOKS = 60
+"""A few seconds of somebody moving into the picture."""
+
+_Pixels = NDArray[np.uint8]
+
+
+def capture_face(find: Callable[[_Pixels], _Pixels], *, camera: int = 0) -> _Pixels:
+    """The first usable face that a camera sees. Runs on the person's device.
+
+    Args:
+        find: makes of a frame, (height, width, 3) uint8 RGB, a face chip, or `UnusableImageError`;
+            `client.faces.alignment.FaceAligner.chip_of_pixels`.
+        camera: the system's number of the camera, from 0.
+
+    Returns:
+        What `find` gave. Sensitive.
+
+    Raises:
+        UnusableImageError: no frame showed exactly one face; says what the last one lacked.
+        UsageError: OpenCV is missing, or the camera does not open or stops.
+    """
+    opencv = _opencv()
+    source = opencv.VideoCapture(camera)
+    try:
+        if not source.isOpened():
+            raise UsageError(
+                f"camera {camera} does not open; is it connected, free and allowed, or has it another number?"
+            )
+        for _ in range(_WARM_UP_FRAMES):
+            _next_frame(source, camera)
+        problem = ""
+        for _ in range(_MOST_LOOKS):
+            frame = _next_frame(source, camera)
+            try:
+                return find(np.ascontiguousarray(frame[:, :, ::-1]))  # OpenCV says blue, green, red
+            except UnusableImageError as error:
+                problem = error.problem
+    finally:
+        source.release()  # the light beside the camera goes out, whatever happened
+    raise UnusableImageError(f"the camera sees no usable face, {problem}", "sit alone, in the light, and look into it")
+
+
+def _next_frame(source: cv2.VideoCapture, camera: int) -> _Pixels:
+    arrived, frame = source.read()
+    if not arrived:
+        raise UsageError(f"camera {camera} stopped giving pictures; is another program using it?")
+    return np.asarray(frame, dtype=np.uint8)
+
+
+def _opencv() -> ModuleType:
+    try:
+        import cv2 as opencv  # noqa: PLC0415 - optional
+    except ImportError as error:
+        raise UsageError("a camera needs OpenCV: pip install 'intaglio[camera]', or name image files") from error
+    return opencv

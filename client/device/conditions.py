@@ -1,0 +1,171 @@
+"""Under which conditions a device lets itself be compared, and what it checks of the answer. Pure."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from federation.consent.assertion import Expectation, LogPosition, verify_assertion
+from federation.consent.receipts import Binding, Terms
+from federation.errors import PeerError, ProofError, UsageError
+from federation.onebit import Operation
+from federation.rules.policy import Attempts, Refused, Request, decide
+
+if TYPE_CHECKING:
+    from client.log.watching import LogTrust
+    from client.wallet.wallet import Enrolment, Wallet
+    from federation.consent.life import Consent
+    from federation.recognition.model import ModelRelease
+    from federation.release.manifest import Standing
+    from federation.rules.entries import Issuer
+    from federation.rules.rulebook import Rulebook
+    from federation.transparency import LoggedEntry
+    from federation.wire.convert import Change
+
+
+@dataclass(frozen=True)
+class Conditions:
+    """What a device goes by. It decides by the same code as the server.
+
+    Attributes:
+        rules: the public rules as this device has read them.
+        log: whom it believes about the transparency log.
+        release: the model release; its code length decides the parameter set.
+        standing: what the release's signed manifest says (`federation.release.bundle.require_servable`).
+        terms: what the person agreed to: for an enrolment, or instead of the present ones for a renewal.
+        days: how long that consent is valid.
+    """
+
+    rules: Rulebook
+    log: LogTrust
+    release: ModelRelease
+    standing: Standing
+    terms: Terms | None = None
+    days: int = 90
+
+    def require_release_of(self, enrolment: Enrolment) -> None:
+        """Raises `UsageError` when a wallet was enrolled under another release."""
+        if bytes.fromhex(self.release.digest) != enrolment.release_digest:
+            raise UsageError("this wallet was enrolled under another model release; name that one, or enrol anew")
+
+    def issuer_for(self, enrolment: Enrolment) -> Issuer:
+        """Whom the public rules register for the assertions of a deployment.
+
+        Raises:
+            UsageError: nobody.
+        """
+        deployment = self.rules.deployment(_deployment_of(enrolment))
+        if deployment is None or deployment.issuer is None:
+            raise UsageError(
+                "the public rules register no issuer of assertions for this deployment; ask without a nonce"
+            )
+        return deployment.issuer
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """One session, as the device means it.
+
+    Attributes:
+        operation: what a match does.
+        consent: under which the face is compared.
+        consenting: the wallet that gave it; it is another than the device's when a template is renewed.
+        template_digest: SHA-256 of the template that is compared with.
+        change: what a match puts in force, or None.
+        audience_nonce: for an assertion; empty for none.
+        issuer: of that assertion, or None.
+    """
+
+    operation: Operation
+    consent: Consent
+    consenting: Wallet
+    template_digest: bytes
+    change: Change | None = None
+    audience_nonce: bytes = b""
+    issuer: Issuer | None = None
+
+
+def require_allowed(comparison: Comparison, enrolment: Enrolment, conditions: Conditions, *, now: int) -> None:
+    """Returns when the public rules and the owner's consent allow this use now, whatever the server thinks.
+
+    Raises:
+        UsageError: the wallet names no deployment.
+        RefusedError, ProofError: they do not; the error says why.
+    """
+    mine = Binding(  # the template itself is not kept here; the server checks that part
+        device_public_key=comparison.consenting.device_public_key,
+        key_id=comparison.consenting.key_id,
+        template_digest=comparison.consent.current.binding.template_digest,
+        release_digest=enrolment.release_digest,
+    )
+    verdict = decide(
+        Request(_deployment_of(enrolment), enrolment.audience, enrolment.purpose, mine),
+        consent=comparison.consent,
+        attempts=Attempts(),
+        rules=conditions.rules,
+        release=conditions.standing,
+        now=now,
+    )
+    if isinstance(verdict, Refused):
+        raise verdict.to_error(to_owner=True)
+
+
+def require_asserted(
+    token: str | None,
+    comparison: Comparison,
+    enrolment: Enrolment,
+    conditions: Conditions,
+    *,
+    logged: LoggedEntry,
+    is_match: bool,
+    now: int,
+) -> None:
+    """Returns when there is an assertion if, and only if, one is due, and it is about this very session.
+
+    Every claim is checked that the device knows; only the pseudonym is the issuer's own.
+
+    Args:
+        token: foreign; what came with the decision.
+        comparison: what was asked for.
+        enrolment: of the wallet.
+        conditions: of the device.
+        logged: the entry about the comparison, checked.
+        is_match: the decision.
+        now: seconds since 1970.
+
+    Raises:
+        PeerError: there is one that nobody asked for, or none where one is due.
+        MalformedMessageError: it is none of this version.
+        ProofError: the issuer did not sign it, or it is about something else.
+    """
+    issuer = comparison.issuer
+    if issuer is None or not is_match:
+        if token is not None:
+            raise PeerError("the server sent an assertion that nobody asked for")
+        return
+    if token is None:
+        raise PeerError("the server recorded a match and sent no assertion for the audience")
+    expected = Expectation(
+        issuer.address, issuer.public_key, enrolment.audience, enrolment.purpose, comparison.audience_nonce
+    )
+    assertion = verify_assertion(token, expected, now=now)
+    head = logged.checkpoint.head
+    position = LogPosition(logged.checkpoint.checkpoint.origin, logged.index, head.size, head.root)
+    checks = (
+        ("is for another model release", assertion.release_digest == enrolment.release_digest),
+        ("states another false match rate than the release", assertion.fmr == conditions.release.fmr),
+        (
+            "names another address to contest at than the consent",
+            assertion.contest == comparison.consent.current.terms.contest,
+        ),
+        ("names another place in the log than the comparison has", assertion.log == position),
+    )
+    for fault, passed in checks:
+        if not passed:
+            raise ProofError(f"the assertion {fault}; it is not handed out")
+
+
+def _deployment_of(enrolment: Enrolment) -> str:
+    if enrolment.deployment is None:
+        raise UsageError("a comparison needs the deployment that the public rules register")
+    return enrolment.deployment

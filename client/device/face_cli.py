@@ -1,0 +1,172 @@
+"""What the commands that need a face share: pictures, release and rules, agreement, and how the outcome is told."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import click
+import typer
+from rich.console import Console
+
+from client.audit.release_cli import read_bundle, read_trust
+from client.device.conditions import Conditions
+from client.device.outcomes import VerificationOutcome
+from client.log.policy import read_log_policy
+from client.terminal import read_file
+from client.wallet.wallet import EnrolmentState, Wallet
+from federation.consent.receipts import Terms
+from federation.errors import MalformedMessageError, ProofError, RefusedError, UsageError
+from federation.onebit import Decision
+from federation.recognition.model import ModelRelease
+from federation.release.bundle import Bundle, require_servable
+from federation.rules.rulebook import Rulebook
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from client.device.owner import Owner
+    from client.log.watching import LogTrust
+
+_NON_MATCH_EXIT = 1
+
+ReleaseOption = Annotated[Path, typer.Option("--release", help="Release bundle, the same that the server runs.")]
+ReleaseTrustOption = Annotated[
+    Path, typer.Option("--release-trust", help="JSON file with the keys of makers and auditors that you trust.")
+]
+ModelOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--model",
+        help="Recogniser that made the release: an .onnx file.",
+        show_default="the network that `make install` fetched",
+    ),
+]
+CameraOption = Annotated[
+    int | None,
+    typer.Option("--camera", min=0, help="Number of a camera, 0 for the first, instead of images. Needs OpenCV."),
+]
+
+
+def pictures_of(images: Sequence[Path | None], camera: int | None) -> list[Path | int]:
+    """Where each picture comes from: a file, or the number of a camera.
+
+    Raises:
+        UsageError: neither files nor a camera were named, or both.
+    """
+    named = [image for image in images if image is not None]
+    if camera is not None and named:
+        raise UsageError("name images or --camera, not both")
+    if camera is None and len(named) < len(images):
+        raise UsageError(f"this takes {len(images)} image(s), or --camera NUMBER")
+    return list(named) if camera is None else [camera] * len(images)
+
+
+def embed(
+    pictures: Sequence[Path | int], profiles: list[str], *, model: Path | None, release: ModelRelease
+) -> list[NDArray[np.float64]]:
+    """Adapted embeddings (d,), one for each picture under the camera profile beside it."""
+    # Here and not above: dlib and a recogniser take seconds to load, and most commands need neither.
+    from client.device.capture import capture_face  # noqa: PLC0415 - see the line before
+    from client.faces.alignment import FaceAligner  # noqa: PLC0415 - see above
+    from client.faces.models import load_recogniser, recogniser_for  # noqa: PLC0415 - see above
+
+    frozen = load_recogniser(model)
+    recognisers = {profile: recogniser_for(release, frozen, profile) for profile in profiles}
+    aligner = FaceAligner()
+
+    def chip(picture: Path | int) -> NDArray[np.uint8]:
+        if isinstance(picture, Path):
+            return aligner.chip(read_file(picture))
+        click.pause("Look into the camera and press a key.", err=True)  # goes on by itself where there is no terminal
+        return capture_face(aligner.chip_of_pixels, camera=picture)
+
+    return [
+        release.adapt(recognisers[profile].embed(chip(picture)[None]), profile)[0]
+        for picture, profile in zip(pictures, profiles, strict=True)
+    ]
+
+
+def settled(owner: Owner, trust: LogTrust) -> Wallet:
+    """The wallet as the log proves it; unchanged where the server knows nothing of an earlier try.
+
+    Nobody proves that. But another try draws another seed and pad under the same key: a server that holds a template of
+    it refuses, and whoever hid that from this device has won no more than a template that can still be revoked.
+    """
+    try:
+        return owner.settle(trust)
+    except RefusedError:
+        if owner.enrolment.state is not EnrolmentState.STARTED:
+            raise
+        typer.echo("The server knows nothing of the earlier try; beginning anew.", err=True)
+        return owner.wallet
+
+
+def read_release(path: Path, trust: Path) -> Bundle:
+    """A bundle that may be served now; anything else ends here, before an image is read."""
+    bundle = read_bundle(path)
+    require_servable(bundle, read_trust(trust), now=int(time.time()))
+    if bundle.manifest.warning is not None:
+        typer.echo(bundle.manifest.warning, err=True)
+    return bundle
+
+
+def conditions_of(
+    bundle: Bundle, rules: Path, log_policy: Path, *, terms: Terms | None = None, days: int = 90
+) -> Conditions:
+    """What the device goes by, from the files that were named."""
+    return Conditions(
+        _read_rules(rules), read_log_policy(log_policy), bundle.release, bundle.manifest.standing, terms, days
+    )
+
+
+def _read_rules(path: Path) -> Rulebook:
+    try:
+        return Rulebook.from_file(read_file(path), read_at=int(time.time()))
+    except (MalformedMessageError, ProofError, RefusedError) as error:
+        raise UsageError(f"{path}: {error}") from error
+
+
+def ask_to_agree(terms: Terms, days: int, *, agreed: bool) -> None:
+    """Shows what is asked for. Consent is given by a word of the person, never by silence."""
+    for line in (
+        f"{terms.controller.name} asks to verify your face for {', '.join(terms.purposes)}, for {days} days.",
+        f"Without your face: {terms.alternative}",
+        f"The template, under a pad of this device, is kept in {terms.storage_location}. Notice: {terms.notice}",
+        f"You may end this at any time with `intaglio revoke`, and contest decisions at {terms.contest}",
+    ):
+        typer.echo(line, err=True)
+    if agreed:
+        return
+    if not sys.stdin.isatty() or not typer.confirm("Do you agree?", err=True):
+        raise UsageError("nothing was sent: without your agreement (--agree) nobody is enrolled")
+
+
+def report(outcome: VerificationOutcome, *, match: str, non_match: str, fmr: float, as_json: bool) -> None:
+    """Prints the decision and ends with the exit code that stands for it."""
+    accepted = outcome.decision is Decision.MATCH
+    if as_json:
+        typer.echo(
+            json.dumps(
+                {
+                    "decision": outcome.decision.value,
+                    "fmr": fmr,
+                    "device_ms": round(outcome.device_ms, 1),
+                    "upload_bytes": outcome.upload_bytes,
+                    "reply_bytes": outcome.reply_bytes,
+                    "log_position": outcome.log_position,
+                }
+                | ({"assertion": outcome.assertion} if outcome.assertion else {})
+            )
+        )
+    else:
+        sentence = f"{match}, at a false match rate of {fmr:.2g}" if accepted else non_match
+        sizes = f"up {outcome.upload_bytes / 1000:.0f} kB, down {outcome.reply_bytes / 1000:.0f} kB"
+        Console(highlight=False, soft_wrap=True).print(f"{sentence} (device {outcome.device_ms:.0f} ms, {sizes})")
+    if not accepted:
+        raise typer.Exit(_NON_MATCH_EXIT)

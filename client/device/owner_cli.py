@@ -1,0 +1,215 @@
+"""`intaglio revoke`, `export`, `erase`, `history` and `receipts list`: what needs no face. Mounted by `client.cli`."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from client.connection import ClientTls
+from client.device.consent_cli import receipts_app
+from client.device.owner import Held, Owner, revoke_with
+from client.files import write_new_file
+from client.log.policy import read_log_policy
+from client.terminal import (
+    DEFAULT_SERVER,
+    DEFAULT_WALLET,
+    CertificateOption,
+    JsonOption,
+    LogPolicyOption,
+    PassphraseFileOption,
+    ServerOption,
+    TlsOption,
+    WalletOption,
+    ask_passphrase,
+    open_wallet,
+    show,
+)
+from client.wallet.backup import Backup
+from client.wallet.cli import wallet_facts
+from client.wallet.wallet import write_wallet
+from federation.consent.life import consent_of
+from federation.errors import UsageError
+from federation.statements import text_of_time
+from federation.transparency import AttemptEntry
+
+
+def revoke_command(
+    tls: TlsOption,
+    log_policy: LogPolicyOption,
+    server: ServerOption = DEFAULT_SERVER,
+    certificate: CertificateOption = "client",
+    wallet: WalletOption = DEFAULT_WALLET,
+    passphrase_file: PassphraseFileOption = None,
+    backup: Annotated[
+        Path | None,
+        typer.Option(help="What `intaglio wallet backup` wrote, instead of the wallet.", show_default=False),
+    ] = None,
+    *,
+    as_json: JsonOption = False,
+) -> None:
+    """Have the server delete the template and its attempts, for good. To enrol again, create a new wallet.
+
+    A lost wallet's backup can do that and nothing else. Its passphrase is the one that the backup was sealed with.
+
+    It is done when the log says so: whoever stands before the server could say it too.
+    """
+    trust = read_log_policy(log_policy)
+    if backup is not None:
+        revocation = Backup.read(backup, ask_passphrase(passphrase_file)).revocation
+        certificates, now = ClientTls.read(tls, certificate), int(time.time())
+        revoke_with(revocation, target=server, tls=certificates, trust=trust, now=now)
+        show({"backup": str(backup), "key_id": revocation.key_id.hex(), "state": "revoked"}, as_json=as_json)
+        return
+    opened, passphrase = open_wallet(wallet, passphrase_file)
+    opened.require_enrolment()
+    with Owner(opened, target=server, tls=ClientTls.read(tls, certificate)) as owner:
+        revoked = owner.revoke(trust)
+    # A crash before this line leaves a wallet that thinks it is enrolled; the server refuses it, which is the truth.
+    write_wallet(wallet, revoked, passphrase)
+    show(wallet_facts(revoked, wallet), as_json=as_json)
+
+
+def export_command(
+    output: Annotated[Path, typer.Argument(help="File for everything that the server holds; never overwritten.")],
+    tls: TlsOption,
+    server: ServerOption = DEFAULT_SERVER,
+    certificate: CertificateOption = "client",
+    wallet: WalletOption = DEFAULT_WALLET,
+    passphrase_file: PassphraseFileOption = None,
+    *,
+    as_json: JsonOption = False,
+) -> None:
+    """Get everything that the server holds about you, as JSON. It is personal data: keep the file to yourself.
+
+    Of the padded template you get the digest: with the wallet beside it, it would be your face's code.
+    """
+    opened, _ = open_wallet(wallet, passphrase_file)
+    with Owner(opened, target=server, tls=ClientTls.read(tls, certificate)) as owner:
+        held = owner.export()
+    write_new_file(output, _document(held))
+    facts = {
+        "file": str(output),
+        "receipts": str(len(held.receipts)),
+        "log_entries": str(len(held.openings)),
+    }
+    show(facts, as_json=as_json)
+
+
+def erase_command(
+    output: Annotated[Path, typer.Argument(help="File for the tombstone's proof; never overwritten.")],
+    tls: TlsOption,
+    log_policy: LogPolicyOption,
+    server: ServerOption = DEFAULT_SERVER,
+    certificate: CertificateOption = "client",
+    wallet: WalletOption = DEFAULT_WALLET,
+    passphrase_file: PassphraseFileOption = None,
+    *,
+    as_json: JsonOption = False,
+) -> None:
+    """Have the server delete everything that it holds about you, also what connects you with its log. Final.
+
+    The log keeps entries that nobody can connect with anyone, and a tombstone. You get the only proof that it is yours.
+    """
+    if output.exists():
+        raise UsageError(f"{output} exists; name a new file for the tombstone's proof")
+    opened, passphrase = open_wallet(wallet, passphrase_file)
+    trust = read_log_policy(log_policy)
+    with Owner(opened, target=server, tls=ClientTls.read(tls, certificate)) as owner:
+        tombstone = owner.erase(trust)
+    # A crash before this line leaves a wallet that thinks it is enrolled, and loses the proof of the tombstone.
+    erased = owner.wallet
+    write_wallet(wallet, erased, passphrase)
+    facts = wallet_facts(erased, wallet)
+    if tombstone is not None:
+        proof = {
+            "logged": tombstone.logged.to_bytes().decode(),
+            "opening": json.loads(tombstone.opening.secret_bytes()),
+        }
+        write_new_file(output, json.dumps(proof, indent=1).encode() + b"\n")
+        facts |= {"tombstone": f"entry {tombstone.logged.index}", "file": str(output)}
+    else:
+        facts |= {"tombstone": "lost with the first answer; that all is erased, the server only says"}
+    show(facts, as_json=as_json)
+
+
+def history_command(
+    tls: TlsOption,
+    log_policy: LogPolicyOption,
+    server: ServerOption = DEFAULT_SERVER,
+    certificate: CertificateOption = "client",
+    wallet: WalletOption = DEFAULT_WALLET,
+    passphrase_file: PassphraseFileOption = None,
+    *,
+    as_json: JsonOption = False,
+) -> None:
+    """List what the public log says about you, each entry proved to be in it. Nobody else can tell that it is you."""
+    opened, _ = open_wallet(wallet, passphrase_file)
+    with Owner(opened, target=server, tls=ClientTls.read(tls, certificate)) as owner:
+        entries = owner.history(owner.export().openings, read_log_policy(log_policy))
+    rows = [
+        {
+            "position": position,
+            "time": text_of_time(entry.time),
+            "kind": entry.kind.value,
+            **(
+                {"requester": entry.requester, "purpose": entry.purpose, "outcome": entry.outcome.value}
+                if isinstance(entry, AttemptEntry)
+                else {}
+            ),
+        }
+        for position, entry, _ in entries
+    ]
+    if as_json:
+        typer.echo(json.dumps(rows))
+        return
+    for row in rows:
+        typer.echo("  ".join(str(value) for value in row.values()))
+
+
+@receipts_app.command("list")
+def receipts_list(
+    tls: TlsOption,
+    server: ServerOption = DEFAULT_SERVER,
+    certificate: CertificateOption = "client",
+    wallet: WalletOption = DEFAULT_WALLET,
+    passphrase_file: PassphraseFileOption = None,
+    *,
+    as_json: JsonOption = False,
+) -> None:
+    """List the consents that the server acts on. Each is checked to be signed by this device."""
+    opened, _ = open_wallet(wallet, passphrase_file)
+    with Owner(opened, target=server, tls=ClientTls.read(tls, certificate)) as owner:
+        held = owner.receipts()
+    rows = [
+        {
+            "receipt": signed.receipt.receipt_id.hex(),
+            "purposes": ", ".join(signed.receipt.terms.purposes),
+            "from": text_of_time(signed.receipt.issued_at),
+            "until": text_of_time(signed.receipt.expires_at),
+        }
+        for signed in (consent_of(b"\n".join(held)).receipts if held else ())
+    ]
+    if as_json:
+        typer.echo(json.dumps(rows))
+        return
+    for row in rows:
+        typer.echo("  ".join(row.values()))
+    if not rows:
+        typer.echo("none: the template was revoked")
+
+
+def _document(held: Held) -> bytes:
+    """Everything as one JSON document."""
+    value = {
+        "record": json.loads(held.record),
+        "receipts": [json.loads(receipt) for receipt in held.receipts],
+        "log": [
+            {"position": position, "opening": json.loads(opening.secret_bytes())}
+            for position, opening in held.openings.items()
+        ],
+    }
+    return json.dumps(value, indent=1).encode() + b"\n"

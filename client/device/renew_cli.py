@@ -1,0 +1,148 @@
+"""`intaglio renew` and `intaglio receipts renew`: what replaces something needs the face. Mounted by `client.cli`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from client.connection import ClientTls
+from client.device import face_cli
+from client.device.consent_cli import read_terms, receipts_app
+from client.device.face_cli import CameraOption, ModelOption, ReleaseOption, ReleaseTrustOption
+from client.device.owner import Owner
+from client.device.verification import Device
+from client.log.policy import read_log_policy
+from client.terminal import (
+    DEFAULT_SERVER,
+    DEFAULT_WALLET,
+    CertificateOption,
+    JsonOption,
+    LogPolicyOption,
+    PassphraseFileOption,
+    RulesOption,
+    ServerOption,
+    TlsOption,
+    WalletOption,
+    open_wallet,
+    show,
+)
+from client.wallet.sealed import Passphrase
+from client.wallet.wallet import EnrolmentState, create_wallet, read_wallet, write_wallet
+from federation.errors import UsageError
+from federation.onebit import Decision
+from federation.recognition.embeddings import PROBE, REFERENCE
+from federation.statements import text_of_time
+
+_NOT_RENEWED = "not renewed: the face does not match the template; nothing changed"
+
+
+def renew_command(
+    reference: Annotated[Path, typer.Argument(help="Image of the face: JPEG, PNG or PGM.")],
+    second: Annotated[Path, typer.Argument(help="Another capture of the same face; both must match.")],
+    into: Annotated[Path, typer.Option(help="The new wallet; made when missing, with the passphrase of the old one.")],
+    release: ReleaseOption,
+    release_trust: ReleaseTrustOption,
+    tls: TlsOption,
+    rules: RulesOption,
+    log_policy: LogPolicyOption,
+    days: Annotated[int, typer.Option(min=1, max=365, help="How long your consent is valid.")] = 90,
+    model: ModelOption = None,
+    server: ServerOption = DEFAULT_SERVER,
+    certificate: CertificateOption = "client",
+    wallet: WalletOption = DEFAULT_WALLET,
+    passphrase_file: PassphraseFileOption = None,
+    *,
+    agree: Annotated[bool, typer.Option("--agree", help="You agree to your terms again; do not ask.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Replace the template by one with another key, seed and pad. On a match with the old one that is gone, for good.
+
+    For a template that failures closed, or a release that ended: `intaglio revoke`, and enrol with another wallet. A
+    run that broke off goes on when repeated. To agree for longer with the same template: `intaglio receipts renew`.
+    """
+    opened, passphrase = open_wallet(wallet, passphrase_file)
+    standing = opened.require_enrolment().require_consent().current.terms
+    bundle, certificates = face_cli.read_release(release, release_trust), ClientTls.read(tls, certificate)
+    trust = read_log_policy(log_policy)
+    another = Passphrase(passphrase.secret_bytes().decode())  # with a salt of its own: two files that nobody connects
+    fresh = read_wallet(into, another) if into.exists() else create_wallet(into, another)
+    if fresh.enrolment is not None:
+        with Owner(fresh, target=server, tls=certificates) as owner:
+            fresh = face_cli.settled(owner, trust)
+        write_wallet(into, fresh, another)
+        if fresh.require_enrolment().state is EnrolmentState.ENROLLED:  # all but the last write of an earlier run
+            with Owner(opened, target=server, tls=certificates) as owner:
+                replaced = owner.settle(trust)
+            if replaced.enrolment is None or replaced.enrolment.state is not EnrolmentState.REVOKED:
+                raise UsageError(f"{into} is enrolled beside {wallet}; name a new file for the new wallet")
+            write_wallet(wallet, replaced, passphrase)
+            show({"enrolled": str(into), "revoked": str(wallet)}, as_json=as_json)
+            return
+    face_cli.ask_to_agree(standing, days, agreed=agree)
+    with Device(
+        opened,
+        target=server,
+        tls=certificates,
+        conditions=face_cli.conditions_of(bundle, rules, log_policy, days=days),
+        keep=lambda current: write_wallet(wallet, current, passphrase),
+    ) as device:
+        first, other = face_cli.embed([reference, second], [REFERENCE, PROBE], model=model, release=bundle.release)
+        outcome = device.renew_template(
+            first, other, into=fresh, keep=lambda current: write_wallet(into, current, another)
+        )
+    if outcome.decision is Decision.NON_MATCH:
+        face_cli.report(outcome, match="", non_match=_NOT_RENEWED, fmr=bundle.release.fmr, as_json=as_json)
+    show({"enrolled": str(into), "revoked": str(wallet)}, as_json=as_json)
+
+
+@receipts_app.command("renew")
+def receipts_renew(
+    release: ReleaseOption,
+    release_trust: ReleaseTrustOption,
+    tls: TlsOption,
+    rules: RulesOption,
+    log_policy: LogPolicyOption,
+    image: Annotated[Path | None, typer.Argument(help="A fresh image of the face: JPEG, PNG or PGM.")] = None,
+    camera: CameraOption = None,
+    terms: Annotated[Path | None, typer.Option(help="Newer terms.", show_default="those that you agreed to")] = None,
+    days: Annotated[int, typer.Option(min=1, max=365, help="How long it is valid from now on.")] = 90,
+    model: ModelOption = None,
+    server: ServerOption = DEFAULT_SERVER,
+    certificate: CertificateOption = "client",
+    wallet: WalletOption = DEFAULT_WALLET,
+    passphrase_file: PassphraseFileOption = None,
+    *,
+    agree: Annotated[bool, typer.Option("--agree", help="You have read the terms and agree; do not ask.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Agree again, also after a consent has expired: on a match a newer receipt counts in its place.
+
+    It takes a picture, since a wallet alone, in whoever's hands, is to lengthen nothing.
+    """
+    pictures = face_cli.pictures_of([image], camera)
+    opened, passphrase = open_wallet(wallet, passphrase_file)
+    opened.require_enrolment()
+    bundle, certificates = face_cli.read_release(release, release_trust), ClientTls.read(tls, certificate)
+    with Owner(opened, target=server, tls=certificates) as owner:
+        opened = owner.with_held_consent(
+            read_log_policy(log_policy)
+        )  # a run whose answer was lost may have renewed already
+    write_wallet(wallet, opened, passphrase)
+    offered = read_terms(terms) if terms else None
+    standing = opened.require_enrolment().require_consent().current.terms
+    face_cli.ask_to_agree(offered or standing, days, agreed=agree)
+    with Device(
+        opened,
+        target=server,
+        tls=certificates,
+        conditions=face_cli.conditions_of(bundle, rules, log_policy, terms=offered, days=days),
+        keep=lambda current: write_wallet(wallet, current, passphrase),
+    ) as device:
+        (probe,) = face_cli.embed(pictures, [PROBE], model=model, release=bundle.release)
+        outcome = device.renew_consent(probe)
+    if outcome.decision is Decision.NON_MATCH:
+        face_cli.report(outcome, match="", non_match=_NOT_RENEWED, fmr=bundle.release.fmr, as_json=as_json)
+    current = device.wallet.require_enrolment().require_consent().current
+    show({"receipt": current.receipt_id.hex(), "until": text_of_time(current.expires_at)}, as_json=as_json)

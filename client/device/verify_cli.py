@@ -1,0 +1,171 @@
+"""`intaglio enrol` and `verify`. Mounted by `client.cli`."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from client.connection import ClientTls
+from client.device import face_cli
+from client.device.consent_cli import read_terms
+from client.device.face_cli import CameraOption, ModelOption, ReleaseOption, ReleaseTrustOption
+from client.device.owner import Owner
+from client.device.verification import Device
+from client.files import write_new_file
+from client.log.policy import read_log_policy
+from client.terminal import (
+    DEFAULT_SERVER,
+    DEFAULT_WALLET,
+    CertificateOption,
+    JsonOption,
+    LogPolicyOption,
+    PassphraseFileOption,
+    RulesOption,
+    ServerOption,
+    TlsOption,
+    WalletOption,
+    open_wallet,
+    show,
+)
+from client.wallet.cli import wallet_facts
+from client.wallet.wallet import Enrolment, EnrolmentState, write_wallet
+from federation.consent.receipts import Terms
+from federation.errors import UsageError
+from federation.recognition.embeddings import PROBE, REFERENCE
+from federation.wire.convert import NONCE_BYTES
+
+_NOT_ENROLLED = "not enrolled: the two captures do not match each other; take others"
+
+
+def enrol_command(
+    release: ReleaseOption,
+    release_trust: ReleaseTrustOption,
+    tls: TlsOption,
+    rules: RulesOption,
+    log_policy: LogPolicyOption,
+    terms: Annotated[Path, typer.Option(help="JSON file with what the organisation offers; you are asked to agree.")],
+    reference: Annotated[Path | None, typer.Argument(help="Image of the face: JPEG, PNG or PGM.")] = None,
+    second: Annotated[Path | None, typer.Argument(help="Another capture of the same face; both must match.")] = None,
+    camera: CameraOption = None,
+    purpose: Annotated[str | None, typer.Option(help="What for.", show_default="the only purpose of the terms")] = None,
+    deployment: Annotated[str, typer.Option(help="Identifier in the rules of who will verify.")] = "trial",
+    days: Annotated[int, typer.Option(min=1, max=365, help="How long your consent is valid.")] = 90,
+    model: ModelOption = None,
+    server: ServerOption = DEFAULT_SERVER,
+    certificate: CertificateOption = "client",
+    wallet: WalletOption = DEFAULT_WALLET,
+    passphrase_file: PassphraseFileOption = None,
+    *,
+    agree: Annotated[bool, typer.Option("--agree", help="You have read the terms and agree; do not ask.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Enrol a face: send its template under a pad of this wallet, and prove with a second capture that it works.
+
+    You agree to the terms with a signed receipt, which covers exactly this template. It serves one purpose and one
+    audience, and no other. After a try whose answer was lost, the server is asked first what became of it.
+    """
+    pictures = face_cli.pictures_of([reference, second], camera)
+    certificates = ClientTls.read(tls, certificate)
+    opened, passphrase = open_wallet(wallet, passphrase_file)
+    if opened.enrolment:
+        opened.require_enrolment()  # a revoked wallet ends here, before any image is read
+        if opened.enrolment.state is EnrolmentState.ENROLLED:
+            raise UsageError("this wallet is enrolled; verify with it, or create another wallet")
+    bundle, offered = face_cli.read_release(release, release_trust), read_terms(terms)
+    wanted = _purpose_of(offered, purpose)
+    if opened.template_secret is not None:
+        with Owner(opened, target=server, tls=certificates) as owner:
+            opened = face_cli.settled(owner, read_log_policy(log_policy))
+        write_wallet(wallet, opened, passphrase)
+        if opened.require_enrolment().state is EnrolmentState.ENROLLED:
+            show(wallet_facts(opened, wallet), as_json=as_json)
+            return
+    face_cli.ask_to_agree(offered, days, agreed=agree)
+    enrolment = Enrolment(
+        wanted,
+        offered.audience,
+        bytes.fromhex(bundle.release.digest),
+        EnrolmentState.STARTED,
+        deployment=deployment,
+        answers=opened.enrolment.answers if opened.enrolment else 0,  # whatever was tried with this wallet counts
+    )
+    with Device(
+        opened.with_enrolment(enrolment),
+        target=server,
+        tls=certificates,
+        conditions=face_cli.conditions_of(bundle, rules, log_policy, terms=offered, days=days),
+        keep=lambda current: write_wallet(wallet, current, passphrase),
+    ) as device:
+        vectors = face_cli.embed(pictures, [REFERENCE, PROBE], model=model, release=bundle.release)
+        outcome = device.enrol(*vectors)
+    face_cli.report(outcome, match="enrolled", non_match=_NOT_ENROLLED, fmr=bundle.release.fmr, as_json=as_json)
+
+
+def verify_command(
+    release: ReleaseOption,
+    release_trust: ReleaseTrustOption,
+    tls: TlsOption,
+    rules: RulesOption,
+    log_policy: LogPolicyOption,
+    image: Annotated[Path | None, typer.Argument(help="A fresh image of the face: JPEG, PNG or PGM.")] = None,
+    camera: CameraOption = None,
+    nonce: Annotated[
+        str | None, typer.Option(help="64 hex digits that the audience chose, to get an assertion for it.")
+    ] = None,
+    assertion: Annotated[
+        Path | None, typer.Option(help="File for the assertion; never overwritten.", show_default="part of --json")
+    ] = None,
+    model: ModelOption = None,
+    server: ServerOption = DEFAULT_SERVER,
+    certificate: CertificateOption = "client",
+    wallet: WalletOption = DEFAULT_WALLET,
+    passphrase_file: PassphraseFileOption = None,
+    *,
+    as_json: JsonOption = False,
+) -> None:
+    """Verify a face against this device's own template. Exit code 0 says match, 1 says non-match.
+
+    With the nonce of an organisation you get an assertion for it: a signed statement that your claim was accepted, at
+    what false match rate, which it checks offline, as this command has done before. It does not say who you are.
+    """
+    audience_nonce, pictures = _nonce(nonce), face_cli.pictures_of([image], camera)
+    opened, passphrase = open_wallet(wallet, passphrase_file)
+    opened.require_enrolment()
+    bundle = face_cli.read_release(release, release_trust)
+    with Device(
+        opened,
+        target=server,
+        tls=ClientTls.read(tls, certificate),
+        conditions=face_cli.conditions_of(bundle, rules, log_policy),
+        keep=lambda current: write_wallet(wallet, current, passphrase),
+    ) as device:
+        (probe,) = face_cli.embed(pictures, [PROBE], model=model, release=bundle.release)
+        outcome = device.verify(probe, audience_nonce=audience_nonce)
+    if assertion and outcome.assertion:
+        write_new_file(assertion, outcome.assertion.encode() + b"\n")
+    face_cli.report(
+        outcome,
+        match="claim accepted",
+        non_match="claim not accepted",
+        fmr=bundle.release.fmr,
+        as_json=as_json,
+    )
+
+
+def _nonce(text: str | None) -> bytes:
+    if text is None:
+        return b""
+    if not re.fullmatch(f"[0-9a-fA-F]{{{2 * NONCE_BYTES}}}", text):
+        raise UsageError(f"the nonce is {2 * NONCE_BYTES} hex digits, as the audience gave them")
+    return bytes.fromhex(text)
+
+
+def _purpose_of(terms: Terms, purpose: str | None) -> str:
+    if purpose is None and len(terms.purposes) > 1:
+        raise UsageError(f"these terms are for {', '.join(terms.purposes)}; choose one with --purpose")
+    if purpose is not None and purpose not in terms.purposes:
+        raise UsageError(f"these terms are for {', '.join(terms.purposes)}, not for {purpose}")
+    return purpose or terms.purposes[0]

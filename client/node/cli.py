@@ -1,0 +1,172 @@
+"""`intaglio join` and `intaglio node`: the organisation's commands. Mounted by `client.cli`."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from client.faces.degradation import Condition
+from client.node.joining import REQUEST, join
+from client.node.people import withdraw
+from client.node.renewing import REKEYING, rekey, take_notice, trust
+from client.terminal import JsonOption, progress_bar, read_file
+from federation.errors import MalformedMessageError, RefusedError, UsageError
+from federation.membership.joining import SignedJoinRequest, invitation_from_text
+
+node_app = typer.Typer(no_args_is_help=True, help="The organisation's node in a federation.")
+
+FolderArgument = Annotated[Path, typer.Argument(help="The organisation's folder.")]
+
+
+def join_command(
+    invitation: Annotated[Path, typer.Argument(help="File with the invitation.")],
+    folder: FolderArgument,
+    fingerprint: Annotated[str | None, typer.Option(help="What the coordinator read out. Without it: a question.")] = (
+        None
+    ),
+) -> None:
+    """Join a federation: make this organisation's keys and the request to send back."""
+    text = _text(invitation)
+    expected = invitation_from_text(text).coordinator_fingerprint
+    if fingerprint is None:
+        if not sys.stdin.isatty():
+            raise UsageError("there is no terminal to ask; pass what the coordinator read out as --fingerprint")
+        typer.confirm(f"the coordinator must read out: {expected}\nIs it the same?", abort=True)
+    elif fingerprint.split() != expected.split():
+        raise RefusedError("that is not the fingerprint in this invitation: somebody changed it on its way")
+    signed = join(text, folder, now=int(time.time()))
+    typer.echo(
+        "nobody compares your people with those of other organisations: who is in two of them has about twice the "
+        "epsilon of one. Agree with the others on who lists whom"
+    )
+    typer.echo(f"send {folder / REQUEST} to the coordinator, and read out: {signed.request.fingerprint}")
+
+
+@node_app.command("fingerprint")
+def node_fingerprint(folder: FolderArgument) -> None:
+    """Print this organisation's fingerprint, to read out to the coordinator."""
+    typer.echo(SignedJoinRequest.from_bytes(read_file(folder / REQUEST)).request.fingerprint)
+
+
+@node_app.command("trust")
+def node_trust(
+    roster: Annotated[Path, typer.Argument(help="The roster that the coordinator printed.")],
+    folder: FolderArgument,
+    *,
+    replace: Annotated[bool, typer.Option("--replace", help="Take it in place of another.")] = False,
+) -> None:
+    """Trust the keys of all organisations. Compare the fingerprints with each of them, not with the coordinator."""
+    for line in trust(_text(roster), folder, replace=replace):
+        typer.echo(line)
+
+
+@node_app.command("notice")
+def node_notice(
+    notice: Annotated[Path, typer.Argument(help="File with the line that the coordinator sent.")],
+    folder: FolderArgument,
+) -> None:
+    """Follow the gateway to a new address or authority. The coordinator's key signed it; start the node again."""
+    typer.echo(f"the gateway is at {take_notice(_text(notice), folder).address} from the node's next start on")
+
+
+@node_app.command("rekey")
+def node_rekey(folder: FolderArgument) -> None:
+    """Make new keys for this organisation. The old ones serve until a roster with the new ones is trusted."""
+    fingerprint = rekey(folder).signed.request.fingerprint
+    typer.echo(f"send {folder / REKEYING} to the coordinator; the new fingerprint, for the others: {fingerprint}")
+
+
+@node_app.command("prepare")
+def node_prepare(
+    images: Annotated[Path, typer.Argument(help="A sub-folder for each person.")],
+    folder: FolderArgument,
+    condition: Annotated[
+        Condition | None,
+        typer.Option(help="Imitate the probe camera: a mask over the lower face, or 16 x 16 pixels."),
+    ] = None,
+    model: Annotated[
+        Path | None,
+        typer.Option(help="Recogniser: an .onnx file.", show_default="the network that `make install` fetched"),
+    ] = None,
+    *,
+    only: Annotated[
+        bool, typer.Option("--only", help="Take out everybody who has no images here. Else they stay.")
+    ] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Make embeddings of people's images, so that they take part. Nothing leaves this machine.
+
+    IMAGES holds a folder for each person, with the folders `reference` and `probe` inside: images of the camera
+    that people enrol with, and of the one that they verify with. With --condition it holds the images themselves.
+
+    Repeat it to add people, or to replace somebody's images. Who withdrew stays out, and their images are not opened.
+
+    Aligned pictures of the faces are kept only when policy.toml lists the recipe scales, which needs them.
+    """
+    # Here and not above: the detector and the recogniser take seconds to load.
+    from client.node.preparing import prepare  # noqa: PLC0415 - see the line before
+
+    with progress_bar() as bar:
+        task = bar.add_task("preparing")
+        done = prepare(
+            images,
+            folder,
+            condition=condition,
+            model=model,
+            only=only,
+            progress=lambda count, total: bar.update(task, completed=count, total=total),
+        )
+    if as_json:
+        typer.echo(json.dumps({**asdict(done), "problems": [str(problem) for problem in done.problems]}))
+        return
+    for problem in done.problems:
+        typer.echo(f"left out: {problem}", err=True)
+    if done.withdrawn:
+        typer.echo(f"left out, because they withdrew: {done.withdrawn}", err=True)
+    typer.echo(f"people who take part: {done.people}, of whom {done.prepared} come from {done.images} images here")
+    kept = "chips of their faces are kept for the recipe scales" if done.chips else "no pictures of faces are kept"
+    typer.echo(f"{kept}, as policy.toml says")
+
+
+@node_app.command("withdraw")
+def node_withdraw(
+    person: Annotated[str, typer.Argument(help="Their name: that of their folder of images.")], folder: FolderArgument
+) -> None:
+    """Exclude a person from every later round, for good, and delete what was prepared of them.
+
+    What was released before cannot be taken back. The images that it was made of are yours to delete.
+    """
+    if out := withdraw(person, folder):
+        typer.echo(f"{out} embeddings take no part any more")
+    else:
+        typer.echo("nobody of that name takes part; the name is marked, and will not take part later either")
+
+
+@node_app.command("start")
+def node_start(
+    folder: FolderArgument,
+    metrics_port: Annotated[
+        int | None, typer.Option(min=1, max=65535, help="Prometheus, unencrypted. [default: off]")
+    ] = None,
+    metrics_host: Annotated[str, typer.Option(help="Interface that metrics are shown on.")] = "127.0.0.1",
+) -> None:
+    """Take part until stopped, as far as policy.toml allows."""
+    # Here and not above: the proxy takes a second to load.
+    from client.node.start import run_node  # noqa: PLC0415 - see the line before
+
+    if status := run_node(folder, metrics=(metrics_host, metrics_port) if metrics_port else None):
+        typer.echo(json.dumps({"supernode_exit": status}), err=True)
+        raise typer.Exit(4)
+
+
+def _text(path: Path) -> str:
+    try:
+        return read_file(path).decode()
+    except UnicodeDecodeError as error:
+        raise MalformedMessageError(f"{path} is not text") from error

@@ -1,0 +1,313 @@
+"""Lower bounds on epsilon, measured: what an attacker really told apart, beside what was promised.
+
+Theory of operation
+-------------------
+An accountant gives an upper bound on epsilon under the assumption that the code does what it says. An audit attacks the
+code. One made-up person, the *canary*, is held in or held out; an attacker sees what the release gives away and says
+which. From how often it is right follows an epsilon that the mechanism has *at least*, at a stated confidence. A lower
+bound above the claim proves a bug. One below it proves nothing, but a bound close to it leaves a bug little room.
+
+* **Gaussian bound.** The two error rates of one threshold, each bounded by Clopper and Pearson, lie on the trade-off
+  curve of some mu-GDP mechanism (Dong, Roth and Su, JRSS B 84, 2022), and mu gives epsilon at delta exactly. It assumes
+  that the mechanism is Gaussian, as ours is, and is tight (Nasr et al., USENIX Security 2023).
+* **Clopper-Pearson bound.** From the two rates and the definition of (epsilon, delta) alone. It assumes nothing. With n
+  runs on each side it cannot exceed about ``log(n / 4)``, however wrong the mechanism is.
+* **Refusals.** No noise hides whether there is an answer (`federation.experiments.refusals`). One question that is
+  answered on one side only breaks every promise.
+* **One run.** Many canaries, each held in or out by a coin, in a single release (Steinke, Nasr and Jagielski, NeurIPS
+  2023, arXiv 2305.08846, appendix D). It needs one release and gives much less: for expensive training, not for ours.
+
+Thresholds and numbers of guesses are fixed before the runs that count, or the confidence would be void.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from enum import StrEnum
+from typing import Final, Self
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import stats
+from scipy.optimize import brentq
+from scipy.special import log_ndtr, ndtr, ndtri
+
+from federation.errors import MalformedMessageError, UsageError
+
+CONFIDENCE: Final = 0.95
+_LARGEST_MU = 50.0
+LARGEST_EPSILON: Final = 100.0
+"""Lower bounds end here."""
+
+
+class AuditMethod(StrEnum):
+    """How a lower bound was found."""
+
+    GAUSSIAN = "gaussian"
+    CLOPPER_PEARSON = "clopper-pearson"
+    ONE_RUN = "one-run"
+    REFUSALS = "refusals"
+
+
+@dataclass(frozen=True)
+class EpsilonAudit:
+    """A promise, and what an attack on the code that should keep it found. Public; small enough for every release.
+
+    Attributes:
+        claimed: epsilon that was promised.
+        delta: that goes with both epsilons.
+        lower_bound: epsilon that the mechanism has at least.
+        confidence: probability that a bound found this way is true.
+        runs: releases that were attacked.
+        method: how.
+
+    Raises:
+        UsageError: a value is out of range.
+    """
+
+    claimed: float
+    delta: float
+    lower_bound: float
+    confidence: float
+    runs: int
+    method: AuditMethod
+
+    def __post_init__(self) -> None:
+        numbers = (self.claimed, self.delta, self.lower_bound, self.confidence)
+        if not all(type(value) is float and math.isfinite(value) for value in numbers):
+            raise UsageError("the numbers of an audit must be finite floats")
+        if not (self.claimed > 0 and 0 < self.delta < 1 and self.lower_bound >= 0 and 0 < self.confidence < 1):
+            raise UsageError("an audit needs a positive claim, a bound of 0 or more, and probabilities between 0 and 1")
+        if type(self.runs) is not int or self.runs < 1:
+            raise UsageError("an audit needs at least one run")
+        if not isinstance(self.method, AuditMethod):
+            raise UsageError("an audit says how its bound was found")
+
+    @property
+    def holds(self) -> bool:
+        """Whether the attack left the claim standing."""
+        return self.lower_bound <= self.claimed
+
+    def to_fields(self) -> dict[str, float | int | str]:
+        """The fields as JSON values, for a document that carries an audit."""
+        return {**asdict(self), "method": self.method.value}
+
+    @classmethod
+    def from_fields(cls, fields: Mapping[str, object]) -> Self:
+        """Reads what `to_fields` wrote.
+
+        Raises:
+            MalformedMessageError: fields are missing, unknown or wrong.
+        """
+        try:
+            return cls(**{**fields, "method": AuditMethod(str(fields["method"]))})  # type: ignore[arg-type]  # __post_init__ checks them
+        except (UsageError, TypeError, KeyError, ValueError) as error:
+            raise MalformedMessageError("the fields are not an audit of epsilon of this version") from error
+
+    def to_bytes(self) -> bytes:
+        """Canonical JSON: ASCII, keys sorted, no spaces; equal audits give equal bytes."""
+        return json.dumps(self.to_fields(), sort_keys=True, separators=(",", ":"), allow_nan=False).encode()
+
+    @classmethod
+    def from_bytes(cls, data: bytes) -> Self:
+        """Reads what `to_bytes` wrote, and nothing else.
+
+        Raises:
+            MalformedMessageError: any other bytes.
+        """
+        try:
+            audit = cls.from_fields(json.loads(data))
+        except (ValueError, RecursionError) as error:
+            raise MalformedMessageError("the bytes are not an audit of epsilon") from error
+        if audit.to_bytes() != data:
+            raise MalformedMessageError("the audit of epsilon is not in its one form")
+        return audit
+
+
+# ------------------------------------------------------------------------------------------------- Gaussian mechanisms
+def epsilon_of_mu(mu: float, delta: float) -> float:
+    """Epsilon at `delta` of a mu-GDP mechanism, exactly: a Gaussian one has mu = 1 / noise multiplier.
+
+    Source: Balle and Wang, ICML 2018, theorem 8.
+
+    Args:
+        mu: 0 or more.
+        delta: in (0, 1).
+
+    >>> round(epsilon_of_mu(1 / 0.6, 1e-5), 2)
+    8.0
+    >>> epsilon_of_mu(0, 1e-5)
+    0.0
+    """
+
+    def excess(epsilon: float) -> float:
+        upper, lower = mu / 2 - epsilon / mu, -mu / 2 - epsilon / mu
+        return float(ndtr(upper) - math.exp(epsilon + float(log_ndtr(lower)))) - delta
+
+    if mu <= 0 or excess(0) <= 0:
+        return 0.0
+    # There the first term alone is below delta: the tail of a normal is below exp(-x^2 / 2).
+    most = mu**2 / 2 + mu * math.sqrt(2 * math.log(1 / delta))
+    return float(brentq(excess, 0, most, xtol=1e-12))
+
+
+# --------------------------------------------------------------------------------------------------------- many runs
+def threshold_of_pilot(
+    held_in: NDArray[np.float64],
+    held_out: NDArray[np.float64],
+    *,
+    delta: float,
+    runs: int,
+    confidence: float = CONFIDENCE,
+) -> float:
+    """The threshold at which the bound of Clopper and Pearson would be best, from runs that do not count afterwards.
+
+    Args:
+        held_in: (n,) float64, scores of pilot runs with the canary, at least 1.
+        held_out: (n,) float64, without it.
+        delta: of the claim.
+        runs: on each side, of those that will count.
+        confidence: of the bound.
+    """
+    candidates = np.unique(np.quantile(np.concatenate([held_in, held_out]), np.linspace(0, 1, 200)))
+    bounds = [
+        _epsilon_of_rates(
+            _at_most(round(runs * float((held_out > t).mean())), runs, confidence),
+            _at_most(round(runs * float((held_in <= t).mean())), runs, confidence),
+            delta,
+        )
+        for t in candidates
+    ]
+    return float(candidates[int(np.argmax(bounds))])
+
+
+def audit_of_scores(
+    held_in: NDArray[np.float64],
+    held_out: NDArray[np.float64],
+    *,
+    threshold: float,
+    claimed: float,
+    delta: float,
+    confidence: float = CONFIDENCE,
+    method: AuditMethod = AuditMethod.GAUSSIAN,
+) -> EpsilonAudit:
+    """The lower bound from an attacker's scores in many runs with one canary.
+
+    Args:
+        held_in: (n,) float64, one score for each run with the canary; higher means "in".
+        held_out: (n,) float64, without it.
+        threshold: a score above it is a guess of "in"; chosen before the runs.
+        claimed: epsilon that was promised.
+        delta: that goes with it.
+        confidence: of the bound; both rates hold together with it.
+        method: `AuditMethod.GAUSSIAN` or `AuditMethod.CLOPPER_PEARSON`.
+
+    Raises:
+        UsageError: a side has no runs, a score is not a number, or the method is for one run.
+    """
+    scores = np.concatenate([held_in, held_out])
+    if len(held_in) == 0 or len(held_out) == 0 or np.isnan(scores).any():
+        raise UsageError("an audit needs runs with and without the canary, and scores that are numbers")
+    false_positive = _at_most(int((held_out > threshold).sum()), len(held_out), confidence)
+    false_negative = _at_most(int((held_in <= threshold).sum()), len(held_in), confidence)
+    match method:
+        case AuditMethod.GAUSSIAN:
+            mu = -float(ndtri(false_positive)) - float(ndtri(false_negative))
+            bound = epsilon_of_mu(min(mu, _LARGEST_MU), delta)
+        case AuditMethod.CLOPPER_PEARSON:
+            bound = _epsilon_of_rates(false_positive, false_negative, delta)
+        case AuditMethod.ONE_RUN | AuditMethod.REFUSALS:
+            raise UsageError("scores of many runs give the gaussian or the clopper-pearson bound")
+    return EpsilonAudit(float(claimed), float(delta), bound, float(confidence), len(scores), method)
+
+
+def _at_most(wrong: int, runs: int, confidence: float) -> float:
+    """Upper bound on a rate after Clopper and Pearson (Biometrika 26, 1934); one of two that share the failures."""
+    return 1.0 if wrong >= runs else float(stats.beta.ppf(1 - (1 - confidence) / 2, wrong + 1, runs - wrong))
+
+
+def _epsilon_of_rates(false_positive: float, false_negative: float, delta: float) -> float:
+    """Least epsilon that allows both rates: TPR <= e^epsilon FPR + delta, and the same with sides exchanged."""
+    ratios = ((1 - delta - false_negative) / false_positive, (1 - delta - false_positive) / false_negative)
+    return math.log(max(1.0, *ratios))
+
+
+# ------------------------------------------------------------------------------------------------------------ one run
+def audit_of_guesses(
+    correct: int, guesses: int, canaries: int, *, claimed: float, delta: float, confidence: float = CONFIDENCE
+) -> EpsilonAudit:
+    """The lower bound from one run in which a coin held each canary in or out.
+
+    Args:
+        correct: right guesses.
+        guesses: how many were made; fixed before the run.
+        canaries: how many there were, at least `guesses`.
+        claimed: epsilon that was promised.
+        delta: that goes with it.
+        confidence: of the bound.
+
+    Raises:
+        UsageError: the numbers do not fit.
+    """
+    if not 0 <= correct <= guesses <= canaries or guesses == 0:
+        raise UsageError("right guesses cannot be more than guesses, nor guesses more than canaries")
+
+    def excess(epsilon: float) -> float:
+        """How plausible so many right guesses are under epsilon, less what the confidence leaves."""
+        rate = 1 / (1 + math.exp(-epsilon))
+        tail = float(stats.binom.sf(correct - 1, guesses, rate))
+        below = np.cumsum(stats.binom.pmf(np.arange(correct - 1, -1, -1), guesses, rate))
+        slack = float((below / np.arange(1, correct + 1)).max()) if correct else 0.0
+        return tail + 2 * canaries * delta * slack - (1 - confidence)
+
+    bound = 0.0 if excess(0) >= 0 else float(brentq(excess, 0, LARGEST_EPSILON))
+    return EpsilonAudit(float(claimed), float(delta), bound, float(confidence), 1, AuditMethod.ONE_RUN)
+
+
+# ---------------------------------------------------------------------------------------------- membership inference
+@dataclass(frozen=True)
+class MembershipAttack:
+    """How well a plain attack tells those who trained from those who did not.
+
+    Attributes:
+        tpr: share of members whose score no outsider reaches.
+        fpr: what that share would be by chance: one more than the outsiders, inverted.
+        auc: probability that a member scores above an outsider; 0.5 is chance.
+    """
+
+    tpr: float
+    fpr: float
+    auc: float
+
+
+def membership_attack(
+    released: NDArray[np.float64], members: NDArray[np.float64], outsiders: NDArray[np.float64]
+) -> MembershipAttack:
+    """Attacks a released mean: a person who is in it pulls it their way.
+
+    The attacker has the images of all suspects. It takes the outsiders' mean for the population's (of the others, when
+    an outsider is the suspect), scales the release to it, and scores the suspect's inner product with what is left.
+
+    Args:
+        released: (k,) float64, a mean over members, scaled by an unknown positive factor; not zero.
+        members: (m, k) float64, one row for each person whom the release was made from.
+        outsiders: (n, k) float64, at least 2 rows of other people.
+
+    Raises:
+        UsageError: there are too few people, or the release is zero.
+    """
+    if len(members) < 1 or len(outsiders) < 2 or not released.any():  # noqa: PLR2004 - one to suspect, one to compare
+        raise UsageError("a membership attack needs a release, a member and two outsiders")
+
+    def score(suspect: NDArray[np.float64], population: NDArray[np.float64]) -> float:
+        factor = float(released @ population) / float(population @ population)
+        return float((suspect - population) @ (released / factor - population))
+
+    mean, count = outsiders.mean(axis=0), len(outsiders)
+    inside = np.array([score(row, mean) for row in members])
+    outside = np.array([score(row, (count * mean - row) / (count - 1)) for row in outsiders])
+    above = (inside[:, None] > outside[None, :]) + 0.5 * (inside[:, None] == outside[None, :])
+    return MembershipAttack(float((inside > outside.max()).mean()), 1 / (count + 1), float(above.mean()))

@@ -1,0 +1,133 @@
+"""What a privacy plan means: noise for a promise and back, many rounds, what each party sees, persons and images.
+
+Everything here follows from two facts about Gaussian mechanisms of noise multiplier s: k of them are one of
+s / sqrt(k), and whoever's data counts k times as much as planned is protected as by s / k. Epsilons are exact
+(`epsilon_of_mu`); noise is checked against the accountant, which rounds up.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from scipy.optimize import brentq
+
+from federation.errors import UsageError
+from federation.privacy.auditing import epsilon_of_mu
+from federation.privacy.plan import LARGEST_EPSILON, PrivacyPlan, epsilon_of_gaussians
+
+_SMALLEST_NOISE, _LARGEST_NOISE = 0.05, 1e4
+
+
+def noise_multiplier_for(epsilon: float, delta: float, *, releases: int = 1) -> float:
+    """The least noise of each of `releases` equal Gaussian releases that keep the promise together.
+
+    >>> round(noise_multiplier_for(8.0, 1e-5), 2)
+    0.6
+    >>> round(noise_multiplier_for(8.0, 1e-5, releases=4) / noise_multiplier_for(8.0, 1e-5), 2)
+    2.0
+
+    Raises:
+        UsageError: a number is out of range.
+    """
+    if not (0 < epsilon <= LARGEST_EPSILON and 0 < delta < 1 and releases >= 1):
+        raise UsageError(f"noise needs an epsilon in (0, {LARGEST_EPSILON:g}], a delta in (0, 1) and a release")
+    try:
+        mu = brentq(lambda m: epsilon_of_mu(m, delta) - epsilon, 1 / _LARGEST_NOISE, 1 / _SMALLEST_NOISE, xtol=1e-12)
+    except ValueError as error:
+        raise UsageError(f"epsilon {epsilon:g} at delta {delta:g} needs noise that is out of range") from error
+    noise = math.sqrt(releases) / float(mu) * (1 + 1e-9)  # a hair more than the root's rounding
+    while epsilon_of_gaussians((noise / math.sqrt(releases),), delta) > epsilon:
+        noise *= 1.002  # the accountant rounds up, by less than this
+    return noise
+
+
+def epsilon_of_releases(noise_multiplier: float, delta: float, *, releases: int = 1) -> float:
+    """Epsilon of `releases` Gaussian releases of one noise multiplier, composed by the accountant.
+
+    >>> round(epsilon_of_releases(0.6, 1e-5), 2)
+    8.0
+    >>> round(epsilon_of_releases(3.0, 1e-5, releases=25), 2)
+    8.0
+
+    Raises:
+        UsageError: a number is out of range.
+    """
+    if not (_SMALLEST_NOISE <= noise_multiplier <= _LARGEST_NOISE and 0 < delta < 1 and releases >= 1):
+        raise UsageError(
+            f"noise multipliers are from {_SMALLEST_NOISE:g} to {_LARGEST_NOISE:g}, delta is between 0 and 1, and "
+            "there is at least one release"
+        )
+    return epsilon_of_gaussians((noise_multiplier / math.sqrt(releases),), delta)
+
+
+@dataclass(frozen=True)
+class Exposure:
+    """How well a person is protected from somebody.
+
+    Attributes:
+        observer: who looks.
+        sees: at what.
+        noise_multiplier: noise that the observer cannot take away, of all releases as one Gaussian mechanism; 0 when
+            there is none.
+        epsilon: what that is at the plan's delta; infinite without noise.
+    """
+
+    observer: str
+    sees: str
+    noise_multiplier: float
+    epsilon: float
+
+
+def exposures(plan: PrivacyPlan) -> tuple[Exposure, ...]:
+    """What each party sees of one run, with secure aggregation, without it and with noise of each one's own.
+
+    Noise of a party's own is no protection from that party, so it is taken away. Nobody fails in the rows that do not
+    say so; when as many leave as planned, the epsilon of the first row is all that remains.
+
+    >>> plan = PrivacyPlan.for_epsilon(8.0, delta=1e-5, people=24, organisations=4, dimension=128)
+    >>> for e in exposures(plan)[:3]:
+    ...     print(f"{e.observer}: {e.epsilon:.1f}")
+    coordinator with 1 colluder: 8.0
+    coordinator alone, or anybody with the release: 6.7
+    another organisation alone: 8.0
+    """
+    n, c = plan.organisations, plan.colluders
+
+    def shares(count: int) -> float:
+        return plan.noise_with(plan.noise_multiplier, count) if count > 0 else 0.0
+
+    def exposure(observer: str, sees: str, noise: float) -> Exposure:
+        return Exposure(observer, sees, noise, epsilon_of_mu(1 / noise, plan.delta) if noise else math.inf)
+
+    total, single = "the total", "each organisation's noisy sum"
+    left = f" and {plan.dropouts} gone" if plan.dropouts else ""
+    who = f"{c} colluder{'' if c == 1 else 's'}"
+    rows = [
+        exposure(f"coordinator with {who}{left}", total, shares(n - c - plan.dropouts)),
+        exposure("coordinator alone, or anybody with the release", total, shares(n)),
+        exposure("another organisation alone", total, shares(n - 1)),
+        exposure(
+            f"coordinator with {c + 1} colluders, more than planned{left}", total, shares(n - c - 1 - plan.dropouts)
+        ),
+        exposure("coordinator without secure aggregation", single, shares(1)),
+        exposure("coordinator without secure aggregation, full noise in each sum", single, plan.noise_multiplier),
+    ]
+    return tuple(rows)
+
+
+def epsilon_of_a_person(epsilon: float, delta: float, times: int) -> float:
+    """What a promise means for a person who counts several times, at the same delta.
+
+    So does who is in several organisations of a run, and who has several images where an *image* is promised something:
+    the person changes a sum `times` times as much.
+
+    >>> [round(epsilon_of_a_person(8.0, 1e-5, images)) for images in (1, 5, 10)]
+    [8, 69, 209]
+
+    Raises:
+        UsageError: a number is out of range.
+    """
+    if times < 1:
+        raise UsageError("a person counts at least once")
+    return epsilon_of_mu(times / noise_multiplier_for(epsilon, delta), delta)

@@ -1,0 +1,332 @@
+"""The model release: what a training run gives to everybody. NumPy only, so that verification needs nothing heavier.
+
+A release is public. It holds no embedding and no per-person number, only what left the differentially private releases
+of the run (`federation.privacy.plan`), and post-processing of it.
+
+Byte format: one canonical JSON object, ASCII, keys sorted, no spaces; arrays as base64 of little-endian float64.
+Parsing is strict: whatever parses re-serialises to the same bytes.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hashlib
+import json
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from types import MappingProxyType
+from typing import Any, Final, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from federation.errors import MalformedMessageError, UsageError
+from federation.recognition.embeddings import PROBE, REFERENCE
+
+FORMAT: Final = "intaglio-model-release-1"
+CODE_LENGTHS: Final = (1024, 2048)
+"""Bits that a face code may have: those of the parameter sets in `federation.onebit`."""
+CODE_LENGTH: Final = 1024
+"""Bits of a face code in new releases (ADR 160)."""
+
+_MOST_BYTES = 16 << 20
+_LARGEST_DIMENSION = 1024
+_MOST_SCALES = 1 << 17
+_SHA256_HEX = re.compile(r"[0-9a-f]{64}\Z")
+
+
+@dataclass(frozen=True, eq=False)
+class Adapter:
+    """Maps embeddings of a camera profile to vectors whose directions can be compared across profiles.
+
+    Attributes:
+        centres: for each camera profile, (d,) float64, what is subtracted.
+        whitening: (d, d) float64, symmetric, or None for the identity.
+        scales: for each camera profile whose embeddings must come from a tuned network (`federation.learning.scales`),
+            float64, what is added to the recogniser's scale layers; the frozen network makes the others.
+
+    Raises:
+        UsageError: an array has another shape or type, or is not finite.
+    """
+
+    centres: Mapping[str, NDArray[np.float64]]
+    whitening: NDArray[np.float64] | None
+    scales: Mapping[str, NDArray[np.float64]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        scales = {profile: _frozen(self.scales[profile], f"the {profile} scales") for profile in sorted(self.scales)}
+        if not scales.keys() <= self.centres.keys() or any(
+            s.ndim != 1 or not 0 < s.size <= _MOST_SCALES for s in scales.values()
+        ):
+            raise UsageError("scales must be vectors, for camera profiles that have a centre")
+        object.__setattr__(self, "scales", MappingProxyType(scales))
+        centres = {profile: _frozen(self.centres[profile], f"the {profile} centre") for profile in sorted(self.centres)}
+        if not centres:
+            raise UsageError("an adapter needs the centre of at least one camera profile")
+        shape = next(iter(centres.values())).shape
+        if len(shape) != 1 or not 0 < shape[0] <= _LARGEST_DIMENSION or any(c.shape != shape for c in centres.values()):
+            raise UsageError(f"all centres must be vectors of one length, at most {_LARGEST_DIMENSION}")
+        object.__setattr__(self, "centres", MappingProxyType(centres))
+        if self.whitening is not None:
+            whitening = _frozen(self.whitening, "the whitening matrix")
+            if whitening.shape != shape * 2:
+                raise UsageError(f"the whitening matrix must be {shape[0]} x {shape[0]}")
+            object.__setattr__(self, "whitening", whitening)
+
+    @classmethod
+    def identity(cls, dimension: int) -> Self:
+        """The adapter that changes nothing but the length of a vector."""
+        return cls({REFERENCE: np.zeros(dimension), PROBE: np.zeros(dimension)}, None)
+
+    @property
+    def dimension(self) -> int:
+        """Length of one embedding."""
+        return int(next(iter(self.centres.values())).shape[0])
+
+    def apply(self, embeddings: NDArray[np.floating[Any]], profile: str) -> NDArray[np.float64]:
+        """Adapts embeddings of one camera profile.
+
+        Args:
+            embeddings: (n, d) float, unit norm; n may be 0.
+            profile: the camera profile that took the images.
+
+        Returns:
+            (n, d) float64, rows of unit norm, or zero where an embedding equals the centre, or the adapter's numbers
+            are so large that no direction is left: it is total.
+
+        Raises:
+            UsageError: the shape does not fit, or the profile is unknown.
+        """
+        if profile not in self.centres:
+            raise UsageError(f"this release knows the camera profiles {', '.join(self.centres)}, not {profile!r}")
+        if embeddings.ndim != 2 or embeddings.shape[1] != self.dimension:  # noqa: PLR2004 - a matrix
+            raise UsageError(f"embeddings must be (n, {self.dimension}), got {embeddings.shape}")
+        with np.errstate(over="ignore", invalid="ignore"):  # see Returns
+            vectors = embeddings.astype(np.float64) - self.centres[profile]
+            if self.whitening is not None:
+                vectors = vectors @ self.whitening
+            norms = np.linalg.norm(vectors, axis=1, keepdims=True)
+        has_direction = np.isfinite(norms) & (norms > 0)
+        return np.asarray(np.divide(vectors, norms, out=np.zeros_like(vectors), where=has_direction))
+
+
+@dataclass(frozen=True)
+class PrivacyStatement:
+    """What was promised to the people whose images trained a release.
+
+    Attributes:
+        privacy_unit: whose total contribution is protected.
+        neighboring_relation: how neighbouring data sets differ.
+        epsilon: of all `events` composed.
+        delta: of all `events` composed.
+        events: name and noise multiplier of each Gaussian release, in order.
+        people_train: how many people trained; public.
+        organisations: how many organisations they were spread over.
+        colluders: of them, how many could help a curious coordinator without weakening the promise; their sums were
+            opened under secure aggregation.
+        dropouts: of them, how many could leave without weakening the promise.
+    """
+
+    privacy_unit: str
+    neighboring_relation: str
+    epsilon: float
+    delta: float
+    events: tuple[tuple[str, float], ...]
+    people_train: int
+    organisations: int
+    colluders: int = 0
+    dropouts: int = 0
+
+    def __post_init__(self) -> None:
+        texts = (self.privacy_unit, self.neighboring_relation, *(name for name, _ in self.events))
+        if not all(isinstance(text, str) and text for text in texts):
+            raise UsageError("a privacy statement needs a unit, a neighbouring relation and names for its events")
+        for value in (self.epsilon, self.delta, *(noise for _, noise in self.events)):
+            if type(value) is not float or not math.isfinite(value) or value <= 0:
+                raise UsageError("epsilon, delta and noise multipliers must be positive floats")
+        for count in (self.people_train, self.organisations):
+            if type(count) is not int or count < 1:
+                raise UsageError("a privacy statement needs positive counts of people and organisations")
+        for count in (self.colluders, self.dropouts):
+            if type(count) is not int or not 0 <= count < self.organisations:
+                raise UsageError("a privacy statement cannot stand more colluders or drop-outs than organisations")
+
+
+@dataclass(frozen=True, eq=False)
+class ModelRelease:
+    """One immutable, public result of training, and the threshold that goes with it.
+
+    Attributes:
+        model_name: the recogniser that embeddings must come from, for people to read.
+        model_digest: SHA-256, in hex, of everything that decides an embedding.
+        adapter: applied to embeddings before they become codes.
+        adaptation: what was deployed: "none", "centre" or "centre and scatter".
+        reason: why, in one sentence.
+        code_length: bits of a face code.
+        threshold: largest Hamming distance that is accepted, in bits.
+        fmr: the false match rate that the threshold was set for.
+        privacy: what was promised to the people whose images trained it.
+        created: ISO 8601 time in UTC.
+
+    Raises:
+        UsageError: a value is out of range.
+    """
+
+    model_name: str
+    model_digest: str
+    adapter: Adapter
+    adaptation: str
+    reason: str
+    threshold: int
+    fmr: float
+    privacy: PrivacyStatement
+    created: str
+    code_length: int = CODE_LENGTH
+
+    def __post_init__(self) -> None:
+        if not all(isinstance(text, str) and text for text in (self.model_name, self.adaptation, self.reason)):
+            raise UsageError("a release needs a model name, what was adapted and why")
+        if not isinstance(self.model_digest, str) or not _SHA256_HEX.match(self.model_digest):
+            raise UsageError("the model digest must be a SHA-256 in lower-case hex")
+        if type(self.code_length) is not int or self.code_length not in CODE_LENGTHS:
+            raise UsageError(f"codes have {' or '.join(map(str, CODE_LENGTHS))} bits in this format")
+        if type(self.threshold) is not int or not 0 <= self.threshold < self.code_length:
+            raise UsageError(f"the threshold must be a whole number of bits from 0 to {self.code_length - 1}")
+        if type(self.fmr) is not float or not 0 < self.fmr < 1:
+            raise UsageError("the false match rate must be a float between 0 and 1")
+        try:
+            created = datetime.fromisoformat(self.created)
+        except (TypeError, ValueError) as error:
+            raise UsageError("the time of creation must be ISO 8601") from error
+        if created.tzinfo != UTC or created.isoformat() != self.created:
+            raise UsageError("the time of creation must be UTC, as datetime.now(UTC).isoformat() gives it")
+
+    @property
+    def dimension(self) -> int:
+        """Length of one embedding."""
+        return self.adapter.dimension
+
+    @property
+    def adapted(self) -> bool:
+        """Whether anything that was learned from people is applied to embeddings."""
+        return self.adaptation != "none"
+
+    @property
+    def digest(self) -> str:
+        """SHA-256, in hex, of `to_bytes`."""
+        return hashlib.sha256(self.to_bytes()).hexdigest()
+
+    def adapt(self, embeddings: NDArray[np.floating[Any]], profile: str) -> NDArray[np.float64]:
+        """The vectors whose hyperplane signs make the code: `Adapter.apply`, which says more."""
+        return self.adapter.apply(embeddings, profile)
+
+    def to_bytes(self) -> bytes:
+        """The canonical form; equal releases give equal bytes."""
+        whitening = self.adapter.whitening
+        value: dict[str, object] = {
+            "format": FORMAT,
+            "model_name": self.model_name,
+            "model_digest": self.model_digest,
+            "dimension": self.dimension,
+            "centres": {profile: _encode(centre) for profile, centre in self.adapter.centres.items()},
+            "whitening": None if whitening is None else _encode(whitening),
+            "adaptation": self.adaptation,
+            "reason": self.reason,
+            "code_length": self.code_length,
+            "threshold": self.threshold,
+            "fmr": self.fmr,
+            "privacy": {
+                "privacy_unit": self.privacy.privacy_unit,
+                "neighboring_relation": self.privacy.neighboring_relation,
+                "epsilon": self.privacy.epsilon,
+                "delta": self.privacy.delta,
+                "events": self.privacy.events,
+                "people_train": self.privacy.people_train,
+                "organisations": self.privacy.organisations,
+                "colluders": self.privacy.colluders,
+                "dropouts": self.privacy.dropouts,
+            },
+            "created": self.created,
+        }
+        if self.adapter.scales:  # without the key, releases of the other recipe keep their bytes
+            value["scales"] = {profile: _encode(scales) for profile, scales in self.adapter.scales.items()}
+        return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False).encode("ascii")
+
+    @classmethod
+    def from_bytes(cls, data: bytes) -> Self:
+        """Reads what `to_bytes` wrote, and nothing else.
+
+        Raises:
+            MalformedMessageError: any other bytes.
+        """
+        if len(data) > _MOST_BYTES:
+            raise MalformedMessageError(f"a model release has at most {_MOST_BYTES} bytes, this one {len(data)}")
+        try:
+            release = cls._from_json(json.loads(data.decode("ascii")))
+            same = release.to_bytes() == data
+        except (ValueError, TypeError, KeyError, AttributeError, RecursionError, OverflowError, UsageError) as error:
+            raise MalformedMessageError("the bytes are not a model release of this version") from error
+        if not same:
+            raise MalformedMessageError("the model release is not in canonical form")
+        return release
+
+    @classmethod
+    def _from_json(cls, value: dict[str, Any]) -> Self:
+        d, privacy = value["dimension"], value["privacy"]
+        if type(d) is not int or not 0 < d <= _LARGEST_DIMENSION:
+            raise UsageError("the dimension is out of range")
+        return cls(
+            model_name=value["model_name"],
+            model_digest=value["model_digest"],
+            adapter=Adapter(
+                {profile: _decode(text, (d,)) for profile, text in value["centres"].items()},
+                None if value["whitening"] is None else _decode(value["whitening"], (d, d)),
+                {profile: _decode(text, None) for profile, text in value.get("scales", {}).items()},
+            ),
+            adaptation=value["adaptation"],
+            reason=value["reason"],
+            threshold=value["threshold"],
+            fmr=value["fmr"],
+            privacy=PrivacyStatement(
+                privacy_unit=privacy["privacy_unit"],
+                neighboring_relation=privacy["neighboring_relation"],
+                epsilon=privacy["epsilon"],
+                delta=privacy["delta"],
+                events=tuple((name, noise) for name, noise in privacy["events"]),
+                people_train=privacy["people_train"],
+                organisations=privacy["organisations"],
+                colluders=privacy["colluders"],
+                dropouts=privacy["dropouts"],
+            ),
+            created=value["created"],
+            code_length=value["code_length"],
+        )
+
+
+def _frozen(array: NDArray[np.float64], name: str) -> NDArray[np.float64]:
+    """A private, read-only copy, so that a frozen value stays what it was."""
+    if array.dtype != np.float64 or not np.isfinite(array).all():
+        raise UsageError(f"{name} must be finite float64")
+    copy = array.copy()
+    copy.flags.writeable = False
+    return copy
+
+
+def _encode(array: NDArray[np.float64]) -> str:
+    return base64.b64encode(array.astype("<f8").tobytes()).decode("ascii")
+
+
+def _decode(text: str, shape: tuple[int, ...] | None) -> NDArray[np.float64]:
+    """The array, of that shape; of any length where there is none."""
+    try:
+        raw = base64.b64decode(text, validate=True)
+    except binascii.Error as error:
+        raise UsageError("an array is not base64") from error
+    shape = (len(raw) // 8,) if shape is None else shape
+    if len(raw) != 8 * math.prod(shape):
+        raise UsageError(f"an array must have the shape {shape}")
+    return np.frombuffer(raw, dtype="<f8").reshape(shape).astype(np.float64)

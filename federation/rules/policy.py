@@ -1,0 +1,311 @@
+"""May this template be enrolled or verified now? One pure function, the same on the device and on the server.
+
+`decide` takes what is asked, the person's consent, the counters of attempts, the public rules and the time, and gives
+`Allowed` or `Refused` with one of a closed list of reasons. The server asks it before any homomorphic work, the device
+before it decrypts anything: an operator who leaves the check out gets ciphertexts that no device opens.
+
+Public facts are looked at first and personal ones last, so that a stranger who asks about somebody learns only what
+everybody can read in the log. There is no threshold among the arguments, here or anywhere: it belongs to the release,
+and what counts here is the false match rate that the release states.
+
+What a person may always do (withdraw, revoke, export, erase, read the log) is not asked here.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from enum import Enum
+from typing import Final
+
+from federation.consent.life import Consent
+from federation.consent.purposes import DAY_SECONDS, TIERS, Category, Tier, red_line_of
+from federation.consent.receipts import Binding, Receipt, ReceiptFault
+from federation.errors import IntaglioError, RefusedError, UnavailableError
+from federation.release.manifest import Standing
+from federation.rules.entries import Deployment, PolicyPack, PurposeRule
+from federation.rules.rulebook import Rulebook
+from federation.statements import require_name
+
+LONGEST_RULES_AGE_SECONDS: Final = DAY_SECONDS
+"""Rules that were read longer ago may lack a moratorium, so they allow nothing."""
+
+_STRANGER = "not enrolled here with this key, purpose and audience, or not signed by the enrolled device"
+
+
+class Reason(Enum):
+    """Every reason for a refusal. A closed list: refusals are counted and logged by it, never by person."""
+
+    RED_LINE = "red-line"
+    RULES_STALE = "rules-stale"
+    DEPLOYMENT_UNREGISTERED = "deployment-unregistered"
+    DEPLOYMENT_NOT_IN_FORCE = "deployment-not-in-force"
+    DEPLOYMENT_OTHER_USE = "deployment-other-use"
+    NO_POLICY = "no-policy"
+    PURPOSE_NOT_ALLOWED = "purpose-not-allowed"
+    MORATORIUM = "moratorium"
+    RELEASE_NOT_IN_FORCE = "release-not-in-force"
+    RELEASE_ONLY_A_TRIAL = "release-only-a-trial"
+    FMR_TOO_LARGE = "fmr-too-large"
+    RECEIPT_MISSING = "receipt-missing"
+    RECEIPT_UNREADABLE = "receipt-unreadable"
+    RECEIPT_BAD_SIGNATURE = "receipt-bad-signature"
+    RECEIPT_OTHER_DEVICE = "receipt-other-device"
+    RECEIPT_OTHER_TEMPLATE = "receipt-other-template"
+    RECEIPT_OTHER_RELEASE = "receipt-other-release"
+    RECEIPT_OTHER_AUDIENCE = "receipt-other-audience"
+    RECEIPT_OTHER_PURPOSE = "receipt-other-purpose"
+    RECEIPT_NOT_YET_VALID = "receipt-not-yet-valid"
+    RECEIPT_EXPIRED = "receipt-expired"
+    RECEIPT_WITHDRAWN = "receipt-withdrawn"
+    RECEIPT_REPLAYED = "receipt-replayed"
+    RECEIPT_OTHER_JURISDICTION = "receipt-other-jurisdiction"
+    RECEIPT_TOO_LONG = "receipt-too-long"
+    ATTEMPTS_USED_UP = "attempts-used-up"
+    TOO_SOON = "too-soon"
+
+    @classmethod
+    def of_receipt(cls, fault: ReceiptFault) -> Reason:
+        """The reason that a fault of a receipt stands for."""
+        return cls[f"RECEIPT_{fault.name}"]
+
+    @property
+    def is_personal(self) -> bool:
+        """Whether it says something about a person, and so looks like "not enrolled" to a stranger."""
+        return self.name.startswith("RECEIPT_") or self in {Reason.ATTEMPTS_USED_UP, Reason.TOO_SOON}
+
+
+@dataclass(frozen=True)
+class Request:
+    """What is asked: may this template be used by this deployment, for this purpose and audience?
+
+    Attributes:
+        deployment: identifier of the registered deployment.
+        audience: who will rely on the answer.
+        purpose: what for.
+        binding: the template, as the asking party itself knows it.
+    """
+
+    deployment: str
+    audience: str
+    purpose: str
+    binding: Binding
+
+    def __post_init__(self) -> None:
+        require_name("the deployment", self.deployment)
+        require_name("the audience", self.audience)
+        require_name("the purpose", self.purpose)
+
+
+@dataclass(frozen=True)
+class Attempts:
+    """What the counters of one template say. A device, which keeps none, passes the default.
+
+    Attributes:
+        used_up: the template has failed too often in its life.
+        wait_until: first second at which the next attempt may be made, since 1970; 0 for any.
+    """
+
+    used_up: bool = False
+    wait_until: int = 0
+
+
+@dataclass(frozen=True)
+class Allowed:
+    """Yes, for now.
+
+    Attributes:
+        category: what kind of purpose it is.
+        tier: the strictest tier of all jurisdictions.
+        valid_until: first second at which the answer may be another one by rules and receipt as they are known.
+    """
+
+    category: Category
+    tier: Tier
+    valid_until: int
+
+
+@dataclass(frozen=True)
+class Refused:
+    """No.
+
+    Attributes:
+        reason: why, for logs, counts and the owner.
+        detail: one sentence for the owner; names no person.
+        retry_after_seconds: when it is only too soon, how long to wait.
+    """
+
+    reason: Reason
+    detail: str
+    retry_after_seconds: int = 0
+
+    def to_error(self, *, to_owner: bool) -> IntaglioError:
+        """The error to raise.
+
+        Args:
+            to_owner: whether the enrolled device has proved itself. Everybody else gets one text for all personal
+                reasons, the same as for a key that is not enrolled.
+        """
+        if self.reason.is_personal and not to_owner:
+            return RefusedError(_STRANGER)
+        if self.reason is Reason.TOO_SOON:
+            return UnavailableError(self.detail, retry_after_seconds=self.retry_after_seconds)
+        return RefusedError(self.detail)
+
+
+def decide(
+    request: Request,
+    *,
+    consent: Consent | None,
+    attempts: Attempts,
+    rules: Rulebook,
+    release: Standing,
+    now: int,
+) -> Allowed | Refused:
+    """Whether a template may be enrolled or verified at `now`.
+
+    Args:
+        request: what is asked.
+        consent: the life of the consent for that template, or None.
+        attempts: its counters.
+        rules: the public rules as the deciding party has read them.
+        release: what the signed manifest of the model release says (`federation.release.bundle.require_servable`).
+        now: seconds since 1970.
+    """
+    refusal = _refusal_of_purpose(request) or _refusal_of_age(rules, now)
+    if refusal is not None:
+        return refusal
+    deployment = _deployment(request, rules, now)
+    if isinstance(deployment, Refused):
+        return deployment
+    permission = _permission(request, deployment, rules, now)
+    if isinstance(permission, Refused):
+        return permission
+    refusal = _refusal_of_release(request, permission.tier, release, now)
+    if refusal is not None:
+        return refusal
+    receipt = _receipt_in_force(request, consent, deployment, permission.tier, now)
+    if isinstance(receipt, Refused):
+        return receipt
+    rules_end_at = rules.read_at + LONGEST_RULES_AGE_SECONDS + 1
+    valid_until = min(permission.valid_until, release.ends_at, receipt.expires_at, rules_end_at)
+    return _refusal_of_attempts(attempts, now) or replace(permission, valid_until=valid_until)
+
+
+def _refusal_of_purpose(request: Request) -> Refused | None:
+    line = red_line_of(request.purpose)
+    if line is None:
+        return None
+    return Refused(Reason.RED_LINE, f"the purpose {request.purpose!r} is never allowed: {line.value}")
+
+
+def _refusal_of_age(rules: Rulebook, now: int) -> Refused | None:
+    if now <= rules.read_at + LONGEST_RULES_AGE_SECONDS:
+        return None
+    return Refused(Reason.RULES_STALE, "the public rules were last read more than a day ago; read the log again")
+
+
+def _deployment(request: Request, rules: Rulebook, now: int) -> Deployment | Refused:
+    deployment = rules.deployment(request.deployment)
+    if deployment is None:
+        return Refused(
+            Reason.DEPLOYMENT_UNREGISTERED, f"no deployment {request.deployment!r} stands in the public registry"
+        )
+    if not deployment.begins_at <= now < deployment.ends_at:
+        return Refused(Reason.DEPLOYMENT_NOT_IN_FORCE, f"the deployment {request.deployment!r} is not in force now")
+    if (
+        request.audience != deployment.audience
+        or request.purpose not in deployment.purposes
+        or request.binding.release_digest not in deployment.release_digests
+    ):
+        return Refused(
+            Reason.DEPLOYMENT_OTHER_USE,
+            f"the deployment {request.deployment!r} is registered for another audience, purpose or model release",
+        )
+    return deployment
+
+
+def _permission(request: Request, deployment: Deployment, rules: Rulebook, now: int) -> Allowed | Refused:
+    """What the packs of all jurisdictions say together: each must allow, the strictest tier counts."""
+    granted: list[PurposeRule] = []
+    until = [deployment.ends_at]
+    for place in deployment.jurisdictions:
+        pack = rules.pack(place, now)
+        rule = _rule_in_force(request, place, pack, rules, now)
+        if rule is None and (pack is None or now >= pack.ends_at):
+            return Refused(Reason.NO_POLICY, f"no policy is in force in {place}")
+        if rule is None:
+            return Refused(Reason.PURPOSE_NOT_ALLOWED, f"the policy of {place} does not allow {request.purpose!r} now")
+        granted.append(rule)
+        until.extend([rule.ends_at, *rules.changes_of_pack(place, now)])
+        if pack is not None and now < pack.ends_at:
+            until.append(pack.ends_at)
+    categories = frozenset(rule.category for rule in granted)
+    for moratorium in rules.moratoria(now):
+        if moratorium.stops(deployment, categories):
+            if moratorium.begins_at <= now:
+                return Refused(Reason.MORATORIUM, f"stopped by the moratorium {moratorium.identifier!r}")
+            until.append(moratorium.begins_at)
+    strictest = max(granted, key=lambda rule: rule.tier)
+    return Allowed(strictest.category, strictest.tier, min(until))
+
+
+def _rule_in_force(
+    request: Request, place: str, pack: PolicyPack | None, rules: Rulebook, now: int
+) -> PurposeRule | None:
+    """What allows the purpose in one jurisdiction: its pack, or else the exception that lasts longest."""
+    if pack is not None and now < pack.ends_at:
+        for rule in pack.rules:
+            if rule.purpose == request.purpose and rule.is_in_force(now):
+                return rule
+    exceptions = rules.exceptions(place, request.audience, request.purpose, now)
+    return max((exception.rule for exception in exceptions), key=lambda rule: rule.ends_at, default=None)
+
+
+def _refusal_of_release(request: Request, tier: Tier, release: Standing, now: int) -> Refused | None:
+    if not release.begins_at <= now < release.ends_at:
+        return Refused(Reason.RELEASE_NOT_IN_FORCE, "the model release is not valid now; it must be audited again")
+    if release.is_trial and tier is not Tier.MINIMAL:
+        return Refused(
+            Reason.RELEASE_ONLY_A_TRIAL,
+            f"the model release is a trial that no audit has passed, and {request.purpose!r} is no trial's purpose",
+        )
+    largest, stated_fmr = TIERS[tier].largest_fmr, release.stated_fmr
+    if 0 < stated_fmr <= largest:  # false for NaN too
+        return None
+    return Refused(
+        Reason.FMR_TOO_LARGE,
+        f"{request.purpose!r} needs a release with a false match rate of at most {largest:g}; this one states "
+        f"{stated_fmr:g}",
+    )
+
+
+def _receipt_in_force(
+    request: Request, consent: Consent | None, deployment: Deployment, tier: Tier, now: int
+) -> Receipt | Refused:
+    if consent is None:
+        return _refused_for(ReceiptFault.MISSING)
+    fault = consent.find_fault(binding=request.binding, purpose=request.purpose, audience=request.audience, now=now)
+    if fault is not None:
+        return _refused_for(fault)
+    receipt, longest = consent.current, TIERS[tier].longest_receipt_seconds
+    if receipt.terms.jurisdiction not in deployment.jurisdictions:
+        return Refused(Reason.RECEIPT_OTHER_JURISDICTION, "the consent receipt is for another jurisdiction")
+    if receipt.expires_at - receipt.issued_at > longest:
+        return Refused(
+            Reason.RECEIPT_TOO_LONG,
+            f"a consent receipt for {request.purpose!r} may be valid for at most {longest // DAY_SECONDS} days",
+        )
+    return receipt
+
+
+def _refused_for(fault: ReceiptFault) -> Refused:
+    return Refused(Reason.of_receipt(fault), f"the consent receipt is refused: {fault.value}")
+
+
+def _refusal_of_attempts(attempts: Attempts, now: int) -> Refused | None:
+    if attempts.used_up:
+        return Refused(Reason.ATTEMPTS_USED_UP, "this template is closed after too many failures; enrol anew")
+    wait = attempts.wait_until - now
+    if wait <= 0:
+        return None
+    return Refused(Reason.TOO_SOON, f"too many attempts in a row have failed; try again in {wait} seconds", wait)

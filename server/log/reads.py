@@ -1,0 +1,60 @@
+"""`LogService`: the public log over the network, for owners, auditors and monitors. Files do it too: `log export`."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import grpc
+
+from federation.wire.log_reads import position_from_proto, range_from_proto, sizes_from_proto
+from federation.wire.owner import require_empty
+from federation.wire.v1 import verification_pb2 as pb
+from federation.wire.v1 import verification_pb2_grpc as pb_grpc
+from server.log.transparency_log import TransparencyLog
+
+_PAGE_BYTES = 256 * 1024
+_PAGE_ENTRIES = 1024
+_Context = grpc.aio.ServicerContext[Any, Any]
+
+
+class LogService(pb_grpc.LogServiceServicer):
+    """The RPCs of `LogService`. Runs on the matching server.
+
+    Args:
+        log: what is read.
+    """
+
+    def __init__(self, log: TransparencyLog) -> None:
+        self._log = log
+
+    async def GetCheckpoint(self, request: pb.GetCheckpointRequest, context: _Context) -> pb.GetCheckpointResponse:
+        """The last checkpoint, signed anew when it is older than a minute."""
+        require_empty(request)
+        signed = await asyncio.to_thread(self._log.sign, max_age_seconds=60)
+        return pb.GetCheckpointResponse(checkpoint=signed.to_bytes())
+
+    async def GetEntries(self, request: pb.GetEntriesRequest, context: _Context) -> pb.GetEntriesResponse:
+        """Entries that a checkpoint covers, as many as fit a message."""
+        start, stop = range_from_proto(request)
+        stop = min(stop, start + _PAGE_ENTRIES)
+        return pb.GetEntriesResponse(entries=await asyncio.to_thread(self._page, start, stop))
+
+    async def GetInclusion(self, request: pb.GetInclusionRequest, context: _Context) -> pb.GetInclusionResponse:
+        """An entry with its proof."""
+        logged = await asyncio.to_thread(self._log.prove, position_from_proto(request))
+        return pb.GetInclusionResponse(logged=logged.to_bytes())
+
+    async def GetConsistency(self, request: pb.GetConsistencyRequest, context: _Context) -> pb.GetConsistencyResponse:
+        """The proof that one tree extends another."""
+        proof = await asyncio.to_thread(self._log.consistency_proof, *sizes_from_proto(request))
+        return pb.GetConsistencyResponse(proof=proof)
+
+    def _page(self, start: int, stop: int) -> list[bytes]:
+        page, size = list[bytes](), 0
+        for entry in self._log.entries(start, stop):
+            size += len(entry)
+            if page and size > _PAGE_BYTES:
+                break
+            page.append(entry)
+        return page

@@ -1,0 +1,352 @@
+"""The operator's side of the transparency log: puts entries in order, signs, publishes.
+
+Theory of operation
+-------------------
+A batch goes through three durable steps, in this order; nobody hears of a batch before the last one.
+
+=== =================================== ================================================================================
+ 0  entries wait in memory              crash: nothing happened; who waited for an answer got none
+ 1  entries, nodes, openings and size   crash: the batch is in the tree, and no checkpoint covers it. The next one will,
+    are one transaction                 at the latest when the log is opened again
+ 2  a checkpoint of the durable tree is crash: the checkpoint is the log's word, and nobody has seen it. It is published
+    signed and stored, in a second      when the log is opened again. It cannot be replaced by a fork, because the next
+    transaction                         one is only signed after a consistency proof from it
+ 3  the checkpoint is published         crash: published, and the answer was lost. Who asks again gets a second entry,
+    (a file replaced at once)           which costs a line and harms nobody
+=== =================================== ================================================================================
+
+So a checkpoint is never signed for entries that could still be lost, and never shown before it is remembered.
+
+Signing takes the same lock as appending, and proves each time, from the stored nodes, that the tree extends the last
+signed one. A database that was changed, or that a backup brought back to an earlier state, is refused: the first shows
+in the proof, the second in the published file, which is why that file belongs on another disk; in what a process that
+runs has seen; and in what the matching database recorded (`server.matching.reconciling`). Witnesses notice both.
+
+`server.log.sequencer` gathers entries into batches.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import secrets
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from federation.errors import MalformedMessageError, ProofError, UnavailableError, UsageError
+from federation.transparency import (
+    Checkpoint,
+    Frontier,
+    Growth,
+    LoggedEntry,
+    NodeReader,
+    NoteSignature,
+    NoteSigner,
+    Opening,
+    PersonalEntry,
+    PersonalKind,
+    SignedCheckpoint,
+    TreeHead,
+    VerifierKey,
+    consistency_proof,
+    inclusion_proof,
+    verify_consistency,
+)
+from federation.transparency.entries import SALT_BYTES
+from server.files import PUBLIC, write_durably
+from server.log.storage import Addition, CheckpointMaker, KeptOpening, LogStorage
+
+_PAGE = 4096
+
+
+@dataclass(frozen=True)
+class Tombstone:
+    """What the erased person gets, and nobody keeps.
+
+    Attributes:
+        position: of the tombstone in the log.
+        opening: shows which entries it is about.
+    """
+
+    position: int
+    opening: Opening
+
+
+class TransparencyLog:
+    """A log that this operator signs. May be used from several threads and processes at once.
+
+    Opening it checks the database against the last signed checkpoint and against the published one, and finishes what a
+    crash left half done.
+
+    Args:
+        storage: where it lies.
+        signer: plain note key; its name is the log's origin.
+        clock: seconds since 1970.
+        published: file of the latest checkpoint, for everybody to read; better on another disk than the database.
+
+    Raises:
+        ProofError: the database is not the one that the last checkpoints were signed over.
+    """
+
+    def __init__(
+        self, storage: LogStorage, signer: NoteSigner, *, clock: Callable[[], int], published: Path | None = None
+    ) -> None:
+        self._storage = storage
+        self._signer = signer
+        self._clock = clock
+        self._published = published
+        self._head = Frontier().head  # the largest tree of which this process saw a signed checkpoint
+        self._growing = threading.Lock()
+        if published is not None and published.exists():
+            self._require_stored(_read_checkpoint(published))
+        self.sign()
+
+    @property
+    def key(self) -> VerifierKey:
+        """What others verify with."""
+        return self._signer.key
+
+    def append(self, additions: Sequence[Addition]) -> range:
+        """Takes a batch through all three steps.
+
+        Returns:
+            The positions.
+
+        Raises:
+            ProofError: the stored tree is damaged or a fork; nothing more is signed.
+            UnavailableError: the database cannot be used now.
+        """
+        positions = self._storage.append(additions)  # step 1
+        self.sign()  # steps 2 and 3
+        return positions
+
+    def sign(self, *, max_age_seconds: int | None = None) -> SignedCheckpoint:
+        """Signs the stored tree if it grew, or if the last signature is older than `max_age_seconds`, and publishes it.
+
+        Raises:
+            ProofError: the stored tree does not extend the last signed one.
+            UnavailableError: the database cannot be used now.
+        """
+
+        def make(head: TreeHead, last: bytes | None, read: NodeReader) -> bytes:
+            return self._next(head, last, read, max_age_seconds).to_bytes()
+
+        return self._replace_checkpoint(make)
+
+    @property
+    def head(self) -> TreeHead:
+        """The largest tree of which this process saw a signed checkpoint. Asks no database."""
+        return self._head
+
+    def require_begins_with(self, head: TreeHead) -> None:
+        """Returns when the log was once exactly that tree.
+
+        Args:
+            head: what somebody remembers of the log.
+
+        Raises:
+            ProofError: the log is shorter, or another one: it was put back or forked.
+        """
+        _require_tree(head, self.checkpoint().head.size, self._storage.nodes)
+
+    def checkpoint(self) -> SignedCheckpoint:
+        """The last signed checkpoint, by whichever front end."""
+        stored = self._storage.checkpoint()
+        if stored is None:
+            raise ProofError("the database lost its checkpoint while the log was open")
+        return SignedCheckpoint.from_bytes(stored)
+
+    def add_cosignature(self, line: str, witnesses: Sequence[VerifierKey]) -> SignedCheckpoint:
+        """Adds a witness's line to the checkpoint that it is about, and publishes that.
+
+        Raises:
+            MalformedMessageError: not a signature line.
+            ProofError: of no such witness, or about another checkpoint than the current one.
+        """
+        signature = NoteSignature.from_line(line.removesuffix("\n"))
+        key = next((key for key in witnesses if key.has_signed(signature)), None)
+        if key is None:
+            raise ProofError("the cosignature is of no witness of this log")
+
+        def make(head: TreeHead, last: bytes | None, read: NodeReader) -> bytes:
+            current = self._next(head, last, read, None)
+            key.verify(current.note.text, signature)
+            return current.note.with_signature(signature).to_bytes()
+
+        return self._replace_checkpoint(make)
+
+    def prove(self, position: int) -> LoggedEntry:
+        """An entry with its proof under the last checkpoint.
+
+        Raises:
+            UsageError: no signed checkpoint covers that position.
+        """
+        checkpoint = self.checkpoint()
+        proof = inclusion_proof(position, checkpoint.head.size, self._storage.nodes)
+        return LoggedEntry(self._storage.entries(position, position + 1)[0], position, proof, checkpoint)
+
+    def grow_from(self, old_size: int) -> Growth:
+        """The last checkpoint with the proof that it extends the tree of `old_size`, for a witness or a device.
+
+        Raises:
+            UsageError: the log was never that large.
+        """
+        checkpoint = self.checkpoint()
+        if not 0 <= old_size <= checkpoint.head.size:
+            raise UsageError(f"the log has {checkpoint.head.size} entries, not {old_size}")
+        proof = self.consistency_proof(old_size, checkpoint.head.size) if old_size else ()
+        return Growth(old_size, proof, checkpoint)
+
+    def consistency_proof(self, old_size: int, new_size: int) -> tuple[bytes, ...]:
+        """Proves that the tree of `new_size` extends that of `old_size`, for a monitor.
+
+        Raises:
+            UsageError: not 0 < old size <= new size, or the log was never that large.
+        """
+        if new_size > (size := self.checkpoint().head.size):
+            raise UsageError(f"the log has {size} entries, not {new_size}")
+        return consistency_proof(old_size, new_size, self._storage.nodes)
+
+    def entries(self, start: int, stop: int) -> list[bytes]:
+        """Leaves that the last checkpoint covers, at most 4096 at a time."""
+        return self._storage.entries(start, min(stop, start + _PAGE, self.checkpoint().head.size))
+
+    def openings(self, subject: bytes) -> dict[int, Opening]:
+        """What is kept of somebody, by position: for the person's export, or for an auditor whom the person allows."""
+        return self._storage.openings(subject)
+
+    def openings_between(self, start: int, stop: int) -> list[KeptOpening]:
+        """What is kept of the entries of a page that `entries` would give."""
+        return self._storage.openings_between(start, min(stop, start + _PAGE, self.checkpoint().head.size))
+
+    def subjects(self, kind: PersonalKind) -> set[bytes]:
+        """Of whom an opening of that kind is kept. Reads all openings."""
+        return self._storage.subjects(kind)
+
+    def erase(self, subject: bytes) -> Tombstone | None:
+        """Destroys somebody's openings and logs a tombstone. Nothing in the log says whose.
+
+        Returns:
+            The tombstone with its only opening, or None when nothing was kept of that name.
+        """
+        made = list[Opening]()
+
+        def tombstone(positions: Sequence[int]) -> PersonalEntry:
+            facts = {"positions": list(positions)}
+            made.append(Opening(PersonalKind.ERASURE, facts, secrets.token_bytes(SALT_BYTES)))
+            return PersonalEntry(PersonalKind.ERASURE, self._clock(), made[-1].commitment)
+
+        position = self._storage.erase(subject, tombstone)  # step 1
+        if position is None:
+            return None
+        self.sign()  # steps 2 and 3
+        return Tombstone(position, made[-1])
+
+    def audit(self) -> TreeHead:
+        """Recomputes the tree from all entries.
+
+        Raises:
+            ProofError: they do not give the signed root.
+        """
+        head, frontier = self.checkpoint().head, Frontier()
+        while frontier.size < head.size:
+            page = self.entries(frontier.size, head.size)
+            if not page:
+                raise ProofError(f"entry {frontier.size} is missing from the database")
+            frontier, _ = frontier.grow(page)
+        if frontier.head != head:
+            raise ProofError(f"the {head.size} stored entries do not give the signed root")
+        return head
+
+    def _next(
+        self, head: TreeHead, last: bytes | None, read: NodeReader, max_age_seconds: int | None
+    ) -> SignedCheckpoint:
+        """The checkpoint for `head`: the last one if it still does, else a new one. Runs under the storage's lock."""
+        if Frontier.read(head.size, read).head != head:
+            raise ProofError("the stored tree does not give the stored root: the database was damaged or changed")
+        previous = None if last is None else SignedCheckpoint.from_bytes(last)
+        if previous is None or previous.head != self._head:  # another front end signed last; or the log was put back
+            _require_tree(self._head, head.size, read)
+        if previous is not None:
+            signed_at = previous.require_signed_by(self.key)
+            if previous.head.size > head.size:
+                raise ProofError(f"a tree of {previous.head.size} was signed and only {head.size} entries are stored")
+            if previous.head.size:
+                proof = consistency_proof(previous.head.size, head.size, read)
+                verify_consistency(previous.head, head, proof)
+            age = max(self._clock() - signed_at, 0)
+            if previous.head == head and (max_age_seconds is None or age <= max_age_seconds):
+                return previous
+        fresh = SignedCheckpoint.sign(Checkpoint(self.key.name, head), self._signer, time=self._clock())
+        if previous is None or previous.head != head:
+            return fresh
+        # A newer date for the same tree: the witnesses' lines stay, they say when the witnesses looked.
+        note = previous.note
+        for signature in fresh.note.signatures:
+            note = note.with_signature(signature)
+        return SignedCheckpoint(note)
+
+    def _replace_checkpoint(self, make: CheckpointMaker) -> SignedCheckpoint:
+        signed = SignedCheckpoint.from_bytes(self._storage.replace_checkpoint(make))  # step 2
+        self._publish()  # step 3
+        with self._growing:
+            if signed.head.size > self._head.size:
+                self._head = signed.head
+        return signed
+
+    def _require_stored(self, published: SignedCheckpoint) -> None:
+        published.require_signed_by(self.key)
+        stored = self._storage.head()
+        if published.head.size > stored.size:
+            raise ProofError(
+                f"a checkpoint of {published.head.size} entries was published and the database has {stored.size}:"
+                " it was restored from an old backup. Signing on would fork the log; begin a new one with a new origin"
+            )
+        if Frontier.read(published.head.size, self._storage.nodes).head != published.head:
+            raise ProofError(
+                "the published checkpoint is of another tree than the database's: signing on would fork it"
+            )
+
+    def _publish(self) -> None:
+        """Shows the stored checkpoint. It is read under the lock, so no front end puts back what another replaced."""
+        if self._published is None:
+            return
+        try:
+            lock = self._published.with_name(self._published.name + ".lock").open("wb")
+        except OSError as error:
+            raise UnavailableError(f"cannot write beside {self._published}: {error.strerror}") from error
+        with lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)  # released when the file is closed, or when the process dies
+            data = self.checkpoint().to_bytes()
+            if not self._published.exists() or self._published.read_bytes() != data:
+                publish_file(self._published, data)
+
+
+def _require_tree(known: TreeHead, size: int, read: NodeReader) -> None:
+    """Returns when a stored tree of `size` entries begins with one that is known."""
+    if known.size > size:
+        raise ProofError(f"the log has {size} entries, and it had {known.size} before: it was put back")
+    if Frontier.read(known.size, read).head != known:
+        raise ProofError(f"the log's first {known.size} entries are others than before: it is another log, or a fork")
+
+
+def publish_file(path: Path, data: bytes) -> None:
+    """Replaces a file that everybody may read.
+
+    Raises:
+        UnavailableError: the file cannot be written now.
+    """
+    try:
+        write_durably(path, data, mode=PUBLIC)
+    except OSError as error:
+        raise UnavailableError(f"cannot write {path}: {error.strerror}") from error
+
+
+def _read_checkpoint(path: Path) -> SignedCheckpoint:
+    try:
+        return SignedCheckpoint.from_bytes(path.read_bytes())
+    except OSError as error:
+        raise UsageError(f"the published checkpoint {path} cannot be read: {error.strerror}") from error
+    except MalformedMessageError as error:
+        raise UsageError(f"{path} is not a checkpoint; restore it, or move it away if you know why") from error

@@ -1,0 +1,139 @@
+"""Issues assertions on accept. Keys lie in a folder of their own; see `intaglio-server assertions init`."""
+
+from __future__ import annotations
+
+import json
+import secrets
+from pathlib import Path
+from typing import Any
+
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+from federation.consent.assertion import Assertion, LogPosition, PairwiseSecret
+from federation.consent.life import consent_of
+from federation.errors import IntaglioError, UsageError
+from federation.recognition.model import ModelRelease
+from federation.rules.entries import Issuer
+from federation.statements import require_address
+from federation.transparency import LoggedEntry
+from federation.wire.convert import SessionRequest
+from server.files import write_new
+from server.storage.storage import StoredTemplate
+
+LIFETIME_SECONDS = 300
+_SECRETS_FILE, _PUBLIC_FILE = "secrets.json", "issuer.json"
+
+
+class AssertionIssuer:
+    """Says that a claim was accepted, at what risk, and where that is logged.
+
+    Args:
+        address: https address of who verifies.
+        key: signs.
+        pairwise: makes the pseudonyms.
+        release: states the false match rate.
+    """
+
+    def __init__(self, address: str, key: Ed25519PrivateKey, pairwise: PairwiseSecret, release: ModelRelease) -> None:
+        require_address("the issuer", address)
+        self._address = address
+        self._key = key
+        self._pairwise = pairwise
+        self._release = release
+
+    @classmethod
+    def read(cls, directory: Path, release: ModelRelease) -> AssertionIssuer:
+        """An issuer whose keys `create` wrote.
+
+        Raises:
+            UsageError: they are missing or damaged.
+        """
+        try:
+            stored: dict[str, Any] = json.loads((directory / _SECRETS_FILE).read_bytes())
+            public: dict[str, Any] = json.loads((directory / _PUBLIC_FILE).read_bytes())
+            key = Ed25519PrivateKey.from_private_bytes(bytes.fromhex(stored["signing_key"]))
+            pairwise = PairwiseSecret(bytes.fromhex(stored["pairwise_secret"]))
+            return cls(public["issuer"], key, pairwise, release)
+        except (OSError, ValueError, LookupError, TypeError, RecursionError, IntaglioError):
+            # `from None`: the cause may quote the file.
+            raise UsageError(
+                f"{directory} holds no keys for assertions; make them with `intaglio-server assertions init`"
+            ) from None
+
+    def require_registered(self, registered: Issuer | None) -> None:
+        """Returns when devices can check what this issuer signs.
+
+        Args:
+            registered: what the public rules say of the deployment.
+
+        Raises:
+            UsageError: they register no issuer, or another address or key.
+        """
+        if registered != Issuer(self._address, self._key.public_key().public_bytes_raw()):
+            raise UsageError(
+                "the public rules register another issuer of assertions for this deployment, or none, so no device"
+                " would hand one out; register it with `intaglio-server rules init --assertions`"
+            )
+
+    def issue(self, request: SessionRequest, template: StoredTemplate, logged: LoggedEntry, *, now: int) -> str:
+        """The token for one accepted claim.
+
+        Args:
+            request: of the session, with the audience's nonce.
+            template: that the probe matched; its consent names the address to contest at.
+            logged: the entry about the comparison.
+            now: seconds since 1970.
+        """
+        contest = consent_of(template.receipts).current.terms.contest
+        head = logged.checkpoint.head
+        return Assertion(
+            issuer=self._address,
+            audience=request.audience,
+            subject=self._pairwise.subject(key_id=request.key_id, audience=request.audience),
+            purpose=request.purpose,
+            nonce=request.audience_nonce,
+            issued_at=now,
+            expires_at=now + LIFETIME_SECONDS,
+            release_digest=bytes.fromhex(self._release.digest),
+            fmr=self._release.fmr,
+            log=LogPosition(logged.checkpoint.checkpoint.origin, logged.index, head.size, head.root),
+            contest=contest,
+        ).sign(self._key)
+
+
+def read_registration(directory: Path) -> Issuer:
+    """What the public rules say of the issuer whose keys `create_issuer` wrote.
+
+    Raises:
+        UsageError: the file for everybody is missing or damaged.
+    """
+    try:
+        public: dict[str, Any] = json.loads((directory / _PUBLIC_FILE).read_bytes())
+        return Issuer(public["issuer"], bytes.fromhex(public["public_key"]))
+    except (OSError, ValueError, LookupError, TypeError, RecursionError, IntaglioError):
+        raise UsageError(
+            f"{directory} holds no {_PUBLIC_FILE}; make it with `intaglio-server assertions init`"
+        ) from None
+
+
+def create_issuer(directory: Path, address: str) -> dict[str, str]:
+    """Makes keys in a new folder: secrets.json with mode 0600, and issuer.json for everybody.
+
+    Returns:
+        What issuer.json says: the issuer's address and its public key in hex.
+
+    Raises:
+        UsageError: the folder exists, or cannot be written.
+    """
+    require_address("the issuer", address)
+    key = Ed25519PrivateKey.generate()
+    public = {"issuer": address, "public_key": key.public_key().public_bytes_raw().hex()}
+    hidden = {"signing_key": key.private_bytes_raw().hex(), "pairwise_secret": secrets.token_hex(32)}
+    try:
+        directory.mkdir(mode=0o700)
+        for name, value in ((_SECRETS_FILE, hidden), (_PUBLIC_FILE, public)):
+            # A crash before both are written leaves a folder that `read` refuses.
+            write_new(directory / name, json.dumps(value).encode() + b"\n")
+    except OSError as error:
+        raise UsageError(f"cannot write keys to {directory}: {error.strerror}; name a new folder") from error
+    return public

@@ -1,0 +1,222 @@
+"""What a matching server writes into the transparency log, and what it hands out as proof of it.
+
+Every ciphertext that a device opens is behind an entry that was logged first, so a comparison that is not in the log
+yields nothing to anybody. Requests that are refused are logged too, under the name of who asked. An entry says nothing
+about who it concerns: that stands in the opening, kept apart under the key id until its owner has it erased.
+
+Whatever is done to a template is logged *before* it is done (`server.matching.deeds`); the other way round, something
+would have happened unseen.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from collections.abc import AsyncIterator, Callable, Iterable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Self
+
+from federation.errors import IntaglioError, UnavailableError, UsageError
+from federation.transparency import (
+    AttemptEntry,
+    AttemptOutcome,
+    LogEntry,
+    Opening,
+    PersonalEntry,
+    PersonalKind,
+    PublicEntry,
+    entry_from_bytes,
+)
+from federation.transparency.entries import SALT_BYTES
+from federation.wire.logged import LogReceipt, comparison_facts
+from server.log.sequencer import Sequencer
+from server.log.storage import Addition
+from server.log.transparency_log import TransparencyLog
+
+if TYPE_CHECKING:
+    from federation.wire.convert import SessionRequest
+
+UNKNOWN = "unknown"
+"""Requester and purpose of a refused request that could not be read, or that came in an owner's name."""
+
+
+@dataclass
+class Asking:
+    """What is known so far of somebody who asks as an owner.
+
+    Attributes:
+        key_id: the one that the call names, once it turned out to have an owner, who then sees who else asked with it.
+        refusal: what a refusal from here on means, for the log.
+    """
+
+    key_id: bytes | None = None
+    refusal: AttemptOutcome = AttemptOutcome.INVALID
+
+
+class Journal:
+    """Writes entries and gives receipts. Use it as an asynchronous context.
+
+    Args:
+        log: the operator's log.
+        clock: seconds since 1970.
+    """
+
+    def __init__(self, log: TransparencyLog, *, clock: Callable[[], float]) -> None:
+        self.log = log
+        self._clock = clock
+        self._sequencer: Sequencer | None = None
+
+    async def __aenter__(self) -> Self:
+        self._sequencer = await Sequencer(self.log).__aenter__()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        """Writes what waits, then ends."""
+        if self._sequencer is not None:
+            await self._sequencer.__aexit__()
+
+    async def compared(
+        self, request: SessionRequest, transcript: bytes, reply: bytes, *, log_size: int, enrolled: bool
+    ) -> LogReceipt:
+        """Logs that a comparison is made, before its reply leaves.
+
+        Args:
+            request: who is compared, for whom and what for.
+            transcript: what the session is bound to.
+            reply: what is about to be sent.
+            log_size: entries in the last checkpoint that the device saw.
+            enrolled: whether there is an owner who can have the opening erased; else only the device gets it.
+
+        Returns:
+            What the device wants to see before it opens the reply. When the device saw more entries than there are, the
+            proof is empty, and the device will say why it refuses.
+        """
+        facts = comparison_facts(key_id=request.key_id, transcript=transcript, reply=reply)
+        opening = Opening(PersonalKind.ATTEMPT, facts, secrets.token_bytes(SALT_BYTES))
+        entry = self._attempt(request.audience, request.purpose, AttemptOutcome.OPENED, opening)
+        position = await self._add(Addition(entry, opening, request.key_id) if enrolled else Addition(entry))
+        return await asyncio.to_thread(self._receipt, position, opening, log_size)
+
+    async def refused(self, request: SessionRequest | None, outcome: AttemptOutcome, *, enrolled: bool = False) -> None:
+        """Logs that a request was refused.
+
+        Args:
+            request: None when it could not be read, or belongs to no session.
+            outcome: why, in a word.
+            enrolled: whether the key id that it names has an owner, who then sees who else asked with it. Openings that
+                nobody could have erased are not kept.
+        """
+        if request is None:
+            opening = Opening(PersonalKind.ATTEMPT, {}, secrets.token_bytes(SALT_BYTES))
+            await self._add(Addition(self._attempt(UNKNOWN, UNKNOWN, outcome, opening)))
+            return
+        facts = {"key_id": request.key_id.hex()}
+        opening = Opening(PersonalKind.ATTEMPT, facts, secrets.token_bytes(SALT_BYTES))
+        entry = self._attempt(request.audience, request.purpose, outcome, opening)
+        await self._add(Addition(entry, opening, request.key_id) if enrolled else Addition(entry))
+
+    @asynccontextmanager
+    async def asked_by_an_owner(self) -> AsyncIterator[Asking]:
+        """Logs when what happens within is refused."""
+        asking = Asking()
+        try:
+            yield asking
+        except UnavailableError:
+            raise
+        except IntaglioError:
+            facts = {"key_id": asking.key_id.hex()} if asking.key_id else {}
+            opening = Opening(PersonalKind.ATTEMPT, facts, secrets.token_bytes(SALT_BYTES))
+            entry = self._attempt(UNKNOWN, UNKNOWN, asking.refusal, opening)
+            await self._add(Addition(entry, opening, asking.key_id) if asking.key_id else Addition(entry))
+            raise
+
+    async def about_to(self, *openings: tuple[bytes, Opening], log_size: int) -> tuple[LogReceipt, ...]:
+        """Logs what is about to be done to templates, all or none.
+
+        Args:
+            openings: what stands behind each entry, with the key id that it is kept under.
+            log_size: entries in the last checkpoint that the device saw.
+
+        Returns:
+            What the device wants to see before it believes that it was done, in the same order.
+        """
+        if self._sequencer is None:
+            raise UsageError("the journal is not open")
+        positions = await self._sequencer.add(*(self._deed(key_id, opening) for key_id, opening in openings))
+        return await asyncio.to_thread(self._receipts, positions, [opening for _, opening in openings], log_size)
+
+    async def revocation(self, key_id: bytes, *, log_size: int) -> LogReceipt | None:
+        """The receipt of the first revocation of a key, for whoever asks again. None when no opening of one is kept."""
+        return await asyncio.to_thread(self._revocation, key_id, log_size)
+
+    async def declare(self, declared: Iterable[PublicEntry]) -> int:
+        """Logs public entries that are not in the log yet, by their content.
+
+        Returns:
+            How many were missing.
+        """
+        wanted = {entry.content: entry for entry in declared}
+        known = await asyncio.to_thread(self._public_contents)
+        missing = [Addition(entry) for content, entry in wanted.items() if content not in known]
+        for addition in missing:
+            await self._add(addition)
+        return len(missing)
+
+    async def erase(self, key_id: bytes) -> LogReceipt | None:
+        """Destroys everything that connects the log with a key. None when there was nothing."""
+        return await asyncio.to_thread(self._erase, key_id)
+
+    def openings(self, key_id: bytes) -> dict[int, Opening]:
+        """What is kept of a key, by position."""
+        return self.log.openings(key_id)
+
+    async def _add(self, addition: Addition) -> int:
+        if self._sequencer is None:
+            raise UsageError("the journal is not open")
+        return (await self._sequencer.add(addition)).start
+
+    def _receipt(self, position: int, opening: Opening, log_size: int) -> LogReceipt:
+        logged = self.log.prove(position)
+        size = logged.checkpoint.head.size
+        proof = self.log.consistency_proof(log_size, size) if 0 < log_size <= size else ()
+        return LogReceipt(logged, opening, proof)
+
+    def _receipts(self, positions: range, openings: list[Opening], log_size: int) -> tuple[LogReceipt, ...]:
+        return tuple(self._receipt(*each, log_size) for each in zip(positions, openings, strict=True))
+
+    def _revocation(self, key_id: bytes, log_size: int) -> LogReceipt | None:
+        for position, opening in self.log.openings(key_id).items():  # in order
+            if opening.kind is PersonalKind.REVOCATION:
+                return self._receipt(position, opening, log_size)
+        return None
+
+    def _erase(self, key_id: bytes) -> LogReceipt | None:
+        tombstone = self.log.erase(key_id)
+        return self._receipt(tombstone.position, tombstone.opening, 0) if tombstone else None
+
+    def _public_contents(self) -> set[bytes]:
+        """Contents of all public entries. Reads the whole log, so it is for a server's start and for new rules only."""
+        contents, position = set[bytes](), 0
+        while page := self.log.entries(position, self.log.checkpoint().head.size):
+            contents.update(entry.content for entry in map(_public, page) if entry is not None)
+            position += len(page)
+        return contents
+
+    def _attempt(self, requester: str, purpose: str, outcome: AttemptOutcome, opening: Opening) -> AttemptEntry:
+        return AttemptEntry(self._now(), requester, purpose, outcome, opening.commitment)
+
+    def _deed(self, key_id: bytes, opening: Opening) -> Addition:
+        if opening.kind is PersonalKind.ATTEMPT:
+            raise UsageError("an attempt is logged as a comparison, or as a request that was refused")
+        return Addition(PersonalEntry(opening.kind, self._now(), opening.commitment), opening, key_id)
+
+    def _now(self) -> int:
+        return int(self._clock())
+
+
+def _public(leaf: bytes) -> PublicEntry | None:
+    if b'"content"' not in leaf:  # only public entries have that field; the others need not be parsed
+        return None
+    entry: LogEntry = entry_from_bytes(leaf)
+    return entry if isinstance(entry, PublicEntry) else None

@@ -1,0 +1,111 @@
+"""The public rules as a running server reads them: one file, read again every few seconds."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from federation.consent.life import consent_of
+from federation.consent.receipts import Binding
+from federation.errors import MalformedMessageError, ProofError, RefusedError, UsageError
+from federation.release.manifest import Standing
+from federation.rules.entries import Deployment, Issuer, Lifting, Moratorium, PolicyException, PolicyPack, Rule
+from federation.rules.policy import Allowed, Attempts, Refused, Request, decide
+from federation.rules.rulebook import Rulebook, SignedRule
+from federation.statements import require_name
+from federation.transparency import PublicEntry, PublicKind
+
+_KINDS: dict[type[Rule], PublicKind] = {
+    PolicyPack: PublicKind.POLICY,
+    PolicyException: PublicKind.POLICY,
+    Deployment: PublicKind.DEPLOYMENT,
+    Moratorium: PublicKind.MORATORIUM,
+    Lifting: PublicKind.MORATORIUM,
+}
+
+
+class PublicRules:
+    """What this deployment may do. A moratorium that is appended to the file stops a running server.
+
+    A file that lost an entry, or has other signers, is refused, and the rules that were read before count on until they
+    are stale (`federation.rules.policy`). Over restarts nothing is remembered here.
+
+    Args:
+        read: gives the rules file; see `Rulebook.from_file`.
+        deployment: identifier under which this server is registered.
+        now: seconds since 1970.
+
+    Raises:
+        UsageError: there are no rules that could be read, or the deployment does not stand in them.
+    """
+
+    def __init__(self, read: Callable[[], bytes], *, deployment: str, now: int) -> None:
+        require_name("the deployment", deployment)
+        self._read = read
+        self._deployment = deployment
+        self._file, self._book = self._parse(now)
+        if self._book.deployment(deployment) is None:
+            raise UsageError(f"no deployment {deployment!r} stands in the rules; register it first")
+
+    @classmethod
+    def open(cls, path: Path, *, deployment: str, now: int) -> PublicRules:
+        """Rules from a file."""
+        return cls(path.read_bytes, deployment=deployment, now=now)
+
+    @property
+    def issuer(self) -> Issuer | None:
+        """Who is registered to sign this deployment's assertions. A deployment never changes, so neither does this."""
+        registered = self._book.deployment(self._deployment)
+        return registered.issuer if registered else None
+
+    def read_again(self, now: int) -> None:
+        """Takes in what was appended.
+
+        Raises:
+            UsageError: the file cannot be read, or is not the earlier one with more entries.
+        """
+        file, book = self._parse(now)
+        if book.signers != self._book.signers or not self._book.rules.items() <= book.rules.items():
+            raise UsageError("the rules file lost an entry or changed its signers; rules are only ever added")
+        self._file, self._book = file, book
+
+    def public_entries(self, now: int) -> list[PublicEntry]:
+        """Every signed rule as an entry for the log, dated `now` (seconds since 1970)."""
+        return [
+            PublicEntry(_KINDS[type(SignedRule.from_bytes(line).rule)], now, line)
+            for line in self._file.splitlines()[1:]
+        ]
+
+    def decide(
+        self, *, purpose: str, audience: str, binding: Binding, receipts: bytes, release: Standing, now: int
+    ) -> Allowed | Refused:
+        """Whether a template may be enrolled or compared; attempts count elsewhere. See `federation.rules.policy`.
+
+        Args:
+            purpose: of the session.
+            audience: of the session.
+            binding: of the template, as this server knows it.
+            receipts: signed receipts as they came, one in a line; empty is none.
+            release: what the manifest of the release says.
+            now: seconds since 1970.
+
+        Raises:
+            MalformedMessageError: a receipt is none of this version.
+        """
+        return decide(
+            Request(self._deployment, audience, purpose, binding),
+            consent=consent_of(receipts) if receipts else None,
+            attempts=Attempts(),
+            rules=self._book,
+            release=release,
+            now=now,
+        )
+
+    def _parse(self, now: int) -> tuple[bytes, Rulebook]:
+        try:
+            file = self._read()
+            return file, Rulebook.from_file(file, read_at=now)
+        except OSError as error:
+            raise UsageError(f"cannot read the rules: {error.strerror}; no rules, no service") from error
+        except (MalformedMessageError, ProofError, RefusedError) as error:
+            raise UsageError(f"the rules file is refused: {error}") from error

@@ -1,0 +1,202 @@
+"""`intaglio-server rules`: begin a rules file, add entries to it, stop a deployment."""
+
+from __future__ import annotations
+
+import datetime as dt
+import json
+import time
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+from federation.consent.purposes import DAY_SECONDS, Category
+from federation.consent.receipts import Terms
+from federation.errors import MalformedMessageError, UsageError
+from federation.release.bundle import Bundle
+from federation.rules.entries import (
+    Deployment,
+    Lifting,
+    Moratorium,
+    PolicyPack,
+    PurposeRule,
+    Rule,
+    jurisdictions_around,
+)
+from federation.rules.rulebook import Rulebook, RuleSigners, SignedRule
+from server.files import write_durably, write_new
+from server.matching.assertions import read_registration
+
+rules_commands = typer.Typer(no_args_is_help=True, help="The public rules that servers and devices decide by.")
+
+_TRIAL_DAYS = 365
+_RULES, _SIGNERS = "rules.jsonl", ("signer-1.pem", "signer-2.pem")
+
+RulesArgument = Annotated[Path, typer.Argument(help="Rules file.")]
+KeyOption = Annotated[list[Path], typer.Option("--key", help="A rule signer's Ed25519 key, PEM; repeatable.")]
+ReasonOption = Annotated[str, typer.Option(help="For everybody to read.")]
+
+
+@rules_commands.command("init")
+def rules_init(
+    directory: Annotated[Path, typer.Argument(help="Where the files go; made when missing.")],
+    terms: Annotated[Path, typer.Option(help="JSON file with what people agree to; see examples/policies.")],
+    release: Annotated[Path, typer.Option(help="Release bundle that will be served.")],
+    deployment: Annotated[str, typer.Option(help="Identifier in the registry.")] = "trial",
+    category: Annotated[Category, typer.Option(help="What kind of purpose it is.")] = Category.PHYSICAL_ACCESS,
+    assertions: Annotated[
+        Path | None, typer.Option(help="What `intaglio-server assertions init` made. [default: none are issued]")
+    ] = None,
+) -> None:
+    """Begin rules for a trial: two signers' keys, a policy for each jurisdiction of the terms, one deployment.
+
+    For a trial, because whoever holds both keys allows whatever is not a red line. In earnest the keys belong to people
+    who do not work for the operator, and each signs on a machine of their own.
+    """
+    offered, now = _terms(terms), int(time.time())
+    served = bytes.fromhex(read_bundle(release).release.digest)
+    ends_at = now + _TRIAL_DAYS * DAY_SECONDS
+    places = jurisdictions_around(offered.jurisdiction)
+    allowed = tuple(
+        PurposeRule(purpose, category, category.lowest_tier, now, ends_at) for purpose in sorted(offered.purposes)
+    )
+    rules: list[Rule] = [PolicyPack(place, 1, now, ends_at, allowed) for place in places]
+    rules.append(
+        Deployment(
+            identifier=deployment,
+            operator=offered.controller.name,
+            contact=offered.controller.contact,
+            audience=offered.audience,
+            purposes=offered.purposes,
+            jurisdictions=places,
+            release_digests=(served,),
+            begins_at=now,
+            ends_at=ends_at,
+            issuer=read_registration(assertions) if assertions else None,
+        )
+    )
+    keys = [Ed25519PrivateKey.generate() for _ in _SIGNERS]
+    signers = RuleSigners(frozenset(key.public_key().public_bytes_raw() for key in keys), threshold=len(keys))
+    directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+    for name, key in zip(_SIGNERS, keys, strict=True):
+        _write_key(directory / name, key)
+    lines = [signers.to_bytes(), *(_signed(rule, keys).to_bytes() for rule in rules)]
+    _write_new(directory / _RULES, b"".join(line + b"\n" for line in lines))
+    for name in (*_SIGNERS, _RULES):
+        typer.echo(f"wrote {directory / name}")
+
+
+@rules_commands.command("add")
+def rules_add(
+    rules: RulesArgument, entry: Annotated[Path, typer.Argument(help="Signed entry; see docs/formats.md.")]
+) -> None:
+    """Append an entry that others have signed. Running servers take it in within seconds."""
+    _append(rules, _signed_rule(entry))
+
+
+@rules_commands.command("stop")
+def rules_stop(
+    rules: RulesArgument,
+    key: KeyOption,
+    name: Annotated[str, typer.Option(help="Name of the moratorium, for the entry that will lift it.")],
+    reason: ReasonOption,
+    jurisdiction: Annotated[list[str] | None, typer.Option(help="Where; repeatable. [default: everywhere]")] = None,
+    audience: Annotated[list[str] | None, typer.Option(help="Whose; repeatable. [default: everybody's]")] = None,
+) -> None:
+    """Begin a moratorium now: enrolment and verification in its scope stop. One signer can do that alone."""
+    places, whose = tuple(sorted(jurisdiction or ())), tuple(sorted(audience or ()))
+    _append(rules, _signed(Moratorium(name, int(time.time()), places, whose, (), reason), [_key(k) for k in key]))
+
+
+@rules_commands.command("lift")
+def rules_lift(
+    rules: RulesArgument,
+    key: KeyOption,
+    name: Annotated[str, typer.Option(help="Name of the moratorium.")],
+    reason: ReasonOption,
+) -> None:
+    """End a moratorium. Needs at least two signers."""
+    _append(rules, _signed(Lifting(name, int(time.time()), reason), [_key(k) for k in key]))
+
+
+@rules_commands.command("show")
+def rules_show(rules: RulesArgument) -> None:
+    """Verify a rules file and list its entries."""
+    for name, rule in Rulebook.from_file(_read(rules), read_at=int(time.time())).rules.items():
+        typer.echo(f"{name}: {json.dumps(rule.to_json(), sort_keys=True)}")
+
+
+def _append(path: Path, signed: SignedRule) -> None:
+    """Adds one line. Readers see the old file or the new one; a crash leaves at worst a stray temporary file."""
+    data = _read(path)
+    book = Rulebook.from_file(data, read_at=int(time.time()))
+    if book.admit(signed) == book:
+        typer.echo(f"{signed.rule.name} stands in {path} already")
+        return
+    write_durably(path, data + signed.to_bytes() + b"\n", mode=path.stat().st_mode & 0o777)
+    typer.echo(f"added {signed.rule.name} at {dt.datetime.now(dt.UTC):%Y-%m-%dT%H:%M:%SZ}")
+
+
+def _signed(rule: Rule, keys: list[Ed25519PrivateKey]) -> SignedRule:
+    signed = SignedRule(rule)
+    for key in keys:
+        signed = signed.signed_by(key)
+    return signed
+
+
+def _signed_rule(path: Path) -> SignedRule:
+    try:
+        return SignedRule.from_bytes(_read(path))
+    except MalformedMessageError as error:
+        raise UsageError(f"{path}: {error}") from error  # the file that was named is wrong, no peer is to blame
+
+
+def _terms(path: Path) -> Terms:
+    try:
+        return Terms.from_file(_read(path))
+    except UsageError as error:
+        raise UsageError(f"{path}: {error}") from error
+
+
+def read_bundle(path: Path) -> Bundle:
+    """The release bundle in a file that the operator named. Whose signatures count is not asked here.
+
+    Raises:
+        UsageError: it is missing, or none of this version.
+    """
+    try:
+        return Bundle.from_bytes(_read(path))
+    except MalformedMessageError as error:
+        raise UsageError(f"{path}: {error}") from error  # the file that was named is wrong, no peer is to blame
+
+
+def _key(path: Path) -> Ed25519PrivateKey:
+    try:
+        key = serialization.load_pem_private_key(_read(path), password=None)
+    except (ValueError, TypeError):
+        raise UsageError(f"{path} holds no unencrypted private key") from None  # the cause may quote it
+    if not isinstance(key, Ed25519PrivateKey):
+        raise UsageError(f"{path} holds another kind of key than Ed25519")
+    return key
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise UsageError(f"cannot read {path}: {error.strerror}") from error
+
+
+def _write_key(path: Path, key: Ed25519PrivateKey) -> None:
+    encoding, form = serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8
+    _write_new(path, key.private_bytes(encoding, form, serialization.NoEncryption()))
+
+
+def _write_new(path: Path, data: bytes) -> None:
+    """Mode 0600, nothing overwritten. A crash leaves a file that is cut short, which nothing accepts: delete it."""
+    try:
+        write_new(path, data)
+    except OSError as error:
+        raise UsageError(f"cannot write {path}: {error.strerror}; nothing is overwritten") from error

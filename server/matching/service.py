@@ -1,0 +1,426 @@
+"""The matching service: padded templates against encrypted probes, one bit at a time.
+
+Theory of operation
+-------------------
+Every call is checked in the same order: the message (`federation.wire.convert`), the session (taken out, so it cannot
+be used twice), the signature over the transcript, rules and consent, limits, and only then homomorphic work. A stranger
+who knows a key id gets the same answers as for a key id that does not exist.
+
+An attempt is counted on disk *before* the comparison. A device that reads "no match" and falls silent, or a server that
+is killed in between, leaves a counted failure.
+
+Whatever moves trust to something new, a template, a consent, travels with the probe and is put in force by a match in
+the same session (`Change`), under the rules and consent that will then hold.
+
+A call that is repeated with the same bytes, because its answer was lost, gets the same answer
+(`server.matching.stepping`).
+
+Every reply stands behind an entry of the transparency log that names it, and requests that are refused are logged too
+(`server.matching.journal`). What owners may always ask for is in `server.matching.owners`.
+
+Threshold and release digest come from the model release, never from a message or an option. Nothing about a session
+stays in this process: any front end on the same storage serves the next step.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import grpc
+from google.protobuf.message import Message
+
+from federation.consent.life import Consent, consent_of
+from federation.consent.receipts import SignedReceipt
+from federation.errors import MalformedMessageError, ProofError, RefusedError, UsageError
+from federation.onebit import Decision, Operation, Transcript, parameters_for
+from federation.onebit.wire import parameters_of
+from federation.release.bundle import Bundle
+from federation.rules.policy import Refused
+from federation.transparency import AttemptOutcome, LoggedEntry, PublicEntry, PublicKind
+from federation.wire.convert import (
+    Change,
+    LoggedReply,
+    ProbeSubmission,
+    SessionGrant,
+    SessionRequest,
+    TokenSubmission,
+)
+from federation.wire.logged import request_digest
+from federation.wire.v1 import verification_pb2 as pb
+from federation.wire.v1 import verification_pb2_grpc as pb_grpc
+from server.log.reads import LogService
+from server.matching.assertions import AssertionIssuer
+from server.matching.deeds import Deeds
+from server.matching.journal import Journal
+from server.matching.owners import STRANGER, OwnerService, is_signed
+from server.matching.peers import peer_of
+from server.matching.reconciling import take_up
+from server.matching.rules import PublicRules
+from server.matching.stepping import NO_SESSION, Progress, Steps
+from server.matching.workers import MatchWorkers
+from server.storage.disk import Disk
+from server.storage.limits import AttemptLimits
+from server.storage.sessions import Session, SessionLimits, Step
+from server.storage.storage import Storage, StoredTemplate
+
+_Context = grpc.aio.ServicerContext[Any, Any]
+
+
+class MatchingService(pb_grpc.VerificationServiceServicer):
+    """The RPCs of `VerificationService`. Runs on the matching server.
+
+    Args:
+        bundle: the release that may be served; the only source of threshold and release digest.
+        storage: called from threads of its own, so a slow disk does not stop the event loop.
+        workers: started.
+        rules: what this deployment may do; asked before any homomorphic work.
+        journal: writes the transparency log; to be entered before the first call.
+        issuer: signs assertions; None issues none.
+        limits: of attempts.
+        session_limits: of sessions.
+        clock: seconds since 1970; the front ends' clocks must agree within a few seconds.
+    """
+
+    def __init__(
+        self,
+        bundle: Bundle,
+        storage: Storage,
+        workers: MatchWorkers,
+        rules: PublicRules,
+        journal: Journal,
+        *,
+        issuer: AssertionIssuer | None = None,
+        limits: AttemptLimits | None = None,
+        session_limits: SessionLimits | None = None,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._threshold = bundle.release.threshold
+        self._parameters = parameters_for(bundle.release.code_length)
+        self._release_digest = bytes.fromhex(bundle.release.digest)
+        self._standing = bundle.manifest.standing
+        self._manifest = bundle.signed.to_bytes()
+        self._storage = storage
+        self._workers = workers
+        self._rules = rules
+        self._issuer = issuer
+        self._limits = limits or AttemptLimits()
+        self._session_limits = session_limits or SessionLimits()
+        self._clock = clock
+        self._declared = 0  # public entries that are known to be in the log; there are only ever more
+        self.journal = journal
+        self.on_disk = Disk(storage)
+        self._steps = Steps(storage, self.on_disk, journal, clock=clock)
+        self._deeds = Deeds(storage, self.on_disk, journal, clock=clock)
+        self.owners = OwnerService(storage, self.on_disk, journal, self._deeds, clock=clock)
+        self.log = LogService(journal.log)
+        self.metrics = workers.metrics
+
+    # ------------------------------------------------------------------ calls
+
+    async def StartEnrolment(self, request: pb.StartEnrolmentRequest, context: _Context) -> pb.StartEnrolmentResponse:
+        """Opens an enrolment session."""
+        wanted = await self._steps.read(SessionRequest.from_proto, request)
+        session = self._fresh(wanted, Operation.ENROL, context)
+        await self.on_disk(self._start, session)
+        return pb.StartEnrolmentResponse(session=self._grant(session))
+
+    async def StartVerification(
+        self, request: pb.StartVerificationRequest, context: _Context
+    ) -> pb.StartVerificationResponse:
+        """Opens a session for anybody who asks well: the answer does not depend on who is enrolled."""
+        wanted = await self._steps.read(SessionRequest.from_proto, request)
+        if wanted.audience_nonce and self._issuer is None:
+            raise UsageError("this server issues no assertions; ask without a nonce")
+        session = self._fresh(wanted, Operation.VERIFY, context)
+        await self.on_disk(self._start, session)
+        return pb.StartVerificationResponse(session=self._grant(session))
+
+    async def SubmitProbe(self, request: pb.SubmitProbeRequest, context: _Context) -> pb.SubmitProbeResponse:
+        """Compares the one probe of a session."""
+        submission = await self._steps.read(ProbeSubmission.from_proto, request)
+        self._workers.require_room()
+
+        async def compare(session: Session, progress: Progress) -> pb.SubmitProbeResponse:
+            operation, wanted, change = _operation(session, submission), session.request, submission.change
+            self._require_parameters(submission)
+            progress.refusal = AttemptOutcome.NOT_COVERED
+            compared = await self._compared(operation, wanted, change)
+            transcript = self._transcript(operation, session, submission, compared)
+            if not is_signed(compared.device_public_key, submission.signature, transcript):
+                raise RefusedError(STRANGER)
+            if submission.new_signature and change is not None:
+                _require_signed_by_new(change, submission.new_signature, transcript)
+            if (compared.purpose, compared.audience) != (wanted.purpose, wanted.audience):
+                raise RefusedError(STRANGER)
+            if (compared.release_digest, compared.parameters) != (self._release_digest, self._parameters.name):
+                raise RefusedError("enrolled under another model release; enrol again")
+            held = self._held(operation, compared, wanted, change)
+            self._require_allowed(held or compared, wanted, progress)
+            if held is not None and change is not None and change.has_template:
+                await self.on_disk(self._storage.require_new, held.key_id)
+            if operation is not Operation.ENROL:  # an enrolment has one try and is gone, so it needs no count
+                progress.refusal = AttemptOutcome.LIMITED
+                await self.on_disk(self._open_attempt, session, hashlib.sha256(transcript).digest())
+            progress.refusal = AttemptOutcome.INVALID
+            challenge = await self._workers.match(compared.template, submission.probe, transcript, self._threshold)
+            receipt = await self.journal.compared(
+                wanted,
+                transcript,
+                challenge.reply,
+                log_size=submission.log_size,
+                enrolled=operation is not Operation.ENROL,
+            )
+            answer = LoggedReply(challenge.reply, receipt).to_proto()
+            logged = receipt.logged.to_bytes() if wanted.audience_nonce else None
+            await self.on_disk(self._await_token, session, operation, answer, challenge.token, logged, held)
+            return answer
+
+        return await self._steps.once(Step.PROBE, request, submission.session_id, pb.SubmitProbeResponse, compare)
+
+    async def SubmitToken(self, request: pb.SubmitTokenRequest, context: _Context) -> pb.SubmitTokenResponse:
+        """Records the decision, does what it puts in force, and then says it."""
+        submission = await self._steps.read(TokenSubmission.from_proto, request)
+
+        async def decide(session: Session, _: Progress) -> pb.SubmitTokenResponse:
+            decision = Decision.MATCH if session.expects(submission.token) else Decision.NON_MATCH
+            assertion = None
+            if decision is Decision.MATCH and session.logged is not None and self._issuer is not None:
+                template = await self.on_disk(self._storage.template, session.request.key_id)
+                if template is None:
+                    raise RefusedError(NO_SESSION)
+                logged = LoggedEntry.from_bytes(session.logged)
+                assertion = self._issuer.issue(session.request, template, logged, now=int(self._clock()))
+            answer = await self._deeds.decide(
+                session,
+                decision,
+                assertion=assertion,
+                log_size=submission.log_size,
+                expires_at=int(self._clock()) + self._session_limits.answer_seconds,
+                request_digest=request_digest(request),
+            )
+            if submission.token is not None and decision is not Decision.MATCH:
+                raise ProofError("the token is wrong; the attempt counts as a non-match")
+            return answer
+
+        return await self._steps.once(Step.TOKEN, request, submission.session_id, pb.SubmitTokenResponse, decide)
+
+    # ------------------------------------------------------------------ upkeep
+
+    async def tend(self) -> None:
+        """Housekeeping, to be called every few seconds.
+
+        Raises:
+            UnavailableError: the storage does not answer, or was put back, so no call would succeed.
+            UsageError: the rules cannot be read any more.
+        """
+        await self.on_disk(self._storage.ping)
+        await self._deeds.finish()
+        await self.on_disk(self._sweep)
+        self.metrics.set_open_sessions(await self.on_disk(self._open_sessions))
+        now = int(self._clock())
+        self._rules.read_again(now)
+        await self._declare(now)
+
+    async def begin(self) -> None:
+        """What comes before the first call: the database knows everything in its log, and the log release and rules.
+
+        Raises:
+            UsageError, ProofError: the database is behind its log, or the log behind the database.
+            UnavailableError: one of them cannot be used now.
+        """
+        await self.on_disk(self._take_up)
+        await self._declare(int(self._clock()))
+
+    async def finish(self) -> None:
+        """Waits for the steps that are being worked on, also those whose callers are gone."""
+        await self._steps.finish()
+
+    def close(self) -> None:
+        """Waits for the last disk write. Workers, storage and log belong to the caller."""
+        self.on_disk.close()
+
+    async def _declare(self, now: int) -> None:
+        """Logs the release and the rules, as far as they are not in the log."""
+        entries = [PublicEntry(PublicKind.RELEASE, now, self._manifest), *self._rules.public_entries(now)]
+        if len(entries) != self._declared:
+            await self.journal.declare(entries)
+            self._declared = len(entries)
+
+    def _grant(self, session: Session) -> pb.Session:
+        return SessionGrant(
+            session_id=session.session_id, nonce=session.nonce, release_digest=self._release_digest
+        ).to_proto()
+
+    def _transcript(
+        self, operation: Operation, session: Session, submission: ProbeSubmission, compared: StoredTemplate
+    ) -> bytes:
+        """The bytes that the device must have signed: the session is the server's, never taken from the message."""
+        return Transcript(
+            parameters=self._parameters.name,
+            operation=operation,
+            session_id=session.session_id,
+            nonce=session.nonce,
+            purpose=session.request.purpose,
+            audience=session.request.audience,
+            audience_nonce=session.request.audience_nonce,
+            key_id=session.request.key_id,
+            template_digest=compared.binding.template_digest,
+            release_digest=self._release_digest,
+            change_digest=submission.change_digest,
+            log_size=submission.log_size,
+            probe_digest=hashlib.sha256(submission.probe).digest(),
+        ).to_bytes()
+
+    async def _compared(self, operation: Operation, wanted: SessionRequest, change: Change | None) -> StoredTemplate:
+        """The template that the probe is compared with: the enrolled one, or the one that is to be enrolled.
+
+        Raises:
+            RefusedError: there is none.
+            ProofError: the key of a new one is not the one that the session was opened for.
+        """
+        if operation is not Operation.ENROL or change is None:
+            enrolled = await self.on_disk(self._storage.template, wanted.key_id)
+            if enrolled is None:
+                raise RefusedError(STRANGER)
+            return enrolled
+        if change.key_id != wanted.key_id:
+            raise ProofError("the device key is not the one that the session was opened for")
+        return self._new_template(change, wanted)
+
+    def _held(
+        self, operation: Operation, compared: StoredTemplate, wanted: SessionRequest, change: Change | None
+    ) -> StoredTemplate | None:
+        """The template that a match puts in force.
+
+        Raises:
+            RefusedError, ProofError, MalformedMessageError: what came is not one receipt that begins a consent to the
+                new template, or renews the one in force.
+        """
+        if change is None or operation is Operation.VERIFY:
+            return None
+        signed, now = SignedReceipt.from_bytes(change.receipt), int(self._clock())  # exactly one
+        purpose, audience = wanted.purpose, wanted.audience
+        if operation is Operation.RENEW_CONSENT:
+            consent = consent_of(compared.receipts)
+            consent.renew(signed, binding=compared.binding, purpose=purpose, audience=audience, now=now)
+            return replace(compared, receipts=compared.receipts + b"\n" + change.receipt)
+        new = compared if operation is Operation.ENROL else self._new_template(change, wanted)
+        Consent.grant(signed, binding=new.binding, purpose=purpose, audience=audience, now=now)
+        return new
+
+    def _new_template(self, change: Change, wanted: SessionRequest) -> StoredTemplate:
+        return StoredTemplate(
+            device_public_key=change.device_public_key,
+            template=change.template,
+            release_digest=self._release_digest,
+            parameters=parameters_of(change.template).name,
+            purpose=wanted.purpose,
+            audience=wanted.audience,
+            enrolled_at=int(self._clock()),
+            receipts=change.receipt,
+        )
+
+    def _require_parameters(self, submission: ProbeSubmission) -> None:
+        """Raises `MalformedMessageError` when probe or template are of another parameter set than the release."""
+        change = submission.change
+        for message in (submission.probe, *((change.template,) if change and change.has_template else ())):
+            if parameters_of(message) is not self._parameters:
+                raise MalformedMessageError(f"this server's release has codes of {self._parameters.slots} bits")
+
+    def _require_allowed(self, template: StoredTemplate, request: SessionRequest, progress: Progress) -> None:
+        """Rules and consent, for a device that has proved itself.
+
+        Raises:
+            RefusedError, ProofError, MalformedMessageError: they do not carry this use; the error says why.
+        """
+        verdict = self._rules.decide(
+            purpose=request.purpose,
+            audience=request.audience,
+            binding=template.binding,
+            receipts=template.receipts,
+            release=self._standing,
+            now=int(self._clock()),
+        )
+        if isinstance(verdict, Refused):
+            personal = verdict.reason.is_personal
+            progress.refusal = AttemptOutcome.NOT_COVERED if personal else AttemptOutcome.PROHIBITED
+            raise verdict.to_error(to_owner=True)
+
+    def _fresh(self, request: SessionRequest, operation: Operation, context: _Context) -> Session:
+        expires_at = int(self._clock()) + self._session_limits.lifetime_seconds
+        return Session.fresh(request, operation=operation, peer=peer_of(context), expires_at=expires_at)
+
+    # ------------------------------------------------------------------ on a storage thread, one transaction each
+
+    def _start(self, session: Session) -> None:
+        self._storage.start_session(session, now=int(self._clock()), limits=self._session_limits)
+
+    def _open_attempt(self, session: Session, transcript_digest: bytes) -> None:
+        self._storage.open_attempt(
+            session_id=session.session_id,
+            key_id=session.request.key_id,
+            transcript_digest=transcript_digest,
+            now=int(self._clock()),
+            limits=self._limits,
+        )
+
+    def _await_token(
+        self,
+        session: Session,
+        operation: Operation,
+        answer: Message,
+        token: bytes,
+        logged: bytes | None,
+        held: StoredTemplate | None,
+    ) -> None:
+        self._storage.await_token(
+            session.session_id,
+            operation=operation,
+            answer=answer.SerializeToString(),
+            token_digest=hashlib.sha256(token).digest(),
+            logged=logged,
+            held=held,
+        )
+
+    def _sweep(self) -> None:
+        self._storage.sweep(now=int(self._clock()))
+
+    def _take_up(self) -> None:
+        take_up(self._storage, self.journal.log, now=int(self._clock()))
+
+    def _open_sessions(self) -> int:
+        return self._storage.open_sessions(now=int(self._clock()))
+
+
+def _operation(session: Session, submission: ProbeSubmission) -> Operation:
+    """What a match will do.
+
+    Raises:
+        MalformedMessageError: the probe brings too little for that, or too much.
+    """
+    change = submission.change
+    if session.operation is Operation.ENROL:
+        if change is None or not change.has_template:
+            raise MalformedMessageError("an enrolment brings a device key, a template and a consent with its probe")
+        if submission.new_signature:
+            raise MalformedMessageError("an enrolment has one device key and one signature")
+        return Operation.ENROL
+    if change is None:
+        return Operation.VERIFY
+    if session.request.audience_nonce:
+        raise MalformedMessageError("a session that renews has no audience's nonce; verify to get an assertion")
+    if not change.has_template:
+        return Operation.RENEW_CONSENT
+    if not submission.new_signature:
+        raise MalformedMessageError("a renewed template comes with the signature of its own device key too")
+    return Operation.RENEW_TEMPLATE
+
+
+def _require_signed_by_new(change: Change, signature: bytes, transcript: bytes) -> None:
+    """Returns when the owner of the new key agreed to this very renewal: nobody is enrolled by others."""
+    if not is_signed(change.device_public_key, signature, transcript):
+        raise ProofError("the new device key did not sign this renewal")

@@ -1,0 +1,221 @@
+"""The gRPC server around the matching service: certificates, limits, deadlines, health, and an orderly end."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+import traceback
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import grpc
+import structlog
+from google.protobuf.message import DecodeError
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+
+from federation.errors import IntaglioError, MalformedMessageError, PeerError, UnavailableError, UsageError
+from federation.transparency import AttemptOutcome
+from federation.wire import status
+from federation.wire.convert import MAX_MESSAGE_BYTES
+from federation.wire.v1 import verification_pb2 as pb
+from federation.wire.v1 import verification_pb2_grpc as pb_grpc
+from server.matching.journal import Journal
+from server.matching.metrics import Metrics
+from server.matching.peers import PeerRate, PeerRates, peer_of
+from server.matching.service import MatchingService
+
+SERVICE_NAME: str = pb.DESCRIPTOR.services_by_name["VerificationService"].full_name
+_SERVICES = frozenset(service.full_name for service in pb.DESCRIPTOR.services_by_name.values())
+_LONGEST_CALL_SECONDS = 30.0
+_TENDING_SECONDS = 5.0
+
+log = structlog.get_logger(__name__)
+
+
+class CallInterceptor(grpc.aio.ServerInterceptor):
+    """Around every call of this project's services: the caller's rate, a deadline, and errors by the one table.
+
+    Args:
+        metrics: counts refusals.
+        rates: of each certificate.
+        journal: notes bytes that are no message.
+        longest_call_seconds: deadline of a call whose client named none, or a later one.
+    """
+
+    def __init__(self, metrics: Metrics, rates: PeerRates, journal: Journal, *, longest_call_seconds: float) -> None:
+        self._metrics = metrics
+        self._rates = rates
+        self._journal = journal
+        self._longest_call_seconds = longest_call_seconds
+
+    async def intercept_service(
+        self,
+        continuation: Callable[[grpc.HandlerCallDetails], Awaitable[grpc.RpcMethodHandler[Any, Any] | None]],
+        handler_call_details: grpc.HandlerCallDetails,
+    ) -> grpc.RpcMethodHandler[Any, Any] | None:
+        """Wraps the handler of one call."""
+        handler = await continuation(handler_call_details)
+        service, _, method = handler_call_details.method.strip("/").partition("/")
+        if handler is None or handler.unary_unary is None or service not in _SERVICES:
+            return handler  # health, or an unknown method: gRPC answers UNIMPLEMENTED
+        behaviour, parse = handler.unary_unary, handler.request_deserializer
+
+        async def answer(data: bytes, context: Any) -> object:  # noqa: ANN401 - the stubs name the blocking one
+            begun = time.perf_counter()
+            try:
+                self._rates.require_room(peer_of(context))
+                async with asyncio.timeout(self._longest_call_seconds):
+                    response = await behaviour(await self._parsed(parse, data), context)
+            except IntaglioError as error:
+                log.info("refused", rpc=method, error=type(error).__name__, reason=str(error))
+                failure = error
+            except TimeoutError:
+                log.warning("timed out", rpc=method)
+                failure = UnavailableError("the call took too long; try again")
+            except Exception as error:  # noqa: BLE001 - gRPC would send the error's text to the client
+                # The place, not the text: nobody has promised that it holds no secret.
+                where = traceback.extract_tb(error.__traceback__)[-1]
+                log.error(  # noqa: TRY400 - the traceback ends with that text
+                    "failed", rpc=method, error=type(error).__name__, file=where.filename, line=where.lineno
+                )
+                failure = PeerError("the server failed; its log says more")
+            else:
+                milliseconds = (time.perf_counter() - begun) * 1e3
+                log.info("answered", rpc=method, milliseconds=round(milliseconds, 1))
+                self._metrics.add(method, milliseconds)
+                return response
+            self._metrics.refused(method, failure)
+            return await context.abort(
+                status.fate_of(failure).status, str(failure), status.trailing_metadata_of(failure)
+            )
+
+        # Without a deserializer the bytes come as they are; gRPC would answer UNKNOWN with protobuf's own text.
+        return grpc.unary_unary_rpc_method_handler(answer, response_serializer=handler.response_serializer)
+
+    async def _parsed(self, parse: Callable[[bytes], object] | None, data: bytes) -> object:
+        try:
+            return parse(data) if parse else data
+        except DecodeError as error:
+            await self._journal.refused(None, AttemptOutcome.INVALID)
+            raise MalformedMessageError("the bytes are not a message of this call") from error
+
+
+@dataclass
+class FrontEnd:
+    """A server that listens. Made by `start_server`.
+
+    Attributes:
+        port: where.
+    """
+
+    port: int
+    _server: grpc.aio.Server = field(repr=False)
+    _service: MatchingService = field(repr=False)
+    _health: health.aio.HealthServicer = field(repr=False)
+    _tending: asyncio.Task[None] = field(repr=False)
+
+    async def drain(self, grace_seconds: float | None) -> None:
+        """Says NOT_SERVING, takes no new calls, lets those finish that run, and stops.
+
+        Args:
+            grace_seconds: how long running calls may take; None for not at all. Their work is finished in any case.
+        """
+        self._tending.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await self._tending
+        await self._health.enter_graceful_shutdown()
+        await self._server.stop(grace_seconds)
+        await self._service.finish()
+
+
+async def start_server(
+    service: MatchingService,
+    credentials: grpc.ServerCredentials,
+    *,
+    host: str = "127.0.0.1",
+    port: int = 0,
+    rate: PeerRate | None = None,
+    longest_call_seconds: float = _LONGEST_CALL_SECONDS,
+) -> FrontEnd:
+    """Listens with mutual TLS.
+
+    Args:
+        service: what answers; its journal is open.
+        credentials: must require client certificates; see `server.certificates`.
+        host: interface.
+        port: 0 for any free one.
+        rate: of each client certificate.
+        longest_call_seconds: deadline of a call whose client named none, or a later one.
+
+    Raises:
+        UsageError: the port is taken, or the database is behind its log.
+        ProofError: the log is behind the database.
+        UnavailableError: log or database cannot be used now.
+    """
+    await service.begin()
+    rates = PeerRates(rate or PeerRate())
+    server = grpc.aio.server(
+        interceptors=[
+            CallInterceptor(service.metrics, rates, service.journal, longest_call_seconds=longest_call_seconds)
+        ],
+        options=[
+            ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
+            ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
+            ("grpc.so_reuseport", 0),  # a second server on the port is a mistake, not load balancing
+            ("grpc.max_connection_idle_ms", 300_000),
+        ],
+        maximum_concurrent_rpcs=128,
+    )
+    pb_grpc.add_VerificationServiceServicer_to_server(service, server)
+    pb_grpc.add_OwnerServiceServicer_to_server(service.owners, server)
+    pb_grpc.add_LogServiceServicer_to_server(service.log, server)
+    servicer = health.aio.HealthServicer()
+    health_pb2_grpc.add_HealthServicer_to_server(servicer, server)
+    try:
+        bound = server.add_secure_port(f"{host}:{port}", credentials)
+    except RuntimeError as error:
+        raise UsageError(f"cannot listen on {host}:{port}; is another server running there?") from error
+    await _report(service, servicer)
+    await server.start()
+    tending = asyncio.get_running_loop().create_task(_tend(service, servicer))
+    return FrontEnd(bound, server, service, servicer, tending)
+
+
+async def _tend(service: MatchingService, servicer: health.aio.HealthServicer) -> None:
+    while True:
+        await asyncio.sleep(_TENDING_SECONDS)
+        await _report(service, servicer)
+
+
+async def _report(service: MatchingService, servicer: health.aio.HealthServicer) -> None:
+    """Housekeeping; the server is healthy when its storage answers."""
+    try:
+        await service.tend()
+        state = health_pb2.HealthCheckResponse.SERVING
+    except Exception as error:  # noqa: BLE001 - whatever it was, calls would fail too; and this must go on
+        log.warning("unhealthy", error=type(error).__name__)
+        state = health_pb2.HealthCheckResponse.NOT_SERVING
+    for name in ("", SERVICE_NAME):
+        await servicer.set(name, state)
+
+
+def health_of(
+    target: str, credentials: grpc.ChannelCredentials, *, service: str, timeout_seconds: float
+) -> Literal["SERVING"]:
+    """Asks a running server whether it serves.
+
+    Raises:
+        UnavailableError: it does not, or cannot be reached.
+    """
+    with grpc.secure_channel(target, credentials) as channel:
+        try:
+            answer = health_pb2_grpc.HealthStub(channel).Check(
+                health_pb2.HealthCheckRequest(service=service), timeout=timeout_seconds
+            )
+        except grpc.RpcError as error:
+            raise UnavailableError(f"{target} does not answer") from error
+    if answer.status != health_pb2.HealthCheckResponse.SERVING:
+        raise UnavailableError(f"{target} does not serve now")
+    return "SERVING"

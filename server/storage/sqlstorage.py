@@ -1,0 +1,232 @@
+"""`Storage` in SQLite or PostgreSQL: sessions, on top of what outlives them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import sqlalchemy as sa
+
+from federation.errors import RefusedError, UnavailableError
+from federation.onebit import Decision, Operation
+from federation.wire.convert import SessionRequest
+from server.database import connect, database_url, is_empty, require_current, upgrade
+from server.storage.schema import TEMPLATE, held_templates, sessions
+from server.storage.sessions import Repeated, Session, SessionLimits, Step
+from server.storage.sqltemplates import FORGET_DEEDS_OF_SESSION, SqlTemplates, row_of_template
+from server.storage.storage import StoredTemplate
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+_ALL_SESSIONS = b"sessions"
+_OVER = "the session has ended; start again"
+
+_id: sa.BindParameter[bytes] = sa.bindparam("id")
+_THIS_SESSION = sessions.c.session_id == _id
+_IS_OPEN = sessions.c.step != Step.DONE.value
+_COUNT_SESSIONS = sa.select(
+    sa.func.count().label("total"), sa.func.count().filter(sessions.c.peer == sa.bindparam("peer")).label("mine")
+).where(_IS_OPEN)
+_COUNT_LIVING = sa.select(sa.func.count()).where(_IS_OPEN, sessions.c.expires_at > sa.bindparam("now"))
+_SWEEP = sessions.delete().where(sessions.c.expires_at <= sa.bindparam("now"))
+_ADD_SESSION = sessions.insert()
+_LOCK_SESSION = (
+    sa.select(*(column for column in sessions.c if column is not sessions.c.answer))
+    .where(_THIS_SESSION)
+    .with_for_update()
+)
+_FIND_ANSWER = sa.select(sessions.c.answer).where(_THIS_SESSION)
+_TAKE = sessions.update().where(_THIS_SESSION).values(taken=1, request_digest=sa.bindparam("digest"), answer=None)
+_RELEASE = sessions.update().where(_THIS_SESSION).values(taken=0, request_digest=None)
+_AWAIT_TOKEN = (
+    sessions.update()
+    .where(_THIS_SESSION, sessions.c.taken == 1)
+    .values(
+        {name: sa.bindparam(f"new_{name}") for name in ("operation", "answer", "token_digest", "logged")}
+        | {"step": Step.TOKEN.value, "taken": 0}
+    )
+)
+_FINISH = (
+    sessions.update()
+    .where(_THIS_SESSION)
+    .values(
+        {name: sa.bindparam(f"new_{name}") for name in ("answer", "expires_at")}
+        | {"step": Step.DONE.value, "taken": 0, "token_digest": None, "logged": None}
+    )
+)
+_END = sessions.delete().where(_THIS_SESSION)
+_HOLD = held_templates.insert()
+_FIND_HELD = sa.select(*(held_templates.c[name] for name in TEMPLATE)).where(held_templates.c.session_id == _id)
+_LET_GO = held_templates.delete().where(held_templates.c.session_id == _id)
+
+
+def open_storage(database: str | Path) -> SqlStorage:
+    """Opens the storage of a matching server.
+
+    Args:
+        database: path of an SQLite file, made when missing; or the URL of a PostgreSQL database that
+            `intaglio-server database upgrade` has prepared.
+
+    Raises:
+        UsageError: out of reach, not our database, or of another schema.
+    """
+    url = database_url(database)
+    engine = connect(url)
+    try:
+        if engine.dialect.name == "sqlite" and is_empty(engine):
+            upgrade(url)
+        require_current(engine)
+    except BaseException:
+        engine.dispose()
+        raise
+    return SqlStorage(engine)
+
+
+class SqlStorage(SqlTemplates):
+    """See `Storage`. Made by `open_storage`; use it as a context manager."""
+
+    def start_session(self, session: Session, *, now: int, limits: SessionLimits) -> None:
+        """See `Storage`. A crash leaves the session or none."""
+        with self._begin(relaxed=True) as run:
+            self._lock(run, _ALL_SESSIONS)
+            run.execute(_SWEEP, {"now": now})
+            total, mine = run.execute(_COUNT_SESSIONS, {"peer": session.peer}).one()
+            if total >= limits.capacity or mine >= limits.per_peer:
+                whose = "are open" if total >= limits.capacity else "of this client are open"
+                raise UnavailableError(
+                    f"too many sessions {whose}; try again in a minute", retry_after_seconds=limits.lifetime_seconds
+                )
+            row = {
+                "session_id": session.session_id,
+                "step": session.step.value,
+                "key_id": session.request.key_id,
+                "purpose": session.request.purpose,
+                "audience": session.request.audience,
+                "peer": session.peer,
+                "nonce": session.nonce,
+                "expires_at": session.expires_at,
+                "operation": session.operation.name,
+                "taken": 0,
+                "audience_nonce": session.request.audience_nonce,
+            }
+            run.execute(_ADD_SESSION, row)
+
+    def take_session(
+        self, session_id: bytes, step: Step, *, request_digest: bytes, now: int
+    ) -> Session | Repeated | None:
+        """See `Storage`. A crash after it leaves a session that only waits for its end."""
+        this = {"id": session_id}
+        with self._begin(relaxed=True) as run:
+            row = run.execute(_LOCK_SESSION, this).one_or_none()
+            if row is None or row.expires_at <= now:
+                return None
+            if row.request_digest == request_digest:
+                return Repeated(run.execute(_FIND_ANSWER, this).scalar_one())
+            if row.taken or row.step != step.value:
+                run.execute(_END, this)
+                return None
+            run.execute(_TAKE, this | {"digest": request_digest})
+        return Session(
+            session_id=session_id,
+            step=step,
+            request=SessionRequest(
+                key_id=row.key_id, purpose=row.purpose, audience=row.audience, audience_nonce=row.audience_nonce
+            ),
+            peer=row.peer,
+            nonce=row.nonce,
+            expires_at=row.expires_at,
+            operation=Operation[row.operation],
+            token_digest=row.token_digest,
+            logged=row.logged,
+        )
+
+    def await_token(
+        self,
+        session_id: bytes,
+        *,
+        operation: Operation,
+        answer: bytes,
+        token_digest: bytes,
+        logged: bytes | None = None,
+        held: StoredTemplate | None = None,
+    ) -> None:
+        """See `Storage`. A crash before it leaves a session that only waits for its end."""
+        values = {
+            "id": session_id,
+            "new_operation": operation.name,
+            "new_answer": answer,
+            "new_token_digest": token_digest,
+            "new_logged": logged,
+        }
+        with self._begin(relaxed=True) as run:
+            if run.execute(_AWAIT_TOKEN, values).rowcount != 1:
+                raise RefusedError(_OVER)
+            if held is not None:
+                run.execute(_HOLD, {"session_id": session_id} | row_of_template(held))
+
+    def held_template(self, session_id: bytes) -> StoredTemplate | None:
+        """See `Storage`."""
+        with self._begin(reading=True) as run:
+            row = run.execute(_FIND_HELD, {"id": session_id}).mappings().one_or_none()
+        return StoredTemplate(**row) if row else None
+
+    def decide(
+        self,
+        session: Session,
+        decision: Decision,
+        *,
+        held: StoredTemplate | None,
+        answer: bytes,
+        now: int,
+        expires_at: int,
+        request_digest: bytes,
+    ) -> None:
+        """See `Storage`. A crash leaves a counted failure, or the whole of it, which can be asked for again."""
+        this, is_match = {"id": session.session_id}, decision is Decision.MATCH
+        with self._begin() as run:
+            self._lock(run, session.request.key_id, *([held.key_id] if held else []))
+            row = run.execute(_LOCK_SESSION, this).one_or_none()
+            if (row is None or not row.taken) and not (is_match and held):
+                raise RefusedError(_OVER)
+            if not is_match or session.operation is Operation.VERIFY:
+                if session.operation is not Operation.ENROL:
+                    self._close_attempt(run, session.session_id, decision)
+            elif held is None:
+                raise RefusedError(_OVER)
+            elif session.operation is Operation.RENEW_CONSENT:
+                self._close_attempt(run, session.session_id, decision)
+                self._renew_consent(run, held)
+            elif self.template(held.key_id) != held:  # else somebody has finished it
+                if session.operation is Operation.RENEW_TEMPLATE:
+                    self._close_attempt(run, session.session_id, decision)
+                    self._end_for(run, session.request.key_id, session.session_id, now, request_digest)
+                self.enrol(held)
+            run.execute(_FINISH, this | {"new_answer": answer, "new_expires_at": expires_at})
+            run.execute(_LET_GO, this)
+            run.execute(FORGET_DEEDS_OF_SESSION, this)
+        if is_match:
+            self._fold_in()
+
+    def sweep(self, *, now: int) -> None:
+        """See `Storage`. A crash leaves them to the next one."""
+        with self._begin(relaxed=True) as run:
+            self._lock(run, _ALL_SESSIONS)
+            swept = run.execute(_SWEEP, {"now": now}).rowcount
+        if swept:
+            self._fold_in()
+
+    def release_session(self, session_id: bytes) -> None:
+        """See `Storage`."""
+        with self._begin(relaxed=True) as run:
+            run.execute(_RELEASE, {"id": session_id})
+
+    def end_session(self, session_id: bytes) -> None:
+        """See `Storage`."""
+        with self._begin(relaxed=True) as run:
+            run.execute(_END, {"id": session_id})
+
+    def open_sessions(self, *, now: int) -> int:
+        """See `Storage`."""
+        with self._begin(reading=True) as run:
+            return int(run.execute(_COUNT_LIVING, {"now": now}).scalar_one())

@@ -1,0 +1,340 @@
+"""Templates, tombstones, attempts and deeds in SQLite or PostgreSQL: the same statements for both."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+from typing import TYPE_CHECKING
+
+import sqlalchemy as sa
+
+from federation.errors import RefusedError, UnavailableError
+from federation.onebit import Decision
+from federation.transparency import PersonalKind, TreeHead
+from server.storage.limits import AttemptHistory, AttemptLimits
+from server.storage.schema import TEMPLATE, attempts, deeds, sessions, templates, tombstones
+from server.storage.storage import Deed, MissedAttempt, MissedEnd, Owner, StoredTemplate
+from server.storage.transactions import Transactions
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from sqlalchemy.engine import Connection
+
+_TOMBSTONE_TAG = b"intaglio-tombstone/1\0"
+
+# Statements are built once: SQLAlchemy takes longer to build one than to run it.
+_key: sa.BindParameter[bytes] = sa.bindparam("key")
+_id: sa.BindParameter[bytes] = sa.bindparam("id")
+_FIND_TEMPLATE = sa.select(*(templates.c[name] for name in TEMPLATE)).where(templates.c.key_id == _key)
+_ADD_TEMPLATE = templates.insert()
+_DELETE_TEMPLATE = templates.delete().where(templates.c.key_id == _key)
+_IS_KNOWN = sa.select(
+    sa.exists().where(templates.c.key_id == _key) | sa.exists().where(tombstones.c.key_id_hash == sa.bindparam("name"))
+)
+_FIND_RECEIPTS = sa.select(templates.c.receipts).where(templates.c.key_id == _key).with_for_update()
+_REPLACE_RECEIPTS = templates.update().where(templates.c.key_id == _key).values(receipts=sa.bindparam("new"))
+_FIND_OWNER = sa.select(templates.c.device_public_key, templates.c.audience).where(templates.c.key_id == _key)
+_THIS_TOMBSTONE = tombstones.c.key_id_hash == sa.bindparam("name")
+_FIND_TOMBSTONE = sa.select(tombstones).where(_THIS_TOMBSTONE)
+_ADD_TOMBSTONE = tombstones.insert()
+_FORGET_OWNER = (
+    tombstones.update()
+    .where(_THIS_TOMBSTONE)
+    .values(device_public_key=None, audience=None, request_digest=sa.bindparam("digest"))
+)
+
+_LAST_MATCH = (
+    sa.select(sa.func.coalesce(sa.func.max(attempts.c.number), 0))
+    .where(attempts.c.key_id == _key, attempts.c.decision == "match")
+    .scalar_subquery()
+)
+_HISTORY = sa.select(
+    sa.func.count().label("attempts"),
+    sa.func.count().filter(attempts.c.decision.is_distinct_from("match")).label("failures"),
+    sa.func.count().filter(attempts.c.number > _LAST_MATCH).label("failures_in_a_row"),
+    sa.func.max(attempts.c.opened_at).label("last_at"),
+).where(attempts.c.key_id == _key)
+_FIND_ATTEMPTS = (
+    sa.select(attempts.c.opened_at, attempts.c.decision).where(attempts.c.key_id == _key).order_by(attempts.c.number)
+)
+_ADD_ATTEMPT = attempts.insert()
+_CLOSE_ATTEMPT = (
+    attempts.update()
+    .where(attempts.c.session_id == _id, attempts.c.decision.is_(None))
+    .values(decision=sa.bindparam("word"))
+)
+
+_ANNOUNCE = deeds.insert()
+_IS_UNDER_WAY = sa.select(sa.exists().where(deeds.c.key_id == _key, deeds.c.session_id.is_distinct_from(_id)))
+_FORGET_REVOCATIONS = deeds.delete().where(deeds.c.key_id == _key, deeds.c.kind == PersonalKind.REVOCATION.value)
+_FORGET_DEEDS_OF_KEY = deeds.delete().where(deeds.c.key_id == _key)
+FORGET_DEEDS_OF_SESSION = deeds.delete().where(deeds.c.session_id == _id)
+_FORGET_DEED = deeds.delete().where(deeds.c.commitment == sa.bindparam("commitment"))
+_FIND_DEEDS = sa.select(deeds)
+_FIND_OWNERS = sa.union_all(
+    sa.select(templates.c.device_public_key, templates.c.audience),
+    sa.select(tombstones.c.device_public_key, tombstones.c.audience).where(tombstones.c.device_public_key.is_not(None)),
+)
+_KNOWS_ATTEMPT = sa.select(sa.exists().where(attempts.c.transcript_digest == sa.bindparam("digest")))
+_NAME_OWNER = (
+    tombstones.update()
+    .where(_THIS_TOMBSTONE, tombstones.c.device_public_key.is_(None))
+    .values(device_public_key=sa.bindparam("device"), audience=sa.bindparam("theirs"))
+)
+_END_EVERY_SESSION = sessions.delete()
+_END_OTHERS_OF_KEY = sessions.delete().where(sessions.c.key_id == _key, sessions.c.session_id != _id)
+
+
+class SqlTemplates(Transactions):
+    """The part of `Storage` that outlives sessions."""
+
+    def template(self, key_id: bytes) -> StoredTemplate | None:
+        """See `Storage`."""
+        with self._begin(reading=True) as run:
+            row = run.execute(_FIND_TEMPLATE, {"key": key_id}).mappings().one_or_none()
+        return StoredTemplate(**row) if row else None
+
+    def require_new(self, key_id: bytes) -> None:
+        """See `Storage`."""
+        if self.knows(key_id):
+            raise RefusedError("this key is enrolled already, or was revoked; create a new wallet to enrol again")
+
+    def knows(self, key_id: bytes) -> bool:
+        """See `Storage`."""
+        with self._begin(reading=True) as run:
+            return bool(run.execute(_IS_KNOWN, {"key": key_id, "name": _tombstone(key_id)}).scalar_one())
+
+    def enrol(self, template: StoredTemplate) -> None:
+        """See `Storage`. A crash leaves no template or the whole of it."""
+        with self._begin() as run:
+            self._lock(run, template.key_id)
+            self.require_new(template.key_id)
+            run.execute(_ADD_TEMPLATE, {"key_id": template.key_id} | row_of_template(template))
+
+    def revoke(self, key_id: bytes, *, now: int, request_digest: bytes) -> None:
+        """See `Storage`. A crash leaves the template with no tombstone, or the tombstone with no template."""
+        with self._begin() as run:
+            self._lock(run, key_id)
+            self._end_for(run, key_id, None, now, request_digest)
+            run.execute(_FORGET_REVOCATIONS, {"key": key_id})
+        self._fold_in()
+
+    def owner(self, key_id: bytes) -> Owner | None:
+        """See `Storage`."""
+        with self._begin(reading=True) as run:
+            row = run.execute(_FIND_OWNER, {"key": key_id}).one_or_none()
+            row = row or run.execute(_FIND_TOMBSTONE, {"name": _tombstone(key_id)}).one_or_none()
+        if row is None or row.device_public_key is None:
+            return None
+        return Owner(row.device_public_key, row.audience)
+
+    def erase(self, key_id: bytes, *, request_digest: bytes) -> None:
+        """See `Storage`. A crash leaves an owner who may ask once more, or none."""
+        with self._begin() as run:
+            run.execute(_FORGET_OWNER, {"name": _tombstone(key_id), "digest": request_digest})
+            run.execute(_FORGET_DEEDS_OF_KEY, {"key": key_id})
+        self._fold_in()
+
+    def is_erased_by(self, key_id: bytes, request_digest: bytes) -> bool:
+        """See `Storage`."""
+        with self._begin(reading=True) as run:
+            row = run.execute(_FIND_TOMBSTONE, {"name": _tombstone(key_id)}).one_or_none()
+        return row is not None and row.device_public_key is None and row.request_digest == request_digest
+
+    def announce(self, *deeds: Deed) -> None:
+        """See `Storage`. A crash leaves all of them or none; `server.matching.deeds` says what either means."""
+        with self._begin() as run:
+            self._lock(run, *{key_id for deed in deeds for key_id in _key_ids(deed)})
+            for deed in deeds:
+                if deed.session_id is not None:
+                    self._require_possible(run, deed, deed.session_id)
+            for deed in deeds:
+                run.execute(_ANNOUNCE, _row_of(deed))
+
+    def open_attempt(
+        self, *, session_id: bytes, key_id: bytes, transcript_digest: bytes, now: int, limits: AttemptLimits
+    ) -> None:
+        """See `Storage`. A crash after it leaves a counted failure: the answer may have left, so it must count."""
+        with self._begin() as run:
+            self._lock(run, key_id)
+            limits.require_room(self.history(key_id), now=now)
+            try:
+                run.execute(_ADD_ATTEMPT, _row_of_attempt(session_id, key_id, transcript_digest, now))
+            except sa.exc.IntegrityError as error:
+                raise RefusedError("not enrolled any more, or the session was used before") from error
+
+    def history(self, key_id: bytes) -> AttemptHistory:
+        """See `Storage`."""
+        with self._begin(reading=True) as run:
+            return AttemptHistory(**run.execute(_HISTORY, {"key": key_id}).mappings().one())
+
+    def attempts_of(self, key_id: bytes) -> list[tuple[int, str | None]]:
+        """See `Storage`."""
+        with self._begin(reading=True) as run:
+            return [(row.opened_at, row.decision) for row in run.execute(_FIND_ATTEMPTS, {"key": key_id})]
+
+    def knows_attempt(self, transcript_digest: bytes) -> bool:
+        """See `Storage`."""
+        with self._begin(reading=True) as run:
+            return bool(run.execute(_KNOWS_ATTEMPT, {"digest": transcript_digest}).scalar_one())
+
+    def owners(self) -> list[Owner]:
+        """See `Storage`."""
+        with self._begin(reading=True) as run:
+            return [Owner(row.device_public_key, row.audience) for row in run.execute(_FIND_OWNERS)]
+
+    def deeds(self) -> list[Deed]:
+        """See `Storage`."""
+        with self._begin(reading=True) as run:
+            return [_deed_of(row) for row in run.execute(_FIND_DEEDS).mappings()]
+
+    def finish(self, deed: Deed, *, now: int) -> None:
+        """See `Storage`. A crash leaves the deed announced, or announced and done."""
+        key_id, template, digest = deed.key_id, deed.template, deed.request_digest
+        with self._begin() as run:
+            self._lock(run, key_id, *([template.key_id] if template else []))
+            match deed.kind, template:
+                case PersonalKind.RENEWAL, StoredTemplate():
+                    with contextlib.suppress(RefusedError):  # revoked, or another one came first
+                        self._renew_consent(run, template)
+                case PersonalKind.ENROLMENT, StoredTemplate() if not self.knows(key_id):
+                    self.enrol(template)
+                case PersonalKind.REVOCATION, StoredTemplate():
+                    if self.template(key_id) is not None and not self.knows(template.key_id):
+                        self._end_for(run, key_id, deed.session_id, now, digest)
+                        self.enrol(template)
+                case ((PersonalKind.REVOCATION | PersonalKind.ERASURE), None):
+                    self._end_for(run, key_id, None, now, digest)
+                    if deed.kind is PersonalKind.ERASURE:
+                        run.execute(_FORGET_OWNER, {"name": _tombstone(key_id), "digest": digest})
+        self._fold_in()
+
+    def forget(self, deed: Deed) -> None:
+        """See `Storage`. A crash leaves the deed announced, or forgotten."""
+        with self._begin() as run:
+            run.execute(_FORGET_DEED, {"commitment": deed.commitment})
+            if self._head is not None:  # nothing else may explain its entry now, so the record must cover it
+                self._record(run, self._head())
+
+    def catch_up(self, missed: Sequence[MissedAttempt | MissedEnd], head: TreeHead) -> None:
+        """See `Storage`. A crash leaves the database behind its log, or level with it."""
+        with self._begin() as run:
+            run.execute(_END_EVERY_SESSION)
+            for one in missed:
+                match one:
+                    case MissedAttempt():
+                        run.execute(_ADD_ATTEMPT, _row_of_attempt(None, one.key_id, one.transcript_digest, one.time))
+                    case MissedEnd():
+                        self._lock(run, one.key_id)
+                        self._bury(run, one.key_id, now=one.time, request_digest=one.request_digest)
+                        self._name_owner(run, one)
+            self._record(run, head)
+        self._fold_in()
+
+    # ------------------------------------------------------------------ parts of transactions
+
+    def _close_attempt(self, run: Connection, session_id: bytes, decision: Decision) -> None:
+        word = "match" if decision is Decision.MATCH else "non-match"
+        if run.execute(_CLOSE_ATTEMPT, {"id": session_id, "word": word}).rowcount != 1:
+            raise RefusedError("the attempt is not open; the template was revoked meanwhile, perhaps")
+
+    def _require_possible(self, run: Connection, deed: Deed, session_id: bytes) -> None:
+        """Returns when nothing but an owner's revocation can come in the way of a session's deed. Needs its locks."""
+        for key_id in _key_ids(deed):
+            if run.execute(_IS_UNDER_WAY, {"key": key_id, "id": session_id}).scalar_one():
+                raise UnavailableError("something else is being done to this template, or with the new key; try again")
+        match deed.kind, deed.template:
+            case PersonalKind.RENEWAL, StoredTemplate() as renewed:
+                self._is_to_renew(run, renewed)
+            case ((PersonalKind.ENROLMENT | PersonalKind.REVOCATION), StoredTemplate() as new):
+                if self.template(new.key_id) == new:  # somebody has finished it; saying so again is no harm
+                    return
+                self.require_new(new.key_id)
+                if deed.kind is PersonalKind.REVOCATION and self.template(deed.key_id) is None:
+                    raise RefusedError("the template that is to be renewed was revoked meanwhile")
+
+    def _renew_consent(self, run: Connection, renewed: StoredTemplate) -> None:
+        """Puts the chain of consents in the place of the one that lacks its last. Doing it twice changes nothing."""
+        if self._is_to_renew(run, renewed):
+            run.execute(_REPLACE_RECEIPTS, {"key": renewed.key_id, "new": renewed.receipts})
+
+    def _is_to_renew(self, run: Connection, renewed: StoredTemplate) -> bool:
+        """Whether the chain of consents is there without its last; False when it is there as a whole."""
+        old, _, _ = renewed.receipts.rpartition(b"\n")
+        if run.execute(_FIND_RECEIPTS, {"key": renewed.key_id}).scalar_one_or_none() == old:
+            return True
+        if self.template(renewed.key_id) != renewed:
+            raise RefusedError("not enrolled any more, or another consent came first; ask for the current one")
+        return False
+
+    def _end_for(
+        self, run: Connection, key_id: bytes, session_id: bytes | None, now: int, request_digest: bytes
+    ) -> None:
+        """Revokes a template. The session that asked for it, if one did, goes on."""
+        run.execute(_END_OTHERS_OF_KEY, {"key": key_id, "id": session_id or b""})
+        self._bury(run, key_id, now=now, request_digest=request_digest)
+
+    def _bury(self, run: Connection, key_id: bytes, *, now: int, request_digest: bytes) -> None:
+        """A tombstone in the place of whatever there is of a template."""
+        name = _tombstone(key_id)
+        owner = run.execute(_FIND_OWNER, {"key": key_id}).mappings().one_or_none()
+        run.execute(_DELETE_TEMPLATE, {"key": key_id})  # attempts go with it
+        if run.execute(_FIND_TOMBSTONE, {"name": name}).one_or_none() is None:
+            run.execute(
+                _ADD_TOMBSTONE,
+                {"key_id_hash": name, "revoked_at": now, "request_digest": request_digest}
+                | dict(owner or {"device_public_key": None, "audience": None}),
+            )
+
+    def _name_owner(self, run: Connection, end: MissedEnd) -> None:
+        name = _tombstone(end.key_id)
+        if end.is_erased:
+            run.execute(_FORGET_OWNER, {"name": name, "digest": end.request_digest})
+        elif end.owner is not None:
+            run.execute(
+                _NAME_OWNER, {"name": name, "device": end.owner.device_public_key, "theirs": end.owner.audience}
+            )
+
+
+def _row_of_attempt(session_id: bytes | None, key_id: bytes, transcript_digest: bytes, now: int) -> dict[str, object]:
+    return {"session_id": session_id, "transcript_digest": transcript_digest, "key_id": key_id, "opened_at": now}
+
+
+def _key_ids(deed: Deed) -> set[bytes]:
+    return {deed.key_id} | ({deed.template.key_id} if deed.template else set())
+
+
+def _deed_of(row: sa.RowMapping) -> Deed:
+    template = {name: row[name] for name in TEMPLATE}
+    return Deed(
+        commitment=row["commitment"],
+        kind=PersonalKind(row["kind"]),
+        key_id=row["key_id"],
+        announced_at=row["announced_at"],
+        request_digest=row["request_digest"],
+        session_id=row["session_id"],
+        template=None if template["template"] is None else StoredTemplate(**template),
+    )
+
+
+def _row_of(deed: Deed) -> dict[str, object]:
+    row = {
+        "commitment": deed.commitment,
+        "kind": deed.kind.value,
+        "key_id": deed.key_id,
+        "announced_at": deed.announced_at,
+        "request_digest": deed.request_digest,
+        "session_id": deed.session_id,
+    }
+    return row | (row_of_template(deed.template) if deed.template else dict.fromkeys(TEMPLATE))
+
+
+def row_of_template(template: StoredTemplate) -> dict[str, object]:
+    """Its columns."""
+    return {name: getattr(template, name) for name in TEMPLATE}
+
+
+def _tombstone(key_id: bytes) -> bytes:
+    """Hashed once more, so a tombstone cannot be matched with a key id in somebody's log without trying it."""
+    return hashlib.sha256(_TOMBSTONE_TAG + key_id).digest()

@@ -1,0 +1,152 @@
+"""Transactions on a matching server's database, locks, and how far the log had come when something was done.
+
+Theory of operation
+-------------------
+Two front ends must never spend one attempt or one nonce twice. In SQLite a writing transaction holds the only write
+lock from its beginning. In PostgreSQL every method that decides about a key id first takes an advisory lock on it,
+opening a session takes one on all sessions, and a session's row is locked while its step is decided. Whoever takes
+several locks takes them in this order: all sessions, key ids by their number, sessions' rows, the row of the log's
+checkpoint. That last row is written as the last thing before the commit, by every durable transaction, unless another
+one is just writing it: nobody waits for it. What a transaction does explains its entry of the log as well as a record
+that covers it (`server.matching.reconciling`); only one that takes an announcement away without doing anything must
+record.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import threading
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, Self
+
+import sqlalchemy as sa
+
+from federation.errors import UnavailableError, UsageError
+from federation.transparency import TreeHead
+from server.database import POSTGRES_CONNECTIONS
+from server.storage.schema import log_seen
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from sqlalchemy.engine import Connection, Engine
+
+_SEEN = sa.select(log_seen.c.size, log_seen.c.root).where(log_seen.c.row == 1)
+_IS_BEHIND = log_seen.select().where(log_seen.c.row == 1, log_seen.c.size < sa.bindparam("new_size"))
+_FREE_ROW = _IS_BEHIND.with_only_columns(log_seen.c.row).with_for_update(skip_locked=True)
+_RECORD = log_seen.update().values(size=sa.bindparam("new_size"), root=sa.bindparam("new_root"))
+_SEE_IF_FREE = _RECORD.where(log_seen.c.row.in_(_FREE_ROW))
+_SEE = _RECORD.where(log_seen.c.row == 1, log_seen.c.size < sa.bindparam("new_size"))
+_LOCK_NAME = sa.select(sa.func.pg_advisory_xact_lock(sa.bindparam("number")))
+
+
+class Transactions:
+    """A database and the transactions of its threads. Use it as a context manager.
+
+    Args:
+        engine: connected to a database of the newest schema.
+    """
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self._is_sqlite = engine.dialect.name == "sqlite"
+        self._local = threading.local()
+        self._head: Callable[[], TreeHead] | None = None
+        self._recorded = 0  # entries of the largest tree that this process knows to be recorded; only grows
+        self._growing = threading.Lock()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Closes every connection; SQLite folds its write-ahead log into the file."""
+        self._engine.dispose()
+
+    @property
+    def parallel(self) -> int:
+        """See `Storage`. SQLite has one writer, who would only wait for himself."""
+        return 1 if self._is_sqlite else POSTGRES_CONNECTIONS
+
+    def ping(self) -> None:
+        """See `Storage`."""
+        with self._begin(reading=True) as run:
+            self._require_not_put_back(run)
+
+    def seen(self) -> TreeHead:
+        """See `Storage`."""
+        with self._begin(reading=True) as run:
+            row = run.execute(_SEEN).one()
+        return TreeHead(row.size, row.root)
+
+    def follow(self, head: Callable[[], TreeHead]) -> None:
+        """See `Storage`."""
+        self._remember(self.seen().size)
+        self._head = head
+
+    def _fold_in(self) -> None:
+        """SQLite's write-ahead log holds deleted pages; a crash before this leaves them to its next checkpoint."""
+        if self._is_sqlite:
+            with self._engine.connect() as connection:
+                driver: Any = connection.connection.driver_connection
+                driver.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+
+    @contextmanager
+    def _begin(self, *, reading: bool = False, relaxed: bool = False) -> Iterator[Connection]:
+        """The transaction of this thread, or a new one."""
+        running: Connection | None = getattr(self._local, "connection", None)
+        if running is not None:
+            if running.get_execution_options()["relaxed"] and not (reading or relaxed):
+                raise UsageError("this step must reach the disk; its transaction need not")
+            yield running
+            return
+        options = {"reading": reading, "relaxed": relaxed, "binary": True}
+        try:
+            with self._engine.connect().execution_options(**options) as connection:
+                self._local.connection = connection
+                try:
+                    with connection.begin():
+                        yield connection
+                        recorded = 0 if reading or relaxed else self._see(connection)
+                    self._remember(recorded)
+                finally:
+                    self._local.connection = None
+        except (sa.exc.OperationalError, sa.exc.InterfaceError, sa.exc.TimeoutError) as error:
+            raise UnavailableError("the database is busy or out of reach; try again") from error
+
+    def _see(self, run: Connection) -> int:
+        """Records how far the log has come, if nobody else does just now. Entries that are recorded at least."""
+        size = self._require_not_put_back(run)
+        head = self._head() if self._head else None
+        if head is None or head.size <= size:
+            return size
+        is_recorded = run.execute(_SEE_IF_FREE, {"new_size": head.size, "new_root": head.root}).rowcount == 1
+        return head.size if is_recorded else size
+
+    def _record(self, run: Connection, head: TreeHead) -> None:
+        """Moves what was seen forward, never back; waits for whoever does just now."""
+        run.execute(_SEE, {"new_size": head.size, "new_root": head.root})
+
+    def _require_not_put_back(self, run: Connection) -> int:
+        """Entries of the log that the database knows; as many as this process has found there before, or more."""
+        expected = self._recorded  # read first: whatever was recorded by now, the next statement sees
+        size: int = run.execute(_SEEN).one().size
+        if size < expected:
+            raise UnavailableError(
+                f"the database was put back while served: it knew {expected} entries of the log and knows {size};"
+                " its operator must start the server again"
+            )
+        return size
+
+    def _remember(self, size: int) -> None:
+        with self._growing:
+            self._recorded = max(self._recorded, size)
+
+    def _lock(self, run: Connection, *names: bytes) -> None:
+        """Until the transaction ends, nobody else passes here with these names. SQLite's write lock does it already."""
+        if not self._is_sqlite:
+            digests = (hashlib.sha256(name).digest()[:8] for name in names)
+            for number in sorted({int.from_bytes(digest, "big", signed=True) for digest in digests}):
+                run.execute(_LOCK_NAME, {"number": number})

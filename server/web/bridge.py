@@ -1,0 +1,296 @@
+"""From a browser's HTTP to the matching service's gRPC, and the page itself. Translates; decides nothing.
+
+A browser cannot speak gRPC with a client certificate, so this process does: it sends what a page posts to one method
+of this project's services, byte for byte, and gives back the answer. It holds no key of anybody, sees ciphertexts and
+signatures only, and everything that matters is checked behind it or in the page.
+
+A call must come from the page's own origin and carry a header that no form can send; there are no cookies, so another
+site has nothing to ride on. Each peer address has a rate of its own: to the matching service all of them are one
+certificate.
+"""
+
+from __future__ import annotations
+
+import gzip
+import mimetypes
+import re
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+
+import grpc
+import uvicorn
+from starlette.applications import Starlette
+from starlette.datastructures import MutableHeaders
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse, Response
+from starlette.routing import Route
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from federation.errors import IntaglioError, MalformedMessageError, RefusedError, UnavailableError, UsageError
+from federation.wire.convert import MAX_MESSAGE_BYTES
+from federation.wire.status import RETRY_AFTER_KEY, fate_of
+from federation.wire.v1 import verification_pb2 as pb
+from server.fleet.gateway import read_body
+from server.matching.peers import PeerRate, PeerRates
+
+PREFIX: Final = "/intaglio/"
+MEDIA_TYPE: Final = "application/x-protobuf"
+CALL_HEADER: Final = "x-intaglio"
+STATUS_HEADER: Final = "x-intaglio-status"
+METHODS: Final = frozenset(
+    f"{service.full_name}/{method.name}"
+    for service in pb.DESCRIPTOR.services_by_name.values()
+    for method in service.methods
+)
+"""Everything that may be called."""
+SECURITY_HEADERS: Final[Mapping[str, str]] = {
+    "content-security-policy": "default-src 'none'; script-src 'self' 'wasm-unsafe-eval'; worker-src 'self'; "
+    "connect-src 'self'; img-src 'self' blob:; style-src 'self'; base-uri 'none'; form-action 'none'; "
+    "frame-ancestors 'none'",
+    "cross-origin-opener-policy": "same-origin",
+    "cross-origin-resource-policy": "same-origin",
+    "permissions-policy": "camera=(self), microphone=(), geolocation=(), display-capture=()",
+    "referrer-policy": "no-referrer",
+    "x-content-type-options": "nosniff",
+}
+"""On every answer, also on workers, which have a policy of their own."""
+
+_CALL_SECONDS = 35.0
+_IDLE_SECONDS = 30
+_GRACE_SECONDS = 10
+_MOST_CONNECTIONS = 256
+_MOST_DETAILS = 500
+_HTTP = {
+    grpc.StatusCode.INVALID_ARGUMENT: 400,
+    grpc.StatusCode.UNAUTHENTICATED: 401,
+    grpc.StatusCode.PERMISSION_DENIED: 403,
+    grpc.StatusCode.FAILED_PRECONDITION: 409,
+    grpc.StatusCode.UNAVAILABLE: 503,
+    grpc.StatusCode.RESOURCE_EXHAUSTED: 503,
+    grpc.StatusCode.DEADLINE_EXCEEDED: 504,
+}
+
+Upstream = Callable[[str, bytes], Awaitable[bytes]]
+"""Sends a message to one of `METHODS`; raises `grpc.aio.AioRpcError`."""
+
+
+@dataclass(frozen=True)
+class Site:
+    """What this process serves besides calls.
+
+    Attributes:
+        origin: of the page as browsers see it, such as ``https://verify.example.org``.
+        files: content and media type by path.
+        live: reads files that change while this process runs, by path.
+        packed: the files that gzip makes smaller, by path. They are the same for everybody and hold no secret.
+    """
+
+    origin: str
+    files: Mapping[str, tuple[bytes, str]] = field(repr=False)
+    live: Mapping[str, Callable[[], bytes]] = field(default_factory=dict, repr=False)
+    packed: Mapping[str, bytes] = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        scheme, separator, host = self.origin.partition("://")
+        if scheme not in {"http", "https"} or not separator or not host or "/" in host:
+            raise UsageError(f"an origin is http(s)://HOST or http(s)://HOST:PORT, not {self.origin!r}")
+        if scheme == "http" and host.partition(":")[0] not in {"localhost", "127.0.0.1"}:
+            raise UsageError("browsers allow no camera and no keys over http except on localhost; use https")
+        packed = {path: gzip.compress(data, mtime=0) for path, (data, _) in self.files.items()}
+        smaller = {path: data for path, data in packed.items() if len(data) < len(self.files[path][0])}
+        object.__setattr__(self, "packed", smaller)
+
+    @classmethod
+    def read(
+        cls,
+        folder: Path,
+        origin: str,
+        added: Mapping[str, bytes],
+        live: Mapping[str, Callable[[], bytes]] | None = None,
+    ) -> Site:
+        """Reads the built page once, so that nothing but these files can ever be asked for.
+
+        Args:
+            folder: what `make web` built.
+            origin: of the page.
+            added: files to serve beside it, by path.
+            live: reads those that change, by path.
+
+        Raises:
+            UsageError: there is no page in `folder`.
+        """
+        if not (folder / "index.html").is_file():
+            raise UsageError(f"there is no page in {folder}; build it with `make web`")
+        files = {
+            f"/{path.relative_to(folder).as_posix()}": (path.read_bytes(), _media_type(path.name))
+            for path in sorted(folder.rglob("*"))
+            if path.is_file()
+        }
+        files["/"] = files["/index.html"]
+        return cls(origin, files | {path: (data, _media_type(path)) for path, data in added.items()}, live or {})
+
+
+def bridge_app(upstream: Upstream, site: Site, rate: PeerRate | None = None) -> ASGIApp:
+    """Answers calls with what `upstream` answers, and serves the files of `site`. Anything else is 404.
+
+    Args:
+        upstream: the matching service.
+        site: the page.
+        rate: of calls from each peer address.
+    """
+    rates = PeerRates(rate or PeerRate(calls_per_second=5.0, burst=60))
+
+    async def call(request: Request) -> Response:
+        method = request.path_params["method"]
+        if method not in METHODS:
+            return Response(status_code=404)
+        try:
+            _require_own_page(request, site.origin)
+            rates.require_room((request.client.host if request.client else "").encode())
+            body = await read_body(request, MAX_MESSAGE_BYTES)
+            if body is None:
+                raise MalformedMessageError(f"a message has at most {MAX_MESSAGE_BYTES} bytes")
+        except IntaglioError as error:
+            return _refusal(error)
+        try:
+            return Response(await upstream(method, body), media_type=MEDIA_TYPE)
+        except grpc.aio.AioRpcError as error:
+            return _failure(error)
+
+    async def file(request: Request) -> Response:
+        return _file(site, request)
+
+    routes = [Route(PREFIX + "{method:path}", call, methods=["POST"]), Route("/{path:path}", file, methods=["GET"])]
+    return SecurityHeaders(Starlette(routes=routes))
+
+
+def _file(site: Site, request: Request) -> Response:
+    path = request.url.path
+    if path in site.live:
+        try:
+            return Response(site.live[path](), media_type="text/plain", headers={"cache-control": "no-store"})
+        except OSError:
+            return Response(status_code=503)
+    if path not in site.files:
+        return Response(status_code=404)
+    content, media_type = site.files[path]
+    # Names of built files change with their content; the page itself must always be the newest.
+    lasting = path.startswith("/assets/")
+    headers = {"cache-control": "public, max-age=31536000, immutable" if lasting else "no-store"}
+    if path in site.packed:
+        headers["vary"] = "accept-encoding"
+        if _takes_gzip(request.headers.get("accept-encoding", "")):
+            content, headers["content-encoding"] = site.packed[path], "gzip"
+    return Response(content, media_type=media_type, headers=headers)
+
+
+class SecurityHeaders:
+    """Puts headers on every answer of an application.
+
+    Args:
+        app: the application.
+        headers: by name.
+    """
+
+    def __init__(self, app: ASGIApp, headers: Mapping[str, str] = SECURITY_HEADERS) -> None:
+        self._app, self._headers = app, headers
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """As ASGI calls it."""
+
+        async def send_guarded(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                MutableHeaders(scope=message).update(self._headers)
+            await send(message)
+
+        await self._app(scope, receive, send_guarded)
+
+
+def _require_own_page(request: Request, origin: str) -> None:
+    """Returns when a script of the page itself calls.
+
+    Raises:
+        RefusedError: another site, a form or a stray program does.
+    """
+    headers = request.headers
+    if headers.get("origin") != origin or headers.get("sec-fetch-site", "same-origin") != "same-origin":
+        raise RefusedError("only the page of this server may call it")
+    if headers.get(CALL_HEADER) != "1" or headers.get("content-type") != MEDIA_TYPE:
+        raise RefusedError(f"a call carries {CALL_HEADER}: 1 and a body of the type {MEDIA_TYPE}")
+
+
+def _takes_gzip(accepted: str) -> bool:
+    """Whether a list of encodings (RFC 9110, section 12.5.3) names gzip without forbidding it."""
+    for coding in accepted.lower().split(","):
+        name, _, weight = coding.replace(" ", "").partition(";q=")
+        if name in {"gzip", "x-gzip"}:
+            return not re.fullmatch(r"0(\.0*)?", weight)
+    return False
+
+
+def _refusal(error: IntaglioError) -> Response:
+    seconds = error.retry_after_seconds if isinstance(error, UnavailableError) else None
+    return _answer(fate_of(error).status, str(error), None if seconds is None else f"{seconds:.3f}")
+
+
+def _failure(error: grpc.aio.AioRpcError) -> Response:
+    trailing = {key: value for key, value in error.trailing_metadata() or () if isinstance(value, str)}
+    return _answer(error.code(), (error.details() or "")[:_MOST_DETAILS], trailing.get(RETRY_AFTER_KEY))
+
+
+def _answer(code: grpc.StatusCode, text: str, retry_after: str | None) -> Response:
+    headers = {STATUS_HEADER: code.name, "cache-control": "no-store"}
+    if retry_after is not None:
+        headers[RETRY_AFTER_KEY] = retry_after
+    return PlainTextResponse(text, _HTTP.get(code, 502), headers=headers)
+
+
+def _media_type(name: str) -> str:
+    known = {".wasm": "application/wasm", ".js": "text/javascript", ".bin": "application/octet-stream"}
+    return known.get(Path(name).suffix) or mimetypes.guess_type(name)[0] or "application/octet-stream"
+
+
+def matching_upstream(channel: grpc.aio.Channel) -> Upstream:
+    """Calls of the matching service behind `channel`, bytes in and bytes out."""
+
+    async def call(method: str, body: bytes) -> bytes:
+        send: grpc.aio.UnaryUnaryMultiCallable[bytes, bytes] = channel.unary_unary(f"/{method}")
+        return await send(body, timeout=_CALL_SECONDS)
+
+    return call
+
+
+def matching_channel(target: str, credentials: grpc.ChannelCredentials) -> grpc.aio.Channel:
+    """A connection to the matching service at `target` (``host:port``)."""
+    options = [
+        ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
+        ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
+        ("grpc.enable_retries", 0),  # the page repeats
+    ]
+    return grpc.aio.secure_channel(target, credentials, options=options)
+
+
+def bridge_server(
+    app: ASGIApp, *, host: str, port: int, certificate: Path | None = None, key: Path | None = None
+) -> uvicorn.Server:
+    """A server for the bridge; `serve()` runs until it is told to exit, and lets calls in flight end."""
+    config = uvicorn.Config(
+        app,
+        host=host,
+        port=port,
+        http="h11",  # takes 64 KiB of address and headers; httptools takes what a stranger sends, into memory
+        ssl_certfile=str(certificate) if certificate else None,
+        ssl_keyfile=str(key) if key else None,
+        log_level="warning",
+        access_log=False,
+        server_header=False,
+        proxy_headers=False,
+        ws="none",
+        lifespan="off",
+        timeout_keep_alive=_IDLE_SECONDS,
+        timeout_graceful_shutdown=_GRACE_SECONDS,
+        limit_concurrency=_MOST_CONNECTIONS,
+    )
+    return uvicorn.Server(config)

@@ -1,0 +1,141 @@
+"""`intaglio-server web`: the person's page with the bridge that it calls, and the organisation's page.
+
+Mounted by `server.cli`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from federation.consent.purposes import require_purpose
+from federation.consent.receipts import Terms
+from federation.errors import IntaglioError, UsageError
+from federation.release.bundle import Bundle, require_servable
+from federation.release.manifest import ReleaseTrust
+from federation.rules.rulebook import Rulebook
+from federation.statements import require_name
+from federation.transparency import VerifierKey
+from server.certificates import client_credentials
+from server.dashboard.cli import organisation_command
+from server.matching.peers import PeerRate
+from server.matching.rules_cli import read_bundle
+from server.web.bridge import Site, bridge_app, bridge_server, matching_channel, matching_upstream
+
+web_commands = typer.Typer(no_args_is_help=True, help="The person's device as a page, and the organisation's page.")
+web_commands.command("organisation")(organisation_command)
+
+_PAGE = Path(__file__).resolve().parents[2] / "web" / "dist"
+
+
+@web_commands.command("start")
+def web_start(
+    server: Annotated[str, typer.Option(help="HOST:PORT of the matching service.")],
+    tls: Annotated[Path, typer.Option(help="Directory with ca.pem and this bridge's certificate and key.")],
+    release: Annotated[Path, typer.Option(help="The release bundle that the matching service runs.")],
+    release_trust: Annotated[
+        Path, typer.Option(help="JSON with the keys of makers and auditors that people shall trust.")
+    ],
+    rules: Annotated[Path, typer.Option(help="The public rules file that the matching service follows.")],
+    terms: Annotated[Path, typer.Option(help="JSON with the terms that people are asked to agree to.")],
+    log_policy: Annotated[Path, typer.Option(help="Policy of the transparency log, as `log init` wrote it.")],
+    origin: Annotated[str, typer.Option(help="The page's address as browsers see it: https://HOST[:PORT].")],
+    deployment: Annotated[str, typer.Option(help="Identifier in the public rules.")] = "trial",
+    purpose: Annotated[str | None, typer.Option(help="One of the terms' purposes. [default: the first]")] = None,
+    days: Annotated[int, typer.Option(min=1, max=365, help="How long a consent is valid.")] = 90,
+    client: Annotated[str, typer.Option(help="Name of the client certificate.")] = "client",
+    page: Annotated[Path, typer.Option(help="The built page.")] = _PAGE,
+    host: Annotated[str, typer.Option(help="Interface.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=1, max=65535)] = 8080,
+    certificate: Annotated[Path | None, typer.Option(help="PEM, for https.")] = None,
+    key: Annotated[Path | None, typer.Option(help="PEM, for https.")] = None,
+    peer_rate: Annotated[
+        float, typer.Option(help="Calls a second for each address; a verification takes three.")
+    ] = 5.0,
+) -> None:
+    """Serve the page until SIGTERM or Ctrl-C."""
+    if (certificate is None) != (key is None):
+        raise UsageError("https takes both --certificate and --key")
+    bundle = read_bundle(release)
+    agreed = Terms.from_file(_read(terms))
+    try:
+        trust = ReleaseTrust.from_file(_read(release_trust))
+        require_servable(bundle, trust, now=int(time.time()))
+        book = Rulebook.from_file(_read(rules), read_at=int(time.time()))
+        if book.deployment(deployment) is None:
+            raise UsageError(f"no deployment {deployment!r} stands in the rules; register it first")
+        told = deployment_file(
+            agreed,
+            purpose or agreed.purposes[0],
+            days,
+            log_key=log_key_of(_read(log_policy)),
+            deployment=deployment,
+            trust=trust,
+        )
+    except IntaglioError as error:
+        raise UsageError(str(error)) from error  # the files that were named are wrong, no peer is to blame
+    site = Site.read(page, origin, site_files(bundle, told), {"/rules.jsonl": rules.read_bytes})
+    rate = PeerRate(peer_rate, burst=max(1, round(12 * peer_rate)))
+
+    async def serve() -> None:
+        channel = matching_channel(server, client_credentials(tls, client))
+        try:
+            app = bridge_app(matching_upstream(channel), site, rate)
+            await bridge_server(app, host=host, port=port, certificate=certificate, key=key).serve()
+        finally:
+            await channel.close()
+
+    size = sum(len(site.packed.get(path, data)) for path, (data, _) in site.files.items())
+    typer.echo(f"serving {origin}: {size / 1e6:.1f} MB compressed", err=True)
+    asyncio.run(serve())
+
+
+def site_files(bundle: Bundle, deployment: bytes) -> dict[str, bytes]:
+    """What the page reads of a deployment, by path, without the rules, which change."""
+    return {
+        "/deployment.json": deployment,
+        "/manifest.json": bundle.signed.to_bytes(),
+        "/release.json": bundle.release.to_bytes(),
+    }
+
+
+def deployment_file(
+    terms: Terms, purpose: str, days: int, *, log_key: str, deployment: str, trust: ReleaseTrust
+) -> bytes:
+    """What the page must know of a deployment, as JSON.
+
+    Raises:
+        UsageError: the terms do not name the purpose.
+    """
+    require_purpose(purpose)
+    require_name("the deployment", deployment)
+    if purpose not in terms.purposes:
+        raise UsageError(f"the terms are for {', '.join(terms.purposes)}, not for {purpose}")
+    told = {"purpose": purpose, "days": days, "log_key": log_key, "terms": asdict(terms), "deployment": deployment}
+    return json.dumps(told | {"release_trust": json.loads(trust.to_bytes())}).encode()
+
+
+def log_key_of(policy: bytes) -> str:
+    """The log's key in a log policy.
+
+    Raises:
+        UsageError: there is none.
+        MalformedMessageError: it is no key.
+    """
+    for line in policy.decode(errors="replace").splitlines():
+        if line.startswith("log "):
+            return VerifierKey.from_text(line.split()[1]).to_text()
+    raise UsageError("the log policy names no log; write a line that begins with `log`, as `log init` does")
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise UsageError(f"cannot read {path}: {error.strerror}") from error

@@ -1,0 +1,146 @@
+"""`intaglio release`: from a trained release to one that everybody may check."""
+
+import json
+import stat
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+from client import cli
+from federation.release.bundle import Bundle
+from federation.release.manifest import ReleaseTrust
+from federation.verdict import Verdict
+from tests.bundles import TRUST, TRUST_IN_TRIALS, VERDICTS, a_bundle, a_cell, a_report, an_attack, an_evaluation, signed
+from tests.running import a_release
+
+
+@pytest.fixture
+def run(tmp_path, monkeypatch):
+    """Runs `intaglio release` among the files that a build takes."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "release.json").write_bytes(a_release().to_bytes())
+    (tmp_path / "report.json").write_bytes(a_report().to_bytes())
+    (tmp_path / "data.md").write_text("# Data")
+    (tmp_path / "card.md").write_text("# Model")
+    (tmp_path / "trust.json").write_bytes(TRUST.to_bytes())
+
+    def invoke(*arguments, expected=0):
+        result = CliRunner().invoke(cli.app, ["release", *map(str, arguments)])
+        assert result.exit_code == expected, result.output
+        return result
+
+    return invoke
+
+
+BUILD = [
+    *("build", "unsigned.zip", "--release", "release.json", "--audit-report", "report.json"),
+    *("--data-statement", "data.md", "--model-card", "card.md"),
+]
+
+
+def test_key_build_sign_sign_verify(run, tmp_path):
+    keys = {name: json.loads(run("key", f"{name}.pem", "--json").stdout)["public_key"] for name in ("maker", "auditor")}
+    assert stat.S_IMODE((tmp_path / "maker.pem").stat().st_mode) == 0o600
+    (tmp_path / "attack.json").write_bytes(an_attack(0.5).to_bytes())
+    (tmp_path / "rates.json").write_bytes(an_evaluation(a_release()).to_bytes())
+    more = ("--epsilon-audit", "attack.json", "--evaluation", "rates.json")
+    built = json.loads(run(*BUILD, *more, "--json").stdout)
+    assert built["rates_by_group"].startswith("women: about 300 people, FMR 1.00 % (0.00 to 3.00)")
+    assert (built["verdict"], built["use"]) == ("PASS", "general")
+    assert built["epsilon_measured"] == "at least 0.50 (gaussian, 1000 runs, confidence 0.95)"
+    trust = ReleaseTrust(frozenset({bytes.fromhex(keys["maker"])}), frozenset({bytes.fromhex(keys["auditor"])}))
+    (tmp_path / "trust.json").write_bytes(trust.to_bytes())
+
+    assert "not signed by its maker" in run("verify", "unsigned.zip", "--trust", "trust.json", expected=4).stderr
+    run("sign", "unsigned.zip", "by-maker.zip", "--as", "maker", "--key", "maker.pem")
+    assert "not signed by its auditor" in run("verify", "by-maker.zip", "--trust", "trust.json", expected=4).stderr
+    run("sign", "by-maker.zip", "self-audited.zip", "--as", "auditor", "--key", "maker.pem", expected=2)
+    run("sign", "by-maker.zip", "bundle.zip", "--as", "auditor", "--key", "auditor.pem")
+    facts = json.loads(run("verify", "bundle.zip", "--trust", "trust.json", "--json").stdout)
+    assert facts["address"] == built["address"]
+    assert facts["release"] == a_release().digest
+    assert "women: falsely matched at" in facts["worst_cell"]
+
+
+def test_d2_public_files_alone_give_the_verdict_again_byte_for_byte(run, tmp_path):
+    draw = np.random.default_rng(5)
+    rows = ["score,same,sex,person_a,person_b,wolf"]
+    for number in range(3000):
+        first, second = (f"p{one}" for one in draw.choice(60, 2, replace=False))
+        rows.append(f"{draw.normal(500, 30):.0f},0,{'fm'[number % 2]},{first}{number % 2},{second}{number % 2},")
+        rows.append(f"{draw.normal(150, 30):.0f},1,{'fm'[number % 2]},{first}{number % 2},{first}{number % 2},")
+    owners = sorted({row.split(",")[3] for row in rows[1:]})
+    rows += [
+        f"{draw.normal(310, 5):.0f},0,,{k} {n % 2},{o},{k}" for k in ("mean", "best") for n, o in enumerate(owners)
+    ]
+    (tmp_path / "scores.csv").write_text("\n".join(rows) + "\n")
+    settings = ["--groups", "sex", "--distance", "--threshold", "300", "--max-fmr", "0.001", "--seed", "3", "--json"]
+    subject = ["--subject", f"release {a_release().digest}", "--replicates", "20"]
+    audited = CliRunner().invoke(cli.app, ["audit", "scores.csv", *settings, *subject])
+    (tmp_path / "report.json").write_text(audited.stdout)
+    run(*BUILD, "--trial")
+    bundle = signed(Bundle.from_bytes((tmp_path / "unsigned.zip").read_bytes()))
+    (tmp_path / "bundle.zip").write_bytes(bundle.to_bytes())
+    (tmp_path / "trust.json").write_bytes(TRUST_IN_TRIALS.to_bytes())
+    verify = ["verify", "bundle.zip", "--trust", "trust.json", "--scores"]
+    assert "byte for byte" in run(*verify, "scores.csv").stdout
+    assert bundle.manifest.audit.wolf.people == len(owners)
+    assert run(*verify, "scores.csv").stdout.splitlines()[0].endswith(bundle.manifest.warning)
+    rows[1] = rows[1].replace(rows[1].partition(",")[0], "100", 1)
+    (tmp_path / "others.csv").write_text("\n".join(rows) + "\n")
+    assert "not the scores" in run(*verify, "others.csv", expected=4).stderr
+
+
+def test_nothing_is_overwritten(run, tmp_path):
+    run(*BUILD)
+    before = (tmp_path / "unsigned.zip").read_bytes()
+    assert "exists" in run(*BUILD, expected=2).stderr
+    assert "exists" in run("key", "unsigned.zip", expected=2).stderr
+    assert (tmp_path / "unsigned.zip").read_bytes() == before
+
+
+def test_what_people_write_wrongly_ends_with_2_and_names_the_file(run, tmp_path):
+    (tmp_path / "broken.zip").write_bytes(b"no archive")
+    assert "broken.zip" in run("verify", "broken.zip", "--trust", "trust.json", expected=2).stderr
+    assert "missing.zip" in run("verify", "missing.zip", "--trust", "trust.json", expected=2).stderr
+    (tmp_path / "trust.json").write_text("{}")
+    (tmp_path / "bundle.zip").write_bytes(signed(a_bundle()).to_bytes())
+    assert "no trust in releases" in run("verify", "bundle.zip", "--trust", "trust.json", expected=2).stderr
+    assert "--as maker or" in run("sign", "bundle.zip", "x", "--as", "me", "--key", "trust.json", expected=2).stderr
+    assert "private key" in run("sign", "bundle.zip", "x", "--as", "maker", "--key", "trust.json", expected=2).stderr
+    (tmp_path / "card.md").write_bytes(b"\xff")
+    assert "card.md is not text" in run(*BUILD, expected=2).stderr
+
+
+def test_a_trial_is_marked_for_everybody_to_see(run, tmp_path):
+    (tmp_path / "report.json").write_bytes(a_report(cells=VERDICTS[Verdict.INSUFFICIENT]).to_bytes())
+    facts = json.loads(run(*BUILD, "--trial", "--json").stdout)
+    assert (facts["use"], list(facts)[1]) == ("trial", "warning")
+    assert facts["warning"].endswith(facts["wolf"])
+    assert facts["wolf"].startswith("0 % (0 to 0.5) by the domain's mean, 0.3 % (0.1 to 2) by the best image")
+    bundle = signed(Bundle.from_bytes((tmp_path / "unsigned.zip").read_bytes()))
+    (tmp_path / "bundle.zip").write_bytes(bundle.to_bytes())
+    assert "marked as a trial" in run("verify", "bundle.zip", "--trust", "trust.json", expected=3).stderr
+
+
+def test_a_release_for_general_use_says_how_often_a_string_without_a_face_is_accepted(run, tmp_path):
+    (tmp_path / "bundle.zip").write_bytes(signed(a_bundle()).to_bytes())
+    facts = json.loads(run("verify", "bundle.zip", "--trust", "trust.json", "--json").stdout)
+    assert ("warning" in facts, facts["wolf"].partition(" by")[0]) == (False, "0 % (0 to 0.5)")
+    (tmp_path / "bundle.zip").write_bytes(signed(a_bundle(report=a_report(wolf=None))).to_bytes())
+    assert "nobody measured" in run("verify", "bundle.zip", "--trust", "trust.json", expected=3).stderr
+
+
+def test_diff_fails_when_the_worst_cell_got_worse_beyond_its_interval(run, tmp_path):
+    for name, errors in (("old", 8), ("better", 1), ("worse", 17)):
+        cells = (a_cell("women", errors, 0.0, 0.0016 if name == "old" else 0.9),)
+        bundle = signed(a_bundle(report=a_report(cells=cells)))
+        (tmp_path / f"{name}.zip").write_bytes(bundle.to_bytes())
+    better = json.loads(run("diff", "old.zip", "better.zip", "--trust", "trust.json", "--json").stdout)
+    assert "0.0008" in better["worst_cell"].partition(" -> ")[0]
+    assert "0.0001" in better["worst_cell"].partition(" -> ")[2]
+    worse = run("diff", "old.zip", "worse.zip", "--trust", "trust.json", expected=3)
+    assert "the worst cell's fmr is 0.0017" in worse.stderr
+    (tmp_path / "unsigned.zip").write_bytes(a_bundle().to_bytes())
+    run("diff", "old.zip", "unsigned.zip", "--trust", "trust.json", expected=4)

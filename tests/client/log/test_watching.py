@@ -1,0 +1,319 @@
+"""Devices, witnesses and monitors against logs that lie."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import replace
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from client.log.watching import LogMemory, LogTrust, Monitor, check_inclusion
+from client.log.witness import CheckpointFiles, Witness
+from federation.errors import MalformedMessageError, ProofError, RefusedError, UsageError
+from federation.transparency import (
+    AttemptEntry,
+    KeyKind,
+    NoteSigner,
+    SignedCheckpoint,
+    entry_from_bytes,
+)
+from tests.transparency_log import NOW, SIGNER, TRUST, WITNESSES, MemoryLog, an_opening, cosigned, some_entries
+
+KEYS = tuple(witness.key for witness in WITNESSES)
+ANOTHER_LOG = NoteSigner("other.example", KeyKind.NOTE, b"\1" * 32)
+IMPOSTOR = NoteSigner(SIGNER.key.name, KeyKind.NOTE, bytes(32))
+TWO_OF_THREE = LogTrust(SIGNER.key, KEYS, threshold=2)
+
+
+def a_forked_log(at=3):
+    log = MemoryLog()
+    log.leaves[at] = MemoryLog().leaves[at + 1]
+    return log
+
+
+# ------------------------------------------------------------------ whom to believe
+
+
+def test_a_device_believes_a_fresh_checkpoint_of_the_log():
+    TRUST.check(MemoryLog().signed(), now=NOW)
+
+
+@pytest.mark.parametrize(("age", "wanted"), [(3600, True), (3601, False), (-60, True), (-61, False)])
+def test_a_checkpoint_is_believed_for_an_hour_and_a_minute_ahead(age, wanted):
+    if wanted:
+        TRUST.check(MemoryLog().signed(), now=NOW + age)
+    else:
+        with pytest.raises(ProofError, match="seconds"):
+            TRUST.check(MemoryLog().signed(), now=NOW + age)
+
+
+def test_two_of_three_witnesses_are_enough_and_one_is_not():
+    signed = MemoryLog().signed()
+    TWO_OF_THREE.check(cosigned(signed, WITNESSES[:2]), now=NOW)
+    TWO_OF_THREE.check(cosigned(signed, WITNESSES), now=NOW)
+    with pytest.raises(ProofError, match="1 witnesses"):
+        TWO_OF_THREE.check(cosigned(signed, WITNESSES[1:2]), now=NOW)
+
+
+def test_one_witness_who_signs_twice_is_one_witness():
+    signed = cosigned(MemoryLog().signed(), WITNESSES[:1])
+    twice = replace(
+        signed.note, signatures=(*signed.note.signatures, WITNESSES[0].sign(signed.note.text, time=NOW - 1))
+    )
+    with pytest.raises(ProofError, match="1 witnesses"):
+        TWO_OF_THREE.check(SignedCheckpoint(twice), now=NOW)
+
+
+@pytest.mark.parametrize("time", [NOW - 3601, NOW + 61])
+def test_a_witness_who_signed_long_ago_or_in_the_future_does_not_count(time):
+    signed = cosigned(cosigned(MemoryLog().signed(), WITNESSES[:1]), WITNESSES[1:2], time=time)
+    with pytest.raises(ProofError, match="1 witnesses"):
+        TWO_OF_THREE.check(signed, now=NOW)
+
+
+def test_a_forged_cosignature_is_refused_even_where_it_is_not_needed():
+    signed = cosigned(MemoryLog().signed(), WITNESSES)
+    forged = replace(signed.note.signatures[-1], value=bytes(72))
+    with pytest.raises(ProofError, match="does not verify"):
+        TWO_OF_THREE.check(SignedCheckpoint(signed.note.with_signature(forged)), now=NOW)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {"log_key": WITNESSES[0].key},
+        {"witnesses": (SIGNER.key,)},
+        {"witnesses": (KEYS[0], KEYS[0])},
+        {"witnesses": (SIGNER.key.as_cosigner(),), "threshold": 1},
+        {"witnesses": KEYS, "threshold": 4},
+        {"threshold": -1},
+        {"max_age_seconds": 0},
+        {"max_ahead_seconds": -1},
+    ],
+)
+def test_trust_that_makes_no_sense_cannot_be_built(arguments):
+    with pytest.raises(UsageError):
+        LogTrust(**{"log_key": SIGNER.key} | arguments)
+
+
+# ------------------------------------------------------------------ the device before it decrypts
+
+
+def test_a_logged_session_passes_and_opens():
+    entry = check_inclusion(MemoryLog().logged(4), TRUST, now=NOW)
+    an_opening(4).check(entry)
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda logged: replace(logged, index=3),
+        lambda logged: replace(logged, entry=MemoryLog().leaves[3]),
+        lambda logged: replace(logged, proof=logged.proof[1:]),
+        lambda logged: replace(logged, checkpoint=a_forked_log().signed()),
+        lambda logged: replace(logged, checkpoint=MemoryLog(time=NOW - 4000).signed()),
+        lambda logged: replace(logged, checkpoint=MemoryLog(signer=ANOTHER_LOG).signed()),
+        lambda logged: replace(logged, checkpoint=MemoryLog(signer=IMPOSTOR).signed()),
+    ],
+    ids=["index", "entry", "proof", "fork", "age", "another-log", "another-key"],
+)
+def test_a_session_that_is_not_in_the_log_is_refused(damage):
+    with pytest.raises(ProofError):
+        check_inclusion(damage(MemoryLog().logged(4)), TRUST, now=NOW)
+
+
+def test_a_leaf_that_is_no_entry_is_malformed():
+    log = MemoryLog(leaves=[b"nonsense"])
+    with pytest.raises(MalformedMessageError):
+        check_inclusion(log.logged(0), TRUST, now=NOW)
+
+
+# ------------------------------------------------------------------ what a device remembers
+
+
+@given(st.integers(0, 10), st.integers(0, 10))
+@settings(deadline=None)
+def test_memory_advances_exactly_along_an_honest_log(old, new):
+    log = MemoryLog()
+    memory = LogMemory.begin(log.signed(old), TRUST, now=NOW)
+    if new >= old:
+        assert memory.advance(log.growth(old, new), TRUST, now=NOW) == LogMemory(log.signed(new))
+    else:
+        with pytest.raises(ProofError, match="rolled back"):
+            memory.advance(log.growth(0, new), TRUST, now=NOW)
+
+
+@given(st.integers(0, 9), st.integers(1, 10), st.integers(1, 10))
+@settings(deadline=None)
+def test_memory_never_advances_onto_a_fork(changed, old, new):
+    honest, forked = MemoryLog(), a_forked_log(min(changed, 8))
+    memory = LogMemory.begin(honest.signed(old), TRUST, now=NOW)
+    if min(changed, 8) < old and new >= old:
+        with pytest.raises(ProofError, match="fork"):
+            memory.advance(forked.growth(old, new), TRUST, now=NOW)
+
+
+def test_memory_refuses_another_log_an_old_signature_and_a_proof_from_elsewhere():
+    memory = LogMemory.begin(MemoryLog().signed(4), TRUST, now=NOW)
+    with pytest.raises(ProofError, match="another log"):
+        memory.advance(MemoryLog(signer=ANOTHER_LOG).growth(4), LogTrust(ANOTHER_LOG.key), now=NOW)
+    with pytest.raises(ProofError, match="seconds old"):
+        memory.advance(MemoryLog().growth(4), TRUST, now=NOW + 4000)
+    with pytest.raises(ProofError, match="begins at 3"):
+        memory.advance(MemoryLog().growth(3), TRUST, now=NOW)
+
+
+# ------------------------------------------------------------------ witness
+
+
+@pytest.fixture
+def witness(tmp_path):
+    return Witness(WITNESSES[0], [SIGNER.key], CheckpointFiles(tmp_path / "seen"))
+
+
+def test_a_witness_cosigns_growth_step_by_step(witness):
+    log = MemoryLog()
+    for old, new in [(0, 3), (3, 3), (3, 8), (8, 10)]:
+        growth = log.growth(old, new)
+        signature = witness.cosign(growth, now=NOW + new)
+        assert WITNESSES[0].key.verify(growth.checkpoint.note.text, signature) == NOW + new
+
+
+def test_a_witness_says_where_the_proof_should_begin(witness):
+    witness.cosign(MemoryLog().growth(0, 6), now=NOW)
+    for old in (0, 3, 7):
+        with pytest.raises(RefusedError, match="cosigned 6 entries last"):
+            witness.cosign(MemoryLog().growth(old, 10), now=NOW)
+
+
+def test_a_witness_never_cosigns_a_fork_and_goes_on_with_the_honest_log(witness):
+    witness.cosign(MemoryLog().growth(0, 6), now=NOW)
+    for new in (6, 10):
+        with pytest.raises(ProofError, match="fork"):
+            witness.cosign(a_forked_log().growth(6, new), now=NOW)
+    witness.cosign(MemoryLog().growth(6, 10), now=NOW)
+
+
+def test_a_witness_refuses_unknown_logs_and_other_peoples_signatures(witness):
+    with pytest.raises(RefusedError, match="does not watch"):
+        witness.cosign(MemoryLog(signer=ANOTHER_LOG).growth(0), now=NOW)
+    with pytest.raises(ProofError):
+        witness.cosign(MemoryLog(signer=IMPOSTOR).growth(0), now=NOW)
+
+
+def test_a_witness_cosigns_a_log_that_was_empty(witness):
+    witness.cosign(MemoryLog().growth(0, 0), now=NOW)
+    witness.cosign(MemoryLog().growth(0, 4), now=NOW)
+
+
+def test_a_witness_does_not_take_a_damaged_memory_for_none(witness, tmp_path):
+    witness.cosign(MemoryLog().growth(0, 6), now=NOW)
+    (file,) = (tmp_path / "seen").glob("*.checkpoint")
+    file.write_bytes(file.read_bytes()[:-5])
+    with pytest.raises(UsageError, match="damaged"):
+        witness.cosign(MemoryLog().growth(0, 10), now=NOW)
+
+
+# ------------------------------------------------------------------ monitor
+
+
+def test_a_monitor_follows_in_steps_and_remembers(tmp_path):
+    log, monitor = MemoryLog(leaves=[]), Monitor()
+    for leaf in MemoryLog().leaves:
+        log.leaves.append(leaf)
+        monitor = Monitor.from_bytes(monitor.follow(log, TRUST, now=NOW).to_bytes())
+    assert monitor.frontier.size == 10
+    assert monitor == Monitor().follow(log, TRUST, now=NOW)
+
+
+@given(st.integers(0, 60), st.integers(0, 60))
+@settings(deadline=None, max_examples=30)
+def test_usage_equals_a_recount_of_the_raw_entries(first, second):
+    log = MemoryLog(leaves=[entry.to_bytes() for entry in some_entries(first)])
+    monitor = Monitor().follow(log, TRUST, now=NOW)
+    log.leaves += [entry.to_bytes() for entry in some_entries(second)]
+    usage = monitor.follow(log, TRUST, now=NOW).usage
+    recount = [entry_from_bytes(leaf) for leaf in log.leaves]
+    attempts = [entry for entry in recount if isinstance(entry, AttemptEntry)]
+    assert sum(usage.attempts.values()) == len(attempts)
+    for (requester, purpose, outcome), count in usage.attempts.items():
+        assert count == sum((e.requester, e.purpose, e.outcome) == (requester, purpose, outcome) for e in attempts)
+    assert usage.kinds == Counter(entry.kind.value for entry in recount)
+
+
+def test_a_monitor_raises_on_a_rollback():
+    log = MemoryLog()
+    monitor = Monitor().follow(log, TRUST, now=NOW)
+    log.shown = log.signed(9).to_bytes()
+    with pytest.raises(ProofError, match="rolled back from 10 to 9"):
+        monitor.follow(log, TRUST, now=NOW)
+
+
+def test_a_monitor_raises_on_an_omission():
+    for hidden in range(10):
+        log = MemoryLog()
+        log.shown = log.signed().to_bytes()
+        del log.leaves[hidden]
+        with pytest.raises(ProofError, match="holds back entry 9, which it signed"):
+            Monitor().follow(log, TRUST, now=NOW)
+
+
+@pytest.mark.parametrize("changed", range(10))
+def test_a_monitor_raises_on_one_changed_entry_before_or_after_what_it_read(changed):
+    honest, forked = MemoryLog(), MemoryLog()
+    forked.leaves[changed] = honest.leaves[(changed + 1) % 10]
+    with pytest.raises(ProofError, match="forked"):
+        Monitor().follow(MemoryLog(leaves=forked.leaves, shown=honest.signed().to_bytes()), TRUST, now=NOW)
+    if changed < 5:
+        monitor = Monitor().follow(MemoryLog(leaves=honest.leaves[:5]), TRUST, now=NOW)
+        with pytest.raises(ProofError, match="forked"):
+            monitor.follow(forked, TRUST, now=NOW)
+
+
+def test_a_monitor_raises_on_a_fork_of_the_same_size():
+    monitor = Monitor().follow(MemoryLog(), TRUST, now=NOW)
+    with pytest.raises(ProofError, match="forked"):
+        monitor.follow(a_forked_log(), TRUST, now=NOW)
+
+
+def test_a_monitor_raises_on_too_many_entries_at_once_and_on_what_is_no_entry():
+    log = MemoryLog()
+    log.entries = lambda start, stop: log.leaves[start:stop] * 2
+    with pytest.raises(ProofError, match="holds back"):
+        Monitor().follow(log, TRUST, now=NOW)
+    with pytest.raises(ProofError, match="no entry"):
+        Monitor().follow(MemoryLog(leaves=[b"nonsense"]), TRUST, now=NOW)
+
+
+def test_a_monitor_raises_on_a_log_that_stands_still():
+    with pytest.raises(ProofError, match="seconds old"):
+        Monitor().follow(MemoryLog(), TRUST, now=NOW + 4000)
+
+
+def test_a_monitor_reads_a_log_that_hands_out_one_entry_at_a_time():
+    log = MemoryLog()
+    log.entries = lambda start, _stop: log.leaves[start : start + 1]
+    assert Monitor().follow(log, TRUST, now=NOW).frontier.size == 10
+
+
+def test_what_people_were_shown_is_compared_with_what_the_monitor_read():
+    log = MemoryLog()
+    monitor = Monitor().follow(log, TRUST, now=NOW)
+    for size in range(11):
+        monitor.check_seen(log.signed(size), log, TRUST)
+    for size in range(4, 11):
+        with pytest.raises(ProofError, match="fork"):
+            monitor.check_seen(a_forked_log().signed(size), log, TRUST)
+    with pytest.raises(ProofError, match="shown 11 entries"):
+        monitor.check_seen(MemoryLog(leaves=[*log.leaves, b"more"]).signed(), log, TRUST)
+
+
+@given(st.binary(max_size=40) | st.builds(lambda n: Monitor().to_bytes()[:n], st.integers(0, 90)))
+def test_any_bytes_give_a_memory_or_a_malformed_message(data):
+    try:
+        Monitor.from_bytes(data)
+    except MalformedMessageError:
+        return
+    assert data == Monitor().to_bytes()

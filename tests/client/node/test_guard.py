@@ -1,0 +1,212 @@
+"""The guard: the organisation's policy holds whatever the coordinator sends."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+
+import httpx
+import pytest
+from flwr.app import Context, RecordDict
+from flwr.common.config import parse_config_args
+from flwr.proto.fab_pb2 import Fab, GetFabResponse
+from flwr.proto.fleet_pb2 import PullMessagesRequest, PullMessagesResponse
+from flwr.proto.message_pb2 import Message, Metadata
+from flwr.proto.node_pb2 import Node
+from flwr.proto.run_pb2 import GetRunRequest, GetRunResponse, Run
+
+import client.node.records
+from client.node.guard import guard_app
+from client.node.people import withdraw
+from client.node.start import node_config, require_ready
+from federation.errors import RefusedError, UsageError
+from federation.membership.joining import LocalPolicy
+from tests.people import synthetic_people
+
+APP = b"an application"
+HASH = hashlib.sha256(APP).hexdigest()
+NOON = 12 * 3600
+
+
+def a_policy(*, digest=HASH, recipes=("moments",), opens=0, closes=0):
+    return LocalPolicy(8.0, 16.0, 1e-5, 1, recipes, frozenset({digest}), opens, closes)
+
+
+class Gateway:
+    """A coordinator with one message waiting."""
+
+    def __init__(self, kind="train.moments", app=APP, announced=HASH):
+        self.asked, self.kind, self.app, self.announced = [], kind, app, announced
+
+    def __call__(self, request):
+        call = request.url.path.rpartition("/")[2]
+        self.asked.append((call, request))
+        answers = {
+            "pull-messages": PullMessagesResponse(
+                messages_list=[Message(metadata=Metadata(run_id=7, message_type=self.kind))]
+            ),
+            "get-run": GetRunResponse(run=Run(run_id=7, fab_hash=self.announced)),
+            "get-fab": GetFabResponse(fab=Fab(hash_str=self.announced, content=self.app)),
+        }
+        body = answers[call].SerializeToString() if call in answers else b""
+        return httpx.Response(200, content=body, headers={"content-type": "application/protobuf"})
+
+
+def asking(gateway, policy, clock=NOON, tally=None):
+    client = httpx.AsyncClient(transport=httpx.MockTransport(gateway), base_url="https://gateway")
+    app = guard_app(client, policy, clock=lambda: clock, tally=tally)
+    return httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="https://guard")
+
+
+async def pulled(gateway, policy, clock=NOON, tally=None):
+    question = PullMessagesRequest(node=Node(node_id=5)).SerializeToString()
+    async with asking(gateway, policy, clock, tally) as client:
+        reply = await client.post("/v1/fleet/pull-messages", content=question, headers={"flwr-timestamp": "now"})
+    assert reply.status_code == 200
+    return list(PullMessagesResponse.FromString(reply.content).messages_list)
+
+
+REFUSALS = {
+    "hours": (Gateway(), a_policy(opens=60, closes=120)),
+    "recipe": (Gateway(kind="train.scales"), a_policy()),
+    "application": (Gateway(announced="ab" * 32), a_policy()),
+}
+
+
+@pytest.mark.parametrize(("gateway", "policy"), REFUSALS.values(), ids=REFUSALS)
+async def test_every_refusal_is_counted_by_why(gateway, policy, request):
+    tally = Counter()
+    assert await pulled(gateway, policy, tally=tally) == []
+    assert tally == {request.node.callspec.id: 1}
+
+
+async def test_what_the_coordinator_says_of_this_node_s_clock_reaches_its_log_and_its_counts(caplog):
+    tally = Counter()
+    refusing = lambda _: httpx.Response(401, text="this node's clock is 8 s ahead of\nthe coordinator's")  # noqa: E731
+    async with asking(refusing, a_policy(), tally=tally) as client:
+        assert (await client.post("/v1/fleet/activate-node")).status_code == 401
+    assert "does not take this node's calls: this node's clock is 8 s ahead of the coordinator's" in caplog.text
+    assert tally == {"coordinator": 1}
+
+
+async def test_work_that_the_policy_allows_arrives():
+    gateway = Gateway()
+    assert len(await pulled(gateway, a_policy())) == 1
+    _, asked = gateway.asked[1]
+    assert GetRunRequest.FromString(asked.content) == GetRunRequest(node=Node(node_id=5), run_id=7)
+    assert asked.headers["flwr-timestamp"] == "now"
+
+
+@pytest.mark.parametrize(
+    ("gateway", "policy"),
+    [
+        (Gateway(kind="train.scales"), a_policy()),
+        (Gateway(kind="evaluate.threshold"), a_policy()),
+        (Gateway(announced="cd" * 32), a_policy()),
+        (Gateway(), a_policy(digest="cd" * 32)),
+    ],
+    ids=["unknown recipe", "recipe not agreed to", "another application", "application not agreed to"],
+)
+async def test_work_that_the_policy_does_not_name_never_arrives(gateway, policy):
+    assert not await pulled(gateway, policy)
+
+
+async def test_outside_the_hours_nothing_is_even_asked_for():
+    gateway = Gateway()
+    assert not await pulled(gateway, a_policy(opens=8 * 60, closes=11 * 60))
+    assert not gateway.asked
+
+
+@pytest.mark.parametrize(
+    ("app", "status"), [(APP, 200), (b"another application under the allowed hash", 403), (b"", 403)]
+)
+async def test_the_bytes_of_an_application_count_and_not_what_they_are_called(app, status):
+    async with asking(Gateway(app=app), a_policy()) as client:
+        assert (await client.post("/v1/fleet/get-fab", content=b"")).status_code == status
+
+
+@pytest.mark.parametrize("call", ["get-fab", "pull-messages"])
+async def test_an_answer_that_cannot_be_read_does_not_pass(call):
+    async with asking(lambda _: httpx.Response(200, content=b"\xff junk"), a_policy()) as client:
+        assert (await client.post(f"/v1/fleet/{call}", content=b"")).status_code == 403
+
+
+async def test_a_gateway_that_is_down_is_a_gateway_error():
+    def fail(request):
+        raise httpx.ConnectError("down", request=request)
+
+    async with asking(fail, a_policy()) as client:
+        assert (await client.post("/v1/fleet/push-messages", content=b"")).status_code == 502
+
+
+@pytest.mark.parametrize("path", ["/v1/control/start-run", "/v1/fleet/register-node", "/health"])
+async def test_nothing_but_fleet_calls_passes(path):
+    gateway = Gateway()
+    async with asking(gateway, a_policy()) as client:
+        assert (await client.post(path, content=b"")).status_code == 404
+    assert not gateway.asked
+
+
+# --------------------------------------------------------------------------------------------------- starting a node
+POLICY = (
+    "max-epsilon = 2.0\nbudget-epsilon = 4.0\ndelta = 1e-5\nmin-colluders = 1\n"
+    'recipes = ["moments"]\napp-hashes = [{}]\nhours = "00:00-00:00"\n'
+)
+
+
+@pytest.fixture
+def folder(tmp_path):
+    (tmp_path / "policy.toml").write_text(POLICY.format(f'"{HASH}"'))
+    (tmp_path / "roster").write_text("ab" * 32 + "\n")
+    (tmp_path / "embeddings.npz").write_bytes(synthetic_people(["anna"]).to_bytes())
+    return tmp_path
+
+
+def test_a_node_hands_its_limits_to_the_application(folder):
+    config = node_config(folder, require_ready(folder))
+    assert "max-epsilon=2.0" in config.split()
+    assert "min-colluders=1" in config.split()
+    assert "budget-epsilon=4.0" in config.split()
+    assert f'ledgers="{folder}/ledgers"' in config.split()
+    assert f'embeddings="{folder}/active.npz"' in config.split()
+    assert (folder / "active.npz").is_file()
+
+
+def test_a_node_whose_policy_allows_no_application_does_not_start(folder):
+    (folder / "policy.toml").write_text(POLICY.format(""))
+    with pytest.raises(RefusedError, match="allows no application"):
+        require_ready(folder)
+
+
+@pytest.mark.parametrize("missing", ["policy.toml", "roster", "embeddings.npz"])
+def test_a_node_without_a_file_says_which(folder, missing):
+    (folder / missing).unlink()
+    with pytest.raises(UsageError):
+        require_ready(folder)
+
+
+def test_a_folder_that_flower_cannot_be_told_is_refused(folder):
+    with pytest.raises(UsageError, match="move the folder"):
+        node_config(folder / 'a "quoted" name', require_ready(folder))
+
+
+def test_a_running_node_leaves_a_person_out_from_the_withdrawal_on(folder):
+    (folder / "embeddings.npz").write_bytes(synthetic_people(["anna", "ben"]).to_bytes())
+    config = parse_config_args([node_config(folder, require_ready(folder))])
+    context = Context(run_id=1, node_id=5, node_config=config, state=RecordDict(), run_config={})
+    assert set(client.node.records.embeddings(context).people) == {"anna", "ben"}
+    withdraw("ben", folder)
+    assert set(client.node.records.embeddings(context).people) == {"anna"}
+
+
+def test_flower_reads_the_limits_as_numbers(folder):
+    config = parse_config_args([node_config(folder, require_ready(folder))])
+    assert (config["max-epsilon"], config["min-colluders"]) == (2.0, 1)
+    assert config["identity"] == f"{folder}/organisation.pem"
+
+
+def test_a_node_whose_own_ledger_was_altered_does_not_start(folder):
+    (folder / "ledgers").mkdir()
+    (folder / "ledgers" / "own.jsonl").write_bytes(b"{}\n")
+    with pytest.raises(UsageError, match=r"own\.jsonl was altered"):
+        require_ready(folder)

@@ -1,0 +1,123 @@
+"""A node takes each turn once, whatever Flower makes of the state that it was handed."""
+
+from __future__ import annotations
+
+import copy
+import fcntl
+import os
+
+import pytest
+
+import client.node.turns
+from client.node.ledger import OWN
+from client.node.turns import TURNS, RepeatedError, Turns
+from federation.errors import UsageError
+from federation.learning.rounds import OPEN_SHARES, SHARE_KEYS, SIGN_SURVIVORS, TRAIN_MOMENTS, Refusal, moments_request
+from federation.privacy.plan import MOMENTS, THRESHOLD
+from federation.secagg import NodeSecrets, Stage
+from tests.federated import the_plan, write_federation
+from tests.integration.lying import LyingCoordinator
+from tests.people import start_vector
+from tests.simulator import FIRST_NODE
+
+STAGES = {
+    SHARE_KEYS: Stage.SHARE_KEYS,
+    TRAIN_MOMENTS: Stage.MASK_INPUT,
+    SIGN_SURVIVORS: Stage.SIGN_SURVIVORS,
+    OPEN_SHARES: Stage.OPEN_SHARES,
+}
+
+
+class ForgetfulNode(LyingCoordinator):
+    """Everybody is asked twice, and organisation 0 finds the state from before the first time."""
+
+    def __init__(self, config, plan):
+        super().__init__(config, plan)
+        self.second = {}
+
+    def ask(self, index, kind, content):
+        context = self.grid.contexts[FIRST_NODE + index]
+        before = copy.deepcopy(context.state)
+        first = super().ask(index, kind, content)
+        if index == 0 and kind in STAGES:
+            after, context.state = context.state, before
+            self.second[kind] = super().ask(index, kind, content)
+            context.state = after
+        return first
+
+
+def test_a_node_whose_state_was_lost_after_an_answer_gives_no_second_one(tmp_path):
+    """Two answers under the same masks differ by their noise alone, so many of them would average it away."""
+    coordinator = ForgetfulNode(write_federation(tmp_path), the_plan())
+    coordinator.advertise()
+    coordinator.share()
+    opened = coordinator.open(TRAIN_MOMENTS, moments_request(start_vector()), MOMENTS, openers=range(4))
+    assert opened == [0, 1, 2, 3]
+    assert {kind: reply.error.code for kind, reply in coordinator.second.items()} == dict.fromkeys(
+        STAGES, Refusal.REPEATED.value
+    )
+
+
+def test_a_node_whose_state_was_lost_answers_no_other_question_under_the_same_masks(tmp_path):
+    coordinator = LyingCoordinator(write_federation(tmp_path), the_plan())
+    coordinator.advertise()
+    coordinator.share()
+    context = coordinator.grid.contexts[FIRST_NODE]
+    before = copy.deepcopy(context.state)
+    assert coordinator.question(0, TRAIN_MOMENTS, moments_request(start_vector()), MOMENTS).has_content()
+    charged, context.state = (tmp_path / "0.ledgers" / OWN).read_bytes(), before
+    other = coordinator.question(0, TRAIN_MOMENTS, moments_request(-start_vector()), MOMENTS)
+    assert other.error.code == Refusal.REPEATED.value
+    assert (tmp_path / "0.ledgers" / OWN).read_bytes() == charged
+
+
+def test_a_turn_is_taken_once_and_others_stay_free(tmp_path):
+    one, other = NodeSecrets.draw(), NodeSecrets.draw()
+    Turns(tmp_path / "new").take(one, MOMENTS, Stage.MASK_INPUT)
+    with pytest.raises(RepeatedError):
+        Turns(tmp_path / "new").take(one, MOMENTS, Stage.MASK_INPUT)
+    for free in (
+        (other, MOMENTS, Stage.MASK_INPUT),
+        (one, THRESHOLD, Stage.MASK_INPUT),
+        (one, MOMENTS, Stage.OPEN_SHARES),
+    ):
+        Turns(tmp_path / "new").take(*free)
+        with pytest.raises(RepeatedError):
+            Turns(tmp_path / "new").take(*free)
+    assert (tmp_path / "new" / TURNS).stat().st_mode & 0o777 == 0o600
+
+
+@pytest.mark.parametrize("left", range(1, 32))
+def test_a_turn_that_a_crash_cut_short_hides_none_before_and_none_after(tmp_path, left):
+    turns, secrets = Turns(tmp_path), NodeSecrets.draw()
+    turns.take(secrets, MOMENTS, Stage.SHARE_KEYS)
+    with (tmp_path / TURNS).open("ab") as file:
+        file.write(bytes(left))
+    turns.take(secrets, MOMENTS, Stage.MASK_INPUT)
+    for stage in (Stage.SHARE_KEYS, Stage.MASK_INPUT):
+        with pytest.raises(RepeatedError):
+            turns.take(secrets, MOMENTS, stage)
+    assert (tmp_path / TURNS).stat().st_size == 64
+
+
+def test_a_turn_is_locked_then_written_then_on_disk_with_its_folder(tmp_path, monkeypatch):
+    seen = []
+
+    def traced(name, original):
+        def call(descriptor, *more):
+            seen.append((name, (tmp_path / TURNS).stat().st_size))
+            return original(descriptor, *more)
+
+        return call
+
+    monkeypatch.setattr(client.node.turns.fcntl, "flock", traced("lock", fcntl.flock))
+    monkeypatch.setattr(client.node.turns.os, "fsync", traced("file", os.fsync))
+    monkeypatch.setattr(client.node.turns, "sync_folder", traced("folder", client.node.turns.sync_folder))
+    Turns(tmp_path).take(NodeSecrets.draw(), MOMENTS, Stage.MASK_INPUT)
+    assert list(dict.fromkeys(seen))[:3] == [("lock", 0), ("file", 32), ("folder", 32)]
+
+
+def test_a_folder_that_cannot_be_written_takes_no_turn(tmp_path):
+    (tmp_path / "file").write_bytes(b"")
+    with pytest.raises(UsageError, match="cannot be written"):
+        Turns(tmp_path / "file").take(NodeSecrets.draw(), MOMENTS, Stage.MASK_INPUT)

@@ -1,0 +1,240 @@
+"""The frontier: what a trial does, what its file survives, and who pays for trying on private people."""
+
+import dataclasses
+import json
+import math
+import xml.etree.ElementTree as ET
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+from client import cli
+from client.node.ledger import Ledgers
+from client.privacy.trials import open_trials, picture
+from federation.errors import UsageError
+from federation.experiments.frontier import Frontier, FrontierSettings, Measurement, Method, Trial, summarise, trials
+from federation.privacy.plan import Adaptation, epsilon_of_gaussians
+from federation.privacy.planning import epsilon_of_releases
+from tests.people import DIMENSION, start_vector, synthetic_people
+
+NAMES = [f"person {i:02d}" for i in range(20)]
+PEOPLE = synthetic_people(NAMES, shift=0.6)
+SETTINGS = FrontierSettings()
+FRONTIER = Frontier(PEOPLE, start_vector(), SETTINGS)
+MEASURED = Measurement(Trial(Method.PRIVATE, 8.0, 12, 0, 1), "centre", 0.1, 0.8, 0.01, 0.7, 0.25, 0.625)
+
+
+# ------------------------------------------------------------------------------------------------------------- trials
+def test_trials_come_split_by_split_with_baselines_first_and_none_without_noise_for_private_people():
+    found = trials([1.0, 8.0], [12, 300], splits=3, draws=2, organisations=4)
+    assert len(found) == 3 * (2 + 4 + 2 * 2 * 2)
+    assert [t.split for t in found] == sorted(t.split for t in found)
+    assert [t.method for t in found[:3]] == [Method.FROZEN, Method.FEDERATED, Method.LOCAL]
+    private = trials([1.0], [12], splits=2, draws=1, organisations=4, baselines=False)
+    assert {t.method for t in private} == {Method.PRIVATE}
+
+
+@pytest.mark.parametrize("numbers", [([], [12], 1, 1), ([1.0], [], 1, 1), ([1.0], [12], 0, 1), ([1.0], [12], 1, 0)])
+def test_a_frontier_of_nothing_is_refused(numbers):
+    epsilons, people, splits, draws = numbers
+    with pytest.raises(UsageError):
+        trials(epsilons, people, splits=splits, draws=draws, organisations=4)
+
+
+def test_too_few_people_for_a_test_are_refused():
+    with pytest.raises(UsageError, match="too few"):
+        Frontier(synthetic_people(NAMES[:5]), start_vector(), SETTINGS)
+    with pytest.raises(UsageError, match="share"):
+        FrontierSettings(train_share=1.0)
+
+
+def test_trials_without_noise_repeat_themselves_and_private_ones_do_not():
+    for method in (Method.FROZEN, Method.FEDERATED, Method.LOCAL):
+        trial = Trial(method, 0.0, 0, 1, 2 if method is Method.LOCAL else 0)
+        assert FRONTIER.run(trial) == FRONTIER.run(trial)
+    trial = Trial(Method.PRIVATE, 8.0, 100, 0, 0)
+    many = [FRONTIER.run(trial) for _ in range(6)]
+    assert len({(m.eer, m.tar, m.tar_at_threshold, m.fmr_at_threshold) for m in many}) > 2
+
+
+def test_noise_for_very_many_people_comes_close_to_no_noise_and_adaptation_helps():
+    def eer(trial):
+        return FRONTIER.run(trial).eer
+
+    frozen, exact = (eer(Trial(m, 0.0, 0, 0, 0)) for m in (Method.FROZEN, Method.FEDERATED))
+    private = np.mean([eer(Trial(Method.PRIVATE, 8.0, 40_000, 0, draw)) for draw in range(3)])
+    assert exact < frozen - 0.02
+    assert private == pytest.approx(exact, abs=0.03)
+
+
+def test_what_the_plan_forbids_is_not_adapted_in_a_trial():
+    hopeless = Trial(Method.PRIVATE, 1.0, 12, 0, 0)
+    assert FRONTIER.plan(hopeless).adaptation is Adaptation.NONE
+    measured = FRONTIER.run(hopeless)
+    assert measured.deployed == "none"
+    assert measured.eer == FRONTIER.run(Trial(Method.FROZEN, 0.0, 0, 0, 0)).eer
+
+
+def test_an_attack_is_measured_on_real_members_and_not_on_scaled_ones():
+    federated = FRONTIER.run(Trial(Method.FEDERATED, 0.0, 0, 0, 0))
+    assert federated.attack_auc > 0.5
+    assert FRONTIER.run(Trial(Method.PRIVATE, 8.0, 40_000, 0, 0)).attack_auc is None
+    assert FRONTIER.run(Trial(Method.PRIVATE, 8.0, FRONTIER.held_in, 0, 0)).attack_auc is not None
+
+
+def test_the_charge_is_that_of_all_private_trials_composed():
+    some = [Trial(Method.PRIVATE, e, 12, 0, draw) for e in (1.0, 2.0) for draw in range(2)]
+    events = tuple(noise for trial in some for noise in FRONTIER.plan(trial).noise_multipliers)
+    assert epsilon_of_releases(FRONTIER.charge(some), 1e-5) == pytest.approx(
+        epsilon_of_gaussians(events, 1e-5), rel=5e-3
+    )
+    assert FRONTIER.charge([Trial(Method.FROZEN, 0.0, 0, 0, 0)]) == math.inf
+
+
+# ---------------------------------------------------------------------------------------------------------- summaries
+def test_summaries_are_means_over_splits_and_not_over_trials():
+    def measured(split, draw, eer):
+        return dataclasses.replace(
+            MEASURED, trial=dataclasses.replace(MEASURED.trial, split=split, draw=draw), eer=eer, attack_auc=None
+        )
+
+    (summary,) = summarise([measured(0, 0, 0.1), measured(0, 1, 0.3), measured(1, 0, 0.4)])
+    assert summary.eer == (pytest.approx(0.3), pytest.approx(0.1))
+    assert (summary.trials, summary.attack_auc, summary.attack_tpr) == (3, None, (0.25, 0.0))
+
+
+def test_a_measurement_survives_its_row():
+    for measured in (MEASURED, dataclasses.replace(MEASURED, attack_tpr=None, attack_auc=None)):
+        assert Measurement.from_row(measured.to_row()) == measured
+    for change in ({"method": "magic"}, {"eer": ""}, {"split": "x"}):
+        with pytest.raises(UsageError):
+            Measurement.from_row({**MEASURED.to_row(), **change})
+
+
+# --------------------------------------------------------------------------------------------------------------- file
+def row(draw):
+    return dataclasses.replace(MEASURED, trial=dataclasses.replace(MEASURED.trial, draw=draw))
+
+
+def test_a_torn_file_keeps_every_whole_row_and_goes_on(tmp_path):
+    path = tmp_path / "frontier.csv"
+    with open_trials(path, {"delta": 1e-5}) as file:
+        for draw in range(3):
+            file.append(row(draw))
+    whole = path.read_bytes()
+    ends = [i + 1 for i, byte in enumerate(whole) if byte == ord("\n")]
+    for cut in range(0, len(whole), 7):
+        path.write_bytes(whole[:cut])
+        kept = max(0, sum(end <= cut for end in ends) - 2)
+        with open_trials(path, {"delta": 1e-5}) as file:
+            assert file.done == [row(draw) for draw in range(kept)]
+            for trial in file.pending([row(draw).trial for draw in range(3)]):
+                file.append(dataclasses.replace(MEASURED, trial=trial))
+        assert path.read_bytes() == whole
+
+
+def test_a_file_of_other_settings_or_of_something_else_is_left_alone(tmp_path):
+    path = tmp_path / "frontier.csv"
+    with open_trials(path, {"delta": 1e-5}) as file:
+        file.append(MEASURED)
+    for content in (path.read_bytes(), b"my,own\n1,2\n", b"a text\n"):
+        path.write_bytes(content)
+        with pytest.raises(UsageError, match="another --output"), open_trials(path, {"delta": 1e-6}):
+            pass
+        assert path.read_bytes() == content
+
+
+def test_two_sweeps_do_not_write_to_one_file(tmp_path):
+    path = tmp_path / "frontier.csv"
+    with (
+        open_trials(path, {}),
+        pytest.raises(UsageError, match="another sweep"),
+        open_trials(path, {}),
+    ):
+        pass
+
+
+def test_a_file_that_cannot_be_opened_says_so(tmp_path):
+    with pytest.raises(UsageError, match="cannot open"), open_trials(tmp_path / "no" / "frontier.csv", {}):
+        pass
+
+
+# ------------------------------------------------------------------------------------------------------------ picture
+def test_the_picture_shows_every_line_and_needs_a_private_trial():
+    baseline = dataclasses.replace(MEASURED, trial=Trial(Method.FROZEN, 0.0, 0, 0, 0), eer=0.2)
+    drawn = picture(summarise([MEASURED, baseline]), title="a title", form="svg")
+    assert ET.fromstring(drawn).tag.endswith("svg")  # noqa: S314 - our own picture
+    assert picture(summarise([MEASURED, baseline]), title="a title", form="svg") == drawn
+    assert picture(summarise([MEASURED]), title="a title", form="png").startswith(b"\x89PNG")
+    with pytest.raises(UsageError, match="no private trial"):
+        picture(summarise([baseline]), title="a title", form="svg")
+
+
+# ------------------------------------------------------------------------------------------------------------ command
+class FakeRecogniser:
+    digest = "ab" * 32
+    dimension = DIMENSION
+
+    def embed(self, chips):
+        return np.tile(start_vector() / np.linalg.norm(start_vector()), (len(chips), 1))
+
+
+@pytest.fixture
+def sweep(monkeypatch, tmp_path):
+    """Runs the command on made-up people; the folder that is named is not read."""
+    embedded = SimpleNamespace(embeddings=PEOPLE)
+    monkeypatch.setattr("client.faces.models.load_recogniser", lambda _model: FakeRecogniser())
+    monkeypatch.setattr("client.faces.datasets.orl_faces", lambda: tmp_path)
+    monkeypatch.setattr("client.faces.datasets.face_folder", lambda folder: folder)
+    monkeypatch.setattr("client.faces.embedding.embed_folder", lambda *_, **__: embedded)
+
+    def run(*arguments, epsilon=8):
+        output = ["--output", tmp_path / "frontier.csv", "--splits", 2, "--draws", 1, "--epsilon", epsilon]
+        return CliRunner().invoke(cli.app, ["privacy", "frontier", *map(str, [*output, *arguments])])
+
+    return run
+
+
+def test_a_sweep_goes_on_where_it_was_killed_and_draws_its_picture(sweep, tmp_path):
+    first = sweep("--json", "--plot", tmp_path / "frontier.png")
+    assert first.exit_code == 0, first.output
+    assert (tmp_path / "frontier.png").read_bytes().startswith(b"\x89PNG")
+    lines = (tmp_path / "frontier.csv").read_bytes().splitlines(keepends=True)
+    assert len(lines) == 2 + 2 * (1 + 1 + 4 + 1)
+    (tmp_path / "frontier.csv").write_bytes(b"".join(lines[:-3]) + lines[-3][:20])  # as a kill leaves it
+    second = sweep("--json")
+    assert (tmp_path / "frontier.csv").read_bytes().splitlines(keepends=True)[: len(lines) - 3] == lines[:-3]
+    methods = [s["method"] for s in json.loads(second.stdout)]
+    assert methods == [s["method"] for s in json.loads(first.stdout)] == ["frozen", "private", "local", "federated"]
+
+
+def test_private_people_need_a_ledger_and_public_ones_none(sweep, tmp_path):
+    for arguments, why in (
+        (["--data", tmp_path], "costs their budget"),
+        (["--data", tmp_path, "--ledger", tmp_path / "ledgers"], "go together"),
+        (["--ledger", tmp_path / "ledgers", "--budget-epsilon", 20], "public people cost no budget"),
+        (["--data", tmp_path, "--ledger", tmp_path, "--budget-epsilon", 20, "--as-if", 300], "no ledger can cover"),
+        (["--plot", "frontier.pdf"], ".png or a .svg"),
+    ):
+        result = sweep(*arguments)
+        assert (result.exit_code, why in result.output) == (2, True), result.output
+    assert not (tmp_path / "frontier.csv").exists()
+    assert sweep("--data", tmp_path, "--public-data").exit_code == 0
+
+
+def test_trials_on_private_people_are_charged_before_they_are_made_and_refused_past_the_budget(sweep, tmp_path):
+    ledgers = tmp_path / "ledgers"
+    private = ["--data", tmp_path, "--ledger", ledgers, "--budget-epsilon", 4, "--json"]
+    result = sweep(*private, epsilon=2)
+    assert result.exit_code == 0, result.output
+    assert {s["method"] for s in json.loads(result.stdout)} == {"private"}
+    (account,) = Ledgers(ledgers, 4.0).own().accounts()
+    assert 2.5 < account.epsilon < 3.5  # two splits, each with epsilon 2
+    assert sweep(*private, epsilon=2).exit_code == 0
+    before = (ledgers / "own.jsonl").read_bytes()
+    assert len(before.splitlines()) == 2  # everything was done: the second sweep charged nothing
+    refused = sweep(*private, epsilon=8)
+    assert (refused.exit_code, "nothing was charged" in refused.output) == (2, True)
+    assert (ledgers / "own.jsonl").read_bytes() == before

@@ -1,0 +1,277 @@
+import base64
+import hashlib
+import os
+import pickle
+import shutil
+import stat
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from client.wallet import wallet as module
+from client.wallet.sealed import Passphrase, ScryptCost, open_sealed
+from client.wallet.wallet import WALLET, Enrolment, EnrolmentState, Wallet, create_wallet, read_wallet, write_wallet
+from federation.errors import UsageError
+from federation.onebit import TemplateSecret
+from federation.onebit.parameters import ONEBIT_1024, ONEBIT_2048
+
+CHEAP = ScryptCost(log2_n=15)
+PASSPHRASE = "correct horse battery"  # noqa: S105 - made up for the tests
+ENROLMENT = Enrolment(
+    "door-access", "example.org", bytes(range(32)), EnrolmentState.STARTED, "trial", b'{"receipt":"made up"}', 7
+)
+HEADER_BYTES = 48
+
+
+@pytest.fixture(scope="module")
+def wallet():
+    return Wallet.generate().with_enrolment(ENROLMENT).with_template_secret(TemplateSecret.generate(ONEBIT_1024))
+
+
+@pytest.fixture(scope="module")
+def sealed(wallet, tmp_path_factory):
+    path = tmp_path_factory.mktemp("wallet") / "w"
+    write_wallet(path, wallet, PASSPHRASE, CHEAP)
+    return path.read_bytes()
+
+
+@pytest.fixture
+def path(tmp_path, sealed):
+    file = tmp_path / "intaglio.wallet"
+    file.write_bytes(sealed)
+    return file
+
+
+def secrets_of(wallet):
+    """Signing key, code seed and pad."""
+    secret = wallet.template_secret
+    return (wallet.signing_key.private_bytes_raw(), *((secret.seed.value, secret.pad) if secret else ()))
+
+
+def with_right_hash(data):
+    return data + hashlib.sha256(data).digest()
+
+
+@pytest.mark.parametrize("parameters", [ONEBIT_1024, ONEBIT_2048], ids=lambda each: each.name)
+def test_a_wallet_comes_back_whole(tmp_path, wallet, parameters):
+    written = wallet.with_template_secret(TemplateSecret.generate(parameters))
+    write_wallet(tmp_path / "w", written, PASSPHRASE, CHEAP)
+    opened = read_wallet(tmp_path / "w", PASSPHRASE)
+    assert secrets_of(opened) == secrets_of(written)
+    assert opened.template_secret.parameters is parameters
+    assert (opened.key_id, opened.enrolment) == (wallet.key_id, ENROLMENT)
+
+
+def test_the_key_id_is_the_digest_of_the_devices_public_key_and_of_nothing_else(wallet):
+    assert wallet.key_id == hashlib.sha256(wallet.signing_key.public_key().public_bytes_raw()).digest()
+
+
+def test_a_wallet_that_was_read_makes_no_template_with_the_seed_and_pad_in_it(path):
+    """So whatever became of a try to enrol, the next one draws others."""
+    with pytest.raises(UsageError, match="serve one template"):
+        read_wallet(path, PASSPHRASE).template_secret.template(np.ones(128))
+
+
+def test_seed_and_pad_that_were_drawn_make_one_template(wallet):
+    secret = TemplateSecret.generate(ONEBIT_1024)
+    secret.template(np.ones(128))
+    with pytest.raises(UsageError, match="serve one template"):
+        secret.template(np.ones(128))
+
+
+def test_what_is_revoked_keeps_neither_seed_nor_pad(tmp_path, wallet):
+    revoked = wallet.with_state(EnrolmentState.REVOKED)
+    assert revoked.template_secret is None
+    write_wallet(tmp_path / "w", revoked, PASSPHRASE, CHEAP)
+    again = read_wallet(tmp_path / "w", PASSPHRASE)
+    assert (again.template_secret, again.key_id) == (None, wallet.key_id)
+    with pytest.raises(UsageError, match="not enrolled"):
+        again.require_template_secret()
+
+
+def test_a_fresh_wallet_has_no_enrolment_no_template_and_its_own_key(tmp_path, wallet):
+    created = create_wallet(tmp_path / "new", PASSPHRASE, CHEAP)
+    assert created.enrolment is None
+    assert created.template_secret is None
+    assert not set(secrets_of(created)) & set(secrets_of(wallet))
+    with pytest.raises(UsageError, match="not enrolled"):
+        created.require_enrolment()
+
+
+def test_creating_never_overwrites(path, sealed):
+    with pytest.raises(UsageError, match="exists"):
+        create_wallet(path, PASSPHRASE, CHEAP)
+    assert path.read_bytes() == sealed
+
+
+def test_the_file_is_for_its_owner_only(tmp_path, wallet):
+    old = os.umask(0)
+    try:
+        write_wallet(tmp_path / "w", wallet, PASSPHRASE, CHEAP)
+    finally:
+        os.umask(old)
+    assert stat.S_IMODE((tmp_path / "w").stat().st_mode) == 0o600
+
+
+def test_two_writes_share_neither_salt_nor_nonce(path, sealed, wallet):
+    write_wallet(path, wallet, PASSPHRASE, CHEAP)
+    again = path.read_bytes()
+    assert again[:20] == sealed[:20]
+    assert again[20:36] != sealed[20:36]
+    assert again[36:48] != sealed[36:48]
+
+
+def test_no_secret_is_in_the_file(sealed, wallet):
+    for secret in secrets_of(wallet):
+        assert secret[:30] not in sealed
+        assert base64.b64encode(secret)[:40] not in sealed
+    assert b"signing_key" not in sealed
+
+
+def test_missing_wrong_passphrase_and_damage_are_told_apart(path, sealed):
+    with pytest.raises(UsageError, match=r"no wallet at .* wallet create"):
+        read_wallet(path.with_name("elsewhere"), PASSPHRASE)
+    with pytest.raises(UsageError, match="wrong passphrase"):
+        read_wallet(path, PASSPHRASE + "!")
+    path.write_bytes(sealed[:-1])
+    with pytest.raises(UsageError, match="damaged"):
+        read_wallet(path, PASSPHRASE)
+    path.write_bytes(b"something else")
+    with pytest.raises(UsageError, match="not a wallet"):
+        read_wallet(path, PASSPHRASE)
+    with path.open("wb") as file:
+        file.truncate(5 << 20)
+    with pytest.raises(UsageError, match="larger"):
+        read_wallet(path, PASSPHRASE)
+
+
+@settings(deadline=None)
+@given(data=st.data())
+def test_any_damaged_byte_is_noticed_without_work(sealed, data):
+    position = data.draw(st.one_of(st.integers(0, HEADER_BYTES + 32), st.integers(0, len(sealed) - 1)))
+    flip = data.draw(st.integers(1, 255))
+    damaged = sealed[:position] + bytes([sealed[position] ^ flip]) + sealed[position + 1 :]
+    with pytest.raises(UsageError, match=r"damaged|not a wallet"):
+        open_sealed(damaged, WALLET, Passphrase(PASSPHRASE), Path("w"))
+
+
+@settings(deadline=None)
+@given(cut=st.integers(0, 60_000))
+def test_any_truncation_is_noticed(sealed, cut):
+    with pytest.raises(UsageError):
+        open_sealed(sealed[: cut % len(sealed)], WALLET, Passphrase(PASSPHRASE), Path("w"))
+
+
+@pytest.mark.parametrize(
+    ("region", "position", "flip", "message"),
+    [
+        ("magic", 3, 1, "not a wallet"),
+        ("a version of before", 16, 3, "create a new wallet and enrol again"),
+        ("a version to come", 16, 1, "version 3; this program reads version 2"),
+        ("cost that is cheap and allowed", 17, 15 ^ 16, "changed on purpose"),
+        ("cost that eats the memory", 17, 15 ^ 31, "scrypt cost"),
+        ("cost that is weak", 17, 15 ^ 10, "scrypt cost"),
+        ("block size", 18, 8 ^ 9, "scrypt cost"),
+        ("parallelism", 19, 1 ^ 2, "changed on purpose"),
+        ("parallelism that never ends", 19, 1 ^ 255, "scrypt cost"),
+        ("salt", 20, 1, "changed on purpose"),
+        ("nonce", 47, 1, "changed on purpose"),
+        ("first byte of the ciphertext", 48, 1, "changed on purpose"),
+        ("middle of the ciphertext", 300, 1, "changed on purpose"),
+        ("tag", -1, 128, "changed on purpose"),
+    ],
+)
+def test_a_forger_who_mends_the_hash_changes_nothing(path, sealed, region, position, flip, message):
+    forged = bytearray(sealed[:-32])
+    forged[position] ^= flip
+    path.write_bytes(with_right_hash(bytes(forged)))
+    with pytest.raises(UsageError, match=message):
+        read_wallet(path, PASSPHRASE)
+
+
+def test_content_of_another_version_is_no_traceback(monkeypatch, path, wallet):
+    monkeypatch.setattr(module, "_content_of", lambda _: b'{"signing_key": "secret words"}')
+    write_wallet(path, wallet, PASSPHRASE, CHEAP)
+    with pytest.raises(UsageError, match="another version") as caught:
+        read_wallet(path, PASSPHRASE)
+    assert caught.value.__cause__ is None
+    assert "secret words" not in str(caught.value)
+
+
+@pytest.mark.parametrize("step", ["fsync", "replace"])
+def test_a_failed_write_leaves_the_old_wallet_and_no_litter(path, sealed, wallet, monkeypatch, step):
+    def full_disk(*_):
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os if step == "fsync" else Path, step, full_disk)
+        with pytest.raises(UsageError, match="No space"):
+            write_wallet(path, wallet.with_state(EnrolmentState.REVOKED), PASSPHRASE, CHEAP)
+    assert path.read_bytes() == sealed
+    assert list(path.parent.iterdir()) == [path]
+
+
+def test_a_crash_leaves_the_old_wallet_or_the_new_one(path, wallet, monkeypatch, tmp_path_factory):
+    crashes = tmp_path_factory.mktemp("crashes")
+    replace = Path.replace
+
+    def replace_with_snapshots(self, target):
+        shutil.copytree(path.parent, crashes / "before")
+        replace(self, target)
+        shutil.copytree(path.parent, crashes / "after")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "replace", replace_with_snapshots)
+        write_wallet(path, wallet.with_state(EnrolmentState.ENROLLED), PASSPHRASE, CHEAP)
+    states = [read_wallet(crashes / when / path.name, PASSPHRASE).enrolment.state for when in ("before", "after")]
+    assert states == [EnrolmentState.STARTED, EnrolmentState.ENROLLED]
+
+
+def test_a_directory_that_is_not_there_says_so(tmp_path, wallet):
+    with pytest.raises(UsageError, match="cannot write"):
+        write_wallet(tmp_path / "no" / "w", wallet, PASSPHRASE, CHEAP)
+
+
+def test_a_short_passphrase_is_refused(tmp_path, wallet):
+    with pytest.raises(UsageError, match="8 characters"):
+        write_wallet(tmp_path / "w", wallet, "1234567", CHEAP)
+
+
+def test_a_wallet_shows_no_secret_and_refuses_pickling(wallet):
+    shown = repr(wallet) + str(wallet) + repr([wallet])
+    for secret in secrets_of(wallet):
+        assert secret.hex() not in shown
+        assert repr(secret) not in shown
+    assert "redacted" in shown
+    with pytest.raises(TypeError, match="not pickled"):
+        pickle.dumps(wallet)
+
+
+def test_a_revoked_wallet_is_of_no_more_use(wallet):
+    with pytest.raises(UsageError, match="revoked for good"):
+        wallet.with_state(EnrolmentState.REVOKED).require_enrolment()
+
+
+@pytest.mark.parametrize("name", ["", "Upper", "a" * 65, "white space", "-dash", "ünï", "new\nline"])
+def test_purposes_and_audiences_are_plain_names(name):
+    with pytest.raises(UsageError, match="purpose and audience"):
+        Enrolment(name, "example.org", bytes(32), EnrolmentState.STARTED)
+
+
+def test_one_program_stretches_a_passphrase_once_and_never_encrypts_twice_alike(tmp_path, monkeypatch):
+    stretched = []
+    original = ScryptCost.derive_key
+    monkeypatch.setattr(ScryptCost, "derive_key", lambda *a: stretched.append(1) or original(*a))
+    passphrase, cost = Passphrase(PASSPHRASE), ScryptCost(15)
+    wallet = create_wallet(tmp_path / "w", passphrase, cost)
+    files = []
+    for _ in range(3):
+        write_wallet(tmp_path / "w", wallet, passphrase, cost)
+        files.append((tmp_path / "w").read_bytes())
+    assert len(stretched) == 1
+    assert len({data[36:48] for data in files}) == 3  # nonces
+    assert read_wallet(tmp_path / "w", PASSPHRASE).key_id == wallet.key_id
+    assert PASSPHRASE not in repr(passphrase)

@@ -1,0 +1,324 @@
+"""Assertions: what a relying organisation can check offline, and everything that it must not believe."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import hmac
+import json
+from dataclasses import fields, replace
+
+import jwt
+import pytest
+from cryptography.hazmat.primitives import serialization
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from joserfc import jwt as other_jwt
+from joserfc.errors import SecurityWarning
+from joserfc.jwk import OKPKey
+
+from federation.consent.assertion import (
+    CLOCK_SKEW_SECONDS,
+    LONGEST_LIFETIME_SECONDS,
+    Assertion,
+    Expectation,
+    LogPosition,
+    PairwiseSecret,
+    key_name,
+    verify_assertion,
+)
+from federation.errors import MalformedMessageError, ProofError, UsageError
+from tests.agreeing import AUDIENCE, BINDING, NOW, PURPOSE, a_key, public, sha256
+
+ISSUER_KEY, OTHER_KEY = a_key(21), a_key(22)
+NONCE = bytes(range(32))
+ISSUER = "https://verify.example.org"
+SECRET = PairwiseSecret(bytes(32))
+ASSERTION = Assertion(
+    issuer=ISSUER,
+    audience=AUDIENCE,
+    subject=SECRET.subject(key_id=BINDING.key_id, audience=AUDIENCE),
+    purpose=PURPOSE,
+    nonce=NONCE,
+    issued_at=NOW,
+    expires_at=NOW + 300,
+    release_digest=BINDING.release_digest,
+    fmr=1e-3,
+    log=LogPosition("example.org/log", 41, 42, sha256("root")),
+    contest="mailto:contest@example.org",
+)
+TOKEN = ASSERTION.sign(ISSUER_KEY)
+EXPECTED = Expectation(ISSUER, public(ISSUER_KEY), AUDIENCE, PURPOSE, NONCE)
+
+
+def encoded(data):
+    return base64.urlsafe_b64encode(data).rstrip(b"=").decode()
+
+
+def as_json(value):
+    return json.dumps(value, sort_keys=True, separators=(",", ":")).encode()
+
+
+def signed(claims=None, key=ISSUER_KEY, **header):
+    """A token with these claims and this header, really signed with EdDSA."""
+    header = {"alg": "EdDSA", "kid": key_name(public(ISSUER_KEY)), "typ": "intaglio-assertion+jwt"} | header
+    header = {name: value for name, value in header.items() if value is not None}
+    body = f"{encoded(as_json(header))}.{encoded(claims if isinstance(claims, bytes) else as_json(claims))}"
+    return f"{body}.{encoded(key.sign(body.encode()))}"
+
+
+def claims(**changes):
+    return {name: value for name, value in (ASSERTION.claims() | changes).items() if value is not None}
+
+
+def test_an_assertion_that_is_verified_is_the_one_that_was_signed():
+    assert verify_assertion(TOKEN, EXPECTED, now=NOW + 1) == ASSERTION
+    assert signed(claims()) == TOKEN
+
+
+def test_any_jwt_library_reads_an_assertion_with_the_public_key_only():
+    pem = ISSUER_KEY.public_key().public_bytes(
+        serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo
+    )
+    options = {"verify_iat": False, "verify_exp": False}  # the made-up time is not now
+    first = jwt.decode(TOKEN, pem, algorithms=["EdDSA"], audience=AUDIENCE, issuer=ISSUER, options=options)
+    with pytest.warns(SecurityWarning, match="RFC 9864"):  # prefers the name Ed25519, which few libraries know
+        second = other_jwt.decode(TOKEN, OKPKey.import_key(pem), algorithms=["EdDSA"])
+    other_jwt.JWTClaimsRegistry(
+        now=NOW, leeway=0, iss={"essential": True, "value": ISSUER}, aud={"essential": True, "value": AUDIENCE}
+    ).validate(second.claims)
+    assert first == second.claims == ASSERTION.claims()
+    assert OKPKey.import_key(pem).thumbprint() == second.header["kid"]
+
+
+def test_t6_an_assertion_says_that_a_claim_was_accepted_and_never_who_somebody_is():
+    said = ASSERTION.claims()
+    assert said["statement"] == "claim accepted at FMR <= 0.001"
+    assert said["contest"] == "mailto:contest@example.org"
+    assert set(said) == {
+        "iss", "aud", "sub", "purpose", "nonce", "iat", "exp", "release", "fmr", "log", "contest", "statement"
+    }  # fmt: skip
+    for more in ({"name": "Ada"}, {"identity": "found"}, {"score": 0.99}, {"threshold": 700}):
+        with pytest.raises(MalformedMessageError):
+            verify_assertion(signed(claims(**more)), EXPECTED, now=NOW)
+    with pytest.raises(MalformedMessageError):
+        verify_assertion(signed(claims(statement="identity found")), EXPECTED, now=NOW)
+
+
+def test_t6_an_assertion_without_a_contest_address_cannot_exist():
+    with pytest.raises(UsageError):
+        replace(ASSERTION, contest="")
+    with pytest.raises(MalformedMessageError):
+        verify_assertion(signed(claims(contest=None)), EXPECTED, now=NOW)
+
+
+@pytest.mark.parametrize("missing", sorted(ASSERTION.claims()))
+def test_every_claim_is_required(missing):
+    with pytest.raises(MalformedMessageError):
+        verify_assertion(signed(claims(**{missing: None})), EXPECTED, now=NOW)
+
+
+@pytest.mark.parametrize(
+    ("change", "fault"),
+    [
+        ({"iss": "https://elsewhere.org"}, "issuer"),
+        ({"aud": "elsewhere.org"}, "audience"),
+        ({"purpose": "payment"}, "purpose"),
+        ({"nonce": "00" * 32}, "nonce"),
+        ({"iat": NOW + 120, "exp": NOW + 300}, "future"),
+        ({"iat": NOW - 300, "exp": NOW - CLOCK_SKEW_SECONDS}, "expired"),
+        ({"fmr": 0.5, "statement": "claim accepted at FMR <= 0.5"}, "false match rate"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_an_assertion_that_was_not_expected_is_no_proof(change, fault):
+    with pytest.raises(ProofError, match=fault):
+        verify_assertion(signed(claims(**change)), replace(EXPECTED, largest_fmr=0.01), now=NOW)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"aud": [AUDIENCE, "elsewhere.org"]},
+        {"aud": [AUDIENCE]},
+        {"exp": NOW + LONGEST_LIFETIME_SECONDS + 1},
+        {"exp": float(NOW + 300)},
+        {"exp": str(NOW + 300)},
+        {"exp": NOW},
+        {"iat": -1},
+        {"nonce": NONCE.hex().upper()},
+        {"nonce": ""},
+        {"fmr": 1},
+        {"fmr": 0.0},
+        {"fmr": "0.001"},
+        {"sub": "ada"},
+        {"log": {"index": 42, "origin": "example.org/log", "root_hash": "00" * 32, "tree_size": 42}},
+        {"log": {"index": 0, "origin": "example.org/log", "root_hash": "00" * 32, "tree_size": 1, "more": 1}},
+        {"log": []},
+        {"contest": "nowhere"},
+    ],
+    ids=str,
+)
+def test_a_claim_of_the_wrong_kind_is_malformed_although_it_is_signed(change):
+    with pytest.raises(MalformedMessageError):
+        verify_assertion(signed(claims(**change)), EXPECTED, now=NOW)
+
+
+@pytest.mark.parametrize(
+    "payload",
+    [
+        b"",
+        b"[]",
+        b"null",
+        b"{",
+        b'{"fmr":NaN}',
+        TOKEN.encode(),
+        as_json(ASSERTION.claims()) + b" ",
+        b"\xff",
+        b"[" * 2000,
+    ],
+    ids=lambda payload: str(payload[:9]),
+)
+def test_any_signed_payload_is_an_assertion_or_malformed(payload):
+    with pytest.raises(MalformedMessageError):
+        verify_assertion(signed(payload), EXPECTED, now=NOW)
+
+
+def test_time_is_kept_to_the_second_with_the_skew_that_is_documented():
+    verify_assertion(TOKEN, EXPECTED, now=NOW - CLOCK_SKEW_SECONDS)
+    verify_assertion(TOKEN, EXPECTED, now=NOW + 300 + CLOCK_SKEW_SECONDS - 1)
+    for now in (NOW - CLOCK_SKEW_SECONDS - 1, NOW + 300 + CLOCK_SKEW_SECONDS):
+        with pytest.raises(ProofError):
+            verify_assertion(TOKEN, EXPECTED, now=now)
+
+
+# ---------------------------------------------------------------- attacks on the signature
+
+
+def test_alg_none_is_no_proof():
+    for alg in ("none", "None", "NONE", ""):
+        body = f"{encoded(as_json({'alg': alg, 'typ': 'intaglio-assertion+jwt'}))}.{TOKEN.split('.')[1]}"
+        with pytest.raises(MalformedMessageError):
+            verify_assertion(body + ".", EXPECTED, now=NOW)
+        with pytest.raises(ProofError):
+            verify_assertion(body + ".AA", EXPECTED, now=NOW)
+
+
+def test_hs256_with_the_public_key_as_secret_is_no_proof():
+    pem = ISSUER_KEY.public_key().public_bytes(
+        serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo
+    )
+    for secret in (pem, public(ISSUER_KEY)):
+        header = {"alg": "HS256", "kid": key_name(public(ISSUER_KEY)), "typ": "intaglio-assertion+jwt"}
+        body = f"{encoded(as_json(header))}.{encoded(as_json(claims()))}"
+        token = f"{body}.{encoded(hmac.new(secret, body.encode(), hashlib.sha256).digest())}"
+        with pytest.raises(ProofError):
+            verify_assertion(token, EXPECTED, now=NOW)
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        {"alg": "Ed25519"},
+        {"alg": "ES256"},
+        {"alg": None},
+        {"typ": "JWT"},
+        {"typ": None},
+        {"kid": "another"},
+        {"kid": None},
+        {"crit": ["b64"], "b64": False},
+        {"crit": ["unknown"], "unknown": 1},
+        {"crit": []},
+        {"jwk": {"kty": "OKP", "crv": "Ed25519", "x": encoded(public(OTHER_KEY))}},
+        {"jku": "https://example.org/keys"},
+        {"x5u": "https://example.org/keys"},
+        {"cty": "JWT"},
+    ],
+    ids=str,
+)
+def test_a_header_that_is_not_the_one_is_no_proof_although_it_is_signed(header):
+    with pytest.raises(ProofError):
+        verify_assertion(signed(claims(), **header), EXPECTED, now=NOW)
+
+
+def test_another_key_is_no_proof_whatever_the_header_says():
+    for token in (ASSERTION.sign(OTHER_KEY), signed(claims(), key=OTHER_KEY)):
+        with pytest.raises(ProofError):
+            verify_assertion(token, EXPECTED, now=NOW)
+
+
+@settings(deadline=None, max_examples=300)
+@given(st.integers(0, len(TOKEN) - 1), st.characters(codec="ascii"))
+def test_no_character_of_an_assertion_can_be_changed(place, character):
+    changed = TOKEN[:place] + character + TOKEN[place + 1 :]
+    if changed == TOKEN:
+        return
+    with pytest.raises((ProofError, MalformedMessageError)):
+        verify_assertion(changed, EXPECTED, now=NOW)
+
+
+@settings(deadline=None)
+@given(st.text(max_size=200) | st.lists(st.binary(max_size=60), max_size=5).map(lambda p: ".".join(map(encoded, p))))
+def test_any_text_is_no_assertion(text):
+    with pytest.raises((ProofError, MalformedMessageError)):
+        verify_assertion(text, EXPECTED, now=NOW)
+
+
+@pytest.mark.parametrize(
+    "token",
+    [TOKEN + "=", TOKEN + "==", TOKEN + "\n", " " + TOKEN, TOKEN + ".AA", TOKEN[:-1], TOKEN * 10, "", "..", "é.é.é"],
+    ids=range(10),
+)
+def test_an_assertion_has_one_spelling(token):
+    with pytest.raises((ProofError, MalformedMessageError)):
+        verify_assertion(token, EXPECTED, now=NOW)
+
+
+def test_a_signature_of_this_key_over_something_else_is_no_assertion():
+    receipt = ISSUER_KEY.sign(b"intaglio-consent-receipt/1\0" + as_json(claims()))
+    header, payload, _ = TOKEN.split(".")
+    with pytest.raises(ProofError):
+        verify_assertion(f"{header}.{payload}.{encoded(receipt)}", EXPECTED, now=NOW)
+
+
+# ---------------------------------------------------------------- pseudonyms and values
+
+
+def test_two_audiences_get_two_pseudonyms_and_one_gets_the_same_again():
+    mine = SECRET.subject(key_id=BINDING.key_id, audience=AUDIENCE)
+    assert mine == SECRET.subject(key_id=BINDING.key_id, audience=AUDIENCE)
+    others = {
+        SECRET.subject(key_id=BINDING.key_id, audience="elsewhere.org"),
+        SECRET.subject(key_id=sha256("another"), audience=AUDIENCE),
+        PairwiseSecret(b"1" * 32).subject(key_id=BINDING.key_id, audience=AUDIENCE),
+    }
+    assert len(others | {mine}) == 4
+    assert BINDING.key_id.hex() not in TOKEN
+    assert BINDING.key_id.hex() not in json.dumps(ASSERTION.claims())
+
+
+def test_the_pairwise_secret_prints_nothing_and_has_32_bytes():
+    assert "redacted" in repr(PairwiseSecret(b"s" * 32))
+    with pytest.raises(UsageError):
+        PairwiseSecret(b"short")
+
+
+def test_the_wording_states_the_rate_without_rounding_it_down():
+    for fmr in (0.01, 1e-4, 1e-5, 0.012345678901):
+        assert float(replace(ASSERTION, fmr=fmr).wording.rpartition(" ")[2]) == fmr
+
+
+@pytest.mark.parametrize("name", [field.name for field in fields(Assertion)])
+def test_no_field_of_an_assertion_may_be_left_out(name):
+    if name == "log":
+        with pytest.raises(UsageError):
+            LogPosition("example.org/log", 42, 42, bytes(32))
+        return
+    empty = {bytes: b"", int: 0, float: 0.0}.get(type(getattr(ASSERTION, name)), "")
+    with pytest.raises(UsageError):
+        replace(ASSERTION, **{name: empty})
+
+
+def test_an_assertion_is_short_lived():
+    with pytest.raises(UsageError):
+        replace(ASSERTION, expires_at=NOW + LONGEST_LIFETIME_SECONDS + 1)

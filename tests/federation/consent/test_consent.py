@@ -1,0 +1,423 @@
+"""Receipts, withdrawals, the life of a consent, and the choice of samples."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import FrozenInstanceError, fields, replace
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from federation import statements
+from federation.consent.life import Consent, ConsentState, Sample, select_samples
+from federation.consent.receipts import (
+    CLOCK_SKEW_SECONDS,
+    Receipt,
+    ReceiptFault,
+    SignedReceipt,
+    SignedWithdrawal,
+    Terms,
+)
+from federation.errors import MalformedMessageError, ProofError, RefusedError, UsageError
+from tests.agreeing import (
+    AUDIENCE,
+    BINDING,
+    DAY,
+    DEVICE,
+    NOW,
+    PURPOSE,
+    STRANGER,
+    TERMS,
+    USE,
+    a_consent,
+    a_receipt,
+    sha256,
+)
+from tests.federation.consent import make_vectors as consent_vectors
+
+GOOD = a_receipt().to_bytes()
+JSON_LEAVES = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=20)
+JSON = st.recursive(
+    JSON_LEAVES, lambda inner: st.lists(inner) | st.dictionaries(st.text(max_size=8), inner), max_leaves=9
+)
+
+
+def renewal(number=100, **changes):
+    return a_receipt(
+        receipt_id=bytes([number]) * 16,
+        **{"renews": a_receipt().receipt.receipt_id, "issued_at": NOW + DAY, "expires_at": NOW + 100 * DAY} | changes,
+    )
+
+
+def vectors(folder):
+    return pytest.mark.parametrize("path", sorted((consent_vectors.DIRECTORY / folder).iterdir()), ids=lambda p: p.stem)
+
+
+def paths_of(value, path=()):
+    """Every place in a JSON value where something stands."""
+    yield path
+    inner = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    for key, item in inner:
+        yield from paths_of(item, (*path, key))
+
+
+def put(value, path, item):
+    if not path:
+        return item
+    copy = value.copy()
+    copy[path[0]] = put(value[path[0]], path[1:], item)
+    return copy
+
+
+# ---------------------------------------------------------------- bytes
+
+
+def test_a_receipt_that_is_read_is_the_one_that_was_written():
+    assert SignedReceipt.from_bytes(GOOD) == a_receipt()
+    assert SignedReceipt.from_bytes(renewal().to_bytes()) == renewal()
+
+
+def test_the_published_receipt_and_withdrawal_are_what_this_version_writes():
+    for name, data in consent_vectors.every_file().items():
+        assert (consent_vectors.DIRECTORY / name).read_bytes() == data, name
+    assert len(list(consent_vectors.DIRECTORY.rglob("*.json"))) == len(consent_vectors.every_file())
+
+
+@pytest.mark.parametrize(
+    "path", sorted((consent_vectors.DIRECTORY / "malformed").iterdir()), ids=lambda path: path.stem
+)
+def test_a_malformed_receipt_is_none(path):
+    with pytest.raises(MalformedMessageError):
+        SignedReceipt.from_bytes(path.read_bytes())
+
+
+@vectors("unproven")
+def test_s8_a_receipt_that_the_device_did_not_sign_is_no_proof(path):
+    with pytest.raises(ProofError):
+        Consent.grant(SignedReceipt.from_bytes(path.read_bytes()), **USE, now=NOW)
+
+
+@vectors("refused")
+def test_s8_a_receipt_for_another_use_is_refused(path):
+    with pytest.raises(RefusedError):
+        Consent.grant(SignedReceipt.from_bytes(path.read_bytes()), **USE, now=NOW)
+
+
+@settings(deadline=None)
+@given(st.binary(max_size=300) | JSON.map(lambda value: json.dumps(value).encode()))
+def test_any_bytes_give_a_statement_or_a_malformed_message(data):
+    for kind in (SignedReceipt, SignedWithdrawal):
+        with pytest.raises(MalformedMessageError):
+            kind.from_bytes(data)
+
+
+@settings(deadline=None, max_examples=300)
+@given(st.data())
+def test_a_receipt_with_anything_in_any_place_is_malformed_or_itself_and_never_signed(data):
+    value = json.loads(GOOD)
+    place = data.draw(st.sampled_from(sorted(paths_of(value), key=str)))
+    changed = json.dumps(put(value, place, data.draw(JSON)), ensure_ascii=False, sort_keys=True, separators=(",", ":"))
+    try:
+        read = SignedReceipt.from_bytes(changed.encode(errors="surrogatepass"))
+    except MalformedMessageError:
+        return
+    assert read.to_bytes() == changed.encode()
+    fault = read.find_fault(**USE, now=NOW)
+    assert fault is ReceiptFault.BAD_SIGNATURE or changed.encode() == GOOD
+
+
+@settings(deadline=None)
+@given(st.integers(0, len(GOOD) * 8 - 1))
+def test_no_bit_of_a_receipt_can_be_flipped(bit):
+    data = bytearray(GOOD)
+    data[bit // 8] ^= 1 << bit % 8
+    try:
+        read = SignedReceipt.from_bytes(bytes(data))
+    except MalformedMessageError:
+        return
+    assert read.find_fault(**USE, now=NOW) is ReceiptFault.BAD_SIGNATURE
+
+
+@given(st.recursive(st.text() | st.integers(), lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner)))
+def test_the_canonical_form_reads_back_as_the_value(value):
+    try:
+        data = statements.canonical_bytes({"value": value})
+    except UsageError:  # not NFC, a key that is not ASCII, or too large a number
+        return
+    except UnicodeEncodeError:  # a lone surrogate is no text
+        return
+    assert json.loads(data) == {"value": value}
+    assert statements.canonical_bytes(json.loads(data)) == data
+
+
+@pytest.mark.parametrize("value", [1.0, None, True, 2**53, "u\u0308", {"ü": 1}, b"x"])
+def test_what_json_writes_in_two_ways_has_no_canonical_form(value):
+    with pytest.raises(UsageError):
+        statements.canonical_bytes({"value": value})
+
+
+def test_a_large_or_deep_message_is_refused_before_it_costs_anything():
+    for data in (b"[" * 20_000, b'{"a":' * 6_000, b"9" * 30_000, b" " * 100_000):
+        with pytest.raises(MalformedMessageError):
+            SignedReceipt.from_bytes(data)
+
+
+def test_a_signature_over_one_kind_of_statement_is_none_over_another():
+    signature = statements.sign("one kind", b"body", DEVICE)
+    key = BINDING.device_public_key
+    statements.require_signed("one kind", b"body", public_key=key, signature=signature)
+    for tag, body in (("another kind", b"body"), ("one kind", b"body!"), ("one kin", b"dbody")):
+        with pytest.raises(ProofError):
+            statements.require_signed(tag, body, public_key=key, signature=signature)
+
+
+# ---------------------------------------------------------------- fields
+
+
+def test_a_receipt_carries_every_mandatory_field_of_iso_27560():
+    receipt = json.loads(GOOD)["receipt"]
+    mandatory = {
+        "schema version": receipt["dct:conformsTo"]["@id"],
+        "receipt id": receipt["dct:identifier"],
+        "pii principal id": receipt["dpv:hasDataSubject"]["dct:identifier"],
+        "privacy notice": receipt["dpv:hasNotice"]["@id"],
+        "language": receipt["dct:language"],
+        "purpose": receipt["dpv:hasPurpose"][0]["dct:identifier"],
+        "lawful basis": receipt["dpv:hasLegalBasis"]["@id"],
+        "pii information": receipt["dpv:hasPersonalData"]["@type"],
+        "pii controllers": receipt["dpv:hasDataController"]["dpv:hasName"],
+        "storage locations": receipt["dpv:hasStorageCondition"]["dpv:hasLocation"],
+        "retention period": receipt["dpv:hasStorageCondition"]["dpv:hasDuration"],
+        "jurisdiction": receipt["dpv:hasJurisdiction"],
+        "recipient third parties": receipt["dpv:hasRecipient"]["dct:identifier"],
+        "withdrawal method": receipt["dpv:hasConsentControl"]["dpv:hasContact"],
+        "party address": receipt["dpv:hasDataController"]["dpv:hasAddress"],
+        "party contact": receipt["dpv:hasDataController"]["dpv:hasContact"],
+        "event time": receipt["dct:date"],
+        "validity duration": receipt["dct:valid"],
+        "event state": receipt["dpv:hasConsentStatus"]["@id"],
+    }
+    assert all(mandatory.values())
+    prefixes = {key.partition(":")[0] for key in receipt if not key.startswith("@")}
+    assert prefixes <= set(receipt["@context"])
+
+
+@pytest.mark.parametrize("alternative", ["", "none", "n/a", "-" * 9, " " * 20, "Show your badge.\n"])
+def test_d5_a_receipt_without_a_non_biometric_alternative_cannot_exist(alternative):
+    with pytest.raises(UsageError, match="non-biometric alternative"):
+        replace(TERMS, alternative=alternative)
+
+
+@pytest.mark.parametrize("name", [f.name for f in fields(Terms)])
+def test_no_term_may_be_left_out(name):
+    terms = TERMS.controller if name == "controller" else TERMS
+    field = "address" if name == "controller" else name
+    with pytest.raises(UsageError):
+        replace(terms, **{field: {"purposes": (), "retention_days": -1}.get(name, "")})
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"purposes": (PURPOSE, PURPOSE)},
+        {"purposes": ("face-search",)},
+        {"purposes": tuple(f"purpose-{n}" for n in range(9))},
+        {"jurisdiction": "Germany"},
+        {"retention_days": 31},
+        {"contest": "javascript:alert(1)"},
+        {"withdrawal": "http://example.org"},
+        {"notice_version": "1\u202e2"},
+        {"notice_version": "u\u0308"},
+        {"language": "e"},
+    ],
+    ids=str,
+)
+def test_terms_that_nobody_could_use_are_refused(change):
+    with pytest.raises(UsageError):
+        replace(TERMS, **change)
+
+
+def test_a_receipt_is_signed_and_withdrawn_only_by_the_device_that_it_names():
+    with pytest.raises(UsageError):
+        a_receipt().receipt.sign(STRANGER)
+    with pytest.raises(UsageError):
+        a_receipt().withdraw(STRANGER, now=NOW)
+
+
+def test_receipts_never_change_and_print_no_signature():
+    signed = a_receipt()
+    with pytest.raises(FrozenInstanceError):
+        signed.receipt.expires_at = NOW  # type: ignore[misc] # the point of the test
+    assert signed.signature.hex() not in repr(signed)
+    assert repr(signed.signature) not in repr(signed)
+
+
+# ---------------------------------------------------------------- life
+
+
+def test_s8_a_receipt_is_accepted_once():
+    consent = Consent.grant(a_receipt(), **USE, now=NOW)
+    with pytest.raises(RefusedError, match="used before"):
+        Consent.grant(a_receipt(), **USE, now=NOW, used={consent.current.receipt_id})
+    with pytest.raises(RefusedError, match="used before"):
+        consent.renew(a_receipt(), **USE, now=NOW)
+
+
+def test_s8_a_receipt_is_valid_from_its_issue_to_the_second_of_its_expiry():
+    signed = a_receipt(issued_at=NOW, expires_at=NOW + DAY)
+    faults = {now: signed.find_fault(**USE, now=NOW + now) for now in (-CLOCK_SKEW_SECONDS - 1, 0, DAY - 1, DAY)}
+    assert faults == {
+        -CLOCK_SKEW_SECONDS - 1: ReceiptFault.NOT_YET_VALID,
+        0: None,
+        DAY - 1: None,
+        DAY: ReceiptFault.EXPIRED,
+    }
+    assert signed.find_fault(**USE, now=NOW - CLOCK_SKEW_SECONDS) is None
+
+
+def test_a_consent_is_given_then_expired():
+    consent = a_consent(expires_at=NOW + DAY)
+    assert consent.state(now=NOW + DAY - 1) is ConsentState.GIVEN
+    assert consent.state(now=NOW + DAY) is ConsentState.EXPIRED
+
+
+def test_a_renewal_takes_the_place_of_the_receipt_before():
+    consent = a_consent().renew(renewal(), **USE, now=NOW + DAY)
+    assert consent.current == renewal().receipt
+    assert consent.state(now=NOW + 99 * DAY) is ConsentState.GIVEN
+
+
+@pytest.mark.parametrize(
+    ("change", "now"),
+    [
+        ({"renews": None}, NOW + DAY),
+        ({"renews": bytes(16)}, NOW + DAY),
+        ({"template_digest": sha256("another template")}, NOW + DAY),
+        ({"issued_at": NOW + 5 * DAY}, NOW + DAY),
+    ],
+    ids=["renews nothing", "renews another", "another template", "from the future"],
+)
+def test_a_wrong_renewal_is_refused(change, now):
+    with pytest.raises(RefusedError):
+        a_consent().renew(renewal(**change), **USE, now=now)
+
+
+def test_an_ended_consent_is_no_dead_end():
+    ended = a_consent(expires_at=NOW + DAY)
+    late = renewal(issued_at=NOW + 9 * DAY, expires_at=NOW + 20 * DAY)
+    assert ended.state(now=NOW + 9 * DAY) is ConsentState.EXPIRED
+    renewed = ended.renew(late, **USE, now=NOW + 9 * DAY)
+    assert renewed.state(now=NOW + 9 * DAY) is ConsentState.GIVEN
+    with pytest.raises(RefusedError, match="expired"):
+        ended.renew(late, **USE, now=NOW + 20 * DAY)
+
+
+def test_a_renewal_of_a_stranger_is_no_proof():
+    with pytest.raises(ProofError):
+        a_consent().renew(renewal(key=STRANGER), **USE, now=NOW + DAY)
+
+
+def test_two_receipts_cannot_renew_the_same_one():
+    consent = a_consent().renew(renewal(1), **USE, now=NOW + DAY)
+    with pytest.raises(RefusedError):
+        consent.renew(renewal(2), **USE, now=NOW + DAY)
+
+
+@pytest.mark.parametrize("clock", [946_684_800, NOW - DAY, NOW, NOW + 10_000 * DAY])
+def test_a_withdrawal_ends_a_consent_whatever_any_clock_says(clock):
+    statement = a_receipt().withdraw(DEVICE, now=clock)
+    consent = a_consent().withdraw(SignedWithdrawal.from_bytes(statement.to_bytes()))
+    assert consent.state(now=NOW) is ConsentState.WITHDRAWN
+    assert consent.find_fault(**USE, now=NOW) is ReceiptFault.WITHDRAWN
+    assert consent.find_fault(**USE, now=NOW + 1000 * DAY) is ReceiptFault.WITHDRAWN
+
+
+def test_a_withdrawal_may_come_twice_and_name_any_receipt_of_the_consent():
+    consent = a_consent().renew(renewal(), **USE, now=NOW + DAY)
+    for signed in consent.receipts:
+        ended = consent.withdraw(signed.withdraw(DEVICE, now=NOW))
+        assert ended.state(now=NOW) is ConsentState.WITHDRAWN
+        assert ended.withdraw(signed.withdraw(DEVICE, now=NOW + 1)) == ended
+
+
+def test_a_withdrawn_consent_is_not_renewed():
+    consent = a_consent().withdraw(a_receipt().withdraw(DEVICE, now=NOW))
+    with pytest.raises(RefusedError, match="withdrawn"):
+        consent.renew(renewal(), **USE, now=NOW + DAY)
+
+
+def test_nobody_withdraws_for_another():
+    with pytest.raises(ProofError):
+        a_consent().withdraw(a_receipt(STRANGER).withdraw(STRANGER, now=NOW))
+    forged = replace(a_receipt().withdraw(DEVICE, now=NOW), signature=bytes(64))
+    with pytest.raises(ProofError):
+        a_consent().withdraw(forged)
+    with pytest.raises(RefusedError):
+        a_consent().withdraw(a_receipt(receipt_id=bytes(16)).withdraw(DEVICE, now=NOW))
+
+
+def test_receipts_that_do_not_follow_on_each_other_are_no_consent():
+    for receipts in ((), (renewal(),), (a_receipt(), a_receipt()), (a_receipt(), renewal(1), renewal(2))):
+        with pytest.raises(UsageError):
+            Consent(receipts)
+
+
+def test_every_fault_of_a_receipt_has_its_error():
+    kinds = {fault: type(fault.to_error()) for fault in ReceiptFault}
+    assert kinds.pop(ReceiptFault.UNREADABLE) is MalformedMessageError
+    assert {kinds.pop(ReceiptFault.BAD_SIGNATURE), kinds.pop(ReceiptFault.OTHER_DEVICE)} == {ProofError}
+    assert set(kinds.values()) == {RefusedError}
+
+
+# ---------------------------------------------------------------- samples
+
+
+def test_s2_of_a_hundred_samples_93_are_used_and_seven_reasons_recorded():
+    def sample(number, receipt="own", **changes):
+        binding = replace(BINDING, template_digest=sha256(f"image {number}"))
+        terms = {"purposes": ("model-training",), "template_digest": binding.template_digest}
+        signed = a_receipt(**{"receipt_id": number.to_bytes(16), **terms, **changes})
+        return Sample(binding, signed.to_bytes() if receipt == "own" else receipt), signed
+
+    samples = [sample(number) for number in range(93)]
+    wrong = {
+        93: (sample(93, receipt=None), ReceiptFault.MISSING),
+        94: (sample(94, receipt=b"yes, do"), ReceiptFault.UNREADABLE),
+        95: (sample(95, issued_at=NOW - 2 * DAY, expires_at=NOW), ReceiptFault.EXPIRED),
+        96: (sample(96), ReceiptFault.WITHDRAWN),
+        97: (sample(97, template_digest=sha256("image 1")), ReceiptFault.OTHER_TEMPLATE),
+        98: (sample(98, purposes=("door-access",)), ReceiptFault.OTHER_PURPOSE),
+        99: (sample(99, key=STRANGER), ReceiptFault.OTHER_DEVICE),
+    }
+    withdrawals = [wrong[96][0][1].withdraw(DEVICE, now=NOW)]
+    # A stranger cannot take somebody else's sample out.
+    withdrawals.append(a_receipt(STRANGER, receipt_id=(0).to_bytes(16)).withdraw(STRANGER, now=NOW))
+    withdrawals.append(replace(samples[1][1].withdraw(DEVICE, now=NOW), signature=bytes(64)))
+    everything = [s for s, _ in samples] + [s for (s, _), _ in wrong.values()]
+
+    chosen = select_samples(everything, withdrawals, purpose="model-training", audience=AUDIENCE, now=NOW)
+
+    assert chosen.used == tuple(s.binding.template_digest for s, _ in samples)
+    assert dict(chosen.refused) == {s.binding.template_digest: fault for (s, _), fault in wrong.values()}
+    assert (len(chosen.used), len(chosen.refused)) == (93, 7)
+
+
+def test_one_image_is_not_listed_twice():
+    twice = [Sample(BINDING, GOOD), Sample(BINDING, None)]
+    with pytest.raises(UsageError, match="twice"):
+        select_samples(twice, (), purpose=PURPOSE, audience=AUDIENCE, now=NOW)
+
+
+def test_every_field_of_a_receipt_is_signed():
+    signed = a_receipt()
+    seen = {signed.receipt.to_bytes()}
+    for change in ("controller", "binding", "times"):
+        other = {
+            "controller": replace(signed.receipt, terms=replace(TERMS, language="de")),
+            "binding": replace(signed.receipt, binding=replace(BINDING, key_id=bytes(32))),
+            "times": replace(signed.receipt, expires_at=NOW + 1),
+        }[change]
+        assert isinstance(other, Receipt)
+        assert other.to_bytes() not in seen
+        assert SignedReceipt(other, signed.signature).find_fault(**USE, now=NOW) is ReceiptFault.BAD_SIGNATURE

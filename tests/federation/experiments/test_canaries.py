@@ -1,0 +1,291 @@
+"""The audit of epsilon catches noise, clipping and shares that are wrong, and leaves the honest mechanism standing.
+
+Noise is that of a run, which nobody can repeat. So what must hold is asked at a confidence of all but one in a million.
+"""
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+from federation.errors import UsageError
+from federation.experiments.canaries import Mechanism, audit_epsilon
+from federation.experiments.canary_chips import made_up_chips, telling_scales
+from federation.experiments.refusals import audit_refusals
+from federation.learning.evaluation import impostor_summary
+from federation.learning.moments import moments_sum
+from federation.learning.scales import person_gradients, scales_sum
+from federation.privacy.auditing import AuditMethod
+from federation.privacy.plan import Adaptation, PrivacyPlan
+from federation.recognition.embeddings import EmbeddingSet
+from federation.recognition.resnet import TUNABLE
+from federation.secagg.ring import discrete_noise
+from tests.faces import shipped
+
+SURE = 1 - 1e-6
+
+
+def plan_for(epsilon=8.0, people=120, **changes):
+    return PrivacyPlan.for_epsilon(
+        epsilon, **{"delta": 1e-5, "people": people, "organisations": 4, "dimension": 16, **changes}
+    )
+
+
+def audit(plan, **options):
+    return audit_epsilon(plan, **{"runs": 1500, "confidence": SURE, **options})
+
+
+# ------------------------------------------------------------------------------------------------------------ honest
+@pytest.mark.parametrize("epsilon", [4.0, 8.0])
+def test_the_honest_mechanism_stays_under_its_claim_and_comes_close(epsilon):
+    measured = audit(plan_for(epsilon))
+    assert measured.holds
+    assert measured.lower_bound > 0.4 * epsilon
+    assert (measured.claimed, measured.runs, measured.method) == (epsilon, 3000, AuditMethod.GAUSSIAN)
+
+
+@pytest.mark.parametrize("changes", [{"colluders": 2}, {"colluders": 0, "dropouts": 1}, {"organisations": 2}], ids=str)
+def test_the_attacker_sees_exactly_the_promised_noise_whoever_may_collude_or_leave(changes):
+    measured = audit(plan_for(4.0, **changes))
+    assert 0.4 * measured.claimed < measured.lower_bound <= measured.claimed
+
+
+def test_every_kind_of_plan_is_attacked_in_all_its_releases():
+    for people, dimension, adaptation in (
+        (24, 512, Adaptation.NONE),
+        (24, 64, Adaptation.CENTRE),
+        (120, 16, Adaptation.CENTRE_AND_SCATTER),
+    ):
+        plan = plan_for(6.0, people, dimension=dimension)
+        assert plan.adaptation is adaptation
+        assert 0.4 * plan.epsilon < audit(plan).lower_bound <= plan.epsilon
+
+
+def test_how_many_images_a_person_has_makes_no_difference():
+    assert audit(plan_for(4.0), images=20).holds
+
+
+# ------------------------------------------------------------------------------------------------------------ faults
+def halved(_member):
+    return lambda size, std: discrete_noise(size, std / 2)
+
+
+def no_noise(size, _std):
+    return np.zeros(size, dtype=np.int64)
+
+
+def silent(*members):
+    def of(member):
+        return no_noise if member in members else discrete_noise
+
+    return of
+
+
+def each_image_a_person(statistic):
+    """The classic fault: clipping and summing image by image, so that a person counts as often as they were seen."""
+
+    def of(embeddings, *rest):
+        names = np.array([f"{p} {i}" for p, i in zip(embeddings.people, embeddings.images, strict=True)])
+        return statistic(dataclasses.replace(embeddings, people=names), *rest)
+
+    return of
+
+
+def clipped_too_late(embeddings: EmbeddingSet, start, plan):
+    """Clips to five times the length that the noise is for."""
+    return 5 * moments_sum(embeddings, start, plan)
+
+
+def no_moments(_embeddings, _start, plan):
+    return np.zeros(plan.release_size("moments"))
+
+
+THREE = plan_for(organisations=3, people=150)
+FAULTS = {
+    "half the noise": Mechanism(noise=halved),
+    "no noise": Mechanism(noise=silent(1, 2, 3, 4)),
+    "one organisation's noise missing": Mechanism(noise=silent(1)),
+    "shares of one organisation missing": Mechanism(missing=1),
+    "images clipped instead of people": Mechanism(moments=each_image_a_person(moments_sum)),
+    "records five times too long": Mechanism(moments=clipped_too_late),
+    "pairs counted twice": Mechanism(threshold=lambda *a: 2 * impostor_summary(*a)),
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_a_faulty_mechanism_is_caught(fault):
+    assert not audit(THREE, mechanism=FAULTS[fault], confidence=0.95).holds
+
+
+@pytest.mark.parametrize("fault", ["half the noise", "images clipped instead of people"])
+def test_gross_faults_are_caught_where_the_claim_is_small(fault):
+    assert not audit(plan_for(1.0), mechanism=FAULTS[fault], confidence=0.95).holds
+
+
+def test_more_drop_outs_than_planned_are_caught():
+    plan = plan_for(8.0, organisations=6, dropouts=1)
+    assert audit(plan).holds
+    assert not audit(plan, mechanism=Mechanism(missing=2), confidence=0.95).holds
+
+
+def test_the_bound_that_assumes_nothing_catches_gross_faults_only():
+    method = AuditMethod.CLOPPER_PEARSON
+    plan = plan_for(2.0)
+    assert audit(plan, method=method).holds
+    assert not audit(plan, method=method, mechanism=FAULTS["no noise"]).holds
+
+
+@pytest.mark.parametrize("method", [AuditMethod.CLOPPER_PEARSON, AuditMethod.ONE_RUN])
+def test_only_the_gaussian_bound_notices_half_the_noise_where_the_claim_is_large(method):
+    plan = plan_for(8.0, dimension=128)
+    assert audit(plan, method=method, confidence=0.95, mechanism=FAULTS["half the noise"]).holds
+
+
+# ------------------------------------------------------------------------------------------------- the recipe `scales`
+def scales_plan(epsilon=8.0, people=600, **changes):
+    values = {"organisations": 3, "dimension": 128, "tuned": TUNABLE, "steps": 2} | changes
+    return PrivacyPlan.for_epsilon(epsilon, delta=1e-5, people=people, **values)
+
+
+SUMS = {}
+
+
+def computed_once(recogniser, chips, scales, plan):
+    """The sum of the code that runs, kept for the next test: it has no noise yet."""
+    key = (tuple(chips.people.tolist()), plan.gradient_clip)
+    if key not in SUMS:
+        SUMS[key] = scales_sum(recogniser, chips, scales, plan)
+    return SUMS[key]
+
+
+def images_clipped(recogniser, chips, scales, plan):
+    names = np.array([f"{p} {i}" for p, i in zip(chips.people, chips.images, strict=True)])
+    return computed_once(recogniser, dataclasses.replace(chips, people=names), scales, plan)
+
+
+def audit_steps(plan, *, scales=computed_once, **options):
+    mechanism = Mechanism(scales=scales, **options.pop("faults", {}))
+    return audit(plan, recogniser=shipped(), mechanism=mechanism, runs=600, **options)
+
+
+STEPS_FAULTS = {
+    "half the noise": {"noise": halved},
+    "no noise": {"noise": silent(1, 2, 3)},
+    "shares of one organisation missing": {"missing": 1},
+    "images clipped instead of people": {"scales": images_clipped},
+    "clipped to five clips": {"scales": lambda *a: 5 * computed_once(*a)},
+}
+
+
+def test_steps_of_tuning_keep_their_promise_and_the_attack_comes_close():
+    for plan in (scales_plan(), scales_plan(steps=4), scales_plan(6.0, people=1000, organisations=4)):
+        assert plan.adaptation is Adaptation.SCALES
+        measured = audit_steps(plan)
+        assert 0.3 * plan.epsilon < measured.lower_bound <= plan.epsilon
+
+
+@pytest.mark.parametrize("fault", STEPS_FAULTS)
+def test_a_faulty_step_of_tuning_is_caught(fault):
+    faults = STEPS_FAULTS[fault]
+    scales = faults.get("scales", computed_once)
+    rest = {name: value for name, value in faults.items() if name != "scales"}
+    assert not audit_steps(scales_plan(), scales=scales, faults=rest, confidence=0.95).holds
+
+
+def test_an_organisation_that_does_not_clip_cannot_even_add_its_sum():
+    def unclipped(recogniser, chips, scales, plan):
+        return np.asarray(computed_once(recogniser, chips, scales, plan) * 1000)
+
+    with pytest.raises(UsageError, match="longer than"):
+        audit_steps(scales_plan(), scales=unclipped)
+
+
+def test_the_canary_s_gradient_is_far_longer_than_the_clip_and_lies_in_two_numbers():
+    chips = made_up_chips([("a", True), ("b", False)], images=1)
+    one, other = person_gradients(shipped(), chips, telling_scales(shipped()))
+    for gradient in (one, other):
+        length = np.linalg.norm(gradient)
+        assert length > 100 * scales_plan().gradient_clip
+        assert np.linalg.norm(np.sort(np.abs(gradient))[-2:]) > 0.999 * length
+    assert one @ other < -0.999 * np.linalg.norm(one) * np.linalg.norm(other)
+
+
+def test_steps_cannot_be_attacked_without_the_network_nor_in_one_run():
+    with pytest.raises(UsageError, match="needs the recogniser"):
+        audit(scales_plan())
+    with pytest.raises(UsageError, match="moments"):
+        audit(scales_plan(), recogniser=shipped(), method=AuditMethod.ONE_RUN)
+
+
+# ----------------------------------------------------------------------------------------------------------- one run
+def test_one_run_leaves_the_honest_mechanism_standing_and_notices_missing_noise_where_the_claim_is_small():
+    plan, method = plan_for(1.0, people=1000, dimension=128), AuditMethod.ONE_RUN
+    honest = audit(plan, method=method)
+    assert honest.holds
+    assert honest.runs == 1
+    assert not audit(plan, method=method, confidence=0.99, mechanism=Mechanism(noise=silent(1, 2, 3, 4))).holds
+
+
+def test_one_run_needs_a_moments_release():
+    with pytest.raises(UsageError, match="moments"):
+        audit(plan_for(1.0, 24, dimension=128), method=AuditMethod.ONE_RUN)
+
+
+# ------------------------------------------------------------------------------------------------------------- usage
+def test_audits_that_cannot_be_made_say_why():
+    with pytest.raises(UsageError, match="at least 10 runs"):
+        audit(plan_for(), runs=0)
+    with pytest.raises(UsageError, match="honest"):
+        audit(plan_for(), mechanism=Mechanism(missing=3))
+    with pytest.raises(UsageError, match="changes nothing"):
+        audit(plan_for(), mechanism=Mechanism(moments=no_moments))
+
+
+# ---------------------------------------------------------------------------------------------------------- refusals
+def refusing_threshold(embeddings, adapter, prior):
+    people = set(embeddings.people.tolist())
+    if not all(set(embeddings.profiles[embeddings.people == person]) == {"reference", "probe"} for person in people):
+        raise UsageError("every person needs images of both camera profiles")
+    return impostor_summary(embeddings, adapter, prior)
+
+
+def refusing_what_is_not_finite(embeddings, adapter, prior):
+    """What a node of old did, with the photograph of one person in the adapter."""
+    if not np.isfinite(embeddings.embeddings.astype(float) @ adapter.whitening).all():
+        raise UsageError("the sum is longer than so many people can make it")
+    return impostor_summary(embeddings, adapter, prior)
+
+
+def test_no_question_is_answered_without_the_canary_only():
+    measured = audit_refusals(plan_for())
+    assert measured.holds
+    assert measured.lower_bound == 0
+    assert measured.runs == 2 * 3 * 8 * 2
+    assert measured.method is AuditMethod.REFUSALS
+
+
+@pytest.mark.parametrize(
+    "mechanism",
+    [Mechanism(threshold=refusing_threshold), Mechanism(threshold=refusing_what_is_not_finite)],
+    ids=["whoever lacks a camera", "whoever is not finite"],
+)
+def test_a_question_that_is_answered_without_the_canary_only_breaks_every_promise(mechanism):
+    measured = audit_refusals(plan_for(), mechanism=mechanism)
+    assert not measured.holds
+    assert measured.lower_bound == 100
+
+
+def test_no_step_of_tuning_is_answered_without_the_canary_only():
+    plan = plan_for(people=4000, dimension=128, tuned=TUNABLE, steps=1)
+    measured = audit_refusals(plan, recogniser=shipped())
+    assert measured.holds
+    assert measured.runs == 4 + 3 * 8 * 2
+
+    def refusing(recogniser, chips, scales, plan):
+        if len(chips) > 8:
+            raise UsageError("no")
+        return scales_sum(recogniser, chips, scales, plan)
+
+    assert not audit_refusals(plan, recogniser=shipped(), mechanism=Mechanism(scales=refusing)).holds
+    with pytest.raises(UsageError, match="needs the recogniser"):
+        audit_refusals(plan)

@@ -1,0 +1,336 @@
+"""Private error rates by group: bounded contributions, one secure sum, honest intervals, nothing without support."""
+
+import dataclasses
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy import stats
+
+from federation.errors import MalformedMessageError, UsageError
+from federation.identity import verify_identity
+from federation.learning.evaluation import cross_profile_scores
+from federation.learning.evaluation_plan import EVALUATION, EvaluationPlan, Group, Support
+from federation.learning.private_evaluation import estimate_rates, evaluation_sum
+from federation.recognition.embeddings import PROBE, REFERENCE
+from federation.recognition.model import Adapter
+from federation.secagg import Session, run_secagg
+from federation.secagg.ring import decode, noise_std, noisy_input
+from tests.federation.secagg.parties import identity, session_of, signers
+from tests.people import DIMENSION, start_vector, synthetic_people
+
+CODE_LENGTH, THRESHOLD = 2048, 700
+NO_NOISE = 1e-9
+ADAPTER = Adapter({REFERENCE: start_vector(), PROBE: start_vector()}, None)
+NAMES = [f"person {i:02d}" for i in range(12)]
+GROUPS = {name: ("odd" if i % 2 else "even") for i, name in enumerate(NAMES)}
+
+
+TWO_GROUPS = (Group("even", 3000, 3000), Group("odd", 3000, 3000))
+
+
+def plan_for(epsilon=8.0, groups=TWO_GROUPS, **changes):
+    known = [group.people for group in groups]
+    values = {
+        "delta": 1e-6,
+        "groups": groups,
+        "organisations": 4,
+        "threshold": THRESHOLD,
+        "code_length": CODE_LENGTH,
+        "release": "ab" * 32,
+    }
+    values["people"] = sum(known) if all(known) else 6000
+    return EvaluationPlan.for_epsilon(epsilon, **values | changes)
+
+
+# ------------------------------------------------------------------------------------------------- contributions
+@given(
+    seed=st.integers(0, 2**32 - 1),
+    count=st.integers(1, 6),
+    left=st.integers(0, 5),
+    images=st.integers(2, 4),
+    groups=st.lists(st.sampled_from(["even", "odd"]), min_size=6, max_size=6),
+    threshold=st.integers(100, 1000),
+)
+@settings(max_examples=60, deadline=None)
+def test_one_person_changes_the_histograms_by_at_most_one(seed, count, left, images, groups, threshold):
+    names = NAMES[:count]
+    everybody = synthetic_people(names, seed=seed, images=images, shift=0.5)
+    others = everybody.of_people([n for n in names if n != names[left % count]])
+    plan, of = plan_for(threshold=threshold), dict(zip(NAMES, groups, strict=False))
+    change = evaluation_sum(everybody, ADAPTER, of, plan) - (
+        evaluation_sum(others, ADAPTER, of, plan) if len(others) else 0
+    )
+    assert np.linalg.norm(change) <= 1 + 1e-12
+
+
+def test_the_worst_person_changes_the_histograms_by_exactly_one():
+    """A person who looks like both neighbours, who are opposites of each other."""
+    axis = np.zeros(DIMENSION, dtype=np.float32)
+    axis[0] = 1
+    template = synthetic_people(["a", "b", "c"], images=2)
+    rows = {"a": (-axis, axis), "b": (axis, -axis), "c": (axis, axis)}
+    vectors = [rows[p][int(f == PROBE)] for p, f in zip(template.people, template.profiles, strict=True)]
+    everybody = dataclasses.replace(template, embeddings=np.array(vectors))
+    plan, of = plan_for(), dict.fromkeys("abc", "even")
+    identity = Adapter.identity(DIMENSION)
+    change = evaluation_sum(everybody, identity, of, plan) - evaluation_sum(
+        everybody.of_people(["a", "c"]), identity, of, plan
+    )
+    assert np.linalg.norm(change) == pytest.approx(1)
+
+
+def test_impostors_are_of_the_same_group_and_images_of_different_pictures():
+    everybody = synthetic_people(NAMES, images=4)
+    total = evaluation_sum(everybody, ADAPTER, GROUPS, plan_for(bins=2))
+    seen = total.reshape(2, 2, 2)
+    for number, name in enumerate(("even", "odd")):
+        ring = [person for person in NAMES if GROUPS[person] == name]
+        scores = {p: cross_profile_scores(everybody.of_people([p]), ADAPTER.apply).genuine for p in ring}
+        accepted = [
+            (np.arccos(np.clip(s, -1, 1)) / np.pi * CODE_LENGTH <= THRESHOLD + 0.5).mean() for s in scores.values()
+        ]
+        assert seen[number, 0, 0] / seen[number, 0].sum() == pytest.approx(np.mean(accepted))
+        assert seen[number, 1].sum() / seen[number, 0].sum() == pytest.approx(1 / math.sqrt(math.sqrt(5)))
+
+
+def test_a_person_alone_in_a_group_of_an_organisation_has_no_impostors():
+    of = {**dict.fromkeys(NAMES, "even"), NAMES[0]: "odd"}
+    total = evaluation_sum(synthetic_people(NAMES), ADAPTER, of, plan_for()).reshape(2, 2, -1)
+    assert total[1, 0].any()
+    assert not total[1, 1].any()
+
+
+@pytest.mark.parametrize("groups", [{}, dict.fromkeys(NAMES, "elsewhere")], ids=["none", "unknown"])
+def test_people_without_a_group_of_the_plan_count_nowhere(groups):
+    assert not evaluation_sum(synthetic_people(NAMES), ADAPTER, groups, plan_for()).any()
+    with_two = {**groups, NAMES[0]: "odd", NAMES[2]: "odd"}
+    two = synthetic_people(NAMES).of_people([NAMES[0], NAMES[2]])
+    assert np.array_equal(
+        evaluation_sum(synthetic_people(NAMES), ADAPTER, with_two, plan_for()),
+        evaluation_sum(two, ADAPTER, with_two, plan_for()),
+    )
+
+
+def test_people_with_one_image_count_nowhere():
+    assert not evaluation_sum(synthetic_people(NAMES, images=1), ADAPTER, GROUPS, plan_for()).any()
+
+
+# --------------------------------------------------------------------------------------------- the whole way, exact
+def test_organisations_get_through_secure_aggregation_what_one_would_compute():
+    everybody = synthetic_people(NAMES)
+    size = len(NAMES) // 2
+    plan = plan_for(
+        20.0, (Group("even", size, size), Group("odd", size, size)), bins=2, largest_half_width=1.0, organisations=2
+    )
+    roster = tuple(identity(member).public for member in (1, 2))
+    session = Session("run", EVALUATION, plan.digest, roster, plan.size, plan.colluders, plan.dropouts)
+    halves = [NAMES[:6], NAMES[6:]]
+    sums = [evaluation_sum(everybody.of_people(half), ADAPTER, GROUPS, plan) for half in halves]
+    inputs = {
+        member: noisy_input(session, exact, len(half), plan.noise_multiplier)
+        for member, exact, half in zip(session.members, sums, halves, strict=True)
+    }
+    noise = plan.noise_with(plan.noise_multiplier, 2)
+    opened = decode(
+        run_secagg(session, inputs, sign=signers(session), verify=verify_identity), 12, noise_std(noise, plan.size)
+    )
+    assert np.abs(opened - sum(sums)).max() < 6 * noise
+    assert not np.array_equal(opened, sum(sums))
+    rates = estimate_rates(opened, plan, noise_multiplier=noise)
+    assert [r.support for r in rates] == [Support.SUFFICIENT] * 2
+    exact_rates = estimate_rates(sum(sums), plan, noise_multiplier=NO_NOISE)
+    for private, exact in zip(rates, exact_rates, strict=True):
+        assert private.fnmr.low <= exact.fnmr.value <= private.fnmr.high
+        assert private.fmr.low <= exact.fmr.value <= private.fmr.high
+
+
+def test_the_session_of_an_evaluation_has_room_for_its_noise():
+    plan = plan_for()
+    assert session_of(size=plan.size).size == plan.size == 48
+    assert plan.events == ((EVALUATION, plan.noise_multiplier),)
+    assert plan.digest != dataclasses.replace(plan, threshold=THRESHOLD + 1).digest
+
+
+# -------------------------------------------------------------------------------------------------------- estimates
+GENUINE, IMPOSTOR = stats.norm(0.27, 0.04), stats.norm(0.45, 0.05)
+TRUE_EER = float(GENUINE.sf((0.27 * 0.05 + 0.45 * 0.04) / 0.09))
+
+
+def total_of_model(plan, people, rng, *, comparisons=25):
+    """Exact sum over people whose distances are normal; comparisons of one person share a mean."""
+    edges = plan.edges
+
+    def histogram(law, rows):
+        own = rng.normal(0, 0.7 * law.std(), (rows, 1))
+        distances = law.mean() + own + rng.normal(0, math.sqrt(1 - 0.49) * law.std(), (rows, comparisons))
+        return np.bincount(np.searchsorted(edges, distances.ravel()), minlength=plan.bins) / comparisons
+
+    weights = evaluation_weights()
+    return np.concatenate(
+        [w * histogram(law, people) for _ in plan.groups for law, w in zip((GENUINE, IMPOSTOR), weights, strict=True)]
+    )
+
+
+def evaluation_weights():
+    genuine = 1 / math.sqrt(1 + math.sqrt(5))
+    return genuine, math.sqrt((1 - genuine**2) / 5)
+
+
+def noisy(total, plan, rng):
+    noise = plan.noise_with(plan.noise_multiplier, plan.organisations)
+    return estimate_rates(total + noise * rng.normal(size=len(total)), plan, noise_multiplier=noise)
+
+
+@pytest.mark.parametrize(("people", "epsilon", "points"), [(1000, 2.0, 2.0), (1000, 8.0, 1.0), (10_000, 1.0, 0.6)])
+def test_rates_come_close_to_the_exact_ones(people, epsilon, points):
+    plan, rng = plan_for(epsilon, (Group("all", people, people),)), np.random.default_rng(5)
+    errors = []
+    for _ in range(60):
+        (rates,) = noisy(total_of_model(plan, people, rng), plan, rng)
+        errors.append(100 * abs(rates.eer.value - TRUE_EER))
+    assert np.mean(errors) < points
+
+
+def test_without_noise_twelve_bins_give_nearly_the_true_equal_error_rate():
+    plan = plan_for(groups=(Group("all", 3000, 3000),))
+    rng = np.random.default_rng(1)
+    (rates,) = estimate_rates(total_of_model(plan, 3000, rng), plan, noise_multiplier=NO_NOISE)
+    assert rates.eer.value == pytest.approx(TRUE_EER, abs=0.004)
+
+
+@pytest.mark.parametrize("public", [True, False], ids=["public sizes", "sizes with noise"])
+@pytest.mark.parametrize("bins", [2, 12])
+def test_intervals_hold_the_true_rates_about_as_often_as_they_say(public, bins):
+    people = 1500
+    group = Group("all", people, people) if public else Group("all")
+    plan, rng = plan_for(4.0, (group,), bins=bins), np.random.default_rng(7)
+    edge = plan.edges[bins // 2 - 1]
+    truth = {"fmr": float(IMPOSTOR.cdf(edge)), "fnmr": float(GENUINE.sf(edge)), "eer": TRUE_EER}
+    if bins == 2:
+        truth.pop("eer")
+    hits = dict.fromkeys(truth, 0)
+    for _ in range(200):
+        (rates,) = noisy(total_of_model(plan, people, rng), plan, rng)
+        assert rates.people == pytest.approx(people, abs=0 if public else 60)
+        for name, value in truth.items():
+            rate = getattr(rates, name)
+            hits[name] += rate.low <= value <= rate.high
+    assert min(hits.values()) >= 184  # 95 % of 200 is 190
+
+
+def test_when_organisations_left_the_numbers_are_those_of_the_others():
+    plan = plan_for(groups=(Group("all", 4000, 4000),))
+    total = total_of_model(plan, 3000, np.random.default_rng(3))  # a quarter left
+    truth = float(GENUINE.sf(plan.edges[5]))
+    stayed = (Group("all", 3000, 3000),)
+    (right,) = estimate_rates(total, plan, noise_multiplier=NO_NOISE, groups=stayed)
+    (wrong,) = estimate_rates(total, plan, noise_multiplier=NO_NOISE)
+    assert right.fnmr.low <= truth <= right.fnmr.high
+    assert not wrong.fnmr.low <= truth <= wrong.fnmr.high
+    with pytest.raises(UsageError, match="in its order"):
+        estimate_rates(total, plan, noise_multiplier=NO_NOISE, groups=(Group("others", 3000, 3000),))
+
+
+def test_an_interval_that_leaves_the_noise_out_would_be_too_narrow():
+    plan, rng = plan_for(1.0, (Group("all", 1500, 1500),)), np.random.default_rng(7)
+    truth = float(IMPOSTOR.cdf(plan.edges[5]))
+    hits = 0
+    for _ in range(100):
+        total = total_of_model(plan, 1500, rng) + plan.noise_with(plan.noise_multiplier, 4) * rng.normal(size=plan.size)
+        (rates,) = estimate_rates(total, plan, noise_multiplier=NO_NOISE)
+        hits += rates.fmr.low <= truth <= rates.fmr.high
+    assert hits < 80
+
+
+@given(total=st.lists(st.floats(-1e9, 1e9), min_size=48, max_size=48))
+@settings(max_examples=50, deadline=None)
+def test_any_noise_gives_rates_in_range_and_in_order(total):
+    for groups in (TWO_GROUPS, (Group("even"), Group("odd"))):
+        for rates in estimate_rates(np.array(total), plan_for(groups=groups), noise_multiplier=1.0):
+            for rate in filter(None, (rates.fmr, rates.fnmr, rates.eer)):
+                assert 0 <= rate.low <= rate.value <= rate.high <= 1
+
+
+# -------------------------------------------------------------------------------------------------------- no support
+def test_a_group_that_the_noise_drowns_is_insufficient_and_shows_nothing():
+    plan = plan_for(1.0, (Group("many", 5000, 5000), Group("few", 50, 50), Group("scattered", 5000, 10)))
+    assert [plan.supports(g) for g in plan.groups] == [Support.SUFFICIENT, Support.INSUFFICIENT, Support.INSUFFICIENT]
+    rng = np.random.default_rng(2)
+    many, few, scattered = noisy(total_of_model(plan, 5000, rng), plan, rng)
+    assert many.fmr.value < 0.1
+    assert (few.support, few.fmr, few.fnmr, few.eer) == (Support.INSUFFICIENT, None, None, None)
+    assert scattered.eer is None
+
+
+def test_a_plan_that_could_print_nothing_cannot_be_built():
+    with pytest.raises(UsageError, match=r"at least \d+ people.*none was spent"):
+        plan_for(1.0, (Group("few", 50, 50),))
+    needed = plan_for().people_needed
+    assert plan_for(groups=(Group("just enough", needed, needed),)).people_needed == needed
+    with pytest.raises(UsageError, match="nothing could be printed"):
+        plan_for(groups=(Group("one short", needed - 1, needed - 1),))
+
+
+def test_two_bins_need_fewer_people_than_twelve():
+    assert plan_for(bins=2).people_needed < 0.5 * plan_for(bins=12).people_needed
+
+
+def test_where_sizes_are_not_public_too_few_people_are_noticed_afterwards():
+    plan, rng = plan_for(1.0, (Group("unknown"),)), np.random.default_rng(2)
+    assert plan.supports(plan.groups[0]) is Support.UNKNOWN
+    assert noisy(total_of_model(plan, 30, rng), plan, rng)[0].support is Support.INSUFFICIENT
+    assert noisy(total_of_model(plan, 9000, rng), plan, rng)[0].support is Support.SUFFICIENT
+
+
+# -------------------------------------------------------------------------------------------------------------- plan
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"bins": 3},
+        {"bins": 0},
+        {"bins": 18},
+        {"threshold": 0},
+        {"threshold": 1024},
+        {"groups": ()},
+        {"groups": (Group("a", 9999, 9999), Group("a", 9999, 9999))},
+        {"organisations": 1},
+        {"colluders": 4},
+        {"dropouts": 2},
+        {"dropouts": -1},
+        {"noise_multiplier": 0.1},
+        {"noise_multiplier": 1},
+        {"largest_half_width": 0.0},
+        {"epsilon": 1.0},
+    ],
+    ids=str,
+)
+def test_an_evaluation_plan_out_of_range_cannot_be_built(change):
+    with pytest.raises(UsageError):
+        dataclasses.replace(plan_for(), **change)
+
+
+@pytest.mark.parametrize(
+    "fields", [("", 5, 5), ("x" * 65,), ("a", 5), ("a", 0, 0), ("a", 5, 6), ("a", 5.0, 5)], ids=str
+)
+def test_a_group_out_of_range_cannot_be_built(fields):
+    with pytest.raises(UsageError):
+        Group(*fields)
+
+
+@pytest.mark.parametrize("threshold", [1, 300, 1023])
+@pytest.mark.parametrize("bins", [2, 6, 12, 16])
+def test_bins_rise_around_the_threshold_and_stay_inside(threshold, bins):
+    edges = plan_for(bins=bins, threshold=threshold, largest_half_width=1.0).edges
+    assert len(edges) == bins - 1
+    assert edges[bins // 2 - 1] == pytest.approx((threshold + 0.5) / CODE_LENGTH)
+    assert (np.diff(np.concatenate([[0.0], edges, [1.0]])) >= 0).all()
+
+
+def test_damaged_totals_are_refused():
+    plan = plan_for()
+    for total in (np.zeros(3), np.full(plan.size, np.nan)):
+        with pytest.raises(MalformedMessageError):
+            estimate_rates(total, plan, noise_multiplier=1.0)

@@ -1,0 +1,216 @@
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+from torch.nn import functional
+
+from client.faces.models import recogniser_for
+from federation.errors import MalformedMessageError, UsageError
+from federation.learning.scales import ChipSet, Descent, person_gradients, scales_sum
+from federation.privacy.plan import SCALES, THRESHOLD, Adaptation, PrivacyPlan
+from federation.recognition.embeddings import PROBE, REFERENCE
+from federation.recognition.model import Adapter, ModelRelease
+from federation.recognition.recogniser import CHIP_SIDE
+from federation.recognition.resnet import TUNABLE, split_scales
+from tests.faces import shipped
+
+NAMES = ["secret person a", "secret person b", "secret person c"]
+NOWHERE = np.zeros(TUNABLE)
+
+
+def plan_for(people=2000, **changes):
+    values = {"epsilon": 8.0, "steps": 4, "organisations": 4, "dimension": 128, "tuned": TUNABLE} | changes
+    return PrivacyPlan.for_epsilon(values.pop("epsilon"), delta=1e-5, people=people, **values)
+
+
+def some_chips(images=(2, 1, 3), seed=0):
+    """Chips that show nobody, of three people; the probe camera darkens."""
+    people = [name for name, count in zip(NAMES, images, strict=True) for _ in range(count)]
+    chips = np.random.default_rng(seed).integers(0, 256, (len(people), CHIP_SIDE, CHIP_SIDE, 3), dtype=np.uint8)
+    return ChipSet(chips, chips // 3, np.array(people), np.array([f"{index:064x}" for index in range(len(people))]))
+
+
+def plain_gradient(chips, scales):
+    """The gradient of the people's mean losses, added up, by autograd alone."""
+    recogniser = shipped()
+    tail, total = recogniser.tuned(scales).tail(), torch.zeros(())
+    for name in sorted(set(chips.people.tolist())):
+        mine = chips.of_people([name])
+        targets = torch.from_numpy(recogniser.embed(mine.reference))
+        total = total + (1 - functional.cosine_similarity(tail(recogniser.features(mine.probe)), targets)).mean()
+    return torch.cat(torch.autograd.grad(total, tail.scales())).numpy().astype(np.float64)
+
+
+@pytest.mark.parametrize("scales", [NOWHERE, np.full(TUNABLE, 0.01)])
+def test_without_clipping_and_noise_a_step_is_the_plaintext_one(scales):
+    plan, chips = plan_for(gradient_clip=1000.0), some_chips()
+    expected = plain_gradient(chips, scales)
+    made = scales_sum(shipped(), chips, scales, plan) * plan.gradient_clip
+    assert np.linalg.norm(made - expected) < 1e-4 * np.linalg.norm(expected)
+
+
+def test_federated_sums_equal_the_central_sum_without_noise():
+    plan, chips = plan_for(), some_chips()
+    parts = [scales_sum(shipped(), chips.of_people([name]), NOWHERE, plan) for name in NAMES]
+    assert np.abs(np.sum(parts, axis=0) - scales_sum(shipped(), chips, NOWHERE, plan)).max() < 1e-5
+
+
+def test_a_person_is_clipped_as_one_however_many_images_they_have():
+    plan = plan_for(gradient_clip=1e-4)
+    for images in ((1, 0, 0), (40, 0, 0)):  # 40: more than go through the network at once
+        assert np.linalg.norm(scales_sum(shipped(), some_chips(images), NOWHERE, plan)) == pytest.approx(1, abs=1e-5)
+
+
+def test_one_person_changes_the_sum_by_at_most_one():
+    chips = some_chips()
+    for clip in (1e-4, 0.05):
+        plan = plan_for(gradient_clip=clip)
+        everybody = scales_sum(shipped(), chips, NOWHERE, plan)
+        for gone in NAMES:
+            others = chips.of_people([name for name in NAMES if name != gone])
+            assert np.linalg.norm(everybody - scales_sum(shipped(), others, NOWHERE, plan)) <= 1 + 1e-6
+
+
+@pytest.mark.parametrize("others", [(1, 0), (31, 0), (0, 32)])  # 2, 32 and 33 images: 32 go through the network at once
+def test_who_else_is_there_changes_not_even_the_last_bit_of_a_person_s_gradient(others):
+    """Scales can be chosen that make a whole gradient of a rounding: one person more then moved another one's."""
+    chips = some_chips((others[0], others[1], 1))
+    alone = chips.of_people([NAMES[2]])
+    gradients = [person_gradients(shipped(), of, NOWHERE)[-1] for of in (chips, alone)]
+    assert np.array_equal(*gradients)
+    embedded = [of.embed(shipped(), NOWHERE).of_people([NAMES[2]]).embeddings for of in (chips, alone)]
+    assert np.array_equal(*embedded)
+
+
+def test_images_of_one_person_never_move_the_gradient_of_another():
+    chips = some_chips()
+    before = person_gradients(shipped(), chips, NOWHERE)
+    changed = chips.probe.copy()
+    changed[chips.people == NAMES[0]] = 7
+    after = person_gradients(shipped(), dataclasses.replace(chips, probe=changed), NOWHERE)
+    assert not np.allclose(before[0], after[0])
+    assert np.abs(before[1:] - after[1:]).max() < 1e-6
+
+
+def test_steps_bring_the_probes_to_the_references():
+    plan, chips, descent = plan_for(), some_chips(), Descent.start()
+
+    def likeness(scales):
+        embeddings = chips.embed(shipped(), scales)
+        reference = embeddings.embeddings[embeddings.profiles == REFERENCE]
+        return float((reference * embeddings.embeddings[embeddings.profiles == PROBE]).sum(axis=1).mean())
+
+    before = likeness(None)
+    for _ in range(3):
+        descent = descent.step(scales_sum(shipped(), chips, descent.scales, plan), len(NAMES), 0.0)
+    assert likeness(NOWHERE) == pytest.approx(before)
+    assert 1 - likeness(descent.scales) < 0.8 * (1 - before)
+
+
+def test_a_sum_of_nothing_but_noise_hardly_moves_anything():
+    noise = np.random.default_rng(0).normal(size=TUNABLE) * 2.0
+    clear = Descent.start().step(noise, 24, 0.02)
+    drowned = Descent.start().step(noise, 24, 2.0)
+    assert np.linalg.norm(drowned.scales) < 0.1 * np.linalg.norm(clear.scales)
+    assert not Descent.start().step(NOWHERE, 24, 0.0).scales.any()
+
+
+@pytest.mark.parametrize("total", [np.zeros(TUNABLE - 1), np.full(TUNABLE, np.nan)])
+def test_a_total_of_another_form_is_refused(total):
+    with pytest.raises(MalformedMessageError, match="finite numbers"):
+        Descent.start().step(total, 24, 1.0)
+
+
+def test_a_tuned_recogniser_is_another_one_and_leaves_the_frozen_one_alone():
+    chips = some_chips().reference
+    before = shipped().embed(chips)
+    tuned = shipped().tuned(np.full(TUNABLE, 0.05))
+    assert np.array_equal(shipped().tuned(NOWHERE).embed(chips), before)
+    assert np.abs(tuned.embed(chips) - before).max() > 1e-3
+    assert np.array_equal(shipped().embed(chips), before)
+    assert len({shipped().digest, tuned.digest, shipped().tuned(NOWHERE).digest}) == 3
+
+
+def test_a_release_is_applied_with_the_network_that_it_tunes():
+    scales = np.full(TUNABLE, 0.01)
+    identity = Adapter.identity(128).centres
+    statement = plan_for().statement()
+    release = ModelRelease(
+        model_name="shipped",
+        model_digest=shipped().digest,
+        adapter=Adapter(identity, None, {PROBE: scales}),
+        adaptation="scales",
+        reason="a test",
+        threshold=700,
+        fmr=0.01,
+        privacy=statement,
+        created="2025-01-02T03:04:05+00:00",
+    )
+    assert recogniser_for(release, shipped(), REFERENCE) is shipped()
+    assert recogniser_for(release, shipped(), PROBE).digest == shipped().tuned(scales).digest
+    other = dataclasses.replace(release, model_digest="0" * 64)
+    with pytest.raises(UsageError, match="another recogniser"):
+        recogniser_for(other, shipped(), PROBE)
+
+
+@pytest.mark.parametrize("scales", [np.zeros(TUNABLE + 1), np.full(TUNABLE, np.inf)])
+def test_scales_of_another_form_are_refused(scales):
+    with pytest.raises(UsageError, match="numbers in the scale layers"):
+        shipped().tuned(scales)
+
+
+def test_a_vector_of_scales_covers_every_tunable_layer_once():
+    tail = shipped().tail()
+    parts = split_scales(np.arange(TUNABLE, dtype=np.float64), tail)
+    assert [part.shape for part in parts] == [parameter.shape for parameter in tail.scales()]
+    assert torch.equal(torch.cat(parts), torch.arange(TUNABLE, dtype=torch.float64))
+    assert sum(parameter.requires_grad for parameter in tail.parameters()) == len(parts)
+
+
+def test_too_much_noise_asks_nobody_for_a_gradient():
+    plan = plan_for(people=24)
+    assert plan.adaptation is Adaptation.NONE
+    assert plan.events == ((THRESHOLD, plan.noise_multiplier),)
+    assert "clips" in plan.planned_noise
+    assert plan_for(people=2000).adaptation is Adaptation.SCALES
+
+
+def test_every_step_is_charged_and_all_together_keep_the_promise():
+    plan = plan_for(steps=5)
+    assert [name for name, _ in plan.events] == [*(f"{SCALES}-{step}" for step in range(1, 6)), THRESHOLD]
+    assert sum(1 / noise**2 for noise in plan.noise_multipliers) == pytest.approx(1 / plan.noise_multiplier**2)
+    assert plan.release_size(f"{SCALES}-5") == TUNABLE
+    assert PrivacyPlan.from_config(plan.to_config()) == plan
+
+
+@pytest.mark.parametrize("change", [{"steps": 0}, {"tuned": 0}, {"steps": 65}, {"gradient_clip": 0.0}])
+def test_a_plan_whose_steps_make_no_sense_cannot_be_built(change):
+    with pytest.raises(UsageError):
+        plan_for(**change)
+
+
+def test_chips_survive_their_bytes_and_never_show():
+    chips = some_chips()
+    again = ChipSet.from_bytes(chips.to_bytes())
+    assert np.array_equal(again.probe, chips.probe)
+    assert again.people.tolist() == chips.people.tolist()
+    assert "secret" not in repr(chips)
+
+
+@pytest.mark.parametrize("data", [b"", b"PK\x03\x04", b"\x93NUMPY"])
+def test_what_is_no_archive_of_chips_is_refused(data):
+    with pytest.raises(UsageError, match="align the images again"):
+        ChipSet.from_bytes(data)
+
+
+def test_chips_without_their_other_half_are_refused():
+    chips = some_chips()
+    with pytest.raises(UsageError, match="every row"):
+        dataclasses.replace(chips, people=chips.people[1:])
+    with pytest.raises(UsageError, match="aligned chips"):
+        dataclasses.replace(chips, probe=chips.probe[:, :10])
+
+
+def test_nobody_adds_zero_to_a_step():
+    assert np.array_equal(scales_sum(shipped(), some_chips().of_people([]), NOWHERE, plan_for()), np.zeros(TUNABLE))

@@ -1,0 +1,368 @@
+"""Joining: each step checks the one before, and the organisation's own word wins."""
+
+from __future__ import annotations
+
+import datetime as dt
+
+import pytest
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import load_ssh_private_key
+from hypothesis import given
+from hypothesis import strategies as st
+from typer.testing import CliRunner
+
+from client.cli import app as client_app
+from client.node.joining import join, policy_of, trust_roster
+from client.node.people import refresh_active, withdraw
+from federation.errors import IntaglioError, MalformedMessageError, PeerError, ProofError, RefusedError, UsageError
+from federation.identity import IdentityKey
+from federation.membership.joining import (
+    JoinRequest,
+    LocalPolicy,
+    SignedJoinRequest,
+    fingerprint,
+    invitation_from_text,
+    node_key_line,
+)
+from federation.recognition.embeddings import EmbeddingSet
+from federation.secagg.session import roster_from_text
+from server.cli import app as server_app
+from server.fleet.members import Coordinator
+from tests.people import synthetic_people
+
+NOW = dt.datetime(2030, 1, 1, 12, tzinfo=dt.UTC)
+SECONDS = int(NOW.timestamp())
+POLICY = """
+max-epsilon = 4.0
+budget-epsilon = 8.0
+delta = 1e-5
+min-colluders = 1
+recipes = ["moments", "threshold"]
+app-hashes = ["{digest}"]
+hours = "{hours}"
+"""
+
+
+@pytest.fixture
+def coordinator(tmp_path):
+    return Coordinator.create(tmp_path / "coordinator", address="fed.example.org:8443", now=NOW)
+
+
+def registered(nodes):
+    def register(name, key):
+        nodes[name] = key
+        return 100 + len(nodes)
+
+    return register
+
+
+@pytest.fixture
+def joined(coordinator, tmp_path):
+    _, text = coordinator.invite("north", now=SECONDS)
+    return join(text, tmp_path / "north", now=SECONDS)
+
+
+def a_policy(*, digest="ab" * 32, hours="08:00-18:00"):
+    return LocalPolicy.from_toml(POLICY.format(digest=digest, hours=hours))
+
+
+# -------------------------------------------------------------------------------------------------- the whole way
+def test_an_organisation_joins_is_approved_and_is_revoked(coordinator, tmp_path):
+    nodes = {}
+    for name in ("north", "south"):
+        invitation, text = coordinator.invite(name, now=SECONDS)
+        signed = join(text, tmp_path / name, now=SECONDS)
+        assert invitation_from_text(text).coordinator_fingerprint == invitation.coordinator_fingerprint
+        coordinator.approve((tmp_path / name / "request.json").read_bytes(), registered(nodes), now=SECONDS)
+        assert nodes[name] == signed.request.node_key
+    assert [member.name for member in coordinator.members()] == ["north", "south"]
+    assert len(trust_roster(coordinator.roster(), tmp_path / "north")) == 2
+    gone = []
+    coordinator.revoke("north", gone.append)
+    assert gone == [101]
+    assert len(roster_from_text(coordinator.roster())) == 1
+    with pytest.raises(UsageError, match="not a member"):
+        coordinator.revoke("north", gone.append)
+
+
+def test_flower_can_read_the_node_key(joined, tmp_path):
+    key = load_ssh_private_key((tmp_path / "north" / "node").read_bytes(), password=None)
+    assert node_key_line(key) == joined.request.node_key
+
+
+def test_secrets_are_for_their_owner_only(coordinator, joined, tmp_path):
+    for path in ("north/node", "north/organisation.pem", "coordinator/coordinator.pem", "coordinator/superexec.secret"):
+        assert (tmp_path / path).stat().st_mode & 0o777 == 0o600
+
+
+def test_an_invitation_is_used_once(coordinator, joined):
+    nodes = {}
+    coordinator.approve(joined.to_bytes(), registered(nodes), now=SECONDS)
+    with pytest.raises(RefusedError, match="no open invitation"):
+        coordinator.approve(joined.to_bytes(), registered(nodes), now=SECONDS)
+    assert len(nodes) == 1
+
+
+def test_two_answers_to_one_invitation_make_one_member(coordinator, tmp_path):
+    _, text = coordinator.invite("north", now=SECONDS)
+    first, second = (join(text, tmp_path / folder, now=SECONDS) for folder in ("one", "two"))
+    coordinator.approve(first.to_bytes(), registered({}), now=SECONDS)
+    with pytest.raises(RefusedError):
+        coordinator.approve(second.to_bytes(), registered({}), now=SECONDS)
+
+
+def test_an_invitation_ends(coordinator, tmp_path):
+    invitation, text = coordinator.invite("north", now=SECONDS, days=1)
+    signed = join(text, tmp_path / "north", now=invitation.expires_at - 1)
+    with pytest.raises(UsageError, match="expired"):
+        coordinator.approve(signed.to_bytes(), registered({}), now=invitation.expires_at)
+    with pytest.raises(UsageError, match="expired"):
+        join(text, tmp_path / "late", now=invitation.expires_at)
+
+
+def test_a_failed_registration_uses_the_invitation_up_and_makes_no_member(coordinator, joined):
+    def fail(name, key):
+        raise UsageError("the SuperLink is down")
+
+    with pytest.raises(UsageError, match="down"):
+        coordinator.approve(joined.to_bytes(), fail, now=SECONDS)
+    assert not coordinator.members()
+    with pytest.raises(RefusedError):
+        coordinator.check(joined.to_bytes(), now=SECONDS)
+
+
+def test_another_coordinator_does_not_take_the_request(joined, tmp_path):
+    other = Coordinator.create(tmp_path / "other", address="fed.example.org:8443", now=NOW)
+    with pytest.raises(RefusedError):
+        other.check(joined.to_bytes(), now=SECONDS)
+
+
+def test_a_request_for_another_name_does_not_answer_the_invitation(coordinator, tmp_path):
+    invitation, _ = coordinator.invite("north", now=SECONDS)
+    node, key = ec.generate_private_key(ec.SECP384R1()), IdentityKey.generate()
+    request = JoinRequest(invitation.invitation, invitation.digest, "south", node_key_line(node), key.public)
+    with pytest.raises(PeerError, match="does not answer"):
+        coordinator.check(SignedJoinRequest.sign(request, key, node).to_bytes(), now=SECONDS)
+
+
+def test_a_request_needs_both_private_keys(joined):
+    node, key = ec.generate_private_key(ec.SECP384R1()), IdentityKey.generate()
+    forged = SignedJoinRequest.sign(joined.request, key, node)
+    true, false = joined.organisation_signature, forged.organisation_signature
+    for organisation, said in (
+        (false, "the identity of north did not sign this join request"),
+        (false[:64] + true[64:], "identity of north .*Ed25519"),
+        (true[:64] + false[64:], "identity of north .*ML-DSA"),
+        (true[:64] + bytes(2420), "identity of north .*ML-DSA"),
+        (true[:64], "identity of north .*another length"),
+    ):
+        with pytest.raises(ProofError, match=said):
+            SignedJoinRequest.from_bytes(
+                SignedJoinRequest(joined.request, organisation, joined.node_signature).to_bytes()
+            )
+    with pytest.raises(ProofError, match="the node key did not sign"):
+        SignedJoinRequest.from_bytes(SignedJoinRequest(joined.request, true, forged.node_signature).to_bytes())
+
+
+def test_whoever_swaps_keys_in_an_invitation_changes_the_fingerprint(coordinator, tmp_path):
+    mallory = Coordinator.create(tmp_path / "mallory", address="fed.example.org:8443", now=NOW)
+    real, _ = coordinator.invite("north", now=SECONDS)
+    fake, _ = mallory.invite("north", now=SECONDS)
+    assert real.coordinator_fingerprint != fake.coordinator_fingerprint
+
+
+def test_joining_overwrites_nothing(coordinator, joined, tmp_path):
+    before = (tmp_path / "north" / "node").read_bytes()
+    _, text = coordinator.invite("north", now=SECONDS)
+    with pytest.raises(UsageError, match="not overwritten"):
+        join(text, tmp_path / "north", now=SECONDS)
+    assert (tmp_path / "north" / "node").read_bytes() == before
+
+
+# ------------------------------------------------------------------------------------------------------ foreign bytes
+@given(position=st.integers(min_value=0), bit=st.integers(0, 7))
+def test_any_flipped_bit_in_an_invitation_is_seen(position, bit, shared_invitation):
+    data = bytearray(shared_invitation.encode())
+    data[position % len(data)] ^= 1 << bit
+    with pytest.raises((MalformedMessageError, ProofError)):
+        invitation_from_text(data.decode("latin-1"))
+
+
+@pytest.fixture(scope="module")
+def shared_invitation(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("shared") / "coordinator"
+    _, text = Coordinator.create(folder, address="127.0.0.1:8443", now=NOW).invite("north", now=SECONDS)
+    return text
+
+
+@given(st.one_of(st.binary(max_size=100), st.text(max_size=60).map(str.encode)))
+def test_junk_is_no_request(junk):
+    with pytest.raises(MalformedMessageError):
+        SignedJoinRequest.from_bytes(junk)
+
+
+@given(st.text(max_size=60))
+def test_junk_is_no_invitation(junk):
+    with pytest.raises(MalformedMessageError):
+        invitation_from_text(junk)
+
+
+def test_a_request_is_given_back_byte_for_byte(joined):
+    assert SignedJoinRequest.from_bytes(joined.to_bytes()).to_bytes() == joined.to_bytes()
+
+
+@pytest.mark.parametrize("name", ["", "a" * 33, "../north", "North", "-north", "north-", "no rth", "n\n"])
+def test_names_that_are_no_file_names_are_refused(name, coordinator):
+    with pytest.raises(UsageError):
+        coordinator.invite(name, now=SECONDS)
+
+
+@pytest.mark.parametrize("address", ["", "host", "host:0", "host:70000", "host:1/x", "https://host:1", "-host:1"])
+def test_addresses_are_host_and_port(address, tmp_path):
+    with pytest.raises(UsageError):
+        Coordinator.create(tmp_path / "coordinator", address=address, now=NOW)
+
+
+def test_fingerprints_keep_keys_apart():
+    assert fingerprint(b"ab", b"c") != fingerprint(b"a", b"bc")
+    assert len(fingerprint(b"a").split()) == 10
+
+
+# ---------------------------------------------------------------------------------------------------- the local policy
+def test_a_new_organisation_allows_no_application(joined, tmp_path):
+    assert not policy_of(tmp_path / "north").app_hashes
+
+
+def test_only_listed_applications_and_recipes_are_allowed():
+    policy = a_policy()
+    assert policy.allows_app("ab" * 32)
+    assert not policy.allows_app("cd" * 32)
+    assert policy.allows_message("train.moments")
+    assert policy.allows_message("query.advertise")
+    assert not policy.allows_message("train.scales")
+    assert not policy.allows_message("train")
+    assert not policy.allows_message("reconnect")
+
+
+@pytest.mark.parametrize(
+    ("hours", "minute", "is_open"),
+    [
+        ("08:00-18:00", 8 * 60, True),
+        ("08:00-18:00", 8 * 60 - 1, False),
+        ("08:00-18:00", 18 * 60, False),
+        ("22:00-06:00", 23 * 60, True),
+        ("22:00-06:00", 5 * 60, True),
+        ("22:00-06:00", 6 * 60, False),
+        ("00:00-00:00", 700, True),
+    ],
+)
+def test_hours_are_in_utc_and_may_pass_midnight(hours, minute, is_open):
+    assert a_policy(hours=hours).is_open(SECONDS - SECONDS % 86400 + minute * 60) is is_open
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        ("max-epsilon = 4.0", "max-epsilon = 0.0"),
+        ("max-epsilon = 4.0", "max-epsilon = nan"),
+        ("max-epsilon = 4.0", 'max-epsilon = "4"'),
+        ("max-epsilon = 4.0", ""),
+        ("budget-epsilon = 8.0", ""),
+        ("budget-epsilon = 8.0", "budget-epsilon = 65.0"),
+        ("budget-epsilon = 8.0", "budget-epsilon = 8"),
+        ("min-colluders = 1", "min-colluders = -1"),
+        ("min-colluders = 1", "min-colluders = true"),
+        ('["moments", "threshold"]', "[]"),
+        ('["moments", "threshold"]', '["moments", "anything"]'),
+        ('["moments", "threshold"]', '"moments"'),
+        ("ab" * 32, "AB" * 32),
+        ("08:00-18:00", "8-18"),
+        ("08:00-18:00", "24:00-06:00"),
+        ("hours", "opening"),
+    ],
+)
+def test_a_wrong_policy_is_refused(change):
+    text = POLICY.format(digest="ab" * 32, hours="08:00-18:00").replace(*change)
+    with pytest.raises(UsageError):
+        LocalPolicy.from_toml(text)
+
+
+@given(st.text(max_size=80))
+def test_junk_is_no_policy(junk):
+    with pytest.raises(IntaglioError):
+        LocalPolicy.from_toml(junk)
+
+
+# ------------------------------------------------------------------------------------------------ roster and withdrawal
+def test_a_roster_without_oneself_is_refused(joined, tmp_path):
+    with pytest.raises(RefusedError):
+        trust_roster("ab" * 1344 + "\n", tmp_path / "north")
+
+
+def test_a_changed_roster_is_taken_only_when_asked_for(joined, tmp_path):
+    own = joined.request.organisation_key.hex() + "\n"
+    trust_roster(own, tmp_path / "north")
+    with pytest.raises(UsageError, match="--replace"):
+        trust_roster(own + "ab" * 1344 + "\n", tmp_path / "north")
+    trust_roster(own + "ab" * 1344 + "\n", tmp_path / "north", replace=True)
+
+
+def test_a_roster_of_the_version_before_is_refused_and_says_what_to_do(joined, tmp_path):
+    with pytest.raises(UsageError, match="with an Ed25519 key alone join anew"):
+        trust_roster("ab" * 32 + "\n", tmp_path / "north")
+    assert not (tmp_path / "north" / "roster").exists()
+
+
+def test_a_person_who_withdraws_is_in_no_later_round(tmp_path):
+    (tmp_path / "embeddings.npz").write_bytes(synthetic_people(["anna", "ben", "carla"]).to_bytes())
+    assert set(refresh_active(tmp_path).people) == {"anna", "ben", "carla"}
+    assert withdraw("ben", tmp_path) == 8
+    assert set(EmbeddingSet.from_bytes((tmp_path / "active.npz").read_bytes()).people) == {"anna", "carla"}
+    # New images of the same person do not bring them back.
+    (tmp_path / "embeddings.npz").write_bytes(synthetic_people(["anna", "ben"], seed=1).to_bytes())
+    assert set(refresh_active(tmp_path).people) == {"anna"}
+    assert "ben" not in (tmp_path / "withdrawn").read_text()
+
+
+def test_when_everybody_has_withdrawn_there_is_nothing_to_take_part_with(tmp_path):
+    (tmp_path / "embeddings.npz").write_bytes(synthetic_people(["anna"]).to_bytes())
+    with pytest.raises(RefusedError):
+        withdraw("anna", tmp_path)
+    assert not (tmp_path / "active.npz").exists()
+
+
+# ------------------------------------------------------------------------------------------------------- the commands
+def test_the_commands_compare_fingerprints_before_anything_is_made(coordinator, tmp_path):
+    runner = CliRunner()
+    invited = runner.invoke(server_app, ["federation", "invite", "north", str(coordinator.folder)])
+    line, read_out = invited.stdout.strip(), invited.stderr.strip().rpartition(": ")[2]
+    (tmp_path / "invitation").write_text(line)
+    joining = ["join", str(tmp_path / "invitation"), str(tmp_path / "north")]
+    wrong = runner.invoke(client_app, [*joining, "--fingerprint", "0000 " * 10])
+    assert wrong.exit_code == 3
+    assert "somebody changed it" in wrong.stderr
+    assert not (tmp_path / "north").exists()
+    silent = runner.invoke(client_app, joining)
+    assert silent.exit_code == 2
+    assert "--fingerprint" in silent.stderr
+    done = runner.invoke(client_app, [*joining, "--fingerprint", read_out])
+    assert done.exit_code == 0, done.stderr
+
+    approving = ["federation", "approve", str(tmp_path / "north" / "request.json"), str(coordinator.folder)]
+    refused = runner.invoke(server_app, [*approving, "--fingerprint", "0000 " * 10])
+    assert refused.exit_code == 2
+    assert not coordinator.members()
+    own = runner.invoke(client_app, ["node", "fingerprint", str(tmp_path / "north")])
+    assert own.stdout.strip() == done.stdout.strip().rpartition(": ")[2]
+
+
+def test_a_withdrawal_by_command_says_how_much_it_took_out(tmp_path):
+    (tmp_path / "embeddings.npz").write_bytes(synthetic_people(["anna", "ben"]).to_bytes())
+    done = CliRunner().invoke(client_app, ["node", "withdraw", "ben", str(tmp_path)])
+    assert done.stdout == "8 embeddings take no part any more\n"
+
+
+def test_a_node_that_is_not_ready_says_why(joined, tmp_path):
+    refused = CliRunner().invoke(client_app, ["node", "start", str(tmp_path / "north")])
+    assert refused.exit_code == 3
+    assert "allows no application" in refused.stderr

@@ -1,0 +1,206 @@
+import json
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy import stats
+from scipy.special import ndtr
+
+from federation.errors import MalformedMessageError, UsageError
+from federation.privacy.auditing import (
+    AuditMethod,
+    EpsilonAudit,
+    audit_of_guesses,
+    audit_of_scores,
+    epsilon_of_mu,
+    membership_attack,
+    threshold_of_pilot,
+)
+from federation.privacy.plan import epsilon_of_gaussians
+
+DELTA = 1e-5
+AUDIT = EpsilonAudit(8.0, DELTA, 7.25, 0.95, 4000, AuditMethod.GAUSSIAN)
+
+
+# --------------------------------------------------------------------------------------------------------- the value
+def test_an_audit_survives_the_wire_and_equal_ones_give_equal_bytes():
+    fields = json.loads(AUDIT.to_bytes())
+    assert EpsilonAudit.from_fields(fields) == AUDIT
+    assert EpsilonAudit.from_fields(dict(reversed(fields.items()))).to_bytes() == AUDIT.to_bytes()
+    assert AUDIT.to_bytes() == (
+        b'{"claimed":8.0,"confidence":0.95,"delta":1e-05,"lower_bound":7.25,"method":"gaussian","runs":4000}'
+    )
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"claimed": 0.0},
+        {"claimed": 8},
+        {"delta": 1.0},
+        {"lower_bound": -1.0},
+        {"lower_bound": math.inf},
+        {"confidence": 1.0},
+        {"runs": 0},
+        {"runs": True},
+        {"runs": 1.0},
+        {"method": "guess"},
+        {"more": 1},
+    ],
+    ids=str,
+)
+def test_wrong_fields_are_refused(change):
+    with pytest.raises(MalformedMessageError):
+        EpsilonAudit.from_fields({**AUDIT.to_fields(), **change})
+    missing = AUDIT.to_fields()
+    missing.pop(next(iter(change)) if "more" not in change else "runs")
+    with pytest.raises(MalformedMessageError):
+        EpsilonAudit.from_fields(missing)
+
+
+def test_a_bound_above_the_claim_does_not_hold():
+    assert AUDIT.holds
+    assert not EpsilonAudit(8.0, DELTA, 8.01, 0.95, 4000, AuditMethod.GAUSSIAN).holds
+
+
+# ------------------------------------------------------------------------------------------------------- mu to epsilon
+@pytest.mark.parametrize("noise", [0.3, 0.6, 1.08, 3.73])
+def test_epsilon_of_mu_is_what_the_accountant_bounds_from_above(noise):
+    exact, bound = epsilon_of_mu(1 / noise, DELTA), epsilon_of_gaussians((noise,), DELTA)
+    assert exact <= bound
+    assert exact == pytest.approx(bound, rel=2e-3)
+
+
+@given(mu=st.floats(1e-3, 50), delta=st.floats(1e-12, 1e-3))
+def test_epsilon_of_mu_solves_the_trade_off(mu, delta):
+    epsilon = epsilon_of_mu(mu, delta)
+    there = ndtr(mu / 2 - epsilon / mu) - math.exp(epsilon + stats.norm.logcdf(-mu / 2 - epsilon / mu))
+    if epsilon == 0:
+        assert there <= delta * (1 + 1e-9)
+    else:
+        assert there == pytest.approx(delta, rel=1e-5)
+
+
+# --------------------------------------------------------------------------------------------------------- many runs
+def normal_scores(mu, runs, seed=0):
+    rng = np.random.default_rng(seed)
+    return rng.normal(mu / 2, 1, runs), rng.normal(-mu / 2, 1, runs)
+
+
+@pytest.mark.parametrize("method", [AuditMethod.GAUSSIAN, AuditMethod.CLOPPER_PEARSON])
+@pytest.mark.parametrize("epsilon", [1.0, 4.0])
+def test_bounds_are_true_about_as_often_as_they_say(method, epsilon):
+    mu = next(m for m in np.linspace(0.01, 3, 3000) if epsilon_of_mu(m, DELTA) >= epsilon)
+    pilot = threshold_of_pilot(*normal_scores(mu, 400, 9999), delta=DELTA, runs=400)
+    threshold = 0.0 if method is AuditMethod.GAUSSIAN else pilot
+    wrong = sum(
+        audit_of_scores(
+            *normal_scores(mu, 400, seed), threshold=threshold, claimed=epsilon, delta=DELTA, method=method
+        ).lower_bound
+        > epsilon_of_mu(mu, DELTA)
+        for seed in range(400)
+    )
+    assert wrong <= 20  # 5 % of 400; both methods are conservative
+
+
+def test_the_gaussian_bound_is_tight_and_the_other_is_capped():
+    scores = normal_scores(epsilon_mu := 1 / 0.6, 100_000)
+    tight = audit_of_scores(*scores, threshold=0.0, claimed=8.0, delta=DELTA)
+    assert 0.96 * epsilon_of_mu(epsilon_mu, DELTA) < tight.lower_bound <= 8.01
+    apart = audit_of_scores(
+        *normal_scores(100, 2000), threshold=0.0, claimed=8.0, delta=DELTA, method=AuditMethod.CLOPPER_PEARSON
+    )
+    assert apart.lower_bound == pytest.approx(math.log(2000 / 3.7), abs=0.05)
+
+
+def test_coins_give_a_bound_of_nothing():
+    rng = np.random.default_rng(3)
+    for method in (AuditMethod.GAUSSIAN, AuditMethod.CLOPPER_PEARSON):
+        assert (
+            audit_of_scores(
+                rng.normal(size=2000), rng.normal(size=2000), threshold=0.0, claimed=1.0, delta=DELTA, method=method
+            ).lower_bound
+            == 0
+        )
+
+
+def test_a_pilot_finds_where_the_bound_without_assumptions_is_good():
+    method, runs, mu = AuditMethod.CLOPPER_PEARSON, 3000, 1 / 0.6
+    scores = normal_scores(mu, runs)
+
+    def bound(threshold):
+        return audit_of_scores(*scores, threshold=threshold, claimed=8.0, delta=DELTA, method=method).lower_bound
+
+    assert bound(threshold_of_pilot(*normal_scores(mu, 1000, seed=1), delta=DELTA, runs=runs)) > bound(0.0) + 0.5
+
+
+def test_an_audit_without_runs_or_numbers_is_refused():
+    one = np.array([0.0])
+    for held_in, held_out in ((one[:0], one), (one, one[:0]), (one * np.nan, one)):
+        with pytest.raises(UsageError):
+            audit_of_scores(held_in, held_out, threshold=0.0, claimed=1.0, delta=DELTA)
+    with pytest.raises(UsageError):
+        audit_of_scores(one, one, threshold=0.0, claimed=1.0, delta=DELTA, method=AuditMethod.ONE_RUN)
+
+
+# ----------------------------------------------------------------------------------------------------------- one run
+def test_all_guesses_right_give_the_bound_of_a_binomial():
+    measured = audit_of_guesses(60, 60, 100, claimed=8.0, delta=1e-12)
+    rate = 0.05 ** (1 / 60)
+    assert measured.lower_bound == pytest.approx(math.log(rate / (1 - rate)), abs=1e-3)
+
+
+def test_a_large_delta_lowers_the_bound_of_one_run_and_chance_gives_nothing():
+    bounds = [audit_of_guesses(55, 60, 100, claimed=8.0, delta=d).lower_bound for d in (1e-12, 1e-4, 1e-3)]
+    assert bounds == sorted(bounds, reverse=True)
+    assert bounds[0] > bounds[-1]
+    assert audit_of_guesses(30, 60, 100, claimed=8.0, delta=DELTA).lower_bound == 0
+    assert audit_of_guesses(0, 60, 100, claimed=8.0, delta=DELTA).lower_bound == 0
+
+
+@pytest.mark.parametrize("numbers", [(3, 2, 5), (2, 6, 5), (0, 0, 5), (-1, 2, 5)], ids=str)
+def test_guesses_that_do_not_fit_are_refused(numbers):
+    with pytest.raises(UsageError):
+        audit_of_guesses(*numbers, claimed=1.0, delta=DELTA)
+
+
+@settings(max_examples=20, deadline=None)
+@given(epsilon=st.floats(0.2, 4), seed=st.integers(0, 2**32 - 1))
+def test_one_run_of_randomised_answers_is_seldom_overestimated(epsilon, seed):
+    """Randomised response is the mechanism that the bound is tight for."""
+    rate = 1 / (1 + math.exp(-epsilon))
+    correct = int(np.random.default_rng(seed).binomial(500, rate))
+    measured = audit_of_guesses(correct, 500, 500, claimed=epsilon, delta=1e-9, confidence=1 - 1e-7)
+    assert measured.lower_bound <= epsilon
+
+
+# ---------------------------------------------------------------------------------------------- membership inference
+def test_a_plain_attack_sees_who_is_in_an_exact_mean_and_not_in_a_noisy_one():
+    rng = np.random.default_rng(0)
+    centre = rng.normal(size=256)
+
+    def attack(noise, seed):
+        people = centre + np.random.default_rng(seed).normal(size=(40, 256))
+        released = 0.7 * (people[:10].mean(axis=0) + noise * np.random.default_rng(seed + 999).normal(size=256))
+        return membership_attack(released, people[:10], people[10:])
+
+    exact = [attack(0.0, seed) for seed in range(20)]
+    noisy = [attack(10.0, seed) for seed in range(20)]
+    assert np.mean([a.tpr for a in exact]) > 0.95
+    assert np.mean([a.auc for a in exact]) > 0.99
+    assert np.mean([a.tpr for a in noisy]) < 0.2
+    assert 0.4 < np.mean([a.auc for a in noisy]) < 0.65
+    assert exact[0].fpr == 1 / 31
+
+
+def test_an_attack_needs_somebody_to_compare_with():
+    people = np.ones((3, 4))
+    for released, members, outsiders in (
+        (np.zeros(4), people, people),
+        (people[0], people[:0], people),
+        (people[0], people, people[:1]),
+    ):
+        with pytest.raises(UsageError):
+            membership_attack(released, members, outsiders)

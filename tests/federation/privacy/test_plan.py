@@ -1,0 +1,307 @@
+import dataclasses
+import math
+
+import dp_accounting as dp
+import numpy as np
+import pytest
+from dp_accounting import rdp
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy import stats
+
+from federation.errors import BudgetExhaustedError, MalformedMessageError, UsageError
+from federation.privacy.ledger import LedgerChain, LedgerEntry
+from federation.privacy.plan import Adaptation, PrivacyPlan, epsilon_of, epsilon_of_gaussians, operating_system_noise
+from server.coordinator.ledger import PrivacyLedger
+
+DELTA = 1e-5
+
+
+def plan_for(epsilon=8.0, people=24, **changes):
+    return PrivacyPlan.for_epsilon(
+        epsilon, **{"delta": DELTA, "people": people, "organisations": 4, "dimension": 128, **changes}
+    )
+
+
+# ---------------------------------------------------------------------------------------------------- accounting
+def subsampled(sampling_prob, noise, steps):
+    return dp.SelfComposedDpEvent(dp.PoissonSampledDpEvent(sampling_prob, dp.GaussianDpEvent(noise)), steps)
+
+
+@pytest.mark.parametrize("noise_multipliers", [(0.3,), (1.34, 0.67), (20.0,) * 5, (9.9,), (10.1,), (300.0, 400.0)])
+@pytest.mark.parametrize("delta", [1e-5, 1e-8])
+def test_coarse_steps_of_the_accountant_stay_a_bound_and_close(noise_multipliers, delta):
+    event = dp.ComposedDpEvent([dp.GaussianDpEvent(noise) for noise in noise_multipliers])
+    assert 0 <= epsilon_of_gaussians(noise_multipliers, delta) - epsilon_of(event, delta) + 1e-9 < 1e-5
+
+
+def test_the_order_of_releases_changes_nothing():
+    assert epsilon_of_gaussians((0.67, 1.34), DELTA) == epsilon_of_gaussians((1.34, 0.67), DELTA)
+
+
+def test_pld_gives_the_known_epsilon_and_rdp_a_looser_one():
+    event = subsampled(0.1, 3.0, 512)
+    assert epsilon_of(event, 1e-6) == pytest.approx(3.77, abs=0.005)
+    accountant = rdp.RdpAccountant(neighboring_relation=dp.NeighboringRelation.ADD_OR_REMOVE_ONE)
+    assert accountant.compose(event).get_epsilon(1e-6) == pytest.approx(4.05, abs=0.005)
+
+
+@pytest.mark.parametrize(
+    ("event", "epsilon"),
+    [
+        (dp.GaussianDpEvent(0.6), 8.004),
+        (dp.SelfComposedDpEvent(dp.GaussianDpEvent(5.0), 20), 3.849),
+        (subsampled(0.1, 1.0, 300), 12.398),
+        (dp.ComposedDpEvent([subsampled(0.1, 1.0, 100), dp.SelfComposedDpEvent(dp.GaussianDpEvent(3.0), 5)]), 7.908),
+    ],
+    ids=["one release", "twenty", "sampled", "mixed"],
+)
+def test_epsilon_of_known_mechanisms(event, epsilon):
+    assert epsilon_of(event, DELTA) == pytest.approx(epsilon, abs=0.002)
+
+
+@pytest.mark.parametrize(("epsilon", "noise"), [(1, 3.73), (2, 1.99), (4, 1.08), (8, 0.60)])
+def test_the_noise_of_a_plan_is_the_analytic_one(epsilon, noise):
+    assert plan_for(float(epsilon)).noise_multiplier == pytest.approx(noise, rel=0.005)
+
+
+@given(one=st.floats(0.8, 20), other=st.floats(0.8, 20))
+@settings(max_examples=10, deadline=None)
+def test_two_gaussians_cost_what_one_of_their_joint_precision_costs(one, other):
+    joint = 1 / math.sqrt(1 / one**2 + 1 / other**2)
+    assert epsilon_of_gaussians((one, other), DELTA) == pytest.approx(
+        epsilon_of_gaussians((joint,), DELTA), rel=2e-3, abs=1e-3
+    )
+
+
+# ---------------------------------------------------------------------------------------------------------- plan
+@pytest.mark.parametrize("share", [0.05, 0.1, 0.5, 0.9])
+def test_the_releases_of_a_plan_compose_to_its_epsilon(share):
+    plan = plan_for(people=300, threshold_share=share)
+    assert len(plan.events) == 2
+    charged = epsilon_of_gaussians(plan.noise_multipliers, DELTA)
+    assert charged <= plan.epsilon
+    assert charged == pytest.approx(plan.epsilon, rel=0.005)
+
+
+def test_a_plan_with_too_little_noise_does_not_add_up():
+    plan = plan_for()
+    with pytest.raises(UsageError, match="does not add up"):
+        dataclasses.replace(plan, noise_multiplier=plan.noise_multiplier * 0.99)
+    with pytest.raises(UsageError, match="does not add up"):
+        dataclasses.replace(plan, epsilon=7.9)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"epsilon": 0.0},
+        {"epsilon": math.nan},
+        {"epsilon": 65.0},
+        {"epsilon": 1e-9},
+        {"delta": 1e-300},
+        {"delta": 0.0},
+        {"delta": 0.1},
+        {"people": 3},
+        {"people": 24.0},
+        {"people": True},
+        {"organisations": 0},
+        {"organisations": 1},
+        {"colluders": -1},
+        {"colluders": 4},
+        {"colluders": True},
+        {"dropouts": 2},
+        {"dropouts": 0.0},
+        {"noise_multiplier": math.inf},
+        {"threshold_share": 1.0},
+        {"centre_clip": -1.0},
+        {"scatter_clip": "0.015"},
+    ],
+    ids=str,
+)
+def test_a_plan_out_of_range_cannot_be_built(change):
+    with pytest.raises(UsageError):
+        dataclasses.replace(plan_for(), **change)
+
+
+def test_delta_must_be_smaller_than_one_over_the_people():
+    with pytest.raises(UsageError, match="delta"):
+        plan_for(people=200_000, delta=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("epsilon", "people", "adaptation"),
+    [
+        (1.0, 24, Adaptation.NONE),
+        (4.0, 24, Adaptation.NONE),
+        (8.0, 24, Adaptation.CENTRE),
+        (1.0, 300, Adaptation.CENTRE),
+        (8.0, 300, Adaptation.CENTRE_AND_SCATTER),
+    ],
+)
+def test_the_plan_alone_decides_what_is_adapted(epsilon, people, adaptation):
+    assert plan_for(epsilon, people).adaptation is adaptation
+
+
+def test_the_threshold_has_the_whole_budget_when_nothing_is_adapted():
+    plan = plan_for(1.0)
+    assert plan.events == (("threshold", plan.noise_multiplier),)
+    assert plan.moments_noise_multiplier == math.inf
+
+
+@pytest.mark.parametrize(("colluders", "dropouts", "survivors"), [(0, 0, 4), (1, 0, 4), (1, 1, 3), (3, 0, 4)])
+def test_the_honest_survivors_alone_carry_the_promised_noise(colluders, dropouts, survivors):
+    plan = plan_for(colluders=colluders, dropouts=dropouts)
+    each = plan.noise_with(1.0, 1)
+    assert math.sqrt(survivors - colluders) * each == pytest.approx(1)
+    assert plan.noise_with(1.0, survivors) >= 1
+    assert plan.noise_with(2.0, survivors) == pytest.approx(2 * math.sqrt(survivors) * each)
+
+
+def test_what_is_adapted_is_decided_for_the_noise_that_everybody_adds():
+    assert plan_for().centre_noise_norm == pytest.approx(plan_for(colluders=0).centre_noise_norm * math.sqrt(4 / 3))
+    assert plan_for(dropouts=1).adaptation is Adaptation.NONE
+
+
+def test_every_field_of_a_plan_changes_what_is_agreed_on():
+    plan = plan_for()
+    changes = [{"colluders": 2}, {"colluders": 0}, {"dropouts": 1}, {"people": 25}, {"centre_clip": 0.6}]
+    assert len({plan.digest} | {dataclasses.replace(plan, **change).digest for change in changes}) == 6
+
+
+def test_a_plan_survives_the_wire_and_a_false_one_does_not():
+    plan = plan_for()
+    assert PrivacyPlan.from_config(plan.to_config()) == plan
+    for damage in (
+        {"noise_multiplier": 0.1},
+        {"epsilon": "8"},
+        {"unknown": 1},
+    ):
+        with pytest.raises(MalformedMessageError):
+            PrivacyPlan.from_config({**plan.to_config(), **damage})
+    with pytest.raises(MalformedMessageError):
+        PrivacyPlan.from_config({})
+
+
+# --------------------------------------------------------------------------------------------------------- noise
+def test_noise_is_standard_normal_and_a_wrong_scale_is_not():
+    samples = operating_system_noise(200_000)
+    assert stats.kstest(samples, "norm").pvalue > 1e-6
+    assert stats.kstest(samples * 1.05, "norm").pvalue < 1e-6
+    assert abs(np.corrcoef(samples[:-1], samples[1:])[0, 1]) < 0.015
+
+
+def test_noise_does_not_repeat():
+    assert not np.isclose(operating_system_noise(64), operating_system_noise(64)).any()
+    assert operating_system_noise(0).shape == (0,)
+
+
+# -------------------------------------------------------------------------------------------------------- ledger
+CAP = {"cap_epsilon": 8.0, "cap_delta": DELTA}
+
+
+@pytest.fixture
+def ledger(tmp_path):
+    return PrivacyLedger(tmp_path / "folder" / "ledger.jsonl")
+
+
+def test_reservations_compose_and_the_cap_holds(ledger):
+    ledger.reserve("orl", "run 1", (1.08,), **CAP)  # epsilon 4
+    ledger.commit("orl", "run 1", "ab" * 32)
+    ledger.reserve("orl", "run 2", (1.2,), **CAP)
+    before = ledger.path.read_bytes()
+    with pytest.raises(BudgetExhaustedError, match="exhausted"):
+        ledger.reserve("orl", "run 3", (0.8,), **CAP)
+    assert ledger.path.read_bytes() == before
+    assert ledger.chain().charged("orl") == (1.08, 1.2)
+
+
+def test_a_reservation_that_never_fits_writes_nothing(ledger):
+    with pytest.raises(BudgetExhaustedError):
+        ledger.reserve("orl", "run 1", (0.3,), **CAP)
+    assert ledger.path.read_bytes() == b""
+
+
+def test_populations_have_budgets_of_their_own(ledger):
+    ledger.reserve("one", "run 1", (0.61,), **CAP)
+    ledger.reserve("other", "run 2", (0.61,), **CAP)
+    with pytest.raises(BudgetExhaustedError):
+        ledger.reserve("one", "run 3", (1.0,), **CAP)
+
+
+def test_a_cap_is_set_once(ledger):
+    ledger.reserve("orl", "run 1", (5.0,), **CAP)
+    for other in ({"cap_epsilon": 9.0, "cap_delta": DELTA}, {"cap_epsilon": 8.0, "cap_delta": 1e-6}):
+        with pytest.raises(UsageError, match="cannot be changed"):
+            ledger.reserve("orl", "run 2", (5.0,), **other)
+
+
+def test_a_run_is_charged_once_and_committed_once(ledger):
+    ledger.reserve("orl", "run 1", (5.0,), **CAP)
+    with pytest.raises(UsageError, match="already"):
+        ledger.reserve("orl", "run 1", (5.0,), **CAP)
+    ledger.commit("orl", "run 1", "ab" * 32)
+    for population, run in (("orl", "run 1"), ("orl", "run 2"), ("other", "run 1")):
+        with pytest.raises(UsageError, match="no open reservation"):
+            ledger.commit(population, run, "ab" * 32)
+
+
+@pytest.fixture
+def written(ledger):
+    for number in range(3):
+        ledger.reserve("orl", f"run {number}", (6.0,), **CAP)
+        ledger.commit("orl", f"run {number}", "ab" * 32)
+    return ledger.path.read_bytes()
+
+
+def test_a_file_cut_at_any_byte_keeps_every_whole_line_and_can_be_written_again(tmp_path, written):
+    path = tmp_path / "cut.jsonl"
+    ends = [0, *(index + 1 for index, byte in enumerate(written) if byte == ord("\n"))]
+    for cut in range(len(written) + 1):
+        path.write_bytes(written[:cut])
+        whole = sum(end <= cut for end in ends) - 1
+        chain = PrivacyLedger(path).chain()
+        assert len(chain.entries) == whole
+        # A charge whose line was whole is never lost: it had been acknowledged.
+        assert len(chain.charged("orl")) == sum(e.kind == "reserve" for e in chain.entries)
+        assert path.read_bytes() == written[: ends[whole]]
+    path.write_bytes(written[:-5])
+    PrivacyLedger(path).reserve("orl", "run 9", (6.0,), **CAP)
+    assert len(PrivacyLedger(path).chain().charged("orl")) == 4
+
+
+def test_any_changed_byte_is_noticed(tmp_path, written):
+    path = tmp_path / "changed.jsonl"
+    last = written.rindex(b"\n", 0, -1)
+    for position in range(0, last, 7):
+        path.write_bytes(written[:position] + bytes([written[position] ^ 1]) + written[position + 1 :])
+        with pytest.raises(UsageError):
+            PrivacyLedger(path).chain()
+
+
+@pytest.mark.parametrize("damage", [lambda ls: ls[1:], lambda ls: [ls[1], ls[0], *ls[2:]], lambda ls: [*ls, ls[-1]]])
+def test_lines_removed_swapped_or_repeated_break_the_chain(tmp_path, written, damage):
+    path = tmp_path / "moved.jsonl"
+    path.write_bytes(b"".join(damage(written.splitlines(keepends=True))))
+    with pytest.raises(UsageError, match="broken"):
+        PrivacyLedger(path).chain()
+
+
+@given(st.binary(max_size=400))
+def test_any_bytes_are_a_ledger_line_or_malformed(data):
+    try:
+        entry = LedgerEntry.from_line(data)
+    except MalformedMessageError:
+        return
+    assert entry.to_line() == data
+
+
+def test_the_head_moves_with_every_entry(ledger):
+    heads = {LedgerChain().head, ledger.reserve("orl", "run", (5.0,), **CAP), ledger.commit("orl", "run", "ab" * 32)}
+    assert len(heads) == 3
+    assert ledger.chain().head in heads
+
+
+def test_a_folder_in_the_ledgers_place_is_a_usage_error(tmp_path):
+    with pytest.raises(UsageError, match="cannot be opened"):
+        PrivacyLedger(tmp_path).chain()

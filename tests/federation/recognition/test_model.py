@@ -1,0 +1,223 @@
+import dataclasses
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from federation.errors import MalformedMessageError, UsageError
+from federation.recognition.embeddings import PROBE, REFERENCE
+from federation.recognition.model import Adapter, ModelRelease, PrivacyStatement
+
+STATEMENT = PrivacyStatement(
+    privacy_unit="person",
+    neighboring_relation="add_or_remove_one",
+    epsilon=8.0,
+    delta=1e-5,
+    events=(("moments", 0.63), ("threshold", 1.9)),
+    people_train=24,
+    organisations=4,
+)
+WHITENING = np.array([[2.0, 0.1, 0.0], [0.1, 1.0, 0.0], [0.0, 0.0, 0.5]])
+ADAPTER = Adapter({REFERENCE: np.array([0.9, 0.1, 0.0]), PROBE: np.array([0.8, 0.3, 0.0])}, WHITENING)
+
+
+def a_release(**changes):
+    fields = {
+        "model_name": "a recogniser",
+        "model_digest": "0a" * 32,
+        "adapter": ADAPTER,
+        "adaptation": "centre and scatter",
+        "reason": "The noise is small.",
+        "threshold": 700,
+        "fmr": 0.01,
+        "privacy": STATEMENT,
+        "created": "2025-01-02T03:04:05+00:00",
+    }
+    return ModelRelease(**{**fields, **changes})
+
+
+def identity_release():
+    return a_release(adapter=Adapter.identity(3), adaptation="none", reason="Too few people.")
+
+
+@pytest.mark.parametrize("release", [a_release(), identity_release()], ids=["adapted", "identity"])
+def test_a_release_survives_its_bytes(release):
+    again = ModelRelease.from_bytes(release.to_bytes())
+    assert again.to_bytes() == release.to_bytes()
+    assert again.digest == release.digest
+    assert again.privacy == release.privacy
+    rows = np.eye(3)
+    assert np.array_equal(again.adapt(rows, PROBE), release.adapt(rows, PROBE))
+
+
+def test_scales_survive_the_bytes_of_a_release_and_change_its_digest():
+    tuned = a_release(adapter=Adapter(ADAPTER.centres, None, {PROBE: np.arange(5.0)}))
+    again = ModelRelease.from_bytes(tuned.to_bytes())
+    assert np.array_equal(again.adapter.scales[PROBE], np.arange(5.0))
+    assert again.to_bytes() == tuned.to_bytes()
+    assert tuned.digest != a_release(adapter=Adapter(ADAPTER.centres, None)).digest
+    for scales in (b'"AAA="', b"7", b'{"probe":""}', b'{"thermal":"AAAAAAAAAAA="}', b"{}"):
+        damaged = a_release().to_bytes().replace(b'"threshold"', b'"scales":' + scales + b',"threshold"')
+        with pytest.raises(MalformedMessageError):
+            ModelRelease.from_bytes(damaged)
+
+
+def test_the_digest_of_a_known_release_does_not_change():
+    assert a_release().digest == "737165812b66a39ee53a7e5ebacba2082a50a213d42941beaa462f12f1e3fc07"
+
+
+def test_adapt_is_the_written_formula():
+    rows = np.array([[1.0, 0.0, 0.0], [0.0, 0.6, 0.8]], dtype=np.float32)
+    adapted = a_release().adapt(rows, PROBE)
+    expected = (rows.astype(np.float64) - ADAPTER.centres[PROBE]) @ WHITENING
+    expected /= np.linalg.norm(expected, axis=1, keepdims=True)
+    assert adapted.dtype == np.float64
+    assert np.allclose(adapted, expected, atol=1e-12)
+
+
+def test_the_identity_release_changes_nothing():
+    rows = np.array([[0.6, 0.8, 0.0]])
+    release = identity_release()
+    assert not release.adapted
+    assert np.allclose(release.adapt(rows, REFERENCE), rows)
+    assert release.adapt(rows[:0], REFERENCE).shape == (0, 3)
+
+
+def test_an_embedding_at_the_centre_has_no_direction():
+    assert np.array_equal(ADAPTER.apply(ADAPTER.centres[PROBE][None], PROBE), np.zeros((1, 3)))
+
+
+def test_unknown_profiles_and_wrong_shapes_are_refused():
+    with pytest.raises(UsageError, match="camera profiles"):
+        a_release().adapt(np.eye(3), "thermal")
+    with pytest.raises(UsageError, match="must be"):
+        a_release().adapt(np.eye(4), PROBE)
+
+
+def test_a_release_cannot_be_changed_afterwards():
+    centre = np.zeros(3)
+    adapter = Adapter({PROBE: centre}, None)
+    centre[0] = 1
+    assert adapter.centres[PROBE][0] == 0
+    with pytest.raises(ValueError, match="read-only"):
+        adapter.centres[PROBE][0] = 1
+    with pytest.raises(TypeError):
+        adapter.centres["other"] = centre
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"model_name": ""},
+        {"model_digest": "0A" * 32},
+        {"model_digest": "0a" * 31},
+        {"threshold": -1},
+        {"threshold": 2048},
+        {"threshold": 7.0},
+        {"threshold": True},
+        {"fmr": 0.0},
+        {"fmr": 1},
+        {"code_length": 1023},
+        {"created": "yesterday"},
+        {"created": "2025-01-02T03:04:05"},
+        {"created": "2025-01-02T03:04:05+01:00"},
+        {"created": "2025-01-02T03:04:05Z"},
+    ],
+    ids=str,
+)
+def test_a_wrong_release_cannot_be_built(change):
+    with pytest.raises(UsageError):
+        a_release(**change)
+
+
+@pytest.mark.parametrize(
+    "arrays",
+    [
+        ({}, None),
+        ({PROBE: np.zeros((2, 2))}, None),
+        ({PROBE: np.zeros(2), REFERENCE: np.zeros(3)}, None),
+        ({PROBE: np.zeros(2, np.float32)}, None),
+        ({PROBE: np.array([np.nan, 0.0])}, None),
+        ({PROBE: np.zeros(2)}, np.zeros((2, 3))),
+        ({PROBE: np.zeros(2)}, None, {PROBE: np.zeros((2, 2))}),
+        ({PROBE: np.zeros(2)}, None, {PROBE: np.zeros(0)}),
+        ({PROBE: np.zeros(2)}, None, {PROBE: np.array([np.inf])}),
+        ({PROBE: np.zeros(2)}, None, {REFERENCE: np.zeros(4)}),
+    ],
+)
+def test_a_wrong_adapter_cannot_be_built(arrays):
+    with pytest.raises(UsageError):
+        Adapter(*arrays)
+
+
+@pytest.mark.parametrize(
+    "change", [{"epsilon": 8}, {"delta": -1.0}, {"people_train": 0}, {"privacy_unit": ""}, {"events": (("x", 0.0),)}]
+)
+def test_a_wrong_statement_cannot_be_built(change):
+    with pytest.raises(UsageError):
+        dataclasses.replace(STATEMENT, **change)
+
+
+def changed(path, value):
+    document = json.loads(a_release().to_bytes())
+    *folders, key = path
+    target = document
+    for folder in folders:
+        target = target[folder]
+    target[key] = value
+    return json.dumps(document, sort_keys=True, separators=(",", ":")).encode()
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"",
+        b"[]",
+        b"\xff",
+        b"[" * 100_000,
+        a_release().to_bytes() + b"\n",
+        a_release().to_bytes().replace(b'"fmr":0.01', b'"fmr":1e-2'),
+        a_release().to_bytes().replace(b'"fmr":0.01', b'"fmr":0.5,"fmr":0.01'),
+        a_release().to_bytes().replace(b'"fmr":0.01', b'"fmr":NaN'),
+        changed(("format",), "intaglio-model-release-2"),
+        changed(("dimension",), 4),
+        changed(("dimension",), 10**400),
+        changed(("unknown",), 1),
+        changed(("threshold",), "700"),
+        changed(("whitening",), "AAAA"),
+        changed(("whitening",), "not base64"),
+        changed(("centres",), {}),
+        changed(("centres", PROBE), None),
+        changed(("privacy", "events"), [["moments", 0.63, 1]]),
+        changed(("privacy", "epsilon"), 8),
+    ],
+    ids=lambda data: data[:24].decode("latin-1"),
+)
+def test_damaged_bytes_are_malformed(data):
+    with pytest.raises(MalformedMessageError):
+        ModelRelease.from_bytes(data)
+
+
+@given(position=st.integers(0, len(a_release().to_bytes()) - 1), byte=st.integers(0, 255))
+@settings(max_examples=300)
+def test_a_changed_byte_gives_another_release_or_is_malformed(position, byte):
+    original = a_release().to_bytes()
+    data = original[:position] + bytes([byte]) + original[position + 1 :]
+    try:
+        release = ModelRelease.from_bytes(data)
+    except MalformedMessageError:
+        return
+    assert release.to_bytes() == data
+
+
+def test_reading_a_release_needs_nothing_heavy():
+    code = (
+        "import sys, federation.recognition.model\n"
+        "print(sorted({'torch', 'opacus', 'flwr', 'dp_accounting', 'scipy'} & set(sys.modules)))"
+    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert result.stdout.strip() == "[]"

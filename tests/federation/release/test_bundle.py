@@ -1,0 +1,466 @@
+"""Release bundles: what may be served, and every way in which it may not."""
+
+import io
+import json
+import zipfile
+from dataclasses import replace
+
+import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from hypothesis import given
+from hypothesis import strategies as st
+
+from federation.audit.cells import Limits
+from federation.errors import MalformedMessageError, ProofError, RefusedError, UsageError
+from federation.onebit.parameters import PARAMETER_SETS
+from federation.recognition.model import CODE_LENGTHS
+from federation.release.bundle import (
+    PARAMETERS,
+    Bundle,
+    Papers,
+    claims_of,
+    require_no_worse,
+    require_reproduced,
+    require_servable,
+)
+from federation.release.manifest import LONGEST_VALIDITY_SECONDS, ReleaseTrust, Role, SignedManifest, Use, WorstCell
+from federation.transparency import PublicEntry, PublicKind
+from federation.transparency.entries import entry_from_bytes
+from federation.verdict import Verdict
+from tests.bundles import (
+    AUDITOR,
+    MAKER,
+    STRANGER,
+    TRUST,
+    TRUST_IN_TRIALS,
+    VERDICTS,
+    a_bundle,
+    a_cell,
+    a_report,
+    an_attack,
+    an_evaluation,
+    public,
+    signed,
+    wolves,
+)
+from tests.running import a_release
+
+BEGINS = 1_900_000_000
+ENDS = BEGINS + 1_000_000
+OTHER_AUDITOR = Ed25519PrivateKey.from_private_bytes(bytes([4]) * 32)
+BUNDLE = a_bundle(begins_at=BEGINS, ends_at=ENDS)
+SIGNED = signed(BUNDLE)
+DATA = SIGNED.to_bytes()
+
+
+def served(bundle, trust=TRUST, now=BEGINS):
+    return require_servable(bundle, trust, now=now)
+
+
+# ------------------------------------------------------------------------------------------------------------ serving
+
+
+def test_a_release_that_maker_and_auditor_signed_is_served():
+    assert served(Bundle.from_bytes(DATA)).digest == a_release().digest
+
+
+@pytest.mark.parametrize(
+    ("bundle", "message"),
+    [
+        pytest.param(BUNDLE, "not signed by its maker", id="nobody"),
+        pytest.param(BUNDLE.signed_by(Role.MAKER, MAKER), "not signed by its auditor", id="maker-only"),
+        pytest.param(BUNDLE.signed_by(Role.AUDITOR, AUDITOR), "not signed by its maker", id="auditor-only"),
+        pytest.param(SIGNED.signed_by(Role.AUDITOR, STRANGER), "no trusted auditor", id="strange-auditor"),
+        pytest.param(SIGNED.signed_by(Role.MAKER, STRANGER), "no trusted maker", id="strange-maker"),
+        pytest.param(
+            BUNDLE.signed_by(Role.MAKER, AUDITOR).signed_by(Role.AUDITOR, MAKER), "no trusted maker", id="swapped-keys"
+        ),
+    ],
+)
+def test_without_both_signatures_nothing_is_served(bundle, message):
+    with pytest.raises(ProofError, match=message):
+        served(Bundle.from_bytes(bundle.to_bytes()))
+
+
+def test_nobody_audits_themselves():
+    with pytest.raises(UsageError, match="nobody audits themselves"):
+        BUNDLE.signed_by(Role.MAKER, MAKER).signed_by(Role.AUDITOR, MAKER)
+    with pytest.raises(UsageError, match="nobody audits themselves"):
+        ReleaseTrust(TRUST.makers, TRUST.auditors | TRUST.makers)
+    forged = json.loads(SIGNED.signed.to_bytes())
+    forged["signatures"]["auditor"] = forged["signatures"]["maker"]
+    with pytest.raises(MalformedMessageError):
+        SignedManifest.from_bytes(json.dumps(forged, sort_keys=True, separators=(",", ":")).encode())
+
+
+def test_the_signature_of_one_role_is_none_of_the_other():
+    makers = SIGNED.signed.signatures[Role.MAKER]
+    moved = replace(
+        SIGNED.signed, signatures={Role.AUDITOR: makers, Role.MAKER: SIGNED.signed.signatures[Role.AUDITOR]}
+    )
+    swapped = ReleaseTrust(TRUST.auditors, TRUST.makers)
+    with pytest.raises(ProofError, match="signature is not that of the key"):
+        moved.require_trusted(swapped)
+
+
+def test_signatures_of_another_bundle_do_not_count():
+    other = replace(SIGNED.signed, manifest=replace(BUNDLE.manifest, ends_at=ENDS + 1))
+    with pytest.raises(ProofError, match="signature is not that of the key"):
+        other.require_trusted(TRUST)
+
+
+@given(position=st.integers(0, len(DATA) - 1), bit=st.integers(0, 7))
+def test_one_flipped_bit_is_refused(position, bit):
+    damaged = bytearray(DATA)
+    damaged[position] ^= 1 << bit
+    with pytest.raises((MalformedMessageError, ProofError)):
+        served(Bundle.from_bytes(bytes(damaged)))
+
+
+@pytest.mark.parametrize("target", ["release.json", "audit-report.json", "data-statement.md"])
+def test_another_file_under_the_same_signatures_is_refused(target):
+    release = replace(a_release(), fmr=2e-3, reason="another")
+    report = a_report(release, limits=Limits(1e-3, 0.2))
+    other = signed(a_bundle(release, report=report, data_statement="other", begins_at=BEGINS, ends_at=ENDS))
+    with zipfile.ZipFile(io.BytesIO(DATA)) as mine, zipfile.ZipFile(io.BytesIO(other.to_bytes())) as theirs:
+        files = {name: (theirs if name == target else mine).read(name) for name in mine.namelist()}
+    with pytest.raises(MalformedMessageError, match="another one than the manifest names"):
+        Bundle.from_bytes(packed(files))
+
+
+@pytest.mark.parametrize(
+    ("now", "message"), [(BEGINS - 1, "not valid before"), (ENDS, "must be audited again"), (ENDS * 2, "ran out")]
+)
+def test_a_release_is_served_in_its_time_only(now, message):
+    served(SIGNED, now=ENDS - 1)
+    with pytest.raises(RefusedError, match=message):
+        served(SIGNED, now=now)
+
+
+@pytest.mark.parametrize("verdict", list(Verdict))
+@pytest.mark.parametrize("use", list(Use))
+@pytest.mark.parametrize("trust", [TRUST, TRUST_IN_TRIALS], ids=["no-trials", "trials"])
+def test_what_an_audit_did_not_pass_is_served_as_a_trial_at_most(verdict, use, trust):
+    bundle = signed(a_bundle(report=a_report(cells=VERDICTS[verdict]), use=use, begins_at=BEGINS))
+    allowed = (verdict is Verdict.PASS and use is Use.GENERAL) or (
+        verdict is not Verdict.FAIL and use is Use.TRIAL and trust.accepts_trials
+    )
+    if allowed:
+        assert served(bundle, trust).threshold == 300
+    else:
+        with pytest.raises(RefusedError, match=r"audit of the release|marked as a trial"):
+            served(bundle, trust)
+
+
+WOLVES = {
+    "exactly ten times the stated rate": (wolves(20, 0.01), None),
+    "nobody without a face": (wolves(0, 0.001), None),
+    "the best image is not judged": (wolves(best=(1500, 0.4, 0.6)), None),
+    "a bound above ten times the stated rate": (wolves(20, 0.010001), "accepted at 0.00667, up to 0.01; general use"),
+    "a rate above ten times the stated rate": (wolves(2400, 0.9), "accepted at 0.8, up to 0.9; general use needs at"),
+    "not measured": (None, "nobody measured what a stolen wallet is worth"),
+}
+
+
+@pytest.mark.parametrize("case", WOLVES)
+def test_for_general_use_the_mean_string_is_accepted_at_ten_times_the_stated_rate_at_most(case):
+    """The release states 0.001. On both sides of the factor ten, and for two makers and two auditors."""
+    rates, refusal = WOLVES[case]
+    bundle = a_bundle(report=a_report(wolf=rates), begins_at=BEGINS)
+    two = (TRUST.makers | {public(STRANGER)}, TRUST.auditors | {public(OTHER_AUDITOR)})
+    for maker, auditor in ((MAKER, AUDITOR), (STRANGER, OTHER_AUDITOR)):
+        by_both = Bundle.from_bytes(bundle.signed_by(Role.MAKER, maker).signed_by(Role.AUDITOR, auditor).to_bytes())
+        if refusal is None:
+            assert served(by_both, ReleaseTrust(*two)).fmr == 1e-3
+        else:
+            with pytest.raises(RefusedError, match=refusal):
+                served(by_both, ReleaseTrust(*two, accepts_trials=True))
+
+
+@pytest.mark.parametrize("case", WOLVES)
+def test_a_trial_is_served_whatever_a_string_is_accepted_at_and_says_so_first(case):
+    rates, _ = WOLVES[case]
+    bundle = signed(a_bundle(report=a_report(wolf=rates), use=Use.TRIAL, begins_at=BEGINS))
+    assert served(bundle, TRUST_IN_TRIALS).fmr == 1e-3
+    said = bundle.manifest.warning
+    assert "trial that no audit has passed; a stolen wallet without a face is accepted at: " in said
+    assert said.endswith(": not measured" if rates is None else f"{rates.text}")
+    assert signed(a_bundle(report=a_report(wolf=rates))).manifest.warning is None
+
+
+def test_a_larger_stated_rate_allows_a_larger_rate_of_the_mean_string():
+    release = replace(a_release(), fmr=0.01)
+    rates = wolves(200, 0.09)
+    assert served(signed(a_bundle(release, report=a_report(release, wolf=rates), begins_at=BEGINS))).fmr == 0.01
+
+
+# ----------------------------------------------------------------------------------------------------------- building
+
+
+def test_a_manifest_claims_what_the_release_states():
+    manifest = BUNDLE.manifest
+    other = replace(BUNDLE.signed, manifest=replace(manifest, claims=replace(manifest.claims, threshold=301)))
+    with pytest.raises(UsageError, match="claims something else"):
+        Bundle(other, a_release(), BUNDLE.papers)
+    with pytest.raises(UsageError, match="another one than the manifest names"):
+        Bundle(BUNDLE.signed, a_release(301), BUNDLE.papers)
+
+
+def test_a_manifest_says_what_the_report_found():
+    manifest = BUNDLE.manifest
+    better = replace(manifest.audit, worst_cell=replace(manifest.audit.worst_cell, fmr=0.0002))
+    with pytest.raises(UsageError, match="something else about the audit"):
+        Bundle(replace(BUNDLE.signed, manifest=replace(manifest, audit=better)), a_release(), BUNDLE.papers)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"subject": "another release"}, "another release"),
+        ({"subject": f"release {a_release(301).digest}"}, "another release"),
+        ({"threshold": 301.0}, "another threshold"),
+        ({"distance": False}, "another threshold"),
+        ({"limits": Limits(2e-3, 0.1)}, "larger false match rate"),
+    ],
+)
+def test_an_audit_is_of_exactly_what_is_served(changes, message):
+    with pytest.raises(UsageError, match=message):
+        a_bundle(report=a_report(**changes))
+
+
+def test_a_manifest_says_what_the_report_found_about_strings_without_a_face():
+    manifest = BUNDLE.manifest
+    for claimed in (wolves(3, 0.002), None):
+        other = replace(manifest, audit=replace(manifest.audit, wolf=claimed))
+        with pytest.raises(UsageError, match="something else about the audit"):
+            Bundle(replace(BUNDLE.signed, manifest=other), a_release(), BUNDLE.papers)
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda audit: audit.pop("wolf"),
+        lambda audit: audit.update(wolf="none"),
+        lambda audit: audit.update(wolf=[]),
+        lambda audit: audit["wolf"].pop("mean"),
+        lambda audit: audit["wolf"].update(worst=1),
+        lambda audit: audit["wolf"].update(people=3),
+        lambda audit: audit["wolf"].update(people="600"),
+        lambda audit: audit["wolf"]["mean"].update(high="1.5"),
+        lambda audit: audit["wolf"]["mean"].update(high="0.0050"),
+        lambda audit: audit["wolf"]["mean"].update(errors=2999),
+        lambda audit: audit["wolf"]["mean"].update(effective="3000.0"),
+        lambda audit: audit["wolf"]["best"].update(low="nan"),
+    ],
+)
+def test_rates_of_strings_that_cannot_be_are_no_manifest(damage):
+    value = json.loads(SIGNED.signed.to_bytes())
+    damage(value["manifest"]["audit"])
+    with pytest.raises(MalformedMessageError):
+        SignedManifest.from_bytes(json.dumps(value, sort_keys=True, separators=(",", ":")).encode())
+
+
+def test_an_audit_that_measured_no_cell_knows_nothing():
+    empty = a_cell("women", 0, 0.0, 1.0, trials=0)
+    audit = a_bundle(report=a_report(cells=(empty,))).manifest.audit
+    assert (audit.verdict, audit.worst_cell.high) == (Verdict.INSUFFICIENT, 1.0)
+
+
+def test_a_measured_epsilon_above_the_claim_disproves_it():
+    assert a_bundle(epsilon_audit=an_attack(0.7)).manifest.claims.epsilon_lower_bound == 0.7
+    with pytest.raises(UsageError, match="the claim is wrong"):
+        a_bundle(epsilon_audit=an_attack(1.01))
+
+
+def test_an_attack_on_another_promise_says_nothing_about_this_one():
+    for change in ({"claimed": 8.0}, {"delta": 1e-6}):
+        with pytest.raises(UsageError, match="another promise"):
+            a_bundle(epsilon_audit=an_attack(0.7, **change))
+
+
+def test_the_attack_is_a_file_of_the_bundle_and_the_manifest_says_what_it_found():
+    whole = signed(a_bundle(epsilon_audit=an_attack(0.7)))
+    assert Bundle.from_bytes(whole.to_bytes()).papers.epsilon_audit == an_attack(0.7)
+    for other in (an_attack(0.6), None):
+        with pytest.raises(UsageError):
+            Bundle(whole.signed, whole.release, replace(whole.papers, epsilon_audit=other))
+    with pytest.raises(UsageError):
+        Bundle(signed(a_bundle()).signed, whole.release, whole.papers)
+
+
+def test_private_error_rates_are_a_file_of_the_bundle_and_of_this_release():
+    whole = signed(a_bundle(epsilon_audit=an_attack(0.7), evaluation=an_evaluation()))
+    assert Bundle.from_bytes(whole.to_bytes()).papers.evaluation == an_evaluation()
+    for change in ({"release": "ab" * 32}, {"threshold": 1}):
+        with pytest.raises(UsageError, match="another release"):
+            a_bundle(evaluation=an_evaluation(**change))
+    with pytest.raises(UsageError):
+        Bundle(whole.signed, whole.release, replace(whole.papers, evaluation=None))
+
+
+def test_an_audit_lasts_a_year_at_most():
+    a_bundle(begins_at=BEGINS, ends_at=BEGINS + LONGEST_VALIDITY_SECONDS)
+    with pytest.raises(UsageError, match="audited again within 365 days"):
+        a_bundle(begins_at=BEGINS, ends_at=BEGINS + LONGEST_VALIDITY_SECONDS + 1)
+
+
+@pytest.mark.parametrize(
+    "rates",
+    [(0.1, 0.2, 0.3), (0.3, 0.1, 0.2), (0.1, -0.1, 0.2), (0.1, 0.0, 1.1), (float("nan"), 0.0, 1.0), (0, 0.0, 1.0)],
+)
+def test_the_rate_of_a_cell_lies_in_its_interval(rates):
+    with pytest.raises(UsageError):
+        WorstCell("men", *rates)
+
+
+def test_every_bundle_has_its_papers():
+    with pytest.raises(UsageError, match="model card"):
+        Papers(a_report(), "data", " \n")
+
+
+def test_the_parameters_are_those_of_the_match():
+    assert {each.slots: each.name for each in PARAMETER_SETS} == PARAMETERS
+    for length in CODE_LENGTHS:
+        release = replace(a_release(), code_length=length)
+        assert claims_of(release).parameters == PARAMETERS[length]
+
+
+# -------------------------------------------------------------------------------------------------------------- bytes
+
+
+def test_a_bundle_comes_back_and_equal_bundles_are_equal_bytes():
+    again = Bundle.from_bytes(DATA)
+    assert again.to_bytes() == DATA == signed(a_bundle(begins_at=BEGINS, ends_at=ENDS)).to_bytes()
+    assert again.manifest == SIGNED.manifest
+    assert again.papers.model_card == BUNDLE.papers.model_card
+
+
+def test_no_signature_changes_the_address():
+    assert BUNDLE.manifest.digest == SIGNED.manifest.digest != a_bundle().manifest.digest
+
+
+def test_the_form_of_the_archive_is_known():
+    """Version 2.0, no flags, stored, the first moment of 1980; a change of this is a change of the format."""
+    assert DATA[:14] == bytes.fromhex("504b0304 1400 0000 0000 0000 2100")
+    assert DATA[26:43] == bytes.fromhex("0d00 0000") + b"manifest.json"
+    directory = DATA[DATA.index(b"PK\x01\x02") :]
+    assert directory[:16] == bytes.fromhex("504b0102 1403 1400 0000 0000 0000 2100")
+    assert DATA[-22:-10] == bytes.fromhex("504b0506 0000 0000 0500 0500")
+
+
+def packed(files, compression=zipfile.ZIP_STORED):
+    archive = io.BytesIO()
+    with zipfile.ZipFile(archive, "w", compression) as target:
+        for name, content in files.items():
+            entry = zipfile.ZipInfo(name, (1980, 1, 1, 0, 0, 0))
+            entry.create_system, entry.external_attr, entry.compress_type = 3, 0o100644 << 16, compression
+            target.writestr(entry, content)
+    return archive.getvalue()
+
+
+def files_of(data=DATA):
+    with zipfile.ZipFile(io.BytesIO(data)) as archive:
+        return {name: archive.read(name) for name in archive.namelist()}
+
+
+def test_any_program_for_archives_opens_a_bundle():
+    files = files_of()
+    assert list(files) == ["manifest.json", "audit-report.json", "data-statement.md", "model-card.md", "release.json"]
+    assert files["release.json"] == a_release().to_bytes()
+    assert packed(files) == DATA
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        pytest.param(b"", id="nothing"),
+        pytest.param(DATA[:-1], id="cut-short"),
+        pytest.param(DATA + b"\0", id="longer"),
+        pytest.param(b"#!" + DATA, id="something-before-it"),
+        pytest.param(packed(files_of(), zipfile.ZIP_DEFLATED), id="compressed"),
+        pytest.param(packed(dict(reversed(files_of().items()))), id="another-order"),
+        pytest.param(packed(files_of() | {"extra": b""}), id="one-file-more"),
+        pytest.param(packed({k: v for k, v in files_of().items() if k != "model-card.md"}), id="one-file-less"),
+        pytest.param(packed(files_of() | {"model-card.md": b"\xff"}), id="no-text"),
+        pytest.param(bytes((24 << 20) + 1), id="too-large"),
+    ],
+)
+def test_other_bytes_are_no_bundle(data):
+    with pytest.raises(MalformedMessageError):
+        Bundle.from_bytes(data)
+
+
+@given(st.binary(max_size=200))
+def test_any_bytes_give_a_manifest_or_an_error(data):
+    with pytest.raises(MalformedMessageError):
+        SignedManifest.from_bytes(data)
+
+
+def test_a_manifest_is_an_entry_of_the_log():
+    entry = PublicEntry(PublicKind.RELEASE, BEGINS, SIGNED.signed.to_bytes())
+    again = entry_from_bytes(entry.to_bytes())
+    SignedManifest.from_bytes(again.content).require_servable(TRUST, now=BEGINS)
+
+
+# -------------------------------------------------------------------------------------------------- trust and audits
+
+
+def test_trust_is_a_file_that_people_write():
+    assert ReleaseTrust.from_file(TRUST.to_bytes()) == TRUST
+    assert ReleaseTrust.from_file(TRUST_IN_TRIALS.to_bytes()).accepts_trials
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "[]",
+        "{}",
+        '{"accepts_trials": 1, "auditors": ["AA"], "makers": ["BB"]}',
+        '{"accepts_trials": true, "auditors": ["%s"], "makers": []}',
+        '{"accepts_trials": true, "auditors": ["%s"], "makers": ["%s"]}',
+        '{"accepts_trials": true, "auditors": [], "makers": ["%s"], "more": 1}',
+    ],
+)
+def test_another_file_is_no_trust(text):
+    with pytest.raises(UsageError, match="no trust in releases"):
+        ReleaseTrust.from_file(text.replace("%s", public(MAKER).hex()).encode())
+
+
+def test_an_audit_made_again_is_the_same_bytes_or_no_proof():
+    bundle = a_bundle(report=a_report(input_sha256="ab" * 32))
+    require_reproduced(bundle, a_report(input_sha256="ab" * 32))
+    with pytest.raises(ProofError, match="another audit report"):
+        require_reproduced(bundle, a_report(input_sha256="ab" * 32, cells=VERDICTS[Verdict.FAIL]))
+    with pytest.raises(ProofError, match="not the scores"):
+        require_reproduced(bundle, a_report(input_sha256="cd" * 32))
+
+
+def cells(name, errors, high):
+    return (a_cell("men", 2, 0.0001, 0.0006), a_cell(name, errors, 0.0, high))
+
+
+def test_a_worst_cell_beyond_its_interval_or_a_worse_verdict_is_a_step_back():
+    unsure = a_bundle(report=a_report(cells=cells("women", 8, 0.002)))
+    as_far_as_known = a_bundle(report=a_report(cells=cells("women", 20, 0.9)))
+    for new in (BUNDLE, unsure, as_far_as_known):
+        require_no_worse(unsure, new)
+    with pytest.raises(RefusedError, match=r"worst cell's fmr is 0\.0021 \(women\)"):
+        require_no_worse(unsure, a_bundle(report=a_report(cells=cells("women", 21, 0.9))))
+    with pytest.raises(RefusedError, match="verdict was PASS and is INSUFFICIENT"):
+        require_no_worse(BUNDLE, unsure)
+
+
+def test_a_release_that_is_kinder_to_a_wallets_thief_is_a_step_back():
+    require_no_worse(a_bundle(report=a_report(wolf=wolves(20, 0.01))), a_bundle(report=a_report(wolf=wolves(30, 0.02))))
+    with pytest.raises(RefusedError, match=r"the mean string without a face is accepted at 0\.01033, above"):
+        require_no_worse(
+            a_bundle(report=a_report(wolf=wolves(20, 0.01))), a_bundle(report=a_report(wolf=wolves(31, 0.02)))
+        )
+    with pytest.raises(RefusedError, match="were tried before and are not now"):
+        require_no_worse(BUNDLE, a_bundle(report=a_report(wolf=None)))
+
+
+def test_whoever_drops_a_cell_from_the_audit_has_not_improved_it():
+    with pytest.raises(RefusedError, match="no longer tested: women"):
+        require_no_worse(BUNDLE, a_bundle(report=a_report(cells=cells("others", 1, 0.0005))))

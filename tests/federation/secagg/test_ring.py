@@ -1,0 +1,106 @@
+"""Numbers and noise in the ring: exact, with room, and of the size that the plan says."""
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+from scipy.stats import kstest
+
+from federation.errors import MalformedMessageError, UsageError
+from federation.secagg.ring import SCALE, decode, discrete_noise, encode, noise_std, require_headroom
+from tests.federation.secagg.parties import session_of
+
+
+@given(arrays(np.float64, 7, elements=st.floats(-1, 1)))
+def test_numbers_come_back_to_half_a_unit(values):
+    assert np.abs(decode(encode(values, 7), 7, 0.0) - values).max() <= 0.5 / SCALE
+
+
+@given(arrays(np.float64, 9, elements=st.floats(-1, 1)), arrays(np.float64, 9, elements=st.floats(-1, 1)))
+def test_rounding_adds_at_most_the_root_of_the_length_to_what_one_person_changes(values, person):
+    person = person / max(1.0, float(np.linalg.norm(person)))
+    change = encode(values + person, 11) - encode(values, 11)
+    assert np.linalg.norm(change.astype(np.float64)) <= noise_std(1.0, 9)
+
+
+@pytest.mark.parametrize("values", [[3.1, 0.0], [math.nan, 0.0], [math.inf, 0.0], [2.5, 2.5]])
+def test_a_sum_longer_than_its_people_does_not_leave_the_node(values):
+    with pytest.raises(UsageError, match="3 people"):
+        encode(np.array(values), 3)
+
+
+def test_a_total_that_honest_members_cannot_make_is_refused():
+    std = 0.5 * SCALE
+    assert decode(np.array([int(7 * SCALE), 0]), 7, std).tolist() == [7.0, 0.0]
+    with pytest.raises(MalformedMessageError, match="7 people"):
+        decode(np.array([int(13 * SCALE), 0]), 7, std)
+    with pytest.raises(MalformedMessageError):
+        decode(np.random.default_rng(0).integers(-(2**63), 2**63 - 1, 2), 7, std)
+
+
+def test_noise_has_the_planned_size_and_another_size_is_noticed():
+    std = 0.7 * SCALE
+    drawn = discrete_noise(4000, std) / std
+    assert kstest(drawn, "norm").pvalue > 1e-6
+    assert kstest(drawn * 1.2, "norm").pvalue < 1e-6
+    assert kstest(drawn + 0.2, "norm").pvalue < 1e-6
+
+
+def test_noise_shares_of_the_honest_survivors_add_up_to_the_plan():
+    session = session_of(6, colluders=1, dropouts=1, size=2000)
+    std = noise_std(0.6, session.size)
+    honest = sum(discrete_noise(session.size, session.noise_share(std)) for _ in range(session.noise_sharers))
+    assert kstest(honest / std, "norm").pvalue > 1e-6
+    assert kstest(sum(discrete_noise(2000, session.noise_share(std)) for _ in range(2)) / std, "norm").pvalue < 1e-6
+
+
+def test_nobody_can_repeat_noise():
+    assert (discrete_noise(8, SCALE) != discrete_noise(8, SCALE)).any()
+
+
+@pytest.mark.parametrize("std", [0.0, 2.0**24 - 1, 2.0**57, math.nan, math.inf])
+def test_noise_that_the_accounting_does_not_cover_is_refused(std):
+    with pytest.raises(UsageError):
+        discrete_noise(4, std)
+
+
+def test_a_plan_that_could_wrap_around_is_refused():
+    session = session_of(4)
+    require_headroom(session, 10**6, 20 * SCALE)
+    with pytest.raises(UsageError, match="64 bits"):
+        require_headroom(session, 2**31, SCALE)
+    with pytest.raises(UsageError, match="64 bits"):
+        require_headroom(session, 10, 2.0**57)
+
+
+# What ADR 0071 claims about the distance between noise in the ring and the Gaussian of the accountant, where it is
+# large enough to be measured.
+def discrete(std):
+    x = np.arange(-60, 61)
+    mass = np.exp(-(x**2) / (2 * std**2))
+    return x, mass / mass.sum()
+
+
+@pytest.mark.parametrize("std", [0.6, 0.8, 1.0, 1.5])
+def test_the_sum_of_two_discrete_gaussians_is_nearly_one(std):
+    x, one = discrete(std)
+    total = np.convolve(one, one, mode="same")
+    near = np.abs(x) <= 6 * std
+    gap = np.abs(total[near] / discrete(math.sqrt(2) * std)[1][near] - 1).max()
+    assert gap <= 5 * math.exp(-(math.pi**2) * std**2)
+    assert gap > 0.01 * math.exp(-(math.pi**2) * std**2) or std > 1
+
+
+@pytest.mark.parametrize("std", [2.0, 4.0, 8.0])
+def test_a_discrete_gaussian_is_nearly_a_rounded_one(std):
+    from scipy.stats import norm  # noqa: PLC0415 - only here
+
+    x, mass = discrete(std)
+    near = np.abs(x) <= 6 * std
+    rounded = norm.cdf((x + 0.5) / std) - norm.cdf((x - 0.5) / std)
+    gap = np.log(rounded[near] / mass[near])
+    assert gap.min() >= -1 / (8 * std**2) - 1e-7
+    assert (gap <= x[near] ** 2 / (8 * std**4) + 1e-7).all()

@@ -1,0 +1,339 @@
+"""The Merkle tree against published vectors, a naive implementation and RFC 9162's way of verifying."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from federation.errors import ProofError, UsageError
+from federation.transparency import (
+    EMPTY_ROOT,
+    Frontier,
+    TreeHead,
+    consistency_proof,
+    inclusion_proof,
+    leaf_hash,
+    verify_consistency,
+    verify_inclusion,
+)
+
+VECTORS = json.loads((Path(__file__).parents[2] / "vectors/transparency/rfc6962.json").read_text())
+LEAVES = [bytes.fromhex(leaf) for leaf in VECTORS["leaves"]]
+ROOTS = [bytes.fromhex(root) for root in VECTORS["roots"]]
+ALL_SIZES = 64
+
+
+class Tree:
+    """A whole tree in memory; counts the nodes that are read."""
+
+    def __init__(self, entries):
+        self.frontier, self.nodes = Frontier().grow(entries)
+        self.nodes_read = 0
+
+    def read(self, wanted):
+        self.nodes_read += len(wanted)
+        return {node: self.nodes[node] for node in wanted if node in self.nodes}
+
+
+def naive_root(entries):
+    """RFC 6962 section 2.1, word for word."""
+    if not entries:
+        return hashlib.sha256(b"").digest()
+    if len(entries) == 1:
+        return hashlib.sha256(b"\0" + entries[0]).digest()
+    k = naive_split(len(entries))
+    return hashlib.sha256(b"\1" + naive_root(entries[:k]) + naive_root(entries[k:])).digest()
+
+
+def naive_split(n):
+    k = 1
+    while 2 * k < n:
+        k *= 2
+    return k
+
+
+def naive_inclusion(m, entries):
+    """RFC 6962 section 2.1.1, word for word."""
+    if len(entries) == 1:
+        return ()
+    k = naive_split(len(entries))
+    if m < k:
+        return (*naive_inclusion(m, entries[:k]), naive_root(entries[k:]))
+    return (*naive_inclusion(m - k, entries[k:]), naive_root(entries[:k]))
+
+
+def naive_consistency(m, entries, *, known=True):
+    """RFC 6962 section 2.1.2, word for word."""
+    if m == len(entries):
+        return () if known else (naive_root(entries),)
+    k = naive_split(len(entries))
+    if m <= k:
+        return (*naive_consistency(m, entries[:k], known=known), naive_root(entries[k:]))
+    return (*naive_consistency(m - k, entries[k:], known=False), naive_root(entries[:k]))
+
+
+def pair(left, right):
+    return hashlib.sha256(b"\1" + left + right).digest()
+
+
+def rfc9162_inclusion(leaf, index, size, root, proof):
+    """RFC 9162 section 2.1.3.2, step by step."""
+    fn, sn, r = index, size - 1, leaf
+    if index >= size:
+        return False
+    for p in proof:
+        if sn == 0:
+            return False
+        if fn & 1 or fn == sn:
+            r = pair(p, r)
+            while not fn & 1 and fn:
+                fn, sn = fn >> 1, sn >> 1
+        else:
+            r = pair(r, p)
+        fn, sn = fn >> 1, sn >> 1
+    return sn == 0 and r == root
+
+
+def rfc9162_consistency(first, second, first_root, second_root, proof):
+    """RFC 9162 section 2.1.4.2, step by step, for 0 < first < second."""
+    path = list(proof)
+    if not path:
+        return False
+    if first & (first - 1) == 0:
+        path.insert(0, first_root)
+    fn, sn = first - 1, second - 1
+    while fn & 1:
+        fn, sn = fn >> 1, sn >> 1
+    fr = sr = path[0]
+    for c in path[1:]:
+        if sn == 0:
+            return False
+        if fn & 1 or fn == sn:
+            fr, sr = pair(c, fr), pair(c, sr)
+            while not fn & 1 and fn:
+                fn, sn = fn >> 1, sn >> 1
+        else:
+            sr = pair(sr, c)
+        fn, sn = fn >> 1, sn >> 1
+    return fr == first_root and sr == second_root and sn == 0
+
+
+def accepts(check, *arguments):
+    try:
+        check(*arguments)
+    except ProofError:
+        return False
+    return True
+
+
+# ------------------------------------------------------------------ published vectors
+
+
+@pytest.mark.parametrize("size", range(9))
+def test_the_published_tree_heads_come_out(size):
+    assert Frontier().grow(LEAVES[:size])[0].head == TreeHead(size, ROOTS[size])
+
+
+@pytest.mark.parametrize("vector", VECTORS["inclusion"], ids=lambda v: f"{v['index']}-of-{v['size']}")
+def test_the_published_inclusion_proofs_come_out_and_verify(vector):
+    index, size, proof = vector["index"], vector["size"], tuple(map(bytes.fromhex, vector["proof"]))
+    assert inclusion_proof(index, size, Tree(LEAVES[:size]).read) == proof
+    verify_inclusion(leaf_hash(LEAVES[index]), index, TreeHead(size, ROOTS[size]), proof)
+
+
+@pytest.mark.parametrize("vector", VECTORS["consistency"], ids=lambda v: f"{v['old']}-to-{v['new']}")
+def test_the_published_consistency_proofs_come_out_and_verify(vector):
+    old, new, proof = vector["old"], vector["new"], tuple(map(bytes.fromhex, vector["proof"]))
+    assert consistency_proof(old, new, Tree(LEAVES[:new]).read) == proof
+    verify_consistency(TreeHead(old, ROOTS[old]), TreeHead(new, ROOTS[new]), proof)
+
+
+# ------------------------------------------------------------------ exhaustive and random
+
+
+def test_every_proof_up_to_64_entries_equals_the_naive_one_and_verifies():
+    entries = [bytes([n]) * (n % 5) for n in range(ALL_SIZES)]
+    heads = [TreeHead(n, naive_root(entries[:n])) for n in range(ALL_SIZES + 1)]
+    tree = Tree(entries)
+    for size in range(1, ALL_SIZES + 1):
+        assert Frontier.read(size, tree.read).head == heads[size]
+        for index in range(size):
+            proof = inclusion_proof(index, size, tree.read)
+            assert proof == naive_inclusion(index, entries[:size])
+            verify_inclusion(leaf_hash(entries[index]), index, heads[size], proof)
+        for old in range(1, size + 1):
+            proof = consistency_proof(old, size, tree.read)
+            assert proof == naive_consistency(old, entries[:size])
+            verify_consistency(heads[old], heads[size], proof)
+
+
+@given(size=st.integers(65, 700), data=st.data())
+@settings(max_examples=40, deadline=None)
+def test_larger_trees_agree_with_the_naive_one(size, data):
+    entries = [n.to_bytes(4, "big") for n in range(size)]
+    tree, head = Tree(entries), TreeHead(size, naive_root(entries))
+    assert tree.frontier.head == head
+    index, old = data.draw(st.integers(0, size - 1)), data.draw(st.integers(1, size))
+    proof = inclusion_proof(index, size, tree.read)
+    assert proof == naive_inclusion(index, entries)
+    verify_inclusion(leaf_hash(entries[index]), index, head, proof)
+    proof = consistency_proof(old, size, tree.read)
+    assert proof == naive_consistency(old, entries)
+    verify_consistency(TreeHead(old, naive_root(entries[:old])), head, proof)
+
+
+@given(st.lists(st.lists(st.binary(max_size=4), max_size=9), max_size=9))
+def test_growing_in_batches_gives_the_tree_and_the_nodes_of_growing_at_once(batches):
+    frontier, nodes = Frontier(), {}
+    for batch in batches:
+        frontier, completed = frontier.grow(batch)
+        assert not nodes.keys() & completed.keys(), "a node was written twice"
+        nodes |= completed
+    assert (frontier, nodes) == Frontier().grow([entry for batch in batches for entry in batch])
+
+
+@given(st.integers(0, 20), st.integers(1, 20), st.integers(0, 20), st.lists(st.integers(0, 40), max_size=6), st.data())
+@settings(max_examples=400, deadline=None)
+def test_verification_decides_as_the_shifts_of_rfc_9162_do(index, size, old, picks, data):
+    entries = [bytes([n]) for n in range(20)]
+    tree = Tree(entries)
+    hashes = [*tree.nodes.values()]
+    proof = tuple(hashes[pick % len(hashes)] for pick in picks)
+    head, leaf = Frontier.read(size, tree.read).head, leaf_hash(entries[index % 20])
+    if index < size and data.draw(st.booleans()):
+        proof = inclusion_proof(index, size, tree.read)
+    ours = accepts(verify_inclusion, leaf, index, head, proof)
+    assert ours == rfc9162_inclusion(leaf, index, size, head.root, proof)
+    if 0 < old < size:
+        if data.draw(st.booleans()):
+            proof = consistency_proof(old, size, tree.read)
+        before = Frontier.read(old, tree.read).head
+        ours = accepts(verify_consistency, before, head, proof)
+        assert ours == rfc9162_consistency(old, size, before.root, head.root, proof)
+
+
+@pytest.mark.parametrize("power", [8, 14])
+def test_a_proof_reads_two_nodes_a_level_at_most(power):
+    tree = Tree([n.to_bytes(4, "big") for n in range(2**power - 1)])
+    for target in (0, 1, 2 ** (power - 1), 2**power - 2):
+        tree.nodes_read = 0
+        inclusion_proof(target, 2**power - 1, tree.read)
+        consistency_proof(target + 1, 2**power - 1, tree.read)
+        assert 0 < tree.nodes_read <= 2 * 2 * power
+
+
+# ------------------------------------------------------------------ negative vectors, named by the damage
+
+_INDEX, _OLD, _SIZE = 4, 6, 7
+_TREE = Tree(LEAVES[:_SIZE])
+_INCLUSION = inclusion_proof(_INDEX, _SIZE, _TREE.read)
+_CONSISTENCY = consistency_proof(_OLD, _SIZE, _TREE.read)
+_LEAF, _HEAD, _OLD_HEAD = leaf_hash(LEAVES[_INDEX]), TreeHead(_SIZE, ROOTS[_SIZE]), TreeHead(_OLD, ROOTS[_OLD])
+
+
+def damaged(proof):
+    """Every way in which a list of hashes goes wrong."""
+    first = proof[0]
+    return {
+        "one-bit-flipped": (bytes([first[0] ^ 1]) + first[1:], *proof[1:]),
+        "last-bit-flipped": (*proof[:-1], proof[-1][:-1] + bytes([proof[-1][-1] ^ 1])),
+        "first-missing": proof[1:],
+        "last-missing": proof[:-1],
+        "first-repeated": (first, *proof),
+        "last-repeated": (*proof, proof[-1]),
+        "reversed": proof[::-1],
+        "root-appended": (*proof, ROOTS[_SIZE]),
+        "empty": (),
+        "empty-hash-appended": (*proof, b""),
+        "hash-cut-short": (first[:-1], *proof[1:]),
+        "hash-too-long": (first + b"\0", *proof[1:]),
+        "hashes-joined": (b"".join(proof[:2]), *proof[2:]),
+        "sixty-four-hashes": (first,) * 64,
+    }
+
+
+@pytest.mark.parametrize("damage", damaged(_INCLUSION))
+def test_a_damaged_inclusion_proof_is_refused(damage):
+    verify_inclusion(_LEAF, _INDEX, _HEAD, _INCLUSION)
+    with pytest.raises(ProofError):
+        verify_inclusion(_LEAF, _INDEX, _HEAD, damaged(_INCLUSION)[damage])
+
+
+@pytest.mark.parametrize("damage", damaged(_CONSISTENCY))
+def test_a_damaged_consistency_proof_is_refused(damage):
+    verify_consistency(_OLD_HEAD, _HEAD, _CONSISTENCY)
+    with pytest.raises(ProofError):
+        verify_consistency(_OLD_HEAD, _HEAD, damaged(_CONSISTENCY)[damage])
+
+
+@pytest.mark.parametrize(
+    ("leaf", "index", "head"),
+    [
+        pytest.param(leaf_hash(LEAVES[5]), _INDEX, _HEAD, id="another-leaf"),
+        pytest.param(LEAVES[_INDEX], _INDEX, _HEAD, id="the-entry-instead-of-its-hash"),
+        pytest.param(_LEAF, 5, _HEAD, id="next-index"),
+        pytest.param(_LEAF, 3, _HEAD, id="previous-index"),
+        pytest.param(_LEAF, -1, _HEAD, id="negative-index"),
+        pytest.param(_LEAF, _SIZE, _HEAD, id="index-beyond-the-tree"),
+        pytest.param(_LEAF, _INDEX, TreeHead(9, ROOTS[7]), id="another-size"),
+        pytest.param(_LEAF, _INDEX, TreeHead(14, ROOTS[7]), id="size-doubled"),
+        pytest.param(_LEAF, _INDEX, TreeHead(_SIZE, ROOTS[6]), id="another-root"),
+        pytest.param(_LEAF, 0, TreeHead(0, EMPTY_ROOT), id="empty-tree"),
+    ],
+)
+def test_an_inclusion_proof_for_something_else_is_refused(leaf, index, head):
+    with pytest.raises(ProofError):
+        verify_inclusion(leaf, index, head, _INCLUSION)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "proof"),
+    [
+        pytest.param(TreeHead(5, ROOTS[5]), _HEAD, _CONSISTENCY, id="older-tree"),
+        pytest.param(TreeHead(6, ROOTS[5]), _HEAD, _CONSISTENCY, id="another-old-root"),
+        pytest.param(_OLD_HEAD, TreeHead(9, ROOTS[7]), _CONSISTENCY, id="another-new-size"),
+        pytest.param(_OLD_HEAD, TreeHead(7, ROOTS[8]), _CONSISTENCY, id="another-new-root"),
+        pytest.param(_HEAD, _OLD_HEAD, _CONSISTENCY, id="backwards"),
+        pytest.param(TreeHead(0, EMPTY_ROOT), _HEAD, (), id="from-the-empty-tree"),
+        pytest.param(TreeHead(0, EMPTY_ROOT), TreeHead(0, EMPTY_ROOT), (), id="between-empty-trees"),
+        pytest.param(_HEAD, _HEAD, (ROOTS[1],), id="same-tree-with-a-proof"),
+        pytest.param(_HEAD, TreeHead(7, ROOTS[8]), (), id="same-size-and-another-root"),
+        pytest.param(TreeHead(4, ROOTS[4]), _HEAD, (), id="power-of-two-without-a-proof"),
+    ],
+)
+def test_a_consistency_proof_for_something_else_is_refused(old, new, proof):
+    with pytest.raises(ProofError):
+        verify_consistency(old, new, proof)
+
+
+def test_no_proof_is_made_for_what_does_not_exist():
+    for index, size in [(0, 0), (3, 3), (-1, 3)]:
+        with pytest.raises(UsageError):
+            inclusion_proof(index, size, _TREE.read)
+    for old, new in [(0, 3), (4, 3), (-1, 3)]:
+        with pytest.raises(UsageError):
+            consistency_proof(old, new, _TREE.read)
+
+
+def test_a_store_that_lost_a_node_makes_no_proof():
+    kept = dict(_TREE.nodes)
+    del kept[0, _INDEX]
+    with pytest.raises(ProofError, match="lacks 1 of"):
+        inclusion_proof(_INDEX + 1, _SIZE, lambda wanted: {n: kept[n] for n in wanted if n in kept})
+
+
+@pytest.mark.parametrize(("size", "root"), [(-1, ROOTS[1]), (1 << 63, ROOTS[1]), (1, b"short"), (0, ROOTS[1])])
+def test_an_impossible_tree_head_cannot_be_built(size, root):
+    with pytest.raises(UsageError):
+        TreeHead(size, root)
+
+
+@pytest.mark.parametrize(("size", "hashes"), [(1, ()), (2, (ROOTS[1],) * 2), (1, (b"short",)), (-1, (ROOTS[1],))])
+def test_an_impossible_frontier_cannot_be_built(size, hashes):
+    with pytest.raises(UsageError):
+        Frontier(size, hashes)

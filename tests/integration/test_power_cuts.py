@@ -1,0 +1,247 @@
+"""A device that loses power at any step of a command: the same command, given again, goes on."""
+
+from __future__ import annotations
+
+import hashlib
+from itertools import combinations
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+from client import cli
+from client.connection import Connection
+from client.device import face_cli
+from client.terminal import PASSPHRASE_VARIABLE
+from client.wallet import sealed
+from client.wallet.sealed import ScryptCost
+from client.wallet.wallet import EnrolmentState, read_wallet
+from federation.errors import RefusedError
+from federation.wire.v1 import verification_pb2 as pb
+from server.storage.sqlstorage import open_storage
+from tests.running import (
+    PURPOSE,
+    RunningServer,
+    a_face,
+    a_pki,
+    a_release,
+    a_service,
+    an_issuer,
+    public_rules,
+    write_release,
+    write_rules,
+)
+
+pytestmark = pytest.mark.integration
+
+PASSPHRASE = "correct horse battery"  # noqa: S105 - made up for the tests
+_HEADER_BYTES = 8 + 32  # of a template message: preamble and salt; x follows
+
+
+class PowerCut(BaseException):
+    """Nothing catches it, as nothing catches a power cut."""
+
+
+class Power:
+    """Counts what a command does outside its own memory, and cuts the power before or after one such step."""
+
+    def __init__(self, monkeypatch):
+        self.steps, self.cut_at, self.templates = 0, None, {}
+        write, call = sealed.replace_file, Connection._call_once
+
+        def cut_write(path, data):
+            self._step()
+            write(path, data)
+            self._step()
+
+        def cut_call(connection, method, request):
+            self._step()
+            answer = call(connection, method, request)
+            if isinstance(request, pb.SubmitProbeRequest) and request.change.template:
+                self.templates[request.change.template] = request.change.device_public_key
+            self._step()
+            return answer
+
+        monkeypatch.setattr(sealed, "replace_file", cut_write)
+        monkeypatch.setattr(Connection, "_call_once", cut_call)
+
+    def _step(self):
+        self.steps += 1
+        if self.steps == self.cut_at:
+            raise PowerCut
+
+
+@pytest.fixture(scope="module")
+def operator(tmp_path_factory, workers):
+    directory = tmp_path_factory.mktemp("operator")
+    a_pki(directory / "tls")
+    write_release(directory)
+    write_rules(directory)
+    rules = public_rules((directory / "rules.jsonl").read_bytes())
+    with open_storage(directory / "matching.db") as storage:
+        service = a_service(a_release(), storage, workers, rules, directory, issuer=an_issuer(a_release()))
+        with RunningServer(service, directory / "tls") as server:
+            yield directory, server, storage
+
+
+@pytest.fixture
+def power(monkeypatch):
+    monkeypatch.setattr(
+        ScryptCost, "derive_key", lambda _, text, salt: hashlib.sha256(salt + text.encode()).digest()
+    )  # each step is a run of its own, and the work of scrypt is shown elsewhere
+
+    def embed(images, profiles, *, release, **_):
+        faces = [a_face(*map(int, image.name.split("-"))) for image in images]
+        return [release.adapt(face[None], profile)[0] for face, profile in zip(faces, profiles, strict=True)]
+
+    monkeypatch.setattr(face_cli, "embed", embed)
+    monkeypatch.setenv(PASSPHRASE_VARIABLE, PASSPHRASE)
+    return Power(monkeypatch)
+
+
+class Person:
+    """One wallet, and the commands about it."""
+
+    def __init__(self, operator, directory, power):
+        self.files, self.server, self.storage = operator
+        self.directory, self.power = directory, power
+        directory.mkdir()
+
+    def run(self, *arguments, wallet="w"):
+        result = CliRunner().invoke(cli.app, [*map(str, arguments), "--wallet", str(self.directory / wallet)])
+        if result.exception and not isinstance(result.exception, SystemExit):
+            raise result.exception
+        return result
+
+    def run_with_a_cut(self, step, *arguments):
+        self.power.steps, self.power.cut_at = 0, step
+        with pytest.raises(PowerCut):
+            self.run(*arguments)
+        self.power.cut_at = None
+
+    @property
+    def there(self):
+        return ["--server", self.server.target, "--tls", self.files / "tls"]
+
+    @property
+    def with_a_face(self):
+        files = {"release": "release.zip", "release-trust": "trust.json", "rules": "rules.jsonl"}
+        options = [part for name, file in files.items() for part in (f"--{name}", self.files / file)]
+        return [
+            *self.there,
+            *options,
+            "--log-policy",
+            self.files / "transparency" / "policy",
+            "--model",
+            "made-up.onnx",
+        ]
+
+    def enrol(self):
+        return ["enrol", "1-0", "1-1", *self.with_a_face, "--terms", self.files / "terms.json", "--agree"]
+
+    def renew(self):
+        return ["renew", "1-2", "1-3", "--into", self.directory / "second", *self.with_a_face, "--agree"]
+
+    def renew_consent(self):
+        return ["receipts", "renew", "1-2", *self.with_a_face, "--days", "30", "--agree"]
+
+    def wallet(self, name="w"):
+        return read_wallet(self.directory / name, PASSPHRASE)
+
+    def verifies(self, name="w"):
+        return self.run("verify", "1-4", *self.with_a_face, wallet=name).exit_code == 0
+
+
+@pytest.fixture
+def people(operator, tmp_path, power):
+    return lambda number: Person(operator, tmp_path / str(number), power)
+
+
+def steps_of(power, person, *arguments):
+    """How many steps a command has when nothing happens."""
+    power.steps = 0
+    assert person.run(*arguments).exit_code == 0
+    return power.steps
+
+
+def require_fresh_secrets(power):
+    """No two templates that ever left share seed and pad: under one of both, one picture would give one string."""
+    strings = [np.unpackbits(np.frombuffer(t, np.uint8, offset=_HEADER_BYTES)) for t in power.templates]
+    assert len(strings) > 2
+    for left, right in combinations(strings, 2):
+        assert 0.4 < np.mean(left != right) < 0.6
+
+
+def test_an_enrolment_goes_on_after_a_power_cut_at_any_step(people, power):
+    person = people(0)
+    person.run("wallet", "create")
+    steps = steps_of(power, person, *person.enrol())
+    assert steps == 2 * (3 + 3)  # calls, and writes of the wallet, each with a cut before it and after it
+    for step in range(1, steps + 1):
+        person = people(step)
+        person.run("wallet", "create")
+        person.run_with_a_cut(step, *person.enrol())
+        if person.wallet().enrolment is None or person.wallet().enrolment.state is EnrolmentState.STARTED:
+            again = person.run(*person.enrol())
+            assert again.exit_code == 0, (step, again.output)
+        assert person.wallet().enrolment.state is EnrolmentState.ENROLLED
+        assert person.verifies(), step
+    require_fresh_secrets(power)
+
+
+def test_a_renewal_goes_on_after_a_power_cut_at_any_step(people, power):
+    person = people(0)
+    person.run("wallet", "create")
+    person.run(*person.enrol())
+    steps = steps_of(power, person, *person.renew())
+    assert steps == 2 * (3 + 6)
+    for step in range(1, steps + 1):
+        person = people(step)
+        person.run("wallet", "create")
+        person.run(*person.enrol())
+        old = person.wallet().key_id
+        person.run_with_a_cut(step, *person.renew())
+        if person.wallet().enrolment.state is not EnrolmentState.REVOKED:
+            assert person.wallet().template_secret is not None
+            again = person.run(*person.renew())
+            assert again.exit_code == 0, (step, again.output)
+        assert person.wallet().enrolment.state is EnrolmentState.REVOKED
+        assert person.wallet().template_secret is None
+        assert person.storage.template(old) is None
+        with pytest.raises(RefusedError):
+            person.storage.require_new(old)
+        assert person.wallet("second").enrolment.state is EnrolmentState.ENROLLED
+        assert person.verifies("second"), step
+    require_fresh_secrets(power)
+
+
+def test_a_renewed_consent_goes_on_after_a_power_cut_at_any_step(people, power):
+    person = people(0)
+    person.run("wallet", "create")
+    person.run(*person.enrol())
+    steps = steps_of(power, person, *person.renew_consent())
+    assert steps == 2 * (4 + 4)
+    for step in range(1, steps + 1):
+        person = people(step)
+        person.run("wallet", "create")
+        person.run(*person.enrol())
+        person.run_with_a_cut(step, *person.renew_consent())
+        again = person.run(*person.renew_consent())
+        assert again.exit_code == 0, (step, again.output)
+        wallet = person.wallet()
+        assert wallet.enrolment.receipt == person.storage.template(wallet.key_id).receipts
+        assert len(wallet.enrolment.receipt.splitlines()) in {2, 3}  # 3: the first run had renewed
+        assert person.verifies(), step
+    assert PURPOSE in person.wallet().enrolment.require_consent().current.terms.purposes
+
+
+def test_a_wallet_that_is_enrolled_beside_the_old_one_is_no_renewal_of_it(people):
+    """Else one typing error would revoke a template that nobody renewed."""
+    person = people(0)
+    for name in ("w", "second"):
+        person.run("wallet", "create", wallet=name)
+        assert person.run(*person.enrol(), wallet=name).exit_code == 0
+    refused = person.run(*person.renew())
+    assert (refused.exit_code, "enrolled beside" in refused.stderr) == (2, True)
+    assert [person.wallet(name).enrolment.state for name in ("w", "second")] == [EnrolmentState.ENROLLED] * 2
+    assert person.verifies()

@@ -1,0 +1,669 @@
+"""The operator's log: storage, order of the durable steps, several front ends, batches."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+import sqlite3
+import subprocess
+import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from client.log.watching import LogMemory, Monitor, check_inclusion
+from federation.errors import ProofError, RefusedError, UnavailableError, UsageError
+from federation.transparency import (
+    AttemptEntry,
+    AttemptOutcome,
+    Frontier,
+    KeyKind,
+    NoteSigner,
+    Opening,
+    PersonalEntry,
+    PersonalKind,
+    SignedCheckpoint,
+    TreeHead,
+    entry_from_bytes,
+    leaf_hash,
+)
+from server.log.sequencer import Sequencer
+from server.log.storage import Addition, KeptOpening, LogStorage, open_log_storage
+from server.log.transparency_log import TransparencyLog
+from tests.crash_points import SUBJECT, open_log, witness_in
+from tests.transparency_log import (
+    NOW,
+    SIGNER,
+    TRUST,
+    WITNESSES,
+    MemoryLog,
+    an_addition,
+    an_attempt,
+    an_opening,
+    some_entries,
+)
+
+HERE = Path(__file__).parents[2]
+
+
+def a_log(storage, *, published=None, now=NOW, signer=SIGNER):
+    return TransparencyLog(storage, signer, clock=lambda: now, published=published)
+
+
+def additions(*numbers):
+    return [an_addition(number) for number in numbers]
+
+
+def a_tombstone(_positions):
+    return PersonalEntry(PersonalKind.ERASURE, NOW, an_opening(99, PersonalKind.ERASURE).commitment)
+
+
+# ------------------------------------------------------------------ storage
+
+
+class LogStorageContract:
+    """What every `LogStorage` does. An implementation gives `storage` and `another`, on one database."""
+
+    def test_a_new_log_is_empty_and_unsigned(self, storage: LogStorage):
+        assert storage.head() == Frontier().head
+        assert storage.checkpoint() is None
+        assert storage.entries(0, 10) == []
+
+    def test_entries_come_back_in_order_with_their_tree(self, storage):
+        entries = some_entries(70)
+        for start, stop in [(0, 1), (1, 8), (8, 70)]:
+            assert storage.append([Addition(entry) for entry in entries[start:stop]]) == range(start, stop)
+        leaves = [entry.to_bytes() for entry in entries]
+        frontier, nodes = Frontier().grow(leaves)
+        assert storage.head() == frontier.head
+        assert storage.entries(0, 70) == leaves
+        assert storage.entries(60, 1000) == leaves[60:]
+        assert storage.nodes([*nodes, (3, 100), (9, 0)]) == nodes
+
+    def test_another_front_end_sees_what_was_written(self, storage, another):
+        storage.append(additions(1, 2))
+        assert another.append(additions(3)) == range(2, 3)
+        assert storage.head() == another.head()
+
+    def test_a_checkpoint_is_replaced_under_the_eyes_of_its_maker(self, storage, another):
+        storage.append(additions(1))
+        assert storage.replace_checkpoint(lambda head, last, _: b"%d %r" % (head.size, last)) == b"1 None"
+        assert another.replace_checkpoint(lambda _, last, read: last + read([(0, 0)])[0, 0]) == storage.checkpoint()
+        assert storage.checkpoint() == b"1 None" + leaf_hash(an_attempt(1).to_bytes())
+
+    def test_a_maker_that_raises_changes_nothing(self, storage):
+        storage.replace_checkpoint(lambda *_: b"first")
+
+        def refuse(*_):
+            raise ProofError("no")
+
+        with pytest.raises(ProofError):
+            storage.replace_checkpoint(refuse)
+        assert storage.checkpoint() == b"first"
+
+    def test_openings_are_kept_by_owner_until_they_are_erased(self, storage):
+        storage.append([an_addition(1, b"one"), an_addition(2, b"two"), an_addition(3), an_addition(4, b"one")])
+        assert storage.openings(b"one") == {0: an_opening(1), 3: an_opening(4)}
+        named = list[int]()
+
+        def tombstone(positions):
+            named.extend(positions)
+            return a_tombstone(positions)
+
+        assert storage.erase(b"one", tombstone) == 4
+        assert named == [0, 3]
+        assert storage.openings(b"one") == {}
+        assert storage.openings(b"two") == {1: an_opening(2)}
+        assert entry_from_bytes(storage.entries(4, 5)[0]).kind is PersonalKind.ERASURE
+
+    def test_openings_of_a_part_come_back_in_order_with_their_owners(self, storage):
+        storage.append([an_addition(1, b"one"), an_addition(2, b"two"), an_addition(3), an_addition(4, b"one")])
+        assert storage.openings_between(1, 4) == [
+            KeptOpening(1, b"two", an_opening(2)),
+            KeptOpening(3, b"one", an_opening(4)),
+        ]
+        assert storage.openings_between(0, 1) == [KeptOpening(0, b"one", an_opening(1))]
+        storage.erase(b"one", a_tombstone)
+        assert storage.openings_between(0, 100) == [KeptOpening(1, b"two", an_opening(2))]
+
+    def test_who_has_an_opening_of_a_kind_is_known_until_it_is_erased(self, storage):
+        def enrolment(number, subject, **facts):
+            opening = Opening(PersonalKind.ENROLMENT, facts, bytes([number]) * 32)
+            return Addition(PersonalEntry(PersonalKind.ENROLMENT, NOW, opening.commitment), opening, subject)
+
+        pretends = Opening(PersonalKind.ATTEMPT, {"x": '"kind":"enrolment","salt":"'}, b"\6" * 32)
+        attempt = AttemptEntry(NOW, "r", "p", AttemptOutcome.OPENED, pretends.commitment)
+        storage.append([enrolment(1, b"one"), enrolment(2, b"two"), enrolment(3, b"two")])
+        storage.append([an_addition(4, b"three"), Addition(attempt, pretends, b"four")])
+        assert storage.subjects(PersonalKind.ENROLMENT) == {b"one", b"two"}
+        assert storage.subjects(PersonalKind.ATTEMPT) == {b"three", b"four"}
+        assert storage.subjects(PersonalKind.REVOCATION) == set()
+        storage.erase(b"two", a_tombstone)
+        assert storage.subjects(PersonalKind.ENROLMENT) == {b"one"}
+
+    def test_erasing_nobody_leaves_no_tombstone(self, storage):
+        assert storage.erase(b"nobody", a_tombstone) is None
+        assert storage.head().size == 0
+
+    def test_a_tombstone_that_cannot_be_made_erases_nothing(self, storage):
+        storage.append([an_addition(1, b"one")])
+
+        def fail(_positions):
+            raise UsageError("no")
+
+        with pytest.raises(UsageError):
+            storage.erase(b"one", fail)
+        assert storage.openings(b"one") == {0: an_opening(1)}
+
+    def test_many_writers_make_one_log(self, storage, another):
+        def write(number):
+            return (storage, another)[number % 2].append(additions(number, number + 1000))
+
+        with ThreadPoolExecutor(8) as threads:
+            ranges = list(threads.map(write, range(40)))
+        assert sorted(position for positions in ranges for position in positions) == list(range(80))
+        leaves = storage.entries(0, 80)
+        assert Frontier().grow(leaves)[0].head == storage.head()
+        for number, positions in enumerate(ranges):
+            assert [leaves[p] for p in positions] == [an_attempt(n).to_bytes() for n in (number, number + 1000)]
+
+    def test_many_signers_sign_one_log(self, storage, another):
+        logs = [a_log(storage), a_log(another)]
+        seen = list[SignedCheckpoint]()
+
+        def write(number):
+            log = logs[number % 2]
+            log.append(additions(number))
+            seen.append(log.checkpoint())
+
+        with ThreadPoolExecutor(4) as threads:
+            list(threads.map(write, range(24)))
+        for checkpoint in seen:
+            proof = logs[0].consistency_proof(checkpoint.head.size, 24)
+            Monitor().follow(Reader(logs[0]), TRUST, now=NOW)
+            memory = LogMemory.begin(checkpoint, TRUST, now=NOW)
+            assert memory.advance(logs[1].grow_from(checkpoint.head.size), TRUST, now=NOW).checkpoint.head.size == 24
+            assert len(proof) <= 6
+        assert logs[0].audit().size == 24
+
+
+class Reader:
+    """A `TransparencyLog` as a monitor reads it."""
+
+    def __init__(self, log):
+        self.checkpoint = lambda: log.checkpoint().to_bytes()
+        self.entries, self.consistency_proof = log.entries, log.consistency_proof
+
+
+class TestSqliteStorage(LogStorageContract):
+    @pytest.fixture
+    def path(self, tmp_path):
+        return tmp_path / "log.db"
+
+    @pytest.fixture
+    def storage(self, path):
+        opened = open_log_storage(path)
+        yield opened
+        opened.close()
+
+    @pytest.fixture
+    def another(self, path):
+        opened = open_log_storage(path)
+        yield opened
+        opened.close()
+
+    def test_the_file_is_private(self, path):
+        open_log_storage(path).close()
+        assert path.stat().st_mode & 0o777 == 0o600
+
+    def test_what_is_erased_is_nowhere_in_the_files(self, storage, path):
+        opening = an_opening(1)
+        storage.append([an_addition(1, b"one")])
+        salt = opening.secret_bytes().split(b'"salt":"')[1][:64]
+        assert any(salt in file.read_bytes() for file in path.parent.iterdir())
+        storage.erase(b"one", a_tombstone)
+        assert not any(salt in file.read_bytes() for file in path.parent.iterdir())
+
+    def test_a_foreign_database_is_refused(self, tmp_path):
+        connection = sqlite3.connect(tmp_path / "other.db")
+        connection.execute("CREATE TABLE people (name)")
+        connection.close()
+        with pytest.raises(UsageError, match="other tables"):
+            open_log_storage(tmp_path / "other.db")
+        (tmp_path / "text").write_text("not a database at all, and long enough to be looked at" * 20)
+        with pytest.raises(UsageError, match="not a usable database"):
+            open_log_storage(tmp_path / "text")
+
+    def test_a_log_of_another_version_is_refused(self, path):
+        open_log_storage(path).close()
+        edit(path, "UPDATE log_state SET version = 2")
+        with pytest.raises(UsageError, match="another version"):
+            open_log_storage(path)
+
+    def test_a_locked_database_is_unavailable_and_quotes_nothing(self, path, monkeypatch):
+        monkeypatch.setattr("server.database._WAIT_SECONDS", 0)
+        impatient = open_log_storage(path)
+        connection = sqlite3.connect(path, isolation_level=None)
+        connection.execute("BEGIN IMMEDIATE")
+        with pytest.raises(UnavailableError) as caught:
+            impatient.append([an_addition(1, b"one")])
+        assert "salt" not in f"{caught.value}{caught.value.__cause__}"
+        connection.close()
+        impatient.close()
+
+
+@pytest.mark.integration
+class TestPostgresStorage(LogStorageContract):
+    @pytest.fixture
+    def storage(self, empty_postgres):
+        opened = open_log_storage(empty_postgres)
+        yield opened
+        opened.close()
+
+    @pytest.fixture
+    def another(self, empty_postgres):
+        opened = open_log_storage(empty_postgres)
+        yield opened
+        opened.close()
+
+    def test_front_ends_that_start_together_make_the_tables_once(self, empty_postgres):
+        with ThreadPoolExecutor(4) as threads:
+            opened = list(threads.map(open_log_storage, [empty_postgres] * 4))
+        for storage in opened:
+            assert storage.head().size == 0
+            storage.close()
+
+
+# ------------------------------------------------------------------ the log
+
+
+@pytest.fixture
+def storage(tmp_path):
+    opened = open_log_storage(tmp_path / "log.db")
+    yield opened
+    opened.close()
+
+
+def edit(path, *statements):
+    connection = sqlite3.connect(path)
+    for statement in statements:
+        connection.execute(statement)
+    connection.commit()
+    connection.close()
+
+
+def test_every_entry_is_provable_to_a_device(storage):
+    log = a_log(storage)
+    positions = [*log.append(additions(*range(5))), *log.append(additions(5, 6))]
+    for number, position in enumerate(positions):
+        logged = log.prove(position)
+        an_opening(number).check(check_inclusion(logged, TRUST, now=NOW))
+    with pytest.raises(UsageError, match="no entry 7"):
+        log.prove(7)
+
+
+def test_a_memory_from_any_time_can_advance_to_now(storage):
+    log = a_log(storage)
+    memories = [log.checkpoint()]
+    for number in range(9):
+        log.append(additions(number))
+        memories.append(log.checkpoint())
+    for checkpoint in memories:
+        memory = LogMemory.begin(checkpoint, TRUST, now=NOW)
+        assert memory.advance(log.grow_from(checkpoint.head.size), TRUST, now=NOW).checkpoint == memories[-1]
+    for beyond in (10, -1):
+        with pytest.raises(UsageError):
+            log.grow_from(beyond)
+
+
+def test_a_log_knows_the_largest_tree_that_it_saw_signed(storage, tmp_path):
+    log, another = a_log(storage), a_log(storage)
+    assert log.head == Frontier().head
+    another.append(additions(1, 2))
+    assert log.head == Frontier().head
+    assert another.head == another.checkpoint().head
+    log.append(additions(3))
+    assert log.head == log.checkpoint().head
+    assert log.head.size == 3
+    cosignature = WITNESSES[0].sign(log.checkpoint().note.text, time=NOW)
+    assert another.add_cosignature(cosignature.to_line(), [WITNESSES[0].key]).head == another.head == log.head
+
+
+def test_a_log_begins_with_each_tree_that_it_was_and_with_no_other(storage):
+    log = a_log(storage)
+    heads = [log.head]
+    for number in range(9):
+        log.append(additions(number))
+        heads.append(log.head)
+    for head in heads:
+        log.require_begins_with(head)
+    with pytest.raises(ProofError, match="the log has 9 entries, and it had 10 before: it was put back"):
+        log.require_begins_with(TreeHead(10, heads[-1].root))
+    for size in (1, 4, 9):
+        with pytest.raises(ProofError, match=f"first {size} entries are others than before"):
+            log.require_begins_with(TreeHead(size, bytes(32)))
+
+
+def test_an_old_signature_is_renewed_and_the_witnesses_lines_stay(storage):
+    log = a_log(storage)
+    log.append(additions(1))
+    signed = log.checkpoint()
+    cosignature = WITNESSES[0].sign(signed.note.text, time=NOW)
+    log.add_cosignature(cosignature.to_line() + "\n", [w.key for w in WITNESSES])
+    later = a_log(storage, now=NOW + 600)
+    assert later.sign(max_age_seconds=600).require_signed_by(SIGNER.key) == NOW
+    renewed = later.sign(max_age_seconds=599)
+    assert renewed.require_signed_by(SIGNER.key) == NOW + 600
+    assert renewed.head == signed.head
+    assert cosignature in renewed.note.signatures
+    assert len(renewed.note.signatures) == 3
+
+
+def test_a_cosignature_of_a_stranger_or_for_another_tree_is_not_published(storage):
+    log = a_log(storage)
+    old = log.checkpoint()
+    log.append(additions(1))
+    keys = [WITNESSES[0].key]
+    with pytest.raises(ProofError, match="no witness"):
+        log.add_cosignature(WITNESSES[1].sign(log.checkpoint().note.text, time=NOW).to_line(), keys)
+    with pytest.raises(ProofError, match="does not verify"):
+        log.add_cosignature(WITNESSES[0].sign(old.note.text, time=NOW).to_line(), keys)
+    assert len(log.checkpoint().note.signatures) == 2
+
+
+def test_erasure_leaves_a_tombstone_that_names_nobody(storage):
+    log = a_log(storage)
+    log.append([an_addition(1, b"one"), an_addition(2, b"two")])
+    before = log.entries(0, 2)
+    assert log.openings(b"one") == {0: an_opening(1)}
+    tombstone = log.erase(b"one")
+    entry = check_inclusion(log.prove(tombstone.position), TRUST, now=NOW)
+    assert entry.kind is PersonalKind.ERASURE
+    tombstone.opening.check(entry)
+    assert tombstone.opening.reveal() == {"positions": [0]}
+    assert log.openings(b"one") == {}
+    assert log.entries(0, 2) == before
+    assert log.erase(b"one") is None
+    assert b"one" not in b"".join(log.entries(0, 3))
+
+
+def test_an_addition_keeps_an_opening_that_belongs_to_it_under_a_name():
+    for broken in [(an_opening(1), None), (None, b"one")]:
+        with pytest.raises(UsageError, match="both or neither"):
+            Addition(an_attempt(1), *broken)
+    with pytest.raises(ProofError):
+        Addition(an_attempt(1), an_opening(2), b"one")
+
+
+def test_reading_a_proof_takes_a_number_of_nodes_that_grows_with_the_logarithm(storage, monkeypatch):
+    log = a_log(storage)
+    log.append([Addition(entry) for entry in some_entries(1023)])
+    read = list[int]()
+    original = storage.nodes
+    monkeypatch.setattr(storage, "nodes", lambda wanted: read.append(len(wanted)) or original(wanted))
+    log.prove(511)
+    log.grow_from(511)
+    assert len(read) == 2
+    assert max(read) <= 2 * 10
+
+
+# ------------------------------------------------------------------ damage and forks
+
+
+@pytest.fixture
+def grown(tmp_path, storage):
+    a_log(storage, published=tmp_path / "checkpoint").append(additions(*range(6)))
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        pytest.param("UPDATE log_nodes SET hash = zeroblob(32) WHERE node = 4", id="node-changed"),
+        pytest.param("DELETE FROM log_nodes WHERE node = 4", id="node-lost"),
+        pytest.param("UPDATE log_state SET root = zeroblob(32)", id="root-changed"),
+        pytest.param("UPDATE log_state SET size = 5", id="size-lowered"),
+        pytest.param("UPDATE log_state SET size = 7", id="size-raised"),
+    ],
+)
+def test_a_log_whose_database_was_changed_is_not_opened(grown, storage, statement):
+    a_log(storage, published=grown / "checkpoint")
+    edit(grown / "log.db", statement)
+    with pytest.raises(ProofError):
+        a_log(storage, published=grown / "checkpoint")
+
+
+def test_a_changed_entry_shows_in_the_audit(grown, storage):
+    edit(grown / "log.db", "UPDATE log_entries SET entry = x'00' WHERE position = 2")
+    log = a_log(storage)
+    with pytest.raises(ProofError, match="do not give the signed root"):
+        log.audit()
+    edit(grown / "log.db", "DELETE FROM log_entries WHERE position >= 4")
+    with pytest.raises(ProofError, match="entry 4 is missing"):
+        log.audit()
+
+
+def test_a_rewritten_history_is_not_signed(grown, storage):
+    """Somebody rebuilt the whole database with one other entry, and kept the last checkpoint."""
+    kept = storage.checkpoint()
+    other = open_log_storage(grown / "other.db")
+    other.append(additions(0, 1, 77, 3, 4, 5, 6))
+    other.replace_checkpoint(lambda *_: kept)
+    with pytest.raises(ProofError, match="forked"):
+        a_log(other)
+    assert other.checkpoint() == kept
+    other.close()
+
+
+def test_a_database_from_an_old_backup_is_not_signed(tmp_path, grown, storage):
+    old = open_log_storage(tmp_path / "old.db")
+    a_log(old).append(additions(*range(4)))
+    with pytest.raises(ProofError, match="restored from an old backup"):
+        a_log(old, published=grown / "checkpoint")
+    a_log(old).append(additions(70, 71, 72))
+    with pytest.raises(ProofError, match="another tree"):
+        a_log(old, published=grown / "checkpoint")
+    old.close()
+
+
+def test_another_log_with_another_key_is_not_continued(grown, storage):
+    with pytest.raises(ProofError, match="lacks a signature"):
+        a_log(storage, signer=NoteSigner(SIGNER.key.name, KeyKind.NOTE, bytes(32)))
+    with pytest.raises(ProofError, match="another log"):
+        a_log(storage, signer=NoteSigner("other.example", KeyKind.NOTE, b"\1" * 32))
+
+
+def test_a_published_file_that_is_no_checkpoint_is_not_overwritten(grown, storage):
+    (grown / "checkpoint").write_text("something else")
+    with pytest.raises(UsageError, match="not a checkpoint"):
+        a_log(storage, published=grown / "checkpoint")
+    assert (grown / "checkpoint").read_text() == "something else"
+
+
+def test_the_published_checkpoint_never_goes_back(tmp_path, storage):
+    published = tmp_path / "checkpoint"
+    logs = [a_log(open_log_storage(tmp_path / "log.db"), published=published) for _ in range(3)]
+    stop, sizes = threading.Event(), list[int]()
+
+    def watch():
+        while not stop.is_set():
+            sizes.append(SignedCheckpoint.from_bytes(published.read_bytes()).head.size)
+
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    with ThreadPoolExecutor(3) as threads:
+        list(threads.map(lambda n: logs[n % 3].append(additions(n)), range(15)))
+    stop.set()
+    watcher.join()
+    assert sizes == sorted(sizes)
+    assert SignedCheckpoint.from_bytes(published.read_bytes()).head.size == 15
+
+
+# ------------------------------------------------------------------ crashes
+
+
+def crash_everywhere(scenario, folder):
+    """Folders of the runs that died, and of the one that lived."""
+    runs = folder / "runs"
+    runs.mkdir()
+    command = [sys.executable, HERE / "crash_points.py", scenario, runs]
+    subprocess.run(command, check=True, env={"PYTHONPATH": str(HERE.parent)})
+    *died, lived = sorted(runs.iterdir(), key=lambda run: int(run.name))
+    return died, lived
+
+
+def acknowledged(run):
+    return [line.split() for line in (run / "acknowledged").read_text().splitlines()]
+
+
+@pytest.mark.integration
+def test_a_log_that_dies_at_any_durable_step_loses_nothing_it_acknowledged_and_never_forks(tmp_path):
+    died, lived = crash_everywhere("log", tmp_path)
+    assert len(died) > 30
+    assert [words[0] for words in acknowledged(lived)] == ["logged", "logged", "erased"]
+    sizes = set[int]()
+    for run in died:
+        shown = SignedCheckpoint.from_bytes((run / "checkpoint").read_bytes())
+        log = open_log(run)
+        sizes.add(log.checkpoint().head.size)
+        # Whoever saw the published checkpoint before the crash can follow the log after it.
+        LogMemory.begin(shown, TRUST, now=NOW).advance(log.grow_from(shown.head.size), TRUST, now=NOW)
+        for word, position, *number in acknowledged(run):
+            entry = check_inclusion(log.prove(int(position)), TRUST, now=NOW)
+            if word == "logged":
+                an_opening(int(number[0])).check(entry)
+        # Either the openings are there and no tombstone, or the tombstone and no openings.
+        kinds = [entry_from_bytes(leaf).kind for leaf in log.entries(0, 100)]
+        assert kinds.count(PersonalKind.ERASURE) == (0 if log.openings(SUBJECT) else 1)
+        assert log.audit() == log.checkpoint().head
+        log.append(additions(200))
+    assert sizes == {3, 4, 5, 6}
+
+
+@pytest.mark.integration
+def test_a_witness_that_dies_at_any_durable_step_has_signed_nothing_that_it_forgot(tmp_path):
+    died, _ = crash_everywhere("witness", tmp_path)
+    assert len(died) >= 12
+    forked = MemoryLog()
+    forked.leaves[2] = forked.leaves[3]
+    for run in died:
+        witness = witness_in(run)
+        known = witness._files.read(SIGNER.key.name).head.size
+        assert known >= max([4, *(int(size) for _, size in acknowledged(run))])
+        with pytest.raises(ProofError, match="fork"):
+            witness.cosign(forked.growth(known), now=NOW)
+        with pytest.raises(RefusedError):
+            witness.cosign(MemoryLog().growth(known - 1), now=NOW)
+        witness.cosign(MemoryLog().growth(known), now=NOW)
+
+
+# ------------------------------------------------------------------ sequencer
+
+
+async def test_entries_added_at_once_share_batches_and_get_their_own_positions(storage, monkeypatch):
+    log = a_log(storage)
+    batches = list[int]()
+    original = log.append
+    monkeypatch.setattr(log, "append", lambda batch: batches.append(len(batch)) or original(batch))
+    async with Sequencer(log) as sequencer:
+        positions = await asyncio.gather(*(sequencer.add(*additions(n, n + 1000)) for n in range(100)))
+    assert len(batches) <= 3
+    assert sum(batches) == 200
+    for number, both in enumerate(positions):
+        assert log.entries(both.start, both.stop) == [an_attempt(n).to_bytes() for n in (number, number + 1000)]
+
+
+async def test_an_answer_means_that_a_published_checkpoint_covers_the_entry(storage, tmp_path):
+    published = tmp_path / "checkpoint"
+    async with Sequencer(a_log(storage, published=published)) as sequencer:
+        for number in range(5):
+            positions = await sequencer.add(*additions(number))
+            assert SignedCheckpoint.from_bytes(published.read_bytes()).head.size >= positions.stop
+
+
+async def test_what_waits_is_written_when_the_sequencer_closes(storage):
+    async with Sequencer(a_log(storage)) as sequencer:
+        waiting = [asyncio.create_task(sequencer.add(*additions(n))) for n in range(3)]
+        await asyncio.sleep(0)
+    assert sorted(positions.start for positions in await asyncio.gather(*waiting)) == [0, 1, 2]
+    with pytest.raises(UnavailableError, match="takes no entries"):
+        await sequencer.add(*additions(9))
+
+
+async def test_too_many_waiting_entries_are_turned_away(storage):
+    async with Sequencer(a_log(storage), max_waiting=3) as sequencer:
+        waiting = asyncio.gather(*(sequencer.add(*additions(n)) for n in range(5)), return_exceptions=True)
+        results = await waiting
+    assert sum(isinstance(result, UnavailableError) for result in results) == 2
+    for count in (0, 1025):
+        with pytest.raises(UsageError):
+            await sequencer.add(*additions(*range(count)))
+
+
+async def test_a_caller_who_leaves_disturbs_nobody(storage):
+    async with Sequencer(a_log(storage)) as sequencer:
+        leaving, staying = (asyncio.create_task(sequencer.add(*additions(n))) for n in range(2))
+        await asyncio.sleep(0)
+        leaving.cancel()
+        assert await staying == range(1, 2)
+
+
+@pytest.mark.parametrize(
+    ("failure", "seen"), [(OSError("disk"), UnavailableError), (UnavailableError("locked"), UnavailableError)]
+)
+async def test_a_failed_batch_is_reported_and_the_next_one_goes_on(storage, monkeypatch, failure, seen):
+    log = a_log(storage)
+    original = log.append
+
+    def fail(_batch):
+        monkeypatch.setattr(log, "append", original)
+        raise failure
+
+    monkeypatch.setattr(log, "append", fail)
+    async with Sequencer(log) as sequencer:
+        with pytest.raises(seen):
+            await sequencer.add(*additions(1))
+        assert await sequencer.add(*additions(2)) == range(1)
+
+
+async def test_a_log_that_finds_itself_forked_takes_no_more_entries(storage):
+    async with Sequencer(a_log(storage)) as sequencer:
+        await sequencer.add(*additions(1, 2))
+        storage.replace_checkpoint(lambda *_: MemoryLog().signed(2).to_bytes())
+        for number in (3, 4):
+            with pytest.raises(ProofError, match="forked"):
+                await sequencer.add(*additions(number))
+    assert storage.head().size == 3, "the second one must not be appended"
+
+
+@pytest.mark.integration
+async def test_batching_costs_little_against_bare_commits_and_much_less_than_one_by_one(tmp_path, storage):
+    """Ratios within one run: no clock of this machine decides."""
+    clock = asyncio.get_running_loop().time
+
+    def bare():
+        connection = sqlite3.connect(tmp_path / "bare.db", isolation_level=None)
+        connection.execute("PRAGMA journal_mode = WAL")
+        connection.execute("PRAGMA synchronous = FULL")
+        connection.execute("CREATE TABLE IF NOT EXISTS t (x)")
+        times = []
+        for _ in range(30):
+            start = clock()
+            for _ in range(4):  # two commits of the database, two of the published file
+                connection.execute("INSERT INTO t VALUES (?)", (secrets.token_bytes(300),))
+            times.append(clock() - start)
+        connection.close()
+        return sorted(times)[15]
+
+    async def one():
+        start = clock()
+        await sequencer.add(*additions(1))
+        return clock() - start
+
+    async with Sequencer(a_log(storage, published=tmp_path / "checkpoint")) as sequencer:
+        alone = sorted([await one() for _ in range(30)])[15]
+        crowd = sorted(await asyncio.gather(*(one() for _ in range(100))))[50]
+    assert alone < 20 * bare()
+    assert crowd < 8 * alone

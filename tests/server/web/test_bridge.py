@@ -1,0 +1,247 @@
+"""The bridge between a browser and the matching service: what it passes on, and what it refuses."""
+
+import json
+
+import grpc
+import httpx
+import pytest
+from typer.testing import CliRunner
+
+from federation.errors import UsageError
+from federation.wire.convert import MAX_MESSAGE_BYTES
+from federation.wire.v1 import verification_pb2 as pb
+from server.cli import app
+from server.matching.peers import PeerRate
+from server.web.bridge import (
+    CALL_HEADER,
+    MEDIA_TYPE,
+    METHODS,
+    PREFIX,
+    SECURITY_HEADERS,
+    STATUS_HEADER,
+    Site,
+    bridge_app,
+)
+from server.web.cli import deployment_file, log_key_of
+from tests.bundles import TRUST
+from tests.running import DEPLOYMENT, LOG_SIGNER, PURPOSE, TERMS, a_rules_file, write_release
+
+ORIGIN = "https://verify.example.org"
+HEADERS = {"origin": ORIGIN, CALL_HEADER: "1", "content-type": MEDIA_TYPE}
+METHOD = "federation.wire.v1.LogService/GetCheckpoint"
+SITE = Site(ORIGIN, {"/": (b"<!doctype html>", "text/html"), "/assets/a.js": (b"1", "text/javascript")})
+
+
+class Upstream:
+    """Remembers what it was sent."""
+
+    def __init__(self, error=None):
+        self.seen = []
+        self._error = error
+
+    async def __call__(self, method, body):
+        self.seen.append((method, body))
+        if self._error:
+            raise self._error
+        return b"the answer"
+
+
+def browser(upstream, rate=None, address="203.0.113.1"):
+    transport = httpx.ASGITransport(bridge_app(upstream, SITE, rate), client=(address, 1))
+    return httpx.AsyncClient(transport=transport, base_url=ORIGIN)
+
+
+async def post(client, method=METHOD, content=b"\x01\x02", **changes):
+    headers = {name: value for name, value in (HEADERS | changes.pop("headers", {})).items() if value is not None}
+    return await client.post(PREFIX + method, content=content, headers=headers)
+
+
+async def test_bytes_go_through_in_both_directions():
+    upstream = Upstream()
+    async with browser(upstream) as client:
+        answer = await post(client)
+    assert (answer.status_code, answer.content, answer.headers["content-type"]) == (200, b"the answer", MEDIA_TYPE)
+    assert upstream.seen == [(METHOD, b"\x01\x02")]
+
+
+def test_every_call_of_the_protocol_and_no_other_may_be_made():
+    assert len(METHODS) == sum(len(service.methods) for service in pb.DESCRIPTOR.services_by_name.values()) > 10
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"origin": "https://elsewhere.example"},
+        {"origin": None},
+        {"origin": "null"},
+        {"sec-fetch-site": "cross-site"},
+        {CALL_HEADER: None},
+        {"content-type": "text/plain"},
+        {"content-type": "application/x-www-form-urlencoded"},
+    ],
+    ids=str,
+)
+async def test_another_site_or_a_form_is_refused_and_nothing_is_passed_on(headers):
+    upstream = Upstream()
+    async with browser(upstream) as client:
+        answer = await post(client, headers=headers)
+    assert (answer.status_code, answer.headers[STATUS_HEADER]) == (403, "PERMISSION_DENIED")
+    assert upstream.seen == []
+
+
+@pytest.mark.parametrize("method", ["grpc.health.v1.Health/Check", "federation.wire.v1.LogService/Delete", "", "../x"])
+async def test_what_is_no_call_of_the_protocol_is_not_found(method):
+    upstream = Upstream()
+    async with browser(upstream) as client:
+        assert (await post(client, method)).status_code in {404, 405}
+    assert upstream.seen == []
+
+
+async def test_a_message_beyond_the_limit_is_refused_and_one_at_the_limit_passes():
+    upstream = Upstream()
+    async with browser(upstream) as client:
+        assert (await post(client, content=bytes(MAX_MESSAGE_BYTES))).status_code == 200
+        answer = await post(client, content=bytes(MAX_MESSAGE_BYTES + 1))
+    assert (answer.status_code, answer.headers[STATUS_HEADER]) == (400, "INVALID_ARGUMENT")
+    assert len(upstream.seen) == 1
+
+
+async def test_an_address_that_calls_too_often_is_told_when_to_come_back():
+    upstream = Upstream()
+    async with browser(upstream, PeerRate(calls_per_second=0.1, burst=2)) as client:
+        answers = [await post(client) for _ in range(3)]
+    assert [answer.status_code for answer in answers] == [200, 200, 503]
+    assert answers[2].headers[STATUS_HEADER] == "UNAVAILABLE"
+    assert 0 < float(answers[2].headers["retry-after-seconds"]) <= 10
+    assert len(upstream.seen) == 2
+
+
+@pytest.mark.parametrize(
+    ("code", "status"),
+    [
+        (grpc.StatusCode.PERMISSION_DENIED, 403),
+        (grpc.StatusCode.UNAUTHENTICATED, 401),
+        (grpc.StatusCode.UNAVAILABLE, 503),
+        (grpc.StatusCode.INTERNAL, 502),
+    ],
+)
+async def test_errors_of_the_service_keep_their_status_their_words_and_their_waiting_time(code, status):
+    trailing = grpc.aio.Metadata(("retry-after-seconds", "7.000"))
+    error = grpc.aio.AioRpcError(code, grpc.aio.Metadata(), trailing, details="because")
+    async with browser(Upstream(error)) as client:
+        answer = await post(client)
+    assert (answer.status_code, answer.headers[STATUS_HEADER], answer.text) == (status, code.name, "because")
+    assert answer.headers["retry-after-seconds"] == "7.000"
+
+
+@pytest.mark.parametrize("path", ["/", "/assets/a.js", "/nothing", PREFIX + METHOD])
+async def test_every_answer_forbids_scripts_and_requests_of_others(path):
+    async with browser(Upstream()) as client:
+        answer = await client.get(path)
+    for name, value in SECURITY_HEADERS.items():
+        assert answer.headers[name] == value
+    policy = answer.headers["content-security-policy"]
+    assert "default-src 'none'" in policy
+    assert "unsafe-inline" not in policy
+    assert "'unsafe-eval'" not in policy
+    assert "http" not in policy
+
+
+async def test_the_page_is_never_cached_and_its_named_parts_are():
+    async with browser(Upstream()) as client:
+        assert (await client.get("/")).headers["cache-control"] == "no-store"
+        assert "immutable" in (await client.get("/assets/a.js")).headers["cache-control"]
+
+
+@pytest.mark.parametrize(
+    ("accepted", "encoding"),
+    [("gzip, deflate, br", "gzip"), ("br;q=1, GZIP;q=0.5", "gzip"), ("", None), ("br", None), ("gzip;q=0.0, br", None)],
+)
+async def test_files_are_packed_for_those_who_can_unpack_them(accepted, encoding):
+    code = b"const a = 1;" * 100
+    files = {
+        "/assets/a.js": (code, "text/javascript"),
+        "/assets/b.bin": (bytes(range(256)), "application/octet-stream"),
+    }
+    transport = httpx.ASGITransport(bridge_app(Upstream(), Site(ORIGIN, files)))
+    async with httpx.AsyncClient(transport=transport, base_url=ORIGIN) as client:
+        answer = await client.get("/assets/a.js", headers={"accept-encoding": accepted})
+        incompressible = await client.get("/assets/b.bin", headers={"accept-encoding": accepted})
+    assert (answer.content, answer.headers.get("content-encoding")) == (code, encoding)
+    assert answer.headers["vary"] == "accept-encoding"
+    assert (int(answer.headers["content-length"]) < len(code) / 2) == (encoding is not None)
+    assert "content-encoding" not in incompressible.headers
+
+
+async def test_answers_to_calls_are_never_packed():
+    async with browser(Upstream()) as client:
+        answer = await post(client, headers={"accept-encoding": "gzip"})
+    assert "content-encoding" not in answer.headers
+
+
+@pytest.mark.parametrize("path", ["/../server/bridge.py", "/%2e%2e/pyproject.toml", "/assets/", "/index.htm"])
+async def test_nothing_but_the_files_of_the_page_is_served(path):
+    async with browser(Upstream()) as client:
+        assert (await client.get(path)).status_code == 404
+
+
+def test_a_site_is_read_once_from_a_built_page(tmp_path):
+    (tmp_path / "assets").mkdir()
+    (tmp_path / "index.html").write_bytes(b"page")
+    (tmp_path / "assets" / "seal.wasm").write_bytes(b"code")
+    site = Site.read(tmp_path, ORIGIN, {"/deployment.json": b"{}"})
+    assert set(site.files) == {"/", "/index.html", "/assets/seal.wasm", "/deployment.json"}
+    assert site.files["/assets/seal.wasm"] == (b"code", "application/wasm")
+    with pytest.raises(UsageError, match="make web"):
+        Site.read(tmp_path / "assets", ORIGIN, {})
+
+
+@pytest.mark.parametrize(
+    "origin", ["verify.example.org", "https://", "https://a/b", "ftp://a", "http://verify.example.org"]
+)
+def test_an_origin_that_browsers_do_not_trust_is_refused(origin):
+    with pytest.raises(UsageError):
+        Site(origin, {})
+
+
+def a_deployment_file(purpose=PURPOSE):
+    return deployment_file(TERMS, purpose, 90, log_key=LOG_SIGNER.key.to_text(), deployment=DEPLOYMENT, trust=TRUST)
+
+
+async def test_the_rules_are_read_again_for_everybody_who_asks(tmp_path):
+    rules = tmp_path / "rules.jsonl"
+    transport = httpx.ASGITransport(bridge_app(Upstream(), Site(ORIGIN, {}, {"/rules.jsonl": rules.read_bytes})))
+    async with httpx.AsyncClient(transport=transport, base_url=ORIGIN) as client:
+        assert (await client.get("/rules.jsonl")).status_code == 503
+        for content in (b"one", b"one\ntwo"):
+            rules.write_bytes(content)
+            answer = await client.get("/rules.jsonl")
+            assert (answer.content, answer.headers["cache-control"]) == (content, "no-store")
+
+
+def test_the_page_is_told_terms_and_log():
+    told = json.loads(a_deployment_file())
+    assert told["terms"]["alternative"] == TERMS.alternative
+    assert told["log_key"] == log_key_of(f"# a comment\nlog {LOG_SIGNER.key.to_text()}\nquorum none\n".encode())
+    with pytest.raises(UsageError):
+        a_deployment_file("sign-in")
+    with pytest.raises(UsageError, match="names no log"):
+        log_key_of(b"quorum none\n")
+
+
+def test_a_missing_page_ends_the_command_with_what_to_do(tmp_path):
+    write_release(tmp_path)
+    (tmp_path / "terms.json").write_text(json.dumps(json.loads(a_deployment_file())["terms"]))
+    (tmp_path / "rules.jsonl").write_bytes(a_rules_file())
+    (tmp_path / "policy").write_text(f"log {LOG_SIGNER.key.to_text()}\n")
+    options = {"server": "localhost:1", "tls": tmp_path, "origin": ORIGIN, "page": tmp_path}
+    options |= {
+        "release": tmp_path / "release.zip",
+        "terms": tmp_path / "terms.json",
+        "release-trust": tmp_path / "trust.json",
+        "rules": tmp_path / "rules.jsonl",
+        "log-policy": tmp_path / "policy",
+    }
+    result = CliRunner().invoke(app, ["web", "start", *(f"--{name}={value}" for name, value in options.items())])
+    assert result.exit_code == 2
+    assert "make web" in result.output

@@ -1,0 +1,338 @@
+"""The Python side of the page's cross tests: `python -m tests.web.peer`, a line of JSON in, one out. See web/tests."""
+
+import base64
+import io
+import json
+import sys
+from dataclasses import replace
+from datetime import UTC, datetime
+
+import numpy as np
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from PIL import Image
+
+from client.faces.alignment import UnusableImageError
+from federation.consent.assertion import Assertion, LogPosition
+from federation.consent.purposes import Category, Tier, red_line_of
+from federation.consent.receipts import Binding
+from federation.onebit import CodeSeed, binary_code, check_probe, check_template, match
+from federation.recognition.embeddings import PROBE, REFERENCE
+from federation.recognition.model import Adapter, ModelRelease, PrivacyStatement
+from federation.release.manifest import Role, Standing, Use
+from federation.rules.entries import Deployment, Lifting, Moratorium, PolicyException, PolicyPack, PurposeRule
+from federation.rules.policy import Attempts, Request, decide
+from federation.rules.rulebook import Rulebook, RuleSigners, SignedRule
+from federation.statements import canonical_bytes
+from federation.transparency import (
+    AttemptEntry,
+    AttemptOutcome,
+    Checkpoint,
+    Frontier,
+    KeyKind,
+    LoggedEntry,
+    NoteSigner,
+    Opening,
+    PersonalKind,
+    SignedCheckpoint,
+    consistency_proof,
+    inclusion_proof,
+)
+from federation.verdict import Verdict
+from federation.wire.convert import Change
+from federation.wire.logged import comparison_facts
+from tests.agreeing import AUDIENCE, DEVICE, NOW, PURPOSE, public
+from tests.bundles import (
+    AUDITOR,
+    MAKER,
+    STRANGER,
+    TRUST,
+    VERDICTS,
+    a_bundle,
+    a_release,
+    a_report,
+    an_attack,
+    signed,
+    wolves,
+)
+from tests.faces import aligner, orl_image, shipped
+from tests.web import matching as web_matching
+
+RELEASE_DIGEST = bytes.fromhex("cd" * 32)
+
+
+def answer_match(request):
+    """Checks a device's messages and answers comparisons under several thresholds."""
+    template, probe, transcript = (bytes.fromhex(request[name]) for name in ("template", "probe", "transcript"))
+    check_template(template)
+    check_probe(probe)
+    challenges = [match(template, probe, transcript, threshold) for threshold in request["thresholds"]]
+    return [{"reply": one.reply.hex(), "token": one.token.hex()} for one in challenges]
+
+
+def answer_deployment(request):
+    """What a page reads of a deployment before it does anything."""
+    return web_matching.a_deployment(**request)
+
+
+def answer_compare(request):
+    """The server's half of a session, up to the reply."""
+    return web_matching.compare(request)
+
+
+def answer_do(request):
+    """The log's entry about what is done to a template."""
+    return web_matching.do(request)
+
+
+def answer_prove(request):
+    """The proof of an entry that the log has."""
+    return web_matching.prove(request)
+
+
+def answer_change(request):
+    """The digest of a change that a match would put in force."""
+    return Change(**{name: bytes.fromhex(value) for name, value in request.items()}).digest.hex()
+
+
+def answer_codes(request):
+    """Codes of embeddings under one seed, packed with the lowest bit first."""
+    seed, length = CodeSeed(bytes.fromhex(request["seed"])), request["length"]
+    codes = [binary_code(np.array(embedding), seed, length) for embedding in request["embeddings"]]
+    return [np.packbits(code, bitorder="little").tobytes().hex() for code in codes]
+
+
+def answer_faces(request):
+    """Faces of the ORL data set with their chips and embeddings; those without a usable face are left out."""
+    faces = []
+    for person in request["people"]:
+        for number in request["images"]:
+            image = orl_image(person, number)
+            try:
+                chip = aligner().chip(image)
+            except UnusableImageError:
+                continue
+            embedding = shipped().embed(chip[None])[0].astype(np.float64).tolist()
+            pictures = {"image": _png(Image.open(io.BytesIO(image))), "chip": _png(Image.fromarray(chip))}
+            faces.append({"person": person, "embedding": embedding} | pictures)
+    return {"digest": shipped().digest, "faces": faces}
+
+
+def answer_release(request):
+    """A release with a centre and a whitening matrix, and what it makes of one embedding."""
+    random = np.random.default_rng(request["seed"])
+    d = 16
+    root = random.normal(size=(d, d))
+    release = ModelRelease(
+        model_name="resnet29-128",
+        model_digest="ab" * 32,
+        adapter=Adapter({REFERENCE: random.normal(size=d), PROBE: random.normal(size=d)}, root @ root.T),
+        adaptation="centre and scatter",
+        reason="a test",
+        threshold=600,
+        fmr=0.01,
+        privacy=PrivacyStatement("person", "replace", 4.0, 1e-5, (("centre", 3.5),), 24, 4),
+        created=datetime(2030, 1, 1, tzinfo=UTC).isoformat(),
+    )
+    embedding = random.normal(size=(1, d))
+    return {
+        "release": release.to_bytes().decode(),
+        "digest": release.digest,
+        "embedding": embedding[0].tolist(),
+        "adapted": {profile: release.adapt(embedding, profile)[0].tolist() for profile in (REFERENCE, PROBE)},
+    }
+
+
+def answer_device_of_consent(_request):
+    """The device key of the consent vectors, which is no secret, and the time at which they are looked at."""
+    return {"device": DEVICE.private_bytes_raw().hex(), "now": NOW}
+
+
+def answer_log(_request):
+    """Three comparisons in a log: the first, a later one, and one in a log that forked in between."""
+    key_id, transcript, reply, now = bytes(range(32)), b"a transcript", b"a reply", 1_900_000_000
+    signer = NoteSigner("example.org/log", KeyKind.NOTE, bytes(range(32)))
+
+    def receipt(index, leaves_before, old_size, salt):
+        facts = comparison_facts(key_id=key_id, transcript=transcript, reply=reply)
+        opening = Opening(PersonalKind.ATTEMPT, facts, bytes([salt] * 32))
+        entry = AttemptEntry(
+            now - 5, "example.org", "door-access", AttemptOutcome.OPENED, opening.commitment
+        ).to_bytes()
+        frontier, nodes = Frontier().grow([*leaves_before, entry])
+        read = lambda wanted: {node: nodes[node] for node in wanted}  # noqa: E731 - it is what the tree calls
+        checkpoint = SignedCheckpoint.sign(Checkpoint(signer.key.name, frontier.head), signer, time=now)
+        logged = LoggedEntry(entry, index, inclusion_proof(index, frontier.size, read), checkpoint)
+        grown = consistency_proof(old_size, frontier.size, read) if old_size else ()
+        written = {"logged": logged.to_bytes().decode(), "opening": opening.secret_bytes().decode()}
+        return entry, written | {"consistency": [one.hex() for one in grown]}
+
+    entry, first = receipt(0, [], 0, 1)
+    others = [f"entry {number}".encode() for number in range(5)]
+    return {
+        "key": signer.key.to_text(),
+        "other_key": NoteSigner("example.org/log", KeyKind.NOTE, bytes(32)).key.to_text(),
+        "now": now,
+        "facts": {"key_id": key_id.hex(), "reply": reply.hex(), "transcript": transcript.hex()},
+        "first": first,
+        "later": receipt(6, [entry, *others], 1, 2)[1],
+        "forked": receipt(6, [b"another", *others], 1, 3)[1],
+    }
+
+
+def answer_assertion(request):
+    """An assertion as the service signs it, under one false match rate."""
+    position = LogPosition("example.org/log", 7, 9, bytes(range(32)))
+    return Assertion(
+        issuer="https://matching.example",
+        audience="example.org",
+        subject="5a" * 32,
+        purpose="door-access",
+        nonce=bytes(range(32)),
+        issued_at=NOW,
+        expires_at=NOW + 300,
+        release_digest=RELEASE_DIGEST,
+        fmr=request["fmr"],
+        log=position,
+        contest="mailto:contest@example.org",
+    ).sign(Ed25519PrivateKey.from_private_bytes(bytes.fromhex(request["key"])))
+
+
+def answer_manifests(_request):
+    """Bundles as they are signed, and whom to believe."""
+    release, begin = a_release(), NOW - 86_400
+    passed = a_bundle(release, begins_at=begin)
+    hesitant = a_report(release, VERDICTS[Verdict.INSUFFICIENT])
+    trial = a_bundle(release, begins_at=begin, use=Use.TRIAL, report=hesitant)
+    failed = a_bundle(release, begins_at=begin, report=a_report(release, VERDICTS[Verdict.FAIL]))
+    measured = a_bundle(release, begins_at=begin, epsilon_audit=an_attack(0.25))
+    above = a_bundle(release, begins_at=begin, report=a_report(release, wolf=wolves(20, 0.0100001)))
+    generous = a_bundle(release, begins_at=begin, use=Use.TRIAL, report=a_report(release, wolf=wolves(2400, 0.9)))
+    unknown = a_bundle(release, begins_at=begin, use=Use.TRIAL, report=a_report(release, wolf=None))
+    foreign = passed.signed_by(Role.MAKER, MAKER).signed_by(Role.AUDITOR, STRANGER)
+    bundles = {
+        "good": signed(passed),
+        "measured": signed(measured),
+        "at ten times": signed(a_bundle(release, begins_at=begin, report=a_report(release, wolf=wolves(20, 0.01)))),
+        "above ten times": signed(above),
+        "not measured": signed(a_bundle(release, begins_at=begin, report=a_report(release, wolf=None))),
+        "generous trial": signed(generous),
+        "trial not measured": signed(unknown),
+        "trial": signed(trial),
+        "failed": signed(failed),
+        "unsigned": passed,
+        "maker-only": passed.signed_by(Role.MAKER, MAKER),
+        "another-auditor": foreign,
+    }
+    return {
+        "now": NOW,
+        "ends_at": passed.manifest.ends_at,
+        "digest": release.digest,
+        "trust": json.loads(TRUST.to_bytes()),
+        "manifests": {name: bundle.signed.to_bytes().decode() for name, bundle in bundles.items()},
+    }
+
+
+def answer_rules(_request):
+    """Rules files for one deployment, and what `federation.rules.policy` says about each."""
+    begin, year = NOW - 86_400, 365 * 86_400
+    rule = PurposeRule(PURPOSE, Category.PHYSICAL_ACCESS, Tier.MINIMAL, begin, begin + year)
+    pack = lambda place, version, *rules: PolicyPack(place, version, begin, begin + year, rules)  # noqa: E731 - short
+    registered = Deployment(
+        "trial", "Example Office Ltd", "mailto:privacy@example.org", AUDIENCE, (PURPOSE,), ("DE", "EU"),
+        (RELEASE_DIGEST,), begin, begin + year,
+    )  # fmt: skip
+    stop = lambda **scope: Moratorium(  # noqa: E731 - short
+        "pause",
+        NOW - 9,
+        **{"jurisdictions": (), "audiences": (), "categories": ()} | scope,
+        reason="its errors were found to be unfair",
+    )
+    reason = "for the days of the move only"
+    exception = PolicyException("move", "DE", AUDIENCE, replace(rule, ends_at=begin + 80 * 86_400), reason)
+    base = [pack("DE", 1, rule), pack("EU", 1, rule), registered]
+    files = {
+        "allowed": base,
+        "unregistered": base[:2],
+        "not in force": [*base[:2], replace(registered, ends_at=NOW)],
+        "another release": [*base[:2], replace(registered, release_digests=(bytes(32),))],
+        "another audience": [*base[:2], replace(registered, audience="elsewhere.example")],
+        "without a policy": base[1:],
+        "banned by a later pack": [*base, pack("EU", 2)],
+        "excepted from a ban": [*base, pack("DE", 2), exception],
+        "of a tier that the release is too weak for": [
+            *base[:1], pack("EU", 1, replace(rule, tier=Tier.HIGH)), registered
+        ],
+        "stopped": [*base, stop()],
+        "stopped in the EU": [*base, stop(jurisdictions=("EU",))],
+        "stopped in France": [*base, stop(jurisdictions=("FR",))],
+        "stopped for payments": [*base, stop(categories=("payment",))],
+        "stopped later": [*base, replace(stop(), begins_at=NOW + 9)],
+        "stopped and lifted": [*base, stop(), Lifting("pause", NOW - 1, "the fault was found and mended")],
+    }  # fmt: skip
+    release = Standing(1e-3, False, begin, begin + year)
+    binding = Binding(bytes(32), bytes(32), bytes(32), RELEASE_DIGEST)
+
+    def verdict(rules):
+        request = Request("trial", AUDIENCE, PURPOSE, binding)
+        book = Rulebook.read(signers, rules, read_at=NOW)
+        said = decide(request, consent=None, attempts=Attempts(), rules=book, release=release, now=NOW)
+        return said.reason.value
+
+    signers = RuleSigners(frozenset(map(public, (MAKER, AUDITOR))), threshold=2)
+    lines = {name: [by(one, MAKER, AUDITOR) for one in rules] for name, rules in files.items()}
+    bad = {
+        "signed once": [by(base[0], MAKER), *lines["allowed"][1:]],
+        "signed by a stranger": [by(base[0], MAKER, STRANGER), *lines["allowed"][1:]],
+        "edited": [*lines["allowed"], by(pack("DE", 1), MAKER, AUDITOR)],
+        "lifting nothing": [
+            *lines["allowed"],
+            by(Lifting("pause", NOW - 1, "the fault was found and mended"), MAKER, AUDITOR),
+        ],
+    }
+    text = lambda entries: b"\n".join([signers.to_bytes(), *entries]).decode() + "\n"  # noqa: E731 - short
+    return {
+        "now": NOW,
+        "release": RELEASE_DIGEST.hex(),
+        "files": {name: [text(rules), verdict(rules)] for name, rules in lines.items()},
+        "bad": {name: text(rules) for name, rules in bad.items()},
+    }
+
+
+def by(rule, *keys):
+    """A rule with signatures."""
+    entry = SignedRule(rule)
+    for key in keys:
+        entry = entry.signed_by(key)
+    return entry.to_bytes()
+
+
+def answer_canonical(values):
+    """The canonical form of each value."""
+    return [canonical_bytes(value).decode() for value in values]
+
+
+def answer_red_lines(names):
+    """The red line that each name crosses."""
+    return [line and line.value for line in map(red_line_of, names)]
+
+
+def _png(image):
+    written = io.BytesIO()
+    image.save(written, "PNG")
+    return base64.b64encode(written.getvalue()).decode()
+
+
+def main():
+    """Answers until nobody asks any more. What a task raises is answered too: tests may expect it."""
+    for line in sys.stdin:
+        asked = json.loads(line)
+        try:
+            answer = {"answer": globals()[f"answer_{asked['task']}"](asked["request"])}
+        except Exception as error:  # noqa: BLE001 - the test that asked shall fail, not the next one
+            answer = {"error": f"{type(error).__name__}: {error}"}
+        sys.stdout.write(json.dumps(answer) + "\n")
+        sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,131 @@
+"""A matching service with a bridge and the built page on loopback, for tests that drive a real browser."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import io
+import socket
+import threading
+from contextlib import contextmanager
+
+import numpy as np
+from PIL import Image
+
+from federation.recognition.embeddings import PROBE, REFERENCE
+from federation.recognition.model import Adapter
+from federation.wire.v1 import verification_pb2 as pb
+from server.certificates import client_credentials
+from server.web.bridge import Site, bridge_app, bridge_server, matching_channel, matching_upstream
+from server.web.cli import deployment_file, site_files
+from tests.bundles import TRUST, a_bundle, signed
+from tests.faces import aligner, orl_image, shipped
+from tests.running import DEPLOYMENT, LOG_SIGNER, PURPOSE, TERMS, a_release
+
+THRESHOLD = 370
+"""About 0.36 of 1024 bits: most pairs of one ORL person lie below, and nearly none of two."""
+
+
+def orl_release():
+    """A release for the shipped recogniser, centred on people whom no test shows."""
+    faces = [shipped().embed(aligner().chip(orl_image(person, 1))[None])[0] for person in range(25, 33)]
+    centre = np.mean(faces, axis=0).astype(np.float64)
+    adapter = Adapter({REFERENCE: centre, PROBE: centre}, None)
+    return dataclasses.replace(a_release(THRESHOLD), model_digest=shipped().digest, adapter=adapter)
+
+
+def picture(person, number):
+    """One of the ORL faces as a file for the browser: name, media type, PNG."""
+    written = io.BytesIO()
+    Image.open(io.BytesIO(orl_image(person, number))).save(written, "PNG")
+    return {"name": "face.png", "mimeType": "image/png", "buffer": written.getvalue()}
+
+
+def nobody():
+    """A picture of nothing, as a file for the browser."""
+    written = io.BytesIO()
+    Image.new("RGB", (320, 240), "grey").save(written, "PNG")
+    return {"name": "grey.png", "mimeType": "image/png", "buffer": written.getvalue()}
+
+
+def film(person, number, path):
+    """A film of one face for the browser's fake camera: Motion JPEG, 640 x 480."""
+    face = Image.open(io.BytesIO(orl_image(person, number))).convert("RGB").resize((276, 336), Image.Resampling.BICUBIC)
+    frame = np.pad(np.asarray(face), ((72, 72), (182, 182), (0, 0)), mode="edge")
+    written = io.BytesIO()
+    Image.fromarray(frame).save(written, "JPEG", quality=95)
+    path.write_bytes(written.getvalue() * 5)
+
+
+class Between:
+    """Sits between the bridge and the service, and does to answers what a test asks for.
+
+    Attributes:
+        calls: names of the calls that were passed on.
+        alter: from the name of a call and its answer to what the page gets.
+    """
+
+    def __init__(self, upstream):
+        self._upstream = upstream
+        self.calls = []
+        self.alter = lambda _name, answer: answer
+
+    async def __call__(self, method, body):
+        name = method.partition("/")[2]
+        answer = await self._upstream(method, body)
+        self.calls.append(name)
+        return self.alter(name, answer)
+
+
+@dataclasses.dataclass
+class Served:
+    """A running site.
+
+    Attributes:
+        url: of the page.
+        between: sees every answer.
+    """
+
+    url: str
+    between: Between
+
+
+@contextmanager
+def serving(page, target, tls, release, rules):
+    """Serves the page in a thread of its own; `rules` is the content of the rules file."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    origin = f"http://localhost:{port}"
+    deployment = deployment_file(
+        TERMS, PURPOSE, 90, log_key=LOG_SIGNER.key.to_text(), deployment=DEPLOYMENT, trust=TRUST
+    )
+    files = site_files(signed(a_bundle(release)), deployment)
+    site = Site.read(page, origin, files, {"/rules.jsonl": lambda: rules})
+    ready, running = threading.Event(), []
+
+    async def serve():
+        channel = matching_channel(target, client_credentials(tls, "client"))
+        between = Between(matching_upstream(channel))
+        server = bridge_server(bridge_app(between, site), host="localhost", port=port)
+        running.extend([server, between])
+        ready.set()
+        await server.serve()
+        await channel.close()
+
+    thread = threading.Thread(target=lambda: asyncio.run(serve()))
+    thread.start()
+    assert ready.wait(30)
+    server, between = running
+    try:
+        yield Served(origin, between)
+    finally:
+        server.should_exit = True
+        thread.join()
+
+
+def with_other_reply(answer, change):
+    """A SubmitProbeResponse whose reply was changed."""
+    message = pb.SubmitProbeResponse.FromString(answer)
+    message.reply = change(message.reply)
+    return message.SerializeToString()
