@@ -20,8 +20,8 @@ from client.log.follow_cli import log_app
 from client.node.cli import join_command, node_app
 from client.node.ledger_cli import ledger_app
 from client.privacy.cli import privacy_app
-from client.terminal import PASSPHRASE_VARIABLE
 from client.wallet.cli import wallet_app
+from client.wallet.opening import PASSPHRASE_VARIABLE
 from federation.errors import IntaglioError
 from federation.wire.status import fate_of
 

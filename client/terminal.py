@@ -1,10 +1,8 @@
-"""What the commands of the device share: options, the passphrase, reading files, printing facts."""
+"""What the commands share: options, reading files, printing facts."""
 
 from __future__ import annotations
 
 import json
-import os
-import re
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,13 +12,8 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from client.wallet.sealed import Passphrase
-from client.wallet.wallet import Wallet, read_wallet, require_wallet
 from federation.errors import UsageError
 
-PASSPHRASE_VARIABLE = "INTAGLIO_PASSPHRASE"  # noqa: S105 - the name of a variable, no passphrase
-NEW_PASSPHRASE_VARIABLE = "INTAGLIO_NEW_PASSPHRASE"  # noqa: S105 - likewise
-DEFAULT_WALLET = Path("intaglio.wallet")
 DEFAULT_SERVER = "localhost:7443"
 
 ServerOption = Annotated[str, typer.Option("--server", help="Matching server, host:port.")]
@@ -30,53 +23,6 @@ RulesOption = Annotated[Path, typer.Option("--rules", help="Public rules, as the
 LogPolicyOption = Annotated[
     Path,
     typer.Option("--log-policy", help="Whose log you believe: the `policy` that `intaglio-server log init` wrote."),
-]
-
-
-def identities() -> Path:
-    """The directory in which wallets have names instead of paths."""
-    return Path.home() / ".intaglio"
-
-
-def wallet_path(text: str | Path) -> Path:
-    """The wallet that somebody named: a path, or ``@NAME`` for an identity.
-
-    Raises:
-        UsageError: the name of the identity could leave the directory of identities.
-    """
-    name = str(text)
-    if not name.startswith("@"):
-        return Path(text)
-    if not _IDENTITY.fullmatch(name[1:]):
-        raise UsageError("an identity is @ and 1 to 64 of a-z 0-9 . _ - with a letter or digit at both ends")
-    return identities() / f"{name[1:]}{WALLET_SUFFIX}"
-
-
-WALLET_SUFFIX = ".wallet"
-_IDENTITY = re.compile(r"[a-z0-9](?:[a-z0-9._-]{0,62}[a-z0-9])?")
-
-WalletOption = Annotated[
-    Path,
-    typer.Option(
-        "--wallet",
-        envvar="INTAGLIO_WALLET",
-        parser=wallet_path,
-        metavar="FILE|@NAME",
-        help="Wallet: a file, or @NAME for an identity in ~/.intaglio.",
-        show_default=True,
-    ),
-]
-PassphraseFileOption = Annotated[
-    Path | None,
-    typer.Option(
-        help=f"File whose first line is the passphrase. Without it: the variable {PASSPHRASE_VARIABLE}, or a prompt."
-    ),
-]
-NewPassphraseFileOption = Annotated[
-    Path | None,
-    typer.Option(
-        help=f"File with the passphrase to write with. Without it: the variable {NEW_PASSPHRASE_VARIABLE}, or a prompt."
-    ),
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
@@ -91,50 +37,6 @@ def read_file(path: Path) -> bytes:
         return path.read_bytes()
     except OSError as error:
         raise UsageError(f"cannot read {path}: {error.strerror}") from error
-
-
-def open_wallet(wallet: Path, passphrase_file: Path | None) -> tuple[Wallet, Passphrase]:
-    """The wallet, and the passphrase to write it with."""
-    require_wallet(wallet)  # before anybody types a passphrase for nothing
-    passphrase = Passphrase(ask_passphrase(passphrase_file))
-    return read_wallet(wallet, passphrase), passphrase
-
-
-def ask_new_passphrase(file: Path | None) -> str:
-    """The passphrase that something is to be written with, apart from the one that opens what is there.
-
-    Raises:
-        UsageError: as `ask_passphrase`.
-    """
-    return ask_passphrase(
-        file, confirm=True, variable=NEW_PASSPHRASE_VARIABLE, option="--new-passphrase-file", prompt="New passphrase"
-    )
-
-
-def ask_passphrase(
-    file: Path | None,
-    *,
-    confirm: bool = False,
-    variable: str = PASSPHRASE_VARIABLE,
-    option: str = "--passphrase-file",
-    prompt: str = "Passphrase",
-) -> str:
-    """The passphrase from the file, the variable or the terminal, in this order.
-
-    Raises:
-        UsageError: the file is not text, or there is no terminal to ask.
-    """
-    if file is not None:
-        try:
-            return read_file(file).decode().partition("\n")[0].rstrip("\r")
-        except UnicodeDecodeError:
-            raise UsageError(f"{file} is not text in UTF-8") from None  # the cause quotes the bytes
-    # Not typer's own envvar support: its usage errors would quote the value.
-    if from_variable := os.environ.get(variable):
-        return from_variable
-    if not sys.stdin.isatty():
-        raise UsageError(f"there is no terminal to ask for the passphrase; use {option} or {variable}")
-    return str(typer.prompt(prompt, hide_input=True, confirmation_prompt=confirm, err=True))
 
 
 def show(facts: Mapping[str, str], *, as_json: bool) -> None:

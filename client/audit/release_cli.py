@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, TypeVar
+from typing import Annotated
 
 import typer
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -17,18 +16,19 @@ from cryptography.hazmat.primitives.serialization import (
 )
 
 from client.audit.score_files import read_scores
+from client.bundles import read_as, read_bundle, read_trust
 from client.files import write_new_file
 from client.terminal import JsonOption, read_file, show
 from federation.audit.audit import audit_scores
 from federation.audit.report import AuditReport
 from federation.audit.wolf import text_of_wolves
 from federation.consent.purposes import DAY_SECONDS
-from federation.errors import MalformedMessageError, UsageError
+from federation.errors import UsageError
 from federation.learning.private_evaluation import EvaluationReport
 from federation.privacy.auditing import EpsilonAudit
 from federation.recognition.model import ModelRelease
 from federation.release.bundle import Bundle, Papers, require_no_worse, require_reproduced, require_servable
-from federation.release.manifest import ReleaseTrust, Role, Use
+from federation.release.manifest import Role, Use
 from federation.statements import text_of_time
 
 release_app = typer.Typer(
@@ -39,7 +39,6 @@ release_app = typer.Typer(
     maker; `release sign` at both; `release verify` at everybody.""",
 )
 
-_T = TypeVar("_T")
 _ROLES = {role.name.lower(): role for role in Role}
 
 BundleArgument = Annotated[Path, typer.Argument(help="Release bundle.", show_default=False)]
@@ -76,13 +75,13 @@ def release_build(
     """Put a bundle together. Nobody has signed it yet."""
     now = int(time.time())
     built = Bundle.build(
-        _read(release, ModelRelease.from_bytes),
+        read_as(release, ModelRelease.from_bytes),
         Papers(
-            _read(audit_report, _report),
+            read_as(audit_report, _report),
             _text(data_statement),
             _text(model_card),
-            _read(epsilon_audit, EpsilonAudit.from_bytes) if epsilon_audit else None,
-            _read(evaluation, EvaluationReport.from_bytes) if evaluation else None,
+            read_as(epsilon_audit, EpsilonAudit.from_bytes) if epsilon_audit else None,
+            read_as(evaluation, EvaluationReport.from_bytes) if evaluation else None,
         ),
         use=Use.TRIAL if trial else Use.GENERAL,
         begins_at=now,
@@ -142,24 +141,6 @@ def release_diff(old: BundleArgument, new: BundleArgument, trust: TrustOption, *
     require_no_worse(before, after)
 
 
-def read_bundle(path: Path) -> Bundle:
-    """The bundle in a file that somebody named.
-
-    Raises:
-        UsageError: it is missing, or none of this version.
-    """
-    return _read(path, Bundle.from_bytes)
-
-
-def read_trust(path: Path) -> ReleaseTrust:
-    """The trust in a file that somebody named.
-
-    Raises:
-        UsageError: it is missing, or says something else.
-    """
-    return ReleaseTrust.from_file(read_file(path))
-
-
 def _report(data: bytes) -> AuditReport:
     return AuditReport.from_bytes(data.removesuffix(b"\n"))  # as `intaglio audit --json` printed it
 
@@ -213,13 +194,6 @@ def _facts(bundle: Bundle) -> dict[str, str]:
         "from": text_of_time(manifest.begins_at),
         "until": text_of_time(manifest.ends_at),
     }
-
-
-def _read(path: Path, from_bytes: Callable[[bytes], _T]) -> _T:
-    try:
-        return from_bytes(read_file(path))
-    except MalformedMessageError as error:
-        raise UsageError(f"{path}: {error}") from error  # the file that was named is wrong, no peer is to blame
 
 
 def _text(path: Path) -> str:

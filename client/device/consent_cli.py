@@ -11,15 +11,8 @@ from typing import Annotated, TypeVar
 import typer
 
 from client.files import write_new_file
-from client.terminal import (
-    DEFAULT_WALLET,
-    JsonOption,
-    PassphraseFileOption,
-    WalletOption,
-    open_wallet,
-    read_file,
-    show,
-)
+from client.terminal import JsonOption, read_file, show
+from client.wallet.opening import DEFAULT_WALLET, PassphraseFileOption, WalletOption, open_wallet
 from federation.consent.assertion import Assertion, Expectation, verify_assertion
 from federation.consent.purposes import DAY_SECONDS
 from federation.consent.receipts import (

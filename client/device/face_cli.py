@@ -13,7 +13,7 @@ import click
 import typer
 from rich.console import Console
 
-from client.audit.release_cli import read_bundle, read_trust
+from client.bundles import read_bundle, read_trust
 from client.device.conditions import Conditions
 from client.device.outcomes import VerificationOutcome
 from client.log.policy import read_log_policy

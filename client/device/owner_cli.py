@@ -16,20 +16,16 @@ from client.files import write_new_file
 from client.log.policy import read_log_policy
 from client.terminal import (
     DEFAULT_SERVER,
-    DEFAULT_WALLET,
     CertificateOption,
     JsonOption,
     LogPolicyOption,
-    PassphraseFileOption,
     ServerOption,
     TlsOption,
-    WalletOption,
-    ask_passphrase,
-    open_wallet,
     show,
 )
 from client.wallet.backup import Backup
 from client.wallet.cli import wallet_facts
+from client.wallet.opening import DEFAULT_WALLET, PassphraseFileOption, WalletOption, ask_passphrase, open_wallet
 from client.wallet.wallet import write_wallet
 from federation.consent.life import consent_of
 from federation.errors import UsageError

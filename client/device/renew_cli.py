@@ -16,18 +16,15 @@ from client.device.verification import Device
 from client.log.policy import read_log_policy
 from client.terminal import (
     DEFAULT_SERVER,
-    DEFAULT_WALLET,
     CertificateOption,
     JsonOption,
     LogPolicyOption,
-    PassphraseFileOption,
     RulesOption,
     ServerOption,
     TlsOption,
-    WalletOption,
-    open_wallet,
     show,
 )
+from client.wallet.opening import DEFAULT_WALLET, PassphraseFileOption, WalletOption, open_wallet
 from client.wallet.sealed import Passphrase
 from client.wallet.wallet import EnrolmentState, create_wallet, read_wallet, write_wallet
 from federation.errors import UsageError

@@ -18,19 +18,16 @@ from client.files import write_new_file
 from client.log.policy import read_log_policy
 from client.terminal import (
     DEFAULT_SERVER,
-    DEFAULT_WALLET,
     CertificateOption,
     JsonOption,
     LogPolicyOption,
-    PassphraseFileOption,
     RulesOption,
     ServerOption,
     TlsOption,
-    WalletOption,
-    open_wallet,
     show,
 )
 from client.wallet.cli import wallet_facts
+from client.wallet.opening import DEFAULT_WALLET, PassphraseFileOption, WalletOption, open_wallet
 from client.wallet.wallet import Enrolment, EnrolmentState, write_wallet
 from federation.consent.receipts import Terms
 from federation.errors import UsageError

@@ -11,14 +11,7 @@ from client.connection import ClientTls, Connection
 from client.log.cli import log_app, watch
 from client.log.policy import read_log_policy
 from client.log.reader import RemoteLog
-from client.terminal import (
-    DEFAULT_SERVER,
-    CertificateOption,
-    JsonOption,
-    LogPolicyOption,
-    ServerOption,
-    TlsOption,
-)
+from client.terminal import DEFAULT_SERVER, CertificateOption, JsonOption, LogPolicyOption, ServerOption, TlsOption
 
 __all__ = ["log_app"]
 

@@ -8,10 +8,11 @@ from typing import Annotated
 
 import typer
 
-from client.terminal import (
+from client.terminal import JsonOption, show
+from client.wallet.backup import Backup
+from client.wallet.opening import (
     DEFAULT_WALLET,
     WALLET_SUFFIX,
-    JsonOption,
     NewPassphraseFileOption,
     PassphraseFileOption,
     WalletOption,
@@ -19,9 +20,7 @@ from client.terminal import (
     ask_passphrase,
     identities,
     open_wallet,
-    show,
 )
-from client.wallet.backup import Backup
 from client.wallet.sealed import Passphrase
 from client.wallet.wallet import MOST_ANSWERS, Wallet, create_wallet, write_wallet
 from federation.errors import UsageError

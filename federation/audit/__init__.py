@@ -1,5 +1,7 @@
 """The bias audit: bounds and verdicts for every group of people, from the scores of any verifier.
 
+Releases and their commands call it, and so do experiments.
+
 comparisons   the input, as arrays
 strings       the rest of the input: fixed strings that need no face, and how often they are accepted
 audit         `audit_scores`: from comparisons to a report

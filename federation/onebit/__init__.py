@@ -2,6 +2,7 @@
 
 Read in this order: `code` (embedding to bits), `template` (what a device keeps), `matcher` (the mathematics), `slots`,
 `device`, `transcript`, `session`, `parameters` (noise and security), `wire` (bytes), `ntt` and `seal` (arithmetic).
+The person's device and the matching service call it, each its own side.
 """
 
 from federation.onebit.code import CodeSeed, binary_code, hamming_distance

@@ -26,11 +26,12 @@ arrived, or the seed behind all s_uv of those who left.
 
 What it does not do: a member can put anything into its vector and spoil the sum; only the total's length is checked. A
 member that deals false shares ends the round, with its name. Nothing hides who takes part.
+
+Nodes and the coordinator call it, each its own side; `protocol` is the whole of it in one function.
 """
 
-from federation.secagg.coordinator import ASKED, Coordinator
+from federation.secagg.coordinator import Coordinator
 from federation.secagg.node import Node, NodeSecrets, Stage
-from federation.secagg.protocol import run_secagg
 from federation.secagg.session import Session
 
-__all__ = ["ASKED", "Coordinator", "Node", "NodeSecrets", "Session", "Stage", "run_secagg"]
+__all__ = ["Coordinator", "Node", "NodeSecrets", "Session", "Stage"]

@@ -1,7 +1,7 @@
 """The transparency log: what all parties must agree on. No sockets, files, clock or randomness.
 
 `tree` is the mathematics of RFC 6962, `notes` and `proofs` are the text formats of C2SP, `entries` is what this project
-writes into its log.
+writes into its log. Whoever writes, signs or watches the log calls it: server, device, witness, auditor.
 """
 
 from federation.transparency.entries import (
@@ -21,26 +21,20 @@ from federation.transparency.notes import (
     NoteSignature,
     NoteSigner,
     SignedCheckpoint,
-    SignedNote,
     VerifierKey,
 )
 from federation.transparency.proofs import Growth, LoggedEntry
 from federation.transparency.tree import (
-    EMPTY_ROOT,
     Frontier,
-    Node,
     NodeReader,
     TreeHead,
     consistency_proof,
     inclusion_proof,
     leaf_hash,
-    node_hash,
     verify_consistency,
-    verify_inclusion,
 )
 
 __all__ = [
-    "EMPTY_ROOT",
     "AttemptEntry",
     "AttemptOutcome",
     "Checkpoint",
@@ -49,7 +43,6 @@ __all__ = [
     "KeyKind",
     "LogEntry",
     "LoggedEntry",
-    "Node",
     "NodeReader",
     "NoteSignature",
     "NoteSigner",
@@ -59,14 +52,11 @@ __all__ = [
     "PublicEntry",
     "PublicKind",
     "SignedCheckpoint",
-    "SignedNote",
     "TreeHead",
     "VerifierKey",
     "consistency_proof",
     "entry_from_bytes",
     "inclusion_proof",
     "leaf_hash",
-    "node_hash",
     "verify_consistency",
-    "verify_inclusion",
 ]

@@ -31,7 +31,8 @@ from federation.learning.rounds import (
     sessions,
 )
 from federation.privacy.plan import SumPlan
-from federation.secagg import ASKED, Coordinator, Stage
+from federation.secagg import Coordinator, Stage
+from federation.secagg.coordinator import ASKED
 from federation.secagg.graph import COMPLETE
 from federation.secagg.masking import Edge
 from federation.secagg.messages import Advertisement

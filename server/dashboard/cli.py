@@ -15,7 +15,7 @@ from server.dashboard.page import dashboard_page
 from server.dashboard.site import PATH, FreshPage, organisation_app
 from server.dashboard.sources import DashboardReader, Sources
 from server.files import PUBLIC, write_durably
-from server.web.bridge import bridge_server
+from server.listening import page_server
 
 ReleaseOption = Annotated[Path, typer.Option(help="The release bundle that is served.")]
 LogOption = Annotated[Path, typer.Option(help="What `log init` made, or what `log export` wrote. It is only read.")]
@@ -84,7 +84,7 @@ def organisation_command(
     page = FreshPage(lambda: dashboard_page(reader.read()), every_seconds=every)
     app = organisation_app(page, ["localhost", "127.0.0.1", *(name or ())])
     typer.echo(f"serving http://localhost:{port}{PATH}", err=True)
-    asyncio.run(bridge_server(app, host=host, port=port).serve())
+    asyncio.run(page_server(app, host=host, port=port).serve())
 
 
 def _keys(witnesses: list[str] | None) -> tuple[VerifierKey, ...]:

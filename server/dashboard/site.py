@@ -15,7 +15,7 @@ from starlette.routing import Route
 from starlette.types import ASGIApp
 
 from server.dashboard.page import POLICY
-from server.web.bridge import SECURITY_HEADERS, SecurityHeaders
+from server.listening import SECURITY_HEADERS, SecurityHeaders
 
 PATH = "/organisation"
 _HEADERS = {

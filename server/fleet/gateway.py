@@ -24,7 +24,7 @@ from typing import Final
 import httpx
 import uvicorn
 from starlette.applications import Starlette
-from starlette.requests import ClientDisconnect, Request
+from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 
@@ -32,6 +32,7 @@ from federation.membership.fleet import CALLS, MOST_REQUEST_BYTES, PREFIX, Answe
 from server.fleet.admission import Members, TurnedBack
 from server.fleet.call_log import CallLog
 from server.fleet.door import Door
+from server.listening import read_body
 
 _UPSTREAM_SECONDS: Final = 60.0
 _BODY_SECONDS: Final = 120.0
@@ -189,19 +190,6 @@ class Gateway:
             with contextlib.suppress(OSError):  # the next line counts them too
                 self._log.append(TurnedAway(int(self._clock()), self._uncounted))
                 self._uncounted = 0
-
-
-async def read_body(request: Request, most: int) -> bytes | None:
-    """The request's body, or None when it is longer than `most` bytes; not more than that is ever held."""
-    body = bytearray()
-    try:
-        async for chunk in request.stream():
-            body += chunk
-            if len(body) > most:
-                return None
-    except ClientDisconnect:
-        return None
-    return bytes(body)
 
 
 async def _ask(upstream: httpx.AsyncClient, request: Request, name: str, body: bytes) -> Response:

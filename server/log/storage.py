@@ -25,7 +25,8 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection, Engine
 
 from federation.errors import ProofError, UnavailableError, UsageError
-from federation.transparency import Frontier, LogEntry, Node, NodeReader, Opening, PersonalKind, TreeHead
+from federation.transparency import Frontier, LogEntry, NodeReader, Opening, PersonalKind, TreeHead
+from federation.transparency.tree import Node
 from server.database import connect, database_url, name_of
 
 _SCHEMA_VERSION = 1

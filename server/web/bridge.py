@@ -20,19 +20,17 @@ from pathlib import Path
 from typing import Final
 
 import grpc
-import uvicorn
 from starlette.applications import Starlette
-from starlette.datastructures import MutableHeaders
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.types import ASGIApp
 
 from federation.errors import IntaglioError, MalformedMessageError, RefusedError, UnavailableError, UsageError
 from federation.wire.convert import MAX_MESSAGE_BYTES
 from federation.wire.status import RETRY_AFTER_KEY, fate_of
 from federation.wire.v1 import verification_pb2 as pb
-from server.fleet.gateway import read_body
+from server.listening import SecurityHeaders, read_body
 from server.matching.peers import PeerRate, PeerRates
 
 PREFIX: Final = "/intaglio/"
@@ -45,22 +43,7 @@ METHODS: Final = frozenset(
     for method in service.methods
 )
 """Everything that may be called."""
-SECURITY_HEADERS: Final[Mapping[str, str]] = {
-    "content-security-policy": "default-src 'none'; script-src 'self' 'wasm-unsafe-eval'; worker-src 'self'; "
-    "connect-src 'self'; img-src 'self' blob:; style-src 'self'; base-uri 'none'; form-action 'none'; "
-    "frame-ancestors 'none'",
-    "cross-origin-opener-policy": "same-origin",
-    "cross-origin-resource-policy": "same-origin",
-    "permissions-policy": "camera=(self), microphone=(), geolocation=(), display-capture=()",
-    "referrer-policy": "no-referrer",
-    "x-content-type-options": "nosniff",
-}
-"""On every answer, also on workers, which have a policy of their own."""
-
 _CALL_SECONDS = 35.0
-_IDLE_SECONDS = 30
-_GRACE_SECONDS = 10
-_MOST_CONNECTIONS = 256
 _MOST_DETAILS = 500
 _HTTP = {
     grpc.StatusCode.INVALID_ARGUMENT: 400,
@@ -186,28 +169,6 @@ def _file(site: Site, request: Request) -> Response:
     return Response(content, media_type=media_type, headers=headers)
 
 
-class SecurityHeaders:
-    """Puts headers on every answer of an application.
-
-    Args:
-        app: the application.
-        headers: by name.
-    """
-
-    def __init__(self, app: ASGIApp, headers: Mapping[str, str] = SECURITY_HEADERS) -> None:
-        self._app, self._headers = app, headers
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """As ASGI calls it."""
-
-        async def send_guarded(message: Message) -> None:
-            if message["type"] == "http.response.start":
-                MutableHeaders(scope=message).update(self._headers)
-            await send(message)
-
-        await self._app(scope, receive, send_guarded)
-
-
 def _require_own_page(request: Request, origin: str) -> None:
     """Returns when a script of the page itself calls.
 
@@ -270,27 +231,3 @@ def matching_channel(target: str, credentials: grpc.ChannelCredentials) -> grpc.
         ("grpc.enable_retries", 0),  # the page repeats
     ]
     return grpc.aio.secure_channel(target, credentials, options=options)
-
-
-def bridge_server(
-    app: ASGIApp, *, host: str, port: int, certificate: Path | None = None, key: Path | None = None
-) -> uvicorn.Server:
-    """A server for the bridge; `serve()` runs until it is told to exit, and lets calls in flight end."""
-    config = uvicorn.Config(
-        app,
-        host=host,
-        port=port,
-        http="h11",  # takes 64 KiB of address and headers; httptools takes what a stranger sends, into memory
-        ssl_certfile=str(certificate) if certificate else None,
-        ssl_keyfile=str(key) if key else None,
-        log_level="warning",
-        access_log=False,
-        server_header=False,
-        proxy_headers=False,
-        ws="none",
-        lifespan="off",
-        timeout_keep_alive=_IDLE_SECONDS,
-        timeout_graceful_shutdown=_GRACE_SECONDS,
-        limit_concurrency=_MOST_CONNECTIONS,
-    )
-    return uvicorn.Server(config)

@@ -24,9 +24,10 @@ from federation.statements import require_name
 from federation.transparency import VerifierKey
 from server.certificates import client_credentials
 from server.dashboard.cli import organisation_command
+from server.listening import page_server
 from server.matching.peers import PeerRate
 from server.matching.rules_cli import read_bundle
-from server.web.bridge import Site, bridge_app, bridge_server, matching_channel, matching_upstream
+from server.web.bridge import Site, bridge_app, matching_channel, matching_upstream
 
 web_commands = typer.Typer(no_args_is_help=True, help="The person's device as a page, and the organisation's page.")
 web_commands.command("organisation")(organisation_command)
@@ -87,7 +88,7 @@ def web_start(
         channel = matching_channel(server, client_credentials(tls, client))
         try:
             app = bridge_app(matching_upstream(channel), site, rate)
-            await bridge_server(app, host=host, port=port, certificate=certificate, key=key).serve()
+            await page_server(app, host=host, port=port, certificate=certificate, key=key).serve()
         finally:
             await channel.close()
 

@@ -26,7 +26,7 @@ from client import cli
 from client.connection import ClientTls
 from client.device import face_cli
 from client.device.verification import Device
-from client.terminal import PASSPHRASE_VARIABLE
+from client.wallet.opening import PASSPHRASE_VARIABLE
 from client.wallet.sealed import ScryptCost
 from client.wallet.wallet import read_wallet
 from federation.errors import RefusedError, UsageError

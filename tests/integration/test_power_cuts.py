@@ -12,8 +12,8 @@ from typer.testing import CliRunner
 from client import cli
 from client.connection import Connection
 from client.device import face_cli
-from client.terminal import PASSPHRASE_VARIABLE
 from client.wallet import sealed
+from client.wallet.opening import PASSPHRASE_VARIABLE
 from client.wallet.sealed import ScryptCost
 from client.wallet.wallet import EnrolmentState, read_wallet
 from federation.errors import RefusedError

@@ -16,7 +16,8 @@ from federation.recognition.embeddings import PROBE, REFERENCE
 from federation.recognition.model import Adapter
 from federation.wire.v1 import verification_pb2 as pb
 from server.certificates import client_credentials
-from server.web.bridge import Site, bridge_app, bridge_server, matching_channel, matching_upstream
+from server.listening import page_server
+from server.web.bridge import Site, bridge_app, matching_channel, matching_upstream
 from server.web.cli import deployment_file, site_files
 from tests.bundles import TRUST, a_bundle, signed
 from tests.faces import aligner, orl_image, shipped
@@ -107,7 +108,7 @@ def serving(page, target, tls, release, rules):
     async def serve():
         channel = matching_channel(target, client_credentials(tls, "client"))
         between = Between(matching_upstream(channel))
-        server = bridge_server(bridge_app(between, site), host="localhost", port=port)
+        server = page_server(bridge_app(between, site), host="localhost", port=port)
         running.extend([server, between])
         ready.set()
         await server.serve()

@@ -13,10 +13,10 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from client import terminal
 from client.cli import app
 from client.device import consent_cli
 from client.files import write_new_file
+from client.wallet import opening
 from client.wallet.sealed import ScryptCost
 from client.wallet.wallet import Enrolment, EnrolmentState, Wallet, write_wallet
 from examples.policies import __main__ as examples
@@ -49,7 +49,7 @@ def sealed(tmp_path_factory):
 @pytest.fixture
 def intaglio(sealed, monkeypatch):
     monkeypatch.setenv("INTAGLIO_WALLET", str(sealed[1]))
-    monkeypatch.setenv(terminal.PASSPHRASE_VARIABLE, PASSPHRASE)
+    monkeypatch.setenv(opening.PASSPHRASE_VARIABLE, PASSPHRASE)
 
     def run(*arguments, expected=0):
         result = CliRunner().invoke(app, list(map(str, arguments)))

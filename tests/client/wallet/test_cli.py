@@ -8,8 +8,9 @@ from dataclasses import replace
 import pytest
 from typer.testing import CliRunner
 
-from client import cli, terminal
+from client import cli
 from client.device import face_cli, verify_cli
+from client.wallet import opening
 from client.wallet.backup import BACKUP, Backup
 from client.wallet.sealed import ScryptCost, unseal
 from client.wallet.wallet import Enrolment, EnrolmentState, Wallet, read_wallet, write_wallet
@@ -28,8 +29,8 @@ ENROLMENT = Enrolment("door-access", "example.org", bytes(32), EnrolmentState.EN
 def run(tmp_path, monkeypatch):
     """Runs `intaglio wallet` in an empty home, with cheap wallets."""
     monkeypatch.setenv("HOME", str(tmp_path))
-    monkeypatch.setenv(terminal.PASSPHRASE_VARIABLE, OLD)
-    monkeypatch.setenv(terminal.NEW_PASSPHRASE_VARIABLE, NEW)
+    monkeypatch.setenv(opening.PASSPHRASE_VARIABLE, OLD)
+    monkeypatch.setenv(opening.NEW_PASSPHRASE_VARIABLE, NEW)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("client.wallet.sealed.ScryptCost", lambda *a: ScryptCost(*a or (15,)))
 
@@ -79,7 +80,7 @@ def test_a_path_is_a_path_and_the_variable_names_an_identity_too(run, tmp_path, 
 @pytest.mark.parametrize("name", ["@", "@..", "@../w", "@a/b", "@Upper", "@-dash", "@" + "a" * 65, "@new\nline"])
 def test_the_name_of_an_identity_leads_nowhere_else(name):
     with pytest.raises(UsageError, match="an identity is @"):
-        terminal.wallet_path(name)
+        opening.wallet_path(name)
 
 
 def test_a_backup_holds_one_signed_revocation_and_nothing_else(run, enrolled, tmp_path):
@@ -177,15 +178,15 @@ def test_another_passphrase_opens_the_same_wallet(run, enrolled, tmp_path, monke
     assert (secrets_of(changed), changed.enrolment) == (secrets_of(enrolled), ENROLMENT)
     with pytest.raises(UsageError, match="wrong passphrase"):
         read_wallet(tmp_path / "w", OLD)
-    monkeypatch.setenv(terminal.PASSPHRASE_VARIABLE, NEW)
+    monkeypatch.setenv(opening.PASSPHRASE_VARIABLE, NEW)
     assert "already" in run("passphrase", "--wallet", "w", expected=2).stderr
 
 
 def test_a_passphrase_that_is_refused_leaves_the_old_one(run, enrolled, tmp_path, monkeypatch):
     before = (tmp_path / "w").read_bytes()
-    monkeypatch.setenv(terminal.NEW_PASSPHRASE_VARIABLE, "short")
+    monkeypatch.setenv(opening.NEW_PASSPHRASE_VARIABLE, "short")
     assert "8 characters" in run("passphrase", "--wallet", "w", expected=2).stderr
-    monkeypatch.delenv(terminal.NEW_PASSPHRASE_VARIABLE)
+    monkeypatch.delenv(opening.NEW_PASSPHRASE_VARIABLE)
     assert "--new-passphrase-file" in run("passphrase", "--wallet", "w", expected=2).stderr
     assert (tmp_path / "w").read_bytes() == before
 

@@ -16,7 +16,8 @@ from federation.learning.evaluation_plan import EVALUATION, EvaluationPlan, Grou
 from federation.learning.private_evaluation import estimate_rates, evaluation_sum
 from federation.recognition.embeddings import PROBE, REFERENCE
 from federation.recognition.model import Adapter
-from federation.secagg import Session, run_secagg
+from federation.secagg import Session
+from federation.secagg.protocol import run_secagg
 from federation.secagg.ring import decode, noise_std, noisy_input
 from tests.federation.secagg.parties import identity, session_of, signers
 from tests.people import DIMENSION, start_vector, synthetic_people

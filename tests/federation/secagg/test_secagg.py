@@ -10,9 +10,10 @@ from hypothesis import strategies as st
 
 from federation.errors import MalformedMessageError, RefusedError, RoundAbortedError, UsageError
 from federation.identity import verify_identity
-from federation.secagg import Node, NodeSecrets, Session, Stage, run_secagg
+from federation.secagg import Node, NodeSecrets, Session, Stage
 from federation.secagg.graph import Shape
 from federation.secagg.messages import SignatureList
+from federation.secagg.protocol import run_secagg
 from tests.federation.secagg.parties import SIZE, STEPS, Parties, identity, inputs_of, session_of, shaped, signers
 
 STAGES = [stage for stage in Stage if stage is not Stage.ENDED]

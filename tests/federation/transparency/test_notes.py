@@ -21,11 +21,11 @@ from federation.transparency import (
     NoteSignature,
     NoteSigner,
     SignedCheckpoint,
-    SignedNote,
     TreeHead,
     VerifierKey,
     inclusion_proof,
 )
+from federation.transparency.notes import SignedNote
 
 VECTORS = json.loads((Path(__file__).parents[2] / "vectors/transparency/notes.json").read_text())
 ORIGIN = "log.example/faces"

@@ -15,7 +15,7 @@ import pytest
 
 from server.dashboard.page import POLICY
 from server.dashboard.site import PATH, FreshPage, organisation_app
-from server.web.bridge import SECURITY_HEADERS
+from server.listening import SECURITY_HEADERS
 from tests.server.dashboard.organisation import BUNDLE, an_organisation, options
 
 ORIGIN = "http://localhost:8090"

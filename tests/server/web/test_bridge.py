@@ -11,13 +11,13 @@ from federation.errors import UsageError
 from federation.wire.convert import MAX_MESSAGE_BYTES
 from federation.wire.v1 import verification_pb2 as pb
 from server.cli import app
+from server.listening import SECURITY_HEADERS
 from server.matching.peers import PeerRate
 from server.web.bridge import (
     CALL_HEADER,
     MEDIA_TYPE,
     METHODS,
     PREFIX,
-    SECURITY_HEADERS,
     STATUS_HEADER,
     Site,
     bridge_app,

@@ -1,0 +1,87 @@
+"""What everything that answers HTTP shares: how much of a body is held, what every answer says, the listener."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Final
+
+import uvicorn
+from starlette.datastructures import MutableHeaders
+from starlette.requests import ClientDisconnect, Request
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+SECURITY_HEADERS: Final[Mapping[str, str]] = {
+    "content-security-policy": "default-src 'none'; script-src 'self' 'wasm-unsafe-eval'; worker-src 'self'; "
+    "connect-src 'self'; img-src 'self' blob:; style-src 'self'; base-uri 'none'; form-action 'none'; "
+    "frame-ancestors 'none'",
+    "cross-origin-opener-policy": "same-origin",
+    "cross-origin-resource-policy": "same-origin",
+    "permissions-policy": "camera=(self), microphone=(), geolocation=(), display-capture=()",
+    "referrer-policy": "no-referrer",
+    "x-content-type-options": "nosniff",
+}
+"""On every answer, also on workers, which have a policy of their own."""
+
+_IDLE_SECONDS = 30
+_GRACE_SECONDS = 10
+_MOST_CONNECTIONS = 256
+
+
+async def read_body(request: Request, most: int) -> bytes | None:
+    """The request's body, or None when it is longer than `most` bytes; not more than that is ever held."""
+    body = bytearray()
+    try:
+        async for chunk in request.stream():
+            body += chunk
+            if len(body) > most:
+                return None
+    except ClientDisconnect:
+        return None
+    return bytes(body)
+
+
+class SecurityHeaders:
+    """Puts headers on every answer of an application.
+
+    Args:
+        app: the application.
+        headers: by name.
+    """
+
+    def __init__(self, app: ASGIApp, headers: Mapping[str, str] = SECURITY_HEADERS) -> None:
+        self._app, self._headers = app, headers
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """As ASGI calls it."""
+
+        async def send_guarded(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                MutableHeaders(scope=message).update(self._headers)
+            await send(message)
+
+        await self._app(scope, receive, send_guarded)
+
+
+def page_server(
+    app: ASGIApp, *, host: str, port: int, certificate: Path | None = None, key: Path | None = None
+) -> uvicorn.Server:
+    """A server for a page; `serve()` runs until it is told to exit, and lets calls in flight end."""
+    config = uvicorn.Config(
+        app,
+        host=host,
+        port=port,
+        http="h11",  # takes 64 KiB of address and headers; httptools takes what a stranger sends, into memory
+        ssl_certfile=str(certificate) if certificate else None,
+        ssl_keyfile=str(key) if key else None,
+        log_level="warning",
+        access_log=False,
+        server_header=False,
+        proxy_headers=False,
+        ws="none",
+        lifespan="off",
+        timeout_keep_alive=_IDLE_SECONDS,
+        timeout_graceful_shutdown=_GRACE_SECONDS,
+        limit_concurrency=_MOST_CONNECTIONS,
+    )
+    return uvicorn.Server(config)
