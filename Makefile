@@ -70,11 +70,12 @@ check: lint types test ## everything that CI runs
 check-slow: install postgres ## the long tests
 	$(BIN)/python -m pytest -m slow $(ARGS)
 
-lint: $(READY) ## style, imports and protos
+lint: $(READY) $(WEB) ## style, imports and protos
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/lint-imports
 	$(BIN)/buf lint protos
+	@if [ -f $(WEB) ]; then npm run --prefix web --silent lint; fi
 
 types: $(READY) ## mypy --strict
 	$(BIN)/mypy

@@ -1,7 +1,5 @@
 /** Geometry of a face: how an image is brought to size, and how a chip is cut from it. As `client/faces/alignment.py` does. */
 
-import { CHIP_SIDE } from './recogniser'
-
 /** A place in an image, in pixels. */
 export interface Point {
   readonly x: number
@@ -16,6 +14,8 @@ export interface Similarity {
   readonly f: number
 }
 
+/** Height and width of an aligned face, in pixels. */
+export const CHIP_SIDE = 150
 const SHORTEST_SIDE = 300
 const LARGEST_ENLARGEMENT = 4
 /** Longer side of an image at the first look, in pixels. */

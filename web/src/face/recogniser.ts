@@ -20,8 +20,6 @@ import { type Bytes, concat, hex, sha256, utf8 } from '../bytes'
 import { UnavailableError, UsageError } from '../errors'
 import { chipTransform, context2d, cutChip, drawnSize, LONGEST_CUT_SIDE, LONGEST_SIDE, padded } from './alignment'
 
-/** Height and width of an aligned face, in pixels. */
-export const CHIP_SIDE = 150
 const DESCRIPTION = 'resnet29-128 1' // as in federation/recognition/resnet.py: the digest of both is the same
 const CHANNEL_MEANS = [122.782, 117.001, 104.298]
 const DETECTOR_SIDE = 416
