@@ -2,14 +2,6 @@
 
 from __future__ import annotations
 
-import sys
-import traceback
-from typing import Any
-
-import click
-import typer
-from typer.core import TyperGroup
-
 from client.audit.cli import audit_app
 from client.audit.release_cli import release_app
 from client.device.consent_cli import assertion_app, receipts_app
@@ -22,31 +14,30 @@ from client.node.ledger_cli import ledger_app
 from client.privacy.cli import privacy_app
 from client.wallet.cli import wallet_app
 from client.wallet.opening import PASSPHRASE_VARIABLE
-from federation.errors import IntaglioError
-from federation.wire.status import fate_of
+from federation.commandline.program import Commands, run
+from federation.commandline.settings import Program
+from federation.commandline.showing import config_commands
 
-_BUG_EXIT, _INTERRUPTED_EXIT = 70, 130  # Python and click would say 1, and 1 says non-match
+PROGRAM = Program(
+    "intaglio",
+    frozenset(
+        {
+            "server",
+            "tls",
+            "certificate",
+            "release",
+            "release-trust",
+            "rules",
+            "log-policy",
+            "model",
+            "wallet",
+            "passphrase-file",
+        }
+    ),
+)
 
-
-class _FamilyGroup(TyperGroup):
-    """Prints an error of the family as one line and ends with its exit code."""
-
-    def invoke(self, ctx: click.Context) -> Any:  # noqa: ANN401 - click's signature
-        """Runs the command."""
-        try:
-            return super().invoke(ctx)
-        except IntaglioError as error:
-            typer.echo(f"{ctx.info_name}: {error}", err=True)
-            raise typer.Exit(fate_of(error).exit_code) from error
-        except (click.Abort, KeyboardInterrupt, EOFError) as error:
-            raise typer.Exit(_INTERRUPTED_EXIT) from error
-
-
-app = typer.Typer(
-    cls=_FamilyGroup,
-    no_args_is_help=True,
-    add_completion=False,
-    pretty_exceptions_enable=False,
+app = Commands.root(
+    PROGRAM,
     help=f"""Verify a face without showing it.
 
     A first run: `intaglio wallet create`, then `intaglio enrol REFERENCE SECOND ...`, then `intaglio verify IMAGE ...`.
@@ -54,7 +45,11 @@ app = typer.Typer(
 
     The wallet's passphrase is asked for, or read from --passphrase-file, or from the variable {PASSPHRASE_VARIABLE}.
 
-    Exit codes: 0 done or match, 1 non-match, 2 usage, 3 refused, 4 network, protocol or proof, 70 a bug.""",
+    Options may also stand in a configuration file, so that a verification is `intaglio verify IMAGE`, and in variables:
+    INTAGLIO_VERIFY_CAMERA, or INTAGLIO_SERVER for an option of several commands. `intaglio config show` explains.
+
+    Exit codes: 0 done or match, 1 non-match, 2 usage, 3 refused, 4 network, protocol or proof, 70 a bug,
+    130 interrupted.""",
 )
 app.add_typer(wallet_app, name="wallet")
 app.add_typer(receipts_app, name="receipts")
@@ -65,6 +60,7 @@ app.add_typer(ledger_app, name="ledger")
 app.add_typer(node_app, name="node")
 app.add_typer(privacy_app, name="privacy")
 app.add_typer(release_app, name="release")
+app.add_typer(config_commands(PROGRAM, example="verify now.jpg"), name="config")
 app.command("join")(join_command)
 
 app.command("enrol")(enrol_command)
@@ -78,8 +74,4 @@ app.command("history")(history_command)
 
 def main() -> None:
     """Entry point of the command."""
-    try:
-        app()
-    except Exception:  # noqa: BLE001 - a bug must not end with the exit code of a non-match
-        traceback.print_exc()
-        sys.exit(_BUG_EXIT)
+    run(app)

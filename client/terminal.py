@@ -16,13 +16,23 @@ from federation.errors import UsageError
 
 DEFAULT_SERVER = "localhost:7443"
 
-ServerOption = Annotated[str, typer.Option("--server", help="Matching server, host:port.")]
-TlsOption = Annotated[Path, typer.Option("--tls", help="Directory with ca.pem and this device's certificate pair.")]
-CertificateOption = Annotated[str, typer.Option("--certificate", help="Name of the pair: NAME.pem, NAME-key.pem.")]
-RulesOption = Annotated[Path, typer.Option("--rules", help="Public rules, as the operator publishes them.")]
+ServerOption = Annotated[str, typer.Option("--server", envvar="INTAGLIO_SERVER", help="Matching server, host:port.")]
+TlsOption = Annotated[
+    Path, typer.Option("--tls", envvar="INTAGLIO_TLS", help="Directory with ca.pem and this device's certificate pair.")
+]
+CertificateOption = Annotated[
+    str, typer.Option("--certificate", envvar="INTAGLIO_CERTIFICATE", help="Name of the pair: NAME.pem, NAME-key.pem.")
+]
+RulesOption = Annotated[
+    Path, typer.Option("--rules", envvar="INTAGLIO_RULES", help="Public rules, as the operator publishes them.")
+]
 LogPolicyOption = Annotated[
     Path,
-    typer.Option("--log-policy", help="Whose log you believe: the `policy` that `intaglio-server log init` wrote."),
+    typer.Option(
+        "--log-policy",
+        envvar="INTAGLIO_LOG_POLICY",
+        help="Whose log you believe: the `policy` that `intaglio-server log init` wrote.",
+    ),
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 

@@ -13,18 +13,19 @@ import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import structlog
 import typer
 from rich.console import Console
-from typer.core import TyperGroup
 
-from federation.errors import IntaglioError, UsageError
+from federation.commandline.program import Commands, run
+from federation.commandline.settings import Program
+from federation.commandline.showing import config_commands
+from federation.errors import UsageError
 from federation.onebit import parameters_for
 from federation.release.bundle import Bundle, require_servable
 from federation.release.manifest import ReleaseTrust
-from federation.wire.status import fate_of
 from server.certificates import client_credentials, renew_pki, server_credentials, write_pki
 from server.coordinator.ledger_cli import ledger_commands
 from server.dashboard.cli import dashboard_command
@@ -48,7 +49,6 @@ from server.storage.sqlstorage import open_storage
 from server.web.cli import web_commands
 
 if TYPE_CHECKING:
-    import click
     from structlog.typing import EventDict, WrappedLogger
 
 _GRACE_SECONDS = 10.0
@@ -57,23 +57,29 @@ _HEALTH_SECONDS = 5.0
 log = structlog.get_logger(__name__)
 
 
-class _FamilyGroup(TyperGroup):
-    """Prints an error of the family as one line and ends with its exit code."""
+PROGRAM = Program(
+    "intaglio-server",
+    frozenset(
+        {
+            "assertions",
+            "database",
+            "deployment",
+            "federation",
+            "ledger",
+            "log",
+            "log-database",
+            "log-policy",
+            "release",
+            "release-trust",
+            "rules",
+            "terms",
+            "tls",
+        }
+    ),
+)
 
-    def invoke(self, ctx: click.Context) -> Any:  # noqa: ANN401 - click's signature
-        """Runs the command."""
-        try:
-            return super().invoke(ctx)
-        except IntaglioError as error:
-            typer.echo(f"{ctx.info_name}: {error}", err=True)
-            raise typer.Exit(fate_of(error).exit_code) from error
-
-
-app = typer.Typer(
-    cls=_FamilyGroup,
-    no_args_is_help=True,
-    add_completion=False,
-    pretty_exceptions_enable=False,
+app = Commands.root(
+    PROGRAM,
     help="""Run intaglio's servers.
 
     A first run: `intaglio-server pki init tls`,
@@ -81,12 +87,15 @@ app = typer.Typer(
     `intaglio-server log init log example.org/log`, then `intaglio-server matching start --release release.zip
     --release-trust trust.json --rules rules/rules.jsonl --log log --database matching.db --tls tls`.
 
-    Exit codes: 0 done, 2 usage, 3 refused, 4 network or protocol.""",
+    Options may also stand in a configuration file, and in variables: INTAGLIO_SERVER_MATCHING_START_WORKERS, or
+    INTAGLIO_SERVER_TLS for an option of several commands. `intaglio-server config show` explains.
+
+    Exit codes: 0 done, 2 usage, 3 refused, 4 network, protocol or proof, 70 a bug, 130 interrupted.""",
 )
-pki = typer.Typer(no_args_is_help=True, help="Certificates for mutual TLS.")
-matching = typer.Typer(no_args_is_help=True, help="The matching service: encrypted 1:1 comparison.")
-assertion_commands = typer.Typer(no_args_is_help=True, help="Assertions that a claim was accepted.")
-database_commands = typer.Typer(no_args_is_help=True, help="What matching servers share.")
+pki = Commands(help="Certificates for mutual TLS.")
+matching = Commands(help="The matching service: encrypted 1:1 comparison.")
+assertion_commands = Commands(help="Assertions that a claim was accepted.")
+database_commands = Commands(help="What matching servers share.")
 app.add_typer(pki, name="pki")
 app.add_typer(matching, name="matching")
 app.add_typer(database_commands, name="database")
@@ -97,6 +106,7 @@ app.add_typer(ledger_commands, name="ledger")
 app.add_typer(rules_commands, name="rules")
 app.command("dashboard")(dashboard_command)
 app.add_typer(web_commands, name="web")
+app.add_typer(config_commands(PROGRAM, example="matching start --workers 2"), name="config")
 
 
 @pki.command("init")
@@ -142,28 +152,60 @@ def pki_renew(
 
 @matching.command("start")
 def matching_start(
-    release: Annotated[Path, typer.Option(help="Release bundle; the only source of the threshold.")],
-    release_trust: Annotated[Path, typer.Option(help="JSON with the keys of makers and auditors that count here.")],
+    release: Annotated[
+        Path, typer.Option(envvar="INTAGLIO_SERVER_RELEASE", help="Release bundle; the only source of the threshold.")
+    ],
+    release_trust: Annotated[
+        Path,
+        typer.Option(
+            envvar="INTAGLIO_SERVER_RELEASE_TRUST", help="JSON with the keys of makers and auditors that count here."
+        ),
+    ],
     database: Annotated[
         str,
         typer.Option(
-            envvar="INTAGLIO_DATABASE",
+            envvar="INTAGLIO_SERVER_DATABASE",
             help="What servers share: an SQLite file, made when missing, or postgresql://USER@HOST/NAME."
             " Keep passwords out of it: PGPASSFILE.",
         ),
     ],
-    tls: Annotated[Path, typer.Option(help="Directory with ca.pem, server.pem and server-key.pem.")],
-    rules: Annotated[Path, typer.Option(help="Public rules; read again every few seconds. Without them, no service.")],
+    tls: Annotated[
+        Path, typer.Option(envvar="INTAGLIO_SERVER_TLS", help="Directory with ca.pem, server.pem and server-key.pem.")
+    ],
+    rules: Annotated[
+        Path,
+        typer.Option(
+            envvar="INTAGLIO_SERVER_RULES", help="Public rules; read again every few seconds. Without them, no service."
+        ),
+    ],
     log_directory: Annotated[
-        Path, typer.Option("--log", help="What `intaglio-server log init` made. Without a log, no service.")
+        Path,
+        typer.Option(
+            "--log",
+            envvar="INTAGLIO_SERVER_LOG",
+            help="What `intaglio-server log init` made. Without a log, no service.",
+        ),
     ],
     log_database: Annotated[
-        str | None, typer.Option(help="The log's own database, when it is not in that folder: postgresql://...")
+        str | None,
+        typer.Option(
+            envvar="INTAGLIO_SERVER_LOG_DATABASE",
+            help="The log's own database, when it is not in that folder: postgresql://...",
+        ),
     ] = None,
     assertions: Annotated[
-        Path | None, typer.Option(help="What `intaglio-server assertions init` made. [default: none are issued]")
+        Path | None,
+        typer.Option(
+            envvar="INTAGLIO_SERVER_ASSERTIONS",
+            help="What `intaglio-server assertions init` made. [default: none are issued]",
+        ),
     ] = None,
-    deployment: Annotated[str, typer.Option(help="Identifier under which the rules register this service.")] = "trial",
+    deployment: Annotated[
+        str,
+        typer.Option(
+            envvar="INTAGLIO_SERVER_DEPLOYMENT", help="Identifier under which the rules register this service."
+        ),
+    ] = "trial",
     host: Annotated[str, typer.Option(help="Interface to listen on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes any free port.")] = 7443,
     workers: Annotated[int, typer.Option(min=1, max=64, help="Match processes; one core each.")] = 1,
@@ -294,7 +336,7 @@ def assertions_init(
 @database_commands.command("upgrade")
 def database_upgrade(
     database: Annotated[
-        str, typer.Argument(envvar="INTAGLIO_DATABASE", help="An SQLite file or postgresql://USER@HOST/NAME.")
+        str, typer.Argument(envvar="INTAGLIO_SERVER_DATABASE", help="An SQLite file or postgresql://USER@HOST/NAME.")
     ],
 ) -> None:
     """Bring a database to the schema of this version, or prepare an empty one. Stop its servers first."""
@@ -314,11 +356,17 @@ def database_copy(
 @database_commands.command("reconcile")
 def database_reconcile(
     database: Annotated[
-        str, typer.Argument(envvar="INTAGLIO_DATABASE", help="An SQLite file or postgresql://USER@HOST/NAME.")
+        str, typer.Argument(envvar="INTAGLIO_SERVER_DATABASE", help="An SQLite file or postgresql://USER@HOST/NAME.")
     ],
-    log_directory: Annotated[Path, typer.Option("--log", help="What `intaglio-server log init` made.")],
+    log_directory: Annotated[
+        Path, typer.Option("--log", envvar="INTAGLIO_SERVER_LOG", help="What `intaglio-server log init` made.")
+    ],
     log_database: Annotated[
-        str | None, typer.Option(help="The log's own database, when it is not in that folder: postgresql://...")
+        str | None,
+        typer.Option(
+            envvar="INTAGLIO_SERVER_LOG_DATABASE",
+            help="The log's own database, when it is not in that folder: postgresql://...",
+        ),
     ] = None,
 ) -> None:
     """Bring a database that was restored from a backup level with its log. Stop all its servers first.
@@ -336,7 +384,10 @@ def database_reconcile(
 @app.command("health")
 def health(
     server: Annotated[str, typer.Option(help="HOST:PORT.")],
-    tls: Annotated[Path, typer.Option(help="Directory with ca.pem and a client's certificate and key.")],
+    tls: Annotated[
+        Path,
+        typer.Option(envvar="INTAGLIO_SERVER_TLS", help="Directory with ca.pem and a client's certificate and key."),
+    ],
     client: Annotated[str, typer.Option(help="Name of the client certificate.")] = "client",
 ) -> None:
     """Ask a matching server whether it serves. Exit code 0 says yes, 4 says no."""
@@ -380,4 +431,4 @@ def _plain(value: object) -> object:
 
 def main() -> None:
     """Entry point of the command."""
-    app()
+    run(app)

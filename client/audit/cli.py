@@ -16,6 +16,7 @@ from federation.audit.cells import MOST_REPLICATES, REPLICATES, Cell, Limits, Ra
 from federation.audit.comparing import compare
 from federation.audit.report import AuditReport
 from federation.audit.searching import false_match_in_search
+from federation.commandline.program import Commands
 from federation.errors import MalformedMessageError, UsageError
 from federation.verdict import Verdict
 
@@ -35,9 +36,8 @@ class _ScoresByDefault(TyperGroup):
         return super().parse_args(ctx, args)
 
 
-audit_app = typer.Typer(
+audit_app = Commands(
     cls=_ScoresByDefault,
-    no_args_is_help=True,
     help="""Audit a verifier's scores for every group of people: `intaglio audit SCORES.csv --groups sex,age`.
 
     Exit codes: 0 PASS, 1 FAIL, 3 INSUFFICIENT (the data cannot tell: no pass), 2 usage, bad rows.""",

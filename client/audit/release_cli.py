@@ -22,6 +22,7 @@ from client.terminal import JsonOption, read_file, show
 from federation.audit.audit import audit_scores
 from federation.audit.report import AuditReport
 from federation.audit.wolf import text_of_wolves
+from federation.commandline.program import Commands
 from federation.consent.purposes import DAY_SECONDS
 from federation.errors import UsageError
 from federation.learning.private_evaluation import EvaluationReport
@@ -31,8 +32,7 @@ from federation.release.bundle import Bundle, Papers, require_no_worse, require_
 from federation.release.manifest import Role, Use
 from federation.statements import text_of_time
 
-release_app = typer.Typer(
-    no_args_is_help=True,
+release_app = Commands(
     help="""Release bundles: a model release with its audit, signed by its maker and by an auditor.
 
     A first run: `release key` at the maker and at the auditor, each on a machine of their own; `release build` at the

@@ -13,6 +13,7 @@ import typer
 from client.files import write_new_file
 from client.terminal import JsonOption, read_file, show
 from client.wallet.opening import DEFAULT_WALLET, PassphraseFileOption, WalletOption, open_wallet
+from federation.commandline.program import Commands
 from federation.consent.assertion import Assertion, Expectation, verify_assertion
 from federation.consent.purposes import DAY_SECONDS
 from federation.consent.receipts import (
@@ -27,8 +28,8 @@ from federation.consent.receipts import (
 from federation.errors import MalformedMessageError, UsageError
 from federation.statements import text_of_time
 
-receipts_app = typer.Typer(no_args_is_help=True, help="Consent receipts: look at them, grant them, withdraw them.")
-assertion_app = typer.Typer(no_args_is_help=True, help="Assertions that a claim was accepted.")
+receipts_app = Commands(help="Consent receipts: look at them, grant them, withdraw them.")
+assertion_app = Commands(help="Assertions that a claim was accepted.")
 
 _T = TypeVar("_T")
 ReceiptArgument = Annotated[Path, typer.Argument(help="File with a signed receipt.")]

@@ -35,14 +35,22 @@ if TYPE_CHECKING:
 
 _NON_MATCH_EXIT = 1
 
-ReleaseOption = Annotated[Path, typer.Option("--release", help="Release bundle, the same that the server runs.")]
+ReleaseOption = Annotated[
+    Path, typer.Option("--release", envvar="INTAGLIO_RELEASE", help="Release bundle, the same that the server runs.")
+]
 ReleaseTrustOption = Annotated[
-    Path, typer.Option("--release-trust", help="JSON file with the keys of makers and auditors that you trust.")
+    Path,
+    typer.Option(
+        "--release-trust",
+        envvar="INTAGLIO_RELEASE_TRUST",
+        help="JSON file with the keys of makers and auditors that you trust.",
+    ),
 ]
 ModelOption = Annotated[
     Path | None,
     typer.Option(
         "--model",
+        envvar="INTAGLIO_MODEL",
         help="Recogniser that made the release: an .onnx file.",
         show_default="the network that `make install` fetched",
     ),

@@ -51,7 +51,9 @@ def renew_command(
     wallet: WalletOption = DEFAULT_WALLET,
     passphrase_file: PassphraseFileOption = None,
     *,
-    agree: Annotated[bool, typer.Option("--agree", help="You agree to your terms again; do not ask.")] = False,
+    agree: Annotated[
+        bool, typer.Option("--agree", allow_from_autoenv=False, help="You agree to your terms again; do not ask.")
+    ] = False,
     as_json: JsonOption = False,
 ) -> None:
     """Replace the template by one with another key, seed and pad. On a match with the old one that is gone, for good.
@@ -111,7 +113,9 @@ def receipts_renew(
     wallet: WalletOption = DEFAULT_WALLET,
     passphrase_file: PassphraseFileOption = None,
     *,
-    agree: Annotated[bool, typer.Option("--agree", help="You have read the terms and agree; do not ask.")] = False,
+    agree: Annotated[
+        bool, typer.Option("--agree", allow_from_autoenv=False, help="You have read the terms and agree; do not ask.")
+    ] = False,
     as_json: JsonOption = False,
 ) -> None:
     """Agree again, also after a consent has expired: on a match a newer receipt counts in its place.

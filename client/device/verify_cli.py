@@ -56,7 +56,9 @@ def enrol_command(
     wallet: WalletOption = DEFAULT_WALLET,
     passphrase_file: PassphraseFileOption = None,
     *,
-    agree: Annotated[bool, typer.Option("--agree", help="You have read the terms and agree; do not ask.")] = False,
+    agree: Annotated[
+        bool, typer.Option("--agree", allow_from_autoenv=False, help="You have read the terms and agree; do not ask.")
+    ] = False,
     as_json: JsonOption = False,
 ) -> None:
     """Enrol a face: send its template under a pad of this wallet, and prove with a second capture that it works.

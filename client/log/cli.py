@@ -14,6 +14,7 @@ import typer
 from client.files import replace_file, write_new_file
 from client.log.watching import LogReader, LogTrust, Monitor, check_growth
 from client.log.witness import CheckpointFiles, Witness
+from federation.commandline.program import Commands
 from federation.errors import MalformedMessageError, ProofError, UsageError
 from federation.transparency import (
     Frontier,
@@ -32,7 +33,7 @@ from federation.transparency.proofs import GROWTH_HEADER, PROOF_HEADER
 _LARGEST_FILE = 1 << 25  # a bundle of 256 entries of 64 kB, and some more
 _ANY_AGE = 1 << 62
 
-log_app = typer.Typer(no_args_is_help=True, help="The operator's public log: verify, monitor, cosign.")
+log_app = Commands(help="The operator's public log: verify, monitor, cosign.")
 
 LogKeyOption = Annotated[str, typer.Option("--key", help="The log's verifier key, NAME+ID+KEY, or a file with it.")]
 WitnessesOption = Annotated[

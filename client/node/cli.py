@@ -16,10 +16,11 @@ from client.node.joining import REQUEST, join
 from client.node.people import withdraw
 from client.node.renewing import REKEYING, rekey, take_notice, trust
 from client.terminal import JsonOption, progress_bar, read_file
+from federation.commandline.program import Commands
 from federation.errors import MalformedMessageError, RefusedError, UsageError
 from federation.membership.joining import SignedJoinRequest, invitation_from_text
 
-node_app = typer.Typer(no_args_is_help=True, help="The organisation's node in a federation.")
+node_app = Commands(help="The organisation's node in a federation.")
 
 FolderArgument = Annotated[Path, typer.Argument(help="The organisation's folder.")]
 
@@ -27,9 +28,10 @@ FolderArgument = Annotated[Path, typer.Argument(help="The organisation's folder.
 def join_command(
     invitation: Annotated[Path, typer.Argument(help="File with the invitation.")],
     folder: FolderArgument,
-    fingerprint: Annotated[str | None, typer.Option(help="What the coordinator read out. Without it: a question.")] = (
-        None
-    ),
+    fingerprint: Annotated[
+        str | None,
+        typer.Option(allow_from_autoenv=False, help="What the coordinator read out. Without it: a question."),
+    ] = (None),
 ) -> None:
     """Join a federation: make this organisation's keys and the request to send back."""
     text = _text(invitation)
@@ -59,7 +61,9 @@ def node_trust(
     roster: Annotated[Path, typer.Argument(help="The roster that the coordinator printed.")],
     folder: FolderArgument,
     *,
-    replace: Annotated[bool, typer.Option("--replace", help="Take it in place of another.")] = False,
+    replace: Annotated[
+        bool, typer.Option("--replace", allow_from_autoenv=False, help="Take it in place of another.")
+    ] = False,
 ) -> None:
     """Trust the keys of all organisations. Compare the fingerprints with each of them, not with the coordinator."""
     for line in trust(_text(roster), folder, replace=replace):

@@ -8,8 +8,9 @@ from typing import Annotated
 import typer
 
 from client.terminal import read_file
+from federation.commandline.program import Commands
 
-ledger_app = typer.Typer(no_args_is_help=True, help="The organisation's privacy ledgers.")
+ledger_app = Commands(help="The organisation's privacy ledgers.")
 
 FileArgument = Annotated[
     Path, typer.Argument(help="ledgers/own.jsonl, or ledgers/coordinator.jsonl for the coordinator's as last seen.")

@@ -19,6 +19,7 @@ from rich.table import Table
 from client.faces.degradation import Condition
 from client.files import write_new_file
 from client.terminal import JsonOption, progress_bar
+from federation.commandline.program import Commands
 from federation.errors import ProofError, UsageError
 
 if TYPE_CHECKING:
@@ -30,9 +31,7 @@ if TYPE_CHECKING:
 
 # The accountant, torch and the recogniser take seconds to load: commands import them when they run.
 
-privacy_app = typer.Typer(
-    no_args_is_help=True, help="What an epsilon costs and protects: plan, audit, measure the frontier."
-)
+privacy_app = Commands(help="What an epsilon costs and protects: plan, audit, measure the frontier.")
 
 
 class Recipe(StrEnum):

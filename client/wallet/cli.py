@@ -23,10 +23,10 @@ from client.wallet.opening import (
 )
 from client.wallet.sealed import Passphrase
 from client.wallet.wallet import MOST_ANSWERS, Wallet, create_wallet, write_wallet
+from federation.commandline.program import Commands
 from federation.errors import UsageError
 
-wallet_app = typer.Typer(
-    no_args_is_help=True,
+wallet_app = Commands(
     help="""The encrypted file with this device's keys. One wallet holds one template, at one organisation.
 
     Lost the device? With a backup: `intaglio revoke --backup FILE`. Without one: ask the operator to revoke. Then,

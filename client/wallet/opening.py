@@ -56,7 +56,8 @@ WalletOption = Annotated[
 PassphraseFileOption = Annotated[
     Path | None,
     typer.Option(
-        help=f"File whose first line is the passphrase. Without it: the variable {PASSPHRASE_VARIABLE}, or a prompt."
+        envvar="INTAGLIO_PASSPHRASE_FILE",
+        help=f"File whose first line is the passphrase. Without it: the variable {PASSPHRASE_VARIABLE}, or a prompt.",
     ),
 ]
 NewPassphraseFileOption = Annotated[

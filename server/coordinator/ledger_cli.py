@@ -7,12 +7,13 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from federation.commandline.program import Commands
 from federation.errors import UsageError
 
 if TYPE_CHECKING:
     from federation.privacy.ledger import LedgerChain
 
-ledger_commands = typer.Typer(no_args_is_help=True, help="The coordinator's privacy ledger.")
+ledger_commands = Commands(help="The coordinator's privacy ledger.")
 
 FileArgument = Annotated[Path, typer.Argument(help="The ledger, a run's `ledger`; or a copy of an organisation's.")]
 

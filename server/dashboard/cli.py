@@ -17,20 +17,40 @@ from server.dashboard.sources import DashboardReader, Sources
 from server.files import PUBLIC, write_durably
 from server.listening import page_server
 
-ReleaseOption = Annotated[Path, typer.Option(help="The release bundle that is served.")]
-LogOption = Annotated[Path, typer.Option(help="What `log init` made, or what `log export` wrote. It is only read.")]
-DatabaseOption = Annotated[str | None, typer.Option(help="The log's database, when it is not in that folder.")]
-PolicyOption = Annotated[Path | None, typer.Option(help="Log policy, when it is not in that folder.")]
+ReleaseOption = Annotated[
+    Path, typer.Option(envvar="INTAGLIO_SERVER_RELEASE", help="The release bundle that is served.")
+]
+LogOption = Annotated[
+    Path,
+    typer.Option(
+        envvar="INTAGLIO_SERVER_LOG", help="What `log init` made, or what `log export` wrote. It is only read."
+    ),
+]
+DatabaseOption = Annotated[
+    str | None,
+    typer.Option(envvar="INTAGLIO_SERVER_LOG_DATABASE", help="The log's database, when it is not in that folder."),
+]
+PolicyOption = Annotated[
+    Path | None, typer.Option(envvar="INTAGLIO_SERVER_LOG_POLICY", help="Log policy, when it is not in that folder.")
+]
 WitnessOption = Annotated[
     list[str] | None,
     typer.Option(help="Verifier key of a witness, NAME+ID+KEY, beside those of the log policy; repeatable."),
 ]
-TrustOption = Annotated[Path | None, typer.Option(help="JSON with the keys of makers and auditors that count.")]
-RulesOption = Annotated[Path | None, typer.Option(help="The public rules file.")]
-LedgerOption = Annotated[
-    Path | None, typer.Option(help="Privacy ledger; the records of the coordinator's runs lie beside it.")
+TrustOption = Annotated[
+    Path | None,
+    typer.Option(envvar="INTAGLIO_SERVER_RELEASE_TRUST", help="JSON with the keys of makers and auditors that count."),
 ]
-FederationOption = Annotated[Path | None, typer.Option(help="The coordinator's folder, for its members.")]
+RulesOption = Annotated[Path | None, typer.Option(envvar="INTAGLIO_SERVER_RULES", help="The public rules file.")]
+LedgerOption = Annotated[
+    Path | None,
+    typer.Option(
+        envvar="INTAGLIO_SERVER_LEDGER", help="Privacy ledger; the records of the coordinator's runs lie beside it."
+    ),
+]
+FederationOption = Annotated[
+    Path | None, typer.Option(envvar="INTAGLIO_SERVER_FEDERATION", help="The coordinator's folder, for its members.")
+]
 
 
 def dashboard_command(

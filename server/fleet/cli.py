@@ -9,6 +9,7 @@ from typing import Annotated
 
 import typer
 
+from federation.commandline.program import Commands
 from federation.errors import UsageError
 from server.coordinator.run_records import RunRecords
 from server.fleet.members import Coordinator
@@ -18,8 +19,7 @@ from server.fleet.submitting import carry_through, read_settings
 from server.fleet.superlink import connected
 from server.fleet.upkeep_cli import FingerprintOption, add_upkeep, require_read_out
 
-federation_commands = typer.Typer(
-    no_args_is_help=True,
+federation_commands = Commands(
     help="""Coordinate organisations that train together.
 
     In this order: `init`, `start` (keeps running), then for each organisation `invite` and `approve`, then `roster` for

@@ -19,7 +19,9 @@ from server.fleet.status import FederationStatus
 from server.fleet.superlink import connected
 
 FolderArgument = Annotated[Path, typer.Argument(help="The coordinator's folder.")]
-FingerprintOption = Annotated[str | None, typer.Option(help="What the organisation read out. Without it: a question.")]
+FingerprintOption = Annotated[
+    str | None, typer.Option(allow_from_autoenv=False, help="What the organisation read out. Without it: a question.")
+]
 
 
 def add_upkeep(commands: typer.Typer) -> None:

@@ -11,6 +11,7 @@ from typing import Annotated
 
 import typer
 
+from federation.commandline.program import Commands
 from federation.errors import MalformedMessageError, UsageError
 from federation.transparency import KeyKind, NoteSigner, VerifierKey
 from federation.transparency.bundles import BUNDLE_ENTRIES, CHECKPOINT_FILE, bundle_path, bundle_to_bytes
@@ -20,7 +21,7 @@ from server.log.transparency_log import TransparencyLog, publish_file
 
 LOG_KEY_FILE, LOG_POLICY_FILE, LOG_DATABASE_FILE = "key", "policy", "log.db"
 
-log_commands = typer.Typer(no_args_is_help=True, help="The public log: keys, export, witnesses, audit.")
+log_commands = Commands(help="The public log: keys, export, witnesses, audit.")
 
 DatabaseOption = Annotated[
     str, typer.Option("--database", help="The log's own database: an SQLite file, or postgresql://USER@HOST/NAME.")

@@ -12,6 +12,7 @@ import typer
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
+from federation.commandline.program import Commands
 from federation.consent.purposes import DAY_SECONDS, Category
 from federation.consent.receipts import Terms
 from federation.errors import MalformedMessageError, UsageError
@@ -29,7 +30,7 @@ from federation.rules.rulebook import Rulebook, RuleSigners, SignedRule
 from server.files import write_durably, write_new
 from server.matching.assertions import read_registration
 
-rules_commands = typer.Typer(no_args_is_help=True, help="The public rules that servers and devices decide by.")
+rules_commands = Commands(help="The public rules that servers and devices decide by.")
 
 _TRIAL_DAYS = 365
 _RULES, _SIGNERS = "rules.jsonl", ("signer-1.pem", "signer-2.pem")
@@ -42,12 +43,25 @@ ReasonOption = Annotated[str, typer.Option(help="For everybody to read.")]
 @rules_commands.command("init")
 def rules_init(
     directory: Annotated[Path, typer.Argument(help="Where the files go; made when missing.")],
-    terms: Annotated[Path, typer.Option(help="JSON file with what people agree to; see examples/policies.")],
-    release: Annotated[Path, typer.Option(help="Release bundle that will be served.")],
-    deployment: Annotated[str, typer.Option(help="Identifier in the registry.")] = "trial",
+    terms: Annotated[
+        Path,
+        typer.Option(
+            envvar="INTAGLIO_SERVER_TERMS", help="JSON file with what people agree to; see examples/policies."
+        ),
+    ],
+    release: Annotated[
+        Path, typer.Option(envvar="INTAGLIO_SERVER_RELEASE", help="Release bundle that will be served.")
+    ],
+    deployment: Annotated[
+        str, typer.Option(envvar="INTAGLIO_SERVER_DEPLOYMENT", help="Identifier in the registry.")
+    ] = "trial",
     category: Annotated[Category, typer.Option(help="What kind of purpose it is.")] = Category.PHYSICAL_ACCESS,
     assertions: Annotated[
-        Path | None, typer.Option(help="What `intaglio-server assertions init` made. [default: none are issued]")
+        Path | None,
+        typer.Option(
+            envvar="INTAGLIO_SERVER_ASSERTIONS",
+            help="What `intaglio-server assertions init` made. [default: none are issued]",
+        ),
     ] = None,
 ) -> None:
     """Begin rules for a trial: two signers' keys, a policy for each jurisdiction of the terms, one deployment.

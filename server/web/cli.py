@@ -14,6 +14,7 @@ from typing import Annotated
 
 import typer
 
+from federation.commandline.program import Commands
 from federation.consent.purposes import require_purpose
 from federation.consent.receipts import Terms
 from federation.errors import IntaglioError, UsageError
@@ -29,7 +30,7 @@ from server.matching.peers import PeerRate
 from server.matching.rules_cli import read_bundle
 from server.web.bridge import Site, bridge_app, matching_channel, matching_upstream
 
-web_commands = typer.Typer(no_args_is_help=True, help="The person's device as a page, and the organisation's page.")
+web_commands = Commands(help="The person's device as a page, and the organisation's page.")
 web_commands.command("organisation")(organisation_command)
 
 _PAGE = Path(__file__).resolve().parents[2] / "web" / "dist"
@@ -38,16 +39,38 @@ _PAGE = Path(__file__).resolve().parents[2] / "web" / "dist"
 @web_commands.command("start")
 def web_start(
     server: Annotated[str, typer.Option(help="HOST:PORT of the matching service.")],
-    tls: Annotated[Path, typer.Option(help="Directory with ca.pem and this bridge's certificate and key.")],
-    release: Annotated[Path, typer.Option(help="The release bundle that the matching service runs.")],
-    release_trust: Annotated[
-        Path, typer.Option(help="JSON with the keys of makers and auditors that people shall trust.")
+    tls: Annotated[
+        Path,
+        typer.Option(envvar="INTAGLIO_SERVER_TLS", help="Directory with ca.pem and this bridge's certificate and key."),
     ],
-    rules: Annotated[Path, typer.Option(help="The public rules file that the matching service follows.")],
-    terms: Annotated[Path, typer.Option(help="JSON with the terms that people are asked to agree to.")],
-    log_policy: Annotated[Path, typer.Option(help="Policy of the transparency log, as `log init` wrote it.")],
+    release: Annotated[
+        Path, typer.Option(envvar="INTAGLIO_SERVER_RELEASE", help="The release bundle that the matching service runs.")
+    ],
+    release_trust: Annotated[
+        Path,
+        typer.Option(
+            envvar="INTAGLIO_SERVER_RELEASE_TRUST",
+            help="JSON with the keys of makers and auditors that people shall trust.",
+        ),
+    ],
+    rules: Annotated[
+        Path,
+        typer.Option(envvar="INTAGLIO_SERVER_RULES", help="The public rules file that the matching service follows."),
+    ],
+    terms: Annotated[
+        Path,
+        typer.Option(envvar="INTAGLIO_SERVER_TERMS", help="JSON with the terms that people are asked to agree to."),
+    ],
+    log_policy: Annotated[
+        Path,
+        typer.Option(
+            envvar="INTAGLIO_SERVER_LOG_POLICY", help="Policy of the transparency log, as `log init` wrote it."
+        ),
+    ],
     origin: Annotated[str, typer.Option(help="The page's address as browsers see it: https://HOST[:PORT].")],
-    deployment: Annotated[str, typer.Option(help="Identifier in the public rules.")] = "trial",
+    deployment: Annotated[
+        str, typer.Option(envvar="INTAGLIO_SERVER_DEPLOYMENT", help="Identifier in the public rules.")
+    ] = "trial",
     purpose: Annotated[str | None, typer.Option(help="One of the terms' purposes. [default: the first]")] = None,
     days: Annotated[int, typer.Option(min=1, max=365, help="How long a consent is valid.")] = 90,
     client: Annotated[str, typer.Option(help="Name of the client certificate.")] = "client",
