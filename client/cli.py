@@ -14,7 +14,7 @@ from client.node.ledger_cli import ledger_app
 from client.privacy.cli import privacy_app
 from client.wallet.cli import wallet_app
 from client.wallet.opening import PASSPHRASE_VARIABLE
-from federation.commandline.program import Commands, run
+from federation.commandline.program import root, run
 from federation.commandline.settings import Program
 from federation.commandline.showing import config_commands
 
@@ -36,7 +36,7 @@ PROGRAM = Program(
     ),
 )
 
-app = Commands.root(
+app = root(
     PROGRAM,
     help=f"""Verify a face without showing it.
 

@@ -19,7 +19,8 @@ import structlog
 import typer
 from rich.console import Console
 
-from federation.commandline.program import Commands, run
+from federation.commandline.commands import Commands
+from federation.commandline.program import root, run
 from federation.commandline.settings import Program
 from federation.commandline.showing import config_commands
 from federation.errors import UsageError
@@ -78,7 +79,7 @@ PROGRAM = Program(
     ),
 )
 
-app = Commands.root(
+app = root(
     PROGRAM,
     help="""Run intaglio's servers.
 
@@ -126,6 +127,10 @@ def pki_init(
 
     Nothing is overwritten. Keys get mode 0600. Give each device ca.pem and its own pair, give the server ca.pem and
     the server pair, and take ca-key.pem off the machine.
+
+    Needs: nothing. Writes: DIRECTORY.
+
+    Example: intaglio-server pki init tls --host localhost --client alice
     """
     written = write_pki(
         directory,
@@ -145,7 +150,12 @@ def pki_init(
 def pki_renew(
     directory: Annotated[Path, typer.Argument(help="What `pki init` made, with ca-key.pem.")],
 ) -> None:
-    """Make every certificate there again, with new keys, by the same authority. Give each device its new pair."""
+    """Make every certificate there again, with new keys, by the same authority. Give each device its new pair.
+
+    Needs: what `pki init` made, with ca-key.pem. Writes: all certificates in DIRECTORY.
+
+    Example: intaglio-server pki renew tls
+    """
     for path in renew_pki(directory, now=dt.datetime.now(dt.UTC)):
         typer.echo(f"{path} ends on {ends_at(path):%Y-%m-%d}")
 
@@ -165,6 +175,7 @@ def matching_start(
         str,
         typer.Option(
             envvar="INTAGLIO_SERVER_DATABASE",
+            metavar="FILE|URL",
             help="What servers share: an SQLite file, made when missing, or postgresql://USER@HOST/NAME."
             " Keep passwords out of it: PGPASSFILE.",
         ),
@@ -190,6 +201,7 @@ def matching_start(
         str | None,
         typer.Option(
             envvar="INTAGLIO_SERVER_LOG_DATABASE",
+            metavar="FILE|URL",
             help="The log's own database, when it is not in that folder: postgresql://...",
         ),
     ] = None,
@@ -230,6 +242,11 @@ def matching_start(
     Several servers may run on one database, behind any load balancer for gRPC.
 
     The log goes to standard error, one JSON object a line; it never holds templates, tokens, keys or decisions.
+
+    Needs: release bundle, trust, rules, log, database, certificates. Writes: the database, the log, and the files that
+    options name.
+
+    Example: intaglio-server matching start --workers 2
     """
     _log_as_json()
     if ready_file:
@@ -329,17 +346,30 @@ def assertions_init(
     directory: Annotated[Path, typer.Argument(help="A new folder for the keys.")],
     issuer: Annotated[str, typer.Option(help="Who verifies, such as https://verify.example.org.")],
 ) -> None:
-    """Make the keys that sign assertions, and print what relying organisations need to check them."""
+    """Make the keys that sign assertions, and print what relying organisations need to check them.
+
+    Needs: nothing. Writes: DIRECTORY.
+
+    Example: intaglio-server assertions init assertions --issuer https://verify.example.org
+    """
     typer.echo(json.dumps(create_issuer(directory, issuer)))
 
 
 @database_commands.command("upgrade")
 def database_upgrade(
     database: Annotated[
-        str, typer.Argument(envvar="INTAGLIO_SERVER_DATABASE", help="An SQLite file or postgresql://USER@HOST/NAME.")
+        str,
+        typer.Argument(
+            envvar="INTAGLIO_SERVER_DATABASE", metavar="FILE|URL", help="An SQLite file or postgresql://USER@HOST/NAME."
+        ),
     ],
 ) -> None:
-    """Bring a database to the schema of this version, or prepare an empty one. Stop its servers first."""
+    """Bring a database to the schema of this version, or prepare an empty one. Stop its servers first.
+
+    Needs: a database whose servers are stopped. Writes: the database.
+
+    Example: intaglio-server database upgrade matching.db
+    """
     url = database_url(database)
     typer.echo(f"{name_of(url)} has schema {upgrade(url)}")
 
@@ -349,14 +379,22 @@ def database_copy(
     source: Annotated[str, typer.Argument(help="An SQLite file: of the templates, or the log's log.db.")],
     target: Annotated[Path, typer.Argument(help="A new file, mode 0600. As secret as the source.")],
 ) -> None:
-    """Copy an SQLite database as it is at one moment, also while it is served: a backup, or one put back."""
+    """Copy an SQLite database as it is at one moment, also while it is served: a backup, or one put back.
+
+    Needs: the database. Writes: TARGET, mode 0600.
+
+    Example: intaglio-server database copy matching.db matching.backup
+    """
     copy_file(source, target)
 
 
 @database_commands.command("reconcile")
 def database_reconcile(
     database: Annotated[
-        str, typer.Argument(envvar="INTAGLIO_SERVER_DATABASE", help="An SQLite file or postgresql://USER@HOST/NAME.")
+        str,
+        typer.Argument(
+            envvar="INTAGLIO_SERVER_DATABASE", metavar="FILE|URL", help="An SQLite file or postgresql://USER@HOST/NAME."
+        ),
     ],
     log_directory: Annotated[
         Path, typer.Option("--log", envvar="INTAGLIO_SERVER_LOG", help="What `intaglio-server log init` made.")
@@ -365,6 +403,7 @@ def database_reconcile(
         str | None,
         typer.Option(
             envvar="INTAGLIO_SERVER_LOG_DATABASE",
+            metavar="FILE|URL",
             help="The log's own database, when it is not in that folder: postgresql://...",
         ),
     ] = None,
@@ -373,6 +412,10 @@ def database_reconcile(
 
     What the log says was revoked or erased is revoked or erased again, attempts count as failures, and whoever enrolled
     or renewed since the backup enrols again. Doing it twice changes nothing.
+
+    Needs: a restored database, and the log as it is today. Writes: the database and the log.
+
+    Example: intaglio-server database reconcile matching.db
     """
     with open_storage(database) as storage, opened_log(log_directory, log_database) as transparency:
         found = reconcile(storage, transparency, now=int(time.time()))
@@ -390,7 +433,12 @@ def health(
     ],
     client: Annotated[str, typer.Option(help="Name of the client certificate.")] = "client",
 ) -> None:
-    """Ask a matching server whether it serves. Exit code 0 says yes, 4 says no."""
+    """Ask a matching server whether it serves. Exit code 0 says yes, 4 says no.
+
+    Needs: the server's address, and a client's certificate. Writes: nothing.
+
+    Example: intaglio-server health --server localhost:7443
+    """
     state = health_of(server, client_credentials(tls, client), service=SERVICE_NAME, timeout_seconds=_HEALTH_SECONDS)
     typer.echo(state)
 

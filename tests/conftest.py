@@ -15,6 +15,13 @@ from server.storage.schema import log_seen, metadata
 from tests.postgres import a_cluster, a_database
 
 
+@pytest.fixture(autouse=True, scope="session")
+def _no_configuration_of_whoever_runs_the_tests(tmp_path_factory):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CONFIG_HOME", str(tmp_path_factory.mktemp("config")))
+        yield
+
+
 @pytest.fixture(scope="session")
 def postgres_cluster():
     """URL of a running server."""

@@ -16,7 +16,7 @@ from federation.audit.cells import MOST_REPLICATES, REPLICATES, Cell, Limits, Ra
 from federation.audit.comparing import compare
 from federation.audit.report import AuditReport
 from federation.audit.searching import false_match_in_search
-from federation.commandline.program import Commands
+from federation.commandline.commands import Commands
 from federation.errors import MalformedMessageError, UsageError
 from federation.verdict import Verdict
 
@@ -80,6 +80,13 @@ def audit_scores_command(
 
     Columns: score, same, the groups (NAME, or NAME_a and NAME_b), and where known person_a, person_b, failed and wolf.
     Without person columns, comparisons count as independent, and bounds are too narrow when people repeat.
+
+    Needs: a file with scores. Writes: the page where --report says.
+
+    Exit codes: 0 PASS, 1 FAIL, 3 INSUFFICIENT (the data cannot tell: no pass), 2 usage or bad rows, 70 a bug,
+    130 interrupted.
+
+    Example: intaglio audit scores scores.csv --groups sex,age --fmr 0.001
     """
     if threshold is not None and fmr is not None:
         raise UsageError("--threshold and --fmr exclude each other: an audit has one threshold")
@@ -119,7 +126,15 @@ def audit_show(
     *,
     as_json: JsonOption = False,
 ) -> None:
-    """Print an audit again, or write its page. Ends with the audit's own exit code."""
+    """Print an audit again, or write its page. Ends with the audit's own exit code.
+
+    Needs: an audit that `audit scores --json` printed. Writes: the page where --report says.
+
+    Exit codes: 0 PASS, 1 FAIL, 3 INSUFFICIENT (the data cannot tell: no pass), 2 usage or bad rows, 70 a bug,
+    130 interrupted.
+
+    Example: intaglio audit show audit.json --report audit.html
+    """
     _finish(_read_report(audit), report, as_json=as_json)
 
 
@@ -128,7 +143,15 @@ def audit_diff(
     old: Annotated[Path, typer.Argument(help="The earlier audit, as JSON.", metavar="OLD.json")],
     new: Annotated[Path, typer.Argument(help="The later audit, as JSON.", metavar="NEW.json")],
 ) -> None:
-    """Compare the worst-treated groups of two audits. FAIL when a worst one got worse than its old upper bound."""
+    """Compare the worst-treated groups of two audits. FAIL when a worst one got worse than its old upper bound.
+
+    Needs: two audits that `audit scores --json` printed. Writes: nothing.
+
+    Exit codes: 0 PASS, 1 FAIL, 3 INSUFFICIENT (the data cannot tell: no pass), 2 usage or bad rows, 70 a bug,
+    130 interrupted.
+
+    Example: intaglio audit diff old.json new.json
+    """
     comparison = compare(_read_report(old), _read_report(new))
     for change in comparison.changes:
         typer.echo(f"{change.verdict.value:<13} {change.reason}")

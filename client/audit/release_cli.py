@@ -22,7 +22,7 @@ from client.terminal import JsonOption, read_file, show
 from federation.audit.audit import audit_scores
 from federation.audit.report import AuditReport
 from federation.audit.wolf import text_of_wolves
-from federation.commandline.program import Commands
+from federation.commandline.commands import Commands
 from federation.consent.purposes import DAY_SECONDS
 from federation.errors import UsageError
 from federation.learning.private_evaluation import EvaluationReport
@@ -48,7 +48,12 @@ TrustOption = Annotated[Path, typer.Option(help="JSON file with the keys of make
 
 @release_app.command("key")
 def release_key(key: NewFileArgument, *, as_json: JsonOption = False) -> None:
-    """Make a signing key: PEM, mode 0600, not encrypted. Prints the public key, which others put into their trust."""
+    """Make a signing key: PEM, mode 0600, not encrypted. Prints the public key, which others put into their trust.
+
+    Needs: nothing. Writes: KEY, mode 0600.
+
+    Example: intaglio release key maker.pem
+    """
     made = Ed25519PrivateKey.generate()
     write_new_file(key, made.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
     show({"key": str(key), "public_key": made.public_key().public_bytes_raw().hex()}, as_json=as_json)
@@ -72,7 +77,13 @@ def release_build(
     trial: Annotated[bool, typer.Option("--trial", help="Mark it as a trial, which no audit has passed.")] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Put a bundle together. Nobody has signed it yet."""
+    """Put a bundle together. Nobody has signed it yet.
+
+    Needs: the model release, its audit, the statement on its data, the model card. Writes: BUNDLE.
+
+    Example: intaglio release build bundle.zip --release model.json --audit-report audit.json --data-statement data.md
+    --model-card card.md
+    """
     now = int(time.time())
     built = Bundle.build(
         read_as(release, ModelRelease.from_bytes),
@@ -100,7 +111,12 @@ def release_sign(
     *,
     as_json: JsonOption = False,
 ) -> None:
-    """Sign a bundle. Read what it prints, and the report inside, before you hand it on."""
+    """Sign a bundle. Read what it prints, and the report inside, before you hand it on.
+
+    Needs: the bundle, and the signer's key. Writes: SIGNED.
+
+    Example: intaglio release sign bundle.zip signed.zip --as maker --key maker.pem
+    """
     if role not in _ROLES:
         raise UsageError("a bundle is signed --as maker or --as auditor")
     opened = read_bundle(bundle).signed_by(_ROLES[role], _key(key))
@@ -121,6 +137,10 @@ def release_verify(
     """Check that a bundle may be served now, as server and device do. Exit code 0 says yes, 3 or 4 no.
 
     Needs public files only.
+
+    Needs: the bundle and the trust. Writes: nothing.
+
+    Example: intaglio release verify release.zip --trust trust.json
     """
     opened = read_bundle(bundle)
     if scores is not None:
@@ -132,7 +152,12 @@ def release_verify(
 
 @release_app.command("diff")
 def release_diff(old: BundleArgument, new: BundleArgument, trust: TrustOption, *, as_json: JsonOption = False) -> None:
-    """Compare two audits. Exit code 3: the worst cell got worse beyond its interval, or the verdict did."""
+    """Compare two audits. Exit code 3: the worst cell got worse beyond its interval, or the verdict did.
+
+    Needs: two bundles and the trust. Writes: nothing.
+
+    Example: intaglio release diff old.zip new.zip --trust trust.json
+    """
     before, after, believed = read_bundle(old), read_bundle(new), read_trust(trust)
     for one in (before, after):
         one.signed.require_trusted(believed)

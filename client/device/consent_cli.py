@@ -13,7 +13,7 @@ import typer
 from client.files import write_new_file
 from client.terminal import JsonOption, read_file, show
 from client.wallet.opening import DEFAULT_WALLET, PassphraseFileOption, WalletOption, open_wallet
-from federation.commandline.program import Commands
+from federation.commandline.commands import Commands
 from federation.consent.assertion import Assertion, Expectation, verify_assertion
 from federation.consent.purposes import DAY_SECONDS
 from federation.consent.receipts import (
@@ -42,7 +42,12 @@ def receipts_show(
     *,
     as_json: JsonOption = False,
 ) -> None:
-    """Show what was agreed to, and whether it holds now. Checks the signature; needs no wallet."""
+    """Show what was agreed to, and whether it holds now. Checks the signature; needs no wallet.
+
+    Needs: the receipt. Writes: nothing.
+
+    Example: intaglio receipts show receipt.json --withdrawal withdrawal.json
+    """
     signed = _parse(receipt, SignedReceipt.from_bytes)
     now = int(time.time())
     mine, terms = signed.receipt, signed.receipt.terms
@@ -90,7 +95,12 @@ def receipts_grant(
     *,
     as_json: JsonOption = False,
 ) -> None:
-    """Agree to terms for one template: sign a receipt with this device's key."""
+    """Agree to terms for one template: sign a receipt with this device's key.
+
+    Needs: an enrolled wallet, the terms. Writes: OUTPUT, mode 0600.
+
+    Example: intaglio receipts grant terms.json receipt.json --template-digest 00ff
+    """
     offered = read_terms(terms)
     replaced = None if renews is None else _parse(renews, SignedReceipt.from_bytes).receipt.receipt_id
     opened, _ = open_wallet(wallet, passphrase_file)
@@ -122,7 +132,12 @@ def receipts_withdraw(
     *,
     as_json: JsonOption = False,
 ) -> None:
-    """Withdraw a consent: sign the statement that ends it. It counts once the organisation has it."""
+    """Withdraw a consent: sign the statement that ends it. It counts once the organisation has it.
+
+    Needs: the wallet that signed it, the receipt. Writes: OUTPUT, mode 0600.
+
+    Example: intaglio receipts withdraw receipt.json withdrawal.json
+    """
     signed = _parse(receipt, SignedReceipt.from_bytes)
     opened, _ = open_wallet(wallet, passphrase_file)
     statement = signed.withdraw(opened.signing_key, now=int(time.time()))
@@ -152,6 +167,11 @@ def assertion_verify(
     """Check an assertion, offline. Exit code 0: the claim was accepted, at the stated false match rate.
 
     See to it that every nonce is used once. Who somebody is, no assertion says.
+
+    Needs: the assertion, and the issuer's public key. Writes: nothing.
+
+    Example: intaglio assertion verify assertion.jwt --key KEY --issuer https://verify.example.org --audience
+    example.org --purpose door-access --nonce NONCE
     """
     expected = Expectation(issuer, _hex(key), audience, purpose, _hex(nonce), largest_fmr)
     text = read_file(token).decode("ascii", errors="replace").strip()

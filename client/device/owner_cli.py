@@ -52,6 +52,10 @@ def revoke_command(
     A lost wallet's backup can do that and nothing else. Its passphrase is the one that the backup was sealed with.
 
     It is done when the log says so: whoever stands before the server could say it too.
+
+    Needs: the wallet or its backup, log policy, certificates, the server. Writes: the wallet.
+
+    Example: intaglio revoke
     """
     trust = read_log_policy(log_policy)
     if backup is not None:
@@ -82,6 +86,10 @@ def export_command(
     """Get everything that the server holds about you, as JSON. It is personal data: keep the file to yourself.
 
     Of the padded template you get the digest: with the wallet beside it, it would be your face's code.
+
+    Needs: the wallet, certificates, the server. Writes: OUTPUT, mode 0600.
+
+    Example: intaglio export held.json
     """
     opened, _ = open_wallet(wallet, passphrase_file)
     with Owner(opened, target=server, tls=ClientTls.read(tls, certificate)) as owner:
@@ -109,6 +117,10 @@ def erase_command(
     """Have the server delete everything that it holds about you, also what connects you with its log. Final.
 
     The log keeps entries that nobody can connect with anyone, and a tombstone. You get the only proof that it is yours.
+
+    Needs: the wallet, log policy, certificates, the server. Writes: the wallet, and OUTPUT, mode 0600.
+
+    Example: intaglio erase tombstone.json
     """
     if output.exists():
         raise UsageError(f"{output} exists; name a new file for the tombstone's proof")
@@ -142,7 +154,12 @@ def history_command(
     *,
     as_json: JsonOption = False,
 ) -> None:
-    """List what the public log says about you, each entry proved to be in it. Nobody else can tell that it is you."""
+    """List what the public log says about you, each entry proved to be in it. Nobody else can tell that it is you.
+
+    Needs: the wallet, log policy, certificates, the server. Writes: nothing.
+
+    Example: intaglio history
+    """
     opened, _ = open_wallet(wallet, passphrase_file)
     with Owner(opened, target=server, tls=ClientTls.read(tls, certificate)) as owner:
         entries = owner.history(owner.export().openings, read_log_policy(log_policy))
@@ -176,7 +193,12 @@ def receipts_list(
     *,
     as_json: JsonOption = False,
 ) -> None:
-    """List the consents that the server acts on. Each is checked to be signed by this device."""
+    """List the consents that the server acts on. Each is checked to be signed by this device.
+
+    Needs: the wallet, certificates, the server. Writes: nothing.
+
+    Example: intaglio receipts list
+    """
     opened, _ = open_wallet(wallet, passphrase_file)
     with Owner(opened, target=server, tls=ClientTls.read(tls, certificate)) as owner:
         held = owner.receipts()

@@ -58,8 +58,14 @@ def renew_command(
 ) -> None:
     """Replace the template by one with another key, seed and pad. On a match with the old one that is gone, for good.
 
+    Exit code 0 says renewed, 1 says non-match.
+
     For a template that failures closed, or a release that ended: `intaglio revoke`, and enrol with another wallet. A
     run that broke off goes on when repeated. To agree for longer with the same template: `intaglio receipts renew`.
+
+    Needs: an enrolled wallet, what `verify` needs, two captures. Writes: both wallets.
+
+    Example: intaglio renew one.jpg two.jpg --into new.wallet
     """
     opened, passphrase = open_wallet(wallet, passphrase_file)
     standing = opened.require_enrolment().require_consent().current.terms
@@ -120,7 +126,13 @@ def receipts_renew(
 ) -> None:
     """Agree again, also after a consent has expired: on a match a newer receipt counts in its place.
 
+    Exit code 0 says renewed, 1 says non-match.
+
     It takes a picture, since a wallet alone, in whoever's hands, is to lengthen nothing.
+
+    Needs: an enrolled wallet, what `verify` needs, one capture. Writes: the wallet.
+
+    Example: intaglio receipts renew now.jpg --days 90
     """
     pictures = face_cli.pictures_of([image], camera)
     opened, passphrase = open_wallet(wallet, passphrase_file)

@@ -63,8 +63,15 @@ def enrol_command(
 ) -> None:
     """Enrol a face: send its template under a pad of this wallet, and prove with a second capture that it works.
 
+    Exit code 0 says enrolled, 1 says that the two captures do not match each other.
+
     You agree to the terms with a signed receipt, which covers exactly this template. It serves one purpose and one
     audience, and no other. After a try whose answer was lost, the server is asked first what became of it.
+
+    Needs: a wallet, release bundle, trust, rules, log policy, terms, certificates, two captures, the server. Writes:
+    the wallet.
+
+    Example: intaglio enrol one.jpg two.jpg --terms terms.json
     """
     pictures = face_cli.pictures_of([reference, second], camera)
     certificates = ClientTls.read(tls, certificate)
@@ -129,6 +136,11 @@ def verify_command(
 
     With the nonce of an organisation you get an assertion for it: a signed statement that your claim was accepted, at
     what false match rate, which it checks offline, as this command has done before. It does not say who you are.
+
+    Needs: an enrolled wallet, release bundle, trust, rules, log policy, certificates, one capture, the server. Writes:
+    the wallet, and the assertion where --assertion says.
+
+    Example: intaglio verify now.jpg
     """
     audience_nonce, pictures = _nonce(nonce), face_cli.pictures_of([image], camera)
     opened, passphrase = open_wallet(wallet, passphrase_file)

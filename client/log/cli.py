@@ -14,7 +14,7 @@ import typer
 from client.files import replace_file, write_new_file
 from client.log.watching import LogReader, LogTrust, Monitor, check_growth
 from client.log.witness import CheckpointFiles, Witness
-from federation.commandline.program import Commands
+from federation.commandline.commands import Commands
 from federation.errors import MalformedMessageError, ProofError, UsageError
 from federation.transparency import (
     Frontier,
@@ -35,9 +35,12 @@ _ANY_AGE = 1 << 62
 
 log_app = Commands(help="The operator's public log: verify, monitor, cosign.")
 
-LogKeyOption = Annotated[str, typer.Option("--key", help="The log's verifier key, NAME+ID+KEY, or a file with it.")]
+LogKeyOption = Annotated[
+    str, typer.Option("--key", metavar="FILE|KEY", help="The log's verifier key, NAME+ID+KEY, or a file with it.")
+]
 WitnessesOption = Annotated[
-    list[str] | None, typer.Option("--witness", help="A witness's verifier key, or a file with it; repeatable.")
+    list[str] | None,
+    typer.Option("--witness", metavar="FILE|KEY", help="A witness's verifier key, or a file with it; repeatable."),
 ]
 ThresholdOption = Annotated[int, typer.Option(min=0, help="How many witnesses must have signed.")]
 
@@ -55,6 +58,10 @@ def log_verify(
     """Check files against the log's key, and against each other, without a network.
 
     Two checkpoints of one size with different roots are a fork, and proof of it: keep both files.
+
+    Needs: the files, and the log's key. Writes: nothing.
+
+    Example: intaglio log verify checkpoint entry.proof --key log.pub
     """
     trust = _trust(key, witness, threshold, max_age_seconds or _ANY_AGE)
     read = {path: _proof_file(path) for path in files}
@@ -84,6 +91,10 @@ def log_monitor(
     """Read what is new in the log, recompute its tree, and count use by requester and purpose.
 
     Ends with exit code 4 on a fork, an omission or a rollback, and then forgets nothing: the state stays as it was.
+
+    Needs: an exported log, and its key. Writes: the state.
+
+    Example: intaglio log monitor exported --key log.pub --state monitor.json
     """
     watch(ExportedLog(folder), _trust(key, witness, threshold, max_age_seconds), state, seen or [], as_json=as_json)
 
@@ -121,11 +132,19 @@ def watch(reader: LogReader, trust: LogTrust, state: Path, seen: Sequence[Path],
 @log_app.command("witness")
 def log_witness(
     request: Annotated[Path, typer.Argument(help="What `intaglio-server log growth` printed.")],
-    key: Annotated[list[str], typer.Option("--key", help="Verifier key of a log to watch; repeatable.")],
+    key: Annotated[
+        list[str], typer.Option("--key", metavar="FILE|KEY", help="Verifier key of a log to watch; repeatable.")
+    ],
     signing_key: Annotated[Path, typer.Option(help="What `intaglio log witness-key` wrote.")],
     state: Annotated[Path, typer.Option(help="Folder of the last checkpoint of each log; made when missing.")],
 ) -> None:
-    """Cosign a checkpoint if the log only grew since the last one. Prints the line for `intaglio-server log cosign`."""
+    """Cosign a checkpoint if the log only grew since the last one. Prints the line for `intaglio-server log cosign`.
+
+    Needs: what `intaglio-server log growth` printed, the log's key, the witness's own. Writes: the last checkpoint of
+    the log into the state's folder.
+
+    Example: intaglio log witness growth.txt --key log.pub --signing-key witness.key --state seen
+    """
     signer = NoteSigner.from_text(_read(signing_key).decode(errors="replace").strip())
     witness = Witness(signer, [_key(text) for text in key], CheckpointFiles(state))
     typer.echo(witness.cosign(Growth.from_bytes(_read(request)), now=_now()).to_line())
@@ -136,7 +155,12 @@ def log_witness_key(
     name: Annotated[str, typer.Argument(help="Name of the witness, such as witness.example.org/one.")],
     file: Annotated[Path, typer.Argument(help="Where the secret key goes; not overwritten, mode 0600.")],
 ) -> None:
-    """Make the key of a witness, and print the public one."""
+    """Make the key of a witness, and print the public one.
+
+    Needs: nothing. Writes: FILE, mode 0600.
+
+    Example: intaglio log witness-key witness.example.org/one witness.key
+    """
     signer = NoteSigner(name, KeyKind.COSIGNATURE, secrets.token_bytes(32))
     write_new_file(file, signer.secret_text().encode() + b"\n")
     typer.echo(signer.key.to_text())

@@ -32,6 +32,10 @@ def log_follow(
     """Read what is new in a server's log, recompute its tree, and count use by requester and purpose.
 
     Ends with exit code 4 on a fork, an omission or a rollback, and then forgets nothing: the state stays as it was.
+
+    Needs: log policy, certificates, the server. Writes: the state.
+
+    Example: intaglio log follow --state monitor.json
     """
     connection = Connection(server, ClientTls.read(tls, certificate), timeout_seconds=_TIMEOUT_SECONDS)
     try:

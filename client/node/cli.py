@@ -16,7 +16,7 @@ from client.node.joining import REQUEST, join
 from client.node.people import withdraw
 from client.node.renewing import REKEYING, rekey, take_notice, trust
 from client.terminal import JsonOption, progress_bar, read_file
-from federation.commandline.program import Commands
+from federation.commandline.commands import Commands
 from federation.errors import MalformedMessageError, RefusedError, UsageError
 from federation.membership.joining import SignedJoinRequest, invitation_from_text
 
@@ -31,9 +31,15 @@ def join_command(
     fingerprint: Annotated[
         str | None,
         typer.Option(allow_from_autoenv=False, help="What the coordinator read out. Without it: a question."),
-    ] = (None),
+    ] = None,
 ) -> None:
-    """Join a federation: make this organisation's keys and the request to send back."""
+    """Join a federation: make this organisation's keys and the request to send back.
+
+    Needs: the coordinator's invitation, and somebody of his on the telephone. Writes: keys, ledgers and policy.toml
+    into FOLDER, and the request to send back.
+
+    Example: intaglio join north.invitation north
+    """
     text = _text(invitation)
     expected = invitation_from_text(text).coordinator_fingerprint
     if fingerprint is None:
@@ -52,7 +58,12 @@ def join_command(
 
 @node_app.command("fingerprint")
 def node_fingerprint(folder: FolderArgument) -> None:
-    """Print this organisation's fingerprint, to read out to the coordinator."""
+    """Print this organisation's fingerprint, to read out to the coordinator.
+
+    Needs: what `join` made. Writes: nothing.
+
+    Example: intaglio node fingerprint north
+    """
     typer.echo(SignedJoinRequest.from_bytes(read_file(folder / REQUEST)).request.fingerprint)
 
 
@@ -65,7 +76,12 @@ def node_trust(
         bool, typer.Option("--replace", allow_from_autoenv=False, help="Take it in place of another.")
     ] = False,
 ) -> None:
-    """Trust the keys of all organisations. Compare the fingerprints with each of them, not with the coordinator."""
+    """Trust the keys of all organisations. Compare the fingerprints with each of them, not with the coordinator.
+
+    Needs: the coordinator's roster, and somebody at each organisation on the telephone. Writes: the roster into FOLDER.
+
+    Example: intaglio node trust roster north
+    """
     for line in trust(_text(roster), folder, replace=replace):
         typer.echo(line)
 
@@ -75,13 +91,23 @@ def node_notice(
     notice: Annotated[Path, typer.Argument(help="File with the line that the coordinator sent.")],
     folder: FolderArgument,
 ) -> None:
-    """Follow the gateway to a new address or authority. The coordinator's key signed it; start the node again."""
+    """Follow the gateway to a new address or authority. The coordinator's key signed it; start the node again.
+
+    Needs: the coordinator's notice. Writes: the new address or authority into FOLDER.
+
+    Example: intaglio node notice notice.json north
+    """
     typer.echo(f"the gateway is at {take_notice(_text(notice), folder).address} from the node's next start on")
 
 
 @node_app.command("rekey")
 def node_rekey(folder: FolderArgument) -> None:
-    """Make new keys for this organisation. The old ones serve until a roster with the new ones is trusted."""
+    """Make new keys for this organisation. The old ones serve until a roster with the new ones is trusted.
+
+    Needs: what `join` made. Writes: new keys into FOLDER, and the request to send.
+
+    Example: intaglio node rekey north
+    """
     fingerprint = rekey(folder).signed.request.fingerprint
     typer.echo(f"send {folder / REKEYING} to the coordinator; the new fingerprint, for the others: {fingerprint}")
 
@@ -112,6 +138,10 @@ def node_prepare(
     Repeat it to add people, or to replace somebody's images. Who withdrew stays out, and their images are not opened.
 
     Aligned pictures of the faces are kept only when policy.toml lists the recipe scales, which needs them.
+
+    Needs: images, and the recogniser's weights. Writes: embeddings into FOLDER, and pictures for the recipe scales.
+
+    Example: intaglio node prepare faces north --condition mask
     """
     # Here and not above: the detector and the recogniser take seconds to load.
     from client.node.preparing import prepare  # noqa: PLC0415 - see the line before
@@ -145,6 +175,11 @@ def node_withdraw(
     """Exclude a person from every later round, for good, and delete what was prepared of them.
 
     What was released before cannot be taken back. The images that it was made of are yours to delete.
+
+    Needs: what `node prepare` made, if anything. Writes: who withdrew into FOLDER, and deletes what was
+    prepared there.
+
+    Example: intaglio node withdraw ben north
     """
     if out := withdraw(person, folder):
         typer.echo(f"{out} embeddings take no part any more")
@@ -160,7 +195,12 @@ def node_start(
     ] = None,
     metrics_host: Annotated[str, typer.Option(help="Interface that metrics are shown on.")] = "127.0.0.1",
 ) -> None:
-    """Take part until stopped, as far as policy.toml allows."""
+    """Take part until stopped, as far as policy.toml allows.
+
+    Needs: a trusted roster, prepared people, the gateway. Writes: ledgers and records into FOLDER.
+
+    Example: intaglio node start north
+    """
     # Here and not above: the proxy takes a second to load.
     from client.node.start import run_node  # noqa: PLC0415 - see the line before
 

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from client.terminal import read_file
-from federation.commandline.program import Commands
+from federation.commandline.commands import Commands
 
 ledger_app = Commands(help="The organisation's privacy ledgers.")
 
@@ -19,7 +19,12 @@ FileArgument = Annotated[
 
 @ledger_app.command("show")
 def ledger_show(file: FileArgument) -> None:
-    """Print what was charged to whom, what is left, and for which runs."""
+    """Print what was charged to whom, what is left, and for which runs.
+
+    Needs: a ledger. Writes: nothing.
+
+    Example: intaglio ledger show north/ledgers/own.jsonl
+    """
     # Here and in the next command, and not above: the accountant takes seconds to load.
     from federation.privacy.ledger import ledger_from_file  # noqa: PLC0415 - see the line before
 
@@ -32,7 +37,12 @@ def ledger_verify(
     file: FileArgument,
     anchor: Annotated[Path | None, typer.Option(help="An earlier copy, which this ledger must begin with.")] = None,
 ) -> None:
-    """Check that nothing was changed, and with --anchor that nothing is missing at the end either."""
+    """Check that nothing was changed, and with --anchor that nothing is missing at the end either.
+
+    Needs: a ledger, and for --anchor an earlier copy of it. Writes: nothing.
+
+    Example: intaglio ledger verify coordinator.jsonl --anchor earlier.jsonl
+    """
     from federation.privacy.ledger import ledger_from_file  # noqa: PLC0415 - as above
 
     chain = ledger_from_file(read_file(file))

@@ -19,7 +19,7 @@ from rich.table import Table
 from client.faces.degradation import Condition
 from client.files import write_new_file
 from client.terminal import JsonOption, progress_bar
-from federation.commandline.program import Commands
+from federation.commandline.commands import Commands
 from federation.errors import ProofError, UsageError
 
 if TYPE_CHECKING:
@@ -75,7 +75,12 @@ def privacy_plan(
     *,
     as_json: JsonOption = False,
 ) -> None:
-    """From a promise to noise, or from noise to a promise, and what each party sees of a person."""
+    """From a promise to noise, or from noise to a promise, and what each party sees of a person.
+
+    Needs: nothing. Writes: nothing.
+
+    Example: intaglio privacy plan --epsilon 8 --people 300
+    """
     from federation.privacy.planning import epsilon_of_a_person, epsilon_of_releases, exposures  # noqa: PLC0415 - see the top
 
     promise, plan = _plan_of(
@@ -166,6 +171,10 @@ def privacy_audit(
 
     Nobody's data is used. Ends with exit code 4 when the lower bound is above the claim. The recipe scales is attacked
     in the network that `make install` fetched, which takes about a minute.
+
+    Needs: nothing, and for the recipe scales the recogniser's weights. Writes: the result where --output says.
+
+    Example: intaglio privacy audit --epsilon 8 --runs 3000
     """
     from federation.experiments.canaries import audit_epsilon  # noqa: PLC0415 - see the top
     from federation.experiments.refusals import audit_refusals  # noqa: PLC0415 - see the top
@@ -237,6 +246,10 @@ def privacy_frontier(
     Trying many epsilons on private people costs their budget as much as releasing would. So --data needs --public-data,
     or --ledger and --budget-epsilon: then the baselines without noise are left out and everything else is charged
     before it is tried. The rates stay exact and are of the tested people: keep the file inside.
+
+    Needs: faces, and the recogniser's weights. Writes: the results, plot, cache and ledger where options say.
+
+    Example: intaglio privacy frontier --output frontier.csv --epsilon 4 --epsilon 8
     """
     from client.faces.datasets import face_folder, orl_faces  # noqa: PLC0415 - see the top
     from client.faces.embedding import embed_folder  # noqa: PLC0415 - see the top

@@ -23,7 +23,7 @@ from client.wallet.opening import (
 )
 from client.wallet.sealed import Passphrase
 from client.wallet.wallet import MOST_ANSWERS, Wallet, create_wallet, write_wallet
-from federation.commandline.program import Commands
+from federation.commandline.commands import Commands
 from federation.errors import UsageError
 
 wallet_app = Commands(
@@ -38,7 +38,12 @@ wallet_app = Commands(
 def wallet_create(
     wallet: WalletOption = DEFAULT_WALLET, passphrase_file: PassphraseFileOption = None, *, as_json: JsonOption = False
 ) -> None:
-    """Make a wallet with fresh keys. It is never overwritten; without its passphrase it cannot be opened again."""
+    """Make a wallet with fresh keys. It is never overwritten; without its passphrase it cannot be opened again.
+
+    Needs: a new passphrase. Writes: the wallet, mode 0600.
+
+    Example: intaglio wallet create --wallet @office
+    """
     _require_place_for(wallet)
     created = create_wallet(wallet, ask_passphrase(passphrase_file, confirm=True))
     show(wallet_facts(created, wallet), as_json=as_json)
@@ -48,13 +53,23 @@ def wallet_create(
 def wallet_show(
     wallet: WalletOption = DEFAULT_WALLET, passphrase_file: PassphraseFileOption = None, *, as_json: JsonOption = False
 ) -> None:
-    """Show what the wallet remembers. Secrets are not shown."""
+    """Show what the wallet remembers. Secrets are not shown.
+
+    Needs: the wallet. Writes: nothing.
+
+    Example: intaglio wallet show --wallet @office
+    """
     show(wallet_facts(open_wallet(wallet, passphrase_file)[0], wallet), as_json=as_json)
 
 
 @wallet_app.command("list")
 def wallet_list(*, as_json: JsonOption = False) -> None:
-    """List the identities: the wallets that --wallet @NAME finds. Needs no passphrase."""
+    """List the identities: the wallets that --wallet @NAME finds. Needs no passphrase.
+
+    Needs: nothing. Writes: nothing.
+
+    Example: intaglio wallet list
+    """
     found = {f"@{path.name.removesuffix(WALLET_SUFFIX)}": str(path) for path in _wallets_in(identities())}
     if not found and not as_json:
         typer.echo("there are none; `intaglio wallet create --wallet @NAME` makes one", err=True)
@@ -74,6 +89,10 @@ def wallet_backup(
     """Write a backup: a signed revocation, and no key. `intaglio revoke --backup` is all that it is good for.
 
     It is sealed with a passphrase of its own, since whoever opens it can revoke.
+
+    Needs: the wallet, and another passphrase for the backup. Writes: BACKUP, mode 0600.
+
+    Example: intaglio wallet backup office.backup
     """
     opened, _ = open_wallet(wallet, passphrase_file)
     kept = Backup.of(opened, now=int(time.time()))
@@ -88,7 +107,12 @@ def wallet_passphrase(
     passphrase_file: PassphraseFileOption = None,
     new_passphrase_file: NewPassphraseFileOption = None,
 ) -> None:
-    """Change the passphrase. Copies and backups that were made before keep the one that they had."""
+    """Change the passphrase. Copies and backups that were made before keep the one that they had.
+
+    Needs: the wallet, and its new passphrase. Writes: the wallet.
+
+    Example: intaglio wallet passphrase --new-passphrase-file new.txt
+    """
     opened, old = open_wallet(wallet, passphrase_file)
     new = ask_new_passphrase(new_passphrase_file)
     if Passphrase(new) == old:

@@ -14,7 +14,7 @@ import click
 import typer
 from click.core import ParameterSource
 
-from federation.commandline.program import Commands, words_of
+from federation.commandline.commands import Commands, variable_of, words_of
 from federation.commandline.settings import Program, Settings, find_command, key_of, short_variable
 from federation.errors import UsageError
 
@@ -42,6 +42,7 @@ def config_commands(program: Program, *, example: str) -> Commands:
         Needs: nothing. Writes: nothing.
 
         Example: {program.name} config show {example}""",
+        options_metavar="[--json] [COMMAND ...]",
         context_settings={
             "allow_extra_args": True,
             "ignore_unknown_options": True,
@@ -114,7 +115,9 @@ def _of_command(root: click.Context, settings: Settings, line: list[str]) -> lis
     required = {parameter.name for parameter in command.params if parameter.required}
     return [
         (
-            key_of(parameter) if isinstance(parameter, click.Option) else parameter.make_metavar(context),
+            key_of(parameter)
+            if isinstance(parameter, click.Option)
+            else str(parameter.metavar or parameter.name).upper(),
             _shown(context.params.get(str(parameter.name))),
             _origin(context, parameter, settings, needed=parameter.name in required),
         )
@@ -137,13 +140,13 @@ def _origin(context: click.Context, parameter: click.Parameter, settings: Settin
         case ParameterSource.COMMANDLINE:
             return "command line"
         case ParameterSource.ENVIRONMENT:
-            return f"variable {next(name for name in parameter.envvar or () if os.environ.get(name))}"
+            return f"variable {variable_of(parameter, context)}"
         case ParameterSource.DEFAULT_MAP:
             return settings.place_of(" ".join(words_of(context)), parameter)
         case _ if needed:
             return "needed, and set nowhere"
         case _:
-            return "default" if context.params.get(str(parameter.name)) is not None else "not set"
+            return "not set" if _shown(context.params.get(str(parameter.name))) is None else "default"
 
 
 def _shown(value: Any) -> str | None:  # noqa: ANN401 - of any option

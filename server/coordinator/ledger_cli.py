@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from federation.commandline.program import Commands
+from federation.commandline.commands import Commands
 from federation.errors import UsageError
 
 if TYPE_CHECKING:
@@ -20,7 +20,12 @@ FileArgument = Annotated[Path, typer.Argument(help="The ledger, a run's `ledger`
 
 @ledger_commands.command("show")
 def ledger_show(file: FileArgument) -> None:
-    """Print what every population was charged, what is left, and which runs reserved and committed."""
+    """Print what every population was charged, what is left, and which runs reserved and committed.
+
+    Needs: a ledger. Writes: nothing.
+
+    Example: intaglio-server ledger show ledger.jsonl
+    """
     for account in _chain(file).accounts():
         typer.echo(str(account))
 
@@ -30,7 +35,12 @@ def ledger_verify(
     file: FileArgument,
     anchor: Annotated[Path | None, typer.Option(help="An earlier copy, which this ledger must begin with.")] = None,
 ) -> None:
-    """Check that nothing was changed, and with --anchor that nothing is missing at the end either."""
+    """Check that nothing was changed, and with --anchor that nothing is missing at the end either.
+
+    Needs: a ledger, and for --anchor an earlier copy of it. Writes: nothing.
+
+    Example: intaglio-server ledger verify ledger.jsonl --anchor earlier.jsonl
+    """
     chain = _chain(file)
     if anchor is not None:
         chain.require_extends(_chain(anchor))

@@ -28,7 +28,11 @@ LogOption = Annotated[
 ]
 DatabaseOption = Annotated[
     str | None,
-    typer.Option(envvar="INTAGLIO_SERVER_LOG_DATABASE", help="The log's database, when it is not in that folder."),
+    typer.Option(
+        envvar="INTAGLIO_SERVER_LOG_DATABASE",
+        metavar="FILE|URL",
+        help="The log's database, when it is not in that folder.",
+    ),
 ]
 PolicyOption = Annotated[
     Path | None, typer.Option(envvar="INTAGLIO_SERVER_LOG_POLICY", help="Log policy, when it is not in that folder.")
@@ -68,6 +72,10 @@ def dashboard_command(
     """Write one page of what runs here: release and audit, use, log and witnesses, privacy budget, runs, rules.
 
     It says what needs attention, has no view of a person and no script, and loads nothing. What cannot be read says so.
+
+    Needs: the release bundle and the log; what else it is given. Writes: OUTPUT.
+
+    Example: intaglio-server dashboard organisation.html
     """
     source = LogSource(log, log_database, log_policy, _keys(witness))
     reader = DashboardReader(Sources(release, source, release_trust, rules, ledger, federation))
@@ -98,6 +106,10 @@ def organisation_command(
     """Serve the organisation's page until SIGTERM or Ctrl-C, on this machine only unless told otherwise.
 
     It asks nobody for a password: in front of it, put what does.
+
+    Needs: the release bundle and the log; what else it is given. Writes: nothing.
+
+    Example: intaglio-server web organisation --port 8090
     """
     source = LogSource(log, log_database, log_policy, _keys(witness))
     reader = DashboardReader(Sources(release, source, release_trust, rules, ledger, federation))

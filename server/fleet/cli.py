@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from federation.commandline.program import Commands
+from federation.commandline.commands import Commands
 from federation.errors import UsageError
 from server.coordinator.run_records import RunRecords
 from server.fleet.members import Coordinator
@@ -34,7 +34,12 @@ def federation_init(
     folder: FolderArgument,
     address: Annotated[str, typer.Option(help="HOST:PORT under which organisations reach the gateway.")],
 ) -> None:
-    """Make the keys and certificates of a new federation."""
+    """Make the keys and certificates of a new federation.
+
+    Needs: nothing. Writes: FOLDER.
+
+    Example: intaglio-server federation init coordinator --address fed.example.org:8443
+    """
     coordinator = Coordinator.create(folder, address=address, now=dt.datetime.now(dt.UTC))
     typer.echo(f"federation {coordinator.federation.hex()} at {address}")
 
@@ -48,7 +53,12 @@ def federation_start(
     ] = None,
     metrics_host: Annotated[str, typer.Option(help="Interface that metrics are shown on.")] = "127.0.0.1",
 ) -> None:
-    """Run SuperLink, executor and gateway until stopped. Only the gateway is meant to be reached from outside."""
+    """Run SuperLink, executor and gateway until stopped. Only the gateway is meant to be reached from outside.
+
+    Needs: what `federation init` made. Writes: FOLDER.
+
+    Example: intaglio-server federation start coordinator --host 0.0.0.0
+    """
     coordinator = Coordinator(folder)
     metrics = (metrics_host, metrics_port) if metrics_port else None
     serve(coordinator, host=host, port=int(coordinator.address.rpartition(":")[2]), metrics=metrics)
@@ -60,7 +70,12 @@ def federation_invite(
     folder: FolderArgument,
     days: Annotated[int, typer.Option(min=1, max=90, help="How long the invitation is open.")] = 7,
 ) -> None:
-    """Print an invitation to send, and on stderr the fingerprint to read out."""
+    """Print an invitation to send, and on stderr the fingerprint to read out.
+
+    Needs: the coordinator's folder. Writes: the invitation into FOLDER.
+
+    Example: intaglio-server federation invite north coordinator
+    """
     invitation, text = Coordinator(folder).invite(name, now=int(time.time()), days=days)
     typer.echo(text)
     typer.echo(f"coordinator's fingerprint, to read out: {invitation.coordinator_fingerprint}", err=True)
@@ -72,7 +87,13 @@ def federation_approve(
     folder: FolderArgument,
     fingerprint: FingerprintOption = None,
 ) -> None:
-    """Make an organisation a member, once its fingerprint was compared. The SuperLink must be running."""
+    """Make an organisation a member, once its fingerprint was compared. The SuperLink must be running.
+
+    Needs: the request, a running coordinator, and somebody of the organisation on the telephone. Writes: the member
+    into FOLDER.
+
+    Example: intaglio-server federation approve request.json coordinator
+    """
     coordinator, now = Coordinator(folder), int(time.time())
     try:
         data = request.read_bytes()
@@ -87,7 +108,12 @@ def federation_approve(
 
 @federation_commands.command("revoke")
 def federation_revoke(name: Annotated[str, typer.Argument(help="The member.")], folder: FolderArgument) -> None:
-    """End a membership: the node is turned away at once. Give the others the new roster."""
+    """End a membership: the node is turned away at once. Give the others the new roster.
+
+    Needs: a running coordinator. Writes: the member in FOLDER.
+
+    Example: intaglio-server federation revoke north coordinator
+    """
     coordinator = Coordinator(folder)
     with connected(folder) as superlink:
         member = coordinator.revoke(name, superlink.unregister)
@@ -96,7 +122,12 @@ def federation_revoke(name: Annotated[str, typer.Argument(help="The member.")], 
 
 @federation_commands.command("members")
 def federation_members(folder: FolderArgument) -> None:
-    """List members, their nodes and fingerprints."""
+    """List members, their nodes and fingerprints.
+
+    Needs: the coordinator's folder. Writes: nothing.
+
+    Example: intaglio-server federation members coordinator
+    """
     for member in Coordinator(folder).members():
         typer.echo(f"{member.name}  {member.node}  {member.signed.request.fingerprint}")
 
@@ -105,7 +136,12 @@ def federation_members(folder: FolderArgument) -> None:
 def federation_runs(
     folder: Annotated[Path, typer.Argument(help="Where the privacy ledger lies, a run's `ledger`.")],
 ) -> None:
-    """List what became of every run, who was in its sums, and who dropped out at which stage and why."""
+    """List what became of every run, who was in its sums, and who dropped out at which stage and why.
+
+    Needs: the folder of the coordinator's ledger. Writes: nothing.
+
+    Example: intaglio-server federation runs runs
+    """
     found = sorted(folder.glob("*.runs"))
     if not found:
         raise UsageError(f"{folder} holds no records of runs; name the folder of a privacy ledger")
@@ -121,7 +157,12 @@ def federation_roster(
         list[str] | None, typer.Option(help="Only this member; repeatable. For a federation of some of them.")
     ] = None,
 ) -> None:
-    """Print the keys of all members, for `intaglio node trust` and for a run's `roster`."""
+    """Print the keys of all members, for `intaglio node trust` and for a run's `roster`.
+
+    Needs: the coordinator's folder. Writes: nothing.
+
+    Example: intaglio-server federation roster coordinator --member north --member south
+    """
     typer.echo(Coordinator(folder).roster(member or ()), nl=False)
 
 
@@ -129,7 +170,12 @@ def federation_roster(
 def federation_app_hash(
     application: Annotated[Path, typer.Argument(help="Folder with the pyproject.toml of the application.")],
 ) -> None:
-    """Print the SHA-256 of an application as Flower packs it."""
+    """Print the SHA-256 of an application as Flower packs it.
+
+    Needs: the application's folder. Writes: nothing.
+
+    Example: intaglio-server federation app-hash .
+    """
     typer.echo(app_hash(application))
 
 
@@ -146,6 +192,10 @@ def federation_run(
 
     Ends with 0 when the result of every run is on disk. Runs take turns, those of several commands too. The same
     settings again go on with a run that died, under the charge that it has.
+
+    Needs: a running coordinator, the application, the settings of the run. Writes: what the settings name.
+
+    Example: intaglio-server federation run coordinator --application . --config run.toml
     """
     runs = [(path, read_settings(path, application)) for path in config]  # all of them, before the first begins
     coordinator = Coordinator(folder)
@@ -159,7 +209,12 @@ def federation_stop(
     run: Annotated[int, typer.Argument(help="What it said when it began, or its place in the queue.", min=1)],
     folder: FolderArgument,
 ) -> None:
-    """End a run, or take it out of the queue. What it reserved stays charged; the same settings go on with it."""
+    """End a run, or take it out of the queue. What it reserved stays charged; the same settings go on with it.
+
+    Needs: a running coordinator. Writes: the run's record.
+
+    Example: intaglio-server federation stop 3 coordinator
+    """
     queue = RunQueue(Coordinator(folder).folder)
     if run in {place.number for place in queue.places()}:
         typer.echo(f"{queue.leave(run).what} is out of the queue")

@@ -61,6 +61,10 @@ def federation_status(
     """Say how everything stands: certificates, members, runs, budgets. Ends with 4 when the SuperLink does not answer.
 
     It speaks of certificates from 60 days before their end on.
+
+    Needs: the coordinator's folder. Writes: nothing.
+
+    Example: intaglio-server federation status coordinator
     """
     status, now = FederationStatus.read(folder), dt.datetime.now(dt.UTC)
     if as_json:
@@ -79,7 +83,12 @@ def federation_renew(
         bool, typer.Option("--authority", help="A new authority too. Everybody needs the notice that is printed.")
     ] = False,
 ) -> None:
-    """Give the gateway a new certificate. A running one takes it within a second, and no organisation notices."""
+    """Give the gateway a new certificate. A running one takes it within a second, and no organisation notices.
+
+    Needs: the coordinator's folder. Writes: certificates into FOLDER.
+
+    Example: intaglio-server federation renew coordinator
+    """
     coordinator, now = Coordinator(folder), dt.datetime.now(dt.UTC)
     if authority:
         typer.echo(coordinator.renew_authority(now=now))
@@ -94,7 +103,12 @@ def federation_move(
     address: Annotated[str, typer.Argument(help="HOST:PORT under which organisations reach the gateway from now on.")],
     folder: FolderArgument,
 ) -> None:
-    """Give the gateway another address, and print the notice for every organisation. Start the coordinator again."""
+    """Give the gateway another address, and print the notice for every organisation. Start the coordinator again.
+
+    Needs: the coordinator's folder. Writes: address and certificates into FOLDER.
+
+    Example: intaglio-server federation move fed.example.net:8443 coordinator
+    """
     typer.echo(Coordinator(folder).move(address, now=dt.datetime.now(dt.UTC)))
     typer.echo("send this line to every organisation: `intaglio node notice`. Open invitations have ended", err=True)
 
@@ -108,6 +122,11 @@ def federation_rekey(
 
     The old key alone is not enough: it may have been stolen, and the request be one that the member gave up. Give
     everybody the new roster afterwards.
+
+    Needs: the member's request, a running coordinator, and somebody of the organisation on the telephone. Writes: the
+    member in FOLDER.
+
+    Example: intaglio-server federation rekey request.json coordinator
     """
     coordinator = Coordinator(folder)
     try:
@@ -124,6 +143,11 @@ def federation_rekey(
 
 
 def federation_calls(folder: FolderArgument) -> None:
-    """Check the gateway's whole log, and print how many calls it holds and its head, to be kept elsewhere."""
+    """Check the gateway's whole log, and print how many calls it holds and its head, to be kept elsewhere.
+
+    Needs: the coordinator's folder. Writes: nothing.
+
+    Example: intaglio-server federation calls coordinator
+    """
     count, head, is_whole = call_log.verify(Coordinator(folder).folder / call_log.FOLDER)
     typer.echo(f"{count} calls, {'from the first on' if is_whole else 'older ones were removed'}, head {head}")

@@ -11,7 +11,7 @@ from typing import Annotated
 
 import typer
 
-from federation.commandline.program import Commands
+from federation.commandline.commands import Commands
 from federation.errors import MalformedMessageError, UsageError
 from federation.transparency import KeyKind, NoteSigner, VerifierKey
 from federation.transparency.bundles import BUNDLE_ENTRIES, CHECKPOINT_FILE, bundle_path, bundle_to_bytes
@@ -24,7 +24,10 @@ LOG_KEY_FILE, LOG_POLICY_FILE, LOG_DATABASE_FILE = "key", "policy", "log.db"
 log_commands = Commands(help="The public log: keys, export, witnesses, audit.")
 
 DatabaseOption = Annotated[
-    str, typer.Option("--database", help="The log's own database: an SQLite file, or postgresql://USER@HOST/NAME.")
+    str,
+    typer.Option(
+        "--database", metavar="FILE|URL", help="The log's own database: an SQLite file, or postgresql://USER@HOST/NAME."
+    ),
 ]
 KeyOption = Annotated[Path, typer.Option("--key", help="What `intaglio-server log keygen` wrote.")]
 
@@ -34,7 +37,12 @@ def log_keygen(
     origin: Annotated[str, typer.Argument(help="Name of the log for ever, such as example.org/intaglio.")],
     file: Annotated[Path, typer.Argument(help="Where the secret key goes; not overwritten, mode 0600.")],
 ) -> None:
-    """Make the key of a log, and print the public one, which devices, witnesses and monitors need."""
+    """Make the key of a log, and print the public one, which devices, witnesses and monitors need.
+
+    Needs: nothing. Writes: FILE, mode 0600.
+
+    Example: intaglio-server log keygen example.org/log log.key
+    """
     signer = NoteSigner(origin, KeyKind.NOTE, secrets.token_bytes(32))
     try:
         write_new(file, signer.secret_text().encode() + b"\n")
@@ -48,7 +56,12 @@ def log_init(
     directory: Annotated[Path, typer.Argument(help="A new folder for key, policy, database and checkpoint.")],
     origin: Annotated[str, typer.Argument(help="Name of the log for ever, such as example.org/intaglio.")],
 ) -> None:
-    """Make what a matching server needs for its log, and the policy file that devices and monitors need."""
+    """Make what a matching server needs for its log, and the policy file that devices and monitors need.
+
+    Needs: nothing. Writes: DIRECTORY.
+
+    Example: intaglio-server log init log example.org/log
+    """
     try:
         directory.mkdir(mode=0o700)
     except OSError as error:
@@ -60,7 +73,12 @@ def log_init(
 
 @log_commands.command("checkpoint")
 def log_checkpoint(database: DatabaseOption, key: KeyOption) -> None:
-    """Print the current checkpoint, signed anew if its date is older than a minute."""
+    """Print the current checkpoint, signed anew if its date is older than a minute.
+
+    Needs: the log's database and key. Writes: the database.
+
+    Example: intaglio-server log checkpoint --database log/log.db --key log/key
+    """
     with _opened(database, key) as log:
         typer.echo(log.sign(max_age_seconds=60).to_bytes(), nl=False)
 
@@ -71,7 +89,12 @@ def log_proof(
     database: DatabaseOption,
     key: KeyOption,
 ) -> None:
-    """Print an entry with its proof, for `intaglio log verify`."""
+    """Print an entry with its proof, for `intaglio log verify`.
+
+    Needs: the log's database and key. Writes: nothing.
+
+    Example: intaglio-server log proof 7 --database log/log.db --key log/key
+    """
     with _opened(database, key) as log:
         typer.echo(log.prove(position).to_bytes(), nl=False)
 
@@ -82,7 +105,12 @@ def log_growth(
     key: KeyOption,
     since: Annotated[int, typer.Option(min=0, help="Entries that the witness cosigned last, 0 for none.")] = 0,
 ) -> None:
-    """Print what a witness needs to cosign: the checkpoint, and the proof that it extends the one that it knows."""
+    """Print what a witness needs to cosign: the checkpoint, and the proof that it extends the one that it knows.
+
+    Needs: the log's database and key. Writes: nothing.
+
+    Example: intaglio-server log growth --database log/log.db --key log/key --since 100
+    """
     with _opened(database, key) as log:
         typer.echo(log.grow_from(since).to_bytes(), nl=False)
 
@@ -94,7 +122,13 @@ def log_cosign(
     key: KeyOption,
     witness: Annotated[list[str], typer.Option(help="Verifier key of a witness, NAME+ID+KEY; repeatable.")],
 ) -> None:
-    """Add a witness's line to the current checkpoint, and print that."""
+    """Add a witness's line to the current checkpoint, and print that.
+
+    Needs: the log's database and key, and the witness's line. Writes: the database.
+
+    Example: intaglio-server log cosign cosignature.txt --database log/log.db --key log/key --witness
+    witness.example.org/one+56a1bb51+BC
+    """
     keys = [VerifierKey.from_text(text) for text in witness]
     with _opened(database, key) as log:
         typer.echo(log.add_cosignature(_read_text(line), keys).to_bytes(), nl=False)
@@ -106,7 +140,12 @@ def log_export(
     database: DatabaseOption,
     key: KeyOption,
 ) -> None:
-    """Write the log as files, for monitors. Entries first and the checkpoint last: a crash leaves the old log whole."""
+    """Write the log as files, for monitors. Entries first and the checkpoint last: a crash leaves the old log whole.
+
+    Needs: the log's database and key. Writes: FOLDER.
+
+    Example: intaglio-server log export exported --database log/log.db --key log/key
+    """
     with _opened(database, key) as log:
         checkpoint = log.sign(max_age_seconds=60)
         size = checkpoint.head.size
@@ -122,7 +161,12 @@ def log_export(
 
 @log_commands.command("audit")
 def log_audit(database: DatabaseOption, key: KeyOption) -> None:
-    """Recompute the tree from all entries, and compare it with the signed root."""
+    """Recompute the tree from all entries, and compare it with the signed root.
+
+    Needs: the log's database and key. Writes: nothing.
+
+    Example: intaglio-server log audit --database log/log.db --key log/key
+    """
     with _opened(database, key) as log:
         typer.echo(f"{log.audit().size} entries give the signed root")
 

@@ -12,7 +12,7 @@ import typer
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from federation.commandline.program import Commands
+from federation.commandline.commands import Commands
 from federation.consent.purposes import DAY_SECONDS, Category
 from federation.consent.receipts import Terms
 from federation.errors import MalformedMessageError, UsageError
@@ -68,6 +68,10 @@ def rules_init(
 
     For a trial, because whoever holds both keys allows whatever is not a red line. In earnest the keys belong to people
     who do not work for the operator, and each signs on a machine of their own.
+
+    Needs: the terms and the release bundle. Writes: DIRECTORY.
+
+    Example: intaglio-server rules init rules --category sign-in
     """
     offered, now = _terms(terms), int(time.time())
     served = bytes.fromhex(read_bundle(release).release.digest)
@@ -106,7 +110,12 @@ def rules_init(
 def rules_add(
     rules: RulesArgument, entry: Annotated[Path, typer.Argument(help="Signed entry; see docs/formats.md.")]
 ) -> None:
-    """Append an entry that others have signed. Running servers take it in within seconds."""
+    """Append an entry that others have signed. Running servers take it in within seconds.
+
+    Needs: the signed entry. Writes: RULES.
+
+    Example: intaglio-server rules add rules/rules.jsonl entry.json
+    """
     _append(rules, _signed_rule(entry))
 
 
@@ -119,7 +128,12 @@ def rules_stop(
     jurisdiction: Annotated[list[str] | None, typer.Option(help="Where; repeatable. [default: everywhere]")] = None,
     audience: Annotated[list[str] | None, typer.Option(help="Whose; repeatable. [default: everybody's]")] = None,
 ) -> None:
-    """Begin a moratorium now: enrolment and verification in its scope stop. One signer can do that alone."""
+    """Begin a moratorium now: enrolment and verification in its scope stop. One signer can do that alone.
+
+    Needs: a signer's key. Writes: RULES.
+
+    Example: intaglio-server rules stop rules/rules.jsonl --key signer-1.pem --name incident-7 --reason stolen-keys
+    """
     places, whose = tuple(sorted(jurisdiction or ())), tuple(sorted(audience or ()))
     _append(rules, _signed(Moratorium(name, int(time.time()), places, whose, (), reason), [_key(k) for k in key]))
 
@@ -131,13 +145,24 @@ def rules_lift(
     name: Annotated[str, typer.Option(help="Name of the moratorium.")],
     reason: ReasonOption,
 ) -> None:
-    """End a moratorium. Needs at least two signers."""
+    """End a moratorium. Needs at least two signers.
+
+    Needs: two signers' keys. Writes: RULES.
+
+    Example: intaglio-server rules lift rules/rules.jsonl --key signer-1.pem --key signer-2.pem --name incident-7
+    --reason keys-replaced
+    """
     _append(rules, _signed(Lifting(name, int(time.time()), reason), [_key(k) for k in key]))
 
 
 @rules_commands.command("show")
 def rules_show(rules: RulesArgument) -> None:
-    """Verify a rules file and list its entries."""
+    """Verify a rules file and list its entries.
+
+    Needs: the rules. Writes: nothing.
+
+    Example: intaglio-server rules show rules/rules.jsonl
+    """
     for name, rule in Rulebook.from_file(_read(rules), read_at=int(time.time())).rules.items():
         typer.echo(f"{name}: {json.dumps(rule.to_json(), sort_keys=True)}")
 

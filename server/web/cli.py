@@ -14,7 +14,7 @@ from typing import Annotated
 
 import typer
 
-from federation.commandline.program import Commands
+from federation.commandline.commands import Commands
 from federation.consent.purposes import require_purpose
 from federation.consent.receipts import Terms
 from federation.errors import IntaglioError, UsageError
@@ -83,7 +83,13 @@ def web_start(
         float, typer.Option(help="Calls a second for each address; a verification takes three.")
     ] = 5.0,
 ) -> None:
-    """Serve the page until SIGTERM or Ctrl-C."""
+    """Serve the page until SIGTERM or Ctrl-C.
+
+    Needs: the built page, what `matching start` needs but log and database, terms, log policy, the matching server.
+    Writes: nothing.
+
+    Example: intaglio-server web start --server localhost:7443 --origin https://verify.example.org
+    """
     if (certificate is None) != (key is None):
         raise UsageError("https takes both --certificate and --key")
     bundle = read_bundle(release)
