@@ -26,7 +26,7 @@ class Commands(typer.Typer):
     """A group of commands. Whoever is in it takes settings."""
 
     def __init__(self, *, help: str, **options: Any) -> None:  # noqa: A002, ANN401 - typer's names
-        super().__init__(no_args_is_help=True, help=help, **options)
+        super().__init__(no_args_is_help=True, help=_flowing(help), **options)
 
     def command(
         self,
@@ -42,7 +42,8 @@ class _Command(TyperCommand):
 
     def __init__(self, *arguments: Any, **options: Any) -> None:  # noqa: ANN401 - typer's
         super().__init__(*arguments, **options)
-        if "Exit codes:" not in (self.help or ""):
+        self.help = _flowing(self.help or "")
+        if "Exit codes:" not in self.help:
             self.epilog = EXIT_CODES
 
     def make_context(
@@ -90,3 +91,8 @@ def words_of(context: click.Context) -> list[str]:
         words.insert(0, str(context.info_name))
         context = context.parent
     return words
+
+
+def _flowing(text: str) -> str:
+    """Paragraphs of one line each: the terminal breaks them, not whoever wrote the docstring."""
+    return "\n\n".join(" ".join(paragraph.split()) for paragraph in text.split("\n\n"))

@@ -329,7 +329,9 @@ def test_a_wrong_variable_is_named(home, monkeypatch):
 
 
 def shown(*words, code=0):
-    return {row["name"]: (row["value"], row["from"]) for row in json.loads(run("config", "show", "--json", *words).stdout)}
+    return {
+        row["name"]: (row["value"], row["from"]) for row in json.loads(run("config", "show", "--json", *words).stdout)
+    }
 
 
 def test_config_show_says_where_each_value_of_a_command_comes_from(usual, monkeypatch):
@@ -428,16 +430,19 @@ def test_every_option_can_be_set_but_those_that_a_person_must_type(module):
         for parameter in command.params
         if isinstance(parameter, click.Option) and parameter not in list(settable(command)) and parameter.name != "help"
     }
-    assert typed == {
-        "intaglio": {
-            ("enrol", "agree"),
-            ("renew", "agree"),
-            ("receipts renew", "agree"),
-            ("join", "fingerprint"),
-            ("node trust", "replace"),
-        },
-        "intaglio-server": {("federation approve", "fingerprint")},
-    }[module.PROGRAM.name]
+    assert (
+        typed
+        == {
+            "intaglio": {
+                ("enrol", "agree"),
+                ("renew", "agree"),
+                ("receipts renew", "agree"),
+                ("join", "fingerprint"),
+                ("node trust", "replace"),
+            },
+            "intaglio-server": {("federation approve", "fingerprint")},
+        }[module.PROGRAM.name]
+    )
 
 
 def test_a_shared_option_means_the_same_type_everywhere():
@@ -463,7 +468,9 @@ def test_each_program_has_its_own_file_and_variables(home, monkeypatch):
 
 def test_a_downloaded_folder_redirects_neither_device_nor_server(home):
     """Whoever packed it owns nothing afterwards: the files are the person's own, and writable by nobody else."""
-    hostile = 'server = "attacker.example:7443"\ntls = "his"\nrelease-trust = "his.json"\nlog-policy = "his"\nwallet = "x"\n'
+    hostile = (
+        'server = "attacker.example:7443"\ntls = "his"\nrelease-trust = "his.json"\nlog-policy = "his"\nwallet = "x"\n'
+    )
     Path("intaglio.toml").write_text(hostile)
     Path("intaglio-server.toml").write_text('[matching.start]\nready-file = "precious"\n')
     for words in (["verify", "now.jpg"], ["enrol", "a.jpg", "b.jpg"], ["wallet", "create"], ["revoke"]):

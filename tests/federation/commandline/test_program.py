@@ -1,0 +1,288 @@
+"""What both programs begin with: completion, version, exit codes, and help in which every command has an example."""
+
+import json
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from importlib import metadata
+from pathlib import Path
+
+import click
+import click.testing
+import pytest
+import typer
+from typer.testing import CliRunner
+
+import client.cli
+import server.cli
+from federation.commandline import commands, program, version
+from federation.commandline.commands import EXIT_CODES
+from federation.commandline.settings import Program, Settings, leaves
+from federation.errors import PeerError, ProofError, RefusedError, UsageError
+
+ROOT = Path(__file__).resolve().parents[3]
+MODULES = {"intaglio": client.cli, "intaglio-server": server.cli}
+PROGRAMS = pytest.mark.parametrize("name", MODULES)
+TREES = {name: typer.main.get_command(module.app) for name, module in MODULES.items()}
+COMMANDS = [(name, path) for name, tree in TREES.items() for path in leaves(tree)]
+
+
+# ---------------------------------------------------------------------- help
+
+
+def help_of(name, path):
+    result = click.testing.CliRunner().invoke(TREES[name], [*path.split(), "--help"], env={"COLUMNS": "1000"})
+    assert result.exit_code == 0
+    return result.stdout
+
+
+@pytest.mark.parametrize(("name", "path"), COMMANDS, ids=[f"{name} {path}" for name, path in COMMANDS])
+def test_every_command_says_what_it_needs_and_writes_how_it_ends_and_one_example(name, path):
+    told = help_of(name, path)
+    assert re.search(r"Needs: \w.*\. Writes: \w.*\.\s*$", told, flags=re.MULTILINE)
+    assert told.count("Exit codes: ") == 1
+    (example,) = re.findall(rf"^\s*Example: {name} (.*?)\s*$", told, flags=re.MULTILINE)
+    assert example == path or example.startswith(f"{path} ")
+
+
+def a_configuration(name):
+    """One that says what commands share, as somebody has who follows the examples."""
+    settings = Settings(
+        MODULES[name].PROGRAM, Path("/etc") / f"{name}.toml", dict.fromkeys(MODULES[name].PROGRAM.shared, "x")
+    )
+    return lambda *_args, **_options: settings
+
+
+@pytest.mark.parametrize(("name", "path"), COMMANDS, ids=[f"{name} {path}" for name, path in COMMANDS])
+def test_every_example_is_one_that_the_program_takes(name, path, monkeypatch):
+    example = re.search(rf"Example: {name} (.*?)\s*$", help_of(name, path), flags=re.MULTILINE)[1]
+    ran = []
+    monkeypatch.setattr(Settings, "find", a_configuration(name))
+    monkeypatch.setattr(commands._Command, "invoke", lambda command, _ctx: ran.append(command.name), raising=False)
+    result = click.testing.CliRunner().invoke(TREES[name], shlex.split(example))
+    assert result.exit_code == 0, result.output
+    assert ran == [path.split()[-1]]
+
+
+def test_an_example_with_an_option_that_is_gone_is_found(monkeypatch):
+    monkeypatch.setattr(Settings, "find", a_configuration("intaglio"))
+    assert CliRunner().invoke(client.cli.app, ["verify", "now.jpg", "--fast"]).exit_code == 2
+
+
+def test_help_is_not_buried_under_variables():
+    assert "env var" not in help_of("intaglio", "verify")
+    assert "INTAGLIO_PASSPHRASE," in help_of("intaglio", "verify")
+
+
+# ---------------------------------------------------------------------- exit codes
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (UsageError("x"), 2),
+        (RefusedError("x"), 3),
+        (PeerError("x"), 4),
+        (ProofError("x"), 4),
+        (KeyboardInterrupt(), 130),
+        (EOFError(), 130),
+        (click.Abort(), 130),
+        (ZeroDivisionError(), 70),
+    ],
+    ids=lambda value: type(value).__name__ if isinstance(value, BaseException) else str(value),
+)
+def test_a_program_ends_as_its_help_says(error, code, monkeypatch, capsys):
+    app = program.root(Program("toy", frozenset()), help="A toy.")
+
+    @app.command("fail")
+    def fail() -> None:
+        raise error
+
+    monkeypatch.setattr(sys, "argv", ["toy", "fail"])
+    with pytest.raises(SystemExit, match=f"^{code}$"):
+        program.run(app)
+    told = capsys.readouterr().err
+    assert ("Traceback" in told) == (code == 70)
+    assert f"{code} " in EXIT_CODES
+
+
+# ---------------------------------------------------------------------- completion
+
+
+@pytest.fixture
+def shell(tmp_path):
+    """Bash with both programs in its path, and a home of its own."""
+    for name, module in MODULES.items():
+        script = tmp_path / "bin" / name
+        script.parent.mkdir(exist_ok=True)
+        script.write_text(f"#!{sys.executable}\nfrom {module.__name__} import main\nmain()\n")
+        script.chmod(0o755)
+    environment = {
+        "PATH": f"{tmp_path / 'bin'}:{os.environ['PATH']}",
+        "HOME": str(tmp_path),
+        "PYTHONPATH": str(ROOT),
+    }
+
+    def run(script):
+        done = subprocess.run(["bash", "-c", script], env=environment, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    return run
+
+
+def pressed_tab(words):
+    """What bash does when a completion was loaded and TAB is pressed after the last word."""
+    return f"""
+    COMP_WORDS=({" ".join(shlex.quote(word) for word in words)}); COMP_CWORD=$(( ${{#COMP_WORDS[@]}} - 1 ))
+    function=$(complete -p {words[0]} | sed 's/.*-F \\([^ ]*\\).*/\\1/')
+    $function {words[0]}; printf '%s\\n' "${{COMPREPLY[@]}}"; echo
+    """
+
+
+@pytest.mark.integration
+def test_bash_completes_commands_groups_and_options(shell):
+    tabs = [
+        ["intaglio", "ver"],
+        ["intaglio", "wallet", ""],
+        ["intaglio", "verify", "--log"],
+    ]
+    told = shell('eval "$(intaglio --show-completion)"\n' + "".join(map(pressed_tab, tabs)))
+    verify, wallet, options = (set(part.split()) for part in told.strip().split("\n\n"))
+    assert verify == {"verify"}
+    assert wallet == {"create", "show", "list", "backup", "passphrase"}
+    assert options == {"--log-policy"}
+
+
+@pytest.mark.integration
+def test_completion_is_installed_for_a_new_bash(shell, tmp_path):
+    shell("intaglio-server --install-completion")
+    told = shell("source ~/.bashrc\n" + pressed_tab(["intaglio-server", "matching", "st"]))
+    assert told.split() == ["start"]
+    assert "intaglio-server" in (tmp_path / ".bashrc").read_text()
+
+
+# ---------------------------------------------------------------------- version
+
+
+@PROGRAMS
+def test_the_version_names_commit_and_what_matters(name, monkeypatch):
+    monkeypatch.setattr(version, "commit", lambda: "c0ffee")
+    told = dict(line.split(" ", 1) for line in CliRunner().invoke(MODULES[name].app, ["--version"]).stdout.splitlines())
+    assert told == {
+        name: metadata.version("intaglio"),
+        "commit": "c0ffee",
+        "python": sys.version.split()[0],
+        **{package: metadata.version(package) for package in ("cryptography", "tenseal", "torch", "flwr", "grpcio")},
+    }
+
+
+def test_what_is_not_installed_is_said(monkeypatch):
+    def missing(_name):
+        raise metadata.PackageNotFoundError
+
+    monkeypatch.setattr(metadata, "version", missing)
+    assert version.versions("intaglio")["torch"] == "not installed"
+
+
+def test_no_version_comes_from_an_import():
+    code = (
+        "import sys, json; from federation.commandline.version import versions; versions('intaglio');"
+        "print(json.dumps(sorted({'tenseal', 'torch', 'flwr', 'grpc', 'cryptography'} & set(sys.modules))))"
+    )
+    told = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    assert json.loads(told) == []
+
+
+def test_a_version_is_told_whatever_the_configuration_says(tmp_path, monkeypatch):
+    broken = tmp_path / "intaglio.toml"
+    broken.write_text("=")
+    monkeypatch.setenv("INTAGLIO_CONFIG", str(broken))
+    assert CliRunner().invoke(client.cli.app, ["--version"]).exit_code == 0
+
+
+@pytest.fixture
+def bare(monkeypatch, tmp_path):
+    """No build recorded anything, pip did not either, and the code lies in an empty folder."""
+    monkeypatch.setattr(version.resources, "files", lambda _package: tmp_path)
+    monkeypatch.setattr(metadata, "distribution", lambda _name: Noted(None))
+    code = tmp_path / "checkout" / "federation" / "commandline" / "version.py"
+    code.parent.mkdir(parents=True)
+    monkeypatch.setattr(version, "__file__", str(code))
+    return tmp_path
+
+
+class Noted:
+    def __init__(self, text):
+        self.text = text
+
+    def read_text(self, name):
+        assert name == "direct_url.json"
+        return self.text
+
+
+def commit_into(folder):
+    git = ["git", "-C", folder, "-c", "user.name=n", "-c", "user.email=e"]
+    for command in (["init", "-q"], ["add", "."], ["commit", "-q", "--allow-empty", "-m", "one"]):
+        subprocess.run([*git, *command], check=True)
+    return subprocess.run([*git, "rev-parse", "HEAD"], check=True, capture_output=True, text=True).stdout.strip()
+
+
+def test_a_commit_that_nobody_recorded_is_unknown(bare):
+    assert version.commit() == "unknown"
+
+
+def test_the_commit_is_that_of_the_checkout_and_changes_show(bare):
+    folder = bare / "checkout"
+    (folder / "file").write_text("one")
+    head = commit_into(folder)
+    assert version.commit() == head
+    (folder / "file").write_text("two")
+    assert version.commit() == f"{head}-dirty"
+
+
+def test_a_checkout_around_an_installation_is_not_where_it_came_from(bare):
+    (bare / "project").mkdir()
+    shutil.move(bare / "checkout", bare / "project" / "site-packages")
+    commit_into(bare / "project")
+    assert version._of_checkout(bare / "project" / "site-packages") is None
+
+
+def test_gits_variables_name_no_other_repository(bare, monkeypatch):
+    (bare / "other").mkdir()
+    commit_into(bare / "other")
+    head = commit_into(bare / "checkout")
+    monkeypatch.setenv("GIT_DIR", str(bare / "other" / ".git"))
+    assert version.commit() == head
+
+
+def test_without_git_the_commit_is_unknown(bare, monkeypatch):
+    commit_into(bare / "checkout")
+    monkeypatch.setenv("PATH", "")
+    assert version.commit() == "unknown"
+
+
+@pytest.mark.parametrize(
+    ("noted", "commit"),
+    [
+        ('{"url": "https://x", "vcs_info": {"vcs": "git", "commit_id": "c0ffee"}}', "c0ffee"),
+        ('{"url": "file:///x", "dir_info": {"editable": true}}', "unknown"),
+        ("{", "unknown"),
+        ("[]", "unknown"),
+        ('{"vcs_info": {"commit_id": 7}}', "unknown"),
+    ],
+)
+def test_the_commit_is_what_pip_noted(bare, monkeypatch, noted, commit):
+    monkeypatch.setattr(metadata, "distribution", lambda _name: Noted(noted))
+    assert version.commit() == commit
+
+
+def test_the_commit_that_a_build_recorded_counts_before_all_others(bare, monkeypatch):
+    monkeypatch.setattr(metadata, "distribution", lambda _name: Noted('{"vcs_info": {"commit_id": "c0ffee"}}'))
+    (bare / "COMMIT").write_text("decaf\n")
+    assert version.commit() == "decaf"
+    (bare / "COMMIT").write_text("\n")
+    assert version.commit() == "c0ffee"
