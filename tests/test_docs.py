@@ -19,6 +19,7 @@ import examples.group_rates
 import examples.scores
 import examples.synthetic_scores
 import server.cli
+from federation.commandline.settings import Settings
 
 ROOT = Path(__file__).resolve().parents[1]
 DOCUMENTS = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])
@@ -102,25 +103,40 @@ def commands_in(text):
                 yield words
 
 
-def parse(command, words):
+def parse(command, words, settings=None, *, name=None, parent=None):
     """Parses `words` as click would before it runs the command: sub-commands, options, types, required arguments."""
-    context = command.make_context(command.name, list(words), resilient_parsing=False)
+    context = command.make_context(name or command.name, list(words), parent, **({} if parent else {"obj": settings}))
     if isinstance(command, click.Group):
         rest = [*context._protected_args, *context.args]
-        _, sub, rest = command.resolve_command(context, rest)
-        parse(sub, rest)
+        name, sub, rest = command.resolve_command(context, rest)
+        parse(sub, rest, name=name, parent=context)
+
+
+def settings_of(text, variable, tmp_path):
+    """What a document's block `# NAME.toml` says to the program whose variable names it."""
+    program = {f"{module.PROGRAM.prefix}_CONFIG": module.PROGRAM for module in (client.cli, server.cli)}
+    name, _, path = variable.partition("=")
+    file = tmp_path / path.removeprefix("$PWD/")
+    (block,) = re.findall(rf"^```toml\n(# {file.name}\n.*?)^```", text, flags=re.MULTILINE | re.DOTALL)
+    file.write_text(block)
+    return program[name].name, Settings.read(program[name], file)
 
 
 @BY_NAME
-def test_every_command_line_is_one_that_the_program_takes(document):
-    for words in commands_in(document.read_text()):
+def test_every_command_line_is_one_that_the_program_takes(document, tmp_path):
+    text, settings = document.read_text(), {}
+    for words in commands_in(text):
         match words:
+            case ["export", variable]:
+                program, found = settings_of(text, variable, tmp_path)
+                found.require_commands(COMMANDS[program])
+                settings[program] = found
             case ["make", *rest]:
                 check_make(rest)
             case ["python", "-m", module, *rest] if module in COMMANDS:
                 parse(COMMANDS[module], rest)
             case ["intaglio" | "intaglio-server" as program, *rest]:
-                parse(COMMANDS[program], rest)
+                parse(COMMANDS[program], rest, settings.get(program))
             case ["pg_dump" | "pg_restore", *_]:
                 pass  # PostgreSQL's own; `test_restored_service.py` runs them
             case _:

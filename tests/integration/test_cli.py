@@ -163,6 +163,52 @@ def verification(operator):
 
 
 @pytest.mark.integration
+def test_a_life_is_typed_without_options_when_a_file_says_them(operator, person, tmp_path, monkeypatch):
+    operator.start()
+    file = operator.directory / "alice.toml"
+    file.write_text(f"""
+        server = "{operator.target}"
+        tls = "tls"
+        wallet = "alice.wallet"
+        release = "release.zip"
+        release-trust = "trust.json"
+        rules = "rules.jsonl"
+        log-policy = "transparency/policy"
+        model = "made-up.onnx"
+
+        [enrol]
+        terms = "terms.json"
+        purpose = "{PURPOSE}"
+
+        ["receipts renew"]
+        days = 30
+    """)
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    monkeypatch.setenv("INTAGLIO_CONFIG", str(file))
+    monkeypatch.delenv("INTAGLIO_WALLET")
+
+    for command, code in [
+        (["wallet", "create"], 0),
+        (["enrol", "1-0", "1-1", "--agree"], 0),
+        (["verify", "1-2"], 0),
+        (["verify", "2-0"], 1),
+        (["receipts", "renew", "1-2", "--agree"], 0),
+        (["receipts", "list"], 0),
+        (["history"], 0),
+        (["log", "follow", "--state", "monitor.json"], 0),
+        (["renew", "1-0", "1-1", "--into", "new.wallet", "--agree"], 0),
+        (["export", "held.json", "--wallet", "new.wallet"], 0),
+        (["revoke", "--wallet", "new.wallet"], 0),
+        (["erase", "tombstone.json", "--wallet", "new.wallet"], 0),
+    ]:
+        done = person(*command)
+        assert done.exit_code == code, (command, done.output)
+    assert (operator.directory / "alice.wallet").exists()
+    assert {path.name for path in Path().iterdir()} == {"monitor.json", "new.wallet", "held.json", "tombstone.json"}
+
+
+@pytest.mark.integration
 def test_enrol_verify_revoke_from_the_command_line(operator, person, tmp_path):
     operator.start()
     assert json.loads(person("wallet", "create", "--json").stdout)["state"] == "not enrolled"

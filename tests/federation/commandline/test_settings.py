@@ -39,7 +39,7 @@ def toy():
         agree: Annotated[bool, typer.Option("--agree", allow_from_autoenv=False)] = False,
     ) -> None:
         found = {"tls": tls, "place": place, "days": days, "rate": rate, "seen": seen, "json": as_json, "agree": agree}
-        typer.echo(json.dumps(found, default=lambda value: str(value)))
+        typer.echo(json.dumps(found, default=str))
 
     @keys.command("list")
     def keys_list(
