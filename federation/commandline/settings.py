@@ -153,7 +153,7 @@ class Settings:
         """
         table = self.tables.get(path, {})
         options = {key_of(option): option for option in settable(command)}
-        for key in table:
+        for key in table if not takes_anything(command) else ():
             self._require_known(key, options, f"in [{_quoted(path)}]")
         context = click.Context(command)
         found = dict[str, Any]()
@@ -297,9 +297,14 @@ def find_command(group: click.Group, words: list[str]) -> click.Command | None:
     command: click.Command | None = group
     for word in words:
         if not isinstance(command, click.Group):
-            return None
+            return command if command is not None and takes_anything(command) else None
         command = command.get_command(click.Context(command), word)
     return command
+
+
+def takes_anything(command: click.Command) -> bool:
+    """Whether it stands for commands that are not there: nobody knows their options."""
+    return bool(command.context_settings.get("ignore_unknown_options"))
 
 
 def _text_of(file: Path) -> str:

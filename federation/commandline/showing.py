@@ -62,7 +62,7 @@ def config_commands(program: Program, *, example: str) -> Commands:
         if as_json:
             typer.echo(json.dumps([{"name": name, "value": value, "from": origin} for name, value, origin in rows]))
             return
-        widths = [max(len(row[column] or "-") for row in rows) for column in (0, 1)]
+        widths = [max((len(row[column] or "-") for row in rows), default=0) for column in (0, 1)]
         for name, value, origin in rows:
             typer.echo(f"{name:<{widths[0]}}  {value or '-':<{widths[1]}}  {origin}".rstrip())
 

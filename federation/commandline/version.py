@@ -7,14 +7,13 @@ import os
 import platform
 import shutil
 import subprocess
-from importlib import metadata, resources
+from importlib import metadata
 from pathlib import Path
 
 DISTRIBUTION = "intaglio"
 UNKNOWN = "unknown"
 _NEEDED = ("cryptography", "tenseal", "torch", "flwr", "grpcio")
-_RECORD = "COMMIT"
-_PACKAGE = "federation"
+_RECORD = "COMMIT"  # of `federation/`; a build hook may write it into the wheel
 _GIT_SECONDS = 5.0
 
 
@@ -31,7 +30,7 @@ def versions(program: str) -> dict[str, str]:
 def commit() -> str:
     """The commit that this was built or installed from; `-dirty` when files differ from it.
 
-    In this order: what the build wrote beside the package, what pip wrote when it installed from a repository, the
+    In this order: what the build wrote into the package, what pip wrote when it installed from a repository, the
     checkout that the code lies in. Otherwise "unknown".
     """
     return _recorded() or _of_repository() or _of_checkout(Path(__file__).parents[2]) or UNKNOWN
@@ -39,7 +38,7 @@ def commit() -> str:
 
 def _recorded() -> str | None:
     """The file that a build puts into the wheel."""
-    record = resources.files(_PACKAGE) / _RECORD
+    record = Path(__file__).parents[1] / _RECORD
     return record.read_text(encoding="ascii").strip() or None if record.is_file() else None
 
 

@@ -207,7 +207,6 @@ def test_a_version_is_told_whatever_the_configuration_says(tmp_path, monkeypatch
 @pytest.fixture
 def bare(monkeypatch, tmp_path):
     """No build recorded anything, pip did not either, and the code lies in an empty folder."""
-    monkeypatch.setattr(version.resources, "files", lambda _package: tmp_path)
     monkeypatch.setattr(metadata, "distribution", lambda _name: Noted(None))
     code = tmp_path / "checkout" / "federation" / "commandline" / "version.py"
     code.parent.mkdir(parents=True)
@@ -282,7 +281,8 @@ def test_the_commit_is_what_pip_noted(bare, monkeypatch, noted, commit):
 
 def test_the_commit_that_a_build_recorded_counts_before_all_others(bare, monkeypatch):
     monkeypatch.setattr(metadata, "distribution", lambda _name: Noted('{"vcs_info": {"commit_id": "c0ffee"}}'))
-    (bare / "COMMIT").write_text("decaf\n")
+    record = bare / "checkout" / "federation" / "COMMIT"
+    record.write_text("decaf\n")
     assert version.commit() == "decaf"
-    (bare / "COMMIT").write_text("\n")
+    record.write_text("\n")
     assert version.commit() == "c0ffee"

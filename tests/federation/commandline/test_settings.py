@@ -1,5 +1,6 @@
 """Settings: which value counts, what a file may say and whose it may be, and what `config show` tells and does not."""
 
+import contextlib
 import json
 import os
 import re
@@ -10,6 +11,8 @@ from typing import Annotated
 import click
 import pytest
 import typer
+from hypothesis import given
+from hypothesis import strategies as st
 from typer.testing import CliRunner
 
 import client.cli
@@ -18,6 +21,7 @@ from federation.commandline.commands import Commands
 from federation.commandline.program import root
 from federation.commandline.settings import Program, Settings, is_shared, key_of, leaves, settable, short_variable
 from federation.commandline.showing import config_commands
+from federation.errors import UsageError
 
 TOY = Program("toy", frozenset({"tls", "place"}))
 PROGRAMS = pytest.mark.parametrize("module", [client.cli, server.cli], ids=["intaglio", "intaglio-server"])
@@ -311,6 +315,37 @@ def test_a_fault_in_another_commands_table_is_found_by_config_show(usual):
 def test_a_table_of_no_command_is_found_by_config_show(usual, table):
     usual.write_text(f"[{table}]\n")
     assert "has no command" in run("config", "show", code=2).stderr
+
+
+def test_nothing_is_said_about_the_options_of_commands_that_are_not_installed(usual):
+    app = toy()
+    app.command("missing", context_settings={"ignore_unknown_options": True, "allow_extra_args": True})(lambda: None)
+    usual.write_text('["missing group"]\nx = 1\n[missing]\ny = 2\n')
+    run("missing", "group", "--x", "1", app=app)
+    run("config", "show", app=app)
+    assert run("config", "show", "missing", "group", app=app).stdout == ""
+
+
+@given(st.binary(max_size=200) | st.text(max_size=200).map(str.encode))
+def test_any_bytes_give_settings_or_a_usage_error(tmp_path_factory, data):
+    file = tmp_path_factory.mktemp("settings") / "toy.toml"
+    file.write_bytes(data)
+    with contextlib.suppress(UsageError):
+        assert Settings.read(TOY, file).file == file
+
+
+VALUES = st.recursive(
+    st.booleans() | st.integers() | st.floats() | st.text() | st.dates(),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=2),
+)
+
+
+@given(st.sampled_from(["tls", "place", "days", "rate", "seen", "json"]), VALUES)
+def test_any_value_is_taken_or_a_usage_error(key, value):
+    look = leaves(typer.main.get_command(toy()))["look"]
+    settings = Settings(TOY, Path("/etc/toy.toml"), {}, {"look": {key: value}})
+    with contextlib.suppress(UsageError):
+        assert len(settings.for_command("look", look)) == 1
 
 
 def test_an_agreement_comes_from_no_variable(home, monkeypatch):
