@@ -28,20 +28,17 @@ def root(program: Program, *, help: str) -> Commands:  # noqa: A002 - typer's na
         cls=_Root,
         name=program.name,
         pretty_exceptions_enable=False,
-        context_settings={"auto_envvar_prefix": program.prefix},
     )
 
     def begin(
         ctx: typer.Context,
-        config: Annotated[
-            Path | None,
-            typer.Option(
-                metavar="FILE",
-                help="Configuration file; /dev/null for none.",
-                show_default="this program's in ~/.config/intaglio",
-                show_envvar=True,
-            ),
-        ] = None,
+        config: Path | None = typer.Option(  # noqa: B008 - annotations see nothing of this function
+            None,
+            envvar=f"{program.prefix}_CONFIG",
+            metavar="FILE",
+            help="Configuration file; /dev/null for none.",
+            show_default=f"~/.config/intaglio/{program.file_name}",
+        ),
         *,
         show_version: Annotated[  # noqa: ARG001 - its callback ends the program
             bool,
@@ -49,7 +46,6 @@ def root(program: Program, *, help: str) -> Commands:  # noqa: A002 - typer's na
                 "--version",
                 help="Versions of this program and of what matters.",
                 is_eager=True,
-                allow_from_autoenv=False,
                 callback=_print_version,
             ),
         ] = False,

@@ -165,6 +165,15 @@ def test_completion_is_installed_for_a_new_bash(shell, tmp_path):
     assert "intaglio-server" in (tmp_path / ".bashrc").read_text()
 
 
+@PROGRAMS
+def test_no_variable_installs_or_ends_anything(name, monkeypatch, tmp_path):
+    for option in ("INSTALL_COMPLETION", "SHOW_COMPLETION", "VERSION", "SHOW_VERSION", "HELP", "CONFIG_SHOW_HELP"):
+        monkeypatch.setenv(f"{MODULES[name].PROGRAM.prefix}_{option}", "1")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert CliRunner().invoke(MODULES[name].app, ["config", "show"]).stdout.startswith("file ")
+    assert list(tmp_path.iterdir()) == []
+
+
 # ---------------------------------------------------------------------- version
 
 
