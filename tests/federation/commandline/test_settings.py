@@ -475,7 +475,7 @@ def test_every_option_can_be_set_but_those_that_a_person_must_type(module):
                 ("join", "fingerprint"),
                 ("node trust", "replace"),
             },
-            "intaglio-server": {("federation approve", "fingerprint")},
+            "intaglio-server": {("federation approve", "fingerprint"), ("federation rekey", "fingerprint")},
         }[module.PROGRAM.name]
     )
 
