@@ -16,7 +16,7 @@ from click.core import ParameterSource
 from typer.core import TyperArgument, TyperCommand, TyperOption
 from typer.models import CommandFunctionType
 
-from federation.commandline.settings import Program, Settings, is_shared, key_of, settable, short_variable
+from federation.commandline.settings import Program, Settings, key_of, settable, variables_of
 
 EXIT_CODES = "Exit codes: 0 done, 2 usage, 3 refused, 4 network, protocol or proof, 70 a bug, 130 interrupted."
 """What every command can end with. Those that can end with another code say so in their own help."""
@@ -67,12 +67,10 @@ class _Command(TyperCommand):
             raise
 
     def _name_variables(self, program: Program, words: list[str]) -> None:
-        """The command's own variable first, then the short one: what is said for one command counts before the rest."""
+        """The command's own variable first, then those it was declared with: what is said for one command counts first."""
         for parameter in settable(self):
-            key = key_of(parameter)
-            own = "_".join([program.prefix, *words, key]).upper().replace("-", "_")
-            short = [short_variable(program, key)] if is_shared(parameter, program) else []
-            parameter.envvar = [own, *short]
+            own = "_".join([program.prefix, *words, key_of(parameter)]).upper().replace("-", "_")
+            parameter.envvar = [own, *(name for name in variables_of(parameter) if name != own)]
             if isinstance(parameter, TyperOption | TyperArgument):
                 parameter.show_envvar = False  # two for each option would bury the help; `config show` has them
 
@@ -81,7 +79,7 @@ def variable_of(parameter: click.Parameter, context: click.Context) -> str | Non
     """The variable that a value came from, or None when it came from elsewhere."""
     if context.get_parameter_source(str(parameter.name)) is not ParameterSource.ENVIRONMENT:
         return None
-    return next((name for name in parameter.envvar or () if os.environ.get(name)), None)
+    return next((name for name in variables_of(parameter) if os.environ.get(name)), None)
 
 
 def words_of(context: click.Context) -> list[str]:

@@ -270,9 +270,13 @@ def key_of(parameter: click.Parameter) -> str:
 
 def is_shared(parameter: click.Parameter, program: Program) -> bool:
     """Whether it was declared with the short variable of an option that is shared."""
-    key, declared = key_of(parameter), parameter.envvar or ()
-    variables = [declared] if isinstance(declared, str) else declared
-    return key in program.shared and short_variable(program, key) in variables
+    key = key_of(parameter)
+    return key in program.shared and short_variable(program, key) in variables_of(parameter)
+
+
+def variables_of(parameter: click.Parameter) -> list[str]:
+    """The variables that a value may come from, the one that counts most first."""
+    return [parameter.envvar] if isinstance(parameter.envvar, str) else list(parameter.envvar or ())
 
 
 def short_variable(program: Program, key: str) -> str:

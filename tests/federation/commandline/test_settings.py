@@ -19,7 +19,16 @@ import client.cli
 import server.cli
 from federation.commandline.commands import Commands
 from federation.commandline.program import root
-from federation.commandline.settings import Program, Settings, is_shared, key_of, leaves, settable, short_variable
+from federation.commandline.settings import (
+    Program,
+    Settings,
+    is_shared,
+    key_of,
+    leaves,
+    settable,
+    short_variable,
+    variables_of,
+)
 from federation.commandline.showing import config_commands
 from federation.errors import UsageError
 
@@ -126,6 +135,18 @@ def test_a_list_is_a_list_in_the_file_and_words_in_a_variable_and_is_not_added_t
 def test_a_variable_is_named_after_the_option_and_not_after_its_parameter(home, monkeypatch):
     monkeypatch.setenv("TOY_LOOK_JSON", "1")
     assert look("look")["json"] is True
+
+
+def test_a_variable_of_another_program_counts_after_our_own(home, monkeypatch):
+    app = toy()
+
+    @app.command("fetch")
+    def fetch(registry: Annotated[str, typer.Option(envvar="npm_config_registry")] = "default") -> None:
+        typer.echo(registry)
+
+    for variable in ("npm_config_registry", "TOY_FETCH_REGISTRY"):
+        monkeypatch.setenv(variable, variable)
+        assert run("fetch", app=app).stdout == f"{variable}\n"
 
 
 def test_an_empty_variable_is_none(usual, monkeypatch):
@@ -445,9 +466,9 @@ def test_exactly_the_options_that_have_a_short_variable_are_shared(module):
     declared, marked = set(), set()
     for command in leaves(typer.main.get_command(module.app)).values():
         for parameter in command.params:
-            variables = [parameter.envvar] if isinstance(parameter.envvar, str) else parameter.envvar or []
-            assert set(variables) <= {short_variable(program, key_of(parameter))}
-            declared |= {key_of(parameter)} if variables else set()
+            ours = {name for name in variables_of(parameter) if name.startswith(program.prefix)}
+            assert ours <= {short_variable(program, key_of(parameter))}
+            declared |= {key_of(parameter)} if ours else set()
             marked |= {key_of(parameter)} if is_shared(parameter, program) else set()
     assert declared == marked == program.shared
 
