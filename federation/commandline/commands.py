@@ -67,7 +67,7 @@ class _Command(TyperCommand):
             raise
 
     def _name_variables(self, program: Program, words: list[str]) -> None:
-        """The command's own variable first, then those it was declared with: what is said for one command counts first."""
+        """The command's own variable first: what is said for one command counts before the rest."""
         for parameter in settable(self):
             own = "_".join([program.prefix, *words, key_of(parameter)]).upper().replace("-", "_")
             parameter.envvar = [own, *(name for name in variables_of(parameter) if name != own)]
