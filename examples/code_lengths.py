@@ -26,7 +26,8 @@ from client.faces.models import load_recogniser
 from federation.errors import IntaglioError
 from federation.onebit import CodeSeed, binary_code
 from federation.onebit.code import hyperplanes
-from federation.recognition.embeddings import PROBE, REFERENCE, EmbeddingSet
+from federation.recognition.embeddings import EmbeddingSet
+from federation.recognition.profiles import PROBE, REFERENCE
 
 CACHE = Path("build/cache")
 """Embeddings that were computed before; biometric data."""

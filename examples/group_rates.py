@@ -18,9 +18,11 @@ from rich.console import Console
 from rich.table import Table
 
 from federation.learning.evaluation_plan import EvaluationPlan, Group
-from federation.learning.private_evaluation import EvaluationReport, Rate, estimate_rates, evaluation_sum
-from federation.recognition.embeddings import PROBE, REFERENCE, EmbeddingSet
+from federation.learning.group_rates import EvaluationReport, Rate
+from federation.learning.private_evaluation import estimate_rates, evaluation_sum
+from federation.recognition.embeddings import EmbeddingSet
 from federation.recognition.model import Adapter, ModelRelease, PrivacyStatement
+from federation.recognition.profiles import PROBE, REFERENCE
 from server.coordinator.local_run import evaluate_locally
 
 app = typer.Typer(add_completion=False)

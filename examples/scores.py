@@ -23,7 +23,8 @@ from client.faces.degradation import Condition
 from client.faces.embedding import embed_folder
 from client.faces.models import load_recogniser
 from federation.errors import IntaglioError
-from federation.recognition.embeddings import PROBE, REFERENCE, EmbeddingSet
+from federation.recognition.embeddings import EmbeddingSet
+from federation.recognition.profiles import PROBE, REFERENCE
 
 HEADER = ("score", "same", "condition", "person_a", "person_b")
 _CACHE = Path("build/cache")

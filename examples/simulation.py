@@ -25,7 +25,8 @@ from numpy.typing import NDArray
 from federation.identity import IdentityKey, verify_identity
 from federation.learning.moments import build_adapter, moments_sum
 from federation.privacy.plan import MOMENTS, PrivacyPlan
-from federation.recognition.embeddings import PROBE, REFERENCE, EmbeddingSet
+from federation.recognition.embeddings import EmbeddingSet
+from federation.recognition.profiles import PROBE, REFERENCE
 from federation.secagg import Coordinator, Node, NodeSecrets, Session, Stage
 from federation.secagg.graph import MOST_MEMBERS, shape
 from federation.secagg.ring import decode, discrete_noise, noise_std, noisy_input

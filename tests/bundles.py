@@ -15,9 +15,8 @@ from federation.audit.differentials import DIFFERENTIALS
 from federation.audit.report import AuditReport
 from federation.audit.wolf import WolfRates
 from federation.consent.purposes import DAY_SECONDS
-from federation.learning.evaluation_plan import Support
-from federation.learning.private_evaluation import EvaluationReport, GroupRates, Rate
-from federation.privacy.auditing import AuditMethod, EpsilonAudit
+from federation.learning.group_rates import EvaluationReport, GroupRates, Rate, Support
+from federation.privacy.epsilon_audit import AuditMethod, EpsilonAudit
 from federation.recognition.model import Adapter, ModelRelease, PrivacyStatement
 from federation.release.bundle import Bundle, Papers
 from federation.release.manifest import ReleaseTrust, Role, Use

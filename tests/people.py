@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from federation.recognition.embeddings import PROBE, REFERENCE, EmbeddingSet
+from federation.recognition.embeddings import EmbeddingSet
+from federation.recognition.profiles import PROBE, REFERENCE
 
 DIMENSION = 32
 

@@ -25,8 +25,8 @@ from federation.audit.wolf import text_of_wolves
 from federation.commandline.commands import Commands
 from federation.consent.purposes import DAY_SECONDS
 from federation.errors import UsageError
-from federation.learning.private_evaluation import EvaluationReport
-from federation.privacy.auditing import EpsilonAudit
+from federation.learning.group_rates import EvaluationReport
+from federation.privacy.epsilon_audit import EpsilonAudit
 from federation.recognition.model import ModelRelease
 from federation.release.bundle import Bundle, Papers, require_no_worse, require_reproduced, require_servable
 from federation.release.manifest import Role, Use
@@ -191,7 +191,7 @@ def _audited_again(scores: Path, report: AuditReport) -> AuditReport:
 
 
 def _facts(bundle: Bundle) -> dict[str, str]:
-    from federation.privacy.planning import epsilon_of_a_person  # noqa: PLC0415 - scipy and the accountant take a second
+    from federation.privacy.gaussian import epsilon_of_a_person  # noqa: PLC0415 - scipy and the accountant take a second
 
     manifest, attack = bundle.manifest, bundle.papers.epsilon_audit
     claims, audit = manifest.claims, manifest.audit

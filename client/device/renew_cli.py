@@ -29,7 +29,7 @@ from client.wallet.sealed import Passphrase
 from client.wallet.wallet import EnrolmentState, create_wallet, read_wallet, write_wallet
 from federation.errors import UsageError
 from federation.onebit import Decision
-from federation.recognition.embeddings import PROBE, REFERENCE
+from federation.recognition.profiles import PROBE, REFERENCE
 from federation.statements import text_of_time
 
 _NOT_RENEWED = "not renewed: the face does not match the template; nothing changed"

@@ -31,7 +31,7 @@ from client.wallet.opening import DEFAULT_WALLET, PassphraseFileOption, WalletOp
 from client.wallet.wallet import Enrolment, EnrolmentState, write_wallet
 from federation.consent.receipts import Terms
 from federation.errors import UsageError
-from federation.recognition.embeddings import PROBE, REFERENCE
+from federation.recognition.profiles import PROBE, REFERENCE
 from federation.wire.convert import NONCE_BYTES
 
 _NOT_ENROLLED = "not enrolled: the two captures do not match each other; take others"

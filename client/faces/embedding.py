@@ -23,7 +23,8 @@ from client.faces.alignment import FaceAligner, UnusableImageError
 from client.faces.datasets import MINIMUM_IMAGES, FaceFolder, Problem
 from client.faces.degradation import Condition, degrade
 from federation.errors import UsageError
-from federation.recognition.embeddings import PROBE, REFERENCE, EmbeddingSet
+from federation.recognition.embeddings import EmbeddingSet
+from federation.recognition.profiles import PROBE, REFERENCE
 from federation.recognition.recogniser import CHIP_SIDE, Chips, Embeddings, Recogniser
 
 _BATCH: Final = 32

@@ -38,7 +38,8 @@ import numpy as np
 
 from client.files import replace_file, sync_folder
 from federation.errors import RefusedError, UsageError
-from federation.recognition.embeddings import PROBE, REFERENCE, EmbeddingSet
+from federation.recognition.embeddings import EmbeddingSet
+from federation.recognition.profiles import PROBE, REFERENCE
 
 if TYPE_CHECKING:
     from federation.learning.scales import ChipSet

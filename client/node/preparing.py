@@ -24,7 +24,8 @@ from client.node.joining import policy_of
 from client.node.people import Prepared, changing, composed, has_withdrawn, prepared_people, publish, refresh_active
 from federation.errors import UsageError
 from federation.privacy.plan import SCALES
-from federation.recognition.embeddings import PROBE, REFERENCE, EmbeddingSet
+from federation.recognition.embeddings import EmbeddingSet
+from federation.recognition.profiles import PROBE, REFERENCE
 from federation.recognition.recogniser import Chips, Recogniser
 
 if TYPE_CHECKING:

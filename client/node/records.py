@@ -22,8 +22,9 @@ from client.node.people import MOST_IMAGES, MOST_PAIRS
 from federation.errors import UsageError
 from federation.learning.evaluation_plan import EvaluationPlan
 from federation.privacy.plan import SCALES, SumPlan
-from federation.recognition.embeddings import PROBE, EmbeddingSet
+from federation.recognition.embeddings import EmbeddingSet
 from federation.recognition.model import Adapter
+from federation.recognition.profiles import PROBE
 
 if TYPE_CHECKING:
     from federation.learning.scales import ChipSet

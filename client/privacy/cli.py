@@ -24,7 +24,7 @@ from federation.errors import ProofError, UsageError
 
 if TYPE_CHECKING:
     from federation.experiments.frontier import Frontier, Summary, Trial
-    from federation.privacy.auditing import EpsilonAudit
+    from federation.privacy.epsilon_audit import EpsilonAudit
     from federation.privacy.plan import PrivacyPlan
     from federation.recognition.embeddings import EmbeddingSet
     from federation.recognition.resnet import ResNetRecogniser
@@ -81,7 +81,8 @@ def privacy_plan(
 
     Example: intaglio privacy plan --epsilon 8 --people 300
     """
-    from federation.privacy.planning import epsilon_of_a_person, epsilon_of_releases, exposures  # noqa: PLC0415 - see the top
+    from federation.privacy.gaussian import epsilon_of_a_person  # noqa: PLC0415 - see the top
+    from federation.privacy.planning import epsilon_of_releases, exposures  # noqa: PLC0415 - see the top
 
     promise, plan = _plan_of(
         epsilon,
@@ -178,7 +179,7 @@ def privacy_audit(
     """
     from federation.experiments.canaries import audit_epsilon  # noqa: PLC0415 - see the top
     from federation.experiments.refusals import audit_refusals  # noqa: PLC0415 - see the top
-    from federation.privacy.auditing import AuditMethod  # noqa: PLC0415 - see the top
+    from federation.privacy.epsilon_audit import AuditMethod  # noqa: PLC0415 - see the top
     from federation.privacy.plan import Adaptation  # noqa: PLC0415 - see the top
 
     rest = (delta, people, organisations, dimension, colluders, dropouts)
@@ -400,7 +401,7 @@ def _budget(
 def _charge(frontier: Frontier, pending: list[Trial], budget: _Budget) -> None:
     """Charges all pending trials before the first one. A kill costs what was not tried yet."""
     from client.node.ledger import Ledgers  # noqa: PLC0415 - see the top
-    from federation.privacy.auditing import epsilon_of_mu  # noqa: PLC0415 - see the top
+    from federation.privacy.gaussian import epsilon_of_mu  # noqa: PLC0415 - see the top
 
     noise, delta = frontier.charge(pending), frontier.settings.delta
     cost = epsilon_of_mu(1 / noise, delta)

@@ -21,7 +21,7 @@ from federation.consent.purposes import DAY_SECONDS
 from federation.experiments.canaries import audit_epsilon
 from federation.experiments.wolves import Owner, try_fixed_strings
 from federation.onebit import CodeSeed, binary_code, hamming_distance
-from federation.privacy.auditing import EpsilonAudit
+from federation.privacy.epsilon_audit import EpsilonAudit
 from federation.privacy.plan import SCALES, PrivacyPlan
 from federation.recognition.model import ModelRelease
 from federation.recognition.recogniser import Recogniser

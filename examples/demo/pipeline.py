@@ -27,8 +27,9 @@ from federation.experiments.wolves import owners_of
 from federation.learning.evaluation import Adapt, DetCurve, cross_profile_scores
 from federation.learning.scales import ChipSet
 from federation.privacy.plan import MOMENTS, SCALES
-from federation.recognition.embeddings import PROBE, EmbeddingSet
+from federation.recognition.embeddings import EmbeddingSet
 from federation.recognition.model import Adapter
+from federation.recognition.profiles import PROBE
 from federation.recognition.recogniser import CHIP_SIDE, Chips
 from federation.recognition.resnet import ResNetRecogniser
 from server.coordinator.ledger import PrivacyLedger

@@ -28,8 +28,9 @@ from examples.demo.results import Attempts
 from federation.consent.receipts import Party, Terms
 from federation.errors import UnavailableError
 from federation.onebit import Decision, hamming_distance
-from federation.recognition.embeddings import PROBE, REFERENCE, EmbeddingSet
+from federation.recognition.embeddings import EmbeddingSet
 from federation.recognition.model import ModelRelease
+from federation.recognition.profiles import PROBE, REFERENCE
 from federation.release.bundle import Bundle, require_servable
 from federation.release.manifest import ReleaseTrust
 from federation.rules.rulebook import Rulebook

@@ -39,7 +39,8 @@ from examples.deployment.processes import (
     status_of,
     stop,
 )
-from federation.recognition.embeddings import PROBE, REFERENCE, EmbeddingSet
+from federation.recognition.embeddings import EmbeddingSet
+from federation.recognition.profiles import PROBE, REFERENCE
 from server.coordinator.checkpoint import Progress
 
 ORGANISATIONS = ("north", "south", "west", "east")

@@ -30,6 +30,19 @@ from federation.verdict import Verdict
 REPLICATES: Final = 500
 """Draws of people, unless somebody asks for another number."""
 MOST_REPLICATES: Final = 100_000
+DIFFERENTIALS: Final = (
+    "fmr_max_over_min",
+    "fmr_max_over_geometric_mean",
+    "fmr_gini",
+    "fnmr_max_over_min",
+    "fnmr_max_over_geometric_mean",
+    "fnmr_gini",
+    "fairness_discrepancy_rate",
+    "inequity_ratio",
+    "garbe",
+    "skewed_error_ratio",
+)
+"""Names of what a report says about differences, in its order: `federation.audit.differentials` computes them."""
 
 
 @dataclass(frozen=True)

@@ -15,8 +15,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final, NoReturn, Self
 
-from federation.audit.cells import Bootstrap, Cell, Counts, Estimate, Limits, Marginal, Rate, rounded
-from federation.audit.differentials import DIFFERENTIALS
+from federation.audit.cells import DIFFERENTIALS, Bootstrap, Cell, Counts, Estimate, Limits, Marginal, Rate, rounded
 from federation.audit.wolf import WOLF_FACTOR, WolfRates, json_of_wolves, judge_wolves, wolves_of_json
 from federation.errors import MalformedMessageError, UsageError
 from federation.statements import JsonValue, canonical_bytes, require_text
@@ -44,7 +43,7 @@ class AuditReport:
         overall: all cells together; never judged.
         cells: in the order of their labels. Every combination that was expected is there, even an empty one.
         marginals: single axes, for comparison.
-        differentials: by the names of `federation.audit.differentials.DIFFERENTIALS`.
+        differentials: by the names of `federation.audit.cells.DIFFERENTIALS`.
         wolf: how often fixed strings without a face were accepted; None where nobody tried any.
     """
 
@@ -74,7 +73,7 @@ class AuditReport:
             raise UsageError("a report has cells in order, each once, with one label for each attribute")
         if not math.isfinite(self.threshold) or not (self.stated_fmr is None or 0 < self.stated_fmr < 1):
             raise UsageError("a threshold is a number, and a stated rate lies between 0 and 1")
-        if self.differentials.keys() != DIFFERENTIALS.keys():
+        if self.differentials.keys() != set(DIFFERENTIALS):
             raise UsageError("a report has every differential")
 
     @property

@@ -33,17 +33,12 @@ from federation.experiments.canary_chips import made_up_chips, telling_scales
 from federation.learning.evaluation import ImpostorPrior, impostor_summary
 from federation.learning.moments import moments_sum
 from federation.learning.scales import ChipSet, scales_sum
-from federation.privacy.auditing import (
-    CONFIDENCE,
-    AuditMethod,
-    EpsilonAudit,
-    audit_of_guesses,
-    audit_of_scores,
-    threshold_of_pilot,
-)
+from federation.privacy.auditing import CONFIDENCE, audit_of_guesses, audit_of_scores, threshold_of_pilot
+from federation.privacy.epsilon_audit import AuditMethod, EpsilonAudit
 from federation.privacy.plan import MOMENTS, SCALES, THRESHOLD, Adaptation, PrivacyPlan
-from federation.recognition.embeddings import PROBE, REFERENCE, EmbeddingSet
+from federation.recognition.embeddings import EmbeddingSet
 from federation.recognition.model import Adapter
+from federation.recognition.profiles import PROBE, REFERENCE
 from federation.recognition.resnet import ResNetRecogniser
 from federation.secagg.ring import NoiseSource, decode, discrete_noise, noise_std, noisy_input
 from federation.secagg.session import DIGEST_BYTES, Random, Session

@@ -29,8 +29,9 @@ from federation.learning.evaluation import DetCurve, choose_threshold, cross_pro
 from federation.learning.moments import TrainedAdapter, build_adapter, moments_sum, no_adapter
 from federation.privacy.auditing import membership_attack
 from federation.privacy.plan import Adaptation, PrivacyPlan, operating_system_noise
-from federation.recognition.embeddings import PROBE, REFERENCE, EmbeddingSet
+from federation.recognition.embeddings import EmbeddingSet
 from federation.recognition.model import CODE_LENGTH
+from federation.recognition.profiles import PROBE, REFERENCE
 
 _MANY_PEOPLE = 50_000
 """Planned people so many that centre and scatter are deployed; such a plan's noise is left out, not drawn."""

@@ -18,11 +18,13 @@ from federation.experiments.canaries import CANARY, Mechanism, organisation, ses
 from federation.experiments.canary_chips import telling_scales
 from federation.learning.evaluation import ImpostorPrior
 from federation.learning.scales import ChipSet
-from federation.privacy.auditing import CONFIDENCE, LARGEST_EPSILON, AuditMethod, EpsilonAudit
+from federation.privacy.auditing import CONFIDENCE, LARGEST_EPSILON
 from federation.privacy.bounds import BOUNDS
+from federation.privacy.epsilon_audit import AuditMethod, EpsilonAudit
 from federation.privacy.plan import SCALES, THRESHOLD, PrivacyPlan
-from federation.recognition.embeddings import PROBE, REFERENCE, EmbeddingSet
+from federation.recognition.embeddings import EmbeddingSet
 from federation.recognition.model import Adapter
+from federation.recognition.profiles import PROBE, REFERENCE
 from federation.recognition.resnet import ResNetRecogniser
 from federation.secagg.ring import noisy_input
 

@@ -27,8 +27,9 @@ from federation.audit.strings import BEST, KINDS, FixedStrings
 from federation.audit.wolf import FEWEST_PEOPLE
 from federation.errors import UsageError
 from federation.onebit.code import CodeSeed, binary_code, hamming_distance, hyperplanes
-from federation.recognition.embeddings import REFERENCE, EmbeddingSet
+from federation.recognition.embeddings import EmbeddingSet
 from federation.recognition.model import ModelRelease
+from federation.recognition.profiles import REFERENCE
 
 Vectors = NDArray[np.float64]
 

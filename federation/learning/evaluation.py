@@ -35,8 +35,9 @@ from numpy.typing import NDArray
 from scipy.special import log_ndtr, ndtri
 
 from federation.errors import MalformedMessageError, UsageError
-from federation.recognition.embeddings import PROBE, REFERENCE, EmbeddingSet
+from federation.recognition.embeddings import EmbeddingSet
 from federation.recognition.model import CODE_LENGTH, Adapter
+from federation.recognition.profiles import PROBE, REFERENCE
 
 Scores = NDArray[np.float64]
 """(n,) similarities; sensitive while they can be traced to people."""

@@ -11,13 +11,13 @@ import math
 import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from enum import Enum
 from typing import Any, Final, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from federation.errors import MalformedMessageError, UsageError
+from federation.learning.group_rates import Support
 from federation.privacy.bounds import require_within
 from federation.privacy.plan import SumPlan, epsilon_of_gaussians, gaussian_noise_multiplier
 from federation.recognition.model import CODE_LENGTH, CODE_LENGTHS
@@ -265,11 +265,3 @@ def groups_from_json(text: str) -> tuple[Group, ...]:
         raise UsageError(
             'groups are JSON such as [{"name": "woman", "people": 300, "pairs": 300}, {"name": "man"}]'
         ) from error
-
-
-class Support(Enum):
-    """Whether the noise leaves anything to print."""
-
-    SUFFICIENT = "sufficient"
-    INSUFFICIENT = "INSUFFICIENT"
-    UNKNOWN = "unknown until the release, since the number of people is not public"

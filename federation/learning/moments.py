@@ -31,11 +31,11 @@ from numpy.typing import NDArray
 from federation.errors import MalformedMessageError, UsageError
 from federation.learning.evaluation import ImpostorPrior
 from federation.privacy.plan import MOMENTS, Adaptation, PrivacyPlan
-from federation.recognition.embeddings import PROBE, REFERENCE, EmbeddingSet
+from federation.recognition.embeddings import EmbeddingSet
 from federation.recognition.model import Adapter
+from federation.recognition.profiles import PROFILES
 from federation.recognition.recogniser import CHIP_SIDE, Recogniser
 
-PROFILES = (REFERENCE, PROBE)
 """Order in which the offsets of a record are stacked."""
 
 _CLIP_ROOM = 1 - 2e-6

@@ -33,8 +33,8 @@ from federation.learning.evaluation_plan import EVALUATION, EvaluationPlan
 from federation.privacy.bounds import bounded, require_within
 from federation.privacy.ledger import LedgerChain
 from federation.privacy.plan import MOMENTS, SCALES, THRESHOLD, Adaptation, PrivacyPlan, SumPlan
-from federation.recognition.embeddings import PROBE, REFERENCE
 from federation.recognition.model import Adapter, ModelRelease
+from federation.recognition.profiles import PROBE, REFERENCE
 from federation.secagg import Session
 from federation.secagg.ring import noise_std, require_headroom, require_std
 from federation.secagg.session import digest

@@ -36,8 +36,9 @@ from federation.learning.clipping import clipped_sum
 from federation.learning.evaluation import ImpostorPrior
 from federation.learning.moments import TrainedAdapter, no_adapter
 from federation.privacy.plan import Adaptation, PrivacyPlan
-from federation.recognition.embeddings import PROBE, REFERENCE, EmbeddingSet, first_of_each
+from federation.recognition.embeddings import EmbeddingSet, first_of_each
 from federation.recognition.model import Adapter
+from federation.recognition.profiles import PROBE, REFERENCE
 from federation.recognition.recogniser import Chips, require_chips
 from federation.recognition.resnet import TUNABLE, ResNetRecogniser, Scale, equal_batches
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from scipy.optimize import brentq
 
 from federation.errors import UsageError
-from federation.privacy.auditing import epsilon_of_mu
+from federation.privacy.gaussian import epsilon_of_mu
 from federation.privacy.plan import LARGEST_EPSILON, PrivacyPlan, epsilon_of_gaussians
 
 _SMALLEST_NOISE, _LARGEST_NOISE = 0.05, 1e4
@@ -114,20 +114,3 @@ def exposures(plan: PrivacyPlan) -> tuple[Exposure, ...]:
         exposure("coordinator without secure aggregation, full noise in each sum", single, plan.noise_multiplier),
     ]
     return tuple(rows)
-
-
-def epsilon_of_a_person(epsilon: float, delta: float, times: int) -> float:
-    """What a promise means for a person who counts several times, at the same delta.
-
-    So does who is in several organisations of a run, and who has several images where an *image* is promised something:
-    the person changes a sum `times` times as much.
-
-    >>> [round(epsilon_of_a_person(8.0, 1e-5, images)) for images in (1, 5, 10)]
-    [8, 69, 209]
-
-    Raises:
-        UsageError: a number is out of range.
-    """
-    if times < 1:
-        raise UsageError("a person counts at least once")
-    return epsilon_of_mu(times / noise_multiplier_for(epsilon, delta), delta)

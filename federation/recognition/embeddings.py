@@ -15,11 +15,6 @@ from numpy.typing import NDArray
 
 from federation.errors import UsageError
 
-REFERENCE = "reference"
-"""Camera profile of the images that people enrol with."""
-PROBE = "probe"
-"""Camera profile of the images that people verify with."""
-
 _UNIT_NORM_TOLERANCE = 1e-3
 
 

@@ -1,4 +1,4 @@
-"""The model release: what a training run gives to everybody. NumPy only, so that verification needs nothing heavier.
+"""The model release: what a training run gives to everybody. Reading one needs only Python; adapting needs NumPy.
 
 A release is public. It holds no embedding and no per-person number, only what left the differentially private releases
 of the run (`federation.privacy.plan`), and post-processing of it.
@@ -16,16 +16,20 @@ import json
 import math
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from types import MappingProxyType
-from typing import Any, Final, Self
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import TYPE_CHECKING, Any, Final, Self, TypeAlias
 
 from federation.errors import MalformedMessageError, UsageError
-from federation.recognition.embeddings import PROBE, REFERENCE
+from federation.recognition.numbers import Numbers
+from federation.recognition.profiles import PROFILES
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    _Array: TypeAlias = NDArray[np.float64] | Numbers
 
 FORMAT: Final = "intaglio-model-release-1"
 CODE_LENGTHS: Final = (1024, 2048)
@@ -39,11 +43,11 @@ _MOST_SCALES = 1 << 17
 _SHA256_HEX = re.compile(r"[0-9a-f]{64}\Z")
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, init=False, eq=False)
 class Adapter:
     """Maps embeddings of a camera profile to vectors whose directions can be compared across profiles.
 
-    Attributes:
+    Args:
         centres: for each camera profile, (d,) float64, what is subtracted.
         whitening: (d, d) float64, symmetric, or None for the identity.
         scales: for each camera profile whose embeddings must come from a tuned network (`federation.learning.scales`),
@@ -53,39 +57,81 @@ class Adapter:
         UsageError: an array has another shape or type, or is not finite.
     """
 
-    centres: Mapping[str, NDArray[np.float64]]
-    whitening: NDArray[np.float64] | None
-    scales: Mapping[str, NDArray[np.float64]] = field(default_factory=dict)
+    _centres: Mapping[str, Numbers]
+    _whitening: Numbers | None
+    _scales: Mapping[str, Numbers]
 
-    def __post_init__(self) -> None:
-        scales = {profile: _frozen(self.scales[profile], f"the {profile} scales") for profile in sorted(self.scales)}
-        if not scales.keys() <= self.centres.keys() or any(
-            s.ndim != 1 or not 0 < s.size <= _MOST_SCALES for s in scales.values()
+    def __init__(
+        self,
+        centres: Mapping[str, _Array],
+        whitening: _Array | None,
+        scales: Mapping[str, _Array] = MappingProxyType({}),
+    ) -> None:
+        vectors, tuned = _frozen(centres), _frozen(scales)
+        if not tuned.keys() <= vectors.keys() or any(
+            len(scale.shape) != 1 or not 0 < scale.shape[0] <= _MOST_SCALES for scale in tuned.values()
         ):
             raise UsageError("scales must be vectors, for camera profiles that have a centre")
-        object.__setattr__(self, "scales", MappingProxyType(scales))
-        centres = {profile: _frozen(self.centres[profile], f"the {profile} centre") for profile in sorted(self.centres)}
-        if not centres:
+        if not vectors:
             raise UsageError("an adapter needs the centre of at least one camera profile")
-        shape = next(iter(centres.values())).shape
-        if len(shape) != 1 or not 0 < shape[0] <= _LARGEST_DIMENSION or any(c.shape != shape for c in centres.values()):
+        shape = next(iter(vectors.values())).shape
+        if len(shape) != 1 or not 0 < shape[0] <= _LARGEST_DIMENSION or any(c.shape != shape for c in vectors.values()):
             raise UsageError(f"all centres must be vectors of one length, at most {_LARGEST_DIMENSION}")
-        object.__setattr__(self, "centres", MappingProxyType(centres))
-        if self.whitening is not None:
-            whitening = _frozen(self.whitening, "the whitening matrix")
-            if whitening.shape != shape * 2:
-                raise UsageError(f"the whitening matrix must be {shape[0]} x {shape[0]}")
-            object.__setattr__(self, "whitening", whitening)
+        matrix = None if whitening is None else _numbers(whitening)
+        if matrix is not None and matrix.shape != shape * 2:
+            raise UsageError(f"the whitening matrix must be {shape[0]} x {shape[0]}")
+        object.__setattr__(self, "_centres", vectors)
+        object.__setattr__(self, "_whitening", matrix)
+        object.__setattr__(self, "_scales", tuned)
 
     @classmethod
     def identity(cls, dimension: int) -> Self:
         """The adapter that changes nothing but the length of a vector."""
-        return cls({REFERENCE: np.zeros(dimension), PROBE: np.zeros(dimension)}, None)
+        nothing = Numbers(bytes(8 * dimension), (dimension,))
+        return cls(dict.fromkeys(PROFILES, nothing), None)
+
+    @classmethod
+    def from_json(cls, value: dict[str, Any], dimension: int) -> Self:
+        """Reads what `to_json` wrote.
+
+        Raises:
+            UsageError: a value is out of range. Other errors where it is none of ours.
+        """
+        return cls(
+            {profile: _decode(text, (dimension,)) for profile, text in value["centres"].items()},
+            None if value["whitening"] is None else _decode(value["whitening"], (dimension, dimension)),
+            {profile: _decode(text, None) for profile, text in value.get("scales", {}).items()},
+        )
+
+    def to_json(self) -> dict[str, object]:
+        """Its part of the canonical form of a release."""
+        value: dict[str, object] = {
+            "centres": {profile: _encode(centre) for profile, centre in self._centres.items()},
+            "whitening": None if self._whitening is None else _encode(self._whitening),
+        }
+        if self._scales:  # without the key, releases of the other recipe keep their bytes
+            value["scales"] = {profile: _encode(scales) for profile, scales in self._scales.items()}
+        return value
 
     @property
     def dimension(self) -> int:
         """Length of one embedding."""
-        return int(next(iter(self.centres.values())).shape[0])
+        return next(iter(self._centres.values())).shape[0]
+
+    @property
+    def centres(self) -> Mapping[str, NDArray[np.float64]]:
+        """What is subtracted, by camera profile; read-only."""
+        return MappingProxyType({profile: centre.array for profile, centre in self._centres.items()})
+
+    @property
+    def whitening(self) -> NDArray[np.float64] | None:
+        """What is multiplied with; read-only. None is the identity."""
+        return None if self._whitening is None else self._whitening.array
+
+    @property
+    def scales(self) -> Mapping[str, NDArray[np.float64]]:
+        """What is added to the recogniser's scale layers, by camera profile; read-only."""
+        return MappingProxyType({profile: scales.array for profile, scales in self._scales.items()})
 
     def apply(self, embeddings: NDArray[np.floating[Any]], profile: str) -> NDArray[np.float64]:
         """Adapts embeddings of one camera profile.
@@ -101,14 +147,16 @@ class Adapter:
         Raises:
             UsageError: the shape does not fit, or the profile is unknown.
         """
-        if profile not in self.centres:
-            raise UsageError(f"this release knows the camera profiles {', '.join(self.centres)}, not {profile!r}")
+        import numpy as np  # noqa: PLC0415 - whoever only reads a release needs none
+
+        if profile not in self._centres:
+            raise UsageError(f"this release knows the camera profiles {', '.join(self._centres)}, not {profile!r}")
         if embeddings.ndim != 2 or embeddings.shape[1] != self.dimension:  # noqa: PLR2004 - a matrix
             raise UsageError(f"embeddings must be (n, {self.dimension}), got {embeddings.shape}")
         with np.errstate(over="ignore", invalid="ignore"):  # see Returns
-            vectors = embeddings.astype(np.float64) - self.centres[profile]
-            if self.whitening is not None:
-                vectors = vectors @ self.whitening
+            vectors = embeddings.astype(np.float64) - self._centres[profile].array
+            if self._whitening is not None:
+                vectors = vectors @ self._whitening.array
             norms = np.linalg.norm(vectors, axis=1, keepdims=True)
         has_direction = np.isfinite(norms) & (norms > 0)
         return np.asarray(np.divide(vectors, norms, out=np.zeros_like(vectors), where=has_direction))
@@ -226,14 +274,12 @@ class ModelRelease:
 
     def to_bytes(self) -> bytes:
         """The canonical form; equal releases give equal bytes."""
-        whitening = self.adapter.whitening
         value: dict[str, object] = {
             "format": FORMAT,
             "model_name": self.model_name,
             "model_digest": self.model_digest,
             "dimension": self.dimension,
-            "centres": {profile: _encode(centre) for profile, centre in self.adapter.centres.items()},
-            "whitening": None if whitening is None else _encode(whitening),
+            **self.adapter.to_json(),
             "adaptation": self.adaptation,
             "reason": self.reason,
             "code_length": self.code_length,
@@ -252,8 +298,6 @@ class ModelRelease:
             },
             "created": self.created,
         }
-        if self.adapter.scales:  # without the key, releases of the other recipe keep their bytes
-            value["scales"] = {profile: _encode(scales) for profile, scales in self.adapter.scales.items()}
         return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False).encode("ascii")
 
     @classmethod
@@ -282,11 +326,7 @@ class ModelRelease:
         return cls(
             model_name=value["model_name"],
             model_digest=value["model_digest"],
-            adapter=Adapter(
-                {profile: _decode(text, (d,)) for profile, text in value["centres"].items()},
-                None if value["whitening"] is None else _decode(value["whitening"], (d, d)),
-                {profile: _decode(text, None) for profile, text in value.get("scales", {}).items()},
-            ),
+            adapter=Adapter.from_json(value, d),
             adaptation=value["adaptation"],
             reason=value["reason"],
             threshold=value["threshold"],
@@ -307,26 +347,23 @@ class ModelRelease:
         )
 
 
-def _frozen(array: NDArray[np.float64], name: str) -> NDArray[np.float64]:
-    """A private, read-only copy, so that a frozen value stays what it was."""
-    if array.dtype != np.float64 or not np.isfinite(array).all():
-        raise UsageError(f"{name} must be finite float64")
-    copy = array.copy()
-    copy.flags.writeable = False
-    return copy
+def _frozen(arrays: Mapping[str, _Array]) -> Mapping[str, Numbers]:
+    """Private, read-only copies, so that a frozen value stays what it was."""
+    return MappingProxyType({profile: _numbers(arrays[profile]) for profile in sorted(arrays)})
 
 
-def _encode(array: NDArray[np.float64]) -> str:
-    return base64.b64encode(array.astype("<f8").tobytes()).decode("ascii")
+def _numbers(array: _Array) -> Numbers:
+    return array if isinstance(array, Numbers) else Numbers.of(array)
 
 
-def _decode(text: str, shape: tuple[int, ...] | None) -> NDArray[np.float64]:
-    """The array, of that shape; of any length where there is none."""
+def _encode(numbers: Numbers) -> str:
+    return base64.b64encode(numbers.raw).decode("ascii")
+
+
+def _decode(text: str, shape: tuple[int, ...] | None) -> Numbers:
+    """The numbers, of that shape; of any length where there is none."""
     try:
         raw = base64.b64decode(text, validate=True)
     except binascii.Error as error:
         raise UsageError("an array is not base64") from error
-    shape = (len(raw) // 8,) if shape is None else shape
-    if len(raw) != 8 * math.prod(shape):
-        raise UsageError(f"an array must have the shape {shape}")
-    return np.frombuffer(raw, dtype="<f8").reshape(shape).astype(np.float64)
+    return Numbers(raw, (len(raw) // 8,) if shape is None else shape)

@@ -36,8 +36,8 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from federation.audit.comparing import compare
 from federation.audit.report import AuditReport
 from federation.errors import MalformedMessageError, ProofError, RefusedError, UsageError
-from federation.learning.private_evaluation import EvaluationReport
-from federation.privacy.auditing import EpsilonAudit
+from federation.learning.group_rates import EvaluationReport
+from federation.privacy.epsilon_audit import EpsilonAudit
 from federation.recognition.model import ModelRelease
 from federation.release.manifest import (
     AuditSummary,

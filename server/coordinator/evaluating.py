@@ -14,6 +14,7 @@ from flwr.serverapp import Grid
 
 from federation.errors import MalformedMessageError, UsageError
 from federation.learning.evaluation_plan import EVALUATION, EvaluationPlan, groups_from_json
+from federation.learning.group_rates import EvaluationReport
 from federation.learning.rounds import EVALUATE_RELEASE, evaluation_request
 from federation.recognition.model import ModelRelease
 from server.coordinator.runs import Opened, RunConfig, RunSettings, carry_out, say, say_promise
@@ -66,7 +67,7 @@ def evaluate(grid: Grid, settings: EvaluationSettings, *, run: str) -> None:
         BudgetExhaustedError: the population's budget has no room; nothing was asked of anybody.
         RoundAbortedError: an organisation was missing, silent or wrong. Says what it cost.
     """
-    from federation.learning.private_evaluation import EvaluationReport  # noqa: PLC0415 - training needs none of it
+    from federation.learning.private_evaluation import report_of  # noqa: PLC0415 - training needs none of it
 
     plan = settings.plan
     say_promise(plan)
@@ -76,7 +77,7 @@ def evaluate(grid: Grid, settings: EvaluationSettings, *, run: str) -> None:
 
     def make(opened: Opened) -> bytes:
         total = opened(EVALUATION, EVALUATE_RELEASE, evaluation_request(settings.release))
-        return EvaluationReport.of(
+        return report_of(
             total.total,
             plan,
             noise_multiplier=total.noise_multiplier,

@@ -31,7 +31,7 @@ from numpy.typing import NDArray
 from federation.errors import BudgetExhaustedError, IntaglioError, RoundAbortedError, UnavailableError, UsageError
 from federation.identity import IdentityKey
 from federation.learning.evaluation_plan import EVALUATE, Group
-from federation.learning.private_evaluation import EvaluationReport
+from federation.learning.group_rates import EvaluationReport
 from federation.learning.scales import ChipSet
 from federation.membership.fleet import flower_environment
 from federation.privacy.plan import MOMENTS

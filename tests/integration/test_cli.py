@@ -30,8 +30,8 @@ from client.wallet.opening import PASSPHRASE_VARIABLE
 from client.wallet.sealed import ScryptCost
 from client.wallet.wallet import read_wallet
 from federation.errors import RefusedError, UsageError
-from federation.recognition.embeddings import PROBE, REFERENCE
 from federation.recognition.model import Adapter
+from federation.recognition.profiles import PROBE, REFERENCE
 from federation.recognition.recogniser import OnnxRecogniser
 from federation.release.manifest import Role, Use, Verdict
 from server import cli as server_cli

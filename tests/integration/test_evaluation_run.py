@@ -13,12 +13,14 @@ import client.node.app
 from client.node.joining import _FIRST_POLICY
 from client.node.people import refresh_active, withdraw
 from federation.errors import BudgetExhaustedError, MalformedMessageError, RoundAbortedError, UsageError
-from federation.learning.evaluation_plan import EVALUATION, EvaluationPlan, Group, Support, groups_from_json
-from federation.learning.private_evaluation import EvaluationReport, estimate_rates, evaluation_sum
+from federation.learning.evaluation_plan import EVALUATION, EvaluationPlan, Group, groups_from_json
+from federation.learning.group_rates import EvaluationReport, Support
+from federation.learning.private_evaluation import estimate_rates, evaluation_sum, report_of
 from federation.learning.rounds import EVALUATE_RELEASE, Refusal
 from federation.membership.joining import LocalPolicy
-from federation.recognition.embeddings import PROBE, REFERENCE, EmbeddingSet
+from federation.recognition.embeddings import EmbeddingSet
 from federation.recognition.model import Adapter, ModelRelease, PrivacyStatement
+from federation.recognition.profiles import PROBE, REFERENCE
 from server.coordinator.run_records import RunRecords
 from tests.federated import ORGANISATIONS, ledger_kinds, reservation_of, run, the_chain, write_federation
 from tests.people import DIMENSION, start_vector, synthetic_people
@@ -276,7 +278,7 @@ def test_a_foreign_plan_that_does_not_add_up_is_refused(config, change):
     ("field", "value"), [("people", "x"), ("people", 0), ("release", "ab"), ("epsilon", -1.0), ("threshold", 1.5)]
 )
 def test_a_report_with_anything_in_a_field_is_refused(config, field, value):
-    report = EvaluationReport.of(
+    report = report_of(
         np.zeros(plan_of(config).size), plan_of(config), noise_multiplier=1.0, people=PEOPLE, organisations=4
     )
     with pytest.raises((UsageError, TypeError)):
@@ -304,9 +306,7 @@ def test_a_report_says_in_words_what_is_supported_and_what_not():
         code_length=2048,
     )
     total = np.random.default_rng(1).normal(0, 1, plan.size)
-    report = EvaluationReport.of(
-        total, plan, noise_multiplier=plan.noise_multiplier, people=plan.people, organisations=4
-    )
+    report = report_of(total, plan, noise_multiplier=plan.noise_multiplier, people=plan.people, organisations=4)
     many, few = (rates.text for rates in report.rates)
     assert "FNMR" in many
     assert "EER" in many

@@ -27,10 +27,10 @@ from federation.audit.report import AuditReport
 from federation.consent.life import consent_of
 from federation.consent.receipts import Terms
 from federation.errors import MalformedMessageError, ProofError, RefusedError, UsageError
-from federation.learning.private_evaluation import EvaluationReport
+from federation.learning.group_rates import EvaluationReport
 from federation.membership.joining import LocalPolicy, SignedJoinRequest
 from federation.onebit import TemplateSecret, parameters_for
-from federation.privacy.auditing import EpsilonAudit
+from federation.privacy.epsilon_audit import EpsilonAudit
 from federation.privacy.ledger import ledger_from_file
 from federation.recognition.embeddings import EmbeddingSet
 from federation.recognition.model import ModelRelease

@@ -10,8 +10,8 @@ from federation.learning.moments import public_start
 from federation.learning.rounds import SHARE_KEYS, read_scales_request, scales_request
 from federation.learning.scales import ChipSet, Descent, scales_sum
 from federation.privacy.plan import PrivacyPlan
-from federation.recognition.embeddings import PROBE, REFERENCE
 from federation.recognition.model import Adapter, ModelRelease
+from federation.recognition.profiles import PROBE, REFERENCE
 from federation.recognition.recogniser import CHIP_SIDE
 from federation.recognition.resnet import TUNABLE
 from server.coordinator.local_run import run_locally

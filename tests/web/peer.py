@@ -16,8 +16,8 @@ from federation.consent.assertion import Assertion, LogPosition
 from federation.consent.purposes import Category, Tier, red_line_of
 from federation.consent.receipts import Binding
 from federation.onebit import CodeSeed, binary_code, check_probe, check_template, match
-from federation.recognition.embeddings import PROBE, REFERENCE
 from federation.recognition.model import Adapter, ModelRelease, PrivacyStatement
+from federation.recognition.profiles import PROBE, REFERENCE
 from federation.release.manifest import Role, Standing, Use
 from federation.rules.entries import Deployment, Lifting, Moratorium, PolicyException, PolicyPack, PurposeRule
 from federation.rules.policy import Attempts, Request, decide

@@ -12,8 +12,8 @@ from contextlib import contextmanager
 import numpy as np
 from PIL import Image
 
-from federation.recognition.embeddings import PROBE, REFERENCE
 from federation.recognition.model import Adapter
+from federation.recognition.profiles import PROBE, REFERENCE
 from federation.wire.v1 import verification_pb2 as pb
 from server.certificates import client_credentials
 from server.listening import page_server

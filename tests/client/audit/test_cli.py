@@ -21,7 +21,8 @@ from federation.audit.differentials import DIFFERENTIALS
 from federation.audit.report import AuditReport
 from federation.audit.searching import false_match_in_search
 from federation.errors import UsageError
-from federation.recognition.embeddings import PROBE, REFERENCE, EmbeddingSet
+from federation.recognition.embeddings import EmbeddingSet
+from federation.recognition.profiles import PROBE, REFERENCE
 from federation.verdict import Verdict
 from tests.federation.audit.audits import crowd, tried
 

@@ -15,7 +15,7 @@ from client.faces.datasets import face_folder
 from client.faces.degradation import Condition, degrade
 from client.faces.embedding import EmbeddingCache, embed_folder
 from federation.errors import UsageError
-from federation.recognition.embeddings import PROBE, REFERENCE
+from federation.recognition.profiles import PROBE, REFERENCE
 from federation.recognition.recogniser import unit_rows
 from tests import faces as real
 from tests.faces import orl_image

@@ -15,7 +15,7 @@ from federation.experiments.refusals import audit_refusals
 from federation.learning.evaluation import impostor_summary
 from federation.learning.moments import moments_sum
 from federation.learning.scales import person_gradients, scales_sum
-from federation.privacy.auditing import AuditMethod
+from federation.privacy.epsilon_audit import AuditMethod
 from federation.privacy.plan import Adaptation, PrivacyPlan
 from federation.recognition.embeddings import EmbeddingSet
 from federation.recognition.resnet import TUNABLE

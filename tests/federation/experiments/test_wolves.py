@@ -19,8 +19,9 @@ from federation.audit.wolf import WolfRates
 from federation.errors import MalformedMessageError, UsageError
 from federation.experiments.wolves import Owner, owners_of, try_fixed_strings
 from federation.onebit import CodeSeed, binary_code, hamming_distance
-from federation.recognition.embeddings import PROBE, REFERENCE, EmbeddingSet
+from federation.recognition.embeddings import EmbeddingSet
 from federation.recognition.model import Adapter
+from federation.recognition.profiles import PROBE, REFERENCE
 from federation.verdict import Verdict
 from tests.bundles import a_release
 from tests.federation.audit.audits import tried

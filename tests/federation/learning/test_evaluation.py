@@ -15,8 +15,8 @@ from federation.learning.evaluation import (
     cross_profile_scores,
     impostor_summary,
 )
-from federation.recognition.embeddings import PROBE, REFERENCE
 from federation.recognition.model import CODE_LENGTH, Adapter
+from federation.recognition.profiles import PROBE, REFERENCE
 from tests.people import DIMENSION, synthetic_people
 
 scores = st.lists(st.sampled_from([0.0, 0.1, 0.25, 0.5, 0.75, 0.9, 1.0]) | st.floats(-1, 1), min_size=1, max_size=25)

@@ -9,7 +9,8 @@ from federation.learning import moments as training
 from federation.learning.clipping import clipped_sum
 from federation.learning.moments import build_adapter, moments_sum, person_records
 from federation.privacy.plan import MOMENTS, Adaptation, PrivacyPlan, operating_system_noise
-from federation.recognition.embeddings import PROBE, REFERENCE, EmbeddingSet
+from federation.recognition.embeddings import EmbeddingSet
+from federation.recognition.profiles import PROBE, REFERENCE
 from tests.people import DIMENSION, start_vector, synthetic_people
 
 NAMES = [f"person {index:02d}" for index in range(12)]

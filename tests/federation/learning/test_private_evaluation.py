@@ -12,10 +12,11 @@ from scipy import stats
 from federation.errors import MalformedMessageError, UsageError
 from federation.identity import verify_identity
 from federation.learning.evaluation import cross_profile_scores
-from federation.learning.evaluation_plan import EVALUATION, EvaluationPlan, Group, Support
+from federation.learning.evaluation_plan import EVALUATION, EvaluationPlan, Group
+from federation.learning.group_rates import Support
 from federation.learning.private_evaluation import estimate_rates, evaluation_sum
-from federation.recognition.embeddings import PROBE, REFERENCE
 from federation.recognition.model import Adapter
+from federation.recognition.profiles import PROBE, REFERENCE
 from federation.secagg import Session
 from federation.secagg.protocol import run_secagg
 from federation.secagg.ring import decode, noise_std, noisy_input

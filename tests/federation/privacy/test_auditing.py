@@ -9,15 +9,9 @@ from scipy import stats
 from scipy.special import ndtr
 
 from federation.errors import MalformedMessageError, UsageError
-from federation.privacy.auditing import (
-    AuditMethod,
-    EpsilonAudit,
-    audit_of_guesses,
-    audit_of_scores,
-    epsilon_of_mu,
-    membership_attack,
-    threshold_of_pilot,
-)
+from federation.privacy.auditing import audit_of_guesses, audit_of_scores, membership_attack, threshold_of_pilot
+from federation.privacy.epsilon_audit import AuditMethod, EpsilonAudit
+from federation.privacy.gaussian import epsilon_of_mu
 from federation.privacy.plan import epsilon_of_gaussians
 
 DELTA = 1e-5

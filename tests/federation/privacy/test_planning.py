@@ -14,9 +14,10 @@ import federation.privacy.auditing
 import federation.privacy.planning
 from client import cli
 from federation.errors import UsageError
-from federation.privacy.auditing import AuditMethod, EpsilonAudit, epsilon_of_mu
+from federation.privacy.epsilon_audit import AuditMethod, EpsilonAudit
+from federation.privacy.gaussian import epsilon_of_a_person, epsilon_of_mu
 from federation.privacy.plan import PrivacyPlan, epsilon_of_gaussians
-from federation.privacy.planning import epsilon_of_a_person, epsilon_of_releases, exposures, noise_multiplier_for
+from federation.privacy.planning import epsilon_of_releases, exposures, noise_multiplier_for
 
 DELTA = 1e-5
 PAGE = Path(__file__).resolve().parents[3] / "docs/privacy.md"

@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from federation.errors import MalformedMessageError, UsageError
-from federation.recognition.embeddings import PROBE, REFERENCE
 from federation.recognition.model import Adapter, ModelRelease, PrivacyStatement
+from federation.recognition.profiles import PROBE, REFERENCE
 
 STATEMENT = PrivacyStatement(
     privacy_unit="person",
