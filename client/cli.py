@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-from client.audit.cli import audit_app
+from client.audit.assertion_cli import assertion_app
 from client.audit.release_cli import release_app
-from client.device.consent_cli import assertion_app, receipts_app
-from client.device.owner_cli import erase_command, export_command, history_command, revoke_command
-from client.device.renew_cli import renew_command
-from client.device.verify_cli import enrol_command, verify_command
-from client.log.follow_cli import log_app
-from client.node.cli import join_command, node_app
-from client.node.ledger_cli import ledger_app
-from client.privacy.cli import privacy_app
-from client.wallet.cli import wallet_app
-from client.wallet.opening import PASSPHRASE_VARIABLE
+from client.audit.rules_cli import rules_app
+from client.faces.models_cli import models_app
+from client.log.cli import log_app
+from client.terminal import PASSPHRASE_VARIABLE
+from federation.commandline.extras import Extra
 from federation.commandline.program import root, run
 from federation.commandline.settings import Program
 from federation.commandline.showing import config_commands
@@ -51,25 +46,29 @@ app = root(
     Exit codes: 0 done or match, 1 non-match, 2 usage, 3 refused, 4 network, protocol or proof, 70 a bug,
     130 interrupted.""",
 )
-app.add_typer(wallet_app, name="wallet")
-app.add_typer(receipts_app, name="receipts")
+device, train = Extra("device", app), Extra("train", app)
+device.group("wallet", "client.wallet.cli:wallet_app")
+device.group("receipts", "client.device.consent_cli:receipts_app")
 app.add_typer(assertion_app, name="assertion")
 app.add_typer(log_app, name="log")
-app.add_typer(audit_app, name="audit")
-app.add_typer(ledger_app, name="ledger")
-app.add_typer(node_app, name="node")
-app.add_typer(privacy_app, name="privacy")
+Extra("device", log_app).command("follow", "client.log.follow_cli:log_follow")
+app.add_typer(rules_app, name="rules")
+device.group("audit", "client.audit.cli:audit_app")
 app.add_typer(release_app, name="release")
+app.add_typer(models_app, name="models")
+train.group("ledger", "client.node.ledger_cli:ledger_app")
+train.group("node", "client.node.cli:node_app")
+train.group("privacy", "client.privacy.cli:privacy_app")
 app.add_typer(config_commands(PROGRAM, example="verify now.jpg"), name="config")
-app.command("join")(join_command)
+train.command("join", "client.node.cli:join_command")
 
-app.command("enrol")(enrol_command)
-app.command("verify")(verify_command)
-app.command("renew")(renew_command)
-app.command("revoke")(revoke_command)
-app.command("export")(export_command)
-app.command("erase")(erase_command)
-app.command("history")(history_command)
+device.command("enrol", "client.device.verify_cli:enrol_command")
+device.command("verify", "client.device.verify_cli:verify_command")
+device.command("renew", "client.device.renew_cli:renew_command")
+device.command("revoke", "client.device.owner_cli:revoke_command")
+device.command("export", "client.device.owner_cli:export_command")
+device.command("erase", "client.device.owner_cli:erase_command")
+device.command("history", "client.device.owner_cli:history_command")
 
 
 def main() -> None:

@@ -15,6 +15,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from federation.errors import UsageError
 
 DEFAULT_SERVER = "localhost:7443"
+PASSPHRASE_VARIABLE = "INTAGLIO_PASSPHRASE"  # noqa: S105 - the name of a variable, no passphrase
 
 ServerOption = Annotated[str, typer.Option("--server", envvar="INTAGLIO_SERVER", help="Matching server, host:port.")]
 TlsOption = Annotated[
@@ -47,6 +48,18 @@ def read_file(path: Path) -> bytes:
         return path.read_bytes()
     except OSError as error:
         raise UsageError(f"cannot read {path}: {error.strerror}") from error
+
+
+def read_hex(text: str) -> bytes:
+    """Bytes that somebody typed.
+
+    Raises:
+        UsageError: they are not hex.
+    """
+    try:
+        return bytes.fromhex(text)
+    except ValueError:
+        raise UsageError(f"{text[:16]!r} is not hex") from None
 
 
 def show(facts: Mapping[str, str], *, as_json: bool) -> None:

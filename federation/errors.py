@@ -17,13 +17,23 @@ Messages say what to do. They carry sizes, counts, names and ids; never scores, 
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 
 class IntaglioError(Exception):
-    """Root of every error that this project raises on purpose."""
+    """Root of every error that this project raises on purpose.
+
+    Attributes:
+        exit_code: what a command ends with; 0 and 1 are left to decisions.
+    """
+
+    exit_code: ClassVar[int] = 4
 
 
 class UsageError(IntaglioError):
     """The caller, a file that it named or a configuration is wrong. The message says how to mend it."""
+
+    exit_code = 2
 
 
 class BudgetExhaustedError(UsageError):
@@ -44,6 +54,8 @@ class ProofError(IntaglioError):
 
 class RefusedError(IntaglioError):
     """A well-formed request that is not allowed. "Not enrolled" and "no consent" look the same to a stranger."""
+
+    exit_code = 3
 
 
 class RoundAbortedError(IntaglioError):

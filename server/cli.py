@@ -12,14 +12,13 @@ import typer
 from rich.console import Console
 
 from federation.commandline.commands import Commands
+from federation.commandline.extras import Extra
 from federation.commandline.program import root, run
 from federation.commandline.settings import Program
 from federation.commandline.showing import config_commands
 from server.certificates import client_credentials, renew_pki, write_pki
-from server.coordinator.ledger_cli import ledger_commands
 from server.dashboard.cli import dashboard_command
 from server.database import copy_file, database_url, name_of, upgrade
-from server.fleet.cli import federation_commands
 from server.fleet.expiry import ends_at
 from server.log.cli import log_commands, opened_log
 from server.matching.assertions import create_issuer
@@ -76,8 +75,9 @@ app.add_typer(matching_commands, name="matching")
 app.add_typer(database_commands, name="database")
 app.add_typer(assertion_commands, name="assertions")
 app.add_typer(log_commands, name="log")
-app.add_typer(federation_commands, name="federation")
-app.add_typer(ledger_commands, name="ledger")
+train = Extra("train", app)
+train.group("federation", "server.fleet.cli:federation_commands")
+train.group("ledger", "server.coordinator.ledger_cli:ledger_commands")
 app.add_typer(rules_commands, name="rules")
 app.command("dashboard")(dashboard_command)
 app.add_typer(web_commands, name="web")

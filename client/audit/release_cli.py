@@ -15,18 +15,18 @@ from cryptography.hazmat.primitives.serialization import (
     load_pem_private_key,
 )
 
-from client.audit.score_files import read_scores
 from client.bundles import read_as, read_bundle, read_trust
 from client.files import write_new_file
 from client.terminal import JsonOption, read_file, show
-from federation.audit.audit import audit_scores
 from federation.audit.report import AuditReport
 from federation.audit.wolf import text_of_wolves
 from federation.commandline.commands import Commands
+from federation.commandline.extras import require_extra
 from federation.consent.purposes import DAY_SECONDS
 from federation.errors import UsageError
 from federation.learning.group_rates import EvaluationReport
 from federation.privacy.epsilon_audit import EpsilonAudit
+from federation.privacy.gaussian import epsilon_of_a_person
 from federation.recognition.model import ModelRelease
 from federation.release.bundle import Bundle, Papers, require_no_worse, require_reproduced, require_servable
 from federation.release.manifest import Role, Use
@@ -171,7 +171,11 @@ def _report(data: bytes) -> AuditReport:
 
 
 def _audited_again(scores: Path, report: AuditReport) -> AuditReport:
-    """What the scores give with the settings that the report states."""
+    """What the scores give with the settings that the report states. All else here needs no NumPy."""
+    require_extra("device")
+    from client.audit.score_files import read_scores  # noqa: PLC0415 - see the docstring
+    from federation.audit.audit import audit_scores  # noqa: PLC0415 - the same
+
     file = read_scores(scores, report.attributes)
     groups = {name: sorted({cell.labels[at] for cell in report.cells}) for at, name in enumerate(report.attributes)}
     return audit_scores(
@@ -191,8 +195,6 @@ def _audited_again(scores: Path, report: AuditReport) -> AuditReport:
 
 
 def _facts(bundle: Bundle) -> dict[str, str]:
-    from federation.privacy.gaussian import epsilon_of_a_person  # noqa: PLC0415 - scipy and the accountant take a second
-
     manifest, attack = bundle.manifest, bundle.papers.epsilon_audit
     claims, audit = manifest.claims, manifest.audit
     worst = audit.worst_cell

@@ -1,4 +1,4 @@
-"""`intaglio receipts` and `intaglio assertion`: consent on the person's side, and checking what was asserted."""
+"""`intaglio receipts`: consent on the person's side. Mounted by `client.cli`."""
 
 from __future__ import annotations
 
@@ -11,10 +11,9 @@ from typing import Annotated, TypeVar
 import typer
 
 from client.files import write_new_file
-from client.terminal import JsonOption, read_file, show
+from client.terminal import JsonOption, read_file, read_hex, show
 from client.wallet.opening import DEFAULT_WALLET, PassphraseFileOption, WalletOption, open_wallet
 from federation.commandline.commands import Commands
-from federation.consent.assertion import Assertion, Expectation, verify_assertion
 from federation.consent.purposes import DAY_SECONDS
 from federation.consent.receipts import (
     RECEIPT_ID_BYTES,
@@ -29,7 +28,6 @@ from federation.errors import MalformedMessageError, UsageError
 from federation.statements import text_of_time
 
 receipts_app = Commands(help="Consent receipts: look at them, grant them, withdraw them.")
-assertion_app = Commands(help="Assertions that a claim was accepted.")
 
 _T = TypeVar("_T")
 ReceiptArgument = Annotated[Path, typer.Argument(help="File with a signed receipt.")]
@@ -111,7 +109,7 @@ def receipts_grant(
     receipt = Receipt(
         receipt_id=secrets.token_bytes(RECEIPT_ID_BYTES),
         terms=offered,
-        binding=Binding(opened.device_public_key, opened.key_id, _hex(template_digest), enrolment.release_digest),
+        binding=Binding(opened.device_public_key, opened.key_id, read_hex(template_digest), enrolment.release_digest),
         issued_at=now,
         expires_at=now + days * DAY_SECONDS,
         renews=replaced,
@@ -152,45 +150,6 @@ def receipts_withdraw(
     )
 
 
-@assertion_app.command("verify")
-def assertion_verify(
-    token: Annotated[Path, typer.Argument(help="File with the assertion, as the device handed it over.")],
-    key: Annotated[str, typer.Option(help="The issuer's Ed25519 public key, 64 hex digits.")],
-    issuer: Annotated[str, typer.Option(help="Whom you trust, such as https://verify.example.org.")],
-    audience: Annotated[str, typer.Option(help="Your own name, such as example.org.")],
-    purpose: Annotated[str, typer.Option(help="What you asked for.")],
-    nonce: Annotated[str, typer.Option(help="The nonce that you chose for this request, 64 hex digits.")],
-    largest_fmr: Annotated[float, typer.Option(min=0, max=1, help="Largest false match rate that you accept.")] = 1.0,
-    *,
-    as_json: JsonOption = False,
-) -> None:
-    """Check an assertion, offline. Exit code 0: the claim was accepted, at the stated false match rate.
-
-    See to it that every nonce is used once. Who somebody is, no assertion says.
-
-    Needs: the assertion, and the issuer's public key. Writes: nothing.
-
-    Example: intaglio assertion verify assertion.jwt --key KEY --issuer https://verify.example.org --audience
-    example.org --purpose door-access --nonce NONCE
-    """
-    expected = Expectation(issuer, _hex(key), audience, purpose, _hex(nonce), largest_fmr)
-    text = read_file(token).decode("ascii", errors="replace").strip()
-    show(_facts_of(verify_assertion(text, expected, now=int(time.time()))), as_json=as_json)
-
-
-def _facts_of(assertion: Assertion) -> dict[str, str]:
-    return {
-        "statement": assertion.wording,
-        "subject": assertion.subject,
-        "purpose": assertion.purpose,
-        "issued": text_of_time(assertion.issued_at),
-        "until": text_of_time(assertion.expires_at),
-        "release": assertion.release_digest.hex(),
-        "log": f"{assertion.log.origin}, entry {assertion.log.index} of {assertion.log.tree_size}",
-        "contest": assertion.contest,
-    }
-
-
 def read_terms(path: Path) -> Terms:
     """Terms from a file that people write."""
     try:
@@ -204,10 +163,3 @@ def _parse(path: Path, from_bytes: Callable[[bytes], _T]) -> _T:
         return from_bytes(read_file(path))
     except MalformedMessageError as error:
         raise UsageError(f"{path}: {error}") from error  # the file that was named is wrong, no peer is to blame
-
-
-def _hex(text: str) -> bytes:
-    try:
-        return bytes.fromhex(text)
-    except ValueError:
-        raise UsageError(f"{text[:16]!r} is not hex") from None

@@ -5,18 +5,22 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Final
 
+from client.faces.fetching import MANIFEST_FILE, PACKAGE, WEIGHTS_FILE, fetched_folder
 from federation.errors import UsageError
 from federation.recognition.model import ModelRelease
 from federation.recognition.recogniser import OnnxRecogniser, Recogniser
 
-SHIPPED: Final = Path(__file__).resolve().parents[2] / "models/node_modules/@vladmandic/face-api/model"
-"""Where `make install` puts the weights of the 128-number network (MIT), checked against models/package-lock.json."""
+_CHECKOUT = Path(__file__).resolve().parents[2] / "models"
+SHIPPED: Final = (
+    _CHECKOUT / "node_modules" / PACKAGE / "model" if (_CHECKOUT / "package-lock.json").is_file() else fetched_folder()
+)
+"""Where the weights of the 128-number network (MIT) lie: in a checkout where `make install` puts them, else where
+`intaglio models fetch` does."""
 
 _MISSING: Final = (
-    "the recogniser's weights are missing: run `make install`, which needs npm to fetch them, or pass --model with an "
-    ".onnx file of your own"
+    "the recogniser's weights are missing: run `intaglio models fetch`, in a checkout `make install`, or pass --model "
+    "with an .onnx file of your own"
 )
-_WEIGHTS, _MANIFEST = "face_recognition_model.bin", "face_recognition_model-weights_manifest.json"
 
 
 def load_recogniser(model: Path | None = None) -> Recogniser:
@@ -35,7 +39,7 @@ def load_recogniser(model: Path | None = None) -> Recogniser:
         if path.is_dir():
             from federation.recognition.resnet import ResNetRecogniser  # noqa: PLC0415 - the only path that needs torch
 
-            return ResNetRecogniser((path / _WEIGHTS).read_bytes(), (path / _MANIFEST).read_bytes())
+            return ResNetRecogniser((path / WEIGHTS_FILE).read_bytes(), (path / MANIFEST_FILE).read_bytes())
         return OnnxRecogniser(path.read_bytes(), name=path.stem)
     except OSError as error:
         raise UsageError(f"cannot read {error.filename}: {error.strerror}") from error
@@ -51,7 +55,7 @@ def recogniser_files(model: Path | None = None) -> dict[str, bytes]:
     if folder.is_file():
         return {}
     try:
-        return {name: (folder / name).read_bytes() for name in (_WEIGHTS, _MANIFEST)}
+        return {name: (folder / name).read_bytes() for name in (WEIGHTS_FILE, MANIFEST_FILE)}
     except OSError as error:
         raise UsageError(f"cannot read {error.filename}: {error.strerror}") from error
 

@@ -8,17 +8,14 @@ from typing import Annotated
 import typer
 
 from client.connection import ClientTls, Connection
-from client.log.cli import log_app, watch
+from client.log.cli import watch
 from client.log.policy import read_log_policy
 from client.log.reader import RemoteLog
 from client.terminal import DEFAULT_SERVER, CertificateOption, JsonOption, LogPolicyOption, ServerOption, TlsOption
 
-__all__ = ["log_app"]
-
 _TIMEOUT_SECONDS = 20.0
 
 
-@log_app.command("follow")
 def log_follow(
     tls: TlsOption,
     log_policy: LogPolicyOption,

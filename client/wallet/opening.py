@@ -10,13 +10,12 @@ from typing import Annotated
 
 import typer
 
-from client.terminal import read_file
+from client.terminal import PASSPHRASE_VARIABLE, read_file
 from client.wallet.sealed import Passphrase
 from client.wallet.wallet import Wallet, read_wallet, require_wallet
 from federation.errors import UsageError
 
-PASSPHRASE_VARIABLE = "INTAGLIO_PASSPHRASE"  # noqa: S105 - the name of a variable, no passphrase
-NEW_PASSPHRASE_VARIABLE = "INTAGLIO_NEW_PASSPHRASE"  # noqa: S105 - likewise
+NEW_PASSPHRASE_VARIABLE = "INTAGLIO_NEW_PASSPHRASE"  # noqa: S105 - the name of a variable, no passphrase
 DEFAULT_WALLET = Path("intaglio.wallet")
 
 

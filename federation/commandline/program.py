@@ -16,7 +16,6 @@ from federation.commandline import version
 from federation.commandline.commands import Commands
 from federation.commandline.settings import Program, Settings
 from federation.errors import IntaglioError
-from federation.wire.status import fate_of
 
 _BUG_EXIT, _INTERRUPTED_EXIT = 70, 130  # Python and click would say 1, and 1 says non-match
 
@@ -75,7 +74,7 @@ class _Root(TyperGroup):
             return super().invoke(ctx)
         except IntaglioError as error:
             typer.echo(f"{ctx.info_name}: {error}", err=True)
-            raise typer.Exit(fate_of(error).exit_code) from error
+            raise typer.Exit(error.exit_code) from error
         except (click.Abort, KeyboardInterrupt, EOFError) as error:
             raise typer.Exit(_INTERRUPTED_EXIT) from error
 

@@ -38,7 +38,6 @@ from typing import TYPE_CHECKING, Any, Final, Self
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import ndtr, ndtri
 
 from federation.errors import MalformedMessageError, UsageError
 from federation.privacy.bounds import BOUNDS, require_within
@@ -83,6 +82,8 @@ def operating_system_noise(count: int) -> NDArray[np.float64]:
     Returns:
         (count,) float64.
     """
+    from scipy.special import ndtri  # noqa: PLC0415 - slow to import, and whoever reads a ledger draws no noise
+
     words = np.frombuffer(os.urandom(8 * 4 * count), dtype=np.uint64).reshape(4, count)
     uniforms = ((words >> np.uint64(11)).astype(np.float64) + 0.5) * 2.0**-53
     return np.asarray(ndtri(uniforms).sum(axis=0) / 2, dtype=np.float64)
@@ -121,6 +122,7 @@ def epsilon_of_gaussians(noise_multipliers: tuple[float, ...], delta: float) -> 
 def gaussian_noise_multiplier(epsilon: float, delta: float) -> float:
     """The exact noise multiplier of one Gaussian mechanism (Balle and Wang, ICML 2018, theorem 8)."""
     from scipy.optimize import brentq  # noqa: PLC0415 - slow to import, and only plans that are new need it
+    from scipy.special import ndtr  # noqa: PLC0415 - as above
 
     def excess(noise: float) -> float:
         shift, slope = 1 / (2 * noise), epsilon * noise

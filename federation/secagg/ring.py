@@ -21,12 +21,6 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-# Not opendp.prelude: it imports scikit-learn, which takes longer than all messages of a run together.
-from opendp.domains import atom_domain, vector_domain
-from opendp.measurements import make_gaussian
-from opendp.metrics import l2_distance
-from opendp.mod import enable_features
-
 from federation.errors import MalformedMessageError, UsageError
 from federation.secagg.session import Session
 
@@ -95,6 +89,13 @@ def discrete_noise(size: int, std: float) -> NDArray[np.int64]:
         UsageError: the standard deviation is too small for the accounting or too large for the ring.
     """
     require_std(std)
+    # Here, since 265 MB are for members only. Not opendp.prelude: it imports scikit-learn, which takes longer than all
+    # messages of a run together.
+    from opendp.domains import atom_domain, vector_domain  # noqa: PLC0415 - see the lines before
+    from opendp.measurements import make_gaussian  # noqa: PLC0415
+    from opendp.metrics import l2_distance  # noqa: PLC0415
+    from opendp.mod import enable_features  # noqa: PLC0415
+
     enable_features("contrib")  # OpenDP's switch for whatever its own reviewers have not finished with
     space = vector_domain(atom_domain(T="i64")), l2_distance(T="f64")
     return np.array(make_gaussian(*space, scale=std)([0] * size), dtype=np.int64)

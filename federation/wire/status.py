@@ -1,4 +1,4 @@
-"""How errors cross the wire: one table, error <-> gRPC status <-> exit code of the command line.
+"""How errors cross the wire: one table, error <-> gRPC status.
 
 An error that one side raises on purpose arrives as the same class on the other side. Statuses that gRPC itself makes
 up (deadline, unknown method, a crash) become `UnavailableError` or `PeerError`. Only the text of family errors
@@ -7,7 +7,7 @@ travels; it carries no secrets by the family's rule.
 
 from __future__ import annotations
 
-from typing import NamedTuple, Protocol
+from typing import Protocol
 
 import grpc
 
@@ -30,30 +30,19 @@ _LONGEST_RETRY_SECONDS = 86_400.0
 _LONGEST_MESSAGE = 500
 
 
-class Fate(NamedTuple):
-    """What becomes of one error class.
-
-    Attributes:
-        status: the gRPC status that carries it; no two classes share one.
-        exit_code: what a command ends with.
-    """
-
-    status: grpc.StatusCode
-    exit_code: int
-
-
-TABLE: dict[type[IntaglioError], Fate] = {
-    UsageError: Fate(grpc.StatusCode.FAILED_PRECONDITION, 2),
-    BudgetExhaustedError: Fate(grpc.StatusCode.OUT_OF_RANGE, 2),
-    PeerError: Fate(grpc.StatusCode.INTERNAL, 4),
-    MalformedMessageError: Fate(grpc.StatusCode.INVALID_ARGUMENT, 4),
-    ProofError: Fate(grpc.StatusCode.UNAUTHENTICATED, 4),
-    RefusedError: Fate(grpc.StatusCode.PERMISSION_DENIED, 3),
-    RoundAbortedError: Fate(grpc.StatusCode.ABORTED, 4),
-    UnavailableError: Fate(grpc.StatusCode.UNAVAILABLE, 4),
+TABLE: dict[type[IntaglioError], grpc.StatusCode] = {
+    UsageError: grpc.StatusCode.FAILED_PRECONDITION,
+    BudgetExhaustedError: grpc.StatusCode.OUT_OF_RANGE,
+    PeerError: grpc.StatusCode.INTERNAL,
+    MalformedMessageError: grpc.StatusCode.INVALID_ARGUMENT,
+    ProofError: grpc.StatusCode.UNAUTHENTICATED,
+    RefusedError: grpc.StatusCode.PERMISSION_DENIED,
+    RoundAbortedError: grpc.StatusCode.ABORTED,
+    UnavailableError: grpc.StatusCode.UNAVAILABLE,
 }
+"""No two classes share a status."""
 
-_BY_STATUS = {fate.status: error for error, fate in TABLE.items()}
+_BY_STATUS = {status: error for error, status in TABLE.items()}
 _TRANSIENT = (grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.CANCELLED, grpc.StatusCode.RESOURCE_EXHAUSTED)
 """gRPC's own; the last one when a server has more calls at once than it takes."""
 
@@ -71,8 +60,8 @@ class FailedCall(Protocol):
         """Key and value pairs that came after the answer."""
 
 
-def fate_of(error: IntaglioError) -> Fate:
-    """The row of `error`'s class, or of its nearest ancestor that has one."""
+def status_of(error: IntaglioError) -> grpc.StatusCode:
+    """The status of `error`'s class, or of its nearest ancestor that has one."""
     return next((TABLE[kind] for kind in type(error).__mro__ if kind in TABLE), TABLE[PeerError])
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import datetime as dt
-import json
 import time
 from pathlib import Path
 from typing import Annotated
@@ -153,18 +152,6 @@ def rules_lift(
     --reason keys-replaced
     """
     _append(rules, _signed(Lifting(name, int(time.time()), reason), [_key(k) for k in key]))
-
-
-@rules_commands.command("show")
-def rules_show(rules: RulesArgument) -> None:
-    """Verify a rules file and list its entries.
-
-    Needs: the rules. Writes: nothing.
-
-    Example: intaglio-server rules show rules/rules.jsonl
-    """
-    for name, rule in Rulebook.from_file(_read(rules), read_at=int(time.time())).rules.items():
-        typer.echo(f"{name}: {json.dumps(rule.to_json(), sort_keys=True)}")
 
 
 def _append(path: Path, signed: SignedRule) -> None:

@@ -87,9 +87,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
                 self._metrics.add(method, milliseconds)
                 return response
             self._metrics.refused(method, failure)
-            return await context.abort(
-                status.fate_of(failure).status, str(failure), status.trailing_metadata_of(failure)
-            )
+            return await context.abort(status.status_of(failure), str(failure), status.trailing_metadata_of(failure))
 
         # Without a deserializer the bytes come as they are; gRPC would answer UNKNOWN with protobuf's own text.
         return grpc.unary_unary_rpc_method_handler(answer, response_serializer=handler.response_serializer)

@@ -28,7 +28,7 @@ from starlette.types import ASGIApp
 
 from federation.errors import IntaglioError, MalformedMessageError, RefusedError, UnavailableError, UsageError
 from federation.wire.convert import MAX_MESSAGE_BYTES
-from federation.wire.status import RETRY_AFTER_KEY, fate_of
+from federation.wire.status import RETRY_AFTER_KEY, status_of
 from federation.wire.v1 import verification_pb2 as pb
 from server.listening import SecurityHeaders, read_body
 from server.matching.peers import PeerRate, PeerRates
@@ -193,7 +193,7 @@ def _takes_gzip(accepted: str) -> bool:
 
 def _refusal(error: IntaglioError) -> Response:
     seconds = error.retry_after_seconds if isinstance(error, UnavailableError) else None
-    return _answer(fate_of(error).status, str(error), None if seconds is None else f"{seconds:.3f}")
+    return _answer(status_of(error), str(error), None if seconds is None else f"{seconds:.3f}")
 
 
 def _failure(error: grpc.aio.AioRpcError) -> Response:

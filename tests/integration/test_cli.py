@@ -537,7 +537,7 @@ def test_rules_of_a_trial_serve_until_somebody_stops_them(operator, person, tmp_
     time.sleep(1.1)  # a lifting is later than its moratorium by at least a second
     assert invoke(server_cli.app, "rules", "lift", tmp_path / "rules.jsonl", *entry, *keys[:2], expected=4)
     invoke(server_cli.app, "rules", "lift", tmp_path / "rules.jsonl", *entry, *keys)
-    assert "lifting review" in invoke(server_cli.app, "rules", "show", tmp_path / "rules.jsonl").stdout
+    assert "lifting review" in invoke(cli.app, "rules", "show", tmp_path / "rules.jsonl").stdout
     deadline = time.monotonic() + 30  # the server reads its rules every few seconds, and may know of the stop only
     while (lifted := person("verify", "1-2", *verification(operator))).exit_code == 3:
         assert time.monotonic() < deadline, lifted.stderr

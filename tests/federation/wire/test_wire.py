@@ -18,6 +18,7 @@ from federation.errors import (
     IntaglioError,
     MalformedMessageError,
     PeerError,
+    ProofError,
     RefusedError,
     UnavailableError,
     UsageError,
@@ -418,8 +419,7 @@ def failed_call(code, details="", metadata=()):
 
 
 def crossing(error):
-    fate = status.fate_of(error)
-    return status.error_from_call(failed_call(fate.status, str(error), status.trailing_metadata_of(error)))
+    return status.error_from_call(failed_call(status.status_of(error), str(error), status.trailing_metadata_of(error)))
 
 
 @pytest.mark.parametrize("kind", list(family()), ids=lambda kind: kind.__name__)
@@ -431,22 +431,21 @@ def test_every_error_of_the_family_survives_the_wire(kind):
 
 
 def test_no_two_errors_share_a_status():
-    statuses = [fate.status for fate in status.TABLE.values()]
+    statuses = list(status.TABLE.values())
     assert len(set(statuses)) == len(statuses)
 
 
 def test_exit_codes_leave_0_and_1_to_decisions():
-    assert {fate.exit_code for fate in status.TABLE.values()} == {2, 3, 4}
-    assert status.fate_of(RefusedError("no")).exit_code == 3
-    assert status.fate_of(UsageError("no")).exit_code == 2
+    assert {kind.exit_code for kind in family()} == {2, 3, 4}
+    assert (RefusedError("no").exit_code, UsageError("no").exit_code, ProofError("no").exit_code) == (3, 2, 4)
 
 
 def test_an_error_defined_elsewhere_counts_as_its_ancestor():
     class LocalError(UsageError):
         """Defined beside its only user."""
 
-    assert status.fate_of(LocalError("x")) == status.TABLE[UsageError]
-    assert status.fate_of(IntaglioError("x")) == status.TABLE[PeerError]
+    assert status.status_of(LocalError("x")) == status.TABLE[UsageError]
+    assert status.status_of(IntaglioError("x")) == status.TABLE[PeerError]
 
 
 def test_the_time_to_wait_survives_the_wire():

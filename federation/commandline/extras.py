@@ -1,0 +1,79 @@
+"""What an installation may lack: commands of other roles than the one that somebody installed.
+
+The extras of the distribution are its roles (pyproject.toml). A command whose packages are missing stays on the list,
+and says what to install. Nothing is imported to find that out.
+"""
+
+from __future__ import annotations
+
+import importlib
+from dataclasses import dataclass
+from importlib.util import find_spec
+from types import MappingProxyType
+from typing import Any, Final
+
+import typer
+
+from federation.errors import UsageError
+
+PACKAGES: Final = MappingProxyType(
+    {
+        "device": ("dlib", "grpc", "numpy", "scipy", "tenseal", "torch"),
+        "service": ("alembic", "grpc", "numpy", "prometheus_client", "starlette", "structlog", "tenseal"),
+        "train": ("dp_accounting", "flwr", "httpx", "opacus", "opendp", "scipy", "torch"),
+    }
+)
+"""Of each role, the packages that show whether it is installed."""
+
+
+def require_extra(extra: str) -> None:
+    """Returns when the packages of a role are installed.
+
+    Raises:
+        UsageError: one is not. Says what to install.
+    """
+    missing = [name for name in PACKAGES[extra] if find_spec(name) is None]
+    if missing:
+        raise UsageError(f"needs intaglio[{extra}]: pip install 'intaglio[{extra}]' ({', '.join(missing)} missing)")
+
+
+@dataclass(frozen=True)
+class Extra:
+    """Mounts commands that need an extra; where it is not installed, commands that say so.
+
+    Attributes:
+        name: of the extra.
+        app: where its commands go.
+    """
+
+    name: str
+    app: typer.Typer
+
+    def command(self, name: str, place: str) -> None:
+        """Mounts the function at ``module:function`` as a command."""
+        if self._is_installed_or_refuses(name):
+            self.app.command(name)(_found(place))
+
+    def group(self, name: str, place: str) -> None:
+        """Mounts the commands at ``module:group``."""
+        if self._is_installed_or_refuses(name):
+            self.app.add_typer(_found(place), name=name)
+
+    def _is_installed_or_refuses(self, name: str) -> bool:
+        try:
+            require_extra(self.name)
+        except UsageError as error:
+            why = str(error)
+
+            def refuse(ctx: typer.Context) -> None:
+                raise UsageError(f"{ctx.info_name} {why}")
+
+            anything = {"ignore_unknown_options": True, "allow_extra_args": True}
+            self.app.command(name, help=f"Not installed: {why}.", context_settings=anything)(refuse)
+            return False
+        return True
+
+
+def _found(place: str) -> Any:  # noqa: ANN401 - a group or a function
+    module, _, name = place.partition(":")
+    return getattr(importlib.import_module(module), name)

@@ -1,0 +1,20 @@
+"""Where `intaglio-server` begins: without the packages of its role it says so, and needs none to say it."""
+
+from __future__ import annotations
+
+import sys
+
+from federation.commandline.extras import require_extra
+from federation.errors import UsageError
+
+
+def main() -> None:
+    """Entry point of the command."""
+    try:
+        require_extra("service")
+    except UsageError as error:
+        print(f"intaglio-server {error}", file=sys.stderr)  # noqa: T201 - there may be nothing better
+        sys.exit(error.exit_code)
+    from server.cli import main as begin  # noqa: PLC0415 - see the top
+
+    begin()
