@@ -33,7 +33,9 @@ from server.web.bridge import Site, bridge_app, matching_channel, matching_upstr
 web_commands = Commands(help="The person's device as a page, and the organisation's page.")
 web_commands.command("organisation")(organisation_command)
 
-_PAGE = Path(__file__).resolve().parents[2] / "web" / "dist"
+_BUILT = Path(__file__).resolve().parent / "page"
+_PAGE = _BUILT if _BUILT.is_dir() else Path(__file__).resolve().parents[2] / "web/dist"
+"""In a wheel beside this file, in a checkout where `make web` builds it."""
 
 
 @web_commands.command("start")
