@@ -172,7 +172,7 @@ def _report(data: bytes) -> AuditReport:
 
 def _audited_again(scores: Path, report: AuditReport) -> AuditReport:
     """What the scores give with the settings that the report states. All else here needs no NumPy."""
-    require_extra("device")
+    require_extra("audit")
     from client.audit.score_files import read_scores  # noqa: PLC0415 - see the docstring
     from federation.audit.audit import audit_scores  # noqa: PLC0415 - the same
 

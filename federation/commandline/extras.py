@@ -20,6 +20,7 @@ PACKAGES: Final = MappingProxyType(
     {
         "device": ("dlib", "grpc", "numpy", "scipy", "tenseal", "torch"),
         "service": ("alembic", "grpc", "numpy", "prometheus_client", "starlette", "structlog", "tenseal"),
+        "audit": ("fairlearn", "jinja2", "matplotlib", "numpy", "scipy"),
         "train": ("dp_accounting", "flwr", "httpx", "opacus", "opendp", "scipy", "torch"),
     }
 )

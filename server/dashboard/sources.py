@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
+from federation.commandline.extras import require_extra
 from federation.errors import IntaglioError, UsageError
 from federation.privacy.ledger import Account, ledger_from_file
 from federation.release.bundle import require_servable
@@ -102,6 +103,7 @@ def _attempted(read: Callable[[], _Source]) -> _Source | Unreadable:
 
 
 def _accounts(ledger: Path) -> tuple[Account, ...]:
+    require_extra("train")  # the accountant sums what was spent
     return ledger_from_file(_read(ledger)).accounts()
 
 
