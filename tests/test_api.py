@@ -29,8 +29,8 @@ def test_what_is_listed_is_there_and_says_what_it_is(module):
     found = importlib.import_module(module)
     for name in LISTED[module]:
         value = getattr(found, name)
-        assert inspect.getdoc(value)
         if callable(value):
+            assert inspect.getdoc(value)
             assert value.__module__ == module, f"{name} lives elsewhere"
 
 
