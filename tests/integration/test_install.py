@@ -22,7 +22,7 @@ from client.faces.models import SHIPPED
 from federation.commandline.extras import PACKAGES
 from tests.agreeing import PURPOSE, public
 from tests.federation.consent.test_assertion import ASSERTION, EXPECTED, ISSUER, ISSUER_KEY, NONCE
-from tests.running import a_pki, write_release, write_rules
+from tests.running import a_pki, a_rules_file, write_release, write_rules
 from tests.transparency_log import SIGNER, MemoryLog
 from tests.web.site import orl_release, picture
 
@@ -213,8 +213,9 @@ def served(install, tmp_path):
     """A matching server from an environment with the service alone, on newest versions, and its address."""
     service = install("service", constraints=None)
     a_pki(tmp_path / "tls")
-    write_release(tmp_path, orl_release())
+    write_release(tmp_path, release := orl_release())
     write_rules(tmp_path, issuer=None)
+    (tmp_path / "rules.jsonl").write_bytes(a_rules_file(releases=(release,), issuer=None))
     options = {
         "release": "release.zip",
         "release-trust": "trust.json",
