@@ -1,0 +1,114 @@
+"""The weights come from the registry or a file, and nothing is kept that has another hash."""
+
+import base64
+import hashlib
+import io
+import json
+import tarfile
+import urllib.request
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from client.cli import app
+from client.faces import fetching
+from federation.errors import PeerError, ProofError, UnavailableError, UsageError
+
+LOCK = json.loads((Path(__file__).parents[3] / "models/package-lock.json").read_text())["packages"]
+FILES = {fetching.MANIFEST_FILE: b"[]", fetching.WEIGHTS_FILE: b"some weights"}
+
+
+def an_archive(files):
+    written = io.BytesIO()
+    with tarfile.open(fileobj=written, mode="w:gz") as packed:
+        for name, data in files.items():
+            entry = tarfile.TarInfo(f"package/model/{name}")
+            entry.size = len(data)
+            packed.addfile(entry, io.BytesIO(data))
+    return written.getvalue()
+
+
+@pytest.fixture
+def archive(monkeypatch, tmp_path):
+    """The archive that is expected, as a file."""
+    data = an_archive(FILES)
+    monkeypatch.setattr(fetching, "INTEGRITY", f"sha512-{base64.b64encode(hashlib.sha512(data).digest()).decode()}")
+    path = tmp_path / "face-api.tgz"
+    path.write_bytes(data)
+    return path
+
+
+class Registry:
+    """Answers with bytes, and remembers what was asked."""
+
+    def __init__(self, data):
+        self.data, self.asked = data, []
+
+    def open(self, address, timeout):
+        self.asked.append((address, timeout))
+        return io.BytesIO(self.data)
+
+
+def test_package_and_hash_are_those_of_the_lock_file():
+    locked = LOCK[f"node_modules/{fetching.PACKAGE}"]
+    assert (locked["version"], locked["integrity"]) == (fetching.VERSION, fetching.INTEGRITY)
+
+
+def test_a_file_gives_the_weights_without_a_network(archive, tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "data"))
+    done = CliRunner().invoke(app, ["models", "fetch", "--from", str(archive)])
+    assert done.exit_code == 0, done.output
+    kept = tmp_path / "data/intaglio/models"
+    assert {path.name: path.read_bytes() for path in kept.iterdir()} == FILES
+
+
+def test_the_registry_is_asked_for_one_archive_over_https(archive, tmp_path, monkeypatch):
+    registry = Registry(archive.read_bytes())
+    monkeypatch.setattr(fetching, "_https_only", lambda: registry)
+    fetching.fetch_weights(tmp_path / "kept", "https://registry.example/")
+    (asked,) = registry.asked
+    assert asked == ("https://registry.example/@vladmandic/face-api/-/face-api-1.7.15.tgz", 60.0)
+    assert (tmp_path / "kept" / fetching.WEIGHTS_FILE).read_bytes() == FILES[fetching.WEIGHTS_FILE]
+
+
+@pytest.mark.parametrize("damage", [lambda data: data[:-1], lambda data: data + b"\0", lambda _: b""])
+def test_an_archive_with_another_hash_is_not_read_and_nothing_is_kept(archive, tmp_path, monkeypatch, damage):
+    archive.write_bytes(damage(archive.read_bytes()))
+    monkeypatch.setattr(tarfile, "open", lambda *_, **__: pytest.fail("it was opened"))
+    with pytest.raises(ProofError, match="its SHA-512 is another one"):
+        fetching.take_weights(archive, tmp_path / "kept")
+    assert not (tmp_path / "kept").exists()
+
+
+def test_an_archive_without_an_end_is_cut_off(archive, tmp_path, monkeypatch):
+    monkeypatch.setattr(fetching, "_MOST_BYTES", 100)
+    with pytest.raises(PeerError, match="at most 100 bytes"):
+        fetching.take_weights(archive, tmp_path / "kept")
+    assert not (tmp_path / "kept").exists()
+
+
+@pytest.mark.parametrize("address", ["http://registry.example", "file:///etc", "registry.example"])
+def test_a_registry_without_https_is_not_asked(tmp_path, address):
+    with pytest.raises(UsageError, match="https://"):
+        fetching.fetch_weights(tmp_path, address)
+
+
+def test_a_redirect_out_of_https_is_not_followed():
+    names = {type(handler) for handler in fetching._https_only().handlers}
+    assert not names & {urllib.request.HTTPHandler, urllib.request.FTPHandler, urllib.request.FileHandler}
+
+
+def test_a_registry_that_does_not_answer_says_how_to_do_without(tmp_path, monkeypatch):
+    class Silent:
+        def open(self, *_, **__):
+            raise TimeoutError("timed out")
+
+    monkeypatch.setattr(fetching, "_https_only", Silent)
+    with pytest.raises(UnavailableError, match="models fetch --from FILE"):
+        fetching.fetch_weights(tmp_path)
+
+
+def test_a_file_that_is_missing_is_the_callers_fault(tmp_path):
+    with pytest.raises(UsageError, match="cannot read"):
+        fetching.take_weights(tmp_path / "nothing", tmp_path)

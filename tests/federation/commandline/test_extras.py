@@ -1,0 +1,56 @@
+"""Commands whose packages are missing are listed, and say what to install."""
+
+import importlib.util
+import re
+
+import pytest
+import typer
+from typer.testing import CliRunner
+
+from federation.commandline import extras
+from federation.commandline.commands import Commands
+from federation.commandline.extras import PACKAGES, Extra, require_extra
+from federation.errors import UsageError
+
+
+@pytest.fixture
+def without(monkeypatch):
+    """Lets packages be missing."""
+    found = importlib.util.find_spec
+
+    def hide(*names):
+        monkeypatch.setattr(extras, "find_spec", lambda name: None if name in names else found(name))
+
+    return hide
+
+
+@pytest.mark.parametrize(("role", "package"), [(role, name) for role, names in PACKAGES.items() for name in names])
+def test_one_package_that_is_missing_is_named_with_its_extra(without, role, package):
+    without(package)
+    with pytest.raises(UsageError, match=re.escape(f"pip install 'intaglio[{role}]' ({package} missing)")):
+        require_extra(role)
+
+
+def test_a_whole_installation_lacks_nothing():
+    for role in PACKAGES:
+        require_extra(role)
+
+
+@pytest.mark.parametrize("words", [[], ["--anything", "at", "all"], ["image.jpg"], ["group", "command", "-x"]])
+def test_a_command_that_is_not_installed_refuses_whatever_follows_it(without, words):
+    without("tenseal")
+    app = Commands(help="A program.")
+    Extra("device", app).command("verify", "no.such.module:command")  # nothing of it is imported
+    app.command("other")(lambda: None)
+    done = CliRunner().invoke(app, ["verify", *words])
+    assert isinstance(done.exception, UsageError)
+    assert "verify needs intaglio[device]" in str(done.exception)
+    assert "verify" in CliRunner().invoke(app, ["--help"]).output
+
+
+def test_a_command_of_an_installed_role_is_the_command():
+    app = Commands(help="A program.")
+    Extra("device", app).command("show", "client.wallet.cli:wallet_show")
+    app.command("other")(lambda: None)
+    assert "wallet" in CliRunner().invoke(app, ["show", "--help"]).output
+    assert isinstance(app, typer.Typer)
