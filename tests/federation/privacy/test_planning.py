@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from typer.testing import CliRunner
 
-import federation.privacy.auditing
+import federation.privacy.gaussian
 import federation.privacy.planning
 from client import cli
 from federation.errors import UsageError
@@ -29,7 +29,7 @@ def plan_for(epsilon=8.0, **changes):
     )
 
 
-@pytest.mark.parametrize("module", [federation.privacy.auditing, federation.privacy.planning])
+@pytest.mark.parametrize("module", [federation.privacy.gaussian, federation.privacy.planning])
 def test_the_examples_in_docstrings_are_true(module):
     result = doctest.testmod(module)
     assert (result.failed, result.attempted > 0) == (0, True)
