@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from client.device.verification import Device
     from client.wallet.wallet import Wallet
 
-FAMILY_STATUSES = {fate.status for fate in status.TABLE.values()} - {grpc.StatusCode.INTERNAL}
+FAMILY_STATUSES = set(status.TABLE.values()) - {grpc.StatusCode.INTERNAL}
 """What a server may answer whatever it is sent; INTERNAL would be a mistake of its own."""
 
 CALLS = {
