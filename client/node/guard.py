@@ -52,6 +52,8 @@ _CERTIFICATE_DAYS: Final = 3650
 _OK: Final = 200
 _UNAUTHORISED: Final = 401
 _LONGEST_TEXT: Final = 300
+_CHUNK_BYTES: Final = 1 << 16
+_OF_A_BODY: Final = ("content-length", "content-encoding", "transfer-encoding")
 
 
 def guard_app(
@@ -105,7 +107,7 @@ async def _answer(
     if name == "pull-messages" and not policy.is_open(now):
         tally["hours"] += 1
         return _no_work(headers)
-    reply = await gateway.post(PREFIX + name, content=body, headers=headers)
+    reply = await _asked(gateway, name, body, headers)
     if reply.status_code == _UNAUTHORISED:
         _log.warning("the coordinator does not take this node's calls: %s", _printable(reply.text))
         tally["coordinator"] += 1
@@ -120,6 +122,22 @@ async def _answer(
 
 _FAILURES: Final = ((DecodeError, 403), (httpx.TimeoutException, 504), (httpx.HTTPError, 502))
 """What the SuperNode hears when an answer cannot be read or does not come; the first that fits."""
+
+
+async def _asked(gateway: httpx.AsyncClient, name: str, body: bytes, headers: dict[str, str]) -> httpx.Response:
+    """What the gateway answers, which is never held beyond `MOST_BODY_BYTES`.
+
+    Raises:
+        httpx.HTTPError: there is no answer, or it is longer.
+    """
+    async with gateway.stream("POST", PREFIX + name, content=body, headers=headers) as reply:
+        content = bytearray()
+        async for chunk in reply.aiter_bytes(_CHUNK_BYTES):
+            content += chunk
+            if len(content) > MOST_BODY_BYTES:
+                raise httpx.DecodingError("the gateway's answer is too long")
+    named = [(key, value) for key, value in reply.headers.multi_items() if key not in _OF_A_BODY]
+    return httpx.Response(reply.status_code, headers=named, content=bytes(content))
 
 
 async def _may_run(
@@ -140,7 +158,7 @@ async def _may_run(
         # In the name of this very node: its signed headers cover a time and nothing else.
         node = PullMessagesRequest.FromString(question).node
         asked = GetRunRequest(node=node, run_id=run_id).SerializeToString()
-        reply = await gateway.post(PREFIX + "get-run", content=asked, headers=headers)
+        reply = await _asked(gateway, "get-run", asked, headers)
         digest = GetRunResponse.FromString(reply.content).run.fab_hash if reply.status_code == _OK else ""
         if not policy.allows_app(digest):
             _log.warning("refused: run %d is of application %s, and app-hashes do not name it", run_id, digest[:64])

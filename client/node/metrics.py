@@ -12,7 +12,7 @@ from prometheus_client.registry import Collector
 
 from client.node.ledger import PEOPLE, Ledgers
 from client.node.reaching import Reached
-from federation.errors import UsageError
+from federation.errors import IntaglioError, UsageError
 from federation.privacy.ledger import LedgerChain
 
 
@@ -35,7 +35,12 @@ class NodeMetrics(Collector):
 
     def collect(self) -> Iterator[Metric]:
         """All of them."""
-        yield GaugeMetricFamily("intaglio_node_epsilon_left", "Privacy budget that is left.", value=self._left())
+        try:
+            left = self._left()
+        except IntaglioError:
+            pass  # who starts the node, or asks it, is told; everything else is shown all the same
+        else:
+            yield GaugeMetricFamily("intaglio_node_epsilon_left", "Privacy budget that is left.", value=left)
         yield GaugeMetricFamily(
             "intaglio_node_gateway_reached", "Whether the gateway answered last.", value=float(self.reached is not None)
         )

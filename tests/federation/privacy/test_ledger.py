@@ -237,6 +237,20 @@ def test_an_altered_file_stops_the_organisation(config, plan, tmp_path, name):
         ledgers.admit(a_charge(config, plan, "2"), plan, agreed_on(config, plan))
 
 
+@pytest.mark.parametrize(("epsilon", "delta"), [(64.0, 1e-6), (64.0, 1e-4), (65.0, 1e-5)])
+def test_a_cap_stays_what_it_was_when_people_were_first_charged(config, plan, tmp_path, epsilon, delta):
+    """At another delta the same noise is another epsilon, and what was spent would have to be counted anew."""
+    Ledgers(tmp_path / "own", 64.0, 1e-5).charge("a run/moments/of something", 2.0)
+    before, other = files_in(tmp_path / "own"), Ledgers(tmp_path / "own", epsilon, delta)
+    for ask in (
+        lambda: other.charge("another/moments/of something", 2.0),
+        lambda: other.admit(a_charge(config, plan), plan, agreed_on(config, plan)),
+    ):
+        with pytest.raises(UsageError, match="when people were first charged: it"):
+            ask()
+    assert files_in(tmp_path / "own") == before
+
+
 @pytest.mark.parametrize("charged", [False, True])
 def test_an_own_ledger_that_is_gone_is_no_empty_one(config, plan, tmp_path, charged):
     """With it would go what these people were charged, and what was opened."""

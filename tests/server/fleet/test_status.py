@@ -22,7 +22,7 @@ from typer.testing import CliRunner
 
 from client.node import metrics as node_metrics
 from client.node.joining import join
-from client.node.ledger import PEOPLE, Ledgers
+from client.node.ledger import OWN, PEOPLE, Ledgers
 from client.node.metrics import NodeMetrics
 from client.node.reaching import Reached
 from federation.errors import UsageError
@@ -186,6 +186,12 @@ def test_metrics_of_a_node_tell_budget_certificate_clock_and_refusals(tmp_path):
     assert "intaglio_node_epsilon_left 16.0" in before
     assert "intaglio_node_gateway_reached 0.0" in before
     assert "certificate_days_left" not in before
+    (tmp_path / "ledgers").mkdir()
+    (tmp_path / "ledgers" / OWN).write_bytes(b"damaged")
+    damaged = text_of(metrics)  # the others are shown all the same
+    assert "intaglio_node_epsilon_left" not in damaged
+    assert 'intaglio_node_refusals_total{reason="recipe"} 2.0' in damaged
+    (tmp_path / "ledgers" / OWN).unlink()
     ledgers.charge("a run/moments/of something", 2.0)
     metrics.reached = Reached(1.5, SECONDS + 10 * 86_400)
     after = text_of(metrics)
