@@ -3,4 +3,4 @@
 But for `commandline`, where both programs read their settings.
 """
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
