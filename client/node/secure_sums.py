@@ -126,7 +126,7 @@ def _turn(
         raise MalformedMessageError("the plan has no such release")
     record = state.config_records[_name(release)]
     secrets, received, charge = record.get("secrets"), record.get("received"), record.get("charge")
-    state[_name(release)] = ConfigRecord({})  # ended, unless the answer is made
+    state[_name(release)] = ConfigRecord({})  # ended, unless the answer is made: no secret stays
     if not isinstance(secrets, bytes) or not isinstance(received, list) or len(received) != stage - Stage.SHARE_KEYS:
         raise RepeatedError
     drawn = NodeSecrets.from_secret_bytes(secrets)

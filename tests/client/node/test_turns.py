@@ -71,6 +71,25 @@ def test_a_node_whose_state_was_lost_answers_no_other_question_under_the_same_ma
     assert (tmp_path / "0.ledgers" / OWN).read_bytes() == charged
 
 
+@pytest.mark.parametrize("wrong", [False, True], ids=["it was opened", "a message was wrong"])
+def test_a_node_keeps_no_secrets_of_a_sum_that_has_ended(tmp_path, wrong):
+    """They would lie in the memory of the SuperNode until the run ends."""
+    coordinator = LyingCoordinator(write_federation(tmp_path), the_plan())
+    coordinator.advertise()
+    coordinator.share()
+    state = coordinator.grid.contexts[FIRST_NODE].state
+    kept = {name: dict(state.config_records[f"sum of {name}"]) for name in (MOMENTS, THRESHOLD)}
+    assert len(kept[MOMENTS]["secrets"]) == 96
+    if wrong:
+        coordinator.asked[MOMENTS][1] = b"no share list"
+        assert not coordinator.question(0, TRAIN_MOMENTS, moments_request(start_vector()), MOMENTS).has_content()
+    else:
+        assert coordinator.open(TRAIN_MOMENTS, moments_request(start_vector()), MOMENTS, openers=range(4))
+    state = coordinator.grid.contexts[FIRST_NODE].state
+    assert dict(state.config_records[f"sum of {MOMENTS}"]) == {}
+    assert dict(state.config_records[f"sum of {THRESHOLD}"]) == kept[THRESHOLD]
+
+
 def test_a_turn_is_taken_once_and_others_stay_free(tmp_path):
     one, other = NodeSecrets.draw(), NodeSecrets.draw()
     Turns(tmp_path / "new").take(one, MOMENTS, Stage.MASK_INPUT)
