@@ -18,6 +18,7 @@ from typing import Final
 
 HOUSE: Final = Path(__file__).resolve().parents[1]
 TOPS: Final = ("client", "server", "federation")
+_NAMED: Final = re.compile(r"(client|server|federation)(\.\w+)+:\w+")
 
 
 @cache
@@ -35,13 +36,18 @@ def rooms(top: str) -> tuple[str, ...]:
 
 
 def imported(path: Path) -> Iterator[str]:
-    """Everything that a module imports, as dotted names; of ``from a import b`` both ``a`` and ``a.b``."""
+    """Everything that a module imports, as dotted names; of ``from a import b`` both ``a`` and ``a.b``.
+
+    A command whose packages may be missing is named, ``"client.device.cli:app"``, and imported when it is called.
+    """
     for node in ast.walk(ast.parse(path.read_text("utf-8"))):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom) and node.module:
             yield node.module
             yield from (f"{node.module}.{alias.name}" for alias in node.names)
+        elif isinstance(node, ast.Constant) and _NAMED.fullmatch(str(node.value)):
+            yield str(node.value).partition(":")[0]
 
 
 @cache
@@ -56,6 +62,12 @@ def calls() -> dict[str, frozenset[str]]:
             called = {"/".join(name.split(".")[:2]) for name in imported(path)} & everywhere
             found.setdefault(caller, set()).update(called - {caller})
     return {caller: frozenset(called) for caller, called in sorted(found.items())}
+
+
+def started_by_flower() -> frozenset[str]:
+    """Rooms whose applications Flower starts."""
+    named = tomllib.loads((HOUSE / "pyproject.toml").read_text("utf-8"))["tool"]["flwr"]["app"]["components"]
+    return frozenset("/".join(name.split(".")[:2]) for name in named.values())
 
 
 def reach(room: str) -> frozenset[str]:
@@ -89,28 +101,31 @@ def table() -> str:
                 if room in rooms(top):
                     below = "floor 1" if number == 2 else f"floors 1 to {number - 1}"  # noqa: PLR2004 - one floor below
                     may = below if top == "federation" else f"{below}, `federation/`"
-                    by = ", ".join(_short(other, top) for other, called in calls().items() if room in called)
-                    lines.append(f"| {number} | `{room}/` | {lives_there(room)} | {may} | {by or 'Flower'} |")
+                    by = [_short(other, top) for other, called in calls().items() if room in called]
+                    by += ["Flower"] if room in started_by_flower() else []
+                    lines.append(f"| {number} | `{room}/` | {lives_there(room)} | {may} | {', '.join(by)} |")
     return "\n".join(lines)
 
 
 def ground() -> str:
     """The modules of each top folder that are in no room, with their floors."""
-    lines = []
+    lines = ["In no room:", "", "| floor | module | what |", "|---|---|---|"]
     for top in TOPS:
-        modules = [
-            f"`{name}.py` ({number})"
-            for number, floor in enumerate(floors(top), start=1)
-            for name in floor
-            if f"{top}/{name}" not in rooms(top)
-        ]
-        lines.append(f"* In no room of `{top}/`, with their floors: {', '.join(modules)}.")
+        for number, floor in reversed([*enumerate(floors(top), start=1)]):
+            for name in floor:
+                if f"{top}/{name}" not in rooms(top):
+                    lines.append(f"| {number} | `{top}/{name}.py` | {first_sentence(HOUSE / top / f'{name}.py')} |")
     return "\n".join(lines)
 
 
 def lives_there(room: str) -> str:
     """The first sentence of what the room says about itself."""
-    text = ast.get_docstring(ast.parse((HOUSE / room / "__init__.py").read_text("utf-8"))) or ""
+    return first_sentence(HOUSE / room / "__init__.py")
+
+
+def first_sentence(path: Path) -> str:
+    """Of what a module says about itself."""
+    text = ast.get_docstring(ast.parse(path.read_text("utf-8"))) or ""
     return re.split(r"\.(?:\s|$)", text, maxsplit=1)[0].replace("\n", " ")
 
 
