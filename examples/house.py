@@ -112,9 +112,11 @@ def ground() -> str:
     lines = ["In no room:", "", "| floor | module | what |", "|---|---|---|"]
     for top in TOPS:
         for number, floor in reversed([*enumerate(floors(top), start=1)]):
-            for name in floor:
-                if f"{top}/{name}" not in rooms(top):
-                    lines.append(f"| {number} | `{top}/{name}.py` | {first_sentence(HOUSE / top / f'{name}.py')} |")
+            lines += [
+                f"| {number} | `{top}/{name}.py` | {first_sentence(HOUSE / top / f'{name}.py')} |"
+                for name in floor
+                if f"{top}/{name}" not in rooms(top)
+            ]
     return "\n".join(lines)
 
 
