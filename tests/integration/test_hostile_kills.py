@@ -104,11 +104,7 @@ class Town:
         elif deed == "enrol" and not person.is_enrolled:
             person.is_enrolled = self.settles(person)
             if not person.is_enrolled:
-                try:
-                    self.do("enrol", person)
-                except UnavailableError as error:  # announced and not logged: in the way for an hour
-                    assert "something else is being done" in str(error)  # noqa: PT017 - most rounds have no error
-                    return
+                self.enrol_again(person)
         elif deed == "agree":
             with self.server.owner(person.wallet) as owner:
                 person.wallet = owner.with_held_consent(LOG_TRUST)
@@ -196,6 +192,12 @@ class Town:
     def logged(self, deeds, log):
         commitments = {opening.commitment for deed in deeds for opening in log.openings(deed.key_id).values()}
         return [deed for deed in deeds if deed.commitment in commitments]
+
+    def enrol_again(self, person):
+        try:
+            self.do("enrol", person)
+        except UnavailableError as error:  # what the dead server announced, and did not log, is in the way for an hour
+            assert "something else is being done" in str(error)  # noqa: PT017 - most rounds have no error
 
     def check_log(self, log):
         """Every tree that a device believed is the beginning of what is stored."""
