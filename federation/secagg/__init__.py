@@ -31,7 +31,8 @@ Nodes and the coordinator call it, each its own side; `protocol` is the whole of
 """
 
 from federation.secagg.coordinator import Coordinator
-from federation.secagg.node import Node, NodeSecrets, Stage
+from federation.secagg.node import Node
+from federation.secagg.remembered import NodeSecrets, Stage
 from federation.secagg.session import Session
 
 __all__ = ["Coordinator", "Node", "NodeSecrets", "Session", "Stage"]

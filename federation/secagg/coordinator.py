@@ -34,8 +34,8 @@ from federation.secagg.messages import (
     SurvivorSignature,
     survivor_statement,
 )
-from federation.secagg.node import Stage
 from federation.secagg.ranges import Ranges
+from federation.secagg.remembered import Stage
 from federation.secagg.session import Session, Verify
 
 ASKED: Final = {

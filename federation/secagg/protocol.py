@@ -9,7 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from federation.secagg.coordinator import Coordinator
-from federation.secagg.node import Node, NodeSecrets, Stage
+from federation.secagg.node import Node
+from federation.secagg.remembered import NodeSecrets, Stage
 from federation.secagg.session import Random, Session, Sign, Verify
 
 Tamper = Callable[[Stage, int, bytes], bytes]
