@@ -143,7 +143,10 @@ def _keep(source: IO[bytes], folder: Path) -> None:
         if f"sha512-{base64.b64encode(digest.digest()).decode()}" != INTEGRITY:
             raise ProofError(f"this is not {PACKAGE} {VERSION}: its SHA-512 is another one. Nothing was kept")
         archive.seek(0)
-        folder.mkdir(parents=True, exist_ok=True)
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise UsageError(f"cannot make the folder {folder}: {error.strerror}") from error
         with tarfile.open(fileobj=archive, mode="r:gz") as packed:
             for name in (MANIFEST_FILE, WEIGHTS_FILE):
                 member = packed.extractfile(f"package/model/{name}")

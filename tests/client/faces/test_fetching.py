@@ -81,6 +81,15 @@ def test_an_archive_with_another_hash_is_not_read_and_nothing_is_kept(archive, t
     assert not (tmp_path / "kept").exists()
 
 
+def test_a_folder_that_cannot_be_made_is_not_blamed_on_archive_or_registry(archive, tmp_path, monkeypatch):
+    (tmp_path / "file").write_bytes(b"")
+    with pytest.raises(UsageError, match=r"cannot make the folder .*: Not a directory"):
+        fetching.take_weights(archive, tmp_path / "file" / "kept")
+    monkeypatch.setattr(fetching, "_https_only", lambda: Registry(archive.read_bytes()))
+    with pytest.raises(UsageError, match=r"cannot make the folder .*: Not a directory"):
+        fetching.fetch_weights(tmp_path / "file" / "kept", "https://registry.example/")
+
+
 def test_an_archive_without_an_end_is_cut_off(archive, tmp_path, monkeypatch):
     monkeypatch.setattr(fetching, "_MOST_BYTES", 100)
     with pytest.raises(PeerError, match="at most 100 bytes"):
