@@ -36,9 +36,18 @@ _TIMEOUT_SECONDS = 60.0
 
 
 def fetched_folder() -> Path:
-    """Where fetched weights lie: below XDG_DATA_HOME, or ~/.local/share."""
-    data = os.environ.get("XDG_DATA_HOME", "")
-    return (Path(data) if Path(data).is_absolute() else Path.home() / ".local/share") / "intaglio/models"
+    """Where fetched weights lie: below XDG_DATA_HOME, or ~/.local/share.
+
+    Raises:
+        UsageError: there is neither.
+    """
+    data = Path(os.environ.get("XDG_DATA_HOME", ""))
+    if not data.is_absolute():
+        try:
+            data = Path.home() / ".local/share"
+        except RuntimeError:
+            raise UsageError("there is no home for the weights; set XDG_DATA_HOME to a folder") from None
+    return data / "intaglio/models"
 
 
 def npm_registry() -> str:
@@ -49,8 +58,13 @@ def npm_registry() -> str:
     """
     told = os.environ.get("npm_config_registry", "")  # noqa: SIM112 - as npm spells it
     if not told and (npm := shutil.which("npm")):
-        asked = subprocess.run([npm, "config", "get", "registry"], capture_output=True, text=True, check=False)  # noqa: S603 - npm, no shell
-        told = asked.stdout
+        asked = subprocess.run(  # noqa: S603 - npm, no shell
+            [npm, "config", "get", "registry"],
+            capture_output=True,
+            check=False,
+            cwd="/",  # npm obeys the .npmrc of the folder that it stands in, which somebody else may have packed
+        )
+        told = asked.stdout.decode(errors="replace")
     if told.strip():
         return told.strip()
     raise UsageError(
@@ -78,6 +92,8 @@ def fetch_weights(folder: Path, registry: str) -> None:
     try:
         with closing(_https_only().open(address, timeout=_TIMEOUT_SECONDS)) as answer:
             _keep(answer, folder)
+    except ValueError as error:  # urllib's, of an address that it cannot split or encode
+        raise UsageError(f"a registry has an address, which {registry!r} is not: {error}") from error
     except (OSError, http.client.HTTPException) as error:
         reason = error.reason if isinstance(error, urllib.error.URLError) else error
         raise UnavailableError(
@@ -127,7 +143,10 @@ def _keep(source: IO[bytes], folder: Path) -> None:
         if f"sha512-{base64.b64encode(digest.digest()).decode()}" != INTEGRITY:
             raise ProofError(f"this is not {PACKAGE} {VERSION}: its SHA-512 is another one. Nothing was kept")
         archive.seek(0)
-        folder.mkdir(parents=True, exist_ok=True)
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise UsageError(f"cannot make the folder {folder}: {error.strerror}") from error
         with tarfile.open(fileobj=archive, mode="r:gz") as packed:
             for name in (MANIFEST_FILE, WEIGHTS_FILE):
                 member = packed.extractfile(f"package/model/{name}")

@@ -57,9 +57,12 @@ def root(program: Program, *, help: str) -> Commands:  # noqa: A002 - typer's na
 
 
 def run(app: typer.Typer) -> None:
-    """Entry point of a program: a bug must not end with the exit code of a non-match."""
+    """Entry point of a program: a bug must not end with the exit code of a non-match.
+
+    Nor may a variable end a command with that of a match: a shell that wants completions passes no arguments.
+    """
     try:
-        app()
+        app(complete_var="" if sys.argv[1:] else None)  # None: click's own, such as _INTAGLIO_COMPLETE
     except Exception:  # noqa: BLE001 - see the docstring
         traceback.print_exc()
         sys.exit(_BUG_EXIT)

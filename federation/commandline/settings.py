@@ -34,7 +34,7 @@ import click
 
 from federation.errors import UsageError
 
-_LARGEST_FILE = 1 << 20
+_LARGEST_FILE = 1 << 16  # tomllib needs quadratic time for some documents: a minute for 1 MiB
 _OTHERS_WRITE = stat.S_IWGRP | stat.S_IWOTH
 _NO_SECRETS = ("passphrase", "new-passphrase")
 
@@ -69,6 +69,8 @@ class Program:
             try:
                 folder = Path.home() / ".config"
             except RuntimeError:
+                return None
+            if not folder.is_absolute():  # HOME=. would bring the current folder back
                 return None
         return folder / "intaglio" / self.file_name
 
@@ -134,6 +136,8 @@ class Settings:
         except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
             says = "not UTF-8" if isinstance(error, UnicodeDecodeError) else str(error)
             raise UsageError(f"{file} is no TOML: {says}") from None  # the cause quotes the bytes
+        except (RecursionError, ValueError):  # of tomllib, which does not call them errors of TOML
+            raise UsageError(f"{file} has a list that is too deep or a number that is too long") from None
         top = {key: value for key, value in document.items() if not isinstance(value, dict)}
         tables = {key: value for key, value in document.items() if isinstance(value, dict)}
         settings = cls(program, file, top, tables)
@@ -205,6 +209,8 @@ class Settings:
         ):
             kinds = " or ".join(_KINDS[kind] for kind in wanted)
             raise UsageError(f"{self.file}: {key} must be {'a list, each ' if parameter.multiple else ''}{kinds}")
+        if any("\0" in one for one in (value if isinstance(value, list) else [value]) if isinstance(one, str)):
+            raise UsageError(f"{self.file}: {key} has a NUL, which a command line and a variable cannot have either")
         if isinstance(value, list):
             placed: Any = [self._placed(one, parameter) for one in value]
         else:

@@ -15,10 +15,10 @@ import typer
 from click.core import ParameterSource
 
 from federation.commandline.commands import Commands, variable_of, words_of
-from federation.commandline.settings import Program, Settings, find_command, key_of, short_variable
+from federation.commandline.settings import Program, Settings, find_command, key_of, short_variable, takes_anything
 from federation.errors import UsageError
 
-_PASSWORD = re.compile(r"(?<=://)([^:/@\s]*):[^@/\s]*@|(?<=password=)[^&\s]+", re.IGNORECASE)
+_PASSWORD = re.compile(r"(?<=://)([^:/@\s]*):\S*@|(?<=password=)[^&\s]+", re.IGNORECASE)
 
 Row = tuple[str, str | None, str]
 """What, its value, where it comes from."""
@@ -78,8 +78,10 @@ def _of_file(root: click.Context, settings: Settings) -> list[Row]:
         origin = "command line"
     elif source is ParameterSource.ENVIRONMENT:
         origin = f"variable {program.prefix}_CONFIG"
+    elif settings.file:
+        origin = "the usual place"
     else:
-        origin = "the usual place" if settings.file else f"nothing is at {program.usual_file()}"
+        origin = f"nothing is at {usual}" if (usual := program.usual_file()) else "there is no home to look in"
     rows: list[Row] = [("file", str(settings.file) if settings.file else None, origin)]
     here = Path(program.file_name)
     if here.exists() and (settings.file is None or not settings.file.samefile(here)):
@@ -108,6 +110,8 @@ def _of_command(root: click.Context, settings: Settings, line: list[str]) -> lis
         if found is None:
             raise UsageError(f"there is no command {context.command_path} {word}")
         command = found
+        if takes_anything(command):  # its options are unknown
+            raise UsageError(f"of {word} nothing can be shown. {(command.help or '').partition(chr(10))[0]}".strip())
         if isinstance(command, click.Group):
             context = click.Context(command, parent=context, info_name=word)
         else:

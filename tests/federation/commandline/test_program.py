@@ -174,6 +174,20 @@ def test_no_variable_installs_or_ends_anything(name, monkeypatch, tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.integration
+def test_a_variable_for_completion_ends_no_command_as_a_match(shell):
+    told = shell(
+        "export COMP_WORDS=x COMP_CWORD=1\n"
+        "for asks in source_bash complete_bash source_zsh; do\n"
+        "_INTAGLIO_COMPLETE=$asks intaglio --config /dev/null verify now.jpg 2>&1 | grep -c Missing\n"
+        "echo ${PIPESTATUS[0]}\n"
+        "done\n"
+        "_INTAGLIO_SERVER_COMPLETE=source_bash intaglio-server --config /dev/null health 2>&1 | grep -c Missing\n"
+        "echo ${PIPESTATUS[0]}"
+    )
+    assert told.split() == ["1", "2"] * 4
+
+
 # ---------------------------------------------------------------------- version
 
 

@@ -219,6 +219,17 @@ def test_the_usual_place_is_in_the_home_when_xdg_names_none_or_a_relative_one(ho
     assert look("look")["days"] == 4
 
 
+@pytest.mark.parametrize("relative", [".", "somewhere"])
+def test_a_home_that_depends_on_the_current_folder_is_none(home, monkeypatch, relative):
+    folder = Path(relative, ".config", "intaglio")
+    folder.mkdir(parents=True)
+    (folder / "toy.toml").write_text("[look]\ndays = 4\n")
+    monkeypatch.delenv("XDG_CONFIG_HOME")
+    monkeypatch.setenv("HOME", relative)
+    assert look("look")["days"] == 90
+    assert shown()["file"] == (None, "there is no home to look in")
+
+
 def test_a_file_that_is_named_must_be_there(home):
     assert "there is no configuration" in run("--config", "missing.toml", "look", code=2).stderr
 
@@ -264,7 +275,7 @@ def a_pipe(path):
 
 
 def a_large_file(path):
-    path.write_bytes(b"#" * (1 << 20) + b"\n")
+    path.write_bytes(b"#" * (1 << 16) + b"\n")
 
 
 @pytest.mark.parametrize(
@@ -303,6 +314,8 @@ FAULTS = {
     "mixed list": ('[look]\nseen = ["a", 1]', "seen must be a list"),
     "date": ("[look]\ndays = 2026-01-01", "days must be a whole number"),
     "table for a value": ("[look.days]\nx = 1", "days must be a whole number"),
+    "zero byte": ('tls = "a\\u0000b"', "tls has a NUL"),
+    "zero byte in a list": ('[look]\nseen = ["a", "b\\u0000"]', "seen has a NUL"),
     "out of range": ("[look]\ndays = 366", "days: 366 is not in the range"),
     "agreement": ("[look]\nagree = true", "agree is no key in [look]"),
     "passphrase": ('passphrase = "hush"', "a passphrase does not belong here; write passphrase-file"),
@@ -319,6 +332,15 @@ def test_a_fault_names_file_and_key_and_shows_no_value(usual, fault):
     assert says in told
     assert f"toy: {usual}: " in told
     assert "hush" not in told
+
+
+BEYOND_TOMLLIB = {"deep": "tls = " + "[" * 5000, "long": "[look]\ndays = " + "9" * 5000}
+
+
+@pytest.mark.parametrize("fault", BEYOND_TOMLLIB)
+def test_what_tomllib_has_no_error_for_is_a_usage_error_too(usual, fault):
+    usual.write_text(BEYOND_TOMLLIB[fault])
+    assert "a list that is too deep or a number that is too long" in run("look", code=2).stderr.replace("\n", "")
 
 
 def test_a_number_without_a_fraction_is_a_number_too(usual):
@@ -344,7 +366,7 @@ def test_nothing_is_said_about_the_options_of_commands_that_are_not_installed(us
     usual.write_text('["missing group"]\nx = 1\n[missing]\ny = 2\n')
     run("missing", "group", "--x", "1", app=app)
     run("config", "show", app=app)
-    assert run("config", "show", "missing", "group", app=app).stdout == ""
+    assert "of missing nothing can be shown" in run("config", "show", "missing", "group", app=app, code=2).stderr
 
 
 @given(st.binary(max_size=200) | st.text(max_size=200).map(str.encode))
@@ -423,6 +445,14 @@ def test_config_show_without_a_command_says_which_file_and_what_it_says(usual, m
     assert shown()["file"] == (str(usual), "variable TOY_CONFIG")
 
 
+def test_config_show_says_that_it_does_not_know_a_command_that_is_not_installed(home):
+    app = toy()
+    anything = {"ignore_unknown_options": True, "allow_extra_args": True}
+    app.command("missing", help="Not installed: needs toy[all].", context_settings=anything)(lambda: None)
+    told = run("config", "show", "missing", "group", app=app, code=2).stderr
+    assert "of missing nothing can be shown. Not installed: needs toy[all]." in told
+
+
 def test_config_show_checks_the_line_that_it_is_given(home):
     assert "No such option" in run("config", "show", "look", "--dayz", "3", code=2).stderr
     assert "there is no command toy keys lost" in run("config", "show", "keys", "lost", code=2).stderr
@@ -433,6 +463,8 @@ ADDRESSES = {
     "postgresql://operator:hush@host/name": "postgresql://operator:***@host/name",
     "postgresql://:hush@host/name": "postgresql://:***@host/name",
     "postgresql://host/name?user=o&password=hush&x=1": "postgresql://host/name?user=o&password=***&x=1",
+    "postgresql://operator:hu/sh@host/name": "postgresql://operator:***@host/name",
+    "postgresql://operator:hu@sh@host/name": "postgresql://operator:***@host/name",
     "postgresql://operator@host/name": "postgresql://operator@host/name",
 }
 
