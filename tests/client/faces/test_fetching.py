@@ -103,6 +103,16 @@ def test_a_registry_without_https_is_not_asked(tmp_path, address):
         fetching.fetch_weights(tmp_path, address)
 
 
+@pytest.mark.parametrize("address", ["https://user:sesame@a.example", "user:sesame@a.example/b", "https://sesame@a/"])
+def test_a_password_in_an_address_is_neither_used_nor_shown(tmp_path, monkeypatch, address):
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path))
+    done = CliRunner().invoke(app, ["models", "fetch", "--registry", address])
+    assert done.exit_code == 2
+    assert "no user and no password" in done.output
+    assert "sesame" not in done.output
+    assert not list(tmp_path.iterdir())
+
+
 @pytest.mark.parametrize("address", ["https://[::1", "https://a.example/\u00e4", "https://.."])
 def test_an_address_that_is_none_is_a_usage_error_and_no_bug(tmp_path, address):
     with pytest.raises(UsageError, match="a registry has an address, which"):
