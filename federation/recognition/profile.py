@@ -69,7 +69,8 @@ class Alignment:
     Attributes:
         name: of the template, for people to read.
         side: height and width of the cut, in pixels.
-        points: x and y of each of `LANDMARKS`, in parts of a pixel (`PER_PIXEL`), from the upper left corner.
+        points: x and y of each of `LANDMARKS`, in parts of a pixel (`PER_PIXEL`), from the upper left corner: the
+            middle of the first pixel is at half a pixel.
 
     Raises:
         UsageError: a value is out of range, or the points lie on one line.
@@ -103,9 +104,10 @@ class Alignment:
         return tuple((x / PER_PIXEL, y / PER_PIXEL) for x, y in self.points)
 
 
-ARCFACE: Final = Alignment("arcface", 112, ((382946, 516963), (735318, 515014), (560252, 717366), (561396, 922848)))
-"""Template of the ArcFace family (insightface), the two corners of the mouth taken together."""
-DLIB: Final = Alignment("dlib", 150, ((477000, 472829), (1002416, 469923), (741376, 771644), (743082, 1078033)))
+ARCFACE: Final = Alignment("arcface", 112, ((387946, 521963), (740318, 520014), (565252, 722366), (566396, 927848)))
+"""Template of the ArcFace family (insightface), the two corners of the mouth taken together, and half a pixel added:
+there the middle of the upper left pixel is at 0."""
+DLIB: Final = Alignment("dlib", 150, ((484455, 480284), (1009867, 477378), (748831, 779099), (750537, 1085488)))
 """dlib's chip with a padding of 0.25. Its own five points are others: these are where ArcFace's fall in it."""
 FACENET: Final = Alignment("facenet", 160, ((546347, 535123), (1035495, 535123), (790922, 917798), (790921, 1057686)))
 """The mean shape of MTCNN's landmarks with a padding of 0.37, with which FaceNet's faces are often cut."""

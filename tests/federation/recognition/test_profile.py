@@ -27,7 +27,7 @@ from federation.recognition.profile import (
 )
 
 VECTOR = Path(__file__).parents[2] / "vectors/recognition/profile.json"
-VECTOR_DIGEST = "239450218837166427197cf46857c02022d601500f2b54e8996608ed7a14af42"
+VECTOR_DIGEST = "dabef98f60b55ff69d6c095571d47ae5e7d7822bb1df7b8e5724cedf0adfc1ff"
 
 CENTRES = {"clean": (0.5,) * 2 + (0.0,) * 62, "mask": (0.0,) * 63 + (-0.25,)}
 
