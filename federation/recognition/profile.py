@@ -36,7 +36,8 @@ PER_PIXEL: Final = 10_000
 LANDMARKS: Final = ("right eye", "left eye", "tip of the nose", "middle of the mouth")
 """Order of the landmarks. Right and left are the person's: the right eye has the smaller x."""
 
-_SIDES = range(32, 513)
+SIDES: Final = range(8, 513)
+"""Heights and widths of cuts, in pixels."""
 _MOST_BATCH = 64
 _MOST_CONDITIONS = 16
 _MOST_SETS = 32
@@ -82,8 +83,8 @@ class Alignment:
 
     def __post_init__(self) -> None:
         require_name("the name of an alignment", self.name)
-        if type(self.side) is not int or self.side not in _SIDES:
-            raise UsageError(f"the side of a cut is {_SIDES[0]} to {_SIDES[-1]} pixels")
+        if type(self.side) is not int or self.side not in SIDES:
+            raise UsageError(f"the side of a cut is {SIDES[0]} to {SIDES[-1]} pixels")
         if len(self.points) != len(LANDMARKS) or any(len(point) != 2 for point in self.points):  # noqa: PLR2004 - x, y
             raise UsageError(f"an alignment has a point for each of: {', '.join(LANDMARKS)}")
         whole = all(type(number) is int for point in self.points for number in point)

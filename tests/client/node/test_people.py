@@ -33,6 +33,7 @@ from federation.learning.moments import public_start
 from federation.learning.scales import ChipSet
 from federation.privacy.plan import PrivacyPlan
 from federation.recognition.embeddings import EmbeddingSet
+from federation.recognition.profile import DLIB
 from federation.recognition.profiles import PROBE, REFERENCE
 from server.fleet.members import Coordinator
 from tests.faces import aligner, orl_image, shipped
@@ -114,7 +115,7 @@ def test_images_become_embeddings_chips_and_a_model_that_belong_together(tmp_pat
     embeddings, chips = embeddings_in(folder), chips_in(folder)
     expected = np.stack([chip(orl_image(person, number)) for person in (1, 2) for number in (1, 2)])
     assert np.array_equal(chips.reference, expected)
-    assert np.array_equal(chips.probe, degrade(expected, Condition.MASK))
+    assert np.array_equal(chips.probe, degrade(expected, Condition.MASK, DLIB))
     assert chips.people.tolist() == ["anna", "anna", "ben", "ben"]
     for profile, side in ((REFERENCE, chips.reference), (PROBE, chips.probe)):
         mine = embeddings.select(embeddings.profiles == profile)
