@@ -16,7 +16,7 @@ from client.faces.alignment import FaceAligner, UnusableImageError
 from client.faces.degradation import Condition, degrade
 from client.faces.models import SHIPPED
 from federation.errors import UsageError
-from federation.recognition.profile import DLIB
+from federation.recognition.profile import ARCFACE, DLIB
 from tests.faces import aligner, orl_image
 
 
@@ -164,6 +164,14 @@ def test_a_mask_leaves_the_eyes_and_hides_the_mouth():
     masked = degrade(chip, Condition.MASK, DLIB)[0]
     np.testing.assert_array_equal(masked[:70], chip[0, :70])
     assert masked[70:].std() == 0
+
+
+@pytest.mark.parametrize(("alignment", "row"), [(DLIB, 70), (ARCFACE, 67), (ARCFACE.at(224), 134)])
+def test_a_mask_begins_at_the_same_place_of_a_face_in_every_cut(alignment, row):
+    white = np.full((1, alignment.side, alignment.side, 3), 255, np.uint8)
+    masked = degrade(white, Condition.MASK, alignment)[0]
+    assert (masked[:row] == 255).all()
+    assert (masked[row:] == 120).all()
 
 
 def test_sixteen_pixels_hold_no_more_than_sixteen_pixels():

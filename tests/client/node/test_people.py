@@ -293,6 +293,18 @@ def test_embeddings_made_by_other_means_are_not_overwritten(tmp_path, folder):
     assert (folder / "embeddings.npz").read_bytes() == b"somebody's work"
 
 
+def test_people_are_prepared_with_the_recogniser_that_is_named(tmp_path):
+    folder = an_organisation(tmp_path / "south", recipes='["moments", "threshold"]')
+    images = some_images(tmp_path / "images", {1: "anna", 2: "ben"})
+    assert prepared(images, folder, model=Path("mobilefacenet")).people == 2
+    embeddings = embeddings_in(folder)
+    assert (embeddings.dimension, len(embeddings)) == (192, 8)
+    clean = embeddings.select(embeddings.profiles == REFERENCE)
+    cosines = clean.embeddings @ clean.embeddings.T
+    same = clean.people[:, None] == clean.people
+    assert cosines[same].min() > 0.6 > cosines[~same].max()
+
+
 def test_a_model_of_ones_own_cannot_be_prepared_for_the_recipe_scales(tmp_path, folder):
     model = tmp_path / "own.onnx"
     model.touch()
