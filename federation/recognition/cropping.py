@@ -141,13 +141,20 @@ def _part(image: Pixels, spots: Points, halvings: int) -> tuple[NDArray[np.float
     return part, low.astype(np.float64)
 
 
-def _between(part: NDArray[np.float32], spots: Points) -> NDArray[np.float64]:
+def _between(part: NDArray[np.float32], spots: Points) -> NDArray[np.float32]:
     """(n, 3): interpolated between the middles of pixels; the middle of the upper left one is at 0."""
     height, width = part.shape[:2]
     x, y = np.clip(spots[:, 0], 0, width - 1), np.clip(spots[:, 1], 0, height - 1)
-    left, top = np.floor(x).astype(int), np.floor(y).astype(int)
-    right, bottom = np.minimum(left + 1, width - 1), np.minimum(top + 1, height - 1)
-    across, down = (x - left)[:, None], (y - top)[:, None]
-    upper = part[top, left] * (1 - across) + part[top, right] * across
-    lower = part[bottom, left] * (1 - across) + part[bottom, right] * across
-    return np.asarray(upper * (1 - down) + lower * down, np.float64)
+    left, top = x.astype(np.intp), y.astype(np.intp)
+    across, down = (x - left).astype(np.float32)[:, None], (y - top).astype(np.float32)[:, None]
+    right, below = np.minimum(left + 1, width - 1), np.minimum(top + 1, height - 1) * width
+    pixels, above = part.reshape(-1, 3), top * width
+
+    def row(start: NDArray[np.intp]) -> NDArray[np.float32]:
+        first = pixels.take(start + left, axis=0)
+        mixed: NDArray[np.float32] = first + across * (pixels.take(start + right, axis=0) - first)
+        return mixed
+
+    upper = row(above)
+    between: NDArray[np.float32] = upper + down * (row(below) - upper)
+    return between
