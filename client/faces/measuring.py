@@ -21,7 +21,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
@@ -80,6 +80,7 @@ class Faces:
         people: how many people of each set have a face.
         found: images of each set in which exactly one face was found.
         problems: images that were left out.
+        milliseconds: of processor time to read an image and find its face.
     """
 
     faces: tuple[Face, ...]
@@ -87,6 +88,7 @@ class Faces:
     people: tuple[int, ...]
     found: tuple[int, ...]
     problems: tuple[Problem, ...]
+    milliseconds: float
 
     def cuts(self, alignment: Alignment) -> Chips:
         """All faces, cut as `alignment` says."""
@@ -102,7 +104,7 @@ class Faces:
         pairs = [[faces[0], faces[-1]] for faces in mine.values() if len(faces) > 1]
         chosen = pairs[:: max(1, math.ceil(len(pairs) / _MOST_TRIED))]
         few = tuple(face for pair in chosen for face in pair)
-        return Faces(few, self.images, self.people, self.found, self.problems)
+        return replace(self, faces=few)
 
 
 def faces_of(folders: list[Path], finder: FaceFinder, progress: Callable[[int, int], None]) -> Faces:
@@ -115,7 +117,7 @@ def faces_of(folders: list[Path], finder: FaceFinder, progress: Callable[[int, i
     total = sum(len(paths) for faces in sets for paths in faces.people.values())
     found: list[Face] = []
     problems = [problem for faces in sets for problem in faces.problems]
-    done, person = 0, 0
+    done, person, started = 0, 0, time.process_time()
     counts = []
     for group, faces in enumerate(sets):
         before = len(found)
@@ -139,7 +141,8 @@ def faces_of(folders: list[Path], finder: FaceFinder, progress: Callable[[int, i
     if not found:
         raise UsageError("no face was found in these folders: " + "; ".join(map(str, problems[:3])))
     images, people_of, found_of = zip(*counts, strict=True)
-    return Faces(tuple(found), images, people_of, found_of, tuple(problems))
+    milliseconds = 1000 * (time.process_time() - started) / done
+    return Faces(tuple(found), images, people_of, found_of, tuple(problems), milliseconds)
 
 
 def _images(faces: FaceFolder) -> int:

@@ -63,7 +63,12 @@ def models_profile(
         out.print(table)
     place = output or profile_beside(model)
     replace_file(place, done.profile.to_bytes())
-    out.print(f"{done.measured.milliseconds:.1f} ms of processor time an embedding")
+    out.print(
+        f"{done.finding_milliseconds:.0f} ms of processor time to read an image and find its face, "
+        f"{done.measured.milliseconds:.1f} ms for an embedding"
+    )
+    for problem in done.problems[:_SHOWN]:
+        out.print(f"left out: {problem}", highlight=False)
     out.print(f"profile {done.profile.digest} in {place}")
 
 

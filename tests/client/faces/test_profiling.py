@@ -27,7 +27,7 @@ def faces_of(persons, groups, halves=None):
     halves = halves or [True, False] * (len(persons) // 2)
     rows = zip(persons, groups, halves, strict=True)
     faces = tuple(Face(group, person, early, Path("unread"), np.zeros((4, 2))) for person, group, early in rows)
-    return Faces(faces, (len(faces),), (len(set(persons)),), (len(faces),), ())
+    return Faces(faces, (len(faces),), (len(set(persons)),), (len(faces),), (), 0.0)
 
 
 PEOPLE, IMAGES = 12, 4
@@ -188,6 +188,7 @@ def test_an_arcface_model_of_ones_own_embeds_as_the_one_that_comes_along(folder,
         "not stated by whoever made this profile",
     )
     assert "six │ 6      │ 19     │ 1" in result.stdout
+    assert "s1/4.pgm: no face found" in result.stdout
     cut = ProfileAligner(ARCFACE).chip(orl_image(9, 1))[None]
     cosine = load_recogniser(model).embed(cut)[0] @ load_recogniser(Path("mobilefacenet")).embed(cut)[0]
     assert cosine > 0.9999
