@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from scipy.ndimage import gaussian_filter
+from scipy.ndimage import gaussian_filter, map_coordinates
 
 from federation.errors import UsageError
 from federation.recognition.cropping import Similarity, aligned_cut, cut, placed, share_outside
@@ -30,6 +30,25 @@ def test_what_is_flat_stays_what_it_is_at_every_scale():
     image = np.full((200, 300, 3), (1, 128, 254), np.uint8)
     for scale in (0.1, 1, 1.9, 2.1, 7, 40):
         assert (cut(image, Similarity(scale * np.exp(0.3j), -9 + 5j), 40) == (1, 128, 254)).all()
+
+
+@pytest.mark.parametrize("angle", [0.0, 0.4, -2.0])
+@pytest.mark.parametrize("scale", [0.4, 1.0, 1.9])
+def test_a_cut_is_the_mean_of_interpolated_samples(angle, scale):
+    image, side = scene(), 48
+    place = Similarity(scale * np.exp(1j * angle), 130 + 90j)
+    along = (np.arange(2 * side) + 0.5) / 2
+    spots = place.turn * (along[None, :] + 1j * along[:, None]) + place.shift
+    rows, columns = spots.imag - 0.5, spots.real - 0.5  # SciPy counts from the middle of the first pixel
+    expected = np.stack(
+        [
+            map_coordinates(image[..., channel].astype(float), [rows, columns], order=1, mode="nearest")
+            for channel in range(3)
+        ],
+        axis=-1,
+    )
+    expected = expected.reshape(side, 2, side, 2, 3).mean(axis=(1, 3))
+    assert np.abs(cut(image, place, side) - expected).max() <= 0.51
 
 
 @given(
