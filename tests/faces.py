@@ -6,7 +6,8 @@ from client.faces.alignment import FaceAligner
 from client.faces.datasets import orl_faces
 from client.faces.models import load_recogniser
 from federation.recognition.foreign import NETWORK, OnnxNetwork, OnnxRecogniser
-from federation.recognition.profile import ARCFACE, Clips, ColourOrder, Preprocessing, Provenance, RecogniserProfile
+from federation.recognition.profile import Clips, ColourOrder, Preprocessing, Provenance, RecogniserProfile
+from federation.recognition.templates import ARCFACE
 
 
 @cache

@@ -13,8 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from federation.recognition.profile import Alignment
 from federation.recognition.recogniser import Chips
+from federation.recognition.templates import Alignment
 
 _MASK_DOWN: Final = 0.421
 """How far below the eyes the mask begins, in distances of the eyes: on the bridge of the nose."""

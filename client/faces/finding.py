@@ -27,8 +27,8 @@ from client.faces.alignment import FaceAligner, UnusableImageError, read_image
 from client.faces.models import detector_files
 from federation.recognition.blazeface import SIDE, BlazeFace, Detection
 from federation.recognition.cropping import Pixels, Points, Similarity, aligned_cut, cut, placed
-from federation.recognition.profile import ARCFACE, PER_PIXEL, Alignment
 from federation.recognition.recogniser import Recogniser
+from federation.recognition.templates import ARCFACE, PER_PIXEL, Alignment
 
 _METHOD: Final = "blazeface 1"
 """Raised with every change that moves the pixels of a cut."""
@@ -87,7 +87,7 @@ class FaceFinder:
             rgb: (height, width, 3) uint8, RGB.
 
         Returns:
-            (4, 2) float64: x and y of `federation.recognition.profile.LANDMARKS`, in pixels of the image. Sensitive.
+            (4, 2) float64: x and y of `federation.recognition.templates.LANDMARKS`, in pixels of the image. Sensitive.
 
         Raises:
             UnusableImageError: not exactly one face.

@@ -35,8 +35,9 @@ from client.faces.finding import FaceFinder
 from federation.errors import UsageError
 from federation.learning.evaluation import DetCurve
 from federation.recognition.cropping import Points, aligned_cut
-from federation.recognition.profile import Alignment, ConditionMoments
+from federation.recognition.profile import ConditionMoments
 from federation.recognition.recogniser import Chips, Embeddings
+from federation.recognition.templates import Alignment
 
 CLEAN: Final = "clean"
 CONDITIONS: Final = (CLEAN, *(condition.value for condition in Condition))

@@ -16,16 +16,9 @@ from federation.recognition.foreign import NETWORK, OnnxNetwork, require_sound
 from federation.recognition.layers import Images
 from federation.recognition.mobilefacenet import bare_profile
 from federation.recognition.model import CODE_LENGTH
-from federation.recognition.profile import (
-    KNOWN_ALIGNMENTS,
-    Clips,
-    ColourOrder,
-    FaceSet,
-    Preprocessing,
-    Provenance,
-    RecogniserProfile,
-)
+from federation.recognition.profile import Clips, ColourOrder, FaceSet, Preprocessing, Provenance, RecogniserProfile
 from federation.recognition.recogniser import Chips, Embeddings, fed, unit_rows
+from federation.recognition.templates import KNOWN_ALIGNMENTS
 
 _SCALES: Final = ((127_500, 127_500), (0, 255_000), (0, 1_000))
 """Mean and divisor, in thousandths, that are tried: to [-1, 1], to [0, 1], and as it is."""

@@ -31,10 +31,10 @@ from federation.learning.scales import ChipSet
 from federation.privacy.plan import MOMENTS, SCALES
 from federation.recognition.embeddings import EmbeddingSet
 from federation.recognition.model import Adapter
-from federation.recognition.profile import DLIB, Alignment
 from federation.recognition.profiles import PROBE
 from federation.recognition.recogniser import Chips
 from federation.recognition.resnet import ResNetRecogniser
+from federation.recognition.templates import DLIB, Alignment
 from server.coordinator.ledger import PrivacyLedger
 from server.coordinator.local_run import run_locally
 

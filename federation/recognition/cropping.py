@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from federation.errors import UsageError
-from federation.recognition.profile import LANDMARKS, Alignment
+from federation.recognition.templates import LANDMARKS, Alignment
 
 Pixels = NDArray[np.uint8]
 """(height, width, 3) uint8, RGB. Sensitive."""
@@ -70,7 +70,7 @@ def placed(landmarks: Points, alignment: Alignment) -> Similarity:
     """What brings the pixels of a cut to the image that the landmarks were found in.
 
     Args:
-        landmarks: (4, 2), in the order of `federation.recognition.profile.LANDMARKS`, in pixels of the image.
+        landmarks: (4, 2), in the order of `federation.recognition.templates.LANDMARKS`, in pixels of the image.
         alignment: of the recogniser.
 
     Raises:

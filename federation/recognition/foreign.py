@@ -15,8 +15,9 @@ from numpy.typing import NDArray
 
 from federation.errors import UsageError
 from federation.recognition.layers import Images
-from federation.recognition.profile import LARGEST_DIMENSION, SIDES, SMALLEST_DIMENSION, Layout, RecogniserProfile
+from federation.recognition.profile import LARGEST_DIMENSION, SMALLEST_DIMENSION, Layout, RecogniserProfile
 from federation.recognition.recogniser import Chips, Embeddings, fed, require_chips, unit_rows
+from federation.recognition.templates import SIDES
 
 if TYPE_CHECKING:
     import onnxruntime

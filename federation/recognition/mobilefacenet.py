@@ -22,16 +22,9 @@ from numpy.typing import NDArray
 from federation.errors import UsageError
 from federation.recognition.layers import Images, convolution, depthwise, prelu
 from federation.recognition.model import CODE_LENGTH
-from federation.recognition.profile import (
-    ARCFACE,
-    Clips,
-    ColourOrder,
-    Layout,
-    Preprocessing,
-    Provenance,
-    RecogniserProfile,
-)
+from federation.recognition.profile import Clips, ColourOrder, Layout, Preprocessing, Provenance, RecogniserProfile
 from federation.recognition.recogniser import Chips, Embeddings, fed, require_chips, unit_rows
+from federation.recognition.templates import ARCFACE
 from federation.recognition.tflite import constants
 
 SIDE: Final = 112

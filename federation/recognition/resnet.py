@@ -29,16 +29,9 @@ from torch.nn import functional
 
 from federation.errors import UsageError
 from federation.recognition.model import CODE_LENGTH
-from federation.recognition.profile import (
-    DLIB,
-    Clips,
-    ColourOrder,
-    Layout,
-    Preprocessing,
-    Provenance,
-    RecogniserProfile,
-)
+from federation.recognition.profile import Clips, ColourOrder, Layout, Preprocessing, Provenance, RecogniserProfile
 from federation.recognition.recogniser import Chips, Embeddings, digest_of, require_chips, unit_rows, unit_rows_or_zero
+from federation.recognition.templates import DLIB
 
 NETWORK: Final = "resnet29"
 """Name of this code in a profile."""

@@ -16,7 +16,7 @@ from client.faces.alignment import FaceAligner, UnusableImageError
 from client.faces.degradation import Condition, degrade
 from client.faces.models import SHIPPED
 from federation.errors import UsageError
-from federation.recognition.profile import ARCFACE, DLIB
+from federation.recognition.templates import ARCFACE, DLIB
 from tests.faces import aligner, orl_image
 
 

@@ -16,9 +16,9 @@ from client.faces.datasets import face_folder
 from client.faces.degradation import Condition, degrade
 from client.faces.embedding import EmbeddingCache, embed_folder
 from federation.errors import UsageError
-from federation.recognition.profile import DLIB
 from federation.recognition.profiles import PROBE, REFERENCE
 from federation.recognition.recogniser import unit_rows
+from federation.recognition.templates import DLIB
 from tests import faces as real
 from tests.faces import orl_image
 

@@ -10,7 +10,7 @@ from PIL import Image
 
 from client.faces.alignment import FaceAligner, UnusableImageError, read_image
 from client.faces.finding import FaceFinder, ProfileAligner, aligner_for
-from federation.recognition.profile import ARCFACE, DLIB
+from federation.recognition.templates import ARCFACE, DLIB
 from tests.faces import aligner, orl_image
 
 PEOPLE = (1, 9, 22)

@@ -17,7 +17,8 @@ from client.faces.models import load_recogniser
 from client.faces.profiling import _tried
 from federation.errors import UsageError
 from federation.learning.evaluation import DetCurve
-from federation.recognition.profile import ARCFACE, ColourOrder, Layout, RecogniserProfile
+from federation.recognition.profile import ColourOrder, Layout, RecogniserProfile
+from federation.recognition.templates import ARCFACE
 from tests.arcface_onnx import exported
 from tests.faces import orl_image
 

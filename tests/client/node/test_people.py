@@ -33,8 +33,8 @@ from federation.learning.moments import public_start
 from federation.learning.scales import ChipSet
 from federation.privacy.plan import PrivacyPlan
 from federation.recognition.embeddings import EmbeddingSet
-from federation.recognition.profile import DLIB
 from federation.recognition.profiles import PROBE, REFERENCE
+from federation.recognition.templates import DLIB
 from server.fleet.members import Coordinator
 from tests.faces import aligner, orl_image, shipped
 from tests.federated import CALLED, run, the_release, write_federation

@@ -17,7 +17,7 @@ from federation.errors import UsageError
 from federation.experiments.frontier import Frontier, FrontierSettings, Measurement, Method, Trial, summarise, trials
 from federation.privacy.plan import Adaptation, epsilon_of_gaussians
 from federation.privacy.planning import epsilon_of_releases
-from federation.recognition.profile import DLIB
+from federation.recognition.templates import DLIB
 from tests.people import DIMENSION, start_vector, synthetic_people
 
 NAMES = [f"person {i:02d}" for i in range(20)]

@@ -8,7 +8,7 @@ from scipy.ndimage import gaussian_filter, map_coordinates
 
 from federation.errors import UsageError
 from federation.recognition.cropping import Similarity, aligned_cut, cut, placed, share_outside
-from federation.recognition.profile import ARCFACE, DLIB
+from federation.recognition.templates import ARCFACE, DLIB
 
 FACE = np.array([[120.0, 100], [170, 96], [146, 128], [147, 158]])
 """Landmarks of nobody in the scene below."""

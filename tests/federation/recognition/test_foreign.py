@@ -11,7 +11,8 @@ from onnx import TensorProto, helper
 from client.faces.models import load_recogniser
 from federation.errors import UsageError
 from federation.recognition.foreign import OnnxNetwork, OnnxRecogniser, require_sound
-from federation.recognition.profile import ARCFACE, ColourOrder, Layout, Preprocessing
+from federation.recognition.profile import ColourOrder, Layout, Preprocessing
+from federation.recognition.templates import ARCFACE
 from tests.faces import recogniser_of
 
 

@@ -11,11 +11,6 @@ from hypothesis import strategies as st
 
 from federation.errors import MalformedMessageError, UsageError
 from federation.recognition.profile import (
-    ARCFACE,
-    DLIB,
-    FACENET,
-    KNOWN_ALIGNMENTS,
-    Alignment,
     Clips,
     ColourOrder,
     ConditionMoments,
@@ -25,6 +20,7 @@ from federation.recognition.profile import (
     Provenance,
     RecogniserProfile,
 )
+from federation.recognition.templates import ARCFACE, DLIB, FACENET, KNOWN_ALIGNMENTS, Alignment
 
 VECTOR = Path(__file__).parents[2] / "vectors/recognition/profile.json"
 VECTOR_DIGEST = "dabef98f60b55ff69d6c095571d47ae5e7d7822bb1df7b8e5724cedf0adfc1ff"
