@@ -6,6 +6,7 @@ import asyncio
 
 import psycopg
 import pytest
+from hypothesis import HealthCheck, settings
 
 from federation.onebit import parameters_for
 from federation.recognition.model import CODE_LENGTH
@@ -13,6 +14,10 @@ from server.database import database_url, upgrade
 from server.matching.workers import MatchWorkers
 from server.storage.schema import log_seen, metadata
 from tests.postgres import a_cluster, a_database
+
+# No test is timed: a machine may be busy with something else.
+settings.register_profile("untimed", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("untimed")
 
 
 @pytest.fixture(autouse=True, scope="session")

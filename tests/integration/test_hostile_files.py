@@ -155,7 +155,7 @@ def test_what_the_program_wrote_is_read(name):
 
 
 @by_name
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(data=st.binary(max_size=300) | st.text(max_size=200).map(lambda text: text.encode()))
 def test_any_bytes_are_refused_in_the_family(name, data):
     read, _, expected = READERS[name]
@@ -166,7 +166,7 @@ def test_any_bytes_are_refused_in_the_family(name, data):
 
 
 @by_name
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(data=st.data())
 def test_a_genuine_file_that_was_cut_or_changed_is_read_or_refused_in_the_family(name, data):
     read, genuine, expected = READERS[name]

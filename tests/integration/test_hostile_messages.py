@@ -38,7 +38,7 @@ from tests.running import AUDIENCE, PURPOSE, RunningServer, a_face, a_pki, a_rel
 pytestmark = pytest.mark.integration
 
 FIRST, SECOND = 1, 2
-FUZZ = settings(deadline=None, max_examples=15, suppress_health_check=list(HealthCheck))
+FUZZ = settings(max_examples=15, suppress_health_check=list(HealthCheck))
 MANY = 100_000
 
 

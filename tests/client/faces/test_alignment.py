@@ -90,7 +90,7 @@ def test_an_unusable_image_says_what_to_do(image, message):
 
 
 @given(st.data())
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 def test_a_damaged_file_gives_pixels_or_an_unusable_image(data):
     image = bytearray(data.draw(st.sampled_from([orl_image(1, 1), PNG, JPEG])))
     for place in data.draw(st.lists(st.integers(0, 600), min_size=1, max_size=4)):

@@ -134,7 +134,6 @@ def test_a_leaf_that_is_no_entry_is_malformed():
 
 
 @given(st.integers(0, 10), st.integers(0, 10))
-@settings(deadline=None)
 def test_memory_advances_exactly_along_an_honest_log(old, new):
     log = MemoryLog()
     memory = LogMemory.begin(log.signed(old), TRUST, now=NOW)
@@ -146,7 +145,6 @@ def test_memory_advances_exactly_along_an_honest_log(old, new):
 
 
 @given(st.integers(0, 9), st.integers(1, 10), st.integers(1, 10))
-@settings(deadline=None)
 def test_memory_never_advances_onto_a_fork(changed, old, new):
     honest, forked = MemoryLog(), a_forked_log(min(changed, 8))
     memory = LogMemory.begin(honest.signed(old), TRUST, now=NOW)
@@ -229,7 +227,7 @@ def test_a_monitor_follows_in_steps_and_remembers(tmp_path):
 
 
 @given(st.integers(0, 60), st.integers(0, 60))
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 def test_usage_equals_a_recount_of_the_raw_entries(first, second):
     log = MemoryLog(leaves=[entry.to_bytes() for entry in some_entries(first)])
     monitor = Monitor().follow(log, TRUST, now=NOW)

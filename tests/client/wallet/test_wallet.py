@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from client.wallet import wallet as module
@@ -148,7 +148,6 @@ def test_missing_wrong_passphrase_and_damage_are_told_apart(path, sealed):
         read_wallet(path, PASSPHRASE)
 
 
-@settings(deadline=None)
 @given(data=st.data())
 def test_any_damaged_byte_is_noticed_without_work(sealed, data):
     position = data.draw(st.one_of(st.integers(0, HEADER_BYTES + 32), st.integers(0, len(sealed) - 1)))
@@ -158,7 +157,6 @@ def test_any_damaged_byte_is_noticed_without_work(sealed, data):
         open_sealed(damaged, WALLET, Passphrase(PASSPHRASE), Path("w"))
 
 
-@settings(deadline=None)
 @given(cut=st.integers(0, 60_000))
 def test_any_truncation_is_noticed(sealed, cut):
     with pytest.raises(UsageError):

@@ -437,7 +437,7 @@ def test_the_order_of_rows_does_not_matter():
     assert one.cells == two.cells
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(st.integers(0, 2**20), st.sampled_from([("a",), ("a", "b"), ("a", "b", "c")]), st.booleans(), st.booleans())
 def test_every_report_reads_back_as_it_was(seed, groups, named, distance):
     data = crowd(seed, people=9, images=2, groups=groups, distance=distance)
@@ -452,7 +452,7 @@ def test_every_report_reads_back_as_it_was(seed, groups, named, distance):
     assert again.to_bytes() == report.to_bytes()
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.data())
 def test_any_small_table_gives_a_report_that_reads_back_or_says_what_is_wrong(data):
     people = data.draw(st.lists(st.sampled_from(["", "a", "b", "c"]), min_size=1, max_size=4))

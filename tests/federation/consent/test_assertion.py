@@ -247,7 +247,7 @@ def test_another_key_is_no_proof_whatever_the_header_says():
             verify_assertion(token, EXPECTED, now=NOW)
 
 
-@settings(deadline=None, max_examples=300)
+@settings(max_examples=300)
 @given(st.integers(0, len(TOKEN) - 1), st.characters(codec="ascii"))
 def test_no_character_of_an_assertion_can_be_changed(place, character):
     changed = TOKEN[:place] + character + TOKEN[place + 1 :]
@@ -257,7 +257,6 @@ def test_no_character_of_an_assertion_can_be_changed(place, character):
         verify_assertion(changed, EXPECTED, now=NOW)
 
 
-@settings(deadline=None)
 @given(st.text(max_size=200) | st.lists(st.binary(max_size=60), max_size=5).map(lambda p: ".".join(map(encoded, p))))
 def test_any_text_is_no_assertion(text):
     with pytest.raises((ProofError, MalformedMessageError)):

@@ -104,7 +104,6 @@ def test_s8_a_receipt_for_another_use_is_refused(path):
         Consent.grant(SignedReceipt.from_bytes(path.read_bytes()), **USE, now=NOW)
 
 
-@settings(deadline=None)
 @given(st.binary(max_size=300) | JSON.map(lambda value: json.dumps(value).encode()))
 def test_any_bytes_give_a_statement_or_a_malformed_message(data):
     for kind in (SignedReceipt, SignedWithdrawal):
@@ -112,7 +111,7 @@ def test_any_bytes_give_a_statement_or_a_malformed_message(data):
             kind.from_bytes(data)
 
 
-@settings(deadline=None, max_examples=300)
+@settings(max_examples=300)
 @given(st.data())
 def test_a_receipt_with_anything_in_any_place_is_malformed_or_itself_and_never_signed(data):
     value = json.loads(GOOD)
@@ -127,7 +126,6 @@ def test_a_receipt_with_anything_in_any_place_is_malformed_or_itself_and_never_s
     assert fault is ReceiptFault.BAD_SIGNATURE or changed.encode() == GOOD
 
 
-@settings(deadline=None)
 @given(st.integers(0, len(GOOD) * 8 - 1))
 def test_no_bit_of_a_receipt_can_be_flipped(bit):
     data = bytearray(GOOD)

@@ -150,7 +150,7 @@ def test_one_person_changes_the_summary_by_at_most_one_whatever_rounding_makes_o
     mean=st.floats(0.05, 0.6),
     spread=st.floats(0.0005, 0.1),
 )
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_one_person_changes_the_summary_by_at_most_one(seed, count, left, mean, spread):
     names = [f"person {i}" for i in range(count + 1)]
     everybody, prior = synthetic_people(names, seed=seed, images=2, shift=0.5), ImpostorPrior(mean, spread)

@@ -56,7 +56,7 @@ def plan_for(epsilon=8.0, groups=TWO_GROUPS, **changes):
     groups=st.lists(st.sampled_from(["even", "odd"]), min_size=6, max_size=6),
     threshold=st.integers(100, 1000),
 )
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_one_person_changes_the_histograms_by_at_most_one(seed, count, left, images, groups, threshold):
     names = NAMES[:count]
     everybody = synthetic_people(names, seed=seed, images=images, shift=0.5)
@@ -248,7 +248,7 @@ def test_an_interval_that_leaves_the_noise_out_would_be_too_narrow():
 
 
 @given(total=st.lists(st.floats(-1e9, 1e9), min_size=48, max_size=48))
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 def test_any_noise_gives_rates_in_range_and_in_order(total):
     for groups in (TWO_GROUPS, (Group("even"), Group("odd"))):
         for rates in estimate_rates(np.array(total), plan_for(groups=groups), noise_multiplier=1.0):

@@ -3,7 +3,7 @@ import pickle
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from federation.errors import UsageError
@@ -28,7 +28,6 @@ def test_the_keystream_and_the_code_are_known_answers():
     assert int(code.sum()) == 1068
 
 
-@settings(deadline=None)
 @given(angle=st.floats(0.0, np.pi))
 def test_hamming_distance_estimates_the_angle(angle):
     left, right = np.zeros(128), np.zeros(128)

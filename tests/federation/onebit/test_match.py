@@ -234,7 +234,7 @@ def opened(owner, reply):
     return key.open_reply(reply, TRANSCRIPT)
 
 
-@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_a_device_opens_any_bytes_to_a_token_or_nothing(data, owner, parameters):
     length = data.draw(st.sampled_from([0, 7, 8, wire.reply_length(0, parameters), wire.reply_length(5, parameters)]))

@@ -39,7 +39,7 @@ def edges(prime):
 
 
 @pytest.mark.parametrize(("prime", "size"), SMALL)
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(data=st.data())
 def test_values_are_those_of_the_polynomial_at_the_odd_powers_of_the_root(prime, size, data):
     coefficients = data.draw(st.lists(edges(prime), min_size=size, max_size=size))

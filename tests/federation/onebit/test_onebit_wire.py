@@ -64,7 +64,7 @@ def test_messages_have_the_stated_lengths_and_round_trip(messages, parameters):
 
 
 @pytest.mark.parametrize("kind", PARSERS)
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_any_bytes_give_a_message_or_the_one_error(kind, data, messages, parameters):
     honest = bytearray(messages[kind])

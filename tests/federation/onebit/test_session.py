@@ -70,7 +70,7 @@ class SessionContract:
         decision = run_session(device, server, owner.at(everything), self.compare(owner, everything - 1))
         assert decision is Decision.NON_MATCH
 
-    @settings(max_examples=8, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+    @settings(max_examples=8, suppress_health_check=[HealthCheck.function_scoped_fixture])
     @given(seed=st.integers(0, 2**32), share=st.floats(0, 1), offset=st.integers(-2, 2))
     def test_any_two_strings_are_decided_as_in_the_clear(self, owner, terms, seed, share, offset):
         left, right = (np.random.default_rng(seed + i).integers(0, 2, owner.parameters.slots) for i in range(2))
@@ -198,7 +198,7 @@ class SessionContract:
         with pytest.raises(PeerError, match="not waiting for a token"):
             server.receive_token(challenge.token)
 
-    @settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+    @settings(max_examples=20, suppress_health_check=[HealthCheck.function_scoped_fixture])
     @given(reply=st.binary(max_size=300))
     def test_any_bytes_as_a_reply_give_no_match(self, owner, terms, reply):
         device = DeviceSession(terms, self.key.generate(owner.parameters), SIGNING_KEY)

@@ -160,7 +160,7 @@ def test_guesses_that_do_not_fit_are_refused(numbers):
         audit_of_guesses(*numbers, claimed=1.0, delta=DELTA)
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(epsilon=st.floats(0.2, 4), seed=st.integers(0, 2**32 - 1))
 def test_one_run_of_randomised_answers_is_seldom_overestimated(epsilon, seed):
     """Randomised response is the mechanism that the bound is tight for."""

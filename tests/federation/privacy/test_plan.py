@@ -66,7 +66,7 @@ def test_the_noise_of_a_plan_is_the_analytic_one(epsilon, noise):
 
 
 @given(one=st.floats(0.8, 20), other=st.floats(0.8, 20))
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=10)
 def test_two_gaussians_cost_what_one_of_their_joint_precision_costs(one, other):
     joint = 1 / math.sqrt(1 / one**2 + 1 / other**2)
     assert epsilon_of_gaussians((one, other), DELTA) == pytest.approx(

@@ -42,7 +42,7 @@ def test_the_python_on_the_page_about_privacy_is_true():
 
 # ------------------------------------------------------------------------------------------------- noise and promise
 @given(epsilon=st.floats(0.5, 6), releases=st.integers(1, 50))
-@settings(max_examples=5, deadline=None)
+@settings(max_examples=5)
 def test_noise_for_a_promise_keeps_it_and_wastes_little(epsilon, releases):
     noise = noise_multiplier_for(epsilon, DELTA, releases=releases)
     kept = epsilon_of_releases(noise, DELTA, releases=releases)

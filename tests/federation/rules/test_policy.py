@@ -176,7 +176,6 @@ red_purposes = st.tuples(
 ).map("".join)
 
 
-@settings(deadline=None)
 @given(
     purpose=red_purposes,
     category=st.sampled_from(Category),
@@ -350,7 +349,7 @@ def test_d7_when_the_newest_pack_runs_out_the_one_before_does_not_come_back():
     assert reason_of(ask(rules=rules, now=NOW + 10)) is Reason.NO_POLICY
 
 
-@settings(deadline=None, max_examples=150)
+@settings(max_examples=150)
 @given(
     pack=periods,
     rule=periods,
@@ -581,7 +580,6 @@ def test_a_signed_rule_that_is_read_is_the_one_that_was_written(rule):
     assert SignedRule.from_bytes(by(3, rule).to_bytes()) == by(3, rule)
 
 
-@settings(deadline=None)
 @given(st.sampled_from(RULES), st.data())
 def test_no_bit_of_a_signed_rule_can_be_flipped(rule, data):
     good = by(2, rule).to_bytes()
@@ -593,7 +591,6 @@ def test_no_bit_of_a_signed_rule_can_be_flipped(rule, data):
         book.admit(SignedRule.from_bytes(bytes(flipped)))
 
 
-@settings(deadline=None)
 @given(st.binary(max_size=200))
 def test_any_bytes_give_a_rule_or_a_malformed_message(data):
     with pytest.raises(MalformedMessageError):

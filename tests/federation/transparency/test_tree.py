@@ -172,7 +172,7 @@ def test_every_proof_up_to_64_entries_equals_the_naive_one_and_verifies():
 
 
 @given(size=st.integers(65, 700), data=st.data())
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_larger_trees_agree_with_the_naive_one(size, data):
     entries = [n.to_bytes(4, "big") for n in range(size)]
     tree, head = Tree(entries), TreeHead(size, naive_root(entries))
@@ -197,7 +197,7 @@ def test_growing_in_batches_gives_the_tree_and_the_nodes_of_growing_at_once(batc
 
 
 @given(st.integers(0, 20), st.integers(1, 20), st.integers(0, 20), st.lists(st.integers(0, 40), max_size=6), st.data())
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=400)
 def test_verification_decides_as_the_shifts_of_rfc_9162_do(index, size, old, picks, data):
     entries = [bytes([n]) for n in range(20)]
     tree = Tree(entries)

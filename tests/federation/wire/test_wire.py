@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from google.protobuf.message import DecodeError
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from federation import errors
@@ -126,7 +126,6 @@ def test_every_message_of_the_protocol_has_a_reader():
 
 
 @pytest.mark.parametrize(("message", "read", "write"), READERS, ids=IDS)
-@settings(deadline=None)
 @given(data=st.data())
 def test_any_bytes_give_a_value_or_a_malformed_message(message, read, write, data):
     encoded = data.draw(st.one_of(st.binary(max_size=300), _likely(message)))
@@ -168,14 +167,12 @@ def _likely(message):
     return st.tuples(known, extra).map(lambda pair: message(**pair[0]).SerializeToString() + pair[1])
 
 
-@settings(deadline=None)
 @given(session_id=ID16, token=ID16)
 def test_tokens_travel(session_id, token):
     value = convert.TokenSubmission(session_id, None if token == convert.NO_MATCH else token)
     assert convert.TokenSubmission.from_proto(value.to_proto()) == value
 
 
-@settings(deadline=None)
 @given(session_id=ID16)
 def test_no_match_is_as_long_as_a_token(session_id):
     silent, found = (convert.TokenSubmission(session_id, token) for token in (None, b"\1" * 16))
@@ -305,7 +302,6 @@ def test_a_change_digest_names_every_field(sealed):
     assert len({change.key_id for change in changes}) == 2
 
 
-@settings(deadline=None)
 @given(position=st.integers(0, 200), junk=st.binary(min_size=1, max_size=12))
 def test_a_damaged_template_gives_a_value_or_a_malformed_message(sealed, position, junk):
     damaged = sealed.template[:position] + junk + sealed.template[position + len(junk) :]
