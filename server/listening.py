@@ -74,6 +74,7 @@ def page_server(
         http="h11",  # takes 64 KiB of address and headers; httptools takes what a stranger sends, into memory
         ssl_certfile=str(certificate) if certificate else None,
         ssl_keyfile=str(key) if key else None,
+        log_config=None,  # its own closes every handler that there is, Flower's among them
         log_level="warning",
         access_log=False,
         server_header=False,

@@ -202,6 +202,7 @@ def guard_server(app: Starlette, *, port: int, certificate: Path, key: Path) -> 
         port=port,
         ssl_certfile=str(certificate),
         ssl_keyfile=str(key),
+        log_config=None,  # its own closes every handler that there is, Flower's among them
         log_level="warning",
         access_log=False,
         server_header=False,

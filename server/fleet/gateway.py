@@ -225,6 +225,7 @@ def gateway_server(app: Starlette, *, certificate: Path, key: Path) -> uvicorn.S
         http="h11",  # takes 64 KiB of address and headers; httptools takes what a stranger sends, into memory
         ssl_certfile=str(certificate),
         ssl_keyfile=str(key),
+        log_config=None,  # its own closes every handler that there is, Flower's among them
         log_level="error",  # what uvicorn only warns of, a stranger writes as often as he likes
         access_log=False,
         server_header=False,
