@@ -185,6 +185,28 @@ def invitation_to_text(invitation: Invitation, key: Ed25519PrivateKey) -> str:
     return _INVITATION_PREFIX + urlsafe_b64encode(sign(_INVITATION_TAG, body, key) + body).decode()
 
 
+def parts_of_line(text: str, prefix: str, *, what: str) -> tuple[bytes, bytes]:
+    """The signature, not checked, and the body of a signed line that people send each other.
+
+    Args:
+        text: foreign; blanks around the line do not count.
+        prefix: that its kind and version begin with.
+        what: names the kind in errors.
+
+    Raises:
+        MalformedMessageError: it is not such a line, or not exactly as it is written.
+    """
+    encoded = text.strip().removeprefix(prefix)
+    try:
+        data = urlsafe_b64decode(encoded.encode("ascii"))
+        exact = urlsafe_b64encode(data).decode() == encoded and text.strip() != encoded
+    except ValueError as error:
+        raise MalformedMessageError(f"this is not {what} of this version") from error
+    if not exact:
+        raise MalformedMessageError(f"this is not {what} of this version")
+    return data[:SIGNATURE_BYTES], data[SIGNATURE_BYTES:]
+
+
 def invitation_from_text(text: str) -> Invitation:
     """Reads what `invitation_to_text` wrote, and checks the signature of the key inside.
 
@@ -194,15 +216,7 @@ def invitation_from_text(text: str) -> Invitation:
         MalformedMessageError: it is not such a line.
         ProofError: the signature is wrong.
     """
-    encoded = text.strip().removeprefix(_INVITATION_PREFIX)
-    try:
-        data = urlsafe_b64decode(encoded.encode("ascii"))
-        exact = urlsafe_b64encode(data).decode() == encoded and text.strip() != encoded
-    except ValueError as error:
-        raise MalformedMessageError("this is not an invitation of this version") from error
-    if not exact:
-        raise MalformedMessageError("this is not an invitation of this version")
-    signature, body = data[:SIGNATURE_BYTES], data[SIGNATURE_BYTES:]
+    signature, body = parts_of_line(text, _INVITATION_PREFIX, what="an invitation")
     invitation = Invitation.from_bytes(body)
     require_signed(_INVITATION_TAG, body, public_key=invitation.coordinator, signature=signature)
     return invitation

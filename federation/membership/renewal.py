@@ -10,17 +10,23 @@
 
 from __future__ import annotations
 
-from base64 import urlsafe_b64decode, urlsafe_b64encode
+from base64 import urlsafe_b64encode
 from dataclasses import dataclass
 from typing import Any, Final, Self
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from federation.errors import MalformedMessageError, PeerError, ProofError, UsageError
+from federation.errors import PeerError, ProofError, UsageError
 from federation.identity import IDENTITY_BYTES, IdentityKey, share_a_part, verify_identity
-from federation.membership.joining import ID_BYTES, Invitation, SignedJoinRequest, require_address, require_authority
+from federation.membership.joining import (
+    ID_BYTES,
+    Invitation,
+    SignedJoinRequest,
+    parts_of_line,
+    require_address,
+    require_authority,
+)
 from federation.statements import (
-    SIGNATURE_BYTES,
     JsonValue,
     canonical_bytes,
     parse,
@@ -93,15 +99,7 @@ def notice_from_text(text: str, invitation: Invitation) -> Notice:
         ProofError: another key signed it.
         PeerError: it is about another federation.
     """
-    encoded = text.strip().removeprefix(_NOTICE_PREFIX)
-    try:
-        data = urlsafe_b64decode(encoded.encode("ascii"))
-        exact = urlsafe_b64encode(data).decode() == encoded and text.strip() != encoded
-    except ValueError as error:
-        raise MalformedMessageError("this is not a notice of this version") from error
-    if not exact:
-        raise MalformedMessageError("this is not a notice of this version")
-    signature, body = data[:SIGNATURE_BYTES], data[SIGNATURE_BYTES:]
+    signature, body = parts_of_line(text, _NOTICE_PREFIX, what="a notice")
     notice = parse(body, Notice._from_json, what="a notice")  # noqa: SLF001 - of this module
     require_signed(_NOTICE_TAG, body, public_key=invitation.coordinator, signature=signature)
     if notice.federation != invitation.federation:
