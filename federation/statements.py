@@ -57,19 +57,22 @@ def canonical_bytes(value: dict[str, JsonValue]) -> bytes:
     return json.dumps(value, ensure_ascii=False, sort_keys=True, separators=(",", ":")).encode()
 
 
-def parse(data: bytes, build: Callable[[dict[str, Any]], _Statement], *, what: str) -> _Statement:
+def parse(
+    data: bytes, build: Callable[[dict[str, Any]], _Statement], *, what: str, most: int = MOST_STATEMENT_BYTES
+) -> _Statement:
     """The statement that `data` is the canonical form of.
 
     Args:
         data: foreign bytes.
         build: makes the statement from the JSON object; may raise what a wrong object provokes.
         what: names the statement in errors.
+        most: bytes that it may have.
 
     Raises:
         MalformedMessageError: any bytes that the statement does not give back exactly.
     """
-    if len(data) > MOST_STATEMENT_BYTES:
-        raise MalformedMessageError(f"{what} has at most {MOST_STATEMENT_BYTES} bytes, this one {len(data)}")
+    if len(data) > most:
+        raise MalformedMessageError(f"{what} has at most {most} bytes, this one {len(data)}")
     try:
         value = json.loads(data.decode(), parse_float=_refuse_number, parse_constant=_refuse_number)
         statement = build(value)

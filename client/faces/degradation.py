@@ -13,11 +13,14 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from federation.recognition.recogniser import CHIP_SIDE, Chips
+from federation.recognition.recogniser import Chips
+from federation.recognition.templates import Alignment
 
-_MASK_TOP: Final = 70
-"""First row of the mask, in pixels of a 150-pixel chip: the bridge of the nose."""
+_MASK_DOWN: Final = 0.421
+"""How far below the eyes the mask begins, in distances of the eyes: on the bridge of the nose."""
 _MASK_GREY: Final = 120
+_SMALL: Final = 5.6
+"""Distance of the eyes in a face of 16 x 16 pixels."""
 
 
 class Condition(StrEnum):
@@ -29,16 +32,28 @@ class Condition(StrEnum):
     """A face of 16 x 16 pixels."""
 
 
-def degrade(chips: Chips, condition: Condition) -> Chips:
-    """Degrades aligned chips (n, 150, 150, 3) uint8. Returns new ones of the same shape."""
+def degrade(chips: Chips, condition: Condition, alignment: Alignment) -> Chips:
+    """Degrades faces that were cut as `alignment` says.
+
+    Args:
+        chips: (n, side, side, 3) uint8.
+        condition: what the camera sees.
+        alignment: where eyes lie in them, so that a mask begins at the same place of a face in every cut.
+
+    Returns:
+        New ones of the same shape.
+    """
+    (right, top), (left, other), *_ = alignment.pixels
+    apart = left - right
     match condition:
         case Condition.MASK:
             masked = chips.copy()
-            masked[:, _MASK_TOP:] = _MASK_GREY
+            masked[:, round((top + other) / 2 + _MASK_DOWN * apart) :] = _MASK_GREY
             return masked
         case Condition.RES16:
+            side = max(1, round(_SMALL * alignment.side / apart))
             small = [
-                _resized(_resized(chip, 16, Image.Resampling.BOX), CHIP_SIDE, Image.Resampling.BICUBIC)
+                _resized(_resized(chip, side, Image.Resampling.BOX), alignment.side, Image.Resampling.BICUBIC)
                 for chip in chips
             ]
             return np.stack(small) if small else chips.copy()

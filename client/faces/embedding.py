@@ -19,13 +19,14 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from client.faces.alignment import FaceAligner, UnusableImageError
+from client.faces.alignment import UnusableImageError
 from client.faces.datasets import MINIMUM_IMAGES, FaceFolder, Problem
 from client.faces.degradation import Condition, degrade
+from client.faces.finding import Aligner, aligner_for
 from federation.errors import UsageError
 from federation.recognition.embeddings import EmbeddingSet
 from federation.recognition.profiles import PROBE, REFERENCE
-from federation.recognition.recogniser import CHIP_SIDE, Chips, Embeddings, Recogniser
+from federation.recognition.recogniser import Chips, Embeddings, Recogniser
 
 _BATCH: Final = 32
 _DIGEST_BYTES: Final = 32
@@ -116,7 +117,7 @@ def embed_folder(
     condition: Condition,
     *,
     cache: Path,
-    aligner: FaceAligner | None = None,
+    aligner: Aligner | None = None,
     progress: Callable[[int, int], None] = lambda _done, _total: None,
 ) -> Embedded:
     """Aligns and embeds every image of `folder`, clean and degraded.
@@ -132,7 +133,7 @@ def embed_folder(
     Raises:
         UsageError: nobody has enough usable images, or the cache cannot be written.
     """
-    work = _Work(recogniser, condition, EmbeddingCache(cache, recogniser.dimension), aligner or FaceAligner())
+    work = _Work(recogniser, condition, EmbeddingCache(cache, recogniser.dimension), aligner or aligner_for(recogniser))
     total, done = sum(map(len, folder.people.values())), 0
     rows: list[tuple[str, str, NDArray[np.float32], NDArray[np.float32]]] = []
     problems = list(folder.problems)
@@ -166,15 +167,14 @@ def embed_folder(
 class _Work:
     """What is the same for every image of a run."""
 
-    def __init__(
-        self, recogniser: Recogniser, condition: Condition, cache: EmbeddingCache, aligner: FaceAligner
-    ) -> None:
+    def __init__(self, recogniser: Recogniser, condition: Condition, cache: EmbeddingCache, aligner: Aligner) -> None:
         self._recogniser = recogniser
         self._condition = condition
         self._cache = cache
         self._aligner = aligner
-        pattern = np.arange(CHIP_SIDE * CHIP_SIDE * 3, dtype=np.uint32).astype(np.uint8)
-        example = degrade(pattern.reshape(1, CHIP_SIDE, CHIP_SIDE, 3), condition)
+        side = recogniser.profile.alignment.side
+        pattern = np.arange(side * side * 3, dtype=np.uint32).astype(np.uint8)
+        example = degrade(pattern.reshape(1, side, side, 3), condition, recogniser.profile.alignment)
         self._degradation = hashlib.sha256(example.tobytes()).hexdigest()
         """What the condition does, not what it is called: another version of it makes other probes."""
         self._shown: dict[str, str] = {}
@@ -219,7 +219,9 @@ class _Work:
     ) -> dict[str, tuple[NDArray[np.float32], NDArray[np.float32]]]:
         stacked: Chips = np.stack(list(chips.values()))
         clean: Embeddings = self._recogniser.embed(stacked)
-        degraded: Embeddings = self._recogniser.embed(degrade(stacked, self._condition))
+        degraded: Embeddings = self._recogniser.embed(
+            degrade(stacked, self._condition, self._recogniser.profile.alignment)
+        )
         for digest, one, other in zip(chips, clean, degraded, strict=True):
             self._cache.put(self._key(digest, "clean"), one)
             self._cache.put(self._key(digest), other)

@@ -16,9 +16,10 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from client.faces.alignment import FaceAligner, UnusableImageError
+from client.faces.alignment import UnusableImageError
 from client.faces.datasets import Problem, face_folder
 from client.faces.degradation import Condition, degrade
+from client.faces.finding import Aligner, aligner_for
 from client.faces.models import load_recogniser, recogniser_files
 from client.node.joining import policy_of
 from client.node.people import Prepared, changing, composed, has_withdrawn, prepared_people, publish, refresh_active
@@ -65,7 +66,7 @@ def prepare(
     condition: Condition | None = None,
     model: Path | None = None,
     only: bool = False,
-    aligner: FaceAligner | None = None,
+    aligner: Aligner | None = None,
     progress: Callable[[int, int], None] = lambda _done, _total: None,
 ) -> Preparation:
     """Prepares people for an organisation's node. Who was prepared before stays, and is replaced by new images.
@@ -103,7 +104,7 @@ def prepare(
         stay = before.people - newly
         return _staying(before, stay - has_withdrawn(stay, folder), named, made_with, chips=chips_kept)
 
-    work = _Work(recogniser, condition, aligner or FaceAligner(), problems, keep_chips=chips_kept)
+    work = _Work(recogniser, condition, aligner or aligner_for(recogniser), problems, keep_chips=chips_kept)
     with changing(folder):
         if now := staying(named):  # or it refuses, before minutes of work
             work.owners = dict(zip(now.embeddings.images.tolist(), now.embeddings.people.tolist(), strict=True))
@@ -206,7 +207,7 @@ class _Work:
         self,
         recogniser: Recogniser,
         condition: Condition | None,
-        aligner: FaceAligner,
+        aligner: Aligner,
         problems: list[Problem],
         *,
         keep_chips: bool,
@@ -227,7 +228,10 @@ class _Work:
         stacked: dict[str, Chips] = {camera: np.stack(list(found.values())) for camera, found in chips.items()}
         digests = {camera: list(found) for camera, found in chips.items()}
         if self._condition is not None:
-            stacked[PROBE], digests[PROBE] = degrade(stacked[REFERENCE], self._condition), digests[REFERENCE]
+            stacked[PROBE], digests[PROBE] = (
+                degrade(stacked[REFERENCE], self._condition, self._recogniser.profile.alignment),
+                digests[REFERENCE],
+            )
         sides = (REFERENCE, PROBE)
         embeddings = EmbeddingSet(
             np.concatenate([self._recogniser.embed(stacked[camera]) for camera in sides]),

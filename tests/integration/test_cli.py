@@ -26,18 +26,19 @@ from client import cli
 from client.connection import ClientTls
 from client.device import face_cli
 from client.device.verification import Device
+from client.faces.models import profile_beside
 from client.wallet.opening import PASSPHRASE_VARIABLE
 from client.wallet.sealed import ScryptCost
 from client.wallet.wallet import read_wallet
 from federation.errors import RefusedError, UsageError
 from federation.recognition.model import Adapter
 from federation.recognition.profiles import PROBE, REFERENCE
-from federation.recognition.recogniser import OnnxRecogniser
 from federation.release.manifest import Role, Use, Verdict
 from server import cli as server_cli
 from server.matching.assertions import read_registration
 from server.storage.sqlstorage import open_storage
 from tests.bundles import MAKER, STRANGER, TRUST_IN_TRIALS, VERDICTS, a_bundle, a_report, signed, wolves
+from tests.faces import recogniser_of
 from tests.integration.hostile import a_grant, a_probe_message
 from tests.running import AUDIENCE, PURPOSE, a_face, a_release, a_rules_file, conditions, write_release, write_rules
 
@@ -610,6 +611,7 @@ def model(tmp_path_factory):
     path.write_bytes(
         helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8).SerializeToString()
     )
+    profile_beside(path).write_bytes(recogniser_of(path.read_bytes()).profile.to_bytes())
     return path
 
 
@@ -620,7 +622,7 @@ def photograph():
 
 
 def test_images_become_adapted_embeddings(model, photograph):
-    digest = OnnxRecogniser(model.read_bytes()).digest
+    digest = recogniser_of(model.read_bytes()).digest
     release = dataclasses.replace(a_release(), model_digest=digest, adapter=Adapter.identity(192))
     vectors = face_cli.embed([photograph, photograph], [REFERENCE, PROBE], model=model, release=release)
     assert [vector.shape for vector in vectors] == [(192,)] * 2
@@ -634,7 +636,7 @@ def test_a_camera_gives_the_embedding_that_a_file_of_its_picture_gives(model, ph
     )
     opened = types.SimpleNamespace(VideoCapture=lambda number: setattr(seen, "number", number) or seen)
     monkeypatch.setattr("client.device.capture._opencv", lambda: opened)
-    digest = OnnxRecogniser(model.read_bytes()).digest
+    digest = recogniser_of(model.read_bytes()).digest
     release = dataclasses.replace(a_release(), model_digest=digest, adapter=Adapter.identity(192))
     from_file, from_camera = face_cli.embed([photograph, 3], [PROBE, PROBE], model=model, release=release)
     assert np.array_equal(from_file, from_camera)
@@ -661,6 +663,6 @@ def test_a_recogniser_that_the_release_was_not_made_with_is_refused(model, photo
 
 
 def test_an_image_that_is_not_there_says_so(model, tmp_path):
-    release = dataclasses.replace(a_release(), model_digest=OnnxRecogniser(model.read_bytes()).digest)
+    release = dataclasses.replace(a_release(), model_digest=recogniser_of(model.read_bytes()).digest)
     with pytest.raises(UsageError, match=r"cannot read .*missing"):
         face_cli.embed([tmp_path / "missing.png"], [PROBE], model=model, release=release)

@@ -16,6 +16,7 @@ from client.faces.alignment import FaceAligner, UnusableImageError
 from client.faces.degradation import Condition, degrade
 from client.faces.models import SHIPPED
 from federation.errors import UsageError
+from federation.recognition.templates import ARCFACE, DLIB
 from tests.faces import aligner, orl_image
 
 
@@ -96,7 +97,7 @@ def test_a_damaged_file_gives_pixels_or_an_unusable_image(data):
     for place in data.draw(st.lists(st.integers(0, 600), min_size=1, max_size=4)):
         image[place] = data.draw(st.integers(0, 255))
     try:
-        rgb = faces._read(bytes(image))
+        rgb = faces.read_image(bytes(image))
     except UnusableImageError:
         return
     assert rgb.ndim == 3
@@ -150,22 +151,30 @@ def test_the_orientation_of_a_camera_is_undone(kind, orientation, turn):
 def test_a_degradation_is_repeatable_and_leaves_its_input_alone(condition):
     chips = np.stack([aligner().chip(orl_image(1, number)) for number in (1, 2)])
     before = chips.copy()
-    degraded = degrade(chips, condition)
+    degraded = degrade(chips, condition, DLIB)
     np.testing.assert_array_equal(chips, before)
-    np.testing.assert_array_equal(degraded, degrade(chips, condition))
+    np.testing.assert_array_equal(degraded, degrade(chips, condition, DLIB))
     assert (degraded.shape, degraded.dtype) == (chips.shape, chips.dtype)
     assert (degraded != chips).mean() > 0.2
-    assert degrade(chips[:0], condition).shape == (0, 150, 150, 3)
+    assert degrade(chips[:0], condition, DLIB).shape == (0, 150, 150, 3)
 
 
 def test_a_mask_leaves_the_eyes_and_hides_the_mouth():
     chip = aligner().chip(orl_image(1, 1))[None]
-    masked = degrade(chip, Condition.MASK)[0]
+    masked = degrade(chip, Condition.MASK, DLIB)[0]
     np.testing.assert_array_equal(masked[:70], chip[0, :70])
     assert masked[70:].std() == 0
 
 
+@pytest.mark.parametrize(("alignment", "row"), [(DLIB, 70), (ARCFACE, 67), (ARCFACE.at(224), 134)])
+def test_a_mask_begins_at_the_same_place_of_a_face_in_every_cut(alignment, row):
+    white = np.full((1, alignment.side, alignment.side, 3), 255, np.uint8)
+    masked = degrade(white, Condition.MASK, alignment)[0]
+    assert (masked[:row] == 255).all()
+    assert (masked[row:] == 120).all()
+
+
 def test_sixteen_pixels_hold_no_more_than_sixteen_pixels():
     chip = aligner().chip(orl_image(1, 1))[None]
-    spectrum = np.abs(np.fft.fft2(degrade(chip, Condition.RES16)[0].mean(axis=2)))
+    spectrum = np.abs(np.fft.fft2(degrade(chip, Condition.RES16, DLIB)[0].mean(axis=2)))
     assert spectrum[40:110, 40:110].sum() / spectrum.sum() < 0.05

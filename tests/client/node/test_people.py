@@ -34,6 +34,7 @@ from federation.learning.scales import ChipSet
 from federation.privacy.plan import PrivacyPlan
 from federation.recognition.embeddings import EmbeddingSet
 from federation.recognition.profiles import PROBE, REFERENCE
+from federation.recognition.templates import DLIB
 from server.fleet.members import Coordinator
 from tests.faces import aligner, orl_image, shipped
 from tests.federated import CALLED, run, the_release, write_federation
@@ -114,7 +115,7 @@ def test_images_become_embeddings_chips_and_a_model_that_belong_together(tmp_pat
     embeddings, chips = embeddings_in(folder), chips_in(folder)
     expected = np.stack([chip(orl_image(person, number)) for person in (1, 2) for number in (1, 2)])
     assert np.array_equal(chips.reference, expected)
-    assert np.array_equal(chips.probe, degrade(expected, Condition.MASK))
+    assert np.array_equal(chips.probe, degrade(expected, Condition.MASK, DLIB))
     assert chips.people.tolist() == ["anna", "anna", "ben", "ben"]
     for profile, side in ((REFERENCE, chips.reference), (PROBE, chips.probe)):
         mine = embeddings.select(embeddings.profiles == profile)
@@ -290,6 +291,18 @@ def test_embeddings_made_by_other_means_are_not_overwritten(tmp_path, folder):
         with pytest.raises(UsageError, match="made by other means and is not overwritten"):
             prepared(some_images(tmp_path / "images", {1: "anna"}), folder, only=only)
     assert (folder / "embeddings.npz").read_bytes() == b"somebody's work"
+
+
+def test_people_are_prepared_with_the_recogniser_that_is_named(tmp_path):
+    folder = an_organisation(tmp_path / "south", recipes='["moments", "threshold"]')
+    images = some_images(tmp_path / "images", {1: "anna", 2: "ben"})
+    assert prepared(images, folder, model=Path("mobilefacenet")).people == 2
+    embeddings = embeddings_in(folder)
+    assert (embeddings.dimension, len(embeddings)) == (192, 8)
+    clean = embeddings.select(embeddings.profiles == REFERENCE)
+    cosines = clean.embeddings @ clean.embeddings.T
+    same = clean.people[:, None] == clean.people
+    assert cosines[same].min() > 0.6 > cosines[~same].max()
 
 
 def test_a_model_of_ones_own_cannot_be_prepared_for_the_recipe_scales(tmp_path, folder):

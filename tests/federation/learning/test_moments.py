@@ -1,3 +1,5 @@
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
@@ -7,10 +9,12 @@ from hypothesis import strategies as st
 from federation.errors import MalformedMessageError, UsageError
 from federation.learning import moments as training
 from federation.learning.clipping import clipped_sum
-from federation.learning.moments import build_adapter, moments_sum, person_records
+from federation.learning.moments import build_adapter, moments_sum, person_records, public_start
 from federation.privacy.plan import MOMENTS, Adaptation, PrivacyPlan, operating_system_noise
 from federation.recognition.embeddings import EmbeddingSet
+from federation.recognition.mobilefacenet import shipped_profile
 from federation.recognition.profiles import PROBE, REFERENCE
+from tests.faces import shipped
 from tests.people import DIMENSION, start_vector, synthetic_people
 
 NAMES = [f"person {index:02d}" for index in range(12)]
@@ -164,3 +168,14 @@ def test_a_record_that_is_not_finite_or_far_too_long_changes_nobody_else_s(value
 def test_a_plan_without_a_moments_release_gives_no_moments():
     with pytest.raises(UsageError, match="no moments"):
         moments_sum(synthetic_people(NAMES), start_vector(), plan_for(12, epsilon=0.1))
+
+
+# --------------------------------------------------------------------------------------------------------- the start
+def test_training_starts_at_the_public_centre_where_one_is_known():
+    known = SimpleNamespace(profile=shipped_profile())
+    np.testing.assert_array_equal(public_start(known), shipped_profile().moments_of("clean").centre)
+
+
+def test_training_starts_at_a_chip_without_a_face_where_nothing_is_known():
+    grey = np.full((1, 150, 150, 3), 128, np.uint8)
+    np.testing.assert_array_equal(public_start(shipped()), shipped().embed(grey)[0].astype(np.float64))

@@ -1,0 +1,206 @@
+"""From an image to a face cut as a recogniser's profile says: detection, landmarks and the cut, without dlib and torch.
+
+The detector is BlazeFace. An image passes when it shows exactly one face.
+
+Theory of operation
+-------------------
+* First look: at the whole image, and at the image with its edges repeated outwards by half its size. Data sets are
+  often cut so tightly that a detector, which expects some background, finds nothing, or takes an eye for a face. A
+  smaller face that lies in a larger one is therefore none.
+* Closer looks: the detector sees a square of 256 pixels only, so a landmark of a face that is small in it is off by
+  several per cent of the distance between the eyes, and a recogniser is sensitive to that. So the face is cut out
+  again, upright and always of the same size for the detector, and looked at anew, as it is and mirrored; the landmarks
+  are averaged. Twice, because the first cut is only as good as the first look. What is no face then, was none.
+* The cut for the recogniser comes from the original image, not from what the detector saw.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Final, Protocol
+
+import numpy as np
+import PIL
+from numpy.typing import NDArray
+
+from client.faces.alignment import FaceAligner, UnusableImageError, read_image
+from client.faces.models import detector_files
+from federation.recognition.blazeface import SIDE, BlazeFace, Detection
+from federation.recognition.cropping import Pixels, Points, Similarity, aligned_cut, cut, placed
+from federation.recognition.recogniser import Recogniser
+from federation.recognition.templates import ARCFACE, PER_PIXEL, Alignment
+
+_METHOD: Final = "blazeface 1"
+"""Raised with every change that moves the pixels of a cut."""
+_LOOKS: Final = (1.0, 2.0)
+"""Sides of the squares that are looked at first, in longer sides of the image."""
+_CLOSER: Final = 2
+_CLOSER_SURE: Final = 0.3
+_EYES_APART: Final = 0.16
+"""Distance of the eyes in a closer look, as a share of its side."""
+_EYES_DOWN: Final = 0.42
+_WITHIN: Final = 0.5
+"""Share of a face's box from which it is taken to be part of a larger one: an eye behind glasses, or the same face."""
+_NO_FACE: Final = ("no face found", "use a sharp, frontal photograph of one person")
+_MIRRORED: Final = np.array([1, 0, 2, 3])
+"""Landmarks of a mirrored face: its right eye is the left one."""
+
+
+class Aligner(Protocol):
+    """Finds the one face of an image and cuts it out as one recogniser wants it."""
+
+    @property
+    def version(self) -> str:
+        """Hex digest of everything that decides the pixels of a cut."""
+
+    def chip(self, image: bytes) -> Pixels:
+        """Cuts the face out of an image file: (side, side, 3) uint8, RGB. Sensitive.
+
+        Raises:
+            UnusableImageError: unreadable, or not exactly one face.
+        """
+
+    def chip_of_pixels(self, rgb: Pixels) -> Pixels:
+        """The same from (height, width, 3) uint8, RGB, such as a camera frame."""
+
+
+class FaceFinder:
+    """Finds the landmarks of the one face in an image. Build once, use often.
+
+    Attributes:
+        version: hex digest of the detector and of how it is used.
+    """
+
+    def __init__(self) -> None:
+        """Loads the detector, a few milliseconds.
+
+        Raises:
+            UsageError: its weights are not installed.
+        """
+        self._detector = BlazeFace(*detector_files())
+        self.version = hashlib.sha256(f"{_METHOD}\n{self._detector.digest}\n{PIL.__version__}".encode()).hexdigest()
+
+    def landmarks(self, rgb: Pixels) -> Points:
+        """Finds the face.
+
+        Args:
+            rgb: (height, width, 3) uint8, RGB.
+
+        Returns:
+            (4, 2) float64: x and y of `federation.recognition.templates.LANDMARKS`, in pixels of the image. Sensitive.
+
+        Raises:
+            UnusableImageError: not exactly one face.
+        """
+        points = self._first_look(rgb)
+        for _ in range(_CLOSER):
+            points = self._closer_look(rgb, points)
+        return points
+
+    def _first_look(self, rgb: Pixels) -> Points:
+        height, width = rgb.shape[:2]
+        seen = []
+        for sides in _LOOKS:
+            scale = sides * max(height, width) / SIDE
+            place = Similarity(complex(scale), complex(width - scale * SIDE, height - scale * SIDE) / 2)
+            for face in self._detector.detect(cut(rgb, place, SIDE)):
+                box = place.apply(face.box.reshape(2, 2)).reshape(4)
+                seen.append(Detection(face.score, box, place.apply(face.landmarks)))
+        faces = _apart(seen)
+        if len(faces) > 1:
+            raise UnusableImageError(f"{len(faces)} faces found", "cut the image to the one person that it stands for")
+        if not faces:
+            raise UnusableImageError(*_NO_FACE)
+        return _four(faces[0])
+
+    def _closer_look(self, rgb: Pixels, points: Points) -> Points:
+        place = placed(points, _CLOSER_ALIGNMENT)
+        square = cut(rgb, place, SIDE)
+        found = []
+        if faces := self._detector.detect(square, sure=_CLOSER_SURE):
+            found.append(_four(_middlemost(faces)))
+        if faces := self._detector.detect(np.ascontiguousarray(square[:, ::-1]), sure=_CLOSER_SURE):
+            mirrored = _four(_middlemost(faces))[_MIRRORED]
+            found.append(np.stack([SIDE - mirrored[:, 0], mirrored[:, 1]], axis=1))
+        if not found:
+            raise UnusableImageError(*_NO_FACE)
+        return place.apply(np.mean(found, axis=0))
+
+
+class ProfileAligner:
+    """Cuts faces as a profile says.
+
+    Attributes:
+        version: hex digest of everything that decides the pixels of a cut.
+    """
+
+    def __init__(self, alignment: Alignment, finder: FaceFinder | None = None) -> None:
+        """Loads the detector where none is given.
+
+        Raises:
+            UsageError: its weights are not installed.
+        """
+        self._alignment, self._finder = alignment, finder or FaceFinder()
+        self.version = hashlib.sha256(f"{self._finder.version}\n{alignment!r}".encode()).hexdigest()
+
+    def chip(self, image: bytes) -> Pixels:
+        """See `Aligner.chip`."""
+        return self.chip_of_pixels(read_image(image))
+
+    def chip_of_pixels(self, rgb: Pixels) -> Pixels:
+        """See `Aligner.chip_of_pixels`."""
+        return aligned_cut(rgb, self._finder.landmarks(rgb), self._alignment)
+
+
+def aligner_for(recogniser: Recogniser) -> Aligner:
+    """What cuts faces for `recogniser`: dlib for its own network, BlazeFace and the profile for every other.
+
+    Raises:
+        UsageError: a detector's files are not installed.
+    """
+    profile = recogniser.profile
+    return FaceAligner() if profile.network == "resnet29" else ProfileAligner(profile.alignment)
+
+
+def _apart(seen: list[Detection]) -> list[Detection]:
+    """The faces that are not part of a larger one, the largest first."""
+    faces: list[Detection] = []
+    for face in sorted(seen, key=lambda face: -_area(face.box)):
+        shared = [_area(_common(face.box, other.box)) for other in faces]
+        if all(area <= _WITHIN * _area(face.box) for area in shared):
+            faces.append(face)
+    return faces
+
+
+def _common(box: NDArray[np.float64], other: NDArray[np.float64]) -> NDArray[np.float64]:
+    """The box that two boxes share."""
+    return np.concatenate([np.maximum(box[:2], other[:2]), np.minimum(box[2:], other[2:])])
+
+
+def _area(box: NDArray[np.float64]) -> float:
+    """Of left, top, right, bottom; 0 where there is nothing between them."""
+    return float(np.clip(box[2:] - box[:2], 0, None).prod())
+
+
+def _four(face: Detection) -> Points:
+    return face.landmarks[:4]
+
+
+def _middlemost(faces: list[Detection]) -> Detection:
+    """A closer look may show a neighbour's face too; the one that it was made for is in the middle."""
+    return min(faces, key=lambda face: float(np.abs(face.box[:2] + face.box[2:] - SIDE).sum()))
+
+
+def _closer_alignment() -> Alignment:
+    """ArcFace's landmarks at the size that closer looks have."""
+    (right, top), (left, other), *_ = ARCFACE.points
+    scale = _EYES_APART * SIDE * PER_PIXEL / (left - right)
+    shift = (
+        SIDE / 2 * PER_PIXEL - scale * (left + right) / 2,
+        _EYES_DOWN * SIDE * PER_PIXEL - scale * (top + other) / 2,
+    )
+    points = tuple((round(scale * x + shift[0]), round(scale * y + shift[1])) for x, y in ARCFACE.points)
+    return Alignment("closer-look", SIDE, points)
+
+
+_CLOSER_ALIGNMENT: Final = _closer_alignment()

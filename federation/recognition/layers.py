@@ -1,0 +1,82 @@
+"""Layers of small convolutional networks, in NumPy: faces are found and embedded where no torch is installed.
+
+Images are (n, rows, columns, channels) float32. Most of the time goes into pointwise convolutions, which are matrix
+products, so NumPy is about as fast as a network library here.
+
+Padding is TensorFlow's SAME: as many outputs as inputs / stride, rounded up, and where the zeros around an image cannot
+be shared out evenly, one more below and on the right than above and on the left.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+Images = NDArray[np.float32]
+"""(n, rows, columns, channels) float32. Sensitive where they come from a face."""
+
+
+def _padded(x: Images, side: int, stride: int) -> Images:
+    before_after = [(0, 0)]
+    for length in x.shape[1:3]:
+        total = max((-(-length // stride) - 1) * stride + side - length, 0)
+        before_after.append((total // 2, total - total // 2))
+    return np.pad(x, [*before_after, (0, 0)])
+
+
+def convolution(x: Images, weights: Images, bias: Images, *, stride: int = 1) -> Images:
+    """A convolution with zeros around the image.
+
+    Args:
+        x: (n, rows, columns, inputs).
+        weights: (side, side, inputs, outputs).
+        bias: (outputs,).
+        stride: rows and columns between two outputs.
+    """
+    side, inputs, outputs = weights.shape[0], *weights.shape[2:]
+    if side == 1 and stride == 1:
+        mixed: Images = x @ weights[0, 0] + bias
+        return mixed
+    windows = np.lib.stride_tricks.sliding_window_view(_padded(x, side, stride), (side, side), axis=(1, 2))
+    windows = windows[:, ::stride, ::stride].transpose(0, 1, 2, 4, 5, 3)
+    n, rows, columns = windows.shape[:3]
+    flat = windows.reshape(n * rows * columns, side * side * inputs) @ weights.reshape(-1, outputs)
+    return flat.reshape(n, rows, columns, outputs) + bias
+
+
+def depthwise(x: Images, weights: Images, bias: Images, *, stride: int = 1) -> Images:
+    """A convolution of each channel on its own, with zeros around the image.
+
+    Args:
+        x: (n, rows, columns, channels).
+        weights: (side, side, channels).
+        bias: (channels,).
+        stride: rows and columns between two outputs.
+    """
+    side = weights.shape[0]
+    around = _padded(x, side, stride)
+    rows, columns = (-(-length // stride) for length in x.shape[1:3])
+    total = np.broadcast_to(bias, (len(x), rows, columns, x.shape[3])).copy()
+    for row in range(side):
+        for column in range(side):
+            part = around[
+                :, row : row + (rows - 1) * stride + 1 : stride, column : column + (columns - 1) * stride + 1 : stride
+            ]
+            total += part * weights[row, column]
+    return total
+
+
+def prelu(x: Images, slope: Images) -> Images:
+    """`x` where it is positive, and `slope`, (channels,), times `x` elsewhere."""
+    return np.maximum(x, 0) + slope * np.minimum(x, 0)
+
+
+def relu(x: Images) -> Images:
+    """`x` where it is positive, and 0 elsewhere."""
+    return np.maximum(x, 0)
+
+
+def halved_by_largest(x: Images) -> Images:
+    """The largest of every 2 x 2 pixels; rows and columns are even."""
+    n, rows, columns, channels = x.shape
+    return np.asarray(x.reshape(n, rows // 2, 2, columns // 2, 2, channels).max(axis=(2, 4)), np.float32)

