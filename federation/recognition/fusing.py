@@ -27,7 +27,7 @@ def fused(embeddings: NDArray[np.floating[Any]]) -> NDArray[np.float64]:
     """
     mean = embeddings.astype(np.float64).mean(axis=0)
     norm = float(np.linalg.norm(mean))
-    return mean / norm if norm > 0 else mean
+    return np.asarray(mean / norm if norm > 0 else mean)
 
 
 def fused_groups(embeddings: NDArray[np.floating[Any]], size: int) -> NDArray[np.float64]:
