@@ -36,7 +36,6 @@ from tests.bundles import (
     VERDICTS,
     a_bundle,
     a_cell,
-    a_release,
     a_report,
     an_attack,
     an_evaluation,
