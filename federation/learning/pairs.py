@@ -78,7 +78,7 @@ class PairQuestion:
     frames: int
 
 
-def pair_sum(embeddings: EmbeddingSet, question: PairQuestion, *, members: int) -> NDArray[np.float64]:
+def pair_sum(embeddings: EmbeddingSet, question: PairQuestion, members: int) -> NDArray[np.float64]:
     """T_k of the top: what one organisation puts into the secure sum, before noise.
 
     Args:

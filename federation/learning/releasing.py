@@ -12,23 +12,26 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
-from federation.errors import UsageError
 from federation.learning.moments import PublicCentre, Shift
 from federation.learning.pairs import PairQuestion, noise_of_shares, shares_of
-from federation.learning.threshold import Observed, Threshold, adapter_of, choose_threshold, edges, public_adapter
+from federation.learning.threshold import (
+    Observed,
+    Threshold,
+    adapter_of,
+    choose_threshold,
+    coupling_of,
+    edges,
+    public_adapter,
+)
 from federation.privacy.plan import NEIGHBORING_RELATION, PRIVACY_UNIT, Adaptation, PrivacyPlan
 from federation.recognition.conditions import CLEAN
 from federation.recognition.model import Adapter, ModelRelease, PrivacyStatement
 from federation.recognition.profile import RecogniserProfile
 from federation.recognition.profiles import PROBE
-
-LEAST_FMR: Final = 0.001
-MOST_FMR: Final = 0.05
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,11 +56,6 @@ class ReleaseTerms:
     frames: int
 
     def __post_init__(self) -> None:
-        if not LEAST_FMR <= self.fmr <= MOST_FMR:
-            raise UsageError(
-                f"a threshold is set for a false match rate from {LEAST_FMR:g} to {MOST_FMR:g}, not {self.fmr:g}: "
-                "public sets of faces and the people of a federation are too few to say anything of a smaller one"
-            )
         self.threshold(Shift.nothing(self.profile.directions), None, members=0)  # whatever is missing shows now
 
     @property
@@ -68,7 +66,7 @@ class ReleaseTerms:
         return PublicCentre(self.profile.subspace.array.astype(np.float64), start)
 
     def adapter(self, shift: Shift, scales: NDArray[np.float64] | None = None) -> Adapter:
-        """The public adapter, moved by as much of the people's shift as is believed; with scales where there are some."""
+        """The public adapter, moved by as much of the people's shift as is believed; with scales if there are some."""
         if shift.weight > 0:
             made = adapter_of(self.profile, self.condition, shift.vector, shift.weight)
         else:
@@ -98,7 +96,8 @@ class ReleaseTerms:
             frames=self.frames,
             fmr=self.fmr,
             observed=observed,
-            members=members if shift.weight > 0 else 0,
+            members=members,
+            coupling=coupling_of(self.profile, self.condition),
         )
 
     def release(
