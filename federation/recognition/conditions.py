@@ -251,6 +251,11 @@ class CameraCondition:
         )
 
 
+def unmeasured(dimension: int) -> SingleNumbers:
+    """The subspace of a recogniser that was not measured: no directions of so many numbers."""
+    return SingleNumbers(b"", (0, dimension))
+
+
 def text_of(numbers: SingleNumbers) -> str:
     """Base64 of little-endian float32."""
     return base64.b64encode(numbers.raw).decode("ascii")
