@@ -198,6 +198,8 @@ class _Attack:
     def __init__(
         self, plan: PrivacyPlan, mechanism: Mechanism, images: int, recogniser: ResNetRecogniser | None
     ) -> None:
+        if not plan.events:
+            raise UsageError("this plan asks nobody for anything, so there is nothing to attack")
         honest = plan.organisations - plan.colluders - plan.dropouts - mechanism.missing
         if honest < 1:
             raise UsageError("an audit needs at least one honest organisation that is not missing")

@@ -53,10 +53,10 @@ def test_the_attacker_sees_exactly_the_promised_noise_whoever_may_collude_or_lea
 def test_every_kind_of_plan_is_attacked_in_all_its_releases():
     for people, directions, events in (
         (24, 16, ["moments"]),
-        (64, 512, ["threshold"]),
+        (64, 1024, ["threshold"]),
         (120, 16, ["moments", "threshold"]),
     ):
-        plan = plan_for(6.0, people, dimension=512, directions=directions)
+        plan = plan_for(6.0, people, dimension=1024, directions=directions)
         assert [name for name, _ in plan.events] == events
         assert 0.4 * plan.epsilon < audit(plan).lower_bound <= plan.epsilon
 
