@@ -3,8 +3,8 @@
 Theory of operation
 -------------------
 * **Subspace**: the directions that hold all but a ten thousandth of the energy of all embeddings.
-* **Centre** of a condition: the mean over people of their means. A set counts as its people do, but never for more than
-  60, so that one large set does not become the world.
+* **Centre** of a condition: the mean over people of their means. A set counts as its people do, but never for more
+  than 60, so that one large set does not become the world.
 * **Whitening**: W = (a Sw + (1 - a) tr(Sw)/k I)^-1/2 of the covariance within people, of clean images and of those under
   the condition together, each minus the mean of its set (within-class covariance normalisation: Hatch, Kajarekar and
   Stolcke, "Within-class covariance normalization for SVM-based speaker recognition", Interspeech 2006). One sitting in

@@ -262,7 +262,8 @@ class _Sites:
         standard = (distance - mean) / np.sqrt(np.exp(2 * log_spread) + noise)
         knee = float(np.interp(_TAIL, SHARES, quantiles))
         tail = knee + (standard - knee) * np.exp(-stretch)
-        return np.interp(np.where(standard < knee, tail, standard), quantiles, SHARES, left=0.0, right=1.0)
+        standard = np.where(standard < knee, tail, standard)
+        return np.asarray(np.interp(standard, quantiles, SHARES, left=0.0, right=1.0))
 
     def rates(self, bits: int, length: int, quantiles: _Numbers) -> _Numbers:
         """(n,) share of code distances of at most `bits`, under each theta."""
@@ -340,14 +341,8 @@ def _at(prior: ImpostorPrior, weight: float) -> tuple[_Numbers, _Numbers, _Numbe
 
 def _shift(prior: ImpostorPrior, references: int, frames: int) -> _Numbers:
     """What averaging so many images adds to the mean and to the logarithm of the spread."""
-    shares = (1 - 1 / references, 1 - 1 / frames)
-    return np.sum(
-        [
-            share * np.array([side.mean_millionths, side.log_spread_millionths]) / 1e6
-            for share, side in zip(shares, (prior.references, prior.frames), strict=True)
-        ],
-        axis=0,
-    )
+    sides = np.array([[side.mean_millionths, side.log_spread_millionths] for side in (prior.references, prior.frames)])
+    return np.asarray(np.array([1 - 1 / references, 1 - 1 / frames]) @ sides / 1e6)
 
 
 def public_strength(weight: float) -> float:
@@ -359,8 +354,8 @@ def _prior(profile: RecogniserProfile, condition: str) -> ImpostorPrior:
     prior = profile.condition(condition).prior
     if prior is None:
         raise UsageError(
-            f"the profile of {profile.name} does not know how far different people lie apart under {condition}: none of "
-            "its sets had enough people. Make a better one: intaglio models profile, with 5 sets of 40 people"
+            f"the profile of {profile.name} does not know how far different people lie apart under {condition}: none "
+            "of its sets had enough people. Make a better one: intaglio models profile, with 5 sets of 40 people"
         )
     return prior
 
@@ -375,6 +370,6 @@ def _require_rate(fmr: float) -> None:
         raise UsageError(f"a false match rate of at most {HIGHEST_FMR:g} can be stated, not {fmr:g}")
     if not fmr >= LOWEST_FMR:
         raise UsageError(
-            f"a false match rate below {LOWEST_FMR:g} cannot be stated: to see one match in {1 / LOWEST_FMR:g} takes more "
-            "different people than public sets of faces, or a run, have"
+            f"a false match rate below {LOWEST_FMR:g} cannot be stated: to see one match in {1 / LOWEST_FMR:g} takes "
+            "more different people than public sets of faces, or a run, have"
         )

@@ -215,7 +215,9 @@ class CameraCondition:
         size, factors = self.centre.shape[0], self.whitening.values
         if any(factors[i * size : (i + 1) * size] != factors[i::size] for i in range(size)):
             raise UsageError("a whitening is symmetric")
-        if max(map(abs, factors), default=0) > _LARGEST_FACTOR or any(factors[i * (size + 1)] <= 0 for i in range(size)):
+        if max(map(abs, factors), default=0) > _LARGEST_FACTOR or any(
+            factors[i * (size + 1)] <= 0 for i in range(size)
+        ):
             raise UsageError(f"a whitening is positive, and its numbers are at most {_LARGEST_FACTOR:g}")
         whole("the people of a condition", self.people, 2, MOST_PEOPLE)
         if self.prior is not None and self.prior.people > self.people:
