@@ -84,7 +84,9 @@ class Site:
         rows = {condition: each.astype(np.float64) for condition, each in measured.embeddings.items()}
         return cls(name, people, np.array([face.early for face in faces]), rows)
 
-    def fused(self, side: str, early: bool, size: int, people: NDArray[np.intp]) -> tuple[NDArray[Any], NDArray[Any]]:
+    def fused(
+        self, side: str, size: int, people: NDArray[np.intp], *, early: bool
+    ) -> tuple[NDArray[Any], NDArray[Any]]:
         """Every `size` images that follow each other in a round, averaged, and whose they are."""
         rows, owners = [], []
         for one in people:
@@ -167,9 +169,7 @@ def main(
     except IntaglioError as error:
         console.print(f"[red]{error}[/red]")
         raise typer.Exit(1) from error
-    jobs = [
-        (site, condition, private) for site in sites for condition in ("mask", CLEAN) for private in (False, True)
-    ]
+    jobs = [(site, condition, private) for site in sites for condition in ("mask", CLEAN) for private in (False, True)]
     rows = [row for job in track(jobs, console=console) for row in rows_of(*job, splits=splits)]
     if as_json:
         print(json.dumps([asdict(row) for row in rows]))
@@ -230,8 +230,8 @@ def _held_out(
     if private:
         shift, weight = _private_centre(site, condition, profile, members, random)
     adapter = adapter_of(profile, condition, shift, weight)
-    references, owners = site.fused(CLEAN, True, images[0], others)
-    probes, claimants = site.fused(condition, False, images[1], others)
+    references, owners = site.fused(CLEAN, images[0], others, early=True)
+    probes, claimants = site.fused(condition, images[1], others, early=False)
     if not len(owners) or not len(claimants):
         nobody = np.empty(0, int)
         return _HeldOut(weight, nobody, nobody, {}, {})
@@ -259,7 +259,9 @@ def _strings(
         ways = []
         for rows, owners in (references, probes):
             for through in (REFERENCE, PROBE):
-                mine = [adapter.apply(rows[owners == one], through).mean(axis=0) for one in half if (owners == one).any()]
+                mine = [
+                    adapter.apply(rows[owners == one], through).mean(axis=0) for one in half if (owners == one).any()
+                ]
                 ways.append(np.mean(mine, axis=0))
         made.append(np.stack(ways))
     return made
@@ -360,7 +362,9 @@ def _pooled(splits: list[Split], *, genuine: bool) -> Any:  # noqa: ANN401 - `fe
         margins.append(each.bits - each.distances[rows, columns])
         first.append(each.owners[rows])
         second.append(each.claimants[columns])
-    return rate_of(np.concatenate(margins).astype(float), 0.0, np.concatenate(first), np.concatenate(second), CONFIDENCE)
+    return rate_of(
+        np.concatenate(margins).astype(float), 0.0, np.concatenate(first), np.concatenate(second), CONFIDENCE
+    )
 
 
 def _percent(rate: Any) -> tuple[float, float, float]:  # noqa: ANN401 - see `_pooled`

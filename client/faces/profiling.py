@@ -97,7 +97,8 @@ class Profiled:
             lacks.append(f"{wanted}, to know how sites differ: it has {len(large)}")
         if len(several) < WANTED_SETS:
             lacks.append(
-                f"two sittings of everybody, to know how pictures of a person differ: {len(several)} sets have two images each"
+                f"two sittings of everybody, to know how pictures of a person differ: {len(several)} large sets "
+                "have two images of each"
             )
         if not large:
             lacks.append("no threshold can be set with it")
