@@ -15,7 +15,7 @@ from federation.recognition.model import ModelRelease
 from federation.secagg.session import roster_from_text, roster_to_text
 from server.coordinator.ledger import PrivacyLedger
 from tests.people import DIMENSION, synthetic_people
-from tests.profiles import CONDITION, synthetic_profile
+from tests.public_people import CONDITION, synthetic_profile
 from tests.simulator import FIRST_NODE, InProcessGrid, server_context
 
 ORGANISATIONS = 4

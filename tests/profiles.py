@@ -1,13 +1,18 @@
-"""A recogniser profile of people who never lived, measured on other such people, as `intaglio models profile` does."""
+"""Recogniser profiles whose prior is known, made without any face."""
 
-from __future__ import annotations
-
-from functools import cache
+import hashlib
+import struct
+from statistics import NormalDist
 
 import numpy as np
 
-from client.faces.priors import PublicSet, condition_of, subspace_of
-from federation.learning.moments import PublicCentre
+from federation.recognition.conditions import (
+    QUANTILES,
+    CameraCondition,
+    DistancesAtWeight,
+    FusionShift,
+    ImpostorPrior,
+)
 from federation.recognition.numbers import SingleNumbers
 from federation.recognition.profile import (
     Clips,
@@ -18,50 +23,59 @@ from federation.recognition.profile import (
     Provenance,
     RecogniserProfile,
 )
-from federation.recognition.profiles import PROBE, REFERENCE
 from federation.recognition.templates import ARCFACE
-from tests.people import DIMENSION, synthetic_people
 
-CONDITION = "mask"
-"""Under which the made-up probe camera shifts."""
-_SETS = ("east", "west")
-_PEOPLE = 45
-
-
-def public_set(name: str, seed: int) -> PublicSet:
-    """People of nobody's organisation."""
-    names = [f"{name} {number}" for number in range(_PEOPLE)]
-    everybody = synthetic_people(names, seed=seed, images=4)
-    sides = {profile: everybody.select(everybody.profiles == profile) for profile in (REFERENCE, PROBE)}
-    _, people = np.unique(sides[REFERENCE].people, return_inverse=True)
-    embeddings = {"clean": sides[REFERENCE].embeddings, CONDITION: sides[PROBE].embeddings}
-    return PublicSet(name, people, {side: rows.astype(np.float64) for side, rows in embeddings.items()})
+K, D = 20, 64
+SHARES_OF_QUANTILES = [(i / 256) ** 3 for i in range(QUANTILES)]
+FAR = tuple(50 + i / 100 for i in range(QUANTILES))
+"""A mean string that no template accepts."""
+NORMAL = tuple(NormalDist().inv_cdf(min(max(share, 1e-7), 1 - 1e-7)) for share in SHARES_OF_QUANTILES)
 
 
-@cache
-def synthetic_profile() -> RecogniserProfile:
-    """Knows the conditions clean and mask."""
-    sets = [public_set(name, seed) for seed, name in enumerate(_SETS, start=100)]
-    subspace = subspace_of(sets)
-    inside = [each.in_subspace(subspace) for each in sets]
-    return RecogniserProfile(
-        name="synthetic",
-        network="onnx",
-        weights_digest="ab" * 32,
-        alignment=ARCFACE,
-        preprocessing=Preprocessing(ColourOrder.RGB, (0, 0, 0), 1000, Layout.NHWC, 0),
-        dimension=DIMENSION,
-        code_length=1024,
-        subspace=SingleNumbers.of(subspace),
-        conditions=tuple(condition_of(inside, condition) for condition in ("clean", CONDITION)),
-        sets=tuple(FaceSet(each.name, each.count, len(each.people), "nobody lives there") for each in sets),
-        clips=Clips(900),
-        provenance=Provenance("made up", "none", "nobody"),
+def singles(*numbers, shape=None):
+    return SingleNumbers(struct.pack(f"<{len(numbers)}f", *numbers), shape or (len(numbers),))
+
+
+def distances(mean=0.45, spread=0.05, covariance=(1e-9, 0.0, 1e-9), *, shape=NORMAL, string=FAR):
+    """Distances of a site: normal, with next to nothing unknown, and no string that is accepted."""
+    return DistancesAtWeight(
+        round(1e6 * mean),
+        round(1e6 * np.log(spread)),
+        tuple(round(1e9 * each) for each in covariance),
+        singles(*shape),
+        singles(*string),
     )
 
 
-def public_centre() -> PublicCentre:
-    """What the coordinator of a run with that profile asks people to compare themselves with."""
-    profile = synthetic_profile()
-    centres = [profile.condition(name).centre.array.astype(np.float64) for name in ("clean", CONDITION)]
-    return PublicCentre(profile.subspace.array.astype(np.float64), (centres[0] + centres[1]) / 2)
+def prior_of(*at_weights, coupling=0.9, references=(0, 0), frames=(0, 0)):
+    """A prior that is the same at every weight where only one is given."""
+    table = at_weights if len(at_weights) == 5 else (at_weights or (distances(),)) * 5
+    return ImpostorPrior(3, 300, round(1e6 * coupling), FusionShift(*references), FusionShift(*frames), table)
+
+
+def profile_of(prior, *, bits=1024, seed=0):
+    """A profile with random geometry and one prior under both conditions; under "mask" it is None where `prior` is."""
+    random = np.random.default_rng(seed)
+    subspace = np.linalg.qr(random.standard_normal((D, K)))[0].T
+    conditions = []
+    for name in ("clean", "mask"):
+        half = random.standard_normal((K, K)) / 10
+        centre = random.standard_normal(K) / 20
+        whitening = half @ half.T + np.eye(K)
+        conditions.append(
+            CameraCondition(name, SingleNumbers.of(centre), SingleNumbers.of((whitening + whitening.T) / 2), 300, prior)
+        )
+    return RecogniserProfile(
+        name="made-up",
+        network="onnx",
+        weights_digest=hashlib.sha256(b"made up").hexdigest(),
+        alignment=ARCFACE,
+        preprocessing=Preprocessing(ColourOrder.RGB, (127_500,) * 3, 127_500, Layout.NCHW, 0),
+        dimension=D,
+        code_length=bits,
+        subspace=SingleNumbers.of(subspace),
+        conditions=tuple(conditions),
+        sets=(FaceSet("one", 200, 400, "made up"), FaceSet("two", 100, 200, "made up")),
+        clips=Clips(900),
+        provenance=Provenance("made up", "none", "nobody"),
+    )

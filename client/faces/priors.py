@@ -3,17 +3,18 @@
 Theory of operation
 -------------------
 * **Subspace**: the directions that hold all but a ten thousandth of the energy of all embeddings.
-* **Centre** of a condition: the mean over people of their means. A set counts as its people do, but never for more than
-  60, so that one large set does not become the world.
-* **Whitening**: W = (a Sw + (1 - a) tr(Sw)/k I)^-1/2 of the covariance within people, of clean images and of those under
-  the condition together, each minus the mean of its set (within-class covariance normalisation: Hatch, Kajarekar and
-  Stolcke, "Within-class covariance normalization for SVM-based speaker recognition", Interspeech 2006). One sitting in
-  one studio shows few of the ways in which pictures of a person differ, hence the a below.
-* **Prior**: how far apart different people of a site lie that had no part in the profile. So every set in turn is a site,
-  and the geometry comes from the others. What sets differ by is known badly from two or three of them: a covariance
-  that was seen over more sets, of research, counts as much as `_PRIOR_SETS` of them.
-* A site whose people made a part of the centre is played on each set: one half of its people make it, with the noise that
-  the weight stands for, and the distances are those of the other half.
+* **Centre** of a condition: the mean over people of their means. A set counts as its people do, but never for more
+  than 60, so that one large set does not become the world.
+* **Whitening**: W = (a Sw + (1 - a) tr(Sw)/k I)^-1/2 of the covariance within people, of clean images and of those
+  under the condition together, each minus the mean of its set (within-class covariance normalisation: Hatch, Kajarekar
+  and Stolcke, "Within-class covariance normalization for SVM-based speaker recognition", Interspeech 2006). One sitting
+  in one studio shows few of the ways in which pictures of a person differ, hence an a of 0.6 (ADR 184).
+* **Prior**: how far apart different people of a site lie whose offset from the public centres nobody knows. So every
+  set in turn is a site, and the centres come from the others; the whitening is the profile's own, since deployments use
+  that one. How sets differ is known badly from two or three of them: what sets of faces were seen to differ by
+  elsewhere counts as much as `_PRIOR_SETS` of them.
+* A site whose people made a part of the centre is played on each set: one half of its people make it, with the noise
+  that the weight stands for, and the distances are those of the other half.
 """
 
 from __future__ import annotations
@@ -47,11 +48,11 @@ WANTED_SETS: Final = 5
 
 _ENERGY: Final = 0.9999
 _MOST_COUNTED: Final = 60
-_TRUST: Final = 0.5
+_TRUST: Final = 0.6
 """a of the whitening."""
 _INFLATION: Final = 1.3
 _PRIOR_SETS: Final = 3
-_TYPICAL: Final = ((0.25, 0.1), 0.5)
+_TYPICAL: Final = ((0.3, 0.12), 0.5)
 """Between sites: standard deviations of the mean, in spreads, and of the logarithm of the spread; their correlation."""
 _DRAWS: Final = 4
 

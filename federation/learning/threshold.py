@@ -6,18 +6,18 @@ Theory of operation
   public centre for the camera profile p, W its whitening, o the privately learnt offset of these people from the public
   centres, w in [0, 1] how far that can be trusted, ``lambda = 0.75 + 0.25 w``. Without a private part a centre is
   subtracted only in part: sets of faces differ by more than a quarter of it.
-* **A site is one draw.** Distances between different people of a site have a mean mu, a spread s and a shape whose lower
-  tail is stretched by exp(gamma). theta = (mu, ln s, gamma) differs between sites; the profile's prior says how. mu and
-  ln s are drawn together: what makes the lower tail of a site heavy makes its mean large, and their correlation is what
-  keeps the lower quantile, which decides, better known than either.
+* **A site is one draw.** Distances between different people of a site have a mean mu, a spread s and a shape whose
+  lower tail is stretched by exp(gamma). theta = (mu, ln s, gamma) differs between sites; the profile's prior says how.
+  mu and ln s are drawn together: diverse people lie farther apart and spread more, and their correlation is what keeps
+  the lower quantile, which decides, better known than either.
 * **Statistic.** The people of a run may say which shares of their pairs lie below two distances (`edges`), with noise.
   Then theta is weighted by how well it explains the shares. Their pairs are a little farther apart than strangers'
   where their own images made the centre: cosines fall by ``2 lambda w kappa / n``, so the edges are moved by that
   over pi.
-* **Code noise.** The distance of two codes of L bits estimates angle / pi with a variance of t (1 - t) / L, taken at the
-  threshold t, where it decides.
-* **Rule.** The threshold is the largest under which half of what is believed of theta has a false match rate of at most
-  the stated one: as likely above as below (the mean would be dominated by the few bad sites). It is also at most the
+* **Code noise.** The distance of two codes of L bits estimates angle / pi with a variance of t (1 - t) / L, taken at
+  the threshold t, where it decides.
+* **Rule.** The threshold is the largest under which half of what is believed of theta has a false match rate of at
+  most the stated one: as likely above as below (the mean would follow the few bad sites). It is also at most the
   largest under which templates accept the mean of a domain's vectors (`federation.audit.wolf`) at no more than twice
   the stated rate, and the smallest over all smaller numbers of images, for whoever brings fewer.
 
@@ -26,6 +26,7 @@ Everything here is post-processing of public and of noisy values, and costs no p
 
 from __future__ import annotations
 
+import copy
 import math
 from dataclasses import dataclass
 from typing import Final, TypeAlias
@@ -35,7 +36,6 @@ from numpy.typing import NDArray
 
 from federation.errors import MalformedMessageError, UsageError
 from federation.recognition.conditions import CLEAN, QUANTILES, WEIGHTS_PERCENT, ImpostorPrior
-
 from federation.recognition.model import MOST_FRAMES, MOST_REFERENCES, Adapter, Basis
 from federation.recognition.profile import RecogniserProfile
 from federation.recognition.profiles import PROBE, REFERENCE
@@ -49,8 +49,12 @@ STRING_FACTOR: Final = 2
 """How many times the stated false match rate the mean string may be accepted."""
 
 _PUBLIC_STRENGTH: Final = 0.75
-_GRID, _REACH = 15, 3.0
-_STRETCHES: Final = (-0.24, -0.12, 0.0, 0.12, 0.24)
+_POINTS: Final = 15
+_GRID: Final = np.stack(
+    [axis.ravel() for axis in np.meshgrid(*[np.linspace(-3, 3, _POINTS)] * 2, np.linspace(-2.4, 2.4, 7), indexing="ij")]
+)
+"""Points at which theta is looked at, in standard deviations."""
+_CLOSER: Final = 4
 _STRETCH_SPREAD: Final = 0.12
 _TAIL: Final = 0.15
 """Share of distances that a stretch moves."""
@@ -241,19 +245,23 @@ class _Sites:
         self.mean, covariance, self.shape, self.string = _at(prior, weight)
         self._images = references, frames
         self.mean = self.mean + _shift(prior, references, frames)
-        steps = np.linspace(-_REACH, _REACH, _GRID)
-        u, v, stretch = (axis.ravel() for axis in np.meshgrid(steps, steps, _STRETCHES, indexing="ij"))
-        pair = self.mean[:, None] + np.linalg.cholesky(covariance) @ np.stack([u, v])
-        self.theta: _Numbers = np.vstack([pair, stretch])
-        self.likely: _Numbers = -(u**2 + v**2 + (stretch / _STRETCH_SPREAD) ** 2) / 2
+        self._root = np.zeros((3, 3))
+        self._root[:2, :2] = np.linalg.cholesky(covariance)
+        self._root[2, 2] = _STRETCH_SPREAD
+        self._stand(np.zeros(3), np.eye(3))
+        self.likely: _Numbers = -(self._places**2).sum(axis=0) / 2
+
+    def _stand(self, middle: _Numbers, root: _Numbers) -> None:
+        """Puts a grid of theta around a place; places are in standard deviations of the prior."""
+        self._places = middle[:, None] + root @ _GRID
+        self.theta: _Numbers = np.append(self.mean, 0.0)[:, None] + self._root @ self._places
 
     def moved(self, prior: ImpostorPrior, references: int, frames: int) -> _Sites:
         """The same beliefs for other numbers of images."""
-        other = object.__new__(_Sites)
+        other = copy.copy(self)
         change = _shift(prior, references, frames) - _shift(prior, *self._images)
-        other.mean, other.shape, other.string = self.mean + change, self.shape, self.string
-        other.theta = self.theta + np.array([[change[0]], [change[1]], [0.0]])
-        other.likely, other._images = self.likely, (references, frames)  # noqa: SLF001 - one of us
+        other.mean, other.theta = self.mean + change, self.theta + np.append(change, 0.0)[:, None]
+        other._images = references, frames  # noqa: SLF001 - one of us
         return other
 
     def shares_below(self, distance: float, noise: float, quantiles: _Numbers) -> _Numbers:
@@ -262,7 +270,8 @@ class _Sites:
         standard = (distance - mean) / np.sqrt(np.exp(2 * log_spread) + noise)
         knee = float(np.interp(_TAIL, SHARES, quantiles))
         tail = knee + (standard - knee) * np.exp(-stretch)
-        return np.interp(np.where(standard < knee, tail, standard), quantiles, SHARES, left=0.0, right=1.0)
+        standard = np.where(standard < knee, tail, standard)
+        return np.asarray(np.interp(standard, quantiles, SHARES, left=0.0, right=1.0))
 
     def rates(self, bits: int, length: int, quantiles: _Numbers) -> _Numbers:
         """(n,) share of code distances of at most `bits`, under each theta."""
@@ -277,16 +286,28 @@ class _Sites:
             between: the edges that pairs were counted between.
             moved: how much farther apart the pairs of members are than those of strangers.
         """
-        below = [self.shares_below(edge - moved, 0.0, self.shape) for edge in between]
-        expected = np.diff(np.vstack([np.zeros_like(below[0]), *below, np.ones_like(below[0])]), axis=0)
+        bins = len(observed.shares)
+        plane = np.linalg.svd(np.ones((1, bins)))[2][1:]  # shares add up to 1: what the noise adds to that says nothing
+        expected = self._binned(between, moved)
         typical = np.clip(expected @ self.belief, 0.002, 1)
         typical /= typical.sum()
-        bins = len(observed.shares)
         sampling = (np.diag(typical) - np.outer(typical, typical)) * _SAMPLING / observed.people
-        plane = np.linalg.svd(np.ones((1, bins)))[2][1:]  # shares add up to 1: what the noise adds to that says nothing
         precision = np.linalg.inv(plane @ (sampling + observed.noise**2 * np.eye(bins)) @ plane.T)
-        off = plane @ (observed.shares[:, None] - expected)
-        self.likely = self.likely - np.einsum("ig,ij,jg->g", off, precision, off) / 2
+        for again in range(_CLOSER + 1):
+            off = plane @ (observed.shares[:, None] - self._binned(between, moved))
+            misfit = np.einsum("ig,ij,jg->g", off, precision, off)
+            self.likely = -((self._places**2).sum(axis=0) + misfit) / 2
+            if again < _CLOSER:  # what is left may lie between the points of the grid: look closer
+                middle = self._places @ self.belief
+                apart = self._places - middle[:, None]
+                step = self._places.max(axis=1) - self._places.min(axis=1)
+                floor = np.diag((step / _POINTS) ** 2)
+                self._stand(middle, np.linalg.cholesky((apart * self.belief) @ apart.T + floor / 4))
+
+    def _binned(self, between: tuple[float, float], moved: float) -> _Numbers:
+        """(bins, n) shares of members' pairs, under each theta."""
+        below = [self.shares_below(edge - moved, 0.0, self.shape) for edge in between]
+        return np.diff(np.vstack([np.zeros_like(below[0]), *below, np.ones_like(below[0])]), axis=0)
 
     @property
     def belief(self) -> _Numbers:
@@ -340,14 +361,8 @@ def _at(prior: ImpostorPrior, weight: float) -> tuple[_Numbers, _Numbers, _Numbe
 
 def _shift(prior: ImpostorPrior, references: int, frames: int) -> _Numbers:
     """What averaging so many images adds to the mean and to the logarithm of the spread."""
-    shares = (1 - 1 / references, 1 - 1 / frames)
-    return np.sum(
-        [
-            share * np.array([side.mean_millionths, side.log_spread_millionths]) / 1e6
-            for share, side in zip(shares, (prior.references, prior.frames), strict=True)
-        ],
-        axis=0,
-    )
+    sides = np.array([[side.mean_millionths, side.log_spread_millionths] for side in (prior.references, prior.frames)])
+    return np.asarray(np.array([1 - 1 / references, 1 - 1 / frames]) @ sides / 1e6)
 
 
 def public_strength(weight: float) -> float:
@@ -359,8 +374,8 @@ def _prior(profile: RecogniserProfile, condition: str) -> ImpostorPrior:
     prior = profile.condition(condition).prior
     if prior is None:
         raise UsageError(
-            f"the profile of {profile.name} does not know how far different people lie apart under {condition}: none of "
-            "its sets had enough people. Make a better one: intaglio models profile, with 5 sets of 40 people"
+            f"the profile of {profile.name} does not know how far different people lie apart under {condition}: none "
+            "of its sets had enough people. Make a better one: intaglio models profile, with 5 sets of 40 people"
         )
     return prior
 
@@ -375,6 +390,6 @@ def _require_rate(fmr: float) -> None:
         raise UsageError(f"a false match rate of at most {HIGHEST_FMR:g} can be stated, not {fmr:g}")
     if not fmr >= LOWEST_FMR:
         raise UsageError(
-            f"a false match rate below {LOWEST_FMR:g} cannot be stated: to see one match in {1 / LOWEST_FMR:g} takes more "
-            "different people than public sets of faces, or a run, have"
+            f"a false match rate below {LOWEST_FMR:g} cannot be stated: to see one match in {1 / LOWEST_FMR:g} takes "
+            "more different people than public sets of faces, or a run, have"
         )

@@ -1,4 +1,4 @@
-"""Numbers as a release or a profile carries them: bytes that anybody can check, and an array for whoever computes with them.
+"""Numbers as a release or a profile carries them: bytes that anybody can check, and an array to compute with.
 
 NumPy is imported when the array is asked for. So a release is read and verified without it.
 """

@@ -4,8 +4,8 @@ A recogniser is more than its weights. The same weights give other embeddings wh
 threshold that was set for one recogniser accepts nobody, or everybody, with another. So whatever depends on the
 recogniser is written down once, and its digest says which one was meant: how a face is cut and what the network is
 fed with, how long embeddings and codes are, in which subspace embeddings lie, what is publicly known of them under each
-camera condition (`federation.recognition.conditions`), how records are clipped in training, and in words where weights and
-training data come from.
+camera condition (`federation.recognition.conditions`), how records are clipped in training, and in words where weights
+and training data come from.
 
 Byte format: the canonical form of `federation.statements`. It has no fractions, so every number is a whole one of the
 unit that its name ends in, and arrays are base64 of little-endian float32.

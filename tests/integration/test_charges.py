@@ -54,7 +54,7 @@ from tests.federated import (
 )
 from tests.integration.lying import LyingCoordinator
 from tests.people import DIMENSION, start_vector, synthetic_people
-from tests.profiles import synthetic_profile
+from tests.public_people import synthetic_profile
 
 ROSTER = tuple(bytes([number]) * 32 for number in range(1, 5))
 APPLICATION = b"a" * 32

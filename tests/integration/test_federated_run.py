@@ -54,7 +54,7 @@ from tests.federated import (
     write_federation,
 )
 from tests.people import DIMENSION, synthetic_people
-from tests.profiles import CONDITION, public_centre, synthetic_profile
+from tests.public_people import CONDITION, public_centre, synthetic_profile
 from tests.simulator import FIRST_NODE, InProcessGrid, server_context
 
 TERMS = ReleaseTerms(synthetic_profile(), CONDITION, 0.01, 2, 1)

@@ -33,7 +33,7 @@ from federation.secagg.ranges import ROWS, Ranges
 from federation.secagg.ring import SCALE
 from tests.federated import CALLED, ledger_kinds, name_the_organisations, run, the_plan, write_federation
 from tests.integration.lying import LyingCoordinator
-from tests.profiles import public_centre
+from tests.public_people import public_centre
 from tests.simulator import FIRST_NODE, InProcessGrid
 
 SIZE = 40

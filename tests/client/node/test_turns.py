@@ -18,7 +18,7 @@ from federation.privacy.plan import MOMENTS, THRESHOLD
 from federation.secagg import NodeSecrets, Stage
 from tests.federated import the_plan, write_federation
 from tests.integration.lying import LyingCoordinator
-from tests.profiles import public_centre
+from tests.public_people import public_centre
 from tests.simulator import FIRST_NODE
 
 STAGES = {

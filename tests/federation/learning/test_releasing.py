@@ -14,7 +14,7 @@ from federation.privacy.plan import Adaptation, PrivacyPlan
 from federation.recognition.model import Basis, ModelRelease
 from federation.recognition.profiles import PROBE, REFERENCE
 from tests.people import DIMENSION, synthetic_people
-from tests.profiles import CONDITION, public_centre, synthetic_profile
+from tests.public_people import CONDITION, public_centre, synthetic_profile
 
 PROFILE = synthetic_profile()
 NOW = datetime(2030, 1, 1, tzinfo=UTC)
