@@ -45,8 +45,8 @@ from federation.recognition.recogniser import Chips, require_chips
 from federation.recognition.tunable import Rectifier, Scale, TunableMobileFaceNet, equal_batches
 
 _MOMENTUM = 0.8
-_STEP_LENGTH = 0.1
-"""L2 length of a step where there is no noise; all scale layers together have a norm near 70."""
+_STEP_LENGTH = 0.5
+"""L2 length of a step where there is no noise; all factors together have a norm of 42."""
 
 
 @dataclass(frozen=True, eq=False)
