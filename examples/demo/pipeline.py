@@ -30,10 +30,10 @@ from federation.learning.moments import public_start
 from federation.learning.scales import ChipSet
 from federation.privacy.plan import MOMENTS, SCALES
 from federation.recognition.embeddings import EmbeddingSet
+from federation.recognition.mobilefacenet import MobileFaceNetRecogniser
 from federation.recognition.model import Adapter
 from federation.recognition.profiles import PROBE
 from federation.recognition.recogniser import Chips, Recogniser
-from federation.recognition.mobilefacenet import MobileFaceNetRecogniser
 from federation.recognition.templates import Alignment
 from server.coordinator.ledger import PrivacyLedger
 from server.coordinator.local_run import run_locally
@@ -108,8 +108,7 @@ def run(settings: Settings, *, step: Step, say: Callable[[str], None]) -> DemoRe
     if settings.recipe == SCALES:
         with stages.stage("align the faces of those who train"):
             chips = [
-                chip_set(folder, organisation, aligner, settings.condition, alignment)
-                for organisation in organisations
+                chip_set(folder, organisation, aligner, settings.condition, alignment) for organisation in organisations
             ]
     with stages.stage("train privately"):
         lines = iter(range(1, 1_000))

@@ -109,7 +109,7 @@ def test_a_release_is_applied_without_torch():
         "print(tuned.embed(np.zeros((1, 112, 112, 3), np.uint8)).shape)\n"
     )
     root = Path(__file__).parents[3]
-    done = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True, check=True)  # noqa: S603 - our own
+    done = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "(1, 192)"
 
 
