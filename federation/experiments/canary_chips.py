@@ -3,11 +3,11 @@
 Theory of operation
 -------------------
 The coordinator sends every step's scales, and privacy must hold for whatever it sends. These switch off all that the
-tuned blocks see: a factor of 0, with a slope of 0 behind it, gives nothing and lets no gradient pass. So all images look
-alike, and no tuned number has a gradient. One channel of the last block keeps its slope, and gets enormous numbers in
-front of its factor, which is still 0: it changes no embedding, but a person's gradient is now thousands of clips long,
-and lies in that one number. So it reaches the sensitivity, and an attacker needs the noise of one number only, which
-makes thousands of runs affordable.
+tuned blocks see: a factor of 0, with a slope of 0 behind it, gives nothing and lets no gradient pass. So all images
+look alike, and no tuned number has a gradient. One channel of the last block keeps its slope, and gets enormous numbers
+in front of its factor, which is still 0: it changes no embedding, but a person's gradient is now thousands of clips
+long, and lies in that one number. So it reaches the sensitivity, and an attacker needs the noise of one number only,
+which makes thousands of runs affordable.
 
 Everybody's probe looks the same, so all gradients lie on one line; the two references pull to its opposite ends.
 """

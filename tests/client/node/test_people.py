@@ -13,6 +13,7 @@ import threading
 import unicodedata
 from functools import cache
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -53,7 +54,12 @@ class Aligner:
 
 @cache
 def chip(image):
-    return aligner_for(mobilefacenet()).chip(image)
+    return finder().chip(image)
+
+
+@cache
+def finder():
+    return aligner_for(mobilefacenet())
 
 
 @pytest.fixture(autouse=True)
@@ -305,11 +311,11 @@ def test_people_are_prepared_with_the_recogniser_that_is_named(tmp_path):
     assert cosines[same].min() > 0.6 > cosines[~same].max()
 
 
-def test_a_model_of_ones_own_cannot_be_prepared_for_the_recipe_scales(tmp_path, folder):
-    model = tmp_path / "own.onnx"
-    model.touch()
+def test_a_model_of_ones_own_cannot_be_prepared_for_the_recipe_scales(tmp_path, folder, monkeypatch):
+    monkeypatch.setattr("client.node.preparing.load_recogniser", lambda _model: SimpleNamespace(digest="ab" * 32))
     with pytest.raises(UsageError, match="the policy lists the recipe scales"):
-        prepared(some_images(tmp_path / "images", {1: "anna"}), folder, model=model)
+        prepared(some_images(tmp_path / "images", {1: "anna"}), folder, model=tmp_path / "own.onnx")
+    assert sorted(path.name for path in folder.iterdir()) == ["policy.toml"]
 
 
 # -------------------------------------------------------------------------------------------------------- withdrawing
