@@ -38,9 +38,9 @@ from federation.privacy.auditing import CONFIDENCE, audit_of_guesses, audit_of_s
 from federation.privacy.epsilon_audit import AuditMethod, EpsilonAudit
 from federation.privacy.plan import MOMENTS, SCALES, THRESHOLD, Adaptation, PrivacyPlan
 from federation.recognition.embeddings import EmbeddingSet
+from federation.recognition.mobilefacenet import MobileFaceNetRecogniser
 from federation.recognition.model import Adapter
 from federation.recognition.profiles import PROBE, REFERENCE
-from federation.recognition.resnet import ResNetRecogniser
 from federation.secagg.ring import NoiseSource, decode, discrete_noise, noise_std, noisy_input
 from federation.secagg.session import DIGEST_BYTES, Random, Session
 
@@ -79,7 +79,9 @@ class Mechanism:
     """
 
     moments: Callable[[EmbeddingSet, PublicCentre, PrivacyPlan], NDArray[np.float64]] = moments_sum
-    scales: Callable[[ResNetRecogniser, ChipSet, NDArray[np.float64], PrivacyPlan], NDArray[np.float64]] = scales_sum
+    scales: Callable[[MobileFaceNetRecogniser, ChipSet, NDArray[np.float64], PrivacyPlan], NDArray[np.float64]] = (
+        scales_sum
+    )
     threshold: Callable[[EmbeddingSet, PairQuestion, int], NDArray[np.float64]] = pair_sum
     noise: Callable[[int], NoiseSource] = _honest_noise
     missing: int = 0
@@ -92,7 +94,7 @@ def audit_epsilon(
     confidence: float = CONFIDENCE,
     method: AuditMethod = AuditMethod.GAUSSIAN,
     images: int = 4,
-    recogniser: ResNetRecogniser | None = None,
+    recogniser: MobileFaceNetRecogniser | None = None,
     mechanism: Mechanism | None = None,
 ) -> EpsilonAudit:
     """Runs a plan's releases again and again, with one person more and without, and bounds epsilon from below.
@@ -196,7 +198,7 @@ class _Attack:
     """Everything about an audit that is the same in all runs."""
 
     def __init__(
-        self, plan: PrivacyPlan, mechanism: Mechanism, images: int, recogniser: ResNetRecogniser | None
+        self, plan: PrivacyPlan, mechanism: Mechanism, images: int, recogniser: MobileFaceNetRecogniser | None
     ) -> None:
         if not plan.events:
             raise UsageError("this plan asks nobody for anything, so there is nothing to attack")
@@ -223,7 +225,7 @@ def _exact_sums(
     plan: PrivacyPlan,
     mechanism: Mechanism,
     images: int,
-    recogniser: ResNetRecogniser | None,
+    recogniser: MobileFaceNetRecogniser | None,
     members: range,
 ) -> _Sums:
     """What the code that runs makes of the people, before noise."""

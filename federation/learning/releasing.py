@@ -167,7 +167,7 @@ def observed_of(total: NDArray[np.float64], *, people: int, noise_multiplier: fl
 def reason_of(plan: PrivacyPlan, adaptation: Adaptation, weight: float) -> str:
     """Why a release adapts what it does, in one sentence for people."""
     if adaptation is Adaptation.SCALES:
-        return f"The recogniser's scale layers are tuned for probes: {plan.planned_noise}, small enough."
+        return f"The recogniser's slopes and factors are tuned for probes: {plan.planned_noise}, small enough."
     if adaptation is Adaptation.CENTRE:
         return f"The centre is the people's own with a weight of {weight:.2f}: {plan.planned_noise}, small enough."
     if plan.adaptation is Adaptation.NONE:

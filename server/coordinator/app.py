@@ -196,6 +196,6 @@ def _profile(path: str) -> RecogniserProfile:
 
 
 def _tunable() -> int:
-    from federation.recognition.resnet import TUNABLE  # noqa: PLC0415 - torch takes seconds, and other recipes need none of it
+    from federation.recognition.mobilefacenet import TUNABLE  # noqa: PLC0415 - other recipes need none of it
 
     return TUNABLE

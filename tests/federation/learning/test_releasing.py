@@ -149,4 +149,4 @@ def test_reasons_say_what_was_asked():
     assert "more than a check of the threshold" in reason_of(plan(1.0, 100), Adaptation.NONE, 0.0)
     assert "no longer than its noise" in reason_of(plan(8.0, 24), Adaptation.NONE, 0.0)
     assert "a weight of 0.75" in reason_of(plan(8.0, 24), Adaptation.CENTRE, 0.75)
-    assert "scale layers" in reason_of(plan(8.0, 24), Adaptation.SCALES, 0.0)
+    assert "slopes and factors" in reason_of(plan(8.0, 24), Adaptation.SCALES, 0.0)
