@@ -18,8 +18,8 @@ class Accuracy:
     """Scores of one comparison of clean references with degraded probes, of held-out people only.
 
     Attributes:
-        genuine: (g,) similarity of pairs of one person, higher is more alike.
-        impostor: (i,) similarity of pairs of two people.
+        genuine: (g,) share of bits that two codes of one person have alike.
+        impostor: (i,) the same of two people.
         eer: equal error rate, 0..1.
         tar_at_fmr_1pct: true accept rate at a false match rate of 1 %, 0..1.
         det_fmr: false match rates of the DET curve, 0..1.
@@ -89,8 +89,8 @@ class DemoResult:
         stated_fmr: the false match rate that the threshold was set for.
         threshold: largest accepted Hamming distance.
         code_bits: length of a code.
-        before: the frozen recogniser, cosine of embeddings.
-        after: the released adapter, cosine of adapted embeddings.
+        before: the frozen recogniser, without an adapter.
+        after: the released adapter.
         attempts: verifications under encryption.
         wolf: what a thief with a wallet and no face gets, by face codes in the clear; None where nobody measured.
         problems: images and people that were left out, one line each.
