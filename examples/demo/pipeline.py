@@ -169,6 +169,9 @@ def run(settings: Settings, *, step: Step, say: Callable[[str], None]) -> DemoRe
         adapted=release.adapted,
         adaptation=release.reason,
         stated_fmr=release.fmr,
+        fmr_low=release.fmr_low,
+        fmr_high=release.fmr_high,
+        basis=release.basis.value,
         threshold=release.threshold,
         code_bits=release.code_length,
         before=before,
@@ -228,14 +231,14 @@ def split(embeddings: EmbeddingSet, seed: int) -> tuple[EmbeddingSet, EmbeddingS
 
 
 def recogniser_of(settings: Settings) -> Recogniser:
-    """The recogniser that is named. Of the one that ships, with a profile that nobody of the ORL faces had a part in."""
+    """The recogniser that is named; with the ORL faces and none named, one whose profile they had no part in."""
     if settings.data is None and settings.model is None:
         return load_mobilefacenet(shipped_profile(without="orl"))
     return load_recogniser(settings.model)
 
 
 def accuracy(embeddings: EmbeddingSet, adapter: Adapter, release: ModelRelease) -> Accuracy:
-    """Error rates of clean references against degraded probes, as devices with the release's numbers would have them."""
+    """Error rates of clean references against degraded probes, as devices with that release would have them."""
     scores = code_scores(
         embeddings, adapter, references=release.references, frames=release.frames, bits=release.code_length
     )

@@ -87,6 +87,9 @@ class DemoResult:
         adapted: whether the release adapts the embedding, or says why it does not.
         adaptation: one sentence of what was deployed and why.
         stated_fmr: the false match rate that the threshold was set for.
+        fmr_low: where the release says that the true one begins, ...
+        fmr_high: ... and ends, in nine of ten cases.
+        basis: what that rests on: "public", "checked" or "measured".
         threshold: largest accepted Hamming distance.
         code_bits: length of a code.
         before: the frozen recogniser, without an adapter.
@@ -113,6 +116,9 @@ class DemoResult:
     adapted: bool
     adaptation: str
     stated_fmr: float
+    fmr_low: float
+    fmr_high: float
+    basis: str
     threshold: int
     code_bits: int
     before: Accuracy
@@ -149,6 +155,9 @@ class DemoResult:
             "tar_at_fmr_1pct_before": self.before.tar_at_fmr_1pct,
             "tar_at_fmr_1pct_after": self.after.tar_at_fmr_1pct,
             "threshold": self.threshold,
+            "fmr_low": self.fmr_low,
+            "fmr_high": self.fmr_high,
+            "basis": self.basis,
             **_of_wolf(self.wolf),
             "genuine_attempts": self.attempts.genuine,
             "genuine_accepted": self.attempts.genuine_accepted,
