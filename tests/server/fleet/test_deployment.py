@@ -15,7 +15,6 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import httpx
-import numpy as np
 import pytest
 import yaml
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -217,20 +216,17 @@ def test_kill_9_of_a_coordinator_in_a_run_leaves_no_orphan_and_the_next_start_en
 
 def settings_of(folder, people):
     """Settings that a ServerApp reads and then waits for nodes with."""
-    np.save(folder / "start.npy", np.ones(32) / np.sqrt(32))
+    (folder / "profile.json").write_bytes(synthetic_profile().to_bytes())
     keys = [IdentityKey.generate().public for _ in range(2)]
     (folder / "roster").write_text(roster_to_text(keys, ("north", "south")))
     return {
         "people": people,
         "num-organisations": 2,
-        "dimension": 32,
         "population": "people",
         "ledger": str(folder / "ledger.jsonl"),
         "roster": str(folder / "roster"),
-        "public-start": str(folder / "start.npy"),
+        "profile": str(folder / "profile.json"),
         "output": str(folder / "release.json"),
-        "model-name": "made-up",
-        "model-digest": "ab" * 32,
     }
 
 
