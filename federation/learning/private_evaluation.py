@@ -76,11 +76,11 @@ def evaluation_sum(
     people = [person for person, both in sides.items() if all(len(side) for side in both)]
     for number, name in enumerate(names):
         ring = [sides[person] for person in people if groups.get(person) == name]
-        for index, (references, probes) in enumerate(ring):
-            counts[number, 0] += GENUINE_WEIGHT * _histogram(references @ probes.T, plan)
+        for index, (templates, probes) in enumerate(ring):
+            counts[number, 0] += GENUINE_WEIGHT * _histogram(templates @ probes.T, plan)
             if len(ring) > 1:
                 neighbour = ring[(index + 1) % len(ring)][1]
-                counts[number, 1] += IMPOSTOR_WEIGHT * _histogram(references @ neighbour.T, plan)
+                counts[number, 1] += IMPOSTOR_WEIGHT * _histogram(templates @ neighbour.T, plan)
     return counts.ravel()
 
 

@@ -271,7 +271,7 @@ REFUSED = {"the oracle of old", "infinite", "a centre too far", "no first bin", 
 def test_what_comes_back_for_the_threshold_is_the_same_whoever_is_there(config, tmp_path, sums, monkeypatch):
     """The number of people is public, and a constant to the promise: that of the largest of these data sets."""
     constant = len(OF_ORGANISATION[0])
-    monkeypatch.setattr(client.node.app, "pair_sum", lambda rows, asked, members: pair_sum(rows, asked, constant))
+    monkeypatch.setattr(client.node.app, "pair_sum", lambda rows, asked, **_: pair_sum(rows, asked, constant))
     refused = look_alike(
         config, tmp_path, PEOPLE_BY_NAME, the_plan(), EVALUATE_THRESHOLD, THRESHOLD, thresholds(), sums
     )

@@ -32,6 +32,7 @@ from server.fleet.members import Coordinator
 from server.fleet.start import opened_door, running_superlink
 from server.fleet.submitting import packed
 from server.fleet.superlink import CERTIFICATE, Superlink, connected
+from tests.public_people import synthetic_profile
 
 CHECKOUT = Path(__file__).parents[3]
 DEPLOYMENT = CHECKOUT / "examples" / "deployment"
@@ -200,7 +201,7 @@ def test_kill_9_of_a_coordinator_in_a_run_leaves_no_orphan_and_the_next_start_en
     with a_coordinator_process(folder) as (process, children), connected(folder) as superlink:
         second = subprocess.run([PROGRAM, "federation", "start", folder], capture_output=True, text=True, check=False)
         assert (second.returncode, "a coordinator runs on" in second.stderr) == (4, True)
-        settings = settings_of(tmp_path, 4) | {"node-deadline-seconds": 600.0}
+        settings = settings_of(tmp_path, 64) | {"node-deadline-seconds": 600.0}
         run = superlink.start(packed(CHECKOUT), settings)
         said = next(line for line in superlink.lines(run, until=time.monotonic() + 60) if "trust: " in line)
         assert "secure aggregation" in said
