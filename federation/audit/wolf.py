@@ -74,13 +74,19 @@ def judge_wolves(rates: WolfRates | None, stated_fmr: float) -> Verdict:
     return Verdict.INSUFFICIENT if rates is None else rates.mean.judge(WOLF_FACTOR * stated_fmr)
 
 
-def require_tame(rates: WolfRates | None, stated_fmr: float) -> None:
-    """Returns when the mean string is known to be accepted at no more than ten times the stated false match rate.
+def require_tame(rates: WolfRates | None, stated_fmr: float, *, general: bool) -> None:
+    """Returns when the mean string is accepted at no more than ten times the stated false match rate.
+
+    Args:
+        rates: what was measured, if anybody did.
+        stated_fmr: of the release.
+        general: for general use it must be known; a trial is kept back only when it is known to be worse.
 
     Raises:
-        RefusedError: it is accepted more often, or nobody can tell.
+        RefusedError: it is accepted more often, or nobody can tell and the use is general.
     """
-    if judge_wolves(rates, stated_fmr) is Verdict.PASS:
+    verdict = judge_wolves(rates, stated_fmr)
+    if verdict is Verdict.PASS or (verdict is Verdict.INSUFFICIENT and not general):
         return
     limit = f"{WOLF_FACTOR} times the stated false match rate of {stated_fmr:g}"
     if rates is None:
@@ -88,8 +94,8 @@ def require_tame(rates: WolfRates | None, stated_fmr: float) -> None:
             f"nobody measured what a stolen wallet is worth without a face; general use needs at most {limit}"
         )
     raise RefusedError(
-        f"without a face, a stolen wallet is accepted at {rates.mean.value:.3g}, up to {rates.mean.high:.3g}; general "
-        f"use needs at most {limit}"
+        f"without a face, a stolen wallet is accepted at {rates.mean.value:.3g} ({rates.mean.low:.3g} to "
+        f"{rates.mean.high:.3g}); {'general use needs' if general else 'even a trial may have'} at most {limit}"
     )
 
 

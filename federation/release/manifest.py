@@ -16,8 +16,9 @@ INSUFFICIENT  not served                   served where trials are accepted
 FAIL          not served                   not served
 ============  ===========================  ==========================================
 
-For general use the audit has also tried fixed strings without a face, and the bounds of the domain's mean keep ten
-times the stated false match rate (`federation.audit.wolf`). A trial is served whatever that rate is, and says it first.
+The audit also tries fixed strings without a face (`federation.audit.wolf`). For general use the bounds of the domain's
+mean keep ten times the stated false match rate. A trial of too few people to tell is served, and says so first; one
+whose lower bound is above that is not served at all.
 
 Every manifest may be built, signed and published, also one that says FAIL.
 
@@ -368,8 +369,7 @@ class SignedManifest:
         verdict = manifest.audit.verdict
         if verdict is Verdict.FAIL or (manifest.use is Use.GENERAL and verdict is not Verdict.PASS):
             raise RefusedError(f"the audit of the release says {verdict.value}, so it is not served")
-        if manifest.use is Use.GENERAL:
-            require_tame(manifest.audit.wolf, manifest.claims.fmr)
+        require_tame(manifest.audit.wolf, manifest.claims.fmr, general=manifest.use is Use.GENERAL)
         if manifest.use is Use.TRIAL and not trust.accepts_trials:
             raise RefusedError("the release is marked as a trial, and trials are not accepted here")
 

@@ -206,7 +206,8 @@ def answer_manifests(_request):
     failed = a_bundle(release, begins_at=begin, report=a_report(release, VERDICTS[Verdict.FAIL]))
     measured = a_bundle(release, begins_at=begin, epsilon_audit=an_attack(0.25))
     above = a_bundle(release, begins_at=begin, report=a_report(release, wolf=wolves(20, 0.0100001)))
-    generous = a_bundle(release, begins_at=begin, use=Use.TRIAL, report=a_report(release, wolf=wolves(2400, 0.9)))
+    generous = a_bundle(release, begins_at=begin, use=Use.TRIAL, report=a_report(release, wolf=wolves(61, 0.9)))
+    hardly = a_bundle(release, begins_at=begin, use=Use.TRIAL, report=a_report(release, wolf=wolves(60, 0.9)))
     unknown = a_bundle(release, begins_at=begin, use=Use.TRIAL, report=a_report(release, wolf=None))
     foreign = passed.signed_by(Role.MAKER, MAKER).signed_by(Role.AUDITOR, STRANGER)
     bundles = {
@@ -216,6 +217,7 @@ def answer_manifests(_request):
         "above ten times": signed(above),
         "not measured": signed(a_bundle(release, begins_at=begin, report=a_report(release, wolf=None))),
         "generous trial": signed(generous),
+        "trial that cannot tell": signed(hardly),
         "trial not measured": signed(unknown),
         "trial": signed(trial),
         "failed": signed(failed),

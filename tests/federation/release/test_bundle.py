@@ -156,8 +156,14 @@ WOLVES = {
     "exactly ten times the stated rate": (wolves(20, 0.01), None),
     "nobody without a face": (wolves(0, 0.001), None),
     "the best image is not judged": (wolves(best=(1500, 0.4, 0.6)), None),
-    "a bound above ten times the stated rate": (wolves(20, 0.010001), "accepted at 0.00667, up to 0.01; general use"),
-    "a rate above ten times the stated rate": (wolves(2400, 0.9), "accepted at 0.8, up to 0.9; general use needs at"),
+    "a bound above ten times the stated rate": (
+        wolves(20, 0.010001),
+        r"accepted at 0.00667 \(0.00333 to 0.01\); general use",
+    ),
+    "a rate above ten times the stated rate": (
+        wolves(2400, 0.9),
+        r"accepted at 0.8 \(0.4 to 0.9\); general use needs at",
+    ),
     "not measured": (None, "nobody measured what a stolen wallet is worth"),
 }
 
@@ -178,14 +184,29 @@ def test_for_general_use_the_mean_string_is_accepted_at_ten_times_the_stated_rat
 
 
 @pytest.mark.parametrize("case", WOLVES)
-def test_a_trial_is_served_whatever_a_string_is_accepted_at_and_says_so_first(case):
+def test_a_trial_is_served_unless_a_string_is_known_to_be_accepted_too_often_and_says_so_first(case):
     rates, _ = WOLVES[case]
     bundle = signed(a_bundle(report=a_report(wolf=rates), use=Use.TRIAL, begins_at=BEGINS))
-    assert served(bundle, TRUST_IN_TRIALS).fmr == 1e-3
+    if case == "a rate above ten times the stated rate":
+        with pytest.raises(RefusedError, match=r"0.8 \(0.4 to 0.9\); even a trial may have at most 10 times"):
+            served(bundle, TRUST_IN_TRIALS)
+    else:
+        assert served(bundle, TRUST_IN_TRIALS).fmr == 1e-3
     said = bundle.manifest.warning
     assert "trial that no audit has passed; a stolen wallet without a face is accepted at: " in said
     assert said.endswith(": not measured" if rates is None else f"{rates.text}")
     assert signed(a_bundle(report=a_report(wolf=rates))).manifest.warning is None
+
+
+def test_a_trial_of_too_few_people_to_tell_is_served_up_to_the_very_bound():
+    """A lower bound of exactly ten times the stated rate of 0.001 is still no proof that it is above."""
+    for errors, refused in ((60, False), (61, True)):
+        bundle = signed(a_bundle(report=a_report(wolf=wolves(errors, 0.9)), use=Use.TRIAL, begins_at=BEGINS))
+        if refused:
+            with pytest.raises(RefusedError, match="even a trial"):
+                served(bundle, TRUST_IN_TRIALS)
+        else:
+            assert served(bundle, TRUST_IN_TRIALS).fmr == 1e-3
 
 
 def test_a_larger_stated_rate_allows_a_larger_rate_of_the_mean_string():
