@@ -16,7 +16,8 @@ from federation.consent.assertion import Assertion, LogPosition
 from federation.consent.purposes import Category, Tier, red_line_of
 from federation.consent.receipts import Binding
 from federation.onebit import CodeSeed, binary_code, check_probe, check_template, match
-from federation.recognition.model import Adapter, Basis, ModelRelease, PrivacyStatement
+from federation.recognition.basis import Basis
+from federation.recognition.model import Adapter, ModelRelease, PrivacyStatement
 from federation.recognition.profiles import PROBE, REFERENCE
 from federation.release.manifest import Role, Standing, Use
 from federation.rules.entries import Deployment, Lifting, Moratorium, PolicyException, PolicyPack, PurposeRule
@@ -253,7 +254,6 @@ def answer_rules(_request):
         NOW - 9,
         **{"jurisdictions": (), "audiences": (), "categories": ()} | scope,
         reason="its errors were found to be unfair",
-        condition="mask",
     )
     reason = "for the days of the move only"
     exception = PolicyException("move", "DE", AUDIENCE, replace(rule, ends_at=begin + 80 * 86_400), reason)

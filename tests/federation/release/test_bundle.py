@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from federation.audit.cells import Limits
 from federation.errors import MalformedMessageError, ProofError, RefusedError, UsageError
 from federation.onebit.parameters import PARAMETER_SETS
-from federation.recognition.model import CODE_LENGTHS, Basis, PrivacyStatement
+from federation.recognition.basis import Basis
+from federation.recognition.model import CODE_LENGTHS, PrivacyStatement
 from federation.release.bundle import (
     PARAMETERS,
     Bundle,
@@ -218,11 +219,42 @@ def test_a_larger_stated_rate_allows_a_larger_rate_of_the_mean_string():
 # ----------------------------------------------------------------------------------------------------------- building
 
 
-def test_a_manifest_claims_what_the_release_states():
+@pytest.mark.parametrize(
+    "claimed",
+    [
+        {"threshold": 301},
+        {"recogniser": bytes(32)},
+        {"basis": Basis.MEASURED},
+        {"fmr_low": 0.0},
+        {"fmr_high": 0.9},
+    ],
+    ids=str,
+)
+def test_a_manifest_claims_what_the_release_states(claimed):
     manifest = BUNDLE.manifest
-    other = replace(BUNDLE.signed, manifest=replace(manifest, claims=replace(manifest.claims, threshold=301)))
+    other = replace(BUNDLE.signed, manifest=replace(manifest, claims=replace(manifest.claims, **claimed)))
     with pytest.raises(UsageError, match="claims something else"):
         Bundle(other, a_release(), BUNDLE.papers)
+
+
+def test_an_auditor_signs_the_recogniser_and_what_the_rate_rests_on():
+    claims = json.loads(BUNDLE.signed.to_bytes())["manifest"]["claims"]
+    release = a_release()
+    assert claims["recogniser"] == release.model_digest
+    assert (claims["basis"], claims["fmr_low"], claims["fmr_high"]) == (
+        release.basis.value,
+        repr(release.fmr_low),
+        repr(release.fmr_high),
+    )
+
+
+@pytest.mark.parametrize(("low", "high"), [(0.5, 0.4), (-0.1, 0.4), (0.1, 1.1), (float("nan"), 0.4)])
+def test_the_interval_of_a_claimed_rate_lies_between_0_and_1(low, high):
+    with pytest.raises(UsageError, match="interval of the false match rate"):
+        replace(BUNDLE.manifest.claims, fmr_low=low, fmr_high=high)
+
+
+def test_a_manifest_is_about_the_release_that_it_names():
     with pytest.raises(UsageError, match="another one than the manifest names"):
         Bundle(BUNDLE.signed, a_release(301), BUNDLE.papers)
 
