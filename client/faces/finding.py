@@ -17,13 +17,13 @@ Theory of operation
 from __future__ import annotations
 
 import hashlib
-from typing import Final, Protocol
+from typing import Final
 
 import numpy as np
 import PIL
 from numpy.typing import NDArray
 
-from client.faces.alignment import FaceAligner, UnusableImageError, read_image
+from client.faces.images import UnusableImageError, read_image
 from client.faces.models import detector_files
 from federation.recognition.blazeface import SIDE, BlazeFace, Detection
 from federation.recognition.cropping import Pixels, Points, Similarity, aligned_cut, cut, placed
@@ -44,24 +44,6 @@ _WITHIN: Final = 0.5
 _NO_FACE: Final = ("no face found", "use a sharp, frontal photograph of one person")
 _MIRRORED: Final = np.array([1, 0, 2, 3])
 """Landmarks of a mirrored face: its right eye is the left one."""
-
-
-class Aligner(Protocol):
-    """Finds the one face of an image and cuts it out as one recogniser wants it."""
-
-    @property
-    def version(self) -> str:
-        """Hex digest of everything that decides the pixels of a cut."""
-
-    def chip(self, image: bytes) -> Pixels:
-        """Cuts the face out of an image file: (side, side, 3) uint8, RGB. Sensitive.
-
-        Raises:
-            UnusableImageError: unreadable, or not exactly one face.
-        """
-
-    def chip_of_pixels(self, rgb: Pixels) -> Pixels:
-        """The same from (height, width, 3) uint8, RGB, such as a camera frame."""
 
 
 class FaceFinder:
@@ -127,8 +109,8 @@ class FaceFinder:
         return place.apply(np.mean(found, axis=0))
 
 
-class ProfileAligner:
-    """Cuts faces as a profile says.
+class Aligner:
+    """Finds the one face of an image and cuts it out as one recogniser wants it.
 
     Attributes:
         version: hex digest of everything that decides the pixels of a cut.
@@ -144,22 +126,25 @@ class ProfileAligner:
         self.version = hashlib.sha256(f"{self._finder.version}\n{alignment!r}".encode()).hexdigest()
 
     def chip(self, image: bytes) -> Pixels:
-        """See `Aligner.chip`."""
+        """Cuts the face out of an image file: (side, side, 3) uint8, RGB. Sensitive.
+
+        Raises:
+            UnusableImageError: unreadable, or not exactly one face.
+        """
         return self.chip_of_pixels(read_image(image))
 
     def chip_of_pixels(self, rgb: Pixels) -> Pixels:
-        """See `Aligner.chip_of_pixels`."""
+        """The same from (height, width, 3) uint8, RGB, such as a camera frame."""
         return aligned_cut(rgb, self._finder.landmarks(rgb), self._alignment)
 
 
 def aligner_for(recogniser: Recogniser) -> Aligner:
-    """What cuts faces for `recogniser`: dlib for its own network, BlazeFace and the profile for every other.
+    """What cuts faces as the profile of `recogniser` says.
 
     Raises:
-        UsageError: a detector's files are not installed.
+        UsageError: the detector's weights are not installed.
     """
-    profile = recogniser.profile
-    return FaceAligner() if profile.network == "resnet29" else ProfileAligner(profile.alignment)
+    return Aligner(recogniser.profile.alignment)
 
 
 def _apart(seen: list[Detection]) -> list[Detection]:

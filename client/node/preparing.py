@@ -16,10 +16,10 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from client.faces.alignment import UnusableImageError
 from client.faces.datasets import Problem, face_folder
 from client.faces.degradation import Condition, degrade
 from client.faces.finding import Aligner, aligner_for
+from client.faces.images import UnusableImageError
 from client.faces.models import load_recogniser, recogniser_files
 from client.node.joining import policy_of
 from client.node.people import Prepared, changing, composed, has_withdrawn, prepared_people, publish, refresh_active
