@@ -86,13 +86,13 @@ def prepare(
         UsageError: nothing can be prepared, or it does not fit to what was prepared before. Then nothing changes.
     """
     chips_kept = SCALES in policy_of(folder).recipes
-    weights = recogniser_files(model) if chips_kept else {}
+    recogniser = load_recogniser(model)
+    weights = recogniser_files(recogniser) if chips_kept else {}
     if chips_kept and not weights:
         raise UsageError(
             f"the policy lists the recipe {SCALES}, which tunes the recogniser that comes with the project: leave the "
             f"model of your own out, or take {SCALES} out of policy.toml"
         )
-    recogniser = load_recogniser(model)
     made_with = {"recogniser": recogniser.digest, "probe": condition.value if condition else _CAMERAS}
     files, problems = _files(images, condition)
     named = set(files)

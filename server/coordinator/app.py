@@ -201,6 +201,6 @@ def _load_start(path: Path, dimension: int) -> NDArray[np.float64]:
 
 
 def _tunable() -> int:
-    from federation.recognition.resnet import TUNABLE  # noqa: PLC0415 - torch takes seconds, and other recipes need none of it
+    from federation.recognition.mobilefacenet import TUNABLE  # noqa: PLC0415 - other recipes need none of it
 
     return TUNABLE

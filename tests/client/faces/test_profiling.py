@@ -20,7 +20,7 @@ from federation.learning.evaluation import DetCurve
 from federation.recognition.profile import ColourOrder, Layout, RecogniserProfile
 from federation.recognition.templates import ARCFACE
 from tests.arcface_onnx import exported
-from tests.faces import orl_image
+from tests.faces import orl_image, shipped
 
 
 def faces_of(persons, groups, halves=None):
