@@ -14,3 +14,12 @@ class Basis(Enum):
     """The people of the run, too, through a private statistic."""
     MEASURED = "measured"
     """The same, and it was enough of them to narrow the interval."""
+
+    @property
+    def text(self) -> str:
+        """For people to read."""
+        return {
+            Basis.PUBLIC: "an estimate from public sets of faces",
+            Basis.CHECKED: "checked privately on the people of the run",
+            Basis.MEASURED: "measured privately on the people of the run",
+        }[self]

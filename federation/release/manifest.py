@@ -196,6 +196,18 @@ class Claims:
         if not 0 <= measured <= self.epsilon:
             raise UsageError("an attack measured more than the claimed epsilon, so the claim is wrong; find out why")
 
+    @property
+    def rate_text(self) -> str:
+        """The stated rate with its interval and what it rests on, for people to read."""
+        return f"{self.fmr:g} ({self.fmr_low:.2g} to {self.fmr_high:.2g} with 90 %), {self.basis.text}"
+
+    @property
+    def promise_text(self) -> str:
+        """Epsilon, for people to read."""
+        if not self.epsilon:
+            return "0: nobody was asked"
+        return f"{self.epsilon:g} for a {self.privacy_unit} at delta {self.delta:g}"
+
     def to_json(self) -> dict[str, JsonValue]:
         """The JSON object."""
         value: dict[str, JsonValue] = {

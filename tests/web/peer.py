@@ -214,6 +214,7 @@ def answer_manifests(_request):
     above = a_bundle(release, begins_at=begin, report=a_report(release, wolf=wolves(20, 0.0100001)))
     generous = a_bundle(release, begins_at=begin, use=Use.TRIAL, report=a_report(release, wolf=wolves(61, 0.9)))
     hardly = a_bundle(release, begins_at=begin, use=Use.TRIAL, report=a_report(release, wolf=wolves(60, 0.9)))
+    masters = a_bundle(release, begins_at=begin, report=a_report(release, wolf=wolves(best=(1500, 0.0101, 0.6))))
     unknown = a_bundle(release, begins_at=begin, use=Use.TRIAL, report=a_report(release, wolf=None))
     foreign = passed.signed_by(Role.MAKER, MAKER).signed_by(Role.AUDITOR, STRANGER)
     bundles = {
@@ -224,6 +225,7 @@ def answer_manifests(_request):
         "not measured": signed(a_bundle(release, begins_at=begin, report=a_report(release, wolf=None))),
         "generous trial": signed(generous),
         "trial that cannot tell": signed(hardly),
+        "a master image": signed(masters),
         "trial not measured": signed(unknown),
         "trial": signed(trial),
         "failed": signed(failed),

@@ -156,7 +156,11 @@ def test_what_an_audit_did_not_pass_is_served_as_a_trial_at_most(verdict, use, t
 WOLVES = {
     "exactly ten times the stated rate": (wolves(20, 0.01), None),
     "nobody without a face": (wolves(0, 0.001), None),
-    "the best image is not judged": (wolves(best=(1500, 0.4, 0.6)), None),
+    "the best image is judged by its lower bound": (wolves(best=(1500, 0.01, 0.6)), None),
+    "the best image is surely above ten times": (
+        wolves(best=(1500, 0.4, 0.6)),
+        r"accepted at 0.5 \(0.4 to 0.6\); general",
+    ),
     "a bound above ten times the stated rate": (
         wolves(20, 0.010001),
         r"accepted at 0.00667 \(0.00333 to 0.01\); general use",
@@ -188,8 +192,12 @@ def test_for_general_use_the_mean_string_is_accepted_at_ten_times_the_stated_rat
 def test_a_trial_is_served_unless_a_string_is_known_to_be_accepted_too_often_and_says_so_first(case):
     rates, _ = WOLVES[case]
     bundle = signed(a_bundle(report=a_report(wolf=rates), use=Use.TRIAL, begins_at=BEGINS))
-    if case == "a rate above ten times the stated rate":
-        with pytest.raises(RefusedError, match=r"0.8 \(0.4 to 0.9\); even a trial may have at most 10 times"):
+    surely = {
+        "a rate above ten times the stated rate": "0.4 to 0.9",
+        "the best image is surely above ten times": "0.4 to 0.6",
+    }
+    if case in surely:
+        with pytest.raises(RefusedError, match=rf"\({surely[case]}\); even a trial may have at most 10 times"):
             served(bundle, TRUST_IN_TRIALS)
     else:
         assert served(bundle, TRUST_IN_TRIALS).fmr == 1e-3

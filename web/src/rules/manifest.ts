@@ -171,8 +171,10 @@ export class SignedManifest {
       if (isTrial) return
       throw new RefusedError(`nobody measured what a stolen wallet is worth without a face; general use needs at most ${limit}`)
     }
-    const { low, high } = this.wolf.mean
-    if (!(Number(isTrial ? low : high) <= WOLF_FACTOR * statedFmr)) {
+    const most = WOLF_FACTOR * statedFmr
+    const { mean, best } = this.wolf
+    const { low, high } = [mean, best].filter((each) => Number(each.low) > most).sort((one, other) => Number(other.low) - Number(one.low))[0] ?? mean
+    if (Number(low) > most || (!isTrial && !(Number(high) <= most))) {
       throw new RefusedError(
         `without a face, a stolen wallet is accepted at ${low} to ${high}; ${isTrial ? 'even a trial may have' : 'general use needs'} at most ${limit}`,
       )
