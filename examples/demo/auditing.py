@@ -23,9 +23,9 @@ from federation.experiments.wolves import Owner, try_fixed_strings
 from federation.onebit import CodeSeed, binary_code, hamming_distance
 from federation.privacy.epsilon_audit import EpsilonAudit
 from federation.privacy.plan import SCALES, PrivacyPlan
+from federation.recognition.mobilefacenet import TUNABLE, MobileFaceNetRecogniser
 from federation.recognition.model import ModelRelease
 from federation.recognition.recogniser import Recogniser
-from federation.recognition.mobilefacenet import TUNABLE, MobileFaceNetRecogniser
 from federation.release.bundle import Bundle, Papers
 from federation.release.manifest import ReleaseTrust, Role, Use
 
