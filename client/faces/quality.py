@@ -1,9 +1,9 @@
 """How good a photograph of a face is, before a recogniser sees it: what a reference needs, and what any picture needs.
 
-A threshold is set for photographs in which the face is whole and large. Where two poor ones are compared, what they have
-in common is that they are poor, and strangers match. A poor probe of a good reference does no such harm, and a probe
-may be what a camera at a door sees: so the gate is on references, and probes pass down to what a recogniser can use.
-`python -m examples.reference_gate` measures both.
+A threshold is set for photographs in which the face is whole and large. Where two poor ones are compared, what they
+have in common is that they are poor, and strangers match. A poor probe of a good reference does no such harm, and a
+probe may be what a camera at a door sees: so the gate is on references, and probes pass down to what a recogniser can
+use. `python -m examples.reference_gate` measures both.
 """
 
 from __future__ import annotations
@@ -24,6 +24,8 @@ MOST_OVER: Final = 0.08
 """Share of a reference's cut that may lie above or below the photograph: forehead and chin tell people apart."""
 MOST_OUTSIDE: Final = 0.25
 """Share of a reference's cut that may lie outside of the photograph, in all: beside a face is background."""
+GATE: Final = f"{LEAST_EYES_APART} {LEAST_EYES_APART_OF_REFERENCE} {MOST_OVER} {MOST_OUTSIDE}"
+"""All of it as text: what was let through under another gate counts no more."""
 
 
 @dataclass(frozen=True)

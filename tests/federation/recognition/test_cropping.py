@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from scipy.ndimage import gaussian_filter, map_coordinates
 
 from federation.errors import UsageError
-from federation.recognition.cropping import Similarity, aligned_cut, cut, placed, share_outside
+from federation.recognition.cropping import Similarity, aligned_cut, cut, placed, shares_outside
 from federation.recognition.templates import ARCFACE, DLIB
 
 FACE = np.array([[120.0, 100], [170, 96], [146, 128], [147, 158]])
@@ -113,9 +113,9 @@ def test_beyond_its_edge_an_image_goes_on_as_it_ends():
 
 def test_how_much_of_a_cut_is_made_up_is_said():
     image = scene()
-    assert share_outside(image, FACE, ARCFACE) == 0
-    assert share_outside(image, FACE - [500, 0], ARCFACE) == 1
-    half = share_outside(image, FACE - [146, 0], ARCFACE)  # the middle of the face is on the left edge
+    assert shares_outside(image, FACE, ARCFACE) == 0
+    assert shares_outside(image, FACE - [500, 0], ARCFACE) == 1
+    half = shares_outside(image, FACE - [146, 0], ARCFACE)  # the middle of the face is on the left edge
     assert 0.4 < half < 0.6
 
 
