@@ -79,14 +79,15 @@ def test_a_comparison_with_too_many_pictures_or_none_is_refused_with_the_numbers
 
 def test_fewer_pictures_than_the_threshold_is_set_for_are_said_in_one_line(capsys):
     references_of(files(2), None, release(2))
-    assert capsys.readouterr().err.splitlines() == [
+    assert capsys.readouterr().err == (
         "averaging 1 of the 2 pictures that the threshold is set for: you will be refused more often than with 3 "
-        "pictures, the last of which confirms"
-    ]
+        "pictures, the last of which confirms\n"
+    )
     probes_of(files(2), None, release(frames=3))
-    assert capsys.readouterr().err.splitlines() == [
-        "comparing 2 of the 3 pictures that the threshold is set for: the chance of being refused is higher than with 3"
-    ]
+    assert capsys.readouterr().err == (
+        "comparing 2 of the 3 pictures that the threshold is set for: the chance of being refused is higher than with "
+        "3\n"
+    )
 
 
 def test_as_many_pictures_as_the_threshold_is_set_for_are_passed_over_in_silence(capsys):
@@ -318,12 +319,10 @@ def test_a_camera_gives_references_and_after_a_pause_a_picture_that_confirms(rec
 def test_the_gate_looks_at_frames_of_a_camera_too(recognisers, monkeypatch):
     asked = []
     monkeypatch.setattr("click.pause", lambda *_, **__: None)
-    monkeypatch.setattr(
-        cutter(), "chip_of_pixels", lambda frame, profile: asked.append(profile) or frame, raising=True
-    )
+    monkeypatch.setattr(cutter(), "chip_of_pixels", lambda frame, profile: asked.append(profile) or frame, raising=True)
     monkeypatch.setattr(
         "client.device.capture.capture_faces",
-        lambda find, count, *, camera: [find(np.zeros((2, 2, 3), np.uint8)) for _ in range(count)],
+        lambda find, count, **_: [find(np.zeros((2, 2, 3), np.uint8)) for _ in range(count)],
     )
     pictures.embed(references_of(None, 0, release()), model=None, release=release())
     assert asked == [REFERENCE, REFERENCE, PROBE]
