@@ -15,6 +15,7 @@ from PIL import Image
 from client.faces.datasets import face_folder
 from client.faces.degradation import Condition, degrade
 from client.faces.embedding import EmbeddingCache, embed_folder
+from client.faces.images import UnusableImageError
 from federation.errors import UsageError
 from federation.recognition.profiles import PROBE, REFERENCE
 from federation.recognition.recogniser import unit_rows
@@ -68,7 +69,7 @@ class Aligner:
         self.version = version or real.aligner().version
         self.looks = 0
 
-    def chip(self, image):
+    def chip(self, image, _profile):
         self.looks += 1
         return chip(image)
 
@@ -125,6 +126,20 @@ def test_faces_are_found_without_an_aligner_at_hand(faces):
 
 
 # ---------------------------------------------------------------------- what is left out
+
+
+def test_an_image_that_is_no_good_reference_is_left_out_by_its_file_though_its_probe_would_do(faces):
+    class Strict(Aligner):
+        def chip(self, image, profile):
+            if profile == REFERENCE and image == orl_image(2, 1):
+                raise UnusableImageError("the face is cut off", "leave room around the face")
+            return super().chip(image, profile)
+
+    result = embedded(faces, aligner=Strict())
+    assert [str(problem) for problem in result.problems] == [
+        f"{faces / 'person 2' / '1.pgm'}: the face is cut off; leave room around the face"
+    ]
+    assert len(result.embeddings) == ALL - 2
 
 
 def test_what_cannot_be_used_is_reported_and_the_rest_goes_on(faces):

@@ -24,6 +24,7 @@ import client.node.app
 import client.node.people
 from client.cli import app
 from client.faces.degradation import Condition, degrade
+from client.faces.images import UnusableImageError
 from client.faces.models import MOBILEFACENET, load_recogniser, recogniser_files
 from client.node.joining import join, policy_of, trust_roster
 from client.node.people import changing, prepared_people, publish, refresh_active, withdraw
@@ -49,7 +50,7 @@ SCALES = '["moments", "scales", "threshold"]'
 class Aligner:
     """The real one, which looks at an image once in all tests."""
 
-    def chip(self, image):
+    def chip(self, image, _profile):
         return chip(image)
 
 
@@ -136,6 +137,41 @@ def test_nothing_that_is_made_can_be_read_by_others(tmp_path, folder):
     made = (folder / "prepared").resolve()
     modes = {stat.S_IMODE(path.stat().st_mode) for path in (made, *made.rglob("*"))}
     assert modes == {0o700, 0o600}
+
+
+class Strict(Aligner):
+    """A gate that lets no first image through as a reference; it records what each image is to serve as."""
+
+    def __init__(self):
+        self.asked = []
+
+    def chip(self, image, profile):
+        self.asked.append(profile)
+        if profile == REFERENCE and image in (orl_image(1, 1), orl_image(2, 1)):
+            raise UnusableImageError("only 17 pixels lie between the eyes", "come closer")
+        return super().chip(image, profile)
+
+
+def test_a_poor_reference_is_left_out_by_its_file_and_the_same_image_is_good_enough_for_a_probe(tmp_path, folder):
+    images = some_images(tmp_path / "images", {1: "anna", 2: "ben"}, camera="reference")
+    some_images(images, {1: "anna", 2: "ben"}, camera="probe")
+    done = prepared(images, folder, condition=None, aligner=Strict())
+    assert sorted(map(str, done.problems)) == [
+        f"{images / name / 'reference' / '1.pgm'}: only 17 pixels lie between the eyes; come closer"
+        for name in ("anna", "ben")
+    ]
+    rows = embeddings_in(folder)
+    used = {(str(p), str(c)) for p, c in zip(rows.people, rows.profiles, strict=True)}
+    assert used == {(name, camera) for name in ("anna", "ben") for camera in (REFERENCE, PROBE)}
+    assert np.count_nonzero(rows.profiles == REFERENCE) == 2
+    assert np.count_nonzero(rows.profiles == PROBE) == 4
+
+
+def test_an_image_that_imitates_the_probe_too_must_be_a_good_reference(tmp_path, folder):
+    strict = Strict()
+    done = prepared(some_images(tmp_path / "images", {1: "anna", 2: "ben"}), folder, aligner=strict)
+    assert set(strict.asked) == {REFERENCE}
+    assert (done.people, done.images, len(done.problems)) == (2, 2, 2)
 
 
 def test_two_cameras_are_paired_and_every_image_is_in_a_pair(tmp_path, folder):
@@ -297,7 +333,7 @@ def test_embeddings_made_by_other_means_are_not_overwritten(tmp_path, folder):
 
 def test_people_are_prepared_with_the_recogniser_that_is_named(tmp_path):
     folder = an_organisation(tmp_path / "south", recipes='["moments", "threshold"]')
-    images = some_images(tmp_path / "images", {1: "anna", 2: "ben"})
+    images = some_images(tmp_path / "images", {2: "anna", 3: "ben"})
     named = tmp_path / "named"
     named.mkdir()
     other = MobileFaceNetRecogniser(MOBILEFACENET.read_bytes(), dataclasses.replace(shipped().profile, name="another"))
@@ -329,9 +365,9 @@ def test_who_withdraws_is_deleted_and_never_comes_back(tmp_path, folder):
     opened = []
 
     class Watching(Aligner):
-        def chip(self, image):
+        def chip(self, image, profile):
             opened.append(image)
-            return super().chip(image)
+            return super().chip(image, profile)
 
     done = prepared(images, folder, aligner=Watching())
     assert (done.people, done.withdrawn) == (1, 1)
