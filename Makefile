@@ -31,13 +31,13 @@ endef
 SHELL := bash
 
 $(READY): pyproject.toml constraints.txt
-	$(call environment,dev,870)
+	$(call environment,dev,760)
 
 $(TESTED): pyproject.toml constraints.txt
-	$(if $(wildcard $(READY)),@$(MAKE) --no-print-directory $(READY) && touch $@,$(call environment,test,750))
+	$(if $(wildcard $(READY)),@$(MAKE) --no-print-directory $(READY) && touch $@,$(call environment,test,640))
 
 $(SHOWN): pyproject.toml constraints.txt
-	$(if $(wildcard $(READY)),@$(MAKE) --no-print-directory $(READY) && touch $@,$(call environment,demo,600))
+	$(if $(wildcard $(READY)),@$(MAKE) --no-print-directory $(READY) && touch $@,$(call environment,demo,490))
 
 $(MODEL): models/package-lock.json
 	@if command -v npm >/dev/null; then $(MAKE) --no-print-directory $(WEIGHTS); else $(BIN)/intaglio models fetch; fi

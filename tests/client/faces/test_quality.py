@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from client.faces.finding import FaceFinder, Aligner
+from client.faces.finding import Aligner, FaceFinder
 from client.faces.images import UnusableImageError, read_image
 from client.faces.quality import Quality
 from federation.recognition.profiles import PROBE, REFERENCE

@@ -5,6 +5,7 @@ import pytest
 
 from client.faces.datasets import face_folder, orl_faces
 from federation.onebit import TemplateSecret, hamming_distance
+from federation.recognition.profiles import PROBE
 from tests.faces import aligner, shipped
 
 
@@ -62,7 +63,7 @@ def test_without_a_new_secret_two_templates_of_one_face_are_linked(parameters):
 def orl_embeddings():
     """(40, 2, 192): two images of everybody in the ORL faces (AT&T Laboratories Cambridge), centred."""
     people = face_folder(orl_faces()).people.values()
-    chips = np.stack([aligner().chip(image.read_bytes()) for images in people for image in images[:2]])
+    chips = np.stack([aligner().chip(image.read_bytes(), PROBE) for images in people for image in images[:2]])
     embeddings = shipped().embed(chips).astype(float)
     return (embeddings - embeddings.mean(axis=0)).reshape(-1, 2, embeddings.shape[1])
 
