@@ -9,7 +9,7 @@ from client.faces.embedding import embed_folder
 from client.faces.models import load_recogniser
 from federation.learning.evaluation import DetCurve
 from federation.onebit import CodeSeed, Material, SessionKey, TemplateSecret, binary_code, hamming_distance, wire
-from federation.recognition.profiles import REFERENCE
+from federation.recognition.profiles import PROBE, REFERENCE
 from tests.faces import aligner, orl_image, shipped
 
 SEED = CodeSeed(bytes(range(32)))
