@@ -23,12 +23,12 @@ from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
-from client.faces.alignment import read_image
 from client.faces.datasets import orl_faces
 from client.faces.degradation import Condition, degrade
 from client.faces.finding import FaceFinder
+from client.faces.images import read_image
 from client.faces.measuring import faces_of
-from client.faces.models import MOBILEFACENET_NAME, load_recogniser
+from client.faces.models import load_recogniser
 from client.faces.quality import LEAST_EYES_APART_OF_REFERENCE, MOST_OUTSIDE, MOST_OVER, Quality
 from federation.errors import IntaglioError
 from federation.recognition.cropping import Pixels, Points, aligned_cut, placed, shares_outside
@@ -97,7 +97,7 @@ def main(
     condition: Annotated[
         Condition | None, typer.Option(help="How probes are degraded.", show_default="not at all")
     ] = None,
-    model: Annotated[Path, typer.Option(help="Recogniser.")] = Path(MOBILEFACENET_NAME),
+    model: Annotated[Path | None, typer.Option(help="Recogniser of your own, an .onnx file.")] = None,
 ) -> None:
     """Print what a gate for references lets through, and what images that it refuses would do."""
     folders = faces or [orl_faces()]

@@ -2,8 +2,8 @@
 
 from functools import cache
 
-from client.faces.alignment import FaceAligner
 from client.faces.datasets import orl_faces
+from client.faces.finding import aligner_for
 from client.faces.models import load_recogniser
 from federation.recognition.foreign import NETWORK, OnnxNetwork, OnnxRecogniser
 from federation.recognition.profile import Clips, ColourOrder, Preprocessing, Provenance, RecogniserProfile
@@ -12,7 +12,7 @@ from federation.recognition.templates import ARCFACE
 
 @cache
 def aligner():
-    return FaceAligner()
+    return aligner_for(shipped())
 
 
 @cache

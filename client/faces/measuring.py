@@ -28,10 +28,10 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from client.faces.alignment import UnusableImageError, read_image
 from client.faces.datasets import FaceFolder, Problem, face_folder
 from client.faces.degradation import Condition, degrade
 from client.faces.finding import FaceFinder
+from client.faces.images import UnusableImageError, read_image
 from federation.errors import UsageError
 from federation.learning.evaluation import DetCurve
 from federation.recognition.cropping import Points, aligned_cut

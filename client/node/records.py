@@ -28,7 +28,7 @@ from federation.recognition.profiles import PROBE
 
 if TYPE_CHECKING:
     from federation.learning.scales import ChipSet
-    from federation.recognition.resnet import ResNetRecogniser
+    from federation.recognition.mobilefacenet import MobileFaceNetRecogniser
 
 # Flower may start a process for every message, and most need neither torch nor Opacus: what trains is imported where it
 # is used, which saves each of those processes seconds.
@@ -125,13 +125,13 @@ def groups(context: Context) -> dict[str, str]:
     return {person: listed[person] for person in here if isinstance(listed[person], str)}
 
 
-def recogniser(context: Context) -> ResNetRecogniser:
+def recogniser(context: Context) -> MobileFaceNetRecogniser:
     """The network whose scale layers a run tunes."""
     from client.faces.models import load_recogniser  # noqa: PLC0415 - see the top
-    from federation.recognition.resnet import ResNetRecogniser  # noqa: PLC0415 - see the top
+    from federation.recognition.mobilefacenet import MobileFaceNetRecogniser  # noqa: PLC0415 - see the top
 
     loaded = load_recogniser(path(context, "model", "model"))
-    if not isinstance(loaded, ResNetRecogniser):
+    if not isinstance(loaded, MobileFaceNetRecogniser):
         raise UsageError(f"the recipe {SCALES} tunes the recogniser that comes with the project, not an ONNX file")
     return loaded
 

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from federation.privacy.epsilon_audit import EpsilonAudit
     from federation.privacy.plan import PrivacyPlan
     from federation.recognition.embeddings import EmbeddingSet
-    from federation.recognition.resnet import ResNetRecogniser
+    from federation.recognition.mobilefacenet import MobileFaceNetRecogniser
 
 # The accountant, torch and the recogniser take seconds to load: commands import them when they run.
 
@@ -318,7 +318,7 @@ def _plan_of(
     delta, people, organisations, dimension, colluders, dropouts = rest
     tuned = 0
     if steps:
-        from federation.recognition.resnet import TUNABLE as tuned  # noqa: N811, PLC0415 - see the top
+        from federation.recognition.mobilefacenet import TUNABLE as tuned  # noqa: N811, PLC0415 - see the top
 
     def plan(one_round: float) -> PrivacyPlan:
         return PrivacyPlan.for_epsilon(
@@ -348,24 +348,22 @@ def _plan_of(
     return promise, plan(one)
 
 
-def _recogniser_of_steps(plan: PrivacyPlan) -> ResNetRecogniser:
+def _recogniser_of_steps(plan: PrivacyPlan) -> MobileFaceNetRecogniser:
     """The network whose tuning is attacked.
 
     Raises:
         UsageError: the plan asks nobody for a step, or the network is not there.
     """
-    from client.faces.models import load_recogniser  # noqa: PLC0415 - see the top
+    from client.faces.models import load_mobilefacenet  # noqa: PLC0415 - see the top
     from federation.privacy.plan import Adaptation  # noqa: PLC0415 - see the top
-    from federation.recognition.resnet import ResNetRecogniser  # noqa: PLC0415 - see the top
+    from federation.recognition.mobilefacenet import shipped_profile  # noqa: PLC0415 - see the top
 
     if plan.adaptation is Adaptation.NONE:
         raise UsageError(
             f"there is no step to attack: {plan.planned_noise}, too much to deploy; name more --people or a larger "
             "--epsilon"
         )
-    recogniser = load_recogniser()
-    assert isinstance(recogniser, ResNetRecogniser)  # noqa: S101 - what comes with the project
-    return recogniser
+    return load_mobilefacenet(shipped_profile())
 
 
 def _rounded_up(epsilon: float) -> float:

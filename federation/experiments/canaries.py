@@ -39,7 +39,7 @@ from federation.privacy.plan import MOMENTS, SCALES, THRESHOLD, Adaptation, Priv
 from federation.recognition.embeddings import EmbeddingSet
 from federation.recognition.model import Adapter
 from federation.recognition.profiles import PROBE, REFERENCE
-from federation.recognition.resnet import ResNetRecogniser
+from federation.recognition.mobilefacenet import MobileFaceNetRecogniser
 from federation.secagg.ring import NoiseSource, decode, discrete_noise, noise_std, noisy_input
 from federation.secagg.session import DIGEST_BYTES, Random, Session
 
@@ -77,7 +77,7 @@ class Mechanism:
     """
 
     moments: Callable[[EmbeddingSet, NDArray[np.float64], PrivacyPlan], NDArray[np.float64]] = moments_sum
-    scales: Callable[[ResNetRecogniser, ChipSet, NDArray[np.float64], PrivacyPlan], NDArray[np.float64]] = scales_sum
+    scales: Callable[[MobileFaceNetRecogniser, ChipSet, NDArray[np.float64], PrivacyPlan], NDArray[np.float64]] = scales_sum
     threshold: Callable[[EmbeddingSet, Adapter, ImpostorPrior], NDArray[np.float64]] = impostor_summary
     noise: Callable[[int], NoiseSource] = _honest_noise
     missing: int = 0
@@ -90,7 +90,7 @@ def audit_epsilon(
     confidence: float = CONFIDENCE,
     method: AuditMethod = AuditMethod.GAUSSIAN,
     images: int = 4,
-    recogniser: ResNetRecogniser | None = None,
+    recogniser: MobileFaceNetRecogniser | None = None,
     mechanism: Mechanism | None = None,
 ) -> EpsilonAudit:
     """Runs a plan's releases again and again, with one person more and without, and bounds epsilon from below.
@@ -184,7 +184,7 @@ class _Attack:
     """Everything about an audit that is the same in all runs."""
 
     def __init__(
-        self, plan: PrivacyPlan, mechanism: Mechanism, images: int, recogniser: ResNetRecogniser | None
+        self, plan: PrivacyPlan, mechanism: Mechanism, images: int, recogniser: MobileFaceNetRecogniser | None
     ) -> None:
         honest = plan.organisations - plan.colluders - plan.dropouts - mechanism.missing
         if honest < 1:
@@ -209,7 +209,7 @@ def _exact_sums(
     plan: PrivacyPlan,
     mechanism: Mechanism,
     images: int,
-    recogniser: ResNetRecogniser | None,
+    recogniser: MobileFaceNetRecogniser | None,
     members: range,
 ) -> _Sums:
     """What the code that runs makes of the people, before noise."""

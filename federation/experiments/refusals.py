@@ -25,7 +25,7 @@ from federation.privacy.plan import SCALES, THRESHOLD, PrivacyPlan
 from federation.recognition.embeddings import EmbeddingSet
 from federation.recognition.model import Adapter
 from federation.recognition.profiles import PROBE, REFERENCE
-from federation.recognition.resnet import ResNetRecogniser
+from federation.recognition.mobilefacenet import MobileFaceNetRecogniser
 from federation.secagg.ring import noisy_input
 
 _LARGEST: Final = float(np.finfo(np.float64).max)
@@ -38,7 +38,7 @@ def audit_refusals(
     plan: PrivacyPlan,
     *,
     confidence: float = CONFIDENCE,
-    recogniser: ResNetRecogniser | None = None,
+    recogniser: MobileFaceNetRecogniser | None = None,
     mechanism: Mechanism | None = None,
 ) -> EpsilonAudit:
     """Asks every release of a plan with extreme numbers, with the canary and without.
@@ -81,7 +81,7 @@ def _none(size: int, _std: float) -> NDArray[np.int64]:
 
 
 def _questions(
-    plan: PrivacyPlan, release: str, audited: Mechanism, recogniser: ResNetRecogniser | None
+    plan: PrivacyPlan, release: str, audited: Mechanism, recogniser: MobileFaceNetRecogniser | None
 ) -> Iterator[tuple[_Sum, _Sum]]:
     """Pairs of the same question, about the people without the canary and with it."""
     if release == SCALES:
@@ -91,7 +91,7 @@ def _questions(
     return _sums(plan, release, audited)
 
 
-def _steps(plan: PrivacyPlan, audited: Mechanism, recogniser: ResNetRecogniser) -> Iterator[tuple[_Sum, _Sum]]:
+def _steps(plan: PrivacyPlan, audited: Mechanism, recogniser: MobileFaceNetRecogniser) -> Iterator[tuple[_Sum, _Sum]]:
     loud = np.random.default_rng(0).normal(size=plan.tuned)
     most = BOUNDS["scales"][1]
     for scales in (telling_scales(recogniser), loud * 10**3.6385, np.sign(loud) * most, loud * 1e30):

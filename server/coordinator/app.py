@@ -32,7 +32,8 @@ from federation.learning.rounds import (
     threshold_request,
 )
 from federation.privacy.plan import MOMENTS, SCALES, THRESHOLD, Adaptation, PrivacyPlan
-from federation.recognition.model import Basis, ModelRelease
+from federation.recognition.basis import Basis
+from federation.recognition.model import ModelRelease
 from server.coordinator.evaluating import EvaluationSettings, evaluate
 from server.coordinator.runs import Opened, RunConfig, RunSettings, carry_out, say, say_promise
 from server.coordinator.secure_sums import OpenedSum
@@ -200,6 +201,6 @@ def _load_start(path: Path, dimension: int) -> NDArray[np.float64]:
 
 
 def _tunable() -> int:
-    from federation.recognition.resnet import TUNABLE  # noqa: PLC0415 - torch takes seconds, and other recipes need none of it
+    from federation.recognition.mobilefacenet import TUNABLE  # noqa: PLC0415 - other recipes need none of it
 
     return TUNABLE

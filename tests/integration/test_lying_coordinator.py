@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from federation.recognition.resnet import TUNABLE, ResNetRecogniser
 from flwr.app import Array, ArrayRecord, ConfigRecord, RecordDict
 
 import client.node.app
@@ -42,10 +43,10 @@ from federation.learning.scales import ChipSet
 from federation.privacy.bounds import BOUNDS
 from federation.privacy.ledger import LedgerChain
 from federation.privacy.plan import MOMENTS, SCALES, THRESHOLD, PrivacyPlan
-from federation.recognition.model import Adapter, Basis, ModelRelease, PrivacyStatement
+from federation.recognition.basis import Basis
+from federation.recognition.model import Adapter, ModelRelease, PrivacyStatement
 from federation.recognition.profiles import PROBE, REFERENCE
 from federation.recognition.recogniser import CHIP_SIDE
-from federation.recognition.resnet import TUNABLE, ResNetRecogniser
 from tests.faces import shipped
 from tests.federated import NAMES, OF_ORGANISATION, ORGANISATIONS, the_plan, write_federation
 from tests.integration.lying import LyingCoordinator, Seen

@@ -20,8 +20,8 @@ from client.device.pictures import (
     require_different,
     require_one_person,
 )
-from client.faces.alignment import UnusableImageError, read_image
-from client.faces.finding import FaceFinder, ProfileAligner
+from client.faces.finding import Aligner, FaceFinder
+from client.faces.images import UnusableImageError, read_image
 from federation.errors import UsageError
 from federation.recognition.model import Adapter
 from federation.recognition.profiles import PROBE, REFERENCE
@@ -112,7 +112,7 @@ def test_pictures_come_from_files_or_from_a_camera(named):
 
 
 # ---------------------------------------------------------------------------------------------------- each one once
-class Aligner(ProfileAligner):
+class Once(Aligner):
     """The real one, which looks at an image once in all tests."""
 
     @cache  # noqa: B019 - there is one
@@ -122,7 +122,7 @@ class Aligner(ProfileAligner):
 
 @cache
 def cutter():
-    return Aligner(ARCFACE, FaceFinder())
+    return Once(ARCFACE, FaceFinder())
 
 
 def chip(image):

@@ -12,14 +12,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from client.faces.alignment import UnusableImageError
 from client.faces.datasets import face_folder
 from client.faces.degradation import Condition, degrade
 from client.faces.embedding import EmbeddingCache, embed_folder
+from client.faces.images import UnusableImageError
 from federation.errors import UsageError
 from federation.recognition.profiles import PROBE, REFERENCE
 from federation.recognition.recogniser import unit_rows
-from federation.recognition.templates import DLIB
+from federation.recognition.templates import ARCFACE
 from tests import faces as real
 from tests.faces import orl_image
 
@@ -46,7 +46,7 @@ class Thumbnails:
     """A recogniser that anybody can understand, and that records what it is asked."""
 
     name, dimension = "thumbnails", 100
-    profile = SimpleNamespace(alignment=DLIB, network="resnet29", moments=())
+    profile = SimpleNamespace(alignment=ARCFACE, moments=())
 
     def __init__(self, digest="0" * 64):
         self.digest = digest
@@ -54,7 +54,7 @@ class Thumbnails:
 
     def embed(self, chips):
         self.chips += len(chips)
-        return unit_rows(chips[:, 5::15, 5::15, 1].reshape(len(chips), 100) + 1.0)
+        return unit_rows(chips[:, 5::11, 5::11, 1].reshape(len(chips), 100) + 1.0)
 
 
 @cache
@@ -102,7 +102,7 @@ def test_every_image_gives_a_reference_and_a_probe(faces):
     assert (len(rows), rows.dimension) == (ALL, 100)
     images = [orl_image(person, number) for person in range(1, PEOPLE + 1) for number in range(1, IMAGES + 1)]
     chips = np.stack([chip(image) for image in images])
-    for profile, expected in ((REFERENCE, chips), (PROBE, degrade(chips, Condition.MASK, DLIB))):
+    for profile, expected in ((REFERENCE, chips), (PROBE, degrade(chips, Condition.MASK, ARCFACE))):
         half = rows.select(rows.profiles == profile)
         np.testing.assert_array_equal(half.embeddings, Thumbnails().embed(expected))
         assert half.images.tolist() == [hashlib.sha256(image).hexdigest() for image in images]

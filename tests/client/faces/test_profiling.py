@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 
 from client import cli
 from client.faces import measuring
-from client.faces.finding import ProfileAligner
+from client.faces.finding import Aligner
 from client.faces.measuring import Face, Faces, decidability, measure
 from client.faces.models import load_recogniser
 from client.faces.profiling import _tried
@@ -20,7 +20,7 @@ from federation.learning.evaluation import DetCurve
 from federation.recognition.profile import ColourOrder, Layout, RecogniserProfile
 from federation.recognition.templates import ARCFACE
 from tests.arcface_onnx import exported
-from tests.faces import orl_image
+from tests.faces import orl_image, shipped
 
 
 def faces_of(persons, groups, halves=None):
@@ -190,8 +190,8 @@ def test_an_arcface_model_of_ones_own_embeds_as_the_one_that_comes_along(folder,
     )
     assert "six │ 6      │ 19     │ 1" in result.stdout
     assert "s1/4.pgm: no face found" in result.stdout
-    cut = ProfileAligner(ARCFACE).chip(orl_image(9, 1))[None]
-    cosine = load_recogniser(model).embed(cut)[0] @ load_recogniser(Path("mobilefacenet")).embed(cut)[0]
+    cut = Aligner(ARCFACE).chip(orl_image(9, 1))[None]
+    cosine = load_recogniser(model).embed(cut)[0] @ shipped().embed(cut)[0]
     assert cosine > 0.9999
 
 
@@ -220,7 +220,7 @@ def test_folders_without_a_face_are_refused(tmp_path):
 
 
 def test_the_profile_that_comes_along_is_of_people_who_agreed_to_it():
-    profile = load_recogniser(Path("mobilefacenet")).profile
+    profile = shipped().profile
     assert [(faces.name, faces.people) for faces in profile.sets] == [("london", 102)]
     assert "CC BY 4.0" in profile.sets[0].terms
     assert "without their consent" in profile.provenance.training

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from client.faces.alignment import UnusableImageError, read_image
-from client.faces.finding import FaceFinder, ProfileAligner
+from client.faces.finding import Aligner, FaceFinder
+from client.faces.images import UnusableImageError, read_image
 from client.faces.quality import Quality
 from federation.recognition.profiles import PROBE, REFERENCE
 from federation.recognition.templates import ARCFACE
@@ -21,7 +21,7 @@ WHOLE = np.zeros((200, 200, 3), np.uint8)
 
 @cache
 def cutter():
-    return ProfileAligner(ARCFACE, FaceFinder())
+    return Aligner(ARCFACE, FaceFinder())
 
 
 def encoded(pixels):
@@ -112,6 +112,6 @@ def test_the_face_that_a_reference_needs_is_measured_before_it_is_enlarged():
 
 
 def test_another_gate_makes_another_version(monkeypatch):
-    before = ProfileAligner(ARCFACE, FaceFinder()).version
+    before = Aligner(ARCFACE, FaceFinder()).version
     monkeypatch.setattr("client.faces.finding.GATE", "another")
-    assert ProfileAligner(ARCFACE, FaceFinder()).version != before
+    assert Aligner(ARCFACE, FaceFinder()).version != before

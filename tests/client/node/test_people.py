@@ -13,6 +13,7 @@ import threading
 import unicodedata
 from functools import cache
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -22,11 +23,11 @@ from typer.testing import CliRunner
 import client.node.app
 import client.node.people
 from client.cli import app
-from client.faces.alignment import UnusableImageError
 from client.faces.degradation import Condition, degrade
-from client.faces.models import load_recogniser
+from client.faces.images import UnusableImageError
+from client.faces.models import MOBILEFACENET, load_recogniser, recogniser_files
 from client.node.joining import join, policy_of, trust_roster
-from client.node.people import changing, publish, refresh_active, withdraw
+from client.node.people import changing, prepared_people, publish, refresh_active, withdraw
 from client.node.preparing import prepare
 from client.node.start import node_config, require_ready
 from federation.errors import RefusedError, UsageError
@@ -34,8 +35,9 @@ from federation.learning.moments import public_start
 from federation.learning.scales import ChipSet
 from federation.privacy.plan import PrivacyPlan
 from federation.recognition.embeddings import EmbeddingSet
+from federation.recognition.mobilefacenet import MobileFaceNetRecogniser
 from federation.recognition.profiles import PROBE, REFERENCE
-from federation.recognition.templates import DLIB
+from federation.recognition.templates import ARCFACE
 from server.fleet.members import Coordinator
 from tests.faces import aligner, orl_image, shipped
 from tests.federated import CALLED, run, the_release, write_federation
@@ -116,7 +118,7 @@ def test_images_become_embeddings_chips_and_a_model_that_belong_together(tmp_pat
     embeddings, chips = embeddings_in(folder), chips_in(folder)
     expected = np.stack([chip(orl_image(person, number)) for person in (1, 2) for number in (1, 2)])
     assert np.array_equal(chips.reference, expected)
-    assert np.array_equal(chips.probe, degrade(expected, Condition.MASK, DLIB))
+    assert np.array_equal(chips.probe, degrade(expected, Condition.MASK, ARCFACE))
     assert chips.people.tolist() == ["anna", "anna", "ben", "ben"]
     for profile, side in ((REFERENCE, chips.reference), (PROBE, chips.probe)):
         mine = embeddings.select(embeddings.profiles == profile)
@@ -332,7 +334,13 @@ def test_embeddings_made_by_other_means_are_not_overwritten(tmp_path, folder):
 def test_people_are_prepared_with_the_recogniser_that_is_named(tmp_path):
     folder = an_organisation(tmp_path / "south", recipes='["moments", "threshold"]')
     images = some_images(tmp_path / "images", {2: "anna", 3: "ben"})
-    assert prepared(images, folder, model=Path("mobilefacenet")).people == 2
+    named = tmp_path / "named"
+    named.mkdir()
+    other = MobileFaceNetRecogniser(MOBILEFACENET.read_bytes(), dataclasses.replace(shipped().profile, name="another"))
+    for name, data in recogniser_files(other).items():
+        (named / name).write_bytes(data)
+    assert prepared(images, folder, model=named).people == 2
+    assert prepared_people(folder).made_with["recogniser"] == other.digest != shipped().digest
     embeddings = embeddings_in(folder)
     assert (embeddings.dimension, len(embeddings)) == (192, 8)
     clean = embeddings.select(embeddings.profiles == REFERENCE)
@@ -341,11 +349,10 @@ def test_people_are_prepared_with_the_recogniser_that_is_named(tmp_path):
     assert cosines[same].min() > 0.6 > cosines[~same].max()
 
 
-def test_a_model_of_ones_own_cannot_be_prepared_for_the_recipe_scales(tmp_path, folder):
-    model = tmp_path / "own.onnx"
-    model.touch()
+def test_a_model_of_ones_own_cannot_be_prepared_for_the_recipe_scales(tmp_path, folder, monkeypatch):
+    monkeypatch.setattr("client.node.preparing.load_recogniser", lambda _model: SimpleNamespace(digest="ab" * 32))
     with pytest.raises(UsageError, match="the policy lists the recipe scales"):
-        prepared(some_images(tmp_path / "images", {1: "anna"}), folder, model=model)
+        prepared(some_images(tmp_path / "images", {1: "anna"}), folder, model=tmp_path / "own.onnx")
 
 
 # -------------------------------------------------------------------------------------------------------- withdrawing
@@ -517,7 +524,7 @@ def test_nodes_made_by_the_commands_take_part_in_a_run_that_tunes_the_scales(tmp
     config = write_federation(tmp_path / "run")
     (tmp_path / "run" / "roster").write_text(coordinator.roster())
     np.save(tmp_path / "run" / "start.npy", public_start(shipped()))
-    config |= {"recipe": "scales", "steps": 1, "dimension": 128, "num-organisations": 2, "people": people - 1}
+    config |= {"recipe": "scales", "steps": 1, "dimension": 192, "num-organisations": 2, "people": people - 1}
     run({**config, "round-deadline-seconds": 60.0}, nodes=2, node_configs=configs)
     assert the_release(config).adaptation == "scales"
     assert the_release(config).adapter.scales[PROBE].any()
