@@ -13,7 +13,7 @@ from typing import Annotated
 import numpy as np
 import typer
 
-from client.faces.alignment import FaceAligner
+from client.faces.images import FaceAligner
 from client.faces.datasets import face_folder, orl_faces
 from client.faces.degradation import Condition
 from client.faces.embedding import embed_folder

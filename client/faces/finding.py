@@ -1,4 +1,4 @@
-"""From an image to a face cut as a recogniser's profile says: detection, landmarks and the cut, without dlib and torch.
+"""From an image to a face cut as a recogniser's profile says: detection, landmarks and the cut.
 
 The detector is BlazeFace. An image passes when it shows exactly one face.
 

@@ -19,7 +19,7 @@ from client.faces.degradation import Condition, degrade
 from client.faces.embedding import embed_folder
 from client.faces.finding import Aligner, aligner_for
 from client.faces.images import UnusableImageError
-from client.faces.models import SHIPPED, load_recogniser
+from client.faces.models import load_recogniser, recogniser_files
 from examples.demo.auditing import attacked, audit, trial_bundle
 from examples.demo.results import Accuracy, DemoResult, Stage
 from examples.demo.verifying import people_of, verify_everybody
@@ -33,7 +33,7 @@ from federation.recognition.embeddings import EmbeddingSet
 from federation.recognition.mobilefacenet import MobileFaceNetRecogniser
 from federation.recognition.model import Adapter
 from federation.recognition.profiles import PROBE
-from federation.recognition.recogniser import Chips
+from federation.recognition.recogniser import Chips, Recogniser
 from federation.recognition.templates import Alignment
 from server.coordinator.ledger import PrivacyLedger
 from server.coordinator.local_run import run_locally
@@ -131,7 +131,7 @@ def run(settings: Settings, *, step: Step, say: Callable[[str], None]) -> DemoRe
             fmr=STATED_FMR,
             recipe=settings.recipe,
             chips=chips,
-            model=(settings.model or SHIPPED) if chips else None,
+            model=_weights(recogniser, settings.folder / "recogniser") if chips else None,
             progress=told,
         )
         stages.progress(_COORDINATOR_LINES, _COORDINATOR_LINES)
@@ -197,6 +197,14 @@ def chip_set(
     chips, people, images = zip(*rows, strict=True)
     clean = np.stack(chips)
     return ChipSet(clean, degrade(clean, condition, alignment), np.array(people), np.array(images))
+
+
+def _weights(recogniser: Recogniser, folder: Path) -> Path:
+    """A new folder with the files of a recogniser that can be tuned."""
+    folder.mkdir()
+    for name, data in recogniser_files(recogniser).items():
+        (folder / name).write_bytes(data)
+    return folder
 
 
 _COORDINATOR_LINES = 8

@@ -585,7 +585,7 @@ def test_help_names_where_the_passphrase_comes_from():
 
 
 def test_the_commands_run_without_torch_and_flower():
-    code = "import sys, client.cli, server.cli; print(sorted({'torch', 'flwr', 'opacus', 'dlib'} & set(sys.modules)))"
+    code = "import sys, client.cli, server.cli; print(sorted({'torch', 'flwr', 'opacus'} & set(sys.modules)))"
     environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])}
     shown = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
     assert shown.stdout.strip() == "[]"

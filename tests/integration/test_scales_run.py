@@ -4,16 +4,15 @@ import numpy as np
 import pytest
 
 import client.node.app
-from client.faces.models import SHIPPED
+from client.faces.models import recogniser_files
 from federation.errors import MalformedMessageError
 from federation.learning.moments import public_start
 from federation.learning.rounds import SHARE_KEYS, read_scales_request, scales_request
 from federation.learning.scales import ChipSet, Descent, scales_sum
 from federation.privacy.plan import PrivacyPlan
+from federation.recognition.mobilefacenet import SIDE, TUNABLE
 from federation.recognition.model import Adapter, ModelRelease
 from federation.recognition.profiles import PROBE, REFERENCE
-from federation.recognition.recogniser import CHIP_SIDE
-from federation.recognition.resnet import TUNABLE
 from server.coordinator.local_run import run_locally
 from tests.faces import shipped
 from tests.federated import ORGANISATIONS, ledger_kinds, run, the_release, write_federation
@@ -24,8 +23,15 @@ PEOPLE, STEPS, EPSILON = 8, 2, 8.0
 
 def made_up_chips(people):
     names = np.array([f"secret person {index:03d}" for index in range(people)])
-    chips = np.random.default_rng(3).integers(0, 256, (people, CHIP_SIDE, CHIP_SIDE, 3), dtype=np.uint8)
+    chips = np.random.default_rng(3).integers(0, 256, (people, SIDE, SIDE, 3), dtype=np.uint8)
     return ChipSet(chips, chips // 3, names, np.array([f"{index:064x}" for index in range(people)]))
+
+
+def write_model(folder):
+    folder.mkdir()
+    for name, data in recogniser_files(shipped()).items():
+        (folder / name).write_bytes(data)
+    return folder
 
 
 def parts(chips):
@@ -35,7 +41,7 @@ def parts(chips):
 
 def the_plan():
     return PrivacyPlan.for_epsilon(
-        EPSILON, delta=1e-5, people=PEOPLE, organisations=ORGANISATIONS, dimension=128, tuned=TUNABLE, steps=STEPS
+        EPSILON, delta=1e-5, people=PEOPLE, organisations=ORGANISATIONS, dimension=192, tuned=TUNABLE, steps=STEPS
     )
 
 
@@ -54,10 +60,10 @@ def config(tmp_path, chips, monkeypatch):
     values = write_federation(tmp_path)
     for index, mine in enumerate(parts(chips)):
         (tmp_path / f"{index}.npz").write_bytes(mine.embed(shipped(), None).to_bytes())
-    (tmp_path / "model").symlink_to(SHIPPED)
+    write_model(tmp_path / "model")
     np.save(tmp_path / "start.npy", public_start(shipped()))
     changes = {"recipe": "scales", "steps": STEPS, "gradient-clip": 0.05, "epsilon": EPSILON, "budget-epsilon": EPSILON}
-    return {**values, **changes, "people": PEOPLE, "dimension": 128, "round-deadline-seconds": 60.0}
+    return {**values, **changes, "people": PEOPLE, "dimension": 192, "round-deadline-seconds": 60.0}
 
 
 def test_a_run_tunes_the_probes_and_charges_every_step(config, chips, capsys):
@@ -142,7 +148,7 @@ def test_tuned_references_are_those_of_the_frozen_network(chips):
     tuned, frozen = chips.embed(shipped(), scales), chips.embed(shipped(), None)
     assert np.array_equal(tuned.embeddings[tuned.profiles == REFERENCE], frozen.embeddings[:PEOPLE])
     assert np.abs(tuned.embeddings[tuned.profiles == PROBE] - frozen.embeddings[PEOPLE:]).max() > 1e-3
-    adapter = Adapter(Adapter.identity(128).centres, None, {PROBE: scales})
+    adapter = Adapter(Adapter.identity(192).centres, None, {PROBE: scales})
     assert np.allclose(adapter.apply(tuned.embeddings, PROBE), tuned.embeddings, atol=1e-6)
 
 
@@ -163,7 +169,7 @@ def test_a_local_run_through_flowers_own_processes_tunes_the_scales(tmp_path):
         recipe="scales",
         steps=1,
         chips=mine,
-        model=SHIPPED,
+        model=write_model(tmp_path / "model"),
         progress=said.append,
     )
     assert release.adaptation == "scales"
