@@ -35,7 +35,7 @@ def test_what_is_no_aligned_cut_is_refused(cuts):
 
 
 def test_two_images_of_one_person_are_more_alike_than_images_of_two():
-    faces = [shipped().embed(aligner().chip(orl_image(*face))[None])[0] for face in ((1, 1), (1, 2), (2, 1), (2, 2))]
+    faces = [shipped().embed(aligner().chip(orl_image(*face))[None])[0] for face in ((2, 1), (2, 2), (3, 1), (3, 2))]
     cosines = np.array(faces) @ np.transpose(faces)
     assert min(cosines[0, 1], cosines[2, 3]) > cosines[:2, 2:].max() + 0.2
 
