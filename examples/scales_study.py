@@ -12,18 +12,18 @@ from typing import Annotated
 
 import numpy as np
 import typer
+from federation.recognition.resnet import TUNABLE, ResNetRecogniser
 
-from client.faces.images import FaceAligner
 from client.faces.datasets import face_folder, orl_faces
 from client.faces.degradation import Condition
 from client.faces.embedding import embed_folder
+from client.faces.images import FaceAligner
 from client.faces.models import load_recogniser
 from examples.demo.pipeline import ORGANISATIONS, STATED_FMR, chip_set, split
 from federation.learning.evaluation import DetCurve, cross_profile_scores
 from federation.learning.scales import ChipSet, Descent, scales_sum
 from federation.privacy.plan import PrivacyPlan, operating_system_noise
 from federation.recognition.model import Adapter
-from federation.recognition.resnet import TUNABLE, ResNetRecogniser
 
 
 def held_out_rates(recogniser: ResNetRecogniser, chips: ChipSet, scales: np.ndarray | None) -> str:

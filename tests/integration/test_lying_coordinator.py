@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from federation.recognition.resnet import TUNABLE, ResNetRecogniser
 from flwr.app import Array, ArrayRecord, ConfigRecord, RecordDict
 
 import client.node.app
@@ -46,7 +47,6 @@ from federation.recognition.basis import Basis
 from federation.recognition.model import Adapter, ModelRelease, PrivacyStatement
 from federation.recognition.profiles import PROBE, REFERENCE
 from federation.recognition.recogniser import CHIP_SIDE
-from federation.recognition.resnet import TUNABLE, ResNetRecogniser
 from tests.faces import shipped
 from tests.federated import NAMES, OF_ORGANISATION, ORGANISATIONS, the_plan, write_federation
 from tests.integration.lying import LyingCoordinator, Seen

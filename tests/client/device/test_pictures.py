@@ -112,7 +112,7 @@ def test_pictures_come_from_files_or_from_a_camera(named):
 
 
 # ---------------------------------------------------------------------------------------------------- each one once
-class Counting(Aligner):
+class Once(Aligner):
     """The real one, which looks at an image once in all tests."""
 
     @cache  # noqa: B019 - there is one
@@ -122,7 +122,7 @@ class Counting(Aligner):
 
 @cache
 def cutter():
-    return Counting(ARCFACE, FaceFinder())
+    return Once(ARCFACE, FaceFinder())
 
 
 def chip(image):

@@ -7,6 +7,7 @@ import dataclasses
 
 import numpy as np
 import pytest
+from federation.recognition.resnet import TUNABLE
 
 from federation.errors import UsageError
 from federation.experiments.canaries import Mechanism, audit_epsilon
@@ -18,7 +19,6 @@ from federation.learning.scales import person_gradients, scales_sum
 from federation.privacy.epsilon_audit import AuditMethod
 from federation.privacy.plan import Adaptation, PrivacyPlan
 from federation.recognition.embeddings import EmbeddingSet
-from federation.recognition.resnet import TUNABLE
 from federation.secagg.ring import discrete_noise
 from tests.faces import shipped
 
