@@ -126,7 +126,7 @@ def groups(context: Context) -> dict[str, str]:
 
 
 def recogniser(context: Context) -> MobileFaceNetRecogniser:
-    """The network whose scale layers a run tunes."""
+    """The network that a run tunes."""
     from client.faces.models import load_recogniser  # noqa: PLC0415 - see the top
     from federation.recognition.mobilefacenet import MobileFaceNetRecogniser  # noqa: PLC0415 - see the top
 

@@ -37,9 +37,9 @@ from federation.privacy.auditing import CONFIDENCE, audit_of_guesses, audit_of_s
 from federation.privacy.epsilon_audit import AuditMethod, EpsilonAudit
 from federation.privacy.plan import MOMENTS, SCALES, THRESHOLD, Adaptation, PrivacyPlan
 from federation.recognition.embeddings import EmbeddingSet
+from federation.recognition.mobilefacenet import MobileFaceNetRecogniser
 from federation.recognition.model import Adapter
 from federation.recognition.profiles import PROBE, REFERENCE
-from federation.recognition.mobilefacenet import MobileFaceNetRecogniser
 from federation.secagg.ring import NoiseSource, decode, discrete_noise, noise_std, noisy_input
 from federation.secagg.session import DIGEST_BYTES, Random, Session
 
@@ -77,7 +77,9 @@ class Mechanism:
     """
 
     moments: Callable[[EmbeddingSet, NDArray[np.float64], PrivacyPlan], NDArray[np.float64]] = moments_sum
-    scales: Callable[[MobileFaceNetRecogniser, ChipSet, NDArray[np.float64], PrivacyPlan], NDArray[np.float64]] = scales_sum
+    scales: Callable[[MobileFaceNetRecogniser, ChipSet, NDArray[np.float64], PrivacyPlan], NDArray[np.float64]] = (
+        scales_sum
+    )
     threshold: Callable[[EmbeddingSet, Adapter, ImpostorPrior], NDArray[np.float64]] = impostor_summary
     noise: Callable[[int], NoiseSource] = _honest_noise
     missing: int = 0

@@ -2,9 +2,9 @@
 
 Theory of operation
 -------------------
-The coordinator sends every step's scales, and privacy must hold for whatever it sends. These switch off everything that
-the tuned blocks see: a factor of 0, with a slope of 0 behind it, gives nothing and lets no gradient pass. So all images
-look alike, and no tuned number has a gradient. One channel of the last block gets its slope back, and an enormous number
+The coordinator sends every step's scales, and privacy must hold for whatever it sends. These switch off all that the
+tuned blocks see: a factor of 0, with a slope of 0 behind it, gives nothing and lets no gradient pass. So all images
+look alike, and no tuned number has a gradient. One channel of the last block keeps its slope, and gets enormous numbers
 in front of its factor, which is still 0: it changes no embedding, but a person's gradient is now thousands of clips
 long, and lies in that one number. So it reaches the sensitivity, and an attacker needs the noise of one number only,
 which makes thousands of runs affordable.

@@ -23,9 +23,9 @@ from federation.privacy.bounds import BOUNDS
 from federation.privacy.epsilon_audit import AuditMethod, EpsilonAudit
 from federation.privacy.plan import SCALES, THRESHOLD, PrivacyPlan
 from federation.recognition.embeddings import EmbeddingSet
+from federation.recognition.mobilefacenet import MobileFaceNetRecogniser
 from federation.recognition.model import Adapter
 from federation.recognition.profiles import PROBE, REFERENCE
-from federation.recognition.mobilefacenet import MobileFaceNetRecogniser
 from federation.secagg.ring import noisy_input
 
 _LARGEST: Final = float(np.finfo(np.float64).max)

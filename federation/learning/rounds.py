@@ -280,7 +280,7 @@ def scales_request(scales: NDArray[np.float64]) -> RecordDict:
 
 
 def read_scales_request(content: RecordDict, plan: PrivacyPlan) -> NDArray[np.float64]:
-    """What was added to the scale layers so far.
+    """What was added to the tuned numbers so far.
 
     Raises:
         MalformedMessageError: the request is not a valid one.

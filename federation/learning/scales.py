@@ -2,9 +2,9 @@
 
 Theory of operation
 -------------------
-MobileFaceNet's convolutions stay frozen. What is tuned are slopes of rectifiers and a factor per channel in seven of its
-bottlenecks (`federation.recognition.mobilefacenet.Bottleneck.tuned`), without a statistic of any batch, and only for
-images of the probe profile, so that a degraded probe lands where the frozen network puts the clean image:
+MobileFaceNet's convolutions stay frozen. What is tuned are slopes of rectifiers and a factor per channel in seven of
+its bottlenecks (`federation.recognition.mobilefacenet.Bottleneck.tuned`), without a statistic of any batch, and only
+for images of the probe profile, so that a degraded probe lands where the frozen network puts the clean image:
 the loss of one image pair is ``1 - cos(tuned(degraded), frozen(clean))``. There are no class heads and no negatives,
 so nothing couples one person to another.
 

@@ -119,11 +119,8 @@ class Tail(nn.Module):
 
     def parameters_tuned(self) -> list[nn.Parameter]:
         """Slopes, factors and slopes of every tuned block, in the order of a vector of `TUNABLE` numbers."""
-        return [
-            parameter
-            for block in self.tuned
-            for parameter in (block.widen.rectifier.slope, block.look.scale.factor, block.look.rectifier.slope)
-        ]
+        layers = (layer for layer in self.tuned.modules() if isinstance(layer, Scale | Rectifier))
+        return [parameter for layer in layers for parameter in layer.parameters()]
 
 
 class TunableMobileFaceNet:
@@ -193,7 +190,7 @@ class TunableMobileFaceNet:
         require_scales(scales)
         tuned, tail = copy.copy(self), self.tail()
         parameters = tail.parameters_tuned()
-        changes = torch.from_numpy(scales.copy()).split([parameter.numel() for parameter in parameters])
+        changes = torch.split(torch.from_numpy(scales.copy()), [parameter.numel() for parameter in parameters])
         with torch.no_grad():
             for parameter, change in zip(parameters, changes, strict=True):
                 parameter.add_(change.to(parameter))

@@ -353,6 +353,7 @@ def test_a_model_of_ones_own_cannot_be_prepared_for_the_recipe_scales(tmp_path, 
     monkeypatch.setattr("client.node.preparing.load_recogniser", lambda _model: SimpleNamespace(digest="ab" * 32))
     with pytest.raises(UsageError, match="the policy lists the recipe scales"):
         prepared(some_images(tmp_path / "images", {2: "anna"}), folder, model=tmp_path / "own.onnx")
+    assert sorted(path.name for path in folder.iterdir()) == ["policy.toml"]
 
 
 # -------------------------------------------------------------------------------------------------------- withdrawing
