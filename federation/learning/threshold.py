@@ -303,7 +303,7 @@ class _Sites:
                 apart = self._places - middle[:, None]
                 step = self._places.max(axis=1) - self._places.min(axis=1)
                 floor = np.diag((step / _POINTS) ** 2)
-                self._stand(middle, np.linalg.cholesky((apart * self.belief) @ apart.T + floor / 4))
+                self._stand(middle, np.asarray(np.linalg.cholesky((apart * self.belief) @ apart.T + floor / 4)))
 
     def _binned(self, between: tuple[float, float], moved: float) -> _Numbers:
         """(bins, n) shares of members' pairs, under each theta."""

@@ -76,7 +76,7 @@ def test_what_differs_together_is_less_uncertain():
 
 
 def test_the_mean_string_is_accepted_at_most_twice_as_often_as_stated():
-    string = tuple(-2.7 + i / 128 for i in range(257))
+    string = tuple(-3.3 + i / 128 for i in range(257))
     stated = chosen(profile_of(prior_of(distances(string=string))))
     free = chosen(profile_of(prior_of(distances())))
     assert stated.bits < free.bits
