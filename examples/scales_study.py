@@ -77,27 +77,28 @@ def main(
     epsilon: Annotated[float, typer.Option(min=0.1, max=64)] = 8.0,
     steps: Annotated[int, typer.Option(min=1, max=64)] = 4,
     splits: Annotated[int, typer.Option(min=1)] = 1,
-    people: Annotated[list[int] | None, typer.Option(help="May be repeated. [default: 24, 200, 1000]")] = None,
+    people: Annotated[list[int] | None, typer.Option(help="May be repeated. [default: 200, 1000]")] = None,
     faces: Annotated[Path | None, typer.Option(help="A folder for each person. [default: ORL]")] = None,
     device: Annotated[str | None, typer.Option(help="A torch device. [default: CUDA where there is any]")] = None,
 ) -> None:
     """Train once for each number of people and once without noise."""
     recogniser = load_mobilefacenet(shipped_profile())
-    aligner, alignment, folder = (
-        aligner_for(recogniser),
-        recogniser.profile.alignment,
-        face_folder(faces or orl_faces()),
-    )
+    aligner, folder = aligner_for(recogniser), face_folder(faces or orl_faces())
     alignment = recogniser.profile.alignment
     embedded = embed_folder(folder, recogniser, Condition.MASK, cache=Path("build/cache"), aligner=aligner)
     rates: dict[str, list[tuple[float, float]]] = defaultdict(list)
+
+    def judge(what: str, embeddings: EmbeddingSet, adapt: Adapt) -> None:
+        rates[what].append(held_out_rates(embeddings, adapt))
+        print(f"{what}: EER {100 * rates[what][-1][0]:.2f} %, TAR {100 * rates[what][-1][1]:.2f} %", flush=True)
+
     as_they_are = Adapter.identity(DIMENSION).apply
     for seed in range(splits):
         parts = split(embedded.embeddings, seed)
         train, test = (chip_set(folder, part, aligner, Condition.MASK, alignment) for part in parts)
-        rates["frozen"].append(held_out_rates(parts[1], as_they_are))
-        rates["centre"].append(held_out_rates(parts[1], centre_of(parts[0])))
-        for count in (None, *(people or (24, 200, 1000))):
+        judge("frozen", parts[1], as_they_are)
+        judge("centre", parts[1], centre_of(parts[0]))
+        for count in (None, *(people or (200, 1000))):
             plan = PrivacyPlan.for_epsilon(
                 epsilon,
                 delta=1e-5,
@@ -111,12 +112,12 @@ def main(
             scales = tuned_with_noise(recogniser, train, plan, norm, device)
             tuned = test.embed(recogniser, scales, device=device)
             if count is None:
-                rates["scales, no noise"].append(held_out_rates(tuned, as_they_are))
+                judge("scales, no noise", tuned, as_they_are)
                 both = centre_of(train.embed(recogniser, scales, device=device))
-                rates["scales, no noise, then centre"].append(held_out_rates(tuned, both))
+                judge("scales, no noise, then centre", tuned, both)
             else:
                 what = f"scales, {count} people ({norm:.2f} clips, {plan.adaptation.value})"
-                rates[what].append(held_out_rates(tuned, as_they_are))
+                judge(what, tuned, as_they_are)
     print(f"{len(set(test.people.tolist()))} people held out, means over {splits} splits [least, most]")
     for what, values in rates.items():
         eer, tar = ([100 * value for value in column] for column in zip(*values, strict=True))
