@@ -54,5 +54,7 @@ def made_up_profile(sets: Mapping[str, EmbeddingSet]) -> RecogniserProfile:
 def _public(name: str, embeddings: EmbeddingSet) -> PublicSet:
     sides = {profile: embeddings.select(embeddings.profiles == profile) for profile in (REFERENCE, PROBE)}
     _, people = np.unique(sides[REFERENCE].people, return_inverse=True)
-    rows = {side: sides[profile].embeddings.astype(np.float64) for side, profile in ((CLEAN, REFERENCE), (CONDITION, PROBE))}
+    rows = {
+        side: sides[profile].embeddings.astype(np.float64) for side, profile in ((CLEAN, REFERENCE), (CONDITION, PROBE))
+    }
     return PublicSet(name, people, rows)

@@ -67,7 +67,9 @@ def test_a_node_whose_state_was_lost_answers_no_other_question_under_the_same_ma
     before = copy.deepcopy(context.state)
     assert coordinator.question(0, TRAIN_MOMENTS, moments_request(public_centre()), MOMENTS).has_content()
     charged, context.state = (tmp_path / "0.ledgers" / OWN).read_bytes(), before
-    other = coordinator.question(0, TRAIN_MOMENTS, moments_request(PublicCentre(public_centre().subspace, -public_centre().start)), MOMENTS)
+    other = coordinator.question(
+        0, TRAIN_MOMENTS, moments_request(PublicCentre(public_centre().subspace, -public_centre().start)), MOMENTS
+    )
     assert other.error.code == Refusal.REPEATED.value
     assert (tmp_path / "0.ledgers" / OWN).read_bytes() == charged
 
