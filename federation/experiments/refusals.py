@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 from federation.errors import UsageError
 from federation.experiments.canaries import CANARY, Mechanism, organisation, session_of, sitters
 from federation.experiments.canary_chips import telling_scales
-from federation.learning.evaluation import ImpostorPrior
+from federation.learning.moments import PublicCentre
+from federation.learning.pairs import PairQuestion
 from federation.learning.scales import ChipSet
 from federation.privacy.auditing import CONFIDENCE, LARGEST_EPSILON
 from federation.privacy.bounds import BOUNDS
@@ -103,21 +104,26 @@ def _steps(plan: PrivacyPlan, audited: Mechanism, recogniser: MobileFaceNetRecog
 
 
 def _sums(plan: PrivacyPlan, release: str, audited: Mechanism) -> Iterator[tuple[_Sum, _Sum]]:
-    towards = _towards_canary(plan)
+    towards, made = _towards_canary(plan), np.full(plan.directions, plan.directions**-0.5)
     for without, with_canary in _shapes(plan):
+        advertised = len(set(with_canary.people.tolist()))
         for size in _SIZES:
-            for direction in (towards, -towards):
+            # With the largest size, only what lies nearly along the direction becomes infinite.
+            projection = np.multiply.outer(made, towards / np.abs(towards).max() / _NEARLY) * size
+            for centre in (size * made, -size * made):
+                public = PublicCentre(projection, centre)
+                question = PairQuestion(Adapter({REFERENCE: centre, PROBE: 0 * centre}, projection), (0.25, 0.5), 1, 1)
 
                 def of(
-                    embeddings: EmbeddingSet, size: float = size, direction: NDArray[np.float64] = direction
+                    embeddings: EmbeddingSet,
+                    public: PublicCentre = public,
+                    question: PairQuestion = question,
+                    advertised: int = advertised,
                 ) -> _Sum:
                     people = len(set(embeddings.people.tolist()))
                     if release != THRESHOLD:
-                        return lambda: (audited.moments(embeddings, size * direction, plan), people)
-                    # With the largest size, only what lies nearly along the direction becomes infinite.
-                    whitening = np.multiply.outer(direction, direction / np.abs(direction).max() / _NEARLY) * size
-                    adapter = Adapter({REFERENCE: 0 * direction, PROBE: 0 * direction}, whitening)
-                    return lambda: (audited.threshold(embeddings, adapter, ImpostorPrior(0.5, 1e-3)), people)
+                        return lambda: (audited.moments(embeddings, public, plan), people)
+                    return lambda: (audited.threshold(embeddings, question, advertised), people)
 
                 yield of(without), of(with_canary)
 

