@@ -23,7 +23,7 @@ from federation.recognition.mobilefacenet import SHIPPED_SETS, bare_profile, shi
 from federation.recognition.profile import ColourOrder, Layout, RecogniserProfile
 from federation.recognition.templates import ARCFACE
 from tests.arcface_onnx import exported
-from tests.faces import orl_image
+from tests.faces import orl_image, shipped
 from tests.profiles import prior_of, profile_of
 
 
