@@ -12,10 +12,13 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from PIL import Image
 
 from client.faces.alignment import UnusableImageError
+from client.faces.finding import aligner_for
+from client.faces.models import load_mobilefacenet
 from federation.consent.assertion import Assertion, LogPosition
 from federation.consent.purposes import Category, Tier, red_line_of
 from federation.consent.receipts import Binding
 from federation.onebit import CodeSeed, binary_code, check_probe, check_template, match
+from federation.recognition.mobilefacenet import shipped_profile
 from federation.recognition.model import Adapter, ModelRelease, PrivacyStatement
 from federation.recognition.profiles import PROBE, REFERENCE
 from federation.release.manifest import Role, Standing, Use
@@ -54,7 +57,7 @@ from tests.bundles import (
     signed,
     wolves,
 )
-from tests.faces import aligner, orl_image, shipped
+from tests.faces import orl_image
 from tests.web import matching as web_matching
 
 RELEASE_DIGEST = bytes.fromhex("cd" * 32)
@@ -102,19 +105,21 @@ def answer_codes(request):
 
 
 def answer_faces(request):
-    """Faces of the ORL data set with their chips and embeddings; those without a usable face are left out."""
+    """Faces of the ORL data set with their cuts and embeddings; those without a usable face are left out."""
+    recogniser = load_mobilefacenet(shipped_profile())
+    finder = aligner_for(recogniser)
     faces = []
     for person in request["people"]:
         for number in request["images"]:
             image = orl_image(person, number)
             try:
-                chip = aligner().chip(image)
+                cut = finder.chip(image)
             except UnusableImageError:
                 continue
-            embedding = shipped().embed(chip[None])[0].astype(np.float64).tolist()
-            pictures = {"image": _png(Image.open(io.BytesIO(image))), "chip": _png(Image.fromarray(chip))}
+            embedding = recogniser.embed(cut[None])[0].astype(np.float64).tolist()
+            pictures = {"image": _png(Image.open(io.BytesIO(image))), "cut": _png(Image.fromarray(cut))}
             faces.append({"person": person, "embedding": embedding} | pictures)
-    return {"digest": shipped().digest, "faces": faces}
+    return {"digest": recogniser.digest, "faces": faces}
 
 
 def answer_release(request):

@@ -34,8 +34,8 @@ async function load(): Promise<Loaded> {
     Recogniser.load().then((recogniser) => { tell({ kind: 'ready', part: 'recogniser' }); return recogniser }),
     reading,
   ])
-  if (deployment.release.modelDigest !== recogniser.digest) {
-    throw new RefusedError('the model release is for another recogniser than the one of this page')
+  if (!recogniser.is(deployment.release.modelDigest)) {
+    throw new RefusedError('the model release is for another recogniser than the one of this page; use the intaglio program')
   }
   await present()
   tell({ kind: 'ready', part: 'wallet' })
