@@ -168,7 +168,7 @@ def build_adapter(
         scale = to_mean * plan.scatter_clip / np.sqrt(1 - plan.centre_weight**2)
         whitening = _whitening(_symmetric(total[2 * d :] * scale, d), noise_multiplier * scale)
     return TrainedAdapter(
-        Adapter(dict(zip(PROFILES, centres, strict=True)), whitening),
+        Adapter(dict(zip(PROFILES, centres if whitening is None else centres @ whitening, strict=True)), whitening),
         Adaptation.CENTRE if whitening is None else Adaptation.CENTRE_AND_SCATTER,
         f"The planned noise on the centre is {plan.centre_noise_norm:.2f}, small enough; "
         + ("the scatter's noise would drown it." if whitening is None else "the scatter stands out of its noise too."),

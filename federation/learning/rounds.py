@@ -50,7 +50,7 @@ OPEN_SHARES: Final = "query.open_shares"
 SHOW_RANGE: Final = "query.show_range"
 _PROTOCOL = "secagg"
 _LEDGER = "ledger"
-_WHITENING = "whitening"
+_PROJECTION = "projection"
 
 
 class Refusal(Enum):
@@ -291,8 +291,8 @@ def read_scales_request(content: RecordDict, plan: PrivacyPlan) -> NDArray[np.fl
 def threshold_request(adapter: Adapter, prior: ImpostorPrior) -> RecordDict:
     """Asks for `impostor_summary` of `federation.learning`, masked. The messages of secure aggregation join it."""
     arrays = {profile: Array(centre) for profile, centre in adapter.centres.items()}
-    if adapter.whitening is not None:
-        arrays[_WHITENING] = Array(adapter.whitening)
+    if adapter.projection is not None:
+        arrays[_PROJECTION] = Array(adapter.projection)
     if PROBE in adapter.scales:
         arrays[SCALES] = Array(adapter.scales[PROBE])
     return RecordDict(
@@ -311,7 +311,7 @@ def read_threshold_request(content: RecordDict, plan: PrivacyPlan) -> tuple[Adap
     if type(mean) is not float or type(spread) is not float:
         raise MalformedMessageError("the request lacks the prediction of impostor distances")
     d = plan.dimension
-    whitened = _WHITENING in content.array_records.get("arrays", ArrayRecord())
+    whitened = _PROJECTION in content.array_records.get("arrays", ArrayRecord())
     centres = {profile: _array(content, profile, (d,), "centre") for profile in (REFERENCE, PROBE)}
     tuned = plan.adaptation is Adaptation.SCALES and SCALES in content.array_records.get("arrays", ArrayRecord())
     try:
@@ -320,7 +320,7 @@ def read_threshold_request(content: RecordDict, plan: PrivacyPlan) -> tuple[Adap
         return (
             Adapter(
                 centres,
-                _array(content, _WHITENING, (d, d), "whitening") if whitened else None,
+                _array(content, _PROJECTION, (d, d), "projection") if whitened else None,
                 {PROBE: _array(content, SCALES, (plan.tuned,), "scales")} if tuned else {},
             ),
             ImpostorPrior(mean, spread),
@@ -350,7 +350,7 @@ def read_evaluation_request(content: RecordDict, plan: EvaluationPlan) -> ModelR
         release,
         adapter=Adapter(
             {profile: _bounded("centre", centre) for profile, centre in adapter.centres.items()},
-            None if adapter.whitening is None else _bounded("whitening", adapter.whitening),
+            None if adapter.projection is None else _bounded("projection", adapter.projection),
             {profile: _bounded("scales", scales) for profile, scales in adapter.scales.items()},
         ),
     )

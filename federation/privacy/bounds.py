@@ -44,8 +44,8 @@ BOUNDS: Final[Mapping[str, tuple[float, float]]] = MappingProxyType(
         "largest_half_width": (1e-3, 1),
         # Of a question. What is said of an array holds for each of its numbers.
         "start": (-4, 4),
-        "centre": (-4, 4),
-        "whitening": (-16, 16),
+        "centre": (-1024, 1024),
+        "projection": (-256, 256),
         "scales": (-(2**20), 2**20),
         "mean": (1e-3, 0.999),
         "spread": (1e-3, 0.999),

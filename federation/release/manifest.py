@@ -175,8 +175,10 @@ class Claims:
         measured = 0.0 if self.epsilon_lower_bound is None else self.epsilon_lower_bound
         if any(type(number) is not float for number in (self.fmr, self.epsilon, self.delta, measured)):
             raise UsageError("fmr, epsilon and delta are floats")
-        if not (0 < self.fmr < 1 and 0 < self.delta < 1 and 0 < self.epsilon < float("inf")):
-            raise UsageError("fmr and delta lie between 0 and 1, and epsilon is positive and finite")
+        if not (0 < self.fmr < 1 and 0 <= self.delta < 1 and 0 <= self.epsilon < float("inf")):
+            raise UsageError("fmr and delta lie between 0 and 1, and epsilon is finite")
+        if (self.epsilon == 0) != (self.delta == 0):
+            raise UsageError("epsilon and delta are both 0, where nothing was asked of people, or both above it")
         if not 0 <= measured <= self.epsilon:
             raise UsageError("an attack measured more than the claimed epsilon, so the claim is wrong; find out why")
 

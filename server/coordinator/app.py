@@ -32,7 +32,7 @@ from federation.learning.rounds import (
     threshold_request,
 )
 from federation.privacy.plan import MOMENTS, SCALES, THRESHOLD, Adaptation, PrivacyPlan
-from federation.recognition.model import ModelRelease
+from federation.recognition.model import Basis, ModelRelease
 from server.coordinator.evaluating import EvaluationSettings, evaluate
 from server.coordinator.runs import Opened, RunConfig, RunSettings, carry_out, say, say_promise
 from server.coordinator.secure_sums import OpenedSum
@@ -138,6 +138,7 @@ def _release(settings: TrainingSettings, trained: TrainedAdapter, summary: Opene
         adapter=trained.adapter,
         adaptation=trained.adaptation.value,
         reason=trained.reason,
+        condition="clean",
         threshold=choose_threshold(
             summary.total,
             trained.prior,
@@ -146,6 +147,9 @@ def _release(settings: TrainingSettings, trained: TrainedAdapter, summary: Opene
             fmr=settings.fmr,
         ),
         fmr=settings.fmr,
+        fmr_low=0.0,
+        fmr_high=1.0,
+        basis=Basis.CHECKED,
         privacy=settings.plan.statement(),
         created=datetime.now(UTC).isoformat(),
     )

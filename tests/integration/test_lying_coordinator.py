@@ -42,7 +42,7 @@ from federation.learning.scales import ChipSet
 from federation.privacy.bounds import BOUNDS
 from federation.privacy.ledger import LedgerChain
 from federation.privacy.plan import MOMENTS, SCALES, THRESHOLD, PrivacyPlan
-from federation.recognition.model import Adapter, ModelRelease, PrivacyStatement
+from federation.recognition.model import Adapter, Basis, ModelRelease, PrivacyStatement
 from federation.recognition.profiles import PROBE, REFERENCE
 from federation.recognition.recogniser import CHIP_SIDE
 from federation.recognition.resnet import TUNABLE, ResNetRecogniser
@@ -258,9 +258,13 @@ def a_release(adapter):
         adapter=adapter,
         adaptation="centre",
         reason="made up",
+        condition="mask",
         threshold=700,
         code_length=2048,
         fmr=0.01,
+        fmr_low=0.005,
+        fmr_high=0.02,
+        basis=Basis.CHECKED,
         privacy=PrivacyStatement("person", "add_or_remove_one", 8.0, 1e-5, (("moments", 1.0),), 24, 4),
         created="2030-01-01T00:00:00+00:00",
     )

@@ -19,7 +19,7 @@ from federation.consent.purposes import Category, Tier, red_line_of
 from federation.consent.receipts import Binding
 from federation.onebit import CodeSeed, binary_code, check_probe, check_template, match
 from federation.recognition.mobilefacenet import shipped_profile
-from federation.recognition.model import Adapter, ModelRelease, PrivacyStatement
+from federation.recognition.model import Adapter, Basis, ModelRelease, PrivacyStatement
 from federation.recognition.profiles import PROBE, REFERENCE
 from federation.release.manifest import Role, Standing, Use
 from federation.rules.entries import Deployment, Lifting, Moratorium, PolicyException, PolicyPack, PurposeRule
@@ -123,18 +123,23 @@ def answer_faces(request):
 
 
 def answer_release(request):
-    """A release with a centre and a whitening matrix, and what it makes of one embedding."""
+    """A release with a centre and a projection, and what it makes of one embedding."""
     random = np.random.default_rng(request["seed"])
-    d = 16
-    root = random.normal(size=(d, d))
+    d, k = 16, 6
     release = ModelRelease(
         model_name="resnet29-128",
         model_digest="ab" * 32,
-        adapter=Adapter({REFERENCE: random.normal(size=d), PROBE: random.normal(size=d)}, root @ root.T),
-        adaptation="centre and scatter",
+        adapter=Adapter({REFERENCE: random.normal(size=k), PROBE: random.normal(size=k)}, random.normal(size=(k, d))),
+        adaptation="centre",
         reason="a test",
+        condition="mask",
         threshold=600,
         fmr=0.01,
+        fmr_low=0.004,
+        fmr_high=0.025,
+        basis=Basis.CHECKED,
+        references=2,
+        frames=3,
         privacy=PrivacyStatement("person", "replace", 4.0, 1e-5, (("centre", 3.5),), 24, 4),
         created=datetime(2030, 1, 1, tzinfo=UTC).isoformat(),
     )

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from federation.audit.cells import Limits
 from federation.errors import MalformedMessageError, ProofError, RefusedError, UsageError
 from federation.onebit.parameters import PARAMETER_SETS
-from federation.recognition.model import CODE_LENGTHS
+from federation.recognition.model import CODE_LENGTHS, Basis, PrivacyStatement
 from federation.release.bundle import (
     PARAMETERS,
     Bundle,
@@ -270,6 +270,20 @@ def test_a_measured_epsilon_above_the_claim_disproves_it():
     assert a_bundle(epsilon_audit=an_attack(0.7)).manifest.claims.epsilon_lower_bound == 0.7
     with pytest.raises(UsageError, match="the claim is wrong"):
         a_bundle(epsilon_audit=an_attack(1.01))
+
+
+def test_a_release_of_public_knowledge_alone_claims_no_epsilon_and_goes_round():
+    nobody = PrivacyStatement.nobody("person", "add or remove one")
+    release = replace(a_release(), privacy=nobody, basis=Basis.PUBLIC)
+    whole = signed(a_bundle(release))
+    assert (whole.manifest.claims.epsilon, whole.manifest.claims.delta) == (0.0, 0.0)
+    assert Bundle.from_bytes(whole.to_bytes()).release.privacy == nobody
+
+
+@pytest.mark.parametrize("change", [{"epsilon": 0.0}, {"delta": 0.0}, {"epsilon": -1.0}, {"delta": 1.0}])
+def test_half_a_promise_is_none(change):
+    with pytest.raises(UsageError, match="epsilon"):
+        replace(claims_of(a_release()), **change)
 
 
 def test_an_attack_on_another_promise_says_nothing_about_this_one():
