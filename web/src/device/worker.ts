@@ -3,6 +3,7 @@
 
 import { type Bytes, fromHex, randomBytes } from '../bytes'
 import { IntaglioError, RefusedError, UnavailableError, UsageError } from '../errors'
+import { fused } from '../face/fusing'
 import { Recogniser } from '../face/recogniser'
 import { SessionKey } from '../onebit/device'
 import { Engine } from '../onebit/seal'
@@ -86,6 +87,9 @@ async function statusOf({ deployment }: Loaded): Promise<Status> {
     verdict: deployment.manifest.verdict,
     isTrial: deployment.manifest.standing.isTrial,
     wolf: deployment.manifest.wolf,
+    fmr: deployment.release.fmr,
+    references: deployment.release.references,
+    frames: deployment.release.frames,
     consentExpires: latest === undefined ? null : SignedReceipt.fromBytes(new TextEncoder().encode(latest)).receipt.expiresAt,
   }
 }
@@ -117,9 +121,24 @@ async function newDevice(loaded: Loaded): Promise<Device> {
   return device(loaded)
 }
 
+/** The embedding of every picture; one after the other, so that one at a time lies there as pixels. */
+async function looks({ recogniser }: Loaded, pictures: readonly Blob[]): Promise<Float64Array[]> {
+  const found: Float64Array[] = []
+  for (const picture of pictures) {
+    // Python reads the numbers of a file as they are, whatever colours they mean.
+    const image = await createImageBitmap(picture, { colorSpaceConversion: 'none' })
+    try {
+      found.push(recogniser.embed(image))
+    } finally {
+      image.close() // no face stays
+    }
+  }
+  return found
+}
+
 /** The adapted embedding of a live face. */
-async function look({ recogniser, deployment }: Loaded, picture: ImageBitmap): Promise<Float64Array> {
-  return deployment.release.adapt(await recogniser.embed(picture), 'probe')
+async function probe(loaded: Loaded, pictures: readonly Blob[]): Promise<Float64Array> {
+  return loaded.deployment.release.adapt(fused(await looks(loaded, pictures)), 'probe')
 }
 
 const actions: { [A in Action]: (loaded: Loaded, argument: Parameters<Actions[A]>[0]) => Promise<ReturnType<Actions[A]>> } = {
@@ -127,19 +146,21 @@ const actions: { [A in Action]: (loaded: Loaded, argument: Parameters<Actions[A]
   status: (loaded) => statusOf(loaded),
   async enrol(loaded, argument) {
     using key = SessionKey.generate(loaded.engine, randomBytes) // before anything is known of the face
-    const first = loaded.deployment.release.adapt(await loaded.recogniser.embed(argument!.reference), 'reference')
-    const second = await look(loaded, argument!.second)
-    return await (await newDevice(loaded)).enrol(key, first, second)
+    const embeddings = await looks(loaded, argument!.pictures)
+    const { release } = loaded.deployment
+    const reference = release.adapt(fused(embeddings.slice(0, -1)), 'reference')
+    const last = release.adapt(embeddings.at(-1)!, 'probe')
+    return await (await newDevice(loaded)).enrol(key, reference, last)
   },
   async verify(loaded, argument) {
     using key = SessionKey.generate(loaded.engine, randomBytes)
-    const probe = await look(loaded, argument!.probe)
-    return await (await device(loaded)).verify(key, probe, argument!.nonce === null ? undefined : fromHex(argument!.nonce))
+    const vector = await probe(loaded, argument!.pictures)
+    return await (await device(loaded)).verify(key, vector, argument!.nonce === null ? undefined : fromHex(argument!.nonce))
   },
   async renew(loaded, argument) {
     using key = SessionKey.generate(loaded.engine, randomBytes)
-    const probe = await look(loaded, argument!.probe)
-    return await (await device(loaded)).renew(key, probe)
+    const vector = await probe(loaded, argument!.pictures)
+    return await (await device(loaded)).renew(key, vector)
   },
   async revoke() { await (await owner()).revoke(); return null },
   erase: async () => (await owner()).erase(),
@@ -162,7 +183,5 @@ scope.onmessage = async ({ data }: MessageEvent<Request>) => {
     const known = error instanceof IntaglioError
     const retryAfter = error instanceof UnavailableError ? error.retryAfter : null
     tell({ kind: 'failed', id, error: known ? error.name : 'Error', message: known ? error.message : 'something in this page failed', retryAfter })
-  } finally {
-    for (const part of Object.values(argument ?? {})) if (part instanceof ImageBitmap) part.close() // no face stays
   }
 }

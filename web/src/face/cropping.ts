@@ -22,6 +22,8 @@ export interface Alignment {
 
 /** Of the points of an `Alignment`. */
 export const PER_PIXEL = 10_000
+/** Of an image; some phones draw no larger one. Python's pixels are these up to here. */
+const MOST_PIXELS = 16_000_000
 const SAMPLES = 2
 const [SMALLEST, LARGEST] = [1e-3, 1e3]
 const NOWHERE = 'landmarks that lie on one point, or nowhere, align no face'
@@ -95,12 +97,15 @@ export class Photograph {
     this.#levels = [{ width, height, step: 4, pixels: data }]
   }
 
-  /** The pixels of `image`. */
+  /** The pixels of `image`, made smaller where a phone could not hold them. */
   static of(image: ImageBitmap): Photograph {
-    const context = new OffscreenCanvas(image.width, image.height).getContext('2d', { willReadFrequently: true })
+    const factor = Math.min(1, Math.sqrt(MOST_PIXELS / (image.width * image.height)))
+    const [width, height] = [image.width, image.height].map((side) => Math.max(1, Math.floor(factor * side)))
+    const context = new OffscreenCanvas(width, height).getContext('2d', { willReadFrequently: true })
     if (context === null) throw new Error('this browser draws nothing in a worker')
-    context.drawImage(image, 0, 0)
-    return new Photograph(context.getImageData(0, 0, image.width, image.height))
+    context.imageSmoothingQuality = 'high'
+    context.drawImage(image, 0, 0, width, height)
+    return new Photograph(context.getImageData(0, 0, width, height))
   }
 
   /** The square of `side` pixels that `place` brings to the image: red, green and blue of every pixel, row by row. */

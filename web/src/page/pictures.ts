@@ -1,0 +1,144 @@
+/** Places for pictures, from files or the camera. Their pixels are looked at by the worker only. */
+
+import { SAY, TEXTS } from './texts'
+
+const element = <E extends HTMLElement = HTMLElement>(id: string): E => document.getElementById(id) as E
+const MILLISECONDS_APART = 800 // neighbouring frames of a film are nearly one picture
+
+/** A place for some pictures of one person. */
+export class Pictures {
+  /** How many it takes. */
+  most = 1
+  /** Whether the last picture is there to check the others. */
+  readonly #confirms: boolean
+  readonly #taken: { picture: Blob; item: HTMLLIElement; url: string }[] = []
+  readonly #list: HTMLOListElement
+  readonly #input: HTMLInputElement
+  readonly #changed: () => void
+  readonly #fail: (error: unknown) => void
+
+  constructor(id: string, label: string, confirms: boolean, changed: () => void, fail: (error: unknown) => void) {
+    this.#confirms = confirms
+    this.#changed = changed
+    this.#fail = fail
+    this.#list = Object.assign(document.createElement('ol'), { className: 'pictures' })
+    const input = Object.assign(document.createElement('input'), { type: 'file', accept: 'image/*', multiple: true, id: `${id}-file` })
+    const caption = Object.assign(document.createElement('label'), { htmlFor: input.id, textContent: TEXTS['file'] })
+    const camera = Object.assign(document.createElement('button'), { type: 'button', textContent: TEXTS['camera'] })
+    camera.setAttribute('aria-label', `${TEXTS['camera']}: ${label}`)
+    input.setAttribute('aria-label', `${label}: ${TEXTS['file']}`)
+    this.#input = input
+    input.onchange = () => { void this.#add([...input.files ?? []]) }
+    camera.onclick = () => { void takePictures(this.#missing).then((taken) => this.#add(taken)).catch(fail) }
+    element(id).append(this.#list, camera, caption, input)
+  }
+
+  /** How many are there. */
+  get count(): number {
+    return this.#taken.length
+  }
+
+  /** All of them, for the worker: none is kept here. */
+  take(): Blob[] {
+    const taken = this.#taken.map(({ picture }) => picture)
+    this.#clear()
+    return taken
+  }
+
+  /** Where it is full, pictures replace those that are there. */
+  get #missing(): number {
+    return this.count < this.most ? this.most - this.count : this.most
+  }
+
+  async #add(pictures: readonly Blob[]): Promise<void> {
+    this.#input.value = ''
+    if (pictures.length === 0) return
+    if (this.count + pictures.length > this.most) this.#clear()
+    for (const picture of pictures.slice(0, this.most)) {
+      try {
+        ;(await createImageBitmap(picture)).close()
+        this.#show(picture)
+      } catch {
+        this.#fail(new Error(SAY.notAnImage))
+      }
+    }
+    if (pictures.length > this.most) this.#fail(new Error(SAY.tooMany(this.most)))
+    this.#number()
+  }
+
+  #show(picture: Blob): void {
+    const url = URL.createObjectURL(picture)
+    const item = document.createElement('li')
+    const remove = Object.assign(document.createElement('button'), { type: 'button', className: 'remove', textContent: '\u00d7' })
+    const one = { picture, item, url }
+    remove.onclick = () => { this.#remove(one) }
+    item.append(Object.assign(document.createElement('img'), { alt: '', src: url }), document.createElement('span'), remove)
+    this.#taken.push(one)
+    this.#list.append(item)
+  }
+
+  #remove(one: { item: HTMLLIElement; url: string }): void {
+    URL.revokeObjectURL(one.url)
+    one.item.remove()
+    this.#taken.splice(this.#taken.findIndex(({ item }) => item === one.item), 1)
+    this.#number()
+  }
+
+  #clear(): void {
+    for (const { item, url } of this.#taken.splice(0)) {
+      URL.revokeObjectURL(url)
+      item.remove()
+    }
+    this.#number()
+  }
+
+  /** Says of each which one it is, and of the last that it checks the others. */
+  #number(): void {
+    this.#taken.forEach(({ item }, i) => {
+      const checks = this.#confirms && i > 0 && i === this.count - 1
+      item.querySelector('span')!.textContent = SAY.picture(i + 1, checks)
+      item.querySelector('button')!.setAttribute('aria-label', SAY.remove(i + 1))
+    })
+    this.#changed()
+  }
+}
+
+/** Some pictures from the camera, a moment apart; none when the person closes it. */
+async function takePictures(count: number): Promise<Blob[]> {
+  const [dialog, video, take] = [element<HTMLDialogElement>('camera'), element<HTMLVideoElement>('video'), element<HTMLButtonElement>('take')]
+  let stream: MediaStream
+  try {
+    stream = await navigator.mediaDevices.getUserMedia({ video: { width: { ideal: 1280 }, facingMode: 'user' } })
+  } catch {
+    throw new Error(SAY.noCamera)
+  }
+  try {
+    video.srcObject = stream
+    await video.play()
+    const taken: Blob[] = []
+    const closed = new Promise<'closed'>((resolve) => { dialog.addEventListener('close', () => { resolve('closed') }, { once: true }) })
+    const pressed = new Promise<'pressed'>((resolve) => { take.onclick = () => { resolve('pressed') } })
+    const told = element('camera-told')
+    told.textContent = SAY.camera(count)
+    take.disabled = false
+    dialog.showModal()
+    for (let next: 'closed' | 'pressed' = await Promise.race([closed, pressed]); next === 'pressed';) {
+      take.disabled = true
+      taken.push(await frame(video))
+      told.textContent = SAY.taken(taken.length, count)
+      if (taken.length === count) break
+      next = await Promise.race([closed, new Promise<'pressed'>((resolve) => { setTimeout(resolve, MILLISECONDS_APART, 'pressed') })])
+    }
+    dialog.close()
+    return taken.length === count ? taken : []
+  } finally {
+    for (const track of stream.getTracks()) track.stop() // the light beside the camera goes out
+    video.srcObject = null
+  }
+}
+
+async function frame(video: HTMLVideoElement): Promise<Blob> {
+  const canvas = new OffscreenCanvas(video.videoWidth, video.videoHeight)
+  canvas.getContext('2d')!.drawImage(video, 0, 0)
+  return canvas.convertToBlob({ type: 'image/png' })
+}
