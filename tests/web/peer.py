@@ -12,13 +12,10 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from PIL import Image
 
 from client.faces.alignment import UnusableImageError
-from client.faces.finding import aligner_for
-from client.faces.models import load_mobilefacenet
 from federation.consent.assertion import Assertion, LogPosition
 from federation.consent.purposes import Category, Tier, red_line_of
 from federation.consent.receipts import Binding
 from federation.onebit import CodeSeed, binary_code, check_probe, check_template, match
-from federation.recognition.mobilefacenet import shipped_profile
 from federation.recognition.model import Adapter, Basis, ModelRelease, PrivacyStatement
 from federation.recognition.profiles import PROBE, REFERENCE
 from federation.release.manifest import Role, Standing, Use
@@ -59,6 +56,7 @@ from tests.bundles import (
 )
 from tests.faces import orl_image
 from tests.web import matching as web_matching
+from tests.web.site import aligner, recogniser
 
 RELEASE_DIGEST = bytes.fromhex("cd" * 32)
 
@@ -106,20 +104,18 @@ def answer_codes(request):
 
 def answer_faces(request):
     """Faces of the ORL data set with their cuts and embeddings; those without a usable face are left out."""
-    recogniser = load_mobilefacenet(shipped_profile())
-    finder = aligner_for(recogniser)
     faces = []
     for person in request["people"]:
         for number in request["images"]:
             image = orl_image(person, number)
             try:
-                cut = finder.chip(image)
+                cut = aligner().chip(image)
             except UnusableImageError:
                 continue
-            embedding = recogniser.embed(cut[None])[0].astype(np.float64).tolist()
+            embedding = recogniser().embed(cut[None])[0].astype(np.float64).tolist()
             pictures = {"image": _png(Image.open(io.BytesIO(image))), "cut": _png(Image.fromarray(cut))}
             faces.append({"person": person, "embedding": embedding} | pictures)
-    return {"digest": recogniser.digest, "faces": faces}
+    return {"digest": recogniser().digest, "faces": faces}
 
 
 def answer_release(request):

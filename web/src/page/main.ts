@@ -181,6 +181,7 @@ function enable(): void {
     'history-button': known,
   }
   document.body.dataset['busy'] = String(busy)
+  for (const id of ['faces', 'probe']) element<HTMLFieldSetElement>(id).disabled = current === null // nobody knows yet how many
   for (const [id, possible] of Object.entries(able)) element<HTMLButtonElement>(id).disabled = busy || current === null || !possible
 }
 
