@@ -36,7 +36,7 @@ test('the network gives one cut the same embedding as in Python', async () => {
     const context = new OffscreenCanvas(image.width, image.height).getContext('2d')!
     context.drawImage(image, 0, 0)
     const { data } = context.getImageData(0, 0, image.width, image.height)
-    const embedding = recogniser.embedCut(Uint8Array.from(data.filter((_, i) => i % 4 !== 3)))
+    const embedding = recogniser.embed(Uint8Array.from(data.filter((_, i) => i % 4 !== 3)))
     expect(cosine(embedding, face.embedding)).toBeGreaterThan(0.9999)
   }
 })
@@ -47,7 +47,7 @@ test('one image has the same embedding in Python and here', async () => {
   for (const { image, embedding } of known.faces) {
     const picture = await bitmap(image)
     const begun = performance.now()
-    cosines.push(cosine(recogniser.embed(picture), embedding))
+    cosines.push(cosine(recogniser.embed(recogniser.cut(picture, 'probe')), embedding))
     times.push(performance.now() - begun)
   }
   cosines.sort((a, b) => a - b)
@@ -57,8 +57,45 @@ test('one image has the same embedding in Python and here', async () => {
   expect(cosines[0]).toBeGreaterThan(0.999)
 }, 120_000)
 
+/** ORL's first face as it is drawn by `draw`. */
+async function drawn(width: number, height: number, draw: (context: OffscreenCanvasRenderingContext2D, face: ImageBitmap) => void): Promise<ImageBitmap> {
+  const canvas = new OffscreenCanvas(width, height)
+  const context = canvas.getContext('2d')!
+  context.imageSmoothingQuality = 'high'
+  draw(context, await bitmap(known.faces[0].image))
+  return canvas.transferToImageBitmap()
+}
+
 test('an image without a face is refused', async () => {
-  const canvas = new OffscreenCanvas(400, 300)
-  canvas.getContext('2d')!.fillRect(0, 0, 400, 300)
-  expect(() => recogniser.embed(canvas.transferToImageBitmap())).toThrow(UnusableImageError)
+  const grey = await drawn(400, 300, (context) => { context.fillRect(0, 0, 400, 300) })
+  expect(() => recogniser.cut(grey, 'probe')).toThrow(UnusableImageError)
+})
+
+test('two faces are refused', async () => {
+  const two = await drawn(300, 200, (context, face) => { context.drawImage(face, 20, 40); context.drawImage(face, 180, 40) })
+  expect(() => recogniser.cut(two, 'probe')).toThrow('2 faces found')
+})
+
+test('a face in few pixels is good enough for a probe and not for a reference, and in fewer for nothing', async () => {
+  const small = (scale: number): Promise<ImageBitmap> => drawn(Math.round(92 * scale), Math.round(112 * scale), (context, face) => {
+    context.drawImage(face, 0, 0, 92 * scale, 112 * scale)
+  })
+  const [few, fewer] = [await small(0.45), await small(0.3)]
+  recogniser.cut(few, 'probe')
+  expect(() => recogniser.cut(few, 'reference')).toThrow(/^only 1[3-7] pixels lie between the eyes, 18 are needed to enrol: come closer/)
+  expect(() => recogniser.cut(fewer, 'probe')).toThrow(/^only \d+ pixels lie between the eyes, 13 are needed: come closer/)
+})
+
+test('a face that is cut off is good enough for a probe and not for a reference', async () => {
+  const off = (left: number, top: number) => drawn(92 - left, 112 - top, (context, face) => { context.drawImage(face, -left, -top) })
+  const [above, beside] = [await off(0, 34), await off(30, 0)]
+  for (const [image, where] of [[above, 'above or below'], [beside, 'outside of']] as const) {
+    recogniser.cut(image, 'probe')
+    expect(() => recogniser.cut(image, 'reference')).toThrow(new RegExp(`^the face is cut off: \\d+ % of what is compared lies ${where} the photograph`))
+  }
+})
+
+test('a photograph of more pixels than a phone can draw gives the same embedding', async () => {
+  const large = await drawn(4600, 5600, (context, face) => { context.drawImage(face, 0, 0, 4600, 5600) })
+  expect(cosine(recogniser.embed(recogniser.cut(large, 'reference')), known.faces[0].embedding)).toBeGreaterThan(0.99)
 })

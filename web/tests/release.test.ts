@@ -31,9 +31,9 @@ test('a release is known by the digest of its bytes', () => {
 })
 
 test('it says how often somebody else is accepted, what that rests on, and how many pictures it takes', () => {
-  const { fmr, references, frames } = new ModelRelease(utf8(known.release))
+  const { fmr, threshold, references, frames } = new ModelRelease(utf8(known.release))
   expect(fmr).toEqual({ stated: 0.01, low: 0.004, high: 0.025, basis: 'checked', condition: 'mask' })
-  expect([references, frames]).toEqual([2, 3])
+  expect([threshold, references, frames]).toEqual([600, 2, 3])
 })
 
 test('without a projection, embeddings are only centred', () => {
@@ -65,6 +65,7 @@ test.each([
   ['with an interval that is text', (text: string) => text.replace('"fmr_low":0.004', '"fmr_low":"0.004"')],
   ['that rests on something else', (text: string) => text.replace('"basis":"checked"', '"basis":"guessed"')],
   ['without a condition', (text: string) => text.replace('"condition":"mask"', '"condition":null')],
+  ['with a threshold of all bits', (text: string) => text.replace('"threshold":600', '"threshold":1024')],
   ['of six references', (text: string) => text.replace('"references":2', '"references":6')],
   ['of no frames', (text: string) => text.replace('"frames":3', '"frames":0')],
   ['of nothing', () => 'null'],

@@ -3,8 +3,10 @@
 
 import { type Bytes, fromHex, randomBytes } from '../bytes'
 import { IntaglioError, RefusedError, UnavailableError, UsageError } from '../errors'
-import { fused } from '../face/fusing'
+import { UnusableImageError } from '../face/finding'
+import { fused, nameOf as nameOfPicture, requireDifferent, requireOnePerson } from '../face/fusing'
 import { Recogniser } from '../face/recogniser'
+import type { Profile } from '../face/release'
 import { SessionKey } from '../onebit/device'
 import { Engine } from '../onebit/seal'
 import { SignedReceipt } from '../wallet/receipts'
@@ -121,24 +123,30 @@ async function newDevice(loaded: Loaded): Promise<Device> {
   return device(loaded)
 }
 
-/** The embedding of every picture; one after the other, so that one at a time lies there as pixels. */
-async function looks({ recogniser }: Loaded, pictures: readonly Blob[]): Promise<Float64Array[]> {
-  const found: Float64Array[] = []
-  for (const picture of pictures) {
+/**
+ * The embedding of every picture, after what `client/device/pictures.py` asks of them. They are opened one after the other,
+ * so that one at a time lies there as pixels.
+ */
+async function embeddings({ recogniser }: Loaded, pictures: readonly Blob[], profileOf: (place: number) => Profile): Promise<Float64Array[]> {
+  const cuts: Uint8Array[] = []
+  for (const [place, picture] of pictures.entries()) {
     // Python reads the numbers of a file as they are, whatever colours they mean.
     const image = await createImageBitmap(picture, { colorSpaceConversion: 'none' })
     try {
-      found.push(recogniser.embed(image))
+      cuts.push(recogniser.cut(image, profileOf(place)))
+    } catch (error) {
+      throw error instanceof UnusableImageError ? new UnusableImageError(`${nameOfPicture(place)}: ${error.message}`) : error
     } finally {
       image.close() // no face stays
     }
   }
-  return found
+  requireDifferent(cuts)
+  return cuts.map((cut) => recogniser.embed(cut))
 }
 
 /** The adapted embedding of a live face. */
 async function probe(loaded: Loaded, pictures: readonly Blob[]): Promise<Float64Array> {
-  return loaded.deployment.release.adapt(fused(await looks(loaded, pictures)), 'probe')
+  return loaded.deployment.release.adapt(fused(await embeddings(loaded, pictures, () => 'probe')), 'probe')
 }
 
 const actions: { [A in Action]: (loaded: Loaded, argument: Parameters<Actions[A]>[0]) => Promise<ReturnType<Actions[A]>> } = {
@@ -146,11 +154,11 @@ const actions: { [A in Action]: (loaded: Loaded, argument: Parameters<Actions[A]
   status: (loaded) => statusOf(loaded),
   async enrol(loaded, argument) {
     using key = SessionKey.generate(loaded.engine, randomBytes) // before anything is known of the face
-    const embeddings = await looks(loaded, argument!.pictures)
-    const { release } = loaded.deployment
-    const reference = release.adapt(fused(embeddings.slice(0, -1)), 'reference')
-    const last = release.adapt(embeddings.at(-1)!, 'probe')
-    return await (await newDevice(loaded)).enrol(key, reference, last)
+    const [{ pictures }, { release }] = [argument!, loaded.deployment]
+    const all = await embeddings(loaded, pictures, (place) => (place < pictures.length - 1 ? 'reference' : 'probe'))
+    const [references, second] = [all.slice(0, -1), all.at(-1)!]
+    requireOnePerson(references, release)
+    return await (await newDevice(loaded)).enrol(key, release.adapt(fused(references), 'reference'), release.adapt(second, 'probe'))
   },
   async verify(loaded, argument) {
     using key = SessionKey.generate(loaded.engine, randomBytes)

@@ -141,16 +141,18 @@ export class Photograph {
     return cut
   }
 
-  /** Share of the pixels of a cut that lie outside the image, 0 to 1: what the edge's repetition makes up. */
-  shareOutside(place: Similarity, side: number): number {
-    let outside = 0
+  /** Shares of the pixels of a cut that lie outside the image, 0 to 1, above or below it and in all: what the edge's repetition makes up. */
+  sharesOutside(place: Similarity, side: number): { readonly over: number; readonly outside: number } {
+    let [over, outside] = [0, 0]
     for (let row = 0; row < side; row++) {
       for (let column = 0; column < side; column++) {
         const { x, y } = place.apply({ x: column + 0.5, y: row + 0.5 })
-        if (!(x >= 0 && y >= 0 && x < this.width && y < this.height)) outside++
+        const isOver = y < 0 || y >= this.height
+        over += Number(isOver)
+        outside += Number(isOver || x < 0 || x >= this.width)
       }
     }
-    return outside / side ** 2
+    return { over: over / side ** 2, outside: outside / side ** 2 }
   }
 
   /** The image, halved that often by averaging 2 x 2 pixels; an odd row or column at the end is repeated. */

@@ -13,6 +13,8 @@ import { BlazeFace } from './blazeface'
 import { Photograph, placed } from './cropping'
 import { FaceFinder } from './finding'
 import { MobileFaceNet } from './mobilefacenet'
+import { requireQuality } from './quality'
+import type { Profile } from './release'
 import { loadTensors } from './tensors'
 
 const MEANS = preprocessing.mean_thousandths.map((mean) => mean / 1000)
@@ -50,18 +52,20 @@ export class Recogniser {
   }
 
   /**
-   * The embedding, 192 numbers of unit norm, of the one face of `image`.
+   * The one face of `image`, aligned: (112, 112, 3) of RGB. Sensitive.
    *
-   * @throws UnusableImageError not exactly one face.
+   * @param profile what it is to serve as.
+   * @throws UnusableImageError not exactly one face, or too little of it.
    */
-  embed(image: ImageBitmap): Float64Array {
+  cut(image: ImageBitmap, profile: Profile): Uint8Array {
     const photograph = Photograph.of(image)
-    const place = placed(this.#finder.landmarks(photograph), alignment)
-    return this.embedCut(photograph.cut(place, alignment.side))
+    const landmarks = this.#finder.landmarks(photograph)
+    requireQuality(photograph, landmarks, alignment, profile)
+    return photograph.cut(placed(landmarks, alignment), alignment.side)
   }
 
-  /** The embedding of an aligned cut: (112, 112, 3) of RGB. */
-  embedCut(cut: Uint8Array): Float64Array {
+  /** The embedding of a cut: 192 numbers of unit norm. Sensitive. */
+  embed(cut: Uint8Array): Float64Array {
     const embedding = Float64Array.from(this.#network.embed(Float32Array.from(cut, (value, i) => (value - MEANS[i % 3]) / DIVISOR)))
     const norm = Math.hypot(...embedding)
     if (!(norm > 0 && Number.isFinite(norm))) throw new UsageError('the recogniser failed on this image; take another')

@@ -34,6 +34,8 @@ export class ModelRelease {
   readonly modelDigest: string
   /** Of the match, by the length of its codes. */
   readonly parameters: Parameters
+  /** Largest number of bits in which a probe may differ from a reference. */
+  readonly threshold: number
   readonly fmr: FalseMatchRate
   /** Pictures that are averaged for a reference, at most, and for a probe. */
   readonly references: number
@@ -57,6 +59,7 @@ export class ModelRelease {
       this.parameters = parametersFor(value['code_length'] as number)
       this.digest = hex(sha256(data))
       this.modelDigest = text(value['model_digest'])
+      this.threshold = count(value['threshold'], this.parameters.slots - 1, 0)
       this.fmr = rateOf(value)
       this.references = count(value['references'], MOST_REFERENCES)
       this.frames = count(value['frames'], MOST_FRAMES)
@@ -101,9 +104,9 @@ function rateOf(value: Readonly<Record<string, unknown>>): FalseMatchRate {
   return { stated, low, high, basis, condition: text(value['condition']) }
 }
 
-/** A whole number from 1 to `most`. */
-function count(value: unknown, most: number): number {
-  if (!Number.isInteger(value) || (value as number) < 1 || (value as number) > most) throw new RangeError('a count')
+/** A whole number from `least` to `most`. */
+function count(value: unknown, most: number, least = 1): number {
+  if (!Number.isInteger(value) || (value as number) < least || (value as number) > most) throw new RangeError('a count')
   return value as number
 }
 

@@ -212,18 +212,30 @@ const faces = new Pictures('faces', TEXTS['faces'], true, () => { enable() }, fa
 const probe = new Pictures('probe', TEXTS['probe'], false, () => { enable() }, fail)
 element('agree').onchange = () => { enable() }
 
+/** Lets the worker look at pictures. None is kept, unless one of them has to be replaced. */
+async function withPictures<T>(place: Pictures, work: (pictures: Blob[]) => Promise<T>): Promise<T> {
+  try {
+    const done = await work(place.files)
+    place.clear()
+    return done
+  } catch (error) {
+    if (!(error instanceof Failure && error.kind === 'UnusableImageError')) place.clear()
+    throw error
+  }
+}
+
 const on = (id: string, work: () => Promise<void>): void => { element(id).onclick = () => { void during(work) } }
 on('enrol-button', async () => {
-  const outcome = await ask('enrol', { pictures: faces.take() })
+  const outcome = await withPictures(faces, (pictures) => ask('enrol', { pictures }))
   say(outcome.matched ? SAY.enrolled(outcome.position) : SAY.notEnrolled, outcome.matched ? 'good' : 'bad')
 })
 on('verify-button', async () => {
-  const outcome = await ask('verify', { pictures: probe.take(), nonce })
+  const outcome = await withPictures(probe, (pictures) => ask('verify', { pictures, nonce }))
   say(outcome.matched ? SAY.accepted(outcome.position) : SAY.notAccepted(outcome.position), outcome.matched ? 'good' : 'bad')
   if (outcome.assertion !== null) offer(outcome.assertion)
 })
 on('renew-button', async () => {
-  const outcome = await ask('renew', { pictures: probe.take() })
+  const outcome = await withPictures(probe, (pictures) => ask('renew', { pictures }))
   say(outcome.matched ? SAY.renewed(outcome.position) : SAY.notRenewed(outcome.position), outcome.matched ? 'good' : 'bad')
 })
 on('revoke-button', async () => {

@@ -13,6 +13,7 @@ export class Pictures {
   readonly #confirms: boolean
   readonly #taken: { picture: Blob; item: HTMLLIElement; url: string }[] = []
   readonly #list: HTMLOListElement
+  readonly #fewer: HTMLParagraphElement
   readonly #input: HTMLInputElement
   readonly #changed: () => void
   readonly #fail: (error: unknown) => void
@@ -22,6 +23,7 @@ export class Pictures {
     this.#changed = changed
     this.#fail = fail
     this.#list = Object.assign(document.createElement('ol'), { className: 'pictures' })
+    this.#fewer = document.createElement('p')
     const input = Object.assign(document.createElement('input'), { type: 'file', accept: 'image/*', multiple: true, id: `${id}-file` })
     const caption = Object.assign(document.createElement('label'), { htmlFor: input.id, textContent: TEXTS['file'] })
     const camera = Object.assign(document.createElement('button'), { type: 'button', textContent: TEXTS['camera'] })
@@ -29,8 +31,8 @@ export class Pictures {
     input.setAttribute('aria-label', `${label}: ${TEXTS['file']}`)
     this.#input = input
     input.onchange = () => { void this.#add([...input.files ?? []]) }
-    camera.onclick = () => { void takePictures(this.#missing).then((taken) => this.#add(taken)).catch(fail) }
-    element(id).append(this.#list, camera, caption, input)
+    camera.onclick = () => { void takePictures(this.#sitting).then((taken) => this.#add(taken)).catch(fail) }
+    element(id).append(this.#list, camera, caption, input, this.#fewer)
   }
 
   /** How many are there. */
@@ -38,22 +40,31 @@ export class Pictures {
     return this.#taken.length
   }
 
-  /** All of them, for the worker: none is kept here. */
-  take(): Blob[] {
-    const taken = this.#taken.map(({ picture }) => picture)
-    this.#clear()
-    return taken
+  /** All of them, for the worker. */
+  get files(): Blob[] {
+    return this.#taken.map(({ picture }) => picture)
   }
 
-  /** Where it is full, pictures replace those that are there. */
-  get #missing(): number {
-    return this.count < this.most ? this.most - this.count : this.most
+  /** How many the camera takes at once; a picture that checks the others is of another sitting. */
+  get #sitting(): number {
+    const averaged = this.#confirms ? this.most - 1 : this.most
+    if (this.count < averaged) return averaged - this.count
+    return this.count < this.most ? 1 : averaged
+  }
+
+  /** Keeps none. */
+  clear(): void {
+    for (const { item, url } of this.#taken.splice(0)) {
+      URL.revokeObjectURL(url)
+      item.remove()
+    }
+    this.#number()
   }
 
   async #add(pictures: readonly Blob[]): Promise<void> {
     this.#input.value = ''
     if (pictures.length === 0) return
-    if (this.count + pictures.length > this.most) this.#clear()
+    if (this.count + pictures.length > this.most) this.clear()
     for (const picture of pictures.slice(0, this.most)) {
       try {
         ;(await createImageBitmap(picture)).close()
@@ -84,14 +95,6 @@ export class Pictures {
     this.#number()
   }
 
-  #clear(): void {
-    for (const { item, url } of this.#taken.splice(0)) {
-      URL.revokeObjectURL(url)
-      item.remove()
-    }
-    this.#number()
-  }
-
   /** Says of each which one it is, and of the last that it checks the others. */
   #number(): void {
     this.#taken.forEach(({ item }, i) => {
@@ -99,6 +102,8 @@ export class Pictures {
       item.querySelector('span')!.textContent = SAY.picture(i + 1, checks)
       item.querySelector('button')!.setAttribute('aria-label', SAY.remove(i + 1))
     })
+    const enough = this.count >= this.most || this.count < (this.#confirms ? 2 : 1)
+    this.#fewer.textContent = enough ? '' : this.#confirms ? SAY.fewerReferences(this.count - 1, this.most - 1) : SAY.fewerFrames(this.count, this.most)
     this.#changed()
   }
 }

@@ -53,6 +53,8 @@ export const SAY = {
   consentUntil: (date: string) => `Your consent is valid until ${date}.`,
   faces: (references: number) => `${references === 1 ? 'Two different pictures' : `Two to ${references + 1} different pictures, better more,`} of your face, alone and from the front. The last one only checks the ${references === 1 ? 'first' : 'others'}.`,
   probes: (frames: number) => frames === 1 ? 'A picture of your face, alone and from the front.' : `One to ${frames} different pictures of your face, better more, alone and from the front.`,
+  fewerReferences: (averaged: number, most: number) => `${averaged} of the ${most} pictures that the threshold is set for will be averaged: you will be refused more often than with ${most + 1} pictures, the last of which checks the others.`,
+  fewerFrames: (averaged: number, most: number) => `${averaged} of the ${most} pictures that the threshold is set for: the chance of being refused is higher than with ${most}.`,
   picture: (number: number, checks: boolean) => checks ? 'checks' : String(number),
   remove: (number: number) => `Remove picture ${number}`,
   tooMany: (most: number) => `Only the first ${most} pictures were taken.`,
@@ -98,6 +100,6 @@ export const SAY = {
     UsageError: 'That does not work', RefusedError: 'Refused', ProofError: 'Proof missing or wrong: stopped',
     PeerError: 'The server, or whoever stands before it, broke the protocol: stopped',
     MalformedMessageError: 'The server, or whoever stands before it, broke the protocol: stopped',
-    UnavailableError: 'Not available', UnusableImageError: 'This picture cannot be used', Error: 'Failed',
+    UnavailableError: 'Not available', UnusableImageError: 'Another picture is needed', Error: 'Failed',
   } as Readonly<Record<string, string>>,
 }
