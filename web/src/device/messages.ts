@@ -49,6 +49,8 @@ export interface HeldSummary {
 export interface Actions {
   begin(): Status
   status(): Status
+  /** What is wrong with some image files, the first of which serve as references; null for nothing. */
+  look(argument: { readonly pictures: readonly Blob[]; readonly references: number }): string | null
   /** @param pictures image files, as everywhere; the last one only confirms the others. */
   enrol(argument: { readonly pictures: readonly Blob[] }): Outcome
   /** @param nonce 64 hex digits that an audience chose, or null. */

@@ -6,7 +6,6 @@ import { IntaglioError, RefusedError, UnavailableError, UsageError } from '../er
 import { UnusableImageError } from '../face/finding'
 import { fused, nameOf as nameOfPicture, requireDifferent, requireOnePerson } from '../face/fusing'
 import { Recogniser } from '../face/recogniser'
-import type { Profile } from '../face/release'
 import { SessionKey } from '../onebit/device'
 import { Engine } from '../onebit/seal'
 import { SignedReceipt } from '../wallet/receipts'
@@ -124,39 +123,52 @@ async function newDevice(loaded: Loaded): Promise<Device> {
 }
 
 /**
- * The embedding of every picture, after what `client/device/pictures.py` asks of them. They are opened one after the other,
- * so that one at a time lies there as pixels.
+ * The face of every picture, cut; what `client/device/pictures.py` asks of them is asked here. They are opened one after the
+ * other, so that one at a time lies there as pixels.
+ *
+ * @param references how many of them, the first, serve as references.
+ * @throws UnusableImageError one is of no use, or there twice.
  */
-async function embeddings({ recogniser }: Loaded, pictures: readonly Blob[], profileOf: (place: number) => Profile): Promise<Float64Array[]> {
-  const cuts: Uint8Array[] = []
+async function cuts({ recogniser }: Loaded, pictures: readonly Blob[], references: number): Promise<Uint8Array[]> {
+  const found: Uint8Array[] = []
   for (const [place, picture] of pictures.entries()) {
     // Python reads the numbers of a file as they are, whatever colours they mean.
     const image = await createImageBitmap(picture, { colorSpaceConversion: 'none' })
     try {
-      cuts.push(recogniser.cut(image, profileOf(place)))
+      found.push(recogniser.cut(image, place < references ? 'reference' : 'probe'))
     } catch (error) {
       throw error instanceof UnusableImageError ? new UnusableImageError(`${nameOfPicture(place)}: ${error.message}`) : error
     } finally {
       image.close() // no face stays
     }
   }
-  requireDifferent(cuts)
-  return cuts.map((cut) => recogniser.embed(cut))
+  requireDifferent(found)
+  return found
 }
 
 /** The adapted embedding of a live face. */
 async function probe(loaded: Loaded, pictures: readonly Blob[]): Promise<Float64Array> {
-  return loaded.deployment.release.adapt(fused(await embeddings(loaded, pictures, () => 'probe')), 'probe')
+  const embeddings = (await cuts(loaded, pictures, 0)).map((cut) => loaded.recogniser.embed(cut))
+  return loaded.deployment.release.adapt(fused(embeddings), 'probe')
 }
 
 const actions: { [A in Action]: (loaded: Loaded, argument: Parameters<Actions[A]>[0]) => Promise<ReturnType<Actions[A]>> } = {
   begin: (loaded) => statusOf(loaded),
   status: (loaded) => statusOf(loaded),
+  async look(loaded, argument) {
+    try {
+      await cuts(loaded, argument!.pictures, argument!.references)
+      return null
+    } catch (error) {
+      if (error instanceof UnusableImageError) return error.message
+      throw error
+    }
+  },
   async enrol(loaded, argument) {
     using key = SessionKey.generate(loaded.engine, randomBytes) // before anything is known of the face
     const [{ pictures }, { release }] = [argument!, loaded.deployment]
-    const all = await embeddings(loaded, pictures, (place) => (place < pictures.length - 1 ? 'reference' : 'probe'))
-    const [references, second] = [all.slice(0, -1), all.at(-1)!]
+    const embeddings = (await cuts(loaded, pictures, pictures.length - 1)).map((cut) => loaded.recogniser.embed(cut))
+    const [references, second] = [embeddings.slice(0, -1), embeddings.at(-1)!]
     requireOnePerson(references, release)
     return await (await newDevice(loaded)).enrol(key, release.adapt(fused(references), 'reference'), release.adapt(second, 'probe'))
   },

@@ -208,8 +208,9 @@ async function during(work: () => Promise<void>): Promise<void> {
 
 for (const place of document.querySelectorAll<HTMLElement>('[data-text]')) place.textContent = TEXTS[place.dataset['text']!]
 document.title = TEXTS['title']
-const faces = new Pictures('faces', TEXTS['faces'], true, () => { enable() }, fail)
-const probe = new Pictures('probe', TEXTS['probe'], false, () => { enable() }, fail)
+const told = { changed: () => { enable() }, fail, look: (pictures: Blob[], references: number) => ask('look', { pictures, references }) }
+const faces = new Pictures('faces', TEXTS['faces'], true, told)
+const probe = new Pictures('probe', TEXTS['probe'], false, told)
 element('agree').onchange = () => { enable() }
 
 /** Lets the worker look at pictures. None is kept, unless one of them has to be replaced. */

@@ -4,6 +4,10 @@ import { SAY, TEXTS } from './texts'
 
 const element = <E extends HTMLElement = HTMLElement>(id: string): E => document.getElementById(id) as E
 const MILLISECONDS_APART = 800 // neighbouring frames of a film are nearly one picture
+const MOST_LOOKS = 60 // some seconds of somebody moving into the picture
+
+/** Says what is wrong with pictures, the first of which serve as references; null for nothing. */
+export type Look = (pictures: Blob[], references: number) => Promise<string | null>
 
 /** A place for some pictures of one person. */
 export class Pictures {
@@ -17,11 +21,13 @@ export class Pictures {
   readonly #input: HTMLInputElement
   readonly #changed: () => void
   readonly #fail: (error: unknown) => void
+  readonly #look: Look
 
-  constructor(id: string, label: string, confirms: boolean, changed: () => void, fail: (error: unknown) => void) {
+  constructor(id: string, label: string, confirms: boolean, { changed, fail, look }: { changed: () => void; fail: (error: unknown) => void; look: Look }) {
     this.#confirms = confirms
     this.#changed = changed
     this.#fail = fail
+    this.#look = look
     this.#list = Object.assign(document.createElement('ol'), { className: 'pictures' })
     this.#fewer = document.createElement('p')
     const input = Object.assign(document.createElement('input'), { type: 'file', accept: 'image/*', multiple: true, id: `${id}-file` })
@@ -31,7 +37,7 @@ export class Pictures {
     input.setAttribute('aria-label', `${label}: ${TEXTS['file']}`)
     this.#input = input
     input.onchange = () => { void this.#add([...input.files ?? []]) }
-    camera.onclick = () => { void takePictures(this.#sitting).then((taken) => this.#add(taken)).catch(fail) }
+    camera.onclick = () => { void this.#film().catch(fail) }
     element(id).append(this.#list, camera, caption, input, this.#fewer)
   }
 
@@ -45,11 +51,12 @@ export class Pictures {
     return this.#taken.map(({ picture }) => picture)
   }
 
-  /** How many the camera takes at once; a picture that checks the others is of another sitting. */
-  get #sitting(): number {
+  /** Takes the missing pictures from the camera; the one that checks the others is of another sitting. Where it is full, it begins anew. */
+  async #film(): Promise<void> {
     const averaged = this.#confirms ? this.most - 1 : this.most
-    if (this.count < averaged) return averaged - this.count
-    return this.count < this.most ? 1 : averaged
+    const before = this.count < this.most ? this.files : []
+    const count = before.length < averaged ? averaged - before.length : this.most - before.length
+    await this.#add(await takePictures(count, (pictures) => this.#look([...before, ...pictures], this.#confirms ? averaged : 0)))
   }
 
   /** Keeps none. */
@@ -108,9 +115,14 @@ export class Pictures {
   }
 }
 
-/** Some pictures from the camera, a moment apart; none when the person closes it. */
-async function takePictures(count: number): Promise<Blob[]> {
+/**
+ * Some pictures from the camera, a moment apart; none when the person closes it. Frames that are of no use are left out.
+ *
+ * @param look says what is wrong with all that were taken and one more.
+ */
+async function takePictures(count: number, look: (pictures: Blob[]) => Promise<string | null>): Promise<Blob[]> {
   const [dialog, video, take] = [element<HTMLDialogElement>('camera'), element<HTMLVideoElement>('video'), element<HTMLButtonElement>('take')]
+  const told = element('camera-told')
   let stream: MediaStream
   try {
     stream = await navigator.mediaDevices.getUserMedia({ video: { width: { ideal: 1280 }, facingMode: 'user' } })
@@ -120,23 +132,29 @@ async function takePictures(count: number): Promise<Blob[]> {
   try {
     video.srcObject = stream
     await video.play()
-    const taken: Blob[] = []
-    const closed = new Promise<'closed'>((resolve) => { dialog.addEventListener('close', () => { resolve('closed') }, { once: true }) })
-    const pressed = new Promise<'pressed'>((resolve) => { take.onclick = () => { resolve('pressed') } })
-    const told = element('camera-told')
     told.textContent = SAY.camera(count)
     take.disabled = false
     dialog.showModal()
-    for (let next: 'closed' | 'pressed' = await Promise.race([closed, pressed]); next === 'pressed';) {
-      take.disabled = true
-      taken.push(await frame(video))
-      told.textContent = SAY.taken(taken.length, count)
-      if (taken.length === count) break
-      next = await Promise.race([closed, new Promise<'pressed'>((resolve) => { setTimeout(resolve, MILLISECONDS_APART, 'pressed') })])
+    await new Promise((resolve) => { take.onclick = resolve; dialog.onclose = resolve })
+    take.disabled = true
+    const taken: Blob[] = []
+    for (let [looks, problem] = [0, '']; dialog.open && taken.length < count;) {
+      if (looks === MOST_LOOKS) throw new Error(SAY.noUsableFace(problem))
+      const next = await frame(video)
+      const wrong = await look([...taken, next])
+      if (wrong === null) {
+        taken.push(next)
+        told.textContent = SAY.taken(taken.length, count)
+        looks = 0
+        if (taken.length < count) await new Promise((resolve) => { setTimeout(resolve, MILLISECONDS_APART) })
+      } else {
+        told.textContent = problem = wrong
+        looks++
+      }
     }
-    dialog.close()
-    return taken.length === count ? taken : []
+    return dialog.open ? taken : []
   } finally {
+    dialog.close()
     for (const track of stream.getTracks()) track.stop() // the light beside the camera goes out
     video.srcObject = null
   }

@@ -92,6 +92,7 @@ export const SAY = {
   event: (position: number, kind: string, time: string, outcome: string) => `Entry ${position}: ${kind}${outcome} on ${time}, proved to be in the log.`,
   confirmRevoke: 'Your template will be deleted for good. To verify again you have to enrol again.',
   confirmErase: 'Your template and everything that connects you with the log will be deleted for good.',
+  noUsableFace: (problem: string) => `The camera sees no usable face, ${problem}. Sit alone, near, in the light, and look into it.`,
   noCamera: 'The camera is not available; choose an image file.',
   notAnImage: 'This file is not an image that the browser can read.',
   message: (call: string, sent: number, received: number | null) => `${call}: ${sent} bytes sent, ${received === null ? 'no answer' : `${received} bytes received`}`,
