@@ -26,6 +26,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from federation.errors import UsageError
+from federation.recognition.profiles import REFERENCE
 from federation.recognition.recogniser import CHIP_SIDE
 
 IMAGE_FORMATS = ("JPEG", "PNG", "PPM")
@@ -77,11 +78,12 @@ class FaceAligner:
         parts = (_METHOD, hashlib.sha256(landmarks.read_bytes()).hexdigest(), dlib.__version__, PIL.__version__)
         self.version = hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
-    def chip(self, image: bytes) -> _Pixels:
+    def chip(self, image: bytes, profile: str = REFERENCE) -> _Pixels:
         """Cuts the face out of an image file.
 
         Args:
             image: the bytes of a JPEG, PNG or PGM file.
+            profile: makes no difference here.
 
         Returns:
             (150, 150, 3) uint8, RGB, eyes level. Sensitive.
@@ -89,13 +91,14 @@ class FaceAligner:
         Raises:
             UnusableImageError: unreadable, or not exactly one face.
         """
-        return self.chip_of_pixels(read_image(image))
+        return self.chip_of_pixels(read_image(image), profile)
 
-    def chip_of_pixels(self, rgb: _Pixels) -> _Pixels:
+    def chip_of_pixels(self, rgb: _Pixels, profile: str = REFERENCE) -> _Pixels:  # noqa: ARG002 - dlib's goes
         """Cuts the face out of pixels, for example a camera frame.
 
         Args:
             rgb: (height, width, 3) uint8, RGB.
+            profile: makes no difference here.
 
         Returns:
             As `chip`.

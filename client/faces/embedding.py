@@ -204,7 +204,7 @@ class _Work:
                 done[digest] = clean, degraded
             else:
                 try:
-                    chips[digest] = self._aligner.chip(image)
+                    chips[digest] = self._aligner.chip(image, REFERENCE)
                 except UnusableImageError as error:
                     problems.append(Problem(path, error.problem, error.what_to_do))
                     continue

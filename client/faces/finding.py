@@ -11,7 +11,8 @@ Theory of operation
   several per cent of the distance between the eyes, and a recogniser is sensitive to that. So the face is cut out
   again, upright and always of the same size for the detector, and looked at anew, as it is and mirrored; the landmarks
   are averaged. Twice, because the first cut is only as good as the first look. What is no face then, was none.
-* The cut for the recogniser comes from the original image, not from what the detector saw.
+* The cut for the recogniser comes from the original image, not from what the detector saw. `client.faces.quality` says
+  whether the image is good enough for what it is to serve as.
 """
 
 from __future__ import annotations
@@ -25,8 +26,10 @@ from numpy.typing import NDArray
 
 from client.faces.alignment import FaceAligner, UnusableImageError, read_image
 from client.faces.models import detector_files
+from client.faces.quality import GATE, Quality
 from federation.recognition.blazeface import SIDE, BlazeFace, Detection
 from federation.recognition.cropping import Pixels, Points, Similarity, aligned_cut, cut, placed
+from federation.recognition.profiles import REFERENCE
 from federation.recognition.recogniser import Recogniser
 from federation.recognition.templates import ARCFACE, PER_PIXEL, Alignment
 
@@ -51,16 +54,23 @@ class Aligner(Protocol):
 
     @property
     def version(self) -> str:
-        """Hex digest of everything that decides the pixels of a cut."""
+        """Hex digest of everything that decides the pixels of a cut, and whether there is one."""
 
-    def chip(self, image: bytes) -> Pixels:
-        """Cuts the face out of an image file: (side, side, 3) uint8, RGB. Sensitive.
+    def chip(self, image: bytes, profile: str = REFERENCE) -> Pixels:
+        """Cuts the face out of an image file.
+
+        Args:
+            image: JPEG, PNG or PGM.
+            profile: what the image is to serve as: a reference needs more than a probe (`client.faces.quality`).
+
+        Returns:
+            (side, side, 3) uint8, RGB. Sensitive.
 
         Raises:
-            UnusableImageError: unreadable, or not exactly one face.
+            UnusableImageError: unreadable, not exactly one face, or too little of it.
         """
 
-    def chip_of_pixels(self, rgb: Pixels) -> Pixels:
+    def chip_of_pixels(self, rgb: Pixels, profile: str = REFERENCE) -> Pixels:
         """The same from (height, width, 3) uint8, RGB, such as a camera frame."""
 
 
@@ -131,7 +141,7 @@ class ProfileAligner:
     """Cuts faces as a profile says.
 
     Attributes:
-        version: hex digest of everything that decides the pixels of a cut.
+        version: hex digest of everything that decides the pixels of a cut, and whether there is one.
     """
 
     def __init__(self, alignment: Alignment, finder: FaceFinder | None = None) -> None:
@@ -141,15 +151,17 @@ class ProfileAligner:
             UsageError: its weights are not installed.
         """
         self._alignment, self._finder = alignment, finder or FaceFinder()
-        self.version = hashlib.sha256(f"{self._finder.version}\n{alignment!r}".encode()).hexdigest()
+        self.version = hashlib.sha256(f"{self._finder.version}\n{alignment!r}\n{GATE}".encode()).hexdigest()
 
-    def chip(self, image: bytes) -> Pixels:
+    def chip(self, image: bytes, profile: str = REFERENCE) -> Pixels:
         """See `Aligner.chip`."""
-        return self.chip_of_pixels(read_image(image))
+        return self.chip_of_pixels(read_image(image), profile)
 
-    def chip_of_pixels(self, rgb: Pixels) -> Pixels:
+    def chip_of_pixels(self, rgb: Pixels, profile: str = REFERENCE) -> Pixels:
         """See `Aligner.chip_of_pixels`."""
-        return aligned_cut(rgb, self._finder.landmarks(rgb), self._alignment)
+        landmarks = self._finder.landmarks(rgb)
+        Quality.of(rgb, landmarks, self._alignment).require(profile)
+        return aligned_cut(rgb, landmarks, self._alignment)
 
 
 def aligner_for(recogniser: Recogniser) -> Aligner:

@@ -219,7 +219,7 @@ class _Work:
 
     def of(self, person: str, cameras: Mapping[str, tuple[Path, ...]]) -> _Part | None:
         """Embeddings and, when they are kept, chips of a person; None when a camera has no usable image of them."""
-        chips = {camera: dict(self._chips(person, paths)) for camera, paths in cameras.items()}
+        chips = {camera: dict(self._chips(person, paths, camera)) for camera, paths in cameras.items()}
         if not all(chips.values()):
             path = cameras[REFERENCE][0].parent
             missing = " and ".join(camera for camera, found in chips.items() if not found)
@@ -253,7 +253,7 @@ class _Work:
             np.array(digests[PROBE])[second],
         )
 
-    def _chips(self, person: str, paths: tuple[Path, ...]) -> Iterator[tuple[str, Chips]]:
+    def _chips(self, person: str, paths: tuple[Path, ...], camera: str) -> Iterator[tuple[str, Chips]]:
         """(digest, chip) of each usable image; what is wrong with the others goes to the problems."""
         for path in paths:
             try:
@@ -268,7 +268,7 @@ class _Work:
                 )
                 continue
             try:
-                yield digest, self._aligner.chip(image)
+                yield digest, self._aligner.chip(image, camera)
             except UnusableImageError as error:
                 self._problems.append(Problem(path, error.problem, error.what_to_do))
                 continue

@@ -24,7 +24,7 @@ from typer.testing import CliRunner
 
 from client import cli
 from client.connection import ClientTls
-from client.device import face_cli
+from client.device import pictures
 from client.device.verification import Device
 from client.faces.models import profile_beside
 from client.wallet.opening import PASSPHRASE_VARIABLE
@@ -115,11 +115,9 @@ def person(tmp_path, monkeypatch):
     monkeypatch.setenv("INTAGLIO_WALLET", str(tmp_path / "intaglio.wallet"))
     monkeypatch.setattr("client.wallet.sealed.ScryptCost", lambda *a: ScryptCost(*a or (15,)))
 
-    def embed(images, profiles, *, release, **_):
-        faces = [a_face(*map(int, image.name.split("-"))) for image in images]
-        return [release.adapt(face[None], profile)[0] for face, profile in zip(faces, profiles, strict=True)]
-
-    monkeypatch.setattr(face_cli, "embed", embed)
+    monkeypatch.setattr(
+        pictures, "embed", lambda named, **_: [a_face(*map(int, file.name.split("-"))) for file in named.files]
+    )
     return lambda *arguments: invoke(cli.app, *arguments, expected=None)
 
 

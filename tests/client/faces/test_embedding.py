@@ -68,7 +68,7 @@ class Aligner:
         self.version = version or real.aligner().version
         self.looks = 0
 
-    def chip(self, image):
+    def chip(self, image, profile):
         self.looks += 1
         return chip(image)
 

@@ -47,7 +47,7 @@ SCALES = '["moments", "scales", "threshold"]'
 class Aligner:
     """The real one, which looks at an image once in all tests."""
 
-    def chip(self, image):
+    def chip(self, image, profile):
         return chip(image)
 
 
@@ -322,9 +322,9 @@ def test_who_withdraws_is_deleted_and_never_comes_back(tmp_path, folder):
     opened = []
 
     class Watching(Aligner):
-        def chip(self, image):
+        def chip(self, image, profile):
             opened.append(image)
-            return super().chip(image)
+            return super().chip(image, profile)
 
     done = prepared(images, folder, aligner=Watching())
     assert (done.people, done.withdrawn) == (1, 1)
