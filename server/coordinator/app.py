@@ -32,7 +32,8 @@ from federation.learning.rounds import (
     threshold_request,
 )
 from federation.privacy.plan import MOMENTS, SCALES, THRESHOLD, Adaptation, PrivacyPlan
-from federation.recognition.model import Basis, ModelRelease
+from federation.recognition.basis import Basis
+from federation.recognition.model import ModelRelease
 from server.coordinator.evaluating import EvaluationSettings, evaluate
 from server.coordinator.runs import Opened, RunConfig, RunSettings, carry_out, say, say_promise
 from server.coordinator.secure_sums import OpenedSum

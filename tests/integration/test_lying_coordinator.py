@@ -42,7 +42,8 @@ from federation.learning.scales import ChipSet
 from federation.privacy.bounds import BOUNDS
 from federation.privacy.ledger import LedgerChain
 from federation.privacy.plan import MOMENTS, SCALES, THRESHOLD, PrivacyPlan
-from federation.recognition.model import Adapter, Basis, ModelRelease, PrivacyStatement
+from federation.recognition.basis import Basis
+from federation.recognition.model import Adapter, ModelRelease, PrivacyStatement
 from federation.recognition.profiles import PROBE, REFERENCE
 from federation.recognition.recogniser import CHIP_SIDE
 from federation.recognition.resnet import TUNABLE, ResNetRecogniser

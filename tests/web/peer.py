@@ -16,7 +16,8 @@ from federation.consent.assertion import Assertion, LogPosition
 from federation.consent.purposes import Category, Tier, red_line_of
 from federation.consent.receipts import Binding
 from federation.onebit import CodeSeed, binary_code, check_probe, check_template, match
-from federation.recognition.model import Adapter, Basis, ModelRelease, PrivacyStatement
+from federation.recognition.basis import Basis
+from federation.recognition.model import Adapter, ModelRelease, PrivacyStatement
 from federation.recognition.profiles import PROBE, REFERENCE
 from federation.release.manifest import Role, Standing, Use
 from federation.rules.entries import Deployment, Lifting, Moratorium, PolicyException, PolicyPack, PurposeRule
@@ -212,7 +213,9 @@ def answer_manifests(_request):
     failed = a_bundle(release, begins_at=begin, report=a_report(release, VERDICTS[Verdict.FAIL]))
     measured = a_bundle(release, begins_at=begin, epsilon_audit=an_attack(0.25))
     above = a_bundle(release, begins_at=begin, report=a_report(release, wolf=wolves(20, 0.0100001)))
-    generous = a_bundle(release, begins_at=begin, use=Use.TRIAL, report=a_report(release, wolf=wolves(2400, 0.9)))
+    generous = a_bundle(release, begins_at=begin, use=Use.TRIAL, report=a_report(release, wolf=wolves(61, 0.9)))
+    hardly = a_bundle(release, begins_at=begin, use=Use.TRIAL, report=a_report(release, wolf=wolves(60, 0.9)))
+    masters = a_bundle(release, begins_at=begin, report=a_report(release, wolf=wolves(best=(1500, 0.0101, 0.6))))
     unknown = a_bundle(release, begins_at=begin, use=Use.TRIAL, report=a_report(release, wolf=None))
     foreign = passed.signed_by(Role.MAKER, MAKER).signed_by(Role.AUDITOR, STRANGER)
     bundles = {
@@ -222,6 +225,8 @@ def answer_manifests(_request):
         "above ten times": signed(above),
         "not measured": signed(a_bundle(release, begins_at=begin, report=a_report(release, wolf=None))),
         "generous trial": signed(generous),
+        "trial that cannot tell": signed(hardly),
+        "a master image": signed(masters),
         "trial not measured": signed(unknown),
         "trial": signed(trial),
         "failed": signed(failed),

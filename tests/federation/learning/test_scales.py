@@ -9,7 +9,8 @@ from client.faces.models import recogniser_for
 from federation.errors import MalformedMessageError, UsageError
 from federation.learning.scales import ChipSet, Descent, person_gradients, scales_sum
 from federation.privacy.plan import SCALES, THRESHOLD, Adaptation, PrivacyPlan
-from federation.recognition.model import Adapter, Basis, ModelRelease
+from federation.recognition.basis import Basis
+from federation.recognition.model import Adapter, ModelRelease
 from federation.recognition.profiles import PROBE, REFERENCE
 from federation.recognition.recogniser import CHIP_SIDE
 from federation.recognition.resnet import TUNABLE, split_scales
