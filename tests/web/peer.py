@@ -11,10 +11,11 @@ import numpy as np
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from PIL import Image
 
-from client.faces.alignment import UnusableImageError
+from client.device.pictures import require_different, require_one_person
 from federation.consent.assertion import Assertion, LogPosition
 from federation.consent.purposes import Category, Tier, red_line_of
 from federation.consent.receipts import Binding
+from federation.errors import UsageError
 from federation.onebit import CodeSeed, binary_code, check_probe, check_template, match
 from federation.recognition.basis import Basis
 from federation.recognition.model import Adapter, ModelRelease, PrivacyStatement
@@ -104,19 +105,43 @@ def answer_codes(request):
 
 
 def answer_faces(request):
-    """Faces of the ORL data set with their cuts and embeddings; those without a usable face are left out."""
+    """Faces of the ORL data set as files of a format, with their cuts and embeddings."""
     faces = []
     for person in request["people"]:
         for number in request["images"]:
-            image = orl_image(person, number)
-            try:
-                cut = aligner().chip(image)
-            except UnusableImageError:
-                continue
+            image = _file(Image.open(io.BytesIO(orl_image(person, number))), request["format"])
+            cut = aligner().chip(image, PROBE)
             embedding = recogniser().embed(cut[None])[0].astype(np.float64).tolist()
-            pictures = {"image": _png(Image.open(io.BytesIO(image))), "cut": _png(Image.fromarray(cut))}
-            faces.append({"person": person, "embedding": embedding} | pictures)
+            files = {"image": image, "cut": _file(Image.fromarray(cut), "PNG")}
+            faces.append(
+                {name: base64.b64encode(file).decode() for name, file in files.items()} | {"embedding": embedding}
+            )
     return {"digest": recogniser().digest, "faces": faces}
+
+
+def answer_pictures(request):
+    """What Python says of pictures: their quality as references and as probes, copies, and embeddings of one person."""
+    images = [np.asarray(Image.open(io.BytesIO(base64.b64decode(image))).convert("RGB")) for image in request["images"]]
+    cuts = [np.array(cut, np.uint8).reshape(-1, 1, 3) for cut in request["cuts"]]
+    release = ModelRelease.from_bytes(request["release"].encode())
+    embeddings = [np.array(embedding) for embedding in request["embeddings"]]
+    names = [f"picture {place + 1}" for place in range(9)]
+    return {
+        "quality": [
+            [_said(aligner().chip_of_pixels, image, profile) for profile in (REFERENCE, PROBE)] for image in images
+        ],
+        "copies": _said(require_different, cuts, names),
+        "people": _said(require_one_person, embeddings, names, release),
+    }
+
+
+def _said(check, *arguments):
+    """What `check` objects to, or nothing."""
+    try:
+        check(*arguments)
+    except UsageError as error:
+        return str(error)
+    return None
 
 
 def answer_release(request):
@@ -327,10 +352,10 @@ def answer_red_lines(names):
     return [line and line.value for line in map(red_line_of, names)]
 
 
-def _png(image):
+def _file(image, kind):
     written = io.BytesIO()
-    image.save(written, "PNG")
-    return base64.b64encode(written.getvalue()).decode()
+    image.save(written, kind)
+    return written.getvalue()
 
 
 def main():

@@ -8,7 +8,8 @@ const FORMAT = 'intaglio-model-release-2'
 const LARGEST_DIMENSION = 1024
 const MOST_REFERENCES = 5
 const MOST_FRAMES = 3
-const BASES = ['public', 'checked', 'measured'] as const
+/** What a stated false match rate rests on, as `federation/recognition/basis.py`. */
+export const BASES = ['public', 'checked', 'measured'] as const
 
 /** Which camera made an embedding. */
 export type Profile = 'reference' | 'probe'
