@@ -1,6 +1,6 @@
 import { defineConfig } from 'vite'
 
-import { recogniser } from './build/recogniser'
+import { recogniser } from './weights/plugin'
 
 export default defineConfig({
   plugins: [recogniser()],

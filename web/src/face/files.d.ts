@@ -1,4 +1,4 @@
-/** What `build/recogniser.ts` puts together from the files that Python reads, too. */
+/** What `weights/plugin.ts` puts together from the files that Python reads, too. */
 declare module 'virtual:recogniser' {
   /** Weights and description of the detector, weights of the network as float16: where they are, and their SHA-256. */
   export const files: readonly { readonly url: string; readonly digest: string }[]
