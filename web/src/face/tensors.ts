@@ -3,22 +3,17 @@
 import { env, type KernelConfig, ready, registerKernel, setBackend } from '@tensorflow/tfjs-core'
 import { setWasmPaths } from '@tensorflow/tfjs-backend-wasm/dist/base'
 import { addConfig } from '@tensorflow/tfjs-backend-wasm/dist/kernels/Add'
-import { conv2DConfig } from '@tensorflow/tfjs-backend-wasm/dist/kernels/Conv2D'
 import { depthwiseConv2dNativeConfig } from '@tensorflow/tfjs-backend-wasm/dist/kernels/DepthwiseConv2dNative'
 import { fusedConv2DConfig } from '@tensorflow/tfjs-backend-wasm/dist/kernels/FusedConv2D'
 import { fusedDepthwiseConv2DConfig } from '@tensorflow/tfjs-backend-wasm/dist/kernels/FusedDepthwiseConv2D'
-import { identityConfig } from '@tensorflow/tfjs-backend-wasm/dist/kernels/Identity'
 import { maxPoolConfig } from '@tensorflow/tfjs-backend-wasm/dist/kernels/MaxPool'
 import { padV2Config } from '@tensorflow/tfjs-backend-wasm/dist/kernels/PadV2'
-import { preluConfig } from '@tensorflow/tfjs-backend-wasm/dist/kernels/Prelu'
 import { reluConfig } from '@tensorflow/tfjs-backend-wasm/dist/kernels/Relu'
-import { reshapeConfig } from '@tensorflow/tfjs-backend-wasm/dist/kernels/Reshape'
 import wasmUrl from '@tensorflow/tfjs-backend-wasm/dist/tfjs-backend-wasm.wasm?url'
 import wasmSimdUrl from '@tensorflow/tfjs-backend-wasm/dist/tfjs-backend-wasm-simd.wasm?url'
 
 const KERNELS: readonly KernelConfig[] = [
-  addConfig, conv2DConfig, depthwiseConv2dNativeConfig, fusedConv2DConfig, fusedDepthwiseConv2DConfig, identityConfig, maxPoolConfig,
-  padV2Config, preluConfig, reluConfig, reshapeConfig,
+  addConfig, depthwiseConv2dNativeConfig, fusedConv2DConfig, fusedDepthwiseConv2DConfig, maxPoolConfig, padV2Config, reluConfig,
 ]
 let loading: Promise<void> | undefined
 
