@@ -1,6 +1,7 @@
 """The Python side of the page's cross tests: `python -m tests.web.peer`, a line of JSON in, one out. See web/tests."""
 
 import base64
+import importlib.resources
 import io
 import json
 import sys
@@ -19,6 +20,7 @@ from federation.errors import UsageError
 from federation.onebit import CodeSeed, binary_code, check_probe, check_template, match
 from federation.recognition.basis import Basis
 from federation.recognition.model import Adapter, ModelRelease, PrivacyStatement
+from federation.recognition.profile import RecogniserProfile
 from federation.recognition.profiles import PROBE, REFERENCE
 from federation.release.manifest import Role, Standing, Use
 from federation.rules.entries import Deployment, Lifting, Moratorium, PolicyException, PolicyPack, PurposeRule
@@ -116,7 +118,11 @@ def answer_faces(request):
             faces.append(
                 {name: base64.b64encode(file).decode() for name, file in files.items()} | {"embedding": embedding}
             )
-    return {"digest": recogniser().digest, "faces": faces}
+    files = importlib.resources.files("federation.recognition").iterdir()
+    profiles = [file.read_bytes() for file in files if file.name.endswith(".profile.json")]
+    digests = [RecogniserProfile.from_bytes(profile).digest for profile in profiles]
+    assert recogniser().digest in digests
+    return {"digests": digests, "faces": faces}
 
 
 def answer_pictures(request):

@@ -1,6 +1,7 @@
 """The person's page in a real browser, with real faces (AT&T Laboratories Cambridge) and a real matching service."""
 
 import asyncio
+import gzip
 import json
 import re
 import shutil
@@ -555,7 +556,13 @@ def test_the_page_works_with_the_keyboard_and_names_what_it_shows(page):
     assert page.is_checked("#agree")
 
 
+def test_opening_the_page_transfers_less_than_6_mb():
+    assert sum(len(gzip.compress(file.read_bytes())) for file in PAGE.rglob("*") if file.is_file()) < 6_000_000
+
+
 @pytest.mark.parametrize("width", [320, 1280])
 def test_nothing_sticks_out_of_the_window(page, width):
     page.set_viewport_size({"width": width, "height": 800})
+    page.set_input_files("#faces-file", [nobody()] * 4)
+    page.wait_for_selector("#faces li:nth-child(4)")
     assert page.evaluate("document.documentElement.scrollWidth") <= width
