@@ -4,8 +4,10 @@ from functools import cache
 
 from client.faces.alignment import FaceAligner
 from client.faces.datasets import orl_faces
-from client.faces.models import load_recogniser
+from client.faces.models import load_mobilefacenet, load_recogniser
+from federation.recognition.conditions import unmeasured
 from federation.recognition.foreign import NETWORK, OnnxNetwork, OnnxRecogniser
+from federation.recognition.mobilefacenet import shipped_profile
 from federation.recognition.profile import Clips, ColourOrder, Preprocessing, Provenance, RecogniserProfile
 from federation.recognition.templates import ARCFACE
 
@@ -18,6 +20,11 @@ def aligner():
 @cache
 def shipped():
     return load_recogniser()
+
+
+@cache
+def mobilefacenet():
+    return load_mobilefacenet(shipped_profile())
 
 
 @cache
@@ -37,9 +44,10 @@ def recogniser_of(model, *, name="mine", colours=ColourOrder.RGB, scale=(127_500
         preprocessing=Preprocessing(colours, (mean, mean, mean), divisor, network.layout, network.batch),
         dimension=network.dimension,
         code_length=1024,
-        moments=(),
+        subspace=unmeasured(network.dimension),
+        conditions=(),
         sets=(),
-        clips=Clips(900, 15),
+        clips=Clips(900),
         provenance=Provenance("a test", "none", "nobody"),
     )
     return OnnxRecogniser(model, profile)

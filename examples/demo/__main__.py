@@ -54,7 +54,7 @@ def main(
     ] = None,
     model: Annotated[Path | None, typer.Option(help="Your own recogniser, an ONNX file.")] = None,
     recipe: Annotated[
-        RecipeName, typer.Option(help="Adapt embeddings in closed form, or tune the recogniser's scale layers.")
+        RecipeName, typer.Option(help="Adapt embeddings in closed form, or tune the recogniser.")
     ] = RecipeName.MOMENTS,
     *,
     crops: Annotated[bool, typer.Option(help="Put sample face crops into the report. They are biometric.")] = False,

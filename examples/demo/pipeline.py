@@ -19,7 +19,7 @@ from client.faces.datasets import FaceFolder, face_folder, orl_faces
 from client.faces.degradation import Condition, degrade
 from client.faces.embedding import embed_folder
 from client.faces.finding import Aligner, aligner_for
-from client.faces.models import SHIPPED, load_recogniser
+from client.faces.models import load_recogniser, recogniser_files
 from examples.demo.auditing import attacked, audit, trial_bundle
 from examples.demo.results import Accuracy, DemoResult, Stage
 from examples.demo.verifying import people_of, verify_everybody
@@ -30,11 +30,11 @@ from federation.learning.moments import public_start
 from federation.learning.scales import ChipSet
 from federation.privacy.plan import MOMENTS, SCALES
 from federation.recognition.embeddings import EmbeddingSet
+from federation.recognition.mobilefacenet import MobileFaceNetRecogniser
 from federation.recognition.model import Adapter
 from federation.recognition.profiles import PROBE
-from federation.recognition.recogniser import Chips
-from federation.recognition.resnet import ResNetRecogniser
-from federation.recognition.templates import DLIB, Alignment
+from federation.recognition.recogniser import Chips, Recogniser
+from federation.recognition.templates import Alignment
 from server.coordinator.ledger import PrivacyLedger
 from server.coordinator.local_run import run_locally
 
@@ -84,10 +84,10 @@ def run(settings: Settings, *, step: Step, say: Callable[[str], None]) -> DemoRe
     with stages.stage("embed the faces"):
         recogniser = load_recogniser(settings.model)
         aligner, alignment = aligner_for(recogniser), recogniser.profile.alignment
-        if settings.recipe == SCALES and not isinstance(recogniser, ResNetRecogniser):
+        if settings.recipe == SCALES and not isinstance(recogniser, MobileFaceNetRecogniser):
             raise UsageError(
-                f"the recipe {SCALES} tunes the recogniser that comes with the project, and an ONNX model cannot be "
-                f"trained here; leave --model out, or use --recipe {MOMENTS}"
+                f"the recipe {SCALES} tunes mobilefacenet, and no other model can be trained here; name that as "
+                f"--model, or use --recipe {MOMENTS}"
             )
         folder = face_folder(settings.data or orl_faces())
         embedded = embed_folder(
@@ -107,7 +107,9 @@ def run(settings: Settings, *, step: Step, say: Callable[[str], None]) -> DemoRe
     say(f"{_count(train)} people train in {ORGANISATIONS} organisations, {_count(test)} are held out")
     if settings.recipe == SCALES:
         with stages.stage("align the faces of those who train"):
-            chips = [chip_set(folder, organisation, aligner, settings.condition) for organisation in organisations]
+            chips = [
+                chip_set(folder, organisation, aligner, settings.condition, alignment) for organisation in organisations
+            ]
     with stages.stage("train privately"):
         lines = iter(range(1, 1_000))
 
@@ -129,15 +131,15 @@ def run(settings: Settings, *, step: Step, say: Callable[[str], None]) -> DemoRe
             fmr=STATED_FMR,
             recipe=settings.recipe,
             chips=chips,
-            model=(settings.model or SHIPPED) if chips else None,
+            model=_weights(recogniser, settings.folder / "recogniser") if chips else None,
             progress=told,
         )
         stages.progress(_COORDINATOR_LINES, _COORDINATOR_LINES)
 
     with stages.stage("evaluate on held-out people"):
         before = accuracy(test, Adapter.identity(test.dimension).apply)
-        if PROBE in release.adapter.scales and isinstance(recogniser, ResNetRecogniser):
-            held_out = chip_set(folder, test, aligner, settings.condition)
+        if PROBE in release.adapter.scales and isinstance(recogniser, MobileFaceNetRecogniser):
+            held_out = chip_set(folder, test, aligner, settings.condition, alignment)
             test = held_out.embed(recogniser, release.adapter.scales[PROBE])
         after = accuracy(test, release.adapt)
         people = people_of(test, release)
@@ -180,7 +182,9 @@ def run(settings: Settings, *, step: Step, say: Callable[[str], None]) -> DemoRe
     )
 
 
-def chip_set(folder: FaceFolder, embeddings: EmbeddingSet, aligner: Aligner, condition: Condition) -> ChipSet:
+def chip_set(
+    folder: FaceFolder, embeddings: EmbeddingSet, aligner: Aligner, condition: Condition, alignment: Alignment
+) -> ChipSet:
     """The chips behind the embeddings of some people, clean and degraded, in the order of the image files."""
     wanted = set(embeddings.images.tolist())
     rows: list[tuple[Chips, str, str]] = []
@@ -192,7 +196,15 @@ def chip_set(folder: FaceFolder, embeddings: EmbeddingSet, aligner: Aligner, con
                 rows.append((aligner.chip(image), person, digest))
     chips, people, images = zip(*rows, strict=True)
     clean = np.stack(chips)
-    return ChipSet(clean, degrade(clean, condition, DLIB), np.array(people), np.array(images))
+    return ChipSet(clean, degrade(clean, condition, alignment), np.array(people), np.array(images))
+
+
+def _weights(recogniser: Recogniser, folder: Path) -> Path:
+    """A new folder with the files of a recogniser that can be tuned."""
+    folder.mkdir()
+    for name, data in recogniser_files(recogniser).items():
+        (folder / name).write_bytes(data)
+    return folder
 
 
 _COORDINATOR_LINES = 8

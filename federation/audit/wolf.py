@@ -7,8 +7,8 @@ and wolves", ICSLP 1998; the best of all strings is the wolf attack probability 
 
 * **the mean** of a domain's vectors, which needs nobody's image in particular. Where vectors have a common direction,
   it lies near everybody. A release for general use keeps its rate to ten times the stated false match rate;
-* **the best single image** of everybody's, which is what a collection of faces gives. The people of an audit are few for
-  that, so a release is kept back only when even its lower bound is above ten times the stated rate.
+* **the best single image** of everybody's, which is what a collection of faces gives. The people of an audit are few
+  for that, so a release is kept back only when even its lower bound is above ten times the stated rate.
 
 Both are chosen on one half of the people and counted on the other, and the other way round: a string always fits the
 people that it was chosen on.

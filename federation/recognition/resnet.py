@@ -28,6 +28,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from federation.errors import UsageError
+from federation.recognition.conditions import unmeasured
 from federation.recognition.model import CODE_LENGTH
 from federation.recognition.profile import Clips, ColourOrder, Layout, Preprocessing, Provenance, RecogniserProfile
 from federation.recognition.recogniser import Chips, Embeddings, digest_of, require_chips, unit_rows, unit_rows_or_zero
@@ -286,9 +287,10 @@ def _profile(weights: bytes) -> RecogniserProfile:
         ),
         dimension=128,
         code_length=CODE_LENGTH,
-        moments=(),
+        subspace=unmeasured(128),
+        conditions=(),
         sets=(),
-        clips=Clips(650, 15),
+        clips=Clips(650),
         provenance=Provenance(
             "npm package @vladmandic/face-api 1.7.15: dlib's face recognition model (Davis King, 2017) in 8 bits",
             "MIT; the model itself CC0",

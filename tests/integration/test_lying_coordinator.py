@@ -17,7 +17,6 @@ import torch
 from flwr.app import Array, ArrayRecord, ConfigRecord, RecordDict
 
 import client.node.app
-from client.faces.models import SHIPPED
 from client.node.app import _rest_of_class
 from client.node.ledger import OWN, PEOPLE
 from federation.experiments.canary_chips import telling_scales
@@ -43,11 +42,11 @@ from federation.privacy.bounds import BOUNDS
 from federation.privacy.ledger import LedgerChain
 from federation.privacy.plan import MOMENTS, SCALES, THRESHOLD, PrivacyPlan
 from federation.recognition.basis import Basis
+from federation.recognition.mobilefacenet import SIDE, TUNABLE
 from federation.recognition.model import Adapter, ModelRelease, PrivacyStatement
 from federation.recognition.profiles import PROBE, REFERENCE
-from federation.recognition.recogniser import CHIP_SIDE
-from federation.recognition.resnet import TUNABLE, ResNetRecogniser
-from tests.faces import shipped
+from federation.recognition.tunable import TunableMobileFaceNet
+from tests.faces import mobilefacenet
 from tests.federated import NAMES, OF_ORGANISATION, ORGANISATIONS, the_plan, write_federation
 from tests.integration.lying import LyingCoordinator, Seen
 from tests.people import DIMENSION, start_vector, synthetic_people
@@ -121,7 +120,7 @@ def sums(monkeypatch):
 
     monkeypatch.setattr(client.node.app, "noisy_input", remembered)
     monkeypatch.setattr(client.node.app._log, "exception", lambda text, *_: logged.append(text))
-    monkeypatch.setattr("client.faces.models.load_recogniser", lambda _folder: shipped())
+    monkeypatch.setattr("client.faces.models.load_recogniser", lambda _folder: mobilefacenet())
     yield exact
     assert not [text for text in logged if "noise alone" in text]
 
@@ -349,8 +348,8 @@ SITTERS = [f"sitter {number}" for number in range(3)]
 
 def made_up_chips(change=lambda _reference, _probe: None):
     rng = np.random.default_rng(3)
-    blocks = rng.integers(0, 255, (2, len(SITTERS), 10, 10, 3))
-    reference, probe = (np.kron(side, np.ones((1, 15, 15, 1))).astype(np.uint8) for side in blocks)
+    blocks = rng.integers(0, 255, (2, len(SITTERS), 14, 14, 3))
+    reference, probe = (np.kron(side, np.ones((1, 8, 8, 1))).astype(np.uint8) for side in blocks)
     change(reference, probe)
     return ChipSet(reference, probe, np.array(SITTERS), np.array([f"{name} 0" for name in SITTERS]))
 
@@ -358,9 +357,9 @@ def made_up_chips(change=lambda _reference, _probe: None):
 def sitting(chips, *, embedded=None):
     def prepare(folder):
         (folder / "0.chips.npz").write_bytes(chips.to_bytes())
-        (folder / "0.npz").write_bytes((embedded or made_up_chips()).embed(shipped(), None).to_bytes())
+        (folder / "0.npz").write_bytes((embedded or made_up_chips()).embed(mobilefacenet(), None).to_bytes())
         if not (folder / "model").exists():
-            (folder / "model").symlink_to(SHIPPED)
+            (folder / "model").mkdir()  # `load_recogniser` is replaced
 
     return prepare
 
@@ -370,7 +369,7 @@ def black(reference, probe):
 
 
 def ramp(reference, probe):
-    probe[0] = np.linspace(0, 255, CHIP_SIDE)[:, None, None].astype(np.uint8)
+    probe[0] = np.linspace(0, 255, SIDE)[:, None, None].astype(np.uint8)
 
 
 SITTING = {
@@ -387,7 +386,7 @@ LOUD = np.random.default_rng(0).normal(size=TUNABLE)
 def some_scales():
     return {
         "none": np.zeros(TUNABLE),
-        "telling": telling_scales(shipped()),
+        "telling": telling_scales(mobilefacenet()),
         "the loudness that told one of six apart": np.clip(LOUD * 10**3.6385, *BOUNDS["scales"]),
         "loudest": np.sign(LOUD) * BOUNDS["scales"][1],
         "all off": np.full(TUNABLE, BOUNDS["scales"][0]),
@@ -398,14 +397,14 @@ def some_scales():
 
 def scales_plan():
     return PrivacyPlan.for_epsilon(
-        64.0, delta=1e-5, people=4000, organisations=ORGANISATIONS, dimension=128, tuned=TUNABLE, steps=1
+        64.0, delta=1e-5, people=4000, organisations=ORGANISATIONS, dimension=192, tuned=TUNABLE, steps=1
     )
 
 
 @pytest.fixture
 def sitters(config, tmp_path):
     for index in range(1, ORGANISATIONS):
-        (tmp_path / f"{index}.npz").write_bytes(made_up_chips().embed(shipped(), None).to_bytes())
+        (tmp_path / f"{index}.npz").write_bytes(made_up_chips().embed(mobilefacenet(), None).to_bytes())
     return config
 
 
@@ -430,7 +429,7 @@ def test_what_comes_back_for_the_threshold_of_a_tuned_network_is_the_same_whoeve
 ):
     questions = {}
     for name in scales:
-        named = {REFERENCE: np.zeros(128), PROBE: np.zeros(128), SCALES: some_scales()[name]}
+        named = {REFERENCE: np.zeros(192), PROBE: np.zeros(192), SCALES: some_scales()[name]}
         questions[name] = RecordDict({**arrays(**named), "prior": ConfigRecord({"mean": 0.5, "spread": 0.1})})
     who = {name: SITTING[name] for name in people}
     refused = look_alike(sitters, tmp_path, who, scales_plan(), EVALUATE_THRESHOLD, THRESHOLD, questions, sums)
@@ -592,11 +591,11 @@ def test_a_network_works_as_long_on_three_people_however_many_images_they_have(s
     monkeypatch.setattr(client.node.app.records, "MOST_PAIRS", 20)  # of three people: two batches of 32
     worked = Counter()
 
-    def counting(self, chips, original=ResNetRecogniser.features):
+    def counting(self, chips, original=TunableMobileFaceNet.features):
         worked[len(chips)] += 1
         return original(self, chips)
 
-    monkeypatch.setattr(ResNetRecogniser, "features", counting)
+    monkeypatch.setattr(TunableMobileFaceNet, "features", counting)
     prepare(Path(sitters["organisations"]))
     worked.clear()
     coordinator = LyingCoordinator(sitters, scales_plan())
@@ -604,7 +603,7 @@ def test_a_network_works_as_long_on_three_people_however_many_images_they_have(s
     coordinator.share()
     coordinator.question(0, TRAIN_SCALES, scales_request(np.zeros(TUNABLE)), f"{SCALES}-1")
     assert worked == {32: 4}  # two batches of references and two of probes
-    tuned = {REFERENCE: np.zeros(128), PROBE: np.zeros(128), SCALES: telling_scales(shipped())}
+    tuned = {REFERENCE: np.zeros(192), PROBE: np.zeros(192), SCALES: telling_scales(mobilefacenet())}
     worked.clear()
     prior = ConfigRecord({"mean": 0.5, "spread": 0.1})
     coordinator.question(0, EVALUATE_THRESHOLD, RecordDict({**arrays(**tuned), "prior": prior}), THRESHOLD)
