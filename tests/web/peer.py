@@ -13,7 +13,6 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from PIL import Image
 
 from client.device.pictures import require_different, require_one_person
-from client.faces.images import UnusableImageError
 from federation.consent.assertion import Assertion, LogPosition
 from federation.consent.purposes import Category, Tier, red_line_of
 from federation.consent.receipts import Binding
