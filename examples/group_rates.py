@@ -20,8 +20,9 @@ from rich.table import Table
 from federation.learning.evaluation_plan import EvaluationPlan, Group
 from federation.learning.group_rates import EvaluationReport, Rate
 from federation.learning.private_evaluation import estimate_rates, evaluation_sum
+from federation.recognition.basis import Basis
 from federation.recognition.embeddings import EmbeddingSet
-from federation.recognition.model import Adapter, Basis, ModelRelease, PrivacyStatement
+from federation.recognition.model import Adapter, ModelRelease, PrivacyStatement
 from federation.recognition.profiles import PROBE, REFERENCE
 from server.coordinator.local_run import evaluate_locally
 

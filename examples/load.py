@@ -40,7 +40,8 @@ from federation.errors import UsageError
 from federation.experiments.wolves import Owner
 from federation.onebit import Decision, parameters_for
 from federation.onebit.wire import template_length
-from federation.recognition.model import Adapter, Basis, ModelRelease, PrivacyStatement
+from federation.recognition.basis import Basis
+from federation.recognition.model import Adapter, ModelRelease, PrivacyStatement
 from federation.release.bundle import Bundle
 from federation.rules.rulebook import Rulebook
 from server.storage.schema import templates

@@ -77,8 +77,8 @@ def main(
     """Train once for each number of people and once without noise."""
     recogniser = load_mobilefacenet(shipped_profile())
     aligner, folder = aligner_for(recogniser), face_folder(faces or orl_faces())
-    alignment = recogniser.profile.alignment
     embedded = embed_folder(folder, recogniser, Condition.MASK, cache=Path("build/cache"), aligner=aligner)
+    everybody = chip_set(folder, embedded.embeddings, aligner, Condition.MASK, recogniser.profile.alignment)
     rates: dict[str, list[tuple[float, float]]] = defaultdict(list)
 
     def judge(what: str, embeddings: EmbeddingSet, adapt: Adapter) -> None:
@@ -88,7 +88,7 @@ def main(
     as_they_are = Adapter.identity(DIMENSION)
     for seed in range(splits):
         parts = split(embedded.embeddings, seed)
-        train, test = (chip_set(folder, part, aligner, Condition.MASK, alignment) for part in parts)
+        train, test = (everybody.of_people(sorted(set(part.people.tolist()))) for part in parts)
         judge("frozen", parts[1], as_they_are)
         judge("centre", parts[1], centre_of(parts[0]))
         for count in (None, *(people or (200, 1000))):

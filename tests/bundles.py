@@ -17,7 +17,8 @@ from federation.audit.wolf import WolfRates
 from federation.consent.purposes import DAY_SECONDS
 from federation.learning.group_rates import EvaluationReport, GroupRates, Rate, Support
 from federation.privacy.epsilon_audit import AuditMethod, EpsilonAudit
-from federation.recognition.model import Adapter, Basis, ModelRelease, PrivacyStatement
+from federation.recognition.basis import Basis
+from federation.recognition.model import Adapter, ModelRelease, PrivacyStatement
 from federation.release.bundle import Bundle, Papers
 from federation.release.manifest import ReleaseTrust, Role, Use
 from federation.verdict import Verdict

@@ -252,6 +252,7 @@ def _facts(bundle: Bundle) -> dict[str, str]:
         measured = f"at least {attack.lower_bound:.2f} ({how})"
     evaluation = bundle.papers.evaluation
     rates = "; ".join(each.text for each in evaluation.rates) if evaluation else "not measured privately"
+    twice = epsilon_of_a_person(claims.epsilon, claims.delta, 2) if claims.epsilon else 0.0
     warning = {} if manifest.warning is None else {"warning": manifest.warning}  # first, so that nobody misses it
     return warning | {
         "address": manifest.digest,
@@ -259,13 +260,12 @@ def _facts(bundle: Bundle) -> dict[str, str]:
         "verdict": audit.verdict.value,
         "use": manifest.use.value,
         "worst_cell": f"{worst.name}: falsely matched at {worst.fmr:.3g} ({worst.low:.3g} to {worst.high:.3g})",
-        "fmr": f"{claims.fmr:g}",
+        "fmr": claims.rate_text,
+        "recogniser": claims.recogniser.hex(),
         "wolf": text_of_wolves(audit.wolf),
         "threshold": f"{claims.threshold} bits",
-        "epsilon": f"{claims.epsilon:g} for a {claims.privacy_unit} at delta {claims.delta:g}",
-        "epsilon_in_two_organisations": f"{epsilon_of_a_person(claims.epsilon, claims.delta, 2):.2f}"
-        if claims.epsilon
-        else "0.00",
+        "epsilon": claims.promise_text,
+        "epsilon_in_two_organisations": f"{twice:.2f}",
         "epsilon_measured": measured,
         "rates_by_group": rates,
         "from": text_of_time(manifest.begins_at),

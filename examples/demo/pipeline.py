@@ -14,11 +14,11 @@ from typing import Final
 import numpy as np
 from PIL import Image
 
-from client.faces.alignment import UnusableImageError
 from client.faces.datasets import FaceFolder, face_folder, orl_faces
 from client.faces.degradation import Condition, degrade
 from client.faces.embedding import embed_folder
 from client.faces.finding import Aligner, aligner_for
+from client.faces.images import UnusableImageError
 from client.faces.models import load_mobilefacenet, load_recogniser, recogniser_files
 from examples.demo.auditing import attacked, audit, trial_bundle
 from examples.demo.results import Accuracy, DemoResult, Stage

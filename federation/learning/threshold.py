@@ -35,8 +35,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from federation.errors import MalformedMessageError, UsageError
+from federation.recognition.basis import Basis
 from federation.recognition.conditions import CLEAN, QUANTILES, WEIGHTS_PERCENT, ImpostorPrior
-from federation.recognition.model import MOST_FRAMES, MOST_REFERENCES, Adapter, Basis
+from federation.recognition.model import MOST_FRAMES, MOST_REFERENCES, Adapter
 from federation.recognition.profile import RecogniserProfile
 from federation.recognition.profiles import PROBE, REFERENCE
 

@@ -101,12 +101,20 @@ def aligned_cut(image: Pixels, landmarks: Points, alignment: Alignment) -> Pixel
     return cut(image, placed(landmarks, alignment), alignment.side)
 
 
-def share_outside(image: Pixels, landmarks: Points, alignment: Alignment) -> float:
-    """Share of a cut's pixels that lie outside the image, 0 to 1: what the edge's repetition makes up."""
+def shares_outside(image: Pixels, landmarks: Points, alignment: Alignment) -> tuple[float, float]:
+    """Shares of a cut's pixels that lie outside the image, 0 to 1: what the edge's repetition makes up.
+
+    Returns:
+        (above or below the image, in all).
+
+    Raises:
+        UsageError: the landmarks align nothing.
+    """
     height, width = image.shape[:2]
     spots = placed(landmarks, alignment).apply(_middles(alignment.side, 1))
-    inside = (spots >= 0).all(axis=1) & (spots[:, 0] < width) & (spots[:, 1] < height)
-    return float(1 - inside.mean())
+    beside = (spots[:, 0] < 0) | (spots[:, 0] >= width)
+    over = (spots[:, 1] < 0) | (spots[:, 1] >= height)
+    return float(over.mean()), float((over | beside).mean())
 
 
 def cut(image: Pixels, place: Similarity, side: int) -> Pixels:

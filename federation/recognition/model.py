@@ -22,11 +22,11 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from enum import Enum
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final, Self, TypeAlias
 
 from federation.errors import MalformedMessageError, UsageError
+from federation.recognition.basis import Basis
 from federation.recognition.numbers import Numbers
 from federation.recognition.profiles import PROFILES
 
@@ -236,17 +236,6 @@ class PrivacyStatement:
     def nobody(cls, privacy_unit: str, neighboring_relation: str) -> Self:
         """Of a release that is made of public knowledge alone."""
         return cls(privacy_unit, neighboring_relation, 0.0, 0.0, (), 0, 0)
-
-
-class Basis(Enum):
-    """What the stated false match rate rests on. The value is in the release."""
-
-    PUBLIC = "public"
-    """Public sets of faces alone: an estimate for other people."""
-    CHECKED = "checked"
-    """The people of the run, too, through a private statistic."""
-    MEASURED = "measured"
-    """The same, and it was enough of them to narrow the interval."""
 
 
 @dataclass(frozen=True, eq=False)

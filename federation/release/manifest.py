@@ -16,8 +16,9 @@ INSUFFICIENT  not served                   served where trials are accepted
 FAIL          not served                   not served
 ============  ===========================  ==========================================
 
-For general use the audit has also tried fixed strings without a face, and the bounds of the domain's mean keep ten
-times the stated false match rate (`federation.audit.wolf`). A trial is served whatever that rate is, and says it first.
+The audit also tries fixed strings without a face (`federation.audit.wolf`). For general use the bounds of the domain's
+mean keep ten times the stated false match rate. A trial of too few people to tell is served, and says so first; one
+whose lower bound is above that is not served at all.
 
 Every manifest may be built, signed and published, also one that says FAIL.
 
@@ -45,6 +46,7 @@ from federation.audit.wolf import (
 )
 from federation.consent.purposes import DAY_SECONDS
 from federation.errors import IntaglioError, ProofError, RefusedError, UsageError
+from federation.recognition.basis import Basis
 from federation.statements import (
     DIGEST_BYTES,
     PUBLIC_KEY_BYTES,
@@ -63,7 +65,7 @@ from federation.statements import (
 )
 from federation.verdict import Verdict
 
-FORMAT: Final = "intaglio-release-bundle-2"
+FORMAT: Final = "intaglio-release-bundle-3"
 LONGEST_VALIDITY_SECONDS: Final = 365 * DAY_SECONDS
 """An audit is repeated at least once a year."""
 
@@ -148,8 +150,12 @@ class Claims:
 
     Attributes:
         digest: SHA-256 of the model release; what transcripts and receipts are bound to.
+        recogniser: SHA-256 of the recogniser profile that embeddings are made under.
         threshold: largest accepted Hamming distance, bits.
         fmr: false match rate that the threshold was set for.
+        fmr_low: the true one is said to lie between this ...
+        fmr_high: ... and this.
+        basis: what that rests on.
         parameters: name of the homomorphic parameters and the protocol.
         privacy_unit: whose contribution is protected.
         epsilon: claimed, of all releases of training composed.
@@ -158,8 +164,12 @@ class Claims:
     """
 
     digest: bytes
+    recogniser: bytes
     threshold: int
     fmr: float
+    fmr_low: float
+    fmr_high: float
+    basis: Basis
     parameters: str
     privacy_unit: str
     epsilon: float
@@ -168,13 +178,17 @@ class Claims:
 
     def __post_init__(self) -> None:
         require_length("the digest of a release", self.digest, DIGEST_BYTES)
+        require_length("the digest of a recogniser profile", self.recogniser, DIGEST_BYTES)
         require_name("the parameters", self.parameters)
         require_text("the privacy unit", self.privacy_unit)
         if type(self.threshold) is not int or self.threshold < 0:
             raise UsageError("a threshold is a whole number of bits")
         measured = 0.0 if self.epsilon_lower_bound is None else self.epsilon_lower_bound
-        if any(type(number) is not float for number in (self.fmr, self.epsilon, self.delta, measured)):
-            raise UsageError("fmr, epsilon and delta are floats")
+        numbers = (self.fmr, self.fmr_low, self.fmr_high, self.epsilon, self.delta, measured)
+        if any(type(number) is not float for number in numbers):
+            raise UsageError("fmr with its interval, epsilon and delta are floats")
+        if not 0 <= self.fmr_low <= self.fmr_high <= 1:
+            raise UsageError("the interval of the false match rate lies between 0 and 1")
         if not (0 < self.fmr < 1 and 0 <= self.delta < 1 and 0 <= self.epsilon < float("inf")):
             raise UsageError("fmr and delta lie between 0 and 1, and epsilon is finite")
         if (self.epsilon == 0) != (self.delta == 0):
@@ -182,15 +196,31 @@ class Claims:
         if not 0 <= measured <= self.epsilon:
             raise UsageError("an attack measured more than the claimed epsilon, so the claim is wrong; find out why")
 
+    @property
+    def rate_text(self) -> str:
+        """The stated rate with its interval and what it rests on, for people to read."""
+        return f"{self.fmr:g} ({self.fmr_low:.2g} to {self.fmr_high:.2g} with 90 %), {self.basis.text}"
+
+    @property
+    def promise_text(self) -> str:
+        """Epsilon, for people to read."""
+        if not self.epsilon:
+            return "0: nobody was asked"
+        return f"{self.epsilon:g} for a {self.privacy_unit} at delta {self.delta:g}"
+
     def to_json(self) -> dict[str, JsonValue]:
         """The JSON object."""
         value: dict[str, JsonValue] = {
+            "basis": self.basis.value,
             "delta": repr(self.delta),
             "digest": self.digest.hex(),
             "epsilon": repr(self.epsilon),
             "fmr": repr(self.fmr),
+            "fmr_high": repr(self.fmr_high),
+            "fmr_low": repr(self.fmr_low),
             "parameters": self.parameters,
             "privacy_unit": self.privacy_unit,
+            "recogniser": self.recogniser.hex(),
             "threshold": self.threshold,
         }
         if self.epsilon_lower_bound is not None:
@@ -203,8 +233,12 @@ class Claims:
         measured = value.get("epsilon_lower_bound")
         return cls(
             digest=bytes.fromhex(value["digest"]),
+            recogniser=bytes.fromhex(value["recogniser"]),
             threshold=value["threshold"],
             fmr=float(value["fmr"]),
+            fmr_low=float(value["fmr_low"]),
+            fmr_high=float(value["fmr_high"]),
+            basis=Basis(value["basis"]),
             parameters=value["parameters"],
             privacy_unit=value["privacy_unit"],
             epsilon=float(value["epsilon"]),
@@ -370,8 +404,7 @@ class SignedManifest:
         verdict = manifest.audit.verdict
         if verdict is Verdict.FAIL or (manifest.use is Use.GENERAL and verdict is not Verdict.PASS):
             raise RefusedError(f"the audit of the release says {verdict.value}, so it is not served")
-        if manifest.use is Use.GENERAL:
-            require_tame(manifest.audit.wolf, manifest.claims.fmr)
+        require_tame(manifest.audit.wolf, manifest.claims.fmr, general=manifest.use is Use.GENERAL)
         if manifest.use is Use.TRIAL and not trust.accepts_trials:
             raise RefusedError("the release is marked as a trial, and trials are not accepted here")
 

@@ -18,8 +18,9 @@ from federation.learning.group_rates import EvaluationReport, Support
 from federation.learning.private_evaluation import estimate_rates, evaluation_sum, report_of
 from federation.learning.rounds import EVALUATE_RELEASE, Refusal
 from federation.membership.joining import LocalPolicy
+from federation.recognition.basis import Basis
 from federation.recognition.embeddings import EmbeddingSet
-from federation.recognition.model import Adapter, Basis, ModelRelease, PrivacyStatement
+from federation.recognition.model import Adapter, ModelRelease, PrivacyStatement
 from federation.recognition.profiles import PROBE, REFERENCE
 from server.coordinator.run_records import RunRecords
 from tests.federated import ORGANISATIONS, ledger_kinds, reservation_of, run, the_chain, write_federation

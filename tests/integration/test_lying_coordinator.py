@@ -43,11 +43,12 @@ from federation.learning.scales import ChipSet
 from federation.privacy.bounds import BOUNDS
 from federation.privacy.ledger import LedgerChain
 from federation.privacy.plan import MOMENTS, SCALES, THRESHOLD, PrivacyPlan
+from federation.recognition.basis import Basis
 from federation.recognition.mobilefacenet import SIDE, TUNABLE
-from federation.recognition.model import Adapter, Basis, ModelRelease, PrivacyStatement
+from federation.recognition.model import Adapter, ModelRelease, PrivacyStatement
 from federation.recognition.profiles import PROBE, REFERENCE
 from federation.recognition.tunable import TunableMobileFaceNet
-from tests.faces import mobilefacenet
+from tests.faces import shipped
 from tests.federated import NAMES, OF_ORGANISATION, ORGANISATIONS, the_plan, write_federation
 from tests.integration.lying import LyingCoordinator, Seen
 from tests.people import DIMENSION, start_vector, synthetic_people
@@ -123,7 +124,7 @@ def sums(monkeypatch):
 
     monkeypatch.setattr(client.node.app, "noisy_input", remembered)
     monkeypatch.setattr(client.node.app._log, "exception", lambda text, *_: logged.append(text))
-    monkeypatch.setattr("client.faces.models.load_recogniser", lambda _folder: mobilefacenet())
+    monkeypatch.setattr("client.faces.models.load_recogniser", lambda _folder: shipped())
     yield exact
     assert not [text for text in logged if "noise alone" in text]
 
@@ -385,7 +386,7 @@ def made_up_chips(change=lambda _reference, _probe: None):
 def sitting(chips, *, embedded=None):
     def prepare(folder):
         (folder / "0.chips.npz").write_bytes(chips.to_bytes())
-        (folder / "0.npz").write_bytes((embedded or made_up_chips()).embed(mobilefacenet(), None).to_bytes())
+        (folder / "0.npz").write_bytes((embedded or made_up_chips()).embed(shipped(), None).to_bytes())
         if not (folder / "model").exists():
             (folder / "model").mkdir()  # `load_recogniser` is replaced
 
@@ -414,7 +415,7 @@ LOUD = np.random.default_rng(0).normal(size=TUNABLE)
 def some_scales():
     return {
         "none": np.zeros(TUNABLE),
-        "telling": telling_scales(mobilefacenet()),
+        "telling": telling_scales(shipped()),
         "the loudness that told one of six apart": np.clip(LOUD * 10**3.6385, *BOUNDS["scales"]),
         "loudest": np.sign(LOUD) * BOUNDS["scales"][1],
         "all off": np.full(TUNABLE, BOUNDS["scales"][0]),
@@ -432,7 +433,7 @@ def scales_plan():
 @pytest.fixture
 def sitters(config, tmp_path):
     for index in range(1, ORGANISATIONS):
-        (tmp_path / f"{index}.npz").write_bytes(made_up_chips().embed(mobilefacenet(), None).to_bytes())
+        (tmp_path / f"{index}.npz").write_bytes(made_up_chips().embed(shipped(), None).to_bytes())
     return config
 
 
@@ -633,7 +634,7 @@ def test_a_network_works_as_long_on_three_people_however_many_images_they_have(s
     coordinator.share()
     coordinator.question(0, TRAIN_SCALES, scales_request(np.zeros(TUNABLE)), f"{SCALES}-1")
     assert worked == {32: 4}  # two batches of references and two of probes
-    tuned = {REFERENCE: np.zeros(192), PROBE: np.zeros(192), SCALES: telling_scales(mobilefacenet())}
+    tuned = {REFERENCE: np.zeros(192), PROBE: np.zeros(192), SCALES: telling_scales(shipped())}
     worked.clear()
     prior = ConfigRecord({"mean": 0.5, "spread": 0.1})
     coordinator.question(0, EVALUATE_THRESHOLD, RecordDict({**arrays(**tuned), "prior": prior}), THRESHOLD)

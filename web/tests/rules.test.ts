@@ -38,17 +38,19 @@ describe('release manifests', () => {
   })
 
   test.each([
-    ['above ten times', 'accepted at up to 0.0100001; general use needs at most 10 times'],
+    ['above ten times', 'to 0.0100001; general use needs at most 10 times'],
+    ['a master image', '0.0101 to 0.6; general use needs'],
     ['not measured', 'nobody measured what a stolen wallet is worth'],
   ])('for general use a string without a face is accepted at ten times the stated rate at most (%s)', async (name, reason) => {
     await expect(read(name).requireServable({ ...trust, acceptsTrials: true }, known.now)).rejects.toThrow(reason)
   })
 
-  test('a trial is used whatever a string without a face is accepted at, and says it', async () => {
+  test('a trial is used unless a string without a face is known to be accepted too often, and says it', async () => {
     const believing = { ...trust, acceptsTrials: true }
-    for (const name of ['generous trial', 'trial not measured']) await read(name).requireServable(believing, known.now)
+    for (const name of ['trial that cannot tell', 'trial not measured']) await read(name).requireServable(believing, known.now)
+    await expect(read('generous trial').requireServable(believing, known.now)).rejects.toThrow('even a trial may have at most 10 times')
     const { mean, best, people } = read('generous trial').wolf!
-    expect([mean.errors, mean.trials, mean.high, best.low, people]).toEqual([2400, 3000, '0.9', '0.001', 600])
+    expect([mean.errors, mean.trials, mean.high, best.low, people]).toEqual([61, 3000, '0.9', '0.001', 600])
     expect(read('trial not measured').wolf).toBeNull()
   })
 

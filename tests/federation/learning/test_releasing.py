@@ -11,7 +11,8 @@ from federation.learning.moments import Shift, moments_sum
 from federation.learning.pairs import pair_sum
 from federation.learning.releasing import ReleaseTerms, observed_of, public_release, reason_of
 from federation.privacy.plan import Adaptation, PrivacyPlan
-from federation.recognition.model import Basis, ModelRelease
+from federation.recognition.basis import Basis
+from federation.recognition.model import ModelRelease
 from federation.recognition.profiles import PROBE, REFERENCE
 from tests.people import DIMENSION, synthetic_people
 from tests.public_people import CONDITION, public_centre, synthetic_profile

@@ -15,7 +15,7 @@ from federation.learning.threshold import (
     edges,
     public_adapter,
 )
-from federation.recognition.model import Basis
+from federation.recognition.basis import Basis
 from tests.profiles import FAR, D, K, distances, prior_of, profile_of
 
 NOTHING = {"weight": 0.0, "references": 1, "frames": 1, "fmr": 0.01, "observed": None, "members": 0, "coupling": 0.0}

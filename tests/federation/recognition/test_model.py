@@ -9,7 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from federation.errors import MalformedMessageError, UsageError
-from federation.recognition.model import Adapter, Basis, ModelRelease, PrivacyStatement
+from federation.recognition.basis import Basis
+from federation.recognition.model import Adapter, ModelRelease, PrivacyStatement
 from federation.recognition.profiles import PROBE, REFERENCE
 
 STATEMENT = PrivacyStatement(

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from federation.audit.cells import Limits
 from federation.errors import MalformedMessageError, ProofError, RefusedError, UsageError
 from federation.onebit.parameters import PARAMETER_SETS
-from federation.recognition.model import CODE_LENGTHS, Basis, PrivacyStatement
+from federation.recognition.basis import Basis
+from federation.recognition.model import CODE_LENGTHS, PrivacyStatement
 from federation.release.bundle import (
     PARAMETERS,
     Bundle,
@@ -155,9 +156,19 @@ def test_what_an_audit_did_not_pass_is_served_as_a_trial_at_most(verdict, use, t
 WOLVES = {
     "exactly ten times the stated rate": (wolves(20, 0.01), None),
     "nobody without a face": (wolves(0, 0.001), None),
-    "the best image is not judged": (wolves(best=(1500, 0.4, 0.6)), None),
-    "a bound above ten times the stated rate": (wolves(20, 0.010001), "accepted at 0.00667, up to 0.01; general use"),
-    "a rate above ten times the stated rate": (wolves(2400, 0.9), "accepted at 0.8, up to 0.9; general use needs at"),
+    "the best image is judged by its lower bound": (wolves(best=(1500, 0.01, 0.6)), None),
+    "the best image is surely above ten times": (
+        wolves(best=(1500, 0.4, 0.6)),
+        r"accepted at 0.5 \(0.4 to 0.6\); general",
+    ),
+    "a bound above ten times the stated rate": (
+        wolves(20, 0.010001),
+        r"accepted at 0.00667 \(0.00333 to 0.01\); general use",
+    ),
+    "a rate above ten times the stated rate": (
+        wolves(2400, 0.9),
+        r"accepted at 0.8 \(0.4 to 0.9\); general use needs at",
+    ),
     "not measured": (None, "nobody measured what a stolen wallet is worth"),
 }
 
@@ -178,14 +189,33 @@ def test_for_general_use_the_mean_string_is_accepted_at_ten_times_the_stated_rat
 
 
 @pytest.mark.parametrize("case", WOLVES)
-def test_a_trial_is_served_whatever_a_string_is_accepted_at_and_says_so_first(case):
+def test_a_trial_is_served_unless_a_string_is_known_to_be_accepted_too_often_and_says_so_first(case):
     rates, _ = WOLVES[case]
     bundle = signed(a_bundle(report=a_report(wolf=rates), use=Use.TRIAL, begins_at=BEGINS))
-    assert served(bundle, TRUST_IN_TRIALS).fmr == 1e-3
+    surely = {
+        "a rate above ten times the stated rate": "0.4 to 0.9",
+        "the best image is surely above ten times": "0.4 to 0.6",
+    }
+    if case in surely:
+        with pytest.raises(RefusedError, match=rf"\({surely[case]}\); even a trial may have at most 10 times"):
+            served(bundle, TRUST_IN_TRIALS)
+    else:
+        assert served(bundle, TRUST_IN_TRIALS).fmr == 1e-3
     said = bundle.manifest.warning
     assert "trial that no audit has passed; a stolen wallet without a face is accepted at: " in said
     assert said.endswith(": not measured" if rates is None else f"{rates.text}")
     assert signed(a_bundle(report=a_report(wolf=rates))).manifest.warning is None
+
+
+def test_a_trial_of_too_few_people_to_tell_is_served_up_to_the_very_bound():
+    """A lower bound of exactly ten times the stated rate of 0.001 is still no proof that it is above."""
+    for errors, refused in ((60, False), (61, True)):
+        bundle = signed(a_bundle(report=a_report(wolf=wolves(errors, 0.9)), use=Use.TRIAL, begins_at=BEGINS))
+        if refused:
+            with pytest.raises(RefusedError, match="even a trial"):
+                served(bundle, TRUST_IN_TRIALS)
+        else:
+            assert served(bundle, TRUST_IN_TRIALS).fmr == 1e-3
 
 
 def test_a_larger_stated_rate_allows_a_larger_rate_of_the_mean_string():
@@ -197,11 +227,42 @@ def test_a_larger_stated_rate_allows_a_larger_rate_of_the_mean_string():
 # ----------------------------------------------------------------------------------------------------------- building
 
 
-def test_a_manifest_claims_what_the_release_states():
+@pytest.mark.parametrize(
+    "claimed",
+    [
+        {"threshold": 301},
+        {"recogniser": bytes(32)},
+        {"basis": Basis.MEASURED},
+        {"fmr_low": 0.0},
+        {"fmr_high": 0.9},
+    ],
+    ids=str,
+)
+def test_a_manifest_claims_what_the_release_states(claimed):
     manifest = BUNDLE.manifest
-    other = replace(BUNDLE.signed, manifest=replace(manifest, claims=replace(manifest.claims, threshold=301)))
+    other = replace(BUNDLE.signed, manifest=replace(manifest, claims=replace(manifest.claims, **claimed)))
     with pytest.raises(UsageError, match="claims something else"):
         Bundle(other, a_release(), BUNDLE.papers)
+
+
+def test_an_auditor_signs_the_recogniser_and_what_the_rate_rests_on():
+    claims = json.loads(BUNDLE.signed.to_bytes())["manifest"]["claims"]
+    release = a_release()
+    assert claims["recogniser"] == release.model_digest
+    assert (claims["basis"], claims["fmr_low"], claims["fmr_high"]) == (
+        release.basis.value,
+        repr(release.fmr_low),
+        repr(release.fmr_high),
+    )
+
+
+@pytest.mark.parametrize(("low", "high"), [(0.5, 0.4), (-0.1, 0.4), (0.1, 1.1), (float("nan"), 0.4)])
+def test_the_interval_of_a_claimed_rate_lies_between_0_and_1(low, high):
+    with pytest.raises(UsageError, match="interval of the false match rate"):
+        replace(BUNDLE.manifest.claims, fmr_low=low, fmr_high=high)
+
+
+def test_a_manifest_is_about_the_release_that_it_names():
     with pytest.raises(UsageError, match="another one than the manifest names"):
         Bundle(BUNDLE.signed, a_release(301), BUNDLE.papers)
 
