@@ -4,9 +4,10 @@ from functools import cache
 
 from client.faces.alignment import FaceAligner
 from client.faces.datasets import orl_faces
-from client.faces.models import load_recogniser
+from client.faces.models import load_mobilefacenet, load_recogniser
 from federation.recognition.conditions import unmeasured
 from federation.recognition.foreign import NETWORK, OnnxNetwork, OnnxRecogniser
+from federation.recognition.mobilefacenet import shipped_profile
 from federation.recognition.profile import Clips, ColourOrder, Preprocessing, Provenance, RecogniserProfile
 from federation.recognition.templates import ARCFACE
 
@@ -19,6 +20,11 @@ def aligner():
 @cache
 def shipped():
     return load_recogniser()
+
+
+@cache
+def mobilefacenet():
+    return load_mobilefacenet(shipped_profile())
 
 
 @cache

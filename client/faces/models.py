@@ -28,6 +28,8 @@ MOBILEFACENET_NAME: Final = "mobilefacenet"
 RESNET_NAME: Final = "resnet29"
 NAMES: Final = (MOBILEFACENET_NAME, RESNET_NAME)
 """Recognisers that come with the project."""
+_PROFILE: Final = "mobilefacenet.profile.json"
+"""Beside the weights in a folder of `recogniser_files`."""
 
 _MISSING: Final = (
     "the recogniser's weights are missing: run `intaglio models fetch`, in a checkout `make install`, or pass --model "
@@ -40,7 +42,8 @@ def load_recogniser(model: Path | None = None) -> Recogniser:
 
     Args:
         model: an .onnx file with its profile beside it (`profile_beside`), the name of a recogniser that comes with the
-            project (`NAMES`), a folder with the two files of dlib's network, or None for those of `make install`.
+            project (`NAMES`), a folder with `recogniser_files` or with the two files of dlib's network, or None for
+            those of `make install`.
 
     Raises:
         UsageError: a file is missing or is no such model. Says what to do.
@@ -54,19 +57,22 @@ def load_recogniser(model: Path | None = None) -> Recogniser:
             raise UsageError(
                 _MISSING if path is SHIPPED else f"there is no model at {model}; name an .onnx file, or {known}"
             )
+        if (path / _PROFILE).is_file():
+            profile = RecogniserProfile.from_bytes((path / _PROFILE).read_bytes())
+            return MobileFaceNetRecogniser((path / MOBILEFACENET.name).read_bytes(), profile)
         if path.is_dir():
             from federation.recognition.resnet import ResNetRecogniser  # noqa: PLC0415 - the only path that needs torch
 
             return ResNetRecogniser((path / WEIGHTS_FILE).read_bytes(), (path / MANIFEST_FILE).read_bytes())
         from federation.recognition.foreign import OnnxRecogniser  # noqa: PLC0415 - onnxruntime is optional
 
-        profile = profile_beside(path)
-        if not profile.exists():
+        beside = profile_beside(path)
+        if not beside.exists():
             raise UsageError(
                 f"{path.name} has no profile, which says how faces are cut for it: intaglio models profile {path} "
                 "--faces DIR measures it, on a folder with a sub-folder of images for each person"
             )
-        return OnnxRecogniser(path.read_bytes(), RecogniserProfile.from_bytes(profile.read_bytes()))
+        return OnnxRecogniser(path.read_bytes(), RecogniserProfile.from_bytes(beside.read_bytes()))
     except OSError as error:
         raise UsageError(f"cannot read {error.filename}: {error.strerror}") from error
     except MalformedMessageError as error:
@@ -78,7 +84,7 @@ def profile_beside(model: Path) -> Path:
     return model.with_suffix(".profile.json")
 
 
-def load_mobilefacenet(profile: RecogniserProfile) -> Recogniser:
+def load_mobilefacenet(profile: RecogniserProfile) -> MobileFaceNetRecogniser:
     """The 192-number network under a profile.
 
     Raises:
@@ -104,17 +110,16 @@ def detector_files() -> tuple[bytes, bytes]:
         ) from error
 
 
-def recogniser_files(model: Path | None = None) -> dict[str, bytes]:
-    """The files of the network that comes with the project, by name; empty for a model of the user's own.
+def recogniser_files(recogniser: Recogniser) -> dict[str, bytes]:
+    """The files of a recogniser that can be tuned, by name: a folder that `load_recogniser` reads. Else empty.
 
     Raises:
         UsageError: a file is missing.
     """
-    if str(model) == MOBILEFACENET_NAME or (model is not None and model.is_file()):
+    if not isinstance(recogniser, MobileFaceNetRecogniser):
         return {}
-    folder = SHIPPED if model is None or str(model) == RESNET_NAME else model
     try:
-        return {name: (folder / name).read_bytes() for name in (WEIGHTS_FILE, MANIFEST_FILE)}
+        return {MOBILEFACENET.name: MOBILEFACENET.read_bytes(), _PROFILE: recogniser.profile.to_bytes()}
     except OSError as error:
         raise UsageError(f"cannot read {error.filename}: {error.strerror}") from error
 
@@ -131,8 +136,6 @@ def recogniser_for(release: ModelRelease, recogniser: Recogniser, profile: str) 
         )
     if profile not in release.adapter.scales:
         return recogniser
-    from federation.recognition.resnet import ResNetRecogniser  # noqa: PLC0415 - the only path that needs torch
-
-    if not isinstance(recogniser, ResNetRecogniser):
-        raise UsageError("this release tunes the recogniser that comes with the project; leave --model out")
+    if not isinstance(recogniser, MobileFaceNetRecogniser):
+        raise UsageError(f"this release tunes {MOBILEFACENET_NAME}; pass that as --model")
     return recogniser.tuned(release.adapter.scales[profile])

@@ -28,6 +28,7 @@ from federation.audit.wolf import FEWEST_PEOPLE
 from federation.errors import UsageError
 from federation.onebit.code import CodeSeed, binary_code, hamming_distance, hyperplanes
 from federation.recognition.embeddings import EmbeddingSet
+from federation.recognition.fusing import fused_groups
 from federation.recognition.model import ModelRelease
 from federation.recognition.profiles import REFERENCE
 
@@ -60,7 +61,7 @@ class Owner:
 
 
 def owners_of(embeddings: EmbeddingSet, release: ModelRelease) -> list[Owner]:
-    """The people of an audit, through the adapter of every camera profile.
+    """The people of an audit, through the adapter of every camera profile; templates average as the release says.
 
     Args:
         embeddings: of people who did not train the release and agreed to its audit.
@@ -72,13 +73,16 @@ def owners_of(embeddings: EmbeddingSet, release: ModelRelease) -> list[Owner]:
     owners = []
     for name in np.unique(embeddings.people).tolist():
         mine = embeddings.select(embeddings.people == name)
-        references = mine.select(mine.profiles == REFERENCE).embeddings[:MOST_TEMPLATES]
+        references = mine.select(mine.profiles == REFERENCE).embeddings
         strings = {
             f"{camera} through {profile}": release.adapt(mine.select(mine.profiles == camera).embeddings, profile)
             for camera in np.unique(embeddings.profiles).tolist()
             for profile in release.adapter.centres
         }
-        owners.append(Owner(name, release.adapt(references, REFERENCE), strings))
+        if not len(references):
+            raise UsageError("everybody on whom fixed strings are tried has a template and an image")
+        templates = fused_groups(references, release.references)[:MOST_TEMPLATES]
+        owners.append(Owner(name, release.adapt(templates, REFERENCE), strings))
     return owners
 
 

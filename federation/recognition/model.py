@@ -63,7 +63,7 @@ class Adapter:
         centres: for each camera profile, (k,) float64, what is subtracted.
         projection: (k, d) float64, what embeddings are multiplied with before that, or None for the identity: k is d.
         scales: for each camera profile whose embeddings must come from a tuned network (`federation.learning.scales`),
-            float64, what is added to the recogniser's scale layers; the frozen network makes the others.
+            float64, what is added to the recogniser's tuned numbers; the frozen network makes the others.
 
     Raises:
         UsageError: an array has another shape or type, or is not finite.
@@ -153,7 +153,7 @@ class Adapter:
 
     @property
     def scales(self) -> Mapping[str, NDArray[np.float64]]:
-        """What is added to the recogniser's scale layers, by camera profile; read-only."""
+        """What is added to the recogniser's tuned numbers, by camera profile; read-only."""
         return MappingProxyType({profile: scales.array for profile, scales in self._scales.items()})
 
     def apply(self, embeddings: NDArray[np.floating[Any]], profile: str) -> NDArray[np.float64]:

@@ -13,8 +13,9 @@ from flwr.app import Array, ArrayRecord, ConfigRecord, MetricRecord, RecordDict
 from client.node.ledger import OWN, PEOPLE
 from federation.errors import MalformedMessageError, RoundAbortedError
 from federation.identity import IdentityKey
-from federation.learning.evaluation import ImpostorPrior
 from federation.learning.evaluation_plan import EvaluationPlan, Group
+from federation.learning.moments import PublicCentre
+from federation.learning.pairs import PairQuestion
 from federation.learning.rounds import (
     TRAIN_MOMENTS,
     Refusal,
@@ -53,6 +54,7 @@ from tests.federated import (
 )
 from tests.integration.lying import LyingCoordinator
 from tests.people import DIMENSION, start_vector, synthetic_people
+from tests.public_people import synthetic_profile
 
 ROSTER = tuple(bytes([number]) * 32 for number in range(1, 5))
 APPLICATION = b"a" * 32
@@ -185,7 +187,9 @@ def test_a_sum_that_was_opened_is_not_asked_for_again_under_its_charge(config):
 # --------------------------------------------------------------------------------------------------------- the names
 PLANS = {
     "moments": the_plan(),
-    "scales": PrivacyPlan.for_epsilon(8.0, delta=1e-5, people=24, organisations=4, dimension=128, tuned=64, steps=2),
+    "scales": PrivacyPlan.for_epsilon(
+        8.0, delta=1e-5, people=24, organisations=4, dimension=128, directions=58, tuned=64, steps=2
+    ),
 }
 EVALUATION = EvaluationPlan.for_epsilon(
     8.0,
@@ -262,20 +266,24 @@ def test_the_application_is_its_code(tmp_path):
     assert len(seen) == 4
 
 
+SUBSPACE = np.eye(2, DIMENSION)
+IDENTITY = Adapter.identity(DIMENSION)
+
 QUESTIONS = {
-    "start": moments_request(start_vector()),
-    "another start": moments_request(start_vector() * 2),
+    "a public centre": moments_request(PublicCentre(SUBSPACE, np.ones(2))),
+    "another start": moments_request(PublicCentre(SUBSPACE, np.full(2, 2.0))),
+    "another subspace": moments_request(PublicCentre(SUBSPACE[::-1].copy(), np.ones(2))),
+    "start": RecordDict({"arrays": ArrayRecord({"start": Array(start_vector())})}),
     "a start of other numbers": RecordDict({"arrays": ArrayRecord({"start": Array(start_vector().astype("f4"))})}),
-    "a start of another shape": moments_request(start_vector().reshape(2, -1)),
+    "a start of another shape": RecordDict({"arrays": ArrayRecord({"start": Array(start_vector().reshape(2, -1))})}),
     "the same under another name": RecordDict({"arrays": ArrayRecord({"end": Array(start_vector())})}),
     "the same in another record": RecordDict({"others": ArrayRecord({"start": Array(start_vector())})}),
     "scales": scales_request(start_vector()),
-    "an adapter": threshold_request(Adapter.identity(DIMENSION), ImpostorPrior(0.5, 0.1)),
-    "another mean": threshold_request(Adapter.identity(DIMENSION), ImpostorPrior(0.6, 0.1)),
-    "another spread": threshold_request(Adapter.identity(DIMENSION), ImpostorPrior(0.5, 0.2)),
-    "a whitening": threshold_request(
-        Adapter(Adapter.identity(DIMENSION).centres, np.eye(DIMENSION)), ImpostorPrior(0.5, 0.1)
-    ),
+    "pairs": threshold_request(PairQuestion(IDENTITY, (0.2, 0.3), 1, 1)),
+    "another edge": threshold_request(PairQuestion(IDENTITY, (0.2, 0.31), 1, 1)),
+    "other references": threshold_request(PairQuestion(IDENTITY, (0.2, 0.3), 2, 1)),
+    "other frames": threshold_request(PairQuestion(IDENTITY, (0.2, 0.3), 1, 2)),
+    "a projection": threshold_request(PairQuestion(Adapter(IDENTITY.centres, np.eye(DIMENSION)), (0.2, 0.3), 1, 1)),
     "a number": RecordDict({"prior": ConfigRecord({"mean": 1})}),
     "the same as text": RecordDict({"prior": ConfigRecord({"mean": "1"})}),
     "the same as a fraction": RecordDict({"prior": ConfigRecord({"mean": 1.0})}),
@@ -336,15 +344,14 @@ def test_both_ledgers_call_a_charge_what_was_agreed(config):
 SETTINGS = {
     "epsilon": 7.0,
     "fmr": 0.02,
-    "threshold-share": 0.3,
-    "centre-clip": 0.6,
-    "scatter-clip": 0.02,
+    "condition": "clean",
+    "references": 1,
+    "frames": 2,
+    "threshold-share": 0.4,
     "gradient-clip": 0.06,
     "dropouts": 1,
     "colluders": 0,
     "population": "others",
-    "model-name": "another",
-    "model-digest": "cd" * 32,
 }
 
 
@@ -352,7 +359,7 @@ class Died(BaseException):
     """What nobody catches."""
 
 
-@pytest.mark.parametrize("setting", [*SETTINGS, "public-start", "roster", "application"])
+@pytest.mark.parametrize("setting", [*SETTINGS, "profile", "roster", "application"])
 def test_a_run_with_another_setting_does_not_go_on_under_the_old_charge(config, monkeypatch, tmp_path, capsys, setting):
     def dies(*_args):
         raise Died
@@ -362,8 +369,9 @@ def test_a_run_with_another_setting_does_not_go_on_under_the_old_charge(config, 
         patch.setattr(Checkpoint, "opening", dies)
         with pytest.raises(Died):
             run(config)
-    if setting == "public-start":
-        np.save(tmp_path / "start.npy", start_vector() * 0.9)
+    if setting == "profile":
+        other = dataclasses.replace(synthetic_profile(), name="another")
+        (tmp_path / "profile.json").write_bytes(other.to_bytes())
     elif setting == "roster":
         with_roster(config, [0, 1, 3, 2])
     elif setting == "application":

@@ -13,6 +13,7 @@ import threading
 import unicodedata
 from functools import cache
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -23,20 +24,19 @@ import client.node.app
 import client.node.people
 from client.cli import app
 from client.faces.degradation import Condition, degrade
+from client.faces.finding import aligner_for
 from client.faces.models import load_recogniser
 from client.node.joining import join, policy_of, trust_roster
 from client.node.people import changing, publish, refresh_active, withdraw
 from client.node.preparing import prepare
 from client.node.start import node_config, require_ready
 from federation.errors import RefusedError, UsageError
-from federation.learning.moments import public_start
 from federation.learning.scales import ChipSet
 from federation.privacy.plan import PrivacyPlan
 from federation.recognition.embeddings import EmbeddingSet
 from federation.recognition.profiles import PROBE, REFERENCE
-from federation.recognition.templates import DLIB
 from server.fleet.members import Coordinator
-from tests.faces import aligner, orl_image, shipped
+from tests.faces import mobilefacenet, orl_image
 from tests.federated import CALLED, run, the_release, write_federation
 from tests.people import synthetic_people
 
@@ -53,13 +53,18 @@ class Aligner:
 
 @cache
 def chip(image):
-    return aligner().chip(image)
+    return finder().chip(image)
+
+
+@cache
+def finder():
+    return aligner_for(mobilefacenet())
 
 
 @pytest.fixture(autouse=True)
 def one_recogniser(monkeypatch):
     monkeypatch.setattr(
-        "client.node.preparing.load_recogniser", lambda model: load_recogniser(model) if model else shipped()
+        "client.node.preparing.load_recogniser", lambda model: load_recogniser(model) if model else mobilefacenet()
     )
 
 
@@ -115,13 +120,13 @@ def test_images_become_embeddings_chips_and_a_model_that_belong_together(tmp_pat
     embeddings, chips = embeddings_in(folder), chips_in(folder)
     expected = np.stack([chip(orl_image(person, number)) for person in (1, 2) for number in (1, 2)])
     assert np.array_equal(chips.reference, expected)
-    assert np.array_equal(chips.probe, degrade(expected, Condition.MASK, DLIB))
+    assert np.array_equal(chips.probe, degrade(expected, Condition.MASK, mobilefacenet().profile.alignment))
     assert chips.people.tolist() == ["anna", "anna", "ben", "ben"]
     for profile, side in ((REFERENCE, chips.reference), (PROBE, chips.probe)):
         mine = embeddings.select(embeddings.profiles == profile)
-        assert np.abs(mine.embeddings - shipped().embed(side)).max() < 1e-5
+        assert np.abs(mine.embeddings - mobilefacenet().embed(side)).max() < 1e-5
         assert mine.images.tolist() == chips.images.tolist()
-    assert load_recogniser(folder / "model").digest == shipped().digest
+    assert load_recogniser(folder / "model").digest == mobilefacenet().digest
     assert names_in(folder) == (["anna", "ben"],) * 3
 
 
@@ -230,7 +235,7 @@ def test_people_are_added_and_replaced_and_taken_out_only_when_asked(tmp_path, f
     assert np.array_equal(chips.reference[chips.people == "anna"], [chip(orl_image(1, 5))])
     assert np.array_equal(
         embeddings_in(folder).of_people(["carla"]).embeddings[:2],
-        shipped().embed(chips.reference[chips.people == "carla"]),
+        mobilefacenet().embed(chips.reference[chips.people == "carla"]),
     )
     assert len(list(folder.glob(".prepared-*"))) == 1
     prepared(again, folder, only=True)
@@ -305,11 +310,11 @@ def test_people_are_prepared_with_the_recogniser_that_is_named(tmp_path):
     assert cosines[same].min() > 0.6 > cosines[~same].max()
 
 
-def test_a_model_of_ones_own_cannot_be_prepared_for_the_recipe_scales(tmp_path, folder):
-    model = tmp_path / "own.onnx"
-    model.touch()
+def test_a_model_of_ones_own_cannot_be_prepared_for_the_recipe_scales(tmp_path, folder, monkeypatch):
+    monkeypatch.setattr("client.node.preparing.load_recogniser", lambda _model: SimpleNamespace(digest="ab" * 32))
     with pytest.raises(UsageError, match="the policy lists the recipe scales"):
-        prepared(some_images(tmp_path / "images", {1: "anna"}), folder, model=model)
+        prepared(some_images(tmp_path / "images", {1: "anna"}), folder, model=tmp_path / "own.onnx")
+    assert sorted(path.name for path in folder.iterdir()) == ["policy.toml"]
 
 
 # -------------------------------------------------------------------------------------------------------- withdrawing
@@ -480,8 +485,7 @@ def test_nodes_made_by_the_commands_take_part_in_a_run_that_tunes_the_scales(tmp
     (tmp_path / "run").mkdir()
     config = write_federation(tmp_path / "run")
     (tmp_path / "run" / "roster").write_text(coordinator.roster())
-    np.save(tmp_path / "run" / "start.npy", public_start(shipped()))
-    config |= {"recipe": "scales", "steps": 1, "dimension": 128, "num-organisations": 2, "people": people - 1}
+    config |= {"recipe": "scales", "steps": 1, "profile": "", "num-organisations": 2, "people": people - 1}
     run({**config, "round-deadline-seconds": 60.0}, nodes=2, node_configs=configs)
     assert the_release(config).adaptation == "scales"
     assert the_release(config).adapter.scales[PROBE].any()
