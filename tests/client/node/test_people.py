@@ -177,7 +177,7 @@ def test_an_image_that_imitates_the_probe_too_must_be_a_good_reference(tmp_path,
 def test_two_cameras_are_paired_and_every_image_is_in_a_pair(tmp_path, folder):
     images = some_images(tmp_path / "images", {2: "anna"}, (1, 2), "reference")
     some_images(images, {2: "anna"}, (3, 4, 5), "probe")
-    some_images(images, {2: "ben"}, (1,), "reference")
+    some_images(images, {3: "ben"}, (1,), "reference")
     done = prepared(images, folder, condition=None)
     assert [str(problem).partition(": ")[2] for problem in done.problems] == [
         "no images; add JPEG, PNG or PGM files, or remove the folder"
@@ -259,7 +259,7 @@ def test_when_nothing_can_be_prepared_nothing_changes_and_it_says_why(tmp_path, 
 # -------------------------------------------------------------------------------------------------------- once again
 def test_people_are_added_and_replaced_and_taken_out_only_when_asked(tmp_path, folder):
     prepared(some_images(tmp_path / "first", {2: "anna", 3: "ben"}), folder)
-    again = some_images(tmp_path / "second", {3: "carla"})
+    again = some_images(tmp_path / "second", {4: "carla"})
     some_images(again, {2: "anna"}, (5,))
     done = prepared(again, folder)
     assert (done.people, done.prepared, done.images) == (3, 2, 2 + 1)
@@ -277,7 +277,7 @@ def test_people_are_added_and_replaced_and_taken_out_only_when_asked(tmp_path, f
 
 def test_an_image_of_somebody_who_stays_is_no_image_of_somebody_new(tmp_path, folder):
     prepared(some_images(tmp_path / "first", {2: "anna"}), folder)
-    done = prepared(some_images(tmp_path / "second", {1: "ben"}, (1, 3)), folder)
+    done = prepared(some_images(tmp_path / "second", {2: "ben"}, (1, 3)), folder)
     assert [problem.path.name for problem in done.problems] == ["1.pgm"]
     assert done.images == 1
 
@@ -285,7 +285,7 @@ def test_an_image_of_somebody_who_stays_is_no_image_of_somebody_new(tmp_path, fo
 def test_people_prepared_in_another_way_are_never_mixed(tmp_path, folder):
     first = some_images(tmp_path / "first", {2: "anna", 3: "ben"})
     prepared(first, folder)
-    new = some_images(tmp_path / "second", {3: "carla"})
+    new = some_images(tmp_path / "second", {4: "carla"})
     with pytest.raises(UsageError, match="2 people without images here were prepared for another recogniser or probe"):
         prepared(new, folder, condition=Condition.RES16)
     assert names_in(folder) == (["anna", "ben"],) * 3
@@ -304,7 +304,7 @@ def test_chips_are_kept_and_deleted_as_the_policy_changes(tmp_path):
     with pytest.raises(UsageError, match=r"chips\.npz is missing .* `intaglio node prepare` again"):
         require_ready(folder)
     with pytest.raises(UsageError, match="without chips"):
-        prepared(some_images(tmp_path / "second", {3: "carla"}), folder)
+        prepared(some_images(tmp_path / "second", {4: "carla"}), folder)
     prepared(images, folder)
     require_ready(folder)
     (folder / "policy.toml").write_text(policy)
@@ -395,7 +395,7 @@ def test_who_withdrew_just_before_a_crash_goes_with_the_next_change(tmp_path, fo
             withdraw("ben", folder)
     refresh_active(folder)  # as the node does when it starts
     assert names_in(folder) == (["anna", "ben"], ["anna", "ben"], ["anna"])
-    prepared(some_images(tmp_path / "second", {3: "carla"}), folder)
+    prepared(some_images(tmp_path / "second", {4: "carla"}), folder)
     assert names_in(folder) == (["anna", "carla"],) * 3
 
 
@@ -417,10 +417,10 @@ def test_one_name_typed_on_two_systems_is_one_person(tmp_path, folder):
     name = "zoë"
     decomposed, as_composed = (unicodedata.normalize(form, name) for form in ("NFD", "NFC"))
     assert decomposed != as_composed
-    prepared(some_images(tmp_path / "images", {1: decomposed, 2: "ben"}), folder)
+    prepared(some_images(tmp_path / "images", {2: decomposed, 3: "ben"}), folder)
     assert withdraw(decomposed, folder) == 4
     assert names_in(folder) == (["ben"],) * 3
-    assert prepared(some_images(tmp_path / "again", {1: as_composed, 2: "ben"}), folder).withdrawn == 1
+    assert prepared(some_images(tmp_path / "again", {2: as_composed, 3: "ben"}), folder).withdrawn == 1
 
 
 # ------------------------------------------------------------------------------------------------------------ crashes
@@ -431,7 +431,7 @@ def test_a_disk_that_fills_up_is_left_as_it_was(tmp_path, folder, monkeypatch):
         failure = OSError(errno.ENOSPC, "No space left on device")
         full.setattr(os, "fsync", lambda _: (_ for _ in ()).throw(failure))
         with pytest.raises(UsageError, match="No space left on device; what was there is unchanged"):
-            prepared(some_images(tmp_path / "second", {2: "ben"}), folder)
+            prepared(some_images(tmp_path / "second", {3: "ben"}), folder)
     assert sorted(path.name for path in folder.iterdir()) == before
     assert names_in(folder) == (["anna"],) * 3
 
