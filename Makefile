@@ -55,7 +55,8 @@ $(WEB): web/package.json web/package-lock.json
 
 web: $(PAGE) ## build the person's page into web/dist
 
-$(PAGE): $(WEB) web/index.html web/vite.config.ts $(shell find web/src web/public -type f 2>/dev/null)
+$(PAGE): $(WEB) $(MODEL) web/index.html web/vite.config.ts $(shell find web/src web/weights web/public -type f 2>/dev/null) \
+  $(wildcard federation/recognition/mobilefacenet*.profile.json)
 	@if [ -f $(WEB) ]; then npm run --prefix web --silent build -- --logLevel error && touch $@; fi
 
 postgres: ## install PostgreSQL's server for the tests, where root may (Debian); without it they are skipped

@@ -258,7 +258,7 @@ class Measured:
 
     def of_set(self, place: int) -> Measured:
         """The same of one set, by its place among the folders."""
-        mine = [row for row, face in enumerate(self.faces.faces) if face.group == place]
+        mine = np.array([row for row, face in enumerate(self.faces.faces) if face.group == place], int)
         faces = replace(self.faces, faces=tuple(self.faces.faces[row] for row in mine))
         return Measured(faces, {name: rows[mine] for name, rows in self.embeddings.items()}, self.milliseconds)
 

@@ -6,11 +6,10 @@ import pytest
 import client.node.app
 from client.faces.models import recogniser_files
 from federation.errors import MalformedMessageError
-from federation.learning.moments import public_start
 from federation.learning.rounds import SHARE_KEYS, read_scales_request, scales_request
 from federation.learning.scales import ChipSet, Descent, scales_sum
 from federation.privacy.plan import PrivacyPlan
-from federation.recognition.mobilefacenet import SIDE, TUNABLE
+from federation.recognition.mobilefacenet import SIDE, TUNABLE, shipped_profile
 from federation.recognition.model import Adapter, ModelRelease
 from federation.recognition.profiles import PROBE, REFERENCE
 from server.coordinator.local_run import run_locally
@@ -41,7 +40,14 @@ def parts(chips):
 
 def the_plan():
     return PrivacyPlan.for_epsilon(
-        EPSILON, delta=1e-5, people=PEOPLE, organisations=ORGANISATIONS, dimension=192, tuned=TUNABLE, steps=STEPS
+        EPSILON,
+        delta=1e-5,
+        people=PEOPLE,
+        organisations=ORGANISATIONS,
+        dimension=192,
+        directions=shipped_profile().directions,
+        tuned=TUNABLE,
+        steps=STEPS,
     )
 
 
@@ -61,9 +67,8 @@ def config(tmp_path, chips, monkeypatch):
     for index, mine in enumerate(parts(chips)):
         (tmp_path / f"{index}.npz").write_bytes(mine.embed(shipped(), None).to_bytes())
     write_model(tmp_path / "model")
-    np.save(tmp_path / "start.npy", public_start(shipped()))
     changes = {"recipe": "scales", "steps": STEPS, "gradient-clip": 0.05, "epsilon": EPSILON, "budget-epsilon": EPSILON}
-    return {**values, **changes, "people": PEOPLE, "dimension": 192, "round-deadline-seconds": 60.0}
+    return {**values, **changes, "people": PEOPLE, "profile": "", "round-deadline-seconds": 60.0}
 
 
 def test_a_run_tunes_the_probes_and_charges_every_step(config, chips, capsys):
@@ -73,7 +78,7 @@ def test_a_run_tunes_the_probes_and_charges_every_step(config, chips, capsys):
     assert list(release.adapter.scales) == [PROBE]
     assert release.privacy.events == the_plan().events
     assert ledger_kinds(config) == ["open", "reserve", "commit"]
-    assert len(grid.sent) == (2 + 3 * (STEPS + 1)) * ORGANISATIONS
+    assert len(grid.sent) == (2 + 3 * STEPS) * ORGANISATIONS
     said = capsys.readouterr().out
     assert "step 2 of 2: the sum over 4 of 4 organisations" in said
     assert "clips" in said
@@ -94,9 +99,9 @@ def test_hopeless_noise_asks_for_no_step_and_needs_no_chips(config, tmp_path, mo
     for index in range(ORGANISATIONS):
         (tmp_path / f"{index}.chips.npz").unlink()
     grid = run(config)
-    assert not [message for message in grid.sent if message.metadata.message_type == "train.scales"]
+    assert not grid.sent
     assert not the_release(config).adapted
-    assert "which would do more harm than good" in the_release(config).reason
+    assert "so nobody was asked" in the_release(config).reason
 
 
 @pytest.mark.parametrize("file", ["chips.npz", "npz"])
@@ -159,13 +164,12 @@ def test_a_local_run_through_flowers_own_processes_tunes_the_scales(tmp_path):
     mine, said = parts(made_up_chips(120)), []
     release = run_locally(
         [part.embed(shipped(), None) for part in mine],
-        public_start(shipped()),
+        shipped().profile,
+        "mask",
         epsilon=16.0,
         population="made up",
         ledger=tmp_path / "ledger.jsonl",
         budget_epsilon=16.0,
-        model_name=shipped().name,
-        model_digest=shipped().digest,
         recipe="scales",
         steps=1,
         chips=mine,

@@ -1,6 +1,7 @@
 """The Python side of the page's cross tests: `python -m tests.web.peer`, a line of JSON in, one out. See web/tests."""
 
 import base64
+import importlib.resources
 import io
 import json
 import sys
@@ -11,13 +12,15 @@ import numpy as np
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from PIL import Image
 
-from client.faces.images import UnusableImageError
+from client.device.pictures import require_different, require_one_person
 from federation.consent.assertion import Assertion, LogPosition
 from federation.consent.purposes import Category, Tier, red_line_of
 from federation.consent.receipts import Binding
+from federation.errors import UsageError
 from federation.onebit import CodeSeed, binary_code, check_probe, check_template, match
 from federation.recognition.basis import Basis
 from federation.recognition.model import Adapter, ModelRelease, PrivacyStatement
+from federation.recognition.profile import RecogniserProfile
 from federation.recognition.profiles import PROBE, REFERENCE
 from federation.release.manifest import Role, Standing, Use
 from federation.rules.entries import Deployment, Lifting, Moratorium, PolicyException, PolicyPack, PurposeRule
@@ -55,8 +58,9 @@ from tests.bundles import (
     signed,
     wolves,
 )
-from tests.faces import aligner, orl_image, shipped
+from tests.faces import orl_image
 from tests.web import matching as web_matching
+from tests.web.site import aligner, recogniser
 
 RELEASE_DIGEST = bytes.fromhex("cd" * 32)
 
@@ -103,19 +107,47 @@ def answer_codes(request):
 
 
 def answer_faces(request):
-    """Faces of the ORL data set with their chips and embeddings; those without a usable face are left out."""
+    """Faces of the ORL data set as files of a format, with their cuts and embeddings."""
     faces = []
     for person in request["people"]:
         for number in request["images"]:
-            image = orl_image(person, number)
-            try:
-                chip = aligner().chip(image)
-            except UnusableImageError:
-                continue
-            embedding = shipped().embed(chip[None])[0].astype(np.float64).tolist()
-            pictures = {"image": _png(Image.open(io.BytesIO(image))), "chip": _png(Image.fromarray(chip))}
-            faces.append({"person": person, "embedding": embedding} | pictures)
-    return {"digest": shipped().digest, "faces": faces}
+            image = _file(Image.open(io.BytesIO(orl_image(person, number))), request["format"])
+            cut = aligner().chip(image, PROBE)
+            embedding = recogniser().embed(cut[None])[0].astype(np.float64).tolist()
+            files = {"image": image, "cut": _file(Image.fromarray(cut), "PNG")}
+            faces.append(
+                {name: base64.b64encode(file).decode() for name, file in files.items()} | {"embedding": embedding}
+            )
+    files = importlib.resources.files("federation.recognition").iterdir()
+    profiles = [file.read_bytes() for file in files if file.name.endswith(".profile.json")]
+    digests = [RecogniserProfile.from_bytes(profile).digest for profile in profiles]
+    assert recogniser().digest in digests
+    return {"digests": digests, "faces": faces}
+
+
+def answer_pictures(request):
+    """What Python says of pictures: their quality as references and as probes, copies, and embeddings of one person."""
+    images = [np.asarray(Image.open(io.BytesIO(base64.b64decode(image))).convert("RGB")) for image in request["images"]]
+    cuts = [np.array(cut, np.uint8).reshape(-1, 1, 3) for cut in request["cuts"]]
+    release = ModelRelease.from_bytes(request["release"].encode())
+    embeddings = [np.array(embedding) for embedding in request["embeddings"]]
+    names = [f"picture {place + 1}" for place in range(9)]
+    return {
+        "quality": [
+            [_said(aligner().chip_of_pixels, image, profile) for profile in (REFERENCE, PROBE)] for image in images
+        ],
+        "copies": _said(require_different, cuts, names),
+        "people": _said(require_one_person, embeddings, names, release),
+    }
+
+
+def _said(check, *arguments):
+    """What `check` objects to, or nothing."""
+    try:
+        check(*arguments)
+    except UsageError as error:
+        return str(error)
+    return None
 
 
 def answer_release(request):
@@ -326,10 +358,10 @@ def answer_red_lines(names):
     return [line and line.value for line in map(red_line_of, names)]
 
 
-def _png(image):
+def _file(image, kind):
     written = io.BytesIO()
-    image.save(written, "PNG")
-    return base64.b64encode(written.getvalue()).decode()
+    image.save(written, kind)
+    return written.getvalue()
 
 
 def main():

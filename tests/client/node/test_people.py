@@ -31,7 +31,6 @@ from client.node.people import changing, prepared_people, publish, refresh_activ
 from client.node.preparing import prepare
 from client.node.start import node_config, require_ready
 from federation.errors import RefusedError, UsageError
-from federation.learning.moments import public_start
 from federation.learning.scales import ChipSet
 from federation.privacy.plan import PrivacyPlan
 from federation.recognition.embeddings import EmbeddingSet
@@ -524,8 +523,7 @@ def test_nodes_made_by_the_commands_take_part_in_a_run_that_tunes_the_scales(tmp
     (tmp_path / "run").mkdir()
     config = write_federation(tmp_path / "run")
     (tmp_path / "run" / "roster").write_text(coordinator.roster())
-    np.save(tmp_path / "run" / "start.npy", public_start(shipped()))
-    config |= {"recipe": "scales", "steps": 1, "dimension": 192, "num-organisations": 2, "people": people - 1}
+    config |= {"recipe": "scales", "steps": 1, "profile": "", "num-organisations": 2, "people": people - 1}
     run({**config, "round-deadline-seconds": 60.0}, nodes=2, node_configs=configs)
     assert the_release(config).adaptation == "scales"
     assert the_release(config).adapter.scales[PROBE].any()

@@ -2,6 +2,7 @@
 
 import { type Bytes } from '../bytes'
 import { ProofError, RefusedError, UsageError } from '../errors'
+import { BASES } from '../face/release'
 import {
   canonicalBytes, type JsonValue, parse, requireHex, requireName, requirePeriod, requireSigned, textOfTime, timeOfText,
 } from '../wallet/statements'
@@ -10,8 +11,6 @@ const FORMAT = 'intaglio-release-bundle-3'
 const LONGEST_VALIDITY_SECONDS = 365 * 86_400
 const ROLES = { maker: 'intaglio-release-maker/1', auditor: 'intaglio-release-auditor/1' } as const
 type Role = keyof typeof ROLES
-/** What a stated false match rate rests on, as `federation/recognition/basis.py`. */
-const BASES = ['public', 'checked', 'measured']
 const RATE = /^[0-9][0-9.e+-]*$/
 
 /** Whom a device believes about releases; keys in hex. It keeps them from its enrolment on. */
@@ -83,7 +82,7 @@ export class SignedManifest {
     if (endsAt - beginsAt > LONGEST_VALIDITY_SECONDS) throw new UsageError('a release is audited again within a year')
     requireHex('the digest of a release', claims.digest, 32)
     requireHex('the digest of a recogniser profile', claims.recogniser, 32)
-    if (!BASES.includes(claims.basis) || !(Number(rate(claims.fmr_low)) <= Number(rate(claims.fmr_high)) && Number(claims.fmr_high) <= 1)) {
+    if (!BASES.some((basis) => basis === claims.basis) || !(Number(rate(claims.fmr_low)) <= Number(rate(claims.fmr_high)) && Number(claims.fmr_high) <= 1)) {
       throw new UsageError('no interval of a false match rate')
     }
     if (manifest.format !== FORMAT || !['general', 'trial'].includes(manifest.use) || !['PASS', 'FAIL', 'INSUFFICIENT'].includes(audit.verdict)) {
