@@ -142,14 +142,14 @@ def test_both_a_promise_and_noise_are_one_too_many():
 
 
 def test_the_audit_command_prints_claim_and_bound_of_each_method(tmp_path):
-    result = run("audit", "--epsilon", 8, "--dimension", 32, "--runs", 300, "--json")
+    result = run("audit", "--epsilon", 8, "--directions", 32, "--runs", 300, "--json")
     assert result.exit_code == 0, result.output
     audits = [EpsilonAudit.from_fields(fields) for fields in json.loads(result.stdout)]
     assert [audit.method for audit in audits] == list(AuditMethod)
     assert all(audit.claimed == 8.0 and audit.holds for audit in audits)
     assert audits[0].lower_bound > 5
     file = tmp_path / "attack.json"
-    shown = run("audit", "--epsilon", 1, "--dimension", 128, "--runs", 100, "--output", file)
+    shown = run("audit", "--epsilon", 1, "--directions", 128, "--runs", 100, "--output", file)
     audit = EpsilonAudit.from_bytes(file.read_bytes())
     assert (audit.claimed, audit.method, audit.runs) == (1.0, AuditMethod.GAUSSIAN, 200)
     assert "one-run" not in shown.stdout  # nothing but the threshold is released
