@@ -231,7 +231,7 @@ def test_what_comes_back_for_moments_is_the_same_whoever_is_there(config, tmp_pa
 
 
 def thresholds():
-    most, subspace = BOUNDS["projection"][1], public_centre().subspace
+    most, subspace = float(BOUNDS["projection"][1]), public_centre().subspace
 
     def of(projection=subspace, centre=None, edges=(0.4, 0.6), references=1, frames=1):
         centre = np.zeros(DIRECTIONS) if centre is None else centre
@@ -454,12 +454,15 @@ def test_what_comes_back_for_a_step_of_tuning_is_the_same_whoever_is_there(sitte
 
 @SOME_AND_ALL
 def test_what_comes_back_for_the_threshold_of_a_tuned_network_is_the_same_whoever_is_there(
-    sitters, tmp_path, sums, people, scales
+    sitters, tmp_path, sums, monkeypatch, people, scales
 ):
+    constant = len(SITTERS)
+    monkeypatch.setattr(client.node.app, "pair_sum", lambda rows, asked, **_: pair_sum(rows, asked, constant))
     questions = {}
     for name in scales:
         named = {REFERENCE: np.zeros(192), PROBE: np.zeros(192), SCALES: some_scales()[name]}
-        questions[name] = RecordDict({**arrays(**named), "prior": ConfigRecord({"mean": 0.5, "spread": 0.1})})
+        pairs = {"edges": [0.4, 0.6], "references": 1, "frames": 1}
+        questions[name] = RecordDict({**arrays(**named), "pairs": ConfigRecord(pairs)})
     who = {name: SITTING[name] for name in people}
     refused = look_alike(sitters, tmp_path, who, scales_plan(), EVALUATE_THRESHOLD, THRESHOLD, questions, sums)
     assert refused == {"too loud", "NaN"} & set(scales)

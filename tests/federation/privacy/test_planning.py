@@ -164,7 +164,9 @@ def test_a_broken_claim_ends_the_audit_command_with_a_failed_proof(monkeypatch):
 
 
 def test_plan_and_audit_know_the_recipe_scales_and_what_its_noise_would_drown():
-    planned = run("plan", "--recipe", "scales", "--people", 200, "--steps", 2, "--json")
+    alone = json.loads(run("plan", "--recipe", "scales", "--people", 200, "--steps", 2, "--json").stdout)
+    assert list(alone["releases_of_one_round"]) == ["scales-1", "scales-2"]
+    planned = run("plan", "--recipe", "scales", "--people", 300, "--steps", 2, "--json")
     facts = json.loads(planned.stdout)
     assert list(facts["releases_of_one_round"]) == ["scales-1", "scales-2", "threshold"]
     assert facts["adapts"] == "scales"
