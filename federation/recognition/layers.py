@@ -57,7 +57,7 @@ def depthwise(x: Images, weights: Images, bias: Images, *, stride: int = 1) -> I
     side = weights.shape[0]
     around = _padded(x, side, stride)
     rows, columns = (-(-length // stride) for length in x.shape[1:3])
-    # A row of columns that one place of the kernel meets is one run of numbers: many times as fast as channel by channel.
+    # A row of columns that one place of the kernel meets is one run of numbers: far faster than channel by channel.
     runs = [around[:, :, start::stride].reshape(len(x), around.shape[1], -1) for start in range(stride)]
     along = columns * x.shape[3]
     total = np.tile(bias.astype(x.dtype), (len(x), rows, columns))
