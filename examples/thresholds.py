@@ -165,7 +165,7 @@ def main(
     console = Console(stderr=True)
     folders = {"orl": orl_faces()} | ({"london": london} if london else {})
     try:
-        sites = [_site(name, folder, console) for name, folder in folders.items()]
+        sites = [site_of(name, folder, console) for name, folder in folders.items()]
     except IntaglioError as error:
         console.print(f"[red]{error}[/red]")
         raise typer.Exit(1) from error
@@ -177,7 +177,8 @@ def main(
     Console().print(_table(rows, splits))
 
 
-def _site(name: str, folder: Path, console: Console) -> Site:
+def site_of(name: str, folder: Path, console: Console) -> Site:
+    """A set of faces, embedded; see `CACHE`."""
     bare = bare_profile()
     with Progress(console=console, transient=True) as bar:
         task = bar.add_task(name, total=None)
@@ -238,7 +239,7 @@ def _held_out(
     templates = adapter.apply(references, REFERENCE)
     strings = _strings(adapter, (references, owners), (probes, claimants), others)
     vectors = np.concatenate([adapter.apply(probes, PROBE), *strings])
-    wrong = _differences(templates, vectors)
+    wrong = differences(templates, vectors)
     half = np.isin(owners, others[::2])
     count = len(probes)
     tried = {
@@ -294,7 +295,7 @@ def _planes(place: int, size: int) -> NDArray[np.float32]:
     return hyperplanes(CodeSeed(place.to_bytes(32, "little")), size, max(LENGTHS)).astype(np.float32)
 
 
-def _differences(templates: NDArray[np.float64], vectors: NDArray[np.float64]) -> dict[int, NDArray[np.int64]]:
+def differences(templates: NDArray[np.float64], vectors: NDArray[np.float64]) -> dict[int, NDArray[np.int64]]:
     """By length of a code, (t, v) bits in which codes differ, every template under a seed of its own."""
     found = {bits: np.empty((len(templates), len(vectors)), np.int64) for bits in LENGTHS}
     seen = vectors.astype(np.float32).T

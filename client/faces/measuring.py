@@ -1,6 +1,6 @@
-"""What a recogniser does with the faces in some folders: how well it tells people apart, how long it takes.
+"""What a recogniser makes of the faces in some folders, under every camera condition.
 
-Out of the embeddings comes what a profile says of them (`client.faces.priors`).
+Out of the embeddings comes what a profile says of them (`client.faces.priors`), and error rates (`client.faces.rates`).
 
 Theory of operation
 -------------------
@@ -9,14 +9,7 @@ Theory of operation
   part of the people, and the one wins under which genuine and impostor cosines lie furthest apart, in standard
   deviations of both: the decidability index (Daugman, "The importance of being random", 2003). It is steadier
   than an error rate of few people. The choice is looked at once more with all of them, as rates.
-* Rates are those of clean references (the first half of a person's images) against probes of the other half, between
-  people of one set only: people of two sets differ by their cameras too. Intervals come from drawing people with
-  replacement; a comparison counts the product of how often its two people were drawn.
-* They are given of plain cosines, and of codes through the public adapter, as devices compare: every reference under a
-  code seed of its own. A set is judged by a profile that it had no part in.
 * What was computed before is kept: where a face lies in an image, and embeddings, by everything that decides them.
-* A rate on the people who the choice was made on flatters. So does a rate on people whose pictures a network was
-  trained with.
 """
 
 from __future__ import annotations
@@ -39,23 +32,15 @@ from client.faces.finding import FaceFinder
 from client.faces.images import UnusableImageError, read_image
 from client.faces.priors import PublicSet
 from federation.errors import UsageError
-from federation.learning.evaluation import DetCurve
-from federation.onebit import CodeSeed
-from federation.onebit.code import hyperplanes
 from federation.recognition.conditions import CLEAN
 from federation.recognition.cropping import Points, aligned_cut
-from federation.recognition.model import Adapter
 from federation.recognition.profile import RecogniserProfile
-from federation.recognition.profiles import PROBE, REFERENCE
 from federation.recognition.recogniser import Chips, Embeddings
 from federation.recognition.templates import LANDMARKS, Alignment
 
 CONDITIONS: Final = (CLEAN, *(condition.value for condition in Condition))
-FALSE_MATCH_RATES: Final = (0.01, 0.001)
 
 _BATCH: Final = 32
-_DRAWS: Final = 400
-_CONFIDENCE: Final = (2.5, 97.5)
 _MOST_TRIED: Final = 40
 """People that the choice is made on, two images each."""
 
@@ -189,36 +174,6 @@ def _images(faces: FaceFolder) -> int:
     return sum(map(len, faces.people.values()))
 
 
-@dataclass(frozen=True)
-class Estimate:
-    """A rate with its 95 % interval over people."""
-
-    value: float
-    low: float
-    high: float
-
-
-@dataclass(frozen=True)
-class Rates:
-    """Error rates under one camera condition.
-
-    Attributes:
-        condition: of the probes; references are clean.
-        people: who have both.
-        genuine: comparisons.
-        impostor: comparisons.
-        eer: equal error rate.
-        tar: acceptance rate of genuine comparisons at each of `FALSE_MATCH_RATES`.
-    """
-
-    condition: str
-    people: int
-    genuine: int
-    impostor: int
-    eer: Estimate
-    tar: tuple[Estimate, ...]
-
-
 @dataclass(frozen=True, eq=False)
 class Measured:
     """What a recogniser made of faces. Sensitive.
@@ -236,9 +191,24 @@ class Measured:
     def __repr__(self) -> str:
         return f"Measured({len(self.faces.faces)} faces)"
 
+    @property
+    def people(self) -> NDArray[np.intp]:
+        """(n,) whom each face shows, over all sets."""
+        return _numbers(self.faces)[0]
+
+    @property
+    def groups(self) -> NDArray[np.intp]:
+        """(n,) the set of each face."""
+        return _numbers(self.faces)[1]
+
+    @property
+    def early(self) -> NDArray[np.bool_]:
+        """(n,) which faces may be references; the others may be probes."""
+        return np.array([face.early for face in self.faces.faces], bool)
+
     def public_sets(self, names: Sequence[str]) -> list[PublicSet]:
         """The sets, by their names, in the order of the folders."""
-        person, group = _numbers(self.faces)
+        person, group = self.people, self.groups
         return [
             PublicSet(
                 name,
@@ -252,9 +222,7 @@ class Measured:
     @property
     def comparable(self) -> bool:
         """Whether there are genuine and impostor comparisons."""
-        person, _ = _numbers(self.faces)
-        early = np.array([face.early for face in self.faces.faces])
-        return len(np.intersect1d(person[early], person[~early])) > 1
+        return len(np.intersect1d(self.people[self.early], self.people[~self.early])) > 1
 
     def of_set(self, place: int) -> Measured:
         """The same of one set, by its place among the folders."""
@@ -338,82 +306,4 @@ def _key(*parts: str) -> str:
 
 
 def _numbers(faces: Faces) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
-    return np.array([face.person for face in faces.faces]), np.array([face.group for face in faces.faces])
-
-
-def rates(measured: Measured, condition: str, adapter: Adapter | None = None, bits: int = 0) -> Rates:
-    """Error rates of clean references against probes under a condition.
-
-    Args:
-        measured: of the recogniser.
-        condition: of the probes.
-        adapter: what codes are made through; without it, cosines of embeddings are compared.
-        bits: of a code.
-
-    Raises:
-        UsageError: there are too few people.
-    """
-    person, group = _numbers(measured.faces)
-    early = np.array([face.early for face in measured.faces.faces])
-    owner, claimant = person[early], person[~early]
-    genuine = owner[:, None] == claimant
-    impostor = ~genuine & (group[early][:, None] == group[~early])
-    if not genuine.any() or not impostor.any():
-        raise UsageError("measuring a recogniser needs sets of at least two people with two images each")
-    references, probes = measured.embeddings[CLEAN][early], measured.embeddings[condition][~early]
-    if adapter is None:
-        scores = references.astype(np.float64) @ probes.T.astype(np.float64)
-    else:
-        scores = -code_distances(adapter.apply(references, REFERENCE), adapter.apply(probes, PROBE), bits).astype(float)
-    exact = DetCurve.of(scores[genuine], scores[impostor])
-    values = [exact.eer, *map(exact.tar_at, FALSE_MATCH_RATES)]
-    people = np.unique(person)
-    random = np.random.default_rng(0)
-    order, level = np.unique(scores, return_inverse=True)
-    level = level.reshape(scores.shape)
-    drawn = []
-    for _ in range(_DRAWS):
-        times = np.bincount(random.integers(0, len(people), len(people)), minlength=len(people))
-        counts = dict(zip(people.tolist(), times.tolist(), strict=True))
-        left, right = (np.array([counts[one] for one in side.tolist()], float) for side in (owner, claimant))
-        weights = np.outer(left, right)
-        if (weights[genuine] > 0).any() and (weights[impostor] > 0).any():
-            drawn.append(_weighted(level, len(order), genuine, impostor, weights))
-    low, high = np.percentile(np.array(drawn), _CONFIDENCE, axis=0)
-    eer, *tar = (Estimate(v, float(a), float(b)) for v, a, b in zip(values, low, high, strict=True))
-    both = len(np.intersect1d(owner, claimant))
-    return Rates(condition, both, int(genuine.sum()), int(impostor.sum()), eer, tuple(tar))
-
-
-def code_distances(references: NDArray[np.float64], probes: NDArray[np.float64], bits: int) -> NDArray[np.int64]:
-    """(n, m) Hamming distances, every reference under a code seed of its own, as devices compare.
-
-    Args:
-        references: (n, k) adapted.
-        probes: (m, k) adapted.
-        bits: of a code.
-    """
-    found = np.empty((len(references), len(probes)), np.int64)
-    for place, vector in enumerate(references):
-        seed = CodeSeed(hashlib.sha256(f"measuring {place}".encode()).digest())
-        planes = hyperplanes(seed, len(vector), bits)
-        found[place] = np.count_nonzero((probes @ planes.T > 0) != (planes @ vector > 0), axis=1)
-    return found
-
-
-def _weighted(
-    level: NDArray[np.intp],
-    levels: int,
-    genuine: NDArray[np.bool_],
-    impostor: NDArray[np.bool_],
-    weights: NDArray[np.float64],
-) -> list[float]:
-    """EER, and TAR at each of `FALSE_MATCH_RATES`, of weighted comparisons."""
-    accepted = []
-    for pairs in (genuine, impostor):
-        mass = np.bincount(level[pairs], weights[pairs], minlength=levels)
-        accepted.append(np.append(np.cumsum(mass[::-1])[::-1], 0) / mass.sum())
-    tar, fmr = accepted
-    crossing = int(np.argmin(np.abs(1 - tar - fmr)))
-    at = [float(tar[int(np.argmax(fmr <= rate))]) for rate in FALSE_MATCH_RATES]
-    return [float(1 - tar[crossing] + fmr[crossing]) / 2, *at]
+    return np.array([face.person for face in faces.faces], int), np.array([face.group for face in faces.faces], int)

@@ -43,7 +43,7 @@ from federation.recognition.fusing import fused_groups
 from federation.recognition.numbers import SingleNumbers
 
 FEWEST_PEOPLE: Final = 40
-"""People that a set must have to say how far apart people of a site lie: fewer place it 50 bits off by chance."""
+"""People that a set must have to say how far apart people of a site lie: where fewer have their tail is chance."""
 WANTED_SETS: Final = 5
 
 _ENERGY: Final = 0.9999

@@ -17,8 +17,8 @@ from federation.errors import UsageError
 from federation.recognition.profile import Provenance
 
 if TYPE_CHECKING:
-    from client.faces.measuring import Estimate, Rates
     from client.faces.profiling import Profiled
+    from client.faces.rates import Estimate, Rates
 
 _SUFFIX = ".profile.json"
 _UNKNOWN = "not stated by whoever made this profile"
@@ -131,7 +131,7 @@ def _tables(done: Profiled) -> list[Table]:
 
 
 def _rates(title: str, sets: Mapping[str, tuple[Rates, ...]]) -> Table:
-    from client.faces.measuring import FALSE_MATCH_RATES  # noqa: PLC0415 - see `models_profile`
+    from client.faces.rates import FALSE_MATCH_RATES  # noqa: PLC0415 - see `models_profile`
 
     columns = ("EER %", *(f"TAR % at FMR {100 * rate:g} %" for rate in FALSE_MATCH_RATES))
     table = Table("set", "probes", "people", "genuine", "impostor", *columns, title=title)

@@ -9,9 +9,10 @@ from typing import Final
 
 from client.faces.datasets import Problem
 from client.faces.finding import FaceFinder
-from client.faces.measuring import CONDITIONS, Faces, Measured, Rates, decidability, faces_of, measure, rates
+from client.faces.measuring import CONDITIONS, Faces, Measured, decidability, faces_of, measure
 from client.faces.models import MOBILEFACENET_NAME, load_mobilefacenet
 from client.faces.priors import FEWEST_PEOPLE, WANTED_SETS, PublicSet, condition_of, subspace_of
+from client.faces.rates import Rates, rates
 from federation.errors import UsageError
 from federation.learning.threshold import public_adapter
 from federation.recognition.conditions import FEWEST_DIRECTIONS, unmeasured

@@ -12,9 +12,10 @@ from typer.testing import CliRunner
 from client import cli
 from client.faces import measuring
 from client.faces.finding import Aligner
-from client.faces.measuring import Face, Faces, Measured, code_distances, decidability, measure, rates
+from client.faces.measuring import Face, Faces, Measured, decidability, measure
 from client.faces.models import load_recogniser
 from client.faces.profiling import _tried
+from client.faces.rates import _weighted, code_distances, rates
 from federation.errors import UsageError
 from federation.learning.evaluation import DetCurve
 from federation.learning.threshold import choose_threshold, public_adapter
@@ -111,7 +112,7 @@ def test_a_draw_in_which_everybody_counts_once_gives_the_exact_rates():
     scores += 2 * genuine
     order, level = np.unique(scores, return_inverse=True)
     curve = DetCurve.of(scores[genuine], scores[~genuine])
-    eer, *tar = measuring._weighted(level.reshape(20, 20), len(order), genuine, ~genuine, np.ones((20, 20)))
+    eer, *tar = _weighted(level.reshape(20, 20), len(order), genuine, ~genuine, np.ones((20, 20)))
     assert tar == pytest.approx([curve.tar_at(0.01), curve.tar_at(0.001)])
     assert eer == pytest.approx(curve.eer, abs=0.05)
 
