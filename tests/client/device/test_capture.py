@@ -157,6 +157,6 @@ def test_opencv_reads_a_film_of_a_face(tmp_path):
         film.write(photograph[:, :, ::-1])
     film.release()
     (chip,) = capture_faces(aligner().chip_of_pixels, 1, camera=str(tmp_path / "film.avi"))
-    assert (chip.shape, chip.dtype) == ((150, 150, 3), np.uint8)
+    assert (chip.shape, chip.dtype) == ((112, 112, 3), np.uint8)
     expected = aligner().chip_of_pixels(photograph).astype(int)
     assert np.abs(chip.astype(int) - expected).mean() < 10  # the film is compressed

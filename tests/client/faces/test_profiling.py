@@ -310,7 +310,7 @@ def test_the_profiles_that_come_along_are_of_people_who_may_be_in_them():
         for each in profile.conditions:
             assert (each.people, each.prior.people, each.prior.sets) == (sum(known.values()),) * 2 + (len(known),)
     assert "10.6084/m9.figshare.5047666" in next(f.terms for f in shipped_profile().sets if f.name == "london")
-    assert load_recogniser(Path("mobilefacenet")).profile == shipped_profile()
+    assert shipped().profile == shipped_profile()
     assert len({shipped_profile(without).digest for without in ("", *SHIPPED_SETS)}) == 4
     with pytest.raises(UsageError, match="leave out canada, london, orl, not yale"):
         shipped_profile("yale")
