@@ -28,7 +28,7 @@ from rich.table import Table
 from client.faces.datasets import face_folder, orl_faces
 from client.faces.degradation import Condition
 from client.faces.embedding import embed_folder
-from client.faces.models import load_recogniser
+from client.faces.models import load_mobilefacenet, load_recogniser
 from federation.errors import IntaglioError
 from federation.experiments.frontier import Frontier, FrontierSettings, summarise, trials
 from federation.learning.releasing import ReleaseTerms
@@ -57,10 +57,10 @@ def main(
     """Prints error rates before and after private adaptation."""
     console, settings = Console(stderr=True), FrontierSettings()
     try:
-        recogniser = load_recogniser(model)
+        own = data is not None or model is not None
+        recogniser = load_recogniser(model) if own else load_mobilefacenet(shipped_profile(without="orl"))
         embedded = embed_folder(face_folder(data or orl_faces()), recogniser, condition, cache=CACHE)
-        profile = shipped_profile(without="orl") if data is None and model is None else recogniser.profile
-        terms = ReleaseTerms(profile, condition.value, fmr=0.01, references=references, frames=frames)
+        terms = ReleaseTerms(recogniser.profile, condition.value, fmr=0.01, references=references, frames=frames)
         frontier = Frontier(embedded.embeddings, terms, settings)
         wanted = trials(
             epsilon or [1.0, 2.0, 4.0, 8.0],

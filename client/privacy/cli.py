@@ -264,7 +264,7 @@ def privacy_frontier(
     """
     from client.faces.datasets import face_folder, orl_faces  # noqa: PLC0415 - see the top
     from client.faces.embedding import embed_folder  # noqa: PLC0415 - see the top
-    from client.faces.models import load_recogniser  # noqa: PLC0415 - see the top
+    from client.faces.models import load_mobilefacenet, load_recogniser  # noqa: PLC0415 - see the top
     from client.privacy.trials import open_trials  # noqa: PLC0415 - see the top
     from federation.experiments.frontier import Frontier, FrontierSettings, summarise, trials  # noqa: PLC0415 - see the top
     from federation.learning.releasing import ReleaseTerms  # noqa: PLC0415 - see the top
@@ -273,7 +273,9 @@ def privacy_frontier(
     budget = _budget(data, ledger, budget_epsilon, as_if, public=public_data)
     if plot is not None and plot.suffix not in {".png", ".svg"}:
         raise UsageError(f"a picture is a .png or a .svg file, not {plot.name}")
-    recogniser = load_recogniser(model)
+    # Whoever judges a profile on people that it was made of praises it: those of ORL have one that leaves them out.
+    own = data is not None or model is not None
+    recogniser = load_recogniser(model) if own else load_mobilefacenet(shipped_profile(without="orl"))
     with progress_bar() as bar:
         task = bar.add_task("embedding")
         embedded = embed_folder(
@@ -284,9 +286,7 @@ def privacy_frontier(
             progress=lambda done, total: bar.update(task, completed=done, total=total),
         ).embeddings
     settings = FrontierSettings(delta=delta, organisations=organisations, colluders=colluders, dropouts=dropouts)
-    # Whoever judges a profile on people that it was made of praises it: those of ORL have one that leaves them out.
-    profile = shipped_profile(without="orl") if data is None and model is None else recogniser.profile
-    frontier = Frontier(embedded, ReleaseTerms(profile, condition.value, fmr, references, frames), settings)
+    frontier = Frontier(embedded, ReleaseTerms(recogniser.profile, condition.value, fmr, references, frames), settings)
     wanted = trials(
         epsilon or [1.0, 2.0, 4.0, 8.0],
         as_if or [frontier.held_in],
@@ -296,7 +296,7 @@ def privacy_frontier(
     )
     described = asdict(settings) | {
         "people": _digest(embedded),
-        "model": profile.digest,
+        "model": recogniser.digest,
         "condition": condition.value,
         "fmr": fmr,
         "references": references,

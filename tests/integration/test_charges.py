@@ -54,10 +54,11 @@ from tests.federated import (
 )
 from tests.integration.lying import LyingCoordinator
 from tests.people import DIMENSION, start_vector, synthetic_people
-from tests.public_people import synthetic_profile
+from tests.public_people import public_centre, synthetic_profile
 
 ROSTER = tuple(bytes([number]) * 32 for number in range(1, 5))
 APPLICATION = b"a" * 32
+NOWHERE = PublicCentre(public_centre().subspace, 0 * public_centre().start)
 
 
 @pytest.fixture
@@ -90,7 +91,7 @@ def opened(config, plan, shown, *, members, run_id, openers):
     if refused:
         return refused
     coordinator.share()
-    return coordinator.open(TRAIN_MOMENTS, moments_request(start_vector()), MOMENTS, openers=openers)
+    return coordinator.open(TRAIN_MOMENTS, moments_request(public_centre()), MOMENTS, openers=openers)
 
 
 # ------------------------------------------------------------------------------------------------------- the attacks
@@ -110,7 +111,7 @@ def test_a_federation_that_grew_opens_no_second_sum_under_the_same_reservation(c
     assert opened(config, plan, shown, members=range(4), run_id=1, openers={0, 1, 2}) == [0, 1, 2, 3]
     for path in (Path(config["organisations"]) / "2.ledgers").iterdir():
         path.unlink()
-    larger = the_plan(organisations=6, dropouts=2, people=40)
+    larger = the_plan(organisations=6, dropouts=2, people=96)
     assert larger.noise_multipliers == plan.noise_multipliers
     second = opened(config, larger, shown, members=range(6), run_id=2, openers={2, 3, 4, 5})
     assert second == dict.fromkeys(range(6), Refusal.WRONG_LEDGER.value)
@@ -129,11 +130,11 @@ def test_another_roster_at_a_charge_of_its_own_is_charged_again(config):
 def test_another_start_under_the_same_reservation_is_charged_again(config):
     plan = the_plan()
     shown = a_charge(config, plan)
-    for run_id, start in ((1, start_vector()), (2, start_vector()), (3, np.zeros(DIMENSION))):
+    for run_id, asked in ((1, public_centre()), (2, public_centre()), (3, NOWHERE)):
         coordinator = LyingCoordinator(config, plan, run_id=run_id, shown=shown)
         coordinator.advertise()
         coordinator.share()
-        assert coordinator.question(0, TRAIN_MOMENTS, moments_request(start), MOMENTS).has_content()
+        assert coordinator.question(0, TRAIN_MOMENTS, moments_request(asked), MOMENTS).has_content()
     assert len(own(config, 0).charged(PEOPLE)) == 2
 
 
@@ -148,12 +149,12 @@ def test_nobody_is_in_a_second_sum_because_the_others_pay_for_another_one(config
     ask = coordinator.ask
 
     def differently(index, kind, content):
-        other = moments_request(np.zeros(DIMENSION)) if kind == TRAIN_MOMENTS and index != 3 else {}
+        other = moments_request(NOWHERE) if kind == TRAIN_MOMENTS and index != 3 else {}
         return ask(index, kind, RecordDict({**content, **other}))
 
     coordinator.ask = differently
     with pytest.raises(RoundAbortedError, match="organisation 4 masked with others or under another charge than 3 of"):
-        coordinator.open(TRAIN_MOMENTS, moments_request(start_vector()), MOMENTS, openers=range(3))
+        coordinator.open(TRAIN_MOMENTS, moments_request(public_centre()), MOMENTS, openers=range(3))
     given = coordinator.sums[MOMENTS]._opened
     assert set(given) == {1, 2, 3}
     assert all(set(shares) == {1, 2, 3} for shares in given.values())  # and nothing of the fourth
@@ -167,9 +168,9 @@ def test_a_run_goes_on_with_what_is_identical_and_is_charged_once(config):
         coordinator.advertise()
         coordinator.share()
         if openers:
-            assert coordinator.open(TRAIN_MOMENTS, moments_request(start_vector()), MOMENTS, openers=openers)
+            assert coordinator.open(TRAIN_MOMENTS, moments_request(public_centre()), MOMENTS, openers=openers)
         else:
-            coordinator.question(0, TRAIN_MOMENTS, moments_request(start_vector()), MOMENTS)
+            coordinator.question(0, TRAIN_MOMENTS, moments_request(public_centre()), MOMENTS)
     assert all(len(own(config, index).charged(PEOPLE)) == 1 for index in range(4))
 
 
@@ -180,7 +181,7 @@ def test_a_sum_that_was_opened_is_not_asked_for_again_under_its_charge(config):
     coordinator = LyingCoordinator(config, plan, run_id=2, shown=shown)
     coordinator.advertise()
     coordinator.share()
-    reply = coordinator.question(0, TRAIN_MOMENTS, moments_request(start_vector()), MOMENTS)
+    reply = coordinator.question(0, TRAIN_MOMENTS, moments_request(public_centre()), MOMENTS)
     assert reply.error.code == Refusal.REPEATED.value
 
 
