@@ -537,7 +537,7 @@ def test_fewer_pictures_than_the_threshold_is_set_for_are_allowed_and_more_are_n
 
 def test_what_the_rate_of_strangers_rests_on_is_said(page):
     assert (
-        'How often somebody else is accepted0.1 % is aimed at, for pictures under the condition "mask"; it lies '
+        'How often somebody else is accepted0.1 % is aimed at, for pictures under the condition "clean"; it lies '
         "between "
         "0.05 and 0.2 % with a probability of 90 %, as public sets of faces say, checked privately"
     ) in page.text_content("#terms")
