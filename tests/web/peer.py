@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 
 import numpy as np
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from PIL import Image
+from PIL import ExifTags, Image
 
 from client.device.pictures import require_different, require_one_person
 from federation.consent.assertion import Assertion, LogPosition
@@ -111,7 +111,7 @@ def answer_faces(request):
     faces = []
     for person in request["people"]:
         for number in request["images"]:
-            image = _file(Image.open(io.BytesIO(orl_image(person, number))), request["format"])
+            image = _photograph(Image.open(io.BytesIO(orl_image(person, number))), request["format"])
             cut = aligner().chip(image, PROBE)
             embedding = recogniser().embed(cut[None])[0].astype(np.float64).tolist()
             files = {"image": image, "cut": _file(Image.fromarray(cut), "PNG")}
@@ -356,6 +356,17 @@ def answer_canonical(values):
 def answer_red_lines(names):
     """The red line that each name crosses."""
     return [line and line.value for line in map(red_line_of, names)]
+
+
+def _photograph(image, kind):
+    """A file of an image; a JPEG as of a camera that was held upright, whose pixels lie on their side."""
+    if kind == "PNG":
+        return _file(image, kind)
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = 6
+    written = io.BytesIO()
+    image.convert("RGB").transpose(Image.Transpose.ROTATE_90).save(written, kind, quality=90, exif=exif)
+    return written.getvalue()
 
 
 def _file(image, kind):
