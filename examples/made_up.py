@@ -1,4 +1,4 @@
-"""A recogniser profile of people who never lived, for examples without faces. Measured as `intaglio models profile` does."""
+"""A recogniser profile of people who never lived, for examples without faces: measured as real ones are."""
 
 from __future__ import annotations
 

@@ -23,12 +23,12 @@ from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
-from client.faces.alignment import read_image
 from client.faces.datasets import orl_faces
 from client.faces.degradation import Condition, degrade
 from client.faces.finding import FaceFinder
+from client.faces.images import read_image
 from client.faces.measuring import faces_of
-from client.faces.models import MOBILEFACENET_NAME, load_recogniser
+from client.faces.models import load_recogniser
 from client.faces.quality import LEAST_EYES_APART_OF_REFERENCE, MOST_OUTSIDE, MOST_OVER, Quality
 from federation.errors import IntaglioError
 from federation.recognition.cropping import Pixels, Points, aligned_cut, placed, shares_outside
@@ -40,6 +40,8 @@ SHARES: Final = (0.05, 0.1, 0.2, 0.25, 0.3)
 SIDES: Final = ("above", "below", "beside", "all around")
 EYES: Final = (40, 28, 22, 18, 15, 13, 10)
 _FMR: Final = 0.01
+_DRAWS: Final = 400
+"""Bootstrap samples of people."""
 _ROOM: Final = 0.001
 """Share outside up to which a photograph has room around the face, and can be cut closer."""
 
@@ -97,7 +99,7 @@ def main(
     condition: Annotated[
         Condition | None, typer.Option(help="How probes are degraded.", show_default="not at all")
     ] = None,
-    model: Annotated[Path, typer.Option(help="Recogniser.")] = Path(MOBILEFACENET_NAME),
+    model: Annotated[Path | None, typer.Option(help="Recogniser of your own, an .onnx file.")] = None,
 ) -> None:
     """Print what a gate for references lets through, and what images that it refuses would do."""
     folders = faces or [orl_faces()]
@@ -187,20 +189,34 @@ class _Rates:
         self._reference = np.array([photograph.is_reference for photograph in roomy])
         self._impostor = people[self._reference][:, None] != people[~self._reference][None]
         self._probes = probes
+        each, place = np.unique(people, return_inverse=True)
+        drawn = np.random.default_rng(0).multinomial(len(each), np.full(len(each), 1 / len(each)), size=_DRAWS)
+        self._weights = drawn.T[place].astype(np.float64)
         scores = references[self._reference] @ probes[~self._reference].T
         self._threshold = np.quantile(scores[self._impostor], 1 - _FMR)
         count = f"{len(set(people.tolist()))} people, {len(roomy)} images, {int(self._impostor.sum())} impostor pairs"
         columns = ("images", "FMR %, references so", "both so", "TAR %, references so", "both so")
-        self.table = Table(*columns, title=f"{name}: {count}; threshold for {100 * _FMR:g} % as they are")
+        self.table = Table(
+            *columns, title=f"{name}: {count}; threshold for {100 * _FMR:g} % as they are; 95 % over people"
+        )
         self.add("as they are", references, probes)
 
     def add(self, label: str, references: NDArray[np.float32], probes: NDArray[np.float32]) -> None:
         """A row: the references alone like that, and references and probes."""
         mine = references[self._reference]
-        scores = [mine @ other[~self._reference].T for other in (self._probes, probes)]
-        fmr = [float((each[self._impostor] >= self._threshold).mean()) for each in scores]
-        tar = [float((each[~self._impostor] >= self._threshold).mean()) for each in scores]
-        self.table.add_row(label, *(f"{100 * rate:.2f}" for rate in fmr), *(f"{100 * rate:.1f}" for rate in tar))
+        accepted = [mine @ other[~self._reference].T >= self._threshold for other in (self._probes, probes)]
+        fmr = [self._percent(hits, self._impostor) for hits in accepted]
+        tar = [self._percent(hits, ~self._impostor) for hits in accepted]
+        self.table.add_row(label, *fmr, *tar)
+
+    def _percent(self, hits: NDArray[np.bool_], among: NDArray[np.bool_]) -> str:
+        """Share of `hits` in per cent, with the interval of a bootstrap over people."""
+        rates = [
+            (rows @ (hits & among) @ columns) / (rows @ among @ columns)
+            for rows, columns in zip(self._weights[self._reference].T, self._weights[~self._reference].T, strict=True)
+        ]
+        low, high = 100 * np.quantile(rates, [0.025, 0.975])
+        return f"{100 * float(hits[among].mean()):.2f} ({low:.2f} to {high:.2f})"
 
 
 if __name__ == "__main__":

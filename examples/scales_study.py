@@ -22,32 +22,25 @@ from client.faces.embedding import embed_folder
 from client.faces.finding import aligner_for
 from client.faces.models import load_mobilefacenet
 from examples.demo.pipeline import ORGANISATIONS, STATED_FMR, chip_set, split
-from federation.learning.evaluation import Adapt, DetCurve, cross_profile_scores
+from federation.learning.evaluation import DetCurve, code_scores
 from federation.learning.scales import ChipSet, Descent, scales_sum
-from federation.onebit.code import SEED_BYTES, CodeSeed, hyperplanes
 from federation.privacy.plan import PrivacyPlan, operating_system_noise
 from federation.recognition.embeddings import EmbeddingSet
 from federation.recognition.mobilefacenet import DIMENSION, TUNABLE, MobileFaceNetRecogniser, shipped_profile
 from federation.recognition.model import CODE_LENGTH, Adapter
 from federation.recognition.profiles import PROFILES
 
-_SEED = CodeSeed(bytes(SEED_BYTES))
 
-
-def centre_of(embeddings: EmbeddingSet) -> Adapt:
+def centre_of(embeddings: EmbeddingSet) -> Adapter:
     """Takes the mean of some people's embeddings of a camera from everybody's."""
-    means = {profile: embeddings.embeddings[embeddings.profiles == profile].mean(axis=0) for profile in PROFILES}
-    return lambda rows, profile: rows.astype(np.float64) - means[profile]
+    sides = {profile: embeddings.embeddings[embeddings.profiles == profile] for profile in PROFILES}
+    return Adapter({profile: rows.astype(np.float64).mean(axis=0) for profile, rows in sides.items()}, None)
 
 
-def held_out_rates(embeddings: EmbeddingSet, adapt: Adapt) -> tuple[float, float]:
+def held_out_rates(embeddings: EmbeddingSet, adapter: Adapter) -> tuple[float, float]:
     """Equal error rate, and true accept rate at the stated false match rate, of codes."""
-    planes = hyperplanes(_SEED, DIMENSION, CODE_LENGTH)
-
-    def codes(rows: np.ndarray, profile: str) -> np.ndarray:
-        return np.sign(adapt(rows, profile) @ planes.T) / math.sqrt(CODE_LENGTH)
-
-    scores = cross_profile_scores(embeddings, codes)
+    random_bytes = np.random.default_rng(0).bytes
+    scores = code_scores(embeddings, adapter, references=1, frames=1, bits=CODE_LENGTH, random_bytes=random_bytes)
     curve = DetCurve.of(scores.genuine, scores.impostor)
     return curve.eer, curve.tar_at(STATED_FMR)
 
@@ -84,18 +77,18 @@ def main(
     """Train once for each number of people and once without noise."""
     recogniser = load_mobilefacenet(shipped_profile())
     aligner, folder = aligner_for(recogniser), face_folder(faces or orl_faces())
-    alignment = recogniser.profile.alignment
     embedded = embed_folder(folder, recogniser, Condition.MASK, cache=Path("build/cache"), aligner=aligner)
+    everybody = chip_set(folder, embedded.embeddings, aligner, Condition.MASK, recogniser.profile.alignment)
     rates: dict[str, list[tuple[float, float]]] = defaultdict(list)
 
-    def judge(what: str, embeddings: EmbeddingSet, adapt: Adapt) -> None:
+    def judge(what: str, embeddings: EmbeddingSet, adapt: Adapter) -> None:
         rates[what].append(held_out_rates(embeddings, adapt))
         print(f"{what}: EER {100 * rates[what][-1][0]:.2f} %, TAR {100 * rates[what][-1][1]:.2f} %", flush=True)
 
-    as_they_are = Adapter.identity(DIMENSION).apply
+    as_they_are = Adapter.identity(DIMENSION)
     for seed in range(splits):
         parts = split(embedded.embeddings, seed)
-        train, test = (chip_set(folder, part, aligner, Condition.MASK, alignment) for part in parts)
+        train, test = (everybody.of_people(sorted(set(part.people.tolist()))) for part in parts)
         judge("frozen", parts[1], as_they_are)
         judge("centre", parts[1], centre_of(parts[0]))
         for count in (None, *(people or (200, 1000))):
@@ -105,6 +98,7 @@ def main(
                 people=count or len(set(train.people.tolist())),
                 organisations=ORGANISATIONS,
                 dimension=DIMENSION,
+                directions=recogniser.profile.directions,
                 tuned=TUNABLE,
                 steps=steps,
             )

@@ -2,29 +2,23 @@
 
 from functools import cache
 
-from client.faces.alignment import FaceAligner
 from client.faces.datasets import orl_faces
-from client.faces.models import load_mobilefacenet, load_recogniser
+from client.faces.finding import aligner_for
+from client.faces.models import load_recogniser
 from federation.recognition.conditions import unmeasured
 from federation.recognition.foreign import NETWORK, OnnxNetwork, OnnxRecogniser
-from federation.recognition.mobilefacenet import shipped_profile
 from federation.recognition.profile import Clips, ColourOrder, Preprocessing, Provenance, RecogniserProfile
 from federation.recognition.templates import ARCFACE
 
 
 @cache
 def aligner():
-    return FaceAligner()
+    return aligner_for(shipped())
 
 
 @cache
 def shipped():
     return load_recogniser()
-
-
-@cache
-def mobilefacenet():
-    return load_mobilefacenet(shipped_profile())
 
 
 @cache

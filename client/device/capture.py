@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from client.faces.alignment import UnusableImageError
+from client.faces.images import UnusableImageError
 from federation.errors import UsageError
 
 if TYPE_CHECKING:

@@ -45,8 +45,8 @@ ModelOption = Annotated[
     typer.Option(
         "--model",
         envvar="INTAGLIO_MODEL",
-        help="Recogniser that made the release: an .onnx file.",
-        show_default="the network that `make install` fetched",
+        help="Recogniser that made the release: an .onnx file, with its profile beside it.",
+        show_default="the one that comes with intaglio",
     ),
 ]
 

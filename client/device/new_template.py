@@ -50,7 +50,7 @@ class NewTemplate:
 
         Args:
             wallet: with an enrolment that says purpose, audience and release.
-            reference: (d,) adapted embedding. Sensitive.
+            reference: (k,) adapted embedding. Sensitive.
             parameters: of the release.
             terms: what the person agreed to.
             days: how long.

@@ -17,7 +17,6 @@ import numpy as np
 import typer
 from numpy.typing import NDArray
 
-from client.faces.alignment import UnusableImageError
 from client.terminal import read_file
 from federation.errors import UsageError
 from federation.recognition.fusing import fused
@@ -157,7 +156,8 @@ def embed(pictures: Pictures, *, model: Path | None, release: ModelRelease) -> l
         UsageError: the release is for another recogniser; or a picture is of no use, or there twice.
     """
     # Here and not above: detector and recogniser take a while to load, and most commands need neither.
-    from client.faces.finding import aligner_for  # noqa: PLC0415 - see the line before
+    from client.faces.finding import aligner_for  # noqa: PLC0415 - see above
+    from client.faces.images import UnusableImageError  # noqa: PLC0415 - see the line before
     from client.faces.models import load_recogniser, recogniser_for  # noqa: PLC0415 - see above
 
     frozen = load_recogniser(model)

@@ -19,10 +19,10 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from client.faces.alignment import UnusableImageError
 from client.faces.datasets import MINIMUM_IMAGES, FaceFolder, Problem
 from client.faces.degradation import Condition, degrade
 from client.faces.finding import Aligner, aligner_for
+from client.faces.images import UnusableImageError
 from federation.errors import UsageError
 from federation.recognition.embeddings import EmbeddingSet
 from federation.recognition.profiles import PROBE, REFERENCE

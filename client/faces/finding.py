@@ -1,4 +1,4 @@
-"""From an image to a face cut as a recogniser's profile says: detection, landmarks and the cut, without dlib and torch.
+"""From an image to a face cut as a recogniser's profile says: detection, landmarks and the cut.
 
 The detector is BlazeFace. An image passes when it shows exactly one face.
 
@@ -18,13 +18,13 @@ Theory of operation
 from __future__ import annotations
 
 import hashlib
-from typing import Final, Protocol
+from typing import Final
 
 import numpy as np
 import PIL
 from numpy.typing import NDArray
 
-from client.faces.alignment import FaceAligner, UnusableImageError, read_image
+from client.faces.images import UnusableImageError, read_image
 from client.faces.models import detector_files
 from client.faces.quality import GATE, Quality
 from federation.recognition.blazeface import SIDE, BlazeFace, Detection
@@ -47,31 +47,6 @@ _WITHIN: Final = 0.5
 _NO_FACE: Final = ("no face found", "use a sharp, frontal photograph of one person")
 _MIRRORED: Final = np.array([1, 0, 2, 3])
 """Landmarks of a mirrored face: its right eye is the left one."""
-
-
-class Aligner(Protocol):
-    """Finds the one face of an image and cuts it out as one recogniser wants it."""
-
-    @property
-    def version(self) -> str:
-        """Hex digest of everything that decides the pixels of a cut, and whether there is one."""
-
-    def chip(self, image: bytes, profile: str = REFERENCE) -> Pixels:
-        """Cuts the face out of an image file.
-
-        Args:
-            image: JPEG, PNG or PGM.
-            profile: what the image is to serve as: a reference needs more than a probe (`client.faces.quality`).
-
-        Returns:
-            (side, side, 3) uint8, RGB. Sensitive.
-
-        Raises:
-            UnusableImageError: unreadable, not exactly one face, or too little of it.
-        """
-
-    def chip_of_pixels(self, rgb: Pixels, profile: str = REFERENCE) -> Pixels:
-        """The same from (height, width, 3) uint8, RGB, such as a camera frame."""
 
 
 class FaceFinder:
@@ -137,8 +112,8 @@ class FaceFinder:
         return place.apply(np.mean(found, axis=0))
 
 
-class ProfileAligner:
-    """Cuts faces as a profile says.
+class Aligner:
+    """Finds the one face of an image and cuts it out as one recogniser wants it.
 
     Attributes:
         version: hex digest of everything that decides the pixels of a cut, and whether there is one.
@@ -154,24 +129,34 @@ class ProfileAligner:
         self.version = hashlib.sha256(f"{self._finder.version}\n{alignment!r}\n{GATE}".encode()).hexdigest()
 
     def chip(self, image: bytes, profile: str = REFERENCE) -> Pixels:
-        """See `Aligner.chip`."""
+        """Cuts the face out of an image file.
+
+        Args:
+            image: JPEG, PNG or PGM.
+            profile: what the image is to serve as: a reference needs more than a probe (`client.faces.quality`).
+
+        Returns:
+            (side, side, 3) uint8, RGB. Sensitive.
+
+        Raises:
+            UnusableImageError: unreadable, not exactly one face, or too little of it.
+        """
         return self.chip_of_pixels(read_image(image), profile)
 
     def chip_of_pixels(self, rgb: Pixels, profile: str = REFERENCE) -> Pixels:
-        """See `Aligner.chip_of_pixels`."""
+        """The same from (height, width, 3) uint8, RGB, such as a camera frame."""
         landmarks = self._finder.landmarks(rgb)
         Quality.of(rgb, landmarks, self._alignment).require(profile)
         return aligned_cut(rgb, landmarks, self._alignment)
 
 
 def aligner_for(recogniser: Recogniser) -> Aligner:
-    """What cuts faces for `recogniser`: dlib for its own network, BlazeFace and the profile for every other.
+    """What cuts faces as the profile of `recogniser` says.
 
     Raises:
-        UsageError: a detector's files are not installed.
+        UsageError: the detector's weights are not installed.
     """
-    profile = recogniser.profile
-    return FaceAligner() if profile.network == "resnet29" else ProfileAligner(profile.alignment)
+    return Aligner(recogniser.profile.alignment)
 
 
 def _apart(seen: list[Detection]) -> list[Detection]:

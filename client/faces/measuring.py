@@ -32,11 +32,11 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from client.faces.alignment import UnusableImageError, read_image
 from client.faces.datasets import FaceFolder, Problem, face_folder
 from client.faces.degradation import Condition, degrade
 from client.faces.embedding import EmbeddingCache
 from client.faces.finding import FaceFinder
+from client.faces.images import UnusableImageError, read_image
 from client.faces.priors import PublicSet
 from federation.errors import UsageError
 from federation.learning.evaluation import DetCurve
@@ -258,7 +258,7 @@ class Measured:
 
     def of_set(self, place: int) -> Measured:
         """The same of one set, by its place among the folders."""
-        mine = [row for row, face in enumerate(self.faces.faces) if face.group == place]
+        mine = np.array([row for row, face in enumerate(self.faces.faces) if face.group == place], int)
         faces = replace(self.faces, faces=tuple(self.faces.faces[row] for row in mine))
         return Measured(faces, {name: rows[mine] for name, rows in self.embeddings.items()}, self.milliseconds)
 

@@ -12,7 +12,7 @@ import math
 from dataclasses import dataclass
 from typing import Final
 
-from client.faces.alignment import UnusableImageError
+from client.faces.images import UnusableImageError
 from federation.recognition.cropping import Pixels, Points, shares_outside
 from federation.recognition.profiles import REFERENCE
 from federation.recognition.templates import Alignment

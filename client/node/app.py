@@ -196,7 +196,8 @@ def evaluation(message: Message, context: Context) -> Message:
 
             groups = records.groups(context)
             embeddings = records.embedded(context, release.adapter, _people(context), groups)
-            return evaluation_sum(embeddings, release.adapter, groups, plan), len(groups)
+            images = {"references": release.references, "frames": release.frames}
+            return evaluation_sum(embeddings, release.adapter, groups, plan, **images), len(groups)
 
         return total
 

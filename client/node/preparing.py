@@ -16,11 +16,11 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from client.faces.alignment import UnusableImageError
 from client.faces.datasets import Problem, face_folder
 from client.faces.degradation import Condition, degrade
 from client.faces.finding import Aligner, aligner_for
-from client.faces.models import MOBILEFACENET_NAME, load_recogniser, recogniser_files
+from client.faces.images import UnusableImageError
+from client.faces.models import load_recogniser, recogniser_files
 from client.node.joining import policy_of
 from client.node.people import Prepared, changing, composed, has_withdrawn, prepared_people, publish, refresh_active
 from federation.errors import UsageError
@@ -90,8 +90,8 @@ def prepare(
     weights = recogniser_files(recogniser) if chips_kept else {}
     if chips_kept and not weights:
         raise UsageError(
-            f"the policy lists the recipe {SCALES}, which tunes {MOBILEFACENET_NAME}: name that as the model, or take "
-            f"{SCALES} out of policy.toml"
+            f"the policy lists the recipe {SCALES}, which tunes the recogniser that comes with the project: leave the "
+            f"model of your own out, or take {SCALES} out of policy.toml"
         )
     made_with = {"recogniser": recogniser.digest, "probe": condition.value if condition else _CAMERAS}
     files, problems = _files(images, condition)

@@ -149,7 +149,7 @@ def recogniser(context: Context) -> MobileFaceNetRecogniser:
 
     loaded = load_recogniser(path(context, "model", "model"))
     if not isinstance(loaded, MobileFaceNetRecogniser):
-        raise UsageError(f"the recipe {SCALES} tunes mobilefacenet, and no other recogniser")
+        raise UsageError(f"the recipe {SCALES} tunes the recogniser that comes with the project, not an ONNX file")
     return loaded
 
 

@@ -78,6 +78,8 @@ def audit(people: list[Person], owners: list[Owner], release: ModelRelease) -> A
 def attacked(release: ModelRelease, recogniser: Recogniser) -> EpsilonAudit | None:
     """What an attack on the releases of this very plan measures, beside what it claims; None for another plan."""
     privacy = release.privacy
+    if not privacy.events:
+        return None
     tuned = recogniser if isinstance(recogniser, MobileFaceNetRecogniser) else None
     steps = sum(name.startswith(SCALES) for name, _ in privacy.events)
     plan = PrivacyPlan.for_epsilon(
@@ -86,6 +88,8 @@ def attacked(release: ModelRelease, recogniser: Recogniser) -> EpsilonAudit | No
         people=privacy.people_train,
         organisations=privacy.organisations,
         dimension=release.adapter.dimension,
+        directions=release.adapter.size,
+        centre_clip=recogniser.profile.clips.centre_thousandths / 1000,
         colluders=privacy.colluders,
         tuned=TUNABLE if steps else 0,
         steps=steps,

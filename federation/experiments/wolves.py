@@ -61,7 +61,7 @@ class Owner:
 
 
 def owners_of(embeddings: EmbeddingSet, release: ModelRelease) -> list[Owner]:
-    """The people of an audit, through the adapter of every camera profile.
+    """The people of an audit, through the adapter of every camera profile; templates average as the release says.
 
     Args:
         embeddings: of people who did not train the release and agreed to its audit.

@@ -162,7 +162,7 @@ class RecogniserProfile:
 
     Attributes:
         name: short, for people to read and to choose by.
-        network: the code that runs the weights: "mobilefacenet", "resnet29" or "onnx".
+        network: the code that runs the weights: "mobilefacenet" or "onnx".
         weights_digest: SHA-256, in hex, of the file of weights.
         alignment: how a face is cut.
         preprocessing: what becomes of a cut.

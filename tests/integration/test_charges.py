@@ -187,7 +187,9 @@ def test_a_sum_that_was_opened_is_not_asked_for_again_under_its_charge(config):
 # --------------------------------------------------------------------------------------------------------- the names
 PLANS = {
     "moments": the_plan(),
-    "scales": PrivacyPlan.for_epsilon(8.0, delta=1e-5, people=24, organisations=4, dimension=128, tuned=64, steps=2),
+    "scales": PrivacyPlan.for_epsilon(
+        8.0, delta=1e-5, people=24, organisations=4, dimension=128, directions=58, tuned=64, steps=2
+    ),
 }
 EVALUATION = EvaluationPlan.for_epsilon(
     8.0,

@@ -6,15 +6,14 @@ import pytest
 import client.node.app
 from client.faces.models import recogniser_files
 from federation.errors import MalformedMessageError
-from federation.learning.moments import public_start
 from federation.learning.rounds import SHARE_KEYS, read_scales_request, scales_request
 from federation.learning.scales import ChipSet, Descent, scales_sum
 from federation.privacy.plan import PrivacyPlan
-from federation.recognition.mobilefacenet import SIDE, TUNABLE
+from federation.recognition.mobilefacenet import SIDE, TUNABLE, shipped_profile
 from federation.recognition.model import Adapter, ModelRelease
 from federation.recognition.profiles import PROBE, REFERENCE
 from server.coordinator.local_run import run_locally
-from tests.faces import mobilefacenet
+from tests.faces import shipped
 from tests.federated import ORGANISATIONS, ledger_kinds, run, the_release, write_federation
 from tests.simulator import FIRST_NODE
 
@@ -29,7 +28,7 @@ def made_up_chips(people):
 
 def write_model(folder):
     folder.mkdir()
-    for name, data in recogniser_files(mobilefacenet()).items():
+    for name, data in recogniser_files(shipped()).items():
         (folder / name).write_bytes(data)
     return folder
 
@@ -41,7 +40,14 @@ def parts(chips):
 
 def the_plan():
     return PrivacyPlan.for_epsilon(
-        EPSILON, delta=1e-5, people=PEOPLE, organisations=ORGANISATIONS, dimension=192, tuned=TUNABLE, steps=STEPS
+        EPSILON,
+        delta=1e-5,
+        people=PEOPLE,
+        organisations=ORGANISATIONS,
+        dimension=192,
+        directions=shipped_profile().directions,
+        tuned=TUNABLE,
+        steps=STEPS,
     )
 
 
@@ -59,11 +65,10 @@ def config(tmp_path, chips, monkeypatch):
         (tmp_path / f"{index}.chips.npz").write_bytes(mine.to_bytes())
     values = write_federation(tmp_path)
     for index, mine in enumerate(parts(chips)):
-        (tmp_path / f"{index}.npz").write_bytes(mine.embed(mobilefacenet(), None).to_bytes())
+        (tmp_path / f"{index}.npz").write_bytes(mine.embed(shipped(), None).to_bytes())
     write_model(tmp_path / "model")
-    np.save(tmp_path / "start.npy", public_start(mobilefacenet()))
     changes = {"recipe": "scales", "steps": STEPS, "gradient-clip": 0.05, "epsilon": EPSILON, "budget-epsilon": EPSILON}
-    return {**values, **changes, "people": PEOPLE, "dimension": 192, "round-deadline-seconds": 60.0}
+    return {**values, **changes, "people": PEOPLE, "profile": "", "round-deadline-seconds": 60.0}
 
 
 def test_a_run_tunes_the_probes_and_charges_every_step(config, chips, capsys):
@@ -73,7 +78,7 @@ def test_a_run_tunes_the_probes_and_charges_every_step(config, chips, capsys):
     assert list(release.adapter.scales) == [PROBE]
     assert release.privacy.events == the_plan().events
     assert ledger_kinds(config) == ["open", "reserve", "commit"]
-    assert len(grid.sent) == (2 + 3 * (STEPS + 1)) * ORGANISATIONS
+    assert len(grid.sent) == (2 + 3 * STEPS) * ORGANISATIONS
     said = capsys.readouterr().out
     assert "step 2 of 2: the sum over 4 of 4 organisations" in said
     assert "clips" in said
@@ -84,7 +89,7 @@ def test_without_noise_the_federated_steps_are_the_central_ones(config, chips):
     run(config)
     plan, descent = the_plan(), Descent.start()
     for _ in range(STEPS):
-        descent = descent.step(scales_sum(mobilefacenet(), chips, descent.scales, plan), PEOPLE, 1e-9)
+        descent = descent.step(scales_sum(shipped(), chips, descent.scales, plan), PEOPLE, 1e-9)
     assert np.linalg.norm(descent.scales) > 0.01
     assert np.abs(the_release(config).adapter.scales[PROBE] - descent.scales).max() < 1e-5
 
@@ -94,9 +99,9 @@ def test_hopeless_noise_asks_for_no_step_and_needs_no_chips(config, tmp_path, mo
     for index in range(ORGANISATIONS):
         (tmp_path / f"{index}.chips.npz").unlink()
     grid = run(config)
-    assert not [message for message in grid.sent if message.metadata.message_type == "train.scales"]
+    assert not grid.sent
     assert not the_release(config).adapted
-    assert "which would do more harm than good" in the_release(config).reason
+    assert "so nobody was asked" in the_release(config).reason
 
 
 @pytest.mark.parametrize("file", ["chips.npz", "npz"])
@@ -115,14 +120,14 @@ def test_an_organisation_whose_files_are_gone_in_the_middle_adds_noise_alone_and
     plan, descent = the_plan(), Descent.start()
     others = [part for number, part in enumerate(parts(chips)) if number != 2]
     for _ in range(STEPS):
-        total = np.sum([scales_sum(mobilefacenet(), part, descent.scales, plan) for part in others], axis=0)
+        total = np.sum([scales_sum(shipped(), part, descent.scales, plan) for part in others], axis=0)
         descent = descent.step(total, PEOPLE, 1e-9)
     assert np.abs(the_release(config).adapter.scales[PROBE] - descent.scales).max() < 1e-5
 
 
 def test_people_who_withdrew_take_no_part_though_their_chips_are_there(config, tmp_path, chips):
     gone = parts(chips)[0].people[0]
-    embeddings = parts(chips)[0].embed(mobilefacenet(), None)
+    embeddings = parts(chips)[0].embed(shipped(), None)
     (tmp_path / "0.npz").write_bytes(embeddings.select(embeddings.people != gone).to_bytes())
     run({**config, "people": PEOPLE - 1})
     assert the_release(config).privacy.people_train == PEOPLE - 1
@@ -145,7 +150,7 @@ def test_a_request_for_a_step_must_carry_the_scales_so_far():
 
 def test_tuned_references_are_those_of_the_frozen_network(chips):
     scales = np.full(TUNABLE, 0.02)
-    tuned, frozen = chips.embed(mobilefacenet(), scales), chips.embed(mobilefacenet(), None)
+    tuned, frozen = chips.embed(shipped(), scales), chips.embed(shipped(), None)
     assert np.array_equal(tuned.embeddings[tuned.profiles == REFERENCE], frozen.embeddings[:PEOPLE])
     assert np.abs(tuned.embeddings[tuned.profiles == PROBE] - frozen.embeddings[PEOPLE:]).max() > 1e-3
     adapter = Adapter(Adapter.identity(192).centres, None, {PROBE: scales})
@@ -158,14 +163,13 @@ def test_tuned_references_are_those_of_the_frozen_network(chips):
 def test_a_local_run_through_flowers_own_processes_tunes_the_scales(tmp_path):
     mine, said = parts(made_up_chips(120)), []
     release = run_locally(
-        [part.embed(mobilefacenet(), None) for part in mine],
-        public_start(mobilefacenet()),
+        [part.embed(shipped(), None) for part in mine],
+        shipped().profile,
+        "mask",
         epsilon=16.0,
         population="made up",
         ledger=tmp_path / "ledger.jsonl",
         budget_epsilon=16.0,
-        model_name=mobilefacenet().name,
-        model_digest=mobilefacenet().digest,
         recipe="scales",
         steps=1,
         chips=mine,

@@ -155,7 +155,7 @@ def answer_release(request):
     random = np.random.default_rng(request["seed"])
     d, k = 16, 6
     release = ModelRelease(
-        model_name="resnet29-128",
+        model_name="mobilefacenet",
         model_digest="ab" * 32,
         adapter=Adapter({REFERENCE: random.normal(size=k), PROBE: random.normal(size=k)}, random.normal(size=(k, d))),
         adaptation="centre",

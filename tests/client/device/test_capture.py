@@ -11,7 +11,7 @@ from PIL import Image
 
 from client.device import capture
 from client.device.capture import capture_faces
-from client.faces.alignment import UnusableImageError
+from client.faces.images import UnusableImageError
 from federation.errors import UsageError
 from tests.faces import aligner, orl_image
 

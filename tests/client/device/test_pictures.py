@@ -20,8 +20,8 @@ from client.device.pictures import (
     require_different,
     require_one_person,
 )
-from client.faces.alignment import UnusableImageError, read_image
-from client.faces.finding import FaceFinder, ProfileAligner
+from client.faces.finding import Aligner, FaceFinder
+from client.faces.images import UnusableImageError, read_image
 from federation.errors import UsageError
 from federation.recognition.model import Adapter
 from federation.recognition.profiles import PROBE, REFERENCE
@@ -79,14 +79,15 @@ def test_a_comparison_with_too_many_pictures_or_none_is_refused_with_the_numbers
 
 def test_fewer_pictures_than_the_threshold_is_set_for_are_said_in_one_line(capsys):
     references_of(files(2), None, release(2))
-    assert capsys.readouterr().err.splitlines() == [
+    assert capsys.readouterr().err == (
         "averaging 1 of the 2 pictures that the threshold is set for: you will be refused more often than with 3 "
-        "pictures, the last of which confirms"
-    ]
+        "pictures, the last of which confirms\n"
+    )
     probes_of(files(2), None, release(frames=3))
-    assert capsys.readouterr().err.splitlines() == [
-        "comparing 2 of the 3 pictures that the threshold is set for: the chance of being refused is higher than with 3"
-    ]
+    assert capsys.readouterr().err == (
+        "comparing 2 of the 3 pictures that the threshold is set for: the chance of being refused is higher than with "
+        "3\n"
+    )
 
 
 def test_as_many_pictures_as_the_threshold_is_set_for_are_passed_over_in_silence(capsys):
@@ -111,7 +112,7 @@ def test_pictures_come_from_files_or_from_a_camera(named):
 
 
 # ---------------------------------------------------------------------------------------------------- each one once
-class Aligner(ProfileAligner):
+class Once(Aligner):
     """The real one, which looks at an image once in all tests."""
 
     @cache  # noqa: B019 - there is one
@@ -121,7 +122,7 @@ class Aligner(ProfileAligner):
 
 @cache
 def cutter():
-    return Aligner(ARCFACE, FaceFinder())
+    return Once(ARCFACE, FaceFinder())
 
 
 def chip(image):
@@ -318,12 +319,10 @@ def test_a_camera_gives_references_and_after_a_pause_a_picture_that_confirms(rec
 def test_the_gate_looks_at_frames_of_a_camera_too(recognisers, monkeypatch):
     asked = []
     monkeypatch.setattr("click.pause", lambda *_, **__: None)
-    monkeypatch.setattr(
-        cutter(), "chip_of_pixels", lambda frame, profile: asked.append(profile) or frame, raising=True
-    )
+    monkeypatch.setattr(cutter(), "chip_of_pixels", lambda frame, profile: asked.append(profile) or frame, raising=True)
     monkeypatch.setattr(
         "client.device.capture.capture_faces",
-        lambda find, count, *, camera: [find(np.zeros((2, 2, 3), np.uint8)) for _ in range(count)],
+        lambda find, count, **_: [find(np.zeros((2, 2, 3), np.uint8)) for _ in range(count)],
     )
     pictures.embed(references_of(None, 0, release()), model=None, release=release())
     assert asked == [REFERENCE, REFERENCE, PROBE]

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from client.faces.alignment import UnusableImageError, read_image
-from client.faces.finding import FaceFinder, ProfileAligner
+from client.faces.finding import Aligner, FaceFinder
+from client.faces.images import UnusableImageError, read_image
 from client.faces.quality import Quality
 from federation.recognition.profiles import PROBE, REFERENCE
 from federation.recognition.templates import ARCFACE
@@ -21,7 +21,7 @@ WHOLE = np.zeros((200, 200, 3), np.uint8)
 
 @cache
 def cutter():
-    return ProfileAligner(ARCFACE, FaceFinder())
+    return Aligner(ARCFACE, FaceFinder())
 
 
 def encoded(pixels):
@@ -46,7 +46,10 @@ def test_eyes_far_enough_apart_make_a_reference(apart):
     [
         (Quality(17.9, 0, 0), r"^only 17 pixels lie between the eyes, 18 are needed to enrol: come closer"),
         (Quality(0, 0, 0), r"^only 0 pixels"),
-        (Quality(60, 0.081, 0.1), r"cut off: 9 % of what is compared lies above or below the photograph, 8 % may: leave"),
+        (
+            Quality(60, 0.081, 0.1),
+            r"cut off: 9 % of what is compared lies above or below the photograph, 8 % may: leave",
+        ),
         (Quality(60, 0.0, 0.251), r"cut off: 26 % of what is compared lies outside of the photograph, 25 % may: leave"),
         (Quality(60, 0.3, 0.4), r"30 % of what is compared lies above or below"),
     ],
@@ -75,12 +78,12 @@ def test_the_distance_of_the_eyes_is_that_in_the_photograph_however_the_head_is_
 def test_what_is_missing_above_and_below_is_told_from_what_is_missing_beside():
     whole = Quality.of(WHOLE, FACE, ARCFACE)
     assert (whole.over, whole.outside) == (0, 0)
-    for off, over, outside in ((FACE - [40, 0], 0, 0.2), (FACE - [0, 30], 0.1, 0.1), (FACE + [0, 120], 0.1, 0.1)):
-        quality = Quality.of(WHOLE, off, ARCFACE)
+    for shift, over, outside in (([-40, 0], 0, 0.2), ([0, -30], 0.1, 0.1), ([0, 120], 0.1, 0.1)):
+        quality = Quality.of(WHOLE, FACE + np.array(shift), ARCFACE)
         assert quality.over >= over
         assert quality.outside >= outside
         assert (quality.over == 0) == (over == 0)
-    corner = Quality.of(WHOLE, FACE - [40, 30], ARCFACE)
+    corner = Quality.of(WHOLE, FACE - np.array([40, 30]), ARCFACE)
     assert corner.outside > corner.over > 0
 
 
@@ -109,6 +112,6 @@ def test_the_face_that_a_reference_needs_is_measured_before_it_is_enlarged():
 
 
 def test_another_gate_makes_another_version(monkeypatch):
-    before = ProfileAligner(ARCFACE, FaceFinder()).version
+    before = Aligner(ARCFACE, FaceFinder()).version
     monkeypatch.setattr("client.faces.finding.GATE", "another")
-    assert ProfileAligner(ARCFACE, FaceFinder()).version != before
+    assert Aligner(ARCFACE, FaceFinder()).version != before

@@ -17,7 +17,7 @@ from federation.errors import UsageError
 from federation.experiments.frontier import Frontier, FrontierSettings, Measurement, Method, Trial, summarise, trials
 from federation.privacy.plan import Adaptation, epsilon_of_gaussians
 from federation.privacy.planning import epsilon_of_releases
-from federation.recognition.templates import DLIB
+from federation.recognition.templates import ARCFACE
 from tests.people import DIMENSION, start_vector, synthetic_people
 
 NAMES = [f"person {i:02d}" for i in range(20)]
@@ -177,7 +177,7 @@ def test_the_picture_shows_every_line_and_needs_a_private_trial():
 class FakeRecogniser:
     digest = "ab" * 32
     dimension = DIMENSION
-    profile = SimpleNamespace(alignment=DLIB, moments=())
+    profile = SimpleNamespace(alignment=ARCFACE, moments=())
 
     def embed(self, chips):
         return np.tile(start_vector() / np.linalg.norm(start_vector()), (len(chips), 1))

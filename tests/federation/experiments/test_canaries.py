@@ -20,7 +20,7 @@ from federation.privacy.plan import Adaptation, PrivacyPlan
 from federation.recognition.embeddings import EmbeddingSet
 from federation.recognition.mobilefacenet import TUNABLE
 from federation.secagg.ring import discrete_noise
-from tests.faces import mobilefacenet
+from tests.faces import shipped
 
 SURE = 1 - 1e-6
 
@@ -165,7 +165,7 @@ def images_clipped(recogniser, chips, scales, plan):
 
 def audit_steps(plan, *, scales=computed_once, **options):
     mechanism = Mechanism(scales=scales, **options.pop("faults", {}))
-    return audit(plan, recogniser=mobilefacenet(), mechanism=mechanism, runs=600, **options)
+    return audit(plan, recogniser=shipped(), mechanism=mechanism, runs=600, **options)
 
 
 STEPS_FAULTS = {
@@ -202,7 +202,7 @@ def test_an_organisation_that_does_not_clip_cannot_even_add_its_sum():
 
 def test_the_canary_s_gradient_is_far_longer_than_the_clip_and_lies_in_one_number():
     chips = made_up_chips([("a", True), ("b", False)], images=1)
-    one, other = person_gradients(mobilefacenet(), chips, telling_scales(mobilefacenet()))
+    one, other = person_gradients(shipped(), chips, telling_scales(shipped()))
     for gradient in (one, other):
         length = np.linalg.norm(gradient)
         assert length > 100 * scales_plan().gradient_clip
@@ -214,7 +214,7 @@ def test_steps_cannot_be_attacked_without_the_network_nor_in_one_run():
     with pytest.raises(UsageError, match="needs the recogniser"):
         audit(scales_plan())
     with pytest.raises(UsageError, match="moments"):
-        audit(scales_plan(), recogniser=mobilefacenet(), method=AuditMethod.ONE_RUN)
+        audit(scales_plan(), recogniser=shipped(), method=AuditMethod.ONE_RUN)
 
 
 # ----------------------------------------------------------------------------------------------------------- one run
@@ -277,7 +277,7 @@ def test_a_question_that_is_answered_without_the_canary_only_breaks_every_promis
 
 def test_no_step_of_tuning_is_answered_without_the_canary_only():
     plan = plan_for(people=4000, dimension=192, directions=58, tuned=TUNABLE, steps=1)
-    measured = audit_refusals(plan, recogniser=mobilefacenet())
+    measured = audit_refusals(plan, recogniser=shipped())
     assert measured.holds
     assert measured.runs == 4 + 3 * 8 * 2
 
@@ -286,6 +286,6 @@ def test_no_step_of_tuning_is_answered_without_the_canary_only():
             raise UsageError("no")
         return scales_sum(recogniser, chips, scales, plan)
 
-    assert not audit_refusals(plan, recogniser=mobilefacenet(), mechanism=Mechanism(scales=refusing)).holds
+    assert not audit_refusals(plan, recogniser=shipped(), mechanism=Mechanism(scales=refusing)).holds
     with pytest.raises(UsageError, match="needs the recogniser"):
         audit_refusals(plan)

@@ -14,7 +14,7 @@ from federation.recognition.mobilefacenet import SIDE, TUNABLE
 from federation.recognition.model import Adapter, ModelRelease
 from federation.recognition.profiles import PROBE, REFERENCE
 from federation.recognition.tunable import TunableMobileFaceNet
-from tests.faces import mobilefacenet
+from tests.faces import shipped
 
 NAMES = ["secret person a", "secret person b", "secret person c"]
 NOWHERE = np.zeros(TUNABLE)
@@ -34,11 +34,11 @@ def some_chips(images=(2, 1, 3), seed=0):
 
 def plain_gradient(chips, scales):
     """The gradient of the people's mean losses, added up, by autograd alone."""
-    network, total = TunableMobileFaceNet(mobilefacenet(), device="cpu"), torch.zeros(())
+    network, total = TunableMobileFaceNet(shipped(), device="cpu"), torch.zeros(())
     tail = network.tuned(scales).tail()
     for name in sorted(set(chips.people.tolist())):
         mine = chips.of_people([name])
-        targets = torch.from_numpy(mobilefacenet().embed(mine.reference))
+        targets = torch.from_numpy(shipped().embed(mine.reference))
         total = total + (1 - functional.cosine_similarity(tail(network.features(mine.probe)), targets)).mean()
     return torch.cat(torch.autograd.grad(total, tail.parameters_tuned())).numpy().astype(np.float64)
 
@@ -47,13 +47,13 @@ def plain_gradient(chips, scales):
 def test_without_clipping_and_noise_a_step_is_the_plaintext_one(scales):
     plan, chips = plan_for(gradient_clip=1000.0), some_chips()
     expected = plain_gradient(chips, scales)
-    made = scales_sum(mobilefacenet(), chips, scales, plan) * plan.gradient_clip
+    made = scales_sum(shipped(), chips, scales, plan) * plan.gradient_clip
     assert np.linalg.norm(made - expected) < 1e-4 * np.linalg.norm(expected)
 
 
 def loss_of_numpy(chips, scales):
     """A person's mean loss by the network that needs no torch, whose tuned numbers are folded into its weights."""
-    made, targets = mobilefacenet().tuned(scales).embed(chips.probe), mobilefacenet().embed(chips.reference)
+    made, targets = shipped().tuned(scales).embed(chips.probe), shipped().embed(chips.reference)
     return 1 - float((made.astype(np.float64) * targets).sum(axis=1).mean())
 
 
@@ -65,7 +65,7 @@ def test_a_person_s_gradient_is_the_slope_of_their_loss(kind):
     only = np.zeros((7, 3, 256))
     only[:, index] = 1
     for name, gradient in zip(
-        [NAMES[0], NAMES[2]], person_gradients(mobilefacenet(), chips, here) * only.ravel(), strict=True
+        [NAMES[0], NAMES[2]], person_gradients(shipped(), chips, here) * only.ravel(), strict=True
     ):
         length = np.linalg.norm(gradient)
         step = 0.001 * gradient / length
@@ -77,8 +77,8 @@ def test_a_person_s_gradient_is_the_slope_of_their_loss(kind):
 def test_a_gradient_that_is_not_finite_counts_as_nobody():
     """Scales may be chosen so; and one person's alone takes nothing from the others."""
     chips, loud = some_chips((1, 1, 0)), np.sign(np.random.default_rng(0).normal(size=TUNABLE)) * 1e30
-    assert not np.isfinite(person_gradients(mobilefacenet(), chips, loud)).all(axis=1).any()
-    assert not scales_sum(mobilefacenet(), chips, loud, plan_for()).any()
+    assert not np.isfinite(person_gradients(shipped(), chips, loud)).all(axis=1).any()
+    assert not scales_sum(shipped(), chips, loud, plan_for()).any()
 
 
 @pytest.mark.parametrize("wrong", [np.nan, np.inf, -np.inf])
@@ -86,34 +86,32 @@ def test_one_gradient_that_is_not_finite_leaves_the_others_theirs(monkeypatch, w
     gradients = np.random.default_rng(1).normal(size=(3, TUNABLE))
     gradients[1, 7] = wrong
     monkeypatch.setattr("federation.learning.scales.person_gradients", lambda *_, **__: gradients)
-    with_them = scales_sum(mobilefacenet(), some_chips(), NOWHERE, plan_for())
+    with_them = scales_sum(shipped(), some_chips(), NOWHERE, plan_for())
     gradients = gradients[::2]
-    assert np.array_equal(with_them, scales_sum(mobilefacenet(), some_chips(), NOWHERE, plan_for()))
+    assert np.array_equal(with_them, scales_sum(shipped(), some_chips(), NOWHERE, plan_for()))
     assert np.linalg.norm(with_them) == pytest.approx(np.sqrt(2), rel=0.1)
 
 
 def test_federated_sums_equal_the_central_sum_without_noise():
     plan, chips = plan_for(), some_chips()
-    parts = [scales_sum(mobilefacenet(), chips.of_people([name]), NOWHERE, plan) for name in NAMES]
-    assert np.abs(np.sum(parts, axis=0) - scales_sum(mobilefacenet(), chips, NOWHERE, plan)).max() < 1e-5
+    parts = [scales_sum(shipped(), chips.of_people([name]), NOWHERE, plan) for name in NAMES]
+    assert np.abs(np.sum(parts, axis=0) - scales_sum(shipped(), chips, NOWHERE, plan)).max() < 1e-5
 
 
 def test_a_person_is_clipped_as_one_however_many_images_they_have():
     plan = plan_for(gradient_clip=1e-4)
     for images in ((1, 0, 0), (40, 0, 0)):  # 40: more than go through the network at once
-        assert np.linalg.norm(scales_sum(mobilefacenet(), some_chips(images), NOWHERE, plan)) == pytest.approx(
-            1, abs=1e-5
-        )
+        assert np.linalg.norm(scales_sum(shipped(), some_chips(images), NOWHERE, plan)) == pytest.approx(1, abs=1e-5)
 
 
 def test_one_person_changes_the_sum_by_at_most_one():
     chips = some_chips()
     for clip in (1e-4, 0.05):
         plan = plan_for(gradient_clip=clip)
-        everybody = scales_sum(mobilefacenet(), chips, NOWHERE, plan)
+        everybody = scales_sum(shipped(), chips, NOWHERE, plan)
         for gone in NAMES:
             others = chips.of_people([name for name in NAMES if name != gone])
-            assert np.linalg.norm(everybody - scales_sum(mobilefacenet(), others, NOWHERE, plan)) <= 1 + 1e-6
+            assert np.linalg.norm(everybody - scales_sum(shipped(), others, NOWHERE, plan)) <= 1 + 1e-6
 
 
 @pytest.mark.parametrize("others", [(1, 0), (31, 0), (0, 32)])  # 2, 32 and 33 images: 32 go through the network at once
@@ -121,18 +119,18 @@ def test_who_else_is_there_changes_not_even_the_last_bit_of_a_person_s_gradient(
     """Scales can be chosen that make a whole gradient of a rounding: one person more then moved another one's."""
     chips = some_chips((others[0], others[1], 1))
     alone = chips.of_people([NAMES[2]])
-    gradients = [person_gradients(mobilefacenet(), of, NOWHERE)[-1] for of in (chips, alone)]
+    gradients = [person_gradients(shipped(), of, NOWHERE)[-1] for of in (chips, alone)]
     assert np.array_equal(*gradients)
-    embedded = [of.embed(mobilefacenet(), NOWHERE).of_people([NAMES[2]]).embeddings for of in (chips, alone)]
+    embedded = [of.embed(shipped(), NOWHERE).of_people([NAMES[2]]).embeddings for of in (chips, alone)]
     assert np.array_equal(*embedded)
 
 
 def test_images_of_one_person_never_move_the_gradient_of_another():
     chips = some_chips()
-    before = person_gradients(mobilefacenet(), chips, NOWHERE)
+    before = person_gradients(shipped(), chips, NOWHERE)
     changed = chips.probe.copy()
     changed[chips.people == NAMES[0]] = 7
-    after = person_gradients(mobilefacenet(), dataclasses.replace(chips, probe=changed), NOWHERE)
+    after = person_gradients(shipped(), dataclasses.replace(chips, probe=changed), NOWHERE)
     assert not np.allclose(before[0], after[0])
     assert np.abs(before[1:] - after[1:]).max() < 1e-6
 
@@ -144,13 +142,13 @@ def test_steps_bring_the_probes_to_the_references():
     chips = dataclasses.replace(chips, probe=masked)
 
     def likeness(scales):
-        embeddings = chips.embed(mobilefacenet(), scales)
+        embeddings = chips.embed(shipped(), scales)
         reference = embeddings.embeddings[embeddings.profiles == REFERENCE]
         return float((reference * embeddings.embeddings[embeddings.profiles == PROBE]).sum(axis=1).mean())
 
     before = likeness(None)
     for _ in range(3):
-        descent = descent.step(scales_sum(mobilefacenet(), chips, descent.scales, plan), len(NAMES), 0.0)
+        descent = descent.step(scales_sum(shipped(), chips, descent.scales, plan), len(NAMES), 0.0)
     assert likeness(NOWHERE) == pytest.approx(before)
     assert 1 - likeness(descent.scales) < 0.8 * (1 - before)
 
@@ -171,12 +169,12 @@ def test_a_total_of_another_form_is_refused(total):
 
 def test_a_tuned_recogniser_is_another_one_and_leaves_the_frozen_one_alone():
     chips = some_chips().reference
-    before = mobilefacenet().embed(chips)
-    tuned = mobilefacenet().tuned(np.full(TUNABLE, 0.05))
-    assert np.array_equal(mobilefacenet().tuned(NOWHERE).embed(chips), before)
+    before = shipped().embed(chips)
+    tuned = shipped().tuned(np.full(TUNABLE, 0.05))
+    assert np.array_equal(shipped().tuned(NOWHERE).embed(chips), before)
     assert np.abs(tuned.embed(chips) - before).max() > 1e-3
-    assert np.array_equal(mobilefacenet().embed(chips), before)
-    assert len({mobilefacenet().digest, tuned.digest, mobilefacenet().tuned(NOWHERE).digest}) == 3
+    assert np.array_equal(shipped().embed(chips), before)
+    assert len({shipped().digest, tuned.digest, shipped().tuned(NOWHERE).digest}) == 3
 
 
 def test_a_release_is_applied_with_the_network_that_it_tunes():
@@ -185,7 +183,7 @@ def test_a_release_is_applied_with_the_network_that_it_tunes():
     statement = plan_for().statement()
     release = ModelRelease(
         model_name="mobilefacenet",
-        model_digest=mobilefacenet().digest,
+        model_digest=shipped().digest,
         adapter=Adapter(identity, None, {PROBE: scales}),
         adaptation="scales",
         reason="a test",
@@ -198,21 +196,21 @@ def test_a_release_is_applied_with_the_network_that_it_tunes():
         privacy=statement,
         created="2025-01-02T03:04:05+00:00",
     )
-    assert recogniser_for(release, mobilefacenet(), REFERENCE) is mobilefacenet()
-    assert recogniser_for(release, mobilefacenet(), PROBE).digest == mobilefacenet().tuned(scales).digest
+    assert recogniser_for(release, shipped(), REFERENCE) is shipped()
+    assert recogniser_for(release, shipped(), PROBE).digest == shipped().tuned(scales).digest
     other = dataclasses.replace(release, model_digest="0" * 64)
     with pytest.raises(UsageError, match="another recogniser"):
-        recogniser_for(other, mobilefacenet(), PROBE)
+        recogniser_for(other, shipped(), PROBE)
 
 
 @pytest.mark.parametrize("scales", [np.zeros(TUNABLE + 1), np.full(TUNABLE, np.inf)])
 def test_scales_of_another_form_are_refused(scales):
     with pytest.raises(UsageError, match="numbers in the layers that may be tuned"):
-        mobilefacenet().tuned(scales)
+        shipped().tuned(scales)
 
 
 def test_a_vector_of_scales_covers_every_tunable_layer_once():
-    network = TunableMobileFaceNet(mobilefacenet())
+    network = TunableMobileFaceNet(shipped())
     before = torch.cat(network.tail().parameters_tuned()).detach()
     tail = network.tuned(np.arange(TUNABLE, dtype=np.float64)).tail()
     changes = torch.cat(tail.parameters_tuned()).detach() - before
@@ -265,6 +263,4 @@ def test_chips_without_their_other_half_are_refused():
 
 
 def test_nobody_adds_zero_to_a_step():
-    assert np.array_equal(
-        scales_sum(mobilefacenet(), some_chips().of_people([]), NOWHERE, plan_for()), np.zeros(TUNABLE)
-    )
+    assert np.array_equal(scales_sum(shipped(), some_chips().of_people([]), NOWHERE, plan_for()), np.zeros(TUNABLE))

@@ -130,7 +130,7 @@ def test_a_profile_of_another_model_is_refused():
     with pytest.raises(UsageError, match="that of another file"):
         OnnxRecogniser(other, profile)
     with pytest.raises(UsageError, match="that of another file"):
-        OnnxRecogniser(model, replace(profile, network="resnet29"))
+        OnnxRecogniser(model, replace(profile, network="mobilefacenet"))
 
 
 @pytest.mark.parametrize(
