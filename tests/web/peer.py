@@ -58,9 +58,8 @@ from tests.bundles import (
     signed,
     wolves,
 )
-from tests.faces import orl_image
+from tests.faces import aligner, orl_image, shipped
 from tests.web import matching as web_matching
-from tests.web.site import aligner, recogniser
 
 RELEASE_DIGEST = bytes.fromhex("cd" * 32)
 
@@ -113,7 +112,7 @@ def answer_faces(request):
         for number in request["images"]:
             image = _photograph(Image.open(io.BytesIO(orl_image(person, number))), request["format"])
             cut = aligner().chip(image, PROBE)
-            embedding = recogniser().embed(cut[None])[0].astype(np.float64).tolist()
+            embedding = shipped().embed(cut[None])[0].astype(np.float64).tolist()
             files = {"image": image, "cut": _file(Image.fromarray(cut), "PNG")}
             faces.append(
                 {name: base64.b64encode(file).decode() for name, file in files.items()} | {"embedding": embedding}
@@ -121,7 +120,7 @@ def answer_faces(request):
     files = importlib.resources.files("federation.recognition").iterdir()
     profiles = [file.read_bytes() for file in files if file.name.endswith(".profile.json")]
     digests = [RecogniserProfile.from_bytes(profile).digest for profile in profiles]
-    assert recogniser().digest in digests
+    assert shipped().digest in digests
     return {"digests": digests, "faces": faces}
 
 

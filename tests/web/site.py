@@ -8,13 +8,10 @@ import io
 import socket
 import threading
 from contextlib import contextmanager
-from functools import cache
 
 import numpy as np
 from PIL import Image
 
-from client.faces.finding import aligner_for
-from client.faces.models import load_mobilefacenet
 from federation.learning.threshold import choose_threshold, public_adapter
 from federation.recognition.mobilefacenet import shipped_profile
 from federation.wire.v1 import verification_pb2 as pb
@@ -27,18 +24,6 @@ from tests.faces import orl_image
 from tests.running import DEPLOYMENT, LOG_SIGNER, PURPOSE, TERMS, a_release
 
 REFERENCES, FRAMES = 3, 2
-
-
-@cache
-def recogniser():
-    """The recogniser of the page, in Python."""
-    return load_mobilefacenet(shipped_profile())
-
-
-@cache
-def aligner():
-    """What cuts faces for it."""
-    return aligner_for(recogniser())
 
 
 def orl_release():
