@@ -35,7 +35,7 @@ def convolution(x: Images, weights: Images, bias: Images, *, stride: int = 1) ->
     """
     side, inputs, outputs = weights.shape[0], *weights.shape[2:]
     if side == 1 and stride == 1:
-        mixed = x.reshape(-1, inputs) @ weights[0, 0]
+        mixed: Images = x.reshape(-1, inputs) @ weights[0, 0]
         mixed += bias
         return mixed.reshape(*x.shape[:3], outputs)
     windows = np.lib.stride_tricks.sliding_window_view(_padded(x, side, stride), (side, side), axis=(1, 2))
