@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 
 import numpy as np
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from PIL import Image
+from PIL import ExifTags, Image
 
 from client.device.pictures import require_different, require_one_person
 from federation.consent.assertion import Assertion, LogPosition
@@ -58,9 +58,8 @@ from tests.bundles import (
     signed,
     wolves,
 )
-from tests.faces import orl_image
+from tests.faces import aligner, orl_image, shipped
 from tests.web import matching as web_matching
-from tests.web.site import aligner, recogniser
 
 RELEASE_DIGEST = bytes.fromhex("cd" * 32)
 
@@ -111,9 +110,9 @@ def answer_faces(request):
     faces = []
     for person in request["people"]:
         for number in request["images"]:
-            image = _file(Image.open(io.BytesIO(orl_image(person, number))), request["format"])
+            image = _photograph(Image.open(io.BytesIO(orl_image(person, number))), request["format"])
             cut = aligner().chip(image, PROBE)
-            embedding = recogniser().embed(cut[None])[0].astype(np.float64).tolist()
+            embedding = shipped().embed(cut[None])[0].astype(np.float64).tolist()
             files = {"image": image, "cut": _file(Image.fromarray(cut), "PNG")}
             faces.append(
                 {name: base64.b64encode(file).decode() for name, file in files.items()} | {"embedding": embedding}
@@ -121,7 +120,7 @@ def answer_faces(request):
     files = importlib.resources.files("federation.recognition").iterdir()
     profiles = [file.read_bytes() for file in files if file.name.endswith(".profile.json")]
     digests = [RecogniserProfile.from_bytes(profile).digest for profile in profiles]
-    assert recogniser().digest in digests
+    assert shipped().digest in digests
     return {"digests": digests, "faces": faces}
 
 
@@ -356,6 +355,17 @@ def answer_canonical(values):
 def answer_red_lines(names):
     """The red line that each name crosses."""
     return [line and line.value for line in map(red_line_of, names)]
+
+
+def _photograph(image, kind):
+    """A file of an image; a JPEG as of a camera that was held upright, whose pixels lie on their side."""
+    if kind == "PNG":
+        return _file(image, kind)
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = 6
+    written = io.BytesIO()
+    image.convert("RGB").transpose(Image.Transpose.ROTATE_90).save(written, kind, quality=90, exif=exif)
+    return written.getvalue()
 
 
 def _file(image, kind):

@@ -8,16 +8,12 @@ import io
 import socket
 import threading
 from contextlib import contextmanager
-from functools import cache
 
 import numpy as np
 from PIL import Image
 
-from client.faces.finding import aligner_for
-from client.faces.models import load_mobilefacenet
+from federation.learning.threshold import choose_threshold, public_adapter
 from federation.recognition.mobilefacenet import shipped_profile
-from federation.recognition.model import Adapter
-from federation.recognition.profiles import PROBE, REFERENCE
 from federation.wire.v1 import verification_pb2 as pb
 from server.certificates import client_credentials
 from server.listening import page_server
@@ -27,30 +23,24 @@ from tests.bundles import TRUST, a_bundle, signed
 from tests.faces import orl_image
 from tests.running import DEPLOYMENT, LOG_SIGNER, PURPOSE, TERMS, a_release
 
-THRESHOLD = 400
-"""About 0.39 of 1024 bits: most pairs of one ORL person lie below, and nearly none of two."""
 REFERENCES, FRAMES = 3, 2
 
 
-@cache
-def recogniser():
-    """The recogniser of the page, in Python."""
-    return load_mobilefacenet(shipped_profile())
-
-
-@cache
-def aligner():
-    """What cuts faces for it."""
-    return aligner_for(recogniser())
-
-
 def orl_release():
-    """A release for the shipped recogniser, centred on people whom no test shows."""
-    faces = [recogniser().embed(aligner().chip(orl_image(person, 1))[None])[0] for person in range(25, 33)]
-    centre = np.mean(faces, axis=0).astype(np.float64)
-    adapter = Adapter({REFERENCE: centre, PROBE: centre}, None)
-    made = dataclasses.replace(a_release(THRESHOLD), model_digest=recogniser().digest, adapter=adapter)
-    return dataclasses.replace(made, references=REFERENCES, frames=FRAMES)
+    """What the shipped profile alone makes: nobody was asked."""
+    profile, condition = shipped_profile(), "clean"
+    chosen = choose_threshold(
+        profile, condition, weight=0.0, references=REFERENCES, frames=FRAMES, fmr=0.01, observed=None, members=0,
+        coupling=0.0,
+    )  # fmt: skip
+    return dataclasses.replace(
+        a_release(chosen.bits),
+        model_digest=profile.digest,
+        adapter=public_adapter(profile, condition),
+        condition=condition,
+        references=REFERENCES,
+        frames=FRAMES,
+    )
 
 
 def picture(person, number):

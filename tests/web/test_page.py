@@ -1,6 +1,7 @@
 """The person's page in a real browser, with real faces (AT&T Laboratories Cambridge) and a real matching service."""
 
 import asyncio
+import dataclasses
 import gzip
 import json
 import re
@@ -430,6 +431,16 @@ def test_a_moratorium_that_begins_during_a_session_keeps_the_reply_shut(page, co
     assert "SubmitToken" not in site.between.calls[3:]
 
 
+def test_a_release_for_another_recogniser_profile_is_refused(context, release):
+    other = dataclasses.replace(release, model_digest="ab" * 32)
+    context.route("**/release.json", lambda route: route.fulfill(body=other.to_bytes()))
+    page = context.new_page()
+    page.goto("/")
+    page.wait_for_selector("#alert:not(:empty)", timeout=60_000)
+    assert page.text_content("#alert").startswith("Refused: the model release is for another recogniser")
+    assert page.locator("section button:enabled").count() == 0
+
+
 @pytest.mark.slow
 def test_a_deployment_that_nobody_registered_enrols_nobody(context, site):
     context.route("**/deployment.json", lambda r: r.fulfill(json=r.fetch().json() | {"deployment": "elsewhere"}))
@@ -465,6 +476,15 @@ def test_a_server_with_another_release_gets_no_signature(page, site):
     site.between.alter = alter
     assert "another model release" in verify(page)
     assert site.between.calls[-1] == "StartVerification"
+
+
+def test_whoever_closes_the_camera_has_no_picture_taken(page):
+    page.click("#faces > button")
+    page.wait_for_selector("#camera[open]")
+    page.keyboard.press("Escape")
+    page.wait_for_selector("#camera:not([open])", state="attached")
+    assert page.evaluate("document.getElementById('video').srcObject") is None
+    assert page.locator("#faces li").count() == 0
 
 
 def test_a_face_from_the_camera_is_enrolled_and_accepted(page):
@@ -537,7 +557,7 @@ def test_fewer_pictures_than_the_threshold_is_set_for_are_allowed_and_more_are_n
 
 def test_what_the_rate_of_strangers_rests_on_is_said(page):
     assert (
-        'How often somebody else is accepted0.1 % is aimed at, for pictures under the condition "mask"; it lies '
+        'How often somebody else is accepted0.1 % is aimed at, for pictures under the condition "clean"; it lies '
         "between "
         "0.05 and 0.2 % with a probability of 90 %, as public sets of faces say, checked privately"
     ) in page.text_content("#terms")

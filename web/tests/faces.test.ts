@@ -1,7 +1,8 @@
 /** The page's recogniser beside the Python one, on the ORL faces (AT&T Laboratories Cambridge). */
 
-import { beforeAll, expect, test } from 'vitest'
+import { beforeAll, expect, test, vi } from 'vitest'
 
+import { UnavailableError } from '../src/errors'
 import { UnusableImageError } from '../src/face/finding'
 import { Recogniser } from '../src/face/recogniser'
 import { python } from './vectors'
@@ -28,6 +29,20 @@ beforeAll(async () => {
 test('releases for the profiles that ship are for it, and others are not', () => {
   expect(known.digests.map((digest) => recogniser.is(digest))).toEqual(known.digests.map(() => true))
   expect(recogniser.is('00'.repeat(32))).toBe(false)
+})
+
+test.each([
+  ['does not come', () => new Response(null, { status: 404 })],
+  ['is another one', () => new Response(new Uint8Array(538_928))],
+])('when a file of the recogniser %s, nothing is recognised', async (_, answer) => {
+  const real = globalThis.fetch
+  const fetching = vi.spyOn(globalThis, 'fetch').mockImplementation((url, options) =>
+    String(url).includes('blazeface') && String(url).includes('.bin') ? Promise.resolve(answer()) : real(url, options))
+  try {
+    await expect(Recogniser.load()).rejects.toThrow(UnavailableError)
+  } finally {
+    fetching.mockRestore()
+  }
 })
 
 test('the network gives one cut the same embedding as in Python', async () => {
