@@ -21,7 +21,14 @@ NOWHERE = np.zeros(TUNABLE)
 
 
 def plan_for(people=2000, **changes):
-    values = {"epsilon": 8.0, "steps": 4, "organisations": 4, "dimension": 192, "tuned": TUNABLE} | changes
+    values = {
+        "epsilon": 8.0,
+        "steps": 4,
+        "organisations": 4,
+        "dimension": 192,
+        "directions": 58,
+        "tuned": TUNABLE,
+    } | changes
     return PrivacyPlan.for_epsilon(values.pop("epsilon"), delta=1e-5, people=people, **values)
 
 

@@ -19,7 +19,7 @@ from server.coordinator.checkpoint import Checkpoint, Progress
 from server.coordinator.ledger import PrivacyLedger
 from server.coordinator.secure_sums import SecureSums
 from tests.crash_points import DIED, Deadline, in_a_child
-from tests.federated import OF_ORGANISATION, ledger_kinds, run, the_chain, the_release, write_federation
+from tests.federated import NAMES, ledger_kinds, run, the_chain, the_release, write_federation
 from tests.simulator import InProcessGrid
 
 ORGANISATIONS = 2
@@ -32,7 +32,7 @@ class Died(BaseException):
 @pytest.fixture
 def config(tmp_path):
     """Two organisations, to be quick, whose budget is enough for two runs."""
-    people = sum(len(names) for names in OF_ORGANISATION[:ORGANISATIONS])
+    people = len(NAMES)  # planned, so that both sums are asked for; those of two organisations are there
     config = write_federation(tmp_path)
     roster = (tmp_path / "roster").read_text().splitlines(keepends=True)[:ORGANISATIONS]
     (tmp_path / "roster").write_text("".join(roster))
