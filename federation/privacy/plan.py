@@ -368,13 +368,14 @@ class PrivacyPlan(SumPlan):
     def _asked(self) -> tuple[Adaptation, bool]:
         """Both releases where each is good for something with its share; else one with all; else none.
 
-        A threshold that the people have checked is worth more than a centre that they have moved (ADR 0186). Whoever
-        asks for the recipe `SCALES` wants it tuned.
+        A threshold that the people have checked is worth more than a centre that they have moved (ADR 0186). What is
+        publicly known of distances is about the frozen network, so none is tuned where people could check a threshold
+        and would not: the noise of fewer than that lets nothing be tuned at any epsilon.
         """
         learnt = Adaptation.SCALES if self.tuned else Adaptation.CENTRE
         if self._may_learn(1 - self.threshold_share) and self._may_check(self.threshold_share):
             return learnt, True
-        if self._may_check(1.0) and not (self.tuned and self._may_learn(1.0)):
+        if self._may_check(1.0):
             return Adaptation.NONE, True
         return (learnt if self._may_learn(1.0) else Adaptation.NONE), False
 

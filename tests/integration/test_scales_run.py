@@ -161,15 +161,15 @@ def test_tuned_references_are_those_of_the_frozen_network(chips):
 @pytest.mark.integration
 @pytest.mark.enable_socket
 def test_a_local_run_through_flowers_own_processes_tunes_the_scales(tmp_path):
-    mine, said = parts(made_up_chips(120)), []
+    mine, said = parts(made_up_chips(200)), []
     release = run_locally(
         [part.embed(shipped(), None) for part in mine],
         shipped().profile,
         "mask",
-        epsilon=16.0,
+        epsilon=64.0,
         population="made up",
         ledger=tmp_path / "ledger.jsonl",
-        budget_epsilon=16.0,
+        budget_epsilon=64.0,
         recipe="scales",
         steps=1,
         chips=mine,

@@ -346,3 +346,15 @@ def test_the_head_moves_with_every_entry(ledger):
 def test_a_folder_in_the_ledgers_place_is_a_usage_error(tmp_path):
     with pytest.raises(UsageError, match="cannot be opened"):
         PrivacyLedger(tmp_path).chain()
+
+
+@pytest.mark.parametrize("epsilon", [0.5, 8.0, 64.0])
+@pytest.mark.parametrize("people", [8, 24, 59, 60, 200, 700, 5000])
+def test_a_network_is_never_tuned_without_a_threshold_that_its_people_checked(epsilon, people):
+    """What is publicly known of distances is about the frozen one."""
+    for organisations in (2, 4):
+        plan = plan_for(epsilon, people=people, organisations=organisations, tuned=5376, steps=1)
+        assert (plan.adaptation is Adaptation.SCALES) <= plan.checks_threshold
+        if plan.adaptation is Adaptation.SCALES:
+            assert [name for name, _ in plan.events] == ["scales-1", "threshold"]
+            assert plan.scales_noise_norm <= 0.1

@@ -164,14 +164,14 @@ def test_a_broken_claim_ends_the_audit_command_with_a_failed_proof(monkeypatch):
 
 
 def test_plan_and_audit_know_the_recipe_scales_and_what_its_noise_would_drown():
-    alone = json.loads(run("plan", "--recipe", "scales", "--people", 200, "--steps", 2, "--json").stdout)
-    assert list(alone["releases_of_one_round"]) == ["scales-1", "scales-2"]
-    planned = run("plan", "--recipe", "scales", "--people", 300, "--steps", 2, "--json")
+    few = json.loads(run("plan", "--recipe", "scales", "--people", 700, "--steps", 2, "--json").stdout)
+    assert list(few["releases_of_one_round"]) == ["threshold"]
+    planned = run("plan", "--recipe", "scales", "--people", 740, "--steps", 2, "--json")
     facts = json.loads(planned.stdout)
     assert list(facts["releases_of_one_round"]) == ["scales-1", "scales-2", "threshold"]
     assert facts["adapts"] == "scales"
     drowned = run("audit", "--recipe", "scales", "--people", 24)
     assert (drowned.exit_code, "no step to attack" in drowned.output) == (2, True)
-    audited = run("audit", "--recipe", "scales", "--people", 400, "--steps", 1, "--runs", 60, "--json")
+    audited = run("audit", "--recipe", "scales", "--people", 800, "--steps", 1, "--runs", 60, "--json")
     assert audited.exit_code == 0, audited.output
     assert [audit["method"] for audit in json.loads(audited.stdout)] == ["gaussian", "clopper-pearson", "refusals"]
