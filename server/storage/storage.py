@@ -279,6 +279,9 @@ class Storage(Protocol):
     ) -> None:
         """Counts an attempt, as a failure until `decide` says otherwise. Limit and count are one transaction.
 
+        The same attempt of the same session, which was counted and cut off before anything left, goes on and is not
+        counted again.
+
         Args:
             session_id: of the session, 16 bytes; it makes one attempt.
             key_id: of the template, 32 bytes.
@@ -287,7 +290,8 @@ class Storage(Protocol):
             limits: how many there may be.
 
         Raises:
-            RefusedError: no longer enrolled, or the template has used up its failures.
+            RefusedError: no longer enrolled, another attempt was made in this session, or the template has used up its
+                failures.
             UnavailableError: too many failures in a row; says when to come back.
         """
 

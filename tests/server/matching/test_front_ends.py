@@ -7,6 +7,7 @@ import contextlib
 import datetime as dt
 import hashlib
 import socket
+import sqlite3
 import threading
 import time
 import urllib.request
@@ -400,6 +401,49 @@ def test_the_server_ends_calls_whose_client_names_no_deadline(a_server, release,
         with pytest.raises(UnavailableError, match="too long"):
             call(device._stub.SubmitProbe, message, timeout=None)
     held.let_go()
+
+
+def test_an_attempt_that_a_busy_log_cut_off_goes_on_in_its_session_and_counts_once(
+    a_server, release, storage, tmp_path, monkeypatch
+):
+    monkeypatch.setattr("server.database._WAIT_SECONDS", 0.05)
+    server = a_server()
+    wallet = enrolled(server, release)
+    with server.device(wallet) as device, contextlib.closing(locked(tmp_path / "log.db")) as other:
+        message, transcript, key = a_probe(device, a_face(OWNER))
+        with pytest.raises(UnavailableError, match="the log's database"):
+            call(device._stub.SubmitProbe, message)
+        other.execute("ROLLBACK")
+        reply = call(device._stub.SubmitProbe, message).reply
+        answer = pb.SubmitTokenRequest(session_id=message.session_id, token=key.open_reply(reply, transcript))
+        assert call(device._stub.SubmitToken, answer).decision == pb.DECISION_MATCH
+    assert [decision for _, decision in storage.attempts_of(wallet.key_id)] == ["match"]
+
+
+def test_another_probe_in_the_place_of_one_that_was_cut_off_is_refused_and_compared_with_nothing(
+    a_server, release, storage, tmp_path, workers, monkeypatch
+):
+    monkeypatch.setattr("server.database._WAIT_SECONDS", 0.05)
+    server = a_server()
+    wallet = enrolled(server, release)
+    with server.device(wallet) as device, contextlib.closing(locked(tmp_path / "log.db")) as other:
+        grant = a_session(device)
+        first, second = (a_probe_message(device, grant, a_face(OWNER, number))[0] for number in (2, 3))
+        with pytest.raises(UnavailableError, match="the log's database"):
+            call(device._stub.SubmitProbe, first)
+        other.execute("ROLLBACK")
+        compared = workers.metrics.summary()["match"]["count"]
+        with pytest.raises(RefusedError, match="used before"):
+            call(device._stub.SubmitProbe, second)
+    assert workers.metrics.summary()["match"]["count"] == compared
+    assert [decision for _, decision in storage.attempts_of(wallet.key_id)] == [None]
+
+
+def locked(database):
+    """A connection that keeps everybody else from writing, as a backup does that takes long."""
+    connection = sqlite3.connect(database, isolation_level=None)
+    connection.execute("BEGIN IMMEDIATE")
+    return connection
 
 
 # ---------------------------------------------------------------------- health and the end
