@@ -22,6 +22,7 @@ from federation.errors import UsageError
 from federation.onebit import parameters_for
 from federation.release.bundle import Bundle, require_servable
 from federation.release.manifest import ReleaseTrust
+from federation.transparency import PersonalKind
 from server.certificates import server_credentials
 from server.files import write_durably
 from server.log.cli import opened_log
@@ -196,8 +197,9 @@ async def _serve(settings: _Settings) -> None:
     credentials = server_credentials(settings.tls)
     metrics = Metrics()
     async with contextlib.AsyncExitStack() as closing:
-        storage = closing.enter_context(open_storage(settings.database))
         transparency = closing.enter_context(opened_log(settings.log_directory, settings.log_database))
+        nobody = lambda: not transparency.subjects(PersonalKind.ENROLMENT)  # noqa: E731 - who could be lost
+        storage = closing.enter_context(open_storage(settings.database, may_begin=nobody))
         journal = await closing.enter_async_context(Journal(transparency, clock=time.time))
         if settings.metrics_port:
             closing.callback(metrics.serve(settings.metrics_port))

@@ -24,6 +24,7 @@ stays in this process: any front end on the same storage serves the next step.
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import time
 from collections.abc import Callable
@@ -214,10 +215,12 @@ class MatchingService(pb_grpc.VerificationServiceServicer):
         """Housekeeping, to be called every few seconds.
 
         Raises:
-            UnavailableError: the storage does not answer, or was put back, so no call would succeed.
+            UnavailableError: storage or log take nothing more, or were put back, so no call would succeed.
+            ProofError: the log was put back or damaged.
             UsageError: the rules cannot be read any more.
         """
         await self.on_disk(self._storage.ping)
+        await asyncio.to_thread(self.journal.log.ping)
         await self._deeds.finish()
         await self.on_disk(self._sweep)
         self.metrics.set_open_sessions(await self.on_disk(self._open_sessions))

@@ -30,8 +30,24 @@ SERVICE_NAME: str = pb.DESCRIPTOR.services_by_name["VerificationService"].full_n
 _SERVICES = frozenset(service.full_name for service in pb.DESCRIPTOR.services_by_name.values())
 _LONGEST_CALL_SECONDS = 30.0
 _TENDING_SECONDS = 5.0
+_CAUSE_KEY = "cause-bin"
+"""Trailing metadata of a health check."""
+_LONGEST_CAUSE = 500
 
 log = structlog.get_logger(__name__)
+
+
+@dataclass
+class _Health:
+    """What is said of this server's health.
+
+    Attributes:
+        servicer: says SERVING or not.
+        cause: a sentence, or empty while the server serves.
+    """
+
+    servicer: health.aio.HealthServicer = field(default_factory=health.aio.HealthServicer)
+    cause: str = ""
 
 
 class CallInterceptor(grpc.aio.ServerInterceptor):
@@ -41,13 +57,17 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         metrics: counts refusals.
         rates: of each certificate.
         journal: notes bytes that are no message.
+        health: whose cause is told beside it.
         longest_call_seconds: deadline of a call whose client named none, or a later one.
     """
 
-    def __init__(self, metrics: Metrics, rates: PeerRates, journal: Journal, *, longest_call_seconds: float) -> None:
+    def __init__(
+        self, metrics: Metrics, rates: PeerRates, journal: Journal, health: _Health, *, longest_call_seconds: float
+    ) -> None:
         self._metrics = metrics
         self._rates = rates
         self._journal = journal
+        self._health = health
         self._longest_call_seconds = longest_call_seconds
 
     async def intercept_service(
@@ -58,9 +78,16 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         """Wraps the handler of one call."""
         handler = await continuation(handler_call_details)
         service, _, method = handler_call_details.method.strip("/").partition("/")
-        if handler is None or handler.unary_unary is None or service not in _SERVICES:
-            return handler  # health, or an unknown method: gRPC answers UNIMPLEMENTED
+        if handler is None or handler.unary_unary is None:
+            return None  # gRPC answers UNIMPLEMENTED; of health there is a question and no stream
         behaviour, parse = handler.unary_unary, handler.request_deserializer
+        if service not in _SERVICES:
+
+            async def check(data: bytes, context: Any) -> object:  # noqa: ANN401 - the stubs name the blocking one
+                context.set_trailing_metadata(((_CAUSE_KEY, self._health.cause.encode()),))
+                return await behaviour(data, context)
+
+            return grpc.unary_unary_rpc_method_handler(check, parse, handler.response_serializer)
 
         async def answer(data: bytes, context: Any) -> object:  # noqa: ANN401 - the stubs name the blocking one
             begun = time.perf_counter()
@@ -153,10 +180,12 @@ async def start_server(
         UnavailableError: log or database cannot be used now.
     """
     await service.begin()
-    rates = PeerRates(rate or PeerRate())
+    rates, health_of_this = PeerRates(rate or PeerRate()), _Health()
     server = grpc.aio.server(
         interceptors=[
-            CallInterceptor(service.metrics, rates, service.journal, longest_call_seconds=longest_call_seconds)
+            CallInterceptor(
+                service.metrics, rates, service.journal, health_of_this, longest_call_seconds=longest_call_seconds
+            )
         ],
         options=[
             ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
@@ -169,34 +198,35 @@ async def start_server(
     pb_grpc.add_VerificationServiceServicer_to_server(service, server)
     pb_grpc.add_OwnerServiceServicer_to_server(service.owners, server)
     pb_grpc.add_LogServiceServicer_to_server(service.log, server)
-    servicer = health.aio.HealthServicer()
-    health_pb2_grpc.add_HealthServicer_to_server(servicer, server)
+    health_pb2_grpc.add_HealthServicer_to_server(health_of_this.servicer, server)
     try:
         bound = server.add_secure_port(f"{host}:{port}", credentials)
     except RuntimeError as error:
         raise UsageError(f"cannot listen on {host}:{port}; is another server running there?") from error
-    await _report(service, servicer)
+    await _report(service, health_of_this)
     await server.start()
-    tending = asyncio.get_running_loop().create_task(_tend(service, servicer))
-    return FrontEnd(bound, server, service, servicer, tending)
+    tending = asyncio.get_running_loop().create_task(_tend(service, health_of_this))
+    return FrontEnd(bound, server, service, health_of_this.servicer, tending)
 
 
-async def _tend(service: MatchingService, servicer: health.aio.HealthServicer) -> None:
+async def _tend(service: MatchingService, told: _Health) -> None:
     while True:
         await asyncio.sleep(_TENDING_SECONDS)
-        await _report(service, servicer)
+        await _report(service, told)
 
 
-async def _report(service: MatchingService, servicer: health.aio.HealthServicer) -> None:
-    """Housekeeping; the server is healthy when its storage answers."""
+async def _report(service: MatchingService, told: _Health) -> None:
+    """Housekeeping; the server is healthy when its storage and its log take what is written."""
     try:
         await service.tend()
-        state = health_pb2.HealthCheckResponse.SERVING
+        state, told.cause = health_pb2.HealthCheckResponse.SERVING, ""
     except Exception as error:  # noqa: BLE001 - whatever it was, calls would fail too; and this must go on
-        log.warning("unhealthy", error=type(error).__name__)
+        # The text of an error that is not of the family may hold anything.
+        told.cause = str(error) if isinstance(error, IntaglioError) else f"{type(error).__name__}, see its log"
+        log.warning("unhealthy", error=type(error).__name__, reason=told.cause)
         state = health_pb2.HealthCheckResponse.NOT_SERVING
     for name in ("", SERVICE_NAME):
-        await servicer.set(name, state)
+        await told.servicer.set(name, state)
 
 
 def health_of(
@@ -209,11 +239,13 @@ def health_of(
     """
     with grpc.secure_channel(target, credentials) as channel:
         try:
-            answer = health_pb2_grpc.HealthStub(channel).Check(
+            answer, call = health_pb2_grpc.HealthStub(channel).Check.with_call(
                 health_pb2.HealthCheckRequest(service=service), timeout=timeout_seconds
             )
         except grpc.RpcError as error:
             raise UnavailableError(f"{target} does not answer") from error
     if answer.status != health_pb2.HealthCheckResponse.SERVING:
-        raise UnavailableError(f"{target} does not serve now")
+        cause = dict(call.trailing_metadata() or ()).get(_CAUSE_KEY, b"").decode(errors="replace")[:_LONGEST_CAUSE]
+        cause = "".join(letter if letter.isprintable() else " " for letter in cause)
+        raise UnavailableError(f"{target} does not serve now" + (f": {cause}" if cause else ""))
     return "SERVING"

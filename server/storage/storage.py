@@ -158,7 +158,8 @@ class Storage(Protocol):
     """What the matching service needs. Threads and processes may share one database.
 
     Each method is one transaction: a crash leaves the state before it or after it. Every method raises
-    `UnavailableError` when the database is busy or out of reach.
+    `UnavailableError` when the database is busy or out of reach, takes nothing more, or is not the one that was opened;
+    it says which.
 
     Methods that change templates, attempts, tombstones or deeds are on disk when they return. In the same transaction
     they record the log's checkpoint that `follow` was given. Steps of sessions are not: a power failure may take the
@@ -170,7 +171,7 @@ class Storage(Protocol):
         """How many threads use it with profit."""
 
     def ping(self) -> None:
-        """Raises `UnavailableError` unless the database answers."""
+        """Raises `UnavailableError` unless the database is the one that was opened, and takes what is written."""
 
     # ------------------------------------------------------------------ the log
 

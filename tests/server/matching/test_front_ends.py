@@ -482,6 +482,36 @@ def test_a_server_whose_storage_is_gone_is_not_healthy_until_it_is_back(a_server
         wait_until(lambda: check(request).status == states.SERVING)
 
 
+@pytest.mark.parametrize("name", ["matching.db", "log.db"])
+def test_a_server_whose_file_was_unlinked_serves_nobody_and_says_why(
+    a_server, release, storage, tls, tmp_path, monkeypatch, name
+):
+    monkeypatch.setattr("server.matching.serving._TENDING_SECONDS", 0.02)
+    server = a_server()
+    wallet = enrolled(server, release)
+    attempts = storage.attempts_of(wallet.key_id)
+    with server.device(wallet) as device:
+        message, _, _ = a_probe(device, a_face(OWNER))
+        (tmp_path / name).rename(tmp_path / "elsewhere")
+
+        def health():
+            try:
+                return health_of(server.target, client_credentials(tls, "client"), service="", timeout_seconds=5)
+            except UnavailableError as error:
+                return str(error)
+
+        wait_until(lambda: health() != "SERVING")
+        assert "its file was removed or replaced while it is served" in health()
+        with pytest.raises(UnavailableError, match="its file was removed or replaced") as caught:
+            call(device._stub.SubmitProbe, message)
+        assert caught.value.retry_after_seconds == 30
+        assert not (tmp_path / name).exists()
+        (tmp_path / "elsewhere").rename(tmp_path / name)
+        wait_until(lambda: health() == "SERVING")
+        assert call(device._stub.SubmitProbe, message).reply
+    assert len(storage.attempts_of(wallet.key_id)) == len(attempts) + 1
+
+
 def test_a_draining_server_finishes_running_calls_and_takes_no_new_ones(server, wallet, workers, storage, monkeypatch):
     held = Held(workers, monkeypatch)
     with server.device(wallet) as device, server.device(wallet) as late:

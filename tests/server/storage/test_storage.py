@@ -1345,6 +1345,18 @@ def test_a_file_that_is_no_database_is_refused_and_left_alone(tmp_path):
     assert path.read_text().startswith("not a database")
 
 
+@pytest.mark.parametrize("content", [None, b""])
+def test_no_database_begins_where_none_may(tmp_path, content):
+    path = tmp_path / "matching.db"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(UsageError, match="the log knows of people who are enrolled"):
+        open_storage(path, may_begin=lambda: False)
+    assert [file.name for file in tmp_path.iterdir()] == ([] if content is None else ["matching.db"])
+    open_storage(path).close()
+    open_storage(path, may_begin=lambda: False).close()
+
+
 def test_a_directory_that_is_not_there_says_so(tmp_path):
     with pytest.raises(UsageError, match="cannot open"):
         open_storage(tmp_path / "no" / "db")
