@@ -30,13 +30,13 @@ from server.coordinator.programs import program_path, stop_group
 from server.files import write_durably
 from server.fleet.admission import Members
 from server.fleet.call_log import CallLog
-from server.fleet.door import Door
 from server.fleet.expiry import GatewayCertificate
 from server.fleet.gateway import Gateway, gateway_server, superlink_client
 from server.fleet.members import SECRET, TLS, Coordinator
 from server.fleet.metrics import FederationMetrics, show
 from server.fleet.submitting import packed
 from server.fleet.superlink import ADDRESS, CERTIFICATE, connected
+from server.visitors.door import Door
 
 _DATABASE: Final = "superlink.db"
 _LOCK: Final = "superlink.lock"

@@ -29,7 +29,6 @@ from server.log.cli import opened_log
 from server.matching.assertions import AssertionIssuer
 from server.matching.journal import Journal
 from server.matching.metrics import Metrics
-from server.matching.peers import PeerRate
 from server.matching.rules import PublicRules
 from server.matching.rules_cli import read_bundle
 from server.matching.service import MatchingService
@@ -37,6 +36,7 @@ from server.matching.serving import start_server
 from server.matching.workers import MatchWorkers
 from server.storage.sessions import SessionLimits
 from server.storage.sqlstorage import open_storage
+from server.visitors.peers import PeerRate
 
 if TYPE_CHECKING:
     from structlog.typing import EventDict, WrappedLogger

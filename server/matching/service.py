@@ -58,7 +58,6 @@ from server.matching.assertions import AssertionIssuer
 from server.matching.deeds import Deeds
 from server.matching.journal import Journal
 from server.matching.owners import STRANGER, OwnerService, is_signed
-from server.matching.peers import peer_of
 from server.matching.reconciling import take_up
 from server.matching.rules import PublicRules
 from server.matching.stepping import NO_SESSION, Progress, Steps
@@ -67,6 +66,7 @@ from server.storage.disk import Disk
 from server.storage.limits import AttemptLimits
 from server.storage.sessions import Session, SessionLimits, Step
 from server.storage.storage import Storage, StoredTemplate
+from server.visitors.peers import peer_of
 
 _Context = grpc.aio.ServicerContext[Any, Any]
 

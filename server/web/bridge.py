@@ -31,7 +31,7 @@ from federation.wire.convert import MAX_MESSAGE_BYTES
 from federation.wire.status import RETRY_AFTER_KEY, status_of
 from federation.wire.v1 import verification_pb2 as pb
 from server.listening import SecurityHeaders, read_body
-from server.matching.peers import PeerRate, PeerRates
+from server.visitors.peers import PeerRate, PeerRates
 
 PREFIX: Final = "/intaglio/"
 MEDIA_TYPE: Final = "application/x-protobuf"

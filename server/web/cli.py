@@ -26,8 +26,8 @@ from federation.transparency import VerifierKey
 from server.certificates import client_credentials
 from server.dashboard.cli import organisation_command
 from server.listening import page_server
-from server.matching.peers import PeerRate
 from server.matching.rules_cli import read_bundle
+from server.visitors.peers import PeerRate
 from server.web.bridge import Site, bridge_app, matching_channel, matching_upstream
 
 web_commands = Commands(help="The person's device as a page, and the organisation's page.")

@@ -19,10 +19,10 @@ from federation.onebit import Decision, Operation, SessionKey
 from federation.wire.convert import NO_MATCH, Change
 from federation.wire.owner import OwnerOperation, OwnerProof
 from federation.wire.v1 import verification_pb2 as pb
-from server.matching.peers import PeerRate
 from server.storage.limits import AttemptLimits
 from server.storage.sessions import SessionLimits
 from server.storage.sqlstorage import open_storage
+from server.visitors.peers import PeerRate
 from tests.integration.hostile import (
     CALLS,
     Refusal,

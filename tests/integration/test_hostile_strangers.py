@@ -24,10 +24,10 @@ from federation.wire.convert import NO_MATCH, ProbeSubmission
 from federation.wire.owner import OwnerOperation, OwnerProof
 from federation.wire.v1 import verification_pb2 as pb
 from server.matching.owners import STRANGER
-from server.matching.peers import PeerRate
 from server.matching.rules import PublicRules
 from server.storage.sessions import SessionLimits
 from server.storage.sqlstorage import open_storage
+from server.visitors.peers import PeerRate
 from tests.bundles import a_release
 from tests.integration.hostile import a_grant, a_probe_message, ask, refusal_of
 from tests.running import (

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import datetime as dt
 import hashlib
+import itertools
 import socket
 import sqlite3
 import threading
@@ -26,11 +27,11 @@ from federation.wire.logged import request_digest
 from federation.wire.v1 import verification_pb2 as pb
 from server.certificates import client_credentials, write_pki
 from server.matching.metrics import Metrics
-from server.matching.peers import PeerRate, PeerRates
 from server.matching.preparing import KEPT_MATERIAL
-from server.matching.serving import SERVICE_NAME, health_of
+from server.matching.serving import CALLS_IN_ALL, CALLS_OF_ONE, SERVICE_NAME, health_of
 from server.storage.sessions import Repeated, SessionLimits, Step
 from server.storage.sqlstorage import open_storage
+from server.visitors.peers import PeerRate, PeerRates
 from tests.integration.hostile import a_probe_message
 from tests.running import (
     AUDIENCE,
@@ -338,7 +339,7 @@ def test_a_rate_lets_a_burst_pass_and_then_the_rate():
 
 
 def test_rates_remember_a_bounded_number_of_peers(monkeypatch):
-    monkeypatch.setattr("server.matching.peers._REMEMBERED_PEERS", 2)
+    monkeypatch.setattr("server.visitors.peers._REMEMBERED_PEERS", 2)
     rates = PeerRates(PeerRate(calls_per_second=1, burst=1), clock=lambda: 0.0)
     for peer in (b"1", b"2", b"3"):
         rates.require_room(peer)
@@ -361,6 +362,73 @@ def test_one_certificate_s_rate_does_not_slow_another(a_server, release):
             a_session(one)
         assert caught.value.retry_after_seconds > 60
         a_session(other)
+
+
+class Silent:
+    """Calls of one certificate that begin and never bring their message."""
+
+    def __init__(self, target, credentials, calls, connections):
+        options = [("grpc.use_local_subchannel_pool", 1)]
+        self._channels = [grpc.secure_channel(target, credentials, options) for _ in range(connections)]
+        self._over = threading.Event()
+        methods = itertools.cycle(["/federation.wire.v1.LogService/GetCheckpoint", "/grpc.health.v1.Health/Check"])
+        stubs = [channel.stream_unary(next(methods)) for channel in self._channels]
+        self.calls = [stubs[number % connections].future(self._nothing(), timeout=60) for number in range(calls)]
+
+    def _nothing(self):
+        self._over.wait(60)
+        yield from ()
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self._over.set()
+        for channel in self._channels:
+            channel.close()
+
+    @property
+    def refused(self):
+        return [call for call in self.calls if call.done()]
+
+
+def test_one_certificate_whose_calls_bring_no_message_stops_nobody_else(a_server, release, tls):
+    server = a_server(message_seconds=60.0)
+    wallet = a_wallet(release)
+    with Silent(server.target, client_credentials(tls, "client"), CALLS_IN_ALL + 32, 8) as silent:
+        wait_until(lambda: len(silent.refused) == CALLS_IN_ALL + 32 - CALLS_OF_ONE)
+        with pytest.raises(grpc.RpcError, match="32 calls of this certificate are under way") as caught:
+            silent.refused[0].result()
+        assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
+        assert health_of(server.target, client_credentials(tls, "other"), service="", timeout_seconds=5) == "SERVING"
+        with server.device(wallet, name="other") as device:
+            assert device.enrol(a_face(OWNER, 0), a_face(OWNER, 1)).decision is Decision.MATCH
+
+
+def test_a_call_without_a_message_ends_by_its_deadline_and_gives_its_place_back(a_server, tls):
+    server = a_server(message_seconds=0.2)
+    with Silent(server.target, client_credentials(tls, "client"), CALLS_OF_ONE, 2) as silent:
+        for held in silent.calls:
+            with pytest.raises(grpc.RpcError, match="brought no message") as caught:
+                held.result(timeout=30)
+            assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
+        assert health_of(server.target, client_credentials(tls, "client"), service="", timeout_seconds=5) == "SERVING"
+
+
+@pytest.mark.parametrize("method", ["/federation.wire.v1.LogService/GetCheckpoint", "/grpc.health.v1.Health/Check"])
+def test_a_call_that_ends_without_a_message_is_malformed(server, tls, method):
+    with grpc.secure_channel(server.target, client_credentials(tls, "client")) as channel:
+        with pytest.raises(grpc.RpcError, match="has one message") as caught:
+            channel.stream_unary(method)(iter(()), timeout=30)
+        assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+
+
+def test_nobody_may_watch_a_server_s_health_and_hold_a_place_for_ever(server, tls):
+    with grpc.secure_channel(server.target, client_credentials(tls, "client")) as channel:
+        watching = health_pb2_grpc.HealthStub(channel).Watch(health_pb2.HealthCheckRequest(), timeout=30)
+        with pytest.raises(grpc.RpcError) as caught:
+            next(watching)
+        assert caught.value.code() is grpc.StatusCode.UNIMPLEMENTED
 
 
 def test_one_certificate_s_sessions_leave_room_for_another(a_server, release):

@@ -12,7 +12,7 @@ from federation.wire.convert import MAX_MESSAGE_BYTES
 from federation.wire.v1 import verification_pb2 as pb
 from server.cli import app
 from server.listening import SECURITY_HEADERS
-from server.matching.peers import PeerRate
+from server.visitors.peers import PeerRate
 from server.web.bridge import (
     CALL_HEADER,
     MEDIA_TYPE,

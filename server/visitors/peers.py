@@ -52,11 +52,19 @@ class PeerRates:
 
     Args:
         rate: for each peer.
+        excess: what is said to one that is beyond it.
         clock: monotonic seconds.
     """
 
-    def __init__(self, rate: PeerRate, *, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        rate: PeerRate,
+        excess: str = "this certificate calls too often; slow down",
+        *,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._rate = rate
+        self._excess = excess
         self._clock = clock
         self._buckets: OrderedDict[bytes, tuple[float, float]] = OrderedDict()
 
@@ -75,4 +83,4 @@ class PeerRates:
             self._buckets.popitem(last=False)
         if not admitted:
             wait = (1 - left) / self._rate.calls_per_second
-            raise UnavailableError("this certificate calls too often; slow down", retry_after_seconds=wait)
+            raise UnavailableError(self._excess, retry_after_seconds=wait)
