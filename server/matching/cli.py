@@ -32,7 +32,7 @@ from server.matching.metrics import Metrics
 from server.matching.rules import PublicRules
 from server.matching.rules_cli import read_bundle
 from server.matching.service import MatchingService
-from server.matching.serving import start_server
+from server.matching.serving import ENROLMENTS_OF_ONE, start_server
 from server.matching.workers import MatchWorkers
 from server.storage.sessions import SessionLimits
 from server.storage.sqlstorage import open_storage
@@ -115,6 +115,9 @@ def matching_start(
     peer_sessions: Annotated[
         int, typer.Option(help="Unfinished sessions for each client certificate.")
     ] = SessionLimits.per_peer,
+    peer_enrolments: Annotated[
+        int, typer.Option(min=1, help="Enrolments that each client certificate may begin in a day.")
+    ] = ENROLMENTS_OF_ONE,
     metrics_port: Annotated[
         int | None, typer.Option(min=1, max=65535, help="Prometheus on 127.0.0.1, unencrypted. [default: off]")
     ] = None,
@@ -159,6 +162,7 @@ def matching_start(
         port=port,
         workers=workers,
         rate=PeerRate(peer_rate, burst=max(1, math.ceil(2 * peer_rate))),
+        enrolments=peer_enrolments,
         session_limits=SessionLimits(capacity=max(SessionLimits.capacity, peer_sessions), per_peer=peer_sessions),
         metrics_port=metrics_port,
         ready_file=ready_file,
@@ -184,6 +188,7 @@ class _Settings:
     port: int
     workers: int
     rate: PeerRate
+    enrolments: int
     session_limits: SessionLimits
     metrics_port: int | None
     ready_file: Path | None
@@ -217,7 +222,14 @@ async def _serve(settings: _Settings) -> None:
             session_limits=settings.session_limits,
         )
         closing.callback(service.close)
-        front_end = await start_server(service, credentials, host=settings.host, port=settings.port, rate=settings.rate)
+        front_end = await start_server(
+            service,
+            credentials,
+            host=settings.host,
+            port=settings.port,
+            rate=settings.rate,
+            enrolments=settings.enrolments,
+        )
         if settings.ready_file:
             write_durably(settings.ready_file, _json_line({"port": front_end.port, "pid": os.getpid()}))
         release = settings.bundle.release

@@ -32,6 +32,9 @@ _SERVICES = frozenset(service.full_name for service in pb.DESCRIPTOR.services_by
 CALLS_OF_ONE = 32
 """At once, of one certificate, over all of its connections."""
 CALLS_IN_ALL = 128
+ENROLMENTS_OF_ONE = 1000
+"""In a day, at one front end. What is enrolled is stored until somebody revokes it."""
+_ENROLS = "StartEnrolment"
 _MESSAGE_SECONDS = 15.0
 _LONGEST_CALL_SECONDS = 30.0
 _TENDING_SECONDS = 5.0
@@ -61,6 +64,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
     Args:
         metrics: counts refusals.
         rates: of each certificate.
+        enrolments: that each certificate may begin.
         journal: notes bytes that are no message.
         health: whose cause is told beside it.
         longest_call_seconds: deadline of a call whose client named none, or a later one, from its message on.
@@ -71,6 +75,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         self,
         metrics: Metrics,
         rates: PeerRates,
+        enrolments: PeerRates,
         journal: Journal,
         health: _Health,
         *,
@@ -79,6 +84,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
     ) -> None:
         self._metrics = metrics
         self._rates = rates
+        self._enrolments = enrolments
         self._journal = journal
         self._health = health
         self._longest_call_seconds = longest_call_seconds
@@ -112,6 +118,8 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
 
         async def work(data: bytes, context: Any) -> object:  # noqa: ANN401 - as above
             self._rates.require_room(peer_of(context))
+            if method == _ENROLS:
+                self._enrolments.require_room(peer_of(context))
             async with asyncio.timeout(self._longest_call_seconds):
                 return await behaviour(await self._parsed(parse, data), context)
 
@@ -215,6 +223,7 @@ async def start_server(
     host: str = "127.0.0.1",
     port: int = 0,
     rate: PeerRate | None = None,
+    enrolments: int = ENROLMENTS_OF_ONE,
     longest_call_seconds: float = _LONGEST_CALL_SECONDS,
     message_seconds: float = _MESSAGE_SECONDS,
 ) -> FrontEnd:
@@ -226,6 +235,7 @@ async def start_server(
         host: interface.
         port: 0 for any free one.
         rate: of each client certificate.
+        enrolments: that each client certificate may begin in a day.
         longest_call_seconds: deadline of a call whose client named none, or a later one, from its message on.
         message_seconds: deadline of that message.
 
@@ -235,12 +245,13 @@ async def start_server(
         UnavailableError: log or database cannot be used now.
     """
     await service.begin()
-    rates, health_of_this = PeerRates(rate or PeerRate()), _Health()
+    health_of_this = _Health()
     server = grpc.aio.server(
         interceptors=[
             CallInterceptor(
                 service.metrics,
-                rates,
+                PeerRates(rate or PeerRate()),
+                PeerRates(PeerRate.a_day(enrolments), "too many enrolments of this certificate began; try again later"),
                 service.journal,
                 health_of_this,
                 longest_call_seconds=longest_call_seconds,

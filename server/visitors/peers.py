@@ -46,6 +46,11 @@ class PeerRate:
         if not self.calls_per_second > 0 or self.burst < 1:
             raise UsageError("a rate needs more than 0 calls per second and a burst of at least 1")
 
+    @classmethod
+    def a_day(cls, most: int) -> PeerRate:
+        """So many in a day, also all at once."""
+        return cls(most / 86_400, burst=most)
+
 
 class PeerRates:
     """A token bucket for each peer. Remembers the ten thousand that called last.

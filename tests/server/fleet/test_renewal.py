@@ -52,8 +52,7 @@ from server.fleet import upkeep_cli as federation_upkeep_cli
 from server.fleet.expiry import ends_at
 from server.fleet.gateway import gateway_server
 from server.fleet.members import Coordinator
-from server.fleet.start import opened_door
-from server.visitors.door import Door
+from server.visitors.door import Door, opened_door
 from tests.federated import run as run_federation
 from tests.federated import write_federation
 from tests.server.fleet.a_superlink import ASuperlink

@@ -442,6 +442,18 @@ def test_one_certificate_s_sessions_leave_room_for_another(a_server, release):
         a_session(other)
 
 
+def test_one_certificate_s_enrolments_leave_room_for_another_and_for_verifying(a_server, release):
+    server = a_server(enrolments=2)
+    with server.device(a_wallet(release)) as device, server.device(a_wallet(release), name="other") as other:
+        for _ in range(2):
+            call(device._stub.StartEnrolment, device._request().to_enrolment())
+        with pytest.raises(UnavailableError, match="too many enrolments of this certificate began") as caught:
+            call(device._stub.StartEnrolment, device._request().to_enrolment())
+        assert 43_000 < caught.value.retry_after_seconds <= 43_200
+        assert a_session(device)
+        assert call(other._stub.StartEnrolment, other._request().to_enrolment())
+
+
 @pytest.mark.parametrize("limits", [{"capacity": 0}, {"per_peer": 2000}, {"lifetime_seconds": 0}, {"per_peer": 0}])
 def test_session_limits_that_limit_nothing_are_refused(limits):
     with pytest.raises(UsageError):
