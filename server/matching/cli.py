@@ -26,14 +26,14 @@ from federation.transparency import PersonalKind
 from server.certificates import server_credentials
 from server.files import write_durably
 from server.log.cli import opened_log
-from server.matching.assertions import AssertionIssuer
 from server.matching.journal import Journal
 from server.matching.metrics import Metrics
-from server.matching.rules import PublicRules
-from server.matching.rules_cli import read_bundle
 from server.matching.service import MatchingService
 from server.matching.serving import ENROLMENTS_OF_ONE, start_server
 from server.matching.workers import MatchWorkers
+from server.rules.assertions import AssertionIssuer
+from server.rules.cli import read_bundle
+from server.rules.public import PublicRules
 from server.storage.sessions import SessionLimits
 from server.storage.sqlstorage import open_storage
 from server.visitors.peers import PeerRate

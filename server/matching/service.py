@@ -54,14 +54,14 @@ from federation.wire.logged import request_digest
 from federation.wire.v1 import verification_pb2 as pb
 from federation.wire.v1 import verification_pb2_grpc as pb_grpc
 from server.log.reads import LogService
-from server.matching.assertions import AssertionIssuer
 from server.matching.deeds import Deeds
 from server.matching.journal import Journal
 from server.matching.owners import STRANGER, OwnerService, is_signed
 from server.matching.reconciling import take_up
-from server.matching.rules import PublicRules
 from server.matching.stepping import NO_SESSION, Progress, Steps
 from server.matching.workers import MatchWorkers
+from server.rules.assertions import AssertionIssuer
+from server.rules.public import PublicRules
 from server.storage.disk import Disk
 from server.storage.limits import AttemptLimits
 from server.storage.sessions import Session, SessionLimits, Step
@@ -114,7 +114,7 @@ class MatchingService(pb_grpc.VerificationServiceServicer):
         self._declared = 0  # public entries that are known to be in the log; there are only ever more
         self.journal = journal
         self.on_disk = Disk(storage)
-        self._steps = Steps(storage, self.on_disk, journal, clock=clock)
+        self._steps = Steps(storage, self.on_disk, journal, rules.registered, clock=clock)
         self._deeds = Deeds(storage, self.on_disk, journal, clock=clock)
         self.owners = OwnerService(storage, self.on_disk, journal, self._deeds, clock=clock)
         self.log = LogService(journal.log)
@@ -221,6 +221,7 @@ class MatchingService(pb_grpc.VerificationServiceServicer):
         """
         await self.on_disk(self._storage.ping)
         await asyncio.to_thread(self.journal.log.ping)
+        await self.journal.refusals.write()
         await self._deeds.finish()
         await self.on_disk(self._sweep)
         self.metrics.set_open_sessions(await self.on_disk(self._open_sessions))

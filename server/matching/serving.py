@@ -21,6 +21,7 @@ from federation.wire import status
 from federation.wire.convert import MAX_MESSAGE_BYTES
 from federation.wire.v1 import verification_pb2 as pb
 from federation.wire.v1 import verification_pb2_grpc as pb_grpc
+from server.log.refusals import Refusal
 from server.matching.journal import Journal
 from server.matching.metrics import Metrics
 from server.matching.service import MatchingService
@@ -171,7 +172,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
             raise UnavailableError(f"the call brought no message within {self._message_seconds:.0f} seconds")
         data = reading.result()
         if data is grpc.aio.EOF:
-            await self._journal.refused(None, AttemptOutcome.INVALID)
+            await self._journal.refusals.note(Refusal(AttemptOutcome.INVALID))
             raise MalformedMessageError("a call has one message, and this one has none")
         return bytes(data)
 
@@ -184,7 +185,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         try:
             return parse(data) if parse else data
         except DecodeError as error:
-            await self._journal.refused(None, AttemptOutcome.INVALID)
+            await self._journal.refusals.note(Refusal(AttemptOutcome.INVALID))
             raise MalformedMessageError("the bytes are not a message of this call") from error
 
 

@@ -79,6 +79,12 @@ class PeerRates:
         Raises:
             UnavailableError: too many; says when there is room again.
         """
+        wait = self.wait_of(peer)
+        if wait:
+            raise UnavailableError(self._excess, retry_after_seconds=wait)
+
+    def wait_of(self, peer: bytes) -> float:
+        """Counts a call, and says how many seconds too early it is; 0 when there is room for it."""
         now = self._clock()
         left, at = self._buckets.pop(peer, (float(self._rate.burst), now))
         left = min(self._rate.burst, left + (now - at) * self._rate.calls_per_second)
@@ -86,6 +92,4 @@ class PeerRates:
         self._buckets[peer] = (left - 1 if admitted else left, now)
         if len(self._buckets) > _REMEMBERED_PEERS:
             self._buckets.popitem(last=False)
-        if not admitted:
-            wait = (1 - left) / self._rate.calls_per_second
-            raise UnavailableError(self._excess, retry_after_seconds=wait)
+        return 0.0 if admitted else (1 - left) / self._rate.calls_per_second

@@ -26,7 +26,7 @@ from federation.transparency import VerifierKey
 from server.certificates import client_credentials
 from server.dashboard.cli import organisation_command
 from server.listening import page_server
-from server.matching.rules_cli import read_bundle
+from server.rules.cli import read_bundle
 from server.visitors.door import opened_door
 from server.visitors.peers import PeerRate
 from server.web.bridge import AddressLimits, Site, bridge_app, matching_channel, matching_upstream

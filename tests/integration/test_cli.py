@@ -38,7 +38,7 @@ from federation.transparency import PersonalEntry, PersonalKind
 from server import cli as server_cli
 from server.log.cli import opened_log
 from server.log.storage import Addition
-from server.matching.assertions import read_registration
+from server.rules.assertions import read_registration
 from server.storage.sqlstorage import open_storage
 from tests.bundles import MAKER, STRANGER, TRUST_IN_TRIALS, VERDICTS, a_bundle, a_report, signed, wolves
 from tests.faces import recogniser_of
