@@ -500,6 +500,39 @@ def test_an_attempt_that_a_busy_log_cut_off_goes_on_in_its_session_and_counts_on
     assert [decision for _, decision in storage.attempts_of(wallet.key_id)] == ["match"]
 
 
+class TellsWhenItFails:
+    """A stub that tells when a call fails."""
+
+    def __init__(self, stub, tell):
+        self._stub, self._tell = stub, tell
+
+    def __getattr__(self, name):
+        method = getattr(self._stub, name)
+
+        def send(message, timeout):
+            try:
+                return method(message, timeout=timeout)
+            except grpc.RpcError:
+                self._tell(name)
+                raise
+
+        return send
+
+
+def test_a_device_gets_its_decision_although_the_log_was_busy_when_it_came(
+    a_server, release, storage, tmp_path, monkeypatch
+):
+    monkeypatch.setattr("server.database._WAIT_SECONDS", 0.05)
+    server = a_server()
+    wallet = enrolled(server, release)
+    with server.device(wallet) as device, contextlib.closing(locked(tmp_path / "log.db")) as backup:
+        failed = []
+        device._stub = TellsWhenItFails(device._stub, lambda name: (failed.append(name), backup.execute("ROLLBACK")))
+        assert device.verify(a_face(OWNER, 2)).decision is Decision.MATCH
+    assert failed == ["SubmitProbe"]
+    assert [decision for _, decision in storage.attempts_of(wallet.key_id)] == ["match"]
+
+
 def test_another_probe_in_the_place_of_one_that_was_cut_off_is_refused_and_compared_with_nothing(
     a_server, release, storage, tmp_path, workers, monkeypatch
 ):
