@@ -1,8 +1,9 @@
 """What a matching server writes into the transparency log, and what it hands out as proof of it.
 
 Every ciphertext that a device opens is behind an entry that was logged first, so a comparison that is not in the log
-yields nothing to anybody. Requests that are refused are logged too, under the name of who asked. An entry says nothing
-about who it concerns: that stands in the opening, kept apart under the key id until its owner has it erased.
+yields nothing to anybody. Requests that are refused are logged or counted there too (`server.log.refusals`). An entry
+says nothing about who it concerns: that stands in the opening, kept apart under the key id until its owner has it
+erased.
 
 Whatever is done to a template is logged *before* it is done (`server.matching.deeds`); the other way round, something
 would have happened unseen.
