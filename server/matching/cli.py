@@ -36,6 +36,7 @@ from server.rules.cli import read_bundle
 from server.rules.public import PublicRules
 from server.storage.sessions import SessionLimits
 from server.storage.sqlstorage import open_storage
+from server.visitors.door import take_all_files
 from server.visitors.peers import PeerRate
 
 if TYPE_CHECKING:
@@ -199,6 +200,7 @@ async def _serve(settings: _Settings) -> None:
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    take_all_files()
     credentials = server_credentials(settings.tls)
     metrics = Metrics()
     async with contextlib.AsyncExitStack() as closing:

@@ -179,6 +179,12 @@ class Door(socket.socket):
         raise ConnectionAbortedError(reason)
 
 
+def take_all_files() -> None:
+    """From now on this process may have as many files as it ever may: every connection is one, silent ones too."""
+    most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+
+
 @contextmanager
 def opened_door(host: str, port: int, *, in_all: int = IN_ALL) -> Iterator[Door]:
     """The socket that somebody listens on. This process may have as many files from then on as it ever may.
@@ -186,8 +192,7 @@ def opened_door(host: str, port: int, *, in_all: int = IN_ALL) -> Iterator[Door]
     Raises:
         UsageError: the port is taken, or the interface is none of this machine's.
     """
-    most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
-    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))  # each member of a thousand has connections
+    take_all_files()  # each member of a thousand has connections
     try:
         door = Door(host, port, in_all=in_all)
     except OSError as error:

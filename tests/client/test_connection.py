@@ -113,9 +113,7 @@ def test_a_server_that_is_busy_for_ever_is_left_at_the_deadline_and_not_after_it
 
 def test_a_server_that_does_not_answer_is_waited_for_once_and_not_twice(device, clock):
     method = Method(clock, [], seconds=100.0)
-    with pytest.raises(
-        UnavailableError, match=r"did not answer within 20 seconds\. What was sent may have"
-    ):
+    with pytest.raises(UnavailableError, match=r"did not answer within 20 seconds\. What was sent may have"):
         device.call(method, REQUEST)
     assert (method.timeouts, clock.now) == ([20.0], 120.0)
 
