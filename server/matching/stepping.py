@@ -20,6 +20,7 @@ from federation.wire.logged import request_digest
 from server.log.refusals import Refusal
 from server.matching.journal import Journal
 from server.storage.disk import Disk
+from server.storage.limits import TooSoonError
 from server.storage.sessions import Repeated, Session, Step
 from server.storage.storage import Storage
 
@@ -126,9 +127,9 @@ class Steps:
         progress = Progress()
         try:
             return await work(session, progress)
-        except UnavailableError:  # the same call may succeed later; an attempt that was counted bars a second one
+        except UnavailableError as error:  # the same call may succeed later, and goes on with what was counted
             await self._leave(self._storage.release_session, session)
-            if progress.refusal is AttemptOutcome.LIMITED:
+            if isinstance(error, TooSoonError):
                 await self._refused(session, progress)
             raise
         except IntaglioError:

@@ -500,6 +500,24 @@ def test_an_attempt_that_a_busy_log_cut_off_goes_on_in_its_session_and_counts_on
     assert [decision for _, decision in storage.attempts_of(wallet.key_id)] == ["match"]
 
 
+def test_a_busy_database_is_not_logged_as_too_many_attempts(a_server, release, storage, tmp_path, monkeypatch):
+    """A log that never forgets would say it of a person of whom it is not true."""
+    server = a_server()
+    wallet = enrolled(server, release)
+
+    def busy(**_):
+        raise UnavailableError("the database is busy or out of reach; try again")
+
+    monkeypatch.setattr(storage, "open_attempt", busy)
+    with server.device(wallet) as device:
+        message, _, _ = a_probe(device, a_face(OWNER))
+        with pytest.raises(UnavailableError, match="the database is busy"):
+            call(device._stub.SubmitProbe, message)
+    server.settle()
+    with contextlib.closing(sqlite3.connect(tmp_path / "log.db")) as log:
+        assert not any(b"limited" in entry for (entry,) in log.execute("SELECT entry FROM log_entries"))
+
+
 class TellsWhenItFails:
     """A stub that tells when a call fails."""
 
