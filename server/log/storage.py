@@ -27,6 +27,7 @@ from sqlalchemy.engine import Connection, Engine
 from federation.errors import ProofError, UnavailableError, UsageError
 from federation.transparency import Frontier, LogEntry, NodeReader, Opening, PersonalKind, TreeHead
 from federation.transparency.tree import Node
+from server import faults
 from server.database import connect, database_url, name_of
 
 _SCHEMA_VERSION = 1
@@ -110,6 +111,9 @@ class KeptOpening:
 
 class LogStorage(Protocol):
     """What a log needs. Every implementation passes `LogStorageContract` of the tests."""
+
+    def ping(self) -> None:
+        """Writes, and leaves all as it is. Raises `UnavailableError` when nothing can be written."""
 
     def head(self) -> TreeHead:
         """The stored tree."""
@@ -205,6 +209,13 @@ class SqlLogStorage:
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
+        self._file = faults.ServedFile(engine.url, "the log's database")
+
+    def ping(self) -> None:
+        """See `LogStorage`."""
+        with self._writing() as connection:
+            for step in (1, -1):  # SQLite does not write what is the same as before
+                connection.execute(_state.update().values(size=_state.c.size + step))
 
     def close(self) -> None:
         """Lets the connections go."""
@@ -289,13 +300,23 @@ class SqlLogStorage:
 
     @contextmanager
     def _reading(self) -> Iterator[Connection]:
-        with _translated(), self._engine.connect().execution_options(reading=True) as connection:
+        with self._translated(), self._engine.connect().execution_options(reading=True) as connection:
             yield connection
 
     @contextmanager
     def _writing(self) -> Iterator[Connection]:
-        with _translated(), self._engine.begin() as connection:
+        with self._translated(), self._engine.begin() as connection:
             yield connection
+
+    @contextmanager
+    def _translated(self) -> Iterator[None]:
+        self._file.require_there()
+        try:
+            yield
+        except (sa.exc.DBAPIError, sa.exc.TimeoutError) as error:
+            # The cause may quote an opening, and the driver's text names the database's address.
+            told = faults.unavailable(error, "the log's database")
+            raise told or UnavailableError("the log's database cannot be used now; try again") from error
 
 
 def _append(connection: Connection, additions: Sequence[Addition]) -> range:
@@ -338,12 +359,3 @@ def _read_nodes(connection: Connection, wanted: Sequence[Node]) -> dict[Node, by
     numbers = {_number_of(node): node for node in wanted}
     rows = connection.execute(sa.select(_nodes).where(_nodes.c.node.in_(numbers))).all()
     return {numbers[row.node]: row.hash for row in rows}
-
-
-@contextmanager
-def _translated() -> Iterator[None]:
-    try:
-        yield
-    except (sa.exc.DBAPIError, sa.exc.TimeoutError) as error:
-        # The cause may quote an opening, and the driver's text names the database's address.
-        raise UnavailableError("the log's database cannot be used now; try again") from error

@@ -107,6 +107,16 @@ class TransparencyLog:
         """What others verify with."""
         return self._signer.key
 
+    def ping(self) -> None:
+        """Writes to the database, and publishes a checkpoint that is not older than a minute.
+
+        Raises:
+            ProofError: the log was put back or damaged; nothing more is signed.
+            UnavailableError: nothing can be written now.
+        """
+        self._storage.ping()
+        self.sign(max_age_seconds=60)
+
     def append(self, additions: Sequence[Addition]) -> range:
         """Takes a batch through all three steps.
 

@@ -43,13 +43,14 @@ from federation.membership.fleet import (
     verify_calls,
 )
 from server.certificates import renew_pki
-from server.fleet import call_log, door
+from server.fleet import call_log
 from server.fleet.admission import Members
 from server.fleet.call_log import CallLog, segments, verify
-from server.fleet.door import Door
 from server.fleet.expiry import GatewayCertificate, ends_at
 from server.fleet.gateway import Gateway, gateway_server
 from server.fleet.members import Coordinator
+from server.visitors import door
+from server.visitors.door import Door
 
 NOW = dt.datetime(2030, 1, 1, 12, tzinfo=dt.UTC)
 SECONDS = int(NOW.timestamp())
@@ -821,7 +822,7 @@ async def test_a_stranger_writes_nothing_into_the_operator_s_log(coordinator, ca
     ],
 )
 def test_an_address_is_one_of_ipv4_or_64_bits_of_ipv6(hosts, places):
-    assert len(Counter(door._network(host) for host in hosts)) == places
+    assert len(Counter(door.network_of(host) for host in hosts)) == places
 
 
 @pytest.mark.integration
