@@ -74,6 +74,7 @@ def enrol_command(
     Example: intaglio enrol one.jpg two.jpg --terms terms.json
     """
     pictures = face_cli.pictures_of([reference, second], camera)
+    face_cli.say(f"Enrolling at {server}: opening the wallet, finding the face, asking ...", as_json=as_json)
     certificates = ClientTls.read(tls, certificate)
     opened, passphrase = open_wallet(wallet, passphrase_file)
     if opened.enrolment:
@@ -143,6 +144,7 @@ def verify_command(
     Example: intaglio verify now.jpg
     """
     audience_nonce, pictures = _nonce(nonce), face_cli.pictures_of([image], camera)
+    face_cli.say(f"Verifying at {server}: opening the wallet, finding the face, asking ...", as_json=as_json)
     opened, passphrase = open_wallet(wallet, passphrase_file)
     opened.require_enrolment()
     bundle = face_cli.read_release(release, release_trust)
