@@ -45,6 +45,7 @@ from federation.release.bundle import Bundle
 from federation.rules.rulebook import Rulebook
 from server.storage.schema import templates
 from server.storage.sqlstorage import open_storage
+from server.storage.sqltemplates import deflated
 
 _DIMENSION, _THRESHOLD = 128, 300
 _PEOPLE_AT_ONCE = (1, 2, 8)
@@ -125,7 +126,7 @@ def write_templates(database: Path, count: int, release: ModelRelease) -> None:
             "purpose": TERMS.purposes[0],
             "audience": TERMS.audience,
             "enrolled_at": int(time.time()),
-            "receipts": secrets.token_bytes(_RECEIPT_BYTES),
+            "receipts": deflated(secrets.token_bytes(_RECEIPT_BYTES)),
         }
         for _ in range(count)
     ]

@@ -95,8 +95,8 @@ class Journal:
         facts = comparison_facts(key_id=request.key_id, transcript=transcript, reply=reply)
         opening = Opening(PersonalKind.ATTEMPT, facts, secrets.token_bytes(SALT_BYTES))
         entry = self._attempt(request.audience, request.purpose, AttemptOutcome.OPENED, opening)
-        position = await self._add(Addition(entry, opening, request.key_id) if enrolled else Addition(entry))
-        return await asyncio.to_thread(self._receipt, position, opening, log_size)
+        addition = Addition(entry, opening, request.key_id) if enrolled else Addition(entry)
+        return await self._writer.add_and_read([addition], lambda at: self._receipt(at.start, opening, log_size))
 
     async def refused(self, request: SessionRequest | None, outcome: AttemptOutcome, *, enrolled: bool = False) -> None:
         """Logs that a request was refused.
@@ -109,12 +109,12 @@ class Journal:
         """
         if request is None:
             opening = Opening(PersonalKind.ATTEMPT, {}, secrets.token_bytes(SALT_BYTES))
-            await self._add(Addition(self._attempt(UNKNOWN, UNKNOWN, outcome, opening)))
+            await self._writer.add(Addition(self._attempt(UNKNOWN, UNKNOWN, outcome, opening)))
             return
         facts = {"key_id": request.key_id.hex()}
         opening = Opening(PersonalKind.ATTEMPT, facts, secrets.token_bytes(SALT_BYTES))
         entry = self._attempt(request.audience, request.purpose, outcome, opening)
-        await self._add(Addition(entry, opening, request.key_id) if enrolled else Addition(entry))
+        await self._writer.add(Addition(entry, opening, request.key_id) if enrolled else Addition(entry))
 
     @asynccontextmanager
     async def asked_by_an_owner(self) -> AsyncIterator[Asking]:
@@ -128,7 +128,7 @@ class Journal:
             facts = {"key_id": asking.key_id.hex()} if asking.key_id else {}
             opening = Opening(PersonalKind.ATTEMPT, facts, secrets.token_bytes(SALT_BYTES))
             entry = self._attempt(UNKNOWN, UNKNOWN, asking.refusal, opening)
-            await self._add(Addition(entry, opening, asking.key_id) if asking.key_id else Addition(entry))
+            await self._writer.add(Addition(entry, opening, asking.key_id) if asking.key_id else Addition(entry))
             raise
 
     async def about_to(self, *openings: tuple[bytes, Opening], log_size: int) -> tuple[LogReceipt, ...]:
@@ -141,10 +141,11 @@ class Journal:
         Returns:
             What the device wants to see before it believes that it was done, in the same order.
         """
-        if self._sequencer is None:
-            raise UsageError("the journal is not open")
-        positions = await self._sequencer.add(*(self._deed(key_id, opening) for key_id, opening in openings))
-        return await asyncio.to_thread(self._receipts, positions, [opening for _, opening in openings], log_size)
+        made = [opening for _, opening in openings]
+        return await self._writer.add_and_read(
+            [self._deed(key_id, opening) for key_id, opening in openings],
+            lambda at: tuple(self._receipt(*each, log_size) for each in zip(at, made, strict=True)),
+        )
 
     async def revocation(self, key_id: bytes, *, log_size: int) -> LogReceipt | None:
         """The receipt of the first revocation of a key, for whoever asks again. None when no opening of one is kept."""
@@ -160,7 +161,7 @@ class Journal:
         known = await asyncio.to_thread(self._public_contents)
         missing = [Addition(entry) for content, entry in wanted.items() if content not in known]
         for addition in missing:
-            await self._add(addition)
+            await self._writer.add(addition)
         return len(missing)
 
     async def erase(self, key_id: bytes) -> LogReceipt | None:
@@ -171,19 +172,17 @@ class Journal:
         """What is kept of a key, by position."""
         return self.log.openings(key_id)
 
-    async def _add(self, addition: Addition) -> int:
+    @property
+    def _writer(self) -> Sequencer:
         if self._sequencer is None:
             raise UsageError("the journal is not open")
-        return (await self._sequencer.add(addition)).start
+        return self._sequencer
 
     def _receipt(self, position: int, opening: Opening, log_size: int) -> LogReceipt:
         logged = self.log.prove(position)
         size = logged.checkpoint.head.size
         proof = self.log.consistency_proof(log_size, size) if 0 < log_size <= size else ()
         return LogReceipt(logged, opening, proof)
-
-    def _receipts(self, positions: range, openings: list[Opening], log_size: int) -> tuple[LogReceipt, ...]:
-        return tuple(self._receipt(*each, log_size) for each in zip(positions, openings, strict=True))
 
     def _revocation(self, key_id: bytes, log_size: int) -> LogReceipt | None:
         for position, opening in self.log.openings(key_id).items():  # in order

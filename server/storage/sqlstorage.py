@@ -10,9 +10,10 @@ from federation.errors import RefusedError, UnavailableError
 from federation.onebit import Decision, Operation
 from federation.wire.convert import SessionRequest
 from server.database import connect, database_url, is_empty, require_current, upgrade
+from server.sql import Mode
 from server.storage.schema import TEMPLATE, held_templates, sessions
 from server.storage.sessions import Repeated, Session, SessionLimits, Step
-from server.storage.sqltemplates import FORGET_DEEDS_OF_SESSION, SqlTemplates, row_of_template
+from server.storage.sqltemplates import FORGET_DEEDS_OF_SESSION, SqlTemplates, row_of_template, template_of
 from server.storage.storage import StoredTemplate
 
 if TYPE_CHECKING:
@@ -88,7 +89,7 @@ class SqlStorage(SqlTemplates):
 
     def start_session(self, session: Session, *, now: int, limits: SessionLimits) -> None:
         """See `Storage`. A crash leaves the session or none."""
-        with self._begin(relaxed=True) as run:
+        with self._begin(Mode.RELAXED) as run:
             self._lock(run, _ALL_SESSIONS)
             run.execute(_SWEEP, {"now": now})
             total, mine = run.execute(_COUNT_SESSIONS, {"peer": session.peer}).one()
@@ -117,12 +118,12 @@ class SqlStorage(SqlTemplates):
     ) -> Session | Repeated | None:
         """See `Storage`. A crash after it leaves a session that only waits for its end."""
         this = {"id": session_id}
-        with self._begin(relaxed=True) as run:
+        with self._begin(Mode.RELAXED) as run:
             row = run.execute(_LOCK_SESSION, this).one_or_none()
             if row is None or row.expires_at <= now:
                 return None
             if row.request_digest == request_digest:
-                return Repeated(run.execute(_FIND_ANSWER, this).scalar_one())
+                return Repeated(run.execute(_FIND_ANSWER, this).scalar())
             if row.taken or row.step != step.value:
                 run.execute(_END, this)
                 return None
@@ -159,7 +160,7 @@ class SqlStorage(SqlTemplates):
             "new_token_digest": token_digest,
             "new_logged": logged,
         }
-        with self._begin(relaxed=True) as run:
+        with self._begin(Mode.RELAXED) as run:
             if run.execute(_AWAIT_TOKEN, values).rowcount != 1:
                 raise RefusedError(_OVER)
             if held is not None:
@@ -167,9 +168,8 @@ class SqlStorage(SqlTemplates):
 
     def held_template(self, session_id: bytes) -> StoredTemplate | None:
         """See `Storage`."""
-        with self._begin(reading=True) as run:
-            row = run.execute(_FIND_HELD, {"id": session_id}).mappings().one_or_none()
-        return StoredTemplate(**row) if row else None
+        with self._begin(Mode.READ) as run:
+            return template_of(run.execute(_FIND_HELD, {"id": session_id}).one_or_none())
 
     def decide(
         self,
@@ -206,27 +206,27 @@ class SqlStorage(SqlTemplates):
             run.execute(_LET_GO, this)
             run.execute(FORGET_DEEDS_OF_SESSION, this)
         if is_match:
-            self._fold_in()
+            self._database.fold_in()
 
     def sweep(self, *, now: int) -> None:
         """See `Storage`. A crash leaves them to the next one."""
-        with self._begin(relaxed=True) as run:
+        with self._begin(Mode.RELAXED) as run:
             self._lock(run, _ALL_SESSIONS)
             swept = run.execute(_SWEEP, {"now": now}).rowcount
         if swept:
-            self._fold_in()
+            self._database.fold_in()
 
     def release_session(self, session_id: bytes) -> None:
         """See `Storage`."""
-        with self._begin(relaxed=True) as run:
+        with self._begin(Mode.RELAXED) as run:
             run.execute(_RELEASE, {"id": session_id})
 
     def end_session(self, session_id: bytes) -> None:
         """See `Storage`."""
-        with self._begin(relaxed=True) as run:
+        with self._begin(Mode.RELAXED) as run:
             run.execute(_END, {"id": session_id})
 
     def open_sessions(self, *, now: int) -> int:
         """See `Storage`."""
-        with self._begin(reading=True) as run:
-            return int(run.execute(_COUNT_LIVING, {"now": now}).scalar_one())
+        with self._begin(Mode.READ) as run:
+            return int(run.execute(_COUNT_LIVING, {"now": now}).scalar())

@@ -17,19 +17,20 @@ from __future__ import annotations
 import hashlib
 import threading
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Self
 
 import sqlalchemy as sa
 
 from federation.errors import UnavailableError, UsageError
 from federation.transparency import TreeHead
 from server.database import POSTGRES_CONNECTIONS
+from server.sql import Database, Mode, Transaction
 from server.storage.schema import log_seen
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from sqlalchemy.engine import Connection, Engine
+    from sqlalchemy.engine import Engine
 
 _SEEN = sa.select(log_seen.c.size, log_seen.c.root).where(log_seen.c.row == 1)
 _IS_BEHIND = log_seen.select().where(log_seen.c.row == 1, log_seen.c.size < sa.bindparam("new_size"))
@@ -48,8 +49,7 @@ class Transactions:
     """
 
     def __init__(self, engine: Engine) -> None:
-        self._engine = engine
-        self._is_sqlite = engine.dialect.name == "sqlite"
+        self._database = Database(engine)
         self._local = threading.local()
         self._head: Callable[[], TreeHead] | None = None
         self._recorded = 0  # entries of the largest tree that this process knows to be recorded; only grows
@@ -63,21 +63,21 @@ class Transactions:
 
     def close(self) -> None:
         """Closes every connection; SQLite folds its write-ahead log into the file."""
-        self._engine.dispose()
+        self._database.close()
 
     @property
     def parallel(self) -> int:
         """See `Storage`. SQLite has one writer, who would only wait for himself."""
-        return 1 if self._is_sqlite else POSTGRES_CONNECTIONS
+        return 1 if self._database.is_sqlite else POSTGRES_CONNECTIONS
 
     def ping(self) -> None:
         """See `Storage`."""
-        with self._begin(reading=True) as run:
+        with self._begin(Mode.READ) as run:
             self._require_not_put_back(run)
 
     def seen(self) -> TreeHead:
         """See `Storage`."""
-        with self._begin(reading=True) as run:
+        with self._begin(Mode.READ) as run:
             row = run.execute(_SEEN).one()
         return TreeHead(row.size, row.root)
 
@@ -86,37 +86,28 @@ class Transactions:
         self._remember(self.seen().size)
         self._head = head
 
-    def _fold_in(self) -> None:
-        """SQLite's write-ahead log holds deleted pages; a crash before this leaves them to its next checkpoint."""
-        if self._is_sqlite:
-            with self._engine.connect() as connection:
-                driver: Any = connection.connection.driver_connection
-                driver.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
-
     @contextmanager
-    def _begin(self, *, reading: bool = False, relaxed: bool = False) -> Iterator[Connection]:
+    def _begin(self, mode: Mode = Mode.DURABLE) -> Iterator[Transaction]:
         """The transaction of this thread, or a new one."""
-        running: Connection | None = getattr(self._local, "connection", None)
+        running: Transaction | None = getattr(self._local, "running", None)
         if running is not None:
-            if running.get_execution_options()["relaxed"] and not (reading or relaxed):
+            if running.mode is Mode.RELAXED and mode is Mode.DURABLE:
                 raise UsageError("this step must reach the disk; its transaction need not")
             yield running
             return
-        options = {"reading": reading, "relaxed": relaxed, "binary": True}
         try:
-            with self._engine.connect().execution_options(**options) as connection:
-                self._local.connection = connection
+            with self._database.transaction(mode) as run:
+                self._local.running = run
                 try:
-                    with connection.begin():
-                        yield connection
-                        recorded = 0 if reading or relaxed else self._see(connection)
-                    self._remember(recorded)
+                    yield run
+                    recorded = self._see(run) if mode is Mode.DURABLE else 0
                 finally:
-                    self._local.connection = None
-        except (sa.exc.OperationalError, sa.exc.InterfaceError, sa.exc.TimeoutError) as error:
+                    self._local.running = None
+            self._remember(recorded)
+        except self._database.unusable as error:
             raise UnavailableError("the database is busy or out of reach; try again") from error
 
-    def _see(self, run: Connection) -> int:
+    def _see(self, run: Transaction) -> int:
         """Records how far the log has come, if nobody else does just now. Entries that are recorded at least."""
         size = self._require_not_put_back(run)
         head = self._head() if self._head else None
@@ -125,11 +116,11 @@ class Transactions:
         is_recorded = run.execute(_SEE_IF_FREE, {"new_size": head.size, "new_root": head.root}).rowcount == 1
         return head.size if is_recorded else size
 
-    def _record(self, run: Connection, head: TreeHead) -> None:
+    def _record(self, run: Transaction, head: TreeHead) -> None:
         """Moves what was seen forward, never back; waits for whoever does just now."""
         run.execute(_SEE, {"new_size": head.size, "new_root": head.root})
 
-    def _require_not_put_back(self, run: Connection) -> int:
+    def _require_not_put_back(self, run: Transaction) -> int:
         """Entries of the log that the database knows; as many as this process has found there before, or more."""
         expected = self._recorded  # read first: whatever was recorded by now, the next statement sees
         size: int = run.execute(_SEEN).one().size
@@ -144,9 +135,9 @@ class Transactions:
         with self._growing:
             self._recorded = max(self._recorded, size)
 
-    def _lock(self, run: Connection, *names: bytes) -> None:
+    def _lock(self, run: Transaction, *names: bytes) -> None:
         """Until the transaction ends, nobody else passes here with these names. SQLite's write lock does it already."""
-        if not self._is_sqlite:
+        if not self._database.is_sqlite:
             digests = (hashlib.sha256(name).digest()[:8] for name in names)
             for number in sorted({int.from_bytes(digest, "big", signed=True) for digest in digests}):
                 run.execute(_LOCK_NAME, {"number": number})

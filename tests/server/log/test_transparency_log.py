@@ -32,6 +32,7 @@ from federation.transparency import (
 from server.log.sequencer import Sequencer
 from server.log.storage import Addition, KeptOpening, LogStorage, open_log_storage
 from server.log.transparency_log import TransparencyLog
+from server.sql import Mode, Transaction
 from tests.crash_points import SUBJECT, open_log, witness_in
 from tests.transparency_log import (
     NOW,
@@ -501,6 +502,46 @@ def test_the_published_checkpoint_never_goes_back(tmp_path, storage):
     assert SignedCheckpoint.from_bytes(published.read_bytes()).head.size == 15
 
 
+def test_nothing_of_a_batch_is_shown_before_its_transaction_is_committed(tmp_path, storage, monkeypatch):
+    published = tmp_path / "published"
+    log = a_log(storage, published=published)
+    log.append(additions(0))
+    commit, seen = Transaction.commit, list[tuple[int, int]]()
+
+    def look_and_commit(run):
+        if run.mode is Mode.DURABLE:
+            seen.append((size_of(published), log.head.size))
+        commit(run)
+
+    monkeypatch.setattr(Transaction, "commit", look_and_commit)
+    log.append(additions(1, 2))
+    assert seen == [(1, 1)]
+    assert (size_of(published), log.head.size) == (3, 3)
+
+
+def test_a_commit_that_fails_leaves_no_entry_no_signature_and_a_log_that_goes_on(tmp_path, storage, monkeypatch):
+    published = tmp_path / "published"
+    log = a_log(storage, published=published)
+    log.append(additions(0))
+    before = storage.checkpoint(), published.read_bytes()
+
+    def fail(_):
+        raise sqlite3.OperationalError("database or disk is full")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Transaction, "commit", fail)
+        with pytest.raises(UnavailableError, match="cannot be used now"):
+            log.append(additions(1, 2))
+    assert (storage.checkpoint(), published.read_bytes()) == before
+    assert (storage.head().size, log.head.size) == (1, 1)
+    assert log.append(additions(3)) == range(1, 2)
+    assert log.audit().size == size_of(published) == 2
+
+
+def size_of(published):
+    return SignedCheckpoint.from_bytes(published.read_bytes()).head.size
+
+
 # ------------------------------------------------------------------ crashes
 
 
@@ -635,7 +676,7 @@ async def test_a_log_that_finds_itself_forked_takes_no_more_entries(storage):
         for number in (3, 4):
             with pytest.raises(ProofError, match="forked"):
                 await sequencer.add(*additions(number))
-    assert storage.head().size == 3, "the second one must not be appended"
+    assert storage.head().size == 2, "what cannot be signed is not appended"
 
 
 @pytest.mark.integration
@@ -667,3 +708,27 @@ async def test_batching_costs_little_against_bare_commits_and_much_less_than_one
         crowd = sorted(await asyncio.gather(*(one() for _ in range(100))))[50]
     assert alone < 20 * bare()
     assert crowd < 8 * alone
+
+
+async def test_what_a_batch_wants_to_read_is_of_one_moment_and_its_errors_are_its_own(storage, monkeypatch):
+    begun = list[Mode]()
+    begin = Transaction.begin
+    log = a_log(storage)
+
+    def refuse(_):
+        raise UsageError("not this one")
+
+    async with Sequencer(log) as sequencer:
+        waiting = [
+            asyncio.ensure_future(sequencer.add_and_read(additions(1), lambda at: (at, log.prove(at.start)))),
+            asyncio.ensure_future(sequencer.add_and_read(additions(2), refuse)),
+            asyncio.ensure_future(sequencer.add_and_read(additions(3), lambda at: (at, log.prove(at.start)))),
+        ]
+        monkeypatch.setattr(Transaction, "begin", lambda run: (begun.append(run.mode), begin(run))[1])
+        first, second, third = await asyncio.gather(*waiting, return_exceptions=True)
+    assert begun == [Mode.DURABLE, Mode.SNAPSHOT]
+    assert isinstance(second, UsageError)
+    for (positions, proved), number in [(first, 0), (third, 2)]:
+        assert positions == range(number, number + 1)
+        assert (proved.index, proved.checkpoint.head.size) == (number, 3)
+    assert storage.head().size == 3

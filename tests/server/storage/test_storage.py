@@ -26,6 +26,7 @@ from federation.onebit import Decision, Operation
 from federation.transparency import PersonalKind, TreeHead
 from federation.wire.convert import SessionRequest
 from server.database import connect, copy_file, database_url, name_of, upgrade
+from server.sql import Mode, Transaction
 from server.storage import schema
 from server.storage.limits import AttemptHistory, AttemptLimits
 from server.storage.sessions import Repeated, Session, SessionLimits, Step
@@ -300,7 +301,7 @@ class StorageContract:
 
     def test_deeds_are_announced_together_or_not_at_all(self, storage):
         storage.announce(a_deed(1))
-        with pytest.raises(sa.exc.IntegrityError):
+        with pytest.raises(storage._database.conflict):
             storage.announce(a_deed(2), a_deed(1))
         assert storage.deeds() == [a_deed(1)]
 
@@ -552,7 +553,7 @@ class StorageContract:
     def test_catching_up_is_all_or_nothing(self, storage):
         storage.enrol(a_template())
         session = start(storage)
-        with pytest.raises(sa.exc.IntegrityError):
+        with pytest.raises(storage._database.conflict):
             storage.catch_up([MissedEnd(KEY, NOW, digest(1)), MissedAttempt(OTHER_KEY, digest(2), NOW)], a_head(9))
         assert storage.template(KEY) == a_template()
         assert storage.seen().size == 0
@@ -1039,7 +1040,7 @@ def test_a_database_that_goes_away_makes_calls_unavailable_and_comes_back(prepar
 def test_an_error_of_the_database_shows_no_template(database):
     with open_storage(database) as storage:
         storage.enrol(a_template())
-        with pytest.raises(sa.exc.IntegrityError) as caught, storage._begin() as run:
+        with pytest.raises(storage._database.conflict) as caught, storage._begin() as run:
             run.execute(schema.templates.insert().values(key_id=KEY, **dataclasses.asdict(a_template())))
     assert "padded" not in str(caught.value)
 
@@ -1107,10 +1108,9 @@ def test_no_step_of_a_verification_reads_through_a_table_that_grows(tmp_path):
     statements = []
     with open_storage(tmp_path / "db") as storage:
         storage.enrol(a_template())
-        sa.event.listen(
-            storage._engine, "before_cursor_execute", lambda *event: statements.append((event[2], event[3]))
-        )
         storage.follow(lambda: a_head(len(statements)))
+        with storage._database.transaction(Mode.READ) as run:
+            run.driver.set_trace_callback(statements.append)
         session = start(storage)
         take(storage, session)
         assert storage.template(KEY)
@@ -1123,9 +1123,9 @@ def test_no_step_of_a_verification_reads_through_a_table_that_grows(tmp_path):
         storage.erase(KEY, request_digest=digest(1))
     plans = []
     connection = sqlite3.connect(tmp_path / "db")
-    for statement, parameters in statements:
+    for statement in statements:
         if statement.split()[0] in {"SELECT", "INSERT", "UPDATE", "DELETE"}:
-            plans += [row[3] for row in connection.execute(f"EXPLAIN QUERY PLAN {statement}", parameters)]
+            plans += [row[3] for row in connection.execute(f"EXPLAIN QUERY PLAN {statement}")]
     connection.close()
     assert len(plans) >= 10
     # The only reading-through is of the index that counts open sessions, which are bounded.
@@ -1166,8 +1166,24 @@ def steps_of(storage):
     ]
 
 
+def before_commits(monkeypatch, look):
+    """Looks at each transaction that writes just before its commit."""
+    commit = Transaction.commit
+
+    def call(run):
+        if run.mode in {Mode.RELAXED, Mode.DURABLE}:
+            look(run)
+        commit(run)
+
+    monkeypatch.setattr(Transaction, "commit", call)
+
+
+def pragma(run, name):
+    return run.driver.execute(f"PRAGMA {name}").fetchone()[0]
+
+
 @pytest.mark.parametrize("step", STEPS)
-def test_a_crash_leaves_the_state_before_a_step_or_after_it(tmp_path, step):
+def test_a_crash_leaves_the_state_before_a_step_or_after_it(tmp_path, monkeypatch, step):
     """The disk is photographed just before the commit and after the step; both must open and be whole."""
     live = tmp_path / "live"
     live.mkdir()
@@ -1191,10 +1207,10 @@ def test_a_crash_leaves_the_state_before_a_step_or_after_it(tmp_path, step):
             if name == step:
                 break
             take_step()
-        storage._engine.dispose()
+        storage.close()
         shutil.copytree(live, tmp_path / "expected before")
         photographs = iter([tmp_path / "before"])
-        sa.event.listen(storage._engine, "commit", lambda _: shutil.copytree(live, next(photographs)))
+        before_commits(monkeypatch, lambda _: shutil.copytree(live, next(photographs)))
         take_step()
         shutil.copytree(live, tmp_path / "after")
     before, after = state_of(tmp_path / "before"), state_of(tmp_path / "after")
@@ -1206,19 +1222,14 @@ def test_a_crash_leaves_the_state_before_a_step_or_after_it(tmp_path, step):
 
 
 @pytest.mark.parametrize("step", STEPS)
-def test_each_step_that_must_last_syncs_what_it_wrote_before_it_returns(tmp_path, step):
+def test_each_step_that_must_last_syncs_what_it_wrote_before_it_returns(tmp_path, monkeypatch, step):
     """SQLite syncs at the commit of every transaction that asks for it, and these all do."""
     with open_storage(tmp_path / "db") as storage:
         for name, take_step in steps_of(storage):
             levels = []
-            sa.event.listen(
-                storage._engine,
-                "commit",
-                lambda connection, levels=levels: levels.append(
-                    connection.exec_driver_sql("PRAGMA synchronous").scalar()
-                ),
-            )
-            take_step()
+            with monkeypatch.context() as patched:
+                before_commits(patched, lambda run, levels=levels: levels.append(pragma(run, "synchronous")))
+                take_step()
             if name == step:
                 assert levels == [2]  # FULL
                 return
@@ -1257,15 +1268,15 @@ def test_the_database_is_for_its_owner_only(tmp_path):
 
 def test_commits_reach_the_disk_before_they_return_unless_they_need_not(tmp_path):
     with open_storage(tmp_path / "db") as storage:
-        for relaxed, level in [(False, 2), (True, 1)]:
-            with storage._begin(relaxed=relaxed) as run:
-                pragmas = [run.exec_driver_sql(f"PRAGMA {p}").scalar() for p in ("journal_mode", "synchronous")]
+        for mode, level in 2 * [(Mode.DURABLE, 2), (Mode.RELAXED, 1)]:
+            with storage._begin(mode) as run:
+                pragmas = [pragma(run, name) for name in ("journal_mode", "synchronous")]
             assert pragmas == ["wal", level]
 
 
 def test_what_must_reach_the_disk_is_not_done_in_a_transaction_that_need_not(tmp_path):
     with open_storage(tmp_path / "db") as storage:
-        with storage._begin(relaxed=True), pytest.raises(UsageError, match="must reach the disk"):
+        with storage._begin(Mode.RELAXED), pytest.raises(UsageError, match="must reach the disk"):
             storage.enrol(a_template())
         assert storage.template(KEY) is None
 
