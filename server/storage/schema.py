@@ -89,6 +89,8 @@ log_seen = sa.Table(
     _bytes("root"),
     **_STRICT,
 )
+IS_OPEN = sa.text("step <> 'done'")
+"""Of a session; in these words, so that a statement that says them may use the index of those that are open."""
 sessions = sa.Table(
     "sessions",
     metadata,
@@ -107,7 +109,7 @@ sessions = sa.Table(
     _bytes("answer", nullable=True),
     _bytes("audience_nonce"),
     _bytes("logged", nullable=True),
-    sa.Index("sessions_by_step", "step", "peer"),
+    sa.Index("open_sessions", "peer", "expires_at", "step", sqlite_where=IS_OPEN, postgresql_where=IS_OPEN),
     sa.Index("sessions_by_expiry", "expires_at"),
     sa.Index("sessions_by_key", "key_id"),
     **_STRICT,

@@ -11,7 +11,7 @@ from federation.onebit import Decision, Operation
 from federation.wire.convert import SessionRequest
 from server.database import connect, database_url, is_empty, require_current, upgrade
 from server.sql import Mode
-from server.storage.schema import TEMPLATE, held_templates, sessions
+from server.storage.schema import IS_OPEN, TEMPLATE, held_templates, sessions
 from server.storage.sessions import Repeated, Session, SessionLimits, Step
 from server.storage.sqltemplates import FORGET_DEEDS_OF_SESSION, SqlTemplates, row_of_template, template_of
 from server.storage.storage import StoredTemplate
@@ -20,18 +20,42 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
-_ALL_SESSIONS = b"sessions"
 _OVER = "the session has ended; start again"
 
 _id: sa.BindParameter[bytes] = sa.bindparam("id")
 _THIS_SESSION = sessions.c.session_id == _id
-_IS_OPEN = sessions.c.step != Step.DONE.value
-_COUNT_SESSIONS = sa.select(
-    sa.func.count().label("total"), sa.func.count().filter(sessions.c.peer == sa.bindparam("peer")).label("mine")
-).where(_IS_OPEN)
-_COUNT_LIVING = sa.select(sa.func.count()).where(_IS_OPEN, sessions.c.expires_at > sa.bindparam("now"))
-_SWEEP = sessions.delete().where(sessions.c.expires_at <= sa.bindparam("now"))
-_ADD_SESSION = sessions.insert()
+# A sum is in no index: SQLite would rather read through all that have not expired, also those that are done.
+_HAS_TIME = sessions.c.expires_at + sa.literal_column("0") > sa.bindparam("now")
+_COUNT_LIVING = sa.select(sa.func.count()).select_from(sessions).where(IS_OPEN, _HAS_TIME)
+_COUNT_MINE = _COUNT_LIVING.where(sessions.c.peer == sa.bindparam("peer"))
+# Whoever is being swept by another front end, or answered just now, is left to the next sweep.
+_SWEEP = sessions.delete().where(
+    sessions.c.session_id.in_(
+        sa.select(sessions.c.session_id)
+        .where(sessions.c.expires_at <= sa.bindparam("now"))
+        .with_for_update(skip_locked=True)
+    )
+)
+_NEW_SESSION = (
+    "session_id",
+    "step",
+    "operation",
+    "key_id",
+    "purpose",
+    "audience",
+    "peer",
+    "nonce",
+    "expires_at",
+    "taken",
+    "audience_nonce",
+)
+_ADD_SESSION = sessions.insert().from_select(
+    _NEW_SESSION,
+    sa.select(*(sa.bindparam(name, type_=sessions.c[name].type) for name in _NEW_SESSION)).where(
+        _COUNT_LIVING.scalar_subquery() < sa.bindparam("capacity"),
+        _COUNT_MINE.scalar_subquery() < sa.bindparam("per_peer"),
+    ),
+)
 _LOCK_SESSION = (
     sa.select(*(column for column in sessions.c if column is not sessions.c.answer))
     .where(_THIS_SESSION)
@@ -89,29 +113,30 @@ class SqlStorage(SqlTemplates):
 
     def start_session(self, session: Session, *, now: int, limits: SessionLimits) -> None:
         """See `Storage`. A crash leaves the session or none."""
+        row: dict[str, object] = {
+            "session_id": session.session_id,
+            "step": session.step.value,
+            "key_id": session.request.key_id,
+            "purpose": session.request.purpose,
+            "audience": session.request.audience,
+            "peer": session.peer,
+            "nonce": session.nonce,
+            "expires_at": session.expires_at,
+            "operation": session.operation.name,
+            "taken": 0,
+            "audience_nonce": session.request.audience_nonce,
+            "now": now,
+            "capacity": limits.capacity,
+            "per_peer": limits.per_peer,
+        }
         with self._begin(Mode.RELAXED) as run:
-            self._lock(run, _ALL_SESSIONS)
-            run.execute(_SWEEP, {"now": now})
-            total, mine = run.execute(_COUNT_SESSIONS, {"peer": session.peer}).one()
-            if total >= limits.capacity or mine >= limits.per_peer:
-                whose = "are open" if total >= limits.capacity else "of this client are open"
-                raise UnavailableError(
-                    f"too many sessions {whose}; try again in a minute", retry_after_seconds=limits.lifetime_seconds
-                )
-            row = {
-                "session_id": session.session_id,
-                "step": session.step.value,
-                "key_id": session.request.key_id,
-                "purpose": session.request.purpose,
-                "audience": session.request.audience,
-                "peer": session.peer,
-                "nonce": session.nonce,
-                "expires_at": session.expires_at,
-                "operation": session.operation.name,
-                "taken": 0,
-                "audience_nonce": session.request.audience_nonce,
-            }
-            run.execute(_ADD_SESSION, row)
+            if run.execute(_ADD_SESSION, row).rowcount == 1:
+                return
+            are_all = run.execute(_COUNT_LIVING, {"now": now}).scalar() >= limits.capacity
+        raise UnavailableError(
+            f"too many sessions {'are open' if are_all else 'of this client are open'}; try again in a minute",
+            retry_after_seconds=limits.lifetime_seconds,
+        )
 
     def take_session(
         self, session_id: bytes, step: Step, *, request_digest: bytes, now: int
@@ -205,13 +230,12 @@ class SqlStorage(SqlTemplates):
             run.execute(_FINISH, this | {"new_answer": answer, "new_expires_at": expires_at})
             run.execute(_LET_GO, this)
             run.execute(FORGET_DEEDS_OF_SESSION, this)
-        if is_match:
+        if is_match and held:  # an old template or an announced one was deleted; the rest goes with the next sweep
             self._database.fold_in()
 
     def sweep(self, *, now: int) -> None:
         """See `Storage`. A crash leaves them to the next one."""
         with self._begin(Mode.RELAXED) as run:
-            self._lock(run, _ALL_SESSIONS)
             swept = run.execute(_SWEEP, {"now": now}).rowcount
         if swept:
             self._database.fold_in()

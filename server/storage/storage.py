@@ -297,7 +297,7 @@ class Storage(Protocol):
     # ------------------------------------------------------------------ sessions
 
     def start_session(self, session: Session, *, now: int, limits: SessionLimits) -> None:
-        """Opens a session; forgets those that have expired.
+        """Opens a session.
 
         Args:
             session: fresh.

@@ -3,13 +3,12 @@
 Theory of operation
 -------------------
 Two front ends must never spend one attempt or one nonce twice. In SQLite a writing transaction holds the only write
-lock from its beginning. In PostgreSQL every method that decides about a key id first takes an advisory lock on it,
-opening a session takes one on all sessions, and a session's row is locked while its step is decided. Whoever takes
-several locks takes them in this order: all sessions, key ids by their number, sessions' rows, the row of the log's
-checkpoint. That last row is written as the last thing before the commit, by every durable transaction, unless another
-one is just writing it: nobody waits for it. What a transaction does explains its entry of the log as well as a record
-that covers it (`server.matching.reconciling`); only one that takes an announcement away without doing anything must
-record.
+lock from its beginning. In PostgreSQL every method that decides about a key id first takes an advisory lock on it, and
+a session's row is locked while its step is decided. Whoever takes several locks takes them in this order: key ids by
+their number, sessions' rows, the row of the log's checkpoint. Opening a session takes none. That last row is written as
+the last thing before the commit, by every durable transaction, unless another one is just writing it: nobody waits for
+it. What a transaction does explains its entry of the log as well as a record that covers it
+(`server.matching.reconciling`); only one that takes an announcement away without doing anything must record.
 """
 
 from __future__ import annotations
