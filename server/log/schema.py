@@ -9,7 +9,7 @@ from functools import cache
 
 import sqlalchemy as sa
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 # SQLite's strict tables have one integer type, of 64 bits.
 _NUMBER = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
 
@@ -46,6 +46,14 @@ openings = sa.Table(
     sqlite_strict=True,
 )
 
+public = sa.Table(  # what the operator declared, so that a start need not read the whole log to find it
+    "log_public",
+    metadata,
+    sa.Column("position", _NUMBER, primary_key=True, autoincrement=False),
+    sa.Column("digest", sa.LargeBinary, nullable=False, index=True),
+    sqlite_strict=True,
+)
+
 HEAD = sa.select(state.c.size, state.c.root)
 CHECKPOINT = sa.select(state.c.checkpoint)
 STATE = sa.select(state).with_for_update()
@@ -68,6 +76,11 @@ FIND_OPENINGS_BETWEEN = (
     sa.select(openings).where(openings.c.position >= _start, openings.c.position < _stop).order_by(openings.c.position)
 )
 ALL_OPENINGS = sa.select(openings.c.subject, openings.c.opening)
+ADD_PUBLIC = public.insert()
+FIND_PUBLIC = sa.select(public.c.position).where(public.c.digest == sa.bindparam("wanted")).order_by(public.c.position)
+FIND_PUBLIC_BETWEEN = (
+    sa.select(public).where(public.c.position >= _start, public.c.position < _stop).order_by(public.c.position)
+)
 FORGET_OPENINGS = openings.delete().where(openings.c.subject == _subject)
 
 

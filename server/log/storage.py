@@ -6,17 +6,18 @@ A log has one row that says how far it reached. Whoever changes anything holds t
 for the whole file, PostgreSQL locks the row. So any number of front ends may share a database: their batches come one
 after the other, and the log cannot fork.
 
-Entries and nodes are only ever inserted. A node ``(level, index)`` is stored under ``(2 index + 1) 2^level``, a number
-that no other node has. Openings are personal data. They lie in a table of their own under their owner's name, and are
-deleted with the tombstone in one transaction.
+Entries, nodes and the index of public entries are only ever inserted. A node ``(level, index)`` is stored under
+``(2 index + 1) 2^level``, a number that no other node has. Openings are personal data. They lie in a table of their own
+under their owner's name, and are deleted with the tombstone in one transaction.
 
 The database is the log's own; the templates are elsewhere.
 """
 
 from __future__ import annotations
 
+import hashlib
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -26,7 +27,16 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection, Engine
 
 from federation.errors import ProofError, UnavailableError, UsageError
-from federation.transparency import Frontier, LogEntry, NodeReader, Opening, PersonalKind, TreeHead
+from federation.transparency import (
+    Frontier,
+    LogEntry,
+    NodeReader,
+    Opening,
+    PersonalKind,
+    PublicEntry,
+    TreeHead,
+    entry_from_bytes,
+)
 from federation.transparency.tree import Node
 from server.database import connect, database_url, name_of
 from server.log import schema
@@ -109,6 +119,12 @@ class LogStorage(Protocol):
     def replace_checkpoint(self, make: CheckpointMaker) -> bytes:
         """Calls `make` while nobody else can append or sign, and makes its result durable."""
 
+    def public(self, content: bytes) -> list[int]:
+        """Where a public entry of that content is said to stand. Whoever relies on it reads the entry."""
+
+    def public_between(self, start: int, stop: int) -> dict[int, bytes]:
+        """SHA-256 of the content of each public entry from `start` up to `stop`, as the index has it, by position."""
+
     def openings(self, subject: bytes) -> dict[int, Opening]:
         """What is kept of somebody, by position."""
 
@@ -159,13 +175,26 @@ def open_log_storage(database: str | Path, *, read_only: bool = False) -> SqlLog
 
 
 def _prepare(connection: Connection) -> None:
-    """A crash leaves an empty database or a whole one: tables and first row are one transaction."""
+    """A crash leaves an empty database or a whole one, of the version before or this one: it is one transaction."""
     if connection.dialect.name == "postgresql":
         connection.execute(sa.select(sa.func.pg_advisory_xact_lock(_ADVISORY_LOCK)))
-    if not sa.inspect(connection).get_table_names():
+    tables = sa.inspect(connection).get_table_names()
+    if not tables:
         schema.metadata.create_all(connection)
         empty = Frontier().head
         connection.execute(schema.state.insert().values(version=schema.SCHEMA_VERSION, size=0, root=empty.root))
+    elif set(tables) == set(schema.metadata.tables) - {schema.public.name}:
+        _index_public(connection)
+
+
+def _index_public(connection: Connection) -> None:
+    """A log cannot be begun anew, so one of version 1 is read through once and gets the index that it lacked."""
+    schema.public.create(connection)
+    found = connection.execute(sa.select(schema.entries).execution_options(yield_per=1000))
+    public = ((row.position, entry_from_bytes(row.entry)) for row in found if b'"content"' in row.entry)
+    if rows := _public_rows(public):
+        connection.execute(schema.ADD_PUBLIC, rows)
+    connection.execute(schema.state.update().values(version=schema.SCHEMA_VERSION))
 
 
 def _require_log(connection: Connection, name: str) -> None:
@@ -236,6 +265,17 @@ class SqlLogStorage:
             if made != last:
                 run.execute(schema.SIGN, {"made": made})
             return made
+
+    def public(self, content: bytes) -> list[int]:
+        """See `LogStorage`."""
+        with self._reading() as run:
+            return run.execute(schema.FIND_PUBLIC, {"wanted": _digest(content)}).scalars()
+
+    def public_between(self, start: int, stop: int) -> dict[int, bytes]:
+        """See `LogStorage`."""
+        with self._reading() as run:
+            rows = run.execute(schema.FIND_PUBLIC_BETWEEN, {"start": start, "stop": stop}).all
+        return {row.position: row.digest for row in rows}
 
     def openings(self, subject: bytes) -> dict[int, Opening]:
         """See `LogStorage`."""
@@ -314,6 +354,7 @@ def _append(run: Transaction, additions: Sequence[Addition], extend: CheckpointE
     _insert(run, schema.ADD_ENTRY, [{"position": p, "entry": leaf} for p, leaf in zip(positions, leaves, strict=True)])
     _insert(run, schema.ADD_NODE, [{"node": _number_of(node), "hash": digest} for node, digest in completed.items()])
     _insert(run, schema.ADD_OPENING, kept)
+    _insert(run, schema.ADD_PUBLIC, _public_rows(zip(positions, (one.entry for one in additions), strict=True)))
     now = grown.head
     run.execute(schema.GROW, {"size": now.size, "root": now.root})
     if extend is not None:
@@ -331,6 +372,18 @@ def _lock(run: Transaction) -> tuple[TreeHead, bytes | None]:
 def _insert(run: Transaction, statement: sa.Insert, rows: list[dict[str, Any]]) -> None:
     if rows:
         run.execute(statement, rows)
+
+
+def _public_rows(entries: Iterable[tuple[int, LogEntry]]) -> list[dict[str, Any]]:
+    return [
+        {"position": position, "digest": _digest(entry.content)}
+        for position, entry in entries
+        if isinstance(entry, PublicEntry)
+    ]
+
+
+def _digest(content: bytes) -> bytes:
+    return hashlib.sha256(content).digest()
 
 
 def _number_of(node: Node) -> int:

@@ -48,15 +48,18 @@ from federation.transparency import (
     Opening,
     PersonalEntry,
     PersonalKind,
+    PublicEntry,
     SignedCheckpoint,
     TreeHead,
     VerifierKey,
     consistency_proof,
+    entry_from_bytes,
     inclusion_proof,
     verify_consistency,
 )
 from federation.transparency.entries import SALT_BYTES
 from server.files import PUBLIC, write_durably
+from server.log.fsck import require_whole
 from server.log.storage import Addition, CheckpointExtender, CheckpointMaker, KeptOpening, LogStorage
 
 _PAGE = 4096
@@ -252,20 +255,21 @@ class TransparencyLog:
         self._show(signed[-1])  # step 2
         return Tombstone(position, made[-1])
 
-    def audit(self) -> TreeHead:
-        """Recomputes the tree from all entries.
+    def declares(self, content: bytes) -> bool:
+        """Whether the last checkpoint covers a public entry of that content. Reads that entry, and no others."""
+        with self._storage.snapshot():
+            return any(
+                _content(leaf) == content for at in self._storage.public(content) for leaf in self.entries(at, at + 1)
+            )
+
+    def fsck(self) -> TreeHead:
+        """Reads the whole log, and compares with it whatever is kept beside it; see `server.log.fsck`.
 
         Raises:
-            ProofError: they do not give the signed root.
+            ProofError: something differs; the error says what.
         """
-        head, frontier = self.checkpoint().head, Frontier()
-        while frontier.size < head.size:
-            page = self.entries(frontier.size, head.size)
-            if not page:
-                raise ProofError(f"entry {frontier.size} is missing from the database")
-            frontier, _ = frontier.grow(page)
-        if frontier.head != head:
-            raise ProofError(f"the {head.size} stored entries do not give the signed root")
+        head = self.checkpoint().head
+        require_whole(self._storage, head)
         return head
 
     def _extender(self, made: list[SignedCheckpoint]) -> CheckpointExtender:
@@ -361,6 +365,11 @@ class TransparencyLog:
             data = self.checkpoint().to_bytes()
             if not self._published.exists() or self._published.read_bytes() != data:
                 publish_file(self._published, data)
+
+
+def _content(leaf: bytes) -> bytes | None:
+    entry = entry_from_bytes(leaf)
+    return entry.content if isinstance(entry, PublicEntry) else None
 
 
 @lru_cache(maxsize=8)

@@ -21,12 +21,10 @@ from federation.errors import IntaglioError, UnavailableError, UsageError
 from federation.transparency import (
     AttemptEntry,
     AttemptOutcome,
-    LogEntry,
     Opening,
     PersonalEntry,
     PersonalKind,
     PublicEntry,
-    entry_from_bytes,
 )
 from federation.transparency.entries import SALT_BYTES
 from federation.wire.logged import LogReceipt, comparison_facts
@@ -158,8 +156,9 @@ class Journal:
             How many were missing.
         """
         wanted = {entry.content: entry for entry in declared}
-        known = await asyncio.to_thread(self._public_contents)
-        missing = [Addition(entry) for content, entry in wanted.items() if content not in known]
+        missing = await asyncio.to_thread(
+            lambda: [Addition(entry) for content, entry in wanted.items() if not self.log.declares(content)]
+        )
         for addition in missing:
             await self._writer.add(addition)
         return len(missing)
@@ -194,14 +193,6 @@ class Journal:
         tombstone = self.log.erase(key_id)
         return self._receipt(tombstone.position, tombstone.opening, 0) if tombstone else None
 
-    def _public_contents(self) -> set[bytes]:
-        """Contents of all public entries. Reads the whole log, so it is for a server's start and for new rules only."""
-        contents, position = set[bytes](), 0
-        while page := self.log.entries(position, self.log.checkpoint().head.size):
-            contents.update(entry.content for entry in map(_public, page) if entry is not None)
-            position += len(page)
-        return contents
-
     def _attempt(self, requester: str, purpose: str, outcome: AttemptOutcome, opening: Opening) -> AttemptEntry:
         return AttemptEntry(self._now(), requester, purpose, outcome, opening.commitment)
 
@@ -212,10 +203,3 @@ class Journal:
 
     def _now(self) -> int:
         return int(self._clock())
-
-
-def _public(leaf: bytes) -> PublicEntry | None:
-    if b'"content"' not in leaf:  # only public entries have that field; the others need not be parsed
-        return None
-    entry: LogEntry = entry_from_bytes(leaf)
-    return entry if isinstance(entry, PublicEntry) else None

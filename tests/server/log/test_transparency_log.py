@@ -24,6 +24,8 @@ from federation.transparency import (
     Opening,
     PersonalEntry,
     PersonalKind,
+    PublicEntry,
+    PublicKind,
     SignedCheckpoint,
     TreeHead,
     entry_from_bytes,
@@ -187,7 +189,7 @@ class LogStorageContract:
             memory = LogMemory.begin(checkpoint, TRUST, now=NOW)
             assert memory.advance(logs[1].grow_from(checkpoint.head.size), TRUST, now=NOW).checkpoint.head.size == 24
             assert len(proof) <= 6
-        assert logs[0].audit().size == 24
+        assert logs[0].fsck().size == 24
 
 
 class Reader:
@@ -239,7 +241,7 @@ class TestSqliteStorage(LogStorageContract):
 
     def test_a_log_of_another_version_is_refused(self, path):
         open_log_storage(path).close()
-        edit(path, "UPDATE log_state SET version = 2")
+        edit(path, "UPDATE log_state SET version = 3")
         with pytest.raises(UsageError, match="another version"):
             open_log_storage(path)
 
@@ -436,14 +438,72 @@ def test_a_log_whose_database_was_changed_is_not_opened(grown, storage, statemen
         a_log(storage, published=grown / "checkpoint")
 
 
-def test_a_changed_entry_shows_in_the_audit(grown, storage):
-    edit(grown / "log.db", "UPDATE log_entries SET entry = x'00' WHERE position = 2")
+@pytest.mark.parametrize(
+    ("statement", "match"),
+    [
+        ("UPDATE log_entries SET entry = x'00' WHERE position = 2", "stored tree is not that of entries 0 to 9"),
+        ("UPDATE log_nodes SET hash = zeroblob(32) WHERE node = 2", "stored tree is not that of entries 0 to 9"),
+        ("DELETE FROM log_entries WHERE position >= 4", "entry 4 is missing"),
+        ("DELETE FROM log_public WHERE position = 6", "index of public entries is wrong between entries 0 and 9"),
+        ("UPDATE log_public SET digest = zeroblob(32) WHERE position = 7", "index of public entries is wrong"),
+        ("INSERT INTO log_public VALUES (3, zeroblob(32))", "index of public entries is wrong"),
+        ("UPDATE log_openings SET opening = (SELECT max(opening) FROM log_openings)", "is of another one"),
+    ],
+)
+def test_whatever_a_start_does_not_look_at_shows_when_the_whole_log_is_read(grown, storage, statement, match):
+    declared = [Addition(a_declaration(content)) for content in (b"one", b"two")]
+    a_log(storage).append([*declared, an_addition(8, b"her"), an_addition(9, b"him")])
+    assert a_log(storage).fsck().size == 10
+    edit(grown / "log.db", statement)
     log = a_log(storage)
-    with pytest.raises(ProofError, match="do not give the signed root"):
-        log.audit()
-    edit(grown / "log.db", "DELETE FROM log_entries WHERE position >= 4")
-    with pytest.raises(ProofError, match="entry 4 is missing"):
-        log.audit()
+    with pytest.raises(ProofError, match=match):
+        log.fsck()
+
+
+def test_a_start_reads_the_declarations_that_it_asks_for_and_no_other_entry(grown, storage, monkeypatch):
+    log = a_log(storage)
+    log.append([Addition(a_declaration(b"one")), *additions(9), Addition(a_declaration(b"two"))])
+    read, entries = list[int](), storage.entries
+
+    def note_and_read(start, stop):
+        read.extend(range(start, stop))
+        return entries(start, stop)
+
+    monkeypatch.setattr(storage, "entries", note_and_read)
+    log = a_log(storage)
+    assert [log.declares(content) for content in (b"two", b"one", b"three")] == [True, True, False]
+    assert read == [8, 6]
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "UPDATE log_public SET position = 3 WHERE position = 6",
+        "UPDATE log_public SET position = 1000 WHERE position = 6",
+        "DELETE FROM log_public",
+    ],
+)
+def test_an_index_that_is_wrong_declares_nothing_that_is_not_in_the_log(grown, storage, statement):
+    log = a_log(storage)
+    log.append([Addition(a_declaration(b"one")), Addition(a_declaration(b"two"))])
+    edit(grown / "log.db", statement)
+    assert not log.declares(b"one")
+
+
+def test_a_log_of_the_version_before_gets_its_index_once(grown, storage):
+    a_log(storage).append([Addition(a_declaration(b"one")), *additions(9)])
+    storage.close()
+    for statement in ("DROP TABLE log_public", "UPDATE log_state SET version = 1"):
+        edit(grown / "log.db", statement)
+    for _ in range(2):
+        reopened = open_log_storage(grown / "log.db")
+        assert a_log(reopened).declares(b"one")
+        assert a_log(reopened).fsck().size == 8
+        reopened.close()
+
+
+def a_declaration(content):
+    return PublicEntry(PublicKind.POLICY, NOW, content)
 
 
 def test_a_rewritten_history_is_not_signed(grown, storage):
@@ -535,7 +595,7 @@ def test_a_commit_that_fails_leaves_no_entry_no_signature_and_a_log_that_goes_on
     assert (storage.checkpoint(), published.read_bytes()) == before
     assert (storage.head().size, log.head.size) == (1, 1)
     assert log.append(additions(3)) == range(1, 2)
-    assert log.audit().size == size_of(published) == 2
+    assert log.fsck().size == size_of(published) == 2
 
 
 def size_of(published):
@@ -578,7 +638,7 @@ def test_a_log_that_dies_at_any_durable_step_loses_nothing_it_acknowledged_and_n
         # Either the openings are there and no tombstone, or the tombstone and no openings.
         kinds = [entry_from_bytes(leaf).kind for leaf in log.entries(0, 100)]
         assert kinds.count(PersonalKind.ERASURE) == (0 if log.openings(SUBJECT) else 1)
-        assert log.audit() == log.checkpoint().head
+        assert log.fsck() == log.checkpoint().head
         log.append(additions(200))
     assert sizes == {3, 4, 5, 6}
 
