@@ -1,14 +1,22 @@
-"""The device's connection to a matching server: certificates, and calls repeated when their answer was lost."""
+"""The device's connection to a matching server: certificates, deadlines, and calls repeated when their answer was lost.
+
+A call has one deadline, however often it is repeated: each try has what is left of it. Whoever waits longer than a
+moment is told so, and may end it with Ctrl-C: nothing is counted or compared twice if the same is asked again.
+"""
 
 from __future__ import annotations
 
+import threading
 import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
 import grpc
 
+from client.terminal import tell
 from federation.errors import PeerError, UnavailableError, UsageError
 from federation.wire import status
 from federation.wire.convert import MAX_MESSAGE_BYTES
@@ -19,6 +27,8 @@ if TYPE_CHECKING:
 
 _PATIENCE_SECONDS = 2.0
 """Longest wait before a call is repeated; whoever is asked to wait longer shall ask the person."""
+_SILENCE_SECONDS = 3.0
+"""After this, whoever waits is told that somebody is waited for."""
 
 _Request_contra = TypeVar("_Request_contra", bound="Message", contravariant=True)
 _Response_co = TypeVar("_Response_co", bound="Message", covariant=True)
@@ -63,12 +73,17 @@ class Connection:
     Args:
         target: host:port of the server.
         tls: certificates.
-        timeout_seconds: longest wait for each answer.
+        timeout_seconds: longest wait for each answer, repeated calls included.
+        waiting: is given a line when an answer takes long.
     """
 
-    def __init__(self, target: str, tls: ClientTls, *, timeout_seconds: float) -> None:
-        self.repeated = 0  # calls that were made twice
+    def __init__(
+        self, target: str, tls: ClientTls, *, timeout_seconds: float, waiting: Callable[[str], None] = tell
+    ) -> None:
+        self.repeated = 0  # calls that were made again
+        self._target = target
         self._timeout_seconds = timeout_seconds
+        self._waiting = waiting
         self._channel = grpc.secure_channel(
             target,
             grpc.ssl_channel_credentials(tls.authority, tls.key, tls.certificate),
@@ -88,26 +103,60 @@ class Connection:
         self._channel.close()
 
     def call(self, method: _Method[_Request_contra, _Response_co], request: _Request_contra) -> _Response_co:
-        """Calls, and once more when the answer may have been lost or the server asks for a moment.
+        """Calls, and again when the answer may have been lost or the server asks for a moment, until the deadline.
 
-        The second message has the same bytes, so the server repeats its answer and neither counts nor compares again.
+        Every message has the same bytes, so the server repeats its answer and neither counts nor compares again. When
+        nobody says whether the server is there at all, once more is enough.
 
         Raises:
             IntaglioError: what the server raised, or `UnavailableError`.
         """
-        try:
-            return self._call_once(method, request)
-        except UnavailableError as error:
-            if error.retry_after_seconds > _PATIENCE_SECONDS:
-                raise
-            time.sleep(error.retry_after_seconds)
-        self.repeated += 1
-        return self._call_once(method, request)
+        deadline, was_silent = time.monotonic() + self._timeout_seconds, False
+        with self._telling():
+            while True:
+                try:
+                    return self._call_once(method, request, deadline - time.monotonic())
+                except UnavailableError as error:
+                    is_silent, wait = not _says_when(error), error.retry_after_seconds
+                    left = deadline - time.monotonic()
+                    if (was_silent and is_silent) or wait > min(_PATIENCE_SECONDS, left):
+                        raise
+                was_silent = is_silent
+                time.sleep(wait)
+                self.repeated += 1
 
-    def _call_once(self, method: _Method[_Request_contra, _Response_co], request: _Request_contra) -> _Response_co:
+    def _call_once(
+        self, method: _Method[_Request_contra, _Response_co], request: _Request_contra, seconds: float
+    ) -> _Response_co:
         try:
-            return method(request, timeout=self._timeout_seconds)
+            return method(request, timeout=seconds)
         except grpc.RpcError as error:
-            if isinstance(error, grpc.Call):
-                raise status.error_from_call(error) from error
-            raise PeerError("the call failed and gave no reason") from error
+            if not isinstance(error, grpc.Call):
+                raise PeerError("the call failed and gave no reason") from error
+            if error.code() is grpc.StatusCode.DEADLINE_EXCEEDED:
+                raise UnavailableError(
+                    f"{self._target} did not answer within {self._timeout_seconds:.0f} seconds. What was sent may have"
+                    " reached it, and may count as an attempt; try again later",
+                    retry_after_seconds=self._timeout_seconds,
+                ) from error
+            raise status.error_from_call(error) from error
+
+    @contextmanager
+    def _telling(self) -> Iterator[None]:
+        """Says that it waits when what happens within takes long."""
+        line = f"waiting for {self._target}, {self._timeout_seconds:.0f} seconds at most; Ctrl-C ends it"
+        timer = threading.Timer(_SILENCE_SECONDS, self._waiting, [line])
+        timer.daemon = True
+        timer.start()
+        try:
+            yield
+        finally:
+            timer.cancel()
+
+
+def _says_when(error: UnavailableError) -> bool:
+    """Whether a server of ours answered, which says when to come back; else gRPC itself found nobody."""
+    call = error.__cause__
+    return isinstance(call, grpc.Call) and any(
+        key == status.RETRY_AFTER_KEY for key, _ in call.trailing_metadata() or ()
+    )

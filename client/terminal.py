@@ -73,6 +73,11 @@ def show(facts: Mapping[str, str], *, as_json: bool) -> None:
         console.print(f"{name.replace('_', ' '):>{width}}  {value}", markup=False)
 
 
+def tell(line: str) -> None:
+    """A line on the error output for whoever waits."""
+    typer.echo(line, err=True)
+
+
 def progress_bar() -> Progress:
     """A bar on the error output, and none where nobody looks at it."""
     return Progress(

@@ -21,11 +21,11 @@ from server.dashboard.cli import dashboard_command
 from server.database import copy_file, database_url, name_of, upgrade
 from server.fleet.expiry import ends_at
 from server.log.cli import log_commands, opened_log
-from server.matching.assertions import create_issuer
 from server.matching.cli import matching_commands
 from server.matching.reconciling import What, reconcile
-from server.matching.rules_cli import rules_commands
 from server.matching.serving import SERVICE_NAME, health_of
+from server.rules.assertions import create_issuer
+from server.rules.cli import rules_commands
 from server.storage.sqlstorage import open_storage
 from server.web.cli import web_commands
 

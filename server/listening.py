@@ -25,7 +25,7 @@ SECURITY_HEADERS: Final[Mapping[str, str]] = {
 
 _IDLE_SECONDS = 30
 _GRACE_SECONDS = 10
-_MOST_CONNECTIONS = 256
+MOST_CONNECTIONS = 256
 
 
 async def read_body(request: Request, most: int) -> bytes | None:
@@ -71,6 +71,7 @@ def page_server(
         app,
         host=host,
         port=port,
+        loop="asyncio",  # another one would accept past a door
         http="h11",  # takes 64 KiB of address and headers; httptools takes what a stranger sends, into memory
         ssl_certfile=str(certificate) if certificate else None,
         ssl_keyfile=str(key) if key else None,
@@ -83,6 +84,6 @@ def page_server(
         lifespan="off",
         timeout_keep_alive=_IDLE_SECONDS,
         timeout_graceful_shutdown=_GRACE_SECONDS,
-        limit_concurrency=_MOST_CONNECTIONS,
+        limit_concurrency=MOST_CONNECTIONS,
     )
     return uvicorn.Server(config)

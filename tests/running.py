@@ -30,11 +30,11 @@ from federation.transparency import KeyKind, NoteSigner
 from server.certificates import server_credentials, write_pki
 from server.log.storage import open_log_storage
 from server.log.transparency_log import TransparencyLog
-from server.matching.assertions import AssertionIssuer
 from server.matching.journal import Journal
-from server.matching.rules import PublicRules
 from server.matching.service import MatchingService
 from server.matching.serving import start_server
+from server.rules.assertions import AssertionIssuer
+from server.rules.public import PublicRules
 from tests import agreeing
 from tests.agreeing import AUDIENCE, PURPOSE, public
 from tests.bundles import DIMENSION, TRUST, a_bundle, a_release
@@ -190,6 +190,11 @@ class RunningServer:
     def __exit__(self, *_: object) -> None:
         self._loop.call_soon_threadsafe(self._stop.set)
         self._thread.join()
+
+    def settle(self) -> None:
+        """All refusals that were counted stand in the log, as they do after a minute."""
+        writing = self._service.journal.refusals.write(everything=True)
+        asyncio.run_coroutine_threadsafe(writing, self._loop).result(30)
 
     def begin_to_drain(self, grace_seconds: float) -> Future[None]:
         return asyncio.run_coroutine_threadsafe(self.front_end.drain(grace_seconds), self._loop)

@@ -96,7 +96,7 @@ def test_arrows_that_run_up_are_found_in_each_part_of_the_house(tmp_path):
     for place, line in {
         "federation/consent/purposes.py": "from federation.rules import policy\n",
         "client/wallet/backup.py": "from client.device import owner\n",
-        "server/storage/limits.py": "from server.matching import peers\n",
+        "server/storage/limits.py": "from server.matching import owners\n",
     }.items():
         with (tmp_path / place).open("a") as file:
             file.write(line)

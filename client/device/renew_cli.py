@@ -9,7 +9,7 @@ import typer
 
 from client.connection import ClientTls
 from client.device import face_cli
-from client.device.consent_cli import read_terms, receipts_app
+from client.device.consent_cli import read_terms
 from client.device.face_cli import CameraOption, ModelOption, ReleaseOption, ReleaseTrustOption
 from client.device.owner import Owner
 from client.device.verification import Device
@@ -102,7 +102,6 @@ def renew_command(
     show({"enrolled": str(into), "revoked": str(wallet)}, as_json=as_json)
 
 
-@receipts_app.command("renew")
 def receipts_renew(
     release: ReleaseOption,
     release_trust: ReleaseTrustOption,

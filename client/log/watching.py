@@ -189,7 +189,7 @@ class Usage:
 
     Attributes:
         kinds: entries of each kind.
-        attempts: attempts by requester, purpose and outcome.
+        attempts: attempts by requester, purpose and outcome; an entry may be about several that were refused.
     """
 
     kinds: Mapping[str, int] = field(default_factory=Counter)
@@ -198,11 +198,10 @@ class Usage:
     def plus(self, entries: Sequence[LogEntry]) -> Usage:
         """Counts further entries."""
         kinds = Counter(entry.kind.value for entry in entries)
-        attempts = Counter(
-            (entry.requester, entry.purpose, entry.outcome.value)
-            for entry in entries
-            if isinstance(entry, AttemptEntry)
-        )
+        attempts = Counter[tuple[str, str, str]]()
+        for entry in entries:
+            if isinstance(entry, AttemptEntry):
+                attempts[entry.requester, entry.purpose, entry.outcome.value] += entry.count
         return Usage(Counter(self.kinds) + kinds, Counter(self.attempts) + attempts)
 
 

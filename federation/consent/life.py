@@ -24,7 +24,6 @@ from typing import Self
 from federation.consent.receipts import Binding, Receipt, ReceiptFault, SignedReceipt, SignedWithdrawal
 from federation.errors import MalformedMessageError, ProofError, RefusedError, UsageError
 
-
 _REMEMBERED = 1024
 """Consents that a process keeps parsed, with what it found of their signatures: some kilobytes each."""
 

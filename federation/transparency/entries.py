@@ -35,6 +35,8 @@ from federation.transparency.proofs import MAX_ENTRY_BYTES
 SALT_BYTES = 32
 COMMITMENT_BYTES = 32
 MAX_CONTENT_BYTES = 32 * 1024
+UNKNOWN = "unknown"
+"""Requester and purpose of a refused request that named none, or none that the public rules register."""
 _VERSION = 1
 _TAG = b"intaglio-log-commitment/1\0"
 _MAX_TIME = (1 << 63) - 1
@@ -106,7 +108,7 @@ class PersonalEntry:
 
 @dataclass(frozen=True)
 class AttemptEntry:
-    """Somebody was to be verified.
+    """Somebody was to be verified; or a number of requests were refused for one reason.
 
     Attributes:
         time: seconds since 1970.
@@ -114,6 +116,7 @@ class AttemptEntry:
         purpose: what for; likewise.
         outcome: what became of the request.
         commitment: to the facts, 32 bytes.
+        count: of requests, 1 to 2^63 - 1. A comparison has an entry of its own.
     """
 
     time: int
@@ -121,10 +124,15 @@ class AttemptEntry:
     purpose: str
     outcome: AttemptOutcome
     commitment: bytes
+    count: int = 1
 
     def __post_init__(self) -> None:
         if not _NAME.fullmatch(self.requester) or not _NAME.fullmatch(self.purpose):
             raise UsageError("requester and purpose are 1 to 64 of a-z 0-9 . _ / - with a letter or digit at both ends")
+        if isinstance(self.count, bool) or not isinstance(self.count, int) or not 1 <= self.count <= _MAX_TIME:
+            raise UsageError("an entry is about a whole number of requests, one at least")
+        if self.count > 1 and self.outcome is AttemptOutcome.OPENED:
+            raise UsageError("each comparison has an entry of its own")
         _require_time(self.time)
         _require_commitment(self.commitment)
 
@@ -143,6 +151,7 @@ class AttemptEntry:
                 outcome=self.outcome.value,
                 purpose=self.purpose,
                 requester=self.requester,
+                **({"count": self.count} if self.count > 1 else {}),
             )
         )
 
@@ -280,7 +289,7 @@ def _require_plain(value: object) -> None:
             raise UsageError("facts are texts, whole numbers below 2^63, true, false, null, lists and objects")
 
 
-def _fields(kind: PersonalKind | PublicKind, time: int, **others: str) -> dict[str, str | int]:
+def _fields(kind: PersonalKind | PublicKind, time: int, **others: str | int) -> dict[str, str | int]:
     return {"kind": kind.value, "time": time, "version": _VERSION, **others}
 
 
@@ -292,7 +301,8 @@ def _entry(fields: dict[str, Any]) -> LogEntry:
     match PersonalKind(kind):
         case PersonalKind.ATTEMPT:
             outcome = AttemptOutcome(fields["outcome"])
-            return AttemptEntry(time, fields["requester"], fields["purpose"], outcome, commitment)
+            count = fields.get("count", 1)
+            return AttemptEntry(time, fields["requester"], fields["purpose"], outcome, commitment, count)
         case other:
             return PersonalEntry(other, time, commitment)
 

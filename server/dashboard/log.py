@@ -234,7 +234,7 @@ class LogReading:
                 self._releases.update(_release_in(entry))
                 if isinstance(entry, AttemptEntry):
                     day = entry.time // DAY_SECONDS
-                    self._uses[Use(day, entry.requester, entry.purpose, entry.outcome.value)] += 1
+                    self._uses[Use(day, entry.requester, entry.purpose, entry.outcome.value)] += entry.count
             self._frontier, _ = self._frontier.grow(page)
 
 

@@ -19,7 +19,7 @@ from server.dashboard.dashboard import Dashboard, ReleaseState, Unreadable
 from server.dashboard.log import LogKeys, LogReading, LogSource, LogState
 from server.fleet.expiry import certificates
 from server.fleet.members import Member
-from server.matching.rules_cli import read_bundle
+from server.rules.cli import read_bundle
 
 _Source = TypeVar("_Source")
 

@@ -31,8 +31,8 @@ from starlette.routing import Route
 from federation.membership.fleet import CALLS, MOST_REQUEST_BYTES, PREFIX, Answered, Asked, TurnedAway, passed_on
 from server.fleet.admission import Members, TurnedBack
 from server.fleet.call_log import CallLog
-from server.fleet.door import Door
 from server.listening import read_body
+from server.visitors.door import Door
 
 _UPSTREAM_SECONDS: Final = 60.0
 _BODY_SECONDS: Final = 120.0

@@ -11,10 +11,10 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.registry import Collector
 
 from federation.errors import UsageError
-from server.fleet.door import Door
 from server.fleet.expiry import days_left
 from server.fleet.gateway import Gateway
 from server.fleet.status import FederationStatus
+from server.visitors.door import Door
 
 
 class FederationMetrics(Collector):

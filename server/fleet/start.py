@@ -6,7 +6,6 @@ import datetime as dt
 import fcntl
 import hashlib
 import os
-import resource
 import signal
 import socket
 import ssl
@@ -23,20 +22,20 @@ from typing import Final
 
 import httpx
 
-from federation.errors import UnavailableError, UsageError
+from federation.errors import UnavailableError
 from federation.membership.fleet import flower_environment, tethered
 from server.certificates import write_loopback
 from server.coordinator.programs import program_path, stop_group
 from server.files import write_durably
 from server.fleet.admission import Members
 from server.fleet.call_log import CallLog
-from server.fleet.door import Door
 from server.fleet.expiry import GatewayCertificate
 from server.fleet.gateway import Gateway, gateway_server, superlink_client
 from server.fleet.members import SECRET, TLS, Coordinator
 from server.fleet.metrics import FederationMetrics, show
 from server.fleet.submitting import packed
 from server.fleet.superlink import ADDRESS, CERTIFICATE, connected
+from server.visitors.door import Door, opened_door
 
 _DATABASE: Final = "superlink.db"
 _LOCK: Final = "superlink.lock"
@@ -125,23 +124,6 @@ def serve(coordinator: Coordinator, *, host: str, port: int, metrics: tuple[str,
         serve_gateway(coordinator, upstream, door, lost, metrics=metrics)
     if lost.is_set():
         raise UnavailableError("Flower's SuperLink or its executor ended; their logs say why. Start again")
-
-
-@contextmanager
-def opened_door(host: str, port: int) -> Iterator[Door]:
-    """The socket that the gateway listens on. This process may have as many files from then on as it ever may.
-
-    Raises:
-        UsageError: the port is taken, or the interface is none of this machine's.
-    """
-    most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
-    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))  # each member of a thousand has connections
-    try:
-        door = Door(host, port)
-    except OSError as error:
-        raise UsageError(f"cannot listen on {host}:{port}: {error.strerror}") from error
-    with door:
-        yield door
 
 
 def serve_gateway(

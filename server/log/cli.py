@@ -16,8 +16,9 @@ from federation.errors import MalformedMessageError, UsageError
 from federation.transparency import KeyKind, NoteSigner, VerifierKey
 from federation.transparency.bundles import BUNDLE_ENTRIES, CHECKPOINT_FILE, bundle_path, bundle_to_bytes
 from server.files import write_new
+from server.log.publishing import publish_file
 from server.log.storage import open_log_storage
-from server.log.transparency_log import TransparencyLog, publish_file
+from server.log.transparency_log import TransparencyLog
 
 LOG_KEY_FILE, LOG_POLICY_FILE, LOG_DATABASE_FILE = "key", "policy", "log.db"
 

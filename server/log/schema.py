@@ -1,13 +1,24 @@
-"""The tables of a transparency log, and the statements that read and write them.
+"""The tables of a transparency log, how they come to be, and the statements that read and write them.
 
 Statements are built here once: SQLAlchemy takes longer to build one than SQLite to run it.
 """
 
 from __future__ import annotations
 
+import hashlib
+from collections.abc import Iterable
 from functools import cache
+from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
+
+from federation.errors import UsageError
+from federation.transparency import Frontier, LogEntry, PublicEntry, entry_from_bytes
+
+if TYPE_CHECKING:
+    from sqlalchemy.engine import Connection
+
+_ADVISORY_LOCK = 0x696E746C6F67  # "intlog": makes the tables once when several front ends start together
 
 SCHEMA_VERSION = 2
 # SQLite's strict tables have one integer type, of 64 bits.
@@ -58,6 +69,7 @@ HEAD = sa.select(state.c.size, state.c.root)
 CHECKPOINT = sa.select(state.c.checkpoint)
 STATE = sa.select(state).with_for_update()
 GROW = state.update()
+MOVE = state.update().values(size=state.c.size + sa.bindparam("step"))
 SIGN = state.update().values(checkpoint=sa.bindparam("made"))
 _start, _stop = sa.bindparam("start", type_=_NUMBER), sa.bindparam("stop", type_=_NUMBER)
 _subject: sa.BindParameter[bytes] = sa.bindparam("theirs")
@@ -88,3 +100,56 @@ FORGET_OPENINGS = openings.delete().where(openings.c.subject == _subject)
 def find_nodes(count: int) -> sa.Select[tuple[int, bytes]]:
     """Looks up that many nodes; whoever wants fewer names some of them twice."""
     return sa.select(nodes).where(nodes.c.node.in_([sa.bindparam(f"node{n}", type_=_NUMBER) for n in range(count)]))
+
+
+def prepare(connection: Connection) -> None:
+    """Makes the tables in an empty database.
+
+    A crash leaves an empty database or a whole one, of the version before or this one: it is one transaction.
+    """
+    if connection.dialect.name == "postgresql":
+        connection.execute(sa.select(sa.func.pg_advisory_xact_lock(_ADVISORY_LOCK)))
+    tables = sa.inspect(connection).get_table_names()
+    if not tables:
+        metadata.create_all(connection)
+        empty = Frontier().head
+        connection.execute(state.insert().values(version=SCHEMA_VERSION, size=0, root=empty.root))
+    elif set(tables) == set(metadata.tables) - {public.name}:
+        _index_public(connection)
+
+
+def _index_public(connection: Connection) -> None:
+    """A log cannot be begun anew, so one of version 1 is read through once and gets the index that it lacked."""
+    public.create(connection)
+    found = connection.execute(sa.select(entries).execution_options(yield_per=1000))
+    declared = ((row.position, entry_from_bytes(row.entry)) for row in found if b'"content"' in row.entry)
+    if rows := public_rows(declared):
+        connection.execute(ADD_PUBLIC, rows)
+    connection.execute(state.update().values(version=SCHEMA_VERSION))
+
+
+def require(connection: Connection, name: str) -> None:
+    """Returns when a database holds a log of this version.
+
+    Raises:
+        UsageError: it does not.
+    """
+    tables = set(sa.inspect(connection).get_table_names())
+    if tables != set(metadata.tables):
+        raise UsageError(f"{name} holds other tables than a log's; a log has a database of its own: name another")
+    if connection.execute(sa.select(state.c.version)).scalars().all() != [SCHEMA_VERSION]:
+        raise UsageError(f"{name} was written by another version of this program")
+
+
+def public_rows(entries: Iterable[tuple[int, LogEntry]]) -> list[dict[str, Any]]:
+    """The rows of the index for those entries that are public."""
+    return [
+        {"position": position, "digest": digest(entry.content)}
+        for position, entry in entries
+        if isinstance(entry, PublicEntry)
+    ]
+
+
+def digest(content: bytes) -> bytes:
+    """What the index names a content by."""
+    return hashlib.sha256(content).digest()

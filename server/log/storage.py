@@ -15,16 +15,15 @@ The database is the log's own; the templates are elsewhere.
 
 from __future__ import annotations
 
-import hashlib
 import threading
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
 import sqlalchemy as sa
-from sqlalchemy.engine import Connection, Engine
+from sqlalchemy.engine import Engine
 
 from federation.errors import ProofError, UnavailableError, UsageError
 from federation.transparency import (
@@ -33,17 +32,15 @@ from federation.transparency import (
     NodeReader,
     Opening,
     PersonalKind,
-    PublicEntry,
     TreeHead,
-    entry_from_bytes,
 )
 from federation.transparency.tree import Node
+from server import faults
 from server.database import connect, database_url, name_of
 from server.log import schema
 from server.sql import Database, Mode, Transaction
 
 _FEW_NODES, _NODES_AT_ONCE = 24, 128  # read by one statement: of a proof, and of a frontier or several proofs
-_ADVISORY_LOCK = 0x696E746C6F67  # "intlog": makes the tables once when several front ends start together
 
 CheckpointMaker = Callable[[TreeHead, bytes | None, NodeReader], bytes]
 """Makes the next checkpoint from the stored tree, the last checkpoint and the nodes, or raises to change nothing."""
@@ -89,6 +86,9 @@ class KeptOpening:
 
 class LogStorage(Protocol):
     """What a log needs. Every implementation passes `LogStorageContract` of the tests."""
+
+    def ping(self) -> None:
+        """Writes, and leaves all as it is. Raises `UnavailableError` when nothing can be written."""
 
     def head(self) -> TreeHead:
         """The stored tree."""
@@ -162,8 +162,8 @@ def open_log_storage(database: str | Path, *, read_only: bool = False) -> SqlLog
     try:
         with engine.begin() as connection:
             if not read_only:
-                _prepare(connection)
-            _require_log(connection, name_of(url))
+                schema.prepare(connection)
+            schema.require(connection, name_of(url))
     except sa.exc.DBAPIError as error:
         engine.dispose()
         reason = str(error.orig).strip().partition("\n")[0]
@@ -172,37 +172,6 @@ def open_log_storage(database: str | Path, *, read_only: bool = False) -> SqlLog
         engine.dispose()
         raise
     return SqlLogStorage(engine)
-
-
-def _prepare(connection: Connection) -> None:
-    """A crash leaves an empty database or a whole one, of the version before or this one: it is one transaction."""
-    if connection.dialect.name == "postgresql":
-        connection.execute(sa.select(sa.func.pg_advisory_xact_lock(_ADVISORY_LOCK)))
-    tables = sa.inspect(connection).get_table_names()
-    if not tables:
-        schema.metadata.create_all(connection)
-        empty = Frontier().head
-        connection.execute(schema.state.insert().values(version=schema.SCHEMA_VERSION, size=0, root=empty.root))
-    elif set(tables) == set(schema.metadata.tables) - {schema.public.name}:
-        _index_public(connection)
-
-
-def _index_public(connection: Connection) -> None:
-    """A log cannot be begun anew, so one of version 1 is read through once and gets the index that it lacked."""
-    schema.public.create(connection)
-    found = connection.execute(sa.select(schema.entries).execution_options(yield_per=1000))
-    public = ((row.position, entry_from_bytes(row.entry)) for row in found if b'"content"' in row.entry)
-    if rows := _public_rows(public):
-        connection.execute(schema.ADD_PUBLIC, rows)
-    connection.execute(schema.state.update().values(version=schema.SCHEMA_VERSION))
-
-
-def _require_log(connection: Connection, name: str) -> None:
-    tables = set(sa.inspect(connection).get_table_names())
-    if tables != set(schema.metadata.tables):
-        raise UsageError(f"{name} holds other tables than a log's; a log has a database of its own: name another")
-    if connection.execute(sa.select(schema.state.c.version)).scalars().all() != [schema.SCHEMA_VERSION]:
-        raise UsageError(f"{name} was written by another version of this program")
 
 
 class SqlLogStorage:
@@ -214,7 +183,14 @@ class SqlLogStorage:
 
     def __init__(self, engine: Engine) -> None:
         self._database = Database(engine)
+        self._file = faults.ServedFile(engine.url, "the log's database")
         self._local = threading.local()
+
+    def ping(self) -> None:
+        """See `LogStorage`."""
+        with self._writing() as run:
+            for step in (1, -1):  # SQLite does not write what is the same as before
+                run.execute(schema.MOVE, {"step": step})
 
     def close(self) -> None:
         """Lets the connections go."""
@@ -269,7 +245,7 @@ class SqlLogStorage:
     def public(self, content: bytes) -> list[int]:
         """See `LogStorage`."""
         with self._reading() as run:
-            return run.execute(schema.FIND_PUBLIC, {"wanted": _digest(content)}).scalars()
+            return run.execute(schema.FIND_PUBLIC, {"wanted": schema.digest(content)}).scalars()
 
     def public_between(self, start: int, stop: int) -> dict[int, bytes]:
         """See `LogStorage`."""
@@ -331,11 +307,13 @@ class SqlLogStorage:
 
     @contextmanager
     def _translated(self) -> Iterator[None]:
+        self._file.require_there()
         try:
             yield
         except (self._database.error, TimeoutError) as error:
             # The cause may quote an opening, and the driver's text names the database's address.
-            raise UnavailableError("the log's database cannot be used now; try again") from error
+            told = faults.unavailable(error, "the log's database")
+            raise told or UnavailableError("the log's database cannot be used now; try again") from error
 
 
 def _append(run: Transaction, additions: Sequence[Addition], extend: CheckpointExtender | None) -> range:
@@ -354,7 +332,7 @@ def _append(run: Transaction, additions: Sequence[Addition], extend: CheckpointE
     _insert(run, schema.ADD_ENTRY, [{"position": p, "entry": leaf} for p, leaf in zip(positions, leaves, strict=True)])
     _insert(run, schema.ADD_NODE, [{"node": _number_of(node), "hash": digest} for node, digest in completed.items()])
     _insert(run, schema.ADD_OPENING, kept)
-    _insert(run, schema.ADD_PUBLIC, _public_rows(zip(positions, (one.entry for one in additions), strict=True)))
+    _insert(run, schema.ADD_PUBLIC, schema.public_rows(zip(positions, (one.entry for one in additions), strict=True)))
     now = grown.head
     run.execute(schema.GROW, {"size": now.size, "root": now.root})
     if extend is not None:
@@ -372,18 +350,6 @@ def _lock(run: Transaction) -> tuple[TreeHead, bytes | None]:
 def _insert(run: Transaction, statement: sa.Insert, rows: list[dict[str, Any]]) -> None:
     if rows:
         run.execute(statement, rows)
-
-
-def _public_rows(entries: Iterable[tuple[int, LogEntry]]) -> list[dict[str, Any]]:
-    return [
-        {"position": position, "digest": _digest(entry.content)}
-        for position, entry in entries
-        if isinstance(entry, PublicEntry)
-    ]
-
-
-def _digest(content: bytes) -> bytes:
-    return hashlib.sha256(content).digest()
 
 
 def _number_of(node: Node) -> int:

@@ -27,7 +27,6 @@ database recorded (`server.matching.reconciling`). Witnesses notice both.
 
 from __future__ import annotations
 
-import fcntl
 import secrets
 import threading
 from collections.abc import Callable, Sequence
@@ -36,7 +35,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
-from federation.errors import MalformedMessageError, ProofError, UnavailableError, UsageError
+from federation.errors import ProofError, UsageError
 from federation.transparency import (
     Checkpoint,
     Frontier,
@@ -58,8 +57,8 @@ from federation.transparency import (
     verify_consistency,
 )
 from federation.transparency.entries import SALT_BYTES
-from server.files import PUBLIC, write_durably
 from server.log.fsck import require_whole
+from server.log.publishing import publish, read_published
 from server.log.storage import Addition, CheckpointExtender, CheckpointMaker, KeptOpening, LogStorage
 
 _PAGE = 4096
@@ -105,13 +104,23 @@ class TransparencyLog:
         self._known: tuple[SignedCheckpoint, int] | None = None  # whose signature was looked at last, and its time
         self._growing = threading.Lock()
         if published is not None and published.exists():
-            self._require_stored(_read_checkpoint(published))
+            self._require_stored(read_published(published))
         self.sign()
 
     @property
     def key(self) -> VerifierKey:
         """What others verify with."""
         return self._signer.key
+
+    def ping(self) -> None:
+        """Writes to the database, and publishes a checkpoint that is not older than a minute.
+
+        Raises:
+            ProofError: the log was put back or damaged; nothing more is signed.
+            UnavailableError: nothing can be written now.
+        """
+        self._storage.ping()
+        self.sign(max_age_seconds=60)
 
     def append(self, additions: Sequence[Addition]) -> range:
         """Takes a batch through both steps.
@@ -334,7 +343,8 @@ class TransparencyLog:
 
     def _show(self, signed: SignedCheckpoint) -> None:
         """Publishes what is stored by now: `signed`, or what another front end put in its place."""
-        self._publish()
+        if self._published is not None:
+            publish(self._published, lambda: self.checkpoint().to_bytes())
         with self._growing:
             if signed.head.size > self._head.size:
                 self._head = signed.head
@@ -351,20 +361,6 @@ class TransparencyLog:
             raise ProofError(
                 "the published checkpoint is of another tree than the database's: signing on would fork it"
             )
-
-    def _publish(self) -> None:
-        """Shows the stored checkpoint. It is read under the lock, so no front end puts back what another replaced."""
-        if self._published is None:
-            return
-        try:
-            lock = self._published.with_name(self._published.name + ".lock").open("wb")
-        except OSError as error:
-            raise UnavailableError(f"cannot write beside {self._published}: {error.strerror}") from error
-        with lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)  # released when the file is closed, or when the process dies
-            data = self.checkpoint().to_bytes()
-            if not self._published.exists() or self._published.read_bytes() != data:
-                publish_file(self._published, data)
 
 
 def _content(leaf: bytes) -> bytes | None:
@@ -384,24 +380,3 @@ def _require_tree(known: TreeHead, size: int, read: NodeReader) -> None:
         raise ProofError(f"the log has {size} entries, and it had {known.size} before: it was put back")
     if Frontier.read(known.size, read).head != known:
         raise ProofError(f"the log's first {known.size} entries are others than before: it is another log, or a fork")
-
-
-def publish_file(path: Path, data: bytes) -> None:
-    """Replaces a file that everybody may read.
-
-    Raises:
-        UnavailableError: the file cannot be written now.
-    """
-    try:
-        write_durably(path, data, mode=PUBLIC)
-    except OSError as error:
-        raise UnavailableError(f"cannot write {path}: {error.strerror}") from error
-
-
-def _read_checkpoint(path: Path) -> SignedCheckpoint:
-    try:
-        return SignedCheckpoint.from_bytes(path.read_bytes())
-    except OSError as error:
-        raise UsageError(f"the published checkpoint {path} cannot be read: {error.strerror}") from error
-    except MalformedMessageError as error:
-        raise UsageError(f"{path} is not a checkpoint; restore it, or move it away if you know why") from error

@@ -22,20 +22,22 @@ from federation.errors import UsageError
 from federation.onebit import parameters_for
 from federation.release.bundle import Bundle, require_servable
 from federation.release.manifest import ReleaseTrust
+from federation.transparency import PersonalKind
 from server.certificates import server_credentials
 from server.files import write_durably
 from server.log.cli import opened_log
-from server.matching.assertions import AssertionIssuer
 from server.matching.journal import Journal
 from server.matching.metrics import Metrics
-from server.matching.peers import PeerRate
-from server.matching.rules import PublicRules
-from server.matching.rules_cli import read_bundle
 from server.matching.service import MatchingService
-from server.matching.serving import start_server
+from server.matching.serving import ENROLMENTS_OF_ONE, start_server
 from server.matching.workers import MatchWorkers
+from server.rules.assertions import AssertionIssuer
+from server.rules.cli import read_bundle
+from server.rules.public import PublicRules
 from server.storage.sessions import SessionLimits
 from server.storage.sqlstorage import open_storage
+from server.visitors.door import take_all_files
+from server.visitors.peers import PeerRate
 
 if TYPE_CHECKING:
     from structlog.typing import EventDict, WrappedLogger
@@ -114,6 +116,9 @@ def matching_start(
     peer_sessions: Annotated[
         int, typer.Option(help="Unfinished sessions for each client certificate.")
     ] = SessionLimits.per_peer,
+    peer_enrolments: Annotated[
+        int, typer.Option(min=1, help="Enrolments that each client certificate may begin in a day.")
+    ] = ENROLMENTS_OF_ONE,
     metrics_port: Annotated[
         int | None, typer.Option(min=1, max=65535, help="Prometheus on 127.0.0.1, unencrypted. [default: off]")
     ] = None,
@@ -158,6 +163,7 @@ def matching_start(
         port=port,
         workers=workers,
         rate=PeerRate(peer_rate, burst=max(1, math.ceil(2 * peer_rate))),
+        enrolments=peer_enrolments,
         session_limits=SessionLimits(capacity=max(SessionLimits.capacity, peer_sessions), per_peer=peer_sessions),
         metrics_port=metrics_port,
         ready_file=ready_file,
@@ -183,6 +189,7 @@ class _Settings:
     port: int
     workers: int
     rate: PeerRate
+    enrolments: int
     session_limits: SessionLimits
     metrics_port: int | None
     ready_file: Path | None
@@ -193,11 +200,13 @@ async def _serve(settings: _Settings) -> None:
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    take_all_files()
     credentials = server_credentials(settings.tls)
     metrics = Metrics()
     async with contextlib.AsyncExitStack() as closing:
-        storage = closing.enter_context(open_storage(settings.database))
         transparency = closing.enter_context(opened_log(settings.log_directory, settings.log_database))
+        nobody = lambda: not transparency.subjects(PersonalKind.ENROLMENT)  # noqa: E731 - who could be lost
+        storage = closing.enter_context(open_storage(settings.database, may_begin=nobody))
         journal = await closing.enter_async_context(Journal(transparency, clock=time.time))
         if settings.metrics_port:
             closing.callback(metrics.serve(settings.metrics_port))
@@ -215,7 +224,14 @@ async def _serve(settings: _Settings) -> None:
             session_limits=settings.session_limits,
         )
         closing.callback(service.close)
-        front_end = await start_server(service, credentials, host=settings.host, port=settings.port, rate=settings.rate)
+        front_end = await start_server(
+            service,
+            credentials,
+            host=settings.host,
+            port=settings.port,
+            rate=settings.rate,
+            enrolments=settings.enrolments,
+        )
         if settings.ready_file:
             write_durably(settings.ready_file, _json_line({"port": front_end.port, "pid": os.getpid()}))
         release = settings.bundle.release

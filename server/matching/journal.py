@@ -1,8 +1,9 @@
 """What a matching server writes into the transparency log, and what it hands out as proof of it.
 
 Every ciphertext that a device opens is behind an entry that was logged first, so a comparison that is not in the log
-yields nothing to anybody. Requests that are refused are logged too, under the name of who asked. An entry says nothing
-about who it concerns: that stands in the opening, kept apart under the key id until its owner has it erased.
+yields nothing to anybody. Requests that are refused are logged or counted there too (`server.log.refusals`). An entry
+says nothing about who it concerns: that stands in the opening, kept apart under the key id until its owner has it
+erased.
 
 Whatever is done to a template is logged *before* it is done (`server.matching.deeds`); the other way round, something
 would have happened unseen.
@@ -13,7 +14,7 @@ from __future__ import annotations
 import asyncio
 import secrets
 from collections.abc import AsyncIterator, Callable, Iterable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Self
 
@@ -28,15 +29,13 @@ from federation.transparency import (
 )
 from federation.transparency.entries import SALT_BYTES
 from federation.wire.logged import LogReceipt, comparison_facts
+from server.log.refusals import Refusal, Refusals
 from server.log.sequencer import Sequencer
 from server.log.storage import Addition
 from server.log.transparency_log import TransparencyLog
 
 if TYPE_CHECKING:
     from federation.wire.convert import SessionRequest
-
-UNKNOWN = "unknown"
-"""Requester and purpose of a refused request that could not be read, or that came in an owner's name."""
 
 
 @dataclass
@@ -64,6 +63,7 @@ class Journal:
         self.log = log
         self._clock = clock
         self._sequencer: Sequencer | None = None
+        self.refusals = Refusals(self._add, clock=clock)
 
     async def __aenter__(self) -> Self:
         self._sequencer = await Sequencer(self.log).__aenter__()
@@ -72,6 +72,8 @@ class Journal:
     async def __aexit__(self, *_: object) -> None:
         """Writes what waits, then ends."""
         if self._sequencer is not None:
+            with suppress(IntaglioError):  # what the log does not take now is lost, as when the server is killed
+                await self.refusals.write(everything=True)
             await self._sequencer.__aexit__()
 
     async def compared(
@@ -92,41 +94,22 @@ class Journal:
         """
         facts = comparison_facts(key_id=request.key_id, transcript=transcript, reply=reply)
         opening = Opening(PersonalKind.ATTEMPT, facts, secrets.token_bytes(SALT_BYTES))
-        entry = self._attempt(request.audience, request.purpose, AttemptOutcome.OPENED, opening)
+        names = request.audience, request.purpose
+        entry = AttemptEntry(self._now(), *names, AttemptOutcome.OPENED, opening.commitment)
         addition = Addition(entry, opening, request.key_id) if enrolled else Addition(entry)
         return await self._writer.add_and_read([addition], lambda at: self._receipt(at.start, opening, log_size))
 
-    async def refused(self, request: SessionRequest | None, outcome: AttemptOutcome, *, enrolled: bool = False) -> None:
-        """Logs that a request was refused.
-
-        Args:
-            request: None when it could not be read, or belongs to no session.
-            outcome: why, in a word.
-            enrolled: whether the key id that it names has an owner, who then sees who else asked with it. Openings that
-                nobody could have erased are not kept.
-        """
-        if request is None:
-            opening = Opening(PersonalKind.ATTEMPT, {}, secrets.token_bytes(SALT_BYTES))
-            await self._writer.add(Addition(self._attempt(UNKNOWN, UNKNOWN, outcome, opening)))
-            return
-        facts = {"key_id": request.key_id.hex()}
-        opening = Opening(PersonalKind.ATTEMPT, facts, secrets.token_bytes(SALT_BYTES))
-        entry = self._attempt(request.audience, request.purpose, outcome, opening)
-        await self._writer.add(Addition(entry, opening, request.key_id) if enrolled else Addition(entry))
-
     @asynccontextmanager
-    async def asked_by_an_owner(self) -> AsyncIterator[Asking]:
-        """Logs when what happens within is refused."""
+    async def asked_by_an_owner(self, peer: bytes) -> AsyncIterator[Asking]:
+        """Logs when what happens within is refused. `peer` is SHA-256 of the certificate that asks."""
         asking = Asking()
         try:
             yield asking
         except UnavailableError:
             raise
         except IntaglioError:
-            facts = {"key_id": asking.key_id.hex()} if asking.key_id else {}
-            opening = Opening(PersonalKind.ATTEMPT, facts, secrets.token_bytes(SALT_BYTES))
-            entry = self._attempt(UNKNOWN, UNKNOWN, asking.refusal, opening)
-            await self._writer.add(Addition(entry, opening, asking.key_id) if asking.key_id else Addition(entry))
+            named = asking.key_id
+            await self.refusals.note(Refusal(asking.refusal, key_id=named, has_owner=named is not None), peer)
             raise
 
     async def about_to(self, *openings: tuple[bytes, Opening], log_size: int) -> tuple[LogReceipt, ...]:
@@ -171,6 +154,9 @@ class Journal:
         """What is kept of a key, by position."""
         return self.log.openings(key_id)
 
+    async def _add(self, *additions: Addition) -> range:
+        return await self._writer.add(*additions)
+
     @property
     def _writer(self) -> Sequencer:
         if self._sequencer is None:
@@ -192,9 +178,6 @@ class Journal:
     def _erase(self, key_id: bytes) -> LogReceipt | None:
         tombstone = self.log.erase(key_id)
         return self._receipt(tombstone.position, tombstone.opening, 0) if tombstone else None
-
-    def _attempt(self, requester: str, purpose: str, outcome: AttemptOutcome, opening: Opening) -> AttemptEntry:
-        return AttemptEntry(self._now(), requester, purpose, outcome, opening.commitment)
 
     def _deed(self, key_id: bytes, opening: Opening) -> Addition:
         if opening.kind is PersonalKind.ATTEMPT:

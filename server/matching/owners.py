@@ -35,6 +35,7 @@ from server.matching.deeds import Deeds
 from server.matching.journal import Asking, Journal
 from server.storage.disk import Disk
 from server.storage.storage import Owner, Storage
+from server.visitors.peers import peer_of
 
 STRANGER = "not enrolled here with this key, purpose and audience, or not signed by the enrolled device"
 _PAGE_BYTES = 128 * 1024
@@ -65,7 +66,7 @@ class OwnerService(pb_grpc.OwnerServiceServicer):
 
     async def ListReceipts(self, request: pb.ListReceiptsRequest, context: _Context) -> pb.ListReceiptsResponse:
         """The consents in force and before."""
-        async with self._journal.asked_by_an_owner() as asking:
+        async with self._journal.asked_by_an_owner(peer_of(context)) as asking:
             proof = proof_from_proto(OwnerOperation.LIST_RECEIPTS, request)
             await self._require_owner(proof, asking)
             self._require_fresh(proof, asking)
@@ -77,7 +78,7 @@ class OwnerService(pb_grpc.OwnerServiceServicer):
 
         Pages go by the log's positions, so what is logged meanwhile is no trouble.
         """
-        async with self._journal.asked_by_an_owner() as asking:
+        async with self._journal.asked_by_an_owner(peer_of(context)) as asking:
             proof, start = read_export(request)
             owner = await self._require_owner(proof, asking)
             self._require_fresh(proof, asking)
@@ -111,7 +112,7 @@ class OwnerService(pb_grpc.OwnerServiceServicer):
 
     async def Revoke(self, request: pb.RevokeRequest, context: _Context) -> pb.RevokeResponse:
         """Deletes the template, with its attempts and consents."""
-        async with self._journal.asked_by_an_owner() as asking:
+        async with self._journal.asked_by_an_owner(peer_of(context)) as asking:
             proof, log_size = read_revocation(request)
             await self._require_owner(proof, asking)
         logged = await self._deeds.revoke(proof.key_id, request_digest(request), log_size=log_size)
@@ -122,7 +123,7 @@ class OwnerService(pb_grpc.OwnerServiceServicer):
 
         In this order a crash leaves an owner who can ask again.
         """
-        async with self._journal.asked_by_an_owner() as asking:
+        async with self._journal.asked_by_an_owner(peer_of(context)) as asking:
             proof, digest = proof_from_proto(OwnerOperation.ERASE, request), request_digest(request)
             if await self._on_disk(self._storage.is_erased_by, proof.key_id, digest):
                 return pb.EraseResponse()  # the first answer was lost, and with it the opening of the tombstone

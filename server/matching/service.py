@@ -24,6 +24,7 @@ stays in this process: any front end on the same storage serves the next step.
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import time
 from collections.abc import Callable
@@ -53,19 +54,19 @@ from federation.wire.logged import request_digest
 from federation.wire.v1 import verification_pb2 as pb
 from federation.wire.v1 import verification_pb2_grpc as pb_grpc
 from server.log.reads import LogService
-from server.matching.assertions import AssertionIssuer
 from server.matching.deeds import Deeds
 from server.matching.journal import Journal
 from server.matching.owners import STRANGER, OwnerService, is_signed
-from server.matching.peers import peer_of
 from server.matching.reconciling import take_up
-from server.matching.rules import PublicRules
 from server.matching.stepping import NO_SESSION, Progress, Steps
 from server.matching.workers import MatchWorkers
+from server.rules.assertions import AssertionIssuer
+from server.rules.public import PublicRules
 from server.storage.disk import Disk
 from server.storage.limits import AttemptLimits
 from server.storage.sessions import Session, SessionLimits, Step
 from server.storage.storage import Storage, StoredTemplate
+from server.visitors.peers import peer_of
 
 _Context = grpc.aio.ServicerContext[Any, Any]
 
@@ -113,7 +114,7 @@ class MatchingService(pb_grpc.VerificationServiceServicer):
         self._declared = 0  # public entries that are known to be in the log; there are only ever more
         self.journal = journal
         self.on_disk = Disk(storage)
-        self._steps = Steps(storage, self.on_disk, journal, clock=clock)
+        self._steps = Steps(storage, self.on_disk, journal, rules.registered, clock=clock)
         self._deeds = Deeds(storage, self.on_disk, journal, clock=clock)
         self.owners = OwnerService(storage, self.on_disk, journal, self._deeds, clock=clock)
         self.log = LogService(journal.log)
@@ -214,10 +215,13 @@ class MatchingService(pb_grpc.VerificationServiceServicer):
         """Housekeeping, to be called every few seconds.
 
         Raises:
-            UnavailableError: the storage does not answer, or was put back, so no call would succeed.
+            UnavailableError: storage or log take nothing more, or were put back, so no call would succeed.
+            ProofError: the log was put back or damaged.
             UsageError: the rules cannot be read any more.
         """
         await self.on_disk(self._storage.ping)
+        await asyncio.to_thread(self.journal.log.ping)
+        await self.journal.refusals.write()
         await self._deeds.finish()
         await self.on_disk(self._sweep)
         self.metrics.set_open_sessions(await self.on_disk(self._open_sessions))

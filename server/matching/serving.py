@@ -21,82 +21,171 @@ from federation.wire import status
 from federation.wire.convert import MAX_MESSAGE_BYTES
 from federation.wire.v1 import verification_pb2 as pb
 from federation.wire.v1 import verification_pb2_grpc as pb_grpc
+from server.log.refusals import Refusal
 from server.matching.journal import Journal
 from server.matching.metrics import Metrics
-from server.matching.peers import PeerRate, PeerRates, peer_of
 from server.matching.service import MatchingService
+from server.visitors.peers import PeerRate, PeerRates, peer_of
+from server.visitors.places import Places
 
 SERVICE_NAME: str = pb.DESCRIPTOR.services_by_name["VerificationService"].full_name
 _SERVICES = frozenset(service.full_name for service in pb.DESCRIPTOR.services_by_name.values())
+CALLS_OF_ONE = 32
+"""At once, of one certificate, over all of its connections."""
+CALLS_IN_ALL = 128
+ENROLMENTS_OF_ONE = 1000
+"""In a day, at one front end. What is enrolled is stored until somebody revokes it."""
+_ENROLS = "StartEnrolment"
+_MESSAGE_SECONDS = 15.0
 _LONGEST_CALL_SECONDS = 30.0
 _TENDING_SECONDS = 5.0
+_CAUSE_KEY = "cause-bin"
+"""Trailing metadata of a health check."""
+_LONGEST_CAUSE = 500
 
 log = structlog.get_logger(__name__)
 
 
+@dataclass
+class _Health:
+    """What is said of this server's health.
+
+    Attributes:
+        servicer: says SERVING or not.
+        cause: a sentence, or empty while the server serves.
+    """
+
+    servicer: health.aio.HealthServicer = field(default_factory=health.aio.HealthServicer)
+    cause: str = ""
+
+
 class CallInterceptor(grpc.aio.ServerInterceptor):
-    """Around every call of this project's services: the caller's rate, a deadline, and errors by the one table.
+    """Around every call: the caller's places from its first byte on, its rate, deadlines, and errors by the one table.
 
     Args:
         metrics: counts refusals.
         rates: of each certificate.
+        enrolments: that each certificate may begin.
         journal: notes bytes that are no message.
-        longest_call_seconds: deadline of a call whose client named none, or a later one.
+        health: whose cause is told beside it.
+        longest_call_seconds: deadline of a call whose client named none, or a later one, from its message on.
+        message_seconds: deadline of that message.
     """
 
-    def __init__(self, metrics: Metrics, rates: PeerRates, journal: Journal, *, longest_call_seconds: float) -> None:
+    def __init__(
+        self,
+        metrics: Metrics,
+        rates: PeerRates,
+        enrolments: PeerRates,
+        journal: Journal,
+        health: _Health,
+        *,
+        longest_call_seconds: float,
+        message_seconds: float,
+    ) -> None:
         self._metrics = metrics
         self._rates = rates
+        self._enrolments = enrolments
         self._journal = journal
+        self._health = health
         self._longest_call_seconds = longest_call_seconds
+        self._message_seconds = message_seconds
+        self._places = Places(CALLS_OF_ONE, "calls of this certificate")
+        self._reading = set[asyncio.Future[object]]()  # the loop itself holds them weakly
 
     async def intercept_service(
         self,
         continuation: Callable[[grpc.HandlerCallDetails], Awaitable[grpc.RpcMethodHandler[Any, Any] | None]],
         handler_call_details: grpc.HandlerCallDetails,
     ) -> grpc.RpcMethodHandler[Any, Any] | None:
-        """Wraps the handler of one call."""
+        """Wraps the handler of one call.
+
+        It is answered as a call with a stream of messages, which looks the same on the wire: so its handler begins with
+        its first byte, and not with its message, which may never come.
+        """
         handler = await continuation(handler_call_details)
         service, _, method = handler_call_details.method.strip("/").partition("/")
-        if handler is None or handler.unary_unary is None or service not in _SERVICES:
-            return handler  # health, or an unknown method: gRPC answers UNIMPLEMENTED
+        if handler is None or handler.unary_unary is None:
+            return None  # gRPC answers UNIMPLEMENTED; of health there is a question and no stream
         behaviour, parse = handler.unary_unary, handler.request_deserializer
 
-        async def answer(data: bytes, context: Any) -> object:  # noqa: ANN401 - the stubs name the blocking one
-            begun = time.perf_counter()
+        async def check(context: Any) -> object:  # noqa: ANN401 - the stubs name the blocking one
+            context.set_trailing_metadata(((_CAUSE_KEY, self._health.cause.encode()),))
             try:
-                self._rates.require_room(peer_of(context))
-                async with asyncio.timeout(self._longest_call_seconds):
-                    response = await behaviour(await self._parsed(parse, data), context)
+                with self._places.one(peer_of(context)):
+                    return await behaviour(await self._parsed(parse, await self._message(context)), context)
             except IntaglioError as error:
-                log.info("refused", rpc=method, error=type(error).__name__, reason=str(error))
-                failure = error
-            except TimeoutError:
-                log.warning("timed out", rpc=method)
-                failure = UnavailableError("the call took too long; try again")
-            except Exception as error:  # noqa: BLE001 - gRPC would send the error's text to the client
-                # The place, not the text: nobody has promised that it holds no secret.
-                where = traceback.extract_tb(error.__traceback__)[-1]
-                log.error(  # noqa: TRY400 - the traceback ends with that text
-                    "failed", rpc=method, error=type(error).__name__, file=where.filename, line=where.lineno
-                )
-                failure = PeerError("the server failed; its log says more")
-            else:
-                milliseconds = (time.perf_counter() - begun) * 1e3
-                log.info("answered", rpc=method, milliseconds=round(milliseconds, 1))
-                self._metrics.add(method, milliseconds)
-                return response
-            self._metrics.refused(method, failure)
-            return await context.abort(status.status_of(failure), str(failure), status.trailing_metadata_of(failure))
+                return await context.abort(status.status_of(error), str(error), status.trailing_metadata_of(error))
+
+        async def work(data: bytes, context: Any) -> object:  # noqa: ANN401 - as above
+            self._rates.require_room(peer_of(context))
+            if method == _ENROLS:
+                self._enrolments.require_room(peer_of(context))
+            async with asyncio.timeout(self._longest_call_seconds):
+                return await behaviour(await self._parsed(parse, data), context)
+
+        async def answer(_: object, context: Any) -> object:  # noqa: ANN401 - as above
+            return await self._answer(method, work, context) if service in _SERVICES else await check(context)
 
         # Without a deserializer the bytes come as they are; gRPC would answer UNKNOWN with protobuf's own text.
-        return grpc.unary_unary_rpc_method_handler(answer, response_serializer=handler.response_serializer)
+        return grpc.stream_unary_rpc_method_handler(answer, response_serializer=handler.response_serializer)
+
+    async def _answer(self, method: str, work: Callable[[bytes, Any], Awaitable[object]], context: Any) -> object:  # noqa: ANN401 - as above
+        begun = time.perf_counter()
+        try:
+            with self._places.one(peer_of(context)):
+                response = await work(await self._message(context), context)
+        except IntaglioError as error:
+            log.info("refused", rpc=method, error=type(error).__name__, reason=str(error))
+            failure = error
+        except TimeoutError:
+            log.warning("timed out", rpc=method)
+            failure = UnavailableError("the call took too long; try again")
+        except Exception as error:  # noqa: BLE001 - gRPC would send the error's text to the client
+            # The place, not the text: nobody has promised that it holds no secret.
+            where = traceback.extract_tb(error.__traceback__)[-1]
+            log.error(  # noqa: TRY400 - the traceback ends with that text
+                "failed", rpc=method, error=type(error).__name__, file=where.filename, line=where.lineno
+            )
+            failure = PeerError("the server failed; its log says more")
+        else:
+            milliseconds = (time.perf_counter() - begun) * 1e3
+            log.info("answered", rpc=method, milliseconds=round(milliseconds, 1))
+            self._metrics.add(method, milliseconds)
+            return response
+        self._metrics.refused(method, failure)
+        return await context.abort(status.status_of(failure), str(failure), status.trailing_metadata_of(failure))
+
+    async def _message(self, context: Any) -> bytes:  # noqa: ANN401 - as above
+        """The bytes of the call's one message.
+
+        Raises:
+            UnavailableError: it did not come in time.
+            MalformedMessageError: there is none.
+        """
+        reading = asyncio.ensure_future(context.read())
+        self._reading.add(reading)
+        reading.add_done_callback(self._ended)
+        # Never cancelled: until the call has ended, gRPC's core writes into memory that belongs to it.
+        await asyncio.wait({reading}, timeout=self._message_seconds)
+        if not reading.done():
+            raise UnavailableError(f"the call brought no message within {self._message_seconds:.0f} seconds")
+        data = reading.result()
+        if data is grpc.aio.EOF:
+            await self._journal.refusals.note(Refusal(AttemptOutcome.INVALID))
+            raise MalformedMessageError("a call has one message, and this one has none")
+        return bytes(data)
+
+    def _ended(self, reading: asyncio.Future[object]) -> None:
+        self._reading.discard(reading)
+        if not reading.cancelled():
+            reading.exception()  # seen: the call was over
 
     async def _parsed(self, parse: Callable[[bytes], object] | None, data: bytes) -> object:
         try:
             return parse(data) if parse else data
         except DecodeError as error:
-            await self._journal.refused(None, AttemptOutcome.INVALID)
+            await self._journal.refusals.note(Refusal(AttemptOutcome.INVALID))
             raise MalformedMessageError("the bytes are not a message of this call") from error
 
 
@@ -135,7 +224,9 @@ async def start_server(
     host: str = "127.0.0.1",
     port: int = 0,
     rate: PeerRate | None = None,
+    enrolments: int = ENROLMENTS_OF_ONE,
     longest_call_seconds: float = _LONGEST_CALL_SECONDS,
+    message_seconds: float = _MESSAGE_SECONDS,
 ) -> FrontEnd:
     """Listens with mutual TLS.
 
@@ -145,7 +236,9 @@ async def start_server(
         host: interface.
         port: 0 for any free one.
         rate: of each client certificate.
-        longest_call_seconds: deadline of a call whose client named none, or a later one.
+        enrolments: that each client certificate may begin in a day.
+        longest_call_seconds: deadline of a call whose client named none, or a later one, from its message on.
+        message_seconds: deadline of that message.
 
     Raises:
         UsageError: the port is taken, or the database is behind its log.
@@ -153,50 +246,61 @@ async def start_server(
         UnavailableError: log or database cannot be used now.
     """
     await service.begin()
-    rates = PeerRates(rate or PeerRate())
+    health_of_this = _Health()
     server = grpc.aio.server(
         interceptors=[
-            CallInterceptor(service.metrics, rates, service.journal, longest_call_seconds=longest_call_seconds)
+            CallInterceptor(
+                service.metrics,
+                PeerRates(rate or PeerRate()),
+                PeerRates(PeerRate.a_day(enrolments), "too many enrolments of this certificate began; try again later"),
+                service.journal,
+                health_of_this,
+                longest_call_seconds=longest_call_seconds,
+                message_seconds=message_seconds,
+            )
         ],
         options=[
             ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
             ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
             ("grpc.so_reuseport", 0),  # a second server on the port is a mistake, not load balancing
             ("grpc.max_connection_idle_ms", 300_000),
+            ("grpc.max_concurrent_streams", CALLS_OF_ONE),  # of one connection: more of them wait at the client
+            ("grpc.server_handshake_timeout_ms", 10_000),
         ],
-        maximum_concurrent_rpcs=128,
+        maximum_concurrent_rpcs=CALLS_IN_ALL,
     )
     pb_grpc.add_VerificationServiceServicer_to_server(service, server)
     pb_grpc.add_OwnerServiceServicer_to_server(service.owners, server)
     pb_grpc.add_LogServiceServicer_to_server(service.log, server)
-    servicer = health.aio.HealthServicer()
-    health_pb2_grpc.add_HealthServicer_to_server(servicer, server)
+    health_pb2_grpc.add_HealthServicer_to_server(health_of_this.servicer, server)
     try:
         bound = server.add_secure_port(f"{host}:{port}", credentials)
     except RuntimeError as error:
         raise UsageError(f"cannot listen on {host}:{port}; is another server running there?") from error
-    await _report(service, servicer)
+    await _report(service, health_of_this)
     await server.start()
-    tending = asyncio.get_running_loop().create_task(_tend(service, servicer))
-    return FrontEnd(bound, server, service, servicer, tending)
+    tending = asyncio.get_running_loop().create_task(_tend(service, health_of_this))
+    return FrontEnd(bound, server, service, health_of_this.servicer, tending)
 
 
-async def _tend(service: MatchingService, servicer: health.aio.HealthServicer) -> None:
+async def _tend(service: MatchingService, told: _Health) -> None:
     while True:
         await asyncio.sleep(_TENDING_SECONDS)
-        await _report(service, servicer)
+        await _report(service, told)
 
 
-async def _report(service: MatchingService, servicer: health.aio.HealthServicer) -> None:
-    """Housekeeping; the server is healthy when its storage answers."""
+async def _report(service: MatchingService, told: _Health) -> None:
+    """Housekeeping; the server is healthy when its storage and its log take what is written."""
     try:
         await service.tend()
-        state = health_pb2.HealthCheckResponse.SERVING
+        state, told.cause = health_pb2.HealthCheckResponse.SERVING, ""
     except Exception as error:  # noqa: BLE001 - whatever it was, calls would fail too; and this must go on
-        log.warning("unhealthy", error=type(error).__name__)
+        # The text of an error that is not of the family may hold anything.
+        told.cause = str(error) if isinstance(error, IntaglioError) else f"{type(error).__name__}, see its log"
+        log.warning("unhealthy", error=type(error).__name__, reason=told.cause)
         state = health_pb2.HealthCheckResponse.NOT_SERVING
     for name in ("", SERVICE_NAME):
-        await servicer.set(name, state)
+        await told.servicer.set(name, state)
 
 
 def health_of(
@@ -209,11 +313,13 @@ def health_of(
     """
     with grpc.secure_channel(target, credentials) as channel:
         try:
-            answer = health_pb2_grpc.HealthStub(channel).Check(
+            answer, call = health_pb2_grpc.HealthStub(channel).Check.with_call(
                 health_pb2.HealthCheckRequest(service=service), timeout=timeout_seconds
             )
         except grpc.RpcError as error:
             raise UnavailableError(f"{target} does not answer") from error
     if answer.status != health_pb2.HealthCheckResponse.SERVING:
-        raise UnavailableError(f"{target} does not serve now")
+        cause = dict(call.trailing_metadata() or ()).get(_CAUSE_KEY, b"").decode(errors="replace")[:_LONGEST_CAUSE]
+        cause = "".join(letter if letter.isprintable() else " " for letter in cause)
+        raise UnavailableError(f"{target} does not serve now" + (f": {cause}" if cause else ""))
     return "SERVING"

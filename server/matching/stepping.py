@@ -17,8 +17,10 @@ from google.protobuf.message import Message
 from federation.errors import IntaglioError, MalformedMessageError, RefusedError, UnavailableError
 from federation.transparency import AttemptOutcome
 from federation.wire.logged import request_digest
+from server.log.refusals import Refusal
 from server.matching.journal import Journal
 from server.storage.disk import Disk
+from server.storage.limits import TooSoonError
 from server.storage.sessions import Repeated, Session, Step
 from server.storage.storage import Storage
 
@@ -50,13 +52,23 @@ class Steps:
         storage: of the sessions.
         disk: calls it.
         journal: logs what was refused.
+        registered: gives requester and purpose as the log may name them.
         clock: seconds since 1970.
     """
 
-    def __init__(self, storage: Storage, disk: Disk, journal: Journal, *, clock: Callable[[], float]) -> None:
+    def __init__(
+        self,
+        storage: Storage,
+        disk: Disk,
+        journal: Journal,
+        registered: Callable[[str, str], tuple[str, str]],
+        *,
+        clock: Callable[[], float],
+    ) -> None:
         self._storage = storage
         self._on_disk = disk
         self._journal = journal
+        self._registered = registered
         self._clock = clock
         self._running: set[asyncio.Task[Any]] = set()
 
@@ -65,7 +77,7 @@ class Steps:
         try:
             return parse(request)
         except MalformedMessageError:
-            await self._journal.refused(None, AttemptOutcome.INVALID)
+            await self._journal.refusals.note(Refusal(AttemptOutcome.INVALID))
             raise
 
     async def once(
@@ -96,7 +108,7 @@ class Steps:
             taken = await self._on_disk(self._take, session_id, step, digest)
             match taken:
                 case None:
-                    await self._journal.refused(None, AttemptOutcome.REPLAYED)
+                    await self._journal.refusals.note(Refusal(AttemptOutcome.REPLAYED))
                     raise RefusedError(NO_SESSION)
                 case Session():
                     break
@@ -115,9 +127,9 @@ class Steps:
         progress = Progress()
         try:
             return await work(session, progress)
-        except UnavailableError:  # the same call may succeed later; an attempt that was counted bars a second one
+        except UnavailableError as error:  # the same call may succeed later, and goes on with what was counted
             await self._leave(self._storage.release_session, session)
-            if progress.refusal is AttemptOutcome.LIMITED:
+            if isinstance(error, TooSoonError):
                 await self._refused(session, progress)
             raise
         except IntaglioError:
@@ -133,8 +145,14 @@ class Steps:
         await asyncio.gather(*self._running, return_exceptions=True)
 
     async def _refused(self, session: Session, progress: Progress) -> None:
-        owner = await self._on_disk(self._storage.owner, session.request.key_id)
-        await self._journal.refused(session.request, progress.refusal, enrolled=owner is not None)
+        key_id = session.request.key_id
+        try:
+            owner = await self._on_disk(self._storage.owner, key_id)
+        except UnavailableError:
+            owner = None  # what is refused is refused, whatever becomes of the database meanwhile
+        names = self._registered(session.request.audience, session.request.purpose)
+        refusal = Refusal(progress.refusal, *names, key_id, has_owner=owner is not None)
+        await self._journal.refusals.note(refusal, session.peer)
 
     async def _leave(self, how: Callable[[bytes], None], session: Session) -> None:
         with contextlib.suppress(UnavailableError):  # it expires anyway, and the first error says more

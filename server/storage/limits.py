@@ -8,6 +8,10 @@ from federation.errors import RefusedError, UnavailableError, UsageError
 from federation.rules.policy import Attempts
 
 
+class TooSoonError(UnavailableError):
+    """Too soon after the last failure: the one reason to try again later that is about the person and no disk."""
+
+
 @dataclass(frozen=True)
 class AttemptHistory:
     """Attempts against one template. An attempt whose decision is not known counts as a failure.
@@ -66,7 +70,7 @@ class AttemptLimits:
 
         Raises:
             RefusedError: the template has used up its failures.
-            UnavailableError: too soon after the last failure.
+            TooSoonError: too soon after the last failure.
         """
         standing = self.standing(history)
         if standing.used_up:
@@ -74,7 +78,7 @@ class AttemptLimits:
             raise RefusedError(f"this template is closed after {spent}; revoke it and enrol with a new wallet")
         remaining = standing.wait_until - now
         if remaining > 0:
-            raise UnavailableError(
+            raise TooSoonError(
                 f"{history.failures_in_a_row} attempts in a row have failed; try again in {remaining} seconds",
                 retry_after_seconds=remaining,
             )

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import sqlalchemy as sa
 
-from federation.errors import RefusedError, UnavailableError
+from federation.errors import RefusedError, UnavailableError, UsageError
 from federation.onebit import Decision, Operation
 from federation.wire.convert import SessionRequest
-from server.database import connect, database_url, is_empty, require_current, upgrade
+from server.database import connect, database_url, is_empty, name_of, require_current, upgrade
 from server.sql import Mode
 from server.storage.schema import IS_OPEN, TEMPLATE, held_templates, sessions
 from server.storage.sessions import Repeated, Session, SessionLimits, Step
@@ -17,7 +18,9 @@ from server.storage.sqltemplates import FORGET_DEEDS_OF_SESSION, SqlTemplates, r
 from server.storage.storage import StoredTemplate
 
 if TYPE_CHECKING:
-    from pathlib import Path
+    from collections.abc import Callable
+
+    from sqlalchemy.engine import URL
 
 
 _OVER = "the session has ended; start again"
@@ -86,17 +89,25 @@ _FIND_HELD = sa.select(*(held_templates.c[name] for name in TEMPLATE)).where(hel
 _LET_GO = held_templates.delete().where(held_templates.c.session_id == _id)
 
 
-def open_storage(database: str | Path) -> SqlStorage:
+def open_storage(database: str | Path, *, may_begin: Callable[[], bool] = lambda: True) -> SqlStorage:
     """Opens the storage of a matching server.
 
     Args:
         database: path of an SQLite file, made when missing; or the URL of a PostgreSQL database that
             `intaglio-server database upgrade` has prepared.
+        may_begin: whether a new file may be made; asked only where there is none. It may not where a log knows of
+            people: theirs is lost then, or somewhere else.
 
     Raises:
-        UsageError: out of reach, not our database, or of another schema.
+        UsageError: out of reach, not our database, of another schema, or missing where none may begin.
     """
     url = database_url(database)
+    if _is_missing(url) and not may_begin():
+        raise UsageError(
+            f"there is no database {name_of(url)}, and the log knows of people who are enrolled. Name the database that"
+            " was there, or restore a backup; a new one is made by `intaglio-server database reconcile`, and then all"
+            " of them enrol again"
+        )
     engine = connect(url)
     try:
         if engine.dialect.name == "sqlite" and is_empty(engine):
@@ -106,6 +117,14 @@ def open_storage(database: str | Path) -> SqlStorage:
         engine.dispose()
         raise
     return SqlStorage(engine)
+
+
+def _is_missing(url: URL) -> bool:
+    """Whether an SQLite file would be made."""
+    if url.get_backend_name() != "sqlite":
+        return False
+    path = Path(str(url.database))
+    return not path.exists() or path.stat().st_size == 0
 
 
 class SqlStorage(SqlTemplates):

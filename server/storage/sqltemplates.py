@@ -60,6 +60,14 @@ _FIND_ATTEMPTS = (
     sa.select(attempts.c.opened_at, attempts.c.decision).where(attempts.c.key_id == _key).order_by(attempts.c.number)
 )
 _ADD_ATTEMPT = attempts.insert()
+_IS_GOING_ON = sa.select(
+    sa.exists().where(
+        attempts.c.session_id == _id,
+        attempts.c.key_id == _key,
+        attempts.c.transcript_digest == sa.bindparam("digest"),
+        attempts.c.decision.is_(None),
+    )
+)
 _CLOSE_ATTEMPT = (
     attempts.update()
     .where(attempts.c.session_id == _id, attempts.c.decision.is_(None))
@@ -158,6 +166,9 @@ class SqlTemplates(Transactions):
         """See `Storage`. A crash after it leaves a counted failure: the answer may have left, so it must count."""
         with self._begin() as run:
             self._lock(run, key_id)
+            this = {"id": session_id, "key": key_id, "digest": transcript_digest}
+            if run.execute(_IS_GOING_ON, this).scalar():
+                return
             limits.require_room(self.history(key_id), now=now)
             try:
                 run.execute(_ADD_ATTEMPT, _row_of_attempt(session_id, key_id, transcript_digest, now))

@@ -158,7 +158,8 @@ class Storage(Protocol):
     """What the matching service needs. Threads and processes may share one database.
 
     Each method is one transaction: a crash leaves the state before it or after it. Every method raises
-    `UnavailableError` when the database is busy or out of reach.
+    `UnavailableError` when the database is busy or out of reach, takes nothing more, or is not the one that was opened;
+    it says which.
 
     Methods that change templates, attempts, tombstones or deeds are on disk when they return. In the same transaction
     they record the log's checkpoint that `follow` was given. Steps of sessions are not: a power failure may take the
@@ -170,7 +171,7 @@ class Storage(Protocol):
         """How many threads use it with profit."""
 
     def ping(self) -> None:
-        """Raises `UnavailableError` unless the database answers."""
+        """Raises `UnavailableError` unless the database is the one that was opened, and takes what is written."""
 
     # ------------------------------------------------------------------ the log
 
@@ -279,6 +280,9 @@ class Storage(Protocol):
     ) -> None:
         """Counts an attempt, as a failure until `decide` says otherwise. Limit and count are one transaction.
 
+        The same attempt of the same session, which was counted and cut off before anything left, goes on and is not
+        counted again.
+
         Args:
             session_id: of the session, 16 bytes; it makes one attempt.
             key_id: of the template, 32 bytes.
@@ -287,7 +291,8 @@ class Storage(Protocol):
             limits: how many there may be.
 
         Raises:
-            RefusedError: no longer enrolled, or the template has used up its failures.
+            RefusedError: no longer enrolled, another attempt was made in this session, or the template has used up its
+                failures.
             UnavailableError: too many failures in a row; says when to come back.
         """
 

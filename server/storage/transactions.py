@@ -22,6 +22,7 @@ import sqlalchemy as sa
 
 from federation.errors import UnavailableError, UsageError
 from federation.transparency import TreeHead
+from server import faults
 from server.database import POSTGRES_CONNECTIONS
 from server.sql import Database, Mode, Transaction
 from server.storage.schema import log_seen
@@ -36,6 +37,11 @@ _IS_BEHIND = log_seen.select().where(log_seen.c.row == 1, log_seen.c.size < sa.b
 _FREE_ROW = _IS_BEHIND.with_only_columns(log_seen.c.row).with_for_update(skip_locked=True)
 _RECORD = log_seen.update().values(size=sa.bindparam("new_size"), root=sa.bindparam("new_root"))
 _SEE_IF_FREE = _RECORD.where(log_seen.c.row.in_(_FREE_ROW))
+_MOVE_IF_FREE = (
+    log_seen.update()
+    .values(size=log_seen.c.size + sa.bindparam("step"))
+    .where(log_seen.c.row.in_(sa.select(log_seen.c.row).with_for_update(skip_locked=True)))
+)
 _SEE = _RECORD.where(log_seen.c.row == 1, log_seen.c.size < sa.bindparam("new_size"))
 _LOCK_NAME = sa.select(sa.func.pg_advisory_xact_lock(sa.bindparam("number")))
 
@@ -49,6 +55,7 @@ class Transactions:
 
     def __init__(self, engine: Engine) -> None:
         self._database = Database(engine)
+        self._file = faults.ServedFile(engine.url, "the database")
         self._local = threading.local()
         self._head: Callable[[], TreeHead] | None = None
         self._recorded = 0  # entries of the largest tree that this process knows to be recorded; only grows
@@ -70,9 +77,10 @@ class Transactions:
         return 1 if self._database.is_sqlite else POSTGRES_CONNECTIONS
 
     def ping(self) -> None:
-        """See `Storage`."""
-        with self._begin(Mode.READ) as run:
-            self._require_not_put_back(run)
+        """See `Storage`. Writes and leaves all as it is, so that a disk that takes nothing more is noticed."""
+        with self._begin() as run:
+            for step in (1, -1):  # SQLite does not write what is the same as before
+                run.execute(_MOVE_IF_FREE, {"step": step})
 
     def seen(self) -> TreeHead:
         """See `Storage`."""
@@ -94,6 +102,7 @@ class Transactions:
                 raise UsageError("this step must reach the disk; its transaction need not")
             yield running
             return
+        self._file.require_there()
         try:
             with self._database.transaction(mode) as run:
                 self._local.running = run
@@ -103,8 +112,10 @@ class Transactions:
                 finally:
                     self._local.running = None
             self._remember(recorded)
-        except self._database.unusable as error:
-            raise UnavailableError("the database is busy or out of reach; try again") from error
+        except (self._database.error, TimeoutError) as error:
+            if (told := faults.unavailable(error, "the database")) is None:
+                raise
+            raise told from error
 
     def _see(self, run: Transaction) -> int:
         """Records how far the log has come, if nobody else does just now. Entries that are recorded at least."""

@@ -5,19 +5,24 @@ of this project's services, byte for byte, and gives back the answer. It holds n
 signatures only, and everything that matters is checked behind it or in the page.
 
 A call must come from the page's own origin and carry a header that no form can send; there are no cookies, so another
-site has nothing to ride on. Each peer address has a rate of its own: to the matching service all of them are one
-certificate.
+site has nothing to ride on.
+
+To the matching service all visitors are one certificate, so each address has bounds of its own below those of that
+certificate: connections (`server.visitors.door`), calls at once and a second, open sessions, enrolments. For sessions
+the bridge looks at which one an answer opened and a message ended, and at nothing else.
 """
 
 from __future__ import annotations
 
+import asyncio
 import gzip
 import mimetypes
 import re
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import grpc
 from starlette.applications import Starlette
@@ -31,18 +36,31 @@ from federation.wire.convert import MAX_MESSAGE_BYTES
 from federation.wire.status import RETRY_AFTER_KEY, status_of
 from federation.wire.v1 import verification_pb2 as pb
 from server.listening import SecurityHeaders, read_body
-from server.matching.peers import PeerRate, PeerRates
+from server.storage.sessions import SessionLimits
+from server.visitors.door import network_of
+from server.visitors.peers import PeerRate, PeerRates
+from server.visitors.places import Places
+from server.visitors.sessions import OpenSessions
 
 PREFIX: Final = "/intaglio/"
 MEDIA_TYPE: Final = "application/x-protobuf"
 CALL_HEADER: Final = "x-intaglio"
 STATUS_HEADER: Final = "x-intaglio-status"
+SERVICE_NAME: Final = pb.DESCRIPTOR.services_by_name["VerificationService"].full_name
 METHODS: Final = frozenset(
     f"{service.full_name}/{method.name}"
     for service in pb.DESCRIPTOR.services_by_name.values()
     for method in service.methods
 )
 """Everything that may be called."""
+_OPENS: Final[Mapping[str, Any]] = {
+    f"{SERVICE_NAME}/StartEnrolment": pb.StartEnrolmentResponse,
+    f"{SERVICE_NAME}/StartVerification": pb.StartVerificationResponse,
+}
+"""What opens a session, and the answer that names it."""
+_ENROLS: Final = f"{SERVICE_NAME}/StartEnrolment"
+_ENDS: Final = f"{SERVICE_NAME}/SubmitToken"
+_BODY_SECONDS = 30.0
 _CALL_SECONDS = 35.0
 _MOST_DETAILS = 500
 _HTTP = {
@@ -115,15 +133,76 @@ class Site:
         return cls(origin, files | {path: (data, _media_type(path)) for path, data in added.items()}, live or {})
 
 
-def bridge_app(upstream: Upstream, site: Site, rate: PeerRate | None = None) -> ASGIApp:
+@dataclass(frozen=True)
+class AddressLimits:
+    """What one address may have, an IPv4 address or a network of IPv6. Each is well below what the bridge itself has.
+
+    Attributes:
+        rate: of calls.
+        calls: at once.
+        sessions: that are open.
+        enrolments: that may begin in a day.
+    """
+
+    rate: PeerRate = field(default_factory=lambda: PeerRate(calls_per_second=5.0, burst=60))
+    calls: int = 8
+    sessions: int = 10
+    enrolments: int = 100
+
+
+class _Visitors:
+    """Who may have how much of the bridge.
+
+    Args:
+        limits: of one address.
+    """
+
+    def __init__(self, limits: AddressLimits) -> None:
+        self._rates = PeerRates(limits.rate, "this address calls too often; slow down")
+        self._enrolments = PeerRates(
+            PeerRate.a_day(limits.enrolments), "too many enrolments began from this address; try again later"
+        )
+        self._places = Places(limits.calls, "calls of this address")
+        self._sessions = OpenSessions(limits.sessions, SessionLimits.lifetime_seconds)
+
+    @contextmanager
+    def admitted(self, visitor: bytes, method: str) -> Iterator[Callable[[bytes, bytes], None]]:
+        """Room for one call; gives what is told message and answer of a call that went well.
+
+        Raises:
+            UnavailableError: there is none; says when to come back.
+        """
+        with ExitStack() as held:
+            held.enter_context(self._places.one(visitor))
+            self._rates.require_room(visitor)
+            if method == _ENROLS:
+                self._enrolments.require_room(visitor)
+            opened = held.enter_context(self._sessions.opening(visitor)) if method in _OPENS else None
+
+            def answered(message: bytes, answer: bytes) -> None:
+                if opened is not None:
+                    opened(_OPENS[method].FromString(answer).session.session_id)
+                if method == _ENDS:
+                    self._sessions.ended(pb.SubmitTokenRequest.FromString(message).session_id)
+
+            yield answered
+
+
+def bridge_app(
+    upstream: Upstream,
+    site: Site,
+    limits: AddressLimits | None = None,
+    welcome: Callable[[Request], None] = lambda _: None,
+) -> ASGIApp:
     """Answers calls with what `upstream` answers, and serves the files of `site`. Anything else is 404.
 
     Args:
         upstream: the matching service.
         site: the page.
-        rate: of calls from each peer address.
+        limits: of one address.
+        welcome: is told of every request whose headers have come, before its body.
     """
-    rates = PeerRates(rate or PeerRate(calls_per_second=5.0, burst=60))
+    visitors = _Visitors(limits or AddressLimits())
 
     async def call(request: Request) -> Response:
         method = request.path_params["method"]
@@ -131,22 +210,50 @@ def bridge_app(upstream: Upstream, site: Site, rate: PeerRate | None = None) -> 
             return Response(status_code=404)
         try:
             _require_own_page(request, site.origin)
-            rates.require_room((request.client.host if request.client else "").encode())
-            body = await read_body(request, MAX_MESSAGE_BYTES)
-            if body is None:
-                raise MalformedMessageError(f"a message has at most {MAX_MESSAGE_BYTES} bytes")
+            with visitors.admitted(_visitor(request), method) as answered:
+                body = await _body(request)
+                answer = await upstream(method, body)
+                answered(body, answer)
         except IntaglioError as error:
             return _refusal(error)
-        try:
-            return Response(await upstream(method, body), media_type=MEDIA_TYPE)
         except grpc.aio.AioRpcError as error:
             return _failure(error)
+        return Response(answer, media_type=MEDIA_TYPE)
 
     async def file(request: Request) -> Response:
         return _file(site, request)
 
-    routes = [Route(PREFIX + "{method:path}", call, methods=["POST"]), Route("/{path:path}", file, methods=["GET"])]
+    async def welcomed(request: Request) -> Response:
+        welcome(request)
+        return await (call if request.method == "POST" else file)(request)
+
+    routes = [
+        Route(PREFIX + "{method:path}", welcomed, methods=["POST"]),
+        Route("/{path:path}", welcomed, methods=["GET"]),
+    ]
     return SecurityHeaders(Starlette(routes=routes))
+
+
+def _visitor(request: Request) -> bytes:
+    """For whom a call counts."""
+    return network_of(request.client.host).encode() if request.client else b""
+
+
+async def _body(request: Request) -> bytes:
+    """What was sent.
+
+    Raises:
+        MalformedMessageError: it is longer than any message, or its sender left.
+        UnavailableError: it did not come in time.
+    """
+    try:
+        async with asyncio.timeout(_BODY_SECONDS):
+            body = await read_body(request, MAX_MESSAGE_BYTES)
+    except TimeoutError:
+        raise UnavailableError(f"the message did not come within {_BODY_SECONDS:.0f} seconds") from None
+    if body is None:
+        raise MalformedMessageError(f"a message has at most {MAX_MESSAGE_BYTES} bytes")
+    return body
 
 
 def _file(site: Site, request: Request) -> Response:

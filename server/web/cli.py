@@ -26,9 +26,11 @@ from federation.transparency import VerifierKey
 from server.certificates import client_credentials
 from server.dashboard.cli import organisation_command
 from server.listening import page_server
-from server.matching.peers import PeerRate
-from server.matching.rules_cli import read_bundle
-from server.web.bridge import Site, bridge_app, matching_channel, matching_upstream
+from server.rules.cli import read_bundle
+from server.visitors.door import opened_door
+from server.visitors.peers import PeerRate
+from server.web.bridge import AddressLimits, Site, bridge_app, matching_channel, matching_upstream
+from server.web.entrance import IN_ALL, serve_at, welcome_at
 
 web_commands = Commands(help="The person's device as a page, and the organisation's page.")
 web_commands.command("organisation")(organisation_command)
@@ -84,6 +86,10 @@ def web_start(
     peer_rate: Annotated[
         float, typer.Option(help="Calls a second for each address; a verification takes three.")
     ] = 5.0,
+    peer_sessions: Annotated[int, typer.Option(min=1, help="Unfinished sessions for each address.")] = 10,
+    peer_enrolments: Annotated[
+        int, typer.Option(min=1, help="Enrolments that may begin in a day from each address.")
+    ] = 100,
 ) -> None:
     """Serve the page until SIGTERM or Ctrl-C.
 
@@ -113,19 +119,22 @@ def web_start(
     except IntaglioError as error:
         raise UsageError(str(error)) from error  # the files that were named are wrong, no peer is to blame
     site = Site.read(page, origin, site_files(bundle, told), {"/rules.jsonl": rules.read_bytes})
-    rate = PeerRate(peer_rate, burst=max(1, round(12 * peer_rate)))
-
-    async def serve() -> None:
-        channel = matching_channel(server, client_credentials(tls, client))
-        try:
-            app = bridge_app(matching_upstream(channel), site, rate)
-            await page_server(app, host=host, port=port, certificate=certificate, key=key).serve()
-        finally:
-            await channel.close()
-
+    limits = AddressLimits(
+        PeerRate(peer_rate, burst=max(1, round(12 * peer_rate))), sessions=peer_sessions, enrolments=peer_enrolments
+    )
     size = sum(len(site.packed.get(path, data)) for path, (data, _) in site.files.items())
     typer.echo(f"serving {origin}: {size / 1e6:.1f} MB compressed", err=True)
-    asyncio.run(serve())
+    with opened_door(host, port, in_all=IN_ALL) as door:
+
+        async def serve() -> None:
+            channel = matching_channel(server, client_credentials(tls, client))
+            try:
+                app = bridge_app(matching_upstream(channel), site, limits, welcome_at(door))
+                await serve_at(door, page_server(app, host=host, port=port, certificate=certificate, key=key))
+            finally:
+                await channel.close()
+
+        asyncio.run(serve())
 
 
 def site_files(bundle: Bundle, deployment: bytes) -> dict[str, bytes]:

@@ -34,13 +34,17 @@ from federation.errors import RefusedError, UsageError
 from federation.recognition.model import Adapter
 from federation.recognition.profiles import PROBE, REFERENCE
 from federation.release.manifest import Role, Use, Verdict
+from federation.transparency import PersonalEntry, PersonalKind
 from server import cli as server_cli
-from server.matching.assertions import read_registration
+from server.log.cli import opened_log
+from server.log.storage import Addition
+from server.rules.assertions import read_registration
 from server.storage.sqlstorage import open_storage
 from tests.bundles import MAKER, STRANGER, TRUST_IN_TRIALS, VERDICTS, a_bundle, a_report, signed, wolves
 from tests.faces import recogniser_of
 from tests.integration.hostile import a_grant, a_probe_message
 from tests.running import AUDIENCE, PURPOSE, a_face, a_release, a_rules_file, conditions, write_release, write_rules
+from tests.transparency_log import an_opening
 
 ISSUER = "https://verify.example.org"
 PASSPHRASE = "correct horse battery"  # noqa: S105 - made up for the tests
@@ -517,6 +521,17 @@ def test_a_server_whose_issuer_the_rules_do_not_register_does_not_start(operator
         (tmp_path / "rules.jsonl").write_bytes(a_rules_file(issuer=issuer))
         result = invoke(server_cli.app, "matching", "start", *files_of_a_server(tmp_path), expected=2)
         assert "register another issuer" in result.stderr
+
+
+def test_a_server_makes_no_new_database_where_the_log_knows_of_people(operator, tmp_path):
+    """Its disk was not mounted, or a name was mistyped: everybody would be a stranger."""
+    opening = an_opening(1, PersonalKind.ENROLMENT)
+    enrolment = PersonalEntry(PersonalKind.ENROLMENT, NOW, opening.commitment)
+    with opened_log(tmp_path / "transparency", None) as log:
+        log.append([Addition(enrolment, opening, b"somebody")])
+    result = invoke(server_cli.app, "matching", "start", *files_of_a_server(tmp_path), expected=2)
+    assert "the log knows of people who are enrolled" in result.stderr
+    assert not list(tmp_path.glob("matching.db*"))
 
 
 @pytest.mark.integration

@@ -39,7 +39,7 @@ from federation.release.manifest import ReleaseTrust, SignedManifest
 from federation.rules.rulebook import Rulebook
 from server.coordinator.run_records import Attempt, DropOut, RunRecord, SumRecord
 from server.fleet.members import Coordinator, Member
-from server.matching.rules import PublicRules
+from server.rules.public import PublicRules
 from tests.agreeing import a_receipt
 from tests.bundles import a_bundle, a_report, an_attack, an_evaluation, signed
 from tests.people import synthetic_people

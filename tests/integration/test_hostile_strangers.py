@@ -24,10 +24,10 @@ from federation.wire.convert import NO_MATCH, ProbeSubmission
 from federation.wire.owner import OwnerOperation, OwnerProof
 from federation.wire.v1 import verification_pb2 as pb
 from server.matching.owners import STRANGER
-from server.matching.peers import PeerRate
-from server.matching.rules import PublicRules
+from server.rules.public import PublicRules
 from server.storage.sessions import SessionLimits
 from server.storage.sqlstorage import open_storage
+from server.visitors.peers import PeerRate
 from tests.bundles import a_release
 from tests.integration.hostile import a_grant, a_probe_message, ask, refusal_of
 from tests.running import (
@@ -91,8 +91,9 @@ def enrolled(server, person):
     return device.wallet
 
 
-def usage_of(log):
+def usage_of(server, log):
     """Attempts by requester, purpose and outcome, as a monitor counts them that trusts nobody."""
+    server.settle()
     return Counter(Monitor().follow(log, LOG_TRUST, now=int(time.time())).usage.attempts)
 
 
@@ -124,7 +125,7 @@ def test_t5_535_probes_against_every_template_get_refusals_and_each_is_logged(se
     victims = [enrolled(server, person).key_id for person in range(PEOPLE)]
     stored = {victim: storage.template(victim) for victim in victims}
     stranger = enrolled(server, 77)
-    before, answers = usage_of(log), Counter()
+    before, answers = usage_of(server, log), Counter()
     codes = [stranger.template_secret.padded_code(a_face(n % PEOPLE, 5 + n)) for n in range(DIFFERENT_PROBES)]
     probes = [SessionKey.generate(PARAMETERS).encrypt(code) for code in codes]
     with server.device(stranger) as device:
@@ -149,7 +150,7 @@ def test_t5_535_probes_against_every_template_get_refusals_and_each_is_logged(se
     assert answers == {(RefusedError, f"the server says: {STRANGER}"): PROBES * PEOPLE}
     assert [storage.history(victim).attempts for victim in victims] == [0] * PEOPLE
     assert {victim: storage.template(victim) for victim in victims} == stored
-    assert usage_of(log) - before == {
+    assert usage_of(server, log) - before == {
         (AUDIENCE, PURPOSE, "not-covered"): PROBES * PEOPLE,
         ("unknown", "unknown", "invalid"): PEOPLE,  # exports in an owner's name
     }
@@ -157,7 +158,7 @@ def test_t5_535_probes_against_every_template_get_refusals_and_each_is_logged(se
 
 def test_d11_five_kinds_of_refusal_give_five_entries(server, log, rules):
     wallet = enrolled(server, 1)
-    before = usage_of(log)
+    before = usage_of(server, log)
     with server.device(wallet) as device, server.device(a_stranger()) as stranger:
 
         def probe_of(someone, face):
@@ -178,13 +179,13 @@ def test_d11_five_kinds_of_refusal_give_five_entries(server, log, rules):
         for outcome, (error, words, message) in refusals.items():
             with pytest.raises(error, match=words):
                 ask(device._stub.SubmitProbe, message)
-            assert sum(n for (*_, word), n in (usage_of(log) - before).items() if word == outcome) == 1, outcome
+            assert sum(n for (*_, word), n in (usage_of(server, log) - before).items() if word == outcome) == 1, outcome
         pause = Moratorium("pause", int(time.time()) - 5, (), (), (), "because the test of it needs one")
         rules["file"] += b"\n" + signed(pause)
         server.read_rules()
         with pytest.raises(RefusedError, match="moratorium 'pause'"):
             ask(device._stub.SubmitProbe, probe_of(device, a_face(1)))
-    assert usage_of(log) - before == {
+    assert usage_of(server, log) - before == {
         (AUDIENCE, PURPOSE, "opened"): 5,
         (AUDIENCE, PURPOSE, "not-covered"): 1,
         (AUDIENCE, PURPOSE, "limited"): 1,
@@ -196,7 +197,7 @@ def test_d11_five_kinds_of_refusal_give_five_entries(server, log, rules):
 
 def test_s9_a_monitor_counts_what_was_done_and_nothing_else(server, log):
     """One comparison of each enrolment and of each verification, whatever its decision; nothing about reading."""
-    before = usage_of(log)
+    before = usage_of(server, log)
     wallets = [enrolled(server, person) for person in (1, 2)]
     for person, wallet in enumerate(wallets, start=1):
         with server.device(wallet) as device:

@@ -29,8 +29,8 @@ from federation.onebit.parameters import ONEBIT_1024, ONEBIT_2048
 from federation.rules.entries import Moratorium
 from federation.transparency import Opening, PersonalKind
 from federation.wire.v1 import verification_pb2 as pb
-from server.matching.assertions import AssertionIssuer
 from server.matching.workers import MatchWorkers
+from server.rules.assertions import AssertionIssuer
 from server.storage.sqlstorage import open_storage
 from tests.running import (
     ISSUER,

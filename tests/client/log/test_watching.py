@@ -14,6 +14,7 @@ from client.log.witness import CheckpointFiles, Witness
 from federation.errors import MalformedMessageError, ProofError, RefusedError, UsageError
 from federation.transparency import (
     AttemptEntry,
+    AttemptOutcome,
     KeyKind,
     NoteSigner,
     SignedCheckpoint,
@@ -239,6 +240,14 @@ def test_usage_equals_a_recount_of_the_raw_entries(first, second):
     for (requester, purpose, outcome), count in usage.attempts.items():
         assert count == sum((e.requester, e.purpose, e.outcome) == (requester, purpose, outcome) for e in attempts)
     assert usage.kinds == Counter(entry.kind.value for entry in recount)
+
+
+def test_an_entry_about_several_refusals_counts_as_often_as_it_says():
+    refused = AttemptEntry(NOW, "unknown", "unknown", AttemptOutcome.INVALID, bytes(32), count=810)
+    log = MemoryLog(leaves=[entry.to_bytes() for entry in (refused, replace(refused, count=1))])
+    usage = Monitor().follow(log, TRUST, now=NOW).usage
+    assert usage.attempts == {("unknown", "unknown", "invalid"): 811}
+    assert usage.kinds == {"attempt": 2}
 
 
 def test_a_monitor_raises_on_a_rollback():

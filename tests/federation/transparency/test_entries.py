@@ -71,6 +71,33 @@ def test_an_entry_says_nothing_about_a_person(entry):
     }
 
 
+def a_count(count, outcome=AttemptOutcome.INVALID):
+    return AttemptEntry(NOW, "unknown", "unknown", outcome, an_opening().commitment, count)
+
+
+def test_an_entry_about_several_refusals_says_how_many_and_one_about_one_does_not():
+    several, one = a_count(810).to_bytes(), a_count(1).to_bytes()
+    assert b'"count":810,' in several
+    assert b"count" not in one
+    for entry in (several, one, a_count(2**63 - 1).to_bytes()):
+        assert entry_from_bytes(entry).to_bytes() == entry
+
+
+@pytest.mark.parametrize("count", [b"0", b"1", b"-1", b"true", b"2.0", b'"2"', b"null", b"9223372036854775808"])
+def test_a_count_of_one_or_none_or_something_else_is_no_entry(count):
+    entry = a_count(810).to_bytes().replace(b"810", count)
+    with pytest.raises(MalformedMessageError, match="an entry"):
+        entry_from_bytes(entry)
+
+
+def test_comparisons_are_never_counted_together():
+    with pytest.raises(UsageError, match="an entry of its own"):
+        a_count(2, AttemptOutcome.OPENED)
+    entry = a_count(2).to_bytes().replace(b'"invalid"', b'"opened"')
+    with pytest.raises(MalformedMessageError, match="an entry"):
+        entry_from_bytes(entry)
+
+
 def test_five_kinds_of_refused_requests_give_five_different_entries():
     refused = {an_attempt(outcome).to_bytes() for outcome in set(AttemptOutcome) - {AttemptOutcome.OPENED}}
     assert len(refused) == 5

@@ -11,7 +11,15 @@ from typer.testing import CliRunner
 
 from federation.consent.purposes import DAY_SECONDS
 from federation.errors import MalformedMessageError, ProofError, UnavailableError, UsageError
-from federation.transparency import AttemptOutcome, KeyKind, NoteSigner, PublicEntry, PublicKind, SignedCheckpoint
+from federation.transparency import (
+    AttemptEntry,
+    AttemptOutcome,
+    KeyKind,
+    NoteSigner,
+    PublicEntry,
+    PublicKind,
+    SignedCheckpoint,
+)
 from federation.transparency.bundles import BUNDLE_ENTRIES
 from server import cli
 from server.dashboard.dashboard import Unreadable
@@ -52,6 +60,12 @@ def folder(tmp_path):
     _, storage = a_log(tmp_path / "log", additions)
     storage.close()
     return tmp_path / "log"
+
+
+def test_refusals_that_one_entry_counts_are_as_many_on_the_page(tmp_path):
+    counted = AttemptEntry(NOW, "unknown", "unknown", AttemptOutcome.INVALID, bytes(32), count=810)
+    a_log(tmp_path / "log", [Addition(counted), Addition(counted)])[1].close()
+    assert state_of(tmp_path / "log").uses == {Use(TODAY, "unknown", "unknown", "invalid"): 1620}
 
 
 def test_s9_requests_are_counted_by_day_requester_purpose_and_outcome(folder):

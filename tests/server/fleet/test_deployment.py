@@ -30,9 +30,10 @@ from server.fleet.admission import Members
 from server.fleet.call_log import CallLog
 from server.fleet.gateway import Gateway, gateway_server, superlink_client
 from server.fleet.members import Coordinator
-from server.fleet.start import opened_door, running_superlink
+from server.fleet.start import running_superlink
 from server.fleet.submitting import packed
 from server.fleet.superlink import CERTIFICATE, Superlink, connected
+from server.visitors.door import opened_door
 
 CHECKOUT = Path(__file__).parents[3]
 DEPLOYMENT = CHECKOUT / "examples" / "deployment"

@@ -43,13 +43,14 @@ from federation.membership.fleet import (
     verify_calls,
 )
 from server.certificates import renew_pki
-from server.fleet import call_log, door
+from server.fleet import call_log
 from server.fleet.admission import Members
 from server.fleet.call_log import CallLog, segments, verify
-from server.fleet.door import Door
 from server.fleet.expiry import GatewayCertificate, ends_at
 from server.fleet.gateway import Gateway, gateway_server
 from server.fleet.members import Coordinator
+from server.visitors import door
+from server.visitors.door import Door
 
 NOW = dt.datetime(2030, 1, 1, 12, tzinfo=dt.UTC)
 SECONDS = int(NOW.timestamp())

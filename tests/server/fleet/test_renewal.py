@@ -49,11 +49,10 @@ from federation.secagg.session import roster_from_text
 from server.certificates import renew_pki, write_pki
 from server.cli import app as server_app
 from server.fleet import upkeep_cli as federation_upkeep_cli
-from server.fleet.door import Door
 from server.fleet.expiry import ends_at
 from server.fleet.gateway import gateway_server
 from server.fleet.members import Coordinator
-from server.fleet.start import opened_door
+from server.visitors.door import Door, opened_door
 from tests.federated import run as run_federation
 from tests.federated import write_federation
 from tests.server.fleet.a_superlink import ASuperlink

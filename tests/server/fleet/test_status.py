@@ -33,13 +33,13 @@ from server.fleet import metrics as federation_metrics
 from server.fleet import status as federation_status
 from server.fleet.admission import Members
 from server.fleet.call_log import CallLog
-from server.fleet.door import Door
 from server.fleet.expiry import certificates, ends_at
 from server.fleet.gateway import Gateway
 from server.fleet.members import Coordinator
 from server.fleet.metrics import FederationMetrics
 from server.fleet.run_queue import RunQueue
 from server.fleet.submitting import remember_ledger
+from server.visitors.door import Door
 from tests.server.fleet.a_superlink import FIRST_RUN, ASuperlink, leave_record
 
 NOW = dt.datetime(2030, 1, 1, 12, tzinfo=dt.UTC)

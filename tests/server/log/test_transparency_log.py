@@ -590,7 +590,7 @@ def test_a_commit_that_fails_leaves_no_entry_no_signature_and_a_log_that_goes_on
 
     with monkeypatch.context() as patched:
         patched.setattr(Transaction, "commit", fail)
-        with pytest.raises(UnavailableError, match="cannot be used now"):
+        with pytest.raises(UnavailableError, match="busy or out of reach"):
             log.append(additions(1, 2))
     assert (storage.checkpoint(), published.read_bytes()) == before
     assert (storage.head().size, log.head.size) == (1, 1)

@@ -17,7 +17,7 @@ from federation.errors import MalformedMessageError, ProofError, RefusedError, U
 from federation.onebit import Decision, Operation
 from federation.rules.entries import Lifting, Moratorium
 from federation.wire.convert import Change
-from server.matching.rules import PublicRules
+from server.rules.public import PublicRules
 from server.storage.sqlstorage import open_storage
 from tests.integration.hostile import a_grant, a_probe_message, an_enrolment_message, ask
 from tests.running import (

@@ -6,7 +6,9 @@ import asyncio
 import contextlib
 import datetime as dt
 import hashlib
+import itertools
 import socket
+import sqlite3
 import threading
 import time
 import urllib.request
@@ -25,11 +27,11 @@ from federation.wire.logged import request_digest
 from federation.wire.v1 import verification_pb2 as pb
 from server.certificates import client_credentials, write_pki
 from server.matching.metrics import Metrics
-from server.matching.peers import PeerRate, PeerRates
 from server.matching.preparing import KEPT_MATERIAL
-from server.matching.serving import SERVICE_NAME, health_of
+from server.matching.serving import CALLS_IN_ALL, CALLS_OF_ONE, SERVICE_NAME, health_of
 from server.storage.sessions import Repeated, SessionLimits, Step
 from server.storage.sqlstorage import open_storage
+from server.visitors.peers import PeerRate, PeerRates
 from tests.integration.hostile import a_probe_message
 from tests.running import (
     AUDIENCE,
@@ -337,7 +339,7 @@ def test_a_rate_lets_a_burst_pass_and_then_the_rate():
 
 
 def test_rates_remember_a_bounded_number_of_peers(monkeypatch):
-    monkeypatch.setattr("server.matching.peers._REMEMBERED_PEERS", 2)
+    monkeypatch.setattr("server.visitors.peers._REMEMBERED_PEERS", 2)
     rates = PeerRates(PeerRate(calls_per_second=1, burst=1), clock=lambda: 0.0)
     for peer in (b"1", b"2", b"3"):
         rates.require_room(peer)
@@ -362,6 +364,73 @@ def test_one_certificate_s_rate_does_not_slow_another(a_server, release):
         a_session(other)
 
 
+class Silent:
+    """Calls of one certificate that begin and never bring their message."""
+
+    def __init__(self, target, credentials, calls, connections):
+        options = [("grpc.use_local_subchannel_pool", 1)]
+        self._channels = [grpc.secure_channel(target, credentials, options) for _ in range(connections)]
+        self._over = threading.Event()
+        methods = itertools.cycle(["/federation.wire.v1.LogService/GetCheckpoint", "/grpc.health.v1.Health/Check"])
+        stubs = [channel.stream_unary(next(methods)) for channel in self._channels]
+        self.calls = [stubs[number % connections].future(self._nothing(), timeout=60) for number in range(calls)]
+
+    def _nothing(self):
+        self._over.wait(60)
+        yield from ()
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self._over.set()
+        for channel in self._channels:
+            channel.close()
+
+    @property
+    def refused(self):
+        return [call for call in self.calls if call.done()]
+
+
+def test_one_certificate_whose_calls_bring_no_message_stops_nobody_else(a_server, release, tls):
+    server = a_server(message_seconds=60.0)
+    wallet = a_wallet(release)
+    with Silent(server.target, client_credentials(tls, "client"), CALLS_IN_ALL + 32, 8) as silent:
+        wait_until(lambda: len(silent.refused) == CALLS_IN_ALL + 32 - CALLS_OF_ONE)
+        with pytest.raises(grpc.RpcError, match="32 calls of this certificate are under way") as caught:
+            silent.refused[0].result()
+        assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
+        assert health_of(server.target, client_credentials(tls, "other"), service="", timeout_seconds=5) == "SERVING"
+        with server.device(wallet, name="other") as device:
+            assert device.enrol(a_face(OWNER, 0), a_face(OWNER, 1)).decision is Decision.MATCH
+
+
+def test_a_call_without_a_message_ends_by_its_deadline_and_gives_its_place_back(a_server, tls):
+    server = a_server(message_seconds=0.2)
+    with Silent(server.target, client_credentials(tls, "client"), CALLS_OF_ONE, 2) as silent:
+        for held in silent.calls:
+            with pytest.raises(grpc.RpcError, match="brought no message") as caught:
+                held.result(timeout=30)
+            assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
+        assert health_of(server.target, client_credentials(tls, "client"), service="", timeout_seconds=5) == "SERVING"
+
+
+@pytest.mark.parametrize("method", ["/federation.wire.v1.LogService/GetCheckpoint", "/grpc.health.v1.Health/Check"])
+def test_a_call_that_ends_without_a_message_is_malformed(server, tls, method):
+    with grpc.secure_channel(server.target, client_credentials(tls, "client")) as channel:
+        with pytest.raises(grpc.RpcError, match="has one message") as caught:
+            channel.stream_unary(method)(iter(()), timeout=30)
+        assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+
+
+def test_nobody_may_watch_a_server_s_health_and_hold_a_place_for_ever(server, tls):
+    with grpc.secure_channel(server.target, client_credentials(tls, "client")) as channel:
+        watching = health_pb2_grpc.HealthStub(channel).Watch(health_pb2.HealthCheckRequest(), timeout=30)
+        with pytest.raises(grpc.RpcError) as caught:
+            next(watching)
+        assert caught.value.code() is grpc.StatusCode.UNIMPLEMENTED
+
+
 def test_one_certificate_s_sessions_leave_room_for_another(a_server, release):
     server = a_server(session_limits=SessionLimits(capacity=3, per_peer=2))
     wallet = a_wallet(release)
@@ -371,6 +440,18 @@ def test_one_certificate_s_sessions_leave_room_for_another(a_server, release):
         with pytest.raises(UnavailableError, match="of this client"):
             a_session(one)
         a_session(other)
+
+
+def test_one_certificate_s_enrolments_leave_room_for_another_and_for_verifying(a_server, release):
+    server = a_server(enrolments=2)
+    with server.device(a_wallet(release)) as device, server.device(a_wallet(release), name="other") as other:
+        for _ in range(2):
+            call(device._stub.StartEnrolment, device._request().to_enrolment())
+        with pytest.raises(UnavailableError, match="too many enrolments of this certificate began") as caught:
+            call(device._stub.StartEnrolment, device._request().to_enrolment())
+        assert 43_000 < caught.value.retry_after_seconds <= 43_200
+        assert a_session(device)
+        assert call(other._stub.StartEnrolment, other._request().to_enrolment())
 
 
 @pytest.mark.parametrize("limits", [{"capacity": 0}, {"per_peer": 2000}, {"lifetime_seconds": 0}, {"per_peer": 0}])
@@ -400,6 +481,100 @@ def test_the_server_ends_calls_whose_client_names_no_deadline(a_server, release,
         with pytest.raises(UnavailableError, match="too long"):
             call(device._stub.SubmitProbe, message, timeout=None)
     held.let_go()
+
+
+def test_an_attempt_that_a_busy_log_cut_off_goes_on_in_its_session_and_counts_once(
+    a_server, release, storage, tmp_path, monkeypatch
+):
+    monkeypatch.setattr("server.database._WAIT_SECONDS", 0.05)
+    server = a_server()
+    wallet = enrolled(server, release)
+    with server.device(wallet) as device, contextlib.closing(locked(tmp_path / "log.db")) as other:
+        message, transcript, key = a_probe(device, a_face(OWNER))
+        with pytest.raises(UnavailableError, match="the log's database"):
+            call(device._stub.SubmitProbe, message)
+        other.execute("ROLLBACK")
+        reply = call(device._stub.SubmitProbe, message).reply
+        answer = pb.SubmitTokenRequest(session_id=message.session_id, token=key.open_reply(reply, transcript))
+        assert call(device._stub.SubmitToken, answer).decision == pb.DECISION_MATCH
+    assert [decision for _, decision in storage.attempts_of(wallet.key_id)] == ["match"]
+
+
+def test_a_busy_database_is_not_logged_as_too_many_attempts(a_server, release, storage, tmp_path, monkeypatch):
+    """A log that never forgets would say it of a person of whom it is not true."""
+    server = a_server()
+    wallet = enrolled(server, release)
+
+    def busy(**_):
+        raise UnavailableError("the database is busy or out of reach; try again")
+
+    monkeypatch.setattr(storage, "open_attempt", busy)
+    with server.device(wallet) as device:
+        message, _, _ = a_probe(device, a_face(OWNER))
+        with pytest.raises(UnavailableError, match="the database is busy"):
+            call(device._stub.SubmitProbe, message)
+    server.settle()
+    with contextlib.closing(sqlite3.connect(tmp_path / "log.db")) as log:
+        assert not any(b"limited" in entry for (entry,) in log.execute("SELECT entry FROM log_entries"))
+
+
+class TellsWhenItFails:
+    """A stub that tells when a call fails."""
+
+    def __init__(self, stub, tell):
+        self._stub, self._tell = stub, tell
+
+    def __getattr__(self, name):
+        method = getattr(self._stub, name)
+
+        def send(message, timeout):
+            try:
+                return method(message, timeout=timeout)
+            except grpc.RpcError:
+                self._tell(name)
+                raise
+
+        return send
+
+
+def test_a_device_gets_its_decision_although_the_log_was_busy_when_it_came(
+    a_server, release, storage, tmp_path, monkeypatch
+):
+    monkeypatch.setattr("server.database._WAIT_SECONDS", 0.05)
+    server = a_server()
+    wallet = enrolled(server, release)
+    with server.device(wallet) as device, contextlib.closing(locked(tmp_path / "log.db")) as backup:
+        failed = []
+        device._stub = TellsWhenItFails(device._stub, lambda name: (failed.append(name), backup.execute("ROLLBACK")))
+        assert device.verify(a_face(OWNER, 2)).decision is Decision.MATCH
+    assert failed == ["SubmitProbe"]
+    assert [decision for _, decision in storage.attempts_of(wallet.key_id)] == ["match"]
+
+
+def test_another_probe_in_the_place_of_one_that_was_cut_off_is_refused_and_compared_with_nothing(
+    a_server, release, storage, tmp_path, workers, monkeypatch
+):
+    monkeypatch.setattr("server.database._WAIT_SECONDS", 0.05)
+    server = a_server()
+    wallet = enrolled(server, release)
+    with server.device(wallet) as device, contextlib.closing(locked(tmp_path / "log.db")) as other:
+        grant = a_session(device)
+        first, second = (a_probe_message(device, grant, a_face(OWNER, number))[0] for number in (2, 3))
+        with pytest.raises(UnavailableError, match="the log's database"):
+            call(device._stub.SubmitProbe, first)
+        other.execute("ROLLBACK")
+        compared = workers.metrics.summary()["match"]["count"]
+        with pytest.raises(RefusedError, match="used before"):
+            call(device._stub.SubmitProbe, second)
+    assert workers.metrics.summary()["match"]["count"] == compared
+    assert [decision for _, decision in storage.attempts_of(wallet.key_id)] == [None]
+
+
+def locked(database):
+    """A connection that keeps everybody else from writing, as a backup does that takes long."""
+    connection = sqlite3.connect(database, isolation_level=None)
+    connection.execute("BEGIN IMMEDIATE")
+    return connection
 
 
 # ---------------------------------------------------------------------- health and the end
@@ -436,6 +611,36 @@ def test_a_server_whose_storage_is_gone_is_not_healthy_until_it_is_back(a_server
         wait_until(lambda: check(request).status == states.NOT_SERVING)
         is_gone.clear()
         wait_until(lambda: check(request).status == states.SERVING)
+
+
+@pytest.mark.parametrize("name", ["matching.db", "log.db"])
+def test_a_server_whose_file_was_unlinked_serves_nobody_and_says_why(
+    a_server, release, storage, tls, tmp_path, monkeypatch, name
+):
+    monkeypatch.setattr("server.matching.serving._TENDING_SECONDS", 0.02)
+    server = a_server()
+    wallet = enrolled(server, release)
+    attempts = storage.attempts_of(wallet.key_id)
+    with server.device(wallet) as device:
+        message, _, _ = a_probe(device, a_face(OWNER))
+        (tmp_path / name).rename(tmp_path / "elsewhere")
+
+        def health():
+            try:
+                return health_of(server.target, client_credentials(tls, "client"), service="", timeout_seconds=5)
+            except UnavailableError as error:
+                return str(error)
+
+        wait_until(lambda: health() != "SERVING")
+        assert "its file was removed or replaced while it is served" in health()
+        with pytest.raises(UnavailableError, match="its file was removed or replaced") as caught:
+            call(device._stub.SubmitProbe, message)
+        assert caught.value.retry_after_seconds == 30
+        assert not (tmp_path / name).exists()
+        (tmp_path / "elsewhere").rename(tmp_path / name)
+        wait_until(lambda: health() == "SERVING")
+        assert call(device._stub.SubmitProbe, message).reply
+    assert len(storage.attempts_of(wallet.key_id)) == len(attempts) + 1
 
 
 def test_a_draining_server_finishes_running_calls_and_takes_no_new_ones(server, wallet, workers, storage, monkeypatch):

@@ -19,11 +19,11 @@ from client.log.reader import RemoteLog
 from client.log.watching import LogTrust, Monitor
 from client.wallet.wallet import EnrolmentState
 from federation.consent.life import consent_of
-from federation.errors import MalformedMessageError, ProofError, RefusedError, UsageError
+from federation.errors import MalformedMessageError, ProofError, RefusedError, UnavailableError, UsageError
 from federation.onebit import Decision, Operation, SessionKey, TemplateSecret
 from federation.release.manifest import SignedManifest
 from federation.rules.entries import Moratorium
-from federation.transparency import KeyKind, NoteSigner, PublicKind, entry_from_bytes
+from federation.transparency import KeyKind, NoteSigner, PublicEntry, PublicKind, entry_from_bytes
 from federation.wire.convert import Change, SessionRequest
 from federation.wire.owner import LONGEST_AGE_SECONDS, OwnerOperation
 from federation.wire.v1 import verification_pb2 as pb
@@ -239,6 +239,7 @@ def a_stranger_of(wallet):
 
 
 def follow(server, wallet):
+    server.settle()
     with server.owner(wallet) as owner:
         reader = RemoteLog(owner._connection)
         monitor = Monitor().follow(reader, LOG_TRUST, now=int(time.time()))
@@ -340,6 +341,48 @@ def test_a_long_export_comes_in_pages(server, wallet, monkeypatch):
             device.verify(a_face(OWNER, 2))
     with server.owner(wallet) as owner:
         assert len(owner.export().openings) == 3
+
+
+def refused_as(server, wallet, request):
+    """A stranger asks, and is refused before anything is compared."""
+    with server.device(a_stranger_of(wallet)) as device:
+        device._request = lambda: request
+        unchecked(device)
+        with pytest.raises(RefusedError, match="not enrolled here"):
+            device.verify(a_face(OWNER))
+
+
+def test_a_stranger_writes_no_name_of_his_choice_into_the_log(server, wallet):
+    for number in range(8):
+        key_id = wallet.key_id if number % 2 else bytes([number]) * 32
+        refused_as(server, wallet, SessionRequest(key_id, f"purpose-{number}", f"ministry-{number}.example"))
+    monitor, entries = follow(server, wallet)
+    assert monitor.usage.attempts["unknown", "unknown", "not-covered"] == 8
+    text = b"".join(entry.to_bytes() for entry in entries)
+    assert b"ministry" not in text
+    assert b"purpose-" not in text
+
+
+def test_a_flood_of_what_is_no_message_is_one_entry_that_counts_it(server, wallet):
+    _, before = follow(server, wallet)
+    with server.owner(wallet) as owner:
+        for _ in range(200):
+            with pytest.raises(MalformedMessageError, match="must have 64 bytes"):
+                owner._call(owner._connection.verification.SubmitProbe, pb.SubmitProbeRequest(session_id=bytes(16)))
+    monitor, entries = follow(server, wallet)
+    assert monitor.usage.attempts["unknown", "unknown", "invalid"] == 200
+    assert len(entries) - len(before) <= 2  # the minute's, and one that the server's housekeeping may have begun
+
+
+def test_a_refusal_is_said_as_such_while_the_log_is_busy_and_is_logged_afterwards(server, wallet, monkeypatch):
+    async def busy(*_):
+        raise UnavailableError("the log's database is busy or out of reach; try again")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("server.log.sequencer.Sequencer.add", busy)
+        refused_as(server, wallet, SessionRequest(bytes(32), PURPOSE, AUDIENCE))
+    monitor, _ = follow(server, wallet)
+    assert monitor.usage.attempts[AUDIENCE, PURPOSE, "not-covered"] == 1
 
 
 def test_the_owner_sees_who_else_named_the_key(server, wallet):
@@ -528,4 +571,4 @@ def test_a_server_without_an_issuer_says_so(server, wallet):
 
 def test_a_journal_that_was_not_opened_writes_nothing(tmp_path):
     with pytest.raises(UsageError, match="not open"):
-        asyncio.run(a_journal(tmp_path).refused(None, "invalid"))
+        asyncio.run(a_journal(tmp_path).declare([PublicEntry(PublicKind.POLICY, 0, b"{}")]))

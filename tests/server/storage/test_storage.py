@@ -117,18 +117,37 @@ class StorageContract:
 
     def test_a_session_or_a_transcript_makes_one_attempt(self, storage):
         storage.enrol(a_template())
+        storage.enrol(a_template(OTHER_DEVICE))
         try_number(storage, 1)
+        for session, transcript, key_id in ((2, 1, KEY), (1, 2, KEY), (1, 1, OTHER_KEY)):
+            with pytest.raises(RefusedError, match="used before"):
+                storage.open_attempt(
+                    session_id=a_session(session),
+                    key_id=key_id,
+                    transcript_digest=transcript_of(a_session(transcript)),
+                    now=NOW,
+                    limits=LIMITS,
+                )
+        assert storage.attempts_of(KEY) == [(NOW, None)]
+        assert storage.attempts_of(OTHER_KEY) == []
+
+    def test_an_attempt_that_was_cut_off_goes_on_and_counts_once(self, storage):
+        """Also when it is the last one before waiting begins: the wait is for the next."""
+        storage.enrol(a_template())
+        for number in range(5):
+            try_number(storage, number, now=NOW + number)
+        try_number(storage, 4, now=NOW + 20)
+        assert storage.attempts_of(KEY) == [(NOW + number, None) for number in range(5)]
+        with pytest.raises(UnavailableError, match="in a row have failed"):
+            try_number(storage, 5, now=NOW + 20)
+
+    def test_an_attempt_that_was_decided_is_not_made_again(self, storage):
+        storage.enrol(a_template())
+        session = at_its_end(storage)
+        decide(storage, session)
         with pytest.raises(RefusedError, match="used before"):
-            try_number(storage, 1)
-        with pytest.raises(RefusedError, match="used before"):
-            storage.open_attempt(
-                session_id=a_session(2),
-                key_id=KEY,
-                transcript_digest=transcript_of(a_session(1)),
-                now=NOW,
-                limits=LIMITS,
-            )
-        assert storage.history(KEY).attempts == 1
+            open_attempt(storage, session)
+        assert storage.attempts_of(KEY) == [(NOW, "match")]
 
     def test_a_stranger_makes_no_attempt(self, storage):
         with pytest.raises(RefusedError, match="not enrolled any more"):
@@ -1354,6 +1373,18 @@ def test_a_file_that_is_no_database_is_refused_and_left_alone(tmp_path):
     with pytest.raises(UsageError, match="not a usable database"):
         open_storage(path)
     assert path.read_text().startswith("not a database")
+
+
+@pytest.mark.parametrize("content", [None, b""])
+def test_no_database_begins_where_none_may(tmp_path, content):
+    path = tmp_path / "matching.db"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(UsageError, match="the log knows of people who are enrolled"):
+        open_storage(path, may_begin=lambda: False)
+    assert [file.name for file in tmp_path.iterdir()] == ([] if content is None else ["matching.db"])
+    open_storage(path).close()
+    open_storage(path, may_begin=lambda: False).close()
 
 
 def test_a_directory_that_is_not_there_says_so(tmp_path):

@@ -1,5 +1,6 @@
 """The bridge between a browser and the matching service: what it passes on, and what it refuses."""
 
+import asyncio
 import json
 
 import grpc
@@ -12,13 +13,14 @@ from federation.wire.convert import MAX_MESSAGE_BYTES
 from federation.wire.v1 import verification_pb2 as pb
 from server.cli import app
 from server.listening import SECURITY_HEADERS
-from server.matching.peers import PeerRate
+from server.visitors.peers import PeerRate
 from server.web.bridge import (
     CALL_HEADER,
     MEDIA_TYPE,
     METHODS,
     PREFIX,
     STATUS_HEADER,
+    AddressLimits,
     Site,
     bridge_app,
 )
@@ -46,8 +48,12 @@ class Upstream:
         return b"the answer"
 
 
-def browser(upstream, rate=None, address="203.0.113.1"):
-    transport = httpx.ASGITransport(bridge_app(upstream, SITE, rate), client=(address, 1))
+def browser(upstream, limits=None, address="203.0.113.1"):
+    return browsers(bridge_app(upstream, SITE, limits), address)
+
+
+def browsers(bridge, address):
+    transport = httpx.ASGITransport(bridge, client=(address, 1))
     return httpx.AsyncClient(transport=transport, base_url=ORIGIN)
 
 
@@ -108,12 +114,127 @@ async def test_a_message_beyond_the_limit_is_refused_and_one_at_the_limit_passes
 
 async def test_an_address_that_calls_too_often_is_told_when_to_come_back():
     upstream = Upstream()
-    async with browser(upstream, PeerRate(calls_per_second=0.1, burst=2)) as client:
+    async with browser(upstream, AddressLimits(PeerRate(calls_per_second=0.1, burst=2))) as client:
         answers = [await post(client) for _ in range(3)]
     assert [answer.status_code for answer in answers] == [200, 200, 503]
     assert answers[2].headers[STATUS_HEADER] == "UNAVAILABLE"
     assert 0 < float(answers[2].headers["retry-after-seconds"]) <= 10
     assert len(upstream.seen) == 2
+
+
+VERIFICATION = "federation.wire.v1.VerificationService"
+PLENTY = PeerRate(calls_per_second=1000.0, burst=1000)
+
+
+class Sessions:
+    """A matching service that opens sessions and ends them."""
+
+    def __init__(self):
+        self.count = 0
+
+    async def __call__(self, method, _):
+        if method.endswith("/SubmitToken"):
+            return pb.SubmitTokenResponse().SerializeToString()
+        self.count += 1
+        answer = {"StartEnrolment": pb.StartEnrolmentResponse, "StartVerification": pb.StartVerificationResponse}
+        return answer[method.partition("/")[2]](session={"session_id": session(self.count)}).SerializeToString()
+
+
+def session(number):
+    return number.to_bytes(16, "big")
+
+
+def said(answer):
+    return answer.headers.get(STATUS_HEADER, "OK"), answer.text if STATUS_HEADER in answer.headers else ""
+
+
+@pytest.mark.parametrize("call", ["StartVerification", "StartEnrolment"])
+async def test_one_address_s_sessions_leave_room_for_another_and_end_with_their_token(call):
+    limits = AddressLimits(PLENTY, sessions=2)
+    bridge = bridge_app(upstream := Sessions(), SITE, limits)
+    start, end = f"{VERIFICATION}/{call}", f"{VERIFICATION}/SubmitToken"
+    async with browsers(bridge, "203.0.113.1") as one, browsers(bridge, "203.0.113.2") as other:
+        assert [said(await post(one, start, b""))[0] for _ in range(3)] == ["OK", "OK", "UNAVAILABLE"]
+        refused = await post(one, start, b"")
+        assert refused.text == "2 sessions of this address are open; end one of them, or try again when they expire"
+        assert 50 < float(refused.headers["retry-after-seconds"]) <= 60
+        assert upstream.count == 2
+        assert said(await post(other, start, b""))[0] == "OK"
+        for _ in range(2):  # a token that is sent again makes no room
+            await post(one, end, pb.SubmitTokenRequest(session_id=session(1)).SerializeToString())
+        assert [said(await post(one, start, b""))[0] for _ in range(2)] == ["OK", "UNAVAILABLE"]
+
+
+async def test_a_session_that_the_service_refuses_or_does_not_end_is_counted_as_it_is():
+    class Refuses(Sessions):
+        async def __call__(self, method, body):
+            if method.endswith("/SubmitToken") or body == b"\x01":
+                raise grpc.aio.AioRpcError(grpc.StatusCode.PERMISSION_DENIED, grpc.aio.Metadata(), grpc.aio.Metadata())
+            return await super().__call__(method, body)
+
+    start, end = f"{VERIFICATION}/StartVerification", f"{VERIFICATION}/SubmitToken"
+    async with browser(Refuses(), AddressLimits(PLENTY, sessions=1)) as client:
+        assert said(await post(client, start, b"\x01"))[0] == "PERMISSION_DENIED"  # opened nothing
+        assert said(await post(client, start, b""))[0] == "OK"
+        await post(client, end, pb.SubmitTokenRequest(session_id=session(1)).SerializeToString())  # ended nothing
+        assert said(await post(client, start, b""))[0] == "UNAVAILABLE"
+
+
+async def test_an_address_begins_so_many_enrolments_in_a_day_and_verifies_all_the_same():
+    bridge = bridge_app(Sessions(), SITE, AddressLimits(PLENTY, sessions=100, enrolments=2))
+    enrol, verify = (f"{VERIFICATION}/{name}" for name in ("StartEnrolment", "StartVerification"))
+    async with browsers(bridge, "203.0.113.1") as one, browsers(bridge, "203.0.113.2") as other:
+        assert [said(await post(one, enrol, b""))[0] for _ in range(3)] == ["OK", "OK", "UNAVAILABLE"]
+        refused = await post(one, enrol, b"")
+        assert refused.text == "too many enrolments began from this address; try again later"
+        assert 43_000 < float(refused.headers["retry-after-seconds"]) <= 43_200
+        assert said(await post(one, verify, b""))[0] == "OK"
+        assert said(await post(other, enrol, b""))[0] == "OK"
+
+
+async def test_one_address_s_calls_at_once_leave_room_for_another():
+    go = asyncio.Event()
+
+    async def waits(method, body):
+        await go.wait()
+        return b"the answer"
+
+    bridge = bridge_app(waits, SITE, AddressLimits(PLENTY, calls=2))
+    async with browsers(bridge, "203.0.113.1") as one, browsers(bridge, "203.0.113.2") as other:
+        running = [asyncio.create_task(post(client)) for client in (one, one, other)]
+        await asyncio.sleep(0)
+        assert said(await post(one)) == (
+            "UNAVAILABLE",
+            "2 calls of this address are under way, and no more fit; let one of them end",
+        )
+        go.set()
+        assert [(await each).status_code for each in running] == [200, 200, 200]
+        assert said(await post(one))[0] == "OK"
+
+
+@pytest.mark.parametrize(
+    ("address", "same"), [("2001:db8::1", True), ("2001:db8::ffff:2", True), ("2001:db8:0:1::1", False)]
+)
+async def test_a_network_of_ipv6_counts_as_one_address(address, same):
+    bridge = bridge_app(Sessions(), SITE, AddressLimits(PLENTY, sessions=1))
+    start = f"{VERIFICATION}/StartVerification"
+    async with browsers(bridge, "2001:db8::7") as one, browsers(bridge, address) as other:
+        assert said(await post(one, start, b""))[0] == "OK"
+        assert said(await post(other, start, b""))[0] == ("UNAVAILABLE" if same else "OK")
+
+
+async def test_a_body_that_does_not_come_is_not_waited_for(monkeypatch):
+    monkeypatch.setattr("server.web.bridge._BODY_SECONDS", 0.01)
+
+    async def never():
+        yield b"\x01"
+        await asyncio.Event().wait()
+
+    upstream = Upstream()
+    async with browser(upstream) as client:
+        answer = await post(client, content=never())
+    assert said(answer) == ("UNAVAILABLE", "the message did not come within 0 seconds")
+    assert upstream.seen == []
 
 
 @pytest.mark.parametrize(

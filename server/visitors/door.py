@@ -1,4 +1,7 @@
-"""The socket that the gateway listens on: so many visitors from one address, so many in all, and none who dawdles.
+"""A socket that strangers come to: so many visitors from one address, so many in all, and none who dawdles.
+
+The gateway of a federation and the bridge of the person's page listen on one. A member is, for the gateway, who has
+shown a member's key; for the bridge, an address from which a whole call came.
 
 The bounds hold from the moment on that a connection is there: before TLS, before a header, before a body. Who has not
 shown a member's key in time is shown out, and when all places are taken the one who has waited longest for that.
@@ -8,12 +11,16 @@ from __future__ import annotations
 
 import contextlib
 import ipaddress
+import resource
 import socket
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Final
+
+from federation.errors import UsageError
 
 PER_ADDRESS: Final = 64
 PER_MEMBER: Final = 32
@@ -111,7 +118,7 @@ class Door(socket.socket):
         """
         accepted, address = super().accept()
         connection = _Connection(accepted.family, accepted.type, accepted.proto, fileno=accepted.detach())
-        who, network = _ends(address, connection.getsockname()), _network(str(address[0]))
+        who, network = _ends(address, connection.getsockname()), network_of(str(address[0]))
         if sum(visit.network == network for visit in self._visits.values()) >= self._per_address:
             self._refuse(connection, "address")
         if len(self._visits) >= self._in_all and not self._show_out_a_stranger():
@@ -172,11 +179,34 @@ class Door(socket.socket):
         raise ConnectionAbortedError(reason)
 
 
+def take_all_files() -> None:
+    """From now on this process may have as many files as it ever may: every connection is one, silent ones too."""
+    most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+
+
+@contextmanager
+def opened_door(host: str, port: int, *, in_all: int = IN_ALL) -> Iterator[Door]:
+    """The socket that somebody listens on. This process may have as many files from then on as it ever may.
+
+    Raises:
+        UsageError: the port is taken, or the interface is none of this machine's.
+    """
+    take_all_files()  # each member of a thousand has connections
+    try:
+        door = Door(host, port, in_all=in_all)
+    except OSError as error:
+        raise UsageError(f"cannot listen on {host}:{port}: {error.strerror}") from error
+    with door:
+        yield door
+
+
 def _ends(who: tuple[Any, ...], at: tuple[Any, ...]) -> _Ends:
     return str(who[0]), int(who[1]), str(at[0]), int(at[1])
 
 
-def _network(host: str) -> str:
+def network_of(host: str) -> str:
+    """What an address counts for: an IPv4 address for itself, one of IPv6 for its 64 bits of network."""
     address = ipaddress.ip_address(host.partition("%")[0])
     if isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped is None:
         return str(ipaddress.ip_network((address, 64), strict=False))

@@ -14,6 +14,7 @@ from federation.rules.policy import Allowed, Attempts, Refused, Request, decide
 from federation.rules.rulebook import Rulebook, SignedRule
 from federation.statements import require_name
 from federation.transparency import PublicEntry, PublicKind
+from federation.transparency.entries import UNKNOWN
 
 _KINDS: dict[type[Rule], PublicKind] = {
     PolicyPack: PublicKind.POLICY,
@@ -75,6 +76,15 @@ class PublicRules:
             PublicEntry(_KINDS[type(SignedRule.from_bytes(line).rule)], now, line)
             for line in self._file.splitlines()[1:]
         ]
+
+    def registered(self, audience: str, purpose: str) -> tuple[str, str]:
+        """Both as the log may name them in clear: in the place of what this deployment is not registered for, unknown.
+
+        Else whoever asks could write any name into a log that never forgets.
+        """
+        own = self._book.deployment(self._deployment)
+        is_own = own is not None and audience == own.audience
+        return audience if is_own else UNKNOWN, purpose if own is not None and purpose in own.purposes else UNKNOWN
 
     def decide(
         self, *, purpose: str, audience: str, binding: Binding, receipts: bytes, release: Standing, now: int

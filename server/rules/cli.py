@@ -27,7 +27,7 @@ from federation.rules.entries import (
 )
 from federation.rules.rulebook import Rulebook, RuleSigners, SignedRule
 from server.files import write_durably, write_new
-from server.matching.assertions import read_registration
+from server.rules.assertions import read_registration
 
 rules_commands = Commands(help="The public rules that servers and devices decide by.")
 

@@ -54,17 +54,30 @@ class PeerRate:
         if not self.calls_per_second > 0 or self.burst < 1:
             raise UsageError("a rate needs more than 0 calls per second and a burst of at least 1")
 
+    @classmethod
+    def a_day(cls, most: int) -> PeerRate:
+        """So many in a day, also all at once."""
+        return cls(most / 86_400, burst=most)
+
 
 class PeerRates:
     """A token bucket for each peer. Remembers the ten thousand that called last.
 
     Args:
         rate: for each peer.
+        excess: what is said to one that is beyond it.
         clock: monotonic seconds.
     """
 
-    def __init__(self, rate: PeerRate, *, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        rate: PeerRate,
+        excess: str = "this certificate calls too often; slow down",
+        *,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._rate = rate
+        self._excess = excess
         self._clock = clock
         self._buckets: OrderedDict[bytes, tuple[float, float]] = OrderedDict()
 
@@ -74,6 +87,12 @@ class PeerRates:
         Raises:
             UnavailableError: too many; says when there is room again.
         """
+        wait = self.wait_of(peer)
+        if wait:
+            raise UnavailableError(self._excess, retry_after_seconds=wait)
+
+    def wait_of(self, peer: bytes) -> float:
+        """Counts a call, and says how many seconds too early it is; 0 when there is room for it."""
         now = self._clock()
         left, at = self._buckets.pop(peer, (float(self._rate.burst), now))
         left = min(self._rate.burst, left + (now - at) * self._rate.calls_per_second)
@@ -81,6 +100,4 @@ class PeerRates:
         self._buckets[peer] = (left - 1 if admitted else left, now)
         if len(self._buckets) > _REMEMBERED_PEERS:
             self._buckets.popitem(last=False)
-        if not admitted:
-            wait = (1 - left) / self._rate.calls_per_second
-            raise UnavailableError("this certificate calls too often; slow down", retry_after_seconds=wait)
+        return 0.0 if admitted else (1 - left) / self._rate.calls_per_second

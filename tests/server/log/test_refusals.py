@@ -1,0 +1,134 @@
+"""Refusals in the log: what gets an entry of its own, what is counted, and that nothing is lost but by a kill."""
+
+from __future__ import annotations
+
+import pytest
+
+from federation.errors import ProofError, UnavailableError
+from federation.transparency import AttemptOutcome
+from server.log.refusals import UNKNOWN, Refusal, Refusals
+
+NOW = 1_900_000_000
+KEY_ID, PEER, OTHER_PEER = b"\1" * 32, b"\2" * 32, b"\3" * 32
+MALFORMED, REPLAYED = Refusal(AttemptOutcome.INVALID), Refusal(AttemptOutcome.REPLAYED)
+
+
+class Log:
+    """Keeps what is added; fails when told to."""
+
+    def __init__(self):
+        self.added, self.error, self.calls = [], None, 0
+
+    async def __call__(self, *additions):
+        self.calls += 1
+        if self.error:
+            raise self.error
+        self.added += additions
+
+    @property
+    def counts(self):
+        return [(one.entry.outcome.value, one.entry.count) for one in self.added]
+
+
+@pytest.fixture
+def log():
+    return Log()
+
+
+@pytest.fixture
+def now():
+    return [0.0]
+
+
+@pytest.fixture
+def refusals(log, now):
+    return Refusals(log, clock=lambda: NOW, monotonic=lambda: now[0])
+
+
+def of(key_id=KEY_ID, *, has_owner=False, outcome=AttemptOutcome.NOT_COVERED):
+    return Refusal(outcome, "example.org", "door-access", key_id, has_owner)
+
+
+async def test_what_is_no_message_is_counted_in_one_entry_a_minute(refusals, log, now):
+    for _ in range(810):
+        await refusals.note(MALFORMED)
+    await refusals.note(REPLAYED)
+    assert log.added == []
+    await refusals.write()
+    assert sorted(log.counts) == [("invalid", 810), ("replayed", 1)]
+    assert {(one.entry.requester, one.entry.purpose, one.entry.time) for one in log.added} == {(UNKNOWN, UNKNOWN, NOW)}
+    for seconds in range(1, 120):
+        now[0] = float(seconds)
+        await refusals.note(MALFORMED)
+        await refusals.write()
+    assert sorted(log.counts) == [("invalid", 60), ("invalid", 810), ("replayed", 1)]
+    await refusals.write(everything=True)
+    assert sum(count for _, count in log.counts) == 811 + 119
+
+
+async def test_what_is_counted_is_written_once_and_nothing_when_there_is_nothing(refusals, log):
+    await refusals.write()
+    assert log.calls == 0
+    await refusals.note(MALFORMED)
+    for _ in range(2):
+        await refusals.write(everything=True)
+    assert (log.counts, log.calls) == ([("invalid", 1)], 1)
+
+
+@pytest.mark.parametrize("has_owner", [True, False])
+async def test_a_few_of_each_certificate_have_entries_of_their_own_and_the_rest_is_counted(
+    refusals, log, now, has_owner
+):
+    for _ in range(30):
+        await refusals.note(of(has_owner=has_owner), PEER)
+    assert log.counts == [("not-covered", 1)] * 5
+    await refusals.note(of(has_owner=has_owner), OTHER_PEER)
+    assert len(log.added) == 6
+    assert [one.subject for one in log.added] == [KEY_ID if has_owner else None] * 6
+    await refusals.write()
+    counted = log.added[-1]
+    assert (counted.entry.count, counted.subject, counted.opening) == (25, None, None)
+    assert (counted.entry.requester, counted.entry.purpose) == ("example.org", "door-access")
+    now[0] = 12.0  # a fifth of a minute
+    for _ in range(2):
+        await refusals.note(of(has_owner=has_owner), PEER)
+    assert len(log.added) == 8
+
+
+async def test_the_openings_of_owners_name_their_key_and_those_of_nobody_are_not_kept(refusals, log):
+    for refusal in (of(has_owner=True), of(), of(None)):
+        await refusals.note(refusal, PEER)
+    assert [one.opening and one.opening.reveal() for one in log.added] == [{"key_id": KEY_ID.hex()}, None, None]
+
+
+async def test_the_entries_do_not_tell_whether_a_key_has_an_owner(now):
+    shown = []
+    for has_owner in (True, False):
+        log = Log()
+        refusals = Refusals(log, clock=lambda: NOW, monotonic=lambda: now[0])
+        for number in range(12):
+            await refusals.note(of(bytes([number % 2]) * 32, has_owner=has_owner and number % 2 == 1), PEER)
+        await refusals.write()
+        shown.append([(*log.counts[at], one.entry.requester, one.entry.purpose) for at, one in enumerate(log.added)])
+    assert shown[0] == shown[1]
+
+
+async def test_a_busy_log_loses_no_refusal_and_changes_no_answer(refusals, log):
+    log.error = UnavailableError("the log's database is busy")
+    await refusals.note(of(has_owner=True), PEER)
+    await refusals.note(MALFORMED)
+    with pytest.raises(UnavailableError, match="busy"):
+        await refusals.write()
+    log.error = None
+    await refusals.note(MALFORMED)
+    await refusals.write()
+    assert sorted(log.counts) == [("invalid", 2), ("not-covered", 1)]
+
+
+async def test_a_damaged_log_is_said(refusals, log):
+    log.error = ProofError("the log is damaged")
+    with pytest.raises(ProofError, match="damaged"):
+        await refusals.note(of(), PEER)
+    await refusals.note(MALFORMED)
+    with pytest.raises(ProofError, match="damaged"):
+        await refusals.write()

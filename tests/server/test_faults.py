@@ -1,0 +1,214 @@
+"""What a server notices about its databases: a file that is gone or another one, a full disk, and in which words."""
+
+from __future__ import annotations
+
+import os
+import resource
+import sqlite3
+import subprocess
+import sys
+from contextlib import closing, contextmanager
+from pathlib import Path
+
+import psycopg
+import pytest
+import sqlalchemy as sa
+
+from federation.errors import UnavailableError
+from server.database import database_url
+from server.faults import ServedFile, unavailable
+from server.log.storage import open_log_storage
+from server.storage.sqlstorage import open_storage
+from tests.stored import KEY, OTHER_DEVICE, OTHER_KEY, a_template
+from tests.transparency_log import an_addition
+
+HOUSE = Path(__file__).parents[2]
+
+
+def raised_by(*statements, database=":memory:", uri=False):
+    with closing(sqlite3.connect(database, isolation_level=None, uri=uri)) as connection:
+        try:
+            for statement in statements:
+                connection.execute(statement)
+        except sqlite3.Error as error:
+            return error
+    raise AssertionError(statements)
+
+
+def a_full_database():
+    small = ("PRAGMA max_page_count = 3", "CREATE TABLE a (b)")
+    return raised_by(*small, "INSERT INTO a VALUES (zeroblob(100000))")
+
+
+def a_read_only_database(path):
+    sqlite3.connect(path).execute("CREATE TABLE a (b)")
+    return raised_by("INSERT INTO a VALUES (1)", database=f"file:{path}?mode=ro", uri=True)
+
+
+@contextmanager
+def no_file_longer_than(length):
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (length, limits[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+
+
+def a_disk_that_fails(path):
+    with no_file_longer_than(4096):
+        return raised_by("CREATE TABLE a (b)", "INSERT INTO a VALUES (zeroblob(100000))", database=path)
+
+
+def a_damaged_database(path):
+    path.write_bytes(b"SQLite format 3\0" + bytes(range(256)) * 20)
+    return raised_by("SELECT * FROM sqlite_master", database=path)
+
+
+def a_locked_database(path):
+    with closing(sqlite3.connect(path, isolation_level=None)) as connection:
+        connection.execute("BEGIN IMMEDIATE")
+        return raised_by("PRAGMA busy_timeout = 0", "BEGIN IMMEDIATE", database=path)
+
+
+@pytest.mark.parametrize(
+    ("make", "words", "seconds"),
+    [
+        (lambda _: a_full_database(), "the log's database: its disk is full: nothing was written", 30),
+        (a_read_only_database, "the log's database: its files are read-only", 30),
+        (a_disk_that_fails, "the log's database: its disk fails to read or to write", 30),
+        (a_damaged_database, "the log's database: its file is damaged", 30),
+        (a_locked_database, "the log's database is busy or out of reach; try again", 1),
+        (lambda _: psycopg.errors.DiskFull("x"), "the log's database: its disk is full", 30),
+        (lambda _: psycopg.errors.ReadOnlySqlTransaction("x"), "the log's database: its files are read-only", 30),
+        (lambda _: psycopg.errors.IoError("x"), "the log's database: its disk fails", 30),
+        (lambda _: psycopg.OperationalError("password of example.org"), "the log's database is busy or out of", 1),
+        (lambda _: sa.exc.TimeoutError("no connection"), "the log's database is busy or out of reach", 1),
+    ],
+    ids=["full", "read-only", "failing", "damaged", "locked", "pg full", "pg read-only", "pg failing", "pg", "pool"],
+)
+def test_each_cause_has_words_of_its_own_and_nothing_of_the_driver_s(tmp_path, make, words, seconds):
+    for error in (plain := make(tmp_path / "db"), sa.exc.DBAPIError("INSERT a secret", {}, plain)):
+        told = unavailable(error, "the log's database")
+        assert str(told).startswith(words)
+        assert told.retry_after_seconds == seconds
+        assert not any(word in str(told) for word in ("secret", "password", str(tmp_path)))
+
+
+def test_a_statement_that_is_wrong_is_no_fault_of_the_database():
+    unique = raised_by("CREATE TABLE a (b UNIQUE)", "INSERT INTO a VALUES (1), (1)")
+    for error in (unique, sa.exc.IntegrityError("INSERT", {}, unique), psycopg.errors.UniqueViolation("x")):
+        assert unavailable(error, "the database") is None
+
+
+# ---------------------------------------------------------------------- the file
+
+
+def unlinked(path):
+    path.unlink()
+
+
+def replaced(path):
+    """By a copy with the same bytes, as somebody does who restores a backup too early."""
+    copy = path.with_name("copy")
+    copy.write_bytes(path.read_bytes())
+    copy.rename(path)
+
+
+@pytest.mark.parametrize("accident", [unlinked, replaced])
+def test_a_file_that_is_not_the_one_that_was_opened_is_noticed_until_it_is_back(tmp_path, accident):
+    path, kept = tmp_path / "db", tmp_path / "kept"
+    path.write_bytes(b"1")
+    served = ServedFile(database_url(path), "the database")
+    served.require_there()
+    os.link(path, kept)
+    accident(path)
+    with pytest.raises(UnavailableError, match="the database: its file was removed or replaced") as caught:
+        served.require_there()
+    assert caught.value.retry_after_seconds == 30
+    kept.rename(path)
+    served.require_there()
+
+
+def test_a_database_that_is_no_file_has_none_to_lose():
+    ServedFile(database_url("postgresql://nobody@localhost/nothing"), "the database").require_there()
+
+
+@pytest.mark.parametrize("accident", [unlinked, replaced])
+def test_a_storage_whose_file_is_another_one_takes_and_gives_nothing(tmp_path, accident):
+    with open_storage(tmp_path / "db") as storage:
+        storage.enrol(a_template())
+        accident(tmp_path / "db")
+        for step in (
+            storage.ping,
+            storage.seen,
+            lambda: storage.template(KEY),
+            lambda: storage.enrol(a_template(OTHER_DEVICE)),
+            lambda: storage.sweep(now=0),
+        ):
+            with pytest.raises(UnavailableError, match="the database: its file was removed or replaced"):
+                step()
+    if accident is replaced:  # what was put there is as it was
+        with open_storage(tmp_path / "db") as storage:
+            assert not storage.knows(OTHER_KEY)
+
+
+@pytest.mark.parametrize("accident", [unlinked, replaced])
+def test_a_log_whose_file_is_another_one_takes_and_gives_nothing(tmp_path, accident):
+    storage = open_log_storage(tmp_path / "log.db")
+    storage.append([an_addition(1)])
+    accident(tmp_path / "log.db")
+    for step in (storage.ping, storage.head, lambda: storage.append([an_addition(2)]), lambda: storage.entries(0, 1)):
+        with pytest.raises(UnavailableError, match="the log's database: its file was removed or replaced"):
+            step()
+    storage.close()
+
+
+# ---------------------------------------------------------------------- the disk
+
+_ON_A_FULL_DISK = """
+import os, sys
+from federation.errors import UnavailableError
+from server.log.storage import open_log_storage
+from server.storage.sqlstorage import open_storage
+from tests.stored import a_template
+
+with open_storage("templates.db") as storage:
+    log = open_log_storage("log.db")
+    storage.enrol(a_template())
+    for name, opened in (("templates", storage), ("log", log)):
+        opened.ping()
+        with open("filler", "wb", buffering=0) as filler:
+            try:
+                while True:
+                    filler.write(bytes(4096))
+            except OSError as error:
+                print(error.strerror)
+        try:
+            opened.ping()
+        except UnavailableError as error:
+            print(name, error)
+        os.unlink("filler")
+        opened.ping()
+    log.close()
+"""
+
+
+def test_a_disk_that_is_full_is_noticed_by_whoever_asks_and_named_until_there_is_room(tmp_path):
+    command = f'mount -t tmpfs -o size=4m tmpfs {tmp_path} && cd {tmp_path} && exec {sys.executable} -c "$SCRIPT"'
+    done = subprocess.run(
+        ["unshare", "--user", "--map-root-user", "--mount", "sh", "-c", command],
+        env=os.environ | {"SCRIPT": _ON_A_FULL_DISK, "PYTHONPATH": str(HOUSE)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if "unshare" in done.stderr or "mount:" in done.stderr:
+        pytest.skip("this machine lets nobody have a disk of their own")
+    full = "its disk is full: nothing was written; its operator must make room"
+    assert done.stdout.splitlines() == [
+        "No space left on device",
+        f"templates the database: {full}",
+        "No space left on device",
+        f"log the log's database: {full}",
+    ], done.stderr

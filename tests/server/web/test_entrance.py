@@ -1,0 +1,93 @@
+"""The bridge's socket: what silent, slow and many visitors of one address leave to others. Real sockets."""
+
+import asyncio
+import contextlib
+import socket
+
+import httpx
+import pytest
+
+from server.listening import MOST_CONNECTIONS, page_server
+from server.visitors.door import MEMBER_SECONDS, PER_ADDRESS, STRANGER_SECONDS, Door
+from server.web.bridge import Site, bridge_app
+from server.web.entrance import IN_ALL, serve_at, welcome_at
+
+pytestmark = [pytest.mark.integration, pytest.mark.enable_socket]
+
+SITE = Site("https://verify.example.org", {"/": (b"<!doctype html>", "text/html")})
+
+
+async def nobody(_method, _body):
+    raise AssertionError
+
+
+@contextlib.asynccontextmanager
+async def open_page(door):
+    server = page_server(bridge_app(nobody, SITE, welcome=welcome_at(door)), host="127.0.0.1", port=0)
+    serving = asyncio.create_task(serve_at(door, server))
+    try:
+        yield door.getsockname()[1]
+    finally:
+        server.should_exit = True
+        await serving
+
+
+def a_door(**options):
+    return Door("0.0.0.0", 0, in_all=IN_ALL, **options)  # noqa: S104 - all of loopback's addresses
+
+
+async def page_for(address, port):
+    transport = httpx.AsyncHTTPTransport(local_address=address)
+    async with httpx.AsyncClient(transport=transport, trust_env=False) as client:
+        return (await client.get(f"http://127.0.0.1:{port}/")).status_code
+
+
+async def until(condition):
+    async with asyncio.timeout(30):
+        while not condition():  # noqa: ASYNC110 - it is the kernel that is waited for
+            await asyncio.sleep(0.01)
+
+
+def connected(port, address="127.0.0.1"):
+    connection = socket.create_connection(("127.0.0.1", port), source_address=(address, 0))
+    connection.setblocking(False)
+    return connection
+
+
+@pytest.mark.parametrize("sends", [b"", b"GET / HT"], ids=["silence", "headers"])
+async def test_silent_sockets_of_one_address_leave_the_page_to_others(sends):
+    """As many as the server takes of everybody: each of them got 503 then."""
+    with a_door() as door, contextlib.ExitStack() as held:
+        async with open_page(door) as port:
+            for _ in range(MOST_CONNECTIONS):
+                await asyncio.get_running_loop().sock_sendall(held.enter_context(connected(port)), sends)
+            await until(lambda: door.turned_away["address"] == MOST_CONNECTIONS - PER_ADDRESS)
+            assert door.visitors == PER_ADDRESS
+            assert await page_for("127.0.0.2", port) == 200
+
+
+async def test_silent_sockets_of_many_addresses_leave_the_page_to_who_asks():
+    with a_door() as door, contextlib.ExitStack() as held:
+        async with open_page(door) as port:
+            for number in range(MOST_CONNECTIONS):
+                held.enter_context(connected(port, f"127.0.1.{1 + number // 8}"))
+            await until(lambda: door.turned_away["full"] == MOST_CONNECTIONS - IN_ALL)
+            assert await page_for("127.0.0.2", port) == 200
+
+
+async def test_who_is_silent_is_shown_out_in_time_and_who_asked_may_stay():
+    now = [0.0]
+    with a_door(clock=lambda: now[0]) as door, connected(door.getsockname()[1]) as silent:
+        async with open_page(door) as port, httpx.AsyncClient(trust_env=False) as client:
+            assert (await client.get(f"http://127.0.0.1:{port}/")).status_code == 200
+            await until(lambda: door.visitors == 2)
+            now[0] = STRANGER_SECONDS
+            assert await asyncio.wait_for(asyncio.get_running_loop().sock_recv(silent, 1), 30) == b""
+            await until(lambda: door.visitors == 1)
+            assert (await client.get(f"http://127.0.0.1:{port}/")).status_code == 200
+            now[0] += MEMBER_SECONDS
+            await until(lambda: door.visitors == 0)
+
+
+async def test_the_door_turns_away_before_the_server_behind_it_does():
+    assert PER_ADDRESS < IN_ALL < MOST_CONNECTIONS
