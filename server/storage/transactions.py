@@ -16,7 +16,7 @@ from __future__ import annotations
 import hashlib
 import threading
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import sqlalchemy as sa
 
@@ -28,7 +28,7 @@ from server.sql import Database, Mode, Transaction
 from server.storage.schema import log_seen
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
 
     from sqlalchemy.engine import Engine
 
@@ -81,6 +81,20 @@ class Transactions:
         with self._begin() as run:
             for step in (1, -1):  # SQLite does not write what is the same as before
                 run.execute(_MOVE_IF_FREE, {"step": step})
+
+    def together(self, calls: Sequence[Callable[[], Any]], *, lasts: bool) -> list[Any]:
+        """See `Storage`. A crash leaves all of them or none."""
+        outcomes = list[Any]()
+        with self._begin(Mode.DURABLE if lasts else Mode.RELAXED) as run:
+            for call in calls:
+                try:
+                    with run.savepoint():
+                        outcomes.append(call())
+                except self._database.error:
+                    raise  # the database's own: it may have taken back everything
+                except Exception as error:  # noqa: BLE001 - it is that caller's
+                    outcomes.append(error)
+        return outcomes
 
     def seen(self) -> TreeHead:
         """See `Storage`."""

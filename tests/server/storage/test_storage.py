@@ -774,6 +774,57 @@ class StorageContract:
         assert take(storage, session) is None
         assert take(storage, other) == other
 
+    # ------------------------------------------------------------------ together
+
+    def test_calls_together_have_their_whole_effect_or_none_each_by_itself(self, storage):
+        storage.enrol(a_template())
+        session, other = start(storage, an_open_session(number=1)), an_open_session(number=2)
+        outcomes = storage.together(
+            [
+                lambda: take(storage, session),
+                lambda: start(storage, other),
+                lambda: try_number(storage, 7),
+                lambda: try_number(storage, 7, key_id=OTHER_KEY),
+                lambda: take(storage, other),
+                lambda: storage.history(KEY),
+            ],
+            lasts=True,
+        )
+        assert outcomes[:3] == [session, other, None]
+        assert isinstance(outcomes[3], RefusedError)
+        assert outcomes[4:] == [other, storage.history(KEY)]
+        assert storage.history(KEY).attempts == 1
+        assert take(storage, session) == take(storage, other) == Repeated(None)
+
+    def test_a_call_that_fails_halfway_leaves_nothing_of_itself_and_the_others_everything(self, storage):
+        storage.enrol(a_template())
+
+        def half():
+            start(storage, an_open_session(number=1))
+            raise RefusedError("in the middle")
+
+        outcomes = storage.together([lambda: try_number(storage, 1), half, lambda: try_number(storage, 2)], lasts=True)
+        assert [type(outcome) for outcome in outcomes] == [type(None), RefusedError, type(None)]
+        assert storage.open_sessions(now=NOW) == 0
+        assert storage.history(KEY).attempts == 2
+
+    def test_what_must_last_is_not_done_together_with_what_need_not_alone(self, storage):
+        storage.enrol(a_template())
+        (outcome,) = storage.together([lambda: try_number(storage, 1)], lasts=False)
+        assert isinstance(outcome, UsageError)
+        assert storage.history(KEY).attempts == 0
+
+    def test_a_database_that_fails_one_call_fails_all_and_nothing_happened(self, storage):
+        storage.enrol(a_template())
+
+        def fail():
+            raise storage._database.unusable[0]("disk full")
+
+        with pytest.raises(UnavailableError):
+            storage.together([lambda: try_number(storage, 1), fail, lambda: try_number(storage, 2)], lasts=True)
+        assert storage.history(KEY).attempts == 0
+        try_number(storage, 1)
+
     # ------------------------------------------------------------------ races
 
     def test_threads_cannot_pass_the_limit_together(self, storage):
@@ -1272,6 +1323,18 @@ def test_each_step_that_must_last_syncs_what_it_wrote_before_it_returns(tmp_path
                 assert levels == [2]  # FULL
                 return
     raise AssertionError(step)
+
+
+@pytest.mark.parametrize(("lasts", "level"), [(True, 2), (False, 1)])
+def test_what_is_written_together_is_synced_once_before_anybody_is_answered(tmp_path, monkeypatch, lasts, level):
+    with open_storage(tmp_path / "db") as storage:
+        storage.enrol(a_template())
+        levels = []
+        before_commits(monkeypatch, lambda run: levels.append(pragma(run, "synchronous")))
+        attempts = [lambda number=number: try_number(storage, number) for number in range(3)] if lasts else []
+        storage.together([lambda: start(storage), *attempts], lasts=lasts)
+        assert levels == [level]
+        assert storage.history(KEY).attempts == len(attempts)
 
 
 def test_a_revoked_template_is_in_no_file_of_the_database(tmp_path):
