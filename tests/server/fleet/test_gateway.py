@@ -822,7 +822,7 @@ async def test_a_stranger_writes_nothing_into_the_operator_s_log(coordinator, ca
     ],
 )
 def test_an_address_is_one_of_ipv4_or_64_bits_of_ipv6(hosts, places):
-    assert len(Counter(door._network(host) for host in hosts)) == places
+    assert len(Counter(door.network_of(host) for host in hosts)) == places
 
 
 @pytest.mark.integration

@@ -2,18 +2,26 @@
 
 import asyncio
 import contextlib
+import os
+import signal
 import socket
+import subprocess
+import sys
+from pathlib import Path
 
 import httpx
 import pytest
 
+from federation.errors import UsageError
 from server.listening import MOST_CONNECTIONS, page_server
-from server.visitors.door import MEMBER_SECONDS, PER_ADDRESS, STRANGER_SECONDS, Door
+from server.visitors.door import MEMBER_SECONDS, PER_ADDRESS, STRANGER_SECONDS, Door, opened_door
 from server.web.bridge import Site, bridge_app
 from server.web.entrance import IN_ALL, serve_at, welcome_at
+from tests.running import a_pki, write_release, write_rules
 
 pytestmark = [pytest.mark.integration, pytest.mark.enable_socket]
 
+HOUSE = Path(__file__).parents[3]
 SITE = Site("https://verify.example.org", {"/": (b"<!doctype html>", "text/html")})
 
 
@@ -91,3 +99,45 @@ async def test_who_is_silent_is_shown_out_in_time_and_who_asked_may_stay():
 
 async def test_the_door_turns_away_before_the_server_behind_it_does():
     assert PER_ADDRESS < IN_ALL < MOST_CONNECTIONS
+
+
+def test_the_command_serves_through_its_door_until_it_is_told_to_stop(tmp_path):
+    write_release(tmp_path)
+    write_rules(tmp_path)
+    a_pki(tmp_path / "tls")
+    (tmp_path / "page").mkdir()
+    (tmp_path / "page" / "index.html").write_bytes(b"<!doctype html>")
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    files = {"release": "release.zip", "release-trust": "trust.json", "rules": "rules.jsonl", "terms": "terms.json"}
+    files |= {"tls": "tls", "page": "page", "log-policy": "transparency/policy"}
+    options = {name: tmp_path / file for name, file in files.items()} | {"server": "localhost:1", "port": port}
+    options |= {"origin": f"http://localhost:{port}", "peer-sessions": 3, "peer-enrolments": 5}
+    command = [sys.executable, "-c", "from server.cli import main; main()", "web", "start"]
+    command += [f"--{name}={value}" for name, value in options.items()]
+    environment = os.environ | {"PYTHONPATH": str(HOUSE)}
+    with (
+        subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True) as serving,
+        httpx.Client(transport=httpx.HTTPTransport(retries=20), timeout=60) as client,
+    ):
+        try:
+            assert "serving http://localhost" in serving.stderr.readline()
+            answer = client.get(f"http://127.0.0.1:{port}/")
+            assert (answer.status_code, answer.content) == (200, b"<!doctype html>")
+            with connected(port):
+                serving.send_signal(signal.SIGTERM)
+                assert serving.wait(60) in {0, -signal.SIGTERM}
+            assert "Traceback" not in serving.stderr.read()
+        finally:
+            serving.kill()
+
+
+def test_a_port_that_is_taken_ends_the_command_with_a_sentence():
+    with (
+        socket.create_server(("127.0.0.1", 0)) as taken,
+        pytest.raises(UsageError, match="cannot listen on") as caught,
+        opened_door("127.0.0.1", taken.getsockname()[1]),
+    ):
+        raise AssertionError
+    assert "in use" in str(caught.value)
