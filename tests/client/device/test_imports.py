@@ -7,6 +7,9 @@ import subprocess
 import sys
 
 import pytest
+from typer.testing import CliRunner
+
+import client.cli
 
 IMPORTED = """
 import json, sys, typer, client.cli
@@ -42,3 +45,17 @@ def test_a_program_imports_no_command_before_it_is_named():
     names, _ = imported("config")
     assert tops(names) & (HEAVY | {"numpy", "grpc", "tenseal", "google", "cryptography"}) == set()
     assert {name for name in names if name.startswith("client.")} == {"client.cli", "client.terminal"}
+
+
+@pytest.mark.parametrize(("command", "images"), [("verify", ["a.jpg"]), ("enrol", ["a.jpg", "b.jpg", "--terms", "t"])])
+def test_whoever_waits_is_told_at_once_what_happens_and_a_program_is_not(tmp_path, monkeypatch, command, images):
+    """The first file that is opened is missing, so nothing else was said by then."""
+    monkeypatch.chdir(tmp_path)
+    files = [
+        part for name in ("release", "release-trust", "tls", "rules", "log-policy") for part in (f"--{name}", "no")
+    ]
+    for quiet in ([], ["--json"]):
+        done = CliRunner().invoke(client.cli.app, [command, *images, *files, "--wallet", "no", *quiet])
+        assert done.exit_code == 2
+        told = "opening the wallet, finding the face, asking ..." in done.stderr.partition("\n")[0]
+        assert told == (not quiet)
