@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import threading
 from collections import namedtuple
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from enum import Enum
 from functools import lru_cache
@@ -188,8 +188,7 @@ class Database:
 
     def close(self) -> None:
         """Closes the connections that nobody uses; SQLite folds its write-ahead log into the file with the last one."""
-        while self._idle:
-            self._close(self._idle.pop())
+        self._close_idle()
         self._engine.dispose()
 
     @contextmanager
@@ -202,7 +201,7 @@ class Database:
         if not self._room.acquire(timeout=_WAIT_SECONDS):
             raise TimeoutError("all connections to the database are in use")
         try:
-            driver = self._idle.pop() if self._idle else self._open()
+            driver = self._take()
             try:
                 self._set_level(driver, mode)
                 run = Transaction(driver, self._engine.dialect, mode)
@@ -221,6 +220,12 @@ class Database:
         if self.is_sqlite:
             with self.transaction(Mode.READ) as run:
                 run.driver.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+
+    def _take(self) -> Any:  # noqa: ANN401 - either driver's
+        try:
+            return self._idle.pop()  # asking first whether there is one would let another thread come in between
+        except IndexError:
+            return self._open()
 
     def _open(self) -> Any:  # noqa: ANN401 - either driver's
         fairy = self._engine.raw_connection()
@@ -246,10 +251,14 @@ class Database:
                 driver.execute("ROLLBACK")  # outside of a transaction PostgreSQL only warns
         except self.error:  # its server is gone, and those of the others too
             self._close(driver)
-            while self._idle:
-                self._close(self._idle.pop())
+            self._close_idle()
         else:
             self._idle.append(driver)
+
+    def _close_idle(self) -> None:
+        with suppress(IndexError):
+            while True:
+                self._close(self._idle.pop())
 
     def _close(self, driver: Any) -> None:  # noqa: ANN401 - either driver's
         self._levels.pop(id(driver), None)

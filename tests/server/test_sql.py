@@ -119,6 +119,18 @@ def test_transactions_that_follow_each_other_share_a_connection(database):
     assert len(drivers) == 1
 
 
+def test_threads_that_take_the_last_idle_connection_at_once_both_get_one(database):
+    class Raced(list):
+        """Another thread has taken what was there when somebody looked."""
+
+        def __bool__(self):
+            return True
+
+    database._idle = Raced()
+    assert count(database) == 0
+    database._idle = list(database._idle)
+
+
 def test_whoever_finds_all_connections_in_use_is_told_so(database, monkeypatch):
     monkeypatch.setattr(sql, "_WAIT_SECONDS", 0.01)
     release, inside = threading.Event(), threading.Semaphore(0)
