@@ -74,6 +74,7 @@ def enrol_command(
     Example: intaglio enrol one.jpg two.jpg --terms terms.json
     """
     pictures = face_cli.pictures_of([reference, second], camera)
+    bundle = face_cli.read_release(release, release_trust)
     face_cli.say(f"Enrolling at {server}: opening the wallet, finding the face, asking ...", as_json=as_json)
     certificates = ClientTls.read(tls, certificate)
     opened, passphrase = open_wallet(wallet, passphrase_file)
@@ -81,7 +82,7 @@ def enrol_command(
         opened.require_enrolment()  # a revoked wallet ends here, before any image is read
         if opened.enrolment.state is EnrolmentState.ENROLLED:
             raise UsageError("this wallet is enrolled; verify with it, or create another wallet")
-    bundle, offered = face_cli.read_release(release, release_trust), read_terms(terms)
+    offered = read_terms(terms)
     wanted = _purpose_of(offered, purpose)
     if opened.template_secret is not None:
         with Owner(opened, target=server, tls=certificates) as owner:
@@ -144,10 +145,10 @@ def verify_command(
     Example: intaglio verify now.jpg
     """
     audience_nonce, pictures = _nonce(nonce), face_cli.pictures_of([image], camera)
+    bundle = face_cli.read_release(release, release_trust)
     face_cli.say(f"Verifying at {server}: opening the wallet, finding the face, asking ...", as_json=as_json)
     opened, passphrase = open_wallet(wallet, passphrase_file)
     opened.require_enrolment()
-    bundle = face_cli.read_release(release, release_trust)
     with Device(
         opened,
         target=server,
