@@ -2,11 +2,6 @@
 
 from __future__ import annotations
 
-from client.audit.assertion_cli import assertion_app
-from client.audit.release_cli import release_app
-from client.audit.rules_cli import rules_app
-from client.faces.models_cli import models_app
-from client.log.cli import log_app
 from client.terminal import PASSPHRASE_VARIABLE
 from federation.commandline.extras import Extra
 from federation.commandline.program import root, run
@@ -46,17 +41,16 @@ app = root(
     Exit codes: 0 done or match, 1 non-match, 2 usage, 3 refused, 4 network, protocol or proof, 70 a bug,
     130 interrupted.""",
 )
-device, train = Extra("device", app), Extra("train", app)
+# Nothing of a command is imported before somebody names it.
+plain, device, audit, train = (Extra(name, app) for name in (None, "device", "audit", "train"))
 device.group("wallet", "client.wallet.cli:wallet_app")
 device.group("receipts", "client.device.consent_cli:receipts_app")
-app.add_typer(assertion_app, name="assertion")
-app.add_typer(log_app, name="log")
-Extra("device", log_app).command("follow", "client.log.follow_cli:log_follow")
-app.add_typer(rules_app, name="rules")
-Extra("audit", app).group("audit", "client.audit.cli:audit_app")
-app.add_typer(release_app, name="release")
-app.add_typer(models_app, name="models")
-Extra("device", models_app).command("profile", "client.faces.profile_cli:models_profile")
+plain.group("assertion", "client.audit.assertion_cli:assertion_app")
+plain.group("log", "client.log.cli:log_app")
+plain.group("rules", "client.audit.rules_cli:rules_app")
+audit.group("audit", "client.audit.cli:audit_app")
+plain.group("release", "client.audit.release_cli:release_app")
+plain.group("models", "client.faces.models_cli:models_app")
 train.group("ledger", "client.node.ledger_cli:ledger_app")
 train.group("node", "client.node.cli:node_app")
 train.group("privacy", "client.privacy.cli:privacy_app")

@@ -1,9 +1,17 @@
 """How many people a matching server serves, and how long they wait: `make load`.
 
-Real devices, each a process of its own, verify against a real server process over mutual TLS on loopback, with the log
-and everything. One, two and eight people at once, with a thousand and with a hundred thousand templates in the
-database. Devices and server share this machine's cores, so a server of its own does better. Wallets stay in memory
-here; on a disk, each is written twice for a verification.
+Real devices verify against a real server process over mutual TLS on loopback, with the log and everything. One, two and
+eight processes verify at once, with a thousand and with a hundred thousand templates in the database, in two ways:
+
+* *warm*: each process is one person, who verifies again and again;
+* *cold*: each verification is another person's, who enrolled before the run and comes once. Nothing that server or
+  device remember of a person helps, and each opens a connection of its own.
+
+Devices and server share this machine's cores, so a server of its own does better. Wallets stay in memory here; on a
+disk, each is written twice for a verification.
+
+The processor time of a verification is given by part: the front end (log, storage and connections), the match processes
+with what they prepare, and the devices' processes. It says more than the clock where others use the machine too.
 
 People who never come have random templates and receipts of the real size. Results go to build/load.json, with how busy
 the machine was with other things when each run began.
@@ -17,6 +25,7 @@ import os
 import secrets
 import tempfile
 import time
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from multiprocessing.pool import Pool
 from pathlib import Path
@@ -46,11 +55,13 @@ from federation.release.bundle import Bundle
 from federation.rules.rulebook import Rulebook
 from server.storage.schema import templates
 from server.storage.sqlstorage import open_storage
+from server.storage.sqltemplates import deflated
 
 _DIMENSION, _THRESHOLD = 128, 300
 _PEOPLE_AT_ONCE = (1, 2, 8)
 _RECEIPT_BYTES = 2_000
 _WARM_UP = 3
+_WIDTH = 120
 
 
 @dataclass(frozen=True)
@@ -58,16 +69,19 @@ class Run:
     """One measurement.
 
     Attributes:
+        people_come: "again" or "once".
         templates: rows in the table of templates.
-        people: at once.
+        people: processes at once.
         verifications: in all.
         per_second: verifications in a second, all people together.
         median_ms, p99_ms: of one verification, as the device waits for it.
         device_ms: median of the device's own computing, which is part of that.
+        front_end_cpu_ms, match_cpu_ms, device_cpu_ms: processor time of a verification by part.
         load_before: processes that wanted a core in the minute before, of this machine's.
         cores: of this machine.
     """
 
+    people_come: str
     templates: int
     people: int
     verifications: int
@@ -75,6 +89,9 @@ class Run:
     median_ms: float
     p99_ms: float
     device_ms: float
+    front_end_cpu_ms: float
+    match_cpu_ms: float
+    device_cpu_ms: float
     load_before: float
     cores: int
 
@@ -130,7 +147,7 @@ def write_templates(database: Path, count: int, release: ModelRelease) -> None:
             "purpose": TERMS.purposes[0],
             "audience": TERMS.audience,
             "enrolled_at": int(time.time()),
-            "receipts": secrets.token_bytes(_RECEIPT_BYTES),
+            "receipts": deflated(secrets.token_bytes(_RECEIPT_BYTES)),
         }
         for _ in range(count)
     ]
@@ -141,43 +158,58 @@ def write_templates(database: Path, count: int, release: ModelRelease) -> None:
 
 # ---------------------------------------------------------------------- in a device's process
 
-_device: Device | None = None
-_number = 0
+_devices = list[tuple[int, Device]]()
+"""Of this process: person and device. The first one comes again and again, the others come once."""
 
 
-def enrol(number: int, server: Server, bundle_file: Path) -> int:
-    """Makes this process the device of a person, who enrols and verifies a few times to warm up."""
-    global _device, _number
+def enrol(numbers: list[int], server: Server, bundle_file: Path) -> int:
+    """Makes this process the devices of people, who enrol; the first one verifies a few times to warm up."""
     bundle = Bundle.from_bytes(bundle_file.read_bytes())
     release_digest = bytes.fromhex(bundle.release.digest)
     enrolment = Enrolment(
         TERMS.purposes[0], TERMS.audience, release_digest, EnrolmentState.STARTED, deployment=DEPLOYMENT
     )
-    conditions = Conditions(
-        rules=Rulebook.from_file(server.rules.read_bytes(), read_at=int(time.time())),
-        log=read_log_policy(server.log_policy),
-        release=bundle.release,
-        standing=bundle.manifest.standing,
-        terms=TERMS,
-    )
-    wallet, tls = Wallet.generate().with_enrolment(enrolment), ClientTls.read(server.tls)
-    _device, _number = Device(wallet, target=server.target, tls=tls, conditions=conditions), number
-    if _device.enrol(face(number), face(number, 1)).decision is not Decision.MATCH:
-        raise UsageError("a made-up face does not match itself")
-    verify(_WARM_UP, time.time())
+    tls = ClientTls.read(server.tls)
+    for number in numbers:
+        conditions = Conditions(
+            rules=Rulebook.from_file(server.rules.read_bytes(), read_at=int(time.time())),
+            log=read_log_policy(server.log_policy),
+            release=bundle.release,
+            standing=bundle.manifest.standing,
+            terms=TERMS,
+        )
+        wallet = Wallet.generate().with_enrolment(enrolment)
+        with Device(wallet, target=server.target, tls=tls, conditions=conditions) as device:
+            if device.enrol(face(number), face(number, 1)).decision is not Decision.MATCH:
+                raise UsageError("a made-up face does not match itself")
+            enrolled = device.wallet
+        _devices.append((number, Device(enrolled, target=server.target, tls=tls, conditions=conditions)))
+    verify_again(_WARM_UP, time.time())
     return os.getpid()
 
 
-def verify(count: int, begin_at: float) -> tuple[list[tuple[float, float]], float, float]:
-    """Verifies again and again. Waiting and computing of each, in seconds and milliseconds; begin and end."""
-    if _device is None:
-        raise UsageError("this process has not enrolled")
-    probes = [face(_number, 10 + n) for n in range(count)]
+def verify_again(count: int, begin_at: float) -> Measured:
+    """The first person verifies again and again."""
+    return _measure([(*_devices[0], 10 + n) for n in range(count)], begin_at)
+
+
+def verify_once(count: int, begin_at: float) -> Measured:
+    """People verify who have not come since they enrolled."""
+    coming = [_devices.pop() for _ in range(count)]
+    return _measure([(*one, 10) for one in coming], begin_at)
+
+
+Measured = tuple[list[tuple[float, float]], float, float]
+"""Waiting and computing of each, in seconds and milliseconds; begin and end."""
+
+
+def _measure(coming: list[tuple[int, Device, int]], begin_at: float) -> Measured:
+    probes = [(device, face(number, capture)) for number, device, capture in coming]
     time.sleep(max(0.0, begin_at - time.time()))
     first, times = time.time(), []
-    for probe in probes:
+    for device, probe in probes:
         begun = time.perf_counter()
-        outcome = _device.verify(probe)
+        outcome = device.verify(probe)
         times.append((time.perf_counter() - begun, outcome.device_ms))
         if outcome.decision is not Decision.MATCH:
             raise UsageError("a made-up face does not match itself")
@@ -188,32 +220,63 @@ def verify(count: int, begin_at: float) -> tuple[list[tuple[float, float]], floa
 
 
 def measure(stored: int, verifications: int, console: Console) -> tuple[list[Run], dict[str, float]]:
-    """Every number of people at once, against one server. Also the median milliseconds of the server's stages."""
-    runs = []
+    """Every number of people at once, in both ways, against one server. Also medians of the server's stages in ms."""
+    runs = list[Run]()
     with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        write_templates(folder / "templates.sqlite", stored - max(_PEOPLE_AT_ONCE), write_release(folder).release)
+        folder, most = Path(name), max(_PEOPLE_AT_ONCE)
+        people = [[number + 10_000 * n for n in range(1 + _come_once(number, verifications))] for number in range(most)]
+        write_templates(folder / "templates.sqlite", stored - sum(map(len, people)), write_release(folder).release)
         with matching_server(folder) as server:
-            devices = [multiprocessing.get_context("spawn").Pool(1) for _ in range(max(_PEOPLE_AT_ONCE))]
-            for number, device in enumerate(devices):
-                device.apply(enrol, (number, server, folder / BUNDLE))
-            for people in _PEOPLE_AT_ONCE:
-                runs.append(_run(devices[:people], stored, verifications // people))
-                console.print(f"{stored} templates, {people} at once: {runs[-1].per_second:.0f} a second")
-            for device in devices:
-                device.close()
-                device.join()
+            pools = [multiprocessing.get_context("spawn").Pool(1) for _ in range(most)]
+            enrolling = [
+                pool.apply_async(enrol, (theirs, server, folder / BUNDLE))
+                for pool, theirs in zip(pools, people, strict=True)
+            ]
+            devices = [_Devices(pool, waiting.get()) for pool, waiting in zip(pools, enrolling, strict=True)]
+            for come, work in (("again", verify_again), ("once", verify_once)):
+                for at_once in _PEOPLE_AT_ONCE:
+                    run = _run(devices[:at_once], server, come, work, verifications // at_once, stored)
+                    console.print(f"{stored} templates, {at_once} at once, {come}: {run.per_second:.0f} a second")
+                    runs.append(run)
+            for pool in pools:
+                pool.close()
+                pool.join()
         stages = json.loads((folder / "server-times.json").read_text())
     return runs, {stage: times["median_ms"] for stage, times in stages.items()}
 
 
-def _run(devices: list[Pool], stored: int, each: int) -> Run:
+def _come_once(number: int, verifications: int) -> int:
+    """How many people come once from process `number`, in all runs."""
+    return sum(verifications // people for people in _PEOPLE_AT_ONCE if number < people)
+
+
+@dataclass(frozen=True)
+class _Devices:
+    """A process with the devices of people."""
+
+    pool: Pool
+    pid: int
+
+
+def _run(
+    devices: list[_Devices],
+    server: Server,
+    come: str,
+    work: Callable[[int, float], Measured],
+    each: int,
+    stored: int,
+) -> Run:
     load_before = os.getloadavg()[0]
+    processes = ([server.pid], _children(server.pid), [one.pid for one in devices])
+    before = [_cpu_ms(part) for part in processes]
     begin_at = time.time() + 0.5
-    results = [waiting.get() for waiting in [device.apply_async(verify, (each, begin_at)) for device in devices]]
+    results = [waiting.get() for waiting in [one.pool.apply_async(work, (each, begin_at)) for one in devices]]
+    spent = [_cpu_ms(part) - earlier for part, earlier in zip(processes, before, strict=True)]
     times = np.array([one for result in results for one in result[0]])
     duration = max(end for *_, end in results) - min(begun for _, begun, _ in results)
+    front_end, match, device = (part / len(times) for part in spent)
     return Run(
+        people_come=come,
         templates=stored,
         people=len(devices),
         verifications=len(times),
@@ -221,9 +284,23 @@ def _run(devices: list[Pool], stored: int, each: int) -> Run:
         median_ms=1e3 * float(np.median(times[:, 0])),
         p99_ms=1e3 * float(np.percentile(times[:, 0], 99)),
         device_ms=float(np.median(times[:, 1])),
+        front_end_cpu_ms=front_end,
+        match_cpu_ms=match,
+        device_cpu_ms=device,
         load_before=load_before,
         cores=os.cpu_count() or 1,
     )
+
+
+def _cpu_ms(processes: list[int]) -> float:
+    """Processor time that they have used so far. From Linux's schedstat, which counts nanoseconds."""
+    threads = [thread for process in processes for thread in Path(f"/proc/{process}/task").iterdir()]
+    return sum(int((thread / "schedstat").read_text().split()[0]) for thread in threads) / 1e6
+
+
+def _children(process: int) -> list[int]:
+    tasks = Path(f"/proc/{process}/task").iterdir()
+    return [int(child) for task in tasks for child in (task / "children").read_text().split()]
 
 
 def main(
@@ -232,15 +309,18 @@ def main(
     output: Annotated[Path, typer.Option(help="JSON goes here.")] = Path("build/load.json"),
 ) -> None:
     """Measure throughput and waiting, print a table and write JSON."""
-    console = Console()
+    console = Console(width=_WIDTH)
     runs, stages = list[Run](), {}
     for count in stored or [1_000, 100_000]:
         measured, stages[str(count)] = measure(count, verifications, console)
         runs += measured
-    table = Table("templates", "people", "a second", "median ms", "p99 ms", "device ms", "load before")
+    waiting = ("a second", "median ms", "p99 ms", "device ms")
+    table = Table("templates", "come", "people", *waiting, "CPU: front end", "match", "device", "load before")
     for run in runs:
-        figures = (run.per_second, run.median_ms, run.p99_ms, run.device_ms, run.load_before)
-        table.add_row(str(run.templates), str(run.people), *(f"{figure:.1f}" for figure in figures))
+        figures = (run.per_second, run.median_ms, run.p99_ms, run.device_ms)
+        spent = (run.front_end_cpu_ms, run.match_cpu_ms, run.device_cpu_ms, run.load_before)
+        named = (str(run.templates), run.people_come, str(run.people))
+        table.add_row(*named, *(f"{figure:.1f}" for figure in (*figures, *spent)))
     console.print(table)
     console.print("medians of the server's stages in ms:", json.dumps(stages))
     output.parent.mkdir(parents=True, exist_ok=True)

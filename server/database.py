@@ -61,9 +61,8 @@ def connect(url: URL, *, read_only: bool = False) -> Engine:
     """An engine whose every transaction follows our rules.
 
     SQLite: mode 0600, write-ahead log, foreign keys, deleted bytes overwritten. A transaction takes the write lock when
-    it begins, unless its execution options say `reading`; it is on disk when it ends, unless they say `relaxed`.
-    PostgreSQL: a commit is on disk when it returns; nothing waits longer than a few seconds. Results travel as bytes,
-    not as text, if the options say `binary`: a template then takes 0.4 ms instead of 7.
+    it begins, unless its execution options say `reading`. PostgreSQL: nothing waits longer than a few seconds. In both
+    a commit is on disk when it returns. `server.sql` runs what servers do all day.
 
     Args:
         url: from `database_url`.
@@ -91,19 +90,14 @@ def connect(url: URL, *, read_only: bool = False) -> Engine:
     if read_only:
         settings += " -c default_transaction_read_only=on"
     try:
-        engine = sa.create_engine(
+        return sa.create_engine(
             url,
             connect_args={"connect_timeout": _WAIT_SECONDS, "options": settings},
             isolation_level="READ COMMITTED",
-            pool_size=POSTGRES_CONNECTIONS,
-            max_overflow=1,
-            pool_timeout=_WAIT_SECONDS,
             **common,
         )
     except ImportError as error:
         raise UsageError("PostgreSQL needs its driver; install intaglio[postgres]") from error
-    sa.event.listen(engine, "before_cursor_execute", _ask_for_bytes)
-    return engine
 
 
 def _sqlite_reader(url: URL, options: dict[str, Any]) -> Engine:
@@ -116,23 +110,13 @@ def _sqlite_reader(url: URL, options: dict[str, Any]) -> Engine:
 
 def _prepare_sqlite(connection: Any, _record: object) -> None:  # noqa: ANN401 - whatever the driver has
     connection.isolation_level = None  # the driver starts no transactions of its own
-    for pragma in ("journal_mode = WAL", "foreign_keys = ON", "secure_delete = ON"):
+    for pragma in ("journal_mode = WAL", "foreign_keys = ON", "secure_delete = ON", "synchronous = FULL"):
         connection.execute(f"PRAGMA {pragma}")
 
 
 def _begin_sqlite(connection: Connection) -> None:
-    options = connection.get_execution_options()
-    if options.get("reading"):
-        connection.exec_driver_sql("BEGIN")
-        return
-    # The log is synced from its beginning, so a relaxed commit is on disk no later than the next full one.
-    connection.exec_driver_sql(f"PRAGMA synchronous = {'NORMAL' if options.get('relaxed') else 'FULL'}")
-    connection.exec_driver_sql("BEGIN IMMEDIATE")
-
-
-def _ask_for_bytes(connection: Connection, cursor: Any, *_: object) -> None:  # noqa: ANN401 - the driver's
-    if connection.get_execution_options().get("binary"):
-        cursor.format = 1  # psycopg.pq.Format.BINARY
+    reading = connection.get_execution_options().get("reading")
+    connection.exec_driver_sql("BEGIN" if reading else "BEGIN IMMEDIATE")
 
 
 def upgrade(url: URL, revision: str = "head") -> str:

@@ -3,8 +3,8 @@
     python crash_points.py SCENARIO FOLDER [CLUSTER]
 
 Run number n happens in FOLDER/n, a copy of what the scenario prepared, and dies at point n: before or after a writing
-statement, before a transaction ends or begins, before or after an fsync or a rename. The last run meets fewer points
-than its number and lives. What a scenario was told is in FOLDER/n/acknowledged, one line each. With a PostgreSQL
+statement, before or after a transaction begins or ends, or an fsync or a rename happens. The last run meets fewer
+points than its number and lives. What a scenario was told is in FOLDER/n/acknowledged, one line each. With a PostgreSQL
 cluster, the database of the templates is there, and FOLDER/n/database says which.
 """
 
@@ -18,11 +18,11 @@ from functools import partial
 from pathlib import Path
 
 import sqlalchemy as sa
-from sqlalchemy.engine import Engine
 
 from client.log.witness import CheckpointFiles, Witness
 from server.log.storage import open_log_storage
 from server.log.transparency_log import TransparencyLog
+from server.sql import Mode, Transaction
 from tests.postgres import a_database
 from tests.server.matching.office import (
     BYSTANDER,
@@ -64,14 +64,18 @@ class Deadline:
     def install(self) -> None:
         os.fsync = self.around(os.fsync)
         Path.replace = self.around(Path.replace)
-        for name in ("begin", "commit"):
-            sa.event.listen(Engine, name, self.pass_point)
-        for name in ("before_cursor_execute", "after_cursor_execute"):
-            sa.event.listen(Engine, name, self._at_statement)
+        for name in ("begin", "commit", "execute"):
+            setattr(Transaction, name, self._around_writing(getattr(Transaction, name)))
 
-    def _at_statement(self, _connection, _cursor, statement, *_: object) -> None:
-        if statement.startswith(("INSERT", "UPDATE", "DELETE")):
-            self.pass_point()
+    def _around_writing(self, function):
+        """Nothing is lost with what only reads."""
+
+        def call(run, *arguments):
+            reads = arguments and not isinstance(arguments[0], sa.UpdateBase)
+            writes = run.mode in {Mode.RELAXED, Mode.DURABLE} and not reads
+            return (self.around(function) if writes else function)(run, *arguments)
+
+        return call
 
 
 def open_log(folder: Path) -> TransparencyLog:

@@ -14,6 +14,7 @@ from client.files import write_new_file
 from client.terminal import JsonOption, read_file, read_hex, show
 from client.wallet.opening import DEFAULT_WALLET, PassphraseFileOption, WalletOption, open_wallet
 from federation.commandline.commands import Commands
+from federation.commandline.extras import Extra
 from federation.consent.purposes import DAY_SECONDS
 from federation.consent.receipts import (
     RECEIPT_ID_BYTES,
@@ -163,3 +164,8 @@ def _parse(path: Path, from_bytes: Callable[[bytes], _T]) -> _T:
         return from_bytes(read_file(path))
     except MalformedMessageError as error:
         raise UsageError(f"{path}: {error}") from error  # the file that was named is wrong, no peer is to blame
+
+
+device = Extra("device", receipts_app)
+device.command("list", "client.device.owner_cli:receipts_list")
+device.command("renew", "client.device.renew_cli:receipts_renew")

@@ -91,6 +91,12 @@ def _read_rules(path: Path) -> Rulebook:
         raise UsageError(f"{path}: {error}") from error
 
 
+def say(what: str, *, as_json: bool) -> None:
+    """Tells whoever waits what happens, at once. Programs wait in silence."""
+    if not as_json:
+        typer.echo(what, err=True)
+
+
 def ask_to_agree(terms: Terms, days: int, *, agreed: bool) -> None:
     """Shows what is asked for. Consent is given by a word of the person, never by silence."""
     for line in (

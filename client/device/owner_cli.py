@@ -10,7 +10,6 @@ from typing import Annotated
 import typer
 
 from client.connection import ClientTls
-from client.device.consent_cli import receipts_app
 from client.device.owner import Held, Owner, revoke_with
 from client.files import write_new_file
 from client.log.policy import read_log_policy
@@ -183,7 +182,6 @@ def history_command(
         typer.echo("  ".join(str(value) for value in row.values()))
 
 
-@receipts_app.command("list")
 def receipts_list(
     tls: TlsOption,
     server: ServerOption = DEFAULT_SERVER,

@@ -9,7 +9,7 @@ import typer
 
 from client.connection import ClientTls
 from client.device import face_cli, pictures
-from client.device.consent_cli import read_terms, receipts_app
+from client.device.consent_cli import read_terms
 from client.device.face_cli import ModelOption, ReleaseOption, ReleaseTrustOption
 from client.device.owner import Owner
 from client.device.pictures import CameraOption, ProbesArgument, ReferencesArgument, probes_of, references_of
@@ -108,7 +108,6 @@ def renew_command(
     show({"enrolled": str(into), "revoked": str(wallet)}, as_json=as_json)
 
 
-@receipts_app.command("renew")
 def receipts_renew(
     release: ReleaseOption,
     release_trust: ReleaseTrustOption,

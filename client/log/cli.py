@@ -15,6 +15,7 @@ from client.files import replace_file, write_new_file
 from client.log.watching import LogReader, LogTrust, Monitor, check_growth
 from client.log.witness import CheckpointFiles, Witness
 from federation.commandline.commands import Commands
+from federation.commandline.extras import Extra
 from federation.errors import MalformedMessageError, ProofError, UsageError
 from federation.transparency import (
     Frontier,
@@ -254,3 +255,6 @@ def _read(path: Path) -> bytes:
 
 def _now() -> int:
     return int(time.time())
+
+
+Extra("device", log_app).command("follow", "client.log.follow_cli:log_follow")

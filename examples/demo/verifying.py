@@ -211,12 +211,14 @@ class Server:
         tls: folder with the certificates.
         rules: file with the public rules.
         log_policy: file that names the log.
+        pid: of its process.
     """
 
     target: str
     tls: Path
     rules: Path
     log_policy: Path
+    pid: int
 
 
 @contextmanager
@@ -252,7 +254,7 @@ def matching_server(folder: Path) -> Iterator[Server]:
                 raise UnavailableError(f"the matching server did not start; read {log}")
             time.sleep(0.05)
         port = json.loads(ready.read_text())["port"]
-        yield Server(f"localhost:{port}", tls, rules, folder / "log" / "policy")
+        yield Server(f"localhost:{port}", tls, rules, folder / "log" / "policy", process.pid)
     finally:
         process.send_signal(signal.SIGTERM)
         process.wait(_STOP_SECONDS)

@@ -1,7 +1,10 @@
-"""Groups and commands that take settings.
+"""Groups and commands that take settings, and that are imported when somebody names them.
 
 When a command's context is made, its options get their variables, and the file's values become click's default map.
 Which value counts is click's business.
+
+What is mounted by its place stands in the tree as a name, and becomes the command when it is looked up: a program that
+verifies does not import what the other commands need.
 """
 
 from __future__ import annotations
@@ -13,8 +16,8 @@ from typing import Any
 import click
 import typer
 from click.core import ParameterSource
-from typer.core import TyperArgument, TyperCommand, TyperOption
-from typer.models import CommandFunctionType
+from typer.core import TyperArgument, TyperCommand, TyperGroup, TyperOption
+from typer.models import CommandFunctionType, CommandInfo
 
 from federation.commandline.settings import Program, Settings, key_of, settable, variables_of
 
@@ -26,7 +29,17 @@ class Commands(typer.Typer):
     """A group of commands. Whoever is in it takes settings."""
 
     def __init__(self, *, help: str, **options: Any) -> None:  # noqa: A002, ANN401 - typer's names
-        super().__init__(no_args_is_help=True, help=_flowing(help), **options)
+        super().__init__(no_args_is_help=True, help=_flowing(help), **{"cls": Group} | options)
+
+    def mount_command(self, name: str, find: Callable[[], Any]) -> None:
+        """Mounts the function, or what typer knows of one, that `find` gives when somebody names it."""
+        super().command(name, cls=_Later)(find)
+
+    def mount_group(self, name: str, find: Callable[[], Any]) -> None:
+        """Mounts the commands that `find` gives when somebody names one of them."""
+        later = typer.Typer(cls=_LaterGroup, name=name)
+        later.callback()(find)
+        self.add_typer(later)
 
     def command(
         self,
@@ -35,6 +48,57 @@ class Commands(typer.Typer):
     ) -> Callable[[CommandFunctionType], CommandFunctionType]:
         """As typer's."""
         return super().command(name, cls=_Command, **options)
+
+
+class Group(TyperGroup):
+    """A group that looks its commands up one by one."""
+
+    def __init__(self, *, commands: dict[str, click.Command], **options: Any) -> None:  # noqa: ANN401 - typer's
+        super().__init__(commands=_Mounted(commands), **options)
+
+
+class _Later(TyperCommand):
+    """A command that was not looked up yet. Its callback finds the function."""
+
+
+class _LaterGroup(TyperGroup):
+    """A group that was not looked up yet. Its callback finds the commands."""
+
+
+class _Mounted(dict[str, click.Command]):
+    """The commands of a group by name. Names are there at once, each command when it is asked for."""
+
+    def __getitem__(self, name: str) -> click.Command:
+        command = super().__getitem__(name)
+        if isinstance(command, _Later | _LaterGroup):
+            command = self[name] = _found(name, command)
+        return command
+
+    def get(self, name: str, default: Any = None) -> Any:  # noqa: ANN401 - dict's
+        """The command, or `default`."""
+        return self[name] if name in self else default  # noqa: SIM401 - it is what `get` does
+
+    def values(self) -> Any:  # noqa: ANN401 - dict's
+        """All commands."""
+        return [self[name] for name in self]
+
+    def items(self) -> Any:  # noqa: ANN401 - dict's
+        """All names with their commands."""
+        return [(name, self[name]) for name in self]
+
+
+def _found(name: str, later: click.Command) -> click.Command:
+    find: Any = later.callback  # as typer wrapped it
+    made = find.__wrapped__()
+    if isinstance(made, typer.Typer):
+        group = typer.main.get_group(made)
+        group.name = name
+        return group
+    return typer.main.get_command_from_info(
+        made if isinstance(made, CommandInfo) else CommandInfo(name, cls=_Command, callback=made),
+        pretty_exceptions_short=True,
+        rich_markup_mode="rich",
+    )
 
 
 class _Command(TyperCommand):

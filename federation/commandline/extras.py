@@ -13,7 +13,9 @@ from types import MappingProxyType
 from typing import Any, Final
 
 import typer
+from typer.models import CommandInfo
 
+from federation.commandline.commands import Commands
 from federation.errors import UsageError
 
 PACKAGES: Final = MappingProxyType(
@@ -40,41 +42,37 @@ def require_extra(extra: str) -> None:
 
 @dataclass(frozen=True)
 class Extra:
-    """Mounts commands that need an extra; where it is not installed, commands that say so.
+    """Mounts commands by their place; where they need an extra that is not installed, commands that say so.
 
     Attributes:
-        name: of the extra.
+        name: of the extra, or None where none is needed.
         app: where its commands go.
     """
 
-    name: str
-    app: typer.Typer
+    name: str | None
+    app: Commands
 
     def command(self, name: str, place: str) -> None:
         """Mounts the function at ``module:function`` as a command."""
-        if self._is_installed_or_refuses(name):
-            self.app.command(name)(_found(place))
+        self.app.mount_command(name, lambda: self._found(name, place))
 
     def group(self, name: str, place: str) -> None:
         """Mounts the commands at ``module:group``."""
-        if self._is_installed_or_refuses(name):
-            self.app.add_typer(_found(place), name=name)
+        self.app.mount_group(name, lambda: self._found(name, place))
 
-    def _is_installed_or_refuses(self, name: str) -> bool:
+    def _found(self, name: str, place: str) -> Any:  # noqa: ANN401 - a group, a function, or a command that refuses
         try:
-            require_extra(self.name)
+            if self.name is not None:
+                require_extra(self.name)
         except UsageError as error:
-            why = str(error)
-
-            def refuse(ctx: typer.Context) -> None:
-                raise UsageError(f"{ctx.info_name} {why}")
-
-            anything = {"ignore_unknown_options": True, "allow_extra_args": True}
-            self.app.command(name, help=f"Not installed: {why}.", context_settings=anything)(refuse)
-            return False
-        return True
+            return _refusal(name, str(error))
+        module, _, attribute = place.partition(":")
+        return getattr(importlib.import_module(module), attribute)
 
 
-def _found(place: str) -> Any:  # noqa: ANN401 - a group or a function
-    module, _, name = place.partition(":")
-    return getattr(importlib.import_module(module), name)
+def _refusal(name: str, why: str) -> CommandInfo:
+    def refuse(ctx: typer.Context) -> None:
+        raise UsageError(f"{ctx.info_name} {why}")
+
+    anything = {"ignore_unknown_options": True, "allow_extra_args": True}
+    return CommandInfo(name, help=f"Not installed: {why}.", context_settings=anything, callback=refuse)

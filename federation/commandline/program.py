@@ -10,10 +10,9 @@ from typing import Annotated, Any
 import click
 import typer
 from click.core import ParameterSource
-from typer.core import TyperGroup
 
 from federation.commandline import version
-from federation.commandline.commands import Commands
+from federation.commandline.commands import Commands, Group
 from federation.commandline.settings import Program, Settings
 from federation.errors import IntaglioError
 
@@ -68,7 +67,7 @@ def run(app: typer.Typer) -> None:
         sys.exit(_BUG_EXIT)
 
 
-class _Root(TyperGroup):
+class _Root(Group):
     """Prints an error of the family as one line and ends with its exit code."""
 
     def invoke(self, ctx: click.Context) -> Any:  # noqa: ANN401 - click's signature

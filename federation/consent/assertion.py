@@ -18,11 +18,10 @@ import json
 import math
 import re
 from dataclasses import dataclass, field
-from typing import Any, Final, NoReturn, Self
+from functools import cache
+from typing import TYPE_CHECKING, Any, Final, NoReturn, Self
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
-from jwt.api_jws import PyJWS
-from jwt.exceptions import InvalidTokenError
 
 from federation.errors import MalformedMessageError, ProofError, UsageError
 from federation.secrecy import Secret
@@ -35,6 +34,9 @@ from federation.statements import (
     require_period,
     require_text,
 )
+
+if TYPE_CHECKING:
+    from jwt.api_jws import PyJWS
 
 TYPE: Final = "intaglio-assertion+jwt"
 ALGORITHM: Final = "EdDSA"
@@ -49,7 +51,13 @@ WORDING: Final = "claim accepted at FMR <= {fmr}"
 _TOKEN = re.compile(r"[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+")
 _PAIRWISE_TAG = b"intaglio-pairwise-subject/1\0"
 _LARGEST_INDEX = 2**53 - 1
-_jws = PyJWS(algorithms=[ALGORITHM])
+
+
+@cache
+def _jws() -> PyJWS:
+    from jwt.api_jws import PyJWS  # noqa: PLC0415 - slow to import, and most that a device does has no assertion
+
+    return PyJWS(algorithms=[ALGORITHM])
 
 
 class PairwiseSecret(Secret):
@@ -177,7 +185,7 @@ class Assertion:
     def sign(self, key: Ed25519PrivateKey) -> str:
         """The token."""
         headers = _headers(key.public_key().public_bytes_raw())
-        return _jws.encode(_json(self.claims()), key, algorithm=ALGORITHM, headers=headers)
+        return _jws().encode(_json(self.claims()), key, algorithm=ALGORITHM, headers=headers)
 
     @classmethod
     def from_claims(cls, claims: dict[str, Any]) -> Self:
@@ -263,9 +271,11 @@ def _authentic(token: str, public_key: bytes) -> Assertion:
     header = base64.urlsafe_b64encode(_json(_headers(public_key) | {"alg": ALGORITHM})).rstrip(b"=").decode()
     if not hmac.compare_digest(token.partition(".")[0], header):
         raise ProofError("the assertion is not of this type, algorithm and key")
+    from jwt.exceptions import InvalidTokenError  # noqa: PLC0415 - see `_jws`
+
     try:
         key = Ed25519PublicKey.from_public_bytes(public_key)
-        payload: bytes = _jws.decode_complete(token, key, algorithms=[ALGORITHM])["payload"]
+        payload: bytes = _jws().decode_complete(token, key, algorithms=[ALGORITHM])["payload"]
     except (InvalidTokenError, ValueError) as error:
         raise ProofError("the assertion is not signed with the issuer's key, or was altered") from error
     try:

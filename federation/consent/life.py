@@ -17,11 +17,15 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
 from enum import Enum
+from functools import lru_cache
 from types import MappingProxyType
 from typing import Self
 
 from federation.consent.receipts import Binding, Receipt, ReceiptFault, SignedReceipt, SignedWithdrawal
 from federation.errors import MalformedMessageError, ProofError, RefusedError, UsageError
+
+_REMEMBERED = 1024
+"""Consents that a process keeps parsed, with what it found of their signatures: some kilobytes each."""
 
 
 class ConsentState(Enum):
@@ -130,8 +134,11 @@ class Consent:
             raise RefusedError("the withdrawal names a receipt of another consent")
 
 
+@lru_cache(maxsize=_REMEMBERED)
 def consent_of(receipts: bytes) -> Consent:
     """The consent whose signed receipts stand one in a line: the first one and its renewals.
+
+    Pure, and remembered for the bytes that came last: whoever verifies every day brings the same ones.
 
     Raises:
         MalformedMessageError: a receipt is none of this version, or they are not those of one consent.

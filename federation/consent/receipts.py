@@ -14,6 +14,7 @@ import json
 import uuid
 from dataclasses import dataclass, field, fields
 from enum import Enum
+from functools import cached_property
 from typing import Any, Final, Self
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -359,7 +360,7 @@ class SignedReceipt:
             now: seconds since 1970.
         """
         receipt = self.receipt
-        if not self._is_signed():
+        if not self._is_signed:
             return ReceiptFault.BAD_SIGNATURE
         mine, terms = receipt.binding, receipt.terms
         checks = (
@@ -387,6 +388,7 @@ class SignedReceipt:
         unsigned = Withdrawal(self.receipt.receipt_id, self.receipt.binding.device_public_key, now)
         return SignedWithdrawal(unsigned, sign(_WITHDRAWAL_TAG, unsigned.to_bytes(), key))
 
+    @cached_property  # of values that never change
     def _is_signed(self) -> bool:
         key = self.receipt.binding.device_public_key
         try:

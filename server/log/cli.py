@@ -16,12 +16,13 @@ from federation.errors import MalformedMessageError, UsageError
 from federation.transparency import KeyKind, NoteSigner, VerifierKey
 from federation.transparency.bundles import BUNDLE_ENTRIES, CHECKPOINT_FILE, bundle_path, bundle_to_bytes
 from server.files import write_new
+from server.log.publishing import publish_file
 from server.log.storage import open_log_storage
-from server.log.transparency_log import TransparencyLog, publish_file
+from server.log.transparency_log import TransparencyLog
 
 LOG_KEY_FILE, LOG_POLICY_FILE, LOG_DATABASE_FILE = "key", "policy", "log.db"
 
-log_commands = Commands(help="The public log: keys, export, witnesses, audit.")
+log_commands = Commands(help="The public log: keys, export, witnesses, fsck.")
 
 DatabaseOption = Annotated[
     str,
@@ -159,16 +160,18 @@ def log_export(
     typer.echo(f"{size} entries")
 
 
-@log_commands.command("audit")
-def log_audit(database: DatabaseOption, key: KeyOption) -> None:
-    """Recompute the tree from all entries, and compare it with the signed root.
+@log_commands.command("fsck")
+def log_fsck(database: DatabaseOption, key: KeyOption) -> None:
+    """Read the whole log: recompute the tree, and compare root, nodes, openings and the index of public entries.
+
+    A server that starts does not do this: it takes minutes for millions of entries. It may run beside one.
 
     Needs: the log's database and key. Writes: nothing.
 
-    Example: intaglio-server log audit --database log/log.db --key log/key
+    Example: intaglio-server log fsck --database log/log.db --key log/key
     """
     with _opened(database, key) as log:
-        typer.echo(f"{log.audit().size} entries give the signed root")
+        typer.echo(f"{log.fsck().size} entries give the signed root, and what is kept beside them is theirs")
 
 
 @contextmanager

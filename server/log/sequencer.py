@@ -1,16 +1,18 @@
 """Gathers the entries that many coroutines add at once into batches of the transparency log.
 
-Entries that arrive while a batch is being written form the next batch. Nothing waits for a timer.
+Entries that arrive while a batch is being written form the next batch. Nothing waits for a timer. What those who added
+them want to read of the log afterwards is read for all of them in one snapshot, on the same thread.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import Self
+from typing import Any, Self, TypeVar
 
 from federation.errors import IntaglioError, ProofError, UnavailableError, UsageError
 from server.log.storage import Addition
@@ -18,11 +20,14 @@ from server.log.transparency_log import TransparencyLog
 
 MAX_BATCH = 1024
 
+_T = TypeVar("_T")
+
 
 @dataclass
 class _Waiting:
     additions: Sequence[Addition]
-    positions: asyncio.Future[range] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
+    then: Callable[[range], Any]
+    answer: asyncio.Future[Any] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
 
 
 class Sequencer:
@@ -42,6 +47,7 @@ class Sequencer:
         self._work = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
         self._closing = False
+        self._thread = ThreadPoolExecutor(1, "log")
 
     async def __aenter__(self) -> Self:
         self._task = asyncio.create_task(self._run())
@@ -53,12 +59,25 @@ class Sequencer:
         self._work.set()
         if self._task is not None:
             await self._task
+        self._thread.shutdown()
 
     async def add(self, *additions: Addition) -> range:
-        """Adds entries that belong together: their positions follow one another, and all are logged or none.
+        """Adds entries; see `add_and_read`.
 
         Returns:
             The positions, once a published checkpoint covers them.
+        """
+        return await self.add_and_read(additions, lambda positions: positions)
+
+    async def add_and_read(self, additions: Sequence[Addition], then: Callable[[range], _T]) -> _T:
+        """Adds entries that belong together: their positions follow one another, and all are logged or none.
+
+        Args:
+            additions: 1 to 1024.
+            then: called with the positions once a published checkpoint covers them, on the log's thread, in a snapshot.
+
+        Returns:
+            What `then` returned.
 
         Raises:
             UsageError: none, or more than a batch holds.
@@ -74,11 +93,12 @@ class Sequencer:
             raise UnavailableError("the log takes no entries now")
         if self._size + len(additions) > self._max_waiting:
             raise UnavailableError("too many entries wait for the log; try again")
-        waiting = _Waiting(additions)
+        waiting = _Waiting(additions, then)
         self._waiting.append(waiting)
         self._size += len(additions)
         self._work.set()
-        return await waiting.positions
+        answer: _T = await waiting.answer
+        return answer
 
     async def _run(self) -> None:
         while not (self._closing and not self._waiting):
@@ -96,19 +116,30 @@ class Sequencer:
         return batch
 
     async def _write(self, batch: list[_Waiting]) -> None:
-        additions = [addition for waiting in batch for addition in waiting.additions]
         try:
-            positions = await asyncio.to_thread(self.log.append, additions)
+            answers = await asyncio.get_running_loop().run_in_executor(self._thread, self._append, batch)
         except Exception as error:  # noqa: BLE001 - whatever went wrong, nobody may wait for ever
             reason = error if isinstance(error, IntaglioError) else UnavailableError("the log could not be written")
             if isinstance(reason, ProofError):
                 self._broken = reason  # it will not sign again, so it must not go on appending
+            answers = [reason] * len(batch)
+        for waiting, answer in zip(batch, answers, strict=True):
+            with suppress(asyncio.InvalidStateError):  # its caller was cancelled
+                if isinstance(answer, Exception):
+                    waiting.answer.set_exception(answer)
+                else:
+                    waiting.answer.set_result(answer)
+
+    def _append(self, batch: list[_Waiting]) -> list[Any]:
+        """Runs on the log's thread. Whose reading fails gets the error in the place of an answer."""
+        start = self.log.append([addition for waiting in batch for addition in waiting.additions]).start
+        answers = list[Any]()
+        with self.log.snapshot():
             for waiting in batch:
-                with suppress(asyncio.InvalidStateError):  # its caller was cancelled
-                    waiting.positions.set_exception(reason)
-            return
-        start = positions.start
-        for waiting in batch:
-            with suppress(asyncio.InvalidStateError):
-                waiting.positions.set_result(range(start, start + len(waiting.additions)))
-            start += len(waiting.additions)
+                positions = range(start, start + len(waiting.additions))
+                try:
+                    answers.append(waiting.then(positions))
+                except Exception as error:  # noqa: BLE001 - it is that caller's
+                    answers.append(error)
+                start = positions.stop
+        return answers

@@ -6,71 +6,46 @@ A log has one row that says how far it reached. Whoever changes anything holds t
 for the whole file, PostgreSQL locks the row. So any number of front ends may share a database: their batches come one
 after the other, and the log cannot fork.
 
-Entries and nodes are only ever inserted. A node ``(level, index)`` is stored under ``(2 index + 1) 2^level``, a number
-that no other node has. Openings are personal data. They lie in a table of their own under their owner's name, and are
-deleted with the tombstone in one transaction.
+Entries, nodes and the index of public entries are only ever inserted. A node ``(level, index)`` is stored under
+``(2 index + 1) 2^level``, a number that no other node has. Openings are personal data. They lie in a table of their own
+under their owner's name, and are deleted with the tombstone in one transaction.
 
 The database is the log's own; the templates are elsewhere.
 """
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
 import sqlalchemy as sa
-from sqlalchemy.engine import Connection, Engine
+from sqlalchemy.engine import Engine
 
 from federation.errors import ProofError, UnavailableError, UsageError
-from federation.transparency import Frontier, LogEntry, NodeReader, Opening, PersonalKind, TreeHead
+from federation.transparency import (
+    Frontier,
+    LogEntry,
+    NodeReader,
+    Opening,
+    PersonalKind,
+    TreeHead,
+)
 from federation.transparency.tree import Node
 from server import faults
 from server.database import connect, database_url, name_of
+from server.log import schema
+from server.sql import Database, Mode, Transaction
 
-_SCHEMA_VERSION = 1
-_ROWS = 1000  # that are in memory at once when all are read
-_ADVISORY_LOCK = 0x696E746C6F67  # "intlog": makes the tables once when several front ends start together
-# SQLite's strict tables have one integer type, of 64 bits.
-_NUMBER = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
-
-_metadata = sa.MetaData()
-_state = sa.Table(
-    "log_state",
-    _metadata,
-    sa.Column("version", _NUMBER, primary_key=True),
-    sa.Column("size", _NUMBER, nullable=False),
-    sa.Column("root", sa.LargeBinary, nullable=False),
-    sa.Column("checkpoint", sa.LargeBinary),
-    sqlite_strict=True,
-)
-_entries = sa.Table(
-    "log_entries",
-    _metadata,
-    sa.Column("position", _NUMBER, primary_key=True, autoincrement=False),
-    sa.Column("entry", sa.LargeBinary, nullable=False),
-    sqlite_strict=True,
-)
-_nodes = sa.Table(
-    "log_nodes",
-    _metadata,
-    sa.Column("node", _NUMBER, primary_key=True, autoincrement=False),
-    sa.Column("hash", sa.LargeBinary, nullable=False),
-    sqlite_strict=True,
-)
-_openings = sa.Table(
-    "log_openings",
-    _metadata,
-    sa.Column("position", _NUMBER, primary_key=True, autoincrement=False),
-    sa.Column("subject", sa.LargeBinary, nullable=False, index=True),
-    sa.Column("opening", sa.LargeBinary, nullable=False),
-    sqlite_strict=True,
-)
+_FEW_NODES, _NODES_AT_ONCE = 24, 128  # read by one statement: of a proof, and of a frontier or several proofs
 
 CheckpointMaker = Callable[[TreeHead, bytes | None, NodeReader], bytes]
 """Makes the next checkpoint from the stored tree, the last checkpoint and the nodes, or raises to change nothing."""
+CheckpointExtender = Callable[[TreeHead, TreeHead, bytes | None, NodeReader], bytes]
+"""The same for a tree that is just being grown: from the tree before, whose nodes gave its root, and the tree now."""
 
 
 @dataclass(frozen=True)
@@ -118,8 +93,11 @@ class LogStorage(Protocol):
     def head(self) -> TreeHead:
         """The stored tree."""
 
-    def append(self, additions: Sequence[Addition]) -> range:
-        """Makes entries durable, all or none, and gives their positions.
+    def append(self, additions: Sequence[Addition], extend: CheckpointExtender | None = None) -> range:
+        """Makes entries durable, and the checkpoint over them that `extend` makes: all or none.
+
+        Returns:
+            The positions of the entries.
 
         Raises:
             ProofError: the stored tree is damaged.
@@ -135,8 +113,17 @@ class LogStorage(Protocol):
     def checkpoint(self) -> bytes | None:
         """The last signed checkpoint."""
 
+    def snapshot(self) -> AbstractContextManager[None]:
+        """Within it, everything that this thread reads is of one moment."""
+
     def replace_checkpoint(self, make: CheckpointMaker) -> bytes:
         """Calls `make` while nobody else can append or sign, and makes its result durable."""
+
+    def public(self, content: bytes) -> list[int]:
+        """Where a public entry of that content is said to stand. Whoever relies on it reads the entry."""
+
+    def public_between(self, start: int, stop: int) -> dict[int, bytes]:
+        """SHA-256 of the content of each public entry from `start` up to `stop`, as the index has it, by position."""
 
     def openings(self, subject: bytes) -> dict[int, Opening]:
         """What is kept of somebody, by position."""
@@ -147,8 +134,13 @@ class LogStorage(Protocol):
     def subjects(self, kind: PersonalKind) -> set[bytes]:
         """Of whom an opening of that kind is kept. Reads all openings."""
 
-    def erase(self, subject: bytes, tombstone: Callable[[Sequence[int]], LogEntry]) -> int | None:
-        """Deletes somebody's openings and appends the tombstone made of their positions: both or none.
+    def erase(
+        self,
+        subject: bytes,
+        tombstone: Callable[[Sequence[int]], LogEntry],
+        extend: CheckpointExtender | None = None,
+    ) -> int | None:
+        """Deletes somebody's openings and appends the tombstone made of their positions, as `append` does: all or none.
 
         Returns:
             The position of the tombstone, or None when nothing was kept of that name.
@@ -170,8 +162,8 @@ def open_log_storage(database: str | Path, *, read_only: bool = False) -> SqlLog
     try:
         with engine.begin() as connection:
             if not read_only:
-                _prepare(connection)
-            _require_log(connection, name_of(url))
+                schema.prepare(connection)
+            schema.require(connection, name_of(url))
     except sa.exc.DBAPIError as error:
         engine.dispose()
         reason = str(error.orig).strip().partition("\n")[0]
@@ -182,24 +174,6 @@ def open_log_storage(database: str | Path, *, read_only: bool = False) -> SqlLog
     return SqlLogStorage(engine)
 
 
-def _prepare(connection: Connection) -> None:
-    """A crash leaves an empty database or a whole one: tables and first row are one transaction."""
-    if connection.dialect.name == "postgresql":
-        connection.execute(sa.select(sa.func.pg_advisory_xact_lock(_ADVISORY_LOCK)))
-    if not sa.inspect(connection).get_table_names():
-        _metadata.create_all(connection)
-        empty = Frontier().head
-        connection.execute(_state.insert().values(version=_SCHEMA_VERSION, size=0, root=empty.root))
-
-
-def _require_log(connection: Connection, name: str) -> None:
-    tables = set(sa.inspect(connection).get_table_names())
-    if tables != set(_metadata.tables):
-        raise UsageError(f"{name} holds other tables than a log's; a log has a database of its own: name another")
-    if connection.execute(sa.select(_state.c.version)).scalars().all() != [_SCHEMA_VERSION]:
-        raise UsageError(f"{name} was written by another version of this program")
-
-
 class SqlLogStorage:
     """`LogStorage` in SQLite or PostgreSQL: the same statements for both. May be used from several threads.
 
@@ -208,120 +182,143 @@ class SqlLogStorage:
     """
 
     def __init__(self, engine: Engine) -> None:
-        self._engine = engine
+        self._database = Database(engine)
         self._file = faults.ServedFile(engine.url, "the log's database")
+        self._local = threading.local()
 
     def ping(self) -> None:
         """See `LogStorage`."""
-        with self._writing() as connection:
+        with self._writing() as run:
             for step in (1, -1):  # SQLite does not write what is the same as before
-                connection.execute(_state.update().values(size=_state.c.size + step))
+                run.execute(schema.MOVE, {"step": step})
 
     def close(self) -> None:
         """Lets the connections go."""
-        self._engine.dispose()
+        self._database.close()
 
     def head(self) -> TreeHead:
         """See `LogStorage`."""
-        with self._reading() as connection:
-            row = connection.execute(sa.select(_state.c.size, _state.c.root)).one()
+        with self._reading() as run:
+            row = run.execute(schema.HEAD).one()
         return TreeHead(row.size, row.root)
 
-    def append(self, additions: Sequence[Addition]) -> range:
-        """See `LogStorage`. A crash leaves nothing of the batch, or all of it with its nodes, openings and size."""
-        with self._writing() as connection:
-            return _append(connection, additions)
+    def append(self, additions: Sequence[Addition], extend: CheckpointExtender | None = None) -> range:
+        """See `LogStorage`. A crash leaves nothing of the batch, or all of it with nodes, openings and checkpoint."""
+        with self._writing() as run:
+            return _append(run, additions, extend)
 
     def entries(self, start: int, stop: int) -> list[bytes]:
         """See `LogStorage`."""
-        query = sa.select(_entries.c.entry).where(_entries.c.position >= start, _entries.c.position < stop)
-        with self._reading() as connection:
-            return list(connection.execute(query.order_by(_entries.c.position)).scalars())
+        with self._reading() as run:
+            return run.execute(schema.FIND_ENTRIES, {"start": start, "stop": stop}).scalars()
 
     def nodes(self, wanted: Sequence[Node]) -> dict[Node, bytes]:
         """See `LogStorage`."""
-        with self._reading() as connection:
-            return _read_nodes(connection, wanted)
+        with self._reading() as run:
+            return _read_nodes(run, wanted)
 
     def checkpoint(self) -> bytes | None:
         """See `LogStorage`."""
-        with self._reading() as connection:
-            stored: bytes | None = connection.execute(sa.select(_state.c.checkpoint)).scalar_one()
+        with self._reading() as run:
+            stored: bytes | None = run.execute(schema.CHECKPOINT).scalar()
             return stored
+
+    @contextmanager
+    def snapshot(self) -> Iterator[None]:
+        """See `LogStorage`."""
+        with self._translated(), self._database.transaction(Mode.SNAPSHOT) as run:
+            self._local.reading = run
+            try:
+                yield
+            finally:
+                self._local.reading = None
 
     def replace_checkpoint(self, make: CheckpointMaker) -> bytes:
         """See `LogStorage`. A crash leaves the old checkpoint or the new one; neither has been shown to anybody yet."""
-        with self._writing() as connection:
-            head, last = _lock(connection)
-            made = make(head, last, lambda wanted: _read_nodes(connection, wanted))
+        with self._writing() as run:
+            head, last = _lock(run)
+            made = make(head, last, lambda wanted: _read_nodes(run, wanted))
             if made != last:
-                connection.execute(_state.update().values(checkpoint=made))
+                run.execute(schema.SIGN, {"made": made})
             return made
+
+    def public(self, content: bytes) -> list[int]:
+        """See `LogStorage`."""
+        with self._reading() as run:
+            return run.execute(schema.FIND_PUBLIC, {"wanted": schema.digest(content)}).scalars()
+
+    def public_between(self, start: int, stop: int) -> dict[int, bytes]:
+        """See `LogStorage`."""
+        with self._reading() as run:
+            rows = run.execute(schema.FIND_PUBLIC_BETWEEN, {"start": start, "stop": stop}).all
+        return {row.position: row.digest for row in rows}
 
     def openings(self, subject: bytes) -> dict[int, Opening]:
         """See `LogStorage`."""
-        query = sa.select(_openings.c.position, _openings.c.opening).where(_openings.c.subject == subject)
-        with self._reading() as connection:
-            rows = connection.execute(query.order_by(_openings.c.position)).all()
+        with self._reading() as run:
+            rows = run.execute(schema.FIND_OPENINGS, {"theirs": subject}).all
         return {row.position: Opening.from_secret_bytes(row.opening) for row in rows}
 
     def openings_between(self, start: int, stop: int) -> list[KeptOpening]:
         """See `LogStorage`."""
-        query = sa.select(_openings).where(_openings.c.position >= start, _openings.c.position < stop)
-        with self._reading() as connection:
-            rows = connection.execute(query.order_by(_openings.c.position)).all()
+        with self._reading() as run:
+            rows = run.execute(schema.FIND_OPENINGS_BETWEEN, {"start": start, "stop": stop}).all
         return [KeptOpening(row.position, row.subject, Opening.from_secret_bytes(row.opening)) for row in rows]
 
     def subjects(self, kind: PersonalKind) -> set[bytes]:
         """See `LogStorage`."""
         # How every opening of that kind ends, but for its salt. Texts within it have their quotation marks escaped.
         mark = f'"kind":"{kind.value}","salt":"'.encode()
-        query = sa.select(_openings.c.subject, _openings.c.opening).execution_options(yield_per=_ROWS)
-        with self._reading() as connection:
-            return {row.subject for row in connection.execute(query) if mark in row.opening}
+        with self._translated(), self._database.transaction(Mode.SNAPSHOT) as run:
+            return {row.subject for row in run.stream(schema.ALL_OPENINGS) if mark in row.opening}
 
-    def erase(self, subject: bytes, tombstone: Callable[[Sequence[int]], LogEntry]) -> int | None:
+    def erase(
+        self,
+        subject: bytes,
+        tombstone: Callable[[Sequence[int]], LogEntry],
+        extend: CheckpointExtender | None = None,
+    ) -> int | None:
         """See `LogStorage`. A crash leaves the openings with no tombstone, or the tombstone with no openings."""
-        with self._writing() as connection:
-            _lock(connection)
-            theirs = _openings.c.subject == subject
-            positions = connection.execute(sa.select(_openings.c.position).where(theirs).order_by("position")).scalars()
-            erased = list(positions)
+        with self._writing() as run:
+            _lock(run)
+            erased = run.execute(schema.FIND_OPENINGS, {"theirs": subject}).scalars()
             if not erased:
                 return None
-            connection.execute(_openings.delete().where(theirs))
-            position = _append(connection, [Addition(tombstone(erased))]).start
-        if self._engine.dialect.name == "sqlite":
-            # The write-ahead log still holds the deleted bytes. A crash before this line leaves them until SQLite folds
-            # it in by itself.
-            with self._engine.connect() as connection:
-                connection.connection.cursor().execute("PRAGMA wal_checkpoint(TRUNCATE)")
+            run.execute(schema.FORGET_OPENINGS, {"theirs": subject})
+            position = _append(run, [Addition(tombstone(erased))], extend).start
+        # SQLite's write-ahead log still holds the deleted bytes. A crash before this line leaves them until it folds
+        # that in by itself.
+        self._database.fold_in()
         return position
 
     @contextmanager
-    def _reading(self) -> Iterator[Connection]:
-        with self._translated(), self._engine.connect().execution_options(reading=True) as connection:
-            yield connection
+    def _reading(self) -> Iterator[Transaction]:
+        running: Transaction | None = getattr(self._local, "reading", None)
+        if running is not None:
+            yield running
+            return
+        with self._translated(), self._database.transaction(Mode.READ) as run:
+            yield run
 
     @contextmanager
-    def _writing(self) -> Iterator[Connection]:
-        with self._translated(), self._engine.begin() as connection:
-            yield connection
+    def _writing(self) -> Iterator[Transaction]:
+        with self._translated(), self._database.transaction(Mode.DURABLE) as run:
+            yield run
 
     @contextmanager
     def _translated(self) -> Iterator[None]:
         self._file.require_there()
         try:
             yield
-        except (sa.exc.DBAPIError, sa.exc.TimeoutError) as error:
+        except (self._database.error, TimeoutError) as error:
             # The cause may quote an opening, and the driver's text names the database's address.
             told = faults.unavailable(error, "the log's database")
             raise told or UnavailableError("the log's database cannot be used now; try again") from error
 
 
-def _append(connection: Connection, additions: Sequence[Addition]) -> range:
-    head, _ = _lock(connection)
-    frontier = Frontier.read(head.size, lambda wanted: _read_nodes(connection, wanted))
+def _append(run: Transaction, additions: Sequence[Addition], extend: CheckpointExtender | None) -> range:
+    head, last = _lock(run)
+    frontier = Frontier.read(head.size, lambda wanted: _read_nodes(run, wanted))
     if frontier.head != head:
         raise ProofError("the stored tree does not give the stored root: the database was damaged or changed")
     leaves = [addition.entry.to_bytes() for addition in additions]
@@ -332,22 +329,27 @@ def _append(connection: Connection, additions: Sequence[Addition]) -> range:
         for position, addition in zip(positions, additions, strict=True)
         if addition.opening is not None
     ]
-    _insert(connection, _entries, [{"position": p, "entry": leaf} for p, leaf in zip(positions, leaves, strict=True)])
-    _insert(connection, _nodes, [{"node": _number_of(node), "hash": digest} for node, digest in completed.items()])
-    _insert(connection, _openings, kept)
-    connection.execute(_state.update().values(size=grown.size, root=grown.head.root))
+    _insert(run, schema.ADD_ENTRY, [{"position": p, "entry": leaf} for p, leaf in zip(positions, leaves, strict=True)])
+    _insert(run, schema.ADD_NODE, [{"node": _number_of(node), "hash": digest} for node, digest in completed.items()])
+    _insert(run, schema.ADD_OPENING, kept)
+    _insert(run, schema.ADD_PUBLIC, schema.public_rows(zip(positions, (one.entry for one in additions), strict=True)))
+    now = grown.head
+    run.execute(schema.GROW, {"size": now.size, "root": now.root})
+    if extend is not None:
+        made = extend(head, now, last, lambda wanted: _read_nodes(run, wanted))
+        run.execute(schema.SIGN, {"made": made})
     return positions
 
 
-def _lock(connection: Connection) -> tuple[TreeHead, bytes | None]:
+def _lock(run: Transaction) -> tuple[TreeHead, bytes | None]:
     """Reads how far the log reached, and keeps everybody else from moving it. SQLite has locked the file already."""
-    row = connection.execute(sa.select(_state).with_for_update()).one()
+    row = run.execute(schema.STATE).one()
     return TreeHead(row.size, row.root), row.checkpoint
 
 
-def _insert(connection: Connection, table: sa.Table, rows: list[dict[str, Any]]) -> None:
+def _insert(run: Transaction, statement: sa.Insert, rows: list[dict[str, Any]]) -> None:
     if rows:
-        connection.execute(table.insert(), rows)
+        run.execute(statement, rows)
 
 
 def _number_of(node: Node) -> int:
@@ -355,7 +357,12 @@ def _number_of(node: Node) -> int:
     return (2 * index + 1) << level
 
 
-def _read_nodes(connection: Connection, wanted: Sequence[Node]) -> dict[Node, bytes]:
+def _read_nodes(run: Transaction, wanted: Sequence[Node]) -> dict[Node, bytes]:
     numbers = {_number_of(node): node for node in wanted}
-    rows = connection.execute(sa.select(_nodes).where(_nodes.c.node.in_(numbers))).all()
+    names, rows = list(numbers), list[Any]()
+    for start in range(0, len(names), _NODES_AT_ONCE):
+        part = names[start : start + _NODES_AT_ONCE]
+        size = _NODES_AT_ONCE if len(part) > _FEW_NODES else _FEW_NODES
+        padded = part + part[-1:] * (size - len(part))
+        rows += run.execute(schema.find_nodes(size), {f"node{n}": number for n, number in enumerate(padded)}).all
     return {numbers[row.node]: row.hash for row in rows}

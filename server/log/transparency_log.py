@@ -2,39 +2,40 @@
 
 Theory of operation
 -------------------
-A batch goes through three durable steps, in this order; nobody hears of a batch before the last one.
+A batch goes through two durable steps, in this order; nobody hears of a batch before the last one.
 
 === =================================== ================================================================================
  0  entries wait in memory              crash: nothing happened; who waited for an answer got none
- 1  entries, nodes, openings and size   crash: the batch is in the tree, and no checkpoint covers it. The next one will,
-    are one transaction                 at the latest when the log is opened again
- 2  a checkpoint of the durable tree is crash: the checkpoint is the log's word, and nobody has seen it. It is published
-    signed and stored, in a second      when the log is opened again. It cannot be replaced by a fork, because the next
-    transaction                         one is only signed after a consistency proof from it
- 3  the checkpoint is published         crash: published, and the answer was lost. Who asks again gets a second entry,
+ 1  entries, nodes, openings, size and  crash: the batch is in the tree with the log's word for it, and nobody has seen
+    the checkpoint over them are one    that. It is published when the log is opened again. It cannot be replaced by a
+    transaction                         fork, because the next one is only signed over the tree of the one before
+ 2  the checkpoint is published         crash: published, and the answer was lost. Who asks again gets a second entry,
     (a file replaced at once)           which costs a line and harms nobody
 === =================================== ================================================================================
 
-So a checkpoint is never signed for entries that could still be lost, and never shown before it is remembered.
+The signature over a batch is made within its transaction and leaves it with the commit, so it is never shown for
+entries that could still be lost; a commit that fails takes it along (ADR 0199).
 
-Signing takes the same lock as appending, and proves each time, from the stored nodes, that the tree extends the last
-signed one. A database that was changed, or that a backup brought back to an earlier state, is refused: the first shows
-in the proof, the second in the published file, which is why that file belongs on another disk; in what a process that
-runs has seen; and in what the matching database recorded (`server.matching.reconciling`). Witnesses notice both.
+Signing takes the same lock as appending, and checks each time against the stored nodes that the tree extends the last
+signed one: a batch grows on nodes that give the signed root, anything else is proved. A database that was changed, or
+that a backup brought back to an earlier state, is refused: the first shows in the nodes, the second in the published
+file, which is why that file belongs on another disk; in what a process that runs has seen; and in what the matching
+database recorded (`server.matching.reconciling`). Witnesses notice both.
 
 `server.log.sequencer` gathers entries into batches.
 """
 
 from __future__ import annotations
 
-import fcntl
 import secrets
 import threading
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
-from federation.errors import MalformedMessageError, ProofError, UnavailableError, UsageError
+from federation.errors import ProofError, UsageError
 from federation.transparency import (
     Checkpoint,
     Frontier,
@@ -46,16 +47,19 @@ from federation.transparency import (
     Opening,
     PersonalEntry,
     PersonalKind,
+    PublicEntry,
     SignedCheckpoint,
     TreeHead,
     VerifierKey,
     consistency_proof,
+    entry_from_bytes,
     inclusion_proof,
     verify_consistency,
 )
 from federation.transparency.entries import SALT_BYTES
-from server.files import PUBLIC, write_durably
-from server.log.storage import Addition, CheckpointMaker, KeptOpening, LogStorage
+from server.log.fsck import require_whole
+from server.log.publishing import publish, read_published
+from server.log.storage import Addition, CheckpointExtender, CheckpointMaker, KeptOpening, LogStorage
 
 _PAGE = 4096
 
@@ -97,9 +101,10 @@ class TransparencyLog:
         self._clock = clock
         self._published = published
         self._head = Frontier().head  # the largest tree of which this process saw a signed checkpoint
+        self._known: tuple[SignedCheckpoint, int] | None = None  # whose signature was looked at last, and its time
         self._growing = threading.Lock()
         if published is not None and published.exists():
-            self._require_stored(_read_checkpoint(published))
+            self._require_stored(read_published(published))
         self.sign()
 
     @property
@@ -118,7 +123,7 @@ class TransparencyLog:
         self.sign(max_age_seconds=60)
 
     def append(self, additions: Sequence[Addition]) -> range:
-        """Takes a batch through all three steps.
+        """Takes a batch through both steps.
 
         Returns:
             The positions.
@@ -127,9 +132,14 @@ class TransparencyLog:
             ProofError: the stored tree is damaged or a fork; nothing more is signed.
             UnavailableError: the database cannot be used now.
         """
-        positions = self._storage.append(additions)  # step 1
-        self.sign()  # steps 2 and 3
+        made = list[SignedCheckpoint]()
+        positions = self._storage.append(additions, self._extender(made))  # step 1
+        self._show(made[-1])  # step 2
         return positions
+
+    def snapshot(self) -> AbstractContextManager[None]:
+        """Within it, everything that this thread reads is of one moment, and of one transaction."""
+        return self._storage.snapshot()
 
     def sign(self, *, max_age_seconds: int | None = None) -> SignedCheckpoint:
         """Signs the stored tree if it grew, or if the last signature is older than `max_age_seconds`, and publishes it.
@@ -165,7 +175,7 @@ class TransparencyLog:
         stored = self._storage.checkpoint()
         if stored is None:
             raise ProofError("the database lost its checkpoint while the log was open")
-        return SignedCheckpoint.from_bytes(stored)
+        return _parsed(stored)
 
     def add_cosignature(self, line: str, witnesses: Sequence[VerifierKey]) -> SignedCheckpoint:
         """Adds a witness's line to the checkpoint that it is about, and publishes that.
@@ -247,27 +257,56 @@ class TransparencyLog:
             made.append(Opening(PersonalKind.ERASURE, facts, secrets.token_bytes(SALT_BYTES)))
             return PersonalEntry(PersonalKind.ERASURE, self._clock(), made[-1].commitment)
 
-        position = self._storage.erase(subject, tombstone)  # step 1
+        signed = list[SignedCheckpoint]()
+        position = self._storage.erase(subject, tombstone, self._extender(signed))  # step 1
         if position is None:
             return None
-        self.sign()  # steps 2 and 3
+        self._show(signed[-1])  # step 2
         return Tombstone(position, made[-1])
 
-    def audit(self) -> TreeHead:
-        """Recomputes the tree from all entries.
+    def declares(self, content: bytes) -> bool:
+        """Whether the last checkpoint covers a public entry of that content. Reads that entry, and no others."""
+        with self._storage.snapshot():
+            return any(
+                _content(leaf) == content for at in self._storage.public(content) for leaf in self.entries(at, at + 1)
+            )
+
+    def fsck(self) -> TreeHead:
+        """Reads the whole log, and compares with it whatever is kept beside it; see `server.log.fsck`.
 
         Raises:
-            ProofError: they do not give the signed root.
+            ProofError: something differs; the error says what.
         """
-        head, frontier = self.checkpoint().head, Frontier()
-        while frontier.size < head.size:
-            page = self.entries(frontier.size, head.size)
-            if not page:
-                raise ProofError(f"entry {frontier.size} is missing from the database")
-            frontier, _ = frontier.grow(page)
-        if frontier.head != head:
-            raise ProofError(f"the {head.size} stored entries do not give the signed root")
+        head = self.checkpoint().head
+        require_whole(self._storage, head)
         return head
+
+    def _extender(self, made: list[SignedCheckpoint]) -> CheckpointExtender:
+        """Signs a tree that is just being grown. What it makes may leave this process once the storage has returned."""
+
+        def extend(old: TreeHead, new: TreeHead, last: bytes | None, read: NodeReader) -> bytes:
+            previous = None if last is None else _parsed(last)
+            if previous is not None and previous.head == old == self._head:
+                self._require_own(previous)
+                made.append(self._sign(new))  # it begins with `old`, whose nodes were just looked at
+            else:  # another front end signed last, or the log was put back
+                made.append(self._next(new, last, read, None))
+            return made[-1].to_bytes()
+
+        return extend
+
+    def _sign(self, head: TreeHead) -> SignedCheckpoint:
+        now = self._clock()
+        signed = SignedCheckpoint.sign(Checkpoint(self.key.name, head), self._signer, time=now)
+        self._known = signed, now
+        return signed
+
+    def _require_own(self, checkpoint: SignedCheckpoint) -> int:
+        """When this log signed it. What this process has just signed or looked at itself is not looked at again."""
+        known = self._known
+        if known is None or known[0] != checkpoint:
+            known = self._known = checkpoint, checkpoint.require_signed_by(self.key)
+        return known[1]
 
     def _next(
         self, head: TreeHead, last: bytes | None, read: NodeReader, max_age_seconds: int | None
@@ -275,11 +314,11 @@ class TransparencyLog:
         """The checkpoint for `head`: the last one if it still does, else a new one. Runs under the storage's lock."""
         if Frontier.read(head.size, read).head != head:
             raise ProofError("the stored tree does not give the stored root: the database was damaged or changed")
-        previous = None if last is None else SignedCheckpoint.from_bytes(last)
+        previous = None if last is None else _parsed(last)
         if previous is None or previous.head != self._head:  # another front end signed last; or the log was put back
             _require_tree(self._head, head.size, read)
         if previous is not None:
-            signed_at = previous.require_signed_by(self.key)
+            signed_at = self._require_own(previous)
             if previous.head.size > head.size:
                 raise ProofError(f"a tree of {previous.head.size} was signed and only {head.size} entries are stored")
             if previous.head.size:
@@ -288,7 +327,7 @@ class TransparencyLog:
             age = max(self._clock() - signed_at, 0)
             if previous.head == head and (max_age_seconds is None or age <= max_age_seconds):
                 return previous
-        fresh = SignedCheckpoint.sign(Checkpoint(self.key.name, head), self._signer, time=self._clock())
+        fresh = self._sign(head)
         if previous is None or previous.head != head:
             return fresh
         # A newer date for the same tree: the witnesses' lines stay, they say when the witnesses looked.
@@ -298,12 +337,17 @@ class TransparencyLog:
         return SignedCheckpoint(note)
 
     def _replace_checkpoint(self, make: CheckpointMaker) -> SignedCheckpoint:
-        signed = SignedCheckpoint.from_bytes(self._storage.replace_checkpoint(make))  # step 2
-        self._publish()  # step 3
+        signed = _parsed(self._storage.replace_checkpoint(make))
+        self._show(signed)
+        return signed
+
+    def _show(self, signed: SignedCheckpoint) -> None:
+        """Publishes what is stored by now: `signed`, or what another front end put in its place."""
+        if self._published is not None:
+            publish(self._published, lambda: self.checkpoint().to_bytes())
         with self._growing:
             if signed.head.size > self._head.size:
                 self._head = signed.head
-        return signed
 
     def _require_stored(self, published: SignedCheckpoint) -> None:
         published.require_signed_by(self.key)
@@ -318,19 +362,16 @@ class TransparencyLog:
                 "the published checkpoint is of another tree than the database's: signing on would fork it"
             )
 
-    def _publish(self) -> None:
-        """Shows the stored checkpoint. It is read under the lock, so no front end puts back what another replaced."""
-        if self._published is None:
-            return
-        try:
-            lock = self._published.with_name(self._published.name + ".lock").open("wb")
-        except OSError as error:
-            raise UnavailableError(f"cannot write beside {self._published}: {error.strerror}") from error
-        with lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)  # released when the file is closed, or when the process dies
-            data = self.checkpoint().to_bytes()
-            if not self._published.exists() or self._published.read_bytes() != data:
-                publish_file(self._published, data)
+
+def _content(leaf: bytes) -> bytes | None:
+    entry = entry_from_bytes(leaf)
+    return entry.content if isinstance(entry, PublicEntry) else None
+
+
+@lru_cache(maxsize=8)
+def _parsed(stored: bytes) -> SignedCheckpoint:
+    """A checkpoint of its bytes: the last one is read again and again."""
+    return SignedCheckpoint.from_bytes(stored)
 
 
 def _require_tree(known: TreeHead, size: int, read: NodeReader) -> None:
@@ -339,24 +380,3 @@ def _require_tree(known: TreeHead, size: int, read: NodeReader) -> None:
         raise ProofError(f"the log has {size} entries, and it had {known.size} before: it was put back")
     if Frontier.read(known.size, read).head != known:
         raise ProofError(f"the log's first {known.size} entries are others than before: it is another log, or a fork")
-
-
-def publish_file(path: Path, data: bytes) -> None:
-    """Replaces a file that everybody may read.
-
-    Raises:
-        UnavailableError: the file cannot be written now.
-    """
-    try:
-        write_durably(path, data, mode=PUBLIC)
-    except OSError as error:
-        raise UnavailableError(f"cannot write {path}: {error.strerror}") from error
-
-
-def _read_checkpoint(path: Path) -> SignedCheckpoint:
-    try:
-        return SignedCheckpoint.from_bytes(path.read_bytes())
-    except OSError as error:
-        raise UsageError(f"the published checkpoint {path} cannot be read: {error.strerror}") from error
-    except MalformedMessageError as error:
-        raise UsageError(f"{path} is not a checkpoint; restore it, or move it away if you know why") from error

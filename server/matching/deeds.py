@@ -102,7 +102,11 @@ class Deeds:
                 deeds = await self._announce_and_log(session, held, request_digest, log_size)
         answer = RecordedDecision(decision, assertion, deeds).to_proto()
         kept = answer.SerializeToString(deterministic=True)
-        await self._on_disk(self._decide, session, decision, held, kept, expires_at, request_digest)
+        decided = (session, decision, held, kept, expires_at, request_digest)
+        if held is None:
+            await self._on_disk.step(self._decide, *decided, lasts=True)
+        else:  # what it deletes is folded into the file, in no transaction
+            await self._on_disk(self._decide, *decided)
         return answer
 
     async def revoke(self, key_id: bytes, request_digest: bytes, *, log_size: int = 0) -> LogReceipt:

@@ -22,12 +22,10 @@ from federation.errors import IntaglioError, UnavailableError, UsageError
 from federation.transparency import (
     AttemptEntry,
     AttemptOutcome,
-    LogEntry,
     Opening,
     PersonalEntry,
     PersonalKind,
     PublicEntry,
-    entry_from_bytes,
 )
 from federation.transparency.entries import SALT_BYTES
 from federation.wire.logged import LogReceipt, comparison_facts
@@ -99,8 +97,7 @@ class Journal:
         names = request.audience, request.purpose
         entry = AttemptEntry(self._now(), *names, AttemptOutcome.OPENED, opening.commitment)
         addition = Addition(entry, opening, request.key_id) if enrolled else Addition(entry)
-        position = (await self._add(addition)).start
-        return await asyncio.to_thread(self._receipt, position, opening, log_size)
+        return await self._writer.add_and_read([addition], lambda at: self._receipt(at.start, opening, log_size))
 
     @asynccontextmanager
     async def asked_by_an_owner(self, peer: bytes) -> AsyncIterator[Asking]:
@@ -125,8 +122,11 @@ class Journal:
         Returns:
             What the device wants to see before it believes that it was done, in the same order.
         """
-        positions = await self._add(*(self._deed(key_id, opening) for key_id, opening in openings))
-        return await asyncio.to_thread(self._receipts, positions, [opening for _, opening in openings], log_size)
+        made = [opening for _, opening in openings]
+        return await self._writer.add_and_read(
+            [self._deed(key_id, opening) for key_id, opening in openings],
+            lambda at: tuple(self._receipt(*each, log_size) for each in zip(at, made, strict=True)),
+        )
 
     async def revocation(self, key_id: bytes, *, log_size: int) -> LogReceipt | None:
         """The receipt of the first revocation of a key, for whoever asks again. None when no opening of one is kept."""
@@ -139,10 +139,11 @@ class Journal:
             How many were missing.
         """
         wanted = {entry.content: entry for entry in declared}
-        known = await asyncio.to_thread(self._public_contents)
-        missing = [Addition(entry) for content, entry in wanted.items() if content not in known]
+        missing = await asyncio.to_thread(
+            lambda: [Addition(entry) for content, entry in wanted.items() if not self.log.declares(content)]
+        )
         for addition in missing:
-            await self._add(addition)
+            await self._writer.add(addition)
         return len(missing)
 
     async def erase(self, key_id: bytes) -> LogReceipt | None:
@@ -154,18 +155,19 @@ class Journal:
         return self.log.openings(key_id)
 
     async def _add(self, *additions: Addition) -> range:
+        return await self._writer.add(*additions)
+
+    @property
+    def _writer(self) -> Sequencer:
         if self._sequencer is None:
             raise UsageError("the journal is not open")
-        return await self._sequencer.add(*additions)
+        return self._sequencer
 
     def _receipt(self, position: int, opening: Opening, log_size: int) -> LogReceipt:
         logged = self.log.prove(position)
         size = logged.checkpoint.head.size
         proof = self.log.consistency_proof(log_size, size) if 0 < log_size <= size else ()
         return LogReceipt(logged, opening, proof)
-
-    def _receipts(self, positions: range, openings: list[Opening], log_size: int) -> tuple[LogReceipt, ...]:
-        return tuple(self._receipt(*each, log_size) for each in zip(positions, openings, strict=True))
 
     def _revocation(self, key_id: bytes, log_size: int) -> LogReceipt | None:
         for position, opening in self.log.openings(key_id).items():  # in order
@@ -177,14 +179,6 @@ class Journal:
         tombstone = self.log.erase(key_id)
         return self._receipt(tombstone.position, tombstone.opening, 0) if tombstone else None
 
-    def _public_contents(self) -> set[bytes]:
-        """Contents of all public entries. Reads the whole log, so it is for a server's start and for new rules only."""
-        contents, position = set[bytes](), 0
-        while page := self.log.entries(position, self.log.checkpoint().head.size):
-            contents.update(entry.content for entry in map(_public, page) if entry is not None)
-            position += len(page)
-        return contents
-
     def _deed(self, key_id: bytes, opening: Opening) -> Addition:
         if opening.kind is PersonalKind.ATTEMPT:
             raise UsageError("an attempt is logged as a comparison, or as a request that was refused")
@@ -192,10 +186,3 @@ class Journal:
 
     def _now(self) -> int:
         return int(self._clock())
-
-
-def _public(leaf: bytes) -> PublicEntry | None:
-    if b'"content"' not in leaf:  # only public entries have that field; the others need not be parsed
-        return None
-    entry: LogEntry = entry_from_bytes(leaf)
-    return entry if isinstance(entry, PublicEntry) else None

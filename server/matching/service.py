@@ -126,7 +126,7 @@ class MatchingService(pb_grpc.VerificationServiceServicer):
         """Opens an enrolment session."""
         wanted = await self._steps.read(SessionRequest.from_proto, request)
         session = self._fresh(wanted, Operation.ENROL, context)
-        await self.on_disk(self._start, session)
+        await self.on_disk.step(self._start, session, lasts=False)
         return pb.StartEnrolmentResponse(session=self._grant(session))
 
     async def StartVerification(
@@ -137,7 +137,7 @@ class MatchingService(pb_grpc.VerificationServiceServicer):
         if wanted.audience_nonce and self._issuer is None:
             raise UsageError("this server issues no assertions; ask without a nonce")
         session = self._fresh(wanted, Operation.VERIFY, context)
-        await self.on_disk(self._start, session)
+        await self.on_disk.step(self._start, session, lasts=False)
         return pb.StartVerificationResponse(session=self._grant(session))
 
     async def SubmitProbe(self, request: pb.SubmitProbeRequest, context: _Context) -> pb.SubmitProbeResponse:
@@ -165,7 +165,7 @@ class MatchingService(pb_grpc.VerificationServiceServicer):
                 await self.on_disk(self._storage.require_new, held.key_id)
             if operation is not Operation.ENROL:  # an enrolment has one try and is gone, so it needs no count
                 progress.refusal = AttemptOutcome.LIMITED
-                await self.on_disk(self._open_attempt, session, hashlib.sha256(transcript).digest())
+                await self.on_disk.step(self._open_attempt, session, hashlib.sha256(transcript).digest(), lasts=True)
             progress.refusal = AttemptOutcome.INVALID
             challenge = await self._workers.match(compared.template, submission.probe, transcript, self._threshold)
             receipt = await self.journal.compared(
@@ -177,7 +177,8 @@ class MatchingService(pb_grpc.VerificationServiceServicer):
             )
             answer = LoggedReply(challenge.reply, receipt).to_proto()
             logged = receipt.logged.to_bytes() if wanted.audience_nonce else None
-            await self.on_disk(self._await_token, session, operation, answer, challenge.token, logged, held)
+            kept = (session, operation, answer, challenge.token, logged, held)
+            await self.on_disk.step(self._await_token, *kept, lasts=False)
             return answer
 
         return await self._steps.once(Step.PROBE, request, submission.session_id, pb.SubmitProbeResponse, compare)

@@ -105,7 +105,7 @@ class Steps:
         loop = asyncio.get_running_loop()
         patience = loop.time() + _PATIENCE_SECONDS
         while True:
-            taken = await self._on_disk(self._take, session_id, step, digest)
+            taken = await self._on_disk.step(self._take, session_id, step, digest, lasts=False)
             match taken:
                 case None:
                     await self._journal.refusals.note(Refusal(AttemptOutcome.REPLAYED))

@@ -5,7 +5,6 @@ No column is large but a session's answer, and statements that do not need it le
 
 from __future__ import annotations
 
-import zlib
 from typing import Any
 
 import sqlalchemy as sa
@@ -18,21 +17,6 @@ _STRICT: dict[str, Any] = {"sqlite_strict": True}
 
 def _bytes(name: str, *rules: sa.sql.schema.SchemaItem, **options: Any) -> sa.Column[bytes]:  # noqa: ANN401 - as sa.Column has it
     return sa.Column(name, sa.LargeBinary, *rules, **{"nullable": False, **options})
-
-
-class Deflated(sa.types.TypeDecorator[bytes]):
-    """Bytes that are mostly words, such as consents: half of what is stored of a person, and half as long so."""
-
-    impl = sa.LargeBinary
-    cache_ok = True
-
-    def process_bind_param(self, value: bytes | None, dialect: sa.Dialect) -> bytes | None:  # noqa: ARG002 - SQLAlchemy's
-        """What goes into the database."""
-        return None if value is None else zlib.compress(value)
-
-    def process_result_value(self, value: bytes | None, dialect: sa.Dialect) -> bytes | None:  # noqa: ARG002 - as above
-        """What comes out of it."""
-        return None if value is None else zlib.decompress(value)
 
 
 def _text(name: str, *, nullable: bool = False) -> sa.Column[str]:
@@ -53,7 +37,7 @@ def _template(*, nullable: bool = False) -> tuple[sa.Column[Any], ...]:
         _text("purpose", nullable=nullable),
         _text("audience", nullable=nullable),
         _number("enrolled_at", nullable=nullable),
-        sa.Column("receipts", Deflated, nullable=nullable),
+        _bytes("receipts", nullable=nullable),  # deflated
     )
 
 
@@ -105,6 +89,8 @@ log_seen = sa.Table(
     _bytes("root"),
     **_STRICT,
 )
+IS_OPEN = sa.text("step <> 'done'")
+"""Of a session; in these words, so that a statement that says them may use the index of those that are open."""
 sessions = sa.Table(
     "sessions",
     metadata,
@@ -123,7 +109,7 @@ sessions = sa.Table(
     _bytes("answer", nullable=True),
     _bytes("audience_nonce"),
     _bytes("logged", nullable=True),
-    sa.Index("sessions_by_step", "step", "peer"),
+    sa.Index("open_sessions", "peer", "expires_at", "step", sqlite_where=IS_OPEN, postgresql_where=IS_OPEN),
     sa.Index("sessions_by_expiry", "expires_at"),
     sa.Index("sessions_by_key", "key_id"),
     **_STRICT,

@@ -107,6 +107,9 @@ class Repeated:
 class SessionLimits:
     """Bounds in number and in time, so strangers cannot fill the database.
 
+    In SQLite the numbers are exact. Front ends on PostgreSQL do not wait for each other to count, so sessions that are
+    opened at the same moment may exceed either number: by one less than all front ends have connections, five each.
+
     Attributes:
         capacity: most unfinished sessions at once, over all front ends; one whose probe was compared holds its reply.
         per_peer: most unfinished sessions of one client certificate.

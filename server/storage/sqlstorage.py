@@ -11,9 +11,10 @@ from federation.errors import RefusedError, UnavailableError, UsageError
 from federation.onebit import Decision, Operation
 from federation.wire.convert import SessionRequest
 from server.database import connect, database_url, is_empty, name_of, require_current, upgrade
-from server.storage.schema import TEMPLATE, held_templates, sessions
+from server.sql import Mode
+from server.storage.schema import IS_OPEN, TEMPLATE, held_templates, sessions
 from server.storage.sessions import Repeated, Session, SessionLimits, Step
-from server.storage.sqltemplates import FORGET_DEEDS_OF_SESSION, SqlTemplates, row_of_template
+from server.storage.sqltemplates import FORGET_DEEDS_OF_SESSION, SqlTemplates, row_of_template, template_of
 from server.storage.storage import StoredTemplate
 
 if TYPE_CHECKING:
@@ -22,18 +23,42 @@ if TYPE_CHECKING:
     from sqlalchemy.engine import URL
 
 
-_ALL_SESSIONS = b"sessions"
 _OVER = "the session has ended; start again"
 
 _id: sa.BindParameter[bytes] = sa.bindparam("id")
 _THIS_SESSION = sessions.c.session_id == _id
-_IS_OPEN = sessions.c.step != Step.DONE.value
-_COUNT_SESSIONS = sa.select(
-    sa.func.count().label("total"), sa.func.count().filter(sessions.c.peer == sa.bindparam("peer")).label("mine")
-).where(_IS_OPEN)
-_COUNT_LIVING = sa.select(sa.func.count()).where(_IS_OPEN, sessions.c.expires_at > sa.bindparam("now"))
-_SWEEP = sessions.delete().where(sessions.c.expires_at <= sa.bindparam("now"))
-_ADD_SESSION = sessions.insert()
+# A sum is in no index: SQLite would rather read through all that have not expired, also those that are done.
+_HAS_TIME = sessions.c.expires_at + sa.literal_column("0") > sa.bindparam("now")
+_COUNT_LIVING = sa.select(sa.func.count()).select_from(sessions).where(IS_OPEN, _HAS_TIME)
+_COUNT_MINE = _COUNT_LIVING.where(sessions.c.peer == sa.bindparam("peer"))
+# Whoever is being swept by another front end, or answered just now, is left to the next sweep.
+_SWEEP = sessions.delete().where(
+    sessions.c.session_id.in_(
+        sa.select(sessions.c.session_id)
+        .where(sessions.c.expires_at <= sa.bindparam("now"))
+        .with_for_update(skip_locked=True)
+    )
+)
+_NEW_SESSION = (
+    "session_id",
+    "step",
+    "operation",
+    "key_id",
+    "purpose",
+    "audience",
+    "peer",
+    "nonce",
+    "expires_at",
+    "taken",
+    "audience_nonce",
+)
+_ADD_SESSION = sessions.insert().from_select(
+    _NEW_SESSION,
+    sa.select(*(sa.bindparam(name, type_=sessions.c[name].type) for name in _NEW_SESSION)).where(
+        _COUNT_LIVING.scalar_subquery() < sa.bindparam("capacity"),
+        _COUNT_MINE.scalar_subquery() < sa.bindparam("per_peer"),
+    ),
+)
 _LOCK_SESSION = (
     sa.select(*(column for column in sessions.c if column is not sessions.c.answer))
     .where(_THIS_SESSION)
@@ -107,41 +132,42 @@ class SqlStorage(SqlTemplates):
 
     def start_session(self, session: Session, *, now: int, limits: SessionLimits) -> None:
         """See `Storage`. A crash leaves the session or none."""
-        with self._begin(relaxed=True) as run:
-            self._lock(run, _ALL_SESSIONS)
-            run.execute(_SWEEP, {"now": now})
-            total, mine = run.execute(_COUNT_SESSIONS, {"peer": session.peer}).one()
-            if total >= limits.capacity or mine >= limits.per_peer:
-                whose = "are open" if total >= limits.capacity else "of this client are open"
-                raise UnavailableError(
-                    f"too many sessions {whose}; try again in a minute", retry_after_seconds=limits.lifetime_seconds
-                )
-            row = {
-                "session_id": session.session_id,
-                "step": session.step.value,
-                "key_id": session.request.key_id,
-                "purpose": session.request.purpose,
-                "audience": session.request.audience,
-                "peer": session.peer,
-                "nonce": session.nonce,
-                "expires_at": session.expires_at,
-                "operation": session.operation.name,
-                "taken": 0,
-                "audience_nonce": session.request.audience_nonce,
-            }
-            run.execute(_ADD_SESSION, row)
+        row: dict[str, object] = {
+            "session_id": session.session_id,
+            "step": session.step.value,
+            "key_id": session.request.key_id,
+            "purpose": session.request.purpose,
+            "audience": session.request.audience,
+            "peer": session.peer,
+            "nonce": session.nonce,
+            "expires_at": session.expires_at,
+            "operation": session.operation.name,
+            "taken": 0,
+            "audience_nonce": session.request.audience_nonce,
+            "now": now,
+            "capacity": limits.capacity,
+            "per_peer": limits.per_peer,
+        }
+        with self._begin(Mode.RELAXED) as run:
+            if run.execute(_ADD_SESSION, row).rowcount == 1:
+                return
+            are_all = run.execute(_COUNT_LIVING, {"now": now}).scalar() >= limits.capacity
+        raise UnavailableError(
+            f"too many sessions {'are open' if are_all else 'of this client are open'}; try again in a minute",
+            retry_after_seconds=limits.lifetime_seconds,
+        )
 
     def take_session(
         self, session_id: bytes, step: Step, *, request_digest: bytes, now: int
     ) -> Session | Repeated | None:
         """See `Storage`. A crash after it leaves a session that only waits for its end."""
         this = {"id": session_id}
-        with self._begin(relaxed=True) as run:
+        with self._begin(Mode.RELAXED) as run:
             row = run.execute(_LOCK_SESSION, this).one_or_none()
             if row is None or row.expires_at <= now:
                 return None
             if row.request_digest == request_digest:
-                return Repeated(run.execute(_FIND_ANSWER, this).scalar_one())
+                return Repeated(run.execute(_FIND_ANSWER, this).scalar())
             if row.taken or row.step != step.value:
                 run.execute(_END, this)
                 return None
@@ -178,7 +204,7 @@ class SqlStorage(SqlTemplates):
             "new_token_digest": token_digest,
             "new_logged": logged,
         }
-        with self._begin(relaxed=True) as run:
+        with self._begin(Mode.RELAXED) as run:
             if run.execute(_AWAIT_TOKEN, values).rowcount != 1:
                 raise RefusedError(_OVER)
             if held is not None:
@@ -186,9 +212,8 @@ class SqlStorage(SqlTemplates):
 
     def held_template(self, session_id: bytes) -> StoredTemplate | None:
         """See `Storage`."""
-        with self._begin(reading=True) as run:
-            row = run.execute(_FIND_HELD, {"id": session_id}).mappings().one_or_none()
-        return StoredTemplate(**row) if row else None
+        with self._begin(Mode.READ) as run:
+            return template_of(run.execute(_FIND_HELD, {"id": session_id}).one_or_none())
 
     def decide(
         self,
@@ -224,28 +249,27 @@ class SqlStorage(SqlTemplates):
             run.execute(_FINISH, this | {"new_answer": answer, "new_expires_at": expires_at})
             run.execute(_LET_GO, this)
             run.execute(FORGET_DEEDS_OF_SESSION, this)
-        if is_match:
-            self._fold_in()
+        if is_match and held:  # an old template or an announced one was deleted; the rest goes with the next sweep
+            self._database.fold_in()
 
     def sweep(self, *, now: int) -> None:
         """See `Storage`. A crash leaves them to the next one."""
-        with self._begin(relaxed=True) as run:
-            self._lock(run, _ALL_SESSIONS)
+        with self._begin(Mode.RELAXED) as run:
             swept = run.execute(_SWEEP, {"now": now}).rowcount
         if swept:
-            self._fold_in()
+            self._database.fold_in()
 
     def release_session(self, session_id: bytes) -> None:
         """See `Storage`."""
-        with self._begin(relaxed=True) as run:
+        with self._begin(Mode.RELAXED) as run:
             run.execute(_RELEASE, {"id": session_id})
 
     def end_session(self, session_id: bytes) -> None:
         """See `Storage`."""
-        with self._begin(relaxed=True) as run:
+        with self._begin(Mode.RELAXED) as run:
             run.execute(_END, {"id": session_id})
 
     def open_sessions(self, *, now: int) -> int:
         """See `Storage`."""
-        with self._begin(reading=True) as run:
-            return int(run.execute(_COUNT_LIVING, {"now": now}).scalar_one())
+        with self._begin(Mode.READ) as run:
+            return int(run.execute(_COUNT_LIVING, {"now": now}).scalar())

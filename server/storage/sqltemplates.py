@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-from typing import TYPE_CHECKING
+import zlib
+from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
 
 from federation.errors import RefusedError, UnavailableError
 from federation.onebit import Decision
 from federation.transparency import PersonalKind, TreeHead
+from server.sql import Mode, Transaction
 from server.storage.limits import AttemptHistory, AttemptLimits
 from server.storage.schema import TEMPLATE, attempts, deeds, sessions, templates, tombstones
 from server.storage.storage import Deed, MissedAttempt, MissedEnd, Owner, StoredTemplate
@@ -19,7 +21,6 @@ from server.storage.transactions import Transactions
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from sqlalchemy.engine import Connection
 
 _TOMBSTONE_TAG = b"intaglio-tombstone/1\0"
 
@@ -99,9 +100,8 @@ class SqlTemplates(Transactions):
 
     def template(self, key_id: bytes) -> StoredTemplate | None:
         """See `Storage`."""
-        with self._begin(reading=True) as run:
-            row = run.execute(_FIND_TEMPLATE, {"key": key_id}).mappings().one_or_none()
-        return StoredTemplate(**row) if row else None
+        with self._begin(Mode.READ) as run:
+            return template_of(run.execute(_FIND_TEMPLATE, {"key": key_id}).one_or_none())
 
     def require_new(self, key_id: bytes) -> None:
         """See `Storage`."""
@@ -110,8 +110,8 @@ class SqlTemplates(Transactions):
 
     def knows(self, key_id: bytes) -> bool:
         """See `Storage`."""
-        with self._begin(reading=True) as run:
-            return bool(run.execute(_IS_KNOWN, {"key": key_id, "name": _tombstone(key_id)}).scalar_one())
+        with self._begin(Mode.READ) as run:
+            return bool(run.execute(_IS_KNOWN, {"key": key_id, "name": _tombstone(key_id)}).scalar())
 
     def enrol(self, template: StoredTemplate) -> None:
         """See `Storage`. A crash leaves no template or the whole of it."""
@@ -126,11 +126,11 @@ class SqlTemplates(Transactions):
             self._lock(run, key_id)
             self._end_for(run, key_id, None, now, request_digest)
             run.execute(_FORGET_REVOCATIONS, {"key": key_id})
-        self._fold_in()
+        self._database.fold_in()
 
     def owner(self, key_id: bytes) -> Owner | None:
         """See `Storage`."""
-        with self._begin(reading=True) as run:
+        with self._begin(Mode.READ) as run:
             row = run.execute(_FIND_OWNER, {"key": key_id}).one_or_none()
             row = row or run.execute(_FIND_TOMBSTONE, {"name": _tombstone(key_id)}).one_or_none()
         if row is None or row.device_public_key is None:
@@ -142,11 +142,11 @@ class SqlTemplates(Transactions):
         with self._begin() as run:
             run.execute(_FORGET_OWNER, {"name": _tombstone(key_id), "digest": request_digest})
             run.execute(_FORGET_DEEDS_OF_KEY, {"key": key_id})
-        self._fold_in()
+        self._database.fold_in()
 
     def is_erased_by(self, key_id: bytes, request_digest: bytes) -> bool:
         """See `Storage`."""
-        with self._begin(reading=True) as run:
+        with self._begin(Mode.READ) as run:
             row = run.execute(_FIND_TOMBSTONE, {"name": _tombstone(key_id)}).one_or_none()
         return row is not None and row.device_public_key is None and row.request_digest == request_digest
 
@@ -167,38 +167,38 @@ class SqlTemplates(Transactions):
         with self._begin() as run:
             self._lock(run, key_id)
             this = {"id": session_id, "key": key_id, "digest": transcript_digest}
-            if run.execute(_IS_GOING_ON, this).scalar_one():
+            if run.execute(_IS_GOING_ON, this).scalar():
                 return
             limits.require_room(self.history(key_id), now=now)
             try:
                 run.execute(_ADD_ATTEMPT, _row_of_attempt(session_id, key_id, transcript_digest, now))
-            except sa.exc.IntegrityError as error:
+            except self._database.conflict as error:
                 raise RefusedError("not enrolled any more, or the session was used before") from error
 
     def history(self, key_id: bytes) -> AttemptHistory:
         """See `Storage`."""
-        with self._begin(reading=True) as run:
-            return AttemptHistory(**run.execute(_HISTORY, {"key": key_id}).mappings().one())
+        with self._begin(Mode.READ) as run:
+            return AttemptHistory(*run.execute(_HISTORY, {"key": key_id}).one())
 
     def attempts_of(self, key_id: bytes) -> list[tuple[int, str | None]]:
         """See `Storage`."""
-        with self._begin(reading=True) as run:
-            return [(row.opened_at, row.decision) for row in run.execute(_FIND_ATTEMPTS, {"key": key_id})]
+        with self._begin(Mode.READ) as run:
+            return [(row.opened_at, row.decision) for row in run.execute(_FIND_ATTEMPTS, {"key": key_id}).all]
 
     def knows_attempt(self, transcript_digest: bytes) -> bool:
         """See `Storage`."""
-        with self._begin(reading=True) as run:
-            return bool(run.execute(_KNOWS_ATTEMPT, {"digest": transcript_digest}).scalar_one())
+        with self._begin(Mode.READ) as run:
+            return bool(run.execute(_KNOWS_ATTEMPT, {"digest": transcript_digest}).scalar())
 
     def owners(self) -> list[Owner]:
         """See `Storage`."""
-        with self._begin(reading=True) as run:
-            return [Owner(row.device_public_key, row.audience) for row in run.execute(_FIND_OWNERS)]
+        with self._begin(Mode.READ) as run:
+            return [Owner(row.device_public_key, row.audience) for row in run.execute(_FIND_OWNERS).all]
 
     def deeds(self) -> list[Deed]:
         """See `Storage`."""
-        with self._begin(reading=True) as run:
-            return [_deed_of(row) for row in run.execute(_FIND_DEEDS).mappings()]
+        with self._begin(Mode.READ) as run:
+            return [_deed_of(row) for row in run.execute(_FIND_DEEDS).all]
 
     def finish(self, deed: Deed, *, now: int) -> None:
         """See `Storage`. A crash leaves the deed announced, or announced and done."""
@@ -219,7 +219,7 @@ class SqlTemplates(Transactions):
                     self._end_for(run, key_id, None, now, digest)
                     if deed.kind is PersonalKind.ERASURE:
                         run.execute(_FORGET_OWNER, {"name": _tombstone(key_id), "digest": digest})
-        self._fold_in()
+        self._database.fold_in()
 
     def forget(self, deed: Deed) -> None:
         """See `Storage`. A crash leaves the deed announced, or forgotten."""
@@ -241,19 +241,19 @@ class SqlTemplates(Transactions):
                         self._bury(run, one.key_id, now=one.time, request_digest=one.request_digest)
                         self._name_owner(run, one)
             self._record(run, head)
-        self._fold_in()
+        self._database.fold_in()
 
     # ------------------------------------------------------------------ parts of transactions
 
-    def _close_attempt(self, run: Connection, session_id: bytes, decision: Decision) -> None:
+    def _close_attempt(self, run: Transaction, session_id: bytes, decision: Decision) -> None:
         word = "match" if decision is Decision.MATCH else "non-match"
         if run.execute(_CLOSE_ATTEMPT, {"id": session_id, "word": word}).rowcount != 1:
             raise RefusedError("the attempt is not open; the template was revoked meanwhile, perhaps")
 
-    def _require_possible(self, run: Connection, deed: Deed, session_id: bytes) -> None:
+    def _require_possible(self, run: Transaction, deed: Deed, session_id: bytes) -> None:
         """Returns when nothing but an owner's revocation can come in the way of a session's deed. Needs its locks."""
         for key_id in _key_ids(deed):
-            if run.execute(_IS_UNDER_WAY, {"key": key_id, "id": session_id}).scalar_one():
+            if run.execute(_IS_UNDER_WAY, {"key": key_id, "id": session_id}).scalar():
                 raise UnavailableError("something else is being done to this template, or with the new key; try again")
         match deed.kind, deed.template:
             case PersonalKind.RENEWAL, StoredTemplate() as renewed:
@@ -265,40 +265,41 @@ class SqlTemplates(Transactions):
                 if deed.kind is PersonalKind.REVOCATION and self.template(deed.key_id) is None:
                     raise RefusedError("the template that is to be renewed was revoked meanwhile")
 
-    def _renew_consent(self, run: Connection, renewed: StoredTemplate) -> None:
+    def _renew_consent(self, run: Transaction, renewed: StoredTemplate) -> None:
         """Puts the chain of consents in the place of the one that lacks its last. Doing it twice changes nothing."""
         if self._is_to_renew(run, renewed):
-            run.execute(_REPLACE_RECEIPTS, {"key": renewed.key_id, "new": renewed.receipts})
+            run.execute(_REPLACE_RECEIPTS, {"key": renewed.key_id, "new": deflated(renewed.receipts)})
 
-    def _is_to_renew(self, run: Connection, renewed: StoredTemplate) -> bool:
+    def _is_to_renew(self, run: Transaction, renewed: StoredTemplate) -> bool:
         """Whether the chain of consents is there without its last; False when it is there as a whole."""
         old, _, _ = renewed.receipts.rpartition(b"\n")
-        if run.execute(_FIND_RECEIPTS, {"key": renewed.key_id}).scalar_one_or_none() == old:
+        stored = run.execute(_FIND_RECEIPTS, {"key": renewed.key_id}).scalar()
+        if stored is not None and zlib.decompress(stored) == old:
             return True
         if self.template(renewed.key_id) != renewed:
             raise RefusedError("not enrolled any more, or another consent came first; ask for the current one")
         return False
 
     def _end_for(
-        self, run: Connection, key_id: bytes, session_id: bytes | None, now: int, request_digest: bytes
+        self, run: Transaction, key_id: bytes, session_id: bytes | None, now: int, request_digest: bytes
     ) -> None:
         """Revokes a template. The session that asked for it, if one did, goes on."""
         run.execute(_END_OTHERS_OF_KEY, {"key": key_id, "id": session_id or b""})
         self._bury(run, key_id, now=now, request_digest=request_digest)
 
-    def _bury(self, run: Connection, key_id: bytes, *, now: int, request_digest: bytes) -> None:
+    def _bury(self, run: Transaction, key_id: bytes, *, now: int, request_digest: bytes) -> None:
         """A tombstone in the place of whatever there is of a template."""
         name = _tombstone(key_id)
-        owner = run.execute(_FIND_OWNER, {"key": key_id}).mappings().one_or_none()
+        owner = run.execute(_FIND_OWNER, {"key": key_id}).one_or_none()
         run.execute(_DELETE_TEMPLATE, {"key": key_id})  # attempts go with it
         if run.execute(_FIND_TOMBSTONE, {"name": name}).one_or_none() is None:
             run.execute(
                 _ADD_TOMBSTONE,
                 {"key_id_hash": name, "revoked_at": now, "request_digest": request_digest}
-                | dict(owner or {"device_public_key": None, "audience": None}),
+                | (owner._asdict() if owner else {"device_public_key": None, "audience": None}),
             )
 
-    def _name_owner(self, run: Connection, end: MissedEnd) -> None:
+    def _name_owner(self, run: Transaction, end: MissedEnd) -> None:
         name = _tombstone(end.key_id)
         if end.is_erased:
             run.execute(_FORGET_OWNER, {"name": name, "digest": end.request_digest})
@@ -316,16 +317,15 @@ def _key_ids(deed: Deed) -> set[bytes]:
     return {deed.key_id} | ({deed.template.key_id} if deed.template else set())
 
 
-def _deed_of(row: sa.RowMapping) -> Deed:
-    template = {name: row[name] for name in TEMPLATE}
+def _deed_of(row: Any) -> Deed:  # noqa: ANN401 - a row of deeds
     return Deed(
-        commitment=row["commitment"],
-        kind=PersonalKind(row["kind"]),
-        key_id=row["key_id"],
-        announced_at=row["announced_at"],
-        request_digest=row["request_digest"],
-        session_id=row["session_id"],
-        template=None if template["template"] is None else StoredTemplate(**template),
+        commitment=row.commitment,
+        kind=PersonalKind(row.kind),
+        key_id=row.key_id,
+        announced_at=row.announced_at,
+        request_digest=row.request_digest,
+        session_id=row.session_id,
+        template=None if row.template is None else template_of(row),
     )
 
 
@@ -342,8 +342,21 @@ def _row_of(deed: Deed) -> dict[str, object]:
 
 
 def row_of_template(template: StoredTemplate) -> dict[str, object]:
-    """Its columns."""
-    return {name: getattr(template, name) for name in TEMPLATE}
+    """Its columns. Consents are mostly words, half of what is stored of a person, and half as long when deflated."""
+    return {name: getattr(template, name) for name in TEMPLATE} | {"receipts": deflated(template.receipts)}
+
+
+def template_of(row: Any) -> StoredTemplate | None:  # noqa: ANN401 - a row with the columns of a template, or None
+    """The template of its columns."""
+    if row is None:
+        return None
+    columns = {name: getattr(row, name) for name in TEMPLATE}
+    return StoredTemplate(**columns | {"receipts": zlib.decompress(row.receipts)})
+
+
+def deflated(receipts: bytes) -> bytes:
+    """Receipts as they are stored."""
+    return zlib.compress(receipts)
 
 
 def _tombstone(key_id: bytes) -> bytes:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Any, Protocol
 
 from federation.consent.receipts import Binding
 from federation.errors import UsageError
@@ -173,6 +173,24 @@ class Storage(Protocol):
     def ping(self) -> None:
         """Raises `UnavailableError` unless the database is the one that was opened, and takes what is written."""
 
+    def together(self, calls: Sequence[Callable[[], Any]], *, lasts: bool) -> list[Any]:
+        """Runs calls that each use one method of this storage, in one transaction: one wait for the disk for all.
+
+        Each call has its whole effect or none, as if it ran alone, one after the other. None of them is visible to
+        anybody before all are.
+
+        Args:
+            calls: none of them enrols, renews, revokes or erases.
+            lasts: whether any of the methods must be on disk when this returns.
+
+        Returns:
+            What each returned, or the exception that it raised, in order.
+
+        Raises:
+            UnavailableError: the database could not be used, and nothing happened of any of them; or it did, and the
+                answer was lost.
+        """
+
     # ------------------------------------------------------------------ the log
 
     def seen(self) -> TreeHead:
@@ -302,7 +320,7 @@ class Storage(Protocol):
     # ------------------------------------------------------------------ sessions
 
     def start_session(self, session: Session, *, now: int, limits: SessionLimits) -> None:
-        """Opens a session; forgets those that have expired.
+        """Opens a session.
 
         Args:
             session: fresh.

@@ -3,13 +3,12 @@
 Theory of operation
 -------------------
 Two front ends must never spend one attempt or one nonce twice. In SQLite a writing transaction holds the only write
-lock from its beginning. In PostgreSQL every method that decides about a key id first takes an advisory lock on it,
-opening a session takes one on all sessions, and a session's row is locked while its step is decided. Whoever takes
-several locks takes them in this order: all sessions, key ids by their number, sessions' rows, the row of the log's
-checkpoint. That last row is written as the last thing before the commit, by every durable transaction, unless another
-one is just writing it: nobody waits for it. What a transaction does explains its entry of the log as well as a record
-that covers it (`server.matching.reconciling`); only one that takes an announcement away without doing anything must
-record.
+lock from its beginning. In PostgreSQL every method that decides about a key id first takes an advisory lock on it, and
+a session's row is locked while its step is decided. Whoever takes several locks takes them in this order: key ids by
+their number, sessions' rows, the row of the log's checkpoint. Opening a session takes none. That last row is written as
+the last thing before the commit, by every durable transaction, unless another one is just writing it: nobody waits for
+it. What a transaction does explains its entry of the log as well as a record that covers it
+(`server.matching.reconciling`); only one that takes an announcement away without doing anything must record.
 """
 
 from __future__ import annotations
@@ -25,12 +24,13 @@ from federation.errors import UnavailableError, UsageError
 from federation.transparency import TreeHead
 from server import faults
 from server.database import POSTGRES_CONNECTIONS
+from server.sql import Database, Mode, Transaction
 from server.storage.schema import log_seen
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
 
-    from sqlalchemy.engine import Connection, Engine
+    from sqlalchemy.engine import Engine
 
 _SEEN = sa.select(log_seen.c.size, log_seen.c.root).where(log_seen.c.row == 1)
 _IS_BEHIND = log_seen.select().where(log_seen.c.row == 1, log_seen.c.size < sa.bindparam("new_size"))
@@ -54,8 +54,7 @@ class Transactions:
     """
 
     def __init__(self, engine: Engine) -> None:
-        self._engine = engine
-        self._is_sqlite = engine.dialect.name == "sqlite"
+        self._database = Database(engine)
         self._file = faults.ServedFile(engine.url, "the database")
         self._local = threading.local()
         self._head: Callable[[], TreeHead] | None = None
@@ -70,12 +69,12 @@ class Transactions:
 
     def close(self) -> None:
         """Closes every connection; SQLite folds its write-ahead log into the file."""
-        self._engine.dispose()
+        self._database.close()
 
     @property
     def parallel(self) -> int:
         """See `Storage`. SQLite has one writer, who would only wait for himself."""
-        return 1 if self._is_sqlite else POSTGRES_CONNECTIONS
+        return 1 if self._database.is_sqlite else POSTGRES_CONNECTIONS
 
     def ping(self) -> None:
         """See `Storage`. Writes and leaves all as it is, so that a disk that takes nothing more is noticed."""
@@ -83,9 +82,23 @@ class Transactions:
             for step in (1, -1):  # SQLite does not write what is the same as before
                 run.execute(_MOVE_IF_FREE, {"step": step})
 
+    def together(self, calls: Sequence[Callable[[], Any]], *, lasts: bool) -> list[Any]:
+        """See `Storage`. A crash leaves all of them or none."""
+        outcomes = list[Any]()
+        with self._begin(Mode.DURABLE if lasts else Mode.RELAXED) as run:
+            for call in calls:
+                try:
+                    with run.savepoint():
+                        outcomes.append(call())
+                except self._database.error:
+                    raise  # the database's own: it may have taken back everything
+                except Exception as error:  # noqa: BLE001 - it is that caller's
+                    outcomes.append(error)
+        return outcomes
+
     def seen(self) -> TreeHead:
         """See `Storage`."""
-        with self._begin(reading=True) as run:
+        with self._begin(Mode.READ) as run:
             row = run.execute(_SEEN).one()
         return TreeHead(row.size, row.root)
 
@@ -94,40 +107,31 @@ class Transactions:
         self._remember(self.seen().size)
         self._head = head
 
-    def _fold_in(self) -> None:
-        """SQLite's write-ahead log holds deleted pages; a crash before this leaves them to its next checkpoint."""
-        if self._is_sqlite:
-            with self._engine.connect() as connection:
-                driver: Any = connection.connection.driver_connection
-                driver.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
-
     @contextmanager
-    def _begin(self, *, reading: bool = False, relaxed: bool = False) -> Iterator[Connection]:
+    def _begin(self, mode: Mode = Mode.DURABLE) -> Iterator[Transaction]:
         """The transaction of this thread, or a new one."""
-        running: Connection | None = getattr(self._local, "connection", None)
+        running: Transaction | None = getattr(self._local, "running", None)
         if running is not None:
-            if running.get_execution_options()["relaxed"] and not (reading or relaxed):
+            if running.mode is Mode.RELAXED and mode is Mode.DURABLE:
                 raise UsageError("this step must reach the disk; its transaction need not")
             yield running
             return
-        options = {"reading": reading, "relaxed": relaxed, "binary": True}
         self._file.require_there()
         try:
-            with self._engine.connect().execution_options(**options) as connection:
-                self._local.connection = connection
+            with self._database.transaction(mode) as run:
+                self._local.running = run
                 try:
-                    with connection.begin():
-                        yield connection
-                        recorded = 0 if reading or relaxed else self._see(connection)
-                    self._remember(recorded)
+                    yield run
+                    recorded = self._see(run) if mode is Mode.DURABLE else 0
                 finally:
-                    self._local.connection = None
-        except (sa.exc.DBAPIError, sa.exc.TimeoutError) as error:
+                    self._local.running = None
+            self._remember(recorded)
+        except (self._database.error, TimeoutError) as error:
             if (told := faults.unavailable(error, "the database")) is None:
                 raise
             raise told from error
 
-    def _see(self, run: Connection) -> int:
+    def _see(self, run: Transaction) -> int:
         """Records how far the log has come, if nobody else does just now. Entries that are recorded at least."""
         size = self._require_not_put_back(run)
         head = self._head() if self._head else None
@@ -136,11 +140,11 @@ class Transactions:
         is_recorded = run.execute(_SEE_IF_FREE, {"new_size": head.size, "new_root": head.root}).rowcount == 1
         return head.size if is_recorded else size
 
-    def _record(self, run: Connection, head: TreeHead) -> None:
+    def _record(self, run: Transaction, head: TreeHead) -> None:
         """Moves what was seen forward, never back; waits for whoever does just now."""
         run.execute(_SEE, {"new_size": head.size, "new_root": head.root})
 
-    def _require_not_put_back(self, run: Connection) -> int:
+    def _require_not_put_back(self, run: Transaction) -> int:
         """Entries of the log that the database knows; as many as this process has found there before, or more."""
         expected = self._recorded  # read first: whatever was recorded by now, the next statement sees
         size: int = run.execute(_SEEN).one().size
@@ -155,9 +159,9 @@ class Transactions:
         with self._growing:
             self._recorded = max(self._recorded, size)
 
-    def _lock(self, run: Connection, *names: bytes) -> None:
+    def _lock(self, run: Transaction, *names: bytes) -> None:
         """Until the transaction ends, nobody else passes here with these names. SQLite's write lock does it already."""
-        if not self._is_sqlite:
+        if not self._database.is_sqlite:
             digests = (hashlib.sha256(name).digest()[:8] for name in names)
             for number in sorted({int.from_bytes(digest, "big", signed=True) for digest in digests}):
                 run.execute(_LOCK_NAME, {"number": number})

@@ -8,6 +8,7 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import grpc
@@ -16,6 +17,7 @@ from federation.errors import ProofError, UnavailableError, UsageError
 
 _Context = grpc.aio.ServicerContext[Any, Any]
 _REMEMBERED_PEERS = 10_000
+_DIGESTED = 1024
 
 
 def peer_of(context: _Context) -> bytes:
@@ -26,8 +28,14 @@ def peer_of(context: _Context) -> bytes:
     """
     shown = context.auth_context().get("x509_pem_cert") or ()
     for certificate in shown:
-        return hashlib.sha256(ssl.PEM_cert_to_DER_cert(bytes(certificate).decode("ascii"))).digest()
+        return _digest_of(bytes(certificate))
     raise ProofError("show a client certificate")
+
+
+@lru_cache(maxsize=_DIGESTED)
+def _digest_of(certificate: bytes) -> bytes:
+    """SHA-256 of a certificate that stands in PEM, as each call of a connection shows it."""
+    return hashlib.sha256(ssl.PEM_cert_to_DER_cert(certificate.decode("ascii"))).digest()
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from federation import statements
-from federation.consent.life import Consent, ConsentState, Sample, select_samples
+from federation.consent import receipts as receipts_module
+from federation.consent.life import Consent, ConsentState, Sample, consent_of, select_samples
 from federation.consent.receipts import (
     CLOCK_SKEW_SECONDS,
     Receipt,
@@ -359,6 +360,28 @@ def test_receipts_that_do_not_follow_on_each_other_are_no_consent():
     for receipts in ((), (renewal(),), (a_receipt(), a_receipt()), (a_receipt(), renewal(1), renewal(2))):
         with pytest.raises(UsageError):
             Consent(receipts)
+
+
+def test_receipts_that_come_again_are_neither_parsed_nor_verified_again_and_others_are(monkeypatch):
+    verified = list[bytes]()
+    verify = receipts_module.require_signed
+    monkeypatch.setattr(
+        receipts_module,
+        "require_signed",
+        lambda *given, **named: (verified.append(named["signature"]), verify(*given, **named)),
+    )
+    consent_of.cache_clear()
+    first, second = (
+        consent_of(replace(a_receipt(), signature=signature).to_bytes())
+        for signature in (a_receipt().signature, bytes(64))
+    )
+    for _ in range(3):
+        assert consent_of(a_receipt().to_bytes()) is first
+        assert first.find_fault(**USE, now=NOW) is None
+        assert second.find_fault(**USE, now=NOW) is ReceiptFault.BAD_SIGNATURE
+        assert first.find_fault(**USE, now=a_receipt().receipt.expires_at) is ReceiptFault.EXPIRED
+    assert verified == [a_receipt().signature, bytes(64)]
+    assert consent_of.cache_info().maxsize == 1024
 
 
 def test_every_fault_of_a_receipt_has_its_error():

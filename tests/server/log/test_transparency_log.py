@@ -24,6 +24,8 @@ from federation.transparency import (
     Opening,
     PersonalEntry,
     PersonalKind,
+    PublicEntry,
+    PublicKind,
     SignedCheckpoint,
     TreeHead,
     entry_from_bytes,
@@ -32,6 +34,7 @@ from federation.transparency import (
 from server.log.sequencer import Sequencer
 from server.log.storage import Addition, KeptOpening, LogStorage, open_log_storage
 from server.log.transparency_log import TransparencyLog
+from server.sql import Mode, Transaction
 from tests.crash_points import SUBJECT, open_log, witness_in
 from tests.transparency_log import (
     NOW,
@@ -186,7 +189,7 @@ class LogStorageContract:
             memory = LogMemory.begin(checkpoint, TRUST, now=NOW)
             assert memory.advance(logs[1].grow_from(checkpoint.head.size), TRUST, now=NOW).checkpoint.head.size == 24
             assert len(proof) <= 6
-        assert logs[0].audit().size == 24
+        assert logs[0].fsck().size == 24
 
 
 class Reader:
@@ -238,7 +241,7 @@ class TestSqliteStorage(LogStorageContract):
 
     def test_a_log_of_another_version_is_refused(self, path):
         open_log_storage(path).close()
-        edit(path, "UPDATE log_state SET version = 2")
+        edit(path, "UPDATE log_state SET version = 3")
         with pytest.raises(UsageError, match="another version"):
             open_log_storage(path)
 
@@ -435,14 +438,72 @@ def test_a_log_whose_database_was_changed_is_not_opened(grown, storage, statemen
         a_log(storage, published=grown / "checkpoint")
 
 
-def test_a_changed_entry_shows_in_the_audit(grown, storage):
-    edit(grown / "log.db", "UPDATE log_entries SET entry = x'00' WHERE position = 2")
+@pytest.mark.parametrize(
+    ("statement", "match"),
+    [
+        ("UPDATE log_entries SET entry = x'00' WHERE position = 2", "stored tree is not that of entries 0 to 9"),
+        ("UPDATE log_nodes SET hash = zeroblob(32) WHERE node = 2", "stored tree is not that of entries 0 to 9"),
+        ("DELETE FROM log_entries WHERE position >= 4", "entry 4 is missing"),
+        ("DELETE FROM log_public WHERE position = 6", "index of public entries is wrong between entries 0 and 9"),
+        ("UPDATE log_public SET digest = zeroblob(32) WHERE position = 7", "index of public entries is wrong"),
+        ("INSERT INTO log_public VALUES (3, zeroblob(32))", "index of public entries is wrong"),
+        ("UPDATE log_openings SET opening = (SELECT max(opening) FROM log_openings)", "is of another one"),
+    ],
+)
+def test_whatever_a_start_does_not_look_at_shows_when_the_whole_log_is_read(grown, storage, statement, match):
+    declared = [Addition(a_declaration(content)) for content in (b"one", b"two")]
+    a_log(storage).append([*declared, an_addition(8, b"her"), an_addition(9, b"him")])
+    assert a_log(storage).fsck().size == 10
+    edit(grown / "log.db", statement)
     log = a_log(storage)
-    with pytest.raises(ProofError, match="do not give the signed root"):
-        log.audit()
-    edit(grown / "log.db", "DELETE FROM log_entries WHERE position >= 4")
-    with pytest.raises(ProofError, match="entry 4 is missing"):
-        log.audit()
+    with pytest.raises(ProofError, match=match):
+        log.fsck()
+
+
+def test_a_start_reads_the_declarations_that_it_asks_for_and_no_other_entry(grown, storage, monkeypatch):
+    log = a_log(storage)
+    log.append([Addition(a_declaration(b"one")), *additions(9), Addition(a_declaration(b"two"))])
+    read, entries = list[int](), storage.entries
+
+    def note_and_read(start, stop):
+        read.extend(range(start, stop))
+        return entries(start, stop)
+
+    monkeypatch.setattr(storage, "entries", note_and_read)
+    log = a_log(storage)
+    assert [log.declares(content) for content in (b"two", b"one", b"three")] == [True, True, False]
+    assert read == [8, 6]
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "UPDATE log_public SET position = 3 WHERE position = 6",
+        "UPDATE log_public SET position = 1000 WHERE position = 6",
+        "DELETE FROM log_public",
+    ],
+)
+def test_an_index_that_is_wrong_declares_nothing_that_is_not_in_the_log(grown, storage, statement):
+    log = a_log(storage)
+    log.append([Addition(a_declaration(b"one")), Addition(a_declaration(b"two"))])
+    edit(grown / "log.db", statement)
+    assert not log.declares(b"one")
+
+
+def test_a_log_of_the_version_before_gets_its_index_once(grown, storage):
+    a_log(storage).append([Addition(a_declaration(b"one")), *additions(9)])
+    storage.close()
+    for statement in ("DROP TABLE log_public", "UPDATE log_state SET version = 1"):
+        edit(grown / "log.db", statement)
+    for _ in range(2):
+        reopened = open_log_storage(grown / "log.db")
+        assert a_log(reopened).declares(b"one")
+        assert a_log(reopened).fsck().size == 8
+        reopened.close()
+
+
+def a_declaration(content):
+    return PublicEntry(PublicKind.POLICY, NOW, content)
 
 
 def test_a_rewritten_history_is_not_signed(grown, storage):
@@ -501,6 +562,46 @@ def test_the_published_checkpoint_never_goes_back(tmp_path, storage):
     assert SignedCheckpoint.from_bytes(published.read_bytes()).head.size == 15
 
 
+def test_nothing_of_a_batch_is_shown_before_its_transaction_is_committed(tmp_path, storage, monkeypatch):
+    published = tmp_path / "published"
+    log = a_log(storage, published=published)
+    log.append(additions(0))
+    commit, seen = Transaction.commit, list[tuple[int, int]]()
+
+    def look_and_commit(run):
+        if run.mode is Mode.DURABLE:
+            seen.append((size_of(published), log.head.size))
+        commit(run)
+
+    monkeypatch.setattr(Transaction, "commit", look_and_commit)
+    log.append(additions(1, 2))
+    assert seen == [(1, 1)]
+    assert (size_of(published), log.head.size) == (3, 3)
+
+
+def test_a_commit_that_fails_leaves_no_entry_no_signature_and_a_log_that_goes_on(tmp_path, storage, monkeypatch):
+    published = tmp_path / "published"
+    log = a_log(storage, published=published)
+    log.append(additions(0))
+    before = storage.checkpoint(), published.read_bytes()
+
+    def fail(_):
+        raise sqlite3.OperationalError("database or disk is full")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Transaction, "commit", fail)
+        with pytest.raises(UnavailableError, match="busy or out of reach"):
+            log.append(additions(1, 2))
+    assert (storage.checkpoint(), published.read_bytes()) == before
+    assert (storage.head().size, log.head.size) == (1, 1)
+    assert log.append(additions(3)) == range(1, 2)
+    assert log.fsck().size == size_of(published) == 2
+
+
+def size_of(published):
+    return SignedCheckpoint.from_bytes(published.read_bytes()).head.size
+
+
 # ------------------------------------------------------------------ crashes
 
 
@@ -537,7 +638,7 @@ def test_a_log_that_dies_at_any_durable_step_loses_nothing_it_acknowledged_and_n
         # Either the openings are there and no tombstone, or the tombstone and no openings.
         kinds = [entry_from_bytes(leaf).kind for leaf in log.entries(0, 100)]
         assert kinds.count(PersonalKind.ERASURE) == (0 if log.openings(SUBJECT) else 1)
-        assert log.audit() == log.checkpoint().head
+        assert log.fsck() == log.checkpoint().head
         log.append(additions(200))
     assert sizes == {3, 4, 5, 6}
 
@@ -635,7 +736,7 @@ async def test_a_log_that_finds_itself_forked_takes_no_more_entries(storage):
         for number in (3, 4):
             with pytest.raises(ProofError, match="forked"):
                 await sequencer.add(*additions(number))
-    assert storage.head().size == 3, "the second one must not be appended"
+    assert storage.head().size == 2, "what cannot be signed is not appended"
 
 
 @pytest.mark.integration
@@ -667,3 +768,27 @@ async def test_batching_costs_little_against_bare_commits_and_much_less_than_one
         crowd = sorted(await asyncio.gather(*(one() for _ in range(100))))[50]
     assert alone < 20 * bare()
     assert crowd < 8 * alone
+
+
+async def test_what_a_batch_wants_to_read_is_of_one_moment_and_its_errors_are_its_own(storage, monkeypatch):
+    begun = list[Mode]()
+    begin = Transaction.begin
+    log = a_log(storage)
+
+    def refuse(_):
+        raise UsageError("not this one")
+
+    async with Sequencer(log) as sequencer:
+        waiting = [
+            asyncio.ensure_future(sequencer.add_and_read(additions(1), lambda at: (at, log.prove(at.start)))),
+            asyncio.ensure_future(sequencer.add_and_read(additions(2), refuse)),
+            asyncio.ensure_future(sequencer.add_and_read(additions(3), lambda at: (at, log.prove(at.start)))),
+        ]
+        monkeypatch.setattr(Transaction, "begin", lambda run: (begun.append(run.mode), begin(run))[1])
+        first, second, third = await asyncio.gather(*waiting, return_exceptions=True)
+    assert begun == [Mode.DURABLE, Mode.SNAPSHOT]
+    assert isinstance(second, UsageError)
+    for (positions, proved), number in [(first, 0), (third, 2)]:
+        assert positions == range(number, number + 1)
+        assert (proved.index, proved.checkpoint.head.size) == (number, 3)
+    assert storage.head().size == 3

@@ -1,0 +1,54 @@
+"""The files that everybody may read: the latest checkpoint, which is also the memory that a restored backup lacks."""
+
+from __future__ import annotations
+
+import fcntl
+from collections.abc import Callable
+from pathlib import Path
+
+from federation.errors import MalformedMessageError, UnavailableError, UsageError
+from federation.transparency import SignedCheckpoint
+from server.files import PUBLIC, write_durably
+
+
+def publish(path: Path, stored: Callable[[], bytes]) -> None:
+    """Shows the stored checkpoint. It is read under the lock, so no front end puts back what another replaced.
+
+    Raises:
+        UnavailableError: the file cannot be written now.
+    """
+    try:
+        lock = path.with_name(path.name + ".lock").open("wb")
+    except OSError as error:
+        raise UnavailableError(f"cannot write beside {path}: {error.strerror}") from error
+    with lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # released when the file is closed, or when the process dies
+        data = stored()
+        if not path.exists() or path.read_bytes() != data:
+            publish_file(path, data)
+
+
+def publish_file(path: Path, data: bytes) -> None:
+    """Replaces a file that everybody may read.
+
+    Raises:
+        UnavailableError: the file cannot be written now.
+    """
+    try:
+        write_durably(path, data, mode=PUBLIC)
+    except OSError as error:
+        raise UnavailableError(f"cannot write {path}: {error.strerror}") from error
+
+
+def read_published(path: Path) -> SignedCheckpoint:
+    """The checkpoint in a file that `publish` wrote.
+
+    Raises:
+        UsageError: it cannot be read, or holds something else.
+    """
+    try:
+        return SignedCheckpoint.from_bytes(path.read_bytes())
+    except OSError as error:
+        raise UsageError(f"the published checkpoint {path} cannot be read: {error.strerror}") from error
+    except MalformedMessageError as error:
+        raise UsageError(f"{path} is not a checkpoint; restore it, or move it away if you know why") from error

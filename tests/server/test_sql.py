@@ -1,0 +1,173 @@
+"""Transactions of statements that are compiled once, on both databases."""
+
+from __future__ import annotations
+
+import threading
+
+import psycopg
+import pytest
+import sqlalchemy as sa
+
+from server import sql
+from server.database import connect, database_url
+from server.sql import Database, Mode
+
+metadata = sa.MetaData()
+things = sa.Table(
+    "things",
+    metadata,
+    sa.Column("number", sa.Integer, primary_key=True),
+    sa.Column("name", sa.LargeBinary, unique=True),
+)
+ADD = things.insert()
+FIND = sa.select(things).order_by(things.c.number)
+COUNT = sa.select(sa.func.count()).select_from(things)
+RENAME = things.update().where(things.c.number == sa.bindparam("which")).values(name=sa.bindparam("to"))
+
+
+@pytest.fixture(params=["sqlite", "postgres"])
+def address(request, tmp_path):
+    return f"sqlite:///{tmp_path}/db" if request.param == "sqlite" else request.getfixturevalue("empty_postgres")
+
+
+@pytest.fixture
+def database(address):
+    engine = connect(database_url(address))
+    metadata.create_all(engine)
+    opened = Database(engine)
+    yield opened
+    opened.close()
+
+
+def add(run, *numbers):
+    run.execute(ADD, [{"number": number, "name": b"%d" % number} for number in numbers])
+
+
+def count(database):
+    with database.transaction(Mode.READ) as run:
+        return run.execute(COUNT).scalar()
+
+
+def test_rows_have_the_names_of_their_columns_and_bytes_stay_bytes(database):
+    with database.transaction(Mode.DURABLE) as run:
+        add(run, 2, 1)
+        assert run.execute(RENAME, {"which": 2, "to": bytes(range(256))}).rowcount == 1
+        assert run.execute(RENAME, {"which": 3, "to": b""}).rowcount == 0
+    with database.transaction(Mode.READ) as run:
+        first, second = run.execute(FIND).all
+        assert (first.number, first.name) == (1, b"1")
+        assert (second.number, second.name) == (2, bytes(range(256)))
+        assert run.execute(FIND).scalars() == [1, 2]
+        with pytest.raises(ValueError, match="one row was expected, not 2"):
+            run.execute(FIND).one_or_none()
+
+
+@pytest.mark.parametrize("mode", [Mode.RELAXED, Mode.DURABLE])
+def test_a_block_that_raises_changes_nothing_and_the_next_one_does(database, mode):
+    with pytest.raises(database.conflict), database.transaction(mode) as run:
+        add(run, 2, 1, 1)
+    assert count(database) == 0
+    with database.transaction(mode) as run:
+        add(run, 1)
+    assert count(database) == 1
+
+
+def test_a_savepoint_takes_back_its_own_part_only(database):
+    with database.transaction(Mode.DURABLE) as run:
+        add(run, 1)
+        with pytest.raises(database.conflict), run.savepoint():
+            add(run, 2, 1)
+        with run.savepoint():
+            add(run, 3)
+    with database.transaction(Mode.READ) as run:
+        assert run.execute(FIND).scalars() == [1, 3]
+
+
+def test_a_snapshot_sees_one_moment_and_single_statements_the_newest(database):
+    for mode, seen in [(Mode.SNAPSHOT, 0), (Mode.READ, 1)]:
+        with database.transaction(mode) as run:
+            before = run.execute(COUNT).scalar()
+            with database.transaction(Mode.DURABLE) as other:
+                add(other, 10 + seen)
+            assert run.execute(COUNT).scalar() == before + seen
+
+
+def test_a_table_is_read_row_by_row(database):
+    with database.transaction(Mode.DURABLE) as run:
+        add(run, *range(300))
+    with database.transaction(Mode.SNAPSHOT) as run:
+        assert [row.number for row in run.stream(FIND)] == list(range(300))
+
+
+def test_a_statement_is_compiled_once_for_each_database(database):
+    sql._compiled.cache_clear()
+    for _ in range(5):
+        count(database)
+    assert sql._compiled.cache_info().misses == 1
+
+
+def test_a_parameter_that_is_missing_is_no_null(database):
+    with pytest.raises((KeyError, psycopg.ProgrammingError), match="to"), database.transaction(Mode.DURABLE) as run:
+        run.execute(RENAME, {"which": 1})
+
+
+def test_transactions_that_follow_each_other_share_a_connection(database):
+    drivers = set()
+    for mode in (*Mode, *Mode):
+        with database.transaction(mode) as run:
+            drivers.add(id(run.driver))
+    assert len(drivers) == 1
+
+
+def test_threads_that_take_the_last_idle_connection_at_once_both_get_one(database):
+    class Raced(list):
+        """Another thread has taken what was there when somebody looked."""
+
+        def __bool__(self):
+            return True
+
+    database._idle = Raced()
+    assert count(database) == 0
+    database._idle = list(database._idle)
+
+
+def test_whoever_finds_all_connections_in_use_is_told_so(database, monkeypatch):
+    monkeypatch.setattr(sql, "_WAIT_SECONDS", 0.01)
+    release, inside = threading.Event(), threading.Semaphore(0)
+
+    def occupy():
+        with database.transaction(Mode.READ):
+            inside.release()
+            release.wait(60)
+
+    occupants = [threading.Thread(target=occupy) for _ in range(5)]
+    for one in occupants:
+        one.start()
+        inside.acquire()
+    with pytest.raises(TimeoutError, match="all connections"):
+        count(database)
+    release.set()
+    for one in occupants:
+        one.join()
+    assert count(database) == 0
+
+
+def test_a_server_that_went_away_costs_one_transaction_and_not_one_for_each_connection(
+    empty_postgres, postgres_cluster
+):
+    engine = connect(database_url(empty_postgres))
+    metadata.create_all(engine)
+    database = Database(engine)
+    with database.transaction(Mode.READ), database.transaction(Mode.READ), database.transaction(Mode.READ):
+        pass
+    with psycopg.connect(postgres_cluster, autocommit=True) as connection:
+        connection.execute(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = %s",
+            (database_url(empty_postgres).database,),
+        )
+    with pytest.raises(database.unusable):
+        count(database)
+    with database.transaction(Mode.READ), database.transaction(Mode.READ), database.transaction(Mode.DURABLE) as run:
+        add(run, 1)
+    assert count(database) == 1
+    database.close()
