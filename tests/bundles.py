@@ -52,7 +52,7 @@ def a_release(threshold: int = THRESHOLD) -> ModelRelease:
             neighboring_relation="add or remove one",
             epsilon=1.0,
             delta=1e-5,
-            events=(("centre", 1.0),),
+            events=(("threshold", 1.0),),
             people_train=24,
             organisations=3,
         ),

@@ -28,7 +28,8 @@ one looks at them:
 1. The message, the plan, the numbers in the question and the turn are checked. A code tells what is wrong with them.
 2. The charge is on disk.
 3. The people are read. From here on there is an answer: of the same length, in the same class of delays, with noise.
-   Sums are total functions of each person's record, and a file that is gone makes the organisation's sum zero.
+   Sums are total functions of each person's record, and a file that is gone makes the organisation's sum zero. They are
+   over those who took part when the run began: what proves a sum's bound knows of no others.
 """
 
 from __future__ import annotations
@@ -138,7 +139,7 @@ def moments(message: Message, context: Context) -> Message:
         def total() -> tuple[NDArray[np.float64], int]:
             from federation.learning.moments import moments_sum  # noqa: PLC0415 - torch takes seconds, see `client.node.records`
 
-            embeddings = records.embeddings(context)
+            embeddings = secure_sums.facts_of(context.state).listed_of(records.embeddings(context))
             return moments_sum(embeddings, public, plan), records.count(embeddings)
 
         return total
@@ -156,9 +157,10 @@ def scales(message: Message, context: Context) -> Message:
         def total() -> tuple[NDArray[np.float64], int]:
             from federation.learning.scales import scales_sum  # noqa: PLC0415 - torch takes seconds, see `client.node.records`
 
-            chips = records.chips(context)
+            facts = secure_sums.facts_of(context.state)
+            chips = facts.listed_of(records.chips(context))
             with records.no_denormals():
-                total = scales_sum(records.recogniser(context), chips, so_far, plan, records.pairs(_people(context)))
+                total = scales_sum(records.recogniser(context), chips, so_far, plan, records.pairs(facts.people))
                 return total, records.count(chips)
 
         return total
@@ -194,8 +196,10 @@ def evaluation(message: Message, context: Context) -> Message:
         def total() -> tuple[NDArray[np.float64], int]:
             from federation.learning.private_evaluation import evaluation_sum  # noqa: PLC0415 - training needs none of it
 
-            groups = records.groups(context)
-            embeddings = records.embedded(context, release.adapter, _people(context), groups)
+            facts = secure_sums.facts_of(context.state)
+            everybody = records.groups(context)
+            groups = {name: everybody[name] for name in facts.names_of(everybody)}
+            embeddings = records.embedded(context, release.adapter, facts.people, groups)
             images = {"references": release.references, "frames": release.frames}
             return evaluation_sum(embeddings, release.adapter, groups, plan, **images), len(groups)
 
@@ -338,11 +342,6 @@ def _rest_of_class(seconds: float, shortest: float) -> float:
     while 0 < end < seconds:
         end *= 2
     return max(0.0, end - seconds)
-
-
-def _people(context: Context) -> int:
-    """How many people this organisation said that it has: what an answer's time may depend on."""
-    return secure_sums.facts_of(context.state).people
 
 
 def _delay_class(context: Context) -> float:

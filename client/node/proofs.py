@@ -57,7 +57,7 @@ def prove(
     session: Session,
     member: int,
     seeds: Mapping[int, bytes],
-    people: int,
+    longest: float,
     std: float,
 ) -> bytes | None:
     """The proof, once; None when nothing is kept.
@@ -68,7 +68,7 @@ def prove(
         session: of that sum.
         member: this node.
         seeds: survivors' self-mask seeds, as the coordinator says.
-        people: whose records this node's input sums.
+        longest: L2 norm that this node's people can give to its input.
         std: of this node's noise, in units.
 
     Raises:
@@ -92,4 +92,4 @@ def prove(
         (int(str(adds)), int(str(subtracts))): key for (adds, subtracts), key in zip(edges, column("keys"), strict=True)
     }
     values = MaskedInput.from_bytes(bytes(kept["masked"])).values  # type: ignore[arg-type]  # as above
-    return ranges.show(member, values, keys, ranges.bound(people, std))  # type: ignore[arg-type]  # keys are bytes
+    return ranges.show(member, values, keys, ranges.bound(longest, std))  # type: ignore[arg-type]  # keys are bytes

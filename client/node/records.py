@@ -15,7 +15,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 from flwr.app import Context
@@ -31,6 +31,8 @@ from federation.recognition.profiles import PROBE
 if TYPE_CHECKING:
     from federation.learning.scales import ChipSet
     from federation.recognition.mobilefacenet import MobileFaceNetRecogniser
+
+_Images = TypeVar("_Images", "EmbeddingSet", "ChipSet")
 
 # Flower may start a process for every message, and most need neither torch nor Opacus: what trains is imported where it
 # is used, which saves each of those processes seconds.
@@ -50,14 +52,17 @@ class Facts:
     dimension: int
     listed: tuple[bytes, ...] = field(default=(), repr=False)
 
-    def listed_of(self, images: EmbeddingSet) -> EmbeddingSet:
+    def listed_of(self, images: _Images) -> _Images:
         """Those who took part when the run began: no more people than were advertised, whoever has come since.
 
         Whoever came is left out by their own name, and who left is missing: nobody's place depends on anybody else.
         """
+        return images.of_people(self.names_of(np.unique(images.people).tolist()))
+
+    def names_of(self, names: Iterable[str]) -> list[str]:
+        """Those of some names that took part when the run began."""
         listed = frozenset(self.listed)
-        names = np.unique(images.people).tolist()
-        return images.of_people([name for name in names if _digest(name) in listed])
+        return [name for name in names if _digest(name) in listed]
 
 
 def facts_of(context: Context, plan: SumPlan) -> Facts:

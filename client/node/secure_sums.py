@@ -252,7 +252,9 @@ def proof_of_range(state: RecordDict, identity: Identity, release: str, seeds: M
     if session is None:
         raise MalformedMessageError("the plan has no such release")
     std = session.noise_share(noise_std(dict(plan.events)[release], session.size))
-    made = proofs.prove(state, release, session, identity.member, seeds, facts_of(state).people, std)
+    made = proofs.prove(
+        state, release, session, identity.member, seeds, plan.longest(release, facts_of(state).people), std
+    )
     if made is None:
         raise RepeatedError
     return made

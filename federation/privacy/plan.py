@@ -42,6 +42,7 @@ from numpy.typing import NDArray
 
 from federation.errors import MalformedMessageError, UsageError
 from federation.privacy.bounds import BOUNDS, require_within
+from federation.recognition.basis import CHECKED_BY
 from federation.recognition.model import PrivacyStatement
 
 if TYPE_CHECKING:
@@ -57,7 +58,7 @@ NEIGHBORING_RELATION: Final = "add_or_remove_one"
 
 MOMENTS: Final = "moments"
 SCALES: Final = "scales"
-THRESHOLD: Final = "threshold"
+THRESHOLD: Final = CHECKED_BY
 
 BINS: Final = 3
 """Numbers of the threshold release: shares of distances in so many bins."""
@@ -188,6 +189,10 @@ class SumPlan(ABC):
     @abstractmethod
     def release_size(self, name: str) -> int:
         """How many numbers the release of that name sums."""
+
+    def longest(self, name: str, people: int) -> float:  # noqa: ARG002 - a plan whose releases differ looks at it
+        """L2 norm that honest organisations of so many people can give to the sum of that release, without noise."""
+        return float(people)
 
     @abstractmethod
     def to_config(self) -> dict[str, Any]:
@@ -458,6 +463,10 @@ class PrivacyPlan(SumPlan):
         if name == THRESHOLD:
             return BINS
         return self.tuned or self.directions
+
+    def longest(self, name: str, people: int) -> float:
+        """See `SumPlan`. Every pair is counted once, for two people: half of what each of them may change."""
+        return people / 2 if name == THRESHOLD else float(people)
 
     def statement(self) -> PrivacyStatement:
         """What a model release says about the privacy of the people it was made from."""

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 from enum import Enum
+from typing import Final
+
+CHECKED_BY: Final = "threshold"
+"""Which release of a run a rate rests on that is more than an estimate."""
 
 
 class Basis(Enum):

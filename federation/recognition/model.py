@@ -26,7 +26,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final, Self, TypeAlias
 
 from federation.errors import MalformedMessageError, UsageError
-from federation.recognition.basis import Basis
+from federation.recognition.basis import CHECKED_BY, Basis
 from federation.recognition.numbers import Numbers
 from federation.recognition.profiles import PROFILES
 
@@ -310,8 +310,11 @@ class ModelRelease:
             raise UsageError("the interval of the false match rate is one of floats")
         if not 0 <= self.fmr_low <= self.fmr_high <= 1:
             raise UsageError("the interval of the false match rate lies between 0 and 1")
-        if not isinstance(self.basis, Basis) or not (self.privacy.events or self.basis is Basis.PUBLIC):
-            raise UsageError("a release says what its rate rests on; where nobody was asked, that is public")
+        asked = any(name == CHECKED_BY for name, _ in self.privacy.events)
+        if not isinstance(self.basis, Basis) or not (asked or self.basis is Basis.PUBLIC):
+            raise UsageError(
+                "a release says what its rate rests on: on what is public where no distances were asked for"
+            )
 
     @property
     def dimension(self) -> int:

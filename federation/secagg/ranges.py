@@ -121,14 +121,14 @@ class Ranges:
         plus = np.array([vector[row].sum(dtype=np.uint64) for row in self.signs], dtype=np.uint64)
         return [int(value) for value in plus + plus - vector.sum(dtype=np.uint64)]
 
-    def bound(self, people: int, std: float) -> int:
+    def bound(self, longest: float, std: float) -> int:
         """How long an honest member's signed sum may be.
 
         Args:
-            people: whose records are in it, of norm at most 1 each.
+            longest: L2 norm that its people can give to its input.
             std: of the member's own noise, in units.
         """
-        return math.ceil(_DEVIATIONS * math.hypot(people * (SCALE + 1), std * math.sqrt(self.size)))
+        return math.ceil(_DEVIATIONS * math.hypot(longest * (SCALE + 1), std * math.sqrt(self.size)))
 
     def show(self, member: int, masked: Ring, keys: Mapping[Edge, bytes], bound: int) -> bytes:
         """What a survivor answers.

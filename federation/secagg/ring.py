@@ -55,24 +55,26 @@ def encode(values: NDArray[np.float64], people: int) -> NDArray[np.int64]:
     return np.rint(values * SCALE).astype(np.int64)
 
 
-def decode(total: NDArray[np.int64], people: int, std: float) -> NDArray[np.float64]:
+def decode(total: NDArray[np.int64], longest: float, std: float) -> NDArray[np.float64]:
     """The sum as real numbers.
 
     A member can add what it likes, and nobody sees single inputs. A total is refused when honest ones cannot make it.
 
     Args:
         total: (size,) int64, of all members.
-        people: over how many people it is.
+        longest: L2 norm that all people together can give to it.
         std: of all noise in it, in units.
 
     Raises:
-        MalformedMessageError: the total is longer than so many people and so much noise can make it.
+        MalformedMessageError: the total is longer than those people and so much noise can make it.
     """
     # Gaussian noise is longer than sqrt(size) + 8 deviations with a probability below e^-32.
-    longest = people * SCALE + (math.sqrt(len(total)) + 8) * std + math.sqrt(len(total)) * people
+    most = longest * SCALE + (math.sqrt(len(total)) + 8) * std + math.sqrt(len(total)) * longest
     values = total.astype(np.float64)
-    if not np.linalg.norm(values) <= longest:
-        raise MalformedMessageError(f"the total is longer than {people} people and their noise can make it")
+    if not np.linalg.norm(values) <= most:
+        raise MalformedMessageError(
+            f"the total is longer than {longest:g} and its noise: honest members cannot make it"
+        )
     return np.asarray(values / SCALE)
 
 

@@ -205,7 +205,8 @@ class SecureSums:
         counts = [self._people[member] for member in coordinator.survivors]
         noise_multiplier = plan.noise_with(dict(plan.events)[release], len(counts))
         try:
-            total = decode(coordinator.total, sum(counts), noise_std(noise_multiplier, coordinator.session.size))
+            longest, std = plan.longest(release, sum(counts)), noise_std(noise_multiplier, coordinator.session.size)
+            total = decode(coordinator.total, longest, std)
         except MalformedMessageError as error:
             raise RoundAbortedError(f"the sum for {release} was spoiled: {error}. {self._blame(release)}") from error
         return OpenedSum(
@@ -248,7 +249,7 @@ class SecureSums:
             try:
                 proof = read_protocol(answers[node])[release] if node in answers else b""
                 shown[member] = coordinator.require_range(
-                    member, ranges, ranges.bound(self._people[member], std), proof
+                    member, ranges, ranges.bound(self._plan.longest(release, self._people[member]), std), proof
                 )
             except (PeerError, KeyError) as error:
                 why = self._faults.get(node, str(error)) if node not in answers else str(error)

@@ -45,7 +45,7 @@ RELEASE = ModelRelease(
     fmr_low=0.005,
     fmr_high=0.02,
     basis=Basis.CHECKED,
-    privacy=PrivacyStatement("person", "add_or_remove_one", 8.0, 1e-5, (("moments", 1.0),), 24, 4),
+    privacy=PrivacyStatement("person", "add_or_remove_one", 8.0, 1e-5, (("threshold", 1.0),), 24, 4),
     created="2030-01-01T00:00:00+00:00",
 )
 

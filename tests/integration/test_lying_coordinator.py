@@ -294,7 +294,7 @@ def a_release(adapter):
         fmr_low=0.005,
         fmr_high=0.02,
         basis=Basis.CHECKED,
-        privacy=PrivacyStatement("person", "add_or_remove_one", 8.0, 1e-5, (("moments", 1.0),), 24, 4),
+        privacy=PrivacyStatement("person", "add_or_remove_one", 8.0, 1e-5, (("threshold", 1.0),), 24, 4),
         created="2030-01-01T00:00:00+00:00",
     )
 
@@ -674,3 +674,38 @@ def test_a_tuned_network_takes_denormal_numbers_for_zero_while_it_looks_at_peopl
     coordinator.question(0, TRAIN_SCALES, scales_request(np.zeros(TUNABLE)), f"{SCALES}-1")
     assert seen == [0.0]
     assert float(torch.tensor(1e-38) * torch.tensor(1e-2)) > 0
+
+
+# --------------------------------------------------------------------------------------------- who came since it began
+def grown(rows):
+    """Rows of everybody, and of many more people, who came after the run had begun."""
+    embeddings, people, profiles, images = rows
+    more = [np.array([f"newcomer {n} {name}" for name in people.tolist()]) for n in range(3)]
+    return np.tile(embeddings, (4, 1)), np.concatenate([people, *more]), np.tile(profiles, 4), np.tile(images, 4)
+
+
+@pytest.mark.parametrize("kind", [MOMENTS, THRESHOLD, EVALUATION])
+def test_whoever_came_since_a_run_began_is_in_none_of_its_sums(config, tmp_path, sums, kind):
+    """Else one person more changes an average over the advertised number by more than one, or the sum is too long."""
+    release = a_release(Adapter.identity(DIMENSION))
+    plan, message, request = {
+        MOMENTS: (the_plan(), TRAIN_MOMENTS, moments_request(public_centre())),
+        THRESHOLD: (the_plan(), EVALUATE_THRESHOLD, thresholds()["the subspace"]),
+        EVALUATION: (evaluation_plan(release), EVALUATE_RELEASE, evaluation_request(release)),
+    }[kind]
+    coordinator = LyingCoordinator(config, plan)
+    coordinator.advertise()
+    coordinator.share()
+    coordinator.keep()
+    assert coordinator.question(0, message, request, kind).has_content()
+    rows = grown(mine())
+    archive(tmp_path / "0.npz", *rows)
+    (tmp_path / "0.groups.json").write_text(json.dumps(dict.fromkeys(np.unique(rows[1]).tolist(), "common")))
+    coordinator.back()
+    assert coordinator.question(0, message, request, kind).has_content()
+    archive(tmp_path / "0.npz", *mine(lambda person: person != VICTIM))
+    coordinator.back()
+    assert coordinator.question(0, message, request, kind).has_content()
+    as_it_began, with_newcomers, without_one = sums
+    assert np.array_equal(as_it_began, with_newcomers)
+    assert 0 < np.linalg.norm(as_it_began - without_one) <= 1 + 1e-6

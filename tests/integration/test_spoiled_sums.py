@@ -17,6 +17,7 @@ from flwr.app import ConfigRecord, Message, RecordDict
 import client.node.app
 from federation.errors import MalformedMessageError, PeerError, RefusedError, RoundAbortedError
 from federation.learning.rounds import (
+    EVALUATE_THRESHOLD,
     MOMENTS,
     OPEN_SHARES,
     SHOW_RANGE,
@@ -251,6 +252,21 @@ def test_masks_with_one_that_left_are_no_excuse_and_no_fault(config):
         run(config, tamper=tamper)
     assert "south did not show that its input is in bounds" in str(caught.value)
     assert not [name for name in ("north", "west", "east") if name in str(caught.value)]
+
+
+def test_a_total_of_pairs_that_is_longer_than_half_of_the_people_is_refused(config):
+    """South adds what would pass in a sum of one record for each of 64 people, and no pairs of theirs can make."""
+
+    def tamper(node, reply):
+        if node == SOUTH and reply.metadata.message_type == EVALUATE_THRESHOLD:
+            data = bytes(reply.content["secagg"]["threshold"])
+            lie = np.frombuffer(data[44:52], dtype="<u8") + np.uint64(50 << 32)
+            lied = data[:44] + lie.astype("<u8").tobytes() + data[52:]
+            reply.content = RecordDict({**reply.content, **protocol_content({"threshold": lied})})
+        return reply
+
+    with pytest.raises(RoundAbortedError, match="the sum for threshold was spoiled: the total is longer than 32 "):
+        run(config, tamper=tamper)
 
 
 def test_beyond_a_complete_graph_nobody_is_asked_to_prove_anything(config, monkeypatch):

@@ -167,7 +167,7 @@ def answer_release(request):
         basis=Basis.CHECKED,
         references=2,
         frames=3,
-        privacy=PrivacyStatement("person", "replace", 4.0, 1e-5, (("centre", 3.5),), 24, 4),
+        privacy=PrivacyStatement("person", "replace", 4.0, 1e-5, (("threshold", 3.5),), 24, 4),
         created=datetime(2030, 1, 1, tzinfo=UTC).isoformat(),
     )
     embedding = random.normal(size=(1, d))

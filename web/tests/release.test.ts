@@ -64,6 +64,7 @@ test.each([
   ['with a rate of nothing', (text: string) => text.replace('"fmr":0.01', '"fmr":0')],
   ['with an interval that is text', (text: string) => text.replace('"fmr_low":0.004', '"fmr_low":"0.004"')],
   ['that rests on something else', (text: string) => text.replace('"basis":"checked"', '"basis":"guessed"')],
+  ['that was checked on nobody', (text: string) => text.replace('["threshold",', '["moments",')],
   ['without a condition', (text: string) => text.replace('"condition":"mask"', '"condition":null')],
   ['with a threshold of all bits', (text: string) => text.replace('"threshold":600', '"threshold":1024')],
   ['of six references', (text: string) => text.replace('"references":2', '"references":6')],

@@ -84,6 +84,7 @@ def test_one_person_changes_the_sum_by_at_most_one_whatever_is_asked(seed, perso
     with np.errstate(over="ignore"):
         asked = PublicCentre(size * rng.normal(size=SUBSPACE.shape), size * rng.normal(size=DIRECTIONS))
     for public in (PUBLIC, asked):
+        assert (np.linalg.norm(person_records(everybody, public, PLAN), axis=1) < 1).all()  # before anybody clips again
         sums = [clipped_sum(person_records(some, public, PLAN)) for some in (everybody, without(everybody, person))]
         assert np.isfinite(sums).all()
         assert np.linalg.norm(sums[0] - sums[1]) <= 1 + 1e-12

@@ -237,6 +237,43 @@ def test_distances_that_lie_on_an_edge_do_not_move_with_who_else_is_there():
     assert shown, "this machine adds up every row alike, and shows nothing here"
 
 
+@pytest.mark.parametrize("size", [1, 7, DIMENSION])
+def test_cosines_are_exact_so_that_no_order_of_adding_changes_one(size):
+    """On any machine, whatever its matrix products do: in whole numbers of the smallest product's last bit."""
+    rng = np.random.default_rng(size)
+    adapter = Adapter({side: rng.normal(size=size) for side in (REFERENCE, PROBE)}, rng.normal(size=(size, DIMENSION)))
+    everybody = synthetic_people([str(number) for number in range(9)])
+    sides = list(pairs._sides(everybody, PairQuestion(adapter, ONE.edges, 1, 1)))
+    templates, probes = (np.concatenate([side[at] for side in sides]) for at in (0, 1))
+    grid = [
+        np.array([[int(number * 2**24) for number in row] for row in rows], dtype=object)
+        for rows in (templates, probes)
+    ]
+    assert all((whole / 2**24 == rows).all() for whole, rows in zip(grid, (templates, probes), strict=True))
+    cosines = templates @ probes.T
+    assert [[int(number * 2**48) for number in row] for row in cosines] == (grid[0] @ grid[1].T).tolist()
+    assert np.abs(np.linalg.norm(templates, axis=1) - 1).max() < 1e-6
+
+
+def test_a_distance_on_an_edge_is_not_below_it():
+    """A cosine of whole 64ths, and an edge whose cosine is exactly that."""
+    edges = {cosine / 64: math.acos(cosine / 64) / math.pi for cosine in range(1, 64)}
+    cosine, edge = next(
+        (cosine, float(near))
+        for cosine, edge in edges.items()
+        for near in (np.nextafter(edge, 0), edge, np.nextafter(edge, 1))
+        if math.cos(math.pi * near) == cosine
+    )
+    rows = np.zeros((4, DIMENSION), np.float32)
+    rows[:2, 0] = 1.0
+    rows[2:, 0], rows[2:, 1] = cosine, math.sqrt(1 - cosine**2)
+    both = EmbeddingSet(rows, np.array(["a", "a", "b", "b"]), np.array([REFERENCE, PROBE] * 2), np.array(list("wxyz")))
+    shares = shares_of(pair_sum(both, PairQuestion(IDENTITY, (edge, 0.9), 1, 1), 2), 2)
+    assert shares == pytest.approx([0, 1, 0])
+    less = math.nextafter(math.nextafter(edge, 1), 1)
+    assert shares_of(pair_sum(both, PairQuestion(IDENTITY, (less, 0.9), 1, 1), 2), 2) == pytest.approx([1, 0, 0])
+
+
 class _RoundsByRows(Adapter):
     """Gives the direction that is left of rounding, which depends on how many rows there are."""
 

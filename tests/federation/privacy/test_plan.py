@@ -185,6 +185,11 @@ def test_planned_noise_is_what_the_sums_will_carry():
     assert plan.share_noise == pytest.approx((noise * np.sqrt(2 / 3) / 50).std(), rel=0.03)
 
 
+def test_no_honest_sum_of_pairs_is_longer_than_half_of_its_people():
+    plan = plan_for(64.0, 80)
+    assert [plan.longest(name, 24) for name, _ in plan.events] == [24, 12]
+
+
 def test_sizes_of_releases_are_the_directions_and_three_bins():
     assert [plan_for(2.0, 60).release_size(name) for name in ("moments", "threshold")] == [58, 3]
 

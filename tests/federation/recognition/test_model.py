@@ -147,6 +147,8 @@ def test_a_release_cannot_be_changed_afterwards():
         {"basis": "checked"},
         {"basis": Basis.CHECKED, "privacy": NOBODY},
         {"basis": Basis.MEASURED, "privacy": NOBODY},
+        {"basis": Basis.CHECKED, "privacy": dataclasses.replace(STATEMENT, events=(("moments", 0.63),))},
+        {"basis": Basis.MEASURED, "privacy": dataclasses.replace(STATEMENT, events=(("scales-1", 0.9),))},
         {"adaptation": "centre and scatter"},
         {"condition": ""},
         {"references": 0},

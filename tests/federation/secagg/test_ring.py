@@ -35,7 +35,7 @@ def test_a_sum_longer_than_its_people_does_not_leave_the_node(values):
 def test_a_total_that_honest_members_cannot_make_is_refused():
     std = 0.5 * SCALE
     assert decode(np.array([int(7 * SCALE), 0]), 7, std).tolist() == [7.0, 0.0]
-    with pytest.raises(MalformedMessageError, match="7 people"):
+    with pytest.raises(MalformedMessageError, match="longer than 7 and its noise"):
         decode(np.array([int(13 * SCALE), 0]), 7, std)
     with pytest.raises(MalformedMessageError):
         decode(np.random.default_rng(0).integers(-(2**63), 2**63 - 1, 2), 7, std)

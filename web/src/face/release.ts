@@ -10,6 +10,8 @@ const MOST_REFERENCES = 5
 const MOST_FRAMES = 3
 /** What a stated false match rate rests on, as `federation/recognition/basis.py`. */
 export const BASES = ['public', 'checked', 'measured'] as const
+/** Which release of a run a rate rests on that is more than an estimate. */
+const CHECKED_BY = 'threshold'
 
 /** Which camera made an embedding. */
 export type Profile = 'reference' | 'probe'
@@ -102,6 +104,8 @@ function rateOf(value: Readonly<Record<string, unknown>>): FalseMatchRate {
   if (!(typeof low === 'number' && typeof high === 'number' && low >= 0 && low <= high && high <= 1)) throw new RangeError('its interval')
   const basis = BASES.find((one) => one === value['basis'])
   if (basis === undefined) throw new RangeError('basis')
+  const { events } = value['privacy'] as { events: readonly (readonly unknown[])[] }
+  if (basis !== 'public' && !events.some(([name]) => name === CHECKED_BY)) throw new RangeError('nobody was asked for what it rests on')
   return { stated, low, high, basis, condition: text(value['condition']) }
 }
 
