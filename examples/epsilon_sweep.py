@@ -28,11 +28,10 @@ from rich.table import Table
 from client.faces.datasets import face_folder, orl_faces
 from client.faces.degradation import Condition
 from client.faces.embedding import embed_folder
-from client.faces.models import load_mobilefacenet, load_recogniser
+from client.faces.judging import judging_recogniser
 from federation.errors import IntaglioError
 from federation.experiments.frontier import Frontier, FrontierSettings, summarise, trials
 from federation.learning.releasing import ReleaseTerms
-from federation.recognition.mobilefacenet import shipped_profile
 
 CACHE = Path("build/cache")
 """Embeddings that were computed before; biometric data."""
@@ -57,9 +56,10 @@ def main(
     """Prints error rates before and after private adaptation."""
     console, settings = Console(stderr=True), FrontierSettings()
     try:
-        own = data is not None or model is not None
-        recogniser = load_recogniser(model) if own else load_mobilefacenet(shipped_profile(without="orl"))
-        embedded = embed_folder(face_folder(data or orl_faces()), recogniser, condition, cache=CACHE)
+        root = data or orl_faces()
+        folder = face_folder(root)
+        recogniser = judging_recogniser(root, folder, model)
+        embedded = embed_folder(folder, recogniser, condition, cache=CACHE)
         terms = ReleaseTerms(recogniser.profile, condition.value, fmr=0.01, references=references, frames=frames)
         frontier = Frontier(embedded.embeddings, terms, settings)
         wanted = trials(

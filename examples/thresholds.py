@@ -29,12 +29,13 @@ from rich.console import Console
 from rich.progress import Progress, track
 from rich.table import Table
 
-from client.faces.datasets import orl_faces
+from client.faces.datasets import face_folder, orl_faces
 from client.faces.finding import FaceFinder
+from client.faces.judging import sets_shown
 from client.faces.measuring import Measured, faces_of, measure
 from client.faces.models import load_mobilefacenet
 from federation.audit.intervals import rate_of
-from federation.errors import IntaglioError
+from federation.errors import IntaglioError, UsageError
 from federation.learning.threshold import adapter_of, choose_threshold, coupling_of
 from federation.onebit import CodeSeed
 from federation.onebit.code import hyperplanes
@@ -179,7 +180,9 @@ def main(
 
 def site_of(name: str, folder: Path, console: Console) -> Site:
     """A set of faces, embedded; see `CACHE`."""
-    bare = bare_profile()
+    bare, others = bare_profile(), sets_shown(face_folder(folder)) - {name}
+    if others:
+        raise UsageError(f"{folder} has pictures of {', '.join(others)}, which judge no profile without {name}")
     with Progress(console=console, transient=True) as bar:
         task = bar.add_task(name, total=None)
         faces = faces_of([folder], FaceFinder(), lambda done, all_: bar.update(task, completed=done, total=all_), CACHE)

@@ -6,6 +6,7 @@ a damaged file becomes an `UnusableImageError`.
 
 from __future__ import annotations
 
+import hashlib
 import io
 import warnings
 
@@ -55,3 +56,12 @@ def read_image(image: bytes) -> Pixels:
         raise UnusableImageError("not a JPEG, PNG or PGM image", "convert it, or remove it from the folder") from error
     except Exception as error:  # damaged files make Pillow's parsers raise nearly anything
         raise UnusableImageError("the image is damaged", "export or copy it again") from error
+
+
+def picture_digest(rgb: Pixels) -> str:
+    """SHA-256, in hex, of the pixels: the same picture under another name or in another lossless format has the same.
+
+    Args:
+        rgb: (height, width, 3) uint8, from `read_image`.
+    """
+    return hashlib.sha256(f"{rgb.shape}\n".encode() + rgb.tobytes()).hexdigest()

@@ -29,7 +29,7 @@ from client.faces.datasets import FaceFolder, Problem, face_folder
 from client.faces.degradation import Condition, degrade
 from client.faces.embedding import EmbeddingCache
 from client.faces.finding import FaceFinder
-from client.faces.images import UnusableImageError, read_image
+from client.faces.images import UnusableImageError, picture_digest, read_image
 from client.faces.priors import PublicSet
 from federation.errors import UsageError
 from federation.recognition.conditions import CLEAN
@@ -108,7 +108,7 @@ class Faces:
 def faces_of(
     folders: list[Path], finder: FaceFinder, progress: Callable[[int, int], None], cache: Path | None = None
 ) -> Faces:
-    """Finds the faces in folders of people.
+    """Finds the faces in folders of people. A picture that is there twice counts once.
 
     Args:
         folders: each a set, with a sub-folder of images for each person.
@@ -117,7 +117,8 @@ def faces_of(
         cache: where faces were found before; see `EmbeddingCache`. Nothing is kept without one.
 
     Raises:
-        UsageError: a folder holds no images, or no face was found.
+        UsageError: a folder holds no images, no face was found, or two sets share a picture: what is measured without
+            one of them would know its people all the same.
     """
     sets = [face_folder(folder) for folder in folders]
     total = sum(len(paths) for faces in sets for paths in faces.people.values())
@@ -125,7 +126,7 @@ def faces_of(
     problems = [problem for faces in sets for problem in faces.problems]
     done, person, started = 0, 0, time.process_time()
     counts = []
-    look = _Looks(finder, cache)
+    look, shown = _Looks(finder, cache), dict[str, tuple[int, Path]]()
     for group, faces in enumerate(sets):
         before = len(found)
         people = 0
@@ -133,7 +134,14 @@ def faces_of(
             mine = []
             for path in paths:
                 try:
-                    mine.append((path, *look(path.read_bytes())))
+                    picture, *face = look(path.read_bytes())
+                    same = shown.setdefault(picture, (group, path))
+                    if same[0] != group:
+                        raise UsageError(f"{path} is the same picture as {same[1]}: sets of faces share nobody")
+                    if same[1] == path:
+                        mine.append((path, *face))
+                    else:
+                        problems.append(Problem(path, f"the same picture as {same[1]}", "keep one of them"))
                 except OSError as error:
                     problems.append(Problem(path, f"cannot be read: {error.strerror}", "check its permissions"))
                 except UnusableImageError as error:
@@ -158,16 +166,17 @@ class _Looks:
     def __init__(self, finder: FaceFinder, cache: Path | None) -> None:
         self._finder, self._cache = finder, EmbeddingCache(cache, 2 * len(LANDMARKS)) if cache else None
 
-    def __call__(self, image: bytes) -> tuple[str, Points]:
-        """(digest of an image file, landmarks of its face)."""
+    def __call__(self, image: bytes) -> tuple[str, str, Points]:
+        """(digest of a picture, digest of its file, landmarks of its face)."""
+        rgb = read_image(image)
         digest = hashlib.sha256(image).hexdigest()
         key = _key("landmarks", digest, self._finder.version)
         known = self._cache.get(key) if self._cache else None
         if known is None:
-            known = self._finder.landmarks(read_image(image)).astype(np.float32).reshape(-1)
+            known = self._finder.landmarks(rgb).astype(np.float32).reshape(-1)
             if self._cache:
                 self._cache.put(key, known)
-        return digest, known.astype(np.float64).reshape(-1, 2)
+        return picture_digest(rgb), digest, known.astype(np.float64).reshape(-1, 2)
 
 
 def _images(faces: FaceFolder) -> int:

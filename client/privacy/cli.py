@@ -264,22 +264,21 @@ def privacy_frontier(
     """
     from client.faces.datasets import face_folder, orl_faces  # noqa: PLC0415 - see the top
     from client.faces.embedding import embed_folder  # noqa: PLC0415 - see the top
-    from client.faces.models import load_mobilefacenet, load_recogniser  # noqa: PLC0415 - see the top
+    from client.faces.judging import judging_recogniser  # noqa: PLC0415 - see the top
     from client.privacy.trials import open_trials  # noqa: PLC0415 - see the top
     from federation.experiments.frontier import Frontier, FrontierSettings, summarise, trials  # noqa: PLC0415 - see the top
     from federation.learning.releasing import ReleaseTerms  # noqa: PLC0415 - see the top
-    from federation.recognition.mobilefacenet import shipped_profile  # noqa: PLC0415 - see the top
 
     budget = _budget(data, ledger, budget_epsilon, as_if, public=public_data)
     if plot is not None and plot.suffix not in {".png", ".svg"}:
         raise UsageError(f"a picture is a .png or a .svg file, not {plot.name}")
-    # Whoever judges a profile on people that it was made of praises it: those of ORL have one that leaves them out.
-    own = data is not None or model is not None
-    recogniser = load_recogniser(model) if own else load_mobilefacenet(shipped_profile(without="orl"))
+    root = data or orl_faces()
+    folder = face_folder(root)
+    recogniser = judging_recogniser(root, folder, model)
     with progress_bar() as bar:
         task = bar.add_task("embedding")
         embedded = embed_folder(
-            face_folder(data or orl_faces()),
+            folder,
             recogniser,
             condition,
             cache=cache,

@@ -19,7 +19,8 @@ from client.faces.degradation import Condition, degrade
 from client.faces.embedding import embed_folder
 from client.faces.finding import Aligner, aligner_for
 from client.faces.images import UnusableImageError
-from client.faces.models import load_mobilefacenet, load_recogniser, recogniser_files
+from client.faces.judging import judging_recogniser
+from client.faces.models import recogniser_files
 from examples.demo.auditing import attacked, audit, trial_bundle
 from examples.demo.results import Accuracy, DemoResult, Stage
 from examples.demo.verifying import people_of, verify_everybody
@@ -29,7 +30,7 @@ from federation.learning.evaluation import DetCurve, code_scores
 from federation.learning.scales import ChipSet
 from federation.privacy.plan import MOMENTS, SCALES
 from federation.recognition.embeddings import EmbeddingSet
-from federation.recognition.mobilefacenet import MobileFaceNetRecogniser, shipped_profile
+from federation.recognition.mobilefacenet import MobileFaceNetRecogniser
 from federation.recognition.model import Adapter, ModelRelease
 from federation.recognition.profiles import PROBE
 from federation.recognition.recogniser import Chips, Recogniser
@@ -83,14 +84,15 @@ def run(settings: Settings, *, step: Step, say: Callable[[str], None]) -> DemoRe
     stages = _Stages(step)
     chips: list[ChipSet] = []
     with stages.stage("embed the faces"):
-        recogniser = recogniser_of(settings)
+        root = settings.data or orl_faces()
+        folder = face_folder(root)
+        recogniser = judging_recogniser(root, folder, settings.model)
         aligner, alignment = aligner_for(recogniser), recogniser.profile.alignment
         if settings.recipe == SCALES and not isinstance(recogniser, MobileFaceNetRecogniser):
             raise UsageError(
                 f"the recipe {SCALES} tunes mobilefacenet, and no other model can be trained here; name that as "
                 f"--model, or use --recipe {MOMENTS}"
             )
-        folder = face_folder(settings.data or orl_faces())
         embedded = embed_folder(
             folder,
             recogniser,
@@ -228,13 +230,6 @@ def split(embeddings: EmbeddingSet, seed: int) -> tuple[EmbeddingSet, EmbeddingS
     cut = round(TRAIN_SHARE * len(names))
     shuffled = [names[index] for index in order]
     return embeddings.of_people(shuffled[:cut]), embeddings.of_people(shuffled[cut:])
-
-
-def recogniser_of(settings: Settings) -> Recogniser:
-    """The recogniser that is named; with the ORL faces and none named, one whose profile they had no part in."""
-    if settings.data is None and settings.model is None:
-        return load_mobilefacenet(shipped_profile(without="orl"))
-    return load_recogniser(settings.model)
 
 
 def accuracy(embeddings: EmbeddingSet, adapter: Adapter, release: ModelRelease) -> Accuracy:

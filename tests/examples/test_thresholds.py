@@ -4,11 +4,14 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from rich.console import Console
 
 from examples import thresholds
-from examples.thresholds import MEMBERS, Site, differences, rows_of
+from examples.thresholds import MEMBERS, Site, differences, rows_of, site_of
+from federation.errors import UsageError
 from federation.learning.threshold import choose_threshold, public_adapter
 from federation.onebit import CodeSeed, binary_code, hamming_distance
+from tests.faces import orl_image
 from tests.profiles import D, distances, prior_of, profile_of
 
 PEOPLE, IMAGES = MEMBERS + 10, 4
@@ -96,3 +99,10 @@ def test_a_private_centre_is_made_by_members_alone(site, monkeypatch):
     assert not np.intersect1d(members, held.owners).size
     assert not np.intersect1d(members, held.claimants).size
     assert 0 <= held.weight < 1
+
+
+def test_a_site_is_not_judged_by_a_profile_that_its_pictures_made(tmp_path):
+    (tmp_path / "london/anna").mkdir(parents=True)
+    (tmp_path / "london/anna/1.pgm").write_bytes(orl_image(1, 1))
+    with pytest.raises(UsageError, match="has pictures of orl, which judge no profile without london"):
+        site_of("london", tmp_path / "london", Console())

@@ -7,11 +7,12 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from PIL import Image
 from typer.testing import CliRunner
 
 from client import cli
 from client.faces import measuring
-from client.faces.finding import Aligner
+from client.faces.finding import Aligner, FaceFinder
 from client.faces.measuring import Face, Faces, Measured, decidability, measure
 from client.faces.models import load_recogniser
 from client.faces.profiling import _tried
@@ -282,6 +283,31 @@ def test_terms_are_those_of_each_set(folder, tmp_path):
     result = CliRunner().invoke(cli.app, [*arguments, "--faces", str(folder)])
     assert (result.exit_code, "two folders have one name" in " ".join(result.output.split())) == (2, True)
     assert not (tmp_path / "p").exists()
+
+
+def test_sets_that_share_a_picture_are_not_measured(folder, tmp_path):
+    (tmp_path / "again/anna").mkdir(parents=True)
+    Image.open(folder / "s2/3.pgm").save(tmp_path / "again/anna/x.png")
+    arguments = ["models", "profile", "mobilefacenet", "--output", str(tmp_path / "p"), "--faces", str(folder)]
+    result = CliRunner().invoke(cli.app, [*arguments, "--faces", str(tmp_path / "again")])
+    assert result.exit_code == 2
+    said = " ".join(result.output.split())
+    assert "x.png is the same picture as" in said
+    assert "s2/3.pgm: sets of faces share nobody" in said
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["again"]
+
+
+def test_a_picture_that_is_there_twice_counts_once(tmp_path):
+    for name, number in (("anna/1", 1), ("anna/2", 2), ("anna/3", 1), ("bert/1", 2), ("bert/2", 3)):
+        (tmp_path / "set" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "set" / f"{name}.pgm").write_bytes(orl_image(5, number))
+    faces = measuring.faces_of([tmp_path / "set"], FaceFinder(), lambda _done, _all: None)
+    assert [face.path.relative_to(tmp_path / "set").as_posix() for face in faces.faces] == [
+        "anna/1.pgm", "anna/2.pgm", "bert/2.pgm",
+    ]  # fmt: skip
+    assert [str(problem.path)[-10:] for problem in faces.problems] == ["anna/3.pgm", "bert/1.pgm"]
+    assert [problem.problem[-10:] for problem in faces.problems] == ["anna/1.pgm", "anna/2.pgm"]
+    assert (faces.images, faces.found, faces.people) == ((5,), (3,), (2,))
 
 
 def test_folders_without_a_face_are_refused(tmp_path):

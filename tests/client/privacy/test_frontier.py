@@ -22,6 +22,7 @@ from federation.privacy.plan import epsilon_of_gaussians
 from federation.privacy.planning import epsilon_of_releases
 from federation.recognition.mobilefacenet import shipped_profile
 from federation.recognition.model import Adapter
+from tests.faces import orl_image
 from tests.people import DIMENSION, synthetic_people
 from tests.public_people import CONDITION, synthetic_profile
 
@@ -235,12 +236,12 @@ RECOGNISER = SimpleNamespace(digest="ab" * 32, dimension=DIMENSION, profile=synt
 
 @pytest.fixture
 def sweep(monkeypatch, tmp_path):
-    """Runs the command on made-up people; the folder that is named is not read."""
+    """Runs the command on made-up people, whoever is in the folder that is named: only its pictures are looked at."""
     embedded, shipped = SimpleNamespace(embeddings=PEOPLE), []
-    monkeypatch.setattr("client.faces.models.load_recogniser", lambda _model: RECOGNISER)
-    monkeypatch.setattr("client.faces.models.load_mobilefacenet", lambda profile: shipped.append(profile) or RECOGNISER)
-    monkeypatch.setattr("client.faces.datasets.orl_faces", lambda: tmp_path)
-    monkeypatch.setattr("client.faces.datasets.face_folder", lambda folder: folder)
+    for name, image in (("people", b"P5 92 112 255\n" + bytes(92 * 112)), ("copied", orl_image(3, 2))):
+        (tmp_path / name / "anna").mkdir(parents=True)
+        (tmp_path / name / "anna/1.pgm").write_bytes(image)
+    monkeypatch.setattr("client.faces.judging.load_mobilefacenet", lambda known: shipped.append(known) or RECOGNISER)
     monkeypatch.setattr("client.faces.embedding.embed_folder", lambda *_, **__: embedded)
 
     def run(*arguments, epsilon=8):
@@ -251,12 +252,14 @@ def sweep(monkeypatch, tmp_path):
     return run
 
 
-def test_a_sweep_on_the_faces_that_the_shipped_profile_was_made_of_uses_the_one_without_them(sweep, tmp_path):
-    assert sweep("--json").exit_code == 0
-    assert [profile.digest for profile in sweep.shipped] == [shipped_profile(without="orl").digest]
-    (tmp_path / "frontier.csv").unlink()
-    assert sweep("--json", "--data", tmp_path, "--public-data").exit_code == 0
-    assert len(sweep.shipped) == 1
+def test_a_sweep_on_faces_that_the_shipped_profile_was_made_of_uses_the_one_without_them(sweep, tmp_path):
+    for arguments in ([], ["--data", tmp_path / "copied"], ["--data", tmp_path / "people"]):
+        result = sweep("--json", *arguments, *(["--public-data"] if arguments else []))
+        assert result.exit_code == 0, result.output
+        (tmp_path / "frontier.csv").unlink()
+    assert [profile.digest for profile in sweep.shipped] == [
+        shipped_profile(without).digest for without in ("orl", "orl", "")
+    ]
 
 
 def test_a_sweep_goes_on_where_it_was_killed_and_draws_its_picture(sweep, tmp_path):
@@ -273,22 +276,23 @@ def test_a_sweep_goes_on_where_it_was_killed_and_draws_its_picture(sweep, tmp_pa
 
 
 def test_private_people_need_a_ledger_and_public_ones_none(sweep, tmp_path):
+    private = ["--data", tmp_path / "people"]
     for arguments, why in (
-        (["--data", tmp_path], "costs their budget"),
-        (["--data", tmp_path, "--ledger", tmp_path / "ledgers"], "go together"),
+        (private, "costs their budget"),
+        ([*private, "--ledger", tmp_path / "ledgers"], "go together"),
         (["--ledger", tmp_path / "ledgers", "--budget-epsilon", 20], "public people cost no budget"),
-        (["--data", tmp_path, "--ledger", tmp_path, "--budget-epsilon", 20, "--as-if", 300], "no ledger can cover"),
+        ([*private, "--ledger", tmp_path, "--budget-epsilon", 20, "--as-if", 300], "no ledger can cover"),
         (["--plot", "frontier.pdf"], ".png or a .svg"),
     ):
         result = sweep(*arguments)
         assert (result.exit_code, why in result.output) == (2, True), result.output
     assert not (tmp_path / "frontier.csv").exists()
-    assert sweep("--data", tmp_path, "--public-data").exit_code == 0
+    assert sweep("--data", tmp_path / "people", "--public-data").exit_code == 0
 
 
 def test_trials_on_private_people_are_charged_before_they_are_made_and_refused_past_the_budget(sweep, tmp_path):
     ledgers = tmp_path / "ledgers"
-    private = ["--data", tmp_path, "--ledger", ledgers, "--budget-epsilon", 8, "--json"]
+    private = ["--data", tmp_path / "people", "--ledger", ledgers, "--budget-epsilon", 8, "--json"]
     result = sweep(*private, epsilon=4)
     assert result.exit_code == 0, result.output
     assert {s["method"] for s in json.loads(result.stdout)} == {"private"}
