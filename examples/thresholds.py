@@ -153,6 +153,7 @@ class Row:
     genuine: str
     string: float
     tar_at_stated: float
+    each: tuple[str, ...]
 
 
 @app.command()
@@ -160,6 +161,7 @@ def main(
     london: Annotated[Path | None, typer.Option(help="the London set, a sub-folder for each person")] = None,
     splits: Annotated[int, typer.Option(min=1)] = 10,
     *,
+    each: Annotated[bool, typer.Option("--each", help="print every split's FMR with its interval, too")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="print the rows as JSON")] = False,
 ) -> None:
     """Prints the table."""
@@ -176,6 +178,9 @@ def main(
         print(json.dumps([asdict(row) for row in rows]))
         return
     Console().print(_table(rows, splits))
+    for row in rows if each else ():
+        what = f"{row.site}, {row.probes}, {row.centre}, {row.images}, {row.bits} bits, stated {100 * row.stated:g} %"
+        print(f"{what}: {'; '.join(row.each)}")
 
 
 def site_of(name: str, folder: Path, console: Console) -> Site:
@@ -355,6 +360,7 @@ def _row(
         genuine=f"{genuine.errors} of {genuine.trials}",
         string=100 * max(np.concatenate([each.strings <= each.bits for each in splits]).mean(axis=0).tolist()),
         tar_at_stated=100 * float(np.concatenate([each.distances[each.genuine] <= true for each in splits]).mean()),
+        each=tuple(_text(_percent(_pooled([each], genuine=False))) for each in splits),
     )
 
 
