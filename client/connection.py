@@ -82,6 +82,7 @@ class Connection:
     ) -> None:
         self.repeated = 0  # calls that were made again
         self._target = target
+        self._deadline = 0.0  # of the call that runs; there is one at a time
         self._timeout_seconds = timeout_seconds
         self._waiting = waiting
         self._channel = grpc.secure_channel(
@@ -111,25 +112,22 @@ class Connection:
         Raises:
             IntaglioError: what the server raised, or `UnavailableError`.
         """
-        deadline, was_silent = time.monotonic() + self._timeout_seconds, False
+        self._deadline, was_silent = time.monotonic() + self._timeout_seconds, False
         with self._telling():
             while True:
                 try:
-                    return self._call_once(method, request, deadline - time.monotonic())
+                    return self._call_once(method, request)
                 except UnavailableError as error:
                     is_silent, wait = not _says_when(error), error.retry_after_seconds
-                    left = deadline - time.monotonic()
-                    if (was_silent and is_silent) or wait > min(_PATIENCE_SECONDS, left):
+                    if (was_silent and is_silent) or wait > min(_PATIENCE_SECONDS, self._deadline - time.monotonic()):
                         raise
                 was_silent = is_silent
                 time.sleep(wait)
                 self.repeated += 1
 
-    def _call_once(
-        self, method: _Method[_Request_contra, _Response_co], request: _Request_contra, seconds: float
-    ) -> _Response_co:
+    def _call_once(self, method: _Method[_Request_contra, _Response_co], request: _Request_contra) -> _Response_co:
         try:
-            return method(request, timeout=seconds)
+            return method(request, timeout=self._deadline - time.monotonic())
         except grpc.RpcError as error:
             if not isinstance(error, grpc.Call):
                 raise PeerError("the call failed and gave no reason") from error

@@ -211,7 +211,7 @@ class TensealPeer:
 def onebit(parameters: Parameters, dimension: int, rounds: int) -> Iterator[Measurement]:
     """The one-bit match against every peer, for one parameter set and one embedding dimension."""
     suffix = "" if parameters.slots == CODE_LENGTH else f".{parameters.slots}"
-    suffix += "" if dimension == 128 else f".d{dimension}"  # noqa: PLR2004 - the dimension of the shipped recogniser
+    suffix += "" if dimension == 128 else f".d{dimension}"  # noqa: PLR2004 - what README shows
     ours = Ours(parameters, dimension, 2 * rounds + 2)
     ckks, bfv = TensealPeer.ckks(ours.vector), TensealPeer.bfv(ours.vector)
 

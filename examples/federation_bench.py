@@ -20,6 +20,7 @@ from typing import Final
 
 import numpy as np
 
+from examples.made_up import CONDITION, made_up_profile
 from examples.simulation import DIMENSION, synthetic_organisation
 from examples.trivial import DONE, write_trivial
 from examples.usage import Meter, Usage
@@ -27,7 +28,7 @@ from federation.recognition.embeddings import EmbeddingSet
 from server.coordinator import local_run
 from server.coordinator.programs import program_path
 
-ORGANISATIONS, PEOPLE = 4, 6
+ORGANISATIONS, PEOPLE, _PUBLIC_PEOPLE = 4, 6, 45
 
 OURS: Final = "ours"
 PEERS: Final = {"trivial run": (), "trivial run, torch": ("torch",), "trivial run, Opacus": ("torch", "opacus")}
@@ -66,7 +67,8 @@ def trivial_run(libraries: Sequence[str]) -> None:
 
 def our_run() -> None:
     """One private run with the moments recipe, from a stopped SuperLink to the release."""
-    random, start = np.random.default_rng(0), np.eye(DIMENSION)[0] * 0.93
+    random = np.random.default_rng(0)
+    profile = made_up_profile({"nowhere": synthetic_organisation(_PUBLIC_PEOPLE, random)})
     sets = [synthetic_organisation(PEOPLE, random) for _ in range(ORGANISATIONS)]
     renamed = [
         EmbeddingSet(s.embeddings, np.char.add(f"{index}-", s.people), s.profiles, s.images)
@@ -75,13 +77,12 @@ def our_run() -> None:
     with tempfile.TemporaryDirectory(prefix="intaglio-bench-") as name:
         local_run.run_locally(
             renamed,
-            start,
+            profile,
+            CONDITION,
             epsilon=8.0,
             population="made up",
             ledger=Path(name) / "ledger.jsonl",
             budget_epsilon=8.0,
-            model_name="synthetic",
-            model_digest="ab" * 32,
         )
 
 

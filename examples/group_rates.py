@@ -20,6 +20,7 @@ from rich.table import Table
 from federation.learning.evaluation_plan import EvaluationPlan, Group
 from federation.learning.group_rates import EvaluationReport, Rate
 from federation.learning.private_evaluation import estimate_rates, evaluation_sum
+from federation.recognition.basis import Basis
 from federation.recognition.embeddings import EmbeddingSet
 from federation.recognition.model import Adapter, ModelRelease, PrivacyStatement
 from federation.recognition.profiles import PROBE, REFERENCE
@@ -78,8 +79,12 @@ def main(
         adapter=Adapter.identity(_DIMENSION),
         adaptation="none",
         reason="made-up people need no adaptation",
+        condition="mask",
         threshold=_THRESHOLD,
         fmr=0.01,
+        fmr_low=0.005,
+        fmr_high=0.02,
+        basis=Basis.CHECKED,
         privacy=PrivacyStatement("person", "add_or_remove_one", 1.0, _DELTA, (("threshold", 1.0),), 24, 3),
         created=datetime.now(UTC).isoformat(),
     )

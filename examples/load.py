@@ -49,6 +49,7 @@ from federation.errors import UsageError
 from federation.experiments.wolves import Owner
 from federation.onebit import Decision, parameters_for
 from federation.onebit.wire import template_length
+from federation.recognition.basis import Basis
 from federation.recognition.model import Adapter, ModelRelease, PrivacyStatement
 from federation.release.bundle import Bundle
 from federation.rules.rulebook import Rulebook
@@ -112,8 +113,12 @@ def write_release(folder: Path) -> Bundle:
         adapter=Adapter.identity(_DIMENSION),
         adaptation="none",
         reason="a load test needs no adaptation",
+        condition="mask",
         threshold=_THRESHOLD,
         fmr=0.01,
+        fmr_low=0.005,
+        fmr_high=0.02,
+        basis=Basis.CHECKED,
         privacy=statement,
         created="2026-01-01T00:00:00+00:00",
     )

@@ -3,6 +3,7 @@
 Everything is real: the release, rules and log of `make demo`, the matching service, the bridge, the built page in a
 headless browser, and a photo of a face. The clock runs in the page, from the click to the moment when the page says
 accepted: detection, embedding, encryption, three calls, proofs of the log, decryption. One verification is the warm-up.
+One photo verifies; every further one that a release averages takes its detection and embedding longer.
 """
 
 from __future__ import annotations
@@ -17,12 +18,14 @@ from typing import Any
 
 from PIL import Image
 
-from client.faces.datasets import face_folder, orl_faces
+from client.faces.datasets import orl_faces
 from examples.web import DEMO, serving
 
 PAGE = Path("web/dist/index.html")
 MOST_BYTES = 6_000_000
 MOST_MS = 1000.0
+_PERSON = "s2"
+"""Whose photographs leave some room around the face, as a reference needs."""
 _READY = "body[data-busy=false]"
 _PATIENCE_MS = 120_000.0
 _TIMED_CLICK = """button => new Promise(resolve => {
@@ -53,7 +56,7 @@ def measure(rounds: int) -> tuple[int, list[float]]:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    photo = _photo()
+    photos = _photos()
     with serving(port) as origin, sync_playwright() as playwright:
         browser = playwright.chromium.launch(
             executable_path=_chromium(), args=["--disable-gpu"], chromium_sandbox=False
@@ -66,12 +69,11 @@ def measure(rounds: int) -> tuple[int, list[float]]:
         transferred = sum(_bytes_of(request) for request in finished)
         for worker in page.workers:  # their own scripts are not among a page's requests
             transferred += int(page.request.get(worker.url).headers["content-length"])
-        for slot in ("first", "second"):
-            page.set_input_files(f"#{slot}-file", photo)
+        page.set_input_files("#faces-file", photos)
         page.check("#agree")
         page.click("#enrol-button:enabled")
         page.wait_for_selector(_READY, timeout=_PATIENCE_MS)
-        times = list(_verifications(page, photo, rounds + 1))
+        times = list(_verifications(page, photos[0], rounds + 1))
         browser.close()
     return transferred, times[1:]
 
@@ -95,12 +97,14 @@ def _bytes_of(request: Any) -> int:  # noqa: ANN401 - as above
     return int(sizes["responseBodySize"] + sizes["responseHeadersSize"])
 
 
-def _photo() -> Any:  # noqa: ANN401 - as above
-    """One face. It enrols and verifies: the time does not depend on which one, and every round is accepted."""
-    first = next(iter(face_folder(orl_faces()).people.values()))[0]
-    written = io.BytesIO()
-    Image.open(first).save(written, "PNG")
-    return {"name": "face.png", "mimeType": "image/png", "buffer": written.getvalue()}
+def _photos() -> list[Any]:
+    """Two photographs of one face. The first also verifies: the time does not depend on it; each round is accepted."""
+    photos = []
+    for number in (1, 2):
+        written = io.BytesIO()
+        Image.open(orl_faces() / _PERSON / f"{number}.pgm").save(written, "PNG")
+        photos.append({"name": "face.png", "mimeType": "image/png", "buffer": written.getvalue()})
+    return photos
 
 
 def _chromium() -> str | None:

@@ -17,6 +17,7 @@ from federation.audit.wolf import WolfRates
 from federation.consent.purposes import DAY_SECONDS
 from federation.learning.group_rates import EvaluationReport, GroupRates, Rate, Support
 from federation.privacy.epsilon_audit import AuditMethod, EpsilonAudit
+from federation.recognition.basis import Basis
 from federation.recognition.model import Adapter, ModelRelease, PrivacyStatement
 from federation.release.bundle import Bundle, Papers
 from federation.release.manifest import ReleaseTrust, Role, Use
@@ -40,8 +41,12 @@ def a_release(threshold: int = THRESHOLD) -> ModelRelease:
         adapter=Adapter.identity(DIMENSION),
         adaptation="none",
         reason="tests need no adaptation",
+        condition="mask",
         threshold=threshold,
         fmr=1e-3,
+        fmr_low=5e-4,
+        fmr_high=2e-3,
+        basis=Basis.CHECKED,
         privacy=PrivacyStatement(
             privacy_unit="person",
             neighboring_relation="add or remove one",

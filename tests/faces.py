@@ -2,9 +2,10 @@
 
 from functools import cache
 
-from client.faces.alignment import FaceAligner
 from client.faces.datasets import orl_faces
+from client.faces.finding import aligner_for
 from client.faces.models import load_recogniser
+from federation.recognition.conditions import unmeasured
 from federation.recognition.foreign import NETWORK, OnnxNetwork, OnnxRecogniser
 from federation.recognition.profile import Clips, ColourOrder, Preprocessing, Provenance, RecogniserProfile
 from federation.recognition.templates import ARCFACE
@@ -12,7 +13,7 @@ from federation.recognition.templates import ARCFACE
 
 @cache
 def aligner():
-    return FaceAligner()
+    return aligner_for(shipped())
 
 
 @cache
@@ -37,9 +38,10 @@ def recogniser_of(model, *, name="mine", colours=ColourOrder.RGB, scale=(127_500
         preprocessing=Preprocessing(colours, (mean, mean, mean), divisor, network.layout, network.batch),
         dimension=network.dimension,
         code_length=1024,
-        moments=(),
+        subspace=unmeasured(network.dimension),
+        conditions=(),
         sets=(),
-        clips=Clips(900, 15),
+        clips=Clips(900),
         provenance=Provenance("a test", "none", "nobody"),
     )
     return OnnxRecogniser(model, profile)

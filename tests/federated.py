@@ -5,8 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 import client.node.app
 import server.coordinator.app
 from federation.identity import IdentityKey
@@ -16,11 +14,12 @@ from federation.privacy.plan import PrivacyPlan, SumPlan
 from federation.recognition.model import ModelRelease
 from federation.secagg.session import roster_from_text, roster_to_text
 from server.coordinator.ledger import PrivacyLedger
-from tests.people import DIMENSION, start_vector, synthetic_people
+from tests.people import DIMENSION, synthetic_people
+from tests.public_people import CONDITION, synthetic_profile
 from tests.simulator import FIRST_NODE, InProcessGrid, server_context
 
 ORGANISATIONS = 4
-NAMES = [f"secret person {index:02d}" for index in range(24)]
+NAMES = [f"secret person {index:02d}" for index in range(64)]
 OF_ORGANISATION = [NAMES[i::ORGANISATIONS] for i in range(ORGANISATIONS)]
 CALLED = ("north", "south", "west", "east")
 
@@ -37,19 +36,20 @@ def write_federation(folder: Path) -> dict[str, Any]:
     everybody = synthetic_people(NAMES)
     for index, names in enumerate(OF_ORGANISATION):
         (folder / f"{index}.npz").write_bytes(everybody.of_people(names).to_bytes())
-    np.save(folder / "start.npy", start_vector())
+    (folder / "profile.json").write_bytes(synthetic_profile().to_bytes())
     write_identities(folder)
     return {
         "recipe": "moments",
         "epsilon": 8.0,
         "delta": 1e-5,
+        "profile": str(folder / "profile.json"),
+        "condition": CONDITION,
         "fmr": 0.01,
+        "references": 2,
+        "frames": 1,
         "people": len(NAMES),
         "num-organisations": ORGANISATIONS,
-        "dimension": DIMENSION,
-        "threshold-share": 0.2,
-        "centre-clip": 0.65,
-        "scatter-clip": 0.015,
+        "threshold-share": 0.5,
         "steps": 4,
         "gradient-clip": 0.05,
         "colluders": 1,
@@ -61,14 +61,11 @@ def write_federation(folder: Path) -> dict[str, Any]:
         "roster": str(folder / "roster"),
         "node-names": "",
         "members": "",
-        "public-start": str(folder / "start.npy"),
         "release": "",
         "evaluate-groups": "",
         "evaluation-bins": 12,
         "organisations": str(folder),
         "output": str(folder / "release.json"),
-        "model-name": "synthetic",
-        "model-digest": "ab" * 32,
         "node-deadline-seconds": 0.05,
         "round-deadline-seconds": 0.3,
     }
@@ -101,7 +98,9 @@ def the_release(config: dict[str, Any]) -> ModelRelease:
 
 
 def the_plan(epsilon: float = 8.0, **change: Any) -> PrivacyPlan:
-    values = {"people": len(NAMES), "organisations": ORGANISATIONS, "dimension": DIMENSION} | change
+    directions = synthetic_profile().directions
+    values = {"people": len(NAMES), "organisations": ORGANISATIONS, "dimension": DIMENSION, "directions": directions}
+    values |= change
     return PrivacyPlan.for_epsilon(epsilon, delta=1e-5, **values)
 
 

@@ -7,7 +7,9 @@ import numpy as np
 from federation.recognition.embeddings import EmbeddingSet
 from federation.recognition.profiles import PROBE, REFERENCE
 
-DIMENSION = 32
+DIMENSION = 64
+USED = 24
+"""Directions that embeddings differ in."""
 
 
 def start_vector(dimension: int = DIMENSION) -> np.ndarray:
@@ -22,15 +24,15 @@ def synthetic_people(
 ) -> EmbeddingSet:
     """`images` reference and as many probe embeddings of everybody; the camera's shift is the same for every seed."""
     rng = np.random.default_rng(seed)
-    mean, camera = np.zeros(dimension), np.zeros(dimension)
+    mean, camera, used = np.zeros(dimension), np.zeros(dimension), np.arange(dimension) < USED
     mean[0], camera[1] = 0.93, shift
     rows, people, profiles, digests = [], [], [], []
     for name in names:
-        face = rng.normal(size=dimension) * 0.25 / np.sqrt(dimension)
+        face = used * rng.normal(size=dimension) * 0.25 / np.sqrt(USED)
         for image in range(images):
-            pose = rng.normal(size=dimension) * 0.12 / np.sqrt(dimension)
+            pose = used * rng.normal(size=dimension) * 0.12 / np.sqrt(USED)
             for profile, offset in ((REFERENCE, 0 * camera), (PROBE, camera)):
-                row = mean + face + pose + offset + rng.normal(size=dimension) * 0.08 / np.sqrt(dimension)
+                row = mean + face + pose + offset + used * rng.normal(size=dimension) * 0.08 / np.sqrt(USED)
                 rows.append(row / np.linalg.norm(row))
                 people.append(name)
                 profiles.append(profile)

@@ -16,6 +16,7 @@ import examples.bench
 import examples.demo.__main__ as demo
 import examples.epsilon_sweep
 import examples.group_rates
+import examples.reference_gate
 import examples.scores
 import examples.synthetic_scores
 import server.cli
@@ -34,6 +35,7 @@ COMMANDS = {
     "examples.bench": typer.main.get_command(examples.bench.app),
     "examples.epsilon_sweep": typer.main.get_command(examples.epsilon_sweep.app),
     "examples.group_rates": typer.main.get_command(examples.group_rates.app),
+    "examples.reference_gate": typer.main.get_command(examples.reference_gate.app),
     "examples.scores": typer.main.get_command(examples.scores.app),
     "examples.synthetic_scores": typer.main.get_command(examples.synthetic_scores.app),
 }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated
 
@@ -28,6 +29,7 @@ from federation.learning.group_rates import EvaluationReport
 from federation.privacy.epsilon_audit import EpsilonAudit
 from federation.privacy.gaussian import epsilon_of_a_person
 from federation.recognition.model import ModelRelease
+from federation.recognition.profile import RecogniserProfile
 from federation.release.bundle import Bundle, Papers, require_no_worse, require_reproduced, require_servable
 from federation.release.manifest import Role, Use
 from federation.statements import text_of_time
@@ -36,7 +38,8 @@ release_app = Commands(
     help="""Release bundles: a model release with its audit, signed by its maker and by an auditor.
 
     A first run: `release key` at the maker and at the auditor, each on a machine of their own; `release build` at the
-    maker; `release sign` at both; `release verify` at everybody.""",
+    maker; `release sign` at both; `release verify` at everybody. `release public` makes a model release that nobody
+    trained.""",
 )
 
 _ROLES = {role.name.lower(): role for role in Role}
@@ -57,6 +60,51 @@ def release_key(key: NewFileArgument, *, as_json: JsonOption = False) -> None:
     made = Ed25519PrivateKey.generate()
     write_new_file(key, made.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
     show({"key": str(key), "public_key": made.public_key().public_bytes_raw().hex()}, as_json=as_json)
+
+
+@release_app.command("public")
+def release_public(
+    release: NewFileArgument,
+    condition: Annotated[str, typer.Option(help="Camera condition of the probes, as the profile calls it.")],
+    profile: Annotated[
+        Path | None,
+        typer.Option(help="Recogniser profile, as `models profile` wrote it.", show_default="the shipped one"),
+    ] = None,
+    fmr: Annotated[float, typer.Option(help="False match rate that the threshold is for, 0.001 to 0.05.")] = 0.01,
+    references: Annotated[int, typer.Option(min=1, max=5, help="Pictures that a template averages.")] = 2,
+    frames: Annotated[int, typer.Option(min=1, max=3, help="Pictures that a probe averages.")] = 1,
+    *,
+    as_json: JsonOption = False,
+) -> None:
+    """Make a model release of public knowledge alone: nobody trains, is asked, or pays privacy.
+
+    Adapter and threshold come from the recogniser's profile. What the release states of its false match rate is an
+    estimate for other people, with its interval; a federation of 60 people or more can check it.
+
+    Needs: the profile, intaglio[device]. Writes: RELEASE.
+
+    Example: intaglio release public release.json --condition mask --fmr 0.001
+    """
+    require_extra("device")
+    from federation.learning.releasing import ReleaseTerms, public_release  # noqa: PLC0415 - the rest needs no NumPy
+    from federation.recognition.mobilefacenet import shipped_profile  # noqa: PLC0415 - the same
+
+    known = shipped_profile() if profile is None else read_as(profile, RecogniserProfile.from_bytes)
+    made = public_release(ReleaseTerms(known, condition, fmr, references, frames), created=datetime.now(UTC))
+    write_new_file(release, made.to_bytes())
+    show(
+        {
+            "release": str(release),
+            "digest": made.digest,
+            "recogniser": made.model_name,
+            "condition": made.condition,
+            "threshold": f"{made.threshold} of {made.code_length} bits",
+            "fmr": f"{made.fmr:g}, between {made.fmr_low:.2g} and {made.fmr_high:.2g} in nine of ten cases",
+            "basis": made.basis.value,
+            "images": f"{made.references} for a template, {made.frames} for a probe",
+        },
+        as_json=as_json,
+    )
 
 
 @release_app.command("build")
@@ -204,6 +252,7 @@ def _facts(bundle: Bundle) -> dict[str, str]:
         measured = f"at least {attack.lower_bound:.2f} ({how})"
     evaluation = bundle.papers.evaluation
     rates = "; ".join(each.text for each in evaluation.rates) if evaluation else "not measured privately"
+    twice = epsilon_of_a_person(claims.epsilon, claims.delta, 2) if claims.epsilon else 0.0
     warning = {} if manifest.warning is None else {"warning": manifest.warning}  # first, so that nobody misses it
     return warning | {
         "address": manifest.digest,
@@ -211,11 +260,12 @@ def _facts(bundle: Bundle) -> dict[str, str]:
         "verdict": audit.verdict.value,
         "use": manifest.use.value,
         "worst_cell": f"{worst.name}: falsely matched at {worst.fmr:.3g} ({worst.low:.3g} to {worst.high:.3g})",
-        "fmr": f"{claims.fmr:g}",
+        "fmr": claims.rate_text,
+        "recogniser": claims.recogniser.hex(),
         "wolf": text_of_wolves(audit.wolf),
         "threshold": f"{claims.threshold} bits",
-        "epsilon": f"{claims.epsilon:g} for a {claims.privacy_unit} at delta {claims.delta:g}",
-        "epsilon_in_two_organisations": f"{epsilon_of_a_person(claims.epsilon, claims.delta, 2):.2f}",
+        "epsilon": claims.promise_text,
+        "epsilon_in_two_organisations": f"{twice:.2f}",
         "epsilon_measured": measured,
         "rates_by_group": rates,
         "from": text_of_time(manifest.begins_at),

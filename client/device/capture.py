@@ -1,10 +1,11 @@
-"""A face from a camera, in memory only: no frame is written anywhere.
+"""Faces from a camera, in memory only: no frame is written anywhere.
 
 OpenCV is optional (``pip install 'intaglio[camera]'``) and imported by nothing else.
 """
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from types import ModuleType
 from typing import TYPE_CHECKING
@@ -12,7 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from client.faces.alignment import UnusableImageError
+from client.faces.images import UnusableImageError
 from federation.errors import UsageError
 
 if TYPE_CHECKING:
@@ -22,23 +23,29 @@ _WARM_UP_FRAMES = 5
 """Cameras need a few frames to find their exposure."""
 _MOST_LOOKS = 60
 """A few seconds of somebody moving into the picture."""
+_APART_SECONDS = 0.8
+"""Neighbouring frames are nearly one picture: what differs between two is what averaging takes away."""
 
 _Pixels = NDArray[np.uint8]
 
 
-def capture_face(find: Callable[[_Pixels], _Pixels], *, camera: int = 0) -> _Pixels:
-    """The first usable face that a camera sees. Runs on the person's device.
+def capture_faces(
+    find: Callable[[_Pixels], _Pixels], count: int, *, camera: int = 0, clock: Callable[[], float] = time.monotonic
+) -> list[_Pixels]:
+    """The first usable faces that a camera sees, a moment apart. Runs on the person's device.
 
     Args:
         find: makes of a frame, (height, width, 3) uint8 RGB, a face chip, or `UnusableImageError`;
             `client.faces.finding.Aligner.chip_of_pixels`.
+        count: how many, at least 1.
         camera: the system's number of the camera, from 0.
+        clock: seconds.
 
     Returns:
-        What `find` gave. Sensitive.
+        What `find` gave, `count` times; no two are equal. Sensitive.
 
     Raises:
-        UnusableImageError: no frame showed exactly one face; says what the last one lacked.
+        UnusableImageError: too few frames showed exactly one face well enough; says what the last one lacked.
         UsageError: OpenCV is missing, or the camera does not open or stops.
     """
     opencv = _opencv()
@@ -50,16 +57,30 @@ def capture_face(find: Callable[[_Pixels], _Pixels], *, camera: int = 0) -> _Pix
             )
         for _ in range(_WARM_UP_FRAMES):
             _next_frame(source, camera)
-        problem = ""
-        for _ in range(_MOST_LOOKS):
-            frame = _next_frame(source, camera)
+        taken: list[_Pixels] = []
+        problem, looks, due = "", 0, clock()
+        while looks < _MOST_LOOKS:
+            frame = _next_frame(source, camera)  # also those in between, so that the next one is of now
+            if clock() < due:
+                continue
+            looks += 1
             try:
-                return find(np.ascontiguousarray(frame[:, :, ::-1]))  # OpenCV says blue, green, red
+                face = find(np.ascontiguousarray(frame[:, :, ::-1]))  # OpenCV says blue, green, red
             except UnusableImageError as error:
                 problem = error.problem
+                continue
+            if any(np.array_equal(face, other) for other in taken):
+                problem = "the picture stands still"
+                continue
+            taken.append(face)
+            if len(taken) == count:
+                return taken
+            looks, due = 0, clock() + _APART_SECONDS
     finally:
         source.release()  # the light beside the camera goes out, whatever happened
-    raise UnusableImageError(f"the camera sees no usable face, {problem}", "sit alone, in the light, and look into it")
+    raise UnusableImageError(
+        f"the camera sees no usable face, {problem}", "sit alone, near, in the light, and look into it"
+    )
 
 
 def _next_frame(source: cv2.VideoCapture, camera: int) -> _Pixels:

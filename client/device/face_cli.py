@@ -1,15 +1,13 @@
-"""What the commands that need a face share: pictures, release and rules, agreement, and how the outcome is told."""
+"""What the commands that need a face share: release and rules, agreement, and how the outcome is told."""
 
 from __future__ import annotations
 
 import json
 import sys
 import time
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-import click
 import typer
 from rich.console import Console
 
@@ -22,14 +20,10 @@ from client.wallet.wallet import EnrolmentState, Wallet
 from federation.consent.receipts import Terms
 from federation.errors import MalformedMessageError, ProofError, RefusedError, UsageError
 from federation.onebit import Decision
-from federation.recognition.model import ModelRelease
 from federation.release.bundle import Bundle, require_servable
 from federation.rules.rulebook import Rulebook
 
 if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
-
     from client.device.owner import Owner
     from client.log.watching import LogTrust
 
@@ -51,53 +45,10 @@ ModelOption = Annotated[
     typer.Option(
         "--model",
         envvar="INTAGLIO_MODEL",
-        help="Recogniser that made the release: an .onnx file.",
-        show_default="the network that `make install` fetched",
+        help="Recogniser that made the release: an .onnx file, with its profile beside it.",
+        show_default="the one that comes with intaglio",
     ),
 ]
-CameraOption = Annotated[
-    int | None,
-    typer.Option("--camera", min=0, help="Number of a camera, 0 for the first, instead of images. Needs OpenCV."),
-]
-
-
-def pictures_of(images: Sequence[Path | None], camera: int | None) -> list[Path | int]:
-    """Where each picture comes from: a file, or the number of a camera.
-
-    Raises:
-        UsageError: neither files nor a camera were named, or both.
-    """
-    named = [image for image in images if image is not None]
-    if camera is not None and named:
-        raise UsageError("name images or --camera, not both")
-    if camera is None and len(named) < len(images):
-        raise UsageError(f"this takes {len(images)} image(s), or --camera NUMBER")
-    return list(named) if camera is None else [camera] * len(images)
-
-
-def embed(
-    pictures: Sequence[Path | int], profiles: list[str], *, model: Path | None, release: ModelRelease
-) -> list[NDArray[np.float64]]:
-    """Adapted embeddings (d,), one for each picture under the camera profile beside it."""
-    # Here and not above: dlib and a recogniser take seconds to load, and most commands need neither.
-    from client.device.capture import capture_face  # noqa: PLC0415 - see the line before
-    from client.faces.finding import aligner_for  # noqa: PLC0415 - see above
-    from client.faces.models import load_recogniser, recogniser_for  # noqa: PLC0415 - see above
-
-    frozen = load_recogniser(model)
-    recognisers = {profile: recogniser_for(release, frozen, profile) for profile in profiles}
-    aligner = aligner_for(frozen)
-
-    def chip(picture: Path | int) -> NDArray[np.uint8]:
-        if isinstance(picture, Path):
-            return aligner.chip(read_file(picture))
-        click.pause("Look into the camera and press a key.", err=True)  # goes on by itself where there is no terminal
-        return capture_face(aligner.chip_of_pixels, camera=picture)
-
-    return [
-        release.adapt(recognisers[profile].embed(chip(picture)[None]), profile)[0]
-        for picture, profile in zip(pictures, profiles, strict=True)
-    ]
 
 
 def settled(owner: Owner, trust: LogTrust) -> Wallet:

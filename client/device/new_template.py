@@ -50,7 +50,7 @@ class NewTemplate:
 
         Args:
             wallet: with an enrolment that says purpose, audience and release.
-            reference: (d,) adapted embedding. Sensitive.
+            reference: (k,) adapted embedding. Sensitive.
             parameters: of the release.
             terms: what the person agreed to.
             days: how long.
@@ -77,7 +77,10 @@ class NewTemplate:
         """
         secret = self.wallet.require_template_secret()
         if hamming_distance(secret.padded_code(reference), secret.padded_code(second)) > threshold:
-            raise UsageError("the two captures do not match each other; take others. Nothing was sent")
+            raise UsageError(
+                "the last picture does not match the others; take new ones of the same person, from the front and in "
+                "even light. Nothing was sent"
+            )
 
 
 def a_receipt(

@@ -8,10 +8,11 @@ from typing import Annotated
 import typer
 
 from client.connection import ClientTls
-from client.device import face_cli
+from client.device import face_cli, pictures
 from client.device.consent_cli import read_terms
-from client.device.face_cli import CameraOption, ModelOption, ReleaseOption, ReleaseTrustOption
+from client.device.face_cli import ModelOption, ReleaseOption, ReleaseTrustOption
 from client.device.owner import Owner
+from client.device.pictures import CameraOption, ProbesArgument, ReferencesArgument, probes_of, references_of
 from client.device.verification import Device
 from client.log.policy import read_log_policy
 from client.terminal import (
@@ -29,21 +30,22 @@ from client.wallet.sealed import Passphrase
 from client.wallet.wallet import EnrolmentState, create_wallet, read_wallet, write_wallet
 from federation.errors import UsageError
 from federation.onebit import Decision
-from federation.recognition.profiles import PROBE, REFERENCE
 from federation.statements import text_of_time
 
-_NOT_RENEWED = "not renewed: the face does not match the template; nothing changed"
+_NOT_RENEWED = (
+    "not renewed: the face does not match the template, and nothing changed; try again from the front and in even light"
+)
 
 
 def renew_command(
-    reference: Annotated[Path, typer.Argument(help="Image of the face: JPEG, PNG or PGM.")],
-    second: Annotated[Path, typer.Argument(help="Another capture of the same face; both must match.")],
     into: Annotated[Path, typer.Option(help="The new wallet; made when missing, with the passphrase of the old one.")],
     release: ReleaseOption,
     release_trust: ReleaseTrustOption,
     tls: TlsOption,
     rules: RulesOption,
     log_policy: LogPolicyOption,
+    images: ReferencesArgument = None,
+    camera: CameraOption = None,
     days: Annotated[int, typer.Option(min=1, max=365, help="How long your consent is valid.")] = 90,
     model: ModelOption = None,
     server: ServerOption = DEFAULT_SERVER,
@@ -63,13 +65,16 @@ def renew_command(
     For a template that failures closed, or a release that ended: `intaglio revoke`, and enrol with another wallet. A
     run that broke off goes on when repeated. To agree for longer with the same template: `intaglio receipts renew`.
 
-    Needs: an enrolled wallet, what `verify` needs, two captures. Writes: both wallets.
+    All pictures but the last are averaged for the new template, as in `intaglio enrol`; the last must match both.
 
-    Example: intaglio renew one.jpg two.jpg --into new.wallet
+    Needs: an enrolled wallet, what `verify` needs, pictures. Writes: both wallets.
+
+    Example: intaglio renew one.jpg two.jpg three.jpg --into new.wallet
     """
     opened, passphrase = open_wallet(wallet, passphrase_file)
     standing = opened.require_enrolment().require_consent().current.terms
     bundle, certificates = face_cli.read_release(release, release_trust), ClientTls.read(tls, certificate)
+    taken = references_of(images, camera, bundle.release)
     trust = read_log_policy(log_policy)
     another = Passphrase(passphrase.secret_bytes().decode())  # with a salt of its own: two files that nobody connects
     fresh = read_wallet(into, another) if into.exists() else create_wallet(into, another)
@@ -93,9 +98,10 @@ def renew_command(
         conditions=face_cli.conditions_of(bundle, rules, log_policy, days=days),
         keep=lambda current: write_wallet(wallet, current, passphrase),
     ) as device:
-        first, other = face_cli.embed([reference, second], [REFERENCE, PROBE], model=model, release=bundle.release)
         outcome = device.renew_template(
-            first, other, into=fresh, keep=lambda current: write_wallet(into, current, another)
+            *pictures.reference_and_second(taken, model=model, release=bundle.release),
+            into=fresh,
+            keep=lambda current: write_wallet(into, current, another),
         )
     if outcome.decision is Decision.NON_MATCH:
         face_cli.report(outcome, match="", non_match=_NOT_RENEWED, fmr=bundle.release.fmr, as_json=as_json)
@@ -108,7 +114,7 @@ def receipts_renew(
     tls: TlsOption,
     rules: RulesOption,
     log_policy: LogPolicyOption,
-    image: Annotated[Path | None, typer.Argument(help="A fresh image of the face: JPEG, PNG or PGM.")] = None,
+    images: ProbesArgument = None,
     camera: CameraOption = None,
     terms: Annotated[Path | None, typer.Option(help="Newer terms.", show_default="those that you agreed to")] = None,
     days: Annotated[int, typer.Option(min=1, max=365, help="How long it is valid from now on.")] = 90,
@@ -129,14 +135,14 @@ def receipts_renew(
 
     It takes a picture, since a wallet alone, in whoever's hands, is to lengthen nothing.
 
-    Needs: an enrolled wallet, what `verify` needs, one capture. Writes: the wallet.
+    Needs: an enrolled wallet, what `verify` needs, a picture. Writes: the wallet.
 
     Example: intaglio receipts renew now.jpg --days 90
     """
-    pictures = face_cli.pictures_of([image], camera)
     opened, passphrase = open_wallet(wallet, passphrase_file)
     opened.require_enrolment()
     bundle, certificates = face_cli.read_release(release, release_trust), ClientTls.read(tls, certificate)
+    taken = probes_of(images, camera, bundle.release)
     with Owner(opened, target=server, tls=certificates) as owner:
         opened = owner.with_held_consent(
             read_log_policy(log_policy)
@@ -152,8 +158,7 @@ def receipts_renew(
         conditions=face_cli.conditions_of(bundle, rules, log_policy, terms=offered, days=days),
         keep=lambda current: write_wallet(wallet, current, passphrase),
     ) as device:
-        (probe,) = face_cli.embed(pictures, [PROBE], model=model, release=bundle.release)
-        outcome = device.renew_consent(probe)
+        outcome = device.renew_consent(pictures.probe_of(taken, model=model, release=bundle.release))
     if outcome.decision is Decision.NON_MATCH:
         face_cli.report(outcome, match="", non_match=_NOT_RENEWED, fmr=bundle.release.fmr, as_json=as_json)
     current = device.wallet.require_enrolment().require_consent().current

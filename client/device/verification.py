@@ -112,8 +112,8 @@ class Device:
         it: another try draws another seed and pad, and forgets those that may be in use.
 
         Args:
-            reference: (d,) adapted embedding of the enrolment capture. Sensitive; does not leave the device.
-            second: (d,) adapted embedding of another capture. Likewise.
+            reference: (k,) adapted mean of some pictures. Sensitive; does not leave the device.
+            second: (k,) adapted embedding of another picture, which is not in the mean. Likewise.
 
         Returns:
             MATCH: enrolled. NON_MATCH: the captures do not match each other; nothing was stored.
@@ -151,7 +151,7 @@ class Device:
         assertion proves it.
 
         Args:
-            probe: (d,) adapted embedding. Sensitive; does not leave the device.
+            probe: (k,) adapted embedding, or mean of some. Sensitive; does not leave the device.
             audience_nonce: 32 bytes that the audience chose, to get an assertion for it.
 
         Raises:
@@ -182,7 +182,7 @@ class Device:
         loses nothing: `client.device.owner.Owner.with_held_consent` brings what the server holds into the wallet.
 
         Args:
-            probe: (d,) adapted embedding of a fresh capture. Sensitive; does not leave the device.
+            probe: (k,) adapted embedding of a fresh capture, or mean of some. Sensitive; does not leave the device.
 
         Raises:
             UsageError, RefusedError, UnavailableError, PeerError, ProofError: as for `verify`, decided under the newer
@@ -223,8 +223,8 @@ class Device:
         `client.device.owner.Owner.settle` says whether it counts; or both, of which the server knows the new one only.
 
         Args:
-            reference: (d,) adapted embedding for the new template. Sensitive; does not leave the device.
-            second: (d,) adapted embedding of another capture. Likewise.
+            reference: (k,) adapted mean of some pictures, for the new template. Sensitive; does not leave the device.
+            second: (k,) adapted embedding of another picture, which is not in the mean. Likewise.
             into: the new wallet, with a key of its own.
             keep: writes the new wallet to disk.
 
@@ -340,7 +340,8 @@ class Device:
         """The session, if it is under the wallet's release: a server with another one gets no signature."""
         if grant.release_digest != self._enrolment.release_digest:
             raise RefusedError(
-                "the server runs another model release than this wallet; adapt with that one and enrol again"
+                "the server runs another model release than this wallet; name the operator's release, and enrol with a "
+                "new wallet"
             )
         return grant
 

@@ -9,10 +9,11 @@ from typing import Annotated
 import typer
 
 from client.connection import ClientTls
-from client.device import face_cli
+from client.device import face_cli, pictures
 from client.device.consent_cli import read_terms
-from client.device.face_cli import CameraOption, ModelOption, ReleaseOption, ReleaseTrustOption
+from client.device.face_cli import ModelOption, ReleaseOption, ReleaseTrustOption
 from client.device.owner import Owner
+from client.device.pictures import CameraOption, ProbesArgument, ReferencesArgument, probes_of, references_of
 from client.device.verification import Device
 from client.files import write_new_file
 from client.log.policy import read_log_policy
@@ -31,10 +32,16 @@ from client.wallet.opening import DEFAULT_WALLET, PassphraseFileOption, WalletOp
 from client.wallet.wallet import Enrolment, EnrolmentState, write_wallet
 from federation.consent.receipts import Terms
 from federation.errors import UsageError
-from federation.recognition.profiles import PROBE, REFERENCE
 from federation.wire.convert import NONCE_BYTES
 
-_NOT_ENROLLED = "not enrolled: the two captures do not match each other; take others"
+_NOT_ENROLLED = (
+    "not enrolled: the last picture does not match the others; take new ones of the same person, from the front and in "
+    "even light"
+)
+_NOT_ACCEPTED = (
+    "claim not accepted; if it is you, try again from the front, near and in even light, with as many pictures as the "
+    "release averages"
+)
 
 
 def enrol_command(
@@ -44,8 +51,7 @@ def enrol_command(
     rules: RulesOption,
     log_policy: LogPolicyOption,
     terms: Annotated[Path, typer.Option(help="JSON file with what the organisation offers; you are asked to agree.")],
-    reference: Annotated[Path | None, typer.Argument(help="Image of the face: JPEG, PNG or PGM.")] = None,
-    second: Annotated[Path | None, typer.Argument(help="Another capture of the same face; both must match.")] = None,
+    images: ReferencesArgument = None,
     camera: CameraOption = None,
     purpose: Annotated[str | None, typer.Option(help="What for.", show_default="the only purpose of the terms")] = None,
     deployment: Annotated[str, typer.Option(help="Identifier in the rules of who will verify.")] = "trial",
@@ -61,19 +67,21 @@ def enrol_command(
     ] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Enrol a face: send its template under a pad of this wallet, and prove with a second capture that it works.
+    """Enrol a face: send its template under a pad of this wallet, and prove with another picture that it works.
 
-    Exit code 0 says enrolled, 1 says that the two captures do not match each other.
+    Exit code 0 says enrolled, 1 says that the last picture does not match the others.
+
+    All pictures but the last are averaged; the release says how many its threshold is set for. Fewer will do, and you
+    are refused more often later. Take them with room around the face, without a mask, in even light.
 
     You agree to the terms with a signed receipt, which covers exactly this template. It serves one purpose and one
     audience, and no other. After a try whose answer was lost, the server is asked first what became of it.
 
-    Needs: a wallet, release bundle, trust, rules, log policy, terms, certificates, two captures, the server. Writes:
-    the wallet.
+    Needs: a wallet, release bundle, trust, rules, log policy, terms, certificates, pictures, the server. Writes: the
+    wallet.
 
-    Example: intaglio enrol one.jpg two.jpg --terms terms.json
+    Example: intaglio enrol one.jpg two.jpg three.jpg --terms terms.json
     """
-    pictures = face_cli.pictures_of([reference, second], camera)
     bundle = face_cli.read_release(release, release_trust)
     face_cli.say(f"Enrolling at {server}: opening the wallet, finding the face, asking ...", as_json=as_json)
     certificates = ClientTls.read(tls, certificate)
@@ -83,6 +91,7 @@ def enrol_command(
         if opened.enrolment.state is EnrolmentState.ENROLLED:
             raise UsageError("this wallet is enrolled; verify with it, or create another wallet")
     offered = read_terms(terms)
+    taken = references_of(images, camera, bundle.release)
     wanted = _purpose_of(offered, purpose)
     if opened.template_secret is not None:
         with Owner(opened, target=server, tls=certificates) as owner:
@@ -107,8 +116,7 @@ def enrol_command(
         conditions=face_cli.conditions_of(bundle, rules, log_policy, terms=offered, days=days),
         keep=lambda current: write_wallet(wallet, current, passphrase),
     ) as device:
-        vectors = face_cli.embed(pictures, [REFERENCE, PROBE], model=model, release=bundle.release)
-        outcome = device.enrol(*vectors)
+        outcome = device.enrol(*pictures.reference_and_second(taken, model=model, release=bundle.release))
     face_cli.report(outcome, match="enrolled", non_match=_NOT_ENROLLED, fmr=bundle.release.fmr, as_json=as_json)
 
 
@@ -118,7 +126,7 @@ def verify_command(
     tls: TlsOption,
     rules: RulesOption,
     log_policy: LogPolicyOption,
-    image: Annotated[Path | None, typer.Argument(help="A fresh image of the face: JPEG, PNG or PGM.")] = None,
+    images: ProbesArgument = None,
     camera: CameraOption = None,
     nonce: Annotated[
         str | None, typer.Option(help="64 hex digits that the audience chose, to get an assertion for it.")
@@ -139,16 +147,19 @@ def verify_command(
     With the nonce of an organisation you get an assertion for it: a signed statement that your claim was accepted, at
     what false match rate, which it checks offline, as this command has done before. It does not say who you are.
 
-    Needs: an enrolled wallet, release bundle, trust, rules, log policy, certificates, one capture, the server. Writes:
+    Several pictures are averaged, as many as the release says; of fewer, the chance of being refused is higher.
+
+    Needs: an enrolled wallet, release bundle, trust, rules, log policy, certificates, a picture, the server. Writes:
     the wallet, and the assertion where --assertion says.
 
     Example: intaglio verify now.jpg
     """
-    audience_nonce, pictures = _nonce(nonce), face_cli.pictures_of([image], camera)
+    audience_nonce = _nonce(nonce)
     bundle = face_cli.read_release(release, release_trust)
     face_cli.say(f"Verifying at {server}: opening the wallet, finding the face, asking ...", as_json=as_json)
     opened, passphrase = open_wallet(wallet, passphrase_file)
     opened.require_enrolment()
+    taken = probes_of(images, camera, bundle.release)
     with Device(
         opened,
         target=server,
@@ -156,14 +167,14 @@ def verify_command(
         conditions=face_cli.conditions_of(bundle, rules, log_policy),
         keep=lambda current: write_wallet(wallet, current, passphrase),
     ) as device:
-        (probe,) = face_cli.embed(pictures, [PROBE], model=model, release=bundle.release)
+        probe = pictures.probe_of(taken, model=model, release=bundle.release)
         outcome = device.verify(probe, audience_nonce=audience_nonce)
     if assertion and outcome.assertion:
         write_new_file(assertion, outcome.assertion.encode() + b"\n")
     face_cli.report(
         outcome,
         match="claim accepted",
-        non_match="claim not accepted",
+        non_match=_NOT_ACCEPTED,
         fmr=bundle.release.fmr,
         as_json=as_json,
     )

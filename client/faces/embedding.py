@@ -19,10 +19,10 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from client.faces.alignment import UnusableImageError
 from client.faces.datasets import MINIMUM_IMAGES, FaceFolder, Problem
 from client.faces.degradation import Condition, degrade
 from client.faces.finding import Aligner, aligner_for
+from client.faces.images import UnusableImageError
 from federation.errors import UsageError
 from federation.recognition.embeddings import EmbeddingSet
 from federation.recognition.profiles import PROBE, REFERENCE
@@ -204,7 +204,7 @@ class _Work:
                 done[digest] = clean, degraded
             else:
                 try:
-                    chips[digest] = self._aligner.chip(image)
+                    chips[digest] = self._aligner.chip(image, REFERENCE)
                 except UnusableImageError as error:
                     problems.append(Problem(path, error.problem, error.what_to_do))
                     continue

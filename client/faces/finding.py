@@ -1,4 +1,4 @@
-"""From an image to a face cut as a recogniser's profile says: detection, landmarks and the cut, without dlib and torch.
+"""From an image to a face cut as a recogniser's profile says: detection, landmarks and the cut.
 
 The detector is BlazeFace. An image passes when it shows exactly one face.
 
@@ -11,22 +11,25 @@ Theory of operation
   several per cent of the distance between the eyes, and a recogniser is sensitive to that. So the face is cut out
   again, upright and always of the same size for the detector, and looked at anew, as it is and mirrored; the landmarks
   are averaged. Twice, because the first cut is only as good as the first look. What is no face then, was none.
-* The cut for the recogniser comes from the original image, not from what the detector saw.
+* The cut for the recogniser comes from the original image, not from what the detector saw. `client.faces.quality` says
+  whether the image is good enough for what it is to serve as.
 """
 
 from __future__ import annotations
 
 import hashlib
-from typing import Final, Protocol
+from typing import Final
 
 import numpy as np
 import PIL
 from numpy.typing import NDArray
 
-from client.faces.alignment import FaceAligner, UnusableImageError, read_image
+from client.faces.images import UnusableImageError, read_image
 from client.faces.models import detector_files
+from client.faces.quality import GATE, Quality
 from federation.recognition.blazeface import SIDE, BlazeFace, Detection
 from federation.recognition.cropping import Pixels, Points, Similarity, aligned_cut, cut, placed
+from federation.recognition.profiles import REFERENCE
 from federation.recognition.recogniser import Recogniser
 from federation.recognition.templates import ARCFACE, PER_PIXEL, Alignment
 
@@ -44,24 +47,6 @@ _WITHIN: Final = 0.5
 _NO_FACE: Final = ("no face found", "use a sharp, frontal photograph of one person")
 _MIRRORED: Final = np.array([1, 0, 2, 3])
 """Landmarks of a mirrored face: its right eye is the left one."""
-
-
-class Aligner(Protocol):
-    """Finds the one face of an image and cuts it out as one recogniser wants it."""
-
-    @property
-    def version(self) -> str:
-        """Hex digest of everything that decides the pixels of a cut."""
-
-    def chip(self, image: bytes) -> Pixels:
-        """Cuts the face out of an image file: (side, side, 3) uint8, RGB. Sensitive.
-
-        Raises:
-            UnusableImageError: unreadable, or not exactly one face.
-        """
-
-    def chip_of_pixels(self, rgb: Pixels) -> Pixels:
-        """The same from (height, width, 3) uint8, RGB, such as a camera frame."""
 
 
 class FaceFinder:
@@ -127,11 +112,11 @@ class FaceFinder:
         return place.apply(np.mean(found, axis=0))
 
 
-class ProfileAligner:
-    """Cuts faces as a profile says.
+class Aligner:
+    """Finds the one face of an image and cuts it out as one recogniser wants it.
 
     Attributes:
-        version: hex digest of everything that decides the pixels of a cut.
+        version: hex digest of everything that decides the pixels of a cut, and whether there is one.
     """
 
     def __init__(self, alignment: Alignment, finder: FaceFinder | None = None) -> None:
@@ -141,25 +126,37 @@ class ProfileAligner:
             UsageError: its weights are not installed.
         """
         self._alignment, self._finder = alignment, finder or FaceFinder()
-        self.version = hashlib.sha256(f"{self._finder.version}\n{alignment!r}".encode()).hexdigest()
+        self.version = hashlib.sha256(f"{self._finder.version}\n{alignment!r}\n{GATE}".encode()).hexdigest()
 
-    def chip(self, image: bytes) -> Pixels:
-        """See `Aligner.chip`."""
-        return self.chip_of_pixels(read_image(image))
+    def chip(self, image: bytes, profile: str = REFERENCE) -> Pixels:
+        """Cuts the face out of an image file.
 
-    def chip_of_pixels(self, rgb: Pixels) -> Pixels:
-        """See `Aligner.chip_of_pixels`."""
-        return aligned_cut(rgb, self._finder.landmarks(rgb), self._alignment)
+        Args:
+            image: JPEG, PNG or PGM.
+            profile: what the image is to serve as: a reference needs more than a probe (`client.faces.quality`).
+
+        Returns:
+            (side, side, 3) uint8, RGB. Sensitive.
+
+        Raises:
+            UnusableImageError: unreadable, not exactly one face, or too little of it.
+        """
+        return self.chip_of_pixels(read_image(image), profile)
+
+    def chip_of_pixels(self, rgb: Pixels, profile: str = REFERENCE) -> Pixels:
+        """The same from (height, width, 3) uint8, RGB, such as a camera frame."""
+        landmarks = self._finder.landmarks(rgb)
+        Quality.of(rgb, landmarks, self._alignment).require(profile)
+        return aligned_cut(rgb, landmarks, self._alignment)
 
 
 def aligner_for(recogniser: Recogniser) -> Aligner:
-    """What cuts faces for `recogniser`: dlib for its own network, BlazeFace and the profile for every other.
+    """What cuts faces as the profile of `recogniser` says.
 
     Raises:
-        UsageError: a detector's files are not installed.
+        UsageError: the detector's weights are not installed.
     """
-    profile = recogniser.profile
-    return FaceAligner() if profile.network == "resnet29" else ProfileAligner(profile.alignment)
+    return Aligner(recogniser.profile.alignment)
 
 
 def _apart(seen: list[Detection]) -> list[Detection]:

@@ -1,6 +1,6 @@
-"""What a recogniser does with the faces in some folders: how well it tells people apart, how long it takes.
+"""What a recogniser makes of the faces in some folders, under every camera condition.
 
-Out of it comes what a profile says of embeddings.
+Out of the embeddings comes what a profile says of them (`client.faces.priors`), and error rates (`client.faces.rates`).
 
 Theory of operation
 -------------------
@@ -9,18 +9,15 @@ Theory of operation
   part of the people, and the one wins under which genuine and impostor cosines lie furthest apart, in standard
   deviations of both: the decidability index (Daugman, "The importance of being random", 2003). It is steadier
   than an error rate of few people. The choice is looked at once more with all of them, as rates.
-* Rates are those of clean references (the first half of a person's images) against probes of the other half, between
-  people of one set only: people of two sets differ by their cameras too. Intervals come from drawing people with
-  replacement; a comparison counts the product of how often its two people were drawn.
-* A rate on the people who the choice was made on flatters. So does a rate on people whose pictures a network was
-  trained with.
+* What was computed before is kept: where a face lies in an image, and embeddings, by everything that decides them.
 """
 
 from __future__ import annotations
 
+import hashlib
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
@@ -28,23 +25,22 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from client.faces.alignment import UnusableImageError, read_image
 from client.faces.datasets import FaceFolder, Problem, face_folder
 from client.faces.degradation import Condition, degrade
+from client.faces.embedding import EmbeddingCache
 from client.faces.finding import FaceFinder
+from client.faces.images import UnusableImageError, read_image
+from client.faces.priors import PublicSet
 from federation.errors import UsageError
-from federation.learning.evaluation import DetCurve
+from federation.recognition.conditions import CLEAN
 from federation.recognition.cropping import Points, aligned_cut
-from federation.recognition.profile import ConditionMoments
+from federation.recognition.profile import RecogniserProfile
 from federation.recognition.recogniser import Chips, Embeddings
-from federation.recognition.templates import Alignment
+from federation.recognition.templates import LANDMARKS, Alignment
 
-CLEAN: Final = "clean"
 CONDITIONS: Final = (CLEAN, *(condition.value for condition in Condition))
-FALSE_MATCH_RATES: Final = (0.01, 0.001)
 
-_DRAWS: Final = 400
-_CONFIDENCE: Final = (2.5, 97.5)
+_BATCH: Final = 32
 _MOST_TRIED: Final = 40
 """People that the choice is made on, two images each."""
 
@@ -58,6 +54,7 @@ class Face:
         person: number of the person, over all sets.
         early: whether it is in the first half of the person's images.
         path: the image.
+        digest: SHA-256, in hex, of the image.
         landmarks: where the face is in it.
     """
 
@@ -65,6 +62,7 @@ class Face:
     person: int
     early: bool
     path: Path
+    digest: str
     landmarks: Points
 
     def __repr__(self) -> str:
@@ -91,11 +89,10 @@ class Faces:
     problems: tuple[Problem, ...]
     milliseconds: float
 
-    def cuts(self, alignment: Alignment) -> Chips:
-        """All faces, cut as `alignment` says."""
-        return np.stack(
-            [aligned_cut(read_image(face.path.read_bytes()), face.landmarks, alignment) for face in self.faces]
-        )
+    def cuts(self, alignment: Alignment, places: Sequence[int] | None = None) -> Chips:
+        """The faces at `places`, or all, cut as `alignment` says."""
+        chosen = self.faces if places is None else [self.faces[place] for place in places]
+        return np.stack([aligned_cut(read_image(face.path.read_bytes()), face.landmarks, alignment) for face in chosen])
 
     def a_few(self) -> Faces:
         """The first and the last face of people from all sets in turn, at most `_MOST_TRIED` of them."""
@@ -108,8 +105,16 @@ class Faces:
         return replace(self, faces=few)
 
 
-def faces_of(folders: list[Path], finder: FaceFinder, progress: Callable[[int, int], None]) -> Faces:
+def faces_of(
+    folders: list[Path], finder: FaceFinder, progress: Callable[[int, int], None], cache: Path | None = None
+) -> Faces:
     """Finds the faces in folders of people.
+
+    Args:
+        folders: each a set, with a sub-folder of images for each person.
+        finder: finds them.
+        progress: gets (images done, images in all).
+        cache: where faces were found before; see `EmbeddingCache`. Nothing is kept without one.
 
     Raises:
         UsageError: a folder holds no images, or no face was found.
@@ -120,6 +125,7 @@ def faces_of(folders: list[Path], finder: FaceFinder, progress: Callable[[int, i
     problems = [problem for faces in sets for problem in faces.problems]
     done, person, started = 0, 0, time.process_time()
     counts = []
+    look = _Looks(finder, cache)
     for group, faces in enumerate(sets):
         before = len(found)
         people = 0
@@ -127,7 +133,7 @@ def faces_of(folders: list[Path], finder: FaceFinder, progress: Callable[[int, i
             mine = []
             for path in paths:
                 try:
-                    mine.append((path, finder.landmarks(read_image(path.read_bytes()))))
+                    mine.append((path, *look(path.read_bytes())))
                 except OSError as error:
                     problems.append(Problem(path, f"cannot be read: {error.strerror}", "check its permissions"))
                 except UnusableImageError as error:
@@ -146,55 +152,83 @@ def faces_of(folders: list[Path], finder: FaceFinder, progress: Callable[[int, i
     return Faces(tuple(found), images, people_of, found_of, tuple(problems), milliseconds)
 
 
+class _Looks:
+    """Finds faces, or remembers where they were. Coordinates are float32, so that a memory is as good as a look."""
+
+    def __init__(self, finder: FaceFinder, cache: Path | None) -> None:
+        self._finder, self._cache = finder, EmbeddingCache(cache, 2 * len(LANDMARKS)) if cache else None
+
+    def __call__(self, image: bytes) -> tuple[str, Points]:
+        """(digest of an image file, landmarks of its face)."""
+        digest = hashlib.sha256(image).hexdigest()
+        key = _key("landmarks", digest, self._finder.version)
+        known = self._cache.get(key) if self._cache else None
+        if known is None:
+            known = self._finder.landmarks(read_image(image)).astype(np.float32).reshape(-1)
+            if self._cache:
+                self._cache.put(key, known)
+        return digest, known.astype(np.float64).reshape(-1, 2)
+
+
 def _images(faces: FaceFolder) -> int:
     return sum(map(len, faces.people.values()))
 
 
-@dataclass(frozen=True)
-class Estimate:
-    """A rate with its 95 % interval over people."""
-
-    value: float
-    low: float
-    high: float
-
-
-@dataclass(frozen=True)
-class Rates:
-    """Error rates under one camera condition.
-
-    Attributes:
-        condition: of the probes; references are clean.
-        people: who have both.
-        genuine: comparisons.
-        impostor: comparisons.
-        eer: equal error rate.
-        tar: acceptance rate of genuine comparisons at each of `FALSE_MATCH_RATES`.
-    """
-
-    condition: str
-    people: int
-    genuine: int
-    impostor: int
-    eer: Estimate
-    tar: tuple[Estimate, ...]
-
-
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Measured:
-    """What was found out about a recogniser.
+    """What a recogniser made of faces. Sensitive.
 
     Attributes:
-        moments: for each condition, in the order of their names.
-        rates: for each condition.
-        milliseconds: of processor time for one embedding.
-        false_match_rates: of the acceptance rates.
+        faces: that it saw.
+        embeddings: by condition, (n, d) float32, a row for each face.
+        milliseconds: of processor time for one embedding; 0 where all were remembered.
     """
 
-    moments: tuple[ConditionMoments, ...]
-    rates: tuple[Rates, ...]
+    faces: Faces
+    embeddings: Mapping[str, Embeddings]
     milliseconds: float
-    false_match_rates: tuple[float, ...] = FALSE_MATCH_RATES
+
+    def __repr__(self) -> str:
+        return f"Measured({len(self.faces.faces)} faces)"
+
+    @property
+    def people(self) -> NDArray[np.intp]:
+        """(n,) whom each face shows, over all sets."""
+        return _numbers(self.faces)[0]
+
+    @property
+    def groups(self) -> NDArray[np.intp]:
+        """(n,) the set of each face."""
+        return _numbers(self.faces)[1]
+
+    @property
+    def early(self) -> NDArray[np.bool_]:
+        """(n,) which faces may be references; the others may be probes."""
+        return np.array([face.early for face in self.faces.faces], bool)
+
+    def public_sets(self, names: Sequence[str]) -> list[PublicSet]:
+        """The sets, by their names, in the order of the folders."""
+        person, group = self.people, self.groups
+        return [
+            PublicSet(
+                name,
+                np.unique(person[group == place], return_inverse=True)[1],
+                {condition: rows[group == place].astype(np.float64) for condition, rows in self.embeddings.items()},
+            )
+            for place, name in enumerate(names)
+            if (group == place).any()
+        ]
+
+    @property
+    def comparable(self) -> bool:
+        """Whether there are genuine and impostor comparisons."""
+        return len(np.intersect1d(self.people[self.early], self.people[~self.early])) > 1
+
+    def of_set(self, place: int) -> Measured:
+        """The same of one set, by its place among the folders."""
+        mine = np.array([row for row, face in enumerate(self.faces.faces) if face.group == place], int)
+        faces = replace(self.faces, faces=tuple(self.faces.faces[row] for row in mine))
+        return Measured(faces, {name: rows[mine] for name, rows in self.embeddings.items()}, self.milliseconds)
 
 
 def decidability(faces: Faces, embeddings: Embeddings) -> float:
@@ -209,94 +243,67 @@ def decidability(faces: Faces, embeddings: Embeddings) -> float:
     return float((genuine.mean() - impostor.mean()) / math.sqrt((genuine.var() + impostor.var()) / 2 + 1e-12))
 
 
-def measure(faces: Faces, alignment: Alignment, embed: Callable[[Chips], Embeddings]) -> Measured:
-    """Measures a recogniser.
+def measure(
+    faces: Faces, bare: RecogniserProfile, embed: Callable[[Chips], Embeddings], cache: Path | None = None
+) -> Measured:
+    """Embeds faces under every condition.
 
     Args:
-        faces: what it is measured on.
-        alignment: how they are cut for it.
+        faces: what the recogniser is measured on.
+        bare: its profile, as far as it is known without faces.
         embed: `Recogniser.embed`.
+        cache: what was computed before; see `EmbeddingCache`. Nothing is kept without one.
 
     Raises:
-        UsageError: there are too few people, or the recogniser fails on a face.
+        UsageError: the recogniser fails on a face.
     """
-    cuts = faces.cuts(alignment)
-    started = time.process_time()
-    clean = embed(cuts)
-    milliseconds = 1000 * (time.process_time() - started) / len(cuts)
-    embeddings: Mapping[str, Embeddings] = {
-        CLEAN: clean,
-        **{condition.value: embed(degrade(cuts, condition, alignment)) for condition in Condition},
-    }
-    return Measured(
-        tuple(_moments(faces, name, embeddings[name]) for name in sorted(embeddings)),
-        tuple(_rates(faces, name, clean, embeddings[name]) for name in CONDITIONS),
-        milliseconds,
+    memory = EmbeddingCache(cache, bare.dimension) if cache else None
+    names = {name: _recipe(name, bare) for name in CONDITIONS}
+    keys = [
+        {name: _key(face.digest, repr(face.landmarks.tolist()), recipe) for name, recipe in names.items()}
+        for face in faces.faces
+    ]
+    known = [{name: memory.get(key) if memory else None for name, key in row.items()} for row in keys]
+    missing = [place for place, row in enumerate(known) if any(each is None for each in row.values())]
+    spent = 0.0
+    for start in range(0, len(missing), _BATCH):
+        places = missing[start : start + _BATCH]
+        cuts = faces.cuts(bare.alignment, places)
+        started = time.process_time()
+        made = {name: embed(_seen(cuts, name, bare.alignment)) for name in CONDITIONS}
+        spent += time.process_time() - started
+        for row, place in enumerate(places):
+            known[place] = {name: rows[row] for name, rows in made.items()}
+            if memory:
+                for name, rows in made.items():
+                    memory.put(keys[place][name], rows[row])
+    embeddings = {name: np.stack([each for row in known if (each := row[name]) is not None]) for name in CONDITIONS}
+    return Measured(faces, embeddings, 1000 * spent / max(1, len(missing) * len(CONDITIONS)))
+
+
+def _recipe(condition: str, bare: RecogniserProfile) -> str:
+    """What decides an embedding beside the image: the network, the cut, and what the condition does to a pattern."""
+    side = bare.alignment.side
+    pattern = np.arange(side * side * 3, dtype=np.uint32).astype(np.uint8).reshape(1, side, side, 3)
+    return _key(
+        bare.weights_digest,
+        repr(bare.alignment),
+        repr(bare.preprocessing),
+        _digest(_seen(pattern, condition, bare.alignment)),
     )
+
+
+def _seen(cuts: Chips, condition: str, alignment: Alignment) -> Chips:
+    return cuts if condition == CLEAN else degrade(cuts, Condition(condition), alignment)
+
+
+def _digest(pixels: Chips) -> str:
+    return hashlib.sha256(pixels.tobytes()).hexdigest()
+
+
+def _key(*parts: str) -> str:
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
 
 def _numbers(faces: Faces) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
-    return np.array([face.person for face in faces.faces]), np.array([face.group for face in faces.faces])
-
-
-def _moments(faces: Faces, condition: str, embeddings: Embeddings) -> ConditionMoments:
-    """Mean over people, and spread of the angles between their means' directions after centring, within sets."""
-    person, group = _numbers(faces)
-    people = np.unique(person)
-    means = np.stack([embeddings[person == one].mean(axis=0, dtype=np.float64) for one in people])
-    centre = means.mean(axis=0).astype(np.float32)
-    one_each = np.array([int(np.flatnonzero(person == one)[0]) for one in people])
-    vectors = embeddings[one_each].astype(np.float64) - centre
-    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
-    pairs = np.triu(group[one_each][:, None] == group[one_each], 1)
-    angles = np.arccos(np.clip((vectors @ vectors.T)[pairs], -1, 1)) / math.pi
-    if len(angles) < 2:  # noqa: PLR2004 - a variance
-        raise UsageError("measuring a recogniser needs sets of at least two people with two images each")
-    return ConditionMoments(
-        condition, tuple(float(number) for number in centre), max(1, round(1e6 * float(angles.std()))), len(people)
-    )
-
-
-def _rates(faces: Faces, condition: str, references: Embeddings, probes: Embeddings) -> Rates:
-    person, group = _numbers(faces)
-    early = np.array([face.early for face in faces.faces])
-    owner, claimant = person[early], person[~early]
-    scores = references[early].astype(np.float64) @ probes[~early].T.astype(np.float64)
-    genuine = owner[:, None] == claimant
-    impostor = ~genuine & (group[early][:, None] == group[~early])
-    if not genuine.any() or not impostor.any():
-        raise UsageError("measuring a recogniser needs sets of at least two people with two images each")
-    exact = DetCurve.of(scores[genuine], scores[impostor])
-    values = [exact.eer, *map(exact.tar_at, FALSE_MATCH_RATES)]
-    people = np.unique(person)
-    random = np.random.default_rng(0)
-    order, level = np.unique(scores, return_inverse=True)
-    level = level.reshape(scores.shape)
-    drawn = []
-    for _ in range(_DRAWS):
-        times = np.bincount(random.integers(0, len(people), len(people)), minlength=len(people))
-        weights = np.outer(times[owner], times[claimant]).astype(np.float64)
-        if (weights[genuine] > 0).any() and (weights[impostor] > 0).any():
-            drawn.append(_weighted(level, len(order), genuine, impostor, weights))
-    low, high = np.percentile(np.array(drawn), _CONFIDENCE, axis=0)
-    eer, *tar = (Estimate(v, float(a), float(b)) for v, a, b in zip(values, low, high, strict=True))
-    both = len(np.intersect1d(owner, claimant))
-    return Rates(condition, both, int(genuine.sum()), int(impostor.sum()), eer, tuple(tar))
-
-
-def _weighted(
-    level: NDArray[np.intp],
-    levels: int,
-    genuine: NDArray[np.bool_],
-    impostor: NDArray[np.bool_],
-    weights: NDArray[np.float64],
-) -> list[float]:
-    """EER, and TAR at each of `FALSE_MATCH_RATES`, of weighted comparisons."""
-    accepted = []
-    for pairs in (genuine, impostor):
-        mass = np.bincount(level[pairs], weights[pairs], minlength=levels)
-        accepted.append(np.append(np.cumsum(mass[::-1])[::-1], 0) / mass.sum())
-    tar, fmr = accepted
-    crossing = int(np.argmin(np.abs(1 - tar - fmr)))
-    at = [float(tar[int(np.argmax(fmr <= rate))]) for rate in FALSE_MATCH_RATES]
-    return [float(1 - tar[crossing] + fmr[crossing]) / 2, *at]
+    return np.array([face.person for face in faces.faces], int), np.array([face.group for face in faces.faces], int)

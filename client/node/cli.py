@@ -122,7 +122,7 @@ def node_prepare(
     ] = None,
     model: Annotated[
         Path | None,
-        typer.Option(help="Recogniser: an .onnx file.", show_default="the network that `make install` fetched"),
+        typer.Option(help="Recogniser: an .onnx file, its profile beside it.", show_default="the one that comes along"),
     ] = None,
     *,
     only: Annotated[

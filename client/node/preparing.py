@@ -16,10 +16,10 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from client.faces.alignment import UnusableImageError
 from client.faces.datasets import Problem, face_folder
 from client.faces.degradation import Condition, degrade
 from client.faces.finding import Aligner, aligner_for
+from client.faces.images import UnusableImageError
 from client.faces.models import load_recogniser, recogniser_files
 from client.node.joining import policy_of
 from client.node.people import Prepared, changing, composed, has_withdrawn, prepared_people, publish, refresh_active
@@ -86,13 +86,13 @@ def prepare(
         UsageError: nothing can be prepared, or it does not fit to what was prepared before. Then nothing changes.
     """
     chips_kept = SCALES in policy_of(folder).recipes
-    weights = recogniser_files(model) if chips_kept else {}
+    recogniser = load_recogniser(model)
+    weights = recogniser_files(recogniser) if chips_kept else {}
     if chips_kept and not weights:
         raise UsageError(
             f"the policy lists the recipe {SCALES}, which tunes the recogniser that comes with the project: leave the "
             f"model of your own out, or take {SCALES} out of policy.toml"
         )
-    recogniser = load_recogniser(model)
     made_with = {"recogniser": recogniser.digest, "probe": condition.value if condition else _CAMERAS}
     files, problems = _files(images, condition)
     named = set(files)
@@ -219,7 +219,7 @@ class _Work:
 
     def of(self, person: str, cameras: Mapping[str, tuple[Path, ...]]) -> _Part | None:
         """Embeddings and, when they are kept, chips of a person; None when a camera has no usable image of them."""
-        chips = {camera: dict(self._chips(person, paths)) for camera, paths in cameras.items()}
+        chips = {camera: dict(self._chips(person, paths, camera)) for camera, paths in cameras.items()}
         if not all(chips.values()):
             path = cameras[REFERENCE][0].parent
             missing = " and ".join(camera for camera, found in chips.items() if not found)
@@ -253,7 +253,7 @@ class _Work:
             np.array(digests[PROBE])[second],
         )
 
-    def _chips(self, person: str, paths: tuple[Path, ...]) -> Iterator[tuple[str, Chips]]:
+    def _chips(self, person: str, paths: tuple[Path, ...], camera: str) -> Iterator[tuple[str, Chips]]:
         """(digest, chip) of each usable image; what is wrong with the others goes to the problems."""
         for path in paths:
             try:
@@ -268,7 +268,7 @@ class _Work:
                 )
                 continue
             try:
-                yield digest, self._aligner.chip(image)
+                yield digest, self._aligner.chip(image, camera)
             except UnusableImageError as error:
                 self._problems.append(Problem(path, error.problem, error.what_to_do))
                 continue

@@ -9,13 +9,15 @@ What is left to fail is a file that is gone or damaged as a whole. That is notic
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
 from flwr.app import Context
 
 from client.node.people import MOST_IMAGES, MOST_PAIRS
@@ -28,7 +30,7 @@ from federation.recognition.profiles import PROBE
 
 if TYPE_CHECKING:
     from federation.learning.scales import ChipSet
-    from federation.recognition.resnet import ResNetRecogniser
+    from federation.recognition.mobilefacenet import MobileFaceNetRecogniser
 
 # Flower may start a process for every message, and most need neither torch nor Opacus: what trains is imported where it
 # is used, which saves each of those processes seconds.
@@ -36,15 +38,26 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Facts:
-    """All that an organisation says of its people in clear, to everybody.
+    """What is settled about an organisation's people when a run begins; all but `listed` is said to everybody.
 
     Attributes:
         people: how many take part in a run.
         dimension: length of their embeddings.
+        listed: SHA-256 of the name of each, in order. Sensitive: for this node alone.
     """
 
     people: int
     dimension: int
+    listed: tuple[bytes, ...] = field(default=(), repr=False)
+
+    def listed_of(self, images: EmbeddingSet) -> EmbeddingSet:
+        """Those who took part when the run began: no more people than were advertised, whoever has come since.
+
+        Whoever came is left out by their own name, and who left is missing: nobody's place depends on anybody else.
+        """
+        listed = frozenset(self.listed)
+        names = np.unique(images.people).tolist()
+        return images.of_people([name for name in names if _digest(name) in listed])
 
 
 def facts_of(context: Context, plan: SumPlan) -> Facts:
@@ -55,10 +68,14 @@ def facts_of(context: Context, plan: SumPlan) -> Facts:
         OSError: a file is missing.
     """
     everybody = embeddings(context)
-    people = len(groups(context)) if isinstance(plan, EvaluationPlan) else count(everybody)
-    if not people:
+    names = groups(context) if isinstance(plan, EvaluationPlan) else np.unique(everybody.people).tolist()
+    if not names:
         raise UsageError("nobody of this organisation takes part")
-    return Facts(people, everybody.dimension)
+    return Facts(len(names), everybody.dimension, tuple(sorted(_digest(name) for name in names)))
+
+
+def _digest(name: str) -> bytes:
+    return hashlib.sha256(name.encode("utf-8", "surrogatepass")).digest()
 
 
 def count(images: EmbeddingSet | ChipSet) -> int:
@@ -125,13 +142,13 @@ def groups(context: Context) -> dict[str, str]:
     return {person: listed[person] for person in here if isinstance(listed[person], str)}
 
 
-def recogniser(context: Context) -> ResNetRecogniser:
-    """The network whose scale layers a run tunes."""
+def recogniser(context: Context) -> MobileFaceNetRecogniser:
+    """The network that a run tunes."""
     from client.faces.models import load_recogniser  # noqa: PLC0415 - see the top
-    from federation.recognition.resnet import ResNetRecogniser  # noqa: PLC0415 - see the top
+    from federation.recognition.mobilefacenet import MobileFaceNetRecogniser  # noqa: PLC0415 - see the top
 
     loaded = load_recogniser(path(context, "model", "model"))
-    if not isinstance(loaded, ResNetRecogniser):
+    if not isinstance(loaded, MobileFaceNetRecogniser):
         raise UsageError(f"the recipe {SCALES} tunes the recogniser that comes with the project, not an ONNX file")
     return loaded
 

@@ -57,7 +57,7 @@ def open_sums(state: RecordDict, identity: Identity, plan: SumPlan, reservation:
         identity: of this organisation.
         plan: of the run.
         reservation: which entry of the coordinator's ledger pays.
-        facts: what is public of this organisation's people; kept for `facts_of`.
+        facts: about this organisation's people; kept for `facts_of`.
 
     Raises:
         RepeatedError: this run has a plan already.
@@ -66,7 +66,14 @@ def open_sums(state: RecordDict, identity: Identity, plan: SumPlan, reservation:
     if _PLAN in state:
         raise RepeatedError
     state[_PLAN] = ConfigRecord({**plan.to_config()})
-    state[_RESERVATION] = ConfigRecord({"name": reservation, "people": facts.people, "dimension": facts.dimension})
+    state[_RESERVATION] = ConfigRecord(
+        {
+            "name": reservation,
+            "people": facts.people,
+            "dimension": facts.dimension,
+            "listed": list(facts.listed),
+        }
+    )
     advertisements = {}
     for release, session in sessions(plan, identity.run, identity.roster).items():
         secrets = NodeSecrets.draw()
@@ -89,7 +96,7 @@ def plan_of(state: RecordDict) -> SumPlan:
 
 
 def facts_of(state: RecordDict) -> Facts:
-    """What was public of this organisation's people when the run began: nothing needs to be read for it.
+    """What was settled about this organisation's people when the run began: nothing needs to be read for it.
 
     Raises:
         RepeatedError: it has not begun.
@@ -97,7 +104,11 @@ def facts_of(state: RecordDict) -> Facts:
     if _RESERVATION not in state:
         raise RepeatedError
     kept = state.config_records[_RESERVATION]
-    return Facts(int(str(kept["people"])), int(str(kept["dimension"])))
+    listed = kept["listed"]
+    assert isinstance(listed, list)  # noqa: S101 - for the type checker: `open_sums` wrote it
+    return Facts(
+        int(str(kept["people"])), int(str(kept["dimension"])), tuple(name for name in listed if isinstance(name, bytes))
+    )
 
 
 def reservation_of(state: RecordDict) -> str:

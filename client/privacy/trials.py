@@ -23,11 +23,11 @@ from federation.experiments.frontier import Measurement, Method, Summary, Trial
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-FORMAT: Final = "intaglio-frontier-1"
+FORMAT: Final = "intaglio-frontier-2"
 _INK, _COLOURS = "#444444", ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 _BASELINES: Final = {
     Method.FROZEN: ("not adapted", ":"),
-    Method.LOCAL: ("own people only, never released", "--"),
+    Method.PUBLIC: ("public knowledge alone", "--"),
     Method.FEDERATED: ("all organisations, without privacy", "-."),
 }
 

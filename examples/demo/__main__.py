@@ -32,7 +32,7 @@ class ConditionName(StrEnum):
 
 
 class RecipeName(StrEnum):
-    """How the organisations train; see decisions 0010 and 0090."""
+    """How the organisations train; see decisions 0186 and 0090."""
 
     MOMENTS = "moments"
     SCALES = "scales"
@@ -53,8 +53,10 @@ def main(
         Path | None, typer.Option(help="Your own faces: one sub-folder for each person, JPEG, PNG or PGM.")
     ] = None,
     model: Annotated[Path | None, typer.Option(help="Your own recogniser, an ONNX file.")] = None,
+    references: Annotated[int, typer.Option(min=1, max=5, help="Pictures that a template averages.")] = 2,
+    frames: Annotated[int, typer.Option(min=1, max=3, help="Pictures that a probe averages.")] = 1,
     recipe: Annotated[
-        RecipeName, typer.Option(help="Adapt embeddings in closed form, or tune the recogniser's scale layers.")
+        RecipeName, typer.Option(help="Adapt embeddings in closed form, or tune the recogniser.")
     ] = RecipeName.MOMENTS,
     *,
     crops: Annotated[bool, typer.Option(help="Put sample face crops into the report. They are biometric.")] = False,
@@ -74,6 +76,8 @@ def main(
         data=data,
         model=model,
         recipe=recipe.value,
+        references=references,
+        frames=frames,
         crops=crops,
         cache=BUILD / "cache",
         folder=BUILD / "demo",

@@ -23,9 +23,9 @@ from federation.experiments.wolves import Owner, try_fixed_strings
 from federation.onebit import CodeSeed, binary_code, hamming_distance
 from federation.privacy.epsilon_audit import EpsilonAudit
 from federation.privacy.plan import SCALES, PrivacyPlan
+from federation.recognition.mobilefacenet import TUNABLE, MobileFaceNetRecogniser
 from federation.recognition.model import ModelRelease
 from federation.recognition.recogniser import Recogniser
-from federation.recognition.resnet import TUNABLE, ResNetRecogniser
 from federation.release.bundle import Bundle, Papers
 from federation.release.manifest import ReleaseTrust, Role, Use
 
@@ -78,7 +78,9 @@ def audit(people: list[Person], owners: list[Owner], release: ModelRelease) -> A
 def attacked(release: ModelRelease, recogniser: Recogniser) -> EpsilonAudit | None:
     """What an attack on the releases of this very plan measures, beside what it claims; None for another plan."""
     privacy = release.privacy
-    tuned = recogniser if isinstance(recogniser, ResNetRecogniser) else None
+    if not privacy.events:
+        return None
+    tuned = recogniser if isinstance(recogniser, MobileFaceNetRecogniser) else None
     steps = sum(name.startswith(SCALES) for name, _ in privacy.events)
     plan = PrivacyPlan.for_epsilon(
         privacy.epsilon,
@@ -86,6 +88,8 @@ def attacked(release: ModelRelease, recogniser: Recogniser) -> EpsilonAudit | No
         people=privacy.people_train,
         organisations=privacy.organisations,
         dimension=release.adapter.dimension,
+        directions=release.adapter.size,
+        centre_clip=recogniser.profile.clips.centre_thousandths / 1000,
         colluders=privacy.colluders,
         tuned=TUNABLE if steps else 0,
         steps=steps,

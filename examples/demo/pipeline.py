@@ -14,27 +14,26 @@ from typing import Final
 import numpy as np
 from PIL import Image
 
-from client.faces.alignment import UnusableImageError
 from client.faces.datasets import FaceFolder, face_folder, orl_faces
 from client.faces.degradation import Condition, degrade
 from client.faces.embedding import embed_folder
 from client.faces.finding import Aligner, aligner_for
-from client.faces.models import SHIPPED, load_recogniser
+from client.faces.images import UnusableImageError
+from client.faces.models import load_mobilefacenet, load_recogniser, recogniser_files
 from examples.demo.auditing import attacked, audit, trial_bundle
 from examples.demo.results import Accuracy, DemoResult, Stage
 from examples.demo.verifying import people_of, verify_everybody
 from federation.errors import UsageError
 from federation.experiments.wolves import owners_of
-from federation.learning.evaluation import Adapt, DetCurve, cross_profile_scores
-from federation.learning.moments import public_start
+from federation.learning.evaluation import DetCurve, code_scores
 from federation.learning.scales import ChipSet
 from federation.privacy.plan import MOMENTS, SCALES
 from federation.recognition.embeddings import EmbeddingSet
-from federation.recognition.model import Adapter
+from federation.recognition.mobilefacenet import MobileFaceNetRecogniser, shipped_profile
+from federation.recognition.model import Adapter, ModelRelease
 from federation.recognition.profiles import PROBE
-from federation.recognition.recogniser import Chips
-from federation.recognition.resnet import ResNetRecogniser
-from federation.recognition.templates import DLIB, Alignment
+from federation.recognition.recogniser import Chips, Recogniser
+from federation.recognition.templates import Alignment
 from server.coordinator.ledger import PrivacyLedger
 from server.coordinator.local_run import run_locally
 
@@ -63,6 +62,8 @@ class Settings:
     data: Path | None
     model: Path | None
     recipe: str
+    references: int
+    frames: int
     crops: bool
     cache: Path
     folder: Path
@@ -82,12 +83,12 @@ def run(settings: Settings, *, step: Step, say: Callable[[str], None]) -> DemoRe
     stages = _Stages(step)
     chips: list[ChipSet] = []
     with stages.stage("embed the faces"):
-        recogniser = load_recogniser(settings.model)
+        recogniser = recogniser_of(settings)
         aligner, alignment = aligner_for(recogniser), recogniser.profile.alignment
-        if settings.recipe == SCALES and not isinstance(recogniser, ResNetRecogniser):
+        if settings.recipe == SCALES and not isinstance(recogniser, MobileFaceNetRecogniser):
             raise UsageError(
-                f"the recipe {SCALES} tunes the recogniser that comes with the project, and an ONNX model cannot be "
-                f"trained here; leave --model out, or use --recipe {MOMENTS}"
+                f"the recipe {SCALES} tunes mobilefacenet, and no other model can be trained here; name that as "
+                f"--model, or use --recipe {MOMENTS}"
             )
         folder = face_folder(settings.data or orl_faces())
         embedded = embed_folder(
@@ -98,7 +99,6 @@ def run(settings: Settings, *, step: Step, say: Callable[[str], None]) -> DemoRe
             aligner=aligner,
             progress=stages.progress,
         )
-        start = public_start(recogniser)
     for problem in embedded.problems:
         say(f"left out: {problem}")
 
@@ -107,7 +107,9 @@ def run(settings: Settings, *, step: Step, say: Callable[[str], None]) -> DemoRe
     say(f"{_count(train)} people train in {ORGANISATIONS} organisations, {_count(test)} are held out")
     if settings.recipe == SCALES:
         with stages.stage("align the faces of those who train"):
-            chips = [chip_set(folder, organisation, aligner, settings.condition) for organisation in organisations]
+            chips = [
+                chip_set(folder, organisation, aligner, settings.condition, alignment) for organisation in organisations
+            ]
     with stages.stage("train privately"):
         lines = iter(range(1, 1_000))
 
@@ -118,28 +120,29 @@ def run(settings: Settings, *, step: Step, say: Callable[[str], None]) -> DemoRe
         ledger = settings.folder / "ledger.jsonl"
         release = run_locally(
             organisations,
-            start,
+            recogniser.profile,
+            settings.condition.value,
             epsilon=settings.epsilon,
             delta=settings.delta,
             population=_POPULATION,
             ledger=ledger,
             budget_epsilon=settings.epsilon,
-            model_name=recogniser.name,
-            model_digest=recogniser.digest,
             fmr=STATED_FMR,
+            references=settings.references,
+            frames=settings.frames,
             recipe=settings.recipe,
             chips=chips,
-            model=(settings.model or SHIPPED) if chips else None,
+            model=_weights(recogniser, settings.folder / "recogniser") if chips else None,
             progress=told,
         )
         stages.progress(_COORDINATOR_LINES, _COORDINATOR_LINES)
 
     with stages.stage("evaluate on held-out people"):
-        before = accuracy(test, Adapter.identity(test.dimension).apply)
-        if PROBE in release.adapter.scales and isinstance(recogniser, ResNetRecogniser):
-            held_out = chip_set(folder, test, aligner, settings.condition)
+        before = accuracy(test, Adapter.identity(test.dimension), release)
+        if PROBE in release.adapter.scales and isinstance(recogniser, MobileFaceNetRecogniser):
+            held_out = chip_set(folder, test, aligner, settings.condition, alignment)
             test = held_out.embed(recogniser, release.adapter.scales[PROBE])
-        after = accuracy(test, release.adapt)
+        after = accuracy(test, release.adapter, release)
         people = people_of(test, release)
 
     with stages.stage("audit and sign the release"):
@@ -166,6 +169,9 @@ def run(settings: Settings, *, step: Step, say: Callable[[str], None]) -> DemoRe
         adapted=release.adapted,
         adaptation=release.reason,
         stated_fmr=release.fmr,
+        fmr_low=release.fmr_low,
+        fmr_high=release.fmr_high,
+        basis=release.basis.value,
         threshold=release.threshold,
         code_bits=release.code_length,
         before=before,
@@ -180,7 +186,9 @@ def run(settings: Settings, *, step: Step, say: Callable[[str], None]) -> DemoRe
     )
 
 
-def chip_set(folder: FaceFolder, embeddings: EmbeddingSet, aligner: Aligner, condition: Condition) -> ChipSet:
+def chip_set(
+    folder: FaceFolder, embeddings: EmbeddingSet, aligner: Aligner, condition: Condition, alignment: Alignment
+) -> ChipSet:
     """The chips behind the embeddings of some people, clean and degraded, in the order of the image files."""
     wanted = set(embeddings.images.tolist())
     rows: list[tuple[Chips, str, str]] = []
@@ -192,7 +200,15 @@ def chip_set(folder: FaceFolder, embeddings: EmbeddingSet, aligner: Aligner, con
                 rows.append((aligner.chip(image), person, digest))
     chips, people, images = zip(*rows, strict=True)
     clean = np.stack(chips)
-    return ChipSet(clean, degrade(clean, condition, DLIB), np.array(people), np.array(images))
+    return ChipSet(clean, degrade(clean, condition, alignment), np.array(people), np.array(images))
+
+
+def _weights(recogniser: Recogniser, folder: Path) -> Path:
+    """A new folder with the files of a recogniser that can be tuned."""
+    folder.mkdir()
+    for name, data in recogniser_files(recogniser).items():
+        (folder / name).write_bytes(data)
+    return folder
 
 
 _COORDINATOR_LINES = 8
@@ -214,9 +230,18 @@ def split(embeddings: EmbeddingSet, seed: int) -> tuple[EmbeddingSet, EmbeddingS
     return embeddings.of_people(shuffled[:cut]), embeddings.of_people(shuffled[cut:])
 
 
-def accuracy(embeddings: EmbeddingSet, adapt: Adapt) -> Accuracy:
-    """Exact error rates of clean references against degraded probes."""
-    scores = cross_profile_scores(embeddings, adapt)
+def recogniser_of(settings: Settings) -> Recogniser:
+    """The recogniser that is named; with the ORL faces and none named, one whose profile they had no part in."""
+    if settings.data is None and settings.model is None:
+        return load_mobilefacenet(shipped_profile(without="orl"))
+    return load_recogniser(settings.model)
+
+
+def accuracy(embeddings: EmbeddingSet, adapter: Adapter, release: ModelRelease) -> Accuracy:
+    """Error rates of clean references against degraded probes, as devices with that release would have them."""
+    scores = code_scores(
+        embeddings, adapter, references=release.references, frames=release.frames, bits=release.code_length
+    )
     curve = DetCurve.of(scores.genuine, scores.impostor)
     return Accuracy(
         genuine=scores.genuine,

@@ -6,7 +6,6 @@ distinguishes its parts by line style or hatching as well as by colour (Okabe an
 
 from __future__ import annotations
 
-import math
 from typing import Final
 
 import numpy as np
@@ -17,6 +16,7 @@ from scipy.special import ndtri
 from examples.demo import wording
 from examples.demo.results import Accuracy, Attempts, DemoResult
 from federation.drawing import INK, new_figure, our_style, set_deviates, svg_element
+from federation.learning.evaluation import accepted_from
 
 _BEFORE: Final = "#6b6b6b"
 _AFTER: Final = "#00664f"
@@ -27,28 +27,10 @@ _RATES: Final = (0.0001, 0.0005, 0.001, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.4, 
 _BINS: Final = 36
 
 
-def threshold_cosine(threshold: float, code_bits: int) -> float:
-    """The cosine whose codes are expected to differ in `threshold` bits.
-
-    A hyperplane separates two vectors with probability angle / pi (Goemans and Williamson, 1995, lemma 3.2).
-    """
-    return math.cos(math.pi * threshold / code_bits)
-
-
 def rates_at_threshold(result: DemoResult) -> tuple[float, float]:
-    """FMR and FNMR of the held-out pairs at the cosine that the release's threshold stands for."""
-    cosine = threshold_cosine(result.threshold, result.code_bits)
-    return float(np.mean(result.after.impostor >= cosine)), float(np.mean(result.after.genuine < cosine))
-
-
-def distance_deviation(threshold: int, code_bits: int) -> float:
-    """Standard deviation, in bits, of the distance of codes that are expected to differ in `threshold` bits.
-
-    An upper bound for thresholds up to half of the bits: it takes hyperplanes as independent, and those of a code are
-    orthogonal in blocks, which varies less (Ji et al., super-bit locality-sensitive hashing, 2012).
-    """
-    probability = threshold / code_bits
-    return math.sqrt(code_bits * probability * (1 - probability))
+    """FMR and FNMR of the held-out pairs at the release's threshold."""
+    least = accepted_from(result.threshold, result.code_bits)
+    return float(np.mean(result.after.impostor >= least)), float(np.mean(result.after.genuine < least))
 
 
 @our_style()
@@ -130,22 +112,18 @@ def score_plots(result: DemoResult) -> tuple[str, str]:
         axes.xaxis.set_major_locator(MaxNLocator(6))
         axes.yaxis.set_major_locator(MaxNLocator(6, integer=True))
         axes.set_ylabel("share of pairs, %")
-    before_axes.set_xlabel("cosine of frozen embeddings")
-    after_axes.set_xlabel("cosine of adapted embeddings")
-
-    bits, deviation = result.code_bits, distance_deviation(result.threshold, result.code_bits)
-    left, right = (threshold_cosine(np.clip(result.threshold + side * deviation, 0, bits), bits) for side in (2, -2))
-    after_axes.axvspan(left, right, color="#dfe3e1", zorder=0.5, linewidth=0)
-    cosine = threshold_cosine(result.threshold, bits)
-    after_axes.axvline(cosine, color=INK, linewidth=1.3)
-    after_axes.annotate("accept →", (right, 1.08 * highest), (4, 0), textcoords="offset points", va="center")
+    for axes in (before_axes, after_axes):
+        axes.set_xlabel("share of bits that two codes have alike")
+    least = accepted_from(result.threshold, result.code_bits)
+    after_axes.axvline(least, color=INK, linewidth=1.3)
+    after_axes.annotate("accept →", (least, 1.08 * highest), (4, 0), textcoords="offset points", va="center")
     return (
-        svg_element(before, "before", f"Histograms of cosines before adaptation. {_medians(result.before)}"),
+        svg_element(before, "before", f"Histograms of scores before adaptation. {_medians(result.before)}"),
         svg_element(
             after,
             "after",
-            f"Histograms of cosines after adaptation. {_medians(result.after)} "
-            f"The threshold of {result.threshold} bits is expected at cosine {cosine:.2f}.",
+            f"Histograms of scores after adaptation. {_medians(result.after)} "
+            f"The threshold of {result.threshold} bits lies at {least:.3f}.",
         ),
     )
 

@@ -53,8 +53,6 @@ def render(result: DemoResult) -> str:
         decisions=result.attempts.genuine + result.attempts.impostor,
         fmr=fmr,
         fnmr=fnmr,
-        cosine=plots.threshold_cosine(result.threshold, result.code_bits),
-        band=2 * plots.distance_deviation(result.threshold, result.code_bits),
         eer_change=_eer_change(result),
         longest=max((stage.seconds for stage in result.stages), default=0.0) or 1.0,
         people=lambda number: wording.count(number, "person", "people"),

@@ -18,8 +18,8 @@ class Accuracy:
     """Scores of one comparison of clean references with degraded probes, of held-out people only.
 
     Attributes:
-        genuine: (g,) similarity of pairs of one person, higher is more alike.
-        impostor: (i,) similarity of pairs of two people.
+        genuine: (g,) share of bits that two codes of one person have alike.
+        impostor: (i,) the same of two people.
         eer: equal error rate, 0..1.
         tar_at_fmr_1pct: true accept rate at a false match rate of 1 %, 0..1.
         det_fmr: false match rates of the DET curve, 0..1.
@@ -87,10 +87,13 @@ class DemoResult:
         adapted: whether the release adapts the embedding, or says why it does not.
         adaptation: one sentence of what was deployed and why.
         stated_fmr: the false match rate that the threshold was set for.
+        fmr_low: where the release says that the true one begins, ...
+        fmr_high: ... and ends, in nine of ten cases.
+        basis: what that rests on: "public", "checked" or "measured".
         threshold: largest accepted Hamming distance.
         code_bits: length of a code.
-        before: the frozen recogniser, cosine of embeddings.
-        after: the released adapter, cosine of adapted embeddings.
+        before: the frozen recogniser, without an adapter.
+        after: the released adapter.
         attempts: verifications under encryption.
         wolf: what a thief with a wallet and no face gets, by face codes in the clear; None where nobody measured.
         problems: images and people that were left out, one line each.
@@ -113,6 +116,9 @@ class DemoResult:
     adapted: bool
     adaptation: str
     stated_fmr: float
+    fmr_low: float
+    fmr_high: float
+    basis: str
     threshold: int
     code_bits: int
     before: Accuracy
@@ -149,6 +155,9 @@ class DemoResult:
             "tar_at_fmr_1pct_before": self.before.tar_at_fmr_1pct,
             "tar_at_fmr_1pct_after": self.after.tar_at_fmr_1pct,
             "threshold": self.threshold,
+            "fmr_low": self.fmr_low,
+            "fmr_high": self.fmr_high,
+            "basis": self.basis,
             **_of_wolf(self.wolf),
             "genuine_attempts": self.attempts.genuine,
             "genuine_accepted": self.attempts.genuine_accepted,

@@ -29,6 +29,7 @@ from federation.consent.receipts import Party, Terms
 from federation.errors import UnavailableError
 from federation.onebit import Decision, hamming_distance
 from federation.recognition.embeddings import EmbeddingSet
+from federation.recognition.fusing import fused, fused_groups
 from federation.recognition.model import ModelRelease
 from federation.recognition.profiles import PROBE, REFERENCE
 from federation.release.bundle import Bundle, require_servable
@@ -62,12 +63,13 @@ _SCRYPT = ScryptCost(log2_n=15)  # the least that wallets allow: these passphras
 
 @dataclass(frozen=True, eq=False)
 class Person:
-    """One held-out person, as adapted embeddings (n, d) float64. Sensitive.
+    """One held-out person, as adapted vectors (n, k) float64. Sensitive.
 
     Attributes:
         name: as in the data set.
-        references: clean captures; the first enrols, the second confirms.
-        probes: degraded captures of other moments.
+        references: clean captures: the first averages as many pictures as the release says and enrols; the second is a
+            picture more, which confirms.
+        probes: degraded captures of other moments, each the average of as many as the release says.
     """
 
     name: str
@@ -82,15 +84,11 @@ def people_of(embeddings: EmbeddingSet, release: ModelRelease) -> list[Person]:
         mine = embeddings.select(embeddings.people == name)
         images = list(dict.fromkeys(mine.images.tolist()))
         early = np.isin(mine.images, images[: len(images) // 2])
-        references = mine.select(early & (mine.profiles == REFERENCE))
-        probes = mine.select(~early & (mine.profiles == PROBE))
-        people.append(
-            Person(
-                name,
-                release.adapt(references.embeddings, REFERENCE),
-                release.adapt(probes.embeddings, PROBE),
-            )
-        )
+        references = mine.embeddings[early & (mine.profiles == REFERENCE)]
+        averaged = min(release.references, len(references) - 1)  # one is kept, to confirm
+        enrolling = np.vstack([fused(references[:averaged]), references[averaged:]])
+        probes = fused_groups(mine.embeddings[~early & (mine.profiles == PROBE)], release.frames)
+        people.append(Person(name, release.adapt(enrolling, REFERENCE), release.adapt(probes, PROBE)))
     return people
 
 

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import io
 import shutil
 import signal
 import socket
@@ -39,12 +38,13 @@ from examples.deployment.processes import (
     status_of,
     stop,
 )
+from examples.made_up import CONDITION, made_up_profile
 from federation.recognition.embeddings import EmbeddingSet
 from federation.recognition.profiles import PROBE, REFERENCE
 from server.coordinator.checkpoint import Progress
 
 ORGANISATIONS = ("north", "south", "west", "east")
-PEOPLE, IMAGES, DIMENSION = 24, 4, 32
+PEOPLE, IMAGES, DIMENSION, USED = 24, 4, 64, 24
 CHECKOUT = Path(__file__).resolve().parents[2]
 HIDDEN = ("/v1/control/start-run", "/v1/control/list-runs", "/v1/runtime/acquire-task", "/v1/runtime/pull-task-input")
 _LET_IN_SECONDS = 180.0
@@ -80,15 +80,15 @@ def await_first_sum(folder: Path, training: Following) -> None:
         time.sleep(0.1)
 
 
-def people(organisation: str, seed: int) -> EmbeddingSet:
+def people(organisation: str, seed: int, count: int = PEOPLE) -> EmbeddingSet:
     """Made-up people: a direction each, and a probe camera that shifts everybody."""
-    rng = np.random.default_rng(seed)
+    rng, used = np.random.default_rng(seed), np.arange(DIMENSION) < USED
     rows, names, profiles, images = [], [], [], []
-    for person in range(PEOPLE):
-        face = rng.normal(size=DIMENSION) * 0.25 / np.sqrt(DIMENSION)
+    for person in range(count):
+        face = used * rng.normal(size=DIMENSION) * 0.25 / np.sqrt(USED)
         for image in range(IMAGES):
             for profile in (REFERENCE, PROBE):
-                row = face + rng.normal(size=DIMENSION) * 0.15 / np.sqrt(DIMENSION)
+                row = face + used * rng.normal(size=DIMENSION) * 0.15 / np.sqrt(USED)
                 row[0] += 0.93
                 row[1] += 0.2 * (profile == PROBE)
                 rows.append(row / np.linalg.norm(row))
@@ -139,12 +139,9 @@ def join_all(folder: Path, *applications: Path) -> None:
 _FEDERATION = ("intaglio-server", "federation")
 
 
-def public_start() -> bytes:
-    """A NumPy file with where the cameras' centres are looked for: near the made-up people's."""
-    start, file = np.zeros(DIMENSION), io.BytesIO()
-    start[:2] = 0.9, 0.2
-    np.save(file, start)
-    return file.getvalue()
+def profile() -> bytes:
+    """What is publicly known of the recogniser that nobody has, of people of no organisation."""
+    return made_up_profile({"nowhere": people("nowhere", 100, 45)}).to_bytes()
 
 
 def settings_of(folder: PurePath, *, organisations: int = len(ORGANISATIONS), dropouts: int = 1) -> str:
@@ -155,14 +152,13 @@ def settings_of(folder: PurePath, *, organisations: int = len(ORGANISATIONS), dr
         "people": PEOPLE * organisations,
         "num-organisations": organisations,
         "dropouts": dropouts,
-        "dimension": DIMENSION,
         "population": "made-up people",
         "ledger": str(folder / "privacy-ledger.jsonl"),
         "roster": str(folder / "roster"),
-        "public-start": str(folder / "start.npy"),
+        "profile": str(folder / "profile.json"),
+        "condition": CONDITION,
+        "references": 2,
         "output": str(folder / "release.json"),
-        "model-name": "made-up",
-        "model-digest": "ab" * 32,
         "node-deadline-seconds": 20.0,
         "round-deadline-seconds": 60.0,
     }
@@ -171,8 +167,8 @@ def settings_of(folder: PurePath, *, organisations: int = len(ORGANISATIONS), dr
 
 
 def write_settings(folder: Path, **more: float) -> Path:
-    """The settings of a run with all organisations, and the start that they name."""
-    (folder / "start.npy").write_bytes(public_start())
+    """The settings of a run with all organisations, and the recogniser profile that they name."""
+    (folder / "profile.json").write_bytes(profile())
     path = folder / "settings.toml"
     kept = [line for line in settings_of(folder).splitlines() if line.partition(" = ")[0] not in more]
     path.write_text("\n".join([*kept, *(f"{key} = {value!r}" for key, value in more.items())]) + "\n")

@@ -25,7 +25,7 @@ from examples.deployment.__main__ import (
     CHECKOUT,
     HIDDEN,
     people,
-    public_start,
+    profile,
     settings_of,
 )
 from examples.deployment.processes import report, say, status_of
@@ -305,7 +305,7 @@ def story(engine: Engine, work: Path) -> None:
     say("three nodes are up, each in its container")
     require_one_door(engine, authority)
     settings = settings_of(_DATA, organisations=len(ORGANISATIONS), dropouts=0)
-    put(engine, "coordinator", "start.npy", public_start())
+    put(engine, "coordinator", "profile.json", profile())
     put(engine, "coordinator", "settings.toml", settings.encode())
     crash_of_south(engine, log)
     with training(engine, log) as process:

@@ -7,7 +7,8 @@ and wolves", ICSLP 1998; the best of all strings is the wolf attack probability 
 
 * **the mean** of a domain's vectors, which needs nobody's image in particular. Where vectors have a common direction,
   it lies near everybody. A release for general use keeps its rate to ten times the stated false match rate;
-* **the best single image** of everybody's, which is what a collection of faces gives.
+* **the best single image** of everybody's, which is what a collection of faces gives. The people of an audit are few
+  for that, so a release is kept back only when even its lower bound is above ten times the stated rate.
 
 Both are chosen on one half of the people and counted on the other, and the other way round: a string always fits the
 people that it was chosen on.
@@ -70,12 +71,18 @@ class WolfRates:
 
 
 def judge_wolves(rates: WolfRates | None, stated_fmr: float) -> Verdict:
-    """Whether the mean's bounds keep ten times the stated false match rate. What nobody measured is no pass."""
-    return Verdict.INSUFFICIENT if rates is None else rates.mean.judge(WOLF_FACTOR * stated_fmr)
+    """Whether the mean's bounds keep ten times the stated false match rate, and the best image is not surely above it.
+
+    What nobody measured is no pass.
+    """
+    if rates is None:
+        return Verdict.INSUFFICIENT
+    limit = WOLF_FACTOR * stated_fmr
+    return Verdict.FAIL if rates.best.low > limit else rates.mean.judge(limit)
 
 
 def require_tame(rates: WolfRates | None, stated_fmr: float, *, general: bool) -> None:
-    """Returns when the mean string is accepted at no more than ten times the stated false match rate.
+    """Returns when no string is accepted at more than ten times the stated false match rate (`judge_wolves`).
 
     Args:
         rates: what was measured, if anybody did.
@@ -93,9 +100,10 @@ def require_tame(rates: WolfRates | None, stated_fmr: float, *, general: bool) -
         raise RefusedError(
             f"nobody measured what a stolen wallet is worth without a face; general use needs at most {limit}"
         )
+    worse = max(rates.mean, rates.best, key=lambda rate: rate.low) if verdict is Verdict.FAIL else rates.mean
     raise RefusedError(
-        f"without a face, a stolen wallet is accepted at {rates.mean.value:.3g} ({rates.mean.low:.3g} to "
-        f"{rates.mean.high:.3g}); {'general use needs' if general else 'even a trial may have'} at most {limit}"
+        f"without a face, a stolen wallet is accepted at {worse.value:.3g} ({worse.low:.3g} to {worse.high:.3g}); "
+        f"{'general use needs' if general else 'even a trial may have'} at most {limit}"
     )
 
 

@@ -20,7 +20,7 @@ from federation.errors import UsageError
 
 PACKAGES: Final = MappingProxyType(
     {
-        "device": ("dlib", "grpc", "numpy", "scipy", "tenseal", "torch"),
+        "device": ("PIL", "grpc", "numpy", "scipy", "tenseal"),
         "service": ("alembic", "grpc", "numpy", "prometheus_client", "starlette", "structlog", "tenseal"),
         "audit": ("fairlearn", "jinja2", "matplotlib", "numpy", "scipy"),
         "train": ("dp_accounting", "flwr", "httpx", "opacus", "opendp", "scipy", "torch"),

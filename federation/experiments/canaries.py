@@ -5,14 +5,15 @@ Theory of operation
 The attacker is the one that the plan promises to stand: a coordinator that sees the opened sums, with as many colluders
 as planned and as many drop-outs. It takes away what its colluders added, so what is left is the sum of the honest
 survivors, and their shares of the noise are exactly the promised noise. Masks cancel to the bit and are left out;
-everything else is the code that runs: `moments_sum` or `scales_sum` with Opacus, `impostor_summary`, fixed point,
-discrete noise.
+everything else is the code that runs: `moments_sum` or `scales_sum` with Opacus, `pair_sum`, fixed point, discrete
+noise.
 
 The canary is the worst person there can be, in all releases at once. Its record points along one axis and is as long
-as the clip allows; its gradient is far longer than the clip (`federation.experiments.canary_chips`). In the ring of
-impostor pairs it resembles both neighbours, who are opposites of each other: that changes the summary by the whole
-sensitivity (`federation.learning.evaluation`). The attacker chooses the adapter, or the scales of a step, as a lying
-coordinator could, and weighs the releases by their precision, which is the best test there is (Neyman and Pearson).
+as the clip allows; its gradient is far longer than the clip (`federation.experiments.canary_chips`). Under the adapter
+that the attacker chooses it lies opposite to everybody else, who all lie together: all its pairs are in one corner of
+the bins, which changes their sum by the whole sensitivity (`federation.learning.pairs`). The attacker also chooses the
+subspace, the public centre and the scales of a step, as a lying coordinator could, and weighs the releases by their
+precision, which is the best test there is (Neyman and Pearson).
 
 Only numbers that the canary changes matter to that test, and the noise of the others is independent of theirs. So noise
 is drawn for those few numbers only, which makes thousands of runs a matter of seconds.
@@ -30,22 +31,23 @@ from numpy.typing import NDArray
 
 from federation.errors import UsageError
 from federation.experiments.canary_chips import made_up_chips, telling_scales
-from federation.learning.evaluation import ImpostorPrior, impostor_summary
-from federation.learning.moments import moments_sum
+from federation.learning.moments import PublicCentre, moments_sum
+from federation.learning.pairs import PairQuestion, pair_sum
 from federation.learning.scales import ChipSet, scales_sum
 from federation.privacy.auditing import CONFIDENCE, audit_of_guesses, audit_of_scores, threshold_of_pilot
 from federation.privacy.epsilon_audit import AuditMethod, EpsilonAudit
 from federation.privacy.plan import MOMENTS, SCALES, THRESHOLD, Adaptation, PrivacyPlan
 from federation.recognition.embeddings import EmbeddingSet
+from federation.recognition.mobilefacenet import MobileFaceNetRecogniser
 from federation.recognition.model import Adapter
 from federation.recognition.profiles import PROBE, REFERENCE
-from federation.recognition.resnet import ResNetRecogniser
 from federation.secagg.ring import NoiseSource, decode, discrete_noise, noise_std, noisy_input
 from federation.secagg.session import DIGEST_BYTES, Random, Session
 
 CANARY = "1 canary"
-"""By its name it stands between its neighbours in the ring."""
-_PRIOR = ImpostorPrior.predicted(strength=1.0, noise=0.0)
+"""Its name."""
+_EDGES = (0.4, 0.6)
+"""Between distances 0 and 1, which are all that there are."""
 _FEWEST_RUNS = 10
 _LARGEST_CROWD = 64
 """People of one organisation: enough that the check on a sum's length does not save a faulty mechanism. Their records
@@ -76,9 +78,11 @@ class Mechanism:
         missing: honest members whose sums are not in the total although the plan counts on them.
     """
 
-    moments: Callable[[EmbeddingSet, NDArray[np.float64], PrivacyPlan], NDArray[np.float64]] = moments_sum
-    scales: Callable[[ResNetRecogniser, ChipSet, NDArray[np.float64], PrivacyPlan], NDArray[np.float64]] = scales_sum
-    threshold: Callable[[EmbeddingSet, Adapter, ImpostorPrior], NDArray[np.float64]] = impostor_summary
+    moments: Callable[[EmbeddingSet, PublicCentre, PrivacyPlan], NDArray[np.float64]] = moments_sum
+    scales: Callable[[MobileFaceNetRecogniser, ChipSet, NDArray[np.float64], PrivacyPlan], NDArray[np.float64]] = (
+        scales_sum
+    )
+    threshold: Callable[[EmbeddingSet, PairQuestion, int], NDArray[np.float64]] = pair_sum
     noise: Callable[[int], NoiseSource] = _honest_noise
     missing: int = 0
 
@@ -90,7 +94,7 @@ def audit_epsilon(
     confidence: float = CONFIDENCE,
     method: AuditMethod = AuditMethod.GAUSSIAN,
     images: int = 4,
-    recogniser: ResNetRecogniser | None = None,
+    recogniser: MobileFaceNetRecogniser | None = None,
     mechanism: Mechanism | None = None,
 ) -> EpsilonAudit:
     """Runs a plan's releases again and again, with one person more and without, and bounds epsilon from below.
@@ -149,14 +153,24 @@ def _people_of(rows: list[tuple[str, NDArray[np.float64], NDArray[np.float64]]],
 
 def organisation(plan: PrivacyPlan, images: int, *, canary: bool | None) -> EmbeddingSet:
     """People of one organisation; `canary` is None in all but the first, which the canary is in or out of."""
-    axis = np.zeros(plan.dimension)
-    axis[0] = 1.0
-    rows = [("0 before", -axis, axis), ("2 after", axis, axis)]
-    crowd = min(plan.people // plan.organisations, _LARGEST_CROWD) - len(rows)
-    rows += [(f"3 {number:06d}", side, side) for number in range(crowd) for side in [(-1) ** number * axis]]
+    axis, across = np.eye(2, plan.dimension)
+    crowd = min(plan.people // plan.organisations, _LARGEST_CROWD)
+    rows = [(f"3 {number:06d}", side, side) for number in range(crowd) for side in [(-1) ** number * across]]
     if canary:
-        rows.insert(1, (CANARY, axis, -axis))
+        rows.insert(0, (CANARY, axis, axis))
     return _people_of(rows, images)
+
+
+def _public_centre(plan: PrivacyPlan) -> PublicCentre:
+    """Shows the canary's axis, and all others that there is room for."""
+    return PublicCentre(np.eye(plan.directions, plan.dimension), np.zeros(plan.directions))
+
+
+def _pair_question(plan: PrivacyPlan) -> PairQuestion:
+    """Puts the canary, and nobody else, on the far side of the centre."""
+    projection, centre = np.zeros((plan.directions, plan.dimension)), np.zeros(plan.directions)
+    projection[0, 0], centre[0] = 1.0, 0.5
+    return PairQuestion(Adapter({REFERENCE: centre, PROBE: centre}, projection), _EDGES, 1, 1)
 
 
 def sitters(images: int, *, canary: bool | None) -> ChipSet:
@@ -184,8 +198,10 @@ class _Attack:
     """Everything about an audit that is the same in all runs."""
 
     def __init__(
-        self, plan: PrivacyPlan, mechanism: Mechanism, images: int, recogniser: ResNetRecogniser | None
+        self, plan: PrivacyPlan, mechanism: Mechanism, images: int, recogniser: MobileFaceNetRecogniser | None
     ) -> None:
+        if not plan.events:
+            raise UsageError("this plan asks nobody for anything, so there is nothing to attack")
         honest = plan.organisations - plan.colluders - plan.dropouts - mechanism.missing
         if honest < 1:
             raise UsageError("an audit needs at least one honest organisation that is not missing")
@@ -209,10 +225,11 @@ def _exact_sums(
     plan: PrivacyPlan,
     mechanism: Mechanism,
     images: int,
-    recogniser: ResNetRecogniser | None,
+    recogniser: MobileFaceNetRecogniser | None,
     members: range,
 ) -> _Sums:
     """What the code that runs makes of the people, before noise."""
+    advertised = len(set(organisation(plan, 1, canary=True).people.tolist()))
 
     def of(*, canary: bool | None) -> tuple[NDArray[np.float64], int]:
         if kind == SCALES:
@@ -224,8 +241,8 @@ def _exact_sums(
         embeddings = organisation(plan, images, canary=canary)
         people = len(set(embeddings.people.tolist()))
         if kind == THRESHOLD:
-            return mechanism.threshold(embeddings, Adapter.identity(plan.dimension), _PRIOR), people
-        return mechanism.moments(embeddings, np.zeros(plan.dimension), plan), people
+            return mechanism.threshold(embeddings, _pair_question(plan), advertised), people
+        return mechanism.moments(embeddings, _public_centre(plan), plan), people
 
     others = of(canary=None)
     return {held_in: dict.fromkeys(members, others) | {1: of(canary=held_in)} for held_in in (True, False)}
@@ -292,11 +309,11 @@ def _audit_in_one_run(
     plan: PrivacyPlan, *, confidence: float, mechanism: Mechanism, random: Random = os.urandom
 ) -> EpsilonAudit:
     """One moments release with a canary along every axis, each held in or out by a coin."""
-    if plan.adaptation in {Adaptation.NONE, Adaptation.SCALES}:
+    if plan.adaptation is not Adaptation.CENTRE:
         raise UsageError("this plan releases no moments, and only they have room for many canaries in one run")
-    d = plan.dimension
-    coins = np.unpackbits(np.frombuffer(random(-(-d // 8)), dtype=np.uint8))[:d].astype(bool)
-    axes = np.eye(d)
+    k = plan.directions
+    coins = np.unpackbits(np.frombuffer(random(-(-k // 8)), dtype=np.uint8))[:k].astype(bool)
+    axes = np.eye(k, plan.dimension)
     # One person along the first axis in any case: an organisation without people has no sum.
     rows = [("always", axes[0], axes[0])] + [(f"{i:06d}", axes[i], axes[i]) for i in np.flatnonzero(coins)]
     session = session_of(plan, MOMENTS)
@@ -306,15 +323,14 @@ def _audit_in_one_run(
         embeddings = _people_of(rows if member == 1 else rows[:1])
         total += noisy_input(
             session,
-            mechanism.moments(embeddings, np.zeros(d), plan),
+            mechanism.moments(embeddings, _public_centre(plan), plan),
             len(set(embeddings.people.tolist())),
             plan.moments_noise_multiplier,
             noise=mechanism.noise(member),
         )
     std = noise_std(plan.moments_noise_multiplier, session.size)
-    opened = decode(total, len(rows) + honest - 1, std)
-    scores = opened[:d] + opened[d : 2 * d]  # the constant of "always" moves the first axis, which is left out
-    order = 1 + np.argsort(scores[1:])
+    scores = decode(total, len(rows) + honest - 1, std)
+    order = 1 + np.argsort(scores[1:])  # the constant of "always" moves the first axis, which is left out
     each = max(1, int(_GUESSED_SHARE * len(order) / 2))
     correct = int((~coins[order[:each]]).sum() + coins[order[-each:]].sum())
     return audit_of_guesses(

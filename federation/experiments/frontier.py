@@ -1,12 +1,15 @@
 """What privacy costs in accuracy: trials of private training on splits of people, and their summary.
 
 A *trial* splits the people into a training and a test part, trains with the mathematics of a federated run (in this
-process, noise from the operating system) and verifies the test people across camera profiles. Four methods:
+process, noise from the operating system) and verifies the test people as devices do: by the distance of two codes, each
+under a seed of its template, of averages of as many images as the release says. Four methods:
 
-* ``frozen``: no adaptation, which is free of privacy cost;
-* ``local``: one organisation adapts to its own people, without noise, and releases nothing;
+* ``frozen``: no adapter at all, and no threshold, since nothing public says where one would be;
+* ``public``: the adapter and the threshold of the recogniser's profile, which cost no privacy;
 * ``federated``: all organisations, without noise: what the private runs would be with an infinite epsilon;
-* ``private``: all organisations, with the noise of a `PrivacyPlan`.
+* ``private``: all organisations, with the noise of a `PrivacyPlan`, which asks only what can help.
+
+The profile must be one that the people of the trials had no part in.
 
 A private trial may be planned for more people than there are. Their statistics are then scaled to that number, as if so
 many people had the same ones: it shows what noise costs, and not what more people would teach. Every number is exact,
@@ -17,7 +20,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from enum import StrEnum
 from typing import Self
 
@@ -25,16 +28,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from federation.errors import UsageError
-from federation.learning.evaluation import DetCurve, choose_threshold, cross_profile_scores, impostor_summary
-from federation.learning.moments import TrainedAdapter, build_adapter, moments_sum, no_adapter
+from federation.learning.evaluation import DetCurve, accepted_from, code_scores
+from federation.learning.moments import Shift, moments_sum
+from federation.learning.pairs import pair_sum
+from federation.learning.releasing import ReleaseTerms, observed_of
+from federation.learning.threshold import Threshold
 from federation.privacy.auditing import membership_attack
 from federation.privacy.plan import Adaptation, PrivacyPlan, operating_system_noise
 from federation.recognition.embeddings import EmbeddingSet
-from federation.recognition.model import CODE_LENGTH
-from federation.recognition.profiles import PROBE, REFERENCE
+from federation.recognition.model import Adapter
+from federation.recognition.profiles import PROFILES
 
 _MANY_PEOPLE = 50_000
-"""Planned people so many that centre and scatter are deployed; such a plan's noise is left out, not drawn."""
+"""Planned people so many that everything is asked; such a plan's noise is left out, not drawn."""
 _FEWEST_PEOPLE = 3
 """On each side of a split: an attacker compares one outsider with the others."""
 
@@ -43,7 +49,7 @@ class Method(StrEnum):
     """How the adapter of a trial was made."""
 
     FROZEN = "frozen"
-    LOCAL = "local"
+    PUBLIC = "public"
     FEDERATED = "federated"
     PRIVATE = "private"
 
@@ -58,7 +64,6 @@ class FrontierSettings:
         colluders: that every plan stands.
         dropouts: that every plan stands.
         train_share: of the people, in (0, 1).
-        fmr: false match rate that thresholds are set for.
 
     Raises:
         UsageError: the share is out of range. Plans check the rest.
@@ -69,7 +74,6 @@ class FrontierSettings:
     colluders: int = 1
     dropouts: int = 0
     train_share: float = 0.6
-    fmr: float = 0.01
 
     def __post_init__(self) -> None:
         if not 0 < self.train_share < 1:
@@ -85,7 +89,7 @@ class Trial:
         epsilon: of a private trial; 0 for the others.
         people: that the plan is for; 0 but for a private trial.
         split: which split, from 0.
-        draw: which draw of the noise; for a local trial, which organisation.
+        draw: which draw of the noise.
     """
 
     method: Method
@@ -101,11 +105,13 @@ class Measurement:
 
     Attributes:
         trial: which.
-        deployed: what was adapted.
+        deployed: what was learnt, and what the threshold rests on.
         eer: equal error rate.
-        tar: true accept rate at the settings' FMR.
-        fmr_at_threshold: at the released threshold, which was set without seeing a test person.
+        tar: true accept rate at the stated FMR, were it known.
+        fmr_at_threshold: at the released threshold, which was set without seeing a test person; None without one.
         tar_at_threshold: there.
+        fmr_low: lower end of the interval that the release states for the FMR.
+        fmr_high: upper end.
         attack_tpr: members that a plain attack sees above every outsider; None where nothing was adapted, or where
             scaled statistics would make the attack meaningless.
         attack_auc: of that attack; 0.5 is chance.
@@ -115,8 +121,10 @@ class Measurement:
     deployed: str
     eer: float
     tar: float
-    fmr_at_threshold: float
-    tar_at_threshold: float
+    fmr_at_threshold: float | None = None
+    tar_at_threshold: float | None = None
+    fmr_low: float | None = None
+    fmr_high: float | None = None
     attack_tpr: float | None = None
     attack_auc: float | None = None
 
@@ -143,16 +151,13 @@ class Measurement:
             trial = Trial(
                 Method(row["method"]), float(row["epsilon"]), int(row["people"]), int(row["split"]), int(row["draw"])
             )
-            rates = [float(row[name]) for name in ("eer", "tar", "fmr_at_threshold", "tar_at_threshold")]
-            attack = [float(row[name]) if row[name] else None for name in ("attack_tpr", "attack_auc")]
-            return cls(trial, row["deployed"], *rates, *attack)
+            others = [float(row[name]) if row[name] else None for name in cls.columns()[-6:]]
+            return cls(trial, row["deployed"], float(row["eer"]), float(row["tar"]), *others)
         except (KeyError, ValueError, TypeError) as error:
             raise UsageError("a row of the frontier is not one that this version wrote") from error
 
 
-def trials(
-    epsilons: list[float], people: list[int], *, splits: int, draws: int, organisations: int, baselines: bool = True
-) -> list[Trial]:
+def trials(epsilons: list[float], people: list[int], *, splits: int, draws: int, baselines: bool = True) -> list[Trial]:
     """All trials of a frontier, split by split, so that an early stop leaves whole splits.
 
     Raises:
@@ -163,8 +168,7 @@ def trials(
     found = []
     for split in range(splits):
         if baselines:
-            found += [Trial(Method.FROZEN, 0.0, 0, split, 0), Trial(Method.FEDERATED, 0.0, 0, split, 0)]
-            found += [Trial(Method.LOCAL, 0.0, 0, split, organisation) for organisation in range(organisations)]
+            found += [Trial(method, 0.0, 0, split, 0) for method in (Method.FROZEN, Method.PUBLIC, Method.FEDERATED)]
         found += [
             Trial(Method.PRIVATE, float(epsilon), count, split, draw)
             for epsilon in epsilons
@@ -179,15 +183,15 @@ class Frontier:
 
     Args:
         embeddings: of everybody, both camera profiles. Sensitive.
-        start: (d,) the public start.
+        terms: what all releases are for. Nobody of these people had a part in the profile.
         settings: of all trials.
 
     Raises:
         UsageError: there are too few people.
     """
 
-    def __init__(self, embeddings: EmbeddingSet, start: NDArray[np.float64], settings: FrontierSettings) -> None:
-        self._embeddings, self._start, self.settings = embeddings, start, settings
+    def __init__(self, embeddings: EmbeddingSet, terms: ReleaseTerms, settings: FrontierSettings) -> None:
+        self._embeddings, self._terms, self.settings = embeddings, terms, settings
         self._names = np.unique(embeddings.people)
         self.held_in = round(settings.train_share * len(self._names))
         if self.held_in < settings.organisations or min(self.held_in, len(self._names) - self.held_in) < _FEWEST_PEOPLE:
@@ -197,25 +201,28 @@ class Frontier:
             )
 
     def plan(self, trial: Trial) -> PrivacyPlan:
-        """The plan that a trial follows; of one without noise only the adaptation matters."""
-        private = trial.method is Method.PRIVATE
+        """The plan that a trial follows; of one without noise only what is asked matters."""
+        private, profile = trial.method is Method.PRIVATE, self._terms.profile
         return PrivacyPlan.for_epsilon(
             trial.epsilon if private else 8.0,
             delta=self.settings.delta,
             people=trial.people if private else _MANY_PEOPLE,
             organisations=self.settings.organisations,
-            dimension=self._embeddings.dimension,
+            dimension=profile.dimension,
+            directions=profile.directions,
+            centre_clip=profile.clips.centre_thousandths / 1000,
             colluders=self.settings.colluders,
             dropouts=self.settings.dropouts,
         )
 
     def charge(self, pending: list[Trial]) -> float:
-        """Noise multiplier of all private trials together, as one Gaussian mechanism; infinite when there are none.
+        """Noise multiplier of all private trials together, as one Gaussian mechanism; infinite when nothing is asked.
 
         It covers those who train, in every trial: nobody's part is left out because of a split. It does not cover those
         who are tested, whose error rates are exact.
         """
-        precision = sum(self.plan(t).noise_multiplier ** -2 for t in pending if t.method is Method.PRIVATE)
+        plans = [self.plan(trial) for trial in pending if trial.method is Method.PRIVATE]
+        precision = sum(plan.noise_multiplier**-2 for plan in plans if plan.events)
         return 1 / math.sqrt(precision) if precision else math.inf
 
     def run(self, trial: Trial) -> Measurement:
@@ -224,79 +231,89 @@ class Frontier:
         Raises:
             UsageError: the trial's plan is out of range.
         """
+        terms, bits = self._terms, self._terms.profile.code_length
         order = np.random.default_rng(trial.split).permutation(self._names).tolist()
         k = self.settings.organisations
         organisations = [self._embeddings.of_people(order[i : self.held_in : k]) for i in range(k)]
-        if trial.method is Method.LOCAL:
-            organisations = [organisations[trial.draw]]
         test = self._embeddings.of_people(order[self.held_in :])
-        trained, threshold = self._train(organisations, trial)
-        scores = cross_profile_scores(test, trained.adapter.apply)
-        curve, accepted_from = DetCurve.of(scores.genuine, scores.impostor), np.cos(np.pi * threshold / CODE_LENGTH)
-        attack_tpr, attack_auc = self._attack(trained, trial, organisations, test)
-        return Measurement(
-            trial,
-            trained.adaptation.value,
-            curve.eer,
-            curve.tar_at(self.settings.fmr),
-            float((scores.impostor >= accepted_from).mean()),
-            float((scores.genuine >= accepted_from).mean()),
-            attack_tpr,
-            attack_auc,
-        )
-
-    def _train(self, organisations: list[EmbeddingSet], trial: Trial) -> tuple[TrainedAdapter, int]:
-        """A run's two releases."""
-        plan = self.plan(trial)
-        here = sum(len(np.unique(organisation.people)) for organisation in organisations)
-        private = trial.method is Method.PRIVATE
-        people = plan.people if private else here
-
-        def noisy(total: NDArray[np.float64], noise_multiplier: float) -> NDArray[np.float64]:
-            return total * (people / here) + noise_multiplier * operating_system_noise(len(total))
-
-        def noise_of(noise_multiplier: float) -> float:
-            return plan.noise_with(noise_multiplier, plan.organisations) if private else 0.0
-
-        if trial.method is Method.FROZEN or plan.adaptation is Adaptation.NONE:
-            trained = no_adapter(plan, "nothing is adapted")
+        if trial.method is Method.FROZEN:
+            shift, threshold, adapter = None, None, Adapter.identity(self._embeddings.dimension)
         else:
-            noise = noise_of(plan.moments_noise_multiplier)
-            total = noisy(np.sum([moments_sum(o, self._start, plan) for o in organisations], axis=0), noise)
-            trained = build_adapter(total, self._start, plan, noise_multiplier=noise, people=people)
-        noise = noise_of(plan.threshold_noise_multiplier)
-        summaries = [impostor_summary(o, trained.adapter, trained.prior) for o in organisations]
-        threshold = choose_threshold(
-            noisy(np.sum(summaries, axis=0), noise),
-            trained.prior,
-            pairs=people,
-            noise_multiplier=noise or 1e-9,
-            fmr=self.settings.fmr,
+            shift, threshold = self._train(organisations, trial)
+            adapter = terms.adapter(shift)
+        scores = code_scores(
+            test,
+            adapter,
+            references=terms.references,
+            frames=terms.frames,
+            bits=bits,
+            random_bytes=np.random.default_rng([trial.split, 1]).bytes,  # the seeds of a split's devices are no secret
         )
-        return trained, threshold
+        curve = DetCurve.of(scores.genuine, scores.impostor)
+        measured = Measurement(trial, "none", curve.eer, curve.tar_at(terms.fmr))
+        if shift is None or threshold is None:
+            return measured
+        least, learnt = accepted_from(threshold.bits, bits), "centre" if shift.weight > 0 else "none"
+        attack_tpr, attack_auc = self._attack(shift, trial, organisations, test)
+        return replace(
+            measured,
+            deployed=f"{learnt}, {threshold.basis.value}",
+            fmr_at_threshold=float((scores.impostor >= least).mean()),
+            tar_at_threshold=float((scores.genuine >= least).mean()),
+            fmr_low=threshold.fmr_low,
+            fmr_high=threshold.fmr_high,
+            attack_tpr=attack_tpr,
+            attack_auc=attack_auc,
+        )
+
+    def _train(self, organisations: list[EmbeddingSet], trial: Trial) -> tuple[Shift, Threshold]:
+        """What a run releases, and makes of it."""
+        plan, terms = self.plan(trial), self._terms
+        private, here = trial.method is Method.PRIVATE, self.held_in
+        people, shift, observed = plan.people if private else here, Shift.nothing(plan.directions), None
+
+        def noisy(sums: list[NDArray[np.float64]], noise_multiplier: float) -> tuple[NDArray[np.float64], float]:
+            noise = plan.noise_with(noise_multiplier, plan.organisations) if private else 0.0
+            total = np.sum(sums, axis=0) * (people / here)
+            return total + noise * operating_system_noise(len(total)), noise
+
+        if trial.method is Method.PUBLIC:
+            return shift, terms.threshold(shift, None, members=0)
+        if plan.adaptation is Adaptation.CENTRE:
+            public = terms.public_centre
+            total, noise = noisy([moments_sum(o, public, plan) for o in organisations], plan.moments_noise_multiplier)
+            shift = Shift.of(total, plan, noise_multiplier=noise, people=people)
+        if plan.checks_threshold:
+            question = terms.question(shift)
+            sums = [pair_sum(o, question, len(np.unique(o.people))) for o in organisations]
+            total, noise = noisy(sums, plan.threshold_noise_multiplier)
+            observed = observed_of(total, people=people, noise_multiplier=noise)
+        return shift, terms.threshold(shift, observed, members=here)
 
     def _attack(
-        self, trained: TrainedAdapter, trial: Trial, organisations: list[EmbeddingSet], test: EmbeddingSet
+        self, shift: Shift, trial: Trial, organisations: list[EmbeddingSet], test: EmbeddingSet
     ) -> tuple[float | None, float | None]:
-        """A plain membership attack on the released centres, which are a multiple of a mean over the members."""
+        """A plain membership attack on the released centre, which is a mean over the members."""
         scaled = trial.method is Method.PRIVATE and trial.people != self.held_in
-        if trained.adaptation is Adaptation.NONE or scaled:
+        if shift.weight == 0 or scaled:
             return None, None
-        centres = np.concatenate([trained.adapter.centres[profile] for profile in (REFERENCE, PROBE)])
+        public = self._terms.public_centre
         members = np.concatenate([_means(organisation) for organisation in organisations])
-        attack = membership_attack(centres, members, _means(test))
+        released = public.start + shift.vector
+        attack = membership_attack(released, members @ public.subspace.T, _means(test) @ public.subspace.T)
         return attack.tpr, attack.auc
 
 
 def _means(embeddings: EmbeddingSet) -> NDArray[np.float64]:
-    """(people, 2 d) float64: everybody's mean embedding in both camera profiles, stacked."""
+    """(people, d) float64: the middle between everybody's mean embeddings in both camera profiles."""
     return np.array(
         [
-            np.concatenate(
+            np.mean(
                 [
                     embeddings.embeddings[(embeddings.people == person) & (embeddings.profiles == profile)].mean(axis=0)
-                    for profile in (REFERENCE, PROBE)
-                ]
+                    for profile in PROFILES
+                ],
+                axis=0,
             )
             for person in np.unique(embeddings.people)
         ],
@@ -315,11 +332,12 @@ class Summary:
         epsilon: of private trials, else 0.
         people: that plans were for, else 0.
         trials: how many.
-        deployed: everything that was adapted.
+        deployed: everything that was deployed.
         eer: mean, and standard deviation over the means of splits.
         tar: in the same way, as all that follow.
-        fmr_at_threshold: see `Measurement`.
+        fmr_at_threshold: see `Measurement`; None without a threshold.
         tar_at_threshold: see `Measurement`.
+        interval_held: share of the trials whose measured FMR lies in the interval that the release states.
         attack_auc: None when no trial was attacked.
         attack_tpr: None when no trial was attacked.
     """
@@ -331,15 +349,16 @@ class Summary:
     deployed: str
     eer: tuple[float, float]
     tar: tuple[float, float]
-    fmr_at_threshold: tuple[float, float]
-    tar_at_threshold: tuple[float, float]
+    fmr_at_threshold: tuple[float, float] | None
+    tar_at_threshold: tuple[float, float] | None
+    interval_held: tuple[float, float] | None
     attack_auc: tuple[float, float] | None
     attack_tpr: tuple[float, float] | None
 
 
 def summarise(measurements: list[Measurement]) -> list[Summary]:
-    """One summary for each method, epsilon and number of people: frozen, private by people and epsilon, the others."""
-    rank = {Method.FROZEN: 0, Method.PRIVATE: 1, Method.LOCAL: 2, Method.FEDERATED: 3}
+    """One summary for each method, epsilon and number of people: frozen, public, private by people and epsilon, all."""
+    rank = {Method.FROZEN: 0, Method.PUBLIC: 1, Method.PRIVATE: 2, Method.FEDERATED: 3}
     keys = sorted(
         {(m.trial.method, m.trial.people, m.trial.epsilon) for m in measurements},
         key=lambda key: (rank[key[0]], *key[1:]),
@@ -370,8 +389,15 @@ def _summary(mine: list[Measurement]) -> Summary:
         " / ".join(sorted({m.deployed for m in mine})),
         always([m.eer for m in mine]),
         always([m.tar for m in mine]),
-        always([m.fmr_at_threshold for m in mine]),
-        always([m.tar_at_threshold for m in mine]),
+        over_splits([m.fmr_at_threshold for m in mine]),
+        over_splits([m.tar_at_threshold for m in mine]),
+        over_splits([_held(m) for m in mine]),
         over_splits([m.attack_auc for m in mine]),
         over_splits([m.attack_tpr for m in mine]),
     )
+
+
+def _held(measured: Measurement) -> float | None:
+    """1 where the stated interval holds the measured rate, else 0."""
+    rate, low, high = measured.fmr_at_threshold, measured.fmr_low, measured.fmr_high
+    return None if rate is None or low is None or high is None else float(low <= rate <= high)

@@ -16,16 +16,17 @@ from numpy.typing import NDArray
 from federation.errors import UsageError
 from federation.experiments.canaries import CANARY, Mechanism, organisation, session_of, sitters
 from federation.experiments.canary_chips import telling_scales
-from federation.learning.evaluation import ImpostorPrior
+from federation.learning.moments import PublicCentre
+from federation.learning.pairs import PairQuestion
 from federation.learning.scales import ChipSet
 from federation.privacy.auditing import CONFIDENCE, LARGEST_EPSILON
 from federation.privacy.bounds import BOUNDS
 from federation.privacy.epsilon_audit import AuditMethod, EpsilonAudit
 from federation.privacy.plan import SCALES, THRESHOLD, PrivacyPlan
 from federation.recognition.embeddings import EmbeddingSet
+from federation.recognition.mobilefacenet import MobileFaceNetRecogniser
 from federation.recognition.model import Adapter
 from federation.recognition.profiles import PROBE, REFERENCE
-from federation.recognition.resnet import ResNetRecogniser
 from federation.secagg.ring import noisy_input
 
 _LARGEST: Final = float(np.finfo(np.float64).max)
@@ -38,7 +39,7 @@ def audit_refusals(
     plan: PrivacyPlan,
     *,
     confidence: float = CONFIDENCE,
-    recogniser: ResNetRecogniser | None = None,
+    recogniser: MobileFaceNetRecogniser | None = None,
     mechanism: Mechanism | None = None,
 ) -> EpsilonAudit:
     """Asks every release of a plan with extreme numbers, with the canary and without.
@@ -81,7 +82,7 @@ def _none(size: int, _std: float) -> NDArray[np.int64]:
 
 
 def _questions(
-    plan: PrivacyPlan, release: str, audited: Mechanism, recogniser: ResNetRecogniser | None
+    plan: PrivacyPlan, release: str, audited: Mechanism, recogniser: MobileFaceNetRecogniser | None
 ) -> Iterator[tuple[_Sum, _Sum]]:
     """Pairs of the same question, about the people without the canary and with it."""
     if release == SCALES:
@@ -91,7 +92,7 @@ def _questions(
     return _sums(plan, release, audited)
 
 
-def _steps(plan: PrivacyPlan, audited: Mechanism, recogniser: ResNetRecogniser) -> Iterator[tuple[_Sum, _Sum]]:
+def _steps(plan: PrivacyPlan, audited: Mechanism, recogniser: MobileFaceNetRecogniser) -> Iterator[tuple[_Sum, _Sum]]:
     loud = np.random.default_rng(0).normal(size=plan.tuned)
     most = BOUNDS["scales"][1]
     for scales in (telling_scales(recogniser), loud * 10**3.6385, np.sign(loud) * most, loud * 1e30):
@@ -103,21 +104,26 @@ def _steps(plan: PrivacyPlan, audited: Mechanism, recogniser: ResNetRecogniser) 
 
 
 def _sums(plan: PrivacyPlan, release: str, audited: Mechanism) -> Iterator[tuple[_Sum, _Sum]]:
-    towards = _towards_canary(plan)
+    towards, made = _towards_canary(plan), np.full(plan.directions, plan.directions**-0.5)
     for without, with_canary in _shapes(plan):
+        advertised = len(set(with_canary.people.tolist()))
         for size in _SIZES:
-            for direction in (towards, -towards):
+            # With the largest size, only what lies nearly along the direction becomes infinite.
+            projection = np.multiply.outer(made, towards / np.abs(towards).max() / _NEARLY) * size
+            for centre in (size * made, -size * made):
+                public = PublicCentre(projection, centre)
+                question = PairQuestion(Adapter({REFERENCE: centre, PROBE: 0 * centre}, projection), (0.25, 0.5), 1, 1)
 
                 def of(
-                    embeddings: EmbeddingSet, size: float = size, direction: NDArray[np.float64] = direction
+                    embeddings: EmbeddingSet,
+                    public: PublicCentre = public,
+                    question: PairQuestion = question,
+                    advertised: int = advertised,
                 ) -> _Sum:
                     people = len(set(embeddings.people.tolist()))
                     if release != THRESHOLD:
-                        return lambda: (audited.moments(embeddings, size * direction, plan), people)
-                    # With the largest size, only what lies nearly along the direction becomes infinite.
-                    whitening = np.multiply.outer(direction, direction / np.abs(direction).max() / _NEARLY) * size
-                    adapter = Adapter({REFERENCE: 0 * direction, PROBE: 0 * direction}, whitening)
-                    return lambda: (audited.threshold(embeddings, adapter, ImpostorPrior(0.5, 1e-3)), people)
+                        return lambda: (audited.moments(embeddings, public, plan), people)
+                    return lambda: (audited.threshold(embeddings, question, advertised), people)
 
                 yield of(without), of(with_canary)
 

@@ -2,8 +2,8 @@
 
 A thief with a wallet chooses what he encodes: the image of a camera profile, the adapter of another one, or an average.
 So every image goes through the adapter of every profile of the release, and strings are chosen among all of it.
-Templates are made as a device makes them: of one reference image, through the adapter of references, under a code seed
-of its own. Whether one accepts is decided as deployed, by the distance of two codes.
+Templates are made as a device makes them: of as many reference images as the release is for, through the adapter of
+references, under a code seed of its own. Whether one accepts is decided as deployed, by the distance of two codes.
 
 People are halved by the SHA-256 of their names, so nobody can halve them again until the rates look better.
 
@@ -28,6 +28,7 @@ from federation.audit.wolf import FEWEST_PEOPLE
 from federation.errors import UsageError
 from federation.onebit.code import CodeSeed, binary_code, hamming_distance, hyperplanes
 from federation.recognition.embeddings import EmbeddingSet
+from federation.recognition.fusing import fused_groups
 from federation.recognition.model import ModelRelease
 from federation.recognition.profiles import REFERENCE
 
@@ -60,7 +61,7 @@ class Owner:
 
 
 def owners_of(embeddings: EmbeddingSet, release: ModelRelease) -> list[Owner]:
-    """The people of an audit, through the adapter of every camera profile.
+    """The people of an audit, through the adapter of every camera profile; templates average as the release says.
 
     Args:
         embeddings: of people who did not train the release and agreed to its audit.
@@ -72,13 +73,16 @@ def owners_of(embeddings: EmbeddingSet, release: ModelRelease) -> list[Owner]:
     owners = []
     for name in np.unique(embeddings.people).tolist():
         mine = embeddings.select(embeddings.people == name)
-        references = mine.select(mine.profiles == REFERENCE).embeddings[:MOST_TEMPLATES]
+        references = mine.select(mine.profiles == REFERENCE).embeddings
+        if not len(references):
+            raise UsageError("everybody on whom fixed strings are tried has a reference image and so a template")
         strings = {
             f"{camera} through {profile}": release.adapt(mine.select(mine.profiles == camera).embeddings, profile)
             for camera in np.unique(embeddings.profiles).tolist()
             for profile in release.adapter.centres
         }
-        owners.append(Owner(name, release.adapt(references, REFERENCE), strings))
+        templates = fused_groups(references, release.references)[:MOST_TEMPLATES]
+        owners.append(Owner(name, release.adapt(templates, REFERENCE), strings))
     return owners
 
 

@@ -1,42 +1,28 @@
-"""How good a verifier is: error rates from scores, and the threshold of a release from a private summary.
+"""How good a verifier is: error rates from scores, and scores as devices make them.
 
-Error rates
------------
 Scores are similarities: a comparison is accepted when its score is at least the threshold. Names follow ISO/IEC
 19795-1: the false match rate (FMR) is the share of impostor scores that are accepted, the false non-match rate (FNMR)
 the share of genuine scores that are not, TAR = 1 - FNMR.
 
-The threshold release
----------------------
-A release needs a Hamming threshold for a stated FMR. Nobody may collect impostor scores to find it, so each
-organisation releases two noisy numbers about its own impostors: the mean and the mean square of their deviation from a
-public prediction. The distance of two codes estimates angle / pi of the adapted embeddings, so angles are measured, and
-the code's own sampling noise is added at the end.
-
-* Pairs: the people of an organisation, sorted by name, form a ring; each person's references are compared with the next
-  one's probes. Removing a person takes two pairs away and makes one new one: the sum changes by at most three pairs.
-* Sensitivity: a pair adds ``(x, x^2) / sqrt(2)`` with x in [-1, 1]. The worst change is
-  ``max |u_new - u_a - u_b| = sqrt(5)``, at x = 1, -1, -1; dividing by it makes the sensitivity 1.
-* Post-processing: measured and predicted values are averaged by their precision. With two dozen people the prediction
-  decides nearly alone, and its own uncertainty widens the distribution, which lowers the threshold: little knowledge
-  costs false non-matches, not false matches. The tail is taken to be normal. So for few people the stated FMR is a
-  prediction and not a measurement; from several hundred on it is measured (ADR 0012 has numbers).
+Devices decide on the distance of two binary codes, of averages of several images. Cosines of single embeddings would
+give better rates than anybody gets: a code of 1024 bits adds noise of its own. So no rate here is made of cosines.
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Iterator
+import os
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import log_ndtr, ndtri
 
-from federation.errors import MalformedMessageError, UsageError
+from federation.errors import UsageError
+from federation.onebit.code import CodeSeed, hyperplanes
 from federation.recognition.embeddings import EmbeddingSet
-from federation.recognition.model import CODE_LENGTH, Adapter
+from federation.recognition.fusing import fused_groups
+from federation.recognition.model import Adapter
 from federation.recognition.profiles import PROBE, REFERENCE
 
 Scores = NDArray[np.float64]
@@ -109,178 +95,68 @@ class ScoreSet:
         return f"ScoreSet(genuine={len(self.genuine)}, impostor={len(self.impostor)})"
 
 
-Adapt = Callable[[NDArray[np.floating[Any]], str], NDArray[np.float64]]
-
-
-def cross_profile_scores(embeddings: EmbeddingSet, adapt: Adapt) -> ScoreSet:
-    """Cosine scores of everybody's references against everybody's probes, never of one image with itself.
+def code_scores(
+    embeddings: EmbeddingSet,
+    adapter: Adapter,
+    *,
+    references: int,
+    frames: int,
+    bits: int,
+    random_bytes: Callable[[int], bytes] = os.urandom,
+) -> ScoreSet:
+    """Scores of everybody's templates against everybody's probes, as devices decide: from the distance of two codes.
 
     The distinct images of each person are split in order of appearance: the first half may only be references, the
     second half only probes. So a probe never shows an image that somebody enrolled with, not even degraded.
 
     Args:
-        embeddings: any number of people with both camera profiles.
-        adapt: `ModelRelease.adapt` or the like: (n, d) embeddings of a profile to (n, d) unit vectors.
+        embeddings: any number of people with both camera profiles. Whoever has too few images to average gives one
+            template, or one probe, of what there is, as on a device.
+        adapter: of a release.
+        references: images that are averaged for a template.
+        frames: images that are averaged for a probe.
+        bits: length of a code.
+        random_bytes: makes the code seed of every template, and nothing else.
+
+    Returns:
+        Scores ``1 - distance / bits``; `accepted_from` says which of them a threshold accepts.
 
     Raises:
         UsageError: no reference or no probe is left.
     """
-    early = np.zeros(len(embeddings), dtype=bool)
-    for person in np.unique(embeddings.people):
-        mine = np.flatnonzero(embeddings.people == person)
-        images = list(dict.fromkeys(embeddings.images[mine].tolist()))
-        early[mine] = np.isin(embeddings.images[mine], images[: (len(images) + 1) // 2])
-    reference = embeddings.select(early & (embeddings.profiles == REFERENCE))
-    probe = embeddings.select(~early & (embeddings.profiles == PROBE))
-    if len(reference) == 0 or len(probe) == 0:
+    templates, probes = list[NDArray[np.float64]](), list[NDArray[np.float64]]()
+    owners, shown = list[str](), list[str]()
+    for person in np.unique(embeddings.people).tolist():
+        mine = embeddings.of_people([person])
+        images = list(dict.fromkeys(mine.images.tolist()))
+        early = np.isin(mine.images, images[: (len(images) + 1) // 2])
+        for rows, size, profile, vectors, whose in (
+            (early & (mine.profiles == REFERENCE), references, REFERENCE, templates, owners),
+            (~early & (mine.profiles == PROBE), frames, PROBE, probes, shown),
+        ):
+            if rows.any():
+                made = adapter.apply(fused_groups(mine.embeddings[rows], size), profile)
+                vectors.append(made)
+                whose.extend([person] * len(made))
+    if not templates or not probes:
         raise UsageError("the people to evaluate need reference and probe images, at least two images each")
-    scores = adapt(reference.embeddings, REFERENCE) @ adapt(probe.embeddings, PROBE).T
-    same = reference.people[:, None] == probe.people[None, :]
+    scores = _similarities(np.concatenate(templates), np.concatenate(probes), bits, random_bytes)
+    same = np.array(owners)[:, None] == np.array(shown)[None, :]
     return ScoreSet(scores[same], scores[~same])
 
 
-# ------------------------------------------------------------------------------------------- the threshold release
-_MEAN_NORM = 0.935
-"""Norm of the mean embedding, over 20 faces in the photographs of the @vladmandic/face-api package (ADR 0012)."""
-_CENTRED_SPREAD = 0.065
-"""Standard deviation of angle / pi between different ones of those faces, minus their mean: 0.060 to 0.068."""
-_PREDICTION_ERROR = 1 / 3
-"""How far mean and spread may be off, as a share of the spread: other people, other cameras."""
-_WINDOW_SPREADS = 3.0
-_WORST_CHANGE = math.sqrt(5)
+def accepted_from(threshold: int, bits: int) -> float:
+    """The lowest score of `code_scores` that a threshold accepts."""
+    return 1 - threshold / bits
 
 
-@dataclass(frozen=True)
-class ImpostorPrior:
-    """Where the angle / pi between different people lies, as far as public knowledge goes.
-
-    Attributes:
-        mean: in (0, 1).
-        spread: standard deviation, above 0.
-    """
-
-    mean: float
-    spread: float
-
-    def __post_init__(self) -> None:
-        if not (0 < self.mean < 1 and 0 < self.spread < 1):
-            raise UsageError("mean and spread of impostor distances must be between 0 and 1")
-
-    @classmethod
-    def predicted(cls, *, strength: float, noise: float) -> Self:
-        """Predicts it for an adapter that takes away a share of the common mean and adds noise to each centre.
-
-        What is left of the common mean pulls the cosine of two people up; their own parts, and the centres' noise, are
-        nearly orthogonal. One constant, the spread on public photographs, scales with the share of the own parts.
-
-        Args:
-            strength: the share of the mean that the centres take away, in [0, 1].
-            noise: expected squared norm of the noise on each centre.
-        """
-        own = 1 - _MEAN_NORM**2
-        common = ((1 - strength) * _MEAN_NORM) ** 2
-        total = own + common + noise
-        cosine = common / total
-        return cls(math.acos(cosine) / math.pi, _CENTRED_SPREAD * own / total / math.sqrt(1 - cosine**2))
-
-    @property
-    def window(self) -> float:
-        """Deviations from the mean are clipped to this."""
-        return _WINDOW_SPREADS * self.spread
-
-
-def impostor_summary(embeddings: EmbeddingSet, adapter: Adapter, prior: ImpostorPrior) -> NDArray[np.float64]:
-    """Mean and mean square of an organisation's impostor deviations, as a sum over people of sensitivity 1.
-
-    Args:
-        embeddings: the organisation's embeddings.
-        adapter: what the release will apply.
-        prior: gives the point and the window that deviations are measured in.
-
-    It is total: who lacks images of a camera profile is in no ring (ADR 0140).
-
-    Returns:
-        (2,) float64, without noise. Sensitive.
-    """
-    sides = {}
-    for profile in (REFERENCE, PROBE):
-        rows = embeddings.select(embeddings.profiles == profile)
-        sides[profile] = dict(_by_person(adapter, rows, profile))
-    people = sorted(sides[REFERENCE].keys() & sides[PROBE].keys())
-    total = np.zeros(2)
-    for index, person in enumerate(people if len(people) > 1 else ()):
-        neighbour = people[(index + 1) % len(people)]
-        cosines = sides[REFERENCE][person] @ sides[PROBE][neighbour].T
-        distances = np.arccos(np.clip(cosines, -1, 1)) / np.pi
-        deviations = np.clip((distances - prior.mean) / prior.window, -1, 1)
-        total += (deviations.mean(), (deviations**2).mean())
-    return total / (math.sqrt(2) * _WORST_CHANGE)
-
-
-def _by_person(adapter: Adapter, rows: EmbeddingSet, profile: str) -> Iterator[tuple[str, NDArray[np.float64]]]:
-    """Adapted vectors of everybody in `rows`, which are of one profile.
-
-    Each person's on their own: how a matrix product rounds depends on how many rows it has, and a whitening can take
-    somebody's embedding away but for the rounding, of which the direction is made.
-    """
-    for person in np.unique(rows.people).tolist():
-        yield person, adapter.apply(rows.embeddings[rows.people == person], profile)
-
-
-def choose_threshold(
-    total: NDArray[np.float64], prior: ImpostorPrior, *, pairs: int, noise_multiplier: float, fmr: float
-) -> int:
-    """The Hamming threshold whose predicted false match rate is `fmr`. Post-processing: costs no privacy.
-
-    Args:
-        total: (2,) float64, the sum of every organisation's `impostor_summary`, with noise.
-        prior: the one that the organisations used.
-        pairs: how many people had a neighbour in their organisation's ring.
-        noise_multiplier: noise that the total carries.
-        fmr: wanted false match rate, in (0, 0.5).
-
-    Returns:
-        Bits, from 0 to `CODE_LENGTH` / 2.
-
-    Raises:
-        MalformedMessageError: the total has another shape or is not finite.
-        UsageError: the rate is out of range.
-    """
-    if total.shape != (2,) or not np.isfinite(total).all():
-        raise MalformedMessageError("the total of the impostor summaries must be two finite numbers")
-    if not 0 < fmr < 0.5:  # noqa: PLR2004 - one half is chance
-        raise UsageError("the false match rate must be between 0 and 0.5")
-    mean = (prior.mean, (_PREDICTION_ERROR * prior.spread) ** 2)
-    variance = (prior.spread**2, (2 * _PREDICTION_ERROR * prior.spread**2) ** 2)
-    if pairs > 0:
-        scale, window = math.sqrt(2) * _WORST_CHANGE / pairs, prior.window
-        first, second = np.clip(total * scale, -1, 1).tolist()  # beyond that there is only noise
-        noise = (noise_multiplier * scale) ** 2
-        # Each person is in two pairs, so the pairs count as half as many independent ones.
-        sampling = 2 * prior.spread**2 / pairs
-        mean = _combined(mean, (prior.mean + window * first, window**2 * noise + sampling))
-        variance = _combined(
-            variance,
-            (
-                window**2 * (second - first**2 + noise),  # the noise makes first^2 too large by its variance
-                window**4 * noise * (1 + 4 * first**2) + 2 * sampling * prior.spread**2,
-            ),
-        )
-    expected = min(max(mean[0], 0.0), 1.0)
-    quantisation = expected * (1 - expected) / CODE_LENGTH
-    spread = math.sqrt(_mean_above((prior.spread / 2) ** 2, variance) + mean[1] + quantisation)
-    return min(max(math.floor(CODE_LENGTH * (expected + float(ndtri(fmr)) * spread)), 0), CODE_LENGTH // 2)
-
-
-def _mean_above(floor: float, estimate: tuple[float, float]) -> float:
-    """Mean of a normal (value, variance) that is known to lie above `floor`: noise must not make a spread vanish."""
-    std = math.sqrt(estimate[1])
-    z = (estimate[0] - floor) / std
-    # phi(z) / Phi(z) in logarithms: for very negative z both vanish.
-    return max(floor, estimate[0] + std * math.exp(-(z**2) / 2 - math.log(2 * math.pi) / 2 - float(log_ndtr(z))))
-
-
-def _combined(one: tuple[float, float], other: tuple[float, float]) -> tuple[float, float]:
-    """Average of two (value, variance) estimates, weighted by precision."""
-    precision = 1 / one[1] + 1 / other[1]
-    return (one[0] / one[1] + other[0] / other[1]) / precision, 1 / precision
+def _similarities(
+    templates: NDArray[np.float64], probes: NDArray[np.float64], bits: int, random_bytes: Callable[[int], bytes]
+) -> Scores:
+    """(t, p) of every template, under a seed of its own, and every probe."""
+    scores = np.empty((len(templates), len(probes)))
+    for row, template in enumerate(templates):
+        planes = hyperplanes(CodeSeed.generate(random_bytes), len(template), bits)
+        differ = (probes @ planes.T > 0) != (planes @ template > 0)
+        scores[row] = 1 - np.count_nonzero(differ, axis=1) / bits
+    return scores

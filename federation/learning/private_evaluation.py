@@ -36,18 +36,25 @@ from federation.errors import MalformedMessageError, UsageError
 from federation.learning.evaluation_plan import GENUINE_WEIGHT, IMPOSTOR_WEIGHT, EvaluationPlan, Group, Z
 from federation.learning.group_rates import EvaluationReport, GroupRates, Rate, Support
 from federation.recognition.embeddings import EmbeddingSet
+from federation.recognition.fusing import fused_groups
 from federation.recognition.model import Adapter
 from federation.recognition.profiles import PROBE, REFERENCE
 
 
 # ------------------------------------------------------------------------------------------------- one organisation
 def evaluation_sum(
-    embeddings: EmbeddingSet, adapter: Adapter, groups: Mapping[str, str], plan: EvaluationPlan
+    embeddings: EmbeddingSet,
+    adapter: Adapter,
+    groups: Mapping[str, str],
+    plan: EvaluationPlan,
+    *,
+    references: int = 1,
+    frames: int = 1,
 ) -> NDArray[np.float64]:
     """What one organisation puts into the secure sum, before noise. One person changes it by at most 1.
 
     The first half of a person's images may only be references, the second half only probes, as in
-    `federation.learning.evaluation.cross_profile_scores`.
+    `federation.learning.evaluation.code_scores`, and are averaged as the release says.
 
     It is total: who is in no group of the plan, or lacks images, counts nowhere (ADR 0140).
 
@@ -56,32 +63,41 @@ def evaluation_sum(
         adapter: of the deployed release.
         groups: the name of each person's group.
         plan: gives groups, bins and weights.
+        references: of the deployed release.
+        frames: of the deployed release.
 
     Returns:
         (plan.size,) float64. Sensitive.
     """
     names = [group.name for group in plan.groups]
     counts = np.zeros((len(names), 2, plan.bins))
-    sides = {person: _sides(embeddings, adapter, person) for person in np.unique(embeddings.people).tolist()}
+    images = references, frames
+    sides = {person: _sides(embeddings, adapter, person, images) for person in np.unique(embeddings.people).tolist()}
     people = [person for person, both in sides.items() if all(len(side) for side in both)]
     for number, name in enumerate(names):
         ring = [sides[person] for person in people if groups.get(person) == name]
-        for index, (references, probes) in enumerate(ring):
-            counts[number, 0] += GENUINE_WEIGHT * _histogram(references @ probes.T, plan)
+        for index, (templates, probes) in enumerate(ring):
+            counts[number, 0] += GENUINE_WEIGHT * _histogram(templates @ probes.T, plan)
             if len(ring) > 1:
                 neighbour = ring[(index + 1) % len(ring)][1]
-                counts[number, 1] += IMPOSTOR_WEIGHT * _histogram(references @ neighbour.T, plan)
+                counts[number, 1] += IMPOSTOR_WEIGHT * _histogram(templates @ neighbour.T, plan)
     return counts.ravel()
 
 
-def _sides(embeddings: EmbeddingSet, adapter: Adapter, person: str) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """A person's adapted references and probes, of different images; perhaps none."""
+def _sides(
+    embeddings: EmbeddingSet, adapter: Adapter, person: str, averaged: tuple[int, int]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """A person's adapted templates and probes, of different images; perhaps none."""
     mine = embeddings.of_people([person])
     images = list(dict.fromkeys(mine.images.tolist()))
     early = np.isin(mine.images, images[: (len(images) + 1) // 2])
     references = mine.embeddings[early & (mine.profiles == REFERENCE)]
     probes = mine.embeddings[~early & (mine.profiles == PROBE)]
-    return adapter.apply(references, REFERENCE), adapter.apply(probes, PROBE)
+    templates, shown = (
+        fused_groups(rows, size) if len(rows) else rows
+        for rows, size in zip((references, probes), averaged, strict=True)
+    )
+    return adapter.apply(templates, REFERENCE), adapter.apply(shown, PROBE)
 
 
 def _histogram(cosines: NDArray[np.float64], plan: EvaluationPlan) -> NDArray[np.float64]:

@@ -28,8 +28,9 @@ from flwr.common.constant import ErrorCode
 from numpy.typing import NDArray
 
 from federation.errors import MalformedMessageError, UsageError
-from federation.learning.evaluation import ImpostorPrior
 from federation.learning.evaluation_plan import EVALUATION, EvaluationPlan
+from federation.learning.moments import PublicCentre
+from federation.learning.pairs import PairQuestion
 from federation.privacy.bounds import bounded, require_within
 from federation.privacy.ledger import LedgerChain
 from federation.privacy.plan import MOMENTS, SCALES, THRESHOLD, Adaptation, PrivacyPlan, SumPlan
@@ -50,7 +51,7 @@ OPEN_SHARES: Final = "query.open_shares"
 SHOW_RANGE: Final = "query.show_range"
 _PROTOCOL = "secagg"
 _LEDGER = "ledger"
-_WHITENING = "whitening"
+_PROJECTION, _SUBSPACE, _START, _PAIRS = "projection", "subspace", "start", "pairs"
 
 
 class Refusal(Enum):
@@ -260,18 +261,21 @@ def read_people(content: RecordDict) -> int:
     return people
 
 
-def moments_request(start: NDArray[np.float64]) -> RecordDict:
+def moments_request(public: PublicCentre) -> RecordDict:
     """Asks for `federation.learning.moments.moments_sum`, masked. The messages of secure aggregation join it."""
-    return RecordDict({"arrays": ArrayRecord({"start": Array(start)})})
+    return RecordDict({"arrays": ArrayRecord({_SUBSPACE: Array(public.subspace), _START: Array(public.start)})})
 
 
-def read_moments_request(content: RecordDict, plan: PrivacyPlan) -> NDArray[np.float64]:
-    """The public start.
+def read_moments_request(content: RecordDict, plan: PrivacyPlan) -> PublicCentre:
+    """The subspace and the public centre in it.
 
     Raises:
         MalformedMessageError: the request is not a valid one.
     """
-    return _array(content, "start", (plan.dimension,), "start")
+    return PublicCentre(
+        _array(content, _SUBSPACE, (plan.directions, plan.dimension), "subspace"),
+        _array(content, _START, (plan.directions,), "start"),
+    )
 
 
 def scales_request(scales: NDArray[np.float64]) -> RecordDict:
@@ -280,7 +284,7 @@ def scales_request(scales: NDArray[np.float64]) -> RecordDict:
 
 
 def read_scales_request(content: RecordDict, plan: PrivacyPlan) -> NDArray[np.float64]:
-    """What was added to the scale layers so far.
+    """What was added to the tuned numbers so far.
 
     Raises:
         MalformedMessageError: the request is not a valid one.
@@ -288,45 +292,54 @@ def read_scales_request(content: RecordDict, plan: PrivacyPlan) -> NDArray[np.fl
     return _array(content, SCALES, (plan.tuned,), "scales")
 
 
-def threshold_request(adapter: Adapter, prior: ImpostorPrior) -> RecordDict:
-    """Asks for `impostor_summary` of `federation.learning`, masked. The messages of secure aggregation join it."""
+def threshold_request(question: PairQuestion) -> RecordDict:
+    """Asks for `federation.learning.pairs.pair_sum`, masked. The messages of secure aggregation join it."""
+    adapter = question.adapter
     arrays = {profile: Array(centre) for profile, centre in adapter.centres.items()}
-    if adapter.whitening is not None:
-        arrays[_WHITENING] = Array(adapter.whitening)
+    if adapter.projection is not None:
+        arrays[_PROJECTION] = Array(adapter.projection)
     if PROBE in adapter.scales:
         arrays[SCALES] = Array(adapter.scales[PROBE])
-    return RecordDict(
-        {"prior": ConfigRecord({"mean": prior.mean, "spread": prior.spread}), "arrays": ArrayRecord(arrays)}
-    )
+    pairs = ConfigRecord({"edges": list(question.edges), "references": question.references, "frames": question.frames})
+    return RecordDict({_PAIRS: pairs, "arrays": ArrayRecord(arrays)})
 
 
-def read_threshold_request(content: RecordDict, plan: PrivacyPlan) -> tuple[Adapter, ImpostorPrior]:
-    """The adapter to measure and the prediction to measure against.
+def read_threshold_request(content: RecordDict, plan: PrivacyPlan) -> PairQuestion:
+    """The adapter to measure with, the edges, and how many images are averaged.
 
     Raises:
         MalformedMessageError: the request is not a valid one.
     """
-    prior = content.config_records.get("prior", ConfigRecord())
-    mean, spread = prior.get("mean"), prior.get("spread")
-    if type(mean) is not float or type(spread) is not float:
-        raise MalformedMessageError("the request lacks the prediction of impostor distances")
-    d = plan.dimension
-    whitened = _WHITENING in content.array_records.get("arrays", ArrayRecord())
-    centres = {profile: _array(content, profile, (d,), "centre") for profile in (REFERENCE, PROBE)}
-    tuned = plan.adaptation is Adaptation.SCALES and SCALES in content.array_records.get("arrays", ArrayRecord())
+    named = content.array_records.get("arrays", ArrayRecord())
+    projected = _PROJECTION in named
+    k = plan.directions if projected else plan.dimension
+    centres = {profile: _array(content, profile, (k,), "centre") for profile in (REFERENCE, PROBE)}
+    tuned = plan.adaptation is Adaptation.SCALES and SCALES in named
+    adapter = Adapter(
+        centres,
+        _array(content, _PROJECTION, (k, plan.dimension), _PROJECTION) if projected else None,
+        {PROBE: _array(content, SCALES, (plan.tuned,), "scales")} if tuned else {},
+    )
+    return PairQuestion(adapter, *_read_pairs(content.config_records.get(_PAIRS, ConfigRecord())))
+
+
+def _read_pairs(record: ConfigRecord) -> tuple[tuple[float, float], int, int]:
+    edges, references, frames = (record.get(name) for name in ("edges", "references", "frames"))
+    if type(references) is not int or type(frames) is not int or not isinstance(edges, list):
+        raise MalformedMessageError("the request lacks the edges of the bins, or how many images are averaged")
+    if [type(edge) for edge in edges] != [float, float]:
+        raise MalformedMessageError("the request needs two edges of bins")
+    first, second = (float(edge) for edge in edges)
     try:
-        require_within("mean", mean)
-        require_within("spread", spread)
-        return (
-            Adapter(
-                centres,
-                _array(content, _WHITENING, (d, d), "whitening") if whitened else None,
-                {PROBE: _array(content, SCALES, (plan.tuned,), "scales")} if tuned else {},
-            ),
-            ImpostorPrior(mean, spread),
-        )
+        require_within("edge", first)
+        require_within("edge", second)
+        require_within("references", references)
+        require_within("frames", frames)
     except UsageError as error:
-        raise MalformedMessageError("the request's prediction of impostor distances is out of range") from error
+        raise MalformedMessageError(f"the request is out of bounds: {error}") from error
+    if not first < second:
+        raise MalformedMessageError("the request's edges of bins are not in order")
+    return (first, second), references, frames
 
 
 def evaluation_request(release: ModelRelease) -> RecordDict:
@@ -350,7 +363,7 @@ def read_evaluation_request(content: RecordDict, plan: EvaluationPlan) -> ModelR
         release,
         adapter=Adapter(
             {profile: _bounded("centre", centre) for profile, centre in adapter.centres.items()},
-            None if adapter.whitening is None else _bounded("whitening", adapter.whitening),
+            None if adapter.projection is None else _bounded("projection", adapter.projection),
             {profile: _bounded("scales", scales) for profile, scales in adapter.scales.items()},
         ),
     )

@@ -1,9 +1,10 @@
-"""Private tuning of the recogniser's scale layers by DP-SGD, the other recipe beside `federation.learning.moments`.
+"""Private tuning of the recogniser by DP-SGD, the other recipe beside `federation.learning.moments`.
 
 Theory of operation
 -------------------
-The network's convolutions stay frozen. What is tuned are the factors and offsets per channel in its second half, and
-only for images of the probe profile, so that a degraded probe lands where the frozen network puts the clean image:
+MobileFaceNet's convolutions stay frozen. What is tuned are slopes of rectifiers and a factor per channel in seven of
+its bottlenecks (`federation.recognition.mobilefacenet.Bottleneck.tuned`), without a statistic of any batch, and only
+for images of the probe profile, so that a degraded probe lands where the frozen network puts the clean image:
 the loss of one image pair is ``1 - cos(tuned(degraded), frozen(clean))``. There are no class heads and no negatives,
 so nothing couples one person to another.
 
@@ -33,18 +34,16 @@ from torch.nn import functional
 
 from federation.errors import MalformedMessageError, UsageError
 from federation.learning.clipping import clipped_sum
-from federation.learning.evaluation import ImpostorPrior
-from federation.learning.moments import TrainedAdapter, no_adapter
-from federation.privacy.plan import Adaptation, PrivacyPlan
+from federation.privacy.plan import PrivacyPlan
 from federation.recognition.embeddings import EmbeddingSet, first_of_each
-from federation.recognition.model import Adapter
+from federation.recognition.mobilefacenet import SIDE, TUNABLE, MobileFaceNetRecogniser
 from federation.recognition.profiles import PROBE, REFERENCE
 from federation.recognition.recogniser import Chips, require_chips
-from federation.recognition.resnet import TUNABLE, ResNetRecogniser, Scale, equal_batches
+from federation.recognition.tunable import Rectifier, Scale, TunableMobileFaceNet, equal_batches
 
 _MOMENTUM = 0.8
-_STEP_LENGTH = 0.1
-"""L2 length of a step where there is no noise; all scale layers together have a norm near 70."""
+_STEP_LENGTH = 0.5
+"""L2 length of a step where there is no noise; all factors together have a norm of 42."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,8 +51,8 @@ class ChipSet:
     """Aligned chips in pairs, with who they show. Sensitive: its repr shows sizes only. It never travels.
 
     Attributes:
-        reference: (n, 150, 150, 3) uint8, as the reference camera sees it.
-        probe: (n, 150, 150, 3) uint8, the same moments as the probe camera sees them.
+        reference: (n, 112, 112, 3) uint8, as the reference camera sees it.
+        probe: (n, 112, 112, 3) uint8, the same moments as the probe camera sees them.
         people: (n,) str, the person that each pair shows.
         images: (n,) str, SHA-256 hex digest of the image file behind each pair.
     """
@@ -65,7 +64,7 @@ class ChipSet:
 
     def __post_init__(self) -> None:
         for chips in (self.reference, self.probe):
-            require_chips(chips)
+            require_chips(chips, SIDE)
         if not len(self.reference) == len(self.probe) == len(self.people) == len(self.images):
             raise UsageError("a set of chips needs a reference, a probe, a person and an image digest in every row")
 
@@ -83,7 +82,12 @@ class ChipSet:
         return ChipSet(self.reference[mask], self.probe[mask], self.people[mask], self.images[mask])
 
     def embed(
-        self, recogniser: ResNetRecogniser, scales: NDArray[np.float64] | None, at_least: int = 0
+        self,
+        recogniser: MobileFaceNetRecogniser,
+        scales: NDArray[np.float64] | None,
+        at_least: int = 0,
+        *,
+        device: str | None = None,
     ) -> EmbeddingSet:
         """Embeds references with the frozen network and probes with the tuned one.
 
@@ -93,10 +97,12 @@ class ChipSet:
             recogniser: the frozen network.
             scales: (TUNABLE,) float64, of the tuned one; None for the frozen one.
             at_least: how many pairs to work on, so that the time says no more than this.
+            device: a torch device; None takes CUDA when there is one.
         """
-        probes = recogniser if scales is None else recogniser.tuned(scales)
+        frozen = TunableMobileFaceNet(recogniser, device=device)
+        probes = frozen if scales is None else frozen.tuned(scales)
         return EmbeddingSet.of_usable(
-            np.concatenate([recogniser.directions(self.reference, at_least), probes.directions(self.probe, at_least)]),
+            np.concatenate([frozen.directions(self.reference, at_least), probes.directions(self.probe, at_least)]),
             np.concatenate([self.people, self.people]),
             np.array([REFERENCE] * len(self) + [PROBE] * len(self)),
             np.concatenate([self.images, self.images]),
@@ -125,21 +131,33 @@ class ChipSet:
 
 
 @register_grad_sampler(Scale)  # type: ignore[untyped-decorator]  # Opacus has no types
-def _scale_gradients(layer: Scale, activations: list[Tensor], backprops: Tensor) -> dict[Tensor, Tensor]:
-    """What Opacus asks for: the gradient of a scale layer's parameters, image by image."""
-    return {layer.factor: (activations[0] * backprops).sum(dim=(2, 3)), layer.offset: backprops.sum(dim=(2, 3))}
+def _factor_gradients(layer: Scale, activations: list[Tensor], backprops: Tensor) -> dict[Tensor, Tensor]:
+    """What Opacus asks for: the gradient of every factor, image by image."""
+    return {layer.factor: (activations[0] * backprops).sum(dim=(2, 3))}
+
+
+@register_grad_sampler(Rectifier)  # type: ignore[untyped-decorator]  # as above
+def _slope_gradients(layer: Rectifier, activations: list[Tensor], backprops: Tensor) -> dict[Tensor, Tensor]:
+    """The same of every slope."""
+    return {layer.slope: (activations[0].clamp(max=0) * backprops).sum(dim=(2, 3))}
 
 
 def person_gradients(
-    recogniser: ResNetRecogniser, chips: ChipSet, scales: NDArray[np.float64], at_least: int = 0
+    recogniser: MobileFaceNetRecogniser,
+    chips: ChipSet,
+    scales: NDArray[np.float64],
+    at_least: int = 0,
+    *,
+    device: str | None = None,
 ) -> NDArray[np.float64]:
     """The gradient of every person's loss, in the order of their names. Sensitive: stays in the organisation.
 
     Args:
         recogniser: the frozen network.
         chips: the organisation's images.
-        scales: (TUNABLE,) float64, what was added to the scale layers so far.
+        scales: (TUNABLE,) float64, what was added to the tuned numbers so far.
         at_least: how many pairs to work on, so that the time says no more than this.
+        device: a torch device; None takes CUDA when there is one.
 
     Returns:
         (people, TUNABLE) float64: for each person, the mean over their pairs, not clipped, and perhaps not finite. It
@@ -148,17 +166,18 @@ def person_gradients(
     names, person_of = np.unique(chips.people, return_inverse=True)
     share = 1 / np.bincount(person_of)
     gradients = np.zeros((len(names), TUNABLE))
-    tail = recogniser.tuned(scales).tail()
-    parameters = tail.scales()
+    frozen = TunableMobileFaceNet(recogniser, device=device)
+    tail = frozen.tuned(scales).tail()
+    parameters = tail.parameters_tuned()
     model = GradSampleModule(tail, loss_reduction="sum")
     done = 0
     batches = (equal_batches(side, at_least) for side in (chips.reference, chips.probe))
     for (count, references), (_, probes) in zip(*batches, strict=True):
         batch = slice(done, done + count)
         done += count
-        targets = torch.from_numpy(recogniser.directions(references)[:count]).to(recogniser.device)
+        targets = torch.from_numpy(frozen.directions(references)[:count]).to(frozen.device)
         # Opacus's hooks want an input with a gradient.
-        made = model(recogniser.features(probes).requires_grad_())[:count]
+        made = model(frozen.features(probes).requires_grad_())[:count]
         torch.autograd.backward((1 - functional.cosine_similarity(made, targets)).sum())
         images = torch.cat([parameter.grad_sample for parameter in parameters], dim=1)[:count]  # type: ignore[attr-defined]  # Opacus puts it there
         mine = person_of[batch]
@@ -168,11 +187,13 @@ def person_gradients(
 
 
 def scales_sum(
-    recogniser: ResNetRecogniser,
+    recogniser: MobileFaceNetRecogniser,
     chips: ChipSet,
     scales: NDArray[np.float64],
     plan: PrivacyPlan,
     at_least: int = 0,
+    *,
+    device: str | None = None,
 ) -> NDArray[np.float64]:
     """What one organisation puts into the secure sum of one step: each person's gradient, clipped, before noise.
 
@@ -184,11 +205,12 @@ def scales_sum(
         scales: see there.
         plan: of the run.
         at_least: see there.
+        device: see there.
 
     Returns:
         (TUNABLE,) float64, the sum over people of norm at most 1 each. Sensitive.
     """
-    return clipped_sum(person_gradients(recogniser, chips, scales, at_least) / plan.gradient_clip)
+    return clipped_sum(person_gradients(recogniser, chips, scales, at_least, device=device) / plan.gradient_clip)
 
 
 @dataclass(frozen=True, eq=False)
@@ -196,7 +218,7 @@ class Descent:
     """Where the coordinator is after some steps. Public: made of noisy sums only.
 
     Attributes:
-        scales: (TUNABLE,) float64, what is added to the scale layers.
+        scales: (TUNABLE,) float64, what is added to the tuned numbers.
         average: (TUNABLE,) float64, the gradients so far, averaged with momentum, in units of the clip.
         squares: sum of the squared weights in `average`: the variance of its noise, in steps.
     """
@@ -230,15 +252,3 @@ class Descent:
         strength = max(0.0, 1 - noise / length) if length else 0.0
         moved = self.scales - _STEP_LENGTH * strength / (np.sqrt(length) or 1.0) * average
         return Descent(moved, average, squares)
-
-    def adapter(self, plan: PrivacyPlan) -> TrainedAdapter:
-        """What is deployed after the last step. Post-processing: costs no privacy."""
-        if not self.scales.any():
-            return no_adapter(plan, "Nothing is adapted: the released gradients are no longer than their noise.")
-        centres = Adapter.identity(plan.dimension).centres
-        return TrainedAdapter(
-            Adapter(centres, None, {PROBE: self.scales}),
-            Adaptation.SCALES,
-            f"The recogniser's scale layers are tuned for probes: {plan.planned_noise}, small enough.",
-            ImpostorPrior.predicted(strength=0.0, noise=0.0),
-        )

@@ -7,7 +7,7 @@ person and not for another, the failure would be an answer: exact, and paid for 
 out (ADR 0140):
 
 * each sum is a *total* function of each person's record: whatever the numbers, it exists, and one person changes it by
-  at most 1 (`federation.learning.clipping`, `federation.learning.evaluation`,
+  at most 1 (`federation.learning.clipping`, `federation.learning.pairs`,
   `federation.learning.private_evaluation`);
 * each number has a bound, and a message that leaves it is refused for its own sake, whoever is asked.
 
@@ -25,6 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from federation.errors import UsageError
+from federation.recognition.model import MOST_FRAMES, MOST_REFERENCES
 
 BOUNDS: Final[Mapping[str, tuple[float, float]]] = MappingProxyType(
     {
@@ -34,21 +35,24 @@ BOUNDS: Final[Mapping[str, tuple[float, float]]] = MappingProxyType(
         "noise_multiplier": (0.05, 1e4),
         "people": (2, 1e7),
         "dimension": (1, 1024),
+        "directions": (1, 1024),
         "threshold_share": (0.001, 0.999),
         "centre_clip": (1e-3, 10),
-        "scatter_clip": (1e-4, 10),
         "gradient_clip": (1e-4, 1e4),
         "tuned": (0, 2**17),
         "steps": (0, 64),
         "bins": (2, 16),
         "largest_half_width": (1e-3, 1),
         # Of a question. What is said of an array holds for each of its numbers.
+        "subspace": (-1, 1),
         "start": (-4, 4),
-        "centre": (-4, 4),
-        "whitening": (-16, 16),
+        "centre": (-(2**14), 2**14),
+        "projection": (-(2**14), 2**14),
         "scales": (-(2**20), 2**20),
-        "mean": (1e-3, 0.999),
-        "spread": (1e-3, 0.999),
+        # The rest of a question.
+        "edge": (1e-3, 0.999),
+        "references": (1, MOST_REFERENCES),
+        "frames": (1, MOST_FRAMES),
     }
 )
 """Least and most of everything, by name: what `docs/privacy.md` and a new policy print."""

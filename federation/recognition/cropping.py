@@ -101,33 +101,47 @@ def aligned_cut(image: Pixels, landmarks: Points, alignment: Alignment) -> Pixel
     return cut(image, placed(landmarks, alignment), alignment.side)
 
 
-def share_outside(image: Pixels, landmarks: Points, alignment: Alignment) -> float:
-    """Share of a cut's pixels that lie outside the image, 0 to 1: what the edge's repetition makes up."""
+def shares_outside(image: Pixels, landmarks: Points, alignment: Alignment) -> tuple[float, float]:
+    """Shares of a cut's pixels that lie outside the image, 0 to 1: what the edge's repetition makes up.
+
+    Returns:
+        (above or below the image, in all).
+
+    Raises:
+        UsageError: the landmarks align nothing.
+    """
     height, width = image.shape[:2]
-    spots = placed(landmarks, alignment).apply(_middles(alignment.side, 1))
-    inside = (spots >= 0).all(axis=1) & (spots[:, 0] < width) & (spots[:, 1] < height)
-    return float(1 - inside.mean())
+    spots = placed(landmarks, alignment).apply(_middles(alignment.side))
+    beside = (spots[:, 0] < 0) | (spots[:, 0] >= width)
+    over = (spots[:, 1] < 0) | (spots[:, 1] >= height)
+    return float(over.mean()), float((over | beside).mean())
 
 
 def cut(image: Pixels, place: Similarity, side: int) -> Pixels:
     """The square of `side` pixels that `place` brings to the image; see the top."""
-    spots = place.apply(_middles(side, _SAMPLES))
-    size = abs(place.turn)
-    part, corner = _part(image, spots, halvings := max(0, int(np.ceil(np.log2(size / 2)))))
-    scaled = (spots - corner) / 2**halvings - 0.5
-    samples = _between(part, scaled).reshape(side, _SAMPLES, side, _SAMPLES, 3)
-    rounded: Pixels = np.floor(samples.mean(axis=(1, 3)) + 0.5).astype(np.uint8)
+    along = (np.arange(side * _SAMPLES) + 0.5) / _SAMPLES
+    turn, shift = place.turn, place.shift
+    x = (turn.real * along)[None, :] - (turn.imag * along)[:, None] + shift.real
+    y = (turn.imag * along)[None, :] + (turn.real * along)[:, None] + shift.imag
+    corners = np.array([[each[row, column] for each in (x, y)] for row in (0, -1) for column in (0, -1)])
+    part, corner = _part(image, corners, halvings := max(0, int(np.ceil(np.log2(abs(turn) / 2)))))
+    scale = 2**halvings
+    between = _between(part, ((x - corner[0]) / scale - 0.5).ravel(), ((y - corner[1]) / scale - 0.5).ravel())
+    samples = between.reshape(side, _SAMPLES, side, _SAMPLES, 3)
+    upper, lower = samples[:, 0], samples[:, 1]
+    total = (upper[:, :, 0] + upper[:, :, 1]) + (lower[:, :, 0] + lower[:, :, 1])
+    rounded: Pixels = np.floor(total / np.float32(_SAMPLES**2) + np.float32(0.5)).astype(np.uint8)
     return rounded
 
 
-def _middles(side: int, samples: int) -> Points:
-    """Middles of `samples` x `samples` parts of every pixel of a square, row by row."""
-    along = (np.arange(side * samples) + 0.5) / samples
-    return np.stack([np.tile(along, side * samples), np.repeat(along, side * samples)], axis=1)
+def _middles(side: int) -> Points:
+    """Middles of the pixels of a square, row by row."""
+    along = np.arange(side) + 0.5
+    return np.stack([np.tile(along, side), np.repeat(along, side)], axis=1)
 
 
 def _part(image: Pixels, spots: Points, halvings: int) -> tuple[NDArray[np.float32], Points]:
-    """(the part of the image around the spots, halved; x and y of its upper left corner)."""
+    """(the part of the image around the spots' corners, halved; x and y of its upper left corner)."""
     height, width = image.shape[:2]
     grain = 2**halvings
     low = np.clip(np.floor(spots.min(axis=0) / grain - 1) * grain, 0, None)
@@ -141,10 +155,10 @@ def _part(image: Pixels, spots: Points, halvings: int) -> tuple[NDArray[np.float
     return part, low.astype(np.float64)
 
 
-def _between(part: NDArray[np.float32], spots: Points) -> NDArray[np.float32]:
+def _between(part: NDArray[np.float32], x: NDArray[np.float64], y: NDArray[np.float64]) -> NDArray[np.float32]:
     """(n, 3): interpolated between the middles of pixels; the middle of the upper left one is at 0."""
     height, width = part.shape[:2]
-    x, y = np.clip(spots[:, 0], 0, width - 1), np.clip(spots[:, 1], 0, height - 1)
+    x, y = np.clip(x, 0, width - 1), np.clip(y, 0, height - 1)
     left, top = x.astype(np.intp), y.astype(np.intp)
     across, down = (x - left).astype(np.float32)[:, None], (y - top).astype(np.float32)[:, None]
     right, below = np.minimum(left + 1, width - 1), np.minimum(top + 1, height - 1) * width

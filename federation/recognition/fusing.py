@@ -7,13 +7,10 @@ references and frames: averages of strangers come closer to each other, too.
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-
-MOST_REFERENCES: Final = 5
-MOST_FRAMES: Final = 3
 
 
 def fused(embeddings: NDArray[np.floating[Any]]) -> NDArray[np.float64]:

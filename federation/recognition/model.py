@@ -3,6 +3,10 @@
 A release is public. It holds no embedding and no per-person number, only what left the differentially private releases
 of the run (`federation.privacy.plan`), and post-processing of it.
 
+The geometry. An embedding x has d numbers. Its code is made of ``z = normalise(P x - c)``, which has k numbers: P, of
+k x d, takes the directions that the recogniser uses and whitens what varies within people; c is the centre of the
+camera profile that took the image. Without P, k is d.
+
 Byte format: one canonical JSON object, ASCII, keys sorted, no spaces; arrays as base64 of little-endian float64.
 Parsing is strict: whatever parses re-serialises to the same bytes.
 """
@@ -22,6 +26,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final, Self, TypeAlias
 
 from federation.errors import MalformedMessageError, UsageError
+from federation.recognition.basis import Basis
 from federation.recognition.numbers import Numbers
 from federation.recognition.profiles import PROFILES
 
@@ -31,11 +36,18 @@ if TYPE_CHECKING:
 
     _Array: TypeAlias = NDArray[np.float64] | Numbers
 
-FORMAT: Final = "intaglio-model-release-1"
+FORMAT: Final = "intaglio-model-release-2"
 CODE_LENGTHS: Final = (1024, 2048)
 """Bits that a face code may have: those of the parameter sets in `federation.onebit`."""
 CODE_LENGTH: Final = 1024
 """Bits of a face code in new releases (ADR 160)."""
+
+ADAPTATIONS: Final = ("none", "centre", "scales")
+"""What may have been learnt from people."""
+MOST_REFERENCES: Final = 5
+"""Pictures that one reference may be averaged from (`federation.recognition.fusing`)."""
+MOST_FRAMES: Final = 3
+"""The same for a probe."""
 
 _MOST_BYTES = 16 << 20
 _LARGEST_DIMENSION = 1024
@@ -48,23 +60,23 @@ class Adapter:
     """Maps embeddings of a camera profile to vectors whose directions can be compared across profiles.
 
     Args:
-        centres: for each camera profile, (d,) float64, what is subtracted.
-        whitening: (d, d) float64, symmetric, or None for the identity.
+        centres: for each camera profile, (k,) float64, what is subtracted.
+        projection: (k, d) float64, what embeddings are multiplied with before that, or None for the identity: k is d.
         scales: for each camera profile whose embeddings must come from a tuned network (`federation.learning.scales`),
-            float64, what is added to the recogniser's scale layers; the frozen network makes the others.
+            float64, what is added to the recogniser's tuned numbers; the frozen network makes the others.
 
     Raises:
         UsageError: an array has another shape or type, or is not finite.
     """
 
     _centres: Mapping[str, Numbers]
-    _whitening: Numbers | None
+    _projection: Numbers | None
     _scales: Mapping[str, Numbers]
 
     def __init__(
         self,
         centres: Mapping[str, _Array],
-        whitening: _Array | None,
+        projection: _Array | None,
         scales: Mapping[str, _Array] = MappingProxyType({}),
     ) -> None:
         vectors, tuned = _frozen(centres), _frozen(scales)
@@ -77,11 +89,13 @@ class Adapter:
         shape = next(iter(vectors.values())).shape
         if len(shape) != 1 or not 0 < shape[0] <= _LARGEST_DIMENSION or any(c.shape != shape for c in vectors.values()):
             raise UsageError(f"all centres must be vectors of one length, at most {_LARGEST_DIMENSION}")
-        matrix = None if whitening is None else _numbers(whitening)
-        if matrix is not None and matrix.shape != shape * 2:
-            raise UsageError(f"the whitening matrix must be {shape[0]} x {shape[0]}")
+        matrix = None if projection is None else _numbers(projection)
+        if matrix is not None and not (
+            len(matrix.shape) == 2 and matrix.shape[0] == shape[0] <= matrix.shape[1] <= _LARGEST_DIMENSION  # noqa: PLR2004 - a matrix
+        ):
+            raise UsageError(f"the projection must be {shape[0]} x d, with d from {shape[0]} to {_LARGEST_DIMENSION}")
         object.__setattr__(self, "_centres", vectors)
-        object.__setattr__(self, "_whitening", matrix)
+        object.__setattr__(self, "_projection", matrix)
         object.__setattr__(self, "_scales", tuned)
 
     @classmethod
@@ -97,9 +111,13 @@ class Adapter:
         Raises:
             UsageError: a value is out of range. Other errors where it is none of ours.
         """
+        centres = {profile: _decode(text, None) for profile, text in value["centres"].items()}
+        size = min((centre.shape[0] for centre in centres.values()), default=0)
+        if value["projection"] is None and size != dimension:
+            raise UsageError("without a projection, a centre is as long as an embedding")
         return cls(
-            {profile: _decode(text, (dimension,)) for profile, text in value["centres"].items()},
-            None if value["whitening"] is None else _decode(value["whitening"], (dimension, dimension)),
+            centres,
+            None if value["projection"] is None else _decode(value["projection"], (size, dimension)),
             {profile: _decode(text, None) for profile, text in value.get("scales", {}).items()},
         )
 
@@ -107,7 +125,7 @@ class Adapter:
         """Its part of the canonical form of a release."""
         value: dict[str, object] = {
             "centres": {profile: _encode(centre) for profile, centre in self._centres.items()},
-            "whitening": None if self._whitening is None else _encode(self._whitening),
+            "projection": None if self._projection is None else _encode(self._projection),
         }
         if self._scales:  # without the key, releases of the other recipe keep their bytes
             value["scales"] = {profile: _encode(scales) for profile, scales in self._scales.items()}
@@ -115,7 +133,12 @@ class Adapter:
 
     @property
     def dimension(self) -> int:
-        """Length of one embedding."""
+        """Length of one embedding: d."""
+        return self.size if self._projection is None else self._projection.shape[1]
+
+    @property
+    def size(self) -> int:
+        """Length of what a code is made of: k."""
         return next(iter(self._centres.values())).shape[0]
 
     @property
@@ -124,13 +147,13 @@ class Adapter:
         return MappingProxyType({profile: centre.array for profile, centre in self._centres.items()})
 
     @property
-    def whitening(self) -> NDArray[np.float64] | None:
-        """What is multiplied with; read-only. None is the identity."""
-        return None if self._whitening is None else self._whitening.array
+    def projection(self) -> NDArray[np.float64] | None:
+        """What embeddings are multiplied with; read-only. None is the identity."""
+        return None if self._projection is None else self._projection.array
 
     @property
     def scales(self) -> Mapping[str, NDArray[np.float64]]:
-        """What is added to the recogniser's scale layers, by camera profile; read-only."""
+        """What is added to the recogniser's tuned numbers, by camera profile; read-only."""
         return MappingProxyType({profile: scales.array for profile, scales in self._scales.items()})
 
     def apply(self, embeddings: NDArray[np.floating[Any]], profile: str) -> NDArray[np.float64]:
@@ -141,7 +164,7 @@ class Adapter:
             profile: the camera profile that took the images.
 
         Returns:
-            (n, d) float64, rows of unit norm, or zero where an embedding equals the centre, or the adapter's numbers
+            (n, k) float64, rows of unit norm, or zero where an embedding equals the centre, or the adapter's numbers
             are so large that no direction is left: it is total.
 
         Raises:
@@ -154,9 +177,10 @@ class Adapter:
         if embeddings.ndim != 2 or embeddings.shape[1] != self.dimension:  # noqa: PLR2004 - a matrix
             raise UsageError(f"embeddings must be (n, {self.dimension}), got {embeddings.shape}")
         with np.errstate(over="ignore", invalid="ignore"):  # see Returns
-            vectors = embeddings.astype(np.float64) - self._centres[profile].array
-            if self._whitening is not None:
-                vectors = vectors @ self._whitening.array
+            vectors = embeddings.astype(np.float64)
+            if self._projection is not None:
+                vectors = vectors @ self._projection.array.T
+            vectors = vectors - self._centres[profile].array
             norms = np.linalg.norm(vectors, axis=1, keepdims=True)
         has_direction = np.isfinite(norms) & (norms > 0)
         return np.asarray(np.divide(vectors, norms, out=np.zeros_like(vectors), where=has_direction))
@@ -164,7 +188,7 @@ class Adapter:
 
 @dataclass(frozen=True)
 class PrivacyStatement:
-    """What was promised to the people whose images trained a release.
+    """What was promised to the people whose images trained a release; see `nobody` where there are none.
 
     Attributes:
         privacy_unit: whose total contribution is protected.
@@ -193,15 +217,25 @@ class PrivacyStatement:
         texts = (self.privacy_unit, self.neighboring_relation, *(name for name, _ in self.events))
         if not all(isinstance(text, str) and text for text in texts):
             raise UsageError("a privacy statement needs a unit, a neighbouring relation and names for its events")
-        for value in (self.epsilon, self.delta, *(noise for _, noise in self.events)):
-            if type(value) is not float or not math.isfinite(value) or value <= 0:
-                raise UsageError("epsilon, delta and noise multipliers must be positive floats")
-        for count in (self.people_train, self.organisations):
-            if type(count) is not int or count < 1:
-                raise UsageError("a privacy statement needs positive counts of people and organisations")
-        for count in (self.colluders, self.dropouts):
-            if type(count) is not int or not 0 <= count < self.organisations:
-                raise UsageError("a privacy statement cannot stand more colluders or drop-outs than organisations")
+        numbers = (self.epsilon, self.delta, *(noise for _, noise in self.events))
+        counts = (self.people_train, self.organisations, self.colluders, self.dropouts)
+        if not all(type(number) is float for number in numbers) or not all(type(count) is int for count in counts):
+            raise UsageError("epsilon, delta and noise multipliers must be floats, and counts whole numbers")
+        if not self.events:
+            if any(numbers) or any(counts):
+                raise UsageError("who released nothing of people has nothing to promise to any")
+            return
+        if not all(math.isfinite(number) and number > 0 for number in numbers):
+            raise UsageError("epsilon, delta and noise multipliers must be positive floats")
+        if self.people_train < 1 or self.organisations < 1:
+            raise UsageError("a privacy statement needs positive counts of people and organisations")
+        if not 0 <= self.colluders < self.organisations or not 0 <= self.dropouts < self.organisations:
+            raise UsageError("a privacy statement cannot stand more colluders or drop-outs than organisations")
+
+    @classmethod
+    def nobody(cls, privacy_unit: str, neighboring_relation: str) -> Self:
+        """Of a release that is made of public knowledge alone."""
+        return cls(privacy_unit, neighboring_relation, 0.0, 0.0, (), 0, 0)
 
 
 @dataclass(frozen=True, eq=False)
@@ -212,11 +246,17 @@ class ModelRelease:
         model_name: the recogniser that embeddings must come from, for people to read.
         model_digest: SHA-256, in hex, of everything that decides an embedding.
         adapter: applied to embeddings before they become codes.
-        adaptation: what was deployed: "none", "centre" or "centre and scatter".
+        adaptation: what of it was learnt from people: "none", "centre" or "scales".
         reason: why, in one sentence.
+        condition: camera condition of the recogniser's profile that probes are taken under, such as "mask".
         code_length: bits of a face code.
         threshold: largest Hamming distance that is accepted, in bits.
         fmr: the false match rate that the threshold was set for.
+        fmr_low: the true one is said to lie between this ...
+        fmr_high: ... and this, with a probability of 90 %.
+        basis: what that rests on.
+        references: how many pictures of a person are averaged for a reference when the threshold holds.
+        frames: the same for a probe.
         privacy: what was promised to the people whose images trained it.
         created: ISO 8601 time in UTC.
 
@@ -229,29 +269,49 @@ class ModelRelease:
     adapter: Adapter
     adaptation: str
     reason: str
+    condition: str
     threshold: int
     fmr: float
+    fmr_low: float
+    fmr_high: float
+    basis: Basis
     privacy: PrivacyStatement
     created: str
     code_length: int = CODE_LENGTH
+    references: int = 1
+    frames: int = 1
 
     def __post_init__(self) -> None:
-        if not all(isinstance(text, str) and text for text in (self.model_name, self.adaptation, self.reason)):
-            raise UsageError("a release needs a model name, what was adapted and why")
+        if not all(isinstance(text, str) and text for text in (self.model_name, self.reason, self.condition)):
+            raise UsageError("a release needs a model name, a reason and a camera condition")
+        if self.adaptation not in ADAPTATIONS:
+            raise UsageError(f"a release adapts one of these: {', '.join(ADAPTATIONS)}")
         if not isinstance(self.model_digest, str) or not _SHA256_HEX.match(self.model_digest):
             raise UsageError("the model digest must be a SHA-256 in lower-case hex")
         if type(self.code_length) is not int or self.code_length not in CODE_LENGTHS:
             raise UsageError(f"codes have {' or '.join(map(str, CODE_LENGTHS))} bits in this format")
         if type(self.threshold) is not int or not 0 <= self.threshold < self.code_length:
             raise UsageError(f"the threshold must be a whole number of bits from 0 to {self.code_length - 1}")
-        if type(self.fmr) is not float or not 0 < self.fmr < 1:
-            raise UsageError("the false match rate must be a float between 0 and 1")
+        self._require_rates()
+        for count, most in ((self.references, MOST_REFERENCES), (self.frames, MOST_FRAMES)):
+            if type(count) is not int or not 1 <= count <= most:
+                raise UsageError(f"a release is for 1 to {MOST_REFERENCES} references and 1 to {MOST_FRAMES} frames")
         try:
             created = datetime.fromisoformat(self.created)
         except (TypeError, ValueError) as error:
             raise UsageError("the time of creation must be ISO 8601") from error
         if created.tzinfo != UTC or created.isoformat() != self.created:
             raise UsageError("the time of creation must be UTC, as datetime.now(UTC).isoformat() gives it")
+
+    def _require_rates(self) -> None:
+        if type(self.fmr) is not float or not 0 < self.fmr < 1:
+            raise UsageError("the false match rate must be a float between 0 and 1")
+        if type(self.fmr_low) is not float or type(self.fmr_high) is not float:
+            raise UsageError("the interval of the false match rate is one of floats")
+        if not 0 <= self.fmr_low <= self.fmr_high <= 1:
+            raise UsageError("the interval of the false match rate lies between 0 and 1")
+        if not isinstance(self.basis, Basis) or not (self.privacy.events or self.basis is Basis.PUBLIC):
+            raise UsageError("a release says what its rate rests on; where nobody was asked, that is public")
 
     @property
     def dimension(self) -> int:
@@ -285,6 +345,12 @@ class ModelRelease:
             "code_length": self.code_length,
             "threshold": self.threshold,
             "fmr": self.fmr,
+            "fmr_low": self.fmr_low,
+            "fmr_high": self.fmr_high,
+            "basis": self.basis.value,
+            "condition": self.condition,
+            "references": self.references,
+            "frames": self.frames,
             "privacy": {
                 "privacy_unit": self.privacy.privacy_unit,
                 "neighboring_relation": self.privacy.neighboring_relation,
@@ -329,8 +395,12 @@ class ModelRelease:
             adapter=Adapter.from_json(value, d),
             adaptation=value["adaptation"],
             reason=value["reason"],
+            condition=value["condition"],
             threshold=value["threshold"],
             fmr=value["fmr"],
+            fmr_low=value["fmr_low"],
+            fmr_high=value["fmr_high"],
+            basis=Basis(value["basis"]),
             privacy=PrivacyStatement(
                 privacy_unit=privacy["privacy_unit"],
                 neighboring_relation=privacy["neighboring_relation"],
@@ -344,6 +414,8 @@ class ModelRelease:
             ),
             created=value["created"],
             code_length=value["code_length"],
+            references=value["references"],
+            frames=value["frames"],
         )
 
 

@@ -3,31 +3,40 @@
 A recogniser is more than its weights. The same weights give other embeddings when a face is cut in another way, and a
 threshold that was set for one recogniser accepts nobody, or everybody, with another. So whatever depends on the
 recogniser is written down once, and its digest says which one was meant: how a face is cut and what the network is
-fed with, how long embeddings and codes are, what is publicly known about embeddings under each camera condition, how
-records are clipped in training, and in words where weights and training data come from.
+fed with, how long embeddings and codes are, in which subspace embeddings lie, what is publicly known of them under each
+camera condition (`federation.recognition.conditions`), how records are clipped in training, and in words where weights
+and training data come from.
 
 Byte format: the canonical form of `federation.statements`. It has no fractions, so every number is a whole one of the
-unit that its name ends in, and centres are base64 of little-endian float32.
+unit that its name ends in, and arrays are base64 of little-endian float32.
 """
 
 from __future__ import annotations
 
-import base64
-import binascii
 import enum
 import hashlib
-import math
+import operator
 import re
-import struct
 from dataclasses import dataclass
 from typing import Any, Final, Self
 
 from federation.errors import UsageError
+from federation.recognition.conditions import (
+    CLEAN,
+    FEWEST_DIRECTIONS,
+    MOST_DIRECTIONS,
+    MOST_PEOPLE,
+    CameraCondition,
+    numbers_of,
+    text_of,
+    whole,
+)
+from federation.recognition.numbers import SingleNumbers
 from federation.recognition.templates import Alignment
 from federation.statements import JsonValue, canonical_bytes, parse, require_name, require_text
 
-FORMAT: Final = "intaglio-recogniser-profile-1"
-MOST_BYTES: Final = 1 << 20
+FORMAT: Final = "intaglio-recogniser-profile-2"
+MOST_BYTES: Final = 2 << 20
 SMALLEST_DIMENSION, LARGEST_DIMENSION = 64, 1024
 """Range of embedding lengths that the one-bit match was analysed for."""
 CODE_LENGTHS: Final = (1024, 2048)
@@ -35,8 +44,7 @@ CODE_LENGTHS: Final = (1024, 2048)
 _MOST_BATCH = 64
 _MOST_CONDITIONS = 16
 _MOST_SETS = 32
-_MOST_PEOPLE = 10_000_000
-_MILLION = 1_000_000
+_ORTHONORMAL = 1e-4
 _MOST_MEAN, _MOST_DIVISOR = 255_000, 1_000_000
 _SHA256_HEX = re.compile(r"[0-9a-f]{64}\Z")
 
@@ -90,48 +98,6 @@ class Preprocessing:
 
 
 @dataclass(frozen=True)
-class ConditionMoments:
-    """What is publicly known about embeddings under one camera condition. No number of any one person.
-
-    Attributes:
-        condition: its name, such as "clean" or "mask".
-        centre: (d,) the mean over people of their mean embeddings. Every number is a float32. Its norm is at most 1:
-            near 1 where all faces lie in a narrow cone, near 0 where they are spread over all directions.
-        spread_millionths: standard deviation of angle / pi between different people, after the centre was subtracted.
-        people: how many the two were measured on.
-
-    Raises:
-        UsageError: a value is out of range.
-    """
-
-    condition: str
-    centre: tuple[float, ...]
-    spread_millionths: int
-    people: int
-
-    def __post_init__(self) -> None:
-        require_name("the name of a condition", self.condition)
-        if not all(type(number) is float and math.isfinite(number) for number in self.centre):
-            raise UsageError("a public centre holds finite floats")
-        if self.mean_norm > 1 + 1e-6 or struct.unpack(f"<{len(self.centre)}f", _packed(self.centre)) != self.centre:
-            raise UsageError("a public centre holds float32 numbers, and its norm is at most 1")
-        if type(self.spread_millionths) is not int or not 0 < self.spread_millionths < _MILLION:
-            raise UsageError("a spread of impostor distances is between 0 and 1, in millionths")
-        if type(self.people) is not int or not 2 <= self.people <= _MOST_PEOPLE:  # noqa: PLR2004 - a pair
-            raise UsageError(f"moments are those of 2 to {_MOST_PEOPLE} people")
-
-    @property
-    def mean_norm(self) -> float:
-        """Norm of the centre."""
-        return math.hypot(*self.centre)
-
-    @property
-    def spread(self) -> float:
-        """Standard deviation of angle / pi between different people, after centring."""
-        return self.spread_millionths / _MILLION
-
-
-@dataclass(frozen=True)
 class FaceSet:
     """A set of faces that moments were measured on.
 
@@ -152,8 +118,8 @@ class FaceSet:
         require_text("the terms of a set of faces", self.terms)
         if type(self.people) is not int or type(self.images) is not int:
             raise UsageError("a set of faces has whole numbers of people and images")
-        if not 1 <= self.people <= self.images <= _MOST_PEOPLE:
-            raise UsageError(f"a set of faces has at least one person, and an image of each, at most {_MOST_PEOPLE}")
+        if not 1 <= self.people <= self.images <= MOST_PEOPLE:
+            raise UsageError(f"a set of faces has at least one person, and an image of each, at most {MOST_PEOPLE}")
 
 
 @dataclass(frozen=True)
@@ -181,17 +147,13 @@ class Clips:
     """How far one person can move what is learnt (`federation.learning.moments`).
 
     Attributes:
-        centre_thousandths: largest norm of both offsets from the public centres together.
-        scatter_thousandths: largest norm of the scatter of a person's embeddings.
+        centre_thousandths: largest norm of a person's offset from the public centres.
     """
 
     centre_thousandths: int
-    scatter_thousandths: int
 
     def __post_init__(self) -> None:
-        for clip in (self.centre_thousandths, self.scatter_thousandths):
-            if type(clip) is not int or not 0 < clip <= 4_000:  # noqa: PLR2004 - two offsets of unit vectors
-                raise UsageError("clips are 1 to 4000 thousandths")
+        whole("the clip of a centre, in thousandths,", self.centre_thousandths, 1, 2_000)
 
 
 @dataclass(frozen=True)
@@ -200,14 +162,16 @@ class RecogniserProfile:
 
     Attributes:
         name: short, for people to read and to choose by.
-        network: the code that runs the weights: "mobilefacenet", "resnet29" or "onnx".
+        network: the code that runs the weights: "mobilefacenet" or "onnx".
         weights_digest: SHA-256, in hex, of the file of weights.
         alignment: how a face is cut.
         preprocessing: what becomes of a cut.
         dimension: length of an embedding.
         code_length: bits of a face code.
-        moments: for each camera condition, in the order of their names. None are known of a recogniser that was not
-            measured; then nothing can be trained or released with it.
+        subspace: (k, d), orthonormal rows: the directions that embeddings have. Codes are made of these k numbers.
+            (0, d) for a recogniser that was not measured.
+        conditions: camera conditions in the order of their names; "clean", which references are, is one of them. None
+            are known of a recogniser that was not measured; then nothing can be trained or released with it.
         sets: what they were measured on, in the order of their names.
         clips: for training.
         provenance: in words.
@@ -223,7 +187,8 @@ class RecogniserProfile:
     preprocessing: Preprocessing
     dimension: int
     code_length: int
-    moments: tuple[ConditionMoments, ...]
+    subspace: SingleNumbers
+    conditions: tuple[CameraCondition, ...]
     sets: tuple[FaceSet, ...]
     clips: Clips
     provenance: Provenance
@@ -237,31 +202,50 @@ class RecogniserProfile:
             raise UsageError(f"an embedding has {SMALLEST_DIMENSION} to {LARGEST_DIMENSION} numbers")
         if type(self.code_length) is not int or self.code_length not in CODE_LENGTHS:
             raise UsageError(f"codes have {' or '.join(map(str, CODE_LENGTHS))} bits")
-        _require_ordered("conditions", [moments.condition for moments in self.moments], _MOST_CONDITIONS)
+        _require_ordered("conditions", [condition.name for condition in self.conditions], _MOST_CONDITIONS)
         _require_ordered("sets of faces", [faces.name for faces in self.sets], _MOST_SETS)
-        if any(len(moments.centre) != self.dimension for moments in self.moments):
-            raise UsageError(f"every public centre has {self.dimension} numbers, as an embedding has")
+        self._require_measured() if self.conditions else self._require_bare()
+
+    def _require_bare(self) -> None:
+        if self.subspace.shape != (0, self.dimension) or self.sets:
+            raise UsageError("a recogniser that was not measured has no subspace and no sets")
+
+    def _require_measured(self) -> None:
+        if len(self.subspace.shape) != 2 or self.subspace.shape[1] != self.dimension:  # noqa: PLR2004 - a matrix
+            raise UsageError(f"the directions of a subspace have {self.dimension} numbers, as an embedding has")
+        if not FEWEST_DIRECTIONS <= self.directions <= min(MOST_DIRECTIONS, self.dimension):
+            raise UsageError(f"a subspace has {FEWEST_DIRECTIONS} to {MOST_DIRECTIONS} directions")
+        _require_orthonormal(self.subspace)
+        if any(condition.centre.shape != (self.directions,) for condition in self.conditions):
+            raise UsageError(f"every public centre has {self.directions} numbers, as the subspace has directions")
+        if CLEAN not in (condition.name for condition in self.conditions):
+            raise UsageError(f"a measured recogniser knows the condition {CLEAN}")
         people = sum(faces.people for faces in self.sets)
-        if any(moments.people > people for moments in self.moments):
-            raise UsageError("moments were measured on more people than the sets of faces have")
+        if any(condition.people > people for condition in self.conditions):
+            raise UsageError("a condition was measured on more people than the sets of faces have")
+
+    @property
+    def directions(self) -> int:
+        """Length of what codes are made of; 0 for a recogniser that was not measured."""
+        return self.subspace.shape[0]
 
     @property
     def digest(self) -> str:
         """SHA-256, in hex, of `to_bytes`."""
         return hashlib.sha256(self.to_bytes()).hexdigest()
 
-    def moments_of(self, condition: str) -> ConditionMoments:
+    def condition(self, name: str) -> CameraCondition:
         """What is known under a camera condition.
 
         Raises:
             UsageError: nothing.
         """
-        for moments in self.moments:
-            if moments.condition == condition:
-                return moments
-        known = ", ".join(moments.condition for moments in self.moments) or "none"
+        for condition in self.conditions:
+            if condition.name == name:
+                return condition
+        known = ", ".join(condition.name for condition in self.conditions) or "none"
         raise UsageError(
-            f"the profile of {self.name} knows these camera conditions: {known}; not {condition}. Measure it: "
+            f"the profile of {self.name} knows these camera conditions: {known}; not {name}. Measure it: "
             "intaglio models profile"
         )
 
@@ -286,23 +270,14 @@ class RecogniserProfile:
             },
             "dimension": self.dimension,
             "code_length": self.code_length,
-            "moments": [
-                {
-                    "condition": moments.condition,
-                    "centre": base64.b64encode(_packed(moments.centre)).decode("ascii"),
-                    "spread_millionths": moments.spread_millionths,
-                    "people": moments.people,
-                }
-                for moments in self.moments
-            ],
+            "directions": self.directions,
+            "subspace": text_of(self.subspace),
+            "conditions": [condition.to_json() for condition in self.conditions],
             "sets": [
                 {"name": faces.name, "people": faces.people, "images": faces.images, "terms": faces.terms}
                 for faces in self.sets
             ],
-            "clips": {
-                "centre_thousandths": self.clips.centre_thousandths,
-                "scatter_thousandths": self.clips.scatter_thousandths,
-            },
+            "clips": {"centre_thousandths": self.clips.centre_thousandths},
             "provenance": {
                 "weights": self.provenance.weights,
                 "licence": self.provenance.licence,
@@ -324,6 +299,8 @@ class RecogniserProfile:
     def _from_json(cls, value: dict[str, Any]) -> Self:
         alignment, preprocessing = value["alignment"], value["preprocessing"]
         clips, provenance = value["clips"], value["provenance"]
+        directions = value["directions"]
+        whole("the directions of a subspace", directions, 0, MOST_DIRECTIONS)
         return cls(
             name=value["name"],
             network=value["network"],
@@ -340,19 +317,12 @@ class RecogniserProfile:
             ),
             dimension=value["dimension"],
             code_length=value["code_length"],
-            moments=tuple(
-                ConditionMoments(
-                    moments["condition"],
-                    _unpacked(moments["centre"]),
-                    moments["spread_millionths"],
-                    moments["people"],
-                )
-                for moments in value["moments"]
-            ),
+            subspace=numbers_of(value["subspace"], (directions, value["dimension"])),
+            conditions=tuple(CameraCondition.from_json(each, directions) for each in value["conditions"]),
             sets=tuple(
                 FaceSet(faces["name"], faces["people"], faces["images"], faces["terms"]) for faces in value["sets"]
             ),
-            clips=Clips(clips["centre_thousandths"], clips["scatter_thousandths"]),
+            clips=Clips(clips["centre_thousandths"]),
             provenance=Provenance(provenance["weights"], provenance["licence"], provenance["training"]),
         )
 
@@ -362,18 +332,13 @@ def _require_ordered(what: str, names: list[str], most: int) -> None:
         raise UsageError(f"{what} of a profile come in the order of their names, each once, at most {most}")
 
 
-def _packed(numbers: tuple[float, ...]) -> bytes:
-    try:
-        return struct.pack(f"<{len(numbers)}f", *numbers)
-    except OverflowError as error:
-        raise UsageError("a public centre holds float32 numbers, and its norm is at most 1") from error
-
-
-def _unpacked(text: str) -> tuple[float, ...]:
-    try:
-        raw = base64.b64decode(text, validate=True)
-    except binascii.Error as error:
-        raise UsageError("a public centre is not base64") from error
-    if len(raw) % 4:
-        raise UsageError("a public centre holds float32 numbers")
-    return struct.unpack(f"<{len(raw) // 4}f", raw)
+def _require_orthonormal(subspace: SingleNumbers) -> None:
+    """Raises UsageError unless rows have norm 1 and are at right angles to each other, up to float32."""
+    rows, length = subspace.shape
+    values = subspace.values
+    vectors = [values[row * length : (row + 1) * length] for row in range(rows)]
+    for place, vector in enumerate(vectors):
+        for other in range(place + 1):
+            product = sum(map(operator.mul, vector, vectors[other]))
+            if abs(product - (place == other)) > _ORTHONORMAL:
+                raise UsageError("the rows of a subspace are not orthonormal")

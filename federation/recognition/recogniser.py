@@ -3,8 +3,8 @@
 A recogniser is frozen. What is trained is the small adaptation that follows it (see `federation.learning.moments`). How
 a face is cut for it, and all else that belongs to it, is in its profile.
 
-`federation.recognition.mobilefacenet` and `federation.recognition.resnet` are networks that come with the project, the
-second one apart because it needs torch; `federation.recognition.foreign` runs a model that somebody brings.
+`federation.recognition.mobilefacenet` is the network that comes with the project, `federation.recognition.foreign`
+runs a model that somebody brings.
 
 Nothing here reads files: models come in as bytes.
 """
@@ -19,9 +19,6 @@ from numpy.typing import NDArray
 
 from federation.errors import UsageError
 from federation.recognition.profile import ColourOrder, Preprocessing, RecogniserProfile
-
-CHIP_SIDE = 150
-"""Height and width of a chip as dlib cuts it, in pixels."""
 
 Chips = NDArray[np.uint8]
 """(n, side, side, 3) uint8, RGB: faces cut as a profile says. Sensitive."""
@@ -62,8 +59,8 @@ class Recogniser(Protocol):
         """
 
 
-def require_chips(chips: Chips, side: int = CHIP_SIDE) -> None:
-    """Refuses arrays that are not aligned chips.
+def require_chips(chips: Chips, side: int) -> None:
+    """Refuses arrays that are not aligned chips of `side` pixels.
 
     Raises:
         UsageError: another shape or type.

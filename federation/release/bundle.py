@@ -267,8 +267,12 @@ def claims_of(release: ModelRelease, epsilon_audit: EpsilonAudit | None = None) 
         raise UsageError("the audit of epsilon attacked another promise than the release makes")
     return Claims(
         digest=bytes.fromhex(release.digest),
+        recogniser=bytes.fromhex(release.model_digest),
         threshold=release.threshold,
         fmr=release.fmr,
+        fmr_low=release.fmr_low,
+        fmr_high=release.fmr_high,
+        basis=release.basis,
         parameters=PARAMETERS[release.code_length],
         privacy_unit=release.privacy.privacy_unit,
         epsilon=release.privacy.epsilon,

@@ -46,6 +46,7 @@ from federation.audit.wolf import (
 )
 from federation.consent.purposes import DAY_SECONDS
 from federation.errors import IntaglioError, ProofError, RefusedError, UsageError
+from federation.recognition.basis import Basis
 from federation.statements import (
     DIGEST_BYTES,
     PUBLIC_KEY_BYTES,
@@ -64,7 +65,7 @@ from federation.statements import (
 )
 from federation.verdict import Verdict
 
-FORMAT: Final = "intaglio-release-bundle-2"
+FORMAT: Final = "intaglio-release-bundle-3"
 LONGEST_VALIDITY_SECONDS: Final = 365 * DAY_SECONDS
 """An audit is repeated at least once a year."""
 
@@ -149,8 +150,12 @@ class Claims:
 
     Attributes:
         digest: SHA-256 of the model release; what transcripts and receipts are bound to.
+        recogniser: SHA-256 of the recogniser profile that embeddings are made under.
         threshold: largest accepted Hamming distance, bits.
         fmr: false match rate that the threshold was set for.
+        fmr_low: the true one is said to lie between this ...
+        fmr_high: ... and this.
+        basis: what that rests on.
         parameters: name of the homomorphic parameters and the protocol.
         privacy_unit: whose contribution is protected.
         epsilon: claimed, of all releases of training composed.
@@ -159,8 +164,12 @@ class Claims:
     """
 
     digest: bytes
+    recogniser: bytes
     threshold: int
     fmr: float
+    fmr_low: float
+    fmr_high: float
+    basis: Basis
     parameters: str
     privacy_unit: str
     epsilon: float
@@ -169,27 +178,49 @@ class Claims:
 
     def __post_init__(self) -> None:
         require_length("the digest of a release", self.digest, DIGEST_BYTES)
+        require_length("the digest of a recogniser profile", self.recogniser, DIGEST_BYTES)
         require_name("the parameters", self.parameters)
         require_text("the privacy unit", self.privacy_unit)
         if type(self.threshold) is not int or self.threshold < 0:
             raise UsageError("a threshold is a whole number of bits")
         measured = 0.0 if self.epsilon_lower_bound is None else self.epsilon_lower_bound
-        if any(type(number) is not float for number in (self.fmr, self.epsilon, self.delta, measured)):
-            raise UsageError("fmr, epsilon and delta are floats")
-        if not (0 < self.fmr < 1 and 0 < self.delta < 1 and 0 < self.epsilon < float("inf")):
-            raise UsageError("fmr and delta lie between 0 and 1, and epsilon is positive and finite")
+        numbers = (self.fmr, self.fmr_low, self.fmr_high, self.epsilon, self.delta, measured)
+        if any(type(number) is not float for number in numbers):
+            raise UsageError("fmr with its interval, epsilon and delta are floats")
+        if not 0 <= self.fmr_low <= self.fmr_high <= 1:
+            raise UsageError("the interval of the false match rate lies between 0 and 1")
+        if not (0 < self.fmr < 1 and 0 <= self.delta < 1 and 0 <= self.epsilon < float("inf")):
+            raise UsageError("fmr and delta lie between 0 and 1, and epsilon is finite")
+        if (self.epsilon == 0) != (self.delta == 0):
+            raise UsageError("epsilon and delta are both 0, where nothing was asked of people, or both above it")
         if not 0 <= measured <= self.epsilon:
             raise UsageError("an attack measured more than the claimed epsilon, so the claim is wrong; find out why")
+
+    @property
+    def rate_text(self) -> str:
+        """The stated rate with its interval and what it rests on, for people to read."""
+        return f"{self.fmr:g} ({self.fmr_low:.2g} to {self.fmr_high:.2g} with 90 %), {self.basis.text}"
+
+    @property
+    def promise_text(self) -> str:
+        """Epsilon, for people to read."""
+        if not self.epsilon:
+            return "0: nobody was asked"
+        return f"{self.epsilon:g} for a {self.privacy_unit} at delta {self.delta:g}"
 
     def to_json(self) -> dict[str, JsonValue]:
         """The JSON object."""
         value: dict[str, JsonValue] = {
+            "basis": self.basis.value,
             "delta": repr(self.delta),
             "digest": self.digest.hex(),
             "epsilon": repr(self.epsilon),
             "fmr": repr(self.fmr),
+            "fmr_high": repr(self.fmr_high),
+            "fmr_low": repr(self.fmr_low),
             "parameters": self.parameters,
             "privacy_unit": self.privacy_unit,
+            "recogniser": self.recogniser.hex(),
             "threshold": self.threshold,
         }
         if self.epsilon_lower_bound is not None:
@@ -202,8 +233,12 @@ class Claims:
         measured = value.get("epsilon_lower_bound")
         return cls(
             digest=bytes.fromhex(value["digest"]),
+            recogniser=bytes.fromhex(value["recogniser"]),
             threshold=value["threshold"],
             fmr=float(value["fmr"]),
+            fmr_low=float(value["fmr_low"]),
+            fmr_high=float(value["fmr_high"]),
+            basis=Basis(value["basis"]),
             parameters=value["parameters"],
             privacy_unit=value["privacy_unit"],
             epsilon=float(value["epsilon"]),

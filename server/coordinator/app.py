@@ -1,14 +1,14 @@
-"""The coordinator's Flower ServerApp: trains, which opens two secure sums or more and publishes one model release.
+"""The coordinator's Flower ServerApp: opens secure sums as its plan says, and publishes one model release.
 
     plan -> nodes -> reserve in the ledger -> keys and shares -> moments -> adapter -> threshold -> release -> commit
 
-How a run goes is in `server.coordinator.runs`; the recipe `EVALUATE`, which measures a release, in
-`server.coordinator.evaluating`.
+A plan whose noise would drown whatever people could add asks nobody: then the release is made of public knowledge at
+once, without nodes and without a charge. How a run goes is in `server.coordinator.runs`; the recipe `EVALUATE`, which
+measures a release, in `server.coordinator.evaluating`.
 """
 
 from __future__ import annotations
 
-import io
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -19,10 +19,10 @@ from flwr.app import Context
 from flwr.serverapp import Grid, ServerApp
 from numpy.typing import NDArray
 
-from federation.errors import UsageError
-from federation.learning.evaluation import choose_threshold
+from federation.errors import MalformedMessageError, UsageError
 from federation.learning.evaluation_plan import EVALUATE
-from federation.learning.moments import TrainedAdapter, build_adapter, no_adapter
+from federation.learning.moments import Shift
+from federation.learning.releasing import ReleaseTerms, observed_of, public_release, reason_of
 from federation.learning.rounds import (
     EVALUATE_THRESHOLD,
     TRAIN_MOMENTS,
@@ -32,10 +32,11 @@ from federation.learning.rounds import (
     threshold_request,
 )
 from federation.privacy.plan import MOMENTS, SCALES, THRESHOLD, Adaptation, PrivacyPlan
+from federation.recognition.mobilefacenet import shipped_profile
 from federation.recognition.model import ModelRelease
+from federation.recognition.profile import RecogniserProfile
 from server.coordinator.evaluating import EvaluationSettings, evaluate
-from server.coordinator.runs import Opened, RunConfig, RunSettings, carry_out, say, say_promise
-from server.coordinator.secure_sums import OpenedSum
+from server.coordinator.runs import Opened, RunConfig, RunSettings, carry_out, carry_out_alone, say, say_promise
 
 app = ServerApp()
 
@@ -47,50 +48,45 @@ class TrainingSettings:
     Attributes:
         run: what every run needs.
         plan: the same plan.
-        fmr: false match rate that the threshold is for.
-        start: file with the public start, (d,) float64, as NumPy saves it.
-        model_name: the recogniser that embedded the images.
-        model_digest: its SHA-256 in hex.
+        terms: what the release is for: recogniser profile, camera condition, false match rate, and how many images are
+            averaged.
     """
 
     run: RunSettings
     plan: PrivacyPlan
-    fmr: float
-    start: Path
-    model_name: str
-    model_digest: str
+    terms: ReleaseTerms
 
     @classmethod
     def read(cls, config: RunConfig) -> TrainingSettings:
-        """Reads the run configuration.
+        """Reads the run configuration, and the recogniser profile that it names.
 
         Raises:
-            UsageError: a key is missing or its value is out of range.
+            UsageError: a key is missing or its value is out of range, or the profile is none or knows too little.
         """
-        recipe = config.text("recipe")
+        recipe, profile = config.text("recipe"), _profile(config.optional("profile"))
+        terms = ReleaseTerms(
+            profile,
+            config.text("condition"),
+            config.number("fmr"),
+            config.count("references"),
+            config.count("frames"),
+        )
         plan = PrivacyPlan.for_epsilon(
             config.number("epsilon"),
             delta=config.number("delta"),
             people=int(config.number("people")),
             organisations=int(config.number("num-organisations")),
-            dimension=int(config.number("dimension")),
+            dimension=profile.dimension,
+            directions=profile.directions,
             threshold_share=config.number("threshold-share"),
-            centre_clip=config.number("centre-clip"),
-            scatter_clip=config.number("scatter-clip"),
+            centre_clip=profile.clips.centre_thousandths / 1000,
             colluders=config.count("colluders"),
             dropouts=config.count("dropouts"),
             tuned=_tunable() if recipe == SCALES else 0,
             steps=config.count("steps") if recipe == SCALES else 0,
             gradient_clip=config.number("gradient-clip"),
         )
-        return cls(
-            run=RunSettings.read(config, plan),
-            plan=plan,
-            fmr=config.number("fmr"),
-            start=Path(config.text("public-start")),
-            model_name=config.text("model-name"),
-            model_digest=config.text("model-digest"),
-        )
+        return cls(RunSettings.read(config, plan), plan, terms)
 
 
 @app.main()
@@ -119,83 +115,87 @@ def run_once(grid: Grid, config: Mapping[str, object], *, run: str) -> None:
 
 def train(grid: Grid, settings: TrainingSettings, *, run: str) -> ModelRelease:
     """One whole training run. Errors as for `run_once`."""
-    plan = settings.plan
-    start = _load_start(settings.start, plan.dimension)
-    say_promise(plan)
-    say(f"plan: adapt {plan.adaptation.value}; {plan.planned_noise}")
-    facts = ([settings.fmr, settings.model_name, settings.model_digest], start.tolist())
+    plan, terms = settings.plan, settings.terms
+    if not plan.events:
+        reason = reason_of(plan, Adaptation.NONE, 0.0)
+        release = public_release(terms, created=datetime.now(UTC), reason=reason)
+        say("nothing is asked of anybody and nothing is charged: the release is made of public knowledge alone")
+        carry_out_alone(settings.run, run=run, result=release.to_bytes())
+    else:
+        say_promise(plan)
+        check = "; the threshold is checked" if plan.checks_threshold else ""
+        say(f"plan: adapt {plan.adaptation.value}; {plan.planned_noise}{check}")
+        facts = (terms.profile.digest, terms.condition, terms.fmr, terms.references, terms.frames)
 
-    def make(opened: Opened) -> bytes:
-        return _release(settings, *_collect(opened, plan, start)).to_bytes()
+        def make(opened: Opened) -> bytes:
+            return _release(settings, opened).to_bytes()
 
-    return ModelRelease.from_bytes(carry_out(grid, settings.run, run=run, facts=facts, make=make))
-
-
-def _release(settings: TrainingSettings, trained: TrainedAdapter, summary: OpenedSum) -> ModelRelease:
-    release = ModelRelease(
-        model_name=settings.model_name,
-        model_digest=settings.model_digest,
-        adapter=trained.adapter,
-        adaptation=trained.adaptation.value,
-        reason=trained.reason,
-        threshold=choose_threshold(
-            summary.total,
-            trained.prior,
-            pairs=summary.pairs,
-            noise_multiplier=summary.noise_multiplier,
-            fmr=settings.fmr,
-        ),
-        fmr=settings.fmr,
-        privacy=settings.plan.statement(),
-        created=datetime.now(UTC).isoformat(),
+        release = ModelRelease.from_bytes(carry_out(grid, settings.run, run=run, facts=facts, make=make))
+    say(
+        f"threshold: {release.threshold} of {release.code_length} bits for FMR {release.fmr:g}, {release.basis.value}: "
+        f"between {release.fmr_low:.2g} and {release.fmr_high:.2g} in nine of ten cases"
     )
-    say(f"round 2 of 2, threshold: {release.threshold} of {release.code_length} bits for FMR {release.fmr:g}")
     return release
 
 
-def _collect(opened: Opened, plan: PrivacyPlan, start: NDArray[np.float64]) -> tuple[TrainedAdapter, OpenedSum]:
-    """Both releases: the adapter, and the summary that the threshold comes from."""
-    if plan.adaptation is Adaptation.NONE:
-        trained = no_adapter(
-            plan,
-            f"Nothing is adapted: for {plan.people} people at epsilon {plan.epsilon:g} {plan.planned_noise}, which "
-            "would do more harm than good.",
+def _release(settings: TrainingSettings, opened: Opened) -> ModelRelease:
+    """Opens what the plan asks for, and makes the release of it."""
+    plan, terms = settings.plan, settings.terms
+    shift, scales, members, adaptation = Shift.nothing(plan.directions), None, 0, Adaptation.NONE
+    if plan.adaptation is Adaptation.SCALES:
+        scales = _scales(opened, plan)
+        adaptation = Adaptation.NONE if scales is None else Adaptation.SCALES
+    elif plan.adaptation is Adaptation.CENTRE:
+        made = opened(MOMENTS, TRAIN_MOMENTS, moments_request(terms.public_centre))
+        shift, members = (
+            Shift.of(made.total, plan, noise_multiplier=made.noise_multiplier, people=made.people),
+            made.people,
         )
-    elif plan.recipe == SCALES:
-        from federation.learning.scales import Descent  # noqa: PLC0415 - torch takes seconds, and other recipes need none of it
-
-        descent = Descent.start()
-        for step in range(1, plan.steps + 1):
-            made = opened(f"{SCALES}-{step}", TRAIN_SCALES, scales_request(descent.scales))
-            descent = descent.step(made.total, made.people, made.noise_multiplier)
-            say(f"step {step} of {plan.steps}: the sum over {made.organisations} of {plan.organisations} organisations")
-        trained = descent.adapter(plan)
-        say(trained.reason)
-    else:
-        moments = opened(MOMENTS, TRAIN_MOMENTS, moments_request(start))
-        trained = build_adapter(
-            moments.total, start, plan, noise_multiplier=moments.noise_multiplier, people=moments.people
-        )
-        say(
-            f"round 1 of 2, moments: the sum over {moments.organisations} of {plan.organisations} organisations. "
-            f"{trained.reason}"
-        )
-    return trained, opened(THRESHOLD, EVALUATE_THRESHOLD, threshold_request(trained.adapter, trained.prior))
+        adaptation = Adaptation.CENTRE if shift.weight > 0 else Adaptation.NONE
+        say(f"moments: the sum over {made.organisations} of {plan.organisations} organisations")
+    say(reason := reason_of(plan, adaptation, shift.weight))
+    observed = None
+    if plan.checks_threshold:
+        question = terms.question(shift, scales)
+        checked = opened(THRESHOLD, EVALUATE_THRESHOLD, threshold_request(question))
+        if checked.pairs:
+            observed = observed_of(checked.total, people=checked.pairs, noise_multiplier=checked.noise_multiplier)
+        say(f"threshold: the sum over {checked.organisations} of {plan.organisations} organisations")
+    return terms.release(
+        terms.adapter(shift, scales),
+        terms.threshold(shift, observed, members=members),
+        adaptation=adaptation,
+        reason=reason,
+        privacy=plan.statement(),
+        created=datetime.now(UTC),
+    )
 
 
-def _load_start(path: Path, dimension: int) -> NDArray[np.float64]:
+def _scales(opened: Opened, plan: PrivacyPlan) -> NDArray[np.float64] | None:
+    """What probes' scale layers get after all steps; None where only noise was seen."""
+    from federation.learning.scales import Descent  # noqa: PLC0415 - torch takes seconds, and other recipes need none of it
+
+    descent = Descent.start()
+    for step in range(1, plan.steps + 1):
+        made = opened(f"{SCALES}-{step}", TRAIN_SCALES, scales_request(descent.scales))
+        descent = descent.step(made.total, made.people, made.noise_multiplier)
+        say(f"step {step} of {plan.steps}: the sum over {made.organisations} of {plan.organisations} organisations")
+    return descent.scales if descent.scales.any() else None
+
+
+def _profile(path: str) -> RecogniserProfile:
+    """The profile in a file; the one that comes with the project where none is named."""
+    if not path:
+        return shipped_profile()
     try:
-        start = np.load(io.BytesIO(path.read_bytes()), allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
+        return RecogniserProfile.from_bytes(Path(path).read_bytes())
+    except (OSError, MalformedMessageError) as error:
         raise UsageError(
-            f"public-start must name a .npy file with the recogniser's embedding of an empty chip, not {path}"
+            f"profile must name a recogniser profile, as `intaglio models profile` writes it, not {path}"
         ) from error
-    if start.dtype != np.float64 or start.shape != (dimension,) or not np.isfinite(start).all():
-        raise UsageError(f"the public start must be {dimension} finite float64 numbers")
-    return np.asarray(start, dtype=np.float64)
 
 
 def _tunable() -> int:
-    from federation.recognition.resnet import TUNABLE  # noqa: PLC0415 - torch takes seconds, and other recipes need none of it
+    from federation.recognition.mobilefacenet import TUNABLE  # noqa: PLC0415 - other recipes need none of it
 
     return TUNABLE

@@ -25,9 +25,6 @@ from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 
-import numpy as np
-from numpy.typing import NDArray
-
 from federation.errors import BudgetExhaustedError, IntaglioError, RoundAbortedError, UnavailableError, UsageError
 from federation.identity import IdentityKey
 from federation.learning.evaluation_plan import EVALUATE, Group
@@ -37,6 +34,7 @@ from federation.membership.fleet import flower_environment
 from federation.privacy.plan import MOMENTS
 from federation.recognition.embeddings import EmbeddingSet
 from federation.recognition.model import ModelRelease
+from federation.recognition.profile import RecogniserProfile
 from federation.secagg.session import roster_to_text
 from server.coordinator.application import application_files
 from server.coordinator.programs import program_path, stop_group
@@ -53,16 +51,17 @@ _ERRORS = {kind.__name__: kind for kind in (UsageError, BudgetExhaustedError, Ro
 
 def run_locally(
     organisations: Sequence[EmbeddingSet],
-    start: NDArray[np.float64],
+    profile: RecogniserProfile,
+    condition: str,
     *,
     epsilon: float,
     population: str,
     ledger: Path,
     budget_epsilon: float,
-    model_name: str,
-    model_digest: str,
     delta: float = 1e-5,
     fmr: float = 0.01,
+    references: int = 1,
+    frames: int = 1,
     recipe: str = MOMENTS,
     steps: int = 4,
     chips: Sequence[ChipSet] = (),
@@ -74,15 +73,16 @@ def run_locally(
 
     Args:
         organisations: one embedding set for each.
-        start: (d,) the public start: the recogniser's embedding of an empty chip.
+        profile: of the recogniser that embedded the images.
+        condition: camera condition of the profile that probes were taken under.
         epsilon: for each person, all releases of the run together.
         population: whose budget pays.
         ledger: the privacy ledger's file.
         budget_epsilon: cap on everything ever released about the population.
-        model_name: the recogniser that embedded the images.
-        model_digest: its SHA-256 in hex.
         delta: probability of the promise failing.
         fmr: false match rate that the threshold is for.
+        references: images that are averaged for a template.
+        frames: images that are averaged for a probe.
         recipe: `MOMENTS` or `SCALES`.
         steps: how many steps the recipe `SCALES` takes.
         chips: for it, one set for each organisation; not looked at when the planned noise rules it out.
@@ -101,20 +101,20 @@ def run_locally(
             (folder / f"{index}.chips.npz").write_bytes(images.to_bytes())
         if model is not None:
             (folder / "model").symlink_to(model.resolve())
-        np.save(folder / "start.npy", start.astype(np.float64))
+        (folder / "profile.json").write_bytes(profile.to_bytes())
         settings: _Settings = common | {
             "epsilon": float(epsilon),
             "delta": float(delta),
             "fmr": float(fmr),
-            "dimension": len(start),
+            "profile": str(folder / "profile.json"),
+            "condition": condition,
+            "references": references,
+            "frames": frames,
             "recipe": recipe,
             "steps": steps,
             "population": population,
             "ledger": str(ledger.resolve()),
             "budget-epsilon": float(budget_epsilon),
-            "public-start": str(folder / "start.npy"),
-            "model-name": model_name,
-            "model-digest": model_digest,
         }
         return ModelRelease.from_bytes(_carry_out(folder, settings, timeout_seconds, progress))
 

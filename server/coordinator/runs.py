@@ -180,6 +180,26 @@ def carry_out(
             return _publish(settings, checkpoint, record)
 
 
+def carry_out_alone(settings: RunSettings, *, run: str, result: bytes) -> None:
+    """A run whose result needs nobody: it is written, recorded, and charged to nobody.
+
+    Args:
+        settings: of the run.
+        run: names it.
+        result: what it comes to.
+
+    Raises:
+        UsageError: the result or the record cannot be written.
+    """
+    with Checkpoint.lock(settings.output) as checkpoint:
+        records = RunRecords.beside(settings.ledger)
+        _leave_other_run(checkpoint, "", records)
+        with records.attempt(_begun(settings, run, paid_by=run), goes_on=lambda: False) as record:
+            # A crash between the two leaves a result that no record names; the same settings make it again for nothing.
+            write_durably(settings.output, result)
+            record.release(hashlib.sha256(result).hexdigest())
+
+
 def say(text: str) -> None:
     """Tells whoever submitted the run."""
     print(f"intaglio: {text}", flush=True)  # noqa: T201 - Flower streams stdout to whoever submitted the run

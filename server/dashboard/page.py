@@ -170,6 +170,9 @@ def _tiles(dashboard: Dashboard) -> Iterator[_Tile]:
         manifest = release.bundle.manifest
         verdict = manifest.audit.verdict.value
         yield _Tile("Release audit", verdict.lower(), f"valid until {date(manifest.ends_at)}", verdict)
+        claims = manifest.claims
+        between = f"{_percent(claims.fmr_low)} to {_percent(claims.fmr_high)}: {claims.basis.text}"
+        yield _Tile("Stated false match rate", _percent(claims.fmr), between)
     if isinstance(log, LogState):
         recent = _count(log, after_day=_recent_from(dashboard.now))
         refused = sum(recent.values()) - recent[AttemptOutcome.OPENED.value]

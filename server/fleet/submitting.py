@@ -32,7 +32,7 @@ from server.fleet.members import Coordinator
 from server.fleet.run_queue import RunQueue
 from server.fleet.superlink import RunState, Superlink, connected
 
-PATHS: Final = ("ledger", "ledger-copies", "roster", "public-start", "release", "evaluate-groups", "output")
+PATHS: Final = ("ledger", "ledger-copies", "roster", "profile", "release", "evaluate-groups", "output")
 """Settings that name files. Relative ones begin where the file with the settings lies."""
 
 LEDGERS: Final = "ledgers.json"

@@ -13,8 +13,9 @@ from flwr.app import Array, ArrayRecord, ConfigRecord, MetricRecord, RecordDict
 from client.node.ledger import OWN, PEOPLE
 from federation.errors import MalformedMessageError, RoundAbortedError
 from federation.identity import IdentityKey
-from federation.learning.evaluation import ImpostorPrior
 from federation.learning.evaluation_plan import EvaluationPlan, Group
+from federation.learning.moments import PublicCentre
+from federation.learning.pairs import PairQuestion
 from federation.learning.rounds import (
     TRAIN_MOMENTS,
     Refusal,
@@ -53,9 +54,11 @@ from tests.federated import (
 )
 from tests.integration.lying import LyingCoordinator
 from tests.people import DIMENSION, start_vector, synthetic_people
+from tests.public_people import public_centre, synthetic_profile
 
 ROSTER = tuple(bytes([number]) * 32 for number in range(1, 5))
 APPLICATION = b"a" * 32
+NOWHERE = PublicCentre(public_centre().subspace, 0 * public_centre().start)
 
 
 @pytest.fixture
@@ -88,7 +91,7 @@ def opened(config, plan, shown, *, members, run_id, openers):
     if refused:
         return refused
     coordinator.share()
-    return coordinator.open(TRAIN_MOMENTS, moments_request(start_vector()), MOMENTS, openers=openers)
+    return coordinator.open(TRAIN_MOMENTS, moments_request(public_centre()), MOMENTS, openers=openers)
 
 
 # ------------------------------------------------------------------------------------------------------- the attacks
@@ -108,7 +111,7 @@ def test_a_federation_that_grew_opens_no_second_sum_under_the_same_reservation(c
     assert opened(config, plan, shown, members=range(4), run_id=1, openers={0, 1, 2}) == [0, 1, 2, 3]
     for path in (Path(config["organisations"]) / "2.ledgers").iterdir():
         path.unlink()
-    larger = the_plan(organisations=6, dropouts=2, people=40)
+    larger = the_plan(organisations=6, dropouts=2, people=96)
     assert larger.noise_multipliers == plan.noise_multipliers
     second = opened(config, larger, shown, members=range(6), run_id=2, openers={2, 3, 4, 5})
     assert second == dict.fromkeys(range(6), Refusal.WRONG_LEDGER.value)
@@ -127,11 +130,11 @@ def test_another_roster_at_a_charge_of_its_own_is_charged_again(config):
 def test_another_start_under_the_same_reservation_is_charged_again(config):
     plan = the_plan()
     shown = a_charge(config, plan)
-    for run_id, start in ((1, start_vector()), (2, start_vector()), (3, np.zeros(DIMENSION))):
+    for run_id, asked in ((1, public_centre()), (2, public_centre()), (3, NOWHERE)):
         coordinator = LyingCoordinator(config, plan, run_id=run_id, shown=shown)
         coordinator.advertise()
         coordinator.share()
-        assert coordinator.question(0, TRAIN_MOMENTS, moments_request(start), MOMENTS).has_content()
+        assert coordinator.question(0, TRAIN_MOMENTS, moments_request(asked), MOMENTS).has_content()
     assert len(own(config, 0).charged(PEOPLE)) == 2
 
 
@@ -146,12 +149,12 @@ def test_nobody_is_in_a_second_sum_because_the_others_pay_for_another_one(config
     ask = coordinator.ask
 
     def differently(index, kind, content):
-        other = moments_request(np.zeros(DIMENSION)) if kind == TRAIN_MOMENTS and index != 3 else {}
+        other = moments_request(NOWHERE) if kind == TRAIN_MOMENTS and index != 3 else {}
         return ask(index, kind, RecordDict({**content, **other}))
 
     coordinator.ask = differently
     with pytest.raises(RoundAbortedError, match="organisation 4 masked with others or under another charge than 3 of"):
-        coordinator.open(TRAIN_MOMENTS, moments_request(start_vector()), MOMENTS, openers=range(3))
+        coordinator.open(TRAIN_MOMENTS, moments_request(public_centre()), MOMENTS, openers=range(3))
     given = coordinator.sums[MOMENTS]._opened
     assert set(given) == {1, 2, 3}
     assert all(set(shares) == {1, 2, 3} for shares in given.values())  # and nothing of the fourth
@@ -165,9 +168,9 @@ def test_a_run_goes_on_with_what_is_identical_and_is_charged_once(config):
         coordinator.advertise()
         coordinator.share()
         if openers:
-            assert coordinator.open(TRAIN_MOMENTS, moments_request(start_vector()), MOMENTS, openers=openers)
+            assert coordinator.open(TRAIN_MOMENTS, moments_request(public_centre()), MOMENTS, openers=openers)
         else:
-            coordinator.question(0, TRAIN_MOMENTS, moments_request(start_vector()), MOMENTS)
+            coordinator.question(0, TRAIN_MOMENTS, moments_request(public_centre()), MOMENTS)
     assert all(len(own(config, index).charged(PEOPLE)) == 1 for index in range(4))
 
 
@@ -178,14 +181,16 @@ def test_a_sum_that_was_opened_is_not_asked_for_again_under_its_charge(config):
     coordinator = LyingCoordinator(config, plan, run_id=2, shown=shown)
     coordinator.advertise()
     coordinator.share()
-    reply = coordinator.question(0, TRAIN_MOMENTS, moments_request(start_vector()), MOMENTS)
+    reply = coordinator.question(0, TRAIN_MOMENTS, moments_request(public_centre()), MOMENTS)
     assert reply.error.code == Refusal.REPEATED.value
 
 
 # --------------------------------------------------------------------------------------------------------- the names
 PLANS = {
     "moments": the_plan(),
-    "scales": PrivacyPlan.for_epsilon(8.0, delta=1e-5, people=24, organisations=4, dimension=128, tuned=64, steps=2),
+    "scales": PrivacyPlan.for_epsilon(
+        8.0, delta=1e-5, people=24, organisations=4, dimension=128, directions=58, tuned=64, steps=2
+    ),
 }
 EVALUATION = EvaluationPlan.for_epsilon(
     8.0,
@@ -262,20 +267,24 @@ def test_the_application_is_its_code(tmp_path):
     assert len(seen) == 4
 
 
+SUBSPACE = np.eye(2, DIMENSION)
+IDENTITY = Adapter.identity(DIMENSION)
+
 QUESTIONS = {
-    "start": moments_request(start_vector()),
-    "another start": moments_request(start_vector() * 2),
+    "a public centre": moments_request(PublicCentre(SUBSPACE, np.ones(2))),
+    "another start": moments_request(PublicCentre(SUBSPACE, np.full(2, 2.0))),
+    "another subspace": moments_request(PublicCentre(SUBSPACE[::-1].copy(), np.ones(2))),
+    "start": RecordDict({"arrays": ArrayRecord({"start": Array(start_vector())})}),
     "a start of other numbers": RecordDict({"arrays": ArrayRecord({"start": Array(start_vector().astype("f4"))})}),
-    "a start of another shape": moments_request(start_vector().reshape(2, -1)),
+    "a start of another shape": RecordDict({"arrays": ArrayRecord({"start": Array(start_vector().reshape(2, -1))})}),
     "the same under another name": RecordDict({"arrays": ArrayRecord({"end": Array(start_vector())})}),
     "the same in another record": RecordDict({"others": ArrayRecord({"start": Array(start_vector())})}),
     "scales": scales_request(start_vector()),
-    "an adapter": threshold_request(Adapter.identity(DIMENSION), ImpostorPrior(0.5, 0.1)),
-    "another mean": threshold_request(Adapter.identity(DIMENSION), ImpostorPrior(0.6, 0.1)),
-    "another spread": threshold_request(Adapter.identity(DIMENSION), ImpostorPrior(0.5, 0.2)),
-    "a whitening": threshold_request(
-        Adapter(Adapter.identity(DIMENSION).centres, np.eye(DIMENSION)), ImpostorPrior(0.5, 0.1)
-    ),
+    "pairs": threshold_request(PairQuestion(IDENTITY, (0.2, 0.3), 1, 1)),
+    "another edge": threshold_request(PairQuestion(IDENTITY, (0.2, 0.31), 1, 1)),
+    "other references": threshold_request(PairQuestion(IDENTITY, (0.2, 0.3), 2, 1)),
+    "other frames": threshold_request(PairQuestion(IDENTITY, (0.2, 0.3), 1, 2)),
+    "a projection": threshold_request(PairQuestion(Adapter(IDENTITY.centres, np.eye(DIMENSION)), (0.2, 0.3), 1, 1)),
     "a number": RecordDict({"prior": ConfigRecord({"mean": 1})}),
     "the same as text": RecordDict({"prior": ConfigRecord({"mean": "1"})}),
     "the same as a fraction": RecordDict({"prior": ConfigRecord({"mean": 1.0})}),
@@ -336,15 +345,14 @@ def test_both_ledgers_call_a_charge_what_was_agreed(config):
 SETTINGS = {
     "epsilon": 7.0,
     "fmr": 0.02,
-    "threshold-share": 0.3,
-    "centre-clip": 0.6,
-    "scatter-clip": 0.02,
+    "condition": "clean",
+    "references": 1,
+    "frames": 2,
+    "threshold-share": 0.4,
     "gradient-clip": 0.06,
     "dropouts": 1,
     "colluders": 0,
     "population": "others",
-    "model-name": "another",
-    "model-digest": "cd" * 32,
 }
 
 
@@ -352,7 +360,7 @@ class Died(BaseException):
     """What nobody catches."""
 
 
-@pytest.mark.parametrize("setting", [*SETTINGS, "public-start", "roster", "application"])
+@pytest.mark.parametrize("setting", [*SETTINGS, "profile", "roster", "application"])
 def test_a_run_with_another_setting_does_not_go_on_under_the_old_charge(config, monkeypatch, tmp_path, capsys, setting):
     def dies(*_args):
         raise Died
@@ -362,8 +370,9 @@ def test_a_run_with_another_setting_does_not_go_on_under_the_old_charge(config, 
         patch.setattr(Checkpoint, "opening", dies)
         with pytest.raises(Died):
             run(config)
-    if setting == "public-start":
-        np.save(tmp_path / "start.npy", start_vector() * 0.9)
+    if setting == "profile":
+        other = dataclasses.replace(synthetic_profile(), name="another")
+        (tmp_path / "profile.json").write_bytes(other.to_bytes())
     elif setting == "roster":
         with_roster(config, [0, 1, 3, 2])
     elif setting == "application":

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import importlib.util
 import json
 import os
@@ -24,7 +23,7 @@ from typer.testing import CliRunner
 
 from client import cli
 from client.connection import ClientTls
-from client.device import face_cli
+from client.device import pictures
 from client.device.verification import Device
 from client.faces.models import profile_beside
 from client.wallet.opening import PASSPHRASE_VARIABLE
@@ -32,7 +31,6 @@ from client.wallet.sealed import ScryptCost
 from client.wallet.wallet import read_wallet
 from federation.errors import RefusedError, UsageError
 from federation.recognition.model import Adapter
-from federation.recognition.profiles import PROBE, REFERENCE
 from federation.release.manifest import Role, Use, Verdict
 from federation.transparency import PersonalEntry, PersonalKind
 from server import cli as server_cli
@@ -119,11 +117,9 @@ def person(tmp_path, monkeypatch):
     monkeypatch.setenv("INTAGLIO_WALLET", str(tmp_path / "intaglio.wallet"))
     monkeypatch.setattr("client.wallet.sealed.ScryptCost", lambda *a: ScryptCost(*a or (15,)))
 
-    def embed(images, profiles, *, release, **_):
-        faces = [a_face(*map(int, image.name.split("-"))) for image in images]
-        return [release.adapt(face[None], profile)[0] for face, profile in zip(faces, profiles, strict=True)]
-
-    monkeypatch.setattr(face_cli, "embed", embed)
+    monkeypatch.setattr(
+        pictures, "embed", lambda named, **_: [a_face(*map(int, file.name.split("-"))) for file in named.files]
+    )
     return lambda *arguments: invoke(cli.app, *arguments, expected=None)
 
 
@@ -220,7 +216,7 @@ def test_enrol_verify_revoke_from_the_command_line(operator, person, tmp_path):
 
     refused = person("enrol", "1-0", "2-0", *enrolment(operator))
     assert refused.exit_code == 1
-    assert "do not match each other" in refused.stdout
+    assert "the last picture does not match the others; take new ones" in refused.stdout
 
     enrolled = person("enrol", "1-0", "1-1", *enrolment(operator))
     assert enrolled.exit_code == 0
@@ -604,7 +600,7 @@ def test_help_names_where_the_passphrase_comes_from():
 
 
 def test_the_commands_run_without_torch_and_flower():
-    code = "import sys, client.cli, server.cli; print(sorted({'torch', 'flwr', 'opacus', 'dlib'} & set(sys.modules)))"
+    code = "import sys, client.cli, server.cli; print(sorted({'torch', 'flwr', 'opacus'} & set(sys.modules)))"
     environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])}
     shown = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
     assert shown.stdout.strip() == "[]"
@@ -636,12 +632,18 @@ def photograph():
     return folder / "datasets" / "ORL_faces" / "s1" / "1.pgm"
 
 
-def test_images_become_adapted_embeddings(model, photograph):
+def release_for(model, **changes):
     digest = recogniser_of(model.read_bytes()).digest
-    release = dataclasses.replace(a_release(), model_digest=digest, adapter=Adapter.identity(192))
-    vectors = face_cli.embed([photograph, photograph], [REFERENCE, PROBE], model=model, release=release)
+    return replace(a_release(), model_digest=digest, adapter=Adapter.identity(192), **changes)
+
+
+def test_images_become_adapted_embeddings(model, photograph):
+    release = release_for(model, references=2)
+    files = [photograph.with_name(name) for name in ("1.pgm", "3.pgm", "6.pgm")]
+    taken = pictures.references_of(files, None, release)
+    vectors = pictures.reference_and_second(taken, model=model, release=release)
     assert [vector.shape for vector in vectors] == [(192,)] * 2
-    assert np.allclose(vectors[0], vectors[1])
+    assert np.allclose([np.linalg.norm(vector) for vector in vectors], 1)
 
 
 def test_a_camera_gives_the_embedding_that_a_file_of_its_picture_gives(model, photograph, monkeypatch):
@@ -651,33 +653,76 @@ def test_a_camera_gives_the_embedding_that_a_file_of_its_picture_gives(model, ph
     )
     opened = types.SimpleNamespace(VideoCapture=lambda number: setattr(seen, "number", number) or seen)
     monkeypatch.setattr("client.device.capture._opencv", lambda: opened)
-    digest = recogniser_of(model.read_bytes()).digest
-    release = dataclasses.replace(a_release(), model_digest=digest, adapter=Adapter.identity(192))
-    from_file, from_camera = face_cli.embed([photograph, 3], [PROBE, PROBE], model=model, release=release)
+    release = release_for(model)
+    from_file, from_camera = (
+        pictures.probe_of(pictures.probes_of(*source, release), model=model, release=release)
+        for source in (([photograph], None), (None, 3))
+    )
     assert np.array_equal(from_file, from_camera)
     assert seen.number == 3
 
 
-@pytest.mark.parametrize(
-    ("named", "message"),
-    [
-        (["1-0", "1-1", "--camera", "0"], "not both"),
-        (["1-0"], "2 image(s), or --camera"),
-        ([], "2 image(s), or --camera"),
-    ],
-)
-def test_pictures_come_from_files_or_from_a_camera(person, operator, tmp_path, named, message):
+@pytest.fixture
+def fusing(operator, tmp_path):
+    """The operator serves a release that averages two pictures on both sides."""
+    release = replace(a_release(), references=2, frames=2)
+    write_release(tmp_path, release)
+    issuer = read_registration(tmp_path / "assertions")
+    (tmp_path / "rules.jsonl").write_bytes(a_rules_file(releases=(release,), issuer=issuer))
+    return operator.start()
+
+
+@pytest.mark.integration
+def test_several_pictures_are_averaged_from_enrolment_to_renewal(fusing, person, tmp_path):
     person("wallet", "create")
-    result = person("enrol", *named, *enrolment_offline(tmp_path))
-    assert (result.exit_code, message in result.stderr) == (2, True)
+    assert person("enrol", "1-0", "1-1", "1-2", *enrolment(fusing)).exit_code == 0
+    assert person("verify", "1-3", "1-4", *verification(fusing)).exit_code == 0
+    fewer = person("verify", "1-3", *verification(fusing))
+    assert (fewer.exit_code, "comparing 1 of the 2 pictures" in fewer.stderr) == (0, True)
+    stranger = person("verify", "2-0", "2-1", *verification(fusing))
+    assert (stranger.exit_code, json.loads(stranger.stdout)["decision"]) == (1, "non-match")
+    renewal = ["receipts", "renew", "1-5", "1-6", *verification(fusing), "--agree"]
+    assert person(*renewal).exit_code == 0
+    options = [*verification(fusing), "--agree", "--into", tmp_path / "second.wallet"]
+    assert person("renew", "1-3", "1-4", "1-5", *options).exit_code == 0
+    new = ["--wallet", tmp_path / "second.wallet"]
+    assert person("verify", "1-0", "1-1", *verification(fusing), *new).exit_code == 0
+
+
+@pytest.mark.integration
+def test_refused_pictures_send_nothing_and_change_no_wallet(fusing, person, tmp_path, monkeypatch):
+    """Enrolled or not: no call is made, and both wallets have the bytes that they had."""
+    wallet, other = tmp_path / "intaglio.wallet", tmp_path / "other.wallet"
+    person("wallet", "create")
+    person("wallet", "create", "--wallet", other)
+    result = person("enrol", "1-0", "1-1", "1-2", *enrolment(fusing))
+    assert result.exit_code == 0, result.output
+    new = ["--wallet", other]
+    into = ["--into", tmp_path / "new.wallet", "--agree"]
+    before = wallet.read_bytes(), other.read_bytes()
+    sent = []
+    monkeypatch.setattr("client.connection.Connection.call", lambda _, method, *__: sent.append(method))
+    for named, message in [
+        (["enrol", *enrolment(fusing), *new], "2 to 3, not 0, or --camera"),
+        (["enrol", "1-0", *enrolment(fusing), *new], "2 to 3, not 1, or --camera"),
+        (["enrol", "1-0", "1-1", "1-2", "1-3", *enrolment(fusing), *new], "2 to 3, not 4"),
+        (["enrol", "1-0", "1-1", "--camera", "0", *enrolment(fusing), *new], "not both"),
+        (["enrol", "1-0", "2-1", "1-2", *enrolment(fusing), *new], "1-0 and 2-1 do not show one person"),
+        (["verify", *verification(fusing)], "1 to 2, not 0"),
+        (["verify", "1-0", "1-1", "1-2", *verification(fusing)], "1 to 2, not 3"),
+        (["receipts", "renew", "1-0", "1-1", "1-2", *verification(fusing), "--agree"], "1 to 2, not 3"),
+        (["renew", "1-0", *verification(fusing), *into], "2 to 3, not 1"),
+        (["renew", "1-0", "2-1", "1-2", *verification(fusing), *into], "do not show one person"),
+        (["renew", "1-0", "1-1", "2-2", *verification(fusing), *into], "last picture does not match the others"),
+    ]:
+        result = person(*named)
+        assert (result.exit_code, message in result.stderr) == (2, True), (named[0], result.output)
+        assert sent == []
+        assert (wallet.read_bytes(), other.read_bytes()) == before
+    new_wallet = tmp_path / "new.wallet"
+    assert not new_wallet.exists() or read_wallet(new_wallet, PASSPHRASE).enrolment is None
 
 
 def test_a_recogniser_that_the_release_was_not_made_with_is_refused(model, photograph):
     with pytest.raises(UsageError, match="another recogniser"):
-        face_cli.embed([photograph], [PROBE], model=model, release=a_release())
-
-
-def test_an_image_that_is_not_there_says_so(model, tmp_path):
-    release = dataclasses.replace(a_release(), model_digest=recogniser_of(model.read_bytes()).digest)
-    with pytest.raises(UsageError, match=r"cannot read .*missing"):
-        face_cli.embed([tmp_path / "missing.png"], [PROBE], model=model, release=release)
+        pictures.probe_of(pictures.probes_of([photograph], None, a_release()), model=model, release=a_release())

@@ -18,6 +18,7 @@ from federation.learning.group_rates import EvaluationReport, Support
 from federation.learning.private_evaluation import estimate_rates, evaluation_sum, report_of
 from federation.learning.rounds import EVALUATE_RELEASE, Refusal
 from federation.membership.joining import LocalPolicy
+from federation.recognition.basis import Basis
 from federation.recognition.embeddings import EmbeddingSet
 from federation.recognition.model import Adapter, ModelRelease, PrivacyStatement
 from federation.recognition.profiles import PROBE, REFERENCE
@@ -37,9 +38,13 @@ RELEASE = ModelRelease(
     adapter=Adapter({REFERENCE: start_vector(), PROBE: start_vector()}, None),
     adaptation="centre",
     reason="made up",
+    condition="mask",
     threshold=700,
     code_length=2048,
     fmr=0.01,
+    fmr_low=0.005,
+    fmr_high=0.02,
+    basis=Basis.CHECKED,
     privacy=PrivacyStatement("person", "add_or_remove_one", 8.0, 1e-5, (("moments", 1.0),), 24, 4),
     created="2030-01-01T00:00:00+00:00",
 )

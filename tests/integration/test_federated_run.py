@@ -3,6 +3,7 @@
 import dataclasses
 import subprocess
 import sys
+from datetime import datetime
 
 import numpy as np
 import pytest
@@ -17,8 +18,9 @@ import server.coordinator.app
 import server.coordinator.secure_sums
 from federation.errors import BudgetExhaustedError, RoundAbortedError, UsageError
 from federation.identity import IdentityKey
-from federation.learning.evaluation import ImpostorPrior, choose_threshold, impostor_summary
-from federation.learning.moments import build_adapter, moments_sum
+from federation.learning.moments import Shift, moments_sum
+from federation.learning.pairs import PairQuestion, pair_sum
+from federation.learning.releasing import ReleaseTerms, observed_of, public_release
 from federation.learning.rounds import (
     ADVERTISE,
     EVALUATE_THRESHOLD,
@@ -34,10 +36,12 @@ from federation.learning.rounds import (
 )
 from federation.privacy.ledger import LedgerChain
 from federation.privacy.plan import PrivacyPlan
+from federation.recognition.basis import Basis
 from federation.recognition.model import Adapter
 from federation.secagg.messages import Survivors
 from federation.secagg.ring import discrete_noise, noise_std
 from server.coordinator.local_run import run_locally
+from server.coordinator.run_records import RunRecords
 from tests.federated import (
     NAMES,
     OF_ORGANISATION,
@@ -50,8 +54,22 @@ from tests.federated import (
     the_release,
     write_federation,
 )
-from tests.people import DIMENSION, start_vector, synthetic_people
+from tests.people import DIMENSION, synthetic_people
+from tests.public_people import CONDITION, public_centre, synthetic_profile
 from tests.simulator import FIRST_NODE, InProcessGrid, server_context
+
+TERMS = ReleaseTerms(synthetic_profile(), CONDITION, 0.01, 2, 1)
+DIRECTIONS = synthetic_profile().directions
+QUESTION = threshold_request(TERMS.question(Shift.nothing(DIRECTIONS)))
+
+
+def moments_with(**changes):
+    """The question of the moments with other arrays."""
+    asked = {"subspace": np.zeros((DIRECTIONS, DIMENSION)), "start": np.zeros(DIRECTIONS)} | changes
+    named = {
+        name: array if isinstance(array, Array) else Array(array) for name, array in asked.items() if array is not None
+    }
+    return RecordDict({"arrays": ArrayRecord(named)})
 
 
 @pytest.fixture
@@ -96,17 +114,18 @@ def test_without_noise_the_federated_release_is_the_central_one(config, monkeypa
     """Exact but for the fixed point: less than half a unit of 2^-32 for each organisation."""
     monkeypatch.setattr(client.node.app, "discrete_noise", without_noise_in_the_ring)
     run(config)
-    plan, everybody, start = the_plan(), synthetic_people(NAMES), start_vector()
+    plan, everybody, terms = the_plan(), synthetic_people(NAMES), TERMS
     moments_noise, threshold_noise = (plan.noise_with(noise, ORGANISATIONS) for noise in plan.noise_multipliers)
-    trained = build_adapter(moments_sum(everybody, start, plan), start, plan, noise_multiplier=moments_noise)
-    release = the_release(config)
-    for profile, centre in trained.adapter.centres.items():
-        assert np.abs(release.adapter.centres[profile] - centre).max() < 1e-9
-    total = sum(
-        impostor_summary(everybody.of_people(names), trained.adapter, trained.prior) for names in OF_ORGANISATION
-    )
-    threshold = choose_threshold(total, trained.prior, pairs=len(NAMES), noise_multiplier=threshold_noise, fmr=0.01)
-    assert release.threshold == threshold
+    shift = Shift.of(moments_sum(everybody, public_centre(), plan), plan, noise_multiplier=moments_noise, people=64)
+    release, adapter = the_release(config), terms.adapter(shift)
+    for profile, centre in adapter.centres.items():
+        assert np.abs(release.adapter.centres[profile] - centre).max() < 1e-8
+    question = PairQuestion(release.adapter, terms.question(shift).edges, 2, 1)
+    total = sum(pair_sum(everybody.of_people(names), question, 16) for names in OF_ORGANISATION)
+    observed = observed_of(total, people=64, noise_multiplier=threshold_noise)
+    threshold = terms.threshold(shift, observed, members=64)
+    assert (release.threshold, release.basis) == (threshold.bits, threshold.basis)
+    assert (release.fmr_low, release.fmr_high) == pytest.approx((threshold.fmr_low, threshold.fmr_high), abs=1e-5)
 
 
 def test_the_total_carries_the_planned_noise(config, monkeypatch):
@@ -119,8 +138,9 @@ def test_the_total_carries_the_planned_noise(config, monkeypatch):
 
     monkeypatch.setattr(client.node.app, "discrete_noise", remembered)
     run(config)
-    noise = [vector / noise_std(the_plan().moments_noise_multiplier, 64) for vector in drawn if len(vector) == 64]
-    assert len(noise) == ORGANISATIONS
+    plan = the_plan()
+    noise = [vector / noise_std(plan.moments_noise_multiplier, len(vector)) for vector in drawn if len(vector) > 3]
+    assert [len(vector) for vector in noise] == [plan.directions] * ORGANISATIONS
     honest = np.sum(noise[:3], axis=0)
     assert stats.kstest(honest, "norm").pvalue > 1e-6
     assert 0.5 < honest.std() < 1.6
@@ -144,25 +164,94 @@ def test_no_key_of_the_configuration_is_a_seed_and_every_key_has_a_default(confi
     assert {key: type(value) for key, value in defaults.items()} == {key: type(value) for key, value in config.items()}
 
 
-def test_hopeless_noise_deploys_nothing_and_asks_for_the_threshold_only(config):
+def folder_of(config):
+    return {
+        path.name: path.read_bytes()
+        for path in sorted(server.coordinator.app.Path(config["organisations"]).rglob("*"))
+        if path.is_file()
+    }
+
+
+def test_a_run_that_could_not_help_anybody_makes_a_public_release_without_asking_or_charging(config, tmp_path, capsys):
     config["epsilon"] = 0.5
+    before = folder_of(config)
+    grid = run(config, nodes=0)
+    release = the_release(config)
+    assert not grid.sent
+    assert (release.basis, release.adapted, release.privacy.events, release.privacy.epsilon) == (
+        Basis.PUBLIC,
+        False,
+        (),
+        0.0,
+    )
+    expected = public_release(TERMS, created=datetime.fromisoformat(release.created), reason=release.reason)
+    assert release.to_bytes() == expected.to_bytes()
+    assert "so nobody was asked" in release.reason
+    assert "nothing is asked of anybody and nothing is charged" in capsys.readouterr().out
+    after = folder_of(config)
+    records = [name for name in after if name.endswith(".json") and name not in before and name != "release.json"]
+    assert set(after) - set(before) <= {"release.json", ".release.json.lock", *records}
+    assert {name: after[name] for name in before} == before
+    (record,) = RunRecords.beside(tmp_path / "ledger.jsonl").all()
+    assert (record.outcome.value, record.release, record.sums) == ("released", release.digest, ())
+    run(config, nodes=0, run_id=2)
+    assert not (tmp_path / "ledger.jsonl").exists()
+
+
+def test_a_public_release_leaves_a_ledger_as_it_is(config, tmp_path):
+    run(config)
+    before = (tmp_path / "ledger.jsonl").read_bytes()
+    config["epsilon"] = 0.5
+    run(config, nodes=0, run_id=2)
+    assert the_release(config).basis is Basis.PUBLIC
+    assert (tmp_path / "ledger.jsonl").read_bytes() == before
+
+
+def test_few_people_with_a_large_epsilon_learn_the_centre_alone(config, tmp_path):
+    config["people"] = 24
+    for index, names in enumerate(OF_ORGANISATION):
+        (tmp_path / f"{index}.npz").write_bytes(synthetic_people(NAMES).of_people(names[:6]).to_bytes())
     grid = run(config)
     release = the_release(config)
-    assert not release.adapted
-    assert "more harm than good" in release.reason
-    assert TRAIN_MOMENTS not in {m.metadata.message_type for m in grid.sent}
+    assert release.adapted
+    assert release.basis is Basis.PUBLIC
+    assert [name for name, _ in release.privacy.events] == ["moments"]
+    assert EVALUATE_THRESHOLD not in {m.metadata.message_type for m in grid.sent}
     assert len(grid.sent) == 5 * ORGANISATIONS
-    assert [name for name, _ in release.privacy.events] == ["threshold"]
 
 
-def test_enough_people_deploy_the_whitening_too(config, tmp_path):
-    config["people"] = 100 * ORGANISATIONS
+def test_people_under_much_noise_check_the_threshold_alone(config, tmp_path):
+    config["epsilon"], config["people"] = 1.0, 100
     for index in range(ORGANISATIONS):
-        people = synthetic_people([f"{index}-{i}" for i in range(100)], seed=index)
+        people = synthetic_people([f"{index}-{i}" for i in range(25)], seed=index)
         (tmp_path / f"{index}.npz").write_bytes(people.to_bytes())
-    run(config)
-    assert the_release(config).adaptation == "centre and scatter"
-    assert the_release(config).adapter.whitening is not None
+    grid = run(config)
+    release = the_release(config)
+    assert [name for name, _ in release.privacy.events] == ["threshold"]
+    assert not release.adapted
+    assert release.basis in {Basis.CHECKED, Basis.MEASURED}
+    assert TRAIN_MOMENTS not in {m.metadata.message_type for m in grid.sent}
+    assert "more than a check" in release.reason
+
+
+def test_who_comes_after_the_advertisement_is_in_no_pair(config, tmp_path, monkeypatch):
+    """Else N_k would be too small, and one person could change the sum by more than 1."""
+    asked = []
+
+    def counted(embeddings, question, members):
+        asked.append((set(embeddings.people.tolist()), members))
+        return pair_sum(embeddings, question, members)
+
+    def come(_node, reply):
+        if reply.metadata.message_type == TRAIN_MOMENTS:
+            more = [*OF_ORGANISATION[0][1:], "a newcomer", "another"]
+            (tmp_path / "0.npz").write_bytes(synthetic_people(more).to_bytes())
+        return reply
+
+    monkeypatch.setattr(client.node.app, "pair_sum", counted)
+    run(config, tamper=come)
+    assert asked[0] == (set(OF_ORGANISATION[0][1:]), 16)
+    assert asked[1] == (set(OF_ORGANISATION[1]), 16)
 
 
 def test_a_second_run_past_the_budget_asks_nobody(config):
@@ -212,7 +301,7 @@ WRONG_REPLIES = {
     "no keys": (ADVERTISE, lambda r: RecordDict({"metrics": r.content["metrics"]}), "missing"),
     "keys of one release": (
         ADVERTISE,
-        lambda r: advertise_reply({"moments": r.content["secagg"]["moments"]}, 6, LedgerChain()),
+        lambda r: advertise_reply({"moments": r.content["secagg"]["moments"]}, 16, LedgerChain()),
         "not for the plan's releases",
     ),
     "junk keys": (ADVERTISE, with_protocol(lambda _: b"junk"), "too short"),
@@ -291,18 +380,14 @@ def test_a_planned_drop_out_at_any_stage_leaves_a_release_of_the_others(config, 
         if stage in {SIGN_SURVIVORS, OPEN_SHARES, EVALUATE_THRESHOLD} or i != 1
         for n in OF_ORGANISATION[i]
     ]
-    plan, start = (
-        PrivacyPlan.for_epsilon(16.0, delta=1e-5, people=24, organisations=4, dimension=DIMENSION, dropouts=1),
-        start_vector(),
-    )
-    trained = build_adapter(
-        moments_sum(synthetic_people(NAMES).of_people(names), start, plan),
-        start,
+    plan = the_plan(16.0, dropouts=1)
+    shift = Shift.of(
+        moments_sum(synthetic_people(NAMES).of_people(names), public_centre(), plan),
         plan,
-        noise_multiplier=plan.noise_with(plan.moments_noise_multiplier, len(names) // 6),
+        noise_multiplier=plan.noise_with(plan.moments_noise_multiplier, len(names) // 16),
         people=len(names),
     )
-    assert np.abs(release.adapter.centres["probe"] - trained.adapter.centres["probe"]).max() < 1e-9
+    assert np.abs(release.adapter.centres["probe"] - TERMS.adapter(shift).centres["probe"]).max() < 1e-8
 
 
 def test_more_drop_outs_than_planned_end_the_run_with_their_names_and_the_cost(config):
@@ -331,19 +416,19 @@ def test_a_silent_node_ends_the_run_at_the_deadline(config):
 
 
 def test_more_people_than_planned_are_refused_and_the_message_says_what_to_do(config):
-    config["people"] = 23
-    with pytest.raises(RoundAbortedError, match=r"at most 23 people and the organisations hold 24: ") as caught:
+    config["people"] = 63
+    with pytest.raises(RoundAbortedError, match=r"at most 63 people and the organisations hold 64: ") as caught:
         run(config)
-    assert "organisation 1 6, organisation 2 6" in str(caught.value)
-    assert "With people = 24 it is another run at another charge" in str(caught.value)
+    assert "organisation 1 16, organisation 2 16" in str(caught.value)
+    assert "With people = 64 it is another run at another charge" in str(caught.value)
     assert ledger_kinds(config) == ["open", "reserve"]
 
 
 def test_fewer_people_than_planned_go_on_under_the_planned_noise(config, capsys):
-    config["people"] = 25
+    config["people"] = 65
     run(config)
     assert the_release(config).adapted
-    assert "the organisations hold 24 people of the 25 that were planned for" in capsys.readouterr().out
+    assert "the organisations hold 64 people of the 65 that were planned for" in capsys.readouterr().out
 
 
 def test_somebody_who_withdraws_between_two_starts_costs_no_second_charge(config):
@@ -469,7 +554,7 @@ def test_a_node_keeps_its_operators_limits(config, plan, limit):
 
 def test_a_limit_holds_at_the_operator_s_delta_whatever_the_plan_s(config):
     """A plan of epsilon 8 at 1e-3 is 10.49 at 1e-5."""
-    loose = PrivacyPlan.for_epsilon(8.0, delta=1e-3, people=24, organisations=4, dimension=DIMENSION)
+    loose = PrivacyPlan.for_epsilon(8.0, delta=1e-3, people=64, organisations=4, dimension=DIMENSION, directions=24)
     for delta, code in ((1e-5, Refusal.NOT_AGREED.value), (1e-3, None)):
         limits = {"max-epsilon": 8.0, "delta": delta}
         grid = InProcessGrid(client.node.app.app, 1, config, node_configs={0: limits})
@@ -493,15 +578,34 @@ def test_a_node_does_its_own_accounting_and_refuses_wrong_plans(config, plan, da
     ("message_type", "wrong"),
     [
         (TRAIN_MOMENTS, RecordDict()),
-        (TRAIN_MOMENTS, RecordDict({"arrays": ArrayRecord({"start": Array(np.full(DIMENSION, np.nan))})})),
-        (TRAIN_MOMENTS, RecordDict({"arrays": ArrayRecord({"start": Array(np.zeros(DIMENSION - 1))})})),
-        (
-            TRAIN_MOMENTS,
-            RecordDict({"arrays": ArrayRecord({"start": Array("float64", (32,), "numpy.ndarray", b"no")})}),
-        ),
+        (TRAIN_MOMENTS, moments_with(start=np.full(DIRECTIONS, np.nan))),
+        (TRAIN_MOMENTS, moments_with(start=np.zeros(DIRECTIONS - 1))),
+        (TRAIN_MOMENTS, moments_with(subspace=np.zeros((DIRECTIONS, DIMENSION - 1)))),
+        (TRAIN_MOMENTS, moments_with(subspace=np.full((DIRECTIONS, DIMENSION), 1.01))),
+        (TRAIN_MOMENTS, moments_with(start=None)),
+        (TRAIN_MOMENTS, moments_with(start=Array("float64", (DIRECTIONS,), "numpy.ndarray", b"no"))),
         (EVALUATE_THRESHOLD, RecordDict()),
-        (EVALUATE_THRESHOLD, RecordDict({"prior": ConfigRecord({"mean": 0.5, "spread": 0.1})})),
-        (EVALUATE_THRESHOLD, threshold_request(Adapter.identity(DIMENSION - 1), ImpostorPrior(0.5, 0.1))),
+        (EVALUATE_THRESHOLD, RecordDict({"pairs": QUESTION["pairs"]})),
+        (EVALUATE_THRESHOLD, RecordDict({"arrays": QUESTION["arrays"]})),
+        (EVALUATE_THRESHOLD, threshold_request(PairQuestion(Adapter.identity(DIMENSION - 1), (0.2, 0.3), 1, 1))),
+        *(
+            (EVALUATE_THRESHOLD, RecordDict({**QUESTION, "pairs": ConfigRecord({**QUESTION["pairs"], **change})}))
+            for change in (
+                {"edges": [0.3, 0.2]},
+                {"edges": [0.2, 0.2]},
+                {"edges": [0.2]},
+                {"edges": [0.2, 0.3, 0.4]},
+                {"edges": [0.0, 0.3]},
+                {"edges": [0.2, float("nan")]},
+                {"edges": [1, 2]},
+                {"edges": 0.2},
+                {"references": 0},
+                {"references": 6},
+                {"references": 1.0},
+                {"frames": 4},
+                {"frames": True},
+            )
+        ),
     ],
 )
 def test_nodes_refuse_wrong_requests(config, message_type, wrong):
@@ -601,7 +705,16 @@ def test_a_wrong_roster_ends_the_run_before_anything_is_charged(config, tmp_path
         ("fmr", True),
         ("population", ""),
         ("output", 5),
-        ("public-start", "/none"),
+        ("profile", "/none"),
+        ("profile", __file__),
+        ("condition", "moonlight"),
+        ("condition", ""),
+        ("fmr", 0.0009),
+        ("fmr", 0.06),
+        ("references", 0),
+        ("references", 6),
+        ("references", 1.0),
+        ("frames", 4),
         ("roster", "/none"),
         ("colluders", -1),
         ("dropouts", 1.0),
@@ -615,9 +728,9 @@ def test_a_wrong_configuration_ends_the_run_before_anything_is_charged(config, k
     assert not server.coordinator.app.Path(config["ledger"]).exists()
 
 
-def test_a_start_of_another_shape_is_refused(config, tmp_path):
-    np.save(tmp_path / "start.npy", np.zeros(DIMENSION + 1))
-    with pytest.raises(UsageError, match="public start"):
+def test_a_false_match_rate_that_nobody_can_state_is_refused_with_the_reason(config):
+    config["fmr"] = 0.0001
+    with pytest.raises(UsageError, match=r"below 0\.001 cannot be stated"):
         run(config)
 
 
@@ -631,12 +744,11 @@ def test_a_local_run_through_flowers_own_processes(tmp_path):
         "population": "synthetic",
         "ledger": tmp_path / "ledger.jsonl",
         "budget_epsilon": 8.0,
-        "model_name": "synthetic",
-        "model_digest": "ab" * 32,
+        "references": 2,
     }
     organisations = [everybody.of_people(names) for names in OF_ORGANISATION]
-    release = run_locally(organisations, start_vector(), **settings, progress=said.append)
+    release = run_locally(organisations, synthetic_profile(), CONDITION, **settings, progress=said.append)
     assert release.adapted
     assert any(line.startswith("privacy: epsilon 8") for line in said)
     with pytest.raises(BudgetExhaustedError):
-        run_locally(organisations, start_vector(), **settings)
+        run_locally(organisations, synthetic_profile(), CONDITION, **settings)

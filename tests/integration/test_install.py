@@ -17,10 +17,11 @@ from pathlib import Path
 
 import pytest
 
-from client.faces import fetching
-from client.faces.models import SHIPPED
+from client.faces.fetching import DETECTOR_FILES
+from client.faces.models import detector_files, recogniser_files
 from federation.commandline.extras import PACKAGES
 from tests.agreeing import PURPOSE, public
+from tests.faces import shipped
 from tests.federation.consent.test_assertion import ASSERTION, EXPECTED, ISSUER, ISSUER_KEY, NONCE
 from tests.running import a_pki, a_rules_file, write_release, write_rules
 from tests.transparency_log import SIGNER, MemoryLog
@@ -30,6 +31,7 @@ ROOT = Path(__file__).parents[2]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 PASSPHRASE = "correct horse battery"  # noqa: S105 - made up for the tests
 LARGEST_BARE_MEGABYTES = 60
+LARGEST_DEVICE_MEGABYTES = 350
 SUITES = ["federation/recognition/test_model.py", "federation/wire", "federation/audit/test_audit.py", "server/storage"]
 """Run at the floors: numbers, messages, statistics, databases."""
 
@@ -176,7 +178,7 @@ def test_an_audit_that_is_made_again_needs_the_audit_extra(install, papers):
 
 
 def test_every_role_is_known_by_packages_of_its_own_extra():
-    modules = {"dlib": "dlib-bin", "grpc": "grpcio"}
+    modules = {"PIL": "pillow", "grpc": "grpcio"}
     extras = PROJECT["optional-dependencies"]
     for role, packages in PACKAGES.items():
         own = {re.split(r"[\[<>=]", each)[0] for each in extras[role]}
@@ -246,15 +248,17 @@ def served(install, tmp_path):
 @pytest.mark.slow
 def test_a_device_enrols_and_verifies_at_a_service_each_installed_alone(install, served):
     service, target, files = served
-    assert not service.packages().keys() & {"flwr", "torch", "opendp", "scipy", "dlib-bin"}
+    assert not service.packages().keys() & {"flwr", "torch", "opendp", "scipy", "pillow"}
     assert "SERVING" in service.run("intaglio-server", "health", "--server", target, "--tls", files / "tls").stdout
 
     device = install("device")
-    assert not device.packages().keys() & {"flwr", "opendp", "starlette", "sqlalchemy"}
+    assert device.megabytes < LARGEST_DEVICE_MEGABYTES
+    assert not device.packages().keys() & {"flwr", "torch", "opacus", "opendp", "starlette", "sqlalchemy"}
     weights = device.folder / ".local/share/intaglio/models"
     weights.mkdir(parents=True)
-    for name in (fetching.WEIGHTS_FILE, fetching.MANIFEST_FILE):
-        shutil.copy(SHIPPED / name, weights)
+    files_of_both = zip(DETECTOR_FILES, detector_files(), strict=True)
+    for name, data in (*recogniser_files(shipped()).items(), *files_of_both):
+        (weights / name).write_bytes(data)
     for person, number in ((1, 1), (1, 2), (1, 3), (2, 1)):
         (files / f"{person}-{number}.png").write_bytes(picture(person, number)["buffer"])
     passphrase = {"INTAGLIO_PASSPHRASE": PASSPHRASE}

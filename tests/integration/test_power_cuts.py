@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 
 from client import cli
 from client.connection import Connection
-from client.device import face_cli
+from client.device import pictures
 from client.wallet import sealed
 from client.wallet.opening import PASSPHRASE_VARIABLE
 from client.wallet.sealed import ScryptCost
@@ -90,11 +90,9 @@ def power(monkeypatch):
         ScryptCost, "derive_key", lambda _, text, salt: hashlib.sha256(salt + text.encode()).digest()
     )  # each step is a run of its own, and the work of scrypt is shown elsewhere
 
-    def embed(images, profiles, *, release, **_):
-        faces = [a_face(*map(int, image.name.split("-"))) for image in images]
-        return [release.adapt(face[None], profile)[0] for face, profile in zip(faces, profiles, strict=True)]
-
-    monkeypatch.setattr(face_cli, "embed", embed)
+    monkeypatch.setattr(
+        pictures, "embed", lambda named, **_: [a_face(*map(int, file.name.split("-"))) for file in named.files]
+    )
     monkeypatch.setenv(PASSPHRASE_VARIABLE, PASSPHRASE)
     return Power(monkeypatch)
 

@@ -4,16 +4,14 @@ import numpy as np
 import pytest
 
 import client.node.app
-from client.faces.models import SHIPPED
+from client.faces.models import recogniser_files
 from federation.errors import MalformedMessageError
-from federation.learning.moments import public_start
 from federation.learning.rounds import SHARE_KEYS, read_scales_request, scales_request
 from federation.learning.scales import ChipSet, Descent, scales_sum
 from federation.privacy.plan import PrivacyPlan
+from federation.recognition.mobilefacenet import SIDE, TUNABLE, shipped_profile
 from federation.recognition.model import Adapter, ModelRelease
 from federation.recognition.profiles import PROBE, REFERENCE
-from federation.recognition.recogniser import CHIP_SIDE
-from federation.recognition.resnet import TUNABLE
 from server.coordinator.local_run import run_locally
 from tests.faces import shipped
 from tests.federated import ORGANISATIONS, ledger_kinds, run, the_release, write_federation
@@ -24,8 +22,15 @@ PEOPLE, STEPS, EPSILON = 8, 2, 8.0
 
 def made_up_chips(people):
     names = np.array([f"secret person {index:03d}" for index in range(people)])
-    chips = np.random.default_rng(3).integers(0, 256, (people, CHIP_SIDE, CHIP_SIDE, 3), dtype=np.uint8)
+    chips = np.random.default_rng(3).integers(0, 256, (people, SIDE, SIDE, 3), dtype=np.uint8)
     return ChipSet(chips, chips // 3, names, np.array([f"{index:064x}" for index in range(people)]))
+
+
+def write_model(folder):
+    folder.mkdir()
+    for name, data in recogniser_files(shipped()).items():
+        (folder / name).write_bytes(data)
+    return folder
 
 
 def parts(chips):
@@ -35,7 +40,14 @@ def parts(chips):
 
 def the_plan():
     return PrivacyPlan.for_epsilon(
-        EPSILON, delta=1e-5, people=PEOPLE, organisations=ORGANISATIONS, dimension=128, tuned=TUNABLE, steps=STEPS
+        EPSILON,
+        delta=1e-5,
+        people=PEOPLE,
+        organisations=ORGANISATIONS,
+        dimension=192,
+        directions=shipped_profile().directions,
+        tuned=TUNABLE,
+        steps=STEPS,
     )
 
 
@@ -54,10 +66,9 @@ def config(tmp_path, chips, monkeypatch):
     values = write_federation(tmp_path)
     for index, mine in enumerate(parts(chips)):
         (tmp_path / f"{index}.npz").write_bytes(mine.embed(shipped(), None).to_bytes())
-    (tmp_path / "model").symlink_to(SHIPPED)
-    np.save(tmp_path / "start.npy", public_start(shipped()))
+    write_model(tmp_path / "model")
     changes = {"recipe": "scales", "steps": STEPS, "gradient-clip": 0.05, "epsilon": EPSILON, "budget-epsilon": EPSILON}
-    return {**values, **changes, "people": PEOPLE, "dimension": 128, "round-deadline-seconds": 60.0}
+    return {**values, **changes, "people": PEOPLE, "profile": "", "round-deadline-seconds": 60.0}
 
 
 def test_a_run_tunes_the_probes_and_charges_every_step(config, chips, capsys):
@@ -67,7 +78,7 @@ def test_a_run_tunes_the_probes_and_charges_every_step(config, chips, capsys):
     assert list(release.adapter.scales) == [PROBE]
     assert release.privacy.events == the_plan().events
     assert ledger_kinds(config) == ["open", "reserve", "commit"]
-    assert len(grid.sent) == (2 + 3 * (STEPS + 1)) * ORGANISATIONS
+    assert len(grid.sent) == (2 + 3 * STEPS) * ORGANISATIONS
     said = capsys.readouterr().out
     assert "step 2 of 2: the sum over 4 of 4 organisations" in said
     assert "clips" in said
@@ -88,9 +99,9 @@ def test_hopeless_noise_asks_for_no_step_and_needs_no_chips(config, tmp_path, mo
     for index in range(ORGANISATIONS):
         (tmp_path / f"{index}.chips.npz").unlink()
     grid = run(config)
-    assert not [message for message in grid.sent if message.metadata.message_type == "train.scales"]
+    assert not grid.sent
     assert not the_release(config).adapted
-    assert "which would do more harm than good" in the_release(config).reason
+    assert "so nobody was asked" in the_release(config).reason
 
 
 @pytest.mark.parametrize("file", ["chips.npz", "npz"])
@@ -142,7 +153,7 @@ def test_tuned_references_are_those_of_the_frozen_network(chips):
     tuned, frozen = chips.embed(shipped(), scales), chips.embed(shipped(), None)
     assert np.array_equal(tuned.embeddings[tuned.profiles == REFERENCE], frozen.embeddings[:PEOPLE])
     assert np.abs(tuned.embeddings[tuned.profiles == PROBE] - frozen.embeddings[PEOPLE:]).max() > 1e-3
-    adapter = Adapter(Adapter.identity(128).centres, None, {PROBE: scales})
+    adapter = Adapter(Adapter.identity(192).centres, None, {PROBE: scales})
     assert np.allclose(adapter.apply(tuned.embeddings, PROBE), tuned.embeddings, atol=1e-6)
 
 
@@ -153,17 +164,16 @@ def test_a_local_run_through_flowers_own_processes_tunes_the_scales(tmp_path):
     mine, said = parts(made_up_chips(120)), []
     release = run_locally(
         [part.embed(shipped(), None) for part in mine],
-        public_start(shipped()),
+        shipped().profile,
+        "mask",
         epsilon=16.0,
         population="made up",
         ledger=tmp_path / "ledger.jsonl",
         budget_epsilon=16.0,
-        model_name=shipped().name,
-        model_digest=shipped().digest,
         recipe="scales",
         steps=1,
         chips=mine,
-        model=SHIPPED,
+        model=write_model(tmp_path / "model"),
         progress=said.append,
     )
     assert release.adaptation == "scales"

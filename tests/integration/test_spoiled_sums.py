@@ -33,7 +33,7 @@ from federation.secagg.ranges import ROWS, Ranges
 from federation.secagg.ring import SCALE
 from tests.federated import CALLED, ledger_kinds, name_the_organisations, run, the_plan, write_federation
 from tests.integration.lying import LyingCoordinator
-from tests.people import start_vector
+from tests.public_people import public_centre
 from tests.simulator import FIRST_NODE, InProcessGrid
 
 SIZE = 40
@@ -317,7 +317,7 @@ def opened_moments(config, plan):
     coordinator = LyingCoordinator(config, plan)
     coordinator.advertise()
     coordinator.share()
-    assert coordinator.open(TRAIN_MOMENTS, moments_request(start_vector()), MOMENTS, openers=range(4))
+    assert coordinator.open(TRAIN_MOMENTS, moments_request(public_centre()), MOMENTS, openers=range(4))
     return coordinator
 
 
@@ -333,7 +333,7 @@ def test_who_is_asked_for_a_proof_before_it_opened_the_sum_opens_it_and_proves_n
         return ask(index, kind, content)
 
     coordinator.ask = early
-    assert coordinator.open(TRAIN_MOMENTS, moments_request(start_vector()), MOMENTS, openers=range(4)) == [0, 1, 2, 3]
+    assert coordinator.open(TRAIN_MOMENTS, moments_request(public_centre()), MOMENTS, openers=range(4)) == [0, 1, 2, 3]
     seeds = dict(coordinator.sums[MOMENTS].ranges.seeds)
     assert ask(0, SHOW_RANGE, range_request(MOMENTS, seeds)).error.code == Refusal.REPEATED.value
 

@@ -1,6 +1,7 @@
 """The Python side of the page's cross tests: `python -m tests.web.peer`, a line of JSON in, one out. See web/tests."""
 
 import base64
+import importlib.resources
 import io
 import json
 import sys
@@ -9,14 +10,17 @@ from datetime import UTC, datetime
 
 import numpy as np
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from PIL import Image
+from PIL import ExifTags, Image
 
-from client.faces.alignment import UnusableImageError
+from client.device.pictures import require_different, require_one_person
 from federation.consent.assertion import Assertion, LogPosition
 from federation.consent.purposes import Category, Tier, red_line_of
 from federation.consent.receipts import Binding
+from federation.errors import UsageError
 from federation.onebit import CodeSeed, binary_code, check_probe, check_template, match
+from federation.recognition.basis import Basis
 from federation.recognition.model import Adapter, ModelRelease, PrivacyStatement
+from federation.recognition.profile import RecogniserProfile
 from federation.recognition.profiles import PROBE, REFERENCE
 from federation.release.manifest import Role, Standing, Use
 from federation.rules.entries import Deployment, Lifting, Moratorium, PolicyException, PolicyPack, PurposeRule
@@ -102,34 +106,67 @@ def answer_codes(request):
 
 
 def answer_faces(request):
-    """Faces of the ORL data set with their chips and embeddings; those without a usable face are left out."""
+    """Faces of the ORL data set as files of a format, with their cuts and embeddings."""
     faces = []
     for person in request["people"]:
         for number in request["images"]:
-            image = orl_image(person, number)
-            try:
-                chip = aligner().chip(image)
-            except UnusableImageError:
-                continue
-            embedding = shipped().embed(chip[None])[0].astype(np.float64).tolist()
-            pictures = {"image": _png(Image.open(io.BytesIO(image))), "chip": _png(Image.fromarray(chip))}
-            faces.append({"person": person, "embedding": embedding} | pictures)
-    return {"digest": shipped().digest, "faces": faces}
+            image = _photograph(Image.open(io.BytesIO(orl_image(person, number))), request["format"])
+            cut = aligner().chip(image, PROBE)
+            embedding = shipped().embed(cut[None])[0].astype(np.float64).tolist()
+            files = {"image": image, "cut": _file(Image.fromarray(cut), "PNG")}
+            faces.append(
+                {name: base64.b64encode(file).decode() for name, file in files.items()} | {"embedding": embedding}
+            )
+    files = importlib.resources.files("federation.recognition").iterdir()
+    profiles = [file.read_bytes() for file in files if file.name.endswith(".profile.json")]
+    digests = [RecogniserProfile.from_bytes(profile).digest for profile in profiles]
+    assert shipped().digest in digests
+    return {"digests": digests, "faces": faces}
+
+
+def answer_pictures(request):
+    """What Python says of pictures: their quality as references and as probes, copies, and embeddings of one person."""
+    images = [np.asarray(Image.open(io.BytesIO(base64.b64decode(image))).convert("RGB")) for image in request["images"]]
+    cuts = [np.array(cut, np.uint8).reshape(-1, 1, 3) for cut in request["cuts"]]
+    release = ModelRelease.from_bytes(request["release"].encode())
+    embeddings = [np.array(embedding) for embedding in request["embeddings"]]
+    names = [f"picture {place + 1}" for place in range(9)]
+    return {
+        "quality": [
+            [_said(aligner().chip_of_pixels, image, profile) for profile in (REFERENCE, PROBE)] for image in images
+        ],
+        "copies": _said(require_different, cuts, names),
+        "people": _said(require_one_person, embeddings, names, release),
+    }
+
+
+def _said(check, *arguments):
+    """What `check` objects to, or nothing."""
+    try:
+        check(*arguments)
+    except UsageError as error:
+        return str(error)
+    return None
 
 
 def answer_release(request):
-    """A release with a centre and a whitening matrix, and what it makes of one embedding."""
+    """A release with a centre and a projection, and what it makes of one embedding."""
     random = np.random.default_rng(request["seed"])
-    d = 16
-    root = random.normal(size=(d, d))
+    d, k = 16, 6
     release = ModelRelease(
-        model_name="resnet29-128",
+        model_name="mobilefacenet",
         model_digest="ab" * 32,
-        adapter=Adapter({REFERENCE: random.normal(size=d), PROBE: random.normal(size=d)}, root @ root.T),
-        adaptation="centre and scatter",
+        adapter=Adapter({REFERENCE: random.normal(size=k), PROBE: random.normal(size=k)}, random.normal(size=(k, d))),
+        adaptation="centre",
         reason="a test",
+        condition="mask",
         threshold=600,
         fmr=0.01,
+        fmr_low=0.004,
+        fmr_high=0.025,
+        basis=Basis.CHECKED,
+        references=2,
+        frames=3,
         privacy=PrivacyStatement("person", "replace", 4.0, 1e-5, (("centre", 3.5),), 24, 4),
         created=datetime(2030, 1, 1, tzinfo=UTC).isoformat(),
     )
@@ -208,6 +245,7 @@ def answer_manifests(_request):
     above = a_bundle(release, begins_at=begin, report=a_report(release, wolf=wolves(20, 0.0100001)))
     generous = a_bundle(release, begins_at=begin, use=Use.TRIAL, report=a_report(release, wolf=wolves(61, 0.9)))
     hardly = a_bundle(release, begins_at=begin, use=Use.TRIAL, report=a_report(release, wolf=wolves(60, 0.9)))
+    masters = a_bundle(release, begins_at=begin, report=a_report(release, wolf=wolves(best=(1500, 0.0101, 0.6))))
     unknown = a_bundle(release, begins_at=begin, use=Use.TRIAL, report=a_report(release, wolf=None))
     foreign = passed.signed_by(Role.MAKER, MAKER).signed_by(Role.AUDITOR, STRANGER)
     bundles = {
@@ -218,6 +256,7 @@ def answer_manifests(_request):
         "not measured": signed(a_bundle(release, begins_at=begin, report=a_report(release, wolf=None))),
         "generous trial": signed(generous),
         "trial that cannot tell": signed(hardly),
+        "a master image": signed(masters),
         "trial not measured": signed(unknown),
         "trial": signed(trial),
         "failed": signed(failed),
@@ -318,10 +357,21 @@ def answer_red_lines(names):
     return [line and line.value for line in map(red_line_of, names)]
 
 
-def _png(image):
+def _photograph(image, kind):
+    """A file of an image; a JPEG as of a camera that was held upright, whose pixels lie on their side."""
+    if kind == "PNG":
+        return _file(image, kind)
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = 6
     written = io.BytesIO()
-    image.save(written, "PNG")
-    return base64.b64encode(written.getvalue()).decode()
+    image.convert("RGB").transpose(Image.Transpose.ROTATE_90).save(written, kind, quality=90, exif=exif)
+    return written.getvalue()
+
+
+def _file(image, kind):
+    written = io.BytesIO()
+    image.save(written, kind)
+    return written.getvalue()
 
 
 def main():

@@ -12,27 +12,35 @@ from contextlib import contextmanager
 import numpy as np
 from PIL import Image
 
-from federation.recognition.model import Adapter
-from federation.recognition.profiles import PROBE, REFERENCE
+from federation.learning.threshold import choose_threshold, public_adapter
+from federation.recognition.mobilefacenet import shipped_profile
 from federation.wire.v1 import verification_pb2 as pb
 from server.certificates import client_credentials
 from server.listening import page_server
 from server.web.bridge import Site, bridge_app, matching_channel, matching_upstream
 from server.web.cli import deployment_file, site_files
 from tests.bundles import TRUST, a_bundle, signed
-from tests.faces import aligner, orl_image, shipped
+from tests.faces import orl_image
 from tests.running import DEPLOYMENT, LOG_SIGNER, PURPOSE, TERMS, a_release
 
-THRESHOLD = 370
-"""About 0.36 of 1024 bits: most pairs of one ORL person lie below, and nearly none of two."""
+REFERENCES, FRAMES = 3, 2
 
 
 def orl_release():
-    """A release for the shipped recogniser, centred on people whom no test shows."""
-    faces = [shipped().embed(aligner().chip(orl_image(person, 1))[None])[0] for person in range(25, 33)]
-    centre = np.mean(faces, axis=0).astype(np.float64)
-    adapter = Adapter({REFERENCE: centre, PROBE: centre}, None)
-    return dataclasses.replace(a_release(THRESHOLD), model_digest=shipped().digest, adapter=adapter)
+    """What the shipped profile alone makes: nobody was asked."""
+    profile, condition = shipped_profile(), "clean"
+    chosen = choose_threshold(
+        profile, condition, weight=0.0, references=REFERENCES, frames=FRAMES, fmr=0.01, observed=None, members=0,
+        coupling=0.0,
+    )  # fmt: skip
+    return dataclasses.replace(
+        a_release(chosen.bits),
+        model_digest=profile.digest,
+        adapter=public_adapter(profile, condition),
+        condition=condition,
+        references=REFERENCES,
+        frames=FRAMES,
+    )
 
 
 def picture(person, number):
@@ -49,13 +57,15 @@ def nobody():
     return {"name": "grey.png", "mimeType": "image/png", "buffer": written.getvalue()}
 
 
-def film(person, number, path):
-    """A film of one face for the browser's fake camera: Motion JPEG, 640 x 480."""
-    face = Image.open(io.BytesIO(orl_image(person, number))).convert("RGB").resize((276, 336), Image.Resampling.BICUBIC)
-    frame = np.pad(np.asarray(face), ((72, 72), (182, 182), (0, 0)), mode="edge")
+def film(person, numbers, path):
+    """A film of some images of one face for the browser's fake camera: Motion JPEG, 640 x 480."""
     written = io.BytesIO()
-    Image.fromarray(frame).save(written, "JPEG", quality=95)
-    path.write_bytes(written.getvalue() * 5)
+    for number in numbers:
+        face = Image.open(io.BytesIO(orl_image(person, number))).convert("RGB")
+        enlarged = np.asarray(face.resize((276, 336), Image.Resampling.BICUBIC))
+        frame = np.pad(enlarged, ((72, 72), (182, 182), (0, 0)), mode="edge")
+        Image.fromarray(frame).save(written, "JPEG", quality=95)
+    path.write_bytes(written.getvalue())
 
 
 class Between:

@@ -30,6 +30,20 @@ test('a release is known by the digest of its bytes', () => {
   expect(new ModelRelease(utf8(known.release)).digest).toBe(known.digest)
 })
 
+test('it says how often somebody else is accepted, what that rests on, and how many pictures it takes', () => {
+  const { fmr, threshold, references, frames } = new ModelRelease(utf8(known.release))
+  expect(fmr).toEqual({ stated: 0.01, low: 0.004, high: 0.025, basis: 'checked', condition: 'mask' })
+  expect([threshold, references, frames]).toEqual([600, 2, 3])
+})
+
+test('without a projection, embeddings are only centred', () => {
+  const text = known.release.replace('"dimension":16', '"dimension":6').replace(/"projection":"[^"]*"/, '"projection":null')
+  const { probe, reference } = JSON.parse(text).centres as Record<Profile, string>
+  const [centre, other] = [probe, reference].map((one) => new Float64Array(Uint8Array.from(atob(one), (c) => c.charCodeAt(0)).buffer))
+  const norm = Math.hypot(...other.map((x, i) => x - centre[i]))
+  new ModelRelease(utf8(text)).adapt(other, 'probe').forEach((x, i) => { expect(x).toBeCloseTo((other[i] - centre[i]) / norm, 12) })
+})
+
 test.each([[1024, ONEBIT_1024], [2048, ONEBIT_2048]] as const)('codes of %i bits choose the parameters', (length, parameters) => {
   const text = known.release.replace(/"code_length":\d+/, `"code_length":${length}`)
   expect(new ModelRelease(utf8(text)).parameters).toBe(parameters)
@@ -37,11 +51,23 @@ test.each([[1024, ONEBIT_1024], [2048, ONEBIT_2048]] as const)('codes of %i bits
 
 test.each([
   ['cut short', (text: string) => text.slice(0, -1)],
-  ['of another format', (text: string) => text.replace('release-1', 'release-2')],
+  ['of another format', (text: string) => text.replace('release-2', 'release-1')],
   ['with codes of another length', (text: string) => text.replace(/"code_length":\d+/, '"code_length":512')],
   ['with a length of codes that is text', (text: string) => text.replace(/"code_length":(\d+)/, '"code_length":"$1"')],
   ['with a vector that is no base64', (text: string) => text.replace(/"probe":"..../, '"probe":"!!!!')],
   ['with another dimension', (text: string) => text.replace('"dimension":16', '"dimension":17')],
+  ['without its projection', (text: string) => text.replace(/"projection":"[^"]*"/, '"projection":null')],
+  ['with centres of two lengths', (text: string) => text.replace(/"probe":"[^"]*"/, '"probe":"AAAAAAAAAAA="')],
+  ['with a centre that is no number', (text: string) => text.replace(/"probe":"[^"]*"/, `"probe":"${btoa('\xff'.repeat(48))}"`)],
+  ['with an interval that is turned round', (text: string) => text.replace('"fmr_low":0.004', '"fmr_low":0.4')],
+  ['with an interval beyond one', (text: string) => text.replace('"fmr_high":0.025', '"fmr_high":1.1')],
+  ['with a rate of nothing', (text: string) => text.replace('"fmr":0.01', '"fmr":0')],
+  ['with an interval that is text', (text: string) => text.replace('"fmr_low":0.004', '"fmr_low":"0.004"')],
+  ['that rests on something else', (text: string) => text.replace('"basis":"checked"', '"basis":"guessed"')],
+  ['without a condition', (text: string) => text.replace('"condition":"mask"', '"condition":null')],
+  ['with a threshold of all bits', (text: string) => text.replace('"threshold":600', '"threshold":1024')],
+  ['of six references', (text: string) => text.replace('"references":2', '"references":6')],
+  ['of no frames', (text: string) => text.replace('"frames":3', '"frames":0')],
   ['of nothing', () => 'null'],
 ])('a release %s is refused', (_, damage) => {
   expect(() => new ModelRelease(utf8(damage(known.release)))).toThrow(MalformedMessageError)

@@ -39,6 +39,7 @@ describe('release manifests', () => {
 
   test.each([
     ['above ten times', 'to 0.0100001; general use needs at most 10 times'],
+    ['a master image', '0.0101 to 0.6; general use needs'],
     ['not measured', 'nobody measured what a stolen wallet is worth'],
   ])('for general use a string without a face is accepted at ten times the stated rate at most (%s)', async (name, reason) => {
     await expect(read(name).requireServable({ ...trust, acceptsTrials: true }, known.now)).rejects.toThrow(reason)

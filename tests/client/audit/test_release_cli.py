@@ -2,16 +2,21 @@
 
 import json
 import stat
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from typer.testing import CliRunner
 
 from client import cli
+from federation.privacy.plan import NEIGHBORING_RELATION, PRIVACY_UNIT
+from federation.recognition.basis import Basis
+from federation.recognition.model import ModelRelease, PrivacyStatement
 from federation.release.bundle import Bundle
 from federation.release.manifest import ReleaseTrust
 from federation.verdict import Verdict
 from tests.bundles import TRUST, TRUST_IN_TRIALS, VERDICTS, a_bundle, a_cell, a_report, an_attack, an_evaluation, signed
+from tests.public_people import synthetic_profile
 from tests.running import a_release
 
 
@@ -61,6 +66,50 @@ def test_key_build_sign_sign_verify(run, tmp_path):
     assert facts["address"] == built["address"]
     assert facts["release"] == a_release().digest
     assert "women: falsely matched at" in facts["worst_cell"]
+    assert facts["recogniser"] == a_release().model_digest
+    assert facts["fmr"].startswith("0.001 (")
+    assert facts["fmr"].endswith(f"with 90 %), {a_release().basis.text}")
+
+
+def test_a_release_that_asked_nobody_promises_nobody_anything(run, tmp_path):
+    nobody = PrivacyStatement.nobody(PRIVACY_UNIT, NEIGHBORING_RELATION)
+    release = replace(a_release(), privacy=nobody, basis=Basis.PUBLIC, adaptation="none")
+    (tmp_path / "public.zip").write_bytes(signed(a_bundle(release)).to_bytes())
+    facts = json.loads(run("verify", "public.zip", "--trust", "trust.json", "--json").stdout)
+    assert (facts["epsilon"], facts["epsilon_in_two_organisations"]) == ("0: nobody was asked", "0.00")
+    assert facts["fmr"].endswith("an estimate from public sets of faces")
+
+
+def test_a_public_release_needs_no_federation_and_goes_into_a_bundle(run, tmp_path):
+    (tmp_path / "profile.json").write_bytes(synthetic_profile().to_bytes())
+    named = ("--profile", "profile.json", "--condition", "mask", "--references", 3, "--frames", 2, "--fmr", 0.002)
+    facts = json.loads(run("public", "public.json", *named, "--json").stdout)
+    release = ModelRelease.from_bytes((tmp_path / "public.json").read_bytes())
+    assert (facts["digest"], facts["basis"], release.basis) == (release.digest, "public", Basis.PUBLIC)
+    assert (release.condition, release.fmr, release.references, release.frames) == ("mask", 0.002, 3, 2)
+    assert (release.privacy.events, release.model_digest) == ((), synthetic_profile().digest)
+    (tmp_path / "report.json").write_bytes(a_report(release).to_bytes())
+    built = json.loads(run(*BUILD[:3], "public.json", *BUILD[4:], "--json").stdout)
+    assert built["epsilon"] == "0: nobody was asked"
+    assert built["epsilon_in_two_organisations"] == "0.00"
+    before = (tmp_path / "public.json").read_bytes()
+    run("public", "public.json", *named, expected=2)
+    assert (tmp_path / "public.json").read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (("--fmr", 0.0001), "below 0.001 cannot be stated"),
+        (("--condition", "moonlight"), "not moonlight"),
+        (("--profile", "data.md"), "data.md"),
+    ],
+)
+def test_a_public_release_that_cannot_be_stated_is_not_written(run, tmp_path, change, said):
+    (tmp_path / "profile.json").write_bytes(synthetic_profile().to_bytes())
+    named = ("--profile", "profile.json", "--condition", "mask")
+    assert said in " ".join(run("public", "public.json", *named, *change, expected=2).stderr.split())
+    assert not (tmp_path / "public.json").exists()
 
 
 def test_d2_public_files_alone_give_the_verdict_again_byte_for_byte(run, tmp_path):

@@ -1,7 +1,8 @@
-"""A face from a camera: an invented one, and OpenCV's own reading of a film of real photographs."""
+"""Faces from a camera: an invented one, and OpenCV's own reading of a film of real photographs."""
 
 import builtins
 import io
+import itertools
 import types
 
 import numpy as np
@@ -9,8 +10,8 @@ import pytest
 from PIL import Image
 
 from client.device import capture
-from client.device.capture import capture_face
-from client.faces.alignment import UnusableImageError
+from client.device.capture import capture_faces
+from client.faces.images import UnusableImageError
 from federation.errors import UsageError
 from tests.faces import aligner, orl_image
 
@@ -52,7 +53,8 @@ def nobody(_):
 
 def test_frames_arrive_in_red_green_blue_after_the_camera_has_warmed_up(plug_in):
     camera = plug_in([RED[:, :, ::-1]] * 100)
-    np.testing.assert_array_equal(capture_face(lambda frame: frame), RED)
+    (frame,) = capture_faces(lambda frame: frame, 1)
+    np.testing.assert_array_equal(frame, RED)
     assert camera.taken == capture._WARM_UP_FRAMES + 1
     assert camera.released
 
@@ -65,14 +67,61 @@ def test_it_looks_until_one_face_is_there(plug_in):
         return nobody(frame) if len(looks) < 3 else frame
 
     plug_in([RED] * 100)
-    capture_face(third_time)
+    capture_faces(third_time, 1)
     assert len(looks) == 3
+
+
+class Clock:
+    """A quarter of a second later with every look at it."""
+
+    def __init__(self):
+        self.now = 100.0
+
+    def __call__(self):
+        self.now += 0.25
+        return self.now
+
+
+def test_several_faces_are_taken_a_moment_apart_and_the_frames_between_are_not_looked_at(plug_in):
+    camera = plug_in([RED + np.uint8(number) for number in range(100)])
+    clock, looks = Clock(), []
+
+    def find(frame):
+        looks.append(clock.now)
+        return frame
+
+    taken = capture_faces(find, 3, clock=clock)
+    assert len(looks) == len(taken) == 3
+    assert min(later - earlier for earlier, later in itertools.pairwise(looks)) > capture._APART_SECONDS
+    assert len({int(frame[0, 0, 1]) for frame in taken}) == 3
+    assert camera.released
+
+
+def test_a_picture_that_stands_still_is_not_two(plug_in):
+    camera = plug_in([RED] * 500)
+    with pytest.raises(UnusableImageError, match="the picture stands still"):
+        capture_faces(lambda frame: frame, 2, clock=Clock())
+    assert camera.released
+    plug_in([RED] * 12 + [RED + np.uint8(9)] * 100)
+    first, second = capture_faces(lambda frame: frame, 2, clock=Clock())
+    assert not np.array_equal(first, second)
+
+
+def test_every_picture_may_take_as_many_looks_as_the_first(plug_in):
+    looks = []
+
+    def every_fiftieth(frame):
+        looks.append(frame)
+        return nobody(frame) if len(looks) % 50 else frame
+
+    plug_in([RED + np.uint8(number % 200) for number in range(1000)])
+    assert len(capture_faces(every_fiftieth, 3, clock=Clock())) == 3
 
 
 def test_it_gives_up_with_what_was_wrong_and_switches_the_camera_off(plug_in):
     camera = plug_in([RED] * 100)
-    with pytest.raises(UnusableImageError, match="no face found: sit alone"):
-        capture_face(nobody)
+    with pytest.raises(UnusableImageError, match="no face found: sit alone, near"):
+        capture_faces(nobody, 1)
     assert camera.released
     assert camera.taken < 100
 
@@ -83,7 +132,7 @@ def test_it_gives_up_with_what_was_wrong_and_switches_the_camera_off(plug_in):
 def test_a_camera_that_fails_says_so_and_is_switched_off(plug_in, frames, opens, message):
     camera = plug_in(frames, opens=opens)
     with pytest.raises(UsageError, match=f"camera 0 {message}"):
-        capture_face(nobody)
+        capture_faces(nobody, 1)
     assert camera.released
 
 
@@ -97,7 +146,7 @@ def test_without_opencv_the_error_names_the_extra(monkeypatch):
 
     monkeypatch.setattr(builtins, "__import__", without)
     with pytest.raises(UsageError, match=r"intaglio\[camera\]"):
-        capture_face(nobody)
+        capture_faces(nobody, 1)
 
 
 def test_opencv_reads_a_film_of_a_face(tmp_path):
@@ -107,7 +156,7 @@ def test_opencv_reads_a_film_of_a_face(tmp_path):
     for _ in range(capture._WARM_UP_FRAMES + 1):
         film.write(photograph[:, :, ::-1])
     film.release()
-    chip = capture_face(aligner().chip_of_pixels, camera=str(tmp_path / "film.avi"))
-    assert (chip.shape, chip.dtype) == ((150, 150, 3), np.uint8)
+    (chip,) = capture_faces(aligner().chip_of_pixels, 1, camera=str(tmp_path / "film.avi"))
+    assert (chip.shape, chip.dtype) == ((112, 112, 3), np.uint8)
     expected = aligner().chip_of_pixels(photograph).astype(int)
     assert np.abs(chip.astype(int) - expected).mean() < 10  # the film is compressed

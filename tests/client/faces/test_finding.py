@@ -1,17 +1,16 @@
-"""A detector without dlib: the same landmarks however a photograph is cut, and the same cut for every recogniser."""
+"""The detector: the same landmarks however a photograph is cut, and the same cut for every recogniser."""
 
 from functools import cache
 from types import SimpleNamespace
 
-import dlib
 import numpy as np
 import pytest
 from PIL import Image
 
-from client.faces.alignment import FaceAligner, UnusableImageError, read_image
-from client.faces.finding import FaceFinder, ProfileAligner, aligner_for
+from client.faces.finding import Aligner, FaceFinder, aligner_for
+from client.faces.images import UnusableImageError, read_image
 from federation.recognition.templates import ARCFACE, DLIB
-from tests.faces import aligner, orl_image
+from tests.faces import orl_image, shipped
 
 PEOPLE = (1, 9, 22)
 
@@ -36,17 +35,6 @@ def found(person):
 
 
 @pytest.mark.parametrize("person", PEOPLE)
-def test_eyes_are_where_dlib_finds_them(person):
-    larger = np.asarray(Image.fromarray(face(person)).resize((4 * 92, 4 * 112)))
-    padded = np.pad(larger, ((224, 224), (184, 184), (0, 0)), mode="edge")
-    (box,), _, _ = aligner()._detector.run(padded, 0, -0.3)
-    corners = np.array([(point.x, point.y) for point in aligner()._landmarks(padded, dlib.rectangle(box)).parts()])
-    left, right = corners[:2].mean(axis=0), corners[2:4].mean(axis=0)
-    theirs = (np.array([right, left]) - [184, 224]) / 4
-    assert np.abs(found(person)[:2] - theirs).max() < 0.12 * eyes_apart(theirs)
-
-
-@pytest.mark.parametrize("person", PEOPLE)
 def test_a_mirrored_photograph_has_mirrored_landmarks(person):
     mirrored = finder().landmarks(np.ascontiguousarray(face(person)[:, ::-1]))[[1, 0, 2, 3]]
     mirrored[:, 0] = 92 - mirrored[:, 0]
@@ -61,10 +49,10 @@ def test_more_background_does_not_move_the_landmarks(person):
 
 @pytest.mark.parametrize("degrees", [-20, 20])
 def test_a_head_that_is_tilted_is_cut_upright(degrees):
-    upright = ProfileAligner(ARCFACE, finder()).chip_of_pixels(face(1)).astype(float)
+    upright = Aligner(ARCFACE, finder()).chip_of_pixels(face(1)).astype(float)
     padded = Image.fromarray(np.pad(face(1), ((60, 60), (60, 60), (0, 0)), mode="edge"))
     tilted = np.asarray(padded.rotate(degrees, Image.Resampling.BICUBIC, expand=False))
-    cut = ProfileAligner(ARCFACE, finder()).chip_of_pixels(tilted).astype(float)
+    cut = Aligner(ARCFACE, finder()).chip_of_pixels(tilted).astype(float)
     middle = slice(30, 90)
     assert np.corrcoef(upright[middle, middle].ravel(), cut[middle, middle].ravel())[0, 1] > 0.95
 
@@ -94,17 +82,28 @@ def test_no_face_is_refused_with_what_to_do():
 
 
 def test_an_image_file_and_its_pixels_give_one_cut():
-    cutter = ProfileAligner(ARCFACE, finder())
+    cutter = Aligner(ARCFACE, finder())
     np.testing.assert_array_equal(cutter.chip(orl_image(1, 1)), cutter.chip_of_pixels(face(1)))
     assert cutter.chip(orl_image(1, 1)).shape == (112, 112, 3)
 
 
 def test_every_recogniser_gets_its_own_cut():
-    def recogniser(network, alignment):
-        return SimpleNamespace(profile=SimpleNamespace(network=network, alignment=alignment))
+    def recogniser(alignment):
+        return SimpleNamespace(profile=SimpleNamespace(alignment=alignment))
 
-    assert isinstance(aligner_for(recogniser("resnet29", DLIB)), FaceAligner)
-    others = [aligner_for(recogniser("onnx", alignment)) for alignment in (ARCFACE, ARCFACE.at(96), DLIB)]
-    assert all(isinstance(other, ProfileAligner) for other in others)
-    assert len({other.version for other in others}) == 3
-    assert others[0].version == aligner_for(recogniser("mobilefacenet", ARCFACE)).version
+    aligners = [aligner_for(recogniser(alignment)) for alignment in (ARCFACE, ARCFACE.at(96), DLIB)]
+    assert len({aligner.version for aligner in aligners}) == 3
+    assert aligners[0].version == aligner_for(shipped()).version
+    assert [aligner.chip_of_pixels(face(1)).shape[0] for aligner in aligners] == [112, 96, 150]
+
+
+def test_two_aligners_give_one_cut_for_one_image():
+    one, other = Aligner(ARCFACE), Aligner(ARCFACE)
+    assert one.version == other.version
+    np.testing.assert_array_equal(one.chip(orl_image(5, 5)), other.chip(orl_image(5, 5)))
+
+
+def test_another_pillow_makes_another_version(monkeypatch):
+    before = Aligner(ARCFACE).version
+    monkeypatch.setattr("PIL.__version__", "0.0.0")
+    assert Aligner(ARCFACE).version != before

@@ -1,7 +1,7 @@
 """Measuring a recogniser: the right way to feed it is found, and its rates are those of people of one set."""
 
 import hashlib
-import math
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -11,23 +11,30 @@ from typer.testing import CliRunner
 
 from client import cli
 from client.faces import measuring
-from client.faces.finding import ProfileAligner
-from client.faces.measuring import Face, Faces, decidability, measure
+from client.faces.finding import Aligner
+from client.faces.measuring import Face, Faces, Measured, decidability, measure
 from client.faces.models import load_recogniser
 from client.faces.profiling import _tried
+from client.faces.rates import _weighted, code_distances, rates
 from federation.errors import UsageError
 from federation.learning.evaluation import DetCurve
+from federation.learning.threshold import choose_threshold, public_adapter
+from federation.onebit import CodeSeed, binary_code, hamming_distance
+from federation.recognition.mobilefacenet import SHIPPED_SETS, bare_profile, shipped_profile
 from federation.recognition.profile import ColourOrder, Layout, RecogniserProfile
 from federation.recognition.templates import ARCFACE
 from tests.arcface_onnx import exported
-from tests.faces import orl_image
+from tests.faces import orl_image, shipped
+from tests.profiles import prior_of, profile_of
 
 
 def faces_of(persons, groups, halves=None):
     """Faces whose images nobody opens."""
     halves = halves or [True, False] * (len(persons) // 2)
     rows = zip(persons, groups, halves, strict=True)
-    faces = tuple(Face(group, person, early, Path("unread"), np.zeros((4, 2))) for person, group, early in rows)
+    faces = tuple(
+        Face(group, person, early, Path("unread"), f"{person}", np.zeros((4, 2))) for person, group, early in rows
+    )
     return Faces(faces, (len(faces),), (len(set(persons)),), (len(faces),), (), 0.0)
 
 
@@ -45,21 +52,11 @@ def embeddings(seed=0, noise=0.6, dimension=64):
 def measured(groups=None, rows=None):
     faces = faces_of(PERSONS.tolist(), (groups or [0] * len(PERSONS)), [True, True, False, False] * PEOPLE)
     rows = embeddings() if rows is None else rows
-    patched = SimpleNamespace(alignment=ARCFACE, cuts=np.zeros((len(rows), 112, 112, 3), np.uint8))
-    object.__setattr__(faces, "cuts", lambda _alignment: patched.cuts)
-    return measure(faces, ARCFACE, lambda _cuts: rows)
+    return Measured(faces, {"clean": rows, "mask": rows[::-1].copy(), "res16": rows}, 0.0)
 
 
-def test_moments_are_those_of_people_and_not_of_images():
-    rows = embeddings()
-    means = np.stack([rows[person == PERSONS].mean(axis=0) for person in range(PEOPLE)])
-    first = rows[::IMAGES].astype(np.float64) - means.mean(axis=0)
-    first /= np.linalg.norm(first, axis=1, keepdims=True)
-    angles = [math.acos(first[a] @ first[b]) / math.pi for a in range(PEOPLE) for b in range(a)]
-    clean = measured().moments[0]
-    assert (clean.condition, clean.people) == ("clean", PEOPLE)
-    np.testing.assert_allclose(clean.centre, means.mean(axis=0), atol=1e-6)
-    assert clean.spread == pytest.approx(np.std(angles), abs=2e-6)
+def clean_rates(groups=None, rows=None):
+    return rates(measured(groups, rows), "clean")
 
 
 def test_rates_are_exact_and_lie_in_their_intervals():
@@ -68,7 +65,7 @@ def test_rates_are_exact_and_lie_in_their_intervals():
     scores = rows[early].astype(np.float64) @ rows[~early].T
     same = PERSONS[early][:, None] == PERSONS[~early]
     curve = DetCurve.of(scores[same], scores[~same])
-    clean = measured(rows=rows).rates[0]
+    clean = clean_rates(rows=rows)
     assert (clean.people, clean.genuine, clean.impostor) == (PEOPLE, 4 * PEOPLE, 4 * PEOPLE * (PEOPLE - 1))
     values = [clean.eer.value, *(each.value for each in clean.tar)]
     assert values == pytest.approx([curve.eer, curve.tar_at(0.01), curve.tar_at(0.001)])
@@ -77,13 +74,45 @@ def test_rates_are_exact_and_lie_in_their_intervals():
     assert clean.tar[0].low < clean.tar[0].high
 
 
+def test_rates_of_codes_are_those_of_distances_of_codes():
+    profile = profile_of(prior_of())
+    adapter, faces = public_adapter(profile, "clean"), measured()
+    early = np.tile([True, True, False, False], PEOPLE)
+    rows = faces.embeddings["clean"]
+    references, probes = adapter.apply(rows[early], "reference"), adapter.apply(rows[~early], "probe")
+    distances = code_distances(references, probes, 1024)
+    codes = [
+        [hamming_distance(binary_code(one, seed, 1024), binary_code(other, seed, 1024)) for other in probes[:3]]
+        for place, one in enumerate(references[:4])
+        for seed in [CodeSeed(hashlib.sha256(f"measuring {place}".encode()).digest())]
+    ]
+    assert distances[:4, :3].tolist() == codes
+    same = PERSONS[early][:, None] == PERSONS[~early]
+    curve = DetCurve.of(-distances[same].astype(float), -distances[~same].astype(float))
+    found = rates(faces, "clean", adapter, 1024)
+    assert [found.eer.value, *(each.value for each in found.tar)] == pytest.approx(
+        [curve.eer, curve.tar_at(0.01), curve.tar_at(0.001)]
+    )
+
+
+def test_sets_are_told_apart_and_people_numbered_within_them():
+    groups = [int(person >= PEOPLE // 2) for person in PERSONS]
+    one, other = measured(groups).public_sets(["one", "other"])
+    assert (one.name, one.count, other.name, other.count) == ("one", PEOPLE // 2, "other", PEOPLE // 2)
+    np.testing.assert_array_equal(other.people, np.repeat(np.arange(PEOPLE // 2), IMAGES))
+    np.testing.assert_array_equal(other.embeddings["clean"], embeddings()[len(PERSONS) // 2 :])
+    alone = measured(groups).of_set(1)
+    np.testing.assert_array_equal(alone.embeddings["clean"], embeddings()[len(PERSONS) // 2 :])
+    assert (len(alone.faces.faces), alone.comparable, measured(groups).of_set(2).comparable) == (24, True, False)
+
+
 def test_a_draw_in_which_everybody_counts_once_gives_the_exact_rates():
     rng = np.random.default_rng(1)
     scores, genuine = rng.normal(size=(20, 20)), np.eye(20, dtype=bool)
     scores += 2 * genuine
     order, level = np.unique(scores, return_inverse=True)
     curve = DetCurve.of(scores[genuine], scores[~genuine])
-    eer, *tar = measuring._weighted(level.reshape(20, 20), len(order), genuine, ~genuine, np.ones((20, 20)))
+    eer, *tar = _weighted(level.reshape(20, 20), len(order), genuine, ~genuine, np.ones((20, 20)))
     assert tar == pytest.approx([curve.tar_at(0.01), curve.tar_at(0.001)])
     assert eer == pytest.approx(curve.eer, abs=0.05)
 
@@ -91,7 +120,7 @@ def test_a_draw_in_which_everybody_counts_once_gives_the_exact_rates():
 def test_people_of_two_sets_are_never_compared():
     groups = [int(person >= PEOPLE // 2) for person in PERSONS]
     half = PEOPLE // 2
-    assert measured(groups).rates[0].impostor == 2 * 4 * half * (half - 1)
+    assert clean_rates(groups).impostor == 2 * 4 * half * (half - 1)
     rows = embeddings()
     rows[np.array(groups) == 1] *= -1  # far from the others, and as far from each other as before
     whole, apart = (decidability(faces_of(PERSONS.tolist(), g), rows) for g in ([0] * len(PERSONS), groups))
@@ -183,15 +212,19 @@ def test_an_arcface_model_of_ones_own_embeds_as_the_one_that_comes_along(folder,
     assert [(each.name, each.people, each.images, each.terms) for each in profile.sets] == [
         ("six", 6, 18, "as they are")
     ]
-    assert [each.condition for each in profile.moments] == ["clean", "mask", "res16"]
+    assert [each.prior for each in profile.conditions] == [None] * 3
+    assert "a better profile needs 5 sets of at least 40 people" in result.stdout
+    assert "no threshold can be set with it" in result.stdout
+    assert [path.name for path in tmp_path.glob("*.json")] == ["Own.profile.json"]  # a set alone leaves nothing out
+    assert [each.name for each in profile.conditions] == ["clean", "mask", "res16"]
     assert (profile.provenance.licence, profile.provenance.training) == (
         "MIT",
         "not stated by whoever made this profile",
     )
     assert "six │ 6      │ 19     │ 1" in result.stdout
     assert "s1/4.pgm: no face found" in result.stdout
-    cut = ProfileAligner(ARCFACE).chip(orl_image(9, 1))[None]
-    cosine = load_recogniser(model).embed(cut)[0] @ load_recogniser(Path("mobilefacenet")).embed(cut)[0]
+    cut = Aligner(ARCFACE).chip(orl_image(9, 1))[None]
+    cosine = load_recogniser(model).embed(cut)[0] @ shipped().embed(cut)[0]
     assert cosine > 0.9999
 
 
@@ -208,6 +241,49 @@ def test_a_model_that_is_none_leaves_no_profile(folder, tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["own.onnx"]
 
 
+def test_every_set_is_judged_by_a_profile_without_it(folder, tmp_path, wide):
+    other = tmp_path / "other"
+    for person in range(7, 13):
+        (other / f"s{person}").mkdir(parents=True)
+        for number in range(1, 4):
+            (other / f"s{person}" / f"{number}.pgm").write_bytes(orl_image(person, number))
+    output, arguments = tmp_path / "two.profile.json", ["models", "profile", "mobilefacenet", "--output"]
+    sets = ["--faces", str(folder), "--faces", str(other), "--terms", "as they are", "--terms", "as those"]
+    result = CliRunner().invoke(cli.app, [*arguments, str(output), *sets], env=wide)
+    assert result.exit_code == 0, result.output
+    names = ("two", "two-without-six", "two-without-other")
+    both, without_six, without_other = (
+        RecogniserProfile.from_bytes((tmp_path / f"{name}.profile.json").read_bytes()) for name in names
+    )
+    assert [(each.name, each.people, each.terms) for each in both.sets] == [
+        ("other", 6, "as those"),
+        ("six", 6, "as they are"),
+    ]
+    assert [each.name for each in without_six.sets] == ["other"]
+    assert [each.name for each in without_other.sets] == ["six"]
+    assert all(known.digest in " ".join(result.stdout.split()) for known in (both, without_six, without_other))
+    assert "to judge six" in result.stdout
+    # A set's own profile does not depend on it: measured alone, the other one makes the same.
+    alone = tmp_path / "alone.profile.json"
+    result = CliRunner().invoke(
+        cli.app, [*arguments, str(alone), "--faces", str(other), "--terms", "as those"], env=wide
+    )
+    assert result.exit_code == 0, result.output
+    measured_alone = RecogniserProfile.from_bytes(alone.read_bytes())
+    assert measured_alone.sets == without_six.sets
+    norms = ([each.mean_norm for each in known.conditions] for known in (measured_alone, without_six))
+    assert next(norms) == pytest.approx(next(norms), rel=1e-4)  # networks round by what else is in a batch
+
+
+def test_terms_are_those_of_each_set(folder, tmp_path):
+    arguments = ["models", "profile", "mobilefacenet", "--output", str(tmp_path / "p"), "--faces", str(folder)]
+    result = CliRunner().invoke(cli.app, [*arguments, "--terms", "one", "--terms", "two"])
+    assert (result.exit_code, "the --terms of each of the 1 sets" in " ".join(result.output.split())) == (2, True)
+    result = CliRunner().invoke(cli.app, [*arguments, "--faces", str(folder)])
+    assert (result.exit_code, "two folders have one name" in " ".join(result.output.split())) == (2, True)
+    assert not (tmp_path / "p").exists()
+
+
 def test_folders_without_a_face_are_refused(tmp_path):
     (tmp_path / "set/anna").mkdir(parents=True)
     (tmp_path / "set/anna/1.pgm").write_bytes(b"P5 92 112 255\n" + bytes(92 * 112))
@@ -219,9 +295,82 @@ def test_folders_without_a_face_are_refused(tmp_path):
     assert not (tmp_path / "p").exists()
 
 
-def test_the_profile_that_comes_along_is_of_people_who_agreed_to_it():
-    profile = load_recogniser(Path("mobilefacenet")).profile
-    assert [(faces.name, faces.people) for faces in profile.sets] == [("london", 102)]
-    assert "CC BY 4.0" in profile.sets[0].terms
-    assert "without their consent" in profile.provenance.training
-    assert [moments.condition for moments in profile.moments] == ["clean", "mask", "res16"]
+def test_the_profiles_that_come_along_are_of_people_who_may_be_in_them():
+    people = {"canada": 40, "london": 102, "orl": 40}
+    assert tuple(people) == SHIPPED_SETS
+    for without in ("", *SHIPPED_SETS):
+        profile = shipped_profile(without)
+        known = {name: count for name, count in people.items() if name != without}
+        assert {faces.name: faces.people for faces in profile.sets} == known
+        assert all(faces.terms for faces in profile.sets)
+        assert "without their consent" in profile.provenance.training
+        assert [each.name for each in profile.conditions] == ["clean", "mask", "res16"]
+        assert profile.directions == 58
+        assert len(profile.to_bytes()) < 200_000
+        for each in profile.conditions:
+            assert (each.people, each.prior.people, each.prior.sets) == (sum(known.values()),) * 2 + (len(known),)
+    assert "10.6084/m9.figshare.5047666" in next(f.terms for f in shipped_profile().sets if f.name == "london")
+    assert shipped().profile == shipped_profile()
+    assert len({shipped_profile(without).digest for without in ("", *SHIPPED_SETS)}) == 4
+    with pytest.raises(UsageError, match="leave out canada, london, orl, not yale"):
+        shipped_profile("yale")
+
+
+@pytest.mark.parametrize("without", ["", *SHIPPED_SETS])
+@pytest.mark.parametrize("condition", ["clean", "mask", "res16"])
+def test_a_threshold_can_be_set_with_every_profile_that_comes_along(without, condition):
+    images = {"references": 2, "frames": 2, "observed": None, "members": 24, "coupling": 0.9}
+    thresholds = [
+        choose_threshold(shipped_profile(without), condition, weight=weight, fmr=fmr, **images)
+        for weight in (0, 0.8)
+        for fmr in (0.001, 0.01)
+    ]
+    assert all(200 < each.bits < 420 for each in thresholds)
+    assert thresholds[0].bits < thresholds[1].bits < thresholds[3].bits
+    assert all(each.fmr_low < each.fmr_high < 0.1 for each in thresholds)
+
+
+# -------------------------------------------------------------------------------------------------------------- cache
+def test_what_was_measured_before_is_remembered(folder, tmp_path):
+    looks = 0
+
+    class Finder:
+        version = "1"
+
+        def landmarks(self, rgb):
+            nonlocal looks
+            looks += 1
+            height, width = rgb.shape[:2]
+            return np.array([[0.35, 0.4], [0.65, 0.4], [0.5, 0.6], [0.5, 0.75]]) * [width, height]
+
+    seen = []
+
+    def embed(cuts):
+        seen.append(len(cuts))
+        flat = cuts.reshape(len(cuts), -1)[:, :: cuts[0].size // 192][:, :192].astype(np.float32) + 1
+        return flat / np.linalg.norm(flat, axis=1, keepdims=True)
+
+    def run(bare, cache, version="1"):
+        nonlocal looks
+        looks = 0
+        seen.clear()
+        finder = Finder()
+        finder.version = version
+        faces = measuring.faces_of([folder], finder, lambda _done, _all: None, cache)
+        return measure(faces, bare, embed, cache), looks, sum(seen)
+
+    cache, bare = tmp_path / "cache", bare_profile()
+    first, looked, embedded = run(bare, cache)
+    assert (looked, embedded) == (19, 3 * 19)
+    again, looked, embedded = run(bare, cache)
+    assert (looked, embedded) == (0, 0)
+    for name, rows in first.embeddings.items():
+        np.testing.assert_array_equal(again.embeddings[name], rows)
+    assert not np.array_equal(first.embeddings["clean"], first.embeddings["mask"])
+    uncached, *_ = run(bare, None)
+    for name, rows in uncached.embeddings.items():
+        np.testing.assert_array_equal(first.embeddings[name], rows)
+    other = replace(bare, weights_digest=hashlib.sha256(b"others").hexdigest())
+    assert run(other, cache)[1:] == (0, 3 * 19)
+    assert run(bare, cache, version="2")[1] == 19
+    assert cache.stat().st_mode & 0o077 == 0

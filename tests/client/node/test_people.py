@@ -13,6 +13,7 @@ import threading
 import unicodedata
 from functools import cache
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -23,18 +24,19 @@ import client.node.app
 import client.node.people
 from client.cli import app
 from client.faces.degradation import Condition, degrade
-from client.faces.models import load_recogniser
+from client.faces.images import UnusableImageError
+from client.faces.models import MOBILEFACENET, load_recogniser, recogniser_files
 from client.node.joining import join, policy_of, trust_roster
-from client.node.people import changing, publish, refresh_active, withdraw
+from client.node.people import changing, prepared_people, publish, refresh_active, withdraw
 from client.node.preparing import prepare
 from client.node.start import node_config, require_ready
 from federation.errors import RefusedError, UsageError
-from federation.learning.moments import public_start
 from federation.learning.scales import ChipSet
 from federation.privacy.plan import PrivacyPlan
 from federation.recognition.embeddings import EmbeddingSet
+from federation.recognition.mobilefacenet import MobileFaceNetRecogniser
 from federation.recognition.profiles import PROBE, REFERENCE
-from federation.recognition.templates import DLIB
+from federation.recognition.templates import ARCFACE
 from server.fleet.members import Coordinator
 from tests.faces import aligner, orl_image, shipped
 from tests.federated import CALLED, run, the_release, write_federation
@@ -47,7 +49,7 @@ SCALES = '["moments", "scales", "threshold"]'
 class Aligner:
     """The real one, which looks at an image once in all tests."""
 
-    def chip(self, image):
+    def chip(self, image, _profile):
         return chip(image)
 
 
@@ -110,12 +112,12 @@ def names_in(folder):
 
 # ------------------------------------------------------------------------------------------------------ what is made
 def test_images_become_embeddings_chips_and_a_model_that_belong_together(tmp_path, folder):
-    done = prepared(some_images(tmp_path / "images", {1: "anna", 2: "ben"}), folder)
+    done = prepared(some_images(tmp_path / "images", {2: "anna", 3: "ben"}), folder)
     assert (done.people, done.prepared, done.images, done.withdrawn, done.problems) == (2, 2, 4, 0, ())
     embeddings, chips = embeddings_in(folder), chips_in(folder)
-    expected = np.stack([chip(orl_image(person, number)) for person in (1, 2) for number in (1, 2)])
+    expected = np.stack([chip(orl_image(person, number)) for person in (2, 3) for number in (1, 2)])
     assert np.array_equal(chips.reference, expected)
-    assert np.array_equal(chips.probe, degrade(expected, Condition.MASK, DLIB))
+    assert np.array_equal(chips.probe, degrade(expected, Condition.MASK, ARCFACE))
     assert chips.people.tolist() == ["anna", "anna", "ben", "ben"]
     for profile, side in ((REFERENCE, chips.reference), (PROBE, chips.probe)):
         mine = embeddings.select(embeddings.profiles == profile)
@@ -128,7 +130,7 @@ def test_images_become_embeddings_chips_and_a_model_that_belong_together(tmp_pat
 def test_nothing_that_is_made_can_be_read_by_others(tmp_path, folder):
     umask = os.umask(0)
     try:
-        prepared(some_images(tmp_path / "images", {1: "anna"}), folder)
+        prepared(some_images(tmp_path / "images", {2: "anna"}), folder)
     finally:
         os.umask(umask)
     made = (folder / "prepared").resolve()
@@ -136,17 +138,52 @@ def test_nothing_that_is_made_can_be_read_by_others(tmp_path, folder):
     assert modes == {0o700, 0o600}
 
 
+class Strict(Aligner):
+    """A gate that lets no first image through as a reference; it records what each image is to serve as."""
+
+    def __init__(self):
+        self.asked = []
+
+    def chip(self, image, profile):
+        self.asked.append(profile)
+        if profile == REFERENCE and image in (orl_image(2, 1), orl_image(3, 1)):
+            raise UnusableImageError("only 17 pixels lie between the eyes", "come closer")
+        return super().chip(image, profile)
+
+
+def test_a_poor_reference_is_left_out_by_its_file_and_the_same_image_is_good_enough_for_a_probe(tmp_path, folder):
+    images = some_images(tmp_path / "images", {2: "anna", 3: "ben"}, camera="reference")
+    some_images(images, {2: "anna", 3: "ben"}, camera="probe")
+    done = prepared(images, folder, condition=None, aligner=Strict())
+    assert sorted(map(str, done.problems)) == [
+        f"{images / name / 'reference' / '1.pgm'}: only 17 pixels lie between the eyes; come closer"
+        for name in ("anna", "ben")
+    ]
+    rows = embeddings_in(folder)
+    used = {(str(p), str(c)) for p, c in zip(rows.people, rows.profiles, strict=True)}
+    assert used == {(name, camera) for name in ("anna", "ben") for camera in (REFERENCE, PROBE)}
+    assert np.count_nonzero(rows.profiles == REFERENCE) == 2
+    assert np.count_nonzero(rows.profiles == PROBE) == 4
+
+
+def test_an_image_that_imitates_the_probe_too_must_be_a_good_reference(tmp_path, folder):
+    strict = Strict()
+    done = prepared(some_images(tmp_path / "images", {2: "anna", 3: "ben"}), folder, aligner=strict)
+    assert set(strict.asked) == {REFERENCE}
+    assert (done.people, done.images, len(done.problems)) == (2, 2, 2)
+
+
 def test_two_cameras_are_paired_and_every_image_is_in_a_pair(tmp_path, folder):
-    images = some_images(tmp_path / "images", {1: "anna"}, (1, 2), "reference")
-    some_images(images, {1: "anna"}, (3, 4, 5), "probe")
-    some_images(images, {2: "ben"}, (1,), "reference")
+    images = some_images(tmp_path / "images", {2: "anna"}, (1, 2), "reference")
+    some_images(images, {2: "anna"}, (3, 4, 5), "probe")
+    some_images(images, {3: "ben"}, (1,), "reference")
     done = prepared(images, folder, condition=None)
     assert [str(problem).partition(": ")[2] for problem in done.problems] == [
         "no images; add JPEG, PNG or PGM files, or remove the folder"
     ]
     assert done.problems[0].path == images / "ben" / "probe"
     chips, embeddings = chips_in(folder), embeddings_in(folder)
-    reference, probe = ([chip(orl_image(1, number)) for number in numbers] for numbers in ((1, 2, 1), (3, 4, 5)))
+    reference, probe = ([chip(orl_image(2, number)) for number in numbers] for numbers in ((1, 2, 1), (3, 4, 5)))
     assert np.array_equal(chips.reference, np.stack(reference))
     assert np.array_equal(chips.probe, np.stack(probe))
     assert embeddings.profiles.tolist() == [REFERENCE] * 2 + [PROBE] * 3
@@ -157,7 +194,7 @@ def test_no_more_of_a_person_lies_where_questions_read_it_than_takes_part(tmp_pa
     """Reading comes before every answer: a thousand pictures of somebody would make it half a second longer."""
     monkeypatch.setattr("client.node.people.MOST_IMAGES", 3)
     monkeypatch.setattr("client.node.people.MOST_PAIRS", 2)
-    images = some_images(some_images(tmp_path / "images", {1: "anna"}, (1, 2, 3, 4, 5)), {2: "ben"}, (1,))
+    images = some_images(some_images(tmp_path / "images", {2: "anna"}, (1, 2, 3, 4, 5)), {3: "ben"}, (1,))
     assert prepared(images, folder).images == 6
     active = embeddings_in(folder, "active.npz")
     everything, chips = embeddings_in(folder), chips_in(folder)
@@ -167,14 +204,14 @@ def test_no_more_of_a_person_lies_where_questions_read_it_than_takes_part(tmp_pa
             assert of_each[0].images.tolist() == of_each[1].images.tolist()[:most]
         assert np.array_equal(
             chips.of_people([person]).reference,
-            np.stack([chip(orl_image(1 + (person == "ben"), n + 1)) for n in range(pairs)]),
+            np.stack([chip(orl_image(2 + (person == "ben"), n + 1)) for n in range(pairs)]),
         )
     assert len(everything) == 12  # more may take part one day
 
 
 def test_without_the_recipe_in_the_policy_no_picture_of_a_face_is_kept(tmp_path):
     folder = an_organisation(tmp_path / "north", '["moments", "threshold"]')
-    assert not prepared(some_images(tmp_path / "images", {1: "anna"}), folder).chips
+    assert not prepared(some_images(tmp_path / "images", {2: "anna"}), folder).chips
     assert {path.name for path in (folder / "prepared").resolve().rglob("*")} == {
         "embeddings.npz",
         "made-with.json",
@@ -191,7 +228,7 @@ def require_ready_without_roster(folder):
 
 
 def test_images_that_cannot_be_used_are_listed_by_path_and_the_rest_goes_on(tmp_path, folder):
-    images = some_images(tmp_path / "images", {1: "anna", 2: "ben"})
+    images = some_images(tmp_path / "images", {2: "anna", 3: "ben"})
     (images / "anna" / "broken.jpg").write_bytes(b"junk")
     shutil.copy(images / "anna" / "1.pgm", images / "ben" / "stray.pgm")
     (images / "carla").mkdir()
@@ -208,7 +245,7 @@ def test_images_that_cannot_be_used_are_listed_by_path_and_the_rest_goes_on(tmp_
 
 
 def test_when_nothing_can_be_prepared_nothing_changes_and_it_says_why(tmp_path, folder):
-    prepared(some_images(tmp_path / "images", {1: "anna"}), folder)
+    prepared(some_images(tmp_path / "images", {2: "anna"}), folder)
     (tmp_path / "junk" / "ben").mkdir(parents=True)
     (tmp_path / "junk" / "ben" / "1.png").write_bytes(b"junk")
     with pytest.raises(UsageError, match=r"nobody is left to take part: .*1\.png: not a JPEG"):
@@ -220,14 +257,14 @@ def test_when_nothing_can_be_prepared_nothing_changes_and_it_says_why(tmp_path, 
 
 # -------------------------------------------------------------------------------------------------------- once again
 def test_people_are_added_and_replaced_and_taken_out_only_when_asked(tmp_path, folder):
-    prepared(some_images(tmp_path / "first", {1: "anna", 2: "ben"}), folder)
-    again = some_images(tmp_path / "second", {3: "carla"})
-    some_images(again, {1: "anna"}, (5,))
+    prepared(some_images(tmp_path / "first", {2: "anna", 3: "ben"}), folder)
+    again = some_images(tmp_path / "second", {4: "carla"})
+    some_images(again, {2: "anna"}, (5,))
     done = prepared(again, folder)
     assert (done.people, done.prepared, done.images) == (3, 2, 2 + 1)
     assert names_in(folder) == (["anna", "ben", "carla"],) * 3
     chips = chips_in(folder)
-    assert np.array_equal(chips.reference[chips.people == "anna"], [chip(orl_image(1, 5))])
+    assert np.array_equal(chips.reference[chips.people == "anna"], [chip(orl_image(2, 5))])
     assert np.array_equal(
         embeddings_in(folder).of_people(["carla"]).embeddings[:2],
         shipped().embed(chips.reference[chips.people == "carla"]),
@@ -238,16 +275,16 @@ def test_people_are_added_and_replaced_and_taken_out_only_when_asked(tmp_path, f
 
 
 def test_an_image_of_somebody_who_stays_is_no_image_of_somebody_new(tmp_path, folder):
-    prepared(some_images(tmp_path / "first", {1: "anna"}), folder)
-    done = prepared(some_images(tmp_path / "second", {1: "ben"}, (1, 3)), folder)
+    prepared(some_images(tmp_path / "first", {2: "anna"}), folder)
+    done = prepared(some_images(tmp_path / "second", {2: "ben"}, (1, 3)), folder)
     assert [problem.path.name for problem in done.problems] == ["1.pgm"]
     assert done.images == 1
 
 
 def test_people_prepared_in_another_way_are_never_mixed(tmp_path, folder):
-    first = some_images(tmp_path / "first", {1: "anna", 2: "ben"})
+    first = some_images(tmp_path / "first", {2: "anna", 3: "ben"})
     prepared(first, folder)
-    new = some_images(tmp_path / "second", {3: "carla"})
+    new = some_images(tmp_path / "second", {4: "carla"})
     with pytest.raises(UsageError, match="2 people without images here were prepared for another recogniser or probe"):
         prepared(new, folder, condition=Condition.RES16)
     assert names_in(folder) == (["anna", "ben"],) * 3
@@ -258,7 +295,7 @@ def test_people_prepared_in_another_way_are_never_mixed(tmp_path, folder):
 
 def test_chips_are_kept_and_deleted_as_the_policy_changes(tmp_path):
     folder = an_organisation(tmp_path / "north", '["moments", "threshold"]')
-    images = some_images(tmp_path / "images", {1: "anna"})
+    images = some_images(tmp_path / "images", {2: "anna"})
     prepared(images, folder)
     policy = (folder / "policy.toml").read_text()
     (folder / "policy.toml").write_text(policy.replace('["moments", "threshold"]', SCALES))
@@ -266,7 +303,7 @@ def test_chips_are_kept_and_deleted_as_the_policy_changes(tmp_path):
     with pytest.raises(UsageError, match=r"chips\.npz is missing .* `intaglio node prepare` again"):
         require_ready(folder)
     with pytest.raises(UsageError, match="without chips"):
-        prepared(some_images(tmp_path / "second", {3: "carla"}), folder)
+        prepared(some_images(tmp_path / "second", {4: "carla"}), folder)
     prepared(images, folder)
     require_ready(folder)
     (folder / "policy.toml").write_text(policy)
@@ -275,7 +312,7 @@ def test_chips_are_kept_and_deleted_as_the_policy_changes(tmp_path):
 
 
 def test_a_node_that_agreed_to_scales_does_not_start_while_somebody_has_no_chips(tmp_path, folder):
-    prepared(some_images(tmp_path / "images", {1: "anna", 2: "ben"}), folder)
+    prepared(some_images(tmp_path / "images", {2: "anna", 3: "ben"}), folder)
     (folder / "roster").touch()
     require_ready(folder)
     chips = chips_in(folder).of_people(["anna"])
@@ -289,14 +326,20 @@ def test_embeddings_made_by_other_means_are_not_overwritten(tmp_path, folder):
     (folder / "embeddings.npz").write_bytes(b"somebody's work")
     for only in (False, True):
         with pytest.raises(UsageError, match="made by other means and is not overwritten"):
-            prepared(some_images(tmp_path / "images", {1: "anna"}), folder, only=only)
+            prepared(some_images(tmp_path / "images", {2: "anna"}), folder, only=only)
     assert (folder / "embeddings.npz").read_bytes() == b"somebody's work"
 
 
 def test_people_are_prepared_with_the_recogniser_that_is_named(tmp_path):
     folder = an_organisation(tmp_path / "south", recipes='["moments", "threshold"]')
-    images = some_images(tmp_path / "images", {1: "anna", 2: "ben"})
-    assert prepared(images, folder, model=Path("mobilefacenet")).people == 2
+    images = some_images(tmp_path / "images", {2: "anna", 3: "ben"})
+    named = tmp_path / "named"
+    named.mkdir()
+    other = MobileFaceNetRecogniser(MOBILEFACENET.read_bytes(), dataclasses.replace(shipped().profile, name="another"))
+    for name, data in recogniser_files(other).items():
+        (named / name).write_bytes(data)
+    assert prepared(images, folder, model=named).people == 2
+    assert prepared_people(folder).made_with["recogniser"] == other.digest != shipped().digest
     embeddings = embeddings_in(folder)
     assert (embeddings.dimension, len(embeddings)) == (192, 8)
     clean = embeddings.select(embeddings.profiles == REFERENCE)
@@ -305,16 +348,16 @@ def test_people_are_prepared_with_the_recogniser_that_is_named(tmp_path):
     assert cosines[same].min() > 0.6 > cosines[~same].max()
 
 
-def test_a_model_of_ones_own_cannot_be_prepared_for_the_recipe_scales(tmp_path, folder):
-    model = tmp_path / "own.onnx"
-    model.touch()
+def test_a_model_of_ones_own_cannot_be_prepared_for_the_recipe_scales(tmp_path, folder, monkeypatch):
+    monkeypatch.setattr("client.node.preparing.load_recogniser", lambda _model: SimpleNamespace(digest="ab" * 32))
     with pytest.raises(UsageError, match="the policy lists the recipe scales"):
-        prepared(some_images(tmp_path / "images", {1: "anna"}), folder, model=model)
+        prepared(some_images(tmp_path / "images", {2: "anna"}), folder, model=tmp_path / "own.onnx")
+    assert sorted(path.name for path in folder.iterdir()) == ["policy.toml"]
 
 
 # -------------------------------------------------------------------------------------------------------- withdrawing
 def test_who_withdraws_is_deleted_and_never_comes_back(tmp_path, folder):
-    images = some_images(tmp_path / "images", {1: "anna", 2: "ben"})
+    images = some_images(tmp_path / "images", {2: "anna", 3: "ben"})
     prepared(images, folder)
     assert withdraw("ben", folder) == 4
     assert names_in(folder) == (["anna"],) * 3
@@ -322,13 +365,13 @@ def test_who_withdraws_is_deleted_and_never_comes_back(tmp_path, folder):
     opened = []
 
     class Watching(Aligner):
-        def chip(self, image):
+        def chip(self, image, profile):
             opened.append(image)
-            return super().chip(image)
+            return super().chip(image, profile)
 
     done = prepared(images, folder, aligner=Watching())
     assert (done.people, done.withdrawn) == (1, 1)
-    assert set(opened) == {orl_image(1, 1), orl_image(1, 2)}
+    assert set(opened) == {orl_image(2, 1), orl_image(2, 2)}
     assert names_in(folder) == (["anna"],) * 3
     with pytest.raises(RefusedError, match="nobody"):
         withdraw("anna", folder)
@@ -337,26 +380,26 @@ def test_who_withdraws_is_deleted_and_never_comes_back(tmp_path, folder):
 
 
 def test_who_withdraws_while_images_are_prepared_stays_out(tmp_path, folder):
-    images = some_images(tmp_path / "images", {1: "anna", 2: "ben"})
+    images = some_images(tmp_path / "images", {2: "anna", 3: "ben"})
     done = prepared(images, folder, progress=lambda count, total: count == total and withdraw("ben", folder))
     assert (done.people, done.withdrawn) == (1, 1)
     assert names_in(folder) == (["anna"],) * 3
 
 
 def test_who_withdrew_just_before_a_crash_goes_with_the_next_change(tmp_path, folder, monkeypatch):
-    prepared(some_images(tmp_path / "images", {1: "anna", 2: "ben"}), folder)
+    prepared(some_images(tmp_path / "images", {2: "anna", 3: "ben"}), folder)
     with monkeypatch.context() as crash:
         crash.setattr("client.node.people.publish", lambda *_: 1 / 0)
         with pytest.raises(ZeroDivisionError):
             withdraw("ben", folder)
     refresh_active(folder)  # as the node does when it starts
     assert names_in(folder) == (["anna", "ben"], ["anna", "ben"], ["anna"])
-    prepared(some_images(tmp_path / "second", {3: "carla"}), folder)
+    prepared(some_images(tmp_path / "second", {4: "carla"}), folder)
     assert names_in(folder) == (["anna", "carla"],) * 3
 
 
 def test_a_node_that_starts_waits_for_a_withdrawal_to_be_done(tmp_path, folder):
-    prepared(some_images(tmp_path / "images", {1: "anna", 2: "ben"}), folder)
+    prepared(some_images(tmp_path / "images", {2: "anna", 3: "ben"}), folder)
     (folder / "roster").touch()
     (folder / "active.npz").unlink()
     starting = threading.Thread(target=lambda: require_ready(folder))
@@ -373,21 +416,21 @@ def test_one_name_typed_on_two_systems_is_one_person(tmp_path, folder):
     name = "zoë"
     decomposed, as_composed = (unicodedata.normalize(form, name) for form in ("NFD", "NFC"))
     assert decomposed != as_composed
-    prepared(some_images(tmp_path / "images", {1: decomposed, 2: "ben"}), folder)
+    prepared(some_images(tmp_path / "images", {2: decomposed, 3: "ben"}), folder)
     assert withdraw(decomposed, folder) == 4
     assert names_in(folder) == (["ben"],) * 3
-    assert prepared(some_images(tmp_path / "again", {1: as_composed, 2: "ben"}), folder).withdrawn == 1
+    assert prepared(some_images(tmp_path / "again", {2: as_composed, 3: "ben"}), folder).withdrawn == 1
 
 
 # ------------------------------------------------------------------------------------------------------------ crashes
 def test_a_disk_that_fills_up_is_left_as_it_was(tmp_path, folder, monkeypatch):
-    prepared(some_images(tmp_path / "images", {1: "anna"}), folder)
+    prepared(some_images(tmp_path / "images", {2: "anna"}), folder)
     before = sorted(path.name for path in folder.iterdir())
     with monkeypatch.context() as full:
         failure = OSError(errno.ENOSPC, "No space left on device")
         full.setattr(os, "fsync", lambda _: (_ for _ in ()).throw(failure))
         with pytest.raises(UsageError, match="No space left on device; what was there is unchanged"):
-            prepared(some_images(tmp_path / "second", {2: "ben"}), folder)
+            prepared(some_images(tmp_path / "second", {3: "ben"}), folder)
     assert sorted(path.name for path in folder.iterdir()) == before
     assert names_in(folder) == (["anna"],) * 3
 
@@ -398,7 +441,7 @@ class Killed(BaseException):
 
 def test_a_crash_at_any_write_leaves_all_of_the_old_files_or_all_of_the_new(tmp_path, monkeypatch):
     new = an_organisation(tmp_path / "new")
-    prepared(some_images(tmp_path / "images", {1: "anna", 2: "ben"}), new)
+    prepared(some_images(tmp_path / "images", {2: "anna", 3: "ben"}), new)
     both = dataclasses.replace(client.node.people.prepared_people(new), model={"weights": b"small ones"})
     seen = set()
     for before in (None, {"anna"}):
@@ -480,8 +523,7 @@ def test_nodes_made_by_the_commands_take_part_in_a_run_that_tunes_the_scales(tmp
     (tmp_path / "run").mkdir()
     config = write_federation(tmp_path / "run")
     (tmp_path / "run" / "roster").write_text(coordinator.roster())
-    np.save(tmp_path / "run" / "start.npy", public_start(shipped()))
-    config |= {"recipe": "scales", "steps": 1, "dimension": 128, "num-organisations": 2, "people": people - 1}
+    config |= {"recipe": "scales", "steps": 1, "profile": "", "num-organisations": 2, "people": people - 1}
     run({**config, "round-deadline-seconds": 60.0}, nodes=2, node_configs=configs)
     assert the_release(config).adaptation == "scales"
     assert the_release(config).adapter.scales[PROBE].any()
@@ -490,7 +532,7 @@ def test_nodes_made_by_the_commands_take_part_in_a_run_that_tunes_the_scales(tmp
 
 # ------------------------------------------------------------------------------------------------------- the commands
 def test_the_command_says_what_it_did_and_names_nobody_who_withdrew(tmp_path, folder):
-    images = some_images(tmp_path / "images", {1: "anna", 2: "ben"})
+    images = some_images(tmp_path / "images", {2: "anna", 3: "ben"})
     (images / "anna" / "broken.jpg").write_bytes(b"junk")
     nobody = CliRunner().invoke(app, ["node", "withdraw", "ben", str(folder)])
     assert nobody.stdout == "nobody of that name takes part; the name is marked, and will not take part later either\n"
@@ -516,7 +558,7 @@ def test_the_command_says_what_it_did_and_names_nobody_who_withdrew(tmp_path, fo
 
 
 def test_preparing_before_joining_says_what_comes_first(tmp_path):
-    some_images(tmp_path / "images", {1: "anna"})
+    some_images(tmp_path / "images", {2: "anna"})
     (tmp_path / "north").mkdir()
     done = CliRunner().invoke(app, ["node", "prepare", str(tmp_path / "images"), str(tmp_path / "north")])
     assert done.exit_code == 2

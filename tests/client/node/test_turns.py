@@ -12,12 +12,13 @@ import client.node.turns
 from client.node.ledger import OWN
 from client.node.turns import TURNS, RepeatedError, Turns
 from federation.errors import UsageError
+from federation.learning.moments import PublicCentre
 from federation.learning.rounds import OPEN_SHARES, SHARE_KEYS, SIGN_SURVIVORS, TRAIN_MOMENTS, Refusal, moments_request
 from federation.privacy.plan import MOMENTS, THRESHOLD
 from federation.secagg import NodeSecrets, Stage
 from tests.federated import the_plan, write_federation
 from tests.integration.lying import LyingCoordinator
-from tests.people import start_vector
+from tests.public_people import public_centre
 from tests.simulator import FIRST_NODE
 
 STAGES = {
@@ -51,7 +52,7 @@ def test_a_node_whose_state_was_lost_after_an_answer_gives_no_second_one(tmp_pat
     coordinator = ForgetfulNode(write_federation(tmp_path), the_plan())
     coordinator.advertise()
     coordinator.share()
-    opened = coordinator.open(TRAIN_MOMENTS, moments_request(start_vector()), MOMENTS, openers=range(4))
+    opened = coordinator.open(TRAIN_MOMENTS, moments_request(public_centre()), MOMENTS, openers=range(4))
     assert opened == [0, 1, 2, 3]
     assert {kind: reply.error.code for kind, reply in coordinator.second.items()} == dict.fromkeys(
         STAGES, Refusal.REPEATED.value
@@ -64,9 +65,11 @@ def test_a_node_whose_state_was_lost_answers_no_other_question_under_the_same_ma
     coordinator.share()
     context = coordinator.grid.contexts[FIRST_NODE]
     before = copy.deepcopy(context.state)
-    assert coordinator.question(0, TRAIN_MOMENTS, moments_request(start_vector()), MOMENTS).has_content()
+    assert coordinator.question(0, TRAIN_MOMENTS, moments_request(public_centre()), MOMENTS).has_content()
     charged, context.state = (tmp_path / "0.ledgers" / OWN).read_bytes(), before
-    other = coordinator.question(0, TRAIN_MOMENTS, moments_request(-start_vector()), MOMENTS)
+    other = coordinator.question(
+        0, TRAIN_MOMENTS, moments_request(PublicCentre(public_centre().subspace, -public_centre().start)), MOMENTS
+    )
     assert other.error.code == Refusal.REPEATED.value
     assert (tmp_path / "0.ledgers" / OWN).read_bytes() == charged
 
@@ -82,9 +85,9 @@ def test_a_node_keeps_no_secrets_of_a_sum_that_has_ended(tmp_path, wrong):
     assert len(kept[MOMENTS]["secrets"]) == 96
     if wrong:
         coordinator.asked[MOMENTS][1] = b"no share list"
-        assert not coordinator.question(0, TRAIN_MOMENTS, moments_request(start_vector()), MOMENTS).has_content()
+        assert not coordinator.question(0, TRAIN_MOMENTS, moments_request(public_centre()), MOMENTS).has_content()
     else:
-        assert coordinator.open(TRAIN_MOMENTS, moments_request(start_vector()), MOMENTS, openers=range(4))
+        assert coordinator.open(TRAIN_MOMENTS, moments_request(public_centre()), MOMENTS, openers=range(4))
     state = coordinator.grid.contexts[FIRST_NODE].state
     assert dict(state.config_records[f"sum of {MOMENTS}"]) == {}
     assert dict(state.config_records[f"sum of {THRESHOLD}"]) == kept[THRESHOLD]

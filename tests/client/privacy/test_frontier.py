@@ -4,6 +4,7 @@ import dataclasses
 import json
 import math
 import xml.etree.ElementTree as ET
+from datetime import UTC, datetime
 from types import SimpleNamespace
 
 import numpy as np
@@ -15,25 +16,32 @@ from client.node.ledger import Ledgers
 from client.privacy.trials import open_trials, picture
 from federation.errors import UsageError
 from federation.experiments.frontier import Frontier, FrontierSettings, Measurement, Method, Trial, summarise, trials
-from federation.privacy.plan import Adaptation, epsilon_of_gaussians
+from federation.learning.evaluation import DetCurve, code_scores
+from federation.learning.releasing import ReleaseTerms, public_release
+from federation.privacy.plan import epsilon_of_gaussians
 from federation.privacy.planning import epsilon_of_releases
-from federation.recognition.templates import DLIB
-from tests.people import DIMENSION, start_vector, synthetic_people
+from federation.recognition.mobilefacenet import shipped_profile
+from federation.recognition.model import Adapter
+from tests.people import DIMENSION, synthetic_people
+from tests.public_people import CONDITION, synthetic_profile
 
-NAMES = [f"person {i:02d}" for i in range(20)]
+NAMES = [f"person {i:02d}" for i in range(40)]
 PEOPLE = synthetic_people(NAMES, shift=0.6)
 SETTINGS = FrontierSettings()
-FRONTIER = Frontier(PEOPLE, start_vector(), SETTINGS)
-MEASURED = Measurement(Trial(Method.PRIVATE, 8.0, 12, 0, 1), "centre", 0.1, 0.8, 0.01, 0.7, 0.25, 0.625)
+TERMS = ReleaseTerms(synthetic_profile(), CONDITION, 0.01, 2, 1)
+FRONTIER = Frontier(PEOPLE, TERMS, SETTINGS)
+MEASURED = Measurement(
+    Trial(Method.PRIVATE, 8.0, 12, 0, 1), "centre, public", 0.1, 0.8, 0.01, 0.7, 0.005, 0.02, 0.25, 0.625
+)
 
 
 # ------------------------------------------------------------------------------------------------------------- trials
 def test_trials_come_split_by_split_with_baselines_first_and_none_without_noise_for_private_people():
-    found = trials([1.0, 8.0], [12, 300], splits=3, draws=2, organisations=4)
-    assert len(found) == 3 * (2 + 4 + 2 * 2 * 2)
+    found = trials([1.0, 8.0], [12, 300], splits=3, draws=2)
+    assert len(found) == 3 * (3 + 2 * 2 * 2)
     assert [t.split for t in found] == sorted(t.split for t in found)
-    assert [t.method for t in found[:3]] == [Method.FROZEN, Method.FEDERATED, Method.LOCAL]
-    private = trials([1.0], [12], splits=2, draws=1, organisations=4, baselines=False)
+    assert [t.method for t in found[:3]] == [Method.FROZEN, Method.PUBLIC, Method.FEDERATED]
+    private = trials([1.0], [12], splits=2, draws=1, baselines=False)
     assert {t.method for t in private} == {Method.PRIVATE}
 
 
@@ -41,41 +49,84 @@ def test_trials_come_split_by_split_with_baselines_first_and_none_without_noise_
 def test_a_frontier_of_nothing_is_refused(numbers):
     epsilons, people, splits, draws = numbers
     with pytest.raises(UsageError):
-        trials(epsilons, people, splits=splits, draws=draws, organisations=4)
+        trials(epsilons, people, splits=splits, draws=draws)
 
 
 def test_too_few_people_for_a_test_are_refused():
     with pytest.raises(UsageError, match="too few"):
-        Frontier(synthetic_people(NAMES[:5]), start_vector(), SETTINGS)
+        Frontier(synthetic_people(NAMES[:5]), TERMS, SETTINGS)
     with pytest.raises(UsageError, match="share"):
         FrontierSettings(train_share=1.0)
 
 
 def test_trials_without_noise_repeat_themselves_and_private_ones_do_not():
-    for method in (Method.FROZEN, Method.FEDERATED, Method.LOCAL):
-        trial = Trial(method, 0.0, 0, 1, 2 if method is Method.LOCAL else 0)
+    for method in (Method.FROZEN, Method.PUBLIC, Method.FEDERATED):
+        trial = Trial(method, 0.0, 0, 1, 0)
         assert FRONTIER.run(trial) == FRONTIER.run(trial)
-    trial = Trial(Method.PRIVATE, 8.0, 100, 0, 0)
-    many = [FRONTIER.run(trial) for _ in range(6)]
-    assert len({(m.eer, m.tar, m.tar_at_threshold, m.fmr_at_threshold) for m in many}) > 2
+    trial = Trial(Method.PRIVATE, 8.0, 24, 0, 0)
+    many = [FRONTIER.run(trial) for _ in range(4)]
+    assert len({(m.eer, m.tar, m.tar_at_threshold, m.fmr_at_threshold, m.fmr_low) for m in many}) > 2
 
 
-def test_noise_for_very_many_people_comes_close_to_no_noise_and_adaptation_helps():
-    def eer(trial):
-        return FRONTIER.run(trial).eer
+def test_rates_are_those_of_codes_of_as_many_images_as_the_release_averages():
+    """The frozen ones again, by the codes that a device makes of the same people under the same seeds."""
+    order = np.random.default_rng(0).permutation(sorted(NAMES)).tolist()
+    test = PEOPLE.of_people(order[FRONTIER.held_in :])
+    expected = code_scores(
+        test,
+        Adapter.identity(DIMENSION),
+        references=2,
+        frames=1,
+        bits=synthetic_profile().code_length,
+        random_bytes=np.random.default_rng([0, 1]).bytes,
+    )
+    measured = FRONTIER.run(Trial(Method.FROZEN, 0.0, 0, 0, 0))
+    curve = DetCurve.of(expected.genuine, expected.impostor)
+    assert (measured.eer, measured.tar) == (curve.eer, curve.tar_at(0.01))
+    assert (measured.deployed, measured.fmr_at_threshold, measured.fmr_low) == ("none", None, None)
 
-    frozen, exact = (eer(Trial(m, 0.0, 0, 0, 0)) for m in (Method.FROZEN, Method.FEDERATED))
-    private = np.mean([eer(Trial(Method.PRIVATE, 8.0, 40_000, 0, draw)) for draw in range(3)])
-    assert exact < frozen - 0.02
-    assert private == pytest.approx(exact, abs=0.03)
+
+def test_the_public_baseline_is_the_public_release():
+    release = public_release(TERMS, created=datetime(2030, 1, 1, tzinfo=UTC))
+    order = np.random.default_rng(2).permutation(sorted(NAMES)).tolist()
+    scores = code_scores(
+        PEOPLE.of_people(order[FRONTIER.held_in :]),
+        release.adapter,
+        references=2,
+        frames=1,
+        bits=release.code_length,
+        random_bytes=np.random.default_rng([2, 1]).bytes,
+    )
+    measured = FRONTIER.run(Trial(Method.PUBLIC, 0.0, 0, 2, 0))
+    least = 1 - release.threshold / release.code_length
+    assert measured.tar_at_threshold == (scores.genuine >= least).mean()
+    assert measured.fmr_at_threshold == (scores.impostor >= least).mean()
+    assert (measured.fmr_low, measured.fmr_high) == (release.fmr_low, release.fmr_high)
+    assert (measured.deployed, measured.attack_auc) == ("none, public", None)
 
 
-def test_what_the_plan_forbids_is_not_adapted_in_a_trial():
-    hopeless = Trial(Method.PRIVATE, 1.0, 12, 0, 0)
-    assert FRONTIER.plan(hopeless).adaptation is Adaptation.NONE
-    measured = FRONTIER.run(hopeless)
-    assert measured.deployed == "none"
-    assert measured.eer == FRONTIER.run(Trial(Method.FROZEN, 0.0, 0, 0, 0)).eer
+def test_noise_for_very_many_people_comes_close_to_no_noise_and_what_people_add_helps():
+    def tar(trial):
+        return FRONTIER.run(trial).tar
+
+    public, exact = (tar(Trial(m, 0.0, 0, 0, 0)) for m in (Method.PUBLIC, Method.FEDERATED))
+    private = np.mean([tar(Trial(Method.PRIVATE, 8.0, 40_000, 0, draw)) for draw in range(2)])
+    assert exact > public
+    assert private == pytest.approx(exact, abs=0.05)
+
+
+def test_a_plan_that_asks_nothing_is_the_public_release_in_a_trial():
+    hopeless = Trial(Method.PRIVATE, 1.0, 24, 0, 0)
+    assert FRONTIER.plan(hopeless).events == ()
+    measured, public = FRONTIER.run(hopeless), FRONTIER.run(Trial(Method.PUBLIC, 0.0, 0, 0, 0))
+    assert dataclasses.replace(measured, trial=public.trial) == public
+    assert FRONTIER.charge([hopeless]) == math.inf
+
+
+def test_a_private_trial_checks_the_threshold_where_its_plan_does():
+    assert FRONTIER.run(Trial(Method.PRIVATE, 8.0, 24, 0, 0)).deployed == "centre, public"
+    assert FRONTIER.run(Trial(Method.PRIVATE, 1.0, 100, 0, 0)).deployed.startswith("none, checked")
+    assert FRONTIER.run(Trial(Method.PRIVATE, 8.0, 300, 0, 0)).deployed.startswith("centre, ")
 
 
 def test_an_attack_is_measured_on_real_members_and_not_on_scaled_ones():
@@ -86,7 +137,7 @@ def test_an_attack_is_measured_on_real_members_and_not_on_scaled_ones():
 
 
 def test_the_charge_is_that_of_all_private_trials_composed():
-    some = [Trial(Method.PRIVATE, e, 12, 0, draw) for e in (1.0, 2.0) for draw in range(2)]
+    some = [Trial(Method.PRIVATE, e, 60, 0, draw) for e in (2.0, 4.0) for draw in range(2)]
     events = tuple(noise for trial in some for noise in FRONTIER.plan(trial).noise_multipliers)
     assert epsilon_of_releases(FRONTIER.charge(some), 1e-5) == pytest.approx(
         epsilon_of_gaussians(events, 1e-5), rel=5e-3
@@ -107,7 +158,12 @@ def test_summaries_are_means_over_splits_and_not_over_trials():
 
 
 def test_a_measurement_survives_its_row():
-    for measured in (MEASURED, dataclasses.replace(MEASURED, attack_tpr=None, attack_auc=None)):
+    nothing = dict.fromkeys(Measurement.columns()[-6:])
+    for measured in (
+        MEASURED,
+        dataclasses.replace(MEASURED, attack_tpr=None),
+        dataclasses.replace(MEASURED, **nothing),
+    ):
         assert Measurement.from_row(measured.to_row()) == measured
     for change in ({"method": "magic"}, {"eer": ""}, {"split": "x"}):
         with pytest.raises(UsageError):
@@ -174,20 +230,15 @@ def test_the_picture_shows_every_line_and_needs_a_private_trial():
 
 
 # ------------------------------------------------------------------------------------------------------------ command
-class FakeRecogniser:
-    digest = "ab" * 32
-    dimension = DIMENSION
-    profile = SimpleNamespace(alignment=DLIB, moments=())
-
-    def embed(self, chips):
-        return np.tile(start_vector() / np.linalg.norm(start_vector()), (len(chips), 1))
+RECOGNISER = SimpleNamespace(digest="ab" * 32, dimension=DIMENSION, profile=synthetic_profile())
 
 
 @pytest.fixture
 def sweep(monkeypatch, tmp_path):
     """Runs the command on made-up people; the folder that is named is not read."""
-    embedded = SimpleNamespace(embeddings=PEOPLE)
-    monkeypatch.setattr("client.faces.models.load_recogniser", lambda _model: FakeRecogniser())
+    embedded, shipped = SimpleNamespace(embeddings=PEOPLE), []
+    monkeypatch.setattr("client.faces.models.load_recogniser", lambda _model: RECOGNISER)
+    monkeypatch.setattr("client.faces.models.load_mobilefacenet", lambda profile: shipped.append(profile) or RECOGNISER)
     monkeypatch.setattr("client.faces.datasets.orl_faces", lambda: tmp_path)
     monkeypatch.setattr("client.faces.datasets.face_folder", lambda folder: folder)
     monkeypatch.setattr("client.faces.embedding.embed_folder", lambda *_, **__: embedded)
@@ -196,7 +247,16 @@ def sweep(monkeypatch, tmp_path):
         output = ["--output", tmp_path / "frontier.csv", "--splits", 2, "--draws", 1, "--epsilon", epsilon]
         return CliRunner().invoke(cli.app, ["privacy", "frontier", *map(str, [*output, *arguments])])
 
+    run.shipped = shipped
     return run
+
+
+def test_a_sweep_on_the_faces_that_the_shipped_profile_was_made_of_uses_the_one_without_them(sweep, tmp_path):
+    assert sweep("--json").exit_code == 0
+    assert [profile.digest for profile in sweep.shipped] == [shipped_profile(without="orl").digest]
+    (tmp_path / "frontier.csv").unlink()
+    assert sweep("--json", "--data", tmp_path, "--public-data").exit_code == 0
+    assert len(sweep.shipped) == 1
 
 
 def test_a_sweep_goes_on_where_it_was_killed_and_draws_its_picture(sweep, tmp_path):
@@ -204,12 +264,12 @@ def test_a_sweep_goes_on_where_it_was_killed_and_draws_its_picture(sweep, tmp_pa
     assert first.exit_code == 0, first.output
     assert (tmp_path / "frontier.png").read_bytes().startswith(b"\x89PNG")
     lines = (tmp_path / "frontier.csv").read_bytes().splitlines(keepends=True)
-    assert len(lines) == 2 + 2 * (1 + 1 + 4 + 1)
+    assert len(lines) == 2 + 2 * (3 + 1)
     (tmp_path / "frontier.csv").write_bytes(b"".join(lines[:-3]) + lines[-3][:20])  # as a kill leaves it
     second = sweep("--json")
     assert (tmp_path / "frontier.csv").read_bytes().splitlines(keepends=True)[: len(lines) - 3] == lines[:-3]
     methods = [s["method"] for s in json.loads(second.stdout)]
-    assert methods == [s["method"] for s in json.loads(first.stdout)] == ["frozen", "private", "local", "federated"]
+    assert methods == [s["method"] for s in json.loads(first.stdout)] == ["frozen", "public", "private", "federated"]
 
 
 def test_private_people_need_a_ledger_and_public_ones_none(sweep, tmp_path):
@@ -228,15 +288,15 @@ def test_private_people_need_a_ledger_and_public_ones_none(sweep, tmp_path):
 
 def test_trials_on_private_people_are_charged_before_they_are_made_and_refused_past_the_budget(sweep, tmp_path):
     ledgers = tmp_path / "ledgers"
-    private = ["--data", tmp_path, "--ledger", ledgers, "--budget-epsilon", 4, "--json"]
-    result = sweep(*private, epsilon=2)
+    private = ["--data", tmp_path, "--ledger", ledgers, "--budget-epsilon", 8, "--json"]
+    result = sweep(*private, epsilon=4)
     assert result.exit_code == 0, result.output
     assert {s["method"] for s in json.loads(result.stdout)} == {"private"}
-    (account,) = Ledgers(ledgers, 4.0).own().accounts()
-    assert 2.5 < account.epsilon < 3.5  # two splits, each with epsilon 2
-    assert sweep(*private, epsilon=2).exit_code == 0
+    (account,) = Ledgers(ledgers, 8.0).own().accounts()
+    assert 5.5 < account.epsilon < 7.0  # two splits, each with epsilon 4
+    assert sweep(*private, epsilon=4).exit_code == 0
     before = (ledgers / "own.jsonl").read_bytes()
     assert len(before.splitlines()) == 2  # everything was done: the second sweep charged nothing
-    refused = sweep(*private, epsilon=8)
+    refused = sweep(*private, epsilon=16)
     assert (refused.exit_code, "nothing was charged" in refused.output) == (2, True)
     assert (ledgers / "own.jsonl").read_bytes() == before

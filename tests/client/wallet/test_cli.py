@@ -9,7 +9,7 @@ import pytest
 from typer.testing import CliRunner
 
 from client import cli
-from client.device import face_cli, verify_cli
+from client.device import pictures, verify_cli
 from client.wallet import opening
 from client.wallet.backup import BACKUP, Backup
 from client.wallet.sealed import ScryptCost, unseal
@@ -127,7 +127,7 @@ def test_another_try_to_enrol_goes_on_counting(run, enrolled, tmp_path, monkeypa
     for name in ("ca.pem", "client.pem", "client-key.pem"):
         (tmp_path / "tls" / name).write_bytes(b"")
     begun = []
-    monkeypatch.setattr(face_cli, "embed", lambda *_, **__: [None, None])
+    monkeypatch.setattr(pictures, "reference_and_second", lambda *_, **__: (None, None))
     monkeypatch.setattr(verify_cli, "Device", lambda wallet, **_: begun.append(wallet) or no_server())
     files = ["--release", "release.zip", "--release-trust", "trust.json", "--log-policy", "transparency/policy"]
     files += ["--tls", "tls", "--rules", "rules.jsonl", "--terms", "terms.json"]

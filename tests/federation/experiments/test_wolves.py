@@ -189,14 +189,23 @@ def test_templates_are_of_reference_images_and_of_a_few_of_each_person():
     embeddings = captures(["p0", "p1"], images=9)
     owners = owners_of(embeddings, LOPSIDED)
     mine = embeddings.select((embeddings.people == "p0") & (embeddings.profiles == REFERENCE))
-    np.testing.assert_array_equal(owners[0].templates, LOPSIDED.adapt(mine.embeddings[:5], REFERENCE))
+    np.testing.assert_allclose(owners[0].templates, LOPSIDED.adapt(mine.embeddings[:5], REFERENCE), atol=1e-6)
     assert sum(map(len, owners[0].strings.values())) == 2 * 2 * 9
+
+
+def test_a_template_is_averaged_of_as_many_references_as_the_release_is_for():
+    embeddings = captures(["p0", "p1"], images=5)
+    release = replace(LOPSIDED, references=2)
+    mine = embeddings.select((embeddings.people == "p0") & (embeddings.profiles == REFERENCE)).embeddings
+    pairs = np.stack([(mine[0] + mine[1]) / 2, (mine[2] + mine[3]) / 2])
+    pairs /= np.linalg.norm(pairs, axis=1, keepdims=True)
+    np.testing.assert_allclose(owners_of(embeddings, release)[0].templates, release.adapt(pairs, REFERENCE), atol=1e-6)
 
 
 def test_somebody_without_a_reference_image_is_named_as_a_fault():
     embeddings = captures(["p0", "p1"])
     probes = embeddings.select((embeddings.people != "p0") | (embeddings.profiles == PROBE))
-    with pytest.raises(UsageError, match="a template and an image"):
+    with pytest.raises(UsageError, match="a reference image and so a template"):
         owners_of(probes, LOPSIDED)
 
 

@@ -1,21 +1,17 @@
 import math
+from typing import ClassVar
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 from scipy.special import ndtri
 
-from federation.errors import MalformedMessageError, UsageError
-from federation.learning.evaluation import (
-    DetCurve,
-    ImpostorPrior,
-    choose_threshold,
-    cross_profile_scores,
-    impostor_summary,
-)
-from federation.recognition.model import CODE_LENGTH, Adapter
+from federation.errors import UsageError
+from federation.learning.evaluation import DetCurve, accepted_from, code_scores
+from federation.onebit.code import CodeSeed, binary_code, hamming_distance
+from federation.recognition.model import Adapter
 from federation.recognition.profiles import PROBE, REFERENCE
 from tests.people import DIMENSION, synthetic_people
 
@@ -77,150 +73,76 @@ def test_no_scores_and_scores_that_are_no_numbers_are_refused():
             DetCurve.of(genuine, impostor)
 
 
-# ------------------------------------------------------------------------------------------------ pairs of images
+# ------------------------------------------------------------------------------------------------------ codes
+IDENTITY = Adapter.identity(DIMENSION)
+
+
+def scores_of(people, adapter=IDENTITY, *, references=1, frames=1, bits=1024, seed=0):
+    random_bytes = np.random.default_rng(seed).bytes
+    return code_scores(people, adapter, references=references, frames=frames, bits=bits, random_bytes=random_bytes)
+
+
+class Remembering(Adapter):
+    """Keeps what it was asked to adapt."""
+
+    seen: ClassVar[dict] = {}
+
+    def apply(self, embeddings, profile):
+        self.seen.setdefault(profile, []).extend(embeddings)
+        return super().apply(embeddings, profile)
+
+
 def test_scores_never_compare_an_image_with_itself():
-    seen = {}
-
-    def remember(rows, profile):
-        seen[profile] = rows
-        return rows.astype(np.float64)
-
     everybody = synthetic_people(["a", "b", "c"], images=4)
-    result = cross_profile_scores(everybody, remember)
+    result = scores_of(everybody, Remembering.identity(DIMENSION))
     assert (len(result.genuine), len(result.impostor)) == (3 * 2 * 2, 6 * 2 * 2)
 
     def images_of(profile):
-        rows = everybody.embeddings
-        return {everybody.images[int(np.flatnonzero((rows == row).all(axis=1))[0])] for row in seen[profile]}
+        rows = everybody.embeddings.astype(np.float64)
+        rows /= np.linalg.norm(rows, axis=1, keepdims=True)
+        return {
+            everybody.images[int(np.flatnonzero(np.isclose(rows, row, atol=1e-12).all(axis=1))[0])]
+            for row in Remembering.seen[profile]
+        }
 
     assert images_of(REFERENCE).isdisjoint(images_of(PROBE))
     assert repr(result) == "ScoreSet(genuine=12, impostor=24)"
 
 
-def test_scores_of_own_people_equal_brute_force():
+def test_scores_are_those_of_codes_that_a_device_makes():
+    """One template, two probes: as many bits as the seed's code of one differs from that of the other."""
     everybody = synthetic_people(["a", "b"], images=2)
-    result = cross_profile_scores(everybody, Adapter.identity(DIMENSION).apply)
+    result = scores_of(everybody, bits=2048, seed=5)
+    random_bytes = np.random.default_rng(5).bytes
     rows = {
         (p, f, i): v.astype(np.float64)
         for p, f, i, v in zip(everybody.people, everybody.profiles, everybody.images, everybody.embeddings, strict=True)
     }
-    expected = [rows[p, REFERENCE, f"{p}-0"] @ rows[p, PROBE, f"{p}-1"] for p in "ab"]
-    assert sorted(result.genuine) == pytest.approx(sorted(expected), abs=1e-6)
+    genuine, impostor = [], []
+    for owner in "ab":
+        seed = CodeSeed.generate(random_bytes)
+        template = binary_code(rows[owner, REFERENCE, f"{owner}-0"], seed, 2048)
+        for shown in "ab":
+            distance = hamming_distance(template, binary_code(rows[shown, PROBE, f"{shown}-1"], seed, 2048))
+            (genuine if owner == shown else impostor).append(distance)
+    assert [round(2048 * (1 - score)) for score in result.genuine] == genuine
+    assert [round(2048 * (1 - score)) for score in result.impostor] == impostor
+    least = accepted_from(genuine[0], 2048)
+    assert (result.genuine[0] >= least, result.genuine[0] >= accepted_from(genuine[0] - 1, 2048)) == (True, False)
+
+
+def test_templates_and_probes_average_as_many_images_as_the_release_says():
+    everybody = synthetic_people(["a", "b", "c"], images=8)
+    assert [len(scores_of(everybody, references=r, frames=f).genuine) for r, f in ((1, 1), (2, 1), (2, 2), (5, 3))] == [
+        3 * 4 * 4,
+        3 * 2 * 4,
+        3 * 2 * 2,
+        3 * 1 * 1,
+    ]
+    single, fused = (scores_of(everybody, references=n, frames=n) for n in (1, 2))
+    assert fused.genuine.mean() > single.genuine.mean()
 
 
 def test_people_with_one_image_cannot_be_evaluated():
     with pytest.raises(UsageError, match="two images"):
-        cross_profile_scores(synthetic_people(["a"], images=1), Adapter.identity(DIMENSION).apply)
-
-
-# ----------------------------------------------------------------------------------------------------- threshold
-PRIOR = ImpostorPrior(0.5, 0.07)
-IDENTITY = Adapter.identity(DIMENSION)
-
-
-def test_the_worst_change_of_three_pairs_is_the_root_of_five():
-    grid = np.linspace(-1, 1, 41)
-    new, a, b = np.meshgrid(grid, grid, grid)
-    change = np.hypot(new - a - b, new**2 - a**2 - b**2) / math.sqrt(2)
-    assert change.max() == pytest.approx(math.sqrt(5))
-
-
-class _RoundsByRows(Adapter):
-    """Gives the direction that is left of rounding, which depends on how many rows there are."""
-
-    def apply(self, embeddings, profile):
-        made = np.zeros((len(embeddings), self.dimension))
-        made[:, 0] = 1 - 2 * (len(embeddings) % 2) if profile == REFERENCE else 1
-        return made
-
-
-def test_one_person_changes_the_summary_by_at_most_one_whatever_rounding_makes_of_many_rows():
-    """The direction of an embedding that a whitening takes away is made of rounding alone."""
-    people = [f"person {number}" for number in range(7)]
-    embeddings, adapter = synthetic_people(people, images=1), _RoundsByRows.identity(DIMENSION)
-    everybody = impostor_summary(embeddings, adapter, ImpostorPrior(0.5, 0.05))
-    others = impostor_summary(embeddings.of_people(people[1:]), adapter, ImpostorPrior(0.5, 0.05))
-    assert np.linalg.norm(everybody - others) <= 1 + 1e-12
-
-
-@given(
-    seed=st.integers(0, 2**32 - 1),
-    count=st.integers(1, 6),
-    left=st.integers(0, 5),
-    mean=st.floats(0.05, 0.6),
-    spread=st.floats(0.0005, 0.1),
-)
-@settings(max_examples=60)
-def test_one_person_changes_the_summary_by_at_most_one(seed, count, left, mean, spread):
-    names = [f"person {i}" for i in range(count + 1)]
-    everybody, prior = synthetic_people(names, seed=seed, images=2, shift=0.5), ImpostorPrior(mean, spread)
-    others = everybody.of_people([n for n in names if n != names[left % (count + 1)]])
-    difference = impostor_summary(everybody, IDENTITY, prior) - impostor_summary(others, IDENTITY, prior)
-    assert np.linalg.norm(difference) <= 1 + 1e-12
-
-
-def test_a_person_alone_has_no_impostors():
-    assert np.array_equal(impostor_summary(synthetic_people(["a"]), IDENTITY, PRIOR), np.zeros(2))
-
-
-def total_for(mean, spread, pairs, prior=PRIOR):
-    """The noise-free total of pairs with this mean and spread."""
-    x = (mean - prior.mean) / prior.window
-    return pairs * np.array([x, x**2 + (spread / prior.window) ** 2]) / math.sqrt(10)
-
-
-def test_many_people_measure_the_threshold_and_few_keep_the_prediction():
-    true_mean, true_spread = 0.45, 0.05
-    normal = CODE_LENGTH * (true_mean + ndtri(0.01) * math.hypot(true_spread, 0.5 / math.sqrt(CODE_LENGTH)))
-    many = choose_threshold(
-        total_for(true_mean, true_spread, 20_000), PRIOR, pairs=20_000, noise_multiplier=1.0, fmr=0.01
-    )
-    assert many == pytest.approx(normal, abs=3)
-    none = choose_threshold(np.zeros(2), PRIOR, pairs=0, noise_multiplier=1.0, fmr=0.01)
-    few = choose_threshold(total_for(true_mean, true_spread, 4), PRIOR, pairs=4, noise_multiplier=50.0, fmr=0.01)
-    assert few == pytest.approx(none, abs=3)
-
-
-@given(total=st.tuples(st.floats(-1e6, 1e6), st.floats(-1e6, 1e6)), fmr=st.floats(1e-6, 0.49))
-def test_any_noise_gives_a_threshold_in_range(total, fmr):
-    threshold = choose_threshold(np.array(total), PRIOR, pairs=24, noise_multiplier=1.0, fmr=fmr)
-    assert 0 <= threshold <= CODE_LENGTH // 2
-
-
-@pytest.mark.parametrize("sign", [-1, 1])
-def test_absurd_totals_give_a_threshold_too(sign):
-    assert 0 <= choose_threshold(np.full(2, sign * 1e308), PRIOR, pairs=24, noise_multiplier=1.0, fmr=0.01) <= 1024
-
-
-def test_noise_that_hides_the_spread_lowers_the_threshold():
-    clear = choose_threshold(total_for(0.5, 0.05, 500), PRIOR, pairs=500, noise_multiplier=0.01, fmr=0.01)
-    noisy = choose_threshold(total_for(0.5, 0.05, 500), PRIOR, pairs=500, noise_multiplier=40.0, fmr=0.01)
-    assert noisy < clear - 50
-
-
-def test_a_stricter_rate_gives_a_lower_threshold():
-    thresholds = [
-        choose_threshold(np.zeros(2), PRIOR, pairs=0, noise_multiplier=1.0, fmr=fmr) for fmr in (0.1, 0.01, 0.001)
-    ]
-    assert thresholds == sorted(thresholds, reverse=True)
-
-
-def test_damaged_totals_and_rates_out_of_range_are_refused():
-    for total in (np.zeros(3), np.array([np.nan, 0.0])):
-        with pytest.raises(MalformedMessageError):
-            choose_threshold(total, PRIOR, pairs=24, noise_multiplier=1.0, fmr=0.01)
-    with pytest.raises(UsageError):
-        choose_threshold(np.zeros(2), PRIOR, pairs=24, noise_multiplier=1.0, fmr=0.5)
-
-
-def test_the_prediction_goes_from_the_cone_to_the_right_angle():
-    frozen, centred = (ImpostorPrior.predicted(strength=s, noise=0.0) for s in (0.0, 1.0))
-    assert frozen.mean == pytest.approx(math.acos(0.935**2) / math.pi)
-    assert centred.mean == pytest.approx(0.5)
-    assert frozen.spread < ImpostorPrior.predicted(strength=0.7, noise=0.01).spread < centred.spread
-
-
-def test_a_prior_out_of_range_cannot_be_built():
-    for mean, spread in ((0.0, 0.1), (1.0, 0.1), (0.5, 0.0), (math.nan, 0.1)):
-        with pytest.raises(UsageError):
-            ImpostorPrior(mean, spread)
+        scores_of(synthetic_people(["a"], images=1))

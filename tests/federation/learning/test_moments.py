@@ -1,5 +1,3 @@
-from types import SimpleNamespace
-
 import numpy as np
 import pytest
 import torch
@@ -9,66 +7,91 @@ from hypothesis import strategies as st
 from federation.errors import MalformedMessageError, UsageError
 from federation.learning import moments as training
 from federation.learning.clipping import clipped_sum
-from federation.learning.moments import build_adapter, moments_sum, person_records, public_start
-from federation.privacy.plan import MOMENTS, Adaptation, PrivacyPlan, operating_system_noise
+from federation.learning.moments import PublicCentre, Shift, moments_sum, person_records
+from federation.privacy.bounds import BOUNDS
+from federation.privacy.plan import Adaptation, PrivacyPlan, operating_system_noise
 from federation.recognition.embeddings import EmbeddingSet
-from federation.recognition.mobilefacenet import shipped_profile
 from federation.recognition.profiles import PROBE, REFERENCE
-from tests.faces import shipped
-from tests.people import DIMENSION, start_vector, synthetic_people
+from tests.people import DIMENSION, synthetic_people
 
-NAMES = [f"person {index:02d}" for index in range(12)]
-
-
-def plan_for(people, *, epsilon=8.0, organisations=4, **changes):
-    return PrivacyPlan.for_epsilon(
-        epsilon, delta=1e-5, people=people, organisations=organisations, dimension=DIMENSION, **changes
-    )
+DIRECTIONS = 16
+NAMES = [f"person {index:02d}" for index in range(24)]
 
 
-CENTRE = plan_for(12)
-BOTH = plan_for(400)
+def plan_for(people=24, *, epsilon=8.0, organisations=4, **changes):
+    values = {"dimension": DIMENSION, "directions": DIRECTIONS} | changes
+    return PrivacyPlan.for_epsilon(epsilon, delta=1e-5, people=people, organisations=organisations, **values)
+
+
+PLAN = plan_for()
+SUBSPACE = np.linalg.qr(np.random.default_rng(0).normal(size=(DIMENSION, DIRECTIONS)))[0].T
+PUBLIC = PublicCentre(SUBSPACE, SUBSPACE[:, 0] * 0.9)
 
 
 def without(embeddings, person):
     return embeddings.select(embeddings.people != person)
 
 
-def test_the_plans_of_these_tests_are_for_the_centre_and_for_both():
-    assert CENTRE.adaptation is Adaptation.CENTRE
-    assert BOTH.adaptation is Adaptation.CENTRE_AND_SCATTER
+# ------------------------------------------------------------------------------------------------------------ records
+def test_a_record_is_half_of_both_means_in_the_subspace_less_the_public_centre():
+    everybody = synthetic_people(NAMES[:2], images=3)
+    records = person_records(everybody, PUBLIC, PLAN)
+    for record, name in zip(records, NAMES, strict=False):
+        means = [
+            np.mean(
+                [
+                    SUBSPACE @ row.astype(float)
+                    for row, who, side in zip(everybody.embeddings, everybody.people, everybody.profiles, strict=True)
+                    if (who, side) == (name, profile)
+                ],
+                axis=0,
+            )
+            for profile in (REFERENCE, PROBE)
+        ]
+        offset = (means[0] + means[1]) / 2 - PUBLIC.start
+        assert np.linalg.norm(offset) < 0.9  # it is not clipped
+        assert record == pytest.approx(offset / 0.9, abs=1e-5)
 
 
-@pytest.mark.parametrize("plan", [CENTRE, BOTH])
-def test_opacus_without_noise_equals_the_closed_form(plan):
-    records = person_records(synthetic_people(NAMES), start_vector(), plan)
+def test_a_public_centre_has_a_number_for_each_direction():
+    with pytest.raises(UsageError, match="one number for each direction"):
+        PublicCentre(SUBSPACE, np.zeros(DIRECTIONS + 1))
+
+
+def test_opacus_without_noise_equals_the_closed_form():
+    records = person_records(synthetic_people(NAMES), PUBLIC, PLAN)
     result = clipped_sum(records)
     assert np.abs(result - records.sum(axis=0)).max() < 1e-8
 
 
-@pytest.mark.parametrize("plan", [CENTRE, BOTH])
-def test_federated_sums_equal_the_central_sum_without_noise(plan):
-    everybody, start = synthetic_people(NAMES), start_vector()
-    central = moments_sum(everybody, start, plan)
-    shares = [moments_sum(everybody.of_people(NAMES[i::4]), start, plan) for i in range(4)]
+def test_federated_sums_equal_the_central_sum_without_noise():
+    everybody = synthetic_people(NAMES)
+    central = moments_sum(everybody, PUBLIC, PLAN)
+    shares = [moments_sum(everybody.of_people(NAMES[i::4]), PUBLIC, PLAN) for i in range(4)]
     assert np.abs(np.sum(shares, axis=0) - central).max() < 1e-10
 
 
-@given(seed=st.integers(0, 2**32 - 1), person=st.sampled_from(NAMES), shift=st.floats(0, 30))
+@given(
+    seed=st.integers(0, 2**32 - 1),
+    person=st.sampled_from(NAMES[:5]),
+    shift=st.floats(0, 30),
+    size=st.sampled_from([0.0, 1e-300, 1.0, BOUNDS["start"][1], 1e300, np.finfo(np.float64).max]),
+)
 @settings(max_examples=40)
-def test_one_person_changes_the_sum_by_at_most_one(seed, person, shift):
-    everybody, start = synthetic_people(NAMES, seed=seed, shift=shift), start_vector()
-    for plan in (CENTRE, BOTH):
-        difference = clipped_sum(person_records(everybody, start, plan)) - clipped_sum(
-            person_records(without(everybody, person), start, plan)
-        )
-        assert np.linalg.norm(difference) <= 1 + 1e-12
+def test_one_person_changes_the_sum_by_at_most_one_whatever_is_asked(seed, person, shift, size):
+    everybody = synthetic_people(NAMES[:5], seed=seed, shift=shift)
+    rng = np.random.default_rng(seed)
+    with np.errstate(over="ignore"):
+        asked = PublicCentre(size * rng.normal(size=SUBSPACE.shape), size * rng.normal(size=DIRECTIONS))
+    for public in (PUBLIC, asked):
+        sums = [clipped_sum(person_records(some, public, PLAN)) for some in (everybody, without(everybody, person))]
+        assert np.isfinite(sums).all()
+        assert np.linalg.norm(sums[0] - sums[1]) <= 1 + 1e-12
 
 
-@pytest.mark.parametrize("plan", [CENTRE, BOTH])
-def test_records_that_came_out_too_long_count_as_one_each(plan, monkeypatch):
+def test_records_that_came_out_too_long_count_as_one_each(monkeypatch):
     monkeypatch.setattr(training, "person_records", lambda *_: np.full((3, 16), 100.0))
-    assert np.linalg.norm(moments_sum(synthetic_people(NAMES), start_vector(), plan)) == pytest.approx(3)
+    assert np.linalg.norm(moments_sum(synthetic_people(NAMES), PUBLIC, PLAN)) == pytest.approx(3)
 
 
 def test_opacus_clips_records_that_are_too_long():
@@ -87,72 +110,62 @@ def test_torch_keeps_only_32_bits_of_a_seed_which_is_why_its_generator_is_not_us
     assert torch.equal(*draws)
 
 
-def test_a_good_adapter_brings_the_profiles_together():
-    everybody = synthetic_people([str(i) for i in range(300)], shift=0.5)
-    plan = plan_for(300, epsilon=4.0)
-    exact = moments_sum(everybody, start_vector(), plan)
-    noisy = exact + plan.moments_noise_multiplier * operating_system_noise(len(exact))
-    trained = build_adapter(noisy, start_vector(), plan, noise_multiplier=plan.moments_noise_multiplier)
-    assert trained.adaptation is not Adaptation.NONE
-    centred = [
-        trained.adapter.apply(everybody.embeddings[everybody.profiles == p], p).mean(axis=0) for p in (REFERENCE, PROBE)
-    ]
-    frozen = [everybody.embeddings[everybody.profiles == p].mean(axis=0) for p in (REFERENCE, PROBE)]
-    assert np.linalg.norm(centred[0] - centred[1]) < np.linalg.norm(frozen[0] - frozen[1]) / 2
+# -------------------------------------------------------------------------------------------------------------- shift
+def test_the_shift_is_the_mean_of_the_people_less_the_public_centre():
+    everybody = synthetic_people(NAMES, shift=0.4)
+    shift = Shift.of(moments_sum(everybody, PUBLIC, PLAN), PLAN, noise_multiplier=0.0, people=24)
+    middle = np.mean([everybody.embeddings[everybody.profiles == p].mean(axis=0) for p in (REFERENCE, PROBE)], axis=0)
+    assert shift.vector == pytest.approx(SUBSPACE @ middle - PUBLIC.start, abs=1e-5)
+    assert shift.weight == 1
 
 
-def test_whitening_without_noise_flattens_the_scatter_within_people():
-    everybody = synthetic_people([str(i) for i in range(400)], shift=0.5)
-    total = moments_sum(everybody, start_vector(), BOTH)
-    trained = build_adapter(total, start_vector(), BOTH, noise_multiplier=0.0)
-    whitening = trained.adapter.whitening
-    assert whitening is not None
-    assert np.allclose(whitening, whitening.T)
-    # The camera moves everybody along axis 1, so that direction must count least.
-    assert np.argmin(np.diag(whitening)) == 1
+def test_a_shift_is_believed_as_far_as_it_is_longer_than_its_noise():
+    total = np.zeros(DIRECTIONS)
+    total[3] = 10.0
+    for noise in (0.5, 1.0, 2.0):
+        shift = Shift.of(total, PLAN, noise_multiplier=noise, people=24)
+        assert shift.weight == pytest.approx(1 - DIRECTIONS * noise**2 / 100)
+        assert np.linalg.norm(shift.vector) == pytest.approx(0.9 * 10 / 24, rel=1e-5)
 
 
-def test_a_total_of_noise_only_deploys_nothing():
-    total = CENTRE.moments_noise_multiplier * np.ones(CENTRE.release_size(MOMENTS)) / 2
-    trained = build_adapter(total, start_vector(), CENTRE, noise_multiplier=CENTRE.moments_noise_multiplier)
-    assert trained.adaptation is Adaptation.NONE
-    assert "noise" in trained.reason
-    rows = synthetic_people(["a"]).embeddings
-    assert np.allclose(trained.adapter.apply(rows, PROBE), rows, atol=1e-6)
+def test_a_total_of_noise_only_is_not_believed():
+    drawn = [operating_system_noise(DIRECTIONS) * PLAN.moments_noise_multiplier for _ in range(200)]
+    weights = [Shift.of(t, PLAN, noise_multiplier=PLAN.moments_noise_multiplier, people=24).weight for t in drawn]
+    assert np.mean(weights) < 0.25
+    assert Shift.of(np.zeros(DIRECTIONS), PLAN, noise_multiplier=1.0, people=24).weight == 0
+    short = Shift.of(drawn[0] / np.linalg.norm(drawn[0]), PLAN, noise_multiplier=1.0, people=24)
+    assert short.weight == 0
 
 
-def test_scatter_that_is_all_noise_leaves_directions_alone():
-    total = moments_sum(synthetic_people(NAMES), start_vector(), BOTH)
-    total *= BOTH.people / len(NAMES)
-    total[2 * DIMENSION :] = 0
-    total[2 * DIMENSION] = 1e-9
-    trained = build_adapter(total, start_vector(), BOTH, noise_multiplier=BOTH.moments_noise_multiplier)
-    assert trained.adapter.whitening is None
-    assert trained.adaptation is Adaptation.CENTRE
+def test_fewer_people_in_the_total_than_planned_do_not_make_the_shift_shorter():
+    total = moments_sum(synthetic_people(NAMES[:12]), PUBLIC, PLAN)
+    twelve, planned = (Shift.of(total, PLAN, noise_multiplier=0.0, people=n).vector for n in (12, 24))
+    assert twelve == pytest.approx(2 * planned)
 
 
 @pytest.mark.parametrize("damage", [lambda t: t[:-1], lambda t: t * np.nan, lambda t: t[None]])
 def test_a_damaged_total_is_refused(damage):
-    with pytest.raises(MalformedMessageError):
-        build_adapter(damage(np.ones(CENTRE.release_size(MOMENTS))), start_vector(), CENTRE, noise_multiplier=1.0)
+    with pytest.raises(MalformedMessageError, match="16 finite numbers"):
+        Shift.of(damage(np.ones(DIRECTIONS)), PLAN, noise_multiplier=1.0, people=24)
 
 
 def test_people_without_both_profiles_add_zero_and_nobody_else_changes():
     everybody = synthetic_people(NAMES[:2])
     half = everybody.select((everybody.people != NAMES[0]) | (everybody.profiles == PROBE))
-    zero, other = person_records(half, start_vector(), CENTRE)
+    zero, other = person_records(half, PUBLIC, PLAN)
     assert not zero.any()
-    assert np.array_equal(other, person_records(everybody, start_vector(), CENTRE)[1])
+    assert np.array_equal(other, person_records(everybody, PUBLIC, PLAN)[1])
 
 
 def test_an_organisation_with_nobody_adds_zero():
     nobody = EmbeddingSet(np.zeros((0, DIMENSION), np.float32), np.array([], str), np.array([], str), np.array([], str))
-    assert np.array_equal(moments_sum(nobody, start_vector(), CENTRE), np.zeros(CENTRE.release_size(MOMENTS)))
+    assert np.array_equal(moments_sum(nobody, PUBLIC, PLAN), np.zeros(DIRECTIONS))
 
 
-def test_a_start_of_another_length_is_refused():
-    with pytest.raises(UsageError, match="length"):
-        person_records(synthetic_people(NAMES[:2]), start_vector(8), CENTRE)
+@pytest.mark.parametrize("shape", [(DIRECTIONS - 1, DIMENSION), (DIRECTIONS, DIMENSION - 1)])
+def test_a_subspace_of_another_size_is_refused(shape):
+    with pytest.raises(UsageError, match="64 numbers and 16 directions"):
+        person_records(synthetic_people(NAMES[:2]), PublicCentre(np.zeros(shape), np.zeros(shape[0])), PLAN)
 
 
 @pytest.mark.parametrize("value", [np.inf, -np.inf, np.nan, 1e300])
@@ -166,16 +179,7 @@ def test_a_record_that_is_not_finite_or_far_too_long_changes_nobody_else_s(value
 
 
 def test_a_plan_without_a_moments_release_gives_no_moments():
+    plan = plan_for(epsilon=0.1)
+    assert plan.adaptation is Adaptation.NONE
     with pytest.raises(UsageError, match="no moments"):
-        moments_sum(synthetic_people(NAMES), start_vector(), plan_for(12, epsilon=0.1))
-
-
-# --------------------------------------------------------------------------------------------------------- the start
-def test_training_starts_at_the_public_centre_where_one_is_known():
-    known = SimpleNamespace(profile=shipped_profile())
-    np.testing.assert_array_equal(public_start(known), shipped_profile().moments_of("clean").centre)
-
-
-def test_training_starts_at_a_chip_without_a_face_where_nothing_is_known():
-    grey = np.full((1, 150, 150, 3), 128, np.uint8)
-    np.testing.assert_array_equal(public_start(shipped()), shipped().embed(grey)[0].astype(np.float64))
+        moments_sum(synthetic_people(NAMES), PUBLIC, plan)

@@ -11,7 +11,6 @@ from scipy import stats
 
 from federation.errors import MalformedMessageError, UsageError
 from federation.identity import verify_identity
-from federation.learning.evaluation import cross_profile_scores
 from federation.learning.evaluation_plan import EVALUATION, EvaluationPlan, Group
 from federation.learning.group_rates import Support
 from federation.learning.private_evaluation import estimate_rates, evaluation_sum
@@ -84,13 +83,33 @@ def test_the_worst_person_changes_the_histograms_by_exactly_one():
     assert np.linalg.norm(change) == pytest.approx(1)
 
 
+def cosines_of(person):
+    """Of the first half of a person's images as references with the second half as probes."""
+    images = list(dict.fromkeys(person.images.tolist()))
+    halves = [np.isin(person.images, half) for half in (images[: len(images) // 2], images[len(images) // 2 :])]
+    references, probes = (
+        ADAPTER.apply(person.embeddings[half & (person.profiles == side)], side)
+        for half, side in zip(halves, (REFERENCE, PROBE), strict=True)
+    )
+    return references @ probes.T
+
+
+def test_templates_and_probes_are_averaged_as_the_release_says():
+    everybody, plan = synthetic_people(NAMES, images=8), plan_for(bins=2)
+    single, fused = (
+        evaluation_sum(everybody, ADAPTER, GROUPS, plan, references=n, frames=n).reshape(2, 2, 2) for n in (1, 2)
+    )
+    assert fused[:, 0].sum() == pytest.approx(single[:, 0].sum())
+    assert fused[:, 0, 0].sum() > single[:, 0, 0].sum()  # more owners are accepted
+
+
 def test_impostors_are_of_the_same_group_and_images_of_different_pictures():
     everybody = synthetic_people(NAMES, images=4)
     total = evaluation_sum(everybody, ADAPTER, GROUPS, plan_for(bins=2))
     seen = total.reshape(2, 2, 2)
     for number, name in enumerate(("even", "odd")):
         ring = [person for person in NAMES if GROUPS[person] == name]
-        scores = {p: cross_profile_scores(everybody.of_people([p]), ADAPTER.apply).genuine for p in ring}
+        scores = {p: cosines_of(everybody.of_people([p])) for p in ring}
         accepted = [
             (np.arccos(np.clip(s, -1, 1)) / np.pi * CODE_LENGTH <= THRESHOLD + 0.5).mean() for s in scores.values()
         ]

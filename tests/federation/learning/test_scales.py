@@ -9,10 +9,11 @@ from client.faces.models import recogniser_for
 from federation.errors import MalformedMessageError, UsageError
 from federation.learning.scales import ChipSet, Descent, person_gradients, scales_sum
 from federation.privacy.plan import SCALES, THRESHOLD, Adaptation, PrivacyPlan
+from federation.recognition.basis import Basis
+from federation.recognition.mobilefacenet import SIDE, TUNABLE
 from federation.recognition.model import Adapter, ModelRelease
 from federation.recognition.profiles import PROBE, REFERENCE
-from federation.recognition.recogniser import CHIP_SIDE
-from federation.recognition.resnet import TUNABLE, split_scales
+from federation.recognition.tunable import TunableMobileFaceNet
 from tests.faces import shipped
 
 NAMES = ["secret person a", "secret person b", "secret person c"]
@@ -20,26 +21,26 @@ NOWHERE = np.zeros(TUNABLE)
 
 
 def plan_for(people=2000, **changes):
-    values = {"epsilon": 8.0, "steps": 4, "organisations": 4, "dimension": 128, "tuned": TUNABLE} | changes
+    values = {"epsilon": 8.0, "steps": 4, "organisations": 4, "dimension": 192, "tuned": TUNABLE} | changes
     return PrivacyPlan.for_epsilon(values.pop("epsilon"), delta=1e-5, people=people, **values)
 
 
 def some_chips(images=(2, 1, 3), seed=0):
     """Chips that show nobody, of three people; the probe camera darkens."""
     people = [name for name, count in zip(NAMES, images, strict=True) for _ in range(count)]
-    chips = np.random.default_rng(seed).integers(0, 256, (len(people), CHIP_SIDE, CHIP_SIDE, 3), dtype=np.uint8)
+    chips = np.random.default_rng(seed).integers(0, 256, (len(people), SIDE, SIDE, 3), dtype=np.uint8)
     return ChipSet(chips, chips // 3, np.array(people), np.array([f"{index:064x}" for index in range(len(people))]))
 
 
 def plain_gradient(chips, scales):
     """The gradient of the people's mean losses, added up, by autograd alone."""
-    recogniser = shipped()
-    tail, total = recogniser.tuned(scales).tail(), torch.zeros(())
+    network, total = TunableMobileFaceNet(shipped(), device="cpu"), torch.zeros(())
+    tail = network.tuned(scales).tail()
     for name in sorted(set(chips.people.tolist())):
         mine = chips.of_people([name])
-        targets = torch.from_numpy(recogniser.embed(mine.reference))
-        total = total + (1 - functional.cosine_similarity(tail(recogniser.features(mine.probe)), targets)).mean()
-    return torch.cat(torch.autograd.grad(total, tail.scales())).numpy().astype(np.float64)
+        targets = torch.from_numpy(shipped().embed(mine.reference))
+        total = total + (1 - functional.cosine_similarity(tail(network.features(mine.probe)), targets)).mean()
+    return torch.cat(torch.autograd.grad(total, tail.parameters_tuned())).numpy().astype(np.float64)
 
 
 @pytest.mark.parametrize("scales", [NOWHERE, np.full(TUNABLE, 0.01)])
@@ -48,6 +49,47 @@ def test_without_clipping_and_noise_a_step_is_the_plaintext_one(scales):
     expected = plain_gradient(chips, scales)
     made = scales_sum(shipped(), chips, scales, plan) * plan.gradient_clip
     assert np.linalg.norm(made - expected) < 1e-4 * np.linalg.norm(expected)
+
+
+def loss_of_numpy(chips, scales):
+    """A person's mean loss by the network that needs no torch, whose tuned numbers are folded into its weights."""
+    made, targets = shipped().tuned(scales).embed(chips.probe), shipped().embed(chips.reference)
+    return 1 - float((made.astype(np.float64) * targets).sum(axis=1).mean())
+
+
+@pytest.mark.parametrize("kind", ["slopes before", "factors", "slopes behind"])
+def test_a_person_s_gradient_is_the_slope_of_their_loss(kind):
+    """Along itself, so one wrong part of it would show. The other network is the judge."""
+    chips, here = some_chips((1, 0, 2)), np.random.default_rng(4).normal(size=TUNABLE) * 0.01
+    index = ["slopes before", "factors", "slopes behind"].index(kind)
+    only = np.zeros((7, 3, 256))
+    only[:, index] = 1
+    for name, gradient in zip(
+        [NAMES[0], NAMES[2]], person_gradients(shipped(), chips, here) * only.ravel(), strict=True
+    ):
+        length = np.linalg.norm(gradient)
+        step = 0.001 * gradient / length
+        ahead, behind = (loss_of_numpy(chips.of_people([name]), here + side * step) for side in (1, -1))
+        assert (ahead - behind) / 0.002 == pytest.approx(length, rel=0.03)
+        assert length > 0.01
+
+
+def test_a_gradient_that_is_not_finite_counts_as_nobody():
+    """Scales may be chosen so; and one person's alone takes nothing from the others."""
+    chips, loud = some_chips((1, 1, 0)), np.sign(np.random.default_rng(0).normal(size=TUNABLE)) * 1e30
+    assert not np.isfinite(person_gradients(shipped(), chips, loud)).all(axis=1).any()
+    assert not scales_sum(shipped(), chips, loud, plan_for()).any()
+
+
+@pytest.mark.parametrize("wrong", [np.nan, np.inf, -np.inf])
+def test_one_gradient_that_is_not_finite_leaves_the_others_theirs(monkeypatch, wrong):
+    gradients = np.random.default_rng(1).normal(size=(3, TUNABLE))
+    gradients[1, 7] = wrong
+    monkeypatch.setattr("federation.learning.scales.person_gradients", lambda *_, **__: gradients)
+    with_them = scales_sum(shipped(), some_chips(), NOWHERE, plan_for())
+    gradients = gradients[::2]
+    assert np.array_equal(with_them, scales_sum(shipped(), some_chips(), NOWHERE, plan_for()))
+    assert np.linalg.norm(with_them) == pytest.approx(np.sqrt(2), rel=0.1)
 
 
 def test_federated_sums_equal_the_central_sum_without_noise():
@@ -95,6 +137,9 @@ def test_images_of_one_person_never_move_the_gradient_of_another():
 
 def test_steps_bring_the_probes_to_the_references():
     plan, chips, descent = plan_for(), some_chips(), Descent.start()
+    masked = chips.reference.copy()
+    masked[:, SIDE // 2 :] = 90
+    chips = dataclasses.replace(chips, probe=masked)
 
     def likeness(scales):
         embeddings = chips.embed(shipped(), scales)
@@ -134,16 +179,20 @@ def test_a_tuned_recogniser_is_another_one_and_leaves_the_frozen_one_alone():
 
 def test_a_release_is_applied_with_the_network_that_it_tunes():
     scales = np.full(TUNABLE, 0.01)
-    identity = Adapter.identity(128).centres
+    identity = Adapter.identity(192).centres
     statement = plan_for().statement()
     release = ModelRelease(
-        model_name="shipped",
+        model_name="mobilefacenet",
         model_digest=shipped().digest,
         adapter=Adapter(identity, None, {PROBE: scales}),
         adaptation="scales",
         reason="a test",
+        condition="mask",
         threshold=700,
         fmr=0.01,
+        fmr_low=0.005,
+        fmr_high=0.02,
+        basis=Basis.CHECKED,
         privacy=statement,
         created="2025-01-02T03:04:05+00:00",
     )
@@ -156,16 +205,17 @@ def test_a_release_is_applied_with_the_network_that_it_tunes():
 
 @pytest.mark.parametrize("scales", [np.zeros(TUNABLE + 1), np.full(TUNABLE, np.inf)])
 def test_scales_of_another_form_are_refused(scales):
-    with pytest.raises(UsageError, match="numbers in the scale layers"):
+    with pytest.raises(UsageError, match="numbers in the layers that may be tuned"):
         shipped().tuned(scales)
 
 
 def test_a_vector_of_scales_covers_every_tunable_layer_once():
-    tail = shipped().tail()
-    parts = split_scales(np.arange(TUNABLE, dtype=np.float64), tail)
-    assert [part.shape for part in parts] == [parameter.shape for parameter in tail.scales()]
-    assert torch.equal(torch.cat(parts), torch.arange(TUNABLE, dtype=torch.float64))
-    assert sum(parameter.requires_grad for parameter in tail.parameters()) == len(parts)
+    network = TunableMobileFaceNet(shipped())
+    before = torch.cat(network.tail().parameters_tuned()).detach()
+    tail = network.tuned(np.arange(TUNABLE, dtype=np.float64)).tail()
+    changes = torch.cat(tail.parameters_tuned()).detach() - before
+    assert torch.allclose(changes, torch.arange(TUNABLE, dtype=torch.float32), atol=1e-3)
+    assert sum(parameter.requires_grad for parameter in tail.parameters()) == len(tail.parameters_tuned()) == 3 * 7
 
 
 def test_too_much_noise_asks_nobody_for_a_gradient():

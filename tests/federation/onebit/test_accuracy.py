@@ -52,7 +52,7 @@ def test_every_dimension_decides_as_its_angle_does(parameters, dimension):
 
 def test_pairs_of_real_faces_are_decided_as_in_the_clear(parameters):
     """Three people of the ORL faces, two images each, at thresholds around each distance."""
-    chips = np.stack([aligner().chip(orl_image(person, number)) for person in (1, 5, 9) for number in (1, 2)])
+    chips = np.stack([aligner().chip(orl_image(person, number)) for person in (2, 5, 9) for number in (1, 2)])
     vectors = shipped().embed(chips).astype(float)
     vectors -= vectors.mean(axis=0)
     for a, b in [(0, 1), (2, 3), (4, 5), (0, 2), (1, 5), (3, 4)]:

@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 
-from client.faces.alignment import FaceAligner
 from client.faces.datasets import face_folder, orl_faces
-from client.faces.models import load_recogniser
 from federation.onebit import TemplateSecret, hamming_distance
+from federation.recognition.profiles import PROBE
+from tests.faces import aligner, shipped
 
 
 def linkage(mated, non_mated, bins=20):
@@ -61,11 +61,10 @@ def test_without_a_new_secret_two_templates_of_one_face_are_linked(parameters):
 
 
 def orl_embeddings():
-    """(40, 2, 128): two images of everybody in the ORL faces (AT&T Laboratories Cambridge), centred."""
-    aligner, recogniser = FaceAligner(), load_recogniser()
+    """(40, 2, 192): two images of everybody in the ORL faces (AT&T Laboratories Cambridge), centred."""
     people = face_folder(orl_faces()).people.values()
-    chips = np.stack([aligner.chip(image.read_bytes()) for images in people for image in images[:2]])
-    embeddings = recogniser.embed(chips).astype(float)
+    chips = np.stack([aligner().chip(image.read_bytes(), PROBE) for images in people for image in images[:2]])
+    embeddings = shipped().embed(chips).astype(float)
     return (embeddings - embeddings.mean(axis=0)).reshape(-1, 2, embeddings.shape[1])
 
 

@@ -8,7 +8,7 @@ import pytest
 from federation.errors import UsageError
 from federation.privacy.bounds import BOUNDS, bounded, require_within
 
-ARRAYS = ("start", "centre", "whitening", "scales")
+ARRAYS = ("subspace", "start", "centre", "projection", "scales")
 
 
 @pytest.mark.parametrize("name", ARRAYS)

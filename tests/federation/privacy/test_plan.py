@@ -19,7 +19,7 @@ DELTA = 1e-5
 
 def plan_for(epsilon=8.0, people=24, **changes):
     return PrivacyPlan.for_epsilon(
-        epsilon, **{"delta": DELTA, "people": people, "organisations": 4, "dimension": 128, **changes}
+        epsilon, **{"delta": DELTA, "people": people, "organisations": 4, "dimension": 192, "directions": 58, **changes}
     )
 
 
@@ -115,7 +115,10 @@ def test_a_plan_with_too_little_noise_does_not_add_up():
         {"noise_multiplier": math.inf},
         {"threshold_share": 1.0},
         {"centre_clip": -1.0},
-        {"scatter_clip": "0.015"},
+        {"centre_clip": "0.9"},
+        {"directions": 0},
+        {"directions": 193},
+        {"directions": 58.0},
     ],
     ids=str,
 )
@@ -130,23 +133,60 @@ def test_delta_must_be_smaller_than_one_over_the_people():
 
 
 @pytest.mark.parametrize(
-    ("epsilon", "people", "adaptation"),
+    ("epsilon", "people", "asked"),
     [
-        (1.0, 24, Adaptation.NONE),
-        (4.0, 24, Adaptation.NONE),
-        (8.0, 24, Adaptation.CENTRE),
-        (1.0, 300, Adaptation.CENTRE),
-        (8.0, 300, Adaptation.CENTRE_AND_SCATTER),
+        (1.0, 24, []),
+        (2.0, 24, []),
+        (4.0, 24, ["moments"]),
+        (8.0, 24, ["moments"]),
+        (64.0, 23, []),
+        (8.0, 59, ["moments"]),
+        (0.5, 60, []),
+        (1.0, 60, []),
+        (2.0, 60, ["moments", "threshold"]),
+        (8.0, 60, ["moments", "threshold"]),
+        (1.0, 100, ["threshold"]),
+        (1.0, 250, ["moments", "threshold"]),
     ],
 )
-def test_the_plan_alone_decides_what_is_adapted(epsilon, people, adaptation):
-    assert plan_for(epsilon, people).adaptation is adaptation
+def test_the_plan_alone_decides_what_is_asked(epsilon, people, asked):
+    plan = plan_for(epsilon, people)
+    assert [name for name, _ in plan.events] == asked
+    assert plan.checks_threshold == ("threshold" in asked)
+    assert plan.adaptation is (Adaptation.CENTRE if "moments" in asked else Adaptation.NONE)
 
 
-def test_the_threshold_has_the_whole_budget_when_nothing_is_adapted():
+def test_half_of_the_precision_goes_to_each_of_two_releases_and_all_of_it_to_one_alone():
+    both = plan_for(2.0, 60)
+    assert both.moments_noise_multiplier == both.threshold_noise_multiplier
+    assert both.noise_multiplier**-2 == pytest.approx(sum(noise**-2 for noise in both.noise_multipliers))
+    centre, check = plan_for(4.0, 24), plan_for(1.0, 100)
+    assert centre.events == (("moments", centre.noise_multiplier),)
+    assert check.events == (("threshold", check.noise_multiplier),)
+    assert (centre.threshold_noise_multiplier, check.moments_noise_multiplier) == (math.inf, math.inf)
+
+
+def test_a_plan_that_asks_nothing_costs_nothing_and_says_so():
     plan = plan_for(1.0)
-    assert plan.events == (("threshold", plan.noise_multiplier),)
-    assert plan.moments_noise_multiplier == math.inf
+    statement = plan.statement()
+    assert (plan.events, plan.noise_multipliers) == ((), ())
+    assert epsilon_of_gaussians(plan.noise_multipliers, DELTA) == 0
+    assert (statement.epsilon, statement.delta, statement.events) == (0.0, 0.0, ())
+    assert (statement.people_train, statement.organisations) == (0, 0)
+    assert PrivacyPlan.from_config(plan.to_config()) == plan
+
+
+def test_planned_noise_is_what_the_sums_will_carry():
+    """Of a record clipped to 0.9 and averaged over people; and of three shares whose weights add up to half of them."""
+    plan = plan_for(2.0, 100)
+    draws = np.random.default_rng(0).normal(size=(4000, 58)) * plan.noise_with(plan.moments_noise_multiplier, 4)
+    assert plan.centre_noise_norm == pytest.approx(np.sqrt(((0.9 * draws / 100) ** 2).sum(axis=1).mean()), rel=0.01)
+    noise = draws[:, :3].ravel() * plan.threshold_noise_multiplier / plan.moments_noise_multiplier
+    assert plan.share_noise == pytest.approx((noise * np.sqrt(2 / 3) / 50).std(), rel=0.03)
+
+
+def test_sizes_of_releases_are_the_directions_and_three_bins():
+    assert [plan_for(2.0, 60).release_size(name) for name in ("moments", "threshold")] == [58, 3]
 
 
 @pytest.mark.parametrize(("colluders", "dropouts", "survivors"), [(0, 0, 4), (1, 0, 4), (1, 1, 3), (3, 0, 4)])
@@ -160,12 +200,13 @@ def test_the_honest_survivors_alone_carry_the_promised_noise(colluders, dropouts
 
 def test_what_is_adapted_is_decided_for_the_noise_that_everybody_adds():
     assert plan_for().centre_noise_norm == pytest.approx(plan_for(colluders=0).centre_noise_norm * math.sqrt(4 / 3))
-    assert plan_for(dropouts=1).adaptation is Adaptation.NONE
+    assert plan_for(4.0).adaptation is Adaptation.CENTRE
+    assert plan_for(4.0, dropouts=1).adaptation is Adaptation.NONE
 
 
 def test_every_field_of_a_plan_changes_what_is_agreed_on():
     plan = plan_for()
-    changes = [{"colluders": 2}, {"colluders": 0}, {"dropouts": 1}, {"people": 25}, {"centre_clip": 0.6}]
+    changes = [{"colluders": 2}, {"colluders": 0}, {"dropouts": 1}, {"people": 25}, {"centre_clip": 0.8}]
     assert len({plan.digest} | {dataclasses.replace(plan, **change).digest for change in changes}) == 6
 
 

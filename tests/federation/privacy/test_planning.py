@@ -25,7 +25,7 @@ PAGE = Path(__file__).resolve().parents[3] / "docs/privacy.md"
 
 def plan_for(epsilon=8.0, **changes):
     return PrivacyPlan.for_epsilon(
-        epsilon, **{"delta": DELTA, "people": 60, "organisations": 6, "dimension": 128, **changes}
+        epsilon, **{"delta": DELTA, "people": 60, "organisations": 6, "dimension": 192, "directions": 58, **changes}
     )
 
 

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from scipy.ndimage import gaussian_filter, map_coordinates
 
 from federation.errors import UsageError
-from federation.recognition.cropping import Similarity, aligned_cut, cut, placed, share_outside
+from federation.recognition.cropping import Similarity, aligned_cut, cut, placed, shares_outside
 from federation.recognition.templates import ARCFACE, DLIB
 
 FACE = np.array([[120.0, 100], [170, 96], [146, 128], [147, 158]])
@@ -113,10 +113,16 @@ def test_beyond_its_edge_an_image_goes_on_as_it_ends():
 
 def test_how_much_of_a_cut_is_made_up_is_said():
     image = scene()
-    assert share_outside(image, FACE, ARCFACE) == 0
-    assert share_outside(image, FACE - [500, 0], ARCFACE) == 1
-    half = share_outside(image, FACE - [146, 0], ARCFACE)  # the middle of the face is on the left edge
-    assert 0.4 < half < 0.6
+    assert shares_outside(image, FACE, ARCFACE) == (0, 0)
+    assert shares_outside(image, FACE - [500, 0], ARCFACE) == (0, 1)
+    assert shares_outside(image, FACE - [0, 500], ARCFACE) == (1, 1)
+    over, half = shares_outside(image, FACE - [146, 0], ARCFACE)  # the middle of the face is on the left edge
+    assert (over == 0, 0.4 < half < 0.6) == (True, True)
+    for shift in ([0, -110], [0, 110]):  # on the upper edge, on the lower one
+        over, in_all = shares_outside(image, FACE + shift, ARCFACE)
+        assert (over == in_all, 0.2 < over < 0.8) == (True, True)
+    over, in_all = shares_outside(image, FACE - [146, 110], ARCFACE)  # in a corner
+    assert 0.2 < over < in_all < 1
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ from onnx import TensorProto, helper
 
 from client.faces.models import load_recogniser
 from federation.errors import UsageError
+from federation.recognition.conditions import unmeasured
 from federation.recognition.foreign import OnnxNetwork, OnnxRecogniser, require_sound
 from federation.recognition.profile import ColourOrder, Layout, Preprocessing
 from federation.recognition.templates import ARCFACE
@@ -130,13 +131,13 @@ def test_a_profile_of_another_model_is_refused():
     with pytest.raises(UsageError, match="that of another file"):
         OnnxRecogniser(other, profile)
     with pytest.raises(UsageError, match="that of another file"):
-        OnnxRecogniser(model, replace(profile, network="resnet29"))
+        OnnxRecogniser(model, replace(profile, network="mobilefacenet"))
 
 
 @pytest.mark.parametrize(
     "changes",
     [
-        {"dimension": 97},
+        {"dimension": 97, "subspace": unmeasured(97)},
         {"alignment": ARCFACE.at(9)},
         {"preprocessing": Preprocessing(ColourOrder.RGB, (0, 0, 0), 1_000, Layout.NHWC, 0)},
         {"preprocessing": Preprocessing(ColourOrder.RGB, (0, 0, 0), 1_000, Layout.NCHW, 1)},

@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from federation.errors import MalformedMessageError, UsageError
+from federation.recognition.basis import Basis
 from federation.recognition.model import Adapter, ModelRelease, PrivacyStatement
 from federation.recognition.profiles import PROBE, REFERENCE
 
@@ -21,8 +22,9 @@ STATEMENT = PrivacyStatement(
     people_train=24,
     organisations=4,
 )
-WHITENING = np.array([[2.0, 0.1, 0.0], [0.1, 1.0, 0.0], [0.0, 0.0, 0.5]])
-ADAPTER = Adapter({REFERENCE: np.array([0.9, 0.1, 0.0]), PROBE: np.array([0.8, 0.3, 0.0])}, WHITENING)
+PROJECTION = np.array([[2.0, 0.1, 0.0], [0.3, 1.0, -0.5]])
+ADAPTER = Adapter({REFERENCE: np.array([0.9, 0.1]), PROBE: np.array([0.8, 0.3])}, PROJECTION)
+NOBODY = PrivacyStatement.nobody("person", "add_or_remove_one")
 
 
 def a_release(**changes):
@@ -30,10 +32,16 @@ def a_release(**changes):
         "model_name": "a recogniser",
         "model_digest": "0a" * 32,
         "adapter": ADAPTER,
-        "adaptation": "centre and scatter",
+        "adaptation": "centre",
         "reason": "The noise is small.",
+        "condition": "mask",
         "threshold": 700,
         "fmr": 0.01,
+        "fmr_low": 0.005,
+        "fmr_high": 0.02,
+        "basis": Basis.CHECKED,
+        "references": 2,
+        "frames": 3,
         "privacy": STATEMENT,
         "created": "2025-01-02T03:04:05+00:00",
     }
@@ -44,7 +52,13 @@ def identity_release():
     return a_release(adapter=Adapter.identity(3), adaptation="none", reason="Too few people.")
 
 
-@pytest.mark.parametrize("release", [a_release(), identity_release()], ids=["adapted", "identity"])
+def public_release():
+    return a_release(adaptation="none", basis=Basis.PUBLIC, privacy=NOBODY)
+
+
+@pytest.mark.parametrize(
+    "release", [a_release(), identity_release(), public_release()], ids=["adapted", "identity", "public"]
+)
 def test_a_release_survives_its_bytes(release):
     again = ModelRelease.from_bytes(release.to_bytes())
     assert again.to_bytes() == release.to_bytes()
@@ -52,14 +66,16 @@ def test_a_release_survives_its_bytes(release):
     assert again.privacy == release.privacy
     rows = np.eye(3)
     assert np.array_equal(again.adapt(rows, PROBE), release.adapt(rows, PROBE))
+    assert (again.condition, again.basis, again.references, again.frames) == ("mask", release.basis, 2, 3)
+    assert (again.fmr, again.fmr_low, again.fmr_high) == (0.01, 0.005, 0.02)
 
 
 def test_scales_survive_the_bytes_of_a_release_and_change_its_digest():
-    tuned = a_release(adapter=Adapter(ADAPTER.centres, None, {PROBE: np.arange(5.0)}))
+    tuned = a_release(adapter=Adapter(ADAPTER.centres, PROJECTION, {PROBE: np.arange(5.0)}))
     again = ModelRelease.from_bytes(tuned.to_bytes())
     assert np.array_equal(again.adapter.scales[PROBE], np.arange(5.0))
     assert again.to_bytes() == tuned.to_bytes()
-    assert tuned.digest != a_release(adapter=Adapter(ADAPTER.centres, None)).digest
+    assert tuned.digest != a_release().digest
     for scales in (b'"AAA="', b"7", b'{"probe":""}', b'{"thermal":"AAAAAAAAAAA="}', b"{}"):
         damaged = a_release().to_bytes().replace(b'"threshold"', b'"scales":' + scales + b',"threshold"')
         with pytest.raises(MalformedMessageError):
@@ -67,15 +83,16 @@ def test_scales_survive_the_bytes_of_a_release_and_change_its_digest():
 
 
 def test_the_digest_of_a_known_release_does_not_change():
-    assert a_release().digest == "737165812b66a39ee53a7e5ebacba2082a50a213d42941beaa462f12f1e3fc07"
+    assert a_release().digest == "d4c27a3894de3e93acde0df3eb0d90bca6e495f8b93268f3e2bf8a8ed88935cc"
 
 
 def test_adapt_is_the_written_formula():
     rows = np.array([[1.0, 0.0, 0.0], [0.0, 0.6, 0.8]], dtype=np.float32)
     adapted = a_release().adapt(rows, PROBE)
-    expected = (rows.astype(np.float64) - ADAPTER.centres[PROBE]) @ WHITENING
+    expected = np.array([[2.0 - 0.8, 0.3 - 0.3], [0.06 - 0.8, 0.6 - 0.4 - 0.3]])
     expected /= np.linalg.norm(expected, axis=1, keepdims=True)
     assert adapted.dtype == np.float64
+    assert (ADAPTER.dimension, ADAPTER.size, adapted.shape) == (3, 2, (2, 2))
     assert np.allclose(adapted, expected, atol=1e-12)
 
 
@@ -88,7 +105,8 @@ def test_the_identity_release_changes_nothing():
 
 
 def test_an_embedding_at_the_centre_has_no_direction():
-    assert np.array_equal(ADAPTER.apply(ADAPTER.centres[PROBE][None], PROBE), np.zeros((1, 3)))
+    adapter = Adapter({PROBE: np.array([0.6, 0.2])}, np.array([[1.0, 0.0, 0.0], [0.0, 0.25, 0.0]]))
+    assert np.array_equal(adapter.apply(np.array([[0.6, 0.8, 0.0]]), PROBE), np.zeros((1, 2)))
 
 
 def test_unknown_profiles_and_wrong_shapes_are_refused():
@@ -121,6 +139,21 @@ def test_a_release_cannot_be_changed_afterwards():
         {"threshold": True},
         {"fmr": 0.0},
         {"fmr": 1},
+        {"fmr_low": 0},
+        {"fmr_low": -0.001},
+        {"fmr_low": 0.03},
+        {"fmr_high": 1.001},
+        {"fmr_high": float("nan")},
+        {"basis": "checked"},
+        {"basis": Basis.CHECKED, "privacy": NOBODY},
+        {"basis": Basis.MEASURED, "privacy": NOBODY},
+        {"adaptation": "centre and scatter"},
+        {"condition": ""},
+        {"references": 0},
+        {"references": 6},
+        {"references": True},
+        {"frames": 0},
+        {"frames": 4},
         {"code_length": 1023},
         {"created": "yesterday"},
         {"created": "2025-01-02T03:04:05"},
@@ -142,7 +175,11 @@ def test_a_wrong_release_cannot_be_built(change):
         ({PROBE: np.zeros(2), REFERENCE: np.zeros(3)}, None),
         ({PROBE: np.zeros(2, np.float32)}, None),
         ({PROBE: np.array([np.nan, 0.0])}, None),
-        ({PROBE: np.zeros(2)}, np.zeros((2, 3))),
+        ({PROBE: np.zeros(2)}, np.zeros((3, 2))),
+        ({PROBE: np.zeros(2)}, np.zeros((3, 3))),
+        ({PROBE: np.zeros(2)}, np.zeros((2, 1))),
+        ({PROBE: np.zeros(2)}, np.zeros(2)),
+        ({PROBE: np.zeros(2)}, np.zeros((2, 1025))),
         ({PROBE: np.zeros(2)}, None, {PROBE: np.zeros((2, 2))}),
         ({PROBE: np.zeros(2)}, None, {PROBE: np.zeros(0)}),
         ({PROBE: np.zeros(2)}, None, {PROBE: np.array([np.inf])}),
@@ -155,7 +192,15 @@ def test_a_wrong_adapter_cannot_be_built(arrays):
 
 
 @pytest.mark.parametrize(
-    "change", [{"epsilon": 8}, {"delta": -1.0}, {"people_train": 0}, {"privacy_unit": ""}, {"events": (("x", 0.0),)}]
+    "change",
+    [
+        {"epsilon": 8},
+        {"delta": -1.0},
+        {"people_train": 0},
+        {"privacy_unit": ""},
+        {"events": (("x", 0.0),)},
+        {"events": ()},
+    ],
 )
 def test_a_wrong_statement_cannot_be_built(change):
     with pytest.raises(UsageError):
@@ -183,13 +228,20 @@ def changed(path, value):
         a_release().to_bytes().replace(b'"fmr":0.01', b'"fmr":1e-2'),
         a_release().to_bytes().replace(b'"fmr":0.01', b'"fmr":0.5,"fmr":0.01'),
         a_release().to_bytes().replace(b'"fmr":0.01', b'"fmr":NaN'),
-        changed(("format",), "intaglio-model-release-2"),
+        changed(("format",), "intaglio-model-release-1"),
         changed(("dimension",), 4),
         changed(("dimension",), 10**400),
         changed(("unknown",), 1),
         changed(("threshold",), "700"),
-        changed(("whitening",), "AAAA"),
-        changed(("whitening",), "not base64"),
+        changed(("projection",), "AAAA"),
+        changed(("projection",), "not base64"),
+        changed(("projection",), None),
+        changed(("whitening",), None),
+        changed(("basis",), "hoped"),
+        changed(("fmr_low",), 0),
+        changed(("references",), 2.0),
+        changed(("frames",), "3"),
+        changed(("condition",), 7),
         changed(("centres",), {}),
         changed(("centres", PROBE), None),
         changed(("privacy", "events"), [["moments", 0.63, 1]]),

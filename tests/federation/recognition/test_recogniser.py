@@ -1,133 +1,83 @@
-"""dlib's network against its own, and how recognisers are loaded."""
+"""What every recogniser keeps to, by the one that comes with the project, and how recognisers are loaded."""
 
 import errno
-import importlib.util
-import json
-from functools import cache
 from pathlib import Path
 
-import dlib
 import numpy as np
 import pytest
-import torch
 
-from client.faces.models import SHIPPED, detector_files, load_recogniser, recogniser_files
+from client.faces.models import detector_files, load_recogniser, recogniser_files
 from federation.errors import UsageError
-from federation.recognition.recogniser import CHIP_SIDE
-from federation.recognition.resnet import ResNetRecogniser
+from federation.recognition.mobilefacenet import WEIGHTS_DIGEST, shipped_profile
 from tests.faces import aligner, orl_image, shipped
 
 
-def dlib_descriptor():
-    package = importlib.util.find_spec("face_recognition_models")
-    folder = Path(next(iter(package.submodule_search_locations))) / "models"
-    return dlib.face_recognition_model_v1(str(folder / "dlib_face_recognition_resnet_model_v1.dat"))
-
-
-@cache
-def weight_files():
-    return [(SHIPPED / f"face_recognition_model{end}").read_bytes() for end in (".bin", "-weights_manifest.json")]
-
-
-def test_embeddings_agree_with_dlibs_own_descriptor_on_equal_chips():
-    chips = np.stack([aligner().chip(orl_image(person, 1)) for person in (1, 2, 9, 17, 31, 40)])
-    descriptor = dlib_descriptor()
-    theirs = np.array([descriptor.compute_face_descriptor(chip) for chip in chips])
-    theirs /= np.linalg.norm(theirs, axis=1, keepdims=True)
-    cosines = (shipped().embed(chips) * theirs).sum(axis=1)
-    assert cosines.min() >= 0.999
+def some_cuts(count):
+    return np.random.default_rng(0).integers(0, 256, (count, 112, 112, 3), np.uint8)
 
 
 def test_embeddings_have_unit_norm_and_do_not_depend_on_the_batch():
-    chips = np.random.default_rng(0).integers(0, 256, (3, CHIP_SIDE, CHIP_SIDE, 3), np.uint8)
-    together = shipped().embed(chips)
-    assert together.shape == (3, 128)
+    cuts = some_cuts(9)  # more than go through the network at once
+    together = shipped().embed(cuts)
+    assert (together.shape, together.dtype) == ((9, 192), np.float32)
     np.testing.assert_allclose(np.linalg.norm(together, axis=1), 1, atol=1e-6)
-    np.testing.assert_allclose(np.concatenate([shipped().embed(chip[None]) for chip in chips]), together, atol=1e-5)
-    assert shipped().embed(chips[:0]).shape == (0, 128)
+    np.testing.assert_allclose(np.concatenate([shipped().embed(cut[None]) for cut in cuts]), together, atol=1e-5)
+    assert shipped().embed(cuts[:0]).shape == (0, 192)
 
 
 @pytest.mark.parametrize(
-    "chips",
-    [np.zeros((1, 150, 150, 3), np.float32), np.zeros((150, 150, 3), np.uint8), np.zeros((1, 96, 96, 3), np.uint8)],
+    "cuts",
+    [np.zeros((1, 112, 112, 3), np.float32), np.zeros((112, 112, 3), np.uint8), np.zeros((1, 150, 150, 3), np.uint8)],
 )
-def test_what_is_no_aligned_chip_is_refused(chips):
-    with pytest.raises(UsageError, match="aligned chips"):
-        shipped().embed(chips)
+def test_what_is_no_aligned_cut_is_refused(cuts):
+    with pytest.raises(UsageError, match=r"aligned chips, \(n, 112, 112, 3\)"):
+        shipped().embed(cuts)
 
 
-def test_cuda_is_taken_where_torch_has_it(monkeypatch):
-    chosen = []
-    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
-    monkeypatch.setattr("torch.nn.Module.to", lambda self, device: chosen.append(device) or self)
-    ResNetRecogniser(*weight_files())
-    assert [device.type for device in chosen] == ["cuda"]
+def test_two_images_of_one_person_are_more_alike_than_images_of_two():
+    faces = [shipped().embed(aligner().chip(orl_image(*face))[None])[0] for face in ((2, 1), (2, 2), (3, 1), (3, 2))]
+    cosines = np.array(faces) @ np.transpose(faces)
+    assert min(cosines[0, 1], cosines[2, 3]) > cosines[:2, 2:].max() + 0.2
 
 
-def test_weights_of_something_else_are_refused():
-    weights, manifest = weight_files()
-    for broken in ((weights[:-1], manifest), (weights, b"{}"), (weights, manifest[:100]), (b"", b"[]")):
-        with pytest.raises(UsageError, match="not the weights"):
-            ResNetRecogniser(*broken)
+def test_what_comes_with_the_project_is_taken_when_nothing_is_named():
+    loaded = load_recogniser()
+    assert (loaded.name, loaded.dimension, loaded.digest) == ("mobilefacenet", 192, shipped_profile().digest)
+    assert loaded.profile.weights_digest == WEIGHTS_DIGEST
 
 
-def test_a_device_that_is_named_wins_over_cuda(monkeypatch):
-    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
-    assert ResNetRecogniser(*weight_files(), device="cpu").device.type == "cpu"
+def test_its_files_make_a_folder_that_is_loaded_again(tmp_path):
+    for name, data in recogniser_files(shipped()).items():
+        (tmp_path / name).write_bytes(data)
+    again = load_recogniser(tmp_path)
+    assert again.digest == shipped().digest
+    np.testing.assert_array_equal(again.embed(some_cuts(1)), shipped().embed(some_cuts(1)))
 
 
-def test_on_a_gpu_cudnn_is_used_but_never_its_ten_bit_mode(monkeypatch):
-    recogniser, seen = ResNetRecogniser(*weight_files(), device="cpu"), []
-    cudnn = torch.backends.cudnn
-    for half in (recogniser._network.head, recogniser._network.tail):
-        half.register_forward_hook(lambda *_: seen.append((cudnn.enabled, cudnn.allow_tf32)))
-    recogniser.embed(np.zeros((1, CHIP_SIDE, CHIP_SIDE, 3), np.uint8))
-    assert seen == 2 * [(True, False)]
-
-
-@pytest.mark.parametrize(
-    ("key", "value"),
-    [
-        ("name", "another"),
-        ("name", []),
-        ("shape", 864),
-        ("shape", [-1]),
-        ("shape", ["a"]),
-        ("shape", [10**30]),
-        ("quantization", None),
-        ("quantization", {"scale": 1}),
-        ("quantization", {"scale": 10**400, "min": 0}),
-    ],
-)
-def test_a_changed_manifest_is_refused(key, value):
-    weights, manifest = weight_files()
-    groups = json.loads(manifest)
-    groups[0]["weights"][0][key] = value
-    with pytest.raises(UsageError, match="not the weights"):
-        ResNetRecogniser(weights, json.dumps(groups).encode())
+def test_a_folder_with_other_files_says_what_is_wrong(tmp_path):
+    files = recogniser_files(shipped())
+    for broken, message in (
+        ({}, "cannot read .*profile.json"),
+        ({"mobilefacenet.profile.json": b"{}"}, r"profile\.json is no recogniser profile of this version"),
+        ({"MobileFaceNet.tflite": b"no weights"}, "not the weights of MobileFaceNet"),
+    ):
+        for name, data in (files | broken if broken else {}).items():
+            (tmp_path / name).write_bytes(data)
+        with pytest.raises(UsageError, match=message):
+            load_recogniser(tmp_path)
 
 
 def test_loading_says_how_to_get_missing_weights(tmp_path, monkeypatch):
-    monkeypatch.setattr("client.faces.models.SHIPPED", tmp_path / "nothing")
     monkeypatch.setattr("client.faces.models.MOBILEFACENET", tmp_path / "nothing")
     monkeypatch.setattr("client.faces.models.BLAZEFACE", tmp_path / "nothing")
-    for name in (None, Path("resnet29"), Path("mobilefacenet")):
-        with pytest.raises(UsageError, match=r"make install.*--model"):
-            load_recogniser(name)
-    with pytest.raises(UsageError, match=r"detector's weights are missing.*make install"):
+    with pytest.raises(UsageError, match=r"weights are missing: run `intaglio models fetch`.*make install.*--model"):
+        load_recogniser()
+    with pytest.raises(UsageError, match=r"detector's weights are missing.*intaglio models fetch.*make install"):
         detector_files()
-    with pytest.raises(UsageError, match=r"no model at .*mobilefacenet or resnet29"):
-        load_recogniser(tmp_path / "mine.onnx")
     with pytest.raises(UsageError, match="cannot read"):
-        load_recogniser(tmp_path)
-
-
-def test_a_recogniser_that_comes_with_the_project_is_chosen_by_name():
-    assert load_recogniser(Path("resnet29")).digest == load_recogniser().digest == shipped().digest
-    chosen = load_recogniser(Path("mobilefacenet"))
-    assert (chosen.name, chosen.dimension, chosen.digest) == ("mobilefacenet", 192, chosen.profile.digest)
-    assert recogniser_files(Path("resnet29")) == recogniser_files()
-    assert recogniser_files(Path("mobilefacenet")) == {}
+        recogniser_files(shipped())
+    with pytest.raises(UsageError, match=r"no model at .*mine\.onnx; name an \.onnx file"):
+        load_recogniser(tmp_path / "mine.onnx")
 
 
 def test_a_model_that_may_not_be_read_says_so(tmp_path, monkeypatch):

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from federation.audit.cells import Limits
 from federation.errors import MalformedMessageError, ProofError, RefusedError, UsageError
 from federation.onebit.parameters import PARAMETER_SETS
-from federation.recognition.model import CODE_LENGTHS
+from federation.recognition.basis import Basis
+from federation.recognition.model import CODE_LENGTHS, PrivacyStatement
 from federation.release.bundle import (
     PARAMETERS,
     Bundle,
@@ -155,7 +156,11 @@ def test_what_an_audit_did_not_pass_is_served_as_a_trial_at_most(verdict, use, t
 WOLVES = {
     "exactly ten times the stated rate": (wolves(20, 0.01), None),
     "nobody without a face": (wolves(0, 0.001), None),
-    "the best image is not judged": (wolves(best=(1500, 0.4, 0.6)), None),
+    "the best image is judged by its lower bound": (wolves(best=(1500, 0.01, 0.6)), None),
+    "the best image is surely above ten times": (
+        wolves(best=(1500, 0.4, 0.6)),
+        r"accepted at 0.5 \(0.4 to 0.6\); general",
+    ),
     "a bound above ten times the stated rate": (
         wolves(20, 0.010001),
         r"accepted at 0.00667 \(0.00333 to 0.01\); general use",
@@ -187,8 +192,12 @@ def test_for_general_use_the_mean_string_is_accepted_at_ten_times_the_stated_rat
 def test_a_trial_is_served_unless_a_string_is_known_to_be_accepted_too_often_and_says_so_first(case):
     rates, _ = WOLVES[case]
     bundle = signed(a_bundle(report=a_report(wolf=rates), use=Use.TRIAL, begins_at=BEGINS))
-    if case == "a rate above ten times the stated rate":
-        with pytest.raises(RefusedError, match=r"0.8 \(0.4 to 0.9\); even a trial may have at most 10 times"):
+    surely = {
+        "a rate above ten times the stated rate": "0.4 to 0.9",
+        "the best image is surely above ten times": "0.4 to 0.6",
+    }
+    if case in surely:
+        with pytest.raises(RefusedError, match=rf"\({surely[case]}\); even a trial may have at most 10 times"):
             served(bundle, TRUST_IN_TRIALS)
     else:
         assert served(bundle, TRUST_IN_TRIALS).fmr == 1e-3
@@ -218,11 +227,42 @@ def test_a_larger_stated_rate_allows_a_larger_rate_of_the_mean_string():
 # ----------------------------------------------------------------------------------------------------------- building
 
 
-def test_a_manifest_claims_what_the_release_states():
+@pytest.mark.parametrize(
+    "claimed",
+    [
+        {"threshold": 301},
+        {"recogniser": bytes(32)},
+        {"basis": Basis.MEASURED},
+        {"fmr_low": 0.0},
+        {"fmr_high": 0.9},
+    ],
+    ids=str,
+)
+def test_a_manifest_claims_what_the_release_states(claimed):
     manifest = BUNDLE.manifest
-    other = replace(BUNDLE.signed, manifest=replace(manifest, claims=replace(manifest.claims, threshold=301)))
+    other = replace(BUNDLE.signed, manifest=replace(manifest, claims=replace(manifest.claims, **claimed)))
     with pytest.raises(UsageError, match="claims something else"):
         Bundle(other, a_release(), BUNDLE.papers)
+
+
+def test_an_auditor_signs_the_recogniser_and_what_the_rate_rests_on():
+    claims = json.loads(BUNDLE.signed.to_bytes())["manifest"]["claims"]
+    release = a_release()
+    assert claims["recogniser"] == release.model_digest
+    assert (claims["basis"], claims["fmr_low"], claims["fmr_high"]) == (
+        release.basis.value,
+        repr(release.fmr_low),
+        repr(release.fmr_high),
+    )
+
+
+@pytest.mark.parametrize(("low", "high"), [(0.5, 0.4), (-0.1, 0.4), (0.1, 1.1), (float("nan"), 0.4)])
+def test_the_interval_of_a_claimed_rate_lies_between_0_and_1(low, high):
+    with pytest.raises(UsageError, match="interval of the false match rate"):
+        replace(BUNDLE.manifest.claims, fmr_low=low, fmr_high=high)
+
+
+def test_a_manifest_is_about_the_release_that_it_names():
     with pytest.raises(UsageError, match="another one than the manifest names"):
         Bundle(BUNDLE.signed, a_release(301), BUNDLE.papers)
 
@@ -291,6 +331,20 @@ def test_a_measured_epsilon_above_the_claim_disproves_it():
     assert a_bundle(epsilon_audit=an_attack(0.7)).manifest.claims.epsilon_lower_bound == 0.7
     with pytest.raises(UsageError, match="the claim is wrong"):
         a_bundle(epsilon_audit=an_attack(1.01))
+
+
+def test_a_release_of_public_knowledge_alone_claims_no_epsilon_and_goes_round():
+    nobody = PrivacyStatement.nobody("person", "add or remove one")
+    release = replace(a_release(), privacy=nobody, basis=Basis.PUBLIC)
+    whole = signed(a_bundle(release))
+    assert (whole.manifest.claims.epsilon, whole.manifest.claims.delta) == (0.0, 0.0)
+    assert Bundle.from_bytes(whole.to_bytes()).release.privacy == nobody
+
+
+@pytest.mark.parametrize("change", [{"epsilon": 0.0}, {"delta": 0.0}, {"epsilon": -1.0}, {"delta": 1.0}])
+def test_half_a_promise_is_none(change):
+    with pytest.raises(UsageError, match="epsilon"):
+        replace(claims_of(a_release()), **change)
 
 
 def test_an_attack_on_another_promise_says_nothing_about_this_one():

@@ -78,6 +78,14 @@ def at(now):
     return {"now": now, "log": dataclasses.replace(LOG, signed_at=now, witnesses=(signed_at,))}
 
 
+def test_the_page_says_between_what_the_stated_rate_lies_and_on_what_it_rests():
+    claims = BUNDLE.manifest.claims
+    page = dashboard_page(QUIET)
+    assert "Stated false match rate" in page
+    assert claims.basis.text in page
+    assert f"{100 * claims.fmr_high:.2g}" in page
+
+
 def of_wolf(rates):
     """A release for general use whose audit tried strings without a face, or did not."""
     bundle = a_bundle(BUNDLE.release, report=a_report(BUNDLE.release, wolf=rates), begins_at=BUNDLE.manifest.begins_at)

@@ -15,7 +15,6 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import httpx
-import numpy as np
 import pytest
 import yaml
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -34,6 +33,7 @@ from server.fleet.start import running_superlink
 from server.fleet.submitting import packed
 from server.fleet.superlink import CERTIFICATE, Superlink, connected
 from server.visitors.door import opened_door
+from tests.public_people import synthetic_profile
 
 CHECKOUT = Path(__file__).parents[3]
 DEPLOYMENT = CHECKOUT / "examples" / "deployment"
@@ -202,7 +202,7 @@ def test_kill_9_of_a_coordinator_in_a_run_leaves_no_orphan_and_the_next_start_en
     with a_coordinator_process(folder) as (process, children), connected(folder) as superlink:
         second = subprocess.run([PROGRAM, "federation", "start", folder], capture_output=True, text=True, check=False)
         assert (second.returncode, "a coordinator runs on" in second.stderr) == (4, True)
-        settings = settings_of(tmp_path, 4) | {"node-deadline-seconds": 600.0}
+        settings = settings_of(tmp_path, 64) | {"node-deadline-seconds": 600.0}
         run = superlink.start(packed(CHECKOUT), settings)
         said = next(line for line in superlink.lines(run, until=time.monotonic() + 60) if "trust: " in line)
         assert "secure aggregation" in said
@@ -218,20 +218,17 @@ def test_kill_9_of_a_coordinator_in_a_run_leaves_no_orphan_and_the_next_start_en
 
 def settings_of(folder, people):
     """Settings that a ServerApp reads and then waits for nodes with."""
-    np.save(folder / "start.npy", np.ones(32) / np.sqrt(32))
+    (folder / "profile.json").write_bytes(synthetic_profile().to_bytes())
     keys = [IdentityKey.generate().public for _ in range(2)]
     (folder / "roster").write_text(roster_to_text(keys, ("north", "south")))
     return {
         "people": people,
         "num-organisations": 2,
-        "dimension": 32,
         "population": "people",
         "ledger": str(folder / "ledger.jsonl"),
         "roster": str(folder / "roster"),
-        "public-start": str(folder / "start.npy"),
+        "profile": str(folder / "profile.json"),
         "output": str(folder / "release.json"),
-        "model-name": "made-up",
-        "model-digest": "ab" * 32,
     }
 
 

@@ -171,7 +171,7 @@ export class Device {
     const assertion = recorded.assertion.length > 0 ? new TextDecoder().decode(recorded.assertion) : null
     if (assertion !== null) {
       await checkAssertion(assertion, {
-        issuer: this.#issuer(), audience, purpose, nonce: audienceNonce, releaseDigest: enrolment.releaseDigest, fmr: this.#deployment.release.fmr,
+        issuer: this.#issuer(), audience, purpose, nonce: audienceNonce, releaseDigest: enrolment.releaseDigest, fmr: this.#deployment.release.fmr.stated,
         contest: consent.receipt.terms.contest, logged,
       })
     }

@@ -1,5 +1,6 @@
 /** What the page and its worker say to each other. Faces and keys live in the worker; the page gets words and numbers. */
 
+import type { FalseMatchRate } from '../face/release'
 import type { ReleaseTrust, WolfRates } from '../rules/manifest'
 import type { Terms } from '../wallet/receipts'
 import type { EnrolmentState } from '../wallet/wallet'
@@ -28,6 +29,10 @@ export interface Status {
   readonly isTrial: boolean
   readonly wolf: WolfRates | null
   readonly releaseEnds: number
+  readonly fmr: FalseMatchRate
+  /** Pictures that one reference is averaged from, at most, and one probe. */
+  readonly references: number
+  readonly frames: number
   /** Seconds since 1970, or null without a consent. */
   readonly consentExpires: number | null
 }
@@ -44,10 +49,13 @@ export interface HeldSummary {
 export interface Actions {
   begin(): Status
   status(): Status
-  enrol(pictures: { readonly reference: ImageBitmap; readonly second: ImageBitmap }): Outcome
+  /** What is wrong with some image files, the first of which serve as references; null for nothing. */
+  look(argument: { readonly pictures: readonly Blob[]; readonly references: number }): string | null
+  /** @param pictures image files, as everywhere; the last one only confirms the others. */
+  enrol(argument: { readonly pictures: readonly Blob[] }): Outcome
   /** @param nonce 64 hex digits that an audience chose, or null. */
-  verify(argument: { readonly probe: ImageBitmap; readonly nonce: string | null }): Outcome
-  renew(argument: { readonly probe: ImageBitmap }): Outcome
+  verify(argument: { readonly pictures: readonly Blob[]; readonly nonce: string | null }): Outcome
+  renew(argument: { readonly pictures: readonly Blob[] }): Outcome
   revoke(): null
   erase(): number | null
   export(): HeldSummary

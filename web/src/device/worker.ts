@@ -3,6 +3,8 @@
 
 import { type Bytes, fromHex, randomBytes } from '../bytes'
 import { IntaglioError, RefusedError, UnavailableError, UsageError } from '../errors'
+import { UnusableImageError } from '../face/finding'
+import { fused, nameOf as nameOfPicture, requireDifferent, requireOnePerson } from '../face/fusing'
 import { Recogniser } from '../face/recogniser'
 import { SessionKey } from '../onebit/device'
 import { Engine } from '../onebit/seal'
@@ -34,8 +36,8 @@ async function load(): Promise<Loaded> {
     Recogniser.load().then((recogniser) => { tell({ kind: 'ready', part: 'recogniser' }); return recogniser }),
     reading,
   ])
-  if (deployment.release.modelDigest !== recogniser.digest) {
-    throw new RefusedError('the model release is for another recogniser than the one of this page')
+  if (!recogniser.is(deployment.release.modelDigest)) {
+    throw new RefusedError('the model release is for another recogniser than the one of this page; use the intaglio program')
   }
   await present()
   tell({ kind: 'ready', part: 'wallet' })
@@ -86,6 +88,9 @@ async function statusOf({ deployment }: Loaded): Promise<Status> {
     verdict: deployment.manifest.verdict,
     isTrial: deployment.manifest.standing.isTrial,
     wolf: deployment.manifest.wolf,
+    fmr: deployment.release.fmr,
+    references: deployment.release.references,
+    frames: deployment.release.frames,
     consentExpires: latest === undefined ? null : SignedReceipt.fromBytes(new TextEncoder().encode(latest)).receipt.expiresAt,
   }
 }
@@ -117,29 +122,65 @@ async function newDevice(loaded: Loaded): Promise<Device> {
   return device(loaded)
 }
 
+/**
+ * The face of every picture, cut; what `client/device/pictures.py` asks of them is asked here. They are opened one after the
+ * other, so that one at a time lies there as pixels.
+ *
+ * @param references how many of them, the first, serve as references.
+ * @throws UnusableImageError one is of no use, or there twice.
+ */
+async function cuts({ recogniser }: Loaded, pictures: readonly Blob[], references: number): Promise<Uint8Array[]> {
+  const found: Uint8Array[] = []
+  for (const [place, picture] of pictures.entries()) {
+    // Python reads the numbers of a file as they are, whatever colours they mean.
+    const image = await createImageBitmap(picture, { colorSpaceConversion: 'none' })
+    try {
+      found.push(recogniser.cut(image, place < references ? 'reference' : 'probe'))
+    } catch (error) {
+      throw error instanceof UnusableImageError ? new UnusableImageError(`${nameOfPicture(place)}: ${error.message}`) : error
+    } finally {
+      image.close() // no face stays
+    }
+  }
+  requireDifferent(found)
+  return found
+}
+
 /** The adapted embedding of a live face. */
-async function look({ recogniser, deployment }: Loaded, picture: ImageBitmap): Promise<Float64Array> {
-  return deployment.release.adapt(await recogniser.embed(picture), 'probe')
+async function probe(loaded: Loaded, pictures: readonly Blob[]): Promise<Float64Array> {
+  const embeddings = (await cuts(loaded, pictures, 0)).map((cut) => loaded.recogniser.embed(cut))
+  return loaded.deployment.release.adapt(fused(embeddings), 'probe')
 }
 
 const actions: { [A in Action]: (loaded: Loaded, argument: Parameters<Actions[A]>[0]) => Promise<ReturnType<Actions[A]>> } = {
   begin: (loaded) => statusOf(loaded),
   status: (loaded) => statusOf(loaded),
+  async look(loaded, argument) {
+    try {
+      await cuts(loaded, argument!.pictures, argument!.references)
+      return null
+    } catch (error) {
+      if (error instanceof UnusableImageError) return error.message
+      throw error
+    }
+  },
   async enrol(loaded, argument) {
     using key = SessionKey.generate(loaded.engine, randomBytes) // before anything is known of the face
-    const first = loaded.deployment.release.adapt(await loaded.recogniser.embed(argument!.reference), 'reference')
-    const second = await look(loaded, argument!.second)
-    return await (await newDevice(loaded)).enrol(key, first, second)
+    const [{ pictures }, { release }] = [argument!, loaded.deployment]
+    const embeddings = (await cuts(loaded, pictures, pictures.length - 1)).map((cut) => loaded.recogniser.embed(cut))
+    const [references, second] = [embeddings.slice(0, -1), embeddings.at(-1)!]
+    requireOnePerson(references, release)
+    return await (await newDevice(loaded)).enrol(key, release.adapt(fused(references), 'reference'), release.adapt(second, 'probe'))
   },
   async verify(loaded, argument) {
     using key = SessionKey.generate(loaded.engine, randomBytes)
-    const probe = await look(loaded, argument!.probe)
-    return await (await device(loaded)).verify(key, probe, argument!.nonce === null ? undefined : fromHex(argument!.nonce))
+    const vector = await probe(loaded, argument!.pictures)
+    return await (await device(loaded)).verify(key, vector, argument!.nonce === null ? undefined : fromHex(argument!.nonce))
   },
   async renew(loaded, argument) {
     using key = SessionKey.generate(loaded.engine, randomBytes)
-    const probe = await look(loaded, argument!.probe)
-    return await (await device(loaded)).renew(key, probe)
+    const vector = await probe(loaded, argument!.pictures)
+    return await (await device(loaded)).renew(key, vector)
   },
   async revoke() { await (await owner()).revoke(); return null },
   erase: async () => (await owner()).erase(),
@@ -162,7 +203,5 @@ scope.onmessage = async ({ data }: MessageEvent<Request>) => {
     const known = error instanceof IntaglioError
     const retryAfter = error instanceof UnavailableError ? error.retryAfter : null
     tell({ kind: 'failed', id, error: known ? error.name : 'Error', message: known ? error.message : 'something in this page failed', retryAfter })
-  } finally {
-    for (const part of Object.values(argument ?? {})) if (part instanceof ImageBitmap) part.close() // no face stays
   }
 }

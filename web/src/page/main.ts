@@ -4,6 +4,7 @@ import './style.css'
 
 import type { Action, Actions, Part, Reply, Status } from '../device/messages'
 import type { WolfRate, WolfRates } from '../rules/manifest'
+import { Pictures } from './pictures'
 import { SAY, TEXTS } from './texts'
 
 const element = <E extends HTMLElement = HTMLElement>(id: string): E => document.getElementById(id) as E
@@ -23,10 +24,9 @@ class Failure extends Error {
 
 function ask<A extends Action>(action: A, argument?: Parameters<Actions[A]>[0]): Promise<ReturnType<Actions[A]>> {
   const id = count++
-  const pictures = Object.values(argument ?? {}).filter((part) => part instanceof ImageBitmap)
   return new Promise((resolve, reject) => {
     waiting.set(id, { resolve, reject })
-    worker.postMessage({ id, action, argument }, pictures) // moved, not copied: no face stays here
+    worker.postMessage({ id, action, argument })
   })
 }
 
@@ -42,79 +42,6 @@ worker.onmessage = ({ data }: MessageEvent<Reply>) => {
 function markReady(part: Part): void {
   element(`part-${part}`).classList.add('ready')
   element(`part-${part}`).append(' \u2713')
-}
-
-// ------------------------------------------------------------------ pictures
-
-/** A place for one picture, from a file or the camera. */
-class Slot {
-  picture: Blob | null = null
-  readonly #preview: HTMLImageElement
-  readonly #input: HTMLInputElement
-  readonly #changed: () => void
-
-  constructor(id: string, label: string, changed: () => void) {
-    const place = element(id)
-    this.#changed = changed
-    this.#preview = Object.assign(document.createElement('img'), { alt: '', hidden: true })
-    const input = Object.assign(document.createElement('input'), { type: 'file', accept: 'image/*', id: `${id}-file` })
-    const caption = Object.assign(document.createElement('label'), { htmlFor: input.id, textContent: TEXTS['file'] })
-    const camera = Object.assign(document.createElement('button'), { type: 'button', textContent: TEXTS['camera'] })
-    camera.setAttribute('aria-label', `${TEXTS['camera']}: ${label}`)
-    input.setAttribute('aria-label', `${label}: ${TEXTS['file']}`)
-    this.#input = input
-    input.onchange = () => { void this.#set(input.files?.[0] ?? null) }
-    camera.onclick = () => { void takePicture().then((taken) => taken && this.#set(taken)).catch(fail) }
-    place.append(this.#preview, camera, caption, input)
-  }
-
-  async #set(picture: Blob | null): Promise<void> {
-    URL.revokeObjectURL(this.#preview.src)
-    this.picture = null
-    if (picture !== null) {
-      try {
-        ;(await createImageBitmap(picture)).close()
-        this.picture = picture
-        this.#preview.src = URL.createObjectURL(picture)
-      } catch {
-        fail(new Error(SAY.notAnImage))
-      }
-    }
-    this.#preview.hidden = this.picture === null
-    this.#changed()
-  }
-
-  /** The picture, for the worker alone: it is not kept here. */
-  async take(): Promise<ImageBitmap> {
-    const bitmap = await createImageBitmap(this.picture!)
-    this.#input.value = ''
-    await this.#set(null)
-    return bitmap
-  }
-}
-
-async function takePicture(): Promise<Blob | null> {
-  const [dialog, video] = [element<HTMLDialogElement>('camera'), element<HTMLVideoElement>('video')]
-  let stream: MediaStream
-  try {
-    stream = await navigator.mediaDevices.getUserMedia({ video: { width: { ideal: 640 }, facingMode: 'user' } })
-  } catch {
-    throw new Error(SAY.noCamera)
-  }
-  try {
-    video.srcObject = stream
-    await video.play()
-    dialog.returnValue = ''
-    dialog.showModal()
-    await new Promise((resolve) => { dialog.addEventListener('close', resolve, { once: true }) })
-    if (dialog.returnValue !== 'take') return null
-    const canvas = new OffscreenCanvas(video.videoWidth, video.videoHeight)
-    canvas.getContext('2d')!.drawImage(video, 0, 0)
-    return await canvas.convertToBlob({ type: 'image/png' })
-  } finally {
-    for (const track of stream.getTracks()) track.stop() // the light beside the camera goes out
-    video.srcObject = null
-  }
 }
 
 // ------------------------------------------------------------------ what the page says
@@ -154,7 +81,7 @@ function hexDump(data: Uint8Array): string {
   return lines.join('\n')
 }
 
-function showTerms({ terms, purpose, audience, days, identifier, trust, verdict, releaseEnds, wolf }: Status): void {
+function showTerms({ terms, purpose, audience, days, identifier, trust, verdict, releaseEnds, wolf, fmr }: Status): void {
   const names = SAY.termsOf
   const { controller } = terms
   const rows: [string, string][] = [
@@ -168,6 +95,7 @@ function showTerms({ terms, purpose, audience, days, identifier, trust, verdict,
     [names.notice, terms.notice],
     [names.registered, identifier],
     [names.audit, SAY.audit(verdict, dateOf(releaseEnds), trust.acceptsTrials)],
+    [names.fmr, SAY.fmr(percent(fmr.stated), percent(fmr.low), percent(fmr.high), fmr.condition, fmr.basis)],
     [names.wolf, wolfText(wolf)],
     [names.makers, trust.makers.join(' ')],
     [names.auditors, trust.auditors.join(' ')],
@@ -178,9 +106,10 @@ function showTerms({ terms, purpose, audience, days, identifier, trust, verdict,
   ]))
 }
 
+const percent = (rate: number): string => String(Number((100 * rate).toPrecision(3)))
+
 function wolfText(wolf: WolfRates | null): string {
   if (wolf === null) return SAY.notMeasured
-  const percent = (rate: number): string => String(Number((100 * rate).toPrecision(3)))
   const text = ({ errors, trials, low, high }: WolfRate): string => SAY.wolfRate(percent(errors / trials), percent(Number(low)), percent(Number(high)))
   return SAY.wolf(text(wolf.mean), text(wolf.best), wolf.people)
 }
@@ -192,6 +121,10 @@ function show(status: Status): void {
   element('state').textContent = lines.join(' ')
   element('state').dataset['state'] = status.state
   showTerms(status)
+  faces.most = status.references + 1
+  probe.most = status.frames
+  element('faces-lead').textContent = SAY.faces(status.references)
+  element('probe-lead').textContent = SAY.probes(status.frames)
   current = status
   enable()
 }
@@ -239,15 +172,16 @@ function enable(): void {
   const enrolled = current?.state === 'enrolled' || current?.state === 'started'
   const known = enrolled || current?.state === 'revoked'
   const able: Record<string, boolean> = {
-    'enrol-button': current?.state !== 'enrolled' && first.picture !== null && second.picture !== null && element<HTMLInputElement>('agree').checked,
-    'verify-button': enrolled && probe.picture !== null,
-    'renew-button': enrolled && probe.picture !== null,
+    'enrol-button': current?.state !== 'enrolled' && faces.count > 1 && element<HTMLInputElement>('agree').checked,
+    'verify-button': enrolled && probe.count > 0,
+    'renew-button': enrolled && probe.count > 0,
     'revoke-button': enrolled,
     'erase-button': known,
     'export-button': known,
     'history-button': known,
   }
   document.body.dataset['busy'] = String(busy)
+  for (const id of ['faces', 'probe']) element<HTMLFieldSetElement>(id).disabled = current === null // nobody knows yet how many
   for (const [id, possible] of Object.entries(able)) element<HTMLButtonElement>(id).disabled = busy || current === null || !possible
 }
 
@@ -274,23 +208,35 @@ async function during(work: () => Promise<void>): Promise<void> {
 
 for (const place of document.querySelectorAll<HTMLElement>('[data-text]')) place.textContent = TEXTS[place.dataset['text']!]
 document.title = TEXTS['title']
-const first = new Slot('first', TEXTS['first'], () => { enable() })
-const second = new Slot('second', TEXTS['second'], () => { enable() })
-const probe = new Slot('probe', TEXTS['probe'], () => { enable() })
+const told = { changed: () => { enable() }, fail, look: (pictures: Blob[], references: number) => ask('look', { pictures, references }) }
+const faces = new Pictures('faces', TEXTS['faces'], true, told)
+const probe = new Pictures('probe', TEXTS['probe'], false, told)
 element('agree').onchange = () => { enable() }
+
+/** Lets the worker look at pictures. None is kept, unless one of them has to be replaced. */
+async function withPictures<T>(place: Pictures, work: (pictures: Blob[]) => Promise<T>): Promise<T> {
+  try {
+    const done = await work(place.files)
+    place.clear()
+    return done
+  } catch (error) {
+    if (!(error instanceof Failure && error.kind === 'UnusableImageError')) place.clear()
+    throw error
+  }
+}
 
 const on = (id: string, work: () => Promise<void>): void => { element(id).onclick = () => { void during(work) } }
 on('enrol-button', async () => {
-  const outcome = await ask('enrol', { reference: await first.take(), second: await second.take() })
+  const outcome = await withPictures(faces, (pictures) => ask('enrol', { pictures }))
   say(outcome.matched ? SAY.enrolled(outcome.position) : SAY.notEnrolled, outcome.matched ? 'good' : 'bad')
 })
 on('verify-button', async () => {
-  const outcome = await ask('verify', { probe: await probe.take(), nonce })
+  const outcome = await withPictures(probe, (pictures) => ask('verify', { pictures, nonce }))
   say(outcome.matched ? SAY.accepted(outcome.position) : SAY.notAccepted(outcome.position), outcome.matched ? 'good' : 'bad')
   if (outcome.assertion !== null) offer(outcome.assertion)
 })
 on('renew-button', async () => {
-  const outcome = await ask('renew', { probe: await probe.take() })
+  const outcome = await withPictures(probe, (pictures) => ask('renew', { pictures }))
   say(outcome.matched ? SAY.renewed(outcome.position) : SAY.notRenewed(outcome.position), outcome.matched ? 'good' : 'bad')
 })
 on('revoke-button', async () => {

@@ -2,11 +2,12 @@
 
 import { type Bytes } from '../bytes'
 import { ProofError, RefusedError, UsageError } from '../errors'
+import { BASES } from '../face/release'
 import {
   canonicalBytes, type JsonValue, parse, requireHex, requireName, requirePeriod, requireSigned, textOfTime, timeOfText,
 } from '../wallet/statements'
 
-const FORMAT = 'intaglio-release-bundle-2'
+const FORMAT = 'intaglio-release-bundle-3'
 const LONGEST_VALIDITY_SECONDS = 365 * 86_400
 const ROLES = { maker: 'intaglio-release-maker/1', auditor: 'intaglio-release-auditor/1' } as const
 type Role = keyof typeof ROLES
@@ -80,6 +81,10 @@ export class SignedManifest {
     requirePeriod('a release', beginsAt, endsAt)
     if (endsAt - beginsAt > LONGEST_VALIDITY_SECONDS) throw new UsageError('a release is audited again within a year')
     requireHex('the digest of a release', claims.digest, 32)
+    requireHex('the digest of a recogniser profile', claims.recogniser, 32)
+    if (!BASES.some((basis) => basis === claims.basis) || !(Number(rate(claims.fmr_low)) <= Number(rate(claims.fmr_high)) && Number(claims.fmr_high) <= 1)) {
+      throw new UsageError('no interval of a false match rate')
+    }
     if (manifest.format !== FORMAT || !['general', 'trial'].includes(manifest.use) || !['PASS', 'FAIL', 'INSUFFICIENT'].includes(audit.verdict)) {
       throw new UsageError('another version')
     }
@@ -98,8 +103,9 @@ export class SignedManifest {
       },
       begins_at: textOfTime(beginsAt),
       claims: {
-        delta: rate(claims.delta), digest: claims.digest, epsilon: rate(claims.epsilon), fmr: rate(claims.fmr),
-        parameters: claims.parameters, privacy_unit: claims.privacy_unit, threshold: claims.threshold, ...measured,
+        basis: claims.basis, delta: rate(claims.delta), digest: claims.digest, epsilon: rate(claims.epsilon), fmr: rate(claims.fmr),
+        fmr_high: claims.fmr_high, fmr_low: claims.fmr_low, parameters: claims.parameters, privacy_unit: claims.privacy_unit,
+        recogniser: claims.recogniser, threshold: claims.threshold, ...measured,
       },
       ends_at: textOfTime(endsAt),
       files,
@@ -164,8 +170,10 @@ export class SignedManifest {
       if (isTrial) return
       throw new RefusedError(`nobody measured what a stolen wallet is worth without a face; general use needs at most ${limit}`)
     }
-    const { low, high } = this.wolf.mean
-    if (!(Number(isTrial ? low : high) <= WOLF_FACTOR * statedFmr)) {
+    const most = WOLF_FACTOR * statedFmr
+    const { mean, best } = this.wolf
+    const { low, high } = [mean, best].filter((each) => Number(each.low) > most).sort((one, other) => Number(other.low) - Number(one.low))[0] ?? mean
+    if (Number(low) > most || (!isTrial && !(Number(high) <= most))) {
       throw new RefusedError(
         `without a face, a stolen wallet is accepted at ${low} to ${high}; ${isTrial ? 'even a trial may have' : 'general use needs'} at most ${limit}`,
       )

@@ -1,0 +1,84 @@
+"""How good a photograph of a face is, before a recogniser sees it: what a reference needs, and what any picture needs.
+
+A threshold is set for photographs in which the face is whole and large. Where two poor ones are compared, what they
+have in common is that they are poor, and strangers match. A poor probe of a good reference does no such harm, and a
+probe may be what a camera at a door sees: so the gate is on references, and probes pass down to what a recogniser can
+use. `python -m examples.reference_gate` measures both.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Final
+
+from client.faces.images import UnusableImageError
+from federation.recognition.cropping import Pixels, Points, shares_outside
+from federation.recognition.profiles import REFERENCE
+from federation.recognition.templates import Alignment
+
+LEAST_EYES_APART: Final = 13.0
+"""Pixels of the photograph between the eyes, below which no recogniser tells people apart."""
+LEAST_EYES_APART_OF_REFERENCE: Final = 18.0
+MOST_OVER: Final = 0.08
+"""Share of a reference's cut that may lie above or below the photograph: forehead and chin tell people apart."""
+MOST_OUTSIDE: Final = 0.25
+"""Share of a reference's cut that may lie outside of the photograph, in all: beside a face is background."""
+GATE: Final = f"{LEAST_EYES_APART} {LEAST_EYES_APART_OF_REFERENCE} {MOST_OVER} {MOST_OUTSIDE}"
+"""All of it as text: what was let through under another gate counts no more."""
+
+
+@dataclass(frozen=True)
+class Quality:
+    """What a face in a photograph is like, as numbers. Not sensitive: they say nothing of whose face it is.
+
+    Attributes:
+        eyes_apart: distance of the eyes in pixels of the photograph as it was given.
+        over: share of the recogniser's cut that lies above or below the photograph, 0 to 1.
+        outside: share that lies outside of it, 0 to 1; `over` is part of it.
+    """
+
+    eyes_apart: float
+    over: float
+    outside: float
+
+    @classmethod
+    def of(cls, rgb: Pixels, landmarks: Points, alignment: Alignment) -> Quality:
+        """Of one face.
+
+        Args:
+            rgb: (height, width, 3) uint8, RGB, the photograph.
+            landmarks: (4, 2), in its pixels; see `federation.recognition.templates.LANDMARKS`.
+            alignment: how the recogniser's cut is made.
+        """
+        over, outside = shares_outside(rgb, landmarks, alignment)
+        return cls(math.dist(landmarks[0], landmarks[1]), over, outside)
+
+    def require(self, profile: str) -> None:
+        """Returns when the photograph is good enough for what it is to serve as.
+
+        Args:
+            profile: camera profile: a reference needs more than a probe.
+
+        Raises:
+            UnusableImageError: it is not; says what to do.
+        """
+        is_reference = profile == REFERENCE
+        least = LEAST_EYES_APART_OF_REFERENCE if is_reference else LEAST_EYES_APART
+        if self.eyes_apart < least:
+            what_for = " to enrol" if is_reference else ""
+            raise UnusableImageError(
+                f"only {math.floor(self.eyes_apart)} pixels lie between the eyes, {least:g} are needed{what_for}",
+                "come closer, or use a photograph with more pixels",
+            )
+        if is_reference and (self.over > MOST_OVER or self.outside > MOST_OUTSIDE):
+            where, share, most = (
+                ("above or below", self.over, MOST_OVER)
+                if self.over > MOST_OVER
+                else ("outside of", self.outside, MOST_OUTSIDE)
+            )
+            raise UnusableImageError(
+                f"the face is cut off: {math.ceil(100 * share)} % of what is compared lies {where} the photograph, "
+                f"{100 * most:g} % may",
+                "leave room around the face",
+            )

@@ -1,0 +1,117 @@
+"""A gate for photographs that become references: large and whole faces; a probe needs less."""
+
+import io
+from functools import cache
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from client.faces.finding import Aligner, FaceFinder
+from client.faces.images import UnusableImageError, read_image
+from client.faces.quality import Quality
+from federation.recognition.profiles import PROBE, REFERENCE
+from federation.recognition.templates import ARCFACE
+from tests.faces import orl_image
+
+FACE = np.array([[50.0, 50], [80, 50], [65, 67], [65, 85]])
+"""Landmarks of nobody: eyes 30 pixels apart."""
+WHOLE = np.zeros((200, 200, 3), np.uint8)
+
+
+@cache
+def cutter():
+    return Aligner(ARCFACE, FaceFinder())
+
+
+def encoded(pixels):
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, format="PNG")
+    return buffer.getvalue()
+
+
+def smaller(number):
+    """One of the ORL faces, with a `number`th of its pixels along each side."""
+    image = Image.fromarray(read_image(orl_image(1, 1)))
+    return np.asarray(image.resize((round(image.width / number), round(image.height / number)), Image.Resampling.BOX))
+
+
+@pytest.mark.parametrize("apart", [18.0, 18.5, 60.0])
+def test_eyes_far_enough_apart_make_a_reference(apart):
+    Quality(apart, 0.08, 0.25).require(REFERENCE)
+
+
+@pytest.mark.parametrize(
+    ("quality", "message"),
+    [
+        (Quality(17.9, 0, 0), r"^only 17 pixels lie between the eyes, 18 are needed to enrol: come closer"),
+        (Quality(0, 0, 0), r"^only 0 pixels"),
+        (
+            Quality(60, 0.081, 0.1),
+            r"cut off: 9 % of what is compared lies above or below the photograph, 8 % may: leave",
+        ),
+        (Quality(60, 0.0, 0.251), r"cut off: 26 % of what is compared lies outside of the photograph, 25 % may: leave"),
+        (Quality(60, 0.3, 0.4), r"30 % of what is compared lies above or below"),
+    ],
+)
+def test_a_poor_reference_is_refused_with_what_is_wrong_and_what_to_do(quality, message):
+    with pytest.raises(UnusableImageError, match=message):
+        quality.require(REFERENCE)
+
+
+@pytest.mark.parametrize("quality", [Quality(13, 0, 0), Quality(17.9, 0.3, 0.4), Quality(60, 1, 1)])
+def test_a_poor_probe_passes(quality):
+    quality.require(PROBE)
+
+
+def test_a_probe_in_which_nothing_can_be_seen_is_refused():
+    with pytest.raises(UnusableImageError, match=r"only 12 pixels lie between the eyes, 13 are needed: come closer"):
+        Quality(12.9, 0, 0).require(PROBE)
+
+
+def test_the_distance_of_the_eyes_is_that_in_the_photograph_however_the_head_is_tilted():
+    assert Quality.of(WHOLE, FACE, ARCFACE).eyes_apart == 30
+    across = np.stack([FACE[:, 1], 130 - FACE[:, 0]], axis=1)
+    assert Quality.of(WHOLE, across, ARCFACE).eyes_apart == 30
+
+
+def test_what_is_missing_above_and_below_is_told_from_what_is_missing_beside():
+    whole = Quality.of(WHOLE, FACE, ARCFACE)
+    assert (whole.over, whole.outside) == (0, 0)
+    for shift, over, outside in (([-40, 0], 0, 0.2), ([0, -30], 0.1, 0.1), ([0, 120], 0.1, 0.1)):
+        quality = Quality.of(WHOLE, FACE + np.array(shift), ARCFACE)
+        assert quality.over >= over
+        assert quality.outside >= outside
+        assert (quality.over == 0) == (over == 0)
+    corner = Quality.of(WHOLE, FACE - np.array([40, 30]), ARCFACE)
+    assert corner.outside > corner.over > 0
+
+
+def test_a_small_face_is_no_reference_and_a_probe():
+    small = smaller(2)  # 16 pixels between the eyes
+    with pytest.raises(UnusableImageError, match="are needed to enrol"):
+        cutter().chip_of_pixels(small, REFERENCE)
+    assert cutter().chip_of_pixels(small, PROBE).shape == (112, 112, 3)
+    with pytest.raises(UnusableImageError, match="13 are needed: come closer"):
+        cutter().chip_of_pixels(smaller(3), PROBE)
+
+
+def test_a_face_that_is_cut_off_is_no_reference_and_a_probe():
+    cut_off = encoded(read_image(orl_image(1, 1))[:92])
+    with pytest.raises(UnusableImageError, match="above or below the photograph"):
+        cutter().chip(cut_off, REFERENCE)
+    with pytest.raises(UnusableImageError, match="above or below the photograph"):
+        cutter().chip(cut_off)  # who says nothing gets the stricter one
+    assert cutter().chip(cut_off, PROBE).shape == (112, 112, 3)
+
+
+def test_the_face_that_a_reference_needs_is_measured_before_it_is_enlarged():
+    small = Image.fromarray(smaller(2))
+    larger = np.asarray(small.resize((2 * small.width, 2 * small.height)))
+    assert cutter().chip_of_pixels(larger, REFERENCE).shape == (112, 112, 3)  # whoever enlarges it cheats themselves
+
+
+def test_another_gate_makes_another_version(monkeypatch):
+    before = Aligner(ARCFACE, FaceFinder()).version
+    monkeypatch.setattr("client.faces.finding.GATE", "another")
+    assert Aligner(ARCFACE, FaceFinder()).version != before

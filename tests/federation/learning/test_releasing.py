@@ -1,0 +1,153 @@
+"""Releases of public knowledge, and of what people add: what they state, and what they refuse to promise."""
+
+from datetime import UTC, datetime
+
+import numpy as np
+import pytest
+
+from federation.errors import UsageError
+from federation.learning.evaluation import accepted_from, code_scores
+from federation.learning.moments import Shift, moments_sum
+from federation.learning.pairs import pair_sum
+from federation.learning.releasing import ReleaseTerms, observed_of, public_release, reason_of
+from federation.privacy.plan import Adaptation, PrivacyPlan
+from federation.recognition.basis import Basis
+from federation.recognition.model import ModelRelease
+from federation.recognition.profiles import PROBE, REFERENCE
+from tests.people import DIMENSION, synthetic_people
+from tests.public_people import CONDITION, public_centre, synthetic_profile
+
+PROFILE = synthetic_profile()
+NOW = datetime(2030, 1, 1, tzinfo=UTC)
+
+
+def terms(condition=CONDITION, fmr=0.01, references=2, frames=3):
+    return ReleaseTerms(PROFILE, condition, fmr, references, frames)
+
+
+def test_a_public_release_says_that_nobody_was_asked_and_survives_its_bytes():
+    release = public_release(terms(), created=NOW)
+    assert ModelRelease.from_bytes(release.to_bytes()).digest == release.digest
+    assert (release.basis, release.privacy.events, release.privacy.epsilon) == (Basis.PUBLIC, (), 0.0)
+    assert (release.condition, release.references, release.frames, release.fmr) == (CONDITION, 2, 3, 0.01)
+    assert (release.model_digest, release.code_length) == (PROFILE.digest, PROFILE.code_length)
+    assert (release.adaptation, release.adapted) == ("none", False)
+    assert "nobody was asked" in release.reason
+    assert 0 <= release.fmr_low <= release.fmr_high <= 1
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"fmr": 0.0009}, "below 0.001 cannot be stated"),
+        ({"fmr": 0.051}, "at most 0.05"),
+        ({"references": 0}, "1 to 5 references"),
+        ({"references": 6}, "1 to 5 references"),
+        ({"frames": 4}, "1 to 3 frames"),
+        ({"condition": "moonlight"}, "knows these camera conditions: clean, mask; not moonlight"),
+    ],
+    ids=str,
+)
+def test_terms_that_no_release_can_keep_are_refused_before_anybody_is_asked(change, said):
+    with pytest.raises(UsageError, match=said):
+        terms(**change)
+
+
+def test_people_are_asked_about_the_public_centres_of_references_and_probes():
+    asked, expected = terms().public_centre, public_centre()
+    assert asked.subspace.dtype == asked.start.dtype == np.float64
+    assert np.array_equal(asked.subspace, expected.subspace)
+    assert np.allclose(asked.start, expected.start, atol=1e-12)
+    clean = terms("clean").public_centre
+    assert not np.allclose(clean.start, asked.start)
+
+
+def test_a_threshold_holds_on_people_whom_nobody_asked():
+    """All strangers of 60 people whom neither the profile nor the release saw."""
+    release = public_release(terms(references=1, frames=1), created=NOW)
+    others = synthetic_people([f"other {number}" for number in range(60)], seed=77)
+    scores = code_scores(others, release.adapter, references=1, frames=1, bits=release.code_length)
+    least = accepted_from(release.threshold, release.code_length)
+    assert (scores.impostor >= least).mean() <= 0.01
+    assert (scores.genuine >= least).mean() > 0.5
+
+
+def trained(epsilon=8.0, people=80, shift=0.5):
+    """The sums of two organisations whose camera shifts more than the public one, without noise."""
+    plan = PrivacyPlan.for_epsilon(
+        epsilon, delta=1e-5, people=people, organisations=2, dimension=DIMENSION, directions=PROFILE.directions
+    )
+    names = [f"person {number}" for number in range(people)]
+    sides = [synthetic_people(names[index::2], seed=index, shift=shift) for index in range(2)]
+    total = sum(moments_sum(side, terms().public_centre, plan) for side in sides)
+    return plan, sides, Shift.of(total, plan, noise_multiplier=0.0, people=people)
+
+
+def test_what_people_add_moves_the_centres_and_the_threshold():
+    plan, sides, shift = trained()
+    public, own = terms().adapter(Shift.nothing(PROFILE.directions)), terms().adapter(shift)
+    question = terms().question(shift)
+    observed = observed_of(
+        sum(pair_sum(side, question, 40) for side in sides), people=80, noise_multiplier=plan.threshold_noise_multiplier
+    )
+    assert observed.people == 80
+    assert observed.shares.sum() == pytest.approx(1)
+    threshold = terms().threshold(shift, observed, members=80)
+    assert threshold.basis in {Basis.CHECKED, Basis.MEASURED}
+    release = terms().release(
+        own, threshold, adaptation=Adaptation.CENTRE, reason="a test", privacy=plan.statement(), created=NOW
+    )
+    assert release.adapted
+    assert np.linalg.norm(own.centres[PROBE] - public.centres[PROBE]) > 0.2
+    assert np.array_equal(own.projection, public.projection)
+    middles = [
+        np.mean([side.embeddings[side.profiles == p].mean(axis=0) for side in sides], axis=0)
+        for p in (REFERENCE, PROBE)
+    ]
+    off = [
+        np.linalg.norm(
+            sum(
+                adapter.projection @ middle - adapter.centres[p]
+                for p, middle in zip((REFERENCE, PROBE), middles, strict=True)
+            )
+        )
+        for adapter in (public, own)
+    ]
+    assert off[1] < off[0] / 3
+
+
+def test_a_shift_that_nobody_believes_leaves_the_public_adapter():
+    noise = Shift(np.ones(PROFILE.directions), 0.0)
+    adapter, public = terms().adapter(noise), terms().adapter(Shift.nothing(PROFILE.directions))
+    for profile in (REFERENCE, PROBE):
+        assert np.array_equal(adapter.centres[profile], public.centres[profile])
+    assert terms().threshold(noise, None, members=0) == terms().threshold(
+        Shift.nothing(PROFILE.directions), None, members=0
+    )
+
+
+def test_tuned_scales_go_with_the_public_adapter():
+    scales = np.arange(5.0)
+    adapter = terms().adapter(Shift.nothing(PROFILE.directions), scales)
+    assert np.array_equal(adapter.scales[PROBE], scales)
+    question = terms().question(Shift.nothing(PROFILE.directions), scales)
+    assert np.array_equal(question.adapter.scales[PROBE], scales)
+
+
+def test_edges_are_those_of_the_fusion_that_the_release_is_for():
+    nothing = Shift.nothing(PROFILE.directions)
+    assert terms(references=1, frames=1).question(nothing).edges != terms().question(nothing).edges
+    assert (terms().question(nothing).references, terms().question(nothing).frames) == (2, 3)
+
+
+def test_reasons_say_what_was_asked():
+    def plan(epsilon, people):
+        return PrivacyPlan.for_epsilon(
+            epsilon, delta=1e-5, people=people, organisations=4, dimension=192, directions=58
+        )
+
+    assert "so nobody was asked." in reason_of(plan(1.0, 24), Adaptation.NONE, 0.0)
+    assert "more than a check of the threshold" in reason_of(plan(1.0, 100), Adaptation.NONE, 0.0)
+    assert "no longer than its noise" in reason_of(plan(8.0, 24), Adaptation.NONE, 0.0)
+    assert "a weight of 0.75" in reason_of(plan(8.0, 24), Adaptation.CENTRE, 0.75)
+    assert "slopes and factors" in reason_of(plan(8.0, 24), Adaptation.SCALES, 0.0)

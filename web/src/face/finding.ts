@@ -1,0 +1,111 @@
+/**
+ * The four landmarks of the one face in an image, as `client/faces/finding.py` finds them: two looks from afar, at the
+ * image and at the image with its edges repeated outwards, and two from close by, each at the face and at its mirror image.
+ */
+
+import { UsageError } from '../errors'
+import { area, BlazeFace, common, type Detection, SIDE } from './blazeface'
+import { type Alignment, PER_PIXEL, type Photograph, placed, type Point, Similarity } from './cropping'
+
+/** Sides of the squares that are looked at first, in longer sides of the image. */
+const LOOKS = [1, 2]
+const CLOSER = 2
+const CLOSER_SURE = 0.3
+/** Distance of the eyes in a closer look, and how far down they are, as shares of its side. */
+const [EYES_APART, EYES_DOWN] = [0.16, 0.42]
+/** Share of a face's box from which it is taken to be part of a larger one: an eye behind glasses, or the same face. */
+const WITHIN = 0.5
+const NO_FACE = 'no face found: use a sharp, frontal photograph of one person'
+/** Landmarks of a mirrored face: its right eye is the left one. */
+const MIRRORED = [1, 0, 2, 3]
+
+/** An image from which no face can be taken: what is wrong with it, and how to mend it. */
+export class UnusableImageError extends UsageError {}
+
+/** Finds the landmarks of the one face in an image: right eye, left eye, tip of the nose, middle of the mouth. */
+export class FaceFinder {
+  readonly #detector: BlazeFace
+  readonly #closer: Alignment
+
+  /** @param alignment of the recogniser; closer looks are at the same face, smaller. */
+  constructor(detector: BlazeFace, alignment: Alignment) {
+    this.#detector = detector
+    this.#closer = closerAlignment(alignment)
+  }
+
+  /**
+   * In pixels of the image. Sensitive.
+   *
+   * @throws UnusableImageError not exactly one face.
+   */
+  landmarks(image: Photograph): Point[] {
+    let points = this.#firstLook(image)
+    for (let look = 0; look < CLOSER; look++) points = this.#closerLook(image, points)
+    return points
+  }
+
+  #firstLook(image: Photograph): Point[] {
+    const places = LOOKS.map((sides) => {
+      const scale = sides * Math.max(image.width, image.height) / SIDE
+      return new Similarity(scale, 0, (image.width - scale * SIDE) / 2, (image.height - scale * SIDE) / 2)
+    })
+    const found = this.#detector.detect(places.map((place) => image.cut(place, SIDE)))
+    const faces = apart(found.flatMap((seen, i) => seen.map((face) => moved(face, places[i]))))
+    if (faces.length > 1) throw new UnusableImageError(`${faces.length} faces found: cut the image to the one person that it stands for`)
+    if (faces.length === 0) throw new UnusableImageError(NO_FACE)
+    return faces[0].landmarks.slice(0, 4)
+  }
+
+  #closerLook(image: Photograph, points: readonly Point[]): Point[] {
+    const place = placed(points, this.#closer)
+    const square = image.cut(place, SIDE)
+    const [plain, mirrored] = this.#detector.detect([square, mirror(square)], CLOSER_SURE)
+    const found: Point[][] = []
+    if (plain.length > 0) found.push(middlemost(plain).landmarks.slice(0, 4))
+    if (mirrored.length > 0) {
+      const { landmarks } = middlemost(mirrored)
+      found.push(MIRRORED.map((i) => ({ x: SIDE - landmarks[i].x, y: landmarks[i].y })))
+    }
+    if (found.length === 0) throw new UnusableImageError(NO_FACE)
+    const mean = (value: (point: Point) => number, i: number): number => found.reduce((sum, one) => sum + value(one[i]), 0) / found.length
+    return found[0].map((_, i) => place.apply({ x: mean(({ x }) => x, i), y: mean(({ y }) => y, i) }))
+  }
+}
+
+const moved = ({ score, box, landmarks }: Detection, place: Similarity): Detection => {
+  const [upper, lower] = [place.apply({ x: box.left, y: box.top }), place.apply({ x: box.right, y: box.bottom })]
+  return { score, box: { left: upper.x, top: upper.y, right: lower.x, bottom: lower.y }, landmarks: landmarks.map((point) => place.apply(point)) }
+}
+
+/** The faces that are not part of a larger one, the largest first. */
+function apart(seen: readonly Detection[]): Detection[] {
+  const faces: Detection[] = []
+  for (const face of [...seen].sort((one, other) => area(other.box) - area(one.box))) {
+    if (faces.every((other) => area(common(face.box, other.box)) <= WITHIN * area(face.box))) faces.push(face)
+  }
+  return faces
+}
+
+/** A closer look may show a neighbour's face too; the one that it was made for is in the middle. */
+function middlemost(faces: readonly Detection[]): Detection {
+  const off = ({ box }: Detection): number => Math.abs(box.left + box.right - SIDE) + Math.abs(box.top + box.bottom - SIDE)
+  return faces.reduce((best, face) => (off(face) < off(best) ? face : best))
+}
+
+function mirror(square: Uint8Array): Uint8Array {
+  const mirrored = new Uint8Array(square.length)
+  for (let row = 0; row < SIDE; row++) {
+    for (let column = 0; column < SIDE; column++) {
+      const [from, to] = [3 * (row * SIDE + column), 3 * (row * SIDE + SIDE - 1 - column)]
+      for (let channel = 0; channel < 3; channel++) mirrored[to + channel] = square[from + channel]
+    }
+  }
+  return mirrored
+}
+
+function closerAlignment({ points }: Alignment): Alignment {
+  const [[right, top], [left, other]] = points
+  const scale = EYES_APART * SIDE * PER_PIXEL / (left - right)
+  const [across, down] = [SIDE / 2 * PER_PIXEL - scale * (left + right) / 2, EYES_DOWN * SIDE * PER_PIXEL - scale * (top + other) / 2]
+  return { side: SIDE, points: points.map(([x, y]) => [Math.round(scale * x + across), Math.round(scale * y + down)]) }
+}
