@@ -38,6 +38,7 @@ from federation.learning.rounds import (
     moments_request,
     range_request,
     scales_request,
+    sessions,
 )
 from federation.learning.scales import ChipSet
 from federation.privacy.bounds import BOUNDS
@@ -48,6 +49,8 @@ from federation.recognition.mobilefacenet import SIDE, TUNABLE
 from federation.recognition.model import Adapter, ModelRelease, PrivacyStatement
 from federation.recognition.profiles import PROBE, REFERENCE
 from federation.recognition.tunable import TunableMobileFaceNet
+from federation.secagg.ring import noise_std
+from federation.secagg.session import roster_from_text
 from tests.faces import shipped
 from tests.federated import NAMES, OF_ORGANISATION, ORGANISATIONS, the_plan, write_federation
 from tests.integration.lying import LyingCoordinator, Seen
@@ -709,3 +712,18 @@ def test_whoever_came_since_a_run_began_is_in_none_of_its_sums(config, tmp_path,
     as_it_began, with_newcomers, without_one = sums
     assert np.array_equal(as_it_began, with_newcomers)
     assert 0 < np.linalg.norm(as_it_began - without_one) <= 1 + 1e-6
+
+
+def test_an_organisation_that_cannot_read_its_people_adds_all_of_its_noise_and_nothing_else(config, monkeypatch):
+    """The others count on its noise; and its answer must not show that there was nothing to hide."""
+    plan, logged = the_plan(), []
+    monkeypatch.setattr(client.node.app._log, "exception", lambda *said: logged.append(said))
+    roster = roster_from_text(Path(config["roster"]).read_text())
+    session, noise = sessions(plan, "1", roster)[MOMENTS], plan.moments_noise_multiplier
+
+    def gone():
+        raise OSError
+
+    drawn = np.concatenate([client.node.app._noisy(session, gone, noise) for _ in range(40)])
+    assert drawn.std() == pytest.approx(session.noise_share(noise_std(noise, session.size)), rel=0.15)
+    assert len(logged) == 40
