@@ -316,3 +316,8 @@ def test_a_statistic_of_impossible_noise_or_people_is_refused(noise, people):
 
 def test_a_site_where_everybody_accepts_the_string_gets_the_strictest_threshold():
     assert chosen(profile_of(prior_of(distances(string=tuple(each - 100 for each in FAR))))).bits == 0
+
+
+def test_a_rate_that_no_threshold_keeps_is_not_stated():
+    with pytest.raises(UsageError, match=r"no threshold keeps a false match rate of 0\.01: different people"):
+        chosen(profile_of(prior_of(distances(0.001, 0.06))))
