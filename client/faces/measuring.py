@@ -134,12 +134,12 @@ def faces_of(
             mine = []
             for path in paths:
                 try:
-                    picture, *face = look(path.read_bytes())
+                    picture, digest, landmarks = look(path.read_bytes())
                     same = shown.setdefault(picture, (group, path))
                     if same[0] != group:
                         raise UsageError(f"{path} is the same picture as {same[1]}: sets of faces share nobody")
                     if same[1] == path:
-                        mine.append((path, *face))
+                        mine.append((path, digest, landmarks))
                     else:
                         problems.append(Problem(path, f"the same picture as {same[1]}", "keep one of them"))
                 except OSError as error:
