@@ -11,6 +11,9 @@ Theory of operation
   several per cent of the distance between the eyes, and a recogniser is sensitive to that. So the face is cut out
   again, upright and always of the same size for the detector, and looked at anew, as it is and mirrored; the landmarks
   are averaged. Twice, because the first cut is only as good as the first look. What is no face then, was none.
+* Upside down: the detector takes a face that stands on its head for an upright one, and puts eyes where the mouth is.
+  Two such cuts are alike whoever they show. So the last look is also at the face turned by half a turn, and where the
+  detector is surer of that one the image is refused.
 * The cut for the recogniser comes from the original image, not from what the detector saw. `client.faces.quality` says
   whether the image is good enough for what it is to serve as.
 """
@@ -33,8 +36,8 @@ from federation.recognition.profiles import REFERENCE
 from federation.recognition.recogniser import Recogniser
 from federation.recognition.templates import ARCFACE, PER_PIXEL, Alignment
 
-_METHOD: Final = "blazeface 1"
-"""Raised with every change that moves the pixels of a cut."""
+_METHOD: Final = "blazeface 2"
+"""Raised with every change that moves the pixels of a cut, or decides whether there is one."""
 _LOOKS: Final = (1.0, 2.0)
 """Sides of the squares that are looked at first, in longer sides of the image."""
 _CLOSER: Final = 2
@@ -44,6 +47,7 @@ _EYES_APART: Final = 0.16
 _EYES_DOWN: Final = 0.42
 _WITHIN: Final = 0.5
 """Share of a face's box from which it is taken to be part of a larger one: an eye behind glasses, or the same face."""
+_UPSIDE_DOWN: Final = ("the face is upside down", "turn the photograph, or the camera")
 _NO_FACE: Final = ("no face found", "use a sharp, frontal photograph of one person")
 _MIRRORED: Final = np.array([1, 0, 2, 3])
 """Landmarks of a mirrored face: its right eye is the left one."""
@@ -75,11 +79,11 @@ class FaceFinder:
             (4, 2) float64: x and y of `federation.recognition.templates.LANDMARKS`, in pixels of the image. Sensitive.
 
         Raises:
-            UnusableImageError: not exactly one face.
+            UnusableImageError: not exactly one face, or one that is upside down.
         """
         points = self._first_look(rgb)
-        for _ in range(_CLOSER):
-            points = self._closer_look(rgb, points)
+        for look in range(_CLOSER):
+            points = self._closer_look(rgb, points, is_last=look == _CLOSER - 1)
         return points
 
     def _first_look(self, rgb: Pixels) -> Points:
@@ -98,11 +102,16 @@ class FaceFinder:
             raise UnusableImageError(*_NO_FACE)
         return _four(faces[0])
 
-    def _closer_look(self, rgb: Pixels, points: Points) -> Points:
+    def _closer_look(self, rgb: Pixels, points: Points, *, is_last: bool) -> Points:
         place = placed(points, _CLOSER_ALIGNMENT)
         square = cut(rgb, place, SIDE)
         found = []
-        if faces := self._detector.detect(square, sure=_CLOSER_SURE):
+        faces = self._detector.detect(square, sure=_CLOSER_SURE)
+        if is_last:
+            turned = self._detector.detect(np.ascontiguousarray(square[::-1, ::-1]), sure=_CLOSER_SURE)
+            if _surest(turned) > _surest(faces):
+                raise UnusableImageError(*_UPSIDE_DOWN)
+        if faces:
             found.append(_four(_middlemost(faces)))
         if faces := self._detector.detect(np.ascontiguousarray(square[:, ::-1]), sure=_CLOSER_SURE):
             mirrored = _four(_middlemost(faces))[_MIRRORED]
@@ -181,6 +190,10 @@ def _area(box: NDArray[np.float64]) -> float:
 
 def _four(face: Detection) -> Points:
     return face.landmarks[:4]
+
+
+def _surest(faces: list[Detection]) -> float:
+    return faces[0].score if faces else 0.0
 
 
 def _middlemost(faces: list[Detection]) -> Detection:

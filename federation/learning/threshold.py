@@ -206,7 +206,8 @@ def choose_threshold(
         coupling: kappa, how much a member's own image is of the centre that it made: `coupling_of`.
 
     Raises:
-        UsageError: the profile has no prior for the condition, or a number is out of range.
+        UsageError: the profile has no prior for the condition, no threshold keeps the rate, or a number is out of
+            range.
     """
     prior = _prior(profile, condition)
     _require_rate(fmr)
@@ -220,6 +221,8 @@ def choose_threshold(
     bits = min(_largest(sites.moved(prior, r, f), fmr, profile.code_length) for r, f in fewer)
     rates = sites.rates(bits, profile.code_length, sites.shape)
     low, high = (float(sites.quantile(rates, q)) for q in _INTERVAL)
+    if low > fmr:
+        raise UsageError(f"no threshold keeps a false match rate of {fmr:g}: different people lie too close together")
     if observed is None:
         basis = Basis.PUBLIC
     else:

@@ -112,6 +112,10 @@ test('what is wrong with an image is said as Python says it', async () => {
     'fewer pixels': await small(0.3),
     'cut off above': await off(0, 34),
     'cut off beside': await off(30, 0),
+    'upside down': await drawn(92, 112, (context, face) => {
+      context.rotate(Math.PI)
+      context.drawImage(face, -92, -112)
+    }),
   }
   const release = ((await python('release', { seed: 1 })) as { release: string }).release
   const pngs = await Promise.all(Object.values(images).map(pngOf))
@@ -126,6 +130,7 @@ test('what is wrong with an image is said as Python says it', async () => {
     [expect.stringContaining('18 are needed to enrol'), expect.stringContaining('13 are needed')],
     [expect.stringContaining('above or below the photograph'), null],
     [expect.stringContaining('outside of the photograph'), null],
+    Array(2).fill(expect.stringContaining('the face is upside down')),
   ])
 })
 

@@ -142,6 +142,16 @@ def test_a_picture_that_was_saved_again_is_the_same_picture(options):
         require_different(chips, NAMES)
 
 
+def test_two_grey_levels_are_one_picture_and_a_little_more_are_two():
+    picture = np.full((4, 4, 3), 100, np.uint8)
+    for other, further in ((102, 103), (98, 97)):
+        same = np.full_like(picture, other)
+        with pytest.raises(UsageError, match=r"^two.jpg is the same picture as one.jpg"):
+            require_different([picture, same], ["one.jpg", "two.jpg"])
+        same[0, 0, 0] = further
+        require_different([picture, same], ["one.jpg", "two.jpg"])
+
+
 @pytest.mark.parametrize(("person", "numbers"), [(24, (9, 10)), (31, (1, 8)), (19, (8, 9))])
 def test_pictures_of_one_session_are_different_pictures(person, numbers):
     """Of all pairs of pictures of one person in ORL, those that differ least."""

@@ -57,6 +57,12 @@ def test_a_head_that_is_tilted_is_cut_upright(degrees):
     assert np.corrcoef(upright[middle, middle].ravel(), cut[middle, middle].ravel())[0, 1] > 0.95
 
 
+@pytest.mark.parametrize("person", PEOPLE)
+def test_a_face_that_stands_on_its_head_is_refused(person):
+    with pytest.raises(UnusableImageError, match=r"^the face is upside down: turn the photograph, or the camera$"):
+        finder().landmarks(np.ascontiguousarray(face(person)[::-1, ::-1]))
+
+
 def test_several_faces_are_refused_with_their_number():
     two = np.concatenate([np.pad(face(person), ((40, 40), (40, 40), (0, 0)), mode="edge") for person in (1, 9)], axis=1)
     with pytest.raises(UnusableImageError, match=r"^2 faces found"):

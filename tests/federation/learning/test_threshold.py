@@ -16,6 +16,7 @@ from federation.learning.threshold import (
     public_adapter,
 )
 from federation.recognition.basis import Basis
+from federation.recognition.mobilefacenet import shipped_profile
 from tests.profiles import FAR, D, K, distances, prior_of, profile_of
 
 NOTHING = {"weight": 0.0, "references": 1, "frames": 1, "fmr": 0.01, "observed": None, "members": 0, "coupling": 0.0}
@@ -316,3 +317,33 @@ def test_a_statistic_of_impossible_noise_or_people_is_refused(noise, people):
 
 def test_a_site_where_everybody_accepts_the_string_gets_the_strictest_threshold():
     assert chosen(profile_of(prior_of(distances(string=tuple(each - 100 for each in FAR))))).bits == 0
+
+
+def test_a_rate_that_no_threshold_keeps_is_not_stated():
+    with pytest.raises(UsageError, match=r"no threshold keeps a false match rate of 0\.01: different people"):
+        chosen(profile_of(prior_of(distances(0.001, 0.06))))
+
+
+@pytest.mark.parametrize(
+    ("condition", "private", "asked", "stated"),
+    [
+        ("mask", False, False, (337, 0.0001864, 0.02166)),
+        ("clean", True, False, (364, 0.001053, 0.03000)),
+        ("mask", True, True, (352, 0.003308, 0.02058)),
+    ],
+)
+def test_the_profile_that_ships_states_what_it_stated(condition, private, asked, stated):
+    """Known answers: what is judged of sites, and not derived, moves every release, so it moves none unnoticed."""
+    profile = shipped_profile()
+    found = choose_threshold(
+        profile,
+        condition,
+        weight=0.6 if private else 0.0,
+        references=2,
+        frames=1,
+        fmr=0.01,
+        observed=Observed(np.array([0.05, 0.2, 0.75]), 0.02, 60) if asked else None,
+        members=60 if private else 0,
+        coupling=coupling_of(profile, condition),
+    )
+    assert (found.bits, found.fmr_low, found.fmr_high) == pytest.approx(stated, rel=1e-3)

@@ -123,6 +123,14 @@ def test_how_much_of_a_cut_is_made_up_is_said():
         assert (over == in_all, 0.2 < over < 0.8) == (True, True)
     over, in_all = shares_outside(image, FACE - [146, 110], ARCFACE)  # in a corner
     assert 0.2 < over < in_all < 1
+    cut_as_it_is = np.array(ARCFACE.pixels)
+    for height, width, shares in (
+        (112, 112, (0, 0)),
+        (56, 112, (0.5, 0.5)),
+        (112, 28, (0, 0.75)),
+        (56, 56, (0.5, 0.75)),
+    ):
+        assert shares_outside(np.zeros((height, width, 3), np.uint8), cut_as_it_is, ARCFACE) == shares
 
 
 @pytest.mark.parametrize(

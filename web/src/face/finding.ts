@@ -1,6 +1,7 @@
 /**
  * The four landmarks of the one face in an image, as `client/faces/finding.py` finds them: two looks from afar, at the
- * image and at the image with its edges repeated outwards, and two from close by, each at the face and at its mirror image.
+ * image and at the image with its edges repeated outwards, and two from close by, each at the face and at its mirror image;
+ * the last one also at the face upside down.
  */
 
 import { UsageError } from '../errors'
@@ -15,6 +16,7 @@ const CLOSER_SURE = 0.3
 const [EYES_APART, EYES_DOWN] = [0.16, 0.42]
 /** Share of a face's box from which it is taken to be part of a larger one: an eye behind glasses, or the same face. */
 const WITHIN = 0.5
+const UPSIDE_DOWN = 'the face is upside down: turn the photograph, or the camera'
 const NO_FACE = 'no face found: use a sharp, frontal photograph of one person'
 /** Landmarks of a mirrored face: its right eye is the left one. */
 const MIRRORED = [1, 0, 2, 3]
@@ -36,11 +38,11 @@ export class FaceFinder {
   /**
    * In pixels of the image. Sensitive.
    *
-   * @throws UnusableImageError not exactly one face.
+   * @throws UnusableImageError not exactly one face, or one that is upside down.
    */
   landmarks(image: Photograph): Point[] {
     let points = this.#firstLook(image)
-    for (let look = 0; look < CLOSER; look++) points = this.#closerLook(image, points)
+    for (let look = 0; look < CLOSER; look++) points = this.#closerLook(image, points, look === CLOSER - 1)
     return points
   }
 
@@ -56,10 +58,11 @@ export class FaceFinder {
     return faces[0].landmarks.slice(0, 4)
   }
 
-  #closerLook(image: Photograph, points: readonly Point[]): Point[] {
+  #closerLook(image: Photograph, points: readonly Point[], isLast: boolean): Point[] {
     const place = placed(points, this.#closer)
     const square = image.cut(place, SIDE)
-    const [plain, mirrored] = this.#detector.detect([square, mirror(square)], CLOSER_SURE)
+    const [plain, mirrored, upsideDown = []] = this.#detector.detect([square, mirror(square), ...(isLast ? [turned(square)] : [])], CLOSER_SURE)
+    if (surest(upsideDown) > surest(plain)) throw new UnusableImageError(UPSIDE_DOWN)
     const found: Point[][] = []
     if (plain.length > 0) found.push(middlemost(plain).landmarks.slice(0, 4))
     if (mirrored.length > 0) {
@@ -90,6 +93,17 @@ function apart(seen: readonly Detection[]): Detection[] {
 function middlemost(faces: readonly Detection[]): Detection {
   const off = ({ box }: Detection): number => Math.abs(box.left + box.right - SIDE) + Math.abs(box.top + box.bottom - SIDE)
   return faces.reduce((best, face) => (off(face) < off(best) ? face : best))
+}
+
+const surest = (faces: readonly Detection[]): number => Math.max(0, ...faces.map(({ score }) => score))
+
+/** By half a turn. */
+function turned(square: Uint8Array): Uint8Array {
+  const upsideDown = new Uint8Array(square.length)
+  for (let from = 0; from < square.length; from += 3) {
+    for (let channel = 0; channel < 3; channel++) upsideDown[square.length - 3 - from + channel] = square[from + channel]
+  }
+  return upsideDown
 }
 
 function mirror(square: Uint8Array): Uint8Array {
