@@ -727,3 +727,18 @@ def test_an_organisation_that_cannot_read_its_people_adds_all_of_its_noise_and_n
     drawn = np.concatenate([client.node.app._noisy(session, gone, noise) for _ in range(40)])
     assert drawn.std() == pytest.approx(session.noise_share(noise_std(noise, session.size)), rel=0.15)
     assert len(logged) == 40
+
+
+@pytest.mark.parametrize("release", [MOMENTS, THRESHOLD])
+def test_no_release_is_answered_by_the_sum_of_another_kind(config, tmp_path, sums, release):
+    """It would carry the noise of the release that was named."""
+    coordinator = LyingCoordinator(config, the_plan())
+    coordinator.advertise()
+    coordinator.share()
+    kind, request = {
+        MOMENTS: (EVALUATE_THRESHOLD, thresholds()["the subspace"]),
+        THRESHOLD: (TRAIN_MOMENTS, moments_request(public_centre())),
+    }[release]
+    assert coordinator.question(0, kind, request, release).error.code == Refusal.BAD_REQUEST.value
+    own = LedgerChain.from_bytes((tmp_path / "0.ledgers" / OWN).read_bytes())
+    assert (own.charged(PEOPLE), sums) == ((), [])
