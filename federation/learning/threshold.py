@@ -16,10 +16,13 @@ Theory of operation
   over pi.
 * **Code noise.** The distance of two codes of L bits estimates angle / pi with a variance of t (1 - t) / L, taken at
   the threshold t, where it decides.
-* **Rule.** The threshold is the largest under which half of what is believed of theta has a false match rate of at
-  most the stated one: as likely above as below (the mean would follow the few bad sites). It is also at most the
+* **Rule.** The threshold is the largest under which half of what is believed of theta has a false match rate of at most
+  the stated one: as likely above as below (the mean would be dominated by the few bad sites). It is also at most the
   largest under which templates accept the mean of a domain's vectors (`federation.audit.wolf`) at no more than twice
   the stated rate, and the smallest over all smaller numbers of images, for whoever brings fewer.
+* **Members may lie.** Nobody sees one organisation's shares, so one that lies about them could make a threshold as lax
+  as it likes. Whatever the statistic says, the threshold is at most the one that keeps the rate at the strictest
+  twentieth of the prior's sites: a liar moves it within what public knowledge alone leaves open.
 
 Everything here is post-processing of public and of noisy values, and costs no privacy.
 """
@@ -99,7 +102,7 @@ class Threshold:
     Attributes:
         bits: largest Hamming distance that is accepted.
         fmr_low: 5 % of what is believed of the true false match rate lies below.
-        fmr_high: 95 % lies below.
+        fmr_high: 95 % lies below; at least the stated rate where people were asked.
         basis: what the three rest on.
     """
 
@@ -212,15 +215,22 @@ def choose_threshold(
     prior = _prior(profile, condition)
     _require_rate(fmr)
     sites = _Sites(prior, weight, references, frames)
+    fewer = [(r, f) for r in range(1, references + 1) for f in range(1, frames + 1)]
+
+    def largest(believed: float) -> int:
+        return min(_largest(sites.moved(prior, r, f), fmr, profile.code_length, believed) for r, f in fewer)
+
+    most = largest(_INTERVAL[0])
     if observed is not None:
         if weight > 0 and members < 1:
             raise UsageError("a private centre was made by at least one person")
         moved = 2 * public_strength(weight) * weight * coupling / (math.pi * members) if weight > 0 else 0.0
         sites.weigh(observed, edges(profile, condition, weight=weight, references=references, frames=frames), moved)
-    fewer = [(r, f) for r in range(1, references + 1) for f in range(1, frames + 1)]
-    bits = min(_largest(sites.moved(prior, r, f), fmr, profile.code_length) for r, f in fewer)
+    bits = min(most, largest(0.5))
     rates = sites.rates(bits, profile.code_length, sites.shape)
     low, high = (float(sites.quantile(rates, q)) for q in _INTERVAL)
+    if observed is not None:
+        high = max(high, fmr)  # where `most` decides, people may have lied, or lie farther apart than was ever seen
     if low > fmr:
         raise UsageError(f"no threshold keeps a false match rate of {fmr:g}: different people lie too close together")
     if observed is None:
@@ -326,13 +336,13 @@ class _Sites:
         return float(np.interp(share, np.cumsum(weights) - weights / 2, rates[order]))
 
 
-def _largest(sites: _Sites, fmr: float, length: int) -> int:
-    """Largest number of bits that keeps both rules; 0 where none does."""
+def _largest(sites: _Sites, fmr: float, length: int, believed: float) -> int:
+    """Largest number of bits that keeps both rules for a share `believed` of what is believed; 0 where none does."""
 
     def keeps(bits: int) -> bool:
         return (
-            sites.quantile(sites.rates(bits, length, sites.shape), 0.5) <= fmr
-            and sites.quantile(sites.rates(bits, length, sites.string), 0.5) <= STRING_FACTOR * fmr
+            sites.quantile(sites.rates(bits, length, sites.shape), believed) <= fmr
+            and sites.quantile(sites.rates(bits, length, sites.string), believed) <= STRING_FACTOR * fmr
         )
 
     low, high = 0, length // 2

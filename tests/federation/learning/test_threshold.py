@@ -68,6 +68,27 @@ def test_half_of_the_sites_lie_above_the_stated_rate_and_nine_tenths_inside_the_
     assert np.mean(np.array(rates) > stated.fmr_high) == pytest.approx(0.05, abs=0.015)
 
 
+@pytest.mark.parametrize("people", [60, 1000, 100_000])
+@pytest.mark.parametrize("shares", [(0.0, 0.0, 1.0), (-0.3, -0.2, 1.5), (-5.0, -5.0, 11.0)], ids=str)
+def test_a_liar_moves_a_threshold_within_what_public_knowledge_leaves_open(shares, people):
+    """Of sites drawn from the prior, a twentieth would have had the same threshold without any statistic."""
+    covariance = (1e-4, 3e-4, 4e-3)
+    profile = profile_of(prior_of(distances(0.46, 0.05, covariance)))
+    lax = chosen(profile, observed=Observed(np.array(shares), 0.001, people), members=people)
+    assert lax.bits > chosen(profile).bits
+    assert lax.fmr_high >= 0.01
+    first, mixed, second = covariance
+    random = np.random.default_rng(3)
+    means, spreads = random.multivariate_normal([0.46, math.log(0.05)], [[first, mixed], [mixed, second]], 20_000).T
+    share = lax.bits / 1024
+    knee = NormalDist().inv_cdf(0.15)
+    standard = ((lax.bits + 0.5) / 1024 - means) / np.sqrt(np.exp(2 * spreads) + share * (1 - share) / 1024)
+    stretched = knee + (standard - knee) * np.exp(-0.12 * random.standard_normal(len(means)))
+    standard = np.where(standard < knee, stretched, standard)
+    kept = np.mean(standard <= NormalDist().inv_cdf(0.01))
+    assert kept == pytest.approx(0.05, abs=0.015)
+
+
 def test_what_differs_together_is_less_uncertain():
     """Sites that lie farther apart and spread more have nearly the same lower quantile."""
     together, apart = (
