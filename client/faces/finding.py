@@ -12,8 +12,9 @@ Theory of operation
   again, upright and always of the same size for the detector, and looked at anew, as it is and mirrored; the landmarks
   are averaged. Twice, because the first cut is only as good as the first look. What is no face then, was none.
 * Upside down: the detector takes a face that stands on its head for an upright one, and puts eyes where the mouth is.
-  Two such cuts are alike whoever they show. So the last look is also at the face turned by half a turn, and where the
-  detector is surer of that one the image is refused.
+  Two such cuts are alike whoever they show, one and an upright one are not. So the last look at a reference is also at
+  the face turned by half a turn, and where the detector is surer of that one the image is refused. Not so a probe: of
+  one with a mask the detector cannot tell.
 * The cut for the recogniser comes from the original image, not from what the detector saw. `client.faces.quality` says
   whether the image is good enough for what it is to serve as.
 """
@@ -69,11 +70,12 @@ class FaceFinder:
         self._detector = BlazeFace(*detector_files())
         self.version = hashlib.sha256(f"{_METHOD}\n{self._detector.digest}\n{PIL.__version__}".encode()).hexdigest()
 
-    def landmarks(self, rgb: Pixels) -> Points:
+    def landmarks(self, rgb: Pixels, profile: str = REFERENCE) -> Points:
         """Finds the face.
 
         Args:
             rgb: (height, width, 3) uint8, RGB.
+            profile: what the image is to serve as: of a reference it is asked whether it is upside down.
 
         Returns:
             (4, 2) float64: x and y of `federation.recognition.templates.LANDMARKS`, in pixels of the image. Sensitive.
@@ -83,7 +85,7 @@ class FaceFinder:
         """
         points = self._first_look(rgb)
         for look in range(_CLOSER):
-            points = self._closer_look(rgb, points, is_last=look == _CLOSER - 1)
+            points = self._closer_look(rgb, points, asks_upright=profile == REFERENCE and look == _CLOSER - 1)
         return points
 
     def _first_look(self, rgb: Pixels) -> Points:
@@ -102,12 +104,12 @@ class FaceFinder:
             raise UnusableImageError(*_NO_FACE)
         return _four(faces[0])
 
-    def _closer_look(self, rgb: Pixels, points: Points, *, is_last: bool) -> Points:
+    def _closer_look(self, rgb: Pixels, points: Points, *, asks_upright: bool) -> Points:
         place = placed(points, _CLOSER_ALIGNMENT)
         square = cut(rgb, place, SIDE)
         found = []
         faces = self._detector.detect(square, sure=_CLOSER_SURE)
-        if is_last:
+        if asks_upright:
             turned = self._detector.detect(np.ascontiguousarray(square[::-1, ::-1]), sure=_CLOSER_SURE)
             if _surest(turned) > _surest(faces):
                 raise UnusableImageError(*_UPSIDE_DOWN)
@@ -154,7 +156,7 @@ class Aligner:
 
     def chip_of_pixels(self, rgb: Pixels, profile: str = REFERENCE) -> Pixels:
         """The same from (height, width, 3) uint8, RGB, such as a camera frame."""
-        landmarks = self._finder.landmarks(rgb)
+        landmarks = self._finder.landmarks(rgb, profile)
         Quality.of(rgb, landmarks, self._alignment).require(profile)
         return aligned_cut(rgb, landmarks, self._alignment)
 

@@ -130,7 +130,7 @@ test('what is wrong with an image is said as Python says it', async () => {
     [expect.stringContaining('18 are needed to enrol'), expect.stringContaining('13 are needed')],
     [expect.stringContaining('above or below the photograph'), null],
     [expect.stringContaining('outside of the photograph'), null],
-    Array(2).fill(expect.stringContaining('the face is upside down')),
+    [expect.stringContaining('the face is upside down'), null],
   ])
 })
 

@@ -9,6 +9,7 @@ from PIL import Image
 
 from client.faces.finding import Aligner, FaceFinder, aligner_for
 from client.faces.images import UnusableImageError, read_image
+from federation.recognition.profiles import PROBE
 from federation.recognition.templates import ARCFACE, DLIB
 from tests.faces import orl_image, shipped
 
@@ -61,6 +62,7 @@ def test_a_head_that_is_tilted_is_cut_upright(degrees):
 def test_a_face_that_stands_on_its_head_is_refused(person):
     with pytest.raises(UnusableImageError, match=r"^the face is upside down: turn the photograph, or the camera$"):
         finder().landmarks(np.ascontiguousarray(face(person)[::-1, ::-1]))
+    finder().landmarks(np.ascontiguousarray(face(person)[::-1, ::-1]), PROBE)  # of a mask it could not be told
 
 
 def test_several_faces_are_refused_with_their_number():

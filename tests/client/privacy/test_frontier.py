@@ -252,7 +252,7 @@ def sweep(monkeypatch, tmp_path):
     return run
 
 
-def test_a_sweep_on_faces_that_the_shipped_profile_was_made_of_uses_the_one_without_them(sweep, tmp_path):
+def test_a_sweep_on_the_faces_that_the_shipped_profile_was_made_of_uses_the_one_without_them(sweep, tmp_path):
     for arguments in ([], ["--data", tmp_path / "copied"], ["--data", tmp_path / "people"]):
         result = sweep("--json", *arguments, *(["--public-data"] if arguments else []))
         assert result.exit_code == 0, result.output

@@ -1,12 +1,13 @@
 /**
  * The four landmarks of the one face in an image, as `client/faces/finding.py` finds them: two looks from afar, at the
  * image and at the image with its edges repeated outwards, and two from close by, each at the face and at its mirror image;
- * the last one also at the face upside down.
+ * of a reference, the last one also at the face upside down.
  */
 
 import { UsageError } from '../errors'
 import { area, BlazeFace, common, type Detection, SIDE } from './blazeface'
 import { type Alignment, PER_PIXEL, type Photograph, placed, type Point, Similarity } from './cropping'
+import type { Profile } from './release'
 
 /** Sides of the squares that are looked at first, in longer sides of the image. */
 const LOOKS = [1, 2]
@@ -38,11 +39,13 @@ export class FaceFinder {
   /**
    * In pixels of the image. Sensitive.
    *
+   * @param profile what the image is to serve as: of a reference it is asked whether it is upside down.
+   *
    * @throws UnusableImageError not exactly one face, or one that is upside down.
    */
-  landmarks(image: Photograph): Point[] {
+  landmarks(image: Photograph, profile: Profile): Point[] {
     let points = this.#firstLook(image)
-    for (let look = 0; look < CLOSER; look++) points = this.#closerLook(image, points, look === CLOSER - 1)
+    for (let look = 0; look < CLOSER; look++) points = this.#closerLook(image, points, profile === 'reference' && look === CLOSER - 1)
     return points
   }
 
@@ -58,10 +61,10 @@ export class FaceFinder {
     return faces[0].landmarks.slice(0, 4)
   }
 
-  #closerLook(image: Photograph, points: readonly Point[], isLast: boolean): Point[] {
+  #closerLook(image: Photograph, points: readonly Point[], asksUpright: boolean): Point[] {
     const place = placed(points, this.#closer)
     const square = image.cut(place, SIDE)
-    const [plain, mirrored, upsideDown = []] = this.#detector.detect([square, mirror(square), ...(isLast ? [turned(square)] : [])], CLOSER_SURE)
+    const [plain, mirrored, upsideDown = []] = this.#detector.detect([square, mirror(square), ...(asksUpright ? [turned(square)] : [])], CLOSER_SURE)
     if (surest(upsideDown) > surest(plain)) throw new UnusableImageError(UPSIDE_DOWN)
     const found: Point[][] = []
     if (plain.length > 0) found.push(middlemost(plain).landmarks.slice(0, 4))

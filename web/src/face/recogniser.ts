@@ -59,7 +59,7 @@ export class Recogniser {
    */
   cut(image: ImageBitmap, profile: Profile): Uint8Array {
     const photograph = Photograph.of(image)
-    const landmarks = this.#finder.landmarks(photograph)
+    const landmarks = this.#finder.landmarks(photograph, profile)
     requireQuality(photograph, landmarks, alignment, profile)
     return photograph.cut(placed(landmarks, alignment), alignment.side)
   }
