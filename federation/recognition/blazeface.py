@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from federation.errors import UsageError
 from federation.recognition.cropping import Pixels, Points
-from federation.recognition.layers import Images, convolution, depthwise, halved_by_largest, relu
+from federation.recognition.layers import Images, convolution, depthwise, halved_by_largest, one_thread, relu
 
 SIDE: Final = 256
 WEIGHTS_DIGEST: Final = "dc9a97fdc50bc43216554bdd69aa3e7b9361a519ee7bdd996a2f69a98a6f9b72"
@@ -88,7 +88,8 @@ class BlazeFace:
         Returns:
             The faces, the surest first, in pixels of the square.
         """
-        logits, regressors = self._forward(square[None].astype(np.float32) / np.float32(127.5) - 1)
+        with one_thread():
+            logits, regressors = self._forward(square[None].astype(np.float32) / np.float32(127.5) - 1)
         scores = 1 / (1 + np.exp(-np.clip(logits.astype(np.float64), -_LOGIT_LIMIT, _LOGIT_LIMIT)))
         likely = np.flatnonzero(scores >= sure)
         order = likely[np.argsort(-scores[likely], kind="stable")]

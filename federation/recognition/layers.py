@@ -9,11 +9,35 @@ be shared out evenly, one more below and on the right than above and on the left
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager
+from functools import cache
+from typing import TYPE_CHECKING, Any
+
 import numpy as np
 from numpy.typing import NDArray
 
+if TYPE_CHECKING:
+    from threadpoolctl import ThreadpoolController
+
 Images = NDArray[np.float32]
 """(n, rows, columns, channels) float32. Sensitive where they come from a face."""
+
+
+def one_thread() -> AbstractContextManager[Any]:
+    """Inside, matrix products of this process use one thread.
+
+    Products here are small: several threads wait for each other longer than they work, which took nine times the
+    processor time on a busy machine of two cores. And how they share the work would decide the last bits.
+    """
+    limited: AbstractContextManager[Any] = _linear_algebra().limit(limits=1, user_api="blas")
+    return limited
+
+
+@cache
+def _linear_algebra() -> ThreadpoolController:
+    from threadpoolctl import ThreadpoolController  # noqa: PLC0415 - whoever only reads a profile has none
+
+    return ThreadpoolController()
 
 
 def _padded(x: Images, side: int, stride: int) -> Images:

@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 
 from federation.errors import UsageError
 from federation.recognition.conditions import unmeasured
-from federation.recognition.layers import Images, convolution, depthwise, prelu
+from federation.recognition.layers import Images, convolution, depthwise, one_thread, prelu
 from federation.recognition.model import CODE_LENGTH
 from federation.recognition.profile import Clips, ColourOrder, Layout, Preprocessing, Provenance, RecogniserProfile
 from federation.recognition.recogniser import Chips, Embeddings, digest_of, fed, require_chips, unit_rows
@@ -205,7 +205,8 @@ class MobileFaceNetRecogniser:
         """See `federation.recognition.recogniser.Recogniser.embed`."""
         require_chips(chips, SIDE)
         images = fed(chips, self.profile.preprocessing)
-        with np.errstate(over="ignore", invalid="ignore"):  # of a network that was tuned: `unit_rows` looks at the end
+        # What a tuned network makes too large, `unit_rows` refuses at the end.
+        with one_thread(), np.errstate(over="ignore", invalid="ignore"):
             rows = [self.network.forward(images[start : start + _BATCH]) for start in range(0, len(images), _BATCH)]
         return unit_rows(np.concatenate(rows) if rows else np.empty((0, DIMENSION), np.float32))
 

@@ -142,7 +142,7 @@ def test_only_the_gaussian_bound_notices_half_the_noise_where_the_claim_is_large
 
 
 # ------------------------------------------------------------------------------------------------- the recipe `scales`
-def scales_plan(epsilon=8.0, people=600, **changes):
+def scales_plan(epsilon=8.0, people=1000, **changes):
     values = {"organisations": 3, "dimension": 192, "directions": 58, "tuned": TUNABLE, "steps": 2} | changes
     return PrivacyPlan.for_epsilon(epsilon, delta=1e-5, people=people, **values)
 
@@ -178,7 +178,7 @@ STEPS_FAULTS = {
 
 
 def test_steps_of_tuning_keep_their_promise_and_the_attack_comes_close():
-    for plan in (scales_plan(), scales_plan(steps=4), scales_plan(6.0, people=1000, organisations=4)):
+    for plan in (scales_plan(), scales_plan(steps=4), scales_plan(6.0, people=2000, organisations=4)):
         assert plan.adaptation is Adaptation.SCALES
         measured = audit_steps(plan)
         assert 0.3 * plan.epsilon < measured.lower_bound <= plan.epsilon

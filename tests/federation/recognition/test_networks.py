@@ -9,13 +9,15 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from threadpoolctl import ThreadpoolController
 
 from client.faces.models import BLAZEFACE, MOBILEFACENET
 from federation.errors import UsageError
-from federation.recognition import blazeface
+from federation.recognition import blazeface, layers
 from federation.recognition.blazeface import BlazeFace
 from federation.recognition.layers import convolution, depthwise, halved_by_largest, prelu
 from federation.recognition.mobilefacenet import MobileFaceNet
+from tests.faces import shipped
 
 VECTORS = Path(__file__).parents[2] / "vectors/recognition"
 
@@ -128,3 +130,26 @@ def test_rectifier_and_pooling_do_what_they_say():
     x = np.array([[-2, 3], [4, -8]], np.float32).reshape(1, 2, 2, 1)
     np.testing.assert_array_equal(prelu(x, np.array([0.5], np.float32)).ravel(), [-1, 3, 4, -4])
     np.testing.assert_array_equal(halved_by_largest(x).ravel(), [4])
+
+
+@pytest.mark.parametrize("work", ["find", "embed"])
+def test_networks_run_on_one_thread_and_leave_others_theirs(monkeypatch, work):
+    """Small products on several threads take many times the processor time where the machine is busy."""
+    libraries = ThreadpoolController()
+    with libraries.limit(limits=2, user_api="blas"):
+
+        def threads():
+            return {library["num_threads"] for library in libraries.info() if library["user_api"] == "blas"}
+
+        seen = []
+        layer = layers.convolution
+        counting = lambda *a, **k: (seen.append(threads()), layer(*a, **k))[1]  # noqa: E731 - short
+        module = "blazeface" if work == "find" else "mobilefacenet"
+        monkeypatch.setattr(f"federation.recognition.{module}.convolution", counting)
+        if work == "find":
+            BlazeFace(*blazeface_files()).detect(np.zeros((256, 256, 3), np.uint8))
+        else:
+            shipped().embed(np.zeros((1, 112, 112, 3), np.uint8))
+        assert seen
+        assert set().union(*seen) == {1}
+        assert threads() == {2}
