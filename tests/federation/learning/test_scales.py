@@ -226,7 +226,9 @@ def test_a_vector_of_scales_covers_every_tunable_layer_once():
 
 
 def test_too_much_noise_asks_nobody_for_a_gradient():
-    plan = plan_for(people=24)
+    few = plan_for(people=24)
+    assert (few.adaptation, few.events) == (Adaptation.NONE, ())
+    plan = plan_for(people=400)
     assert plan.adaptation is Adaptation.NONE
     assert plan.events == ((THRESHOLD, plan.noise_multiplier),)
     assert "clips" in plan.planned_noise
