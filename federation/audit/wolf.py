@@ -29,6 +29,7 @@ from federation.verdict import Verdict
 WOLF_FACTOR: Final = 10
 """How many times the stated false match rate the mean's rate may be, in general use."""
 NOT_MEASURED: Final = "not measured"
+_LEAST_SHOWN: Final = 1e-5
 FEWEST_PEOPLE: Final = 4
 """Two on each side: of one person nothing follows about others."""
 
@@ -123,4 +124,5 @@ def wolves_of_json(value: Any) -> WolfRates | None:  # noqa: ANN401 - foreign JS
 
 
 def _text(rate: Rate) -> str:
-    return f"{100 * rate.value:.3g} % ({100 * rate.low:.3g} to {100 * rate.high:.3g})"
+    shown = (each if each >= _LEAST_SHOWN else 0.0 for each in (rate.value, rate.low, rate.high))
+    return "{:.3g} % ({:.3g} to {:.3g})".format(*(100 * each for each in shown))

@@ -401,6 +401,8 @@ class LocalPolicy:
             value = tomllib.loads(text)
         except tomllib.TOMLDecodeError as error:
             raise UsageError(f"the policy is not TOML: {error}") from error
+        except (RecursionError, ValueError):  # of tomllib, which does not call them errors of TOML
+            raise UsageError("the policy has a list that is too deep or a number that is too long") from None
         keys = {"max-epsilon", "budget-epsilon", "delta", "min-colluders", "recipes", "app-hashes", "hours"}
         if set(value) != keys:
             raise UsageError(f"a policy has exactly the keys {', '.join(sorted(keys))}")

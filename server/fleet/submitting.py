@@ -54,7 +54,7 @@ def read_settings(path: Path, application: Path) -> dict[str, str | float]:
     try:
         settings = tomllib.loads(path.read_text())
         known = tomllib.loads((application / "pyproject.toml").read_text())["tool"]["flwr"]["app"]["config"]
-    except (OSError, tomllib.TOMLDecodeError, LookupError, TypeError) as error:
+    except (OSError, ValueError, RecursionError, LookupError, TypeError) as error:
         raise UsageError(f"cannot read {path}, or the settings that {application} knows: {error}") from error
     if not all(isinstance(value, str | int | float) for value in settings.values()):
         raise UsageError(f"{path} holds text and numbers only")

@@ -642,8 +642,8 @@ def test_a_network_works_as_long_on_three_people_however_many_images_they_have(s
     assert worked == {32: 4}  # two batches of references and two of probes
     tuned = {REFERENCE: np.zeros(192), PROBE: np.zeros(192), SCALES: telling_scales(shipped())}
     worked.clear()
-    prior = ConfigRecord({"mean": 0.5, "spread": 0.1})
-    coordinator.question(0, EVALUATE_THRESHOLD, RecordDict({**arrays(**tuned), "prior": prior}), THRESHOLD)
+    pairs = ConfigRecord({"edges": [0.4, 0.6], "references": 1, "frames": 1})
+    coordinator.question(0, EVALUATE_THRESHOLD, RecordDict({**arrays(**tuned), "pairs": pairs}), THRESHOLD)
     assert worked == {32: 4}
 
 

@@ -98,7 +98,7 @@ FAULTS = {
     "it counts more people than anybody could": (
         ADVERTISE,
         with_content(lambda c: RecordDict({**c, "metrics": MetricRecord({"people": 10**15})})),
-        "it says that it holds 1000000000000000 people, and the plan leaves 21",
+        "it says that it holds 1000000000000000 people, and the plan leaves 61",
     ),
     "it sends too few numbers": (TRAIN_MOMENTS, with_messages(lambda data: data[:-8]), "bytes are missing"),
     "it sends too many numbers": (TRAIN_MOMENTS, with_messages(lambda data: data + bytes(8)), "left over"),
@@ -199,8 +199,8 @@ def test_an_answer_that_comes_after_its_deadline_changes_nothing(config):
 
 def test_a_wrong_count_is_named_by_organisation(config):
     """Nobody can know who is wrong. Whoever reads it sees who says what."""
-    count = with_content(lambda c: RecordDict({**c, "metrics": MetricRecord({"people": 7})}))
-    with pytest.raises(RoundAbortedError, match=r"hold 25: they say north 6, south 7, west 6, east 6\."):
+    count = with_content(lambda c: RecordDict({**c, "metrics": MetricRecord({"people": 17})}))
+    with pytest.raises(RoundAbortedError, match=r"hold 65: they say north 16, south 17, west 16, east 16\."):
         run(config, tamper=misbehaving(ADVERTISE, count))
 
 

@@ -365,7 +365,7 @@ def test_an_organisation_that_restores_an_old_ledger_is_named(config, tmp_path):
     saved = (tmp_path / "1.ledgers" / OWN).read_bytes()
     run(config, run_id=2)
     (tmp_path / "1.ledgers" / OWN).write_bytes(saved)
-    config["epsilon"] = 0.5
+    config["epsilon"] = 2.0
     with pytest.raises(RoundAbortedError, match="its own ledger does not go on from the last one") as caught:
         run(config, run_id=3)
     assert f"node {FIRST_NODE + 1}" in str(caught.value)

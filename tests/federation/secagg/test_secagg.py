@@ -1,5 +1,6 @@
 """Secure aggregation gives the exact sum over whoever survived, or ends and says who is missing."""
 
+import re
 from dataclasses import replace
 from itertools import combinations, product
 
@@ -94,10 +95,15 @@ def test_a_session_of_the_sparse_graph_gives_the_exact_sum():
 
 def test_a_member_whose_secrets_nobody_could_open_ends_the_round_before_masks_are_asked_for():
     with shaped(2, 2):
-        session = session_of(6, colluders=0, dropouts=2)
-        with pytest.raises(RoundAbortedError, match=r"1 of those that hold shares of .* and 2 are needed") as caught:
-            total_of(session, {1: Stage.ADVERTISE, 2: Stage.SHARE_KEYS})
-    assert "organisation 1 did not advertise its keys" in str(caught.value)
+        session, said = session_of(6, colluders=0, dropouts=2), ""
+        for _ in range(30):  # members draw their holders: nine times in ten somebody needs both of those who left
+            try:
+                total_of(session, {1: Stage.ADVERTISE, 2: Stage.SHARE_KEYS})
+            except RoundAbortedError as error:
+                said = str(error)
+                break
+    assert re.search(r"1 of those that hold shares of .* and 2 are needed", said)
+    assert "organisation 1 did not advertise its keys" in said
 
 
 @given(st.integers(0, 2**32), st.lists(st.integers(-(2**63), 2**63 - 1), min_size=3, max_size=3))

@@ -180,7 +180,7 @@ def test_what_a_run_that_goes_on_releases_is_what_it_opened_before(config, monke
             start(config, 1)
     built = []
     monkeypatch.setattr(
-        server.coordinator.app, "build_adapter", lambda total, *_, **__: built.append(total.tolist()) or 1 / 0
+        server.coordinator.app.Shift, "of", lambda total, *_, **__: built.append(total.tolist()) or 1 / 0
     )
     with pytest.raises(ZeroDivisionError):
         start(config, 2)

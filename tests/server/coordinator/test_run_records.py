@@ -199,7 +199,7 @@ def test_an_error_of_the_program_is_named_and_not_quoted(config, monkeypatch):
     def explodes(*_args, **_more):
         raise ZeroDivisionError("secret person 07")
 
-    monkeypatch.setattr("server.coordinator.app.build_adapter", explodes)
+    monkeypatch.setattr("server.coordinator.app.Shift.of", explodes)
     with pytest.raises(ZeroDivisionError):
         run(config)
     assert records(config)[0].attempts[0].reason == "the program failed: ZeroDivisionError"

@@ -739,6 +739,7 @@ async def test_a_log_that_finds_itself_forked_takes_no_more_entries(storage):
     assert storage.head().size == 2, "what cannot be signed is not appended"
 
 
+@pytest.mark.slow
 @pytest.mark.integration
 async def test_batching_costs_little_against_bare_commits_and_much_less_than_one_by_one(tmp_path, storage):
     """Ratios within one run: no clock of this machine decides."""

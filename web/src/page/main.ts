@@ -106,7 +106,8 @@ function showTerms({ terms, purpose, audience, days, identifier, trust, verdict,
   ]))
 }
 
-const percent = (rate: number): string => String(Number((100 * rate).toPrecision(3)))
+/** Three digits of per cent; what is less than a hundredth of a thousandth is none. */
+const percent = (rate: number): string => String(rate < 1e-5 ? 0 : Number((100 * rate).toPrecision(3)))
 
 function wolfText(wolf: WolfRates | null): string {
   if (wolf === null) return SAY.notMeasured
