@@ -149,7 +149,7 @@ def test_the_audit_command_prints_claim_and_bound_of_each_method(tmp_path):
     assert all(audit.claimed == 8.0 and audit.holds for audit in audits)
     assert audits[0].lower_bound > 4
     file = tmp_path / "attack.json"
-    shown = run("audit", "--epsilon", 1, "--directions", 128, "--runs", 100, "--output", file)
+    shown = run("audit", "--epsilon", 1, "--people", 100, "--directions", 128, "--runs", 100, "--output", file)
     audit = EpsilonAudit.from_bytes(file.read_bytes())
     assert (audit.claimed, audit.method, audit.runs) == (1.0, AuditMethod.GAUSSIAN, 200)
     assert "one-run" not in shown.stdout  # nothing but the threshold is released
