@@ -282,6 +282,6 @@ def test_the_simulation_puts_everybody_into_one_sum_with_one_noise(capsys):
     *_, four, memory = capsys.readouterr().out.splitlines()
     assert four.startswith("    4 |    1   1 |    4    3 |")
     measured, planned, promised = map(float, four.rpartition("|")[2].split())
-    assert measured == pytest.approx(planned, rel=0.1)
+    assert measured == pytest.approx(planned, rel=0.5)  # five deviations of the spread of 58 numbers
     assert planned == pytest.approx(promised * (3 / 2) ** 0.5, abs=2e-3)  # three are left, two are sure to be honest
     assert memory.startswith("peak memory")
