@@ -55,6 +55,8 @@ IMAGES: Final = ((1, 1), (2, 1), (2, 2))
 MEMBERS: Final = 24
 NOISE: Final = 0.6 * math.sqrt(4 / 3)
 """Noise multiplier of epsilon 8 and delta 1e-5 for one release, with one of four organisations curious."""
+_WIDTH: Final = 260
+"""Of the table, in characters: a narrower one would hide columns."""
 CONFIDENCE: Final = 0.95
 """Of each bound."""
 
@@ -177,7 +179,7 @@ def main(
     if as_json:
         print(json.dumps([asdict(row) for row in rows]))
         return
-    Console().print(_table(rows, splits))
+    Console(width=max(Console().width, _WIDTH)).print(_table(rows, splits))
     for row in rows if each else ():
         what = f"{row.site}, {row.probes}, {row.centre}, {row.images}, {row.bits} bits, stated {100 * row.stated:g} %"
         print(f"{what}: {'; '.join(row.each)}")
@@ -399,7 +401,7 @@ def _table(rows: list[Row], splits: int) -> Table:
 
 
 def _text(rate: tuple[float, float, float]) -> str:
-    return "{:.3g} ({:.2g} to {:.3g})".format(*rate)
+    return "{:.3g} ({:.3g} to {:.3g})".format(*rate)
 
 
 if __name__ == "__main__":
