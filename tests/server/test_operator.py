@@ -113,7 +113,8 @@ def test_a_server_on_postgres_is_healthy_counts_and_ends_in_order(directory, emp
         stopped = intaglio_server(*health)
         assert stopped.exit_code == 4
         assert "does not answer" in stopped.stderr
-    events = [json.loads(line)["event"] for line in server.log.read_text().splitlines()]
+    # gRPC's own tasks may say, as text, that a call was cancelled while the server ended.
+    events = [json.loads(line)["event"] for line in server.log.read_text().splitlines() if line.startswith("{")]
     assert events.index("draining") < events.index("stopped")
     assert "failed" not in events
 
