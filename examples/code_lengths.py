@@ -23,9 +23,7 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
-from client.faces.datasets import orl_faces
-from examples.thresholds import IMAGES, RATES, Site, differences, site_of
-from federation.errors import IntaglioError
+from examples.thresholds import IMAGES, RATES, Site, differences, sites_of
 from federation.learning.threshold import public_adapter
 from federation.recognition.conditions import CLEAN
 from federation.recognition.mobilefacenet import shipped_profile
@@ -70,12 +68,7 @@ def main(
 ) -> None:
     """Prints error rates by code length."""
     console = Console(stderr=True)
-    folders = {"orl": orl_faces()} | ({"london": london} if london else {})
-    try:
-        sites = [site_of(name, folder, console) for name, folder in folders.items()]
-    except IntaglioError as error:
-        console.print(f"[red]{error}[/red]")
-        raise typer.Exit(1) from error
+    sites = sites_of(london, console)
     jobs = [(site, condition, images) for site in sites for condition in (CLEAN, "mask") for images in IMAGES]
     rows = [row for job in track(jobs, console=console) for row in rates(*job, draws)]
     if as_json:

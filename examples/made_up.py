@@ -26,13 +26,14 @@ CONDITION = "made-up"
 """Of the probe camera."""
 
 
-def made_up_profile(sets: Mapping[str, EmbeddingSet]) -> RecogniserProfile:
+def made_up_profile(sets: Mapping[str, EmbeddingSet], condition: str = CONDITION) -> RecogniserProfile:
     """What sets of made-up people, by name, say of the recogniser that nobody has.
 
     Args:
         sets: at least one of 40 people, each image with both camera profiles, in one order.
+        condition: of the probe camera.
     """
-    public = [_public(name, embeddings) for name, embeddings in sorted(sets.items())]
+    public = [_public(name, embeddings, condition) for name, embeddings in sorted(sets.items())]
     subspace = subspace_of(public)
     inside = [each.in_subspace(subspace) for each in public]
     return RecogniserProfile(
@@ -44,17 +45,17 @@ def made_up_profile(sets: Mapping[str, EmbeddingSet]) -> RecogniserProfile:
         dimension=subspace.shape[1],
         code_length=1024,
         subspace=SingleNumbers.of(subspace),
-        conditions=tuple(condition_of(inside, name) for name in (CLEAN, CONDITION)),
+        conditions=tuple(condition_of(inside, name) for name in (CLEAN, condition)),
         sets=tuple(FaceSet(each.name, each.count, len(each.people), "nobody lives there") for each in public),
         clips=Clips(900),
         provenance=Provenance("made up", "none", "nobody"),
     )
 
 
-def _public(name: str, embeddings: EmbeddingSet) -> PublicSet:
+def _public(name: str, embeddings: EmbeddingSet, condition: str) -> PublicSet:
     sides = {profile: embeddings.select(embeddings.profiles == profile) for profile in (REFERENCE, PROBE)}
     _, people = np.unique(sides[REFERENCE].people, return_inverse=True)
     rows = {
-        side: sides[profile].embeddings.astype(np.float64) for side, profile in ((CLEAN, REFERENCE), (CONDITION, PROBE))
+        side: sides[profile].embeddings.astype(np.float64) for side, profile in ((CLEAN, REFERENCE), (condition, PROBE))
     }
     return PublicSet(name, people, rows)

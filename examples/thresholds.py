@@ -168,12 +168,7 @@ def main(
 ) -> None:
     """Prints the table."""
     console = Console(stderr=True)
-    folders = {"orl": orl_faces()} | ({"london": london} if london else {})
-    try:
-        sites = [site_of(name, folder, console) for name, folder in folders.items()]
-    except IntaglioError as error:
-        console.print(f"[red]{error}[/red]")
-        raise typer.Exit(1) from error
+    sites = sites_of(london, console)
     jobs = [(site, condition, private) for site in sites for condition in ("mask", CLEAN) for private in (False, True)]
     rows = [row for job in track(jobs, console=console) for row in rows_of(*job, splits=splits)]
     if as_json:
@@ -183,6 +178,20 @@ def main(
     for row in rows if each else ():
         what = f"{row.site}, {row.probes}, {row.centre}, {row.images}, {row.bits} bits, stated {100 * row.stated:g} %"
         print(f"{what}: {'; '.join(row.each)}")
+
+
+def sites_of(london: Path | None, console: Console) -> list[Site]:
+    """ORL, and London where somebody has it.
+
+    Raises:
+        typer.Exit: one cannot be read; the console says why.
+    """
+    folders = {"orl": orl_faces()} | ({"london": london} if london else {})
+    try:
+        return [site_of(name, folder, console) for name, folder in folders.items()]
+    except IntaglioError as error:
+        console.print(f"[red]{error}[/red]")
+        raise typer.Exit(1) from error
 
 
 def site_of(name: str, folder: Path, console: Console) -> Site:

@@ -3,24 +3,16 @@
 from __future__ import annotations
 
 from functools import cache
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from client.faces.priors import PublicSet, condition_of, subspace_of
+from examples.made_up import made_up_profile
 from federation.learning.moments import PublicCentre
-from federation.recognition.numbers import SingleNumbers
-from federation.recognition.profile import (
-    Clips,
-    ColourOrder,
-    FaceSet,
-    Layout,
-    Preprocessing,
-    Provenance,
-    RecogniserProfile,
-)
-from federation.recognition.profiles import PROBE, REFERENCE
-from federation.recognition.templates import ARCFACE
-from tests.people import DIMENSION, synthetic_people
+from tests.people import synthetic_people
+
+if TYPE_CHECKING:
+    from federation.recognition.profile import RecogniserProfile
 
 CONDITION = "mask"
 """Under which the made-up probe camera shifts: the public one the other way."""
@@ -28,35 +20,15 @@ _SETS = ("east", "west")
 _PEOPLE = 45
 
 
-def public_set(name: str, seed: int) -> PublicSet:
-    """People of nobody's organisation."""
-    names = [f"{name} {number}" for number in range(_PEOPLE)]
-    everybody = synthetic_people(names, seed=seed, images=4, shift=-0.3)
-    sides = {profile: everybody.select(everybody.profiles == profile) for profile in (REFERENCE, PROBE)}
-    _, people = np.unique(sides[REFERENCE].people, return_inverse=True)
-    embeddings = {"clean": sides[REFERENCE].embeddings, CONDITION: sides[PROBE].embeddings}
-    return PublicSet(name, people, {side: rows.astype(np.float64) for side, rows in embeddings.items()})
-
-
 @cache
 def synthetic_profile() -> RecogniserProfile:
     """Knows the conditions clean and mask."""
-    sets = [public_set(name, seed) for seed, name in enumerate(_SETS, start=100)]
-    subspace = subspace_of(sets)
-    inside = [each.in_subspace(subspace) for each in sets]
-    return RecogniserProfile(
-        name="synthetic",
-        network="onnx",
-        weights_digest="ab" * 32,
-        alignment=ARCFACE,
-        preprocessing=Preprocessing(ColourOrder.RGB, (0, 0, 0), 1000, Layout.NHWC, 0),
-        dimension=DIMENSION,
-        code_length=1024,
-        subspace=SingleNumbers.of(subspace),
-        conditions=tuple(condition_of(inside, condition) for condition in ("clean", CONDITION)),
-        sets=tuple(FaceSet(each.name, each.count, len(each.people), "nobody lives there") for each in sets),
-        clips=Clips(900),
-        provenance=Provenance("made up", "none", "nobody"),
+    return made_up_profile(
+        {
+            name: synthetic_people([f"{name} {number}" for number in range(_PEOPLE)], seed=seed, images=4, shift=-0.3)
+            for seed, name in enumerate(_SETS, start=100)
+        },
+        CONDITION,
     )
 
 

@@ -213,9 +213,7 @@ def require_one_person(
         UsageError: there are outliers; names them.
     """
     adapted = release.adapt(np.stack(embeddings), REFERENCE)
-    norms = np.linalg.norm(adapted, axis=1)
-    cosines = np.clip(adapted @ adapted.T / np.maximum(np.outer(norms, norms), np.finfo(float).tiny), -1, 1)
-    unlike = np.arccos(cosines) / np.pi > release.threshold / release.code_length
+    unlike = np.arccos(np.clip(adapted @ adapted.T, -1, 1)) / np.pi > release.threshold / release.code_length
     np.fill_diagonal(unlike, val=False)
     outliers = [
         name for name, row in zip(names, unlike, strict=False) if 2 * np.count_nonzero(row) > len(embeddings) - 1

@@ -20,8 +20,7 @@ from numpy.typing import NDArray
 from client.faces.measuring import Measured
 from federation.errors import UsageError
 from federation.learning.evaluation import DetCurve
-from federation.onebit import CodeSeed
-from federation.onebit.code import hyperplanes
+from federation.onebit.code import CodeSeed, distances_from
 from federation.recognition.conditions import CLEAN
 from federation.recognition.model import Adapter
 from federation.recognition.profiles import PROBE, REFERENCE
@@ -117,8 +116,7 @@ def code_distances(references: NDArray[np.float64], probes: NDArray[np.float64],
     found = np.empty((len(references), len(probes)), np.int64)
     for place, vector in enumerate(references):
         seed = CodeSeed(hashlib.sha256(f"measuring {place}".encode()).digest())
-        planes = hyperplanes(seed, len(vector), bits)
-        found[place] = np.count_nonzero((probes @ planes.T > 0) != (planes @ vector > 0), axis=1)
+        found[place] = distances_from(vector, probes, seed, bits)
     return found
 
 

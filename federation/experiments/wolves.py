@@ -26,7 +26,7 @@ from federation.audit.comparisons import Sides
 from federation.audit.strings import BEST, KINDS, FixedStrings
 from federation.audit.wolf import FEWEST_PEOPLE
 from federation.errors import UsageError
-from federation.onebit.code import CodeSeed, binary_code, hamming_distance, hyperplanes
+from federation.onebit.code import CodeSeed, binary_code, distances_from, hamming_distance
 from federation.recognition.embeddings import EmbeddingSet
 from federation.recognition.fusing import fused_groups
 from federation.recognition.model import ModelRelease
@@ -36,8 +36,6 @@ Vectors = NDArray[np.float64]
 
 MOST_TEMPLATES = 5
 """Of one person: more of them say little more, since people are what counts."""
-
-_BATCH = 1024
 
 
 @dataclass(frozen=True, eq=False)
@@ -147,11 +145,7 @@ class _Templates:
         """(t, n) the same for many strings (n, d) at once."""
         found = np.zeros((len(self.seeds), len(strings)), dtype=np.int64)
         for row, (template, seed) in enumerate(zip(self.owner.templates, self.seeds, strict=True)):
-            planes = hyperplanes(seed, len(template), self.bits)
-            code = planes @ template > 0
-            for start in range(0, len(strings), _BATCH):
-                codes = strings[start : start + _BATCH] @ planes.T > 0
-                found[row, start : start + _BATCH] = np.count_nonzero(codes != code, axis=1)
+            found[row] = distances_from(template, strings, seed, self.bits)
         return found
 
 

@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from federation.errors import UsageError
-from federation.onebit.code import CodeSeed, hyperplanes
+from federation.onebit.code import CodeSeed, distances_from
 from federation.recognition.embeddings import EmbeddingSet
 from federation.recognition.fusing import fused_groups
 from federation.recognition.model import Adapter
@@ -156,7 +156,5 @@ def _similarities(
     """(t, p) of every template, under a seed of its own, and every probe."""
     scores = np.empty((len(templates), len(probes)))
     for row, template in enumerate(templates):
-        planes = hyperplanes(CodeSeed.generate(random_bytes), len(template), bits)
-        differ = (probes @ planes.T > 0) != (planes @ template > 0)
-        scores[row] = 1 - np.count_nonzero(differ, axis=1) / bits
+        scores[row] = 1 - distances_from(template, probes, CodeSeed.generate(random_bytes), bits) / bits
     return scores

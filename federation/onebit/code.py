@@ -23,6 +23,8 @@ from federation.secrecy import Secret
 SEED_BYTES: Final = 32
 MINIMUM_DIMENSION: Final = 16
 
+_TOGETHER: Final = 1024
+"""Vectors whose codes are in memory at once."""
 _DOMAIN = b"intaglio code 1\0"  # the 16-byte ChaCha20 counter and nonce block: one keystream for each seed
 
 
@@ -79,6 +81,19 @@ def binary_code(vector: NDArray[np.float64], seed: CodeSeed, bits: int) -> NDArr
 def hamming_distance(left: NDArray[np.uint8], right: NDArray[np.uint8]) -> int:
     """Number of places in which two codes (m,) differ. A score: never leaves a test, an evaluation or the device."""
     return int(np.count_nonzero(left != right))
+
+
+def distances_from(
+    reference: NDArray[np.float64], vectors: NDArray[np.float64], seed: CodeSeed, bits: int
+) -> NDArray[np.int64]:
+    """(n,) Hamming distances of a reference's code (d,) from those of many vectors (n, d), all under its seed.
+
+    For evaluations: a device makes one code at a time, and refuses what has no direction (`binary_code`).
+    """
+    planes = hyperplanes(seed, len(reference), bits)
+    code = planes @ reference > 0
+    parts = [vectors[start : start + _TOGETHER] @ planes.T > 0 for start in range(0, len(vectors), _TOGETHER)]
+    return np.concatenate([np.count_nonzero(part != code, axis=1) for part in parts] or [np.empty(0, np.int64)])
 
 
 def hyperplanes(seed: CodeSeed, dimension: int, bits: int) -> NDArray[np.float64]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 import struct
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from federation.errors import UsageError
 
@@ -16,12 +16,10 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-_BYTES, _SINGLE_BYTES = 8, 4
-
 
 @dataclass(frozen=True)
-class Numbers:
-    """Finite float64 of one shape.
+class _Packed:
+    """Finite floats of one shape.
 
     Attributes:
         raw: little-endian, the last index first.
@@ -34,11 +32,22 @@ class Numbers:
     raw: bytes
     shape: tuple[int, ...]
 
+    _form: ClassVar[str]
+    _what: ClassVar[str]
+
     def __post_init__(self) -> None:
-        if len(self.raw) != _BYTES * math.prod(self.shape):
+        if len(self.raw) != struct.calcsize(self._form) * math.prod(self.shape):
             raise UsageError(f"an array must have the shape {self.shape}")
-        if not all(math.isfinite(number) for (number,) in struct.iter_unpack("<d", self.raw)):
-            raise UsageError("the numbers of a release must be finite float64")
+        if not all(math.isfinite(number) for (number,) in struct.iter_unpack(self._form, self.raw)):
+            raise UsageError(self._what)
+
+
+@dataclass(frozen=True)
+class Numbers(_Packed):
+    """Finite float64 of one shape, as a release carries them."""
+
+    _form = "<d"
+    _what = "the numbers of a release must be finite float64"
 
     @classmethod
     def of(cls, array: NDArray[np.float64]) -> Self:
@@ -48,7 +57,7 @@ class Numbers:
             UsageError: it is no float64, or not finite.
         """
         if array.dtype != float:
-            raise UsageError("the numbers of a release must be finite float64")
+            raise UsageError(cls._what)
         return cls(array.astype("<f8").tobytes(), array.shape)
 
     @property
@@ -60,25 +69,11 @@ class Numbers:
 
 
 @dataclass(frozen=True)
-class SingleNumbers:
-    """Finite float32 of one shape, as a recogniser profile carries them.
+class SingleNumbers(_Packed):
+    """Finite float32 of one shape, as a recogniser profile carries them."""
 
-    Attributes:
-        raw: little-endian, the last index first.
-        shape: how many there are along each axis.
-
-    Raises:
-        UsageError: there are more or fewer of them, or one is not finite.
-    """
-
-    raw: bytes
-    shape: tuple[int, ...]
-
-    def __post_init__(self) -> None:
-        if len(self.raw) != _SINGLE_BYTES * math.prod(self.shape):
-            raise UsageError(f"an array must have the shape {self.shape}")
-        if not all(math.isfinite(number) for (number,) in struct.iter_unpack("<f", self.raw)):
-            raise UsageError("the numbers of a profile must be finite float32")
+    _form = "<f"
+    _what = "the numbers of a profile must be finite float32"
 
     @classmethod
     def of(cls, array: NDArray[np.floating[Any]]) -> Self:

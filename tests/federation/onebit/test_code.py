@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from federation.errors import UsageError
-from federation.onebit.code import CodeSeed, binary_code, hamming_distance, hyperplanes
+from federation.onebit.code import CodeSeed, binary_code, distances_from, hamming_distance, hyperplanes
 
 BITS = 2048
 SEED = CodeSeed(bytes(range(32)))
@@ -63,3 +63,12 @@ def test_a_seed_shows_nothing_and_cannot_be_pickled_or_used_as_a_key():
     assert CodeSeed.generate() != SEED
     with pytest.raises(UsageError):
         CodeSeed(b"short")
+
+
+@pytest.mark.parametrize("count", [0, 1, 3, 1025])
+def test_distances_of_many_are_those_of_one_code_and_another(count):
+    random = np.random.default_rng(7)
+    seed, reference, vectors = CodeSeed(bytes(range(32))), random.normal(size=24), random.normal(size=(count, 24))
+    code = binary_code(reference, seed, 64)
+    expected = [hamming_distance(code, binary_code(vector, seed, 64)) for vector in vectors]
+    assert distances_from(reference, vectors, seed, 64).tolist() == expected
