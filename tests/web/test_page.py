@@ -483,7 +483,12 @@ def test_whoever_closes_the_camera_has_no_picture_taken(page):
     page.wait_for_selector("#camera[open]")
     page.keyboard.press("Escape")
     page.wait_for_selector("#camera:not([open])", state="attached")
-    assert page.evaluate("document.getElementById('video').srcObject") is None
+    # The dialog's event comes a moment after the dialog is closed.
+    light = """left => new Promise(done => {
+        const look = () => document.getElementById('video').srcObject && left-- ? setTimeout(look, 20)
+          : done(document.getElementById('video').srcObject !== null)
+        look() })"""
+    assert page.evaluate(light, 500) is False
     assert page.locator("#faces li").count() == 0
 
 
