@@ -79,7 +79,7 @@ containers: $(READY) ## the same in containers, with Docker or podman (ARGS="--b
 	$(BIN)/python -m examples.deployment.containers $(ARGS)
 
 test: $(TESTED) $(WEIGHTS) postgres $(PAGE) ## run the tests (ARGS are pytest's)
-	$(BIN)/python -m pytest $(ARGS)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses logical --dist loadfile $(ARGS)
 
 bench: install ## speed and sizes as ratios against named peers (build/bench.json)
 	OMP_NUM_THREADS=1 $(BIN)/python -m examples.bench $(ARGS)
