@@ -1,0 +1,104 @@
+"""A TCP proxy that can be cut: everything between people and servers goes through it, and so does the database."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import random
+import threading
+from collections.abc import Callable
+from typing import Self
+
+_CHUNK = 1 << 16
+
+
+class Proxy:
+    """Listens on a port of its own until the block ends. Each connection goes to one of the targets that answer.
+
+    Args:
+        targets: gives the ports that may answer, anew for each connection.
+    """
+
+    def __init__(self, targets: Callable[[], list[int]]) -> None:
+        self._targets = targets
+        self._mode, self._delay = "whole", 0.0
+        self._open = set[asyncio.StreamWriter]()
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
+        self.port = 0
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        self._server = self._run(asyncio.start_server(self._pass_on, "127.0.0.1", 0, backlog=512))
+        self.port = self._server.sockets[0].getsockname()[1]
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._server.close()
+        self.cut()
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
+
+    def cut(self) -> None:
+        """All connections end at once, and new ones as they come."""
+        self._run(self._set("cut", drop=True))
+
+    def slow(self, seconds: float) -> None:
+        """Whatever comes is passed on so much later, in both directions."""
+        self._delay = seconds
+        self._run(self._set("slow"))
+
+    def half_open(self) -> None:
+        """Nothing is passed on any more, and nobody is told. New connections are taken."""
+        self._run(self._set("half open"))
+
+    def whole(self) -> None:
+        """As it should be. Connections that were half open end."""
+        was_half_open = self._mode == "half open"
+        self._run(self._set("whole", drop=was_half_open))
+
+    def _run(self, work):
+        return asyncio.run_coroutine_threadsafe(work, self._loop).result(10)
+
+    async def _set(self, mode: str, *, drop: bool = False) -> None:
+        self._mode = mode
+        if drop:
+            for writer in list(self._open):
+                writer.transport.abort()
+
+    async def _pass_on(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writers = [writer]
+        self._open.add(writer)
+        try:
+            if self._mode == "cut":
+                return
+            ports = self._targets()
+            random.shuffle(ports)
+            for port in ports:
+                with contextlib.suppress(OSError):
+                    there, back = await asyncio.open_connection("127.0.0.1", port)
+                    break
+            else:
+                return
+            writers.append(back)
+            self._open.add(back)
+            await asyncio.wait(
+                [asyncio.ensure_future(self._pump(reader, back)), asyncio.ensure_future(self._pump(there, writer))]
+            )
+        finally:
+            for one in writers:
+                self._open.discard(one)
+                one.transport.abort()
+
+    async def _pump(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            while data := await reader.read(_CHUNK):
+                if self._mode == "slow":
+                    await asyncio.sleep(self._delay)
+                if self._mode == "half open":
+                    continue  # swallowed
+                writer.write(data)
+                await writer.drain()
+            writer.write_eof()
+        except OSError:
+            writer.transport.abort()
