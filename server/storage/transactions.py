@@ -79,8 +79,10 @@ class Transactions:
     def ping(self) -> None:
         """See `Storage`. Writes and leaves all as it is, so that a disk that takes nothing more is noticed."""
         with self._begin() as run:
-            for step in (1, -1):  # SQLite does not write what is the same as before
-                run.execute(_MOVE_IF_FREE, {"step": step})
+            # SQLite does not write what is the same as before. Where the row was not free, another writes it just now;
+            # it may be free a moment later, and a step back alone would make the record that of no log.
+            if run.execute(_MOVE_IF_FREE, {"step": 1}).rowcount == 1:
+                run.execute(_MOVE_IF_FREE, {"step": -1})
 
     def together(self, calls: Sequence[Callable[[], Any]], *, lasts: bool) -> list[Any]:
         """See `Storage`. A crash leaves all of them or none."""

@@ -195,7 +195,7 @@ class Neighbourhood:
                 person.account.state = "doubt" if person.account.state == "enrolled" else person.account.state
                 self._end(person, name)
             case _:
-                with self._device(person) as device:
+                with self._device(person, name) as device:
                     self._with_face(device, person, name)
 
     def _with_face(self, device: Device, person: Person, name: str) -> None:
@@ -313,7 +313,7 @@ class Neighbourhood:
 
     # ------------------------------------------------------------------ what is written down
 
-    def _device(self, person: Person) -> Device:
+    def _device(self, person: Person, name: str) -> Device:
         def keep(wallet: Wallet) -> None:
             person.wallet = wallet
             self._saw(wallet)
@@ -323,6 +323,8 @@ class Neighbourhood:
         account = person.account
 
         def call(method: Any, request: Any) -> Any:
+            if name == "enrol":  # is with no stored template, and nobody counts it
+                return original(method, request)
             if isinstance(request, pb.SubmitProbeRequest) and request != person.probe:
                 account.sent, person.probe = account.sent + 1, request
             is_token = isinstance(request, pb.SubmitTokenRequest) and request.token not in (b"", NO_MATCH)
@@ -339,6 +341,8 @@ class Neighbourhood:
             logged(reply, transcript)
             entry = reply.log.logged
             account.decisions[entry.index] = hashlib.sha256(entry.entry).hexdigest()
+            if name != "enrol":
+                account.kept.append(entry.index)
 
         device._connection._call_once = call
         device._require_logged = require_logged
@@ -402,7 +406,7 @@ class Neighbourhood:
                     raise
         with self._owner(person) as owner:  # also whoever has to wait or is closed is still there
             held = owner.export()
-            if missing := set(person.account.decisions) - set(held.openings):
+            if missing := set(person.account.kept) - set(held.openings):
                 raise UsageError(f"{len(missing)} openings of decisions are missing from the export")
             some = dict(itertools.islice(sorted(held.openings.items(), reverse=True), 10))
             checked["proofs"] += len(owner.history(some, self._trust))

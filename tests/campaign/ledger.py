@@ -20,11 +20,12 @@ class Account:
         key_id: hex.
         state: "enrolled", "revoked" or "erased", as it was acknowledged or as the log proved it later; "doubt" while
             nobody knows, and "nobody" when nothing came of an enrolment.
-        sent: comparisons whose probe left.
-        learnt: comparisons whose reply came.
-        matches: matches that were acknowledged.
-        tokens: tokens that left, acknowledged or not.
+        sent: comparisons with the stored template whose probe left.
+        learnt: of them, those whose reply came.
+        matches: of them, matches that were acknowledged.
+        tokens: of them, tokens that left, acknowledged or not.
         decisions: position in the log of each comparison that was believed, and the SHA-256 of its entry in hex.
+        kept: of these positions, those whose opening the server keeps: all but enrolments.
     """
 
     key_id: str
@@ -34,6 +35,7 @@ class Account:
     matches: int = 0
     tokens: int = 0
     decisions: dict[int, str] = field(default_factory=dict)
+    kept: list[int] = field(default_factory=list)
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
@@ -108,8 +110,8 @@ def _broken_decisions(account: Account, row: Row, leaves: Sequence[bytes]) -> li
     for position, entry in account.decisions.items():
         if position >= len(leaves) or hashlib.sha256(leaves[position]).hexdigest() != entry:
             found.append(f"{who} was compared, and entry {position} of the log does not say so")
-        elif account.state == "enrolled" and position not in row.openings:
-            found.append(f"{who} was compared, and what stands behind entry {position} is gone")
+    if account.state == "enrolled" and (gone := sorted(set(account.kept) - row.openings)):
+        found.append(f"{who} was compared, and what stands behind entries {gone} is gone")
     return found
 
 

@@ -44,8 +44,9 @@ def _one(campaign: Campaign) -> str:
         "### What honest people noticed",
         "",
         (
-            "Waiting is in seconds from when the person came, of deeds that went well. Recovery is from the moment that a "
-            "fault's cause was gone to the end of the first deed that began since then and went well: median and longest."
+            "Waiting is in seconds from when the person came, of deeds that went well. Recovery is from the moment that"
+            " a fault's cause was gone to the end of the first deed that began since then and went well: median and"
+            " longest."
         ),
         "",
         "| under | times | deeds | went well % | p50 | p99 | longest | recovery | refused, by kind |",

@@ -1149,6 +1149,26 @@ def test_a_database_that_is_put_back_while_it_is_served_is_noticed(database):
         assert storage.template(OTHER_KEY) is None
 
 
+def test_a_health_check_leaves_the_record_of_the_log_alone_also_when_another_writes_it_meanwhile(
+    prepared_postgres, monkeypatch
+):
+    """Whoever writes it holds the row at the check's first step and has let it go at the second."""
+    with open_storage(prepared_postgres) as storage, psycopg.connect(prepared_postgres) as other:
+        storage.catch_up([], a_head(7))
+        other.execute("SELECT FROM log_seen FOR UPDATE")
+        original = Transaction.execute
+
+        def execute(run, statement, parameters=()):
+            rows = original(run, statement, parameters)
+            if parameters == {"step": 1}:
+                other.commit()
+            return rows
+
+        monkeypatch.setattr(Transaction, "execute", execute)
+        storage.ping()
+        assert storage.seen() == a_head(7)
+
+
 def test_nobody_waits_for_the_record_of_the_log_but_who_must_move_it(prepared_postgres, monkeypatch):
     """One row for all front ends: a lock on it would have them commit one after the other."""
     monkeypatch.setattr("server.database._WAIT_SECONDS", 1)
