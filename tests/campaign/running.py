@@ -112,12 +112,14 @@ def run(
         folder.chmod(0o755)  # PostgreSQL's own user goes through it
         megabytes = max(_LEAST_MEGABYTES, int(_MEGABYTES_A_MINUTE * minutes))
         with Town(folder, database, megabytes) as town:
-            _run(campaign, town, seed, say)
+            try:
+                _run(campaign, town, seed, say)
+            finally:
+                _keep_logs(folder, keep)
             campaign.memory = trends(town.samples, *_settled(campaign))
             campaign.starts = {f"front end {one.number + 1}": one.starts for one in town.front_ends}
             own = {f"front end {one.number + 1} ended by itself": one.own_ends for one in town.front_ends}
             campaign.starts |= own | ({"PostgreSQL ended by itself": town.postgres.own_ends} if town.postgres else {})
-            _keep_logs(folder, keep)
         campaign.broken += [f"process {pid} is left over" for pid in town.processes()]
     campaign.broken += _grown(campaign.memory) + _judged_deeds(campaign.deeds)
     return campaign
@@ -161,7 +163,11 @@ def _run(campaign: Campaign, town: Town, seed: int, say: Callable[[str], None]) 
             time.sleep(max(0.0, begun + one.at - time.monotonic()))
             if time.monotonic() > until - 2:
                 break
-            campaign.faults.append(faults.strike(one))
+            try:
+                campaign.faults.append(faults.strike(one))
+            except AssertionError as error:  # something did not start any more
+                campaign.broken.append(f"{one.kind}: {str(error)[-500:]}")
+                break
             last = campaign.faults[-1]
             say(f"{last.begun - begun:6.0f} s  {last.kind}, {last.ended - last.begun:.1f} s  {last.note}")
         for one in people:
