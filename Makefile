@@ -12,7 +12,7 @@ WEB := web/node_modules/.package-lock.json
 PAGE := web/dist/index.html
 ARGS ?=
 
-.PHONY: help install postgres web wheel demo demo-web deployment containers test bench load check check-slow lint types format protos clean
+.PHONY: help install postgres web wheel demo demo-web deployment containers test bench load campaign check check-slow lint types format protos clean
 
 help: ## list the commands
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -89,7 +89,10 @@ load: install ## throughput and waiting of a matching server with many people (b
 
 check: lint types test ## everything that CI runs
 
-check-slow: $(TESTED) $(WEIGHTS) postgres $(PAGE) ## the long tests
+campaign: install postgres ## an hour of faults and strangers beside honest people (ARGS="--minutes 5 --database postgresql")
+	OMP_NUM_THREADS=1 $(BIN)/python -m tests.campaign $(ARGS)
+
+check-slow: $(TESTED) $(WEIGHTS) postgres $(PAGE) ## the long tests; docs/reliability.md names its groups (ARGS="-k campaign")
 	$(BIN)/python -m pytest -m slow $(ARGS)
 
 lint: $(READY) $(WEB) ## style, imports and protos

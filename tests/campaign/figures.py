@@ -9,8 +9,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-AFTER_SECONDS = 5.0
-"""What comes so soon after a fault is put down to it: people still queue."""
+AFTER_SECONDS = 15.0
+"""What comes so soon after a fault is put down to it, unless the next one has begun: people still queue."""
 QUIET = "quiet"
 MB = 1e6
 

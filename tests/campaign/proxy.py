@@ -23,21 +23,27 @@ class Proxy:
         self._targets = targets
         self._mode, self._delay = "whole", 0.0
         self._open = set[asyncio.StreamWriter]()
-        self._loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
+        self._ready = threading.Event()
+        self._thread = threading.Thread(target=lambda: asyncio.run(self._serve()), daemon=True)
         self.port = 0
 
     def __enter__(self) -> Self:
         self._thread.start()
-        self._server = self._run(asyncio.start_server(self._pass_on, "127.0.0.1", 0, backlog=512))
-        self.port = self._server.sockets[0].getsockname()[1]
+        assert self._ready.wait(30)
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._server.close()
-        self.cut()
-        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._loop.call_soon_threadsafe(self._over.set)
         self._thread.join()
+
+    async def _serve(self) -> None:
+        self._loop, self._over = asyncio.get_running_loop(), asyncio.Event()
+        server = await asyncio.start_server(self._pass_on, "127.0.0.1", 0, backlog=512)
+        self.port = server.sockets[0].getsockname()[1]
+        self._ready.set()
+        await self._over.wait()
+        server.close()
+        await self._set("cut", drop=True)
 
     def cut(self) -> None:
         """All connections end at once, and new ones as they come."""
@@ -82,9 +88,7 @@ class Proxy:
                 return
             writers.append(back)
             self._open.add(back)
-            await asyncio.wait(
-                [asyncio.ensure_future(self._pump(reader, back)), asyncio.ensure_future(self._pump(there, writer))]
-            )
+            await asyncio.gather(self._pump(reader, back), self._pump(there, writer))
         finally:
             for one in writers:
                 self._open.discard(one)

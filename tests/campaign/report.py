@@ -40,7 +40,8 @@ def _one(campaign: Campaign) -> str:
         "",
         *(f"- {line}" for line in campaign.broken),
         *([""] if campaign.broken else []),
-        *(f"Not injected: {what}." for what in campaign.missing),
+        *(f"- Not injected: {what}." for what in campaign.missing),
+        *([""] if campaign.missing else []),
         "### What honest people noticed",
         "",
         (

@@ -42,6 +42,8 @@ _WARM_UP_SECONDS = 5.0
 _CAPACITY_SECONDS = 12.0
 _SETTLED_SHARE = 0.75
 """Memory is looked at from this part of a run on; see `schedule.draw`."""
+_BREATH_SECONDS = 3.0
+"""Between two faults at least, however long the first one took."""
 _PROVED = 200
 _PAGE = 1024
 _MEGABYTES_A_MINUTE, _LEAST_MEGABYTES = 25, 768
@@ -160,7 +162,7 @@ def _run(campaign: Campaign, town: Town, seed: int, say: Callable[[str], None]) 
             one.orders.send(("rate", campaign.rate / len(people), until))
         faults = Faults(town, rushing, seed)
         for one in planned:
-            time.sleep(max(0.0, begun + one.at - time.monotonic()))
+            time.sleep(max(_BREATH_SECONDS, begun + one.at - time.monotonic()))
             if time.monotonic() > until - 2:
                 break
             try:
@@ -170,6 +172,10 @@ def _run(campaign: Campaign, town: Town, seed: int, say: Callable[[str], None]) 
                 break
             last = campaign.faults[-1]
             say(f"{last.begun - begun:6.0f} s  {last.kind}, {last.ended - last.begun:.1f} s  {last.note}")
+        struck = {one.kind for one in campaign.faults}
+        campaign.missing += [
+            f"{kind}: the time was over" for kind in dict.fromkeys(p.kind for p in planned) if kind not in struck
+        ]
         for one in people:
             one.orders.recv()
         over.set()

@@ -39,6 +39,8 @@ SECONDS = {
 _QUIET_SHARE = 0.1
 _LASTING_ALONE = 2 / 3
 """From this part of the run on, no server process ends any more."""
+_LONGEST_GAP_SECONDS = 40.0
+"""Between the begins of two faults: at 70 % of capacity, a queue of ten seconds is gone in 23."""
 _JUMPS = (30.0, 120.0, 1800.0)
 
 
@@ -77,7 +79,9 @@ def draw(kinds: list[str], seconds: float, seed: int) -> list[Planned]:
     # Each kind comes at least once: half of the lasting ones wait for the last third.
     rng.shuffle(lasting)
     early = ending + lasting[: len(lasting) // 2]
-    gap = min(20.0, (turn - quiet) / len(early), (seconds - turn) / len(lasting[len(lasting) // 2 :]))
+    gap = min(
+        _LONGEST_GAP_SECONDS, (turn - quiet) / len(early), (seconds - turn) / (1 + len(lasting) - len(lasting) // 2)
+    )
     planned, at = list[Planned](), quiet
     waiting = list[str]()
     rng.shuffle(early)
@@ -92,5 +96,5 @@ def draw(kinds: list[str], seconds: float, seed: int) -> list[Planned]:
         kind = waiting.pop(0)
         size = rng.choice(_JUMPS) if kind.startswith("clock") else 0.0
         planned.append(Planned(at, kind, size))
-        at += gap * rng.uniform(0.8, 1.2)
+        at += gap * rng.uniform(0.8, 1.0)
     return planned
