@@ -12,7 +12,7 @@ from typing import Annotated
 
 import typer
 
-from tests.campaign.report import report
+from tests.campaign.report import placed, report
 from tests.campaign.running import run
 
 
@@ -29,6 +29,7 @@ def main(
     seed: Annotated[int | None, typer.Option(help="Of faults and deeds. [default: drawn, and printed]")] = None,
     page: Annotated[Path, typer.Option(help="Markdown goes here.")] = Path("build/campaign/page.md"),
     output: Annotated[Path, typer.Option("--json", help="JSON goes here.")] = Path("build/campaign/campaign.json"),
+    into: Annotated[Path | None, typer.Option(help="A document whose marked part the page replaces.")] = None,
     keep: Annotated[Path, typer.Option(help="Logs of the servers go here.")] = Path("build/campaign/logs"),
 ) -> None:
     """Run a campaign, print its page and write it."""
@@ -41,6 +42,8 @@ def main(
     written = report(campaigns)
     page.write_text(written)
     output.write_text(json.dumps([campaign.to_json() for campaign in campaigns]))
+    if into is not None:
+        into.write_text(placed(into.read_text(), written))
     print(written)  # noqa: T201 - this is what it is for
     raise typer.Exit(int(any(campaign.broken for campaign in campaigns)))
 

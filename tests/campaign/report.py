@@ -9,12 +9,26 @@ from collections.abc import Iterable
 from tests.campaign.figures import QUIET
 from tests.campaign.running import MOST_GROWTH_MB, SHARE, Campaign
 
+BEGIN, END = "<!-- begin: make campaign -->\n", "<!-- end: make campaign -->"
 _TEXTS = 12
 
 
 def report(campaigns: Iterable[Campaign]) -> str:
     """All of them under one head."""
     return "\n".join(_one(campaign) for campaign in campaigns)
+
+
+def placed(document: str, page: str) -> str:
+    """A document with the page between its two marks.
+
+    Raises:
+        ValueError: it has no such marks.
+    """
+    before, _, rest = document.partition(BEGIN)
+    _, end, after = rest.partition(END)
+    if not end:
+        raise ValueError(f"the document has no {BEGIN.strip()} and {END.strip()}")
+    return f"{before}{BEGIN}\n{page}\n{END}{after}"
 
 
 def _one(campaign: Campaign) -> str:

@@ -21,7 +21,7 @@ from tests.campaign import front_end
 from tests.campaign.figures import AFTER_SECONDS, QUIET, Deed, Sample, Struck, fault_of, noticed, plain, trends
 from tests.campaign.ledger import Account, Row, holds, losses, roots_at
 from tests.campaign.proxy import Proxy
-from tests.campaign.report import report
+from tests.campaign.report import BEGIN, END, placed, report
 from tests.campaign.running import MOST_GROWTH_MB, Campaign, _grown, _judged_deeds
 from tests.campaign.schedule import ENDING, LASTING, draw, possible
 
@@ -222,6 +222,16 @@ def test_the_page_says_what_is_in_the_books():
     assert "| enrols | 2 MATCH |" in page
     assert "seed 7, 2 cores, 25 GB" in page
     assert "- aa was lost" in report([a_campaign(broken=["aa was lost"])])
+
+
+def test_the_page_replaces_the_marked_part_of_a_document():
+    document = f"before\n{BEGIN}old\n{END}\nafter\n"
+    once = placed(document, "new")
+    assert once == f"before\n{BEGIN}\nnew\n{END}\nafter\n"
+    assert placed(once, "new") == once
+    with pytest.raises(ValueError, match="no <!-- begin"):
+        placed("no marks", "new")
+    assert BEGIN in (Path(__file__).parents[2] / "docs/reliability.md").read_text()
 
 
 # ---------------------------------------------------------------------- faults
