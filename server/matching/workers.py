@@ -51,12 +51,20 @@ class _Worker:
         """Runs `work` in the process. One that dies is replaced, and the work done once more: nothing had left it."""
         pool = self.pool
         try:
-            return await asyncio.get_running_loop().run_in_executor(pool, work, *arguments)
+            return await _submitted(pool, work, *arguments)
         except BrokenProcessPool:
             if self.pool is pool:  # the first to notice replaces it
                 self.pool, self.prepared = self._spawn(), 0
                 pool.shutdown(wait=False)
-        return await asyncio.get_running_loop().run_in_executor(self.pool, work, *arguments)
+        return await _submitted(self.pool, work, *arguments)
+
+
+def _submitted(pool: ProcessPoolExecutor, work: Callable[..., _T], *arguments: object) -> asyncio.Future[_T]:
+    future = asyncio.get_running_loop().run_in_executor(pool, work, *arguments)
+    # Now the process is there and has its own end of the pipe that results come through. With another one here, whoever
+    # reads would wait for ever for the rest of an answer in whose middle the process was killed.
+    pool._result_queue._writer.close()  # type: ignore[attr-defined] # noqa: SLF001 - the pool itself keeps it open
+    return future
 
 
 class MatchWorkers:

@@ -7,6 +7,7 @@ import os
 import signal
 import sqlite3
 import time
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import replace
 
 import grpc
@@ -36,6 +37,7 @@ from server.matching.serving import start_server
 from server.matching.workers import MatchWorkers
 from server.storage.limits import AttemptHistory
 from server.storage.sqlstorage import open_storage
+from tests import dying
 from tests.integration.hostile import a_grant, a_new_template, a_probe_message, an_enrolment_message
 from tests.running import (
     AUDIENCE,
@@ -520,6 +522,24 @@ def test_a_worker_that_dies_is_replaced_and_loses_no_call(tls, release, storage,
             kill_workers(workers)
             assert device.verify(a_face(OWNER)).decision is Decision.MATCH
         assert storage.history(wallet.key_id).attempts == 2
+    finally:
+        workers.close()
+
+
+def test_a_worker_that_dies_in_the_middle_of_its_answer_is_replaced_too(release):
+    """Nobody waits for the rest of it, neither a comparison nor the end of the server."""
+
+    async def die_and_go_on(workers):
+        async with asyncio.timeout(60):
+            await workers.start()
+            (worker,) = workers._workers
+            with pytest.raises(BrokenProcessPool, match="terminated abruptly"):
+                await worker.run(dying.in_the_middle_of_an_answer)  # twice: it is replaced, and its work done again
+            assert await worker.run(os.getpid) != os.getpid()
+
+    workers = MatchWorkers(1, parameters_for(release.code_length), timeout_seconds=60)
+    try:
+        asyncio.run(die_and_go_on(workers))
     finally:
         workers.close()
 
