@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import shutil
 import subprocess
 import threading
+import time
 from pathlib import Path
 from typing import Self
 
@@ -50,7 +50,10 @@ class Disk:
     def __exit__(self, *_: object) -> None:
         if self.is_mounted:
             self.thaw()
-            subprocess.run(["umount", self.path], check=True)
+            deadline = time.monotonic() + 30
+            while subprocess.run(["umount", self.path], capture_output=True, check=False).returncode != 0:
+                assert time.monotonic() < deadline, f"{self.path} is still in use"
+                time.sleep(0.2)
             self._image.unlink()
 
     def fill(self) -> None:
@@ -78,9 +81,3 @@ class Disk:
             if self._frozen:
                 subprocess.run(["fsfreeze", "-u", self.path], check=True)
                 self._frozen = False
-
-    @property
-    def free_megabytes(self) -> float:
-        with contextlib.suppress(OSError):
-            return shutil.disk_usage(self.path).free / _MB
-        return 0.0

@@ -122,7 +122,10 @@ def run(
             campaign.starts = {f"front end {one.number + 1}": one.starts for one in town.front_ends}
             own = {f"front end {one.number + 1} ended by itself": one.own_ends for one in town.front_ends}
             campaign.starts |= own | ({"PostgreSQL ended by itself": town.postgres.own_ends} if town.postgres else {})
-        campaign.broken += [f"process {pid} is left over" for pid in town.processes()]
+        campaign.broken += [f"a process is left over: {command}" for command in town.left_over]
+        campaign.broken += [
+            f"front end {one.number + 1} did not end, {one.hung} times" for one in town.front_ends if one.hung
+        ]
     campaign.broken += _grown(campaign.memory) + _judged_deeds(campaign.deeds)
     return campaign
 

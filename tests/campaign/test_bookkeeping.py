@@ -6,6 +6,7 @@ import dataclasses
 import hashlib
 import json
 import re
+import signal
 import socket
 import struct
 import subprocess
@@ -24,6 +25,7 @@ from tests.campaign.proxy import Proxy
 from tests.campaign.report import BEGIN, END, placed, report
 from tests.campaign.running import MOST_GROWTH_MB, Campaign, _grown, _judged_deeds
 from tests.campaign.schedule import ENDING, LASTING, draw, possible
+from tests.campaign.town import Town
 
 LEAVES = [b"entry %d" % n for n in range(13)]
 ALICE, BOB, CAROL = ("aa" * 32, "bb" * 32, "cc" * 32)
@@ -323,6 +325,20 @@ def ended(connection):
         return connection.recv(10) == b""
     except ConnectionResetError:
         return True
+
+
+def test_a_process_that_outlives_its_town_is_named_and_ended(tmp_path, monkeypatch):
+    town = Town(tmp_path, "sqlite", 1)
+    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE, env=town.environment) as process:
+        while process.pid not in town.processes():
+            pass  # its program is just being loaded
+        moments = iter([0.0, 1.0, 20.0])
+        monkeypatch.setattr("tests.campaign.town.time.monotonic", lambda: next(moments))
+        monkeypatch.setattr("tests.campaign.town.time.sleep", lambda _: None)
+        town._end_all()
+        assert process.wait() == -signal.SIGKILL
+    (command,) = town.left_over
+    assert "input()" in command
 
 
 def test_the_makefile_names_the_campaign():

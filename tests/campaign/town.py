@@ -29,6 +29,8 @@ from tests.running import write_release, write_rules
 
 _MARK = "INTAGLIO_CAMPAIGN"
 _PATIENCE_SECONDS = 90.0
+_ENDING_SECONDS = 45.0
+"""From SIGTERM on; a server gives calls ten seconds. One that takes longer is killed, which breaks a promise."""
 _ROOT = Path(__file__).resolve().parents[2]
 HONEST, STRANGERS = 4, 7
 """Certificates: people share some, and each kind of stranger has one."""
@@ -140,7 +142,7 @@ class FrontEnd:
         self.port: int | None = None
         self.process: subprocess.Popen[bytes] | None = None
         self.wanted = False
-        self.starts, self.own_ends = 0, 0
+        self.starts, self.own_ends, self.hung = 0, 0, 0
         self._lock = threading.RLock()
 
     def start(self) -> None:
@@ -189,7 +191,11 @@ class FrontEnd:
             begun = time.monotonic()
             if self.process is not None and self.process.poll() is None:
                 self.process.send_signal(signal.SIGTERM)
-                self.process.wait(60)
+                try:
+                    self.process.wait(_ENDING_SECONDS)
+                except subprocess.TimeoutExpired:
+                    self.hung += 1
+                    self.kill()
             return time.monotonic() - begun
 
     def workers(self) -> list[int]:
@@ -216,6 +222,7 @@ class Town:
         self.disk = Disk(folder, megabytes)
         self._open = contextlib.ExitStack()
         self.samples = list[Sample]()
+        self.left_over = list[str]()
         self._over = threading.Event()
 
     def __enter__(self) -> Self:
@@ -333,13 +340,14 @@ class Town:
         self._watching.join()
 
     def _end_all(self) -> None:
-        """Whatever is still there after a failure; after a good run it is nothing."""
-        for pid in self.processes():
+        """Notes what is still there though everything was told to end, and ends it."""
+        deadline = time.monotonic() + 10
+        while (there := self.processes()) and time.monotonic() < deadline:
+            time.sleep(0.1)
+        self.left_over = [_read(pid, "cmdline").replace(b"\0", b" ").decode(errors="replace")[:200] for pid in there]
+        for pid in there:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
-        deadline = time.monotonic() + 30
-        while self.processes() and time.monotonic() < deadline:
-            time.sleep(0.1)
 
 
 def _children(pid: int) -> list[int]:
