@@ -84,6 +84,7 @@ class MatchWorkers:
             raise UsageError("the matching service needs at least one worker")
         self._timeout_seconds = timeout_seconds
         self._filling: set[asyncio.Task[None]] = set()
+        self._is_closed = False
         self._workers = [_Worker(parameters) for _ in range(count)]
         self.metrics = metrics or Metrics()
         self.metrics.watch_workers(
@@ -124,6 +125,7 @@ class MatchWorkers:
 
     def close(self) -> None:
         """Ends the processes."""
+        self._is_closed = True
         for worker in self._workers:
             worker.pool.shutdown(wait=True, cancel_futures=True)
 
@@ -161,7 +163,7 @@ class MatchWorkers:
         worker.is_filling = True
         try:
             did_one = True
-            while did_one and not worker.queued:
+            while did_one and not worker.queued and not self._is_closed:
                 (did_one, worker.prepared), milliseconds = await worker.run(_timed, _fill_pool)
                 if did_one:
                     self.metrics.add("prepare", milliseconds)

@@ -544,6 +544,19 @@ def test_a_worker_that_dies_in_the_middle_of_its_answer_is_replaced_too(release)
         workers.close()
 
 
+def test_workers_that_are_closed_prepare_nothing_more_and_say_nothing(release):
+    """An error of a task that nobody waits for is a line among the events of the server."""
+
+    async def close_while_preparing():
+        workers = MatchWorkers(1, parameters_for(release.code_length), timeout_seconds=60)
+        await workers.start()
+        filling = list(workers._filling)
+        workers.close()
+        return len(filling), await asyncio.gather(*filling)
+
+    assert asyncio.run(close_while_preparing()) == (1, [None])
+
+
 def kill_workers(workers):
     for worker in workers._workers:
         for pid in list(worker.pool._processes):
