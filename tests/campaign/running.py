@@ -242,18 +242,10 @@ def _require_healthy(campaign: Campaign, town: Town) -> None:
 
 
 def _judge(campaign: Campaign, town: Town, people: list[_People], answers: list[dict[str, Any]], begun: float) -> None:
-    heads, accounts = set[tuple[int, str]](), list[Account]()
-    for one in people:
-        for kind, content in honest.read_events(one.out):
-            match kind:
-                case "deed" if content["ended"] >= begun:
-                    campaign.deeds.append(Deed(**content))
-                case "head":
-                    heads.add((content[0], content[1]))
-                case "wrong" | "lost":
-                    campaign.broken.append(f"{kind}: {' '.join(map(str, content))}")
-                case _:
-                    pass
+    events = [event for one in people for event in honest.read_events(one.out)]
+    campaign.deeds, heads, told = _sorted(events, begun)
+    campaign.broken += told
+    accounts = list[Account]()
     for answer in answers:
         accounts += [Account.from_json(fields) for fields in answer["accounts"]]
         campaign.broken += answer["problems"]
@@ -269,6 +261,14 @@ def _judge(campaign: Campaign, town: Town, people: list[_People], answers: list[
     reconciled = town.reconcile()
     if any(not line.startswith("0 ") for line in reconciled.splitlines()[:-1]):
         campaign.broken.append(f"database reconcile found something: {reconciled}")
+
+
+def _sorted(events: list[tuple[str, Any]], begun: float) -> tuple[list[Deed], set[tuple[int, str]], list[str]]:
+    """Deeds that ended since then, checkpoints that were believed, and promises that people saw broken at any time."""
+    deeds = [Deed(**content) for kind, content in events if kind == "deed" and content["ended"] >= begun]
+    heads = {(size, root) for size, root in (content for kind, content in events if kind == "head")}
+    broken = [f"{kind}: {' '.join(content)}" for kind, content in events if kind in ("wrong", "lost")]
+    return deeds, heads, broken
 
 
 def _judge_stored(campaign: Campaign, town: Town, accounts: list[Account], heads: set[tuple[int, str]]) -> list[str]:

@@ -11,19 +11,22 @@ import socket
 import struct
 import subprocess
 import sys
+import threading
 import time
 from collections import Counter
 from pathlib import Path
 
 import pytest
 
+from federation.onebit import Decision
 from federation.transparency import Frontier, inclusion_proof
 from tests.campaign import front_end
 from tests.campaign.figures import AFTER_SECONDS, QUIET, Deed, Sample, Struck, fault_of, noticed, plain, trends
+from tests.campaign.honest import Neighbourhood, read_events
 from tests.campaign.ledger import Account, Row, holds, losses, roots_at
 from tests.campaign.proxy import Proxy
 from tests.campaign.report import BEGIN, END, placed, report
-from tests.campaign.running import MOST_GROWTH_MB, Campaign, _grown, _judged_deeds
+from tests.campaign.running import MOST_GROWTH_MB, Campaign, _grown, _judged_deeds, _sorted
 from tests.campaign.schedule import ENDING, LASTING, draw, possible
 from tests.campaign.town import Town
 
@@ -130,6 +133,25 @@ def test_roots_are_those_of_the_log_s_own_tree():
         assert not holds(leaf, (position + 1) % 13, len(LEAVES), proof, root)
         assert not holds(leaf, position, len(LEAVES), proof[:-1], root)
         assert not holds(leaf, position, len(LEAVES), [*proof, bytes(32)], root)
+
+
+def test_what_people_write_down_comes_into_the_books(tmp_path):
+    """A stranger who is accepted, an enrolment that is refused, a checkpoint, deeds; and a torn last line."""
+    people = object.__new__(Neighbourhood)
+    path = tmp_path / "people.jsonl"
+    with path.open("a") as people._out:
+        people._lock, people._heads = threading.Lock(), set()
+        people._require(Decision.MATCH, Decision.MATCH, "verify")
+        people._require(Decision.MATCH, Decision.NON_MATCH, "impostor")
+        people._fact("lost", ["aa", "is refused"])
+        people._fact("head", (6, "00" * 32))
+        people._note(deed(1.0, 2.0))
+        people._note(deed(3.0, 4.0))
+        people._out.write('["deed", {"na')
+    deeds, seen, broken = _sorted(read_events(path), begun=3.0)
+    assert deeds == [deed(3.0, 4.0)]
+    assert seen == {(6, "00" * 32)}
+    assert broken == ["wrong: impostor match in the place of non-match", "lost: aa is refused"]
 
 
 # ---------------------------------------------------------------------- figures
