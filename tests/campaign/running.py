@@ -42,6 +42,8 @@ _WARM_UP_SECONDS = 5.0
 _CAPACITY_SECONDS = 12.0
 _SETTLED_SHARE = 0.75
 """Memory is looked at from this part of a run on; see `schedule.draw`."""
+_LAST_SECONDS = 15.0
+"""Before the end nothing is struck, so that it can be seen whether people recover."""
 _BREATH_SECONDS = 3.0
 """Between two faults at least, however long the first one took."""
 _PROVED = 200
@@ -166,7 +168,7 @@ def _run(campaign: Campaign, town: Town, seed: int, say: Callable[[str], None]) 
         faults = Faults(town, rushing, seed)
         for one in planned:
             time.sleep(max(_BREATH_SECONDS, begun + one.at - time.monotonic()))
-            if time.monotonic() > until - 2:
+            if time.monotonic() > until - _LAST_SECONDS:
                 break
             try:
                 campaign.faults.append(faults.strike(one))
