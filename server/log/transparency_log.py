@@ -29,7 +29,7 @@ from __future__ import annotations
 
 import secrets
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import lru_cache
@@ -42,7 +42,6 @@ from federation.transparency import (
     Growth,
     LoggedEntry,
     NodeReader,
-    NoteSignature,
     NoteSigner,
     Opening,
     PersonalEntry,
@@ -57,6 +56,9 @@ from federation.transparency import (
     verify_consistency,
 )
 from federation.transparency.entries import SALT_BYTES
+from federation.transparency.notes import SignedNote
+from federation.transparency.tree import Node
+from server.log.asking import Witnesses
 from server.log.fsck import require_whole
 from server.log.publishing import publish, read_published
 from server.log.storage import Addition, CheckpointExtender, CheckpointMaker, KeptOpening, LogStorage
@@ -88,15 +90,23 @@ class TransparencyLog:
         signer: plain note key; its name is the log's origin.
         clock: seconds since 1970.
         published: file of the latest checkpoint, for everybody to read; better on another disk than the database.
+        witnesses: that are asked for each checkpoint before it is handed out; stay the caller's.
 
     Raises:
         ProofError: the database is not the one that the last checkpoints were signed over.
     """
 
     def __init__(
-        self, storage: LogStorage, signer: NoteSigner, *, clock: Callable[[], int], published: Path | None = None
+        self,
+        storage: LogStorage,
+        signer: NoteSigner,
+        *,
+        clock: Callable[[], int],
+        published: Path | None = None,
+        witnesses: Witnesses | None = None,
     ) -> None:
         self._storage = storage
+        self._witnesses = witnesses
         self._signer = signer
         self._clock = clock
         self._published = published
@@ -113,7 +123,7 @@ class TransparencyLog:
         return self._signer.key
 
     def ping(self) -> None:
-        """Writes to the database, and publishes a checkpoint that is not older than a minute.
+        """Writes to the database, and publishes a checkpoint, and cosignatures, that are not older than a minute.
 
         Raises:
             ProofError: the log was put back or damaged; nothing more is signed.
@@ -121,6 +131,17 @@ class TransparencyLog:
         """
         self._storage.ping()
         self.sign(max_age_seconds=60)
+        if self._witnesses is not None:
+            self.keep(self.witnessed())
+
+    @property
+    def silent_witnesses(self) -> dict[str, str]:
+        """Those that did not cosign when they were asked last, by name, and why."""
+        return {} if self._witnesses is None else self._witnesses.silent
+
+    def nodes(self, wanted: Sequence[Node]) -> Mapping[Node, bytes]:
+        """Hashes of the stored tree, those of the nodes that exist."""
+        return self._storage.nodes(wanted)
 
     def append(self, additions: Sequence[Addition]) -> range:
         """Takes a batch through both steps.
@@ -177,45 +198,54 @@ class TransparencyLog:
             raise ProofError("the database lost its checkpoint while the log was open")
         return _parsed(stored)
 
-    def add_cosignature(self, line: str, witnesses: Sequence[VerifierKey]) -> SignedCheckpoint:
-        """Adds a witness's line to the checkpoint that it is about, and publishes that.
+    def witnessed(self) -> SignedCheckpoint:
+        """The last signed checkpoint, with the cosignatures that its witnesses give in time."""
+        newest = self.checkpoint()
+        return newest if self._witnesses is None else self._witnesses.cosign(newest, self)
+
+    def keep(self, cosigned: SignedCheckpoint) -> None:
+        """Stores and publishes the cosignatures of a checkpoint that `witnessed` gave, if it is still the last one.
 
         Raises:
-            MalformedMessageError: not a signature line.
-            ProofError: of no such witness, or about another checkpoint than the current one.
+            UnavailableError: the database or the file cannot be written now.
         """
-        signature = NoteSignature.from_line(line.removesuffix("\n"))
-        key = next((key for key in witnesses if key.has_signed(signature)), None)
-        if key is None:
-            raise ProofError("the cosignature is of no witness of this log")
+        if self._witnesses is None:
+            return
+        lines = [one for one in cosigned.note.signatures if any(key.has_signed(one) for key in self._witnesses.keys)]
+        own = self.key, self.key.as_cosigner()
 
-        def make(head: TreeHead, last: bytes | None, read: NodeReader) -> bytes:
-            current = self._next(head, last, read, None)
-            key.verify(current.note.text, signature)
-            return current.note.with_signature(signature).to_bytes()
+        def make(_head: TreeHead, last: bytes | None, _read: NodeReader) -> bytes:
+            if last is None or (current := _parsed(last)).note.text != cosigned.note.text:
+                return last or b""
+            kept = [one for one in current.note.signatures if any(key.has_signed(one) for key in own)]
+            signed = SignedCheckpoint(SignedNote(current.note.text, (*kept, *lines)))
+            if self._known is not None and self._known[0] == current:
+                self._known = signed, self._known[1]  # the log's own lines are the same
+            return signed.to_bytes()
 
-        return self._replace_checkpoint(make)
+        if lines:
+            self._replace_checkpoint(make)
 
-    def prove(self, position: int) -> LoggedEntry:
-        """An entry with its proof under the last checkpoint.
+    def prove(self, position: int, under: SignedCheckpoint | None = None) -> LoggedEntry:
+        """An entry with its proof under a checkpoint of this log, or else under the last one.
 
         Raises:
-            UsageError: no signed checkpoint covers that position.
+            UsageError: the checkpoint does not cover that position.
         """
-        checkpoint = self.checkpoint()
+        checkpoint = under or self.checkpoint()
         proof = inclusion_proof(position, checkpoint.head.size, self._storage.nodes)
         return LoggedEntry(self._storage.entries(position, position + 1)[0], position, proof, checkpoint)
 
-    def grow_from(self, old_size: int) -> Growth:
-        """The last checkpoint with the proof that it extends the tree of `old_size`, for a witness or a device.
+    def grow_from(self, old_size: int, to: SignedCheckpoint | None = None) -> Growth:
+        """A checkpoint of this log, or else the last one, with the proof that it extends the tree of `old_size`.
 
         Raises:
             UsageError: the log was never that large.
         """
-        checkpoint = self.checkpoint()
+        checkpoint = to or self.checkpoint()
         if not 0 <= old_size <= checkpoint.head.size:
             raise UsageError(f"the log has {checkpoint.head.size} entries, not {old_size}")
-        proof = self.consistency_proof(old_size, checkpoint.head.size) if old_size else ()
+        proof = consistency_proof(old_size, checkpoint.head.size, self._storage.nodes) if old_size else ()
         return Growth(old_size, proof, checkpoint)
 
     def consistency_proof(self, old_size: int, new_size: int) -> tuple[bytes, ...]:
