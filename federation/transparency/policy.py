@@ -48,6 +48,21 @@ class NamedWitness:
         if self.address is not None and not _is_address(self.address):
             raise UsageError("a witness has an address such as https://witness.example.org, with no ? and no #")
 
+    @classmethod
+    def from_text(cls, text: str) -> NamedWitness:
+        """Reads a verifier key and, after a space, perhaps an address.
+
+        Raises:
+            UsageError: not that.
+        """
+        key, *address = text.split() or [""]
+        if len(address) > 1:
+            raise UsageError("a witness has a key and perhaps an address")
+        try:
+            return cls(VerifierKey.from_text(key), address[0].rstrip("/") if address else None)
+        except MalformedMessageError as error:
+            raise UsageError(str(error)) from error
+
 
 @dataclass(frozen=True)
 class LogPolicy:
@@ -97,8 +112,8 @@ class LogPolicy:
                     continue
                 case ["log", key, *address] if len(address) <= 1:
                     logs.append(_key(key, number))
-                case ["witness", name, key, *address] if _is_new(name, witnesses, groups) and len(address) <= 1:
-                    witnesses[name] = _witness(_key(key, number), address, number)
+                case ["witness", name, *told] if told and _is_new(name, witnesses, groups):
+                    witnesses[name] = _witness(" ".join(told), number)
                 case ["group", name, count, *members] if _is_new(name, witnesses, groups):
                     groups[name] = (_count(count, members, number), tuple(members))
                     if not set(members) <= set(witnesses):
@@ -137,9 +152,9 @@ def _key(text: str, number: int) -> VerifierKey:
         raise UsageError(f"line {number}: {error}") from error
 
 
-def _witness(key: VerifierKey, address: list[str], number: int) -> NamedWitness:
+def _witness(text: str, number: int) -> NamedWitness:
     try:
-        return NamedWitness(key, address[0].rstrip("/") if address else None)
+        return NamedWitness.from_text(text)
     except UsageError as error:
         raise UsageError(f"line {number}: {error}") from error
 

@@ -122,9 +122,19 @@ class Witnesses:
         self._closing = False
 
     @property
-    def keys(self) -> list[VerifierKey]:
+    def names(self) -> list[str]:
         """Of those that are asked."""
-        return [asked.witness.key for asked in self._asked]
+        return [asked.witness.key.name for asked in self._asked]
+
+    def without_strangers(self, note: SignedNote) -> SignedNote:
+        """The note with the lines of the log and of the witnesses that its policy names now, one of each."""
+        keys = (
+            self._policy.log_key,
+            self._policy.log_key.as_cosigner(),
+            *(witness.key for witness in self._policy.witnesses),
+        )
+        lines = {key: signature for key in keys for signature in note.signatures if key.has_signed(signature)}
+        return SignedNote(note.text, tuple(lines.values()))
 
     @property
     def silent(self) -> dict[str, str]:
@@ -197,13 +207,13 @@ class Witnesses:
         }
 
     def _with_lines(self, checkpoint: SignedCheckpoint) -> SignedCheckpoint:
-        """The checkpoint with the log's own lines, and those that were asked for and verified here."""
-        note = checkpoint.note
-        own = (self._policy.log_key, self._policy.log_key.as_cosigner())
-        kept = tuple(one for one in note.signatures if any(key.has_signed(one) for key in own))
+        """The checkpoint with the lines that came and were verified here."""
+        note = self.without_strangers(checkpoint.note)
         with self._changed:
             lines = [asked.line for asked in self._asked if asked.line is not None and asked.line[0] == note.text]
-        return SignedCheckpoint(SignedNote(note.text, (*kept, *(signature for *_, signature in lines))))
+        for *_, signature in lines:
+            note = note.with_signature(signature)
+        return SignedCheckpoint(note)
 
     # ------------------------------------------------------------------ in a witness's thread
 

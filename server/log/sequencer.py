@@ -147,14 +147,14 @@ class Sequencer:
                     waiting.answer.set_exception(answer)
                 else:
                     waiting.answer.set_result(answer)
-        if cosigned is not None:
+        if cosigned is not None and self.log.witness_names:
             with suppress(IntaglioError):  # the next batch meets the same error, and somebody who can be told of it
                 await asyncio.get_running_loop().run_in_executor(self._thread, self.log.keep, cosigned)
 
     def _append(self, batch: list[_Waiting]) -> tuple[list[Any], SignedCheckpoint]:
         """Runs on the log's thread. Whose reading fails gets the error in the place of an answer."""
-        start = self.log.append([addition for waiting in batch for addition in waiting.additions]).start
-        checkpoint, answers = self.log.witnessed(), list[Any]()
+        appended, signed = self.log.append_and_sign([one for waiting in batch for one in waiting.additions])
+        start, checkpoint, answers = appended.start, self.log.witnessed(signed), list[Any]()
         with self.log.snapshot():
             for waiting in batch:
                 positions = range(start, start + len(waiting.additions))

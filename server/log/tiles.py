@@ -18,7 +18,15 @@ from pathlib import Path
 
 from federation.errors import MalformedMessageError, ProofError, UnavailableError
 from federation.transparency import Frontier, SignedCheckpoint
-from federation.transparency.tiles import CHECKPOINT_FILE, ENTRIES, TILE_WIDTH, Tile, bundle_to_bytes, nodes_from_tiles, tiles_of
+from federation.transparency.tiles import (
+    CHECKPOINT_FILE,
+    ENTRIES,
+    TILE_WIDTH,
+    Tile,
+    bundle_to_bytes,
+    nodes_from_tiles,
+    tiles_of,
+)
 from server.files import PUBLIC, sync_directory, write_durably
 from server.log.publishing import read_published
 from server.log.transparency_log import TransparencyLog
@@ -100,7 +108,9 @@ def _require_tree(folder: Path, checkpoint: SignedCheckpoint) -> None:
     except MalformedMessageError as error:
         raise ProofError(f"{folder}: {error}") from error
     except FileNotFoundError as error:
-        raise ProofError(f"{error.filename} is missing, and a tile never goes; write the log into a new folder") from error
+        raise ProofError(
+            f"{error.filename} is missing, and a tile never goes; write the log into a new folder"
+        ) from error
     raise ProofError(f"the tiles in {folder} do not give the signed root; write the log into a new folder")
 
 

@@ -56,7 +56,6 @@ from federation.transparency import (
     verify_consistency,
 )
 from federation.transparency.entries import SALT_BYTES
-from federation.transparency.notes import SignedNote
 from federation.transparency.tree import Node
 from server.log.asking import Witnesses
 from server.log.fsck import require_whole
@@ -135,6 +134,11 @@ class TransparencyLog:
             self.keep(self.witnessed())
 
     @property
+    def witness_names(self) -> list[str]:
+        """Of those that are asked."""
+        return [] if self._witnesses is None else self._witnesses.names
+
+    @property
     def silent_witnesses(self) -> dict[str, str]:
         """Those that did not cosign when they were asked last, by name, and why."""
         return {} if self._witnesses is None else self._witnesses.silent
@@ -144,10 +148,14 @@ class TransparencyLog:
         return self._storage.nodes(wanted)
 
     def append(self, additions: Sequence[Addition]) -> range:
+        """As `append_and_sign`. Returns the positions."""
+        return self.append_and_sign(additions)[0]
+
+    def append_and_sign(self, additions: Sequence[Addition]) -> tuple[range, SignedCheckpoint]:
         """Takes a batch through both steps.
 
         Returns:
-            The positions.
+            The positions, and the checkpoint that covers them.
 
         Raises:
             ProofError: the stored tree is damaged or a fork; nothing more is signed.
@@ -156,7 +164,7 @@ class TransparencyLog:
         made = list[SignedCheckpoint]()
         positions = self._storage.append(additions, self._extender(made))  # step 1
         self._show(made[-1])  # step 2
-        return positions
+        return positions, made[-1]
 
     def snapshot(self) -> AbstractContextManager[None]:
         """Within it, everything that this thread reads is of one moment, and of one transaction."""
@@ -198,10 +206,14 @@ class TransparencyLog:
             raise ProofError("the database lost its checkpoint while the log was open")
         return _parsed(stored)
 
-    def witnessed(self) -> SignedCheckpoint:
-        """The last signed checkpoint, with the cosignatures that its witnesses give in time."""
-        newest = self.checkpoint()
-        return newest if self._witnesses is None else self._witnesses.cosign(newest, self)
+    def witnessed(self, checkpoint: SignedCheckpoint | None = None) -> SignedCheckpoint:
+        """A checkpoint of this log, or else the last one, with the cosignatures that its witnesses give in time.
+
+        Returns:
+            That, or a newer one: where another front end went on, its witnesses know a larger tree already.
+        """
+        known = checkpoint or self.checkpoint()
+        return known if self._witnesses is None else self._witnesses.cosign(known, self)
 
     def keep(self, cosigned: SignedCheckpoint) -> None:
         """Stores and publishes the cosignatures of a checkpoint that `witnessed` gave, if it is still the last one.
@@ -209,21 +221,22 @@ class TransparencyLog:
         Raises:
             UnavailableError: the database or the file cannot be written now.
         """
-        if self._witnesses is None:
+        witnesses = self._witnesses
+        if witnesses is None:
             return
-        lines = [one for one in cosigned.note.signatures if any(key.has_signed(one) for key in self._witnesses.keys)]
-        own = self.key, self.key.as_cosigner()
 
         def make(_head: TreeHead, last: bytes | None, _read: NodeReader) -> bytes:
             if last is None or (current := _parsed(last)).note.text != cosigned.note.text:
                 return last or b""
-            kept = [one for one in current.note.signatures if any(key.has_signed(one) for key in own)]
-            signed = SignedCheckpoint(SignedNote(current.note.text, (*kept, *lines)))
+            note = witnesses.without_strangers(current.note)
+            for line in cosigned.note.signatures:
+                note = note if line.name == self.key.name else note.with_signature(line)
+            signed = SignedCheckpoint(note)
             if self._known is not None and self._known[0] == current:
                 self._known = signed, self._known[1]  # the log's own lines are the same
             return signed.to_bytes()
 
-        if lines:
+        if any(line.name != self.key.name for line in cosigned.note.signatures):
             self._replace_checkpoint(make)
 
     def prove(self, position: int, under: SignedCheckpoint | None = None) -> LoggedEntry:

@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import json
+import os
+import time
 from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Final
 
 import structlog
@@ -14,9 +19,11 @@ from starlette.routing import Route
 
 from federation.errors import IntaglioError
 from federation.transparency.proofs import MAX_GROWTH_BYTES
-from server.listening import read_body
+from server.files import write_durably
+from server.listening import page_server, read_body
 from server.log.witness import Answer, Witness
-from server.visitors.door import network_of
+from server.visitors.door import network_of, opened_door
+from server.visitors.entrance import IN_ALL, serve_at, welcome_at
 from server.visitors.peers import PeerRate, PeerRates
 
 RATE: Final = PeerRate()
@@ -40,43 +47,67 @@ def witness_app(
         clock: seconds since 1970.
         rate: requests of one address.
     """
-    rates = PeerRates(rate)
+    site = _Site(witness, welcome, clock, PeerRates(rate))
+    return Starlette(
+        routes=[
+            Route("/add-checkpoint", site.add_checkpoint, methods=["POST"]),
+            Route("/{origin}/checkpoint", site.checkpoint, methods=["GET"]),
+        ]
+    )
 
-    async def guarded(request: Request, answer: Callable[[], Answer]) -> Response:
-        try:
-            made = await asyncio.to_thread(answer)
-        except IntaglioError as error:  # of this witness's own files: no detail for strangers
-            log.error("failed", error=type(error).__name__, reason=str(error))  # noqa: TRY400 - the traceback says no more
-            return PlainTextResponse("this witness cannot answer now\n", 503)
-        except OSError as error:
-            log.error("failed", error=type(error).__name__, reason=error.strerror or "")  # noqa: TRY400 - as above
-            return PlainTextResponse("this witness cannot answer now\n", 503)
-        log.info("answered", path=request.url.path, status=made.status)
-        return Response(made.body, made.status, media_type=made.media_type)
 
-    def turned_away(request: Request) -> Response | None:
-        welcome(request)
-        wait = rates.wait_of(network_of(request.client.host).encode()) if request.client else 0.0
-        if not wait:
-            return None
-        return PlainTextResponse("too many requests\n", 429, headers={"retry-after": str(max(1, round(wait)))})
+@dataclass(frozen=True)
+class _Site:
+    witness: Witness
+    welcome: Callable[[Request], None]
+    clock: Callable[[], int]
+    rates: PeerRates
 
-    async def add_checkpoint(request: Request) -> Response:
-        if (refused := turned_away(request)) is not None:
+    async def add_checkpoint(self, request: Request) -> Response:
+        if (refused := self._turned_away(request)) is not None:
             return refused
         body = await read_body(request, MAX_GROWTH_BYTES)
         if body is None:
             return PlainTextResponse(f"a request has at most {MAX_GROWTH_BYTES} bytes\n", 400)
-        return await guarded(request, lambda: witness.add_checkpoint(body, now=clock()))
+        return await self._answered(request, lambda: self.witness.add_checkpoint(body, now=self.clock()))
 
-    async def checkpoint(request: Request) -> Response:
-        if (refused := turned_away(request)) is not None:
+    async def checkpoint(self, request: Request) -> Response:
+        if (refused := self._turned_away(request)) is not None:
             return refused
-        return await guarded(request, lambda: witness.checkpoint(request.path_params["origin"]))
+        return await self._answered(request, lambda: self.witness.checkpoint(request.path_params["origin"]))
 
-    return Starlette(
-        routes=[
-            Route("/add-checkpoint", add_checkpoint, methods=["POST"]),
-            Route("/{origin}/checkpoint", checkpoint, methods=["GET"]),
-        ]
-    )
+    def _turned_away(self, request: Request) -> Response | None:
+        self.welcome(request)
+        wait = self.rates.wait_of(network_of(request.client.host).encode()) if request.client else 0.0
+        if not wait:
+            return None
+        return PlainTextResponse("too many requests\n", 429, headers={"retry-after": str(max(1, round(wait)))})
+
+    async def _answered(self, request: Request, answer: Callable[[], Answer]) -> Response:
+        try:
+            made = await asyncio.to_thread(answer)
+        except (IntaglioError, OSError) as error:  # of this witness's own files: no detail for strangers
+            log.error("failed", error=type(error).__name__, reason=str(error))  # noqa: TRY400 - the traceback says no more
+            return PlainTextResponse("this witness cannot answer now\n", 503)
+        log.info("answered", path=request.url.path, status=made.status)
+        return Response(made.body, made.status, media_type=made.media_type)
+
+
+def serve_witness(
+    witness: Witness, *, host: str, port: int, rate: PeerRate = RATE, ready_file: Path | None = None
+) -> None:
+    """Serves until SIGTERM or Ctrl-C.
+
+    Raises:
+        UsageError: the port is taken.
+    """
+    with opened_door(host, port, in_all=IN_ALL) as door:
+        app = witness_app(witness, welcome_at(door), clock=lambda: int(time.time()), rate=rate)
+        told = {"port": door.getsockname()[1], "pid": os.getpid()}
+        if ready_file:
+            write_durably(ready_file, json.dumps(told).encode() + b"\n")
+        try:
+            asyncio.run(serve_at(door, page_server(app, host=host, port=port)))
+        finally:
+            if ready_file:
+                ready_file.unlink(missing_ok=True)

@@ -28,9 +28,9 @@ from server.dashboard.cli import organisation_command
 from server.listening import page_server
 from server.rules.cli import read_bundle
 from server.visitors.door import opened_door
+from server.visitors.entrance import IN_ALL, serve_at, welcome_at
 from server.visitors.peers import PeerRate
 from server.web.bridge import AddressLimits, Site, bridge_app, matching_channel, matching_upstream
-from server.visitors.entrance import IN_ALL, serve_at, welcome_at
 
 web_commands = Commands(help="The person's device as a page, and the organisation's page.")
 web_commands.command("organisation")(organisation_command)
