@@ -34,6 +34,8 @@ TilesAt = Callable[[str, int], bytes | None]
 """Reads a file of so many bytes at most by its path below the log; None when there is none."""
 
 _SECONDS = 30.0
+_ZIPPED = 16 * 1024
+"""Hashes do not get shorter by compression: headers, and five bytes for each block of 16 kB."""
 
 
 def tiles_at(place: str) -> TilesAt:
@@ -121,8 +123,9 @@ def _at_address(address: str) -> TilesAt:
                 return None
             if answer.status != 200:  # noqa: PLR2004 - HTTP's OK
                 raise PeerError(f"{address}/{path} is answered with status {answer.status}")
-            data = _short(answer.read(most + 1), path, most)
-            return _unzipped(data, path, most) if answer.getheader("content-encoding") == "gzip" else data
+            if answer.getheader("content-encoding") != "gzip":
+                return _short(answer.read(most + 1), path, most)
+            return _unzipped(_short(answer.read(most + _ZIPPED + 1), path, most + _ZIPPED), path, most)
         except (OSError, http.client.HTTPException) as error:
             raise UnavailableError(f"{address}/{path} cannot be read now: {type(error).__name__}") from error
         finally:

@@ -90,7 +90,7 @@ class _Site:
             log.error("failed", error=type(error).__name__, reason=str(error))  # noqa: TRY400 - the traceback says no more
             return PlainTextResponse("this witness cannot answer now\n", 503)
         log.info("answered", path=request.url.path, status=made.status)
-        return Response(made.body, made.status, media_type=made.media_type)
+        return Response(made.body, made.status, headers={"content-type": made.media_type})
 
 
 def serve_witness(
