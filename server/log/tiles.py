@@ -68,6 +68,7 @@ def _write(log: TransparencyLog, folder: Path) -> SignedCheckpoint:
     new = list(tiles_of(checkpoint.head.size, since=since))
     for tile in new:
         _write_tile(log, folder, tile)
+    _sync_names(folder, new)
     _require_tree(folder, checkpoint)
     # A crash before this line leaves the log as it was shown before, and files that nobody asks for yet.
     write_durably(shown, checkpoint.to_bytes(), mode=PUBLIC)
@@ -91,8 +92,14 @@ def _write_tile(log: TransparencyLog, folder: Path, tile: Tile) -> None:
         if path.read_bytes() != data:
             raise ProofError(f"{path} is not what the log has there, and a tile never changes; see what happened to it")
         return
-    _make_folder(path.parent)
+    path.parent.mkdir(parents=True, exist_ok=True)
     write_durably(path, data, mode=PUBLIC)
+
+
+def _sync_names(folder: Path, tiles: list[Tile]) -> None:
+    """Makes every name on the way to the tiles durable, those too that a run left which died before it came to that."""
+    for above in {above for tile in tiles for above in (folder / tile.path).parents if above.is_relative_to(folder)}:
+        sync_directory(above)
 
 
 def _require_tree(folder: Path, checkpoint: SignedCheckpoint) -> None:
