@@ -14,7 +14,6 @@ import typer
 from federation.commandline.commands import Commands
 from federation.errors import MalformedMessageError, UsageError
 from federation.transparency import KeyKind, LogPolicy, NoteSigner, VerifierKey
-from federation.transparency.policy import NamedWitness
 from federation.transparency.tiles import CHECKPOINT_FILE
 from server.files import write_new
 from server.log.asking import Witnesses
@@ -56,30 +55,21 @@ def log_keygen(
 def log_init(
     directory: Annotated[Path, typer.Argument(help="A new folder for key, policy, database and checkpoint.")],
     origin: Annotated[str, typer.Argument(help="Name of the log for ever, such as example.org/intaglio.")],
-    witness: Annotated[
-        list[str] | None,
-        typer.Option(help="Verifier key of a witness and, after a space, the address where it is asked; repeatable."),
-    ] = None,
-    quorum: Annotated[
-        int | None, typer.Option(min=0, help="How many of them a device waits for.", show_default="all")
-    ] = None,
 ) -> None:
     """Make what a matching server needs for its log, and the policy file that devices and monitors need.
 
+    The policy names no witnesses yet: add them to the file, with the addresses where they are asked, before devices get it.
+
     Needs: nothing. Writes: DIRECTORY.
 
-    Example: intaglio-server log init log example.org/log --witness
-    "witness.example.org/one+5af9c8e1+BIJ... https://witness.example.org"
+    Example: intaglio-server log init log example.org/log
     """
-    named = tuple(map(NamedWitness.from_text, witness or []))
     try:
         directory.mkdir(mode=0o700)
     except OSError as error:
         raise UsageError(f"cannot make {directory}: {error.strerror}; name a new folder") from error
     log_keygen(origin, directory / LOG_KEY_FILE)
-    keys = tuple(one.key for one in named)
-    own = _read_signer(directory / LOG_KEY_FILE).key
-    policy = LogPolicy(own, named, keys, len(keys) if quorum is None else quorum)
+    policy = LogPolicy(_read_signer(directory / LOG_KEY_FILE).key)
     publish_file(directory / LOG_POLICY_FILE, policy.to_text().encode())
 
 
