@@ -58,7 +58,8 @@ def log_init(
 ) -> None:
     """Make what a matching server needs for its log, and the policy file that devices and monitors need.
 
-    The policy names no witnesses yet: add them to the file, with the addresses where they are asked, before devices get it.
+    The policy names no witnesses yet: add them to the file, with the addresses where they are asked, before anybody
+    gets it.
 
     Needs: nothing. Writes: DIRECTORY.
 
