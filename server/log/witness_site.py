@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import signal
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -101,6 +102,8 @@ def serve_witness(
     Raises:
         UsageError: the port is taken.
     """
+    # uvicorn raises the signal that ended it once more, when it has ended: this lets what comes after it happen.
+    signal.signal(signal.SIGTERM, lambda *_: None)
     with opened_door(host, port, in_all=IN_ALL) as door:
         app = witness_app(witness, welcome_at(door), clock=lambda: int(time.time()), rate=rate)
         told = {"port": door.getsockname()[1], "pid": os.getpid()}

@@ -155,9 +155,10 @@ def test_an_idle_connection_that_the_witness_closed_costs_nothing(site):
 def test_with_no_quorum_nobody_waits(site):
     gate = threading.Event()
     answer = site.honest()
-    listener = site.witness(lambda body: (gate.wait(LONG), answer(body))[1])
+    listener = site.witness(lambda body: (gate.wait(10 * LONG), answer(body))[1])
     log = site.log(listener, threshold=0)
     assert signers(appended(log)) == set()
+    assert log.silent_witnesses == {}  # whom a round had waited for in vain would be there
     gate.set()
 
 
@@ -166,9 +167,10 @@ def test_enough_of_them_are_enough_and_the_late_line_is_there_next_time(site):
     gate = threading.Event()
     late = site.honest(2)
     listeners = [site.witness(site.honest(0)), site.witness(site.honest(1))]
-    listeners.append(site.witness(lambda body: (gate.wait(LONG), late(body))[1]))
+    listeners.append(site.witness(lambda body: (gate.wait(10 * LONG), late(body))[1]))
     log = site.log(*listeners, threshold=2)
     assert signers(appended(log)) == set(KEYS[:2])
+    assert log.silent_witnesses == {}  # as above
     gate.set()
     deadline = time.monotonic() + LONG
     while signers(log.witnessed()) != set(KEYS) and time.monotonic() < deadline:
@@ -188,6 +190,19 @@ def test_two_lines_of_one_witness_count_once(site):
     assert signers(cosigned) == {KEYS[0]}
     with pytest.raises(ProofError, match="1 witnesses signed"):
         LogTrust(SIGNER.key, tuple(KEYS[:2]), threshold=2).check(cosigned, now=NOW)
+
+
+def test_lines_of_keys_that_nobody_named_are_ignored_wherever_they_stand(site):
+    answer = site.honest()
+
+    def among_strangers(body):
+        line = answer(body).partition(b"\r\n\r\n")[2]
+        stranger = a_line(WITNESSES[2], "something else\n")
+        return response(200, stranger + line + stranger)
+
+    cosigned = appended(site.log(site.witness(among_strangers)))
+    assert {line.name for line in cosigned.note.signatures} == {SIGNER.key.name, KEYS[0].name}
+    assert signers(cosigned) == {KEYS[0]}
 
 
 def test_a_log_that_cannot_ask_as_many_as_its_devices_wait_for_does_not_start(site):
