@@ -326,6 +326,9 @@ def test_an_honest_witness_does_not_cosign_a_log_that_was_put_back(site, tmp_pat
     forked = site.log(listener)
     for number in range(10, 15):
         assert signers(appended(forked, number)) == set()
+    deadline = time.monotonic() + LONG  # who is silent is asked, and not waited for
+    while "status 422" not in forked.silent_witnesses[KEYS[0].name] and time.monotonic() < deadline:
+        assert signers(forked.witnessed()) == set()
     assert "status 422" in forked.silent_witnesses[KEYS[0].name]
 
 
