@@ -219,14 +219,16 @@ def _measure(coming: list[tuple[int, Device, int]], begin_at: float) -> Measured
 # ---------------------------------------------------------------------- the measurement
 
 
-def measure(stored: int, verifications: int, console: Console) -> tuple[list[Run], dict[str, float]]:
+def measure(
+    stored: int, verifications: int, console: Console, *, witnesses: int = 0
+) -> tuple[list[Run], dict[str, float]]:
     """Every number of people at once, in both ways, against one server. Also medians of the server's stages in ms."""
     runs = list[Run]()
     with tempfile.TemporaryDirectory() as name:
         folder, most = Path(name), max(_PEOPLE_AT_ONCE)
         people = [[number + 10_000 * n for n in range(1 + _come_once(number, verifications))] for number in range(most)]
         write_templates(folder / "templates.sqlite", stored - sum(map(len, people)), write_release(folder).release)
-        with matching_server(folder) as server:
+        with matching_server(folder, witnesses=witnesses) as server:
             pools = [multiprocessing.get_context("spawn").Pool(1) for _ in range(most)]
             enrolling = [
                 pool.apply_async(enrol, (theirs, server, folder / BUNDLE))
@@ -306,13 +308,14 @@ def _children(process: int) -> list[int]:
 def main(
     verifications: Annotated[int, typer.Option(min=8, max=300, help="In each run, all people together.")] = 240,
     stored: Annotated[list[int] | None, typer.Option(help="Templates; repeatable. [default: 1000, 100000]")] = None,
+    witnesses: Annotated[int, typer.Option(min=0, help="Of the log, on this machine; devices wait for all.")] = 0,
     output: Annotated[Path, typer.Option(help="JSON goes here.")] = Path("build/load.json"),
 ) -> None:
     """Measure throughput and waiting, print a table and write JSON."""
     console = Console(width=_WIDTH)
     runs, stages = list[Run](), {}
     for count in stored or [1_000, 100_000]:
-        measured, stages[str(count)] = measure(count, verifications, console)
+        measured, stages[str(count)] = measure(count, verifications, console, witnesses=witnesses)
         runs += measured
     waiting = ("a second", "median ms", "p99 ms", "device ms")
     table = Table("templates", "come", "people", *waiting, "CPU: front end", "match", "device", "load before")

@@ -19,9 +19,9 @@ from pathlib import Path
 
 import sqlalchemy as sa
 
-from client.log.witness import CheckpointFiles, Witness
 from server.log.storage import open_log_storage
 from server.log.transparency_log import TransparencyLog
+from server.log.witness import CheckpointFiles, Witness
 from server.sql import Mode, Transaction
 from tests.postgres import a_database
 from tests.server.matching.office import (
@@ -97,13 +97,13 @@ def append_and_erase(folder: Path, tell) -> None:
 
 
 def prepare_witness(folder: Path) -> None:
-    witness_in(folder).cosign(MemoryLog().growth(0, 4), now=NOW)
+    witness_in(folder).add_checkpoint(MemoryLog().growth(0, 4).to_bytes(), now=NOW)
 
 
 def cosign(folder: Path, tell) -> None:
     for old, new in [(4, 6), (6, 9)]:
-        witness_in(folder).cosign(MemoryLog().growth(old, new), now=NOW)
-        tell(f"cosigned {new}")
+        answer = witness_in(folder).add_checkpoint(MemoryLog().growth(old, new).to_bytes(), now=NOW)
+        tell(f"cosigned {new}" if answer.status == 200 else "refused 999")
 
 
 def witness_in(folder: Path) -> Witness:

@@ -164,6 +164,8 @@ def check_growth(last: SignedCheckpoint, growth: Growth) -> None:
     if new.size < old.size:
         raise ProofError(f"the log was rolled back from {old.size} to {new.size} entries")
     if old.size == 0:
+        if growth.proof:
+            raise ProofError("there is no proof from an empty tree; nothing is believed")
         return
     if growth.old_size != old.size:
         raise ProofError(f"the proof begins at {growth.old_size} entries; {old.size} are remembered")

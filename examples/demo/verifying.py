@@ -10,7 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -35,6 +35,8 @@ from federation.recognition.profiles import PROBE, REFERENCE
 from federation.release.bundle import Bundle, require_servable
 from federation.release.manifest import ReleaseTrust
 from federation.rules.rulebook import Rulebook
+from federation.transparency import LogPolicy, VerifierKey
+from federation.transparency.policy import NamedWitness
 
 GENUINE_PER_PERSON = 3
 IMPOSTORS_PER_PERSON = 2
@@ -222,42 +224,73 @@ class Server:
 
 
 @contextmanager
-def matching_server(folder: Path) -> Iterator[Server]:
+def matching_server(folder: Path, *, witnesses: int = 1, batch_seconds: float = 0.0) -> Iterator[Server]:
     """Runs `intaglio-server` as its own process on loopback, for the bundle in `folder`. Stops it at the end.
+
+    Args:
+        folder: of bundle and trust.
+        witnesses: of the log, each a process of its own; every device waits for all of them.
+        batch_seconds: from one batch of the log to the next, at least.
 
     Raises:
         UnavailableError: it did not start; its log in `folder` says why.
     """
-    tls, ready, log = folder / "tls", folder / "ready.json", folder / "server.log"
-    subprocess.run([_command(), "pki", "init", str(tls), "--json"], check=True, capture_output=True)  # noqa: S603 - ours
+    tls = folder / "tls"
+    _run("pki", "init", tls, "--json")
     terms, rules = folder / "terms.json", folder / "rules" / "rules.jsonl"
     terms.write_text(json.dumps(asdict(TERMS)))
-    made_of = ["--terms", str(terms), "--release", str(folder / BUNDLE), "--deployment", DEPLOYMENT]
-    subprocess.run([_command(), "rules", "init", str(rules.parent), *made_of], check=True, capture_output=True)  # noqa: S603 - ours
-    subprocess.run([_command(), "log", "init", str(folder / "log"), _LOG], check=True, capture_output=True)  # noqa: S603 - ours
-    options = {"release": BUNDLE, "release-trust": TRUST, "log": "log"}
-    options |= {"database": "templates.sqlite", "stats": "server-times.json"}
-    arguments = [part for name, file in options.items() for part in (f"--{name}", str(folder / file))]
-    arguments += ["--rules", str(rules), "--deployment", DEPLOYMENT]
+    _run("rules", "init", rules.parent, "--terms", terms, "--release", folder / BUNDLE, "--deployment", DEPLOYMENT)
+    with ExitStack() as running:
+        log_key = VerifierKey.from_text(_run("log", "init", folder / "log", _LOG).strip())
+        named = tuple(_witness(folder, log_key, number, running) for number in range(witnesses))
+        policy = LogPolicy(log_key, named, tuple(one.key for one in named), threshold=witnesses)
+        (folder / "log" / "policy").write_text(policy.to_text())
+        options = {"release": BUNDLE, "release-trust": TRUST, "log": "log", "tls": "tls"}
+        options |= {"database": "templates.sqlite", "stats": "server-times.json", "rules": "rules/rules.jsonl"}
+        arguments = [part for name, file in options.items() for part in (f"--{name}", folder / file)]
+        arguments += ["--deployment", DEPLOYMENT, "--port", "0", "--batch-seconds", str(batch_seconds)]
+        process, port = _started(running, folder / "server", "matching", "start", *arguments)
+        yield Server(f"localhost:{port}", tls, rules, folder / "log" / "policy", process.pid)
+
+
+def _witness(folder: Path, log_key: VerifierKey, number: int, running: ExitStack) -> NamedWitness:
+    """Starts a witness of the log."""
+    key, state = folder / f"witness{number}.key", folder / f"seen{number}"
+    own = VerifierKey.from_text(_run("log", "witness-keygen", f"witness{number}.example.org/demo", key).strip())
+    arguments = ["--key", log_key.to_text(), "--signing-key", key, "--state", state, "--port", "0"]
+    _, port = _started(running, folder / f"witness{number}", "log", "serve-witness", *arguments)
+    return NamedWitness(own, f"http://127.0.0.1:{port}")
+
+
+def _started(running: ExitStack, path: Path, *arguments: Path | str) -> tuple[subprocess.Popen[bytes], int]:
+    """Starts a command that listens, and stops it with `running`. The process and its port."""
+    ready, log = path.with_suffix(".json"), path.with_suffix(".log")
     with log.open("wb") as output:
         process = subprocess.Popen(  # noqa: S603 - our own program, no shell
-            [_command(), "matching", "start", "--tls", str(tls), "--port", "0", "--ready-file", str(ready), *arguments],
+            [_command(), *map(str, arguments), "--ready-file", str(ready)],
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=subprocess.STDOUT,
             env={**os.environ, "OMP_NUM_THREADS": "1"},
         )
-    try:
-        deadline = time.monotonic() + _START_SECONDS
-        while not ready.is_file():
-            if process.poll() is not None or time.monotonic() > deadline:
-                raise UnavailableError(f"the matching server did not start; read {log}")
-            time.sleep(0.05)
-        port = json.loads(ready.read_text())["port"]
-        yield Server(f"localhost:{port}", tls, rules, folder / "log" / "policy", process.pid)
-    finally:
+
+    def stop() -> None:
         process.send_signal(signal.SIGTERM)
         process.wait(_STOP_SECONDS)
+
+    running.callback(stop)
+    deadline = time.monotonic() + _START_SECONDS
+    while not ready.is_file():
+        if process.poll() is not None or time.monotonic() > deadline:
+            raise UnavailableError(f"`intaglio-server {' '.join(map(str, arguments[:2]))}` did not start; read {log}")
+        time.sleep(0.05)
+    return process, int(json.loads(ready.read_text())["port"])
+
+
+def _run(*arguments: Path | str) -> str:
+    """Runs a command to its end. Gives what it printed."""
+    command = [_command(), *map(str, arguments)]
+    return subprocess.run(command, check=True, capture_output=True, text=True).stdout  # noqa: S603 - ours
 
 
 def _command() -> str:

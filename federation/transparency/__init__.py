@@ -1,7 +1,8 @@
 """The transparency log: what all parties must agree on. No sockets, files, clock or randomness.
 
-`tree` is the mathematics of RFC 6962, `notes` and `proofs` are the text formats of C2SP, `entries` is what this project
-writes into its log. Whoever writes, signs or watches the log calls it: server, device, witness, auditor.
+`tree` is the mathematics of RFC 6962; `notes`, `proofs`, `tiles` and `policy` are the formats of C2SP; `entries` is
+what this project writes into its log. Whoever writes, signs or watches the log calls it: server, device, witness,
+auditor.
 """
 
 from federation.transparency.entries import (
@@ -23,6 +24,7 @@ from federation.transparency.notes import (
     SignedCheckpoint,
     VerifierKey,
 )
+from federation.transparency.policy import LogPolicy
 from federation.transparency.proofs import Growth, LoggedEntry
 from federation.transparency.tree import (
     Frontier,
@@ -42,6 +44,7 @@ __all__ = [
     "Growth",
     "KeyKind",
     "LogEntry",
+    "LogPolicy",
     "LoggedEntry",
     "NodeReader",
     "NoteSignature",

@@ -29,6 +29,8 @@ GROWTH_HEADER = "old "
 MAX_ENTRY_BYTES = (1 << 16) - 1
 """Entry bundles give an entry's length in two bytes (https://c2sp.org/tlog-tiles)."""
 _MAX_BYTES = MAX_NOTE_BYTES + 2 * MAX_ENTRY_BYTES
+MAX_GROWTH_BYTES = MAX_NOTE_BYTES + 4 * 1024
+"""63 hashes of 45 characters, and a checkpoint."""
 
 
 @dataclass(frozen=True)
@@ -88,7 +90,7 @@ class Growth:
 
     Attributes:
         old_size: of the tree that the reader saw last, 0 for none.
-        proof: consistency proof, empty when `old_size` is 0.
+        proof: consistency proof; there is none to check when `old_size` is 0, and whoever checks refuses one.
         checkpoint: the newer tree.
     """
 
@@ -99,8 +101,6 @@ class Growth:
     def __post_init__(self) -> None:
         if not 0 <= self.old_size <= self.checkpoint.head.size:
             raise UsageError("a log does not grow backwards: the old size is beyond the checkpoint's")
-        if self.old_size == 0 and self.proof:
-            raise UsageError("there is no proof from an empty tree")
         _require_proof(self.proof)
 
     @classmethod

@@ -23,7 +23,7 @@ ReleaseOption = Annotated[
 LogOption = Annotated[
     Path,
     typer.Option(
-        envvar="INTAGLIO_SERVER_LOG", help="What `log init` made, or what `log export` wrote. It is only read."
+        envvar="INTAGLIO_SERVER_LOG", help="What `log init` made, or what `log tiles` wrote. It is only read."
     ),
 ]
 DatabaseOption = Annotated[

@@ -1,6 +1,6 @@
 """Reads a log and counts what it says, for the organisation's page. Holds no key, never writes, never signs.
 
-A log is read where the server keeps it, or from the folder that `intaglio-server log export` wrote, in which there is
+A log is read where the server keeps it, or from the folder that `intaglio-server log tiles` wrote, in which there is
 nothing but what is public. The counts are of entries that give the signed root: the tree is computed on the way.
 
 Openings lie in the same database. What is here can ask for entries and checkpoints only (`LeafReader`).
@@ -23,13 +23,14 @@ from federation.transparency import (
     AttemptEntry,
     Frontier,
     LogEntry,
+    LogPolicy,
     PublicEntry,
     PublicKind,
     SignedCheckpoint,
     VerifierKey,
     entry_from_bytes,
 )
-from federation.transparency.bundles import BUNDLE_ENTRIES, CHECKPOINT_FILE, bundle_from_bytes, bundle_path
+from federation.transparency.tiles import CHECKPOINT_FILE, ENTRIES, TILE_WIDTH, bundle_from_bytes, tile_at
 from server.log.cli import LOG_DATABASE_FILE, LOG_POLICY_FILE
 from server.log.storage import open_log_storage
 
@@ -123,20 +124,11 @@ class LogKeys:
         """The keys in a log policy (https://c2sp.org/tlog-policy), and others. Quorums are for devices.
 
         Raises:
-            UsageError: it names no log, or two.
-            MalformedMessageError: what it names is no key.
+            UsageError: it is no policy; the error names the line.
         """
-        logs, named = list[str](), list[str]()
-        for line in text.splitlines():
-            match line.split():
-                case ["log", key, *_]:
-                    logs.append(key)
-                case ["witness", _, key, *_]:
-                    named.append(key)
-        if len(logs) != 1:
-            raise UsageError("a log policy names one log, in a line that `log init` wrote")
-        keys = dict.fromkeys([*map(VerifierKey.from_text, named), *witnesses])
-        return cls(VerifierKey.from_text(logs[0]), tuple(keys))
+        policy = LogPolicy.from_text(text)
+        keys = dict.fromkeys([*(witness.key for witness in policy.witnesses), *witnesses])
+        return cls(policy.log_key, tuple(keys))
 
 
 class LeafReader(Protocol):
@@ -151,10 +143,10 @@ class LeafReader(Protocol):
 
 @dataclass(frozen=True)
 class ExportedFolder:
-    """A log as files, see `federation.transparency.bundles`.
+    """A log as files, see `federation.transparency.tiles`.
 
     Attributes:
-        folder: what `intaglio-server log export` wrote.
+        folder: what `intaglio-server log tiles` wrote.
     """
 
     folder: Path
@@ -166,9 +158,12 @@ class ExportedFolder:
     def entries(self, start: int, stop: int) -> Sequence[bytes]:
         """See `LeafReader`."""
         size = SignedCheckpoint.from_bytes(self.checkpoint()).head.size
-        number = start // BUNDLE_ENTRIES
-        first = number * BUNDLE_ENTRIES
-        return bundle_from_bytes(_read(self.folder / bundle_path(number, size)))[start - first : stop - first]
+        number = start // TILE_WIDTH
+        bundle, first = tile_at(ENTRIES, number, size), number * TILE_WIDTH
+        path = self.folder / bundle.path
+        if not path.exists():
+            path = self.folder / bundle.full_path  # it was filled after the checkpoint was read
+        return bundle_from_bytes(_read(path))[start - first : min(stop - first, bundle.width)]
 
 
 class LogReading:
@@ -243,7 +238,7 @@ class LogSource:
     """Where a log is.
 
     Attributes:
-        directory: what `log init` made, or what `log export` wrote.
+        directory: what `log init` made, or what `log tiles` wrote.
         database: where the entries lie, when not in the folder.
         policy: file with the keys; that of the folder when None.
         witnesses: more keys of witnesses.

@@ -13,16 +13,20 @@ import typer
 
 from federation.commandline.commands import Commands
 from federation.errors import MalformedMessageError, UsageError
-from federation.transparency import KeyKind, NoteSigner, VerifierKey
-from federation.transparency.bundles import BUNDLE_ENTRIES, CHECKPOINT_FILE, bundle_path, bundle_to_bytes
+from federation.transparency import KeyKind, LogPolicy, NoteSigner, VerifierKey
+from federation.transparency.tiles import CHECKPOINT_FILE
 from server.files import write_new
+from server.log.asking import Witnesses
 from server.log.publishing import publish_file
 from server.log.storage import open_log_storage
+from server.log.tiles import write_tiles
 from server.log.transparency_log import TransparencyLog
+from server.log.witness import CheckpointFiles, Witness
+from server.visitors.peers import PeerRate
 
 LOG_KEY_FILE, LOG_POLICY_FILE, LOG_DATABASE_FILE = "key", "policy", "log.db"
 
-log_commands = Commands(help="The public log: keys, export, witnesses, fsck.")
+log_commands = Commands(help="The public log: keys, tiles, witnesses, fsck.")
 
 DatabaseOption = Annotated[
     str,
@@ -44,12 +48,7 @@ def log_keygen(
 
     Example: intaglio-server log keygen example.org/log log.key
     """
-    signer = NoteSigner(origin, KeyKind.NOTE, secrets.token_bytes(32))
-    try:
-        write_new(file, signer.secret_text().encode() + b"\n")
-    except OSError as error:
-        raise UsageError(f"cannot write {file}: {error.strerror}") from error
-    typer.echo(signer.key.to_text())
+    _write_key(NoteSigner(origin, KeyKind.NOTE, secrets.token_bytes(32)), file)
 
 
 @log_commands.command("init")
@@ -58,6 +57,9 @@ def log_init(
     origin: Annotated[str, typer.Argument(help="Name of the log for ever, such as example.org/intaglio.")],
 ) -> None:
     """Make what a matching server needs for its log, and the policy file that devices and monitors need.
+
+    The policy names no witnesses yet: add them to the file, with the addresses where they are asked, before anybody
+    gets it.
 
     Needs: nothing. Writes: DIRECTORY.
 
@@ -68,8 +70,8 @@ def log_init(
     except OSError as error:
         raise UsageError(f"cannot make {directory}: {error.strerror}; name a new folder") from error
     log_keygen(origin, directory / LOG_KEY_FILE)
-    policy = f"log {_read_signer(directory / LOG_KEY_FILE).key.to_text()}\nquorum none\n"
-    publish_file(directory / LOG_POLICY_FILE, policy.encode())
+    policy = LogPolicy(_read_signer(directory / LOG_KEY_FILE).key)
+    publish_file(directory / LOG_POLICY_FILE, policy.to_text().encode())
 
 
 @log_commands.command("checkpoint")
@@ -100,64 +102,86 @@ def log_proof(
         typer.echo(log.prove(position).to_bytes(), nl=False)
 
 
-@log_commands.command("growth")
-def log_growth(
-    database: DatabaseOption,
-    key: KeyOption,
-    since: Annotated[int, typer.Option(min=0, help="Entries that the witness cosigned last, 0 for none.")] = 0,
-) -> None:
-    """Print what a witness needs to cosign: the checkpoint, and the proof that it extends the one that it knows.
-
-    Needs: the log's database and key. Writes: nothing.
-
-    Example: intaglio-server log growth --database log/log.db --key log/key --since 100
-    """
-    with _opened(database, key) as log:
-        typer.echo(log.grow_from(since).to_bytes(), nl=False)
-
-
-@log_commands.command("cosign")
-def log_cosign(
-    line: Annotated[Path, typer.Argument(help="File with the line that a witness printed.")],
-    database: DatabaseOption,
-    key: KeyOption,
-    witness: Annotated[list[str], typer.Option(help="Verifier key of a witness, NAME+ID+KEY; repeatable.")],
-) -> None:
-    """Add a witness's line to the current checkpoint, and print that.
-
-    Needs: the log's database and key, and the witness's line. Writes: the database.
-
-    Example: intaglio-server log cosign cosignature.txt --database log/log.db --key log/key --witness
-    witness.example.org/one+56a1bb51+BC
-    """
-    keys = [VerifierKey.from_text(text) for text in witness]
-    with _opened(database, key) as log:
-        typer.echo(log.add_cosignature(_read_text(line), keys).to_bytes(), nl=False)
-
-
-@log_commands.command("export")
-def log_export(
+@log_commands.command("tiles")
+def log_tiles(
     folder: Annotated[Path, typer.Argument(help="Made when missing; hand it out with any web server.")],
-    database: DatabaseOption,
-    key: KeyOption,
+    log_directory: Annotated[
+        Path, typer.Option("--log", envvar="INTAGLIO_SERVER_LOG", help="What `intaglio-server log init` made.")
+    ],
+    log_database: Annotated[
+        str | None,
+        typer.Option(
+            envvar="INTAGLIO_SERVER_LOG_DATABASE",
+            metavar="FILE|URL",
+            help="The log's own database, when it is not in that folder: postgresql://...",
+        ),
+    ] = None,
+    every: Annotated[
+        float | None, typer.Option(min=1, help="Go on, and write again so many seconds later.", show_default="once")
+    ] = None,
 ) -> None:
-    """Write the log as files, for monitors. Entries first and the checkpoint last: a crash leaves the old log whole.
+    """Write what is new in the log as static files (C2SP tlog-tiles), for monitors.
 
-    Needs: the log's database and key. Writes: FOLDER.
+    Entries and hashes come first and the checkpoint last: a crash leaves the old log whole. May run beside a server.
 
-    Example: intaglio-server log export exported --database log/log.db --key log/key
+    Needs: what `log init` made, the log's database, its witnesses. Writes: FOLDER, and the database's checkpoint.
+
+    Example: intaglio-server log tiles /srv/www/log --log log --every 10
     """
-    with _opened(database, key) as log:
-        checkpoint = log.sign(max_age_seconds=60)
-        size = checkpoint.head.size
-        for start in range(0, size, BUNDLE_ENTRIES):
-            path = folder / bundle_path(start // BUNDLE_ENTRIES, size)
-            if not path.exists():  # a bundle never changes
-                path.parent.mkdir(parents=True, exist_ok=True)
-                publish_file(path, bundle_to_bytes(log.entries(start, min(start + BUNDLE_ENTRIES, size))))
-        folder.mkdir(parents=True, exist_ok=True)
-        publish_file(folder / CHECKPOINT_FILE, checkpoint.to_bytes())
-    typer.echo(f"{size} entries")
+    with opened_log(log_directory, log_database) as log:
+        while True:
+            checkpoint = write_tiles(log, folder)
+            typer.echo(f"{checkpoint.head.size} entries")
+            for name, reason in log.silent_witnesses.items():
+                typer.echo(f"witness {name} {reason}", err=True)
+            if every is None:
+                return
+            time.sleep(every)
+
+
+@log_commands.command("witness-keygen")
+def log_witness_keygen(
+    name: Annotated[str, typer.Argument(help="Name of the witness for ever, such as witness.example.org/one.")],
+    file: Annotated[Path, typer.Argument(help="Where the secret key goes; not overwritten, mode 0600.")],
+) -> None:
+    """Make the key of a witness, and print the public one, which logs and devices write into their log policy.
+
+    Needs: nothing. Writes: FILE, mode 0600.
+
+    Example: intaglio-server log witness-keygen witness.example.org/one witness.key
+    """
+    _write_key(NoteSigner(name, KeyKind.COSIGNATURE, secrets.token_bytes(32)), file)
+
+
+@log_commands.command("serve-witness")
+def log_serve_witness(
+    key: Annotated[
+        list[str], typer.Option("--key", metavar="FILE|KEY", help="Verifier key of a log to watch; repeatable.")
+    ],
+    signing_key: Annotated[Path, typer.Option(help="What `intaglio-server log witness-keygen` wrote.")],
+    state: Annotated[Path, typer.Option(help="Folder of the last checkpoint of each log; made when missing.")],
+    host: Annotated[str, typer.Option(help="Interface to listen on; HTTP.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes any free port.")] = 7446,
+    peer_rate: Annotated[float, typer.Option(min=0.1, help="Requests a second from each address.")] = (
+        PeerRate.calls_per_second
+    ),
+    ready_file: Annotated[
+        Path | None, typer.Option(help="JSON with port and pid, there while the witness listens.")
+    ] = None,
+) -> None:
+    """Cosign the checkpoints of logs that only grow (C2SP tlog-witness), until SIGTERM or Ctrl-C.
+
+    The state is what makes a witness: keep it, and let no other witness sign with the same key.
+
+    Needs: the logs' keys, the witness's own. Writes: the state.
+
+    Example: intaglio-server log serve-witness --key log.pub --signing-key witness.key --state seen
+    """
+    from server.log.witness_site import serve_witness  # noqa: PLC0415 - other commands do without a web server
+
+    witness = Witness(_read_signer(signing_key), [_read_key(text) for text in key], CheckpointFiles(state))
+    rate = PeerRate(peer_rate, burst=max(1, round(2 * peer_rate)))
+    serve_witness(witness, host=host, port=port, rate=rate, ready_file=ready_file)
 
 
 @log_commands.command("fsck")
@@ -197,10 +221,17 @@ def opened_log(directory: Path, database: str | None) -> Iterator[TransparencyLo
         ProofError: the database is not the one that the last checkpoints were signed over.
     """
     signer = _read_signer(directory / LOG_KEY_FILE)
+    policy = _read_policy(directory / LOG_POLICY_FILE)
+    if policy.log_key != signer.key:
+        raise UsageError(
+            f"{directory / LOG_POLICY_FILE} names another log than {directory / LOG_KEY_FILE} is the key of"
+        )
+    witnesses = Witnesses(policy, clock=_now)
     storage = open_log_storage(database or directory / LOG_DATABASE_FILE)
     try:
-        yield TransparencyLog(storage, signer, clock=_now, published=directory / CHECKPOINT_FILE)
+        yield TransparencyLog(storage, signer, clock=_now, published=directory / CHECKPOINT_FILE, witnesses=witnesses)
     finally:
+        witnesses.close()
         storage.close()
 
 
@@ -212,7 +243,31 @@ def _read_signer(key: Path) -> NoteSigner:
     try:
         return NoteSigner.from_text(_read_text(key).strip())
     except MalformedMessageError as error:
-        raise UsageError(f"{key} is not the key of a log; `intaglio-server log keygen` makes one") from error
+        raise UsageError(
+            f"{key} is not a signing key; `log keygen` makes one for a log, `log witness-keygen` for a witness"
+        ) from error
+
+
+def _read_policy(path: Path) -> LogPolicy:
+    try:
+        return LogPolicy.from_text(_read_text(path))
+    except UsageError as error:
+        raise UsageError(f"{path} is no policy for a log: {error}") from error
+
+
+def _read_key(text: str) -> VerifierKey:
+    try:
+        return VerifierKey.from_text(text if "+" in text else _read_text(Path(text)).strip())
+    except MalformedMessageError as error:
+        raise UsageError(f"{error}; got {text[:80]!r}") from error
+
+
+def _write_key(signer: NoteSigner, file: Path) -> None:
+    try:
+        write_new(file, signer.secret_text().encode() + b"\n")
+    except OSError as error:
+        raise UsageError(f"cannot write {file}: {error.strerror}") from error
+    typer.echo(signer.key.to_text())
 
 
 def _read_text(path: Path) -> str:

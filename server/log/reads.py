@@ -1,4 +1,4 @@
-"""`LogService`: the public log over the network, for owners, auditors and monitors. Files do it too: `log export`."""
+"""`LogService`: the public log over the network, for owners, auditors and monitors. Files do it too: `log tiles`."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import Any
 
 import grpc
 
+from federation.transparency import SignedCheckpoint
 from federation.wire.log_reads import position_from_proto, range_from_proto, sizes_from_proto
 from federation.wire.owner import require_empty
 from federation.wire.v1 import verification_pb2 as pb
@@ -29,9 +30,9 @@ class LogService(pb_grpc.LogServiceServicer):
         self._log = log
 
     async def GetCheckpoint(self, request: pb.GetCheckpointRequest, context: _Context) -> pb.GetCheckpointResponse:
-        """The last checkpoint, signed anew when it is older than a minute."""
+        """The last checkpoint, signed and cosigned anew when that is older than a minute."""
         require_empty(request)
-        signed = await asyncio.to_thread(self._log.sign, max_age_seconds=60)
+        signed = await asyncio.to_thread(self._checkpoint)
         return pb.GetCheckpointResponse(checkpoint=signed.to_bytes())
 
     async def GetEntries(self, request: pb.GetEntriesRequest, context: _Context) -> pb.GetEntriesResponse:
@@ -42,13 +43,18 @@ class LogService(pb_grpc.LogServiceServicer):
 
     async def GetInclusion(self, request: pb.GetInclusionRequest, context: _Context) -> pb.GetInclusionResponse:
         """An entry with its proof."""
-        logged = await asyncio.to_thread(self._log.prove, position_from_proto(request))
+        position = position_from_proto(request)
+        logged = await asyncio.to_thread(lambda: self._log.prove(position, self._log.witnessed()))
         return pb.GetInclusionResponse(logged=logged.to_bytes())
 
     async def GetConsistency(self, request: pb.GetConsistencyRequest, context: _Context) -> pb.GetConsistencyResponse:
         """The proof that one tree extends another."""
         proof = await asyncio.to_thread(self._log.consistency_proof, *sizes_from_proto(request))
         return pb.GetConsistencyResponse(proof=proof)
+
+    def _checkpoint(self) -> SignedCheckpoint:
+        self._log.sign(max_age_seconds=60)
+        return self._log.witnessed()
 
     def _page(self, start: int, stop: int) -> list[bytes]:
         page, size = list[bytes](), 0

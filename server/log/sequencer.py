@@ -1,7 +1,10 @@
 """Gathers the entries that many coroutines add at once into batches of the transparency log.
 
-Entries that arrive while a batch is being written form the next batch. Nothing waits for a timer. What those who added
-them want to read of the log afterwards is read for all of them in one snapshot, on the same thread.
+Entries that arrive while a batch is being written form the next batch. Nothing waits for a timer, unless the operator
+wants fewer batches than there could be: then a batch begins no earlier than so long after the one before.
+
+The witnesses are asked once a batch. Then what those who added entries want to read of the log is read for all of them
+in one snapshot, on the same thread, and they get their answers. Last, the cosignatures are stored.
 """
 
 from __future__ import annotations
@@ -15,6 +18,7 @@ from dataclasses import dataclass, field
 from typing import Any, Self, TypeVar
 
 from federation.errors import IntaglioError, ProofError, UnavailableError, UsageError
+from federation.transparency import SignedCheckpoint
 from server.log.storage import Addition
 from server.log.transparency_log import TransparencyLog
 
@@ -26,7 +30,7 @@ _T = TypeVar("_T")
 @dataclass
 class _Waiting:
     additions: Sequence[Addition]
-    then: Callable[[range], Any]
+    then: Callable[[range, SignedCheckpoint], Any]
     answer: asyncio.Future[Any] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
 
 
@@ -36,10 +40,12 @@ class Sequencer:
     Args:
         log: what to append to.
         max_waiting: entries that may wait; more are turned away.
+        batch_seconds: from the beginning of one batch to that of the next, at least.
     """
 
-    def __init__(self, log: TransparencyLog, *, max_waiting: int = 8 * MAX_BATCH) -> None:
+    def __init__(self, log: TransparencyLog, *, max_waiting: int = 8 * MAX_BATCH, batch_seconds: float = 0.0) -> None:
         self.log = log
+        self._batch_seconds = batch_seconds
         self._max_waiting = max_waiting
         self._waiting: deque[_Waiting] = deque()
         self._size = 0  # entries that wait
@@ -47,6 +53,7 @@ class Sequencer:
         self._work = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
         self._closing = False
+        self._closed = asyncio.Event()
         self._thread = ThreadPoolExecutor(1, "log")
 
     async def __aenter__(self) -> Self:
@@ -56,6 +63,7 @@ class Sequencer:
     async def __aexit__(self, *_: object) -> None:
         """Writes what waits, then ends."""
         self._closing = True
+        self._closed.set()
         self._work.set()
         if self._task is not None:
             await self._task
@@ -67,14 +75,15 @@ class Sequencer:
         Returns:
             The positions, once a published checkpoint covers them.
         """
-        return await self.add_and_read(additions, lambda positions: positions)
+        return await self.add_and_read(additions, lambda positions, _: positions)
 
-    async def add_and_read(self, additions: Sequence[Addition], then: Callable[[range], _T]) -> _T:
+    async def add_and_read(self, additions: Sequence[Addition], then: Callable[[range, SignedCheckpoint], _T]) -> _T:
         """Adds entries that belong together: their positions follow one another, and all are logged or none.
 
         Args:
             additions: 1 to 1024.
-            then: called with the positions once a published checkpoint covers them, on the log's thread, in a snapshot.
+            then: called with the positions and the checkpoint to prove them under, which is published and has what
+                cosignatures came in time; on the log's thread, in a snapshot.
 
         Returns:
             What `then` returned.
@@ -105,7 +114,15 @@ class Sequencer:
             await self._work.wait()
             self._work.clear()
             while self._waiting:
+                begun = asyncio.get_running_loop().time()
                 await self._write(self._take_batch())
+                await self._rest(begun + self._batch_seconds - asyncio.get_running_loop().time())
+
+    async def _rest(self, seconds: float) -> None:
+        """Lets entries gather. Whoever closes the log waits for no timer."""
+        if seconds > 0:
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._closed.wait(), seconds)
 
     def _take_batch(self) -> list[_Waiting]:
         batch, size = list[_Waiting](), 0
@@ -116,8 +133,9 @@ class Sequencer:
         return batch
 
     async def _write(self, batch: list[_Waiting]) -> None:
+        cosigned: SignedCheckpoint | None = None
         try:
-            answers = await asyncio.get_running_loop().run_in_executor(self._thread, self._append, batch)
+            answers, cosigned = await asyncio.get_running_loop().run_in_executor(self._thread, self._append, batch)
         except Exception as error:  # noqa: BLE001 - whatever went wrong, nobody may wait for ever
             reason = error if isinstance(error, IntaglioError) else UnavailableError("the log could not be written")
             if isinstance(reason, ProofError):
@@ -129,17 +147,20 @@ class Sequencer:
                     waiting.answer.set_exception(answer)
                 else:
                     waiting.answer.set_result(answer)
+        if cosigned is not None and self.log.witness_names:
+            with suppress(IntaglioError):  # the next batch meets the same error, and somebody who can be told of it
+                await asyncio.get_running_loop().run_in_executor(self._thread, self.log.keep, cosigned)
 
-    def _append(self, batch: list[_Waiting]) -> list[Any]:
+    def _append(self, batch: list[_Waiting]) -> tuple[list[Any], SignedCheckpoint]:
         """Runs on the log's thread. Whose reading fails gets the error in the place of an answer."""
-        start = self.log.append([addition for waiting in batch for addition in waiting.additions]).start
-        answers = list[Any]()
+        appended, signed = self.log.append_and_sign([one for waiting in batch for one in waiting.additions])
+        start, checkpoint, answers = appended.start, self.log.witnessed(signed), list[Any]()
         with self.log.snapshot():
             for waiting in batch:
                 positions = range(start, start + len(waiting.additions))
                 try:
-                    answers.append(waiting.then(positions))
+                    answers.append(waiting.then(positions, checkpoint))
                 except Exception as error:  # noqa: BLE001 - it is that caller's
                     answers.append(error)
                 start = positions.stop
-        return answers
+        return answers, checkpoint

@@ -29,7 +29,7 @@ from __future__ import annotations
 
 import secrets
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import lru_cache
@@ -42,7 +42,6 @@ from federation.transparency import (
     Growth,
     LoggedEntry,
     NodeReader,
-    NoteSignature,
     NoteSigner,
     Opening,
     PersonalEntry,
@@ -57,6 +56,8 @@ from federation.transparency import (
     verify_consistency,
 )
 from federation.transparency.entries import SALT_BYTES
+from federation.transparency.tree import Node
+from server.log.asking import Witnesses
 from server.log.fsck import require_whole
 from server.log.publishing import publish, read_published
 from server.log.storage import Addition, CheckpointExtender, CheckpointMaker, KeptOpening, LogStorage
@@ -88,15 +89,23 @@ class TransparencyLog:
         signer: plain note key; its name is the log's origin.
         clock: seconds since 1970.
         published: file of the latest checkpoint, for everybody to read; better on another disk than the database.
+        witnesses: that are asked for each checkpoint before it is handed out; stay the caller's.
 
     Raises:
         ProofError: the database is not the one that the last checkpoints were signed over.
     """
 
     def __init__(
-        self, storage: LogStorage, signer: NoteSigner, *, clock: Callable[[], int], published: Path | None = None
+        self,
+        storage: LogStorage,
+        signer: NoteSigner,
+        *,
+        clock: Callable[[], int],
+        published: Path | None = None,
+        witnesses: Witnesses | None = None,
     ) -> None:
         self._storage = storage
+        self._witnesses = witnesses
         self._signer = signer
         self._clock = clock
         self._published = published
@@ -113,7 +122,7 @@ class TransparencyLog:
         return self._signer.key
 
     def ping(self) -> None:
-        """Writes to the database, and publishes a checkpoint that is not older than a minute.
+        """Writes to the database, and publishes a checkpoint, and cosignatures, that are not older than a minute.
 
         Raises:
             ProofError: the log was put back or damaged; nothing more is signed.
@@ -121,12 +130,32 @@ class TransparencyLog:
         """
         self._storage.ping()
         self.sign(max_age_seconds=60)
+        if self._witnesses is not None:
+            self.keep(self.witnessed())
+
+    @property
+    def witness_names(self) -> list[str]:
+        """Of those that are asked."""
+        return [] if self._witnesses is None else self._witnesses.names
+
+    @property
+    def silent_witnesses(self) -> dict[str, str]:
+        """Those that did not cosign when they were asked last, by name, and why."""
+        return {} if self._witnesses is None else self._witnesses.silent
+
+    def nodes(self, wanted: Sequence[Node]) -> Mapping[Node, bytes]:
+        """Hashes of the stored tree, those of the nodes that exist."""
+        return self._storage.nodes(wanted)
 
     def append(self, additions: Sequence[Addition]) -> range:
+        """As `append_and_sign`. Returns the positions."""
+        return self.append_and_sign(additions)[0]
+
+    def append_and_sign(self, additions: Sequence[Addition]) -> tuple[range, SignedCheckpoint]:
         """Takes a batch through both steps.
 
         Returns:
-            The positions.
+            The positions, and the checkpoint that covers them.
 
         Raises:
             ProofError: the stored tree is damaged or a fork; nothing more is signed.
@@ -135,7 +164,7 @@ class TransparencyLog:
         made = list[SignedCheckpoint]()
         positions = self._storage.append(additions, self._extender(made))  # step 1
         self._show(made[-1])  # step 2
-        return positions
+        return positions, made[-1]
 
     def snapshot(self) -> AbstractContextManager[None]:
         """Within it, everything that this thread reads is of one moment, and of one transaction."""
@@ -177,45 +206,59 @@ class TransparencyLog:
             raise ProofError("the database lost its checkpoint while the log was open")
         return _parsed(stored)
 
-    def add_cosignature(self, line: str, witnesses: Sequence[VerifierKey]) -> SignedCheckpoint:
-        """Adds a witness's line to the checkpoint that it is about, and publishes that.
+    def witnessed(self, checkpoint: SignedCheckpoint | None = None) -> SignedCheckpoint:
+        """A checkpoint of this log, or else the last one, with the cosignatures that its witnesses give in time.
+
+        Returns:
+            That, or a newer one: where another front end went on, its witnesses know a larger tree already.
+        """
+        known = checkpoint or self.checkpoint()
+        return known if self._witnesses is None else self._witnesses.cosign(known, self)
+
+    def keep(self, cosigned: SignedCheckpoint) -> None:
+        """Stores and publishes the cosignatures of a checkpoint that `witnessed` gave, if it is still the last one.
 
         Raises:
-            MalformedMessageError: not a signature line.
-            ProofError: of no such witness, or about another checkpoint than the current one.
+            UnavailableError: the database or the file cannot be written now.
         """
-        signature = NoteSignature.from_line(line.removesuffix("\n"))
-        key = next((key for key in witnesses if key.has_signed(signature)), None)
-        if key is None:
-            raise ProofError("the cosignature is of no witness of this log")
+        witnesses = self._witnesses
+        if witnesses is None:
+            return
 
-        def make(head: TreeHead, last: bytes | None, read: NodeReader) -> bytes:
-            current = self._next(head, last, read, None)
-            key.verify(current.note.text, signature)
-            return current.note.with_signature(signature).to_bytes()
+        def make(_head: TreeHead, last: bytes | None, _read: NodeReader) -> bytes:
+            if last is None or (current := _parsed(last)).note.text != cosigned.note.text:
+                return last or b""
+            note = witnesses.without_strangers(current.note)
+            for line in cosigned.note.signatures:
+                note = note if line.name == self.key.name else note.with_signature(line)
+            signed = SignedCheckpoint(note)
+            if self._known is not None and self._known[0] == current:
+                self._known = signed, self._known[1]  # the log's own lines are the same
+            return signed.to_bytes()
 
-        return self._replace_checkpoint(make)
+        if any(line.name != self.key.name for line in cosigned.note.signatures):
+            self._replace_checkpoint(make)
 
-    def prove(self, position: int) -> LoggedEntry:
-        """An entry with its proof under the last checkpoint.
+    def prove(self, position: int, under: SignedCheckpoint | None = None) -> LoggedEntry:
+        """An entry with its proof under a checkpoint of this log, or else under the last one.
 
         Raises:
-            UsageError: no signed checkpoint covers that position.
+            UsageError: the checkpoint does not cover that position.
         """
-        checkpoint = self.checkpoint()
+        checkpoint = under or self.checkpoint()
         proof = inclusion_proof(position, checkpoint.head.size, self._storage.nodes)
         return LoggedEntry(self._storage.entries(position, position + 1)[0], position, proof, checkpoint)
 
-    def grow_from(self, old_size: int) -> Growth:
-        """The last checkpoint with the proof that it extends the tree of `old_size`, for a witness or a device.
+    def grow_from(self, old_size: int, to: SignedCheckpoint | None = None) -> Growth:
+        """A checkpoint of this log, or else the last one, with the proof that it extends the tree of `old_size`.
 
         Raises:
             UsageError: the log was never that large.
         """
-        checkpoint = self.checkpoint()
+        checkpoint = to or self.checkpoint()
         if not 0 <= old_size <= checkpoint.head.size:
             raise UsageError(f"the log has {checkpoint.head.size} entries, not {old_size}")
-        proof = self.consistency_proof(old_size, checkpoint.head.size) if old_size else ()
+        proof = consistency_proof(old_size, checkpoint.head.size, self._storage.nodes) if old_size else ()
         return Growth(old_size, proof, checkpoint)
 
     def consistency_proof(self, old_size: int, new_size: int) -> tuple[bytes, ...]:

@@ -119,6 +119,14 @@ def matching_start(
     peer_enrolments: Annotated[
         int, typer.Option(min=1, help="Enrolments that each client certificate may begin in a day.")
     ] = ENROLMENTS_OF_ONE,
+    batch_seconds: Annotated[
+        float,
+        typer.Option(
+            min=0,
+            max=10,
+            help="From one batch of the log to the next, at least; each is cosigned. 0 waits for no timer.",
+        ),
+    ] = 0.0,
     metrics_port: Annotated[
         int | None, typer.Option(min=1, max=65535, help="Prometheus on 127.0.0.1, unencrypted. [default: off]")
     ] = None,
@@ -165,6 +173,7 @@ def matching_start(
         rate=PeerRate(peer_rate, burst=max(1, math.ceil(2 * peer_rate))),
         enrolments=peer_enrolments,
         session_limits=SessionLimits(capacity=max(SessionLimits.capacity, peer_sessions), per_peer=peer_sessions),
+        batch_seconds=batch_seconds,
         metrics_port=metrics_port,
         ready_file=ready_file,
         stats=stats,
@@ -191,6 +200,7 @@ class _Settings:
     rate: PeerRate
     enrolments: int
     session_limits: SessionLimits
+    batch_seconds: float
     metrics_port: int | None
     ready_file: Path | None
     stats: Path | None
@@ -207,7 +217,10 @@ async def _serve(settings: _Settings) -> None:
         transparency = closing.enter_context(opened_log(settings.log_directory, settings.log_database))
         nobody = lambda: not transparency.subjects(PersonalKind.ENROLMENT)  # noqa: E731 - who could be lost
         storage = closing.enter_context(open_storage(settings.database, may_begin=nobody))
-        journal = await closing.enter_async_context(Journal(transparency, clock=time.time))
+        journal = await closing.enter_async_context(
+            Journal(transparency, clock=time.time, batch_seconds=settings.batch_seconds)
+        )
+        metrics.watch_witnesses(transparency.witness_names, lambda: transparency.silent_witnesses)
         if settings.metrics_port:
             closing.callback(metrics.serve(settings.metrics_port))
         parameters = parameters_for(settings.bundle.release.code_length)

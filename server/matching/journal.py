@@ -26,6 +26,7 @@ from federation.transparency import (
     PersonalEntry,
     PersonalKind,
     PublicEntry,
+    SignedCheckpoint,
 )
 from federation.transparency.entries import SALT_BYTES
 from federation.wire.logged import LogReceipt, comparison_facts
@@ -57,16 +58,18 @@ class Journal:
     Args:
         log: the operator's log.
         clock: seconds since 1970.
+        batch_seconds: from the beginning of one batch of the log to that of the next, at least.
     """
 
-    def __init__(self, log: TransparencyLog, *, clock: Callable[[], float]) -> None:
+    def __init__(self, log: TransparencyLog, *, clock: Callable[[], float], batch_seconds: float = 0.0) -> None:
         self.log = log
+        self._batch_seconds = batch_seconds
         self._clock = clock
         self._sequencer: Sequencer | None = None
         self.refusals = Refusals(self._add, clock=clock)
 
     async def __aenter__(self) -> Self:
-        self._sequencer = await Sequencer(self.log).__aenter__()
+        self._sequencer = await Sequencer(self.log, batch_seconds=self._batch_seconds).__aenter__()
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -97,7 +100,9 @@ class Journal:
         names = request.audience, request.purpose
         entry = AttemptEntry(self._now(), *names, AttemptOutcome.OPENED, opening.commitment)
         addition = Addition(entry, opening, request.key_id) if enrolled else Addition(entry)
-        return await self._writer.add_and_read([addition], lambda at: self._receipt(at.start, opening, log_size))
+        return await self._writer.add_and_read(
+            [addition], lambda at, under: self._receipt(at.start, opening, log_size, under)
+        )
 
     @asynccontextmanager
     async def asked_by_an_owner(self, peer: bytes) -> AsyncIterator[Asking]:
@@ -125,7 +130,7 @@ class Journal:
         made = [opening for _, opening in openings]
         return await self._writer.add_and_read(
             [self._deed(key_id, opening) for key_id, opening in openings],
-            lambda at: tuple(self._receipt(*each, log_size) for each in zip(at, made, strict=True)),
+            lambda at, under: tuple(self._receipt(*each, log_size, under) for each in zip(at, made, strict=True)),
         )
 
     async def revocation(self, key_id: bytes, *, log_size: int) -> LogReceipt | None:
@@ -163,8 +168,8 @@ class Journal:
             raise UsageError("the journal is not open")
         return self._sequencer
 
-    def _receipt(self, position: int, opening: Opening, log_size: int) -> LogReceipt:
-        logged = self.log.prove(position)
+    def _receipt(self, position: int, opening: Opening, log_size: int, under: SignedCheckpoint) -> LogReceipt:
+        logged = self.log.prove(position, under)
         size = logged.checkpoint.head.size
         proof = self.log.consistency_proof(log_size, size) if 0 < log_size <= size else ()
         return LogReceipt(logged, opening, proof)
@@ -172,12 +177,14 @@ class Journal:
     def _revocation(self, key_id: bytes, log_size: int) -> LogReceipt | None:
         for position, opening in self.log.openings(key_id).items():  # in order
             if opening.kind is PersonalKind.REVOCATION:
-                return self._receipt(position, opening, log_size)
+                return self._receipt(position, opening, log_size, self.log.witnessed())
         return None
 
     def _erase(self, key_id: bytes) -> LogReceipt | None:
         tombstone = self.log.erase(key_id)
-        return self._receipt(tombstone.position, tombstone.opening, 0) if tombstone else None
+        if tombstone is None:
+            return None
+        return self._receipt(tombstone.position, tombstone.opening, 0, self.log.witnessed())
 
     def _deed(self, key_id: bytes, opening: Opening) -> Addition:
         if opening.kind is PersonalKind.ATTEMPT:

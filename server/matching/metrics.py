@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import statistics
 from collections import defaultdict, deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 
 import numpy as np
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, start_http_server
@@ -40,6 +41,12 @@ class Metrics:
             registry=self._registry,
         )
         self._sessions = Gauge("intaglio_open_sessions", "Unfinished sessions, all servers.", registry=self._registry)
+        self._witnesses = Gauge(
+            "intaglio_witness_silent",
+            "1 for a witness that did not cosign the log when it was asked last.",
+            ["witness"],
+            registry=self._registry,
+        )
         self._queue = Gauge("intaglio_queue_depth", "Comparisons waiting or running.", registry=self._registry)
         self._pool = Gauge("intaglio_prepared_depth", "Comparisons that are prepared.", registry=self._registry)
 
@@ -59,6 +66,11 @@ class Metrics:
     def set_open_sessions(self, count: int) -> None:
         """Notes how many sessions are open."""
         self._sessions.set(count)
+
+    def watch_witnesses(self, names: Iterable[str], silent: Callable[[], Mapping[str, str]]) -> None:
+        """Reads which of those named are silent whenever somebody looks."""
+        for name in names:
+            self._witnesses.labels(name).set_function(partial(_is_in, name, silent))
 
     def watch_workers(self, *, queue: Callable[[], int], prepared: Callable[[], int]) -> None:
         """Reads these two whenever somebody looks."""
@@ -104,3 +116,7 @@ class Metrics:
             stage: {**facts, "times_ms": [round(time, 3) for time in self._times[stage]]}
             for stage, facts in self.summary().items()
         }
+
+
+def _is_in(name: str, silent: Callable[[], Mapping[str, str]]) -> float:
+    return float(name in silent())

@@ -8,7 +8,7 @@ import time
 import traceback
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any
 
 import grpc
 import structlog
@@ -52,7 +52,7 @@ class _Health:
 
     Attributes:
         servicer: says SERVING or not.
-        cause: a sentence, or empty while the server serves.
+        cause: a sentence why it does not; while it does, which witnesses are silent.
     """
 
     servicer: health.aio.HealthServicer = field(default_factory=health.aio.HealthServicer)
@@ -293,7 +293,9 @@ async def _report(service: MatchingService, told: _Health) -> None:
     """Housekeeping; the server is healthy when its storage and its log take what is written."""
     try:
         await service.tend()
-        state, told.cause = health_pb2.HealthCheckResponse.SERVING, ""
+        silent = service.journal.log.silent_witnesses.items()
+        state = health_pb2.HealthCheckResponse.SERVING
+        told.cause = "; ".join(f"witness {name} {reason}" for name, reason in silent)
     except Exception as error:  # noqa: BLE001 - whatever it was, calls would fail too; and this must go on
         # The text of an error that is not of the family may hold anything.
         told.cause = str(error) if isinstance(error, IntaglioError) else f"{type(error).__name__}, see its log"
@@ -303,10 +305,11 @@ async def _report(service: MatchingService, told: _Health) -> None:
         await told.servicer.set(name, state)
 
 
-def health_of(
-    target: str, credentials: grpc.ChannelCredentials, *, service: str, timeout_seconds: float
-) -> Literal["SERVING"]:
+def health_of(target: str, credentials: grpc.ChannelCredentials, *, service: str, timeout_seconds: float) -> str:
     """Asks a running server whether it serves.
+
+    Returns:
+        "SERVING", and behind it which witnesses of its log are silent.
 
     Raises:
         UnavailableError: it does not, or cannot be reached.
@@ -318,8 +321,9 @@ def health_of(
             )
         except grpc.RpcError as error:
             raise UnavailableError(f"{target} does not answer") from error
+    cause = dict(call.trailing_metadata() or ()).get(_CAUSE_KEY, b"").decode(errors="replace")[:_LONGEST_CAUSE]
+    cause = "".join(letter if letter.isprintable() else " " for letter in cause)
+    told = f": {cause}" if cause else ""
     if answer.status != health_pb2.HealthCheckResponse.SERVING:
-        cause = dict(call.trailing_metadata() or ()).get(_CAUSE_KEY, b"").decode(errors="replace")[:_LONGEST_CAUSE]
-        cause = "".join(letter if letter.isprintable() else " " for letter in cause)
-        raise UnavailableError(f"{target} does not serve now" + (f": {cause}" if cause else ""))
-    return "SERVING"
+        raise UnavailableError(f"{target} does not serve now{told}")
+    return f"SERVING{told}"

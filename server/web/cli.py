@@ -22,15 +22,15 @@ from federation.release.bundle import Bundle, require_servable
 from federation.release.manifest import ReleaseTrust
 from federation.rules.rulebook import Rulebook
 from federation.statements import require_name
-from federation.transparency import VerifierKey
+from federation.transparency import LogPolicy
 from server.certificates import client_credentials
 from server.dashboard.cli import organisation_command
 from server.listening import page_server
 from server.rules.cli import read_bundle
 from server.visitors.door import opened_door
+from server.visitors.entrance import IN_ALL, serve_at, welcome_at
 from server.visitors.peers import PeerRate
 from server.web.bridge import AddressLimits, Site, bridge_app, matching_channel, matching_upstream
-from server.web.entrance import IN_ALL, serve_at, welcome_at
 
 web_commands = Commands(help="The person's device as a page, and the organisation's page.")
 web_commands.command("organisation")(organisation_command)
@@ -166,13 +166,9 @@ def log_key_of(policy: bytes) -> str:
     """The log's key in a log policy.
 
     Raises:
-        UsageError: there is none.
-        MalformedMessageError: it is no key.
+        UsageError: it is no policy.
     """
-    for line in policy.decode(errors="replace").splitlines():
-        if line.startswith("log "):
-            return VerifierKey.from_text(line.split()[1]).to_text()
-    raise UsageError("the log policy names no log; write a line that begins with `log`, as `log init` does")
+    return LogPolicy.from_text(policy.decode(errors="replace")).log_key.to_text()
 
 
 def _read(path: Path) -> bytes:

@@ -10,8 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from client.log.watching import LogMemory, LogTrust, Monitor, check_inclusion
-from client.log.witness import CheckpointFiles, Witness
-from federation.errors import MalformedMessageError, ProofError, RefusedError, UsageError
+from federation.errors import MalformedMessageError, ProofError, UsageError
 from federation.transparency import (
     AttemptEntry,
     AttemptOutcome,
@@ -162,57 +161,6 @@ def test_memory_refuses_another_log_an_old_signature_and_a_proof_from_elsewhere(
         memory.advance(MemoryLog().growth(4), TRUST, now=NOW + 4000)
     with pytest.raises(ProofError, match="begins at 3"):
         memory.advance(MemoryLog().growth(3), TRUST, now=NOW)
-
-
-# ------------------------------------------------------------------ witness
-
-
-@pytest.fixture
-def witness(tmp_path):
-    return Witness(WITNESSES[0], [SIGNER.key], CheckpointFiles(tmp_path / "seen"))
-
-
-def test_a_witness_cosigns_growth_step_by_step(witness):
-    log = MemoryLog()
-    for old, new in [(0, 3), (3, 3), (3, 8), (8, 10)]:
-        growth = log.growth(old, new)
-        signature = witness.cosign(growth, now=NOW + new)
-        assert WITNESSES[0].key.verify(growth.checkpoint.note.text, signature) == NOW + new
-
-
-def test_a_witness_says_where_the_proof_should_begin(witness):
-    witness.cosign(MemoryLog().growth(0, 6), now=NOW)
-    for old in (0, 3, 7):
-        with pytest.raises(RefusedError, match="cosigned 6 entries last"):
-            witness.cosign(MemoryLog().growth(old, 10), now=NOW)
-
-
-def test_a_witness_never_cosigns_a_fork_and_goes_on_with_the_honest_log(witness):
-    witness.cosign(MemoryLog().growth(0, 6), now=NOW)
-    for new in (6, 10):
-        with pytest.raises(ProofError, match="fork"):
-            witness.cosign(a_forked_log().growth(6, new), now=NOW)
-    witness.cosign(MemoryLog().growth(6, 10), now=NOW)
-
-
-def test_a_witness_refuses_unknown_logs_and_other_peoples_signatures(witness):
-    with pytest.raises(RefusedError, match="does not watch"):
-        witness.cosign(MemoryLog(signer=ANOTHER_LOG).growth(0), now=NOW)
-    with pytest.raises(ProofError):
-        witness.cosign(MemoryLog(signer=IMPOSTOR).growth(0), now=NOW)
-
-
-def test_a_witness_cosigns_a_log_that_was_empty(witness):
-    witness.cosign(MemoryLog().growth(0, 0), now=NOW)
-    witness.cosign(MemoryLog().growth(0, 4), now=NOW)
-
-
-def test_a_witness_does_not_take_a_damaged_memory_for_none(witness, tmp_path):
-    witness.cosign(MemoryLog().growth(0, 6), now=NOW)
-    (file,) = (tmp_path / "seen").glob("*.checkpoint")
-    file.write_bytes(file.read_bytes()[:-5])
-    with pytest.raises(UsageError, match="damaged"):
-        witness.cosign(MemoryLog().growth(0, 10), now=NOW)
 
 
 # ------------------------------------------------------------------ monitor

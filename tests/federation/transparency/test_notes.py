@@ -327,7 +327,7 @@ def test_an_impossible_logged_entry_cannot_be_built(change):
         replace(a_logged_entry(), **change)
 
 
-@pytest.mark.parametrize("change", [{"old_size": 4}, {"old_size": -1}, {"proof": (bytes(32),)}])
+@pytest.mark.parametrize("change", [{"old_size": 4}, {"old_size": -1}, {"proof": (bytes(31),)}])
 def test_an_impossible_growth_cannot_be_built(change):
     with pytest.raises(UsageError):
         replace(Growth(0, (), a_checkpoint()), **change)

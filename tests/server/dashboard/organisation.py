@@ -83,8 +83,10 @@ def a_log(folder, additions, *, witnesses=(WITNESS,), clock=time.time):
     if additions:
         log.append(additions)
     for witness in witnesses:
-        line = witness.sign(log.checkpoint().note.text, time=int(clock()))
-        log.add_cosignature(line.to_line(), [witness.key])
+        note = log.checkpoint().note
+        cosigned = note.with_signature(witness.sign(note.text, time=int(clock())))
+        storage.replace_checkpoint(lambda *_, note=cosigned: note.to_bytes())
+        log.sign()  # publishes it
     return log, storage
 
 

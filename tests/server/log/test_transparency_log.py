@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from client.log.watching import LogMemory, Monitor, check_inclusion
-from federation.errors import ProofError, RefusedError, UnavailableError, UsageError
+from federation.errors import ProofError, UnavailableError, UsageError
 from federation.transparency import (
     AttemptEntry,
     AttemptOutcome,
@@ -330,8 +330,7 @@ def test_a_log_knows_the_largest_tree_that_it_saw_signed(storage, tmp_path):
     log.append(additions(3))
     assert log.head == log.checkpoint().head
     assert log.head.size == 3
-    cosignature = WITNESSES[0].sign(log.checkpoint().note.text, time=NOW)
-    assert another.add_cosignature(cosignature.to_line(), [WITNESSES[0].key]).head == another.head == log.head
+    assert another.sign().head == another.head == log.head
 
 
 def test_a_log_begins_with_each_tree_that_it_was_and_with_no_other(storage):
@@ -354,7 +353,7 @@ def test_an_old_signature_is_renewed_and_the_witnesses_lines_stay(storage):
     log.append(additions(1))
     signed = log.checkpoint()
     cosignature = WITNESSES[0].sign(signed.note.text, time=NOW)
-    log.add_cosignature(cosignature.to_line() + "\n", [w.key for w in WITNESSES])
+    storage.replace_checkpoint(lambda *_: signed.note.with_signature(cosignature).to_bytes())
     later = a_log(storage, now=NOW + 600)
     assert later.sign(max_age_seconds=600).require_signed_by(SIGNER.key) == NOW
     renewed = later.sign(max_age_seconds=599)
@@ -362,18 +361,6 @@ def test_an_old_signature_is_renewed_and_the_witnesses_lines_stay(storage):
     assert renewed.head == signed.head
     assert cosignature in renewed.note.signatures
     assert len(renewed.note.signatures) == 3
-
-
-def test_a_cosignature_of_a_stranger_or_for_another_tree_is_not_published(storage):
-    log = a_log(storage)
-    old = log.checkpoint()
-    log.append(additions(1))
-    keys = [WITNESSES[0].key]
-    with pytest.raises(ProofError, match="no witness"):
-        log.add_cosignature(WITNESSES[1].sign(log.checkpoint().note.text, time=NOW).to_line(), keys)
-    with pytest.raises(ProofError, match="does not verify"):
-        log.add_cosignature(WITNESSES[0].sign(old.note.text, time=NOW).to_line(), keys)
-    assert len(log.checkpoint().note.signatures) == 2
 
 
 def test_erasure_leaves_a_tombstone_that_names_nobody(storage):
@@ -653,11 +640,9 @@ def test_a_witness_that_dies_at_any_durable_step_has_signed_nothing_that_it_forg
         witness = witness_in(run)
         known = witness._files.read(SIGNER.key.name).head.size
         assert known >= max([4, *(int(size) for _, size in acknowledged(run))])
-        with pytest.raises(ProofError, match="fork"):
-            witness.cosign(forked.growth(known), now=NOW)
-        with pytest.raises(RefusedError):
-            witness.cosign(MemoryLog().growth(known - 1), now=NOW)
-        witness.cosign(MemoryLog().growth(known), now=NOW)
+        for growth, status in [(forked.growth(known), 422), (MemoryLog().growth(known - 1), 409)]:
+            assert witness.add_checkpoint(growth.to_bytes(), now=NOW).status == status
+        assert witness.add_checkpoint(MemoryLog().growth(known).to_bytes(), now=NOW).status == 200
 
 
 # ------------------------------------------------------------------ sequencer
@@ -666,8 +651,8 @@ def test_a_witness_that_dies_at_any_durable_step_has_signed_nothing_that_it_forg
 async def test_entries_added_at_once_share_batches_and_get_their_own_positions(storage, monkeypatch):
     log = a_log(storage)
     batches = list[int]()
-    original = log.append
-    monkeypatch.setattr(log, "append", lambda batch: batches.append(len(batch)) or original(batch))
+    original = log.append_and_sign
+    monkeypatch.setattr(log, "append_and_sign", lambda batch: batches.append(len(batch)) or original(batch))
     async with Sequencer(log) as sequencer:
         positions = await asyncio.gather(*(sequencer.add(*additions(n, n + 1000)) for n in range(100)))
     assert len(batches) <= 3
@@ -716,13 +701,13 @@ async def test_a_caller_who_leaves_disturbs_nobody(storage):
 )
 async def test_a_failed_batch_is_reported_and_the_next_one_goes_on(storage, monkeypatch, failure, seen):
     log = a_log(storage)
-    original = log.append
+    original = log.append_and_sign
 
     def fail(_batch):
-        monkeypatch.setattr(log, "append", original)
+        monkeypatch.setattr(log, "append_and_sign", original)
         raise failure
 
-    monkeypatch.setattr(log, "append", fail)
+    monkeypatch.setattr(log, "append_and_sign", fail)
     async with Sequencer(log) as sequencer:
         with pytest.raises(seen):
             await sequencer.add(*additions(1))
@@ -776,14 +761,18 @@ async def test_what_a_batch_wants_to_read_is_of_one_moment_and_its_errors_are_it
     begin = Transaction.begin
     log = a_log(storage)
 
-    def refuse(_):
+    def refuse(*_):
         raise UsageError("not this one")
 
     async with Sequencer(log) as sequencer:
         waiting = [
-            asyncio.ensure_future(sequencer.add_and_read(additions(1), lambda at: (at, log.prove(at.start)))),
+            asyncio.ensure_future(
+                sequencer.add_and_read(additions(1), lambda at, under: (at, log.prove(at.start, under)))
+            ),
             asyncio.ensure_future(sequencer.add_and_read(additions(2), refuse)),
-            asyncio.ensure_future(sequencer.add_and_read(additions(3), lambda at: (at, log.prove(at.start)))),
+            asyncio.ensure_future(
+                sequencer.add_and_read(additions(3), lambda at, under: (at, log.prove(at.start, under)))
+            ),
         ]
         monkeypatch.setattr(Transaction, "begin", lambda run: (begun.append(run.mode), begin(run))[1])
         first, second, third = await asyncio.gather(*waiting, return_exceptions=True)

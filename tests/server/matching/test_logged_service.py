@@ -23,11 +23,22 @@ from federation.errors import MalformedMessageError, ProofError, RefusedError, U
 from federation.onebit import Decision, Operation, SessionKey, TemplateSecret
 from federation.release.manifest import SignedManifest
 from federation.rules.entries import Moratorium
-from federation.transparency import KeyKind, NoteSigner, PublicEntry, PublicKind, entry_from_bytes
+from federation.transparency import KeyKind, LogPolicy, NoteSigner, PublicEntry, PublicKind, entry_from_bytes
+from federation.transparency.policy import NamedWitness
 from federation.wire.convert import Change, SessionRequest
 from federation.wire.owner import LONGEST_AGE_SECONDS, OwnerOperation
 from federation.wire.v1 import verification_pb2 as pb
+from server.certificates import client_credentials
+from server.log.asking import Witnesses
+from server.log.storage import open_log_storage
+from server.log.transparency_log import TransparencyLog
+from server.matching.journal import Journal
+from server.matching.service import MatchingService
+from server.matching.serving import SERVICE_NAME, health_of
 from server.storage.sqlstorage import open_storage
+from tests.asked_witness import AskedWitness, honest, response
+from tests.bundles import a_bundle
+from tests.bundles import signed as sealed
 from tests.integration.hostile import a_grant, a_probe_message, ask
 from tests.running import (
     AUDIENCE,
@@ -47,9 +58,11 @@ from tests.running import (
     signed,
     unchecked,
 )
+from tests.transparency_log import WITNESSES
 
 pytestmark = pytest.mark.integration
 OWNER, STRANGER = 1, 2
+WITNESS_KEYS = tuple(signer.key for signer in WITNESSES[:2])
 
 
 @pytest.fixture(scope="module")
@@ -572,3 +585,63 @@ def test_a_server_without_an_issuer_says_so(server, wallet):
 def test_a_journal_that_was_not_opened_writes_nothing(tmp_path):
     with pytest.raises(UsageError, match="not open"):
         asyncio.run(a_journal(tmp_path).declare([PublicEntry(PublicKind.POLICY, 0, b"{}")]))
+
+
+# ---------------------------------------------------------------------- witnesses
+@pytest.fixture
+def witnessed(tls, workers, storage, tmp_path):
+    """A service whose log asks two witnesses, which may be exchanged; and what its devices believe."""
+    with contextlib.ExitStack() as closing:
+        listeners = [
+            closing.enter_context(AskedWitness(honest(signer, [LOG_SIGNER.key], tmp_path / signer.key.name[-2:])))
+            for signer in WITNESSES[:2]
+        ]
+        named = tuple(NamedWitness(*one) for one in zip(WITNESS_KEYS, [one.address for one in listeners], strict=True))
+        clock = lambda: int(time.time())  # noqa: E731 - of the log and of whom it asks
+        asked = Witnesses(LogPolicy(LOG_SIGNER.key, named, WITNESS_KEYS, 2), clock=clock)
+        closing.callback(asked.close)
+        log = TransparencyLog(open_log_storage(tmp_path / "log.db"), LOG_SIGNER, clock=clock, witnesses=asked)
+        service = MatchingService(
+            sealed(a_bundle(a_release())), storage, workers, public_rules(), Journal(log, clock=time.time)
+        )
+        running = closing.enter_context(RunningServer(service, tls))
+        yield running, listeners, LogTrust(LOG_SIGNER.key, WITNESS_KEYS, threshold=2)
+
+
+def test_a_device_opens_a_reply_behind_a_checkpoint_that_enough_witnesses_cosigned(witnessed):
+    server, listeners, trust = witnessed
+    with server.device(a_wallet(a_release()), conditions=conditions(log=trust)) as device:
+        assert device.enrol(a_face(OWNER, 0), a_face(OWNER, 1)).decision is Decision.MATCH
+        assert device.verify(a_face(OWNER, 2)).decision is Decision.MATCH
+        wallet = device.wallet
+    assert set(wallet.log.checkpoint.note.verified(WITNESS_KEYS)) == set(WITNESS_KEYS)
+    with server.owner(wallet) as owner:
+        monitor = Monitor().follow(RemoteLog(owner._connection), trust, now=int(time.time()))
+        assert monitor.frontier.size >= wallet.log.checkpoint.head.size
+        assert owner.erase(trust) is not None
+    assert all(listener.bodies for listener in listeners)
+
+
+def test_a_device_opens_nothing_when_a_witness_that_it_wants_is_silent_or_lies(witnessed, tls, monkeypatch):
+    server, listeners, trust = witnessed
+    with server.device(a_wallet(a_release()), conditions=conditions(log=trust)) as device:
+        assert device.enrol(a_face(OWNER, 0), a_face(OWNER, 1)).decision is Decision.MATCH
+        calls = opened(monkeypatch)
+        listeners[1].script = lambda _: response(200, b"\xe2\x80\x94 nonsense AAAA\n")
+        with pytest.raises(ProofError, match="1 witnesses signed the checkpoint lately, and 2 are needed"):
+            device.verify(a_face(OWNER, 2))
+        assert calls == []
+    target, credentials = server.target, client_credentials(tls, "client")
+    deadline = time.monotonic() + 60
+    while (state := health_of(target, credentials, service=SERVICE_NAME, timeout_seconds=10)) == "SERVING":
+        assert time.monotonic() < deadline
+    assert state.startswith(f"SERVING: witness {WITNESS_KEYS[1].name} ")
+
+
+def test_whoever_asks_no_witness_is_served_all_the_same(witnessed):
+    server, listeners, _ = witnessed
+    for listener in listeners:
+        listener.close()
+    with server.device(a_wallet(a_release())) as device:
+        assert device.enrol(a_face(OWNER, 0), a_face(OWNER, 1)).decision is Decision.MATCH
+        assert device.verify(a_face(OWNER, 2)).decision is Decision.MATCH

@@ -346,7 +346,7 @@ def test_the_page_is_told_terms_and_log():
     assert told["log_key"] == log_key_of(f"# a comment\nlog {LOG_SIGNER.key.to_text()}\nquorum none\n".encode())
     with pytest.raises(UsageError):
         a_deployment_file("sign-in")
-    with pytest.raises(UsageError, match="names no log"):
+    with pytest.raises(UsageError, match="names one log"):
         log_key_of(b"quorum none\n")
 
 
@@ -354,7 +354,7 @@ def test_a_missing_page_ends_the_command_with_what_to_do(tmp_path):
     write_release(tmp_path)
     (tmp_path / "terms.json").write_text(json.dumps(json.loads(a_deployment_file())["terms"]))
     (tmp_path / "rules.jsonl").write_bytes(a_rules_file())
-    (tmp_path / "policy").write_text(f"log {LOG_SIGNER.key.to_text()}\n")
+    (tmp_path / "policy").write_text(f"log {LOG_SIGNER.key.to_text()}\nquorum none\n")
     options = {"server": "localhost:1", "tls": tmp_path, "origin": ORIGIN, "page": tmp_path}
     options |= {
         "release": tmp_path / "release.zip",

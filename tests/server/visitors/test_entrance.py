@@ -15,8 +15,8 @@ import pytest
 from federation.errors import UsageError
 from server.listening import MOST_CONNECTIONS, page_server
 from server.visitors.door import MEMBER_SECONDS, PER_ADDRESS, STRANGER_SECONDS, Door, opened_door
+from server.visitors.entrance import IN_ALL, serve_at, welcome_at
 from server.web.bridge import Site, bridge_app
-from server.web.entrance import IN_ALL, serve_at, welcome_at
 from tests.running import a_pki, write_release, write_rules
 
 pytestmark = [pytest.mark.integration, pytest.mark.enable_socket]

@@ -1,4 +1,4 @@
-"""Where browsers come in: the bridge's socket, with bounds for each address from the first byte on."""
+"""Where HTTP comes in: a socket for a page, or for a witness, with bounds for each address from the first byte on."""
 
 from __future__ import annotations
 

@@ -1,0 +1,116 @@
+"""A witness over HTTP: the listener, and what one caller may have of it."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import structlog
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse, Response
+from starlette.routing import Route
+
+from federation.errors import IntaglioError
+from federation.transparency.proofs import MAX_GROWTH_BYTES
+from server.files import write_durably
+from server.listening import page_server, read_body
+from server.log.witness import Answer, Witness
+from server.visitors.door import network_of, opened_door
+from server.visitors.entrance import IN_ALL, serve_at, welcome_at
+from server.visitors.peers import PeerRate, PeerRates
+
+RATE: Final = PeerRate()
+"""Of one address: a log asks once a batch, and a busy one that waits for nothing else has hundreds a second."""
+
+log = structlog.get_logger(__name__)
+
+
+def witness_app(
+    witness: Witness,
+    welcome: Callable[[Request], None],
+    *,
+    clock: Callable[[], int],
+    rate: PeerRate = RATE,
+) -> Starlette:
+    """The two resources of a witness (https://c2sp.org/tlog-witness).
+
+    Args:
+        witness: what answers.
+        welcome: is told of every request whose headers came.
+        clock: seconds since 1970.
+        rate: requests of one address.
+    """
+    site = _Site(witness, welcome, clock, PeerRates(rate))
+    return Starlette(
+        routes=[
+            Route("/add-checkpoint", site.add_checkpoint, methods=["POST"]),
+            Route("/{origin}/checkpoint", site.checkpoint, methods=["GET"]),
+        ]
+    )
+
+
+@dataclass(frozen=True)
+class _Site:
+    witness: Witness
+    welcome: Callable[[Request], None]
+    clock: Callable[[], int]
+    rates: PeerRates
+
+    async def add_checkpoint(self, request: Request) -> Response:
+        if (refused := self._turned_away(request)) is not None:
+            return refused
+        body = await read_body(request, MAX_GROWTH_BYTES)
+        if body is None:
+            return PlainTextResponse(f"a request has at most {MAX_GROWTH_BYTES} bytes\n", 400)
+        return await self._answered(request, lambda: self.witness.add_checkpoint(body, now=self.clock()))
+
+    async def checkpoint(self, request: Request) -> Response:
+        if (refused := self._turned_away(request)) is not None:
+            return refused
+        return await self._answered(request, lambda: self.witness.checkpoint(request.path_params["origin"]))
+
+    def _turned_away(self, request: Request) -> Response | None:
+        self.welcome(request)
+        wait = self.rates.wait_of(network_of(request.client.host).encode()) if request.client else 0.0
+        if not wait:
+            return None
+        return PlainTextResponse("too many requests\n", 429, headers={"retry-after": str(max(1, round(wait)))})
+
+    async def _answered(self, request: Request, answer: Callable[[], Answer]) -> Response:
+        try:
+            made = await asyncio.to_thread(answer)
+        except (IntaglioError, OSError) as error:  # of this witness's own files: no detail for strangers
+            log.error("failed", error=type(error).__name__, reason=str(error))  # noqa: TRY400 - the traceback says no more
+            return PlainTextResponse("this witness cannot answer now\n", 503)
+        log.info("answered", path=request.url.path, status=made.status)
+        return Response(made.body, made.status, headers={"content-type": made.media_type})
+
+
+def serve_witness(
+    witness: Witness, *, host: str, port: int, rate: PeerRate = RATE, ready_file: Path | None = None
+) -> None:
+    """Serves until SIGTERM or Ctrl-C.
+
+    Raises:
+        UsageError: the port is taken.
+    """
+    # uvicorn raises the signal that ended it once more, when it has ended: this lets what comes after it happen.
+    signal.signal(signal.SIGTERM, lambda *_: None)
+    with opened_door(host, port, in_all=IN_ALL) as door:
+        app = witness_app(witness, welcome_at(door), clock=lambda: int(time.time()), rate=rate)
+        told = {"port": door.getsockname()[1], "pid": os.getpid()}
+        if ready_file:
+            write_durably(ready_file, json.dumps(told).encode() + b"\n")
+        try:
+            asyncio.run(serve_at(door, page_server(app, host=host, port=port)))
+        finally:
+            if ready_file:
+                ready_file.unlink(missing_ok=True)
