@@ -51,8 +51,10 @@ from federation.transparency import (
     SignedCheckpoint,
     TreeHead,
     VerifierKey,
+    consistency_nodes,
     consistency_proof,
     entry_from_bytes,
+    inclusion_nodes,
     inclusion_proof,
     verify_consistency,
 )
@@ -202,9 +204,26 @@ class TransparencyLog:
         Raises:
             UsageError: no signed checkpoint covers that position.
         """
+        return self.prove_growth(position, 0)[0]
+
+    def prove_growth(self, position: int, old_size: int) -> tuple[LoggedEntry, tuple[bytes, ...]]:
+        """An entry with its proof under the last checkpoint, and the proof that this extends the tree of `old_size`.
+
+        Returns:
+            Both. The second is empty where there is nothing to prove: from nothing, or from a tree that is larger.
+
+        Raises:
+            UsageError: no signed checkpoint covers that position.
+        """
         checkpoint = self.checkpoint()
-        proof = inclusion_proof(position, checkpoint.head.size, self._storage.nodes)
-        return LoggedEntry(self._storage.entries(position, position + 1)[0], position, proof, checkpoint)
+        size = checkpoint.head.size
+        wanted = [*inclusion_nodes(position, size), *consistency_nodes(old_size, size)]
+        leaf, nodes = self._storage.entry_and_nodes(position, wanted)  # read together; the proofs pick theirs
+        proof = inclusion_proof(position, size, lambda _: nodes)
+        if leaf is None:
+            raise ProofError(f"the database lacks entry {position}; restore it from a backup")
+        grown = consistency_proof(old_size, size, lambda _: nodes) if 0 < old_size <= size else ()
+        return LoggedEntry(leaf, position, proof, checkpoint), grown
 
     def grow_from(self, old_size: int) -> Growth:
         """The last checkpoint with the proof that it extends the tree of `old_size`, for a witness or a device.
@@ -286,10 +305,12 @@ class TransparencyLog:
 
         def extend(old: TreeHead, new: TreeHead, last: bytes | None, read: NodeReader) -> bytes:
             previous = None if last is None else _parsed(last)
-            if previous is not None and previous.head == old == self._head:
+            if previous is not None and previous.head == old:
                 self._require_own(previous)
+                if old != self._head:  # another front end signed last, or the log was put back
+                    _require_tree(self._head, old.size, read)
                 made.append(self._sign(new))  # it begins with `old`, whose nodes were just looked at
-            else:  # another front end signed last, or the log was put back
+            else:
                 made.append(self._next(new, last, read, None))
             return made[-1].to_bytes()
 
