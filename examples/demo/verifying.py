@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -228,26 +228,55 @@ def matching_server(folder: Path) -> Iterator[Server]:
     Raises:
         UnavailableError: it did not start; its log in `folder` says why.
     """
-    tls, ready, log = folder / "tls", folder / "ready.json", folder / "server.log"
-    subprocess.run([_command(), "pki", "init", str(tls), "--json"], check=True, capture_output=True)  # noqa: S603 - ours
-    terms, rules = folder / "terms.json", folder / "rules" / "rules.jsonl"
+    prepare_server(folder)
+    with one_server(folder, "server", database=str(folder / "templates.sqlite")) as server:
+        yield server
+
+
+def prepare_server(folder: Path) -> None:
+    """Makes what servers share beside their database: certificates, rules and the log's folder."""
+    subprocess.run([_command(), "pki", "init", str(folder / "tls"), "--json"], check=True, capture_output=True)  # noqa: S603 - ours
+    terms, rules = folder / "terms.json", folder / "rules"
     terms.write_text(json.dumps(asdict(TERMS)))
     made_of = ["--terms", str(terms), "--release", str(folder / BUNDLE), "--deployment", DEPLOYMENT]
-    subprocess.run([_command(), "rules", "init", str(rules.parent), *made_of], check=True, capture_output=True)  # noqa: S603 - ours
+    subprocess.run([_command(), "rules", "init", str(rules), *made_of], check=True, capture_output=True)  # noqa: S603 - ours
     subprocess.run([_command(), "log", "init", str(folder / "log"), _LOG], check=True, capture_output=True)  # noqa: S603 - ours
-    options = {"release": BUNDLE, "release-trust": TRUST, "log": "log"}
-    options |= {"database": "templates.sqlite", "stats": "server-times.json"}
-    arguments = [part for name, file in options.items() for part in (f"--{name}", str(folder / file))]
-    arguments += ["--rules", str(rules), "--deployment", DEPLOYMENT]
+
+
+@contextmanager
+def one_server(
+    folder: Path, name: str, *, database: str, log_database: str | None = None, cores: Collection[int] = ()
+) -> Iterator[Server]:
+    """Runs a front end with its match process. Several may share a folder and databases; each has a name.
+
+    Args:
+        folder: what `prepare_server` prepared.
+        name: of its log and of the file with its times.
+        database: file or URL.
+        log_database: URL, when it is not in the log's folder.
+        cores: where it may run; anywhere when there are none.
+
+    Raises:
+        UnavailableError: it did not start; its log in `folder` says why.
+    """
+    tls, ready, log = folder / "tls", folder / f"{name}-ready.json", folder / f"{name}.log"
+    rules = folder / "rules" / "rules.jsonl"
+    options = {"release": folder / BUNDLE, "release-trust": folder / TRUST, "log": folder / "log", "database": database}
+    options |= {"stats": folder / f"{name}-times.json", "tls": tls, "rules": rules, "ready-file": ready, "port": 0}
+    options |= {"peer-rate": 10_000}  # everybody has the same certificate here
+    options |= {"deployment": DEPLOYMENT} | ({"log-database": log_database} if log_database else {})
+    arguments = [part for option, value in options.items() for part in (f"--{option}", str(value))]
     with log.open("wb") as output:
         process = subprocess.Popen(  # noqa: S603 - our own program, no shell
-            [_command(), "matching", "start", "--tls", str(tls), "--port", "0", "--ready-file", str(ready), *arguments],
+            [_command(), "matching", "start", *arguments],
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=subprocess.STDOUT,
             env={**os.environ, "OMP_NUM_THREADS": "1"},
         )
     try:
+        if cores:
+            os.sched_setaffinity(process.pid, cores)
         deadline = time.monotonic() + _START_SECONDS
         while not ready.is_file():
             if process.poll() is not None or time.monotonic() > deadline:
