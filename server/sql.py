@@ -35,6 +35,8 @@ if TYPE_CHECKING:
 
     from sqlalchemy.engine import Dialect, Engine
 
+CONNECTIONS = POSTGRES_CONNECTIONS + 1
+"""Most to one database."""
 _WAIT_SECONDS = 5
 _STATEMENTS = 512
 """Compiled ones that are remembered; the program has about a hundred."""
@@ -242,7 +244,7 @@ class Database:
         self._engine = engine
         self._idle = list[Any]()
         self._levels = dict[int, Mode]()  # of SQLite's connections, by identity: how hard they sync
-        self._room = threading.BoundedSemaphore(POSTGRES_CONNECTIONS + 1)
+        self._room = threading.BoundedSemaphore(CONNECTIONS)
 
     def close(self) -> None:
         """Closes the connections that nobody uses; SQLite folds its write-ahead log into the file with the last one."""
