@@ -46,7 +46,7 @@ _SIZE = "SELECT pg_database_size(current_database())"
 _WAL = "SELECT pg_current_wal_lsn() - '0/0'"
 _INSERT_ATTEMPTS = f"""
 INSERT INTO attempts (session_id, transcript_digest, key_id, opened_at, decision)
-SELECT substr(sha256(n::text::bytea), 1, 16), sha256(('t' || n)::bytea), (SELECT min(key_id) FROM templates), n, 'match'
+SELECT substr(sha256(n::text::bytea), 1, 16), sha256(('t' || n)::bytea), (SELECT key_id FROM templates LIMIT 1), n, 'match'
 FROM generate_series(1, {_ATTEMPTS}) n
 """  # noqa: S608 - a number of ours
 
