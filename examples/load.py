@@ -264,6 +264,10 @@ def print_runs(runs: list[Run], console: Console) -> None:
     console.print(table)
 
 
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+
+
+@app.command()
 def main(
     verifications: Annotated[int, typer.Option(min=8, max=300, help="In each run, all people together.")] = 240,
     stored: Annotated[list[int] | None, typer.Option(help="Templates; repeatable. [default: 1000, 100000]")] = None,
@@ -292,4 +296,4 @@ def main(
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    app()

@@ -240,6 +240,10 @@ def print_all(constants: Constants, assumed: Assumptions, loads: list[tuple[floa
     console.print(f"1x is {TODAY_PER_SECOND} verifications a second, what `make load` asks of two cores")
 
 
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+
+
+@app.command()
 def main(
     constants: Annotated[Path, typer.Option(help="JSON with constants.")] = Path("build/scale.json"),
     per_second: Annotated[float, typer.Option(min=1, help="Verifications at the peak.")] = 1_000,
@@ -262,4 +266,4 @@ def main(
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    app()

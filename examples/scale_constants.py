@@ -46,8 +46,8 @@ _SIZE = "SELECT pg_database_size(current_database())"
 _WAL = "SELECT pg_current_wal_lsn() - '0/0'"
 _INSERT_ATTEMPTS = f"""
 INSERT INTO attempts (session_id, transcript_digest, key_id, opened_at, decision)
-SELECT substr(sha256(n::text::bytea), 1, 16), sha256(('t' || n)::bytea), (SELECT key_id FROM templates LIMIT 1), n, 'match'
-FROM generate_series(1, {_ATTEMPTS}) n
+SELECT substr(sha256(n::text::bytea), 1, 16), sha256(('t' || n)::bytea), key_id, n, 'match'
+FROM generate_series(1, {_ATTEMPTS}) n, (SELECT key_id FROM templates LIMIT 1) one
 """  # noqa: S608 - a number of ours
 
 

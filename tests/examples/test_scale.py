@@ -4,7 +4,6 @@ import dataclasses
 import json
 
 import pytest
-import typer
 from typer.testing import CliRunner
 
 from examples import scale
@@ -85,17 +84,10 @@ def test_a_constant_that_was_not_measured_is_refused(value):
         dataclasses.replace(CONSTANTS, fsck_us=value)
 
 
-@pytest.fixture
-def application():
-    made = typer.Typer()
-    made.command()(scale.main)
-    return made
-
-
-def test_the_command_prints_every_constant_need_and_limit(application, tmp_path):
+def test_the_command_prints_every_constant_need_and_limit(tmp_path):
     file = tmp_path / "scale.json"
     file.write_text(json.dumps({"constants": dataclasses.asdict(CONSTANTS)}))
-    printed = CliRunner().invoke(application, ["--constants", str(file)]).stdout
+    printed = CliRunner().invoke(scale.app, ["--constants", str(file)]).stdout
     named = [*dataclasses.fields(Constants), *dataclasses.fields(Assumptions), *dataclasses.fields(scale.Needs)]
     assert not [field.name for field in named if field.name not in printed]
     assert not [one.what for one in limits(CONSTANTS, Assumptions()) if one.what not in printed]
