@@ -182,7 +182,7 @@ def _dump(database: str) -> None:
     programs = find_programs()
     if programs is not None:
         subprocess.run(  # noqa: S603 - PostgreSQL's own program, no shell
-            [programs / "pg_dump", "--format=custom", "--file=/dev/null", database], check=True
+            [programs / "pg_dump", "--format=custom", database], check=True, stdout=subprocess.DEVNULL
         )
 
 
