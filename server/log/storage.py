@@ -33,9 +33,8 @@ from federation.transparency import (
     Opening,
     PersonalKind,
     TreeHead,
-    frontier_nodes,
 )
-from federation.transparency.tree import Node
+from federation.transparency.tree import Node, frontier_nodes
 from server import faults
 from server.database import connect, database_url, name_of
 from server.log import schema

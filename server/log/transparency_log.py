@@ -51,14 +51,13 @@ from federation.transparency import (
     SignedCheckpoint,
     TreeHead,
     VerifierKey,
-    consistency_nodes,
     consistency_proof,
     entry_from_bytes,
-    inclusion_nodes,
     inclusion_proof,
     verify_consistency,
 )
 from federation.transparency.entries import SALT_BYTES
+from federation.transparency.tree import consistency_nodes, inclusion_nodes
 from server.log.fsck import require_whole
 from server.log.publishing import publish, read_published
 from server.log.storage import Addition, CheckpointExtender, CheckpointMaker, KeptOpening, LogStorage
