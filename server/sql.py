@@ -7,6 +7,11 @@ takes several times as long as SQLite does (ADR 0198). Connections are opened as
 stay open. A transaction takes the one that was used last, or opens one, and nobody else has it meanwhile; one whose
 server is gone is thrown away with all that idle, so that the next transaction begins afresh.
 
+To PostgreSQL each statement is a round trip. So a step of one statement goes without BEGIN and COMMIT (`Mode.SINGLE`),
+and the statements of longer ones travel together until somebody looks at what one of them gave (ADR 0206). What goes
+wrong with a statement is therefore raised by a later one, or where its rows are looked at, or by the commit, which then
+does not happen.
+
 What a crash leaves is the driver's promise: nothing of a transaction, or, once `commit` has returned in `Mode.DURABLE`,
 all of it.
 """
@@ -15,7 +20,7 @@ from __future__ import annotations
 
 import threading
 from collections import namedtuple
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from enum import Enum
 from functools import lru_cache
@@ -30,6 +35,8 @@ if TYPE_CHECKING:
 
     from sqlalchemy.engine import Dialect, Engine
 
+CONNECTIONS = POSTGRES_CONNECTIONS + 1
+"""Most to one database."""
 _WAIT_SECONDS = 5
 _STATEMENTS = 512
 """Compiled ones that are remembered; the program has about a hundred."""
@@ -40,6 +47,7 @@ class Mode(Enum):
 
     READ = "each statement sees what was committed before it"
     SNAPSHOT = "all statements see one moment"
+    SINGLE = "one statement, which writes; on disk no later than the next durable one"
     RELAXED = "writes; on disk no later than the next durable one"
     DURABLE = "writes; on disk when it has ended"
 
@@ -48,6 +56,7 @@ _BEGIN = {
     "sqlite": {
         Mode.READ: None,
         Mode.SNAPSHOT: "BEGIN",
+        Mode.SINGLE: None,
         # The write lock is there from the beginning, so nothing that was read changes before the end.
         Mode.RELAXED: "BEGIN IMMEDIATE",
         Mode.DURABLE: "BEGIN IMMEDIATE",
@@ -55,25 +64,62 @@ _BEGIN = {
     "postgresql": {
         Mode.READ: None,
         Mode.SNAPSHOT: "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY",
+        Mode.SINGLE: None,
         Mode.RELAXED: "BEGIN",  # what need not last is in tables that write no log, and waits for no disk
         Mode.DURABLE: "BEGIN",
     },
 }
 # The write-ahead log is synced from its beginning, so a relaxed commit is on disk no later than the next full one.
-_SYNCHRONOUS = {Mode.RELAXED: "NORMAL", Mode.DURABLE: "FULL"}
+_SYNCHRONOUS = {Mode.SINGLE: "NORMAL", Mode.RELAXED: "NORMAL", Mode.DURABLE: "FULL"}
+_TOGETHER = frozenset({Mode.SNAPSHOT, Mode.DURABLE})
+"""Whose statements travel to PostgreSQL together."""
 
 
-@dataclass(frozen=True)
 class Rows:
-    """What a statement gave.
+    """What a statement gave. Whoever looks waits for it.
 
-    Attributes:
-        all: rows, as named tuples.
-        rowcount: rows that it changed.
+    Args:
+        cursor: of the statement.
+        compiled: the statement.
+        late: what the driver raises when there are no rows to give, where they come only when they are asked for.
     """
 
-    all: list[Any]
-    rowcount: int
+    def __init__(self, cursor: Any, compiled: _Compiled, late: type[Exception] | None) -> None:  # noqa: ANN401 - either driver's
+        self._cursor = cursor
+        self._compiled = compiled
+        self._late = late
+        self._read: list[Any] | None = None
+        if late is None:
+            self._look()
+
+    @property
+    def all(self) -> list[Any]:
+        """Rows, as named tuples."""
+        return self._look()
+
+    @property
+    def rowcount(self) -> int:
+        """Rows that it changed."""
+        self._look()
+        return int(self._cursor.rowcount)
+
+    def _look(self) -> list[Any]:
+        if self._read is None:
+            self._read = self._rows()
+        return self._read
+
+    def _rows(self) -> list[Any]:
+        cursor = self._cursor
+        if self._late is None:
+            found = cursor.fetchall() if self._compiled.gives_rows(cursor) else []
+        else:
+            try:
+                found = cursor.fetchall()
+            except self._late:
+                if cursor.pgresult is None:  # the statement failed
+                    raise
+                return []  # it went well, and is of the kind that gives no rows
+        return list(map(self._compiled.row_maker(cursor), found)) if found else []
 
     def one_or_none(self) -> Any:  # noqa: ANN401 - a row's fields are the statement's
         """The only row, or None."""
@@ -103,13 +149,16 @@ class Transaction:
         driver: the driver's connection.
         dialect: how statements are written for it.
         mode: what it is for.
+        late: what the driver raises when a statement gave no rows, where statements travel together.
     """
 
-    def __init__(self, driver: Any, dialect: Dialect, mode: Mode) -> None:  # noqa: ANN401 - either driver's
+    def __init__(self, driver: Any, dialect: Dialect, mode: Mode, late: type[Exception] | None = None) -> None:  # noqa: ANN401 - either driver's
         self.driver = driver
         self.mode = mode
         self._dialect = dialect
         self._options = {} if dialect.name == "sqlite" else {"binary": True}  # results travel as bytes, not as text
+        self._late = late if mode in _TOGETHER else None
+        self._together = ExitStack()
 
     def execute(
         self, statement: sa.Executable, parameters: Mapping[str, object] | Sequence[Mapping[str, object]] = ()
@@ -119,16 +168,15 @@ class Transaction:
             compiled = _compiled(statement, tuple(parameters[0]), self._dialect)
             cursor = self.driver.cursor()
             cursor.executemany(compiled.text, [compiled.bind(one) for one in parameters])
-            return Rows([], cursor.rowcount)
-        given: Any = parameters or {}
-        compiled = _compiled(statement, tuple(given), self._dialect)
-        cursor = self.driver.execute(compiled.text, compiled.bind(given), **self._options)
-        if cursor.description is None:
-            return Rows([], cursor.rowcount)
-        return Rows(list(map(compiled.row_maker(cursor.description), cursor.fetchall())), cursor.rowcount)
+        else:
+            given: Any = parameters or {}
+            compiled = _compiled(statement, tuple(given), self._dialect)
+            cursor = self.driver.execute(compiled.text, compiled.bind(given), **self._options)
+        return Rows(cursor, compiled, self._late)
 
     def stream(self, statement: sa.Executable) -> Iterator[Any]:
         """The rows of a large table, a few of them in memory at once."""
+        self.hear_the_rest()  # the server's own cursor goes alone
         compiled = _compiled(statement, (), self._dialect)
         if self._options:
             cursor = self.driver.cursor("stream", binary=True)  # the server's own cursor
@@ -136,12 +184,13 @@ class Transaction:
         else:
             cursor = self.driver.execute(compiled.text, compiled.bind({}))
         with _closing(cursor):
-            make = compiled.row_maker(cursor.description)
+            make = compiled.row_maker(cursor)
             yield from map(make, cursor)
 
     @contextmanager
     def savepoint(self) -> Iterator[None]:
-        """What fails within is taken back, and the transaction goes on."""
+        """What fails within is taken back, and the transaction goes on. Its statements do not travel together."""
+        self.hear_the_rest()
         self.driver.execute("SAVEPOINT part")
         try:
             yield
@@ -152,14 +201,22 @@ class Transaction:
         self.driver.execute("RELEASE SAVEPOINT part")
 
     def begin(self) -> None:
-        """Begins. Waits for whoever writes."""
+        """Begins. Waits for whoever writes, when the first row is looked at at the latest."""
+        if self._late is not None:
+            self._together.enter_context(self.driver.pipeline())
         if (begin := _BEGIN[self._dialect.name][self.mode]) is not None:
             self.driver.execute(begin)
 
     def commit(self) -> None:
         """Ends it; in `Mode.DURABLE` it is on disk when this returns."""
-        if self.mode is not Mode.READ:
+        if _BEGIN[self._dialect.name][self.mode] is not None:
             self.driver.execute("COMMIT")
+        self.hear_the_rest()
+
+    def hear_the_rest(self) -> None:
+        """Waits for what was sent. From here on each statement is waited for."""
+        self._together.close()
+        self._late = None
 
 
 class Database:
@@ -181,10 +238,11 @@ class Database:
         self.error: type[Exception] = driver.Error
         self.conflict: type[Exception] = driver.IntegrityError
         self.unusable = (driver.OperationalError, driver.InterfaceError, TimeoutError)
+        self._late: type[Exception] | None = None if self.is_sqlite else driver.ProgrammingError
         self._engine = engine
         self._idle = list[Any]()
         self._levels = dict[int, Mode]()  # of SQLite's connections, by identity: how hard they sync
-        self._room = threading.BoundedSemaphore(POSTGRES_CONNECTIONS + 1)
+        self._room = threading.BoundedSemaphore(CONNECTIONS)
 
     def close(self) -> None:
         """Closes the connections that nobody uses; SQLite folds its write-ahead log into the file with the last one."""
@@ -204,10 +262,15 @@ class Database:
             driver = self._take()
             try:
                 self._set_level(driver, mode)
-                run = Transaction(driver, self._engine.dialect, mode)
-                run.begin()
-                yield run
-                run.commit()
+                run = Transaction(driver, self._engine.dialect, mode, self._late)
+                try:
+                    run.begin()
+                    yield run
+                    run.commit()
+                except BaseException:
+                    with suppress(self.error):  # of the statements behind the one that failed
+                        run.hear_the_rest()
+                    raise
             except BaseException:
                 self._take_back(driver)
                 raise
@@ -276,12 +339,21 @@ class _Compiled:
 
     text: str
     bind: Callable[[Mapping[str, object]], list[object] | dict[str, object]]
+    _gives_rows: bool | None = None
     _maker: Callable[[Any], Any] | None = None
 
-    def row_maker(self, description: Sequence[Any]) -> Callable[[Any], Any]:
+    # What a cursor says of its columns is made anew each time by psycopg, at a tenth of what a statement costs here.
+
+    def gives_rows(self, cursor: Any) -> bool:  # noqa: ANN401 - either driver's
+        """Whether there are rows to fetch, or this is a statement of the kind that has none."""
+        if self._gives_rows is None:
+            self._gives_rows = cursor.description is not None
+        return self._gives_rows
+
+    def row_maker(self, cursor: Any) -> Callable[[Any], Any]:  # noqa: ANN401 - as above
         """Gives fields their names."""
         if self._maker is None:
-            row: Any = namedtuple("Row", [column[0] for column in description])  # type: ignore[misc]  # noqa: PYI024 - fields are the statement's
+            row: Any = namedtuple("Row", [column[0] for column in cursor.description])  # type: ignore[misc]  # noqa: PYI024 - fields are the statement's
             self._maker = row._make
         return self._maker
 

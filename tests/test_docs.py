@@ -16,7 +16,9 @@ import examples.bench
 import examples.demo.__main__ as demo
 import examples.epsilon_sweep
 import examples.group_rates
+import examples.load
 import examples.reference_gate
+import examples.scale
 import examples.scores
 import examples.synthetic_scores
 import server.cli
@@ -35,11 +37,13 @@ COMMANDS = {
     "examples.bench": typer.main.get_command(examples.bench.app),
     "examples.epsilon_sweep": typer.main.get_command(examples.epsilon_sweep.app),
     "examples.group_rates": typer.main.get_command(examples.group_rates.app),
+    "examples.load": typer.main.get_command(examples.load.app),
+    "examples.scale": typer.main.get_command(examples.scale.app),
     "examples.reference_gate": typer.main.get_command(examples.reference_gate.app),
     "examples.scores": typer.main.get_command(examples.scores.app),
     "examples.synthetic_scores": typer.main.get_command(examples.synthetic_scores.app),
 }
-MAKE_RUNS = {"demo": "examples.demo", "bench": "examples.bench"}
+MAKE_RUNS = {"demo": "examples.demo", "bench": "examples.bench", "load": "examples.load"}
 """Targets whose ARGS are options of an example."""
 
 

@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -235,21 +235,62 @@ def matching_server(folder: Path, *, witnesses: int = 1, batch_seconds: float = 
     Raises:
         UnavailableError: it did not start; its log in `folder` says why.
     """
-    tls = folder / "tls"
-    _run("pki", "init", tls, "--json")
-    terms, rules = folder / "terms.json", folder / "rules" / "rules.jsonl"
-    terms.write_text(json.dumps(asdict(TERMS)))
-    _run("rules", "init", rules.parent, "--terms", terms, "--release", folder / BUNDLE, "--deployment", DEPLOYMENT)
     with ExitStack() as running:
-        log_key = VerifierKey.from_text(_run("log", "init", folder / "log", _LOG).strip())
-        named = tuple(_witness(folder, log_key, number, running) for number in range(witnesses))
-        policy = LogPolicy(log_key, named, tuple(one.key for one in named), threshold=witnesses)
-        (folder / "log" / "policy").write_text(policy.to_text())
-        options = {"release": BUNDLE, "release-trust": TRUST, "log": "log", "tls": "tls"}
-        options |= {"database": "templates.sqlite", "stats": "server-times.json", "rules": "rules/rules.jsonl"}
-        arguments = [part for name, file in options.items() for part in (f"--{name}", folder / file)]
-        arguments += ["--deployment", DEPLOYMENT, "--port", "0", "--batch-seconds", str(batch_seconds)]
-        process, port = _started(running, folder / "server", "matching", "start", *arguments)
+        prepare_server(folder, running, witnesses=witnesses)
+        database = str(folder / "templates.sqlite")
+        yield running.enter_context(one_server(folder, "server", database=database, batch_seconds=batch_seconds))
+
+
+def prepare_server(folder: Path, running: ExitStack, *, witnesses: int) -> None:
+    """Makes what servers share beside their database: certificates, rules, the log's folder and its witnesses.
+
+    Args:
+        folder: of bundle and trust.
+        running: stops the witnesses.
+        witnesses: of the log, each a process of its own; every device waits for all of them.
+    """
+    _run("pki", "init", folder / "tls", "--json")
+    terms, rules = folder / "terms.json", folder / "rules"
+    terms.write_text(json.dumps(asdict(TERMS)))
+    _run("rules", "init", rules, "--terms", terms, "--release", folder / BUNDLE, "--deployment", DEPLOYMENT)
+    log_key = VerifierKey.from_text(_run("log", "init", folder / "log", _LOG).strip())
+    named = tuple(_witness(folder, log_key, number, running) for number in range(witnesses))
+    policy = LogPolicy(log_key, named, tuple(one.key for one in named), threshold=witnesses)
+    (folder / "log" / "policy").write_text(policy.to_text())
+
+
+@contextmanager
+def one_server(
+    folder: Path,
+    name: str,
+    *,
+    database: str,
+    log_database: str | None = None,
+    cores: Collection[int] = (),
+    batch_seconds: float = 0.0,
+) -> Iterator[Server]:
+    """Runs a front end with its match process. Several may share a folder and databases; each has a name.
+
+    Args:
+        folder: what `prepare_server` prepared.
+        name: of its log and of the file with its times.
+        database: file or URL.
+        log_database: URL, when it is not in the log's folder.
+        cores: where it may run; anywhere when there are none.
+        batch_seconds: from one batch of the log to the next, at least.
+
+    Raises:
+        UnavailableError: it did not start; its log in `folder` says why.
+    """
+    tls, rules = folder / "tls", folder / "rules" / "rules.jsonl"
+    options: dict[str, object] = {"release": folder / BUNDLE, "release-trust": folder / TRUST, "log": folder / "log"}
+    options |= {"stats": folder / f"{name}-times.json", "tls": tls, "rules": rules, "database": database, "port": 0}
+    options |= {"peer-rate": 10_000}  # everybody has the same certificate here
+    options |= {"deployment": DEPLOYMENT, "batch-seconds": batch_seconds}
+    options |= {"log-database": log_database} if log_database else {}
+    arguments = [part for option, value in options.items() for part in (f"--{option}", str(value))]
+    with ExitStack() as running:
+        process, port = _started(running, folder / name, "matching", "start", *arguments, cores=cores)
         yield Server(f"localhost:{port}", tls, rules, folder / "log" / "policy", process.pid)
 
 
@@ -262,7 +303,9 @@ def _witness(folder: Path, log_key: VerifierKey, number: int, running: ExitStack
     return NamedWitness(own, f"http://127.0.0.1:{port}")
 
 
-def _started(running: ExitStack, path: Path, *arguments: Path | str) -> tuple[subprocess.Popen[bytes], int]:
+def _started(
+    running: ExitStack, path: Path, *arguments: Path | str, cores: Collection[int] = ()
+) -> tuple[subprocess.Popen[bytes], int]:
     """Starts a command that listens, and stops it with `running`. The process and its port."""
     ready, log = path.with_suffix(".json"), path.with_suffix(".log")
     with log.open("wb") as output:
@@ -279,6 +322,8 @@ def _started(running: ExitStack, path: Path, *arguments: Path | str) -> tuple[su
         process.wait(_STOP_SECONDS)
 
     running.callback(stop)
+    if cores:
+        os.sched_setaffinity(process.pid, cores)  # before it starts threads and processes of its own
     deadline = time.monotonic() + _START_SECONDS
     while not ready.is_file():
         if process.poll() is not None or time.monotonic() > deadline:

@@ -1,16 +1,53 @@
 """Sums of records that Opacus clips: one step of it, without noise.
 
 It is a module of its own because importing torch and Opacus takes seconds, and most of what a run's processes do needs
-neither.
+neither. Of Opacus only what clips is loaded: its accountants with SciPy's statistics, and its optimizers for several
+machines, are not (ADR 0208).
 """
 
 from __future__ import annotations
 
+import importlib.util
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import ModuleType
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from opacus import GradSampleModule
-from opacus.optimizers import DPOptimizer
+
+__all__ = ["GradSampleModule", "clipped_sum", "register_grad_sampler"]
+
+
+@contextmanager
+def _as_folders(top: str, *inner: str) -> Iterator[None]:
+    """Within it, a package and some of its packages are folders of modules: what they run when imported is not run.
+
+    Afterwards they are as if nobody had imported them, so whoever does gets all that they have. What was imported
+    before stays.
+    """
+    specification = importlib.util.find_spec(top)
+    if specification is None or specification.submodule_search_locations is None:
+        raise ModuleNotFoundError(f"{top} is not installed")
+    (root,) = specification.submodule_search_locations
+    missing = [name for name in (top, *(f"{top}.{one}" for one in inner)) if name not in sys.modules]
+    for name in missing:
+        folder = ModuleType(name)
+        folder.__path__ = [str(Path(root, *name.split(".")[1:]))]
+        sys.modules[name] = folder
+    try:
+        yield
+    finally:
+        for name in missing:
+            del sys.modules[name]
+
+
+with _as_folders("opacus", "optimizers"):
+    from opacus.grad_sample.grad_sample_module import GradSampleModule
+    from opacus.grad_sample.utils import register_grad_sampler
+    from opacus.optimizers.optimizer import DPOptimizer
 
 
 def clipped_sum(records: NDArray[np.float64]) -> NDArray[np.float64]:

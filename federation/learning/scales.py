@@ -27,13 +27,11 @@ from typing import Self
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from opacus import GradSampleModule
-from opacus.grad_sample import register_grad_sampler
 from torch import Tensor
 from torch.nn import functional
 
 from federation.errors import MalformedMessageError, UsageError
-from federation.learning.clipping import clipped_sum
+from federation.learning.clipping import GradSampleModule, clipped_sum, register_grad_sampler
 from federation.privacy.plan import PrivacyPlan
 from federation.recognition.embeddings import EmbeddingSet, first_of_each
 from federation.recognition.mobilefacenet import SIDE, TUNABLE, MobileFaceNetRecogniser

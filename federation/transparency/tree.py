@@ -100,8 +100,7 @@ class Frontier:
         Raises:
             ProofError: the store lacks a node of a tree of that size.
         """
-        nodes = _cover(0, size)
-        return cls(size, tuple(_require_nodes(nodes, read)))
+        return cls(size, tuple(_require_nodes(frontier_nodes(size), read)))
 
     @property
     def head(self) -> TreeHead:
@@ -124,6 +123,26 @@ class Frontier:
             row.append(digest)
             size += 1
         return Frontier(size, tuple(row)), completed
+
+
+def frontier_nodes(size: int) -> list[Node]:
+    """What `Frontier.read` reads."""
+    return _cover(0, size)
+
+
+def inclusion_nodes(index: int, size: int) -> list[Node]:
+    """What `inclusion_proof` reads; nothing when there is no such entry."""
+    if not 0 <= index < size:
+        return []
+    return _nodes(_path_to_leaf(index, size)[1])
+
+
+def consistency_nodes(old_size: int, new_size: int) -> list[Node]:
+    """What `consistency_proof` reads; nothing when there is nothing to prove."""
+    if not 0 < old_size <= new_size:
+        return []
+    seed, siblings = _path_to_edge(old_size, new_size)
+    return _nodes(siblings if seed.low == 0 else [seed, *siblings])
 
 
 def inclusion_proof(index: int, size: int, read: NodeReader) -> tuple[bytes, ...]:
@@ -237,6 +256,10 @@ def _cover(low: int, high: int) -> list[Node]:
         nodes.append((level, low >> level))
         low += 1 << level
     return nodes
+
+
+def _nodes(parts: Sequence[_Part]) -> list[Node]:
+    return [node for part in parts for node in _cover(part.low, part.high)]
 
 
 def _fold(row: Sequence[bytes]) -> bytes:

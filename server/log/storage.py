@@ -34,11 +34,11 @@ from federation.transparency import (
     PersonalKind,
     TreeHead,
 )
-from federation.transparency.tree import Node
+from federation.transparency.tree import Node, frontier_nodes
 from server import faults
 from server.database import connect, database_url, name_of
 from server.log import schema
-from server.sql import Database, Mode, Transaction
+from server.sql import Database, Mode, Rows, Transaction
 
 _FEW_NODES, _NODES_AT_ONCE = 24, 128  # read by one statement: of a proof, and of a frontier or several proofs
 
@@ -109,6 +109,9 @@ class LogStorage(Protocol):
 
     def nodes(self, wanted: Sequence[Node]) -> dict[Node, bytes]:
         """Those of the nodes that exist."""
+
+    def entry_and_nodes(self, position: int, wanted: Sequence[Node]) -> tuple[bytes | None, dict[Node, bytes]]:
+        """A leaf, if there is one, and those of the nodes that exist: all that a proof of it needs."""
 
     def checkpoint(self) -> bytes | None:
         """The last signed checkpoint."""
@@ -185,6 +188,7 @@ class SqlLogStorage:
         self._database = Database(engine)
         self._file = faults.ServedFile(engine.url, "the log's database")
         self._local = threading.local()
+        self._size = 0  # of the tree that this process appended to last; only guesses which nodes are wanted next
 
     def ping(self) -> None:
         """See `LogStorage`."""
@@ -205,7 +209,9 @@ class SqlLogStorage:
     def append(self, additions: Sequence[Addition], extend: CheckpointExtender | None = None) -> range:
         """See `LogStorage`. A crash leaves nothing of the batch, or all of it with nodes, openings and checkpoint."""
         with self._writing() as run:
-            return _append(run, additions, extend)
+            positions = _append(run, additions, extend, self._size)
+        self._size = positions.stop
+        return positions
 
     def entries(self, start: int, stop: int) -> list[bytes]:
         """See `LogStorage`."""
@@ -217,17 +223,27 @@ class SqlLogStorage:
         with self._reading() as run:
             return _read_nodes(run, wanted)
 
+    def entry_and_nodes(self, position: int, wanted: Sequence[Node]) -> tuple[bytes | None, dict[Node, bytes]]:
+        """See `LogStorage`."""
+        with self._reading() as run:
+            entry = run.execute(schema.FIND_ENTRIES, {"start": position, "stop": position + 1})
+            nodes = _ask_for_nodes(run, wanted)
+            return entry.scalar(), nodes()
+
     def checkpoint(self) -> bytes | None:
         """See `LogStorage`."""
         with self._reading() as run:
+            if run.mode is Mode.SNAPSHOT and self._local.checkpoint is not None:
+                return bytes(self._local.checkpoint)
             stored: bytes | None = run.execute(schema.CHECKPOINT).scalar()
+            self._local.checkpoint = stored
             return stored
 
     @contextmanager
     def snapshot(self) -> Iterator[None]:
         """See `LogStorage`."""
         with self._translated(), self._database.transaction(Mode.SNAPSHOT) as run:
-            self._local.reading = run
+            self._local.reading, self._local.checkpoint = run, None
             try:
                 yield
             finally:
@@ -285,7 +301,7 @@ class SqlLogStorage:
             if not erased:
                 return None
             run.execute(schema.FORGET_OPENINGS, {"theirs": subject})
-            position = _append(run, [Addition(tombstone(erased))], extend).start
+            position = _append(run, [Addition(tombstone(erased))], extend, self._size).start
         # SQLite's write-ahead log still holds the deleted bytes. A crash before this line leaves them until it folds
         # that in by itself.
         self._database.fold_in()
@@ -316,9 +332,12 @@ class SqlLogStorage:
             raise told or UnavailableError("the log's database cannot be used now; try again") from error
 
 
-def _append(run: Transaction, additions: Sequence[Addition], extend: CheckpointExtender | None) -> range:
-    head, last = _lock(run)
-    frontier = Frontier.read(head.size, lambda wanted: _read_nodes(run, wanted))
+def _append(run: Transaction, additions: Sequence[Addition], extend: CheckpointExtender | None, guess: int) -> range:
+    state = run.execute(schema.STATE)
+    guessed = _ask_for_nodes(run, frontier_nodes(guess))  # along with the state; it is right unless others appended
+    row = state.one()
+    head, last = TreeHead(row.size, row.root), row.checkpoint
+    frontier = Frontier.read(head.size, lambda wanted: guessed() if head.size == guess else _read_nodes(run, wanted))
     if frontier.head != head:
         raise ProofError("the stored tree does not give the stored root: the database was damaged or changed")
     leaves = [addition.entry.to_bytes() for addition in additions]
@@ -349,7 +368,7 @@ def _lock(run: Transaction) -> tuple[TreeHead, bytes | None]:
 
 def _insert(run: Transaction, statement: sa.Insert, rows: list[dict[str, Any]]) -> None:
     if rows:
-        run.execute(statement, rows)
+        run.execute(statement, rows[0] if len(rows) == 1 else rows)
 
 
 def _number_of(node: Node) -> int:
@@ -358,11 +377,16 @@ def _number_of(node: Node) -> int:
 
 
 def _read_nodes(run: Transaction, wanted: Sequence[Node]) -> dict[Node, bytes]:
+    return _ask_for_nodes(run, wanted)()
+
+
+def _ask_for_nodes(run: Transaction, wanted: Sequence[Node]) -> Callable[[], dict[Node, bytes]]:
+    """Asks for nodes; what it returns waits for them."""
     numbers = {_number_of(node): node for node in wanted}
-    names, rows = list(numbers), list[Any]()
+    names, asked = list(numbers), list[Rows]()
     for start in range(0, len(names), _NODES_AT_ONCE):
         part = names[start : start + _NODES_AT_ONCE]
         size = _NODES_AT_ONCE if len(part) > _FEW_NODES else _FEW_NODES
         padded = part + part[-1:] * (size - len(part))
-        rows += run.execute(schema.find_nodes(size), {f"node{n}": number for n, number in enumerate(padded)}).all
-    return {numbers[row.node]: row.hash for row in rows}
+        asked.append(run.execute(schema.find_nodes(size), {f"node{n}": number for n, number in enumerate(padded)}))
+    return lambda: {numbers[row.node]: row.hash for rows in asked for row in rows.all}

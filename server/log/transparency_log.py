@@ -56,7 +56,7 @@ from federation.transparency import (
     verify_consistency,
 )
 from federation.transparency.entries import SALT_BYTES
-from federation.transparency.tree import Node
+from federation.transparency.tree import Node, consistency_nodes, inclusion_nodes
 from server.log.asking import Witnesses
 from server.log.fsck import require_whole
 from server.log.publishing import publish, read_published
@@ -245,9 +245,33 @@ class TransparencyLog:
         Raises:
             UsageError: the checkpoint does not cover that position.
         """
+        return self.prove_growth(position, 0, under)[0]
+
+    def prove_growth(
+        self, position: int, old_size: int, under: SignedCheckpoint | None = None
+    ) -> tuple[LoggedEntry, tuple[bytes, ...]]:
+        """An entry with its proof, and the proof that the checkpoint extends the tree of `old_size`.
+
+        Args:
+            position: of the entry.
+            old_size: of the tree that the reader knows.
+            under: a checkpoint of this log; else the last one.
+
+        Returns:
+            Both. The second is empty where there is nothing to prove: from nothing, or from a tree that is larger.
+
+        Raises:
+            UsageError: the checkpoint does not cover that position.
+        """
         checkpoint = under or self.checkpoint()
-        proof = inclusion_proof(position, checkpoint.head.size, self._storage.nodes)
-        return LoggedEntry(self._storage.entries(position, position + 1)[0], position, proof, checkpoint)
+        size = checkpoint.head.size
+        wanted = [*inclusion_nodes(position, size), *consistency_nodes(old_size, size)]
+        leaf, nodes = self._storage.entry_and_nodes(position, wanted)  # read together; the proofs pick theirs
+        proof = inclusion_proof(position, size, lambda _: nodes)
+        if leaf is None:
+            raise ProofError(f"the database lacks entry {position}; restore it from a backup")
+        grown = consistency_proof(old_size, size, lambda _: nodes) if 0 < old_size <= size else ()
+        return LoggedEntry(leaf, position, proof, checkpoint), grown
 
     def grow_from(self, old_size: int, to: SignedCheckpoint | None = None) -> Growth:
         """A checkpoint of this log, or else the last one, with the proof that it extends the tree of `old_size`.
@@ -329,10 +353,12 @@ class TransparencyLog:
 
         def extend(old: TreeHead, new: TreeHead, last: bytes | None, read: NodeReader) -> bytes:
             previous = None if last is None else _parsed(last)
-            if previous is not None and previous.head == old == self._head:
+            if previous is not None and previous.head == old:
                 self._require_own(previous)
+                if old != self._head:  # another front end signed last, or the log was put back
+                    _require_tree(self._head, old.size, read)
                 made.append(self._sign(new))  # it begins with `old`, whose nodes were just looked at
-            else:  # another front end signed last, or the log was put back
+            else:
                 made.append(self._next(new, last, read, None))
             return made[-1].to_bytes()
 

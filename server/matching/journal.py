@@ -169,10 +169,8 @@ class Journal:
         return self._sequencer
 
     def _receipt(self, position: int, opening: Opening, log_size: int, under: SignedCheckpoint) -> LogReceipt:
-        logged = self.log.prove(position, under)
-        size = logged.checkpoint.head.size
-        proof = self.log.consistency_proof(log_size, size) if 0 < log_size <= size else ()
-        return LogReceipt(logged, opening, proof)
+        logged, grown = self.log.prove_growth(position, log_size, under)
+        return LogReceipt(logged, opening, grown)
 
     def _revocation(self, key_id: bytes, log_size: int) -> LogReceipt | None:
         for position, opening in self.log.openings(key_id).items():  # in order

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
 
@@ -11,10 +11,16 @@ from federation.errors import RefusedError, UnavailableError, UsageError
 from federation.onebit import Decision, Operation
 from federation.wire.convert import SessionRequest
 from server.database import connect, database_url, is_empty, name_of, require_current, upgrade
-from server.sql import Mode
+from server.sql import Mode, Transaction
 from server.storage.schema import IS_OPEN, TEMPLATE, held_templates, sessions
 from server.storage.sessions import Repeated, Session, SessionLimits, Step
-from server.storage.sqltemplates import FORGET_DEEDS_OF_SESSION, SqlTemplates, row_of_template, template_of
+from server.storage.sqltemplates import (
+    FORGET_DEEDS_OF_SESSION,
+    SqlTemplates,
+    require_closed,
+    row_of_template,
+    template_of,
+)
 from server.storage.storage import StoredTemplate
 
 if TYPE_CHECKING:
@@ -59,13 +65,20 @@ _ADD_SESSION = sessions.insert().from_select(
         _COUNT_MINE.scalar_subquery() < sa.bindparam("per_peer"),
     ),
 )
-_LOCK_SESSION = (
-    sa.select(*(column for column in sessions.c if column is not sessions.c.answer))
-    .where(_THIS_SESSION)
-    .with_for_update()
-)
+_WITHOUT_ANSWER = [column for column in sessions.c if column is not sessions.c.answer]
+_LOCK_SESSION = sa.select(*_WITHOUT_ANSWER).where(_THIS_SESSION).with_for_update()
 _FIND_ANSWER = sa.select(sessions.c.answer).where(_THIS_SESSION)
-_TAKE = sessions.update().where(_THIS_SESSION).values(taken=1, request_digest=sa.bindparam("digest"), answer=None)
+_TAKE = (
+    sessions.update()
+    .where(
+        _THIS_SESSION,
+        sessions.c.taken == 0,
+        sessions.c.step == sa.bindparam("expected"),
+        sessions.c.expires_at > sa.bindparam("now"),
+    )
+    .values(taken=1, request_digest=sa.bindparam("digest"), answer=None)
+    .returning(*_WITHOUT_ANSWER)
+)
 _RELEASE = sessions.update().where(_THIS_SESSION).values(taken=0, request_digest=None)
 _AWAIT_TOKEN = (
     sessions.update()
@@ -119,6 +132,22 @@ def open_storage(database: str | Path, *, may_begin: Callable[[], bool] = lambda
     return SqlStorage(engine)
 
 
+def _session_of(row: Any) -> Session:  # noqa: ANN401 - a row of sessions without its answer
+    return Session(
+        session_id=row.session_id,
+        step=Step(row.step),
+        request=SessionRequest(
+            key_id=row.key_id, purpose=row.purpose, audience=row.audience, audience_nonce=row.audience_nonce
+        ),
+        peer=row.peer,
+        nonce=row.nonce,
+        expires_at=row.expires_at,
+        operation=Operation[row.operation],
+        token_digest=row.token_digest,
+        logged=row.logged,
+    )
+
+
 def _is_missing(url: URL) -> bool:
     """Whether an SQLite file would be made."""
     if url.get_backend_name() != "sqlite":
@@ -148,9 +177,10 @@ class SqlStorage(SqlTemplates):
             "capacity": limits.capacity,
             "per_peer": limits.per_peer,
         }
-        with self._begin(Mode.RELAXED) as run:
+        with self._begin(Mode.SINGLE) as run:
             if run.execute(_ADD_SESSION, row).rowcount == 1:
                 return
+        with self._begin(Mode.READ) as run:
             are_all = run.execute(_COUNT_LIVING, {"now": now}).scalar() >= limits.capacity
         raise UnavailableError(
             f"too many sessions {'are open' if are_all else 'of this client are open'}; try again in a minute",
@@ -161,30 +191,21 @@ class SqlStorage(SqlTemplates):
         self, session_id: bytes, step: Step, *, request_digest: bytes, now: int
     ) -> Session | Repeated | None:
         """See `Storage`. A crash after it leaves a session that only waits for its end."""
-        this = {"id": session_id}
-        with self._begin(Mode.RELAXED) as run:
-            row = run.execute(_LOCK_SESSION, this).one_or_none()
-            if row is None or row.expires_at <= now:
-                return None
-            if row.request_digest == request_digest:
-                return Repeated(run.execute(_FIND_ANSWER, this).scalar())
-            if row.taken or row.step != step.value:
-                run.execute(_END, this)
-                return None
-            run.execute(_TAKE, this | {"digest": request_digest})
-        return Session(
-            session_id=session_id,
-            step=step,
-            request=SessionRequest(
-                key_id=row.key_id, purpose=row.purpose, audience=row.audience, audience_nonce=row.audience_nonce
-            ),
-            peer=row.peer,
-            nonce=row.nonce,
-            expires_at=row.expires_at,
-            operation=Operation[row.operation],
-            token_digest=row.token_digest,
-            logged=row.logged,
-        )
+        this = {"id": session_id, "now": now, "expected": step.value, "digest": request_digest}
+        while True:
+            with self._begin(Mode.SINGLE) as run:
+                row = run.execute(_TAKE, this).one_or_none()
+            if row is not None:
+                return _session_of(row)
+            with self._begin(Mode.RELAXED) as run:
+                row = run.execute(_LOCK_SESSION, this).one_or_none()
+                if row is None or row.expires_at <= now:
+                    return None
+                if row.request_digest == request_digest:
+                    return Repeated(run.execute(_FIND_ANSWER, this).scalar())
+                if row.taken or row.step != step.value:
+                    run.execute(_END, this)
+                    return None  # else it was put back a moment ago
 
     def await_token(
         self,
@@ -204,7 +225,7 @@ class SqlStorage(SqlTemplates):
             "new_token_digest": token_digest,
             "new_logged": logged,
         }
-        with self._begin(Mode.RELAXED) as run:
+        with self._begin(Mode.SINGLE if held is None else Mode.RELAXED) as run:
             if run.execute(_AWAIT_TOKEN, values).rowcount != 1:
                 raise RefusedError(_OVER)
             if held is not None:
@@ -228,45 +249,55 @@ class SqlStorage(SqlTemplates):
     ) -> None:
         """See `Storage`. A crash leaves a counted failure, or the whole of it, which can be asked for again."""
         this, is_match = {"id": session.session_id}, decision is Decision.MATCH
+        changes = is_match and session.operation is not Operation.VERIFY
         with self._begin() as run:
             self._lock(run, session.request.key_id, *([held.key_id] if held else []))
-            row = run.execute(_LOCK_SESSION, this).one_or_none()
+            found, closing = run.execute(_LOCK_SESSION, this), None
+            if session.operation is not Operation.ENROL and not changes:
+                closing = self._close_attempt(run, session.session_id, decision)  # before anything is waited for
+            row = found.one_or_none()
             if (row is None or not row.taken) and not (is_match and held):
                 raise RefusedError(_OVER)
-            if not is_match or session.operation is Operation.VERIFY:
-                if session.operation is not Operation.ENROL:
-                    self._close_attempt(run, session.session_id, decision)
-            elif held is None:
-                raise RefusedError(_OVER)
-            elif session.operation is Operation.RENEW_CONSENT:
-                self._close_attempt(run, session.session_id, decision)
-                self._renew_consent(run, held)
-            elif self.template(held.key_id) != held:  # else somebody has finished it
-                if session.operation is Operation.RENEW_TEMPLATE:
-                    self._close_attempt(run, session.session_id, decision)
-                    self._end_for(run, session.request.key_id, session.session_id, now, request_digest)
-                self.enrol(held)
+            if closing is not None:
+                require_closed(closing)
+            if changes:
+                self._put_in_force(run, session, held, now, request_digest)
             run.execute(_FINISH, this | {"new_answer": answer, "new_expires_at": expires_at})
             run.execute(_LET_GO, this)
             run.execute(FORGET_DEEDS_OF_SESSION, this)
         if is_match and held:  # an old template or an announced one was deleted; the rest goes with the next sweep
             self._database.fold_in()
 
+    def _put_in_force(
+        self, run: Transaction, session: Session, held: StoredTemplate | None, now: int, request_digest: bytes
+    ) -> None:
+        """What a match does to templates."""
+        if held is None:
+            raise RefusedError(_OVER)
+        if session.operation is Operation.RENEW_CONSENT:
+            require_closed(self._close_attempt(run, session.session_id, Decision.MATCH))
+            self._renew_consent(run, held)
+        elif self.template(held.key_id) != held:  # else somebody has finished it
+            if session.operation is Operation.RENEW_TEMPLATE:
+                require_closed(self._close_attempt(run, session.session_id, Decision.MATCH))
+                self._end_for(run, session.request.key_id, session.session_id, now, request_digest)
+            self.enrol(held)
+
     def sweep(self, *, now: int) -> None:
         """See `Storage`. A crash leaves them to the next one."""
-        with self._begin(Mode.RELAXED) as run:
+        with self._begin(Mode.SINGLE) as run:
             swept = run.execute(_SWEEP, {"now": now}).rowcount
         if swept:
             self._database.fold_in()
 
     def release_session(self, session_id: bytes) -> None:
         """See `Storage`."""
-        with self._begin(Mode.RELAXED) as run:
+        with self._begin(Mode.SINGLE) as run:
             run.execute(_RELEASE, {"id": session_id})
 
     def end_session(self, session_id: bytes) -> None:
         """See `Storage`."""
-        with self._begin(Mode.RELAXED) as run:
+        with self._begin(Mode.SINGLE) as run:
             run.execute(_END, {"id": session_id})
 
     def open_sessions(self, *, now: int) -> int:

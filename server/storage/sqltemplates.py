@@ -12,7 +12,7 @@ import sqlalchemy as sa
 from federation.errors import RefusedError, UnavailableError
 from federation.onebit import Decision
 from federation.transparency import PersonalKind, TreeHead
-from server.sql import Mode, Transaction
+from server.sql import Mode, Rows, Transaction
 from server.storage.limits import AttemptHistory, AttemptLimits
 from server.storage.schema import TEMPLATE, attempts, deeds, sessions, templates, tombstones
 from server.storage.storage import Deed, MissedAttempt, MissedEnd, Owner, StoredTemplate
@@ -164,16 +164,17 @@ class SqlTemplates(Transactions):
         self, *, session_id: bytes, key_id: bytes, transcript_digest: bytes, now: int, limits: AttemptLimits
     ) -> None:
         """See `Storage`. A crash after it leaves a counted failure: the answer may have left, so it must count."""
-        with self._begin() as run:
-            self._lock(run, key_id)
-            this = {"id": session_id, "key": key_id, "digest": transcript_digest}
-            if run.execute(_IS_GOING_ON, this).scalar():
-                return
-            limits.require_room(self.history(key_id), now=now)
-            try:
+        try:
+            with self._begin() as run:
+                self._lock(run, key_id)
+                this = {"id": session_id, "key": key_id, "digest": transcript_digest}
+                going_on, history = run.execute(_IS_GOING_ON, this), run.execute(_HISTORY, this)
+                if going_on.scalar():
+                    return
+                limits.require_room(AttemptHistory(*history.one()), now=now)
                 run.execute(_ADD_ATTEMPT, _row_of_attempt(session_id, key_id, transcript_digest, now))
-            except self._database.conflict as error:
-                raise RefusedError("not enrolled any more, or the session was used before") from error
+        except self._database.conflict as error:
+            raise RefusedError("not enrolled any more, or the session was used before") from error
 
     def history(self, key_id: bytes) -> AttemptHistory:
         """See `Storage`."""
@@ -245,10 +246,10 @@ class SqlTemplates(Transactions):
 
     # ------------------------------------------------------------------ parts of transactions
 
-    def _close_attempt(self, run: Transaction, session_id: bytes, decision: Decision) -> None:
+    def _close_attempt(self, run: Transaction, session_id: bytes, decision: Decision) -> Rows:
+        """Writes the decision; `require_closed` says whether there was an attempt to be closed."""
         word = "match" if decision is Decision.MATCH else "non-match"
-        if run.execute(_CLOSE_ATTEMPT, {"id": session_id, "word": word}).rowcount != 1:
-            raise RefusedError("the attempt is not open; the template was revoked meanwhile, perhaps")
+        return run.execute(_CLOSE_ATTEMPT, {"id": session_id, "word": word})
 
     def _require_possible(self, run: Transaction, deed: Deed, session_id: bytes) -> None:
         """Returns when nothing but an owner's revocation can come in the way of a session's deed. Needs its locks."""
@@ -307,6 +308,12 @@ class SqlTemplates(Transactions):
             run.execute(
                 _NAME_OWNER, {"name": name, "device": end.owner.device_public_key, "theirs": end.owner.audience}
             )
+
+
+def require_closed(closing: Rows) -> None:
+    """Raises `RefusedError` when what was to be closed was no open attempt."""
+    if closing.rowcount != 1:
+        raise RefusedError("the attempt is not open; the template was revoked meanwhile, perhaps")
 
 
 def _row_of_attempt(session_id: bytes | None, key_id: bytes, transcript_digest: bytes, now: int) -> dict[str, object]:

@@ -7,8 +7,9 @@ lock from its beginning. In PostgreSQL every method that decides about a key id 
 a session's row is locked while its step is decided. Whoever takes several locks takes them in this order: key ids by
 their number, sessions' rows, the row of the log's checkpoint. Opening a session takes none. That last row is written as
 the last thing before the commit, by every durable transaction, unless another one is just writing it: nobody waits for
-it. What a transaction does explains its entry of the log as well as a record that covers it
-(`server.matching.reconciling`); only one that takes an announcement away without doing anything must record.
+it. Whether it was put back is the first thing that such a transaction asks. What it does explains its entry of the log
+as well as a record that covers it (`server.matching.reconciling`); only one that takes an announcement away without
+doing anything must record.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from federation.errors import UnavailableError, UsageError
 from federation.transparency import TreeHead
 from server import faults
 from server.database import POSTGRES_CONNECTIONS
-from server.sql import Database, Mode, Transaction
+from server.sql import Database, Mode, Rows, Transaction
 from server.storage.schema import log_seen
 
 if TYPE_CHECKING:
@@ -123,39 +124,39 @@ class Transactions:
             with self._database.transaction(mode) as run:
                 self._local.running = run
                 try:
-                    yield run
-                    recorded = self._see(run) if mode is Mode.DURABLE else 0
+                    if mode is Mode.DURABLE:
+                        expected, seen = self._recorded, run.execute(_SEEN)  # in this order: by now it is recorded
+                        yield run
+                        recorded = self._see(run, expected, seen)
+                    else:
+                        yield run
+                        recorded = None
                 finally:
                     self._local.running = None
-            self._remember(recorded)
+            if recorded is not None:
+                self._remember(recorded())
         except (self._database.error, TimeoutError) as error:
             if (told := faults.unavailable(error, "the database")) is None:
                 raise
             raise told from error
 
-    def _see(self, run: Transaction) -> int:
-        """Records how far the log has come, if nobody else does just now. Entries that are recorded at least."""
-        size = self._require_not_put_back(run)
-        head = self._head() if self._head else None
-        if head is None or head.size <= size:
-            return size
-        is_recorded = run.execute(_SEE_IF_FREE, {"new_size": head.size, "new_root": head.root}).rowcount == 1
-        return head.size if is_recorded else size
-
-    def _record(self, run: Transaction, head: TreeHead) -> None:
-        """Moves what was seen forward, never back; waits for whoever does just now."""
-        run.execute(_SEE, {"new_size": head.size, "new_root": head.root})
-
-    def _require_not_put_back(self, run: Transaction) -> int:
-        """Entries of the log that the database knows; as many as this process has found there before, or more."""
-        expected = self._recorded  # read first: whatever was recorded by now, the next statement sees
-        size: int = run.execute(_SEEN).one().size
+    def _see(self, run: Transaction, expected: int, seen: Rows) -> Callable[[], int]:
+        """Records how far the log has come, if nobody else does just now. When committed, says how far that is."""
+        size: int = seen.one().size
         if size < expected:
             raise UnavailableError(
                 f"the database was put back while served: it knew {expected} entries of the log and knows {size};"
                 " its operator must start the server again"
             )
-        return size
+        head = self._head() if self._head else None
+        if head is None or head.size <= size:
+            return lambda: size
+        recorded = run.execute(_SEE_IF_FREE, {"new_size": head.size, "new_root": head.root})
+        return lambda: head.size if recorded.rowcount == 1 else size
+
+    def _record(self, run: Transaction, head: TreeHead) -> None:
+        """Moves what was seen forward, never back; waits for whoever does just now."""
+        run.execute(_SEE, {"new_size": head.size, "new_root": head.root})
 
     def _remember(self, size: int) -> None:
         with self._growing:

@@ -391,8 +391,11 @@ def test_reading_a_proof_takes_a_number_of_nodes_that_grows_with_the_logarithm(s
     log = a_log(storage)
     log.append([Addition(entry) for entry in some_entries(1023)])
     read = list[int]()
-    original = storage.nodes
-    monkeypatch.setattr(storage, "nodes", lambda wanted: read.append(len(wanted)) or original(wanted))
+    nodes, entry_and_nodes = storage.nodes, storage.entry_and_nodes
+    monkeypatch.setattr(storage, "nodes", lambda wanted: read.append(len(wanted)) or nodes(wanted))
+    monkeypatch.setattr(
+        storage, "entry_and_nodes", lambda at, wanted: read.append(len(wanted)) or entry_and_nodes(at, wanted)
+    )
     log.prove(511)
     log.grow_from(511)
     assert len(read) == 2
