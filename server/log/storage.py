@@ -182,8 +182,7 @@ class SqlLogStorage:
     """
 
     def __init__(self, engine: Engine) -> None:
-        self._database = Database(engine)
-        self._file = faults.ServedFile(engine.url, "the log's database")
+        self._database = Database(engine, "the log's database")
         self._local = threading.local()
 
     def ping(self) -> None:
@@ -307,7 +306,6 @@ class SqlLogStorage:
 
     @contextmanager
     def _translated(self) -> Iterator[None]:
-        self._file.require_there()
         try:
             yield
         except (self._database.error, TimeoutError) as error:

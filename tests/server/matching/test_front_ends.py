@@ -632,8 +632,8 @@ def test_a_server_whose_file_was_unlinked_serves_nobody_and_says_why(
                 return str(error)
 
         wait_until(lambda: health() != "SERVING")
-        assert "its file was removed or replaced while it is served" in health()
-        with pytest.raises(UnavailableError, match="its file was removed or replaced") as caught:
+        assert "its file was removed, replaced or cut short while it is served" in health()
+        with pytest.raises(UnavailableError, match="its file was removed, replaced or cut short") as caught:
             call(device._stub.SubmitProbe, message)
         assert caught.value.retry_after_seconds == 30
         assert not (tmp_path / name).exists()
