@@ -37,7 +37,7 @@ from federation.wire.status import RETRY_AFTER_KEY, status_of
 from federation.wire.v1 import verification_pb2 as pb
 from server.listening import SecurityHeaders, read_body
 from server.storage.sessions import SessionLimits
-from server.visitors.door import network_of
+from server.visitors.door import WIDER, networks_of
 from server.visitors.peers import PeerRate, PeerRates
 from server.visitors.places import Places
 from server.visitors.sessions import OpenSessions
@@ -137,6 +137,8 @@ class Site:
 class AddressLimits:
     """What one address may have, an IPv4 address or a network of IPv6. Each is well below what the bridge itself has.
 
+    A wider network, which one customer may have whole, has `wider` ones.
+
     Attributes:
         rate: of calls.
         calls: at once.
@@ -149,12 +151,18 @@ class AddressLimits:
     sessions: int = 10
     enrolments: int = 100
 
+    @property
+    def wider(self) -> AddressLimits:
+        """What several addresses have together that may be one visitor's."""
+        rate = PeerRate(WIDER * self.rate.calls_per_second, WIDER * self.rate.burst)
+        return AddressLimits(rate, WIDER * self.calls, WIDER * self.sessions, WIDER * self.enrolments)
+
 
 class _Visitors:
-    """Who may have how much of the bridge.
+    """Who may have how much of the bridge: addresses, or wider networks.
 
     Args:
-        limits: of one address.
+        limits: of each of them.
     """
 
     def __init__(self, limits: AddressLimits) -> None:
@@ -202,7 +210,8 @@ def bridge_app(
         limits: of one address.
         welcome: is told of every request whose headers have come, before its body.
     """
-    visitors = _Visitors(limits or AddressLimits())
+    limits = limits or AddressLimits()
+    bounds = _Visitors(limits), _Visitors(limits.wider)
 
     async def call(request: Request) -> Response:
         method = request.path_params["method"]
@@ -210,10 +219,15 @@ def bridge_app(
             return Response(status_code=404)
         try:
             _require_own_page(request, site.origin)
-            with visitors.admitted(_visitor(request), method) as answered:
+            with ExitStack() as held:
+                answered = [
+                    held.enter_context(visitors.admitted(network, method))
+                    for visitors, network in zip(bounds, _networks(request), strict=False)
+                ]
                 body = await _body(request)
                 answer = await upstream(method, body)
-                answered(body, answer)
+                for tell in answered:
+                    tell(body, answer)
         except IntaglioError as error:
             return _refusal(error)
         except grpc.aio.AioRpcError as error:
@@ -234,9 +248,9 @@ def bridge_app(
     return SecurityHeaders(Starlette(routes=routes))
 
 
-def _visitor(request: Request) -> bytes:
-    """For whom a call counts."""
-    return network_of(request.client.host).encode() if request.client else b""
+def _networks(request: Request) -> tuple[bytes, ...]:
+    """For whom a call counts, the narrowest first."""
+    return tuple(network.encode() for network in networks_of(request.client.host)) if request.client else (b"",)
 
 
 async def _body(request: Request) -> bytes:

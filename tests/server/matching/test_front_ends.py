@@ -454,7 +454,7 @@ def test_one_certificate_s_enrolments_leave_room_for_another_and_for_verifying(a
         assert call(other._stub.StartEnrolment, other._request().to_enrolment())
 
 
-@pytest.mark.parametrize("limits", [{"capacity": 0}, {"per_peer": 2000}, {"lifetime_seconds": 0}, {"per_peer": 0}])
+@pytest.mark.parametrize("limits", [{"capacity": 0}, {"per_peer": 2000}, {"per_peer": 1024}, {"lifetime_seconds": 0}, {"per_peer": 0}])
 def test_session_limits_that_limit_nothing_are_refused(limits):
     with pytest.raises(UsageError):
         SessionLimits(**limits)

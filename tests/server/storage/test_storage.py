@@ -962,7 +962,7 @@ def test_two_processes_spend_neither_an_attempt_nor_a_nonce_twice(database):
     with open_storage(database) as storage:
         storage.enrol(a_template())
         for number in range(40):
-            start(storage, an_open_session(number=number), limits=SessionLimits(capacity=40, per_peer=40))
+            start(storage, an_open_session(number=number), limits=SessionLimits(capacity=41, per_peer=40))
     context = multiprocessing.get_context("spawn")
     ready, go, outcome = context.Semaphore(0), context.Event(), context.Queue()
     racers = [context.Process(target=race, args=(database, number, ready, go, outcome)) for number in range(2)]
