@@ -54,7 +54,7 @@ def unavailable(error: Exception, whose: str) -> UnavailableError | None:
 
 
 class ServedFiles:
-    """The files of an SQLite database, as they are when this is made: its own, and the two that belong to it while open.
+    """The files of an SQLite database, as they are when this is made: its own, and two beside it while it is open.
 
     The file may only grow: SQLite makes none smaller that is not vacuumed. What it writes beside it, ``-wal`` and
     ``-shm``, comes with the first connection and goes with the last, and stays the same in between. Of another database
@@ -94,8 +94,10 @@ class ServedFiles:
             UnavailableError: a file was removed or cut short, or another one has its name.
         """
         found, size = self._look("")
-        if found == self._found and size >= self._size and all(
-            self._look(suffix)[0] == opened for suffix, opened in self._beside.items()
+        if (
+            found == self._found
+            and size >= self._size
+            and all(self._look(suffix)[0] == opened for suffix, opened in self._beside.items())
         ):
             self._size = size
             return

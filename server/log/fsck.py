@@ -74,7 +74,7 @@ def _require_nothing_else(storage: LogStorage) -> None:
 
 
 def _names_another(kept: KeptOpening) -> bool:
-    """Whether an opening says itself whose it is, and is kept under another name: its owner neither sees it nor erases it."""
+    """Whether an opening says whose it is, and is kept under another name: its owner neither sees nor erases it."""
     facts = kept.opening.reveal()
     named = facts.get("key_id")
     if "device_public_key" in facts:

@@ -26,8 +26,8 @@ PER_ADDRESS: Final = 64
 PER_MEMBER: Final = 32
 """Twice the calls that a member may make at once. Addresses are cheap: whoever has an IPv6 network has thousands."""
 WIDER: Final = 2
-"""So many times as much as one visitor may have fits a network of several (`networks_of`). It is below the bound for all,
-so it cannot be much."""
+"""So many times as much as one visitor may have fits a network of several (`networks_of`). That is below the bound for
+all, so it cannot be much."""
 IN_ALL: Final = 256
 PLACES_OF_A_MEMBER: Final = 4
 """What `IN_ALL` grows by with every member. Its node keeps two connections, and two more are there for a moment."""
@@ -143,7 +143,10 @@ class Door(socket.socket):
         """
         if who is None or at is None or (visit := self._visits.get(_ends(who, at))) is None:
             return
-        visit.member, visit.ends_at = name, self._clock() + MEMBER_SECONDS
+        visit.ends_at = self._clock() + MEMBER_SECONDS
+        if visit.member == name:
+            return
+        visit.member = name
         own = [ends for ends, visit in self._visits.items() if visit.member == name]
         for oldest in own[:-PER_MEMBER]:
             self.turned_away["member"] += 1

@@ -469,14 +469,14 @@ def test_whatever_a_start_does_not_look_at_shows_when_the_whole_log_is_read(grow
 @pytest.mark.parametrize("fact", ["key_id", "device_public_key"])
 def test_an_opening_that_is_kept_under_another_owner_s_name_shows_when_the_whole_log_is_read(grown, storage, fact):
     """Its owner would neither be shown it nor have it erased."""
-    device, other = (bytes([number]) * 32 for number in (1, 2))
+    device = bytes(range(32))
     key_id = hashlib.sha256(device).digest()
     facts = {fact: (key_id if fact == "key_id" else device).hex()}
     opening = Opening(PersonalKind.ENROLMENT, facts, bytes(SALT_BYTES))
     entry = PersonalEntry(PersonalKind.ENROLMENT, NOW, opening.commitment)
     a_log(storage).append([Addition(entry, opening, key_id)])
     assert a_log(storage).fsck().size == 7
-    edit(grown / "log.db", f"UPDATE log_openings SET subject = x'{other.hex()}' WHERE position = 6")
+    edit(grown / "log.db", "UPDATE log_openings SET subject = zeroblob(32) WHERE position = 6")
     with pytest.raises(ProofError, match="kept of entry 6 stands under another owner's name"):
         a_log(storage).fsck()
 
