@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
 
+from federation.errors import UnavailableError
 from server.database import POSTGRES_CONNECTIONS
 from server.faults import ServedFiles
 
@@ -223,9 +224,12 @@ class Database:
             self._room.release()
 
     def fold_in(self) -> None:
-        """SQLite's write-ahead log holds deleted pages; a crash before this leaves them to its next checkpoint."""
+        """SQLite's write-ahead log holds deleted pages; a crash before this leaves them to its next checkpoint.
+
+        So does a disk that fails: what was committed is done, and nobody is told that it is not.
+        """
         if self.is_sqlite:
-            with self.transaction(Mode.READ) as run:
+            with suppress(self.error, TimeoutError, UnavailableError), self.transaction(Mode.READ) as run:
                 run.driver.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
 
     def _take(self) -> Any:  # noqa: ANN401 - either driver's

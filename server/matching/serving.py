@@ -16,7 +16,14 @@ import structlog
 from google.protobuf.message import DecodeError
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
-from federation.errors import IntaglioError, MalformedMessageError, PeerError, UnavailableError, UsageError
+from federation.errors import (
+    IntaglioError,
+    MalformedMessageError,
+    PeerError,
+    ProofError,
+    UnavailableError,
+    UsageError,
+)
 from federation.transparency import AttemptOutcome
 from federation.wire import status
 from federation.wire.convert import MAX_MESSAGE_BYTES
@@ -41,6 +48,8 @@ CONNECTIONS_IN_ALL = 1024
 ENROLMENTS_OF_ONE = 1000
 """In a day, at one front end. What is enrolled is stored until somebody revokes it."""
 _ENROLS = "StartEnrolment"
+_REFUSALS_TOLD = PeerRate(calls_per_second=1.0, burst=60)
+"""Lines about refusals of one certificate. The metrics count all of them."""
 _MESSAGE_SECONDS = 15.0
 _LONGEST_CALL_SECONDS = 30.0
 _TENDING_SECONDS = 5.0
@@ -96,6 +105,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         self._journal = journal
         self._health = health
         self._called = called
+        self._told = PeerRates(_REFUSALS_TOLD)
         self._longest_call_seconds = longest_call_seconds
         self._message_seconds = message_seconds
         self._places = Places(CALLS_OF_ONE, "calls of this certificate")
@@ -144,7 +154,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
             with self._place(context):
                 response = await work(await self._message(context), context)
         except IntaglioError as error:
-            log.info("refused", rpc=method, error=type(error).__name__, reason=str(error))
+            self._tell(method, error, context)
             failure = error
         except TimeoutError:
             log.warning("timed out", rpc=method)
@@ -163,6 +173,12 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
             return response
         self._metrics.refused(method, failure)
         return await context.abort(status.status_of(failure), str(failure), status.trailing_metadata_of(failure))
+
+    def _tell(self, method: str, error: IntaglioError, context: Any) -> None:  # noqa: ANN401 - as above
+        """A line about a refusal, unless its caller has had several just now: a disk must not fill with them."""
+        with contextlib.suppress(ProofError):  # it has shown no certificate
+            if not self._told.wait_of(peer_of(context)):
+                log.info("refused", rpc=method, error=type(error).__name__, reason=str(error))
 
     def _place(self, context: Any) -> AbstractContextManager[None]:  # noqa: ANN401 - as above
         """One of the caller's places, whose connection may stay for a while."""

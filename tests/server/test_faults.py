@@ -18,8 +18,9 @@ from federation.errors import UnavailableError
 from server.database import database_url
 from server.faults import ServedFiles, unavailable
 from server.log.storage import open_log_storage
+from server.sql import Mode
 from server.storage.sqlstorage import open_storage
-from tests.stored import KEY, OTHER_DEVICE, OTHER_KEY, a_template
+from tests.stored import KEY, NOW, OTHER_DEVICE, OTHER_KEY, a_template
 from tests.transparency_log import an_addition
 
 HOUSE = Path(__file__).parents[2]
@@ -252,6 +253,35 @@ def test_a_log_whose_file_is_another_one_takes_and_gives_nothing(path, accident)
 
 
 # ---------------------------------------------------------------------- the disk
+
+
+def without_checkpoints(opened):
+    """As on a full disk, where a commit still fits and its pages do not."""
+
+    def refuse(_action, name, *_):
+        return sqlite3.SQLITE_DENY if name == "wal_checkpoint" else sqlite3.SQLITE_OK
+
+    with opened._database.transaction(Mode.READ) as run:
+        run.driver.set_authorizer(refuse)
+        with pytest.raises(sqlite3.DatabaseError, match="not authorized"):
+            run.driver.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+
+
+def test_what_was_committed_is_done_although_its_pages_cannot_be_folded_into_the_file(path):
+    """The device was told that the server failed, and its template was gone."""
+    with open_storage(path) as storage:
+        storage.enrol(a_template())
+        without_checkpoints(storage)
+        storage.revoke(KEY, now=NOW, request_digest=bytes(32))
+        assert storage.template(KEY) is None
+        storage.ping()
+    log = open_log_storage(path.with_name("log.db"))
+    log.append([an_addition(1, b"somebody")])
+    without_checkpoints(log)
+    assert log.erase(b"somebody", lambda _: an_addition(2).entry) == 1
+    assert log.openings(b"somebody") == {}
+    log.close()
+
 
 _ON_A_FULL_DISK = """
 import os, sys

@@ -15,11 +15,12 @@ import urllib.request
 
 import grpc
 import pytest
+import structlog
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from prometheus_client.parser import text_string_to_metric_families
 
 from client.wallet.wallet import EnrolmentState
-from federation.errors import PeerError, RefusedError, UnavailableError, UsageError
+from federation.errors import MalformedMessageError, PeerError, RefusedError, UnavailableError, UsageError
 from federation.onebit import Decision
 from federation.wire import status
 from federation.wire.convert import SessionGrant
@@ -441,6 +442,19 @@ def test_one_certificate_s_sessions_leave_room_for_another(a_server, release):
         with pytest.raises(UnavailableError, match="of this client"):
             a_session(one)
         a_session(other)
+
+
+def test_refusals_of_one_certificate_do_not_fill_the_disk_with_lines(a_server, release):
+    """One wrote 1100 lines a second, a gigabyte an hour; another's are told all the same."""
+    server = a_server(rate=PeerRate(10_000.0, burst=10_000))
+    with server.device(a_wallet(release)) as device, server.device(a_wallet(release), name="other") as other:
+        with structlog.testing.capture_logs() as lines:
+            for one, times in ((device, 100), (other, 1)):
+                for _ in range(times):
+                    with pytest.raises(MalformedMessageError):
+                        call(one._stub.StartVerification, pb.StartVerificationRequest())
+        told = sum(line["event"] == "refused" for line in lines)
+    assert 61 <= told < 100
 
 
 def test_silent_connections_of_one_address_leave_the_service_to_others(a_server, release):
