@@ -466,6 +466,36 @@ def test_whatever_a_start_does_not_look_at_shows_when_the_whole_log_is_read(grow
         log.fsck()
 
 
+def test_nothing_is_signed_over_a_checkpoint_of_somebody_else_that_was_put_into_the_database(grown, storage):
+    """While the log is open, over the very tree that it last signed; only the signature is another's."""
+    log = a_log(storage)
+    log.append(additions(1))
+    forger = NoteSigner(SIGNER.key.name, KeyKind.NOTE, bytes(range(1, 33)))
+    forged = SignedCheckpoint.sign(log.checkpoint().checkpoint, forger, time=NOW)
+    statement = f"UPDATE log_state SET checkpoint = x'{forged.to_bytes().hex()}'"  # noqa: S608 - it is ours
+    edit(grown / "log.db", statement)
+    size = storage.head().size
+    for step in (lambda: log.append(additions(1)), log.sign):
+        with pytest.raises(ProofError, match="signature"):
+            step()
+    assert storage.head().size == size
+
+
+@pytest.mark.parametrize(("step", "why"), [("append", "others than before"), ("sign", "was put back")])
+def test_a_log_that_was_put_back_while_it_was_open_grows_no_other_branch(grown, storage, step, why):
+    """All of it, checkpoint too: only the process that served it remembers that there was more."""
+    log, size = a_log(storage), storage.head().size
+    for table in ("state", "entries", "nodes", "openings", "public"):
+        edit(grown / "log.db", f"CREATE TABLE kept_{table} AS SELECT * FROM log_{table}")  # noqa: S608 - ours
+    log.append(additions(2))
+    for table in ("state", "entries", "nodes", "openings", "public"):
+        back = f"INSERT INTO log_{table} SELECT * FROM kept_{table}"  # noqa: S608 - ours
+        edit(grown / "log.db", f"DELETE FROM log_{table}", back)  # noqa: S608 - ours
+    with pytest.raises(ProofError, match=why):
+        log.append(additions(9)[-1:]) if step == "append" else log.sign()
+    assert storage.head().size == size
+
+
 @pytest.mark.parametrize("fact", ["key_id", "device_public_key"])
 def test_an_opening_that_is_kept_under_another_owner_s_name_shows_when_the_whole_log_is_read(grown, storage, fact):
     """Its owner would neither be shown it nor have it erased."""

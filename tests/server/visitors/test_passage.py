@@ -6,6 +6,7 @@ import stat
 
 import pytest
 
+from server.visitors import door as door_module
 from server.visitors.door import MEMBER_SECONDS, PER_ADDRESS, PER_MEMBER, STRANGER_SECONDS, Door
 from server.visitors.passage import Passage
 
@@ -101,6 +102,17 @@ async def test_connections_of_one_address_leave_room_for_another():
         for _, writer in held:
             writer.close()
         await until(lambda: door.visitors == 0)
+
+
+async def test_a_wider_network_has_twice_what_one_address_has_and_leaves_room(monkeypatch):
+    """Loopback has one network of IPv6; so here the second byte of an address is the customer."""
+    monkeypatch.setattr(door_module, "networks_of", lambda host: (host, host.split(".")[1]))
+    async with passing(per_address=2) as (_, door, _echo):
+        for number in range(1, 7):
+            await visit(door, f"127.5.0.{number}")
+        await until(lambda: door.turned_away["address"] == 2)
+        assert door.visitors == 2 * 2
+        assert await is_served(door, "127.6.0.1")
 
 
 async def test_when_all_places_are_taken_whoever_never_called_goes_first():
