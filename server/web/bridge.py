@@ -18,7 +18,7 @@ import asyncio
 import gzip
 import mimetypes
 import re
-from collections.abc import Awaitable, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -27,7 +27,7 @@ from typing import Any, Final
 import grpc
 from starlette.applications import Starlette
 from starlette.requests import Request
-from starlette.responses import PlainTextResponse, Response
+from starlette.responses import PlainTextResponse, Response, StreamingResponse
 from starlette.routing import Route
 from starlette.types import ASGIApp
 
@@ -62,6 +62,7 @@ _ENROLS: Final = f"{SERVICE_NAME}/StartEnrolment"
 _ENDS: Final = f"{SERVICE_NAME}/SubmitToken"
 _BODY_SECONDS = 30.0
 _CALL_SECONDS = 35.0
+_PIECE_BYTES = 64 * 1024
 _MOST_DETAILS = 500
 _HTTP = {
     grpc.StatusCode.INVALID_ARGUMENT: 400,
@@ -287,7 +288,15 @@ def _file(site: Site, request: Request) -> Response:
         headers["vary"] = "accept-encoding"
         if _takes_gzip(request.headers.get("accept-encoding", "")):
             content, headers["content-encoding"] = site.packed[path], "gzip"
-    return Response(content, media_type=media_type, headers=headers)
+    headers["content-length"] = str(len(content))
+    return StreamingResponse(_pieces(content), media_type=media_type, headers=headers)
+
+
+async def _pieces(content: bytes) -> AsyncIterator[bytes]:
+    """Each waits until the one before has left: else who reads nothing has the whole file lie in memory once more."""
+    for start in range(0, len(content), _PIECE_BYTES):
+        yield content[start : start + _PIECE_BYTES]
+        await asyncio.sleep(0)  # so that a reader's end is heard of before the next, which would be a line in the log
 
 
 def _require_own_page(request: Request, origin: str) -> None:

@@ -327,6 +327,26 @@ async def test_files_are_packed_for_those_who_can_unpack_them(accepted, encoding
     assert "content-encoding" not in incompressible.headers
 
 
+async def test_a_file_leaves_in_pieces_so_that_who_reads_nothing_holds_one_of_them():
+    """Silent readers of one address had 134 MB of a page's files lie in memory, those of eight a gigabyte."""
+    content, sent = bytes(200_000), []
+    bridge = bridge_app(Upstream(), Site(ORIGIN, {"/assets/a.bin": (content, "application/octet-stream")}))
+    scope = {"type": "http", "method": "GET", "path": "/assets/a.bin", "headers": [], "query_string": b""}
+    scope |= {"client": ("203.0.113.1", 5), "server": ("203.0.113.2", 443), "scheme": "https", "root_path": ""}
+
+    async def receive():
+        await asyncio.Event().wait()
+
+    async def send(message):
+        sent.append(message)
+
+    await bridge(scope, receive, send)
+    bodies = [message["body"] for message in sent if message["type"] == "http.response.body"]
+    assert b"".join(bodies) == content
+    assert max(map(len, bodies)) <= 64 * 1024
+    assert dict(sent[0]["headers"])[b"content-length"] == b"200000"
+
+
 async def test_answers_to_calls_are_never_packed():
     async with browser(Upstream()) as client:
         answer = await post(client, headers={"accept-encoding": "gzip"})
