@@ -96,15 +96,17 @@ async def test_bytes_pass_as_fast_as_the_other_side_takes_them_and_in_order():
 async def test_nothing_is_read_of_who_sends_more_than_the_server_takes():
     """Else a visitor's bytes would lie in memory, as many as he likes."""
     async with passing() as (passage, door, echo):
-        _, writer = await visit(door)
-        await until(lambda: len(echo.writers) == 1)
-        echo.writers[0].transport.pause_reading()
+        reader, writer = await visit(door)
+        await until(lambda: len(echo.writers) == 1 and len(passage._visitors) == 1)
         (side,) = passage._visitors.values()
+        await until(side.transport.is_reading)
+        echo.writers[0].transport.pause_reading()
         writer.write(bytes(MUCH))
         await until(lambda: not side.transport.is_reading())
         assert side.other.transport.get_write_buffer_size() < MUCH / 16
         echo.writers[0].transport.resume_reading()
-        await until(side.transport.is_reading)
+        assert await reader.readexactly(MUCH) == bytes(MUCH)
+        assert side.transport.is_reading()
 
 
 async def test_connections_of_one_address_leave_room_for_another():
