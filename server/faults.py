@@ -2,13 +2,15 @@
 
 A file that is unlinked or replaced under a running server goes on to take what is written, and all of it is gone when
 the server ends (https://www.sqlite.org/howtocorrupt.html, section 2.4). Nothing but its place in the file system shows
-it. So that is looked at before every transaction, which takes two microseconds.
+it. So that is looked at before every transaction, and again when what it wrote is committed and nobody was told yet,
+which takes a few microseconds. The same goes for the two files beside it: what is committed lies in ``-wal`` first.
 """
 
 from __future__ import annotations
 
 import os
 import sqlite3
+import threading
 from typing import TYPE_CHECKING, Final
 
 from federation.errors import UnavailableError
@@ -51,8 +53,12 @@ def unavailable(error: Exception, whose: str) -> UnavailableError | None:
     return UnavailableError(f"{whose} is busy or out of reach; try again")
 
 
-class ServedFile:
-    """The file of an SQLite database, as it is when this is made. Of another database there is nothing to look at.
+class ServedFiles:
+    """The files of an SQLite database, as they are when this is made: its own, and two beside it while it is open.
+
+    The file may only grow: SQLite makes none smaller that is not vacuumed. What it writes beside it, ``-wal`` and
+    ``-shm``, comes with the first connection and goes with the last, and stays the same in between. Of another database
+    there is nothing to look at.
 
     Args:
         url: of the database.
@@ -62,27 +68,51 @@ class ServedFile:
     def __init__(self, url: URL, whose: str) -> None:
         self._path = str(url.database) if url.get_backend_name() == "sqlite" else None
         self._whose = whose
-        self._found = self._look()
+        self._lock = threading.Lock()
+        self._connections = 0
+        self._beside = dict[str, tuple[int, int]]()
+        self._found, self._size = self._look("")
+
+    def opened(self) -> None:
+        """A connection was opened, and has read."""
+        with self._lock:
+            if not self._connections and self._path is not None:
+                self._beside = {suffix: self._look(suffix)[0] for suffix in ("-wal", "-shm")}
+            self._connections += 1
+
+    def closed(self) -> None:
+        """A connection was closed."""
+        with self._lock:
+            self._connections -= 1
+            if not self._connections:
+                self._beside = {}  # the last one has folded them into the file and removed them
 
     def require_there(self) -> None:
-        """Returns when the database's name still leads to the file that was opened.
+        """Returns when the database's names still lead to the files that were opened.
 
         Raises:
-            UnavailableError: the file was removed, or another one has its name.
+            UnavailableError: a file was removed or cut short, or another one has its name.
         """
-        if self._look() != self._found:
-            raise UnavailableError(
-                f"{self._whose}: its file was removed or replaced while it is served, and what is written now would be"
-                " lost; its operator must stop the server and restore the file",
-                retry_after_seconds=_OPERATOR_SECONDS,
-            )
+        found, size = self._look("")
+        if (
+            found == self._found
+            and size >= self._size
+            and all(self._look(suffix)[0] == opened for suffix, opened in self._beside.items())
+        ):
+            self._size = size
+            return
+        raise UnavailableError(
+            f"{self._whose}: its file was removed, replaced or cut short while it is served, and what is written now"
+            " would be lost; its operator must stop the server and restore the file",
+            retry_after_seconds=_OPERATOR_SECONDS,
+        )
 
-    def _look(self) -> tuple[int, int] | None:
-        """Device and inode, or None."""
+    def _look(self, suffix: str) -> tuple[tuple[int, int], int]:
+        """Device and inode, and the length. A file that is not there has neither."""
         if self._path is None:
-            return None
+            return (0, 0), 0
         try:
-            found = os.stat(self._path)  # noqa: PTH116 - before every transaction; a Path would take as long again
+            found = os.stat(self._path + suffix)  # noqa: PTH116 - around every transaction; a Path would take as long again
         except OSError:
-            return None
-        return found.st_dev, found.st_ino
+            return (0, 0), -1
+        return (found.st_dev, found.st_ino), found.st_size

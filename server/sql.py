@@ -28,7 +28,9 @@ from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
 
+from federation.errors import UnavailableError
 from server.database import POSTGRES_CONNECTIONS
+from server.faults import ServedFiles
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -224,6 +226,7 @@ class Database:
 
     Args:
         engine: from `server.database.connect`; says how to connect.
+        whose: "the database", or "the log's database".
 
     Attributes:
         is_sqlite: else it is PostgreSQL.
@@ -232,7 +235,7 @@ class Database:
         unusable: what is raised when it is busy or out of reach.
     """
 
-    def __init__(self, engine: Engine) -> None:
+    def __init__(self, engine: Engine, whose: str = "the database") -> None:
         self.is_sqlite = engine.dialect.name == "sqlite"
         driver: Any = engine.dialect.dbapi
         self.error: type[Exception] = driver.Error
@@ -240,6 +243,7 @@ class Database:
         self.unusable = (driver.OperationalError, driver.InterfaceError, TimeoutError)
         self._late: type[Exception] | None = None if self.is_sqlite else driver.ProgrammingError
         self._engine = engine
+        self._files = ServedFiles(engine.url, whose)
         self._idle = list[Any]()
         self._levels = dict[int, Mode]()  # of SQLite's connections, by identity: how hard they sync
         self._room = threading.BoundedSemaphore(CONNECTIONS)
@@ -255,10 +259,12 @@ class Database:
 
         Raises:
             TimeoutError: all connections are in use, and none came back for seconds.
+            UnavailableError: SQLite's files are not the ones that were opened; what was just written may be lost.
         """
         if not self._room.acquire(timeout=_WAIT_SECONDS):
             raise TimeoutError("all connections to the database are in use")
         try:
+            self._files.require_there()
             driver = self._take()
             try:
                 self._set_level(driver, mode)
@@ -271,6 +277,8 @@ class Database:
                     with suppress(self.error):  # of the statements behind the one that failed
                         run.hear_the_rest()
                     raise
+                if mode in _SYNCHRONOUS:
+                    self._files.require_there()  # else what was written has gone with a file that was taken away
             except BaseException:
                 self._take_back(driver)
                 raise
@@ -279,9 +287,12 @@ class Database:
             self._room.release()
 
     def fold_in(self) -> None:
-        """SQLite's write-ahead log holds deleted pages; a crash before this leaves them to its next checkpoint."""
+        """SQLite's write-ahead log holds deleted pages; a crash before this leaves them to its next checkpoint.
+
+        So does a disk that fails: what was committed is done, and nobody is told that it is not.
+        """
         if self.is_sqlite:
-            with self.transaction(Mode.READ) as run:
+            with suppress(self.error, TimeoutError, UnavailableError), self.transaction(Mode.READ) as run:
                 run.driver.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
 
     def _take(self) -> Any:  # noqa: ANN401 - either driver's
@@ -296,8 +307,10 @@ class Database:
         fairy.detach()  # the engine forgets it
         if self.is_sqlite:
             driver.isolation_level = None  # the driver begins no transactions of its own; nor does the other one
+            driver.execute("SELECT * FROM sqlite_master LIMIT 1").fetchall()  # opens what lies beside the file
         else:
             driver.autocommit = True
+        self._files.opened()
         return driver
 
     def _set_level(self, driver: Any, mode: Mode) -> None:  # noqa: ANN401 - either driver's
@@ -325,6 +338,7 @@ class Database:
 
     def _close(self, driver: Any) -> None:  # noqa: ANN401 - either driver's
         self._levels.pop(id(driver), None)
+        self._files.closed()
         driver.close()
 
 

@@ -26,6 +26,8 @@ from federation.errors import MalformedMessageError, ProofError, RefusedError, U
 
 _REMEMBERED = 1024
 """Consents that a process keeps parsed, with what it found of their signatures: some kilobytes each."""
+_REMEMBERED_BYTES = 32 * 1024
+"""Longest of them; a usual one and its first renewals."""
 
 
 class ConsentState(Enum):
@@ -134,20 +136,27 @@ class Consent:
             raise RefusedError("the withdrawal names a receipt of another consent")
 
 
-@lru_cache(maxsize=_REMEMBERED)
 def consent_of(receipts: bytes) -> Consent:
     """The consent whose signed receipts stand one in a line: the first one and its renewals.
 
-    Pure, and remembered for the bytes that came last: whoever verifies every day brings the same ones.
+    Pure, and remembered for the bytes that came last: whoever verifies every day brings the same ones. Long ones are
+    not remembered: a single person's five hundred renewals, each remembered with all before it, were gigabytes.
 
     Raises:
         MalformedMessageError: a receipt is none of this version, or they are not those of one consent.
     """
+    return (_remembered if len(receipts) <= _REMEMBERED_BYTES else _parsed)(receipts)
+
+
+def _parsed(receipts: bytes) -> Consent:
     signed = tuple(map(SignedReceipt.from_bytes, receipts.splitlines()))
     try:
         return Consent(signed)
     except UsageError as error:
         raise MalformedMessageError(str(error)) from error
+
+
+_remembered = lru_cache(maxsize=_REMEMBERED)(_parsed)
 
 
 @dataclass(frozen=True)

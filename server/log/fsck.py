@@ -11,7 +11,7 @@ import hashlib
 
 from federation.errors import ProofError
 from federation.transparency import Frontier, PublicEntry, TreeHead, entry_from_bytes
-from server.log.storage import LogStorage
+from server.log.storage import KeptOpening, LogStorage
 
 _PAGE = 1024
 
@@ -39,6 +39,7 @@ def require_whole(storage: LogStorage, head: TreeHead) -> None:
         _require_beside(storage, start, leaves)
     if frontier.head != head:
         raise ProofError(f"the {head.size} stored entries do not give the signed root")
+    _require_nothing_else(storage)
 
 
 def _require_beside(storage: LogStorage, start: int, leaves: list[bytes]) -> None:
@@ -52,3 +53,30 @@ def _require_beside(storage: LogStorage, start: int, leaves: list[bytes]) -> Non
             kept.opening.check(entries[kept.position])
         except ProofError as error:
             raise ProofError(f"the opening that is kept of entry {kept.position} is of another one") from error
+        if _names_another(kept):
+            raise ProofError(f"the opening that is kept of entry {kept.position} stands under another owner's name")
+
+
+def _require_nothing_else(storage: LogStorage) -> None:
+    """Returns when nothing lies where the next entries will come: the log could not be written to any more.
+
+    What is counted was looked at row by row before, so as many rows as there should be are all of them.
+    """
+    found = storage.counts()
+    for what, count, expected in (
+        ("entries", found.entries, found.size),
+        ("nodes", found.nodes, 2 * found.size - found.size.bit_count()),  # those of all whole subtrees
+    ):
+        if count != expected:
+            raise ProofError(f"the database of a log of {found.size} entries has {count} {what} and not {expected}")
+    if found.beyond:
+        raise ProofError(f"{found.beyond} openings or indexed entries are of entries that the log does not have")
+
+
+def _names_another(kept: KeptOpening) -> bool:
+    """Whether an opening says whose it is, and is kept under another name: its owner neither sees nor erases it."""
+    facts = kept.opening.reveal()
+    named = facts.get("key_id")
+    if "device_public_key" in facts:
+        named = hashlib.sha256(bytes.fromhex(facts["device_public_key"])).hexdigest()  # as the storage names keys
+    return named is not None and named != kept.subject.hex()

@@ -93,6 +93,15 @@ FIND_PUBLIC = sa.select(public.c.position).where(public.c.digest == sa.bindparam
 FIND_PUBLIC_BETWEEN = (
     sa.select(public).where(public.c.position >= _start, public.c.position < _stop).order_by(public.c.position)
 )
+COUNT_ALL = sa.select(
+    state.c.size,
+    sa.select(sa.func.count()).select_from(entries).scalar_subquery().label("entries"),
+    sa.select(sa.func.count()).select_from(nodes).scalar_subquery().label("nodes"),
+    (
+        sa.select(sa.func.count()).where(openings.c.position >= state.c.size).correlate(state).scalar_subquery()
+        + sa.select(sa.func.count()).where(public.c.position >= state.c.size).correlate(state).scalar_subquery()
+    ).label("beyond"),
+)
 FORGET_OPENINGS = openings.delete().where(openings.c.subject == _subject)
 
 

@@ -84,6 +84,22 @@ class KeptOpening:
     opening: Opening = field(repr=False)
 
 
+@dataclass(frozen=True)
+class Counts:
+    """Rows of a log's tables.
+
+    Attributes:
+        size: of the log, as its head says.
+        entries, nodes: that are stored.
+        beyond: openings, and rows of the index of public entries, at positions that the log has not reached.
+    """
+
+    size: int
+    entries: int
+    nodes: int
+    beyond: int
+
+
 class LogStorage(Protocol):
     """What a log needs. Every implementation passes `LogStorageContract` of the tests."""
 
@@ -127,6 +143,9 @@ class LogStorage(Protocol):
 
     def public_between(self, start: int, stop: int) -> dict[int, bytes]:
         """SHA-256 of the content of each public entry from `start` up to `stop`, as the index has it, by position."""
+
+    def counts(self) -> Counts:
+        """How many rows there are, all at one moment. Reads through the tables."""
 
     def openings(self, subject: bytes) -> dict[int, Opening]:
         """What is kept of somebody, by position."""
@@ -185,8 +204,7 @@ class SqlLogStorage:
     """
 
     def __init__(self, engine: Engine) -> None:
-        self._database = Database(engine)
-        self._file = faults.ServedFile(engine.url, "the log's database")
+        self._database = Database(engine, "the log's database")
         self._local = threading.local()
         self._size = 0  # of the tree that this process appended to last; only guesses which nodes are wanted next
 
@@ -269,6 +287,11 @@ class SqlLogStorage:
             rows = run.execute(schema.FIND_PUBLIC_BETWEEN, {"start": start, "stop": stop}).all
         return {row.position: row.digest for row in rows}
 
+    def counts(self) -> Counts:
+        """See `LogStorage`."""
+        with self._reading() as run:
+            return Counts(*run.execute(schema.COUNT_ALL).one())
+
     def openings(self, subject: bytes) -> dict[int, Opening]:
         """See `LogStorage`."""
         with self._reading() as run:
@@ -323,7 +346,6 @@ class SqlLogStorage:
 
     @contextmanager
     def _translated(self) -> Iterator[None]:
-        self._file.require_there()
         try:
             yield
         except (self._database.error, TimeoutError) as error:

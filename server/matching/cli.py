@@ -172,7 +172,7 @@ def matching_start(
         workers=workers,
         rate=PeerRate(peer_rate, burst=max(1, math.ceil(2 * peer_rate))),
         enrolments=peer_enrolments,
-        session_limits=SessionLimits(capacity=max(SessionLimits.capacity, peer_sessions), per_peer=peer_sessions),
+        session_limits=SessionLimits(capacity=max(SessionLimits.capacity, 4 * peer_sessions), per_peer=peer_sessions),
         batch_seconds=batch_seconds,
         metrics_port=metrics_port,
         ready_file=ready_file,

@@ -56,7 +56,7 @@ from federation.wire.v1 import verification_pb2_grpc as pb_grpc
 from server.log.reads import LogService
 from server.matching.deeds import Deeds
 from server.matching.journal import Journal
-from server.matching.owners import STRANGER, OwnerService, is_signed
+from server.matching.owners import NOBODY, STRANGER, OwnerService, is_signed
 from server.matching.reconciling import take_up
 from server.matching.stepping import NO_SESSION, Progress, Steps
 from server.matching.workers import MatchWorkers
@@ -104,6 +104,16 @@ class MatchingService(pb_grpc.VerificationServiceServicer):
         self._release_digest = bytes.fromhex(bundle.release.digest)
         self._standing = bundle.manifest.standing
         self._manifest = bundle.signed.to_bytes()
+        self._nobody = StoredTemplate(
+            device_public_key=NOBODY,
+            template=bytes(self._parameters.slots // 8),
+            release_digest=self._release_digest,
+            parameters=self._parameters.name,
+            purpose="nothing",
+            audience="nobody",
+            enrolled_at=0,
+            receipts=b"none",
+        )
         self._storage = storage
         self._workers = workers
         self._rules = rules
@@ -283,15 +293,13 @@ class MatchingService(pb_grpc.VerificationServiceServicer):
     async def _compared(self, operation: Operation, wanted: SessionRequest, change: Change | None) -> StoredTemplate:
         """The template that the probe is compared with: the enrolled one, or the one that is to be enrolled.
 
+        Where there is none, it is one for whose key nobody can sign: so the signature is refused, after the same work.
+
         Raises:
-            RefusedError: there is none.
             ProofError: the key of a new one is not the one that the session was opened for.
         """
         if operation is not Operation.ENROL or change is None:
-            enrolled = await self.on_disk(self._storage.template, wanted.key_id)
-            if enrolled is None:
-                raise RefusedError(STRANGER)
-            return enrolled
+            return await self.on_disk(self._storage.template, wanted.key_id) or self._nobody
         if change.key_id != wanted.key_id:
             raise ProofError("the device key is not the one that the session was opened for")
         return self._new_template(change, wanted)

@@ -7,6 +7,7 @@ import contextlib
 import time
 import traceback
 from collections.abc import Awaitable, Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,7 +16,14 @@ import structlog
 from google.protobuf.message import DecodeError
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
-from federation.errors import IntaglioError, MalformedMessageError, PeerError, UnavailableError, UsageError
+from federation.errors import (
+    IntaglioError,
+    MalformedMessageError,
+    PeerError,
+    ProofError,
+    UnavailableError,
+    UsageError,
+)
 from federation.transparency import AttemptOutcome
 from federation.wire import status
 from federation.wire.convert import MAX_MESSAGE_BYTES
@@ -25,6 +33,8 @@ from server.log.refusals import Refusal
 from server.matching.journal import Journal
 from server.matching.metrics import Metrics
 from server.matching.service import MatchingService
+from server.visitors.door import Door
+from server.visitors.passage import Passage
 from server.visitors.peers import PeerRate, PeerRates, peer_of
 from server.visitors.places import Places
 
@@ -33,9 +43,13 @@ _SERVICES = frozenset(service.full_name for service in pb.DESCRIPTOR.services_by
 CALLS_OF_ONE = 32
 """At once, of one certificate, over all of its connections."""
 CALLS_IN_ALL = 128
+CONNECTIONS_IN_ALL = 1024
+"""Of one address 64, of one certificate 32; see `server.visitors.door`."""
 ENROLMENTS_OF_ONE = 1000
 """In a day, at one front end. What is enrolled is stored until somebody revokes it."""
 _ENROLS = "StartEnrolment"
+_REFUSALS_TOLD = PeerRate(calls_per_second=1.0, burst=60)
+"""Lines about refusals of one certificate. The metrics count all of them."""
 _MESSAGE_SECONDS = 15.0
 _LONGEST_CALL_SECONDS = 30.0
 _TENDING_SECONDS = 5.0
@@ -68,6 +82,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         enrolments: that each certificate may begin.
         journal: notes bytes that are no message.
         health: whose cause is told beside it.
+        called: is told the address and the certificate of each call, before its message.
         longest_call_seconds: deadline of a call whose client named none, or a later one, from its message on.
         message_seconds: deadline of that message.
     """
@@ -79,6 +94,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         enrolments: PeerRates,
         journal: Journal,
         health: _Health,
+        called: Callable[[str, str], None],
         *,
         longest_call_seconds: float,
         message_seconds: float,
@@ -88,6 +104,8 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         self._enrolments = enrolments
         self._journal = journal
         self._health = health
+        self._called = called
+        self._told = PeerRates(_REFUSALS_TOLD)
         self._longest_call_seconds = longest_call_seconds
         self._message_seconds = message_seconds
         self._places = Places(CALLS_OF_ONE, "calls of this certificate")
@@ -112,7 +130,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         async def check(context: Any) -> object:  # noqa: ANN401 - the stubs name the blocking one
             context.set_trailing_metadata(((_CAUSE_KEY, self._health.cause.encode()),))
             try:
-                with self._places.one(peer_of(context)):
+                with self._place(context):
                     return await behaviour(await self._parsed(parse, await self._message(context)), context)
             except IntaglioError as error:
                 return await context.abort(status.status_of(error), str(error), status.trailing_metadata_of(error))
@@ -133,10 +151,10 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
     async def _answer(self, method: str, work: Callable[[bytes, Any], Awaitable[object]], context: Any) -> object:  # noqa: ANN401 - as above
         begun = time.perf_counter()
         try:
-            with self._places.one(peer_of(context)):
+            with self._place(context):
                 response = await work(await self._message(context), context)
         except IntaglioError as error:
-            log.info("refused", rpc=method, error=type(error).__name__, reason=str(error))
+            self._tell(method, error, context)
             failure = error
         except TimeoutError:
             log.warning("timed out", rpc=method)
@@ -155,6 +173,18 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
             return response
         self._metrics.refused(method, failure)
         return await context.abort(status.status_of(failure), str(failure), status.trailing_metadata_of(failure))
+
+    def _tell(self, method: str, error: IntaglioError, context: Any) -> None:  # noqa: ANN401 - as above
+        """A line about a refusal, unless its caller has had several just now: a disk must not fill with them."""
+        with contextlib.suppress(ProofError):  # it has shown no certificate
+            if not self._told.wait_of(peer_of(context)):
+                log.info("refused", rpc=method, error=type(error).__name__, reason=str(error))
+
+    def _place(self, context: Any) -> AbstractContextManager[None]:  # noqa: ANN401 - as above
+        """One of the caller's places, whose connection may stay for a while."""
+        peer = peer_of(context)
+        self._called(context.peer(), peer.hex())
+        return self._places.one(peer)
 
     async def _message(self, context: Any) -> bytes:  # noqa: ANN401 - as above
         """The bytes of the call's one message.
@@ -202,6 +232,7 @@ class FrontEnd:
     _service: MatchingService = field(repr=False)
     _health: health.aio.HealthServicer = field(repr=False)
     _tending: asyncio.Task[None] = field(repr=False)
+    _passage: Passage = field(repr=False)
 
     async def drain(self, grace_seconds: float | None) -> None:
         """Says NOT_SERVING, takes no new calls, lets those finish that run, and stops.
@@ -213,7 +244,9 @@ class FrontEnd:
         with contextlib.suppress(asyncio.CancelledError):
             await self._tending
         await self._health.enter_graceful_shutdown()
+        self._passage.shut()
         await self._server.stop(grace_seconds)
+        self._passage.close()
         await self._service.finish()
 
 
@@ -245,7 +278,16 @@ async def start_server(
         ProofError: the log is behind the database.
         UnavailableError: log or database cannot be used now.
     """
-    await service.begin()
+    try:
+        door = Door(host.strip("[]"), port, in_all=CONNECTIONS_IN_ALL)
+    except OSError as error:
+        raise UsageError(f"cannot listen on {host}:{port}; is another server running there?") from error
+    try:
+        await service.begin()
+    except BaseException:
+        door.close()
+        raise
+    passage = Passage(door)
     health_of_this = _Health()
     server = grpc.aio.server(
         interceptors=[
@@ -255,6 +297,7 @@ async def start_server(
                 PeerRates(PeerRate.a_day(enrolments), "too many enrolments of this certificate began; try again later"),
                 service.journal,
                 health_of_this,
+                passage.called,
                 longest_call_seconds=longest_call_seconds,
                 message_seconds=message_seconds,
             )
@@ -262,8 +305,7 @@ async def start_server(
         options=[
             ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
             ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
-            ("grpc.so_reuseport", 0),  # a second server on the port is a mistake, not load balancing
-            ("grpc.max_connection_idle_ms", 300_000),
+            ("grpc.max_connection_idle_ms", 200_000),  # said politely before the door says it
             ("grpc.max_concurrent_streams", CALLS_OF_ONE),  # of one connection: more of them wait at the client
             ("grpc.server_handshake_timeout_ms", 10_000),
         ],
@@ -273,14 +315,12 @@ async def start_server(
     pb_grpc.add_OwnerServiceServicer_to_server(service.owners, server)
     pb_grpc.add_LogServiceServicer_to_server(service.log, server)
     health_pb2_grpc.add_HealthServicer_to_server(health_of_this.servicer, server)
-    try:
-        bound = server.add_secure_port(f"{host}:{port}", credentials)
-    except RuntimeError as error:
-        raise UsageError(f"cannot listen on {host}:{port}; is another server running there?") from error
+    server.add_secure_port(f"unix:{passage.path}", credentials)
     await _report(service, health_of_this)
     await server.start()
+    await passage.open()
     tending = asyncio.get_running_loop().create_task(_tend(service, health_of_this))
-    return FrontEnd(bound, server, service, health_of_this.servicer, tending)
+    return FrontEnd(door.getsockname()[1], server, service, health_of_this.servicer, tending, passage)
 
 
 async def _tend(service: MatchingService, told: _Health) -> None:

@@ -112,7 +112,7 @@ class SessionLimits:
 
     Attributes:
         capacity: most unfinished sessions at once, over all front ends; one whose probe was compared holds its reply.
-        per_peer: most unfinished sessions of one client certificate.
+        per_peer: most unfinished sessions of one client certificate; fewer than all, or one could close the service.
         lifetime_seconds: from opening to the last message.
         answer_seconds: how long a finished session remembers its answer, for a device that lost it.
     """
@@ -123,5 +123,5 @@ class SessionLimits:
     answer_seconds: int = 30
 
     def __post_init__(self) -> None:
-        if not 0 < self.per_peer <= self.capacity or min(self.lifetime_seconds, self.answer_seconds) < 1:
-            raise UsageError("session limits need 0 < per peer <= capacity and times of at least a second")
+        if not 0 < self.per_peer < self.capacity or min(self.lifetime_seconds, self.answer_seconds) < 1:
+            raise UsageError("session limits need 0 < per peer < capacity and times of at least a second")

@@ -132,7 +132,9 @@ class SqlTemplates(Transactions):
         """See `Storage`."""
         with self._begin(Mode.READ) as run:
             row = run.execute(_FIND_OWNER, {"key": key_id}).one_or_none()
-            row = row or run.execute(_FIND_TOMBSTONE, {"name": _tombstone(key_id)}).one_or_none()
+            # Asked in any case: who is refused must not see by the time whose key is enrolled.
+            buried = run.execute(_FIND_TOMBSTONE, {"name": _tombstone(key_id)}).one_or_none()
+            row = row or buried
         if row is None or row.device_public_key is None:
             return None
         return Owner(row.device_public_key, row.audience)

@@ -56,7 +56,6 @@ class Transactions:
 
     def __init__(self, engine: Engine) -> None:
         self._database = Database(engine)
-        self._file = faults.ServedFile(engine.url, "the database")
         self._local = threading.local()
         self._head: Callable[[], TreeHead] | None = None
         self._recorded = 0  # entries of the largest tree that this process knows to be recorded; only grows
@@ -119,7 +118,6 @@ class Transactions:
                 raise UsageError("this step must reach the disk; its transaction need not")
             yield running
             return
-        self._file.require_there()
         try:
             with self._database.transaction(mode) as run:
                 self._local.running = run

@@ -25,6 +25,9 @@ from federation.errors import UsageError
 PER_ADDRESS: Final = 64
 PER_MEMBER: Final = 32
 """Twice the calls that a member may make at once. Addresses are cheap: whoever has an IPv6 network has thousands."""
+WIDER: Final = 2
+"""So many times as much as one visitor may have fits a network of several (`networks_of`). That is below the bound for
+all, so it cannot be much."""
 IN_ALL: Final = 256
 PLACES_OF_A_MEMBER: Final = 4
 """What `IN_ALL` grows by with every member. Its node keeps two connections, and two more are there for a moment."""
@@ -42,13 +45,13 @@ class _Visit:
 
     Attributes:
         socket: of it.
-        network: what it counts for: an IPv4 address, or 64 bits of an IPv6 address.
+        networks: what it counts for; see `networks_of`.
         ends_at: when it is shown out.
         member: whose key it has shown; nobody's at first.
     """
 
     socket: socket.socket
-    network: str
+    networks: tuple[str, ...]
     ends_at: float
     member: str = ""
 
@@ -76,7 +79,7 @@ class Door(socket.socket):
     Args:
         host: interface.
         port: 0 takes any free one.
-        per_address: most connections at once from one address.
+        per_address: most connections at once from one address; `WIDER` times as many from a wider network.
         in_all: most connections at once, before any member is expected.
         clock: seconds, of any beginning.
 
@@ -118,12 +121,13 @@ class Door(socket.socket):
         """
         accepted, address = super().accept()
         connection = _Connection(accepted.family, accepted.type, accepted.proto, fileno=accepted.detach())
-        who, network = _ends(address, connection.getsockname()), network_of(str(address[0]))
-        if sum(visit.network == network for visit in self._visits.values()) >= self._per_address:
-            self._refuse(connection, "address")
+        who, networks = _ends(address, connection.getsockname()), networks_of(str(address[0]))
+        for wider, network in enumerate(networks):
+            if sum(network in visit.networks for visit in self._visits.values()) >= self._per_address * WIDER**wider:
+                self._refuse(connection, "address")
         if len(self._visits) >= self._in_all and not self._show_out_a_stranger():
             self._refuse(connection, "full")
-        self._visits[who] = _Visit(connection, network, self._clock() + STRANGER_SECONDS)
+        self._visits[who] = _Visit(connection, networks, self._clock() + STRANGER_SECONDS)
         connection.closed = lambda: self._forget(who, connection)
         return connection, address
 
@@ -139,7 +143,10 @@ class Door(socket.socket):
         """
         if who is None or at is None or (visit := self._visits.get(_ends(who, at))) is None:
             return
-        visit.member, visit.ends_at = name, self._clock() + MEMBER_SECONDS
+        visit.ends_at = self._clock() + MEMBER_SECONDS
+        if visit.member == name:
+            return
+        visit.member = name
         own = [ends for ends, visit in self._visits.items() if visit.member == name]
         for oldest in own[:-PER_MEMBER]:
             self.turned_away["member"] += 1
@@ -205,12 +212,16 @@ def _ends(who: tuple[Any, ...], at: tuple[Any, ...]) -> _Ends:
     return str(who[0]), int(who[1]), str(at[0]), int(at[1])
 
 
-def network_of(host: str) -> str:
-    """What an address counts for: an IPv4 address for itself, one of IPv6 for its 64 bits of network."""
+def networks_of(host: str) -> tuple[str, ...]:
+    """What an address counts for, the narrowest first.
+
+    An IPv4 address counts for itself. One of IPv6 counts for 64 bits, which is one link, and for 48, which is what one
+    customer gets at most (RFC 6177): whoever has these has 65,536 of those. `WIDER` times as much fits the second.
+    """
     address = ipaddress.ip_address(host.partition("%")[0])
     if isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped is None:
-        return str(ipaddress.ip_network((address, 64), strict=False))
-    return str(getattr(address, "ipv4_mapped", None) or address)
+        return tuple(str(ipaddress.ip_network((address, bits), strict=False)) for bits in (64, 48))
+    return (str(getattr(address, "ipv4_mapped", None) or address),)
 
 
 def _end(connection: socket.socket) -> None:

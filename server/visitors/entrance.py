@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
 from server.listening import MOST_CONNECTIONS
-from server.visitors.door import network_of
+from server.visitors.door import networks_of
 
 if TYPE_CHECKING:
     import uvicorn
@@ -25,7 +25,7 @@ def welcome_at(door: Door) -> Callable[[Request], None]:
 
     def welcome(request: Request) -> None:
         if request.client is not None:
-            door.is_member(request.client, request.scope.get("server"), network_of(request.client.host))
+            door.is_member(request.client, request.scope.get("server"), networks_of(request.client.host)[0])
 
     return welcome
 

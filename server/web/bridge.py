@@ -18,7 +18,7 @@ import asyncio
 import gzip
 import mimetypes
 import re
-from collections.abc import Awaitable, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -27,7 +27,7 @@ from typing import Any, Final
 import grpc
 from starlette.applications import Starlette
 from starlette.requests import Request
-from starlette.responses import PlainTextResponse, Response
+from starlette.responses import PlainTextResponse, Response, StreamingResponse
 from starlette.routing import Route
 from starlette.types import ASGIApp
 
@@ -37,7 +37,7 @@ from federation.wire.status import RETRY_AFTER_KEY, status_of
 from federation.wire.v1 import verification_pb2 as pb
 from server.listening import SecurityHeaders, read_body
 from server.storage.sessions import SessionLimits
-from server.visitors.door import network_of
+from server.visitors.door import WIDER, networks_of
 from server.visitors.peers import PeerRate, PeerRates
 from server.visitors.places import Places
 from server.visitors.sessions import OpenSessions
@@ -62,6 +62,7 @@ _ENROLS: Final = f"{SERVICE_NAME}/StartEnrolment"
 _ENDS: Final = f"{SERVICE_NAME}/SubmitToken"
 _BODY_SECONDS = 30.0
 _CALL_SECONDS = 35.0
+_PIECE_BYTES = 64 * 1024
 _MOST_DETAILS = 500
 _HTTP = {
     grpc.StatusCode.INVALID_ARGUMENT: 400,
@@ -137,6 +138,8 @@ class Site:
 class AddressLimits:
     """What one address may have, an IPv4 address or a network of IPv6. Each is well below what the bridge itself has.
 
+    A wider network, which one customer may have whole, has `wider` ones.
+
     Attributes:
         rate: of calls.
         calls: at once.
@@ -149,12 +152,18 @@ class AddressLimits:
     sessions: int = 10
     enrolments: int = 100
 
+    @property
+    def wider(self) -> AddressLimits:
+        """What several addresses have together that may be one visitor's."""
+        rate = PeerRate(WIDER * self.rate.calls_per_second, WIDER * self.rate.burst)
+        return AddressLimits(rate, WIDER * self.calls, WIDER * self.sessions, WIDER * self.enrolments)
+
 
 class _Visitors:
-    """Who may have how much of the bridge.
+    """Who may have how much of the bridge: addresses, or wider networks.
 
     Args:
-        limits: of one address.
+        limits: of each of them.
     """
 
     def __init__(self, limits: AddressLimits) -> None:
@@ -202,7 +211,8 @@ def bridge_app(
         limits: of one address.
         welcome: is told of every request whose headers have come, before its body.
     """
-    visitors = _Visitors(limits or AddressLimits())
+    limits = limits or AddressLimits()
+    bounds = _Visitors(limits), _Visitors(limits.wider)
 
     async def call(request: Request) -> Response:
         method = request.path_params["method"]
@@ -210,10 +220,15 @@ def bridge_app(
             return Response(status_code=404)
         try:
             _require_own_page(request, site.origin)
-            with visitors.admitted(_visitor(request), method) as answered:
+            with ExitStack() as held:
+                answered = [
+                    held.enter_context(visitors.admitted(network, method))
+                    for visitors, network in zip(bounds, _networks(request), strict=False)
+                ]
                 body = await _body(request)
                 answer = await upstream(method, body)
-                answered(body, answer)
+                for tell in answered:
+                    tell(body, answer)
         except IntaglioError as error:
             return _refusal(error)
         except grpc.aio.AioRpcError as error:
@@ -234,9 +249,9 @@ def bridge_app(
     return SecurityHeaders(Starlette(routes=routes))
 
 
-def _visitor(request: Request) -> bytes:
-    """For whom a call counts."""
-    return network_of(request.client.host).encode() if request.client else b""
+def _networks(request: Request) -> tuple[bytes, ...]:
+    """For whom a call counts, the narrowest first."""
+    return tuple(network.encode() for network in networks_of(request.client.host)) if request.client else (b"",)
 
 
 async def _body(request: Request) -> bytes:
@@ -273,7 +288,15 @@ def _file(site: Site, request: Request) -> Response:
         headers["vary"] = "accept-encoding"
         if _takes_gzip(request.headers.get("accept-encoding", "")):
             content, headers["content-encoding"] = site.packed[path], "gzip"
-    return Response(content, media_type=media_type, headers=headers)
+    headers["content-length"] = str(len(content))
+    return StreamingResponse(_pieces(content), media_type=media_type, headers=headers)
+
+
+async def _pieces(content: bytes) -> AsyncIterator[bytes]:
+    """Each waits until the one before has left: else who reads nothing has the whole file lie in memory once more."""
+    for start in range(0, len(content), _PIECE_BYTES):
+        yield content[start : start + _PIECE_BYTES]
+        await asyncio.sleep(0)  # so that a reader's end is heard of before the next, which would be a line in the log
 
 
 def _require_own_page(request: Request, origin: str) -> None:

@@ -101,7 +101,7 @@ def scene(tmp_path_factory, workers):
             public_rules(),
             directory,
             limits=AttemptLimits(free_failures=MANY, lifetime_failures=MANY, lifetime_attempts=MANY),
-            session_limits=SessionLimits(capacity=MANY, per_peer=MANY),
+            session_limits=SessionLimits(capacity=2 * MANY, per_peer=MANY),
         )
         with RunningServer(
             service, a_pki(directory / "tls"), rate=PeerRate(MANY, burst=MANY), enrolments=MANY

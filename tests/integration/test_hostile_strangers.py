@@ -23,8 +23,10 @@ from federation.rules.entries import Moratorium
 from federation.wire.convert import NO_MATCH, ProbeSubmission
 from federation.wire.owner import OwnerOperation, OwnerProof
 from federation.wire.v1 import verification_pb2 as pb
-from server.matching.owners import STRANGER
+from server.matching import owners, service
+from server.matching.owners import STRANGER, is_signed
 from server.rules.public import PublicRules
+from server.sql import Transaction
 from server.storage.sessions import SessionLimits
 from server.storage.sqlstorage import open_storage
 from server.visitors.peers import PeerRate
@@ -70,7 +72,7 @@ def rules():
 @pytest.fixture
 def server(tmp_path, tls, storage, workers, rules):
     book = PublicRules(lambda: rules["file"], deployment="trial", now=int(time.time()))
-    limits = SessionLimits(capacity=MANY, per_peer=MANY)
+    limits = SessionLimits(capacity=2 * MANY, per_peer=MANY)
     service = a_service(a_release(), storage, workers, book, tmp_path, session_limits=limits)
     with RunningServer(service, tls, rate=PeerRate(MANY, burst=MANY)) as running:
         running.read_rules = lambda: asyncio.run_coroutine_threadsafe(service.tend(), running._loop).result(30)
@@ -154,6 +156,39 @@ def test_t5_535_probes_against_every_template_get_refusals_and_each_is_logged(se
         (AUDIENCE, PURPOSE, "not-covered"): PROBES * PEOPLE,
         ("unknown", "unknown", "invalid"): PEOPLE,  # exports in an owner's name
     }
+
+
+@pytest.mark.parametrize("named", ["whoever is enrolled", "nobody"])
+def test_a_stranger_costs_the_same_work_whether_or_not_somebody_is_enrolled(server, monkeypatch, named):
+    """Over 1500 refusals each it was 2.6 ms for an enrolled key and 2.2 for another: a hundred calls told."""
+    checked, asked = Counter(), Counter()
+
+    def counting(device_public_key, signature, statement):
+        checked[named] += 1
+        return is_signed(device_public_key, signature, statement)
+
+    stranger, victim = enrolled(server, 77), enrolled(server, 1)
+    execute = Transaction.execute
+
+    def noting(run, statement, *parameters):
+        asked[str(statement)] += any(table in str(statement) for table in ("templates", "tombstones"))
+        return execute(run, statement, *parameters)
+
+    for module in (service, owners):
+        monkeypatch.setattr(module, "is_signed", counting)
+    monkeypatch.setattr(Transaction, "execute", noting)
+    key_id = victim.key_id if named == "whoever is enrolled" else bytes(32)
+    probe = SessionKey.generate(PARAMETERS).encrypt(stranger.template_secret.padded_code(a_face(1)))
+    with server.device(stranger) as device:
+        grant = a_grant(device, key_id=key_id)
+        message = a_probe_of_somebody(key_id, bytes(32), grant, probe, stranger.signing_key)
+        with pytest.raises(RefusedError, match=STRANGER):
+            ask(device._stub.SubmitProbe, message)
+        proof = OwnerProof(OwnerOperation.LIST_RECEIPTS, key_id, AUDIENCE, int(time.time()), bytes(64))
+        with pytest.raises(RefusedError, match=STRANGER):
+            ask(device._connection.owner.ListReceipts, pb.ListReceiptsRequest(proof=proof.to_proto()))
+    assert checked[named] == 2
+    assert sum(asked.values()) == 1 + 2 * 2  # the template; then for each refusal its owner, alive and dead
 
 
 def test_d11_five_kinds_of_refusal_give_five_entries(server, log, rules):

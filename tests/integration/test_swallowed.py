@@ -148,7 +148,7 @@ def server(tmp_path_factory, workers, storage):
         directory,
         issuer=an_issuer(a_release()),
         limits=AttemptLimits(free_failures=10**6, lifetime_failures=10**6, lifetime_attempts=10**6),
-        session_limits=SessionLimits(capacity=10**6, per_peer=10**6),
+        session_limits=SessionLimits(capacity=10**7, per_peer=10**6),
     )
     with RunningServer(service, a_pki(directory / "tls")) as running:
         yield running

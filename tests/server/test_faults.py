@@ -16,10 +16,11 @@ import sqlalchemy as sa
 
 from federation.errors import UnavailableError
 from server.database import database_url
-from server.faults import ServedFile, unavailable
+from server.faults import ServedFiles, unavailable
 from server.log.storage import open_log_storage
+from server.sql import Mode
 from server.storage.sqlstorage import open_storage
-from tests.stored import KEY, OTHER_DEVICE, OTHER_KEY, a_template
+from tests.stored import KEY, NOW, OTHER_DEVICE, OTHER_KEY, a_template
 from tests.transparency_log import an_addition
 
 HOUSE = Path(__file__).parents[2]
@@ -115,30 +116,103 @@ def replaced(path):
     copy.rename(path)
 
 
+def emptied(path):
+    os.truncate(path, 0)
+
+
+def cut_short(path):
+    os.truncate(path, path.stat().st_size - 1)
+
+
+def without_its_wal(path):
+    path.with_name(path.name + "-wal").unlink()
+
+
+def without_its_shm(path):
+    path.with_name(path.name + "-shm").unlink()
+
+
+def in_a_folder_of_another_name(path):
+    path.parent.rename(path.parent.with_name("elsewhere"))
+
+
+ACCIDENTS = [
+    unlinked,
+    replaced,
+    emptied,
+    cut_short,
+    without_its_wal,
+    without_its_shm,
+    in_a_folder_of_another_name,
+]
+
+
+@pytest.fixture
+def path(tmp_path):
+    (tmp_path / "folder").mkdir()
+    return tmp_path / "folder" / "db"
+
+
 @pytest.mark.parametrize("accident", [unlinked, replaced])
 def test_a_file_that_is_not_the_one_that_was_opened_is_noticed_until_it_is_back(tmp_path, accident):
     path, kept = tmp_path / "db", tmp_path / "kept"
     path.write_bytes(b"1")
-    served = ServedFile(database_url(path), "the database")
+    served = ServedFiles(database_url(path), "the database")
     served.require_there()
     os.link(path, kept)
     accident(path)
-    with pytest.raises(UnavailableError, match="the database: its file was removed or replaced") as caught:
+    with pytest.raises(UnavailableError, match="the database: its file was removed, replaced or cut") as caught:
         served.require_there()
     assert caught.value.retry_after_seconds == 30
     kept.rename(path)
     served.require_there()
 
 
+def test_a_file_may_grow_and_then_not_go_back(tmp_path):
+    path = tmp_path / "db"
+    path.write_bytes(b"1")
+    served = ServedFiles(database_url(path), "the database")
+    path.write_bytes(b"12")
+    served.require_there()
+    os.truncate(path, 1)
+    with pytest.raises(UnavailableError, match="cut short"):
+        served.require_there()
+
+
+def test_what_lies_beside_a_file_may_be_another_after_the_last_connection_and_not_before(tmp_path):
+    path = tmp_path / "db"
+    path.write_bytes(b"1")
+    served = ServedFiles(database_url(path), "the database")
+    beside = [tmp_path / "db-wal", tmp_path / "db-shm"]
+    for round_ in (b"1", b"2"):
+        for file in beside:
+            file.write_bytes(round_)
+        served.opened()
+        served.opened()
+        served.closed()
+        served.require_there()
+        served.closed()
+        for file in beside:
+            file.rename(tmp_path / f"{file.name}.{round_.decode()}")  # so that the next has another inode
+        served.require_there()
+    for file in beside:
+        file.write_bytes(b"3")
+    served.opened()
+    for file in beside:
+        file.unlink()
+    with pytest.raises(UnavailableError, match="removed, replaced"):
+        served.require_there()
+
+
 def test_a_database_that_is_no_file_has_none_to_lose():
-    ServedFile(database_url("postgresql://nobody@localhost/nothing"), "the database").require_there()
+    ServedFiles(database_url("postgresql://nobody@localhost/nothing"), "the database").require_there()
 
 
-@pytest.mark.parametrize("accident", [unlinked, replaced])
-def test_a_storage_whose_file_is_another_one_takes_and_gives_nothing(tmp_path, accident):
-    with open_storage(tmp_path / "db") as storage:
+@pytest.mark.parametrize("accident", ACCIDENTS)
+def test_a_storage_whose_file_is_another_one_takes_and_gives_nothing(path, accident):
+    with open_storage(path) as storage:
         storage.enrol(a_template())
-        accident(tmp_path / "db")
+        accident(path)
         for step in (
             storage.ping,
             storage.seen,
@@ -146,25 +220,68 @@ def test_a_storage_whose_file_is_another_one_takes_and_gives_nothing(tmp_path, a
             lambda: storage.enrol(a_template(OTHER_DEVICE)),
             lambda: storage.sweep(now=0),
         ):
-            with pytest.raises(UnavailableError, match="the database: its file was removed or replaced"):
+            with pytest.raises(UnavailableError, match="the database: its file was removed, replaced or cut"):
                 step()
     if accident is replaced:  # what was put there is as it was
-        with open_storage(tmp_path / "db") as storage:
+        with open_storage(path) as storage:
             assert not storage.knows(OTHER_KEY)
 
 
-@pytest.mark.parametrize("accident", [unlinked, replaced])
-def test_a_log_whose_file_is_another_one_takes_and_gives_nothing(tmp_path, accident):
-    storage = open_log_storage(tmp_path / "log.db")
+@pytest.mark.parametrize("accident", ACCIDENTS)
+def test_nobody_is_told_that_something_was_written_whose_file_was_taken_away_meanwhile(path, accident):
+    """Between the look at the file and the commit: SQLite says that all is well."""
+    with open_storage(path) as storage:
+        storage.enrol(a_template())
+
+        def enrol_and_lose() -> None:
+            storage.enrol(a_template(OTHER_DEVICE))
+            accident(path)
+
+        with pytest.raises(UnavailableError, match="the database: its file was removed, replaced or cut"):
+            storage.together([enrol_and_lose], lasts=True)
+
+
+@pytest.mark.parametrize("accident", ACCIDENTS)
+def test_a_log_whose_file_is_another_one_takes_and_gives_nothing(path, accident):
+    storage = open_log_storage(path)
     storage.append([an_addition(1)])
-    accident(tmp_path / "log.db")
+    accident(path)
     for step in (storage.ping, storage.head, lambda: storage.append([an_addition(2)]), lambda: storage.entries(0, 1)):
-        with pytest.raises(UnavailableError, match="the log's database: its file was removed or replaced"):
+        with pytest.raises(UnavailableError, match="the log's database: its file was removed, replaced or cut"):
             step()
     storage.close()
 
 
 # ---------------------------------------------------------------------- the disk
+
+
+def without_checkpoints(opened):
+    """As on a full disk, where a commit still fits and its pages do not."""
+
+    def refuse(_action, name, *_):
+        return sqlite3.SQLITE_DENY if name == "wal_checkpoint" else sqlite3.SQLITE_OK
+
+    with opened._database.transaction(Mode.READ) as run:
+        run.driver.set_authorizer(refuse)
+        with pytest.raises(sqlite3.DatabaseError, match="not authorized"):
+            run.driver.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+
+
+def test_what_was_committed_is_done_although_its_pages_cannot_be_folded_into_the_file(path):
+    """The device was told that the server failed, and its template was gone."""
+    with open_storage(path) as storage:
+        storage.enrol(a_template())
+        without_checkpoints(storage)
+        storage.revoke(KEY, now=NOW, request_digest=bytes(32))
+        assert storage.template(KEY) is None
+        storage.ping()
+    log = open_log_storage(path.with_name("log.db"))
+    log.append([an_addition(1, b"somebody")])
+    without_checkpoints(log)
+    assert log.erase(b"somebody", lambda _: an_addition(2).entry) == 1
+    assert log.openings(b"somebody") == {}
+    log.close()
+
 
 _ON_A_FULL_DISK = """
 import os, sys

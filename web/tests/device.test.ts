@@ -1,7 +1,7 @@
 /** The device's flows, with the server's half of the mathematics, the transcript and the log done by Python. */
 
 import { create, type DescMessage } from '@bufbuild/protobuf'
-import { beforeAll, beforeEach, describe, expect, test, vi } from 'vitest'
+import { afterEach, beforeAll, beforeEach, describe, expect, test, vi } from 'vitest'
 
 import { equal, hex, packBits, randomBytes, sha256, utf8 } from '../src/bytes'
 import { Device, type Outcome } from '../src/device/device'
@@ -683,6 +683,47 @@ test('a call that is made again is counted, so a tombstone may have been lost', 
   } finally {
     asked.mockRestore()
   }
+})
+
+describe('a call has one deadline', () => {
+  /** Waits as long as the page lets it, and notes how long that is. */
+  function patience(): number[] {
+    const waits: number[] = []
+    vi.spyOn(AbortSignal, 'timeout').mockImplementation((milliseconds) => {
+      waits.push(milliseconds)
+      return AbortSignal.abort(new DOMException('late', 'TimeoutError'))
+    })
+    return waits
+  }
+
+  afterEach(() => { vi.restoreAllMocks() })
+
+  test('a frozen server is asked once, and the person hears that the attempt may count', async () => {
+    const waits = patience()
+    await expect(new Transport().call(OwnerService.method.erase, {})).rejects.toThrow('did not answer within 20 seconds')
+    expect(waits.length).toBe(1)
+    expect(waits[0]).toBeGreaterThan(19_000)
+    expect(waits[0]).toBeLessThanOrEqual(20_000)
+  })
+
+  test('a call that is made again has what the first one left', async () => {
+    const now = vi.spyOn(performance, 'now').mockReturnValue(0)
+    const waits: number[] = []
+    vi.spyOn(AbortSignal, 'timeout').mockImplementation((milliseconds) => { waits.push(milliseconds); return new AbortController().signal })
+    vi.spyOn(globalThis, 'fetch').mockImplementation(async () => {
+      now.mockReturnValue(6_000 * waits.length)
+      return new Response('busy', { status: 503, headers: { 'x-intaglio-status': 'UNAVAILABLE', 'retry-after-seconds': '0.001' } })
+    })
+    await expect(new Transport().call(OwnerService.method.erase, {})).rejects.toThrow('busy')
+    expect(waits).toEqual([20_000, 14_000, 8_000, 2_000])
+  })
+
+  test('who says nothing at all is asked twice', async () => {
+    const asked = vi.spyOn(globalThis, 'fetch').mockRejectedValue(new TypeError('failed to fetch'))
+    const transport = new Transport()
+    await expect(transport.call(OwnerService.method.erase, {})).rejects.toThrow('cannot be reached')
+    expect([asked.mock.calls.length, transport.repeated]).toEqual([2, 1])
+  })
 })
 
 test('a secret of the other parameter set encrypts nothing under this key', async () => {

@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from federation import statements
+from federation.consent import life
 from federation.consent import receipts as receipts_module
 from federation.consent.life import Consent, ConsentState, Sample, consent_of, select_samples
 from federation.consent.receipts import (
@@ -370,7 +371,7 @@ def test_receipts_that_come_again_are_neither_parsed_nor_verified_again_and_othe
         "require_signed",
         lambda *given, **named: (verified.append(named["signature"]), verify(*given, **named)),
     )
-    consent_of.cache_clear()
+    life._remembered.cache_clear()
     first, second = (
         consent_of(replace(a_receipt(), signature=signature).to_bytes())
         for signature in (a_receipt().signature, bytes(64))
@@ -381,7 +382,17 @@ def test_receipts_that_come_again_are_neither_parsed_nor_verified_again_and_othe
         assert second.find_fault(**USE, now=NOW) is ReceiptFault.BAD_SIGNATURE
         assert first.find_fault(**USE, now=a_receipt().receipt.expires_at) is ReceiptFault.EXPIRED
     assert verified == [a_receipt().signature, bytes(64)]
-    assert consent_of.cache_info().maxsize == 1024
+    assert life._remembered.cache_info().maxsize == 1024
+
+
+def test_long_consents_are_parsed_and_not_remembered(monkeypatch):
+    """What is remembered is bounded in bytes: each renewal of one person is another content, with all before it."""
+    receipts = a_receipt().to_bytes()
+    for longest, remembered in ((len(receipts), 1), (len(receipts) - 1, 0)):
+        monkeypatch.setattr(life, "_REMEMBERED_BYTES", longest)
+        life._remembered.cache_clear()
+        assert consent_of(receipts) == Consent((a_receipt(),))
+        assert life._remembered.cache_info().currsize == remembered
 
 
 def test_every_fault_of_a_receipt_has_its_error():

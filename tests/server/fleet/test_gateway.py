@@ -812,17 +812,19 @@ async def test_a_stranger_writes_nothing_into_the_operator_s_log(coordinator, ca
 
 
 @pytest.mark.parametrize(
-    ("hosts", "places"),
+    ("hosts", "places", "wider"),
     [
-        (["10.0.0.1", "10.0.0.2"], 2),
-        (["2001:db8::1", "2001:db8::2"], 1),
-        (["2001:db8::1", "2001:db8:0:1::1"], 2),
-        (["::ffff:10.0.0.1", "10.0.0.1"], 1),
-        (["fe80::1%eth0", "fe80::1%eth0"], 1),
+        (["10.0.0.1", "10.0.0.2"], 2, 2),
+        (["2001:db8::1", "2001:db8::2"], 1, 1),
+        (["2001:db8::1", "2001:db8:0:1::1"], 2, 1),
+        (["2001:db8::1", "2001:db8:1::1"], 2, 2),
+        (["::ffff:10.0.0.1", "10.0.0.1"], 1, 1),
+        (["fe80::1%eth0", "fe80::1%eth0"], 1, 1),
     ],
 )
-def test_an_address_is_one_of_ipv4_or_64_bits_of_ipv6(hosts, places):
-    assert len(Counter(door.network_of(host) for host in hosts)) == places
+def test_an_address_is_one_of_ipv4_or_64_and_48_bits_of_ipv6(hosts, places, wider):
+    assert len(Counter(door.networks_of(host)[0] for host in hosts)) == places
+    assert len(Counter(door.networks_of(host)[-1] for host in hosts)) == wider
 
 
 @pytest.mark.integration

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import secrets
 import sqlite3
 import subprocess
@@ -31,6 +32,7 @@ from federation.transparency import (
     entry_from_bytes,
     leaf_hash,
 )
+from federation.transparency.entries import SALT_BYTES
 from server.log.sequencer import Sequencer
 from server.log.storage import Addition, KeptOpening, LogStorage, open_log_storage
 from server.log.transparency_log import TransparencyLog
@@ -438,6 +440,10 @@ def test_a_log_whose_database_was_changed_is_not_opened(grown, storage, statemen
         ("UPDATE log_public SET digest = zeroblob(32) WHERE position = 7", "index of public entries is wrong"),
         ("INSERT INTO log_public VALUES (3, zeroblob(32))", "index of public entries is wrong"),
         ("UPDATE log_openings SET opening = (SELECT max(opening) FROM log_openings)", "is of another one"),
+        ("INSERT INTO log_entries VALUES (10, x'00')", "a log of 10 entries has 11 entries and not 10"),
+        ("INSERT INTO log_nodes VALUES (20, zeroblob(32))", "a log of 10 entries has 19 nodes and not 18"),
+        ("INSERT INTO log_public VALUES (10, zeroblob(32))", "1 openings or indexed entries are of entries that"),
+        ("INSERT INTO log_openings SELECT 10, subject, opening FROM log_openings LIMIT 1", "1 openings or indexed"),
     ],
 )
 def test_whatever_a_start_does_not_look_at_shows_when_the_whole_log_is_read(grown, storage, statement, match):
@@ -448,6 +454,51 @@ def test_whatever_a_start_does_not_look_at_shows_when_the_whole_log_is_read(grow
     log = a_log(storage)
     with pytest.raises(ProofError, match=match):
         log.fsck()
+
+
+def test_nothing_is_signed_over_a_checkpoint_of_somebody_else_that_was_put_into_the_database(grown, storage):
+    """While the log is open, over the very tree that it last signed; only the signature is another's."""
+    log = a_log(storage)
+    log.append(additions(1))
+    forger = NoteSigner(SIGNER.key.name, KeyKind.NOTE, bytes(range(1, 33)))
+    forged = SignedCheckpoint.sign(log.checkpoint().checkpoint, forger, time=NOW)
+    statement = f"UPDATE log_state SET checkpoint = x'{forged.to_bytes().hex()}'"  # noqa: S608 - it is ours
+    edit(grown / "log.db", statement)
+    size = storage.head().size
+    for step in (lambda: log.append(additions(1)), log.sign):
+        with pytest.raises(ProofError, match="signature"):
+            step()
+    assert storage.head().size == size
+
+
+@pytest.mark.parametrize(("step", "why"), [("append", "others than before"), ("sign", "was put back")])
+def test_a_log_that_was_put_back_while_it_was_open_grows_no_other_branch(grown, storage, step, why):
+    """All of it, checkpoint too: only the process that served it remembers that there was more."""
+    log, size = a_log(storage), storage.head().size
+    for table in ("state", "entries", "nodes", "openings", "public"):
+        edit(grown / "log.db", f"CREATE TABLE kept_{table} AS SELECT * FROM log_{table}")  # noqa: S608 - ours
+    log.append(additions(2))
+    for table in ("state", "entries", "nodes", "openings", "public"):
+        back = f"INSERT INTO log_{table} SELECT * FROM kept_{table}"  # noqa: S608 - ours
+        edit(grown / "log.db", f"DELETE FROM log_{table}", back)  # noqa: S608 - ours
+    with pytest.raises(ProofError, match=why):
+        log.append(additions(9)[-1:]) if step == "append" else log.sign()
+    assert storage.head().size == size
+
+
+@pytest.mark.parametrize("fact", ["key_id", "device_public_key"])
+def test_an_opening_that_is_kept_under_another_owner_s_name_shows_when_the_whole_log_is_read(grown, storage, fact):
+    """Its owner would neither be shown it nor have it erased."""
+    device = bytes(range(32))
+    key_id = hashlib.sha256(device).digest()
+    facts = {fact: (key_id if fact == "key_id" else device).hex()}
+    opening = Opening(PersonalKind.ENROLMENT, facts, bytes(SALT_BYTES))
+    entry = PersonalEntry(PersonalKind.ENROLMENT, NOW, opening.commitment)
+    a_log(storage).append([Addition(entry, opening, key_id)])
+    assert a_log(storage).fsck().size == 7
+    edit(grown / "log.db", "UPDATE log_openings SET subject = zeroblob(32) WHERE position = 6")
+    with pytest.raises(ProofError, match="kept of entry 6 stands under another owner's name"):
+        a_log(storage).fsck()
 
 
 def test_a_start_reads_the_declarations_that_it_asks_for_and_no_other_entry(grown, storage, monkeypatch):

@@ -15,11 +15,12 @@ import urllib.request
 
 import grpc
 import pytest
+import structlog
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from prometheus_client.parser import text_string_to_metric_families
 
 from client.wallet.wallet import EnrolmentState
-from federation.errors import PeerError, RefusedError, UnavailableError, UsageError
+from federation.errors import MalformedMessageError, PeerError, RefusedError, UnavailableError, UsageError
 from federation.onebit import Decision
 from federation.wire import status
 from federation.wire.convert import SessionGrant
@@ -31,6 +32,7 @@ from server.matching.preparing import KEPT_MATERIAL
 from server.matching.serving import CALLS_IN_ALL, CALLS_OF_ONE, SERVICE_NAME, health_of
 from server.storage.sessions import Repeated, SessionLimits, Step
 from server.storage.sqlstorage import open_storage
+from server.visitors.door import PER_ADDRESS
 from server.visitors.peers import PeerRate, PeerRates
 from tests.integration.hostile import a_probe_message
 from tests.running import (
@@ -442,6 +444,40 @@ def test_one_certificate_s_sessions_leave_room_for_another(a_server, release):
         a_session(other)
 
 
+def test_refusals_of_one_certificate_do_not_fill_the_disk_with_lines(a_server, release):
+    """One wrote 1100 lines a second, a gigabyte an hour; another's are told all the same."""
+    server = a_server(rate=PeerRate(10_000.0, burst=10_000))
+    with server.device(a_wallet(release)) as device, server.device(a_wallet(release), name="other") as other:
+        with structlog.testing.capture_logs() as lines:
+            for one, times in ((device, 100), (other, 1)):
+                for _ in range(times):
+                    with pytest.raises(MalformedMessageError):
+                        call(one._stub.StartVerification, pb.StartVerificationRequest())
+        told = sum(line["event"] == "refused" for line in lines)
+    assert 61 <= told < 100
+
+
+def test_silent_connections_of_one_address_leave_the_service_to_others(a_server, release):
+    """With or without a TLS handshake they held all files of the process, those of the log too."""
+    server = a_server()
+    port = server.front_end.port
+    with contextlib.ExitStack() as held, server.device(a_wallet(release)) as device:
+        for _ in range(PER_ADDRESS + 5):
+            held.enter_context(socket.create_connection(("127.0.0.1", port), source_address=("127.0.0.5", 0)))
+        assert a_session(device)
+        assert server.front_end._passage._door.turned_away["address"] == 5
+
+
+def test_a_call_tells_the_door_whose_its_connection_is(a_server, release):
+    server = a_server()
+    with server.device(a_wallet(release)) as device, server.device(a_wallet(release), name="other") as other:
+        assert a_session(device)
+        assert a_session(other)
+        members = [visit.member for visit in server.front_end._passage._door._visits.values()]
+        assert len(set(members)) == 2
+        assert all(len(member) == 64 for member in members)
+
+
 def test_one_certificate_s_enrolments_leave_room_for_another_and_for_verifying(a_server, release):
     server = a_server(enrolments=2)
     with server.device(a_wallet(release)) as device, server.device(a_wallet(release), name="other") as other:
@@ -454,7 +490,9 @@ def test_one_certificate_s_enrolments_leave_room_for_another_and_for_verifying(a
         assert call(other._stub.StartEnrolment, other._request().to_enrolment())
 
 
-@pytest.mark.parametrize("limits", [{"capacity": 0}, {"per_peer": 2000}, {"lifetime_seconds": 0}, {"per_peer": 0}])
+@pytest.mark.parametrize(
+    "limits", [{"capacity": 0}, {"per_peer": 2000}, {"per_peer": 1024}, {"lifetime_seconds": 0}, {"per_peer": 0}]
+)
 def test_session_limits_that_limit_nothing_are_refused(limits):
     with pytest.raises(UsageError):
         SessionLimits(**limits)
@@ -632,8 +670,8 @@ def test_a_server_whose_file_was_unlinked_serves_nobody_and_says_why(
                 return str(error)
 
         wait_until(lambda: health() != "SERVING")
-        assert "its file was removed or replaced while it is served" in health()
-        with pytest.raises(UnavailableError, match="its file was removed or replaced") as caught:
+        assert "its file was removed, replaced or cut short while it is served" in health()
+        with pytest.raises(UnavailableError, match="its file was removed, replaced or cut short") as caught:
             call(device._stub.SubmitProbe, message)
         assert caught.value.retry_after_seconds == 30
         assert not (tmp_path / name).exists()

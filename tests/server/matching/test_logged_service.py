@@ -53,6 +53,7 @@ from tests.running import (
     a_rules_file,
     a_service,
     a_wallet,
+    an_issuer,
     conditions,
     public_rules,
     signed,
@@ -575,6 +576,21 @@ def test_a_signature_for_one_operation_serves_no_other(server, wallet, storage):
             with pytest.raises(RefusedError, match="not enrolled here"):
                 owner._call(method, request)
     assert storage.template(wallet.key_id) is not None
+
+
+def test_who_does_not_match_gets_no_assertion_and_an_answer_all_the_same(tmp_path, tls, workers):
+    (tmp_path / "log").mkdir()
+    with open_storage(tmp_path / "another.db") as storage:
+        issuer = an_issuer(a_release())
+        service = a_service(a_release(), storage, workers, public_rules(), tmp_path / "log", issuer=issuer)
+        with RunningServer(service, tls) as server:
+            with server.device(a_wallet(a_release())) as device:
+                assert device.enrol(a_face(OWNER, 0), a_face(OWNER, 1)).decision is Decision.MATCH
+                for face, decision in ((a_face(OWNER + 1, 2), Decision.NON_MATCH), (a_face(OWNER, 2), Decision.MATCH)):
+                    outcome = device.verify(face, audience_nonce=b"\5" * 32)
+                    assert (outcome.decision, outcome.assertion is None) == (decision, decision is Decision.NON_MATCH)
+            kept = [decision for _, decision in storage.attempts_of(device.wallet.key_id)]
+            assert kept == ["non-match", "match"]
 
 
 def test_a_server_without_an_issuer_says_so(server, wallet):

@@ -1,9 +1,14 @@
 """What a server's public rules let its log say."""
 
+import time
+
 import pytest
 
+from federation.errors import UsageError
+from federation.rules.entries import Moratorium
 from federation.transparency.entries import UNKNOWN
-from tests.running import AUDIENCE, PURPOSE, public_rules
+from server.rules.public import PublicRules
+from tests.running import AUDIENCE, DEPLOYMENT, PURPOSE, a_rules_file, public_rules, signed
 
 
 @pytest.mark.parametrize(
@@ -18,3 +23,22 @@ from tests.running import AUDIENCE, PURPOSE, public_rules
 )
 def test_only_names_that_the_rules_register_are_named(asked, named):
     assert public_rules().registered(*asked) == named
+
+
+def test_rules_are_only_ever_added_and_one_in_the_place_of_another_is_none_added():
+    """Entries are compared, not counted: a moratorium that is exchanged for another one is gone."""
+    begin = int(time.time()) - 60
+    pause, other = (
+        signed(Moratorium(name, begin, (), (), (), f"the {name} one of two of them")) for name in ("first", "second")
+    )
+    head = a_rules_file()
+    current = {"file": head + b"\n" + pause}
+    rules = PublicRules(lambda: current["file"], deployment=DEPLOYMENT, now=begin + 60)
+    for changed in (head + b"\n" + other, head):
+        current["file"] = changed
+        with pytest.raises(UsageError, match="lost an entry or changed its signers"):
+            rules.read_again(begin + 60)
+        assert pause in {entry.content for entry in rules.public_entries(begin + 60)}
+    current["file"] = head + b"\n" + pause + b"\n" + other
+    rules.read_again(begin + 60)
+    assert {pause, other} <= {entry.content for entry in rules.public_entries(begin + 60)}

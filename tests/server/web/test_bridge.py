@@ -13,6 +13,9 @@ from federation.wire.convert import MAX_MESSAGE_BYTES
 from federation.wire.v1 import verification_pb2 as pb
 from server.cli import app
 from server.listening import SECURITY_HEADERS
+from server.matching.serving import CALLS_OF_ONE, ENROLMENTS_OF_ONE
+from server.storage.sessions import SessionLimits
+from server.visitors.door import PER_ADDRESS, WIDER
 from server.visitors.peers import PeerRate
 from server.web.bridge import (
     CALL_HEADER,
@@ -25,6 +28,7 @@ from server.web.bridge import (
     bridge_app,
 )
 from server.web.cli import deployment_file, log_key_of
+from server.web.entrance import IN_ALL
 from tests.bundles import TRUST
 from tests.running import DEPLOYMENT, LOG_SIGNER, PURPOSE, TERMS, a_rules_file, write_release
 
@@ -223,6 +227,35 @@ async def test_a_network_of_ipv6_counts_as_one_address(address, same):
         assert said(await post(other, start, b""))[0] == ("UNAVAILABLE" if same else "OK")
 
 
+@pytest.mark.parametrize(
+    ("limits", "call"),
+    [
+        (AddressLimits(PLENTY, sessions=1), "StartVerification"),
+        (AddressLimits(PLENTY, enrolments=1), "StartEnrolment"),
+        (AddressLimits(PeerRate(1e-6, burst=1)), "StartVerification"),
+    ],
+    ids=["sessions", "enrolments", "calls"],
+)
+async def test_who_has_many_networks_of_ipv6_has_twice_what_one_has_and_leaves_room(limits, call):
+    """A customer has 48 bits at most, and so 65,536 networks: 13 of them had all sessions of the bridge."""
+    bridge, answers = bridge_app(Sessions(), SITE, limits), []
+    for network in range(4):
+        async with browsers(bridge, f"2001:db8:0:{network}::1") as one:
+            answers.append(said(await post(one, f"{VERIFICATION}/{call}", b""))[0])
+    assert answers == ["OK", "OK", "UNAVAILABLE", "UNAVAILABLE"]
+    async with browsers(bridge, "2001:db8:1::1") as other, browsers(bridge, "203.0.113.9") as third:
+        assert [said(await post(one, f"{VERIFICATION}/{call}", b""))[0] for one in (other, third)] == ["OK", "OK"]
+
+
+def test_what_a_wider_network_may_have_is_below_what_the_bridge_has():
+    wider = AddressLimits().wider
+    assert wider.calls < CALLS_OF_ONE
+    assert wider.rate.calls_per_second < PeerRate.calls_per_second
+    assert wider.sessions < SessionLimits.per_peer
+    assert wider.enrolments < ENROLMENTS_OF_ONE
+    assert WIDER * PER_ADDRESS < IN_ALL
+
+
 async def test_a_body_that_does_not_come_is_not_waited_for(monkeypatch):
     monkeypatch.setattr("server.web.bridge._BODY_SECONDS", 0.01)
 
@@ -292,6 +325,26 @@ async def test_files_are_packed_for_those_who_can_unpack_them(accepted, encoding
     assert answer.headers["vary"] == "accept-encoding"
     assert (int(answer.headers["content-length"]) < len(code) / 2) == (encoding is not None)
     assert "content-encoding" not in incompressible.headers
+
+
+async def test_a_file_leaves_in_pieces_so_that_who_reads_nothing_holds_one_of_them():
+    """Silent readers of one address had 134 MB of a page's files lie in memory, those of eight a gigabyte."""
+    content, sent = bytes(200_000), []
+    bridge = bridge_app(Upstream(), Site(ORIGIN, {"/assets/a.bin": (content, "application/octet-stream")}))
+    scope = {"type": "http", "method": "GET", "path": "/assets/a.bin", "headers": [], "query_string": b""}
+    scope |= {"client": ("203.0.113.1", 5), "server": ("203.0.113.2", 443), "scheme": "https", "root_path": ""}
+
+    async def receive():
+        await asyncio.Event().wait()
+
+    async def send(message):
+        sent.append(message)
+
+    await bridge(scope, receive, send)
+    bodies = [message["body"] for message in sent if message["type"] == "http.response.body"]
+    assert b"".join(bodies) == content
+    assert max(map(len, bodies)) <= 64 * 1024
+    assert dict(sent[0]["headers"])[b"content-length"] == b"200000"
 
 
 async def test_answers_to_calls_are_never_packed():

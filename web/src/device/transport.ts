@@ -10,7 +10,8 @@ import type { Bytes } from '../bytes'
 const PREFIX = '/intaglio/'
 /** The limit of both directions, as `federation/wire/convert.py` has it. */
 const MOST_BYTES = 512 * 1024
-const TIMEOUT_MS = 30_000
+/** Longest wait for an answer, repeated calls included, as `client/connection.py` has it. */
+const DEADLINE_MS = 20_000
 const PATIENCE_SECONDS = 2
 
 const ERRORS: Readonly<Record<string, new (message: string) => IntaglioError>> = {
@@ -40,28 +41,35 @@ export class Transport {
   }
 
   /**
-   * Calls, and once more when the answer may have been lost or the server asks for a moment.
+   * Calls, and again when the answer may have been lost or the server asks for a moment, until the deadline.
    *
-   * The second message has the same bytes, so the server repeats its answer and neither counts nor compares again.
+   * Every message has the same bytes, so the server repeats its answer and neither counts nor compares again. When nobody
+   * says whether the server is there at all, once more is enough.
    *
    * @throws IntaglioError what the server raised, or UnavailableError.
    */
   async call<I extends DescMessage, O extends DescMessage>(method: DescMethodUnary<I, O>, request: MessageInitShape<I>): Promise<MessageShape<O>> {
     const body = toBinary(method.input, create(method.input, request)) as Bytes
-    try {
-      return await this.#once(method, body)
-    } catch (error) {
-      if (!(error instanceof UnavailableError) || (error.retryAfter ?? Infinity) > PATIENCE_SECONDS) throw error
-      await new Promise((resolve) => { setTimeout(resolve, 1000 * (error.retryAfter ?? 0)) })
+    const deadline = performance.now() + DEADLINE_MS
+    for (let wasSilent = false; ; this.repeated += 1) {
+      try {
+        return await this.#once(method, body, deadline)
+      } catch (error) {
+        if (!(error instanceof UnavailableError)) throw error
+        const isSilent = error instanceof SilentError
+        const seconds = error.retryAfter ?? Infinity
+        const left = (deadline - performance.now()) / 1000
+        if ((wasSilent && isSilent) || seconds > Math.min(PATIENCE_SECONDS, left)) throw error
+        wasSilent = isSilent
+        await new Promise((resolve) => { setTimeout(resolve, 1000 * seconds) })
+      }
     }
-    this.repeated += 1
-    return this.#once(method, body)
   }
 
-  async #once<I extends DescMessage, O extends DescMessage>(method: DescMethodUnary<I, O>, body: Bytes): Promise<MessageShape<O>> {
+  async #once<I extends DescMessage, O extends DescMessage>(method: DescMethodUnary<I, O>, body: Bytes, deadline: number): Promise<MessageShape<O>> {
     let received: Bytes | null = null
     try {
-      received = await post(`${PREFIX}${method.parent.typeName}/${method.name}`, body)
+      received = await post(`${PREFIX}${method.parent.typeName}/${method.name}`, body, deadline)
     } finally {
       this.#observe({ call: method.name, sent: body, received })
     }
@@ -75,7 +83,10 @@ export class Transport {
   }
 }
 
-async function post(path: string, body: Bytes): Promise<Bytes> {
+/** Nobody said whether the server is there. */
+class SilentError extends UnavailableError {}
+
+async function post(path: string, body: Bytes, deadline: number): Promise<Bytes> {
   let response: Response
   try {
     response = await fetch(path, {
@@ -85,14 +96,17 @@ async function post(path: string, body: Bytes): Promise<Bytes> {
       credentials: 'omit',
       cache: 'no-store',
       redirect: 'error',
-      signal: AbortSignal.timeout(TIMEOUT_MS),
+      signal: AbortSignal.timeout(Math.max(0, deadline - performance.now())),
     })
     const received = new Uint8Array(await response.arrayBuffer())
     if (received.length > MOST_BYTES) throw new MalformedMessageError('the answer is larger than any message')
     if (response.ok) return received
     throw errorOf(response, new TextDecoder().decode(received))
   } catch (error) {
-    if (error instanceof TypeError || error instanceof DOMException) throw new UnavailableError('the server cannot be reached; check the connection', 1)
+    if (error instanceof DOMException && error.name === 'TimeoutError') {
+      throw new SilentError(`the server did not answer within ${DEADLINE_MS / 1000} seconds. What was sent may have reached it, and may count as an attempt; try again later`, DEADLINE_MS / 1000)
+    }
+    if (error instanceof TypeError || error instanceof DOMException) throw new SilentError('the server cannot be reached; check the connection', 1)
     throw error
   }
 }

@@ -1,0 +1,156 @@
+"""A door in front of a server that accepts by itself, as gRPC's does: it sees nobody whom the door did not let in.
+
+The server listens on a socket of the file system that only this user reaches. Bytes pass on as they are, so TLS is
+between the visitor and the server. Which visitor a call is of is told by the name of the passage's own end, which the
+server sees in the place of an address.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+import socket
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, cast
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from server.visitors.door import Door
+
+_ENDS_NAME = "intaglio-passage-"
+_TENDING_SECONDS = 1.0
+
+
+class Passage:
+    """From a door to a socket in the file system. It takes nobody in before `open`.
+
+    Args:
+        door: bound; it is closed with this.
+    """
+
+    def __init__(self, door: Door) -> None:
+        self._door = door
+        self._folder = TemporaryDirectory(prefix="intaglio-")  # mode 0700
+        self._visitors = dict[str, _Side]()
+        self._listening: asyncio.Server | None = None
+        self._tending: asyncio.Task[None] | None = None
+
+    def close(self) -> None:
+        """Turns everybody out."""
+        self.shut()
+        for visitor in list(self._visitors.values()):
+            visitor.abort()
+        self._door.close()
+        self._folder.cleanup()
+
+    @property
+    def path(self) -> Path:
+        """Where the server listens."""
+        return Path(self._folder.name) / "server"
+
+    async def open(self) -> None:
+        """Lets visitors in. The server listens."""
+        loop = asyncio.get_running_loop()
+        self._listening = await loop.create_server(lambda: _Side(self._connect), sock=self._door)
+        self._tending = loop.create_task(self._tend())
+
+    def shut(self) -> None:
+        """Lets nobody in any more; who is in may go on."""
+        if self._listening is not None:
+            self._listening.close()
+        if self._tending is not None:
+            self._tending.cancel()
+
+    def called(self, peer: str, name: str) -> None:
+        """A call came, of whoever has shown a certificate.
+
+        Args:
+            peer: as the server names its address.
+            name: of the certificate.
+        """
+        visitor = self._visitors.get(peer.partition(":")[2])
+        if visitor is not None:
+            self._door.is_member(*visitor.ends, name)
+
+    async def _connect(self, visitor: _Side) -> None:
+        name = _ENDS_NAME + secrets.token_hex(16)
+        loop = asyncio.get_running_loop()
+        own = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        try:
+            own.setblocking(False)
+            own.bind("\0" + name)
+            await loop.sock_connect(own, str(self.path))
+            _, inner = await loop.create_unix_connection(_Side, sock=own)
+        except OSError:  # the server is gone, or there are no more files
+            own.close()
+            visitor.abort()
+            return
+        self._visitors[name] = visitor
+        visitor.ended = lambda: self._visitors.pop(name, None)
+        visitor.join(inner)
+
+    async def _tend(self) -> None:
+        while True:
+            await asyncio.sleep(_TENDING_SECONDS)
+            self._door.show_out_the_late()
+
+
+class _Side(asyncio.Protocol):
+    """One of the two connections of a visit. What comes here leaves on the other side, as fast as that takes it.
+
+    Args:
+        came: is told when this is a visitor's side; nothing is read of it before `join`.
+    """
+
+    def __init__(self, came: Callable[[_Side], Awaitable[None]] | None = None) -> None:
+        self._came = came
+        self.other: _Side | None = None
+        self._connecting: asyncio.Future[None] | None = None
+        self.ended: Callable[[], object] = lambda: None
+
+    @property
+    def ends(self) -> tuple[tuple[str, int], tuple[str, int]]:
+        """Host and port of the visitor, and those that it called."""
+        return self.transport.get_extra_info("peername"), self.transport.get_extra_info("sockname")
+
+    def join(self, inner: _Side) -> None:
+        """What comes passes to `inner` and back."""
+        self.other, inner.other = inner, self
+        if self.transport.is_closing():  # gone meanwhile
+            inner.abort()
+        else:
+            self.transport.resume_reading()
+
+    def abort(self) -> None:
+        """Ends both sides."""
+        self.transport.abort()
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """As asyncio calls it."""
+        self.transport = cast("asyncio.Transport", transport)
+        if self._came is not None:
+            self.transport.pause_reading()
+            self._connecting = asyncio.ensure_future(self._came(self))
+
+    def data_received(self, data: bytes) -> None:
+        """As asyncio calls it."""
+        if self.other is not None:
+            self.other.transport.write(data)
+
+    def pause_writing(self) -> None:
+        """As asyncio calls it: this side takes no more now."""
+        if self.other is not None:
+            self.other.transport.pause_reading()
+
+    def resume_writing(self) -> None:
+        """As asyncio calls it."""
+        if self.other is not None:
+            self.other.transport.resume_reading()
+
+    def connection_lost(self, _error: Exception | None) -> None:
+        """As asyncio calls it. What was on its way to the other side still gets there."""
+        self.ended()
+        if self.other is not None:
+            self.other.transport.close()

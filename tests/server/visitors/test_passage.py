@@ -1,0 +1,226 @@
+"""A door in front of a server that accepts by itself: what passes, who is let in, and what is left. Real sockets."""
+
+import asyncio
+import contextlib
+import stat
+
+import pytest
+
+from server.visitors import door as door_module
+from server.visitors.door import MEMBER_SECONDS, PER_ADDRESS, PER_MEMBER, STRANGER_SECONDS, Door
+from server.visitors.passage import Passage
+
+pytestmark = [pytest.mark.integration, pytest.mark.enable_socket]
+
+MUCH = 8 * 1024 * 1024  # more than the kernel and both ends hold
+
+
+class Echo:
+    """Says what it hears, and notes what each visitor is called."""
+
+    def __init__(self):
+        self.peers, self.writers, self.running, self.ended = [], [], 0, asyncio.Semaphore(0)
+
+    async def __call__(self, reader, writer):
+        self.peers.append("unix-abstract:" + writer.get_extra_info("peername").decode().strip("\0"))
+        self.writers.append(writer)
+        self.running += 1
+        with contextlib.suppress(OSError):
+            while data := await reader.read(65536):
+                writer.write(data)
+                await writer.drain()
+        writer.close()
+        with contextlib.suppress(OSError):
+            await writer.wait_closed()
+        self.running -= 1
+        self.ended.release()
+
+
+async def until(condition):
+    async with asyncio.timeout(30):
+        while not condition():  # noqa: ASYNC110 - it is the kernel that is waited for
+            await asyncio.sleep(0.01)
+
+
+@contextlib.asynccontextmanager
+async def passing(**options):
+    door = Door("0.0.0.0", 0, **options)  # noqa: S104 - all of loopback's addresses
+    passage, echo = Passage(door), Echo()
+    server = await asyncio.start_unix_server(echo, str(passage.path))
+    await passage.open()
+    try:
+        yield passage, door, echo
+    finally:
+        await leave()
+        passage.close()
+        await until(lambda: not echo.running)
+        server.close()
+
+
+VISITORS = []
+
+
+async def visit(door, address="127.0.0.1"):
+    reader, writer = await asyncio.open_connection("127.0.0.1", door.getsockname()[1], local_addr=(address, 0))
+    VISITORS.append(writer)
+    return reader, writer
+
+
+async def leave():
+    for writer in VISITORS:
+        writer.close()
+        with contextlib.suppress(OSError):
+            await writer.wait_closed()
+    VISITORS.clear()
+
+
+async def is_served(door, address):
+    reader, writer = await visit(door, address)
+    writer.write(b"hello")
+    answer = await reader.read(5)
+    writer.close()
+    return answer == b"hello"
+
+
+async def test_bytes_pass_as_fast_as_the_other_side_takes_them_and_in_order():
+    sent = bytes(range(256)) * (MUCH // 256)
+    async with passing() as (_, door, _echo):
+        reader, writer = await visit(door)
+        writing = asyncio.ensure_future(writer.drain())
+        writer.write(sent)
+        assert await reader.readexactly(MUCH) == sent
+        await writing
+        writer.close()
+
+
+async def test_nothing_is_read_of_who_sends_more_than_the_server_takes():
+    """Else a visitor's bytes would lie in memory, as many as he likes."""
+    async with passing() as (passage, door, echo):
+        reader, writer = await visit(door)
+        await until(lambda: len(echo.writers) == 1 and len(passage._visitors) == 1)
+        (side,) = passage._visitors.values()
+        await until(side.transport.is_reading)
+        echo.writers[0].transport.pause_reading()
+        writer.write(bytes(MUCH))
+        await until(lambda: not side.transport.is_reading())
+        assert side.other.transport.get_write_buffer_size() < MUCH / 16
+        echo.writers[0].transport.resume_reading()
+        assert await reader.readexactly(MUCH) == bytes(MUCH)
+        assert side.transport.is_reading()
+
+
+async def test_connections_of_one_address_leave_room_for_another():
+    """A certificate that opened as many as there are files closed the service, its log and its health check."""
+    async with passing() as (_, door, echo):
+        held = [await visit(door, "127.0.0.5") for _ in range(PER_ADDRESS + 6)]
+        await until(lambda: door.turned_away["address"] == 6 and len(echo.peers) == PER_ADDRESS)
+        assert await is_served(door, "127.0.0.2")
+        for _, writer in held:
+            writer.close()
+        await until(lambda: door.visitors == 0)
+
+
+async def test_a_wider_network_has_twice_what_one_address_has_and_leaves_room(monkeypatch):
+    """Loopback has one network of IPv6; so here the second byte of an address is the customer."""
+    monkeypatch.setattr(door_module, "networks_of", lambda host: (host, host.split(".")[1]))
+    async with passing(per_address=2) as (_, door, _echo):
+        for number in range(1, 7):
+            await visit(door, f"127.5.0.{number}")
+        await until(lambda: door.turned_away["address"] == 2)
+        assert door.visitors == 2 * 2
+        assert await is_served(door, "127.6.0.1")
+
+
+async def test_when_all_places_are_taken_whoever_never_called_goes_first():
+    async with passing(in_all=3) as (passage, door, echo):
+        called = await visit(door, "127.0.0.1")
+        await until(lambda: len(echo.peers) == 1)
+        passage.called(echo.peers[0], "a certificate")
+        silent = await visit(door, "127.0.0.2")
+        for last in (3, 4):
+            await visit(door, f"127.0.0.{last}")
+        async with asyncio.timeout(30):
+            assert await silent[0].read() == b""
+        called[1].write(b"still there")
+        assert await called[0].read(11) == b"still there"
+
+
+async def test_a_certificate_has_so_many_connections_from_all_of_its_addresses():
+    async with passing() as (passage, door, echo):
+        held = []
+        for number in range(PER_MEMBER + 1):
+            held.append(await visit(door, f"127.0.0.{1 + number}"))
+            await until(lambda: len(echo.peers) == len(held))
+            passage.called(echo.peers[-1], "a certificate")
+        async with asyncio.timeout(30):
+            assert await held[0][0].read() == b""
+        await until(lambda: door.visitors == PER_MEMBER)
+        assert door.turned_away == {"member": 1}
+
+
+async def test_who_never_calls_is_shown_out_in_time_and_who_called_may_stay():
+    now = [0.0]
+    async with passing(clock=lambda: now[0]) as (passage, door, echo):
+        called = await visit(door)
+        await until(lambda: len(echo.peers) == 1)
+        silent = await visit(door)
+        await until(lambda: len(echo.peers) == 2)
+        passage.called(echo.peers[0], "a certificate")
+        passage.called("unix-abstract:somebody else", "a certificate")
+        now[0] = STRANGER_SECONDS
+        async with asyncio.timeout(30):
+            assert await silent[0].read() == b""
+        called[1].write(b"still there")
+        assert await called[0].read(11) == b"still there"
+        passage.called(echo.peers[0], "a certificate")
+        now[0] += MEMBER_SECONDS - 1
+        door.show_out_the_late()
+        assert door.visitors == 1
+        now[0] += 1
+        async with asyncio.timeout(30):
+            assert await called[0].read() == b""
+
+
+@pytest.mark.parametrize("who", ["visitor", "server"])
+async def test_when_one_side_ends_the_other_does_too_and_nothing_is_kept(who):
+    async with passing() as (passage, door, echo):
+        reader, writer = await visit(door)
+        await until(lambda: len(echo.writers) == 1)
+        if who == "visitor":
+            writer.close()
+            await asyncio.wait_for(echo.ended.acquire(), 30)
+        else:
+            echo.writers[0].close()
+            assert await asyncio.wait_for(reader.read(), 30) == b""
+        await until(lambda: door.visitors == 0 and not passage._visitors)
+
+
+async def test_who_comes_when_the_server_is_gone_is_turned_out():
+    door = Door("127.0.0.1", 0)
+    passage = Passage(door)
+    await passage.open()
+    reader, _ = await visit(door)
+    with contextlib.suppress(ConnectionResetError):
+        assert await asyncio.wait_for(reader.read(), 30) == b""
+    await leave()
+    passage.close()
+
+
+async def test_a_door_that_is_shut_lets_nobody_in_and_who_is_in_goes_on():
+    async with passing() as (passage, door, echo):
+        reader, writer = await visit(door)
+        await until(lambda: len(echo.peers) == 1)
+        port = door.getsockname()[1]
+        passage.shut()
+        with pytest.raises(ConnectionRefusedError, match="Connect call failed"):
+            await asyncio.open_connection("127.0.0.1", port)
+        writer.write(b"hello")
+        assert await reader.read(5) == b"hello"
+
+
+async def test_nobody_else_reaches_the_server_beside_the_door():
+    async with passing() as (passage, _, _echo):
+        folder = passage.path.parent
+        assert stat.S_IMODE(folder.stat().st_mode) == 0o700
+        assert stat.S_ISSOCK(passage.path.stat().st_mode)
+    assert not folder.exists()
