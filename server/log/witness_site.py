@@ -23,7 +23,7 @@ from federation.transparency.proofs import MAX_GROWTH_BYTES
 from server.files import write_durably
 from server.listening import page_server, read_body
 from server.log.witness import Answer, Witness
-from server.visitors.door import network_of, opened_door
+from server.visitors.door import WIDER, networks_of, opened_door
 from server.visitors.entrance import IN_ALL, serve_at, welcome_at
 from server.visitors.peers import PeerRate, PeerRates
 
@@ -48,7 +48,7 @@ def witness_app(
         clock: seconds since 1970.
         rate: requests of one address.
     """
-    site = _Site(witness, welcome, clock, PeerRates(rate))
+    site = _Site(witness, welcome, clock, (PeerRates(rate), PeerRates(rate.times(WIDER))))
     return Starlette(
         routes=[
             Route("/add-checkpoint", site.add_checkpoint, methods=["POST"]),
@@ -62,7 +62,8 @@ class _Site:
     witness: Witness
     welcome: Callable[[Request], None]
     clock: Callable[[], int]
-    rates: PeerRates
+    rates: tuple[PeerRates, PeerRates]
+    """Of addresses, and of wider networks."""
 
     async def add_checkpoint(self, request: Request) -> Response:
         if (refused := self._turned_away(request)) is not None:
@@ -79,7 +80,9 @@ class _Site:
 
     def _turned_away(self, request: Request) -> Response | None:
         self.welcome(request)
-        wait = self.rates.wait_of(network_of(request.client.host).encode()) if request.client else 0.0
+        networks = networks_of(request.client.host) if request.client else ()
+        waits = (rates.wait_of(network.encode()) for rates, network in zip(self.rates, networks, strict=False))
+        wait = max(waits, default=0.0)
         if not wait:
             return None
         return PlainTextResponse("too many requests\n", 429, headers={"retry-after": str(max(1, round(wait)))})

@@ -59,6 +59,10 @@ class PeerRate:
         """So many in a day, also all at once."""
         return cls(most / 86_400, burst=most)
 
+    def times(self, factor: int) -> PeerRate:
+        """So many times as often."""
+        return PeerRate(factor * self.calls_per_second, factor * self.burst)
+
 
 class PeerRates:
     """A token bucket for each peer. Remembers the ten thousand that called last.

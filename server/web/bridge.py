@@ -155,8 +155,7 @@ class AddressLimits:
     @property
     def wider(self) -> AddressLimits:
         """What several addresses have together that may be one visitor's."""
-        rate = PeerRate(WIDER * self.rate.calls_per_second, WIDER * self.rate.burst)
-        return AddressLimits(rate, WIDER * self.calls, WIDER * self.sessions, WIDER * self.enrolments)
+        return AddressLimits(self.rate.times(WIDER), WIDER * self.calls, WIDER * self.sessions, WIDER * self.enrolments)
 
 
 class _Visitors:

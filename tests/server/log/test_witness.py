@@ -309,17 +309,27 @@ async def test_a_body_is_bounded_while_it_comes(witness):
     assert len(sent) * 4096 <= MAX_GROWTH_BYTES + 2 * 4096
 
 
-async def test_one_address_has_its_rate_and_another_one_its_own(witness):
+@pytest.mark.parametrize(
+    ("hosts", "expected"),
+    [
+        (("192.0.2.1", "192.0.2.1", "192.0.2.1", "192.0.2.2"), [400, 400, 429, 400]),
+        (  # one customer has twice as much in all his links as in one of them
+            ("2001:db8:0:1::1", "2001:db8:0:1::2", "2001:db8:0:1::3", "2001:db8:0:2::1", "2001:db8:0:3::1"),
+            [400, 400, 429, 400, 429],
+        ),
+    ],
+)
+async def test_one_address_has_its_rate_and_another_one_its_own(witness, hosts, expected):
     app = witness_app(witness, lambda _: None, clock=lambda: NOW, rate=PeerRate(0.001, burst=2))
     statuses = []
-    for host in ("192.0.2.1", "192.0.2.1", "192.0.2.1", "192.0.2.2"):
+    for host in hosts:
         transport = httpx.ASGITransport(app, client=(host, 1))
         async with httpx.AsyncClient(transport=transport, base_url="http://witness.example") as client:
             answer = await client.post("/add-checkpoint", content=b"nonsense")
             statuses.append(answer.status_code)
             if answer.status_code == 429:
                 assert int(answer.headers["retry-after"]) > 100
-    assert statuses == [400, 400, 429, 400]
+    assert statuses == expected
 
 
 async def test_what_fails_inside_says_nothing_to_strangers_and_signs_nothing(witness, seen):

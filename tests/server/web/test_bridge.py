@@ -16,6 +16,7 @@ from server.listening import SECURITY_HEADERS
 from server.matching.serving import CALLS_OF_ONE, ENROLMENTS_OF_ONE
 from server.storage.sessions import SessionLimits
 from server.visitors.door import PER_ADDRESS, WIDER
+from server.visitors.entrance import IN_ALL
 from server.visitors.peers import PeerRate
 from server.web.bridge import (
     CALL_HEADER,
@@ -28,7 +29,6 @@ from server.web.bridge import (
     bridge_app,
 )
 from server.web.cli import deployment_file, log_key_of
-from server.web.entrance import IN_ALL
 from tests.bundles import TRUST
 from tests.running import DEPLOYMENT, LOG_SIGNER, PURPOSE, TERMS, a_rules_file, write_release
 
