@@ -60,7 +60,7 @@ def cluster(*, lasts: bool, cores: Collection[int] = ()) -> Iterator[Cluster]:
     programs = find_programs()
     if programs is None:
         raise UsageError(MISSING)
-    unprivileged, owner = _as_unprivileged()
+    unprivileged, owner = as_unprivileged()
     home = Path(tempfile.mkdtemp(prefix="pg"))  # a socket's path must be short, so not pytest's folder
     try:
         if owner is not None:
@@ -105,7 +105,7 @@ def a_database(cluster: str) -> str:
     return cluster.replace("/postgres?", f"/{name}?")
 
 
-def _as_unprivileged() -> tuple[list[str], int | None]:
+def as_unprivileged() -> tuple[list[str], int | None]:
     """How to run a program as a user that is not root, whom PostgreSQL refuses; and that user's number."""
     if os.geteuid() != 0:
         return [], None

@@ -20,11 +20,12 @@ from typing import Self
 
 import psycopg
 
+from examples.postgres import as_unprivileged
 from server.certificates import write_pki
 from tests.campaign.disk import Disk
 from tests.campaign.figures import Sample
 from tests.campaign.proxy import Proxy
-from tests.postgres import _as_unprivileged, require_programs
+from tests.postgres import require_programs
 from tests.running import write_release, write_rules
 
 _MARK = "INTAGLIO_CAMPAIGN"
@@ -42,7 +43,7 @@ class Postgres:
     def __init__(self, home: Path, environment: dict[str, str]) -> None:
         self._home, self._data, self._environment = home, home / "pg", environment
         self._programs = require_programs()
-        self._unprivileged, self._owner = _as_unprivileged()
+        self._unprivileged, self._owner = as_unprivileged()
         self.port = _free_port()
         self.process: subprocess.Popen[bytes] | None = None
         self.wanted, self.own_ends = False, 0
