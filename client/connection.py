@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 
 _PATIENCE_SECONDS = 2.0
 """Longest wait before a call is repeated; whoever is asked to wait longer shall ask the person."""
+_ABSENCE_SECONDS = 5.0
+"""So long a server is looked for that does not answer at all: it may be starting again."""
 _SILENCE_SECONDS = 3.0
 """After this, whoever waits is told that somebody is waited for."""
 
@@ -93,6 +95,7 @@ class Connection:
                 ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
                 ("grpc.enable_retries", 0),  # `call` repeats; gRPC would do it behind its back
                 ("grpc.use_local_subchannel_pool", 1),  # certificates belong to this device alone
+                *((f"grpc.{which}_reconnect_backoff_ms", 300) for which in ("initial", "max")),  # `call` waits
             ],
         )
         self.verification = pb_grpc.VerificationServiceStub(self._channel)
@@ -106,22 +109,26 @@ class Connection:
     def call(self, method: _Method[_Request_contra, _Response_co], request: _Request_contra) -> _Response_co:
         """Calls, and again when the answer may have been lost or the server asks for a moment, until the deadline.
 
-        Every message has the same bytes, so the server repeats its answer and neither counts nor compares again. When
-        nobody says whether the server is there at all, once more is enough.
+        Every message has the same bytes, so the server repeats its answer and neither counts nor compares again. A
+        server that nobody finds may be starting again, and is looked for for a few seconds.
 
         Raises:
             IntaglioError: what the server raised, or `UnavailableError`.
         """
-        self._deadline, was_silent = time.monotonic() + self._timeout_seconds, False
+        self._deadline, silent_since = time.monotonic() + self._timeout_seconds, None
         with self._telling():
             while True:
                 try:
                     return self._call_once(method, request)
                 except UnavailableError as error:
-                    is_silent, wait = not _says_when(error), error.retry_after_seconds
-                    if (was_silent and is_silent) or wait > min(_PATIENCE_SECONDS, self._deadline - time.monotonic()):
+                    now, wait, patience = time.monotonic(), error.retry_after_seconds, _PATIENCE_SECONDS
+                    if _says_when(error):
+                        silent_since = None
+                    else:
+                        silent_since = now if silent_since is None else silent_since
+                        patience = min(patience, silent_since + _ABSENCE_SECONDS - now)
+                    if wait > patience or wait >= self._deadline - now:
                         raise
-                was_silent = is_silent
                 time.sleep(wait)
                 self.repeated += 1
 

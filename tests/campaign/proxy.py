@@ -17,10 +17,11 @@ class Proxy:
 
     Args:
         targets: gives the ports that may answer, anew for each connection.
+        source: address of this machine that connections come from: a server counts them by address.
     """
 
-    def __init__(self, targets: Callable[[], list[int]]) -> None:
-        self._targets = targets
+    def __init__(self, targets: Callable[[], list[int]], source: str = "127.0.0.1") -> None:
+        self._targets, self._source = targets, source
         self._mode, self._delay = "whole", 0.0
         self._open = set[asyncio.StreamWriter]()
         self._ready = threading.Event()
@@ -82,7 +83,7 @@ class Proxy:
             random.shuffle(ports)
             for port in ports:
                 with contextlib.suppress(OSError):
-                    there, back = await asyncio.open_connection("127.0.0.1", port)
+                    there, back = await asyncio.open_connection("127.0.0.1", port, local_addr=(self._source, 0))
                     break
             else:
                 return

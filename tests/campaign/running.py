@@ -155,7 +155,7 @@ def _run(campaign: Campaign, town: Town, seed: int, say: Callable[[str], None]) 
         say(f"capacity {campaign.capacity:.1f} deeds a second; {campaign.rate:.1f} come from now on")
         mine, theirs = spawn.Pipe()
         stranger = spawn.Process(
-            target=strangers.live, args=(town.target, town.folder, policy, seed, rushing, over, theirs)
+            target=strangers.live, args=(town.strangers_target, town.folder, policy, seed, rushing, over, theirs)
         )
         stranger.start()
         ending.callback(_end, [stranger])

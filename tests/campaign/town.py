@@ -245,7 +245,9 @@ class Town:
                 self.to_database = opened.enter_context(Proxy(lambda: [self.postgres.port]))
                 self.upgrade()
             self.front_ends = [FrontEnd(self, n) for n in range(2 if self.postgres else 1)]
-            self.network = opened.enter_context(Proxy(lambda: [one.port for one in self.front_ends if one.port]))
+            ports = lambda: [one.port for one in self.front_ends if one.port]  # noqa: E731 - for both
+            self.network = opened.enter_context(Proxy(ports))
+            self.strangers_network = opened.enter_context(Proxy(ports, source="127.0.0.2"))
             for one in self.front_ends:
                 opened.callback(one.stop)
                 one.start()
@@ -257,6 +259,11 @@ class Town:
 
     def __exit__(self, *_: object) -> None:
         self._open.close()
+
+    @property
+    def strangers_target(self) -> str:
+        """host:port, for strangers: they come from an address of their own, and nobody cuts it."""
+        return f"localhost:{self.strangers_network.port}"
 
     @property
     def target(self) -> str:

@@ -118,11 +118,33 @@ def test_a_server_that_does_not_answer_is_waited_for_once_and_not_twice(device, 
     assert (method.timeouts, clock.now) == ([20.0], 120.0)
 
 
-def test_a_server_that_nobody_finds_is_looked_for_twice(device, clock):
-    method = Method(clock, [FailedError() for _ in range(9)])
+def test_a_server_that_nobody_finds_is_looked_for_for_five_seconds(device, clock):
+    method = Method(clock, [FailedError() for _ in range(99)])
     with pytest.raises(UnavailableError, match="because"):
         device.call(method, REQUEST)
-    assert len(method.timeouts) == 2
+    assert clock.now == 105.0
+    assert len(method.timeouts) == 6
+
+
+def test_a_server_that_starts_again_is_found(device, clock):
+    method = Method(clock, [FailedError() for _ in range(5)])
+    assert device.call(method, REQUEST) == pb.GetCheckpointResponse()
+    assert method.timeouts == [20.0 - n for n in range(6)]
+
+
+def test_who_is_busy_between_two_absences_is_looked_for_anew(device, clock):
+    away = [FailedError() for _ in range(5)]
+    method = Method(clock, [*away, FailedError(wait=0.5), *away])
+    assert device.call(method, REQUEST) == pb.GetCheckpointResponse()
+    assert clock.now == 110.5
+
+
+def test_a_deadline_ends_looking_too(device, clock):
+    method = Method(clock, [FailedError(wait=1.5)] * 11 + [FailedError()] * 99)
+    with pytest.raises(UnavailableError, match="because"):
+        device.call(method, REQUEST)
+    assert clock.now <= 120.0
+    assert min(method.timeouts) > 0
 
 
 def test_an_answer_that_was_lost_while_the_server_was_busy_is_asked_for_again(device, clock):
