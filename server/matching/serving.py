@@ -51,6 +51,8 @@ _ENROLS = "StartEnrolment"
 _REFUSALS_TOLD = PeerRate(calls_per_second=1.0, burst=60)
 """Lines about refusals of one certificate. The metrics count all of them."""
 _MESSAGE_SECONDS = 15.0
+_LAST_MESSAGE_SECONDS = 0.5
+"""Of a server that ends."""
 _LONGEST_CALL_SECONDS = 30.0
 _TENDING_SECONDS = 5.0
 _CAUSE_KEY = "cause-bin"
@@ -110,6 +112,12 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         self._message_seconds = message_seconds
         self._places = Places(CALLS_OF_ONE, "calls of this certificate")
         self._reading = set[asyncio.Future[object]]()  # the loop itself holds them weakly
+        self._ending = asyncio.get_running_loop().create_future()
+
+    def end(self) -> None:
+        """From now on a call whose message is not there in a moment gets none: else a silent one holds up the end."""
+        if not self._ending.done():
+            self._ending.set_result(None)
 
     async def intercept_service(
         self,
@@ -197,8 +205,12 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         self._reading.add(reading)
         reading.add_done_callback(self._ended)
         # Never cancelled: until the call has ended, gRPC's core writes into memory that belongs to it.
-        await asyncio.wait({reading}, timeout=self._message_seconds)
+        await asyncio.wait({reading, self._ending}, timeout=self._message_seconds, return_when=asyncio.FIRST_COMPLETED)
+        if self._ending.done():
+            await asyncio.wait({reading}, timeout=_LAST_MESSAGE_SECONDS)
         if not reading.done():
+            if self._ending.done():
+                raise UnavailableError("this server is ending; try again in a moment")
             raise UnavailableError(f"the call brought no message within {self._message_seconds:.0f} seconds")
         data = reading.result()
         if data is grpc.aio.EOF:
@@ -233,6 +245,7 @@ class FrontEnd:
     _health: health.aio.HealthServicer = field(repr=False)
     _tending: asyncio.Task[None] = field(repr=False)
     _passage: Passage = field(repr=False)
+    _calls: CallInterceptor = field(repr=False)
 
     async def drain(self, grace_seconds: float | None) -> None:
         """Says NOT_SERVING, takes no new calls, lets those finish that run, and stops.
@@ -245,6 +258,7 @@ class FrontEnd:
             await self._tending
         await self._health.enter_graceful_shutdown()
         self._passage.shut()
+        self._calls.end()
         await self._server.stop(grace_seconds)
         self._passage.close()
         await self._service.finish()
@@ -289,19 +303,18 @@ async def start_server(
         raise
     passage = Passage(door)
     health_of_this = _Health()
+    calls = CallInterceptor(
+        service.metrics,
+        PeerRates(rate or PeerRate()),
+        PeerRates(PeerRate.a_day(enrolments), "too many enrolments of this certificate began; try again later"),
+        service.journal,
+        health_of_this,
+        passage.called,
+        longest_call_seconds=longest_call_seconds,
+        message_seconds=message_seconds,
+    )
     server = grpc.aio.server(
-        interceptors=[
-            CallInterceptor(
-                service.metrics,
-                PeerRates(rate or PeerRate()),
-                PeerRates(PeerRate.a_day(enrolments), "too many enrolments of this certificate began; try again later"),
-                service.journal,
-                health_of_this,
-                passage.called,
-                longest_call_seconds=longest_call_seconds,
-                message_seconds=message_seconds,
-            )
-        ],
+        interceptors=[calls],
         options=[
             ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
             ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
@@ -320,7 +333,7 @@ async def start_server(
     await server.start()
     await passage.open()
     tending = asyncio.get_running_loop().create_task(_tend(service, health_of_this))
-    return FrontEnd(door.getsockname()[1], server, service, health_of_this.servicer, tending, passage)
+    return FrontEnd(door.getsockname()[1], server, service, health_of_this.servicer, tending, passage, calls)
 
 
 async def _tend(service: MatchingService, told: _Health) -> None:

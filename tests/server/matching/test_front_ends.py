@@ -696,6 +696,15 @@ def test_a_draining_server_finishes_running_calls_and_takes_no_new_ones(server, 
     assert storage.history(wallet.key_id).attempts == 1
 
 
+def test_calls_without_a_message_hold_up_no_draining_server(a_server, tls):
+    server = a_server(message_seconds=60.0)
+    with Silent(server.target, client_credentials(tls, "client"), CALLS_OF_ONE + 1, 2) as silent:
+        wait_until(lambda: len(silent.refused) == 1)  # so all others have begun
+        server.begin_to_drain(60).result(30)
+        told = [held.exception(timeout=30).details() for held in silent.calls]
+        assert sum("this server is ending" in words for words in told) == CALLS_OF_ONE
+
+
 def test_a_draining_server_finishes_work_whose_caller_is_gone(server, wallet, workers, storage, monkeypatch):
     held = Held(workers, monkeypatch)
     with server.device(wallet) as device:
