@@ -22,8 +22,9 @@ from federation.learning.group_rates import EvaluationReport, Rate
 from federation.learning.private_evaluation import estimate_rates, evaluation_sum
 from federation.recognition.basis import Basis
 from federation.recognition.embeddings import EmbeddingSet
-from federation.recognition.model import Adapter, ModelRelease, PrivacyStatement
+from federation.recognition.model import Adapter, ModelRelease
 from federation.recognition.profiles import PROBE, REFERENCE
+from federation.recognition.promise import PrivacyStatement
 from server.coordinator.local_run import evaluate_locally
 
 app = typer.Typer(add_completion=False)
@@ -85,7 +86,7 @@ def main(
         fmr_low=0.005,
         fmr_high=0.02,
         basis=Basis.CHECKED,
-        privacy=PrivacyStatement("person", "add_or_remove_one", 1.0, _DELTA, (("threshold", 1.0),), 24, 3),
+        privacy=PrivacyStatement.of_events("person", "add_or_remove_one", 1.0, _DELTA, (("threshold", 4.0),), 24, 3),
         created=datetime.now(UTC).isoformat(),
     )
     groups = tuple(Group(name, people, people) for name in _GROUPS)

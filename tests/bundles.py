@@ -18,7 +18,8 @@ from federation.consent.purposes import DAY_SECONDS
 from federation.learning.group_rates import EvaluationReport, GroupRates, Rate, Support
 from federation.privacy.epsilon_audit import AuditMethod, EpsilonAudit
 from federation.recognition.basis import Basis
-from federation.recognition.model import Adapter, ModelRelease, PrivacyStatement
+from federation.recognition.model import Adapter, ModelRelease
+from federation.recognition.promise import PrivacyStatement
 from federation.release.bundle import Bundle, Papers
 from federation.release.manifest import ReleaseTrust, Role, Use
 from federation.verdict import Verdict
@@ -47,12 +48,12 @@ def a_release(threshold: int = THRESHOLD) -> ModelRelease:
         fmr_low=5e-4,
         fmr_high=2e-3,
         basis=Basis.CHECKED,
-        privacy=PrivacyStatement(
+        privacy=PrivacyStatement.of_events(
             privacy_unit="person",
             neighboring_relation="add or remove one",
             epsilon=1.0,
             delta=1e-5,
-            events=(("threshold", 1.0),),
+            events=(("threshold", 4.0),),
             people_train=24,
             organisations=3,
         ),

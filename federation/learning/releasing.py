@@ -29,9 +29,10 @@ from federation.learning.threshold import (
 )
 from federation.privacy.plan import NEIGHBORING_RELATION, PRIVACY_UNIT, Adaptation, PrivacyPlan
 from federation.recognition.conditions import CLEAN
-from federation.recognition.model import Adapter, ModelRelease, PrivacyStatement
+from federation.recognition.model import Adapter, ModelRelease
 from federation.recognition.profile import RecogniserProfile
 from federation.recognition.profiles import PROBE
+from federation.recognition.promise import PrivacyStatement
 
 
 @dataclass(frozen=True, eq=False)

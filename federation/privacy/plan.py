@@ -42,8 +42,9 @@ from numpy.typing import NDArray
 
 from federation.errors import MalformedMessageError, UsageError
 from federation.privacy.bounds import BOUNDS, require_within
+from federation.privacy.tradeoff import trade_off
 from federation.recognition.basis import CHECKED_BY
-from federation.recognition.model import PrivacyStatement
+from federation.recognition.promise import PrivacyStatement
 
 if TYPE_CHECKING:
     import dp_accounting as dp
@@ -480,6 +481,7 @@ class PrivacyPlan(SumPlan):
             events=self.events,
             people_train=self.people,
             organisations=self.organisations,
+            attacks=trade_off(self.noise_multipliers).rates(),
             colluders=self.colluders,
             dropouts=self.dropouts,
         )

@@ -17,7 +17,6 @@ import base64
 import binascii
 import hashlib
 import json
-import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -29,6 +28,7 @@ from federation.errors import MalformedMessageError, UsageError
 from federation.recognition.basis import CHECKED_BY, Basis
 from federation.recognition.numbers import Numbers
 from federation.recognition.profiles import PROFILES
+from federation.recognition.promise import PrivacyStatement
 
 if TYPE_CHECKING:
     import numpy as np
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
     _Array: TypeAlias = NDArray[np.float64] | Numbers
 
-FORMAT: Final = "intaglio-model-release-2"
+FORMAT: Final = "intaglio-model-release-3"
 CODE_LENGTHS: Final = (1024, 2048)
 """Bits that a face code may have: those of the parameter sets in `federation.onebit`."""
 CODE_LENGTH: Final = 1024
@@ -186,58 +186,6 @@ class Adapter:
         return np.asarray(np.divide(vectors, norms, out=np.zeros_like(vectors), where=has_direction))
 
 
-@dataclass(frozen=True)
-class PrivacyStatement:
-    """What was promised to the people whose images trained a release; see `nobody` where there are none.
-
-    Attributes:
-        privacy_unit: whose total contribution is protected.
-        neighboring_relation: how neighbouring data sets differ.
-        epsilon: of all `events` composed.
-        delta: of all `events` composed.
-        events: name and noise multiplier of each Gaussian release, in order.
-        people_train: how many people trained; public.
-        organisations: how many organisations they were spread over.
-        colluders: of them, how many could help a curious coordinator without weakening the promise; their sums were
-            opened under secure aggregation.
-        dropouts: of them, how many could leave without weakening the promise.
-    """
-
-    privacy_unit: str
-    neighboring_relation: str
-    epsilon: float
-    delta: float
-    events: tuple[tuple[str, float], ...]
-    people_train: int
-    organisations: int
-    colluders: int = 0
-    dropouts: int = 0
-
-    def __post_init__(self) -> None:
-        texts = (self.privacy_unit, self.neighboring_relation, *(name for name, _ in self.events))
-        if not all(isinstance(text, str) and text for text in texts):
-            raise UsageError("a privacy statement needs a unit, a neighbouring relation and names for its events")
-        numbers = (self.epsilon, self.delta, *(noise for _, noise in self.events))
-        counts = (self.people_train, self.organisations, self.colluders, self.dropouts)
-        if not all(type(number) is float for number in numbers) or not all(type(count) is int for count in counts):
-            raise UsageError("epsilon, delta and noise multipliers must be floats, and counts whole numbers")
-        if not self.events:
-            if any(numbers) or any(counts):
-                raise UsageError("who released nothing of people has nothing to promise to any")
-            return
-        if not all(math.isfinite(number) and number > 0 for number in numbers):
-            raise UsageError("epsilon, delta and noise multipliers must be positive floats")
-        if self.people_train < 1 or self.organisations < 1:
-            raise UsageError("a privacy statement needs positive counts of people and organisations")
-        if not 0 <= self.colluders < self.organisations or not 0 <= self.dropouts < self.organisations:
-            raise UsageError("a privacy statement cannot stand more colluders or drop-outs than organisations")
-
-    @classmethod
-    def nobody(cls, privacy_unit: str, neighboring_relation: str) -> Self:
-        """Of a release that is made of public knowledge alone."""
-        return cls(privacy_unit, neighboring_relation, 0.0, 0.0, (), 0, 0)
-
-
 @dataclass(frozen=True, eq=False)
 class ModelRelease:
     """One immutable, public result of training, and the threshold that goes with it.
@@ -354,17 +302,7 @@ class ModelRelease:
             "condition": self.condition,
             "references": self.references,
             "frames": self.frames,
-            "privacy": {
-                "privacy_unit": self.privacy.privacy_unit,
-                "neighboring_relation": self.privacy.neighboring_relation,
-                "epsilon": self.privacy.epsilon,
-                "delta": self.privacy.delta,
-                "events": self.privacy.events,
-                "people_train": self.privacy.people_train,
-                "organisations": self.privacy.organisations,
-                "colluders": self.privacy.colluders,
-                "dropouts": self.privacy.dropouts,
-            },
+            "privacy": self.privacy.to_json(),
             "created": self.created,
         }
         return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False).encode("ascii")
@@ -389,7 +327,7 @@ class ModelRelease:
 
     @classmethod
     def _from_json(cls, value: dict[str, Any]) -> Self:
-        d, privacy = value["dimension"], value["privacy"]
+        d = value["dimension"]
         if type(d) is not int or not 0 < d <= _LARGEST_DIMENSION:
             raise UsageError("the dimension is out of range")
         return cls(
@@ -404,17 +342,7 @@ class ModelRelease:
             fmr_low=value["fmr_low"],
             fmr_high=value["fmr_high"],
             basis=Basis(value["basis"]),
-            privacy=PrivacyStatement(
-                privacy_unit=privacy["privacy_unit"],
-                neighboring_relation=privacy["neighboring_relation"],
-                epsilon=privacy["epsilon"],
-                delta=privacy["delta"],
-                events=tuple((name, noise) for name, noise in privacy["events"]),
-                people_train=privacy["people_train"],
-                organisations=privacy["organisations"],
-                colluders=privacy["colluders"],
-                dropouts=privacy["dropouts"],
-            ),
+            privacy=PrivacyStatement.from_json(value["privacy"]),
             created=value["created"],
             code_length=value["code_length"],
             references=value["references"],

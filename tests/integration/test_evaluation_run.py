@@ -20,8 +20,9 @@ from federation.learning.rounds import EVALUATE_RELEASE, Refusal
 from federation.membership.joining import LocalPolicy
 from federation.recognition.basis import Basis
 from federation.recognition.embeddings import EmbeddingSet
-from federation.recognition.model import Adapter, ModelRelease, PrivacyStatement
+from federation.recognition.model import Adapter, ModelRelease
 from federation.recognition.profiles import PROBE, REFERENCE
+from federation.recognition.promise import PrivacyStatement
 from server.coordinator.run_records import RunRecords
 from tests.federated import ORGANISATIONS, ledger_kinds, reservation_of, run, the_chain, write_federation
 from tests.people import DIMENSION, start_vector, synthetic_people
@@ -45,7 +46,7 @@ RELEASE = ModelRelease(
     fmr_low=0.005,
     fmr_high=0.02,
     basis=Basis.CHECKED,
-    privacy=PrivacyStatement("person", "add_or_remove_one", 8.0, 1e-5, (("threshold", 1.0),), 24, 4),
+    privacy=PrivacyStatement.of_events("person", "add_or_remove_one", 8.0, 1e-5, (("threshold", 1.0),), 24, 4),
     created="2030-01-01T00:00:00+00:00",
 )
 

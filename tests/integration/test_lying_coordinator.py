@@ -46,8 +46,9 @@ from federation.privacy.ledger import LedgerChain
 from federation.privacy.plan import MOMENTS, SCALES, THRESHOLD, PrivacyPlan
 from federation.recognition.basis import Basis
 from federation.recognition.mobilefacenet import SIDE, TUNABLE
-from federation.recognition.model import Adapter, ModelRelease, PrivacyStatement
+from federation.recognition.model import Adapter, ModelRelease
 from federation.recognition.profiles import PROBE, REFERENCE
+from federation.recognition.promise import PrivacyStatement
 from federation.recognition.tunable import TunableMobileFaceNet
 from federation.secagg.ring import noise_std
 from federation.secagg.session import roster_from_text
@@ -297,7 +298,7 @@ def a_release(adapter):
         fmr_low=0.005,
         fmr_high=0.02,
         basis=Basis.CHECKED,
-        privacy=PrivacyStatement("person", "add_or_remove_one", 8.0, 1e-5, (("threshold", 1.0),), 24, 4),
+        privacy=PrivacyStatement.of_events("person", "add_or_remove_one", 8.0, 1e-5, (("threshold", 1.0),), 24, 4),
         created="2030-01-01T00:00:00+00:00",
     )
 

@@ -19,9 +19,10 @@ from federation.consent.receipts import Binding
 from federation.errors import UsageError
 from federation.onebit import CodeSeed, binary_code, check_probe, check_template, match
 from federation.recognition.basis import Basis
-from federation.recognition.model import Adapter, ModelRelease, PrivacyStatement
+from federation.recognition.model import Adapter, ModelRelease
 from federation.recognition.profile import RecogniserProfile
 from federation.recognition.profiles import PROBE, REFERENCE
+from federation.recognition.promise import PrivacyStatement
 from federation.release.manifest import Role, Standing, Use
 from federation.rules.entries import Deployment, Lifting, Moratorium, PolicyException, PolicyPack, PurposeRule
 from federation.rules.policy import Attempts, Request, decide
@@ -167,7 +168,7 @@ def answer_release(request):
         basis=Basis.CHECKED,
         references=2,
         frames=3,
-        privacy=PrivacyStatement("person", "replace", 4.0, 1e-5, (("threshold", 3.5),), 24, 4),
+        privacy=PrivacyStatement.of_events("person", "replace", 4.0, 1e-5, (("threshold", 3.5),), 24, 4),
         created=datetime(2030, 1, 1, tzinfo=UTC).isoformat(),
     )
     embedding = random.normal(size=(1, d))

@@ -11,7 +11,8 @@ from typer.testing import CliRunner
 from client import cli
 from federation.privacy.plan import NEIGHBORING_RELATION, PRIVACY_UNIT
 from federation.recognition.basis import Basis
-from federation.recognition.model import ModelRelease, PrivacyStatement
+from federation.recognition.model import ModelRelease
+from federation.recognition.promise import PrivacyStatement
 from federation.release.bundle import Bundle
 from federation.release.manifest import ReleaseTrust
 from federation.verdict import Verdict

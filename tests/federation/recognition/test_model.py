@@ -10,21 +10,26 @@ from hypothesis import strategies as st
 
 from federation.errors import MalformedMessageError, UsageError
 from federation.recognition.basis import Basis
-from federation.recognition.model import Adapter, ModelRelease, PrivacyStatement
+from federation.recognition.model import Adapter, ModelRelease
 from federation.recognition.profiles import PROBE, REFERENCE
+from federation.recognition.promise import PrivacyStatement
 
-STATEMENT = PrivacyStatement(
+STATEMENT = PrivacyStatement.of_events(
     privacy_unit="person",
     neighboring_relation="add_or_remove_one",
     epsilon=8.0,
     delta=1e-5,
-    events=(("moments", 0.63), ("threshold", 1.9)),
+    events=(("moments", 0.64), ("threshold", 1.9)),
     people_train=24,
     organisations=4,
 )
 PROJECTION = np.array([[2.0, 0.1, 0.0], [0.3, 1.0, -0.5]])
 ADAPTER = Adapter({REFERENCE: np.array([0.9, 0.1]), PROBE: np.array([0.8, 0.3])}, PROJECTION)
 NOBODY = PrivacyStatement.nobody("person", "add_or_remove_one")
+
+
+def promised(*events):
+    return PrivacyStatement.of_events("person", "add_or_remove_one", 8.0, 1e-5, events, 24, 4)
 
 
 def a_release(**changes):
@@ -147,8 +152,8 @@ def test_a_release_cannot_be_changed_afterwards():
         {"basis": "checked"},
         {"basis": Basis.CHECKED, "privacy": NOBODY},
         {"basis": Basis.MEASURED, "privacy": NOBODY},
-        {"basis": Basis.CHECKED, "privacy": dataclasses.replace(STATEMENT, events=(("moments", 0.63),))},
-        {"basis": Basis.MEASURED, "privacy": dataclasses.replace(STATEMENT, events=(("scales-1", 0.9),))},
+        {"basis": Basis.CHECKED, "privacy": promised(("moments", 0.64))},
+        {"basis": Basis.MEASURED, "privacy": promised(("scales-1", 0.9))},
         {"adaptation": "centre and scatter"},
         {"condition": ""},
         {"references": 0},
@@ -202,11 +207,32 @@ def test_a_wrong_adapter_cannot_be_built(arrays):
         {"privacy_unit": ""},
         {"events": (("x", 0.0),)},
         {"events": ()},
+        {"attacks": None},
+        {"attacks": 0.1},
     ],
 )
 def test_a_wrong_statement_cannot_be_built(change):
     with pytest.raises(UsageError):
         dataclasses.replace(STATEMENT, **change)
+
+
+def test_a_statement_whose_noise_does_not_keep_its_epsilon_cannot_be_built():
+    assert promised(("moments", 0.6003)).epsilon == 8.0  # 8.0 needs 0.60015
+    with pytest.raises(UsageError, match="does not keep epsilon 8"):
+        promised(("moments", 0.6))
+
+
+@pytest.mark.parametrize("change", [{"detected": 0.0716}, {"right": 0.795}, {"detected": 0.08}, {"right": 0.9}])
+def test_a_statement_that_allows_attackers_something_else_than_its_noise_cannot_be_built(change):
+    attacks = STATEMENT.attacks
+    assert (attacks.detected, attacks.right) == (0.0748, 0.7952)
+    with pytest.raises(UsageError, match="its noise allows"):
+        dataclasses.replace(STATEMENT, attacks=dataclasses.replace(attacks, **change))
+
+
+def test_who_asked_nobody_states_no_attack():
+    with pytest.raises(UsageError, match="nothing to promise"):
+        dataclasses.replace(NOBODY, attacks=STATEMENT.attacks)
 
 
 def changed(path, value):
@@ -230,7 +256,12 @@ def changed(path, value):
         a_release().to_bytes().replace(b'"fmr":0.01', b'"fmr":1e-2'),
         a_release().to_bytes().replace(b'"fmr":0.01', b'"fmr":0.5,"fmr":0.01'),
         a_release().to_bytes().replace(b'"fmr":0.01', b'"fmr":NaN'),
-        changed(("format",), "intaglio-model-release-1"),
+        changed(("format",), "intaglio-model-release-2"),
+        changed(("privacy", "attacks"), None),
+        changed(("privacy", "attacks", "detected"), 0.0717),
+        changed(("privacy", "attacks", "right"), 0.7),
+        changed(("privacy", "attacks", "false_accusations"), 0.0009),
+        changed(("privacy", "attacks", "false_accusations"), 0),
         changed(("dimension",), 4),
         changed(("dimension",), 10**400),
         changed(("unknown",), 1),
@@ -246,7 +277,7 @@ def changed(path, value):
         changed(("condition",), 7),
         changed(("centres",), {}),
         changed(("centres", PROBE), None),
-        changed(("privacy", "events"), [["moments", 0.63, 1]]),
+        changed(("privacy", "events"), [["moments", 0.64, 1]]),
         changed(("privacy", "epsilon"), 8),
     ],
     ids=lambda data: data[:24].decode("latin-1"),

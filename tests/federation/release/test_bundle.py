@@ -14,7 +14,8 @@ from federation.audit.cells import Limits
 from federation.errors import MalformedMessageError, ProofError, RefusedError, UsageError
 from federation.onebit.parameters import PARAMETER_SETS
 from federation.recognition.basis import Basis
-from federation.recognition.model import CODE_LENGTHS, PrivacyStatement
+from federation.recognition.model import CODE_LENGTHS
+from federation.recognition.promise import PrivacyStatement
 from federation.release.bundle import (
     PARAMETERS,
     Bundle,

@@ -1,0 +1,85 @@
+import math
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy import stats
+
+from federation.errors import UsageError
+from federation.recognition.promise import AttackRates, PrivacyStatement, percent_up, share_up, text_of_attacks
+
+
+@given(share=st.floats(0, 1))
+def test_a_stated_share_is_never_below_the_true_one_by_more_than_the_rounding_of_a_float(share):
+    stated = share_up(share)
+    assert share - 1e-9 < stated <= min(1, share + 1.0001e-4)
+    assert share_up(stated) == stated
+    assert percent_up(share) == percent_up(stated)
+
+
+@pytest.mark.parametrize(
+    ("share", "text"), [(0.0768, "7.68 %"), (0.07681, "7.69 %"), (0.5, "50 %"), (1.0, "100 %"), (1e-9, "0.01 %")]
+)
+def test_per_cent_are_rounded_up(share, text):
+    assert percent_up(share) == text
+
+
+@given(mu=st.floats(1e-3, 8), innocents=st.sampled_from([1e-4, 0.001, 0.02, 0.4]))
+def test_the_closed_form_is_that_of_a_threshold_on_a_shifted_normal(mu, innocents):
+    rates = AttackRates.of_mu(mu, false_accusations=innocents)
+    threshold = stats.norm.isf(innocents)
+    assert rates.detected == pytest.approx(stats.norm(mu).sf(threshold), abs=1.01e-4)
+    assert rates.detected >= min(stats.norm(mu).sf(threshold), 1) - 1e-9
+    # The best guess at even odds takes the middle between both for its threshold.
+    right = (stats.norm(mu).sf(mu / 2) + stats.norm.cdf(mu / 2)) / 2
+    assert right - 1e-9 <= rates.right <= right + 1.01e-4
+    rates.require_fits(mu)
+
+
+def test_rates_of_less_noise_do_not_fit_more_and_the_other_way_round():
+    rates = AttackRates.of_mu(1.5)
+    for mu in (1.48, 1.502):
+        with pytest.raises(UsageError, match="its noise allows"):
+            rates.require_fits(mu)
+
+
+@pytest.mark.parametrize(
+    "rates",
+    [(0.0009, 0.6), (1.1, 0.6), (math.nan, 0.6), (0.1, 0.49), (0.1, 1.01), (1, 0.6), (0.1, 0.6, 0.0), (0.1, 0.6, 0.2)],
+)
+def test_shares_that_no_attack_can_have_are_refused(rates):
+    with pytest.raises(UsageError, match="attack"):
+        AttackRates(*rates)
+
+
+@pytest.mark.parametrize(
+    ("innocents", "words"),
+    [
+        (0.001, "one innocent in a thousand"),
+        (0.01, "one innocent in a hundred"),
+        (0.1, "one innocent in ten"),
+        (0.05, "5 % of the innocents"),
+    ],
+)
+def test_the_sentence_says_both_rates_and_whom_it_costs(innocents, words):
+    text = AttackRates(0.2345, 0.7, innocents).text
+    assert text == (
+        f"Whoever accuses {words} finds at most 23.45 % of the members; of guesses at even odds at most 70 % are right."
+    )
+
+
+def test_where_nobody_was_asked_there_is_a_sentence_too():
+    assert text_of_attacks(PrivacyStatement.nobody("person", "add_or_remove_one").attacks).startswith(
+        "Nobody was asked"
+    )
+    assert text_of_attacks(AttackRates(0.2, 0.7)) == AttackRates(0.2, 0.7).text
+
+
+def test_a_statement_counts_all_of_its_releases():
+    one = PrivacyStatement.of_events("person", "add_or_remove_one", 8.0, 1e-5, (("moments", 0.61),), 24, 4)
+    two = PrivacyStatement.of_events(
+        "person", "add_or_remove_one", 8.0, 1e-5, (("moments", 0.9), ("threshold", 0.9)), 24, 4
+    )
+    assert one.mu == pytest.approx(1 / 0.61)
+    assert two.mu == pytest.approx(math.sqrt(2) / 0.9)
+    assert PrivacyStatement.nobody("person", "add_or_remove_one").mu == 0
