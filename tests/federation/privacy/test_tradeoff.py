@@ -85,7 +85,7 @@ def test_attacks_on_a_mechanism_without_a_closed_form_stay_below_its_curve_in_bo
 
 
 def test_the_worse_direction_counts():
-    """Sampled sums are told apart more easily when a member is looked for than when an absence is: both curves differ."""
+    """Sampled sums are told apart more easily when a member is looked for than when an absence is."""
     random = np.random.default_rng(20222)
     loss_in, loss_out = (losses_of_sampled_steps(random, held_in=side) for side in (True, False))
     found = (loss_in > np.quantile(loss_out, 0.999)).mean()
@@ -125,7 +125,7 @@ def test_ten_releases_are_one_of_less_noise_and_not_ten_single_risks_added_up():
 
 def test_what_was_released_twice_counts_twice_in_any_order():
     assert trade_off((1.0, 2.0, 1.0)).detected(0.01) == trade_off((2.0, 1.0, 1.0)).detected(0.01)
-    assert trade_off((1.0, 1.0)).detected(0.01) > trade_off((1.0,)).detected(0.01) + 0.1
+    assert trade_off((1.0, 1.0)).detected(0.01) > trade_off((1.0,)).detected(0.01) + 0.08
 
 
 # ------------------------------------------------------------------------------------------------ what is said of it
@@ -191,7 +191,7 @@ def test_no_suspect_is_certain(prior):
     ],
 )
 def test_what_is_no_list_of_promises_is_refused(epsilons, deltas):
-    with pytest.raises(UsageError, match="trade-off|delta"):
+    with pytest.raises(UsageError, match=r"trade-off|delta"):
         TradeOff(np.array(epsilons, dtype=float), np.array(deltas, dtype=float))
 
 
