@@ -20,11 +20,11 @@ from rich.table import Table
 from federation.learning.evaluation_plan import EvaluationPlan, Group
 from federation.learning.group_rates import EvaluationReport, Rate
 from federation.learning.private_evaluation import estimate_rates, evaluation_sum
-from federation.recognition.basis import Basis
+from federation.promise import PrivacyStatement
+from federation.rates import Basis
 from federation.recognition.embeddings import EmbeddingSet
 from federation.recognition.model import Adapter, ModelRelease
 from federation.recognition.profiles import PROBE, REFERENCE
-from federation.recognition.promise import PrivacyStatement
 from server.coordinator.local_run import evaluate_locally
 
 app = typer.Typer(add_completion=False)
@@ -85,6 +85,7 @@ def main(
         fmr=0.01,
         fmr_low=0.005,
         fmr_high=0.02,
+        fmr_people=24,
         basis=Basis.CHECKED,
         privacy=PrivacyStatement.of_events("person", "add_or_remove_one", 1.0, _DELTA, (("threshold", 4.0),), 24, 3),
         created=datetime.now(UTC).isoformat(),

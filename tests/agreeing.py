@@ -10,10 +10,12 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from federation.consent.life import Consent
 from federation.consent.purposes import DAY_SECONDS, Category, Tier
 from federation.consent.receipts import Binding, Party, Receipt, Terms
+from federation.rates import Audited, Basis, StatedRate
 from federation.release.manifest import Standing
 from federation.rules.entries import Deployment, Lifting, Moratorium, PolicyException, PolicyPack, PurposeRule
 from federation.rules.policy import Attempts, Request, decide
 from federation.rules.rulebook import Rulebook, RuleSigners, SignedRule
+from federation.verdict import Verdict
 
 NOW = 1_893_456_000  # 2030-01-01T00:00:00Z
 DAY = DAY_SECONDS
@@ -117,7 +119,10 @@ def a_rulebook(*rules, read_at: int = NOW) -> Rulebook:
     return Rulebook.read(RULE_SIGNERS, [by(2, rule).to_bytes() for rule in entries], read_at=read_at)
 
 
-STANDING = Standing(stated_fmr=1e-3, is_trial=False, begins_at=NOW - DAY, ends_at=NOW + 365 * DAY)
+RATE = StatedRate(1e-3, 5e-4, 2e-3, Basis.CHECKED, 24)
+PASSED = Audited(Verdict.PASS, 812, 1e-3, 0.05, is_trial=False)
+TRIAL = Audited(Verdict.INSUFFICIENT, 16, 1e-3, 0.9, is_trial=True)
+STANDING = Standing(stated_fmr=1e-3, audited=PASSED, begins_at=NOW - DAY, ends_at=NOW + 365 * DAY)
 
 
 def ask(**changes):

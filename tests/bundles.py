@@ -17,9 +17,9 @@ from federation.audit.wolf import WolfRates
 from federation.consent.purposes import DAY_SECONDS
 from federation.learning.group_rates import EvaluationReport, GroupRates, Rate, Support
 from federation.privacy.epsilon_audit import AuditMethod, EpsilonAudit
-from federation.recognition.basis import Basis
+from federation.promise import PrivacyStatement
+from federation.rates import Basis
 from federation.recognition.model import Adapter, ModelRelease
-from federation.recognition.promise import PrivacyStatement
 from federation.release.bundle import Bundle, Papers
 from federation.release.manifest import ReleaseTrust, Role, Use
 from federation.verdict import Verdict
@@ -47,6 +47,7 @@ def a_release(threshold: int = THRESHOLD) -> ModelRelease:
         fmr=1e-3,
         fmr_low=5e-4,
         fmr_high=2e-3,
+        fmr_people=24,
         basis=Basis.CHECKED,
         privacy=PrivacyStatement.of_events(
             privacy_unit="person",

@@ -24,6 +24,7 @@ from federation.consent.assertion import PairwiseSecret
 from federation.consent.purposes import Category, Tier
 from federation.consent.receipts import Party
 from federation.recognition.model import ModelRelease
+from federation.release.bundle import Bundle
 from federation.rules.entries import Deployment, Issuer, PolicyPack, PurposeRule
 from federation.rules.rulebook import Rulebook, RuleSigners, SignedRule
 from federation.transparency import KeyKind, NoteSigner
@@ -117,9 +118,9 @@ def conditions(file: bytes | None = None, **changes: Any) -> Conditions:
     return Conditions(**usual | changes)
 
 
-def an_issuer(release: ModelRelease) -> AssertionIssuer:
+def an_issuer(bundle: Bundle | None = None) -> AssertionIssuer:
     """The one that the rules register."""
-    return AssertionIssuer(ISSUER.address, ISSUER_KEY, PairwiseSecret(bytes(32)), release)
+    return AssertionIssuer(ISSUER.address, ISSUER_KEY, PairwiseSecret(bytes(32)), bundle or a_bundle())
 
 
 def a_journal(directory: Path) -> Journal:

@@ -26,6 +26,9 @@ def assertion_verify(
     nonce: Annotated[str, typer.Option(help="The nonce that you chose for this request, 64 hex digits.")],
     largest_fmr: Annotated[float, typer.Option(min=0, max=1, help="Largest false match rate that you accept.")] = 1.0,
     *,
+    accept_trials: Annotated[
+        bool, typer.Option("--accept-trials", help="A release will do that is a trial, or that no audit has passed.")
+    ] = False,
     as_json: JsonOption = False,
 ) -> None:
     """Check an assertion, offline. Exit code 0: the claim was accepted, at the stated false match rate.
@@ -37,7 +40,7 @@ def assertion_verify(
     Example: intaglio assertion verify assertion.jwt --key KEY --issuer https://verify.example.org --audience
     example.org --purpose door-access --nonce NONCE
     """
-    expected = Expectation(issuer, read_hex(key), audience, purpose, read_hex(nonce), largest_fmr)
+    expected = Expectation(issuer, read_hex(key), audience, purpose, read_hex(nonce), largest_fmr, accept_trials)
     text = read_file(token).decode("ascii", errors="replace").strip()
     show(_facts_of(verify_assertion(text, expected, now=int(time.time()))), as_json=as_json)
 

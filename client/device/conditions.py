@@ -146,14 +146,20 @@ def require_asserted(
     if token is None:
         raise PeerError("the server recorded a match and sent no assertion for the audience")
     expected = Expectation(
-        issuer.address, issuer.public_key, enrolment.audience, enrolment.purpose, comparison.audience_nonce
+        issuer.address,
+        issuer.public_key,
+        enrolment.audience,
+        enrolment.purpose,
+        comparison.audience_nonce,
+        accepts_trials=True,  # the audience decides; what the device knows of it is compared below
     )
     assertion = verify_assertion(token, expected, now=now)
     head = logged.checkpoint.head
     position = LogPosition(logged.checkpoint.checkpoint.origin, logged.index, head.size, head.root)
     checks = (
         ("is for another model release", assertion.release_digest == enrolment.release_digest),
-        ("states another false match rate than the release", assertion.fmr == conditions.release.fmr),
+        ("states another false match rate than the release", assertion.rate == conditions.release.rate),
+        ("says something else about the audit than the release", assertion.audited == conditions.standing.audited),
         (
             "names another address to contest at than the consent",
             assertion.contest == comparison.consent.current.terms.contest,

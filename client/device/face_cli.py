@@ -112,15 +112,17 @@ def ask_to_agree(terms: Terms, days: int, *, agreed: bool) -> None:
         raise UsageError("nothing was sent: without your agreement (--agree) nobody is enrolled")
 
 
-def report(outcome: VerificationOutcome, *, match: str, non_match: str, fmr: float, as_json: bool) -> None:
+def report(outcome: VerificationOutcome, *, match: str, non_match: str, bundle: Bundle, as_json: bool) -> None:
     """Prints the decision and ends with the exit code that stands for it."""
     accepted = outcome.decision is Decision.MATCH
+    rate, audited = bundle.release.rate, bundle.manifest.audited
     if as_json:
         typer.echo(
             json.dumps(
                 {
                     "decision": outcome.decision.value,
-                    "fmr": fmr,
+                    "audit": audited.to_json(),
+                    "rate": rate.to_json(),
                     "device_ms": round(outcome.device_ms, 1),
                     "upload_bytes": outcome.upload_bytes,
                     "reply_bytes": outcome.reply_bytes,
@@ -130,7 +132,8 @@ def report(outcome: VerificationOutcome, *, match: str, non_match: str, fmr: flo
             )
         )
     else:
-        sentence = f"{match}, at a false match rate of {fmr:.2g}" if accepted else non_match
+        mark = "" if audited.is_passed else f"{audited.text}: "
+        sentence = f"{mark}{match} at {rate.text}" if accepted else non_match
         sizes = f"up {outcome.upload_bytes / 1000:.0f} kB, down {outcome.reply_bytes / 1000:.0f} kB"
         Console(highlight=False, soft_wrap=True).print(f"{sentence} (device {outcome.device_ms:.0f} ms, {sizes})")
     if not accepted:

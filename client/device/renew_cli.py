@@ -104,7 +104,7 @@ def renew_command(
             keep=lambda current: write_wallet(into, current, another),
         )
     if outcome.decision is Decision.NON_MATCH:
-        face_cli.report(outcome, match="", non_match=_NOT_RENEWED, fmr=bundle.release.fmr, as_json=as_json)
+        face_cli.report(outcome, match="", non_match=_NOT_RENEWED, bundle=bundle, as_json=as_json)
     show({"enrolled": str(into), "revoked": str(wallet)}, as_json=as_json)
 
 
@@ -160,6 +160,6 @@ def receipts_renew(
     ) as device:
         outcome = device.renew_consent(pictures.probe_of(taken, model=model, release=bundle.release))
     if outcome.decision is Decision.NON_MATCH:
-        face_cli.report(outcome, match="", non_match=_NOT_RENEWED, fmr=bundle.release.fmr, as_json=as_json)
+        face_cli.report(outcome, match="", non_match=_NOT_RENEWED, bundle=bundle, as_json=as_json)
     current = device.wallet.require_enrolment().require_consent().current
     show({"receipt": current.receipt_id.hex(), "until": text_of_time(current.expires_at)}, as_json=as_json)

@@ -117,7 +117,7 @@ def enrol_command(
         keep=lambda current: write_wallet(wallet, current, passphrase),
     ) as device:
         outcome = device.enrol(*pictures.reference_and_second(taken, model=model, release=bundle.release))
-    face_cli.report(outcome, match="enrolled", non_match=_NOT_ENROLLED, fmr=bundle.release.fmr, as_json=as_json)
+    face_cli.report(outcome, match="enrolled", non_match=_NOT_ENROLLED, bundle=bundle, as_json=as_json)
 
 
 def verify_command(
@@ -175,7 +175,7 @@ def verify_command(
         outcome,
         match="claim accepted",
         non_match=_NOT_ACCEPTED,
-        fmr=bundle.release.fmr,
+        bundle=bundle,
         as_json=as_json,
     )
 

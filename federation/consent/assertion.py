@@ -1,7 +1,8 @@
 """What a relying organisation gets on accept: a signed statement that it can check offline, with a public key.
 
 An assertion is a JSON Web Token (RFC 7519) signed with EdDSA over Ed25519 (RFC 8037), so that any library reads it. It
-says that a claim was accepted at a stated false match rate. It never says who somebody is: there is no field for it,
+says that a claim was accepted, at which false match rate, what that rests on, and what an audit says of it. It never
+says who somebody is: there is no field for it,
 and an assertion with any other field is refused. The subject is a pseudonym of the key towards that one audience; two
 audiences cannot tell that they talk about the same person.
 
@@ -15,7 +16,6 @@ import base64
 import hashlib
 import hmac
 import json
-import math
 import re
 from dataclasses import dataclass, field
 from functools import cache
@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any, Final, NoReturn, Self
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
 from federation.errors import MalformedMessageError, ProofError, UsageError
+from federation.rates import Audited, StatedRate
 from federation.secrecy import Secret
 from federation.statements import (
     DIGEST_BYTES,
@@ -38,15 +39,15 @@ from federation.statements import (
 if TYPE_CHECKING:
     from jwt.api_jws import PyJWS
 
-TYPE: Final = "intaglio-assertion+jwt"
+TYPE: Final = "intaglio-assertion-2+jwt"
 ALGORITHM: Final = "EdDSA"
 NONCE_BYTES: Final = 32
 CLOCK_SKEW_SECONDS: Final = 30
 """How far issuer's and verifier's clocks may differ."""
 LONGEST_LIFETIME_SECONDS: Final = 600
 MOST_TOKEN_CHARACTERS: Final = 4096
-WORDING: Final = "claim accepted at FMR <= {fmr}"
-"""All that an assertion says about a person."""
+WORDING: Final = "{audited}: claim accepted at {rate}"
+"""All that an assertion says about a person. What no audit has passed begins with a word in capitals."""
 
 _TOKEN = re.compile(r"[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+")
 _PAIRWISE_TAG = b"intaglio-pairwise-subject/1\0"
@@ -123,7 +124,8 @@ class Assertion:
         issued_at: seconds since 1970.
         expires_at: first second at which it is worth nothing; at most ten minutes later.
         release_digest: SHA-256 of the model release.
-        fmr: false match rate that the release states.
+        rate: false match rate that the release states, with what it rests on.
+        audited: what the release's audit says, and whether it is a trial.
         log: where the attempt stands.
         contest: address to contest the decision at.
     """
@@ -136,7 +138,8 @@ class Assertion:
     issued_at: int
     expires_at: int
     release_digest: bytes
-    fmr: float
+    rate: StatedRate
+    audited: Audited
     log: LogPosition
     contest: str
 
@@ -152,21 +155,21 @@ class Assertion:
         require_period("an assertion", self.issued_at, self.expires_at)
         if self.expires_at - self.issued_at > LONGEST_LIFETIME_SECONDS:
             raise UsageError(f"an assertion is valid for at most {LONGEST_LIFETIME_SECONDS} seconds")
-        if type(self.fmr) is not float or not math.isfinite(self.fmr) or not 0 < self.fmr < 1:
-            raise UsageError("the false match rate is a float between 0 and 1")
+        if not isinstance(self.rate, StatedRate) or not isinstance(self.audited, Audited):
+            raise UsageError("an assertion says at what rate, and what an audit says of it")
 
     @property
     def wording(self) -> str:
-        """The one sentence: a claim was accepted, at what risk."""
-        return WORDING.format(fmr=self.fmr)
+        """The one sentence: a claim was accepted, at what risk, and whether anybody has checked that."""
+        return WORDING.format(audited=self.audited.text, rate=self.rate.text)
 
     def claims(self) -> dict[str, Any]:
         """The payload."""
         return {
             "aud": self.audience,
+            "audit": self.audited.to_json(),
             "contest": self.contest,
             "exp": self.expires_at,
-            "fmr": self.fmr,
             "iat": self.issued_at,
             "iss": self.issuer,
             "log": {
@@ -177,6 +180,7 @@ class Assertion:
             },
             "nonce": self.nonce.hex(),
             "purpose": self.purpose,
+            "rate": self.rate.to_json(),
             "release": self.release_digest.hex(),
             "statement": self.wording,
             "sub": self.subject,
@@ -200,7 +204,8 @@ class Assertion:
             issued_at=claims["iat"],
             expires_at=claims["exp"],
             release_digest=bytes.fromhex(claims["release"]),
-            fmr=claims["fmr"],
+            rate=StatedRate.from_json(claims["rate"]),
+            audited=Audited.from_json(claims["audit"]),
             log=LogPosition(log["origin"], log["index"], log["tree_size"], bytes.fromhex(log["root_hash"])),
             contest=claims["contest"],
         )
@@ -217,6 +222,7 @@ class Expectation:
         purpose: what it asked for.
         nonce: the 32 bytes that it chose for this one request.
         largest_fmr: the largest false match rate that it accepts.
+        accepts_trials: whether a release will do that is a trial, or that no audit has passed.
     """
 
     issuer: str
@@ -225,6 +231,7 @@ class Expectation:
     purpose: str
     nonce: bytes = field(repr=False)
     largest_fmr: float = 1.0
+    accepts_trials: bool = False
 
     def __post_init__(self) -> None:
         require_length("the issuer's public key", self.issuer_public_key, PUBLIC_KEY_BYTES)
@@ -253,7 +260,8 @@ def verify_assertion(token: str, expected: Expectation, *, now: int) -> Assertio
         ("answers another nonce", hmac.compare_digest(assertion.nonce, expected.nonce)),
         ("is from the future", assertion.issued_at <= now + CLOCK_SKEW_SECONDS),
         ("has expired", now < assertion.expires_at + CLOCK_SKEW_SECONDS),
-        ("states a larger false match rate than is accepted", assertion.fmr <= expected.largest_fmr),
+        ("states a larger false match rate than is accepted", assertion.rate.fmr <= expected.largest_fmr),
+        ("is of a release that no audit has passed", assertion.audited.is_passed or expected.accepts_trials),
     )
     for fault, passed in checks:
         if not passed:

@@ -28,11 +28,11 @@ from federation.learning.threshold import (
     public_adapter,
 )
 from federation.privacy.plan import NEIGHBORING_RELATION, PRIVACY_UNIT, Adaptation, PrivacyPlan
+from federation.promise import PrivacyStatement
 from federation.recognition.conditions import CLEAN
 from federation.recognition.model import Adapter, ModelRelease
 from federation.recognition.profile import RecogniserProfile
 from federation.recognition.profiles import PROBE
-from federation.recognition.promise import PrivacyStatement
 
 
 @dataclass(frozen=True, eq=False)
@@ -123,6 +123,7 @@ class ReleaseTerms:
             fmr=self.fmr,
             fmr_low=threshold.fmr_low,
             fmr_high=threshold.fmr_high,
+            fmr_people=threshold.people,
             basis=threshold.basis,
             privacy=privacy,
             created=created.isoformat(),

@@ -38,7 +38,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from federation.errors import MalformedMessageError, UsageError
-from federation.recognition.basis import Basis
+from federation.rates import Basis
 from federation.recognition.conditions import CLEAN, QUANTILES, WEIGHTS_PERCENT, ImpostorPrior
 from federation.recognition.model import MOST_FRAMES, MOST_REFERENCES, Adapter
 from federation.recognition.profile import RecogniserProfile
@@ -104,12 +104,14 @@ class Threshold:
         fmr_low: 5 % of what is believed of the true false match rate lies below.
         fmr_high: 95 % lies below; at least the stated rate where people were asked.
         basis: what the three rest on.
+        people: how many of them, in the public sets or in the run.
     """
 
     bits: int
     fmr_low: float
     fmr_high: float
     basis: Basis
+    people: int
 
 
 def public_adapter(profile: RecogniserProfile, condition: str) -> Adapter:
@@ -234,11 +236,9 @@ def choose_threshold(
     if low > fmr:
         raise UsageError(f"no threshold keeps a false match rate of {fmr:g}: different people lie too close together")
     if observed is None:
-        basis = Basis.PUBLIC
-    else:
-        close = fmr / _MEASURED <= low and high <= fmr * _MEASURED
-        basis = Basis.MEASURED if close else Basis.CHECKED
-    return Threshold(bits, low, high, basis)
+        return Threshold(bits, low, high, Basis.PUBLIC, prior.people)
+    close = fmr / _MEASURED <= low and high <= fmr * _MEASURED
+    return Threshold(bits, low, high, Basis.MEASURED if close else Basis.CHECKED, observed.people)
 
 
 class _Sites:

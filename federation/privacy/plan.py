@@ -43,8 +43,8 @@ from numpy.typing import NDArray
 from federation.errors import MalformedMessageError, UsageError
 from federation.privacy.bounds import BOUNDS, require_within
 from federation.privacy.tradeoff import trade_off
-from federation.recognition.basis import CHECKED_BY
-from federation.recognition.promise import PrivacyStatement
+from federation.promise import PrivacyStatement
+from federation.rates import CHECKED_BY
 
 if TYPE_CHECKING:
     import dp_accounting as dp

@@ -36,13 +36,14 @@ import math
 from collections import Counter
 from dataclasses import dataclass
 from functools import lru_cache
+from statistics import NormalDist
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from federation.errors import UsageError
-from federation.recognition.promise import FALSE_ACCUSATIONS, AttackRates, share_up
+from federation.promise import FALSE_ACCUSATIONS, AttackRates, share_up
 
 if TYPE_CHECKING:
     import dp_accounting as dp
@@ -194,14 +195,13 @@ def noise_for_detected(at_most: float, false_accusations: float = FALSE_ACCUSATI
     Raises:
         UsageError: no noise does that, or a share is out of range.
     """
-    from scipy.special import ndtri  # noqa: PLC0415 - slow to import
-
     if not _SMALLEST <= false_accusations < at_most < 1:
         raise UsageError(
             f"who accuses {false_accusations:g} of all at random finds {false_accusations:g} of the members: ask for "
             "more than that, and for less than all"
         )
-    noise = 1 / float(ndtri(at_most) - ndtri(false_accusations))  # closed form; the accountant decides
+    normal = NormalDist()
+    noise = 1 / (normal.inv_cdf(at_most) - normal.inv_cdf(false_accusations))  # closed form; the accountant decides
     while trade_off((noise,)).rates(false_accusations).detected > at_most:
         noise *= 1.0005
     return noise

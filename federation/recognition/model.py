@@ -25,10 +25,10 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final, Self, TypeAlias
 
 from federation.errors import MalformedMessageError, UsageError
-from federation.recognition.basis import CHECKED_BY, Basis
+from federation.promise import PrivacyStatement
+from federation.rates import CHECKED_BY, Basis, StatedRate
 from federation.recognition.numbers import Numbers
 from federation.recognition.profiles import PROFILES
-from federation.recognition.promise import PrivacyStatement
 
 if TYPE_CHECKING:
     import numpy as np
@@ -202,6 +202,7 @@ class ModelRelease:
         fmr: the false match rate that the threshold was set for.
         fmr_low: the true one is said to lie between this ...
         fmr_high: ... and this, with a probability of 90 %.
+        fmr_people: of how many people that was learnt, in public sets of faces or in the run.
         basis: what that rests on.
         references: how many pictures of a person are averaged for a reference when the threshold holds.
         frames: the same for a probe.
@@ -222,6 +223,7 @@ class ModelRelease:
     fmr: float
     fmr_low: float
     fmr_high: float
+    fmr_people: int
     basis: Basis
     privacy: PrivacyStatement
     created: str
@@ -252,17 +254,15 @@ class ModelRelease:
             raise UsageError("the time of creation must be UTC, as datetime.now(UTC).isoformat() gives it")
 
     def _require_rates(self) -> None:
-        if type(self.fmr) is not float or not 0 < self.fmr < 1:
-            raise UsageError("the false match rate must be a float between 0 and 1")
-        if type(self.fmr_low) is not float or type(self.fmr_high) is not float:
-            raise UsageError("the interval of the false match rate is one of floats")
-        if not 0 <= self.fmr_low <= self.fmr_high <= 1:
-            raise UsageError("the interval of the false match rate lies between 0 and 1")
+        rate = self.rate
         asked = any(name == CHECKED_BY for name, _ in self.privacy.events)
-        if not isinstance(self.basis, Basis) or not (asked or self.basis is Basis.PUBLIC):
-            raise UsageError(
-                "a release says what its rate rests on: on what is public where no distances were asked for"
-            )
+        if not (asked or rate.basis is Basis.PUBLIC):
+            raise UsageError("the rate of a release rests on what is public where no distances were asked for")
+
+    @property
+    def rate(self) -> StatedRate:
+        """The stated rate with all that belongs to it."""
+        return StatedRate(self.fmr, self.fmr_low, self.fmr_high, self.basis, self.fmr_people)
 
     @property
     def dimension(self) -> int:
@@ -298,6 +298,7 @@ class ModelRelease:
             "fmr": self.fmr,
             "fmr_low": self.fmr_low,
             "fmr_high": self.fmr_high,
+            "fmr_people": self.fmr_people,
             "basis": self.basis.value,
             "condition": self.condition,
             "references": self.references,
@@ -341,6 +342,7 @@ class ModelRelease:
             fmr=value["fmr"],
             fmr_low=value["fmr_low"],
             fmr_high=value["fmr_high"],
+            fmr_people=value["fmr_people"],
             basis=Basis(value["basis"]),
             privacy=PrivacyStatement.from_json(value["privacy"]),
             created=value["created"],

@@ -27,6 +27,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import math
 import zipfile
 from dataclasses import dataclass, replace
 from typing import Final, Self
@@ -38,6 +39,8 @@ from federation.audit.report import AuditReport
 from federation.errors import MalformedMessageError, ProofError, RefusedError, UsageError
 from federation.learning.group_rates import EvaluationReport
 from federation.privacy.epsilon_audit import EpsilonAudit
+from federation.privacy.gaussian import mu_of_epsilon
+from federation.promise import AttackRates
 from federation.recognition.model import ModelRelease
 from federation.release.manifest import (
     AuditSummary,
@@ -102,7 +105,7 @@ class Bundle:
         manifest = self.signed.manifest
         if manifest.files != _digests(self.release, self.papers):
             raise UsageError("a file of the bundle is another one than the manifest names")
-        if manifest.claims != claims_of(self.release, self.papers.epsilon_audit):
+        if manifest.claims != claims_of(self.release, self.papers.epsilon_audit, self.papers.evaluation):
             raise UsageError("the manifest claims something else than the release states")
         measured = self.papers.evaluation
         if measured and (measured.release, measured.threshold) != (self.release.digest, self.release.threshold):
@@ -125,7 +128,7 @@ class Bundle:
         Raises:
             UsageError: a part is out of range, or a paper is about something else.
         """
-        claims = claims_of(release, papers.epsilon_audit)
+        claims = claims_of(release, papers.epsilon_audit, papers.evaluation)
         audit = summary_of(papers.audit_report, release)
         manifest = Manifest(claims, audit, use, _digests(release, papers), begins_at, ends_at)
         return cls(SignedManifest(manifest), release, papers)
@@ -253,10 +256,13 @@ def summary_of(report: AuditReport, release: ModelRelease) -> AuditSummary:
         raise UsageError("the audit report allows its cells a larger false match rate than the release states")
     worst = report.worst("fmr")
     cell = _NOTHING_MEASURED if worst is None else WorstCell(worst.name, worst.fmr.value, worst.fmr.low, worst.fmr.high)
-    return AuditSummary(report.verdict, cell, report.wolf)
+    people, limits = report.overall.people or 0, report.limits
+    return AuditSummary(report.verdict, cell, report.wolf, people, limits.fmr, limits.fnmr)
 
 
-def claims_of(release: ModelRelease, epsilon_audit: EpsilonAudit | None = None) -> Claims:
+def claims_of(
+    release: ModelRelease, epsilon_audit: EpsilonAudit | None = None, evaluation: EvaluationReport | None = None
+) -> Claims:
     """What the release states, and what was measured beside it.
 
     Raises:
@@ -272,13 +278,26 @@ def claims_of(release: ModelRelease, epsilon_audit: EpsilonAudit | None = None) 
         fmr=release.fmr,
         fmr_low=release.fmr_low,
         fmr_high=release.fmr_high,
+        fmr_people=release.fmr_people,
         basis=release.basis,
         parameters=PARAMETERS[release.code_length],
         privacy_unit=release.privacy.privacy_unit,
         epsilon=release.privacy.epsilon,
         delta=release.privacy.delta,
         epsilon_lower_bound=epsilon_audit.lower_bound if epsilon_audit else None,
+        attacks=attacks_of(release, evaluation),
     )
+
+
+def attacks_of(release: ModelRelease, evaluation: EvaluationReport | None) -> AttackRates | None:
+    """What an attacker achieves at most who has the release and the private evaluation of the same people.
+
+    The evaluation is one Gaussian release more. It says its epsilon and delta, and no Gaussian release that keeps them
+    has a larger mu than theirs.
+    """
+    if evaluation is None:
+        return release.privacy.attacks
+    return AttackRates.of_mu(math.hypot(release.privacy.mu, mu_of_epsilon(evaluation.epsilon, evaluation.delta)))
 
 
 def _contents(release: ModelRelease, papers: Papers) -> dict[str, bytes]:

@@ -46,7 +46,8 @@ from federation.audit.wolf import (
 )
 from federation.consent.purposes import DAY_SECONDS
 from federation.errors import IntaglioError, ProofError, RefusedError, UsageError
-from federation.recognition.basis import Basis
+from federation.promise import AttackRates, text_of_attacks
+from federation.rates import Audited, Basis, StatedRate
 from federation.statements import (
     DIGEST_BYTES,
     PUBLIC_KEY_BYTES,
@@ -65,7 +66,8 @@ from federation.statements import (
 )
 from federation.verdict import Verdict
 
-FORMAT: Final = "intaglio-release-bundle-3"
+FORMAT: Final = "intaglio-release-bundle-4"
+_NOBODY: Final = "nobody was asked"
 LONGEST_VALIDITY_SECONDS: Final = 365 * DAY_SECONDS
 """An audit is repeated at least once a year."""
 
@@ -126,22 +128,47 @@ class AuditSummary:
         verdict: of all cells.
         worst_cell: by false match rate.
         wolf: how often fixed strings without a face were accepted; None where nobody tried any.
+        people: whom it compared; 0 where that is not known.
+        fmr_limit: largest false match rate that it allowed a group.
+        fnmr_limit: largest false non-match rate.
     """
 
     verdict: Verdict
     worst_cell: WorstCell
     wolf: WolfRates | None
+    people: int
+    fmr_limit: float
+    fnmr_limit: float
+
+    def __post_init__(self) -> None:
+        self.audited(is_trial=False)  # checks
+
+    def audited(self, *, is_trial: bool) -> Audited:
+        """What is shown and asserted of it."""
+        return Audited(self.verdict, self.people, self.fmr_limit, self.fnmr_limit, is_trial)
 
     def to_json(self) -> dict[str, JsonValue]:
         """The JSON object."""
-        wolf = json_of_wolves(self.wolf)
-        return {"verdict": self.verdict.value, "wolf": wolf, "worst_cell": self.worst_cell.to_json()}
+        return {
+            "limits": {"fmr": repr(self.fmr_limit), "fnmr": repr(self.fnmr_limit)},
+            "people": self.people,
+            "verdict": self.verdict.value,
+            "wolf": json_of_wolves(self.wolf),
+            "worst_cell": self.worst_cell.to_json(),
+        }
 
     @classmethod
     def from_json(cls, value: dict[str, Any]) -> Self:
         """Reads what `to_json` wrote; the caller compares the bytes."""
-        wolf = wolves_of_json(value["wolf"])
-        return cls(Verdict(value["verdict"]), WorstCell.from_json(value["worst_cell"]), wolf)
+        limits = value["limits"]
+        return cls(
+            Verdict(value["verdict"]),
+            WorstCell.from_json(value["worst_cell"]),
+            wolves_of_json(value["wolf"]),
+            value["people"],
+            float(limits["fmr"]),
+            float(limits["fnmr"]),
+        )
 
 
 @dataclass(frozen=True)
@@ -155,12 +182,15 @@ class Claims:
         fmr: false match rate that the threshold was set for.
         fmr_low: the true one is said to lie between this ...
         fmr_high: ... and this.
+        fmr_people: of how many people that was learnt.
         basis: what that rests on.
         parameters: name of the homomorphic parameters and the protocol.
         privacy_unit: whose contribution is protected.
         epsilon: claimed, of all releases of training composed.
         delta: claimed.
         epsilon_lower_bound: what an attack on the training measured, beside the claim; None where nobody measured.
+        attacks: what an attacker achieves at most who has everything that the bundle shows of people, the training and,
+            where it is in the bundle, the private evaluation; None where nobody was asked.
     """
 
     digest: bytes
@@ -169,12 +199,14 @@ class Claims:
     fmr: float
     fmr_low: float
     fmr_high: float
+    fmr_people: int
     basis: Basis
     parameters: str
     privacy_unit: str
     epsilon: float
     delta: float
     epsilon_lower_bound: float | None
+    attacks: AttackRates | None
 
     def __post_init__(self) -> None:
         require_length("the digest of a release", self.digest, DIGEST_BYTES)
@@ -184,22 +216,27 @@ class Claims:
         if type(self.threshold) is not int or self.threshold < 0:
             raise UsageError("a threshold is a whole number of bits")
         measured = 0.0 if self.epsilon_lower_bound is None else self.epsilon_lower_bound
-        numbers = (self.fmr, self.fmr_low, self.fmr_high, self.epsilon, self.delta, measured)
-        if any(type(number) is not float for number in numbers):
+        numbers = (self.epsilon, self.delta, measured)
+        if not self.rate or any(type(number) is not float for number in numbers):
             raise UsageError("fmr with its interval, epsilon and delta are floats")
-        if not 0 <= self.fmr_low <= self.fmr_high <= 1:
-            raise UsageError("the interval of the false match rate lies between 0 and 1")
-        if not (0 < self.fmr < 1 and 0 <= self.delta < 1 and 0 <= self.epsilon < float("inf")):
-            raise UsageError("fmr and delta lie between 0 and 1, and epsilon is finite")
+        if not (0 <= self.delta < 1 and 0 <= self.epsilon < float("inf")):
+            raise UsageError("delta lies between 0 and 1, and epsilon is finite")
+        if self.epsilon and not isinstance(self.attacks, AttackRates):
+            raise UsageError("an epsilon is claimed with what it lets an attacker do")
         if (self.epsilon == 0) != (self.delta == 0):
             raise UsageError("epsilon and delta are both 0, where nothing was asked of people, or both above it")
         if not 0 <= measured <= self.epsilon:
             raise UsageError("an attack measured more than the claimed epsilon, so the claim is wrong; find out why")
 
     @property
-    def rate_text(self) -> str:
-        """The stated rate with its interval and what it rests on, for people to read."""
-        return f"{self.fmr:g} ({self.fmr_low:.2g} to {self.fmr_high:.2g} with 90 %), {self.basis.text}"
+    def rate(self) -> StatedRate:
+        """The stated rate with its interval and what it rests on."""
+        return StatedRate(self.fmr, self.fmr_low, self.fmr_high, self.basis, self.fmr_people)
+
+    @property
+    def attacks_text(self) -> str:
+        """What an attacker achieves at most, for people to read."""
+        return text_of_attacks(self.attacks)
 
     @property
     def promise_text(self) -> str:
@@ -211,6 +248,7 @@ class Claims:
     def to_json(self) -> dict[str, JsonValue]:
         """The JSON object."""
         value: dict[str, JsonValue] = {
+            "attacks": _NOBODY if self.attacks is None else {n: repr(x) for n, x in self.attacks.to_json().items()},
             "basis": self.basis.value,
             "delta": repr(self.delta),
             "digest": self.digest.hex(),
@@ -218,6 +256,7 @@ class Claims:
             "fmr": repr(self.fmr),
             "fmr_high": repr(self.fmr_high),
             "fmr_low": repr(self.fmr_low),
+            "fmr_people": self.fmr_people,
             "parameters": self.parameters,
             "privacy_unit": self.privacy_unit,
             "recogniser": self.recogniser.hex(),
@@ -230,7 +269,8 @@ class Claims:
     @classmethod
     def from_json(cls, value: dict[str, Any]) -> Self:
         """Reads what `to_json` wrote; the caller compares the bytes."""
-        measured = value.get("epsilon_lower_bound")
+        measured, attacks = value.get("epsilon_lower_bound"), value["attacks"]
+        rates = None if attacks == _NOBODY else {name: float(share) for name, share in attacks.items()}
         return cls(
             digest=bytes.fromhex(value["digest"]),
             recogniser=bytes.fromhex(value["recogniser"]),
@@ -238,12 +278,14 @@ class Claims:
             fmr=float(value["fmr"]),
             fmr_low=float(value["fmr_low"]),
             fmr_high=float(value["fmr_high"]),
+            fmr_people=value["fmr_people"],
             basis=Basis(value["basis"]),
             parameters=value["parameters"],
             privacy_unit=value["privacy_unit"],
             epsilon=float(value["epsilon"]),
             delta=float(value["delta"]),
             epsilon_lower_bound=None if measured is None else float(measured),
+            attacks=None if rates is None else AttackRates.from_json(rates),
         )
 
 
@@ -253,13 +295,13 @@ class Standing:
 
     Attributes:
         stated_fmr: false match rate that it states.
-        is_trial: no audit has passed it.
+        audited: what its audit says, and whether it is a trial.
         begins_at: first second at which it may be served.
         ends_at: first second at which it may not any more.
     """
 
     stated_fmr: float
-    is_trial: bool
+    audited: Audited
     begins_at: int
     ends_at: int
 
@@ -302,18 +344,20 @@ class Manifest:
 
     @property
     def warning(self) -> str | None:
-        """What whoever serves or uses a trial says first; None for general use."""
-        if self.use is Use.GENERAL:
+        """What whoever shows, serves or uses a trial or a release that did not pass says first; None of all others."""
+        if self.audited.is_passed:
             return None
-        return (
-            "this release is a trial that no audit has passed; a stolen wallet without a face is accepted at: "
-            f"{text_of_wolves(self.audit.wolf)}"
-        )
+        return f"{self.audited.text}; a stolen wallet without a face is accepted at: {text_of_wolves(self.audit.wolf)}"
+
+    @property
+    def audited(self) -> Audited:
+        """What is shown and asserted of its audit."""
+        return self.audit.audited(is_trial=self.use is Use.TRIAL)
 
     @property
     def standing(self) -> Standing:
         """What policy asks for."""
-        return Standing(self.claims.fmr, self.use is Use.TRIAL, self.begins_at, self.ends_at)
+        return Standing(self.claims.fmr, self.audited, self.begins_at, self.ends_at)
 
     def to_json(self) -> dict[str, JsonValue]:
         """The JSON object."""

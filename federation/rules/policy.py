@@ -264,7 +264,7 @@ def _rule_in_force(
 def _refusal_of_release(request: Request, tier: Tier, release: Standing, now: int) -> Refused | None:
     if not release.begins_at <= now < release.ends_at:
         return Refused(Reason.RELEASE_NOT_IN_FORCE, "the model release is not valid now; it must be audited again")
-    if release.is_trial and tier is not Tier.MINIMAL:
+    if release.audited.is_trial and tier is not Tier.MINIMAL:
         return Refused(
             Reason.RELEASE_ONLY_A_TRIAL,
             f"the model release is a trial that no audit has passed, and {request.purpose!r} is no trial's purpose",

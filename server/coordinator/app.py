@@ -131,10 +131,8 @@ def train(grid: Grid, settings: TrainingSettings, *, run: str) -> ModelRelease:
             return _release(settings, opened).to_bytes()
 
         release = ModelRelease.from_bytes(carry_out(grid, settings.run, run=run, facts=facts, make=make))
-    say(
-        f"threshold: {release.threshold} of {release.code_length} bits for FMR {release.fmr:g}, {release.basis.value}: "
-        f"between {release.fmr_low:.2g} and {release.fmr_high:.2g} in nine of ten cases"
-    )
+    bits = f"{release.threshold} of {release.code_length} bits"
+    say(f"threshold: {bits} for {release.rate.text}; no audit has seen it yet")
     return release
 
 

@@ -25,6 +25,7 @@ from federation.errors import RoundAbortedError, UsageError
 from federation.learning.rounds import ShownLedger
 from federation.privacy.charges import application_digest, reservation_name, run_digest, run_of
 from federation.privacy.plan import SumPlan, epsilon_of_gaussians
+from federation.privacy.tradeoff import trade_off
 from federation.secagg.session import roster_from_text, roster_names
 from server.coordinator.attendance import await_nodes
 from server.coordinator.checkpoint import Checkpoint
@@ -211,6 +212,7 @@ def say_promise(plan: SumPlan) -> None:
         f"privacy: epsilon {plan.epsilon:g}, delta {plan.delta:g} for each person, all releases of this run together "
         f"({', '.join(f'{name} with noise multiplier {noise:.3f}' for name, noise in plan.events)})"
     )
+    say(f"privacy: {trade_off(plan.noise_multipliers).rates().text}")
     twice = epsilon_of_gaussians(tuple(noise / 2 for noise in plan.noise_multipliers), plan.delta)
     say(f"privacy: nobody compares organisations' people; who is in two of them has epsilon {twice:.2f} instead")
     say(

@@ -24,9 +24,11 @@ from federation.audit.cells import Rate
 from federation.audit.report import AuditReport
 from federation.audit.wolf import text_of_wolves
 from federation.consent.purposes import DAY_SECONDS
+from federation.rates import Audited
 from federation.rules.rulebook import Rulebook
 from federation.statements import text_of_time
 from federation.transparency import AttemptOutcome
+from federation.verdict import Verdict
 from server.coordinator.run_records import Outcome, RunRecord
 from server.dashboard.dashboard import RECENT_DAYS, SOON_SECONDS, Alert, Dashboard, ReleaseState, Unreadable
 from server.dashboard.log import LogState, Use, Witnessed
@@ -41,6 +43,8 @@ POLICY: Final = (
 )
 """The page's content security policy: its own style sheet and nothing else."""
 _CHART_DAYS: Final = 30
+_LARGEST_FNMR: Final = 0.1
+"""That an audit may allow and its pass still be shown as good."""
 _MOST_RUNS: Final = 20
 _GOOD, _DOUBT, _BAD = "PASS", "INSUFFICIENT", "FAIL"
 _COLOUR_OF_RUN: Final = {
@@ -145,6 +149,7 @@ def _template() -> Template:
         "date": date,
         "length": length,
         "percent": _percent,
+        "colour_of": _colour_of,
         "bounds": _bounds,
         "text_of_wolves": text_of_wolves,
         "rounded_up": _rounded_up,
@@ -168,11 +173,12 @@ def _tiles(dashboard: Dashboard) -> Iterator[_Tile]:
     release, log, accounts, runs = dashboard.release, dashboard.log, dashboard.accounts, dashboard.runs
     if isinstance(release, ReleaseState):
         manifest = release.bundle.manifest
-        verdict = manifest.audit.verdict.value
-        yield _Tile("Release audit", verdict.lower(), f"valid until {date(manifest.ends_at)}", verdict)
-        claims = manifest.claims
-        between = f"{_percent(claims.fmr_low)} to {_percent(claims.fmr_high)}: {claims.basis.text}"
-        yield _Tile("Stated false match rate", _percent(claims.fmr), between)
+        audited, claims = manifest.audited, manifest.claims
+        verdict = audited.verdict.value
+        word = f"trial, {verdict.lower()}" if audited.is_trial else verdict.lower()
+        note = f"{audited.text}; valid until {date(manifest.ends_at)}"
+        yield _Tile("Release audit", word, note, _colour_of(audited))
+        yield _Tile("Stated false match rate", _percent(claims.fmr), claims.rate.text)
     if isinstance(log, LogState):
         recent = _count(log, after_day=_recent_from(dashboard.now))
         refused = sum(recent.values()) - recent[AttemptOutcome.OPENED.value]
@@ -188,6 +194,13 @@ def _tiles(dashboard: Dashboard) -> Iterator[_Tile]:
     if isinstance(runs, tuple) and runs:
         colour, began = _COLOUR_OF_RUN[runs[-1].outcome], runs[-1].attempts[-1].began_at
         yield _Tile("Last run", runs[-1].outcome.value, date(began), colour)
+
+
+def _colour_of(audited: Audited) -> str:
+    """Green is a pass for general use, at limits that mean something: who refuses most of its people is no success."""
+    if audited.verdict is not Verdict.PASS:
+        return str(audited.verdict.value)
+    return _GOOD if audited.is_passed and audited.fnmr_limit <= _LARGEST_FNMR else _DOUBT
 
 
 def _recent_from(now: int) -> int:

@@ -156,7 +156,7 @@ def matching_start(
     if bundle.manifest.warning is not None:
         log.warning("release_on_trial", release=served.digest, says=bundle.manifest.warning)
     registered = PublicRules.open(rules, deployment=deployment, now=int(time.time()))
-    issuer = AssertionIssuer.read(assertions, served) if assertions else None
+    issuer = AssertionIssuer.read(assertions, bundle) if assertions else None
     if issuer:
         issuer.require_registered(registered.issuer)
     settings = _Settings(
@@ -247,8 +247,9 @@ async def _serve(settings: _Settings) -> None:
         )
         if settings.ready_file:
             write_durably(settings.ready_file, _json_line({"port": front_end.port, "pid": os.getpid()}))
-        release = settings.bundle.release
-        log.info("listening", host=settings.host, port=front_end.port, release=release.digest, fmr=release.fmr)
+        release, audited = settings.bundle.release, settings.bundle.manifest.audited
+        stated = {"release": release.digest, "rate": release.rate.text, "audit": audited.text}
+        log.info("listening", host=settings.host, port=front_end.port, **stated)
         await stop.wait()
         log.info("draining")
         await front_end.drain(_GRACE_SECONDS)

@@ -12,7 +12,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from federation.consent.assertion import Assertion, LogPosition, PairwiseSecret
 from federation.consent.life import consent_of
 from federation.errors import IntaglioError, UsageError
-from federation.recognition.model import ModelRelease
+from federation.release.bundle import Bundle
 from federation.rules.entries import Issuer
 from federation.statements import require_address
 from federation.transparency import LoggedEntry
@@ -31,18 +31,18 @@ class AssertionIssuer:
         address: https address of who verifies.
         key: signs.
         pairwise: makes the pseudonyms.
-        release: states the false match rate.
+        bundle: its release states the false match rate, its manifest what the audit says.
     """
 
-    def __init__(self, address: str, key: Ed25519PrivateKey, pairwise: PairwiseSecret, release: ModelRelease) -> None:
+    def __init__(self, address: str, key: Ed25519PrivateKey, pairwise: PairwiseSecret, bundle: Bundle) -> None:
         require_address("the issuer", address)
         self._address = address
         self._key = key
         self._pairwise = pairwise
-        self._release = release
+        self._release, self._audited = bundle.release, bundle.manifest.audited
 
     @classmethod
-    def read(cls, directory: Path, release: ModelRelease) -> AssertionIssuer:
+    def read(cls, directory: Path, bundle: Bundle) -> AssertionIssuer:
         """An issuer whose keys `create` wrote.
 
         Raises:
@@ -53,7 +53,7 @@ class AssertionIssuer:
             public: dict[str, Any] = json.loads((directory / _PUBLIC_FILE).read_bytes())
             key = Ed25519PrivateKey.from_private_bytes(bytes.fromhex(stored["signing_key"]))
             pairwise = PairwiseSecret(bytes.fromhex(stored["pairwise_secret"]))
-            return cls(public["issuer"], key, pairwise, release)
+            return cls(public["issuer"], key, pairwise, bundle)
         except (OSError, ValueError, LookupError, TypeError, RecursionError, IntaglioError):
             # `from None`: the cause may quote the file.
             raise UsageError(
@@ -95,7 +95,8 @@ class AssertionIssuer:
             issued_at=now,
             expires_at=now + LIFETIME_SECONDS,
             release_digest=bytes.fromhex(self._release.digest),
-            fmr=self._release.fmr,
+            rate=self._release.rate,
+            audited=self._audited,
             log=LogPosition(logged.checkpoint.checkpoint.origin, logged.index, head.size, head.root),
             contest=contest,
         ).sign(self._key)

@@ -18,11 +18,11 @@ from federation.learning.group_rates import EvaluationReport, Support
 from federation.learning.private_evaluation import estimate_rates, evaluation_sum, report_of
 from federation.learning.rounds import EVALUATE_RELEASE, Refusal
 from federation.membership.joining import LocalPolicy
-from federation.recognition.basis import Basis
+from federation.promise import PrivacyStatement
+from federation.rates import Basis
 from federation.recognition.embeddings import EmbeddingSet
 from federation.recognition.model import Adapter, ModelRelease
 from federation.recognition.profiles import PROBE, REFERENCE
-from federation.recognition.promise import PrivacyStatement
 from server.coordinator.run_records import RunRecords
 from tests.federated import ORGANISATIONS, ledger_kinds, reservation_of, run, the_chain, write_federation
 from tests.people import DIMENSION, start_vector, synthetic_people
@@ -45,6 +45,7 @@ RELEASE = ModelRelease(
     fmr=0.01,
     fmr_low=0.005,
     fmr_high=0.02,
+    fmr_people=24,
     basis=Basis.CHECKED,
     privacy=PrivacyStatement.of_events("person", "add_or_remove_one", 8.0, 1e-5, (("threshold", 1.0),), 24, 4),
     created="2030-01-01T00:00:00+00:00",

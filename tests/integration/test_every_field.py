@@ -221,7 +221,7 @@ def server(tmp_path_factory, workers, storage):
         workers,
         public_rules(),
         directory,
-        issuer=an_issuer(a_release()),
+        issuer=an_issuer(),
         limits=AttemptLimits(free_failures=10**6, lifetime_failures=10**6, lifetime_attempts=10**6),
         session_limits=SessionLimits(capacity=10**7, per_peer=10**6),
     )

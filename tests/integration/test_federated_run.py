@@ -36,7 +36,7 @@ from federation.learning.rounds import (
 )
 from federation.privacy.ledger import LedgerChain
 from federation.privacy.plan import PrivacyPlan
-from federation.recognition.basis import Basis
+from federation.rates import Basis
 from federation.recognition.model import Adapter
 from federation.secagg.messages import Survivors
 from federation.secagg.ring import discrete_noise, noise_std

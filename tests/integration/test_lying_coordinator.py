@@ -44,11 +44,11 @@ from federation.learning.scales import ChipSet
 from federation.privacy.bounds import BOUNDS
 from federation.privacy.ledger import LedgerChain
 from federation.privacy.plan import MOMENTS, SCALES, THRESHOLD, PrivacyPlan
-from federation.recognition.basis import Basis
+from federation.promise import PrivacyStatement
+from federation.rates import Basis
 from federation.recognition.mobilefacenet import SIDE, TUNABLE
 from federation.recognition.model import Adapter, ModelRelease
 from federation.recognition.profiles import PROBE, REFERENCE
-from federation.recognition.promise import PrivacyStatement
 from federation.recognition.tunable import TunableMobileFaceNet
 from federation.secagg.ring import noise_std
 from federation.secagg.session import roster_from_text
@@ -297,6 +297,7 @@ def a_release(adapter):
         fmr=0.01,
         fmr_low=0.005,
         fmr_high=0.02,
+        fmr_people=24,
         basis=Basis.CHECKED,
         privacy=PrivacyStatement.of_events("person", "add_or_remove_one", 8.0, 1e-5, (("threshold", 1.0),), 24, 4),
         created="2030-01-01T00:00:00+00:00",

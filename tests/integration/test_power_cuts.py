@@ -79,7 +79,7 @@ def operator(tmp_path_factory, workers):
     write_rules(directory)
     rules = public_rules((directory / "rules.jsonl").read_bytes())
     with open_storage(directory / "matching.db") as storage:
-        service = a_service(a_release(), storage, workers, rules, directory, issuer=an_issuer(a_release()))
+        service = a_service(a_release(), storage, workers, rules, directory, issuer=an_issuer())
         with RunningServer(service, directory / "tls") as server:
             yield directory, server, storage
 

@@ -123,7 +123,7 @@ def storage(tmp_path_factory):
 @pytest.fixture(scope="module")
 def server(tmp_path_factory, workers, storage):
     directory = tmp_path_factory.mktemp("service")
-    issuer = an_issuer(a_release())
+    issuer = an_issuer()
     service = a_service(a_release(), storage, workers, public_rules(), directory, issuer=issuer)
     with RunningServer(service, a_pki(directory / "tls")) as running:
         yield running

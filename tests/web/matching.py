@@ -138,7 +138,8 @@ def _asserted(terms: SessionTerms, logged: LoggedEntry, *, now: int) -> str:
         issued_at=now,
         expires_at=now + 300,
         release_digest=terms.release_digest,
-        fmr=a_release().fmr,
+        rate=a_release().rate,
+        audited=a_bundle().manifest.audited,
         log=LogPosition(LOG.key.name, logged.index, head.size, head.root),
         contest=TERMS.contest,
     ).sign(ISSUER_KEY)

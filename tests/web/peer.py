@@ -18,11 +18,11 @@ from federation.consent.purposes import Category, Tier, red_line_of
 from federation.consent.receipts import Binding
 from federation.errors import UsageError
 from federation.onebit import CodeSeed, binary_code, check_probe, check_template, match
-from federation.recognition.basis import Basis
+from federation.promise import PrivacyStatement
+from federation.rates import Audited, Basis, StatedRate
 from federation.recognition.model import Adapter, ModelRelease
 from federation.recognition.profile import RecogniserProfile
 from federation.recognition.profiles import PROBE, REFERENCE
-from federation.recognition.promise import PrivacyStatement
 from federation.release.manifest import Role, Standing, Use
 from federation.rules.entries import Deployment, Lifting, Moratorium, PolicyException, PolicyPack, PurposeRule
 from federation.rules.policy import Attempts, Request, decide
@@ -45,7 +45,7 @@ from federation.transparency import (
 from federation.verdict import Verdict
 from federation.wire.convert import Change
 from federation.wire.logged import comparison_facts
-from tests.agreeing import AUDIENCE, DEVICE, NOW, PURPOSE, public
+from tests.agreeing import AUDIENCE, DEVICE, NOW, PASSED, PURPOSE, public
 from tests.bundles import (
     AUDITOR,
     MAKER,
@@ -165,6 +165,7 @@ def answer_release(request):
         fmr=0.01,
         fmr_low=0.004,
         fmr_high=0.025,
+        fmr_people=24,
         basis=Basis.CHECKED,
         references=2,
         frames=3,
@@ -218,7 +219,7 @@ def answer_log(_request):
 
 
 def answer_assertion(request):
-    """An assertion as the service signs it, under one false match rate."""
+    """An assertion as the service signs it, at any rate and after any audit."""
     position = LogPosition("example.org/log", 7, 9, bytes(range(32)))
     return Assertion(
         issuer="https://matching.example",
@@ -229,7 +230,8 @@ def answer_assertion(request):
         issued_at=NOW,
         expires_at=NOW + 300,
         release_digest=RELEASE_DIGEST,
-        fmr=request["fmr"],
+        rate=StatedRate.from_json(request["rate"]),
+        audited=Audited.from_json(request["audit"]),
         log=position,
         contest="mailto:contest@example.org",
     ).sign(Ed25519PrivateKey.from_private_bytes(bytes.fromhex(request["key"])))
@@ -311,7 +313,7 @@ def answer_rules(_request):
         "stopped later": [*base, replace(stop(), begins_at=NOW + 9)],
         "stopped and lifted": [*base, stop(), Lifting("pause", NOW - 1, "the fault was found and mended")],
     }  # fmt: skip
-    release = Standing(1e-3, False, begin, begin + year)
+    release = Standing(1e-3, PASSED, begin, begin + year)
     binding = Binding(bytes(32), bytes(32), bytes(32), RELEASE_DIGEST)
 
     def verdict(rules):

@@ -55,7 +55,8 @@ def site(tmp_path_factory, release, rules):
     workers = MatchWorkers(1, parameters_for(release.code_length), timeout_seconds=60)
     asyncio.run(workers.start())
     with open_storage(str(directory / "matching.db")) as storage:
-        service = a_service(release, storage, workers, public_rules(rules), directory, issuer=an_issuer(release))
+        issuer = an_issuer(a_bundle(release))
+        service = a_service(release, storage, workers, public_rules(rules), directory, issuer=issuer)
         with RunningServer(service, tls) as server, serving(PAGE, server.target, tls, release, rules) as served:
             yield served
     workers.close()

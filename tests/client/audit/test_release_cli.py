@@ -10,9 +10,11 @@ from typer.testing import CliRunner
 
 from client import cli
 from federation.privacy.plan import NEIGHBORING_RELATION, PRIVACY_UNIT
-from federation.recognition.basis import Basis
+from federation.privacy.planning import noise_multiplier_for
+from federation.privacy.tradeoff import trade_off
+from federation.promise import NOBODY_ASKED, PrivacyStatement
+from federation.rates import Basis
 from federation.recognition.model import ModelRelease
-from federation.recognition.promise import PrivacyStatement
 from federation.release.bundle import Bundle
 from federation.release.manifest import ReleaseTrust
 from federation.verdict import Verdict
@@ -53,7 +55,8 @@ def test_key_build_sign_sign_verify(run, tmp_path):
     more = ("--epsilon-audit", "attack.json", "--evaluation", "rates.json")
     built = json.loads(run(*BUILD, *more, "--json").stdout)
     assert built["rates_by_group"].startswith("women: about 300 people, FMR 1.00 % (0.00 to 3.00)")
-    assert (built["verdict"], built["use"]) == ("PASS", "general")
+    assert built["audit"].startswith("audit PASS on 50 people at limits of FMR 0.1 %")
+    assert built["use"] == "general"
     assert built["epsilon_measured"] == "at least 0.50 (gaussian, 1000 runs, confidence 0.95)"
     trust = ReleaseTrust(frozenset({bytes.fromhex(keys["maker"])}), frozenset({bytes.fromhex(keys["auditor"])}))
     (tmp_path / "trust.json").write_bytes(trust.to_bytes())
@@ -68,8 +71,10 @@ def test_key_build_sign_sign_verify(run, tmp_path):
     assert facts["release"] == a_release().digest
     assert "women: falsely matched at" in facts["worst_cell"]
     assert facts["recogniser"] == a_release().model_digest
-    assert facts["fmr"].startswith("0.001 (")
-    assert facts["fmr"].endswith(f"with 90 %), {a_release().basis.text}")
+    assert facts["rate"] == a_release().rate.text
+    both = trade_off((4.0, noise_multiplier_for(2.0, 1e-6)))  # of the training, and of the evaluation
+    assert facts["attacks"] == both.rates().text
+    assert facts["attacks"] != a_release().privacy.attacks.text
 
 
 def test_a_release_that_asked_nobody_promises_nobody_anything(run, tmp_path):
@@ -78,7 +83,8 @@ def test_a_release_that_asked_nobody_promises_nobody_anything(run, tmp_path):
     (tmp_path / "public.zip").write_bytes(signed(a_bundle(release)).to_bytes())
     facts = json.loads(run("verify", "public.zip", "--trust", "trust.json", "--json").stdout)
     assert (facts["epsilon"], facts["epsilon_in_two_organisations"]) == ("0: nobody was asked", "0.00")
-    assert facts["fmr"].endswith("an estimate from public sets of faces")
+    assert facts["rate"].endswith("an estimate from 24 people of public sets of faces")
+    assert facts["attacks"] == NOBODY_ASKED
 
 
 def test_a_public_release_needs_no_federation_and_goes_into_a_bundle(run, tmp_path):
@@ -86,7 +92,8 @@ def test_a_public_release_needs_no_federation_and_goes_into_a_bundle(run, tmp_pa
     named = ("--profile", "profile.json", "--condition", "mask", "--references", 3, "--frames", 2, "--fmr", 0.002)
     facts = json.loads(run("public", "public.json", *named, "--json").stdout)
     release = ModelRelease.from_bytes((tmp_path / "public.json").read_bytes())
-    assert (facts["digest"], facts["basis"], release.basis) == (release.digest, "public", Basis.PUBLIC)
+    assert (facts["digest"], facts["rate"], release.basis) == (release.digest, release.rate.text, Basis.PUBLIC)
+    assert release.fmr_people == synthetic_profile().condition("mask").prior.people
     assert (release.condition, release.fmr, release.references, release.frames) == ("mask", 0.002, 3, 2)
     assert (release.privacy.events, release.model_digest) == ((), synthetic_profile().digest)
     (tmp_path / "report.json").write_bytes(a_report(release).to_bytes())

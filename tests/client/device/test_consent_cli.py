@@ -27,7 +27,7 @@ from federation.release.manifest import Standing
 from federation.rules.policy import Allowed, Attempts, Reason, Request, decide
 from federation.rules.rulebook import Rulebook, RuleSigners
 from federation.statements import time_of_text
-from tests.agreeing import BINDING, DEVICE, NOW, RECEIPT, a_key, public
+from tests.agreeing import BINDING, DEVICE, NOW, PASSED, RECEIPT, TRIAL, a_key, public
 from tests.federation.consent.test_assertion import ASSERTION, EXPECTED, ISSUER, ISSUER_KEY, NONCE, TOKEN
 
 POLICIES = Path(__file__).parents[3] / "examples" / "policies"
@@ -167,9 +167,16 @@ def verify(intaglio, tmp_path, monkeypatch):
 
 def test_an_assertion_is_verified_offline_and_says_that_a_claim_was_accepted(verify):
     said = json.loads(verify(TOKEN, "--json").stdout)
-    assert said["statement"] == "claim accepted at FMR <= 0.001"
+    assert said["statement"] == ASSERTION.wording
     assert said["contest"] == ASSERTION.contest
-    assert "claim accepted at FMR <= 0.001" in verify(TOKEN).stdout
+    assert ASSERTION.wording in " ".join(verify(TOKEN).stdout.split())
+
+
+def test_an_assertion_of_a_trial_is_no_proof_unless_trials_are_accepted_and_says_so_first(verify):
+    token = replace(ASSERTION, audited=TRIAL).sign(ISSUER_KEY)
+    assert "no audit has passed" in verify(token, expected=4).stderr
+    first = verify(token, "--accept-trials").stdout.splitlines()[0]
+    assert "TRIAL, audit INSUFFICIENT on 16 people" in first
 
 
 @pytest.mark.parametrize(
@@ -183,7 +190,7 @@ def test_an_assertion_that_was_not_expected_ends_with_the_exit_code_of_a_failed_
 
 def test_an_assertion_with_too_large_an_error_rate_is_not_accepted(verify):
     verify(TOKEN, "--largest-fmr", 0.0001, expected=4)
-    verify(replace(ASSERTION, fmr=1e-4).sign(ISSUER_KEY), "--largest-fmr", 0.0001)
+    verify(replace(ASSERTION, rate=replace(ASSERTION.rate, fmr=1e-4)).sign(ISSUER_KEY), "--largest-fmr", 0.0001)
 
 
 def test_what_is_no_assertion_is_said_to_be_none(verify):
@@ -217,7 +224,7 @@ def test_d7_the_example_policies_allow_the_example_office_until_the_date_in_its_
             consent=Consent((receipt,)),
             attempts=Attempts(),
             rules=Rulebook.read(signers, entries, read_at=now),
-            release=Standing(1e-3, is_trial=False, begins_at=now, ends_at=now + 3600),
+            release=Standing(1e-3, PASSED, begins_at=now, ends_at=now + 3600),
             now=now,
         )
 

@@ -26,12 +26,14 @@ from federation.errors import (
 )
 from federation.onebit import Decision, SessionKey
 from federation.onebit.parameters import ONEBIT_1024, ONEBIT_2048
+from federation.rates import Basis, StatedRate
 from federation.rules.entries import Moratorium
 from federation.transparency import Opening, PersonalKind
 from federation.wire.v1 import verification_pb2 as pb
 from server.matching.workers import MatchWorkers
 from server.rules.assertions import AssertionIssuer
 from server.storage.sqlstorage import open_storage
+from tests.agreeing import PASSED, TRIAL
 from tests.running import (
     ISSUER,
     ISSUER_KEY,
@@ -89,7 +91,7 @@ def rules():
 
 @pytest.fixture
 def server(tls, workers, storage, rules, clock, tmp_path):
-    service = a_service(a_release(), storage, workers, rules, tmp_path, clock=clock, issuer=an_issuer(a_release()))
+    service = a_service(a_release(), storage, workers, rules, tmp_path, clock=clock, issuer=an_issuer())
     with RunningServer(service, tls) as running:
         yield running
 
@@ -248,8 +250,13 @@ def test_an_assertion_of_somebody_else_than_the_registered_issuer_is_not_handed_
 
 LIES = {
     "release": {"release_digest": bytes(32)},
-    "rate": {"fmr": 0.5},
-    "smaller rate": {"fmr": 1e-6},
+    "rate": {"rate": StatedRate(0.5, 5e-4, 2e-3, Basis.CHECKED, 24)},
+    "smaller rate": {"rate": StatedRate(1e-6, 5e-4, 2e-3, Basis.CHECKED, 24)},
+    "narrower interval": {"rate": StatedRate(1e-3, 9e-4, 1.1e-3, Basis.CHECKED, 24)},
+    "more people": {"rate": StatedRate(1e-3, 5e-4, 2e-3, Basis.CHECKED, 240)},
+    "better basis": {"rate": StatedRate(1e-3, 5e-4, 2e-3, Basis.MEASURED, 24)},
+    "trial": {"audited": TRIAL},
+    "more people audited": {"audited": replace(PASSED, people=10_000)},
     "contest": {"contest": "mailto:nobody@example.org"},
     "nonce": {"nonce": bytes(32)},
     "audience": {"audience": "elsewhere.example"},

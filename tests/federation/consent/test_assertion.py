@@ -6,6 +6,7 @@ import base64
 import hashlib
 import hmac
 import json
+import re
 from dataclasses import fields, replace
 
 import jwt
@@ -28,7 +29,8 @@ from federation.consent.assertion import (
     verify_assertion,
 )
 from federation.errors import MalformedMessageError, ProofError, UsageError
-from tests.agreeing import AUDIENCE, BINDING, NOW, PURPOSE, a_key, public, sha256
+from federation.verdict import Verdict
+from tests.agreeing import AUDIENCE, BINDING, NOW, PASSED, PURPOSE, RATE, TRIAL, a_key, public, sha256
 
 ISSUER_KEY, OTHER_KEY = a_key(21), a_key(22)
 NONCE = bytes(range(32))
@@ -43,12 +45,19 @@ ASSERTION = Assertion(
     issued_at=NOW,
     expires_at=NOW + 300,
     release_digest=BINDING.release_digest,
-    fmr=1e-3,
+    rate=RATE,
+    audited=PASSED,
     log=LogPosition("example.org/log", 41, 42, sha256("root")),
     contest="mailto:contest@example.org",
 )
 TOKEN = ASSERTION.sign(ISSUER_KEY)
 EXPECTED = Expectation(ISSUER, public(ISSUER_KEY), AUDIENCE, PURPOSE, NONCE)
+
+
+def risky(**changes):
+    """The claims of an assertion of another risk, with the sentence that belongs to it."""
+    said = replace(ASSERTION, **changes).claims()
+    return {name: said[name] for name in ("rate", "audit", "statement")}
 
 
 def encoded(data):
@@ -61,7 +70,7 @@ def as_json(value):
 
 def signed(claims=None, key=ISSUER_KEY, **header):
     """A token with these claims and this header, really signed with EdDSA."""
-    header = {"alg": "EdDSA", "kid": key_name(public(ISSUER_KEY)), "typ": "intaglio-assertion+jwt"} | header
+    header = {"alg": "EdDSA", "kid": key_name(public(ISSUER_KEY)), "typ": "intaglio-assertion-2+jwt"} | header
     header = {name: value for name, value in header.items() if value is not None}
     body = f"{encoded(as_json(header))}.{encoded(claims if isinstance(claims, bytes) else as_json(claims))}"
     return f"{body}.{encoded(key.sign(body.encode()))}"
@@ -93,16 +102,27 @@ def test_any_jwt_library_reads_an_assertion_with_the_public_key_only():
 
 def test_t6_an_assertion_says_that_a_claim_was_accepted_and_never_who_somebody_is():
     said = ASSERTION.claims()
-    assert said["statement"] == "claim accepted at FMR <= 0.001"
+    assert said["statement"] == (
+        "audit PASS on 812 people at limits of FMR 0.1 % and FNMR 5 %: claim accepted at FMR 0.1 % (0.05 to 0.2 % with "
+        "90 %), checked privately on 24 people of the run"
+    )
     assert said["contest"] == "mailto:contest@example.org"
     assert set(said) == {
-        "iss", "aud", "sub", "purpose", "nonce", "iat", "exp", "release", "fmr", "log", "contest", "statement"
+        "iss", "aud", "sub", "purpose", "nonce", "iat", "exp", "release", "rate", "audit", "log", "contest", "statement"
     }  # fmt: skip
     for more in ({"name": "Ada"}, {"identity": "found"}, {"score": 0.99}, {"threshold": 700}):
         with pytest.raises(MalformedMessageError):
             verify_assertion(signed(claims(**more)), EXPECTED, now=NOW)
     with pytest.raises(MalformedMessageError):
         verify_assertion(signed(claims(statement="identity found")), EXPECTED, now=NOW)
+
+
+def test_an_assertion_after_a_trial_says_so_first_and_counts_where_trials_are_accepted():
+    trial = replace(ASSERTION, audited=TRIAL)
+    assert trial.wording.startswith("TRIAL, audit INSUFFICIENT on 16 people")
+    accepting = replace(EXPECTED, accepts_trials=True)
+    assert verify_assertion(trial.sign(ISSUER_KEY), accepting, now=NOW) == trial
+    assert verify_assertion(TOKEN, accepting, now=NOW) == ASSERTION
 
 
 def test_t6_an_assertion_without_a_contest_address_cannot_exist():
@@ -127,7 +147,10 @@ def test_every_claim_is_required(missing):
         ({"nonce": "00" * 32}, "nonce"),
         ({"iat": NOW + 120, "exp": NOW + 300}, "future"),
         ({"iat": NOW - 300, "exp": NOW - CLOCK_SKEW_SECONDS}, "expired"),
-        ({"fmr": 0.5, "statement": "claim accepted at FMR <= 0.5"}, "false match rate"),
+        (risky(rate=replace(RATE, fmr=0.5)), "false match rate"),
+        (risky(audited=TRIAL), "no audit has passed"),
+        (risky(audited=replace(PASSED, verdict=Verdict.INSUFFICIENT)), "no audit has passed"),
+        (risky(audited=replace(PASSED, is_trial=True)), "no audit has passed"),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
@@ -148,9 +171,20 @@ def test_an_assertion_that_was_not_expected_is_no_proof(change, fault):
         {"iat": -1},
         {"nonce": NONCE.hex().upper()},
         {"nonce": ""},
-        {"fmr": 1},
-        {"fmr": 0.0},
-        {"fmr": "0.001"},
+        {"rate": 0.001},
+        {"rate": {**RATE.to_json(), "fmr": 1}},
+        {"rate": {**RATE.to_json(), "fmr": 0.0}},
+        {"rate": {**RATE.to_json(), "fmr": "0.001"}},
+        {"rate": {**RATE.to_json(), "low": 0.003}},
+        {"rate": {**RATE.to_json(), "people": 0}},
+        {"rate": {**RATE.to_json(), "basis": "hoped"}},
+        {"rate": {**RATE.to_json(), "more": 1}},
+        {"audit": {**PASSED.to_json(), "people": -1}},
+        {"audit": {**PASSED.to_json(), "people": 812.0}},
+        {"audit": {**PASSED.to_json(), "trial": 0}},
+        {"audit": {**PASSED.to_json(), "verdict": "GOOD"}},
+        {"audit": {**PASSED.to_json(), "fnmr_limit": 0.0}},
+        {"audit": TRIAL.to_json()},
         {"sub": "ada"},
         {"log": {"index": 42, "origin": "example.org/log", "root_hash": "00" * 32, "tree_size": 42}},
         {"log": {"index": 0, "origin": "example.org/log", "root_hash": "00" * 32, "tree_size": 1, "more": 1}},
@@ -171,7 +205,7 @@ def test_a_claim_of_the_wrong_kind_is_malformed_although_it_is_signed(change):
         b"[]",
         b"null",
         b"{",
-        b'{"fmr":NaN}',
+        b'{"rate":{"fmr":NaN}}',
         TOKEN.encode(),
         as_json(ASSERTION.claims()) + b" ",
         b"\xff",
@@ -197,7 +231,7 @@ def test_time_is_kept_to_the_second_with_the_skew_that_is_documented():
 
 def test_alg_none_is_no_proof():
     for alg in ("none", "None", "NONE", ""):
-        body = f"{encoded(as_json({'alg': alg, 'typ': 'intaglio-assertion+jwt'}))}.{TOKEN.split('.')[1]}"
+        body = f"{encoded(as_json({'alg': alg, 'typ': 'intaglio-assertion-2+jwt'}))}.{TOKEN.split('.')[1]}"
         with pytest.raises(MalformedMessageError):
             verify_assertion(body + ".", EXPECTED, now=NOW)
         with pytest.raises(ProofError):
@@ -209,7 +243,7 @@ def test_hs256_with_the_public_key_as_secret_is_no_proof():
         serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo
     )
     for secret in (pem, public(ISSUER_KEY)):
-        header = {"alg": "HS256", "kid": key_name(public(ISSUER_KEY)), "typ": "intaglio-assertion+jwt"}
+        header = {"alg": "HS256", "kid": key_name(public(ISSUER_KEY)), "typ": "intaglio-assertion-2+jwt"}
         body = f"{encoded(as_json(header))}.{encoded(as_json(claims()))}"
         token = f"{body}.{encoded(hmac.new(secret, body.encode(), hashlib.sha256).digest())}"
         with pytest.raises(ProofError):
@@ -304,7 +338,8 @@ def test_the_pairwise_secret_prints_nothing_and_has_32_bytes():
 
 def test_the_wording_states_the_rate_without_rounding_it_down():
     for fmr in (0.01, 1e-4, 1e-5, 0.012345678901):
-        assert float(replace(ASSERTION, fmr=fmr).wording.rpartition(" ")[2]) == fmr
+        said = replace(ASSERTION, rate=replace(RATE, fmr=fmr)).wording
+        assert float(re.search(r"accepted at FMR (\S+) %", said)[1]) / 100 == pytest.approx(fmr, rel=1e-15)
 
 
 @pytest.mark.parametrize("name", [field.name for field in fields(Assertion)])

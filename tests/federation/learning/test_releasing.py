@@ -11,7 +11,7 @@ from federation.learning.moments import Shift, moments_sum
 from federation.learning.pairs import pair_sum
 from federation.learning.releasing import ReleaseTerms, observed_of, public_release, reason_of
 from federation.privacy.plan import Adaptation, PrivacyPlan
-from federation.recognition.basis import Basis
+from federation.rates import Basis
 from federation.recognition.model import ModelRelease
 from federation.recognition.profiles import PROBE, REFERENCE
 from tests.people import DIMENSION, synthetic_people

@@ -9,7 +9,7 @@ from client.faces.models import recogniser_for
 from federation.errors import MalformedMessageError, UsageError
 from federation.learning.scales import ChipSet, Descent, person_gradients, scales_sum
 from federation.privacy.plan import SCALES, THRESHOLD, Adaptation, PrivacyPlan
-from federation.recognition.basis import Basis
+from federation.rates import Basis
 from federation.recognition.mobilefacenet import SIDE, TUNABLE
 from federation.recognition.model import Adapter, ModelRelease
 from federation.recognition.profiles import PROBE, REFERENCE
@@ -199,6 +199,7 @@ def test_a_release_is_applied_with_the_network_that_it_tunes():
         fmr=0.01,
         fmr_low=0.005,
         fmr_high=0.02,
+        fmr_people=24,
         basis=Basis.CHECKED,
         privacy=statement,
         created="2025-01-02T03:04:05+00:00",

@@ -15,7 +15,7 @@ from federation.learning.threshold import (
     edges,
     public_adapter,
 )
-from federation.recognition.basis import Basis
+from federation.rates import Basis
 from federation.recognition.mobilefacenet import shipped_profile
 from tests.profiles import FAR, D, K, distances, prior_of, profile_of
 

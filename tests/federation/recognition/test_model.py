@@ -9,10 +9,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from federation.errors import MalformedMessageError, UsageError
-from federation.recognition.basis import Basis
+from federation.promise import PrivacyStatement
+from federation.rates import Basis, StatedRate
 from federation.recognition.model import Adapter, ModelRelease
 from federation.recognition.profiles import PROBE, REFERENCE
-from federation.recognition.promise import PrivacyStatement
 
 STATEMENT = PrivacyStatement.of_events(
     privacy_unit="person",
@@ -44,6 +44,7 @@ def a_release(**changes):
         "fmr": 0.01,
         "fmr_low": 0.005,
         "fmr_high": 0.02,
+        "fmr_people": 24,
         "basis": Basis.CHECKED,
         "references": 2,
         "frames": 3,
@@ -72,7 +73,7 @@ def test_a_release_survives_its_bytes(release):
     rows = np.eye(3)
     assert np.array_equal(again.adapt(rows, PROBE), release.adapt(rows, PROBE))
     assert (again.condition, again.basis, again.references, again.frames) == ("mask", release.basis, 2, 3)
-    assert (again.fmr, again.fmr_low, again.fmr_high) == (0.01, 0.005, 0.02)
+    assert again.rate == StatedRate(0.01, 0.005, 0.02, release.basis, 24)
 
 
 def test_scales_survive_the_bytes_of_a_release_and_change_its_digest():
@@ -88,7 +89,7 @@ def test_scales_survive_the_bytes_of_a_release_and_change_its_digest():
 
 
 def test_the_digest_of_a_known_release_does_not_change():
-    assert a_release().digest == "0de1213a7c2aa146c51e5b522c618abb396e6eb7a8201447e82ef564cba6806f"
+    assert a_release().digest == "04b7686cbc4d07b534e54c25923ec155358deafe1334a0b7b7617c112f7ade1d"
 
 
 def test_adapt_is_the_written_formula():
@@ -148,6 +149,8 @@ def test_a_release_cannot_be_changed_afterwards():
         {"fmr_low": -0.001},
         {"fmr_low": 0.03},
         {"fmr_high": 1.001},
+        {"fmr_people": 0},
+        {"fmr_people": 24.0},
         {"fmr_high": float("nan")},
         {"basis": "checked"},
         {"basis": Basis.CHECKED, "privacy": NOBODY},
@@ -272,6 +275,8 @@ def changed(path, value):
         changed(("whitening",), None),
         changed(("basis",), "hoped"),
         changed(("fmr_low",), 0),
+        changed(("fmr_people",), 0),
+        changed(("fmr_people",), "24"),
         changed(("references",), 2.0),
         changed(("frames",), "3"),
         changed(("condition",), 7),

@@ -32,6 +32,7 @@ from tests.agreeing import (
     RULE_SIGNERS,
     SIGNERS,
     STRANGER,
+    TRIAL,
     a_consent,
     a_deployment,
     a_lifting,
@@ -108,7 +109,7 @@ def test_the_same_question_always_gets_the_same_answer():
         ({"ends_at": NOW}, Reason.RELEASE_NOT_IN_FORCE),
         (
             {
-                "is_trial": True,
+                "audited": TRIAL,
                 "rules": a_rulebook(a_deployment(), a_pack("EU"), a_pack("DE", a_rule(tier=Tier.LIMITED))),
             },
             Reason.RELEASE_ONLY_A_TRIAL,
@@ -258,7 +259,7 @@ def test_d3_a_release_is_used_until_the_second_at_which_its_audit_ends():
 def test_d1_a_trial_serves_the_lowest_tier_only():
     for tier in Tier:
         rules = a_rulebook(a_deployment(), a_pack("EU"), a_pack("DE", a_rule(tier=tier)))
-        answer = ask(rules=rules, is_trial=True, stated_fmr=1e-4, consent=a_consent(expires_at=NOW + 30 * DAY))
+        answer = ask(rules=rules, audited=TRIAL, stated_fmr=1e-4, consent=a_consent(expires_at=NOW + 30 * DAY))
         assert isinstance(answer, Allowed) == (tier is Tier.MINIMAL)
 
 

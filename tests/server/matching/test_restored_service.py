@@ -71,7 +71,7 @@ class Files:
     def service(self):
         with open_storage(self.database.address) as storage:
             log = self.folder / "transparency"
-            yield a_service(a_release(), storage, self._workers, public_rules(), log, issuer=an_issuer(a_release()))
+            yield a_service(a_release(), storage, self._workers, public_rules(), log, issuer=an_issuer())
 
     @contextmanager
     def serving(self):

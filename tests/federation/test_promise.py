@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from federation.errors import UsageError
-from federation.recognition.promise import AttackRates, PrivacyStatement, percent_up, share_up, text_of_attacks
+from federation.promise import AttackRates, PrivacyStatement, percent_up, share_up, text_of_attacks
 
 
 @given(share=st.floats(0, 1))
