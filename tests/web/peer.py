@@ -56,6 +56,7 @@ from tests.bundles import (
     a_release,
     a_report,
     an_attack,
+    an_evaluation,
     signed,
     wolves,
 )
@@ -218,6 +219,11 @@ def answer_log(_request):
     }
 
 
+def floats(value, *names):
+    """JavaScript writes 1 for 1.0."""
+    return value | {name: float(value[name]) for name in names}
+
+
 def answer_assertion(request):
     """An assertion as the service signs it, at any rate and after any audit."""
     position = LogPosition("example.org/log", 7, 9, bytes(range(32)))
@@ -230,8 +236,8 @@ def answer_assertion(request):
         issued_at=NOW,
         expires_at=NOW + 300,
         release_digest=RELEASE_DIGEST,
-        rate=StatedRate.from_json(request["rate"]),
-        audited=Audited.from_json(request["audit"]),
+        rate=StatedRate.from_json(floats(request["rate"], "fmr", "low", "high")),
+        audited=Audited.from_json(floats(request["audit"], "fmr_limit", "fnmr_limit")),
         log=position,
         contest="mailto:contest@example.org",
     ).sign(Ed25519PrivateKey.from_private_bytes(bytes.fromhex(request["key"])))
@@ -250,10 +256,14 @@ def answer_manifests(_request):
     hardly = a_bundle(release, begins_at=begin, use=Use.TRIAL, report=a_report(release, wolf=wolves(60, 0.9)))
     masters = a_bundle(release, begins_at=begin, report=a_report(release, wolf=wolves(best=(1500, 0.0101, 0.6))))
     unknown = a_bundle(release, begins_at=begin, use=Use.TRIAL, report=a_report(release, wolf=None))
+    nobody = replace(release, privacy=PrivacyStatement.nobody("person", "replace"), basis=Basis.PUBLIC)
+    evaluated = a_bundle(release, begins_at=begin, evaluation=an_evaluation(release))
     foreign = passed.signed_by(Role.MAKER, MAKER).signed_by(Role.AUDITOR, STRANGER)
     bundles = {
         "good": signed(passed),
         "measured": signed(measured),
+        "asks nobody": signed(a_bundle(nobody, begins_at=begin)),
+        "evaluated": signed(evaluated),
         "at ten times": signed(a_bundle(release, begins_at=begin, report=a_report(release, wolf=wolves(20, 0.01)))),
         "above ten times": signed(above),
         "not measured": signed(a_bundle(release, begins_at=begin, report=a_report(release, wolf=None))),

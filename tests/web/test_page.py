@@ -394,7 +394,7 @@ def test_the_first_line_of_a_trial_is_what_a_stolen_wallet_is_worth(context, rel
     context.route("**/manifest.json", lambda route: route.fulfill(body=trial.signed.to_bytes()))
     context.route("**/deployment.json", accepting_trials)
     shown = opened(context).text_content("#state")
-    assert shown.startswith("This release is a trial that no audit has passed.")
+    assert shown.startswith("TRIAL: this release has passed no audit for general use (PASS on 50 people, where 0.1 %")
     assert worth in shown
 
 
@@ -565,8 +565,17 @@ def test_what_the_rate_of_strangers_rests_on_is_said(page):
     assert (
         'How often somebody else is accepted0.1 % is aimed at, for pictures under the condition "clean"; it lies '
         "between "
-        "0.05 and 0.2 % with a probability of 90 %, as public sets of faces say, checked privately"
+        "0.05 and 0.2 % with a probability of 90 %, as public sets of faces say, checked privately on 24 people"
     ) in page.text_content("#terms")
+    assert "PASS on 50 people, where 0.1 % false acceptances and 10 % false refusals were allowed in each group" in (
+        page.text_content("#terms")
+    )
+
+
+def test_what_an_attacker_learns_of_those_who_trained_is_said_in_the_words_and_numbers_of_the_command(page, release):
+    said = page.text_content("#terms")
+    assert f"What it gives away of those who trained it{release.privacy.attacks.text}" in said
+    assert f"That is epsilon {release.privacy.epsilon:g} at delta 0.00001." in said
 
 
 def test_the_page_works_with_the_keyboard_and_names_what_it_shows(page):

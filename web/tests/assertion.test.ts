@@ -16,7 +16,8 @@ const EXPECTED: Expected = {
   purpose: 'door-access',
   nonce: Uint8Array.from({ length: 32 }, (_, i) => i),
   releaseDigest: 'cd'.repeat(32),
-  fmr: 0.001,
+  rate: { stated: 0.001, low: 0.0005, high: 0.01125, basis: 'checked', people: 24, condition: 'mask' },
+  audited: { verdict: 'PASS', people: 812, fmrLimit: 0.001, fnmrLimit: 0.05, isTrial: false },
   contest: 'mailto:contest@example.org',
   logged: logged('example.org/log', 7, 9, Uint8Array.from({ length: 32 }, (_, i) => i)),
 }
@@ -38,11 +39,33 @@ function resigned(change: (payload: string) => string, key = KEY): string {
   return `${body}.${encoded(ed25519.sign(utf8(body), key))}`
 }
 
-beforeAll(async () => { good = (await python('assertion', { fmr: 0.001, key: hex(KEY) })) as string })
+/** The token that Python signs at that rate and after that audit. */
+async function signed({ rate, audited }: Pick<Expected, 'rate' | 'audited'>): Promise<string> {
+  const { stated: fmr, low, high, basis, people } = rate
+  const audit = { verdict: audited.verdict, people: audited.people, fmr_limit: audited.fmrLimit, fnmr_limit: audited.fnmrLimit, trial: audited.isTrial }
+  return (await python('assertion', { rate: { fmr, low, high, basis, people }, audit, key: hex(KEY) })) as string
+}
 
-test.each([0.001, 0.0001, 1e-5, 2.5e-7, 1e-10, 0.25, 0.07])('the one that Python signs at a false match rate of %d is believed', async (fmr) => {
-  const token = (await python('assertion', { fmr, key: hex(KEY) })) as string
-  await checkAssertion(token, { ...EXPECTED, fmr })
+beforeAll(async () => { good = await signed(EXPECTED) })
+
+test.each([0.001, 0.0001, 1e-5, 2.5e-7, 1e-10, 0.25, 0.07, 0.0123456789])('the one that Python signs at a false match rate of %d is believed', async (stated) => {
+  const rate = { ...EXPECTED.rate, stated }
+  await checkAssertion(await signed({ rate, audited: EXPECTED.audited }), { ...EXPECTED, rate })
+})
+
+test.each([[0, 1], [0.01125, 0.01375], [1e-5, 2.4999e-5], [9.99e-6, 0.9999], [0.123456, 0.2]])('the one that Python signs for rates from %d to %d is believed', async (low, high) => {
+  for (const basis of ['public', 'checked', 'measured'] as const) {
+    const rate = { ...EXPECTED.rate, low, high, basis }
+    await checkAssertion(await signed({ rate, audited: EXPECTED.audited }), { ...EXPECTED, rate })
+  }
+})
+
+test.each([
+  { verdict: 'INSUFFICIENT', people: 16, fmrLimit: 0.01, fnmrLimit: 0.9, isTrial: true },
+  { verdict: 'PASS', people: 0, fmrLimit: 1, fnmrLimit: 0.07, isTrial: true },
+  { verdict: 'FAIL', people: 1, fmrLimit: 0.00011, fnmrLimit: 1, isTrial: false },
+])('the one that Python signs after the audit %o is believed', async (audited) => {
+  await checkAssertion(await signed({ rate: EXPECTED.rate, audited }), { ...EXPECTED, audited })
 })
 
 test.each<[string, Partial<Expected>]>([
@@ -51,7 +74,14 @@ test.each<[string, Partial<Expected>]>([
   ['for another purpose', { purpose: 'sign-in' }],
   ['for another nonce', { nonce: new Uint8Array(32) }],
   ['about another release', { releaseDigest: 'ab'.repeat(32) }],
-  ['at another false match rate', { fmr: 0.01 }],
+  ['at another false match rate', { rate: { ...EXPECTED.rate, stated: 0.01 } }],
+  ['with another interval', { rate: { ...EXPECTED.rate, high: 0.01126 } }],
+  ['of more people', { rate: { ...EXPECTED.rate, people: 25 } }],
+  ['on another basis', { rate: { ...EXPECTED.rate, basis: 'measured' } }],
+  ['of a trial', { audited: { ...EXPECTED.audited, isTrial: true } }],
+  ['after another audit', { audited: { ...EXPECTED.audited, verdict: 'INSUFFICIENT' } }],
+  ['after an audit of more people', { audited: { ...EXPECTED.audited, people: 813 } }],
+  ['after an audit with other limits', { audited: { ...EXPECTED.audited, fnmrLimit: 0.5 } }],
   ['with another address to contest at', { contest: 'mailto:nobody@example.org' }],
   ['in another log', { logged: logged('elsewhere.example/log', 7, 9, EXPECTED.nonce) }],
   ['about another entry', { logged: logged('example.org/log', 6, 9, EXPECTED.nonce) }],
@@ -72,7 +102,7 @@ test('one whose issuer has another key by the rules is refused', async () => {
 test.each<[string, string, () => string]>([
   ['signed by somebody else', 'not signed', () => resigned((payload) => payload, OTHER)],
   ['with one altered claim', 'not signed', () => good.replace(/\.[^.]*\./, `.${encoded(utf8(decoded(good.split('.')[1]).replace('5a5a', '5b5b')))}.`)],
-  ['of another algorithm', 'algorithm', () => `${encoded(utf8('{"alg":"none","typ":"intaglio-assertion+jwt"}'))}.${good.split('.')[1]}.${good.split('.')[2]}`],
+  ['of another algorithm', 'algorithm', () => `${encoded(utf8('{"alg":"none","typ":"intaglio-assertion-2+jwt"}'))}.${good.split('.')[1]}.${good.split('.')[2]}`],
   ['that says more', 'something else', () => resigned((payload) => payload.replace('{', '{"age":30,'))],
   ['that says one thing twice', 'something else', () => resigned((payload) => payload.replace('{', '{"aud":"elsewhere.example",'))],
   ['with spaces', 'something else', () => resigned((payload) => payload.replace(',', ', '))],

@@ -32,7 +32,7 @@ test('a release is known by the digest of its bytes', () => {
 
 test('it says how often somebody else is accepted, what that rests on, and how many pictures it takes', () => {
   const { fmr, threshold, references, frames } = new ModelRelease(utf8(known.release))
-  expect(fmr).toEqual({ stated: 0.01, low: 0.004, high: 0.025, basis: 'checked', condition: 'mask' })
+  expect(fmr).toEqual({ stated: 0.01, low: 0.004, high: 0.025, basis: 'checked', people: 24, condition: 'mask' })
   expect([threshold, references, frames]).toEqual([600, 2, 3])
 })
 
@@ -51,7 +51,7 @@ test.each([[1024, ONEBIT_1024], [2048, ONEBIT_2048]] as const)('codes of %i bits
 
 test.each([
   ['cut short', (text: string) => text.slice(0, -1)],
-  ['of another format', (text: string) => text.replace('release-2', 'release-1')],
+  ['of another format', (text: string) => text.replace('release-3', 'release-2')],
   ['with codes of another length', (text: string) => text.replace(/"code_length":\d+/, '"code_length":512')],
   ['with a length of codes that is text', (text: string) => text.replace(/"code_length":(\d+)/, '"code_length":"$1"')],
   ['with a vector that is no base64', (text: string) => text.replace(/"probe":"..../, '"probe":"!!!!')],
@@ -61,6 +61,8 @@ test.each([
   ['with a centre that is no number', (text: string) => text.replace(/"probe":"[^"]*"/, `"probe":"${btoa('\xff'.repeat(48))}"`)],
   ['with an interval that is turned round', (text: string) => text.replace('"fmr_low":0.004', '"fmr_low":0.4')],
   ['with an interval beyond one', (text: string) => text.replace('"fmr_high":0.025', '"fmr_high":1.1')],
+  ['with a rate of nobody', (text: string) => text.replace('"fmr_people":24', '"fmr_people":0')],
+  ['with half a person', (text: string) => text.replace('"fmr_people":24', '"fmr_people":24.5')],
   ['with a rate of nothing', (text: string) => text.replace('"fmr":0.01', '"fmr":0')],
   ['with an interval that is text', (text: string) => text.replace('"fmr_low":0.004', '"fmr_low":"0.004"')],
   ['that rests on something else', (text: string) => text.replace('"basis":"checked"', '"basis":"guessed"')],

@@ -69,6 +69,35 @@ describe('release manifests', () => {
     expect(() => SignedManifest.fromBytes(utf8(text.replaceAll(good, bad)))).toThrow(MalformedMessageError)
   })
 
+  test('what an attacker learns at most is read, of the evaluation too, and what an audit asked for', () => {
+    const [good, both] = [read('good'), read('evaluated')]
+    expect(good.attacks).toEqual({ detected: 0.0023, right: 0.5498, falseAccusations: 0.001 })
+    expect(both.attacks?.detected).toBe(0.005)
+    expect([good.epsilon, good.delta]).toEqual([1, 1e-5])
+    expect(read('asks nobody').attacks).toBeNull()
+    expect(good.audited).toEqual({ verdict: 'PASS', people: 50, fmrLimit: 0.001, fnmrLimit: 0.1, isTrial: false })
+    expect(read('trial').audited.isTrial).toBe(true)
+  })
+
+  test.each<[string, string, string]>([
+    ['that guessing beats', '"detected":"0.0023"', '"detected":"0.0009"'],
+    ['of more than everybody', '"detected":"0.0023"', '"detected":"1.1"'],
+    ['without a false accusation', '"false_accusations":"0.001"', '"false_accusations":"0"'],
+    ['below even odds', '"right":"0.5498"', '"right":"0.4999"'],
+    ['that are certain twice', '"right":"0.5498"', '"right":"1.0001"'],
+    ['in another form', '"right":"0.5498"', '"right":0.557'],
+    ['that say more', '"right":"0.5498"', '"right":"0.5498","surely":"1"'],
+    ['of nobody for an epsilon', '"attacks":{"detected":"0.0023","false_accusations":"0.001","right":"0.5498"}', '"attacks":"nobody was asked"'],
+    ['beside a rate of nobody', '"fmr_people":24', '"fmr_people":0'],
+    ['beside an audit of half a person', '"people":50,', '"people":50.5,'],
+    ['beside an audit that allows nothing', '"fnmr":"0.1"', '"fnmr":"0"'],
+    ['beside an audit that allows more than all', '"fnmr":"0.1"', '"fnmr":"1.5"'],
+  ])('rates of attacks %s are malformed', (_, good, bad) => {
+    const text = known.manifests['good']
+    expect(text).toContain(good)
+    expect(() => SignedManifest.fromBytes(utf8(text.replace(good, bad)))).toThrow(MalformedMessageError)
+  })
+
   test('a trial is used only where trials are accepted', async () => {
     await expect(read('trial').requireServable(trust, known.now)).rejects.toThrow(RefusedError)
     await read('trial').requireServable({ ...trust, acceptsTrials: true }, known.now)

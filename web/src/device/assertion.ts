@@ -2,7 +2,9 @@
 
 import { type Bytes, equal, fromHex, hex, sha256, utf8 } from '../bytes'
 import { MalformedMessageError, ProofError } from '../errors'
+import type { FalseMatchRate } from '../face/release'
 import { canonical, type Logged } from '../log/entries'
+import { type Audited, wordingOf } from '../rules/rates'
 import type { Issuer } from '../rules/rulebook'
 
 const MOST_CHARACTERS = 4096
@@ -18,8 +20,9 @@ export interface Expected {
   readonly nonce: Uint8Array
   /** SHA-256 of the model release, in hex. */
   readonly releaseDigest: string
-  /** That the release states. */
-  readonly fmr: number
+  /** That the release states, and what its audit says. */
+  readonly rate: FalseMatchRate
+  readonly audited: Audited
   /** From the consent that the comparison was decided under. */
   readonly contest: string
   readonly logged: Logged
@@ -38,7 +41,7 @@ export async function checkAssertion(token: string, expected: Expected): Promise
   if (parts === null || token.length > MOST_CHARACTERS) throw new MalformedMessageError('the server gives no assertion of this version')
   const [, header, payload, signature] = parts
   const publicKey = fromHex(expected.issuer.publicKey)
-  if (header !== toBase64Url(utf8(canonical({ alg: 'EdDSA', kid: keyName(publicKey), typ: 'intaglio-assertion+jwt' })))) {
+  if (header !== toBase64Url(utf8(canonical({ alg: 'EdDSA', kid: keyName(publicKey), typ: 'intaglio-assertion-2+jwt' })))) {
     throw new ProofError("the assertion is not of this type, algorithm and issuer's key")
   }
   const key = await crypto.subtle.importKey('raw', publicKey, 'Ed25519', false, ['verify'])
@@ -48,12 +51,16 @@ export async function checkAssertion(token: string, expected: Expected): Promise
   const said = fromBase64Url(payload)
   const { exp, iat, sub } = free(said)
   const { position, checkpoint: { origin, head } } = expected.logged
-  const fmr = decimal(expected.fmr)
+  const { rate, audited } = expected
+  const numbers = [audited.fmrLimit, audited.fnmrLimit, rate.stated, rate.high, rate.low]
+  const [fmr_limit, fnmr_limit, fmr, high, low] = numbers.map((_, place) => `@${place}`)
   const claims = canonical({
-    aud: expected.audience, contest: expected.contest, exp, fmr: '@', iat, iss: expected.issuer.address,
+    aud: expected.audience, audit: { fmr_limit, fnmr_limit, people: audited.people, trial: audited.isTrial, verdict: audited.verdict },
+    contest: expected.contest, exp, iat, iss: expected.issuer.address,
     log: { index: position, origin, root_hash: hex(head.root), tree_size: head.size },
-    nonce: hex(expected.nonce), purpose: expected.purpose, release: expected.releaseDigest, statement: `claim accepted at FMR <= ${fmr}`, sub,
-  }).replace('"fmr":"@"', `"fmr":${fmr}`)
+    nonce: hex(expected.nonce), purpose: expected.purpose, rate: { basis: rate.basis, fmr, high, low, people: rate.people },
+    release: expected.releaseDigest, statement: wordingOf(rate, audited), sub,
+  }).replace(/"@(\d)"/g, (_, place: string) => decimal(numbers[Number(place)]))
   if (!equal(utf8(claims), said)) throw new ProofError('the assertion is about something else than this comparison')
 }
 
@@ -74,8 +81,8 @@ function free(payload: Bytes): { exp: number; iat: number; sub: string } {
   return { exp: exp as number, iat: iat as number, sub }
 }
 
-/** A number between 0 and 1 as Python writes it. */
-const decimal = (value: number): string => (value < SCIENTIFIC_BELOW ? value.toExponential().replace(/e-(\d)$/, 'e-0$1') : String(value))
+/** A number from 0 to 1 as Python writes it. */
+const decimal = (value: number): string => (Number.isInteger(value) ? value.toFixed(1) : value < SCIENTIFIC_BELOW ? value.toExponential().replace(/e-(\d)$/, 'e-0$1') : String(value))
 
 /** Thumbprint of an Ed25519 key (RFC 7638, RFC 8037). */
 const keyName = (publicKey: Bytes): string => toBase64Url(sha256(utf8(canonical({ crv: 'Ed25519', kty: 'OKP', x: toBase64Url(publicKey) }))))

@@ -171,7 +171,8 @@ export class Device {
     const assertion = recorded.assertion.length > 0 ? new TextDecoder().decode(recorded.assertion) : null
     if (assertion !== null) {
       await checkAssertion(assertion, {
-        issuer: this.#issuer(), audience, purpose, nonce: audienceNonce, releaseDigest: enrolment.releaseDigest, fmr: this.#deployment.release.fmr.stated,
+        issuer: this.#issuer(), audience, purpose, nonce: audienceNonce, releaseDigest: enrolment.releaseDigest, rate: this.#deployment.release.fmr,
+        audited: this.#deployment.manifest.audited,
         contest: consent.receipt.terms.contest, logged,
       })
     }

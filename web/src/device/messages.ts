@@ -2,6 +2,7 @@
 
 import type { FalseMatchRate } from '../face/release'
 import type { ReleaseTrust, WolfRates } from '../rules/manifest'
+import type { AttackRates, Audited } from '../rules/rates'
 import type { Terms } from '../wallet/receipts'
 import type { EnrolmentState } from '../wallet/wallet'
 import type { Outcome } from './device'
@@ -25,11 +26,14 @@ export interface Status {
   readonly identifier: string
   readonly trust: ReleaseTrust
   /** What the audit of the model release says, and the first second at which it does not count any more. */
-  readonly verdict: string
-  readonly isTrial: boolean
+  readonly audited: Audited
   readonly wolf: WolfRates | null
   readonly releaseEnds: number
   readonly fmr: FalseMatchRate
+  /** What was promised to those whose pictures trained it, and what an attacker learns of them at most. */
+  readonly epsilon: number
+  readonly delta: number
+  readonly attacks: AttackRates | null
   /** Pictures that one reference is averaged from, at most, and one probe. */
   readonly references: number
   readonly frames: number

@@ -4,11 +4,12 @@ import { hex, sha256 } from '../bytes'
 import { MalformedMessageError, RefusedError, UsageError } from '../errors'
 import { type Parameters, parametersFor } from '../onebit/parameters'
 
-const FORMAT = 'intaglio-model-release-2'
+const FORMAT = 'intaglio-model-release-3'
 const LARGEST_DIMENSION = 1024
 const MOST_REFERENCES = 5
 const MOST_FRAMES = 3
-/** What a stated false match rate rests on, as `federation/recognition/basis.py`. */
+const MOST_PEOPLE = Number.MAX_SAFE_INTEGER
+/** What a stated false match rate rests on, as `federation/rates.py`. */
 export const BASES = ['public', 'checked', 'measured'] as const
 /** Which release of a run a rate rests on that is more than an estimate. */
 const CHECKED_BY = 'threshold'
@@ -25,6 +26,8 @@ export interface FalseMatchRate {
   readonly high: number
   /** What that rests on: public sets of faces, the people of the run too, or enough of them to narrow the interval. */
   readonly basis: (typeof BASES)[number]
+  /** Of how many people it was learnt, in public sets of faces or in the run. */
+  readonly people: number
   /** Camera condition that probes are taken under, such as "mask". */
   readonly condition: string
 }
@@ -106,7 +109,7 @@ function rateOf(value: Readonly<Record<string, unknown>>): FalseMatchRate {
   if (basis === undefined) throw new RangeError('basis')
   const { events } = value['privacy'] as { events: readonly (readonly unknown[])[] }
   if (basis !== 'public' && !events.some(([name]) => name === CHECKED_BY)) throw new RangeError('nobody was asked for what it rests on')
-  return { stated, low, high, basis, condition: text(value['condition']) }
+  return { stated, low, high, basis, people: count(value['fmr_people'], MOST_PEOPLE), condition: text(value['condition']) }
 }
 
 /** A whole number from `least` to `most`. */

@@ -4,6 +4,7 @@ import './style.css'
 
 import type { Action, Actions, Part, Reply, Status } from '../device/messages'
 import type { WolfRate, WolfRates } from '../rules/manifest'
+import { type Audited, bound, exactPercent, isPassed, percent } from '../rules/rates'
 import { Pictures } from './pictures'
 import { SAY, TEXTS } from './texts'
 
@@ -81,7 +82,7 @@ function hexDump(data: Uint8Array): string {
   return lines.join('\n')
 }
 
-function showTerms({ terms, purpose, audience, days, identifier, trust, verdict, releaseEnds, wolf, fmr }: Status): void {
+function showTerms({ terms, purpose, audience, days, identifier, trust, releaseEnds, wolf, fmr, audited, epsilon, delta, attacks }: Status): void {
   const names = SAY.termsOf
   const { controller } = terms
   const rows: [string, string][] = [
@@ -94,9 +95,12 @@ function showTerms({ terms, purpose, audience, days, identifier, trust, verdict,
     [names.contest, terms.contest],
     [names.notice, terms.notice],
     [names.registered, identifier],
-    [names.audit, SAY.audit(verdict, dateOf(releaseEnds), trust.acceptsTrials)],
-    [names.fmr, SAY.fmr(percent(fmr.stated), percent(fmr.low), percent(fmr.high), fmr.condition, fmr.basis)],
+    [names.audit, SAY.audit(auditText(audited), dateOf(releaseEnds), trust.acceptsTrials)],
+    [names.fmr, SAY.fmr(exactPercent(fmr.stated), percent(fmr.low), percent(fmr.high), fmr.condition, fmr.basis, fmr.people)],
     [names.wolf, wolfText(wolf)],
+    [names.attacks, attacks === null ? SAY.nobodyAsked : SAY.attacks(
+      exactPercent(attacks.falseAccusations), bound(attacks.detected), bound(attacks.right), String(epsilon), String(delta),
+    )],
     [names.makers, trust.makers.join(' ')],
     [names.auditors, trust.auditors.join(' ')],
   ]
@@ -106,8 +110,7 @@ function showTerms({ terms, purpose, audience, days, identifier, trust, verdict,
   ]))
 }
 
-/** Three digits of per cent; what is less than a hundredth of a thousandth is none. */
-const percent = (rate: number): string => String(rate < 1e-5 ? 0 : Number((100 * rate).toPrecision(3)))
+const auditText = ({ verdict, people, fmrLimit, fnmrLimit }: Audited): string => SAY.audited(verdict, people, exactPercent(fmrLimit), exactPercent(fnmrLimit))
 
 function wolfText(wolf: WolfRates | null): string {
   if (wolf === null) return SAY.notMeasured
@@ -116,7 +119,7 @@ function wolfText(wolf: WolfRates | null): string {
 }
 
 function show(status: Status): void {
-  const lines: string[] = [...(status.isTrial ? [SAY.trial(wolfText(status.wolf))] : []), SAY.states[status.state]]
+  const lines: string[] = [...(isPassed(status.audited) ? [] : [SAY.trial(auditText(status.audited), wolfText(status.wolf))]), SAY.states[status.state]]
   if (status.name !== null) lines.push(SAY.deviceName(status.name), SAY.answers(status.answers, status.mostAnswers))
   if (status.consentExpires !== null) lines.push(SAY.consentUntil(dateOf(status.consentExpires)))
   element('state').textContent = lines.join(' ')

@@ -63,17 +63,22 @@ export const SAY = {
   termsOf: {
     who: 'Who asks', purpose: 'What for', relies: 'Who relies on the answer', kept: 'Where your padded template is kept',
     long: 'How long', otherwise: 'Without your face', contest: 'To contest a decision', notice: 'Privacy notice',
-    registered: 'Name in the public rules', audit: 'Audit of the recogniser', fmr: 'How often somebody else is accepted', wolf: 'A stolen wallet without a face is accepted at', makers: 'Its maker signs with', auditors: 'Its auditor signs with',
+    registered: 'Name in the public rules', audit: 'Audit of the recogniser', fmr: 'How often somebody else is accepted', wolf: 'A stolen wallet without a face is accepted at', attacks: 'What it gives away of those who trained it', makers: 'Its maker signs with', auditors: 'Its auditor signs with',
   },
   long: (days: number, retention: number) => `${days} days, then deleted ${retention === 0 ? 'at once' : `after ${retention} days`}`,
   audit: (verdict: string, until: string, trials: boolean) => `${verdict}, until ${until}${trials ? '; a release on trial will do here' : ''}`,
-  fmr: (stated: string, low: string, high: string, condition: string, basis: 'public' | 'checked' | 'measured') =>
+  audited: (verdict: string, people: number, fmr: string, fnmr: string) =>
+    `${verdict} on ${people === 0 ? 'nobody knows how many' : people} people, where ${fmr} % false acceptances and ${fnmr} % false refusals were allowed in each group`,
+  fmr: (stated: string, low: string, high: string, condition: string, basis: 'public' | 'checked' | 'measured', people: number) =>
     `${stated} % is aimed at, for pictures under the condition "${condition}"; it lies between ${low} and ${high} % with a probability of 90 %, ${{
-      public: 'as public sets of faces say, of other people than those who use this',
-      checked: 'as public sets of faces say, checked privately on people for whom this was made',
-      measured: 'as was measured privately on people for whom this was made',
+      public: `as public sets of faces of ${people} people say, others than those who use this`,
+      checked: `as public sets of faces say, checked privately on ${people} people for whom this was made`,
+      measured: `as was measured privately on ${people} people for whom this was made`,
     }[basis]}`,
-  trial: (rates: string) => `This release is a trial that no audit has passed. With your stolen wallet and without your face somebody is accepted at: ${rates}.`,
+  attacks: (innocents: string, found: string, right: string, epsilon: string, delta: string) =>
+    `Whoever accuses ${innocents === '0.1' ? 'one innocent in a thousand' : `${innocents} % of the innocents`} finds at most ${found} % of the members; of guesses at even odds at most ${right} % are right. That is epsilon ${epsilon} at delta ${delta}.`,
+  nobodyAsked: 'Nothing: nobody was asked for anything.',
+  trial: (audit: string, rates: string) => `TRIAL: this release has passed no audit for general use (${audit}). With your stolen wallet and without your face somebody is accepted at: ${rates}.`,
   wolf: (mean: string, best: string, people: number) => `${mean} by the domain's mean, ${best} by the best image, of ${people} people`,
   wolfRate: (rate: string, low: string, high: string) => `${rate} % (${low} to ${high})`,
   notMeasured: 'not measured',

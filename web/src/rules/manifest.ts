@@ -6,11 +6,13 @@ import { BASES } from '../face/release'
 import {
   canonicalBytes, type JsonValue, parse, requireHex, requireName, requirePeriod, requireSigned, textOfTime, timeOfText,
 } from '../wallet/statements'
+import type { AttackRates, Audited } from './rates'
 
-const FORMAT = 'intaglio-release-bundle-3'
+const FORMAT = 'intaglio-release-bundle-4'
 const LONGEST_VALIDITY_SECONDS = 365 * 86_400
 const ROLES = { maker: 'intaglio-release-maker/1', auditor: 'intaglio-release-auditor/1' } as const
 type Role = keyof typeof ROLES
+const NOBODY_ASKED = 'nobody was asked'
 const RATE = /^[0-9][0-9.e+-]*$/
 
 /** Whom a device believes about releases; keys in hex. It keeps them from its enrolment on. */
@@ -67,7 +69,13 @@ export function releaseTrustOf(value: any): ReleaseTrust {
 /** A manifest with the signatures of maker and auditor, which `requireServable` verifies. */
 export class SignedManifest {
   readonly standing: Standing
-  readonly verdict: string
+  /** What its audit says. */
+  readonly audited: Audited
+  /** What was promised to those whose pictures trained it; 0 where nobody was asked. */
+  readonly epsilon: number
+  readonly delta: number
+  /** What an attacker learns of them at most; null where nobody was asked. */
+  readonly attacks: AttackRates | null
   /** What a stolen wallet is worth without a face; null where nobody measured it. */
   readonly wolf: WolfRates | null
   readonly #manifest: JsonValue
@@ -85,6 +93,11 @@ export class SignedManifest {
     if (!BASES.some((basis) => basis === claims.basis) || !(Number(rate(claims.fmr_low)) <= Number(rate(claims.fmr_high)) && Number(claims.fmr_high) <= 1)) {
       throw new UsageError('no interval of a false match rate')
     }
+    if (!(Number.isSafeInteger(claims.fmr_people) && claims.fmr_people > 0)) throw new UsageError('a rate of nobody')
+    const [epsilon, delta] = [claims.epsilon, claims.delta].map((text) => Number(rate(text)))
+    const attacks = claims.attacks === NOBODY_ASKED ? null : attackRates(claims.attacks)
+    if (epsilon > 0 && attacks === null) throw new UsageError('an epsilon is claimed with what it lets an attacker do')
+    this.audited = auditedOf(audit, manifest.use === 'trial')
     if (manifest.format !== FORMAT || !['general', 'trial'].includes(manifest.use) || !['PASS', 'FAIL', 'INSUFFICIENT'].includes(audit.verdict)) {
       throw new UsageError('another version')
     }
@@ -97,14 +110,19 @@ export class SignedManifest {
     const measured = 'epsilon_lower_bound' in claims ? { epsilon_lower_bound: rate(claims.epsilon_lower_bound) } : {}
     this.#manifest = {
       audit: {
+        limits: { fmr: audit.limits.fmr, fnmr: audit.limits.fnmr },
+        people: audit.people,
         verdict: audit.verdict,
         wolf: this.wolf === null ? NOT_MEASURED : (this.wolf as unknown as JsonValue),
         worst_cell: { fmr: rate(cell.fmr), high: rate(cell.high), low: rate(cell.low), name: cell.name },
       },
       begins_at: textOfTime(beginsAt),
       claims: {
-        basis: claims.basis, delta: rate(claims.delta), digest: claims.digest, epsilon: rate(claims.epsilon), fmr: rate(claims.fmr),
-        fmr_high: claims.fmr_high, fmr_low: claims.fmr_low, parameters: claims.parameters, privacy_unit: claims.privacy_unit,
+        attacks: attacks === null ? NOBODY_ASKED : {
+          detected: claims.attacks.detected, false_accusations: claims.attacks.false_accusations, right: claims.attacks.right,
+        },
+        basis: claims.basis, delta: claims.delta, digest: claims.digest, epsilon: claims.epsilon, fmr: rate(claims.fmr),
+        fmr_high: claims.fmr_high, fmr_low: claims.fmr_low, fmr_people: claims.fmr_people, parameters: claims.parameters, privacy_unit: claims.privacy_unit,
         recogniser: claims.recogniser, threshold: claims.threshold, ...measured,
       },
       ends_at: textOfTime(endsAt),
@@ -118,7 +136,9 @@ export class SignedManifest {
     }
     if (signatures.maker !== undefined && signatures.maker.key === signatures.auditor?.key) throw new UsageError('nobody audits themselves')
     this.#signatures = signatures
-    this.verdict = audit.verdict
+    this.epsilon = epsilon
+    this.delta = delta
+    this.attacks = attacks
     this.standing = { digest: claims.digest, statedFmr: Number(claims.fmr), isTrial: manifest.use === 'trial', beginsAt, endsAt }
   }
 
@@ -152,8 +172,8 @@ export class SignedManifest {
     const { beginsAt, endsAt, isTrial } = this.standing
     if (now < beginsAt) throw new RefusedError(`the model release is not valid before ${textOfTime(beginsAt)}`)
     if (now >= endsAt) throw new RefusedError(`the model release ran out at ${textOfTime(endsAt)}; it must be audited again`)
-    if (this.verdict === 'FAIL' || (!isTrial && this.verdict !== 'PASS')) {
-      throw new RefusedError(`the audit of the model release says ${this.verdict}, so it is not used`)
+    if (this.audited.verdict === 'FAIL' || (!isTrial && this.audited.verdict !== 'PASS')) {
+      throw new RefusedError(`the audit of the model release says ${this.audited.verdict}, so it is not used`)
     }
     this.#requireTame()
     if (isTrial && !trust.acceptsTrials) throw new RefusedError('the model release is marked as a trial, and trials are not accepted here')
@@ -198,6 +218,31 @@ function wolfRates({ best, mean, people }: WolfRates): WolfRates {
     return { effective, errors, high, low, trials }
   }
   return { best: read(best), mean: read(mean), people }
+}
+
+/**
+ * Reads what the audit says, and what it asked for.
+ *
+ * @throws UsageError a number is out of range.
+ */
+function auditedOf({ limits, people, verdict }: any, isTrial: boolean): Audited {
+  const [fmrLimit, fnmrLimit] = [limits.fmr, limits.fnmr].map((text) => Number(rate(text)))
+  const inRange = [fmrLimit, fnmrLimit].every((limit) => limit > 0 && limit <= 1)
+  if (!inRange || !Number.isSafeInteger(people) || people < 0) throw new UsageError('not the limits of an audit')
+  return { verdict, people, fmrLimit, fnmrLimit, isTrial }
+}
+
+/**
+ * Reads what an attacker achieves at most.
+ *
+ * @throws UsageError a share is one that no attack has.
+ */
+function attackRates(value: Record<'detected' | 'false_accusations' | 'right', string>): AttackRates {
+  const [detected, falseAccusations, right] = [value.detected, value.false_accusations, value.right].map((text) => Number(rate(text)))
+  if (!(falseAccusations > 0 && falseAccusations <= detected && detected <= 1 && right >= 0.5 && right <= 1)) {
+    throw new UsageError('no attack has such rates')
+  }
+  return { detected, right, falseAccusations }
 }
 
 /** A rate is written as text; its spelling is what was signed. */

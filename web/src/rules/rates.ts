@@ -1,0 +1,56 @@
+/**
+ * Rates with what they rest on, and their words in assertions; no such number is shown without it. As `federation/rates.py`
+ * and `federation/promise.py`.
+ */
+
+import type { FalseMatchRate } from '../face/release'
+
+/** What an audit of other people says about a release, and what it asked for: a verdict is worth its limits. */
+export interface Audited {
+  readonly verdict: string
+  /** Whom it compared; 0 where that is not known. */
+  readonly people: number
+  /** Largest false match rate, and largest false non-match rate, that it allowed a group. */
+  readonly fmrLimit: number
+  readonly fnmrLimit: number
+  readonly isTrial: boolean
+}
+
+/** What an attacker achieves at most who knows everything but whether one person took part. Shares, 0 to 1. */
+export interface AttackRates {
+  /** Of the people who took part, the share that is found by whoever accuses `falseAccusations` of those who did not. */
+  readonly detected: number
+  /** Share of right guesses at even odds. */
+  readonly right: number
+  readonly falseAccusations: number
+}
+
+/** A number that somebody chose, in per cent and not rounded. */
+export function exactPercent(rate: number): string {
+  const [digits, exponent] = rate.toExponential().split('e')
+  const shifted = Number(`${digits}e${Number(exponent) + 2}`)
+  return shifted < 1e-6 ? shifted.toFixed(20).replace(/0+$/, '') : String(shifted)
+}
+
+/** Three digits of per cent; what is less than a hundredth of a thousandth is none. */
+export const percent = (rate: number): string => String(rate < 1e-5 ? 0 : Number((100 * rate).toPrecision(3)))
+
+/** A bound from above that was rounded up to a hundredth of a per cent. */
+export const bound = (share: number): string => String(Number((100 * share).toFixed(2)))
+
+/** Whether the release is for general use and its audit passed. */
+export const isPassed = ({ verdict, isTrial }: Audited): boolean => !isTrial && verdict === 'PASS'
+
+/** The one sentence of an assertion. */
+export function wordingOf(rate: FalseMatchRate, audited: Audited): string {
+  const mark = audited.isTrial ? 'TRIAL, ' : audited.verdict === 'PASS' ? '' : 'NOT PASSED, '
+  const on = audited.people === 0 ? 'nobody knows how many people' : `${audited.people} people`
+  const limits = `FMR ${exactPercent(audited.fmrLimit)} % and FNMR ${exactPercent(audited.fnmrLimit)} %`
+  const rests = {
+    public: `an estimate from ${rate.people} people of public sets of faces`,
+    checked: `checked privately on ${rate.people} people of the run`,
+    measured: `measured privately on ${rate.people} people of the run`,
+  }[rate.basis]
+  const stated = `FMR ${exactPercent(rate.stated)} % (${percent(rate.low)} to ${percent(rate.high)} % with 90 %), ${rests}`
+  return `${mark}audit ${audited.verdict} on ${on} at limits of ${limits}: claim accepted at ${stated}`
+}
