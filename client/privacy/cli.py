@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 import secrets
 from dataclasses import asdict, dataclass
-from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -18,6 +16,22 @@ from rich.table import Table
 
 from client.faces.degradation import Condition
 from client.files import write_new_file
+from client.privacy.plan_cli import (
+    ColludersOption,
+    DeltaOption,
+    DirectionsOption,
+    DropoutsOption,
+    EpsilonOption,
+    Federation,
+    NoiseOption,
+    OrganisationsOption,
+    PeopleOption,
+    Recipe,
+    RecipeOption,
+    StepsOption,
+    plan_of,
+    privacy_plan,
+)
 from client.terminal import JsonOption, progress_bar
 from federation.commandline.commands import Commands
 from federation.errors import ProofError, UsageError
@@ -34,125 +48,7 @@ if TYPE_CHECKING:
 privacy_app = Commands(help="What an epsilon costs and protects: plan, audit, measure the frontier.")
 
 
-class Recipe(StrEnum):
-    """What a run asks for before the threshold."""
-
-    MOMENTS = "moments"
-    SCALES = "scales"
-
-
-EpsilonOption = Annotated[
-    float | None, typer.Option("--epsilon", help="For each person, all rounds.", show_default="8")
-]
-NoiseOption = Annotated[
-    float | None, typer.Option("--noise-multiplier", help="Of one round, instead of --epsilon: says what it is worth.")
-]
-DeltaOption = Annotated[float, typer.Option("--delta", help="Probability that the promise fails; below 1/people.")]
-PeopleOption = Annotated[int, typer.Option("--people", min=2, help="Who train, over all organisations.")]
-OrganisationsOption = Annotated[int, typer.Option("--organisations", min=2)]
-DirectionsOption = Annotated[
-    int, typer.Option("--directions", min=2, max=1024, help="Of an embedding that the recogniser uses.")
-]
-ColludersOption = Annotated[int, typer.Option("--colluders", min=0, help="Organisations that may help a curious one.")]
-DropoutsOption = Annotated[int, typer.Option("--dropouts", min=0, help="Organisations that may leave a round.")]
-RecipeOption = Annotated[Recipe, typer.Option("--recipe", help="What a run asks for before the threshold.")]
-StepsOption = Annotated[int, typer.Option("--steps", min=1, max=64, help="Of the recipe scales.")]
-RoundsOption = Annotated[int, typer.Option("--rounds", min=1, help="Runs on the same people, all together.")]
-
-
-@privacy_app.command("plan")
-def privacy_plan(
-    epsilon: EpsilonOption = None,
-    noise_multiplier: NoiseOption = None,
-    delta: DeltaOption = 1e-5,
-    people: PeopleOption = 24,
-    organisations: OrganisationsOption = 4,
-    directions: DirectionsOption = 58,
-    colluders: ColludersOption = 1,
-    dropouts: DropoutsOption = 0,
-    recipe: RecipeOption = Recipe.MOMENTS,
-    steps: StepsOption = 4,
-    rounds: RoundsOption = 1,
-    images: Annotated[int, typer.Option(min=1, help="Of one person, for the last table.")] = 10,
-    *,
-    as_json: JsonOption = False,
-) -> None:
-    """From a promise to noise, or from noise to a promise, and what each party sees of a person.
-
-    Needs: nothing. Writes: nothing.
-
-    Example: intaglio privacy plan --epsilon 8 --people 300
-    """
-    from federation.privacy.gaussian import epsilon_of_a_person  # noqa: PLC0415 - see the top
-    from federation.privacy.planning import epsilon_of_releases, exposures  # noqa: PLC0415 - see the top
-
-    promise, plan = _plan_of(
-        epsilon,
-        noise_multiplier,
-        rounds,
-        (delta, people, organisations, directions, colluders, dropouts),
-        steps=steps if recipe is Recipe.SCALES else 0,
-    )
-    seen = exposures(plan)
-    share, total = (plan.noise_with(plan.noise_multiplier, count) for count in (1, organisations))
-    all_rounds = epsilon_of_releases(plan.noise_multiplier, delta, releases=rounds)
-    counts = sorted({1, 2, 5, images})
-    as_images = {count: epsilon_of_a_person(promise, delta, count) for count in counts}
-    noise = plan.scales_noise_norm if plan.tuned else plan.centre_noise_norm
-    facts: dict[str, object] = {
-        "epsilon": promise,
-        "delta": delta,
-        "rounds": rounds,
-        "epsilon_of_one_round": plan.epsilon,
-        "epsilon_of_all_rounds": all_rounds,
-        "noise_multiplier_of_one_round": plan.noise_multiplier,
-        "releases_of_one_round": dict(plan.events),
-        "noise_share_of_one_organisation": share,
-        "noise_in_the_total": total,
-        "epsilon_in_two_organisations": (in_two := epsilon_of_a_person(promise, delta, 2)),
-        "adapts": plan.adaptation.value,
-        "checks_threshold": plan.checks_threshold,
-        **({"noise_on_the_gradient": noise} if plan.tuned else {"noise_on_the_centre": noise}),
-        "noise_on_a_share_of_distances": plan.share_noise,
-    }
-    if as_json:
-        _print_json(
-            facts
-            | {
-                "observers": [asdict(e) | {"epsilon": e.epsilon if math.isfinite(e.epsilon) else None} for e in seen],
-                "epsilon_of_a_person_if_images_were_the_unit": as_images,
-            }
-        )
-        return
-    releases = ", ".join(f"{name} {noise:.3f}" for name, noise in plan.events)
-    gate = (
-        f"planned noise on the average gradient {noise:.2f} clips, deployed up to 0.3"
-        if plan.tuned
-        else f"planned noise on the centre {noise:.2f}, learnt up to 0.4 from 24 people"
-    )
-    checked = "checked by the people" if plan.checks_threshold else "the public one"
-    console = Console(highlight=False)
-    console.print(
-        f"promise  epsilon {promise:g} at delta {delta:g} for each person, add or remove one, all rounds together\n"
-        f"    but  epsilon {in_two:.2f} for who is in two organisations: nobody compares their people\n"
-        f" rounds  {rounds}, each with epsilon {plan.epsilon:g}; the accountant's total is {all_rounds:.3f}\n"
-        f"  noise  multiplier {plan.noise_multiplier:.3f} a round ({releases})\n"
-        f" shares  each of {organisations} organisations adds {share:.3f}; the total carries {total:.3f}\n"
-        f" adapts  {plan.adaptation.value}; {gate}\n"
-        f"    tau  {checked}; planned noise on a share of distances {plan.share_noise:.3f}, up to 0.09 from 60 people"
-        + ("" if plan.events else "\n         Nothing is asked of anybody and nothing is charged: it could not help"),
-        markup=False,
-        soft_wrap=True,
-    )
-    table = Table("who looks", "at what", "noise left", "epsilon", title="One round, seen by")
-    for e in seen:
-        left = "no protection" if math.isinf(e.epsilon) else f"{e.epsilon:.2f}"
-        table.add_row(e.observer, e.sees, f"{e.noise_multiplier:.3f}", left)
-    console.print(table)
-    table = Table("images of a person", "epsilon of the person", title=f"If epsilon {promise:g} were for an image")
-    for count, of_person in as_images.items():
-        table.add_row(str(count), f"{of_person:.1f}")
-    console.print(table)
+privacy_app.command("plan")(privacy_plan)
 
 
 @privacy_app.command("audit")
@@ -184,28 +80,32 @@ def privacy_audit(
 
     Example: intaglio privacy audit --epsilon 8 --runs 3000
     """
-    from federation.experiments.canaries import audit_epsilon  # noqa: PLC0415 - see the top
+    from federation.experiments.canaries import audit_epsilon, measure_attacks  # noqa: PLC0415 - see the top
     from federation.experiments.refusals import audit_refusals  # noqa: PLC0415 - see the top
     from federation.privacy.epsilon_audit import AuditMethod  # noqa: PLC0415 - see the top
     from federation.privacy.plan import Adaptation  # noqa: PLC0415 - see the top
 
-    rest = (delta, people, organisations, directions, colluders, dropouts)
-    _, plan = _plan_of(epsilon, noise_multiplier, 1, rest, steps=steps if recipe is Recipe.SCALES else 0)
+    asked = steps if recipe is Recipe.SCALES else 0
+    federation = Federation(delta, people, organisations, directions, colluders, dropouts, asked)
+    _, plan = plan_of(epsilon, noise_multiplier, 1, federation)
     recogniser = _recogniser_of_steps(plan) if plan.tuned else None
     one_run = plan.adaptation is Adaptation.CENTRE
     methods = [AuditMethod.GAUSSIAN, AuditMethod.CLOPPER_PEARSON, *([AuditMethod.ONE_RUN] if one_run else [])]
     with progress_bar() as bar:
-        task = bar.add_task("attacking", total=len(methods) + 1)
+        task = bar.add_task("attacking", total=len(methods) + 2)
         audits: list[EpsilonAudit] = []
         for method in methods:
             audits.append(audit_epsilon(plan, runs=runs, confidence=confidence, method=method, recogniser=recogniser))
             bar.advance(task)
         audits.append(audit_refusals(plan, confidence=confidence, recogniser=recogniser))
         bar.advance(task)
+        attacks = measure_attacks(plan, runs=runs, confidence=confidence, recogniser=recogniser)
+        bar.advance(task)
     if output:
         write_new_file(output, next(a for a in audits if a.method is AuditMethod.GAUSSIAN).to_bytes())
     if as_json:
-        _print_json([audit.to_fields() for audit in audits])
+        found = [asdict(attack) | {"holds": attack.holds} for attack in attacks]
+        _print_json({"audits": [audit.to_fields() for audit in audits], "attacks": found})
     else:
         table = Table("method", "runs", "claimed epsilon", "measured at least", "")
         for audit in audits:
@@ -213,8 +113,14 @@ def privacy_audit(
             table.add_row(
                 audit.method.value, str(audit.runs), f"{audit.claimed:g}", f"{audit.lower_bound:.2f}", verdict
             )
-        Console(highlight=False).print(table)
-    if not all(audit.holds for audit in audits):
+        console = Console(highlight=False)
+        console.print(table)
+        table = Table("attacker accuses, of innocents", "finds, of members", "surely at least", "stated at most", "")
+        for attack in attacks:
+            shares = (attack.accused, attack.found, attack.found_at_least, attack.at_most)
+            table.add_row(*(f"{100 * share:.2f} %" for share in shares), "stands" if attack.holds else "BROKEN")
+        console.print(table)
+    if not (all(audit.holds for audit in audits) and all(attack.holds for attack in attacks)):
         raise ProofError(
             f"an attack found more than was promised, at confidence {confidence:g}. Chance does that too, seldom: run "
             "it again with more --runs, and release nothing if it stays"
@@ -317,52 +223,6 @@ def privacy_frontier(
 
 
 # ------------------------------------------------------------------------------------------------------------ details
-def _plan_of(
-    epsilon: float | None,
-    noise_multiplier: float | None,
-    rounds: int,
-    rest: tuple[float, int, int, int, int, int],
-    *,
-    steps: int,
-) -> tuple[float, PrivacyPlan]:
-    """The promise for all rounds together, and the plan of one round."""
-    from federation.privacy.plan import PrivacyPlan  # noqa: PLC0415 - see the top
-    from federation.privacy.planning import epsilon_of_releases, noise_multiplier_for  # noqa: PLC0415 - see the top
-
-    delta, people, organisations, directions, colluders, dropouts = rest
-    tuned = 0
-    if steps:
-        from federation.recognition.mobilefacenet import TUNABLE as tuned  # noqa: N811, PLC0415 - see the top
-
-    def plan(one_round: float) -> PrivacyPlan:
-        return PrivacyPlan.for_epsilon(
-            one_round,
-            delta=delta,
-            people=people,
-            organisations=organisations,
-            dimension=directions,  # of the others nobody is asked anything
-            directions=directions,
-            colluders=colluders,
-            dropouts=dropouts,
-            tuned=tuned,
-            steps=steps,
-        )
-
-    if noise_multiplier is not None:
-        if epsilon is not None:
-            raise UsageError("choose --epsilon or --noise-multiplier; each follows from the other")
-        one = _rounded_up(epsilon_of_releases(noise_multiplier, delta))
-        return _rounded_up(epsilon_of_releases(noise_multiplier, delta, releases=rounds)), plan(one)
-    promise = 8.0 if epsilon is None else epsilon
-    if rounds == 1:
-        return promise, plan(promise)
-    # Rounded down, so that it can be typed into a run's configuration and the rounds still keep the promise.
-    one = math.floor(1000 * epsilon_of_releases(noise_multiplier_for(promise, delta, releases=rounds), delta)) / 1000
-    while epsilon_of_releases(plan(one).noise_multiplier, delta, releases=rounds) > promise:
-        one -= 0.001
-    return promise, plan(one)
-
-
 def _recogniser_of_steps(plan: PrivacyPlan) -> MobileFaceNetRecogniser:
     """The network whose tuning is attacked.
 
@@ -379,10 +239,6 @@ def _recogniser_of_steps(plan: PrivacyPlan) -> MobileFaceNetRecogniser:
             "--epsilon"
         )
     return load_mobilefacenet(shipped_profile())
-
-
-def _rounded_up(epsilon: float) -> float:
-    return math.ceil(1000 * epsilon) / 1000
 
 
 @dataclass(frozen=True)

@@ -28,15 +28,24 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.special import ndtri
 
 from federation.errors import UsageError
 from federation.experiments.canary_chips import made_up_chips, telling_scales
 from federation.learning.moments import PublicCentre, moments_sum
 from federation.learning.pairs import PairQuestion, pair_sum
 from federation.learning.scales import ChipSet, scales_sum
-from federation.privacy.auditing import CONFIDENCE, audit_of_guesses, audit_of_scores, threshold_of_pilot
+from federation.privacy.auditing import (
+    CONFIDENCE,
+    MeasuredAttack,
+    audit_of_guesses,
+    audit_of_scores,
+    measured_attack,
+    threshold_of_pilot,
+)
 from federation.privacy.epsilon_audit import AuditMethod, EpsilonAudit
-from federation.privacy.plan import MOMENTS, SCALES, THRESHOLD, Adaptation, PrivacyPlan
+from federation.privacy.plan import MOMENTS, SCALES, THRESHOLD, Adaptation, PrivacyPlan, SumPlan
+from federation.privacy.tradeoff import trade_off
 from federation.recognition.embeddings import EmbeddingSet
 from federation.recognition.mobilefacenet import MobileFaceNetRecogniser
 from federation.recognition.model import Adapter
@@ -56,6 +65,8 @@ _SMALL_CROWD = 8
 """The same where everybody goes through the network."""
 _NEGLIGIBLE = 1e-3
 """Share of the canary's change below which a number is left out of the attack."""
+_FEW = 0.01
+"""Share of innocents that the first attacker of `measure_attacks` means to accuse: 30 of 3000 runs."""
 _GUESSED_SHARE = 0.5
 """Of the canaries in one run: guesses about the less certain half would be wrong too often."""
 
@@ -137,6 +148,62 @@ def audit_epsilon(
         confidence=confidence,
         method=method,
     )
+
+
+def attack_scores(
+    plan: PrivacyPlan,
+    runs: int,
+    *,
+    held_in: bool,
+    recogniser: MobileFaceNetRecogniser | None = None,
+    mechanism: Mechanism | None = None,
+) -> tuple[NDArray[np.float64], float]:
+    """What the attacker of `audit_epsilon` makes of so many runs of all releases, and how far both sides lie apart.
+
+    Returns:
+        (runs,) float64, centred between both sides, standard deviation 1 under the promised noise; and the distance of
+        the sides' means, which is at most mu.
+
+    Raises:
+        UsageError: as `audit_epsilon`.
+    """
+    attack = _Attack(plan, mechanism or Mechanism(), 4, recogniser)
+    return attack.scores(runs, held_in=held_in), attack.separation
+
+
+def measure_attacks(
+    plan: PrivacyPlan,
+    *,
+    runs: int = 3000,
+    confidence: float = CONFIDENCE,
+    recogniser: MobileFaceNetRecogniser | None = None,
+    mechanism: Mechanism | None = None,
+) -> tuple[MeasuredAttack, MeasuredAttack]:
+    """What the attacker of `audit_epsilon` finds, beside what is stated of everything that the plan releases.
+
+    Two attackers: one means to accuse one innocent in a hundred, the other to guess right as often as possible at even
+    odds. Their thresholds follow from the promised noise alone, so no run chose them.
+
+    Args:
+        plan: the promise and the noise.
+        runs: on each side, at least 10.
+        confidence: of the bounds.
+        recogniser: what a plan of the recipe `SCALES` tunes; it needs one.
+        mechanism: what to attack instead of the code that runs.
+
+    Raises:
+        UsageError: as `audit_epsilon`.
+    """
+    if runs < _FEWEST_RUNS:
+        raise UsageError(f"an audit needs at least {_FEWEST_RUNS} runs")
+    attack = _Attack(plan, mechanism or Mechanism(), 4, recogniser)
+    held_in, held_out = (attack.scores(runs, held_in=side) for side in (True, False))
+    stated = trade_off(plan.noise_multipliers)
+    few, even = (
+        measured_attack(held_in, held_out, threshold=threshold, stated=stated, confidence=confidence)
+        for threshold in (float(-ndtri(_FEW)) - attack.separation / 2, 0.0)
+    )
+    return few, even
 
 
 # ------------------------------------------------------------------------------------------------------------- people
@@ -297,7 +364,7 @@ class _FewNumbers:
         return noise
 
 
-def session_of(plan: PrivacyPlan, release: str) -> Session:
+def session_of(plan: SumPlan, release: str) -> Session:
     """A session of the plan among organisations that are numbers: nothing is sent, so no key is needed."""
     roster = tuple(number.to_bytes(DIGEST_BYTES, "little") for number in range(plan.organisations))
     size = plan.release_size(release)

@@ -35,6 +35,7 @@ from scipy.special import ndtri
 from federation.errors import UsageError
 from federation.privacy.epsilon_audit import AuditMethod, EpsilonAudit
 from federation.privacy.gaussian import epsilon_of_mu
+from federation.privacy.tradeoff import TradeOff
 
 CONFIDENCE: Final = 0.95
 _LARGEST_MU = 50.0
@@ -96,9 +97,7 @@ def audit_of_scores(
     Raises:
         UsageError: a side has no runs, a score is not a number, or the method is for one run.
     """
-    scores = np.concatenate([held_in, held_out])
-    if len(held_in) == 0 or len(held_out) == 0 or np.isnan(scores).any():
-        raise UsageError("an audit needs runs with and without the canary, and scores that are numbers")
+    _require_scores(held_in, held_out)
     false_positive = _at_most(int((held_out > threshold).sum()), len(held_out), confidence)
     false_negative = _at_most(int((held_in <= threshold).sum()), len(held_in), confidence)
     match method:
@@ -109,7 +108,7 @@ def audit_of_scores(
             bound = _epsilon_of_rates(false_positive, false_negative, delta)
         case AuditMethod.ONE_RUN | AuditMethod.REFUSALS:
             raise UsageError("scores of many runs give the gaussian or the clopper-pearson bound")
-    return EpsilonAudit(float(claimed), float(delta), bound, float(confidence), len(scores), method)
+    return EpsilonAudit(float(claimed), float(delta), bound, float(confidence), len(held_in) + len(held_out), method)
 
 
 def _at_most(wrong: int, runs: int, confidence: float) -> float:
@@ -121,6 +120,64 @@ def _epsilon_of_rates(false_positive: float, false_negative: float, delta: float
     """Least epsilon that allows both rates: TPR <= e^epsilon FPR + delta, and the same with sides exchanged."""
     ratios = ((1 - delta - false_negative) / false_positive, (1 - delta - false_positive) / false_negative)
     return math.log(max(1.0, *ratios))
+
+
+@dataclass(frozen=True)
+class MeasuredAttack:
+    """What an attacker really found at one threshold, beside the most that was stated. All are shares.
+
+    Attributes:
+        accused: of the runs without the canary, those in which it was accused.
+        found: of the runs with it, those in which it was found.
+        found_at_least: lower Clopper-Pearson end of `found`.
+        at_most: what is stated for the upper end of `accused`; both ends hold together with the confidence.
+    """
+
+    accused: float
+    found: float
+    found_at_least: float
+    at_most: float
+
+    @property
+    def holds(self) -> bool:
+        """Whether the attack left the stated share standing."""
+        return self.found_at_least <= self.at_most
+
+
+def measured_attack(
+    held_in: NDArray[np.float64],
+    held_out: NDArray[np.float64],
+    *,
+    threshold: float,
+    stated: TradeOff,
+    confidence: float = CONFIDENCE,
+) -> MeasuredAttack:
+    """What an attacker finds who accuses whoever scores above a threshold, beside what is stated of all attackers.
+
+    Args:
+        held_in: (n,) float64, one score for each run with the canary; higher means "in".
+        held_out: (n,) float64, without it.
+        threshold: chosen before the runs.
+        stated: of everything that the attacker sees.
+        confidence: of both bounds together.
+
+    Raises:
+        UsageError: a side has no runs, or a score is not a number.
+    """
+    _require_scores(held_in, held_out)
+    accused, missed = int((held_out > threshold).sum()), int((held_in <= threshold).sum())
+    return MeasuredAttack(
+        accused / len(held_out),
+        1 - missed / len(held_in),
+        1 - _at_most(missed, len(held_in), confidence),
+        stated.detected(_at_most(accused, len(held_out), confidence)),
+    )
+
+
+def _require_scores(held_in: NDArray[np.float64], held_out: NDArray[np.float64]) -> None:
+    """Raises UsageError when nothing follows from them."""
+    if len(held_in) == 0 or len(held_out) == 0 or np.isnan(np.concatenate([held_in, held_out])).any():
+        raise UsageError("an audit needs runs with and without the canary, and scores that are numbers")
 
 
 # ------------------------------------------------------------------------------------------------------------ one run

@@ -15,6 +15,8 @@ from scipy.optimize import brentq
 from federation.errors import UsageError
 from federation.privacy.gaussian import epsilon_of_mu
 from federation.privacy.plan import LARGEST_EPSILON, PrivacyPlan, epsilon_of_gaussians
+from federation.privacy.tradeoff import trade_off
+from federation.promise import FALSE_ACCUSATIONS, AttackRates
 
 _SMALLEST_NOISE, _LARGEST_NOISE = 0.05, 1e4
 
@@ -114,3 +116,62 @@ def exposures(plan: PrivacyPlan) -> tuple[Exposure, ...]:
         exposure("coordinator without secure aggregation, full noise in each sum", single, plan.noise_multiplier),
     ]
     return tuple(rows)
+
+
+@dataclass(frozen=True)
+class Circumstance:
+    """Somebody for whom a promise means something else than for one person once.
+
+    Attributes:
+        who: in words.
+        people: that share a fate.
+        times: that everything is released about them.
+        epsilon: theirs, at the promise's delta.
+        attacks: what an attacker achieves at most.
+    """
+
+    who: str
+    people: int
+    times: int
+    epsilon: float
+    attacks: AttackRates
+
+
+_HOUSEHOLD, _RELEASES = 4, 10
+
+
+def circumstances(
+    noise_multipliers: tuple[float, ...], delta: float, *, false_accusations: float = FALSE_ACCUSATIONS
+) -> tuple[Circumstance, ...]:
+    """One person, one in two organisations, a household, and one after ten times all of it: `trade_off` says why.
+
+    >>> for one in circumstances((0.601,), 1e-5)[:2]:
+    ...     print(f"{one.who}: epsilon {one.epsilon:.1f}, found {one.attacks.detected:.1%}")
+    one person: epsilon 8.0, found 7.7%
+    one person in two organisations: epsilon 19.1, found 59.4%
+
+    Args:
+        noise_multipliers: of everything that is released.
+        delta: that goes with the epsilons.
+        false_accusations: share of innocents that are accused.
+
+    Raises:
+        UsageError: nothing is released, or a number is out of range.
+    """
+    mu = math.sqrt(sum(1 / noise**2 for noise in noise_multipliers))
+    cases = (
+        ("one person", 1, 1),
+        ("one person in two organisations", 2, 1),
+        (f"a household of {_HOUSEHOLD}, as one", _HOUSEHOLD, 1),
+        (f"one person, after {_RELEASES} times all of this", 1, _RELEASES),
+    )
+    return tuple(
+        Circumstance(
+            who,
+            people,
+            times,
+            epsilon_of_mu(people * math.sqrt(times) * mu, delta),
+            trade_off(noise_multipliers, people=people, times=times).rates(false_accusations),
+        )
+        for who, people, times in cases
+    )

@@ -8,12 +8,14 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy import stats
 from typer.testing import CliRunner
 
 import federation.privacy.gaussian
 import federation.privacy.planning
 from client import cli
 from federation.errors import UsageError
+from federation.privacy.auditing import MeasuredAttack
 from federation.privacy.epsilon_audit import AuditMethod, EpsilonAudit
 from federation.privacy.gaussian import epsilon_of_a_person, epsilon_of_mu
 from federation.privacy.plan import PrivacyPlan, epsilon_of_gaussians
@@ -144,7 +146,9 @@ def test_both_a_promise_and_noise_are_one_too_many():
 def test_the_audit_command_prints_claim_and_bound_of_each_method(tmp_path):
     result = run("audit", "--epsilon", 8, "--directions", 32, "--runs", 300, "--json")
     assert result.exit_code == 0, result.output
-    audits = [EpsilonAudit.from_fields(fields) for fields in json.loads(result.stdout)]
+    printed = json.loads(result.stdout)
+    audits = [EpsilonAudit.from_fields(fields) for fields in printed["audits"]]
+    assert [attack["holds"] for attack in printed["attacks"]] == [True, True]
     assert [audit.method for audit in audits] == list(AuditMethod)
     assert all(audit.claimed == 8.0 and audit.holds for audit in audits)
     assert audits[0].lower_bound > 4
@@ -160,7 +164,15 @@ def test_a_broken_claim_ends_the_audit_command_with_a_failed_proof(monkeypatch):
     broken = EpsilonAudit(8.0, DELTA, 11.5, 0.95, 600, AuditMethod.GAUSSIAN)
     monkeypatch.setattr("federation.experiments.canaries.audit_epsilon", lambda *_, **__: broken)
     result = run("audit")
-    assert (result.exit_code, "BROKEN" in result.stdout) == (4, True)
+    assert (result.exit_code, result.stdout.count("BROKEN")) == (4, 3)
+
+
+def test_an_attacker_who_finds_more_than_was_stated_ends_the_audit_command_with_a_failed_proof(monkeypatch):
+    found = MeasuredAttack(0.01, 0.4, 0.36, 0.3), MeasuredAttack(0.2, 0.8, 0.79, 0.81)
+    monkeypatch.setattr("federation.experiments.canaries.measure_attacks", lambda *_, **__: found)
+    result = run("audit", "--directions", 16, "--runs", 20)
+    assert (result.exit_code, result.stdout.count("BROKEN")) == (4, 1)
+    assert "36.00 %" in result.stdout
 
 
 def test_plan_and_audit_know_the_recipe_scales_and_what_its_noise_would_drown():
@@ -174,4 +186,108 @@ def test_plan_and_audit_know_the_recipe_scales_and_what_its_noise_would_drown():
     assert (drowned.exit_code, "no step to attack" in drowned.output) == (2, True)
     audited = run("audit", "--recipe", "scales", "--people", 800, "--steps", 1, "--runs", 60, "--json")
     assert audited.exit_code == 0, audited.output
-    assert [audit["method"] for audit in json.loads(audited.stdout)] == ["gaussian", "clopper-pearson", "refusals"]
+    assert [audit["method"] for audit in json.loads(audited.stdout)["audits"]] == [
+        "gaussian",
+        "clopper-pearson",
+        "refusals",
+    ]
+
+
+# --------------------------------------------------------------------------------------- what a promise means to people
+def best_test_of_a_shift(mu, alpha):
+    """The power of the best test of N(0, 1) against N(mu, 1)."""
+    return stats.norm(mu).sf(stats.norm.isf(alpha))
+
+
+def planned(*arguments):
+    result = run("plan", *arguments, "--json")
+    assert result.exit_code == 0, result.output
+    return json.loads(result.stdout)
+
+
+def mu_of(facts, *others):
+    """Of everything that a plan releases, from the noise that it states."""
+    noise = [*facts["releases_of_one_round"].values()] * facts["rounds"] + list(others)
+    return math.sqrt(sum(1 / one**2 for one in noise))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "others"),
+    [
+        (("--people", 100), ()),
+        (("--people", 100, "--rounds", 3), ()),
+        (("--people", 100, "--evaluation-epsilon", 2), (1.99,)),
+        (("--people", 740, "--recipe", "scales", "--steps", 3), ()),
+    ],
+    ids=["training and threshold", "three rounds", "with an evaluation", "scales"],
+)
+def test_the_plan_counts_everything_that_is_released_of_a_person(arguments, others):
+    facts = planned(*arguments)
+    mu = mu_of(facts, *others)
+    assert facts["attacks"]["detected"] == pytest.approx(best_test_of_a_shift(mu, 0.001), abs=3e-4)
+    assert facts["attacks"]["right"] == pytest.approx(stats.norm.cdf(mu / 2), abs=3e-4)
+    if not others:
+        assert best_test_of_a_shift(mu, 0.001) <= facts["attacks"]["detected"]
+    assert facts["epsilon_of_everything"] == pytest.approx(epsilon_of_mu(mu, DELTA), rel=5e-3)
+
+
+def test_the_plan_says_what_the_promise_is_to_a_household_in_two_organisations_and_after_ten_releases():
+    facts = planned("--people", 100, "--epsilon", 2)
+    mu, (person, two, household, ten) = mu_of(facts), facts["circumstances"]
+    for case, factor in ((person, 1), (two, 2), (household, 4), (ten, math.sqrt(10))):
+        exact = best_test_of_a_shift(factor * mu, 0.001)
+        assert exact <= case["attacks"]["detected"] <= exact + 2e-4
+        assert case["epsilon"] == pytest.approx(epsilon_of_mu(factor * mu, DELTA))
+        assert case["attacks"]["right"] == pytest.approx(stats.norm.cdf(factor * mu / 2), abs=2e-4)
+    assert ["two organisations" in two["who"], "household of 4" in household["who"], "10 times" in ten["who"]] == [
+        True
+    ] * 3
+
+
+@pytest.mark.parametrize(
+    ("at_most", "more", "others"),
+    [
+        ("5%", (), ()),
+        ("0.05", ("--rounds", 2), ()),
+        ("5 %", ("--evaluation-epsilon", 1), (3.73,)),
+        ("30%", ("--false-accusations", 0.01), ()),
+    ],
+)
+def test_the_plan_finds_the_largest_epsilon_at_which_attackers_find_no_more(at_most, more, others):
+    facts = planned("--people", 300, "--at-most", at_most, *more)
+    alpha = facts["attacks"]["false_accusations"]
+    wanted = 0.3 if at_most == "30%" else 0.05
+    found = best_test_of_a_shift(mu_of(facts, *others), alpha)
+    assert found - 3e-4 <= facts["attacks"]["detected"] <= wanted
+    assert found > 0.98 * wanted
+
+
+@pytest.mark.parametrize(
+    ("arguments", "fault"),
+    [
+        (("--at-most", "5%", "--epsilon", 8), "choose --at-most"),
+        (("--at-most", "5%", "--noise-multiplier", 1), "choose --at-most"),
+        (("--at-most", "five"), "5% or 0.05"),
+        (("--at-most", "100%"), "5% or 0.05"),
+        (("--at-most", "0"), "5% or 0.05"),
+        (("--at-most", "0.1%"), "at random"),
+        (("--at-most", "2%", "--evaluation-epsilon", 8), "the evaluation alone"),
+    ],
+)
+def test_what_no_plan_can_promise_is_refused(arguments, fault):
+    result = run("plan", *arguments)
+    assert (result.exit_code, fault in " ".join(result.output.split())) == (2, True)
+
+
+def test_the_plan_says_it_in_words_first():
+    lines = run("plan", "--people", 100).stdout.splitlines()
+    assert lines[0].startswith("promise  epsilon 8 at delta 1e-05")
+    assert lines[1].startswith(
+        "  means  Whoever accuses one innocent in a thousand finds at most 7.68 % of the members;"
+    )
+    assert "at most 43.73 % are members" in lines[2]
+    both = run("plan", "--people", 100, "--evaluation-epsilon", 2).stdout.splitlines()
+    assert both[1].startswith("    and  a private evaluation; everything together has epsilon 8.41")
+    nobody = planned("--people", 24, "--epsilon", 1)
+    assert (nobody["attacks"], nobody["circumstances"], nobody["epsilon_of_everything"]) == (None, [], 0.0)
+    assert "means  Nobody was asked" in run("plan", "--people", 24, "--epsilon", 1).stdout
