@@ -29,6 +29,7 @@ from federation.experiments.wolves import owners_of
 from federation.learning.evaluation import DetCurve, code_scores
 from federation.learning.scales import ChipSet
 from federation.privacy.plan import MOMENTS, SCALES
+from federation.privacy.tradeoff import trade_off
 from federation.recognition.embeddings import EmbeddingSet
 from federation.recognition.mobilefacenet import MobileFaceNetRecogniser
 from federation.recognition.model import Adapter, ModelRelease
@@ -151,8 +152,7 @@ def run(settings: Settings, *, step: Step, say: Callable[[str], None]) -> DemoRe
         report = audit(people, owners_of(test, release), release)
         measured = attacked(release, recogniser)
         bundle, trust = trial_bundle(report, release, measured=measured, now=int(time.time()))
-    say(f"the audit on {_count(test)} people says {report.verdict.value}")
-    say(bundle.manifest.warning or "the release is for general use")
+    say(bundle.manifest.warning or bundle.manifest.audited.text)
 
     with stages.stage("enrol and verify under encryption"):
         attempts, failures = verify_everybody(people, bundle, trust, settings.folder, progress=stages.progress)
@@ -171,9 +171,10 @@ def run(settings: Settings, *, step: Step, say: Callable[[str], None]) -> DemoRe
         adapted=release.adapted,
         adaptation=release.reason,
         stated_fmr=release.fmr,
-        fmr_low=release.fmr_low,
-        fmr_high=release.fmr_high,
-        basis=release.basis.value,
+        rate=release.rate,
+        audited=bundle.manifest.audited,
+        attacks=release.privacy.attacks,
+        trade_off=_trade_off(release),
         threshold=release.threshold,
         code_bits=release.code_length,
         before=before,
@@ -186,6 +187,13 @@ def run(settings: Settings, *, step: Step, say: Callable[[str], None]) -> DemoRe
         ledger_head=PrivacyLedger(ledger).chain().head,
         crops=_crops(folder, test, aligner, settings.condition, alignment) if settings.crops else (),
     )
+
+
+def _trade_off(release: ModelRelease) -> tuple[tuple[float, float], ...]:
+    """The curve of everything that training released."""
+    noise = tuple(noise for _, noise in release.privacy.events)
+    shares = np.geomspace(1e-4, 1.0, 81).tolist()
+    return tuple((share, trade_off(noise).detected(share)) for share in shares) if noise else ()
 
 
 def chip_set(

@@ -17,6 +17,7 @@ from examples.demo import wording
 from examples.demo.results import Accuracy, Attempts, DemoResult
 from federation.drawing import INK, new_figure, our_style, set_deviates, svg_element
 from federation.learning.evaluation import accepted_from
+from federation.promise import text_of_attacks
 
 _BEFORE: Final = "#6b6b6b"
 _AFTER: Final = "#00664f"
@@ -126,6 +127,28 @@ def score_plots(result: DemoResult) -> tuple[str, str]:
             f"The threshold of {result.threshold} bits lies at {least:.3f}.",
         ),
     )
+
+
+@our_style()
+def trade_off_plot(result: DemoResult) -> str:
+    """The most that any attacker finds of those who trained, over whom it accuses wrongly (Dong, Roth and Su, 2022)."""
+    figure, axes = new_figure(4.5, 3.4)
+    accused, found = (100 * np.array(column) for column in zip(*result.trade_off, strict=True))
+    axes.fill_between(accused, found, 100.0, color=_IMPOSTOR, alpha=0.1, linewidth=0)
+    axes.plot(accused, found, color=_AFTER, linewidth=2.0, label="no attacker finds more")
+    axes.plot(accused, accused, color=_BEFORE, linestyle=(0, (4, 2)), linewidth=1.4, label="guessing finds")
+    if result.attacks is not None:
+        stated = 100 * result.attacks.false_accusations, 100 * result.attacks.detected
+        axes.plot(*stated, marker="D", color="none", markeredgecolor=_AFTER, markeredgewidth=1.6, label="stated")
+    axes.set_xscale("log")
+    axes.set_xlim(accused[0], 100)
+    axes.set_ylim(0, 100)
+    axes.set_xticks([0.01, 0.1, 1, 10, 100], ["0.01", "0.1", "1", "10", "100"])
+    axes.minorticks_off()
+    axes.set_xlabel("innocents accused, %")
+    axes.set_ylabel("members found, %")
+    figure.legend(loc="outside upper left", ncols=3, borderaxespad=0.2, columnspacing=1.2, handlelength=1.6)
+    return svg_element(figure, "trade-off", f"Members found over innocents accused. {text_of_attacks(result.attacks)}")
 
 
 @our_style()

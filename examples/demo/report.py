@@ -15,6 +15,7 @@ from markupsafe import Markup
 from examples.demo import plots, wording
 from examples.demo.results import DemoResult
 from federation.audit.wolf import text_of_wolves
+from federation.promise import percent_up, text_of_attacks
 
 _HERE = Path(__file__).parent
 _SPREAD_OVER_SPLITS = 0.02
@@ -49,6 +50,8 @@ def render(result: DemoResult) -> str:
         scores_before=_markup(scores_before),
         scores_after=_markup(scores_after),
         latency=_markup(plots.latency_plot(result.attempts)),
+        trade_off=_markup(plots.trade_off_plot(result) if result.trade_off else ""),
+        attacks=text_of_attacks(result.attacks),
         wolves=text_of_wolves(result.wolf),
         decisions=result.attempts.genuine + result.attempts.impostor,
         fmr=fmr,
@@ -57,6 +60,7 @@ def render(result: DemoResult) -> str:
         longest=max((stage.seconds for stage in result.stages), default=0.0) or 1.0,
         people=lambda number: wording.count(number, "person", "people"),
         rate=lambda part, whole: wording.percent(part / whole) if whole else "none made",
+        percent_up=percent_up,
         base64=lambda png: base64.b64encode(png).decode("ascii"),
     )
 

@@ -11,6 +11,8 @@ from numpy.typing import NDArray
 from federation.audit.wolf import WolfRates
 from federation.onebit import parameters_for
 from federation.onebit.wire import template_length
+from federation.promise import AttackRates, text_of_attacks
+from federation.rates import Audited, StatedRate
 
 
 @dataclass(frozen=True)
@@ -87,9 +89,10 @@ class DemoResult:
         adapted: whether the release adapts the embedding, or says why it does not.
         adaptation: one sentence of what was deployed and why.
         stated_fmr: the false match rate that the threshold was set for.
-        fmr_low: where the release says that the true one begins, ...
-        fmr_high: ... and ends, in nine of ten cases.
-        basis: what that rests on: "public", "checked" or "measured".
+        rate: that rate with its interval, its people and what it rests on.
+        audited: what the audit of held-out people says.
+        attacks: what an attacker learns of those who trained at most; None where nobody was asked.
+        trade_off: (false accusations, members found at most) along the whole curve; empty where nobody was asked.
         threshold: largest accepted Hamming distance.
         code_bits: length of a code.
         before: the frozen recogniser, without an adapter.
@@ -116,9 +119,10 @@ class DemoResult:
     adapted: bool
     adaptation: str
     stated_fmr: float
-    fmr_low: float
-    fmr_high: float
-    basis: str
+    rate: StatedRate
+    audited: Audited
+    attacks: AttackRates | None
+    trade_off: tuple[tuple[float, float], ...]
     threshold: int
     code_bits: int
     before: Accuracy
@@ -155,9 +159,12 @@ class DemoResult:
             "tar_at_fmr_1pct_before": self.before.tar_at_fmr_1pct,
             "tar_at_fmr_1pct_after": self.after.tar_at_fmr_1pct,
             "threshold": self.threshold,
-            "fmr_low": self.fmr_low,
-            "fmr_high": self.fmr_high,
-            "basis": self.basis,
+            "rate": self.rate.text,
+            "fmr_low": self.rate.low,
+            "fmr_high": self.rate.high,
+            "basis": self.rate.basis.value,
+            "audit": self.audited.text,
+            "attacks": text_of_attacks(self.attacks),
             **_of_wolf(self.wolf),
             "genuine_attempts": self.attempts.genuine,
             "genuine_accepted": self.attempts.genuine_accepted,

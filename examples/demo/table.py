@@ -8,6 +8,7 @@ from rich.text import Text
 from examples.demo import wording
 from examples.demo.results import DemoResult
 from federation.audit.wolf import text_of_wolves
+from federation.promise import text_of_attacks
 
 
 def summary_table(result: DemoResult) -> Table:
@@ -25,6 +26,8 @@ def summary_table(result: DemoResult) -> Table:
     table.add_column(style="dim")
     table.add_column()
 
+    table.add_row("audit", result.audited.text)
+    table.add_row("stated rate", result.rate.text)
     table.add_row(
         "equal error rate", f"{wording.percent(before.eer)} \N{RIGHTWARDS ARROW} {wording.percent(after.eer)}"
     )
@@ -36,6 +39,7 @@ def summary_table(result: DemoResult) -> Table:
         "privacy spent, per person",
         f"epsilon {wording.epsilon(result.epsilon)} at delta {wording.delta(result.delta)}",
     )
+    table.add_row("what that means", text_of_attacks(result.attacks))
     if result.epsilon_lower_bound is not None:
         table.add_row("measured by attack", f"epsilon at least {result.epsilon_lower_bound:.2f}")
     table.add_section()

@@ -22,6 +22,9 @@ from examples.demo.results import Accuracy, Attempts, DemoResult, Stage
 from examples.demo.table import summary_table
 from federation.audit.cells import Rate as AuditedRate
 from federation.audit.wolf import WolfRates
+from federation.promise import AttackRates, text_of_attacks
+from federation.rates import Audited, Basis, StatedRate
+from federation.verdict import Verdict
 
 XHTML = "{http://www.w3.org/1999/xhtml}"
 SVG = "{http://www.w3.org/2000/svg}"
@@ -61,9 +64,10 @@ def result():
         adapted=True,
         adaptation="A centre for each camera profile.",
         stated_fmr=0.01,
-        fmr_low=0.004,
-        fmr_high=0.021,
-        basis="checked",
+        rate=StatedRate(0.01, 0.004, 0.021, Basis.CHECKED, 23),
+        audited=Audited(Verdict.INSUFFICIENT, 17, 0.01, 0.9, is_trial=True),
+        attacks=AttackRates(0.0795, 0.8012),
+        trade_off=((0.0001, 0.013), (0.001, 0.079), (0.1, 0.66), (1.0, 1.0)),
         threshold=798,
         code_bits=2048,
         before=accuracy(1, 0.94, 0.88, 0.02, 0.0703, 0.7512),
@@ -189,6 +193,7 @@ def test_every_figure_on_the_page_is_the_figure_of_the_run(result, page):
         "Others accepted": "13 of 1,272",
         "Decisions unlike plaintext": "0 of 1,340",
         "Equal error rate": "7.03 % → 6.11 %",
+        "Members found at most": "7.95 % accusing 0.1 % of the others",
         "Privacy spent per person": "ε 7.99 at δ 1e-5",
         "Server work, median": f"{summary['server_ms_median']:.1f} ms",
         "Faces": result.source,
@@ -200,7 +205,7 @@ def test_every_figure_on_the_page_is_the_figure_of_the_run(result, page):
     assert table["Equal error rate"] == ["7.03 %", "6.11 %"]
     assert table["True accept rate at FMR 1 %"] == ["75.12 %", "84.23 %"]
     assert (table["moments"], table["threshold"]) == (["0.704"], ["2.111"])
-    assert (table["composed"], table["privacy unit"]) == (["ε 7.99, δ 1e-5"], ["person"])
+    assert (table["composed"], table["privacy unit"]) == (["ε 7.99, δ 1e-5"], ["person of one organisation"])
     assert table["The owner"] == ["68", "61", "89.71 %"]
     assert table["Somebody else, wallet stolen"] == ["1,272", "13", "1.02 %"]
     assert table["No face, wallet stolen: mean of the domain"] == ["85", "57", "67.06 %"]
@@ -302,7 +307,7 @@ def test_the_page_can_be_read_without_seeing_it(page):
     assert levels.count(1) == 1
     assert all(later - earlier <= 1 for earlier, later in itertools.pairwise(levels))
     drawings = list(root.iter(f"{SVG}svg"))
-    assert len(drawings) == 4
+    assert len(drawings) == 5
     assert all(d.get("role") == "img" and len(d.get("aria-label")) > 40 for d in drawings)
     assert all(table.find(f"{XHTML}caption") is not None for table in root.iter(f"{XHTML}table"))
     assert all(cell.get("scope") in {"row", "col"} for cell in root.iter(f"{XHTML}th"))
@@ -351,11 +356,14 @@ def test_an_epsilon_is_never_shown_smaller_than_it_is(epsilon):
 
 
 def test_the_table_shows_the_figures_of_the_run(result):
-    shown = printed(summary_table(result)).replace(wording._GAP, " ")
+    shown = " ".join(printed(summary_table(result)).replace(wording._GAP, " ").replace("│", " ").split())
     for figure in (
         "7.03 % → 6.11 %",
         "75.12 % → 84.23 %",
         "epsilon 7.99 at delta 1e-5",
+        result.attacks.text,
+        result.rate.text,
+        result.audited.text,
         "61 of 68",
         "13 of 1,272",
         "0 of 1,340",
@@ -373,8 +381,11 @@ def test_the_table_reads_no_markup_from_a_run(result):
 def test_a_trial_says_first_what_a_stolen_wallet_is_worth_without_a_face(result, page):
     worth = "67.1 % (40 to 84) by the domain's mean, 22.4 % (8 to 43) by the best image, of 17 people"
     lead = [text(paragraph) for paragraph in parsed(page).iter(f"{XHTML}p") if paragraph.get("class") == "lead"]
-    assert lead[-1].startswith("This release is a trial.")
+    assert lead[0] == f"{result.audited.text}."
+    assert lead[0].startswith("TRIAL, audit INSUFFICIENT on 17 people")
     assert worth in lead[-1]
+    passed = replace(result, audited=Audited(Verdict.PASS, 800, 0.01, 0.05, is_trial=False))
+    assert "TRIAL" not in text(parsed(render(passed)))
     summary = result.summary()
     assert (summary["wolf_mean"], summary["wolf_mean_low"], summary["wolf_mean_high"]) == (57 / 85, 0.4, 0.84)
     assert (summary["wolf_best"], summary["wolf_best_low"], summary["wolf_best_high"]) == (19 / 85, 0.08, 0.43)
@@ -382,6 +393,19 @@ def test_a_trial_says_first_what_a_stolen_wallet_is_worth_without_a_face(result,
     output = io.StringIO()
     Console(file=output, width=200).print(summary_table(result))
     assert worth in output.getvalue()
+
+
+def test_the_report_says_in_words_and_as_a_curve_what_an_attacker_finds(result, page):
+    words = " ".join(text(parsed(page)).split())
+    assert result.attacks.text in words
+    assert result.rate.text in words
+    (drawn,) = (svg for svg in parsed(page).iter(f"{SVG}svg") if "innocents accused" in text(svg))
+    assert {"no attacker finds more", "guessing finds", "stated"} <= {text(part) for part in drawn.iter(f"{SVG}text")}
+    nobody = replace(result, attacks=None, trade_off=(), epsilon=0.0)
+    unasked = text(parsed(render(nobody)))
+    assert text_of_attacks(None) in unasked
+    assert "innocents accused" not in unasked
+    assert text_of_attacks(None) in nobody.summary().values()
 
 
 def test_what_nobody_measured_is_said_to_be_unknown(result):
