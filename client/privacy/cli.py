@@ -16,6 +16,7 @@ from rich.table import Table
 
 from client.faces.degradation import Condition
 from client.files import write_new_file
+from client.privacy.checklist_cli import privacy_checklist
 from client.privacy.plan_cli import (
     ColludersOption,
     DeltaOption,
@@ -35,11 +36,14 @@ from client.privacy.plan_cli import (
 from client.terminal import JsonOption, progress_bar
 from federation.commandline.commands import Commands
 from federation.errors import ProofError, UsageError
+from federation.promise import FALSE_ACCUSATIONS, percent_up
 
 if TYPE_CHECKING:
     from federation.experiments.frontier import Frontier, Summary, Trial
     from federation.privacy.epsilon_audit import EpsilonAudit
     from federation.privacy.plan import PrivacyPlan
+    from federation.privacy.tradeoff import TradeOff
+    from federation.promise import AttackRates
     from federation.recognition.embeddings import EmbeddingSet
     from federation.recognition.mobilefacenet import MobileFaceNetRecogniser
 
@@ -49,6 +53,7 @@ privacy_app = Commands(help="What an epsilon costs and protects: plan, audit, me
 
 
 privacy_app.command("plan")(privacy_plan)
+privacy_app.command("checklist")(privacy_checklist)
 
 
 @privacy_app.command("audit")
@@ -218,8 +223,9 @@ def privacy_frontier(
                 bar.advance(task)
         summaries = summarise([m for m in file.done if m.trial in set(wanted)])
     if plot is not None:
-        _draw(plot, summaries, f"{frontier.held_in} people train, {condition.value}, {splits} splits")
-    _show_frontier(summaries, as_json=as_json)
+        title = f"{frontier.held_in} people train, {condition.value}, {splits} splits"
+        _draw(plot, summaries, _curves(frontier, wanted), title)
+    _show_frontier(summaries, frontier, wanted, as_json=as_json)
 
 
 # ------------------------------------------------------------------------------------------------------------ details
@@ -295,17 +301,36 @@ def _digest(embeddings: EmbeddingSet) -> str:
     return hashed.hexdigest()
 
 
-def _draw(path: Path, summaries: list[Summary], title: str) -> None:
+def _curves(frontier: Frontier, wanted: list[Trial]) -> dict[float, TradeOff]:
+    """What each epsilon lets an attacker do, where its plan asks anything of anybody."""
+    from federation.privacy.tradeoff import trade_off  # noqa: PLC0415 - see the top
+
+    plans = {trial.epsilon: frontier.plan(trial) for trial in wanted if trial.epsilon}
+    return {epsilon: trade_off(plan.noise_multipliers) for epsilon, plan in plans.items() if plan.events}
+
+
+def _draw(path: Path, summaries: list[Summary], curves: dict[float, TradeOff], title: str) -> None:
     from client.files import replace_file  # noqa: PLC0415 - see the top
     from client.privacy.trials import picture  # noqa: PLC0415 - see the top
 
     # A crash leaves the old picture or the new one.
-    replace_file(path, picture(summaries, title=title, form=path.suffix.removeprefix(".")))
+    replace_file(path, picture(summaries, curves, title=title, form=path.suffix.removeprefix(".")))
 
 
-def _show_frontier(summaries: list[Summary], *, as_json: bool) -> None:
+def _show_frontier(summaries: list[Summary], frontier: Frontier, wanted: list[Trial], *, as_json: bool) -> None:
+    from federation.experiments.frontier import advice, fewest_people_for_scales  # noqa: PLC0415 - see the top
+
+    rates = {epsilon: curve.rates() for epsilon, curve in _curves(frontier, wanted).items()}
+    directions = frontier.plan(wanted[0]).directions
+    scales = {
+        epsilon: fewest_people_for_scales(epsilon, frontier.settings, directions)
+        for epsilon in sorted({trial.epsilon for trial in wanted if trial.epsilon})
+    }
     if as_json:
-        _print_json([asdict(s) for s in summaries])
+        attacks = {f"{epsilon:g}": one.to_json() for epsilon, one in rates.items()}
+        needs = {f"{epsilon:g}": people for epsilon, people in scales.items()}
+        rows = [asdict(s) for s in summaries]
+        _print_json({"rows": rows, "attacks": attacks, "scales_needs_people": needs, "advice": advice(summaries)})
         return
     table = Table(
         "epsilon",
@@ -335,8 +360,36 @@ def _show_frontier(summaries: list[Summary], *, as_json: bool) -> None:
     console.print(
         "Rates of codes, of as many images as stated. TAR at the stated FMR, were it known; both at the released "
         "threshold tau; held: how often the interval that the release states holds the FMR. attack: AUC of membership "
-        "inference."
+        "inference. own: one organisation's people alone, shared with nobody."
     )
+    console.print(_beside(summaries, rates, scales))
+    console.print(advice(summaries))
+
+
+def _beside(summaries: list[Summary], rates: dict[float, AttackRates], scales: dict[float, int | None]) -> Table:
+    """What each epsilon means, what it gains over each baseline, and from whom on the recipe scales would do anything."""
+    from federation.experiments.frontier import BASELINES  # noqa: PLC0415 - see the top
+
+    baselines = [s for s in summaries if s.method in BASELINES]
+    table = Table(
+        "epsilon",
+        "people",
+        f"found, accusing {percent_up(FALSE_ACCUSATIONS)}",
+        "right at even odds",
+        *(f"TAR over {s.method.value}" for s in baselines),
+        box=SIMPLE,
+        pad_edge=False,
+        title="Attackers at most, and gains in points",
+    )
+    for s in summaries:
+        if s.epsilon:
+            one = rates.get(s.epsilon)
+            shares = ("nobody asked", "") if one is None else (percent_up(one.detected), percent_up(one.right))
+            gains = (f"{100 * (s.tar[0] - other.tar[0]):+.1f}" for other in baselines)
+            table.add_row(f"{s.epsilon:g}", str(s.people), *shares, *gains)
+    for epsilon, people in scales.items():
+        table.add_row(f"{epsilon:g}", "scales", "nothing" if people is None else f"nothing below {people}", "")
+    return table
 
 
 def _print_json(value: object) -> None:

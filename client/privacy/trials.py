@@ -23,11 +23,14 @@ from federation.experiments.frontier import Measurement, Method, Summary, Trial
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-FORMAT: Final = "intaglio-frontier-2"
+    from federation.privacy.tradeoff import TradeOff
+
+FORMAT: Final = "intaglio-frontier-3"
 _INK, _COLOURS = "#444444", ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 _BASELINES: Final = {
     Method.FROZEN: ("not adapted", ":"),
     Method.PUBLIC: ("public knowledge alone", "--"),
+    Method.OWN: ("one organisation alone, shared with nobody", (0, (1, 3))),
     Method.FEDERATED: ("all organisations, without privacy", "-."),
 }
 
@@ -108,11 +111,14 @@ def _line(row: Mapping[str, str]) -> bytes:
     return text.getvalue().encode()
 
 
-def picture(summaries: list[Summary], *, title: str, form: str) -> bytes:
-    """EER over epsilon, one line for each number of people, bars of one deviation over splits, and the baselines.
+def picture(summaries: list[Summary], curves: Mapping[float, TradeOff], *, title: str, form: str) -> bytes:
+    """Two pictures: EER over epsilon with the baselines, and what an attacker finds at each epsilon.
+
+    On the left one line for each number of people, with bars of one deviation over splits.
 
     Args:
         summaries: of all trials.
+        curves: what each epsilon lets an attacker do.
         title: above the picture.
         form: ``png`` or ``svg``.
 
@@ -127,8 +133,9 @@ def picture(summaries: list[Summary], *, title: str, form: str) -> bytes:
     private = [s for s in summaries if s.method is Method.PRIVATE]
     if not private:
         raise UsageError("there is no private trial to draw yet")
-    figure = Figure(figsize=(7, 4.4), layout="constrained")
-    axes = figure.add_subplot()
+    figure = Figure(figsize=(10.5, 4.4), layout="constrained")
+    axes, attacks = figure.subplots(1, 2, width_ratios=(3, 2))
+    _draw_attacks(attacks, curves)
     for number, people in enumerate(sorted({s.people for s in private})):
         mine = [s for s in private if s.people == people]
         axes.errorbar(
@@ -149,13 +156,30 @@ def picture(summaries: list[Summary], *, title: str, form: str) -> bytes:
     axes.set_ylim(bottom=0)
     axes.set_title(title, fontsize=10)
     axes.legend(title="bars: one standard deviation over splits", title_fontsize=8, fontsize=8, frameon=False)
-    for side in ("top", "right"):
-        axes.spines[side].set_visible(False)
+    for each in (axes, attacks):
+        each.spines[["top", "right"]].set_visible(False)
     stream = io.BytesIO()
     # One picture for one table: no date, no random names of elements.
     with mpl.rc_context({"svg.hashsalt": "intaglio"}):
         figure.savefig(stream, format=form, dpi=150, metadata={"Date": None} if form == "svg" else None)
     return stream.getvalue()
+
+
+def _draw_attacks(axes: Axes, curves: Mapping[float, TradeOff]) -> None:
+    """The most that any attacker finds of those who trained, over whom it accuses wrongly (Dong, Roth and Su, 2022)."""
+    accused = [10 ** (exponent / 20) for exponent in range(-80, 1)]
+    percent = [100 * share for share in accused]
+    for number, epsilon in enumerate(sorted(curves)):
+        found = [100 * curves[epsilon].detected(share) for share in accused]
+        axes.plot(percent, found, color=_COLOURS[number % len(_COLOURS)], label=f"{epsilon:g}")
+    axes.plot(percent, percent, color=_INK, linestyle="--", linewidth=1, label="guessing")
+    axes.set_xscale("log")
+    axes.set_xticks([0.01, 0.1, 1, 10, 100], ["0.01", "0.1", "1", "10", "100"])
+    axes.minorticks_off()
+    axes.set_xlabel("innocents accused, % (log scale)")
+    axes.set_ylabel("members found at most, %")
+    axes.set_ylim(0, 100)
+    axes.legend(title="epsilon", title_fontsize=8, fontsize=8, frameon=False)
 
 
 def _draw_baselines(axes: Axes, summaries: list[Summary]) -> None:

@@ -2,10 +2,12 @@
 
 A *trial* splits the people into a training and a test part, trains with the mathematics of a federated run (in this
 process, noise from the operating system) and verifies the test people as devices do: by the distance of two codes, each
-under a seed of its template, of averages of as many images as the release says. Four methods:
+under a seed of its template, of averages of as many images as the release says. Five methods:
 
 * ``frozen``: no adapter at all, and no threshold, since nothing public says where one would be;
 * ``public``: the adapter and the threshold of the recogniser's profile, which cost no privacy;
+* ``own``: one organisation's own people, without noise and without anybody else: what it has if it takes no part, and
+  never shows to others;
 * ``federated``: all organisations, without noise: what the private runs would be with an infinite epsilon;
 * ``private``: all organisations, with the noise of a `PrivacyPlan`, which asks only what can help.
 
@@ -22,7 +24,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from enum import StrEnum
-from typing import Self
+from typing import Final, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -36,6 +38,7 @@ from federation.learning.threshold import Threshold
 from federation.privacy.auditing import membership_attack
 from federation.privacy.plan import Adaptation, PrivacyPlan, operating_system_noise
 from federation.recognition.embeddings import EmbeddingSet
+from federation.recognition.mobilefacenet import TUNABLE
 from federation.recognition.model import Adapter
 from federation.recognition.profiles import PROFILES
 
@@ -50,8 +53,13 @@ class Method(StrEnum):
 
     FROZEN = "frozen"
     PUBLIC = "public"
+    OWN = "own"
     FEDERATED = "federated"
     PRIVATE = "private"
+
+
+BASELINES: Final = (Method.FROZEN, Method.PUBLIC, Method.OWN, Method.FEDERATED)
+"""What every epsilon is to be compared with."""
 
 
 @dataclass(frozen=True)
@@ -168,7 +176,7 @@ def trials(epsilons: list[float], people: list[int], *, splits: int, draws: int,
     found = []
     for split in range(splits):
         if baselines:
-            found += [Trial(method, 0.0, 0, split, 0) for method in (Method.FROZEN, Method.PUBLIC, Method.FEDERATED)]
+            found += [Trial(method, 0.0, 0, split, 0) for method in BASELINES]
         found += [
             Trial(Method.PRIVATE, float(epsilon), count, split, draw)
             for epsilon in epsilons
@@ -235,6 +243,8 @@ class Frontier:
         order = np.random.default_rng(trial.split).permutation(self._names).tolist()
         k = self.settings.organisations
         organisations = [self._embeddings.of_people(order[i : self.held_in : k]) for i in range(k)]
+        if trial.method is Method.OWN:
+            organisations = organisations[:1]
         test = self._embeddings.of_people(order[self.held_in :])
         if trial.method is Method.FROZEN:
             shift, threshold, adapter = None, None, Adapter.identity(self._embeddings.dimension)
@@ -269,7 +279,7 @@ class Frontier:
     def _train(self, organisations: list[EmbeddingSet], trial: Trial) -> tuple[Shift, Threshold]:
         """What a run releases, and makes of it."""
         plan, terms = self.plan(trial), self._terms
-        private, here = trial.method is Method.PRIVATE, self.held_in
+        private, here = trial.method is Method.PRIVATE, sum(len(np.unique(o.people)) for o in organisations)
         people, shift, observed = plan.people if private else here, Shift.nothing(plan.directions), None
 
         def noisy(sums: list[NDArray[np.float64]], noise_multiplier: float) -> tuple[NDArray[np.float64], float]:
@@ -295,7 +305,7 @@ class Frontier:
     ) -> tuple[float | None, float | None]:
         """A plain membership attack on the released centre, which is a mean over the members."""
         scaled = trial.method is Method.PRIVATE and trial.people != self.held_in
-        if shift.weight == 0 or scaled:
+        if shift.weight == 0 or scaled or trial.method is Method.OWN:  # which nobody is shown
             return None, None
         public = self._terms.public_centre
         members = np.concatenate([_means(organisation) for organisation in organisations])
@@ -357,8 +367,8 @@ class Summary:
 
 
 def summarise(measurements: list[Measurement]) -> list[Summary]:
-    """One summary for each method, epsilon and number of people: frozen, public, private by people and epsilon, all."""
-    rank = {Method.FROZEN: 0, Method.PUBLIC: 1, Method.PRIVATE: 2, Method.FEDERATED: 3}
+    """One summary for each method, epsilon and number of people: frozen, public, own, private, all."""
+    rank = {Method.FROZEN: 0, Method.PUBLIC: 1, Method.OWN: 2, Method.PRIVATE: 3, Method.FEDERATED: 4}
     keys = sorted(
         {(m.trial.method, m.trial.people, m.trial.epsilon) for m in measurements},
         key=lambda key: (rank[key[0]], *key[1:]),
@@ -401,3 +411,65 @@ def _held(measured: Measurement) -> float | None:
     """1 where the stated interval holds the measured rate, else 0."""
     rate, low, high = measured.fmr_at_threshold, measured.fmr_low, measured.fmr_high
     return None if rate is None or low is None or high is None else float(low <= rate <= high)
+
+
+def advice(summaries: list[Summary]) -> str:
+    """One sentence: what to choose, and why. It believes no gain that is smaller than the spread over splits.
+
+    Args:
+        summaries: of a frontier with its baselines, or without.
+    """
+    public = next((s for s in summaries if s.method is Method.PUBLIC), None)
+    private = sorted((s for s in summaries if s.method is Method.PRIVATE), key=lambda s: (s.epsilon, s.people))
+    if public is None or not private:
+        return "Choose nothing yet: without the public baseline no gain can be told from what costs no privacy."
+    best = max(private, key=lambda s: s.tar[0])
+    gain, spread = best.tar[0] - public.tar[0], max(public.tar[1], best.tar[1])
+    told = f"{100 * gain:+.1f} points of TAR, for noise of {best.people} people at epsilon {best.epsilon:g}"
+    if gain <= spread:
+        return (
+            f"Choose the public release, epsilon 0: the most that any epsilon gains over it is {told}, and rates move "
+            f"by {100 * spread:.1f} with the split."
+        )
+    enough = next(s for s in private if s.people == best.people and s.tar[0] >= best.tar[0] - spread)
+    return (
+        f"Choose epsilon {enough.epsilon:g} with {enough.people} people: it gains "
+        f"{100 * (enough.tar[0] - public.tar[0]):+.1f} points of TAR over the public release, and no larger one gains "
+        f"more than rates move with the split ({100 * spread:.1f} points)."
+    )
+
+
+def fewest_people_for_scales(
+    epsilon: float, settings: FrontierSettings, directions: int, *, steps: int = 4
+) -> int | None:
+    """How many people a run of the recipe `scales` needs before it deploys anything; None where no number would do.
+
+    Args:
+        epsilon: of the run.
+        settings: of the frontier.
+        directions: of an embedding that the recogniser uses.
+        steps: of the recipe.
+    """
+
+    def deploys(people: int) -> bool:
+        plan = PrivacyPlan.for_epsilon(
+            epsilon,
+            delta=settings.delta,
+            people=people,
+            organisations=settings.organisations,
+            dimension=directions,
+            directions=directions,
+            colluders=settings.colluders,
+            dropouts=settings.dropouts,
+            tuned=TUNABLE,
+            steps=steps,
+        )
+        return plan.adaptation is Adaptation.SCALES
+
+    low, high = settings.organisations, int(1 / settings.delta)
+    if not deploys(high):
+        return None
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (low, middle) if deploys(middle) else (middle, high)
+    return high

@@ -3,24 +3,38 @@
 import dataclasses
 import json
 import math
+import re
 import xml.etree.ElementTree as ET
 from datetime import UTC, datetime
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from scipy import stats
 from typer.testing import CliRunner
 
 from client import cli
 from client.node.ledger import Ledgers
 from client.privacy.trials import open_trials, picture
 from federation.errors import UsageError
-from federation.experiments.frontier import Frontier, FrontierSettings, Measurement, Method, Trial, summarise, trials
+from federation.experiments.frontier import (
+    BASELINES,
+    Frontier,
+    FrontierSettings,
+    Measurement,
+    Method,
+    Trial,
+    advice,
+    fewest_people_for_scales,
+    summarise,
+    trials,
+)
 from federation.learning.evaluation import DetCurve, code_scores
 from federation.learning.releasing import ReleaseTerms, public_release
-from federation.privacy.plan import epsilon_of_gaussians
+from federation.privacy.plan import PrivacyPlan, epsilon_of_gaussians
 from federation.privacy.planning import epsilon_of_releases
-from federation.recognition.mobilefacenet import shipped_profile
+from federation.privacy.tradeoff import trade_off
+from federation.recognition.mobilefacenet import TUNABLE, shipped_profile
 from federation.recognition.model import Adapter
 from tests.faces import orl_image
 from tests.people import DIMENSION, synthetic_people
@@ -39,9 +53,9 @@ MEASURED = Measurement(
 # ------------------------------------------------------------------------------------------------------------- trials
 def test_trials_come_split_by_split_with_baselines_first_and_none_without_noise_for_private_people():
     found = trials([1.0, 8.0], [12, 300], splits=3, draws=2)
-    assert len(found) == 3 * (3 + 2 * 2 * 2)
+    assert len(found) == 3 * (4 + 2 * 2 * 2)
     assert [t.split for t in found] == sorted(t.split for t in found)
-    assert [t.method for t in found[:3]] == [Method.FROZEN, Method.PUBLIC, Method.FEDERATED]
+    assert [t.method for t in found[:4]] == [Method.FROZEN, Method.PUBLIC, Method.OWN, Method.FEDERATED]
     private = trials([1.0], [12], splits=2, draws=1, baselines=False)
     assert {t.method for t in private} == {Method.PRIVATE}
 
@@ -61,7 +75,7 @@ def test_too_few_people_for_a_test_are_refused():
 
 
 def test_trials_without_noise_repeat_themselves_and_private_ones_do_not():
-    for method in (Method.FROZEN, Method.PUBLIC, Method.FEDERATED):
+    for method in BASELINES:
         trial = Trial(method, 0.0, 0, 1, 0)
         assert FRONTIER.run(trial) == FRONTIER.run(trial)
     trial = Trial(Method.PRIVATE, 8.0, 24, 0, 0)
@@ -158,6 +172,54 @@ def test_summaries_are_means_over_splits_and_not_over_trials():
     assert (summary.trials, summary.attack_auc, summary.attack_tpr) == (3, None, (0.25, 0.0))
 
 
+def rated(method, tar, *, epsilon=0.0, people=0):
+    """Trials on two splits, a point apart."""
+    return [
+        dataclasses.replace(MEASURED, trial=Trial(method, epsilon, people, split, 0), tar=tar + (-1) ** split * 0.01)
+        for split in range(2)
+    ]
+
+
+def test_advice_is_the_public_release_unless_an_epsilon_gains_more_than_rates_move_with_the_split():
+    public = rated(Method.PUBLIC, 0.90)
+    little = [
+        *rated(Method.PRIVATE, 0.905, epsilon=2.0, people=24),
+        *rated(Method.PRIVATE, 0.909, epsilon=8.0, people=24),
+    ]
+    said = advice(summarise([*public, *little]))
+    assert said.startswith(
+        "Choose the public release, epsilon 0: the most that any epsilon gains over it is +0.9 points"
+    )
+    much = [
+        *rated(Method.PRIVATE, 0.92, epsilon=2.0, people=24),
+        *rated(Method.PRIVATE, 0.945, epsilon=4.0, people=24),
+        *rated(Method.PRIVATE, 0.95, epsilon=8.0, people=24),
+    ]
+    assert advice(summarise([*public, *much])).startswith(
+        "Choose epsilon 4 with 24 people: it gains +4.5 points of TAR"
+    )
+    assert advice(summarise(much)).startswith("Choose nothing yet")
+    assert advice(summarise(public)).startswith("Choose nothing yet")
+
+
+def test_what_one_organisation_has_alone_is_made_of_its_own_people_and_shown_to_no_attacker():
+    alone = FRONTIER.run(Trial(Method.OWN, 0.0, 0, 0, 0))
+    together = FRONTIER.run(Trial(Method.FEDERATED, 0.0, 0, 0, 0))
+    assert (alone.tar, alone.deployed) != (together.tar, together.deployed)
+    assert alone.attack_auc is None
+    assert together.attack_auc is not None
+
+
+def test_the_recipe_scales_needs_so_many_people_and_one_fewer_deploys_nothing():
+    people = fewest_people_for_scales(8.0, SETTINGS, 58)
+    for count, deployed in ((people, "scales"), (people - 1, "none")):
+        plan = PrivacyPlan.for_epsilon(
+            8.0, delta=1e-5, people=count, organisations=4, dimension=58, directions=58, tuned=TUNABLE, steps=4
+        )
+        assert plan.adaptation.value == deployed
+    assert fewest_people_for_scales(0.01, SETTINGS, 58) is None
+
+
 def test_a_measurement_survives_its_row():
     nothing = dict.fromkeys(Measurement.columns()[-6:])
     for measured in (
@@ -222,12 +284,13 @@ def test_a_file_that_cannot_be_opened_says_so(tmp_path):
 # ------------------------------------------------------------------------------------------------------------ picture
 def test_the_picture_shows_every_line_and_needs_a_private_trial():
     baseline = dataclasses.replace(MEASURED, trial=Trial(Method.FROZEN, 0.0, 0, 0, 0), eer=0.2)
-    drawn = picture(summarise([MEASURED, baseline]), title="a title", form="svg")
+    curves = {8.0: trade_off((0.601,)), 2.0: trade_off((2.0,))}
+    drawn = picture(summarise([MEASURED, baseline]), curves, title="a title", form="svg")
     assert ET.fromstring(drawn).tag.endswith("svg")  # noqa: S314 - our own picture
-    assert picture(summarise([MEASURED, baseline]), title="a title", form="svg") == drawn
-    assert picture(summarise([MEASURED]), title="a title", form="png").startswith(b"\x89PNG")
+    assert picture(summarise([MEASURED, baseline]), curves, title="a title", form="svg") == drawn
+    assert picture(summarise([MEASURED]), curves, title="a title", form="png").startswith(b"\x89PNG")
     with pytest.raises(UsageError, match="no private trial"):
-        picture(summarise([baseline]), title="a title", form="svg")
+        picture(summarise([baseline]), {}, title="a title", form="svg")
 
 
 # ------------------------------------------------------------------------------------------------------------ command
@@ -267,12 +330,29 @@ def test_a_sweep_goes_on_where_it_was_killed_and_draws_its_picture(sweep, tmp_pa
     assert first.exit_code == 0, first.output
     assert (tmp_path / "frontier.png").read_bytes().startswith(b"\x89PNG")
     lines = (tmp_path / "frontier.csv").read_bytes().splitlines(keepends=True)
-    assert len(lines) == 2 + 2 * (3 + 1)
+    assert len(lines) == 2 + 2 * (4 + 1)
     (tmp_path / "frontier.csv").write_bytes(b"".join(lines[:-3]) + lines[-3][:20])  # as a kill leaves it
     second = sweep("--json")
     assert (tmp_path / "frontier.csv").read_bytes().splitlines(keepends=True)[: len(lines) - 3] == lines[:-3]
-    methods = [s["method"] for s in json.loads(second.stdout)]
-    assert methods == [s["method"] for s in json.loads(first.stdout)] == ["frozen", "public", "private", "federated"]
+    printed = json.loads(second.stdout)
+    methods = [s["method"] for s in printed["rows"]]
+    assert methods == [s["method"] for s in json.loads(first.stdout)["rows"]]
+    assert methods == ["frozen", "public", "own", "private", "federated"]
+    assert printed["attacks"]["8"]["detected"] == pytest.approx(
+        stats.norm(1 / 0.6015).sf(stats.norm.isf(0.001)), abs=1e-3
+    )
+    assert 700 < printed["scales_needs_people"]["8"] < 760
+    assert printed["advice"].startswith("Choose ")
+
+
+def test_the_table_has_every_baseline_beside_every_epsilon_and_ends_with_advice(sweep):
+    result = sweep()
+    assert result.exit_code == 0, result.output
+    words = " ".join(result.stdout.split())
+    assert all(result.stdout.count(name) >= 2 for name in ("frozen", "public", "own", "federated"))
+    assert re.search(r"8 scales nothing below 7\d\d", words)
+    assert "7.68 %" in words
+    assert words.rpartition("Choose ")[2].endswith(".")
 
 
 def test_private_people_need_a_ledger_and_public_ones_none(sweep, tmp_path):
@@ -295,7 +375,7 @@ def test_trials_on_private_people_are_charged_before_they_are_made_and_refused_p
     private = ["--data", tmp_path / "people", "--ledger", ledgers, "--budget-epsilon", 8, "--json"]
     result = sweep(*private, epsilon=4)
     assert result.exit_code == 0, result.output
-    assert {s["method"] for s in json.loads(result.stdout)} == {"private"}
+    assert {s["method"] for s in json.loads(result.stdout)["rows"]} == {"private"}
     (account,) = Ledgers(ledgers, 8.0).own().accounts()
     assert 5.5 < account.epsilon < 7.0  # two splits, each with epsilon 4
     assert sweep(*private, epsilon=4).exit_code == 0

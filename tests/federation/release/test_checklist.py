@@ -1,0 +1,143 @@
+"""The checklist says what the release, its papers and the ledger show, and calls everything else a gap."""
+
+import json
+import math
+import re
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from client import cli
+from federation.audit.report import AuditReport
+from federation.privacy.gaussian import epsilon_of_mu
+from federation.privacy.ledger import LedgerChain
+from federation.promise import NOBODY_ASKED, AttackRates, PrivacyStatement
+from federation.rates import Basis
+from federation.release.checklist import Standing, checklist, markdown_of
+from federation.release.manifest import Use
+from tests.bundles import a_bundle, a_cell, a_release, a_report, an_attack, an_evaluation
+
+PAGE = Path(__file__).resolve().parents[3] / "docs/checklist.md"
+
+
+def a_chain(*charges, population="people", release=""):
+    """A ledger with a cap, and a run for each tuple of noise multipliers; the last of them made the release."""
+    chain = LedgerChain()
+    chain = LedgerChain((chain.next_open(population, epsilon=16.0, delta=1e-5),))
+    for number, noise in enumerate(charges):
+        chain = LedgerChain((*chain.entries, chain.next_reserve(population, f"run {number}", noise)))
+    if release:
+        chain = LedgerChain((*chain.entries, chain.next_commit(population, f"run {len(charges) - 1}", release)))
+    return chain
+
+
+def by_question(bundle, account=None):
+    return {line.question: line for line in checklist(bundle, account)}
+
+
+def test_every_line_that_is_covered_names_its_evidence_and_every_gap_none():
+    (account,) = a_chain((4.0,)).accounts()
+    for lines in (checklist(a_bundle()), checklist(a_bundle(epsilon_audit=an_attack(0.5)), account)):
+        for line in lines:
+            assert bool(line.evidence) == (line.standing is not Standing.NOT_COVERED), line.question
+            assert line.answer
+
+
+def test_what_nothing_shows_is_not_covered():
+    bare = by_question(a_bundle())
+    for gap in ("composition over time", "correctness, attacked", "access to the data", "retention"):
+        assert bare[gap].standing is Standing.NOT_COVERED
+    assert bare["tuning"].standing is Standing.PARTLY
+    (account,) = a_chain((4.0,)).accounts()
+    full = by_question(a_bundle(epsilon_audit=an_attack(0.5)), account)
+    assert full["composition over time"].standing is full["tuning"].standing is Standing.COVERED
+    assert "at least 0.50 of 1" in full["correctness, attacked"].answer
+    assert full["access to the data"].standing is Standing.NOT_COVERED
+
+
+def test_the_numbers_are_those_of_the_release_and_of_everything_that_the_ledger_was_charged():
+    release = a_release()
+    lines = by_question(a_bundle())
+    assert "epsilon 1 at delta 1e-05" in lines["parameters"].answer
+    assert lines["what they mean"].answer == release.privacy.attacks.text
+    household = math.ceil(100 * epsilon_of_mu(4 * 0.25, 1e-5)) / 100
+    assert f"a household of 4: epsilon {household:.2f}" in lines["groups"].answer
+    assert "threshold 4.000" in lines["mechanism"].answer
+    (account,) = a_chain((4.0,), (3.0, 3.0)).accounts()
+    everything = by_question(a_bundle(), account)["composition over time"].answer
+    mu = (1 / 16 + 2 / 9) ** 0.5
+    assert everything.startswith("2 charged to 'people', together epsilon 2.2")
+    assert AttackRates.of_mu(mu).text in everything
+    assert "every run that was tried is charged: 2" in by_question(a_bundle(), account)["tuning"].answer
+
+
+def test_an_evaluation_in_the_bundle_counts_in_what_the_numbers_mean():
+    both = by_question(a_bundle(evaluation=an_evaluation()))["what they mean"].answer
+    assert both != a_release().privacy.attacks.text
+    assert both == a_bundle(evaluation=an_evaluation()).manifest.claims.attacks.text
+
+
+def test_a_trial_covers_accuracy_in_part_and_an_audit_of_one_group_says_nothing_of_bias():
+    trial = by_question(a_bundle(use=Use.TRIAL))
+    assert trial["accuracy"].standing is Standing.PARTLY
+    assert "TRIAL, audit PASS on 50 people" in trial["accuracy"].answer
+    assert by_question(a_bundle())["accuracy"].standing is Standing.COVERED
+    assert by_question(a_bundle())["bias"].standing is Standing.COVERED
+    alone: AuditReport = a_report(cells=(a_cell("men", 2, 0.0001, 0.0006),))
+    assert by_question(a_bundle(report=alone))["bias"].standing is Standing.NOT_COVERED
+
+
+def test_a_release_that_asked_nobody_has_fewer_questions():
+    nobody = PrivacyStatement.nobody("person", "add_or_remove_one")
+    lines = by_question(a_bundle(replace(a_release(), privacy=nobody, basis=Basis.PUBLIC)))
+    assert "epsilon 0" in lines["parameters"].answer
+    assert lines.keys() & {"trust model", "mechanism", "composition over time"} == set()
+    assert NOBODY_ASKED not in markdown_of(tuple(lines.values()))
+
+
+def test_the_first_line_counts_the_gaps_and_names_them():
+    lines = checklist(a_bundle())
+    first = markdown_of(lines).splitlines()[0]
+    gaps = [line.question for line in lines if line.standing is Standing.NOT_COVERED]
+    assert first == f"{len(lines)} questions, {len(gaps)} not covered: {', '.join(gaps)}."
+
+
+# ------------------------------------------------------------------------------------------------------------ command
+def run(*arguments):
+    return CliRunner().invoke(cli.app, ["privacy", "checklist", *map(str, arguments)])
+
+
+@pytest.fixture
+def files(tmp_path):
+    (tmp_path / "trial.zip").write_bytes(a_bundle(use=Use.TRIAL).to_bytes())
+    (tmp_path / "ledger.jsonl").write_bytes(a_chain((4.0,), release=a_release().digest).to_bytes())
+    return tmp_path
+
+
+def test_the_command_says_first_that_a_release_is_a_trial_and_writes_what_it_prints(files):
+    result = run(files / "trial.zip", "--ledger", files / "ledger.jsonl", "--output", files / "list.md")
+    assert result.exit_code == 0, result.output
+    first, rest = result.stdout.split("\n", 1)
+    assert first.startswith("TRIAL, audit PASS on 50 people")
+    assert (files / "list.md").read_text() == rest
+    lines = json.loads(run(files / "trial.zip", "--json").stdout)
+    assert {line["standing"] for line in lines} == {"covered", "partly", "not covered"}
+
+
+def test_a_ledger_of_other_people_is_refused(files):
+    both = a_chain((4.0,), release="")
+    other = both.next_open("others", epsilon=8.0, delta=1e-5)
+    (files / "ledger.jsonl").write_bytes(LedgerChain((*both.entries, other)).to_bytes())
+    result = run(files / "trial.zip", "--ledger", files / "ledger.jsonl")
+    assert (result.exit_code, "does not say of which population" in " ".join(result.output.split())) == (2, True)
+
+
+def test_the_page_shows_a_real_release_with_the_questions_of_today():
+    shown = PAGE.read_text()
+    _, _, rest = shown.partition("<!-- begin: intaglio privacy checklist build/demo/release.zip ")
+    rows = re.findall(r"^\| ([^|]+) \| (covered|partly|not covered) \|", rest, flags=re.MULTILINE)
+    (account,) = a_chain((4.0,)).accounts()
+    today = checklist(a_bundle(epsilon_audit=an_attack(0.5)), account)
+    assert [name for name, _ in rows] == [line.question for line in today]
