@@ -41,7 +41,7 @@ def privacy_checklist(
     if as_json:
         typer.echo(json.dumps([asdict(line) | {"standing": line.standing.value} for line in lines], indent=1))
     else:
-        typer.echo(opened.manifest.warning or opened.manifest.audited.text)
+        typer.echo(f"{opened.manifest.warning or opened.manifest.audited.text}.\n")
         typer.echo(text, nl=False)
 
 

@@ -367,19 +367,19 @@ def _show_frontier(summaries: list[Summary], frontier: Frontier, wanted: list[Tr
 
 
 def _beside(summaries: list[Summary], rates: dict[float, AttackRates], scales: dict[float, int | None]) -> Table:
-    """What each epsilon means, what it gains over each baseline, and from whom on the recipe scales would do anything."""
+    """What each epsilon means, what it gains over each baseline, and how many people the recipe scales would need."""
     from federation.experiments.frontier import BASELINES  # noqa: PLC0415 - see the top
 
     baselines = [s for s in summaries if s.method in BASELINES]
     table = Table(
         "epsilon",
         "people",
-        f"found, accusing {percent_up(FALSE_ACCUSATIONS)}",
-        "right at even odds",
-        *(f"TAR over {s.method.value}" for s in baselines),
+        "found",
+        "right",
+        *(s.method.value for s in baselines),
         box=SIMPLE,
         pad_edge=False,
-        title="Attackers at most, and gains in points",
+        title=f"Attackers who accuse {percent_up(FALSE_ACCUSATIONS)}, or guess at even odds; TAR gained over",
     )
     for s in summaries:
         if s.epsilon:

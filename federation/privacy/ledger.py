@@ -15,6 +15,7 @@ from typing import Final, Literal, Self, get_args
 
 from federation.errors import BudgetExhaustedError, MalformedMessageError, ProofError, UsageError
 from federation.privacy.plan import LARGEST_EPSILON, epsilon_of_gaussians
+from federation.promise import AttackRates, text_of_attacks
 
 EntryKind = Literal["open", "reserve", "commit"]
 MOST_BYTES: Final = 8 << 20
@@ -111,10 +112,16 @@ class Account:
     epsilon: float
     runs: tuple[tuple[str, tuple[float, ...], str], ...]
 
+    @property
+    def attacks(self) -> AttackRates | None:
+        """What an attacker achieves at most with everything that was charged; None before anything was."""
+        precision = sum(1 / noise**2 for _, noise_multipliers, _ in self.runs for noise in noise_multipliers)
+        return AttackRates.of_mu(math.sqrt(precision)) if precision else None
+
     def __str__(self) -> str:
         spent = math.ceil(self.epsilon * 100) / 100
         of_cap = f"epsilon {spent:.2f} of {self.cap_epsilon:g} is charged and {self.cap_epsilon - spent:.2f} left"
-        lines = [f"{self.population}: {of_cap}, at delta {self.delta:g}"]
+        lines = [f"{self.population}: {of_cap}, at delta {self.delta:g}", f"  {text_of_attacks(self.attacks)}"]
         for run, noise_multipliers, release in self.runs:
             noise = ", ".join(f"{noise:.3f}" for noise in noise_multipliers)
             lines.append(f"  {run}: noise {noise}, {f'released {release[:16]}' if release else 'charged'}")

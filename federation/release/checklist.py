@@ -18,7 +18,7 @@ from typing import Final
 
 from federation.privacy.gaussian import epsilon_of_mu
 from federation.privacy.ledger import Account
-from federation.promise import AttackRates, PrivacyStatement, percent_up
+from federation.promise import AttackRates, PrivacyStatement, percent_up, text_of_attacks
 from federation.release.bundle import Bundle
 from federation.verdict import Verdict
 
@@ -116,11 +116,9 @@ def _composition(part: str, account: Account | None) -> Line:
     name = "composition over time"
     if account is None:
         return Line(part, name, Standing.NOT_COVERED, "no ledger was named, so what else was released is unknown", "")
-    noise = [one for _, multipliers, _ in account.runs for one in multipliers]
-    rates = AttackRates.of_mu(math.sqrt(sum(1 / one**2 for one in noise)))
     answer = (
         f"{len(account.runs)} charged to {account.population!r}, together epsilon {_up(account.epsilon)} of "
-        f"{account.cap_epsilon:g}. {rates.text}"
+        f"{account.cap_epsilon:g}. {text_of_attacks(account.attacks)}"
     )
     return Line(part, name, Standing.COVERED, answer, "the privacy ledger, hash-chained")
 

@@ -349,7 +349,7 @@ def test_the_table_has_every_baseline_beside_every_epsilon_and_ends_with_advice(
     result = sweep()
     assert result.exit_code == 0, result.output
     words = " ".join(result.stdout.split())
-    assert all(result.stdout.count(name) >= 2 for name in ("frozen", "public", "own", "federated"))
+    assert "people found right frozen public own federat" in words
     assert re.search(r"8 scales nothing below 7\d\d", words)
     assert "7.68 %" in words
     assert words.rpartition("Choose ")[2].endswith(".")

@@ -68,7 +68,7 @@ def test_the_numbers_are_those_of_the_release_and_of_everything_that_the_ledger_
     (account,) = a_chain((4.0,), (3.0, 3.0)).accounts()
     everything = by_question(a_bundle(), account)["composition over time"].answer
     mu = (1 / 16 + 2 / 9) ** 0.5
-    assert everything.startswith("2 charged to 'people', together epsilon 2.2")
+    assert everything.startswith("2 charged to 'people', together epsilon 2.15 of 16.")
     assert AttackRates.of_mu(mu).text in everything
     assert "every run that was tried is charged: 2" in by_question(a_bundle(), account)["tuning"].answer
 
@@ -119,7 +119,7 @@ def files(tmp_path):
 def test_the_command_says_first_that_a_release_is_a_trial_and_writes_what_it_prints(files):
     result = run(files / "trial.zip", "--ledger", files / "ledger.jsonl", "--output", files / "list.md")
     assert result.exit_code == 0, result.output
-    first, rest = result.stdout.split("\n", 1)
+    first, rest = result.stdout.split("\n\n", 1)
     assert first.startswith("TRIAL, audit PASS on 50 people")
     assert (files / "list.md").read_text() == rest
     lines = json.loads(run(files / "trial.zip", "--json").stdout)
