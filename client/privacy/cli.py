@@ -301,33 +301,41 @@ def _digest(embeddings: EmbeddingSet) -> str:
     return hashed.hexdigest()
 
 
-def _curves(frontier: Frontier, wanted: list[Trial]) -> dict[float, TradeOff]:
-    """What each epsilon lets an attacker do, where its plan asks anything of anybody."""
+def _curves(frontier: Frontier, wanted: list[Trial]) -> dict[tuple[float, int], TradeOff]:
+    """What each epsilon for so many people lets an attacker do, where its plan asks anything of anybody."""
     from federation.privacy.tradeoff import trade_off  # noqa: PLC0415 - see the top
 
-    plans = {trial.epsilon: frontier.plan(trial) for trial in wanted if trial.epsilon}
-    return {epsilon: trade_off(plan.noise_multipliers) for epsilon, plan in plans.items() if plan.events}
+    plans = {(trial.epsilon, trial.people): frontier.plan(trial) for trial in wanted if trial.epsilon}
+    return {who: trade_off(plan.noise_multipliers) for who, plan in plans.items() if plan.events}
 
 
-def _draw(path: Path, summaries: list[Summary], curves: dict[float, TradeOff], title: str) -> None:
+def _draw(path: Path, summaries: list[Summary], curves: dict[tuple[float, int], TradeOff], title: str) -> None:
     from client.files import replace_file  # noqa: PLC0415 - see the top
     from client.privacy.trials import picture  # noqa: PLC0415 - see the top
 
     # A crash leaves the old picture or the new one.
-    replace_file(path, picture(summaries, curves, title=title, form=path.suffix.removeprefix(".")))
+    replace_file(
+        path,
+        picture(
+            summaries,
+            {epsilon: curve for (epsilon, _), curve in curves.items()},
+            title=title,
+            form=path.suffix.removeprefix("."),
+        ),
+    )
 
 
 def _show_frontier(summaries: list[Summary], frontier: Frontier, wanted: list[Trial], *, as_json: bool) -> None:
     from federation.experiments.frontier import advice, fewest_people_for_scales  # noqa: PLC0415 - see the top
 
-    rates = {epsilon: curve.rates() for epsilon, curve in _curves(frontier, wanted).items()}
+    rates = {who: curve.rates() for who, curve in _curves(frontier, wanted).items()}
     directions = frontier.plan(wanted[0]).directions
     scales = {
         epsilon: fewest_people_for_scales(epsilon, frontier.settings, directions)
         for epsilon in sorted({trial.epsilon for trial in wanted if trial.epsilon})
     }
     if as_json:
-        attacks = {f"{epsilon:g}": one.to_json() for epsilon, one in rates.items()}
+        attacks = [{"epsilon": e, "people": people, **one.to_json()} for (e, people), one in rates.items()]
         needs = {f"{epsilon:g}": people for epsilon, people in scales.items()}
         rows = [asdict(s) for s in summaries]
         _print_json({"rows": rows, "attacks": attacks, "scales_needs_people": needs, "advice": advice(summaries)})
@@ -366,7 +374,9 @@ def _show_frontier(summaries: list[Summary], frontier: Frontier, wanted: list[Tr
     console.print(advice(summaries))
 
 
-def _beside(summaries: list[Summary], rates: dict[float, AttackRates], scales: dict[float, int | None]) -> Table:
+def _beside(
+    summaries: list[Summary], rates: dict[tuple[float, int], AttackRates], scales: dict[float, int | None]
+) -> Table:
     """What each epsilon means, what it gains over each baseline, and how many people the recipe scales would need."""
     from federation.experiments.frontier import BASELINES  # noqa: PLC0415 - see the top
 
@@ -383,7 +393,7 @@ def _beside(summaries: list[Summary], rates: dict[float, AttackRates], scales: d
     )
     for s in summaries:
         if s.epsilon:
-            one = rates.get(s.epsilon)
+            one = rates.get((s.epsilon, s.people))
             shares = ("nobody asked", "") if one is None else (percent_up(one.detected), percent_up(one.right))
             gains = (f"{100 * (s.tar[0] - other.tar[0]):+.1f}" for other in baselines)
             table.add_row(f"{s.epsilon:g}", str(s.people), *shares, *gains)

@@ -338,9 +338,9 @@ def test_a_sweep_goes_on_where_it_was_killed_and_draws_its_picture(sweep, tmp_pa
     methods = [s["method"] for s in printed["rows"]]
     assert methods == [s["method"] for s in json.loads(first.stdout)["rows"]]
     assert methods == ["frozen", "public", "own", "private", "federated"]
-    assert printed["attacks"]["8"]["detected"] == pytest.approx(
-        stats.norm(1 / 0.6015).sf(stats.norm.isf(0.001)), abs=1e-3
-    )
+    (attack,) = printed["attacks"]
+    found = stats.norm(1 / 0.6015).sf(stats.norm.isf(0.001))
+    assert (attack["epsilon"], attack["people"], attack["detected"]) == (8.0, 24, pytest.approx(found, abs=1e-3))
     assert 700 < printed["scales_needs_people"]["8"] < 760
     assert printed["advice"].startswith("Choose ")
 
@@ -353,6 +353,14 @@ def test_the_table_has_every_baseline_beside_every_epsilon_and_ends_with_advice(
     assert re.search(r"8 scales nothing below 7\d\d", words)
     assert "7.68 %" in words
     assert words.rpartition("Choose ")[2].endswith(".")
+
+
+def test_where_a_plan_asks_nobody_the_table_says_so(sweep):
+    printed = json.loads(sweep("--as-if", 24, "--as-if", 100, "--json", epsilon=1).stdout)
+    assert [(attack["people"], attack["detected"]) for attack in printed["attacks"]] == [(100, 0.0024)]
+    shown = sweep("--as-if", 24, "--as-if", 100, epsilon=1).stdout
+    assert "nobody" in shown
+    assert "0.24" in shown
 
 
 def test_private_people_need_a_ledger_and_public_ones_none(sweep, tmp_path):
