@@ -28,7 +28,7 @@ from federation.recognition.profiles import PROBE, REFERENCE
 from server.coordinator.local_run import evaluate_locally
 
 app = typer.Typer(add_completion=False)
-_ORGANISATIONS, _DIMENSION, _IMAGES, _THRESHOLD, _DELTA = 4, 64, 4, 760, 1e-5
+_ORGANISATIONS, _DIMENSION, _IMAGES, _THRESHOLD, _DELTA = 4, 64, 4, 380, 1e-5
 _GROUPS = {"good cameras": 0.35, "worse cameras": 0.65}
 """How far captures of one person lie apart, as a share of the length of a face's own part."""
 _NO_NOISE = 1e-9

@@ -146,7 +146,7 @@ def release_build(
         ends_at=now + days * DAY_SECONDS,
     )
     write_new_file(bundle, built.to_bytes())
-    show({"bundle": str(bundle), **_facts(built)}, as_json=as_json)
+    show(_facts(built) | {"bundle": str(bundle)}, as_json=as_json)
 
 
 @release_app.command("sign")
@@ -168,7 +168,7 @@ def release_sign(
         raise UsageError("a bundle is signed --as maker or --as auditor")
     opened = read_bundle(bundle).signed_by(_ROLES[role], _key(key))
     write_new_file(signed, opened.to_bytes())
-    show({"bundle": str(signed), **_facts(opened)}, as_json=as_json)
+    show(_facts(opened) | {"bundle": str(signed)}, as_json=as_json)
 
 
 @release_app.command("verify")
