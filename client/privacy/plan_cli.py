@@ -49,8 +49,6 @@ DropoutsOption = Annotated[int, typer.Option("--dropouts", min=0, help="Organisa
 RecipeOption = Annotated[Recipe, typer.Option("--recipe", help="What a run asks for before the threshold.")]
 StepsOption = Annotated[int, typer.Option("--steps", min=1, max=64, help="Of the recipe scales.")]
 RoundsOption = Annotated[int, typer.Option("--rounds", min=1, help="Runs on the same people, all together.")]
-_PRIOR = 0.01
-"""Share of members among the suspects, where the plan says how many of the accused are."""
 
 
 @dataclass(frozen=True)
@@ -122,6 +120,9 @@ def privacy_plan(
     false_accusations: Annotated[
         float, typer.Option(min=1e-6, max=0.5, help="Share of the innocents that such an attacker accuses.")
     ] = FALSE_ACCUSATIONS,
+    prior: Annotated[
+        float, typer.Option(min=1e-6, max=0.5, help="Share of members among the suspects, before anybody looks.")
+    ] = 0.01,
     evaluation_epsilon: Annotated[
         float | None, typer.Option(help="Of a private evaluation of the same people, which is counted, too.")
     ] = None,
@@ -154,7 +155,7 @@ def privacy_plan(
         made = _plan_at_most(_share(at_most), false_accusations, rounds, federation, evaluation)
     else:
         made = plan_of(epsilon, noise_multiplier, rounds, federation)
-    meaning = _Meaning(*made, federation, rounds, evaluation, false_accusations, images)
+    meaning = _Meaning(*made, federation, rounds, evaluation, (false_accusations, prior), images)
     if as_json:
         typer.echo(json.dumps(meaning.facts(), indent=1))
     else:
@@ -216,7 +217,7 @@ class _Meaning:
         federation: who takes part.
         rounds: on the same people.
         evaluation: noise multiplier of a private evaluation, where there is one.
-        false_accusations: share of innocents that an attacker accuses.
+        attacker: share of innocents that it accuses, and share of members among its suspects.
         images: of one person, for the last table.
     """
 
@@ -225,7 +226,7 @@ class _Meaning:
     federation: Federation
     rounds: int
     evaluation: tuple[float, ...]
-    false_accusations: float
+    attacker: tuple[float, float]
     images: int
 
     @property
@@ -240,14 +241,15 @@ class _Meaning:
 
         if not self.released:
             return ()
-        return circumstances(self.released, self.federation.delta, false_accusations=self.false_accusations)
+        return circumstances(self.released, self.federation.delta, false_accusations=self.attacker[0])
 
     @cached_property
     def accused(self) -> float | None:
         """Of those who are accused, the largest share that are members."""
         from federation.privacy.tradeoff import trade_off  # noqa: PLC0415 - see the top
 
-        return trade_off(self.released).precision(self.false_accusations, prior=_PRIOR) if self.released else None
+        accuses, prior = self.attacker
+        return trade_off(self.released).precision(accuses, prior=prior) if self.released else None
 
     @cached_property
     def exposures(self) -> tuple[Exposure, ...]:
@@ -310,13 +312,14 @@ class _Meaning:
         )
         people = f"for each person, add or remove one, {'all rounds together' if self.rounds > 1 else 'the whole run'}"
         share, total = facts["noise_share_of_one_organisation"], facts["noise_in_the_total"]
+        spent = facts["epsilon_of_all_rounds"]
         checked = "checked by the people" if plan.checks_threshold else "the public one"
         lines = (
             ("promise", f"epsilon {self.promise:g} at delta {self.federation.delta:g} {people}"),
             *self._words(),
             (
                 "rounds",
-                f"{self.rounds}, each {plan.epsilon:g}; the accountant's total {facts['epsilon_of_all_rounds']:.3f}",
+                f"{self.rounds}, each with epsilon {plan.epsilon:g}; the accountant's total is {spent:.3f}",
             ),
             ("noise", f"multiplier {plan.noise_multiplier:.3f} a round ({releases})"),
             ("shares", f"each of {plan.organisations} organisations adds {share:.3f}; the total carries {total:.3f}"),
@@ -351,10 +354,10 @@ class _Meaning:
         yield "means", self.everybody[0].attacks.text
         if self.accused is not None:
             accused = f"of those accused, at most {percent_up(self.accused)} are members"
-            yield "", f"Where one suspect in {1 / _PRIOR:.0f} is a member: {accused}."
+            yield "", f"Where one suspect in {1 / self.attacker[1]:.4g} is a member: {accused}."
 
     def _table_of_everybody(self) -> Table:
-        found = f"finds at most, accusing {percent_up(self.false_accusations)}"
+        found = f"finds at most, accusing {percent_up(self.attacker[0])}"
         table = Table("who", "epsilon", found, "right at even odds", title="The same noise means")
         for one in self.everybody:
             shares = (percent_up(share) for share in (one.attacks.detected, one.attacks.right))

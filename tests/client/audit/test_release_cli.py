@@ -173,7 +173,7 @@ def test_what_people_write_wrongly_ends_with_2_and_names_the_file(run, tmp_path)
 def test_a_trial_is_marked_for_everybody_to_see(run, tmp_path):
     (tmp_path / "report.json").write_bytes(a_report(cells=VERDICTS[Verdict.INSUFFICIENT]).to_bytes())
     facts = json.loads(run(*BUILD, "--trial", "--json").stdout)
-    assert (facts["use"], list(facts)[0]) == ("trial", "warning")
+    assert (facts["use"], next(iter(facts))) == ("trial", "warning")
     assert facts["warning"].endswith(facts["wolf"])
     assert facts["wolf"].startswith("0 % (0 to 0.5) by the domain's mean, 0.3 % (0.1 to 2) by the best image")
     bundle = signed(Bundle.from_bytes((tmp_path / "unsigned.zip").read_bytes()))
