@@ -287,7 +287,7 @@ def test_the_plan_says_it_in_words_first():
     )
     assert "at most 43.66 % are members" in lines[2]
     both = run("plan", "--people", 100, "--evaluation-epsilon", 2).stdout.splitlines()
-    assert both[1].startswith("    and  a private evaluation; everything together has epsilon 8.41")
+    assert both[1].startswith("    and  a private evaluation; everything together has epsilon 8.42")
     nobody = planned("--people", 24, "--epsilon", 1)
     assert (nobody["attacks"], nobody["circumstances"], nobody["epsilon_of_everything"]) == (None, [], 0.0)
     assert "means  Nobody was asked" in run("plan", "--people", 24, "--epsilon", 1).stdout
