@@ -220,14 +220,14 @@ def test_enrol_verify_revoke_from_the_command_line(operator, person, tmp_path):
 
     enrolled = person("enrol", "1-0", "1-1", *enrolment(operator))
     assert enrolled.exit_code == 0
-    assert "false match rate of 0.001" in enrolled.stdout
+    assert f"enrolled at {a_release().rate.text}" in enrolled.stdout
     assert person("enrol", "1-0", "1-1", *enrolment(operator)).exit_code == 2
 
     accepted = person("verify", "1-2", *verification(operator))
     assert accepted.exit_code == 0
     facts = json.loads(accepted.stdout)
     assert facts["decision"] == "match"
-    assert set(facts) == {"decision", "fmr", "device_ms", "upload_bytes", "reply_bytes", "log_position"}
+    assert set(facts) == {"decision", "rate", "audit", "device_ms", "upload_bytes", "reply_bytes", "log_position"}
 
     rejected = person("verify", "2-0", *verification(operator))
     assert rejected.exit_code == 1
@@ -266,7 +266,7 @@ def test_s3_a_whole_life_from_the_command_line(operator, person, tmp_path):
     expected = ["--key", operator.issuer["public_key"], "--issuer", ISSUER, "--audience", AUDIENCE]
     check = ["assertion", "verify", tmp_path / "assertion.jwt", *expected, "--purpose", PURPOSE, "--json"]
     statement = json.loads(person(*check, "--nonce", nonce).stdout)
-    assert statement["statement"] == "claim accepted at FMR <= 0.001"
+    assert statement["statement"] == f"{a_bundle().manifest.audited.text}: claim accepted at {a_release().rate.text}"
     assert f"entry {accepted['log_position']} of" in statement["log"]
     assert person(*check, "--nonce", "00" * 32).exit_code == 4
     refused = person("verify", "2-0", *verification(operator), "--nonce", nonce)
