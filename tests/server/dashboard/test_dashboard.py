@@ -11,8 +11,10 @@ from xml.etree import ElementTree as ET
 
 import pytest
 
+from federation.audit.cells import Limits
 from federation.consent.purposes import DAY_SECONDS
 from federation.privacy.ledger import Account
+from federation.release.manifest import Use as ReleaseUse
 from federation.rules.entries import Lifting, Moratorium
 from federation.rules.rulebook import Rulebook
 from server.coordinator import run_records
@@ -304,3 +306,20 @@ def test_the_examples_in_the_code_are_true(module):
     result = doctest.testmod(module)
     assert result.attempted
     assert not result.failed
+
+
+@pytest.mark.parametrize(
+    ("limits", "use", "colour", "word"),
+    [
+        (Limits(1e-3, 0.05), ReleaseUse.GENERAL, "PASS", "pass"),
+        (Limits(1e-3, 0.1), ReleaseUse.GENERAL, "PASS", "pass"),
+        (Limits(1e-3, 0.6), ReleaseUse.GENERAL, "INSUFFICIENT", "pass"),
+        (Limits(1e-3, 0.05), ReleaseUse.TRIAL, "INSUFFICIENT", "trial, pass"),
+    ],
+)
+def test_a_pass_is_green_for_general_use_and_at_limits_that_mean_something(limits, use, colour, word):
+    report = a_report(BUNDLE.release, limits=limits)
+    bundle = a_bundle(BUNDLE.release, report=report, use=use, begins_at=BUNDLE.manifest.begins_at)
+    page = dashboard_page(dataclasses.replace(QUIET, release=ReleaseState(bundle)))
+    assert f'<li><span>Release audit</span><strong class="{colour}">{word}</strong>' in page
+    assert f'<span class="chip {colour}">PASS</span> {bundle.manifest.audited.text}' in page
