@@ -24,6 +24,8 @@ FALSE_ACCUSATIONS: Final = 0.001
 EVEN_ODDS: Final = 0.5
 _STEP: Final = 1e-4
 """Stated shares are multiples of it, rounded up: a promise must not look better than it is."""
+_SLACK: Final = 1e-8
+"""For floating point, and for integers in the place of a continuous Gaussian (ADR 0071): ten times both."""
 _TOO_CAUTIOUS: Final = 1e-3
 """A stated share that exceeds the exact one by more was not computed from the same noise."""
 _SOME: Final = {0.1: "one innocent in ten", 0.01: "one innocent in a hundred", 0.001: "one innocent in a thousand"}
@@ -79,8 +81,8 @@ class AttackRates:
         >>> AttackRates.of_mu(1 / 0.601)
         AttackRates(detected=0.0769, right=0.7973, false_accusations=0.001)
         """
-        detected, right = _exactly(mu, false_accusations)
-        return cls(share_up(detected), share_up(right), false_accusations)
+        detected, right = (share_up(share + _SLACK) for share in _exactly(mu, false_accusations))
+        return cls(detected, right, false_accusations)
 
     def require_fits(self, mu: float) -> None:
         """Raises UsageError when these are not the rates of a mu-GDP mechanism: a smaller one is never stated."""
@@ -246,7 +248,7 @@ class PrivacyStatement:
 
 
 def _mu(events: tuple[tuple[str, float], ...]) -> float:
-    return math.sqrt(sum(1 / noise**2 for _, noise in events))
+    return math.hypot(*(1 / noise for _, noise in events))  # of whatever a foreign file says: no square underflows
 
 
 def _tail(x: float) -> float:

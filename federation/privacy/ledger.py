@@ -115,8 +115,8 @@ class Account:
     @property
     def attacks(self) -> AttackRates | None:
         """What an attacker achieves at most with everything that was charged; None before anything was."""
-        precision = sum(1 / noise**2 for _, noise_multipliers, _ in self.runs for noise in noise_multipliers)
-        return AttackRates.of_mu(math.sqrt(precision)) if precision else None
+        mu = math.hypot(*(1 / noise for _, noise_multipliers, _ in self.runs for noise in noise_multipliers))
+        return AttackRates.of_mu(mu) if mu else None
 
     def __str__(self) -> str:
         spent = math.ceil(self.epsilon * 100) / 100

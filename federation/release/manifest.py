@@ -216,9 +216,9 @@ class Claims:
         if type(self.threshold) is not int or self.threshold < 0:
             raise UsageError("a threshold is a whole number of bits")
         measured = 0.0 if self.epsilon_lower_bound is None else self.epsilon_lower_bound
-        numbers = (self.epsilon, self.delta, measured)
-        if not self.rate or any(type(number) is not float for number in numbers):
-            raise UsageError("fmr with its interval, epsilon and delta are floats")
+        numbers = (self.rate.fmr, self.epsilon, self.delta, measured)  # the rate checks itself
+        if any(type(number) is not float for number in numbers):
+            raise UsageError("epsilon and delta are floats")
         if not (0 <= self.delta < 1 and 0 <= self.epsilon < float("inf")):
             raise UsageError("delta lies between 0 and 1, and epsilon is finite")
         if self.epsilon and not isinstance(self.attacks, AttackRates):

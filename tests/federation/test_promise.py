@@ -83,3 +83,11 @@ def test_a_statement_counts_all_of_its_releases():
     assert one.mu == pytest.approx(1 / 0.61)
     assert two.mu == pytest.approx(math.sqrt(2) / 0.9)
     assert PrivacyStatement.nobody("person", "add_or_remove_one").mu == 0
+
+
+@pytest.mark.parametrize("noise", [5e-324, 1e-200, 1e-9, 1e9, 1e200, 1.7e308])
+@pytest.mark.parametrize("epsilon", [1e-300, 8.0, 1e308])
+def test_whatever_a_foreign_statement_says_is_refused_and_nothing_worse(noise, epsilon):
+    attacks = AttackRates(0.1, 0.7)
+    with pytest.raises(UsageError, match=r"does not keep epsilon|its noise allows"):
+        PrivacyStatement("person", "add_or_remove_one", epsilon, 1e-5, (("threshold", noise),), 24, 4, attacks)
