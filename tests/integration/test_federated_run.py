@@ -92,8 +92,9 @@ def test_a_run_writes_a_release_and_settles_the_ledger(config, capsys):
     assert (release.privacy.colluders, release.privacy.dropouts) == (1, 0)
     said = capsys.readouterr().out.splitlines()
     assert said[0].startswith("intaglio: privacy: epsilon 8, delta 1e-05")
-    assert said[1].endswith("nobody compares organisations' people; who is in two of them has epsilon 19.07 instead")
-    assert said[2].endswith(
+    assert said[1] == f"intaglio: privacy: {release.privacy.attacks.text}"
+    assert said[2].endswith("nobody compares organisations' people; who is in two of them has epsilon 19.07 instead")
+    assert said[3].endswith(
         "shows the coordinator totals only, and the promise holds even if 1 of the 4 organisations help it"
     )
 
