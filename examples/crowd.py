@@ -21,8 +21,9 @@ from federation.errors import UsageError
 from federation.experiments.wolves import Owner
 from federation.onebit import Decision, parameters_for
 from federation.onebit.wire import template_length
-from federation.recognition.basis import Basis
-from federation.recognition.model import Adapter, ModelRelease, PrivacyStatement
+from federation.promise import PrivacyStatement
+from federation.rates import Basis
+from federation.recognition.model import Adapter, ModelRelease
 from federation.release.bundle import Bundle
 from federation.rules.rulebook import Rulebook
 from server.database import connect, database_url
@@ -45,7 +46,7 @@ def face(person: int, capture: int = 0) -> NDArray[np.float64]:
 
 def write_release(folder: Path) -> Bundle:
     """Writes a signed trial of a release that adapts nothing."""
-    statement = PrivacyStatement("person", "add or remove one", 1.0, 1e-5, (("threshold", 1.0),), 24, 3)
+    statement = PrivacyStatement.of_events("person", "add or remove one", 1.0, 1e-5, (("threshold", 4.0),), 24, 3)
     release = ModelRelease(
         model_name="made-up",
         model_digest="ab" * 32,
@@ -57,6 +58,7 @@ def write_release(folder: Path) -> Bundle:
         fmr=0.01,
         fmr_low=0.005,
         fmr_high=0.02,
+        fmr_people=24,
         basis=Basis.CHECKED,
         privacy=statement,
         created="2026-01-01T00:00:00+00:00",
