@@ -15,7 +15,7 @@ from federation.privacy.gaussian import epsilon_of_mu
 from federation.privacy.ledger import LedgerChain
 from federation.promise import NOBODY_ASKED, AttackRates, PrivacyStatement
 from federation.rates import Basis
-from federation.release.checklist import Standing, checklist, markdown_of
+from federation.release.checklist import Coverage, checklist, markdown_of
 from federation.release.manifest import Use
 from tests.bundles import a_bundle, a_cell, a_release, a_report, an_attack, an_evaluation
 
@@ -41,20 +41,20 @@ def test_every_line_that_is_covered_names_its_evidence_and_every_gap_none():
     (account,) = a_chain((4.0,)).accounts()
     for lines in (checklist(a_bundle()), checklist(a_bundle(epsilon_audit=an_attack(0.5)), account)):
         for line in lines:
-            assert bool(line.evidence) == (line.standing is not Standing.NOT_COVERED), line.question
+            assert bool(line.evidence) == (line.standing is not Coverage.NOT_COVERED), line.question
             assert line.answer
 
 
 def test_what_nothing_shows_is_not_covered():
     bare = by_question(a_bundle())
     for gap in ("composition over time", "correctness, attacked", "access to the data", "retention"):
-        assert bare[gap].standing is Standing.NOT_COVERED
-    assert bare["tuning"].standing is Standing.PARTLY
+        assert bare[gap].standing is Coverage.NOT_COVERED
+    assert bare["tuning"].standing is Coverage.PARTLY
     (account,) = a_chain((4.0,)).accounts()
     full = by_question(a_bundle(epsilon_audit=an_attack(0.5)), account)
-    assert full["composition over time"].standing is full["tuning"].standing is Standing.COVERED
+    assert full["composition over time"].standing is full["tuning"].standing is Coverage.COVERED
     assert "at least 0.50 of 1" in full["correctness, attacked"].answer
-    assert full["access to the data"].standing is Standing.NOT_COVERED
+    assert full["access to the data"].standing is Coverage.NOT_COVERED
 
 
 def test_the_numbers_are_those_of_the_release_and_of_everything_that_the_ledger_was_charged():
@@ -81,12 +81,12 @@ def test_an_evaluation_in_the_bundle_counts_in_what_the_numbers_mean():
 
 def test_a_trial_covers_accuracy_in_part_and_an_audit_of_one_group_says_nothing_of_bias():
     trial = by_question(a_bundle(use=Use.TRIAL))
-    assert trial["accuracy"].standing is Standing.PARTLY
+    assert trial["accuracy"].standing is Coverage.PARTLY
     assert "TRIAL, audit PASS on 50 people" in trial["accuracy"].answer
-    assert by_question(a_bundle())["accuracy"].standing is Standing.COVERED
-    assert by_question(a_bundle())["bias"].standing is Standing.COVERED
+    assert by_question(a_bundle())["accuracy"].standing is Coverage.COVERED
+    assert by_question(a_bundle())["bias"].standing is Coverage.COVERED
     alone: AuditReport = a_report(cells=(a_cell("men", 2, 0.0001, 0.0006),))
-    assert by_question(a_bundle(report=alone))["bias"].standing is Standing.NOT_COVERED
+    assert by_question(a_bundle(report=alone))["bias"].standing is Coverage.NOT_COVERED
 
 
 def test_a_release_that_asked_nobody_has_fewer_questions():
@@ -100,7 +100,7 @@ def test_a_release_that_asked_nobody_has_fewer_questions():
 def test_the_first_line_counts_the_gaps_and_names_them():
     lines = checklist(a_bundle())
     first = markdown_of(lines).splitlines()[0]
-    gaps = [line.question for line in lines if line.standing is Standing.NOT_COVERED]
+    gaps = [line.question for line in lines if line.standing is Coverage.NOT_COVERED]
     assert first == f"{len(lines)} questions, {len(gaps)} not covered: {', '.join(gaps)}."
 
 

@@ -581,7 +581,7 @@ def test_a_signature_for_one_operation_serves_no_other(server, wallet, storage):
 def test_who_does_not_match_gets_no_assertion_and_an_answer_all_the_same(tmp_path, tls, workers):
     (tmp_path / "log").mkdir()
     with open_storage(tmp_path / "another.db") as storage:
-        issuer = an_issuer(a_release())
+        issuer = an_issuer()
         service = a_service(a_release(), storage, workers, public_rules(), tmp_path / "log", issuer=issuer)
         with RunningServer(service, tls) as server:
             with server.device(a_wallet(a_release())) as device:
