@@ -84,7 +84,7 @@ export const SAY = {
   notMeasured: 'not measured',
   enrolled: (position: number) => `Enrolled. The log has it as entry ${position}.`,
   notEnrolled: 'Not enrolled: the last picture does not match the others. Nothing was stored.',
-  accepted: (position: number) => `Accepted. It is you. The log has this attempt as entry ${position}.`,
+  accepted: (position: number) => `Accepted. The log has this attempt as entry ${position}.`,
   notAccepted: (position: number) => `Not accepted. The log has this attempt as entry ${position}.`,
   assertion: 'Save the assertion for the organisation that asked.',
   renewed: (position: number) => `Your consent is renewed. The log has this attempt as entry ${position}.`,
