@@ -18,7 +18,6 @@ from __future__ import annotations
 
 import csv
 import hashlib
-import unicodedata
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,6 +30,7 @@ from numpy.typing import NDArray
 from federation.audit.comparisons import Comparisons, Sides
 from federation.audit.strings import BEST, KINDS, FixedStrings
 from federation.errors import UsageError
+from federation.names import name_of
 
 LISTED: Final = 10
 """Bad rows that an error names."""
@@ -172,7 +172,7 @@ class _Names:
     def encode(self, column: Any) -> NDArray[np.int32]:  # noqa: ANN401 - pyarrow has no types
         """(n,) codes of a text column without nulls."""
         encoded = column.dictionary_encode()
-        texts = [unicodedata.normalize("NFC", text.strip()) for text in encoded.dictionary.to_pylist()]
+        texts = [name_of(text) for text in encoded.dictionary.to_pylist()]
         codes = [self.codes.setdefault(text, len(self.codes)) if text else -1 for text in texts]
         return np.asarray(np.array(codes or [-1], dtype=np.int32)[encoded.indices.to_numpy(zero_copy_only=False)])
 

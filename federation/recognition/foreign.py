@@ -25,6 +25,9 @@ if TYPE_CHECKING:
 NETWORK: Final = "onnx"
 """Name of this code in a profile."""
 
+GIT_LFS: Final = b"version https://git-lfs.github.com/"
+"""What lies in a checkout in the place of a file that was not fetched."""
+
 _OUTPUT_TYPES = ("tensor(float)", "tensor(float16)", "tensor(double)")
 _MOST_BATCH = 64
 _ANY_BATCH: Final = 8
