@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import hashlib
 import re
-import tomllib
 import warnings
 from base64 import urlsafe_b64decode, urlsafe_b64encode
 from dataclasses import dataclass
@@ -43,6 +42,7 @@ from federation.statements import (
     require_time,
     sign,
 )
+from federation.toml import read_toml
 
 ID_BYTES: Final = 16
 RECIPES: Final = ("moments", "scales", "threshold", "evaluation")
@@ -397,12 +397,7 @@ class LocalPolicy:
         Raises:
             UsageError: a key is missing, unknown or out of range.
         """
-        try:
-            value = tomllib.loads(text)
-        except tomllib.TOMLDecodeError as error:
-            raise UsageError(f"the policy is not TOML: {error}") from error
-        except (RecursionError, ValueError):  # of tomllib, which does not call them errors of TOML
-            raise UsageError("the policy has a list that is too deep or a number that is too long") from None
+        value = read_toml(text, "the policy")
         keys = {"max-epsilon", "budget-epsilon", "delta", "min-colluders", "recipes", "app-hashes", "hours"}
         if set(value) != keys:
             raise UsageError(f"a policy has exactly the keys {', '.join(sorted(keys))}")

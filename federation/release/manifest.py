@@ -187,7 +187,7 @@ class Claims:
         numbers = (self.fmr, self.fmr_low, self.fmr_high, self.epsilon, self.delta, measured)
         if any(type(number) is not float for number in numbers):
             raise UsageError("fmr with its interval, epsilon and delta are floats")
-        if not 0 <= self.fmr_low <= self.fmr_high <= 1:
+        if not 0 <= self.fmr_low <= min(self.fmr, self.fmr_high) or not self.fmr_high <= 1:
             raise UsageError("the interval of the false match rate lies between 0 and 1")
         if not (0 < self.fmr < 1 and 0 <= self.delta < 1 and 0 <= self.epsilon < float("inf")):
             raise UsageError("fmr and delta lie between 0 and 1, and epsilon is finite")

@@ -62,6 +62,7 @@ test.each([
   ['with an interval that is turned round', (text: string) => text.replace('"fmr_low":0.004', '"fmr_low":0.4')],
   ['with an interval beyond one', (text: string) => text.replace('"fmr_high":0.025', '"fmr_high":1.1')],
   ['with a rate of nothing', (text: string) => text.replace('"fmr":0.01', '"fmr":0')],
+  ['with an interval above its rate', (text: string) => text.replace('"fmr_low":0.004', '"fmr_low":0.015')],
   ['with an interval that is text', (text: string) => text.replace('"fmr_low":0.004', '"fmr_low":"0.004"')],
   ['that rests on something else', (text: string) => text.replace('"basis":"checked"', '"basis":"guessed"')],
   ['that was checked on nobody', (text: string) => text.replace('["threshold",', '["moments",')],
