@@ -309,7 +309,9 @@ class ModelRelease:
         if type(self.fmr_low) is not float or type(self.fmr_high) is not float:
             raise UsageError("the interval of the false match rate is one of floats")
         if not 0 <= self.fmr_low <= min(self.fmr, self.fmr_high) or not self.fmr_high <= 1:
-            raise UsageError("the interval of the false match rate lies between 0 and 1, and begins at or below the rate")
+            raise UsageError(
+                "the interval of the false match rate lies between 0 and 1, and begins at or below the rate"
+            )
         asked = any(name == CHECKED_BY for name, _ in self.privacy.events)
         if not isinstance(self.basis, Basis) or not (asked or self.basis is Basis.PUBLIC):
             raise UsageError(
