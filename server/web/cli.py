@@ -130,7 +130,7 @@ def web_start(
             channel = matching_channel(server, client_credentials(tls, client))
             try:
                 app = bridge_app(matching_upstream(channel), site, limits, welcome_at(door))
-                await serve_at(door, page_server(app, host=host, port=port, certificate=certificate, key=key))
+                await serve_at(door, page_server(app, certificate=certificate, key=key))
             finally:
                 await channel.close()
 

@@ -118,12 +118,13 @@ def test_a_server_that_does_not_answer_is_waited_for_once_and_not_twice(device, 
     assert (method.timeouts, clock.now) == ([20.0], 120.0)
 
 
-def test_a_server_that_nobody_finds_is_looked_for_for_five_seconds(device, clock):
-    method = Method(clock, [FailedError() for _ in range(99)])
-    with pytest.raises(UnavailableError, match="because"):
+def test_a_server_that_nobody_finds_is_looked_for_for_five_seconds_and_then_it_is_said_why(device, clock, monkeypatch):
+    method, looked_at = Method(clock, [FailedError() for _ in range(99)]), []
+    monkeypatch.setattr(connection, "why_unreachable", lambda *at, **_: looked_at.append(at[0]) or "nobody is there")
+    with pytest.raises(UnavailableError, match=r"^nobody is there$"):
         device.call(method, REQUEST)
     assert clock.now == 105.0
-    assert len(method.timeouts) == 6
+    assert (len(method.timeouts), looked_at) == (6, ["localhost:1"])
 
 
 def test_a_server_that_starts_again_is_found(device, clock):
@@ -139,9 +140,10 @@ def test_who_is_busy_between_two_absences_is_looked_for_anew(device, clock):
     assert clock.now == 110.5
 
 
-def test_a_deadline_ends_looking_too(device, clock):
+def test_a_deadline_ends_looking_too(device, clock, monkeypatch):
     method = Method(clock, [FailedError(wait=1.5)] * 11 + [FailedError()] * 99)
-    with pytest.raises(UnavailableError, match="because"):
+    monkeypatch.setattr(connection, "why_unreachable", lambda *_, **__: "nobody is there")
+    with pytest.raises(UnavailableError, match="nobody is there"):
         device.call(method, REQUEST)
     assert clock.now <= 120.0
     assert min(method.timeouts) > 0

@@ -615,7 +615,7 @@ def test_a_port_that_is_taken_says_so(tls, workers, release, storage, server, tm
         async with service.journal:
             await start_server(service, server_credentials(tls), port=port)
 
-    with pytest.raises(UsageError, match="cannot listen"):
+    with pytest.raises(UsageError, match=f"cannot listen on 127.0.0.1:{port}: something else listens there"):
         asyncio.run(start())
     service.close()
 
