@@ -276,8 +276,8 @@ class JoinRequest:
 
     @property
     def fingerprint(self) -> str:
-        """Covers both keys."""
-        return fingerprint(self.organisation_key, self.node_key.encode())
+        """The organisation's only one, by which rosters name it too. Its key has signed which node key is its own."""
+        return fingerprint(self.organisation_key)
 
     def require_answers(self, invitation: Invitation) -> None:
         """Raises PeerError unless this request answers exactly that invitation."""
