@@ -310,7 +310,7 @@ def address(_folder, text):
 
 
 def connected(folder, who):
-    """What a device is told: `who` is the name that it calls, a certificate's day, whether it is ours, what is spoken."""
+    """What a device is told: `who` is the name that it calls, a certificate's day, whether that is ours, its speech."""
     name, made_at, is_ours, speaks = who
     now = dt.datetime.now(dt.UTC)
     write_pki(folder / "ours", hosts=["localhost"], clients=["client"], now=made_at or now)

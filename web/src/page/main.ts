@@ -17,7 +17,7 @@ class Failure extends Error {
   readonly kind: string
 
   constructor(kind: string, message: string, retryAfter: number | null) {
-    super(`${SAY.errors[kind] ?? kind}: ${message}.${retryAfter !== null && retryAfter > 0 && !message.includes('try again') ? SAY.again(retryAfter) : ''}`)
+    super(SAY.failed(kind, message, retryAfter))
     this.kind = kind
   }
 }

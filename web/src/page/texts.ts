@@ -100,7 +100,11 @@ export const SAY = {
   notAnImage: `Not a ${IMAGES} image: convert it to one of these.`,
   damaged: 'The image is damaged: export or copy it again.',
   message: (call: string, sent: number, received: number | null) => `${call}: ${sent} bytes sent, ${received === null ? 'no answer' : `${received} bytes received`}`,
-  again: (seconds: number) => ` Try again in ${Math.ceil(seconds)} seconds.`,
+  /** What could not be done. When to try again is said once, also where the server has said it. */
+  failed: (kind: string, message: string, retryAfter: number | null) => {
+    const again = retryAfter !== null && retryAfter > 0 && !message.includes('try again')
+    return `${SAY.errors[kind] ?? kind}: ${message}.${again ? ` Try again in ${Math.ceil(retryAfter)} seconds.` : ''}`
+  },
   errors: {
     UsageError: 'That does not work', RefusedError: 'Refused', ProofError: 'Proof missing or wrong: stopped',
     PeerError: 'The server, or whoever stands before it, broke the protocol: stopped',
