@@ -209,8 +209,8 @@ def _tiled(height: int, width: int, side: float) -> Iterator[Similarity]:
     """The image in squares of `side` pixels, each at least `_OVERLAP` over the next."""
 
     def begins(length: int) -> list[float]:
-        steps = max(0, math.ceil((length / side - 1) / (1 - _OVERLAP)))
-        return [(length - side) * step / max(1, steps) for step in range(steps + 1)]
+        steps = math.ceil((length / side - 1) / (1 - _OVERLAP))
+        return [(length - side) * step / steps for step in range(steps + 1)] if steps > 0 else [(length - side) / 2]
 
     for top in begins(height):
         for left in begins(width):

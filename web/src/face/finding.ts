@@ -105,8 +105,8 @@ const square = (side: number, left: number, top: number): Similarity => new Simi
 /** The image in squares of `side` pixels, each at least `OVERLAP` over the next. */
 function tiled(width: number, height: number, side: number): Similarity[] {
   const begins = (length: number): number[] => {
-    const steps = Math.max(0, Math.ceil((length / side - 1) / (1 - OVERLAP)))
-    return Array.from({ length: steps + 1 }, (_, step) => (length - side) * step / Math.max(1, steps))
+    const steps = Math.ceil((length / side - 1) / (1 - OVERLAP))
+    return steps > 0 ? Array.from({ length: steps + 1 }, (_, step) => (length - side) * step / steps) : [(length - side) / 2]
   }
   return begins(height).flatMap((top) => begins(width).map((left) => square(side, left, top)))
 }
