@@ -357,7 +357,9 @@ def health_of(target: str, credentials: grpc.ChannelCredentials, *, service: str
 
     Raises:
         UnavailableError: it does not, or cannot be reached.
+        UsageError: `target` is no address.
     """
+    split(target)
     with grpc.secure_channel(target, credentials) as channel:
         try:
             answer, call = health_pb2_grpc.HealthStub(channel).Check.with_call(

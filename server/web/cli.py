@@ -14,6 +14,7 @@ from typing import Annotated
 
 import typer
 
+from federation.addresses import split
 from federation.commandline.commands import Commands
 from federation.consent.purposes import require_purpose
 from federation.consent.receipts import Terms
@@ -124,6 +125,7 @@ def web_start(
     )
     size = sum(len(site.packed.get(path, data)) for path, (data, _) in site.files.items())
     typer.echo(f"serving {origin}: {size / 1e6:.1f} MB compressed", err=True)
+    split(server)
     with opened_door(host, port, in_all=IN_ALL) as door:
 
         async def serve() -> None:
