@@ -246,12 +246,7 @@ def groups_from_json(data: bytes) -> dict[str, Any]:
 def require_groups(active: EmbeddingSet, folder: Path) -> None:
     """Raises UsageError unless the list of groups is one, and says something of those whom it lists that can count."""
     advice = f"write {GROUPS}, or take the recipe evaluation out of policy.toml"
-    try:
-        listed = groups_from_json((folder / GROUPS).read_bytes())
-    except OSError as error:
-        raise UsageError(f"the policy lists the recipe evaluation, and {GROUPS} is missing; {advice}") from error
-    except UsageError as error:
-        raise UsageError(f"{error}; {advice}") from error
+    listed = groups_from_json(_read(folder / GROUPS, advice))
     if not all(isinstance(group, str) for group in listed.values()):
         raise UsageError(f"{GROUPS} names a group, as text, for every person; {advice}")
     here = [person for person in np.unique(active.people).tolist() if person in listed]

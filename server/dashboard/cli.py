@@ -8,7 +8,6 @@ from typing import Annotated
 
 import typer
 
-from federation.addresses import joined
 from federation.errors import MalformedMessageError, UsageError
 from federation.transparency import VerifierKey
 from server.dashboard.log import LogSource
@@ -117,7 +116,7 @@ def organisation_command(
     page = FreshPage(lambda: dashboard_page(reader.read()), every_seconds=every)
     app = organisation_app(page, ["localhost", "127.0.0.1", *(name or ())])
     with bound_socket(host, port) as listening:
-        typer.echo(f"serving http://{joined(host, port)}{PATH}", err=True)
+        typer.echo(f"serving http://localhost:{port}{PATH}", err=True)
         asyncio.run(page_server(app).serve([listening]))
 
 

@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from federation.errors import UsageError
+from federation.learning.scales import ChipSet
 from federation.names import are_names, name_of, names_of
 from federation.recognition.embeddings import EmbeddingSet
 from tests.people import synthetic_people
@@ -27,6 +28,18 @@ def test_a_name_is_its_own_name(texts):
     for text in texts:
         assert name_of(name_of(text)) == name_of(text)
         assert unicodedata.is_normalized("NFC", name_of(text))
+
+
+@pytest.mark.parametrize("text", ["Andre\u0301", " Andr\u00e9\t", "\u2003Andre\u0301 "])
+def test_the_same_name_typed_in_other_ways_is_the_same_name(text):
+    assert name_of(text) == "Andr\u00e9"
+    assert names_of(np.array([text, "anna ", "anna"])).tolist() == ["Andr\u00e9", "anna", "anna"]
+
+
+def test_chips_are_of_the_people_whose_embeddings_they_belong_to():
+    chip = np.zeros((1, 112, 112, 3), np.uint8)
+    chips = ChipSet(chip, chip, np.array(["Andre\u0301"]), np.array(["0" * 64]))
+    assert chips.people.tolist() == ["Andr\u00e9"]
 
 
 @pytest.mark.parametrize("text", ["Andr\udce9", "\ud800"])

@@ -113,6 +113,10 @@ def piped(place):
     os.mkfifo(place / "4.pgm")
 
 
+def folder_called(name):
+    return lambda place: (place / name).mkdir()
+
+
 def nested(place):
     a_picture(place / "session2" / "1.png")
 

@@ -48,6 +48,7 @@ REPORTS = {
     "a dangling link": (seen.kept, seen.linked, ["used: []", "3.pgm: a link to nothing; put the image in its place"]),
     "a FIFO": (seen.kept, seen.piped, ["used: []", "4.pgm: no regular file"]),
     "a folder in a folder": (seen.kept, seen.nested, ["session2: a folder inside a person's; move its images to"]),
+    "a folder called as a note": (seen.kept, seen.folder_called("a.txt"), ["a.txt: a folder inside a person's"]),
     "something unknown": (seen.kept, seen.named("a.raw", None), ["used: []", f"a.raw: {LEFT_OUT}"]),
     "a note": (seen.kept, seen.named("notes.txt", None), ["used: []; left out: []"]),
     "a list of a file manager": (seen.kept, seen.named("Thumbs.db", None), ["used: []; left out: []"]),
@@ -91,6 +92,11 @@ REPORTS = {
     "an archive": (seen.scores, ("a.zip", seen.packed("a.csv")), ["exit 2", "a zip archive: unpack it"]),
     "semicolons": (seen.scores, ("a.csv", seen.CSV.replace(b",", b";")), ["exit 3: a.csv: 80 comparisons"]),
     "tabs": (seen.scores, ("a.tsv", seen.CSV.replace(b",", b"\t")), ["exit 3: a.tsv: 80 comparisons"]),
+    "semicolons and tabs": (
+        seen.scores,
+        ("a.csv", seen.CSV.replace(b",s", b";s").replace(b",", b"\t").replace(b"same;sex", b"same\tsex")),
+        ["exit 2", "columns are missing: score, same, sex"],
+    ),
     "decimal commas": (
         seen.scores,
         ("a.csv", seen.CSV.replace(b",", b";").replace(b".", b",")),

@@ -81,6 +81,13 @@ def test_what_looks_like_an_image_but_is_left_out_is_reported(root):
     }
 
 
+def test_two_folders_of_one_name_are_one_person_with_the_images_of_both(root):
+    for folder, image in (("Andre\u0301", "1.jpg"), ("Andr\u00e9", "2.jpg")):
+        touch(root / folder / image)
+    assert names(face_folder(root))["Andr\u00e9"] == ["1.jpg", "2.jpg"]
+    assert len(face_folder(root).people) == 3
+
+
 def test_a_person_without_images_is_reported_with_what_to_do(root):
     (root / "empty").mkdir()
     (problem,) = face_folder(root).problems

@@ -594,7 +594,7 @@ def test_a_node_whose_people_lack_a_camera_does_not_start(tmp_path):
 @pytest.mark.parametrize(
     ("listed", "said"),
     [
-        (None, "is missing; write"),
+        (None, r"cannot read .*groups\.json: No such file or directory; write"),
         ("{", "holds JSON such as"),
         ("[]", "holds JSON such as"),
         ('{"\\ud800": "x"}', "not UTF-8"),
