@@ -15,7 +15,7 @@ import pytest
 
 from client import connection
 from client.connection import ClientTls, Connection
-from federation.errors import RefusedError, UnavailableError
+from federation.errors import RefusedError, UnavailableError, UsageError
 from federation.wire.v1 import verification_pb2 as pb
 from server.certificates import write_pki
 
@@ -93,6 +93,11 @@ def device(tls):
     opened.lines = lines
     yield opened
     opened.close()
+
+
+def test_an_address_that_is_none_is_refused_before_anything_is_asked(tls):
+    with pytest.raises(UsageError, match=r"write \[::1\]:7443"):
+        Connection("::1:7443", ClientTls.read(tls), timeout_seconds=20.0)
 
 
 def test_a_call_is_repeated_as_often_as_a_busy_server_asks_with_what_is_left_of_its_time(device, clock):
