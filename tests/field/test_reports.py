@@ -215,7 +215,7 @@ REPORTS = {
         ["'PyJWT': ['EdDSA']", "'joserfc': ['Ed25519', 'EdDSA']", "said: True"],
     ),
     # ---- a server's disk
-    "a database that is gone": (seen.stored, seen.unlinked, ["exit 4", "its file was removed or replaced"]),
+    "a database that is gone": (seen.stored, seen.unlinked, ["exit 4", "its file was removed, replaced or cut short"]),
     "a disk that is full": (seen.stored, full_disk, ["exit 4", "its disk is full"]),
     "an attempt that was cut off": (seen.stored, seen.cut_off, ["1 attempt"]),
 }

@@ -5,6 +5,11 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
+import typer
+
+from federation.commandline.settings import leaves
+from tests.field.seen import PROGRAMS
+
 ROOT = Path(__file__).parents[2]
 
 
@@ -43,6 +48,30 @@ def test_no_error_repeats_itself_or_is_empty():
     told = list(raised())
     assert len(told) > 700
     assert {place: (text, faults(text)) for place, text in told if faults(text)} == {}
+
+
+SAYS_THAT_IT_RUNS = {
+    "intaglio node start": ("client/node/start.py", "this node takes part at"),
+    "intaglio-server federation start": ("server/fleet/start.py", "the gateway listens on"),
+    "intaglio-server log serve-witness": ("server/log/witness_site.py", "a witness listens on"),
+    "intaglio-server matching start": ("server/matching/cli.py", '"listening"'),
+    "intaglio-server web organisation": ("server/dashboard/cli.py", "serving http://"),
+    "intaglio-server web start": ("server/web/cli.py", "serving {origin}"),
+}
+"""Where each command that ends when it is told says that it has begun."""
+
+
+def test_no_command_that_runs_until_it_is_told_to_end_is_silent():
+    """A new one fails here until its line is written."""
+    found = {
+        f"{program} {path}"
+        for program, module in PROGRAMS.items()
+        for path, command in leaves(typer.main.get_command(module.app)).items()
+        if re.search(r"until (SIGTERM|stopped)", command.help or "")
+    }
+    assert found == SAYS_THAT_IT_RUNS.keys()
+    for place, words in SAYS_THAT_IT_RUNS.values():
+        assert words in (ROOT / place).read_text()
 
 
 def test_the_faults_are_seen():
