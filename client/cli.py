@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 from client.terminal import PASSPHRASE_VARIABLE
 from federation.commandline.extras import Extra
 from federation.commandline.program import root, run
@@ -68,4 +70,5 @@ device.command("history", "client.device.owner_cli:history_command")
 
 def main() -> None:
     """Entry point of the command."""
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # its core writes lines for its own makers beside what we say
     run(app)

@@ -17,6 +17,8 @@ from typing import TYPE_CHECKING, Protocol, TypeVar
 import grpc
 
 from client.terminal import tell
+from client.unreachable import why_unreachable
+from federation.addresses import split
 from federation.errors import PeerError, UnavailableError, UsageError
 from federation.wire import status
 from federation.wire.convert import MAX_MESSAGE_BYTES
@@ -29,6 +31,7 @@ _PATIENCE_SECONDS = 2.0
 """Longest wait before a call is repeated; whoever is asked to wait longer shall ask the person."""
 _ABSENCE_SECONDS = 5.0
 """So long a server is looked for that does not answer at all: it may be starting again."""
+_LOOK_SECONDS = 5.0
 _SILENCE_SECONDS = 3.0
 """After this, whoever waits is told that somebody is waited for."""
 
@@ -77,13 +80,17 @@ class Connection:
         tls: certificates.
         timeout_seconds: longest wait for each answer, repeated calls included.
         waiting: is given a line when an answer takes long.
+
+    Raises:
+        UsageError: `target` is no address.
     """
 
     def __init__(
         self, target: str, tls: ClientTls, *, timeout_seconds: float, waiting: Callable[[str], None] = tell
     ) -> None:
         self.repeated = 0  # calls that were made again
-        self._target = target
+        split(target)  # gRPC would take an IPv6 address without brackets for a name
+        self._target, self._authority = target, tls.authority
         self._deadline = 0.0  # of the call that runs; there is one at a time
         self._timeout_seconds = timeout_seconds
         self._waiting = waiting
@@ -128,9 +135,16 @@ class Connection:
                         silent_since = now if silent_since is None else silent_since
                         patience = min(patience, silent_since + _ABSENCE_SECONDS - now)
                     if wait > patience or wait >= self._deadline - now:
-                        raise
+                        raise self._said(error) from error.__cause__
                 time.sleep(wait)
                 self.repeated += 1
+
+    def _said(self, error: UnavailableError) -> UnavailableError:
+        """What a server of ours said; or why there is none."""
+        call = error.__cause__
+        if _says_when(error) or not isinstance(call, grpc.Call) or call.code() is not grpc.StatusCode.UNAVAILABLE:
+            return error
+        return UnavailableError(why_unreachable(self._target, self._authority, timeout_seconds=_LOOK_SECONDS))
 
     def _call_once(self, method: _Method[_Request_contra, _Response_co], request: _Request_contra) -> _Response_co:
         try:

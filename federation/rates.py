@@ -76,8 +76,10 @@ class StatedRate:
             raise UsageError("the false match rate must be a float between 0 and 1")
         if type(self.low) is not float or type(self.high) is not float:
             raise UsageError("the interval of the false match rate is one of floats")
-        if not 0 <= self.low <= self.high <= 1:
-            raise UsageError("the interval of the false match rate lies between 0 and 1")
+        if not 0 <= self.low <= min(self.fmr, self.high) or not self.high <= 1:
+            raise UsageError(
+                "the interval of the false match rate lies between 0 and 1, and begins at or below the rate"
+            )
         if not isinstance(self.basis, Basis) or type(self.people) is not int or self.people < 1:
             raise UsageError("a false match rate says what it rests on, and on how many people")
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import socket
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
@@ -10,6 +12,8 @@ import uvicorn
 from starlette.datastructures import MutableHeaders
 from starlette.requests import ClientDisconnect, Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from federation.addresses import bare_host, cannot_listen
 
 SECURITY_HEADERS: Final[Mapping[str, str]] = {
     "content-security-policy": "default-src 'none'; script-src 'self' 'wasm-unsafe-eval'; worker-src 'self'; "
@@ -41,6 +45,22 @@ async def read_body(request: Request, most: int) -> bytes | None:
     return bytes(body)
 
 
+@contextmanager
+def bound_socket(host: str, port: int) -> Iterator[socket.socket]:
+    """A socket that listens, for a server that is to find its port taken before it begins.
+
+    Raises:
+        UsageError: nobody can listen there; says why.
+    """
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        listening = socket.create_server((bare_host(host), port), family=family)
+    except OSError as error:
+        raise cannot_listen(host, port, error) from error
+    with listening:
+        yield listening
+
+
 class SecurityHeaders:
     """Puts headers on every answer of an application.
 
@@ -63,14 +83,10 @@ class SecurityHeaders:
         await self._app(scope, receive, send_guarded)
 
 
-def page_server(
-    app: ASGIApp, *, host: str, port: int, certificate: Path | None = None, key: Path | None = None
-) -> uvicorn.Server:
-    """A server for a page; `serve()` runs until it is told to exit, and lets calls in flight end."""
+def page_server(app: ASGIApp, *, certificate: Path | None = None, key: Path | None = None) -> uvicorn.Server:
+    """A server for a page; `serve(sockets)` runs until it is told to exit, and lets calls in flight end."""
     config = uvicorn.Config(
         app,
-        host=host,
-        port=port,
         loop="asyncio",  # another one would accept past a door
         http="h11",  # takes 64 KiB of address and headers; httptools takes what a stranger sends, into memory
         ssl_certfile=str(certificate) if certificate else None,

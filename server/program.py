@@ -5,11 +5,16 @@ from __future__ import annotations
 import sys
 
 from federation.commandline.extras import require_extra
+from federation.commandline.version import versions
 from federation.errors import UsageError
 
 
 def main() -> None:
     """Entry point of the command."""
+    if sys.argv[1:] == ["--version"]:  # whoever asks why something is missing
+        for name, found in versions("intaglio-server").items():
+            print(name, found)  # noqa: T201 - there may be nothing better
+        return
     try:
         require_extra("service")
     except UsageError as error:

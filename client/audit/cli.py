@@ -110,7 +110,7 @@ def audit_scores_command(
         stated_fmr=stated,
         distance=distance,
         expected=dict(_expected(text) for text in expect or []),
-        subject=subject or scores.name,
+        subject=subject or scores.name.encode(errors="backslashreplace").decode(),
         input_sha256=file.sha256,
         bad_rows=len(file.bad),
         replicates=replicates,
@@ -167,7 +167,7 @@ def _finish(result: AuditReport, page: Path | None, *, as_json: bool) -> None:
         from client.audit.page import render  # noqa: PLC0415 - matplotlib takes a second to load
 
         write_new_file(page, render(result).encode())
-    typer.echo(result.to_bytes().decode() if as_json else _text(result))
+    typer.echo(result.to_bytes() if as_json else _text(result))  # UTF-8, whatever a terminal writes
     raise typer.Exit(_EXIT[result.outcome])
 
 

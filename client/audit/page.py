@@ -65,7 +65,8 @@ def render(report: AuditReport) -> str:
         headline=_headline(report),
         tally={verdict.value: verdicts.count(verdict) for verdict in Verdict},
         worst=worst,
-        measures=MEASURES,
+        measures={name: shown for name, shown in MEASURES.items() if report.differentials[name].value is not None},
+        undefined=[title for name, (title, _) in MEASURES.items() if report.differentials[name].value is None],
         searches=[
             (size, false_match_in_search(worst.fmr.value, size), false_match_in_search(worst.fmr.high, size))
             for size in _SEARCHED
@@ -112,8 +113,8 @@ def _bounds(rate: Rate) -> str:
     return f"{_percent(rate.low)} to {_percent(rate.high)}" if rate.trials else "nothing is known"
 
 
-def _number(number: float | None) -> str:
-    return "undefined" if number is None else f"{number:.3g}"
+def _number(number: float) -> str:
+    return f"{number:.3g}"
 
 
 def _range(estimate: Estimate, *, percent: bool) -> str:

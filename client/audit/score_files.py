@@ -16,10 +16,8 @@ whose text becomes numbers at once.
 
 from __future__ import annotations
 
-import csv
 import hashlib
-import unicodedata
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
@@ -28,30 +26,18 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from client.audit.tables import Broken, Table, undecodable
 from federation.audit.comparisons import Comparisons, Sides
 from federation.audit.strings import BEST, KINDS, FixedStrings
 from federation.errors import UsageError
+from federation.names import name_of
 
 LISTED: Final = 10
 """Bad rows that an error names."""
 
-_BLOCK_BYTES: Final = 1 << 24
 _NUMBER: Final = r"^[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?$"
 _TRUE, _FALSE = ("1", "true", "same"), ("0", "false", "different")
 _LONGEST_LABEL: Final = 100
-
-
-@dataclass(frozen=True)
-class BadRow:
-    """A row that cannot be used.
-
-    Attributes:
-        line: of the file, where the header is line 1; in Parquet, the row, from 1.
-        reason: what is wrong, without the row's values.
-    """
-
-    line: int
-    reason: str
 
 
 @dataclass(frozen=True, eq=False)
@@ -68,7 +54,7 @@ class ScoreFile:
     comparisons: Comparisons
     strings: FixedStrings | None
     sha256: str
-    bad: tuple[BadRow, ...]
+    bad: tuple[Broken, ...]
 
     def require_good(self, path: Path) -> None:
         """Raises UsageError with the first bad rows if there are any."""
@@ -78,7 +64,12 @@ class ScoreFile:
             )
 
 
-def _listed(bad: Sequence[BadRow]) -> str:
+def _reason(path: Path, error: ValueError) -> str:
+    is_of_letters = isinstance(error, UnicodeDecodeError) or "UTF8" in str(error)
+    return (undecodable(path) if is_of_letters else None) or str(error).splitlines()[0]
+
+
+def _listed(bad: Sequence[Broken]) -> str:
     """How many bad rows there are, and the first of them."""
     first = sorted(bad, key=lambda row: row.line)[:LISTED]
     listed = "".join(f"\n  line {row.line}: {row.reason}" for row in first)
@@ -87,7 +78,7 @@ def _listed(bad: Sequence[BadRow]) -> str:
 
 
 def read_scores(path: Path, attributes: Sequence[str]) -> ScoreFile:
-    """Reads a file whose name ends in .csv or .parquet.
+    """Reads a CSV or Parquet file, whatever its name.
 
     Raises:
         UsageError: it cannot be read, lacks a column, or has no readable row; or pyarrow is not installed.
@@ -95,17 +86,17 @@ def read_scores(path: Path, attributes: Sequence[str]) -> ScoreFile:
     try:
         with path.open("rb") as file:
             digest = hashlib.file_digest(file, "sha256").hexdigest()
-        parquet = path.suffix.lower() == ".parquet"
-        layout = _Layout.of(_parquet_columns(path) if parquet else _csv_columns(path), attributes)
+        table = Table.of(path)
+        layout = _Layout.of(table.columns, attributes)
         reader = _Reader(layout)
-        for lines, batch in (_parquet_batches if parquet else _csv_batches)(path, layout.columns, reader.bad):
+        for lines, batch in table.batches(layout.columns, reader.bad):
             reader.take(lines, batch)
     except ImportError as error:
         raise UsageError("reading scores needs pyarrow: pip install 'intaglio[audit]'") from error
     except OSError as error:
         raise UsageError(f"cannot read {path}: {error.strerror or error}") from error
     except ValueError as error:  # pyarrow's errors are ValueErrors
-        raise UsageError(f"{path} is no table that can be read: {str(error).splitlines()[0]}") from error
+        raise UsageError(f"{path} is no table that can be read: {_reason(path, error)}") from error
     try:
         comparisons, strings = reader.finish()
     except UsageError as error:  # without a bad row, fixed strings seldom make two halves any more
@@ -126,7 +117,7 @@ class _Layout:
     wolf: bool
 
     @classmethod
-    def of(cls, present: list[str], attributes: Sequence[str]) -> _Layout:
+    def of(cls, present: Sequence[str], attributes: Sequence[str]) -> _Layout:
         """Finds the columns.
 
         Raises:
@@ -172,7 +163,7 @@ class _Names:
     def encode(self, column: Any) -> NDArray[np.int32]:  # noqa: ANN401 - pyarrow has no types
         """(n,) codes of a text column without nulls."""
         encoded = column.dictionary_encode()
-        texts = [unicodedata.normalize("NFC", text.strip()) for text in encoded.dictionary.to_pylist()]
+        texts = [name_of(text) for text in encoded.dictionary.to_pylist()]
         codes = [self.codes.setdefault(text, len(self.codes)) if text else -1 for text in texts]
         return np.asarray(np.array(codes or [-1], dtype=np.int32)[encoded.indices.to_numpy(zero_copy_only=False)])
 
@@ -199,7 +190,7 @@ class _Reader:
         self._people = _Names()
         self._labels = {name: _Names() for name in layout.attributes}
         self._parts: list[dict[str, NDArray[Any]]] = []
-        self.bad: list[BadRow] = []
+        self.bad: list[Broken] = []
 
     def take(self, lines: NDArray[np.int64], batch: Any) -> None:  # noqa: ANN401 - pyarrow has no types
         """Takes a batch of text columns whose rows stand on `lines`."""
@@ -208,7 +199,9 @@ class _Reader:
         score = _numbers(batch["score"])
         if failed is not None:
             score[failed] = np.nan
-        faults.add("the score is not a finite number", ~np.isfinite(score) & (True if failed is None else ~failed))
+        unread = ~np.isfinite(score) & (True if failed is None else ~failed)
+        faults.add("the score has a comma: write a point", _has_comma(batch["score"]) & unread)
+        faults.add("the score is not a finite number", unread)
         same = faults.answer("same", batch["same"])
         part: dict[str, NDArray[Any]] = {"score": score, "same": same}
         wolf = None
@@ -238,7 +231,7 @@ class _Reader:
 
     def _keep(self, lines: NDArray[np.int64], part: dict[str, NDArray[Any]], faults: _Faults) -> None:
         self.bad += [
-            BadRow(int(lines[row]), faults.reasons[faults.reason[row]]) for row in np.flatnonzero(faults.reason)
+            Broken(int(lines[row]), faults.reasons[faults.reason[row]]) for row in np.flatnonzero(faults.reason)
         ]
         good = faults.reason == 0
         self._parts.append({name: values[good] for name, values in (part | {"line": lines}).items()})
@@ -327,6 +320,12 @@ class _Faults:
         return np.asarray(np.array([word in _TRUE for word in words])[indices])
 
 
+def _has_comma(column: Any) -> NDArray[np.bool_]:  # noqa: ANN401 - pyarrow has no types
+    import pyarrow.compute as pc  # noqa: PLC0415 - only audits need it
+
+    return np.asarray(pc.match_substring(column, ",").to_numpy(zero_copy_only=False), dtype=np.bool_)
+
+
 def _numbers(column: Any) -> NDArray[np.float64]:  # noqa: ANN401 - pyarrow has no types
     """(n,) float64; NaN for text that is no plain decimal number."""
     import pyarrow.compute as pc  # noqa: PLC0415 - only audits need it
@@ -334,58 +333,3 @@ def _numbers(column: Any) -> NDArray[np.float64]:  # noqa: ANN401 - pyarrow has 
     text = pc.utf8_trim_whitespace(column)
     plain = pc.if_else(pc.match_substring_regex(text, _NUMBER), text, None)
     return np.array(plain.cast("float64").to_numpy(zero_copy_only=False), dtype=np.float64)
-
-
-def _csv_columns(path: Path) -> list[str]:
-    with path.open(encoding="utf-8-sig", newline="") as file:
-        return next(csv.reader([file.readline()]), [])
-
-
-def _csv_batches(path: Path, columns: list[str], bad: list[BadRow]) -> Iterator[tuple[NDArray[np.int64], Any]]:
-    """Batches of text with their line numbers. Rows of another width go to `bad`."""
-    from pyarrow import csv as arrow  # noqa: PLC0415 - only audits need it
-
-    broken: list[int] = []
-
-    def note(row: Any) -> str:  # noqa: ANN401 - pyarrow has no types
-        broken.append(row.number)
-        bad.append(BadRow(row.number, f"{row.actual_columns} fields instead of {row.expected_columns}"))
-        return "skip"
-
-    reader = arrow.open_csv(
-        path,
-        # One thread: with more, broken rows have no numbers.
-        read_options=arrow.ReadOptions(use_threads=False, block_size=_BLOCK_BYTES),
-        parse_options=arrow.ParseOptions(ignore_empty_lines=False, invalid_row_handler=note),
-        convert_options=arrow.ConvertOptions(
-            strings_can_be_null=False, include_columns=columns, column_types=dict.fromkeys(columns, "string")
-        ),
-    )
-    before = 0
-    with reader:
-        for batch in reader:
-            # The k-th good row stands on line 2 + k, plus one for each broken row above it.
-            skipped = np.array(broken, dtype=np.int64) - 2 - np.arange(len(broken))
-            rows = np.arange(before, before + batch.num_rows, dtype=np.int64)
-            yield rows + 2 + np.searchsorted(skipped, rows, side="right"), batch
-            before += batch.num_rows
-
-
-def _parquet_columns(path: Path) -> list[str]:
-    from pyarrow import parquet  # noqa: PLC0415 - only audits need it
-
-    with parquet.ParquetFile(path) as file:
-        return [str(name) for name in file.schema_arrow.names]
-
-
-def _parquet_batches(path: Path, columns: list[str], _bad: list[BadRow]) -> Iterator[tuple[NDArray[np.int64], Any]]:
-    """Batches as text, as if from CSV."""
-    import pyarrow as pa  # noqa: PLC0415 - only audits need it
-    from pyarrow import parquet  # noqa: PLC0415 - see above
-
-    before = 0
-    with parquet.ParquetFile(path) as file:
-        for batch in file.iter_batches(columns=columns):
-            text = [batch[name].cast("string").fill_null("") for name in columns]
-            yield np.arange(before, before + batch.num_rows, dtype=np.int64) + 1, pa.record_batch(text, names=columns)
-            before += batch.num_rows

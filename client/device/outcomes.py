@@ -17,7 +17,7 @@ class VerificationOutcome:
         device_ms: time that the device computed while a face was there, milliseconds, waiting for the server excluded.
         upload_bytes: size of the message with the probe, and with what a match was to put in force.
         reply_bytes: size of the reply that came down.
-        log_position: of the attempt in the transparency log.
+        log_position: in the transparency log, of what a match put in force, else of the attempt.
         assertion: for the audience, checked, when it gave a nonce and the claim was accepted.
     """
 

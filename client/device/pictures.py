@@ -17,6 +17,7 @@ import numpy as np
 import typer
 from numpy.typing import NDArray
 
+from client.faces.formats import IMAGES
 from client.terminal import read_file
 from federation.errors import UsageError
 from federation.recognition.fusing import fused
@@ -34,11 +35,11 @@ Neighbouring pictures of one session of ORL differ by 3.6 and more."""
 
 ReferencesArgument = Annotated[
     list[Path] | None,
-    typer.Argument(help="Images of the face, JPEG, PNG or PGM: all but the last are averaged, the last confirms them."),
+    typer.Argument(help=f"Images of the face, {IMAGES}: all but the last are averaged, the last confirms them."),
 ]
 ProbesArgument = Annotated[
     list[Path] | None,
-    typer.Argument(help="Fresh images of the face, which are averaged: JPEG, PNG or PGM."),
+    typer.Argument(help=f"Fresh images of the face, which are averaged: {IMAGES}."),
 ]
 CameraOption = Annotated[
     int | None,

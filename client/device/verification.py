@@ -309,7 +309,7 @@ class Device:
             device_ms=watch.milliseconds,
             upload_bytes=message.ByteSize(),
             reply_bytes=len(reply.reply),
-            log_position=reply.log.logged.index,
+            log_position=(recorded.deeds[-1] if recorded.deeds else reply.log).logged.index,
             assertion=recorded.assertion,
         )
 

@@ -1,18 +1,28 @@
-"""Folders of faces: one sub-folder for each person. What cannot be used is reported by file, and the rest goes on."""
+"""Folders of faces: one sub-folder for each person. What cannot be used is reported by file, and the rest goes on.
+
+Nothing that somebody put there is passed over in silence: whatever is visible is an image that is used, a problem that
+is reported, or a companion that everybody knows not to be one.
+"""
 
 from __future__ import annotations
 
 import importlib.util
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from client.faces.formats import IMAGES
+from client.faces.images import is_image
 from federation.errors import UsageError
+from federation.names import name_of
+from federation.recognition.profiles import PROBE, REFERENCE
 
-SUFFIXES: Final = frozenset({".jpg", ".jpeg", ".png", ".pgm"})
-_OTHER_IMAGES: Final = frozenset({".avif", ".bmp", ".gif", ".heic", ".heif", ".jp2", ".tif", ".tiff", ".webp"})
-"""Images that are not read. Whoever put them there expects them to count, unlike a note or a list."""
+_COMPANIONS: Final = frozenset({".csv", ".db", ".html", ".ini", ".json", ".md", ".txt", ".xml"})
+"""Notes, lists, and what file managers leave (Thumbs.db, desktop.ini): nobody expects them to be images of a person."""
+_KNOWN: Final = frozenset({"readme", "license"})
+_CAMERAS: Final = (REFERENCE, PROBE)
 MINIMUM_IMAGES: Final = 4
 """Images that a person needs: two to enrol with and to confirm, and two others to be probed with."""
 
@@ -52,7 +62,9 @@ class FaceFolder:
 
 
 def face_folder(root: Path, camera: str | None = None) -> FaceFolder:
-    """Lists the people and images below `root`. Opens no image. Hidden files and folders are passed over.
+    """Lists the people and images below `root`. Hidden files and folders are passed over.
+
+    Folders whose names differ only in the form of their letters are one person's (`federation.names`).
 
     Args:
         root: holds a sub-folder for each person.
@@ -68,32 +80,34 @@ def face_folder(root: Path, camera: str | None = None) -> FaceFolder:
         entries = _visible(root)
     except OSError as error:
         raise UsageError(f"cannot read {root}: {error.strerror}; check its permissions") from error
+    loose, problems = _sorted(entry for entry in entries if not entry.is_dir())
+    problems += [Problem(image, "outside a person's folder", "move it into one") for image in loose]
     people: dict[str, tuple[Path, ...]] = {}
-    problems = []
-    for entry in entries:
-        if not entry.is_dir():
-            if _is_image(entry):
-                problems.append(Problem(entry, "outside a person's folder", "move it into one"))
-            continue
+    for entry in (entry for entry in entries if entry.is_dir()):
         place = entry / camera if camera else entry
         try:
-            files = _visible(place) if place.exists() else []
+            person = name_of(entry.name)
+            others = [other for other in _visible(entry) if other.name not in _CAMERAS] if camera else []
+            images, left_out = _sorted(_visible(place) if place.exists() else [])
+        except UsageError as error:
+            problems.append(Problem(entry, str(error), "rename the folder"))
+            continue
         except OSError as error:
             problems.append(Problem(place, f"cannot be read: {error.strerror}", "check its permissions"))
             continue
+        strays, more = _sorted(others)
         problems += [
-            Problem(file, "not a JPEG, PNG or PGM image", "convert it, or remove it from the folder")
-            for file in files
-            if file.suffix.lower() in _OTHER_IMAGES
+            Problem(image, "in no camera's folder", f"move it into {' or '.join(_CAMERAS)}") for image in strays
         ]
-        if images := tuple(filter(_is_image, files)):
-            people[entry.name] = images
+        problems += more + left_out
+        if images:
+            people[person] = (*people.get(person, ()), *images)
         else:
-            problems.append(Problem(place, "no images", "add JPEG, PNG or PGM files, or remove the folder"))
+            problems.append(Problem(place, "no images", f"add {IMAGES} files, or remove the folder"))
     if not people:
         place_text = f"a sub-folder {camera!r} inside, with" if camera else "with"
         raise UsageError(
-            f"{root} holds no images; it needs one sub-folder for each person, {place_text} JPEG, PNG or PGM files"
+            f"{root} holds no images; it needs one sub-folder for each person, {place_text} {IMAGES} files"
         )
     return FaceFolder(people, tuple(problems))
 
@@ -116,9 +130,26 @@ def orl_faces() -> Path:
     )
 
 
-def _is_image(file: Path) -> bool:
-    """Whether `file` is to be opened as an image, judged by its name."""
-    return file.suffix.lower() in SUFFIXES and file.is_file() and not file.as_posix().endswith(_MISFILED)
+def _sorted(entries: Iterable[Path]) -> tuple[list[Path], list[Problem]]:
+    """(those that are to be opened as images, what is wrong with the others)."""
+    images, problems = [], []
+    for entry in entries:
+        is_companion = entry.suffix.lower() in _COMPANIONS or entry.name.lower() in _KNOWN
+        if entry.as_posix().endswith(_MISFILED) or (is_companion and not entry.is_dir()):
+            continue
+        try:
+            if entry.is_dir():
+                problems.append(Problem(entry, "a folder inside a person's", "move its images to the others"))
+            elif not entry.is_file():
+                what = "a link to nothing" if entry.is_symlink() else "no regular file"
+                problems.append(Problem(entry, what, "put the image in its place, or remove it"))
+            elif is_image(entry):
+                images.append(entry)
+            else:
+                problems.append(Problem(entry, f"not a {IMAGES} image", "convert it, or remove it from the folder"))
+        except OSError as error:
+            problems.append(Problem(entry, f"cannot be read: {error.strerror}", "check its permissions"))
+    return images, problems
 
 
 def _visible(folder: Path) -> list[Path]:

@@ -53,12 +53,15 @@ def join_command(
         "nobody compares your people with those of other organisations: who is in two of them has about twice the "
         "epsilon of one. Agree with the others on who lists whom"
     )
-    typer.echo(f"send {folder / REQUEST} to the coordinator, and read out: {signed.request.fingerprint}")
+    typer.echo(
+        f"send {folder / REQUEST} to the coordinator. Your fingerprint, which you read to the coordinator now and to "
+        f"each other organisation before it trusts the roster: {signed.request.fingerprint}"
+    )
 
 
 @node_app.command("fingerprint")
 def node_fingerprint(folder: FolderArgument) -> None:
-    """Print this organisation's fingerprint, to read out to the coordinator.
+    """Print this organisation's fingerprint, to read out to the coordinator and to every other organisation.
 
     Needs: what `join` made. Writes: nothing.
 
@@ -76,7 +79,7 @@ def node_trust(
         bool, typer.Option("--replace", allow_from_autoenv=False, help="Take it in place of another.")
     ] = False,
 ) -> None:
-    """Trust the keys of all organisations. Compare the fingerprints with each of them, not with the coordinator.
+    """Trust the keys of all organisations. Each of them reads its fingerprint to you, not the coordinator.
 
     Needs: the coordinator's roster, and somebody at each organisation on the telephone. Writes: the roster into FOLDER.
 
@@ -109,7 +112,10 @@ def node_rekey(folder: FolderArgument) -> None:
     Example: intaglio node rekey north
     """
     fingerprint = rekey(folder).signed.request.fingerprint
-    typer.echo(f"send {folder / REKEYING} to the coordinator; the new fingerprint, for the others: {fingerprint}")
+    typer.echo(
+        f"send {folder / REKEYING} to the coordinator. Your new fingerprint, for the coordinator and each other "
+        f"organisation: {fingerprint}"
+    )
 
 
 @node_app.command("prepare")

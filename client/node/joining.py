@@ -133,13 +133,17 @@ def trust_roster(text: str, folder: Path, *, replace: bool = False) -> tuple[str
         RefusedError: this organisation is not in it.
     """
     roster = roster_from_text(text)
-    if _organisation_key(folder) not in roster:
+    own = _organisation_key(folder)
+    if own not in roster:
         raise RefusedError("this organisation's key is not in the roster; ask the coordinator for the current one")
     path = folder / ROSTER
     if path.exists() and path.read_text() != text and not replace:
         raise UsageError("another roster is trusted already; compare the fingerprints, then say --replace")
     replace_file(path, text.encode())
-    return tuple(f"{fingerprint(key)}  {name}" for key, name in zip(roster, roster_names(text), strict=True))
+    return tuple(
+        f"{fingerprint(key)}  {name}{'  (you read this one out)' * (key == own)}"
+        for key, name in zip(roster, roster_names(text), strict=True)
+    )
 
 
 def _organisation_key(folder: Path) -> bytes:

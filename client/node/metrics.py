@@ -12,7 +12,8 @@ from prometheus_client.registry import Collector
 
 from client.node.ledger import PEOPLE, Ledgers
 from client.node.reaching import Reached
-from federation.errors import IntaglioError, UsageError
+from federation.addresses import bare_host, cannot_listen
+from federation.errors import IntaglioError
 from federation.privacy.ledger import LedgerChain
 
 
@@ -79,9 +80,9 @@ def show(metrics: Collector, host: str, port: int) -> Callable[[], None]:
     registry = CollectorRegistry()
     registry.register(metrics)
     try:
-        server, thread = start_http_server(port, addr=host, registry=registry)
+        server, thread = start_http_server(port, addr=bare_host(host), registry=registry)
     except OSError as error:
-        raise UsageError(f"cannot show metrics on {host}:{port}: {error.strerror}") from error
+        raise cannot_listen(host, port, error) from error
 
     def stop() -> None:
         server.shutdown()

@@ -15,8 +15,6 @@ change removes. A crash after it leaves the new files, and `active.npz` of the o
 
 Embeddings that an organisation made by other means may lie in `embeddings.npz` as a plain file. They are read here and
 never changed, and nothing is prepared beside them.
-
-Names of people are compared in Unicode's composed form: the same name typed on two systems is one person.
 """
 
 from __future__ import annotations
@@ -27,17 +25,17 @@ import json
 import os
 import secrets
 import shutil
-import unicodedata
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
 from client.files import replace_file, sync_folder
 from federation.errors import RefusedError, UsageError
+from federation.names import name_of, names_of
 from federation.recognition.embeddings import EmbeddingSet
 from federation.recognition.profiles import PROBE, REFERENCE
 
@@ -86,11 +84,6 @@ class Prepared:
         names = sorted(people)
         chips = None if self.chips is None else self.chips.of_people(names)
         return Prepared(self.embeddings.of_people(names), chips, self.made_with, self.model)
-
-
-def composed(name: str) -> str:
-    """A person's name in Unicode's composed form."""
-    return unicodedata.normalize("NFC", name)
 
 
 def has_withdrawn(people: set[str], folder: Path) -> set[str]:
@@ -166,14 +159,14 @@ def withdraw(person: str, folder: Path) -> int:
         RefusedError: nobody is left.
         UsageError: a file cannot be read or written.
     """
-    person = composed(person)
+    person = name_of(person)
     with changing(folder):
         marks = _marks(folder)
         if (mark := _mark(person)) not in marks:
             replace_file(folder / WITHDRAWN, "".join(f"{line}\n" for line in sorted({*marks, mark})).encode())
         if not (folder / EMBEDDINGS).exists():
             return 0
-        out = sum(composed(str(name)) == person for name in _everybody(folder).people)
+        out = int((_everybody(folder).people == person).sum())
         if (folder / _PREPARED).is_symlink() and (now := prepared_people(folder)) and out:
             publish(now.of_people(now.people - {person}), folder)
         refresh_active(folder)
@@ -206,7 +199,7 @@ def require_chips_of_all(active: EmbeddingSet, folder: Path) -> None:
     advice = "run `intaglio node prepare` again, or take the recipe scales out of policy.toml"
     try:
         with np.load(folder / CHIPS, allow_pickle=False) as archive:
-            have = set(archive["people"].tolist())
+            have = set(names_of(archive["people"]).tolist())
     except (OSError, ValueError, KeyError) as error:
         raise UsageError(f"the policy lists the recipe scales, and {CHIPS} is missing or damaged; {advice}") from error
     if not (folder / MODEL).is_dir() or not have.issuperset(active.people.tolist()):
@@ -235,17 +228,27 @@ def require_both_cameras(active: EmbeddingSet) -> None:
         )
 
 
+def groups_from_json(data: bytes) -> dict[str, Any]:
+    """What `GROUPS` says of each person.
+
+    Raises:
+        UsageError: it is no such list, or a name is none. Says nobody's name: whoever reads a log need not learn it.
+    """
+    try:
+        listed = json.loads(data)
+    except (ValueError, RecursionError):
+        listed = None
+    if not isinstance(listed, dict):
+        raise UsageError(f'{GROUPS} holds JSON such as {{"PERSON": "GROUP"}}')
+    return {name_of(person): group for person, group in listed.items()}
+
+
 def require_groups(active: EmbeddingSet, folder: Path) -> None:
     """Raises UsageError unless the list of groups is one, and says something of those whom it lists that can count."""
     advice = f"write {GROUPS}, or take the recipe evaluation out of policy.toml"
-    try:
-        listed = json.loads((folder / GROUPS).read_bytes())
-    except (OSError, ValueError, RecursionError) as error:
-        raise UsageError(
-            f"the policy lists the recipe evaluation, and {GROUPS} is missing or no JSON; {advice}"
-        ) from error
-    if not isinstance(listed, dict) or not all(isinstance(group, str) for group in listed.values()):
-        raise UsageError(f'{GROUPS} holds JSON such as {{"PERSON": "GROUP"}}; {advice}')
+    listed = groups_from_json(_read(folder / GROUPS, advice))
+    if not all(isinstance(group, str) for group in listed.values()):
+        raise UsageError(f"{GROUPS} names a group, as text, for every person; {advice}")
     here = [person for person in np.unique(active.people).tolist() if person in listed]
     images = [len(set(active.images[active.people == person].tolist())) for person in here]
     if not here or min(images) < 2:  # noqa: PLR2004 - a reference and a probe of another image
@@ -275,7 +278,7 @@ def _remove_all_but(name: str, folder: Path) -> None:
 
 def _mark(person: str) -> str:
     # Names of people who left need not be kept in clear. Whoever holds both files can still match them.
-    return hashlib.sha256(composed(person).encode()).hexdigest()
+    return hashlib.sha256(person.encode()).hexdigest()
 
 
 def _marks(folder: Path) -> set[str]:

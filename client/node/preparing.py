@@ -22,7 +22,7 @@ from client.faces.finding import Aligner, aligner_for
 from client.faces.images import UnusableImageError
 from client.faces.models import load_recogniser, recogniser_files
 from client.node.joining import policy_of
-from client.node.people import Prepared, changing, composed, has_withdrawn, prepared_people, publish, refresh_active
+from client.node.people import Prepared, changing, has_withdrawn, prepared_people, publish, refresh_active
 from federation.errors import UsageError
 from federation.privacy.plan import SCALES
 from federation.recognition.embeddings import EmbeddingSet
@@ -152,8 +152,7 @@ def _files(images: Path, condition: Condition | None) -> tuple[Files, list[Probl
     files: Files = {}
     for camera, folder in folders.items():
         for person, paths in folder.people.items():
-            of_person = files.setdefault(composed(person), {})
-            of_person[camera] = (*of_person.get(camera, ()), *paths)
+            files.setdefault(person, {})[camera] = paths
     return {person: mine for person, mine in files.items() if len(mine) == len(cameras)}, list(problems)
 
 

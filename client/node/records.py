@@ -10,7 +10,6 @@ What is left to fail is a file that is gone or damaged as a whole. That is notic
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -20,7 +19,7 @@ from typing import TYPE_CHECKING, TypeVar
 import numpy as np
 from flwr.app import Context
 
-from client.node.people import MOST_IMAGES, MOST_PAIRS
+from client.node.people import MOST_IMAGES, MOST_PAIRS, groups_from_json
 from federation.errors import UsageError
 from federation.learning.evaluation_plan import EvaluationPlan
 from federation.privacy.plan import SCALES, SumPlan
@@ -136,13 +135,7 @@ def groups(context: Context) -> dict[str, str]:
     Raises:
         UsageError: the list is no such list.
     """
-    try:
-        listed = json.loads(path(context, "groups", "{}.groups.json").read_bytes())
-    except (ValueError, RecursionError):
-        listed = None
-    if not isinstance(listed, dict):
-        # `from None`, and no name: whoever reads the log need not learn who is in which group.
-        raise UsageError('groups is a file with JSON such as {"PERSON": "GROUP"}') from None
+    listed = groups_from_json(path(context, "groups", "{}.groups.json").read_bytes())
     here = sorted(set(embeddings(context).people.tolist()) & listed.keys())  # without those who withdrew
     return {person: listed[person] for person in here if isinstance(listed[person], str)}
 

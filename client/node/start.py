@@ -36,6 +36,7 @@ from client.node.people import (
 )
 from client.node.reaching import reach
 from client.node.renewing import gateway_of
+from client.terminal import tell
 from federation.errors import IntaglioError, RefusedError, UnavailableError, UsageError
 from federation.learning.evaluation_plan import EVALUATION
 from federation.membership.fleet import flower_environment, tethered
@@ -149,6 +150,7 @@ def run_node(folder: Path, *, metrics: tuple[str, int] | None = None) -> int:
         stdin=subprocess.DEVNULL,
         start_new_session=True,
     )
+    tell(f"this node takes part at {gateway.address}; Ctrl-C ends it")
     stopping = threading.Event()
     for sign in (signal.SIGTERM, signal.SIGINT):
         signal.signal(sign, lambda *_: stopping.set())

@@ -14,10 +14,12 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 from client.faces.degradation import Condition
+from client.faces.formats import IMAGES
 from examples.demo.pipeline import Settings, run
 from examples.demo.report import render
 from examples.demo.table import summary_table
 from examples.web import serve
+from federation.commandline.program import print_what_can_be
 from federation.errors import IntaglioError
 
 BUILD = Path("build")
@@ -50,7 +52,7 @@ def main(
         ConditionName, typer.Option(help="Probes: a lower-face mask, or faces of 16 pixels.")
     ] = ConditionName.MASK,
     data: Annotated[
-        Path | None, typer.Option(help="Your own faces: one sub-folder for each person, JPEG, PNG or PGM.")
+        Path | None, typer.Option(help=f"Your own faces: one sub-folder for each person, {IMAGES}.")
     ] = None,
     model: Annotated[Path | None, typer.Option(help="Your own recogniser, an ONNX file.")] = None,
     references: Annotated[int, typer.Option(min=1, max=5, help="Pictures that a template averages.")] = 2,
@@ -116,6 +118,7 @@ def main(
 
 
 if __name__ == "__main__":
+    print_what_can_be()
     try:
         app()
     except IntaglioError as error:

@@ -211,7 +211,7 @@ def renew(folder: Path, address: str) -> None:
     say("east gives itself new keys; its ledgers stay, and everybody trusts the new roster")
     asked = command("intaglio", "node", "rekey", folder / "east")
     report(asked)
-    print_ = asked.rpartition("for the others: ")[2].strip()
+    print_ = asked.rpartition(": ")[2].strip()
     report(command(*_FEDERATION, "rekey", folder / "east" / "rekey.json", coordinator, "--fingerprint", print_))
     (folder / "roster").write_text(command(*_FEDERATION, "roster", coordinator) + "\n")
     for name in ORGANISATIONS:

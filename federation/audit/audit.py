@@ -12,7 +12,6 @@ from __future__ import annotations
 import functools
 import itertools
 import math
-import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
@@ -30,6 +29,7 @@ from federation.audit.report import AuditReport
 from federation.audit.strings import FixedStrings, wolf_rates
 from federation.errors import UsageError
 from federation.learning.evaluation import DetCurve
+from federation.names import name_of
 
 _MOST_CELLS: Final = 4096
 _DET_FMR: Final = tuple(digit * 10.0**-power for power in range(1, 7) for digit in (5, 2, 1))
@@ -157,7 +157,7 @@ class _Table:
         if unknown := expected.keys() - source.attributes.keys():
             raise UsageError(f"{sorted(unknown)} are expected but are not among the attributes")
         values = [
-            sorted({*sides.names, *(unicodedata.normalize("NFC", text) for text in expected.get(name, ()))})
+            sorted({*sides.names, *(name_of(text) for text in expected.get(name, ()))})
             for name, sides in source.attributes.items()
         ]
         if not 0 < math.prod(map(len, values)) <= _MOST_CELLS:

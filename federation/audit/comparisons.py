@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
@@ -12,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from federation.errors import UsageError
+from federation.names import name_of
 
 Codes = NDArray[np.int32]
 """(n,) positions in a list of names; -1 for a name that was not declared."""
@@ -45,7 +45,7 @@ class Sides:
     @classmethod
     def of(cls, first: Sequence[str], second: Sequence[str] | None = None) -> Self:
         """Codes for text; empty text is not declared. One sequence stands for both sides."""
-        both = [unicodedata.normalize("NFC", str(text)) for text in (*first, *(second if second is not None else ()))]
+        both = [name_of(str(text)) for text in (*first, *(second if second is not None else ()))]
         names = tuple(sorted(set(both) - {""}))
         position = {name: code for code, name in enumerate(names)} | {"": -1}
         codes = np.array([position[text] for text in both], dtype=np.int32)

@@ -29,7 +29,8 @@ class Commands(typer.Typer):
     """A group of commands. Whoever is in it takes settings."""
 
     def __init__(self, *, help: str, **options: Any) -> None:  # noqa: A002, ANN401 - typer's names
-        super().__init__(no_args_is_help=True, help=_flowing(help), **{"cls": Group} | options)
+        # click says itself which command may have been meant.
+        super().__init__(no_args_is_help=True, help=_flowing(help), suggest_commands=False, **{"cls": Group} | options)
 
     def mount_command(self, name: str, find: Callable[[], Any]) -> None:
         """Mounts the function, or what typer knows of one, that `find` gives when somebody names it."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import os
 import sys
 import traceback
 from pathlib import Path
@@ -16,7 +18,7 @@ from federation.commandline.commands import Commands, Group
 from federation.commandline.settings import Program, Settings
 from federation.errors import IntaglioError
 
-_BUG_EXIT, _INTERRUPTED_EXIT = 70, 130  # Python and click would say 1, and 1 says non-match
+_BUG_EXIT, _INTERRUPTED_EXIT, _UNREAD_EXIT = 70, 130, 141  # Python and click would say 1, and 1 says non-match
 
 
 def root(program: Program, *, help: str) -> Commands:  # noqa: A002 - typer's name
@@ -49,7 +51,9 @@ def root(program: Program, *, help: str) -> Commands:  # noqa: A002 - typer's na
         ] = False,
     ) -> None:
         by_variable = ctx.get_parameter_source("config") is ParameterSource.ENVIRONMENT
-        ctx.obj = Settings.find(program, config, by_variable=by_variable)
+        ctx.obj = settings = Settings.find(program, config, by_variable=by_variable)
+        if isinstance(ctx.command, click.Group):
+            settings.require_tables(ctx.command, ctx.invoked_subcommand)
 
     app.callback()(begin)
     return app
@@ -58,13 +62,22 @@ def root(program: Program, *, help: str) -> Commands:  # noqa: A002 - typer's na
 def run(app: typer.Typer) -> None:
     """Entry point of a program: a bug must not end with the exit code of a non-match.
 
-    Nor may a variable end a command with that of a match: a shell that wants completions passes no arguments.
+    Nor may a variable end a command with that of a match: a shell that wants completions passes no arguments. Nor may
+    what is printed: names of people and files hold what a terminal's encoding has no letters for.
     """
+    print_what_can_be()
     try:
         app(complete_var="" if sys.argv[1:] else None)  # None: click's own, such as _INTAGLIO_COMPLETE
     except Exception:  # noqa: BLE001 - see the docstring
         traceback.print_exc()
         sys.exit(_BUG_EXIT)
+
+
+def print_what_can_be() -> None:
+    """From now on, letters that the output's encoding lacks are printed as escapes, which are those of JSON too."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # not what tests put in their place
+            stream.reconfigure(errors="backslashreplace")
 
 
 class _Root(Group):
@@ -79,6 +92,9 @@ class _Root(Group):
             raise typer.Exit(error.exit_code) from error
         except (click.Abort, KeyboardInterrupt, EOFError) as error:
             raise typer.Exit(_INTERRUPTED_EXIT) from error
+        except BrokenPipeError as error:  # click would say 1
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python writes what is left at its end
+            raise typer.Exit(_UNREAD_EXIT) from error
 
 
 def _print_version(ctx: click.Context, wanted: bool) -> None:  # noqa: FBT001 - typer's

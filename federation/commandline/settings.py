@@ -24,7 +24,6 @@ from __future__ import annotations
 import difflib
 import os
 import stat
-import tomllib
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -33,6 +32,7 @@ from typing import Any
 import click
 
 from federation.errors import UsageError
+from federation.toml import read_toml
 
 _LARGEST_FILE = 1 << 16  # tomllib needs quadratic time for some documents: a minute for 1 MiB
 _OTHERS_WRITE = stat.S_IWGRP | stat.S_IWOTH
@@ -128,16 +128,11 @@ class Settings:
             UsageError: as `find`.
         """
         try:
-            document = tomllib.loads(_text_of(file))
+            document = read_toml(_content_of(file), str(file))
         except FileNotFoundError:
             raise
         except OSError as error:
             raise UsageError(f"cannot read the configuration {file}: {error.strerror}") from error
-        except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-            says = "not UTF-8" if isinstance(error, UnicodeDecodeError) else str(error)
-            raise UsageError(f"{file} is no TOML: {says}") from None  # the cause quotes the bytes
-        except (RecursionError, ValueError):  # of tomllib, which does not call them errors of TOML
-            raise UsageError(f"{file} has a list that is too deep or a number that is too long") from None
         top = {key: value for key, value in document.items() if not isinstance(value, dict)}
         tables = {key: value for key, value in document.items() if isinstance(value, dict)}
         settings = cls(program, file, top, tables)
@@ -173,23 +168,44 @@ class Settings:
         key = key_of(parameter)
         return f"{self.file}: {key} in [{_quoted(path)}]" if key in self.tables.get(path, {}) else f"{self.file}: {key}"
 
+    def require_tables(self, root: click.Group, running: str | None) -> None:
+        """Checks that tables are named as commands are. Whoever misspells one would run without its values.
+
+        Of what follows the first word that is seen when a command of that group runs: the others are not imported.
+
+        Raises:
+            UsageError: a table that is no command.
+        """
+        for path in self.tables:
+            first = path.partition(" ")[0]
+            if first not in root.commands:
+                raise self._no_command(path, list(root.commands))
+            if first == running:
+                self._command_of(path, root)
+
     def require_commands(self, root: click.Group) -> None:
-        """Checks every table, and not only the one of the command that runs.
+        """Checks every table with all of its values, and not only the one of the command that runs.
 
         Raises:
             UsageError: as `for_command`, or a table that is no command.
         """
         for path in self.tables:
-            command = find_command(root, path.split(" "))
-            if command is None or isinstance(command, click.Group):
-                near = difflib.get_close_matches(path, list(leaves(root)), 1)
-                raise UsageError(
-                    f"{self.file}: {self.program.name} has no command {path!r}, so there is no table [{_quoted(path)}]"
-                    + (f"; did you mean [{_quoted(near[0])}]?" if near else "")
-                )
-            self.for_command(path, command)
+            self.for_command(path, self._command_of(path, root))
         for command in leaves(root).values():
             self.for_command("", command)  # the values at the top
+
+    def _command_of(self, path: str, root: click.Group) -> click.Command:
+        command = find_command(root, path.split(" "))
+        if command is None or isinstance(command, click.Group):
+            raise self._no_command(path, list(leaves(root)))
+        return command
+
+    def _no_command(self, path: str, commands: list[str]) -> UsageError:
+        near = difflib.get_close_matches(path, commands, 1)
+        return UsageError(
+            f"{self.file}: {self.program.name} has no command {path!r}, so there is no table [{_quoted(path)}]"
+            + (f"; did you mean [{_quoted(near[0])}]?" if near else "")
+        )
 
     def _require_known(self, key: str, known: Mapping[str, Any] | frozenset[str], where: str) -> None:
         if key in known:
@@ -317,11 +333,11 @@ def takes_anything(command: click.Command) -> bool:
     return bool(command.context_settings.get("ignore_unknown_options"))
 
 
-def _text_of(file: Path) -> str:
-    """The file's text, if nobody else can have written it.
+def _content_of(file: Path) -> bytes:
+    """What the file holds, if nobody else can have written it.
 
     Raises:
-        OSError, UnicodeDecodeError: as they say.
+        OSError: it cannot be read.
         UsageError: no regular file, too large, of somebody else, or writable by others.
     """
     handle = os.open(file, os.O_RDONLY | os.O_NONBLOCK)  # a pipe would wait for ever
@@ -337,7 +353,7 @@ def _text_of(file: Path) -> str:
             raise UsageError(f"others may write to the configuration {file} and redirect you; `chmod go-w {file}`")
         if found.st_size > _LARGEST_FILE:
             raise UsageError(f"the configuration {file} is larger than any configuration")
-        return opened.read(_LARGEST_FILE).decode()
+        return opened.read(_LARGEST_FILE)
 
 
 def _quoted(path: str) -> str:

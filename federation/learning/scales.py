@@ -32,6 +32,7 @@ from torch.nn import functional
 
 from federation.errors import MalformedMessageError, UsageError
 from federation.learning.clipping import GradSampleModule, clipped_sum, register_grad_sampler
+from federation.names import names_of
 from federation.privacy.plan import PrivacyPlan
 from federation.recognition.embeddings import EmbeddingSet, first_of_each
 from federation.recognition.mobilefacenet import SIDE, TUNABLE, MobileFaceNetRecogniser
@@ -51,7 +52,7 @@ class ChipSet:
     Attributes:
         reference: (n, 112, 112, 3) uint8, as the reference camera sees it.
         probe: (n, 112, 112, 3) uint8, the same moments as the probe camera sees them.
-        people: (n,) str, the person that each pair shows.
+        people: (n,) str, the person that each pair shows; see `federation.names`.
         images: (n,) str, SHA-256 hex digest of the image file behind each pair.
     """
 
@@ -65,6 +66,7 @@ class ChipSet:
             require_chips(chips, SIDE)
         if not len(self.reference) == len(self.probe) == len(self.people) == len(self.images):
             raise UsageError("a set of chips needs a reference, a probe, a person and an image digest in every row")
+        object.__setattr__(self, "people", names_of(self.people))
 
     def __len__(self) -> int:
         return len(self.people)

@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import hashlib
 import re
-import tomllib
 import warnings
 from base64 import urlsafe_b64decode, urlsafe_b64encode
 from dataclasses import dataclass
@@ -29,6 +28,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_ssh_public_key
 
+from federation.addresses import split
 from federation.errors import MalformedMessageError, PeerError, ProofError, UsageError
 from federation.identity import IDENTITY_BYTES, IdentityKey, verify_identity
 from federation.statements import (
@@ -43,6 +43,7 @@ from federation.statements import (
     require_time,
     sign,
 )
+from federation.toml import read_toml
 
 ID_BYTES: Final = 16
 RECIPES: Final = ("moments", "scales", "threshold", "evaluation")
@@ -51,12 +52,10 @@ RECIPES: Final = ("moments", "scales", "threshold", "evaluation")
 _INVITATION_TAG = "intaglio invitation v2"
 _REQUEST_TAG = "intaglio join request v2"
 _INVITATION_PREFIX = "intaglio-invitation-2:"
-_ADDRESS = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9.-]{0,251}[A-Za-z0-9])?:[1-9][0-9]{0,4}")
 _NAME = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,30}[a-z0-9])?")
 _HOURS = re.compile(r"([01][0-9]|2[0-3]):([0-5][0-9])-([01][0-9]|2[0-3]):([0-5][0-9])")
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 _MOST_CERTIFICATE = 8192
-_MOST_PORT = 65535
 
 
 def fingerprint(*keys: bytes) -> str:
@@ -74,8 +73,9 @@ def require_organisation_name(name: str) -> None:
 
 def require_address(address: str) -> None:
     """Raises UsageError unless `address` is ``host:port``."""
-    if not isinstance(address, str) or not _ADDRESS.fullmatch(address) or int(address.split(":")[1]) > _MOST_PORT:
-        raise UsageError("an address is HOST:PORT, with a name or an IPv4 address and a port from 1 to 65535")
+    if not isinstance(address, str):
+        raise UsageError("an address is text")
+    split(address)
 
 
 def require_authority(authority: str) -> None:
@@ -276,8 +276,8 @@ class JoinRequest:
 
     @property
     def fingerprint(self) -> str:
-        """Covers both keys."""
-        return fingerprint(self.organisation_key, self.node_key.encode())
+        """The organisation's only one, by which rosters name it too. Its key has signed which node key is its own."""
+        return fingerprint(self.organisation_key)
 
     def require_answers(self, invitation: Invitation) -> None:
         """Raises PeerError unless this request answers exactly that invitation."""
@@ -397,12 +397,7 @@ class LocalPolicy:
         Raises:
             UsageError: a key is missing, unknown or out of range.
         """
-        try:
-            value = tomllib.loads(text)
-        except tomllib.TOMLDecodeError as error:
-            raise UsageError(f"the policy is not TOML: {error}") from error
-        except (RecursionError, ValueError):  # of tomllib, which does not call them errors of TOML
-            raise UsageError("the policy has a list that is too deep or a number that is too long") from None
+        value = read_toml(text, "the policy")
         keys = {"max-epsilon", "budget-epsilon", "delta", "min-colluders", "recipes", "app-hashes", "hours"}
         if set(value) != keys:
             raise UsageError(f"a policy has exactly the keys {', '.join(sorted(keys))}")

@@ -11,7 +11,7 @@ few lines gives the same pixels, up to rounding.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -147,12 +147,14 @@ def _part(image: Pixels, spots: Points, halvings: int) -> tuple[NDArray[np.float
     low = np.clip(np.floor(spots.min(axis=0) / grain - 1) * grain, 0, None)
     low = np.minimum(low, np.maximum((np.array([width, height]) - 1) // grain * grain, 0)).astype(int)
     high = np.clip(np.ceil(spots.max(axis=0) + 2 * grain), low + 1, [width, height]).astype(int)
-    part = image[low[1] : high[1], low[0] : high[0]].astype(np.float32)
-    for _ in range(halvings):
+    part: NDArray[Any] = image[low[1] : high[1], low[0] : high[0]]
+    for _ in range(halvings):  # the first one of bytes: a large photograph as floats is four times as large
         rows, columns = part.shape[0] % 2, part.shape[1] % 2
-        part = np.pad(part, ((0, rows), (0, columns), (0, 0)), mode="edge")
-        part = part.reshape(part.shape[0] // 2, 2, part.shape[1] // 2, 2, 3).mean(axis=(1, 3), dtype=np.float32)
-    return part, low.astype(np.float64)
+        if rows or columns:
+            part = np.pad(part, ((0, rows), (0, columns), (0, 0)), mode="edge")
+        rows_of_two = np.add(part[0::2], part[1::2], dtype=np.uint16 if part.dtype == np.uint8 else np.float32)
+        part = (rows_of_two[:, 0::2] + rows_of_two[:, 1::2]).astype(np.float32) / np.float32(4)
+    return part.astype(np.float32, copy=False), low.astype(np.float64)
 
 
 def _between(part: NDArray[np.float32], x: NDArray[np.float64], y: NDArray[np.float64]) -> NDArray[np.float32]:

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from federation.errors import UsageError
+from federation.names import are_names, names_of
 
 _UNIT_NORM_TOLERANCE = 1e-3
 
@@ -24,7 +25,7 @@ class EmbeddingSet:
 
     Attributes:
         embeddings: (n, d) float32, each row of unit L2 norm.
-        people: (n,) str, the person that each row shows.
+        people: (n,) str, the person that each row shows; see `federation.names`.
         profiles: (n,) str, the camera profile of each row, for example `REFERENCE` or `PROBE`.
         images: (n,) str, SHA-256 hex digest of the image file behind each row.
     """
@@ -41,6 +42,7 @@ class EmbeddingSet:
         for name in ("people", "profiles", "images"):
             if getattr(self, name).shape != (rows,):
                 raise UsageError(f"{name} must have one entry for each of the {rows} embeddings")
+        object.__setattr__(self, "people", names_of(self.people))
         if not _is_unit(self.embeddings).all():
             raise UsageError("every embedding must be finite and of unit norm; normalise before building the set")
 
@@ -79,14 +81,14 @@ class EmbeddingSet:
         profiles: NDArray[np.str_],
         images: NDArray[np.str_],
     ) -> EmbeddingSet:
-        """The set of those rows that are unit vectors: what is wrong with one person's changes nothing for others.
+        """The set of those rows that are unit vectors of somebody: what is wrong with one changes nothing for others.
 
         Raises:
             UsageError: the arrays do not fit together.
         """
         if embeddings.ndim != 2 or not len(embeddings) == len(people) == len(profiles) == len(images):  # noqa: PLR2004 - a matrix
             raise UsageError("embeddings are a matrix, with a person, a profile and an image for every row")
-        usable = _is_unit(embeddings)
+        usable = _is_unit(embeddings) & are_names(people)
         return cls(embeddings[usable], people[usable], profiles[usable], images[usable])
 
     def to_bytes(self) -> bytes:

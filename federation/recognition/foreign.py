@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
@@ -25,12 +26,16 @@ if TYPE_CHECKING:
 NETWORK: Final = "onnx"
 """Name of this code in a profile."""
 
+GIT_LFS: Final = b"version https://git-lfs.github.com/"
+"""What lies in a checkout in the place of a file that was not fetched."""
+
 _OUTPUT_TYPES = ("tensor(float)", "tensor(float16)", "tensor(double)")
 _MOST_BATCH = 64
+_LONGEST_REASON: Final = 300
 _ANY_BATCH: Final = 8
 """Images at once for a model that takes any number."""
-_SAME: Final = 1e-6
-"""1 - cosine below which two embeddings are one."""
+_SAME: Final = 1e-3
+"""1 - cosine below which two embeddings are one. Under real recognisers people differ by a hundred times that."""
 _REPEATED: Final = 1e-4
 """1 - cosine that the same image may have to itself, through rounding."""
 
@@ -130,6 +135,11 @@ class OnnxRecogniser:
             found.batch,
         ):
             raise UsageError(f"the profile {profile.name} contradicts the model; make it anew")
+        if _are_one(self.embed(_pictures(found.side))):
+            raise UsageError(
+                f"under the profile {profile.name} the model gives the same embedding for any picture: it may scale "
+                "its input itself, and get it scaled; make the profile anew with `intaglio models profile`"
+            )
 
     def embed(self, chips: Chips) -> Embeddings:
         """See `federation.recognition.recogniser.Recogniser.embed`."""
@@ -149,7 +159,7 @@ def require_sound(network: OnnxNetwork, images: Images) -> None:
             or the second time. Says which.
     """
     together, again = (unit_rows(network.forward(images)).astype(np.float64) for _ in range(2))
-    if 1 - (together @ together.T).min() < _SAME:
+    if _are_one(together):
         raise UsageError("the model gives the same embedding for different people; it was exported wrongly")
     if (1 - (together * again).sum(axis=1)).max() > _REPEATED:
         raise UsageError(
@@ -163,8 +173,24 @@ def require_sound(network: OnnxNetwork, images: Images) -> None:
         )
 
 
+def _are_one(embeddings: NDArray[np.floating[Any]]) -> bool:
+    """Whether (n, d) unit rows are all the same."""
+    return float(1 - (embeddings @ embeddings.T).min()) < _SAME
+
+
+def _pictures(side: int) -> Chips:
+    """Four pictures that are as different as any: noise, two gradients, and grey."""
+    noise = np.random.default_rng(0).integers(0, 256, (side, side, 3), np.uint8)
+    across = np.broadcast_to(np.linspace(0, 255, side).astype(np.uint8)[:, None], (side, side, 3))
+    return np.stack([noise, across, across[::-1].transpose(1, 0, 2), np.full_like(noise, 200)])
+
+
 def _session(model: bytes) -> onnxruntime.InferenceSession:
     """Loads `model` on the GPU where onnxruntime has one, else on the CPU."""
+    if not model:
+        raise UsageError("the model is an empty file; fetch it again")
+    if model.startswith(GIT_LFS):
+        raise UsageError("the model is a pointer of Git LFS and not the file; fetch that: git lfs pull")
     try:
         import onnxruntime  # noqa: PLC0415 - optional: needed for models of one's own only
     except ImportError as error:
@@ -177,7 +203,17 @@ def _session(model: bytes) -> onnxruntime.InferenceSession:
     try:
         return onnxruntime.InferenceSession(model, options, providers=providers)
     except Exception as error:  # onnxruntime's errors have no common base class of their own
-        raise UsageError("onnxruntime cannot load this model; pass a self-contained .onnx file") from error
+        raise UsageError(f"onnxruntime cannot load this model: {_reason(error)}") from error
+
+
+def _reason(error: Exception) -> str:
+    """What onnxruntime says, without where in its own source it says it."""
+    text = " ".join(str(error).split())
+    if "External data" in text:
+        return "its weights lie in another file; save it with them inside"
+    return re.sub(r"^\[ONNXRuntimeError\] : \d+ : \w+ : (/onnxruntime_src/\S+ .*?\) (?=[A-Z]))?", "", text)[
+        :_LONGEST_REASON
+    ]
 
 
 def _input_of(session: onnxruntime.InferenceSession) -> tuple[Layout, int, int]:

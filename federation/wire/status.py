@@ -47,6 +47,10 @@ _TRANSIENT = (grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.CANCELLED, grpc
 """gRPC's own; the last one when a server has more calls at once than it takes."""
 
 
+_OF_GRPC = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED, grpc.StatusCode.DEADLINE_EXCEEDED)
+"""Where nobody of ours may have spoken: what a server says under these, it says with `RETRY_AFTER_KEY`."""
+
+
 class FailedCall(Protocol):
     """The part of a failed gRPC call that `error_from_call` reads; `grpc.Call` has it."""
 
@@ -75,7 +79,8 @@ def trailing_metadata_of(error: IntaglioError) -> tuple[tuple[str, str], ...]:
 def error_from_call(call: FailedCall) -> IntaglioError:
     """The error that a failed call stands for. The other side chose its text: it is shortened and made printable."""
     details = "".join(c if c.isprintable() else " " for c in (call.details() or "no reason given")[:_LONGEST_MESSAGE])
-    message = f"the server says: {details}"
+    has_spoken = call.code() not in _OF_GRPC or any(key == RETRY_AFTER_KEY for key, _ in call.trailing_metadata() or ())
+    message = f"the server says: {details}" if has_spoken else f"no answer came: {details}"
     kind = UnavailableError if call.code() in _TRANSIENT else _BY_STATUS.get(call.code(), PeerError)
     if kind is UnavailableError:
         return UnavailableError(message, retry_after_seconds=_retry_after(call))

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-import tomllib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from federation.errors import UsageError
+from federation.toml import read_toml
 
 
 @contextmanager
@@ -26,9 +26,9 @@ def application_files(application: Path) -> Iterator[Path]:
         UsageError: there is no such file, or it names none.
     """
     try:
-        settings = tomllib.loads((application / "pyproject.toml").read_text())
+        settings = read_toml((application / "pyproject.toml").read_bytes(), f"{application}/pyproject.toml")
         patterns = settings["tool"]["flwr"]["app"]["fab-include"]
-    except (OSError, tomllib.TOMLDecodeError, LookupError, TypeError) as error:
+    except (OSError, LookupError, TypeError) as error:
         raise UsageError(f"{application} needs a pyproject.toml with fab-include in [tool.flwr.app]") from error
     with tempfile.TemporaryDirectory(prefix="intaglio-application-") as name:
         for pattern in ("pyproject.toml", ".gitignore", *patterns):

@@ -15,7 +15,7 @@ from server.dashboard.page import dashboard_page
 from server.dashboard.site import PATH, FreshPage, organisation_app
 from server.dashboard.sources import DashboardReader, Sources
 from server.files import PUBLIC, write_durably
-from server.listening import page_server
+from server.listening import bound_socket, page_server
 
 ReleaseOption = Annotated[
     Path, typer.Option(envvar="INTAGLIO_SERVER_RELEASE", help="The release bundle that is served.")
@@ -115,8 +115,9 @@ def organisation_command(
     reader = DashboardReader(Sources(release, source, release_trust, rules, ledger, federation))
     page = FreshPage(lambda: dashboard_page(reader.read()), every_seconds=every)
     app = organisation_app(page, ["localhost", "127.0.0.1", *(name or ())])
-    typer.echo(f"serving http://localhost:{port}{PATH}", err=True)
-    asyncio.run(page_server(app, host=host, port=port).serve())
+    with bound_socket(host, port) as listening:
+        typer.echo(f"serving http://localhost:{port}{PATH}", err=True)
+        asyncio.run(page_server(app).serve([listening]))
 
 
 def _keys(witnesses: list[str] | None) -> tuple[VerifierKey, ...]:

@@ -9,6 +9,7 @@ from typing import Annotated
 
 import typer
 
+from federation.addresses import split
 from federation.commandline.commands import Commands
 from federation.errors import UsageError
 from server.coordinator.run_records import RunRecords
@@ -61,7 +62,7 @@ def federation_start(
     """
     coordinator = Coordinator(folder)
     metrics = (metrics_host, metrics_port) if metrics_port else None
-    serve(coordinator, host=host, port=int(coordinator.address.rpartition(":")[2]), metrics=metrics)
+    serve(coordinator, host=host, port=split(coordinator.address)[1], metrics=metrics)
 
 
 @federation_commands.command("invite")

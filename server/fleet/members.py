@@ -27,6 +27,7 @@ from typing import Final
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, load_pem_private_key
 
+from federation.addresses import split
 from federation.errors import IntaglioError, RefusedError, UsageError
 from federation.identity import share_a_part
 from federation.membership.joining import (
@@ -35,7 +36,6 @@ from federation.membership.joining import (
     SignedJoinRequest,
     invitation_from_text,
     invitation_to_text,
-    require_address,
     require_organisation_name,
 )
 from federation.membership.renewal import BEFORE_ALL, Notice, Rekeying, notice_to_text
@@ -114,13 +114,13 @@ class Coordinator:
 
         The folder counts as a federation once its last file is there: after a crash, empty it and begin again.
         """
-        require_address(address)
+        host, _ = split(address)
         if folder.exists() and any(folder.iterdir()):
             raise UsageError(f"{folder} is not empty; name a new folder")
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         for name in _FOLDERS:
             (folder / name).mkdir(mode=0o700)
-        hosts = list(dict.fromkeys([address.rpartition(":")[0], "localhost", "127.0.0.1"]))
+        hosts = list(dict.fromkeys([host, "localhost", "127.0.0.1"]))
         write_pki(folder / TLS, hosts=hosts, clients=[], now=now)
         key = Ed25519PrivateKey.generate()
         write_durably(folder / KEY, key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
@@ -263,8 +263,7 @@ class Coordinator:
         Raises:
             UsageError: it is no address, or the certificate cannot be renewed.
         """
-        require_address(address)
-        hosts = [new.rpartition(":")[0] for new in (address, self.address)]
+        hosts = [split(new)[0] for new in (address, self.address)]
         renew_pki(self.folder / TLS, now=now, hosts=list(dict.fromkeys([*hosts, "localhost", "127.0.0.1"])))
         write_durably(self.folder / FEDERATION, _facts(self.federation, address, self._noticed_at))
         self.address = address

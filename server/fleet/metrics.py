@@ -10,7 +10,7 @@ from prometheus_client import CollectorRegistry, start_http_server
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from federation.errors import UsageError
+from federation.addresses import bare_host, cannot_listen
 from server.fleet.expiry import days_left
 from server.fleet.gateway import Gateway
 from server.fleet.status import FederationStatus
@@ -72,9 +72,9 @@ def show(metrics: Collector, host: str, port: int) -> Callable[[], None]:
     registry = CollectorRegistry()
     registry.register(metrics)
     try:
-        server, thread = start_http_server(port, addr=host, registry=registry)
+        server, thread = start_http_server(port, addr=bare_host(host), registry=registry)
     except OSError as error:
-        raise UsageError(f"cannot show metrics on {host}:{port}: {error.strerror}") from error
+        raise cannot_listen(host, port, error) from error
 
     def stop() -> None:
         server.shutdown()

@@ -22,6 +22,7 @@ from typing import Final
 
 import httpx
 
+from federation.addresses import joined
 from federation.errors import UnavailableError
 from federation.membership.fleet import flower_environment, tethered
 from server.certificates import write_loopback
@@ -150,6 +151,8 @@ def serve_gateway(
         server.should_exit = True
 
     threading.Thread(target=end_with_the_others, daemon=True).start()
+    host, port, *_ = door.getsockname()
+    say(f"the gateway listens on {joined(host, port)}, for members at {coordinator.address}; Ctrl-C ends it")
     with ExitStack() as stack:
         if metrics:
             stack.callback(show(FederationMetrics(folder, gateway, door), *metrics))

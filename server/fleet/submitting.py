@@ -11,7 +11,6 @@ import hashlib
 import json
 import re
 import time
-import tomllib
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -25,6 +24,7 @@ from federation.errors import (
     UnavailableError,
     UsageError,
 )
+from federation.toml import read_toml
 from server.coordinator.application import application_files
 from server.coordinator.run_records import RunRecord, RunRecords
 from server.files import write_durably
@@ -51,11 +51,14 @@ def read_settings(path: Path, application: Path) -> dict[str, str | float]:
     Raises:
         UsageError: the file or the application cannot be read, or a setting is none of the application's.
     """
+    described = application / "pyproject.toml"
     try:
-        settings = tomllib.loads(path.read_text())
-        known = tomllib.loads((application / "pyproject.toml").read_text())["tool"]["flwr"]["app"]["config"]
-    except (OSError, ValueError, RecursionError, LookupError, TypeError) as error:
-        raise UsageError(f"cannot read {path}, or the settings that {application} knows: {error}") from error
+        settings = read_toml(path.read_bytes(), str(path))
+        known = read_toml(described.read_bytes(), str(described))["tool"]["flwr"]["app"]["config"]
+    except OSError as error:
+        raise UsageError(f"cannot read {error.filename}: {error.strerror}") from error
+    except (LookupError, TypeError) as error:
+        raise UsageError(f"{described} has no [tool.flwr.app.config], which says what may be set") from error
     if not all(isinstance(value, str | int | float) for value in settings.values()):
         raise UsageError(f"{path} holds text and numbers only")
     if unknown := sorted(settings.keys() - set(known)):

@@ -13,11 +13,13 @@ from pathlib import Path
 from typing import Final
 
 import structlog
+import typer
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 
+from federation.addresses import joined
 from federation.errors import IntaglioError
 from federation.transparency.proofs import MAX_GROWTH_BYTES
 from server.files import write_durably
@@ -110,10 +112,11 @@ def serve_witness(
     with opened_door(host, port, in_all=IN_ALL) as door:
         app = witness_app(witness, welcome_at(door), clock=lambda: int(time.time()), rate=rate)
         told = {"port": door.getsockname()[1], "pid": os.getpid()}
+        typer.echo(f"a witness listens on {joined(host, told['port'])}; Ctrl-C ends it", err=True)
         if ready_file:
             write_durably(ready_file, json.dumps(told).encode() + b"\n")
         try:
-            asyncio.run(serve_at(door, page_server(app, host=host, port=port)))
+            asyncio.run(serve_at(door, page_server(app)))
         finally:
             if ready_file:
                 ready_file.unlink(missing_ok=True)

@@ -16,14 +16,8 @@ import structlog
 from google.protobuf.message import DecodeError
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
-from federation.errors import (
-    IntaglioError,
-    MalformedMessageError,
-    PeerError,
-    ProofError,
-    UnavailableError,
-    UsageError,
-)
+from federation.addresses import split
+from federation.errors import IntaglioError, MalformedMessageError, PeerError, ProofError, UnavailableError
 from federation.transparency import AttemptOutcome
 from federation.wire import status
 from federation.wire.convert import MAX_MESSAGE_BYTES
@@ -292,10 +286,7 @@ async def start_server(
         ProofError: the log is behind the database.
         UnavailableError: log or database cannot be used now.
     """
-    try:
-        door = Door(host.strip("[]"), port, in_all=CONNECTIONS_IN_ALL)
-    except OSError as error:
-        raise UsageError(f"cannot listen on {host}:{port}; is another server running there?") from error
+    door = Door(host, port, in_all=CONNECTIONS_IN_ALL)
     try:
         await service.begin()
     except BaseException:
@@ -366,7 +357,9 @@ def health_of(target: str, credentials: grpc.ChannelCredentials, *, service: str
 
     Raises:
         UnavailableError: it does not, or cannot be reached.
+        UsageError: `target` is no address.
     """
+    split(target)
     with grpc.secure_channel(target, credentials) as channel:
         try:
             answer, call = health_pb2_grpc.HealthStub(channel).Check.with_call(

@@ -20,7 +20,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Final
 
-from federation.errors import UsageError
+from federation.addresses import bare_host, cannot_listen
 
 PER_ADDRESS: Final = 64
 PER_MEMBER: Final = 32
@@ -87,7 +87,7 @@ class Door(socket.socket):
         turned_away: how many connections were refused, by why.
 
     Raises:
-        OSError: the port is taken, or the interface is none of this machine's.
+        UsageError: the port is taken, or the interface is none of this machine's.
     """
 
     def __init__(
@@ -106,11 +106,11 @@ class Door(socket.socket):
         self.turned_away = Counter[str]()
         try:
             self.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            self.bind((host, port))
+            self.bind((bare_host(host), port))
             self.listen(_BACKLOG)
-        except OSError:
+        except OSError as error:
             self.close()
-            raise
+            raise cannot_listen(host, port, error) from error
 
     def accept(self) -> tuple[socket.socket, Any]:
         """The next connection that there is room for.
@@ -200,11 +200,7 @@ def opened_door(host: str, port: int, *, in_all: int = IN_ALL) -> Iterator[Door]
         UsageError: the port is taken, or the interface is none of this machine's.
     """
     take_all_files()  # each member of a thousand has connections
-    try:
-        door = Door(host, port, in_all=in_all)
-    except OSError as error:
-        raise UsageError(f"cannot listen on {host}:{port}: {error.strerror}") from error
-    with door:
+    with Door(host, port, in_all=in_all) as door:
         yield door
 
 

@@ -14,6 +14,7 @@ from typing import Annotated
 
 import typer
 
+from federation.addresses import split
 from federation.commandline.commands import Commands
 from federation.consent.purposes import require_purpose
 from federation.consent.receipts import Terms
@@ -124,13 +125,14 @@ def web_start(
     )
     size = sum(len(site.packed.get(path, data)) for path, (data, _) in site.files.items())
     typer.echo(f"serving {origin}: {size / 1e6:.1f} MB compressed", err=True)
+    split(server)
     with opened_door(host, port, in_all=IN_ALL) as door:
 
         async def serve() -> None:
             channel = matching_channel(server, client_credentials(tls, client))
             try:
                 app = bridge_app(matching_upstream(channel), site, limits, welcome_at(door))
-                await serve_at(door, page_server(app, host=host, port=port, certificate=certificate, key=key))
+                await serve_at(door, page_server(app, certificate=certificate, key=key))
             finally:
                 await channel.close()
 

@@ -15,7 +15,7 @@ import pytest
 
 from client import connection
 from client.connection import ClientTls, Connection
-from federation.errors import RefusedError, UnavailableError
+from federation.errors import RefusedError, UnavailableError, UsageError
 from federation.wire.v1 import verification_pb2 as pb
 from server.certificates import write_pki
 
@@ -95,6 +95,11 @@ def device(tls):
     opened.close()
 
 
+def test_an_address_that_is_none_is_refused_before_anything_is_asked(tls):
+    with pytest.raises(UsageError, match=r"write \[::1\]:7443"):
+        Connection("::1:7443", ClientTls.read(tls), timeout_seconds=20.0)
+
+
 def test_a_call_is_repeated_as_often_as_a_busy_server_asks_with_what_is_left_of_its_time(device, clock):
     busy = [FailedError(wait=1.5) for _ in range(3)]
     method = Method(clock, busy, seconds=2.0)
@@ -118,12 +123,13 @@ def test_a_server_that_does_not_answer_is_waited_for_once_and_not_twice(device, 
     assert (method.timeouts, clock.now) == ([20.0], 120.0)
 
 
-def test_a_server_that_nobody_finds_is_looked_for_for_five_seconds(device, clock):
-    method = Method(clock, [FailedError() for _ in range(99)])
-    with pytest.raises(UnavailableError, match="because"):
+def test_a_server_that_nobody_finds_is_looked_for_for_five_seconds_and_then_it_is_said_why(device, clock, monkeypatch):
+    method, looked_at = Method(clock, [FailedError() for _ in range(99)]), []
+    monkeypatch.setattr(connection, "why_unreachable", lambda *at, **_: looked_at.append(at[0]) or "nobody is there")
+    with pytest.raises(UnavailableError, match=r"^nobody is there$"):
         device.call(method, REQUEST)
     assert clock.now == 105.0
-    assert len(method.timeouts) == 6
+    assert (len(method.timeouts), looked_at) == (6, ["localhost:1"])
 
 
 def test_a_server_that_starts_again_is_found(device, clock):
@@ -139,9 +145,10 @@ def test_who_is_busy_between_two_absences_is_looked_for_anew(device, clock):
     assert clock.now == 110.5
 
 
-def test_a_deadline_ends_looking_too(device, clock):
+def test_a_deadline_ends_looking_too(device, clock, monkeypatch):
     method = Method(clock, [FailedError(wait=1.5)] * 11 + [FailedError()] * 99)
-    with pytest.raises(UnavailableError, match="because"):
+    monkeypatch.setattr(connection, "why_unreachable", lambda *_, **__: "nobody is there")
+    with pytest.raises(UnavailableError, match="nobody is there"):
         device.call(method, REQUEST)
     assert clock.now <= 120.0
     assert min(method.timeouts) > 0

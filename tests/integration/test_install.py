@@ -172,6 +172,10 @@ def test_a_command_of_another_role_says_what_to_install(install, words, extra):
     assert f"needs intaglio[{extra}]: pip install 'intaglio[{extra}]'" in said
 
 
+def test_the_server_says_its_version_where_its_packages_are_missing(install):
+    assert install().run("intaglio-server", "--version").stdout.startswith("intaglio-server ")
+
+
 def test_an_audit_that_is_made_again_needs_the_audit_extra(install, papers):
     again = ["release", "verify", papers / "release.zip", "--trust", papers / "trust.json", "--scores", "scores.csv"]
     assert "needs intaglio[audit]" in install().run("intaglio", *again, expected=2).stderr

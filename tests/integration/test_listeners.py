@@ -33,6 +33,6 @@ def test_a_listener_closes_no_handler_of_somebody_else(tmp_path, listener):
     elif listener == "guard":
         guard_server(Starlette(), port=0, certificate=certificate, key=key)
     else:
-        page_server(Starlette(), host="127.0.0.1", port=0)
+        page_server(Starlette())
     assert closed == []
     handler.close()

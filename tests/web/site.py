@@ -104,10 +104,8 @@ class Served:
 @contextmanager
 def serving(page, target, tls, release, rules):
     """Serves the page in a thread of its own; `rules` is the content of the rules file."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    origin = f"http://localhost:{port}"
+    listening = socket.create_server(("127.0.0.1", 0))
+    origin = f"http://localhost:{listening.getsockname()[1]}"
     deployment = deployment_file(
         TERMS, PURPOSE, 90, log_key=LOG_SIGNER.key.to_text(), deployment=DEPLOYMENT, trust=TRUST
     )
@@ -118,10 +116,10 @@ def serving(page, target, tls, release, rules):
     async def serve():
         channel = matching_channel(target, client_credentials(tls, "client"))
         between = Between(matching_upstream(channel))
-        server = page_server(bridge_app(between, site), host="localhost", port=port)
+        server = page_server(bridge_app(between, site))
         running.extend([server, between])
         ready.set()
-        await server.serve()
+        await server.serve([listening])
         await channel.close()
 
     thread = threading.Thread(target=lambda: asyncio.run(serve()))
@@ -133,6 +131,7 @@ def serving(page, target, tls, release, rules):
     finally:
         server.should_exit = True
         thread.join()
+        listening.close()
 
 
 def with_other_reply(answer, change):

@@ -270,13 +270,14 @@ def test_a_browser_with_an_old_wallet_is_told_to_enrol_again_and_can(page, conte
 
 
 def test_the_history_is_what_the_log_proves(page):
-    enrol(page)
+    entry = re.search(r"entry \d+", enrol(page)).group()
     verify(page, ANOTHER)
     page.click("#history-button")
     page.wait_for_selector("#found li")
     lines = page.locator("#found li").all_text_contents()
     assert all("proved to be in the log" in line for line in lines)
     assert sum("attempt (opened)" in line for line in lines) == 1  # of an enrolment only the device knows
+    assert [line.lower().partition(" on ")[0] for line in lines if "enrolment" in line] == [f"{entry}: enrolment"]
 
 
 @pytest.mark.slow
@@ -520,7 +521,7 @@ def test_a_picture_without_a_face_is_refused_and_nothing_is_sent(page, site):
     page.click("#probe .remove")
     page.set_input_files("#probe-file", {"name": "face.png", "mimeType": "image/png", "buffer": b"no picture"})
     page.wait_for_selector("#alert:not(:empty)")
-    assert "not an image" in page.text_content("#alert")
+    assert "Not a JPEG, PNG, WebP, GIF or BMP image: convert it" in page.text_content("#alert")
     assert page.is_disabled("#verify-button")
     assert len(site.between.calls) == sent
 

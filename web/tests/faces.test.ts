@@ -116,6 +116,11 @@ test('what is wrong with an image is said as Python says it', async () => {
       context.rotate(Math.PI)
       context.drawImage(face, -92, -112)
     }),
+    'small in a large one': await drawn(6200, 900, (context, face) => { context.drawImage(face, 2960, 300, 164, 200) }),
+    'two in a large one': await drawn(6200, 900, (context, face) => {
+      for (const left of [300, 5000]) context.drawImage(face, left, 200, 164, 200)
+    }),
+    'none in a large one': await drawn(3200, 400, (context) => { context.fillRect(0, 0, 3200, 400) }),
   }
   const release = ((await python('release', { seed: 1 })) as { release: string }).release
   const pngs = await Promise.all(Object.values(images).map(pngOf))
@@ -131,6 +136,9 @@ test('what is wrong with an image is said as Python says it', async () => {
     [expect.stringContaining('above or below the photograph'), null],
     [expect.stringContaining('outside of the photograph'), null],
     [expect.stringContaining('the face is upside down'), null],
+    [null, null],
+    Array(2).fill(expect.stringContaining('2 faces found')),
+    Array(2).fill(expect.stringContaining('at least 128 of these 3200 x 400 pixels high')),
   ])
 })
 

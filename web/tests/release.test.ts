@@ -64,6 +64,7 @@ test.each([
   ['with a rate of nobody', (text: string) => text.replace('"fmr_people":24', '"fmr_people":0')],
   ['with half a person', (text: string) => text.replace('"fmr_people":24', '"fmr_people":24.5')],
   ['with a rate of nothing', (text: string) => text.replace('"fmr":0.01', '"fmr":0')],
+  ['with an interval above its rate', (text: string) => text.replace('"fmr_low":0.004', '"fmr_low":0.015')],
   ['with an interval that is text', (text: string) => text.replace('"fmr_low":0.004', '"fmr_low":"0.004"')],
   ['that rests on something else', (text: string) => text.replace('"basis":"checked"', '"basis":"guessed"')],
   ['that was checked on nobody', (text: string) => text.replace('["threshold",', '["moments",')],

@@ -9,7 +9,7 @@ import pytest
 from pyarrow import parquet
 from typer.testing import CliRunner
 
-from client.audit import score_files
+from client.audit import tables
 from client.audit.page import MEASURES, render
 from client.audit.score_files import read_scores
 from client.cli import app
@@ -168,7 +168,7 @@ def test_options_that_make_no_sense_are_usage_errors(scores, options, message):
 DAMAGES = {
     "a score that is text": (["n/a", "1", "a", "a", "x", "x"], "the score is not a finite number"),
     "an infinite score": (["inf", "1", "a", "a", "x", "x"], "the score is not a finite number"),
-    "a score with a comma": (["0,5", "1", "a", "a", "x", "x"], "the score is not a finite number"),
+    "a score with a comma": (["0,5", "1", "a", "a", "x", "x"], "the score has a comma: write a point"),
     "another answer": (["0.5", "maybe", "a", "a", "x", "x"], "'same' is none of"),
     "a missing field": (["0.5", "1", "a", "a", "x"], "5 fields instead of 6"),
     "a field too many": (["0.5", "1", "a", "a", "x", "x", "x"], "7 fields instead of 6"),
@@ -199,7 +199,7 @@ def test_a_bad_row_is_named_by_its_line_and_never_dropped_in_silence(tmp_path, d
 
 
 def test_lines_are_right_across_blocks(tmp_path, monkeypatch):
-    monkeypatch.setattr(score_files, "_BLOCK_BYTES", 400)
+    monkeypatch.setattr(tables, "_BLOCK_BYTES", 400)
     bad = {3, 4, 57, 200, 201, 390}
     rows = [["0.5", "1", "a", "a", "x"] if line in bad else ["0.5", "1", "a", "a", "x", "x"] for line in range(2, 400)]
     rows[98] = ["?", "1", "a", "a", "x", "x"]
@@ -228,7 +228,7 @@ def test_an_error_about_a_row_does_not_show_its_values(tmp_path):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("", "there are: none"),
+        ("", "is empty"),
         ("score,same\n0.5,1\n", "group (or group_a and group_b)"),
         ("score,same,group,person_a\n0.5,1,a,x\n", "person_b"),
         ("score,same,group,group\n0.5,1,a,a\n", "same name"),
@@ -258,7 +258,7 @@ def test_a_missing_file_and_a_file_of_another_kind_are_usage_errors(tmp_path):
     (tmp_path / "text.parquet").write_text("no parquet")
     result = intaglio("audit", tmp_path / "text.parquet", "--groups", "group")
     assert result.exit_code == 2
-    assert "no table" in result.output
+    assert "columns are missing" in result.output  # what a file is says its content
 
 
 def test_reading_is_refused_where_no_row_is_readable(tmp_path):

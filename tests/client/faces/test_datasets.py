@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from client.faces.datasets import face_folder, orl_faces
+from client.faces.formats import IMAGES
 from federation.errors import UsageError
 
 
@@ -61,30 +62,36 @@ def test_people_and_images_come_in_natural_order(tmp_path, ordered):
 def test_hidden_files_and_notes_are_passed_over(root):
     for name in (".git/1.jpg", "anna/.1.jpg", "anna/._1.jpg", "anna/notes.txt", "README", ".DS_Store"):
         touch(root / name)
-    (root / "anna" / "album.jpg").mkdir()
     assert names(face_folder(root)) == {"anna": ["1.jpg", "2.png"], "bo": ["1.JPEG", "2.pgm"]}
     assert face_folder(root).problems == ()
 
 
 def test_what_looks_like_an_image_but_is_left_out_is_reported(root):
-    for name in ("anna/3.HEIC", "anna/4.gif", "cy/1.tiff", "loose.jpg"):
+    for name in ("anna/3.jp2", "anna/4.avif", "cy/1.svg", "loose.jpg"):
         touch(root / name)
     folder = face_folder(root)
     assert names(folder) == {"anna": ["1.jpg", "2.png"], "bo": ["1.JPEG", "2.pgm"]}
-    unread = "not a JPEG, PNG or PGM image"
+    unread = f"not a {IMAGES} image"
     assert problems(folder) == {
-        "3.HEIC": unread,
-        "4.gif": unread,
-        "1.tiff": unread,
+        "3.jp2": unread,
+        "4.avif": unread,
+        "1.svg": unread,
         "cy": "no images",
         "loose.jpg": "outside a person's folder",
     }
 
 
+def test_two_folders_of_one_name_are_one_person_with_the_images_of_both(root):
+    for folder, image in (("Andre\u0301", "1.jpg"), ("Andr\u00e9", "2.jpg")):
+        touch(root / folder / image)
+    assert names(face_folder(root))["Andr\u00e9"] == ["1.jpg", "2.jpg"]
+    assert len(face_folder(root).people) == 3
+
+
 def test_a_person_without_images_is_reported_with_what_to_do(root):
     (root / "empty").mkdir()
     (problem,) = face_folder(root).problems
-    assert str(problem) == f"{root / 'empty'}: no images; add JPEG, PNG or PGM files, or remove the folder"
+    assert str(problem) == f"{root / 'empty'}: no images; add {IMAGES} files, or remove the folder"
 
 
 def test_a_person_whose_folder_may_not_be_read_is_reported_and_the_rest_goes_on(root, monkeypatch):

@@ -15,6 +15,7 @@ from PIL import Image
 from client.faces.datasets import face_folder
 from client.faces.degradation import Condition, degrade
 from client.faces.embedding import EmbeddingCache, embed_folder
+from client.faces.formats import IMAGES as FORMATS_READ
 from client.faces.images import UnusableImageError
 from federation.errors import UsageError
 from federation.recognition.profiles import PROBE, REFERENCE
@@ -153,7 +154,7 @@ def test_what_cannot_be_used_is_reported_and_the_rest_goes_on(faces):
     reported = {problem.path.name: problem for problem in result.problems}
     assert {name: problem.problem for name, problem in reported.items()} == {
         "empty": "no images",
-        "broken.jpg": "not a JPEG, PNG or PGM image",
+        "broken.jpg": f"not a {FORMATS_READ} image",
         "blank.png": "no face found",
         "few": "3 different usable images of few",
     }
@@ -212,7 +213,7 @@ def test_a_file_that_is_no_image_is_reported_wherever_it_lies(faces):
     for person in (1, 1, 2):
         write(faces / f"person {person}" / "empty.pgm", b"")
         write(faces / f"person {person}" / "nothing.pgm", b"")
-    assert [problem.problem for problem in embedded(faces).problems] == ["not a JPEG, PNG or PGM image"] * 4
+    assert [problem.problem for problem in embedded(faces).problems] == ["the file is empty"] * 4
 
 
 # ---------------------------------------------------------------------- the cache

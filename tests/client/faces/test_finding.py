@@ -1,5 +1,6 @@
 """The detector: the same landmarks however a photograph is cut, and the same cut for every recogniser."""
 
+import math
 from functools import cache
 from types import SimpleNamespace
 
@@ -7,6 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from client.faces import finding
 from client.faces.finding import Aligner, FaceFinder, aligner_for
 from client.faces.images import UnusableImageError, read_image
 from federation.recognition.profiles import PROBE
@@ -115,3 +117,50 @@ def test_another_pillow_makes_another_version(monkeypatch):
     before = Aligner(ARCFACE).version
     monkeypatch.setattr("PIL.__version__", "0.0.0")
     assert Aligner(ARCFACE).version != before
+
+
+# ---------------------------------------------------------------------- large pictures
+
+
+def scattered(size, tall, *corners):
+    """A picture with some faces in it; ORL's first people."""
+    whole = Image.new("RGB", size, (120, 110, 100))
+    for person, corner in enumerate(corners, 1):
+        whole.paste(Image.fromarray(face(person)).resize((tall * 92 // 112, tall), Image.Resampling.BICUBIC), corner)
+    return np.asarray(whole)
+
+
+def test_the_smallest_face_of_which_is_spoken_is_found():
+    side = finding.SIDE
+    tall = math.ceil(finding._LEAST_FACE * side)
+    squares = [np.full((side, side, 3), 120, np.uint8) for _ in range(10)]
+    for person, square in enumerate(squares, 1):
+        small = Image.fromarray(face(person)).resize((tall * 92 // 112, tall), Image.Resampling.BICUBIC)
+        square[100 : 100 + tall, 90 : 90 + small.width] = np.asarray(small)
+    assert sum(bool(finder()._detector.detect(square)) for square in squares) >= 9
+
+
+@pytest.mark.parametrize(
+    ("corner", "tall"),
+    [((40, 30), 200), ((2960, 300), 200), ((5800, 500), 200), ((1490, 300), 140)],  # the last across the edge of a tile
+)
+def test_a_small_face_in_a_large_picture_is_found_wherever_it_is(corner, tall):
+    landmarks = finder().landmarks(scattered((6200, 900), tall, corner), PROBE)
+    alone = finder().landmarks(scattered((2 * tall, 2 * tall), tall, (100, 100)), PROBE)
+    assert np.abs(landmarks - corner - (alone - 100)).max() < 0.06 * eyes_apart(alone)
+
+
+def test_two_small_faces_in_a_large_picture_are_two():
+    with pytest.raises(UnusableImageError, match="2 faces found"):
+        finder().landmarks(scattered((6200, 900), 200, (300, 300), (5000, 100)))
+
+
+def test_a_picture_that_shows_its_face_as_a_whole_is_not_looked_at_in_tiles(monkeypatch):
+    monkeypatch.setattr(finding, "_tiled", None)
+    finder().landmarks(scattered((3100, 1400), 1000, (700, 200)))
+
+
+def test_what_is_seen_in_a_tile_only_is_no_face(monkeypatch):
+    monkeypatch.setattr(FaceFinder, "_is_seen_again", lambda *_: False)
+    with pytest.raises(UnusableImageError, match=r"no face found: .*at least 124 of these 6200 x 900 pixels high"):
+        finder().landmarks(scattered((6200, 900), 200, (300, 300)))

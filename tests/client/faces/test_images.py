@@ -3,6 +3,7 @@
 import io
 import struct
 import zlib
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,7 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from client.faces import images
 from client.faces.degradation import Condition, degrade
+from client.faces.formats import FORMATS, IMAGES
 from client.faces.images import UnusableImageError, read_image
 from client.faces.models import BLAZEFACE
 from federation.recognition.profiles import PROBE
@@ -28,6 +31,7 @@ def opened(person=1, number=1):
     return Image.open(io.BytesIO(orl_image(person, number)))
 
 
+NO_IMAGE = f"not a {IMAGES} image"
 PNG, JPEG = encoded(opened()), encoded(opened().convert("RGB"), "JPEG")
 
 
@@ -65,17 +69,20 @@ def png_header(width, height):
 @pytest.mark.parametrize(
     ("image", "message"),
     [
-        (b"", "not a JPEG, PNG or PGM"),
-        (b"hello", "not a JPEG, PNG or PGM"),
-        (encoded(Image.new("RGB", (60, 60)), "GIF"), "not a JPEG, PNG or PGM"),
-        (encoded(Image.new("RGB", (60, 60)), "TIFF"), "not a JPEG, PNG or PGM"),
+        (b"", "the file is empty"),
+        (b"hello", NO_IMAGE),
+        (encoded(Image.new("RGB", (60, 60)), "JPEG2000"), NO_IMAGE),
+        (encoded(Image.new("RGB", (60, 60)), "ICO"), NO_IMAGE),
+        (encoded(Image.new("F", (60, 60)), "TIFF"), "its pixels have 32 bits"),
+        (encoded(Image.new("I", (60, 60)), "TIFF"), "its pixels have 32 bits"),
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 9\n", "a pointer of Git LFS"),
         (orl_image(1, 1)[:3000], "damaged"),
         (PNG[:2000], "damaged"),
         (JPEG[:-500], "damaged"),
         (b"P5 20000 20000 255\n", "too many pixels"),
         (b"P5 9500 9500 255\n", "too many pixels"),  # Pillow itself only warns here
         (png_header(100_000, 100_000), "too many pixels"),
-        (png_header(0, 5), "not a JPEG, PNG or PGM"),
+        (png_header(0, 5), NO_IMAGE),
         (encoded(Image.new("RGB", (300, 300), "grey")), "no face found"),
         (encoded(Image.new("RGB", (1, 1))), "no face found"),
         (encoded(Image.new("L", (1, 60_000))), "no face found"),
@@ -87,10 +94,29 @@ def test_an_unusable_image_says_what_to_do(image, message):
     assert caught.value.what_to_do
 
 
+MORE = ("WEBP", "GIF", "BMP", "TIFF")
+
+
+@pytest.mark.parametrize("kind", MORE)
+def test_a_picture_is_the_same_in_every_format(kind):
+    options = {"lossless": True} if kind == "WEBP" else {}
+    assert apart(encoded(opened().convert("RGB"), kind, **options)) < 2
+
+
+def test_heic_is_read_where_its_decoder_is_installed(monkeypatch):
+    heic = (Path(__file__).parents[2] / "field" / "cases" / "grey.heic").read_bytes()
+    assert read_image(heic).shape == (64, 64, 3)
+    monkeypatch.setattr(images, "READS_HEIC", False)
+    monkeypatch.setattr(images, "FORMATS", {kind: names for kind, names in FORMATS.items() if kind != "HEIF"})
+    with pytest.raises(UnusableImageError, match=r"no decoder is installed: pip install 'intaglio\[heic\]'"):
+        read_image(heic)
+
+
 @given(st.data())
 @settings(max_examples=200)
 def test_a_damaged_file_gives_pixels_or_an_unusable_image(data):
-    image = bytearray(data.draw(st.sampled_from([orl_image(1, 1), PNG, JPEG])))
+    whole = [orl_image(1, 1), PNG, JPEG, *(encoded(opened().convert("RGB"), kind) for kind in MORE)]
+    image = bytearray(data.draw(st.sampled_from(whole)))
     for place in data.draw(st.lists(st.integers(0, 600), min_size=1, max_size=4)):
         image[place] = data.draw(st.integers(0, 255))
     try:

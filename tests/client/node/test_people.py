@@ -24,6 +24,7 @@ import client.node.app
 import client.node.people
 from client.cli import app
 from client.faces.degradation import Condition, degrade
+from client.faces.formats import IMAGES
 from client.faces.images import UnusableImageError
 from client.faces.models import MOBILEFACENET, load_recogniser, recogniser_files
 from client.node.joining import join, policy_of, trust_roster
@@ -179,7 +180,7 @@ def test_two_cameras_are_paired_and_every_image_is_in_a_pair(tmp_path, folder):
     some_images(images, {3: "ben"}, (1,), "reference")
     done = prepared(images, folder, condition=None)
     assert [str(problem).partition(": ")[2] for problem in done.problems] == [
-        "no images; add JPEG, PNG or PGM files, or remove the folder"
+        f"no images; add {IMAGES} files, or remove the folder"
     ]
     assert done.problems[0].path == images / "ben" / "probe"
     chips, embeddings = chips_in(folder), embeddings_in(folder)
@@ -235,9 +236,9 @@ def test_images_that_cannot_be_used_are_listed_by_path_and_the_rest_goes_on(tmp_
     (images / "carla" / "only.png").write_bytes(b"junk")
     done = prepared(images, folder)
     assert {str(problem.path.relative_to(images)): problem.problem for problem in done.problems} == {
-        "anna/broken.jpg": "not a JPEG, PNG or PGM image",
+        "anna/broken.jpg": f"not a {IMAGES} image",
         "ben/stray.pgm": "the same image as one of another person",
-        "carla/only.png": "not a JPEG, PNG or PGM image",
+        "carla/only.png": f"not a {IMAGES} image",
         "carla": "no usable reference image of this person",
     }
     assert names_in(folder) == (["anna", "ben"],) * 3
@@ -543,7 +544,7 @@ def test_the_command_says_what_it_did_and_names_nobody_who_withdrew(tmp_path, fo
         "chips of their faces are kept for the recipe scales, as policy.toml says",
     ]
     broken, withdrew = done.stderr.splitlines()
-    assert broken.startswith(f"left out: {images / 'anna' / 'broken.jpg'}: not a JPEG, PNG or PGM image; convert it")
+    assert broken.startswith(f"left out: {images / 'anna' / 'broken.jpg'}: not a {IMAGES} image; convert it")
     assert withdrew == "left out, because they withdrew: 1"
     again = CliRunner().invoke(app, ["node", "prepare", str(images), str(folder), "--condition", "mask", "--json"])
     facts = json.loads(again.stdout)
@@ -593,10 +594,11 @@ def test_a_node_whose_people_lack_a_camera_does_not_start(tmp_path):
 @pytest.mark.parametrize(
     ("listed", "said"),
     [
-        (None, "missing or no JSON"),
-        ("{", "missing or no JSON"),
+        (None, r"cannot read .*groups\.json: No such file or directory; write"),
+        ("{", "holds JSON such as"),
         ("[]", "holds JSON such as"),
-        ('{"anna": 3}', "holds JSON such as"),
+        ('{"\\ud800": "x"}', "not UTF-8"),
+        ('{"anna": 3}', "names a group, as text"),
         ('{"nobody": "x"}', "lists nobody"),
         ('{"anna": "x", "one image": "x"}', "fewer than two images"),
     ],

@@ -44,7 +44,7 @@ def flattening(shape, kind=TensorProto.FLOAT, *, output=TensorProto.FLOAT):
 
 
 def a_model(shape, numbers, kind=TensorProto.FLOAT, *, bias=1.0):
-    """An ONNX model that averages the pixels and adds a fixed vector."""
+    """An ONNX model that averages the pixels, takes sines of multiples of that, and adds a fixed vector."""
     side = 8
     wanted = [side if size == "side" else size for size in shape]
     nodes = [
@@ -52,7 +52,8 @@ def a_model(shape, numbers, kind=TensorProto.FLOAT, *, bias=1.0):
         helper.make_node("ReduceMean", ["floats"], ["mean"], axes=[1, 2, 3], keepdims=0),
         helper.make_node("Reshape", ["mean", "column"], ["scalar"]),
         helper.make_node("Mul", ["scalar", "slope"], ["sloped"]),
-        helper.make_node("Add", ["sloped", "offset"], ["embedding"]),
+        helper.make_node("Sin", ["sloped"], ["waves"]),
+        helper.make_node("Add", ["waves", "offset"], ["embedding"]),
     ]
     constants = [
         helper.make_tensor("column", TensorProto.INT64, [2], [-1, 1]),
@@ -101,7 +102,7 @@ def test_weights_beside_the_model_are_refused_even_where_they_lie(tmp_path, monk
         helper.make_node("MatMul", ["pixels", "weights"], ["embedding"]),
     ]
     model = serialised(nodes, (TensorProto.FLOAT, [1, 3, 8, 8]), (TensorProto.FLOAT, [1, 96]), [outside])
-    with pytest.raises(UsageError, match="self-contained"):
+    with pytest.raises(UsageError, match="weights lie in another file; save it with them inside"):
         OnnxNetwork(model)
 
 
@@ -199,7 +200,7 @@ def test_a_vector_without_a_direction_is_never_passed_on():
 @pytest.mark.parametrize(
     ("model", "message"),
     [
-        (b"", "cannot load"),
+        (b"", "an empty file"),
         (b"no model", "cannot load"),
         (a_model(["n", 3, "height", "width"], 96), "pass a model with one"),
         (a_model(["n", 1, "side", "side"], 96), "pass a model with one"),
@@ -236,6 +237,23 @@ def test_a_model_is_loaded_with_the_profile_beside_it(tmp_path):
     profile.write_bytes(b"{}")
     with pytest.raises(UsageError, match="no recogniser profile of this version"):
         load_recogniser(path)
+
+
+def test_a_model_that_scales_pixels_itself_is_refused_under_a_profile_that_scales_them_too():
+    """Every score would be 1.0000, of the owner and of everybody else."""
+    scaled = [
+        helper.make_node("Sub", ["image", "mean"], ["centred"]),
+        helper.make_node("Mul", ["centred", "scale"], ["scaled"]),
+        helper.make_node("Flatten", ["scaled"], ["embedding"]),
+    ]
+    constants = [
+        helper.make_tensor("mean", TensorProto.FLOAT, [1], [127.5]),
+        helper.make_tensor("scale", TensorProto.FLOAT, [1], [1 / 127.5]),
+    ]
+    model = serialised(scaled, (TensorProto.FLOAT, ["n", 3, 8, 8]), (TensorProto.FLOAT, None), constants)
+    with pytest.raises(UsageError, match="the same embedding for any picture: it may scale its input itself"):
+        recogniser_of(model)
+    assert recogniser_of(model, scale=(0, 1_000)).dimension == 192
 
 
 def test_the_digest_covers_model_and_preprocessing():

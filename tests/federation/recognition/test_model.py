@@ -148,6 +148,7 @@ def test_a_release_cannot_be_changed_afterwards():
         {"fmr_low": 0},
         {"fmr_low": -0.001},
         {"fmr_low": 0.03},
+        {"fmr_low": 0.015},
         {"fmr_high": 1.001},
         {"fmr_people": 0},
         {"fmr_people": 24.0},

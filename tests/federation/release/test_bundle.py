@@ -257,8 +257,8 @@ def test_an_auditor_signs_the_recogniser_and_what_the_rate_rests_on():
     )
 
 
-@pytest.mark.parametrize(("low", "high"), [(0.5, 0.4), (-0.1, 0.4), (0.1, 1.1), (float("nan"), 0.4)])
-def test_the_interval_of_a_claimed_rate_lies_between_0_and_1(low, high):
+@pytest.mark.parametrize(("low", "high"), [(0.5, 0.4), (0.02, 0.4), (-0.1, 0.4), (0.1, 1.1), (float("nan"), 0.4)])
+def test_the_interval_of_a_claimed_rate_lies_between_0_and_1_and_begins_below_the_rate(low, high):
     with pytest.raises(UsageError, match="interval of the false match rate"):
         replace(BUNDLE.manifest.claims, fmr_low=low, fmr_high=high)
 

@@ -466,6 +466,14 @@ def test_what_a_busy_server_or_network_says_means_try_again(code):
     assert arrived.retry_after_seconds > 0
 
 
+@pytest.mark.parametrize("code", ["UNAVAILABLE", "CANCELLED", "DEADLINE_EXCEEDED"])
+def test_nobody_is_said_to_have_spoken_where_no_server_did(code):
+    of_the_channel = failed_call(grpc.StatusCode[code], "failed to connect")
+    assert str(status.error_from_call(of_the_channel)) == "no answer came: failed to connect"
+    of_a_server = failed_call(grpc.StatusCode[code], "busy", ((status.RETRY_AFTER_KEY, "3"),))
+    assert str(status.error_from_call(of_a_server)) == "the server says: busy"
+
+
 def test_a_hostile_text_is_shortened_and_made_printable():
     arrived = str(status.error_from_call(failed_call(grpc.StatusCode.INTERNAL, "\x1b[31mred\n" * 1000)))
     assert len(arrived) < 600

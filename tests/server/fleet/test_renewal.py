@@ -664,8 +664,8 @@ def test_the_commands_of_renewal_end_well_and_say_what_comes_next(coordinator, m
     done = device("node", "notice", tmp_path / "notice", members["north"])
     assert (done.exit_code, "new.example.org:8443" in done.stdout) == (0, True)
     done = device("node", "rekey", members["north"])
-    assert (done.exit_code, "the new fingerprint" in done.stdout) == (0, True)
-    read_out, request = done.stdout.rpartition("for the others: ")[2], members["north"] / "rekey.json"
+    assert (done.exit_code, "Your new fingerprint" in done.stdout) == (0, True)
+    read_out, request = done.stdout.rpartition(": ")[2], members["north"] / "rekey.json"
     done = server("federation", "rekey", request, folder, "--fingerprint", read_out)
     assert (done.exit_code, "north has new keys; its node is 100" in done.stdout) == (0, True), done.output
     assert server("federation", "renew", folder, "--authority").exit_code == 0

@@ -216,7 +216,7 @@ def test_metrics_are_shown_on_the_chosen_interface_until_they_are_hidden(module,
     hide = module.show(metrics, "127.0.0.1", port)
     with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics") as reply:
         assert b"intaglio_node_epsilon_left 16.0" in reply.read()
-    with pytest.raises(UsageError, match="cannot show metrics on"):
+    with pytest.raises(UsageError, match="cannot listen on"):
         module.show(metrics, "127.0.0.1", port)
     hide()
     with socket.create_server(("127.0.0.1", port)):

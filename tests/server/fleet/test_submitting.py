@@ -218,7 +218,11 @@ def test_ctrl_c_leaves_the_run_and_says_so(running):
 
 @pytest.mark.parametrize(
     ("text", "said"),
-    [("epsilon = ", "cannot read"), ("epsilon = [1]", "text and numbers only"), ("epsilom = 1", "sets epsilom, which")],
+    [
+        ("epsilon = ", "is no TOML: Invalid value"),
+        ("epsilon = [1]", "text and numbers only"),
+        ("epsilom = 1", "sets epsilom, which"),
+    ],
     ids=["no TOML", "a list", "a wrong key"],
 )
 def test_wrong_settings_submit_nothing(running, folder, text, said):

@@ -23,7 +23,15 @@ from federation.errors import MalformedMessageError, ProofError, RefusedError, U
 from federation.onebit import Decision, Operation, SessionKey, TemplateSecret
 from federation.release.manifest import SignedManifest
 from federation.rules.entries import Moratorium
-from federation.transparency import KeyKind, LogPolicy, NoteSigner, PublicEntry, PublicKind, entry_from_bytes
+from federation.transparency import (
+    KeyKind,
+    LogPolicy,
+    NoteSigner,
+    PersonalKind,
+    PublicEntry,
+    PublicKind,
+    entry_from_bytes,
+)
 from federation.transparency.policy import NamedWitness
 from federation.wire.convert import Change, SessionRequest
 from federation.wire.owner import LONGEST_AGE_SECONDS, OwnerOperation
@@ -118,6 +126,17 @@ def opened(monkeypatch):
 
 
 # ---------------------------------------------------------------------- what the device insists on
+
+
+def test_the_entry_that_is_shown_of_an_enrolment_is_the_one_that_its_owner_finds_in_the_history(server):
+    with server.device(a_wallet(a_release())) as device:
+        enrolled = device.enrol(a_face(OWNER, 0), a_face(OWNER, 1))
+    with server.device(device.wallet) as device:
+        refused = device.verify(a_face(STRANGER))
+    with server.owner(device.wallet) as owner:
+        history = {position: opening.kind for position, _, opening in owner.history(owner.export().openings, LOG_TRUST)}
+    assert history[enrolled.log_position] is PersonalKind.ENROLMENT
+    assert history[refused.log_position] is PersonalKind.ATTEMPT
 
 
 def test_every_comparison_stands_in_the_log_under_a_checkpoint_that_the_device_remembers(server, wallet):

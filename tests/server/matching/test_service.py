@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 import signal
 import sqlite3
 import time
@@ -607,16 +608,21 @@ def test_a_server_certificate_does_not_admit_a_client(server, wallet, tls):
         device.verify(a_face(OWNER))
 
 
-def test_a_port_that_is_taken_says_so(tls, workers, release, storage, server, tmp_path):
+@pytest.mark.parametrize(("host", "shown"), [("127.0.0.1", "127.0.0.1"), ("::1", "[::1]"), ("[::1]", "[::1]")])
+def test_a_port_that_is_taken_says_so_and_a_free_one_is_taken(tls, workers, release, storage, tmp_path, host, shown):
     service = a_service(release, storage, workers, public_rules(), tmp_path)
-    port = int(server.target.rpartition(":")[2])
 
     async def start():
         async with service.journal:
-            await start_server(service, server_credentials(tls), port=port)
+            first = await start_server(service, server_credentials(tls), host=host)
+            try:
+                told = re.escape(f"cannot listen on {shown}:{first.port}: something else listens there")
+                with pytest.raises(UsageError, match=told):
+                    await start_server(service, server_credentials(tls), host=host, port=first.port)
+            finally:
+                await first.drain(None)
 
-    with pytest.raises(UsageError, match="cannot listen"):
-        asyncio.run(start())
+    asyncio.run(start())
     service.close()
 
 

@@ -28,7 +28,7 @@ const { method: verification } = VerificationService
 /** What the device knows at the end. */
 export interface Outcome {
   readonly matched: boolean
-  /** Of the attempt in the log. */
+  /** In the log, of what a match put in force, else of the attempt. */
   readonly position: number
   /** For the audience whose nonce it was, when the claim was accepted; a JSON Web Token, else null. */
   readonly assertion: string | null
@@ -176,9 +176,9 @@ export class Device {
         contest: consent.receipt.terms.contest, logged,
       })
     }
-    const checkpoint = await checkDone(recorded.deeds, token === null ? null : done, trustOf(wallet, this.#clock()))
-    if (token !== null) await wallet.remember({ checkpoint, enrolment: { ...wallet.requireEnrolment(), state: 'enrolled' } })
-    return { matched: token !== null, position: logged.position, assertion }
+    const enacted = await checkDone(recorded.deeds, token === null ? null : done, trustOf(wallet, this.#clock()))
+    if (token !== null) await wallet.remember({ checkpoint: (enacted ?? logged).note, enrolment: { ...wallet.requireEnrolment(), state: 'enrolled' } })
+    return { matched: token !== null, position: (enacted ?? logged).position, assertion }
   }
 
   async #startVerification(audienceNonce: Bytes): Promise<Session> {

@@ -1,7 +1,8 @@
 /**
  * The four landmarks of the one face in an image, as `client/faces/finding.py` finds them: two looks from afar, at the
  * image and at the image with its edges repeated outwards, and two from close by, each at the face and at its mirror image;
- * of a reference, the last one also at the face upside down.
+ * of a reference, the last one also at the face upside down. Where the first ones show nothing, a large image is looked at in
+ * tiles.
  */
 
 import { UsageError } from '../errors'
@@ -11,6 +12,14 @@ import type { Profile } from './release'
 
 /** Sides of the squares that are looked at first, in longer sides of the image. */
 const LOOKS = [1, 2]
+/** Longer sides of the image, in sides of the tiles that are looked at when those squares show nothing. */
+const TILES = [2, 4]
+/** Pixels; smaller images are not looked at in tiles of that part. */
+const LEAST_TILE = 1536
+/** Share of a tile: a face that is too small for the look before is whole in one of two neighbours. */
+const OVERLAP = 0.25
+/** Height of the smallest face that the detector finds in nine of ten squares, as a share of the square's side. */
+const LEAST_FACE = 0.08
 const CLOSER = 2
 const CLOSER_SURE = 0.3
 /** Distance of the eyes in a closer look, and how far down they are, as shares of its side. */
@@ -50,15 +59,28 @@ export class FaceFinder {
   }
 
   #firstLook(image: Photograph): Point[] {
-    const places = LOOKS.map((sides) => {
-      const scale = sides * Math.max(image.width, image.height) / SIDE
-      return new Similarity(scale, 0, (image.width - scale * SIDE) / 2, (image.height - scale * SIDE) / 2)
-    })
-    const found = this.#detector.detect(places.map((place) => image.cut(place, SIDE)))
-    const faces = apart(found.flatMap((seen, i) => seen.map((face) => moved(face, places[i]))))
+    const { width, height } = image
+    const longer = Math.max(width, height)
+    const sides = TILES.map((tiles) => longer / tiles).filter((side) => side >= LEAST_TILE)
+    let faces = apart(this.#seen(image, LOOKS.map((look) => square(look * longer, (width - look * longer) / 2, (height - look * longer) / 2))))
+    const areTiled = faces.length === 0 && sides.length > 0
+    if (areTiled) faces = apart(this.#seen(image, sides.flatMap((side) => tiled(width, height, side))).filter((face) => this.#isSeenAgain(image, face)))
     if (faces.length > 1) throw new UnusableImageError(`${faces.length} faces found: cut the image to the one person that it stands for`)
-    if (faces.length === 0) throw new UnusableImageError(NO_FACE)
+    if (faces.length === 0) {
+      const least = Math.ceil(LEAST_FACE * (areTiled ? sides.at(-1)! : longer))
+      throw new UnusableImageError(longer < LEAST_TILE ? NO_FACE : `${NO_FACE}, whose face is at least ${least} of these ${width} x ${height} pixels high`)
+    }
     return faces[0].landmarks.slice(0, 4)
+  }
+
+  /** What the detector finds in some squares, in pixels of the image. One after the other: many at once take much memory. */
+  #seen(image: Photograph, places: readonly Similarity[]): Detection[] {
+    return places.flatMap((place) => this.#detector.detect([image.cut(place, SIDE)])[0].map((face) => moved(face, place)))
+  }
+
+  #isSeenAgain(image: Photograph, face: Detection): boolean {
+    const again = image.cut(placed(face.landmarks.slice(0, 4), this.#closer), SIDE)
+    return this.#detector.detect([again, mirror(again)]).every((seen) => seen.length > 0)
   }
 
   #closerLook(image: Photograph, points: readonly Point[], asksUpright: boolean): Point[] {
@@ -76,6 +98,17 @@ export class FaceFinder {
     const mean = (value: (point: Point) => number, i: number): number => found.reduce((sum, one) => sum + value(one[i]), 0) / found.length
     return found[0].map((_, i) => place.apply({ x: mean(({ x }) => x, i), y: mean(({ y }) => y, i) }))
   }
+}
+
+const square = (side: number, left: number, top: number): Similarity => new Similarity(side / SIDE, 0, left, top)
+
+/** The image in squares of `side` pixels, each at least `OVERLAP` over the next. */
+function tiled(width: number, height: number, side: number): Similarity[] {
+  const begins = (length: number): number[] => {
+    const steps = Math.ceil((length / side - 1) / (1 - OVERLAP))
+    return steps > 0 ? Array.from({ length: steps + 1 }, (_, step) => (length - side) * step / steps) : [(length - side) / 2]
+  }
+  return begins(height).flatMap((top) => begins(width).map((left) => square(side, left, top)))
 }
 
 const moved = ({ score, box, landmarks }: Detection, place: Similarity): Detection => {

@@ -104,7 +104,7 @@ export class ModelRelease {
 function rateOf(value: Readonly<Record<string, unknown>>): FalseMatchRate {
   const [stated, low, high] = ['fmr', 'fmr_low', 'fmr_high'].map((name) => value[name])
   if (!(typeof stated === 'number' && stated > 0 && stated < 1)) throw new RangeError('fmr')
-  if (!(typeof low === 'number' && typeof high === 'number' && low >= 0 && low <= high && high <= 1)) throw new RangeError('its interval')
+  if (!(typeof low === 'number' && typeof high === 'number' && low >= 0 && low <= stated && low <= high && high <= 1)) throw new RangeError('its interval')
   const basis = BASES.find((one) => one === value['basis'])
   if (basis === undefined) throw new RangeError('basis')
   const { events } = value['privacy'] as { events: readonly (readonly unknown[])[] }

@@ -18,7 +18,7 @@ class Failure extends Error {
   readonly kind: string
 
   constructor(kind: string, message: string, retryAfter: number | null) {
-    super(`${SAY.errors[kind] ?? kind}: ${message}.${retryAfter !== null && retryAfter > 0 ? SAY.again(retryAfter) : ''}`)
+    super(SAY.failed(kind, message, retryAfter))
     this.kind = kind
   }
 }

@@ -3,6 +3,10 @@
 import { SAY, TEXTS } from './texts'
 
 const element = <E extends HTMLElement = HTMLElement>(id: string): E => document.getElementById(id) as E
+/** The formats of `client/faces/formats.py` that every browser reads, by how a file begins; what browsers read beyond is left to nobody. */
+const READ = /^(?:\u00ff\u00d8\u00ff|\u0089PNG|GIF8|BM|RIFF[^]{4}WEBP)/
+const TYPES = 'image/jpeg,image/png,image/webp,image/gif,image/bmp'
+const LONGEST = 12
 const MILLISECONDS_APART = 800 // neighbouring frames of a film are nearly one picture
 const MOST_LOOKS = 60 // some seconds of somebody moving into the picture
 
@@ -30,7 +34,7 @@ export class Pictures {
     this.#look = look
     this.#list = Object.assign(document.createElement('ol'), { className: 'pictures' })
     this.#fewer = document.createElement('p')
-    const input = Object.assign(document.createElement('input'), { type: 'file', accept: 'image/*', multiple: true, id: `${id}-file` })
+    const input = Object.assign(document.createElement('input'), { type: 'file', accept: TYPES, multiple: true, id: `${id}-file` })
     const caption = Object.assign(document.createElement('label'), { htmlFor: input.id, textContent: TEXTS['file'] })
     const camera = Object.assign(document.createElement('button'), { type: 'button', textContent: TEXTS['camera'] })
     camera.setAttribute('aria-label', `${TEXTS['camera']}: ${label}`)
@@ -74,10 +78,12 @@ export class Pictures {
     if (this.count + pictures.length > this.most) this.clear()
     for (const picture of pictures.slice(0, this.most)) {
       try {
-        ;(await createImageBitmap(picture)).close()
+        const begin = new Uint8Array(await picture.slice(0, LONGEST).arrayBuffer())
+        if (!READ.test(String.fromCharCode(...begin))) throw new Error(SAY.notAnImage)
+        await createImageBitmap(picture).then((image) => { image.close() }, () => { throw new Error(SAY.damaged) })
         this.#show(picture)
-      } catch {
-        this.#fail(new Error(SAY.notAnImage))
+      } catch (error) {
+        this.#fail(error)
       }
     }
     if (pictures.length > this.most) this.#fail(new Error(SAY.tooMany(this.most)))

@@ -1,5 +1,8 @@
 /** Every text that the page shows. To translate the page, translate this file. */
 
+/** The formats of `client/faces/formats.py` that every browser reads. */
+const IMAGES = 'JPEG, PNG, WebP, GIF or BMP'
+
 /** Texts of fixed places, by the `data-text` of their element. */
 export const TEXTS: Readonly<Record<string, string>> = {
   title: 'Verify your face without sending it',
@@ -87,7 +90,7 @@ export const SAY = {
   accepted: (position: number) => `Accepted. The log has this attempt as entry ${position}.`,
   notAccepted: (position: number) => `Not accepted. The log has this attempt as entry ${position}.`,
   assertion: 'Save the assertion for the organisation that asked.',
-  renewed: (position: number) => `Your consent is renewed. The log has this attempt as entry ${position}.`,
+  renewed: (position: number) => `Your consent is renewed. The log has it as entry ${position}.`,
   notRenewed: (position: number) => `Not accepted, so the former consent counts. The log has this attempt as entry ${position}.`,
   revoked: 'Revoked: the log says that the server deleted your template.',
   erased: (position: number | null) => position === null ? 'Revoked, as the log proves. The server says that nothing else is held any more; the proof of that was lost on its way.' : `Erased. The log keeps a tombstone, entry ${position}, that only you can connect with you.`,
@@ -99,9 +102,14 @@ export const SAY = {
   confirmErase: 'Your template and everything that connects you with the log will be deleted for good.',
   noUsableFace: (problem: string) => `The camera sees no usable face, ${problem}. Sit alone, near, in the light, and look into it.`,
   noCamera: 'The camera is not available; choose an image file.',
-  notAnImage: 'This file is not an image that the browser can read.',
+  notAnImage: `Not a ${IMAGES} image: convert it to one of these.`,
+  damaged: 'The image is damaged: export or copy it again.',
   message: (call: string, sent: number, received: number | null) => `${call}: ${sent} bytes sent, ${received === null ? 'no answer' : `${received} bytes received`}`,
-  again: (seconds: number) => ` Try again in ${Math.ceil(seconds)} seconds.`,
+  /** What could not be done. When to try again is said once, also where the server has said it. */
+  failed: (kind: string, message: string, retryAfter: number | null) => {
+    const again = retryAfter !== null && retryAfter > 0 && !message.includes('try again')
+    return `${SAY.errors[kind] ?? kind}: ${message}.${again ? ` Try again in ${Math.ceil(retryAfter)} seconds.` : ''}`
+  },
   errors: {
     UsageError: 'That does not work', RefusedError: 'Refused', ProofError: 'Proof missing or wrong: stopped',
     PeerError: 'The server, or whoever stands before it, broke the protocol: stopped',
