@@ -364,7 +364,7 @@ def is_alive(pid):
         (lambda d: (d / "rules.jsonl").write_bytes(b"{}"), "the rules file is refused"),
         (lambda d: (d / "matching.db").write_bytes(b"junk" * 1000), "not a usable database"),
         (lambda d: (d / "transparency" / "key").unlink(), "cannot read"),
-        (lambda d: (d / "transparency" / "key").write_text("junk"), "is not a signing key; `log keygen` makes one for a log"),
+        (lambda d: (d / "transparency" / "key").write_text("junk"), "`log keygen` makes one for a log"),
         (lambda d: (d / "assertions" / "secrets.json").unlink(), "holds no keys for assertions"),
     ],
     ids=[
