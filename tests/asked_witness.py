@@ -5,7 +5,7 @@ from __future__ import annotations
 import socket
 import threading
 import time
-from contextlib import suppress
+from contextlib import ExitStack, contextmanager, suppress
 
 from server.log.witness import CheckpointFiles, Witness
 
@@ -14,6 +14,18 @@ def response(status, body=b"", *, headers=()):
     """HTTP by hand."""
     lines = [f"HTTP/1.1 {status} Whatever", f"content-length: {len(body)}", *headers]
     return "\r\n".join([*lines, "", ""]).encode() + body
+
+
+@contextmanager
+def swallowing():
+    """The address of a listener that lets nobody in any more, and sends nobody away."""
+    with socket.create_server(("127.0.0.1", 0), backlog=0) as listener, ExitStack() as waiting:
+        for _ in range(4):
+            caller = waiting.enter_context(socket.socket())
+            caller.setblocking(False)
+            with suppress(BlockingIOError):
+                caller.connect(listener.getsockname())
+        yield listener.getsockname()
 
 
 def honest(signer, logs, folder, *, clock=lambda: int(time.time())):

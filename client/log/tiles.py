@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import http.client
 import socket
+import ssl
 import threading
+import time
 import zlib
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -109,35 +111,77 @@ def _at_address(address: str) -> TilesAt:
         raise UsageError(f"{address} is no address") from error
     if not host or parts.query or parts.fragment or parts.username is not None:
         raise UsageError("the address of a log is such as https://log.example.org/intaglio")
-    kind = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
+    is_secure = parts.scheme == "https"
+    kind = http.client.HTTPSConnection if is_secure else http.client.HTTPConnection
 
     def read(path: str, most: int) -> bytes | None:
-        connection = kind(host, port, timeout=_SECONDS)
-        ending = threading.Timer(_SECONDS, _end, (connection,))  # a byte now and then keeps no timeout of a socket busy
-        ending.daemon = True
-        ending.start()
+        ends, connection = time.monotonic() + _SECONDS, kind(host, port)
         try:
-            connection.request("GET", f"{parts.path}/{path}", headers={"accept-encoding": "gzip, identity"})
-            answer = connection.getresponse()
-            if answer.status in {404, 410}:
-                return None
-            if answer.status != 200:  # noqa: PLR2004 - HTTP's OK
-                raise PeerError(f"{address}/{path} is answered with status {answer.status}")
-            if answer.getheader("content-encoding") != "gzip":
-                return _short(answer.read(most + 1), path, most)
-            return _unzipped(_short(answer.read(most + _ZIPPED + 1), path, most + _ZIPPED), path, most)
+            connection.sock = _opened(connection.host, connection.port, ends, is_secure=is_secure)
+            with _ended_at(ends, connection.sock):
+                return _asked(connection, f"{parts.path}/{path}", most)
         except (OSError, http.client.HTTPException) as error:
             raise UnavailableError(f"{address}/{path} cannot be read now: {type(error).__name__}") from error
         finally:
-            ending.cancel()
             connection.close()
 
     return read
 
 
-def _end(connection: http.client.HTTPConnection) -> None:
-    with suppress(OSError, AttributeError):
-        connection.sock.shutdown(socket.SHUT_RDWR)
+def _asked(connection: http.client.HTTPConnection, path: str, most: int) -> bytes | None:
+    connection.request("GET", path, headers={"accept-encoding": "gzip, identity"})
+    answer = connection.getresponse()
+    if answer.status in {404, 410}:
+        return None
+    if answer.status != 200:  # noqa: PLR2004 - HTTP's OK
+        raise PeerError(f"{path} is answered with status {answer.status}")
+    is_zipped = (answer.getheader("content-encoding") or "").lower() == "gzip"
+    longest = most + _ZIPPED if is_zipped else most
+    data = _short(answer.read(longest + 1), path, longest)
+    if answer.length:  # `read` keeps silent about what is missing, and a part would pass for a log that holds back
+        raise http.client.IncompleteRead(b"", answer.length)
+    return _unzipped(data, path, most) if is_zipped else data
+
+
+def _opened(host: str, port: int, ends: float, *, is_secure: bool) -> socket.socket:
+    """A connection to one of the host's addresses. What the resolver takes for the name is the machine's to bound."""
+    error = OSError("a name without an address")
+    for family, kind, protocol, _, to in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM):
+        made = socket.socket(family, kind, protocol)
+        try:
+            made.settimeout(_left(ends))
+            made.connect(to)
+            made.settimeout(_left(ends))
+            return ssl.create_default_context().wrap_socket(made, server_hostname=host) if is_secure else made
+        except OSError as failed:
+            made.close()
+            error = failed
+    raise error
+
+
+@contextmanager
+def _ended_at(ends: float, connection: socket.socket) -> Iterator[None]:
+    """Ends a connection when the time is over: a byte now and then keeps every timeout of a socket from coming."""
+
+    def end() -> None:
+        with suppress(OSError):
+            socket.socket.shutdown(connection, socket.SHUT_RDWR)  # not that of TLS, which would go on in the clear
+
+    ending = threading.Timer(_left(ends), end)
+    ending.daemon = True
+    ending.start()
+    try:
+        yield
+        _left(ends)
+    finally:
+        ending.cancel()
+
+
+def _left(ends: float) -> float:
+    left = ends - time.monotonic()
+    if left <= 0:
+        raise TimeoutError
+    return left
 
 
 def _short(data: bytes, path: str, most: int) -> bytes:
@@ -147,7 +191,11 @@ def _short(data: bytes, path: str, most: int) -> bytes:
 
 
 def _unzipped(data: bytes, path: str, most: int) -> bytes:
+    unzipping = zlib.decompressobj(16 + zlib.MAX_WBITS)
     try:
-        return _short(zlib.decompressobj(16 + zlib.MAX_WBITS).decompress(data, most + 1), path, most)
+        unzipped = _short(unzipping.decompress(data, most + 1), path, most)
     except zlib.error as error:
         raise PeerError(f"{path} is said to be gzip, and is not") from error
+    if not unzipping.eof:
+        raise http.client.IncompleteRead(unzipped)
+    return unzipped

@@ -36,7 +36,7 @@ from federation.transparency.policy import NamedWitness
 WAIT_SECONDS: Final = 1.0
 """How long a batch waits for its cosignatures."""
 EXCHANGE_SECONDS: Final = 5.0
-"""How long one request may take, from the name of the host to the last byte of the answer."""
+"""How long one request may take, from the first address of the host to the last byte of the answer."""
 REFRESH_SECONDS: Final = 60
 """A witness is asked again when its line is older."""
 _AHEAD_SECONDS = 60
@@ -380,7 +380,7 @@ class _Wire:
     def _opened(self, ends: float) -> socket.socket:
         if self._socket is None:
             self._http = h11.Connection(h11.CLIENT)
-            made = socket.create_connection((self._host, self._port), timeout=_left(ends))
+            made = _connected(self._host, self._port, ends)
             try:
                 made.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
                 if self._is_secure:
@@ -391,6 +391,22 @@ class _Wire:
                 raise
             self._socket = made
         return self._socket
+
+
+def _connected(host: str, port: int, ends: float) -> socket.socket:
+    """A connection to one of the host's addresses, however many of them swallow what they are sent."""
+    error = OSError("a name without an address")
+    for family, kind, protocol, _, to in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM):
+        made = socket.socket(family, kind, protocol)
+        try:
+            made.settimeout(_left(ends))
+            made.connect(to)
+        except OSError as failed:
+            made.close()
+            error = failed
+        else:
+            return made
+    raise error
 
 
 def _left(ends: float) -> float:

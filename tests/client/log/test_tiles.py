@@ -5,7 +5,9 @@ from __future__ import annotations
 import contextlib
 import gzip
 import http.server
+import socket
 import threading
+import zlib
 from functools import partial
 
 import pytest
@@ -13,9 +15,10 @@ import pytest
 import client.log.tiles
 from client.log.tiles import TileLog, tiles_at
 from client.log.watching import Monitor
-from federation.errors import IntaglioError, PeerError, ProofError, UnavailableError, UsageError
+from federation.errors import PeerError, ProofError, UnavailableError, UsageError
 from federation.transparency import Frontier, PublicEntry, PublicKind, verify_consistency
 from federation.transparency.tiles import ENTRIES, bundle_to_bytes, tiles_of
+from tests.asked_witness import swallowing
 from tests.transparency_log import NOW, TRUST, MemoryLog
 
 LEAVES = [PublicEntry(PublicKind.POLICY, NOW, b"%d" % n).to_bytes() for n in range(700)]
@@ -240,7 +243,90 @@ def test_a_byte_now_and_then_does_not_keep_a_monitor_waiting(monkeypatch):
     handler = type("Dripping", (Hostile,), {"behaviour": staticmethod(drip)})
     with served(handler) as address:
         try:
-            with pytest.raises(IntaglioError):
+            with pytest.raises(UnavailableError, match="cannot be read now"):
                 TileLog(tiles_at(address)).checkpoint()
         finally:
             done.set()
+
+
+def named(monkeypatch, *addresses, late=lambda: None):
+    """What the name log.example stands for."""
+    original = socket.getaddrinfo
+
+    def getaddrinfo(host, port, *arguments, **options):
+        if host != "log.example":
+            return original(host, port, *arguments, **options)
+        late()
+        return [(socket.AF_INET, socket.SOCK_STREAM, 0, "", address) for address in addresses]
+
+    monkeypatch.setattr(socket, "getaddrinfo", getaddrinfo)
+
+
+@pytest.mark.integration
+def test_a_name_that_is_found_late_gives_a_server_that_drips_no_more_time(monkeypatch):
+    monkeypatch.setattr(client.log.tiles, "_SECONDS", 0.3)
+    done = threading.Event()
+
+    def drip(handler):
+        headers(handler, 200, content_length="1000")
+        while not done.wait(0.02):
+            handler.wfile.write(b"x")
+
+    with served(type("Dripping", (Hostile,), {"behaviour": staticmethod(drip)})) as address:
+        port = int(address.rpartition(":")[2])
+        named(monkeypatch, ("127.0.0.1", port), late=lambda: done.wait(0.4))
+        try:
+            with pytest.raises(UnavailableError, match="TimeoutError"):
+                TileLog(tiles_at(f"http://log.example:{port}")).checkpoint()
+        finally:
+            done.set()
+
+
+@pytest.mark.integration
+def test_addresses_that_swallow_what_they_are_sent_take_the_time_of_one(monkeypatch):
+    monkeypatch.setattr(client.log.tiles, "_SECONDS", 0.3)
+    with swallowing() as address:
+        named(monkeypatch, *[address] * 9)
+        tried, original = [], socket.socket.connect
+        monkeypatch.setattr(socket.socket, "connect", lambda *a: (tried.append(a[1]), original(*a))[1])
+        with pytest.raises(UnavailableError, match="TimeoutError"):
+            TileLog(tiles_at(f"http://log.example:{address[1]}")).checkpoint()
+    assert tried == [address]
+
+
+@pytest.mark.integration
+def test_an_address_where_nobody_listens_is_followed_by_the_next(monkeypatch, tmp_path):
+    write(tmp_path, 3)
+    with socket.create_server(("127.0.0.1", 0)) as closed:
+        nobody = closed.getsockname()
+    with served(partial(Quiet, directory=str(tmp_path))) as address:
+        port = int(address.rpartition(":")[2])
+        named(monkeypatch, nobody, ("127.0.0.1", port))
+        assert Monitor().follow(TileLog(tiles_at(f"http://log.example:{port}")), TRUST, now=NOW).frontier.size == 3
+
+
+@pytest.mark.integration
+@pytest.mark.parametrize("coding", ["identity", "gzip", "gzip without a length"])
+def test_a_connection_that_is_cut_is_not_taken_for_a_log_that_holds_something_back(tmp_path, coding):
+    write(tmp_path, 3)
+    whole = [bundle_to_bytes(LEAVES[:2]), bundle_to_bytes(LEAVES[2:3])]  # cut where an entry ends
+
+    def cut(handler):
+        if handler.path == "/checkpoint":
+            headers(handler, 200)
+            handler.wfile.write((tmp_path / "checkpoint").read_bytes())
+            return
+        if coding == "gzip without a length":
+            packing = zlib.compressobj(wbits=31)
+            headers(handler, 200, content_encoding="gzip")
+            handler.wfile.write(packing.compress(whole[0]) + packing.flush(zlib.Z_SYNC_FLUSH))
+            return
+        data = [gzip.compress(part) if coding == "gzip" else part for part in whole]
+        headers(handler, 200, content_encoding=coding, content_length=str(sum(map(len, data))))
+        handler.wfile.write(data[0])
+
+    with (
+        served(type("Cutting", (Hostile,), {"behaviour": staticmethod(cut)})) as address,
+        pytest.raises(UnavailableError, match="IncompleteRead"),
+    ):
+        Monitor().follow(TileLog(tiles_at(address)), TRUST, now=NOW)

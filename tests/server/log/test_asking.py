@@ -18,7 +18,7 @@ from server.log.asking import Witnesses
 from server.log.sequencer import Sequencer
 from server.log.storage import open_log_storage
 from server.log.transparency_log import TransparencyLog
-from tests.asked_witness import AskedWitness, honest, response
+from tests.asked_witness import AskedWitness, honest, response, swallowing
 from tests.transparency_log import NOW, SIGNER, WITNESSES, an_addition
 
 pytestmark = pytest.mark.integration
@@ -306,6 +306,26 @@ def test_a_byte_now_and_then_does_not_keep_a_request_open(site):
     site.closing.callback(gate.set)
     assert signers(appended(log)) == set()
     assert log.silent_witnesses == {KEYS[0].name: "cannot be reached: TimeoutError"}
+
+
+def test_a_name_with_many_addresses_that_swallow_what_they_are_sent_takes_the_time_of_one(site, monkeypatch):
+    with swallowing() as address:
+        many = [(socket.AF_INET, socket.SOCK_STREAM, 0, "", address)] * 9
+        original, tried = socket.socket.connect, []
+        monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: many)
+        monkeypatch.setattr(socket.socket, "connect", lambda *a: (tried.append(a[1]), original(*a))[1])
+        log = site.log(f"http://many.example:{address[1]}", exchange_seconds=0.3)
+        assert signers(appended(log)) == set()
+        assert log.silent_witnesses == {KEYS[0].name: "cannot be reached: TimeoutError"}
+        assert tried == [address]
+
+
+def test_an_address_where_nobody_listens_is_followed_by_the_next(site, monkeypatch):
+    listener = site.witness(site.honest())
+    addresses = [("127.0.0.1", int(one.rpartition(":")[2])) for one in (closed_port(), listener.address)]
+    both = [(socket.AF_INET, socket.SOCK_STREAM, 0, "", address) for address in addresses]
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: both)
+    assert signers(appended(site.log(f"http://two.example:{addresses[1][1]}"))) == {KEYS[0]}
 
 
 def test_a_witness_that_claims_to_have_seen_more_than_there_is_is_said_to(site):
