@@ -30,6 +30,7 @@ def swallowing():
 
 def honest(signer, logs, folder, *, clock=lambda: int(time.time())):
     """A script that answers as a witness does."""
+    folder.mkdir(exist_ok=True)
     witness = Witness(signer, logs, CheckpointFiles(folder))
 
     def answer(body):

@@ -97,6 +97,7 @@ def append_and_erase(folder: Path, tell) -> None:
 
 
 def prepare_witness(folder: Path) -> None:
+    (folder / "seen").mkdir()
     witness_in(folder).add_checkpoint(MemoryLog().growth(0, 4).to_bytes(), now=NOW)
 
 

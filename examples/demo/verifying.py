@@ -296,11 +296,11 @@ def one_server(
 
 def _witness(folder: Path, log_key: VerifierKey, number: int, running: ExitStack) -> NamedWitness:
     """Starts a witness of the log."""
-    key, state = folder / f"witness{number}.key", folder / f"seen{number}"
-    own = VerifierKey.from_text(_run("log", "witness-keygen", f"witness{number}.example.org/demo", key).strip())
-    arguments = ["--key", log_key.to_text(), "--signing-key", key, "--state", state, "--port", "0"]
-    _, port = _started(running, folder / f"witness{number}", "log", "serve-witness", *arguments)
-    return NamedWitness(own, f"http://127.0.0.1:{port}")
+    own = folder / f"seen{number}"
+    key = VerifierKey.from_text(_run("log", "witness-init", own, f"witness{number}.example.org/demo").strip())
+    arguments = ("--key", log_key.to_text(), "--port", "0")
+    _, port = _started(running, folder / f"witness{number}", "log", "serve-witness", own, *arguments)
+    return NamedWitness(key, f"http://127.0.0.1:{port}")
 
 
 def _started(

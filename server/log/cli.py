@@ -65,10 +65,7 @@ def log_init(
 
     Example: intaglio-server log init log example.org/log
     """
-    try:
-        directory.mkdir(mode=0o700)
-    except OSError as error:
-        raise UsageError(f"cannot make {directory}: {error.strerror}; name a new folder") from error
+    _make_private(directory)
     log_keygen(origin, directory / LOG_KEY_FILE)
     policy = LogPolicy(_read_signer(directory / LOG_KEY_FILE).key)
     publish_file(directory / LOG_POLICY_FILE, policy.to_text().encode())
@@ -139,27 +136,31 @@ def log_tiles(
             time.sleep(every)
 
 
-@log_commands.command("witness-keygen")
-def log_witness_keygen(
+@log_commands.command("witness-init")
+def log_witness_init(
+    directory: Annotated[Path, typer.Argument(help="A new folder for its key and what it will have seen.")],
     name: Annotated[str, typer.Argument(help="Name of the witness for ever, such as witness.example.org/one.")],
-    file: Annotated[Path, typer.Argument(help="Where the secret key goes; not overwritten, mode 0600.")],
 ) -> None:
-    """Make the key of a witness, and print the public one, which logs and devices write into their log policy.
+    """Make a witness, and print its public key, which logs and devices write into their log policy.
 
-    Needs: nothing. Writes: FILE, mode 0600.
+    Key and memory lie in one folder: no witness starts with the one and without the other.
 
-    Example: intaglio-server log witness-keygen witness.example.org/one witness.key
+    Needs: nothing. Writes: DIRECTORY.
+
+    Example: intaglio-server log witness-init witness witness.example.org/one
     """
-    _write_key(NoteSigner(name, KeyKind.COSIGNATURE, secrets.token_bytes(32)), file)
+    _make_private(directory)
+    _write_key(NoteSigner(name, KeyKind.COSIGNATURE, secrets.token_bytes(32)), directory / LOG_KEY_FILE)
 
 
 @log_commands.command("serve-witness")
 def log_serve_witness(
+    directory: Annotated[
+        Path, typer.Argument(help="What `intaglio-server log witness-init` made, with the last checkpoint of each log.")
+    ],
     key: Annotated[
         list[str], typer.Option("--key", metavar="FILE|KEY", help="Verifier key of a log to watch; repeatable.")
     ],
-    signing_key: Annotated[Path, typer.Option(help="What `intaglio-server log witness-keygen` wrote.")],
-    state: Annotated[Path, typer.Option(help="Folder of the last checkpoint of each log; made when missing.")],
     host: Annotated[str, typer.Option(help="Interface to listen on; HTTP.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes any free port.")] = 7446,
     peer_rate: Annotated[float, typer.Option(min=0.1, help="Requests a second from each address.")] = (
@@ -171,15 +172,16 @@ def log_serve_witness(
 ) -> None:
     """Cosign the checkpoints of logs that only grow (C2SP tlog-witness), until SIGTERM or Ctrl-C.
 
-    The state is what makes a witness: keep it, and let no other witness sign with the same key.
+    What it saw is what makes a witness: keep the folder, and start no copy of it.
 
-    Needs: the logs' keys, the witness's own. Writes: the state.
+    Needs: the logs' keys, what `log witness-init` made. Writes: what it saw, into DIRECTORY.
 
-    Example: intaglio-server log serve-witness --key log.pub --signing-key witness.key --state seen
+    Example: intaglio-server log serve-witness witness --key log.pub
     """
     from server.log.witness_site import serve_witness  # noqa: PLC0415 - other commands do without a web server
 
-    witness = Witness(_read_signer(signing_key), [_read_key(text) for text in key], CheckpointFiles(state))
+    signer = _read_signer(directory / LOG_KEY_FILE)
+    witness = Witness(signer, [_read_key(text) for text in key], CheckpointFiles(directory))
     rate = PeerRate(peer_rate, burst=max(1, round(2 * peer_rate)))
     serve_witness(witness, host=host, port=port, rate=rate, ready_file=ready_file)
 
@@ -244,7 +246,7 @@ def _read_signer(key: Path) -> NoteSigner:
         return NoteSigner.from_text(_read_text(key).strip())
     except MalformedMessageError as error:
         raise UsageError(
-            f"{key} is not a signing key; `log keygen` makes one for a log, `log witness-keygen` for a witness"
+            f"{key} is not a signing key; `log keygen` makes one for a log, `log witness-init` for a witness"
         ) from error
 
 
@@ -260,6 +262,13 @@ def _read_key(text: str) -> VerifierKey:
         return VerifierKey.from_text(text if "+" in text else _read_text(Path(text)).strip())
     except MalformedMessageError as error:
         raise UsageError(f"{error}; got {text[:80]!r}") from error
+
+
+def _make_private(directory: Path) -> None:
+    try:
+        directory.mkdir(mode=0o700)
+    except OSError as error:
+        raise UsageError(f"cannot make {directory}: {error.strerror}; name a new folder") from error
 
 
 def _write_key(signer: NoteSigner, file: Path) -> None:

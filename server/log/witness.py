@@ -50,18 +50,11 @@ class CheckpointFiles:
     """Remembers one checkpoint a log, in a folder; several processes may share it.
 
     Args:
-        folder: made when missing.
-
-    Raises:
-        UsageError: it cannot be made.
+        folder: is there. It is not made here: one that is lost, or on a disk that is not there, would be empty then.
     """
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        try:
-            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        except OSError as error:
-            raise UsageError(f"cannot make the folder {folder}: {error.strerror}") from error
 
     @contextmanager
     def locked(self) -> Iterator[None]:
@@ -74,15 +67,14 @@ class CheckpointFiles:
         """What is remembered of a log.
 
         Raises:
-            UsageError: the file is damaged. It is not taken for an unknown log: that would forget what was seen.
+            MalformedMessageError: the file is damaged. It is not taken for an unknown log: that would forget what was
+                seen.
+            OSError: it cannot be read.
         """
-        path = self._path(origin)
-        if not path.exists():
-            return None
         try:
-            return SignedCheckpoint.from_bytes(path.read_bytes())
-        except MalformedMessageError as error:
-            raise UsageError(f"{path} is damaged; restore it from a backup") from error
+            return SignedCheckpoint.from_bytes(self._path(origin).read_bytes())
+        except FileNotFoundError:
+            return None
 
     def write(self, checkpoint: SignedCheckpoint) -> None:
         """Remembers a checkpoint. A crash leaves the old one or the new one."""
@@ -123,7 +115,7 @@ class Witness:
 
         Raises:
             UsageError: what this witness remembers is damaged, or its clock stands at 0.
-            UnavailableError: nothing can be written now, so nothing was cosigned.
+            UnavailableError: nothing can be read or written now, so nothing was cosigned.
         """
         if now <= 0:
             raise UsageError("a cosignature is dated, and this clock says that it is 1970")
@@ -140,7 +132,7 @@ class Witness:
             with self._files.locked():
                 return self._cosign(log_key, growth, submitted, now)
         except OSError as error:
-            raise UnavailableError(f"this witness cannot write what it saw: {error.strerror}") from error
+            raise UnavailableError(f"this witness cannot keep what it saw: {error.strerror}") from error
 
     def checkpoint(self, wanted: str) -> Answer:
         """The last checkpoint that was cosigned, with log's and witness's signatures, for monitors.
@@ -149,14 +141,14 @@ class Witness:
             wanted: `origin_hash` of a log; foreign.
         """
         origin = next((name for name in self._logs if origin_hash(name) == wanted), None)
-        last = None if origin is None else self._files.read(origin)
+        last = None if origin is None else self._last(origin)
         if last is None:
             return Answer.refusal(404, "this witness has cosigned nothing of that log")
         return Answer(200, last.to_bytes())
 
     def _cosign(self, log_key: VerifierKey, growth: Growth, submitted: SignedNote, now: int) -> Answer:
         """Decides and writes. Runs under the lock."""
-        last = self._files.read(log_key.name)
+        last = self._last(log_key.name)
         known = last.head.size if last else 0
         if growth.old_size != known:
             return Answer(409, b"%d\n" % known, _SIZE)
@@ -168,6 +160,23 @@ class Witness:
         self._files.write(SignedCheckpoint(submitted.with_signature(signature)))
         # A crash before this line loses an answer; nothing is signed that is forgotten.
         return Answer(200, f"{signature.to_line()}\n".encode())
+
+    def _last(self, origin: str) -> SignedCheckpoint | None:
+        """What was cosigned last, and by this key: a digit that a disk lost could let in another tree.
+
+        Raises:
+            UsageError: something else is remembered.
+        """
+        try:
+            last = self._files.read(origin)
+            if last is None or (last.checkpoint.origin == origin and last.note.verified([self._signer.key])):
+                return last
+        except (MalformedMessageError, ProofError):
+            pass
+        raise UsageError(
+            f"what this witness remembers of {origin} is damaged, and an older copy could let it cosign a second tree;"
+            " make a new witness"
+        )
 
 
 def origin_hash(origin: str) -> str:

@@ -25,12 +25,12 @@ def run(program, *arguments, code=0):
 def witness(tmp_path):
     """A log without witnesses, and a witness that watches it: its process, verifier key and address."""
     log_key = run(SERVER, "log", "init", tmp_path / "log", "example.org/log")
-    key = run(SERVER, "log", "witness-keygen", "witness.example.org/one", tmp_path / "witness.key")
+    key = run(SERVER, "log", "witness-init", tmp_path / "seen", "witness.example.org/one")
     ready = tmp_path / "ready.json"
-    command = ["log", "serve-witness", "--key", log_key, "--signing-key", tmp_path / "witness.key", "--port", "0"]
+    command = ["log", "serve-witness", tmp_path / "seen", "--key", log_key, "--port", "0"]
     with (tmp_path / "witness.log").open("wb") as output:
         process = subprocess.Popen(
-            [SERVER, *map(str, command), "--state", tmp_path / "seen", "--ready-file", ready],
+            [SERVER, *map(str, command), "--ready-file", ready],
             stdout=output,
             stderr=output,
         )
@@ -55,8 +55,8 @@ def test_a_witness_is_asked_cosigns_and_ends_when_told(tmp_path, witness):
     monitor = ["log", "monitor", tiles, "--key", log_key, "--state", tmp_path / "m.json", "--witness", key]
     assert "0 entries, consistent" in run(PERSON, *monitor, "--threshold", "1")
     seen = {path.name for path in (tmp_path / "seen").iterdir()}
-    assert len(seen) == 2
-    assert "lock" in seen
+    assert len(seen) == 3
+    assert {"key", "lock"} <= seen
     process.send_signal(signal.SIGTERM)
     assert process.wait(60) == 0
     assert not (tmp_path / "ready.json").exists()
@@ -76,3 +76,13 @@ def test_a_log_whose_policy_names_another_key_or_nobody_to_ask_does_not_start(tm
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 2
     assert "names another log" in done.stderr
+
+
+def test_a_witness_whose_folder_is_not_there_does_not_begin_anew(tmp_path, witness):
+    _, _, _ = witness
+    log_key = (tmp_path / "log" / "policy").read_text().split()[1]
+    command = [SERVER, "log", "serve-witness", tmp_path / "elsewhere" / "seen", "--key", log_key, "--port", "0"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert "cannot read" in done.stderr
+    assert not (tmp_path / "elsewhere").exists()

@@ -93,11 +93,16 @@ def desk(tmp_path):
 
 
 def test_keys_are_private_and_never_overwritten(desk):
-    run(server.log.cli.log_commands, "witness-keygen", "witness.example/w1", desk.folder / "w1.key")
-    assert (desk.folder / "w1.key").stat().st_mode & 0o777 == desk.key.stat().st_mode & 0o777 == 0o600
-    for command in ("witness-keygen", "keygen"):
-        with pytest.raises(UsageError, match="cannot write"):
-            run(server.log.cli.log_commands, command, ORIGIN, desk.key)
+    own = desk.folder / "witness"
+    run(server.log.cli.log_commands, "witness-init", own, "witness.example/w1")
+    assert (own / "key").stat().st_mode & 0o777 == desk.key.stat().st_mode & 0o777 == 0o600
+    assert own.stat().st_mode & 0o777 == 0o700
+    before = (own / "key").read_bytes(), desk.key.read_bytes()
+    with pytest.raises(UsageError, match="cannot write"):
+        run(server.log.cli.log_commands, "keygen", ORIGIN, desk.key)
+    with pytest.raises(UsageError, match="name a new folder"):
+        run(server.log.cli.log_commands, "witness-init", own, "witness.example/w1")
+    assert ((own / "key").read_bytes(), desk.key.read_bytes()) == before
 
 
 def test_a_person_verifies_an_entry_offline_for_ever(desk, clock):

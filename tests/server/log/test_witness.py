@@ -16,13 +16,14 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from federation.errors import UnavailableError, UsageError
-from federation.transparency import Growth, KeyKind, NoteSigner, SignedCheckpoint
+from federation.transparency import Checkpoint, Growth, KeyKind, NoteSigner, SignedCheckpoint, TreeHead
 from federation.transparency.notes import SignedNote
 from federation.transparency.proofs import MAX_GROWTH_BYTES
-from server.log.witness import CheckpointFiles, Witness
+from federation.transparency.tree import node_hash
+from server.log.witness import CheckpointFiles, Witness, origin_hash
 from server.log.witness_site import witness_app
 from server.visitors.peers import PeerRate
-from tests.transparency_log import NOW, SIGNER, WITNESSES, MemoryLog
+from tests.transparency_log import NOW, SIGNER, WITNESSES, MemoryLog, cosigned
 
 ANOTHER_LOG = NoteSigner("another.example/log", KeyKind.NOTE, b"\7" * 32)
 IMPOSTOR = NoteSigner(SIGNER.key.name, KeyKind.NOTE, b"\10" * 32)
@@ -36,7 +37,9 @@ def a_forked_log(at=2):
 
 @pytest.fixture
 def seen(tmp_path):
-    return tmp_path / "seen"
+    folder = tmp_path / "seen"
+    folder.mkdir()
+    return folder
 
 
 @pytest.fixture
@@ -247,6 +250,46 @@ def test_a_witness_does_not_take_a_damaged_memory_for_none(witness, seen):
     for old in (0, 6):
         with pytest.raises(UsageError, match="damaged"):
             ask(witness, MemoryLog().growth(old, 10))
+
+
+def with_size(data, size):
+    return data.replace(b"\n6\n", b"\n%d\n" % size, 1)
+
+
+@pytest.mark.parametrize(
+    "spoiled",
+    [
+        lambda data, _: with_size(data, 4),
+        lambda data, _: with_size(data, 8),
+        lambda _, __: MemoryLog().signed(4).to_bytes(),  # the log's own word is not the witness's
+        lambda _, __: cosigned(MemoryLog().signed(4), [WITNESSES[1]]).to_bytes(),
+        lambda _, another: another,
+    ],
+    ids=["a smaller size", "a larger size", "of the log alone", "of another witness", "of another log"],
+)
+def test_a_memory_that_is_not_what_this_witness_cosigned_lets_no_tree_in(witness, seen, spoiled):
+    ask(witness, MemoryLog(signer=ANOTHER_LOG).growth(0, 4))
+    (another,) = files(seen).keys() - {"lock"}
+    ask(witness, MemoryLog().growth(0, 6))
+    (own,) = files(seen).keys() - {"lock", another}
+    (seen / own).write_bytes(spoiled((seen / own).read_bytes(), (seen / another).read_bytes()))
+    before = files(seen)
+    fork = node_hash(MemoryLog().signed(6).head.root, bytes(32))  # over what a tree of 4 has as its root now
+    forked = SignedCheckpoint.sign(Checkpoint(SIGNER.key.name, TreeHead(8, fork)), SIGNER, time=NOW)
+    for growth in (Growth(4, (bytes(32),), forked), MemoryLog().growth(6, 8), MemoryLog().growth(4, 8)):
+        with pytest.raises(UsageError, match="damaged"):
+            ask(witness, growth)
+    with pytest.raises(UsageError, match="damaged"):
+        witness.checkpoint(own.removesuffix(".checkpoint"))
+    assert files(seen) == before
+    assert ask(witness, MemoryLog(signer=ANOTHER_LOG).growth(4, 8)).status == 200
+
+
+def test_a_memory_that_cannot_be_read_is_not_taken_for_none(witness, seen):
+    path = seen / f"{origin_hash(SIGNER.key.name)}.checkpoint"
+    path.symlink_to(path)
+    with pytest.raises(UnavailableError, match="symbolic links"):
+        ask(witness, MemoryLog().growth(0, 6))
 
 
 def test_a_witness_goes_on_after_a_restart_where_it_stopped(witness, seen):
