@@ -9,7 +9,8 @@
     quorum both
 
 One log, any number of witnesses, and a quorum: ``none``, a witness, or a group of witnesses with how many of them must
-have signed (a number, ``any`` or ``all``). Empty lines and lines that begin with # do not count.
+have signed (a number, ``any`` or ``all``). Empty lines and lines that begin with # do not count. What does not show is
+refused, in comments too: of control characters and other spaces some readers make lines, and some do not.
 
 The log's own server reads the same file: it asks those witnesses that have an address, and knows how many cosignatures
 its devices wait for.
@@ -20,6 +21,7 @@ Source: https://c2sp.org/tlog-policy. Groups of groups are left out.
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
@@ -104,12 +106,8 @@ class LogPolicy:
         witnesses: dict[str, NamedWitness] = {}
         groups: dict[str, tuple[int, tuple[str, ...]]] = {"none": (0, ())}
         quorum: str | None = None
-        for number, line in enumerate(text.splitlines(), start=1):
-            match line.split():
-                case [] | ["#", *_]:
-                    continue
-                case [word, *_] if word.startswith("#"):
-                    continue
+        for number, words in _lines(text):
+            match words:
                 case ["log", key, *address] if len(address) <= 1:
                     logs.append(_key(key, number))
                 case ["witness", name, *told] if told and _is_new(name, witnesses, groups):
@@ -139,6 +137,16 @@ class LogPolicy:
             lines.append(f"group counted {self.threshold} {' '.join(names[key] for key in self.counted)}")
         lines.append("quorum counted" if self.threshold else "quorum none")
         return "".join(f"{line}\n" for line in lines)
+
+
+def _lines(text: str) -> Iterator[tuple[int, list[str]]]:
+    """The lines that count, as words, with their numbers."""
+    for number, line in enumerate(text.split("\n"), start=1):
+        if not line.replace("\t", " ").isprintable():
+            raise UsageError(f"line {number} holds something that is not seen, or a space that is none")
+        words = line.split()
+        if words and not words[0].startswith("#"):
+            yield number, words
 
 
 def _is_new(name: str, witnesses: dict[str, NamedWitness], groups: dict[str, tuple[int, tuple[str, ...]]]) -> bool:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import fcntl
 from collections.abc import Callable
 from pathlib import Path
 
 from federation.errors import MalformedMessageError, UnavailableError, UsageError
 from federation.transparency import SignedCheckpoint
-from server.files import PUBLIC, write_durably
+from server.files import PUBLIC, locked, write_durably
 
 
 def publish(path: Path, stored: Callable[[], bytes]) -> None:
@@ -18,14 +17,12 @@ def publish(path: Path, stored: Callable[[], bytes]) -> None:
         UnavailableError: the file cannot be written now.
     """
     try:
-        lock = path.with_name(path.name + ".lock").open("wb")
+        with locked(path.with_name(path.name + ".lock")):
+            data = stored()
+            if not path.exists() or path.read_bytes() != data:
+                publish_file(path, data)
     except OSError as error:
         raise UnavailableError(f"cannot write beside {path}: {error.strerror}") from error
-    with lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)  # released when the file is closed, or when the process dies
-        data = stored()
-        if not path.exists() or path.read_bytes() != data:
-            publish_file(path, data)
 
 
 def publish_file(path: Path, data: bytes) -> None:

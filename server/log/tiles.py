@@ -12,7 +12,6 @@ one. A crash before that leaves them, which wastes some space.
 
 from __future__ import annotations
 
-import fcntl
 import shutil
 from pathlib import Path
 
@@ -27,7 +26,7 @@ from federation.transparency.tiles import (
     nodes_from_tiles,
     tiles_of,
 )
-from server.files import PUBLIC, sync_directory, write_durably
+from server.files import PUBLIC, locked, sync_directory, write_durably
 from server.log.publishing import read_published
 from server.log.transparency_log import TransparencyLog
 
@@ -49,8 +48,7 @@ def write_tiles(log: TransparencyLog, folder: Path) -> SignedCheckpoint:
     """
     try:
         _make_folder(folder)
-        with (folder / ".lock").open("wb") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)  # released when the file is closed, or when the process dies
+        with locked(folder / ".lock"):
             return _write(log, folder)
     except OSError as error:
         raise UnavailableError(f"cannot write the log into {folder}: {error.strerror}") from error

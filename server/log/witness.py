@@ -9,10 +9,9 @@ strictly than there: one of an empty tree with another root is malformed (400), 
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,7 +20,7 @@ from federation.transparency import Growth, KeyKind, NoteSigner, SignedCheckpoin
 from federation.transparency.notes import SignedNote
 from federation.transparency.proofs import MAX_GROWTH_BYTES
 from federation.transparency.tree import verify_consistency
-from server.files import write_durably
+from server.files import locked, write_durably
 
 _TEXT, _SIZE = "text/plain; charset=utf-8", "text/x.tlog.size"
 
@@ -56,12 +55,9 @@ class CheckpointFiles:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
 
-    @contextmanager
-    def locked(self) -> Iterator[None]:
+    def locked(self) -> AbstractContextManager[None]:
         """Keeps other threads and processes out while one decides and writes."""
-        with (self._folder / "lock").open("wb") as file:
-            fcntl.flock(file, fcntl.LOCK_EX)  # released when the file is closed, or when the process dies
-            yield
+        return locked(self._folder / "lock")
 
     def read(self, origin: str) -> SignedCheckpoint | None:
         """What is remembered of a log.

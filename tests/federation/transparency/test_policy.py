@@ -74,6 +74,22 @@ def test_a_wrong_policy_is_refused_and_the_error_says_where(before, after, said)
         LogPolicy.from_text(TEXT.replace(before, after, 1))
 
 
+@pytest.mark.parametrize(
+    "hidden",
+    ["\r", "\v", "\f", "\x1c", "\x85", "\u2028", "\u2029", "\xa0", "\u3000", "\u200b", "\u202e", "\ufeff", "\0"],
+)
+def test_a_policy_means_what_people_see_and_what_other_readers_of_c2sp_read(hidden):
+    lines = TEXT.splitlines()
+    for changed in (
+        [*lines[:-1], f"# our witnesses{hidden}quorum none"],
+        [*lines[:-2], f"group{hidden}most 2 one two three", lines[-1]],
+        [*lines[:-2], f"group mo{hidden}st 1 one", f"quorum mo{hidden}st"],
+        [hidden, *lines],
+    ):
+        with pytest.raises(UsageError, match="not seen"):
+            LogPolicy.from_text("\n".join(changed))
+
+
 def test_one_key_under_two_names_is_one_witness_and_is_refused():
     twin = NoteSigner("witness.example/twin", KeyKind.COSIGNATURE, WITNESSES[0].secret_bytes()).key
     with pytest.raises(UsageError, match="no two the same"):

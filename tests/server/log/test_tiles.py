@@ -270,6 +270,36 @@ def test_the_folder_of_another_log_is_left_as_it_is(log, folder, tmp_path):
         assert contents(folder) == before
 
 
+def test_a_link_in_the_place_of_the_lock_empties_no_other_file(log, folder, tmp_path):
+    precious = tmp_path / "precious"
+    precious.write_bytes(b"kept")
+    folder.mkdir()
+    (folder / ".lock").symlink_to(precious)
+    with pytest.raises(UnavailableError, match="cannot write the log into"):
+        write_tiles(log, folder)
+    assert precious.read_bytes() == b"kept"
+    assert not (folder / "checkpoint").exists()
+
+
+def test_without_its_checkpoint_a_folder_is_compared_from_the_first_entry_on_and_what_is_missing_is_written(
+    log, folder
+):
+    grow(log, 600)
+    write_tiles(log, folder)
+    for name in ("tile/entries/000", "tile/0/001"):  # nothing that the root is computed from
+        path = folder / name
+        whole = path.read_bytes()
+        path.write_bytes(whole[:-1] + b"X")
+        write_tiles(log, folder)  # files of earlier runs are not read again
+        (folder / "checkpoint").unlink()
+        with pytest.raises(ProofError, match=f"{name} is not what the log has there"):
+            write_tiles(log, folder)
+        path.unlink()
+        write_tiles(log, folder)
+        assert path.read_bytes() == whole
+    assert require_whole(folder, log) == set()
+
+
 def test_a_database_that_lost_a_node_writes_no_checkpoint(log, folder, storage):
     grow(log, 256)
     with storage._database._engine.begin() as run:
