@@ -8,9 +8,10 @@ import os
 import signal
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
+from weakref import WeakValueDictionary
 
 import structlog
 import typer
@@ -66,6 +67,8 @@ class _Site:
     clock: Callable[[], int]
     rates: tuple[PeerRates, PeerRates]
     """Of addresses, and of wider networks."""
+    turns: WeakValueDictionary[str, asyncio.Lock] = field(default_factory=WeakValueDictionary)
+    """Of addresses: one that asks on many connections has one thread and one place before the disk, as others have."""
 
     async def add_checkpoint(self, request: Request) -> Response:
         if (refused := self._turned_away(request)) is not None:
@@ -89,9 +92,14 @@ class _Site:
             return None
         return PlainTextResponse("too many requests\n", 429, headers={"retry-after": str(max(1, round(wait)))})
 
+    def _turn_of(self, request: Request) -> asyncio.Lock:
+        address = networks_of(request.client.host)[0] if request.client else ""
+        return self.turns.setdefault(address, asyncio.Lock())
+
     async def _answered(self, request: Request, answer: Callable[[], Answer]) -> Response:
         try:
-            made = await asyncio.to_thread(answer)
+            async with self._turn_of(request):
+                made = await asyncio.to_thread(answer)
         except (IntaglioError, OSError) as error:  # of this witness's own files: no detail for strangers
             log.error("failed", error=type(error).__name__, reason=str(error))  # noqa: TRY400 - the traceback says no more
             return PlainTextResponse("this witness cannot answer now\n", 503)

@@ -14,7 +14,7 @@ import server.log.tiles
 from client.log.tiles import TileLog, tiles_at
 from client.log.watching import Monitor
 from federation.errors import ProofError, UnavailableError
-from federation.transparency import PublicEntry, PublicKind, SignedCheckpoint
+from federation.transparency import KeyKind, NoteSigner, PublicEntry, PublicKind, SignedCheckpoint
 from server.log.schema import nodes
 from server.log.storage import Addition, open_log_storage
 from server.log.tiles import write_tiles
@@ -298,6 +298,20 @@ def test_without_its_checkpoint_a_folder_is_compared_from_the_first_entry_on_and
         write_tiles(log, folder)
         assert path.read_bytes() == whole
     assert require_whole(folder, log) == set()
+
+
+def test_a_checkpoint_that_the_log_did_not_sign_lets_no_file_be_left_out(log, folder):
+    """Over the log's own tree, which anybody can compute: what it covers would be taken for written."""
+    grow(log, 300)
+    write_tiles(log, folder)
+    before = contents(folder)
+    forger = NoteSigner(SIGNER.key.name, KeyKind.NOTE, b"\x55" * 32)
+    forged = SignedCheckpoint.sign(log.checkpoint().checkpoint, forger, time=NOW).to_bytes()
+    (folder / "checkpoint").write_bytes(forged)
+    grow(log, 310)
+    with pytest.raises(ProofError, match="lacks a signature"):
+        write_tiles(log, folder)
+    assert contents(folder) == before | {"checkpoint": forged}
 
 
 def test_a_database_that_lost_a_node_writes_no_checkpoint(log, folder, storage):

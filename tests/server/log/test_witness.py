@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import hashlib
 import os
@@ -373,6 +374,41 @@ async def test_one_address_has_its_rate_and_another_one_its_own(witness, hosts, 
             if answer.status_code == 429:
                 assert int(answer.headers["retry-after"]) > 100
     assert statuses == expected
+
+
+async def test_reading_counts_for_the_rate_as_asking_does(witness):
+    site = Site(witness, rate=PeerRate(0.001, burst=2))
+    path = f"/{origin_hash(SIGNER.key.name)}/checkpoint"
+    assert [(await site.client.get(path)).status_code for _ in range(3)] == [404, 404, 429]
+    assert (await site.ask(b"nonsense")).status_code == 429
+
+
+async def test_an_address_that_asks_on_many_connections_holds_up_nobody_else(witness, monkeypatch):
+    """A log that is known and floods would otherwise have every thread, and the whole queue before the disk."""
+    asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(2))
+    gate, begun, original = threading.Event(), [], witness.add_checkpoint
+
+    def held(body, *, now):
+        if body == b"flood":
+            begun.append(body)
+            assert gate.wait(60)
+        return original(body, now=now)
+
+    monkeypatch.setattr(witness, "add_checkpoint", held)
+    app = witness_app(witness, lambda _: None, clock=lambda: NOW)
+
+    async def ask_from(host, content):
+        transport = httpx.ASGITransport(app, client=(host, 1))
+        async with httpx.AsyncClient(transport=transport, base_url="http://witness.example") as client:
+            return (await client.post("/add-checkpoint", content=content)).status_code
+
+    async with asyncio.TaskGroup() as group:
+        flood = [group.create_task(ask_from("192.0.2.1", b"flood")) for _ in range(5)]
+        try:
+            answer = await asyncio.wait_for(ask_from("192.0.2.2", MemoryLog().growth(0, 6).to_bytes()), 30)
+        finally:
+            gate.set()
+    assert (answer, [task.result() for task in flood], len(begun)) == (200, [400] * 5, 5)
 
 
 async def test_what_fails_inside_says_nothing_to_strangers_and_signs_nothing(witness, seen):
