@@ -106,8 +106,9 @@ def test_a_policy_is_bounded():
         LogPolicy(LOG, many)
     with pytest.raises(UsageError, match="named count"):
         LogPolicy(LOG, (NamedWitness(ONE),), (TWO,), 1)
-    with pytest.raises(UsageError, match="threshold is 0 to 1"):
-        LogPolicy(LOG, (NamedWitness(ONE),), (ONE,), 2)
+    for counted in [(ONE,), (ONE, ONE)]:
+        with pytest.raises(UsageError, match="threshold is 0 to 1"):
+            LogPolicy(LOG, (NamedWitness(ONE),), counted, 2)
 
 
 @pytest.mark.parametrize(

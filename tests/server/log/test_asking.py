@@ -7,6 +7,7 @@ import socket
 import threading
 import time
 from contextlib import ExitStack
+from types import SimpleNamespace
 
 import pytest
 
@@ -152,6 +153,20 @@ def test_an_idle_connection_that_the_witness_closed_costs_nothing(site):
     assert listener.connections == 2
 
 
+def test_a_witness_that_ends_the_connection_with_its_answer_is_asked_on_another(site):
+    answer = site.honest()
+
+    def once(body):
+        status, _, rest = answer(body).partition(b"\r\n")
+        return status + b"\r\nconnection: close\r\n" + rest
+
+    listener = site.witness(once)
+    log = site.log(listener)
+    for size in (1, 2, 3):
+        assert signers(appended(log, size)) == {KEYS[0]}
+    assert listener.connections == 3
+
+
 def test_with_no_quorum_nobody_waits(site):
     gate = threading.Event()
     answer = site.honest()
@@ -292,6 +307,26 @@ def test_a_witness_that_hangs_is_waited_for_once_and_has_one_thread_and_one_requ
     assert len(listener.bodies) == 1
     (asked,) = log._witnesses._asked
     assert asked.waiting.head.size == 200
+
+
+def test_a_round_ends_at_its_deadline(site, monkeypatch):
+    gate, now = threading.Event(), [0.0]
+    site.closing.callback(gate.set)
+    log = site.log(site.witness(lambda _: None if gate.wait(LONG) else response(500)), wait_seconds=1.0)
+    changed = log._witnesses._changed
+    original = changed.wait
+
+    def wait(seconds=None):
+        if seconds is None:
+            return original()
+        now[0] += max(seconds, 0.25)
+        return False
+
+    monkeypatch.setattr(changed, "wait", wait)
+    monkeypatch.setattr("server.log.asking.time", SimpleNamespace(monotonic=lambda: now[0]))
+    assert signers(appended(log)) == set()
+    assert now == [1.0]
+    monkeypatch.undo()
 
 
 def test_a_byte_now_and_then_does_not_keep_a_request_open(site):

@@ -33,6 +33,7 @@ from federation.transparency import (
     leaf_hash,
 )
 from federation.transparency.entries import SALT_BYTES
+from server.log.publishing import publish
 from server.log.sequencer import Sequencer
 from server.log.storage import Addition, KeptOpening, LogStorage, open_log_storage
 from server.log.transparency_log import TransparencyLog
@@ -582,6 +583,14 @@ def test_a_published_file_that_is_no_checkpoint_is_not_overwritten(grown, storag
     with pytest.raises(UsageError, match="not a checkpoint"):
         a_log(storage, published=grown / "checkpoint")
     assert (grown / "checkpoint").read_text() == "something else"
+
+
+def test_what_is_published_is_read_while_nobody_else_publishes(tmp_path, monkeypatch):
+    steps = []
+    monkeypatch.setattr("fcntl.flock", lambda *_: steps.append("lock"))
+    publish(tmp_path / "checkpoint", lambda: (steps.append("read"), b"the last one")[1])
+    assert steps == ["lock", "read"]
+    assert (tmp_path / "checkpoint").read_bytes() == b"the last one"
 
 
 def test_the_published_checkpoint_never_goes_back(tmp_path, storage):
