@@ -68,7 +68,7 @@ class Zipping(Quiet):
             self.send_error(404)
             return
         self.send_response(200)
-        self.send_header("content-encoding", "gzip")
+        self.send_header("content-encoding", "GZip")
         self.send_header("content-length", str(len(data)))
         self.end_headers()
         self.wfile.write(data)
@@ -306,15 +306,22 @@ def test_an_address_where_nobody_listens_is_followed_by_the_next(monkeypatch, tm
 
 
 @pytest.mark.integration
-@pytest.mark.parametrize("coding", ["identity", "gzip", "gzip without a length"])
-def test_a_connection_that_is_cut_is_not_taken_for_a_log_that_holds_something_back(tmp_path, coding):
+@pytest.mark.parametrize("coding", ["identity", "gzip", "gzip without a length", "no end"])
+def test_a_connection_that_is_cut_is_not_taken_for_a_log_that_holds_something_back(tmp_path, coding, monkeypatch):
+    monkeypatch.setattr(client.log.tiles, "_SECONDS", 1.0 if coding == "no end" else 30.0)
     write(tmp_path, 3)
+    done = threading.Event()
     whole = [bundle_to_bytes(LEAVES[:2]), bundle_to_bytes(LEAVES[2:3])]  # cut where an entry ends
 
     def cut(handler):
         if handler.path == "/checkpoint":
             headers(handler, 200)
             handler.wfile.write((tmp_path / "checkpoint").read_bytes())
+            return
+        if coding == "no end":  # it is the reader that ends it
+            headers(handler, 200)
+            handler.wfile.write(whole[0])
+            done.wait(60)
             return
         if coding == "gzip without a length":
             packing = zlib.compressobj(wbits=31)
@@ -325,8 +332,8 @@ def test_a_connection_that_is_cut_is_not_taken_for_a_log_that_holds_something_ba
         headers(handler, 200, content_encoding=coding, content_length=str(sum(map(len, data))))
         handler.wfile.write(data[0])
 
-    with (
-        served(type("Cutting", (Hostile,), {"behaviour": staticmethod(cut)})) as address,
-        pytest.raises(UnavailableError, match="IncompleteRead"),
-    ):
-        Monitor().follow(TileLog(tiles_at(address)), TRUST, now=NOW)
+    handler = type("Cutting", (Hostile,), {"behaviour": staticmethod(cut)})
+    with served(handler) as address, contextlib.ExitStack() as closing:
+        closing.callback(done.set)
+        with pytest.raises(UnavailableError, match=r"IncompleteRead|TimeoutError"):
+            Monitor().follow(TileLog(tiles_at(address)), TRUST, now=NOW)

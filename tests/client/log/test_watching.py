@@ -253,6 +253,16 @@ def test_a_monitor_reads_a_log_that_hands_out_one_entry_at_a_time():
     assert Monitor().follow(log, TRUST, now=NOW).frontier.size == 10
 
 
+def test_what_the_log_did_not_sign_accuses_it_of_nothing():
+    log = MemoryLog()
+    monitor = Monitor().follow(log, TRUST, now=NOW)
+    forked = a_forked_log()
+    forked.signer = IMPOSTOR
+    for size in (0, 6, 10):
+        with pytest.raises(ProofError, match="signature"):
+            monitor.check_seen(forked.signed(size), log, TRUST)
+
+
 def test_what_people_were_shown_is_compared_with_what_the_monitor_read():
     log = MemoryLog()
     monitor = Monitor().follow(log, TRUST, now=NOW)

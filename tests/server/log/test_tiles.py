@@ -195,6 +195,14 @@ def test_the_name_of_a_file_that_a_dead_run_left_is_made_durable(log, folder, mo
     assert {folder / name for name in names} <= set(synced)
 
 
+def test_the_names_of_the_folder_and_of_those_above_it_are_made_durable(log, tmp_path, monkeypatch):
+    synced = []
+    original = server.log.tiles.sync_directory
+    monkeypatch.setattr(server.log.tiles, "sync_directory", lambda path: synced.append(path) or original(path))
+    write_tiles(log, tmp_path / "srv" / "www" / "log")
+    assert [tmp_path, tmp_path / "srv", tmp_path / "srv" / "www"] == synced[:3]
+
+
 def test_every_file_is_durable_with_its_folder_before_the_checkpoint_that_needs_it(log, folder, monkeypatch):
     grow(log, 260)
     steps, opened = [], {}

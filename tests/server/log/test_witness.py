@@ -117,6 +117,13 @@ def test_a_proof_that_is_damaged_or_out_of_place_is_refused(witness, seen):
     assert ask(witness, Growth(6, (bytes(32),), log.signed(6))).status == 422
 
 
+def test_a_proof_of_63_hashes_is_read_and_one_of_64_is_no_request(witness):
+    ask(witness, MemoryLog().growth(0, 6))
+    line = base64.b64encode(bytes(32)) + b"\n"
+    for hashes, status in [(63, 422), (64, 400)]:
+        assert ask(witness, b"old 6\n" + hashes * line + b"\n" + MemoryLog().signed().to_bytes()).status == status
+
+
 def test_unknown_logs_and_other_peoples_signatures_are_told_apart_and_nothing_is_kept_of_them(witness, seen):
     unknown = NoteSigner("unknown.example/log", KeyKind.NOTE, b"\7" * 32)
     assert ask(witness, MemoryLog(signer=unknown).growth(0)).status == 404
@@ -143,6 +150,7 @@ def test_two_logs_of_one_witness_know_nothing_of_each_other(witness):
 
 def test_a_log_that_was_empty_is_cosigned_and_then_grows_without_a_proof(witness):
     assert ask(witness, MemoryLog().growth(0, 0)).status == 200
+    assert ask(witness, Growth(0, (bytes(32),), MemoryLog().signed(4))).status == 422
     assert ask(witness, MemoryLog().growth(0, 4)).status == 200
 
 
