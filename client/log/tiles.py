@@ -109,7 +109,14 @@ def _at_address(address: str) -> TilesAt:
         host, port = parts.hostname, parts.port
     except ValueError as error:
         raise UsageError(f"{address} is no address") from error
-    if not host or parts.query or parts.fragment or parts.username is not None:
+    if (
+        not host
+        or not (address.isascii() and address.isprintable())
+        or " " in address
+        or parts.query
+        or parts.fragment
+        or parts.username is not None
+    ):
         raise UsageError("the address of a log is such as https://log.example.org/intaglio")
     is_secure = parts.scheme == "https"
     kind = http.client.HTTPSConnection if is_secure else http.client.HTTPConnection
@@ -120,7 +127,7 @@ def _at_address(address: str) -> TilesAt:
             connection.sock = _opened(connection.host, connection.port, ends, is_secure=is_secure)
             with _ended_at(ends, connection.sock):
                 return _asked(connection, f"{parts.path}/{path}", most)
-        except (OSError, http.client.HTTPException) as error:
+        except (OSError, UnicodeError, http.client.HTTPException) as error:  # a name that is none is a UnicodeError
             raise UnavailableError(f"{address}/{path} cannot be read now: {type(error).__name__}") from error
         finally:
             connection.close()

@@ -33,6 +33,9 @@ from server.visitors.peers import PeerRate, PeerRates
 RATE: Final = PeerRate()
 """Of one address: a log asks once a batch, and a busy one that waits for nothing else has hundreds a second."""
 
+_TOLD: Final = PeerRate(calls_per_second=1.0, burst=60)
+"""Lines about answers: strangers write them, as many as they like and into a file that nobody bounds."""
+
 log = structlog.get_logger(__name__)
 
 
@@ -67,6 +70,7 @@ class _Site:
     clock: Callable[[], int]
     rates: tuple[PeerRates, PeerRates]
     """Of addresses, and of wider networks."""
+    told: PeerRates = field(default_factory=lambda: PeerRates(_TOLD))
     turns: WeakValueDictionary[str, asyncio.Lock] = field(default_factory=WeakValueDictionary)
     """Of addresses: one that asks on many connections has one thread and one place before the disk, as others have."""
 
@@ -103,7 +107,8 @@ class _Site:
         except (IntaglioError, OSError) as error:  # of this witness's own files: no detail for strangers
             log.error("failed", error=type(error).__name__, reason=str(error))  # noqa: TRY400 - the traceback says no more
             return PlainTextResponse("this witness cannot answer now\n", 503)
-        log.info("answered", path=request.url.path, status=made.status)
+        if not self.told.wait_of(b""):
+            log.info("answered", asked=request.method, status=made.status)
         return Response(made.body, made.status, headers={"content-type": made.media_type})
 
 

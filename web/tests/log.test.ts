@@ -6,7 +6,7 @@ import notes from '../../tests/vectors/transparency/notes.json'
 import tree from '../../tests/vectors/transparency/rfc6962.json'
 import { fromHex, utf8 } from '../src/bytes'
 import { IntaglioError, MalformedMessageError, ProofError } from '../src/errors'
-import { checkComparison, type Expectation, type LogReceipt } from '../src/log/entries'
+import { checkComparison, type Expectation, type LogReceipt, readEntry } from '../src/log/entries'
 import { fromBase64, LogKey, SignedCheckpoint } from '../src/log/notes'
 import { leafHash, verifyConsistency, verifyInclusion } from '../src/log/tree'
 import { python } from './vectors'
@@ -75,6 +75,15 @@ describe('a comparison in the log', () => {
   }
   let known: Known
   const receipt = (one: Known['first']): LogReceipt => ({ logged: utf8(one.logged), opening: utf8(one.opening), consistency: one.consistency.map(fromHex) })
+  const withLines = (one: Known['first'], change: (lines: string[]) => string[]): LogReceipt => {
+    const [text, lines] = [one.logged.replace(/\n\u2014 .*/gs, '\n'), one.logged.split('\n').filter((line) => line.startsWith('\u2014'))]
+    return { ...receipt(one), logged: utf8(text + change(lines).map((line) => `${line}\n`).join('')) }
+  }
+  const wrong = (line: string): string => {
+    const [dash, name, encoded] = line.split(' ')
+    const raw = atob(encoded)
+    return [dash, name, btoa(raw.slice(0, -1) + String.fromCharCode(raw.charCodeAt(raw.length - 1) ^ 1))].join(' ')
+  }
   const expected = (changes: Partial<Expectation> = {}): Expectation => ({
     keyId: fromHex(known.facts.key_id), transcript: fromHex(known.facts.transcript), reply: fromHex(known.facts.reply), requester: 'example.org', purpose: 'door-access',
     memory: null, logKey: new LogKey(known.key), now: known.now, ...changes,
@@ -102,6 +111,10 @@ describe('a comparison in the log', () => {
     ['with another root', (k) => [{ ...receipt(k.first), logged: utf8(k.first.logged.replace(/\n1\n./, '\n1\nA')) }, {}]],
     ['with an entry of another time', (k) => [{ ...receipt(k.first), logged: utf8(k.first.logged.replace(/extra (.*)/, (_, entry: string) =>
       `extra ${btoa(atob(entry).replace('"time":1', '"time":2'))}`)) }, {}]],
+    ['without its plain signature', (k) => [withLines(k.first, ([, dated]) => [dated]), {}]],
+    ['without its dated signature', (k) => [withLines(k.first, ([plain]) => [plain]), {}]],
+    ['with a second plain signature that is wrong', (k) => [withLines(k.first, ([plain, dated]) => [plain, dated, wrong(plain)]), {}]],
+    ['with a second dated signature that is wrong', (k) => [withLines(k.first, ([plain, dated]) => [plain, dated, wrong(dated)]), {}]],
     ['in no proof', () => [{ logged: utf8('no'), opening: utf8('no'), consistency: [] }, {}]],
   ])('one %s is refused', async (_, damage) => {
     const [damaged, changes] = damage(known)
@@ -115,6 +128,22 @@ describe('a comparison in the log', () => {
 
   test('a log that forked is refused', async () => {
     await expect(checkComparison(receipt(known.forked), expected({ memory: await remembered() }))).rejects.toThrow(ProofError)
+  })
+
+  test('lines are put together again as they came', async () => {
+    await checkComparison(withLines(known.first, (lines) => lines), expected())
+    await checkComparison(withLines(known.first, ([plain, dated]) => [dated, plain, plain]), expected())
+  })
+
+  test('a log of another name than the one that is remembered is refused', async () => {
+    const memory = (await remembered()).replace(/^.*/, 'another.example/log')
+    await expect(checkComparison(receipt(known.later), expected({ memory }))).rejects.toThrow('of another log')
+  })
+
+  test('an entry of a version that is not known is refused', () => {
+    const written = (version: number): Uint8Array => utf8(`{"kind":"attempt","time":1,"version":${version}}`)
+    expect(readEntry(written(1)).kind).toBe('attempt')
+    expect(() => readEntry(written(2))).toThrow(MalformedMessageError)
   })
 
   test('growth that nobody asked for is refused', async () => {

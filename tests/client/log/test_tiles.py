@@ -100,6 +100,7 @@ def test_a_monitor_follows_a_log_of_files(place):
         write(folder, size)
         monitor = monitor.follow(log, TRUST, now=NOW)
         assert monitor.frontier == Frontier().grow(LEAVES[:size])[0]
+    assert (list(log.entries(699, 800)), list(log.entries(700, 800))) == ([LEAVES[699]], [])
     for old in (1, 255, 256, 600, 700):
         head = Frontier().grow(LEAVES[:old])[0].head
         verify_consistency(head, monitor.frontier.head, log.consistency_proof(old, 700))
@@ -157,10 +158,22 @@ def test_a_file_that_is_too_long_is_not_held(place):
         TileLog(tiles_at(where)).checkpoint()
 
 
-@pytest.mark.parametrize("address", ["http://", "https://h:0x/", "http://me:pw@h/", "http://h/?q=1", "http://h/#x"])
+@pytest.mark.parametrize(
+    "address",
+    [
+        *("http://", "https://h:0x/", "http://me:pw@h/", "http://h/?q=1", "http://h/#x"),
+        *("http://h/\u00e9", "http://h\u00e9/", "http://h/a b", "http://h/\0", "http://h/\x7f"),
+    ],
+)
 def test_what_is_no_address_of_a_log_is_refused(address):
     with pytest.raises(UsageError, match="address"):
         tiles_at(address)
+
+
+@pytest.mark.integration
+def test_a_name_that_can_be_none_is_out_of_reach():
+    with pytest.raises(UnavailableError, match="UnicodeError"):
+        TileLog(tiles_at("http://a..b/")).checkpoint()
 
 
 # ---------------------------------------------------------------------- hostile servers

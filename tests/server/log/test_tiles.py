@@ -105,6 +105,9 @@ def test_a_log_of_any_size_is_written_as_c2sp_says(log, folder, size):
     grow(log, size)
     assert write_tiles(log, folder).head.size == size
     assert require_whole(folder, log) == set()
+    assert {(folder / path).stat().st_mode & 0o777 for path in contents(folder)} == {
+        0o644
+    }  # a web server is another user
 
 
 def test_a_log_of_three_levels_is_written_as_c2sp_says(log, folder):

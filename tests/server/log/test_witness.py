@@ -12,6 +12,7 @@ from pathlib import Path
 
 import httpx
 import pytest
+import structlog
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -417,6 +418,15 @@ async def test_an_address_that_asks_on_many_connections_holds_up_nobody_else(wit
         finally:
             gate.set()
     assert (answer, [task.result() for task in flood], len(begun)) == (200, [400] * 5, 5)
+
+
+async def test_strangers_write_few_lines_and_none_of_their_own_words(witness):
+    site = Site(witness, rate=PeerRate(1000.0, burst=1000))
+    with structlog.testing.capture_logs() as lines:
+        for _ in range(100):
+            assert (await site.client.get(f"/{'w' * 60_000}/checkpoint")).status_code == 404
+    assert 0 < len(lines) < 70
+    assert "www" not in str(lines)
 
 
 async def test_what_fails_inside_says_nothing_to_strangers_and_signs_nothing(witness, seen):
