@@ -21,7 +21,7 @@ from federation.transparency import Growth, KeyKind, NoteSigner, SignedCheckpoin
 from federation.transparency.notes import SignedNote
 from federation.transparency.proofs import MAX_GROWTH_BYTES
 from federation.transparency.tree import verify_consistency
-from server.files import write_durably
+from server.files import make_directory, write_durably
 
 _TEXT, _SIZE = "text/plain; charset=utf-8", "text/x.tlog.size"
 
@@ -59,7 +59,7 @@ class CheckpointFiles:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         try:
-            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            make_directory(folder, mode=0o700)
         except OSError as error:
             raise UsageError(f"cannot make the folder {folder}: {error.strerror}") from error
 
