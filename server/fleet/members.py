@@ -163,7 +163,7 @@ class Coordinator:
         signed.request.require_answers(invitation)
         invitation.require_open(now)
         if any(
-            signed.request.organisation_key == member.signed.request.organisation_key
+            share_a_part(signed.request.organisation_key, member.signed.request.organisation_key)
             or signed.request.node_key == member.signed.request.node_key
             for member in self.members()
         ):

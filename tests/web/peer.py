@@ -48,6 +48,8 @@ from tests.agreeing import AUDIENCE, DEVICE, NOW, PURPOSE, public
 from tests.bundles import (
     AUDITOR,
     MAKER,
+    OTHER_AUDITOR,
+    OTHER_MAKER,
     STRANGER,
     TRUST,
     VERDICTS,
@@ -247,7 +249,8 @@ def answer_manifests(_request):
     hardly = a_bundle(release, begins_at=begin, use=Use.TRIAL, report=a_report(release, wolf=wolves(60, 0.9)))
     masters = a_bundle(release, begins_at=begin, report=a_report(release, wolf=wolves(best=(1500, 0.0101, 0.6))))
     unknown = a_bundle(release, begins_at=begin, use=Use.TRIAL, report=a_report(release, wolf=None))
-    foreign = passed.signed_by(Role.MAKER, MAKER).signed_by(Role.AUDITOR, STRANGER)
+    made = passed.signed_by(Role.MAKER, MAKER)
+    foreign = made.signed_by(Role.AUDITOR, STRANGER)
     bundles = {
         "good": signed(passed),
         "measured": signed(measured),
@@ -263,6 +266,8 @@ def answer_manifests(_request):
         "unsigned": passed,
         "maker-only": passed.signed_by(Role.MAKER, MAKER),
         "another-auditor": foreign,
+        "audited by a maker": made.signed_by(Role.AUDITOR, OTHER_MAKER),
+        "made by an auditor": signed(passed).signed_by(Role.MAKER, OTHER_AUDITOR),
     }
     return {
         "now": NOW,

@@ -145,6 +145,29 @@ def test_a_request_for_another_name_does_not_answer_the_invitation(coordinator, 
         coordinator.check(SignedJoinRequest.sign(request, key, node).to_bytes(), now=SECONDS)
 
 
+@pytest.mark.parametrize("of", ["north", "south"])
+@pytest.mark.parametrize("taken", ["organisation", "ed25519", "ml-dsa", "node"])
+def test_nobody_joins_with_a_key_of_any_member(coordinator, tmp_path, of, taken):
+    """Who has that member's secrets would be two members, and count twice where a majority counts."""
+    for number, name in enumerate(("north", "south")):
+        request = join(coordinator.invite(name, now=SECONDS)[1], tmp_path / name, now=SECONDS).to_bytes()
+        coordinator.approve(request, lambda *_, number=number: number, now=SECONDS)
+    invitation, _ = coordinator.invite("west", now=SECONDS)
+    theirs = IdentityKey.from_pem((tmp_path / of / "organisation.pem").read_bytes()).secret_bytes()
+    secret = bytearray(IdentityKey.generate().secret_bytes())
+    part = {"organisation": slice(64), "ed25519": slice(32), "ml-dsa": slice(32, 64), "node": slice(0)}[taken]
+    secret[part] = theirs[part]
+    organisation, node = IdentityKey.from_secret_bytes(bytes(secret)), ec.generate_private_key(ec.SECP384R1())
+    if taken == "node":
+        node = load_ssh_private_key((tmp_path / of / "node").read_bytes(), password=None)
+    request = JoinRequest(invitation.invitation, invitation.digest, "west", node_key_line(node), organisation.public)
+    request = SignedJoinRequest.sign(request, organisation, node).to_bytes()
+    before = {path: path.read_bytes() for path in coordinator.folder.rglob("*") if path.is_file()}
+    with pytest.raises(RefusedError, match="a member has one of these keys already"):
+        coordinator.approve(request, lambda *_: pytest.fail("it was registered"), now=SECONDS)
+    assert {path: path.read_bytes() for path in coordinator.folder.rglob("*") if path.is_file()} == before
+
+
 def test_a_request_needs_both_private_keys(joined):
     node, key = ec.generate_private_key(ec.SECP384R1()), IdentityKey.generate()
     forged = SignedJoinRequest.sign(joined.request, key, node)

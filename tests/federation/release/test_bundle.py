@@ -6,7 +6,6 @@ import zipfile
 from dataclasses import replace
 
 import pytest
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -31,6 +30,8 @@ from federation.verdict import Verdict
 from tests.bundles import (
     AUDITOR,
     MAKER,
+    OTHER_AUDITOR,
+    OTHER_MAKER,
     STRANGER,
     TRUST,
     TRUST_IN_TRIALS,
@@ -48,7 +49,6 @@ from tests.running import a_release
 
 BEGINS = 1_900_000_000
 ENDS = BEGINS + 1_000_000
-OTHER_AUDITOR = Ed25519PrivateKey.from_private_bytes(bytes([4]) * 32)
 BUNDLE = a_bundle(begins_at=BEGINS, ends_at=ENDS)
 SIGNED = signed(BUNDLE)
 DATA = SIGNED.to_bytes()
@@ -76,6 +76,8 @@ def test_a_release_that_maker_and_auditor_signed_is_served():
         pytest.param(
             BUNDLE.signed_by(Role.MAKER, AUDITOR).signed_by(Role.AUDITOR, MAKER), "no trusted maker", id="swapped-keys"
         ),
+        pytest.param(SIGNED.signed_by(Role.AUDITOR, OTHER_MAKER), "no trusted auditor", id="audited-by-a-maker"),
+        pytest.param(SIGNED.signed_by(Role.MAKER, OTHER_AUDITOR), "no trusted maker", id="made-by-an-auditor"),
     ],
 )
 def test_without_both_signatures_nothing_is_served(bundle, message):
@@ -178,14 +180,13 @@ def test_for_general_use_the_mean_string_is_accepted_at_ten_times_the_stated_rat
     """The release states 0.001. On both sides of the factor ten, and for two makers and two auditors."""
     rates, refusal = WOLVES[case]
     bundle = a_bundle(report=a_report(wolf=rates), begins_at=BEGINS)
-    two = (TRUST.makers | {public(STRANGER)}, TRUST.auditors | {public(OTHER_AUDITOR)})
-    for maker, auditor in ((MAKER, AUDITOR), (STRANGER, OTHER_AUDITOR)):
+    for maker, auditor in ((MAKER, AUDITOR), (OTHER_MAKER, OTHER_AUDITOR)):
         by_both = Bundle.from_bytes(bundle.signed_by(Role.MAKER, maker).signed_by(Role.AUDITOR, auditor).to_bytes())
         if refusal is None:
-            assert served(by_both, ReleaseTrust(*two)).fmr == 1e-3
+            assert served(by_both).fmr == 1e-3
         else:
             with pytest.raises(RefusedError, match=refusal):
-                served(by_both, ReleaseTrust(*two, accepts_trials=True))
+                served(by_both, TRUST_IN_TRIALS)
 
 
 @pytest.mark.parametrize("case", WOLVES)

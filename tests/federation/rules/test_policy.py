@@ -27,6 +27,8 @@ from tests.agreeing import (
     DAY,
     DEVICE,
     NOW,
+    OTHER_AUDIENCE,
+    OTHER_PURPOSE,
     PURPOSE,
     REASON,
     RULE_SIGNERS,
@@ -81,6 +83,15 @@ def test_a_registered_deployment_with_a_receipt_may_verify():
     assert answer == Allowed(Category.PHYSICAL_ACCESS, Tier.MINIMAL, NOW + LONGEST_RULES_AGE_SECONDS + 1)
 
 
+def test_each_deployment_has_its_own_purpose_release_and_tier():
+    binding = replace(BINDING, release_digest=sha256("another release"))
+    consent = a_consent(audience=OTHER_AUDIENCE, purposes=(OTHER_PURPOSE,), release_digest=binding.release_digest)
+    request = {"deployment": "munich-office", "audience": OTHER_AUDIENCE, "purpose": OTHER_PURPOSE, "binding": binding}
+    answer = ask(**request, consent=consent)
+    assert (answer.category, answer.tier) == (Category.SIGN_IN, Tier.LIMITED)
+    assert reason_of(ask(**request | {"binding": BINDING}, consent=consent)) is Reason.DEPLOYMENT_OTHER_USE
+
+
 def test_the_same_question_always_gets_the_same_answer():
     assert ask() == ask()
     assert ask(purpose="payment") == ask(purpose="payment")
@@ -96,6 +107,10 @@ def test_the_same_question_always_gets_the_same_answer():
         ({"rules": a_rulebook(a_deployment(ends_at=NOW))}, Reason.DEPLOYMENT_NOT_IN_FORCE),
         ({"audience": "elsewhere.org"}, Reason.DEPLOYMENT_OTHER_USE),
         ({"purpose": "payment"}, Reason.DEPLOYMENT_OTHER_USE),
+        ({"purpose": OTHER_PURPOSE}, Reason.DEPLOYMENT_OTHER_USE),
+        ({"audience": OTHER_AUDIENCE}, Reason.DEPLOYMENT_OTHER_USE),
+        ({"deployment": "munich-office"}, Reason.DEPLOYMENT_OTHER_USE),
+        ({"binding": replace(BINDING, release_digest=sha256("another release"))}, Reason.DEPLOYMENT_OTHER_USE),
         ({"binding": replace(BINDING, release_digest=sha256("another"))}, Reason.DEPLOYMENT_OTHER_USE),
         ({"rules": a_rulebook(a_deployment(), a_pack("DE"))}, Reason.NO_POLICY),
         ({"rules": a_rulebook(a_deployment(), a_pack("EU"), a_pack("DE", ends_at=NOW))}, Reason.NO_POLICY),
@@ -123,6 +138,7 @@ def test_the_same_question_always_gets_the_same_answer():
         ({"consent": a_consent(release_digest=sha256("another"))}, Reason.RECEIPT_OTHER_RELEASE),
         ({"consent": a_consent(audience="elsewhere.org")}, Reason.RECEIPT_OTHER_AUDIENCE),
         ({"consent": a_consent(purposes=("payment",))}, Reason.RECEIPT_OTHER_PURPOSE),
+        ({"consent": a_consent(purposes=(OTHER_PURPOSE,))}, Reason.RECEIPT_OTHER_PURPOSE),
         ({"consent": a_consent(issued_at=NOW + DAY)}, Reason.RECEIPT_NOT_YET_VALID),
         ({"consent": a_consent(issued_at=NOW - DAY, expires_at=NOW)}, Reason.RECEIPT_EXPIRED),
         ({"consent": a_consent().withdraw(a_receipt().withdraw(DEVICE, now=NOW))}, Reason.RECEIPT_WITHDRAWN),
@@ -605,7 +621,7 @@ def test_the_signature_of_a_receipt_signs_no_rule():
 
 
 def test_a_rule_is_admitted_once_and_never_edited():
-    book = a_rulebook()
+    book = a_rulebook(a_pack("DE"), a_pack("EU"), a_deployment())
     assert book.admit(by(3, a_pack("DE"))) is book
     with pytest.raises(RefusedError, match="never edited"):
         book.admit(by(2, a_pack("DE", rules=())))
