@@ -44,6 +44,7 @@ from federation.transparency import (
 from federation.verdict import Verdict
 from federation.wire.convert import Change
 from federation.wire.logged import comparison_facts
+from tests import damaged_receipts
 from tests.agreeing import AUDIENCE, DEVICE, NOW, PURPOSE, public
 from tests.bundles import (
     AUDITOR,
@@ -215,6 +216,20 @@ def answer_log(_request):
         "first": first,
         "later": receipt(6, [entry, *others], 1, 2)[1],
         "forked": receipt(6, [b"another", *others], 1, 3)[1],
+    }
+
+
+def answer_receipts(_request):
+    """Receipts that every device must believe, and that none may: see tests/damaged_receipts.py."""
+    return {
+        "key": damaged_receipts.SIGNER.key.to_text(),
+        "now": damaged_receipts.NOW,
+        "memory": damaged_receipts.memory().to_bytes().decode(),
+        "key_id": damaged_receipts.KEY_ID.hex(),
+        "transcript": damaged_receipts.TRANSCRIPT.hex(),
+        "reply": damaged_receipts.REPLY.hex(),
+        "whole": damaged_receipts.WHOLE,
+        "damaged": damaged_receipts.DAMAGED,
     }
 
 

@@ -240,7 +240,7 @@ def test_a_byte_now_and_then_does_not_keep_a_monitor_waiting(monkeypatch):
     handler = type("Dripping", (Hostile,), {"behaviour": staticmethod(drip)})
     with served(handler) as address:
         try:
-            with pytest.raises(IntaglioError):
+            with pytest.raises(IntaglioError, match="a note has a text, a blank line and signature"):
                 TileLog(tiles_at(address)).checkpoint()
         finally:
             done.set()

@@ -390,7 +390,7 @@ def test_who_withdrew_just_before_a_crash_goes_with_the_next_change(tmp_path, fo
     prepared(some_images(tmp_path / "images", {2: "anna", 3: "ben"}), folder)
     with monkeypatch.context() as crash:
         crash.setattr("client.node.people.publish", lambda *_: 1 / 0)
-        with pytest.raises(ZeroDivisionError):
+        with pytest.raises(ZeroDivisionError, match="division by zero"):
             withdraw("ben", folder)
     refresh_active(folder)  # as the node does when it starts
     assert names_in(folder) == (["anna", "ben"], ["anna", "ben"], ["anna"])

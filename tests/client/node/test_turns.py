@@ -93,7 +93,7 @@ def test_a_node_keeps_no_secrets_of_a_sum_that_has_ended(tmp_path, wrong):
 def test_a_turn_is_taken_once_and_others_stay_free(tmp_path):
     one, other = NodeSecrets.draw(), NodeSecrets.draw()
     Turns(tmp_path / "new").take(one, MOMENTS, Stage.MASK_INPUT)
-    with pytest.raises(RepeatedError):
+    with pytest.raises(RepeatedError, match=r"^$"):
         Turns(tmp_path / "new").take(one, MOMENTS, Stage.MASK_INPUT)
     for free in (
         (other, MOMENTS, Stage.MASK_INPUT),
@@ -101,7 +101,7 @@ def test_a_turn_is_taken_once_and_others_stay_free(tmp_path):
         (one, MOMENTS, Stage.OPEN_SHARES),
     ):
         Turns(tmp_path / "new").take(*free)
-        with pytest.raises(RepeatedError):
+        with pytest.raises(RepeatedError, match=r"^$"):
             Turns(tmp_path / "new").take(*free)
     assert (tmp_path / "new" / TURNS).stat().st_mode & 0o777 == 0o600
 
@@ -114,7 +114,7 @@ def test_a_turn_that_a_crash_cut_short_hides_none_before_and_none_after(tmp_path
         file.write(bytes(left))
     turns.take(secrets, MOMENTS, Stage.MASK_INPUT)
     for stage in (Stage.SHARE_KEYS, Stage.MASK_INPUT):
-        with pytest.raises(RepeatedError):
+        with pytest.raises(RepeatedError, match=r"^$"):
             turns.take(secrets, MOMENTS, stage)
     assert (tmp_path / TURNS).stat().st_size == 64
 

@@ -92,7 +92,7 @@ def test_nobody_audits_themselves():
         ReleaseTrust(TRUST.makers, TRUST.auditors | TRUST.makers)
     forged = json.loads(SIGNED.signed.to_bytes())
     forged["signatures"]["auditor"] = forged["signatures"]["maker"]
-    with pytest.raises(MalformedMessageError):
+    with pytest.raises(MalformedMessageError, match="the bytes are not a release manifest of this"):
         SignedManifest.from_bytes(json.dumps(forged, sort_keys=True, separators=(",", ":")).encode())
 
 
@@ -318,7 +318,7 @@ def test_a_manifest_says_what_the_report_found_about_strings_without_a_face():
 def test_rates_of_strings_that_cannot_be_are_no_manifest(damage):
     value = json.loads(SIGNED.signed.to_bytes())
     damage(value["manifest"]["audit"])
-    with pytest.raises(MalformedMessageError):
+    with pytest.raises(MalformedMessageError, match="release manifest"):
         SignedManifest.from_bytes(json.dumps(value, sort_keys=True, separators=(",", ":")).encode())
 
 
@@ -358,9 +358,9 @@ def test_the_attack_is_a_file_of_the_bundle_and_the_manifest_says_what_it_found(
     whole = signed(a_bundle(epsilon_audit=an_attack(0.7)))
     assert Bundle.from_bytes(whole.to_bytes()).papers.epsilon_audit == an_attack(0.7)
     for other in (an_attack(0.6), None):
-        with pytest.raises(UsageError):
+        with pytest.raises(UsageError, match="a file of the bundle is another one than the"):
             Bundle(whole.signed, whole.release, replace(whole.papers, epsilon_audit=other))
-    with pytest.raises(UsageError):
+    with pytest.raises(UsageError, match="a file of the bundle is another one than the"):
         Bundle(signed(a_bundle()).signed, whole.release, whole.papers)
 
 
@@ -370,7 +370,7 @@ def test_private_error_rates_are_a_file_of_the_bundle_and_of_this_release():
     for change in ({"release": "ab" * 32}, {"threshold": 1}):
         with pytest.raises(UsageError, match="another release"):
             a_bundle(evaluation=an_evaluation(**change))
-    with pytest.raises(UsageError):
+    with pytest.raises(UsageError, match="a file of the bundle is another one than the"):
         Bundle(whole.signed, whole.release, replace(whole.papers, evaluation=None))
 
 
@@ -462,13 +462,13 @@ def test_any_program_for_archives_opens_a_bundle():
     ],
 )
 def test_other_bytes_are_no_bundle(data):
-    with pytest.raises(MalformedMessageError):
+    with pytest.raises(MalformedMessageError, match="release bundle"):
         Bundle.from_bytes(data)
 
 
 @given(st.binary(max_size=200))
 def test_any_bytes_give_a_manifest_or_an_error(data):
-    with pytest.raises(MalformedMessageError):
+    with pytest.raises(MalformedMessageError, match="the bytes are not a release manifest of this"):
         SignedManifest.from_bytes(data)
 
 
