@@ -1,6 +1,6 @@
 """Receipts of the log that a device must not believe, for both languages: each is right but for what its name says.
 
-The device's tests (`tests/client/device/test_receipts.py`) and the page's (`web/tests/log.test.ts`) refuse every one and
+The device (`tests/client/device/test_receipts.py`) and the page (`web/tests/log.test.ts`) refuse each of them, and
 believe the two that are whole.
 """
 
