@@ -543,6 +543,39 @@ def test_who_waits_for_another_process_goes_on_from_what_that_one_wrote(folder, 
     assert made.check()
 
 
+@pytest.mark.parametrize("umask", [0o000, 0o022, 0o077])
+def test_who_may_read_a_file_does_not_depend_on_the_umask(folder, umask):
+    before = os.umask(umask)
+    try:
+        client.files.replace_file(folder / "client's", b"")
+        client.files.write_new_file(folder / "client's new", b"")
+        server.files.write_durably(folder / "server's", b"")
+        server.files.write_durably(folder / "public", b"", mode=server.files.PUBLIC)
+        server.files.write_new(folder / "server's new", b"")
+    finally:
+        os.umask(before)
+    modes = {path.name: path.stat().st_mode & 0o777 for path in folder.iterdir()}
+    assert modes.pop("public") == 0o644
+    assert set(modes.values()) == {0o600}
+    assert len(modes) == 4
+
+
+@pytest.mark.parametrize("mode", [0o600, 0o640, 0o644])
+def test_rules_stay_readable_for_whoever_read_them(folder, mode):
+    made = a_rule(folder)
+    (folder / "rules.jsonl").chmod(mode)
+    made.act()
+    assert (folder / "rules.jsonl").stat().st_mode & 0o777 == mode
+
+
+@pytest.mark.parametrize("write", [client.files.write_new_file, server.files.write_new])
+def test_a_new_file_takes_nobody_s_place(folder, write):
+    (folder / "file").write_bytes(b"somebody's")
+    with pytest.raises((UsageError, FileExistsError), match="exists"):
+        write(folder / "file", b"new")
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == {"file": b"somebody's"}
+
+
 # ------------------------------------------------------------------------------------------------ who does not wait
 @pytest.mark.parametrize(
     ("lock", "enter", "error", "said"),
