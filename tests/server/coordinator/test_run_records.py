@@ -275,3 +275,13 @@ def test_the_command_says_when_there_is_nothing_to_list(tmp_path):
     result = CliRunner().invoke(cli.app, ["federation", "runs", str(tmp_path)])
     assert result.exit_code != 0
     assert "no records of runs" in result.output
+
+
+def test_a_run_that_could_go_on_does_not_once_it_is_given_up(tmp_path):
+    facts = RunRecord("7", "staff", 8.0, 1e-5, "moments", (Attempt("7", 1_900_000_000),))
+    records = RunRecords(tmp_path / "runs", lambda: 1_900_000_100)
+    with pytest.raises(UsageError, match="no more"), records.attempt(facts, goes_on=lambda: True):
+        raise UsageError("no more")
+    assert [record.goes_on for record in records.all()] == [True]
+    records.give_up("7")
+    assert [record.goes_on for record in records.all()] == [False]
