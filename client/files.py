@@ -58,6 +58,23 @@ def _draft(path: Path, data: bytes) -> Iterator[Path]:
     sync_folder(path.parent)
 
 
+def make_folder(folder: Path, *, mode: int = 0o777) -> None:
+    """Makes a folder and those above it, durably: else a power cut may take it away with everything that is in it.
+
+    Args:
+        folder: may be there.
+        mode: of the folder itself, less what the umask forbids.
+
+    Raises:
+        OSError: it cannot be made.
+    """
+    if folder.is_dir():
+        return
+    make_folder(folder.parent)
+    folder.mkdir(mode=mode, exist_ok=True)
+    sync_folder(folder.parent)
+
+
 def sync_folder(folder: Path) -> None:
     """Makes the names in a folder durable: else a power cut may take a new one away, or bring an old file back."""
     directory = os.open(folder, os.O_RDONLY)

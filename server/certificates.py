@@ -23,7 +23,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from federation.errors import UsageError
-from server.files import PRIVATE, PUBLIC, write_durably, write_new
+from server.files import PRIVATE, PUBLIC, make_directory, write_durably, write_new
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -111,7 +111,7 @@ def write_pki(directory: Path, *, hosts: Sequence[str], clients: Sequence[str], 
     issued |= {name: issue_client(authority, name, now=now) for name in clients}
     written = []
     try:
-        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        make_directory(directory, mode=0o700)
         for name, pair in issued.items():
             certificate = pair.certificate.public_bytes(serialization.Encoding.PEM)
             for path, content, mode in (

@@ -55,6 +55,23 @@ def write_new(path: Path, data: bytes, *, mode: int = PRIVATE) -> None:
     sync_directory(path.parent)
 
 
+def make_directory(folder: Path, *, mode: int = 0o777) -> None:
+    """Makes a folder and those above it, durably: else a power cut may take it away with everything that is in it.
+
+    Args:
+        folder: may be there.
+        mode: of the folder itself, less what the umask forbids.
+
+    Raises:
+        OSError: it cannot be made.
+    """
+    if folder.is_dir():
+        return
+    make_directory(folder.parent)
+    folder.mkdir(mode=mode, exist_ok=True)
+    sync_directory(folder.parent)
+
+
 def sync_directory(folder: Path) -> None:
     """Makes the names in `folder` durable: until then a crash may lose a new file, name and all."""
     descriptor = os.open(folder, os.O_RDONLY)

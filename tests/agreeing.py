@@ -20,6 +20,7 @@ from federation.verdict import Verdict
 NOW = 1_893_456_000  # 2030-01-01T00:00:00Z
 DAY = DAY_SECONDS
 PURPOSE, AUDIENCE = "door-access", "example.org"
+OTHER_PURPOSE, OTHER_AUDIENCE = "account-sign-in", "other.example"
 REASON = "because the test of it needs one"
 
 
@@ -92,6 +93,17 @@ def a_deployment(**changes) -> Deployment:
     return replace(registered, **changes)
 
 
+def another_deployment() -> Deployment:
+    """Of somebody else, for another purpose, with another release, in one of the places."""
+    return a_deployment(
+        identifier="munich-office",
+        audience=OTHER_AUDIENCE,
+        purposes=(OTHER_PURPOSE,),
+        jurisdictions=("DE", "EU"),
+        release_digests=(sha256("another release"),),
+    )
+
+
 def an_exception(**changes) -> PolicyException:
     rule = a_rule(begins_at=NOW - DAY, ends_at=NOW + 30 * DAY)
     return replace(PolicyException("fair-2030", "DE", AUDIENCE, rule, REASON), **changes)
@@ -114,8 +126,10 @@ def by(count: int, rule) -> SignedRule:
 
 
 def a_rulebook(*rules, read_at: int = NOW) -> Rulebook:
-    """A rulebook of these rules; without any, one that allows `PURPOSE` in the one deployment."""
-    entries = rules or (a_pack("DE"), a_pack("EU"), a_deployment())
+    """A rulebook of these rules; without any, one that allows two purposes, each in one of two deployments."""
+    both = (a_rule(purpose=OTHER_PURPOSE, category=Category.SIGN_IN, tier=Tier.LIMITED), a_rule())
+    packs = (a_pack("DE", *both), a_pack("EU", *both))
+    entries = rules or (*packs, a_deployment(), another_deployment())
     return Rulebook.read(RULE_SIGNERS, [by(2, rule).to_bytes() for rule in entries], read_at=read_at)
 
 

@@ -28,10 +28,14 @@ from tests.agreeing import public
 DIMENSION = 128
 THRESHOLD = 300
 NOW = dt.datetime(2030, 1, 1, 12, tzinfo=dt.UTC)
-MAKER, AUDITOR, STRANGER = (Ed25519PrivateKey.from_private_bytes(bytes([number]) * 32) for number in (1, 2, 3))
+MAKER, AUDITOR, STRANGER, OTHER_MAKER, OTHER_AUDITOR = (
+    Ed25519PrivateKey.from_private_bytes(bytes([number]) * 32) for number in (1, 2, 3, 5, 4)
+)
 
 
-TRUST = ReleaseTrust(frozenset({public(MAKER)}), frozenset({public(AUDITOR)}))
+TRUST = ReleaseTrust(
+    frozenset({public(MAKER), public(OTHER_MAKER)}), frozenset({public(AUDITOR), public(OTHER_AUDITOR)})
+)
 TRUST_IN_TRIALS = replace(TRUST, accepts_trials=True)
 
 

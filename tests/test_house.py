@@ -101,3 +101,69 @@ def test_arrows_that_run_up_are_found_in_each_part_of_the_house(tmp_path):
         with (tmp_path / place).open("a") as file:
             file.write(line)
     assert verdicts() == dict.fromkeys(names, "BROKEN")
+
+
+NEED_NO_WORDS = {
+    "CancelledError",
+    "Died",
+    "KeyboardInterrupt",
+    "PowerCut",
+    "PowerCutError",
+    "SystemExit",
+    "TimeoutError",
+}
+"""What tests raise themselves, and what has no words."""
+WITHOUT_MATCH = {
+    "client/log": 2,
+    "client/node": 1,
+    "client/wallet": 1,
+    "federation/consent": 7,
+    "federation/learning": 4,
+    "federation/membership": 3,
+    "federation/onebit": 1,
+    "federation/privacy": 3,
+    "federation/recognition": 3,
+    "federation/release": 2,
+    "federation/rules": 4,
+    "federation/secagg": 2,
+    "federation/transparency": 13,
+    "integration": 20,
+    "server": 3,
+    "server/dashboard": 1,
+    "server/log": 5,
+    "server/storage": 4,
+    "server/web": 1,
+}
+"""Where an error may still come with any words: hypothesis or a table gives each row others. It gets less only."""
+
+
+def raises_without_match(tree):
+    """Calls of `pytest.raises` that any error of their kind satisfies."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Call) and ast.unparse(node.func) == "pytest.raises":
+            words = {keyword.arg for keyword in node.keywords} & {"match", "check"}
+            if not words and ast.unparse(node.args[0]).rpartition(".")[2] not in NEED_NO_WORDS:
+                yield node.lineno
+
+
+def test_an_error_that_is_expected_says_what_it_is_about():
+    """Else a test stays green when another guard, or a mistake, raises the same kind of error."""
+    found = defaultdict(int)
+    for path in (ROOT / "tests").rglob("*.py"):
+        if count := len(list(raises_without_match(ast.parse(path.read_text())))):
+            found[path.relative_to(ROOT / "tests").parent.as_posix()] += count
+    assert dict(sorted(found.items())) == WITHOUT_MATCH
+
+
+@pytest.mark.parametrize(
+    ("call", "count"),
+    [
+        ("pytest.raises(UsageError)", 1),
+        ("pytest.raises((UsageError, ProofError))", 1),
+        ("pytest.raises(error)", 1),
+        ("pytest.raises(UsageError, match='a name')", 0),
+        ("pytest.raises(KeyboardInterrupt)", 0),
+    ],
+)
+def test_an_error_without_words_is_seen(call, count):
+    assert len(list(raises_without_match(ast.parse(call)))) == count

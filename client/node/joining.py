@@ -25,7 +25,7 @@ from typing import Final
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
-from client.files import replace_file
+from client.files import make_folder, replace_file
 from federation.errors import RefusedError, UsageError
 from federation.identity import IdentityKey
 from federation.membership.joining import (
@@ -99,7 +99,7 @@ def join(invitation_text: str, folder: Path, *, now: int) -> SignedJoinRequest:
         POLICY: _FIRST_POLICY.encode(),
         REQUEST: signed.to_bytes(),
     }
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    make_folder(folder, mode=0o700)
     if existing := [name for name in files if (folder / name).exists()]:
         raise UsageError(f"{folder / existing[0]} exists and is not overwritten; name an empty folder")
     for name, data in files.items():

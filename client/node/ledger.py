@@ -28,7 +28,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from client.files import replace_file
+from client.files import make_folder, replace_file
 from client.node.turns import TURNS, RepeatedError
 from federation.errors import MalformedMessageError, ProofError, UsageError
 from federation.learning.rounds import ShownLedger
@@ -206,7 +206,7 @@ class Ledgers:
     @contextmanager
     def _locked(self) -> Iterator[None]:
         try:
-            self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            make_folder(self.folder, mode=0o700)
             lock = (self.folder / _LOCK).open("ab")
         except OSError as error:
             raise UsageError(f"the ledgers in {self.folder} cannot be used: {error.strerror}") from error

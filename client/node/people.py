@@ -268,12 +268,13 @@ def _write(made: Path, files: Mapping[str, bytes]) -> None:
 
 
 def _remove_all_but(name: str, folder: Path) -> None:
-    """Deletes what was prepared earlier, and what crashes left."""
+    """Deletes what was prepared earlier, and what crashes left. No power cut brings somebody back who withdrew."""
     for stray in folder.glob(f".{_PREPARED}-*"):
         if stray.is_symlink():
             stray.unlink()
         elif stray.name != name:
             shutil.rmtree(stray)
+    sync_folder(folder)
 
 
 def _mark(person: str) -> str:

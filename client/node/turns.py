@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from client.files import sync_folder
+from client.files import make_folder, sync_folder
 from federation.errors import UsageError
 from federation.secagg import NodeSecrets, Stage
 from federation.secagg.session import DIGEST_BYTES, digest
@@ -56,7 +56,7 @@ class Turns:
         """
         turn = digest(b"intaglio turn 1", secrets.secret_bytes(), release.encode(), b"%d" % stage)
         try:
-            self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            make_folder(self.folder, mode=0o700)
             with os.fdopen(os.open(self.folder / TURNS, os.O_RDWR | os.O_CREAT, 0o600), "r+b") as file:
                 fcntl.flock(file, fcntl.LOCK_EX)  # released when the file is closed, or when the process dies
                 taken = file.read()
@@ -67,6 +67,6 @@ class Turns:
                 file.write(turn)
                 file.flush()
                 os.fsync(file.fileno())
-            sync_folder(self.folder)
+                sync_folder(self.folder)
         except OSError as error:
             raise UsageError(f"the turns in {self.folder} cannot be written: {error.strerror}") from error

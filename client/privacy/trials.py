@@ -17,6 +17,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, Final
 
+from client.files import sync_folder
 from federation.errors import UsageError
 from federation.experiments.frontier import Measurement, Method, Summary, Trial
 
@@ -87,6 +88,7 @@ def open_trials(path: Path, settings: Mapping[str, str | int | float]) -> Iterat
             file.truncate()
             file.write(head + _line({name: name for name in Measurement.columns()}))
             os.fsync(file.fileno())
+            sync_folder(path.parent)
             yield TrialFile(file, [])
             return
         if lines[0] != head:

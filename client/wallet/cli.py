@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from client.files import make_folder
 from client.terminal import JsonOption, show
 from client.wallet.backup import Backup
 from client.wallet.opening import (
@@ -145,7 +146,7 @@ def _require_place_for(path: Path) -> None:
         raise UsageError(f"{path} exists and is not overwritten; choose another path")
     if path.parent == identities():
         try:
-            path.parent.mkdir(mode=0o700, exist_ok=True)
+            make_folder(path.parent, mode=0o700)
         except OSError as error:
             raise UsageError(f"cannot make {path.parent}: {error.strerror}") from error
 

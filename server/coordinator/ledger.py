@@ -24,7 +24,7 @@ from urllib.parse import quote
 
 from federation.errors import MalformedMessageError, ProofError, UsageError
 from federation.privacy.ledger import LedgerChain, LedgerEntry
-from server.files import sync_directory, write_durably
+from server.files import make_directory, sync_directory, write_durably
 
 
 @dataclass(frozen=True)
@@ -83,7 +83,7 @@ class PrivacyLedger:
     @contextmanager
     def _locked(self) -> Iterator[BinaryIO]:
         try:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
+            make_directory(self.path.parent)
             file = self.path.open("a+b")
         except OSError as error:
             raise UsageError(f"the privacy ledger {self.path} cannot be opened: {error.strerror}") from error
@@ -135,7 +135,7 @@ class LedgerCopies:
         """
         shown, path = LedgerChain.from_bytes(data), self.folder / f"{quote(name, safe='')}.jsonl"
         try:
-            self.folder.mkdir(parents=True, exist_ok=True)
+            make_directory(self.folder)
             with (self.folder / ".lock").open("ab") as lock:
                 fcntl.flock(lock, fcntl.LOCK_EX)  # released when the file is closed, or when the process dies
                 kept = LedgerChain.from_bytes(path.read_bytes()) if path.exists() else LedgerChain()

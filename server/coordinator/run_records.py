@@ -24,7 +24,7 @@ from urllib.parse import quote
 
 from federation.errors import IntaglioError, UsageError
 from federation.statements import require_time, text_of_time
-from server.files import sync_directory, write_durably
+from server.files import make_directory, write_durably
 
 _VERSION = 1
 _SUFFIX = ".runs"
@@ -333,9 +333,7 @@ class RunRecords:
         """
         path = self._path(facts.run)
         try:
-            if not self.folder.is_dir():
-                self.folder.mkdir(parents=True)
-                sync_directory(self.folder.parent)
+            make_directory(self.folder)
             earlier = self._read(path).attempts if path.exists() else ()
             opened = OpenRecord(path, replace(facts, attempts=earlier + facts.attempts), self.clock)
         except OSError as error:

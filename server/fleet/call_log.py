@@ -18,7 +18,7 @@ from typing import Final, Self
 
 from federation.errors import MalformedMessageError, ProofError, UsageError
 from federation.membership.fleet import FIRST_PREVIOUS, Line, line_digest, to_line, verify_calls
-from server.files import sync_directory
+from server.files import make_directory, sync_directory
 
 FOLDER: Final = "calls"
 SEGMENT_BYTES: Final = 8 << 20
@@ -50,10 +50,11 @@ class CallLog:
         self._folder, self._segment_bytes, self._kept = folder, segment_bytes, kept
         self.is_broken = False
         try:
-            folder.mkdir(mode=0o700, exist_ok=True)
+            make_directory(folder, mode=0o700)
             *earlier, last = segments(folder) or [folder / _name(1)]
             self._number = int(last.stem)
             self._file = os.open(last, os.O_RDWR | os.O_CREAT, 0o600)
+            sync_directory(folder)
         except OSError as error:
             raise UsageError(f"cannot write the log {folder}: {error.strerror}") from error
         try:

@@ -41,7 +41,7 @@ from federation.membership.joining import (
 from federation.membership.renewal import BEFORE_ALL, Notice, Rekeying, notice_to_text
 from federation.secagg.session import roster_to_text
 from server.certificates import renew_pki, replace_authority, write_pki
-from server.files import sync_directory, write_durably
+from server.files import make_directory, sync_directory, write_durably
 from server.fleet.expiry import ends_at
 
 KEY: Final = "coordinator.pem"
@@ -117,9 +117,9 @@ class Coordinator:
         host, _ = split(address)
         if folder.exists() and any(folder.iterdir()):
             raise UsageError(f"{folder} is not empty; name a new folder")
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        make_directory(folder, mode=0o700)
         for name in _FOLDERS:
-            (folder / name).mkdir(mode=0o700)
+            make_directory(folder / name, mode=0o700)
         hosts = list(dict.fromkeys([host, "localhost", "127.0.0.1"]))
         write_pki(folder / TLS, hosts=hosts, clients=[], now=now)
         key = Ed25519PrivateKey.generate()
@@ -163,7 +163,7 @@ class Coordinator:
         signed.request.require_answers(invitation)
         invitation.require_open(now)
         if any(
-            signed.request.organisation_key == member.signed.request.organisation_key
+            share_a_part(signed.request.organisation_key, member.signed.request.organisation_key)
             or signed.request.node_key == member.signed.request.node_key
             for member in self.members()
         ):

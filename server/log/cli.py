@@ -15,7 +15,7 @@ from federation.commandline.commands import Commands
 from federation.errors import MalformedMessageError, UsageError
 from federation.transparency import KeyKind, LogPolicy, NoteSigner, VerifierKey
 from federation.transparency.tiles import CHECKPOINT_FILE
-from server.files import write_new
+from server.files import sync_directory, write_new
 from server.log.asking import Witnesses
 from server.log.publishing import publish_file
 from server.log.storage import open_log_storage
@@ -267,6 +267,7 @@ def _read_key(text: str) -> VerifierKey:
 def _make_private(directory: Path) -> None:
     try:
         directory.mkdir(mode=0o700)
+        sync_directory(directory.parent)
     except OSError as error:
         raise UsageError(f"cannot make {directory}: {error.strerror}; name a new folder") from error
 

@@ -26,7 +26,7 @@ from federation.transparency.tiles import (
     nodes_from_tiles,
     tiles_of,
 )
-from server.files import PUBLIC, locked, sync_directory, write_durably
+from server.files import PUBLIC, locked, make_directory, sync_directory, write_durably
 from server.log.publishing import read_published
 from server.log.transparency_log import TransparencyLog
 
@@ -47,7 +47,7 @@ def write_tiles(log: TransparencyLog, folder: Path) -> SignedCheckpoint:
         UsageError: what stands in the place of the checkpoint is none.
     """
     try:
-        _make_folder(folder)
+        make_directory(folder)
         with locked(folder / ".lock"):
             return _write(log, folder)
     except OSError as error:
@@ -117,12 +117,3 @@ def _require_tree(folder: Path, checkpoint: SignedCheckpoint) -> None:
             f"{error.filename} is missing, and a tile never goes; write the log into a new folder"
         ) from error
     raise ProofError(f"the tiles in {folder} do not give the signed root; write the log into a new folder")
-
-
-def _make_folder(folder: Path) -> None:
-    """Makes a folder and those above it, durably."""
-    if folder.is_dir():
-        return
-    _make_folder(folder.parent)
-    folder.mkdir(exist_ok=True)
-    sync_directory(folder.parent)

@@ -17,7 +17,7 @@ from federation.rules.entries import Issuer
 from federation.statements import require_address
 from federation.transparency import LoggedEntry
 from federation.wire.convert import SessionRequest
-from server.files import write_new
+from server.files import sync_directory, write_new
 from server.storage.storage import StoredTemplate
 
 LIFETIME_SECONDS = 300
@@ -132,6 +132,7 @@ def create_issuer(directory: Path, address: str) -> dict[str, str]:
     hidden = {"signing_key": key.private_bytes_raw().hex(), "pairwise_secret": secrets.token_hex(32)}
     try:
         directory.mkdir(mode=0o700)
+        sync_directory(directory.parent)
         for name, value in ((_SECRETS_FILE, hidden), (_PUBLIC_FILE, public)):
             # A crash before both are written leaves a folder that `read` refuses.
             write_new(directory / name, json.dumps(value).encode() + b"\n")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import fcntl
 import time
 from pathlib import Path
 from typing import Annotated
@@ -26,7 +27,7 @@ from federation.rules.entries import (
     jurisdictions_around,
 )
 from federation.rules.rulebook import Rulebook, RuleSigners, SignedRule
-from server.files import write_durably, write_new
+from server.files import make_directory, write_durably, write_new
 from server.rules.assertions import read_registration
 
 rules_commands = Commands(help="The public rules that servers and devices decide by.")
@@ -96,7 +97,7 @@ def rules_init(
     )
     keys = [Ed25519PrivateKey.generate() for _ in _SIGNERS]
     signers = RuleSigners(frozenset(key.public_key().public_bytes_raw() for key in keys), threshold=len(keys))
-    directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+    make_directory(directory, mode=0o700)
     for name, key in zip(_SIGNERS, keys, strict=True):
         _write_key(directory / name, key)
     lines = [signers.to_bytes(), *(_signed(rule, keys).to_bytes() for rule in rules)]
@@ -155,13 +156,18 @@ def rules_lift(
 
 
 def _append(path: Path, signed: SignedRule) -> None:
-    """Adds one line. Readers see the old file or the new one; a crash leaves at worst a stray temporary file."""
-    data = _read(path)
-    book = Rulebook.from_file(data, read_at=int(time.time()))
-    if book.admit(signed) == book:
-        typer.echo(f"{signed.rule.name} stands in {path} already")
-        return
-    write_durably(path, data + signed.to_bytes() + b"\n", mode=path.stat().st_mode & 0o777)
+    """Adds one line. Readers see the old file or the new one; a crash leaves at worst a stray temporary file.
+
+    Two who add at once wait for each other: else one would write the other's moratorium away.
+    """
+    with path.with_name(f"{path.name}.lock").open("ab") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # released when the file is closed, or when the process dies
+        data = _read(path)
+        book = Rulebook.from_file(data, read_at=int(time.time()))
+        if book.admit(signed) == book:
+            typer.echo(f"{signed.rule.name} stands in {path} already")
+            return
+        write_durably(path, data + signed.to_bytes() + b"\n", mode=path.stat().st_mode & 0o777)
     typer.echo(f"added {signed.rule.name} at {dt.datetime.now(dt.UTC):%Y-%m-%dT%H:%M:%SZ}")
 
 

@@ -45,10 +45,13 @@ from federation.transparency import (
 from federation.verdict import Verdict
 from federation.wire.convert import Change
 from federation.wire.logged import comparison_facts
+from tests import damaged_receipts
 from tests.agreeing import AUDIENCE, DEVICE, NOW, PASSED, PURPOSE, public
 from tests.bundles import (
     AUDITOR,
     MAKER,
+    OTHER_AUDITOR,
+    OTHER_MAKER,
     STRANGER,
     TRUST,
     VERDICTS,
@@ -224,6 +227,20 @@ def floats(value, *names):
     return value | {name: float(value[name]) for name in names}
 
 
+def answer_receipts(_request):
+    """Receipts that every device must believe, and that none may: see tests/damaged_receipts.py."""
+    return {
+        "key": damaged_receipts.SIGNER.key.to_text(),
+        "now": damaged_receipts.NOW,
+        "memory": damaged_receipts.memory().to_bytes().decode(),
+        "key_id": damaged_receipts.KEY_ID.hex(),
+        "transcript": damaged_receipts.TRANSCRIPT.hex(),
+        "reply": damaged_receipts.REPLY.hex(),
+        "whole": damaged_receipts.WHOLE,
+        "damaged": damaged_receipts.DAMAGED,
+    }
+
+
 def answer_assertion(request):
     """An assertion as the service signs it, at any rate and after any audit."""
     position = LogPosition("example.org/log", 7, 9, bytes(range(32)))
@@ -258,7 +275,8 @@ def answer_manifests(_request):
     unknown = a_bundle(release, begins_at=begin, use=Use.TRIAL, report=a_report(release, wolf=None))
     nobody = replace(release, privacy=PrivacyStatement.nobody("person", "replace"), basis=Basis.PUBLIC)
     evaluated = a_bundle(release, begins_at=begin, evaluation=an_evaluation(release))
-    foreign = passed.signed_by(Role.MAKER, MAKER).signed_by(Role.AUDITOR, STRANGER)
+    made = passed.signed_by(Role.MAKER, MAKER)
+    foreign = made.signed_by(Role.AUDITOR, STRANGER)
     bundles = {
         "good": signed(passed),
         "measured": signed(measured),
@@ -276,6 +294,8 @@ def answer_manifests(_request):
         "unsigned": passed,
         "maker-only": passed.signed_by(Role.MAKER, MAKER),
         "another-auditor": foreign,
+        "audited by a maker": made.signed_by(Role.AUDITOR, OTHER_MAKER),
+        "made by an auditor": signed(passed).signed_by(Role.MAKER, OTHER_AUDITOR),
     }
     return {
         "now": NOW,

@@ -153,5 +153,42 @@ describe('a comparison in the log', () => {
   test('growth without its proof is refused', async () => {
     await expect(checkComparison({ ...receipt(known.later), consistency: [] }, expected({ memory: await remembered() }))).rejects.toThrow(ProofError)
   })
+})
 
+describe('receipts that the Python device refuses', () => {
+  interface Receipts {
+    readonly key: string
+    readonly now: number
+    readonly memory: string
+    readonly key_id: string
+    readonly transcript: string
+    readonly reply: string
+    readonly whole: Readonly<Record<string, Written>>
+    readonly damaged: Readonly<Record<string, Written>>
+  }
+  interface Written { readonly logged: string; readonly opening: string; readonly consistency: readonly string[] }
+  let known: Receipts
+  const check = (one: Written, memory: string | null = known.memory): Promise<unknown> => checkComparison(
+    { logged: utf8(one.logged), opening: utf8(one.opening), consistency: one.consistency.map(fromHex) },
+    {
+      keyId: fromHex(known.key_id), transcript: fromHex(known.transcript), reply: fromHex(known.reply), requester: 'example.org', purpose: 'door-access',
+      memory, logKey: new LogKey(known.key), now: known.now,
+    })
+
+  beforeAll(async () => { known = (await python('receipts', {})) as Receipts })
+
+  test('the page believes those that are whole', async () => {
+    for (const one of Object.values(known.whole)) await check(one)
+    expect(Object.keys(known.whole)).toHaveLength(2)
+  })
+
+  test('the page believes none that is damaged', async () => {
+    const believed: string[] = []
+    for (const [name, one] of Object.entries(known.damaged)) {
+      const error: unknown = await check(one).then(() => null, (reason: unknown) => reason)
+      if (!(error instanceof MalformedMessageError || error instanceof ProofError)) believed.push(`${name}: ${String(error)}`)
+    }
+    expect(believed).toEqual([])
+    expect(Object.keys(known.damaged).length).toBeGreaterThan(35)
+  })
 })

@@ -29,7 +29,7 @@ describe('release manifests', () => {
     await expect(manifest.requireServable(trust, known.now - 2 * 86_400)).rejects.toThrow(RefusedError)
   })
 
-  test.each(['unsigned', 'maker-only', 'another-auditor'])('a release is refused when it is %s', async (name) => {
+  test.each(['unsigned', 'maker-only', 'another-auditor', 'audited by a maker', 'made by an auditor'])('a release is refused when it is %s', async (name) => {
     await expect(read(name).requireServable(trust, known.now)).rejects.toThrow(ProofError)
   })
 

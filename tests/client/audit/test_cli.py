@@ -463,7 +463,7 @@ def test_a_search_multiplies_false_matches():
     # ACLU, 2018: 28 of 535 members of Congress matched somebody among 25,000 arrest photographs.
     assert round(535 * false_match_in_search(2.15e-6, 25_000)) == 28
     assert (false_match_in_search(1, 3), false_match_in_search(0.5, 0)) == (1, 0)
-    with pytest.raises(UsageError):
+    with pytest.raises(UsageError, match=r"a rate lies in \[0, 1\], and nobody can search"):
         false_match_in_search(1.1, 3)
 
 

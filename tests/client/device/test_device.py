@@ -445,7 +445,7 @@ def lose_the_last_answer(device):
 def test_an_enrolment_whose_last_answer_was_lost_is_settled(server):
     with server.device(a_wallet(a_release())) as device:
         lose_the_last_answer(device)
-        with pytest.raises(UnavailableError):
+        with pytest.raises(UnavailableError, match="the cable"):
             device.enrol(a_face(OWNER, 0), a_face(OWNER, 1))
     assert device.wallet.enrolment.state is EnrolmentState.STARTED
     with server.owner(device.wallet) as owner:
@@ -461,7 +461,7 @@ def test_an_enrolment_that_never_arrived_keeps_seed_and_pad_since_nobody_can_pro
     kept = []
     with server.device(a_wallet(a_release()), keep=kept.append) as device:
         monkeypatch.setattr(device._connection, "_call_once", refuse_probes(device._connection._call_once))
-        with pytest.raises(UnavailableError):
+        with pytest.raises(UnavailableError, match="the cable"):
             device.enrol(a_face(OWNER, 0), a_face(OWNER, 1))
     with server.owner(kept[-1]) as owner:
         with pytest.raises(RefusedError, match=r"stays as it is\. Try again, or enrol with a new wallet"):

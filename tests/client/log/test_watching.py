@@ -126,7 +126,7 @@ def test_a_session_that_is_not_in_the_log_is_refused(damage):
 
 def test_a_leaf_that_is_no_entry_is_malformed():
     log = MemoryLog(leaves=[b"nonsense"])
-    with pytest.raises(MalformedMessageError):
+    with pytest.raises(MalformedMessageError, match="an entry is not JSON"):
         check_inclusion(log.logged(0), TRUST, now=NOW)
 
 

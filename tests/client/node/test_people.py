@@ -391,7 +391,7 @@ def test_who_withdrew_just_before_a_crash_goes_with_the_next_change(tmp_path, fo
     prepared(some_images(tmp_path / "images", {2: "anna", 3: "ben"}), folder)
     with monkeypatch.context() as crash:
         crash.setattr("client.node.people.publish", lambda *_: 1 / 0)
-        with pytest.raises(ZeroDivisionError):
+        with pytest.raises(ZeroDivisionError, match="division by zero"):
             withdraw("ben", folder)
     refresh_active(folder)  # as the node does when it starts
     assert names_in(folder) == (["anna", "ben"], ["anna", "ben"], ["anna"])
@@ -627,3 +627,14 @@ def test_a_damaged_row_stops_a_node_that_starts_and_changes_nobody_else_in_a_que
         ready(folder)
     left = EmbeddingSet.usable_from_bytes((folder / "embeddings.npz").read_bytes())
     assert left.to_bytes() == rows.of_people(["ben"]).to_bytes()
+
+
+@pytest.mark.parametrize("stored", ["NFC", "NFD"])
+@pytest.mark.parametrize("said", ["NFC", "NFD"])
+def test_who_withdraws_is_out_in_whichever_form_a_name_was_written(tmp_path, stored, said):
+    """Also in embeddings that an organisation made by other means, with another person of nearly that name."""
+    name, other = unicodedata.normalize(stored, "Zoë"), "Zoe"
+    (tmp_path / "embeddings.npz").write_bytes(synthetic_people([name, other]).to_bytes())
+    assert withdraw(unicodedata.normalize(said, "Zoë"), tmp_path) == 8
+    assert set(refresh_active(tmp_path).people.tolist()) == {other}
+    assert client.node.people.has_withdrawn({name, other}, tmp_path) == {name}

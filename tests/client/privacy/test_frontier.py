@@ -63,7 +63,7 @@ def test_trials_come_split_by_split_with_baselines_first_and_none_without_noise_
 @pytest.mark.parametrize("numbers", [([], [12], 1, 1), ([1.0], [], 1, 1), ([1.0], [12], 0, 1), ([1.0], [12], 1, 0)])
 def test_a_frontier_of_nothing_is_refused(numbers):
     epsilons, people, splits, draws = numbers
-    with pytest.raises(UsageError):
+    with pytest.raises(UsageError, match="a frontier needs an epsilon, a number of"):
         trials(epsilons, people, splits=splits, draws=draws)
 
 
@@ -229,7 +229,7 @@ def test_a_measurement_survives_its_row():
     ):
         assert Measurement.from_row(measured.to_row()) == measured
     for change in ({"method": "magic"}, {"eer": ""}, {"split": "x"}):
-        with pytest.raises(UsageError):
+        with pytest.raises(UsageError, match="a row of the frontier is not one that this"):
             Measurement.from_row({**MEASURED.to_row(), **change})
 
 

@@ -491,7 +491,7 @@ def test_any_bytes_give_a_report_or_one_error(data):
 
 @given(st.binary(max_size=60))
 def test_noise_is_no_report(data):
-    with pytest.raises(MalformedMessageError):
+    with pytest.raises(MalformedMessageError, match="the bytes are not an audit report of this"):
         AuditReport.from_bytes(data)
 
 
@@ -514,7 +514,7 @@ def test_a_changed_report_is_refused(damage):
     value = json.loads(audit(Comparisons.of(**crowd(7, worse="a")), threshold=2.0).to_bytes())
     assert value["verdict"] != "PASS"
     damage(value)
-    with pytest.raises(MalformedMessageError):
+    with pytest.raises(MalformedMessageError, match="audit report"):
         AuditReport.from_bytes(json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode())
 
 

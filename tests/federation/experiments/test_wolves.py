@@ -413,7 +413,7 @@ def test_scores_of_similarity_are_accepted_above_the_threshold():
 def test_changed_rates_of_strings_are_refused(damage):
     value = json.loads(report(tried(20, people=40)).to_bytes())
     damage(value)
-    with pytest.raises(MalformedMessageError):
+    with pytest.raises(MalformedMessageError, match="audit report"):
         AuditReport.from_bytes(json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode())
 
 

@@ -11,6 +11,7 @@ from scipy import stats
 
 from federation.errors import MalformedMessageError, UsageError
 from federation.identity import verify_identity
+from federation.learning import private_evaluation
 from federation.learning.evaluation_plan import EVALUATION, EvaluationPlan, Group
 from federation.learning.group_rates import Support
 from federation.learning.private_evaluation import estimate_rates, evaluation_sum
@@ -154,7 +155,7 @@ def test_organisations_get_through_secure_aggregation_what_one_would_compute():
         member: noisy_input(session, exact, len(half), plan.noise_multiplier)
         for member, exact, half in zip(session.members, sums, halves, strict=True)
     }
-    noise = plan.noise_with(plan.noise_multiplier, 2)
+    noise = plan.noise_multiplier * math.sqrt(2 / 1)  # both drew, each for one that does not collude
     opened = decode(
         run_secagg(session, inputs, sign=signers(session), verify=verify_identity), 12, noise_std(noise, plan.size)
     )
@@ -201,7 +202,7 @@ def evaluation_weights():
 
 
 def noisy(total, plan, rng):
-    noise = plan.noise_with(plan.noise_multiplier, plan.organisations)
+    noise = plan.noise_multiplier * math.sqrt(4 / 3)  # four drew for the three that do not collude
     return estimate_rates(total + noise * rng.normal(size=len(total)), plan, noise_multiplier=noise)
 
 
@@ -240,6 +241,31 @@ def test_intervals_hold_the_true_rates_about_as_often_as_they_say(public, bins):
             rate = getattr(rates, name)
             hits[name] += rate.low <= value <= rate.high
     assert min(hits.values()) >= 184  # 95 % of 200 is 190
+
+
+def worst_total(plan, people, rng):
+    """Exact sum where a person's comparisons all err or none does, and every pair's two people meet the same one."""
+    counted = []
+    for law, weight, times in zip((GENUINE, IMPOSTOR), evaluation_weights(), (1, 2), strict=True):
+        distances = law.rvs(people // times, random_state=rng)
+        counted.append(weight * times * np.bincount(np.searchsorted(plan.edges, distances), minlength=plan.bins))
+    return np.concatenate(counted)
+
+
+@pytest.mark.parametrize(("width", "fewest", "most"), [(1.0, 925, 975), (0.8, 0, 924), (1.25, 976, 1000)])
+@pytest.mark.parametrize("public", [True, False], ids=["public sizes", "sizes with noise"])
+@pytest.mark.parametrize("epsilon", [40.0, 0.6], ids=["little noise", "much noise"])
+def test_an_interval_that_is_a_fifth_narrower_or_wider_is_noticed(monkeypatch, epsilon, public, width, fewest, most):
+    """Where comparisons depend on each other as much as the intervals assume, so that nothing else widens them."""
+    monkeypatch.setattr(private_evaluation, "Z", width * private_evaluation.Z)
+    group = Group("all", 1500, 1500) if public else Group("all")
+    plan = plan_for(epsilon, (group,), bins=2, largest_half_width=1.0, threshold=790)
+    rng, truth = np.random.default_rng(7), float(IMPOSTOR.cdf(plan.edges[0]))
+    hits = 0
+    for _ in range(1000):
+        (rates,) = noisy(worst_total(plan, 1500, rng), plan, rng)
+        hits += rates.fmr.low <= truth <= rates.fmr.high
+    assert fewest <= hits <= most  # 95 % of 1000, give or take 3.6 standard deviations
 
 
 def test_when_organisations_left_the_numbers_are_those_of_the_others():
@@ -353,5 +379,5 @@ def test_bins_rise_around_the_threshold_and_stay_inside(threshold, bins):
 def test_damaged_totals_are_refused():
     plan = plan_for()
     for total in (np.zeros(3), np.full(plan.size, np.nan)):
-        with pytest.raises(MalformedMessageError):
+        with pytest.raises(MalformedMessageError, match="the total of an evaluation must be 48 finite"):
             estimate_rates(total, plan, noise_multiplier=1.0)

@@ -107,7 +107,7 @@ def test_two_answers_to_one_invitation_make_one_member(coordinator, tmp_path):
     _, text = coordinator.invite("north", now=SECONDS)
     first, second = (join(text, tmp_path / folder, now=SECONDS) for folder in ("one", "two"))
     coordinator.approve(first.to_bytes(), registered({}), now=SECONDS)
-    with pytest.raises(RefusedError):
+    with pytest.raises(RefusedError, match="there is no open invitation for this request"):
         coordinator.approve(second.to_bytes(), registered({}), now=SECONDS)
 
 
@@ -127,13 +127,13 @@ def test_a_failed_registration_uses_the_invitation_up_and_makes_no_member(coordi
     with pytest.raises(UsageError, match="down"):
         coordinator.approve(joined.to_bytes(), fail, now=SECONDS)
     assert not coordinator.members()
-    with pytest.raises(RefusedError):
+    with pytest.raises(RefusedError, match="there is no open invitation for this request"):
         coordinator.check(joined.to_bytes(), now=SECONDS)
 
 
 def test_another_coordinator_does_not_take_the_request(joined, tmp_path):
     other = Coordinator.create(tmp_path / "other", address="fed.example.org:8443", now=NOW)
-    with pytest.raises(RefusedError):
+    with pytest.raises(RefusedError, match="there is no open invitation for this request"):
         other.check(joined.to_bytes(), now=SECONDS)
 
 
@@ -143,6 +143,29 @@ def test_a_request_for_another_name_does_not_answer_the_invitation(coordinator, 
     request = JoinRequest(invitation.invitation, invitation.digest, "south", node_key_line(node), key.public)
     with pytest.raises(PeerError, match="does not answer"):
         coordinator.check(SignedJoinRequest.sign(request, key, node).to_bytes(), now=SECONDS)
+
+
+@pytest.mark.parametrize("of", ["north", "south"])
+@pytest.mark.parametrize("taken", ["organisation", "ed25519", "ml-dsa", "node"])
+def test_nobody_joins_with_a_key_of_any_member(coordinator, tmp_path, of, taken):
+    """Who has that member's secrets would be two members, and count twice where a majority counts."""
+    for number, name in enumerate(("north", "south")):
+        request = join(coordinator.invite(name, now=SECONDS)[1], tmp_path / name, now=SECONDS).to_bytes()
+        coordinator.approve(request, lambda *_, number=number: number, now=SECONDS)
+    invitation, _ = coordinator.invite("west", now=SECONDS)
+    theirs = IdentityKey.from_pem((tmp_path / of / "organisation.pem").read_bytes()).secret_bytes()
+    secret = bytearray(IdentityKey.generate().secret_bytes())
+    part = {"organisation": slice(64), "ed25519": slice(32), "ml-dsa": slice(32, 64), "node": slice(0)}[taken]
+    secret[part] = theirs[part]
+    organisation, node = IdentityKey.from_secret_bytes(bytes(secret)), ec.generate_private_key(ec.SECP384R1())
+    if taken == "node":
+        node = load_ssh_private_key((tmp_path / of / "node").read_bytes(), password=None)
+    request = JoinRequest(invitation.invitation, invitation.digest, "west", node_key_line(node), organisation.public)
+    request = SignedJoinRequest.sign(request, organisation, node).to_bytes()
+    before = {path: path.read_bytes() for path in coordinator.folder.rglob("*") if path.is_file()}
+    with pytest.raises(RefusedError, match="a member has one of these keys already"):
+        coordinator.approve(request, lambda *_: pytest.fail("it was registered"), now=SECONDS)
+    assert {path: path.read_bytes() for path in coordinator.folder.rglob("*") if path.is_file()} == before
 
 
 def test_a_request_needs_both_private_keys(joined):
@@ -197,13 +220,13 @@ def shared_invitation(tmp_path_factory):
 
 @given(st.one_of(st.binary(max_size=100), st.text(max_size=60).map(str.encode)))
 def test_junk_is_no_request(junk):
-    with pytest.raises(MalformedMessageError):
+    with pytest.raises(MalformedMessageError, match="the bytes are not a join request of this"):
         SignedJoinRequest.from_bytes(junk)
 
 
 @given(st.text(max_size=60))
 def test_junk_is_no_invitation(junk):
-    with pytest.raises(MalformedMessageError):
+    with pytest.raises(MalformedMessageError, match="this is not an invitation of this version"):
         invitation_from_text(junk)
 
 
@@ -213,13 +236,13 @@ def test_a_request_is_given_back_byte_for_byte(joined):
 
 @pytest.mark.parametrize("name", ["", "a" * 33, "../north", "North", "-north", "north-", "no rth", "n\n"])
 def test_names_that_are_no_file_names_are_refused(name, coordinator):
-    with pytest.raises(UsageError):
+    with pytest.raises(UsageError, match="an organisation's name is 1 to 32 of a-z, 0-9"):
         coordinator.invite(name, now=SECONDS)
 
 
 @pytest.mark.parametrize("address", ["", "host", "host:0", "host:70000", "host:1/x", "https://host:1", "-host:1"])
 def test_addresses_are_host_and_port(address, tmp_path):
-    with pytest.raises(UsageError):
+    with pytest.raises(UsageError, match="an address is HOST:PORT, with a name or an"):
         Coordinator.create(tmp_path / "coordinator", address=address, now=NOW)
 
 
@@ -295,7 +318,7 @@ def test_junk_is_no_policy(junk):
 
 # ------------------------------------------------------------------------------------------------ roster and withdrawal
 def test_a_roster_without_oneself_is_refused(joined, tmp_path):
-    with pytest.raises(RefusedError):
+    with pytest.raises(RefusedError, match="this organisation's key is not in the roster;"):
         trust_roster("ab" * 1344 + "\n", tmp_path / "north")
 
 
@@ -326,7 +349,7 @@ def test_a_person_who_withdraws_is_in_no_later_round(tmp_path):
 
 def test_when_everybody_has_withdrawn_there_is_nothing_to_take_part_with(tmp_path):
     (tmp_path / "embeddings.npz").write_bytes(synthetic_people(["anna"]).to_bytes())
-    with pytest.raises(RefusedError):
+    with pytest.raises(RefusedError, match="nobody in this organisation takes part any"):
         withdraw("anna", tmp_path)
     assert not (tmp_path / "active.npz").exists()
 

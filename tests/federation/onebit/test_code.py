@@ -57,11 +57,11 @@ def test_a_seed_shows_nothing_and_cannot_be_pickled_or_used_as_a_key():
     assert "0001" not in repr(SEED)
     assert repr(SEED) == "CodeSeed(<redacted>)"
     for leak in (pickle.dumps, copy.copy, hash):
-        with pytest.raises(TypeError):
+        with pytest.raises(TypeError, match="CodeSeed"):
             leak(SEED)
     assert CodeSeed.from_secret_bytes(bytes(range(32))) == SEED
     assert CodeSeed.generate() != SEED
-    with pytest.raises(UsageError):
+    with pytest.raises(UsageError, match="a code seed has 32 bytes, got 5"):
         CodeSeed(b"short")
 
 

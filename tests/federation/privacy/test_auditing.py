@@ -46,11 +46,11 @@ def test_an_audit_survives_the_wire_and_equal_ones_give_equal_bytes():
     ids=str,
 )
 def test_wrong_fields_are_refused(change):
-    with pytest.raises(MalformedMessageError):
+    with pytest.raises(MalformedMessageError, match="the fields are not an audit of epsilon of"):
         EpsilonAudit.from_fields({**AUDIT.to_fields(), **change})
     missing = AUDIT.to_fields()
     missing.pop(next(iter(change)) if "more" not in change else "runs")
-    with pytest.raises(MalformedMessageError):
+    with pytest.raises(MalformedMessageError, match="the fields are not an audit of epsilon of"):
         EpsilonAudit.from_fields(missing)
 
 
@@ -133,9 +133,9 @@ def test_a_pilot_finds_where_the_bound_without_assumptions_is_good():
 def test_an_audit_without_runs_or_numbers_is_refused():
     one = np.array([0.0])
     for held_in, held_out in ((one[:0], one), (one, one[:0]), (one * np.nan, one)):
-        with pytest.raises(UsageError):
+        with pytest.raises(UsageError, match="an audit needs runs with and without the"):
             audit_of_scores(held_in, held_out, threshold=0.0, claimed=1.0, delta=DELTA)
-    with pytest.raises(UsageError):
+    with pytest.raises(UsageError, match="scores of many runs give the gaussian or the"):
         audit_of_scores(one, one, threshold=0.0, claimed=1.0, delta=DELTA, method=AuditMethod.ONE_RUN)
 
 
@@ -156,7 +156,7 @@ def test_a_large_delta_lowers_the_bound_of_one_run_and_chance_gives_nothing():
 
 @pytest.mark.parametrize("numbers", [(3, 2, 5), (2, 6, 5), (0, 0, 5), (-1, 2, 5)], ids=str)
 def test_guesses_that_do_not_fit_are_refused(numbers):
-    with pytest.raises(UsageError):
+    with pytest.raises(UsageError, match="right guesses cannot be more than guesses,"):
         audit_of_guesses(*numbers, claimed=1.0, delta=DELTA)
 
 
@@ -196,5 +196,5 @@ def test_an_attack_needs_somebody_to_compare_with():
         (people[0], people[:0], people),
         (people[0], people, people[:1]),
     ):
-        with pytest.raises(UsageError):
+        with pytest.raises(UsageError, match="a membership attack needs a release, a member"):
             membership_attack(released, members, outsiders)

@@ -66,7 +66,7 @@ def test_a_ledger_that_was_continued_from_an_old_copy_says_from_where(tmp_path):
     "data", [b"junk\n", b"no line feed", b"\n", b"x" * (MOST_BYTES + 1)], ids=["junk", "torn", "empty line", "huge"]
 )
 def test_foreign_bytes_are_a_ledger_or_malformed(data):
-    with pytest.raises(MalformedMessageError):
+    with pytest.raises(MalformedMessageError, match="ledger"):
         LedgerChain.from_bytes(data)
 
 
@@ -146,9 +146,9 @@ def test_an_organisation_opens_one_sum_for_a_charge(config, plan, tmp_path):
     ledgers.admit(a_charge(config, plan), plan, agreed_on(config, plan))
     charge_all(ledgers, config, plan)
     ledgers.opened(name_of(config, plan, MOMENTS, "1"), "ab" * 32)
-    with pytest.raises(RepeatedError):
+    with pytest.raises(RepeatedError, match=r"^$"):
         ledgers.opened(name_of(config, plan, MOMENTS, "1"), "cd" * 32)
-    with pytest.raises(RepeatedError):
+    with pytest.raises(RepeatedError, match=r"^$"):
         ledgers.charge(name_of(config, plan, plan.events[0][0], "1"), plan.events[0][1])
     ledgers.opened(name_of(config, plan, THRESHOLD, "1"), "ab" * 32)
     with pytest.raises(UsageError, match="no open reservation"):
@@ -162,7 +162,7 @@ def test_an_organisation_s_cap_holds_over_all_runs_together(config, plan, tmp_pa
     before = ledgers.own()
     with pytest.raises(BudgetExhaustedError, match=r"epsilon 7\.98 of 9 is spent"):
         ledgers.admit(a_charge(config, plan, "2"), plan, agreed_on(config, plan))
-    with pytest.raises(BudgetExhaustedError):
+    with pytest.raises(BudgetExhaustedError, match="the privacy budget of 'people of this"):
         ledgers.charge(name_of(config, plan, plan.events[0][0], "2"), plan.events[0][1])
     assert ledgers.own() == before
 
@@ -175,7 +175,7 @@ def test_the_cap_does_not_care_what_the_coordinator_calls_the_people(config, pla
     coordinator.reserve(
         "the same people under another name", reservation_of(config, plan, "2"), plan.noise_multipliers, **CAP
     )
-    with pytest.raises(BudgetExhaustedError):
+    with pytest.raises(BudgetExhaustedError, match="the privacy budget of 'people of this"):
         ledgers.admit(
             ShownLedger(coordinator.chain(), reservation_of(config, plan, "2")), plan, agreed_on(config, plan)
         )
@@ -195,7 +195,7 @@ def test_a_cap_can_be_lowered_and_not_raised(tmp_path, plan):
     Ledgers(tmp_path, 9.0).charge(*plan.events[0])
     with pytest.raises(UsageError, match="can be lowered and not raised"):
         Ledgers(tmp_path, 10.0).charge(*plan.events[1])
-    with pytest.raises(BudgetExhaustedError):
+    with pytest.raises(BudgetExhaustedError, match="the privacy budget of 'people of this"):
         Ledgers(tmp_path, 7.5).charge(*plan.events[1])
     assert len(Ledgers(tmp_path, 9.0).charge(*plan.events[1]).charged(PEOPLE)) == 2
 
@@ -326,7 +326,7 @@ def test_no_charge_is_lost_or_doubled_when_an_organisation_is_killed_at_any_writ
             if release not in committed:
                 Ledgers(folder, 8.1).charge(name_of(config, plan, release), noise)
                 Ledgers(folder, 8.1).opened(name_of(config, plan, release), "ab" * 32)
-            with pytest.raises(RepeatedError):
+            with pytest.raises(RepeatedError, match=r"^$"):
                 Ledgers(folder, 8.1).charge(name_of(config, plan, release), noise)
         assert Ledgers(folder, 8.1).own().charged(PEOPLE) == plan.noise_multipliers
         if code != DIED:

@@ -223,9 +223,9 @@ def test_a_plan_survives_the_wire_and_a_false_one_does_not():
         {"epsilon": "8"},
         {"unknown": 1},
     ):
-        with pytest.raises(MalformedMessageError):
+        with pytest.raises(MalformedMessageError, match="the privacy plan in the message is not a"):
             PrivacyPlan.from_config({**plan.to_config(), **damage})
-    with pytest.raises(MalformedMessageError):
+    with pytest.raises(MalformedMessageError, match="the privacy plan in the message is not a"):
         PrivacyPlan.from_config({})
 
 
@@ -263,7 +263,7 @@ def test_reservations_compose_and_the_cap_holds(ledger):
 
 
 def test_a_reservation_that_never_fits_writes_nothing(ledger):
-    with pytest.raises(BudgetExhaustedError):
+    with pytest.raises(BudgetExhaustedError, match="the privacy budget of 'orl' is exhausted:"):
         ledger.reserve("orl", "run 1", (0.3,), **CAP)
     assert ledger.path.read_bytes() == b""
 
@@ -271,7 +271,7 @@ def test_a_reservation_that_never_fits_writes_nothing(ledger):
 def test_populations_have_budgets_of_their_own(ledger):
     ledger.reserve("one", "run 1", (0.61,), **CAP)
     ledger.reserve("other", "run 2", (0.61,), **CAP)
-    with pytest.raises(BudgetExhaustedError):
+    with pytest.raises(BudgetExhaustedError, match="the privacy budget of 'one' is exhausted:"):
         ledger.reserve("one", "run 3", (1.0,), **CAP)
 
 
@@ -321,7 +321,7 @@ def test_any_changed_byte_is_noticed(tmp_path, written):
     last = written.rindex(b"\n", 0, -1)
     for position in range(0, last, 7):
         path.write_bytes(written[:position] + bytes([written[position] ^ 1]) + written[position + 1 :])
-        with pytest.raises(UsageError):
+        with pytest.raises(UsageError, match="the privacy ledger was altered at entry"):
             PrivacyLedger(path).chain()
 
 

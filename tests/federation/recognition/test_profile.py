@@ -215,7 +215,7 @@ def test_damaged_bytes_are_refused(damage):
 
 @given(st.binary(max_size=200))
 def test_any_bytes_are_refused_with_the_one_error(data):
-    with pytest.raises(MalformedMessageError):
+    with pytest.raises(MalformedMessageError, match="the bytes are not a recogniser profile of"):
         RecogniserProfile.from_bytes(data)
 
 

@@ -37,7 +37,7 @@ def test_a_total_that_honest_members_cannot_make_is_refused():
     assert decode(np.array([int(7 * SCALE), 0]), 7, std).tolist() == [7.0, 0.0]
     with pytest.raises(MalformedMessageError, match="longer than 7 and its noise"):
         decode(np.array([int(13 * SCALE), 0]), 7, std)
-    with pytest.raises(MalformedMessageError):
+    with pytest.raises(MalformedMessageError, match="the total is longer than 7 and its noise:"):
         decode(np.random.default_rng(0).integers(-(2**63), 2**63 - 1, 2), 7, std)
 
 
@@ -49,12 +49,20 @@ def test_noise_has_the_planned_size_and_another_size_is_noticed():
     assert kstest(drawn + 0.2, "norm").pvalue < 1e-6
 
 
-def test_noise_shares_of_the_honest_survivors_add_up_to_the_plan():
-    session = session_of(6, colluders=1, dropouts=1, size=2000)
-    std = noise_std(0.6, session.size)
-    honest = sum(discrete_noise(session.size, session.noise_share(std)) for _ in range(session.noise_sharers))
-    assert kstest(honest / std, "norm").pvalue > 1e-6
-    assert kstest(sum(discrete_noise(2000, session.noise_share(std)) for _ in range(2)) / std, "norm").pvalue < 1e-6
+@pytest.mark.parametrize(
+    ("members", "colluders", "dropouts", "honest"),
+    [(6, 1, 1, 4), (4, 1, 1, 2), (4, 2, 0, 2), (9, 2, 1, 6), (3, 0, 1, 2)],
+)
+def test_noise_shares_of_the_honest_survivors_add_up_to_the_plan(members, colluders, dropouts, honest):
+    """So many are left when the colluders keep theirs to themselves and the others are gone: counted here, by hand."""
+    session, std = session_of(members, colluders=colluders, dropouts=dropouts, size=10_000), 0.6 * SCALE
+    share = session.noise_share(std)
+    assert share * math.sqrt(honest) == pytest.approx(std)
+    assert session.noise_sharers == honest
+    drawn = [discrete_noise(session.size, share) for _ in range(honest + 1)]
+    assert sum(drawn[:-1]).std() / std == pytest.approx(1, abs=0.045)  # more than six standard deviations
+    for wrong in (sum(drawn), sum(drawn[:-2])):
+        assert wrong.std() / std != pytest.approx(1, abs=0.045)
 
 
 def test_nobody_can_repeat_noise():
@@ -63,7 +71,7 @@ def test_nobody_can_repeat_noise():
 
 @pytest.mark.parametrize("std", [0.0, 2.0**24 - 1, 2.0**57, math.nan, math.inf])
 def test_noise_that_the_accounting_does_not_cover_is_refused(std):
-    with pytest.raises(UsageError):
+    with pytest.raises(UsageError, match="noise in the ring needs a standard deviation"):
         discrete_noise(4, std)
 
 

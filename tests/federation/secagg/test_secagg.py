@@ -42,7 +42,7 @@ def test_every_survivor_set_gives_the_sum_over_it_or_ends_the_round(n, colluders
         for gone in combinations(session.members, k):
             leaves = dict.fromkeys(gone, Stage.MASK_INPUT)
             if k > dropouts:
-                with pytest.raises(RoundAbortedError) as caught:
+                with pytest.raises(RoundAbortedError, match="did not send its masked input") as caught:
                     total_of(session, leaves)
                 assert all(
                     f"organisation {member} did not send its masked input" in str(caught.value) for member in gone
@@ -145,13 +145,13 @@ def test_a_question_out_of_turn_is_refused_and_ends_the_node(stage, wrong):
     parties = Parties(session_of())
     asked = parties.until(stage)
     if wrong is not stage:
-        with pytest.raises(RefusedError):
+        with pytest.raises(RefusedError, match="this node was asked to"):
             parties.answer(1, wrong, asked[1])
-        with pytest.raises(RefusedError):
+        with pytest.raises(RefusedError, match="when it was to ended; it takes no more part"):
             parties.answer(1, stage, asked[1])
     else:
         parties.answer(1, stage, asked[1])
-        with pytest.raises(RefusedError):
+        with pytest.raises(RefusedError, match="this node was asked to"):
             parties.answer(1, stage, asked[1])
 
 
@@ -159,7 +159,7 @@ def test_a_question_out_of_turn_is_refused_and_ends_the_node(stage, wrong):
 def test_a_node_that_got_nonsense_takes_no_more_part(stage):
     parties = Parties(session_of())
     asked = parties.until(stage)
-    with pytest.raises(MalformedMessageError):
+    with pytest.raises(MalformedMessageError, match="a message of 8 bytes is too short"):
         parties.answer(1, stage, b"nonsense")
     with pytest.raises(RefusedError, match="takes no more part"):
         parties.answer(1, stage, asked[1])

@@ -312,10 +312,10 @@ def test_a_consistency_proof_for_something_else_is_refused(old, new, proof):
 
 def test_no_proof_is_made_for_what_does_not_exist():
     for index, size in [(0, 0), (3, 3), (-1, 3)]:
-        with pytest.raises(UsageError):
+        with pytest.raises(UsageError, match="there is no entry"):
             inclusion_proof(index, size, _TREE.read)
     for old, new in [(0, 3), (4, 3), (-1, 3)]:
-        with pytest.raises(UsageError):
+        with pytest.raises(UsageError, match="a consistency proof needs 0 < old size <= new"):
             consistency_proof(old, new, _TREE.read)
 
 
@@ -334,5 +334,5 @@ def test_an_impossible_tree_head_cannot_be_built(size, root):
 
 @pytest.mark.parametrize(("size", "hashes"), [(1, ()), (2, (ROOTS[1],) * 2), (1, (b"short",)), (-1, (ROOTS[1],))])
 def test_an_impossible_frontier_cannot_be_built(size, hashes):
-    with pytest.raises(UsageError):
+    with pytest.raises(UsageError, match="frontier has"):
         Frontier(size, hashes)

@@ -182,7 +182,7 @@ def test_what_a_run_that_goes_on_releases_is_what_it_opened_before(config, monke
     monkeypatch.setattr(
         server.coordinator.app.Shift, "of", lambda total, *_, **__: built.append(total.tolist()) or 1 / 0
     )
-    with pytest.raises(ZeroDivisionError):
+    with pytest.raises(ZeroDivisionError, match="division by zero"):
         start(config, 2)
     assert built == [seen[0][1]]
 
@@ -267,7 +267,7 @@ def test_a_ledger_that_lost_the_charge_of_a_run_that_asked_is_not_charged_again(
 
 def test_a_budget_without_room_leaves_no_unfinished_run(config):
     config["budget-epsilon"] = 10.0
-    with pytest.raises(BudgetExhaustedError):
+    with pytest.raises(BudgetExhaustedError, match="the privacy budget of 'synthetic' is"):
         start(config, 1)
     assert not Path(f"{config['output']}.unfinished").exists()
 

@@ -110,7 +110,7 @@ def test_a_drop_out_stands_with_its_name_its_stage_and_the_sums_that_it_is_in(
 
 
 def test_an_aborted_run_names_the_members_and_can_go_on(config):
-    with pytest.raises(RoundAbortedError):
+    with pytest.raises(RoundAbortedError, match="2 of 4 organisations are left and 3 are"):
         run(config, tamper=leaving(TRAIN_MOMENTS, nodes=(FIRST_NODE, SOUTH)))
     (record,) = records(config)
     assert record.outcome is Outcome.INTERRUPTED
@@ -134,7 +134,7 @@ def test_a_run_that_asked_nobody_says_so(config):
 
 def test_a_budget_without_room_is_recorded(config):
     config["budget-epsilon"] = 1.0
-    with pytest.raises(BudgetExhaustedError):
+    with pytest.raises(BudgetExhaustedError, match="the privacy budget of 'synthetic' is"):
         run(config)
     assert records(config)[0].outcome is Outcome.ABORTED
 
@@ -156,7 +156,7 @@ def test_a_run_whose_process_died_has_not_ended_until_the_next_start_ends_it(con
     if step != "remove":
         assert records(config)[0].outcome is Outcome.NOT_ENDED
     if outcome == [Outcome.ABORTED]:
-        with pytest.raises(RoundAbortedError):
+        with pytest.raises(RoundAbortedError, match="run 1 ended while the sum for moments was"):
             run(config, run_id=2)
     else:
         run(config, run_id=2)
@@ -188,7 +188,7 @@ def test_a_run_that_is_given_up_says_so(config, monkeypatch):
         patch.setattr(Checkpoint, "opening", dies)
         with pytest.raises(Died):
             run(config)
-    with pytest.raises(BudgetExhaustedError):
+    with pytest.raises(BudgetExhaustedError, match="the privacy budget of 'synthetic' is"):
         run(config | {"fmr": 0.02}, run_id=2)
     first, second = records(config)
     assert "took its place" in first.attempts[0].reason
@@ -200,7 +200,7 @@ def test_an_error_of_the_program_is_named_and_not_quoted(config, monkeypatch):
         raise ZeroDivisionError("secret person 07")
 
     monkeypatch.setattr("server.coordinator.app.Shift.of", explodes)
-    with pytest.raises(ZeroDivisionError):
+    with pytest.raises(ZeroDivisionError, match="secret person 07"):
         run(config)
     assert records(config)[0].attempts[0].reason == "the program failed: ZeroDivisionError"
 
@@ -275,3 +275,13 @@ def test_the_command_says_when_there_is_nothing_to_list(tmp_path):
     result = CliRunner().invoke(cli.app, ["federation", "runs", str(tmp_path)])
     assert result.exit_code != 0
     assert "no records of runs" in result.output
+
+
+def test_a_run_that_could_go_on_does_not_once_it_is_given_up(tmp_path):
+    facts = RunRecord("7", "staff", 8.0, 1e-5, "moments", (Attempt("7", 1_900_000_000),))
+    records = RunRecords(tmp_path / "runs", lambda: 1_900_000_100)
+    with pytest.raises(UsageError, match="no more"), records.attempt(facts, goes_on=lambda: True):
+        raise UsageError("no more")
+    assert [record.goes_on for record in records.all()] == [True]
+    records.give_up("7")
+    assert [record.goes_on for record in records.all()] == [False]

@@ -97,11 +97,11 @@ def test_whoever_reads_cannot_write(database):
     writer.append([attempt(NOW)])
     reader = open_log_storage(database, read_only=True)
     assert reader.entries(0, 9) == writer.entries(0, 9) != []
-    with pytest.raises(UnavailableError):
+    with pytest.raises(UnavailableError, match="the log's database: its files are read-only:"):
         reader.append([attempt(NOW)])
-    with pytest.raises(UnavailableError):
+    with pytest.raises(UnavailableError, match="the log's database: its files are read-only:"):
         reader.replace_checkpoint(lambda *_: b"forged")
-    with pytest.raises(UnavailableError):
+    with pytest.raises(UnavailableError, match="the log's database: its files are read-only:"):
         reader.erase(bytes.fromhex(KEY_ID), lambda _: PublicEntry(PublicKind.POLICY, NOW, b"{}"))
     assert (writer.head().size, writer.checkpoint()) == (1, None)
     assert len(writer.openings(bytes.fromhex(KEY_ID))) == 1
@@ -179,7 +179,7 @@ def test_a_line_that_claims_to_be_a_witness_s_and_does_not_verify_is_wrong(folde
 def test_a_checkpoint_of_another_log_is_no_checkpoint(folder):
     stranger = NoteSigner(LOG_SIGNER.key.name, KeyKind.NOTE, bytes(32))
     (folder / "policy").write_text(f"log {stranger.key.to_text()}\nquorum none\n")
-    with pytest.raises(ProofError):
+    with pytest.raises(ProofError, match="the checkpoint lacks a signature of"):
         state_of(folder)
 
 

@@ -11,7 +11,6 @@ import os
 import socket
 import ssl
 from collections import Counter
-from pathlib import Path
 
 import httpx
 import pytest
@@ -547,15 +546,6 @@ def test_a_file_of_another_name_in_the_folder_is_no_segment(tmp_path):
 def test_where_no_log_is_nothing_verifies(tmp_path):
     with pytest.raises(UsageError, match="holds no log"):
         verify(tmp_path)
-
-
-def test_the_log_is_synced_when_a_segment_ends_and_when_it_closes(tmp_path, monkeypatch):
-    done, fsync = [], os.fsync
-    monkeypatch.setattr(
-        call_log.os, "fsync", lambda file: done.append(str(Path(f"/proc/self/fd/{file}").readlink())) or fsync(file)
-    )
-    write_segments(tmp_path / "calls", 2)
-    assert [path.rpartition("/")[2] for path in done] == ["000001.jsonl", "calls", "000002.jsonl"]
 
 
 @given(st.dictionaries(st.text(), st.text()))

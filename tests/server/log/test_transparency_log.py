@@ -320,7 +320,7 @@ def test_a_memory_from_any_time_can_advance_to_now(storage):
         memory = LogMemory.begin(checkpoint, TRUST, now=NOW)
         assert memory.advance(log.grow_from(checkpoint.head.size), TRUST, now=NOW).checkpoint == memories[-1]
     for beyond in (10, -1):
-        with pytest.raises(UsageError):
+        with pytest.raises(UsageError, match="the log has 9 entries, not"):
             log.grow_from(beyond)
 
 
@@ -386,7 +386,7 @@ def test_an_addition_keeps_an_opening_that_belongs_to_it_under_a_name():
     for broken in [(an_opening(1), None), (None, b"one")]:
         with pytest.raises(UsageError, match="both or neither"):
             Addition(an_attempt(1), *broken)
-    with pytest.raises(ProofError):
+    with pytest.raises(ProofError, match="the opening does not belong to this entry"):
         Addition(an_attempt(1), an_opening(2), b"one")
 
 
@@ -747,7 +747,7 @@ async def test_too_many_waiting_entries_are_turned_away(storage):
         results = await waiting
     assert sum(isinstance(result, UnavailableError) for result in results) == 2
     for count in (0, 1025):
-        with pytest.raises(UsageError):
+        with pytest.raises(UsageError, match="add 1 to 1024 entries at a time"):
             await sequencer.add(*additions(*range(count)))
 
 

@@ -387,7 +387,7 @@ def test_a_rules_file_only_grows(rules):
     with_it = rules.data
     for damaged in (before, b"", with_it + b"\n{}", with_it.replace(b"Until", b"until")):
         rules.data = damaged
-        with pytest.raises(UsageError):
+        with pytest.raises(UsageError, match="the rules file"):
             rules.public.read_again(int(time.time()))
 
 
@@ -442,6 +442,6 @@ def test_a_session_that_fails_is_counted_all_the_same(server):
             return call(method, message)
 
         device._call = no_answer
-        with pytest.raises(UnavailableError):
+        with pytest.raises(UnavailableError, match="the server does not answer"):
             device.verify(a_face(OWNER, 2))
     assert [wallet.enrolment.answers for wallet in kept] == [2]

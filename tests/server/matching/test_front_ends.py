@@ -325,18 +325,18 @@ def test_a_rate_lets_a_burst_pass_and_then_the_rate():
     rates = PeerRates(PeerRate(calls_per_second=2, burst=3), clock=lambda: now[0])
     for _ in range(3):
         rates.require_room(b"one")
-    with pytest.raises(UnavailableError) as caught:
+    with pytest.raises(UnavailableError, match="this certificate calls too often; slow down") as caught:
         rates.require_room(b"one")
     assert caught.value.retry_after_seconds == pytest.approx(0.5)
     rates.require_room(b"two")
     now[0] = 0.5
     rates.require_room(b"one")
-    with pytest.raises(UnavailableError):
+    with pytest.raises(UnavailableError, match="this certificate calls too often; slow down"):
         rates.require_room(b"one")
     now[0] = 100
     for _ in range(3):
         rates.require_room(b"one")
-    with pytest.raises(UnavailableError):
+    with pytest.raises(UnavailableError, match="this certificate calls too often; slow down"):
         rates.require_room(b"one")
 
 
@@ -350,7 +350,7 @@ def test_rates_remember_a_bounded_number_of_peers(monkeypatch):
 
 @pytest.mark.parametrize("limits", [{"calls_per_second": 0}, {"calls_per_second": float("nan")}, {"burst": 0}])
 def test_rates_that_admit_nobody_are_refused(limits):
-    with pytest.raises(UsageError):
+    with pytest.raises(UsageError, match="a rate needs more than 0 calls per second and"):
         PeerRate(**limits)
 
 
@@ -428,7 +428,7 @@ def test_a_call_that_ends_without_a_message_is_malformed(server, tls, method):
 def test_nobody_may_watch_a_server_s_health_and_hold_a_place_for_ever(server, tls):
     with grpc.secure_channel(server.target, client_credentials(tls, "client")) as channel:
         watching = health_pb2_grpc.HealthStub(channel).Watch(health_pb2.HealthCheckRequest(), timeout=30)
-        with pytest.raises(grpc.RpcError) as caught:
+        with pytest.raises(grpc.RpcError, match="RPC that terminated") as caught:
             next(watching)
         assert caught.value.code() is grpc.StatusCode.UNIMPLEMENTED
 
@@ -451,7 +451,7 @@ def test_refusals_of_one_certificate_do_not_fill_the_disk_with_lines(a_server, r
         with structlog.testing.capture_logs() as lines:
             for one, times in ((device, 100), (other, 1)):
                 for _ in range(times):
-                    with pytest.raises(MalformedMessageError):
+                    with pytest.raises(MalformedMessageError, match="the server says: key id must have 32 bytes,"):
                         call(one._stub.StartVerification, pb.StartVerificationRequest())
         told = sum(line["event"] == "refused" for line in lines)
     assert 61 <= told < 100
@@ -494,7 +494,7 @@ def test_one_certificate_s_enrolments_leave_room_for_another_and_for_verifying(a
     "limits", [{"capacity": 0}, {"per_peer": 2000}, {"per_peer": 1024}, {"lifetime_seconds": 0}, {"per_peer": 0}]
 )
 def test_session_limits_that_limit_nothing_are_refused(limits):
-    with pytest.raises(UsageError):
+    with pytest.raises(UsageError, match="session limits need 0 < per peer < capacity"):
         SessionLimits(**limits)
 
 
@@ -620,7 +620,7 @@ def locked(database):
 
 def test_health_needs_a_certificate_and_says_serving(server, tls):
     assert health_of(server.target, client_credentials(tls, "other"), service="", timeout_seconds=5) == "SERVING"
-    with pytest.raises(UnavailableError):
+    with pytest.raises(UnavailableError, match="does not answer"):
         health_of(
             server.target,
             grpc.ssl_channel_credentials((tls / "ca.pem").read_bytes()),
@@ -749,11 +749,11 @@ def test_nobody_can_list_the_services(server, wallet):
     with server.device(wallet) as device:
         channel = device._connection._channel
         ask = channel.stream_stream("/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo")
-        with pytest.raises(grpc.RpcError) as caught:
+        with pytest.raises(grpc.RpcError, match="RPC that terminated") as caught:
             list(ask(iter([b""])))
         assert caught.value.code() == grpc.StatusCode.UNIMPLEMENTED
         search = channel.unary_unary(f"/{SERVICE_NAME}/Search")
-        with pytest.raises(PeerError):
+        with pytest.raises(PeerError, match="the server says: Method not found!"):
             call(search, b"")
 
 
@@ -823,7 +823,10 @@ def test_refusals_are_counted_by_call_and_kind(server, wallet, workers):
         return workers.metrics.value("intaglio_refusals_total", rpc="SubmitToken", error="RefusedError")
 
     before = refused()
-    with server.device(wallet) as device, pytest.raises(RefusedError):
+    with (
+        server.device(wallet) as device,
+        pytest.raises(RefusedError, match="the server says: no session waits for this"),
+    ):
         call(device._stub.SubmitToken, pb.SubmitTokenRequest(session_id=bytes(16), token=bytes(16)))
     assert refused() == before + 1
 

@@ -224,7 +224,7 @@ def test_a_token_counts_once_and_another_one_is_refused(server, wallet, storage,
         answer = answer_to(message, call(device._stub.SubmitProbe, message).reply, transcript, key)
         assert [call(device._stub.SubmitToken, answer).decision for _ in range(2)] == [pb.DECISION_MATCH] * 2
         answer.token = NO_MATCH
-        with pytest.raises(RefusedError):
+        with pytest.raises(RefusedError, match="the server says: no session waits for this"):
             call(device._stub.SubmitToken, answer)
     assert storage.history(wallet.key_id) == AttemptHistory(1, 0, 0, int(clock.now))
 
@@ -233,9 +233,9 @@ def test_a_message_out_of_order_ends_the_session(server, wallet, storage):
     with server.device(wallet) as device:
         grant = a_session(device)
         message, _, _ = a_probe_message(device, grant, a_face(OWNER))
-        with pytest.raises(RefusedError):
+        with pytest.raises(RefusedError, match="the server says: no session waits for this"):
             call(device._stub.SubmitToken, pb.SubmitTokenRequest(session_id=grant.session_id, token=NO_MATCH))
-        with pytest.raises(RefusedError):
+        with pytest.raises(RefusedError, match="the server says: no session waits for this"):
             call(device._stub.SubmitProbe, message)
     assert storage.history(wallet.key_id).attempts == 0
 
@@ -461,7 +461,10 @@ def test_a_revocation_needs_the_device_key_and_the_audience(server, wallet, stor
     proof = OwnerProof.sign(
         OwnerOperation.REVOKE, signer, key_id=wallet.key_id, audience=audience, issued_at=int(time.time())
     )
-    with server.owner(wallet) as owner, pytest.raises(RefusedError):
+    with (
+        server.owner(wallet) as owner,
+        pytest.raises(RefusedError, match="the server says: not enrolled here with this"),
+    ):
         call(owner._stub.Revoke, pb.RevokeRequest(proof=proof.to_proto()))
     assert storage.template(wallet.key_id) is not None
 
@@ -479,7 +482,7 @@ def test_failures_in_a_row_bring_waiting_that_ends(server, wallet, clock):
     with server.device(wallet) as device:
         for _ in range(5):
             device.verify(a_face(STRANGER))
-        with pytest.raises(UnavailableError) as caught:
+        with pytest.raises(UnavailableError, match="the server says: 5 attempts in a row have") as caught:
             device.verify(a_face(OWNER))
         assert caught.value.retry_after_seconds == 30
         clock.now += 30
@@ -571,7 +574,7 @@ def test_an_attempt_counts_though_its_comparison_failed(server, wallet, storage,
     with server.device(wallet) as device:
         with monkeypatch.context() as patch:
             patch.setattr(workers, "match", fail)
-            with pytest.raises(UnavailableError):
+            with pytest.raises(UnavailableError, match="the server says: match workers keep dying"):
                 device.verify(a_face(OWNER))
         assert storage.history(wallet.key_id).failures == 1
         assert device.verify(a_face(OWNER)).decision is Decision.MATCH
@@ -585,13 +588,19 @@ def test_a_client_certificate_of_another_authority_does_not_connect(server, wall
     (foreign / "ca.pem").write_bytes(
         (tls / "ca.pem").read_bytes()
     )  # it trusts the server; the server does not trust it
-    with server.device(wallet, tls=foreign) as device, pytest.raises(UnavailableError):
+    with (
+        server.device(wallet, tls=foreign) as device,
+        pytest.raises(UnavailableError, match="the server says: failed to connect to all"),
+    ):
         device.verify(a_face(OWNER))
 
 
 def test_a_client_without_a_certificate_does_not_connect(server, tls):
     credentials = grpc.ssl_channel_credentials((tls / "ca.pem").read_bytes())
-    with grpc.secure_channel(server.target, credentials) as channel, pytest.raises(UnavailableError):
+    with (
+        grpc.secure_channel(server.target, credentials) as channel,
+        pytest.raises(UnavailableError, match="the server says: failed to connect to all"),
+    ):
         call(pb_grpc.VerificationServiceStub(channel).StartVerification, pb.StartVerificationRequest())
 
 
@@ -599,12 +608,18 @@ def test_the_device_does_not_talk_to_a_server_of_another_authority(server, walle
     foreign = a_pki(tmp_path / "foreign")
     for name in ("client.pem", "client-key.pem"):
         (foreign / name).write_bytes((tls / name).read_bytes())
-    with server.device(wallet, tls=foreign) as device, pytest.raises(UnavailableError):
+    with (
+        server.device(wallet, tls=foreign) as device,
+        pytest.raises(UnavailableError, match="the server says: failed to connect to all"),
+    ):
         device.verify(a_face(OWNER))
 
 
 def test_a_server_certificate_does_not_admit_a_client(server, wallet, tls):
-    with server.device(wallet, tls=tls, name="server") as device, pytest.raises(UnavailableError):
+    with (
+        server.device(wallet, tls=tls, name="server") as device,
+        pytest.raises(UnavailableError, match="the server says: failed to connect to all"),
+    ):
         device.verify(a_face(OWNER))
 
 
@@ -644,7 +659,7 @@ def test_a_malformed_probe_is_refused_and_leaves_the_session_usable(server, wall
         message, _, _ = a_probe_message(device, a_session(device), a_face(OWNER))
         damaged = pb.SubmitProbeRequest.FromString(message.SerializeToString())
         damage(damaged)
-        with pytest.raises(MalformedMessageError):
+        with pytest.raises(MalformedMessageError, match="the server says:"):
             call(device._stub.SubmitProbe, damaged)
         call(device._stub.SubmitProbe, message)
 
@@ -654,7 +669,7 @@ def test_every_call_survives_an_empty_message(server, wallet):
     with server.device(wallet) as device:
         for method in methods:
             request = getattr(pb, method.input_type.name)()
-            with pytest.raises(MalformedMessageError):
+            with pytest.raises(MalformedMessageError, match="the server says:"):
                 call(getattr(device._stub, method.name), request)
 
 
@@ -662,10 +677,10 @@ def test_bytes_that_are_no_message_and_messages_that_are_too_long_fail_in_the_fa
     with server.device(wallet) as device:
         raw = device._connection._channel.unary_unary("/federation.wire.v1.VerificationService/SubmitProbe")
         for junk in (b"\xff" * 100, bytes(1 << 20)):
-            with pytest.raises(IntaglioError):
+            with pytest.raises(IntaglioError, match="the server says:"):
                 call(raw, junk)
         unknown = device._connection._channel.unary_unary("/federation.wire.v1.VerificationService/Search")
-        with pytest.raises(PeerError):
+        with pytest.raises(PeerError, match="the server says: Method not found!"):
             call(unknown, b"")
         assert device.verify(a_face(OWNER)).decision is Decision.MATCH
 
@@ -677,7 +692,7 @@ def test_an_unexpected_error_does_not_show_its_text_to_the_client(server, wallet
     with server.device(wallet) as device:
         with monkeypatch.context() as patch:
             patch.setattr(storage, "template", broken)
-            with pytest.raises(PeerError) as caught:
+            with pytest.raises(PeerError, match="the server says: the server failed; its log") as caught:
                 device.verify(a_face(OWNER))
         assert "42" not in str(caught.value)
         assert device.verify(a_face(OWNER)).decision is Decision.MATCH

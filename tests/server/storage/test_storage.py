@@ -12,7 +12,6 @@ import sqlite3
 import stat
 import threading
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 import psycopg
 import pytest
@@ -1414,19 +1413,6 @@ def test_a_database_is_copied_while_it_is_written_as_it_was_at_one_moment(tmp_pa
     with open_storage(tmp_path / "copy") as copy:
         assert copy.template(KEY) == a_template()
         assert copy.template(OTHER_KEY) is copy.template(THIRD_KEY) is None
-
-
-def test_a_copy_is_on_disk_before_it_has_its_name(tmp_path, monkeypatch):
-    steps, fsync, rename = [], os.fsync, Path.rename
-    monkeypatch.setattr(os, "fsync", lambda descriptor: (steps.append(is_folder(descriptor)), fsync(descriptor)))
-    monkeypatch.setattr(Path, "rename", lambda *names: (steps.append("renamed"), rename(*names))[1])
-    open_storage(tmp_path / "db").close()
-    copy_file(str(tmp_path / "db"), tmp_path / "copy")
-    assert steps == ["file", "renamed", "folder"]
-
-
-def is_folder(descriptor):
-    return "folder" if stat.S_ISDIR(os.fstat(descriptor).st_mode) else "file"
 
 
 def test_a_copy_that_fails_leaves_nothing(tmp_path, monkeypatch):

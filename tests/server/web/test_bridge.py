@@ -397,7 +397,7 @@ def test_the_page_is_told_terms_and_log():
     told = json.loads(a_deployment_file())
     assert told["terms"]["alternative"] == TERMS.alternative
     assert told["log_key"] == log_key_of(f"# a comment\nlog {LOG_SIGNER.key.to_text()}\nquorum none\n".encode())
-    with pytest.raises(UsageError):
+    with pytest.raises(UsageError, match="the terms are for door-access, not for sign-in"):
         a_deployment_file("sign-in")
     with pytest.raises(UsageError, match="names one log"):
         log_key_of(b"quorum none\n")

@@ -1,0 +1,46 @@
+"""A device believes a receipt of the log that is whole, and none that is damaged. The page does the same with these."""
+
+from __future__ import annotations
+
+import pytest
+
+from client.device.logged import check_comparison
+from client.log.watching import LogMemory, LogTrust
+from federation.errors import MalformedMessageError, ProofError
+from federation.wire.logged import LogReceipt
+from federation.wire.v1 import verification_pb2 as pb
+from tests.damaged_receipts import DAMAGED, FACTS, NOW, PURPOSE, REQUESTER, SIGNER, WHOLE, memory
+
+
+def believed(receipt, remembered):
+    message = pb.LogReceipt(
+        logged=receipt["logged"].encode(),
+        opening=receipt["opening"].encode(),
+        consistency=[bytes.fromhex(one) for one in receipt["consistency"]],
+    )
+    return check_comparison(
+        LogReceipt.from_proto(message),
+        facts=FACTS,
+        requester=REQUESTER,
+        purpose=PURPOSE,
+        memory=remembered,
+        trust=LogTrust(SIGNER.key),
+        now=NOW,
+    )
+
+
+@pytest.mark.parametrize("name", WHOLE)
+def test_a_receipt_that_is_whole_is_believed_and_its_checkpoint_remembered(name):
+    assert believed(WHOLE[name], LogMemory(memory())).checkpoint.head.size > 1
+
+
+@pytest.mark.parametrize("name", DAMAGED)
+def test_a_damaged_receipt_is_not_believed(name):
+    assert DAMAGED[name] not in WHOLE.values()
+    with pytest.raises((MalformedMessageError, ProofError), match=r"\w"):
+        believed(DAMAGED[name], LogMemory(memory()))
+
+
+def test_growth_that_nobody_asked_for_is_not_believed():
+    with pytest.raises(ProofError, match="remembers nothing"):
+        believed(WHOLE["in the middle"], None)
