@@ -76,5 +76,5 @@ def test_a_half_is_rounded_up_as_browsers_do():
 
 def test_the_classes_have_no_default_for_what_must_be_known():
     for made in (StatedRate, Audited):
-        with pytest.raises(TypeError):
+        with pytest.raises(TypeError, match="required positional arguments"):
             made()

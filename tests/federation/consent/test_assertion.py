@@ -338,7 +338,7 @@ def test_the_pairwise_secret_prints_nothing_and_has_32_bytes():
 
 def test_the_wording_states_the_rate_without_rounding_it_down():
     for fmr in (0.01, 1e-4, 1e-5, 0.012345678901):
-        said = replace(ASSERTION, rate=replace(RATE, fmr=fmr)).wording
+        said = replace(ASSERTION, rate=replace(RATE, fmr=fmr, low=fmr / 2, high=2 * fmr)).wording
         assert float(re.search(r"accepted at FMR (\S+) %", said)[1]) / 100 == pytest.approx(fmr, rel=1e-15)
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import sqlalchemy as sa
 
+import server.files
 import server.log.tiles
 from client.log.tiles import TileLog, tiles_at
 from client.log.watching import Monitor
@@ -200,8 +201,8 @@ def test_the_name_of_a_file_that_a_dead_run_left_is_made_durable(log, folder, mo
 
 def test_the_names_of_the_folder_and_of_those_above_it_are_made_durable(log, tmp_path, monkeypatch):
     synced = []
-    original = server.log.tiles.sync_directory
-    monkeypatch.setattr(server.log.tiles, "sync_directory", lambda path: synced.append(path) or original(path))
+    original = server.files.sync_directory
+    monkeypatch.setattr(server.files, "sync_directory", lambda path: synced.append(path) or original(path))
     write_tiles(log, tmp_path / "srv" / "www" / "log")
     assert [tmp_path, tmp_path / "srv", tmp_path / "srv" / "www"] == synced[:3]
 
