@@ -45,7 +45,17 @@ def test_rates_of_less_noise_do_not_fit_more_and_the_other_way_round():
 
 @pytest.mark.parametrize(
     "rates",
-    [(0.0009, 0.6), (1.1, 0.6), (math.nan, 0.6), (0.1, 0.49), (0.1, 1.01), (1, 0.6), (0.1, 0.6, 0.0), (0.1, 0.6, 0.2)],
+    [
+        (1.0, 0.6, 1.0),
+        (0.0009, 0.6),
+        (1.1, 0.6),
+        (math.nan, 0.6),
+        (0.1, 0.49),
+        (0.1, 1.01),
+        (1, 0.6),
+        (0.1, 0.6, 0.0),
+        (0.1, 0.6, 0.2),
+    ],
 )
 def test_shares_that_no_attack_can_have_are_refused(rates):
     with pytest.raises(UsageError, match="attack"):
@@ -59,6 +69,8 @@ def test_shares_that_no_attack_can_have_are_refused(rates):
         (0.01, "one innocent in a hundred"),
         (0.1, "one innocent in ten"),
         (0.05, "5 % of the innocents"),
+        (1e-6, "0.0001 % of the innocents"),
+        (0.00012, "0.012 % of the innocents"),
     ],
 )
 def test_the_sentence_says_both_rates_and_whom_it_costs(innocents, words):
@@ -91,3 +103,24 @@ def test_whatever_a_foreign_statement_says_is_refused_and_nothing_worse(noise, e
     attacks = AttackRates(0.1, 0.7)
     with pytest.raises(UsageError, match=r"does not keep epsilon|its noise allows"):
         PrivacyStatement("person", "add_or_remove_one", epsilon, 1e-5, (("threshold", noise),), 24, 4, attacks)
+
+
+@pytest.mark.parametrize("innocents", [1e-30, 1e-9, 1e-5, 0.0011, 0.9])
+def test_a_statement_cannot_choose_how_few_innocents_its_attacker_accuses(innocents):
+    """With mu 1.64 a ten-millionth finds 0.02 %: true, and not what anybody takes it for."""
+    attacks = AttackRates.of_mu(1 / 0.61, false_accusations=innocents)
+    with pytest.raises(UsageError, match=r"accuse 0\.001"):
+        PrivacyStatement("person", "add_or_remove_one", 8.0, 1e-5, (("moments", 0.61),), 24, 4, attacks)
+
+
+@pytest.mark.parametrize("delta", [0.042, 0.99, 1.0, 1e300])
+def test_a_delta_that_publishes_somebody_makes_no_epsilon_small(delta):
+    with pytest.raises(UsageError, match="1/people"):
+        PrivacyStatement.of_events("person", "add_or_remove_one", 8.0, delta, (("moments", 0.61),), 24, 4)
+    assert PrivacyStatement.of_events("person", "add_or_remove_one", 8.0, 0.04, (("moments", 0.61),), 24, 4)
+
+
+@pytest.mark.parametrize(("unit", "event"), [("per\x1b[2Json", "moments"), ("person", "moments\n"), ("", "moments")])
+def test_a_statement_s_words_do_nothing_to_a_terminal(unit, event):
+    with pytest.raises(UsageError, match="names for its events"):
+        PrivacyStatement.of_events(unit, "add_or_remove_one", 8.0, 1e-5, ((event, 0.61),), 24, 4)
