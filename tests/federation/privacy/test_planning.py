@@ -250,7 +250,7 @@ def test_the_plan_says_what_the_promise_is_to_a_household_in_two_organisations_a
 
 
 def test_an_attacker_who_knows_the_number_of_people_and_all_but_one_finds_more_than_one_person_s_row():
-    """The number is public, so whether there is one more is no question: it asks which of two people the last one is."""
+    """The number is public, so whether there is one more is no question; which of two people the last one is, is."""
     person, _, other, *_ = circumstances((0.9,), DELTA)
     public = PublicCentre(np.eye(4), np.zeros(4))
     plan = PrivacyPlan.for_epsilon(8.0, delta=DELTA, people=24, organisations=4, dimension=4, directions=4)
@@ -258,7 +258,7 @@ def test_an_attacker_who_knows_the_number_of_people_and_all_but_one_finds_more_t
     def total(last):
         rows = np.array([[0, 1, 0, 0], last], dtype=np.float32).repeat(2, axis=0)
         people, profiles = np.array(["a", "a", "b", "b"]), np.array([REFERENCE, PROBE] * 2)
-        return person_records(EmbeddingSet(rows, people, profiles), public, plan).sum(axis=0)
+        return person_records(EmbeddingSet(rows, people, profiles, np.array(["0"] * 4)), public, plan).sum(axis=0)
 
     one, instead = total([1, 0, 0, 0]), total([-1, 0, 0, 0])
     noise = 0.9 * np.random.default_rng(2023).normal(size=(400_000, 4))
