@@ -1,4 +1,5 @@
 import math
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -124,3 +125,23 @@ def test_a_delta_that_publishes_somebody_makes_no_epsilon_small(delta):
 def test_a_statement_s_words_do_nothing_to_a_terminal(unit, event):
     with pytest.raises(UsageError, match="names for its events"):
         PrivacyStatement.of_events(unit, "add_or_remove_one", 8.0, 1e-5, ((event, 0.61),), 24, 4)
+
+
+def test_either_rate_is_refused_as_soon_as_it_is_below_what_the_noise_allows():
+    for mu, low in (
+        (stats.norm.ppf(0.05 + 1e-7) - stats.norm.ppf(0.001), {"detected": 0.05}),
+        (2 * stats.norm.ppf(0.75 + 1e-7), {"right": 0.75}),
+    ):
+        fits = AttackRates.of_mu(mu)
+        fits.require_fits(mu)
+        with pytest.raises(UsageError, match="its noise allows"):
+            replace(fits, **low).require_fits(mu)
+
+
+def test_an_epsilon_is_kept_at_its_delta_and_at_none_that_is_smaller():
+    mu, epsilon = 1.5, 6.0
+    delta = float(stats.norm.sf(epsilon / mu - mu / 2) - math.exp(epsilon) * stats.norm.sf(epsilon / mu + mu / 2))
+    events = (("moments", 1 / mu),)
+    assert PrivacyStatement.of_events("person", "add_or_remove_one", epsilon, delta * 1.0001, events, 24, 4)
+    with pytest.raises(UsageError, match="does not keep epsilon"):
+        PrivacyStatement.of_events("person", "add_or_remove_one", epsilon, delta * 0.9999, events, 24, 4)
