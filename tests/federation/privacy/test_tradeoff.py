@@ -152,6 +152,7 @@ def test_stated_rates_are_rounded_up():
     assert curve.detected(0.001) < rates.detected < curve.detected(0.001) + 1e-4
     assert curve.right < rates.right < curve.right + 1e-4
     assert (rates.detected, rates.right, rates.false_accusations) == (0.0769, 0.7973, 0.001)
+    assert curve.detected(0.01) <= curve.rates(0.01).detected < curve.detected(0.01) + 1e-4
     assert curve.rates(0.01).false_accusations == 0.01
 
 
