@@ -23,6 +23,9 @@ from federation.rates import exact_percent
 FALSE_ACCUSATIONS: Final = 0.001
 """Share of innocents that a stated attacker accuses wrongly."""
 EVEN_ODDS: Final = 0.5
+NEIGHBORING_RELATION: Final = "add_or_remove_one"
+"""What all numbers here are about, by the accountant's own name. For others they are too small: who is in the place of
+another changes a sum by 2."""
 _STEP: Final = 1e-4
 """Stated shares are multiples of it, rounded up: a promise must not look better than it is."""
 _SLACK: Final = 1e-8
@@ -164,6 +167,8 @@ class PrivacyStatement:
         texts = (self.privacy_unit, self.neighboring_relation, *(name for name, _ in self.events))
         if not all(isinstance(text, str) and text and text.isprintable() for text in texts):
             raise UsageError("a privacy statement needs a unit, a neighbouring relation and names for its events")
+        if self.neighboring_relation != NEIGHBORING_RELATION:
+            raise UsageError(f"the numbers of a privacy statement are for the neighbours {NEIGHBORING_RELATION}")
         numbers = (self.epsilon, self.delta, *(noise for _, noise in self.events))
         counts = (self.people_train, self.organisations, self.colluders, self.dropouts)
         if not all(type(number) is float for number in numbers) or not all(type(count) is int for count in counts):

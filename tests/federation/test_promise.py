@@ -145,3 +145,9 @@ def test_an_epsilon_is_kept_at_its_delta_and_at_none_that_is_smaller():
     assert PrivacyStatement.of_events("person", "add_or_remove_one", epsilon, delta * 1.0001, events, 24, 4)
     with pytest.raises(UsageError, match="does not keep epsilon"):
         PrivacyStatement.of_events("person", "add_or_remove_one", epsilon, delta * 0.9999, events, 24, 4)
+
+
+@pytest.mark.parametrize("relation", ["replace", "replace_one", "add or remove one", "zero_out"])
+def test_other_neighbours_have_other_numbers(relation):
+    with pytest.raises(UsageError, match="neighbours add_or_remove_one"):
+        PrivacyStatement.of_events("person", relation, 8.0, 1e-5, (("moments", 0.61),), 24, 4)

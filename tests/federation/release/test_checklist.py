@@ -14,8 +14,8 @@ from federation.audit.report import AuditReport
 from federation.errors import UsageError
 from federation.privacy.gaussian import epsilon_of_mu, mu_of_epsilon
 from federation.privacy.ledger import LedgerChain
-from federation.privacy.plan import NEIGHBORING_RELATION, PRIVACY_UNIT
-from federation.promise import NOBODY_ASKED, AttackRates, PrivacyStatement, percent_up
+from federation.privacy.plan import PRIVACY_UNIT
+from federation.promise import NEIGHBORING_RELATION, NOBODY_ASKED, AttackRates, PrivacyStatement, percent_up
 from federation.rates import Basis
 from federation.release.checklist import Coverage, checklist, markdown_of
 from federation.release.manifest import Use
