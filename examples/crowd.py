@@ -46,7 +46,7 @@ def face(person: int, capture: int = 0) -> NDArray[np.float64]:
 
 def write_release(folder: Path) -> Bundle:
     """Writes a signed trial of a release that adapts nothing."""
-    statement = PrivacyStatement.of_events("person", "add or remove one", 1.0, 1e-5, (("threshold", 4.0),), 24, 3)
+    statement = PrivacyStatement.of_events("person", "add_or_remove_one", 1.0, 1e-5, (("threshold", 4.0),), 24, 3)
     release = ModelRelease(
         model_name="made-up",
         model_digest="ab" * 32,

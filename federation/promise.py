@@ -18,10 +18,14 @@ from statistics import NormalDist
 from typing import Any, Final, Self
 
 from federation.errors import UsageError
+from federation.rates import exact_percent
 
 FALSE_ACCUSATIONS: Final = 0.001
 """Share of innocents that a stated attacker accuses wrongly."""
 EVEN_ODDS: Final = 0.5
+NEIGHBORING_RELATION: Final = "add_or_remove_one"
+"""What all numbers here are about, by the accountant's own name. For others they are too small: who is in the place of
+another changes a sum by 2."""
 _STEP: Final = 1e-4
 """Stated shares are multiples of it, rounded up: a promise must not look better than it is."""
 _SLACK: Final = 1e-8
@@ -71,8 +75,10 @@ class AttackRates:
     def __post_init__(self) -> None:
         if not all(type(share) is float for share in (self.detected, self.right, self.false_accusations)):
             raise UsageError("what attacks find is stated in floats")
-        if not 0 < self.false_accusations <= self.detected <= 1 or not EVEN_ODDS <= self.right <= 1:
-            raise UsageError("an attack finds at least what guessing finds, and at most everybody")
+        if not 0 < self.false_accusations < 1 or not self.false_accusations <= self.detected <= 1:
+            raise UsageError("an attack accuses some innocents, finds at least what guessing finds, and at most all")
+        if not EVEN_ODDS <= self.right <= 1:
+            raise UsageError("an attack is right at least as often as guessing, and at most always")
 
     @classmethod
     def of_mu(cls, mu: float, *, false_accusations: float = FALSE_ACCUSATIONS) -> Self:
@@ -100,7 +106,7 @@ class AttackRates:
         Whoever accuses one innocent in a thousand finds at most 7.7 % of the members; of guesses at even odds at most
         79.73 % are right.
         """
-        some = _SOME.get(self.false_accusations, f"{percent_up(self.false_accusations)} of the innocents")
+        some = _SOME.get(self.false_accusations, f"{exact_percent(self.false_accusations)} % of the innocents")
         return (
             f"Whoever accuses {some} finds at most {percent_up(self.detected)} of the members; "
             f"of guesses at even odds at most {percent_up(self.right)} are right."
@@ -159,8 +165,10 @@ class PrivacyStatement:
 
     def __post_init__(self) -> None:
         texts = (self.privacy_unit, self.neighboring_relation, *(name for name, _ in self.events))
-        if not all(isinstance(text, str) and text for text in texts):
+        if not all(isinstance(text, str) and text and text.isprintable() for text in texts):
             raise UsageError("a privacy statement needs a unit, a neighbouring relation and names for its events")
+        if self.neighboring_relation != NEIGHBORING_RELATION:
+            raise UsageError(f"the numbers of a privacy statement are for the neighbours {NEIGHBORING_RELATION}")
         numbers = (self.epsilon, self.delta, *(noise for _, noise in self.events))
         counts = (self.people_train, self.organisations, self.colluders, self.dropouts)
         if not all(type(number) is float for number in numbers) or not all(type(count) is int for count in counts):
@@ -173,6 +181,8 @@ class PrivacyStatement:
             raise UsageError("epsilon, delta and noise multipliers must be positive floats")
         if self.people_train < 1 or self.organisations < 1:
             raise UsageError("a privacy statement needs positive counts of people and organisations")
+        if self.delta > 1 / self.people_train:
+            raise UsageError("delta is at most 1/people: with more, whoever publishes somebody keeps the promise")
         if not 0 <= self.colluders < self.organisations or not 0 <= self.dropouts < self.organisations:
             raise UsageError("a privacy statement cannot stand more colluders or drop-outs than organisations")
         self._require_kept()
@@ -182,6 +192,8 @@ class PrivacyStatement:
             raise UsageError(f"the noise of these releases does not keep epsilon {self.epsilon:g}")
         if not isinstance(self.attacks, AttackRates):
             raise UsageError("a privacy statement says what an attacker achieves at most")
+        if self.attacks.false_accusations != FALSE_ACCUSATIONS:  # of fewer, any noise finds as little as one likes
+            raise UsageError(f"a statement is about attackers who accuse {FALSE_ACCUSATIONS:g} of the innocents")
         self.attacks.require_fits(self.mu)
 
     @property

@@ -144,8 +144,8 @@ class Audited:
 
     @property
     def is_passed(self) -> bool:
-        """Whether the release is for general use and its audit passed."""
-        return not self.is_trial and self.verdict is Verdict.PASS
+        """Whether the release is for general use and its audit passed, on people whom somebody counted."""
+        return not self.is_trial and self.verdict is Verdict.PASS and self.people > 0
 
     @property
     def text(self) -> str:
@@ -154,7 +154,7 @@ class Audited:
         >>> Audited(Verdict.INSUFFICIENT, 16, 0.01, 0.9, True).text
         'TRIAL, audit INSUFFICIENT on 16 people at limits of FMR 1 % and FNMR 90 %'
         """
-        mark = "TRIAL, " if self.is_trial else "NOT PASSED, " if self.verdict is not Verdict.PASS else ""
+        mark = "TRIAL, " if self.is_trial else "" if self.is_passed else "NOT PASSED, "
         on = f"{self.people} people" if self.people else "nobody knows how many people"
         limits = f"FMR {exact_percent(self.fmr_limit)} % and FNMR {exact_percent(self.fnmr_limit)} %"
         return f"{mark}audit {self.verdict.value} on {on} at limits of {limits}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from datetime import UTC, datetime
 from pathlib import Path
@@ -27,10 +28,17 @@ from federation.consent.purposes import DAY_SECONDS
 from federation.errors import UsageError
 from federation.learning.group_rates import EvaluationReport
 from federation.privacy.epsilon_audit import EpsilonAudit
-from federation.privacy.gaussian import epsilon_of_a_person
+from federation.privacy.gaussian import epsilon_of_mu
 from federation.recognition.model import ModelRelease
 from federation.recognition.profile import RecogniserProfile
-from federation.release.bundle import Bundle, Papers, require_no_worse, require_reproduced, require_servable
+from federation.release.bundle import (
+    Bundle,
+    Papers,
+    mu_of_everything,
+    require_no_worse,
+    require_reproduced,
+    require_servable,
+)
 from federation.release.manifest import Role, Use
 from federation.statements import text_of_time
 
@@ -251,7 +259,9 @@ def _facts(bundle: Bundle) -> dict[str, str]:
         measured = f"at least {attack.lower_bound:.2f} ({how})"
     evaluation = bundle.papers.evaluation
     rates = "; ".join(each.text for each in evaluation.rates) if evaluation else "not measured privately"
-    twice = epsilon_of_a_person(claims.epsilon, claims.delta, 2) if claims.epsilon else 0.0
+    mu, delta = mu_of_everything(bundle.release, evaluation), claims.delta or (evaluation.delta if evaluation else 0.0)
+    once, twice = (f"{math.ceil(100 * epsilon_of_mu(times * mu, delta)) / 100:.2f}" for times in (1, 2))
+    promise = f"{claims.promise_text}; with the private evaluation {once}" if evaluation else claims.promise_text
     warning = {} if manifest.warning is None else {"warning": manifest.warning}  # first, so that nobody misses it
     return warning | {
         "address": manifest.digest,
@@ -263,9 +273,9 @@ def _facts(bundle: Bundle) -> dict[str, str]:
         "recogniser": claims.recogniser.hex(),
         "wolf": text_of_wolves(audit.wolf),
         "threshold": f"{claims.threshold} bits",
-        "epsilon": claims.promise_text,
+        "epsilon": promise,
         "attacks": claims.attacks_text,
-        "epsilon_in_two_organisations": f"{twice:.2f}",
+        "epsilon_in_two_organisations": twice,
         "epsilon_measured": measured,
         "rates_by_group": rates,
         "from": text_of_time(manifest.begins_at),

@@ -17,6 +17,7 @@ from rich.table import Table
 from client.terminal import JsonOption
 from federation.errors import UsageError
 from federation.promise import FALSE_ACCUSATIONS, NOBODY_ASKED, percent_up
+from federation.rates import exact_percent
 
 if TYPE_CHECKING:
     from federation.privacy.plan import PrivacyPlan
@@ -289,7 +290,7 @@ class _Meaning:
             "releases_of_one_round": dict(plan.events),
             "noise_share_of_one_organisation": share,
             "noise_in_the_total": total,
-            "epsilon_in_two_organisations": self.as_images[2],
+            "epsilon_in_two_organisations": max([self.as_images[2], *(one.epsilon for one in self.everybody[1:2])]),
             "adapts": plan.adaptation.value,
             "checks_threshold": plan.checks_threshold,
             f"noise_on_the_{of_what}": noise,
@@ -353,11 +354,11 @@ class _Meaning:
             yield "and", f"a private evaluation; everything together has epsilon {_shown(self.everybody[0].epsilon)}"
         yield "means", self.everybody[0].attacks.text
         if self.accused is not None:
-            accused = f"of those accused, at most {percent_up(self.accused)} are members"
+            accused = f"of those whom that attacker accuses, at most {percent_up(self.accused)} are members"
             yield "", f"Where one suspect in {1 / self.attacker[1]:.4g} is a member: {accused}."
 
     def _table_of_everybody(self) -> Table:
-        found = f"finds at most, accusing {percent_up(self.attacker[0])}"
+        found = f"finds at most, accusing {exact_percent(self.attacker[0])} %"
         table = Table("who", "epsilon", found, "right at even odds", title="The same noise means")
         for one in self.everybody:
             shares = (percent_up(share) for share in (one.attacks.detected, one.attacks.right))

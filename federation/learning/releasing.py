@@ -27,8 +27,8 @@ from federation.learning.threshold import (
     edges,
     public_adapter,
 )
-from federation.privacy.plan import NEIGHBORING_RELATION, PRIVACY_UNIT, Adaptation, PrivacyPlan
-from federation.promise import PrivacyStatement
+from federation.privacy.plan import PRIVACY_UNIT, Adaptation, PrivacyPlan
+from federation.promise import NEIGHBORING_RELATION, PrivacyStatement
 from federation.recognition.conditions import CLEAN
 from federation.recognition.model import Adapter, ModelRelease
 from federation.recognition.profile import RecogniserProfile

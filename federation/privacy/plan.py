@@ -43,7 +43,7 @@ from numpy.typing import NDArray
 from federation.errors import MalformedMessageError, UsageError
 from federation.privacy.bounds import BOUNDS, require_within
 from federation.privacy.tradeoff import trade_off
-from federation.promise import PrivacyStatement
+from federation.promise import NEIGHBORING_RELATION, PrivacyStatement
 from federation.rates import CHECKED_BY
 
 if TYPE_CHECKING:
@@ -54,8 +54,6 @@ NoiseSource = Callable[[int], NDArray[np.float64]]
 
 PRIVACY_UNIT: Final = "person of one organisation"
 """Who is in k of them counts k times: nobody compares their people (ADR 0142)."""
-NEIGHBORING_RELATION: Final = "add_or_remove_one"
-"""The accountant's own name for it."""
 
 MOMENTS: Final = "moments"
 SCALES: Final = "scales"

@@ -143,7 +143,11 @@ _HOUSEHOLD, _RELEASES = 4, 10
 def circumstances(
     noise_multipliers: tuple[float, ...], delta: float, *, false_accusations: float = FALSE_ACCUSATIONS
 ) -> tuple[Circumstance, ...]:
-    """One person, one in two organisations, a household, and one after ten times all of it: `trade_off` says why.
+    """One person, one in two organisations, one or another, a household, and one after ten times all of it.
+
+    `trade_off` says why. *In the place of another* is for an attacker who knows who all others are: since the number of
+    people is public, it knows whether there is one more, and asks which of two it is. Both their records, each of norm
+    1 at most, lie between the two sums.
 
     >>> for one in circumstances((0.601,), 1e-5)[:2]:
     ...     print(f"{one.who}: epsilon {one.epsilon:.1f}, found {one.attacks.detected:.1%}")
@@ -162,6 +166,7 @@ def circumstances(
     cases = (
         ("one person", 1, 1),
         ("one person in two organisations", 2, 1),
+        ("one person in the place of another", 2, 1),
         (f"a household of {_HOUSEHOLD}, as one", _HOUSEHOLD, 1),
         (f"one person, after {_RELEASES} times all of this", 1, _RELEASES),
     )

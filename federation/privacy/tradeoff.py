@@ -152,7 +152,7 @@ def trade_off_of(event: dp.DpEvent, *, interval: float = _INTERVAL) -> TradeOff:
     accountant = pld.PLDAccountant(dp.NeighboringRelation[_NEIGHBORS], interval)
     accountant.compose(event)
     far = float(accountant.get_epsilon(_FAR))
-    if accountant.get_delta(0.0) >= 1:
+    if not math.isfinite(far):  # not delta(0): as a float that is 1 from mu 16 on, where noise finds everybody, too
         raise UsageError("these releases protect nobody")
     epsilons = np.linspace(0.0, min(max(far, interval), _MOST_LOSS), _PAIRS)
     wanted: Any = epsilons  # the accountant takes one or many, and its annotation says one

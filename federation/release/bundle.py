@@ -295,9 +295,14 @@ def attacks_of(release: ModelRelease, evaluation: EvaluationReport | None) -> At
     The evaluation is one Gaussian release more. It says its epsilon and delta, and no Gaussian release that keeps them
     has a larger mu than theirs.
     """
+    return release.privacy.attacks if evaluation is None else AttackRates.of_mu(mu_of_everything(release, evaluation))
+
+
+def mu_of_everything(release: ModelRelease, evaluation: EvaluationReport | None) -> float:
+    """Of all that a bundle shows of people taken as one Gaussian mechanism of noise multiplier 1 / mu."""
     if evaluation is None:
-        return release.privacy.attacks
-    return AttackRates.of_mu(math.hypot(release.privacy.mu, mu_of_epsilon(evaluation.epsilon, evaluation.delta)))
+        return release.privacy.mu
+    return math.hypot(release.privacy.mu, mu_of_epsilon(evaluation.epsilon, evaluation.delta))
 
 
 def _contents(release: ModelRelease, papers: Papers) -> dict[str, bytes]:

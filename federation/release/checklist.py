@@ -18,8 +18,8 @@ from typing import Final
 
 from federation.privacy.gaussian import epsilon_of_mu
 from federation.privacy.ledger import Account
-from federation.promise import AttackRates, PrivacyStatement, percent_up, text_of_attacks
-from federation.release.bundle import Bundle
+from federation.promise import AttackRates, percent_up, text_of_attacks
+from federation.release.bundle import Bundle, mu_of_everything
 from federation.verdict import Verdict
 
 _HOUSEHOLD: Final = 4
@@ -80,7 +80,10 @@ def markdown_of(lines: tuple[Line, ...]) -> str:
 def _guarantee(bundle: Bundle, account: Account | None) -> Iterator[Line]:
     part, stated, claims = "The guarantee", bundle.release.privacy, bundle.manifest.claims
     if not stated.events:
-        answer = "Nobody was asked for anything: epsilon 0"
+        answer, evaluation = "Nobody was asked for anything: epsilon 0", bundle.papers.evaluation
+        if evaluation is not None:  # of somebody, even where training asked nobody
+            asked = f"epsilon {evaluation.epsilon:g} at delta {evaluation.delta:g} for the private evaluation"
+            answer = f"Nobody was asked for training; {asked}. {claims.attacks_text}"
         yield Line(part, "parameters", Coverage.COVERED, answer, "`events` of release.json is empty")
         return
     smaller = f"delta is below 1 / {stated.people_train} people"
@@ -99,15 +102,20 @@ def _guarantee(bundle: Bundle, account: Account | None) -> Iterator[Line]:
     yield Line(
         part, "neighbours", Coverage.COVERED, f"{relation}; numbers of people are public", "`neighboring_relation`"
     )
-    yield Line(part, "groups", Coverage.COVERED, _groups(stated), "group privacy of the stated noise")
+    yield Line(part, "groups", Coverage.COVERED, _groups(bundle), "group privacy of the stated noise")
     yield _composition(part, account)
 
 
-def _groups(stated: PrivacyStatement) -> str:
-    cases = (("who is in two organisations", 2), (f"a household of {_HOUSEHOLD}", _HOUSEHOLD))
+def _groups(bundle: Bundle) -> str:
+    """Of everything in the bundle, as the line on what the numbers mean."""
+    mu, delta = mu_of_everything(bundle.release, bundle.papers.evaluation), bundle.release.privacy.delta
+    cases = (
+        ("who is in two organisations, or in the place of another", 2),
+        (f"a household of {_HOUSEHOLD}", _HOUSEHOLD),
+    )
     return "; ".join(
-        f"{who}: epsilon {_up(epsilon_of_mu(times * stated.mu, stated.delta))}, "
-        f"at most {percent_up(AttackRates.of_mu(times * stated.mu).detected)} found"
+        f"{who}: epsilon {_up(epsilon_of_mu(times * mu, delta))}, "
+        f"at most {percent_up(AttackRates.of_mu(times * mu).detected)} found"
         for who, times in cases
     )
 

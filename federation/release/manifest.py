@@ -46,7 +46,7 @@ from federation.audit.wolf import (
 )
 from federation.consent.purposes import DAY_SECONDS
 from federation.errors import IntaglioError, ProofError, RefusedError, UsageError
-from federation.promise import AttackRates, text_of_attacks
+from federation.promise import FALSE_ACCUSATIONS, AttackRates, text_of_attacks
 from federation.rates import Audited, Basis, StatedRate
 from federation.statements import (
     DIGEST_BYTES,
@@ -223,6 +223,8 @@ class Claims:
             raise UsageError("delta lies between 0 and 1, and epsilon is finite")
         if self.epsilon and not isinstance(self.attacks, AttackRates):
             raise UsageError("an epsilon is claimed with what it lets an attacker do")
+        if self.attacks is not None and self.attacks.false_accusations != FALSE_ACCUSATIONS:
+            raise UsageError(f"what is claimed is about attackers who accuse {FALSE_ACCUSATIONS:g} of the innocents")
         if (self.epsilon == 0) != (self.delta == 0):
             raise UsageError("epsilon and delta are both 0, where nothing was asked of people, or both above it")
         if not 0 <= measured <= self.epsilon:

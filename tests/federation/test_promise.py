@@ -1,4 +1,5 @@
 import math
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -45,7 +46,17 @@ def test_rates_of_less_noise_do_not_fit_more_and_the_other_way_round():
 
 @pytest.mark.parametrize(
     "rates",
-    [(0.0009, 0.6), (1.1, 0.6), (math.nan, 0.6), (0.1, 0.49), (0.1, 1.01), (1, 0.6), (0.1, 0.6, 0.0), (0.1, 0.6, 0.2)],
+    [
+        (1.0, 0.6, 1.0),
+        (0.0009, 0.6),
+        (1.1, 0.6),
+        (math.nan, 0.6),
+        (0.1, 0.49),
+        (0.1, 1.01),
+        (1, 0.6),
+        (0.1, 0.6, 0.0),
+        (0.1, 0.6, 0.2),
+    ],
 )
 def test_shares_that_no_attack_can_have_are_refused(rates):
     with pytest.raises(UsageError, match="attack"):
@@ -59,6 +70,8 @@ def test_shares_that_no_attack_can_have_are_refused(rates):
         (0.01, "one innocent in a hundred"),
         (0.1, "one innocent in ten"),
         (0.05, "5 % of the innocents"),
+        (1e-6, "0.0001 % of the innocents"),
+        (0.00012, "0.012 % of the innocents"),
     ],
 )
 def test_the_sentence_says_both_rates_and_whom_it_costs(innocents, words):
@@ -91,3 +104,50 @@ def test_whatever_a_foreign_statement_says_is_refused_and_nothing_worse(noise, e
     attacks = AttackRates(0.1, 0.7)
     with pytest.raises(UsageError, match=r"does not keep epsilon|its noise allows"):
         PrivacyStatement("person", "add_or_remove_one", epsilon, 1e-5, (("threshold", noise),), 24, 4, attacks)
+
+
+@pytest.mark.parametrize("innocents", [1e-30, 1e-9, 1e-5, 0.0011, 0.9])
+def test_a_statement_cannot_choose_how_few_innocents_its_attacker_accuses(innocents):
+    """With mu 1.64 a ten-millionth finds 0.02 %: true, and not what anybody takes it for."""
+    attacks = AttackRates.of_mu(1 / 0.61, false_accusations=innocents)
+    with pytest.raises(UsageError, match=r"accuse 0\.001"):
+        PrivacyStatement("person", "add_or_remove_one", 8.0, 1e-5, (("moments", 0.61),), 24, 4, attacks)
+
+
+@pytest.mark.parametrize("delta", [0.042, 0.99, 1.0, 1e300])
+def test_a_delta_that_publishes_somebody_makes_no_epsilon_small(delta):
+    with pytest.raises(UsageError, match="1/people"):
+        PrivacyStatement.of_events("person", "add_or_remove_one", 8.0, delta, (("moments", 0.61),), 24, 4)
+    assert PrivacyStatement.of_events("person", "add_or_remove_one", 8.0, 0.04, (("moments", 0.61),), 24, 4)
+
+
+@pytest.mark.parametrize(("unit", "event"), [("per\x1b[2Json", "moments"), ("person", "moments\n"), ("", "moments")])
+def test_a_statement_s_words_do_nothing_to_a_terminal(unit, event):
+    with pytest.raises(UsageError, match="names for its events"):
+        PrivacyStatement.of_events(unit, "add_or_remove_one", 8.0, 1e-5, ((event, 0.61),), 24, 4)
+
+
+def test_either_rate_is_refused_as_soon_as_it_is_below_what_the_noise_allows():
+    for mu, low in (
+        (stats.norm.ppf(0.05 + 1e-7) - stats.norm.ppf(0.001), {"detected": 0.05}),
+        (2 * stats.norm.ppf(0.75 + 1e-7), {"right": 0.75}),
+    ):
+        fits = AttackRates.of_mu(mu)
+        fits.require_fits(mu)
+        with pytest.raises(UsageError, match="its noise allows"):
+            replace(fits, **low).require_fits(mu)
+
+
+def test_an_epsilon_is_kept_at_its_delta_and_at_none_that_is_smaller():
+    mu, epsilon = 1.5, 6.0
+    delta = float(stats.norm.sf(epsilon / mu - mu / 2) - math.exp(epsilon) * stats.norm.sf(epsilon / mu + mu / 2))
+    events = (("moments", 1 / mu),)
+    assert PrivacyStatement.of_events("person", "add_or_remove_one", epsilon, delta * 1.0001, events, 24, 4)
+    with pytest.raises(UsageError, match="does not keep epsilon"):
+        PrivacyStatement.of_events("person", "add_or_remove_one", epsilon, delta * 0.9999, events, 24, 4)
+
+
+@pytest.mark.parametrize("relation", ["replace", "replace_one", "add or remove one", "zero_out"])
+def test_other_neighbours_have_other_numbers(relation):
+    with pytest.raises(UsageError, match="neighbours add_or_remove_one"):
+        PrivacyStatement.of_events("person", relation, 8.0, 1e-5, (("moments", 0.61),), 24, 4)

@@ -33,6 +33,10 @@ def test_a_rate_is_said_with_its_interval_its_population_and_its_number_of_peopl
             replace(PASSED, verdict=Verdict.FAIL, people=0),
             "NOT PASSED, audit FAIL on nobody knows how many people at limits of FMR 0.1 % and FNMR 5 %",
         ),
+        (
+            replace(PASSED, people=0),
+            "NOT PASSED, audit PASS on nobody knows how many people at limits of FMR 0.1 % and FNMR 5 %",
+        ),
     ],
 )
 def test_an_audit_is_said_with_its_people_and_limits_and_what_is_no_pass_begins_with_that(audited, text):

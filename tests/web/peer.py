@@ -173,7 +173,7 @@ def answer_release(request):
         basis=Basis.CHECKED,
         references=2,
         frames=3,
-        privacy=PrivacyStatement.of_events("person", "replace", 4.0, 1e-5, (("threshold", 3.5),), 24, 4),
+        privacy=PrivacyStatement.of_events("person", "add_or_remove_one", 4.0, 1e-5, (("threshold", 3.5),), 24, 4),
         created=datetime(2030, 1, 1, tzinfo=UTC).isoformat(),
     )
     embedding = random.normal(size=(1, d))
@@ -273,7 +273,7 @@ def answer_manifests(_request):
     hardly = a_bundle(release, begins_at=begin, use=Use.TRIAL, report=a_report(release, wolf=wolves(60, 0.9)))
     masters = a_bundle(release, begins_at=begin, report=a_report(release, wolf=wolves(best=(1500, 0.0101, 0.6))))
     unknown = a_bundle(release, begins_at=begin, use=Use.TRIAL, report=a_report(release, wolf=None))
-    nobody = replace(release, privacy=PrivacyStatement.nobody("person", "replace"), basis=Basis.PUBLIC)
+    nobody = replace(release, privacy=PrivacyStatement.nobody("person", "add_or_remove_one"), basis=Basis.PUBLIC)
     evaluated = a_bundle(release, begins_at=begin, evaluation=an_evaluation(release))
     made = passed.signed_by(Role.MAKER, MAKER)
     foreign = made.signed_by(Role.AUDITOR, STRANGER)

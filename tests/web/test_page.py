@@ -576,7 +576,7 @@ def test_what_the_rate_of_strangers_rests_on_is_said(page):
 def test_what_an_attacker_learns_of_those_who_trained_is_said_in_the_words_and_numbers_of_the_command(page, release):
     said = page.text_content("#terms")
     assert f"What it gives away of those who trained it{release.privacy.attacks.text}" in said
-    assert f"That is epsilon {release.privacy.epsilon:g} at delta 0.00001." in said
+    assert f"Training alone is epsilon {release.privacy.epsilon:g} at delta 0.00001." in said
 
 
 def test_the_page_works_with_the_keyboard_and_names_what_it_shows(page):

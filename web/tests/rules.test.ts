@@ -5,6 +5,7 @@ import { beforeAll, describe, expect, test } from 'vitest'
 import { type Bytes, equal, utf8 } from '../src/bytes'
 import { MalformedMessageError, ProofError, RefusedError } from '../src/errors'
 import { type ReleaseTrust, releaseTrustOf, SignedManifest } from '../src/rules/manifest'
+import { bound } from '../src/rules/rates'
 import { type Asked, requireAllowedBy } from '../src/rules/policy'
 import { Rulebook } from '../src/rules/rulebook'
 import { python } from './vectors'
@@ -82,6 +83,7 @@ describe('release manifests', () => {
   test.each<[string, string, string]>([
     ['that guessing beats', '"detected":"0.0023"', '"detected":"0.0009"'],
     ['of more than everybody', '"detected":"0.0023"', '"detected":"1.1"'],
+    ['at false accusations of its own choice', '"false_accusations":"0.001"', '"false_accusations":"0.0001"'],
     ['without a false accusation', '"false_accusations":"0.001"', '"false_accusations":"0"'],
     ['below even odds', '"right":"0.5498"', '"right":"0.4999"'],
     ['that are certain twice', '"right":"0.5498"', '"right":"1.0001"'],
@@ -97,6 +99,10 @@ describe('release manifests', () => {
     expect(text).toContain(good)
     expect(() => SignedManifest.fromBytes(utf8(text.replace(good, bad)))).toThrow(MalformedMessageError)
   })
+
+  test.each<[number, string]>([[0.0023, '0.23'], [0.00231, '0.24'], [1e-9, '0.01'], [0.5, '50'], [1, '100'], [0.29, '29'], [0.0768, '7.68']])(
+    'a bound of %d is rounded up', (share, shown) => expect(bound(share)).toBe(shown),
+  )
 
   test('a trial is used only where trials are accepted', async () => {
     await expect(read('trial').requireServable(trust, known.now)).rejects.toThrow(RefusedError)

@@ -9,10 +9,11 @@ import pytest
 from typer.testing import CliRunner
 
 from client import cli
-from federation.privacy.plan import NEIGHBORING_RELATION, PRIVACY_UNIT
+from federation.privacy.gaussian import epsilon_of_mu
+from federation.privacy.plan import PRIVACY_UNIT
 from federation.privacy.planning import noise_multiplier_for
 from federation.privacy.tradeoff import trade_off
-from federation.promise import NOBODY_ASKED, PrivacyStatement
+from federation.promise import NEIGHBORING_RELATION, NOBODY_ASKED, PrivacyStatement
 from federation.rates import Basis
 from federation.recognition.model import ModelRelease
 from federation.release.bundle import Bundle
@@ -75,6 +76,11 @@ def test_key_build_sign_sign_verify(run, tmp_path):
     both = trade_off((4.0, noise_multiplier_for(2.0, 1e-6)))  # of the training, and of the evaluation
     assert facts["attacks"] == both.rates().text
     assert facts["attacks"] != a_release().privacy.attacks.text
+    mu = (1 / 16 + noise_multiplier_for(2.0, 1e-6) ** -2) ** 0.5
+    assert facts["epsilon"].startswith("1 for a person at delta 1e-05; with the private evaluation ")
+    stated = float(facts["epsilon"].split()[-1]), float(facts["epsilon_in_two_organisations"])
+    assert stated == pytest.approx((epsilon_of_mu(mu, 1e-5), epsilon_of_mu(2 * mu, 1e-5)), abs=0.02)
+    assert stated[0] > 2
 
 
 def test_a_release_that_asked_nobody_promises_nobody_anything(run, tmp_path):

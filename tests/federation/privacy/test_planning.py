@@ -5,6 +5,7 @@ import json
 import math
 from pathlib import Path
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -15,11 +16,14 @@ import federation.privacy.gaussian
 import federation.privacy.planning
 from client import cli
 from federation.errors import UsageError
+from federation.learning.moments import PublicCentre, person_records
 from federation.privacy.auditing import MeasuredAttack
 from federation.privacy.epsilon_audit import AuditMethod, EpsilonAudit
 from federation.privacy.gaussian import epsilon_of_a_person, epsilon_of_mu
 from federation.privacy.plan import PrivacyPlan, epsilon_of_gaussians
-from federation.privacy.planning import epsilon_of_releases, exposures, noise_multiplier_for
+from federation.privacy.planning import circumstances, epsilon_of_releases, exposures, noise_multiplier_for
+from federation.recognition.embeddings import EmbeddingSet
+from federation.recognition.profiles import PROBE, REFERENCE
 
 DELTA = 1e-5
 PAGE = Path(__file__).resolve().parents[3] / "docs/privacy.md"
@@ -233,8 +237,8 @@ def test_the_plan_counts_everything_that_is_released_of_a_person(arguments, othe
 
 def test_the_plan_says_what_the_promise_is_to_a_household_in_two_organisations_and_after_ten_releases():
     facts = planned("--people", 100, "--epsilon", 2)
-    mu, (person, two, household, ten) = mu_of(facts), facts["circumstances"]
-    for case, factor in ((person, 1), (two, 2), (household, 4), (ten, math.sqrt(10))):
+    mu, (person, two, other, household, ten) = mu_of(facts), facts["circumstances"]
+    for case, factor in ((person, 1), (two, 2), (other, 2), (household, 4), (ten, math.sqrt(10))):
         exact = best_test_of_a_shift(factor * mu, 0.001)
         assert exact <= case["attacks"]["detected"] <= exact + 2e-4
         assert case["epsilon"] == pytest.approx(epsilon_of_mu(factor * mu, DELTA))
@@ -242,6 +246,45 @@ def test_the_plan_says_what_the_promise_is_to_a_household_in_two_organisations_a
     assert ["two organisations" in two["who"], "household of 4" in household["who"], "10 times" in ten["who"]] == [
         True
     ] * 3
+    assert "in the place of another" in other["who"]
+
+
+def test_an_attacker_who_knows_the_number_of_people_and_all_but_one_finds_more_than_one_person_s_row():
+    """The number is public, so whether there is one more is no question; which of two people the last one is, is."""
+    person, _, other, *_ = circumstances((0.9,), DELTA)
+    public = PublicCentre(np.eye(4), np.zeros(4))
+    plan = PrivacyPlan.for_epsilon(8.0, delta=DELTA, people=24, organisations=4, dimension=4, directions=4)
+
+    def total(last):
+        rows = np.array([[0, 1, 0, 0], last], dtype=np.float32).repeat(2, axis=0)
+        people, profiles = np.array(["a", "a", "b", "b"]), np.array([REFERENCE, PROBE] * 2)
+        return person_records(EmbeddingSet(rows, people, profiles, np.array(["0"] * 4)), public, plan).sum(axis=0)
+
+    one, instead = total([1, 0, 0, 0]), total([-1, 0, 0, 0])
+    noise = 0.9 * np.random.default_rng(2023).normal(size=(400_000, 4))
+    towards = one - instead
+    threshold = np.quantile((instead + noise) @ towards, 0.999)
+    found = float(((one - noise) @ towards > threshold).mean())
+    assert person.attacks.detected + 0.1 < found <= other.attacks.detected + 0.02
+    assert found > other.attacks.detected - 0.02
+
+
+def test_a_plan_of_little_noise_says_that_everybody_of_a_household_is_found():
+    facts = planned("--people", 100, "--epsilon", 30)
+    household = next(case for case in facts["circumstances"] if "household" in case["who"])
+    assert household["attacks"]["detected"] == 1.0
+
+
+def test_an_attacker_who_accuses_a_millionth_is_called_that():
+    result = run("plan", "--people", 100, "--false-accusations", "1e-6")
+    assert "Whoever accuses 0.0001 % of the innocents finds at most 0.1 % of the members" in result.stdout
+    assert "0.01 %" not in result.stdout
+
+
+def test_who_is_in_two_organisations_is_in_the_evaluation_too():
+    alone, both = (planned("--people", 100, *more) for more in ((), ("--evaluation-epsilon", 4)))
+    assert both["epsilon_in_two_organisations"] == pytest.approx(epsilon_of_mu(2 * mu_of(both, 1.08), DELTA), rel=0.01)
+    assert both["epsilon_in_two_organisations"] > alone["epsilon_in_two_organisations"] + 1
 
 
 @pytest.mark.parametrize(

@@ -30,6 +30,8 @@ def best_test_of_a_shift(mu, alpha):
         ((20.0,), 0.05),
         ((0.15,), 1 / 0.15),
         ((1000.0,), 0.001),
+        ((0.05,), 20.0),
+        ((0.48,) * 64, 8 / 0.48),
     ],
 )
 def test_the_curve_of_gaussian_releases_is_the_closed_one_and_never_below_it(noise, mu):
@@ -150,6 +152,7 @@ def test_stated_rates_are_rounded_up():
     assert curve.detected(0.001) < rates.detected < curve.detected(0.001) + 1e-4
     assert curve.right < rates.right < curve.right + 1e-4
     assert (rates.detected, rates.right, rates.false_accusations) == (0.0769, 0.7973, 0.001)
+    assert curve.detected(0.01) <= curve.rates(0.01).detected < curve.detected(0.01) + 1e-4
     assert curve.rates(0.01).false_accusations == 0.01
 
 
@@ -199,6 +202,17 @@ def test_what_is_no_list_of_promises_is_refused(epsilons, deltas):
 def test_a_trade_off_is_of_something(noise, people, times):
     with pytest.raises(UsageError, match="one release or more"):
         trade_off(noise, people=people, times=times)
+
+
+@pytest.mark.parametrize(("people", "times"), [(4, 1), (1, 10), (4, 10)])
+def test_where_everybody_is_found_that_is_said_and_no_error(people, times):
+    curve = trade_off((0.15,), people=people, times=times)
+    assert (curve.rates().detected, curve.right) == (1.0, 1.0)
+
+
+def test_nearly_everybody_may_be_found():
+    noise = noise_for_detected(0.9999)
+    assert best_test_of_a_shift(1 / noise, 0.001) <= 0.9999 < best_test_of_a_shift(1 / (0.98 * noise), 0.001)
 
 
 def test_a_release_without_noise_protects_nobody():

@@ -336,7 +336,7 @@ def test_a_measured_epsilon_above_the_claim_disproves_it():
 
 
 def test_a_release_of_public_knowledge_alone_claims_no_epsilon_and_goes_round():
-    nobody = PrivacyStatement.nobody("person", "add or remove one")
+    nobody = PrivacyStatement.nobody("person", "add_or_remove_one")
     release = replace(a_release(), privacy=nobody, basis=Basis.PUBLIC)
     whole = signed(a_bundle(release))
     assert (whole.manifest.claims.epsilon, whole.manifest.claims.delta) == (0.0, 0.0)

@@ -11,9 +11,11 @@ from typer.testing import CliRunner
 
 from client import cli
 from federation.audit.report import AuditReport
-from federation.privacy.gaussian import epsilon_of_mu
+from federation.errors import UsageError
+from federation.privacy.gaussian import epsilon_of_mu, mu_of_epsilon
 from federation.privacy.ledger import LedgerChain
-from federation.promise import NOBODY_ASKED, AttackRates, PrivacyStatement
+from federation.privacy.plan import PRIVACY_UNIT
+from federation.promise import NEIGHBORING_RELATION, NOBODY_ASKED, AttackRates, PrivacyStatement, percent_up
 from federation.rates import Basis
 from federation.release.checklist import Coverage, checklist, markdown_of
 from federation.release.manifest import Use
@@ -77,6 +79,29 @@ def test_an_evaluation_in_the_bundle_counts_in_what_the_numbers_mean():
     both = by_question(a_bundle(evaluation=an_evaluation()))["what they mean"].answer
     assert both != a_release().privacy.attacks.text
     assert both == a_bundle(evaluation=an_evaluation()).manifest.claims.attacks.text
+
+
+def test_an_evaluation_in_the_bundle_counts_for_a_household_too():
+    groups = by_question(a_bundle(evaluation=an_evaluation()))["groups"].answer
+    mu = math.hypot(0.25, mu_of_epsilon(2.0, 1e-6))
+    assert f"a household of 4: epsilon {math.ceil(100 * epsilon_of_mu(4 * mu, 1e-5)) / 100:.2f}" in groups
+    assert f"at most {percent_up(AttackRates.of_mu(4 * mu).detected)} found" in groups
+
+
+def test_who_was_asked_by_an_evaluation_alone_was_asked():
+    nobody = PrivacyStatement.nobody(PRIVACY_UNIT, NEIGHBORING_RELATION)
+    release = replace(a_release(), privacy=nobody, basis=Basis.PUBLIC, adaptation="none")
+    answer = by_question(a_bundle(release, evaluation=an_evaluation(release)))["parameters"].answer
+    assert "epsilon 2 at delta 1e-06 for the private evaluation" in answer
+    assert NOBODY_ASKED not in answer
+    assert AttackRates.of_mu(mu_of_epsilon(2.0, 1e-6)).text in answer
+
+
+@pytest.mark.parametrize("innocents", [1e-9, 0.01])
+def test_a_manifest_cannot_choose_how_few_innocents_its_attacker_accuses(innocents):
+    claims = a_bundle().manifest.claims
+    with pytest.raises(UsageError, match=r"accuse 0\.001"):
+        replace(claims, attacks=AttackRates.of_mu(0.25, false_accusations=innocents))
 
 
 def test_a_trial_covers_accuracy_in_part_and_an_audit_of_one_group_says_nothing_of_bias():

@@ -79,7 +79,7 @@ export const SAY = {
       measured: `as was measured privately on ${people} people for whom this was made`,
     }[basis]}`,
   attacks: (innocents: string, found: string, right: string, epsilon: string, delta: string) =>
-    `Whoever accuses ${innocents === '0.1' ? 'one innocent in a thousand' : `${innocents} % of the innocents`} finds at most ${found} % of the members; of guesses at even odds at most ${right} % are right. That is epsilon ${epsilon} at delta ${delta}.`,
+    `Whoever accuses ${innocents === '0.1' ? 'one innocent in a thousand' : `${innocents} % of the innocents`} finds at most ${found} % of the members; of guesses at even odds at most ${right} % are right. Training alone is epsilon ${epsilon} at delta ${delta}.`,
   nobodyAsked: 'Nothing: nobody was asked for anything.',
   trial: (audit: string, rates: string) => `TRIAL: this release has passed no audit for general use (${audit}). With your stolen wallet and without your face somebody is accepted at: ${rates}.`,
   wolf: (mean: string, best: string, people: number) => `${mean} by the domain's mean, ${best} by the best image, of ${people} people`,

@@ -232,6 +232,9 @@ function auditedOf({ limits, people, verdict }: any, isTrial: boolean): Audited 
   return { verdict, people, fmrLimit, fnmrLimit, isTrial }
 }
 
+/** Share of innocents that a stated attacker accuses: who may choose it may choose how little is found. */
+const FALSE_ACCUSATIONS = 0.001
+
 /**
  * Reads what an attacker achieves at most.
  *
@@ -239,7 +242,7 @@ function auditedOf({ limits, people, verdict }: any, isTrial: boolean): Audited 
  */
 function attackRates(value: Record<'detected' | 'false_accusations' | 'right', string>): AttackRates {
   const [detected, falseAccusations, right] = [value.detected, value.false_accusations, value.right].map((text) => Number(rate(text)))
-  if (!(falseAccusations > 0 && falseAccusations <= detected && detected <= 1 && right >= 0.5 && right <= 1)) {
+  if (!(falseAccusations === FALSE_ACCUSATIONS && falseAccusations <= detected && detected <= 1 && right >= 0.5 && right <= 1)) {
     throw new UsageError('no attack has such rates')
   }
   return { detected, right, falseAccusations }

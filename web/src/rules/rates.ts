@@ -35,15 +35,15 @@ export function exactPercent(rate: number): string {
 /** Three digits of per cent; what is less than a hundredth of a thousandth is none. */
 export const percent = (rate: number): string => String(rate < 1e-5 ? 0 : Number((100 * rate).toPrecision(3)))
 
-/** A bound from above that was rounded up to a hundredth of a per cent. */
-export const bound = (share: number): string => String(Number((100 * share).toFixed(2)))
+/** A bound from above in per cent, rounded up to a hundredth. As `percent_up`. */
+export const bound = (share: number): string => String(Math.ceil(share * 1e4 - 1e-6) / 100)
 
-/** Whether the release is for general use and its audit passed. */
-export const isPassed = ({ verdict, isTrial }: Audited): boolean => !isTrial && verdict === 'PASS'
+/** Whether the release is for general use and its audit passed, on people whom somebody counted. */
+export const isPassed = ({ verdict, people, isTrial }: Audited): boolean => !isTrial && verdict === 'PASS' && people > 0
 
 /** The one sentence of an assertion. */
 export function wordingOf(rate: FalseMatchRate, audited: Audited): string {
-  const mark = audited.isTrial ? 'TRIAL, ' : audited.verdict === 'PASS' ? '' : 'NOT PASSED, '
+  const mark = audited.isTrial ? 'TRIAL, ' : isPassed(audited) ? '' : 'NOT PASSED, '
   const on = audited.people === 0 ? 'nobody knows how many people' : `${audited.people} people`
   const limits = `FMR ${exactPercent(audited.fmrLimit)} % and FNMR ${exactPercent(audited.fnmrLimit)} %`
   const rests = {
