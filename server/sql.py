@@ -265,7 +265,7 @@ class Database:
             raise TimeoutError("all connections to the database are in use")
         try:
             self._files.require_there()
-            driver = self._take()
+            driver, sound = self._take(), True
             try:
                 self._set_level(driver, mode)
                 run = Transaction(driver, self._engine.dialect, mode, self._late)
@@ -273,14 +273,17 @@ class Database:
                     run.begin()
                     yield run
                     run.commit()
-                except BaseException:
-                    with suppress(self.error):  # of the statements behind the one that failed
+                except BaseException as error:
+                    sound = not isinstance(error, self.error)
+                    try:  # of the statements behind the one that failed
                         run.hear_the_rest()
+                    except self.error:
+                        sound = False
                     raise
                 if mode in _SYNCHRONOUS:
                     self._files.require_there()  # else what was written has gone with a file that was taken away
             except BaseException:
-                self._take_back(driver)
+                self._take_back(driver, sound=sound or self.is_sqlite)
                 raise
             self._idle.append(driver)
         finally:
@@ -318,7 +321,12 @@ class Database:
             driver.execute(f"PRAGMA synchronous = {_SYNCHRONOUS[mode]}")
             self._levels[id(driver)] = mode
 
-    def _take_back(self, driver: Any) -> None:  # noqa: ANN401 - either driver's
+    def _take_back(self, driver: Any, *, sound: bool) -> None:  # noqa: ANN401 - either driver's
+        """Keeps a connection for the next one, if it can be relied on.
+
+        Where statements travel together, psycopg takes those behind a failed one for prepared, and PostgreSQL skipped
+        them: such a connection would fail with them for ever.
+        """
         try:
             if self.is_sqlite:
                 if driver.in_transaction:
@@ -329,7 +337,10 @@ class Database:
             self._close(driver)
             self._close_idle()
         else:
-            self._idle.append(driver)
+            if sound:
+                self._idle.append(driver)
+            else:
+                self._close(driver)
 
     def _close_idle(self) -> None:
         with suppress(IndexError):

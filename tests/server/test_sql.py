@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import threading
 
 import psycopg
@@ -170,4 +171,52 @@ def test_a_server_that_went_away_costs_one_transaction_and_not_one_for_each_conn
     with database.transaction(Mode.READ), database.transaction(Mode.READ), database.transaction(Mode.DURABLE) as run:
         add(run, 1)
     assert count(database) == 1
+    database.close()
+
+
+SIZES, PLAIN = (
+    sa.Table(name, sa.MetaData(), sa.Column("n", sa.Integer), sa.Column("v", sa.Integer, *checks))
+    for name, checks in (("sizes", [sa.CheckConstraint("v <> 13")]), ("plain", []))
+)
+FINDS = [sa.select(sa.func.count()).select_from(SIZES).where(SIZES.c.n != sa.bindparam("x", n)) for n in range(4)]
+ADDS, CHANGE = (SIZES.insert(), PLAIN.insert()), PLAIN.update().values(v=sa.bindparam("to"))
+
+
+def do_something(run, chance, *, fails):
+    """A few statements of all kinds; rows that are not allowed are among them when it `fails`."""
+    for _ in range(chance.randint(1, 6)):
+        kind = chance.random()
+        if kind < 0.5 or run.mode is Mode.SNAPSHOT:
+            rows = run.execute(FINDS[chance.randrange(4)])
+            if chance.random() < 0.3:
+                rows.scalar()
+        elif kind < 0.9:
+            table, count = chance.randrange(2), chance.choice([1, 1, 2, 3, 7])
+            added = [{"n": n, "v": 13 if fails and table == 0 else 1} for n in range(count)]
+            run.execute(ADDS[table], added[0] if count == 1 else added)
+        else:
+            run.execute(CHANGE, {"to": 3})
+    if chance.random() < 0.1:
+        raise KeyError("whoever asked says no")
+
+
+@pytest.mark.parametrize("seed", [43, 47, 55])
+def test_a_statement_that_failed_spoils_no_other_one(empty_postgres, seed):
+    """psycopg may take what was sent behind a failed statement for prepared, and PostgreSQL had skipped it.
+
+    Seeds are of runs in which a connection was spoilt for good, before it was closed after an error.
+    """
+    engine, chance, failed = connect(database_url(empty_postgres)), random.Random(seed), 0  # noqa: S311 - no secret
+    for table in (SIZES, PLAIN):
+        table.create(engine)
+    database = Database(engine)
+    for _ in range(40):
+        fails = chance.random() < 0.4
+        mode = chance.choice([Mode.DURABLE, Mode.DURABLE, Mode.SNAPSHOT, Mode.RELAXED])
+        try:
+            with database.transaction(mode) as run:
+                do_something(run, chance, fails=fails)
+        except (KeyError, psycopg.errors.CheckViolation):  # and nothing else is raised
+            failed += 1
+    assert failed > 3
     database.close()
