@@ -245,7 +245,8 @@ def test_the_page_says_what_is_in_the_books():
     assert "| disk full | 1 | 1 | 0.0 | 0.00 | 0.00 | 0.0 | never | 1 UnavailableError |" in page
     assert "| enrols | 2 MATCH |" in page
     assert "seed 7, 2 cores, 25 GB" in page
-    assert "- aa was lost" in report([a_campaign(broken=["aa was lost"])])
+    broken = report([a_campaign(broken=["0a1b2c3d was lost", "99aa99aa was lost", "nobody came"])])
+    assert "**Promises broken: 3.**\n\n- 2 x somebody was lost\n- 1 x nobody came\n" in broken
 
 
 def test_the_page_replaces_the_marked_part_of_a_document():
