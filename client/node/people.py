@@ -279,7 +279,7 @@ def _remove_all_but(name: str, folder: Path) -> None:
 
 def _mark(person: str) -> str:
     # Names of people who left need not be kept in clear. Whoever holds both files can still match them.
-    return hashlib.sha256(person.encode()).hexdigest()
+    return hashlib.sha256(name_of(person).encode()).hexdigest()
 
 
 def _marks(folder: Path) -> set[str]:

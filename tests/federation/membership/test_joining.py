@@ -242,7 +242,7 @@ def test_names_that_are_no_file_names_are_refused(name, coordinator):
 
 @pytest.mark.parametrize("address", ["", "host", "host:0", "host:70000", "host:1/x", "https://host:1", "-host:1"])
 def test_addresses_are_host_and_port(address, tmp_path):
-    with pytest.raises(UsageError, match="an address is HOST:PORT, with a name or an"):
+    with pytest.raises(UsageError, match="is no address: write HOST:PORT"):
         Coordinator.create(tmp_path / "coordinator", address=address, now=NOW)
 
 

@@ -67,5 +67,5 @@ def test_its_hash_is_that_of_the_checkout_as_flower_packs_it(checkout):
 def test_a_folder_that_names_no_files_is_refused(tmp_path, text):
     if text is not None:
         (tmp_path / "pyproject.toml").write_text(text)
-    with pytest.raises(UsageError, match="fab-include"), application_files(tmp_path):
+    with pytest.raises(UsageError, match=r"fab-include|is no TOML"), application_files(tmp_path):
         pass

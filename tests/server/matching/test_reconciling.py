@@ -690,7 +690,7 @@ def test_a_log_that_is_put_back_while_it_is_served_is_noticed(busy, tmp_path, as
         busy.log_attempt(None, digest(50 + number))
     published = (tmp_path / "checkpoint").read_bytes()
     sqlite3.connect(tmp_path / "kept" / "log.db").backup(source)
-    with pytest.raises(ProofError, match="others than before" if as_long else "put back"):
+    with pytest.raises(ProofError, match=r"others than before|put back" if as_long else "put back"):
         busy.log_attempt(None, digest(1))
     assert (tmp_path / "checkpoint").read_bytes() == published
 
