@@ -200,7 +200,8 @@ def test_nobody_is_told_about_an_answer_that_comes_at_once(device, clock):
 
 
 _WAITS = """
-import sys
+import signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)  # whoever runs the tests may ignore it
 from pathlib import Path
 from client import connection
 from federation.wire.v1 import verification_pb2 as pb
