@@ -590,7 +590,7 @@ def test_a_client_certificate_of_another_authority_does_not_connect(server, wall
     )  # it trusts the server; the server does not trust it
     with (
         server.device(wallet, tls=foreign) as device,
-        pytest.raises(UnavailableError, match="the server says: failed to connect to all"),
+        pytest.raises(UnavailableError, match="no answer came: failed to connect to all"),
     ):
         device.verify(a_face(OWNER))
 
@@ -599,7 +599,7 @@ def test_a_client_without_a_certificate_does_not_connect(server, tls):
     credentials = grpc.ssl_channel_credentials((tls / "ca.pem").read_bytes())
     with (
         grpc.secure_channel(server.target, credentials) as channel,
-        pytest.raises(UnavailableError, match="the server says: failed to connect to all"),
+        pytest.raises(UnavailableError, match="no answer came: failed to connect to all"),
     ):
         call(pb_grpc.VerificationServiceStub(channel).StartVerification, pb.StartVerificationRequest())
 
@@ -610,7 +610,7 @@ def test_the_device_does_not_talk_to_a_server_of_another_authority(server, walle
         (foreign / name).write_bytes((tls / name).read_bytes())
     with (
         server.device(wallet, tls=foreign) as device,
-        pytest.raises(UnavailableError, match="the server says: failed to connect to all"),
+        pytest.raises(UnavailableError, match="no answer came: failed to connect to all"),
     ):
         device.verify(a_face(OWNER))
 
@@ -618,7 +618,7 @@ def test_the_device_does_not_talk_to_a_server_of_another_authority(server, walle
 def test_a_server_certificate_does_not_admit_a_client(server, wallet, tls):
     with (
         server.device(wallet, tls=tls, name="server") as device,
-        pytest.raises(UnavailableError, match="the server says: failed to connect to all"),
+        pytest.raises(UnavailableError, match="no answer came: failed to connect to all"),
     ):
         device.verify(a_face(OWNER))
 
