@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 import sqlite3
 import subprocess
@@ -15,7 +16,8 @@ import pytest
 from federation.errors import ProofError, RefusedError, UnavailableError, UsageError
 from federation.onebit import Decision, Operation
 from federation.transparency import AttemptOutcome, PersonalKind, PublicEntry, PublicKind
-from server.log.storage import Addition
+from server.log.storage import Addition, open_log_storage
+from server.log.transparency_log import TransparencyLog
 from server.matching.reconciling import What, gap_between, take_up
 from server.storage import schema
 from server.storage.storage import Owner
@@ -42,6 +44,7 @@ from tests.server.matching.office import (
     standing,
 )
 from tests.stored import DEVICE, NOW, OTHER_DEVICE, THIRD_DEVICE, a_template, digest, try_number
+from tests.transparency_log import SIGNER
 
 HERE = Path(__file__).parents[2]
 
@@ -690,6 +693,11 @@ def test_a_log_that_is_put_back_while_it_is_served_is_noticed(busy, tmp_path, as
         busy.log_attempt(None, digest(50 + number))
     published = (tmp_path / "checkpoint").read_bytes()
     sqlite3.connect(tmp_path / "kept" / "log.db").backup(source)
+    if as_long:  # by a process that remembers nothing
+        with contextlib.closing(open_log_storage(tmp_path / "log.db")) as storage:
+            grown = TransparencyLog(storage, SIGNER, clock=lambda: NOW)
+            grown.append([Addition(PublicEntry(PublicKind.POLICY, NOW, b"in the place of the attempt"))])
+            assert grown.head.size == busy.log.head.size
     with pytest.raises(ProofError, match="others than before" if as_long else "put back"):
         busy.log_attempt(None, digest(1))
     assert (tmp_path / "checkpoint").read_bytes() == published
