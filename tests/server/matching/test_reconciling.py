@@ -345,6 +345,20 @@ def test_what_a_busy_database_cut_off_is_done_without_a_restart(busy, name):
 
 
 @pytest.mark.parametrize("name", DEEDS)
+def test_what_another_front_end_logged_is_forgotten_once_the_record_of_the_log_covers_it(busy, name):
+    """Else an entry of which nothing came is a gap at the next start: nobody announced it any more."""
+    with Office(busy.database, busy.folder) as other:
+        for step in ("decide", "revoke", "erase"):
+            setattr(other.storage, step, die)
+        with pytest.raises(DiedError, match="died"):
+            DEEDS[name](other)
+        assert busy.storage.seen().size < other.log.head.size
+        busy.finish()
+        assert_done(busy, name)
+        assert busy.storage.seen() == other.log.head
+
+
+@pytest.mark.parametrize("name", DEEDS)
 def test_a_deed_may_be_finished_while_its_front_end_works_on_it(busy, name, monkeypatch):
     """Another front end that starts, or its housekeeping, comes just before the last step."""
     for step in ("decide", "revoke", "erase"):
