@@ -528,6 +528,24 @@ describe('whoever swallows a request and answers it himself', () => {
     expect([await state(), service.operations.length]).toEqual([before, calls])
   })
 
+  test('and saw a newer consent cannot bring it into force behind one that is in the log', async () => {
+    await enrol()
+    service.alter = (call, answer) => { if (call === 'SubmitToken') throw new UnavailableError('lost'); return answer }
+    await expect(renew()).rejects.toThrow('lost')
+    service.alter = (_call, answer) => answer
+    let seen = new Uint8Array()
+    service.alterRequest = (call, request) => { if (call === 'SubmitProbe') seen = request.change.receipt; return request }
+    const honest = service.call
+    swallow('SubmitToken', made({ decision: Decision.MATCH }))
+    await expect(renew()).rejects.toThrow('in its place')
+    service.call = honest
+    const [before, calls] = [await state(), service.operations.length]
+    expect([(await memory()).enrolment!.receipts.length, service.stored!.receipts.length]).toEqual([1, 2])
+    service.alter = (call, answer) => (call === 'ListReceipts' ? { ...answer, receipts: [...answer.receipts, seen] } : answer)
+    await expect(renew()).rejects.toThrow('not in the log')
+    expect([await state(), service.operations.length]).toEqual([before, calls])
+  })
+
   test('a consent whose last answer was lost is taken over, as the log has it', async () => {
     await enrol()
     service.alter = (call, answer) => { if (call === 'SubmitToken') throw new UnavailableError('lost'); return answer }

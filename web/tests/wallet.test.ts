@@ -1,6 +1,6 @@
 /** The wallet in the browser's database. */
 
-import { beforeEach, expect, test } from 'vitest'
+import { beforeEach, expect, test, vi } from 'vitest'
 
 import { concat, hex, randomBytes, utf8 } from '../src/bytes'
 import { RefusedError, UsageError } from '../src/errors'
@@ -56,6 +56,20 @@ test.each(PARAMETER_SETS)('a wallet with a secret of $name is there again after 
   expect(hex(again!.keyId)).toBe(hex(wallet.keyId))
   expect(again!.requireSecret().parameters).toBe(parameters)
   expect(hex(again!.requireSecret().secretBytes())).toBe(hex(secret.secretBytes()))
+})
+
+test('what is written is on disk, and not only with the system, when the page goes on', async () => {
+  const begun = vi.spyOn(IDBDatabase.prototype, 'transaction')
+  try {
+    const [wallet] = await enrolled()
+    await wallet.countAnswer()
+    await wallet.forget({ state: 'revoked' })
+    await Wallet.delete()
+    expect(begun.mock.calls.length).toBe(5)
+    for (const [, mode, options] of begun.mock.calls) expect([mode, options]).toEqual(['readwrite', { durability: 'strict' }])
+  } finally {
+    begun.mockRestore()
+  }
 })
 
 test('there is no wallet before one is made, and none after it was deleted', async () => {

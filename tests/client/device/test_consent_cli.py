@@ -190,9 +190,8 @@ def test_an_assertion_that_was_not_expected_ends_with_the_exit_code_of_a_failed_
 
 def test_an_assertion_with_too_large_an_error_rate_is_not_accepted(verify):
     verify(TOKEN, "--largest-fmr", 0.0001, expected=4)
-    verify(
-        replace(ASSERTION, rate=replace(ASSERTION.rate, fmr=1e-4, low=5e-5)).sign(ISSUER_KEY), "--largest-fmr", 0.0001
-    )
+    smaller = replace(ASSERTION.rate, fmr=1e-4, low=5e-5)
+    verify(replace(ASSERTION, rate=smaller).sign(ISSUER_KEY), "--largest-fmr", 0.0001)
 
 
 def test_what_is_no_assertion_is_said_to_be_none(verify):

@@ -251,7 +251,7 @@ def test_an_assertion_of_somebody_else_than_the_registered_issuer_is_not_handed_
 LIES = {
     "release": {"release_digest": bytes(32)},
     "rate": {"rate": StatedRate(0.5, 5e-4, 2e-3, Basis.CHECKED, 24)},
-    "smaller rate": {"rate": StatedRate(1e-6, 1e-7, 2e-3, Basis.CHECKED, 24)},
+    "smaller rate": {"rate": StatedRate(6e-4, 5e-4, 2e-3, Basis.CHECKED, 24)},
     "narrower interval": {"rate": StatedRate(1e-3, 9e-4, 1.1e-3, Basis.CHECKED, 24)},
     "more people": {"rate": StatedRate(1e-3, 5e-4, 2e-3, Basis.CHECKED, 240)},
     "better basis": {"rate": StatedRate(1e-3, 5e-4, 2e-3, Basis.MEASURED, 24)},

@@ -9,7 +9,7 @@ from client.log.watching import LogMemory, LogTrust
 from federation.errors import MalformedMessageError, ProofError
 from federation.wire.logged import LogReceipt
 from federation.wire.v1 import verification_pb2 as pb
-from tests.damaged_receipts import DAMAGED, FACTS, NOW, PURPOSE, REQUESTER, SIGNER, WHOLE, memory
+from tests.damaged_receipts import DAMAGED, FACTS, NOW, PURPOSE, REQUESTER, SIGNER, WHOLE, memory, receipt
 
 
 def believed(receipt, remembered):
@@ -32,6 +32,12 @@ def believed(receipt, remembered):
 @pytest.mark.parametrize("name", WHOLE)
 def test_a_receipt_that_is_whole_is_believed_and_its_checkpoint_remembered(name):
     assert believed(WHOLE[name], LogMemory(memory())).checkpoint.head.size > 1
+
+
+def test_a_log_that_is_as_long_as_the_device_has_seen_it_was_not_rolled_back():
+    """Whoever asks again, in a quiet hour, is shown the checkpoint that the device remembers."""
+    seen = believed(WHOLE["in the middle"], LogMemory(memory()))
+    assert believed(receipt(old=seen.checkpoint.head.size), seen).checkpoint == seen.checkpoint
 
 
 @pytest.mark.parametrize("name", DAMAGED)

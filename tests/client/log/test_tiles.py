@@ -151,6 +151,23 @@ def test_a_place_without_a_log_is_said(place):
         TileLog(tiles_at(where)).checkpoint()
 
 
+@pytest.mark.parametrize("name", ["checkpoint", "tile/entries/001", "tile/0/001"])
+def test_a_file_that_the_disk_does_not_give_is_not_one_that_the_log_holds_back(tmp_path, name):
+    """Whoever runs the log would be accused of what a disk did."""
+    write(tmp_path, 600)
+    log = TileLog(tiles_at(str(tmp_path)))
+    log.checkpoint()
+    (tmp_path / name).unlink()
+    (tmp_path / name).mkdir()
+    read = {
+        "checkpoint": log.checkpoint,
+        "tile/entries/001": lambda: log.entries(256, 300),
+        "tile/0/001": lambda: log.consistency_proof(300, 600),
+    }[name]
+    with pytest.raises(UsageError, match=f"cannot read {tmp_path / name}: Is a directory"):
+        read()
+
+
 def test_a_file_that_is_too_long_is_not_held(place):
     folder, where = place
     (folder / "checkpoint").write_bytes(bytes(70_000))

@@ -385,6 +385,29 @@ def test_a_request_for_keys_that_were_removed_is_never_sent(coordinator, members
     )
 
 
+@pytest.mark.parametrize("step", ["unlink", "rename"])
+def test_a_crash_before_new_keys_wait_leaves_no_old_request_beside_them(coordinator, members, monkeypatch, step):
+    """The request would be sent for the keys that wait, and is for others."""
+    north, nodes, original = members["north"], Nodes(), getattr(Path, step)
+    rekey(north)
+    shutil.rmtree(north / "next")
+
+    def dies(path, *arguments, **named):
+        if path in {north / "rekey.json", north / ".next"}:
+            raise KeyboardInterrupt
+        return original(path, *arguments, **named)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, step, dies)
+        with pytest.raises(KeyboardInterrupt, match=r"^$"):
+            rekey(north)
+    assert not (north / "next").exists()
+    rekey(north)
+    coordinator.rekey((north / "rekey.json").read_bytes(), nodes.register, nodes.unregister)
+    trust(coordinator.roster(), north, replace=True)
+    assert not (north / "next").exists()
+
+
 def interrupted(*_):
     raise KeyboardInterrupt
 

@@ -751,6 +751,12 @@ async def test_too_many_waiting_entries_are_turned_away(storage):
             await sequencer.add(*additions(*range(count)))
 
 
+async def test_entries_that_were_written_leave_all_of_their_room(storage):
+    async with Sequencer(a_log(storage), max_waiting=3) as sequencer:
+        for n in range(0, 8, 2):
+            assert await sequencer.add(*additions(n, n + 1)) == range(n, n + 2)
+
+
 async def test_a_caller_who_leaves_disturbs_nobody(storage):
     async with Sequencer(a_log(storage)) as sequencer:
         leaving, staying = (asyncio.create_task(sequencer.add(*additions(n))) for n in range(2))

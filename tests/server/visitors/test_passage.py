@@ -2,7 +2,9 @@
 
 import asyncio
 import contextlib
+import socket
 import stat
+import struct
 
 import pytest
 
@@ -145,6 +147,22 @@ async def test_when_all_places_are_taken_whoever_never_called_goes_first():
         assert await called[0].read(11) == b"still there"
 
 
+def test_who_comes_from_the_port_of_one_who_was_shown_out_is_counted_when_that_one_is_closed():
+    """Else whoever comes back from the same port takes no place, and is never late."""
+    with Door("127.0.0.1", 0, in_all=1) as door, socket.socket() as first:
+        at = door.getsockname()
+        first.connect(at)
+        port = first.getsockname()[1]
+        shown_out, _ = door.accept()
+        with socket.create_connection(at), door.accept()[0]:
+            first.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            first.close()  # with a reset, which leaves the port free
+            with socket.create_connection(at, source_address=("127.0.0.1", port)), door.accept()[0]:
+                shown_out.close()
+                assert door.visitors == 1
+            assert door.visitors == 0
+
+
 async def test_a_certificate_has_so_many_connections_from_all_of_its_addresses():
     async with passing() as (passage, door, echo):
         held = []
@@ -195,8 +213,8 @@ async def test_when_one_side_ends_the_other_does_too_and_nothing_is_kept(who):
         await until(lambda: door.visitors == 0 and not passage._visitors)
 
 
-async def test_who_comes_when_the_server_is_gone_is_turned_out():
-    door = Door("127.0.0.1", 0)
+async def test_who_comes_when_the_server_is_gone_is_turned_out_at_once():
+    door = Door("127.0.0.1", 0, clock=lambda: 0.0)  # nobody is ever late
     passage = Passage(door)
     await passage.open()
     reader, _ = await visit(door)
