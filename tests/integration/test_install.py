@@ -141,7 +141,7 @@ def test_the_bare_wheel_is_small_and_verifies_assertions_releases_logs_and_rules
     options = [word for name, value in expected.items() for word in (f"--{name}", value)]
     assert "claim accepted" in bare.run("intaglio", "assertion", "verify", papers / "assertion.jwt", *options).stdout
     bundle = ["release", "verify", papers / "release.zip", "--trust", papers / "trust.json"]
-    assert json.loads(bare.run("intaglio", *bundle, "--json").stdout)["audit"]["verdict"] == "PASS"
+    assert json.loads(bare.run("intaglio", *bundle, "--json").stdout)["audit"].startswith("audit PASS on ")
     told = bare.run("intaglio", "log", "verify", papers / "checkpoint", "--key", SIGNER.key.to_text())
     assert "a checkpoint of 10 entries" in told.stdout
     assert "deployment" in bare.run("intaglio", "rules", "show", papers / "rules.jsonl").stdout
