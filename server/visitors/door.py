@@ -9,6 +9,7 @@ shown a member's key in time is shown out, and when all places are taken the one
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import ipaddress
 import resource
@@ -37,6 +38,7 @@ MEMBER_SECONDS: Final = 240.0
 """From the headers of one call to those of the next: more than a body, an answer and the idle time after it take."""
 
 _BACKLOG: Final = 512
+_TENDING_SECONDS = 1.0
 
 
 @dataclass
@@ -157,10 +159,16 @@ class Door(socket.socket):
         self._in_all = self._strangers + PLACES_OF_A_MEMBER * members
 
     def show_out_the_late(self) -> None:
-        """Ends every connection whose time is over. Call it every second."""
+        """Ends every connection whose time is over. Called every second; `tend` does."""
         for visit in [visit for visit in self._visits.values() if visit.ends_at <= self._clock()]:
             self.turned_away["late"] += 1
             _end(visit.socket)
+
+    async def tend(self) -> None:
+        """Shows out the late, until it is cancelled."""
+        while True:
+            await asyncio.sleep(_TENDING_SECONDS)
+            self.show_out_the_late()
 
     @property
     def visitors(self) -> int:

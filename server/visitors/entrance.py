@@ -17,7 +17,6 @@ if TYPE_CHECKING:
 
 IN_ALL: Final = MOST_CONNECTIONS - 16
 """Connections at once: fewer than the server behind the door takes, which would turn everybody away alike."""
-_TENDING_SECONDS = 1.0
 
 
 def welcome_at(door: Door) -> Callable[[Request], None]:
@@ -32,13 +31,7 @@ def welcome_at(door: Door) -> Callable[[Request], None]:
 
 async def serve_at(door: Door, server: uvicorn.Server) -> None:
     """Serves whoever comes through a door, and shows out who dawdles, until the server is told to exit."""
-
-    async def tend() -> None:
-        while True:
-            await asyncio.sleep(_TENDING_SECONDS)
-            door.show_out_the_late()
-
-    tending = asyncio.create_task(tend())
+    tending = asyncio.create_task(door.tend())
     try:
         await server.serve(sockets=[door])
     finally:

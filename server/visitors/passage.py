@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from server.visitors.door import Door
 
 _ENDS_NAME = "intaglio-passage-"
-_TENDING_SECONDS = 1.0
 
 
 class Passage:
@@ -54,7 +53,7 @@ class Passage:
         """Lets visitors in. The server listens."""
         loop = asyncio.get_running_loop()
         self._listening = await loop.create_server(lambda: _Side(self._connect), sock=self._door)
-        self._tending = loop.create_task(self._tend())
+        self._tending = loop.create_task(self._door.tend())
 
     def shut(self) -> None:
         """Lets nobody in any more; who is in may go on."""
@@ -90,11 +89,6 @@ class Passage:
         self._visitors[name] = visitor
         visitor.ended = lambda: self._visitors.pop(name, None)
         visitor.join(inner)
-
-    async def _tend(self) -> None:
-        while True:
-            await asyncio.sleep(_TENDING_SECONDS)
-            self._door.show_out_the_late()
 
 
 class _Side(asyncio.Protocol):
