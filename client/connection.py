@@ -144,7 +144,11 @@ class Connection:
         call = error.__cause__
         if _says_when(error) or not isinstance(call, grpc.Call) or call.code() is not grpc.StatusCode.UNAVAILABLE:
             return error
-        return UnavailableError(why_unreachable(self._target, self._authority, timeout_seconds=_LOOK_SECONDS))
+        left = self._deadline - time.monotonic()
+        if left <= 0:
+            return error
+        look = min(_LOOK_SECONDS, left)
+        return UnavailableError(why_unreachable(self._target, self._authority, timeout_seconds=look))
 
     def _call_once(self, method: _Method[_Request_contra, _Response_co], request: _Request_contra) -> _Response_co:
         try:

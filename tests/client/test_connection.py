@@ -154,6 +154,18 @@ def test_a_deadline_ends_looking_too(device, clock, monkeypatch):
     assert min(method.timeouts) > 0
 
 
+@pytest.mark.parametrize(("before", "looked"), [(0, [5.0]), (11, [0.5])])
+def test_who_is_looked_for_at_last_is_looked_for_within_the_deadline(device, clock, monkeypatch, before, looked):
+    looks = []
+    monkeypatch.setattr(
+        connection, "why_unreachable", lambda *_, timeout_seconds: looks.append(timeout_seconds) or "nobody is there"
+    )
+    method = Method(clock, [*[FailedError(wait=1.5)] * before, *[FailedError()] * 99])
+    with pytest.raises(UnavailableError, match="nobody is there"):
+        device.call(method, REQUEST)
+    assert looks == looked
+
+
 def test_an_answer_that_was_lost_while_the_server_was_busy_is_asked_for_again(device, clock):
     method = Method(clock, [FailedError(wait=0.5), FailedError(), FailedError(wait=0.5), FailedError()])
     assert device.call(method, REQUEST) == pb.GetCheckpointResponse()
