@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import shutil
 from pathlib import Path
@@ -20,6 +19,7 @@ from server.log.schema import nodes
 from server.log.storage import Addition, open_log_storage
 from server.log.tiles import write_tiles
 from server.log.transparency_log import TransparencyLog
+from tests.merkle import hash_tiles, mth
 from tests.transparency_log import NOW, SIGNER, TRUST
 
 
@@ -58,18 +58,6 @@ def contents(folder):
 
 
 # ---------------------------------------------------------------------- an oracle that shares no code
-def mth(leaves):
-    """RFC 6962 section 2.1."""
-    if not leaves:
-        return hashlib.sha256().digest()
-    if len(leaves) == 1:
-        return hashlib.sha256(b"\0" + leaves[0]).digest()
-    split = 1
-    while split * 2 < len(leaves):
-        split *= 2
-    return hashlib.sha256(b"\1" + mth(leaves[:split]) + mth(leaves[split:])).digest()
-
-
 def expected(size):
     leaves = [entry(n).to_bytes() for n in range(size)]
     files = {}
@@ -77,14 +65,7 @@ def expected(size):
         part = leaves[number * 256 : number * 256 + 256]
         end = "" if len(part) == 256 else f".p/{len(part)}"
         files[f"tile/entries/{number:03d}{end}"] = b"".join(len(one).to_bytes(2, "big") + one for one in part)
-    for level in range(3):
-        span = 256**level
-        hashes = [mth(leaves[at * span : at * span + span]) for at in range(size // span)]
-        for number in range(-(-len(hashes) // 256)):
-            part = hashes[number * 256 : number * 256 + 256]
-            end = "" if len(part) == 256 else f".p/{len(part)}"
-            files[f"tile/{level}/{number:03d}{end}"] = b"".join(part)
-    return files
+    return files | hash_tiles(leaves)
 
 
 def require_whole(folder, log):
