@@ -20,7 +20,7 @@ from server.certificates import client_credentials, renew_pki, write_pki
 from server.dashboard.cli import dashboard_command
 from server.database import copy_file, database_url, name_of, upgrade
 from server.fleet.expiry import ends_at
-from server.log.cli import log_commands, opened_log
+from server.log.cli import LogDatabaseOption, LogDirectoryOption, log_commands, opened_log
 from server.matching.cli import matching_commands
 from server.matching.reconciling import What, reconcile
 from server.matching.serving import SERVICE_NAME, health_of
@@ -189,17 +189,8 @@ def database_reconcile(
             envvar="INTAGLIO_SERVER_DATABASE", metavar="FILE|URL", help="An SQLite file or postgresql://USER@HOST/NAME."
         ),
     ],
-    log_directory: Annotated[
-        Path, typer.Option("--log", envvar="INTAGLIO_SERVER_LOG", help="What `intaglio-server log init` made.")
-    ],
-    log_database: Annotated[
-        str | None,
-        typer.Option(
-            envvar="INTAGLIO_SERVER_LOG_DATABASE",
-            metavar="FILE|URL",
-            help="The log's own database, when it is not in that folder: postgresql://...",
-        ),
-    ] = None,
+    log_directory: LogDirectoryOption,
+    log_database: LogDatabaseOption = None,
 ) -> None:
     """Bring a database that was restored from a backup level with its log. Stop all its servers first.
 

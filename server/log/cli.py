@@ -35,6 +35,17 @@ DatabaseOption = Annotated[
     ),
 ]
 KeyOption = Annotated[Path, typer.Option("--key", help="What `intaglio-server log keygen` wrote.")]
+LogDirectoryOption = Annotated[
+    Path, typer.Option("--log", envvar="INTAGLIO_SERVER_LOG", help="What `intaglio-server log init` made.")
+]
+LogDatabaseOption = Annotated[
+    str | None,
+    typer.Option(
+        envvar="INTAGLIO_SERVER_LOG_DATABASE",
+        metavar="FILE|URL",
+        help="The log's own database, when it is not in that folder: postgresql://...",
+    ),
+]
 
 
 @log_commands.command("keygen")
@@ -102,17 +113,8 @@ def log_proof(
 @log_commands.command("tiles")
 def log_tiles(
     folder: Annotated[Path, typer.Argument(help="Made when missing; hand it out with any web server.")],
-    log_directory: Annotated[
-        Path, typer.Option("--log", envvar="INTAGLIO_SERVER_LOG", help="What `intaglio-server log init` made.")
-    ],
-    log_database: Annotated[
-        str | None,
-        typer.Option(
-            envvar="INTAGLIO_SERVER_LOG_DATABASE",
-            metavar="FILE|URL",
-            help="The log's own database, when it is not in that folder: postgresql://...",
-        ),
-    ] = None,
+    log_directory: LogDirectoryOption,
+    log_database: LogDatabaseOption = None,
     every: Annotated[
         float | None, typer.Option(min=1, help="Go on, and write again so many seconds later.", show_default="once")
     ] = None,

@@ -25,7 +25,7 @@ from federation.release.manifest import ReleaseTrust
 from federation.transparency import PersonalKind
 from server.certificates import server_credentials
 from server.files import write_durably
-from server.log.cli import opened_log
+from server.log.cli import LogDatabaseOption, opened_log
 from server.matching.journal import Journal
 from server.matching.metrics import Metrics
 from server.matching.service import MatchingService
@@ -86,14 +86,7 @@ def matching_start(
             help="What `intaglio-server log init` made. Without a log, no service.",
         ),
     ],
-    log_database: Annotated[
-        str | None,
-        typer.Option(
-            envvar="INTAGLIO_SERVER_LOG_DATABASE",
-            metavar="FILE|URL",
-            help="The log's own database, when it is not in that folder: postgresql://...",
-        ),
-    ] = None,
+    log_database: LogDatabaseOption = None,
     assertions: Annotated[
         Path | None,
         typer.Option(
