@@ -17,13 +17,12 @@ from client.log.policy import read_log_policy
 from client.wallet.wallet import Enrolment, EnrolmentState, Wallet
 from examples.demo.auditing import audit, trial_bundle
 from examples.demo.verifying import BUNDLE, DEPLOYMENT, TERMS, TRUST, Person, Server
+from examples.made_up_release import made_up_release
 from federation.errors import UsageError
 from federation.experiments.wolves import Owner
 from federation.onebit import Decision, parameters_for
 from federation.onebit.wire import template_length
-from federation.promise import PrivacyStatement
-from federation.rates import Basis
-from federation.recognition.model import Adapter, ModelRelease
+from federation.recognition.model import ModelRelease
 from federation.release.bundle import Bundle
 from federation.rules.rulebook import Rulebook
 from server.database import connect, database_url
@@ -46,21 +45,10 @@ def face(person: int, capture: int = 0) -> NDArray[np.float64]:
 
 def write_release(folder: Path) -> Bundle:
     """Writes a signed trial of a release that adapts nothing."""
-    statement = PrivacyStatement.of_events("person", "add_or_remove_one", 1.0, 1e-5, (("threshold", 4.0),), 24, 3)
-    release = ModelRelease(
-        model_name="made-up",
-        model_digest="ab" * 32,
-        adapter=Adapter.identity(_DIMENSION),
-        adaptation="none",
-        reason="a load test needs no adaptation",
-        condition="mask",
+    release = made_up_release(
+        _DIMENSION,
         threshold=_THRESHOLD,
-        fmr=0.01,
-        fmr_low=0.005,
-        fmr_high=0.02,
-        fmr_people=24,
-        basis=Basis.CHECKED,
-        privacy=statement,
+        reason="a load test needs no adaptation",
         created="2026-01-01T00:00:00+00:00",
     )
     people = [

@@ -17,13 +17,12 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from examples.made_up_release import made_up_release
 from federation.learning.evaluation_plan import EvaluationPlan, Group
 from federation.learning.group_rates import EvaluationReport, Rate
 from federation.learning.private_evaluation import estimate_rates, evaluation_sum
-from federation.promise import PrivacyStatement
-from federation.rates import Basis
 from federation.recognition.embeddings import EmbeddingSet
-from federation.recognition.model import Adapter, ModelRelease
+from federation.recognition.model import ModelRelease
 from federation.recognition.profiles import PROBE, REFERENCE
 from server.coordinator.local_run import evaluate_locally
 
@@ -74,20 +73,10 @@ def main(
     group_of = {name: name.rpartition(" ")[0] for name in names}
     parts = [names[index::_ORGANISATIONS] for index in range(_ORGANISATIONS)]
     organisations = [made_up_people(part, group_of, random) for part in parts]
-    release = ModelRelease(
-        model_name="made-up",
-        model_digest="ab" * 32,
-        adapter=Adapter.identity(_DIMENSION),
-        adaptation="none",
-        reason="made-up people need no adaptation",
-        condition="mask",
+    release = made_up_release(
+        _DIMENSION,
         threshold=_THRESHOLD,
-        fmr=0.01,
-        fmr_low=0.005,
-        fmr_high=0.02,
-        fmr_people=24,
-        basis=Basis.CHECKED,
-        privacy=PrivacyStatement.of_events("person", "add_or_remove_one", 1.0, _DELTA, (("threshold", 4.0),), 24, 3),
+        reason="made-up people need no adaptation",
         created=datetime.now(UTC).isoformat(),
     )
     groups = tuple(Group(name, people, people) for name in _GROUPS)
