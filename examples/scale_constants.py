@@ -54,7 +54,7 @@ FROM generate_series(1, {_ATTEMPTS}) n, (SELECT key_id FROM templates LIMIT 1) o
 def measured(console: Console) -> tuple[Constants, dict[str, float]]:
     """The constants of this machine, and how busy it was."""
     load_before = os.getloadavg()[0]
-    service = load.Service(load.Kept.POSTGRES, front_ends=1, templates=1_000, apart=False)
+    service = load.Service(load.Kept.POSTGRES, front_ends=1, templates=1_000, apart=False, witnesses=0)
     runs = load.measure(service, [_AT_ONCE], [load.Come.AGAIN], _LOAD_VERIFICATIONS, console)
     load.print_runs(runs, console)
     (run,) = runs

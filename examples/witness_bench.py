@@ -31,8 +31,8 @@ from client.device.conditions import Conditions
 from client.device.verification import Device
 from client.log.policy import read_log_policy
 from client.wallet.wallet import Enrolment, EnrolmentState, Wallet
+from examples.crowd import face, write_release
 from examples.demo.verifying import DEPLOYMENT, TERMS, matching_server
-from examples.load import face, write_release
 from federation.errors import UsageError
 from federation.onebit import Decision
 from federation.rules.rulebook import Rulebook

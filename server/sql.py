@@ -118,7 +118,7 @@ class Rows:
             try:
                 found = cursor.fetchall()
             except self._late:
-                if cursor.pgresult is None:  # the statement failed
+                if cursor.statusmessage is None:  # the statement failed, be it for the same kind of reason
                     raise
                 return []  # it went well, and is of the kind that gives no rows
         return list(map(self._compiled.row_maker(cursor), found)) if found else []
@@ -212,7 +212,11 @@ class Transaction:
     def commit(self) -> None:
         """Ends it; in `Mode.DURABLE` it is on disk when this returns."""
         if _BEGIN[self._dialect.name][self.mode] is not None:
-            self.driver.execute("COMMIT")
+            done = self.driver.execute("COMMIT")
+            self.hear_the_rest()
+            # PostgreSQL answers so when a statement failed whose error nobody raised further.
+            if self._options and done.statusmessage != "COMMIT":
+                raise UnavailableError("the transaction was taken back, since a statement in it failed")
         self.hear_the_rest()
 
     def hear_the_rest(self) -> None:

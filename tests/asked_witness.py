@@ -46,12 +46,13 @@ class AskedWitness:
     Args:
         script: from the body of a request to the bytes of the answer; None closes the connection. It may block.
         port: 0 for any free one.
+        tls: a context for https; None for http.
     """
 
-    def __init__(self, script, *, port=0) -> None:
-        self.script, self.bodies, self.connections = script, [], 0
+    def __init__(self, script, *, port=0, tls=None) -> None:
+        self.script, self.bodies, self.connections, self._tls = script, [], 0, tls
         self._socket = socket.create_server(("127.0.0.1", port))
-        self.address = f"http://127.0.0.1:{self._socket.getsockname()[1]}"
+        self.address = f"{'https' if tls else 'http'}://127.0.0.1:{self._socket.getsockname()[1]}"
         self._open = []
         self._threads = [threading.Thread(target=self._accept, daemon=True)]
         self._threads[0].start()
@@ -86,6 +87,12 @@ class AskedWitness:
             except OSError:
                 return
             self.connections += 1
+            if self._tls is not None:
+                try:
+                    connection = self._tls.wrap_socket(connection, server_side=True)
+                except OSError:  # the other side does not want this certificate
+                    connection.close()
+                    continue
             self._open.append(connection)
             self._threads.append(threading.Thread(target=self._answer, args=(connection,), daemon=True))
             self._threads[-1].start()

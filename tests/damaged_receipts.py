@@ -1,13 +1,14 @@
 """Receipts of the log that a device must not believe, for both languages: each is right but for what its name says.
 
 The device (`tests/client/device/test_receipts.py`) and the page (`web/tests/log.test.ts`) refuse each of them, and
-believe the two that are whole.
+believe those that are whole. Whoever wants two of three witnesses believes `WITNESSED`, and none of `UNWITNESSED`.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+from dataclasses import replace
 
 from federation.statements import canonical_bytes
 from federation.transparency import (
@@ -20,6 +21,7 @@ from federation.transparency import (
     consistency_proof,
     inclusion_proof,
 )
+from federation.transparency.notes import SignedNote
 from federation.wire.logged import comparison_facts
 
 NOW = 1_900_000_000
@@ -33,6 +35,11 @@ SIGNER, IMPOSTOR, ANOTHER = (
         ("example.org/other", bytes(range(32))),
     )
 )
+WITNESSES = tuple(
+    NoteSigner(f"witness.example.org/{name}", KeyKind.COSIGNATURE, bytes([number] * 32))
+    for number, name in enumerate(("one", "two", "three", "uncounted"), start=1)
+)
+"""The first three count, and two of them are wanted."""
 FACTS = comparison_facts(key_id=KEY_ID, transcript=TRANSCRIPT, reply=REPLY)
 FIRST = [b"an entry that the device saw"]
 
@@ -51,6 +58,7 @@ def receipt(  # the parts of one receipt, each of which may be another
     opening=None,
     change=lambda text: text,
     grown=lambda proof: proof,
+    cosigned=(),
 ):
     """A comparison in a log that the device saw with one entry. Everything fits together, whatever is changed."""
     salt = bytes([7] * 32)
@@ -65,6 +73,8 @@ def receipt(  # the parts of one receipt, each of which may be another
         return {node: nodes[node] for node in wanted}
 
     checkpoint = SignedCheckpoint.sign(Checkpoint(signer.key.name, frontier.head), signer, time=time)
+    for sign in cosigned:
+        checkpoint = SignedCheckpoint(sign(checkpoint.note))
     logged = LoggedEntry(entry, len(before), inclusion_proof(len(before), frontier.size, read), checkpoint)
     shown = opening or canonical_bytes({"facts": facts, "kind": kind, "salt": salt.hex()})
     consistency = consistency_proof(old, frontier.size, read) if old else ()
@@ -150,3 +160,44 @@ DAMAGED = {
     "with the growth of another tree": receipt(old=2),
     "of a log that forked": receipt(before=(b"another first entry", b"one more")),
 }  # fmt: skip
+
+
+def _by(number, *, time=NOW, text=None):
+    """Adds what a witness signs of a note."""
+
+    def sign(note):
+        return SignedNote(note.text, (*note.signatures, WITNESSES[number].sign(text or note.text, time=time)))
+
+    return sign
+
+
+def _with_wrong_name(note):
+    """The signature of a witness who counts, under the name of another one who counts."""
+    own = WITNESSES[1].sign(note.text, time=NOW)
+    return SignedNote(note.text, (*note.signatures, replace(own, name=WITNESSES[0].key.name)))
+
+
+def _of_the_log(note):
+    """The log's own cosignature once more: it is no witness of itself."""
+    return SignedNote(note.text, (*note.signatures, SIGNER.as_cosigner().sign(note.text, time=NOW + 1)))
+
+
+WITNESSED = {
+    "by two": receipt(cosigned=(_by(0), _by(2))),
+    "by all": receipt(cosigned=(_by(2), _by(1), _by(0))),
+    "by two and a stranger": receipt(cosigned=(_by(3), _by(1), _by(0))),
+    "by two, one of whom did long ago too": receipt(cosigned=(_by(0, time=NOW - 9000), _by(0), _by(1))),
+    "by two, and by a third long ago": receipt(cosigned=(_by(0), _by(1), _by(2, time=NOW - 9000))),
+}
+UNWITNESSED = {
+    "by nobody": receipt(),
+    "by one": receipt(cosigned=(_by(1),)),
+    "by one twice": receipt(cosigned=(_by(1), _by(1, time=NOW - 1))),
+    "by one and a stranger": receipt(cosigned=(_by(1), _by(3))),
+    "by one and the log": receipt(cosigned=(_by(1), _of_the_log)),
+    "by one, under two names": receipt(cosigned=(_by(1), _with_wrong_name)),
+    "by two, one of them long ago": receipt(cosigned=(_by(0), _by(1, time=NOW - 3_700))),
+    "by two, one of them in the future": receipt(cosigned=(_by(0), _by(1, time=NOW + 3_700))),
+    "by two, one of them another tree": receipt(cosigned=(_by(0), _by(1, text="example.org/log\n1\nAAAA\n"))),
+    "by two, and a third signed something else": receipt(cosigned=(_by(0), _by(1), _by(2, text="something else\n"))),
+}

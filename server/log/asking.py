@@ -244,6 +244,8 @@ class Witnesses:
             reason, is_ahead = "" if newest else str(error), True
         except IntaglioError as error:
             reason = str(error)
+        except ssl.SSLCertVerificationError as error:
+            reason = f"shows a certificate that is not trusted here: {error.verify_message}"
         except (OSError, h11.ProtocolError, ValueError) as error:
             reason = f"cannot be reached: {type(error).__name__}"
         except Exception as error:  # noqa: BLE001 - whatever it was, the thread must go on

@@ -113,7 +113,7 @@ def web_start(
             agreed,
             purpose or agreed.purposes[0],
             days,
-            log_key=log_key_of(_read(log_policy)),
+            log=LogPolicy.from_text(_read(log_policy).decode(errors="replace")),
             deployment=deployment,
             trust=trust,
         )
@@ -149,7 +149,7 @@ def site_files(bundle: Bundle, deployment: bytes) -> dict[str, bytes]:
 
 
 def deployment_file(
-    terms: Terms, purpose: str, days: int, *, log_key: str, deployment: str, trust: ReleaseTrust
+    terms: Terms, purpose: str, days: int, *, log: LogPolicy, deployment: str, trust: ReleaseTrust
 ) -> bytes:
     """What the page must know of a deployment, as JSON.
 
@@ -160,17 +160,13 @@ def deployment_file(
     require_name("the deployment", deployment)
     if purpose not in terms.purposes:
         raise UsageError(f"the terms are for {', '.join(terms.purposes)}, not for {purpose}")
-    told = {"purpose": purpose, "days": days, "log_key": log_key, "terms": asdict(terms), "deployment": deployment}
+    policy = {
+        "key": log.log_key.to_text(),
+        "witnesses": [witness.to_text() for witness in log.counted],
+        "threshold": log.threshold,
+    }
+    told = {"purpose": purpose, "days": days, "log": policy, "terms": asdict(terms), "deployment": deployment}
     return json.dumps(told | {"release_trust": json.loads(trust.to_bytes())}).encode()
-
-
-def log_key_of(policy: bytes) -> str:
-    """The log's key in a log policy.
-
-    Raises:
-        UsageError: it is no policy.
-    """
-    return LogPolicy.from_text(policy.decode(errors="replace")).log_key.to_text()
 
 
 def _read(path: Path) -> bytes:

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import random
 import threading
+from contextlib import suppress
 
 import psycopg
 import pytest
 import sqlalchemy as sa
 
+from federation.errors import UnavailableError
 from server import sql
 from server.database import connect, database_url
-from server.sql import Database, Mode
+from server.sql import Database, Mode, Rows
 
 metadata = sa.MetaData()
 things = sa.Table(
@@ -219,4 +221,44 @@ def test_a_statement_that_failed_spoils_no_other_one(empty_postgres, seed):
         except (KeyError, psycopg.errors.CheckViolation):  # and nothing else is raised
             failed += 1
     assert failed > 3
+    database.close()
+
+
+GONE = sa.text("SELECT number FROM nothing_of_that_name")
+
+
+def look_behind_a_failure(database, mode, look):
+    with database.transaction(mode) as run:
+        run.execute(GONE)
+        return look(run.execute(sa.select(sa.literal(1))))
+
+
+@pytest.mark.parametrize(
+    "look", [Rows.one, lambda rows: rows.all, lambda rows: rows.rowcount], ids=["one", "all", "count"]
+)
+@pytest.mark.parametrize("mode", [Mode.SNAPSHOT, Mode.DURABLE])
+def test_whoever_looks_behind_a_failed_statement_is_told_that_it_failed(empty_postgres, mode, look):
+    """Not that there are no rows. psycopg says of both that there is nothing to fetch, with one type of error."""
+    database = Database(connect(database_url(empty_postgres)))
+    with pytest.raises(psycopg.errors.UndefinedTable, match="nothing_of_that_name"):
+        look_behind_a_failure(database, mode, look)
+    database.close()
+
+
+def add_and_pass_over_a_failure(database):
+    with database.transaction(Mode.DURABLE) as run:
+        add(run, 1)
+        with suppress(psycopg.errors.UndefinedTable):
+            _ = run.execute(GONE).all
+        run.hear_the_rest()
+
+
+def test_a_transaction_that_was_taken_back_is_not_called_done(empty_postgres):
+    """PostgreSQL answers ROLLBACK to COMMIT when a statement failed, and says nothing else."""
+    engine = connect(database_url(empty_postgres))
+    metadata.create_all(engine)
+    database = Database(engine)
+    with pytest.raises(UnavailableError, match="taken back"):
+        add_and_pass_over_a_failure(database)
+    assert count(database) == 0
     database.close()

@@ -238,6 +238,9 @@ def answer_receipts(_request):
         "reply": damaged_receipts.REPLY.hex(),
         "whole": damaged_receipts.WHOLE,
         "damaged": damaged_receipts.DAMAGED,
+        "witnesses": [one.key.to_text() for one in damaged_receipts.WITNESSES[:3]],
+        "witnessed": damaged_receipts.WITNESSED,
+        "unwitnessed": damaged_receipts.UNWITNESSED,
     }
 
 

@@ -14,6 +14,7 @@ from PIL import Image
 
 from federation.learning.threshold import choose_threshold, public_adapter
 from federation.recognition.mobilefacenet import shipped_profile
+from federation.transparency import LogPolicy
 from federation.wire.v1 import verification_pb2 as pb
 from server.certificates import client_credentials
 from server.listening import page_server
@@ -106,9 +107,7 @@ def serving(page, target, tls, release, rules):
     """Serves the page in a thread of its own; `rules` is the content of the rules file."""
     listening = socket.create_server(("127.0.0.1", 0))
     origin = f"http://localhost:{listening.getsockname()[1]}"
-    deployment = deployment_file(
-        TERMS, PURPOSE, 90, log_key=LOG_SIGNER.key.to_text(), deployment=DEPLOYMENT, trust=TRUST
-    )
+    deployment = deployment_file(TERMS, PURPOSE, 90, log=LogPolicy(LOG_SIGNER.key), deployment=DEPLOYMENT, trust=TRUST)
     files = site_files(signed(a_bundle(release)), deployment)
     site = Site.read(page, origin, files, {"/rules.jsonl": lambda: rules})
     ready, running = threading.Event(), []

@@ -301,7 +301,8 @@ def test_offline_says_so_and_afterwards_everything_works_again(page, context):
 def naming_another_log(route):
     """The deployment, with the key of another log."""
     another = NoteSigner("example.org/log", KeyKind.NOTE, bytes(32)).key.to_text()
-    route.fulfill(json=route.fetch().json() | {"log_key": another})
+    told = route.fetch().json()
+    route.fulfill(json=told | {"log": told["log"] | {"key": another}})
 
 
 LIES = {

@@ -7,11 +7,12 @@ import tree from '../../tests/vectors/transparency/rfc6962.json'
 import { fromHex, utf8 } from '../src/bytes'
 import { IntaglioError, MalformedMessageError, ProofError } from '../src/errors'
 import { checkComparison, type Expectation, type LogReceipt, readEntry } from '../src/log/entries'
-import { fromBase64, LogKey, SignedCheckpoint } from '../src/log/notes'
+import { fromBase64, LogKey, LogPolicy, SignedCheckpoint } from '../src/log/notes'
 import { leafHash, verifyConsistency, verifyInclusion } from '../src/log/tree'
 import { python } from './vectors'
 
 const head = (size: number): { size: number; root: Uint8Array } => ({ size, root: fromHex(tree.roots[size]) })
+const alone = (key: string): LogPolicy => new LogPolicy({ key, witnesses: [], threshold: 0 })
 const flipped = (hash: Uint8Array): Uint8Array => hash.map((byte, i) => (i === 5 ? byte ^ 1 : byte))
 
 describe('RFC 6962', () => {
@@ -86,7 +87,7 @@ describe('a comparison in the log', () => {
   }
   const expected = (changes: Partial<Expectation> = {}): Expectation => ({
     keyId: fromHex(known.facts.key_id), transcript: fromHex(known.facts.transcript), reply: fromHex(known.facts.reply), requester: 'example.org', purpose: 'door-access',
-    memory: null, logKey: new LogKey(known.key), now: known.now, ...changes,
+    memory: null, policy: alone(known.key), now: known.now, ...changes,
   })
   const remembered = async (): Promise<string> => (await checkComparison(receipt(known.first), expected())).note
 
@@ -104,7 +105,7 @@ describe('a comparison in the log', () => {
     ['with another reply', (k) => [receipt(k.first), { reply: fromHex(k.facts.reply).map((byte, i) => (i === 0 ? byte ^ 1 : byte)) }]],
     ['for another requester', (k) => [receipt(k.first), { requester: 'example.com' }]],
     ['for another purpose', (k) => [receipt(k.first), { purpose: 'sign-in' }]],
-    ['signed by another key', (k) => [receipt(k.first), { logKey: new LogKey(k.other_key) }]],
+    ['signed by another key', (k) => [receipt(k.first), { policy: alone(k.other_key) }]],
     ['an hour and more ago', (k) => [receipt(k.first), { now: k.now + 3700 }]],
     ['in the future', (k) => [receipt(k.first), { now: k.now - 100 }]],
     ['with another opening', (k) => [{ ...receipt(k.first), opening: utf8(k.later.opening) }, {}]],
@@ -165,14 +166,18 @@ describe('receipts that the Python device refuses', () => {
     readonly reply: string
     readonly whole: Readonly<Record<string, Written>>
     readonly damaged: Readonly<Record<string, Written>>
+    /** Three keys; two of them are wanted. */
+    readonly witnesses: readonly string[]
+    readonly witnessed: Readonly<Record<string, Written>>
+    readonly unwitnessed: Readonly<Record<string, Written>>
   }
   interface Written { readonly logged: string; readonly opening: string; readonly consistency: readonly string[] }
   let known: Receipts
-  const check = (one: Written, memory: string | null = known.memory): Promise<unknown> => checkComparison(
+  const check = (one: Written, policy: LogPolicy = alone(known.key)): Promise<unknown> => checkComparison(
     { logged: utf8(one.logged), opening: utf8(one.opening), consistency: one.consistency.map(fromHex) },
     {
       keyId: fromHex(known.key_id), transcript: fromHex(known.transcript), reply: fromHex(known.reply), requester: 'example.org', purpose: 'door-access',
-      memory, logKey: new LogKey(known.key), now: known.now,
+      memory: known.memory, policy, now: known.now,
     })
 
   beforeAll(async () => { known = (await python('receipts', {})) as Receipts })
@@ -190,5 +195,27 @@ describe('receipts that the Python device refuses', () => {
     }
     expect(believed).toEqual([])
     expect(Object.keys(known.damaged).length).toBeGreaterThan(35)
+  })
+
+  test('the page believes those behind two of three witnesses, and none behind fewer', async () => {
+    const policy = new LogPolicy({ key: known.key, witnesses: known.witnesses, threshold: 2 })
+    for (const one of Object.values(known.witnessed)) await check(one, policy)
+    for (const [name, one] of Object.entries(known.unwitnessed)) {
+      await expect(check(one, policy), name).rejects.toThrow(/and 2 are needed|does not verify/)
+    }
+    expect([known.witnessed, known.unwitnessed].map((all) => Object.keys(all).length)).toEqual([5, 10])
+  })
+
+  test.each<[string, (keys: readonly string[]) => [readonly string[], number]]>([
+    ['with a witness twice', (keys) => [[...keys, keys[0]], 1]],
+    ['that wants more than there are', (keys) => [keys, 4]],
+    ['that wants less than none', (keys) => [keys, -1]],
+    ['that wants half a witness', (keys) => [keys, 0.5]],
+    ['whose witness is the log', (keys) => [[...keys, known.key], 1]],
+    ['with more than sixteen', (keys) => [Array.from({ length: 17 }, () => keys[0]), 1]],
+    ['without a number', (keys) => [keys, undefined as unknown as number]],
+  ])('a policy %s is none', (_, change) => {
+    const [witnesses, threshold] = change(known.witnesses)
+    expect(() => new LogPolicy({ key: known.key, witnesses, threshold })).toThrow(MalformedMessageError)
   })
 })

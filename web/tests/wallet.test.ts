@@ -9,7 +9,7 @@ import { TemplateSecret } from '../src/onebit/template'
 import { type Enrolment, MOST_ANSWERS, OutdatedWalletError, Wallet } from '../src/wallet/wallet'
 
 const ENROLMENT: Enrolment = {
-  purpose: 'door-access', audience: 'example.org', releaseDigest: 'ab'.repeat(32), logKey: 'a key', deployment: 'trial',
+  purpose: 'door-access', audience: 'example.org', releaseDigest: 'ab'.repeat(32), log: { key: 'a key', witnesses: [], threshold: 0 }, deployment: 'trial',
   trust: { makers: [], auditors: [], acceptsTrials: false }, state: 'enrolled', receipts: [], answers: 0,
 }
 

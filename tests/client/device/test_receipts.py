@@ -9,10 +9,26 @@ from client.log.watching import LogMemory, LogTrust
 from federation.errors import MalformedMessageError, ProofError
 from federation.wire.logged import LogReceipt
 from federation.wire.v1 import verification_pb2 as pb
-from tests.damaged_receipts import DAMAGED, FACTS, NOW, PURPOSE, REQUESTER, SIGNER, WHOLE, memory, receipt
+from tests.damaged_receipts import (
+    DAMAGED,
+    FACTS,
+    NOW,
+    PURPOSE,
+    REQUESTER,
+    SIGNER,
+    UNWITNESSED,
+    WHOLE,
+    WITNESSED,
+    WITNESSES,
+    memory,
+    receipt,
+)
+
+ALONE = LogTrust(SIGNER.key)
+WATCHED = LogTrust(SIGNER.key, tuple(witness.key for witness in WITNESSES[:3]), threshold=2)
 
 
-def believed(receipt, remembered):
+def believed(receipt, remembered, trust=ALONE):
     message = pb.LogReceipt(
         logged=receipt["logged"].encode(),
         opening=receipt["opening"].encode(),
@@ -24,7 +40,7 @@ def believed(receipt, remembered):
         requester=REQUESTER,
         purpose=PURPOSE,
         memory=remembered,
-        trust=LogTrust(SIGNER.key),
+        trust=trust,
         now=NOW,
     )
 
@@ -50,3 +66,14 @@ def test_a_damaged_receipt_is_not_believed(name):
 def test_growth_that_nobody_asked_for_is_not_believed():
     with pytest.raises(ProofError, match="remembers nothing"):
         believed(WHOLE["in the middle"], None)
+
+
+@pytest.mark.parametrize("name", WITNESSED)
+def test_a_receipt_is_believed_behind_as_many_witnesses_as_the_policy_wants(name):
+    assert believed(WITNESSED[name], LogMemory(memory()), WATCHED).checkpoint.head.size > 1
+
+
+@pytest.mark.parametrize("name", UNWITNESSED)
+def test_a_receipt_is_not_believed_behind_fewer_witnesses(name):
+    with pytest.raises(ProofError, match=r"witnesses signed the checkpoint lately, and 2 are needed|does not verify"):
+        believed(UNWITNESSED[name], LogMemory(memory()), WATCHED)

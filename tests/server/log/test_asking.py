@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import itertools
+import re
 import socket
+import ssl
 import threading
 import time
 from contextlib import ExitStack
 from types import SimpleNamespace
 
 import pytest
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
 from client.log.watching import LogTrust
 from federation.errors import ProofError, UsageError
 from federation.transparency import KeyKind, LogPolicy, NoteSigner, SignedCheckpoint
 from federation.transparency.policy import NamedWitness
+from server.certificates import issue_server, make_authority
 from server.log.asking import Witnesses
 from server.log.sequencer import Sequencer
 from server.log.storage import open_log_storage
@@ -287,6 +292,58 @@ def test_a_witness_that_is_not_there_is_not_waited_for_and_comes_back(site):
     while log.silent_witnesses and time.monotonic() < deadline:
         log.witnessed()
     assert signers(appended(log, 2)) == {KEYS[0]}
+
+
+def authority(folder):
+    """An authority that this test's process trusts when it is told to, and its file."""
+    made, file = make_authority(now=dt.datetime.now(dt.UTC)), folder / "authority.pem"
+    file.write_bytes(made.certificate.public_bytes(Encoding.PEM))
+    return made, file
+
+
+def shown(issued, folder):
+    """What a listener shows who calls it over https."""
+    context, file = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH), folder / "shown.pem"
+    key = issued.key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+    file.write_bytes(key + issued.certificate.public_bytes(Encoding.PEM))
+    context.load_cert_chain(file)
+    return context
+
+
+def test_a_witness_is_asked_over_https_on_one_connection(site, tmp_path, monkeypatch):
+    trusted, file = authority(tmp_path)
+    monkeypatch.setenv("SSL_CERT_FILE", str(file))
+    tls = shown(issue_server(trusted, ["127.0.0.1"], now=dt.datetime.now(dt.UTC)), tmp_path)
+    listener = site.closing.enter_context(AskedWitness(site.honest(), tls=tls))
+    log = site.log(listener)
+    for size in (1, 2):
+        assert signers(appended(log, size)) == {KEYS[0]}
+    assert (listener.connections, len(listener.bodies), log.silent_witnesses) == (1, 2, {})
+
+
+@pytest.mark.parametrize(
+    ("host", "is_trusted", "years", "why"),
+    [
+        ("127.0.0.1", False, 0, "self-signed|unable to get local issuer"),
+        ("witness.example.org", True, 0, "IP address mismatch"),
+        ("127.0.0.1", True, 3, "expired"),
+    ],
+    ids=["of an authority that nobody here knows", "of another host", "that has ended"],
+)
+def test_a_witness_with_a_certificate_is_silent_and_sees_nothing(
+    site, tmp_path, monkeypatch, host, is_trusted, years, why
+):
+    issuing, file = authority(tmp_path)
+    if is_trusted:
+        monkeypatch.setenv("SSL_CERT_FILE", str(file))
+    now = dt.datetime.now(dt.UTC) - years * dt.timedelta(days=366)
+    listener = site.closing.enter_context(
+        AskedWitness(site.honest(), tls=shown(issue_server(issuing, [host], now=now), tmp_path))
+    )
+    log = site.log(listener)
+    assert signers(appended(log)) == set()
+    assert re.search(f"shows a certificate that is not trusted here: .*({why})", log.silent_witnesses[KEYS[0].name])
+    assert listener.bodies == []
 
 
 def test_a_witness_that_hangs_is_waited_for_once_and_has_one_thread_and_one_request(site):

@@ -9,6 +9,8 @@ import pytest
 from typer.testing import CliRunner
 
 from federation.errors import UsageError
+from federation.transparency import KeyKind, LogPolicy, NoteSigner
+from federation.transparency.policy import NamedWitness
 from federation.wire.convert import MAX_MESSAGE_BYTES
 from federation.wire.v1 import verification_pb2 as pb
 from server.cli import app
@@ -28,7 +30,7 @@ from server.web.bridge import (
     Site,
     bridge_app,
 )
-from server.web.cli import deployment_file, log_key_of
+from server.web.cli import deployment_file
 from tests.bundles import TRUST
 from tests.running import DEPLOYMENT, LOG_SIGNER, PURPOSE, TERMS, a_rules_file, write_release
 
@@ -378,8 +380,17 @@ def test_an_origin_that_browsers_do_not_trust_is_refused(origin):
         Site(origin, {})
 
 
+WITNESSES = tuple(NoteSigner(f"w.example.org/{n}", KeyKind.COSIGNATURE, bytes([n] * 32)).key for n in range(3))
+LOG_POLICY = LogPolicy(
+    LOG_SIGNER.key,
+    tuple(NamedWitness(key, "https://w.example.org") for key in WITNESSES),
+    WITNESSES[1::-1],
+    threshold=1,
+)
+
+
 def a_deployment_file(purpose=PURPOSE):
-    return deployment_file(TERMS, purpose, 90, log_key=LOG_SIGNER.key.to_text(), deployment=DEPLOYMENT, trust=TRUST)
+    return deployment_file(TERMS, purpose, 90, log=LOG_POLICY, deployment=DEPLOYMENT, trust=TRUST)
 
 
 async def test_the_rules_are_read_again_for_everybody_who_asks(tmp_path):
@@ -396,11 +407,12 @@ async def test_the_rules_are_read_again_for_everybody_who_asks(tmp_path):
 def test_the_page_is_told_terms_and_log():
     told = json.loads(a_deployment_file())
     assert told["terms"]["alternative"] == TERMS.alternative
-    assert told["log_key"] == log_key_of(f"# a comment\nlog {LOG_SIGNER.key.to_text()}\nquorum none\n".encode())
+    assert told["log"] == {
+        "key": LOG_SIGNER.key.to_text(), "witnesses": [WITNESSES[1].to_text(), WITNESSES[0].to_text()], "threshold": 1,
+    }  # fmt: skip
+    assert LOG_POLICY.witnesses[2].key.to_text() not in json.dumps(told)  # it is named, and does not count
     with pytest.raises(UsageError, match="the terms are for door-access, not for sign-in"):
         a_deployment_file("sign-in")
-    with pytest.raises(UsageError, match="names one log"):
-        log_key_of(b"quorum none\n")
 
 
 def test_a_missing_page_ends_the_command_with_what_to_do(tmp_path):

@@ -3,7 +3,7 @@
 import type { Bytes } from '../bytes'
 import { IntaglioError, PeerError, UsageError } from '../errors'
 import { ModelRelease } from '../face/release'
-import { LogKey } from '../log/notes'
+import { LogPolicy, type WrittenPolicy } from '../log/notes'
 import { type ReleaseTrust, releaseTrustOf, SignedManifest } from '../rules/manifest'
 import { type Party, requireTerms, type Terms } from '../wallet/receipts'
 import { requireName } from '../wallet/statements'
@@ -17,8 +17,8 @@ export interface Deployment {
   readonly terms: Terms
   /** How long a consent is valid. */
   readonly days: number
-  /** Of the transparency log: name+key id+key. */
-  readonly logKey: string
+  /** Which log is believed, and behind how many witnesses. */
+  readonly log: WrittenPolicy
   readonly release: ModelRelease
   readonly manifest: SignedManifest
   /** Whose signatures on a release count; the wallet keeps it from the enrolment on. */
@@ -39,14 +39,14 @@ export function deploymentOf(told: Bytes, release: Bytes, manifest: Bytes, readR
   try {
     const value = JSON.parse(new TextDecoder().decode(told)) as Record<string, any>
     const terms = termsOf(value['terms'] as Record<string, any>)
-    const { purpose, days, log_key: logKey } = value as { purpose: string; days: number; log_key: string }
+    const { purpose, days, log } = value as { purpose: string; days: number; log: WrittenPolicy }
     const identifier = value['deployment'] as string
     requireName('the deployment', identifier)
-    new LogKey(logKey)
+    new LogPolicy(log)
     requireTerms(terms)
     if (!terms.purposes.includes(purpose) || !Number.isInteger(days)) throw new UsageError('the terms are for another purpose')
     return {
-      purpose, audience: terms.audience, terms, days, logKey, identifier, release: new ModelRelease(release),
+      purpose, audience: terms.audience, terms, days, log, identifier, release: new ModelRelease(release),
       manifest: SignedManifest.fromBytes(manifest), trust: releaseTrustOf(value['release_trust']), readRules,
     }
   } catch (error) {

@@ -82,8 +82,8 @@ export class Device {
     const wallet = this.#wallet
     const before = wallet.memory.enrolment
     if (before?.state === 'enrolled') throw new UsageError('this device is enrolled already; revoke first')
-    const { identifier: deployment, purpose, audience, terms, days, release, trust, logKey } = this.#deployment
-    const started: Enrolment = { purpose, audience, releaseDigest: release.digest, logKey, deployment, trust, state: 'started', receipts: [], answers: before?.answers ?? 0 }
+    const { identifier: deployment, purpose, audience, terms, days, release, trust, log } = this.#deployment
+    const started: Enrolment = { purpose, audience, releaseDigest: release.digest, log, deployment, trust, state: 'started', receipts: [], answers: before?.answers ?? 0 }
     await this.#readRules()
     await this.#requirePublic(started, terms.jurisdiction, days * DAY_SECONDS)
     const answer = await this.#transport.call(verification.startEnrolment, { keyId: wallet.keyId, purpose, audience })

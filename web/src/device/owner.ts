@@ -7,7 +7,7 @@
 import { type Bytes, concat, equal, utf8 } from '../bytes'
 import { MalformedMessageError, PeerError, ProofError, RefusedError, UsageError } from '../errors'
 import { checkHistory, checkRevoked, checkTombstone, enrolled, type Entry, type LogTrust, Opening, renewed, says } from '../log/entries'
-import { LogKey } from '../log/notes'
+import { LogPolicy } from '../log/notes'
 import { SignedReceipt } from '../wallet/receipts'
 import type { Wallet } from '../wallet/wallet'
 import { type ExportResponse, LogService, OwnerService } from '../wire/federation/wire/v1/verification_pb'
@@ -200,7 +200,7 @@ function templateBytesIn(record: Uint8Array): number {
 export function trustOf(wallet: Wallet, now: number): LogTrust {
   const { checkpoint, enrolment } = wallet.memory
   if (enrolment === null) throw new UsageError('this device is not enrolled')
-  return { memory: checkpoint, logKey: new LogKey(enrolment.logKey), now }
+  return { memory: checkpoint, policy: new LogPolicy(enrolment.log), now }
 }
 
 /** Entries in the last checkpoint that a device believed. */

@@ -2,7 +2,7 @@
 
 import { concat, fromHex, hex, sha256, utf8 } from '../bytes'
 import { MalformedMessageError, PeerError, ProofError } from '../errors'
-import { LoggedEntry, type LogKey, SignedCheckpoint } from './notes'
+import { LoggedEntry, type LogPolicy, SignedCheckpoint } from './notes'
 import { verifyConsistency } from './tree'
 
 const TAG = utf8('intaglio-log-commitment/1\0')
@@ -83,7 +83,7 @@ export interface LogReceipt {
 export interface LogTrust {
   /** The last checkpoint that the device believed, or null. */
   readonly memory: string | null
-  readonly logKey: LogKey
+  readonly policy: LogPolicy
   /** Seconds since 1970. */
   readonly now: number
 }
@@ -178,9 +178,9 @@ export async function checkRevoked(receipt: LogReceipt, keyId: Uint8Array, trust
 }
 
 /** An entry that is in the log, and what stands behind it. */
-async function opened(receipt: LogReceipt, { logKey, now }: LogTrust): Promise<[LoggedEntry, Opening, Entry]> {
+async function opened(receipt: LogReceipt, { policy, now }: LogTrust): Promise<[LoggedEntry, Opening, Entry]> {
   const logged = new LoggedEntry(receipt.logged)
-  await logged.require(logKey, now)
+  await logged.require(policy, now)
   const [opening, entry] = [new Opening(receipt.opening), readEntry(logged.entry)]
   opening.check(entry)
   return [logged, opening, entry]
@@ -205,9 +205,9 @@ function requireGrowth(memory: string | null, newer: SignedCheckpoint, proof: re
 }
 
 /** The entry at `position` that `opening` stands behind, proved to be in the log. */
-export async function checkHistory(data: Uint8Array, position: number, opening: Opening, keyId: Uint8Array, { logKey, now }: LogTrust): Promise<Entry> {
+export async function checkHistory(data: Uint8Array, position: number, opening: Opening, keyId: Uint8Array, { policy, now }: LogTrust): Promise<Entry> {
   const logged = new LoggedEntry(data)
-  await logged.require(logKey, now)
+  await logged.require(policy, now)
   const entry = readEntry(logged.entry)
   opening.check(entry)
   if (logged.index !== position || opening.facts['key_id'] !== hex(keyId)) throw new ProofError(`entry ${position} of the log is not about this device`)

@@ -11,6 +11,7 @@ const DASH = '\u2014'
 const PROOF_HEADER = 'c2sp.org/tlog-proof@v1'
 const NOTE = 1
 const COSIGNATURE = 4
+const MOST_WITNESSES = 16
 const MAX_AGE_SECONDS = 3600
 const MAX_AHEAD_SECONDS = 60
 
@@ -76,23 +77,35 @@ export class SignedCheckpoint {
   }
 
   /**
-   * Returns when the log signed plainly and with a time that is neither old nor in the future.
+   * Returns when the log signed plainly and with a time that is neither old nor in the future, and enough witnesses did lately.
    *
-   * @throws ProofError it did not.
+   * @throws ProofError it did not, or they did not.
    */
-  async require(key: LogKey, now: number): Promise<void> {
+  async require({ key, witnesses, threshold }: LogPolicy, now: number): Promise<void> {
     if (this.origin !== key.origin) throw new ProofError(`the checkpoint is of another log than ${key.origin}`)
-    const [plain, dated] = [this.#of(key, NOTE), this.#of(key, COSIGNATURE)]
-    if (plain.length === 0 || dated.length === 0) throw new ProofError(`the checkpoint lacks a signature of ${key.origin}`)
+    const plain = this.#of(key, NOTE)
     for (const { value } of plain) await key.verify(value, utf8(this.#text))
-    let time = 0
-    for (const { value } of dated) {
-      const stated = new DataView(value.buffer).getBigUint64(0, false)
-      await key.verify(value.slice(8), utf8(`cosignature/v1\ntime ${stated}\n${this.#text}`))
-      time = Math.max(time, Number(stated))
-    }
+    const time = await this.#dated(key)
+    if (plain.length === 0 || time === null) throw new ProofError(`the checkpoint lacks a signature of ${key.origin}`)
     if (time > now + MAX_AHEAD_SECONDS) throw new ProofError('the checkpoint is dated in the future; check this clock')
     if (time < now - MAX_AGE_SECONDS) throw new ProofError(`the checkpoint is ${now - time} seconds old; at most ${MAX_AGE_SECONDS} are allowed`)
+    let fresh = 0
+    for (const witness of witnesses) {
+      const seen = await this.#dated(witness)
+      if (seen !== null && seen >= now - MAX_AGE_SECONDS && seen <= now + MAX_AHEAD_SECONDS) fresh += 1
+    }
+    if (fresh < threshold) throw new ProofError(`${fresh} witnesses signed the checkpoint lately, and ${threshold} are needed; nothing is believed`)
+  }
+
+  /** When `key` says that it signed, at the latest, in seconds since 1970; null when it did not. */
+  async #dated(key: LogKey): Promise<number | null> {
+    let time: number | null = null
+    for (const { value } of this.#of(key, COSIGNATURE)) {
+      const stated = new DataView(value.buffer).getBigUint64(0, false)
+      await key.verify(value.slice(8), utf8(`cosignature/v1\ntime ${stated}\n${this.#text}`))
+      time = Math.max(time ?? 0, Number(stated))
+    }
+    return time
   }
 
   #of(key: LogKey, kind: number): NoteSignature[] {
@@ -104,19 +117,27 @@ export class SignedCheckpoint {
   }
 }
 
-/** The key of a log, in the form `name+key id+key`. */
+/** The key of a log, or of a witness, in the form `name+key id+key`. */
 export class LogKey {
   readonly origin: string
   readonly #key: Bytes
 
-  /** @throws MalformedMessageError not such a key. */
-  constructor(encoded: string) {
+  /**
+   * @param kind what it signs: a log a note, a witness a note with a time.
+   * @throws MalformedMessageError not such a key.
+   */
+  constructor(encoded: string, kind: typeof NOTE | typeof COSIGNATURE = NOTE) {
     const parts = /^([^+\s]+)\+([0-9a-f]{8})\+(.*)$/s.exec(encoded)
     if (parts === null) throw new MalformedMessageError('a verifier key is written NAME+ID+KEY')
     const raw = fromBase64(parts[3])
     this.origin = parts[1]
     this.#key = raw.slice(1)
-    if (raw[0] !== NOTE || raw.length !== 33 || this.id(NOTE) !== parts[2]) throw new MalformedMessageError('the key id belongs to another key')
+    if (raw[0] !== kind || raw.length !== 33 || this.id(kind) !== parts[2]) throw new MalformedMessageError('the key id belongs to another key')
+  }
+
+  /** The public key itself, in hex. */
+  get hex(): string {
+    return hex(this.#key)
   }
 
   /** Which key of this name signed, in hex: 4 bytes of SHA-256 over name, kind and key. */
@@ -128,6 +149,37 @@ export class LogKey {
   async verify(signature: Bytes, message: Bytes): Promise<void> {
     const key = await crypto.subtle.importKey('raw', this.#key, 'Ed25519', false, ['verify'])
     if (!(await crypto.subtle.verify('Ed25519', key, signature, message))) throw new ProofError(`the signature of ${this.origin} does not verify`)
+  }
+}
+
+/** Whom a device believes about a log, as the page's server tells it and the wallet keeps it. */
+export interface WrittenPolicy {
+  /** Of the log: name+key id+key. */
+  readonly key: string
+  /** Keys of the witnesses that count. */
+  readonly witnesses: readonly string[]
+  /** How many of them must have signed. */
+  readonly threshold: number
+}
+
+/** Whom a device believes about a log, and how many witnesses must have cosigned. As `client.log.watching.LogTrust`. */
+export class LogPolicy {
+  readonly key: LogKey
+  readonly witnesses: readonly LogKey[]
+  readonly threshold: number
+
+  /** @throws MalformedMessageError not such a policy. */
+  constructor({ key, witnesses, threshold }: WrittenPolicy) {
+    this.key = new LogKey(key)
+    if (!Array.isArray(witnesses) || witnesses.length > MOST_WITNESSES) throw new MalformedMessageError(`a policy has at most ${MOST_WITNESSES} witnesses`)
+    this.witnesses = witnesses.map((witness) => new LogKey(witness, COSIGNATURE))
+    if (new Set([this.key, ...this.witnesses].map((one) => one.hex)).size !== 1 + witnesses.length) {
+      throw new MalformedMessageError('log and witnesses have one key each, and no two the same')
+    }
+    if (!Number.isInteger(threshold) || threshold < 0 || threshold > witnesses.length) {
+      throw new MalformedMessageError(`the threshold is 0 to ${witnesses.length}, the number of witnesses`)
+    }
+    this.threshold = threshold
   }
 }
 
@@ -157,12 +209,12 @@ export class LoggedEntry {
   }
 
   /**
-   * Returns when the entry is in the log that `key` signed.
+   * Returns when the entry is in the log that `policy` names.
    *
    * @throws ProofError it is not, or the checkpoint is not to be believed.
    */
-  async require(key: LogKey, now: number): Promise<void> {
-    await this.checkpoint.require(key, now)
+  async require(policy: LogPolicy, now: number): Promise<void> {
+    await this.checkpoint.require(policy, now)
     verifyInclusion(leafHash(this.entry), this.index, this.checkpoint.head, this.#proof)
   }
 }

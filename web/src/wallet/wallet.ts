@@ -13,6 +13,7 @@
 
 import { type Bytes, concat, randomBytes, sha256, utf8 } from '../bytes'
 import { RefusedError, UsageError } from '../errors'
+import type { WrittenPolicy } from '../log/notes'
 import { TemplateSecret } from '../onebit/template'
 import type { ReleaseTrust } from '../rules/manifest'
 import type { RulesSeen } from '../rules/rulebook'
@@ -35,8 +36,8 @@ export interface Enrolment {
   readonly audience: string
   /** SHA-256 of the model release, in hex. */
   readonly releaseDigest: string
-  /** Of the transparency log that this device believes: name+key id+key. */
-  readonly logKey: string
+  /** Which log this device believes, and behind how many witnesses. */
+  readonly log: WrittenPolicy
   /** Identifier of the deployment in the public rules. */
   readonly deployment: string
   /** Whose signatures on a model release count. */
