@@ -233,7 +233,7 @@ def test_the_consent_is_renewed_with_the_face_and_both_are_held(page):
     assert page.is_disabled("#renew-button")
     assert renew(page, ANOTHER).startswith("Not accepted, so the former consent counts.")
     page.click("#export-button")
-    assert "1 signed consents" in outcome(page)
+    assert "1 signed consent " in outcome(page)
     assert renew(page).startswith("Your consent is renewed.")
     page.click("#export-button")
     assert "2 signed consents" in outcome(page)
@@ -388,7 +388,7 @@ def test_with_a_release_whose_manifest_does_not_hold_nothing_is_encrypted(page, 
 
 @pytest.mark.parametrize(
     ("rates", "worth"),
-    [(wolves(60, 0.9), "2 % (1 to 90) by the domain's mean, 0.3 % (0.1 to 2)"), (None, "at: not measured.")],
+    [(wolves(60, 0.9), "2 % (1 to 90) by the domain\u2019s mean, 0.3 % (0.1 to 2)"), (None, "at: not measured.")],
     ids=["measured", "not measured"],
 )
 def test_the_first_line_of_a_trial_is_what_a_stolen_wallet_is_worth(context, release, rates, worth):
@@ -565,7 +565,7 @@ def test_fewer_pictures_than_the_threshold_is_set_for_are_allowed_and_more_are_n
 
 def test_what_the_rate_of_strangers_rests_on_is_said(page):
     assert (
-        'How often somebody else is accepted0.1 % is aimed at, for pictures under the condition "clean"; it lies '
+        "How often somebody else is accepted0.1 % is aimed at, for pictures under the condition “clean”; it lies "
         "between "
         "0.05 and 0.2 % with a probability of 90 %, as public sets of faces say, checked privately on 24 people"
     ) in page.text_content("#terms")

@@ -5,8 +5,9 @@ import './style.css'
 import type { Action, Actions, Part, Reply, Status } from '../device/messages'
 import type { WolfRate, WolfRates } from '../rules/manifest'
 import { type Audited, bound, exactPercent, isPassed, percent } from '../rules/rates'
+import { failureText } from './failures'
 import { Pictures } from './pictures'
-import { SAY, TEXTS } from './texts'
+import { language, say as text, type TextName, time as dateOf } from './texts'
 
 const element = <E extends HTMLElement = HTMLElement>(id: string): E => document.getElementById(id) as E
 const worker = new Worker(new URL('../device/worker.ts', import.meta.url), { type: 'module' })
@@ -18,7 +19,7 @@ class Failure extends Error {
   readonly kind: string
 
   constructor(kind: string, message: string, retryAfter: number | null) {
-    super(SAY.failed(kind, message, retryAfter))
+    super(failureText(kind, message, retryAfter))
     this.kind = kind
   }
 }
@@ -61,7 +62,7 @@ function fail(error: unknown): void {
 function showSent({ call, sent, received }: { call: string; sent: Uint8Array; received: number | null }): void {
   element('nothing-sent').hidden = true
   const details = document.createElement('details')
-  details.append(Object.assign(document.createElement('summary'), { textContent: SAY.message(call, sent.length, received) }))
+  details.append(Object.assign(document.createElement('summary'), { textContent: text('message', { call, sent: sent.length, received: received ?? -1 }) }))
   details.addEventListener('toggle', () => {
     if (details.open && details.children.length === 1) {
       const dump = Object.assign(document.createElement('pre'), { textContent: hexDump(sent), tabIndex: 0 })
@@ -83,26 +84,26 @@ function hexDump(data: Uint8Array): string {
 }
 
 function showTerms({ terms, purpose, audience, days, identifier, trust, releaseEnds, wolf, fmr, audited, epsilon, delta, attacks }: Status): void {
-  const names = SAY.termsOf
   const { controller } = terms
   const rows: [string, string][] = [
-    [names.who, `${controller.name}, ${controller.address}, ${controller.contact}`],
-    [names.purpose, purpose],
-    [names.relies, audience],
-    [names.kept, terms.storageLocation],
-    [names.long, SAY.long(days, terms.retentionDays)],
-    [names.otherwise, terms.alternative],
-    [names.contest, terms.contest],
-    [names.notice, terms.notice],
-    [names.registered, identifier],
-    [names.audit, SAY.audit(auditText(audited), dateOf(releaseEnds), trust.acceptsTrials)],
-    [names.fmr, SAY.fmr(exactPercent(fmr.stated), percent(fmr.low), percent(fmr.high), fmr.condition, fmr.basis, fmr.people)],
-    [names.wolf, wolfText(wolf)],
-    [names.attacks, attacks === null ? SAY.nobodyAsked : SAY.attacks(
-      exactPercent(attacks.falseAccusations), bound(attacks.detected), bound(attacks.right), String(epsilon), String(delta),
-    )],
-    [names.makers, trust.makers.join(' ')],
-    [names.auditors, trust.auditors.join(' ')],
+    [text('terms.who'), `${controller.name}, ${controller.address}, ${controller.contact}`],
+    [text('terms.purpose'), purpose],
+    [text('terms.relies'), audience],
+    [text('terms.kept'), terms.storageLocation],
+    [text('terms.long'), text('long', { days, retention: terms.retentionDays })],
+    [text('terms.otherwise'), terms.alternative],
+    [text('terms.contest'), terms.contest],
+    [text('terms.notice'), terms.notice],
+    [text('terms.registered'), identifier],
+    [text('terms.audit'), text('audit', { audited: auditText(audited), until: dateOf(releaseEnds), trials: trust.acceptsTrials })],
+    [text('terms.fmr'), text('fmr', { ...fmr, stated: exactPercent(fmr.stated), low: percent(fmr.low), high: percent(fmr.high) })],
+    [text('terms.wolf'), wolfText(wolf)],
+    [text('terms.attacks'), attacks === null ? text('nobody_asked') : text('attacks', {
+      thousandth: attacks.falseAccusations === 0.001, innocents: exactPercent(attacks.falseAccusations),
+      found: bound(attacks.detected), right: bound(attacks.right), epsilon: String(epsilon), delta: String(delta),
+    })],
+    [text('terms.makers'), trust.makers.join(' ')],
+    [text('terms.auditors'), trust.auditors.join(' ')],
   ]
   element('terms').replaceChildren(...rows.flatMap(([name, value]) => [
     Object.assign(document.createElement('dt'), { textContent: name }),
@@ -110,30 +111,28 @@ function showTerms({ terms, purpose, audience, days, identifier, trust, releaseE
   ]))
 }
 
-const auditText = ({ verdict, people, fmrLimit, fnmrLimit }: Audited): string => SAY.audited(verdict, people, exactPercent(fmrLimit), exactPercent(fnmrLimit))
+const auditText = ({ verdict, people, fmrLimit, fnmrLimit }: Audited): string => text('audited', { verdict, people, fmr: exactPercent(fmrLimit), fnmr: exactPercent(fnmrLimit) })
 
 function wolfText(wolf: WolfRates | null): string {
-  if (wolf === null) return SAY.notMeasured
-  const text = ({ errors, trials, low, high }: WolfRate): string => SAY.wolfRate(percent(errors / trials), percent(Number(low)), percent(Number(high)))
-  return SAY.wolf(text(wolf.mean), text(wolf.best), wolf.people)
+  if (wolf === null) return text('not_measured')
+  const rated = ({ errors, trials, low, high }: WolfRate): string => text('wolf_rate', { rate: percent(errors / trials), low: percent(Number(low)), high: percent(Number(high)) })
+  return text('wolf', { mean: rated(wolf.mean), best: rated(wolf.best), people: wolf.people })
 }
 
 function show(status: Status): void {
-  const lines: string[] = [...(isPassed(status.audited) ? [] : [SAY.trial(auditText(status.audited), wolfText(status.wolf))]), SAY.states[status.state]]
-  if (status.name !== null) lines.push(SAY.deviceName(status.name), SAY.answers(status.answers, status.mostAnswers))
-  if (status.consentExpires !== null) lines.push(SAY.consentUntil(dateOf(status.consentExpires)))
+  const lines: string[] = [...(isPassed(status.audited) ? [] : [text('trial', { audited: auditText(status.audited), wolf: wolfText(status.wolf) })]), text(`state.${status.state}`)]
+  if (status.name !== null) lines.push(text('device_name', { name: status.name }), text('answers', { used: status.answers, most: status.mostAnswers }))
+  if (status.consentExpires !== null) lines.push(text('consent_until', { until: dateOf(status.consentExpires) }))
   element('state').textContent = lines.join(' ')
   element('state').dataset['state'] = status.state
   showTerms(status)
   faces.most = status.references + 1
   probe.most = status.frames
-  element('faces-lead').textContent = SAY.faces(status.references)
-  element('probe-lead').textContent = SAY.probes(status.frames)
+  element('faces-lead').textContent = text('faces_lead', { references: status.references, most: status.references + 1 })
+  element('probe-lead').textContent = text('probe_lead', { frames: status.frames })
   current = status
   enable()
 }
-
-const dateOf = (seconds: number): string => new Date(1000 * seconds).toISOString().slice(0, 16).replace('T', ' ')
 
 function list(lines: readonly string[], raw = ''): void {
   element('found').replaceChildren(...lines.map((line) => Object.assign(document.createElement('li'), { textContent: line })))
@@ -144,7 +143,7 @@ function list(lines: readonly string[], raw = ''): void {
 /** Shows an assertion, for the person to hand to the organisation that asked. */
 function offer(assertion: string): void {
   const url = URL.createObjectURL(new Blob([`${assertion}\n`], { type: 'application/jwt' }))
-  const link = Object.assign(document.createElement('a'), { href: url, download: 'assertion.jwt', textContent: SAY.assertion })
+  const link = Object.assign(document.createElement('a'), { href: url, download: 'assertion.jwt', textContent: text('assertion') })
   const item = document.createElement('li')
   item.append(link)
   element('found').replaceChildren(item)
@@ -193,7 +192,7 @@ function enable(): void {
 async function during(work: () => Promise<void>): Promise<void> {
   busy = true
   enable()
-  say(SAY.working)
+  say(text('working'))
   list([])
   try {
     await work()
@@ -210,11 +209,12 @@ async function during(work: () => Promise<void>): Promise<void> {
   element('outcome').scrollIntoView({ block: 'nearest' })
 }
 
-for (const place of document.querySelectorAll<HTMLElement>('[data-text]')) place.textContent = TEXTS[place.dataset['text']!]
-document.title = TEXTS['title']
+for (const place of document.querySelectorAll<HTMLElement>('[data-text]')) place.textContent = text(place.dataset['text'] as TextName)
+document.title = text('title')
+document.documentElement.lang = language
 const told = { changed: () => { enable() }, fail, look: (pictures: Blob[], references: number) => ask('look', { pictures, references }) }
-const faces = new Pictures('faces', TEXTS['faces'], true, told)
-const probe = new Pictures('probe', TEXTS['probe'], false, told)
+const faces = new Pictures('faces', text('faces'), true, told)
+const probe = new Pictures('probe', text('probe'), false, told)
 element('agree').onchange = () => { enable() }
 
 /** Lets the worker look at pictures. None is kept, unless one of them has to be replaced. */
@@ -232,42 +232,43 @@ async function withPictures<T>(place: Pictures, work: (pictures: Blob[]) => Prom
 const on = (id: string, work: () => Promise<void>): void => { element(id).onclick = () => { void during(work) } }
 on('enrol-button', async () => {
   const outcome = await withPictures(faces, (pictures) => ask('enrol', { pictures }))
-  say(outcome.matched ? SAY.enrolled(outcome.position) : SAY.notEnrolled, outcome.matched ? 'good' : 'bad')
+  say(outcome.matched ? text('enrolled', { position: outcome.position }) : text('not_enrolled'), outcome.matched ? 'good' : 'bad')
 })
 on('verify-button', async () => {
   const outcome = await withPictures(probe, (pictures) => ask('verify', { pictures, nonce }))
-  say(outcome.matched ? SAY.accepted(outcome.position) : SAY.notAccepted(outcome.position), outcome.matched ? 'good' : 'bad')
+  say(text(outcome.matched ? 'accepted' : 'not_accepted', { position: outcome.position }), outcome.matched ? 'good' : 'bad')
   if (outcome.assertion !== null) offer(outcome.assertion)
 })
 on('renew-button', async () => {
   const outcome = await withPictures(probe, (pictures) => ask('renew', { pictures }))
-  say(outcome.matched ? SAY.renewed(outcome.position) : SAY.notRenewed(outcome.position), outcome.matched ? 'good' : 'bad')
+  say(text(outcome.matched ? 'renewed' : 'not_renewed', { position: outcome.position }), outcome.matched ? 'good' : 'bad')
 })
 on('revoke-button', async () => {
-  if (!(await confirmed(SAY.confirmRevoke))) { say(''); return }
+  if (!(await confirmed(text('confirm_revoke')))) { say(''); return }
   await ask('revoke')
-  say(SAY.revoked, 'good')
+  say(text('revoked'), 'good')
 })
 on('erase-button', async () => {
-  if (!(await confirmed(SAY.confirmErase))) { say(''); return }
-  say(SAY.erased(await ask('erase')), 'good')
+  if (!(await confirmed(text('confirm_erase')))) { say(''); return }
+  const position = await ask('erase')
+  say(position === null ? text('erased_unproved') : text('erased', { position }), 'good')
 })
 on('export-button', async () => {
   const held = await ask('export')
-  say(SAY.held(held.templateBytes, held.receipts.length, held.entries))
+  say(text('held', { template: held.templateBytes, receipts: held.receipts.length, entries: held.entries }))
   list([], [held.record, ...held.receipts].join('\n\n'))
 })
 on('history-button', async () => {
   const events = await ask('history')
-  say(events.length === 0 ? SAY.noHistory : '')
-  list(events.map(({ position, kind, time, outcome }) => SAY.event(position, kind, dateOf(time), outcome === undefined ? '' : ` (${outcome})`)))
+  say(events.length === 0 ? text('no_history') : '')
+  list(events.map(({ position, kind, time, outcome }) => text('event', { position, kind, time: dateOf(time), outcome: outcome === undefined ? '' : ` (${outcome})` })))
 })
 
 void (async () => {
-  say(SAY.loading)
+  say(text('loading'))
   try {
     show(await ask('begin'))
-    say(SAY.allReady)
+    say(text('all_ready'))
     busy = false
     enable()
   } catch (error) {

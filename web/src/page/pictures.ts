@@ -1,6 +1,6 @@
 /** Places for pictures, from files or the camera. Their pixels are looked at by the worker only. */
 
-import { SAY, TEXTS } from './texts'
+import { say } from './texts'
 
 const element = <E extends HTMLElement = HTMLElement>(id: string): E => document.getElementById(id) as E
 /** The formats of `client/faces/formats.py` that every browser reads, by how a file begins; what browsers read beyond is left to nobody. */
@@ -35,10 +35,10 @@ export class Pictures {
     this.#list = Object.assign(document.createElement('ol'), { className: 'pictures' })
     this.#fewer = document.createElement('p')
     const input = Object.assign(document.createElement('input'), { type: 'file', accept: TYPES, multiple: true, id: `${id}-file` })
-    const caption = Object.assign(document.createElement('label'), { htmlFor: input.id, textContent: TEXTS['file'] })
-    const camera = Object.assign(document.createElement('button'), { type: 'button', textContent: TEXTS['camera'] })
-    camera.setAttribute('aria-label', `${TEXTS['camera']}: ${label}`)
-    input.setAttribute('aria-label', `${label}: ${TEXTS['file']}`)
+    const caption = Object.assign(document.createElement('label'), { htmlFor: input.id, textContent: say('file') })
+    const camera = Object.assign(document.createElement('button'), { type: 'button', textContent: say('camera') })
+    camera.setAttribute('aria-label', `${say('camera')}: ${label}`)
+    input.setAttribute('aria-label', `${label}: ${say('file')}`)
     this.#input = input
     input.onchange = () => { void this.#add([...input.files ?? []]) }
     camera.onclick = () => { void this.#film().catch(fail) }
@@ -79,14 +79,14 @@ export class Pictures {
     for (const picture of pictures.slice(0, this.most)) {
       try {
         const begin = new Uint8Array(await picture.slice(0, LONGEST).arrayBuffer())
-        if (!READ.test(String.fromCharCode(...begin))) throw new Error(SAY.notAnImage)
-        await createImageBitmap(picture).then((image) => { image.close() }, () => { throw new Error(SAY.damaged) })
+        if (!READ.test(String.fromCharCode(...begin))) throw new Error(say('not_an_image'))
+        await createImageBitmap(picture).then((image) => { image.close() }, () => { throw new Error(say('damaged')) })
         this.#show(picture)
       } catch (error) {
         this.#fail(error)
       }
     }
-    if (pictures.length > this.most) this.#fail(new Error(SAY.tooMany(this.most)))
+    if (pictures.length > this.most) this.#fail(new Error(say('too_many', { most: this.most })))
     this.#number()
   }
 
@@ -112,11 +112,12 @@ export class Pictures {
   #number(): void {
     this.#taken.forEach(({ item }, i) => {
       const checks = this.#confirms && i > 0 && i === this.count - 1
-      item.querySelector('span')!.textContent = SAY.picture(i + 1, checks)
-      item.querySelector('button')!.setAttribute('aria-label', SAY.remove(i + 1))
+      item.querySelector('span')!.textContent = say(checks ? 'picture.checks' : 'picture.number', { number: i + 1 })
+      item.querySelector('button')!.setAttribute('aria-label', say('picture.remove', { number: i + 1 }))
     })
     const enough = this.count >= this.most || this.count < (this.#confirms ? 2 : 1)
-    this.#fewer.textContent = enough ? '' : this.#confirms ? SAY.fewerReferences(this.count - 1, this.most - 1) : SAY.fewerFrames(this.count, this.most)
+    this.#fewer.textContent = enough ? '' : this.#confirms ? say('fewer_references', { averaged: this.count - 1, references: this.most - 1, most: this.most })
+      : say('fewer_frames', { averaged: this.count, frames: this.most })
     this.#changed()
   }
 }
@@ -133,24 +134,24 @@ async function takePictures(count: number, look: (pictures: Blob[]) => Promise<s
   try {
     stream = await navigator.mediaDevices.getUserMedia({ video: { width: { ideal: 1280 }, facingMode: 'user' } })
   } catch {
-    throw new Error(SAY.noCamera)
+    throw new Error(say('no_camera'))
   }
   try {
     video.srcObject = stream
     await video.play()
-    told.textContent = SAY.camera(count)
+    told.textContent = say('camera_lead', { count })
     take.disabled = false
     dialog.showModal()
     await new Promise((resolve) => { take.onclick = resolve; dialog.onclose = resolve })
     take.disabled = true
     const taken: Blob[] = []
     for (let [looks, problem] = [0, '']; dialog.open && taken.length < count;) {
-      if (looks === MOST_LOOKS) throw new Error(SAY.noUsableFace(problem))
+      if (looks === MOST_LOOKS) throw new Error(say('no_usable_face', { problem }))
       const next = await frame(video)
       const wrong = await look([...taken, next])
       if (wrong === null) {
         taken.push(next)
-        told.textContent = SAY.taken(taken.length, count)
+        told.textContent = say('camera_taken', { taken: taken.length, count })
         looks = 0
         if (taken.length < count) await new Promise((resolve) => { setTimeout(resolve, MILLISECONDS_APART) })
       } else {
