@@ -39,8 +39,9 @@ def face(person: int, capture: int = 0) -> NDArray[np.float64]:
     """A made-up embedding; captures of one person lie about 25 degrees apart."""
     centre = np.random.default_rng(person).standard_normal(_DIMENSION)
     noise = np.random.default_rng([person, capture, 1]).standard_normal(_DIMENSION)
-    vector = centre / np.linalg.norm(centre) + 0.33 * noise / np.linalg.norm(noise)
-    return vector / np.linalg.norm(vector)
+    vector: NDArray[np.float64] = centre / np.linalg.norm(centre) + 0.33 * noise / np.linalg.norm(noise)
+    unit: NDArray[np.float64] = vector / np.linalg.norm(vector)
+    return unit
 
 
 def write_release(folder: Path) -> Bundle:

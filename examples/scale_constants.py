@@ -71,9 +71,9 @@ def measured(console: Console) -> tuple[Constants, dict[str, float]]:
         long_ms = _verification_ms(templates, short_log, reply)
         wal = (_ask(templates, _WAL) - before) / _VERIFICATIONS
         short_ms = _verification_ms(templates, short_log, _SHORT)
-        sqlite = folder / "templates.sqlite", folder / "log.sqlite"
-        upgrade(database_url(sqlite[0]))
-        sqlite_ms, sqlite_short_ms = (_verification_ms(*map(str, sqlite), size) for size in (reply, _SHORT))
+        file, log_file = str(folder / "templates.sqlite"), str(folder / "log.sqlite")
+        upgrade(database_url(file))
+        sqlite_ms, sqlite_short_ms = (_verification_ms(file, log_file, size) for size in (reply, _SHORT))
         console.print("storage and log of a verification, one after the other, in ms, with an answer")
         console.print(f"of {reply} bytes: PostgreSQL {long_ms:.2f}, SQLite {sqlite_ms:.2f}")
         console.print(f"of {_SHORT} bytes: PostgreSQL {short_ms:.2f}, SQLite {sqlite_short_ms:.2f}")

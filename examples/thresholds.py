@@ -366,7 +366,10 @@ def _row(
         impostors=f"{impostors.errors} of {impostors.trials}",
         within=f"{sum(rate / 2 <= each.fmr <= 2 * rate for each in splits)} of {len(splits)}",
         covered=f"{sum(each.low <= each.fmr <= each.high for each in splits)} of {len(splits)}",
-        interval=tuple(100 * float(np.mean([getattr(each, end) for each in splits])) for end in ("low", "high")),
+        interval=(
+            100 * float(np.mean([each.low for each in splits])),
+            100 * float(np.mean([each.high for each in splits])),
+        ),
         tar=_percent(genuine),
         genuine=f"{genuine.errors} of {genuine.trials}",
         string=100 * max(np.concatenate([each.strings <= each.bits for each in splits]).mean(axis=0).tolist()),

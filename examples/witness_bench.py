@@ -18,6 +18,7 @@ import random
 import tempfile
 import time
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -76,13 +77,13 @@ def measure(witnesses: int, batch_seconds: float, verifications: int) -> Waited:
                 TERMS.purposes[0], TERMS.audience, digest, EnrolmentState.STARTED, deployment=DEPLOYMENT
             )
             wallet = Wallet.generate().with_enrolment(enrolment)
-            options = {"target": server.target, "tls": ClientTls.read(server.tls), "conditions": conditions}
-            with Device(wallet, **options) as device:
+            reach = partial(Device, target=server.target, tls=ClientTls.read(server.tls), conditions=conditions)
+            with reach(wallet) as device:
                 if device.enrol(face(_PERSON), face(_PERSON, 1)).decision is not Decision.MATCH:
                     raise UsageError("a made-up face does not match itself")
                 enrolled = device.wallet
             pause, times = random.Random(_PERSON), list[float]()  # noqa: S311 - when people come is no secret
-            with Device(enrolled, **options) as device:
+            with reach(enrolled) as device:
                 for number in range(_WARM_UP + verifications):
                     time.sleep(pause.uniform(0, batch_seconds))
                     begun = time.perf_counter()
