@@ -6,11 +6,9 @@ import datetime as dt
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
-from prometheus_client import CollectorRegistry, start_http_server
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from federation.addresses import bare_host, cannot_listen
 from server.fleet.expiry import days_left
 from server.fleet.gateway import Gateway
 from server.fleet.status import FederationStatus
@@ -61,27 +59,6 @@ class FederationMetrics(Collector):
         for reason, count in (self._gateway.refused + self._door.turned_away).items():
             refused.add_metric((reason,), count)
         yield refused
-
-
-def show(metrics: Collector, host: str, port: int) -> Callable[[], None]:
-    """Answers Prometheus, without encryption, until the returned function is called.
-
-    Raises:
-        UsageError: the port is taken, or the interface is none of this machine's.
-    """
-    registry = CollectorRegistry()
-    registry.register(metrics)
-    try:
-        server, thread = start_http_server(port, addr=bare_host(host), registry=registry)
-    except OSError as error:
-        raise cannot_listen(host, port, error) from error
-
-    def stop() -> None:
-        server.shutdown()
-        server.server_close()
-        thread.join()
-
-    return stop
 
 
 def _gauge(

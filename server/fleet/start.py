@@ -21,19 +21,21 @@ from pathlib import Path
 from typing import Final
 
 import httpx
+from prometheus_client import CollectorRegistry
 
 from federation.addresses import joined
 from federation.errors import UnavailableError
 from federation.membership.fleet import flower_environment, tethered
 from server.certificates import write_loopback
 from server.coordinator.programs import program_path, stop_group
+from server.exposition import show
 from server.files import write_durably
 from server.fleet.admission import Members
 from server.fleet.call_log import CallLog
 from server.fleet.expiry import GatewayCertificate
 from server.fleet.gateway import Gateway, gateway_server, superlink_client
 from server.fleet.members import SECRET, TLS, Coordinator
-from server.fleet.metrics import FederationMetrics, show
+from server.fleet.metrics import FederationMetrics
 from server.fleet.submitting import packed
 from server.fleet.superlink import ADDRESS, CERTIFICATE, connected
 from server.visitors.door import Door, opened_door
@@ -155,7 +157,9 @@ def serve_gateway(
     say(f"the gateway listens on {joined(host, port)}, for members at {coordinator.address}; Ctrl-C ends it")
     with ExitStack() as stack:
         if metrics:
-            stack.callback(show(FederationMetrics(folder, gateway, door), *metrics))
+            registry = CollectorRegistry()
+            registry.register(FederationMetrics(folder, gateway, door))
+            stack.callback(show(registry, *metrics))
         server.run(sockets=[door])
 
 

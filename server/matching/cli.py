@@ -121,8 +121,12 @@ def matching_start(
         ),
     ] = 0.0,
     metrics_port: Annotated[
-        int | None, typer.Option(min=1, max=65535, help="Prometheus on 127.0.0.1, unencrypted. [default: off]")
+        int | None,
+        typer.Option(min=1, max=65535, help="/metrics for Prometheus and /health, unencrypted. [default: off]"),
     ] = None,
+    metrics_host: Annotated[
+        str, typer.Option(help="Interface that these are shown on: whoever reaches it sees when people come.")
+    ] = "127.0.0.1",
     ready_file: Annotated[
         Path | None, typer.Option(help="JSON with port and pid, there while the server listens.")
     ] = None,
@@ -167,7 +171,7 @@ def matching_start(
         enrolments=peer_enrolments,
         session_limits=SessionLimits(capacity=max(SessionLimits.capacity, 4 * peer_sessions), per_peer=peer_sessions),
         batch_seconds=batch_seconds,
-        metrics_port=metrics_port,
+        metrics=(metrics_host, metrics_port) if metrics_port else None,
         ready_file=ready_file,
         stats=stats,
     )
@@ -194,7 +198,7 @@ class _Settings:
     enrolments: int
     session_limits: SessionLimits
     batch_seconds: float
-    metrics_port: int | None
+    metrics: tuple[str, int] | None
     ready_file: Path | None
     stats: Path | None
 
@@ -214,8 +218,9 @@ async def _serve(settings: _Settings) -> None:
             Journal(transparency, clock=time.time, batch_seconds=settings.batch_seconds)
         )
         metrics.watch_witnesses(transparency.witness_names, lambda: transparency.silent_witnesses)
-        if settings.metrics_port:
-            closing.callback(metrics.serve(settings.metrics_port))
+        metrics.set_release_end(settings.bundle.manifest.ends_at)
+        if settings.metrics:
+            closing.callback(metrics.serve(*settings.metrics))
         parameters = parameters_for(settings.bundle.release.code_length)
         workers = MatchWorkers(settings.workers, parameters, metrics=metrics)
         closing.callback(workers.close)

@@ -13,13 +13,12 @@ from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 
 import numpy as np
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, start_http_server
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
-from federation.errors import UsageError
+from server.exposition import show
 
 _KEPT_TIMES = 10_000
 _BUCKETS = (0.001, 0.002, 0.005, 0.01, 0.015, 0.02, 0.03, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0)
-_LOOPBACK = "127.0.0.1"
 
 
 class Metrics:
@@ -49,6 +48,12 @@ class Metrics:
         )
         self._queue = Gauge("intaglio_queue_depth", "Comparisons waiting or running.", registry=self._registry)
         self._pool = Gauge("intaglio_prepared_depth", "Comparisons that are prepared.", registry=self._registry)
+        self._serves = Gauge("intaglio_serving", "Whether health says SERVING.", registry=self._registry)
+        self._release_ends = Gauge(
+            "intaglio_release_ends_timestamp_seconds",
+            "When the audit of the release that is served ends, and the service with it.",
+            registry=self._registry,
+        )
 
     def add(self, stage: str, milliseconds: float) -> None:
         """Notes one run of `stage`."""
@@ -77,23 +82,21 @@ class Metrics:
         self._queue.set_function(queue)
         self._pool.set_function(prepared)
 
-    def serve(self, port: int) -> Callable[[], None]:
-        """Answers Prometheus on the loopback interface, without encryption, until the returned function is called.
+    def set_serving(self, *, serves: bool) -> None:
+        """Notes what health says."""
+        self._serves.set(serves)
+
+    def set_release_end(self, ends_at: int) -> None:
+        """Notes until when the release may be served, in seconds since 1970."""
+        self._release_ends.set(ends_at)
+
+    def serve(self, host: str, port: int) -> Callable[[], None]:
+        """Answers Prometheus, and at `/health` whether this server serves, until the returned function is called.
 
         Raises:
-            UsageError: the port is taken.
+            UsageError: the port is taken, or the interface is none of this machine's.
         """
-        try:
-            server, thread = start_http_server(port, addr=_LOOPBACK, registry=self._registry)
-        except OSError as error:
-            raise UsageError(f"cannot serve metrics on {_LOOPBACK}:{port}: {error.strerror}") from error
-
-        def stop() -> None:
-            server.shutdown()
-            server.server_close()
-            thread.join()
-
-        return stop
+        return show(self._registry, host, port, serves=lambda: bool(self.value("intaglio_serving")))
 
     def value(self, name: str, **labels: str) -> float:
         """One sample as Prometheus would read it; 0 when there is none yet."""

@@ -250,6 +250,7 @@ class FrontEnd:
         self._tending.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await self._tending
+        self._service.metrics.set_serving(serves=False)
         await self._health.enter_graceful_shutdown()
         self._passage.shut()
         self._calls.end()
@@ -345,6 +346,7 @@ async def _report(service: MatchingService, told: _Health) -> None:
         told.cause = str(error) if isinstance(error, IntaglioError) else f"{type(error).__name__}, see its log"
         log.warning("unhealthy", error=type(error).__name__, reason=told.cause)
         state = health_pb2.HealthCheckResponse.NOT_SERVING
+    service.metrics.set_serving(serves=state == health_pb2.HealthCheckResponse.SERVING)
     for name in ("", SERVICE_NAME):
         await told.servicer.set(name, state)
 

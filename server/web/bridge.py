@@ -22,7 +22,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mappin
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 import grpc
 from starlette.applications import Starlette
@@ -201,6 +201,7 @@ def bridge_app(
     site: Site,
     limits: AddressLimits | None = None,
     welcome: Callable[[Request], None] = lambda _: None,
+    answered: Callable[[Literal["bridge", "service"], str], None] = lambda *_: None,
 ) -> ASGIApp:
     """Answers calls with what `upstream` answers, and serves the files of `site`. Anything else is 404.
 
@@ -209,6 +210,7 @@ def bridge_app(
         site: the page.
         limits: of one address.
         welcome: is told of every request whose headers have come, before its body.
+        answered: is told of every call who answered it, and with which status.
     """
     limits = limits or AddressLimits()
     bounds = _Visitors(limits), _Visitors(limits.wider)
@@ -220,18 +222,21 @@ def bridge_app(
         try:
             _require_own_page(request, site.origin)
             with ExitStack() as held:
-                answered = [
+                told = [
                     held.enter_context(visitors.admitted(network, method))
                     for visitors, network in zip(bounds, _networks(request), strict=False)
                 ]
                 body = await _body(request)
                 answer = await upstream(method, body)
-                for tell in answered:
+                for tell in told:
                     tell(body, answer)
         except IntaglioError as error:
+            answered("bridge", status_of(error).name)
             return _refusal(error)
         except grpc.aio.AioRpcError as error:
+            answered("service", error.code().name)
             return _failure(error)
+        answered("service", grpc.StatusCode.OK.name)
         return Response(answer, media_type=MEDIA_TYPE)
 
     async def file(request: Request) -> Response:

@@ -6,6 +6,7 @@ Mounted by `server.cli`.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import time
 from dataclasses import asdict
@@ -13,6 +14,7 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from prometheus_client import CollectorRegistry
 
 from federation.addresses import split
 from federation.commandline.commands import Commands
@@ -26,12 +28,14 @@ from federation.statements import require_name
 from federation.transparency import LogPolicy
 from server.certificates import client_credentials
 from server.dashboard.cli import organisation_command
+from server.exposition import show
 from server.listening import page_server
 from server.rules.cli import read_bundle
 from server.visitors.door import opened_door
 from server.visitors.entrance import IN_ALL, serve_at, welcome_at
 from server.visitors.peers import PeerRate
 from server.web.bridge import AddressLimits, Site, bridge_app, matching_channel, matching_upstream
+from server.web.metrics import BridgeMetrics
 
 web_commands = Commands(help="The person's device as a page, and the organisation's page.")
 web_commands.command("organisation")(organisation_command)
@@ -91,6 +95,13 @@ def web_start(
     peer_enrolments: Annotated[
         int, typer.Option(min=1, help="Enrolments that may begin in a day from each address.")
     ] = 100,
+    metrics_port: Annotated[
+        int | None,
+        typer.Option(min=1, max=65535, help="/metrics for Prometheus and /health, unencrypted. [default: off]"),
+    ] = None,
+    metrics_host: Annotated[
+        str, typer.Option(help="Interface that these are shown on: whoever reaches it sees when people come.")
+    ] = "127.0.0.1",
 ) -> None:
     """Serve the page until SIGTERM or Ctrl-C.
 
@@ -126,12 +137,16 @@ def web_start(
     size = sum(len(site.packed.get(path, data)) for path, (data, _) in site.files.items())
     typer.echo(f"serving {origin}: {size / 1e6:.1f} MB compressed", err=True)
     split(server)
-    with opened_door(host, port, in_all=IN_ALL) as door:
+    with opened_door(host, port, in_all=IN_ALL) as door, contextlib.ExitStack() as closing:
+        metrics, registry = BridgeMetrics(door), CollectorRegistry()
+        registry.register(metrics)
+        if metrics_port:
+            closing.callback(show(registry, metrics_host, metrics_port))
 
         async def serve() -> None:
             channel = matching_channel(server, client_credentials(tls, client))
             try:
-                app = bridge_app(matching_upstream(channel), site, limits, welcome_at(door))
+                app = bridge_app(matching_upstream(channel), site, limits, welcome_at(door), metrics.answered)
                 await serve_at(door, page_server(app, certificate=certificate, key=key))
             finally:
                 await channel.close()

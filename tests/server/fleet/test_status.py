@@ -29,7 +29,6 @@ from federation.errors import UsageError
 from federation.membership.fleet import tethered
 from server.cli import app
 from server.coordinator.ledger import PrivacyLedger
-from server.fleet import metrics as federation_metrics
 from server.fleet import status as federation_status
 from server.fleet.admission import Members
 from server.fleet.call_log import CallLog
@@ -208,16 +207,15 @@ def test_metrics_of_a_node_tell_budget_certificate_clock_and_refusals(tmp_path):
 
 @pytest.mark.integration
 @pytest.mark.enable_socket
-@pytest.mark.parametrize("module", [federation_metrics, node_metrics])
-def test_metrics_are_shown_on_the_chosen_interface_until_they_are_hidden(module, tmp_path):
+def test_metrics_of_a_node_are_shown_on_the_chosen_interface_until_they_are_hidden(tmp_path):
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     metrics = NodeMetrics(Ledgers(tmp_path, 16.0), Counter())
-    hide = module.show(metrics, "127.0.0.1", port)
+    hide = node_metrics.show(metrics, "127.0.0.1", port)
     with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics") as reply:
         assert b"intaglio_node_epsilon_left 16.0" in reply.read()
     with pytest.raises(UsageError, match="cannot listen on"):
-        module.show(metrics, "127.0.0.1", port)
+        node_metrics.show(metrics, "127.0.0.1", port)
     hide()
     with socket.create_server(("127.0.0.1", port)):
         pass

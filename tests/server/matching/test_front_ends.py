@@ -27,7 +27,6 @@ from federation.wire.convert import SessionGrant
 from federation.wire.logged import request_digest
 from federation.wire.v1 import verification_pb2 as pb
 from server.certificates import client_credentials, write_pki
-from server.matching.metrics import Metrics
 from server.matching.preparing import KEPT_MATERIAL
 from server.matching.serving import CALLS_IN_ALL, CALLS_OF_ONE, SERVICE_NAME, health_of
 from server.storage.sessions import Repeated, SessionLimits, Step
@@ -784,7 +783,7 @@ class Scraper:
     def __init__(self, metrics):
         with contextlib.closing(socket.create_server(("127.0.0.1", 0))) as free:
             self.port = free.getsockname()[1]
-        self.close = metrics.serve(self.port)
+        self.close = metrics.serve("127.0.0.1", self.port)
 
     def read(self):
         with urllib.request.urlopen(f"http://127.0.0.1:{self.port}/metrics", timeout=10) as page:
@@ -840,7 +839,10 @@ def test_open_sessions_and_stage_times_are_shown(a_server, release, workers, mon
     assert workers.metrics.value("intaglio_stage_seconds_count", stage="StartVerification") >= 1
 
 
-def test_a_metrics_port_that_is_taken_says_so():
-    metrics = Metrics()
-    with contextlib.closing(Scraper(metrics)) as scraper, pytest.raises(UsageError, match="cannot serve metrics"):
-        metrics.serve(scraper.port)
+def test_health_is_also_said_beside_the_metrics_and_the_end_of_the_release_is_among_them(a_server, release, workers):
+    server = a_server()
+    with server.device(a_wallet(release)) as device:
+        a_session(device)
+        wait_until(lambda: workers.metrics.value("intaglio_serving") == 1)
+    workers.metrics.set_release_end(1_800_000_000)
+    assert "intaglio_release_ends_timestamp_seconds 1.8e+09" in scrape(workers.metrics)

@@ -6,6 +6,7 @@ import json
 import grpc
 import httpx
 import pytest
+from prometheus_client import CollectorRegistry, generate_latest
 from typer.testing import CliRunner
 
 from federation.errors import UsageError
@@ -17,7 +18,7 @@ from server.cli import app
 from server.listening import SECURITY_HEADERS
 from server.matching.serving import CALLS_OF_ONE, ENROLMENTS_OF_ONE
 from server.storage.sessions import SessionLimits
-from server.visitors.door import PER_ADDRESS, WIDER
+from server.visitors.door import PER_ADDRESS, WIDER, Door
 from server.visitors.entrance import IN_ALL
 from server.visitors.peers import PeerRate
 from server.web.bridge import (
@@ -31,6 +32,7 @@ from server.web.bridge import (
     bridge_app,
 )
 from server.web.cli import deployment_file
+from server.web.metrics import BridgeMetrics
 from tests.bundles import TRUST
 from tests.running import DEPLOYMENT, LOG_SIGNER, PURPOSE, TERMS, a_rules_file, write_release
 
@@ -56,6 +58,32 @@ class Upstream:
 
 def browser(upstream, limits=None, address="203.0.113.1"):
     return browsers(bridge_app(upstream, SITE, limits), address)
+
+
+async def test_calls_are_counted_by_who_answered_and_how_and_not_by_what_was_asked():
+    with Door("127.0.0.1", 0) as door:
+        metrics = BridgeMetrics(door)
+        failing = Upstream(
+            error=grpc.aio.AioRpcError(grpc.StatusCode.UNAVAILABLE, grpc.aio.Metadata(), grpc.aio.Metadata())
+        )
+        for upstream in (Upstream(), Upstream(), failing):
+            async with browsers(bridge_app(upstream, SITE, answered=metrics.answered), "203.0.113.1") as client:
+                await post(client)
+                await post(client, headers={"origin": None})
+        door.turned_away["full"] += 2
+        registry = CollectorRegistry()
+        registry.register(metrics)
+        said = generate_latest(registry).decode()
+    for line in (
+        'intaglio_bridge_calls_total{by="service",status="OK"} 2.0',
+        'intaglio_bridge_calls_total{by="service",status="UNAVAILABLE"} 1.0',
+        'intaglio_bridge_calls_total{by="bridge",status="PERMISSION_DENIED"} 3.0',
+        'intaglio_bridge_connections_refused_total{reason="full"} 2.0',
+        "intaglio_bridge_connections 0.0",
+    ):
+        assert line in said
+    assert "GetCheckpoint" not in said
+    assert "203.0.113.1" not in said
 
 
 def browsers(bridge, address):

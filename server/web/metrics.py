@@ -1,0 +1,42 @@
+"""What Prometheus may read of a bridge: how calls ended, and who is at its door. Nothing of a person."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from typing import Literal
+
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from server.visitors.door import Door
+
+
+class BridgeMetrics(Collector):
+    """Counts for as long as the process lives.
+
+    Args:
+        door: where visitors come in.
+    """
+
+    def __init__(self, door: Door) -> None:
+        self._door = door
+        self._calls = Counter[tuple[str, str]]()
+
+    def answered(self, by: Literal["bridge", "service"], status: str) -> None:
+        """Notes a call, by who answered it and with which of gRPC's status names. Which call it was is not kept."""
+        self._calls[by, status] += 1
+
+    def collect(self) -> Iterator[Metric]:
+        """All of them."""
+        calls = CounterMetricFamily("intaglio_bridge_calls", "Calls by who answered, and how.", labels=("by", "status"))
+        for labels, count in self._calls.copy().items():
+            calls.add_metric(labels, count)
+        yield calls
+        yield GaugeMetricFamily("intaglio_bridge_connections", "Connections of visitors.", value=self._door.visitors)
+        refused = CounterMetricFamily(
+            "intaglio_bridge_connections_refused", "Connections that were refused or ended.", labels=("reason",)
+        )
+        for reason, count in self._door.turned_away.copy().items():
+            refused.add_metric((reason,), count)
+        yield refused
