@@ -2,7 +2,7 @@
 
 A false match rate says nothing without the people behind it, the interval, and whether an audit of other people passed.
 Here are the values and the words for both, once: bundles, assertions, servers, devices and pages show what this makes,
-and the browser's page makes the same from the same numbers.
+and the browser's page makes the same from the same numbers. For whom a rate holds is in `federation.groups`.
 """
 
 from __future__ import annotations
@@ -48,6 +48,8 @@ class Basis(Enum):
     """The people of the run, too, through a private statistic."""
     MEASURED = "measured"
     """The same, and it was enough of them to narrow the interval."""
+    LABELLED = "labelled"
+    """People who said which groups they are of and agreed to be measured: every large enough group keeps the rate."""
 
 
 @dataclass(frozen=True)
@@ -94,6 +96,7 @@ class StatedRate:
             Basis.PUBLIC: f"an estimate from {self.people} people of public sets of faces",
             Basis.CHECKED: f"checked privately on {self.people} people of the run",
             Basis.MEASURED: f"measured privately on {self.people} people of the run",
+            Basis.LABELLED: f"measured by group on {self.people} people who said which they are of",
         }[self.basis]
         return f"FMR {exact_percent(self.fmr)} % ({percent(self.low)} to {percent(self.high)} % with 90 %), {words}"
 

@@ -10,6 +10,7 @@ import click
 import typer
 from typer.core import TyperGroup
 
+from client.audit.groups_cli import names_of_groups
 from client.files import write_new_file
 from client.terminal import JsonOption, read_file
 from federation.audit.cells import MOST_REPLICATES, REPLICATES, Cell, Limits, Rate
@@ -92,9 +93,7 @@ def audit_scores_command(
         raise UsageError("--threshold and --fmr exclude each other: an audit has one threshold")
     stated = None if threshold is not None else (fmr if fmr is not None else _FMR)
     limit = max_fmr if max_fmr is not None else (_FMR if stated is None else min(_TOLERANCE * stated, 0.5))
-    names = [name.strip() for name in groups.split(",") if name.strip()]
-    if not names or len(set(names)) != len(names):
-        raise UsageError("--groups names columns, each once, with commas between")
+    names = names_of_groups(groups)
     # Here and not above: scipy takes long to load, and most commands of this program need none.
     from client.audit.score_files import read_scores  # noqa: PLC0415 - see the line before
     from federation.audit.audit import audit_scores  # noqa: PLC0415 - see above

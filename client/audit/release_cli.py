@@ -17,6 +17,7 @@ from cryptography.hazmat.primitives.serialization import (
     load_pem_private_key,
 )
 
+from client.audit.groups_cli import score_command, threshold_command
 from client.bundles import read_as, read_bundle, read_trust
 from client.files import write_new_file
 from client.terminal import JsonOption, read_file, show
@@ -47,8 +48,10 @@ release_app = Commands(
 
     A first run: `release key` at the maker and at the auditor, each on a machine of their own; `release build` at the
     maker; `release sign` at both; `release verify` at everybody. `release public` makes a model release that nobody
-    trained.""",
+    trained. `release score` and `release threshold` measure one by group of people, before it is audited.""",
 )
+release_app.command("score")(score_command)
+release_app.command("threshold")(threshold_command)
 
 _ROLES = {role.name.lower(): role for role in Role}
 
@@ -270,6 +273,7 @@ def _facts(bundle: Bundle) -> dict[str, str]:
         "use": manifest.use.value,
         "worst_cell": f"{worst.name}: falsely matched at {worst.fmr:.3g} ({worst.low:.3g} to {worst.high:.3g})",
         "rate": claims.rate.text,
+        "holds_for": claims.held_for.text if claims.held_for else "everybody together; nobody looked at groups",
         "recogniser": claims.recogniser.hex(),
         "wolf": text_of_wolves(audit.wolf),
         "threshold": f"{claims.threshold} bits",

@@ -25,6 +25,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final, Self, TypeAlias
 
 from federation.errors import MalformedMessageError, UsageError
+from federation.groups import HeldFor, ThresholdFor
 from federation.promise import PrivacyStatement
 from federation.rates import CHECKED_BY, Basis, StatedRate
 from federation.recognition.numbers import Numbers
@@ -36,7 +37,7 @@ if TYPE_CHECKING:
 
     _Array: TypeAlias = NDArray[np.float64] | Numbers
 
-FORMAT: Final = "intaglio-model-release-3"
+FORMAT: Final = "intaglio-model-release-4"
 CODE_LENGTHS: Final = (1024, 2048)
 """Bits that a face code may have: those of the parameter sets in `federation.onebit`."""
 CODE_LENGTH: Final = 1024
@@ -206,6 +207,7 @@ class ModelRelease:
         basis: what that rests on.
         references: how many pictures of a person are averaged for a reference when the threshold holds.
         frames: the same for a probe.
+        held_for: for which groups of people the rate holds; None where nobody looked.
         privacy: what was promised to the people whose images trained it.
         created: ISO 8601 time in UTC.
 
@@ -230,6 +232,7 @@ class ModelRelease:
     code_length: int = CODE_LENGTH
     references: int = 1
     frames: int = 1
+    held_for: HeldFor | None = None
 
     def __post_init__(self) -> None:
         if not all(isinstance(text, str) and text for text in (self.model_name, self.reason, self.condition)):
@@ -256,8 +259,18 @@ class ModelRelease:
     def _require_rates(self) -> None:
         rate = self.rate
         asked = any(name == CHECKED_BY for name, _ in self.privacy.events)
-        if not (asked or rate.basis is Basis.PUBLIC):
+        if not (asked or rate.basis in {Basis.PUBLIC, Basis.LABELLED}):
             raise UsageError("the rate of a release rests on what is public where no distances were asked for")
+        held = self.held_for
+        by_group = held is not None and held.rule is ThresholdFor.WORST_GROUP
+        if by_group != (rate.basis is Basis.LABELLED):
+            raise UsageError(
+                "the rate of a release rests on labelled people where they set its threshold, and only there"
+            )
+        if held is not None and held.fmr != self.fmr:
+            raise UsageError("the groups of a release were held to another false match rate than it states")
+        if held is not None and by_group and (rate.people != held.people or rate.high > self.fmr):
+            raise UsageError("a rate that every large group keeps has that of the worst of them as its upper end")
 
     @property
     def rate(self) -> StatedRate:
@@ -304,6 +317,7 @@ class ModelRelease:
             "references": self.references,
             "frames": self.frames,
             "privacy": self.privacy.to_json(),
+            "held_for": None if self.held_for is None else self.held_for.to_json(),
             "created": self.created,
         }
         return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False).encode("ascii")
@@ -349,6 +363,7 @@ class ModelRelease:
             code_length=value["code_length"],
             references=value["references"],
             frames=value["frames"],
+            held_for=None if value["held_for"] is None else HeldFor.from_json(value["held_for"]),
         )
 
 

@@ -286,6 +286,7 @@ def claims_of(
         delta=release.privacy.delta,
         epsilon_lower_bound=epsilon_audit.lower_bound if epsilon_audit else None,
         attacks=attacks_of(release, evaluation),
+        held_for=release.held_for,
     )
 
 

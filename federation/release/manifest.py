@@ -46,6 +46,7 @@ from federation.audit.wolf import (
 )
 from federation.consent.purposes import DAY_SECONDS
 from federation.errors import IntaglioError, ProofError, RefusedError, UsageError
+from federation.groups import HeldFor
 from federation.promise import FALSE_ACCUSATIONS, AttackRates, text_of_attacks
 from federation.rates import Audited, Basis, StatedRate
 from federation.statements import (
@@ -66,8 +67,9 @@ from federation.statements import (
 )
 from federation.verdict import Verdict
 
-FORMAT: Final = "intaglio-release-bundle-4"
+FORMAT: Final = "intaglio-release-bundle-5"
 _NOBODY: Final = "nobody was asked"
+_NOBODY_LOOKED: Final = "nobody looked"
 LONGEST_VALIDITY_SECONDS: Final = 365 * DAY_SECONDS
 """An audit is repeated at least once a year."""
 
@@ -191,6 +193,7 @@ class Claims:
         epsilon_lower_bound: what an attack on the training measured, beside the claim; None where nobody measured.
         attacks: what an attacker achieves at most who has everything that the bundle shows of people, the training and,
             where it is in the bundle, the private evaluation; None where nobody was asked.
+        held_for: for which groups of people the rate holds; None where nobody looked.
     """
 
     digest: bytes
@@ -207,6 +210,7 @@ class Claims:
     delta: float
     epsilon_lower_bound: float | None
     attacks: AttackRates | None
+    held_for: HeldFor | None
 
     def __post_init__(self) -> None:
         require_length("the digest of a release", self.digest, DIGEST_BYTES)
@@ -259,6 +263,7 @@ class Claims:
             "fmr_high": repr(self.fmr_high),
             "fmr_low": repr(self.fmr_low),
             "fmr_people": self.fmr_people,
+            "held_for": _NOBODY_LOOKED if self.held_for is None else self.held_for.to_json(),
             "parameters": self.parameters,
             "privacy_unit": self.privacy_unit,
             "recogniser": self.recogniser.hex(),
@@ -271,7 +276,7 @@ class Claims:
     @classmethod
     def from_json(cls, value: dict[str, Any]) -> Self:
         """Reads what `to_json` wrote; the caller compares the bytes."""
-        measured, attacks = value.get("epsilon_lower_bound"), value["attacks"]
+        measured, attacks, held = value.get("epsilon_lower_bound"), value["attacks"], value["held_for"]
         rates = None if attacks == _NOBODY else {name: float(share) for name, share in attacks.items()}
         return cls(
             digest=bytes.fromhex(value["digest"]),
@@ -288,6 +293,7 @@ class Claims:
             delta=float(value["delta"]),
             epsilon_lower_bound=None if measured is None else float(measured),
             attacks=None if rates is None else AttackRates.from_json(rates),
+            held_for=None if held == _NOBODY_LOOKED else HeldFor.from_json(held),
         )
 
 
@@ -346,10 +352,17 @@ class Manifest:
 
     @property
     def warning(self) -> str | None:
-        """What whoever shows, serves or uses a trial or a release that did not pass says first; None of all others."""
-        if self.audited.is_passed:
-            return None
-        return f"{self.audited.text}; a stolen wallet without a face is accepted at: {text_of_wolves(self.audit.wolf)}"
+        """What whoever shows, serves or uses it says first; None where its audit passed and every group was measured.
+
+        Of a trial or of a release that did not pass, that; and the groups of which nothing is known.
+        """
+        held, said = self.claims.held_for, []
+        if not self.audited.is_passed:
+            wolves = text_of_wolves(self.audit.wolf)
+            said.append(f"{self.audited.text}; a stolen wallet without a face is accepted at: {wolves}")
+        if held is not None and held.insufficient:
+            said.append(held.text)
+        return "; ".join(said) or None
 
     @property
     def audited(self) -> Audited:

@@ -17,6 +17,7 @@ from federation.consent.assertion import Assertion, LogPosition
 from federation.consent.purposes import Category, Tier, red_line_of
 from federation.consent.receipts import Binding
 from federation.errors import UsageError
+from federation.groups import Alike, GroupBound, HeldFor, ThresholdFor
 from federation.onebit import CodeSeed, binary_code, check_probe, check_template, match
 from federation.promise import PrivacyStatement
 from federation.rates import Audited, Basis, StatedRate
@@ -263,6 +264,13 @@ def answer_assertion(request):
     ).sign(Ed25519PrivateKey.from_private_bytes(bytes.fromhex(request["key"])))
 
 
+def _fair(release):
+    """The release with a threshold that was measured by group."""
+    groups = (GroupBound("f", 49, 0, 2352, 9e-4), GroupBound("x", 13, 2, 156, 0.1))
+    held = HeldFor(ThresholdFor.WORST_GROUP, 1e-3, 62, groups, (Alike("sex", 1.5, 1.0, 2.0),), "ab" * 32)
+    return replace(release, held_for=held, basis=Basis.LABELLED, fmr_people=62, fmr_high=9e-4)
+
+
 def answer_manifests(_request):
     """Bundles as they are signed, and whom to believe."""
     release, begin = a_release(), NOW - 86_400
@@ -285,6 +293,7 @@ def answer_manifests(_request):
         "measured": signed(measured),
         "asks nobody": signed(a_bundle(nobody, begins_at=begin)),
         "evaluated": signed(evaluated),
+        "by group": signed(a_bundle(_fair(release), begins_at=begin)),
         "at ten times": signed(a_bundle(release, begins_at=begin, report=a_report(release, wolf=wolves(20, 0.01)))),
         "above ten times": signed(above),
         "not measured": signed(a_bundle(release, begins_at=begin, report=a_report(release, wolf=None))),

@@ -81,6 +81,19 @@ describe('release manifests', () => {
   })
 
   test.each<[string, string, string]>([
+    ['for another rule', '"threshold_for":"worst-group"', '"threshold_for":"nobody"'],
+    ['that say more', '"errors":0,', '"errors":0,"also":1,'],
+    ['with a bound that is no text', '"times":"1.5"', '"times":1.5'],
+    ['without scores', `"scores":"${'ab'.repeat(32)}"`, '"scores":"ab"'],
+  ])('groups %s are malformed', (_, good, bad) => {
+    const text = known.manifests['by group']
+    const at = text.indexOf('"held_for"')
+    expect(text.slice(at)).toContain(good)
+    expect(SignedManifest.fromBytes(utf8(text)).toBytes()).toEqual(utf8(text))
+    expect(() => SignedManifest.fromBytes(utf8(text.slice(0, at) + text.slice(at).replace(good, bad)))).toThrow(MalformedMessageError)
+  })
+
+  test.each<[string, string, string]>([
     ['that guessing beats', '"detected":"0.0023"', '"detected":"0.0009"'],
     ['of more than everybody', '"detected":"0.0023"', '"detected":"1.1"'],
     ['at false accusations of its own choice', '"false_accusations":"0.001"', '"false_accusations":"0.0001"'],

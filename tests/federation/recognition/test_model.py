@@ -2,6 +2,7 @@ import dataclasses
 import json
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -9,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from federation.errors import MalformedMessageError, UsageError
+from federation.groups import Alike, GroupBound, HeldFor, ThresholdFor
 from federation.promise import PrivacyStatement
 from federation.rates import Basis, StatedRate
 from federation.recognition.model import Adapter, ModelRelease
@@ -30,6 +32,16 @@ NOBODY = PrivacyStatement.nobody("person", "add_or_remove_one")
 
 def promised(*events):
     return PrivacyStatement.of_events("person", "add_or_remove_one", 8.0, 1e-5, events, 24, 4)
+
+
+HELD = HeldFor(
+    ThresholdFor.WORST_GROUP,
+    0.01,
+    102,
+    (GroupBound("f", 49, 3, 2352, 0.0099),),
+    (Alike("sex", 1.5, 1.0, 2.0),),
+    "ab" * 32,
+)
 
 
 def a_release(**changes):
@@ -62,6 +74,11 @@ def public_release():
     return a_release(adaptation="none", basis=Basis.PUBLIC, privacy=NOBODY)
 
 
+def fair_release():
+    fair = {"basis": Basis.LABELLED, "fmr_high": 0.0099, "fmr_people": 102, "held_for": HELD}
+    return a_release(adaptation="none", privacy=NOBODY, **fair)
+
+
 @pytest.mark.parametrize(
     "release", [a_release(), identity_release(), public_release()], ids=["adapted", "identity", "public"]
 )
@@ -74,6 +91,13 @@ def test_a_release_survives_its_bytes(release):
     assert np.array_equal(again.adapt(rows, PROBE), release.adapt(rows, PROBE))
     assert (again.condition, again.basis, again.references, again.frames) == ("mask", release.basis, 2, 3)
     assert again.rate == StatedRate(0.01, 0.005, 0.02, release.basis, 24)
+
+
+def test_the_groups_that_a_rate_holds_for_survive_the_bytes():
+    again = ModelRelease.from_bytes(fair_release().to_bytes())
+    assert again.held_for == HELD
+    assert again.rate.text.endswith("measured by group on 102 people who said which they are of")
+    assert again.digest == fair_release().digest != replace(fair_release(), held_for=replace(HELD, alike=())).digest
 
 
 def test_scales_survive_the_bytes_of_a_release_and_change_its_digest():
@@ -89,7 +113,7 @@ def test_scales_survive_the_bytes_of_a_release_and_change_its_digest():
 
 
 def test_the_digest_of_a_known_release_does_not_change():
-    assert a_release().digest == "04b7686cbc4d07b534e54c25923ec155358deafe1334a0b7b7617c112f7ade1d"
+    assert a_release().digest == "7951de7e8d1430dac42e90a9db5f3a5d979479e9cb3d9770c0ed3db32e374be8"
 
 
 def test_adapt_is_the_written_formula():
@@ -155,6 +179,12 @@ def test_a_release_cannot_be_changed_afterwards():
         {"fmr_high": float("nan")},
         {"basis": "checked"},
         {"basis": Basis.CHECKED, "privacy": NOBODY},
+        {"basis": Basis.LABELLED},
+        {"held_for": HELD},
+        {"held_for": HELD, "basis": Basis.LABELLED, "fmr_high": 0.01, "fmr_people": 101},
+        {"held_for": HELD, "basis": Basis.LABELLED, "fmr_high": 0.0101, "fmr_people": 102},
+        {"held_for": HELD, "basis": Basis.LABELLED, "fmr": 0.02, "fmr_high": 0.01, "fmr_people": 102},
+        {"held_for": replace(HELD, fmr=0.02, rule=ThresholdFor.EVERYBODY)},
         {"basis": Basis.MEASURED, "privacy": NOBODY},
         {"basis": Basis.CHECKED, "privacy": promised(("moments", 0.64))},
         {"basis": Basis.MEASURED, "privacy": promised(("scales-1", 0.9))},
@@ -260,7 +290,9 @@ def changed(path, value):
         a_release().to_bytes().replace(b'"fmr":0.01', b'"fmr":1e-2'),
         a_release().to_bytes().replace(b'"fmr":0.01', b'"fmr":0.5,"fmr":0.01'),
         a_release().to_bytes().replace(b'"fmr":0.01', b'"fmr":NaN'),
-        changed(("format",), "intaglio-model-release-2"),
+        changed(("format",), "intaglio-model-release-3"),
+        changed(("held_for",), {}),
+        changed(("held_for",), "everybody"),
         changed(("privacy", "attacks"), None),
         changed(("privacy", "events"), [["threshold", 1e-200]]),
         changed(("privacy", "events"), [["threshold", 5e-324]]),

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from federation.audit.cells import Limits
 from federation.errors import MalformedMessageError, ProofError, RefusedError, UsageError
+from federation.groups import GroupBound, HeldFor, ThresholdFor
 from federation.onebit.parameters import PARAMETER_SETS
 from federation.promise import PrivacyStatement
 from federation.rates import Basis
@@ -207,6 +208,21 @@ def test_a_trial_is_served_unless_a_string_is_known_to_be_accepted_too_often_and
     assert said.startswith("TRIAL, audit PASS on 50 people at limits of FMR 0.1 % and FNMR 10 %; a stolen wallet")
     assert said.endswith(": not measured" if rates is None else f"{rates.text}")
     assert signed(a_bundle(report=a_report(wolf=rates))).manifest.warning is None
+
+
+def test_groups_of_which_nothing_is_known_stand_in_the_first_line_even_where_the_audit_passed():
+    large, small = GroupBound("f", 49, 0, 2352, 9e-4), GroupBound("x", 13, 0, 156, 0.1)
+    held = HeldFor(ThresholdFor.WORST_GROUP, 1e-3, 62, (large, small), (), "ab" * 32)
+    known = replace(held, groups=(large,))
+    for one in (held, known):
+        release = replace(a_release(), held_for=one, basis=Basis.LABELLED, fmr_people=62, fmr_high=9e-4)
+        bundle = Bundle.from_bytes(signed(a_bundle(release, begins_at=BEGINS)).to_bytes())
+        assert bundle.manifest.claims.held_for == one
+        assert bundle.manifest.warning == (one.text if one is held else None)
+    trial = signed(a_bundle(replace(a_release(), held_for=replace(held, rule=ThresholdFor.EVERYBODY)), use=Use.TRIAL))
+    said = trial.manifest.warning
+    assert said.startswith("TRIAL, ")
+    assert "; INSUFFICIENT for x (13 people), fewer than 40" in said
 
 
 def test_a_trial_of_too_few_people_to_tell_is_served_up_to_the_very_bound():

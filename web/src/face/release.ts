@@ -4,13 +4,13 @@ import { hex, sha256 } from '../bytes'
 import { MalformedMessageError, RefusedError, UsageError } from '../errors'
 import { type Parameters, parametersFor } from '../onebit/parameters'
 
-const FORMAT = 'intaglio-model-release-3'
+const FORMAT = 'intaglio-model-release-4'
 const LARGEST_DIMENSION = 1024
 const MOST_REFERENCES = 5
 const MOST_FRAMES = 3
 const MOST_PEOPLE = Number.MAX_SAFE_INTEGER
 /** What a stated false match rate rests on, as `federation/rates.py`. */
-export const BASES = ['public', 'checked', 'measured'] as const
+export const BASES = ['public', 'checked', 'measured', 'labelled'] as const
 /** Which release of a run a rate rests on that is more than an estimate. */
 const CHECKED_BY = 'threshold'
 
@@ -24,7 +24,7 @@ export interface FalseMatchRate {
   /** The true one is said to lie between these, with a probability of 90 %. */
   readonly low: number
   readonly high: number
-  /** What that rests on: public sets of faces, the people of the run too, or enough of them to narrow the interval. */
+  /** What that rests on: public sets of faces, the people of the run too, enough of them to narrow the interval, or labelled people. */
   readonly basis: (typeof BASES)[number]
   /** Of how many people it was learnt, in public sets of faces or in the run. */
   readonly people: number
@@ -108,7 +108,7 @@ function rateOf(value: Readonly<Record<string, unknown>>): FalseMatchRate {
   const basis = BASES.find((one) => one === value['basis'])
   if (basis === undefined) throw new RangeError('basis')
   const { events } = value['privacy'] as { events: readonly (readonly unknown[])[] }
-  if (basis !== 'public' && !events.some(([name]) => name === CHECKED_BY)) throw new RangeError('nobody was asked for what it rests on')
+  if (basis !== 'public' && basis !== 'labelled' && !events.some(([name]) => name === CHECKED_BY)) throw new RangeError('nobody was asked for what it rests on')
   return { stated, low, high, basis, people: count(value['fmr_people'], MOST_PEOPLE), condition: text(value['condition']) }
 }
 

@@ -8,11 +8,12 @@ import {
 } from '../wallet/statements'
 import type { AttackRates, Audited } from './rates'
 
-const FORMAT = 'intaglio-release-bundle-4'
+const FORMAT = 'intaglio-release-bundle-5'
 const LONGEST_VALIDITY_SECONDS = 365 * 86_400
 const ROLES = { maker: 'intaglio-release-maker/1', auditor: 'intaglio-release-auditor/1' } as const
 type Role = keyof typeof ROLES
 const NOBODY_ASKED = 'nobody was asked'
+const NOBODY_LOOKED = 'nobody looked'
 const RATE = /^[0-9][0-9.e+-]*$/
 
 /** Whom a device believes about releases; keys in hex. It keeps them from its enrolment on. */
@@ -122,7 +123,8 @@ export class SignedManifest {
           detected: claims.attacks.detected, false_accusations: claims.attacks.false_accusations, right: claims.attacks.right,
         },
         basis: claims.basis, delta: claims.delta, digest: claims.digest, epsilon: claims.epsilon, fmr: rate(claims.fmr),
-        fmr_high: claims.fmr_high, fmr_low: claims.fmr_low, fmr_people: claims.fmr_people, parameters: claims.parameters, privacy_unit: claims.privacy_unit,
+        fmr_high: claims.fmr_high, fmr_low: claims.fmr_low, fmr_people: claims.fmr_people,
+        held_for: claims.held_for === NOBODY_LOOKED ? NOBODY_LOOKED : heldFor(claims.held_for), parameters: claims.parameters, privacy_unit: claims.privacy_unit,
         recogniser: claims.recogniser, threshold: claims.threshold, ...measured,
       },
       ends_at: textOfTime(endsAt),
@@ -246,6 +248,18 @@ function attackRates(value: Record<'detected' | 'false_accusations' | 'right', s
     throw new UsageError('no attack has such rates')
   }
   return { detected, right, falseAccusations }
+}
+
+/** For which groups of people the rate holds, as `federation/groups.py`. */
+function heldFor({ alike, fmr, groups, people, scores, threshold_for: thresholdFor }: any): JsonValue {
+  requireHex('the digest of scores', scores, 32)
+  if (!['everybody', 'worst-group'].includes(thresholdFor)) throw new UsageError('a threshold for nobody')
+  return {
+    alike: alike.map(({ attribute, high, low, times }: any) => ({ attribute, high: rate(high), low: rate(low), times: rate(times) })),
+    fmr: rate(fmr),
+    groups: groups.map(({ errors, fmr_high: high, name, people: counted, trials }: any) => ({ errors, fmr_high: rate(high), name, people: counted, trials })),
+    people, scores, threshold_for: thresholdFor,
+  }
 }
 
 /** A rate is written as text; its spelling is what was signed. */

@@ -50,6 +50,7 @@ export function wordingOf(rate: FalseMatchRate, audited: Audited): string {
     public: `an estimate from ${rate.people} people of public sets of faces`,
     checked: `checked privately on ${rate.people} people of the run`,
     measured: `measured privately on ${rate.people} people of the run`,
+    labelled: `measured by group on ${rate.people} people who said which they are of`,
   }[rate.basis]
   const stated = `FMR ${exactPercent(rate.stated)} % (${percent(rate.low)} to ${percent(rate.high)} % with 90 %), ${rests}`
   return `${mark}audit ${audited.verdict} on ${on} at limits of ${limits}: claim accepted at ${stated}`

@@ -1,0 +1,242 @@
+"""A threshold for the worst group, on made-up groups where the right one is known from tables of acceptance sampling.
+
+Where no two comparisons share a person, they are independent, and an upper bound at 95 % is at most 1 % with 0, 1, 2,
+3, 4 false matches from 299, 473, 628, 773, 913 comparisons on: classical sample sizes, which nobody here computes.
+"""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from federation.audit.comparisons import Comparisons
+from federation.audit.worst_group import for_groups
+from federation.errors import UsageError
+from federation.groups import ThresholdFor
+from federation.rates import Basis
+from tests.bundles import a_release
+
+SCORES = "cd" * 32
+FAR = 500.0
+
+
+def release(threshold=300):
+    return replace(a_release(threshold), fmr=0.01, fmr_low=0.0, fmr_high=0.02, code_length=1024)
+
+
+class People:
+    """Comparisons of made-up people."""
+
+    def __init__(self):
+        self.rows = []
+        self.named = 0
+
+    def pairs(self, labels, count, near=()):
+        """`count` comparisons of people whom nobody else is compared with, the first of them at distances `near`."""
+        for place in range(count):
+            one, other = f"p{self.named}", f"p{self.named + 1}"
+            self.named += 2
+            self.rows.append((near[place] if place < len(near) else FAR, labels, labels, one, other))
+        return self
+
+    def all_pairs(self, labels, count, near):
+        """Everybody of `count` with everybody: with the next one first, so that nobody is near to more than others."""
+        names = [f"p{self.named + place}" for place in range(count)]
+        self.named += count
+        pairs = [(names[one], names[(one + step) % count]) for step in range(1, count) for one in range(count)]
+        for place, (one, other) in enumerate(pairs):
+            self.rows.append((near[place] if place < len(near) else FAR, labels, labels, one, other))
+        return self
+
+    def across(self, one, other, distance):
+        """One comparison of two new people of two groups."""
+        self.rows.append((distance, one, other, f"p{self.named}", f"p{self.named + 1}"))
+        self.named += 2
+        return self
+
+    def comparisons(self, *attributes):
+        distances, first, second, one, other = zip(*self.rows, strict=True)
+        labels = {
+            name: ([said[at] for said in first], [said[at] for said in second]) for at, name in enumerate(attributes)
+        }
+        return Comparisons.of(distances, [False] * len(self.rows), labels, people=(one, other))
+
+
+def made(people, *attributes, rule=None, threshold=300):
+    return for_groups(release(threshold), people.comparisons(*attributes), scores=SCORES, rule=rule)
+
+
+NEAR = [100.0, 110.0, 120.0, 130.0, 140.0, 150.0]
+
+
+@pytest.mark.parametrize(
+    ("comparisons", "right"),
+    [(298, None), (299, 99), (472, 99), (473, 109), (627, 109), (628, 119), (772, 119), (773, 129), (913, 139)],
+)
+def test_the_threshold_is_where_the_tables_of_acceptance_sampling_say(comparisons, right):
+    people = People().pairs(("f",), comparisons, NEAR)
+    if right is None:
+        with pytest.raises(UsageError, match=r"f has 596 people, .* too few to show a false match rate of 0\.01"):
+            made(people, "sex")
+        return
+    fair = made(people, "sex")
+    assert (fair.threshold, fair.basis, fair.fmr_people) == (right, Basis.LABELLED, 2 * comparisons)
+    assert [group.errors for group in fair.held_for.groups] == [sum(near <= right for near in NEAR)]
+    assert fair.fmr_high == fair.held_for.groups[0].fmr_high <= 0.01
+
+
+def test_the_worst_group_decides_and_the_others_keep_the_rate_too():
+    people = People().pairs(("f",), 773, NEAR).pairs(("m",), 913, [200.0, 210, 220, 230, 240, 250])
+    fair = made(people, "sex")
+    assert fair.threshold == 129
+    assert [(group.name, group.people, group.errors) for group in fair.held_for.groups] == [
+        ("f", 1546, 3),
+        ("m", 1826, 0),
+    ]
+    assert made(People().pairs(("m",), 913, [200.0, 210, 220, 230, 240, 250]), "sex").threshold == 239
+
+
+def test_a_group_of_39_sets_nothing_and_is_named_and_one_of_40_does():
+    few = People().pairs(("f",), 773, NEAR).all_pairs(("x",), 39, [50.0] * 300)
+    fair = made(few, "sex")
+    assert fair.threshold == 129
+    assert fair.held_for.text.startswith("INSUFFICIENT for x (39 people)")
+    assert [(group.name, group.sets_threshold) for group in fair.held_for.groups] == [("f", True), ("x", False)]
+    enough = People().pairs(("f",), 773, NEAR).all_pairs(("x",), 40, [50.0] * 300)
+    assert made(enough, "sex").threshold == 49
+
+
+def test_a_group_of_several_attributes_decides_where_each_alone_looks_good():
+    people = People().pairs(("f", "old"), 299, NEAR)
+    for labels in (("f", "young"), ("m", "old"), ("m", "young")):
+        people.pairs(labels, 2000)
+    fair = made(people, "sex", "age")
+    assert fair.threshold == 99
+    assert made(people, "sex").threshold > 150
+    names = {group.name for group in fair.held_for.groups}
+    assert names == {"f", "m", "old", "young", "old / f", "young / f", "old / m", "young / m"}
+
+
+def test_an_attribute_decides_where_all_of_its_combinations_are_too_small():
+    people = People()
+    for age in ("20", "30", "40", "50"):
+        people.all_pairs(("f", age), 18, [90.0] * 12)
+    fair = made(people, "sex", "age")
+    assert fair.threshold == 89
+    assert {group.name for group in fair.held_for.setting} == {"f"}
+
+
+def test_labels_never_make_a_threshold_laxer():
+    people = People().pairs(("f",), 2000)
+    fair = made(people, "sex", threshold=80)
+    assert fair.threshold == 80
+    assert fair.basis is Basis.LABELLED
+
+
+def test_everybody_together_keeps_the_threshold_and_says_whose_rate_may_be_larger():
+    people = People().pairs(("f",), 773, [float(distance) for distance in range(100, 130)]).pairs(("m",), 913)
+    fair = made(people, "sex", rule=ThresholdFor.EVERYBODY)
+    before = release()
+    assert replace(fair, held_for=None).to_bytes() == before.to_bytes()
+    assert "perhaps above it for f (1546 people)" in fair.held_for.text
+
+
+def test_without_a_large_enough_group_everybody_together_is_the_default_and_worst_group_is_refused():
+    people = People().all_pairs(("f",), 30, []).all_pairs(("m",), 30, [])
+    fair = made(people, "sex")
+    assert (fair.held_for.rule, fair.threshold, fair.basis) == (ThresholdFor.EVERYBODY, 300, Basis.CHECKED)
+    assert fair.held_for.text.startswith("INSUFFICIENT for f (30 people), m (30 people)")
+    with pytest.raises(UsageError, match="no group has 40 people"):
+        made(people, "sex", rule=ThresholdFor.WORST_GROUP)
+
+
+def test_what_a_site_of_one_sex_is_told_is_the_ratio_of_the_rates():
+    """3 of 100 pairs that share a sex are near, 1 of 100 that do not: 3 against 2 on average."""
+    people = People()
+    for place in range(2000):
+        people.pairs(("fm"[place % 2],), 1, [90.0] if place % 100 < 3 else ())
+        people.across(("f",), ("m",), 90.0 if place % 100 < 1 else FAR)
+    fair = for_groups(
+        replace(release(), fmr=0.02), people.comparisons("sex"), scores=SCORES, rule=ThresholdFor.EVERYBODY
+    )
+    (sex,) = fair.held_for.alike
+    assert sex.times == pytest.approx(1.5)
+    assert 1.2 < sex.low < 1.45
+    assert 1.55 < sex.high < 1.8
+
+
+def test_a_person_who_looks_like_many_weighs_more_than_as_many_independent_errors():
+    """Forty false matches of one person among 60 say less of the next person than one of each of forty people."""
+    rows = People().all_pairs(("f",), 60, [])
+    one = replace_rows(rows, [("p0", f"p{other}") for other in range(1, 41)])
+    many = replace_rows(rows, [(f"p{place}", f"p{place + 1}") for place in range(40)])
+    assert bound(one) > 1.5 * bound(many)
+
+
+def replace_rows(people, near):
+    made_of = People()
+    made_of.rows = [(100.0 if row[3:] in near else row[0], *row[1:]) for row in people.rows]
+    return made_of
+
+
+def bound(people):
+    held = for_groups(release(), people.comparisons("sex"), scores=SCORES, rule=ThresholdFor.EVERYBODY).held_for
+    return held.groups[0].fmr_high
+
+
+def test_who_declares_nothing_is_in_no_group():
+    people = People().pairs(("f",), 773, NEAR).pairs(("",), 800, [50.0] * 100)
+    fair = made(people, "sex")
+    assert (fair.threshold, [group.name for group in fair.held_for.groups]) == (129, ["f"])
+
+
+def without_people():
+    return Comparisons.of([500.0], [False], {"sex": (["f"], ["f"])})
+
+
+def of_comparisons():
+    return Comparisons.of([500.0, 400.0], [False, False], {"camera": ["a", "b"]}, people=(["p", "q"], ["q", "r"]))
+
+
+def at(*distances):
+    count = len(distances)
+    names = [f"p{place}" for place in range(count)], [f"q{place}" for place in range(count)]
+    return Comparisons.of(distances, [False] * count, {"sex": (["f"] * count, ["f"] * count)}, people=names)
+
+
+def genuine_only():
+    return Comparisons.of([10.0], [True], {"sex": (["f"], ["f"])}, people=(["p"], ["p"]))
+
+
+@pytest.mark.parametrize(
+    ("comparisons", "said"),
+    [
+        (without_people(), "needs to know whose"),
+        (of_comparisons(), "camera belongs to comparisons"),
+        (at(0.73, 0.2), "whole numbers from 0 to 1024"),
+        (at(-1.0), "whole numbers from 0 to 1024"),
+        (at(1025.0), "whole numbers from 0 to 1024"),
+        (genuine_only(), "no comparisons of two people"),
+    ],
+)
+def test_comparisons_that_set_no_threshold_are_refused(comparisons, said):
+    with pytest.raises(UsageError, match=said):
+        for_groups(release(), comparisons, scores=SCORES)
+
+
+def test_comparisons_without_a_score_count_nowhere():
+    people = People().pairs(("f",), 773, NEAR)
+    whole = people.comparisons("sex")
+    failed = np.zeros(len(whole), dtype=bool)
+    failed[:2] = True
+    scores = whole.scores.copy()
+    scores[:2] = np.nan
+    fair = for_groups(release(), replace(whole, scores=scores, failed=failed), scores=SCORES)
+    assert fair.held_for.groups[0].trials == 771
+    assert fair.threshold == 139  # the first two near ones are gone, 771 allow two more
+
+
+def test_two_people_of_one_code_leave_no_threshold():
+    people = People().pairs(("f",), 400, [0.0] * 10)
+    with pytest.raises(UsageError, match="no threshold keeps any rate"):
+        made(people, "sex")
