@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from federation.errors import UsageError
+from federation.errors import UnavailableError, UsageError
 
 
 def replace_file(path: Path, data: bytes) -> None:
@@ -40,6 +41,32 @@ def write_new_file(path: Path, data: bytes) -> None:
         raise UsageError(f"{path} exists and is not overwritten; choose another path") from error
     except OSError as error:
         raise UsageError(f"cannot write {path}: {error.strerror}") from error
+
+
+@contextmanager
+def alone_with(path: Path) -> Iterator[None]:
+    """Nobody else who asks for the same file gets it meanwhile: of several processes, the first one.
+
+    What is locked is an empty file beside it, which stays: the file itself is replaced whenever it is written.
+
+    Args:
+        path: in a folder that exists; the file itself need not.
+
+    Raises:
+        UnavailableError: another process has it.
+        UsageError: nothing can be written beside it.
+    """
+    lock = path.with_name(f".{path.name}.lock")
+    try:
+        handle = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
+    except OSError as error:
+        raise UsageError(f"cannot write {lock}: {error.strerror}") from error
+    with os.fdopen(handle, "rb") as held:
+        try:
+            fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)  # released when the file is closed, or the process dies
+        except BlockingIOError as error:
+            raise UnavailableError(f"another command works with {path}; begin when it has ended") from error
+        yield
 
 
 @contextmanager

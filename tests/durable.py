@@ -139,12 +139,12 @@ def files(folder):
 
 
 def is_locked(path):
-    """Whether somebody holds the lock, this process included."""
+    """Whether somebody, this process included, holds the lock alone: one that others may share keeps nobody out."""
     if not path.exists():
         return False
     descriptor = os.open(path, os.O_RDONLY)
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError:
         return True
     finally:
@@ -177,8 +177,8 @@ def act_while_another_process_writes(lock, act, write, monkeypatch):
     flock, waited = fcntl.flock, []
 
     def waiting(file, operation):
-        if operation == fcntl.LOCK_EX and not waited:
-            waited.append(is_locked(lock))
+        if not operation & (fcntl.LOCK_NB | fcntl.LOCK_UN) and not waited:
+            waited.append((is_locked(lock), operation))
             release()
             write()
         flock(file, operation)
@@ -188,4 +188,4 @@ def act_while_another_process_writes(lock, act, write, monkeypatch):
         try:
             return act()
         finally:
-            assert waited == [True], "it did not wait for whoever holds the lock"
+            assert waited == [(True, fcntl.LOCK_EX)], "it did not wait until it had the lock for itself alone"

@@ -21,6 +21,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 import client.files
 import server.files
+from client.files import alone_with
 from client.node.guard import write_loopback_certificate
 from client.node.joining import join
 from client.node.ledger import PEOPLE, Ledgers
@@ -30,9 +31,10 @@ from client.node.turns import TURNS, RepeatedError, Turns
 from client.privacy.trials import open_trials
 from client.wallet.sealed import ScryptCost
 from client.wallet.wallet import Wallet, write_wallet
-from federation.errors import ProofError, UnavailableError, UsageError
+from federation.errors import ProofError, RefusedError, UnavailableError, UsageError
 from federation.experiments.frontier import Measurement, Method, Trial
 from federation.membership.fleet import Asked
+from federation.membership.joining import invitation_from_text
 from federation.privacy.ledger import LedgerChain
 from federation.privacy.plan import MOMENTS
 from federation.rules.entries import Moratorium
@@ -46,11 +48,11 @@ from server.coordinator.run_records import Attempt, RunRecord, RunRecords
 from server.coordinator.secure_sums import OpenedSum
 from server.database import copy_file
 from server.fleet.call_log import CallLog
-from server.fleet.members import Coordinator
+from server.fleet.members import LOCK, Coordinator
 from server.fleet.run_queue import FOLDER as QUEUE
 from server.fleet.run_queue import RunQueue
 from server.fleet.start import _LOCK, _locked
-from server.fleet.submitting import remember_ledger
+from server.fleet.submitting import ledgers, remember_ledger
 from server.log.publishing import publish as publish_checkpoint
 from server.log.storage import Addition, open_log_storage
 from server.log.tiles import write_tiles
@@ -200,7 +202,13 @@ def a_coordinator(folder):
 
 def an_invitation(folder):
     made, _ = a_federation(folder)
-    return Write(lambda: made.invite("south", now=SECONDS))
+    texts = []
+    return Write(
+        lambda: texts.append(made.invite("south", now=SECONDS)[1]),
+        lock=made.folder / LOCK,
+        other=lambda: Coordinator(made.folder).move("new.example.org:8443", now=NOW),
+        check=lambda: invitation_from_text(texts[0]).address == "new.example.org:8443",
+    )
 
 
 def an_organisation_that_joins(folder):
@@ -213,12 +221,34 @@ def an_approval(folder):
     made, _ = a_federation(folder)
     _, text = made.invite("south", now=SECONDS)
     request = join(text, folder / "south", now=SECONDS).to_bytes()
-    return Write(lambda: made.approve(request, lambda *_: 101, now=SECONDS))
+    registered = []
+
+    def approve(coordinator, node):
+        with suppress(RefusedError):  # once the invitation was used
+            coordinator.approve(request, lambda *_: registered.append(node) or node, now=SECONDS)
+
+    return Write(
+        lambda: approve(made, 101),
+        lock=made.folder / LOCK,
+        other=lambda: approve(Coordinator(made.folder), 102),
+        check=lambda: registered == [102] and {member.node for member in made.members()} == {100, 102},
+    )
 
 
 def a_revocation(folder):
     made, _ = a_federation(folder)
-    return Write(lambda: made.revoke("north", lambda _: None))
+    unregistered = []
+
+    def revoke(coordinator):
+        with suppress(UsageError):  # once it is no member
+            coordinator.revoke("north", unregistered.append)
+
+    return Write(
+        lambda: revoke(made),
+        lock=made.folder / LOCK,
+        other=lambda: revoke(Coordinator(made.folder)),
+        check=lambda: unregistered == [100] and not made.members(),
+    )
 
 
 def new_keys(folder):
@@ -229,7 +259,18 @@ def new_keys(folder):
 def new_keys_of_a_member(folder):
     made, north = a_federation(folder)
     request = rekey(north).to_bytes()
-    return Write(lambda: made.rekey(request, lambda *_: 102, lambda _: None))
+    nodes = []
+
+    def give(coordinator, node):
+        with suppress(RefusedError):  # once the old key is no member's
+            nodes.append(coordinator.rekey(request, lambda *_: node, lambda _: None).node)
+
+    return Write(
+        lambda: give(made, 102),
+        lock=made.folder / LOCK,
+        other=lambda: give(Coordinator(made.folder), 103),
+        check=lambda: nodes == [103] == [member.node for member in made.members()],
+    )
 
 
 def new_keys_that_are_trusted(folder):
@@ -242,12 +283,47 @@ def new_keys_that_are_trusted(folder):
 def a_move(folder):
     made, _ = a_federation(folder)
     made.invite("south", now=SECONDS)
-    return Write(lambda: made.move("new.example.org:8443", now=NOW))
+    notices = []
+
+    def move(coordinator, address):
+        notices.append(coordinator.move(address, now=NOW))
+
+    return Write(
+        lambda: move(made, "new.example.org:8443"),
+        lock=made.folder / LOCK,
+        other=lambda: move(Coordinator(made.folder), "other.example.org:8443"),
+        check=lambda: (
+            [take_notice(text, folder / "north").address for text in notices]
+            == ["other.example.org:8443", "new.example.org:8443"]
+        ),
+    )
 
 
 def another_authority(folder):
+    made, north = a_federation(folder)
+    notices = []
+    return Write(
+        lambda: notices.append(made.renew_authority(now=NOW)),
+        lock=made.folder / LOCK,
+        other=lambda: notices.append(Coordinator(made.folder).renew_authority(now=NOW)),
+        check=lambda: [take_notice(text, north).authority for text in notices][1] == made.authority,
+    )
+
+
+def a_notice(folder):
+    made, north = a_federation(folder)
+    notices = []
+    return Write(
+        lambda: notices.append(made.notice(now=SECONDS)),
+        lock=made.folder / LOCK,
+        other=lambda: notices.append(Coordinator(made.folder).notice(now=SECONDS)),
+        check=lambda: [take_notice(text, north).issued_at for text in notices] == [SECONDS, SECONDS + 1],
+    )
+
+
+def a_certificate_that_is_renewed(folder):
     made, _ = a_federation(folder)
-    return Write(lambda: made.renew_authority(now=NOW))
+    return Write(lambda: made.renew(now=NOW), lock=made.folder / LOCK)
 
 
 def a_notice_that_is_taken(folder):
@@ -365,7 +441,12 @@ def a_run_s_record(folder):
 
 def a_ledger_that_is_remembered(folder):
     remember_ledger(folder, Path("/a"))
-    return Write(lambda: remember_ledger(folder, Path("/b")))
+    return Write(
+        lambda: remember_ledger(folder, Path("/b")),
+        lock=folder / LOCK,
+        other=lambda: remember_ledger(folder, Path("/c")),
+        check=lambda: ledgers(folder) == (Path("/a"), Path("/c"), Path("/b")),
+    )
 
 
 def a_copy_of_a_database(folder):
@@ -483,6 +564,8 @@ WRITES = [
     new_keys_that_are_trusted,
     a_move,
     another_authority,
+    a_notice,
+    a_certificate_that_is_renewed,
     a_notice_that_is_taken,
     a_server_s_file_is_replaced,
     a_server_s_new_file,
@@ -526,6 +609,14 @@ LOCKED = [
     shares_that_are_opened,
     a_turn,
     a_person_who_withdraws,
+    an_invitation,
+    an_approval,
+    a_revocation,
+    new_keys_of_a_member,
+    a_move,
+    another_authority,
+    a_notice,
+    a_ledger_that_is_remembered,
     a_reservation,
     a_release_that_is_recorded,
     a_copy_of_an_organisation_s_ledger,
@@ -584,6 +675,7 @@ def test_a_new_file_takes_nobody_s_place(folder, write):
         ("trials.csv", lambda folder: open_trials(folder / "trials.csv", {}), UsageError, "another sweep is writing"),
         (".release.lock", lambda folder: Checkpoint.lock(folder / "release"), UsageError, "another run writes"),
         (_LOCK, _locked, UnavailableError, "a coordinator runs on"),
+        (".wallet.lock", lambda folder: alone_with(folder / "wallet"), UnavailableError, "another command works"),
     ],
 )
 def test_who_finds_another_process_at_work_leaves_everything_as_it_is(folder, lock, enter, error, said):

@@ -24,7 +24,14 @@ from client.terminal import (
 )
 from client.wallet.backup import Backup
 from client.wallet.cli import wallet_facts
-from client.wallet.opening import DEFAULT_WALLET, PassphraseFileOption, WalletOption, ask_passphrase, open_wallet
+from client.wallet.opening import (
+    DEFAULT_WALLET,
+    PassphraseFileOption,
+    WalletOption,
+    ask_passphrase,
+    open_wallet,
+    open_wallet_alone,
+)
 from client.wallet.wallet import write_wallet
 from federation.consent.life import consent_of
 from federation.errors import UsageError
@@ -63,7 +70,7 @@ def revoke_command(
         revoke_with(revocation, target=server, tls=certificates, trust=trust, now=now)
         show({"backup": str(backup), "key_id": revocation.key_id.hex(), "state": "revoked"}, as_json=as_json)
         return
-    opened, passphrase = open_wallet(wallet, passphrase_file)
+    opened, passphrase = open_wallet_alone(wallet, passphrase_file)
     opened.require_enrolment()
     with Owner(opened, target=server, tls=ClientTls.read(tls, certificate)) as owner:
         revoked = owner.revoke(trust)
@@ -123,7 +130,7 @@ def erase_command(
     """
     if output.exists():
         raise UsageError(f"{output} exists; name a new file for the tombstone's proof")
-    opened, passphrase = open_wallet(wallet, passphrase_file)
+    opened, passphrase = open_wallet_alone(wallet, passphrase_file)
     trust = read_log_policy(log_policy)
     with Owner(opened, target=server, tls=ClientTls.read(tls, certificate)) as owner:
         tombstone = owner.erase(trust)

@@ -25,7 +25,7 @@ from client.terminal import (
     TlsOption,
     show,
 )
-from client.wallet.opening import DEFAULT_WALLET, PassphraseFileOption, WalletOption, open_wallet
+from client.wallet.opening import DEFAULT_WALLET, PassphraseFileOption, WalletOption, keep_alone, open_wallet_alone
 from client.wallet.sealed import Passphrase
 from client.wallet.wallet import EnrolmentState, create_wallet, read_wallet, write_wallet
 from federation.errors import UsageError
@@ -71,7 +71,10 @@ def renew_command(
 
     Example: intaglio renew one.jpg two.jpg three.jpg --into new.wallet
     """
-    opened, passphrase = open_wallet(wallet, passphrase_file)
+    if into.resolve() == wallet.resolve():
+        raise UsageError(f"{into} is the wallet whose template is replaced; name a new file for the new one")
+    opened, passphrase = open_wallet_alone(wallet, passphrase_file)
+    keep_alone(into)
     standing = opened.require_enrolment().require_consent().current.terms
     bundle, certificates = face_cli.read_release(release, release_trust), ClientTls.read(tls, certificate)
     taken = references_of(images, camera, bundle.release)
@@ -139,7 +142,7 @@ def receipts_renew(
 
     Example: intaglio receipts renew now.jpg --days 90
     """
-    opened, passphrase = open_wallet(wallet, passphrase_file)
+    opened, passphrase = open_wallet_alone(wallet, passphrase_file)
     opened.require_enrolment()
     bundle, certificates = face_cli.read_release(release, release_trust), ClientTls.read(tls, certificate)
     taken = probes_of(images, camera, bundle.release)

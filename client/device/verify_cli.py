@@ -28,7 +28,7 @@ from client.terminal import (
     show,
 )
 from client.wallet.cli import wallet_facts
-from client.wallet.opening import DEFAULT_WALLET, PassphraseFileOption, WalletOption, open_wallet
+from client.wallet.opening import DEFAULT_WALLET, PassphraseFileOption, WalletOption, open_wallet_alone
 from client.wallet.wallet import Enrolment, EnrolmentState, write_wallet
 from federation.consent.receipts import Terms
 from federation.errors import UsageError
@@ -85,7 +85,7 @@ def enrol_command(
     bundle = face_cli.read_release(release, release_trust)
     face_cli.say(f"Enrolling at {server}: opening the wallet, finding the face, asking ...", as_json=as_json)
     certificates = ClientTls.read(tls, certificate)
-    opened, passphrase = open_wallet(wallet, passphrase_file)
+    opened, passphrase = open_wallet_alone(wallet, passphrase_file)
     if opened.enrolment:
         opened.require_enrolment()  # a revoked wallet ends here, before any image is read
         if opened.enrolment.state is EnrolmentState.ENROLLED:
@@ -157,7 +157,7 @@ def verify_command(
     audience_nonce = _nonce(nonce)
     bundle = face_cli.read_release(release, release_trust)
     face_cli.say(f"Verifying at {server}: opening the wallet, finding the face, asking ...", as_json=as_json)
-    opened, passphrase = open_wallet(wallet, passphrase_file)
+    opened, passphrase = open_wallet_alone(wallet, passphrase_file)
     opened.require_enrolment()
     taken = probes_of(images, camera, bundle.release)
     with Device(

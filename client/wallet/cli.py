@@ -20,7 +20,9 @@ from client.wallet.opening import (
     ask_new_passphrase,
     ask_passphrase,
     identities,
+    keep_alone,
     open_wallet,
+    open_wallet_alone,
 )
 from client.wallet.sealed import Passphrase
 from client.wallet.wallet import MOST_ANSWERS, Wallet, create_wallet, write_wallet
@@ -114,7 +116,7 @@ def wallet_passphrase(
 
     Example: intaglio wallet passphrase --new-passphrase-file new.txt
     """
-    opened, old = open_wallet(wallet, passphrase_file)
+    opened, old = open_wallet_alone(wallet, passphrase_file)
     new = ask_new_passphrase(new_passphrase_file)
     if Passphrase(new) == old:
         raise UsageError("that is the passphrase already; nothing was changed")
@@ -139,16 +141,21 @@ def wallet_facts(wallet: Wallet, path: Path) -> dict[str, str]:
 def _require_place_for(path: Path) -> None:
     """Refuses to overwrite, before anybody types a passphrase; makes the directory of identities when it is missing.
 
+    Nothing of another command comes to `path` before this one has ended.
+
     Raises:
         UsageError: there is something at `path` already, or the directory cannot be made.
+        UnavailableError: another command is about to make it.
     """
-    if path.exists():
-        raise UsageError(f"{path} exists and is not overwritten; choose another path")
     if path.parent == identities():
         try:
             make_folder(path.parent, mode=0o700)
         except OSError as error:
             raise UsageError(f"cannot make {path.parent}: {error.strerror}") from error
+    if not path.exists():
+        keep_alone(path)
+    if path.exists():
+        raise UsageError(f"{path} exists and is not overwritten; choose another path")
 
 
 def _wallets_in(directory: Path) -> list[Path]:

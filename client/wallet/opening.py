@@ -8,8 +8,10 @@ import sys
 from pathlib import Path
 from typing import Annotated
 
+import click
 import typer
 
+from client.files import alone_with
 from client.terminal import PASSPHRASE_VARIABLE, read_file
 from client.wallet.sealed import Passphrase
 from client.wallet.wallet import Wallet, read_wallet, require_wallet
@@ -67,8 +69,28 @@ NewPassphraseFileOption = Annotated[
 ]
 
 
+def keep_alone(path: Path) -> None:
+    """From now on until this command ends, no other command that writes the same file works with it.
+
+    Else two that began with one wallet would each write what they made of it, and the later one takes back what the
+    other did: a session that was counted, an enrolment, a revocation, another passphrase (ADR 0255).
+
+    Raises:
+        UnavailableError: another one does already.
+        UsageError: nothing can be written beside it.
+    """
+    click.get_current_context().with_resource(alone_with(path))
+
+
+def open_wallet_alone(wallet: Path, passphrase_file: Path | None) -> tuple[Wallet, Passphrase]:
+    """`open_wallet`, for a command that writes it: see `keep_alone`."""
+    require_wallet(wallet)
+    keep_alone(wallet)
+    return open_wallet(wallet, passphrase_file)
+
+
 def open_wallet(wallet: Path, passphrase_file: Path | None) -> tuple[Wallet, Passphrase]:
-    """The wallet, and the passphrase to write it with."""
+    """The wallet, and the passphrase to write it with. For a command that only reads it."""
     require_wallet(wallet)  # before anybody types a passphrase for nothing
     passphrase = Passphrase(ask_passphrase(passphrase_file))
     return read_wallet(wallet, passphrase), passphrase

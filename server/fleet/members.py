@@ -6,6 +6,7 @@
     federation.json       the federation's id, the gateway's address, and when the last notice was issued
     tls/                  authority, and the certificate of gateway and SuperLink
     superexec.secret      what processes on this machine show to get tasks from the SuperLink
+    coordinator.lock      held by whoever changes anything of this: several commands may run at once
     invitations/ID        open invitations
     used/ID               invitations that were answered, or ended by a move
     members/NAME.json     who was approved: their signed request and their node's id
@@ -19,7 +20,8 @@ from __future__ import annotations
 import datetime as dt
 import json
 import secrets
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -41,13 +43,14 @@ from federation.membership.joining import (
 from federation.membership.renewal import BEFORE_ALL, Notice, Rekeying, notice_to_text
 from federation.secagg.session import roster_to_text
 from server.certificates import renew_pki, replace_authority, write_pki
-from server.files import make_directory, sync_directory, write_durably
+from server.files import locked, make_directory, sync_directory, write_durably
 from server.fleet.expiry import ends_at
 
 KEY: Final = "coordinator.pem"
 FEDERATION: Final = "federation.json"
 TLS: Final = "tls"
 SECRET: Final = "superexec.secret"  # noqa: S105 - a file's name
+LOCK: Final = "coordinator.lock"
 _FOLDERS = ("invitations", "used", "members", "revoked")
 _SECRET_BYTES = 32
 
@@ -92,10 +95,14 @@ class Member:
 
 
 class Coordinator:
-    """The federation in a folder."""
+    """The federation in a folder. Several processes may change it at once: they do so one after the other."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
+        self._read()
+
+    def _read(self) -> None:
+        folder = self.folder
         try:
             facts = json.loads((folder / FEDERATION).read_bytes())
             self.federation, self.address = bytes.fromhex(facts["federation"]), str(facts["address"])
@@ -107,6 +114,13 @@ class Coordinator:
         if not isinstance(key, Ed25519PrivateKey):
             raise UsageError(f"{folder / KEY} must be an Ed25519 key")
         self._key = key
+
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        """Nobody else changes the folder meanwhile, and what another process changed before is known."""
+        with locked(self.folder / LOCK):
+            self._read()
+            yield
 
     @classmethod
     def create(cls, folder: Path, *, address: str, now: dt.datetime) -> Coordinator:
@@ -131,21 +145,22 @@ class Coordinator:
     def invite(self, name: str, *, now: int, days: int = 7) -> tuple[Invitation, str]:
         """A new invitation, and the line to send."""
         require_organisation_name(name)
-        if self._member_path(name).exists():
-            raise UsageError(f"{name} is a member; revoke it first, or choose another name")
-        invitation = Invitation(
-            self.federation,
-            secrets.token_bytes(ID_BYTES),
-            name,
-            self.address,
-            self.authority,
-            self._key.public_key().public_bytes_raw(),
-            self._noticed_at,
-            now + days * 24 * 3600,
-        )
-        text = invitation_to_text(invitation, self._key)
-        write_durably(self.folder / "invitations" / invitation.invitation.hex(), text.encode())
-        return invitation, text
+        with self._alone():
+            if self._member_path(name).exists():
+                raise UsageError(f"{name} is a member; revoke it first, or choose another name")
+            invitation = Invitation(
+                self.federation,
+                secrets.token_bytes(ID_BYTES),
+                name,
+                self.address,
+                self.authority,
+                self._key.public_key().public_bytes_raw(),
+                self._noticed_at,
+                now + days * 24 * 3600,
+            )
+            text = invitation_to_text(invitation, self._key)
+            write_durably(self.folder / "invitations" / invitation.invitation.hex(), text.encode())
+            return invitation, text
 
     def check(self, data: bytes, *, now: int) -> SignedJoinRequest:
         """Checks a join request against the invitation that it answers.
@@ -176,16 +191,17 @@ class Coordinator:
         The invitation is used up first. A crash after that leaves no member, or a node that the SuperLink knows and
         this folder does not: invite again; the stray node has a key that nobody else has.
         """
-        signed = self.check(data, now=now)
-        identifier, name = signed.request.invitation.hex(), signed.request.name
-        if self._member_path(name).exists():
-            raise UsageError(f"{name} is a member; revoke it first")
-        (self.folder / "invitations" / identifier).rename(self.folder / "used" / identifier)
-        sync_directory(self.folder / "used")
-        sync_directory(self.folder / "invitations")
-        member = Member(signed, register(name, signed.request.node_key))
-        write_durably(self._member_path(name), member.to_bytes())
-        return member
+        with self._alone():
+            signed = self.check(data, now=now)
+            identifier, name = signed.request.invitation.hex(), signed.request.name
+            if self._member_path(name).exists():
+                raise UsageError(f"{name} is a member; revoke it first")
+            (self.folder / "invitations" / identifier).rename(self.folder / "used" / identifier)
+            sync_directory(self.folder / "used")
+            sync_directory(self.folder / "invitations")
+            member = Member(signed, register(name, signed.request.node_key))
+            write_durably(self._member_path(name), member.to_bytes())
+            return member
 
     def revoke(self, name: str, unregister: Unregister) -> Member:
         """Ends a membership: the SuperLink forgets the node first, then the roster does.
@@ -195,14 +211,15 @@ class Coordinator:
         """
         require_organisation_name(name)
         path = self._member_path(name)
-        if not path.is_file():
-            raise UsageError(f"{name} is not a member")
-        member = Member.from_bytes(path.read_bytes())
-        unregister(member.node)
-        path.rename(self.folder / "revoked" / f"{name}-{member.node}.json")
-        sync_directory(self.folder / "revoked")
-        sync_directory(self.folder / "members")
-        return member
+        with self._alone():
+            if not path.is_file():
+                raise UsageError(f"{name} is not a member")
+            member = Member.from_bytes(path.read_bytes())
+            unregister(member.node)
+            path.rename(self.folder / "revoked" / f"{name}-{member.node}.json")
+            sync_directory(self.folder / "revoked")
+            sync_directory(self.folder / "members")
+            return member
 
     def rekey(self, data: bytes, register: Register, unregister: Unregister) -> Member:
         """Gives a member the new keys that it asks for with its old one.
@@ -216,22 +233,22 @@ class Coordinator:
         """
         rekeying = Rekeying.from_bytes(data)
         new = rekeying.signed.request
-        old = next(
-            (member for member in self.members() if member.signed.request.organisation_key == rekeying.old), None
-        )
-        if old is None or old.name != new.name:
-            raise RefusedError(f"no member {new.name} has the key that asks for others")
-        if any(
-            share_a_part(new.organisation_key, member.signed.request.organisation_key)
-            or new.node_key == member.signed.request.node_key
-            for member in self.members()
-        ):
-            raise RefusedError("a member has one of these keys already")
-        member = Member(rekeying.signed, register(new.name, new.node_key))
-        write_durably(self.folder / "revoked" / f"{old.name}-{old.node}.json", old.to_bytes())
-        write_durably(self._member_path(old.name), member.to_bytes())
-        unregister(old.node)
-        return member
+        with self._alone():
+            members = self.members()
+            old = next((member for member in members if member.signed.request.organisation_key == rekeying.old), None)
+            if old is None or old.name != new.name:
+                raise RefusedError(f"no member {new.name} has the key that asks for others")
+            if any(
+                share_a_part(new.organisation_key, member.signed.request.organisation_key)
+                or new.node_key == member.signed.request.node_key
+                for member in members
+            ):
+                raise RefusedError("a member has one of these keys already")
+            member = Member(rekeying.signed, register(new.name, new.node_key))
+            write_durably(self.folder / "revoked" / f"{old.name}-{old.node}.json", old.to_bytes())
+            write_durably(self._member_path(old.name), member.to_bytes())
+            unregister(old.node)
+            return member
 
     def renew(self, *, now: dt.datetime) -> dt.datetime:
         """Gives the gateway a new certificate of the same authority, and returns when it ends. Nobody need know.
@@ -239,8 +256,9 @@ class Coordinator:
         Raises:
             UsageError: the authority's key is not there, or it has ended.
         """
-        renew_pki(self.folder / TLS, now=now)
-        return ends_at(self.folder / TLS / "server.pem")
+        with self._alone():
+            renew_pki(self.folder / TLS, now=now)
+            return ends_at(self.folder / TLS / "server.pem")
 
     def renew_authority(self, *, now: dt.datetime) -> str:
         """Makes another authority and a certificate of it, and returns the notice that every organisation needs.
@@ -248,11 +266,12 @@ class Coordinator:
         Until it has taken the notice, an organisation's node does not reach the gateway. A crash leaves files that do
         not fit together: do it again.
         """
-        replace_authority(self.folder / TLS, now=now)
-        self.renew(now=now)
-        self.authority = (self.folder / TLS / "ca.pem").read_text()
-        self._end_invitations()
-        return self.notice(now=int(now.timestamp()))
+        with self._alone():
+            replace_authority(self.folder / TLS, now=now)
+            renew_pki(self.folder / TLS, now=now)
+            self._read()
+            self._end_invitations()
+            return self._notice(now=int(now.timestamp()))
 
     def move(self, address: str, *, now: dt.datetime) -> str:
         """Gives the gateway another address, and returns the notice that every organisation needs.
@@ -263,12 +282,13 @@ class Coordinator:
         Raises:
             UsageError: it is no address, or the certificate cannot be renewed.
         """
-        hosts = [split(new)[0] for new in (address, self.address)]
-        renew_pki(self.folder / TLS, now=now, hosts=list(dict.fromkeys([*hosts, "localhost", "127.0.0.1"])))
-        write_durably(self.folder / FEDERATION, _facts(self.federation, address, self._noticed_at))
-        self.address = address
-        self._end_invitations()
-        return self.notice(now=int(now.timestamp()))
+        with self._alone():
+            hosts = [split(new)[0] for new in (address, self.address)]
+            renew_pki(self.folder / TLS, now=now, hosts=list(dict.fromkeys([*hosts, "localhost", "127.0.0.1"])))
+            write_durably(self.folder / FEDERATION, _facts(self.federation, address, self._noticed_at))
+            self.address = address
+            self._end_invitations()
+            return self._notice(now=int(now.timestamp()))
 
     def notice(self, *, now: int) -> str:
         """The line that tells an organisation where the gateway is and who signs its certificate.
@@ -276,6 +296,10 @@ class Coordinator:
         It is newer than any before, whatever the clock says: two within a second, or one after a clock was set back,
         would never be taken. That is on disk before anybody can have the line.
         """
+        with self._alone():
+            return self._notice(now=now)
+
+    def _notice(self, *, now: int) -> str:
         issued_at = max(now, self._noticed_at + 1)
         write_durably(self.folder / FEDERATION, _facts(self.federation, self.address, issued_at))
         self._noticed_at = issued_at

@@ -27,8 +27,8 @@ from federation.errors import (
 from federation.toml import read_toml
 from server.coordinator.application import application_files
 from server.coordinator.run_records import RunRecord, RunRecords
-from server.files import write_durably
-from server.fleet.members import Coordinator
+from server.files import locked, write_durably
+from server.fleet.members import LOCK, Coordinator
 from server.fleet.run_queue import RunQueue
 from server.fleet.superlink import RunState, Superlink, connected
 
@@ -134,10 +134,11 @@ def carry_through(
 
 
 def remember_ledger(folder: Path, ledger: Path) -> None:
-    """Notes that a run is paid from this ledger."""
-    known = ledgers(folder)
-    if ledger not in known:
-        write_durably(folder / LEDGERS, json.dumps([str(path) for path in (*known, ledger)]).encode())
+    """Notes that a run is paid from this ledger. Several processes may do so at once."""
+    with locked(folder / LOCK):
+        known = ledgers(folder)
+        if ledger not in known:
+            write_durably(folder / LEDGERS, json.dumps([str(path) for path in (*known, ledger)]).encode())
 
 
 def ledgers(folder: Path) -> tuple[Path, ...]:

@@ -12,11 +12,13 @@ import numpy as np
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from PIL import ExifTags, Image
 
+from client.device.logged import check_comparison
 from client.device.pictures import require_different, require_one_person
+from client.log.watching import LogMemory, LogTrust
 from federation.consent.assertion import Assertion, LogPosition
 from federation.consent.purposes import Category, Tier, red_line_of
 from federation.consent.receipts import Binding
-from federation.errors import UsageError
+from federation.errors import MalformedMessageError, ProofError, UsageError
 from federation.groups import Alike, GroupBound, HeldFor, ThresholdFor
 from federation.onebit import CodeSeed, binary_code, check_probe, check_template, match
 from federation.promise import PrivacyStatement
@@ -45,7 +47,8 @@ from federation.transparency import (
 )
 from federation.verdict import Verdict
 from federation.wire.convert import Change
-from federation.wire.logged import comparison_facts
+from federation.wire.logged import LogReceipt, comparison_facts
+from federation.wire.v1 import verification_pb2 as pb
 from tests import damaged_receipts
 from tests.agreeing import AUDIENCE, DEVICE, NOW, PASSED, PURPOSE, public
 from tests.bundles import (
@@ -243,6 +246,34 @@ def answer_receipts(_request):
         "witnessed": damaged_receipts.WITNESSED,
         "unwitnessed": damaged_receipts.UNWITNESSED,
     }
+
+
+def answer_refusals(request):
+    """What the device says of each receipt that the page made of a whole one; nothing where it believes it."""
+    keys = tuple(witness.key for witness in damaged_receipts.WITNESSES[:3])
+    trust = LogTrust(damaged_receipts.SIGNER.key, keys, threshold=request["threshold"])
+    return [_refusal_of(one, trust) for one in request["receipts"]]
+
+
+def _refusal_of(written, trust):
+    message = pb.LogReceipt(
+        logged=written["logged"].encode(),
+        opening=written["opening"].encode(),
+        consistency=[bytes.fromhex(one) for one in written["consistency"]],
+    )
+    try:
+        check_comparison(
+            LogReceipt.from_proto(message),
+            facts=damaged_receipts.FACTS,
+            requester=damaged_receipts.REQUESTER,
+            purpose=damaged_receipts.PURPOSE,
+            memory=LogMemory(damaged_receipts.memory()),
+            trust=trust,
+            now=damaged_receipts.NOW,
+        )
+    except (MalformedMessageError, ProofError) as error:
+        return type(error).__name__
+    return None
 
 
 def answer_assertion(request):

@@ -218,4 +218,66 @@ describe('receipts that the Python device refuses', () => {
     const [witnesses, threshold] = change(known.witnesses)
     expect(() => new LogPolicy({ key: known.key, witnesses, threshold })).toThrow(MalformedMessageError)
   })
+
+  /** Each line of a text gone, twice, turned round with the next one, and with a letter more, less or another. */
+  function* damages(text: string): Generator<[string, string]> {
+    const lines = text.split('\n')
+    for (const [at, line] of lines.entries()) {
+      const put = (...those: string[]): string => [...lines.slice(0, at), ...those, ...lines.slice(at + 1)].join('\n')
+      const half = line.length >> 1
+      yield [`without line ${at}`, put()]
+      yield [`with line ${at} twice`, put(line, line)]
+      yield [`with lines ${at} and ${at + 1} turned round`, [...lines.slice(0, at), ...lines.slice(at, at + 2).reverse(), ...lines.slice(at + 2)].join('\n')]
+      for (const letter of [' ', '\r', '\t', '\u00a0', '\u2028', '=', '+', 'A', '0', '\0', '\ufeff']) {
+        yield [`with ${JSON.stringify(letter)} before line ${at}`, put(letter + line)]
+        yield [`with ${JSON.stringify(letter)} after line ${at}`, put(line + letter)]
+        yield [`with ${JSON.stringify(letter)} within line ${at}`, put(line.slice(0, half) + letter + line.slice(half))]
+        yield [`with ${JSON.stringify(letter)} for a letter of line ${at}`, put(line.slice(0, half) + letter + line.slice(half + 1))]
+      }
+      yield [`with line ${at} shorter`, put(line.slice(0, -1))]
+      yield [`with the first letter of line ${at} gone`, put(line.slice(1))]
+      yield [`with line ${at} in capitals`, put(line.toUpperCase())]
+    }
+  }
+
+  /** Receipts that are made of a whole one here, by what was done to it. */
+  function madeOf(whole: Written): Map<string, Written> {
+    const made = new Map<string, Written>()
+    for (const [name, logged] of damages(whole.logged)) made.set(`logged ${name}`, { ...whole, logged })
+    for (const [name, opening] of damages(whole.opening.replaceAll(/[,{}]/g, '\n$&\n'))) made.set(`opening ${name}`, { ...whole, opening: opening.replaceAll(/\n/g, '') })
+    for (let at = 0; at < whole.opening.length; at += 1) {
+      made.set(`opening with another letter ${at}`, { ...whole, opening: `${whole.opening.slice(0, at)}${whole.opening[at] === 'a' ? 'b' : 'a'}${whole.opening.slice(at + 1)}` })
+    }
+    whole.consistency.forEach((hash, at) => {
+      const put = (...those: string[]): string[] => [...whole.consistency.slice(0, at), ...those, ...whole.consistency.slice(at + 1)]
+      for (const those of [[], [hash, hash], [hash.slice(2)], [`${hash}00`], [hash.replace(/^./, (digit) => (digit === '0' ? '1' : '0'))]]) {
+        made.set(`growth with ${those.length} for hash ${at}: ${those.join()}`, { ...whole, consistency: put(...those) })
+      }
+    })
+    made.set('growth turned round', { ...whole, consistency: [...whole.consistency].reverse() })
+    return made
+  }
+
+  test.each<[string, () => Written, number]>([
+    ['whom nobody has to watch', () => known.whole['in the middle'], 0],
+    ['whom two of three have to watch', () => Object.values(known.witnessed)[0], 2],
+  ])('the Python device believes no receipt that is damaged here, and neither does the page: of a log %s', async (_, one, threshold) => {
+    const whole = one()
+    const policy = new LogPolicy({ key: known.key, witnesses: known.witnesses, threshold })
+    const made = [...madeOf(whole)].filter(([, damaged]) => JSON.stringify(damaged) !== JSON.stringify(whole))
+    const refusals = (await python('refusals', { threshold, receipts: made.map(([, damaged]) => damaged) })) as (string | null)[]
+    const verdicts: string[] = []
+    const both: Written[] = []
+    for (const [at, [name, damaged]] of made.entries()) {
+      const error: unknown = await check(damaged, policy).then(() => null, (reason: unknown) => reason)
+      const refused = error instanceof MalformedMessageError || error instanceof ProofError
+      if (refused !== (refusals[at] !== null) || (error !== null && !refused)) verdicts.push(`${name}: the page says ${String(error)}, the device ${String(refusals[at])}`)
+      if (!refused) both.push(damaged)
+    }
+    expect(verdicts).toEqual([])
+    expect(made.length).toBeGreaterThan(700)
+    const statement = ({ logged, ...rest }: Written): string => JSON.stringify([logged.replace(/\n\u2014 .*/gs, ''), rest])
+    expect(both.map(statement).filter((said) => said !== statement(whole)), 'only lines of signatures may come twice or in another order').toEqual([])
+    expect(both.length).toBeLessThan(made.length / 20)
+  })
 })
