@@ -197,7 +197,7 @@ def test_a_node_whose_policy_allows_no_application_does_not_start(folder):
 @pytest.mark.parametrize("missing", ["policy.toml", "roster", "embeddings.npz"])
 def test_a_node_without_a_file_says_which(folder, missing):
     (folder / missing).unlink()
-    with pytest.raises(UsageError):
+    with pytest.raises(UsageError, match=r"no roster is trusted yet|cannot read .*(embeddings\.npz|policy\.toml)"):
         require_ready(folder)
 
 

@@ -109,7 +109,9 @@ def test_s8_a_receipt_for_another_use_is_refused(path):
 @given(st.binary(max_size=300) | JSON.map(lambda value: json.dumps(value).encode()))
 def test_any_bytes_give_a_statement_or_a_malformed_message(data):
     for kind in (SignedReceipt, SignedWithdrawal):
-        with pytest.raises(MalformedMessageError):
+        with pytest.raises(
+            MalformedMessageError, match=r"the bytes are not a (consent receipt|withdrawal) of this version"
+        ):
             kind.from_bytes(data)
 
 

@@ -69,7 +69,7 @@ def test_normal_scores_have_the_textbook_equal_error_rate():
 def test_no_scores_and_scores_that_are_no_numbers_are_refused():
     one = np.array([0.5])
     for genuine, impostor in ((one[:0], one), (one, one[:0]), (one * np.nan, one), (one, one * np.nan)):
-        with pytest.raises(UsageError):
+        with pytest.raises(UsageError, match=r"at least one genuine and one impostor score|a score is not a number"):
             DetCurve.of(genuine, impostor)
 
 

@@ -363,7 +363,10 @@ def test_an_evaluation_plan_out_of_range_cannot_be_built(change):
     "fields", [("", 5, 5), ("x" * 65,), ("a", 5), ("a", 0, 0), ("a", 5, 6), ("a", 5.0, 5)], ids=str
 )
 def test_a_group_out_of_range_cannot_be_built(fields):
-    with pytest.raises(UsageError):
+    with pytest.raises(
+        UsageError,
+        match=r"at least one person, and pairs no more|a name of 1 to 64 letters|public together or not at all",
+    ):
         Group(*fields)
 
 

@@ -246,7 +246,9 @@ def test_every_step_is_charged_and_all_together_keep_the_promise():
 
 @pytest.mark.parametrize("change", [{"steps": 0}, {"tuned": 0}, {"steps": 65}, {"gradient_clip": 0.0}])
 def test_a_plan_whose_steps_make_no_sense_cannot_be_built(change):
-    with pytest.raises(UsageError):
+    with pytest.raises(
+        UsageError, match=r"takes 1 to 64 steps|gradient_clip must be a positive float|steps must be from 0 to 64"
+    ):
         plan_for(**change)
 
 

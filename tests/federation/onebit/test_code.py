@@ -49,7 +49,7 @@ def test_length_does_not_matter_and_a_new_seed_gives_an_unrelated_code():
     [np.zeros(128), np.full(128, np.nan), np.ones((2, 64)), np.ones(8), np.ones(4096), np.array([np.inf] * 64)],
 )
 def test_a_vector_that_is_no_embedding_is_refused(vector):
-    with pytest.raises(UsageError):
+    with pytest.raises(UsageError, match=r"zero or not finite|one vector of 16 to 2048 numbers"):
         binary_code(vector, SEED, BITS)
 
 

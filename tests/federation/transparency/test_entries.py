@@ -192,7 +192,9 @@ def test_salts_and_facts_of_the_wrong_size_are_refused():
     ],
 )
 def test_an_impossible_entry_cannot_be_built(build):
-    with pytest.raises(UsageError):
+    with pytest.raises(
+        UsageError, match=r"a time is|requester and purpose are|1 to 32768 bytes|32 bytes|build an AttemptEntry"
+    ):
         build()
 
 

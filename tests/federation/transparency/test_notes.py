@@ -323,13 +323,15 @@ def test_a_logged_entry_comes_back_and_holds_its_proof():
     "change", [{"entry": b""}, {"entry": bytes(65_536)}, {"index": 3}, {"index": -1}, {"proof": (b"short",)}]
 )
 def test_an_impossible_logged_entry_cannot_be_built(change):
-    with pytest.raises(UsageError):
+    with pytest.raises(
+        UsageError, match=r"an entry has 1 to 65535 bytes|does not reach the entry|at most 63 hashes of 32 bytes"
+    ):
         replace(a_logged_entry(), **change)
 
 
 @pytest.mark.parametrize("change", [{"old_size": 4}, {"old_size": -1}, {"proof": (bytes(31),)}])
 def test_an_impossible_growth_cannot_be_built(change):
-    with pytest.raises(UsageError):
+    with pytest.raises(UsageError, match=r"a log does not grow backwards|at most 63 hashes of 32 bytes"):
         replace(Growth(0, (), a_checkpoint()), **change)
 
 

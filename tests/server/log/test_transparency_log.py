@@ -105,7 +105,7 @@ class LogStorageContract:
         def refuse(*_):
             raise ProofError("no")
 
-        with pytest.raises(ProofError):
+        with pytest.raises(ProofError, match=r"^no$"):
             storage.replace_checkpoint(refuse)
         assert storage.checkpoint() == b"first"
 
@@ -159,7 +159,7 @@ class LogStorageContract:
         def fail(_positions):
             raise UsageError("no")
 
-        with pytest.raises(UsageError):
+        with pytest.raises(UsageError, match=r"^no$"):
             storage.erase(b"one", fail)
         assert storage.openings(b"one") == {0: an_opening(1)}
 
@@ -253,7 +253,7 @@ class TestSqliteStorage(LogStorageContract):
         impatient = open_log_storage(path)
         connection = sqlite3.connect(path, isolation_level=None)
         connection.execute("BEGIN IMMEDIATE")
-        with pytest.raises(UnavailableError) as caught:
+        with pytest.raises(UnavailableError, match=r"the log's database is busy or out of reach") as caught:
             impatient.append([an_addition(1, b"one")])
         assert "salt" not in f"{caught.value}{caught.value.__cause__}"
         connection.close()
@@ -427,7 +427,10 @@ def grown(tmp_path, storage):
 def test_a_log_whose_database_was_changed_is_not_opened(grown, storage, statement):
     a_log(storage, published=grown / "checkpoint")
     edit(grown / "log.db", statement)
-    with pytest.raises(ProofError):
+    with pytest.raises(
+        ProofError,
+        match=r"does not give the stored root|restored from an old backup|another tree than|the stored tree lacks",
+    ):
         a_log(storage, published=grown / "checkpoint")
 
 
@@ -778,7 +781,7 @@ async def test_a_failed_batch_is_reported_and_the_next_one_goes_on(storage, monk
 
     monkeypatch.setattr(log, "append_and_sign", fail)
     async with Sequencer(log) as sequencer:
-        with pytest.raises(seen):
+        with pytest.raises(seen, match=r"the log could not be written|^locked$"):
             await sequencer.add(*additions(1))
         assert await sequencer.add(*additions(2)) == range(1)
 

@@ -64,6 +64,13 @@ def number_of(deed):
     return next(number for number in range(10) if deed.request_digest == digest(number))
 
 
+def row_of(storage, session):
+    """A session's columns as they are stored."""
+    found = sa.select(schema.sessions).where(schema.sessions.c.session_id == sa.bindparam("id"))
+    with storage._begin(Mode.READ) as run:
+        return run.execute(found, {"id": session.session_id}).one()._asdict()
+
+
 class StorageContract:
     """What every `Storage` does. An implementation subclasses it and gives the fixture `storage`."""
 
@@ -319,7 +326,7 @@ class StorageContract:
 
     def test_deeds_are_announced_together_or_not_at_all(self, storage):
         storage.announce(a_deed(1))
-        with pytest.raises(storage._database.conflict):
+        with pytest.raises(storage._database.conflict, match=r"deeds(_pkey|\.commitment)"):
             storage.announce(a_deed(2), a_deed(1))
         assert storage.deeds() == [a_deed(1)]
 
@@ -571,7 +578,7 @@ class StorageContract:
     def test_catching_up_is_all_or_nothing(self, storage):
         storage.enrol(a_template())
         session = start(storage)
-        with pytest.raises(storage._database.conflict):
+        with pytest.raises(storage._database.conflict, match=r"(?i)foreign key constraint"):
             storage.catch_up([MissedEnd(KEY, NOW, digest(1)), MissedAttempt(OTHER_KEY, digest(2), NOW)], a_head(9))
         assert storage.template(KEY) == a_template()
         assert storage.seen().size == 0
@@ -656,6 +663,64 @@ class StorageContract:
         assert take(storage, session, Step.TOKEN, number=2) == dataclasses.replace(
             session, step=Step.TOKEN, token_digest=digest(9), logged=b"proof"
         )
+
+    @pytest.mark.parametrize("decision", Decision)
+    @pytest.mark.parametrize("operation", Operation)
+    def test_after_each_step_every_column_of_a_session_holds_what_is_needed_and_no_more(
+        self, storage, operation, decision
+    ):
+        """What a thief of the database finds. Two sessions are there, and the other one stays as it is."""
+        if operation is not Operation.ENROL:
+            storage.enrol(a_template())
+        request = SessionRequest(KEY, "door-access", "example.org", b"\7" * 32)
+        opened_as = operation if operation is Operation.ENROL else Operation.VERIFY
+        session = dataclasses.replace(an_open_session(operation=opened_as), request=request)
+        held = {
+            Operation.ENROL: a_template(),
+            Operation.RENEW_CONSENT: a_template(receipts=b"first\nsecond"),
+            Operation.RENEW_TEMPLATE: a_template(OTHER_DEVICE),
+        }.get(operation)
+        other = start(storage, an_open_session(number=9, key_id=THIRD_KEY))
+        take(storage, other, number=8)
+        compared(storage, other, logged=b"another's proof", held=a_template(THIRD_DEVICE))
+        beside = row_of(storage, other)
+        row = {
+            "session_id": session.session_id,
+            "step": "probe",
+            "operation": opened_as.name,
+            "key_id": KEY,
+            "purpose": "door-access",
+            "audience": "example.org",
+            "peer": session.peer,
+            "nonce": session.nonce,
+            "expires_at": session.expires_at,
+            "taken": 0,
+            "token_digest": None,
+            "request_digest": None,
+            "answer": None,
+            "audience_nonce": b"\7" * 32,
+            "logged": None,
+        }
+        start(storage, session)
+        assert row_of(storage, session) == row
+        take(storage, session)
+        assert row_of(storage, session) == row | {"taken": 1, "request_digest": digest(1)}
+        storage.release_session(session.session_id)
+        assert row_of(storage, session) == row
+        take(storage, session)
+        if operation is not Operation.ENROL:
+            open_attempt(storage, session)
+        compared(storage, session, operation=operation, logged=b"proof", held=held)
+        row |= {"step": "token", "operation": operation.name, "token_digest": digest(9), "logged": b"proof"}
+        assert row_of(storage, session) == row | {"request_digest": digest(1), "answer": b"the reply"}
+        taken = take(storage, session, Step.TOKEN, 2)
+        assert row_of(storage, session) == row | {"taken": 1, "request_digest": digest(2)}
+        decide(storage, taken, decision)
+        row |= {"step": "done", "token_digest": None, "logged": None, "expires_at": NOW + 30}
+        assert row_of(storage, session) == row | {"request_digest": digest(2), "answer": b"the decision"}
+        assert storage.held_template(session.session_id) is None
+        assert row_of(storage, other) == beside
+        assert storage.held_template(other.session_id) == a_template(THIRD_DEVICE)
 
     @pytest.mark.parametrize("operation", Operation)
     def test_a_session_learns_from_its_probe_what_it_is_for(self, storage, operation):
@@ -820,7 +885,7 @@ class StorageContract:
         def fail():
             raise storage._database.unusable[0]("disk full")
 
-        with pytest.raises(UnavailableError):
+        with pytest.raises(UnavailableError, match=r"the database is busy or out of reach"):
             storage.together([lambda: try_number(storage, 1), fail, lambda: try_number(storage, 2)], lasts=True)
         assert storage.history(KEY).attempts == 0
         try_number(storage, 1)
@@ -1123,7 +1188,10 @@ def test_a_database_that_goes_away_makes_calls_unavailable_and_comes_back(prepar
 def test_an_error_of_the_database_shows_no_template(database):
     with open_storage(database) as storage:
         storage.enrol(a_template())
-        with pytest.raises(storage._database.conflict) as caught, storage._begin() as run:
+        with (
+            pytest.raises(storage._database.conflict, match=r"templates(_pkey|\.key_id)") as caught,
+            storage._begin() as run,
+        ):
             run.execute(schema.templates.insert().values(key_id=KEY, **dataclasses.asdict(a_template())))
     assert "padded" not in str(caught.value)
 

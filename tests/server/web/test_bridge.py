@@ -404,7 +404,7 @@ def test_a_site_is_read_once_from_a_built_page(tmp_path):
     "origin", ["verify.example.org", "https://", "https://a/b", "ftp://a", "http://verify.example.org"]
 )
 def test_an_origin_that_browsers_do_not_trust_is_refused(origin):
-    with pytest.raises(UsageError):
+    with pytest.raises(UsageError, match=r"an origin is http\(s\)://HOST|allow no camera and no keys over http"):
         Site(origin, {})
 
 
