@@ -386,6 +386,39 @@ def answer_rules(_request):
         "stopped later": [*base, replace(stop(), begins_at=NOW + 9)],
         "stopped and lifted": [*base, stop(), Lifting("pause", NOW - 1, "the fault was found and mended")],
     }  # fmt: skip
+    for place, other in (("DE", "EU"), ("EU", "DE")):  # one of two places says something else, whichever it is
+        said = lambda *rules, version=1, at=place: [pack(at, version, *rules)]  # noqa: E731 - short
+        sign_in = replace(rule, category=Category.SIGN_IN, tier=Tier.LIMITED)
+        both = [pack(other, 1, rule), registered]
+        there, elsewhere = (replace(exception, jurisdiction=at) for at in (place, other))
+        files |= {
+            f"not allowed in {place}": [*said(), *both],
+            f"of another purpose in {place}": [*said(replace(rule, purpose="canteen")), *both],
+            f"over in {place}": [*said(replace(rule, ends_at=NOW)), *both],
+            f"about to begin in {place}": [*said(replace(rule, begins_at=NOW + 1)), *both],
+            f"excepted where it is banned, in {place}": [*said(), *both, there],
+            f"excepted where it is allowed, not in {place}": [*said(), *both, elsewhere],
+            f"a sign-in in {place}": [*said(sign_in), *both],
+            f"a sign-in in {place}, where sign-ins are stopped": [*said(sign_in), *both, stop(categories=("sign-in",))],
+            f"a sign-in in {place}, where doors are stopped": [
+                *said(sign_in), *both, stop(categories=("physical-access",))
+            ],
+            f"a sign-in in {place}, where payments are stopped": [*said(sign_in), *both, stop(categories=("payment",))],
+            f"of a tier that the release is too weak for in {place}": [*said(replace(rule, tier=Tier.HIGH)), *both],
+            f"stopped in {place}": [*base, stop(jurisdictions=(place,))],
+            f"stopped in {place} for somebody else": [
+                *base, stop(jurisdictions=(place,), audiences=("elsewhere.example",))
+            ],
+            f"stopped in {place} for two, one of them this one": [
+                *base, stop(jurisdictions=(place,), audiences=tuple(sorted((AUDIENCE, "elsewhere.example"))))
+            ],
+            f"banned by the newest of three packs in {place}": [
+                *said(rule, version=2), *base, *said(version=3)
+            ],
+            f"allowed by the newest of three packs in {place}": [
+                *said(version=2), *base, *said(rule, version=3)
+            ],
+        }  # fmt: skip
     release = Standing(1e-3, PASSED, begin, begin + year)
     binding = Binding(bytes(32), bytes(32), bytes(32), RELEASE_DIGEST)
 

@@ -336,6 +336,58 @@ def test_d4_a_deployment_is_registered_by_the_rule_signers_only():
 # ---------------------------------------------------------------- D7: dates and places
 
 
+PLACES = ("DE", "DE-BY", "EU")
+
+
+def in_three_places(place, *more, missing=False, rules=None, **changes):
+    """Rules of three places, one of which says something else than the two others."""
+    packs = [a_pack(other) for other in PLACES if other != place]
+    own = [] if missing else [a_pack(place, **{"rules": rules or (a_rule(),)} | changes)]
+    return a_rulebook(a_deployment(jurisdictions=PLACES), *packs, *own, *more)
+
+
+@pytest.mark.parametrize("place", PLACES)
+def test_what_one_of_several_places_says_counts_whichever_it_is(place):
+    def until(**changes):
+        return ask(rules=in_three_places(place, **changes)).valid_until
+
+    usual = NOW + LONGEST_RULES_AGE_SECONDS + 1
+    assert until() == usual
+    assert until(rules=(a_rule(ends_at=NOW + 100),)) == NOW + 100
+    assert until(ends_at=NOW + 100) == NOW + 100
+    banned = a_pack(place, version=2, begins_at=NOW + 100, rules=())
+    assert ask(rules=in_three_places(place, banned)).valid_until == NOW + 100
+    assert reason_of(ask(rules=in_three_places(place, banned), now=NOW + 100)) is Reason.PURPOSE_NOT_ALLOWED
+    for refused, reason in (
+        (in_three_places(place, missing=True), Reason.NO_POLICY),
+        (in_three_places(place, ends_at=NOW), Reason.NO_POLICY),
+        (in_three_places(place, rules=(a_rule(purpose=OTHER_PURPOSE),)), Reason.PURPOSE_NOT_ALLOWED),
+        (in_three_places(place, a_moratorium(jurisdictions=(place,))), Reason.MORATORIUM),
+    ):
+        answer = ask(rules=refused)
+        assert reason_of(answer) is reason
+        assert reason is Reason.MORATORIUM or answer.detail.endswith(f"in {place}") or f"of {place} " in answer.detail
+    allowed_there = in_three_places(place, an_exception(jurisdiction=place), missing=True)
+    assert ask(rules=allowed_there).valid_until == usual
+    for other in set(PLACES) - {place}:
+        allowed_elsewhere = in_three_places(place, an_exception(jurisdiction=other), missing=True)
+        assert reason_of(ask(rules=allowed_elsewhere)) is Reason.NO_POLICY
+    assert ask(rules=in_three_places(place), consent=a_consent(jurisdiction=place)).valid_until == usual
+
+
+@pytest.mark.parametrize("place", PLACES)
+@pytest.mark.parametrize("category", Category)
+def test_a_moratorium_on_a_category_stops_what_any_of_several_places_puts_into_it(place, category):
+    rule = a_rule(category=category, tier=category.lowest_tier)
+    for stopped in Category:
+        rules = in_three_places(place, a_moratorium(categories=(stopped.value,)), rules=(rule,))
+        answer = ask(rules=rules, stated_fmr=1e-5)
+        is_stopped = stopped in {category, Category.PHYSICAL_ACCESS}
+        assert (reason_of(answer) is Reason.MORATORIUM) if is_stopped else (answer.tier is category.lowest_tier)
+    strict = ask(rules=in_three_places(place, rules=(rule,)), stated_fmr=TIERS[category.lowest_tier].largest_fmr * 1.01)
+    assert reason_of(strict) is Reason.FMR_TOO_LARGE
+
+
 def test_d7_crossing_the_date_flips_allow_to_deny_to_the_second():
     ban = a_pack("DE", version=2, begins_at=NOW + 3600, rules=())
     rules = a_rulebook(a_deployment(), a_pack("EU"), a_pack("DE"), ban)
