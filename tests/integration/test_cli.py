@@ -206,7 +206,8 @@ def test_a_life_is_typed_without_options_when_a_file_says_them(operator, person,
         done = person(*command)
         assert done.exit_code == code, (command, done.output)
     assert (operator.directory / "alice.wallet").exists()
-    assert {path.name for path in Path().iterdir()} == {"monitor.json", "new.wallet", "held.json", "tombstone.json"}
+    written = {"monitor.json", "new.wallet", ".new.wallet.lock", "held.json", "tombstone.json"}
+    assert {path.name for path in Path().iterdir()} == written
 
 
 @pytest.mark.integration

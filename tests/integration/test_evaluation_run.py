@@ -120,7 +120,7 @@ def test_noise_is_in_the_sum_and_another_run_has_other_noise(config):
 def test_a_budget_without_room_asks_nobody(config):
     config["budget-epsilon"] = 4.0
     grid = InProcessGrid(client.node.app.app, ORGANISATIONS, config)
-    with pytest.raises(BudgetExhaustedError):
+    with pytest.raises(BudgetExhaustedError, match=r"budget of 'synthetic' is exhausted: epsilon 0\.00 of 4"):
         run(config, grid=lambda *_, **__: grid)
     assert grid.sent == []
     assert not Path(config["output"]).exists()
@@ -185,7 +185,7 @@ def test_numbers_of_a_group_count_as_unknown_when_somebody_left(config):
 )
 def test_an_organisation_without_fitting_groups_is_named_and_shows_no_person(config, tmp_path, caplog, file, content):
     (tmp_path / file).write_text(content)
-    with pytest.raises(RoundAbortedError) as refused:
+    with pytest.raises(RoundAbortedError, match=r"its embeddings are missing or do not fit the plan") as refused:
         run(config)
     assert Refusal.BAD_DATA.text in str(refused.value)
     assert "secret" not in caplog.text
@@ -244,7 +244,7 @@ def test_a_run_that_died_before_anybody_opened_goes_on_under_its_charge(config, 
 
 def test_a_node_whose_operator_did_not_agree_says_so_at_once(config):
     configs = {2: {"recipes": "moments,threshold"}, 3: {"recipes": "evaluation"}}
-    with pytest.raises(RoundAbortedError) as refused:
+    with pytest.raises(RoundAbortedError, match=r"outside what its operator agreed to") as refused:
         run(config, node_configs=configs)
     assert Refusal.NOT_AGREED.text in str(refused.value)
     assert str(refused.value).count(Refusal.NOT_AGREED.text) == 1
@@ -277,7 +277,7 @@ def test_a_foreign_plan_that_does_not_add_up_is_refused(config, change):
     fields = plan_of(config).to_config()
     assert EvaluationPlan.from_config(fields) == plan_of(config)
     assert EvaluationPlan.from_kept_config(fields) == plan_of(config)
-    with pytest.raises(MalformedMessageError):
+    with pytest.raises(MalformedMessageError, match=r"not a valid plan"):
         EvaluationPlan.from_config(fields | change)
 
 
@@ -288,16 +288,16 @@ def test_a_report_with_anything_in_a_field_is_refused(config, field, value):
     report = report_of(
         np.zeros(plan_of(config).size), plan_of(config), noise_multiplier=1.0, people=PEOPLE, organisations=4
     )
-    with pytest.raises((UsageError, TypeError)):
+    with pytest.raises((UsageError, TypeError), match=r"of one release at one|are 0 or more"):
         replace(report, **{field: value})
     fields = json.loads(report.to_bytes()) | {field: value}
-    with pytest.raises(MalformedMessageError):
+    with pytest.raises(MalformedMessageError, match=r"not the report of a private evaluation"):
         EvaluationReport.from_bytes(json.dumps(fields, sort_keys=True, separators=(",", ":")).encode())
 
 
 @pytest.mark.parametrize("data", [b"", b"{}", b"[" * 100_000, b"null", b'{"format":1}'])
 def test_what_is_no_report_is_refused(config, data):
-    with pytest.raises(MalformedMessageError):
+    with pytest.raises(MalformedMessageError, match=r"not the report of a private evaluation"):
         EvaluationReport.from_bytes(data)
 
 

@@ -260,7 +260,7 @@ def test_a_second_run_past_the_budget_asks_nobody(config):
     run(config)
     before = the_release(config).digest
     grid = InProcessGrid(client.node.app.app, ORGANISATIONS, config, run_id=2)
-    with pytest.raises(BudgetExhaustedError):
+    with pytest.raises(BudgetExhaustedError, match=r"budget of 'synthetic' is exhausted: epsilon 7\.98 of 8"):
         server.coordinator.app.app(grid, server_context(config, run_id=2))
     assert not grid.sent
     assert the_release(config).digest == before
@@ -556,7 +556,7 @@ def test_a_question_that_is_repeated_gets_no_second_answer(config):
             codes.extend(repeated.error.code if repeated.has_error() else None for repeated in again)
             return identifiers
 
-    with pytest.raises(RoundAbortedError):
+    with pytest.raises(RoundAbortedError, match=r"answers every request once in a run and in its turn"):
         server.coordinator.app.app(Twice(client.node.app.app, ORGANISATIONS, config), server_context(config))
     assert set(codes) == {Refusal.REPEATED.value}
 
@@ -714,7 +714,9 @@ def test_two_nodes_with_one_identity_end_the_run(config, tmp_path):
 @pytest.mark.parametrize("text", ["not hex", "", "ab\ncd\n"])
 def test_a_wrong_roster_ends_the_run_before_anything_is_charged(config, tmp_path, text):
     (tmp_path / "roster").write_text(text)
-    with pytest.raises(UsageError):
+    with pytest.raises(
+        UsageError, match=r"Ed25519 and ML-DSA-44 together|one public identity a line|the plan is for 4"
+    ):
         run(config)
     assert not server.coordinator.app.Path(config["ledger"]).exists()
 
@@ -773,5 +775,5 @@ def test_a_local_run_through_flowers_own_processes(tmp_path):
     release = run_locally(organisations, synthetic_profile(), CONDITION, **settings, progress=said.append)
     assert release.adapted
     assert any(line.startswith("privacy: epsilon 8") for line in said)
-    with pytest.raises(BudgetExhaustedError):
+    with pytest.raises(BudgetExhaustedError, match="is exhausted: epsilon"):
         run_locally(organisations, synthetic_profile(), CONDITION, **settings)

@@ -206,7 +206,7 @@ def test_a_renewal_goes_on_after_a_power_cut_at_any_step(people, power):
         assert person.wallet().enrolment.state is EnrolmentState.REVOKED
         assert person.wallet().template_secret is None
         assert person.storage.template(old) is None
-        with pytest.raises(RefusedError):
+        with pytest.raises(RefusedError, match=r"this key is enrolled already"):
             person.storage.require_new(old)
         assert person.wallet("second").enrolment.state is EnrolmentState.ENROLLED
         assert person.verifies("second"), step

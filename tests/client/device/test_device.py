@@ -470,6 +470,21 @@ def test_an_enrolment_that_never_arrived_keeps_seed_and_pad_since_nobody_can_pro
     assert (kept[-1].template_secret is not None, kept[-1].enrolment.state) == (True, EnrolmentState.STARTED)
 
 
+@pytest.mark.parametrize(("face", "decision"), [(OWNER, Decision.MATCH), (STRANGER, Decision.NON_MATCH)])
+def test_a_new_wallet_that_answered_sessions_before_goes_on_counting(server, wallet, face, decision):
+    """Else whoever breaks a renewal off and repeats it has as many sessions as he likes of one key."""
+    tried = replace(wallet.enrolment, state=EnrolmentState.STARTED, receipt=None, answers=3)
+    into, kept = Wallet.generate().with_enrolment(tried), []
+    with server.device(wallet) as device:
+        device.renew_template(a_face(face, 2), a_face(face, 3), into=into, keep=kept.append)
+        assert device.wallet.enrolment.answers == wallet.enrolment.answers + 1
+    assert [new.enrolment.answers for new in kept] == [3, 3]
+    assert {new.key_id for new in kept} == {into.key_id}
+    is_match = decision is Decision.MATCH
+    assert kept[-1].enrolment.state is (EnrolmentState.ENROLLED if is_match else EnrolmentState.STARTED)
+    assert (kept[-1].template_secret is not None) is is_match
+
+
 def refuse_probes(call):
     def refuse(method, request):
         if isinstance(request, pb.SubmitProbeRequest):

@@ -124,6 +124,18 @@ def test_two_writes_share_neither_salt_nor_nonce(path, sealed, wallet):
     assert again[36:48] != sealed[36:48]
 
 
+def test_one_passphrase_opens_and_writes_several_files_in_any_order(tmp_path):
+    """Each has a salt of its own, and one another cost: what was stretched for one opens no other."""
+    one, costs = Passphrase(PASSPHRASE), {"a": CHEAP, "b": CHEAP, "c": ScryptCost(16)}
+    kept = {name: Wallet.generate().with_enrolment(ENROLMENT) for name in costs}
+    for name, cost in costs.items():
+        write_wallet(tmp_path / name, kept[name], PASSPHRASE, cost)
+    for name in "abacbcab":
+        assert read_wallet(tmp_path / name, one).key_id == kept[name].key_id
+        write_wallet(tmp_path / name, kept[name], one, costs[name])
+        assert read_wallet(tmp_path / name, PASSPHRASE).key_id == kept[name].key_id
+
+
 def test_no_secret_is_in_the_file(sealed, wallet):
     for secret in secrets_of(wallet):
         assert secret[:30] not in sealed
