@@ -5,7 +5,7 @@ from __future__ import annotations
 import fcntl
 import os
 import secrets
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -25,8 +25,8 @@ def replace_file(path: Path, data: bytes) -> None:
         raise UsageError(f"cannot write {path}: {error.strerror}; what was there is unchanged") from error
 
 
-def write_new_file(path: Path, data: bytes) -> None:
-    """Writes `data` to `path`, where nothing may be yet, with mode 0600.
+def write_new_file(path: Path, data: bytes | Iterable[bytes]) -> None:
+    """Writes `data`, or its parts one after the other, to `path`, where nothing may be yet, with mode 0600.
 
     Atomic: a crash leaves nothing at `path` or all of it, and at worst a stray temporary file beside it.
 
@@ -70,13 +70,13 @@ def alone_with(path: Path) -> Iterator[None]:
 
 
 @contextmanager
-def _draft(path: Path, data: bytes) -> Iterator[Path]:
+def _draft(path: Path, data: bytes | Iterable[bytes]) -> Iterator[Path]:
     """A temporary file beside `path`, on disk. Goes at the end, when the name that it was given becomes durable."""
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
     handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     try:
         with os.fdopen(handle, "wb") as file:
-            file.write(data)
+            file.writelines([data] if isinstance(data, bytes) else data)
             file.flush()
             os.fsync(handle)
         yield temporary

@@ -97,6 +97,10 @@ def a_new_file(folder):
     return Write(lambda: client.files.write_new_file(folder / "file", b"new"))
 
 
+def a_new_file_of_many_parts(folder):
+    return Write(lambda: client.files.write_new_file(folder / "file", (b"%d" % part for part in range(1000))))
+
+
 def a_wallet(folder):
     wallet, cost = Wallet.generate(), ScryptCost(15)
     write_wallet(folder / "wallet", wallet, "correct horse", cost)
@@ -544,6 +548,7 @@ def a_rule(folder):
 WRITES = [
     a_file_is_replaced,
     a_new_file,
+    a_new_file_of_many_parts,
     a_wallet,
     a_charge_of_people,
     shares_that_are_opened,

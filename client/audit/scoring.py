@@ -12,8 +12,9 @@ is as confidential as the pictures behind it.
 from __future__ import annotations
 
 import csv
+import io
 import random
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -25,6 +26,7 @@ from client.faces.datasets import Problem, face_folder
 from client.faces.degradation import Condition, degrade
 from client.faces.finding import Aligner, aligner_for
 from client.faces.images import UnusableImageError
+from client.files import write_new_file
 from federation.errors import UsageError
 from federation.names import name_of
 from federation.onebit.code import CodeSeed, distances_from
@@ -134,15 +136,23 @@ def write_scores(
         raise UsageError(f"fewer than two people have a reference and a probe of another picture: {reasons}")
     people.sort(key=lambda person: int(person.number))
     written = 0
-    with output.open("x", newline="") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(
-            ["score", "same", *(f"{name}_{side}" for name in labels for side in "ab"), "person_a", "person_b"]
-        )
+
+    def lines() -> Iterator[bytes]:
+        nonlocal written
+        names = (f"{name}_{side}" for name in labels for side in "ab")
+        yield _line(["score", "same", *names, "person_a", "person_b"])
         for row in _rows(people, labels, release.code_length):
-            writer.writerow(row)
+            yield _line(row)
             written += 1
+
+    write_new_file(output, lines())  # a crash leaves none, or all of it: a part would pass for fewer people
     return Scored(len(people), written, tuple(work.problems))
+
+
+def _line(row: Sequence[str | int]) -> bytes:
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerow(row)
+    return text.getvalue().encode()
 
 
 def _rows(people: list[_Person], labels: Labels, bits: int) -> Iterator[list[str | int]]:
