@@ -41,6 +41,35 @@ def written(path, *runs, noise=6.0):
     return ledger.chain()
 
 
+def test_two_populations_of_one_ledger_have_nothing_to_do_with_each_other(tmp_path):
+    """Each account is the one that it would be if the other people had a ledger of their own."""
+    caps = {"staff": (64.0, 1e-5), "guests": (9.0, 1e-6)}
+    runs = [("staff", "a", (6.0,)), ("guests", "b", (9.0, 8.0)), ("staff", "c", (7.0,)), ("guests", "d", (20.0,))]
+    both = PrivacyLedger(tmp_path / "both.jsonl")
+    alone = {name: PrivacyLedger(tmp_path / f"{name}.jsonl") for name in caps}
+    for population, name, noise in runs:
+        epsilon, delta = caps[population]
+        for ledger in (both, alone[population]):
+            ledger.reserve(population, name, noise, cap_epsilon=epsilon, cap_delta=delta)
+    for ledger in (both, alone["guests"]):
+        ledger.commit("guests", "b", "cd" * 32)
+    chain = both.chain()
+    assert chain.accounts() == tuple(one for ledger in alone.values() for one in ledger.chain().accounts())
+    for population, ledger in alone.items():
+        assert chain.charged(population) == ledger.chain().charged(population)
+        assert [run for run, _, _ in ledger.chain().accounts()[0].runs] == (
+            ["a", "c"] if population == "staff" else ["b", "d"]
+        )
+    with pytest.raises(UsageError, match="no open reservation for 'guests'"):
+        both.commit("guests", "a", "ab" * 32)
+    with pytest.raises(UsageError, match="the budget of 'guests' was set to epsilon 9"):
+        both.reserve("guests", "e", (9.0,), cap_epsilon=64.0, cap_delta=1e-5)
+    with pytest.raises(BudgetExhaustedError, match="budget of 'guests' is exhausted"):
+        both.reserve("guests", "e", (0.4,), cap_epsilon=9.0, cap_delta=1e-6)
+    assert both.chain() == chain
+    both.reserve("staff", "e", (0.4,), cap_epsilon=64.0, cap_delta=1e-5)
+
+
 # ------------------------------------------------------------------------------------------------- what extends what
 def test_a_longer_ledger_extends_every_earlier_one(tmp_path):
     chain = written(tmp_path / "ledger", "1", "2")

@@ -615,6 +615,32 @@ def test_the_published_checkpoint_never_goes_back(tmp_path, storage):
     assert SignedCheckpoint.from_bytes(published.read_bytes()).head.size == 15
 
 
+@pytest.mark.parametrize("second", ["append", "sign", "keep"])
+def test_who_ends_after_one_that_began_later_does_not_put_the_log_s_state_back(tmp_path, storage, monkeypatch, second):
+    """Each has its own tree in its hands when it comes to show it; the larger one stays."""
+    log, seen = a_log(storage), []
+    log.append(additions(0))
+    show = log._show
+
+    def show_late(signed):
+        monkeypatch.setattr(log, "_show", show)
+        log.append(additions(2, 3))  # another thread begins now, and ends first
+        seen.append(log.head.size)
+        show(signed)
+
+    monkeypatch.setattr(log, "_show", show_late)
+    if second == "append":
+        log.append(additions(1))
+    elif second == "sign":
+        a_log(open_log_storage(tmp_path / "log.db")).append(additions(1))
+        log.sign()
+    else:
+        log._replace_checkpoint(lambda _head, last, _read: last)
+    assert [log.head.size] == seen == [storage.head().size]
+    log.append(additions(4))  # what it signs next begins with all of it
+    assert log.head == storage.head()
+
+
 def test_nothing_of_a_batch_is_shown_before_its_transaction_is_committed(tmp_path, storage, monkeypatch):
     published = tmp_path / "published"
     log = a_log(storage, published=published)
