@@ -33,6 +33,7 @@ from federation.errors import RefusedError, UsageError
 from federation.recognition.model import Adapter
 from federation.release.manifest import Role, Use, Verdict
 from federation.transparency import PersonalEntry, PersonalKind
+from federation.wire.ticket import Ticket
 from server import cli as server_cli
 from server.log.cli import opened_log
 from server.log.storage import Addition
@@ -139,7 +140,12 @@ def connection(operator):
 def enrolment(operator):
     release = [*release_of(operator.directory), "--model", "made-up.onnx"]
     terms = ["--rules", operator.directory / "rules.jsonl", "--terms", operator.directory / "terms.json", "--agree"]
-    return [*connection(operator), *release, *terms, *log_policy(operator), "--purpose", PURPOSE]
+    return [*connection(operator), *release, *terms, *log_policy(operator), "--purpose", PURPOSE, *a_ticket(operator)]
+
+
+def a_ticket(operator):
+    issued = invoke(server_cli.app, "tickets", "issue", "--database", operator.directory / "matching.db")
+    return ["--ticket", issued.stdout.strip()]
 
 
 def release_of(directory):
@@ -191,7 +197,7 @@ def test_a_life_is_typed_without_options_when_a_file_says_them(operator, person,
 
     for command, code in [
         (["wallet", "create"], 0),
-        (["enrol", "1-0", "1-1", "--agree"], 0),
+        (["enrol", "1-0", "1-1", "--agree", *a_ticket(operator)], 0),
         (["verify", "1-2"], 0),
         (["verify", "2-0"], 1),
         (["receipts", "renew", "1-2", "--agree"], 0),
@@ -491,6 +497,7 @@ def enrolment_offline(directory):
         *("--server", "localhost:1", "--tls", directory / "tls", *release_of(directory)),
         *("--model", "made-up.onnx", "--rules", directory / "rules.jsonl", "--terms", directory / "terms.json"),
         *("--log-policy", directory / "transparency" / "policy"),
+        *("--ticket", Ticket(bytes(20)).reveal()),
         "--agree",
     ]
 
