@@ -138,9 +138,13 @@ def connection(operator):
 
 
 def enrolment(operator):
+    return [*new_template(operator), "--purpose", PURPOSE, *a_ticket(operator)]
+
+
+def new_template(operator):
     release = [*release_of(operator.directory), "--model", "made-up.onnx"]
     terms = ["--rules", operator.directory / "rules.jsonl", "--terms", operator.directory / "terms.json", "--agree"]
-    return [*connection(operator), *release, *terms, *log_policy(operator), "--purpose", PURPOSE, *a_ticket(operator)]
+    return [*connection(operator), *release, *terms, *log_policy(operator)]
 
 
 def a_ticket(operator):
@@ -288,10 +292,9 @@ def test_s3_a_whole_life_from_the_command_line(operator, person, tmp_path):
     assert receipts[0]["until"] < receipts[1]["until"]
     assert person("verify", "1-2", *verification(operator)).exit_code == 0
 
-    template_options = [option for option in enrolment(operator) if option not in {"--purpose", PURPOSE}]
     place = template_options.index("--terms")
     template_options[place : place + 2] = []
-    renewal = ["renew", "1-0", "1-1", *template_options, "--into", tmp_path / "second.wallet"]
+    renewal = ["renew", "1-0", "1-1", *new_template(operator), "--into", tmp_path / "second.wallet"]
     assert person(*renewal).exit_code == 0
     assert person("verify", "1-2", *verification(operator)).exit_code == 2  # the old wallet is revoked
     second = ["--wallet", tmp_path / "second.wallet"]

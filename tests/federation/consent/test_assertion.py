@@ -35,7 +35,7 @@ from tests.agreeing import AUDIENCE, BINDING, NOW, PASSED, PURPOSE, RATE, TRIAL,
 ISSUER_KEY, OTHER_KEY = a_key(21), a_key(22)
 NONCE = bytes(range(32))
 ISSUER = "https://verify.example.org"
-SECRET, ACCOUNT = PairwiseSecret(bytes(32)), bytes(range(16))
+SECRET, ACCOUNT = PairwiseSecret(bytes(32)), bytes(range(100, 116))
 ASSERTION = Assertion(
     issuer=ISSUER,
     audience=AUDIENCE,

@@ -10,6 +10,8 @@ import shutil
 import signal
 import sqlite3
 import stat
+import subprocess
+import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
@@ -1391,6 +1393,19 @@ def test_a_template_that_was_renewed_is_in_no_file_of_the_database(tmp_path):
         left = b"".join(file.read_bytes() for file in tmp_path.iterdir())
     assert left.count(new.template) == 1
     assert old.template not in left
+
+
+def test_whoever_opens_and_closes_a_new_database_beside_its_server_takes_nothing_away(tmp_path):
+    """SQLite removes the write-ahead log with the last connection; another process must see that this one is there."""
+    beside = f"from server.storage.sqlstorage import open_storage; open_storage({str(tmp_path / 'db')!r}).close()"
+    with open_storage(tmp_path / "db") as storage:
+        storage.enrol(a_template())
+        before = {file.name: file.stat().st_ino for file in tmp_path.iterdir()}
+        subprocess.run([sys.executable, "-c", beside], check=True)
+        assert {file.name: file.stat().st_ino for file in tmp_path.iterdir()} == before
+        assert len(before) == 3
+        storage.ping()
+        assert storage.template(KEY) == a_template()
 
 
 def test_the_database_is_for_its_owner_only(tmp_path):
