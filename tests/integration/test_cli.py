@@ -292,9 +292,10 @@ def test_s3_a_whole_life_from_the_command_line(operator, person, tmp_path):
     assert receipts[0]["until"] < receipts[1]["until"]
     assert person("verify", "1-2", *verification(operator)).exit_code == 0
 
-    place = template_options.index("--terms")
-    template_options[place : place + 2] = []
-    renewal = ["renew", "1-0", "1-1", *new_template(operator), "--into", tmp_path / "second.wallet"]
+    same_terms = new_template(operator)
+    place = same_terms.index("--terms")
+    same_terms[place : place + 2] = []
+    renewal = ["renew", "1-0", "1-1", *same_terms, "--into", tmp_path / "second.wallet"]
     assert person(*renewal).exit_code == 0
     assert person("verify", "1-2", *verification(operator)).exit_code == 2  # the old wallet is revoked
     second = ["--wallet", tmp_path / "second.wallet"]
