@@ -18,11 +18,12 @@ test.each(['', 'a'.repeat(31), 'a'.repeat(33), '1'.repeat(32), `${'a'.repeat(24)
 test.each([
   ['', ''], ['#', ''], ['#ticket=', ''], ['#other=1', ''], [`#ticket=${KNOWN}`, KNOWN], [`#x=1&ticket=${KNOWN}`, KNOWN],
 ])('a link that ends in %j brings %j, and leaves it nowhere', (hash, ticket) => {
-  let address = ''
-  Object.assign(globalThis, {
-    location: { hash, pathname: '/', search: '?nonce=1' },
-    history: { replaceState: (_: unknown, __: string, url: string) => { address = url } },
-  })
-  expect(takeTicket()).toBe(ticket)
-  expect(address).toBe(hash.includes('ticket') ? '/?nonce=1' : '')
+  const before = location.href
+  history.replaceState(null, '', `${location.pathname}?nonce=1${hash}`)
+  try {
+    expect(takeTicket()).toBe(ticket)
+    expect(location.search + location.hash).toBe(`?nonce=1${hash.includes('ticket') || hash === '#' ? '' : hash}`)
+  } finally {
+    history.replaceState(null, '', before)
+  }
 })
