@@ -133,10 +133,10 @@ class Device:
         """
         if self._conditions.terms is None:
             raise UsageError("an enrolment needs terms that the person agreed to")
-        if self._ticket is None:
-            raise UsageError("an enrolment needs a ticket; ask the operator for one (`intaglio-server tickets issue`)")
         if self._enrolment.state is EnrolmentState.ENROLLED:
             raise UsageError("this wallet is enrolled; a new template needs a new wallet")
+        if self._ticket is None:
+            raise UsageError("an enrolment needs a ticket; ask the operator for one (`intaglio-server tickets issue`)")
         watch = Stopwatch()
         with watch:
             new = self._draw(self._wallet, reference, self._conditions.terms)

@@ -293,7 +293,7 @@ class Crowd:
     def _enrol(self, grant, third):
         """A newcomer, in a session of its own or of somebody else."""
         newcomer = self._scene.newcomer
-        newcomer._wallet = a_wallet(a_release())
+        newcomer._wallet, newcomer._ticket = a_wallet(a_release()), self._scene.server.ticket()
         if grant is None:
             grant = a_grant(newcomer, enrolling=True)
             self.grants.append(grant)
