@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import secrets
 import time
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -111,12 +112,12 @@ def enrol(numbers: list[int], server: Server, bundle_file: Path) -> int:
             terms=TERMS,
         )
         wallet = Wallet.generate().with_enrolment(enrolment)
-        connection = {"target": server.target, "tls": tls, "conditions": conditions}
-        with Device(wallet, **connection, ticket=server.ticket()) as device:
+        reach = partial(Device, target=server.target, tls=tls, conditions=conditions)
+        with reach(wallet, ticket=server.ticket()) as device:
             if device.enrol(face(number), face(number, 1)).decision is not Decision.MATCH:
                 raise UsageError("a made-up face does not match itself")
             enrolled = device.wallet
-        _devices.append((number, Device(enrolled, **connection)))
+        _devices.append((number, reach(enrolled)))
     verify_again(_WARM_UP, time.time())
     return os.getpid()
 
