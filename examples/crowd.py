@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import secrets
 import time
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +19,7 @@ from client.wallet.wallet import Enrolment, EnrolmentState, Wallet
 from examples.demo.auditing import audit, trial_bundle
 from examples.demo.verifying import BUNDLE, DEPLOYMENT, TERMS, TRUST, Person, Server
 from examples.made_up_release import made_up_release
+from federation.consent.assertion import ACCOUNT_BYTES
 from federation.errors import UsageError
 from federation.experiments.wolves import Owner
 from federation.onebit import Decision, parameters_for
@@ -77,6 +79,7 @@ def write_templates(database: str, count: int, release: ModelRelease) -> None:
                 "purpose": TERMS.purposes[0],
                 "audience": TERMS.audience,
                 "enrolled_at": int(time.time()),
+                "account": secrets.token_bytes(ACCOUNT_BYTES),
                 "receipts": deflated(secrets.token_bytes(_RECEIPT_BYTES)),
             }
             for _ in range(min(_ROWS_AT_ONCE, count - begun))
@@ -109,11 +112,12 @@ def enrol(numbers: list[int], server: Server, bundle_file: Path) -> int:
             terms=TERMS,
         )
         wallet = Wallet.generate().with_enrolment(enrolment)
-        with Device(wallet, target=server.target, tls=tls, conditions=conditions) as device:
+        reach = partial(Device, target=server.target, tls=tls, conditions=conditions)
+        with reach(wallet, ticket=server.ticket()) as device:
             if device.enrol(face(number), face(number, 1)).decision is not Decision.MATCH:
                 raise UsageError("a made-up face does not match itself")
             enrolled = device.wallet
-        _devices.append((number, Device(enrolled, target=server.target, tls=tls, conditions=conditions)))
+        _devices.append((number, reach(enrolled)))
     verify_again(_WARM_UP, time.time())
     return os.getpid()
 

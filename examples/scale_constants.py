@@ -22,6 +22,7 @@ from examples.bench import Ours
 from examples.crowd import write_release, write_templates
 from examples.postgres import a_database, cluster, find_programs
 from examples.scale import Constants
+from federation.consent.assertion import ACCOUNT_BYTES
 from federation.onebit import Decision, Operation
 from federation.onebit.parameters import ONEBIT_1024
 from federation.transparency import AttemptEntry, AttemptOutcome, KeyKind, NoteSigner, Opening, PersonalKind
@@ -97,7 +98,9 @@ def measured(console: Console) -> tuple[Constants, dict[str, float]]:
 def _verification_ms(database: str, log_database: str, answer_bytes: int) -> float:
     """Median of what one verification after the other takes in storage and log."""
     device = secrets.token_bytes(32)
-    template = StoredTemplate(device, bytes(_SHORT), bytes(32), "made up", "made-up", "example.org", 0, bytes(_SHORT))
+    template = StoredTemplate(
+        device, bytes(_SHORT), bytes(32), "made up", "made-up", "example.org", 0, bytes(ACCOUNT_BYTES), bytes(_SHORT)
+    )
     times = list[float]()
     log_storage = open_log_storage(log_database)
     with open_storage(database) as storage:

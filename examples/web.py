@@ -16,6 +16,8 @@ from typing import Annotated
 
 import typer
 
+from server.people.tickets import DAY_SECONDS, LIFETIME_DAYS, issue_ticket, open_servers_storage
+
 DEMO = Path("build/demo")
 """What `make demo` left: release, rules, log, database, certificates."""
 _DATABASE = "templates.sqlite"  # the demo's own: a log belongs to one database
@@ -43,7 +45,8 @@ def serve(port: int = 8080, organisation_port: int = 8090) -> None:
     """Says where both pages are, and serves them until Ctrl-C or SIGTERM."""
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # else it would leave the servers running
     with serving(port) as origin, organisation(organisation_port) as page:
-        typer.echo(f"the person's page: open {origin}\nthe organisation's page: open {page}\nCtrl-C ends both")
+        typer.echo(f"the person's page: open {origin}/#ticket={ticket()}\n(the ticket in it is good for one enrolment)")
+        typer.echo(f"the organisation's page: open {page}\nCtrl-C ends both")
         with contextlib.suppress(KeyboardInterrupt):
             threading.Event().wait()
 
@@ -62,6 +65,12 @@ def serving(port: int) -> Iterator[str]:
         with running("web", page, named, f"--server={target}", f"--origin={origin}", f"--port={port}") as bridge:
             wait_for_page(port, bridge)
             yield origin
+
+
+def ticket() -> str:
+    """A new one, as an operator gives it to one person."""
+    with open_servers_storage(DEMO / _DATABASE) as storage:
+        return issue_ticket(storage, ends_at=int(time.time()) + LIFETIME_DAYS * DAY_SECONDS).reveal()
 
 
 @contextlib.contextmanager

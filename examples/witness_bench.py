@@ -78,7 +78,7 @@ def measure(witnesses: int, batch_seconds: float, verifications: int) -> Waited:
             )
             wallet = Wallet.generate().with_enrolment(enrolment)
             reach = partial(Device, target=server.target, tls=ClientTls.read(server.tls), conditions=conditions)
-            with reach(wallet) as device:
+            with reach(wallet, ticket=server.ticket()) as device:
                 if device.enrol(face(_PERSON), face(_PERSON, 1)).decision is not Decision.MATCH:
                     raise UsageError("a made-up face does not match itself")
                 enrolled = device.wallet

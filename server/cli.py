@@ -24,6 +24,7 @@ from server.log.cli import LogDatabaseOption, LogDirectoryOption, log_commands, 
 from server.matching.cli import matching_commands
 from server.matching.reconciling import What, reconcile
 from server.matching.serving import SERVICE_NAME, health_of
+from server.people.tickets_cli import ticket_commands
 from server.rules.assertions import create_issuer
 from server.rules.cli import rules_commands
 from server.storage.sqlstorage import open_storage
@@ -60,7 +61,8 @@ app = root(
     A first run: `intaglio-server pki init tls`,
     `intaglio-server rules init rules --terms terms.json --release release.zip`,
     `intaglio-server log init log example.org/log`, then `intaglio-server matching start --release release.zip
-    --release-trust trust.json --rules rules/rules.jsonl --log log --database matching.db --tls tls`.
+    --release-trust trust.json --rules rules/rules.jsonl --log log --database matching.db --tls tls`, and for each
+    person `intaglio-server tickets issue --database matching.db`.
 
     Options may also stand in a configuration file, and in variables: INTAGLIO_SERVER_MATCHING_START_WORKERS, or
     INTAGLIO_SERVER_TLS for an option of several commands. `intaglio-server config show` explains.
@@ -71,6 +73,7 @@ pki = Commands(help="Certificates for mutual TLS.")
 assertion_commands = Commands(help="Assertions that a claim was accepted.")
 database_commands = Commands(help="What matching servers share.")
 app.add_typer(pki, name="pki")
+app.add_typer(ticket_commands, name="tickets")
 app.add_typer(matching_commands, name="matching")
 app.add_typer(database_commands, name="database")
 app.add_typer(assertion_commands, name="assertions")

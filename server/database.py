@@ -76,11 +76,7 @@ def connect(url: URL, *, read_only: bool = False) -> Engine:
     if url.get_backend_name() == "sqlite":
         if read_only:
             return _sqlite_reader(url, common)
-        try:
-            # SQLite would make the file with the umask's mode; its journal files copy the mode of the database.
-            os.close(os.open(str(url.database), os.O_RDWR | os.O_CREAT, 0o600))
-        except OSError as error:
-            raise UsageError(f"cannot open the database {name_of(url)}: {error.strerror}") from error
+        _make_private(url)
         engine = sa.create_engine(url, connect_args={"timeout": _WAIT_SECONDS, "check_same_thread": False}, **common)
         sa.event.listen(engine, "connect", _prepare_sqlite)
         sa.event.listen(engine, "begin", _begin_sqlite)
@@ -98,6 +94,22 @@ def connect(url: URL, *, read_only: bool = False) -> Engine:
         )
     except ImportError as error:
         raise UsageError("PostgreSQL needs its driver; install intaglio[postgres]") from error
+
+
+def _make_private(url: URL) -> None:
+    """An empty SQLite file, where there is none: SQLite would make it with the umask's mode, which its journals copy.
+
+    One that is there is not opened. To close it again would take away the locks of this process's other connections to
+    it (POSIX has them by process), and whoever closed another one would take it for the last, and its journal away.
+    """
+    path = Path(str(url.database))
+    try:
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
+    except FileExistsError:
+        if not path.is_file() or not os.access(path, os.R_OK | os.W_OK):
+            raise UsageError(f"cannot open the database {name_of(url)}: it is no file that may be written") from None
+    except OSError as error:
+        raise UsageError(f"cannot open the database {name_of(url)}: {error.strerror}") from error
 
 
 def _sqlite_reader(url: URL, options: dict[str, Any]) -> Engine:

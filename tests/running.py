@@ -28,12 +28,15 @@ from federation.release.bundle import Bundle
 from federation.rules.entries import Deployment, Issuer, PolicyPack, PurposeRule
 from federation.rules.rulebook import Rulebook, RuleSigners, SignedRule
 from federation.transparency import KeyKind, NoteSigner
+from federation.wire.convert import EnrolmentRequest
+from federation.wire.v1 import verification_pb2 as pb
 from server.certificates import server_credentials, write_pki
 from server.log.storage import open_log_storage
 from server.log.transparency_log import TransparencyLog
 from server.matching.journal import Journal
 from server.matching.service import MatchingService
 from server.matching.serving import start_server
+from server.people.tickets import issue_ticket
 from server.rules.assertions import AssertionIssuer
 from server.rules.public import PublicRules
 from tests import agreeing
@@ -46,6 +49,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from federation.wire.ticket import Ticket
     from server.matching.workers import MatchWorkers
     from server.storage.storage import Storage
 
@@ -167,6 +171,17 @@ def a_wallet(release: ModelRelease, *, purpose: str = PURPOSE, audience: str = A
     return Wallet.generate().with_enrolment(enrolment)
 
 
+def a_ticket(storage: Storage, **options: Any) -> Ticket:
+    """As `intaglio-server tickets issue` makes it, for an hour."""
+    return issue_ticket(storage, **{"ends_at": int(time.time()) + 3600} | options)
+
+
+def to_enrol(device: Device) -> pb.StartEnrolmentRequest:
+    """The message with which that device begins."""
+    assert device._ticket is not None
+    return EnrolmentRequest(device._request(), device._ticket).to_proto()
+
+
 def a_pki(directory: Path) -> Path:
     write_pki(directory, hosts=["localhost", "127.0.0.1"], clients=["client"], now=dt.datetime.now(dt.UTC))
     return directory
@@ -215,7 +230,12 @@ class RunningServer:
         named = wallet.enrolment.release_digest.hex() if wallet.enrolment else ""
         release = {each.digest: each for each in (a_release(), a_release(301))}.get(named, a_release())
         options = {"conditions": conditions(release=release), "timeout_seconds": 30} | options
+        if wallet.enrolment and wallet.enrolment.state is EnrolmentState.STARTED and "ticket" not in options:
+            options["ticket"] = self.ticket()
         return Device(wallet, target=self.target, tls=certificates, **options)
+
+    def ticket(self, **options: Any) -> Ticket:
+        return a_ticket(self._service._storage, **options)
 
     def certificates(self, name: str = "client") -> ClientTls:
         return ClientTls.read(self._tls, name)

@@ -10,13 +10,22 @@ from federation.transparency import PersonalKind, TreeHead
 from federation.wire.convert import SessionRequest
 from server.storage.limits import AttemptLimits
 from server.storage.sessions import Session, SessionLimits, Step
-from server.storage.storage import Deed, StoredTemplate
+from server.storage.storage import Deed, IssuedTicket, StoredTemplate
 
 LIMITS = AttemptLimits()
 SESSION_LIMITS = SessionLimits(capacity=5, per_peer=3)
 NOW = 1_900_000_000
 DEVICE, OTHER_DEVICE, THIRD_DEVICE = b"\1" * 32, b"\2" * 32, b"\3" * 32
 KEY, OTHER_KEY, THIRD_KEY = (hashlib.sha256(device).digest() for device in (DEVICE, OTHER_DEVICE, THIRD_DEVICE))
+
+
+def account_of(device):
+    return hashlib.sha256(b"account of" + device).digest()[:16]
+
+
+def a_ticket(device=DEVICE, *, client=None, ends_at=NOW + 600):
+    """The one with which the owner of that device enrols."""
+    return IssuedTicket(hashlib.sha256(b"ticket of" + device).digest(), account_of(device), client, ends_at)
 
 
 def a_template(device=DEVICE, *, receipts=b"first"):
@@ -28,6 +37,7 @@ def a_template(device=DEVICE, *, receipts=b"first"):
         purpose="door-access",
         audience="example.org",
         enrolled_at=1_900_000_000,
+        account=account_of(device),
         receipts=receipts,
     )
 

@@ -34,6 +34,7 @@ from federation.onebit.transcript import NO_CHANGE
 from federation.onebit.wire import NO_MATCH
 from federation.wire.convert import (
     Change,
+    EnrolmentRequest,
     LoggedReply,
     ProbeSubmission,
     RecordedDecision,
@@ -50,6 +51,7 @@ if TYPE_CHECKING:
 
     from client.connection import ClientTls
     from client.wallet.wallet import Wallet
+    from federation.wire.ticket import Ticket
 
 
 class Device:
@@ -63,6 +65,7 @@ class Device:
         target: host:port of the server.
         tls: certificates.
         conditions: under which it lets itself be compared.
+        ticket: that the operator gave the person; to enrol, and for nothing else.
         keep: writes the wallet to disk before anything leaves that depends on it.
         timeout_seconds: longest wait for each answer.
         clock: seconds since 1970.
@@ -78,12 +81,14 @@ class Device:
         target: str,
         tls: ClientTls,
         conditions: Conditions,
+        ticket: Ticket | None = None,
         keep: Callable[[Wallet], None] = lambda _: None,
         timeout_seconds: float = 20.0,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._wallet = wallet
         self._conditions = conditions
+        self._ticket = ticket
         self._keep = keep
         self._clock = clock
         conditions.require_release_of(self._enrolment)
@@ -119,9 +124,10 @@ class Device:
             MATCH: enrolled. NON_MATCH: the captures do not match each other; nothing was stored.
 
         Raises:
-            UsageError: the conditions have no terms, or their terms are for another use; or the wallet is enrolled.
-            RefusedError: this wallet is enrolled already or revoked, the server runs another release, or the public
-                rules or the terms do not allow it.
+            UsageError: there is no ticket; the conditions have no terms, or their terms are for another use; or the
+                wallet is enrolled.
+            RefusedError: the ticket is not valid there, this wallet is enrolled already or revoked, the server runs
+                another release, or the public rules or the terms do not allow it.
             PeerError, ProofError, UnavailableError: nothing is known to be stored. When it is the last answer that is
                 missing or proves nothing, it may be: seed and pad are kept.
         """
@@ -129,14 +135,15 @@ class Device:
             raise UsageError("an enrolment needs terms that the person agreed to")
         if self._enrolment.state is EnrolmentState.ENROLLED:
             raise UsageError("this wallet is enrolled; a new template needs a new wallet")
+        if self._ticket is None:
+            raise UsageError("an enrolment needs a ticket; ask the operator for one (`intaglio-server tickets issue`)")
         watch = Stopwatch()
         with watch:
             new = self._draw(self._wallet, reference, self._conditions.terms)
         comparison = Comparison(Operation.ENROL, new.consent, new.wallet, _digest_in(new.consent), new.change)
         self._require_allowed(comparison)
-        grant = self._grant(
-            SessionGrant.from_proto(self._call(self._stub.StartEnrolment, self._request().to_enrolment()))
-        )
+        wanted = EnrolmentRequest(self._request(), self._ticket).to_proto()
+        grant = self._grant(SessionGrant.from_proto(self._call(self._stub.StartEnrolment, wanted)))
         self._wallet = new.wallet  # kept with the count of the session, before the template leaves
         outcome = self._compare(second, comparison, grant, watch)
         is_match = outcome.decision is Decision.MATCH
@@ -266,7 +273,7 @@ class Device:
         self._wallet.require_template_secret()
         self._require_allowed(comparison)
         request = replace(self._request(), audience_nonce=comparison.audience_nonce)
-        grant = SessionGrant.from_proto(self._call(self._stub.StartVerification, request.to_verification()))
+        grant = SessionGrant.from_proto(self._call(self._stub.StartVerification, request.to_proto()))
         return self._compare(probe, comparison, self._grant(grant), watch)
 
     def _compare(

@@ -33,6 +33,7 @@ from client.wallet.wallet import Enrolment, EnrolmentState, write_wallet
 from federation.consent.receipts import Terms
 from federation.errors import UsageError
 from federation.wire.convert import NONCE_BYTES
+from federation.wire.ticket import Ticket
 
 _NOT_ENROLLED = (
     "not enrolled: the last picture does not match the others; take new ones of the same person, from the front and in "
@@ -53,6 +54,13 @@ def enrol_command(
     terms: Annotated[Path, typer.Option(help="JSON file with what the organisation offers; you are asked to agree.")],
     images: ReferencesArgument = None,
     camera: CameraOption = None,
+    ticket: Annotated[
+        str | None,
+        typer.Option(
+            help="What the operator gave you to enrol with; good once. Others on this machine may see what you type:"
+            " a variable hides it (INTAGLIO_ENROL_TICKET)."
+        ),
+    ] = None,
     purpose: Annotated[str | None, typer.Option(help="What for.", show_default="the only purpose of the terms")] = None,
     deployment: Annotated[str, typer.Option(help="Identifier in the rules of who will verify.")] = "trial",
     days: Annotated[int, typer.Option(min=1, max=365, help="How long your consent is valid.")] = 90,
@@ -77,10 +85,10 @@ def enrol_command(
     You agree to the terms with a signed receipt, which covers exactly this template. It serves one purpose and one
     audience, and no other. After a try whose answer was lost, the server is asked first what became of it.
 
-    Needs: a wallet, release bundle, trust, rules, log policy, terms, certificates, pictures, the server. Writes: the
-    wallet.
+    Needs: a wallet, release bundle, trust, rules, log policy, terms, certificates, a ticket, pictures, the server.
+    Writes: the wallet.
 
-    Example: intaglio enrol one.jpg two.jpg three.jpg --terms terms.json
+    Example: intaglio enrol one.jpg two.jpg three.jpg --terms terms.json --ticket mfrg-g2ts-ovrw-42lb-...
     """
     bundle = face_cli.read_release(release, release_trust)
     face_cli.say(f"Enrolling at {server}: opening the wallet, finding the face, asking ...", as_json=as_json)
@@ -90,6 +98,7 @@ def enrol_command(
         opened.require_enrolment()  # a revoked wallet ends here, before any image is read
         if opened.enrolment.state is EnrolmentState.ENROLLED:
             raise UsageError("this wallet is enrolled; verify with it, or create another wallet")
+    brought = None if ticket is None else Ticket.from_text(ticket)
     offered = read_terms(terms)
     taken = references_of(images, camera, bundle.release)
     wanted = _purpose_of(offered, purpose)
@@ -100,6 +109,8 @@ def enrol_command(
         if opened.require_enrolment().state is EnrolmentState.ENROLLED:
             show(wallet_facts(opened, wallet), as_json=as_json)
             return
+    if brought is None:
+        raise UsageError("an enrolment needs a ticket: --ticket; ask the operator (`intaglio-server tickets issue`)")
     face_cli.ask_to_agree(offered, days, agreed=agree)
     enrolment = Enrolment(
         wanted,
@@ -114,6 +125,7 @@ def enrol_command(
         target=server,
         tls=certificates,
         conditions=face_cli.conditions_of(bundle, rules, log_policy, terms=offered, days=days),
+        ticket=brought,
         keep=lambda current: write_wallet(wallet, current, passphrase),
     ) as device:
         outcome = device.enrol(*pictures.reference_and_second(taken, model=model, release=bundle.release))

@@ -37,6 +37,8 @@ from federation.release.manifest import ReleaseTrust
 from federation.rules.rulebook import Rulebook
 from federation.transparency import LogPolicy, VerifierKey
 from federation.transparency.policy import NamedWitness
+from federation.wire.ticket import Ticket
+from server.people.tickets import issue_ticket, open_servers_storage
 
 GENUINE_PER_PERSON = 3
 IMPOSTORS_PER_PERSON = 2
@@ -57,6 +59,7 @@ TERMS = Terms(
     language="en",
 )
 DEPLOYMENT = "demo"
+_TICKET_SECONDS = 3600
 BUNDLE, TRUST = "release.zip", "trust.json"
 _LOG = "demo.example.org/log"
 _START_SECONDS, _STOP_SECONDS = 60.0, 20.0
@@ -129,7 +132,7 @@ def verify_everybody(
         log_trust = read_log_policy(server.log_policy)
         conditions = Conditions(rules, log_trust, release, bundle.manifest.standing, TERMS)
         for person, attempts in zip(people, planned, strict=True):
-            wallet = _enrol(person, release, folder, server.target, tls, conditions)
+            wallet = _enrol(person, release, folder, server, tls, conditions)
             if wallet is None:
                 failures.append(f"{person.name}: failure to enrol, the second capture did not match the first")
                 continue
@@ -152,7 +155,7 @@ def _attempts_on(people: list[Person], index: int) -> list[tuple[NDArray[np.floa
 
 
 def _enrol(
-    person: Person, release: ModelRelease, folder: Path, target: str, tls: ClientTls, conditions: Conditions
+    person: Person, release: ModelRelease, folder: Path, server: Server, tls: ClientTls, conditions: Conditions
 ) -> Wallet | None:
     """Creates a wallet and enrols it. The passphrase is thrown away: a demo's wallets serve once."""
     path, passphrase = folder / "wallets" / f"{secrets.token_hex(8)}.wallet", secrets.token_urlsafe()
@@ -161,7 +164,8 @@ def _enrol(
         TERMS.purposes[0], TERMS.audience, bytes.fromhex(release.digest), EnrolmentState.STARTED, DEPLOYMENT
     )
     wallet = create_wallet(path, passphrase, _SCRYPT).with_enrolment(enrolment)
-    with Device(wallet, target=target, tls=tls, conditions=conditions) as device:
+    ticket = server.ticket()
+    with Device(wallet, target=server.target, tls=tls, conditions=conditions, ticket=ticket) as device:
         outcome = device.enrol(person.references[0], person.references[1])
     if outcome.decision is Decision.NON_MATCH:
         return None
@@ -213,6 +217,7 @@ class Server:
         tls: folder with the certificates.
         rules: file with the public rules.
         log_policy: file that names the log.
+        database: of its templates: file or URL.
         pid: of its process.
     """
 
@@ -220,7 +225,13 @@ class Server:
     tls: Path
     rules: Path
     log_policy: Path
+    database: str
     pid: int
+
+    def ticket(self) -> Ticket:
+        """A new one, as an operator gives it to one person."""
+        with open_servers_storage(self.database) as storage:
+            return issue_ticket(storage, ends_at=int(time.time()) + _TICKET_SECONDS)
 
 
 @contextmanager
@@ -291,7 +302,7 @@ def one_server(
     arguments = [part for option, value in options.items() for part in (f"--{option}", str(value))]
     with ExitStack() as running:
         process, port = _started(running, folder / name, "matching", "start", *arguments, cores=cores)
-        yield Server(f"localhost:{port}", tls, rules, folder / "log" / "policy", process.pid)
+        yield Server(f"localhost:{port}", tls, rules, folder / "log" / "policy", database, process.pid)
 
 
 def _witness(folder: Path, log_key: VerifierKey, number: int, running: ExitStack) -> NamedWitness:

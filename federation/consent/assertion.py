@@ -3,8 +3,8 @@
 An assertion is a JSON Web Token (RFC 7519) signed with EdDSA over Ed25519 (RFC 8037), so that any library reads it. It
 says that a claim was accepted, at which false match rate, what that rests on, and what an audit says of it. It never
 says who somebody is: there is no field for it,
-and an assertion with any other field is refused. The subject is a pseudonym of the key towards that one audience; two
-audiences cannot tell that they talk about the same person.
+and an assertion with any other field is refused. The subject is a pseudonym of an account towards that one audience: it
+stays when a template is renewed, and two audiences cannot tell that they talk about the same person.
 
 `verify_assertion` follows RFC 8725: one algorithm, an explicit type, every claim required and checked, no header that
 is not known. Payload and header have one form: what parses would be written in the same way.
@@ -39,8 +39,9 @@ from federation.statements import (
 if TYPE_CHECKING:
     from jwt.api_jws import PyJWS
 
-TYPE: Final = "intaglio-assertion-2+jwt"
+TYPE: Final = "intaglio-assertion-3+jwt"
 ALGORITHM: Final = "EdDSA"
+ACCOUNT_BYTES: Final = 16
 NONCE_BYTES: Final = 32
 CLOCK_SKEW_SECONDS: Final = 30
 """How far issuer's and verifier's clocks may differ."""
@@ -50,7 +51,7 @@ WORDING: Final = "{audited}: claim accepted at {rate}"
 """All that an assertion says about a person. What no audit has passed begins with a word in capitals."""
 
 _TOKEN = re.compile(r"[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+")
-_PAIRWISE_TAG = b"intaglio-pairwise-subject/1\0"
+_PAIRWISE_TAG = b"intaglio-pairwise-subject/2\0"
 _LARGEST_INDEX = 2**53 - 1
 
 
@@ -62,7 +63,7 @@ def _jws() -> PyJWS:
 
 
 class PairwiseSecret(Secret):
-    """The issuer's key for pseudonyms. Whoever has it can link a key across audiences.
+    """The issuer's key for pseudonyms. Whoever has it and knows accounts can link them across audiences.
 
     Args:
         value: 32 random bytes.
@@ -76,14 +77,19 @@ class PairwiseSecret(Secret):
         """32 bytes."""
         return self._value
 
-    def subject(self, *, key_id: bytes, audience: str) -> str:
-        """Pseudonym of a key towards one audience: HMAC-SHA-256 of both, 64 hex digits.
+    def subject(self, *, account: bytes, audience: str) -> str:
+        """Pseudonym of an account towards one audience: HMAC-SHA-256 of both, 64 hex digits.
 
-        The way of OpenID Connect Core 1.0, section 8.1, with a keyed function.
+        The way of OpenID Connect Core 1.0, section 8.1, with a keyed function. It takes the account and not the key of
+        a device, so that a relying organisation knows a person again after a template was renewed.
+
+        Args:
+            account: 16 bytes, as the storage has it beside a template.
+            audience: the one that is told.
         """
-        require_length("the key id", key_id, DIGEST_BYTES)
+        require_length("the account", account, ACCOUNT_BYTES)
         require_name("the audience", audience)
-        return hmac.new(self._value, _PAIRWISE_TAG + key_id + audience.encode(), hashlib.sha256).hexdigest()
+        return hmac.new(self._value, _PAIRWISE_TAG + account + audience.encode(), hashlib.sha256).hexdigest()
 
 
 @dataclass(frozen=True)
@@ -118,7 +124,7 @@ class Assertion:
     Attributes:
         issuer: https address of who verified.
         audience: the one organisation that may rely on it.
-        subject: pseudonym of the key towards that audience; see `PairwiseSecret.subject`.
+        subject: pseudonym of the account towards that audience; see `PairwiseSecret.subject`.
         purpose: what for.
         nonce: 32 bytes that the audience chose, used once.
         issued_at: seconds since 1970.

@@ -26,6 +26,7 @@ from federation.wire.checks import (
     require_public_key,
 )
 from federation.wire.logged import LogReceipt
+from federation.wire.ticket import Ticket
 from federation.wire.v1 import verification_pb2 as pb
 
 SESSION_ID_BYTES = 16
@@ -42,7 +43,7 @@ _CHANGE_DOMAIN = b"intaglio change v1"
 
 @dataclass(frozen=True)
 class SessionRequest:
-    """Asks for an enrolment or a verification session.
+    """What a session is for: with a ticket an enrolment, see `EnrolmentRequest`, else a verification.
 
     Attributes:
         key_id: SHA-256 of the device's Ed25519 public key, 32 bytes.
@@ -64,24 +65,49 @@ class SessionRequest:
             require_length("the audience's nonce", self.audience_nonce, NONCE_BYTES)
 
     @classmethod
-    def from_proto(cls, message: pb.StartEnrolmentRequest | pb.StartVerificationRequest) -> SessionRequest:
+    def from_proto(cls, message: pb.StartVerificationRequest) -> SessionRequest:
         """Reads a foreign message.
 
         Raises:
             MalformedMessageError: a field is missing, unknown or wrong.
         """
         require_no_unknown_fields(message)
-        nonce = message.audience_nonce if isinstance(message, pb.StartVerificationRequest) else b""
-        return cls(key_id=message.key_id, purpose=message.purpose, audience=message.audience, audience_nonce=nonce)
+        return cls(message.key_id, message.purpose, message.audience, message.audience_nonce)
 
-    def to_enrolment(self) -> pb.StartEnrolmentRequest:
-        """The message that opens an enrolment."""
-        return pb.StartEnrolmentRequest(key_id=self.key_id, purpose=self.purpose, audience=self.audience)
-
-    def to_verification(self) -> pb.StartVerificationRequest:
+    def to_proto(self) -> pb.StartVerificationRequest:
         """The message that opens a verification."""
         return pb.StartVerificationRequest(
             key_id=self.key_id, purpose=self.purpose, audience=self.audience, audience_nonce=self.audience_nonce
+        )
+
+
+@dataclass(frozen=True)
+class EnrolmentRequest:
+    """Asks for an enrolment session.
+
+    Attributes:
+        session: without an audience's nonce.
+        ticket: that the operator gave the person.
+    """
+
+    session: SessionRequest
+    ticket: Ticket
+
+    @classmethod
+    def from_proto(cls, message: pb.StartEnrolmentRequest) -> EnrolmentRequest:
+        """Reads a foreign message.
+
+        Raises:
+            MalformedMessageError: a field is missing, unknown or wrong.
+        """
+        require_no_unknown_fields(message)
+        return cls(SessionRequest(message.key_id, message.purpose, message.audience), Ticket(message.ticket))
+
+    def to_proto(self) -> pb.StartEnrolmentRequest:
+        """The message that opens an enrolment."""
+        wanted = self.session
+        return pb.StartEnrolmentRequest(
+            key_id=wanted.key_id, purpose=wanted.purpose, audience=wanted.audience, ticket=self.ticket.secret_bytes()
         )
 
 

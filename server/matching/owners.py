@@ -98,6 +98,7 @@ class OwnerService(pb_grpc.OwnerServiceServicer):
             "key_id": proof.key_id.hex(),
         }
         if template:
+            record["account"] = "held"  # which it is, nobody is told: a thief of the wallet would know it too
             record["template"] = {
                 "bytes": len(template.template),
                 "digest": template.binding.template_digest.hex(),

@@ -19,6 +19,9 @@ came before. So only the entries since then are gone through::
     erasure                      whoever may ask has an enrolment    a tombstone that names no owner
                                  in the log, or an announcement
 
+Tickets stand in no log. One that was used since a backup was made is there again when that is restored, and nobody can
+say which: so where the log has an enrolment that the database has not seen, `reconcile` takes all tickets away.
+
 An erasure's entry names nobody. But it took all openings of its owner with it, and nothing else does; so whoever is in
 the database and has no opening of an enrolment was erased. `reconcile` looks at everybody in this way, and also finds
 templates that the log never saw.
@@ -42,7 +45,7 @@ import hashlib
 import secrets
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from federation.errors import ProofError, UsageError
@@ -78,6 +81,7 @@ class What(enum.Enum):
     ENROLMENT = "enrolments whose templates are lost"
     CONSENT = "consents that are lost"
     TEMPLATE = "templates that the log never saw"
+    TICKET = "tickets with which somebody may have enrolled since"
 
 
 _STRENGTH = (What.ERASURE, What.REVOCATION, What.ENROLMENT, What.TEMPLATE, What.CONSENT)
@@ -106,15 +110,19 @@ class Gap:
     Attributes:
         head: tree of the log up to which this is everything.
         missed: in the log's order.
+        has_enrolments: whether the log has any that the database has not seen, or may not have.
+        void_tickets: how many `reconcile` took away for that.
     """
 
     head: TreeHead
     missed: tuple[Missed, ...]
+    has_enrolments: bool = False
+    void_tickets: int = 0
 
     @property
     def counts(self) -> dict[What, int]:
         """How many of what."""
-        return Counter(one.what for one in self.missed)
+        return Counter(one.what for one in self.missed) | Counter({What.TICKET: self.void_tickets})
 
 
 def take_up(storage: Storage, log: TransparencyLog, *, now: int) -> None:
@@ -185,8 +193,9 @@ def reconcile(storage: Storage, log: TransparencyLog, *, now: int) -> Gap:
     for one in found.missed:
         if one.what in _BLOCKED:
             log.append([_revocation(one, now)])
-    storage.catch_up([one.effect for one in found.missed], found.head)
-    return found
+    effects = [one.effect for one in found.missed]
+    void = storage.catch_up(effects, found.head, keeps_tickets=not found.has_enrolments)
+    return replace(found, void_tickets=void)
 
 
 def gap_between(storage: Storage, log: TransparencyLog, *, now: int, everybody: bool = False) -> Gap:
@@ -207,7 +216,7 @@ def gap_between(storage: Storage, log: TransparencyLog, *, now: int, everybody: 
     deeds = storage.deeds()  # after the log's head, and before what became of them
     announced = {deed.commitment for deed in deeds}
     coming = {deed.template.key_id for deed in deeds if deed.template}
-    missed, erased, position = list[tuple[int, Missed]](), False, seen.size
+    missed, erased, enrolled, position = list[tuple[int, Missed]](), False, False, seen.size
     while position < head.size:
         page = [entry_from_bytes(leaf) for leaf in log.entries(position, head.size)]
         if not page:
@@ -219,11 +228,13 @@ def gap_between(storage: Storage, log: TransparencyLog, *, now: int, everybody: 
             if one.opening.commitment not in announced and (lost := _unexplained(storage, entry, one, coming)):
                 missed.append((one.position, lost))
         erased |= any(entry.kind is PersonalKind.ERASURE for entry in page)
+        enrolled |= any(entry.kind is PersonalKind.ENROLMENT for entry in page)
         position += len(page)
     strangers = _strangers(storage, log, now) if everybody else []
     vanished = _vanished(storage, log, now) if erased or everybody else []
     known = storage.seen().size  # at last: another front end may have gone on meanwhile
-    return Gap(head, _settled([one for position, one in missed if position >= known] + vanished + strangers))
+    logged = [one for position, one in missed if position >= known]
+    return Gap(head, _settled(logged + vanished + strangers), has_enrolments=enrolled)
 
 
 def _unexplained(storage: Storage, entry: LogEntry, kept: KeptOpening, coming: set[bytes]) -> Missed | None:

@@ -9,6 +9,9 @@ who knows a key id gets the same answers as for a key id that does not exist.
 An attempt is counted on disk *before* the comparison. A device that reads "no match" and falls silent, or a server that
 is killed in between, leaves a counted failure.
 
+Nobody enrols with a face and a certificate alone: a ticket of the operator's opens the session, and is spent in the
+transaction that stores the template. The account that comes with it stays when the template is renewed.
+
 Whatever moves trust to something new, a template, a consent, travels with the probe and is put in force by a match in
 the same session (`Change`), under the rules and consent that will then hold.
 
@@ -34,6 +37,7 @@ from typing import Any
 import grpc
 from google.protobuf.message import Message
 
+from federation.consent.assertion import ACCOUNT_BYTES
 from federation.consent.life import Consent, consent_of
 from federation.consent.receipts import SignedReceipt
 from federation.errors import MalformedMessageError, ProofError, RefusedError, UsageError
@@ -44,6 +48,7 @@ from federation.rules.policy import Refused
 from federation.transparency import AttemptOutcome, LoggedEntry, PublicEntry, PublicKind
 from federation.wire.convert import (
     Change,
+    EnrolmentRequest,
     LoggedReply,
     ProbeSubmission,
     SessionGrant,
@@ -54,6 +59,7 @@ from federation.wire.logged import request_digest
 from federation.wire.v1 import verification_pb2 as pb
 from federation.wire.v1 import verification_pb2_grpc as pb_grpc
 from server.log.reads import LogService
+from server.log.refusals import Refusal
 from server.matching.deeds import Deeds
 from server.matching.journal import Journal
 from server.matching.owners import NOBODY, STRANGER, OwnerService, is_signed
@@ -65,8 +71,8 @@ from server.rules.public import PublicRules
 from server.storage.disk import Disk
 from server.storage.limits import AttemptLimits
 from server.storage.sessions import Session, SessionLimits, Step
-from server.storage.storage import Storage, StoredTemplate
-from server.visitors.peers import peer_of
+from server.storage.storage import NO_TICKET, IssuedTicket, Storage, StoredTemplate
+from server.visitors.peers import name_of, peer_of
 
 _Context = grpc.aio.ServicerContext[Any, Any]
 
@@ -112,6 +118,7 @@ class MatchingService(pb_grpc.VerificationServiceServicer):
             purpose="nothing",
             audience="nobody",
             enrolled_at=0,
+            account=bytes(ACCOUNT_BYTES),
             receipts=b"none",
         )
         self._storage = storage
@@ -133,9 +140,14 @@ class MatchingService(pb_grpc.VerificationServiceServicer):
     # ------------------------------------------------------------------ calls
 
     async def StartEnrolment(self, request: pb.StartEnrolmentRequest, context: _Context) -> pb.StartEnrolmentResponse:
-        """Opens an enrolment session."""
-        wanted = await self._steps.read(SessionRequest.from_proto, request)
-        session = self._fresh(wanted, Operation.ENROL, context)
+        """Opens an enrolment session for whoever brings a ticket. It is spent when the template is stored."""
+        wanted = await self._steps.read(EnrolmentRequest.from_proto, request)
+        issued = await self.on_disk(self._find_ticket, wanted.ticket.digest)
+        if issued is None or issued.client not in {None, name_of(context)}:
+            names = self._rules.registered(wanted.session.audience, wanted.session.purpose)
+            await self.journal.refusals.note(Refusal(AttemptOutcome.NOT_COVERED, *names), peer_of(context))
+            raise RefusedError(NO_TICKET)  # whose it is, is nobody else's business
+        session = self._fresh(wanted.session, Operation.ENROL, context, issued.account)
         await self.on_disk.step(self._start, session, lasts=False)
         return pb.StartEnrolmentResponse(session=self._grant(session))
 
@@ -159,7 +171,7 @@ class MatchingService(pb_grpc.VerificationServiceServicer):
             operation, wanted, change = _operation(session, submission), session.request, submission.change
             self._require_parameters(submission)
             progress.refusal = AttemptOutcome.NOT_COVERED
-            compared = await self._compared(operation, wanted, change)
+            compared = await self._compared(operation, session, change)
             transcript = self._transcript(operation, session, submission, compared)
             if not is_signed(compared.device_public_key, submission.signature, transcript):
                 raise RefusedError(STRANGER)
@@ -290,7 +302,7 @@ class MatchingService(pb_grpc.VerificationServiceServicer):
             probe_digest=hashlib.sha256(submission.probe).digest(),
         ).to_bytes()
 
-    async def _compared(self, operation: Operation, wanted: SessionRequest, change: Change | None) -> StoredTemplate:
+    async def _compared(self, operation: Operation, session: Session, change: Change | None) -> StoredTemplate:
         """The template that the probe is compared with: the enrolled one, or the one that is to be enrolled.
 
         Where there is none, it is one for whose key nobody can sign: so the signature is refused, after the same work.
@@ -298,11 +310,12 @@ class MatchingService(pb_grpc.VerificationServiceServicer):
         Raises:
             ProofError: the key of a new one is not the one that the session was opened for.
         """
-        if operation is not Operation.ENROL or change is None:
+        wanted = session.request
+        if operation is not Operation.ENROL or change is None or session.account is None:
             return await self.on_disk(self._storage.template, wanted.key_id) or self._nobody
         if change.key_id != wanted.key_id:
             raise ProofError("the device key is not the one that the session was opened for")
-        return self._new_template(change, wanted)
+        return self._new_template(change, wanted, session.account)
 
     def _held(
         self, operation: Operation, compared: StoredTemplate, wanted: SessionRequest, change: Change | None
@@ -321,11 +334,11 @@ class MatchingService(pb_grpc.VerificationServiceServicer):
             consent = consent_of(compared.receipts)
             consent.renew(signed, binding=compared.binding, purpose=purpose, audience=audience, now=now)
             return replace(compared, receipts=compared.receipts + b"\n" + change.receipt)
-        new = compared if operation is Operation.ENROL else self._new_template(change, wanted)
+        new = compared if operation is Operation.ENROL else self._new_template(change, wanted, compared.account)
         Consent.grant(signed, binding=new.binding, purpose=purpose, audience=audience, now=now)
         return new
 
-    def _new_template(self, change: Change, wanted: SessionRequest) -> StoredTemplate:
+    def _new_template(self, change: Change, wanted: SessionRequest, account: bytes) -> StoredTemplate:
         return StoredTemplate(
             device_public_key=change.device_public_key,
             template=change.template,
@@ -334,6 +347,7 @@ class MatchingService(pb_grpc.VerificationServiceServicer):
             purpose=wanted.purpose,
             audience=wanted.audience,
             enrolled_at=int(self._clock()),
+            account=account,
             receipts=change.receipt,
         )
 
@@ -363,11 +377,16 @@ class MatchingService(pb_grpc.VerificationServiceServicer):
             progress.refusal = AttemptOutcome.NOT_COVERED if personal else AttemptOutcome.PROHIBITED
             raise verdict.to_error(to_owner=True)
 
-    def _fresh(self, request: SessionRequest, operation: Operation, context: _Context) -> Session:
-        expires_at = int(self._clock()) + self._session_limits.lifetime_seconds
-        return Session.fresh(request, operation=operation, peer=peer_of(context), expires_at=expires_at)
+    def _fresh(
+        self, request: SessionRequest, operation: Operation, context: _Context, account: bytes | None = None
+    ) -> Session:
+        ends = int(self._clock()) + self._session_limits.lifetime_seconds
+        return Session.fresh(request, operation=operation, peer=peer_of(context), expires_at=ends, account=account)
 
     # ------------------------------------------------------------------ on a storage thread, one transaction each
+
+    def _find_ticket(self, digest: bytes) -> IssuedTicket | None:
+        return self._storage.ticket(digest, now=int(self._clock()))
 
     def _start(self, session: Session) -> None:
         self._storage.start_session(session, now=int(self._clock()), limits=self._session_limits)

@@ -80,7 +80,8 @@ class AssertionIssuer:
 
         Args:
             request: of the session, with the audience's nonce.
-            template: that the probe matched; its consent names the address to contest at.
+            template: that the probe matched; its account makes the pseudonym, its consent names the address to
+                contest at.
             logged: the entry about the comparison.
             now: seconds since 1970.
         """
@@ -89,7 +90,7 @@ class AssertionIssuer:
         return Assertion(
             issuer=self._address,
             audience=request.audience,
-            subject=self._pairwise.subject(key_id=request.key_id, audience=request.audience),
+            subject=self._pairwise.subject(account=template.account, audience=request.audience),
             purpose=request.purpose,
             nonce=request.audience_nonce,
             issued_at=now,

@@ -37,6 +37,8 @@ def _template(*, nullable: bool = False) -> tuple[sa.Column[Any], ...]:
         _text("purpose", nullable=nullable),
         _text("audience", nullable=nullable),
         _number("enrolled_at", nullable=nullable),
+        # Older templates were given one later, and a database's own default in its place would be one for everybody.
+        _bytes("account", nullable=True),
         _bytes("receipts", nullable=nullable),  # deflated
     )
 
@@ -44,6 +46,16 @@ def _template(*, nullable: bool = False) -> tuple[sa.Column[Any], ...]:
 TEMPLATE = tuple(column.name for column in _template())
 
 templates = sa.Table("templates", metadata, _bytes("key_id", primary_key=True), *_template(), **_STRICT)
+tickets = sa.Table(
+    "tickets",
+    metadata,
+    _bytes("digest", primary_key=True),
+    _bytes("account", unique=True),
+    _text("client", nullable=True),
+    _number("ends_at"),
+    sa.Index("tickets_by_end", "ends_at"),
+    **_STRICT,
+)
 attempts = sa.Table(
     "attempts",
     metadata,
@@ -79,6 +91,7 @@ deeds = sa.Table(
     *_template(nullable=True),
     sa.Index("deeds_by_key", "key_id"),
     sa.Index("deeds_by_session", "session_id"),
+    sa.Index("deeds_by_account", "account"),
     **_STRICT,
 )
 log_seen = sa.Table(
@@ -109,6 +122,7 @@ sessions = sa.Table(
     _bytes("answer", nullable=True),
     _bytes("audience_nonce"),
     _bytes("logged", nullable=True),
+    _bytes("account", nullable=True),  # of an enrolment's ticket
     sa.Index("open_sessions", "peer", "expires_at", "step", sqlite_where=IS_OPEN, postgresql_where=IS_OPEN),
     sa.Index("sessions_by_expiry", "expires_at"),
     sa.Index("sessions_by_key", "key_id"),

@@ -60,6 +60,7 @@ class Session:
         operation: what a match does: `ENROL`, or `VERIFY` until a probe brings something to renew.
         token_digest: SHA-256 of the token that a match reveals, 32 bytes, when `step` expects a token.
         logged: the log's entry about the comparison with its proof, when an assertion may be wanted.
+        account: of the ticket that opened it, 16 bytes; None unless it enrols.
     """
 
     session_id: bytes
@@ -71,9 +72,18 @@ class Session:
     operation: Operation
     token_digest: bytes | None = field(default=None, repr=False)
     logged: bytes | None = field(default=None, repr=False)
+    account: bytes | None = field(default=None, repr=False)
 
     @classmethod
-    def fresh(cls, request: SessionRequest, *, operation: Operation, peer: bytes, expires_at: int) -> Session:
+    def fresh(
+        cls,
+        request: SessionRequest,
+        *,
+        operation: Operation,
+        peer: bytes,
+        expires_at: int,
+        account: bytes | None = None,
+    ) -> Session:
         """A session with a new id and a new nonce."""
         return cls(
             session_id=secrets.token_bytes(SESSION_ID_BYTES),
@@ -83,6 +93,7 @@ class Session:
             nonce=secrets.token_bytes(NONCE_BYTES),
             expires_at=expires_at,
             operation=operation,
+            account=account,
         )
 
     def expects(self, token: bytes | None) -> bool:

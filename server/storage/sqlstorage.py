@@ -57,6 +57,7 @@ _NEW_SESSION = (
     "expires_at",
     "taken",
     "audience_nonce",
+    "account",
 )
 _ADD_SESSION = sessions.insert().from_select(
     _NEW_SESSION,
@@ -115,7 +116,7 @@ def open_storage(database: str | Path, *, may_begin: Callable[[], bool] = lambda
         UsageError: out of reach, not our database, of another schema, or missing where none may begin.
     """
     url = database_url(database)
-    if _is_missing(url) and not may_begin():
+    if is_missing(url) and not may_begin():
         raise UsageError(
             f"there is no database {name_of(url)}, and the log knows of people who are enrolled. Name the database that"
             " was there, or restore a backup; a new one is made by `intaglio-server database reconcile`, and then all"
@@ -145,10 +146,11 @@ def _session_of(row: Any) -> Session:  # noqa: ANN401 - a row of sessions withou
         operation=Operation[row.operation],
         token_digest=row.token_digest,
         logged=row.logged,
+        account=row.account,
     )
 
 
-def _is_missing(url: URL) -> bool:
+def is_missing(url: URL) -> bool:
     """Whether an SQLite file would be made."""
     if url.get_backend_name() != "sqlite":
         return False
@@ -173,6 +175,7 @@ class SqlStorage(SqlTemplates):
             "operation": session.operation.name,
             "taken": 0,
             "audience_nonce": session.request.audience_nonce,
+            "account": session.account,
             "now": now,
             "capacity": limits.capacity,
             "per_peer": limits.per_peer,
@@ -251,7 +254,9 @@ class SqlStorage(SqlTemplates):
         this, is_match = {"id": session.session_id}, decision is Decision.MATCH
         changes = is_match and session.operation is not Operation.VERIFY
         with self._begin() as run:
-            self._lock(run, session.request.key_id, *([held.key_id] if held else []))
+            enrols = held is not None and session.operation is Operation.ENROL
+            names = [] if held is None else [held.key_id, held.account] if enrols else [held.key_id]
+            self._lock(run, session.request.key_id, *names)
             found, closing = run.execute(_LOCK_SESSION, this), None
             if session.operation is not Operation.ENROL and not changes:
                 closing = self._close_attempt(run, session.session_id, decision)  # before anything is waited for
@@ -281,12 +286,15 @@ class SqlStorage(SqlTemplates):
             if session.operation is Operation.RENEW_TEMPLATE:
                 require_closed(self._close_attempt(run, session.session_id, Decision.MATCH))
                 self._end_for(run, session.request.key_id, session.session_id, now, request_digest)
-            self.enrol(held)
+                self.enrol(held)
+            else:
+                self._enrol_with_ticket(run, held)
 
     def sweep(self, *, now: int) -> None:
         """See `Storage`. A crash leaves them to the next one."""
         with self._begin(Mode.SINGLE) as run:
             swept = run.execute(_SWEEP, {"now": now}).rowcount
+        self._forget_ended_tickets(now)
         if swept:
             self._database.fold_in()
 

@@ -15,8 +15,8 @@ from federation.transparency import PersonalKind, TreeHead
 from server.sql import Mode, Rows, Transaction
 from server.storage.limits import AttemptHistory, AttemptLimits
 from server.storage.schema import TEMPLATE, attempts, deeds, sessions, templates, tombstones
+from server.storage.sqltickets import SqlTickets
 from server.storage.storage import Deed, MissedAttempt, MissedEnd, Owner, StoredTemplate
-from server.storage.transactions import Transactions
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -95,7 +95,7 @@ _END_EVERY_SESSION = sessions.delete()
 _END_OTHERS_OF_KEY = sessions.delete().where(sessions.c.key_id == _key, sessions.c.session_id != _id)
 
 
-class SqlTemplates(Transactions):
+class SqlTemplates(SqlTickets):
     """The part of `Storage` that outlives sessions."""
 
     def template(self, key_id: bytes) -> StoredTemplate | None:
@@ -155,7 +155,7 @@ class SqlTemplates(Transactions):
     def announce(self, *deeds: Deed) -> None:
         """See `Storage`. A crash leaves all of them or none; `server.matching.deeds` says what either means."""
         with self._begin() as run:
-            self._lock(run, *{key_id for deed in deeds for key_id in _key_ids(deed)})
+            self._lock(run, *{name for deed in deeds for name in _key_ids(deed) | _accounts(deed)})
             for deed in deeds:
                 if deed.session_id is not None:
                     self._require_possible(run, deed, deed.session_id)
@@ -207,13 +207,14 @@ class SqlTemplates(Transactions):
         """See `Storage`. A crash leaves the deed announced, or announced and done."""
         key_id, template, digest = deed.key_id, deed.template, deed.request_digest
         with self._begin() as run:
-            self._lock(run, key_id, *([template.key_id] if template else []))
+            self._lock(run, *_key_ids(deed), *_accounts(deed))
             match deed.kind, template:
                 case PersonalKind.RENEWAL, StoredTemplate():
                     with contextlib.suppress(RefusedError):  # revoked, or another one came first
                         self._renew_consent(run, template)
                 case PersonalKind.ENROLMENT, StoredTemplate() if not self.knows(key_id):
-                    self.enrol(template)
+                    with contextlib.suppress(RefusedError):  # somebody else has spent the ticket
+                        self._enrol_with_ticket(run, template)
                 case PersonalKind.REVOCATION, StoredTemplate():
                     if self.template(key_id) is not None and not self.knows(template.key_id):
                         self._end_for(run, key_id, deed.session_id, now, digest)
@@ -231,10 +232,13 @@ class SqlTemplates(Transactions):
             if self._head is not None:  # nothing else may explain its entry now, so the record must cover it
                 self._record(run, self._head())
 
-    def catch_up(self, missed: Sequence[MissedAttempt | MissedEnd], head: TreeHead) -> None:
+    def catch_up(
+        self, missed: Sequence[MissedAttempt | MissedEnd], head: TreeHead, *, keeps_tickets: bool = True
+    ) -> int:
         """See `Storage`. A crash leaves the database behind its log, or level with it."""
         with self._begin() as run:
             run.execute(_END_EVERY_SESSION)
+            void = 0 if keeps_tickets else self._void_tickets(run)
             for one in missed:
                 match one:
                     case MissedAttempt():
@@ -245,6 +249,7 @@ class SqlTemplates(Transactions):
                         self._name_owner(run, one)
             self._record(run, head)
         self._database.fold_in()
+        return void
 
     # ------------------------------------------------------------------ parts of transactions
 
@@ -265,8 +270,15 @@ class SqlTemplates(Transactions):
                 if self.template(new.key_id) == new:  # somebody has finished it; saying so again is no harm
                     return
                 self.require_new(new.key_id)
-                if deed.kind is PersonalKind.REVOCATION and self.template(deed.key_id) is None:
+                if deed.kind is PersonalKind.ENROLMENT:
+                    self._require_ticket(run, deed, session_id, new.account)
+                elif self.template(deed.key_id) is None:
                     raise RefusedError("the template that is to be renewed was revoked meanwhile")
+
+    def _enrol_with_ticket(self, run: Transaction, template: StoredTemplate) -> None:
+        """Stores somebody's first template, and spends the ticket of its account. Needs the locks of both."""
+        self._spend(run, template.account)
+        self.enrol(template)
 
     def _renew_consent(self, run: Transaction, renewed: StoredTemplate) -> None:
         """Puts the chain of consents in the place of the one that lacks its last. Doing it twice changes nothing."""
@@ -324,6 +336,11 @@ def _row_of_attempt(session_id: bytes | None, key_id: bytes, transcript_digest: 
 
 def _key_ids(deed: Deed) -> set[bytes]:
     return {deed.key_id} | ({deed.template.key_id} if deed.template else set())
+
+
+def _accounts(deed: Deed) -> set[bytes]:
+    """The one whose ticket is to be spent."""
+    return {deed.template.account} if deed.template and deed.kind is PersonalKind.ENROLMENT else set()
 
 
 def _deed_of(row: Any) -> Deed:  # noqa: ANN401 - a row of deeds

@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+from federation.consent.assertion import ACCOUNT_BYTES
 from federation.consent.receipts import Binding
 from federation.errors import UsageError
 from federation.onebit import Decision, Operation
@@ -20,6 +21,8 @@ from server.storage.limits import AttemptHistory, AttemptLimits
 from server.storage.sessions import Repeated, Session, SessionLimits, Step
 
 MOST_TEMPLATE_BYTES = 1024
+DIGEST_BYTES = hashlib.sha256().digest_size
+NO_TICKET = "this ticket is not valid here: it was used, has ended or was taken back; ask who gave it for another one"
 
 
 @dataclass(frozen=True)
@@ -34,6 +37,8 @@ class StoredTemplate:
         purpose: what it may be compared for.
         audience: for whom.
         enrolled_at: seconds since 1970.
+        account: 16 random bytes that a ticket brought with it. They stay when the template is renewed, and end with it.
+            Nobody is told them but parts of this server: not the owner, and no log.
         receipts: the owner's signed consents as they came, one in a line: the first one and its renewals. Empty is
             none: such a template is not compared.
 
@@ -48,14 +53,14 @@ class StoredTemplate:
     purpose: str
     audience: str
     enrolled_at: int
+    account: bytes = field(repr=False)
     receipts: bytes = field(default=b"", repr=False)
 
     def __post_init__(self) -> None:
-        if (
-            len(self.device_public_key) != DEVICE_PUBLIC_KEY_BYTES
-            or len(self.release_digest) != hashlib.sha256().digest_size
-        ):
+        if len(self.device_public_key) != DEVICE_PUBLIC_KEY_BYTES or len(self.release_digest) != DIGEST_BYTES:
             raise UsageError("a device's public key and a release's digest have 32 bytes")
+        if not isinstance(self.account, bytes) or len(self.account) != ACCOUNT_BYTES:
+            raise UsageError(f"an account has {ACCOUNT_BYTES} bytes")
         if not 0 < len(self.template) <= MOST_TEMPLATE_BYTES:
             raise UsageError(f"a template has 1 to {MOST_TEMPLATE_BYTES} bytes, not {len(self.template)}")
 
@@ -91,6 +96,34 @@ class Owner:
     def key_id(self) -> bytes:
         """SHA-256 of the device's key, 32 bytes."""
         return key_id_of(self.device_public_key)
+
+
+@dataclass(frozen=True)
+class IssuedTicket:
+    """What is kept of a ticket until somebody has enrolled with it. Then nothing of it is left.
+
+    Attributes:
+        digest: of the ticket, 32 bytes; see `federation.wire.ticket.Ticket`. The ticket itself is kept nowhere.
+        account: of whoever will have enrolled with it, 16 random bytes. No two tickets have the same.
+        client: name in the certificate of the device that alone may bring it; None for any.
+        ends_at: first second at which it is worth nothing, seconds since 1970.
+    """
+
+    digest: bytes
+    account: bytes = field(repr=False)
+    client: str | None
+    ends_at: int
+
+    def __post_init__(self) -> None:
+        if len(self.digest) != DIGEST_BYTES or len(self.account) != ACCOUNT_BYTES:
+            raise UsageError(f"a ticket's digest has {DIGEST_BYTES} bytes, and its account {ACCOUNT_BYTES}")
+        if self.client == "":
+            raise UsageError("a ticket is for a certificate with a name, or for any")
+
+    @property
+    def name(self) -> str:
+        """What an operator calls it by: the beginning of the digest, which does not give the ticket away."""
+        return self.digest.hex()[:16]
 
 
 @dataclass(frozen=True)
@@ -229,12 +262,19 @@ class Storage(Protocol):
     def knows_attempt(self, transcript_digest: bytes) -> bool:
         """Whether that attempt was counted, and its template is still there."""
 
-    def catch_up(self, missed: Sequence[MissedAttempt | MissedEnd], head: TreeHead) -> None:
+    def catch_up(
+        self, missed: Sequence[MissedAttempt | MissedEnd], head: TreeHead, *, keeps_tickets: bool = True
+    ) -> int:
         """Brings the database level with its log: everything in order, all or nothing. Ends all sessions.
 
         Args:
             missed: what only the log knows of. Attempts are of templates that are there until their end comes.
             head: tree of the log up to which that is everything.
+            keeps_tickets: whether nobody has enrolled that this database does not know of. The log does not say with
+                which ticket somebody did, so otherwise all of them go.
+
+        Returns:
+            How many tickets went.
         """
 
     # ------------------------------------------------------------------ templates
@@ -246,11 +286,35 @@ class Storage(Protocol):
         """Raises `RefusedError` when the key id is enrolled or was revoked."""
 
     def enrol(self, template: StoredTemplate) -> None:
-        """Stores a template.
+        """Stores a template, and asks nobody for a ticket: `decide` and `finish` do.
 
         Raises:
             RefusedError: the key id is enrolled or was revoked.
         """
+
+    # ------------------------------------------------------------------ tickets
+
+    def issue(self, ticket: IssuedTicket) -> None:
+        """Lets somebody enrol who brings that ticket.
+
+        Raises:
+            RefusedError: it is there already, or another one with its account.
+        """
+
+    def ticket(self, digest: bytes, *, now: int) -> IssuedTicket | None:
+        """The ticket of that digest, while somebody may enrol with it."""
+
+    def tickets(self, *, now: int) -> list[IssuedTicket]:
+        """Those with which somebody may enrol, the first to end first."""
+
+    def withdraw(self, digest: bytes) -> bool:
+        """Takes a ticket back.
+
+        Returns:
+            Whether there was one, and no enrolment with it is announced: else that happens.
+        """
+
+    # ------------------------------------------------------------------ owners
 
     def owner(self, key_id: bytes) -> Owner | None:
         """Who may ask about a key id: of a template, or of one that was revoked and not yet erased."""
@@ -281,14 +345,17 @@ class Storage(Protocol):
     def announce(self, *deeds: Deed) -> None:
         """Remembers deeds until they are done: `decide`, `revoke` and `erase` forget what they did.
 
-        What a session wants is announced only while it is possible, and nothing else is announced about its key ids: so
-        it is refused before anything is logged, and what was logged is done. What a session announced before may be
-        announced again, also when it was done meanwhile. What an owner asks for without a session is always announced.
+        What a session wants is announced only while it is possible, and nothing else is announced about its key ids or
+        with its ticket: so it is refused before anything is logged, and what was logged is done. What a session
+        announced before may be announced again, also when it was done meanwhile. What an owner asks for without a
+        session is always announced. A ticket with which an enrolment is announced stays until that is done or
+        forgotten.
 
         Raises:
-            RefusedError: a key id that is to be enrolled is enrolled or was revoked; the template that is to be renewed
-                is not there any more; or another consent came first.
-            UnavailableError: something else is announced about one of the key ids.
+            RefusedError: a key id that is to be enrolled is enrolled or was revoked, or its ticket was used, has ended
+                or was taken back; the template that is to be renewed is not there any more; or another consent came
+                first.
+            UnavailableError: something else is announced about one of the key ids, or with the ticket.
         """
 
     # ------------------------------------------------------------------ attempts
@@ -388,7 +455,7 @@ class Storage(Protocol):
         ============== ======================= ====================================================================
         operation      attempt                 on a match
         ============== ======================= ====================================================================
-        ENROL          it has none             the held template is enrolled
+        ENROL          it has none             the held template is enrolled, and the ticket of its account is gone
         VERIFY         closed                  nothing more
         RENEW_CONSENT  closed                  the held template's receipts replace those that they prolong
         RENEW_TEMPLATE closed, and on a match  the old template is revoked, with a tombstone, and the held one is
@@ -406,12 +473,14 @@ class Storage(Protocol):
 
         Raises:
             RefusedError: nothing is put in force and the session has ended; its template was revoked; the new key id
-                is enrolled or was revoked; or another consent came first. Nothing has changed then, and nothing will:
-                `finish` does not do it either.
+                is enrolled or was revoked; its ticket is gone; or another consent came first. Nothing has changed then,
+                and nothing will: `finish` does not do it either.
         """
 
     def sweep(self, *, now: int) -> None:
-        """Forgets sessions that have expired, with the templates and answers that they hold.
+        """Forgets sessions that have expired, with what they hold, and tickets that have ended.
+
+        A ticket goes an hour after its end, and not while an enrolment with it is announced.
 
         Args:
             now: seconds since 1970.

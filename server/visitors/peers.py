@@ -32,6 +32,12 @@ def peer_of(context: _Context) -> bytes:
     raise ProofError("show a client certificate")
 
 
+def name_of(context: _Context) -> str | None:
+    """The one name in the caller's certificate, which its authority wrote there; None when it has none, or several."""
+    names = list(context.auth_context().get("x509_common_name") or ())
+    return names[0].decode(errors="replace") if len(names) == 1 else None
+
+
 @lru_cache(maxsize=_DIGESTED)
 def _digest_of(certificate: bytes) -> bytes:
     """SHA-256 of a certificate that stands in PEM, as each call of a connection shows it."""

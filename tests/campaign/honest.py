@@ -28,11 +28,13 @@ from federation.onebit import Decision, hamming_distance
 from federation.release.bundle import Bundle
 from federation.rules.rulebook import Rulebook
 from federation.wire.convert import NO_MATCH
+from federation.wire.ticket import Ticket
 from federation.wire.v1 import verification_pb2 as pb
+from server.people.tickets import open_servers_storage
 from tests.agreeing import AUDIENCE, PURPOSE
 from tests.campaign.figures import Deed, plain
 from tests.campaign.ledger import Account
-from tests.running import DEPLOYMENT, TERMS, a_face
+from tests.running import DEPLOYMENT, TERMS, a_face, a_ticket
 
 WEIGHTS = {"verify": 70, "impostor": 12, "enrol": 5, "agree": 3, "renew": 4, "revoke": 3, "erase": 3}
 _PEOPLE = 12
@@ -54,12 +56,19 @@ class Place:
         folder: with release, rules and certificates.
         policy: of the log.
         certificate: name of theirs.
+        database: where the operator issues tickets.
     """
 
     target: str
     folder: Path
     policy: Path
     certificate: str
+    database: str
+
+    def ticket(self) -> Ticket:
+        """One for somebody who is about to enrol; the database is under faults, too."""
+        with open_servers_storage(self.database) as storage:
+            return a_ticket(storage)
 
 
 @dataclass
@@ -318,7 +327,14 @@ class Neighbourhood:
             person.wallet = wallet
             self._saw(wallet)
 
-        device = Device(person.wallet, target=self._place.target, tls=self._tls, conditions=self._conditions, keep=keep)
+        device = Device(
+            person.wallet,
+            target=self._place.target,
+            tls=self._tls,
+            conditions=self._conditions,
+            ticket=self._place.ticket() if name == "enrol" else None,
+            keep=keep,
+        )
         original, logged = device._connection._call_once, device._require_logged
         account = person.account
 

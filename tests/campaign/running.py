@@ -155,7 +155,8 @@ def _run(campaign: Campaign, town: Town, seed: int, say: Callable[[str], None]) 
         say(f"capacity {campaign.capacity:.1f} deeds a second; {campaign.rate:.1f} come from now on")
         mine, theirs = spawn.Pipe()
         stranger = spawn.Process(
-            target=strangers.live, args=(town.strangers_target, town.folder, policy, seed, rushing, over, theirs)
+            target=strangers.live,
+            args=(town.strangers_target, town.folder, policy, town.issuing, seed, rushing, over, theirs),
         )
         stranger.start()
         ending.callback(_end, [stranger])
@@ -197,7 +198,7 @@ def _run(campaign: Campaign, town: Town, seed: int, say: Callable[[str], None]) 
 def _people(spawn: Any, town: Town, policy: Path, number: int, seed: int) -> _People:
     mine, theirs = spawn.Pipe()
     out = town.folder / f"people{number}.jsonl"
-    place = honest.Place(town.target, town.folder, policy, f"person{number}")
+    place = honest.Place(town.target, town.folder, policy, f"person{number}", town.issuing)
     process = spawn.Process(target=honest.live, args=(place, number, seed, out, DOORS, theirs))
     process.start()
     return _People(process, mine, out)

@@ -23,16 +23,18 @@ from client.wallet.wallet import Enrolment, EnrolmentState, Wallet
 from federation.errors import IntaglioError
 from federation.release.bundle import Bundle
 from federation.rules.rulebook import Rulebook
+from federation.wire.ticket import Ticket
 from federation.wire.v1 import verification_pb2 as pb
 from server.certificates import client_credentials
+from server.people.tickets import open_servers_storage
 from tests.agreeing import AUDIENCE, PURPOSE
 from tests.integration.hostile import CALLS, Refusal, send
-from tests.running import DEPLOYMENT, TERMS, a_face
+from tests.running import DEPLOYMENT, TERMS, a_face, a_ticket
 
 BEHAVIOURS = {
     "holds calls without a message": 1.0,
     "holds silent sockets": 0.5,
-    "enrols": 2.0,
+    "enrols without a ticket": 2.0,
     "sends malformed calls": 0.3,
     "invents requesters": 0.3,
     "replays old answers": 0.3,
@@ -50,13 +52,16 @@ class Strangers:
         target: host:port.
         folder: with release, rules and certificates.
         policy: of the log.
+        database: in which the operator issues tickets, also to those who then misbehave.
         seed: of what they send.
         rushing: set while they are in a rush.
         over: set at the end.
     """
 
-    def __init__(self, target: str, folder: Path, policy: Path, seed: int, rushing: Any, over: Any) -> None:
-        self._target, self._folder = target, folder
+    def __init__(
+        self, target: str, folder: Path, policy: Path, database: str, seed: int, rushing: Any, over: Any
+    ) -> None:
+        self._target, self._folder, self._database = target, folder, database
         self._rushing, self._over = rushing, over
         self._rng = random.Random(f"{seed} strangers")  # noqa: S311 - chooses bytes, keeps no secret
         bundle = Bundle.from_bytes((folder / "release.zip").read_bytes())
@@ -132,7 +137,7 @@ class Strangers:
             one.close()
 
     def _enrol(self, name: str, counts: Counter[str]) -> None:
-        with self._device(self._wallet(), name) as device:
+        with self._device(self._wallet(), name, Ticket.draw()) as device:
             number = next(self._faces)
             counts[device.enrol(a_face(number, 0), a_face(number, 1)).decision.name] += 1
 
@@ -170,7 +175,9 @@ class Strangers:
         """Verifies once, honestly, and then says the same again and again, to the letter and with another end."""
         sent = []
         number = next(self._faces)
-        with self._device(self._wallet(), name) as device:
+        with open_servers_storage(self._database) as storage:
+            ticket = a_ticket(storage)
+        with self._device(self._wallet(), name, ticket) as device:
             original = device._connection._call_once
 
             def call(method: Any, request: Any) -> Any:
@@ -200,7 +207,7 @@ class Strangers:
                     return
                 for call, request in (
                     ("VerificationService/StartVerification", pb.StartVerificationRequest(**wanted)),
-                    ("VerificationService/StartEnrolment", pb.StartEnrolmentRequest(**wanted)),
+                    ("VerificationService/StartEnrolment", pb.StartEnrolmentRequest(**wanted, ticket=bytes(20))),
                 ):
                     self._count(send(connection, call, request), counts)
                     self._pause()
@@ -220,14 +227,16 @@ class Strangers:
             Enrolment(PURPOSE, AUDIENCE, digest, EnrolmentState.STARTED, DEPLOYMENT)
         )
 
-    def _device(self, wallet: Wallet, name: str) -> Device:
+    def _device(self, wallet: Wallet, name: str, ticket: Ticket) -> Device:
         tls = ClientTls.read(self._folder / "tls", name)
-        return Device(wallet, target=self._target, tls=tls, conditions=self._conditions)
+        return Device(wallet, target=self._target, tls=tls, conditions=self._conditions, ticket=ticket)
 
     def _connection(self, name: str) -> Connection:
         return Connection(self._target, ClientTls.read(self._folder / "tls", name), timeout_seconds=20)
 
 
-def live(target: str, folder: Path, policy: Path, seed: int, rushing: Any, over: Any, answers: Any) -> None:
+def live(
+    target: str, folder: Path, policy: Path, database: str, seed: int, rushing: Any, over: Any, answers: Any
+) -> None:
     """The process."""
-    answers.send(Strangers(target, folder, policy, seed, rushing, over).live())
+    answers.send(Strangers(target, folder, policy, database, seed, rushing, over).live())

@@ -232,7 +232,10 @@ def test_what_no_fault_excuses_breaks_a_promise():
 
 def a_campaign(**changes):
     usual = {"deeds": [deed(0, 1), deed(101, 102, "UnavailableError")], "faults": FAULTS[:1], "checked": {"people": 3}}
-    common = {"hostile": {"enrols": {"MATCH": 2}}, "memory": trends(a_life("steady", 2, 0.0), 0, 99)}
+    common = {
+        "hostile": {"enrols without a ticket": {"RefusedError": 2}},
+        "memory": trends(a_life("steady", 2, 0.0), 0, 99),
+    }
     made = Campaign("sqlite", 3600.0, 7, "2026-01-01", "abc", 2, 25.0, capacity=20.0, rate=14.0)
     return dataclasses.replace(made, **usual | common | changes)
 

@@ -276,6 +276,11 @@ class Town:
             return self.postgres.url("matching", port), self.postgres.url("log", port)
         return str(self.disk.path / "matching.db"), str(self.disk.path / "transparency" / "log.db")
 
+    @property
+    def issuing(self) -> str:
+        """The matching database, where the operator issues tickets."""
+        return self.locations(direct=True)[0]
+
     def arguments(self, ready: Path) -> list[str]:
         """Of a front end's command line."""
         database, log_database = self.locations()

@@ -80,6 +80,8 @@ def a_grant(device: Device, *, enrolling: bool = False, **changes: Any) -> Sessi
     kind = pb.StartEnrolmentRequest if enrolling else pb.StartVerificationRequest
     wanted = device._request()
     fields = {"key_id": wanted.key_id, "purpose": wanted.purpose, "audience": wanted.audience} | changes
+    if enrolling and device._ticket:
+        fields = {"ticket": device._ticket.secret_bytes()} | fields
     method = device._stub.StartEnrolment if enrolling else device._stub.StartVerification
     return SessionGrant.from_proto(ask(method, kind(**fields)))
 

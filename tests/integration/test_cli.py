@@ -33,6 +33,7 @@ from federation.errors import RefusedError, UsageError
 from federation.recognition.model import Adapter
 from federation.release.manifest import Role, Use, Verdict
 from federation.transparency import PersonalEntry, PersonalKind
+from federation.wire.ticket import Ticket
 from server import cli as server_cli
 from server.log.cli import opened_log
 from server.log.storage import Addition
@@ -137,9 +138,18 @@ def connection(operator):
 
 
 def enrolment(operator):
+    return [*new_template(operator), "--purpose", PURPOSE, *a_ticket(operator)]
+
+
+def new_template(operator):
     release = [*release_of(operator.directory), "--model", "made-up.onnx"]
     terms = ["--rules", operator.directory / "rules.jsonl", "--terms", operator.directory / "terms.json", "--agree"]
-    return [*connection(operator), *release, *terms, *log_policy(operator), "--purpose", PURPOSE]
+    return [*connection(operator), *release, *terms, *log_policy(operator)]
+
+
+def a_ticket(operator):
+    issued = invoke(server_cli.app, "tickets", "issue", "--database", operator.directory / "matching.db")
+    return ["--ticket", issued.stdout.strip()]
 
 
 def release_of(directory):
@@ -191,7 +201,7 @@ def test_a_life_is_typed_without_options_when_a_file_says_them(operator, person,
 
     for command, code in [
         (["wallet", "create"], 0),
-        (["enrol", "1-0", "1-1", "--agree"], 0),
+        (["enrol", "1-0", "1-1", "--agree", *a_ticket(operator)], 0),
         (["verify", "1-2"], 0),
         (["verify", "2-0"], 1),
         (["receipts", "renew", "1-2", "--agree"], 0),
@@ -283,10 +293,10 @@ def test_s3_a_whole_life_from_the_command_line(operator, person, tmp_path):
     assert receipts[0]["until"] < receipts[1]["until"]
     assert person("verify", "1-2", *verification(operator)).exit_code == 0
 
-    template_options = [option for option in enrolment(operator) if option not in {"--purpose", PURPOSE}]
-    place = template_options.index("--terms")
-    template_options[place : place + 2] = []
-    renewal = ["renew", "1-0", "1-1", *template_options, "--into", tmp_path / "second.wallet"]
+    same_terms = new_template(operator)
+    place = same_terms.index("--terms")
+    same_terms[place : place + 2] = []
+    renewal = ["renew", "1-0", "1-1", *same_terms, "--into", tmp_path / "second.wallet"]
     assert person(*renewal).exit_code == 0
     assert person("verify", "1-2", *verification(operator)).exit_code == 2  # the old wallet is revoked
     second = ["--wallet", tmp_path / "second.wallet"]
@@ -492,6 +502,7 @@ def enrolment_offline(directory):
         *("--server", "localhost:1", "--tls", directory / "tls", *release_of(directory)),
         *("--model", "made-up.onnx", "--rules", directory / "rules.jsonl", "--terms", directory / "terms.json"),
         *("--log-policy", directory / "transparency" / "policy"),
+        *("--ticket", Ticket(bytes(20)).reveal()),
         "--agree",
     ]
 

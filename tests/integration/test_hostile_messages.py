@@ -34,7 +34,18 @@ from tests.integration.hostile import (
     ask,
     send,
 )
-from tests.running import AUDIENCE, PURPOSE, RunningServer, a_face, a_pki, a_release, a_service, a_wallet, public_rules
+from tests.running import (
+    AUDIENCE,
+    PURPOSE,
+    RunningServer,
+    a_face,
+    a_pki,
+    a_release,
+    a_service,
+    a_wallet,
+    public_rules,
+    to_enrol,
+)
 
 pytestmark = pytest.mark.integration
 
@@ -65,7 +76,7 @@ def recorded(server, wallet):
         reply = ask(device._stub.SubmitProbe, probe).reply
         answer = pb.SubmitTokenRequest(session_id=grant.session_id, token=key.open_reply(reply, transcript))
         assert ask(device._stub.SubmitToken, answer).decision == pb.DECISION_MATCH
-        request = device._request()
+        request, enrolment = device._request(), to_enrol(device)
 
     def proof(operation):
         signed = OwnerProof.sign(
@@ -74,8 +85,8 @@ def recorded(server, wallet):
         return signed.to_proto()
 
     messages = [
-        ("VerificationService/StartEnrolment", request.to_enrolment()),
-        ("VerificationService/StartVerification", request.to_verification()),
+        ("VerificationService/StartEnrolment", enrolment),
+        ("VerificationService/StartVerification", request.to_proto()),
         ("VerificationService/SubmitProbe", probe),
         ("VerificationService/SubmitToken", answer),
         ("OwnerService/ListReceipts", pb.ListReceiptsRequest(proof=proof(OwnerOperation.LIST_RECEIPTS))),
@@ -282,7 +293,7 @@ class Crowd:
     def _enrol(self, grant, third):
         """A newcomer, in a session of its own or of somebody else."""
         newcomer = self._scene.newcomer
-        newcomer._wallet = a_wallet(a_release())
+        newcomer._wallet, newcomer._ticket = a_wallet(a_release()), self._scene.server.ticket()
         if grant is None:
             grant = a_grant(newcomer, enrolling=True)
             self.grants.append(grant)

@@ -270,7 +270,8 @@ def test_a_device_enrols_and_verifies_at_a_service_each_installed_alone(install,
     options += ["--release", files / "release.zip", "--release-trust", files / "trust.json"]
     options += ["--rules", files / "rules.jsonl"]
     device.run("intaglio", "wallet", "create", **passphrase)
-    terms = ["--terms", files / "terms.json", "--agree", "--purpose", PURPOSE]
+    ticket = service.run("intaglio-server", "tickets", "issue", "--database", files / "matching.db").stdout.strip()
+    terms = ["--terms", files / "terms.json", "--agree", "--purpose", PURPOSE, "--ticket", ticket]
     device.run("intaglio", "enrol", files / "1-1.png", files / "1-2.png", *options, *terms, **passphrase)
     device.run("intaglio", "verify", files / "1-3.png", *options, **passphrase)
     device.run("intaglio", "verify", files / "2-1.png", *options, expected=1, **passphrase)

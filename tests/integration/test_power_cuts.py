@@ -26,6 +26,7 @@ from tests.running import (
     a_pki,
     a_release,
     a_service,
+    a_ticket,
     an_issuer,
     public_rules,
     write_release,
@@ -135,7 +136,9 @@ class Person:
         ]
 
     def enrol(self):
-        return ["enrol", "1-0", "1-1", *self.with_a_face, "--terms", self.files / "terms.json", "--agree"]
+        """With a ticket, which is good for one enrolment whatever happened before it."""
+        ticket = ["--ticket", a_ticket(self.storage).reveal()]
+        return ["enrol", "1-0", "1-1", *self.with_a_face, "--terms", self.files / "terms.json", "--agree", *ticket]
 
     def renew(self):
         return ["renew", "1-2", "1-3", "--into", self.directory / "second", *self.with_a_face, "--agree"]
@@ -178,12 +181,14 @@ def test_an_enrolment_goes_on_after_a_power_cut_at_any_step(people, power):
     for step in range(1, steps + 1):
         person = people(step)
         person.run("wallet", "create")
-        person.run_with_a_cut(step, *person.enrol())
+        typed = person.enrol()
+        person.run_with_a_cut(step, *typed)
         if person.wallet().enrolment is None or person.wallet().enrolment.state is EnrolmentState.STARTED:
-            again = person.run(*person.enrol())
+            again = person.run(*typed)
             assert again.exit_code == 0, (step, again.output)
         assert person.wallet().enrolment.state is EnrolmentState.ENROLLED
         assert person.verifies(), step
+        assert person.storage.tickets(now=0) == []
     require_fresh_secrets(power)
 
 

@@ -408,8 +408,8 @@ def test_a_backup_revokes_and_does_nothing_else_whatever_program_reads_it(server
             if call == "Revoke" or service == "LogService":  # everybody may read the log
                 continue
             answer = send(owner._connection, name, filled(kind(), backup.revocation))
-            if call.startswith("Start"):  # and everybody gets a session, from which only a signature leads on
-                session = pb.StartVerificationResponse.FromString(answer).session  # both answers look alike
+            if call == "StartVerification":  # and everybody gets a session, from which only a signature leads on
+                session = pb.StartVerificationResponse.FromString(answer).session
                 assert follow_session(owner._connection, session.session_id, backup).is_of_the_family
             else:
                 assert isinstance(answer, Refusal), name

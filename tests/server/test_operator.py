@@ -21,7 +21,8 @@ from client.device.verification import Device
 from client.wallet.wallet import EnrolmentState
 from federation.onebit import Decision
 from server import cli
-from tests.running import a_face, a_release, a_wallet, conditions, write_release, write_rules
+from server.people.tickets import open_servers_storage
+from tests.running import a_face, a_release, a_ticket, a_wallet, conditions, write_release, write_rules
 
 pytestmark = pytest.mark.integration
 
@@ -88,7 +89,7 @@ def test_a_server_on_postgres_is_healthy_counts_and_ends_in_order(directory, emp
     assert refused.exit_code == 2
     assert "run `intaglio-server database upgrade` on it" in refused.stderr
 
-    assert "has schema 0006" in intaglio_server("database", "upgrade", empty_postgres).stdout
+    assert "has schema 0007" in intaglio_server("database", "upgrade", empty_postgres).stdout
     port = a_free_port()
     with Process(directory, empty_postgres, "--metrics-port", str(port)) as server:
         health = ["health", "--server", server.target, "--tls", directory / "tls"]
@@ -96,7 +97,9 @@ def test_a_server_on_postgres_is_healthy_counts_and_ends_in_order(directory, emp
         wallet = a_wallet(a_release())
         how = {"target": server.target, "tls": ClientTls.read(directory / "tls")}
         how["conditions"] = conditions((directory / "rules.jsonl").read_bytes())
-        with Device(wallet, **how) as device:
+        with open_servers_storage(empty_postgres) as storage:
+            ticket = a_ticket(storage)
+        with Device(wallet, **how, ticket=ticket) as device:
             assert device.enrol(a_face(1), a_face(1, 1)).decision is Decision.MATCH
         wallet = device.wallet.with_state(EnrolmentState.ENROLLED)
         with Device(wallet, **how) as device:
@@ -104,7 +107,7 @@ def test_a_server_on_postgres_is_healthy_counts_and_ends_in_order(directory, emp
             with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=10) as page:
                 counts = re.findall(rb'intaglio_prepared_material_total{outcome="\w+"} (\S+)', page.read())
             assert sum(map(float, counts)) == 2  # an enrolment and a verification, each with material of its own
-            calls = [device._stub.StartVerification.future(device._request().to_verification()) for _ in range(50)]
+            calls = [device._stub.StartVerification.future(device._request().to_proto()) for _ in range(50)]
             server.terminate()
             codes = {answer.code() for answer in calls}
         # Those that were not begun are turned away, and the device takes both words for "try again".

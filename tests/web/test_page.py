@@ -20,7 +20,16 @@ from federation.transparency import KeyKind, NoteSigner
 from server.matching.workers import MatchWorkers
 from server.storage.sqlstorage import open_storage
 from tests.bundles import MAKER, a_bundle, a_report, signed, wolves
-from tests.running import ISSUER_KEY, RunningServer, a_pki, a_rules_file, a_service, an_issuer, public_rules
+from tests.running import (
+    ISSUER_KEY,
+    RunningServer,
+    a_pki,
+    a_rules_file,
+    a_service,
+    a_ticket,
+    an_issuer,
+    public_rules,
+)
 from tests.running import signed as signed_rule
 from tests.web.site import film, nobody, orl_release, picture, serving, with_other_reply
 
@@ -58,6 +67,7 @@ def site(tmp_path_factory, release, rules):
         issuer = an_issuer(a_bundle(release))
         service = a_service(release, storage, workers, public_rules(rules), directory, issuer=issuer)
         with RunningServer(service, tls) as server, serving(PAGE, server.target, tls, release, rules) as served:
+            served.ticket = lambda: a_ticket(storage).reveal()
             yield served
     workers.close()
 
@@ -83,6 +93,7 @@ def chromium(site, tmp_path_factory):
 def context(chromium, site):
     """A browser profile of its own, whose requests and complaints are written down."""
     context = chromium.new_context(permissions=["camera"], base_url=site.url)
+    context.ticket = site.ticket
     yield context
     context.close()
 
@@ -97,7 +108,7 @@ def page(context, site):
 
 def opened(context, path="/"):
     page = context.new_page()
-    page.requested, page.complaints = [], []
+    page.requested, page.complaints, page.ticket = [], [], getattr(context, "ticket", None)
     page.on("request", lambda request: page.requested.append(request.url))
     page.on("console", lambda message: page.complaints.append(message.text) if message.type == "error" else None)
     page.on("pageerror", lambda error: page.complaints.append(str(error)))
@@ -112,8 +123,32 @@ def enrol(page, *pictures):
     chosen = pictures or ((ME, 1), (ME, 2), (ME, 3))
     page.set_input_files("#faces-file", [picture(*one) for one in chosen])
     page.check("#agree")
+    page.fill("#ticket", page.ticket())
     page.click("#enrol-button:enabled")
     return outcome(page)
+
+
+def test_a_link_s_ticket_is_in_the_field_and_no_more_in_the_address_and_serves_once(context, site):
+    link = f"/#ticket={site.ticket()}"
+    page = opened(context, link)
+    assert page.url == f"{site.url}/"
+    assert link.endswith(page.input_value("#ticket"))
+    page.ticket = lambda: link.partition("=")[2].upper().replace("-", " ")
+    assert enrol(page).startswith("Enrolled.")
+    assert page.input_value("#ticket") == ""
+    page.close()
+    with context.browser.new_context(base_url=site.url) as another:
+        other = opened(another, link)
+        other.ticket = lambda: link.partition("=")[2]
+        assert "this ticket is not valid here" in enrol(other, (ANOTHER, 1), (ANOTHER, 2), (ANOTHER, 3))
+
+
+@pytest.mark.parametrize("typed", ["", "abcd-efgh", "1" * 32])
+def test_without_something_that_looks_like_a_ticket_nobody_can_enrol(page, typed):
+    page.set_input_files("#faces-file", [picture(ME, number) for number in (1, 2, 3)])
+    page.check("#agree")
+    page.fill("#ticket", typed)
+    assert page.is_disabled("#enrol-button")
 
 
 def verify(page, person=ME, numbers=(6,)):
@@ -504,6 +539,7 @@ def test_a_face_from_the_camera_is_enrolled_and_accepted(page):
     page.click("#take:enabled")
     page.wait_for_selector("#faces li:nth-child(4)")
     page.check("#agree")
+    page.fill("#ticket", page.ticket())
     page.click("#enrol-button:enabled")
     assert outcome(page).startswith("Enrolled.")
     page.click("#probe > button")

@@ -102,7 +102,7 @@ test('one whose issuer has another key by the rules is refused', async () => {
 test.each<[string, string, () => string]>([
   ['signed by somebody else', 'not signed', () => resigned((payload) => payload, OTHER)],
   ['with one altered claim', 'not signed', () => good.replace(/\.[^.]*\./, `.${encoded(utf8(decoded(good.split('.')[1]).replace('5a5a', '5b5b')))}.`)],
-  ['of another algorithm', 'algorithm', () => `${encoded(utf8('{"alg":"none","typ":"intaglio-assertion-2+jwt"}'))}.${good.split('.')[1]}.${good.split('.')[2]}`],
+  ['of another algorithm', 'algorithm', () => `${encoded(utf8('{"alg":"none","typ":"intaglio-assertion-3+jwt"}'))}.${good.split('.')[1]}.${good.split('.')[2]}`],
   ['that says more', 'something else', () => resigned((payload) => payload.replace('{', '{"age":30,'))],
   ['that says one thing twice', 'something else', () => resigned((payload) => payload.replace('{', '{"aud":"elsewhere.example",'))],
   ['with spaces', 'something else', () => resigned((payload) => payload.replace(',', ', '))],

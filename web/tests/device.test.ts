@@ -14,7 +14,7 @@ import { TemplateSecret } from '../src/onebit/template'
 import { Receipt, SignedReceipt } from '../src/wallet/receipts'
 import { Wallet } from '../src/wallet/wallet'
 import { Decision, OwnerService } from '../src/wire/federation/wire/v1/verification_pb'
-import { Service, site, type Site } from './service'
+import { Service, site, type Site, TICKET } from './service'
 import { keystream } from './vectors'
 
 const DAY_SECONDS = 86_400
@@ -50,7 +50,7 @@ async function device(time = small.now, where = small): Promise<Device> {
 
 const owner = async (): Promise<Owner> => new Owner((await Wallet.open())!, service, () => small.now)
 const key = (): SessionKey => SessionKey.generate(engine, randomBytes)
-const enrol = async (second = face('me', 2)): Promise<Outcome> => (await device()).enrol(key(), face('me', 1), second)
+const enrol = async (second = face('me', 2)): Promise<Outcome> => (await device()).enrol(key(), face('me', 1), second, TICKET)
 const verify = async (person = 'me', time = small.now): Promise<Outcome> => (await device(time)).verify(key(), face(person, 3))
 const renew = async (person = 'me', time = small.now): Promise<Outcome> => (await device(time)).renew(key(), face(person, 3))
 const memory = async () => (await Wallet.open())!.memory
@@ -78,7 +78,7 @@ describe('flows', () => {
     service = new Service(large)
     const load = await Engine.load(large.deployment.release.parameters)
     const there = await device(large.now, large)
-    expect((await there.enrol(SessionKey.generate(load, randomBytes), face('me', 1), face('me', 2))).matched).toBe(true)
+    expect((await there.enrol(SessionKey.generate(load, randomBytes), face('me', 1), face('me', 2), TICKET)).matched).toBe(true)
     expect((await there.verify(SessionKey.generate(load, randomBytes), face('me', 3))).matched).toBe(true)
     expect((await there.verify(SessionKey.generate(load, randomBytes), face('another', 3))).matched).toBe(false)
   })
@@ -374,7 +374,7 @@ describe('a field that is changed between an honest device and an honest server'
 
   describe.each<[string, boolean, () => Promise<unknown>, readonly string[]]>([
     ['of an enrolment', false, () => enrol(), [
-      'StartEnrolment keyId', 'StartEnrolment purpose', 'StartEnrolment audience', 'SubmitProbe sessionId', 'SubmitProbe probe', 'SubmitProbe signature',
+      'StartEnrolment keyId', 'StartEnrolment purpose', 'StartEnrolment audience', 'StartEnrolment ticket', 'SubmitProbe sessionId', 'SubmitProbe probe', 'SubmitProbe signature',
       'SubmitProbe logSize', 'SubmitProbe change devicePublicKey', 'SubmitProbe change template', 'SubmitProbe change receipt', 'SubmitToken sessionId',
       'SubmitToken token',
     ]],
@@ -449,7 +449,7 @@ describe('for an organisation that gave a nonce', () => {
   test('without an issuer in the public rules nothing is sent', async () => {
     service = new Service(silent)
     const there = await device(silent.now, silent)
-    await there.enrol(key(), face('me', 1), face('me', 2))
+    await there.enrol(key(), face('me', 1), face('me', 2), TICKET)
     const calls = service.calls.length
     await expect(there.verify(key(), face('me', 3), nonce)).rejects.toThrow('nobody who may sign')
     expect(service.calls.length).toBe(calls)

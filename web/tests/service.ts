@@ -7,7 +7,7 @@ import { type Deployment, deploymentOf } from '../src/device/deployment'
 import { Transport } from '../src/device/transport'
 import { MalformedMessageError, ProofError, RefusedError } from '../src/errors'
 import {
-  Decision, type ExportRequest, ExportResponseSchema, type GetInclusionRequest, type LogReceipt, LogReceiptSchema, type RevokeRequest, type StartVerificationRequest, type SubmitProbeRequest, SubmitProbeRequestSchema,
+  Decision, type ExportRequest, ExportResponseSchema, type GetInclusionRequest, type LogReceipt, LogReceiptSchema, type RevokeRequest, type StartEnrolmentRequest, type StartVerificationRequest, type SubmitProbeRequest, SubmitProbeRequestSchema,
   type SubmitProbeResponse, SubmitProbeResponseSchema, type SubmitTokenRequest,
 } from '../src/wire/federation/wire/v1/verification_pb'
 import { python } from './vectors'
@@ -72,6 +72,9 @@ async function raised(answer: Promise<unknown>): Promise<unknown> {
   }
 }
 
+/** The one ticket with which somebody enrols there, 20 bytes. */
+export const TICKET = new Uint8Array(20).fill(7)
+
 /** Does something to a message on its way. */
 export type Alter = (call: string, message: any) => unknown
 
@@ -110,7 +113,9 @@ export class Service extends Transport {
 
   async #answer(name: string, request: any): Promise<unknown> {
     switch (name) {
-      case 'StartEnrolment': return this.#start(request as StartVerificationRequest, true)
+      case 'StartEnrolment':
+        if (!equal((request as StartEnrolmentRequest).ticket, TICKET)) throw new RefusedError('this ticket is not valid here')
+        return this.#start(request as StartVerificationRequest, true)
       case 'StartVerification': return this.#start(request as StartVerificationRequest, false)
       case 'SubmitProbe': return this.#compare(request as SubmitProbeRequest)
       case 'SubmitToken': return this.#decide(request as SubmitTokenRequest)

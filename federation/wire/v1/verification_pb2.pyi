@@ -132,22 +132,26 @@ class StartEnrolmentRequest(_message.Message):
     KEY_ID_FIELD_NUMBER: _builtins.int
     PURPOSE_FIELD_NUMBER: _builtins.int
     AUDIENCE_FIELD_NUMBER: _builtins.int
+    TICKET_FIELD_NUMBER: _builtins.int
     key_id: _builtins.bytes
     """SHA-256 of the device's Ed25519 public key."""
     purpose: _builtins.str
     """What the person is verified for, for example "door-access"."""
     audience: _builtins.str
     """Who relies on the decision, for example "example.org"."""
+    ticket: _builtins.bytes
+    """20 bytes that the operator gave this person, for one enrolment; see docs/formats.md."""
     def __init__(
         self,
         *,
         key_id: _builtins.bytes = ...,
         purpose: _builtins.str = ...,
         audience: _builtins.str = ...,
+        ticket: _builtins.bytes = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["audience", b"audience", "key_id", b"key_id", "purpose", b"purpose"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["audience", b"audience", "key_id", b"key_id", "purpose", b"purpose", "ticket", b"ticket"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

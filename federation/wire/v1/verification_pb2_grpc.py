@@ -62,7 +62,8 @@ class VerificationServiceServicer:
     """
 
     def StartEnrolment(self, request, context):
-        """Opens an enrolment session. Nothing is stored before a second capture matches the template.
+        """Opens an enrolment session for whoever brings a ticket. Nothing is stored before a second capture matches the
+        template; then the ticket is spent.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -52,7 +52,9 @@ class VerificationServiceStub:
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> VerificationServiceAsyncStub: ...
     StartEnrolment: _grpc.UnaryUnaryMultiCallable[_verification_pb2.StartEnrolmentRequest, _verification_pb2.StartEnrolmentResponse]
-    """Opens an enrolment session. Nothing is stored before a second capture matches the template."""
+    """Opens an enrolment session for whoever brings a ticket. Nothing is stored before a second capture matches the
+    template; then the ticket is spent.
+    """
     StartVerification: _grpc.UnaryUnaryMultiCallable[_verification_pb2.StartVerificationRequest, _verification_pb2.StartVerificationResponse]
     """Opens a verification session. Strangers get the same answer as enrolled devices."""
     SubmitProbe: _grpc.UnaryUnaryMultiCallable[_verification_pb2.SubmitProbeRequest, _verification_pb2.SubmitProbeResponse]
@@ -66,7 +68,9 @@ class VerificationServiceAsyncStub(VerificationServiceStub):
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     StartEnrolment: _aio.UnaryUnaryMultiCallable[_verification_pb2.StartEnrolmentRequest, _verification_pb2.StartEnrolmentResponse]  # type: ignore[assignment]
-    """Opens an enrolment session. Nothing is stored before a second capture matches the template."""
+    """Opens an enrolment session for whoever brings a ticket. Nothing is stored before a second capture matches the
+    template; then the ticket is spent.
+    """
     StartVerification: _aio.UnaryUnaryMultiCallable[_verification_pb2.StartVerificationRequest, _verification_pb2.StartVerificationResponse]  # type: ignore[assignment]
     """Opens a verification session. Strangers get the same answer as enrolled devices."""
     SubmitProbe: _aio.UnaryUnaryMultiCallable[_verification_pb2.SubmitProbeRequest, _verification_pb2.SubmitProbeResponse]  # type: ignore[assignment]
@@ -83,7 +87,9 @@ class VerificationServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _verification_pb2.StartEnrolmentRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_verification_pb2.StartEnrolmentResponse, _abc.Awaitable[_verification_pb2.StartEnrolmentResponse]]:
-        """Opens an enrolment session. Nothing is stored before a second capture matches the template."""
+        """Opens an enrolment session for whoever brings a ticket. Nothing is stored before a second capture matches the
+        template; then the ticket is spent.
+        """
 
     @_abc_1.abstractmethod
     def StartVerification(

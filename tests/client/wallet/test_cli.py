@@ -130,7 +130,7 @@ def test_another_try_to_enrol_goes_on_counting(run, enrolled, tmp_path, monkeypa
     monkeypatch.setattr(pictures, "reference_and_second", lambda *_, **__: (None, None))
     monkeypatch.setattr(verify_cli, "Device", lambda wallet, **_: begun.append(wallet) or no_server())
     files = ["--release", "release.zip", "--release-trust", "trust.json", "--log-policy", "transparency/policy"]
-    files += ["--tls", "tls", "--rules", "rules.jsonl", "--terms", "terms.json"]
+    files += ["--tls", "tls", "--rules", "rules.jsonl", "--terms", "terms.json", "--ticket", "a" * 32]
     result = CliRunner().invoke(cli.app, ["enrol", "1", "2", *files, "--agree", "--wallet", "w"])
     assert "no server here" in result.output
     assert begun[0].enrolment.answers == ENROLMENT.answers

@@ -35,11 +35,11 @@ from tests.agreeing import AUDIENCE, BINDING, NOW, PASSED, PURPOSE, RATE, TRIAL,
 ISSUER_KEY, OTHER_KEY = a_key(21), a_key(22)
 NONCE = bytes(range(32))
 ISSUER = "https://verify.example.org"
-SECRET = PairwiseSecret(bytes(32))
+SECRET, ACCOUNT = PairwiseSecret(bytes(32)), bytes(range(100, 116))
 ASSERTION = Assertion(
     issuer=ISSUER,
     audience=AUDIENCE,
-    subject=SECRET.subject(key_id=BINDING.key_id, audience=AUDIENCE),
+    subject=SECRET.subject(account=ACCOUNT, audience=AUDIENCE),
     purpose=PURPOSE,
     nonce=NONCE,
     issued_at=NOW,
@@ -70,7 +70,7 @@ def as_json(value):
 
 def signed(claims=None, key=ISSUER_KEY, **header):
     """A token with these claims and this header, really signed with EdDSA."""
-    header = {"alg": "EdDSA", "kid": key_name(public(ISSUER_KEY)), "typ": "intaglio-assertion-2+jwt"} | header
+    header = {"alg": "EdDSA", "kid": key_name(public(ISSUER_KEY)), "typ": "intaglio-assertion-3+jwt"} | header
     header = {name: value for name, value in header.items() if value is not None}
     body = f"{encoded(as_json(header))}.{encoded(claims if isinstance(claims, bytes) else as_json(claims))}"
     return f"{body}.{encoded(key.sign(body.encode()))}"
@@ -231,7 +231,7 @@ def test_time_is_kept_to_the_second_with_the_skew_that_is_documented():
 
 def test_alg_none_is_no_proof():
     for alg in ("none", "None", "NONE", ""):
-        body = f"{encoded(as_json({'alg': alg, 'typ': 'intaglio-assertion-2+jwt'}))}.{TOKEN.split('.')[1]}"
+        body = f"{encoded(as_json({'alg': alg, 'typ': 'intaglio-assertion-3+jwt'}))}.{TOKEN.split('.')[1]}"
         with pytest.raises(MalformedMessageError, match="an assertion is three parts of base64url, at"):
             verify_assertion(body + ".", EXPECTED, now=NOW)
         with pytest.raises(ProofError, match="the assertion is not of this type, algorithm"):
@@ -243,7 +243,7 @@ def test_hs256_with_the_public_key_as_secret_is_no_proof():
         serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo
     )
     for secret in (pem, public(ISSUER_KEY)):
-        header = {"alg": "HS256", "kid": key_name(public(ISSUER_KEY)), "typ": "intaglio-assertion-2+jwt"}
+        header = {"alg": "HS256", "kid": key_name(public(ISSUER_KEY)), "typ": "intaglio-assertion-3+jwt"}
         body = f"{encoded(as_json(header))}.{encoded(as_json(claims()))}"
         token = f"{body}.{encoded(hmac.new(secret, body.encode(), hashlib.sha256).digest())}"
         with pytest.raises(ProofError, match="the assertion is not of this type, algorithm"):
@@ -325,16 +325,26 @@ def test_a_signature_of_this_key_over_something_else_is_no_assertion():
 
 
 def test_two_audiences_get_two_pseudonyms_and_one_gets_the_same_again():
-    mine = SECRET.subject(key_id=BINDING.key_id, audience=AUDIENCE)
-    assert mine == SECRET.subject(key_id=BINDING.key_id, audience=AUDIENCE)
+    mine = SECRET.subject(account=ACCOUNT, audience=AUDIENCE)
+    assert mine == SECRET.subject(account=ACCOUNT, audience=AUDIENCE)
     others = {
-        SECRET.subject(key_id=BINDING.key_id, audience="elsewhere.org"),
-        SECRET.subject(key_id=sha256("another"), audience=AUDIENCE),
-        PairwiseSecret(b"1" * 32).subject(key_id=BINDING.key_id, audience=AUDIENCE),
+        SECRET.subject(account=ACCOUNT, audience="elsewhere.org"),
+        SECRET.subject(account=sha256("another")[:16], audience=AUDIENCE),
+        PairwiseSecret(b"1" * 32).subject(account=ACCOUNT, audience=AUDIENCE),
     }
     assert len(others | {mine}) == 4
-    assert BINDING.key_id.hex() not in TOKEN
-    assert BINDING.key_id.hex() not in json.dumps(ASSERTION.claims())
+    assert ACCOUNT.hex() not in json.dumps(ASSERTION.claims())
+
+
+def test_a_pseudonym_is_the_hmac_that_the_formats_describe():
+    message = b"intaglio-pairwise-subject/2\0" + ACCOUNT + AUDIENCE.encode()
+    assert ASSERTION.subject == hmac.new(bytes(32), message, "sha256").hexdigest()
+
+
+@pytest.mark.parametrize("length", [0, 15, 17, 32])
+def test_a_pseudonym_is_made_of_an_account_and_of_no_key_id(length):
+    with pytest.raises(UsageError, match="the account has 16 bytes"):
+        SECRET.subject(account=bytes(length), audience=AUDIENCE)
 
 
 def test_the_pairwise_secret_prints_nothing_and_has_32_bytes():

@@ -49,12 +49,12 @@ _CHECKPOINT = SignedCheckpoint.sign(
 )
 OPENINGS, CHECKPOINTS = st.just(_OPENING.secret_bytes()), st.just(_CHECKPOINT.to_bytes())
 LOGGED = st.just(LoggedEntry(_LEAF, 0, (), _CHECKPOINT).to_bytes())
-ID16, ID32, ID64 = (st.binary(min_size=n, max_size=n) for n in (16, 32, 64))
+ID16, ID20, ID32, ID64 = (st.binary(min_size=n, max_size=n) for n in (16, 20, 32, 64))
 
 # message type, reader of a foreign message, and the writer of what was read (None: the value is not a message)
 READERS = [
-    (pb.StartEnrolmentRequest, convert.SessionRequest.from_proto, lambda v: v.to_enrolment()),
-    (pb.StartVerificationRequest, convert.SessionRequest.from_proto, lambda v: v.to_verification()),
+    (pb.StartEnrolmentRequest, convert.EnrolmentRequest.from_proto, lambda v: v.to_proto()),
+    (pb.StartVerificationRequest, convert.SessionRequest.from_proto, lambda v: v.to_proto()),
     (
         pb.StartEnrolmentResponse,
         convert.SessionGrant.from_proto,
@@ -157,7 +157,7 @@ def _likely(message):
             case field.TYPE_MESSAGE:
                 kind = getattr(pb, field.message_type.name)
                 return _likely(kind).map(kind.FromString)
-        texts = {"logged": LOGGED, "opening": OPENINGS, "checkpoint": CHECKPOINTS}
+        texts = {"logged": LOGGED, "opening": OPENINGS, "checkpoint": CHECKPOINTS, "ticket": ID20}
         return st.one_of(
             texts.get(field.name, ID32), ID16, ID32, ID64, st.just(b""), st.just(bytes(32)), st.binary(max_size=65)
         )

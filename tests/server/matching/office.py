@@ -23,7 +23,7 @@ from server.matching.reconciling import Gap, finish, reconcile, take_up
 from server.storage.disk import Disk
 from server.storage.sqlstorage import SqlStorage, open_storage
 from server.storage.storage import Owner, Storage, StoredTemplate
-from tests.stored import DEVICE, NOW, OTHER_DEVICE, a_template, at_its_end, digest, transcript_of
+from tests.stored import DEVICE, NOW, OTHER_DEVICE, a_template, a_ticket, at_its_end, digest, transcript_of
 from tests.transparency_log import SIGNER
 
 if TYPE_CHECKING:
@@ -162,6 +162,7 @@ class Office:
 
     def enrol(self, device: bytes) -> None:
         template = a_template(device)
+        self.storage.issue(a_ticket(device))
         self.end_attempt(self.begin(Operation.ENROL, template.key_id, template), Decision.MATCH)
 
     def attempt(self, device: bytes, decision: Decision = Decision.NON_MATCH) -> None:

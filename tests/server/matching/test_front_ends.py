@@ -44,6 +44,7 @@ from tests.running import (
     a_service,
     a_wallet,
     public_rules,
+    to_enrol,
 )
 
 pytestmark = pytest.mark.integration
@@ -117,7 +118,7 @@ def call(method, message, timeout=30):
 
 
 def a_session(device):
-    return SessionGrant.from_proto(call(device._stub.StartVerification, device._request().to_verification()))
+    return SessionGrant.from_proto(call(device._stub.StartVerification, device._request().to_proto()))
 
 
 def a_probe(device, face):
@@ -481,12 +482,12 @@ def test_one_certificate_s_enrolments_leave_room_for_another_and_for_verifying(a
     server = a_server(enrolments=2)
     with server.device(a_wallet(release)) as device, server.device(a_wallet(release), name="other") as other:
         for _ in range(2):
-            call(device._stub.StartEnrolment, device._request().to_enrolment())
+            call(device._stub.StartEnrolment, to_enrol(device))
         with pytest.raises(UnavailableError, match="too many enrolments of this certificate began") as caught:
-            call(device._stub.StartEnrolment, device._request().to_enrolment())
+            call(device._stub.StartEnrolment, to_enrol(device))
         assert 43_000 < caught.value.retry_after_seconds <= 43_200
         assert a_session(device)
-        assert call(other._stub.StartEnrolment, other._request().to_enrolment())
+        assert call(other._stub.StartEnrolment, to_enrol(other))
 
 
 @pytest.mark.parametrize(

@@ -348,6 +348,7 @@ def test_s8_an_export_gives_everything_that_is_held_but_the_padded_template(serv
     times = [attempt.pop("at") for attempt in record["attempts"]]
     assert times == [at for at, _ in storage.attempts_of(wallet.key_id)]
     assert record == {
+        "account": "held",
         "attempts": [{"decision": "match"}, {"decision": "non-match"}],
         "audience": AUDIENCE,
         "device_public_key": wallet.device_public_key.hex(),

@@ -123,7 +123,7 @@ def answer_to(message, reply, transcript, key):
 
 
 def a_session(device):
-    return SessionGrant.from_proto(call(device._stub.StartVerification, device._request().to_verification()))
+    return SessionGrant.from_proto(call(device._stub.StartVerification, device._request().to_proto()))
 
 
 # ---------------------------------------------------------------------- what it is for

@@ -10,6 +10,8 @@ import shutil
 import signal
 import sqlite3
 import stat
+import subprocess
+import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
@@ -44,6 +46,7 @@ from tests.stored import (
     a_head,
     a_session,
     a_template,
+    a_ticket,
     an_open_session,
     at_its_end,
     compared,
@@ -200,6 +203,7 @@ class StorageContract:
     # ------------------------------------------------------------------ what a match does
 
     def test_an_enrolment_that_matches_stores_what_its_session_held(self, storage):
+        storage.issue(a_ticket())
         session = at_its_end(storage, operation=Operation.ENROL, held=a_template())
         assert storage.template(KEY) is None
         decide(storage, session)
@@ -288,7 +292,9 @@ class StorageContract:
     @pytest.mark.parametrize("operation", [Operation.ENROL, Operation.RENEW_CONSENT, Operation.RENEW_TEMPLATE])
     def test_what_stands_in_the_log_is_done_also_when_its_session_has_ended(self, storage, operation):
         held = a_template(OTHER_DEVICE) if operation is Operation.RENEW_TEMPLATE else a_template(receipts=b"first\n2nd")
-        if operation is not Operation.ENROL:
+        if operation is Operation.ENROL:
+            storage.issue(a_ticket())
+        else:
             storage.enrol(a_template())
         session = at_its_end(storage, operation=operation, held=held)
         storage.end_session(session.session_id)
@@ -366,6 +372,7 @@ class StorageContract:
         renewal = a_renewal(1, 1)
         storage.announce(*renewal)
         enrolment = a_deed(3, kind=PersonalKind.ENROLMENT, key_id=OTHER_KEY, template=a_template(OTHER_DEVICE))
+        storage.issue(a_ticket(OTHER_DEVICE))
         consent = a_deed(4, kind=PersonalKind.RENEWAL, template=a_template(receipts=b"first\nsecond"))
         for deeds in (
             [dataclasses.replace(enrolment, session_id=a_session(2))],
@@ -454,6 +461,7 @@ class StorageContract:
     @pytest.mark.parametrize("times", [1, 2])
     def test_an_enrolment_is_finished(self, storage, times):
         storage.enrol(a_template(THIRD_DEVICE))
+        storage.issue(a_ticket())
         deed = a_deed(kind=PersonalKind.ENROLMENT, template=a_template())
         storage.announce(deed)
         for _ in range(times):
@@ -820,6 +828,7 @@ class StorageContract:
 
     @pytest.mark.parametrize("end", ["ended", "done", "expired", "revoked"])
     def test_a_held_template_goes_with_its_session(self, storage, end):
+        storage.issue(a_ticket())
         session = at_its_end(storage, operation=Operation.ENROL, held=a_template())
         match end:
             case "ended":
@@ -1314,7 +1323,10 @@ def test_no_step_of_a_verification_reads_through_a_table_that_grows(tmp_path):
 # ---------------------------------------------------------------------- SQLite's files
 
 
-STEPS = ["enrol", "open an attempt", "decide", "announce", "revoke", "erase", "finish", "forget", "catch up"]
+STEPS = [
+    "issue", "withdraw", "enrol", "open an attempt", "decide", "announce", "revoke", "erase", "finish", "forget",
+    "catch up",
+]  # fmt: skip
 
 
 def steps_of(storage):
@@ -1323,6 +1335,8 @@ def steps_of(storage):
     enrolment = a_deed(2, key_id=OTHER_KEY, kind=PersonalKind.ENROLMENT, template=a_template(OTHER_DEVICE))
     renewal = {"operation": Operation.RENEW_CONSENT, "held": a_template(receipts=b"first\n2nd")}
     return [
+        ("issue", lambda: storage.issue(a_ticket(THIRD_DEVICE))),
+        ("withdraw", lambda: storage.withdraw(a_ticket(THIRD_DEVICE).digest)),
         ("enrol", lambda: storage.enrol(a_template())),
         (None, lambda: (start(storage, session), take(storage, session))),
         ("open an attempt", lambda: open_attempt(storage, session)),
@@ -1336,7 +1350,7 @@ def steps_of(storage):
         ("announce", lambda: storage.announce(a_deed())),
         ("revoke", lambda: revoke(storage)),
         ("erase", lambda: storage.erase(KEY, request_digest=digest(5))),
-        (None, lambda: storage.announce(enrolment)),
+        (None, lambda: (storage.issue(a_ticket(OTHER_DEVICE)), storage.announce(enrolment))),
         ("finish", lambda: storage.finish(enrolment, now=NOW)),
         ("forget", lambda: storage.forget(enrolment)),
         ("catch up", lambda: storage.catch_up([MissedEnd(OTHER_KEY, NOW, digest(6))], a_head(count + 100))),
@@ -1374,6 +1388,7 @@ def test_a_crash_leaves_the_state_before_a_step_or_after_it(tmp_path, monkeypatc
                 known = True
             deeds, seen = storage.deeds(), storage.seen()
             of_the_other = (storage.template(OTHER_KEY), storage.owner(OTHER_KEY))
+            of_the_other += (storage.tickets(now=NOW),)
             return known, storage.template(KEY), storage.attempts_of(KEY), storage.owner(KEY), of_the_other, deeds, seen
 
     with open_storage(live / "db") as storage:
@@ -1446,6 +1461,19 @@ def test_a_template_that_was_renewed_is_in_no_file_of_the_database(tmp_path):
         left = b"".join(file.read_bytes() for file in tmp_path.iterdir())
     assert left.count(new.template) == 1
     assert old.template not in left
+
+
+def test_whoever_opens_and_closes_a_new_database_beside_its_server_takes_nothing_away(tmp_path):
+    """SQLite removes the write-ahead log with the last connection; another process must see that this one is there."""
+    beside = f"from server.storage.sqlstorage import open_storage; open_storage({str(tmp_path / 'db')!r}).close()"
+    with open_storage(tmp_path / "db") as storage:
+        storage.enrol(a_template())
+        before = {file.name: file.stat().st_ino for file in tmp_path.iterdir()}
+        subprocess.run([sys.executable, "-c", beside], check=True)
+        assert {file.name: file.stat().st_ino for file in tmp_path.iterdir()} == before
+        assert len(before) == 3
+        storage.ping()
+        assert storage.template(KEY) == a_template()
 
 
 def test_the_database_is_for_its_owner_only(tmp_path):

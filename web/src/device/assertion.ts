@@ -41,7 +41,7 @@ export async function checkAssertion(token: string, expected: Expected): Promise
   if (parts === null || token.length > MOST_CHARACTERS) throw new MalformedMessageError('the server gives no assertion of this version')
   const [, header, payload, signature] = parts
   const publicKey = fromHex(expected.issuer.publicKey)
-  if (header !== toBase64Url(utf8(canonical({ alg: 'EdDSA', kid: keyName(publicKey), typ: 'intaglio-assertion-2+jwt' })))) {
+  if (header !== toBase64Url(utf8(canonical({ alg: 'EdDSA', kid: keyName(publicKey), typ: 'intaglio-assertion-3+jwt' })))) {
     throw new ProofError("the assertion is not of this type, algorithm and issuer's key")
   }
   const key = await crypto.subtle.importKey('raw', publicKey, 'Ed25519', false, ['verify'])

@@ -75,10 +75,11 @@ export class Device {
    * `Owner.settle` an earlier one first.
    *
    * @param key fresh, for this session alone.
+   * @param ticket 20 bytes that the operator gave the person.
    * @throws RefusedError, PeerError, ProofError, UnavailableError nothing is known to be stored. When it is the last answer
    *   that is missing or proves nothing, it may be: seed and pad are kept.
    */
-  async enrol(key: SessionKey, reference: Float64Array, second: Float64Array): Promise<Outcome> {
+  async enrol(key: SessionKey, reference: Float64Array, second: Float64Array, ticket: Bytes): Promise<Outcome> {
     const wallet = this.#wallet
     const before = wallet.memory.enrolment
     if (before?.state === 'enrolled') throw new UsageError('this device is enrolled already; revoke first')
@@ -86,7 +87,7 @@ export class Device {
     const started: Enrolment = { purpose, audience, releaseDigest: release.digest, log, deployment, trust, state: 'started', receipts: [], answers: before?.answers ?? 0 }
     await this.#readRules()
     await this.#requirePublic(started, terms.jurisdiction, days * DAY_SECONDS)
-    const answer = await this.#transport.call(verification.startEnrolment, { keyId: wallet.keyId, purpose, audience })
+    const answer = await this.#transport.call(verification.startEnrolment, { keyId: wallet.keyId, purpose, audience, ticket })
     const session = checkedSession(answer.session, started)
     const secret = TemplateSecret.generate(release.parameters, randomBytes)
     const template = secret.template(reference, randomBytes)

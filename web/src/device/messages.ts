@@ -1,5 +1,6 @@
 /** What the page and its worker say to each other. Faces and keys live in the worker; the page gets words and numbers. */
 
+import type { Bytes } from '../bytes'
 import type { FalseMatchRate } from '../face/release'
 import type { ReleaseTrust, WolfRates } from '../rules/manifest'
 import type { AttackRates, Audited } from '../rules/rates'
@@ -55,8 +56,11 @@ export interface Actions {
   status(): Status
   /** What is wrong with some image files, the first of which serve as references; null for nothing. */
   look(argument: { readonly pictures: readonly Blob[]; readonly references: number }): string | null
-  /** @param pictures image files, as everywhere; the last one only confirms the others. */
-  enrol(argument: { readonly pictures: readonly Blob[] }): Outcome
+  /**
+   * @param pictures image files, as everywhere; the last one only confirms the others.
+   * @param ticket 20 bytes, see `ticketOf`.
+   */
+  enrol(argument: { readonly pictures: readonly Blob[]; readonly ticket: Bytes }): Outcome
   /** @param nonce 64 hex digits that an audience chose, or null. */
   verify(argument: { readonly pictures: readonly Blob[]; readonly nonce: string | null }): Outcome
   renew(argument: { readonly pictures: readonly Blob[] }): Outcome

@@ -168,11 +168,12 @@ const actions: { [A in Action]: (loaded: Loaded, argument: Parameters<Actions[A]
   },
   async enrol(loaded, argument) {
     using key = SessionKey.generate(loaded.engine, randomBytes) // before anything is known of the face
-    const [{ pictures }, { release }] = [argument!, loaded.deployment]
+    const [{ pictures, ticket }, { release }] = [argument!, loaded.deployment]
     const embeddings = (await cuts(loaded, pictures, pictures.length - 1)).map((cut) => loaded.recogniser.embed(cut))
     const [references, second] = [embeddings.slice(0, -1), embeddings.at(-1)!]
     requireOnePerson(references, release)
-    return await (await newDevice(loaded)).enrol(key, release.adapt(fused(references), 'reference'), release.adapt(second, 'probe'))
+    const adapted = [release.adapt(fused(references), 'reference'), release.adapt(second, 'probe')] as const
+    return await (await newDevice(loaded)).enrol(key, ...adapted, ticket)
   },
   async verify(loaded, argument) {
     using key = SessionKey.generate(loaded.engine, randomBytes)

@@ -5,9 +5,11 @@ import './style.css'
 import type { Action, Actions, Part, Reply, Status } from '../device/messages'
 import type { WolfRate, WolfRates } from '../rules/manifest'
 import { type Audited, bound, exactPercent, isPassed, percent } from '../rules/rates'
+import { ticketOf } from '../wallet/ticket'
 import { failureText } from './failures'
 import { Pictures } from './pictures'
 import { language, say as text, type TextName, time as dateOf } from './texts'
+import { takeTicket } from './ticket'
 
 const element = <E extends HTMLElement = HTMLElement>(id: string): E => document.getElementById(id) as E
 const worker = new Worker(new URL('../device/worker.ts', import.meta.url), { type: 'module' })
@@ -168,6 +170,8 @@ function confirmed(text: string): Promise<boolean> {
 // ------------------------------------------------------------------ what the person does
 
 const nonce = nonceOf(location.search)
+const ticket = element<HTMLInputElement>('ticket')
+ticket.value = takeTicket()
 let current: Status | null = null
 let busy = true
 
@@ -175,7 +179,7 @@ function enable(): void {
   const enrolled = current?.state === 'enrolled' || current?.state === 'started'
   const known = enrolled || current?.state === 'revoked'
   const able: Record<string, boolean> = {
-    'enrol-button': current?.state !== 'enrolled' && faces.count > 1 && element<HTMLInputElement>('agree').checked,
+    'enrol-button': current?.state !== 'enrolled' && faces.count > 1 && ticketOf(ticket.value) !== null && element<HTMLInputElement>('agree').checked,
     'verify-button': enrolled && probe.count > 0,
     'renew-button': enrolled && probe.count > 0,
     'revoke-button': enrolled,
@@ -215,7 +219,7 @@ document.documentElement.lang = language
 const told = { changed: () => { enable() }, fail, look: (pictures: Blob[], references: number) => ask('look', { pictures, references }) }
 const faces = new Pictures('faces', text('faces'), true, told)
 const probe = new Pictures('probe', text('probe'), false, told)
-element('agree').onchange = () => { enable() }
+element('agree').onchange = ticket.oninput = () => { enable() }
 
 /** Lets the worker look at pictures. None is kept, unless one of them has to be replaced. */
 async function withPictures<T>(place: Pictures, work: (pictures: Blob[]) => Promise<T>): Promise<T> {
@@ -231,7 +235,8 @@ async function withPictures<T>(place: Pictures, work: (pictures: Blob[]) => Prom
 
 const on = (id: string, work: () => Promise<void>): void => { element(id).onclick = () => { void during(work) } }
 on('enrol-button', async () => {
-  const outcome = await withPictures(faces, (pictures) => ask('enrol', { pictures }))
+  const outcome = await withPictures(faces, (pictures) => ask('enrol', { pictures, ticket: ticketOf(ticket.value)! }))
+  if (outcome.matched) ticket.value = ''
   say(outcome.matched ? text('enrolled', { position: outcome.position }) : text('not_enrolled'), outcome.matched ? 'good' : 'bad')
 })
 on('verify-button', async () => {

@@ -1,0 +1,98 @@
+"""Tickets in SQLite or PostgreSQL: each is spent in the transaction that enrols its account's first template."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import sqlalchemy as sa
+
+from federation.errors import RefusedError, UnavailableError
+from federation.transparency import PersonalKind
+from server.sql import Mode, Transaction
+from server.storage.schema import deeds, tickets
+from server.storage.storage import NO_TICKET, Deed, IssuedTicket
+from server.storage.transactions import Transactions
+
+_GRACE_SECONDS = 3600
+"""After its end a ticket stays for so long: whoever announced an enrolment just before needs it, by whatever clock."""
+_digest: sa.BindParameter[bytes] = sa.bindparam("digest")
+_account: sa.BindParameter[bytes] = sa.bindparam("account")
+_now: sa.BindParameter[int] = sa.bindparam("now")
+_ADD = tickets.insert()
+_FIND = tickets.select().where(tickets.c.digest == _digest, tickets.c.ends_at > _now)
+_FIND_ALL = tickets.select().where(tickets.c.ends_at > _now).order_by(tickets.c.ends_at)
+_IS_GOOD = sa.select(sa.exists().where(tickets.c.account == _account, tickets.c.ends_at > _now))
+_SPEND = tickets.delete().where(tickets.c.account == _account)
+_ENROLS = deeds.c.kind == PersonalKind.ENROLMENT.value
+_FIND_USERS = sa.select(deeds.c.session_id).where(deeds.c.account == _account, _ENROLS)
+# The deed that is to spend it must find it.
+_IS_FREE = ~sa.exists().where(deeds.c.account == tickets.c.account, _ENROLS)
+_FIND_ACCOUNT = sa.select(tickets.c.account).where(tickets.c.digest == _digest)
+_WITHDRAW = tickets.delete().where(tickets.c.digest == _digest, _IS_FREE)
+_SWEEP = tickets.delete().where(tickets.c.ends_at <= sa.bindparam("long_ago"), _IS_FREE)
+_VOID = tickets.delete()
+
+
+class SqlTickets(Transactions):
+    """The part of `Storage` that is about tickets."""
+
+    def issue(self, ticket: IssuedTicket) -> None:
+        """See `Storage`. A crash leaves the ticket or none."""
+        row = {"digest": ticket.digest, "account": ticket.account, "client": ticket.client, "ends_at": ticket.ends_at}
+        try:
+            with self._begin() as run:
+                run.execute(_ADD, row)
+        except self._database.conflict as error:
+            raise RefusedError("this ticket was issued already") from error
+
+    def ticket(self, digest: bytes, *, now: int) -> IssuedTicket | None:
+        """See `Storage`."""
+        with self._begin(Mode.READ) as run:
+            row = run.execute(_FIND, {"digest": digest, "now": now}).one_or_none()
+        return None if row is None else _ticket_of(row)
+
+    def tickets(self, *, now: int) -> list[IssuedTicket]:
+        """See `Storage`."""
+        with self._begin(Mode.READ) as run:
+            return [_ticket_of(row) for row in run.execute(_FIND_ALL, {"now": now}).all]
+
+    def withdraw(self, digest: bytes) -> bool:
+        """See `Storage`. A crash leaves the ticket or none."""
+        with self._begin() as run:
+            row = run.execute(_FIND_ACCOUNT, {"digest": digest}).one_or_none()
+            if row is None:
+                return False
+            self._lock(run, row.account)
+            return run.execute(_WITHDRAW, {"digest": digest}).rowcount == 1
+
+    # ------------------------------------------------------------------ parts of transactions
+
+    def _require_ticket(self, run: Transaction, deed: Deed, session_id: bytes, account: bytes) -> None:
+        """Returns when an enrolment may be announced. Needs the account's lock.
+
+        Raises:
+            UnavailableError: another session has announced one with the same ticket.
+            RefusedError: the ticket was used, has ended or was taken back.
+        """
+        this = {"account": account, "now": deed.announced_at}
+        users = run.execute(_FIND_USERS, this).scalars()
+        if any(user != session_id for user in users):
+            raise UnavailableError("somebody is just enrolling with this ticket; try again")
+        if not users and not run.execute(_IS_GOOD, this).scalar():
+            raise RefusedError(NO_TICKET)
+
+    def _spend(self, run: Transaction, account: bytes) -> None:
+        """Raises `RefusedError` when there is no ticket of that account: somebody has spent it. Needs its lock."""
+        if run.execute(_SPEND, {"account": account}).rowcount != 1:
+            raise RefusedError(NO_TICKET)
+
+    def _forget_ended_tickets(self, now: int) -> None:
+        with self._begin(Mode.SINGLE) as run:
+            run.execute(_SWEEP, {"long_ago": now - _GRACE_SECONDS})
+
+    def _void_tickets(self, run: Transaction) -> int:
+        return run.execute(_VOID).rowcount
+
+
+def _ticket_of(row: Any) -> IssuedTicket:  # noqa: ANN401 - a row of tickets
+    return IssuedTicket(digest=row.digest, account=row.account, client=row.client, ends_at=row.ends_at)
