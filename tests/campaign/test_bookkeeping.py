@@ -246,7 +246,7 @@ def test_the_page_says_what_is_in_the_books():
     assert "1 of 2 deeds went well (50.00%)" in page
     assert "| quiet |  | 1 | 100.0 | 1.00 | 1.00 | 1.0 |  |  |" in page
     assert "| disk full | 1 | 1 | 0.0 | 0.00 | 0.00 | 0.0 | never | 1 UnavailableError |" in page
-    assert "| enrols | 2 MATCH |" in page
+    assert "| enrols without a ticket | 2 RefusedError |" in page
     assert "seed 7, 2 cores, 25 GB" in page
     broken = report([a_campaign(broken=["0a1b2c3d was lost", "99aa99aa was lost", "nobody came"])])
     assert "**Promises broken: 3.**\n\n- 2 x somebody was lost\n- 1 x nobody came\n" in broken

@@ -15,14 +15,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 from federation.wire.v1 import verification_pb2 as pb
-from tests.running import RunningServer, a_pki, write_release, write_rules
+from server.storage.sqlstorage import open_storage
+from tests.running import RunningServer, a_pki, a_ticket, write_release, write_rules
 
 if TYPE_CHECKING:
     from client.connection import Connection
     from client.wallet.wallet import Wallet
     from federation.transparency import TreeHead
+    from federation.wire.ticket import Ticket
 
 _PATIENCE_SECONDS = 60
+_TICKETS = 60
 
 
 class KillableServer(RunningServer):
@@ -37,6 +40,11 @@ class KillableServer(RunningServer):
         self._ready = directory / "ready.json"
         self._lock = threading.Lock()
         self.pid: int | None = None
+        with open_storage(self.database) as storage:  # nobody but the server opens it from here on
+            self._tickets = [a_ticket(storage) for _ in range(_TICKETS)]
+
+    def ticket(self, **_: Any) -> Ticket:
+        return self._tickets.pop()
 
     def __enter__(self) -> Self:
         environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parents[2])}
