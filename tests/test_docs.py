@@ -122,7 +122,7 @@ def settings_of(text, variable, tmp_path):
     """What a document's block `# NAME.toml` says to the program whose variable names it."""
     program = {f"{module.PROGRAM.prefix}_CONFIG": module.PROGRAM for module in (client.cli, server.cli)}
     name, _, path = variable.partition("=")
-    file = tmp_path / path.removeprefix("$PWD/")
+    file = tmp_path / Path(path).name
     (block,) = re.findall(rf"^```toml\n(# {file.name}\n.*?)^```", text, flags=re.MULTILINE | re.DOTALL)
     file.write_text(block)
     return program[name].name, Settings.read(program[name], file)
@@ -145,6 +145,8 @@ def test_every_command_line_is_one_that_the_program_takes(document, tmp_path):
                 parse(COMMANDS[program], rest, settings.get(program))
             case ["pg_dump" | "pg_restore", *_]:
                 pass  # PostgreSQL's own; `test_restored_service.py` runs them
+            case ["cp" | "curl" | "mkdir" | "mv" | "sed" | "systemctl", *_] if document.name == "operations.md":
+                pass  # `tests/operations.py` runs them
             case _:
                 pytest.fail(f"no program of this project takes {shlex.join(words)}; teach this test about it")
 

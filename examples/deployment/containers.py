@@ -16,10 +16,11 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from http import HTTPStatus
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 from examples.deployment.__main__ import (
     CHECKOUT,
@@ -65,17 +66,23 @@ for folder in ("/", "/etc", "/opt/intaglio", "/opt/application", "/home/intaglio
 
 @dataclass(frozen=True)
 class Engine:
-    """A container engine and its compose, with the folder that `compose.yaml` mounts from.
+    """A container engine and its compose, with the folder that the compose file mounts from.
 
     Attributes:
         program: ``docker`` or ``podman``.
         compose: how its compose is called.
-        federation: folder with a folder for each service.
+        folder: folder with a folder for each service.
+        file: the compose file.
+        project: name of its containers.
+        variables: that the compose file reads, with the folder among them.
     """
 
     program: str
     compose: tuple[str, ...]
-    federation: Path
+    folder: Path
+    file: Path = _FOLDER / "compose.yaml"
+    project: str = PROJECT
+    variables: Mapping[str, str] = field(default_factory=dict)
 
     def call(self, *arguments: object, stdin: bytes = b"", check: bool = True, seconds: float = 600.0) -> str:
         """Runs the engine's own command; its stdout."""
@@ -112,7 +119,7 @@ class Engine:
 
     def container(self, service: str) -> str:
         """Id of the service's container."""
-        labels = (f"com.docker.compose.project={PROJECT}", f"com.docker.compose.service={service}")
+        labels = (f"com.docker.compose.project={self.project}", f"com.docker.compose.service={service}")
         return self.call("ps", "--all", "--quiet", *(f"--filter=label={label}" for label in labels)).strip()
 
     def state(self, service: str, template: str) -> str:
@@ -123,16 +130,16 @@ class Engine:
         """Everything that a service's container said, in all its lives."""
         return self._finished((self.program, "logs", self.container(service)), both=True)
 
-    def as_root(self, *command: object) -> str:
+    def as_root(self, image: str, *command: object) -> str:
         """A command on the folder by the container's root, who may give files away also when the engine has no root."""
-        mounted = f"{self.federation}:/federation"
-        return self.call("run", "--rm", "--user=0", "--network=none", f"--volume={mounted}", IMAGE, *command)
+        mounted = f"{self.folder}:/folder"
+        return self.call("run", "--rm", "--user=0", "--network=none", f"--volume={mounted}", image, *command)
 
     def _composed(self, *arguments: object) -> tuple[str, ...]:
-        return (*self.compose, "-f", str(_FOLDER / "compose.yaml"), "-p", PROJECT, *map(str, arguments))
+        return (*self.compose, "-f", str(self.file), "-p", self.project, *map(str, arguments))
 
     def _environment(self) -> dict[str, str]:
-        return {**os.environ, "FEDERATION": str(self.federation)}
+        return {**os.environ, **self.variables}
 
     def _finished(
         self,
@@ -158,7 +165,7 @@ class Engine:
         return done.stdout.decode(errors="replace")
 
 
-def find_engine(federation: Path) -> Engine | None:
+def find_engine(folder: Path, **changes: Any) -> Engine | None:  # noqa: ANN401 - fields of `Engine`
     """The first engine that answers and has a compose, if there is one."""
     candidates: list[tuple[str, tuple[str, ...]]] = [("docker", ("docker", "compose"))]
     if found := shutil.which("podman-compose", path=str(Path(sys.executable).parent)) or shutil.which("podman-compose"):
@@ -166,7 +173,7 @@ def find_engine(federation: Path) -> Engine | None:
     for program, compose in candidates:
         # podman-compose before 1.1 knows no --short, and mixes words of its own into what containers say.
         if shutil.which(program) and _answers(program, "info") and _answers(*compose, "version", "--short"):
-            return Engine(program, compose, federation)
+            return Engine(program, compose, folder, **changes)
     return None
 
 
@@ -185,9 +192,9 @@ def build(engine: Engine, base: str, options: Sequence[str]) -> None:
     say(f"the image is built on {base} and has {size / 1e9:.2f} GB")
 
 
-def require_confined(engine: Engine) -> None:
+def require_confined(engine: Engine, service: str) -> None:
     """What a container of the file may do: nothing but write to its folder and to memory."""
-    said = engine.once("north", "python", "-c", _CONFINEMENT)
+    said = engine.once(service, "python", "-c", _CONFINEMENT)
     facts = dict(line.split(":", 1) for line in said.splitlines() if ":" in line and not line.startswith("writes"))
     assert all(int(facts[bits], 16) == 0 for bits in _CAP_BITS), "a container has capabilities"
     assert facts["NoNewPrivs"].strip() == "1", "a container's programs may gain privileges"
@@ -297,7 +304,7 @@ def crash_of_south(engine: Engine, log: Path) -> None:
 def story(engine: Engine, work: Path) -> None:
     """The whole story, once the image is there."""
     authority, log = work / "ca.pem", work / "run.log"
-    require_confined(engine)
+    require_confined(engine, "north")
     start_coordinator(engine, authority)
     join_all(engine)
     engine.composed("up", "-d", *ORGANISATIONS)
@@ -328,19 +335,19 @@ def run(base: str, options: Sequence[str]) -> None:
     with tempfile.TemporaryDirectory(prefix="intaglio-containers-") as name:
         work = Path(name)
         federation = work / "federation"
-        engine = find_engine(federation)
+        engine = find_engine(federation, variables={"FEDERATION": str(federation)})
         if engine is None:
             raise SystemExit(NO_ENGINE)
         for service in ("coordinator", *ORGANISATIONS):
             (federation / service).mkdir(parents=True)
         build(engine, base, options)
         engine.composed("down", check=False)  # what a run before this one left when it was killed
-        engine.as_root("sh", "-c", "chmod 700 /federation/* && chown --recursive 10001 /federation")
+        engine.as_root(IMAGE, "sh", "-c", "chmod 700 /folder/* && chown --recursive 10001 /folder")
         try:
             story(engine, work)
         finally:
             engine.composed("down", check=False)
-            engine.as_root("sh", "-c", "rm -rf /federation/*")
+            engine.as_root(IMAGE, "sh", "-c", "rm -rf /folder/*")
 
 
 def main() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime as dt
 import fcntl
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -117,6 +118,51 @@ def rules_add(
     Example: intaglio-server rules add rules/rules.jsonl entry.json
     """
     _append(rules, _signed_rule(entry))
+
+
+@rules_commands.command("register")
+def rules_register(
+    rules: RulesArgument,
+    identifier: Annotated[str, typer.Argument(help="Name of the new deployment, such as trial-2.")],
+    like: Annotated[str, typer.Option(help="The deployment that it follows, and whose operator, purposes ... it has.")],
+    key: KeyOption,
+    release: Annotated[
+        list[Path] | None,
+        typer.Option(help="Release bundle that may be served; repeatable. [default: those of the other deployment]"),
+    ] = None,
+    assertions: Annotated[
+        Path | None,
+        typer.Option(
+            envvar="INTAGLIO_SERVER_ASSERTIONS",
+            help="What `intaglio-server assertions init` made. [default: the issuer of the other deployment]",
+        ),
+    ] = None,
+    days: Annotated[int, typer.Option(min=1, max=365, help="How long it may run from now on.")] = _TRIAL_DAYS,
+) -> None:
+    """Register a deployment that follows another: with another release, another key for assertions, or for longer.
+
+    A deployment never changes, so a change is a new one. Servers and the page serve it when they are started with
+    --deployment IDENTIFIER; the old one stands beside it until it ends.
+
+    Needs: the rules, as many signers' keys as they say. Writes: RULES.
+
+    Example: intaglio-server rules register rules/rules.jsonl trial-2 --like trial --release release-2.zip
+    --key signer-1.pem --key signer-2.pem
+    """
+    now = int(time.time())
+    before = Rulebook.from_file(_read(rules), read_at=now).deployment(like)
+    if before is None:
+        raise UsageError(f"no deployment {like!r} stands in {rules}")
+    digests = {bytes.fromhex(read_bundle(path).release.digest) for path in release or ()}
+    following = replace(
+        before,
+        identifier=identifier,
+        release_digests=tuple(sorted(digests)) or before.release_digests,
+        issuer=read_registration(assertions) if assertions else before.issuer,
+        begins_at=now,
+        ends_at=now + days * DAY_SECONDS,
+    )
+    _append(rules, _signed(following, [_key(k) for k in key]))
 
 
 @rules_commands.command("stop")

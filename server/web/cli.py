@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import signal
 import time
 from dataclasses import asdict
 from pathlib import Path
@@ -137,6 +138,8 @@ def web_start(
     size = sum(len(site.packed.get(path, data)) for path, (data, _) in site.files.items())
     typer.echo(f"serving {origin}: {size / 1e6:.1f} MB compressed", err=True)
     split(server)
+    # uvicorn raises the signal that ended it once more, when it has ended: this lets what comes after it happen.
+    signal.signal(signal.SIGTERM, lambda *_: None)
     with opened_door(host, port, in_all=IN_ALL) as door, contextlib.ExitStack() as closing:
         metrics, registry = BridgeMetrics(door), CollectorRegistry()
         registry.register(metrics)

@@ -1,0 +1,92 @@
+"""The units: systemd takes them, their commands exist and find their files, and they may do little."""
+
+import re
+import shlex
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from tests.deploy.starting import parameters_of
+from tests.operations import PAGE, blocks_of
+
+UNITS = sorted((Path(__file__).parents[2] / "deploy/systemd").glob("*.service"))
+BY_NAME = pytest.mark.parametrize("unit", UNITS, ids=lambda path: path.stem)
+MOST_EXPOSED = 15
+"""Tenths of systemd's own measure, 0 to 100: the network is most of it."""
+needs_systemd = pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="there is no systemd-analyze")
+
+
+def lines(unit, key):
+    return re.findall(rf"^{key}=(.*)$", unit.read_text(), flags=re.MULTILINE)
+
+
+def started(unit, tmp_path):
+    (command,) = lines(unit, "ExecStart")
+    (settings,) = [text for kind, text in blocks_of(PAGE.read_text()) if "# intaglio-server.toml" in text]
+    (tmp_path / "intaglio-server.toml").write_text(settings)
+    reads = "INTAGLIO_SERVER_CONFIG" in lines(unit, "Environment")[0]
+    return parameters_of(shlex.split(command), tmp_path / "intaglio-server.toml" if reads else "")
+
+
+@BY_NAME
+def test_the_command_exists_and_the_page_s_settings_are_all_that_it_needs(unit, tmp_path):
+    assert started(unit, tmp_path)["host"] == "127.0.0.1"
+
+
+@BY_NAME
+def test_what_is_written_is_the_unit_s_own_folder(unit, tmp_path):
+    own = {f"/var/lib/{name}" for name in lines(unit, "StateDirectory")}
+    written = {key: started(unit, tmp_path).get(key) for key in ("log_directory", "database", "directory")}
+    for place in map(str, filter(None, written.values())):
+        assert any(place.startswith(folder) for folder in own), place
+    assert lines(unit, "ProtectSystem") == ["strict"]
+
+
+def test_each_runs_as_somebody_else_and_the_bridge_sees_nothing_of_the_service():
+    users = [lines(unit, "User")[0] for unit in UNITS]
+    assert len(set(users)) == len(users) == 3
+    made = (UNITS[0].parent / "intaglio.sysusers").read_text()
+    assert set(re.findall(r"^u (\S+)", made, flags=re.MULTILINE)) == set(users)
+    (bridge,) = [unit for unit in UNITS if "bridge" in unit.name]
+    assert lines(bridge, "InaccessiblePaths") == ["-/var/lib/intaglio -/etc/intaglio"]
+
+
+@needs_systemd
+def test_systemd_finds_nothing_to_complain_about(tmp_path):
+    for unit in UNITS:
+        (tmp_path / unit.name).write_text(re.sub(r"/opt/intaglio/bin/\S+", "/bin/true", unit.read_text()))
+    done = verified(tmp_path)
+    assert (done.returncode, done.stdout + done.stderr) == (0, "")
+
+
+@needs_systemd
+def test_a_unit_with_a_word_that_systemd_does_not_know_is_noticed(tmp_path):
+    text = UNITS[0].read_text().replace("ProtectHome=", "ProtectHomes=")
+    (tmp_path / UNITS[0].name).write_text(re.sub(r"/opt/intaglio/bin/\S+", "/bin/true", text))
+    assert "'ProtectHomes'" in verified(tmp_path).stderr
+
+
+def verified(folder):
+    files = sorted(map(str, folder.glob("*.service")))
+    return subprocess.run(["systemd-analyze", "verify", *files], capture_output=True, text=True, check=False)
+
+
+@needs_systemd
+@BY_NAME
+def test_systemd_s_own_measure_of_exposure_is_low(unit):
+    command = ["systemd-analyze", "security", "--offline=true", f"--threshold={MOST_EXPOSED}", "--no-pager", unit]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout[-400:]
+
+
+@needs_systemd
+def test_a_unit_without_its_bounds_is_over_that_measure(tmp_path):
+    bare = re.sub(
+        r"^(Protect|Private|Restrict|System|Capability|NoNew).*\n", "", UNITS[0].read_text(), flags=re.MULTILINE
+    )
+    (tmp_path / UNITS[0].name).write_text(bare)
+    command = ["systemd-analyze", "security", "--offline=true", f"--threshold={MOST_EXPOSED}", "--no-pager"]
+    done = subprocess.run([*command, tmp_path / UNITS[0].name], capture_output=True, text=True, check=False)
+    assert done.returncode != 0

@@ -1,0 +1,250 @@
+"""Runs docs/operations.md from first line to last: `python -m tests.operations` prints what was typed and said.
+
+The machine is a folder that is empty at first: `/etc/...`, `/var/lib/...` and `/srv/...` of the page lie in it, and
+ports are free ones of loopback. `systemctl` is played here: it starts what ExecStart of the unit in deploy/systemd
+says, with its environment, and ends it as systemd would. Everything else is typed as it stands. What is printed after a
+block is compared with the block of text behind it; `...` is what differs. A line that ends in `# ends with N` has that
+exit code.
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import os
+import re
+import shlex
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.request
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+from PIL import Image
+
+from tests.bundles import AUDITOR, MAKER, TRUST, a_bundle, signed
+from tests.faces import orl_image
+from tests.web.site import orl_release
+
+ROOT = Path(__file__).parents[1]
+PAGE = ROOT / "docs/operations.md"
+UNITS = ROOT / "deploy/systemd"
+PLACES = ("/etc/intaglio-bridge", "/etc/intaglio", "/var/lib/intaglio", "/srv/backup")
+PORTS = ("7443", "9100", "9101", "8080")
+PICTURES = ("one", "two", "three", "four", "five", "six")
+PERSON = 2
+"""Of the ORL faces: one whose pictures leave room around the face."""
+PASSPHRASE = "correct horse battery"  # noqa: S105 - made up
+SECONDS = 120.0
+
+Block = tuple[str, str]
+"""Language and text of a fenced block."""
+
+
+def blocks_of(page: str) -> Iterator[Block]:
+    """Those that are typed, written or compared, in order."""
+    yield from re.findall(r"^```(sh|text|toml)\n(.*?)^```", page, flags=re.MULTILINE | re.DOTALL)
+
+
+def lines_of(block: str) -> Iterator[tuple[str, int]]:
+    """Command lines with the exit codes that they shall have."""
+    for line in block.replace("\\\n", " ").splitlines():
+        command, _, code = line.partition(" # ends with ")
+        if command.strip():
+            yield command, int(code or 0)
+
+
+def is_like(said: str, shown: str) -> bool:
+    """Whether a text is the one that is shown, `...` standing for anything."""
+    pattern = re.escape(shown.strip()).replace(r"\.\.\.", "(?:.|\n)*")
+    return re.fullmatch(pattern, said.strip()) is not None
+
+
+@dataclass
+class Machine:
+    """One that has nothing yet.
+
+    Attributes:
+        folder: everything is in it.
+        tell: is given what is typed and what is said.
+    """
+
+    folder: Path
+    tell: Callable[[str], None]
+    said: str = ""
+    _ports: dict[str, str] = field(default_factory=dict)
+    _variables: dict[str, str] = field(default_factory=dict)
+    _running: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        held = [socket.create_server(("127.0.0.1", 0)) for _ in PORTS]
+        self._ports = {port: str(one.getsockname()[1]) for port, one in zip(PORTS, held, strict=True)}
+        for one in held:
+            one.close()
+        path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+        self._variables = {
+            "PATH": path,
+            "HOME": str(self.folder),
+            "PWD": str(self.home),
+            "COLUMNS": "200",
+            "INTAGLIO_PASSPHRASE": PASSPHRASE,
+            "PYTHONPATH": str(ROOT),
+            "OMP_NUM_THREADS": "1",
+        }
+        for place in ("/etc/intaglio", "/var/lib/intaglio", "/srv/backup"):
+            (self.folder / place[1:]).mkdir(parents=True)
+
+    @property
+    def home(self) -> Path:
+        """Where whoever types stands."""
+        return self.folder / "etc/intaglio"
+
+    def here(self, text: str) -> str:
+        """The same with the folders and ports of this machine."""
+        for place in PLACES:
+            text = re.sub(rf"(?<![\w/.-]){re.escape(place)}(?=[/\s\"'|]|$)", str(self.folder / place[1:]), text)
+        return re.sub(rf"\b({'|'.join(PORTS)})\b", lambda found: self._ports[found[1]], text)
+
+    def there(self, text: str) -> str:
+        """The same as the page writes it."""
+        for port, own in self._ports.items():
+            text = re.sub(rf"\b{own}\b", port, text)
+        return text.replace(str(self.folder), "")
+
+    def play(self, page: str) -> None:
+        """Everything on a page.
+
+        Raises:
+            AssertionError: something else came out than it says.
+        """
+        try:
+            for language, text in blocks_of(page):
+                if language == "toml":
+                    (name,) = re.findall(r"^# (\S+)\n", text)
+                    (self.home / name).write_text(self.here(text))
+                elif language == "text":
+                    assert is_like(self.said, text), f"the page shows:\n{text}\nand this was said:\n{self.said}"
+                else:
+                    self.said = ""
+                    for command, code in lines_of(text):
+                        self._type(command, code)
+        finally:
+            for unit in list(self._running):
+                self._stop(unit)
+
+    def _type(self, command: str, code: int) -> None:
+        self.tell(f"$ {command}")
+        words = shlex.split(self.here(command))
+        if words[0] == "export":
+            name, _, value = words[1].partition("=")
+            self._variables[name] = value
+            return
+        said, ended = "", 0
+        if words[0] == "systemctl":
+            self._systemctl(*words[1:])
+        elif words[0] == "curl":
+            with urllib.request.urlopen(words[-1], timeout=SECONDS) as answer:  # noqa: S310 - of the page
+                said = answer.read().decode()
+        else:
+            done = subprocess.run(
+                words,
+                cwd=self.home,
+                env=self._variables,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                text=True,
+                check=False,
+                timeout=SECONDS,
+            )
+            said, ended = self.there(done.stdout), done.returncode
+        if said:
+            self.tell(said.rstrip())
+            self.said += said
+        assert ended == code, f"{command} ended with {ended}:\n{said}{self._journals()}"
+
+    def _systemctl(self, verb: str, unit: str) -> None:
+        if verb in {"stop", "restart"}:
+            self._stop(unit)
+        if verb in {"start", "restart"}:
+            self._start(unit)
+
+    def _start(self, unit: str) -> None:
+        text = (UNITS / f"{unit}.service").read_text()
+        (command,) = re.findall(r"^ExecStart=/opt/intaglio/bin/(.*)$", text, flags=re.MULTILINE)
+        (environment,) = re.findall(r"^Environment=(.*)$", text, flags=re.MULTILINE)
+        more = dict(each.split("=", 1) for each in shlex.split(self.here(environment)))
+        port = int(re.search(r"--metrics-port (\d+)", self.here(command))[1])  # type: ignore[index] # each unit has one
+        with (self.folder / f"{unit}.log").open("ab") as log:
+            process = subprocess.Popen(
+                shlex.split(self.here(command)), cwd=self.folder, env=self._variables | more, stdout=log, stderr=log
+            )
+        self._running[unit] = process
+        end = time.monotonic() + SECONDS
+        while not serves(port):
+            assert process.poll() is None, f"{unit} ended:{self._journals()}"
+            assert time.monotonic() < end, f"{unit} did not begin to serve:{self._journals()}"
+            time.sleep(0.1)
+
+    def _stop(self, unit: str) -> None:
+        process = self._running.pop(unit)
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(SECONDS) == 0, f"{unit} did not end as it should:{self._journals()}"
+
+    def _journals(self) -> str:
+        return "".join(f"\n--- {log.name}\n{log.read_text()[-2000:]}" for log in sorted(self.folder.glob("*.log")))
+
+
+def serves(port: int) -> bool:
+    """Whether a service says so at its port for probes."""
+    try:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=5) as answer:
+            return bool(answer.status == 200)
+    except OSError:
+        return False
+
+
+def give(machine: Machine) -> None:
+    """What an operator has from others: a release with its papers, keys of those who sign it, terms, pictures."""
+    bundle = signed(a_bundle(orl_release()))
+    private = (Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+    files = {
+        "release.zip": bundle.to_bytes(),
+        "trust.json": TRUST.to_bytes(),
+        "terms.json": (ROOT / "examples/policies/terms.json").read_bytes(),
+        "release.json": bundle.release.to_bytes(),
+        "audit-report.json": bundle.papers.audit_report.to_bytes(),
+        "data-statement.md": bundle.papers.data_statement.encode(),
+        "model-card.md": bundle.papers.model_card.encode(),
+        "maker.pem": MAKER.private_bytes(*private),
+        "auditor.pem": AUDITOR.private_bytes(*private),
+    }
+    files |= {f"{name}.png": as_png(orl_image(PERSON, number)) for number, name in enumerate(PICTURES, 1)}
+    for name, content in files.items():
+        (machine.home / name).write_bytes(content)
+
+
+def as_png(image: bytes) -> bytes:
+    """A picture in another format."""
+    written = io.BytesIO()
+    Image.open(io.BytesIO(image)).save(written, "PNG")
+    return written.getvalue()
+
+
+def run(page: str, tell: Callable[[str], None]) -> None:
+    """Plays a page on a machine of its own, which is gone afterwards."""
+    with tempfile.TemporaryDirectory(prefix="intaglio-operations-") as folder:
+        machine = Machine(Path(folder), tell)
+        give(machine)
+        machine.play(page)
+
+
+if __name__ == "__main__":
+    argparse.ArgumentParser(description=__doc__).parse_args()
+    run(PAGE.read_text(), lambda line: print(line, flush=True))  # noqa: T201 - the transcript
