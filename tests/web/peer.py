@@ -71,6 +71,7 @@ from tests.faces import aligner, orl_image, shipped
 from tests.web import matching as web_matching
 
 RELEASE_DIGEST = bytes.fromhex("cd" * 32)
+ANOTHER_RULE = Moratorium("another", NOW - 9, (), (), (), "its errors were found to be unfair")
 
 
 def answer_match(request):
@@ -434,6 +435,10 @@ def answer_rules(_request):
         "signed once": [by(base[0], MAKER), *lines["allowed"][1:]],
         "signed by a stranger": [by(base[0], MAKER, STRANGER), *lines["allowed"][1:]],
         "edited": [*lines["allowed"], by(pack("DE", 1), MAKER, AUDITOR)],
+        "signed wrongly by the first": [_signed_wrongly(base[0], 0), *lines["allowed"][1:]],
+        "signed wrongly by the second": [_signed_wrongly(base[0], 1), *lines["allowed"][1:]],
+        "signed by a stranger too": [by(base[0], MAKER, AUDITOR, STRANGER), *lines["allowed"][1:]],
+        "signed wrongly by one who is not needed": [*lines["allowed"], _signed_wrongly(stop(), 1)],
         "lifting nothing": [
             *lines["allowed"],
             by(Lifting("pause", NOW - 1, "the fault was found and mended"), MAKER, AUDITOR),
@@ -446,6 +451,14 @@ def answer_rules(_request):
         "files": {name: [text(rules), verdict(rules)] for name, rules in lines.items()},
         "bad": {name: text(rules) for name, rules in bad.items()},
     }
+
+
+def _signed_wrongly(rule, which):
+    """Two signatures in order of their keys, one of which is of another rule."""
+    entry, other = (SignedRule.from_bytes(by(one, MAKER, AUDITOR)) for one in (rule, ANOTHER_RULE))
+    pairs = list(entry.signatures)
+    pairs[which] = other.signatures[which]
+    return SignedRule(rule, tuple(pairs)).to_bytes()
 
 
 def by(rule, *keys):

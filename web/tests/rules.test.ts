@@ -160,7 +160,10 @@ describe('public rules', () => {
     expect(new Set(reasons).size).toBeGreaterThan(6)
   })
 
-  test.each(['signed once', 'signed by a stranger', 'edited', 'lifting nothing'])('rules that are %s are refused', async (name) => {
+  test.each([
+    'signed once', 'signed by a stranger', 'edited', 'lifting nothing', 'signed wrongly by the first', 'signed wrongly by the second',
+    'signed by a stranger too', 'signed wrongly by one who is not needed',
+  ])('rules that are %s are refused', async (name) => {
     await expect(Rulebook.read(utf8(known.bad[name]), null)).rejects.toThrow(/signature|signer|already|follow/)
   })
 

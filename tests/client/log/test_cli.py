@@ -12,11 +12,20 @@ from typer.testing import CliRunner
 import client.log.cli
 import server.log.cli
 from federation.errors import IntaglioError, MalformedMessageError, ProofError, UsageError
-from federation.transparency import LoggedEntry, NoteSigner, SignedCheckpoint, entry_from_bytes
+from federation.transparency import (
+    AttemptEntry,
+    AttemptOutcome,
+    LoggedEntry,
+    NoteSigner,
+    PersonalEntry,
+    PersonalKind,
+    SignedCheckpoint,
+    entry_from_bytes,
+)
 from federation.transparency.tiles import ENTRIES, tile_at
 from server.log.storage import Addition, open_log_storage
 from server.log.transparency_log import TransparencyLog
-from tests.transparency_log import NOW, an_attempt, an_opening
+from tests.transparency_log import NOW, TRUST, MemoryLog, an_attempt, an_opening
 
 ORIGIN = "example.org/intaglio"
 
@@ -139,6 +148,36 @@ def test_a_monitor_counts_use_and_goes_on_where_it_stopped(desk):
     usage = {"requester": "example.org", "purpose": "door-access", "outcome": "opened", "count": 700}
     assert counted == {"size": 700, "kinds": {"attempt": 700}, "attempts": [usage]}
     assert desk.operator("fsck").startswith("700 entries give the signed root")
+
+
+@pytest.mark.parametrize("as_json", [False, True])
+def test_a_monitor_says_of_every_requester_purpose_and_outcome_how_often(tmp_path, capsys, as_json):
+    """Two of each, and a refusal that stands for five."""
+    told = [("a.example", "door-access", AttemptOutcome.OPENED, 1), ("b.example", "payment", AttemptOutcome.OPENED, 1)]
+    told += [
+        ("a.example", "payment", AttemptOutcome.LIMITED, 5),
+        ("a.example", "door-access", AttemptOutcome.OPENED, 1),
+    ]
+    entries = [AttemptEntry(NOW, *names, an_opening(n).commitment, count) for n, (*names, count) in enumerate(told)]
+    entries.append(PersonalEntry(PersonalKind.ENROLMENT, NOW, an_opening(9, PersonalKind.ENROLMENT).commitment))
+    log = MemoryLog([entry.to_bytes() for entry in entries])
+    client.log.cli.watch(log, TRUST, tmp_path / "state", [], as_json=as_json)
+    counted = [
+        ("a.example", "door-access", "opened", 2),
+        ("a.example", "payment", "limited", 5),
+        ("b.example", "payment", "opened", 1),
+    ]
+    if as_json:
+        named = [dict(zip(("requester", "purpose", "outcome", "count"), one, strict=True)) for one in counted]
+        said = {"size": 5, "kinds": {"attempt": 4, "enrolment": 1}, "attempts": named}
+        assert json.loads(capsys.readouterr().out) == said
+        return
+    assert capsys.readouterr().out.splitlines() == [
+        "5 entries, consistent",
+        "       4  attempt",
+        "       1  enrolment",
+        *(f"{count:>8}  attempt of {who} for {what}: {outcome}" for who, what, outcome, count in counted),
+    ]
 
 
 def test_a_monitor_notices_a_hidden_bundle_a_rollback_and_a_split_view(desk):

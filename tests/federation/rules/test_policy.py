@@ -46,6 +46,7 @@ from tests.agreeing import (
     an_exception,
     ask,
     by,
+    public,
     sha256,
 )
 
@@ -684,6 +685,63 @@ def test_a_rule_is_admitted_once_and_never_edited():
     assert book.admit(by(3, a_pack("DE"))) is book
     with pytest.raises(RefusedError, match="never edited"):
         book.admit(by(2, a_pack("DE", rules=())))
+
+
+@pytest.mark.parametrize("which", [0, 1, 2])
+@pytest.mark.parametrize("damage", ["a flipped bit", "another rule's", "another signer's", "nothing"])
+def test_every_signature_of_a_rule_is_looked_at_also_of_those_that_are_not_needed(which, damage):
+    """Two of three are needed. Whichever is wrong, the rule is none: in memory, and as it comes from a file."""
+    good = by(3, an_exception())
+    pairs = list(good.signatures)
+    key, signature = pairs[which]
+    pairs[which] = (
+        key,
+        {
+            "a flipped bit": bytes([signature[0] ^ 1]) + signature[1:],
+            "another rule's": dict(by(3, a_moratorium()).signatures)[key],
+            "another signer's": pairs[which - 1][1],
+            "nothing": bytes(64),
+        }[damage],
+    )
+    damaged = SignedRule(good.rule, tuple(pairs))
+    for signed in (damaged, SignedRule.from_bytes(damaged.to_bytes())):
+        with pytest.raises(ProofError, match="not that of the key over this statement"):
+            a_rulebook().admit(signed)
+    assert a_rulebook().admit(SignedRule.from_bytes(good.to_bytes())).rules
+
+
+@pytest.mark.parametrize("which", [0, 1, 2])
+def test_every_signer_of_a_rule_is_a_rule_signer(which):
+    """Also where the others are enough."""
+    keys = [*SIGNERS[:which], STRANGER, *SIGNERS[which:2]]
+    signed = SignedRule(an_exception())
+    for key in keys:
+        signed = signed.signed_by(key)
+    assert len(signed.signatures) == 3
+    with pytest.raises(ProofError, match="no rule signer's"):
+        a_rulebook().admit(signed)
+    narrower = RuleSigners(frozenset(public(key) for key in SIGNERS if key is not SIGNERS[which]), threshold=2)
+    with pytest.raises(ProofError, match="no rule signer's"):
+        Rulebook(narrower, NOW).admit(by(3, an_exception()))
+
+
+def test_signatures_that_are_out_of_order_twice_or_of_a_wrong_length_make_no_rule():
+    first, second, third = by(3, an_exception()).signatures
+    for wrong in ((second, first), (first, third, second), (first, second, second), (first, first)):
+        with pytest.raises(UsageError, match="in order of their keys, each key once"):
+            SignedRule(an_exception(), wrong)
+    for short in ((third[0], third[1][:-1]), (third[0][:-1], third[1])):
+        with pytest.raises(UsageError, match=r"a signer's key has 32 bytes|a signature has 64 bytes"):
+            SignedRule(an_exception(), tuple(sorted((first, second, short))))
+
+
+def test_the_list_of_rule_signers_comes_back_whole_and_is_of_keys():
+    assert RuleSigners.from_bytes(RULE_SIGNERS.to_bytes()) == RULE_SIGNERS
+    assert len(RULE_SIGNERS.public_keys) == 3
+    for wrong in range(3):
+        keys = [public(key)[: 31 if number == wrong else 32] for number, key in enumerate(SIGNERS)]
+        with pytest.raises(UsageError, match="a signer's key has 32 bytes"):
+            RuleSigners(frozenset(keys), 2)
 
 
 def test_signing_twice_with_one_key_is_one_signature():

@@ -593,6 +593,7 @@ def test_a_node_warns_from_60_days_before_the_end():
     day, end = 86_400, SECONDS + 100 * 86_400
     assert Reached(0.0, end).warning(end - 61 * day) == ""
     assert "expires on 2030-04-11, in 60 days: remind the coordinator" in Reached(0.0, end).warning(end - 60 * day)
+    assert Reached(0.0, end).warning(end - 60 * day - 1) == ""
 
 
 CASES = {

@@ -32,7 +32,7 @@ from server.coordinator.ledger import PrivacyLedger
 from server.fleet import status as federation_status
 from server.fleet.admission import Members
 from server.fleet.call_log import CallLog
-from server.fleet.expiry import certificates, ends_at
+from server.fleet.expiry import certificates, ends_at, notice_of_end
 from server.fleet.gateway import Gateway
 from server.fleet.members import Coordinator
 from server.fleet.metrics import FederationMetrics
@@ -132,6 +132,21 @@ def test_certificates_are_spoken_of_from_60_days_before_their_end(coordinator, d
     assert said in words if said else words == ""
     assert "renew --authority" in authority.notice(authority.ends_at)
     assert authority.notice(gateway.ends_at) == ""
+
+
+@pytest.mark.parametrize(
+    ("left", "said"),
+    [
+        (dt.timedelta(days=60, seconds=1), ""),
+        (dt.timedelta(days=60), "it expires on 2031-02-02, in 60 days: mend it"),
+        (dt.timedelta(seconds=1), "it expires on 2031-02-02, in 0 days: mend it"),
+        (dt.timedelta(0), "it expired on 2031-02-02: mend it"),
+        (-dt.timedelta(seconds=1), "it expired on 2031-02-02: mend it"),
+    ],
+)
+def test_an_end_is_spoken_of_to_the_second(left, said):
+    end = dt.datetime(2031, 2, 2, 12, tzinfo=dt.UTC)
+    assert notice_of_end("it", end, end - left, "mend it") == said
 
 
 def test_a_damaged_record_or_ledger_is_named_and_the_rest_is_said(coordinator, superlink, tmp_path):
