@@ -65,6 +65,18 @@ def test_damaged_messages_are_malformed(file):
         KINDS[record["message"]].from_bytes(bytes.fromhex(record["bytes"]))
 
 
+@pytest.mark.parametrize("name", KINDS)
+def test_a_message_ends_where_it_ends(name):
+    """Whatever its kind: nothing comes after it, and nothing of it is missing."""
+    good = GOOD[name]
+    for more in (b"\0", b"\0" * 64, good[-1:], good):
+        with pytest.raises(MalformedMessageError, match="are left over"):
+            KINDS[name].from_bytes(good + more)
+    for cut in {*range(1, len(good), max(1, len(good) // 97)), 1, len(good) - 1}:
+        with pytest.raises(MalformedMessageError, match=r"missing|too short|numbers|member"):
+            KINDS[name].from_bytes(good[:-cut])
+
+
 def parse(kind, data):
     try:
         parsed = kind.from_bytes(data)

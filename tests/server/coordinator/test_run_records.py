@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -236,6 +237,37 @@ def test_other_bytes_are_refused_and_the_file_is_named(tmp_path, data):
     (tmp_path / "7.json").write_bytes(data)
     with pytest.raises(UsageError, match=r"7\.json"):
         RunRecords(tmp_path).all()
+
+
+def leaves(value, path=()):
+    """Every text and number of a JSON value with the way to it."""
+    if isinstance(value, dict | list):
+        for key, one in value.items() if isinstance(value, dict) else enumerate(value):
+            yield from leaves(one, (*path, key))
+    else:
+        yield path, value
+
+
+LEAVES = dict(leaves(json.loads(RECORD.to_bytes())))
+NEEDED = {path: value for path, value in LEAVES.items() if value is not None and path != ("goes_on",)}
+
+
+@pytest.mark.parametrize("path", NEEDED, ids=lambda path: ".".join(map(str, path)))
+def test_no_field_of_a_record_may_be_of_another_kind_whatever_the_others_are(path):
+    kind = (int, float) if isinstance(NEEDED[path], int | float) else str
+    for wrong in (7, 1.5, "7", None, ["a"], {"a": "b"}, True):
+        fields = json.loads(RECORD.to_bytes())
+        *above, last = path
+        place = fields
+        for key in above:
+            place = place[key]
+        place[last] = wrong
+        if isinstance(wrong, kind) or (last == "ended_at" and wrong is None):
+            continue
+        with pytest.raises(
+            UsageError, match=r"text|number|time|record of a run|another version|positive epsilon|a run has a name"
+        ):
+            RunRecord.from_bytes(json.dumps(fields).encode())
 
 
 def test_a_damaged_record_ends_a_run_before_anybody_is_asked(config):
