@@ -242,6 +242,24 @@ describe('flows', () => {
     expect(held.record).toContain(hex(sha256(service.stored!.template)))
     expect(held.receipts.length).toBe(1)
   })
+
+  test.each<[string, bigint, bigint[]]>([
+    ['the same page again', 7n, []],
+    ['a page before it', 5n, []],
+    ['something of a page before it', 0n, [6n]],
+    ['something of a page before it among others', 9n, [8n, 6n, 7n]],
+  ])('an export that goes round in circles is ended at once: %s', async (_, next, positions) => {
+    await enrol()
+    const opening = utf8([...service.openings.values()][0])
+    let asked = 0
+    service.alter = (call, answer) => {
+      if (call !== 'Export') return answer as unknown
+      asked += 1
+      return Object.assign(answer as object, asked === 1 ? { next: 7n, openings: [] } : { next, openings: positions.map((position) => ({ position, opening })) }) as unknown
+    }
+    await expect((await owner()).export()).rejects.toThrow('not the one that was asked for')
+    expect(asked).toBe(2)
+  })
 })
 
 describe('renewal of a consent', () => {

@@ -139,6 +139,9 @@ export class Owner {
     for (let page = 0; page < MOST_PAGES; page++) {
       const answer = await this.#transport.call(owner.export, { proof: await this.#proof('export'), openingsFrom: start })
       first ??= answer
+      if ((answer.next !== 0n && answer.next <= start) || answer.openings.some(({ position }) => position < start)) {
+        throw new MalformedMessageError('a page of the export is not the one that was asked for')
+      }
       for (const { position, opening } of answer.openings) openings.push([Number(position), new Opening(opening)])
       if (answer.next === 0n) {
         const { record, receipts } = first
