@@ -12,7 +12,7 @@ WEB := web/node_modules/.package-lock.json
 PAGE := web/dist/index.html
 ARGS ?=
 
-.PHONY: help install postgres web wheel demo demo-web deployment containers test bench load campaign check check-slow lint types format protos clean
+.PHONY: help install postgres web wheel release demo demo-web deployment containers test bench load campaign check check-slow lint types format protos clean
 
 help: ## list the commands
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -114,6 +114,10 @@ protos: $(READY) ## regenerate federation/wire/v1 from protos/
 	  protos/federation/wire/v1/*.proto
 	@if [ -f $(WEB) ]; then PATH="$(abspath web/node_modules/.bin):$$PATH" $(BIN)/python -m grpc_tools.protoc -Iprotos \
 	  --es_out=web/src/wire --es_opt=target=ts protos/federation/wire/v1/*.proto; fi
+
+release: $(READY) $(WEB) $(MODEL) ## build page and wheel twice, compare, list their parts, sign (ARGS="--key KEY --target DIR")
+	@mkdir -p dist
+	$(BIN)/python -m examples.publishing build $(ARGS)
 
 wheel: $(READY) $(PAGE) ## build the wheel and the archive of sources into dist
 	$(BIN)/python -m hatchling build -d dist

@@ -34,6 +34,7 @@ BASE: Final = "python:3.11-slim"
 IMAGES: Final = {"service": "intaglio-service", "bridge": "intaglio-bridge"}
 _ORIGIN, _CLIENTS = "http://localhost:8080", ("bridge", "person")
 _START_SECONDS, _PEOPLE = 180.0, 3
+_LISTENS = "import socket; socket.create_connection(('127.0.0.1', 7446)); print('open')"
 _SCRAPE = "import urllib.request; print(urllib.request.urlopen('http://127.0.0.1:9100{}').read().decode())"
 
 
@@ -133,7 +134,10 @@ def story(engine: Engine, server: Server) -> None:
     assert "has schema" in said, said
     say(said.strip().splitlines()[-1])
     require_confined(engine, "matching")
-    engine.composed("up", "-d", "witness", "matching", "bridge")
+    engine.composed("up", "-d", "witness")
+    # A log waits for no witness that was silent when it was asked last.
+    wait_until(lambda: "open" in engine.inside("witness", "python", "-c", _LISTENS, check=False), "waited", engine)
+    engine.composed("up", "-d", "matching", "bridge")
     for service in ("matching", "bridge"):
         wait_until(lambda name=service: health(engine, name) == "SERVING", f"waited for {service}", engine)
     say("matching service and bridge say SERVING at /health")

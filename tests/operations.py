@@ -134,9 +134,12 @@ class Machine:
                     self.said = ""
                     for command, code in lines_of(text):
                         self._type(command, code)
-        finally:
             for unit in list(self._running):
                 self._stop(unit)
+        finally:
+            for process in self._running.values():
+                process.kill()
+                process.wait()
 
     def _type(self, command: str, code: int) -> None:
         self.tell(f"$ {command}")

@@ -62,6 +62,8 @@ class PublicKind(enum.StrEnum):
     MORATORIUM = "moratorium"
     RELEASE = "release"
     """A release manifest with the signatures of maker and auditor (`federation.release.manifest`)."""
+    SOFTWARE = "software"
+    """Which program runs, as the operator says: the signed provenance of its files, a DSSE envelope."""
 
 
 class AttemptOutcome(enum.StrEnum):

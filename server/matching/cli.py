@@ -94,6 +94,13 @@ def matching_start(
             help="What `intaglio-server assertions init` made. [default: none are issued]",
         ),
     ] = None,
+    provenance: Annotated[
+        Path | None,
+        typer.Option(
+            help="Signed provenance of the program that is installed, as its release has it; goes into the log."
+            " [default: the log does not say which program runs]"
+        ),
+    ] = None,
     deployment: Annotated[
         str,
         typer.Option(
@@ -159,6 +166,7 @@ def matching_start(
     settings = _Settings(
         bundle=bundle,
         issuer=issuer,
+        software=_read(provenance) if provenance else None,
         log_directory=log_directory,
         log_database=log_database,
         database=database,
@@ -186,6 +194,7 @@ def matching_start(
 class _Settings:
     bundle: Bundle
     issuer: AssertionIssuer | None
+    software: bytes | None
     log_directory: Path
     log_database: str | None
     database: str
@@ -233,6 +242,7 @@ async def _serve(settings: _Settings) -> None:
             journal,
             issuer=settings.issuer,
             session_limits=settings.session_limits,
+            software=settings.software,
         )
         closing.callback(service.close)
         front_end = await start_server(
@@ -261,6 +271,13 @@ def _read_trust(path: Path) -> ReleaseTrust:
         return ReleaseTrust.from_file(path.read_bytes())
     except OSError as error:
         raise UsageError(f"cannot read {path}: {error.strerror}; without trust no release is served") from error
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise UsageError(f"cannot read {path}: {error.strerror}") from error
 
 
 def _json_line(value: object) -> bytes:

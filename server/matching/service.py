@@ -89,6 +89,7 @@ class MatchingService(pb_grpc.VerificationServiceServicer):
         issuer: signs assertions; None issues none.
         limits: of attempts.
         session_limits: of sessions.
+        software: signed provenance of the program that runs, for the log; None says nothing.
         clock: seconds since 1970; the front ends' clocks must agree within a few seconds.
     """
 
@@ -103,13 +104,14 @@ class MatchingService(pb_grpc.VerificationServiceServicer):
         issuer: AssertionIssuer | None = None,
         limits: AttemptLimits | None = None,
         session_limits: SessionLimits | None = None,
+        software: bytes | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._threshold = bundle.release.threshold
         self._parameters = parameters_for(bundle.release.code_length)
         self._release_digest = bytes.fromhex(bundle.release.digest)
         self._standing = bundle.manifest.standing
-        self._manifest = bundle.signed.to_bytes()
+        self._manifest, self._software = bundle.signed.to_bytes(), software
         self._nobody = StoredTemplate(
             device_public_key=NOBODY,
             template=bytes(self._parameters.slots // 8),
@@ -271,8 +273,11 @@ class MatchingService(pb_grpc.VerificationServiceServicer):
         self.on_disk.close()
 
     async def _declare(self, now: int) -> None:
-        """Logs the release and the rules, as far as they are not in the log."""
-        entries = [PublicEntry(PublicKind.RELEASE, now, self._manifest), *self._rules.public_entries(now)]
+        """Logs the release, the software and the rules, as far as they are not in the log."""
+        own = [PublicEntry(PublicKind.RELEASE, now, self._manifest)]
+        if self._software is not None:
+            own.append(PublicEntry(PublicKind.SOFTWARE, now, self._software))
+        entries = [*own, *self._rules.public_entries(now)]
         if len(entries) != self._declared:
             await self.journal.declare(entries)
             self._declared = len(entries)

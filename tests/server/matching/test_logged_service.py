@@ -305,6 +305,15 @@ def test_a_moratorium_is_logged_by_a_running_server_and_no_rule_twice(tls, worke
     assert {kind: count for kind, count in kinds.items() if kind != "release"} == rules_in_log  # it was signed anew
 
 
+def test_which_program_runs_is_logged_once_and_again_when_it_is_another(tls, workers, storage, tmp_path):
+    kinds = []
+    for software in (None, b"one", b"one", b"two"):
+        service = a_service(a_release(), storage, workers, public_rules(a_rules_file()), tmp_path, software=software)
+        with RunningServer(service, tls) as running:
+            kinds.append(follow(running, a_wallet(a_release()))[0].usage.kinds.get("software", 0))
+    assert kinds == [0, 1, 1, 2]
+
+
 def test_s9_counts_of_use_follow_from_the_entries_alone(server, wallet):
     with server.device(wallet) as device:
         for face in (OWNER, STRANGER, OWNER):
