@@ -148,6 +148,7 @@ def prepare(
             if person not in withdrawn and (part := joining.person(person, cameras))
         ]
         newly = {str(part[0].people[0]) for part in parts}
+        used = sum(len(set(embeddings.images.tolist())) for embeddings, _ in parts)
         if before := staying(newly):
             parts.append((before.embeddings, before.chips))
         if not parts:
@@ -156,14 +157,15 @@ def prepare(
             raise UsageError(f"nobody is left to take part: {reasons}")
         taking_part = _together(parts, made_with, weights)
         del parts
+        people = len(taking_part.people)
         publish(taking_part, folder)
+        del taking_part, before
         refresh_active(folder)
         staging.remove()
-    mine = taking_part.embeddings.of_people(sorted(newly))
     return Preparation(
-        people=len(taking_part.people),
+        people=people,
         prepared=len(newly),
-        images=len(set(mine.images.tolist())),
+        images=used,
         looked=looked,
         resumed=resumed,
         withdrawn=len(withdrawn),

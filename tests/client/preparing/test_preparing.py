@@ -297,13 +297,37 @@ def test_a_crew_that_cannot_work_is_refused(options, said, monkeypatch):
         Crew(**options)
 
 
+ON_RAY = """
+import sys
+from pathlib import Path
+from client.faces.degradation import Condition
+from client.node.preparing import prepare
+from client.preparing import parts
+from client.preparing.crew import Crew
+
+if __name__ == "__main__":
+    parts.IMAGES_IN_A_PART = 1
+    print(prepare(Path(sys.argv[1]), Path(sys.argv[2]), condition=Condition.MASK, crew=Crew(ray=sys.argv[3])))
+"""
+
+
 @pytest.mark.slow
+@pytest.mark.integration
 def test_ray_makes_the_same_bytes_and_an_address_where_nobody_is_is_said(tmp_path, small):
     images = some_images(tmp_path / "faces")
-    alone, cluster = (an_organisation(tmp_path / name) for name in ("alone", "cluster"))
+    alone, cluster, other = (an_organisation(tmp_path / name) for name in ("alone", "cluster", "other"))
     prepare(images, alone, condition=Condition.MASK)
-    done = prepare(images, cluster, condition=Condition.MASK, crew=Crew(ray="local"))
-    assert (done.people, done.images) == (3, 6)
+    assert "people=3" in on_ray(tmp_path, images, cluster, "local").stdout
     assert contents(alone) == contents(cluster)
-    with pytest.raises(UnavailableError, match=r"no Ray cluster answers at 127\.0\.0\.1:1"):
-        prepare(images, an_organisation(tmp_path / "other"), condition=Condition.MASK, crew=Crew(ray="127.0.0.1:1"))
+    assert not list(cluster.glob(".preparing-*"))
+    refused = on_ray(tmp_path, images, other, "127.0.0.1:1")
+    assert refused.returncode != 0
+    assert "UnavailableError: no Ray cluster answers at 127.0.0.1:1" in refused.stderr
+
+
+def on_ray(tmp_path, images, folder, address):
+    """In a program of its own: Ray opens sockets, and leaves processes to end by themselves."""
+    (tmp_path / "on_ray.py").write_text(ON_RAY)
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in (str(Path.cwd()), *sys.path) if path)}
+    command = [sys.executable, tmp_path / "on_ray.py", images, folder, address]
+    return subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=280)
