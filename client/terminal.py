@@ -10,7 +10,8 @@ from typing import Annotated
 
 import typer
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
+from rich.text import Text
 
 from federation.errors import UsageError
 
@@ -78,12 +79,25 @@ def tell(line: str) -> None:
     typer.echo(line, err=True)
 
 
-def progress_bar() -> Progress:
-    """A bar on the error output, and none where nobody looks at it."""
+class _Rate(ProgressColumn):
+    """How many of something are done in a second."""
+
+    def __init__(self, things: str) -> None:
+        super().__init__()
+        self._things = things
+
+    def render(self, task: Task) -> Text:
+        """Nothing until there is a rate."""
+        return Text(f"{task.speed:.1f} {self._things}/s" if task.speed else "")
+
+
+def progress_bar(things: str = "") -> Progress:
+    """A bar on the error output, and none where nobody looks at it; with a rate where somebody says of what."""
     return Progress(
         TextColumn("{task.description}"),
         BarColumn(),
         MofNCompleteColumn(),
+        *([_Rate(things)] if things else []),
         TimeRemainingColumn(),
         console=Console(stderr=True),
         disable=not sys.stderr.isatty(),

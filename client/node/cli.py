@@ -134,6 +134,13 @@ def node_prepare(
     only: Annotated[
         bool, typer.Option("--only", help="Take out everybody who has no images here. Else they stay.")
     ] = False,
+    processes: Annotated[
+        int | None, typer.Option(min=1, help="Processes that work.", show_default="one for each core")
+    ] = None,
+    ray: Annotated[
+        str | None,
+        typer.Option(metavar="ADDRESS", help="Work on a Ray cluster of yours; local: one that is started here."),
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Make embeddings of people's images, so that they take part. Nothing leaves this machine.
@@ -142,6 +149,8 @@ def node_prepare(
     that people enrol with, and of the one that they verify with. With --condition it holds the images themselves.
 
     Repeat it to add people, or to replace somebody's images. Who withdrew stays out, and their images are not opened.
+    A preparation that was stopped goes on where it was. On Ray, images travel to the cluster's machines, each of which
+    has intaglio with the same weights; nothing but Ray's own TLS protects them there.
 
     Aligned pictures of the faces are kept only when policy.toml lists the recipe scales, which needs them.
 
@@ -151,8 +160,10 @@ def node_prepare(
     """
     # Here and not above: the detector and the recogniser take seconds to load.
     from client.node.preparing import prepare  # noqa: PLC0415 - see the line before
+    from client.preparing.crew import Crew, cores  # noqa: PLC0415 - the same
 
-    with progress_bar() as bar:
+    begun = time.monotonic()
+    with progress_bar("images") as bar:
         task = bar.add_task("preparing")
         done = prepare(
             images,
@@ -160,6 +171,7 @@ def node_prepare(
             condition=condition,
             model=model,
             only=only,
+            crew=Crew(processes or cores(), ray),
             progress=lambda count, total: bar.update(task, completed=count, total=total),
         )
     if as_json:
@@ -169,6 +181,9 @@ def node_prepare(
         typer.echo(f"left out: {problem}", err=True)
     if done.withdrawn:
         typer.echo(f"left out, because they withdrew: {done.withdrawn}", err=True)
+    took = time.monotonic() - begun
+    before = f", {done.resumed} of them before" if done.resumed else ""
+    typer.echo(f"looked at {done.looked} images{before}: {(done.looked - done.resumed) / took:.1f} a second", err=True)
     typer.echo(f"people who take part: {done.people}, of whom {done.prepared} come from {done.images} images here")
     kept = "chips of their faces are kept for the recipe scales" if done.chips else "no pictures of faces are kept"
     typer.echo(f"{kept}, as policy.toml says")

@@ -34,6 +34,7 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 
 from client.files import replace_file, sync_folder
+from client.preparing.staging import forget
 from federation.errors import RefusedError, UsageError
 from federation.names import name_of, names_of
 from federation.recognition.embeddings import EmbeddingSet
@@ -164,6 +165,7 @@ def withdraw(person: str, folder: Path) -> int:
         marks = _marks(folder)
         if (mark := _mark(person)) not in marks:
             replace_file(folder / WITHDRAWN, "".join(f"{line}\n" for line in sorted({*marks, mark})).encode())
+        forget([person], folder)
         if not (folder / EMBEDDINGS).exists():
             return 0
         out = int((_everybody(folder).people == person).sum())

@@ -3,34 +3,44 @@
 A person's images of the reference camera and of the probe camera become embeddings and, for the recipe `scales`, pairs
 of aligned chips. Where nobody has images of the probe camera yet, it can be imitated: each image is its own pair.
 
-There is no cache: it would keep faces of people who withdrew, under names that nobody can connect with them.
+The work is cut into parts (`client.preparing`), which any number of processes make, and which a preparation that was
+killed finds again. Then all parts are put together, in the order of people and files: whoever made them, the files are
+the same to the byte. There is no other cache: it would keep faces of people who withdrew, under names that nobody can
+connect with them.
 """
 
 from __future__ import annotations
 
-import hashlib
+import itertools
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 import numpy as np
 
 from client.faces.datasets import Problem, face_folder
-from client.faces.degradation import Condition, degrade
+from client.faces.degradation import Condition
 from client.faces.finding import Aligner, aligner_for
-from client.faces.images import UnusableImageError
 from client.faces.models import load_recogniser, recogniser_files
 from client.node.joining import policy_of
-from client.node.people import Prepared, changing, has_withdrawn, prepared_people, publish, refresh_active
+from client.node.people import (
+    MOST_PAIRS,
+    Prepared,
+    changing,
+    has_withdrawn,
+    prepared_people,
+    publish,
+    refresh_active,
+)
+from client.preparing.crew import Crew
+from client.preparing.joining import JoinedPerson, Joining
+from client.preparing.parts import Part, Recipe, Workshop, parts_of
+from client.preparing.staging import Staging, forget
 from federation.errors import UsageError
 from federation.privacy.plan import SCALES
 from federation.recognition.embeddings import EmbeddingSet
 from federation.recognition.profiles import PROBE, REFERENCE
-from federation.recognition.recogniser import Chips, Recogniser
-
-if TYPE_CHECKING:
-    from federation.learning.scales import ChipSet
 
 _CAMERAS: Final = "two cameras"
 
@@ -46,6 +56,8 @@ class Preparation:
         people: who take part now, all in all.
         prepared: how many of them came from these images.
         images: how many of these images are used.
+        looked: how many of them were opened, now or before.
+        resumed: how many images an earlier preparation, which did not come to its end, had looked at.
         withdrawn: people with images here who withdrew; their images were not opened.
         chips: whether chips are kept.
         problems: images and people that were left out.
@@ -54,6 +66,8 @@ class Preparation:
     people: int
     prepared: int
     images: int
+    looked: int
+    resumed: int
     withdrawn: int
     chips: bool
     problems: tuple[Problem, ...]
@@ -67,6 +81,7 @@ def prepare(
     model: Path | None = None,
     only: bool = False,
     aligner: Aligner | None = None,
+    crew: Crew | None = None,
     progress: Callable[[int, int], None] = lambda _done, _total: None,
 ) -> Preparation:
     """Prepares people for an organisation's node. Who was prepared before stays, and is replaced by new images.
@@ -80,10 +95,12 @@ def prepare(
         model: recogniser; see `client.faces.models.load_recogniser`.
         only: takes everybody out who has no images here.
         aligner: finds faces; loaded when not given.
-        progress: gets (images done, images in all).
+        crew: who works; this process when not given.
+        progress: gets (images done, images in all); first with those that were done before.
 
     Raises:
         UsageError: nothing can be prepared, or it does not fit to what was prepared before. Then nothing changes.
+        UnavailableError: somebody of the crew died. What is done is kept, and the next preparation goes on.
     """
     chips_kept = SCALES in policy_of(folder).recipes
     recogniser = load_recogniser(model)
@@ -104,39 +121,83 @@ def prepare(
         stay = before.people - newly
         return _staying(before, stay - has_withdrawn(stay, folder), named, made_with, chips=chips_kept)
 
-    work = _Work(recogniser, condition, aligner or aligner_for(recogniser), problems, keep_chips=chips_kept)
     with changing(folder):
-        if now := staying(named):  # or it refuses, before minutes of work
-            work.owners = dict(zip(now.embeddings.images.tolist(), now.embeddings.people.tolist(), strict=True))
-            del now
-    parts, total, done = [], sum(len(paths) for cameras in files.values() for paths in cameras.values()), 0
+        staying(named)  # or it refuses, before hours of work
+    finder = aligner or aligner_for(recogniser)
+    recipe = Recipe(recogniser.digest, finder.version, condition, MOST_PAIRS if chips_kept else 0, model)
+    staging = Staging(folder, recipe)
     withdrawn = has_withdrawn(named, folder)
-    for person, cameras in files.items():
-        if person not in withdrawn and (part := work.of(person, cameras)):
-            parts.append(part)
-        done += sum(map(len, cameras.values()))
-        progress(done, total)
+    forget(withdrawn, folder)
+    looked, resumed = _make_parts(
+        [part for person, cameras in files.items() if person not in withdrawn for part in _parts(person, cameras)],
+        recipe,
+        staging,
+        crew or Crew(),
+        Workshop(recipe, recogniser, finder),
+        progress,
+    )
     with changing(folder):  # somebody may have withdrawn meanwhile
+        withdrawn = has_withdrawn(named, folder)
+        before = staying(named)
+        joining = Joining(recipe, staging, recogniser.profile.alignment, problems)
+        if before:
+            joining.own(before.embeddings)
+        parts = [
+            part
+            for person, cameras in files.items()
+            if person not in withdrawn and (part := joining.person(person, cameras))
+        ]
         newly = {str(part[0].people[0]) for part in parts}
+        used = sum(len(set(embeddings.images.tolist())) for embeddings, _ in parts)
         if before := staying(newly):
             parts.append((before.embeddings, before.chips))
-        withdrawn |= (gone := has_withdrawn(newly, folder))
-        parts = [part for part in parts if not gone.issuperset(part[0].people.tolist())]
         if not parts:
+            staging.remove()
             reasons = "; ".join(str(problem) for problem in problems[:3]) or "everybody withdrew"
             raise UsageError(f"nobody is left to take part: {reasons}")
         taking_part = _together(parts, made_with, weights)
+        del parts
+        people = len(taking_part.people)
         publish(taking_part, folder)
+        del taking_part, before
         refresh_active(folder)
-    mine = taking_part.embeddings.of_people(sorted(newly - gone))
+        staging.remove()
     return Preparation(
-        people=len(taking_part.people),
-        prepared=len(newly - gone),
-        images=len(set(mine.images.tolist())),
+        people=people,
+        prepared=len(newly),
+        images=used,
+        looked=looked,
+        resumed=resumed,
         withdrawn=len(withdrawn),
         chips=chips_kept,
         problems=tuple(problems),
     )
+
+
+def _make_parts(
+    parts: list[Part],
+    recipe: Recipe,
+    staging: Staging,
+    crew: Crew,
+    workshop: Workshop,
+    progress: Callable[[int, int], None],
+) -> tuple[int, int]:
+    """Makes the parts that are not there yet; how many images there are, and were done before."""
+    total = sum(len(part.paths) for part in parts)
+    missing = [part for part in parts if not staging.has(part)]
+    done = resumed = total - sum(len(part.paths) for part in missing)
+    progress(done, total)
+    if crew.ray is None and len(missing) <= crew.processes:
+        crew = Crew()  # processes take longer to start
+    for part, made in crew.finished(missing, recipe, workshop):
+        staging.put(part, made)
+        done += len(part.paths)
+        progress(done, total)
+    return total, resumed
+
+
+def _parts(person: str, cameras: Mapping[str, tuple[Path, ...]]) -> Iterator[Part]:
+    return itertools.chain.from_iterable(parts_of(person, camera, paths) for camera, paths in cameras.items())
 
 
 def _files(images: Path, condition: Condition | None) -> tuple[Files, list[Problem]]:
@@ -175,10 +236,7 @@ def _staying(
     return before.of_people(stay)
 
 
-_Part = tuple[EmbeddingSet, "ChipSet | None"]
-
-
-def _together(parts: list[_Part], made_with: Mapping[str, str], weights: Mapping[str, bytes]) -> Prepared:
+def _together(parts: list[JoinedPerson], made_with: Mapping[str, str], weights: Mapping[str, bytes]) -> Prepared:
     """Everybody in one."""
     embeddings = EmbeddingSet(
         *(
@@ -197,78 +255,3 @@ def _together(parts: list[_Part], made_with: Mapping[str, str], weights: Mapping
             )
         )
     return Prepared(embeddings, chips, made_with, weights)
-
-
-class _Work:
-    """What is the same for every person."""
-
-    def __init__(
-        self,
-        recogniser: Recogniser,
-        condition: Condition | None,
-        aligner: Aligner,
-        problems: list[Problem],
-        *,
-        keep_chips: bool,
-    ) -> None:
-        self._recogniser, self._condition, self._aligner = recogniser, condition, aligner
-        self._problems, self._keep_chips = problems, keep_chips
-        self.owners: dict[str, str] = {}
-        """Digest of every image that stands for somebody, and for whom."""
-
-    def of(self, person: str, cameras: Mapping[str, tuple[Path, ...]]) -> _Part | None:
-        """Embeddings and, when they are kept, chips of a person; None when a camera has no usable image of them."""
-        chips = {camera: dict(self._chips(person, paths, camera)) for camera, paths in cameras.items()}
-        if not all(chips.values()):
-            path = cameras[REFERENCE][0].parent
-            missing = " and ".join(camera for camera, found in chips.items() if not found)
-            self._problems.append(Problem(path, f"no usable {missing} image of this person", "add some"))
-            return None
-        stacked: dict[str, Chips] = {camera: np.stack(list(found.values())) for camera, found in chips.items()}
-        digests = {camera: list(found) for camera, found in chips.items()}
-        if self._condition is not None:
-            stacked[PROBE], digests[PROBE] = (
-                degrade(stacked[REFERENCE], self._condition, self._recogniser.profile.alignment),
-                digests[REFERENCE],
-            )
-        sides = (REFERENCE, PROBE)
-        embeddings = EmbeddingSet(
-            np.concatenate([self._recogniser.embed(stacked[camera]) for camera in sides]),
-            np.array([person for camera in sides for _ in digests[camera]]),
-            np.array([camera for camera in sides for _ in digests[camera]]),
-            np.array([digest for camera in sides for digest in digests[camera]]),
-        )
-        if not self._keep_chips:
-            return embeddings, None
-        from federation.learning.scales import ChipSet  # noqa: PLC0415 - see _together
-
-        # The camera with fewer images begins again: each image is in at least one pair.
-        pairs = np.arange(max(len(found) for found in digests.values()))
-        first, second = (pairs % len(digests[camera]) for camera in sides)
-        return embeddings, ChipSet(
-            stacked[REFERENCE][first],
-            stacked[PROBE][second],
-            np.array([person] * len(pairs)),
-            np.array(digests[PROBE])[second],
-        )
-
-    def _chips(self, person: str, paths: tuple[Path, ...], camera: str) -> Iterator[tuple[str, Chips]]:
-        """(digest, chip) of each usable image; what is wrong with the others goes to the problems."""
-        for path in paths:
-            try:
-                image = path.read_bytes()
-            except OSError as error:
-                self._problems.append(Problem(path, f"cannot be read: {error.strerror}", "check its permissions"))
-                continue
-            digest = hashlib.sha256(image).hexdigest()
-            if self.owners.get(digest, person) != person:  # would count as two people whom nothing tells apart
-                self._problems.append(
-                    Problem(path, "the same image as one of another person", "keep it only with whom it shows")
-                )
-                continue
-            try:
-                yield digest, self._aligner.chip(image, camera)
-            except UnusableImageError as error:
-                self._problems.append(Problem(path, error.problem, error.what_to_do))
-                continue
-            self.owners[digest] = person

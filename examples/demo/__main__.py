@@ -13,6 +13,8 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
+from client.audit.groups_cli import names_of_groups
+from client.audit.scoring import read_labels
 from client.faces.degradation import Condition
 from client.faces.formats import IMAGES
 from examples.demo.pipeline import Settings, run
@@ -57,6 +59,11 @@ def main(
     model: Annotated[Path | None, typer.Option(help="Your own recogniser, an ONNX file.")] = None,
     references: Annotated[int, typer.Option(min=1, max=5, help="Pictures that a template averages.")] = 2,
     frames: Annotated[int, typer.Option(min=1, max=3, help="Pictures that a probe averages.")] = 1,
+    labels: Annotated[
+        Path | None,
+        typer.Option(help="What people of --data say of themselves: CSV, the first column names their folders."),
+    ] = None,
+    groups: Annotated[str, typer.Option(help="Columns of --labels to show rates by, with commas between.")] = "",
     recipe: Annotated[
         RecipeName, typer.Option(help="Adapt embeddings in closed form, or tune the recogniser.")
     ] = RecipeName.MOMENTS,
@@ -81,6 +88,7 @@ def main(
         references=references,
         frames=frames,
         crops=crops,
+        labels=read_labels(labels, names_of_groups(groups)) if labels else {},
         cache=BUILD / "cache",
         folder=BUILD / "demo",
     )

@@ -12,9 +12,10 @@ from itertools import product
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
+from client.audit.scoring import Labels
 from examples.demo.verifying import Person
 from federation.audit.audit import audit_scores
-from federation.audit.cells import Limits
+from federation.audit.cells import Cell, Limits
 from federation.audit.comparisons import Comparisons
 from federation.audit.report import AuditReport
 from federation.consent.purposes import DAY_SECONDS
@@ -57,22 +58,48 @@ def audit(people: list[Person], owners: list[Owner], release: ModelRelease) -> A
         owners: the same people, as `federation.experiments.wolves` wants them.
         release: what is audited.
     """
-    seed, bits = CodeSeed.generate(), release.code_length
-    references = {person.name: binary_code(person.references[0], seed, bits) for person in people}
-    probes = [(person.name, binary_code(probe, seed, bits)) for person in people for probe in person.probes]
-    rows = [
-        (float(hamming_distance(code, probe)), name == other, name, other)
-        for (name, code), (other, probe) in product(references.items(), probes)
-    ]
-    scores, same, first, second = zip(*rows, strict=True)
+    scores, same, first, second = zip(*_compared(people, release), strict=True)
     return audit_scores(
-        Comparisons.of(scores, same, {"group": ["everybody"] * len(rows)}, people=(first, second)),
+        Comparisons.of(scores, same, {"group": ["everybody"] * len(scores)}, people=(first, second)),
         limits=Limits(release.fmr, _LARGEST_FNMR),
         strings=try_fixed_strings(owners, threshold=release.threshold, bits=release.code_length),
         threshold=float(release.threshold),
         distance=True,
         subject=f"release {release.digest}",
     )
+
+
+def by_group(people: list[Person], release: ModelRelease, labels: Labels) -> tuple[Cell, ...]:
+    """What the same audit finds of each group, by one attribute at a time.
+
+    So few people make groups that nothing can be judged of: that is what the intervals show.
+
+    Args:
+        people: held out.
+        release: what is audited.
+        labels: what they say of themselves, by attribute.
+    """
+    scores, same, first, second = zip(*_compared(people, release), strict=True)
+    found: list[Cell] = []
+    for attribute, said in labels.items():
+        sides = [said.get(name, "") for name in first], [said.get(name, "") for name in second]
+        if any(sides[0]):
+            comparisons = Comparisons.of(scores, same, {attribute: sides}, people=(first, second))
+            limits = Limits(release.fmr, _LARGEST_FNMR)
+            threshold = float(release.threshold)
+            found += audit_scores(comparisons, limits=limits, threshold=threshold, distance=True, replicates=0).cells
+    return tuple(found)
+
+
+def _compared(people: list[Person], release: ModelRelease) -> list[tuple[float, bool, str, str]]:
+    """Distance, whether of one person, and of whom, of everybody's first reference and every probe."""
+    seed, bits = CodeSeed.generate(), release.code_length
+    references = {person.name: binary_code(person.references[0], seed, bits) for person in people}
+    probes = [(person.name, binary_code(probe, seed, bits)) for person in people for probe in person.probes]
+    return [
+        (float(hamming_distance(code, probe)), name == other, name, other)
+        for (name, code), (other, probe) in product(references.items(), probes)
+    ]
 
 
 def attacked(release: ModelRelease, recogniser: Recogniser) -> EpsilonAudit | None:

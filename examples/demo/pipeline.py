@@ -14,6 +14,7 @@ from typing import Final
 import numpy as np
 from PIL import Image
 
+from client.audit.scoring import Labels
 from client.faces.datasets import FaceFolder, face_folder, orl_faces
 from client.faces.degradation import Condition, degrade
 from client.faces.embedding import embed_folder
@@ -21,7 +22,7 @@ from client.faces.finding import Aligner, aligner_for
 from client.faces.images import UnusableImageError
 from client.faces.judging import judging_recogniser
 from client.faces.models import recogniser_files
-from examples.demo.auditing import attacked, audit, trial_bundle
+from examples.demo.auditing import attacked, audit, by_group, trial_bundle
 from examples.demo.results import Accuracy, DemoResult, Stage
 from examples.demo.verifying import people_of, verify_everybody
 from federation.errors import UsageError
@@ -67,6 +68,7 @@ class Settings:
     references: int
     frames: int
     crops: bool
+    labels: Labels
     cache: Path
     folder: Path
 
@@ -185,6 +187,7 @@ def run(settings: Settings, *, step: Step, say: Callable[[str], None]) -> DemoRe
         stages=tuple(stages.done),
         release_digest=release.digest,
         ledger_head=PrivacyLedger(ledger).chain().head,
+        groups=by_group(people, release, settings.labels) if settings.labels else (),
         crops=_crops(folder, test, aligner, settings.condition, alignment) if settings.crops else (),
     )
 

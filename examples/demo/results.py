@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
+from federation.audit.cells import Cell
 from federation.audit.wolf import WolfRates
 from federation.onebit import parameters_for
 from federation.onebit.wire import template_length
@@ -104,6 +105,7 @@ class DemoResult:
         release_digest: SHA-256 of the model release, hex.
         ledger_head: hash of the last ledger line, hex.
         crops: (title, PNG bytes) of sample aligned crops; empty unless asked for.
+        groups: what the audit found of each group of held-out people who said what they are; empty without labels.
     """
 
     source: str
@@ -134,6 +136,7 @@ class DemoResult:
     release_digest: str
     ledger_head: str
     crops: tuple[tuple[str, bytes], ...] = field(default=(), repr=False)
+    groups: tuple[Cell, ...] = ()
 
     @property
     def template_bytes(self) -> int:
@@ -166,6 +169,7 @@ class DemoResult:
             "audit": self.audited.text,
             "attacks": text_of_attacks(self.attacks),
             **_of_wolf(self.wolf),
+            **{f"fmr_of_{cell.name}": f"{cell.fmr.errors} of {cell.fmr.trials}" for cell in self.groups},
             "genuine_attempts": self.attempts.genuine,
             "genuine_accepted": self.attempts.genuine_accepted,
             "impostor_attempts": self.attempts.impostor,

@@ -46,6 +46,11 @@ def summary_table(result: DemoResult) -> Table:
     table.add_row("owners accepted", wording.share(attempts.genuine_accepted, attempts.genuine))
     table.add_row("others accepted, wallet stolen", wording.share(attempts.impostor_accepted, attempts.impostor))
     table.add_row("accepted without a face, wallet stolen", text_of_wolves(result.wolf))
+    for cell in result.groups:
+        fmr = cell.fmr
+        bounds = f"{wording.percent(fmr.low)} to {wording.percent(fmr.high)}"
+        share = wording.share(fmr.errors, fmr.trials)
+        table.add_row(Text(f"falsely matched: {cell.name}"), f"{share} of {cell.people} people, {bounds}")
     table.add_row("decisions unlike plaintext", wording.share(attempts.plaintext_disagreements, decisions))
     table.add_section()
     for party, times in (("server", attempts.server_ms), ("device", attempts.device_ms)):

@@ -17,6 +17,7 @@ from federation.errors import UsageError
 from federation.names import are_names, names_of
 
 _UNIT_NORM_TOLERANCE = 1e-3
+_BLOCK = 4096
 
 
 @dataclass(frozen=True, eq=False)
@@ -144,5 +145,8 @@ def _arrays(data: bytes) -> _Arrays:
 def _is_unit(embeddings: NDArray[np.float32]) -> NDArray[np.bool_]:
     """(n,) which rows are finite and of unit norm."""
     # Not np.linalg.norm: a row that overflows would warn.
-    squares = np.einsum("ij,ij->i", embeddings.astype(np.float64), embeddings.astype(np.float64))
+    squares = np.empty(len(embeddings))
+    for start in range(0, len(embeddings), _BLOCK):  # a copy of everything in float64 would be the largest thing here
+        block = embeddings[start : start + _BLOCK].astype(np.float64)
+        np.einsum("ij,ij->i", block, block, out=squares[start : start + _BLOCK])
     return np.asarray(np.abs(np.sqrt(squares) - 1) <= _UNIT_NORM_TOLERANCE)

@@ -20,6 +20,7 @@ from examples.demo import plots, report, wording
 from examples.demo.report import render
 from examples.demo.results import Accuracy, Attempts, DemoResult, Stage
 from examples.demo.table import summary_table
+from federation.audit.cells import Cell, Estimate
 from federation.audit.cells import Rate as AuditedRate
 from federation.audit.wolf import WolfRates
 from federation.promise import AttackRates, text_of_attacks
@@ -413,3 +414,18 @@ def test_what_nobody_measured_is_said_to_be_unknown(result):
     assert "Without any face he is accepted at not measured." in text(parsed(render(unknown)))
     assert unknown.summary()["wolf_mean"] is None
     assert "No face, wallet stolen: the best image" not in rows(render(unknown))
+
+
+def test_groups_stand_in_report_table_and_summary_with_their_people_and_bounds_and_nowhere_without_labels(result, page):
+    nothing = Estimate(None)
+    fmr = AuditedRate(3, 156, 60.0, 0.0123, 0.0987)
+    cell = Cell((HOSTILE,), 13, fmr, AuditedRate(1, 20, 13.0, 0.0, 0.31), None, nothing, nothing, ())
+    grouped = replace(result, groups=(cell,))
+    shown = render(grouped)
+    assert "By group" not in page
+    assert HOSTILE not in shown
+    assert rows(shown)[HOSTILE] == ["13", "1.92 %", "1.23 %", "9.87 %", "5.00 %", "31.00 %"]
+    assert grouped.summary()[f"fmr_of_{HOSTILE}"] == "3 of 156"
+    console = Console(width=200, record=True, file=io.StringIO())
+    console.print(summary_table(grouped))
+    assert "3 of 156 of 13 people" in console.export_text()
