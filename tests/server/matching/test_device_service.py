@@ -1,4 +1,4 @@
-"""A second device at a running service: who lets whom in, how often, for how long, and what a thief of a wallet gets."""
+"""A second device at a running service: who lets whom in, how often and for how long, and what a thief gets."""
 
 from __future__ import annotations
 
