@@ -59,6 +59,7 @@ train.group("privacy", "client.privacy.cli:privacy_app")
 app.add_typer(config_commands(PROGRAM, example="verify now.jpg"), name="config")
 train.command("join", "client.node.cli:join_command")
 
+device.group("device", "client.device.devices_cli:device_app")
 device.command("enrol", "client.device.verify_cli:enrol_command")
 device.command("verify", "client.device.verify_cli:verify_command")
 device.command("renew", "client.device.renew_cli:renew_command")

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from federation.rules.rulebook import Rulebook
     from federation.transparency import LoggedEntry
     from federation.wire.convert import Change
+    from federation.wire.devices import DeviceChange
 
 
 @dataclass(frozen=True)
@@ -71,7 +72,7 @@ class Comparison:
         consent: under which the face is compared.
         consenting: the wallet that gave it; it is another than the device's when a template is renewed.
         template_digest: SHA-256 of the template that is compared with.
-        change: what a match puts in force, or None.
+        change: what a match puts in force, or does to another device, or None.
         audience_nonce: for an assertion; empty for none.
         issuer: of that assertion, or None.
     """
@@ -80,7 +81,7 @@ class Comparison:
     consent: Consent
     consenting: Wallet
     template_digest: bytes
-    change: Change | None = None
+    change: Change | DeviceChange | None = None
     audience_nonce: bytes = b""
     issuer: Issuer | None = None
 

@@ -11,7 +11,15 @@ from client.log.watching import LogMemory, LogTrust, check_inclusion
 from federation.errors import PeerError, ProofError
 from federation.onebit import Operation
 from federation.transparency import AttemptEntry, AttemptOutcome, PersonalKind
-from federation.wire.logged import LogReceipt, enrolment_facts, renewal_facts, request_digest, revocation_facts
+from federation.wire.devices import DeviceChange
+from federation.wire.logged import (
+    LogReceipt,
+    admission_facts,
+    enrolment_facts,
+    renewal_facts,
+    request_digest,
+    revocation_facts,
+)
 
 if TYPE_CHECKING:
     from google.protobuf.message import Message
@@ -84,6 +92,11 @@ def expected_of(comparison: Comparison, wallet: Wallet, request: Message) -> tup
     change, key_id = comparison.change, wallet.key_id
     if change is None:
         return ()
+    if isinstance(change, DeviceChange):
+        if change.admits:
+            return (Done(PersonalKind.ADMISSION, admission_facts(key_id=key_id, admits=change.admits)),)
+        facts = revocation_facts(key_id=change.removes, request=request_digest(request))
+        return (Done(PersonalKind.REVOCATION, facts),)
     if not change.has_template:
         return (Done(PersonalKind.RENEWAL, renewal_facts(key_id=key_id, receipt=change.receipt)),)
     facts = enrolment_facts(

@@ -22,6 +22,7 @@ from client.wallet.wallet import EnrolmentState
 from federation.consent.life import consent_of
 from federation.errors import MalformedMessageError, PeerError, ProofError, RefusedError, UsageError
 from federation.transparency import LogEntry, LoggedEntry, Opening, PersonalKind
+from federation.wire.devices import ListedDevice, devices_in
 from federation.wire.logged import LogReceipt, enrolment_facts, renewal_facts
 from federation.wire.owner import (
     ExportPage,
@@ -199,6 +200,22 @@ class Owner:
                 return Held(first.record, first.receipts, openings)
             start = page.next
         raise PeerError("the export does not come to an end")
+
+    def devices(self) -> tuple[ListedDevice, ...]:
+        """The enrolled devices of this person, this one among them, each with the signature that let it in.
+
+        A server may leave devices out, and may list one as the first that nobody admitted: what it cannot do is to say
+        of one that another device let it in.
+
+        Raises:
+            RefusedError: not enrolled there, or erased.
+            MalformedMessageError: it is no such list, or this device is not in it.
+            ProofError: one was not let in by the device that is named.
+        """
+        listed = devices_in(_read_json(self.export().record))
+        if all(one.key_id != self._wallet.key_id for one in listed):
+            raise MalformedMessageError("the server lists devices, and this one is not among them")
+        return listed
 
     def revoke(self, trust: LogTrust) -> Wallet:
         """Has the server delete the template, for good. Doing it twice changes nothing.

@@ -42,6 +42,7 @@ from federation.wire.convert import (
     SessionRequest,
     TokenSubmission,
 )
+from federation.wire.devices import DeviceChange
 from federation.wire.logged import comparison_facts
 
 if TYPE_CHECKING:
@@ -211,6 +212,44 @@ class Device:
         if outcome.decision is Decision.MATCH:
             receipt = b"\n".join(one.to_bytes() for one in renewed.receipts)
             self._remember(self._wallet.with_enrolment(replace(self._enrolment, receipt=receipt)))
+        return outcome
+
+    def admit(self, probe: NDArray[np.float64], code: Ticket) -> VerificationOutcome:
+        """Lets another device of the same person enrol: on a match, and for an hour.
+
+        It is one key alone that may (`federation.wire.devices.code_of`), whoever else has read the code. Nobody checks
+        whose face that device enrols: whoever admits somebody else's lends them the account.
+
+        Args:
+            probe: (k,) adapted embedding of a fresh capture, or mean of some. Sensitive; does not leave the device.
+            code: that the other device shows.
+
+        Raises:
+            UsageError, UnavailableError, PeerError, ProofError: as for `verify`.
+            RefusedError: as for `verify`; or there are as many devices as there may be.
+        """
+        return self._change_devices(probe, Operation.ADMIT_DEVICE, DeviceChange(admits=code.digest))
+
+    def remove(self, probe: NDArray[np.float64], key_id: bytes) -> VerificationOutcome:
+        """Ends the template of another device of the same person: on a match, for good.
+
+        Args:
+            probe: (k,) adapted embedding of a fresh capture, or mean of some. Sensitive; does not leave the device.
+            key_id: of the other device, 32 bytes; `client.device.owner.Owner.devices` lists them.
+
+        Raises:
+            UsageError, UnavailableError, PeerError, ProofError: as for `verify`.
+            RefusedError: as for `verify`; or no other device of this person has that key.
+        """
+        return self._change_devices(probe, Operation.REMOVE_DEVICE, DeviceChange(removes=key_id))
+
+    def _change_devices(
+        self, probe: NDArray[np.float64], operation: Operation, change: DeviceChange
+    ) -> VerificationOutcome:
+        consent = self._enrolment.require_consent()
+        comparison = Comparison(operation, consent, self._wallet, _digest_in(consent), change)
+        outcome = self._compare_with_stored(probe, comparison, Stopwatch())
+        self._remember(self._wallet)
         return outcome
 
     def renew_template(

@@ -33,6 +33,7 @@ from client.wallet.wallet import Enrolment, EnrolmentState, write_wallet
 from federation.consent.receipts import Terms
 from federation.errors import UsageError
 from federation.wire.convert import NONCE_BYTES
+from federation.wire.devices import code_of
 from federation.wire.ticket import Ticket
 
 _NOT_ENROLLED = (
@@ -70,6 +71,9 @@ def enrol_command(
     wallet: WalletOption = DEFAULT_WALLET,
     passphrase_file: PassphraseFileOption = None,
     *,
+    admitted: Annotated[
+        bool, typer.Option("--admitted", help="Another device of yours has let this one in: it needs no ticket.")
+    ] = False,
     agree: Annotated[
         bool, typer.Option("--agree", allow_from_autoenv=False, help="You have read the terms and agree; do not ask.")
     ] = False,
@@ -98,7 +102,9 @@ def enrol_command(
         opened.require_enrolment()  # a revoked wallet ends here, before any image is read
         if opened.enrolment.state is EnrolmentState.ENROLLED:
             raise UsageError("this wallet is enrolled; verify with it, or create another wallet")
-    brought = None if ticket is None else Ticket.from_text(ticket)
+    if ticket is not None and admitted:
+        raise UsageError("a device that another one let in needs no ticket; name one of the two")
+    brought = code_of(opened.key_id) if admitted else None if ticket is None else Ticket.from_text(ticket)
     offered = read_terms(terms)
     taken = references_of(images, camera, bundle.release)
     wanted = _purpose_of(offered, purpose)

@@ -37,6 +37,8 @@ class Operation(Enum):
     VERIFY = 2
     RENEW_CONSENT = 3
     RENEW_TEMPLATE = 4
+    ADMIT_DEVICE = 5
+    REMOVE_DEVICE = 6
 
 
 @dataclass(frozen=True)

@@ -50,6 +50,8 @@ class PersonalKind(enum.StrEnum):
     ATTEMPT = "attempt"
     REVOCATION = "revocation"
     RENEWAL = "renewal"
+    ADMISSION = "admission"
+    """Another device of the same person may enrol."""
     ERASURE = "erasure"
     """A tombstone: the openings of somebody's entries were destroyed."""
 
@@ -93,7 +95,13 @@ class PersonalEntry:
         commitment: to the facts, 32 bytes.
     """
 
-    kind: Literal[PersonalKind.ENROLMENT, PersonalKind.REVOCATION, PersonalKind.RENEWAL, PersonalKind.ERASURE]
+    kind: Literal[
+        PersonalKind.ENROLMENT,
+        PersonalKind.REVOCATION,
+        PersonalKind.RENEWAL,
+        PersonalKind.ADMISSION,
+        PersonalKind.ERASURE,
+    ]
     time: int
     commitment: bytes
 

@@ -25,6 +25,7 @@ from federation.wire.checks import (
     require_no_unknown_fields,
     require_public_key,
 )
+from federation.wire.devices import DeviceChange
 from federation.wire.logged import LogReceipt
 from federation.wire.ticket import Ticket
 from federation.wire.v1 import verification_pb2 as pb
@@ -208,7 +209,7 @@ class ProbeSubmission:
         probe: probe message, checked for its form and residues.
         signature: Ed25519 over the transcript, 64 bytes; not verified here.
         log_size: entries in the last checkpoint that the device saw.
-        change: what a match puts in force, or None.
+        change: what a match puts in force, or does to another device, or None.
         new_signature: of the new device key over the same transcript, 64 bytes, where it replaces an enrolled one: the
             key's owner agrees to this very renewal; not verified here. Empty otherwise.
     """
@@ -217,7 +218,7 @@ class ProbeSubmission:
     probe: bytes = field(repr=False)
     signature: bytes = field(repr=False)
     log_size: int = 0
-    change: Change | None = None
+    change: Change | DeviceChange | None = None
     new_signature: bytes = field(default=b"", repr=False)
 
     def __post_init__(self) -> None:
@@ -225,7 +226,7 @@ class ProbeSubmission:
         require_length("signature", self.signature, SIGNATURE_BYTES)
         if self.new_signature:
             require_length("the new key's signature", self.new_signature, SIGNATURE_BYTES)
-            if self.change is None or not self.change.has_template:
+            if not isinstance(self.change, Change) or not self.change.has_template:
                 raise MalformedMessageError("a new key signs only with the template that it brings")
         check_probe(self.probe)
 
@@ -247,7 +248,7 @@ class ProbeSubmission:
             probe=message.probe,
             signature=message.signature,
             log_size=message.log_size,
-            change=Change.from_proto(message.change) if message.HasField("change") else None,
+            change=_change_in(message),
             new_signature=message.new_signature,
         )
 
@@ -258,9 +259,18 @@ class ProbeSubmission:
             probe=self.probe,
             signature=self.signature,
             log_size=self.log_size,
-            change=self.change.to_proto() if self.change else None,
+            change=self.change.to_proto() if isinstance(self.change, Change) else None,
             new_signature=self.new_signature,
+            device=self.change.to_proto() if isinstance(self.change, DeviceChange) else None,
         )
+
+
+def _change_in(message: pb.SubmitProbeRequest) -> Change | DeviceChange | None:
+    if message.HasField("change") and message.HasField("device"):
+        raise MalformedMessageError("a session changes a template or a consent, or another device, and not both")
+    if message.HasField("device"):
+        return DeviceChange.from_proto(message.device)
+    return Change.from_proto(message.change) if message.HasField("change") else None
 
 
 @dataclass(frozen=True)

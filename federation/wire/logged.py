@@ -61,6 +61,12 @@ def renewal_facts(*, key_id: bytes, receipt: bytes) -> dict[str, str]:
     return {"key_id": key_id.hex(), "receipt": hashlib.sha256(receipt).hexdigest()}
 
 
+def admission_facts(*, key_id: bytes, admits: bytes) -> dict[str, str]:
+    """What stands behind the entry of an admission: whose, and the digest of the ticket of whom it lets in."""
+    require_length("the digest of a ticket", admits, DIGEST_BYTES)
+    return {"admits": admits.hex(), "key_id": key_id.hex()}
+
+
 def revocation_facts(*, key_id: bytes, request: bytes) -> dict[str, str]:
     """What stands behind the entry of a revocation: whose, and the `request_digest` of what asked for it."""
     require_length("request digest", request, DIGEST_BYTES)

@@ -37,11 +37,13 @@ import secrets
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from federation.errors import RefusedError
 from federation.onebit import Decision, Operation
 from federation.transparency import Opening, PersonalKind
 from federation.transparency.entries import COMMITMENT_BYTES, SALT_BYTES
 from federation.wire.convert import RecordedDecision
-from federation.wire.logged import LogReceipt, enrolment_facts, renewal_facts, revocation_facts
+from federation.wire.devices import Admission
+from federation.wire.logged import LogReceipt, admission_facts, enrolment_facts, renewal_facts, revocation_facts
 from server.matching.journal import Journal
 from server.matching.reconciling import finish
 from server.storage.disk import Disk
@@ -154,19 +156,26 @@ class Deeds:
     async def _announce_and_log(
         self, session: Session, held: StoredTemplate, request_digest: bytes, log_size: int
     ) -> tuple[LogReceipt, ...]:
-        key_id = session.request.key_id
-        if session.operation is not Operation.RENEW_CONSENT and await self._on_disk(self._find, held) != held:
+        key_id, comes = session.request.key_id, session.operation in {Operation.ENROL, Operation.RENEW_TEMPLATE}
+        if comes and await self._on_disk(self._find, held) != held:
             await self._on_disk(self._storage.require_new, held.key_id)  # before the log says what will be refused
         match session.operation:
             case Operation.RENEW_CONSENT:
                 openings = [(key_id, _renewal(held))]
+            case Operation.ADMIT_DEVICE:
+                openings = [(key_id, _admission(held))]
+            case Operation.REMOVE_DEVICE:
+                if await self._on_disk(self._find, held) is None:
+                    raise RefusedError("that device was removed already")
+                openings = [(held.key_id, _revocation(held.key_id, request_digest))]
             case Operation.RENEW_TEMPLATE:
                 openings = [(key_id, _revocation(key_id, request_digest)), (held.key_id, _enrolment(held))]
             case _:
                 openings = [(key_id, _enrolment(held))]
+        brought = (None,) if session.operation is Operation.REMOVE_DEVICE else (held, None)
         deeds = [
             self._deed(opening, theirs, request_digest, session_id=session.session_id, template=template)
-            for (theirs, opening), template in zip(openings, (held, None), strict=False)
+            for (theirs, opening), template in zip(openings, brought, strict=False)
         ]
         await self._on_disk(self._announce, *deeds)
         return await self._journal.about_to(*openings, log_size=log_size)
@@ -233,6 +242,11 @@ def _enrolment(template: StoredTemplate) -> Opening:
 def _renewal(template: StoredTemplate) -> Opening:
     _, _, receipt = template.receipts.rpartition(b"\n")
     return _opening(PersonalKind.RENEWAL, renewal_facts(key_id=template.key_id, receipt=receipt))
+
+
+def _admission(template: StoredTemplate) -> Opening:
+    let = Admission.from_bytes(template.admission or b"")
+    return _opening(PersonalKind.ADMISSION, admission_facts(key_id=template.key_id, admits=let.ticket))
 
 
 def _revocation(key_id: bytes, request_digest: bytes) -> Opening:

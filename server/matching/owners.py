@@ -20,6 +20,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey,
 from federation.errors import RefusedError
 from federation.statements import JsonValue, canonical_bytes
 from federation.transparency import AttemptOutcome, Opening
+from federation.wire.devices import Admission, ListedDevice
 from federation.wire.logged import request_digest
 from federation.wire.owner import (
     ExportPage,
@@ -34,7 +35,7 @@ from federation.wire.v1 import verification_pb2_grpc as pb_grpc
 from server.matching.deeds import Deeds
 from server.matching.journal import Asking, Journal
 from server.storage.disk import Disk
-from server.storage.storage import Owner, Storage
+from server.storage.storage import Owner, Storage, StoredTemplate
 from server.visitors.peers import peer_of
 
 STRANGER = "not enrolled here with this key, purpose and audience, or not signed by the enrolled device"
@@ -98,6 +99,8 @@ class OwnerService(pb_grpc.OwnerServiceServicer):
             "key_id": proof.key_id.hex(),
         }
         if template:
+            devices = await self._on_disk(self._storage.devices, template.account)
+            record["devices"] = [_listed(one).to_json() for one in devices]
             record["account"] = "held"  # which it is, nobody is told: a thief of the wallet would know it too
             record["template"] = {
                 "bytes": len(template.template),
@@ -159,6 +162,12 @@ def is_signed(device_public_key: bytes, signature: bytes, statement: bytes) -> b
     except (InvalidSignature, ValueError):  # ValueError: not a point on the curve
         return False
     return True
+
+
+def _listed(template: StoredTemplate) -> ListedDevice:
+    """A device of the same person, as another one may see it."""
+    admission = None if template.admission is None else Admission.from_bytes(template.admission)
+    return ListedDevice(template.key_id, template.enrolled_at, admission)
 
 
 def _page_of(openings: dict[int, Opening], start: int) -> tuple[dict[int, Opening], int]:

@@ -16,6 +16,7 @@ came before. So only the entries since then are gone through::
     revocation                   no template; announcement           a tombstone
     renewal of a consent         the receipt; no template;           a tombstone, and a revocation in the log: only the
                                  announcement                        owner could sign such a receipt again
+    admission of a device        nothing to explain: its owner admits it once more
     erasure                      whoever may ask has an enrolment    a tombstone that names no owner
                                  in the log, or an announcement
 

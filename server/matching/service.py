@@ -55,6 +55,7 @@ from federation.wire.convert import (
     SessionRequest,
     TokenSubmission,
 )
+from federation.wire.devices import Admission, DeviceChange, code_of
 from federation.wire.logged import request_digest
 from federation.wire.v1 import verification_pb2 as pb
 from federation.wire.v1 import verification_pb2_grpc as pb_grpc
@@ -145,7 +146,8 @@ class MatchingService(pb_grpc.VerificationServiceServicer):
         """Opens an enrolment session for whoever brings a ticket. It is spent when the template is stored."""
         wanted = await self._steps.read(EnrolmentRequest.from_proto, request)
         issued = await self.on_disk(self._find_ticket, wanted.ticket.digest)
-        if issued is None or issued.client not in {None, name_of(context)}:
+        is_theirs = issued is None or issued.admission is None or wanted.ticket == code_of(wanted.session.key_id)
+        if issued is None or issued.client not in {None, name_of(context)} or not is_theirs:
             names = self._rules.registered(wanted.session.audience, wanted.session.purpose)
             await self.journal.refusals.note(Refusal(AttemptOutcome.NOT_COVERED, *names), peer_of(context))
             raise RefusedError(NO_TICKET)  # whose it is, is nobody else's business
@@ -170,7 +172,8 @@ class MatchingService(pb_grpc.VerificationServiceServicer):
         self._workers.require_room()
 
         async def compare(session: Session, progress: Progress) -> pb.SubmitProbeResponse:
-            operation, wanted, change = _operation(session, submission), session.request, submission.change
+            operation, wanted = _operation(session, submission), session.request
+            change, device = _parts_of(submission.change)
             self._require_parameters(submission)
             progress.refusal = AttemptOutcome.NOT_COVERED
             compared = await self._compared(operation, session, change)
@@ -185,6 +188,8 @@ class MatchingService(pb_grpc.VerificationServiceServicer):
                 raise RefusedError("enrolled under another model release; enrol again")
             held = self._held(operation, compared, wanted, change)
             self._require_allowed(held or compared, wanted, progress)
+            if device is not None:
+                held = await self._held_for(device, compared, submission.signature, transcript)
             if held is not None and change is not None and change.has_template:
                 await self.on_disk(self._storage.require_new, held.key_id)
             if operation is not Operation.ENROL:  # an enrolment has one try and is gone, so it needs no count
@@ -307,6 +312,22 @@ class MatchingService(pb_grpc.VerificationServiceServicer):
             probe_digest=hashlib.sha256(submission.probe).digest(),
         ).to_bytes()
 
+    async def _held_for(
+        self, change: DeviceChange, compared: StoredTemplate, signature: bytes, transcript: bytes
+    ) -> StoredTemplate:
+        """What a match needs to admit another device, or the template of the one that it removes.
+
+        Raises:
+            RefusedError: no other device of this account has that name.
+        """
+        if change.admits:
+            admission = Admission(compared.device_public_key, change.admits, signature, transcript)
+            return replace(compared, admission=admission.to_bytes())
+        removed = await self.on_disk(self._storage.template, change.removes)
+        if removed is None or removed.account != compared.account or removed.key_id == compared.key_id:
+            raise RefusedError("no other device of this person has that name; this one is ended with a revocation")
+        return removed
+
     async def _compared(self, operation: Operation, session: Session, change: Change | None) -> StoredTemplate:
         """The template that the probe is compared with: the enrolled one, or the one that is to be enrolled.
 
@@ -358,7 +379,7 @@ class MatchingService(pb_grpc.VerificationServiceServicer):
 
     def _require_parameters(self, submission: ProbeSubmission) -> None:
         """Raises `MalformedMessageError` when probe or template are of another parameter set than the release."""
-        change = submission.change
+        change, _ = _parts_of(submission.change)
         for message in (submission.probe, *((change.template,) if change and change.has_template else ())):
             if parameters_of(message) is not self._parameters:
                 raise MalformedMessageError(f"this server's release has codes of {self._parameters.slots} bits")
@@ -439,22 +460,29 @@ def _operation(session: Session, submission: ProbeSubmission) -> Operation:
     Raises:
         MalformedMessageError: the probe brings too little for that, or too much.
     """
-    change = submission.change
+    change, device = _parts_of(submission.change)
     if session.operation is Operation.ENROL:
         if change is None or not change.has_template:
             raise MalformedMessageError("an enrolment brings a device key, a template and a consent with its probe")
         if submission.new_signature:
             raise MalformedMessageError("an enrolment has one device key and one signature")
         return Operation.ENROL
-    if change is None:
+    if submission.change is None:
         return Operation.VERIFY
     if session.request.audience_nonce:
         raise MalformedMessageError("a session that renews has no audience's nonce; verify to get an assertion")
+    if device is not None or change is None:
+        return Operation.ADMIT_DEVICE if device and device.admits else Operation.REMOVE_DEVICE
     if not change.has_template:
         return Operation.RENEW_CONSENT
     if not submission.new_signature:
         raise MalformedMessageError("a renewed template comes with the signature of its own device key too")
     return Operation.RENEW_TEMPLATE
+
+
+def _parts_of(change: Change | DeviceChange | None) -> tuple[Change | None, DeviceChange | None]:
+    """What a probe brought, by what it is."""
+    return (None, change) if isinstance(change, DeviceChange) else (change, None)
 
 
 def _require_signed_by_new(change: Change, signature: bytes, transcript: bytes) -> None:

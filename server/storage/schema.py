@@ -40,12 +40,20 @@ def _template(*, nullable: bool = False) -> tuple[sa.Column[Any], ...]:
         # Older templates were given one later, and a database's own default in its place would be one for everybody.
         _bytes("account", nullable=True),
         _bytes("receipts", nullable=nullable),  # deflated
+        _bytes("admission", nullable=True),  # by another device, or of another one that may enrol
     )
 
 
 TEMPLATE = tuple(column.name for column in _template())
 
-templates = sa.Table("templates", metadata, _bytes("key_id", primary_key=True), *_template(), **_STRICT)
+templates = sa.Table(
+    "templates",
+    metadata,
+    _bytes("key_id", primary_key=True),
+    *_template(),
+    sa.Index("templates_by_account", "account"),
+    **_STRICT,
+)
 tickets = sa.Table(
     "tickets",
     metadata,
@@ -53,6 +61,7 @@ tickets = sa.Table(
     _bytes("account", unique=True),
     _text("client", nullable=True),
     _number("ends_at"),
+    _bytes("admission", nullable=True),  # by a device of that account
     sa.Index("tickets_by_end", "ends_at"),
     **_STRICT,
 )

@@ -254,8 +254,8 @@ class SqlStorage(SqlTemplates):
         this, is_match = {"id": session.session_id}, decision is Decision.MATCH
         changes = is_match and session.operation is not Operation.VERIFY
         with self._begin() as run:
-            enrols = held is not None and session.operation is Operation.ENROL
-            names = [] if held is None else [held.key_id, held.account] if enrols else [held.key_id]
+            with_ticket = session.operation in {Operation.ENROL, Operation.ADMIT_DEVICE}
+            names = [] if held is None else [held.key_id, held.account] if with_ticket else [held.key_id]
             self._lock(run, session.request.key_id, *names)
             found, closing = run.execute(_LOCK_SESSION, this), None
             if session.operation is not Operation.ENROL and not changes:
@@ -279,15 +279,23 @@ class SqlStorage(SqlTemplates):
         """What a match does to templates."""
         if held is None:
             raise RefusedError(_OVER)
-        if session.operation is Operation.RENEW_CONSENT:
-            require_closed(self._close_attempt(run, session.session_id, Decision.MATCH))
-            self._renew_consent(run, held)
-        elif self.template(held.key_id) != held:  # else somebody has finished it
-            if session.operation is Operation.RENEW_TEMPLATE:
+        match session.operation:
+            case Operation.RENEW_CONSENT:
+                require_closed(self._close_attempt(run, session.session_id, Decision.MATCH))
+                self._renew_consent(run, held)
+            case Operation.ADMIT_DEVICE:
+                require_closed(self._close_attempt(run, session.session_id, Decision.MATCH))
+                self._admit(run, held.account, held.admission or b"", now)
+            case Operation.REMOVE_DEVICE:
+                require_closed(self._close_attempt(run, session.session_id, Decision.MATCH))
+                self._end_for(run, held.key_id, None, now, request_digest)
+            case _ if self.template(held.key_id) == held:
+                pass  # somebody has finished it
+            case Operation.RENEW_TEMPLATE:
                 require_closed(self._close_attempt(run, session.session_id, Decision.MATCH))
                 self._end_for(run, session.request.key_id, session.session_id, now, request_digest)
                 self.enrol(held)
-            else:
+            case _:
                 self._enrol_with_ticket(run, held)
 
     def sweep(self, *, now: int) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import zlib
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
@@ -12,6 +13,7 @@ import sqlalchemy as sa
 from federation.errors import RefusedError, UnavailableError
 from federation.onebit import Decision
 from federation.transparency import PersonalKind, TreeHead
+from federation.wire.devices import MOST_DEVICES
 from server.sql import Mode, Rows, Transaction
 from server.storage.limits import AttemptHistory, AttemptLimits
 from server.storage.schema import TEMPLATE, attempts, deeds, sessions, templates, tombstones
@@ -28,6 +30,12 @@ _TOMBSTONE_TAG = b"intaglio-tombstone/1\0"
 _key: sa.BindParameter[bytes] = sa.bindparam("key")
 _id: sa.BindParameter[bytes] = sa.bindparam("id")
 _FIND_TEMPLATE = sa.select(*(templates.c[name] for name in TEMPLATE)).where(templates.c.key_id == _key)
+_FIND_DEVICES = (
+    sa.select(*(templates.c[name] for name in TEMPLATE))
+    .where(templates.c.account == sa.bindparam("account"))
+    .order_by(templates.c.enrolled_at, templates.c.admission.is_not(None), templates.c.key_id)
+)
+_COUNT_DEVICES = sa.select(sa.func.count()).where(templates.c.account == sa.bindparam("account"))
 _ADD_TEMPLATE = templates.insert()
 _DELETE_TEMPLATE = templates.delete().where(templates.c.key_id == _key)
 _IS_KNOWN = sa.select(
@@ -102,6 +110,12 @@ class SqlTemplates(SqlTickets):
         """See `Storage`."""
         with self._begin(Mode.READ) as run:
             return template_of(run.execute(_FIND_TEMPLATE, {"key": key_id}).one_or_none())
+
+    def devices(self, account: bytes) -> list[StoredTemplate]:
+        """See `Storage`."""
+        with self._begin(Mode.READ) as run:
+            found = run.execute(_FIND_DEVICES, {"account": account}).all
+        return [template for template in map(template_of, found) if template is not None]
 
     def require_new(self, key_id: bytes) -> None:
         """See `Storage`."""
@@ -215,6 +229,8 @@ class SqlTemplates(SqlTickets):
                 case PersonalKind.ENROLMENT, StoredTemplate() if not self.knows(key_id):
                     with contextlib.suppress(RefusedError):  # somebody else has spent the ticket
                         self._enrol_with_ticket(run, template)
+                case PersonalKind.ADMISSION, StoredTemplate(admission=bytes() as admission) if self.template(key_id):
+                    self._admit(run, template.account, admission, now)
                 case PersonalKind.REVOCATION, StoredTemplate():
                     if self.template(key_id) is not None and not self.knows(template.key_id):
                         self._end_for(run, key_id, deed.session_id, now, digest)
@@ -274,11 +290,19 @@ class SqlTemplates(SqlTickets):
                     self._require_ticket(run, deed, session_id, new.account)
                 elif self.template(deed.key_id) is None:
                     raise RefusedError("the template that is to be renewed was revoked meanwhile")
+            case PersonalKind.ADMISSION, StoredTemplate() as admitting:
+                self._require_room(run, admitting)
+
+    def _require_room(self, run: Transaction, admitting: StoredTemplate) -> None:
+        """Returns when a device may admit another one. Needs its account's lock."""
+        if self.template(admitting.key_id) is None:
+            raise RefusedError("the template of the device that admits another was revoked meanwhile")
+        if run.execute(_COUNT_DEVICES, {"account": admitting.account}).scalar() >= MOST_DEVICES:
+            raise RefusedError(f"there are {MOST_DEVICES} devices already, as many as may be; remove one first")
 
     def _enrol_with_ticket(self, run: Transaction, template: StoredTemplate) -> None:
         """Stores somebody's first template, and spends the ticket of its account. Needs the locks of both."""
-        self._spend(run, template.account)
-        self.enrol(template)
+        self.enrol(replace(template, admission=self._spend(run, template.account)))
 
     def _renew_consent(self, run: Transaction, renewed: StoredTemplate) -> None:
         """Puts the chain of consents in the place of the one that lacks its last. Doing it twice changes nothing."""
@@ -300,6 +324,9 @@ class SqlTemplates(SqlTickets):
     ) -> None:
         """Revokes a template. The session that asked for it, if one did, goes on."""
         run.execute(_END_OTHERS_OF_KEY, {"key": key_id, "id": session_id or b""})
+        ended = self.template(key_id)
+        if ended is not None:  # whoever revokes a device may not know whom it let in
+            self._end_admission(run, ended.account)
         self._bury(run, key_id, now=now, request_digest=request_digest)
 
     def _bury(self, run: Transaction, key_id: bytes, *, now: int, request_digest: bytes) -> None:
@@ -339,8 +366,9 @@ def _key_ids(deed: Deed) -> set[bytes]:
 
 
 def _accounts(deed: Deed) -> set[bytes]:
-    """The one whose ticket is to be spent."""
-    return {deed.template.account} if deed.template and deed.kind is PersonalKind.ENROLMENT else set()
+    """The one whose ticket is to be spent, or issued."""
+    changes = deed.kind in {PersonalKind.ENROLMENT, PersonalKind.ADMISSION}
+    return {deed.template.account} if deed.template and changes else set()
 
 
 def _deed_of(row: Any) -> Deed:  # noqa: ANN401 - a row of deeds

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 import sqlalchemy as sa
 
 from federation.errors import RefusedError, UnavailableError
 from federation.transparency import PersonalKind
+from federation.wire.devices import ADMISSION_SECONDS, Admission
 from server.sql import Mode, Transaction
 from server.storage.schema import deeds, tickets
 from server.storage.storage import NO_TICKET, Deed, IssuedTicket
@@ -22,6 +24,7 @@ _ADD = tickets.insert()
 _FIND = tickets.select().where(tickets.c.digest == _digest, tickets.c.ends_at > _now)
 _FIND_ALL = tickets.select().where(tickets.c.ends_at > _now).order_by(tickets.c.ends_at)
 _IS_GOOD = sa.select(sa.exists().where(tickets.c.account == _account, tickets.c.ends_at > _now))
+_FIND_ADMISSION = sa.select(tickets.c.admission).where(tickets.c.account == _account)
 _SPEND = tickets.delete().where(tickets.c.account == _account)
 _ENROLS = deeds.c.kind == PersonalKind.ENROLMENT.value
 _FIND_USERS = sa.select(deeds.c.session_id).where(deeds.c.account == _account, _ENROLS)
@@ -31,6 +34,7 @@ _FIND_ACCOUNT = sa.select(tickets.c.account).where(tickets.c.digest == _digest)
 _WITHDRAW = tickets.delete().where(tickets.c.digest == _digest, _IS_FREE)
 _SWEEP = tickets.delete().where(tickets.c.ends_at <= sa.bindparam("long_ago"), _IS_FREE)
 _VOID = tickets.delete()
+_END_ADMISSION = tickets.delete().where(tickets.c.account == _account, tickets.c.admission.is_not(None), _IS_FREE)
 
 
 class SqlTickets(Transactions):
@@ -38,10 +42,9 @@ class SqlTickets(Transactions):
 
     def issue(self, ticket: IssuedTicket) -> None:
         """See `Storage`. A crash leaves the ticket or none."""
-        row = {"digest": ticket.digest, "account": ticket.account, "client": ticket.client, "ends_at": ticket.ends_at}
         try:
             with self._begin() as run:
-                run.execute(_ADD, row)
+                run.execute(_ADD, dataclasses.asdict(ticket))
         except self._database.conflict as error:
             raise RefusedError("this ticket was issued already") from error
 
@@ -81,10 +84,27 @@ class SqlTickets(Transactions):
         if not users and not run.execute(_IS_GOOD, this).scalar():
             raise RefusedError(NO_TICKET)
 
-    def _spend(self, run: Transaction, account: bytes) -> None:
-        """Raises `RefusedError` when there is no ticket of that account: somebody has spent it. Needs its lock."""
+    def _admit(self, run: Transaction, account: bytes, admission: bytes, now: int) -> None:
+        """Issues the ticket of a device that was let in, in the place of the account's earlier one. Needs its lock."""
+        let = Admission.from_bytes(admission)
+        run.execute(_SPEND, {"account": account})
+        issued = IssuedTicket(let.ticket, account, None, now + ADMISSION_SECONDS, admission)
+        run.execute(_ADD, dataclasses.asdict(issued))
+
+    def _end_admission(self, run: Transaction, account: bytes) -> None:
+        """Takes back what a device of the account let in, unless its enrolment is announced."""
+        run.execute(_END_ADMISSION, {"account": account})
+
+    def _spend(self, run: Transaction, account: bytes) -> bytes | None:
+        """Spends the ticket of an account, and gives the admission that it came from. Needs the account's lock.
+
+        Raises:
+            RefusedError: there is none: somebody has spent it.
+        """
+        admission: bytes | None = run.execute(_FIND_ADMISSION, {"account": account}).scalar()
         if run.execute(_SPEND, {"account": account}).rowcount != 1:
             raise RefusedError(NO_TICKET)
+        return admission
 
     def _forget_ended_tickets(self, now: int) -> None:
         with self._begin(Mode.SINGLE) as run:
@@ -95,4 +115,4 @@ class SqlTickets(Transactions):
 
 
 def _ticket_of(row: Any) -> IssuedTicket:  # noqa: ANN401 - a row of tickets
-    return IssuedTicket(digest=row.digest, account=row.account, client=row.client, ends_at=row.ends_at)
+    return IssuedTicket(row.digest, row.account, row.client, row.ends_at, row.admission)

@@ -41,6 +41,8 @@ class StoredTemplate:
             Nobody is told them but parts of this server: not the owner, and no log.
         receipts: the owner's signed consents as they came, one in a line: the first one and its renewals. Empty is
             none: such a template is not compared.
+        admission: by which device of the account this one was let in (`federation.wire.devices.Admission`), None for
+            the first. Of a template that a session holds to admit another device: that one's. It distinguishes nothing.
 
     Raises:
         UsageError: a length is wrong.
@@ -55,6 +57,7 @@ class StoredTemplate:
     enrolled_at: int
     account: bytes = field(repr=False)
     receipts: bytes = field(default=b"", repr=False)
+    admission: bytes | None = field(default=None, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         if len(self.device_public_key) != DEVICE_PUBLIC_KEY_BYTES or len(self.release_digest) != DIGEST_BYTES:
@@ -107,12 +110,15 @@ class IssuedTicket:
         account: of whoever will have enrolled with it, 16 random bytes. No two tickets have the same.
         client: name in the certificate of the device that alone may bring it; None for any.
         ends_at: first second at which it is worth nothing, seconds since 1970.
+        admission: by a device of the account, which is there then (`federation.wire.devices.Admission`); None for what
+            an operator gave somebody.
     """
 
     digest: bytes
     account: bytes = field(repr=False)
     client: str | None
     ends_at: int
+    admission: bytes | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
         if len(self.digest) != DIGEST_BYTES or len(self.account) != ACCOUNT_BYTES:
@@ -292,6 +298,9 @@ class Storage(Protocol):
             RefusedError: the key id is enrolled or was revoked.
         """
 
+    def devices(self, account: bytes) -> list[StoredTemplate]:
+        """The templates of an account, the first to enrol first."""
+
     # ------------------------------------------------------------------ tickets
 
     def issue(self, ticket: IssuedTicket) -> None:
@@ -353,8 +362,8 @@ class Storage(Protocol):
 
         Raises:
             RefusedError: a key id that is to be enrolled is enrolled or was revoked, or its ticket was used, has ended
-                or was taken back; the template that is to be renewed is not there any more; or another consent came
-                first.
+                or was taken back; the template that is to be renewed, or that admits, is not there any more; its
+                account has as many devices as it may; or another consent came first.
             UnavailableError: something else is announced about one of the key ids, or with the ticket.
         """
 
@@ -460,6 +469,9 @@ class Storage(Protocol):
         RENEW_CONSENT  closed                  the held template's receipts replace those that they prolong
         RENEW_TEMPLATE closed, and on a match  the old template is revoked, with a tombstone, and the held one is
                        gone with its template  enrolled. Other sessions of the old one end
+        ADMIT_DEVICE   closed                  the ticket of the held template's admission is issued for an hour, in
+                                               the place of the one that its account had
+        REMOVE_DEVICE  closed                  the held template is revoked, with a tombstone
         ============== ======================= ====================================================================
 
         Args:

@@ -740,3 +740,38 @@ def test_refused_pictures_send_nothing_and_change_no_wallet(fusing, person, tmp_
 def test_a_recogniser_that_the_release_was_not_made_with_is_refused(model, photograph):
     with pytest.raises(UsageError, match="another recogniser"):
         pictures.probe_of(pictures.probes_of([photograph], None, a_release()), model=model, release=a_release())
+
+
+@pytest.mark.integration
+def test_a_lost_phone_costs_no_visit(operator, person, tmp_path):
+    operator.start()
+    phone, laptop = (["--wallet", tmp_path / f"{name}.wallet"] for name in ("phone", "laptop"))
+
+    def typed(*arguments, code=0):
+        result = person(*arguments)
+        assert result.exit_code == code, (arguments[:2], result.output)
+        return result.stdout
+
+    for wallet in (phone, laptop):
+        typed("wallet", "create", *wallet)
+    typed("enrol", "1-0", "1-1", *enrolment(operator), *phone)
+    code = json.loads(typed("device", "code", "--json", *laptop))["code"]
+    second = ["enrol", "1-3", "1-4", *new_template(operator), "--purpose", PURPOSE, *laptop]
+    assert "needs a ticket" in str(person(*second).output)
+    typed(*second, "--admitted", code=3)
+    typed("device", "add", code, "2-0", *verification(operator), *phone, code=1)
+    typed(*second, "--admitted", code=3)
+    typed("device", "add", code.upper().replace("-", " "), "1-2", *verification(operator), *phone)
+    typed(*second, "--admitted", "--ticket", code, code=2)
+    typed(*second, "--admitted")
+    typed("device", "code", *laptop, code=2)
+    listed = json.loads(typed("device", "list", "--json", *connection(operator), *laptop))
+    assert [one["which"] for one in listed] == ["another one", "this one"]
+    assert [one["how"] for one in listed] == ["enrolled with a ticket", f"let in by {listed[0]['name']}"]
+    lost = ["device", "remove", listed[0]["name"][:8]]
+    typed(*lost, "2-0", *verification(operator), *laptop, code=1)
+    typed("device", "remove", listed[0]["name"][:7], "1-5", *verification(operator), *laptop, code=2)
+    typed(*lost, "1-5", *verification(operator), *laptop)
+    typed("verify", "1-2", *verification(operator), *phone, code=3)
+    typed("verify", "1-2", *verification(operator), *laptop)
+    assert len(json.loads(typed("device", "list", "--json", *connection(operator), *laptop))) == 1

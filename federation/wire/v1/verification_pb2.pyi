@@ -11,6 +11,8 @@ the model release's. A server refuses messages with fields that are not written 
   verify              StartVerification -> SubmitProbe                              -> SubmitToken
   renew a consent     StartVerification -> SubmitProbe with a receipt in its Change -> SubmitToken
   renew a template    StartVerification -> SubmitProbe with a whole Change          -> SubmitToken
+  admit a device      StartVerification -> SubmitProbe with a DeviceChange          -> SubmitToken
+  remove a device     StartVerification -> SubmitProbe with a DeviceChange          -> SubmitToken
 
 What a Change asks for happens on a match, and only then. Nothing that a server stores of a face leaves it again.
 
@@ -270,6 +272,32 @@ class Change(_message.Message):
 Global___Change: _TypeAlias = Change  # noqa: Y015
 
 @_typing.final
+class DeviceChange(_message.Message):
+    """What a match does to another device of the same person. Exactly one of the two."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ADMITS_FIELD_NUMBER: _builtins.int
+    REMOVES_FIELD_NUMBER: _builtins.int
+    admits: _builtins.bytes
+    """Digest of the ticket of a device that may enrol for an hour, as one more of this person's; see docs/formats.md."""
+    removes: _builtins.bytes
+    """Key id of an enrolled device of this person, whose template is revoked."""
+    def __init__(
+        self,
+        *,
+        admits: _builtins.bytes = ...,
+        removes: _builtins.bytes = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["admits", b"admits", "removes", b"removes"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DeviceChange: _TypeAlias = DeviceChange  # noqa: Y015
+
+@_typing.final
 class SubmitProbeRequest(_message.Message):
     """The one probe of a session."""
 
@@ -281,6 +309,7 @@ class SubmitProbeRequest(_message.Message):
     LOG_SIZE_FIELD_NUMBER: _builtins.int
     CHANGE_FIELD_NUMBER: _builtins.int
     NEW_SIGNATURE_FIELD_NUMBER: _builtins.int
+    DEVICE_FIELD_NUMBER: _builtins.int
     session_id: _builtins.bytes
     """From the session."""
     probe: _builtins.bytes
@@ -295,6 +324,10 @@ class SubmitProbeRequest(_message.Message):
     def change(self) -> Global___Change:
         """What a match puts in force; none in a verification."""
 
+    @_builtins.property
+    def device(self) -> Global___DeviceChange:
+        """What a match does to another device; only where nothing else is put in force."""
+
     def __init__(
         self,
         *,
@@ -304,10 +337,11 @@ class SubmitProbeRequest(_message.Message):
         log_size: _builtins.int = ...,
         change: Global___Change | None = ...,
         new_signature: _builtins.bytes = ...,
+        device: Global___DeviceChange | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["change", b"change"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["change", b"change", "device", b"device"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["change", b"change", "log_size", b"log_size", "new_signature", b"new_signature", "probe", b"probe", "session_id", b"session_id", "signature", b"signature"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["change", b"change", "device", b"device", "log_size", b"log_size", "new_signature", b"new_signature", "probe", b"probe", "session_id", b"session_id", "signature", b"signature"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -386,7 +420,8 @@ class SubmitTokenResponse(_message.Message):
     """On a match with an audience_nonce: the assertion for the audience, a JSON Web Token; else empty."""
     @_builtins.property
     def deeds(self) -> _containers.RepeatedCompositeFieldContainer[Global___LogReceipt]:
-        """On a match, the log's entries about what it put in force: of an enrolment one, of a renewed consent one, of a renewed
+        """On a match, the log's entries about what it put in force: of an enrolment one, of a renewed consent, an admission and a
+        removal one each, of a renewed
         template the old one's revocation and the new one's enrolment, of a verification none.
         """
 

@@ -11,6 +11,8 @@ the model release's. A server refuses messages with fields that are not written 
   verify              StartVerification -> SubmitProbe                              -> SubmitToken
   renew a consent     StartVerification -> SubmitProbe with a receipt in its Change -> SubmitToken
   renew a template    StartVerification -> SubmitProbe with a whole Change          -> SubmitToken
+  admit a device      StartVerification -> SubmitProbe with a DeviceChange          -> SubmitToken
+  remove a device     StartVerification -> SubmitProbe with a DeviceChange          -> SubmitToken
 
 What a Change asks for happens on a match, and only then. Nothing that a server stores of a face leaves it again.
 

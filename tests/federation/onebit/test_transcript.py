@@ -83,7 +83,14 @@ def test_text_that_moves_from_one_field_to_its_neighbour_gives_other_bytes():
 
 
 def test_the_operations_have_the_documented_numbers():
-    numbers = {"ENROL": 1, "VERIFY": 2, "RENEW_CONSENT": 3, "RENEW_TEMPLATE": 4}
+    numbers = {
+        "ENROL": 1,
+        "VERIFY": 2,
+        "RENEW_CONSENT": 3,
+        "RENEW_TEMPLATE": 4,
+        "ADMIT_DEVICE": 5,
+        "REMOVE_DEVICE": 6,
+    }
     assert {operation.name: operation.value for operation in Operation} == numbers
 
 

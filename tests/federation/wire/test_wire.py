@@ -35,7 +35,7 @@ from federation.transparency import (
     PersonalKind,
     SignedCheckpoint,
 )
-from federation.wire import convert, log_reads, owner, status
+from federation.wire import convert, devices, log_reads, owner, status
 from federation.wire.logged import LogReceipt
 from federation.wire.v1 import verification_pb2 as pb
 from tests.running import LOG_SIGNER
@@ -66,6 +66,7 @@ READERS = [
         lambda v: pb.StartVerificationResponse(session=v.to_proto()),
     ),
     (pb.Change, convert.Change.from_proto, lambda v: v.to_proto()),
+    (pb.DeviceChange, devices.DeviceChange.from_proto, lambda v: v.to_proto()),
     (pb.SubmitProbeRequest, convert.ProbeSubmission.from_proto, lambda v: v.to_proto()),
     (pb.SubmitTokenRequest, convert.TokenSubmission.from_proto, lambda v: v.to_proto()),
     (pb.SubmitProbeResponse, convert.LoggedReply.from_proto, lambda v: v.to_proto()),

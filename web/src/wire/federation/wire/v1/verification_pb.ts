@@ -8,6 +8,8 @@
 //   verify              StartVerification -> SubmitProbe                              -> SubmitToken
 //   renew a consent     StartVerification -> SubmitProbe with a receipt in its Change -> SubmitToken
 //   renew a template    StartVerification -> SubmitProbe with a whole Change          -> SubmitToken
+//   admit a device      StartVerification -> SubmitProbe with a DeviceChange          -> SubmitToken
+//   remove a device     StartVerification -> SubmitProbe with a DeviceChange          -> SubmitToken
 //
 // What a Change asks for happens on a match, and only then. Nothing that a server stores of a face leaves it again.
 //
@@ -29,7 +31,7 @@ import type { Message } from "@bufbuild/protobuf";
  * Describes the file federation/wire/v1/verification.proto.
  */
 export const file_federation_wire_v1_verification: GenFile = /*@__PURE__*/
-  fileDesc("CiVmZWRlcmF0aW9uL3dpcmUvdjEvdmVyaWZpY2F0aW9uLnByb3RvEhJmZWRlcmF0aW9uLndpcmUudjEiRAoHU2Vzc2lvbhISCgpzZXNzaW9uX2lkGAEgASgMEg0KBW5vbmNlGAIgASgMEhYKDnJlbGVhc2VfZGlnZXN0GAMgASgMIkIKCkxvZ1JlY2VpcHQSDgoGbG9nZ2VkGAEgASgMEg8KB29wZW5pbmcYAiABKAwSEwoLY29uc2lzdGVuY3kYAyADKAwiWgoVU3RhcnRFbnJvbG1lbnRSZXF1ZXN0Eg4KBmtleV9pZBgBIAEoDBIPCgdwdXJwb3NlGAIgASgJEhAKCGF1ZGllbmNlGAMgASgJEg4KBnRpY2tldBgEIAEoDCJGChZTdGFydEVucm9sbWVudFJlc3BvbnNlEiwKB3Nlc3Npb24YASABKAsyGy5mZWRlcmF0aW9uLndpcmUudjEuU2Vzc2lvbiJlChhTdGFydFZlcmlmaWNhdGlvblJlcXVlc3QSDgoGa2V5X2lkGAEgASgMEg8KB3B1cnBvc2UYAiABKAkSEAoIYXVkaWVuY2UYAyABKAkSFgoOYXVkaWVuY2Vfbm9uY2UYBCABKAwiSQoZU3RhcnRWZXJpZmljYXRpb25SZXNwb25zZRIsCgdzZXNzaW9uGAEgASgLMhsuZmVkZXJhdGlvbi53aXJlLnYxLlNlc3Npb24iRgoGQ2hhbmdlEhkKEWRldmljZV9wdWJsaWNfa2V5GAEgASgMEhAKCHRlbXBsYXRlGAIgASgMEg8KB3JlY2VpcHQYAyABKAwinwEKElN1Ym1pdFByb2JlUmVxdWVzdBISCgpzZXNzaW9uX2lkGAEgASgMEg0KBXByb2JlGAIgASgMEhEKCXNpZ25hdHVyZRgDIAEoDBIQCghsb2dfc2l6ZRgEIAEoBBIqCgZjaGFuZ2UYBSABKAsyGi5mZWRlcmF0aW9uLndpcmUudjEuQ2hhbmdlEhUKDW5ld19zaWduYXR1cmUYBiABKAwiUQoTU3VibWl0UHJvYmVSZXNwb25zZRINCgVyZXBseRgBIAEoDBIrCgNsb2cYAiABKAsyHi5mZWRlcmF0aW9uLndpcmUudjEuTG9nUmVjZWlwdCJJChJTdWJtaXRUb2tlblJlcXVlc3QSEgoKc2Vzc2lvbl9pZBgBIAEoDBINCgV0b2tlbhgCIAEoDBIQCghsb2dfc2l6ZRgDIAEoBCKHAQoTU3VibWl0VG9rZW5SZXNwb25zZRIuCghkZWNpc2lvbhgBIAEoDjIcLmZlZGVyYXRpb24ud2lyZS52MS5EZWNpc2lvbhIRCglhc3NlcnRpb24YAiABKAwSLQoFZGVlZHMYAyADKAsyHi5mZWRlcmF0aW9uLndpcmUudjEuTG9nUmVjZWlwdCJUCgpPd25lclByb29mEg4KBmtleV9pZBgBIAEoDBIQCghhdWRpZW5jZRgCIAEoCRIRCglpc3N1ZWRfYXQYAyABKAQSEQoJc2lnbmF0dXJlGAQgASgMIkQKE0xpc3RSZWNlaXB0c1JlcXVlc3QSLQoFcHJvb2YYASABKAsyHi5mZWRlcmF0aW9uLndpcmUudjEuT3duZXJQcm9vZiIoChRMaXN0UmVjZWlwdHNSZXNwb25zZRIQCghyZWNlaXB0cxgBIAMoDCJVCg1FeHBvcnRSZXF1ZXN0Ei0KBXByb29mGAEgASgLMh4uZmVkZXJhdGlvbi53aXJlLnYxLk93bmVyUHJvb2YSFQoNb3BlbmluZ3NfZnJvbRgCIAEoBCIvCgpMb2dPcGVuaW5nEhAKCHBvc2l0aW9uGAEgASgEEg8KB29wZW5pbmcYAiABKAwicgoORXhwb3J0UmVzcG9uc2USDgoGcmVjb3JkGAEgASgMEhAKCHJlY2VpcHRzGAIgAygMEjAKCG9wZW5pbmdzGAMgAygLMh4uZmVkZXJhdGlvbi53aXJlLnYxLkxvZ09wZW5pbmcSDAoEbmV4dBgEIAEoBCJQCg1SZXZva2VSZXF1ZXN0Ei0KBXByb29mGAEgASgLMh4uZmVkZXJhdGlvbi53aXJlLnYxLk93bmVyUHJvb2YSEAoIbG9nX3NpemUYAiABKAQiPQoOUmV2b2tlUmVzcG9uc2USKwoDbG9nGAEgASgLMh4uZmVkZXJhdGlvbi53aXJlLnYxLkxvZ1JlY2VpcHQiPQoMRXJhc2VSZXF1ZXN0Ei0KBXByb29mGAEgASgLMh4uZmVkZXJhdGlvbi53aXJlLnYxLk93bmVyUHJvb2YiPAoNRXJhc2VSZXNwb25zZRIrCgNsb2cYASABKAsyHi5mZWRlcmF0aW9uLndpcmUudjEuTG9nUmVjZWlwdCIWChRHZXRDaGVja3BvaW50UmVxdWVzdCIrChVHZXRDaGVja3BvaW50UmVzcG9uc2USEgoKY2hlY2twb2ludBgBIAEoDCIwChFHZXRFbnRyaWVzUmVxdWVzdBINCgVzdGFydBgBIAEoBBIMCgRzdG9wGAIgASgEIiUKEkdldEVudHJpZXNSZXNwb25zZRIPCgdlbnRyaWVzGAEgAygMIicKE0dldEluY2x1c2lvblJlcXVlc3QSEAoIcG9zaXRpb24YASABKAQiJgoUR2V0SW5jbHVzaW9uUmVzcG9uc2USDgoGbG9nZ2VkGAEgASgMIjsKFUdldENvbnNpc3RlbmN5UmVxdWVzdBIQCghvbGRfc2l6ZRgBIAEoBBIQCghuZXdfc2l6ZRgCIAEoBCInChZHZXRDb25zaXN0ZW5jeVJlc3BvbnNlEg0KBXByb29mGAEgAygMKlAKCERlY2lzaW9uEhgKFERFQ0lTSU9OX1VOU1BFQ0lGSUVEEAASEgoOREVDSVNJT05fTUFUQ0gQARIWChJERUNJU0lPTl9OT05fTUFUQ0gQAjKwAwoTVmVyaWZpY2F0aW9uU2VydmljZRJnCg5TdGFydEVucm9sbWVudBIpLmZlZGVyYXRpb24ud2lyZS52MS5TdGFydEVucm9sbWVudFJlcXVlc3QaKi5mZWRlcmF0aW9uLndpcmUudjEuU3RhcnRFbnJvbG1lbnRSZXNwb25zZRJwChFTdGFydFZlcmlmaWNhdGlvbhIsLmZlZGVyYXRpb24ud2lyZS52MS5TdGFydFZlcmlmaWNhdGlvblJlcXVlc3QaLS5mZWRlcmF0aW9uLndpcmUudjEuU3RhcnRWZXJpZmljYXRpb25SZXNwb25zZRJeCgtTdWJtaXRQcm9iZRImLmZlZGVyYXRpb24ud2lyZS52MS5TdWJtaXRQcm9iZVJlcXVlc3QaJy5mZWRlcmF0aW9uLndpcmUudjEuU3VibWl0UHJvYmVSZXNwb25zZRJeCgtTdWJtaXRUb2tlbhImLmZlZGVyYXRpb24ud2lyZS52MS5TdWJtaXRUb2tlblJlcXVlc3QaJy5mZWRlcmF0aW9uLndpcmUudjEuU3VibWl0VG9rZW5SZXNwb25zZTLhAgoMT3duZXJTZXJ2aWNlEmEKDExpc3RSZWNlaXB0cxInLmZlZGVyYXRpb24ud2lyZS52MS5MaXN0UmVjZWlwdHNSZXF1ZXN0GiguZmVkZXJhdGlvbi53aXJlLnYxLkxpc3RSZWNlaXB0c1Jlc3BvbnNlEk8KBkV4cG9ydBIhLmZlZGVyYXRpb24ud2lyZS52MS5FeHBvcnRSZXF1ZXN0GiIuZmVkZXJhdGlvbi53aXJlLnYxLkV4cG9ydFJlc3BvbnNlEk8KBlJldm9rZRIhLmZlZGVyYXRpb24ud2lyZS52MS5SZXZva2VSZXF1ZXN0GiIuZmVkZXJhdGlvbi53aXJlLnYxLlJldm9rZVJlc3BvbnNlEkwKBUVyYXNlEiAuZmVkZXJhdGlvbi53aXJlLnYxLkVyYXNlUmVxdWVzdBohLmZlZGVyYXRpb24ud2lyZS52MS5FcmFzZVJlc3BvbnNlMpsDCgpMb2dTZXJ2aWNlEmQKDUdldENoZWNrcG9pbnQSKC5mZWRlcmF0aW9uLndpcmUudjEuR2V0Q2hlY2twb2ludFJlcXVlc3QaKS5mZWRlcmF0aW9uLndpcmUudjEuR2V0Q2hlY2twb2ludFJlc3BvbnNlElsKCkdldEVudHJpZXMSJS5mZWRlcmF0aW9uLndpcmUudjEuR2V0RW50cmllc1JlcXVlc3QaJi5mZWRlcmF0aW9uLndpcmUudjEuR2V0RW50cmllc1Jlc3BvbnNlEmEKDEdldEluY2x1c2lvbhInLmZlZGVyYXRpb24ud2lyZS52MS5HZXRJbmNsdXNpb25SZXF1ZXN0GiguZmVkZXJhdGlvbi53aXJlLnYxLkdldEluY2x1c2lvblJlc3BvbnNlEmcKDkdldENvbnNpc3RlbmN5EikuZmVkZXJhdGlvbi53aXJlLnYxLkdldENvbnNpc3RlbmN5UmVxdWVzdBoqLmZlZGVyYXRpb24ud2lyZS52MS5HZXRDb25zaXN0ZW5jeVJlc3BvbnNlYgZwcm90bzM");
+  fileDesc("CiVmZWRlcmF0aW9uL3dpcmUvdjEvdmVyaWZpY2F0aW9uLnByb3RvEhJmZWRlcmF0aW9uLndpcmUudjEiRAoHU2Vzc2lvbhISCgpzZXNzaW9uX2lkGAEgASgMEg0KBW5vbmNlGAIgASgMEhYKDnJlbGVhc2VfZGlnZXN0GAMgASgMIkIKCkxvZ1JlY2VpcHQSDgoGbG9nZ2VkGAEgASgMEg8KB29wZW5pbmcYAiABKAwSEwoLY29uc2lzdGVuY3kYAyADKAwiWgoVU3RhcnRFbnJvbG1lbnRSZXF1ZXN0Eg4KBmtleV9pZBgBIAEoDBIPCgdwdXJwb3NlGAIgASgJEhAKCGF1ZGllbmNlGAMgASgJEg4KBnRpY2tldBgEIAEoDCJGChZTdGFydEVucm9sbWVudFJlc3BvbnNlEiwKB3Nlc3Npb24YASABKAsyGy5mZWRlcmF0aW9uLndpcmUudjEuU2Vzc2lvbiJlChhTdGFydFZlcmlmaWNhdGlvblJlcXVlc3QSDgoGa2V5X2lkGAEgASgMEg8KB3B1cnBvc2UYAiABKAkSEAoIYXVkaWVuY2UYAyABKAkSFgoOYXVkaWVuY2Vfbm9uY2UYBCABKAwiSQoZU3RhcnRWZXJpZmljYXRpb25SZXNwb25zZRIsCgdzZXNzaW9uGAEgASgLMhsuZmVkZXJhdGlvbi53aXJlLnYxLlNlc3Npb24iRgoGQ2hhbmdlEhkKEWRldmljZV9wdWJsaWNfa2V5GAEgASgMEhAKCHRlbXBsYXRlGAIgASgMEg8KB3JlY2VpcHQYAyABKAwiLwoMRGV2aWNlQ2hhbmdlEg4KBmFkbWl0cxgBIAEoDBIPCgdyZW1vdmVzGAIgASgMItEBChJTdWJtaXRQcm9iZVJlcXVlc3QSEgoKc2Vzc2lvbl9pZBgBIAEoDBINCgVwcm9iZRgCIAEoDBIRCglzaWduYXR1cmUYAyABKAwSEAoIbG9nX3NpemUYBCABKAQSKgoGY2hhbmdlGAUgASgLMhouZmVkZXJhdGlvbi53aXJlLnYxLkNoYW5nZRIVCg1uZXdfc2lnbmF0dXJlGAYgASgMEjAKBmRldmljZRgHIAEoCzIgLmZlZGVyYXRpb24ud2lyZS52MS5EZXZpY2VDaGFuZ2UiUQoTU3VibWl0UHJvYmVSZXNwb25zZRINCgVyZXBseRgBIAEoDBIrCgNsb2cYAiABKAsyHi5mZWRlcmF0aW9uLndpcmUudjEuTG9nUmVjZWlwdCJJChJTdWJtaXRUb2tlblJlcXVlc3QSEgoKc2Vzc2lvbl9pZBgBIAEoDBINCgV0b2tlbhgCIAEoDBIQCghsb2dfc2l6ZRgDIAEoBCKHAQoTU3VibWl0VG9rZW5SZXNwb25zZRIuCghkZWNpc2lvbhgBIAEoDjIcLmZlZGVyYXRpb24ud2lyZS52MS5EZWNpc2lvbhIRCglhc3NlcnRpb24YAiABKAwSLQoFZGVlZHMYAyADKAsyHi5mZWRlcmF0aW9uLndpcmUudjEuTG9nUmVjZWlwdCJUCgpPd25lclByb29mEg4KBmtleV9pZBgBIAEoDBIQCghhdWRpZW5jZRgCIAEoCRIRCglpc3N1ZWRfYXQYAyABKAQSEQoJc2lnbmF0dXJlGAQgASgMIkQKE0xpc3RSZWNlaXB0c1JlcXVlc3QSLQoFcHJvb2YYASABKAsyHi5mZWRlcmF0aW9uLndpcmUudjEuT3duZXJQcm9vZiIoChRMaXN0UmVjZWlwdHNSZXNwb25zZRIQCghyZWNlaXB0cxgBIAMoDCJVCg1FeHBvcnRSZXF1ZXN0Ei0KBXByb29mGAEgASgLMh4uZmVkZXJhdGlvbi53aXJlLnYxLk93bmVyUHJvb2YSFQoNb3BlbmluZ3NfZnJvbRgCIAEoBCIvCgpMb2dPcGVuaW5nEhAKCHBvc2l0aW9uGAEgASgEEg8KB29wZW5pbmcYAiABKAwicgoORXhwb3J0UmVzcG9uc2USDgoGcmVjb3JkGAEgASgMEhAKCHJlY2VpcHRzGAIgAygMEjAKCG9wZW5pbmdzGAMgAygLMh4uZmVkZXJhdGlvbi53aXJlLnYxLkxvZ09wZW5pbmcSDAoEbmV4dBgEIAEoBCJQCg1SZXZva2VSZXF1ZXN0Ei0KBXByb29mGAEgASgLMh4uZmVkZXJhdGlvbi53aXJlLnYxLk93bmVyUHJvb2YSEAoIbG9nX3NpemUYAiABKAQiPQoOUmV2b2tlUmVzcG9uc2USKwoDbG9nGAEgASgLMh4uZmVkZXJhdGlvbi53aXJlLnYxLkxvZ1JlY2VpcHQiPQoMRXJhc2VSZXF1ZXN0Ei0KBXByb29mGAEgASgLMh4uZmVkZXJhdGlvbi53aXJlLnYxLk93bmVyUHJvb2YiPAoNRXJhc2VSZXNwb25zZRIrCgNsb2cYASABKAsyHi5mZWRlcmF0aW9uLndpcmUudjEuTG9nUmVjZWlwdCIWChRHZXRDaGVja3BvaW50UmVxdWVzdCIrChVHZXRDaGVja3BvaW50UmVzcG9uc2USEgoKY2hlY2twb2ludBgBIAEoDCIwChFHZXRFbnRyaWVzUmVxdWVzdBINCgVzdGFydBgBIAEoBBIMCgRzdG9wGAIgASgEIiUKEkdldEVudHJpZXNSZXNwb25zZRIPCgdlbnRyaWVzGAEgAygMIicKE0dldEluY2x1c2lvblJlcXVlc3QSEAoIcG9zaXRpb24YASABKAQiJgoUR2V0SW5jbHVzaW9uUmVzcG9uc2USDgoGbG9nZ2VkGAEgASgMIjsKFUdldENvbnNpc3RlbmN5UmVxdWVzdBIQCghvbGRfc2l6ZRgBIAEoBBIQCghuZXdfc2l6ZRgCIAEoBCInChZHZXRDb25zaXN0ZW5jeVJlc3BvbnNlEg0KBXByb29mGAEgAygMKlAKCERlY2lzaW9uEhgKFERFQ0lTSU9OX1VOU1BFQ0lGSUVEEAASEgoOREVDSVNJT05fTUFUQ0gQARIWChJERUNJU0lPTl9OT05fTUFUQ0gQAjKwAwoTVmVyaWZpY2F0aW9uU2VydmljZRJnCg5TdGFydEVucm9sbWVudBIpLmZlZGVyYXRpb24ud2lyZS52MS5TdGFydEVucm9sbWVudFJlcXVlc3QaKi5mZWRlcmF0aW9uLndpcmUudjEuU3RhcnRFbnJvbG1lbnRSZXNwb25zZRJwChFTdGFydFZlcmlmaWNhdGlvbhIsLmZlZGVyYXRpb24ud2lyZS52MS5TdGFydFZlcmlmaWNhdGlvblJlcXVlc3QaLS5mZWRlcmF0aW9uLndpcmUudjEuU3RhcnRWZXJpZmljYXRpb25SZXNwb25zZRJeCgtTdWJtaXRQcm9iZRImLmZlZGVyYXRpb24ud2lyZS52MS5TdWJtaXRQcm9iZVJlcXVlc3QaJy5mZWRlcmF0aW9uLndpcmUudjEuU3VibWl0UHJvYmVSZXNwb25zZRJeCgtTdWJtaXRUb2tlbhImLmZlZGVyYXRpb24ud2lyZS52MS5TdWJtaXRUb2tlblJlcXVlc3QaJy5mZWRlcmF0aW9uLndpcmUudjEuU3VibWl0VG9rZW5SZXNwb25zZTLhAgoMT3duZXJTZXJ2aWNlEmEKDExpc3RSZWNlaXB0cxInLmZlZGVyYXRpb24ud2lyZS52MS5MaXN0UmVjZWlwdHNSZXF1ZXN0GiguZmVkZXJhdGlvbi53aXJlLnYxLkxpc3RSZWNlaXB0c1Jlc3BvbnNlEk8KBkV4cG9ydBIhLmZlZGVyYXRpb24ud2lyZS52MS5FeHBvcnRSZXF1ZXN0GiIuZmVkZXJhdGlvbi53aXJlLnYxLkV4cG9ydFJlc3BvbnNlEk8KBlJldm9rZRIhLmZlZGVyYXRpb24ud2lyZS52MS5SZXZva2VSZXF1ZXN0GiIuZmVkZXJhdGlvbi53aXJlLnYxLlJldm9rZVJlc3BvbnNlEkwKBUVyYXNlEiAuZmVkZXJhdGlvbi53aXJlLnYxLkVyYXNlUmVxdWVzdBohLmZlZGVyYXRpb24ud2lyZS52MS5FcmFzZVJlc3BvbnNlMpsDCgpMb2dTZXJ2aWNlEmQKDUdldENoZWNrcG9pbnQSKC5mZWRlcmF0aW9uLndpcmUudjEuR2V0Q2hlY2twb2ludFJlcXVlc3QaKS5mZWRlcmF0aW9uLndpcmUudjEuR2V0Q2hlY2twb2ludFJlc3BvbnNlElsKCkdldEVudHJpZXMSJS5mZWRlcmF0aW9uLndpcmUudjEuR2V0RW50cmllc1JlcXVlc3QaJi5mZWRlcmF0aW9uLndpcmUudjEuR2V0RW50cmllc1Jlc3BvbnNlEmEKDEdldEluY2x1c2lvbhInLmZlZGVyYXRpb24ud2lyZS52MS5HZXRJbmNsdXNpb25SZXF1ZXN0GiguZmVkZXJhdGlvbi53aXJlLnYxLkdldEluY2x1c2lvblJlc3BvbnNlEmcKDkdldENvbnNpc3RlbmN5EikuZmVkZXJhdGlvbi53aXJlLnYxLkdldENvbnNpc3RlbmN5UmVxdWVzdBoqLmZlZGVyYXRpb24ud2lyZS52MS5HZXRDb25zaXN0ZW5jeVJlc3BvbnNlYgZwcm90bzM");
 
 /**
  * What the server gives a device at the start of a session.
@@ -263,6 +265,34 @@ export const ChangeSchema: GenMessage<Change> = /*@__PURE__*/
   messageDesc(file_federation_wire_v1_verification, 6);
 
 /**
+ * What a match does to another device of the same person. Exactly one of the two.
+ *
+ * @generated from message federation.wire.v1.DeviceChange
+ */
+export type DeviceChange = Message<"federation.wire.v1.DeviceChange"> & {
+  /**
+   * Digest of the ticket of a device that may enrol for an hour, as one more of this person's; see docs/formats.md.
+   *
+   * @generated from field: bytes admits = 1;
+   */
+  admits: Uint8Array;
+
+  /**
+   * Key id of an enrolled device of this person, whose template is revoked.
+   *
+   * @generated from field: bytes removes = 2;
+   */
+  removes: Uint8Array;
+};
+
+/**
+ * Describes the message federation.wire.v1.DeviceChange.
+ * Use `create(DeviceChangeSchema)` to create a new message.
+ */
+export const DeviceChangeSchema: GenMessage<DeviceChange> = /*@__PURE__*/
+  messageDesc(file_federation_wire_v1_verification, 7);
+
+/**
  * The one probe of a session.
  *
  * @generated from message federation.wire.v1.SubmitProbeRequest
@@ -309,6 +339,13 @@ export type SubmitProbeRequest = Message<"federation.wire.v1.SubmitProbeRequest"
    * @generated from field: bytes new_signature = 6;
    */
   newSignature: Uint8Array;
+
+  /**
+   * What a match does to another device; only where nothing else is put in force.
+   *
+   * @generated from field: federation.wire.v1.DeviceChange device = 7;
+   */
+  device?: DeviceChange | undefined;
 };
 
 /**
@@ -316,7 +353,7 @@ export type SubmitProbeRequest = Message<"federation.wire.v1.SubmitProbeRequest"
  * Use `create(SubmitProbeRequestSchema)` to create a new message.
  */
 export const SubmitProbeRequestSchema: GenMessage<SubmitProbeRequest> = /*@__PURE__*/
-  messageDesc(file_federation_wire_v1_verification, 7);
+  messageDesc(file_federation_wire_v1_verification, 8);
 
 /**
  * The comparison, readable by the device alone.
@@ -344,7 +381,7 @@ export type SubmitProbeResponse = Message<"federation.wire.v1.SubmitProbeRespons
  * Use `create(SubmitProbeResponseSchema)` to create a new message.
  */
 export const SubmitProbeResponseSchema: GenMessage<SubmitProbeResponse> = /*@__PURE__*/
-  messageDesc(file_federation_wire_v1_verification, 8);
+  messageDesc(file_federation_wire_v1_verification, 9);
 
 /**
  * What the device found in the reply.
@@ -379,7 +416,7 @@ export type SubmitTokenRequest = Message<"federation.wire.v1.SubmitTokenRequest"
  * Use `create(SubmitTokenRequestSchema)` to create a new message.
  */
 export const SubmitTokenRequestSchema: GenMessage<SubmitTokenRequest> = /*@__PURE__*/
-  messageDesc(file_federation_wire_v1_verification, 9);
+  messageDesc(file_federation_wire_v1_verification, 10);
 
 /**
  * The decision that the server recorded.
@@ -402,7 +439,8 @@ export type SubmitTokenResponse = Message<"federation.wire.v1.SubmitTokenRespons
   assertion: Uint8Array;
 
   /**
-   * On a match, the log's entries about what it put in force: of an enrolment one, of a renewed consent one, of a renewed
+   * On a match, the log's entries about what it put in force: of an enrolment one, of a renewed consent, an admission and a
+   * removal one each, of a renewed
    * template the old one's revocation and the new one's enrolment, of a verification none.
    *
    * @generated from field: repeated federation.wire.v1.LogReceipt deeds = 3;
@@ -415,7 +453,7 @@ export type SubmitTokenResponse = Message<"federation.wire.v1.SubmitTokenRespons
  * Use `create(SubmitTokenResponseSchema)` to create a new message.
  */
 export const SubmitTokenResponseSchema: GenMessage<SubmitTokenResponse> = /*@__PURE__*/
-  messageDesc(file_federation_wire_v1_verification, 10);
+  messageDesc(file_federation_wire_v1_verification, 11);
 
 /**
  * Shows that the owner of a template asks. Signed over the operation, the key id, the audience and the time.
@@ -457,7 +495,7 @@ export type OwnerProof = Message<"federation.wire.v1.OwnerProof"> & {
  * Use `create(OwnerProofSchema)` to create a new message.
  */
 export const OwnerProofSchema: GenMessage<OwnerProof> = /*@__PURE__*/
-  messageDesc(file_federation_wire_v1_verification, 11);
+  messageDesc(file_federation_wire_v1_verification, 12);
 
 /**
  * Asks for the owner's consents.
@@ -478,7 +516,7 @@ export type ListReceiptsRequest = Message<"federation.wire.v1.ListReceiptsReques
  * Use `create(ListReceiptsRequestSchema)` to create a new message.
  */
 export const ListReceiptsRequestSchema: GenMessage<ListReceiptsRequest> = /*@__PURE__*/
-  messageDesc(file_federation_wire_v1_verification, 12);
+  messageDesc(file_federation_wire_v1_verification, 13);
 
 /**
  * The owner's consents.
@@ -499,7 +537,7 @@ export type ListReceiptsResponse = Message<"federation.wire.v1.ListReceiptsRespo
  * Use `create(ListReceiptsResponseSchema)` to create a new message.
  */
 export const ListReceiptsResponseSchema: GenMessage<ListReceiptsResponse> = /*@__PURE__*/
-  messageDesc(file_federation_wire_v1_verification, 13);
+  messageDesc(file_federation_wire_v1_verification, 14);
 
 /**
  * Asks for everything that is held about the owner, but the padded template itself: of that its digest.
@@ -527,7 +565,7 @@ export type ExportRequest = Message<"federation.wire.v1.ExportRequest"> & {
  * Use `create(ExportRequestSchema)` to create a new message.
  */
 export const ExportRequestSchema: GenMessage<ExportRequest> = /*@__PURE__*/
-  messageDesc(file_federation_wire_v1_verification, 14);
+  messageDesc(file_federation_wire_v1_verification, 15);
 
 /**
  * An opening of an entry of the log that is about the owner.
@@ -555,7 +593,7 @@ export type LogOpening = Message<"federation.wire.v1.LogOpening"> & {
  * Use `create(LogOpeningSchema)` to create a new message.
  */
 export const LogOpeningSchema: GenMessage<LogOpening> = /*@__PURE__*/
-  messageDesc(file_federation_wire_v1_verification, 15);
+  messageDesc(file_federation_wire_v1_verification, 16);
 
 /**
  * What is held about the owner. Everything but openings stands in the first page.
@@ -597,7 +635,7 @@ export type ExportResponse = Message<"federation.wire.v1.ExportResponse"> & {
  * Use `create(ExportResponseSchema)` to create a new message.
  */
 export const ExportResponseSchema: GenMessage<ExportResponse> = /*@__PURE__*/
-  messageDesc(file_federation_wire_v1_verification, 16);
+  messageDesc(file_federation_wire_v1_verification, 17);
 
 /**
  * The owner's wish that the template be deleted. Final for this key id.
@@ -625,7 +663,7 @@ export type RevokeRequest = Message<"federation.wire.v1.RevokeRequest"> & {
  * Use `create(RevokeRequestSchema)` to create a new message.
  */
 export const RevokeRequestSchema: GenMessage<RevokeRequest> = /*@__PURE__*/
-  messageDesc(file_federation_wire_v1_verification, 17);
+  messageDesc(file_federation_wire_v1_verification, 18);
 
 /**
  * The template is gone.
@@ -646,7 +684,7 @@ export type RevokeResponse = Message<"federation.wire.v1.RevokeResponse"> & {
  * Use `create(RevokeResponseSchema)` to create a new message.
  */
 export const RevokeResponseSchema: GenMessage<RevokeResponse> = /*@__PURE__*/
-  messageDesc(file_federation_wire_v1_verification, 18);
+  messageDesc(file_federation_wire_v1_verification, 19);
 
 /**
  * The owner's wish to be forgotten.
@@ -667,7 +705,7 @@ export type EraseRequest = Message<"federation.wire.v1.EraseRequest"> & {
  * Use `create(EraseRequestSchema)` to create a new message.
  */
 export const EraseRequestSchema: GenMessage<EraseRequest> = /*@__PURE__*/
-  messageDesc(file_federation_wire_v1_verification, 19);
+  messageDesc(file_federation_wire_v1_verification, 20);
 
 /**
  * Everything that connects the owner with the log is gone.
@@ -688,7 +726,7 @@ export type EraseResponse = Message<"federation.wire.v1.EraseResponse"> & {
  * Use `create(EraseResponseSchema)` to create a new message.
  */
 export const EraseResponseSchema: GenMessage<EraseResponse> = /*@__PURE__*/
-  messageDesc(file_federation_wire_v1_verification, 20);
+  messageDesc(file_federation_wire_v1_verification, 21);
 
 /**
  * Asks for the newest checkpoint.
@@ -703,7 +741,7 @@ export type GetCheckpointRequest = Message<"federation.wire.v1.GetCheckpointRequ
  * Use `create(GetCheckpointRequestSchema)` to create a new message.
  */
 export const GetCheckpointRequestSchema: GenMessage<GetCheckpointRequest> = /*@__PURE__*/
-  messageDesc(file_federation_wire_v1_verification, 21);
+  messageDesc(file_federation_wire_v1_verification, 22);
 
 /**
  * A signed checkpoint.
@@ -724,7 +762,7 @@ export type GetCheckpointResponse = Message<"federation.wire.v1.GetCheckpointRes
  * Use `create(GetCheckpointResponseSchema)` to create a new message.
  */
 export const GetCheckpointResponseSchema: GenMessage<GetCheckpointResponse> = /*@__PURE__*/
-  messageDesc(file_federation_wire_v1_verification, 22);
+  messageDesc(file_federation_wire_v1_verification, 23);
 
 /**
  * Asks for entries.
@@ -752,7 +790,7 @@ export type GetEntriesRequest = Message<"federation.wire.v1.GetEntriesRequest"> 
  * Use `create(GetEntriesRequestSchema)` to create a new message.
  */
 export const GetEntriesRequestSchema: GenMessage<GetEntriesRequest> = /*@__PURE__*/
-  messageDesc(file_federation_wire_v1_verification, 23);
+  messageDesc(file_federation_wire_v1_verification, 24);
 
 /**
  * Entries in order.
@@ -773,7 +811,7 @@ export type GetEntriesResponse = Message<"federation.wire.v1.GetEntriesResponse"
  * Use `create(GetEntriesResponseSchema)` to create a new message.
  */
 export const GetEntriesResponseSchema: GenMessage<GetEntriesResponse> = /*@__PURE__*/
-  messageDesc(file_federation_wire_v1_verification, 24);
+  messageDesc(file_federation_wire_v1_verification, 25);
 
 /**
  * Asks for an entry with its proof.
@@ -794,7 +832,7 @@ export type GetInclusionRequest = Message<"federation.wire.v1.GetInclusionReques
  * Use `create(GetInclusionRequestSchema)` to create a new message.
  */
 export const GetInclusionRequestSchema: GenMessage<GetInclusionRequest> = /*@__PURE__*/
-  messageDesc(file_federation_wire_v1_verification, 25);
+  messageDesc(file_federation_wire_v1_verification, 26);
 
 /**
  * An entry with its proof.
@@ -815,7 +853,7 @@ export type GetInclusionResponse = Message<"federation.wire.v1.GetInclusionRespo
  * Use `create(GetInclusionResponseSchema)` to create a new message.
  */
 export const GetInclusionResponseSchema: GenMessage<GetInclusionResponse> = /*@__PURE__*/
-  messageDesc(file_federation_wire_v1_verification, 26);
+  messageDesc(file_federation_wire_v1_verification, 27);
 
 /**
  * Asks for the proof that one tree extends another.
@@ -843,7 +881,7 @@ export type GetConsistencyRequest = Message<"federation.wire.v1.GetConsistencyRe
  * Use `create(GetConsistencyRequestSchema)` to create a new message.
  */
 export const GetConsistencyRequestSchema: GenMessage<GetConsistencyRequest> = /*@__PURE__*/
-  messageDesc(file_federation_wire_v1_verification, 27);
+  messageDesc(file_federation_wire_v1_verification, 28);
 
 /**
  * The proof that one tree extends another.
@@ -864,7 +902,7 @@ export type GetConsistencyResponse = Message<"federation.wire.v1.GetConsistencyR
  * Use `create(GetConsistencyResponseSchema)` to create a new message.
  */
 export const GetConsistencyResponseSchema: GenMessage<GetConsistencyResponse> = /*@__PURE__*/
-  messageDesc(file_federation_wire_v1_verification, 28);
+  messageDesc(file_federation_wire_v1_verification, 29);
 
 /**
  * The outcome of a verification.
