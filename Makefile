@@ -12,7 +12,7 @@ WEB := web/node_modules/.package-lock.json
 PAGE := web/dist/index.html
 ARGS ?=
 
-.PHONY: help install postgres web wheel release demo demo-web deployment containers test bench load campaign check check-slow lint types format protos clean
+.PHONY: help install postgres web screens wheel release demo demo-web deployment containers test bench load campaign check check-slow lint types format protos clean
 
 help: ## list the commands
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -58,6 +58,9 @@ web: $(PAGE) ## build the person's page into web/dist
 $(PAGE): $(WEB) $(MODEL) web/index.html web/vite.config.ts $(shell find web/src web/weights web/public -type f 2>/dev/null) \
   $(wildcard federation/recognition/mobilefacenet*.profile.json)
 	@if [ -f $(WEB) ]; then npm run --prefix web --silent build -- --logLevel error && touch $@; fi
+
+screens: $(WEB) $(MODEL) ## a picture of every state of the person's page, narrow and wide, light and dark (build/screens; ARGS="refused --language=de")
+	npm run --prefix web --silent screens -- $(ARGS)
 
 postgres: ## install PostgreSQL's server for the tests, where root may (Debian); without it they are skipped
 	@if ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1 || command -v initdb >/dev/null; then :; \

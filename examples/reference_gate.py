@@ -3,7 +3,8 @@
 For every set: how many images pass `client.faces.quality`. Then photographs with room around the face are cut off at
 one side, or at all four, so that more and more of the recogniser's cut lies outside of them, and the false match rate
 is measured at the threshold at which the photographs as they are have 1 %: once with the references alone cut off, and
-once with references and probes. The same for fewer and fewer pixels between the eyes.
+once with references and probes. The same for fewer and fewer pixels between the eyes, for less and more light, and for
+less and less sharpness.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from typing import Annotated, Final
 import numpy as np
 import typer
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, ImageFilter
 from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
@@ -39,6 +40,10 @@ SHARES: Final = (0.05, 0.1, 0.2, 0.25, 0.3)
 """Of the cut's height, or width, at one side; of its area where all sides are cut."""
 SIDES: Final = ("above", "below", "beside", "all around")
 EYES: Final = (40, 28, 22, 18, 15, 13, 10)
+LIGHT: Final = (0.5, 0.25, 0.12, 0.06, 0.03, 2.0, 3.0)
+"""Of the light that a photograph was taken in; what is brighter than a pixel can say is white."""
+BLUR: Final = (0.03, 0.06, 0.12)
+"""Standard deviation of a blur, in distances of the eyes."""
 _FMR: Final = 0.01
 _DRAWS: Final = 400
 """Bootstrap samples of people."""
@@ -86,6 +91,16 @@ class Photograph:
         size = max(1, round(factor * width)), max(1, round(factor * height))
         small = np.asarray(Image.fromarray(self.pixels).resize(size, Image.Resampling.BOX))
         return small, self.landmarks * [size[0] / width, size[1] / height]
+
+    def lit(self, factor: float) -> tuple[Pixels, Points]:
+        """In another light, rounded to whole grey levels as a camera would."""
+        lit: Pixels = np.clip(np.round(self.pixels * factor), 0, 255).astype(np.uint8)
+        return lit, self.landmarks
+
+    def blurred(self, share: float) -> tuple[Pixels, Points]:
+        """Out of focus, or moved."""
+        radius = share * self.eyes_apart
+        return np.asarray(Image.fromarray(self.pixels).filter(ImageFilter.GaussianBlur(radius))), self.landmarks
 
 
 app = typer.Typer(add_completion=False, pretty_exceptions_show_locals=False)
@@ -148,6 +163,12 @@ def main(
         for apart in EYES:
             *changed, _ = embedded([each.smaller(apart) for each in roomy])
             rates.add(f"{apart} pixels between the eyes", *changed)
+        for factor in LIGHT:
+            *changed, _ = embedded([each.lit(factor) for each in roomy])
+            rates.add(f"{factor:g} of the light", *changed)
+        for share in BLUR:
+            *changed, _ = embedded([each.blurred(share) for each in roomy])
+            rates.add(f"blurred by {share:g} of the eyes' distance", *changed)
         out.print(rates.table)
 
 

@@ -1,9 +1,23 @@
-import { defineConfig } from 'vite'
+import { readdirSync, readFileSync } from 'node:fs'
+import { fileURLToPath } from 'node:url'
+
+import { defineConfig, type Plugin } from 'vite'
 
 import { recogniser } from './weights/plugin'
 
+const TEXTS = fileURLToPath(new URL('src/texts/', import.meta.url))
+
+/** What is said where no program runs, in every language. */
+const noscript: Plugin = {
+  name: 'intaglio-noscript',
+  transformIndexHtml: (html) => html.replace('<noscript></noscript>', `<noscript>${readdirSync(TEXTS).sort().map((file) => {
+    const said = (JSON.parse(readFileSync(`${TEXTS}${file}`, 'utf8')) as { noscript: string }).noscript
+    return `<p lang="${file.replace('.json', '')}">${said}</p>`
+  }).join('')}</noscript>`),
+}
+
 export default defineConfig({
-  plugins: [recogniser()],
+  plugins: [recogniser(), noscript],
   esbuild: { keepNames: true }, // errors cross from the worker to the page by the name of their class
   build: { target: 'es2024', assetsInlineLimit: 0, modulePreload: { polyfill: false }, sourcemap: false },
   optimizeDeps: {

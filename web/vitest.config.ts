@@ -40,6 +40,9 @@ async function python(_context: unknown, task: string, request: unknown): Promis
   return answer
 }
 
+/** Has the browser prefer light or dark colours. */
+const colours = ({ page }: any, colorScheme: 'light' | 'dark'): Promise<void> => page.emulateMedia({ colorScheme }) as Promise<void>
+
 export default defineConfig({
     ...base,
     server: { fs: { allow: ['..'] } },
@@ -58,7 +61,7 @@ export default defineConfig({
             launch: { executablePath: CHROMIUM, args: ['--no-sandbox', '--disable-gpu', '--disable-dev-shm-usage'] },
           },
         ],
-        commands: { python },
+        commands: { python, colours },
       },
     },
 })

@@ -64,6 +64,8 @@ _BODY_SECONDS = 30.0
 _CALL_SECONDS = 35.0
 _PIECE_BYTES = 64 * 1024
 _MOST_DETAILS = 500
+_OF_GRPC = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.CANCELLED)
+"""Where nobody of ours has spoken, unless it says when to come back."""
 _HTTP = {
     grpc.StatusCode.INVALID_ARGUMENT: 400,
     grpc.StatusCode.UNAUTHENTICATED: 401,
@@ -332,7 +334,10 @@ def _refusal(error: IntaglioError) -> Response:
 
 def _failure(error: grpc.aio.AioRpcError) -> Response:
     trailing = {key: value for key, value in error.trailing_metadata() or () if isinstance(value, str)}
-    return _answer(error.code(), (error.details() or "")[:_MOST_DETAILS], trailing.get(RETRY_AFTER_KEY))
+    retry_after = trailing.get(RETRY_AFTER_KEY)
+    if error.code() in _OF_GRPC and retry_after is None:
+        return _answer(error.code(), "the matching service cannot be reached", None)  # gRPC's own words name addresses
+    return _answer(error.code(), (error.details() or "")[:_MOST_DETAILS], retry_after)
 
 
 def _answer(code: grpc.StatusCode, text: str, retry_after: str | None) -> Response:

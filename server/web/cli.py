@@ -32,6 +32,7 @@ from server.dashboard.cli import organisation_command
 from server.exposition import show
 from server.listening import page_server
 from server.rules.cli import read_bundle
+from server.storage.limits import AttemptLimits
 from server.visitors.door import opened_door
 from server.visitors.entrance import IN_ALL, serve_at, welcome_at
 from server.visitors.peers import PeerRate
@@ -184,6 +185,7 @@ def deployment_file(
         "threshold": log.threshold,
     }
     told = {"purpose": purpose, "days": days, "log": policy, "terms": asdict(terms), "deployment": deployment}
+    told["free_failures"] = AttemptLimits().free_failures
     return json.dumps(told | {"release_trust": json.loads(trust.to_bytes())}).encode()
 
 

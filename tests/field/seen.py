@@ -397,7 +397,7 @@ def read(_folder, data):
 def page(_folder, _):
     """What the page says that it reads, and what the command line says."""
     texts, pictures = ((ROOT / "web/src" / name).read_text() for name in ("texts/en.json", "page/pictures.ts"))
-    said = json.loads(texts)["not_an_image"]
+    said = json.loads(texts)["files.not_an_image"]
     (words,) = re.findall("Not a (.*) image: convert it to one of these", said)
     (types,) = re.findall(r"const TYPES = '(.*)'", pictures)
     listed = re.split(", | or ", IMAGES)

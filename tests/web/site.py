@@ -25,6 +25,7 @@ from tests.faces import orl_image
 from tests.running import DEPLOYMENT, LOG_SIGNER, PURPOSE, TERMS, a_release
 
 REFERENCES, FRAMES = 3, 2
+_FRAMES_A_SECOND = 30
 
 
 def orl_release():
@@ -59,13 +60,15 @@ def nobody():
 
 
 def film(person, numbers, path):
-    """A film of some images of one face for the browser's fake camera: Motion JPEG, 640 x 480."""
+    """A film of some images of one face for the browser's fake camera, each for a second: Motion JPEG, 640 x 480."""
     written = io.BytesIO()
     for number in numbers:
         face = Image.open(io.BytesIO(orl_image(person, number))).convert("RGB")
         enlarged = np.asarray(face.resize((276, 336), Image.Resampling.BICUBIC))
         frame = np.pad(enlarged, ((72, 72), (182, 182), (0, 0)), mode="edge")
-        Image.fromarray(frame).save(written, "JPEG", quality=95)
+        one = io.BytesIO()
+        Image.fromarray(frame).save(one, "JPEG", quality=95)
+        written.write(one.getvalue() * _FRAMES_A_SECOND)
     path.write_bytes(written.getvalue())
 
 

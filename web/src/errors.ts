@@ -1,10 +1,25 @@
 /** The error family of the page, named as in `federation/errors.py`: who is to blame comes first. */
 
-/** Every error that this program raises on purpose. Messages never hold scores, embeddings, keys or tokens. */
+import type en from './texts/en.json'
+
+/** What the person is told of an error in their own language: a message of the catalogues, and what is put into it. */
+export interface Why {
+  readonly name: Extract<keyof typeof en, `why.${string}`>
+  readonly values?: Readonly<Record<string, string | number>>
+}
+
+/**
+ * Every error that this program raises on purpose. Messages never hold scores, embeddings, keys or tokens.
+ *
+ * A message is for whoever looks closer, and in English; people are told `why`, or else what kind of error it is.
+ */
 export class IntaglioError extends Error {
-  constructor(message: string, options?: ErrorOptions) {
+  readonly why: Why | null
+
+  constructor(message: string, { why = null, ...options }: ErrorOptions & { readonly why?: Why | null } = {}) {
     super(message, options)
     this.name = new.target.name
+    this.why = why
   }
 }
 
@@ -23,13 +38,16 @@ export class ProofError extends IntaglioError {}
 /** Valid, and not allowed. */
 export class RefusedError extends IntaglioError {}
 
+/** The person stopped it. */
+export class CancelledError extends IntaglioError {}
+
 /** Not now: later it may work. */
 export class UnavailableError extends IntaglioError {
   /** Seconds to wait before another try, or null when nobody knows. */
   readonly retryAfter: number | null
 
-  constructor(message: string, retryAfter: number | null = null) {
-    super(message)
+  constructor(message: string, retryAfter: number | null = null, why: Why | null = null) {
+    super(message, { why })
     this.retryAfter = retryAfter
   }
 }

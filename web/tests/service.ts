@@ -25,7 +25,7 @@ export async function site(codeLength: number, issues = true): Promise<Site> {
   const threshold = codeLength / 4
   const told = (await python('deployment', { code_length: codeLength, threshold, issues })) as Record<string, any>
   const { release, manifest, rules, trust, terms, log, purpose, now, release_digest: releaseDigest } = told
-  const file = utf8(JSON.stringify({ terms, purpose, days: 90, log, deployment: 'trial', release_trust: trust }))
+  const file = utf8(JSON.stringify({ terms, purpose, days: 90, free_failures: 5, log, deployment: 'trial', release_trust: trust }))
   const deployment = deploymentOf(file, utf8(release), utf8(manifest), () => Promise.resolve(utf8(rules)))
   return { deployment, now, releaseDigest, threshold }
 }

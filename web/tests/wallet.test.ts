@@ -10,7 +10,7 @@ import { type Enrolment, MOST_ANSWERS, OutdatedWalletError, Wallet } from '../sr
 
 const ENROLMENT: Enrolment = {
   purpose: 'door-access', audience: 'example.org', releaseDigest: 'ab'.repeat(32), log: { key: 'a key', witnesses: [], threshold: 0 }, deployment: 'trial',
-  trust: { makers: [], auditors: [], acceptsTrials: false }, state: 'enrolled', receipts: [], answers: 0,
+  trust: { makers: [], auditors: [], acceptsTrials: false }, state: 'enrolled', receipts: [], answers: 0, failures: 0,
 }
 
 async function stored(): Promise<Record<string, unknown>> {
@@ -146,7 +146,7 @@ test.each([1, 2])('a wallet of the earlier version %i says that its owner enrols
 
 test('a wallet of a later version is not taken for an old one', async () => {
   await enrolled()
-  await replace({ ...(await stored()), version: 4 })
+  await replace({ ...(await stored()), version: 5 })
   const opened = Wallet.open()
   await expect(opened).rejects.toThrow('later version')
   await expect(opened).rejects.not.toThrow(OutdatedWalletError)

@@ -40,10 +40,10 @@ function source(): string {
   mkdirSync(CACHE, { recursive: true })
   writeFileSync(`${CACHE}/mobilefacenet.bin`, weights)
   const urls = [`${DETECTOR}/blazeface.bin`, `${DETECTOR}/blazeface.json`, `${CACHE}/mobilefacenet.bin`]
-  const files = urls.map((path, i) => ({ path, digest: sha256(i < 2 ? fetched(path) : weights), name: `file${i}` }))
+  const files = urls.map((path, i) => ({ path, content: i < 2 ? fetched(path) : weights, name: `file${i}` }))
   return [
     ...files.map(({ path, name }) => `import ${name} from ${JSON.stringify(`${path}?url`)}`),
-    `export const files = [${files.map(({ name, digest }) => `{ url: ${name}, digest: ${JSON.stringify(digest)} }`).join(', ')}]`,
+    `export const files = [${files.map(({ name, content }) => `{ url: ${name}, bytes: ${content.length}, digest: ${JSON.stringify(sha256(content))} }`).join(', ')}]`,
     `export const shapes = ${JSON.stringify(values.map(({ shape }) => shape))}`,
     `export const digests = ${JSON.stringify(digests)}`,
     `export const alignment = ${JSON.stringify(profile.alignment)}`,

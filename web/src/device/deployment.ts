@@ -17,6 +17,8 @@ export interface Deployment {
   readonly terms: Terms
   /** How long a consent is valid. */
   readonly days: number
+  /** How many comparisons in a row may be no match before the service makes people wait. */
+  readonly freeFailures: number
   /** Which log is believed, and behind how many witnesses. */
   readonly log: WrittenPolicy
   readonly release: ModelRelease
@@ -39,14 +41,14 @@ export function deploymentOf(told: Bytes, release: Bytes, manifest: Bytes, readR
   try {
     const value = JSON.parse(new TextDecoder().decode(told)) as Record<string, any>
     const terms = termsOf(value['terms'] as Record<string, any>)
-    const { purpose, days, log } = value as { purpose: string; days: number; log: WrittenPolicy }
+    const { purpose, days, log, free_failures: freeFailures } = value as { purpose: string; days: number; log: WrittenPolicy; free_failures: number }
     const identifier = value['deployment'] as string
     requireName('the deployment', identifier)
     new LogPolicy(log)
     requireTerms(terms)
-    if (!terms.purposes.includes(purpose) || !Number.isInteger(days)) throw new UsageError('the terms are for another purpose')
+    if (!terms.purposes.includes(purpose) || !Number.isInteger(days) || !Number.isInteger(freeFailures)) throw new UsageError('the terms are for another purpose')
     return {
-      purpose, audience: terms.audience, terms, days, log, identifier, release: new ModelRelease(release),
+      purpose, audience: terms.audience, terms, days, freeFailures, log, identifier, release: new ModelRelease(release),
       manifest: SignedManifest.fromBytes(manifest), trust: releaseTrustOf(value['release_trust']), readRules,
     }
   } catch (error) {

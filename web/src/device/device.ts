@@ -84,7 +84,7 @@ export class Device {
     const before = wallet.memory.enrolment
     if (before?.state === 'enrolled') throw new UsageError('this device is enrolled already; revoke first')
     const { identifier: deployment, purpose, audience, terms, days, release, trust, log } = this.#deployment
-    const started: Enrolment = { purpose, audience, releaseDigest: release.digest, log, deployment, trust, state: 'started', receipts: [], answers: before?.answers ?? 0 }
+    const started: Enrolment = { purpose, audience, releaseDigest: release.digest, log, deployment, trust, state: 'started', receipts: [], answers: before?.answers ?? 0, failures: 0 }
     await this.#readRules()
     await this.#requirePublic(started, terms.jurisdiction, days * DAY_SECONDS)
     const answer = await this.#transport.call(verification.startEnrolment, { keyId: wallet.keyId, purpose, audience, ticket })
@@ -169,6 +169,8 @@ export class Device {
     if ((recorded.assertion.length > 0) !== (token !== null && audienceNonce.length > 0)) {
       throw new MalformedMessageError('a match for an audience has an assertion, and nothing else has one')
     }
+    const tried = wallet.requireEnrolment()
+    await wallet.remember({ enrolment: { ...tried, failures: token === null ? tried.failures + 1 : 0 } })
     const assertion = recorded.assertion.length > 0 ? new TextDecoder().decode(recorded.assertion) : null
     if (assertion !== null) {
       await checkAssertion(assertion, {
@@ -233,7 +235,7 @@ export class Device {
     const { manifest } = this.#deployment
     const { standing } = manifest
     if (this.#rules === null) throw new UsageError('the public rules were not read')
-    if (standing.digest !== releaseDigest) throw new RefusedError('the server runs another model release than this device enrolled with; revoke and enrol again')
+    if (standing.digest !== releaseDigest) throw new RefusedError('the server runs another model release than this device enrolled with; revoke and enrol again', { why: { name: 'why.other_release' } })
     await manifest.requireServable(trust, this.#clock())
     requireAllowedBy(this.#rules, { deployment, purpose, audience, release: standing, jurisdiction, consentSeconds }, this.#clock())
   }
@@ -242,7 +244,7 @@ export class Device {
   async #requireAllowed(consent: SignedReceipt): Promise<void> {
     const enrolment = this.#wallet.requireEnrolment()
     const fault = consent.findFault(this.#binding(enrolment), enrolment.purpose, enrolment.audience, this.#clock())
-    if (fault !== null) throw new RefusedError(`the consent does not cover this: it is ${fault}`)
+    if (fault !== null) throw new RefusedError(`the consent does not cover this: it is ${fault}`, { why: { name: 'why.consent' } })
     if (!(await consent.isSigned())) throw new ProofError('this device did not sign the consent in its wallet')
     const { terms, issuedAt, expiresAt } = consent.receipt
     await this.#requirePublic(enrolment, terms.jurisdiction, expiresAt - issuedAt)

@@ -1,7 +1,9 @@
 /** What the page and its worker say to each other. Faces and keys live in the worker; the page gets words and numbers. */
 
 import type { Bytes } from '../bytes'
-import type { FalseMatchRate } from '../face/release'
+import type { Why } from '../errors'
+import type { Advice } from '../face/advice'
+import type { FalseMatchRate, Profile } from '../face/release'
 import type { ReleaseTrust, WolfRates } from '../rules/manifest'
 import type { AttackRates, Audited } from '../rules/rates'
 import type { Terms } from '../wallet/receipts'
@@ -19,6 +21,9 @@ export interface Status {
   readonly name: string | null
   readonly answers: number
   readonly mostAnswers: number
+  /** Comparisons in a row that were no match, and how many may be before the service makes people wait. */
+  readonly failures: number
+  readonly freeFailures: number
   readonly purpose: string
   readonly audience: string
   readonly days: number
@@ -52,10 +57,13 @@ export interface HeldSummary {
 
 /** Everything that the page can ask for, and what it gets. */
 export interface Actions {
+  /** Loads everything, and asks the service for a sign of life. */
   begin(): Status
   status(): Status
+  /** What somebody in front of the camera should do first; null for a good frame. @param begins whether it is the first frame of a film. */
+  watch(argument: { readonly frame: ImageBitmap; readonly profile: Profile; readonly begins: boolean }): Advice | null
   /** What is wrong with some image files, the first of which serve as references; null for nothing. */
-  look(argument: { readonly pictures: readonly Blob[]; readonly references: number }): string | null
+  look(argument: { readonly pictures: readonly Blob[]; readonly references: number }): Fault | null
   /**
    * @param pictures image files, as everywhere; the last one only confirms the others.
    * @param ticket 20 bytes, see `ticketOf`.
@@ -71,15 +79,24 @@ export interface Actions {
 }
 
 export type Action = keyof Actions
-/** From the page. */
-export interface Request {
-  readonly id: number
-  readonly action: Action
-  readonly argument: unknown
+/** What could not be done. */
+export interface Fault {
+  /** Name of the error's class. */
+  readonly kind: string
+  /** For whoever looks closer; in English. */
+  readonly message: string
+  readonly why: Why | null
+  /** Seconds, or null. */
+  readonly retryAfter: number | null
 }
+/** From the page. */
+export type Request =
+  | { readonly id: number; readonly action: Action; readonly argument: unknown }
+  | { readonly cancel: number }
 /** From the worker. */
 export type Reply =
   | { readonly kind: 'done'; readonly id: number; readonly value: unknown }
-  | { readonly kind: 'failed'; readonly id: number; readonly error: string; readonly message: string; readonly retryAfter: number | null }
+  | { readonly kind: 'failed'; readonly id: number; readonly fault: Fault }
   | { readonly kind: 'ready'; readonly part: Part }
+  | { readonly kind: 'loading'; readonly share: number }
   | { readonly kind: 'sent'; readonly call: string; readonly sent: Uint8Array; readonly received: number | null }

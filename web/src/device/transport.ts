@@ -3,16 +3,17 @@
 import { create, type DescMessage, type DescMethodUnary, fromBinary, type MessageInitShape, type MessageShape, toBinary } from '@bufbuild/protobuf'
 
 import {
-  type IntaglioError, MalformedMessageError, PeerError, ProofError, RefusedError, UnavailableError, UsageError,
+  CancelledError, type IntaglioError, MalformedMessageError, PeerError, ProofError, RefusedError, UnavailableError, UsageError,
 } from '../errors'
 import type { Bytes } from '../bytes'
 
 const PREFIX = '/intaglio/'
 /** The limit of both directions, as `federation/wire/convert.py` has it. */
 const MOST_BYTES = 512 * 1024
-/** Longest wait for an answer, repeated calls included, as `client/connection.py` has it. */
-const DEADLINE_MS = 20_000
+/** Longest wait for an answer, repeated calls included. Half of what `client/connection.py` has: somebody stands before the page. */
+const DEADLINE_MS = 10_000
 const PATIENCE_SECONDS = 2
+const CANCELLED = 'stopped before it was done; what was sent may count as an attempt'
 
 const ERRORS: Readonly<Record<string, new (message: string) => IntaglioError>> = {
   FAILED_PRECONDITION: UsageError,
@@ -34,6 +35,8 @@ export class Transport {
   readonly #observe: (message: Message) => void
   /** How many calls were made twice, because the first answer may have been lost. */
   repeated = 0
+  /** Whoever aborts it stops the call that runs, and those that would follow. */
+  signal: AbortSignal = new AbortController().signal
 
   /** @param observe sees every message, as it was sent and received. */
   constructor(observe: (message: Message) => void = () => undefined) {
@@ -53,7 +56,7 @@ export class Transport {
     const deadline = performance.now() + DEADLINE_MS
     for (let wasSilent = false; ; this.repeated += 1) {
       try {
-        return await this.#once(method, body, deadline)
+        return await this.#once(method, body, deadline, this.signal)
       } catch (error) {
         if (!(error instanceof UnavailableError)) throw error
         const isSilent = error instanceof SilentError
@@ -66,10 +69,11 @@ export class Transport {
     }
   }
 
-  async #once<I extends DescMessage, O extends DescMessage>(method: DescMethodUnary<I, O>, body: Bytes, deadline: number): Promise<MessageShape<O>> {
+  async #once<I extends DescMessage, O extends DescMessage>(method: DescMethodUnary<I, O>, body: Bytes, deadline: number, signal: AbortSignal): Promise<MessageShape<O>> {
     let received: Bytes | null = null
     try {
-      received = await post(`${PREFIX}${method.parent.typeName}/${method.name}`, body, deadline)
+      if (signal.aborted) throw new CancelledError(CANCELLED)
+      received = await post(`${PREFIX}${method.parent.typeName}/${method.name}`, body, deadline, signal)
     } finally {
       this.#observe({ call: method.name, sent: body, received })
     }
@@ -86,7 +90,7 @@ export class Transport {
 /** Nobody said whether the server is there. */
 class SilentError extends UnavailableError {}
 
-async function post(path: string, body: Bytes, deadline: number): Promise<Bytes> {
+async function post(path: string, body: Bytes, deadline: number, cancelled: AbortSignal): Promise<Bytes> {
   let response: Response
   try {
     response = await fetch(path, {
@@ -96,17 +100,18 @@ async function post(path: string, body: Bytes, deadline: number): Promise<Bytes>
       credentials: 'omit',
       cache: 'no-store',
       redirect: 'error',
-      signal: AbortSignal.timeout(Math.max(0, deadline - performance.now())),
+      signal: AbortSignal.any([cancelled, AbortSignal.timeout(Math.max(0, deadline - performance.now()))]),
     })
     const received = new Uint8Array(await response.arrayBuffer())
     if (received.length > MOST_BYTES) throw new MalformedMessageError('the answer is larger than any message')
     if (response.ok) return received
     throw errorOf(response, new TextDecoder().decode(received))
   } catch (error) {
+    if (cancelled.aborted) throw new CancelledError(CANCELLED)
     if (error instanceof DOMException && error.name === 'TimeoutError') {
-      throw new SilentError(`the server did not answer within ${DEADLINE_MS / 1000} seconds. What was sent may have reached it, and may count as an attempt; try again later`, DEADLINE_MS / 1000)
+      throw new SilentError(`the server did not answer within ${DEADLINE_MS / 1000} seconds. What was sent may have reached it, and may count as an attempt; try again later`, DEADLINE_MS / 1000, { name: 'why.silent', values: { seconds: DEADLINE_MS / 1000 } })
     }
-    if (error instanceof TypeError || error instanceof DOMException) throw new SilentError('the server cannot be reached; check the connection', 1)
+    if (error instanceof TypeError || error instanceof DOMException) throw new SilentError('the server cannot be reached; check the connection', 1, { name: 'why.unreachable' })
     throw error
   }
 }
@@ -115,8 +120,10 @@ function errorOf(response: Response, details: string): IntaglioError {
   const status = response.headers.get('x-intaglio-status') ?? ''
   const message = `the server says: ${details.slice(0, 500).replaceAll(/[\p{C}\p{Zl}\p{Zp}]/gu, ' ') || 'no reason given'}`
   if (TRANSIENT.has(status)) {
-    const seconds = Number(response.headers.get('retry-after-seconds') ?? 1)
-    return new UnavailableError(message, seconds >= 0 && seconds <= 86_400 ? seconds : 1)
+    const told = response.headers.get('retry-after-seconds')
+    if (told === null) return new UnavailableError(message, 1, { name: 'why.unreachable' }) // nobody of ours has spoken
+    const seconds = Number(told) >= 0 && Number(told) <= 86_400 ? Number(told) : 1
+    return new UnavailableError(message, seconds, { name: 'why.wait', values: { seconds: Math.ceil(seconds) } })
   }
   return new (ERRORS[status] ?? PeerError)(message)
 }

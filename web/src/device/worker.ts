@@ -2,7 +2,8 @@
 /** The worker in which the device lives: its keys, the recogniser, and every face that is looked at. */
 
 import { type Bytes, fromHex, randomBytes } from '../bytes'
-import { IntaglioError, RefusedError, UnavailableError, UsageError } from '../errors'
+import { CancelledError, IntaglioError, RefusedError, UnavailableError, UsageError } from '../errors'
+import type { Glance } from '../face/advice'
 import { UnusableImageError } from '../face/finding'
 import { fused, nameOf as nameOfPicture, requireDifferent, requireOnePerson } from '../face/fusing'
 import { Recogniser } from '../face/recogniser'
@@ -10,9 +11,10 @@ import { SessionKey } from '../onebit/device'
 import { Engine } from '../onebit/seal'
 import { SignedReceipt } from '../wallet/receipts'
 import { MOST_ANSWERS, OutdatedWalletError, Wallet } from '../wallet/wallet'
+import { LogService } from '../wire/federation/wire/v1/verification_pb'
 import { type Deployment, deploymentOf } from './deployment'
 import { Device, nameOf } from './device'
-import type { Action, Actions, Reply, Request, Status } from './messages'
+import type { Action, Actions, Fault, Reply, Request, Status } from './messages'
 import { Owner } from './owner'
 import { Transport } from './transport'
 
@@ -27,17 +29,21 @@ const tell = (reply: Reply): void => { scope.postMessage(reply) }
 const transport = new Transport(({ call, sent, received }) => {
   tell({ kind: 'sent', call, sent, received: received?.length ?? null })
 })
+const READ_MS = 10_000
 let loading: Promise<Loaded> | undefined
+let glance: Glance | null = null
+/** What runs, or waits to run, by the number of its request. */
+const running = new Map<number, AbortController>()
 
 async function load(): Promise<Loaded> {
   const reading = readDeployment().then((deployment) => { tell({ kind: 'ready', part: 'deployment' }); return deployment })
   const [engine, recogniser, deployment] = await Promise.all([
     Engine.load(reading.then(({ release }) => release.parameters)).then((engine) => { tell({ kind: 'ready', part: 'encryption' }); return engine }),
-    Recogniser.load().then((recogniser) => { tell({ kind: 'ready', part: 'recogniser' }); return recogniser }),
+    Recogniser.load((share) => { tell({ kind: 'loading', share }) }).then((recogniser) => { tell({ kind: 'ready', part: 'recogniser' }); return recogniser }),
     reading,
   ])
   if (!recogniser.is(deployment.release.modelDigest)) {
-    throw new RefusedError('the model release is for another recogniser than the one of this page; use the intaglio program')
+    throw new RefusedError('the model release is for another recogniser than the one of this page; use the intaglio program', { why: { name: 'why.other_recogniser' } })
   }
   await present()
   tell({ kind: 'ready', part: 'wallet' })
@@ -63,8 +69,8 @@ async function readDeployment(): Promise<Deployment> {
 const readRules = (): Promise<Bytes> => read('/rules.jsonl')
 
 async function read(path: string): Promise<Bytes> {
-  const response = await fetch(path, { credentials: 'omit', redirect: 'error', cache: 'no-store' }).catch(() => null)
-  if (!response?.ok) throw new UnavailableError('the server cannot be reached; check the connection')
+  const response = await fetch(path, { credentials: 'omit', redirect: 'error', cache: 'no-store', signal: AbortSignal.timeout(READ_MS) }).catch(() => null)
+  if (!response?.ok) throw new UnavailableError('the server cannot be reached; check the connection', null, { name: 'why.unreachable' })
   return new Uint8Array(await response.arrayBuffer())
 }
 
@@ -78,6 +84,8 @@ async function statusOf({ deployment }: Loaded): Promise<Status> {
     name: wallet && nameOf(wallet),
     answers: enrolment?.answers ?? 0,
     mostAnswers: MOST_ANSWERS,
+    failures: enrolment?.failures ?? 0,
+    freeFailures: deployment.freeFailures,
     purpose: deployment.purpose,
     audience: deployment.audience,
     days: deployment.days,
@@ -99,7 +107,7 @@ async function statusOf({ deployment }: Loaded): Promise<Status> {
 
 async function requireWallet(): Promise<Wallet> {
   const wallet = await Wallet.open()
-  if (wallet === null) throw new UsageError('this browser holds no device; enrol first')
+  if (wallet === null) throw new UsageError('this browser holds no device; enrol first', { why: { name: 'why.not_enrolled' } })
   return wallet
 }
 
@@ -134,12 +142,15 @@ async function newDevice(loaded: Loaded): Promise<Device> {
 async function cuts({ recogniser }: Loaded, pictures: readonly Blob[], references: number): Promise<Uint8Array[]> {
   const found: Uint8Array[] = []
   for (const [place, picture] of pictures.entries()) {
+    requireGoingOn()
     // Python reads the numbers of a file as they are, whatever colours they mean.
     const image = await createImageBitmap(picture, { colorSpaceConversion: 'none' })
     try {
       found.push(recogniser.cut(image, place < references ? 'reference' : 'probe'))
     } catch (error) {
-      throw error instanceof UnusableImageError ? new UnusableImageError(`${nameOfPicture(place)}: ${error.message}`) : error
+      if (!(error instanceof UnusableImageError)) throw error
+      const why = error.why && { ...error.why, values: { ...error.why.values, picture: place + 1 } }
+      throw new UnusableImageError(`${nameOfPicture(place)}: ${error.message}`, { why })
     } finally {
       image.close() // no face stays
     }
@@ -155,14 +166,31 @@ async function probe(loaded: Loaded, pictures: readonly Blob[]): Promise<Float64
 }
 
 const actions: { [A in Action]: (loaded: Loaded, argument: Parameters<Actions[A]>[0]) => Promise<ReturnType<Actions[A]>> } = {
-  begin: (loaded) => statusOf(loaded),
+  async begin(loaded) {
+    await transport.call(LogService.method.getCheckpoint, {})
+    const wallet = await present()
+    if (wallet instanceof Wallet && wallet.memory.enrolment?.state === 'started') { // whose last answer was lost
+      await new Owner(wallet, transport).settle().catch((error: unknown) => { if (!(error instanceof IntaglioError)) throw error })
+    }
+    return statusOf(loaded)
+  },
   status: (loaded) => statusOf(loaded),
+  async watch({ recogniser }, argument) {
+    const { frame, profile, begins } = argument!
+    try {
+      const { advice, seen } = recogniser.advise(frame, profile, begins ? null : glance)
+      glance = seen
+      return advice
+    } finally {
+      frame.close()
+    }
+  },
   async look(loaded, argument) {
     try {
       await cuts(loaded, argument!.pictures, argument!.references)
       return null
     } catch (error) {
-      if (error instanceof UnusableImageError) return error.message
+      if (error instanceof UnusableImageError) return faultOf(error)
       throw error
     }
   },
@@ -195,16 +223,38 @@ const actions: { [A in Action]: (loaded: Loaded, argument: Parameters<Actions[A]
   history: async () => (await owner()).history(),
 }
 
+/** What the page is told of an error. Of one that nobody raised on purpose, nothing: it may say what nobody should know. */
+function faultOf(error: unknown): Fault {
+  if (!(error instanceof IntaglioError)) return { kind: 'Error', message: 'something in this page failed', why: null, retryAfter: null }
+  return error instanceof UnavailableError
+    ? { kind: UnavailableError.name, message: error.message, why: error.why, retryAfter: error.retryAfter }
+    : { kind: error.name, message: error.message, why: error.why, retryAfter: null }
+}
+
+/** @throws CancelledError the person stopped what runs. */
+function requireGoingOn(): void {
+  if (transport.signal.aborted) throw new CancelledError('stopped before anything was sent')
+}
+
 scope.onmessage = async ({ data }: MessageEvent<Request>) => {
+  if ('cancel' in data) { running.get(data.cancel)?.abort(); return }
   const { id, action, argument } = data
+  const controller = new AbortController()
+  running.set(id, controller)
   try {
     loading ??= load().catch((error: unknown) => { loading = undefined; throw error }) // another try may do better
     const loaded = await loading
     const act = actions[action] as (loaded: Loaded, argument: unknown) => Promise<unknown>
-    tell({ kind: 'done', id, value: await Wallet.exclusively(() => act(loaded, argument)) })
+    // A look at a frame needs no wallet. Everything else takes turns, also with other pages of this browser.
+    const value = await (action === 'watch' ? act(loaded, argument) : Wallet.exclusively(() => {
+      transport.signal = controller.signal
+      requireGoingOn()
+      return act(loaded, argument)
+    }))
+    tell({ kind: 'done', id, value })
   } catch (error) {
-    const known = error instanceof IntaglioError
-    const retryAfter = error instanceof UnavailableError ? error.retryAfter : null
-    tell({ kind: 'failed', id, error: known ? error.name : 'Error', message: known ? error.message : 'something in this page failed', retryAfter })
+    tell({ kind: 'failed', id, fault: faultOf(error) })
+  } finally {
+    running.delete(id)
   }
 }

@@ -108,6 +108,13 @@ export class Photograph {
     return new Photograph(context.getImageData(0, 0, width, height))
   }
 
+  /** Grey level of the pixel at a place, 0 to 255; beyond an edge that of the edge. */
+  grey(x: number, y: number): number {
+    const { width, height, step, pixels } = this.#levels[0]
+    const at = step * (Math.min(Math.max(Math.trunc(y), 0), height - 1) * width + Math.min(Math.max(Math.trunc(x), 0), width - 1))
+    return 0.299 * pixels[at] + 0.587 * pixels[at + 1] + 0.114 * pixels[at + 2]
+  }
+
   /** The square of `side` pixels that `place` brings to the image: red, green and blue of every pixel, row by row. */
   cut(place: Similarity, side: number): Uint8Array {
     const halvings = Math.max(0, Math.ceil(Math.log2(place.scale / 2)))

@@ -1,7 +1,7 @@
 /** What `weights/plugin.ts` puts together from the files that Python reads, too. */
 declare module 'virtual:recogniser' {
-  /** Weights and description of the detector, weights of the network as float16: where they are, and their SHA-256. */
-  export const files: readonly { readonly url: string; readonly digest: string }[]
+  /** Weights and description of the detector, weights of the network as float16: where they are, how long, and their SHA-256. */
+  export const files: readonly { readonly url: string; readonly bytes: number; readonly digest: string }[]
   /** Axes of the network's constants, in order, as TensorFlow Lite keeps them. */
   export const shapes: readonly (readonly number[])[]
   /** SHA-256 of every profile of this recogniser: a release names one. */

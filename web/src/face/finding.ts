@@ -58,17 +58,25 @@ export class FaceFinder {
     return points
   }
 
+  /** The faces that a first look shows, the largest first, in pixels of the image: for a film that somebody moves in. */
+  glance(image: Photograph): Detection[] {
+    const longer = Math.max(image.width, image.height)
+    return apart(this.#seen(image, LOOKS.map((look) => square(look * longer, (image.width - look * longer) / 2, (image.height - look * longer) / 2))))
+  }
+
   #firstLook(image: Photograph): Point[] {
     const { width, height } = image
     const longer = Math.max(width, height)
     const sides = TILES.map((tiles) => longer / tiles).filter((side) => side >= LEAST_TILE)
-    let faces = apart(this.#seen(image, LOOKS.map((look) => square(look * longer, (width - look * longer) / 2, (height - look * longer) / 2))))
+    let faces = this.glance(image)
     const areTiled = faces.length === 0 && sides.length > 0
     if (areTiled) faces = apart(this.#seen(image, sides.flatMap((side) => tiled(width, height, side))).filter((face) => this.#isSeenAgain(image, face)))
-    if (faces.length > 1) throw new UnusableImageError(`${faces.length} faces found: cut the image to the one person that it stands for`)
+    if (faces.length > 1) {
+      throw new UnusableImageError(`${faces.length} faces found: cut the image to the one person that it stands for`, { why: { name: 'why.faces', values: { count: faces.length } } })
+    }
     if (faces.length === 0) {
       const least = Math.ceil(LEAST_FACE * (areTiled ? sides.at(-1)! : longer))
-      throw new UnusableImageError(longer < LEAST_TILE ? NO_FACE : `${NO_FACE}, whose face is at least ${least} of these ${width} x ${height} pixels high`)
+      throw new UnusableImageError(longer < LEAST_TILE ? NO_FACE : `${NO_FACE}, whose face is at least ${least} of these ${width} x ${height} pixels high`, { why: { name: 'why.no_face' } })
     }
     return faces[0].landmarks.slice(0, 4)
   }
@@ -87,14 +95,14 @@ export class FaceFinder {
     const place = placed(points, this.#closer)
     const square = image.cut(place, SIDE)
     const [plain, mirrored, upsideDown = []] = this.#detector.detect([square, mirror(square), ...(asksUpright ? [turned(square)] : [])], CLOSER_SURE)
-    if (surest(upsideDown) > surest(plain)) throw new UnusableImageError(UPSIDE_DOWN)
+    if (surest(upsideDown) > surest(plain)) throw new UnusableImageError(UPSIDE_DOWN, { why: { name: 'why.upside_down' } })
     const found: Point[][] = []
     if (plain.length > 0) found.push(middlemost(plain).landmarks.slice(0, 4))
     if (mirrored.length > 0) {
       const { landmarks } = middlemost(mirrored)
       found.push(MIRRORED.map((i) => ({ x: SIDE - landmarks[i].x, y: landmarks[i].y })))
     }
-    if (found.length === 0) throw new UnusableImageError(NO_FACE)
+    if (found.length === 0) throw new UnusableImageError(NO_FACE, { why: { name: 'why.no_face' } })
     const mean = (value: (point: Point) => number, i: number): number => found.reduce((sum, one) => sum + value(one[i]), 0) / found.length
     return found[0].map((_, i) => place.apply({ x: mean(({ x }) => x, i), y: mean(({ y }) => y, i) }))
   }

@@ -30,7 +30,7 @@ export function fused(embeddings: readonly Float64Array[]): Float64Array {
 export function requireDifferent(cuts: readonly Uint8Array[]): void {
   cuts.forEach((cut, later) => {
     const earlier = cuts.slice(0, later).findIndex((other) => cut.reduce((sum, value, i) => sum + Math.abs(value - other[i]), 0) / cut.length <= SAME_GREY)
-    if (earlier >= 0) throw new UnusableImageError(`${nameOf(later)} is the same picture as ${nameOf(earlier)}, which is not two: take another. Nothing was sent`)
+    if (earlier >= 0) throw new UnusableImageError(`${nameOf(later)} is the same picture as ${nameOf(earlier)}, which is not two: take another. Nothing was sent`, { why: { name: 'why.same', values: { later: later + 1, earlier: earlier + 1 } } })
   })
 }
 
@@ -52,11 +52,12 @@ export function requireOnePerson(embeddings: readonly Float64Array[], release: M
   }
   const outliers = adapted.flatMap((one, place) => {
     const against = adapted.filter((other) => other !== one && unlike(one, other)).length
-    return 2 * against > embeddings.length - 1 ? [nameOf(place)] : []
+    return 2 * against > embeddings.length - 1 ? [place] : []
   })
   if (outliers.length === 0) return
-  const listed = outliers.join(' and ')
-  throw new UnusableImageError(2 * outliers.length < embeddings.length
-    ? `${listed}: of somebody else than the other pictures, or too unlike them; leave out, or take another. Nothing was sent`
-    : `${listed} do not show one person, or are too unlike each other; take others, from the front and in even light. Nothing was sent`)
+  const listed = outliers.map(nameOf).join(' and ')
+  const values = { pictures: outliers.map((place) => place + 1).join(', '), count: outliers.length }
+  throw 2 * outliers.length < embeddings.length
+    ? new UnusableImageError(`${listed}: of somebody else than the other pictures, or too unlike them; leave out, or take another. Nothing was sent`, { why: { name: 'why.somebody_else', values } })
+    : new UnusableImageError(`${listed} do not show one person, or are too unlike each other; take others, from the front and in even light. Nothing was sent`, { why: { name: 'why.unlike', values } })
 }

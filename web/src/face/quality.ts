@@ -20,18 +20,21 @@ const MOST_OUTSIDE = 0.25
  * @param profile a reference needs more than a probe.
  * @throws UnusableImageError it is not; says what to do.
  */
-export function requireQuality(photograph: Photograph, landmarks: readonly Point[], alignment: Alignment, profile: Profile): void {
+export function requireQuality(photograph: Pick<Photograph, 'sharesOutside'>, landmarks: readonly Point[], alignment: Alignment, profile: Profile): void {
   const isReference = profile === 'reference'
   const [apart, least] = [eyesApart(landmarks), isReference ? LEAST_EYES_APART_OF_REFERENCE : LEAST_EYES_APART]
   if (apart < least) {
     const whatFor = isReference ? ' to enrol' : ''
-    throw new UnusableImageError(`only ${Math.floor(apart)} pixels lie between the eyes, ${least} are needed${whatFor}: come closer, or use a photograph with more pixels`)
+    throw new UnusableImageError(
+      `only ${Math.floor(apart)} pixels lie between the eyes, ${least} are needed${whatFor}: come closer, or use a photograph with more pixels`,
+      { why: { name: 'why.small', values: { apart: Math.floor(apart), least } } })
   }
   const { over, outside } = photograph.sharesOutside(placed(landmarks, alignment), alignment.side)
   if (!isReference || (over <= MOST_OVER && outside <= MOST_OUTSIDE)) return
   const [where, share, most] = over > MOST_OVER ? ['above or below', over, MOST_OVER] as const : ['outside of', outside, MOST_OUTSIDE] as const
   throw new UnusableImageError(
-    `the face is cut off: ${Math.ceil(100 * share)} % of what is compared lies ${where} the photograph, ${100 * most} % may: leave room around the face`)
+    `the face is cut off: ${Math.ceil(100 * share)} % of what is compared lies ${where} the photograph, ${100 * most} % may: leave room around the face`,
+    { why: { name: 'why.cut_off', values: { share: Math.ceil(100 * share) } } })
 }
 
 const eyesApart = ([right, left]: readonly Point[]): number => Math.hypot(right.x - left.x, right.y - left.y)

@@ -10,6 +10,7 @@ import { alignment, digests, files, preprocessing, shapes } from 'virtual:recogn
 import { type Bytes, hex, sha256 } from '../bytes'
 import { UnavailableError, UsageError } from '../errors'
 import { BlazeFace } from './blazeface'
+import { advise, type Advice, type Glance } from './advice'
 import { Photograph, placed } from './cropping'
 import { FaceFinder } from './finding'
 import { MobileFaceNet } from './mobilefacenet'
@@ -39,10 +40,14 @@ export class Recogniser {
   /**
    * Loads everything from the page's own server.
    *
+   * @param come is told the share of the weights that has come, 0 to 1.
    * @throws UnavailableError a file does not come, or is another one.
    */
-  static async load(): Promise<Recogniser> {
-    const [[detector, manifest, weights]] = await Promise.all([Promise.all(files.map(fetched)), loadTensors()])
+  static async load(come: (share: number) => void = () => undefined): Promise<Recogniser> {
+    const all = files.reduce((sum, { bytes }) => sum + bytes, 0)
+    let here = 0
+    const piece = (bytes: number): void => { come((here += bytes) / all) }
+    const [[detector, manifest, weights]] = await Promise.all([Promise.all(files.map((file) => fetched(file, piece))), loadTensors()])
     return new Recogniser(detector, manifest, weights)
   }
 
@@ -64,6 +69,12 @@ export class Recogniser {
     return photograph.cut(placed(landmarks, alignment), alignment.side)
   }
 
+  /** What somebody in front of a camera should do for a better picture; null when it is good. @param before what was seen a moment ago. */
+  advise(image: ImageBitmap, profile: Profile, before: Glance | null): { readonly advice: Advice | null; readonly seen: Glance | null } {
+    const photograph = Photograph.of(image)
+    return advise(photograph, this.#finder.glance(photograph), alignment, profile, before)
+  }
+
   /** The embedding of a cut: 192 numbers of unit norm. Sensitive. */
   embed(cut: Uint8Array): Float64Array {
     const embedding = Float64Array.from(this.#network.embed(Float32Array.from(cut, (value, i) => (value - MEANS[i % 3]) / DIVISOR)))
@@ -82,10 +93,37 @@ function halves(bits: Uint16Array): Float32Array {
   })
 }
 
-async function fetched({ url, digest }: { readonly url: string; readonly digest: string }): Promise<Bytes> {
-  const response = await fetch(url).catch(() => null)
-  if (!response?.ok) throw new UnavailableError('a file of the recogniser does not come; check the connection and reload')
-  const file = new Uint8Array(await response.arrayBuffer())
-  if (hex(sha256(file)) !== digest) throw new UnavailableError('a file of the recogniser is not the one that this page was built for; reload')
+const MISSING = 'a file of the recogniser does not come; check the connection and reload'
+/** A file of which nothing comes for so long does not come. */
+const SILENCE_MS = 15_000
+
+async function fetched({ url, bytes, digest }: (typeof files)[number], come: (bytes: number) => void): Promise<Bytes> {
+  const silence = new AbortController()
+  const file = new Uint8Array(bytes)
+  let at = 0
+  try {
+    for (let clock = setTimeout(() => { silence.abort() }, SILENCE_MS), reader: ReadableStreamDefaultReader<Uint8Array> | null = null; ;) {
+      reader ??= await opened(url, silence.signal)
+      const { done, value } = await reader.read()
+      clearTimeout(clock)
+      if (done) break
+      if (at + value.length > bytes) throw new RangeError('longer than it was built')
+      file.set(value, at)
+      at += value.length
+      come(value.length)
+      clock = setTimeout(() => { silence.abort() }, SILENCE_MS)
+    }
+  } catch (error) {
+    if (!(error instanceof RangeError)) throw new UnavailableError(MISSING, null, { name: 'why.unreachable' })
+  }
+  if (at !== bytes || hex(sha256(file)) !== digest) {
+    throw new UnavailableError('a file of the recogniser is not the one that this page was built for; reload', null, { name: 'why.other_file' })
+  }
   return file
+}
+
+async function opened(url: string, signal: AbortSignal): Promise<ReadableStreamDefaultReader<Uint8Array>> {
+  const { ok, body } = await fetch(url, { signal })
+  if (!ok || body === null) throw new TypeError(MISSING)
+  return body.getReader()
 }

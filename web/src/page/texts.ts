@@ -6,7 +6,9 @@
 
 import { IntlMessageFormat } from 'intl-messageformat'
 
+import de from '../texts/de.json'
 import en from '../texts/en.json'
+import es from '../texts/es.json'
 
 /** The messages of one language, by name. */
 export type Catalogue = Readonly<Record<keyof typeof en, string>>
@@ -14,7 +16,7 @@ export type TextName = keyof Catalogue
 export type Values = Readonly<Record<string, string | number | boolean>>
 
 /** Every language that the page speaks, by its tag (BCP 47). */
-export const CATALOGUES: Readonly<Record<string, Catalogue>> = { en }
+export const CATALOGUES: Readonly<Record<string, Catalogue>> = { en, de, es }
 
 /** The texts of the page in one language. */
 export class Texts {
@@ -50,5 +52,10 @@ export function languageOf(wished: readonly string[], spoken: readonly string[] 
   return wished.map((tag) => tag.toLowerCase().split('-')[0]).find((language) => spoken.includes(language)) ?? 'en'
 }
 
-/** In the language of the browser. */
-export const { language, say, numeral, time, day } = new Texts(languageOf(navigator.languages))
+/** In the language of the browser, until somebody chooses another one. */
+export let { language, say, numeral, time, day } = new Texts(languageOf(navigator.languages))
+
+/** From now on everything is said in that language. */
+export function speak(wished: string, catalogue?: Catalogue): void {
+  ({ language, say, numeral, time, day } = new Texts(wished, catalogue))
+}

@@ -37,8 +37,8 @@ export function requireAllowedBy(rules: Rulebook, asked: Asked, now: number): vo
   const line = redLineOf(purpose)
   if (line !== null) throw new RefusedError(`the purpose ${purpose} is never allowed: ${line}`)
   const deployment = rules.deployment(asked.deployment)
-  if (deployment === null) throw new RefusedError(`no deployment ${asked.deployment} stands in the public registry`)
-  if (!isInForce(deployment, now)) throw new RefusedError(`the deployment ${asked.deployment} is not in force now`)
+  if (deployment === null) throw new RefusedError(`no deployment ${asked.deployment} stands in the public registry`, { why: { name: 'why.not_registered' } })
+  if (!isInForce(deployment, now)) throw new RefusedError(`the deployment ${asked.deployment} is not in force now`, { why: { name: 'why.not_registered' } })
   if (deployment.audience !== audience || !deployment.purposes.includes(purpose) || !deployment.releases.includes(release.digest)) {
     throw new RefusedError(`the deployment ${asked.deployment} is registered for another audience, purpose or model release`)
   }
@@ -47,7 +47,7 @@ export function requireAllowedBy(rules: Rulebook, asked: Asked, now: number): vo
     const stops = (jurisdictions.length === 0 || jurisdictions.some((place) => deployment.jurisdictions.includes(place)))
       && (audiences.length === 0 || audiences.includes(audience))
       && (categories.length === 0 || granted.some(({ category }) => categories.includes(category)))
-    if (stops) throw new RefusedError(`stopped by the moratorium ${identifier}`)
+    if (stops) throw new RefusedError(`stopped by the moratorium ${identifier}`, { why: { name: 'why.moratorium', values: { moratorium: identifier } } })
   }
   const tier = Math.max(...granted.map((rule) => rule.tier))
   const { largestFmr, longestReceiptSeconds } = TIERS[tier]

@@ -21,7 +21,7 @@ import type { RulesSeen } from '../rules/rulebook'
 const DATABASE = 'intaglio'
 const STORE = 'wallet'
 const ONLY = 'device'
-const VERSION = 3
+const VERSION = 4
 const NONCE_BYTES = 12
 
 /** Sessions that one template's device answers in its life: a lying server learns at most one bit in each. */
@@ -47,6 +47,8 @@ export interface Enrolment {
   readonly receipts: readonly string[]
   /** Sessions that this device let begin. */
   readonly answers: number
+  /** Comparisons in a row that were no match, as far as this device knows: the server makes it wait after some. */
+  readonly failures: number
 }
 
 /** What the device remembers besides its secrets. */
@@ -115,12 +117,12 @@ export class Wallet {
     const stored = await transact<Stored | undefined>('readonly', (store) => store.get(ONLY))
     if (stored === undefined) return null
     if (stored.version < VERSION) throw new OutdatedWalletError('the wallet is of an earlier version, whose templates are not used any more; enrol again')
-    if (stored.version !== VERSION) throw new UsageError('a later version of this page wrote the wallet; load the page anew')
+    if (stored.version !== VERSION) throw new UsageError('a later version of this page wrote the wallet; load the page anew', { why: { name: 'why.later_version' } })
     let content: Bytes
     try {
       content = new Uint8Array(await crypto.subtle.decrypt(algorithm(stored.nonce, stored.devicePublicKey), stored.sealingKey, stored.sealed))
     } catch {
-      throw new UsageError('the wallet is damaged; delete it and enrol again') // the cause may say more than is good
+      throw new UsageError('the wallet is damaged; delete it and enrol again', { why: { name: 'why.damaged_wallet' } }) // the cause may say more than is good
     }
     const length = new DataView(content.buffer).getUint32(0, true)
     const memory = JSON.parse(new TextDecoder().decode(content.subarray(4, 4 + length))) as Memory
@@ -207,7 +209,7 @@ export class Wallet {
   async countAnswer(): Promise<void> {
     const enrolment = this.requireEnrolment()
     if (enrolment.answers >= MOST_ANSWERS) {
-      throw new RefusedError(`this device has answered ${MOST_ANSWERS} sessions, all that one template may; revoke it and enrol again`)
+      throw new RefusedError(`this device has answered ${MOST_ANSWERS} sessions, all that one template may; revoke it and enrol again`, { why: { name: 'why.answers', values: { most: MOST_ANSWERS } } })
     }
     await this.remember({ enrolment: { ...enrolment, answers: enrolment.answers + 1 } })
   }
@@ -260,7 +262,7 @@ async function transact<T>(mode: IDBTransactionMode, act: (store: IDBObjectStore
       database.close()
     }
   } catch (error) {
-    throw new UsageError('this browser does not store the wallet; leave private browsing, or make room', { cause: error })
+    throw new UsageError('this browser does not store the wallet; leave private browsing, or make room', { cause: error, why: { name: 'why.no_storage' } })
   }
 }
 

@@ -1,0 +1,83 @@
+"""A built page, its bridge and the service behind it, with a browser whose camera shows one person."""
+
+import asyncio
+import shutil
+from pathlib import Path
+
+import pytest
+
+from federation.onebit import parameters_for
+from server.matching.workers import MatchWorkers
+from server.storage.sqlstorage import open_storage
+from tests.bundles import a_bundle
+from tests.running import RunningServer, a_pki, a_rules_file, a_service, a_ticket, an_issuer, public_rules
+from tests.web.hands import ME, opened
+from tests.web.site import film, orl_release, serving
+
+PAGE = Path(__file__).parents[2] / "web" / "dist"
+CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
+
+
+@pytest.fixture(scope="module")
+def release():
+    return orl_release()
+
+
+@pytest.fixture(scope="module")
+def rules(release):
+    """The content of the rules file."""
+    return a_rules_file(releases=(release,))
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory, release, rules):
+    """The page, its bridge, and the service behind it."""
+    if CHROMIUM is None:
+        pytest.skip("Chromium is missing (Debian: apt-get install chromium)")
+    if not (PAGE / "index.html").is_file():
+        pytest.skip("the page is not built: make web")
+    directory = tmp_path_factory.mktemp("site")
+    tls = a_pki(directory / "tls")
+    workers = MatchWorkers(1, parameters_for(release.code_length), timeout_seconds=60)
+    asyncio.run(workers.start())
+    with open_storage(str(directory / "matching.db")) as storage:
+        issuer = an_issuer(a_bundle(release))
+        service = a_service(release, storage, workers, public_rules(rules), directory, issuer=issuer)
+        with RunningServer(service, tls) as server, serving(PAGE, server.target, tls, release, rules) as served:
+            served.ticket = lambda: a_ticket(storage).reveal()
+            yield served
+    workers.close()
+
+
+@pytest.fixture(scope="module")
+def chromium(site, tmp_path_factory):
+    """A browser whose camera shows ME. It comes after the site: Playwright keeps this thread's event loop."""
+    from playwright.sync_api import sync_playwright  # noqa: PLC0415 - only where there is a browser
+
+    path = tmp_path_factory.mktemp("film") / "me.mjpeg"
+    film(ME, range(1, 6), path)
+    arguments = [
+        "--disable-gpu", "--disable-dev-shm-usage", "--use-fake-ui-for-media-stream",
+        "--use-fake-device-for-media-stream", f"--use-file-for-fake-video-capture={path}",
+    ]  # fmt: skip
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=arguments, chromium_sandbox=False)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def context(chromium, site):
+    """A browser profile of its own, whose requests and complaints are written down."""
+    context = chromium.new_context(permissions=["camera"], base_url=site.url)
+    context.ticket = site.ticket
+    yield context
+    context.close()
+
+
+@pytest.fixture
+def page(context, site):
+    """The page, ready."""
+    site.between.alter = lambda _name, answer: answer
+    site.between.calls.clear()
+    return opened(context)

@@ -1,0 +1,85 @@
+/** What stands below every screen: what is the person's own, and what whoever looks closer wants to see. Folded until it is opened. */
+
+import type { HeldSummary, Status } from '../device/messages'
+import type { Event } from '../device/owner'
+import { h } from './dom'
+import { isKnown } from './states'
+import { allTerms, list } from './terms'
+import { language, say, time } from './texts'
+import { type Doing, folded } from './views'
+
+/** A message that left the page. */
+export interface Sent {
+  readonly call: string
+  readonly sent: Uint8Array
+  readonly received: number | null
+}
+
+/** What the person asked for and got. */
+export type Found = { readonly history: readonly Event[] } | { readonly held: HeldSummary } | null
+
+const MOST_SHOWN = 200
+
+/** What is the person's own, or null where the service knows nothing of this device. */
+export function yours(status: Status, found: Found, { ask, go }: Doing): HTMLDetailsElement | null {
+  if (!isKnown(status)) return null
+  const choice = (name: 'history' | 'export' | 'renew' | 'revoke' | 'erase', onclick: () => void, className = ''): HTMLElement =>
+    h('button', { type: 'button', className, id: `${name}-button`, onclick }, say(`data.${name}`))
+  const isHeld = status.state !== 'revoked'
+  const made = folded(say('data.title'), h('div', { className: 'choices' },
+    choice('history', () => { ask('history') }), choice('export', () => { ask('export') }),
+    isHeld && status.state === 'enrolled' && choice('renew', () => { go({ at: 'agreeing', task: 'renew' }) }),
+    isHeld && choice('revoke', () => { ask('revoke') }, 'destructive'), choice('erase', () => { ask('erase') }, 'destructive')), ...foundIn(found))
+  made.id = 'yours'
+  made.open = found !== null
+  return made
+}
+
+function foundIn(found: Found): HTMLElement[] {
+  if (found === null) return []
+  if ('held' in found) {
+    const { record, receipts, templateBytes, entries } = found.held
+    return [
+      h('p', { id: 'held' }, say('data.held', { template: templateBytes, receipts: receipts.length, entries })),
+      h('pre', { id: 'raw', tabIndex: 0 }, [record, ...receipts].join('\n\n')),
+    ]
+  }
+  if (found.history.length === 0) return [h('p', {}, say('data.none'))]
+  return [h('ul', { id: 'found' }, ...found.history.map(({ position, kind, time: seconds, outcome }) =>
+    h('li', {}, say('data.event', { position, kind, time: time(seconds), outcome: outcome ?? 'none' }))))]
+}
+
+/** Everything that the terms, the release and the device say, and what was sent. */
+export function technical(status: Status, messages: HTMLElement): HTMLDetailsElement {
+  const { name, answers, mostAnswers } = status
+  const device = name === null ? null : list([[say('technical.device'), h('code', { id: 'device' }, name)], [say('technical.answers'), say('technical.answered', { used: answers, most: mostAnswers })]])
+  const made = folded(say('technical.title'), ...(device === null ? [] : [device]), allTerms(status), h('h2', {}, say('technical.sent')),
+    h('p', { className: 'small' }, say('technical.sent_lead', { most: MOST_SHOWN })), messages, h('p', { className: 'small' }, say('technical.credits')))
+  made.id = 'technical'
+  return made
+}
+
+/** The list of what was sent, the newest last; old ones leave it. */
+export class Messages {
+  readonly element = h('div', { id: 'messages', lang: language })
+
+  add({ call, sent, received }: Sent): void {
+    const details = folded(say('technical.message', { call, sent: sent.length, received: received ?? -1 }))
+    details.addEventListener('toggle', () => {
+      if (details.open && details.children.length === 1) details.append(h('pre', { tabIndex: 0 }, hexDump(sent)))
+    })
+    this.element.append(details)
+    if (this.element.childElementCount > MOST_SHOWN) this.element.firstElementChild?.remove()
+  }
+}
+
+function hexDump(data: Uint8Array): string {
+  const lines: string[] = []
+  for (let start = 0; start < data.length; start += 16) {
+    const row = Array.from(data.subarray(start, start + 16))
+    const bytes = row.map((byte) => byte.toString(16).padStart(2, '0')).join(' ')
+    const text = row.map((byte) => (byte >= 32 && byte < 127 ? String.fromCharCode(byte) : '.')).join('')
+    lines.push(`${start.toString(16).padStart(6, '0')}  ${bytes.padEnd(47)}  ${text}`)
+  }
+  return lines.join('\n')
+}

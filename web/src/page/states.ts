@@ -1,0 +1,105 @@
+/**
+ * What the page shows, as a pure function of all that it knows: one screen for every state, with one thing to do.
+ *
+ * Nothing else decides that. So the whole text of every state is a test (`web/tests/screens.test.ts`), and no screen can
+ * say of a consent, or of an attempt, what another one denies.
+ */
+
+import type { Fault, Status } from '../device/messages'
+import type { Outcome } from '../device/device'
+
+/** What a person does with their face. */
+export type Task = 'enrol' | 'verify' | 'renew'
+/** What a person asks of the service without it. */
+export type Wish = 'revoke' | 'erase' | 'export' | 'history'
+/** Which pictures are taken now: those that are averaged, then after a pause the one that checks them; or some for a comparison. */
+export type Part = 'references' | 'pause' | 'second' | 'probe'
+
+/** Where the person is. */
+export type Place =
+  | { readonly at: 'start' }
+  | { readonly at: 'agreeing'; readonly task: 'enrol' | 'renew' }
+  | { readonly at: 'looking'; readonly task: Task; readonly part: Part; readonly by: 'camera' | 'files'; readonly fault: Fault | null }
+  | { readonly at: 'working'; readonly on: Task | Wish; readonly stage: number }
+  | { readonly at: 'done'; readonly task: Task; readonly outcome: Outcome }
+  | { readonly at: 'gone'; readonly wish: 'revoke' | 'erase'; readonly position: number | null }
+  | { readonly at: 'failed'; readonly on: Task | Wish | 'begin'; readonly fault: Fault; readonly seconds: number }
+
+/** All that decides what is shown. */
+export interface Situation {
+  /** What is true of the device, or null before that is known. */
+  readonly status: Status | null
+  /** Share of the page's weights that has come, 0 to 1. */
+  readonly share: number
+  /** What an organisation asks with: 64 hex digits, or null. */
+  readonly nonce: string | null
+  readonly place: Place
+  /** What the operator gave the person for an enrolment, as they typed it or as their link had it; empty for nothing. */
+  readonly ticket: string
+  /** Seconds since 1970. */
+  readonly now: number
+}
+
+/** What is shown. `status` is there wherever the device is known. */
+export type Screen =
+  | { readonly kind: 'loading'; readonly share: number }
+  | { readonly kind: 'unreachable' | 'broken'; readonly fault: Fault }
+  | { readonly kind: 'welcome'; readonly status: Status; readonly isAsked: boolean }
+  | { readonly kind: 'agree'; readonly status: Status; readonly task: 'enrol' | 'renew'; readonly ticket: string }
+  | { readonly kind: 'look'; readonly status: Status; readonly task: Task; readonly part: Part; readonly by: 'camera' | 'files'; readonly fault: Fault | null }
+  | { readonly kind: 'working'; readonly status: Status; readonly on: Task | Wish; readonly stage: number }
+  | { readonly kind: 'enrolled' | 'enrolled-not' | 'accepted' | 'renewed'; readonly status: Status; readonly outcome: Outcome }
+  | { readonly kind: 'refused'; readonly status: Status; readonly task: Task; readonly outcome: Outcome; readonly left: number }
+  | { readonly kind: 'home' | 'asked' | 'ended' | 'closed'; readonly status: Status }
+  | { readonly kind: 'waiting'; readonly status: Status; readonly seconds: number; readonly isBusy: boolean; readonly of: number }
+  | { readonly kind: 'revoked'; readonly status: Status }
+  | { readonly kind: 'erased'; readonly status: Status; readonly position: number | null }
+  | { readonly kind: 'failed'; readonly status: Status; readonly on: Task | Wish; readonly fault: Fault }
+
+/** Shorter than this, the service's wish for a pause is just another try. */
+const SHORTEST_WAIT_SECONDS = 3
+
+/** The screen of a situation. */
+export function screenOf({ status, share, nonce, place, ticket, now }: Situation): Screen {
+  if (place.at === 'failed' && (place.on === 'begin' || status === null)) {
+    return { kind: place.fault.kind === 'UnavailableError' ? 'unreachable' : 'broken', fault: place.fault }
+  }
+  if (status === null) return { kind: 'loading', share }
+  switch (place.at) {
+    case 'start': return startOf(status, nonce, now)
+    case 'agreeing': return { kind: 'agree', status, task: place.task, ticket }
+    case 'looking': return { ...place, kind: 'look', status }
+    case 'working': return { kind: 'working', status, on: place.on, stage: place.stage }
+    case 'done': return doneOf(status, place.task, place.outcome)
+    case 'gone': return place.wish === 'revoke' ? { kind: 'revoked', status } : { kind: 'erased', status, position: place.position }
+    case 'failed': return failedOf(status, place.on as Task | Wish, place.fault, place.seconds, now) ?? startOf(status, nonce, now)
+  }
+}
+
+function startOf(status: Status, nonce: string | null, now: number): Screen {
+  if (status.state !== 'enrolled') return { kind: 'welcome', status, isAsked: nonce !== null }
+  if (status.answers >= status.mostAnswers) return { kind: 'closed', status }
+  if (hasEnded(status, now)) return { kind: 'ended', status }
+  return { kind: nonce === null ? 'home' : 'asked', status }
+}
+
+function doneOf(status: Status, task: Task, outcome: Outcome): Screen {
+  if (task === 'enrol') return { kind: outcome.matched ? 'enrolled' : 'enrolled-not', status, outcome }
+  if (!outcome.matched) return { kind: 'refused', status, task, outcome, left: Math.max(0, status.freeFailures - status.failures) }
+  return { kind: task === 'verify' ? 'accepted' : 'renewed', status, outcome }
+}
+
+/** Null when a wait is over. */
+function failedOf(status: Status, on: Task | Wish, fault: Fault, since: number, now: number): Screen | null {
+  if (fault.why?.name === 'why.wait' && fault.retryAfter !== null && fault.retryAfter >= SHORTEST_WAIT_SECONDS) {
+    const seconds = Math.ceil(since + fault.retryAfter - now)
+    return seconds <= 0 ? null : { kind: 'waiting', status, seconds, of: fault.retryAfter, isBusy: status.failures < status.freeFailures }
+  }
+  return { kind: 'failed', status, on, fault }
+}
+
+/** Whether the last consent does not cover anything any more. */
+export const hasEnded = ({ consentExpires }: Status, now: number): boolean => consentExpires !== null && consentExpires <= now
+
+/** The rights of somebody whose device is known to the service. */
+export const isKnown = ({ state }: Status): boolean => state === 'enrolled' || state === 'started' || state === 'revoked'

@@ -1,0 +1,50 @@
+/** The page's side of its worker, in which faces and keys live. */
+
+import type { Action, Actions, Fault, Reply } from '../device/messages'
+
+/** What the worker could not do. */
+export class Failure extends Error {
+  constructor(readonly fault: Fault) {
+    super(fault.message)
+  }
+}
+
+/** What the worker tells without being asked. */
+export interface Told {
+  loading(share: number): void
+  sent(message: Reply & { kind: 'sent' }): void
+}
+
+const worker = new Worker(new URL('../device/worker.ts', import.meta.url), { type: 'module' })
+const waiting = new Map<number, { resolve: (value: any) => void; reject: (error: Failure) => void }>()
+let count = 0
+
+/** Something that was asked of the worker. */
+export interface Asked<T> {
+  readonly answer: Promise<T>
+  /** Stops it; the answer is then a `Failure`, unless it was done already. */
+  cancel(): void
+}
+
+/** Asks the worker for something. @param given what leaves the page for good, such as a frame. */
+export function ask<A extends Action>(action: A, argument?: Parameters<Actions[A]>[0], given: Transferable[] = []): Asked<ReturnType<Actions[A]>> {
+  const id = count++
+  const answer = new Promise<ReturnType<Actions[A]>>((resolve, reject) => {
+    waiting.set(id, { resolve, reject })
+    worker.postMessage({ id, action, argument }, given)
+  })
+  return { answer, cancel: () => { worker.postMessage({ cancel: id }) } }
+}
+
+/** Listens to what the worker tells. */
+export function listen(told: Told): void {
+  worker.onmessage = ({ data }: MessageEvent<Reply>) => {
+    switch (data.kind) {
+      case 'ready': break
+      case 'loading': told.loading(data.share); break
+      case 'sent': told.sent(data); break
+      case 'done': waiting.get(data.id)?.resolve(data.value); waiting.delete(data.id); break
+      case 'failed': waiting.get(data.id)?.reject(new Failure(data.fault)); waiting.delete(data.id); break
+    }
+  }
+}

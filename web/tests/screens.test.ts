@@ -1,0 +1,212 @@
+/** What the page shows in every state: all of its words, in every language, and whether everybody can use it. */
+
+import '../src/page/style.css'
+
+import { commands, page } from '@vitest/browser/context'
+import axe from 'axe-core'
+import { afterEach, beforeEach, describe, expect, test } from 'vitest'
+
+import { h } from '../src/page/dom'
+import { Pictures } from '../src/page/pictures'
+import { Messages } from '../src/page/records'
+import { show } from '../src/page/shell'
+import { screenOf, type Situation } from '../src/page/states'
+import { type Catalogue, CATALOGUES, speak } from '../src/page/texts'
+import { clock, type Doing } from '../src/page/views'
+import html from '../index.html?raw'
+import { ENROLLED, NOBODY, NOW, SITUATIONS } from './situations'
+
+const NAMES = Object.keys(SITUATIONS)
+const done: string[] = []
+const note = (name: string) => (...given: unknown[]): void => { done.push([name, ...given.map((one) => JSON.stringify(one))].join(' ')) }
+const element = (selector: string): HTMLElement => document.querySelector<HTMLElement>(selector)!
+
+/** The page in one state, with every fold open when `isOpen`. */
+function shown(situation: Situation, isOpen = false): void {
+  const task = situation.place.at === 'looking' ? situation.place.task : 'verify'
+  const doing: Doing = {
+    go: note('go'), bring: note('bring'), look: note('look'), goOn: note('goOn'), change: note('change'), ask: note('ask'), cancel: note('cancel'), begin: note('begin'), speak: note('speak'),
+    decline: note('decline'), camera: h('div', { className: 'camera' }), files: new Pictures(task, task === 'enrol' ? 4 : 2, note('files')).element,
+  }
+  element('#screen').removeAttribute('data-name')
+  show(situation, doing, null, new Messages())
+  if (isOpen) for (const fold of document.querySelectorAll('details')) fold.open = true
+}
+
+const fresh = (): void => { document.body.innerHTML = new DOMParser().parseFromString(html, 'text/html').body.innerHTML }
+
+beforeEach(() => {
+  done.length = 0
+  fresh()
+  speak('en')
+})
+afterEach(() => { document.body.replaceChildren() })
+
+/** Everything that is to be read, a line for every piece, and the names of what is shown without words. */
+function lines(root: Element): string[] {
+  const found: string[] = []
+  for (const walk = document.createTreeWalker(root, NodeFilter.SHOW_TEXT | NodeFilter.SHOW_ELEMENT); walk.nextNode() !== null;) {
+    const { currentNode: node } = walk
+    if (node instanceof HTMLElement && node.hasAttribute('aria-label')) found.push(`[${node.getAttribute('aria-label')}]`)
+    else if (node instanceof Text && node.textContent!.trim() !== '') found.push(node.textContent!.trim())
+  }
+  return found
+}
+
+test.each(Object.keys(CATALOGUES))('the whole text of every state, in %s', async (language) => {
+  speak(language)
+  const said = NAMES.map((name) => {
+    shown(SITUATIONS[name])
+    // What whoever looks closer reads is the same below most screens: it is written down once for each kind of device.
+    if (name !== 'welcome' && name !== 'home') document.getElementById('technical')?.replaceChildren()
+    return `# ${name}\n\n${document.title}\n\n${lines(document.body).join('\n')}\n`
+  })
+  await expect(said.join('\n')).toMatchFileSnapshot(`./screens/${language}.txt`)
+})
+
+test('every screen that there can be is among the states', () => {
+  const kinds = new Set(NAMES.map((name) => screenOf(SITUATIONS[name]).kind))
+  expect([...kinds].sort()).toEqual([
+    'accepted', 'agree', 'asked', 'broken', 'closed', 'ended', 'enrolled', 'enrolled-not', 'erased', 'failed', 'home', 'loading', 'look', 'refused', 'renewed', 'revoked',
+    'unreachable', 'waiting', 'welcome', 'working',
+  ])
+})
+
+test('in no state is there a word that is not of the catalogues, or of the deployment', () => {
+  const marked = Object.fromEntries(Object.entries(CATALOGUES['en']).map(([name, message]) => [name, `\u27e6${message}\u27e7`])) as unknown as Catalogue
+  speak('en', marked)
+  const { terms } = NOBODY
+  const foreign = [
+    terms.controller.name, `${terms.controller.name}, ${terms.controller.address}`, terms.audience, `${terms.audience} (${terms.controller.name})`, terms.alternative, terms.storageLocation,
+    'privacy@example.org', 'contest@example.org', terms.notice, NOBODY.purpose, 'door access', NOBODY.identifier, ENROLLED.name, '0:47', '0:08',
+    NOBODY.trust.makers.join(' '), NOBODY.trust.auditors[0],
+  ]
+  for (const name of NAMES) {
+    fresh()
+    shown(SITUATIONS[name])
+    for (const node of document.querySelectorAll('p[lang=en], pre, #languages')) node.remove() // words of a program; a token; names of languages
+    for (const line of lines(document.body)) expect(/^\[?\u27e6[^]*\u27e7\]?$/.test(line) || foreign.includes(line), `${name}: ${line}`).toBe(true)
+  }
+})
+
+describe('there is one thing to do', () => {
+  test.each(NAMES)('%s', (name) => {
+    shown(SITUATIONS[name], true)
+    const filled = [...document.querySelectorAll('.card .main')].filter((one) => one.closest('.files') === null)
+    expect(filled.length).toBeLessThanOrEqual(1)
+    for (const one of document.querySelectorAll('.destructive')) expect(one.classList.contains('main')).toBe(false)
+    expect(document.querySelectorAll('h1')).toHaveLength(1)
+  })
+})
+
+test('a consent is never ticked before, and nothing goes on without it', () => {
+  for (const name of NAMES) {
+    shown(SITUATIONS[name], true)
+    for (const box of document.querySelectorAll<HTMLInputElement>('input[type=checkbox]')) expect(box.checked, name).toBe(false)
+  }
+  shown(SITUATIONS['agree, with an invitation'])
+  const [go] = document.querySelectorAll<HTMLButtonElement>('.card .main')
+  go.click()
+  expect(done).toEqual([])
+  element('#agree').click()
+  go.click()
+  expect(done).toEqual(['look "enrol"'])
+  element('#agree').click()
+  expect(go.disabled).toBe(true)
+  element('#agree').click()
+  shown(SITUATIONS['welcome'])
+  shown(SITUATIONS['agree'])
+  expect(element('#agree')).toHaveProperty('checked', false)
+})
+
+test.each(['', 'abcd-efgh', '1'.repeat(32)])('with "%s" for a ticket nobody enrols', (typed) => {
+  shown(SITUATIONS['agree'])
+  const [go] = document.querySelectorAll<HTMLButtonElement>('.card .main')
+  const field = element('#ticket') as HTMLInputElement
+  const type = (text: string): void => { field.value = text; field.dispatchEvent(new Event('input')); field.dispatchEvent(new Event('change')) }
+  element('#agree').click()
+  type(typed)
+  expect(go.disabled).toBe(true)
+  type('ABCD EFGH IJKL MNOP QRST UVWX YZ23 4567')
+  expect([go.disabled, done.at(-1)]).toEqual([false, 'bring "ABCD EFGH IJKL MNOP QRST UVWX YZ23 4567"'])
+})
+
+test.each([
+  ['revoked', 'valid until'], ['erased', 'valid until'], ['welcome, after a withdrawal', 'valid until'], ['accepted', 'It is you'], ['unreachable', 'Ready'], ['loading', 'Ready'],
+])('the screen %s does not say "%s"', (name, words) => {
+  shown(SITUATIONS[name], true)
+  expect(document.body.textContent).not.toContain(words)
+})
+
+test('no long key is shown before somebody opens two folds', () => {
+  for (const name of NAMES) {
+    shown(SITUATIONS[name])
+    for (const fold of document.querySelectorAll('details')) fold.remove()
+    expect(document.body.textContent, name).not.toMatch(/[0-9a-f]{32}/)
+  }
+  shown(SITUATIONS['home'])
+  element('#technical').toggleAttribute('open', true)
+  const keys = [...document.querySelectorAll('#technical details')].find(({ textContent }) => /[0-9a-f]{64}/.test(textContent!))
+  expect(keys).toHaveProperty('open', false)
+})
+
+describe('what follows from a situation', () => {
+  const at = (situation: Partial<Situation>, now = NOW): string => screenOf({ ...SITUATIONS['waiting'], ...situation, now }).kind
+
+  test('a wait is counted down, and then there is a way on', () => {
+    const seconds = (now: number): unknown => (screenOf({ ...SITUATIONS['waiting'], now }) as { seconds?: number }).seconds
+    expect([NOW, NOW + 46].map(seconds)).toEqual([47, 1])
+    expect(at({}, NOW + 47)).toBe('home')
+    expect([5, 65, 3600, 86_399].map(clock)).toEqual(['0:05', '1:05', '1:00:00', '23:59:59'])
+  })
+
+  test('a countdown goes on in place, so that a focus stays where it is', () => {
+    shown(SITUATIONS['waiting'])
+    const back = document.querySelector<HTMLElement>('.card button')!
+    back.focus()
+    show({ ...SITUATIONS['waiting'], now: NOW + 1 }, {} as Doing, null, new Messages())
+    expect([document.activeElement, element('.clock').textContent]).toEqual([back, '0:46'])
+  })
+
+  test('a short pause that the service asks for is no wait', () => {
+    const { place } = SITUATIONS['waiting']
+    const fault = { ...(place as { fault: any }).fault, retryAfter: 1 }
+    expect(at({ place: { ...place, fault } as Situation['place'] })).toBe('failed')
+  })
+
+  test('a consent ends in the second in which it ends', () => {
+    const until = (consentExpires: number): string => screenOf({ ...SITUATIONS['home'], status: { ...ENROLLED, consentExpires } }).kind
+    expect([until(NOW + 1), until(NOW)]).toEqual(['home', 'ended'])
+  })
+
+  test.each([[0, 5], [4, 1], [5, 0], [9, 0]])('after %i failures in a row there are %i free tries', (failures, left) => {
+    expect(screenOf({ ...SITUATIONS['refused'], status: { ...ENROLLED, failures } })).toHaveProperty('left', left)
+  })
+})
+
+/** Of WCAG 2.2, A and AA. */
+const RULES = ['wcag2a', 'wcag2aa', 'wcag21a', 'wcag21aa', 'wcag22aa']
+
+describe('everybody can use it', () => {
+  test.each(['light', 'dark'] as const)('axe finds nothing wrong in any state, in %s', async (scheme) => {
+    await (commands as unknown as { colours(scheme: string): Promise<void> }).colours(scheme)
+    for (const [i, name] of NAMES.entries()) {
+      await page.viewport(i % 2 === 0 ? 375 : 1280, 900)
+      shown(SITUATIONS[name], true)
+      if (name !== 'welcome' && name !== 'home') element('#below').replaceChildren() // the same below the others
+      const { violations } = await axe.run(document.body, { runOnly: scheme === 'light' ? RULES : ['color-contrast'], resultTypes: ['violations'] })
+      expect(violations.map(({ id, nodes }) => `${id}: ${nodes.map(({ html: where, failureSummary }) => `${where} ${failureSummary}`).join(', ')}`), name).toEqual([])
+    }
+  })
+
+  test.each([320, 375, 1280])('nothing sticks out of a window of %i pixels, in any language', async (width) => {
+    await page.viewport(width, 800)
+    for (const language of Object.keys(CATALOGUES)) {
+      speak(language)
+      for (const name of NAMES) {
+        shown(SITUATIONS[name], true)
+        expect(document.documentElement.scrollWidth, `${language}, ${name}`).toBeLessThanOrEqual(width)
+      }
+    }
+  })
+})

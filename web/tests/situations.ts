@@ -1,0 +1,87 @@
+/** Every state that the page can be in, made up: for the tests of its words, and for the pictures that `make screens` takes. */
+
+import type { Fault, Status } from '../src/device/messages'
+import type { Situation } from '../src/page/states'
+
+const DAY = 86_400
+export const NOW = 1_893_456_000 // 2030-01-01T00:00:00Z
+
+/** Somebody who has never been here. */
+export const NOBODY: Status = {
+  state: 'none', name: null, answers: 0, mostAnswers: 500, failures: 0, freeFailures: 5,
+  purpose: 'door-access', audience: 'example.org', days: 90,
+  terms: {
+    controller: { name: 'Example Office Ltd', address: '1 Example Street, 10115 Berlin', contact: 'mailto:privacy@example.org' },
+    audience: 'example.org', purposes: ['door-access'], jurisdiction: 'DE', storageLocation: 'DE', retentionDays: 0,
+    alternative: 'Show your badge to the porter at the main entrance.', contest: 'mailto:contest@example.org',
+    withdrawal: 'mailto:withdraw@example.org', notice: 'https://example.org/notice', noticeVersion: '1', language: 'en',
+  },
+  identifier: 'trial',
+  trust: { makers: ['ab'.repeat(32), '12'.repeat(32)], auditors: ['cd'.repeat(32)], acceptsTrials: false },
+  audited: { verdict: 'PASS', people: 204, fmrLimit: 0.001, fnmrLimit: 0.1, isTrial: false },
+  wolf: {
+    mean: { errors: 60, trials: 3000, effective: '600', low: '0.01', high: '0.03' }, best: { errors: 9, trials: 3000, effective: '600', low: '0.001', high: '0.02' }, people: 600,
+  },
+  releaseEnds: NOW + 100 * DAY,
+  fmr: { stated: 0.001, low: 0.0005, high: 0.002, basis: 'checked', people: 24, condition: 'clean' },
+  epsilon: 1, delta: 1e-5, attacks: { detected: 0.0123, right: 0.73, falseAccusations: 0.001 },
+  references: 3, frames: 2, consentExpires: null,
+}
+
+/** Somebody who is enrolled. */
+export const ENROLLED: Status = { ...NOBODY, state: 'enrolled', name: '8c41 f2a9 03de 77b0', answers: 12, consentExpires: NOW + 60 * DAY }
+
+const fault = (kind: string, message: string, more: Partial<Fault> = {}): Fault => ({ kind, message, why: null, retryAfter: null, ...more })
+const UNREACHABLE = fault('UnavailableError', 'the server cannot be reached; check the connection', { why: { name: 'why.unreachable' }, retryAfter: 1 })
+const WAIT = fault('UnavailableError', 'the server says: 6 attempts in a row have failed; try again in 60 seconds', { why: { name: 'why.wait', values: { seconds: 60 } }, retryAfter: 60 })
+const OUTCOME = { matched: true, position: 1234, assertion: null }
+
+const situation = (status: Status | null, place: Situation['place'] = { at: 'start' }, more: Partial<Situation> = {}): Situation =>
+  ({ status, share: 1, nonce: null, place, ticket: '', now: NOW, ...more })
+
+/** By name. */
+export const SITUATIONS: Readonly<Record<string, Situation>> = {
+  'loading': situation(null, undefined, { share: 0.42 }),
+  'unreachable': situation(null, { at: 'failed', on: 'begin', fault: UNREACHABLE, seconds: NOW }),
+  'broken': situation(null, { at: 'failed', on: 'begin', fault: fault('RefusedError', 'the model release is for another recogniser than the one of this page; use the intaglio program', { why: { name: 'why.other_recogniser' } }), seconds: NOW }),
+  'welcome': situation(NOBODY),
+  'welcome, asked by a site': situation(NOBODY, undefined, { nonce: 'ab'.repeat(32) }),
+  'welcome, of a trial': situation({ ...NOBODY, audited: { ...NOBODY.audited, isTrial: true }, trust: { ...NOBODY.trust, acceptsTrials: true } }),
+  'welcome, after a withdrawal': situation({ ...ENROLLED, state: 'revoked' }),
+  'welcome, with keys of old': situation({ ...NOBODY, state: 'outdated' }),
+  'welcome, after half an enrolment': situation({ ...ENROLLED, state: 'started' }),
+  'agree': situation(NOBODY, { at: 'agreeing', task: 'enrol' }),
+  'agree, with an invitation': situation(NOBODY, { at: 'agreeing', task: 'enrol' }, { ticket: 'abcd-efgh-ijkl-mnop-qrst-uvwx-yz23-4567' }),
+  'look': situation(NOBODY, { at: 'looking', task: 'enrol', part: 'references', by: 'camera', fault: null }),
+  'look, pause': situation(NOBODY, { at: 'looking', task: 'enrol', part: 'pause', by: 'camera', fault: null }),
+  'look, once more': situation(NOBODY, { at: 'looking', task: 'enrol', part: 'second', by: 'camera', fault: null }),
+  'look, from files': situation(NOBODY, { at: 'looking', task: 'enrol', part: 'references', by: 'files', fault: fault('UnusableImageError', 'picture 2: no face found', { why: { name: 'why.no_face', values: { picture: 2 } } }) }),
+  'enrolling': situation(NOBODY, { at: 'working', on: 'enrol', stage: 1 }),
+  'enrolled': situation(ENROLLED, { at: 'done', task: 'enrol', outcome: OUTCOME }),
+  'enrolled not': situation(NOBODY, { at: 'done', task: 'enrol', outcome: { ...OUTCOME, matched: false } }),
+  'home': situation(ENROLLED),
+  'asked': situation(ENROLLED, undefined, { nonce: 'ab'.repeat(32) }),
+  'verify, look': situation(ENROLLED, { at: 'looking', task: 'verify', part: 'probe', by: 'camera', fault: null }),
+  'verify, from files': situation(ENROLLED, { at: 'looking', task: 'verify', part: 'probe', by: 'files', fault: null }),
+  'comparing': situation(ENROLLED, { at: 'working', on: 'verify', stage: 2 }),
+  'accepted': situation(ENROLLED, { at: 'done', task: 'verify', outcome: OUTCOME }),
+  'accepted, in a trial': situation({ ...ENROLLED, audited: { ...ENROLLED.audited, isTrial: true } }, { at: 'done', task: 'verify', outcome: OUTCOME }),
+  'accepted, for a site': situation(ENROLLED, { at: 'done', task: 'verify', outcome: { ...OUTCOME, assertion: 'eyJhbGciOiJFZERTQSJ9.eyJhdWQiOiJleGFtcGxlLm9yZyJ9.c2lnbmF0dXJl' } }, { nonce: 'ab'.repeat(32) }),
+  'refused': situation({ ...ENROLLED, failures: 2 }, { at: 'done', task: 'verify', outcome: { ...OUTCOME, matched: false } }),
+  'refused, with the last free try': situation({ ...ENROLLED, failures: 5 }, { at: 'done', task: 'verify', outcome: { ...OUTCOME, matched: false } }),
+  'waiting': situation({ ...ENROLLED, failures: 6 }, { at: 'failed', on: 'verify', fault: WAIT, seconds: NOW - 13 }),
+  'waiting, busy': situation(ENROLLED, { at: 'failed', on: 'verify', fault: { ...WAIT, retryAfter: 8 }, seconds: NOW }),
+  'ended': situation({ ...ENROLLED, consentExpires: NOW - 3 * DAY }),
+  'renew, agree': situation(ENROLLED, { at: 'agreeing', task: 'renew' }),
+  'renewed': situation(ENROLLED, { at: 'done', task: 'renew', outcome: OUTCOME }),
+  'renewed not': situation({ ...ENROLLED, failures: 1 }, { at: 'done', task: 'renew', outcome: { ...OUTCOME, matched: false } }),
+  'closed': situation({ ...ENROLLED, answers: 500 }),
+  'revoked': situation({ ...ENROLLED, state: 'revoked' }, { at: 'gone', wish: 'revoke', position: null }),
+  'erased': situation({ ...ENROLLED, state: 'revoked' }, { at: 'gone', wish: 'erase', position: 1240 }),
+  'erased, without a proof': situation({ ...ENROLLED, state: 'revoked' }, { at: 'gone', wish: 'erase', position: null }),
+  'failed, not allowed': situation(ENROLLED, { at: 'failed', on: 'verify', fault: fault('RefusedError', 'the server says: not enrolled here with this key, purpose and audience, or not signed by the enrolled device'), seconds: NOW }),
+  'failed, without a good ticket': situation(NOBODY, { at: 'failed', on: 'enrol', fault: fault('RefusedError', 'the server says: this ticket is not valid here'), seconds: NOW }),
+  'failed, without a proof': situation(ENROLLED, { at: 'failed', on: 'verify', fault: fault('ProofError', 'the server does not show that it logged this comparison; nothing was opened'), seconds: NOW }),
+  'failed, out of reach': situation(ENROLLED, { at: 'failed', on: 'verify', fault: UNREACHABLE, seconds: NOW }),
+  'failed, cancelled': situation(ENROLLED, { at: 'failed', on: 'verify', fault: fault('CancelledError', 'stopped before it was done'), seconds: NOW }),
+}
