@@ -21,6 +21,7 @@ from server.dashboard.cli import dashboard_command
 from server.database import copy_file, database_url, name_of, upgrade
 from server.fleet.expiry import ends_at
 from server.log.cli import LogDatabaseOption, LogDirectoryOption, log_commands, opened_log
+from server.login.cli import login_commands
 from server.matching.cli import matching_commands
 from server.matching.reconciling import What, reconcile
 from server.matching.serving import SERVICE_NAME, health_of
@@ -84,6 +85,7 @@ train.group("ledger", "server.coordinator.ledger_cli:ledger_commands")
 app.add_typer(rules_commands, name="rules")
 app.command("dashboard")(dashboard_command)
 app.add_typer(web_commands, name="web")
+app.add_typer(login_commands, name="login")
 app.add_typer(config_commands(PROGRAM, example="matching start --workers 2"), name="config")
 
 

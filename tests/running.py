@@ -127,6 +127,12 @@ def an_issuer(bundle: Bundle | None = None) -> AssertionIssuer:
     return AssertionIssuer(ISSUER.address, ISSUER_KEY, PairwiseSecret(bytes(32)), bundle or a_bundle())
 
 
+def asserted_to(audience: str, purpose: str, nonce: bytes) -> dict[str, Any]:
+    """What somebody expects of an assertion of that issuer's."""
+    who = {"issuer_public_key": ISSUER.public_key, "expected_issuer": ISSUER.address}
+    return who | {"expected_audience": audience, "expected_purpose": purpose, "expected_nonce": nonce}
+
+
 def a_journal(directory: Path) -> Journal:
     """Servers whose journals are of one directory write one log. It keeps real time, as devices do."""
     storage = open_log_storage(directory / "log.db")

@@ -10,7 +10,7 @@ import typer
 
 from client.terminal import JsonOption, read_file, read_hex, show
 from federation.commandline.commands import Commands
-from federation.consent.assertion import Assertion, Expectation, verify_assertion
+from federation.consent.assertion import Assertion, verify_assertion
 from federation.statements import text_of_time
 
 assertion_app = Commands(help="Assertions that a claim was accepted.")
@@ -40,9 +40,18 @@ def assertion_verify(
     Example: intaglio assertion verify assertion.jwt --key KEY --issuer https://verify.example.org --audience
     example.org --purpose door-access --nonce NONCE
     """
-    expected = Expectation(issuer, read_hex(key), audience, purpose, read_hex(nonce), largest_fmr, accept_trials)
-    text = read_file(token).decode("ascii", errors="replace").strip()
-    show(_facts_of(verify_assertion(text, expected, now=int(time.time()))), as_json=as_json)
+    assertion = verify_assertion(
+        read_file(token).decode("ascii", errors="replace").strip(),
+        issuer_public_key=read_hex(key),
+        expected_issuer=issuer,
+        expected_audience=audience,
+        expected_purpose=purpose,
+        expected_nonce=read_hex(nonce),
+        now=int(time.time()),
+        largest_fmr=largest_fmr,
+        accepts_trials=accept_trials,
+    )
+    show(_facts_of(assertion), as_json=as_json)
 
 
 def _facts_of(assertion: Assertion) -> dict[str, str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from federation.consent.assertion import Expectation, LogPosition, verify_assertion
+from federation.consent.assertion import LogPosition, verify_assertion
 from federation.consent.receipts import Binding, Terms
 from federation.errors import PeerError, ProofError, UsageError
 from federation.onebit import Operation
@@ -146,15 +146,16 @@ def require_asserted(
         return
     if token is None:
         raise PeerError("the server recorded a match and sent no assertion for the audience")
-    expected = Expectation(
-        issuer.address,
-        issuer.public_key,
-        enrolment.audience,
-        enrolment.purpose,
-        comparison.audience_nonce,
+    assertion = verify_assertion(
+        token,
+        issuer_public_key=issuer.public_key,
+        expected_issuer=issuer.address,
+        expected_audience=enrolment.audience,
+        expected_purpose=enrolment.purpose,
+        expected_nonce=comparison.audience_nonce,
+        now=now,
         accepts_trials=True,  # the audience decides; what the device knows of it is compared below
     )
-    assertion = verify_assertion(token, expected, now=now)
     head = logged.checkpoint.head
     position = LogPosition(logged.checkpoint.checkpoint.origin, logged.index, head.size, head.root)
     checks = (

@@ -17,7 +17,7 @@ import hashlib
 import hmac
 import json
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING, Any, Final, NoReturn, Self
 
@@ -217,57 +217,50 @@ class Assertion:
         )
 
 
-@dataclass(frozen=True)
-class Expectation:
-    """What a relying organisation insists on.
-
-    Attributes:
-        issuer: whom it trusts.
-        issuer_public_key: Ed25519, 32 bytes, got from the issuer over a trusted way.
-        audience: its own name.
-        purpose: what it asked for.
-        nonce: the 32 bytes that it chose for this one request.
-        largest_fmr: the largest false match rate that it accepts.
-        accepts_trials: whether a release will do that is a trial, or that no audit has passed.
-    """
-
-    issuer: str
-    issuer_public_key: bytes
-    audience: str
-    purpose: str
-    nonce: bytes = field(repr=False)
-    largest_fmr: float = 1.0
-    accepts_trials: bool = False
-
-    def __post_init__(self) -> None:
-        require_length("the issuer's public key", self.issuer_public_key, PUBLIC_KEY_BYTES)
-        require_length("the nonce", self.nonce, NONCE_BYTES)
-
-
-def verify_assertion(token: str, expected: Expectation, *, now: int) -> Assertion:
-    """The assertion in `token`, when it is what was expected. Needs no network.
+def verify_assertion(
+    token: str,
+    *,
+    issuer_public_key: bytes,
+    expected_issuer: str,
+    expected_audience: str,
+    expected_purpose: str,
+    expected_nonce: bytes,
+    now: int,
+    largest_fmr: float = 1.0,
+    accepts_trials: bool = False,
+) -> Assertion:
+    """The assertion in `token`, when it is what a relying organisation insists on. Needs no network.
 
     The caller must see that a nonce is used once.
 
     Args:
         token: compact serialisation of the JWT.
-        expected: what the relying organisation insists on.
+        issuer_public_key: Ed25519, 32 bytes, got from the issuer over a trusted way.
+        expected_issuer: whom the caller trusts.
+        expected_audience: its own name.
+        expected_purpose: what it asked for.
+        expected_nonce: the 32 bytes that it chose for this one request.
         now: seconds since 1970.
+        largest_fmr: the largest false match rate that it accepts.
+        accepts_trials: whether a release will do that is a trial, or that no audit has passed.
 
     Raises:
+        UsageError: key or nonce have another length.
         MalformedMessageError: no assertion of this version, whoever signed it.
         ProofError: wrong key or algorithm, altered, expired, from the future, or not what was expected.
     """
-    assertion = _authentic(token, expected.issuer_public_key)
+    require_length("the issuer's public key", issuer_public_key, PUBLIC_KEY_BYTES)
+    require_length("the nonce", expected_nonce, NONCE_BYTES)
+    assertion = _authentic(token, issuer_public_key)
     checks = (
-        ("comes from another issuer", assertion.issuer == expected.issuer),
-        ("is for another audience", assertion.audience == expected.audience),
-        ("is for another purpose", assertion.purpose == expected.purpose),
-        ("answers another nonce", hmac.compare_digest(assertion.nonce, expected.nonce)),
+        ("comes from another issuer", assertion.issuer == expected_issuer),
+        ("is for another audience", assertion.audience == expected_audience),
+        ("is for another purpose", assertion.purpose == expected_purpose),
+        ("answers another nonce", hmac.compare_digest(assertion.nonce, expected_nonce)),
         ("is from the future", assertion.issued_at <= now + CLOCK_SKEW_SECONDS),
         ("has expired", now < assertion.expires_at + CLOCK_SKEW_SECONDS),
-        ("states a larger false match rate than is accepted", assertion.rate.fmr <= expected.largest_fmr),
-        ("is of a release that no audit has passed", assertion.audited.is_passed or expected.accepts_trials),
+        ("states a larger false match rate than is accepted", assertion.rate.fmr <= largest_fmr),
+        ("is of a release that no audit has passed", assertion.audited.is_passed or accepts_trials),
     )
     for fault, passed in checks:
         if not passed:

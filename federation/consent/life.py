@@ -148,6 +148,29 @@ def consent_of(receipts: bytes) -> Consent:
     return (_remembered if len(receipts) <= _REMEMBERED_BYTES else _parsed)(receipts)
 
 
+def consent_to(receipts: bytes, audience: str) -> Consent | None:
+    """The consent towards one audience, or None, where consents towards several stand one receipt in a line.
+
+    One template may serve several audiences, each under a consent of its own: a first receipt and its renewals, which
+    stand among those of the others in the order in which they came. Remembered as `consent_of` is.
+
+    Raises:
+        MalformedMessageError: a receipt is none of this version, or those of an audience are no one consent.
+    """
+    found = (_remembered_by_audience if len(receipts) <= _REMEMBERED_BYTES else _parsed_by_audience)(receipts)
+    return found.get(audience)
+
+
+def _parsed_by_audience(receipts: bytes) -> Mapping[str, Consent]:
+    lines: dict[str, list[SignedReceipt]] = {}
+    for signed in map(SignedReceipt.from_bytes, receipts.splitlines()):
+        lines.setdefault(signed.receipt.terms.audience, []).append(signed)
+    try:
+        return MappingProxyType({audience: Consent(tuple(own)) for audience, own in lines.items()})
+    except UsageError as error:
+        raise MalformedMessageError(str(error)) from error
+
+
 def _parsed(receipts: bytes) -> Consent:
     signed = tuple(map(SignedReceipt.from_bytes, receipts.splitlines()))
     try:
@@ -157,6 +180,7 @@ def _parsed(receipts: bytes) -> Consent:
 
 
 _remembered = lru_cache(maxsize=_REMEMBERED)(_parsed)
+_remembered_by_audience = lru_cache(maxsize=_REMEMBERED)(_parsed_by_audience)
 
 
 @dataclass(frozen=True)

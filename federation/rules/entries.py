@@ -1,4 +1,4 @@
-"""The public rules as values: policy packs, exceptions, moratoria, liftings and deployments.
+"""The public rules as values: packs, exceptions, moratoria, liftings and deployments; `clients` has those of sites.
 
 None of them can name a red-line purpose (`federation.consent.purposes`): such a value cannot be built, so such an entry
 does not parse. `federation.rules.rulebook` says who signs them and what follows from all of them together.
@@ -11,6 +11,7 @@ from typing import Any, Final, Self
 
 from federation.consent.purposes import DAY_SECONDS, Category, Tier, require_purpose, require_tier
 from federation.errors import UsageError
+from federation.rules.clients import Client
 from federation.statements import (
     DIGEST_BYTES,
     PUBLIC_KEY_BYTES,
@@ -205,11 +206,11 @@ class Moratorium:
         """Identifies the entry in a rulebook."""
         return f"moratorium {self.identifier}"
 
-    def stops(self, deployment: Deployment, categories: frozenset[Category]) -> bool:
-        """Whether purposes of `categories` in `deployment` are in its scope."""
+    def stops(self, deployment: Deployment, audience: str, categories: frozenset[Category]) -> bool:
+        """Whether purposes of `categories`, for one audience of `deployment`, are in its scope."""
         return (
             (not self.jurisdictions or not set(self.jurisdictions).isdisjoint(deployment.jurisdictions))
-            and (not self.audiences or deployment.audience in self.audiences)
+            and (not self.audiences or not {audience, deployment.audience}.isdisjoint(self.audiences))
             and (not self.categories or not {c.value for c in categories}.isdisjoint(self.categories))
         )
 
@@ -352,7 +353,7 @@ class Deployment:
         }
 
 
-Rule = PolicyPack | PolicyException | Moratorium | Lifting | Deployment
+Rule = PolicyPack | PolicyException | Moratorium | Lifting | Deployment | Client
 
 
 def rule_from_json(value: dict[str, Any]) -> Rule:
@@ -398,6 +399,8 @@ def rule_from_json(value: dict[str, Any]) -> Rule:
                 time_of_text(value["ends_at"]),
                 Issuer.from_json(value["issuer"]) if "issuer" in value else None,
             )
+        case "client":
+            return Client.from_json(value)
         case kind:
             raise UsageError(f"there is no kind of rule called {str(kind)[:20]!r}")
 

@@ -22,6 +22,7 @@ from federation.consent.purposes import DAY_SECONDS, TIERS, Category, Tier, red_
 from federation.consent.receipts import Binding, Receipt, ReceiptFault
 from federation.errors import IntaglioError, RefusedError, UnavailableError
 from federation.release.manifest import Standing
+from federation.rules.clients import Client
 from federation.rules.entries import Deployment, PolicyPack, PurposeRule
 from federation.rules.rulebook import Rulebook
 from federation.statements import require_name
@@ -212,8 +213,14 @@ def _deployment(request: Request, rules: Rulebook, now: int) -> Deployment | Ref
         )
     if not deployment.begins_at <= now < deployment.ends_at:
         return Refused(Reason.DEPLOYMENT_NOT_IN_FORCE, f"the deployment {request.deployment!r} is not in force now")
+    return deployment
+
+
+def _refusal_of_audience(request: Request, deployment: Deployment, client: Client | None, now: int) -> Refused | None:
+    """A deployment serves its own audience, and its clients for those of its purposes that they are registered for."""
+    of_client = client is not None and client.is_in_force(now) and request.purpose in client.purposes
     if (
-        request.audience != deployment.audience
+        not (request.audience == deployment.audience or of_client)
         or request.purpose not in deployment.purposes
         or request.binding.release_digest not in deployment.release_digests
     ):
@@ -221,13 +228,18 @@ def _deployment(request: Request, rules: Rulebook, now: int) -> Deployment | Ref
             Reason.DEPLOYMENT_OTHER_USE,
             f"the deployment {request.deployment!r} is registered for another audience, purpose or model release",
         )
-    return deployment
+    return None
 
 
 def _permission(request: Request, deployment: Deployment, rules: Rulebook, now: int) -> Allowed | Refused:
     """What the packs of all jurisdictions say together: each must allow, the strictest tier counts."""
+    refusal = _refusal_of_audience(request, deployment, rules.client(deployment.identifier, request.audience, now), now)
+    if refusal is not None:
+        return refusal
     granted: list[PurposeRule] = []
     until = [deployment.ends_at]
+    for client in rules.clients(deployment.identifier, request.audience):
+        until.extend(time for time in (client.begins_at, client.ends_at) if time > now)
     for place in deployment.jurisdictions:
         pack = rules.pack(place, now)
         rule = _rule_in_force(request, place, pack, rules, now)
@@ -241,7 +253,7 @@ def _permission(request: Request, deployment: Deployment, rules: Rulebook, now: 
             until.append(pack.ends_at)
     categories = frozenset(rule.category for rule in granted)
     for moratorium in rules.moratoria(now):
-        if moratorium.stops(deployment, categories):
+        if moratorium.stops(deployment, request.audience, categories):
             if moratorium.begins_at <= now:
                 return Refused(Reason.MORATORIUM, f"stopped by the moratorium {moratorium.identifier!r}")
             until.append(moratorium.begins_at)

@@ -10,6 +10,7 @@ entry       signatures                     what it does
 ==========  =============================  =========================================================
 pack        the threshold                  says which purposes a jurisdiction allows, and when
 deployment  the threshold                  registers who verifies whom, for what, with which release
+client      the threshold                  registers a site that a deployment may log people in at
 exception   the threshold, at least two    allows one purpose of one audience for at most 90 days
 moratorium  one                            stops enrolment and verification in its scope
 lifting     the threshold, at least two    ends a moratorium
@@ -29,6 +30,7 @@ from typing import Any, Self, assert_never
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from federation.errors import ProofError, RefusedError, UsageError
+from federation.rules.clients import Client
 from federation.rules.entries import Deployment, Lifting, Moratorium, PolicyException, PolicyPack, Rule, rule_from_json
 from federation.statements import (
     PUBLIC_KEY_BYTES,
@@ -110,7 +112,7 @@ class RuleSigners:
 
     Attributes:
         public_keys: Ed25519, 32 bytes each.
-        threshold: how many of them a pack or a deployment needs.
+        threshold: how many of them a pack, a deployment or a client needs.
     """
 
     public_keys: frozenset[bytes]
@@ -148,7 +150,7 @@ class RuleSigners:
                 return 1
             case PolicyException() | Lifting():
                 return max(2, self.threshold)
-            case PolicyPack() | Deployment():
+            case PolicyPack() | Deployment() | Client():
                 return self.threshold
             case _:
                 assert_never(rule)
@@ -220,6 +222,19 @@ class Rulebook:
         """The deployment of that name, in force or not."""
         found = self.rules.get(f"deployment {identifier}")
         return found if isinstance(found, Deployment) else None
+
+    def client(self, deployment: str, identifier: str, now: int) -> Client | None:
+        """The client that counts at `now`: the highest version that has begun, also when it has ended since."""
+        begun = (rule for rule in self.clients(deployment, identifier) if rule.begins_at <= now)
+        return max(begun, key=lambda client: client.version, default=None)
+
+    def clients(self, deployment: str, identifier: str) -> tuple[Client, ...]:
+        """Every version of a client, whenever it counts."""
+        return tuple(
+            rule
+            for rule in self.rules.values()
+            if isinstance(rule, Client) and (rule.deployment, rule.identifier) == (deployment, identifier)
+        )
 
     def pack(self, jurisdiction: str, now: int) -> PolicyPack | None:
         """The pack that counts at `now`: the highest version that has begun, also when it has ended since."""

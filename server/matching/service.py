@@ -38,7 +38,7 @@ import grpc
 from google.protobuf.message import Message
 
 from federation.consent.assertion import ACCOUNT_BYTES
-from federation.consent.life import Consent, consent_of
+from federation.consent.life import Consent, consent_to
 from federation.consent.receipts import SignedReceipt
 from federation.errors import MalformedMessageError, ProofError, RefusedError, UsageError
 from federation.onebit import Decision, Operation, Transcript, parameters_for
@@ -182,8 +182,7 @@ class MatchingService(pb_grpc.VerificationServiceServicer):
                 raise RefusedError(STRANGER)
             if submission.new_signature and change is not None:
                 _require_signed_by_new(change, submission.new_signature, transcript)
-            if (compared.purpose, compared.audience) != (wanted.purpose, wanted.audience):
-                raise RefusedError(STRANGER)
+            _require_for(operation, compared, wanted)
             if (compared.release_digest, compared.parameters) != (self._release_digest, self._parameters.name):
                 raise RefusedError("enrolled under another model release; enrol again")
             held = self._held(operation, compared, wanted, change)
@@ -357,8 +356,11 @@ class MatchingService(pb_grpc.VerificationServiceServicer):
         signed, now = SignedReceipt.from_bytes(change.receipt), int(self._clock())  # exactly one
         purpose, audience = wanted.purpose, wanted.audience
         if operation is Operation.RENEW_CONSENT:
-            consent = consent_of(compared.receipts)
-            consent.renew(signed, binding=compared.binding, purpose=purpose, audience=audience, now=now)
+            consent = consent_to(compared.receipts, audience)
+            if consent is None:  # towards a client that is new to this person
+                Consent.grant(signed, binding=compared.binding, purpose=purpose, audience=audience, now=now)
+            else:
+                consent.renew(signed, binding=compared.binding, purpose=purpose, audience=audience, now=now)
             return replace(compared, receipts=compared.receipts + b"\n" + change.receipt)
         new = compared if operation is Operation.ENROL else self._new_template(change, wanted, compared.account)
         Consent.grant(signed, binding=new.binding, purpose=purpose, audience=audience, now=now)
@@ -483,6 +485,24 @@ def _operation(session: Session, submission: ProbeSubmission) -> Operation:
 def _parts_of(change: Change | DeviceChange | None) -> tuple[Change | None, DeviceChange | None]:
     """What a probe brought, by what it is."""
     return (None, change) if isinstance(change, DeviceChange) else (change, None)
+
+
+def _require_for(operation: Operation, compared: StoredTemplate, wanted: SessionRequest) -> None:
+    """Returns when the template may serve that audience and purpose, as far as it says itself. The rules come next.
+
+    It serves what it was enrolled for, and each client towards which its owner has consented since.
+
+    Raises:
+        RefusedError: it does not; a stranger learns no more.
+    """
+    if wanted.audience == compared.audience:
+        serves = wanted.purpose == compared.purpose
+    elif operation is Operation.VERIFY:
+        serves = consent_to(compared.receipts, wanted.audience) is not None
+    else:
+        serves = operation is Operation.RENEW_CONSENT  # a consent towards a client begins, or goes on
+    if not serves:
+        raise RefusedError(STRANGER)
 
 
 def _require_signed_by_new(change: Change, signature: bytes, transcript: bytes) -> None:

@@ -10,8 +10,8 @@ from typing import Any
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from federation.consent.assertion import Assertion, LogPosition, PairwiseSecret
-from federation.consent.life import consent_of
-from federation.errors import IntaglioError, UsageError
+from federation.consent.life import consent_to
+from federation.errors import IntaglioError, RefusedError, UsageError
 from federation.release.bundle import Bundle
 from federation.rules.entries import Issuer
 from federation.statements import require_address
@@ -85,7 +85,9 @@ class AssertionIssuer:
             logged: the entry about the comparison.
             now: seconds since 1970.
         """
-        contest = consent_of(template.receipts).current.terms.contest
+        consent = consent_to(template.receipts, request.audience)
+        if consent is None:  # it was there when the comparison was allowed; whoever revokes meanwhile ends the session
+            raise RefusedError("the person withdrew")
         head = logged.checkpoint.head
         return Assertion(
             issuer=self._address,
@@ -99,7 +101,7 @@ class AssertionIssuer:
             rate=self._release.rate,
             audited=self._audited,
             log=LogPosition(logged.checkpoint.checkpoint.origin, logged.index, head.size, head.root),
-            contest=contest,
+            contest=consent.current.terms.contest,
         ).sign(self._key)
 
 

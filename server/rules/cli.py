@@ -101,7 +101,7 @@ def rules_init(
     make_directory(directory, mode=0o700)
     for name, key in zip(_SIGNERS, keys, strict=True):
         _write_key(directory / name, key)
-    lines = [signers.to_bytes(), *(_signed(rule, keys).to_bytes() for rule in rules)]
+    lines = [signers.to_bytes(), *(signed_by(rule, keys).to_bytes() for rule in rules)]
     _write_new(directory / _RULES, b"".join(line + b"\n" for line in lines))
     for name in (*_SIGNERS, _RULES):
         typer.echo(f"wrote {directory / name}")
@@ -117,7 +117,7 @@ def rules_add(
 
     Example: intaglio-server rules add rules/rules.jsonl entry.json
     """
-    _append(rules, _signed_rule(entry))
+    append_rule(rules, _signed_rule(entry))
 
 
 @rules_commands.command("register")
@@ -181,7 +181,9 @@ def rules_stop(
     Example: intaglio-server rules stop rules/rules.jsonl --key signer-1.pem --name incident-7 --reason stolen-keys
     """
     places, whose = tuple(sorted(jurisdiction or ())), tuple(sorted(audience or ()))
-    _append(rules, _signed(Moratorium(name, int(time.time()), places, whose, (), reason), [_key(k) for k in key]))
+    append_rule(
+        rules, signed_by(Moratorium(name, int(time.time()), places, whose, (), reason), [signing_key(k) for k in key])
+    )
 
 
 @rules_commands.command("lift")
@@ -198,17 +200,17 @@ def rules_lift(
     Example: intaglio-server rules lift rules/rules.jsonl --key signer-1.pem --key signer-2.pem --name incident-7
     --reason keys-replaced
     """
-    _append(rules, _signed(Lifting(name, int(time.time()), reason), [_key(k) for k in key]))
+    append_rule(rules, signed_by(Lifting(name, int(time.time()), reason), [signing_key(k) for k in key]))
 
 
-def _append(path: Path, signed: SignedRule) -> None:
+def append_rule(path: Path, signed: SignedRule) -> None:
     """Adds one line. Readers see the old file or the new one; a crash leaves at worst a stray temporary file.
 
     Two who add at once wait for each other: else one would write the other's moratorium away.
     """
     with path.with_name(f"{path.name}.lock").open("ab") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)  # released when the file is closed, or when the process dies
-        data = _read(path)
+        data = read_named(path)
         book = Rulebook.from_file(data, read_at=int(time.time()))
         if book.admit(signed) == book:
             typer.echo(f"{signed.rule.name} stands in {path} already")
@@ -217,7 +219,8 @@ def _append(path: Path, signed: SignedRule) -> None:
     typer.echo(f"added {signed.rule.name} at {dt.datetime.now(dt.UTC):%Y-%m-%dT%H:%M:%SZ}")
 
 
-def _signed(rule: Rule, keys: list[Ed25519PrivateKey]) -> SignedRule:
+def signed_by(rule: Rule, keys: list[Ed25519PrivateKey]) -> SignedRule:
+    """The rule with the signatures of these signers."""
     signed = SignedRule(rule)
     for key in keys:
         signed = signed.signed_by(key)
@@ -226,14 +229,14 @@ def _signed(rule: Rule, keys: list[Ed25519PrivateKey]) -> SignedRule:
 
 def _signed_rule(path: Path) -> SignedRule:
     try:
-        return SignedRule.from_bytes(_read(path))
+        return SignedRule.from_bytes(read_named(path))
     except MalformedMessageError as error:
         raise UsageError(f"{path}: {error}") from error  # the file that was named is wrong, no peer is to blame
 
 
 def _terms(path: Path) -> Terms:
     try:
-        return Terms.from_file(_read(path))
+        return Terms.from_file(read_named(path))
     except UsageError as error:
         raise UsageError(f"{path}: {error}") from error
 
@@ -245,14 +248,19 @@ def read_bundle(path: Path) -> Bundle:
         UsageError: it is missing, or none of this version.
     """
     try:
-        return Bundle.from_bytes(_read(path))
+        return Bundle.from_bytes(read_named(path))
     except MalformedMessageError as error:
         raise UsageError(f"{path}: {error}") from error  # the file that was named is wrong, no peer is to blame
 
 
-def _key(path: Path) -> Ed25519PrivateKey:
+def signing_key(path: Path) -> Ed25519PrivateKey:
+    """A rule signer's key.
+
+    Raises:
+        UsageError: the file holds none.
+    """
     try:
-        key = serialization.load_pem_private_key(_read(path), password=None)
+        key = serialization.load_pem_private_key(read_named(path), password=None)
     except (ValueError, TypeError):
         raise UsageError(f"{path} holds no unencrypted private key") from None  # the cause may quote it
     if not isinstance(key, Ed25519PrivateKey):
@@ -260,7 +268,12 @@ def _key(path: Path) -> Ed25519PrivateKey:
     return key
 
 
-def _read(path: Path) -> bytes:
+def read_named(path: Path) -> bytes:
+    """The content of a file that the operator named.
+
+    Raises:
+        UsageError: it cannot be read.
+    """
     try:
         return path.read_bytes()
     except OSError as error:

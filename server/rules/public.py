@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from federation.consent.life import consent_of
+from federation.consent.life import consent_to
 from federation.consent.receipts import Binding
 from federation.errors import MalformedMessageError, ProofError, RefusedError, UsageError
 from federation.release.manifest import Standing
+from federation.rules.clients import Client
 from federation.rules.entries import Deployment, Issuer, Lifting, Moratorium, PolicyException, PolicyPack, Rule
-from federation.rules.policy import Allowed, Attempts, Refused, Request, decide
+from federation.rules.policy import LONGEST_RULES_AGE_SECONDS, Allowed, Attempts, Refused, Request, decide
 from federation.rules.rulebook import Rulebook, SignedRule
 from federation.statements import require_name
 from federation.transparency import PublicEntry, PublicKind
@@ -20,6 +21,7 @@ _KINDS: dict[type[Rule], PublicKind] = {
     PolicyPack: PublicKind.POLICY,
     PolicyException: PublicKind.POLICY,
     Deployment: PublicKind.DEPLOYMENT,
+    Client: PublicKind.DEPLOYMENT,
     Moratorium: PublicKind.MORATORIUM,
     Lifting: PublicKind.MORATORIUM,
 }
@@ -59,6 +61,16 @@ class PublicRules:
         registered = self._book.deployment(self._deployment)
         return registered.issuer if registered else None
 
+    def client(self, identifier: str, now: int) -> Client | None:
+        """The site of that identifier, when it may log people in at `now`."""
+        own, client = self._book.deployment(self._deployment), self._book.client(self._deployment, identifier, now)
+        is_open = (
+            own is not None
+            and own.begins_at <= now < own.ends_at
+            and now <= self._book.read_at + LONGEST_RULES_AGE_SECONDS
+        )
+        return client if is_open and client is not None and client.is_in_force(now) and client.purposes else None
+
     def read_again(self, now: int) -> None:
         """Takes in what was appended.
 
@@ -83,8 +95,8 @@ class PublicRules:
         Else whoever asks could write any name into a log that never forgets.
         """
         own = self._book.deployment(self._deployment)
-        is_own = own is not None and audience == own.audience
-        return audience if is_own else UNKNOWN, purpose if own is not None and purpose in own.purposes else UNKNOWN
+        is_known = own is not None and (audience == own.audience or self._book.clients(self._deployment, audience))
+        return audience if is_known else UNKNOWN, purpose if own is not None and purpose in own.purposes else UNKNOWN
 
     def decide(
         self, *, purpose: str, audience: str, binding: Binding, receipts: bytes, release: Standing, now: int
@@ -104,7 +116,7 @@ class PublicRules:
         """
         return decide(
             Request(self._deployment, audience, purpose, binding),
-            consent=consent_of(receipts) if receipts else None,
+            consent=consent_to(receipts, audience) if receipts else None,
             attempts=Attempts(),
             rules=self._book,
             release=release,

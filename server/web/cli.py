@@ -6,10 +6,10 @@ Mounted by `server.cli`.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import json
 import signal
 import time
+from contextlib import ExitStack
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
@@ -31,6 +31,7 @@ from server.certificates import client_credentials
 from server.dashboard.cli import organisation_command
 from server.exposition import show
 from server.listening import page_server
+from server.login.cli import opened_login, tend_login
 from server.rules.cli import read_bundle
 from server.storage.limits import AttemptLimits
 from server.visitors.door import opened_door
@@ -90,6 +91,14 @@ def web_start(
     port: Annotated[int, typer.Option(min=1, max=65535)] = 8080,
     certificate: Annotated[Path | None, typer.Option(help="PEM, for https.")] = None,
     key: Annotated[Path | None, typer.Option(help="PEM, for https.")] = None,
+    login: Annotated[
+        Path | None,
+        typer.Option(help="What `login init` made: the page logs people in at the sites of the rules. [default: no]"),
+    ] = None,
+    login_database: Annotated[
+        str | None,
+        typer.Option(help="Logins under way: an SQLite file or a postgresql:// URL. [default: a file in --login]"),
+    ] = None,
     peer_rate: Annotated[
         float, typer.Option(help="Calls a second for each address; a verification takes three.")
     ] = 5.0,
@@ -141,18 +150,35 @@ def web_start(
     split(server)
     # uvicorn raises the signal that ended it once more, when it has ended: this lets what comes after it happen.
     signal.signal(signal.SIGTERM, lambda *_: None)
-    with opened_door(host, port, in_all=IN_ALL) as door, contextlib.ExitStack() as closing:
+    with ExitStack() as held:
+        door = held.enter_context(opened_door(host, port, in_all=IN_ALL))
         metrics, registry = BridgeMetrics(door), CollectorRegistry()
         registry.register(metrics)
         if metrics_port:
-            closing.callback(show(registry, metrics_host, metrics_port))
+            held.callback(show(registry, metrics_host, metrics_port))
+        opened = login and held.enter_context(
+            opened_login(
+                login,
+                login_database,
+                origin=origin,
+                rules=rules,
+                deployment=deployment,
+                bundle=bundle,
+                accepts_trials=trust.accepts_trials,
+                welcome=welcome_at(door),
+            )
+        )
 
         async def serve() -> None:
             channel = matching_channel(server, client_credentials(tls, client))
+            app = bridge_app(matching_upstream(channel), site, limits, welcome_at(door), metrics.answered)
+            tending = asyncio.create_task(tend_login(opened[1])) if opened else None
             try:
-                app = bridge_app(matching_upstream(channel), site, limits, welcome_at(door), metrics.answered)
+                app = opened[0].beside(app) if opened else app
                 await serve_at(door, page_server(app, certificate=certificate, key=key))
             finally:
+                if tending:
+                    tending.cancel()
                 await channel.close()
 
         asyncio.run(serve())

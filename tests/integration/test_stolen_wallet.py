@@ -24,7 +24,7 @@ from client.log.reader import RemoteLog
 from client.log.watching import Monitor
 from client.wallet.backup import Backup
 from client.wallet.wallet import EnrolmentState, Wallet
-from federation.consent.assertion import Expectation, verify_assertion
+from federation.consent.assertion import verify_assertion
 from federation.errors import ProofError, RefusedError
 from federation.onebit import Decision, SessionKey, TemplateSecret, Transcript
 from federation.onebit.code import hyperplanes
@@ -36,7 +36,6 @@ from server.matching.owners import is_signed
 from server.storage.sqlstorage import open_storage
 from tests.integration.hostile import CALLS, Refusal, send
 from tests.running import (
-    ISSUER,
     LOG_TRUST,
     RunningServer,
     a_face,
@@ -45,6 +44,7 @@ from tests.running import (
     a_service,
     a_wallet,
     an_issuer,
+    asserted_to,
     public_rules,
 )
 
@@ -278,7 +278,7 @@ def test_with_the_padded_template_in_the_export_the_thief_is_matched_and_has_the
     nonce = secrets.token_bytes(32)
     outcome = as_a_thief(server, wallet, x, nonce)
     assert outcome.decision is Decision.MATCH
-    verify_assertion(outcome.assertion, expectation(nonce), now=int(time.time()))
+    verify_assertion(outcome.assertion, **expectation(nonce), now=int(time.time()))
 
     secret = wallet.template_secret
     code = x ^ np.unpackbits(np.frombuffer(secret.pad, np.uint8), bitorder="little")
@@ -286,8 +286,8 @@ def test_with_the_padded_template_in_the_export_the_thief_is_matched_and_has_the
     assert guess @ a_face(OWNER, 0) / np.linalg.norm(guess) > 0.9
 
 
-def expectation(nonce: bytes) -> Expectation:
-    return Expectation(ISSUER.address, ISSUER.public_key, "example.org", "door-access", nonce)
+def expectation(nonce: bytes) -> dict[str, Any]:
+    return asserted_to("example.org", "door-access", nonce)
 
 
 # ---------------------------------------------------------------------- the audience's nonce
@@ -333,7 +333,7 @@ def test_an_assertion_is_for_the_nonce_that_the_person_got(server, monkeypatch):
     # Without both, somebody else logs in with this person's face.
     monkeypatch.setattr("client.device.verification.require_asserted", lambda *_, **__: None)
     outcome = verify_through(server, wallet, theirs, mine)
-    verify_assertion(outcome.assertion, expectation(theirs), now=int(time.time()))
+    verify_assertion(outcome.assertion, **expectation(theirs), now=int(time.time()))
 
 
 # ---------------------------------------------------------------------- renewals, and the way round
@@ -364,7 +364,7 @@ def test_a_thief_who_revokes_and_enrols_himself_is_somebody_else(server, storage
     nonce = secrets.token_bytes(32)
     with server.device(wallet) as device:
         token = device.verify(a_face(OWNER, 2), audience_nonce=nonce).assertion
-    owner = verify_assertion(token, expectation(nonce), now=int(time.time()))
+    owner = verify_assertion(token, **expectation(nonce), now=int(time.time()))
     with server.owner(wallet) as asking:
         asking.revoke(LOG_TRUST)
     again = replace(wallet, enrolment=a_wallet(a_release()).enrolment, template_secret=None)
@@ -374,7 +374,7 @@ def test_a_thief_who_revokes_and_enrols_himself_is_somebody_else(server, storage
     with server.device(replace(again, signing_key=Ed25519PrivateKey.generate(), log=None)) as device:
         assert device.enrol(a_face(THIEF), a_face(THIEF, 1)).decision is Decision.MATCH
         token = device.verify(a_face(THIEF, 2), audience_nonce=nonce).assertion
-    thief = verify_assertion(token, expectation(nonce), now=int(time.time()))
+    thief = verify_assertion(token, **expectation(nonce), now=int(time.time()))
     assert owner.subject != thief.subject
 
 

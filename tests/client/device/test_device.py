@@ -14,7 +14,7 @@ from client.device.new_template import a_receipt
 from client.device.verification import Device
 from client.log.watching import LogTrust
 from client.wallet.wallet import EnrolmentState, Wallet
-from federation.consent.assertion import Expectation, verify_assertion
+from federation.consent.assertion import verify_assertion
 from federation.consent.purposes import DAY_SECONDS
 from federation.errors import (
     IntaglioError,
@@ -49,6 +49,7 @@ from tests.running import (
     a_service,
     a_wallet,
     an_issuer,
+    asserted_to,
     conditions,
     public_rules,
     signed,
@@ -278,8 +279,8 @@ def test_an_assertion_about_anything_else_than_this_session_is_not_handed_out(se
 
     def say(*arguments, now):
         token = issue(*arguments, now=now)
-        expected = Expectation(ISSUER.address, ISSUER.public_key, "example.org", "door-access", nonce)
-        honest = verify_assertion(token, expected, now=now)
+        expected = asserted_to("example.org", "door-access", nonce)
+        honest = verify_assertion(token, **expected, now=now)
         changes = dict(LIES[lie])
         if ahead := changes.pop("ahead", 0):
             changes |= {"issued_at": honest.issued_at + ahead, "expires_at": honest.expires_at + ahead}

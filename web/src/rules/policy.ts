@@ -39,13 +39,14 @@ export function requireAllowedBy(rules: Rulebook, asked: Asked, now: number): vo
   const deployment = rules.deployment(asked.deployment)
   if (deployment === null) throw new RefusedError(`no deployment ${asked.deployment} stands in the public registry`, { why: { name: 'why.not_registered' } })
   if (!isInForce(deployment, now)) throw new RefusedError(`the deployment ${asked.deployment} is not in force now`, { why: { name: 'why.not_registered' } })
-  if (deployment.audience !== audience || !deployment.purposes.includes(purpose) || !deployment.releases.includes(release.digest)) {
+  const ofClient = rules.client(asked.deployment, audience, now)?.purposes.includes(purpose) ?? false
+  if (!(deployment.audience === audience || ofClient) || !deployment.purposes.includes(purpose) || !deployment.releases.includes(release.digest)) {
     throw new RefusedError(`the deployment ${asked.deployment} is registered for another audience, purpose or model release`)
   }
   const granted = deployment.jurisdictions.map((place) => ruleIn(rules, place, asked, now))
   for (const { identifier, jurisdictions, audiences, categories } of rules.moratoria(now)) {
     const stops = (jurisdictions.length === 0 || jurisdictions.some((place) => deployment.jurisdictions.includes(place)))
-      && (audiences.length === 0 || audiences.includes(audience))
+      && (audiences.length === 0 || audiences.includes(audience) || audiences.includes(deployment.audience))
       && (categories.length === 0 || granted.some(({ category }) => categories.includes(category)))
     if (stops) throw new RefusedError(`stopped by the moratorium ${identifier}`, { why: { name: 'why.moratorium', values: { moratorium: identifier } } })
   }

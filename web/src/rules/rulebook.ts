@@ -13,6 +13,9 @@ const LONGEST_EXCEPTION_SECONDS = 90 * 86_400
 const LEAST_REASON = 20
 const EU_MEMBERS = 'AT BE BG CY CZ DE DK EE ES FI FR GR HR HU IE IT LT LU LV MT NL PL PT RO SE SI SK'.split(' ')
 
+const MOST_REDIRECT_URIS = 8
+const REDIRECT_URI = /^(?:https:\/\/[a-z0-9](?:[a-z0-9.-]{0,250}[a-z0-9])?|http:\/\/(?:localhost|127\.0\.0\.1))(?::[1-9][0-9]{0,4})?\/[A-Za-z0-9._~!$&'()*+,;=:@%/?-]{0,400}$/
+
 /** The lowest tier of each category; a closed list. */
 const LOWEST_TIER: Readonly<Record<string, number>> = { 'physical-access': 1, 'sign-in': 2, payment: 2, 'essential-service': 3 }
 const HIGHEST_TIER = 3
@@ -75,7 +78,20 @@ export interface Registered {
   readonly beginsAt: number
   readonly endsAt: number
 }
-type Rule = Pack | Exception | Moratorium | Lifting | Registered
+/** A site that a deployment may log people in at. One without purposes is closed. */
+export interface Client {
+  readonly kind: 'client'
+  readonly deployment: string
+  readonly identifier: string
+  readonly version: number
+  /** Who runs it. */
+  readonly operator: string
+  readonly purposes: readonly string[]
+  readonly redirectUris: readonly string[]
+  readonly beginsAt: number
+  readonly endsAt: number
+}
+type Rule = Pack | Exception | Moratorium | Lifting | Registered | Client
 
 /** How much of the rules a device has seen: whatever it reads later begins with exactly that. */
 export interface RulesSeen {
@@ -130,6 +146,13 @@ export class Rulebook {
   deployment(identifier: string): Registered | null {
     const found = this.#rules.get(`deployment ${identifier}`)
     return found?.kind === 'deployment' ? found : null
+  }
+
+  /** The client that counts at `now`: the highest version that has begun, when it has not ended. */
+  client(deployment: string, identifier: string, now: number): Client | null {
+    const begun = this.#all('client').filter((one) => one.deployment === deployment && one.identifier === identifier && one.beginsAt <= now)
+    const newest = begun.sort((a, b) => b.version - a.version)[0]
+    return newest !== undefined && isInForce(newest, now) ? newest : null
   }
 
   /** The pack that counts at `now`: the highest version that has begun, also when it has ended since. */
@@ -256,6 +279,7 @@ function ruleOf(value: any): [Rule, string, JsonValue] {
     requireText('a reason', reason, LEAST_REASON)
     return [{ kind, moratorium, liftedAt }, `lifting ${moratorium}`, { kind, lifted_at: textOfTime(liftedAt), moratorium, reason }]
   }
+  if (kind === 'client') return clientOf(value)
   if (kind !== 'deployment') throw new MalformedMessageError('there is no such kind of rule')
   const { contact, operator, purposes, jurisdictions, releases } = value
   const [beginsAt, endsAt] = period(value)
@@ -273,6 +297,29 @@ function ruleOf(value: any): [Rule, string, JsonValue] {
   const named = issuer === null ? {} : { issuer: { address: issuer.address, public_key: issuer.publicKey } }
   const json = { audience, ...times(beginsAt, endsAt), contact, identifier, jurisdictions, kind, operator, purposes, releases, ...named }
   return [{ kind, operator, audience, purposes, jurisdictions, releases, issuer, beginsAt, endsAt }, `deployment ${identifier}`, json]
+}
+
+/** As `federation/rules/clients.py`. */
+function clientOf(value: any): [Client, string, JsonValue] {
+  const { kind, deployment, identifier, version, operator, purposes, redirect_uris: redirectUris, algorithm } = value
+  const [beginsAt, endsAt] = period(value)
+  requireName("a client's deployment", deployment)
+  requireName("a client's identifier", identifier)
+  if (!Number.isInteger(version) || version < 1) throw new UsageError('the version of a client is 1, 2, 3 ...')
+  requireText('the name of who runs a client', operator, 1, 200)
+  purposes.forEach(requirePurpose)
+  requireOrder('the purposes of a client', purposes)
+  requireOrder('redirect URIs', redirectUris)
+  if (redirectUris.length < 1 || redirectUris.length > MOST_REDIRECT_URIS || !redirectUris.every((uri: string) => REDIRECT_URI.test(uri))) {
+    throw new UsageError('a client has a few redirect URIs: https://HOST/PATH, or http://localhost:PORT/PATH')
+  }
+  if (!['ES256', 'EdDSA'].includes(algorithm)) throw new UsageError('no such algorithm')
+  const shown: Record<string, JsonValue> = {}
+  if ('secret_digest' in value) requireHex("the digest of a client's secret", shown['secret_digest'] = value.secret_digest, 32)
+  if ('key' in value) requireHex("a client's key", shown['key'] = value.key, 64)
+  if ('key' in value && 'secret_digest' in value) throw new UsageError('a client shows its secret or signs with its key')
+  const json = { ...shown, algorithm, ...times(beginsAt, endsAt), deployment, identifier, kind, operator, purposes, redirect_uris: redirectUris, version }
+  return [{ kind, deployment, identifier, version, operator, purposes, redirectUris, beginsAt, endsAt }, `client ${deployment} ${identifier} ${version}`, json]
 }
 
 function issuerOf({ address, public_key: publicKey }: any): Issuer {
