@@ -33,8 +33,8 @@ _REDIRECT_URI = re.compile(
     r"(?:https://[a-z0-9](?:[a-z0-9.-]{0,250}[a-z0-9])?|http://(?:localhost|127\.0\.0\.1))(?::[1-9][0-9]{0,4})?"
     r"/[A-Za-z0-9._~!$&'()*+,;=:@%/?-]{0,400}"
 )
-"""A host in lower case, no user, fragment, backslash or space, so that everybody reads it in one way. http is for programs
-on the same machine (RFC 8252, section 7.3)."""
+"""A host in lower case, no user, fragment, backslash or space, so that everybody reads it in one way. With http only
+programs on the same machine (RFC 8252, section 7.3)."""
 
 
 KEY_BYTES: Final = 64

@@ -34,9 +34,16 @@ export interface Outcome {
   readonly assertion: string | null
 }
 
+/** For whom a comparison is made, and what for. */
+export interface Use {
+  readonly purpose: string
+  readonly audience: string
+}
+
 /** One comparison that is about to be made. */
 interface Comparison {
   readonly operation: Operation
+  readonly use: Use
   readonly session: Session
   /** Fresh, for this comparison alone. */
   readonly key: SessionKey
@@ -86,16 +93,16 @@ export class Device {
     const { identifier: deployment, purpose, audience, terms, days, release, trust, log } = this.#deployment
     const started: Enrolment = { purpose, audience, releaseDigest: release.digest, log, deployment, trust, state: 'started', receipts: [], answers: before?.answers ?? 0, failures: 0 }
     await this.#readRules()
-    await this.#requirePublic(started, terms.jurisdiction, days * DAY_SECONDS)
+    await this.#requirePublic(started, started, terms.jurisdiction, days * DAY_SECONDS)
     const answer = await this.#transport.call(verification.startEnrolment, { keyId: wallet.keyId, purpose, audience, ticket })
     const session = checkedSession(answer.session, started)
     const secret = TemplateSecret.generate(release.parameters, randomBytes)
     const template = secret.template(reference, randomBytes)
-    const consent = await this.#consentTo({ ...this.#binding(started), templateDigest: sha256(template) }, null)
+    const consent = await this.#consentTo({ ...this.#binding(started), templateDigest: sha256(template) }, null, started)
     await wallet.begin(secret, { ...started, receipts: [textOf(consent)] })
     const change = { devicePublicKey: wallet.devicePublicKey, template, receipt: consent.toBytes() }
     const done = enrolled(wallet.devicePublicKey, audience, sha256(template), change.receipt)
-    const outcome = await this.#compare({ operation: Operation.ENROL, session, key, vector: second, consent, change, done, audienceNonce: NONE })
+    const outcome = await this.#compare({ operation: Operation.ENROL, use: started, session, key, vector: second, consent, change, done, audienceNonce: NONE })
     if (!outcome.matched) await wallet.forget({ receipts: [] })
     return outcome
   }
@@ -108,17 +115,18 @@ export class Device {
    *
    * @param key fresh, for this session alone.
    * @param audienceNonce 32 bytes that the audience chose, to get an assertion for it.
+   * @param use of a site that logs people in here, towards which `agree` has begun a consent; else what was enrolled for.
    * @throws RefusedError not enrolled, revoked, closed after too many failures, or not covered by the consent any more.
    * @throws UnavailableError too many failures in a row, or the server cannot be reached.
    * @throws PeerError, ProofError the other side broke the protocol; nothing was opened.
    */
-  async verify(key: SessionKey, probe: Float64Array, audienceNonce: Bytes = NONE): Promise<Outcome> {
-    const consent = this.#consent()
+  async verify(key: SessionKey, probe: Float64Array, audienceNonce: Bytes = NONE, use: Use = this.#wallet.requireEnrolment()): Promise<Outcome> {
+    const consent = this.#consent(use)
     await this.#readRules()
-    await this.#requireAllowed(consent)
+    await this.#requireAllowed(consent, use)
     if (audienceNonce.length > 0) this.#issuer()
-    const session = await this.#startVerification(audienceNonce)
-    return this.#compare({ operation: Operation.VERIFY, session, key, vector: probe, consent, change: null, done: null, audienceNonce })
+    const session = await this.#startVerification(audienceNonce, use)
+    return this.#compare({ operation: Operation.VERIFY, use, session, key, vector: probe, consent, change: null, done: null, audienceNonce })
   }
 
   /**
@@ -127,29 +135,36 @@ export class Device {
    * It moves trust to something new, so it needs the face: a match that is decided under the newer consent.
    *
    * @param key fresh, for this session alone.
+   * @param use of a site: towards it a consent of its own begins, or goes on.
    * @throws RefusedError, UnavailableError, PeerError, ProofError as for `verify`; the former consent counts.
    */
-  async renew(key: SessionKey, probe: Float64Array): Promise<Outcome> {
+  async renew(key: SessionKey, probe: Float64Array, use: Use = this.#wallet.requireEnrolment()): Promise<Outcome> {
     await this.#readRules()
     const held = await new Owner(this.#wallet, this.#transport, this.#clock).receipts()
-    const current = held.at(-1)?.receipt
-    if (current === undefined) throw new RefusedError('the server says that it holds no consent of this device, which stays as it is; revoke proves it')
-    const consent = await this.#consentTo(current.binding, current.receiptId)
-    await this.#requireAllowed(consent)
+    const [binding, current] = [held.at(-1)?.receipt.binding, latestTo(held, use)?.receipt]
+    if (binding === undefined) throw new RefusedError('the server says that it holds no consent of this device, which stays as it is; revoke proves it')
+    const consent = await this.#consentTo(binding, current?.receiptId ?? null, use)
+    await this.#requireAllowed(consent, use)
     const change = { devicePublicKey: NONE, template: NONE, receipt: consent.toBytes() }
-    const session = await this.#startVerification(NONE)
+    const session = await this.#startVerification(NONE, use)
     const done = renewed(this.#wallet.keyId, change.receipt)
-    const outcome = await this.#compare({ operation: Operation.RENEW_CONSENT, session, key, vector: probe, consent, change, done, audienceNonce: NONE })
+    const outcome = await this.#compare({ operation: Operation.RENEW_CONSENT, use, session, key, vector: probe, consent, change, done, audienceNonce: NONE })
     if (outcome.matched) await this.#wallet.remember({ enrolment: { ...this.#wallet.requireEnrolment(), receipts: [...held, consent].map(textOf) } })
     return outcome
   }
 
-  async #compare({ operation, session, key, vector, consent, change, done, audienceNonce }: Comparison): Promise<Outcome> {
+  /** Whether this device has consented to that use, and may be compared for it now. */
+  async agrees(use: Use): Promise<boolean> {
+    const consent = latestTo(this.#wallet.requireEnrolment().receipts.map((text) => SignedReceipt.fromBytes(utf8(text))), use)
+    return consent?.findFault(this.#binding(this.#wallet.requireEnrolment()), use.purpose, use.audience, this.#clock()) === null
+  }
+
+  async #compare({ operation, use, session, key, vector, consent, change, done, audienceNonce }: Comparison): Promise<Outcome> {
     const wallet = this.#wallet
     const enrolment = wallet.requireEnrolment()
     const { sessionId, nonce, releaseDigest } = session
-    const { purpose, audience } = enrolment
-    await this.#requireAllowed(consent)
+    const { purpose, audience } = use
+    await this.#requireAllowed(consent, use)
     const probe = key.encrypt(wallet.requireSecret().paddedCode(vector))
     const logSize = seenOf(wallet)
     const transcript = transcriptBytes({
@@ -159,8 +174,8 @@ export class Device {
     const signature = await wallet.sign(transcript)
     await wallet.countAnswer()
     const { reply, log } = await this.#transport.call(verification.submitProbe, { sessionId, probe, signature, logSize, ...(change && { change }) })
-    await this.#requireAllowed(consent) // a moment ago it was, but this is where a bit of the face leaves
-    const logged = await this.#requireLogged(log, transcript, reply)
+    await this.#requireAllowed(consent, use) // a moment ago it was, but this is where a bit of the face leaves
+    const logged = await this.#requireLogged(log, transcript, reply, use)
     const token = key.openReply(reply, transcript)
     const recorded = await this.#transport.call(verification.submitToken, { sessionId, token: token ?? NO_MATCH, logSize: seenOf(wallet) })
     const { decision } = recorded
@@ -184,17 +199,15 @@ export class Device {
     return { matched: token !== null, position: (enacted ?? logged).position, assertion }
   }
 
-  async #startVerification(audienceNonce: Bytes): Promise<Session> {
+  async #startVerification(audienceNonce: Bytes, { purpose, audience }: Use): Promise<Session> {
     const enrolment = this.#wallet.requireEnrolment()
-    const { purpose, audience } = enrolment
     const answer = await this.#transport.call(verification.startVerification, { keyId: this.#wallet.keyId, purpose, audience, audienceNonce })
     return checkedSession(answer.session, enrolment)
   }
 
   /** Returns when this very comparison and reply stand in a log that only grew. Until then nothing is opened. */
-  async #requireLogged(receipt: LogReceipt | undefined, transcript: Bytes, reply: Uint8Array): Promise<Logged> {
+  async #requireLogged(receipt: LogReceipt | undefined, transcript: Bytes, reply: Uint8Array, { purpose, audience }: Use): Promise<Logged> {
     if (receipt === undefined) throw new ProofError('the server does not show that it logged this comparison; nothing was opened')
-    const { purpose, audience } = this.#wallet.requireEnrolment()
     const logged = await checkComparison(receipt, {
       keyId: this.#wallet.keyId, transcript, reply, requester: audience, purpose, ...trustOf(this.#wallet, this.#clock()),
     })
@@ -203,17 +216,18 @@ export class Device {
   }
 
   /** A signed receipt for one template, to the present terms. */
-  async #consentTo(binding: Binding, renews: Uint8Array | null): Promise<SignedReceipt> {
-    const { terms, days } = this.#deployment
+  async #consentTo(binding: Binding, renews: Uint8Array | null, use: Use): Promise<SignedReceipt> {
+    const { terms: offered, days } = this.#deployment
     const now = this.#clock()
+    const terms = use.audience === offered.audience ? offered : { ...offered, audience: use.audience, purposes: [use.purpose] }
     return new Receipt(randomBytes(16), terms, binding, now, now + days * DAY_SECONDS, renews).sign((message) => this.#wallet.sign(message))
   }
 
   /** The consent in force, as this device remembers it. */
-  #consent(): SignedReceipt {
-    const latest = this.#wallet.requireEnrolment().receipts.at(-1)
-    if (latest === undefined) throw new RefusedError('this device gave no consent; enrol first')
-    return SignedReceipt.fromBytes(utf8(latest))
+  #consent(use: Use): SignedReceipt {
+    const latest = latestTo(this.#wallet.requireEnrolment().receipts.map((text) => SignedReceipt.fromBytes(utf8(text))), use)
+    if (latest === undefined) throw new RefusedError('this device gave no consent to that; enrol first')
+    return latest
   }
 
   /** Who signs assertions here, by the public rules. */
@@ -230,8 +244,8 @@ export class Device {
   }
 
   /** Returns when two signatures, the validity of the release and the public rules allow this use now. */
-  async #requirePublic(enrolment: Enrolment, jurisdiction: string, consentSeconds: number): Promise<void> {
-    const { deployment, purpose, audience, releaseDigest, trust } = enrolment
+  async #requirePublic(enrolment: Enrolment, { purpose, audience }: Use, jurisdiction: string, consentSeconds: number): Promise<void> {
+    const { deployment, releaseDigest, trust } = enrolment
     const { manifest } = this.#deployment
     const { standing } = manifest
     if (this.#rules === null) throw new UsageError('the public rules were not read')
@@ -241,13 +255,13 @@ export class Device {
   }
 
   /** Returns when the public rules, the release and this consent of the owner's allow this use now, whatever the server thinks. */
-  async #requireAllowed(consent: SignedReceipt): Promise<void> {
+  async #requireAllowed(consent: SignedReceipt, use: Use): Promise<void> {
     const enrolment = this.#wallet.requireEnrolment()
-    const fault = consent.findFault(this.#binding(enrolment), enrolment.purpose, enrolment.audience, this.#clock())
+    const fault = consent.findFault(this.#binding(enrolment), use.purpose, use.audience, this.#clock())
     if (fault !== null) throw new RefusedError(`the consent does not cover this: it is ${fault}`, { why: { name: 'why.consent' } })
     if (!(await consent.isSigned())) throw new ProofError('this device did not sign the consent in its wallet')
     const { terms, issuedAt, expiresAt } = consent.receipt
-    await this.#requirePublic(enrolment, terms.jurisdiction, expiresAt - issuedAt)
+    await this.#requirePublic(enrolment, use, terms.jurisdiction, expiresAt - issuedAt)
   }
 
   #binding({ releaseDigest }: Enrolment): Omit<Binding, 'templateDigest'> {
@@ -265,6 +279,10 @@ function checkedSession(session: Session | undefined, { releaseDigest }: Enrolme
   }
   return session
 }
+
+/** The newest of the consents towards one audience. */
+const latestTo = (receipts: readonly SignedReceipt[], { audience }: Use): SignedReceipt | undefined =>
+  receipts.filter(({ receipt }) => receipt.terms.audience === audience).at(-1)
 
 /** A short name of a device, for people to compare. */
 export const nameOf = (wallet: Wallet): string => hex(wallet.keyId.slice(0, 8))
