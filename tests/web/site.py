@@ -106,8 +106,12 @@ class Served:
 
 
 @contextmanager
-def serving(page, target, tls, release, rules):
-    """Serves the page in a thread of its own; `rules` is the content of the rules file."""
+def serving(page, target, tls, release, rules, login=None):
+    """Serves the page in a thread of its own; `rules` is the content of the rules file.
+
+    Args:
+        login: makes the provider beside it from the page's origin, when there is to be one.
+    """
     listening = socket.create_server(("127.0.0.1", 0))
     origin = f"http://localhost:{listening.getsockname()[1]}"
     deployment = deployment_file(TERMS, PURPOSE, 90, log=LogPolicy(LOG_SIGNER.key), deployment=DEPLOYMENT, trust=TRUST)
@@ -118,7 +122,8 @@ def serving(page, target, tls, release, rules):
     async def serve():
         channel = matching_channel(target, client_credentials(tls, "client"))
         between = Between(matching_upstream(channel))
-        server = page_server(bridge_app(between, site))
+        app = bridge_app(between, site)
+        server = page_server(login(origin).beside(app) if login else app)
         running.extend([server, between])
         ready.set()
         await server.serve([listening])

@@ -55,6 +55,19 @@ export interface HeldSummary {
   readonly entries: number
 }
 
+/** What a site asks for, as the public rules have it. */
+export interface Asked {
+  /** Its identifier. */
+  readonly client: string
+  /** Who runs it. */
+  readonly operator: string
+  readonly purpose: string
+  /** Host to which the answer goes. */
+  readonly site: string
+  /** Whether the person has consented to this before. */
+  readonly isAgreed: boolean
+}
+
 /** Everything that the page can ask for, and what it gets. */
 export interface Actions {
   /** Loads everything, and asks the service for a sign of life. */
@@ -71,6 +84,10 @@ export interface Actions {
   enrol(argument: { readonly pictures: readonly Blob[]; readonly ticket: Bytes }): Outcome
   /** @param nonce 64 hex digits that an audience chose, or null. */
   verify(argument: { readonly pictures: readonly Blob[]; readonly nonce: string | null }): Outcome
+  /** @param request what a site asked the provider, in canonical form. */
+  asked(argument: { readonly request: string }): Asked
+  /** Consents towards a site where that is due, and verifies for it. */
+  login(argument: { readonly pictures: readonly Blob[]; readonly request: string }): Outcome
   renew(argument: { readonly pictures: readonly Blob[] }): Outcome
   revoke(): null
   erase(): number | null

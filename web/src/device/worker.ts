@@ -1,7 +1,7 @@
 /// <reference lib="webworker" />
 /** The worker in which the device lives: its keys, the recogniser, and every face that is looked at. */
 
-import { type Bytes, fromHex, randomBytes } from '../bytes'
+import { type Bytes, fromHex, randomBytes, utf8 } from '../bytes'
 import { CancelledError, IntaglioError, RefusedError, UnavailableError, UsageError } from '../errors'
 import type { Glance } from '../face/advice'
 import { UnusableImageError } from '../face/finding'
@@ -9,11 +9,13 @@ import { fused, nameOf as nameOfPicture, requireDifferent, requireOnePerson } fr
 import { Recogniser } from '../face/recogniser'
 import { SessionKey } from '../onebit/device'
 import { Engine } from '../onebit/seal'
+import { type Client, Rulebook } from '../rules/rulebook'
 import { SignedReceipt } from '../wallet/receipts'
 import { MOST_ANSWERS, OutdatedWalletError, Wallet } from '../wallet/wallet'
 import { LogService } from '../wire/federation/wire/v1/verification_pb'
 import { type Deployment, deploymentOf } from './deployment'
 import { Device, nameOf } from './device'
+import { LoginRequest, requireSite } from './login'
 import type { Action, Actions, Fault, Reply, Request, Status } from './messages'
 import { Owner } from './owner'
 import { Transport } from './transport'
@@ -78,7 +80,8 @@ async function statusOf({ deployment }: Loaded): Promise<Status> {
   const found = await present()
   const wallet = found === 'outdated' ? null : found
   const enrolment = wallet?.memory.enrolment ?? null
-  const latest = enrolment?.receipts.at(-1)
+  const own = (enrolment?.receipts ?? []).map((text) => SignedReceipt.fromBytes(utf8(text)).receipt)
+  const latest = own.filter(({ terms }) => terms.audience === enrolment?.audience).at(-1)
   return {
     state: found === 'outdated' ? found : enrolment?.state ?? 'none',
     name: wallet && nameOf(wallet),
@@ -101,7 +104,7 @@ async function statusOf({ deployment }: Loaded): Promise<Status> {
     fmr: deployment.release.fmr,
     references: deployment.release.references,
     frames: deployment.release.frames,
-    consentExpires: latest === undefined ? null : SignedReceipt.fromBytes(new TextEncoder().encode(latest)).receipt.expiresAt,
+    consentExpires: latest?.expiresAt ?? null,
   }
 }
 
@@ -109,6 +112,14 @@ async function requireWallet(): Promise<Wallet> {
   const wallet = await Wallet.open()
   if (wallet === null) throw new UsageError('this browser holds no device; enrol first', { why: { name: 'why.not_enrolled' } })
   return wallet
+}
+
+/** The site that asks, by the rules as they are now. */
+async function siteOf({ deployment }: Loaded, request: LoginRequest): Promise<Client> {
+  const found = await present()
+  const seen = found === null || found === 'outdated' ? null : found.memory.rules
+  const rules = await Rulebook.read(await readRules(), seen)
+  return requireSite(rules, deployment.identifier, request, scope.location.origin, Math.floor(Date.now() / 1000))
 }
 
 const device = async ({ deployment }: Loaded): Promise<Device> => new Device(await requireWallet(), transport, deployment)
@@ -207,6 +218,27 @@ const actions: { [A in Action]: (loaded: Loaded, argument: Parameters<Actions[A]
     using key = SessionKey.generate(loaded.engine, randomBytes)
     const vector = await probe(loaded, argument!.pictures)
     return await (await device(loaded)).verify(key, vector, argument!.nonce === null ? undefined : fromHex(argument!.nonce))
+  },
+  async asked(loaded, argument) {
+    const request = LoginRequest.fromBytes(utf8(argument!.request))
+    const { identifier: client, operator } = await siteOf(loaded, request)
+    const use = { audience: client, purpose: request.purpose }
+    const enrolment = await statusOf(loaded)
+    const isAgreed = enrolment.state === 'enrolled' && await (await device(loaded)).agrees(use)
+    return { client, operator, purpose: request.purpose, site: new URL(request.redirectUri).host, isAgreed }
+  },
+  async login(loaded, argument) {
+    using key = SessionKey.generate(loaded.engine, randomBytes)
+    using another = SessionKey.generate(loaded.engine, randomBytes)
+    const request = LoginRequest.fromBytes(utf8(argument!.request))
+    await siteOf(loaded, request)
+    const vector = await probe(loaded, argument!.pictures)
+    const [mine, use] = [await device(loaded), { audience: request.client, purpose: request.purpose }]
+    if (!(await mine.agrees(use))) {
+      const agreed = await mine.renew(another, vector, use)
+      if (!agreed.matched) return agreed
+    }
+    return await mine.verify(key, vector, request.audienceNonce, use)
   },
   async renew(loaded, argument) {
     using key = SessionKey.generate(loaded.engine, randomBytes)

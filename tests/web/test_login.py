@@ -1,0 +1,212 @@
+"""Logging in at sites whose software nobody here wrote, in a real browser, with real faces and a real matching service."""
+
+import asyncio
+import hashlib
+import json
+import secrets
+import shutil
+import socket
+import subprocess
+import time
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from federation.consent.login import acr_of
+from federation.onebit import parameters_for
+from federation.rules.clients import Client, SigningAlgorithm
+from server.login.keys import SigningKeys
+from server.login.logins import open_logins
+from server.login.protocol import Provider
+from server.login.provider import LoginSite
+from server.matching.workers import MatchWorkers
+from server.rules.public import PublicRules
+from server.storage.sqlstorage import open_storage
+from tests.bundles import a_bundle
+from tests.running import DEPLOYMENT, PURPOSE, RunningServer, a_pki, a_rules_file, a_service, an_issuer, public_rules
+from tests.running import signed as signed_rule
+from tests.web.site import orl_release, picture, serving
+from tests.web.test_page import ANOTHER, CHROMIUM, ME, PAGE, enrol, opened, outcome
+
+WEB = Path(__file__).parents[2] / "web"
+
+pytestmark = [
+    pytest.mark.integration,
+    pytest.mark.timeout(240),
+    pytest.mark.skipif(CHROMIUM is None, reason="Chromium is missing (Debian: apt-get install chromium)"),
+    pytest.mark.skipif(not (PAGE / "index.html").is_file(), reason="the page is not built: make web"),
+]
+SECRET = secrets.token_hex(32)
+
+
+def free_port():
+    with socket.create_server(("127.0.0.1", 0)) as found:
+        return found.getsockname()[1]
+
+
+def a_site(identifier, port, algorithm, secret=None):
+    begin = int(time.time()) - 60
+    return Client(
+        deployment=DEPLOYMENT,
+        identifier=identifier,
+        version=1,
+        operator=f"The {identifier} company",
+        purposes=(PURPOSE,),
+        redirect_uris=(f"http://127.0.0.1:{port}/back",),
+        algorithm=algorithm,
+        begins_at=begin,
+        ends_at=begin + 86_400,
+        secret_digest=hashlib.sha256(secret.encode()).digest() if secret else None,
+    )
+
+
+@pytest.fixture(scope="module")
+def ports():
+    """Of the sites, by their identifiers."""
+    return {name: free_port() for name in ("shop.example", "app.example", "apache.example")}
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory, ports):
+    """The page, its bridge, the provider beside it, and the matching service behind."""
+    directory = tmp_path_factory.mktemp("login")
+    release = orl_release()
+    sites = (
+        a_site("shop.example", ports["shop.example"], SigningAlgorithm.ES256, SECRET),
+        a_site("app.example", ports["app.example"], SigningAlgorithm.EDDSA),
+        a_site("apache.example", ports["apache.example"], SigningAlgorithm.ES256, SECRET),
+    )
+    rules = a_rules_file(*map(signed_rule, sites), releases=(release,))
+    bundle = a_bundle(release)
+    logins = open_logins(directory / "logins.db")
+
+    def login(origin):
+        public = PublicRules(lambda: rules, deployment=DEPLOYMENT, now=int(time.time()))
+        provider = Provider(
+            origin, f"{origin}/login/token", public, logins, SigningKeys.generate(), accepts_trials=True,
+            clock=time.time,
+        )  # fmt: skip
+        return LoginSite(provider, acr=acr_of(release.rate, bundle.manifest.audited))
+
+    tls = a_pki(directory / "tls")
+    workers = MatchWorkers(1, parameters_for(release.code_length), timeout_seconds=60)
+    asyncio.run(workers.start())
+    with open_storage(str(directory / "matching.db")) as storage:
+        service = a_service(release, storage, workers, public_rules(rules), directory, issuer=an_issuer(bundle))
+        with RunningServer(service, tls) as server, serving(PAGE, server.target, tls, release, rules, login) as served:
+            yield served
+    workers.close()
+    logins.close()
+
+
+@pytest.fixture(scope="module")
+def chromium(site):
+    """A browser. It comes after the site: Playwright keeps this thread's event loop."""
+    from playwright.sync_api import sync_playwright  # noqa: PLC0415 - only where there is a browser
+
+    with sync_playwright() as playwright:
+        arguments = ["--disable-gpu", "--disable-dev-shm-usage"]
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=arguments, chromium_sandbox=False)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture(scope="module")
+def person(chromium, site):
+    """A browser in which ME has enrolled."""
+    context = chromium.new_context(base_url=site.url)
+    page = opened(context)
+    assert enrol(page).startswith("Enrolled.")
+    page.close()
+    yield context
+    context.close()
+
+
+@contextmanager
+def relying_party(site, port, client_id, *, secret, alg, response_mode="query"):
+    """A site with openid-client."""
+    told = {"issuer": site.url, "client_id": client_id, "secret": secret, "port": port, "alg": alg}
+    command = ["node", str(WEB / "tests" / "relying-party.mjs"), json.dumps(told | {"response_mode": response_mode})]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    try:
+        assert process.stdout.readline() == "listening\n"
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        process.terminate()
+        process.communicate(timeout=30)
+
+
+def sent_by(context, address):
+    """The page, to which a site has sent a person."""
+    page = context.new_page()
+    page.goto(f"{address}/")
+    page.wait_for_selector("body[data-busy=false]", timeout=60_000)
+    assert page.text_content("#result") == "Ready."
+    return page
+
+
+def log_in(page, address):
+    """What the site knows after a match."""
+    page.set_input_files("#probe-file", [picture(ME, 6)])
+    page.click("#verify-button:enabled")
+    page.wait_for_url(f"{address}/back*", timeout=60_000)
+    return json.loads(page.text_content("body"))
+
+
+@pytest.mark.skipif(
+    not (WEB / "node_modules/openid-client").is_dir(), reason="the page's packages are missing: make web"
+)
+def test_two_sites_with_another_languages_library_log_a_person_in_under_two_names(site, person, ports):
+    shop = relying_party(site, ports["shop.example"], "shop.example", secret=SECRET, alg="ES256")
+    app = relying_party(
+        site, ports["app.example"], "app.example", secret=None, alg="EdDSA", response_mode="form_post"
+    )  # fmt: skip
+    with shop as address, app as other:
+        page = sent_by(person, address)
+        assert "The shop.example company (shop.example) asks who you are, for door-access" in page.text_content(
+            "#asked"
+        )
+        assert "signs a consent towards The shop.example company" in page.text_content("#asked-consent")
+        first = log_in(page, address)
+        assert (first["iss"], first["aud"], first["amr"]) == (site.url, "shop.example", ["face", "swk"])
+        assert first["acr"].startswith("urn:intaglio:face:")
+        assert first["userinfo"] == first["sub"]
+        again = sent_by(person, address)
+        assert again.text_content("#asked-consent") == "You have consented to this before."
+        assert log_in(again, address)["sub"] == first["sub"]
+        elsewhere = log_in(sent_by(person, other), other)
+        assert (elsewhere["aud"], elsewhere["sub"] == first["sub"]) == ("app.example", False)
+
+
+@pytest.mark.skipif(
+    not (WEB / "node_modules/openid-client").is_dir(), reason="the page's packages are missing: make web"
+)
+def test_another_face_stays_on_the_page_and_may_go_back_with_nothing(site, person, ports):
+    with relying_party(site, ports["shop.example"], "shop.example", secret=SECRET, alg="ES256") as address:
+        page = sent_by(person, address)
+        page.set_input_files("#probe-file", [picture(ANOTHER, 6)])
+        page.click("#verify-button:enabled")
+        assert outcome(page).startswith("Not accepted.")
+        page.click("#asked-refuse")
+        page.wait_for_url(f"{address}/back*", timeout=60_000)
+        assert json.loads(page.text_content("body")) == {"refused": "access_denied"}
+
+
+def test_a_login_that_was_begun_in_another_browser_does_not_go_on_in_this_one(site, chromium, person, ports):
+    with chromium.new_context(base_url=site.url) as attacker:
+        theirs = attacker.new_page()
+        asked = {
+            "client_id": "shop.example", "response_type": "code", "scope": "openid", "state": "s", "nonce": "n",
+            "redirect_uri": f"http://127.0.0.1:{ports['shop.example']}/back", "code_challenge": "c" * 43,
+            "code_challenge_method": "S256",
+        }  # fmt: skip
+        theirs.goto("/login/authorize?" + "&".join(f"{name}={value}" for name, value in asked.items()))
+        address = theirs.url
+    assert "/?login=" in address
+    page = person.new_page()
+    page.goto(address)
+    page.wait_for_selector("#alert:not(:empty)", timeout=60_000)
+    assert "no such login is under way in this browser" in page.text_content("#alert")
+    assert page.is_hidden("#asked")
+    page.close()

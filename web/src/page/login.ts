@@ -1,0 +1,53 @@
+/** A site sent the person here: what it asked, and the way back. Talks to the provider beside this page (`server/login`). */
+
+import { RefusedError, UnavailableError } from '../errors'
+
+/** A login that a site began in this browser. */
+export class Login {
+  readonly #handle: string
+
+  private constructor(handle: string) {
+    this.#handle = handle
+  }
+
+  /** What the address of this page says: `?login=` and a handle. */
+  static of(query: string): Login | null {
+    const handle = new URLSearchParams(query).get('login')
+    return handle !== null && /^[\w-]{43}$/.test(handle) ? new Login(handle) : null
+  }
+
+  /**
+   * The site's request in canonical form, for the worker, which checks it against the public rules.
+   *
+   * @throws RefusedError the login is over, or was begun in another browser.
+   */
+  async request(): Promise<string> {
+    const { request } = await (await this.#post('asked', {})).json() as { request: unknown }
+    return String(request)
+  }
+
+  /** Brings the assertion of a match, and goes back to the site. */
+  async answer(assertion: string): Promise<void> {
+    await this.#post('answer', { assertion })
+    this.#leave({})
+  }
+
+  /** Goes back to the site with nothing. */
+  refuse(): void {
+    this.#leave({ refused: '1' })
+  }
+
+  /** The provider knows where to: only an address that the public rules have for this client. */
+  #leave(more: Record<string, string>): void {
+    location.replace(`/login/finish?${new URLSearchParams({ login: this.#handle, ...more }).toString()}`)
+  }
+
+  async #post(name: string, told: Record<string, string>): Promise<Response> {
+    const headers = { 'content-type': 'application/json', 'x-intaglio': '1' }
+    const body = JSON.stringify({ login: this.#handle, ...told })
+    const response = await fetch(`/login/${name}`, { method: 'POST', headers, body, redirect: 'error', cache: 'no-store' }).catch(() => null)
+    if (response === null) throw new UnavailableError('the server cannot be reached; check the connection')
+    if (!response.ok) throw new RefusedError(await response.text())
+    return response
+  }
+}
