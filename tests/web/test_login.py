@@ -1,12 +1,15 @@
-"""Logging in at sites whose software nobody here wrote, in a real browser, with real faces and a real matching service."""
+"""Logging in at sites whose software nobody here wrote: in a real browser, with real faces and a real service."""
 
 import asyncio
+import contextlib
 import hashlib
 import json
+import os
 import secrets
 import shutil
 import socket
 import subprocess
+import tempfile
 import time
 from contextlib import contextmanager
 from pathlib import Path
@@ -210,3 +213,78 @@ def test_a_login_that_was_begun_in_another_browser_does_not_go_on_in_this_one(si
     assert "no such login is under way in this browser" in page.text_content("#alert")
     assert page.is_hidden("#asked")
     page.close()
+
+
+APACHE = shutil.which("apache2")
+MODULES = Path("/usr/lib/apache2/modules")
+
+
+@contextmanager
+def apache(site, port, directory):
+    """Apache with Debian's mod_auth_openidc, which lets nobody see its page who is not logged in."""
+    directory.chmod(0o755)
+    (directory / "index.txt").write_text("for members")
+    configuration = f"""
+        ServerRoot "{directory}"
+        ServerName 127.0.0.1
+        Listen 127.0.0.1:{port}
+        PidFile "{directory}/pid"
+        ErrorLog "{directory}/error.log"
+        {"User www-data" if os.geteuid() == 0 else ""}
+        {"Group www-data" if os.geteuid() == 0 else ""}
+        LoadModule mpm_event_module {MODULES}/mod_mpm_event.so
+        LoadModule authn_core_module {MODULES}/mod_authn_core.so
+        LoadModule authz_core_module {MODULES}/mod_authz_core.so
+        LoadModule authz_user_module {MODULES}/mod_authz_user.so
+        LoadModule dir_module {MODULES}/mod_dir.so
+        LoadModule headers_module {MODULES}/mod_headers.so
+        LoadModule auth_openidc_module {MODULES}/mod_auth_openidc.so
+        DocumentRoot "{directory}"
+        DirectoryIndex index.txt
+        OIDCProviderMetadataURL {site.url}/.well-known/openid-configuration
+        OIDCClientID apache.example
+        OIDCClientSecret {SECRET}
+        OIDCRedirectURI http://127.0.0.1:{port}/back
+        OIDCCryptoPassphrase {secrets.token_hex(16)}
+        OIDCIDTokenSignedResponseAlg ES256
+        OIDCProviderTokenEndpointAuth client_secret_basic
+        OIDCPKCEMethod S256
+        OIDCScope openid
+        <Location />
+            AuthType openid-connect
+            Require valid-user
+            Header always set x-subject "%{{OIDC_CLAIM_sub}}e"
+            Header always set x-acr "%{{OIDC_CLAIM_acr}}e"
+        </Location>
+    """
+    (directory / "apache.conf").write_text("\n".join(line.strip() for line in configuration.splitlines()))
+    process = subprocess.Popen([APACHE, "-X", "-f", str(directory / "apache.conf")])
+    try:
+        for _ in range(100):
+            with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=5):
+                break
+            assert process.poll() is None, (directory / "error.log").read_text()
+            time.sleep(0.1)
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        process.terminate()
+        process.wait(30)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(
+    APACHE is None or not (MODULES / "mod_auth_openidc.so").is_file(),
+    reason="Apache's module is missing (Debian: apt-get install libapache2-mod-auth-openidc)",
+)
+def test_apaches_module_logs_a_person_in(site, person, ports):
+    port = ports["apache.example"]
+    with tempfile.TemporaryDirectory() as directory, apache(site, port, Path(directory)) as address:
+        page = sent_by(person, address)
+        assert "The apache.example company (apache.example) asks" in page.text_content("#asked")
+        page.set_input_files("#probe-file", [picture(ME, 6)])
+        page.click("#verify-button:enabled")
+        page.wait_for_url(f"{address}/", timeout=60_000)
+        assert page.text_content("body") == "for members"
+        headers = page.reload().headers
+        assert len(headers["x-subject"]) == 64
+        assert headers["x-acr"].startswith("urn:intaglio:face:")
