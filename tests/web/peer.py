@@ -16,6 +16,7 @@ from client.device.logged import check_comparison
 from client.device.pictures import require_different, require_one_person
 from client.log.watching import LogMemory, LogTrust
 from federation.consent.assertion import Assertion, LogPosition
+from federation.consent.login import LoginRequest
 from federation.consent.purposes import Category, Tier, red_line_of
 from federation.consent.receipts import Binding
 from federation.errors import MalformedMessageError, ProofError, UsageError
@@ -27,6 +28,7 @@ from federation.recognition.model import Adapter, ModelRelease
 from federation.recognition.profile import RecogniserProfile
 from federation.recognition.profiles import PROBE, REFERENCE
 from federation.release.manifest import Role, Standing, Use
+from federation.rules.clients import Client, SigningAlgorithm
 from federation.rules.entries import Deployment, Lifting, Moratorium, PolicyException, PolicyPack, PurposeRule
 from federation.rules.policy import Attempts, Request, decide
 from federation.rules.rulebook import Rulebook, RuleSigners, SignedRule
@@ -423,13 +425,36 @@ def answer_rules(_request):
     release = Standing(1e-3, PASSED, begin, begin + year)
     binding = Binding(bytes(32), bytes(32), bytes(32), RELEASE_DIGEST)
 
-    def verdict(rules):
-        request = Request("trial", AUDIENCE, PURPOSE, binding)
+    def verdict(rules, audience=AUDIENCE):
+        request = Request("trial", audience, PURPOSE, binding)
         book = Rulebook.read(signers, rules, read_at=NOW)
         said = decide(request, consent=None, attempts=Attempts(), rules=book, release=release, now=NOW)
         return said.reason.value
 
+    client = Client(
+        "trial", "shop.example", 1, "Example Shop Ltd", (PURPOSE,), ("https://shop.example/back",),
+        SigningAlgorithm.ES256, begin, begin + year,
+    )  # fmt: skip
+    closed = replace(client, version=2, purposes=())
+    sites = {
+        "registered": [*base, client],
+        "with a secret": [*base, replace(client, secret_digest=bytes(32), algorithm=SigningAlgorithm.EDDSA)],
+        "with a key": [*base, replace(client, key=bytes(64), redirect_uris=("http://localhost:8000/a?b=c",))],
+        "unregistered": base,
+        "another": [*base, replace(client, identifier="other.example")],
+        "of another deployment": [*base, replace(client, deployment="another")],
+        "for nothing": [*base, replace(client, purposes=())],
+        "for another purpose": [*base, replace(client, purposes=("account-sign-in",))],
+        "closed": [*base, client, closed],
+        "to be closed": [*base, client, replace(closed, begins_at=NOW + 9)],
+        "over": [*base, replace(client, ends_at=NOW)],
+        "not yet": [*base, replace(client, begins_at=NOW + 9)],
+        "stopped": [*base, client, stop(audiences=("shop.example",))],
+        "stopped with its deployment": [*base, client, stop(audiences=(AUDIENCE,))],
+        "beside one that is stopped": [*base, client, stop(audiences=("other.example",))],
+    }
     signers = RuleSigners(frozenset(map(public, (MAKER, AUDITOR))), threshold=2)
+    of_sites = {name: [by(one, MAKER, AUDITOR) for one in rules] for name, rules in sites.items()}
     lines = {name: [by(one, MAKER, AUDITOR) for one in rules] for name, rules in files.items()}
     bad = {
         "signed once": [by(base[0], MAKER), *lines["allowed"][1:]],
@@ -449,6 +474,7 @@ def answer_rules(_request):
         "now": NOW,
         "release": RELEASE_DIGEST.hex(),
         "files": {name: [text(rules), verdict(rules)] for name, rules in lines.items()},
+        "sites": {name: [text(rules), verdict(rules, "shop.example")] for name, rules in of_sites.items()},
         "bad": {name: text(rules) for name, rules in bad.items()},
     }
 
@@ -467,6 +493,12 @@ def by(rule, *keys):
     for key in keys:
         entry = entry.signed_by(key)
     return entry.to_bytes()
+
+
+def answer_login_request(request):
+    """The nonce of a login request, and its canonical form."""
+    read = LoginRequest.from_bytes(request.encode())
+    return {"nonce": read.audience_nonce.hex(), "text": read.to_bytes().decode()}
 
 
 def answer_canonical(values):

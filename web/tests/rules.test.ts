@@ -139,7 +139,7 @@ describe('release manifests', () => {
 })
 
 describe('public rules', () => {
-  let known: { now: number; release: string; files: Record<string, [string, string]>; bad: Record<string, string> }
+  let known: { now: number; release: string; files: Record<string, [string, string]>; sites: Record<string, [string, string]>; bad: Record<string, string> }
   let asked: Asked
   const DAY = 86_400
 
@@ -158,6 +158,27 @@ describe('public rules', () => {
     }
     const reasons = Object.values(known.files).map(([, reason]) => reason)
     expect(new Set(reasons).size).toBeGreaterThan(6)
+  })
+
+  test('the page serves exactly the sites that policy.decide lets it serve', async () => {
+    for (const [name, [file, reason]] of Object.entries(known.sites)) {
+      const rules = await Rulebook.read(utf8(file), null)
+      const ask = (): void => { requireAllowedBy(rules, { ...asked, audience: 'shop.example' }, known.now) }
+      if (reason === 'receipt-missing') expect(ask, name).not.toThrow()
+      else expect(ask, `${name}: ${reason}`).toThrow(RefusedError)
+    }
+    expect(new Set(Object.values(known.sites).map(([, reason]) => reason))).toEqual(new Set(['receipt-missing', 'deployment-other-use', 'moratorium']))
+  })
+
+  test.each([
+    ['an address of http', 'https://shop.example/back', 'http://shop.example/back'], ['a fragment', '/back', '/back#a'],
+    ['a user', 'https://shop.example', 'https://me@shop.example'], ['another algorithm', '"ES256"', '"none"'],
+    ['no address', '["https://shop.example/back"]', '[]'], ['an unknown field', '"version":1}', '"version":1,"webhook":1}'],
+    ['version 0', '"version":1}', '"version":0}'], ['a short digest', '"secret_digest":"00', '"secret_digest":"'],
+  ])('a site with %s is malformed', async (_, good, bad) => {
+    const [file] = known.sites[good.includes('secret') ? 'with a secret' : 'registered']
+    expect(file).toContain(good)
+    await expect(Rulebook.read(utf8(file.replace(good, bad)), null)).rejects.toThrow(MalformedMessageError)
   })
 
   test.each([
