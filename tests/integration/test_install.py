@@ -20,9 +20,9 @@ import pytest
 from client.faces.fetching import DETECTOR_FILES
 from client.faces.models import detector_files, recogniser_files
 from federation.commandline.extras import PACKAGES
-from tests.agreeing import PURPOSE, public
+from tests.agreeing import AUDIENCE, PURPOSE, public
 from tests.faces import shipped
-from tests.federation.consent.test_assertion import ASSERTION, EXPECTED, ISSUER, ISSUER_KEY, NONCE
+from tests.federation.consent.test_assertion import ASSERTION, ISSUER, ISSUER_KEY, NONCE
 from tests.running import a_pki, a_rules_file, write_release, write_rules
 from tests.transparency_log import SIGNER, MemoryLog
 from tests.web.site import orl_release, picture
@@ -134,8 +134,8 @@ def test_the_bare_wheel_is_small_and_verifies_assertions_releases_logs_and_rules
     expected = {
         "key": public(ISSUER_KEY).hex(),
         "issuer": ISSUER,
-        "audience": EXPECTED.audience,
-        "purpose": EXPECTED.purpose,
+        "audience": AUDIENCE,
+        "purpose": PURPOSE,
         "nonce": NONCE.hex(),
     }
     options = [word for name, value in expected.items() for word in (f"--{name}", value)]

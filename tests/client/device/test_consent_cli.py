@@ -27,8 +27,8 @@ from federation.release.manifest import Standing
 from federation.rules.policy import Allowed, Attempts, Reason, Request, decide
 from federation.rules.rulebook import Rulebook, RuleSigners
 from federation.statements import time_of_text
-from tests.agreeing import BINDING, DEVICE, NOW, PASSED, RECEIPT, TRIAL, a_key, public
-from tests.federation.consent.test_assertion import ASSERTION, EXPECTED, ISSUER, ISSUER_KEY, NONCE, TOKEN
+from tests.agreeing import AUDIENCE, BINDING, DEVICE, NOW, PASSED, PURPOSE, RECEIPT, TRIAL, a_key, public
+from tests.federation.consent.test_assertion import ASSERTION, ISSUER, ISSUER_KEY, NONCE, TOKEN
 
 POLICIES = Path(__file__).parents[3] / "examples" / "policies"
 TERMS = POLICIES / "terms.json"
@@ -155,8 +155,8 @@ def verify(intaglio, tmp_path, monkeypatch):
         wanted = {
             "key": public(ISSUER_KEY).hex(),
             "issuer": ISSUER,
-            "audience": EXPECTED.audience,
-            "purpose": EXPECTED.purpose,
+            "audience": AUDIENCE,
+            "purpose": PURPOSE,
             "nonce": NONCE.hex(),
         } | changes
         arguments = [part for name, value in wanted.items() for part in (f"--{name}", value)]

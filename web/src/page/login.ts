@@ -1,6 +1,7 @@
 /** A site sent the person here: what it asked, and the way back. Talks to the provider beside this page (`server/login`). */
 
-import { RefusedError, UnavailableError } from '../errors'
+import { failureText } from './failures'
+import { say } from './texts'
 
 /** A login that a site began in this browser. */
 export class Login {
@@ -19,7 +20,7 @@ export class Login {
   /**
    * The site's request in canonical form, for the worker, which checks it against the public rules.
    *
-   * @throws RefusedError the login is over, or was begun in another browser.
+   * @throws Error in words: the login is over, or was begun in another browser.
    */
   async request(): Promise<string> {
     const { request } = await (await this.#post('asked', {})).json() as { request: unknown }
@@ -46,8 +47,8 @@ export class Login {
     const headers = { 'content-type': 'application/json', 'x-intaglio': '1' }
     const body = JSON.stringify({ login: this.#handle, ...told })
     const response = await fetch(`/login/${name}`, { method: 'POST', headers, body, redirect: 'error', cache: 'no-store' }).catch(() => null)
-    if (response === null) throw new UnavailableError('the server cannot be reached; check the connection')
-    if (!response.ok) throw new RefusedError(await response.text())
+    if (response === null) throw new Error(failureText('UnavailableError', say('login.unreachable'), null))
+    if (!response.ok) throw new Error(failureText('RefusedError', await response.text(), null))
     return response
   }
 }

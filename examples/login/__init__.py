@@ -1,0 +1,1 @@
+"""A small site, its login button, the page, and back: `python -m examples.login`."""

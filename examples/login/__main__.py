@@ -1,0 +1,118 @@
+"""A small site, its login button, the page, and back: `python -m examples.login`.
+
+Everything runs on this machine: the matching service, the page with the OpenID provider beside it, and a site that uses
+Authlib's client and nothing of ours. The first run makes a release, which takes a minute. Enrol in the page once, with
+the camera or with pictures of you, and log in as often as you like.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated
+
+import typer
+import uvicorn
+
+from examples.login.prepared import DEPLOYMENT, prepare
+from examples.login.shop import shop
+
+_SERVER = str(Path(sys.executable).parent / "intaglio-server")
+_START_SECONDS, _STOP_SECONDS = 60.0, 30.0
+_FOR_MANY = ("--peer-rate=100", "--peer-sessions=200")
+"""To the matching service everybody behind the bridge is one certificate; the bridge limits each address."""
+
+app = typer.Typer(add_completion=False)
+
+
+@app.command()
+def main(
+    port: Annotated[int, typer.Option(min=1024, max=65535, help="Of the page and the provider.")] = 8080,
+    site_port: Annotated[int, typer.Option(min=1024, max=65535, help="Of the small site.")] = 8070,
+    folder: Annotated[Path, typer.Option(help="Everything lies there; delete it to begin anew.")] = Path("build/login"),
+) -> None:
+    """Serve a site and the provider that it logs people in with, until Ctrl-C."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # else it would leave the servers running
+    site = f"http://127.0.0.1:{site_port}"
+    if not folder.exists():
+        typer.echo("preparing a release, keys, rules and a log ...")
+        prepare(folder, site)
+    with serving(folder, port) as origin, contextlib.suppress(KeyboardInterrupt):
+        secret = (folder / "shop.secret").read_text().strip()
+        if (folder / "statement.txt").exists():
+            typer.echo((folder / "statement.txt").read_text().strip())
+        typer.echo(f"the site: open {site}\nthe page that it sends people to: {origin}\nCtrl-C ends both")
+        uvicorn.run(shop(origin, secret), host="127.0.0.1", port=site_port, log_level="warning")
+
+
+@contextlib.contextmanager
+def serving(folder: Path, port: int) -> Iterator[str]:
+    """The page, the provider beside it, and the service behind them. Gives the page's origin."""
+    ready = folder / "ready.json"
+    ready.unlink(missing_ok=True)
+    origin = f"http://localhost:{port}"
+    shared = {
+        "tls": folder / "tls",
+        "release": folder / "release.zip",
+        "release-trust": folder / "trust.json",
+        "rules": folder / "rules/rules.jsonl",
+        "deployment": DEPLOYMENT,
+    }
+    service = shared | {"log": folder / "log", "database": folder / "templates.sqlite", "ready-file": ready, "port": 0}
+    with running(folder, "matching", service | {"assertions": folder / "assertions"}, *_FOR_MANY) as matching:
+        target = f"localhost:{_port_of(ready, matching, folder)}"
+        page = shared | {"terms": folder / "terms.json", "log-policy": folder / "log/policy", "server": target}
+        with running(folder, "web", page | {"origin": origin, "port": port, "login": folder / "login"}) as bridge:
+            _wait_for(port, bridge, folder)
+            yield origin
+
+
+@contextlib.contextmanager
+def running(folder: Path, command: str, options: dict[str, object], *more: str) -> Iterator[subprocess.Popen[bytes]]:
+    """`intaglio-server COMMAND start`, stopped at the end; its words go into the folder."""
+    with (folder / f"{command}.log").open("wb") as log:
+        arguments = [f"--{name}={value}" for name, value in options.items()]
+        process = subprocess.Popen(  # noqa: S603 - our own program, no shell
+            [_SERVER, command, "start", *arguments, *more],
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+        )
+    try:
+        yield process
+    finally:
+        process.terminate()
+        process.wait(_STOP_SECONDS)
+
+
+def _port_of(ready: Path, process: subprocess.Popen[bytes], folder: Path) -> int:
+    deadline = time.monotonic() + _START_SECONDS
+    while not ready.is_file():
+        if process.poll() is not None or time.monotonic() > deadline:
+            raise SystemExit(f"the matching service did not start; read {folder}/matching.log")
+        time.sleep(0.05)
+    return int(json.loads(ready.read_text())["port"])
+
+
+def _wait_for(port: int, process: subprocess.Popen[bytes], folder: Path) -> None:
+    deadline = time.monotonic() + _START_SECONDS
+    while True:
+        try:
+            socket.create_connection(("localhost", port), timeout=1).close()
+        except OSError:
+            if process.poll() is not None or time.monotonic() > deadline:
+                raise SystemExit(f"the page is not served; read {folder}/web.log, and try `make web`") from None
+            time.sleep(0.05)
+        else:
+            return
+
+
+if __name__ == "__main__":
+    app()
