@@ -108,12 +108,14 @@ def login_register(
         secret_digest=hashlib.sha256(secret.encode()).digest() if new_secret else None,
         key=_point(public_key) if public_key else None,
     )
+    signed = signed_by(registered, [signing_key(path) for path in key])
+    book.admit(signed)  # before a secret is written that nobody would need
     if new_secret:
         try:
             write_new(new_secret, secret.encode() + b"\n")
         except OSError as error:
             raise UsageError(f"cannot write {new_secret}: {error.strerror}; nothing is overwritten") from error
-    append_rule(rules, signed_by(registered, [signing_key(path) for path in key]))
+    append_rule(rules, signed)
 
 
 @contextmanager

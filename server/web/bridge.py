@@ -4,8 +4,8 @@ A browser cannot speak gRPC with a client certificate, so this process does: it 
 of this project's services, byte for byte, and gives back the answer. It holds no key of anybody, sees ciphertexts and
 signatures only, and everything that matters is checked behind it or in the page.
 
-A call must come from the page's own origin and carry a header that no form can send; there are no cookies, so another
-site has nothing to ride on.
+A call must come from the page's own origin and carry a header that no form can send; it shows no cookie, so
+another site has nothing to ride on.
 
 To the matching service all visitors are one certificate, so each address has bounds of its own below those of that
 certificate: connections (`server.visitors.door`), calls at once and a second, open sessions, enrolments. For sessions

@@ -1,20 +1,30 @@
 /** A site sent the person here: what it asked, and the way back. Talks to the provider beside this page (`server/login`). */
 
+import { utf8 } from '../bytes'
 import { failureText } from './failures'
 import { say } from './texts'
+
+/** Shows a message that left the page. */
+export type Tell = (message: { readonly call: string; readonly sent: Uint8Array; readonly received: number | null }) => void
 
 /** A login that a site began in this browser. */
 export class Login {
   readonly #handle: string
+  readonly #tell: Tell
 
-  private constructor(handle: string) {
+  private constructor(handle: string, tell: Tell) {
     this.#handle = handle
+    this.#tell = tell
   }
 
-  /** What the address of this page says: `?login=` and a handle. */
-  static of(query: string): Login | null {
+  /**
+   * What the address of this page says: `?login=` and a handle.
+   *
+   * @param tell is told of every message: the page shows all that leaves it.
+   */
+  static of(query: string, tell: Tell = () => { /* nobody listens */ }): Login | null {
     const handle = new URLSearchParams(query).get('login')
-    return handle !== null && /^[\w-]{43}$/.test(handle) ? new Login(handle) : null
+    return handle !== null && /^[\w-]{43}$/.test(handle) ? new Login(handle, tell) : null
   }
 
   /**
@@ -47,6 +57,7 @@ export class Login {
     const headers = { 'content-type': 'application/json', 'x-intaglio': '1' }
     const body = JSON.stringify({ login: this.#handle, ...told })
     const response = await fetch(`/login/${name}`, { method: 'POST', headers, body, redirect: 'error', cache: 'no-store' }).catch(() => null)
+    this.#tell({ call: `login/${name}`, sent: utf8(body), received: response === null ? null : (await response.clone().arrayBuffer()).byteLength })
     if (response === null) throw new Error(failureText('UnavailableError', say('login.unreachable'), null))
     if (!response.ok) throw new Error(failureText('RefusedError', await response.text(), null))
     return response
