@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Self
@@ -18,7 +20,7 @@ import sqlalchemy as sa
 from federation.consent.login import LoginRequest
 from federation.errors import RefusedError, UnavailableError, UsageError
 from server.database import connect, database_url, name_of
-from server.sql import Database, Mode
+from server.sql import Database, Mode, Transaction
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -127,13 +129,26 @@ class Logins:
         """Lets the connections go."""
         self._database.close()
 
+    @contextmanager
+    def _transaction(self, mode: Mode) -> Iterator[Transaction]:
+        """A transaction.
+
+        Raises:
+            UnavailableError: the database is busy or out of reach.
+        """
+        try:
+            with self._database.transaction(mode) as run:
+                yield run
+        except self._database.unusable as error:
+            raise UnavailableError("logins cannot be looked up now; try again") from error
+
     def begin(self, login: Login, *, browser: str, now: int) -> None:
         """A site has asked. A crash forgets it, and the person begins again.
 
         Raises:
             UnavailableError: too many are under way in all.
         """
-        with self._database.transaction(Mode.RELAXED) as run:
+        with self._transaction(Mode.RELAXED) as run:
             if run.execute(_COUNT, {"now": now}).scalar() >= MOST_LOGINS:
                 raise UnavailableError("too many logins are under way; try again later", retry_after_seconds=30)
             row = {
@@ -152,7 +167,7 @@ class Logins:
             RefusedError: there is none of that name, or not in this browser, or not any more.
         """
         named = {"handle": digest_of(handle), "browser": digest_of(browser), "now": now}
-        with self._database.transaction(Mode.READ) as run:
+        with self._transaction(Mode.READ) as run:
             row = run.execute(_FIND, named).one_or_none()
         if row is None:
             raise RefusedError(_UNKNOWN)
@@ -165,7 +180,7 @@ class Logins:
             RefusedError: as for `find`, or there is another one already.
         """
         named = {"handle": digest_of(handle), "browser": digest_of(browser), "now": now}
-        with self._database.transaction(Mode.RELAXED) as run:
+        with self._transaction(Mode.RELAXED) as run:
             if run.execute(_ANSWER, named | {"said": assertion}).rowcount == 1:
                 return
             row = run.execute(_FIND, named).one_or_none()
@@ -179,14 +194,14 @@ class Logins:
             RefusedError: as for `find`, or nothing was answered.
         """
         named = {"handle": digest_of(handle), "browser": digest_of(browser), "now": now}
-        with self._database.transaction(Mode.DURABLE) as run:
+        with self._transaction(Mode.DURABLE) as run:
             done = run.execute(_FINISH, named | {"digest": digest_of(code), "ends": now + CODE_SECONDS}).rowcount
         if done != 1:
             raise RefusedError(_UNKNOWN)
 
     def give_up(self, handle: str, *, browser: str) -> None:
         """The person does not want to, so the login is forgotten."""
-        with self._database.transaction(Mode.RELAXED) as run:
+        with self._transaction(Mode.RELAXED) as run:
             run.execute(_GIVE_UP, {"handle": digest_of(handle), "browser": digest_of(browser)})
 
     def take(self, code: str, *, now: int) -> Login | None:
@@ -195,7 +210,7 @@ class Logins:
         A code that comes again has leaked: what the first one gave is revoked. Before this returns the disk has it, so
         that a code is worth one try also across a power cut.
         """
-        with self._database.transaction(Mode.DURABLE) as run:
+        with self._transaction(Mode.DURABLE) as run:
             row = run.execute(_FIND_CODE, {"digest": digest_of(code)}).one_or_none()
             if row is None:
                 return None
@@ -212,20 +227,20 @@ class Logins:
             RefusedError: the code came again meanwhile.
         """
         named = {"handle": login.handle_digest, "digest": digest_of(token), "ends": now + TOKEN_SECONDS}
-        with self._database.transaction(Mode.DURABLE) as run:
+        with self._transaction(Mode.DURABLE) as run:
             if run.execute(_GIVE_TOKEN, named).rowcount != 1:
                 raise RefusedError("this code was used again")
 
     def of_token(self, token: str, *, now: int) -> Login | None:
         """The login that an access token stands for."""
-        with self._database.transaction(Mode.READ) as run:
+        with self._transaction(Mode.READ) as run:
             row = run.execute(_FIND_TOKEN, {"digest": digest_of(token), "now": now}).one_or_none()
         return None if row is None else Login.of_row(row)
 
     def use_once(self, name: str, *, expires_at: int) -> bool:
         """Whether nobody has shown that client assertion before."""
         try:
-            with self._database.transaction(Mode.DURABLE) as run:
+            with self._transaction(Mode.DURABLE) as run:
                 run.execute(_USE, {"digest": digest_of(name), "expires_at": expires_at})
         except self._database.conflict:
             return False
@@ -233,7 +248,7 @@ class Logins:
 
     def sweep(self, now: int) -> None:
         """Forgets what has expired."""
-        with self._database.transaction(Mode.RELAXED) as run:
+        with self._transaction(Mode.RELAXED) as run:
             for statement in _SWEEP:
                 run.execute(statement, {"now": now})
 

@@ -41,6 +41,8 @@ _QUOTABLE: Final = re.compile(r"[ !#-\[\]-~]*")
 _CHALLENGE: Final = re.compile(r"[A-Za-z0-9_-]{43}")
 _PROMPTS: Final = frozenset({"none", "login", "consent", "select_account"})
 _SECRET_BYTES: Final = 32
+_UNREADABLE: Final = (ValueError, TypeError, LookupError, AttributeError, RecursionError)
+"""What parsers raise of foreign bytes."""
 _KEPT: Final = (
     "client_id", "code_challenge", "code_challenge_method", "nonce", "redirect_uri", "response_mode", "response_type",
     "scope", "state",
@@ -287,9 +289,13 @@ class Provider(AuthorizationServer):  # type: ignore[misc] # Authlib has no type
         try:
             _require_plain(parameters)
             _require_one_credential(request)
+            return self.create_token_response(request)  # type: ignore[no-any-return]
         except OAuth2Error as error:
             return self.handle_error_response(request, error)  # type: ignore[no-any-return]
-        return self.create_token_response(request)  # type: ignore[no-any-return]
+        except (
+            _UNREADABLE
+        ):  # a header that is no UTF-8, a token of brackets: Authlib does not catch its parsers' errors
+            return self.handle_error_response(request, InvalidRequestError("The request cannot be read."))  # type: ignore[no-any-return]
 
     def subject_of(self, token: str) -> str | None:
         """All that an access token is good for: the pseudonym that the ID token named too, or None."""
@@ -348,7 +354,10 @@ class Provider(AuthorizationServer):  # type: ignore[misc] # Authlib has no type
     def _grant_of(self, parameters: Mapping[str, str]) -> Any:  # noqa: ANN401 - Authlib has no types
         _require_plain(parameters)
         request = Asked("GET", self.issuer, parameters)
-        return self.get_consent_grant(request, end_user=self)  # somebody, so that no prompt is asked for
+        try:
+            return self.get_consent_grant(request, end_user=self)  # somebody, so that no prompt is asked for
+        except _UNREADABLE:
+            raise InvalidRequestError("The request cannot be read.") from None
 
 
 def _require_plain(parameters: Mapping[str, str]) -> None:

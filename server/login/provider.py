@@ -70,7 +70,7 @@ class LoginLimits:
     rate: PeerRate = field(default_factory=lambda: PeerRate(calls_per_second=5.0, burst=60))
     token_rate: PeerRate = field(default_factory=lambda: PeerRate(calls_per_second=50.0, burst=200))
     calls: int = 8
-    logins: int = 20
+    logins: int = 100
 
     @property
     def wider(self) -> LoginLimits:

@@ -102,12 +102,12 @@ class ClientAssertion(JWTBearerClientAssertion):  # type: ignore[misc] # Authlib
     def validate_jti(self, claims: Mapping[str, Any], jti: object) -> bool:
         """Whether it is shown for the first time."""
         expires_at = claims["exp"]
-        if not isinstance(jti, str) or not isinstance(expires_at, int | float):
+        if not isinstance(jti, str) or type(expires_at) is not int:
             return False
         if expires_at > self._provider.now + _LONGEST_CLIENT_ASSERTION_SECONDS + self.leeway:
             return False
         name = f"{claims['sub']} {jti}"
-        return self._provider.logins.use_once(name, expires_at=int(expires_at) + self.leeway)
+        return self._provider.logins.use_once(name, expires_at=expires_at + self.leeway)
 
     def resolve_client_public_key(self, client: Site) -> dict[str, str]:
         """Its key, as a JSON Web Key that is for ES256 and nothing else."""

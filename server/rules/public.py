@@ -62,8 +62,13 @@ class PublicRules:
         return registered.issuer if registered else None
 
     def client(self, identifier: str, now: int) -> Client | None:
-        """The site of that identifier, when it may log people in at `now`."""
+        """The site of that identifier, when it may log people in at `now`.
+
+        Never the deployment's own audience: its nonces are any 32 bytes, so one of them may be a login's.
+        """
         own, client = self._book.deployment(self._deployment), self._book.client(self._deployment, identifier, now)
+        if own is not None and identifier == own.audience:
+            return None
         is_open = (
             own is not None
             and own.begins_at <= now < own.ends_at

@@ -10,12 +10,17 @@ import shutil
 import socket
 import subprocess
 import tempfile
+import threading
 import time
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+import uvicorn
 
+from examples.login.__main__ import serving as serving_example
+from examples.login.prepared import write
+from examples.login.shop import shop
 from federation.consent.login import acr_of
 from federation.onebit import parameters_for
 from federation.rules.clients import Client, SigningAlgorithm
@@ -26,7 +31,7 @@ from server.login.provider import LoginSite
 from server.matching.workers import MatchWorkers
 from server.rules.public import PublicRules
 from server.storage.sqlstorage import open_storage
-from tests.bundles import a_bundle
+from tests.bundles import TRUST, a_bundle, signed
 from tests.running import DEPLOYMENT, PURPOSE, RunningServer, a_pki, a_rules_file, a_service, an_issuer, public_rules
 from tests.running import signed as signed_rule
 from tests.web.site import orl_release, picture, serving
@@ -288,3 +293,48 @@ def test_apaches_module_logs_a_person_in(site, person, ports):
         headers = page.reload().headers
         assert len(headers["x-subject"]) == 64
         assert headers["x-acr"].startswith("urn:intaglio:face:")
+
+
+@pytest.mark.slow
+def test_the_small_site_of_the_example_logs_a_person_in_and_out(chromium, tmp_path):
+    """Its processes are those of the example; only the release is not audited anew."""
+    ports = free_port(), free_port()
+    address = f"http://127.0.0.1:{ports[1]}"
+    write(tmp_path / "login", address, signed(a_bundle(orl_release())), TRUST)
+    secret = (tmp_path / "login" / "shop.secret").read_text().strip()
+    with serving_example(tmp_path / "login", ports[0]) as origin, running_site(shop(origin, secret), ports[1]):
+        context = chromium.new_context(base_url=origin)
+        page = opened(context)
+        assert enrol(page).startswith("Enrolled.")
+        page.goto(address)
+        page.click("#login")
+        page.wait_for_selector("body[data-busy=false]", timeout=60_000)
+        assert "Example shop (shop.example.org) asks who you are, for members-area" in page.text_content("#asked")
+        page.set_input_files("#probe-file", [picture(ME, 6)])
+        page.click("#verify-button:enabled")
+        page.wait_for_selector("#known", timeout=60_000)
+        assert page.url == f"{address}/"
+        assert "claim accepted at FMR" in page.text_content("body")
+        page.click("text=Log out")
+        page.click("#login")
+        page.wait_for_selector("body[data-busy=false]", timeout=60_000)
+        page.click("#asked-refuse")
+        page.wait_for_selector("#refused", timeout=60_000)
+        assert "Not logged in: access_denied." in page.text_content("#refused")
+        context.close()
+
+
+@contextmanager
+def running_site(app, port):
+    """A site in a thread of its own."""
+    server = uvicorn.Server(uvicorn.Config(app, host="127.0.0.1", port=port, log_level="warning", lifespan="off"))
+    thread = threading.Thread(target=server.run)
+    thread.start()
+    try:
+        while not server.started:
+            assert thread.is_alive()
+            time.sleep(0.05)
+        yield
+    finally:
+        server.should_exit = True
+        thread.join()

@@ -1,18 +1,21 @@
 """The provider: who is logged in, and everything that is refused. The rows are those of RFC 9700 that apply."""
 
+import asyncio
 import base64
 import hashlib
 import hmac
 import json
 import secrets
 import time
-from urllib.parse import urlencode, urlsplit
+from urllib.parse import parse_qs, urlencode, urlsplit
 
 import jwt
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ec import SECP256R1, generate_private_key
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from federation.consent.assertion import verify_assertion
 from federation.errors import ProofError
@@ -20,6 +23,7 @@ from server.login.discovery import described
 from server.login.logins import CODE_SECONDS, LOGIN_SECONDS, TOKEN_SECONDS
 from server.login.provider import LoginLimits
 from server.visitors.peers import PeerRate
+from tests.agreeing import AUDIENCE
 from tests.running import ISSUER, a_rules_file, signed
 from tests.server.login.sites import (
     ACR,
@@ -714,3 +718,64 @@ async def test_every_answer_forbids_what_a_page_of_ours_does_not_need(place):
 def test_every_client_of_these_tests_reads_as_it_was_written():
     assert len({client.name for client in CLIENTS}) == len(CLIENTS)
     assert VERIFIER != CHALLENGE
+
+
+async def test_the_deployment_s_own_audience_is_no_site(tmp_path):
+    """Anybody may send a person to the page with 32 bytes of his choice, and gets an assertion to that audience."""
+    own = a_client(AUDIENCE, redirect_uris=(f"https://{AUDIENCE}/back",))
+    place = Place(tmp_path, rules=a_rules_file(signed(own)))
+    async with place.browser() as browser:
+        parameters = asking(client_id=AUDIENCE, redirect_uri=f"https://{AUDIENCE}/back")
+        answer = await browser.get("/login/authorize", params=parameters)
+    assert (answer.status_code, "location" in answer.headers) == (400, False)
+    place.logins.close()
+
+
+ODD = st.text(max_size=60) | st.sampled_from(["code", "openid", SHOP, BANK, ASKED["redirect_uri"], CHALLENGE, BEARER])
+NAMES = (
+    "client_id client_secret client_assertion client_assertion_type code code_verifier grant_type redirect_uri "
+    "response_type response_mode scope state nonce prompt max_age request code_challenge code_challenge_method"
+).split()
+SHOWN = ["Basic", "Basic //79", "Basic :", "basic OnNlY3JldA==", "Basic YTpi", "Bearer \u00ff", "Digest a"]
+
+
+@settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@given(changes=st.dictionaries(st.sampled_from(NAMES), ODD, max_size=6), shown=st.sampled_from(SHOWN) | st.none())
+def test_whatever_comes_gets_an_answer_and_nobody_a_code(unwritten, changes, shown):
+    async def ask():
+        unlimited = LoginLimits(rate=PeerRate(1e6, burst=10**6), token_rate=PeerRate(1e6, burst=10**6))
+        async with unwritten.browser(app=unwritten.app(limits=unlimited)) as browser:
+            wanted = asking(code_challenge_method="plain") | changes | {"code_challenge_method": "plain"}
+            first = await browser.get("/login/authorize", params=wanted)
+            form = {"grant_type": "authorization_code", "code": "c" * 43} | changes
+            headers = {} if shown is None else {"authorization": shown.encode("latin-1")}
+            return first, await browser.post("/login/token", data=form, headers=headers)
+
+    first, second = asyncio.run(ask())
+    assert first.status_code in {200, 303, 400}
+    if "location" in first.headers:
+        assert first.headers["location"].startswith(
+            tuple(f"{uri}" for client in CLIENTS for uri in client.redirect_uris)
+        )
+        assert "code" not in parse_qs(urlsplit(first.headers["location"]).query)
+    assert second.status_code in {400, 401}
+    assert set(second.json()) <= {"error", "error_description"}
+
+
+BRACKETS = base64.urlsafe_b64encode(b"[" * 5000).rstrip(b"=").decode()
+UNREADABLE = {
+    "a header of brackets": f"{BRACKETS}.e30.e30",
+    "claims of brackets": f"eyJhbGciOiJFUzI1NiJ9.{BRACKETS}.e30",
+    "claims that are a list": "eyJhbGciOiJFUzI1NiJ9.W10.e30",
+    "a subject that is an object": jwt.encode({"sub": "x"}, None, algorithm="none").replace("x", "y"),
+    "no UTF-8": "_w._w._w",
+    "dots": "...",
+}
+
+
+@pytest.mark.parametrize("which", UNREADABLE)
+async def test_a_client_assertion_that_cannot_be_read_is_an_error_of_its_sender(unwritten, which):
+    async with unwritten.browser() as browser:
+        answer = await signed_exchange(browser, "c" * 43, UNREADABLE[which])
+    assert answer.status_code in {400, 401}
+    assert answer.json()["error"] in {"invalid_client", "invalid_request"}
