@@ -327,7 +327,8 @@ def test_the_small_site_of_the_example_logs_a_person_in_and_out(chromium, tmp_pa
 @contextmanager
 def running_site(app, port):
     """A site in a thread of its own."""
-    server = uvicorn.Server(uvicorn.Config(app, host="127.0.0.1", port=port, log_level="warning", lifespan="off"))
+    usual = {"host": "127.0.0.1", "port": port, "ws": "none", "http": "h11", "log_config": None, "lifespan": "off"}
+    server = uvicorn.Server(uvicorn.Config(app, **usual))
     thread = threading.Thread(target=server.run)
     thread.start()
     try:

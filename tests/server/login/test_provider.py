@@ -732,10 +732,26 @@ async def test_the_deployment_s_own_audience_is_no_site(tmp_path):
 
 
 ODD = st.text(max_size=60) | st.sampled_from(["code", "openid", SHOP, BANK, ASKED["redirect_uri"], CHALLENGE, BEARER])
-NAMES = (
-    "client_id client_secret client_assertion client_assertion_type code code_verifier grant_type redirect_uri "
-    "response_type response_mode scope state nonce prompt max_age request code_challenge code_challenge_method"
-).split()
+NAMES = [
+    "client_id",
+    "client_secret",
+    "client_assertion",
+    "client_assertion_type",
+    "code",
+    "code_verifier",
+    "grant_type",
+    "redirect_uri",
+    "response_type",
+    "response_mode",
+    "scope",
+    "state",
+    "nonce",
+    "prompt",
+    "max_age",
+    "request",
+    "code_challenge",
+    "code_challenge_method",
+]
 SHOWN = ["Basic", "Basic //79", "Basic :", "basic OnNlY3JldA==", "Basic YTpi", "Bearer \u00ff", "Digest a"]
 
 
