@@ -23,8 +23,10 @@ import uvicorn
 
 from examples.login.prepared import DEPLOYMENT, prepare
 from examples.login.shop import shop
+from server.people.tickets import DAY_SECONDS, LIFETIME_DAYS, issue_ticket, open_servers_storage
 
 _SERVER = str(Path(sys.executable).parent / "intaglio-server")
+_DATABASE = "templates.sqlite"
 _START_SECONDS, _STOP_SECONDS = 60.0, 30.0
 _FOR_MANY = ("--peer-rate=100", "--peer-sessions=200")
 """To the matching service everybody behind the bridge is one certificate; the bridge limits each address."""
@@ -48,7 +50,8 @@ def main(
         secret = (folder / "shop.secret").read_text().strip()
         if (folder / "statement.txt").exists():
             typer.echo((folder / "statement.txt").read_text().strip())
-        typer.echo(f"the site: open {site}\nthe page that it sends people to: {origin}\nCtrl-C ends both")
+        typer.echo(f"enrol first: open {origin}/#ticket={ticket(folder)}\n(the ticket in it is good for one enrolment)")
+        typer.echo(f"then log in: open {site}\nCtrl-C ends both")
         uvicorn.run(shop(origin, secret), host="127.0.0.1", port=site_port, log_level="warning")
 
 
@@ -65,13 +68,19 @@ def serving(folder: Path, port: int) -> Iterator[str]:
         "rules": folder / "rules/rules.jsonl",
         "deployment": DEPLOYMENT,
     }
-    service = shared | {"log": folder / "log", "database": folder / "templates.sqlite", "ready-file": ready, "port": 0}
+    service = shared | {"log": folder / "log", "database": folder / _DATABASE, "ready-file": ready, "port": 0}
     with running(folder, "matching", service | {"assertions": folder / "assertions"}, *_FOR_MANY) as matching:
         target = f"localhost:{_port_of(ready, matching, folder)}"
         page = shared | {"terms": folder / "terms.json", "log-policy": folder / "log/policy", "server": target}
         with running(folder, "web", page | {"origin": origin, "port": port, "login": folder / "login"}) as bridge:
             _wait_for(port, bridge, folder)
             yield origin
+
+
+def ticket(folder: Path) -> str:
+    """A new one, as an operator gives it to one person."""
+    with open_servers_storage(folder / _DATABASE) as storage:
+        return issue_ticket(storage, ends_at=int(time.time()) + LIFETIME_DAYS * DAY_SECONDS).reveal()
 
 
 @contextlib.contextmanager

@@ -19,6 +19,7 @@ import pytest
 import uvicorn
 
 from examples.login.__main__ import serving as serving_example
+from examples.login.__main__ import ticket
 from examples.login.prepared import write
 from examples.login.shop import shop
 from federation.consent.login import acr_of
@@ -32,7 +33,17 @@ from server.matching.workers import MatchWorkers
 from server.rules.public import PublicRules
 from server.storage.sqlstorage import open_storage
 from tests.bundles import TRUST, a_bundle, signed
-from tests.running import DEPLOYMENT, PURPOSE, RunningServer, a_pki, a_rules_file, a_service, an_issuer, public_rules
+from tests.running import (
+    DEPLOYMENT,
+    PURPOSE,
+    RunningServer,
+    a_pki,
+    a_rules_file,
+    a_service,
+    a_ticket,
+    an_issuer,
+    public_rules,
+)
 from tests.running import signed as signed_rule
 from tests.web.site import orl_release, picture, serving
 from tests.web.test_page import ANOTHER, CHROMIUM, ME, PAGE, enrol, opened, outcome
@@ -103,6 +114,7 @@ def site(tmp_path_factory, ports):
     with open_storage(str(directory / "matching.db")) as storage:
         service = a_service(release, storage, workers, public_rules(rules), directory, issuer=an_issuer(bundle))
         with RunningServer(service, tls) as server, serving(PAGE, server.target, tls, release, rules, login) as served:
+            served.ticket = lambda: a_ticket(storage).reveal()
             yield served
     workers.close()
     logins.close()
@@ -124,6 +136,7 @@ def chromium(site):
 def person(chromium, site):
     """A browser in which ME has enrolled."""
     context = chromium.new_context(base_url=site.url)
+    context.ticket = site.ticket
     page = opened(context)
     assert enrol(page).startswith("Enrolled.")
     page.close()
@@ -304,6 +317,7 @@ def test_the_small_site_of_the_example_logs_a_person_in_and_out(chromium, tmp_pa
     secret = (tmp_path / "login" / "shop.secret").read_text().strip()
     with serving_example(tmp_path / "login", ports[0]) as origin, running_site(shop(origin, secret), ports[1]):
         context = chromium.new_context(base_url=origin)
+        context.ticket = lambda: ticket(tmp_path / "login")
         page = opened(context)
         assert enrol(page).startswith("Enrolled.")
         page.goto(address)
