@@ -19,7 +19,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Final
 
@@ -28,6 +28,7 @@ from examples.demo.verifying import BUNDLE, DEPLOYMENT, TERMS, TRUST, Server
 from examples.deployment.containers import NO_ENGINE, Engine, find_engine, require_confined
 from examples.deployment.processes import say
 from federation.transparency import LogPolicy
+from federation.wire.ticket import Ticket
 
 ROOT: Final = Path(__file__).resolve().parents[1]
 BASE: Final = "python:3.11-slim"
@@ -55,7 +56,22 @@ def intaglio_server(*arguments: object) -> str:
     return subprocess.run(command, check=True, capture_output=True, text=True).stdout  # noqa: S603 - no shell
 
 
-def prepare(site: Path) -> Server:
+@dataclass(frozen=True)
+class Site(Server):
+    """The one in containers, whose database nobody else reaches.
+
+    Attributes:
+        engine: runs commands inside.
+    """
+
+    engine: Engine
+
+    def ticket(self) -> Ticket:
+        """A new one, as its operator issues it."""
+        return Ticket.from_text(self.engine.inside("matching", "intaglio-server", "tickets", "issue"))
+
+
+def prepare(site: Path, engine: Engine) -> Site:
     """Everything that the containers mount, as docs/operations.md says; how a person reaches it."""
     matching, bridge, witness, keys = (site / name for name in ("matching", "bridge", "witness", "keys"))
     for folder in (matching, bridge / "tls", witness):
@@ -101,7 +117,7 @@ def prepare(site: Path) -> Server:
     for name, source in (("rules.jsonl", bridge), ("policy", bridge), (BUNDLE, bridge)):
         (person / name).write_bytes((source / name).read_bytes())
     (matching / "pgpass").chmod(0o600)
-    return Server("localhost:7443", person, person / "rules.jsonl", person / "policy", 0)
+    return Site("localhost:7443", person, person / "rules.jsonl", person / "policy", "in its container", 0, engine)
 
 
 def wait_until(reached: Callable[[], bool], what: str, engine: Engine) -> None:
@@ -175,7 +191,7 @@ def run(base: str, postgres: str, options: Sequence[str]) -> None:
             raise SystemExit(NO_ENGINE)
         site.mkdir()
         build(engine, base, options)
-        server = prepare(site)
+        server = prepare(site, engine)
         engine.composed("down", "--volumes", check=False)  # what a run before this one left when it was killed
         owned = " ".join(f"/folder/{name}" for name in ("matching", "bridge", "witness"))
         engine.as_root(IMAGES["service"], "chown", "--recursive", "10001", *owned.split())

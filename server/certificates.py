@@ -5,6 +5,7 @@ It suits a demo, a test and a small deployment. A larger one brings certificates
     ca.pem  ca-key.pem           the authority; take ca-key.pem off the machine once all certificates are made
     server.pem  server-key.pem   for localhost and 127.0.0.1, or the names that were asked for
     NAME.pem  NAME-key.pem       one pair for each client
+    revoked.pem                  the authority's list of those that open nothing any more; none is none
 
 The service knows devices by their own keys, not by these certificates: the certificate only admits to the port.
 """
@@ -14,10 +15,11 @@ from __future__ import annotations
 import datetime as dt
 import ipaddress
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import grpc
 from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
@@ -26,9 +28,10 @@ from federation.errors import UsageError
 from server.files import PRIVATE, PUBLIC, make_directory, write_durably, write_new
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
     from pathlib import Path
 
+CRL_FILE: Final = "revoked.pem"
 _AUTHORITY_YEARS = 10
 _CERTIFICATE_DAYS = 397
 _CLOCK_SKEW = dt.timedelta(minutes=5)
@@ -104,8 +107,8 @@ def write_pki(directory: Path, *, hosts: Sequence[str], clients: Sequence[str], 
     """
     if not hosts or len(set(clients) | {"ca", "server"}) != len(clients) + 2:
         raise UsageError("name at least one host, and clients that differ from each other, from 'ca' and from 'server'")
-    if any(not name.replace("-", "").isalnum() or name.endswith("-key") for name in clients):
-        raise UsageError("client names are letters, digits and dashes, and do not end in -key")
+    for name in clients:
+        require_client_name(name)
     authority = make_authority(now=now)
     issued = {"ca": authority, "server": issue_server(authority, hosts, now=now)}
     issued |= {name: issue_client(authority, name, now=now) for name in clients}
@@ -113,9 +116,8 @@ def write_pki(directory: Path, *, hosts: Sequence[str], clients: Sequence[str], 
     try:
         make_directory(directory, mode=0o700)
         for name, pair in issued.items():
-            certificate = pair.certificate.public_bytes(serialization.Encoding.PEM)
             for path, content, mode in (
-                (directory / f"{name}.pem", certificate, PUBLIC),
+                (directory / f"{name}.pem", _public_bytes(pair), PUBLIC),
                 (directory / f"{name}-key.pem", _private_bytes(pair.key), PRIVATE),
             ):
                 write_new(path, content, mode=mode)
@@ -127,7 +129,30 @@ def write_pki(directory: Path, *, hosts: Sequence[str], clients: Sequence[str], 
     return written
 
 
-def renew_pki(directory: Path, *, now: dt.datetime, hosts: Sequence[str] = ()) -> list[Path]:
+def require_client_name(name: str) -> None:
+    """Raises `UsageError` unless a client, its certificate and its file may have that name."""
+    if not name.isascii() or not name.replace("-", "").isalnum() or name.endswith("-key"):
+        raise UsageError("client names are letters, digits and dashes, and do not end in -key")
+    if name in {"ca", "server", "revoked"}:
+        raise UsageError(f"{name!r} is the name of a file that is no client's")
+
+
+def write_pair(directory: Path, name: str, issued: Issued) -> list[Path]:
+    """Writes a key and its certificate, in the place of what is there. The key is first; see `renew_pki`."""
+    key, certificate = directory / f"{name}-key.pem", directory / f"{name}.pem"
+    write_durably(key, _private_bytes(issued.key))
+    write_durably(certificate, _public_bytes(issued), mode=PUBLIC)
+    return [certificate, key]
+
+
+def renew_pki(
+    directory: Path,
+    *,
+    now: dt.datetime,
+    hosts: Sequence[str] = (),
+    is_due: Callable[[Path, x509.Certificate], bool] = lambda _path, _old: True,
+    before: Callable[[x509.Certificate], None] = lambda _: None,
+) -> list[Path]:
     """Makes every certificate in `directory` again, with a new key, for the same name and use, by the same authority.
 
     Keys are replaced before certificates: a crash between the two leaves a pair that does not fit, and doing it again
@@ -137,6 +162,8 @@ def renew_pki(directory: Path, *, now: dt.datetime, hosts: Sequence[str] = ()) -
         directory: that `write_pki` made, with the authority's key.
         now: when they begin.
         hosts: the names of a server's certificate; without any, those that it has.
+        is_due: whether one is made again.
+        before: gets the old one before it goes.
 
     Returns:
         The certificates that were written, the authority's not among them.
@@ -144,20 +171,18 @@ def renew_pki(directory: Path, *, now: dt.datetime, hosts: Sequence[str] = ()) -
     Raises:
         UsageError: the authority's key is not there, or has ended, or a file cannot be read or written.
     """
-    authority = _read_issued(directory / "ca.pem")
-    if authority.certificate.not_valid_after_utc <= now:
-        raise UsageError(f"the authority in {directory} ended on {authority.certificate.not_valid_after_utc:%Y-%m-%d}")
+    authority = read_authority(directory, now=now)
     renewed = []
     try:
         for path in sorted(directory.glob("*.pem")):
             if path.name.endswith("-key.pem") or not path.with_name(f"{path.stem}-key.pem").exists():
                 continue
             old = x509.load_pem_x509_certificate(path.read_bytes())
-            if path.name == "ca.pem" or old.issuer != authority.certificate.subject:
+            if path.name == "ca.pem" or old.issuer != authority.certificate.subject or not is_due(path, old):
                 continue
             issued = _again(authority, old, hosts, now=now)
-            write_durably(path.with_name(f"{path.stem}-key.pem"), _private_bytes(issued.key))
-            write_durably(path, issued.certificate.public_bytes(serialization.Encoding.PEM), mode=PUBLIC)
+            before(old)
+            write_pair(directory, path.stem, issued)
             renewed.append(path)
     except (OSError, ValueError) as error:
         raise UsageError(f"cannot renew the certificates in {directory}: {error}") from error
@@ -189,15 +214,47 @@ def _again(authority: Issued, old: x509.Certificate, hosts: Sequence[str], *, no
     return _issue(authority, name, ExtendedKeyUsageOID.SERVER_AUTH, now=now, names=names)
 
 
-def _read_issued(path: Path) -> Issued:
+def read_authority(directory: Path, *, now: dt.datetime) -> Issued:
+    """The authority in a folder, to sign with.
+
+    Raises:
+        UsageError: its certificate or its key is not there or not its own, or it has ended.
+    """
+    path = directory / "ca.pem"
     try:
         certificate = x509.load_pem_x509_certificate(path.read_bytes())
-        key = serialization.load_pem_private_key(path.with_name(f"{path.stem}-key.pem").read_bytes(), password=None)
+        key = serialization.load_pem_private_key((directory / "ca-key.pem").read_bytes(), password=None)
     except (OSError, ValueError) as error:
-        raise UsageError(f"renewing needs {path.name} and its key in {path.parent}: {error}") from error
-    if not isinstance(key, ec.EllipticCurvePrivateKey):
-        raise UsageError(f"the key of {path} is not one that this program makes")
+        raise UsageError(f"this needs ca.pem and ca-key.pem in {directory}: {error}") from error
+    if not isinstance(key, ec.EllipticCurvePrivateKey) or key.public_key() != certificate.public_key():
+        raise UsageError(f"ca-key.pem is not the key of {path}")
+    if certificate.not_valid_after_utc <= now:
+        raise UsageError(f"the authority in {directory} ended on {certificate.not_valid_after_utc:%Y-%m-%d}")
     return Issued(certificate, key)
+
+
+def read_revoked(directory: Path, authority: x509.Certificate) -> dict[int, dt.datetime]:
+    """Serial numbers of certificates that were revoked, with the time. No file is none.
+
+    Raises:
+        UsageError: the file cannot be read, or is no list that this authority signed.
+    """
+    path = directory / CRL_FILE
+    try:
+        content = path.read_bytes()
+    except FileNotFoundError:
+        return {}
+    except OSError as error:
+        raise UsageError(f"cannot read {path}: {error.strerror}") from error
+    key = authority.public_key()
+    try:
+        listed = x509.load_pem_x509_crl(content)
+        is_ours = isinstance(key, ec.EllipticCurvePublicKey) and listed.is_signature_valid(key)
+    except (ValueError, TypeError, UnsupportedAlgorithm):
+        is_ours = False
+    if not is_ours:
+        raise UsageError(f"{path} is no list of revoked certificates that the authority beside it signed")
+    return {one.serial_number: one.revocation_date_utc for one in listed}
 
 
 def server_credentials(directory: Path) -> grpc.ServerCredentials:
@@ -228,6 +285,10 @@ def client_credentials(directory: Path, name: str) -> grpc.ChannelCredentials:
     except OSError as error:
         raise UsageError(f"cannot read {error.filename}; make certificates with `intaglio-server pki init`") from error
     return grpc.ssl_channel_credentials(authority, key, certificate)
+
+
+def _public_bytes(issued: Issued) -> bytes:
+    return issued.certificate.public_bytes(serialization.Encoding.PEM)
 
 
 def _private_bytes(key: ec.EllipticCurvePrivateKey) -> bytes:

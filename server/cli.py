@@ -2,29 +2,27 @@
 
 from __future__ import annotations
 
-import datetime as dt
 import json
 import time
 from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
 from federation.commandline.commands import Commands
 from federation.commandline.extras import Extra
 from federation.commandline.program import root, run
 from federation.commandline.settings import Program
 from federation.commandline.showing import config_commands
-from server.certificates import client_credentials, renew_pki, write_pki
+from server.certificates import client_credentials
 from server.dashboard.cli import dashboard_command
 from server.database import copy_file, database_url, name_of, upgrade
-from server.fleet.expiry import ends_at
 from server.log.cli import LogDatabaseOption, LogDirectoryOption, log_commands, opened_log
 from server.login.cli import login_commands
 from server.matching.cli import matching_commands
 from server.matching.reconciling import What, reconcile
 from server.matching.serving import SERVICE_NAME, health_of
+from server.people.pki_cli import pki_commands
 from server.people.tickets_cli import ticket_commands
 from server.rules.assertions import create_issuer
 from server.rules.cli import rules_commands
@@ -70,10 +68,9 @@ app = root(
 
     Exit codes: 0 done, 2 usage, 3 refused, 4 network, protocol or proof, 70 a bug, 130 interrupted.""",
 )
-pki = Commands(help="Certificates for mutual TLS.")
 assertion_commands = Commands(help="Assertions that a claim was accepted.")
 database_commands = Commands(help="What matching servers share.")
-app.add_typer(pki, name="pki")
+app.add_typer(pki_commands, name="pki")
 app.add_typer(ticket_commands, name="tickets")
 app.add_typer(matching_commands, name="matching")
 app.add_typer(database_commands, name="database")
@@ -87,56 +84,6 @@ app.command("dashboard")(dashboard_command)
 app.add_typer(web_commands, name="web")
 app.add_typer(login_commands, name="login")
 app.add_typer(config_commands(PROGRAM, example="matching start --workers 2"), name="config")
-
-
-@pki.command("init")
-def pki_init(
-    directory: Annotated[Path, typer.Argument(help="Where the files go; made when missing.")],
-    host: Annotated[
-        list[str] | None,
-        typer.Option(help="Name or address that clients use; repeatable. [default: localhost, 127.0.0.1]"),
-    ] = None,
-    client: Annotated[
-        list[str] | None, typer.Option(help="Name of a client certificate; repeatable. [default: client]")
-    ] = None,
-    *,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the paths as JSON.")] = False,
-) -> None:
-    """Make an authority, a server certificate and client certificates.
-
-    Nothing is overwritten. Keys get mode 0600. Give each device ca.pem and its own pair, give the server ca.pem and
-    the server pair, and take ca-key.pem off the machine.
-
-    Needs: nothing. Writes: DIRECTORY.
-
-    Example: intaglio-server pki init tls --host localhost --client alice
-    """
-    written = write_pki(
-        directory,
-        hosts=host or ["localhost", "127.0.0.1"],
-        clients=client or ["client"],
-        now=dt.datetime.now(dt.UTC),
-    )
-    if as_json:
-        typer.echo(json.dumps({"files": [str(path) for path in written]}))
-        return
-    console = Console()
-    for path in written:
-        console.print(f"wrote {path}", highlight=False)
-
-
-@pki.command("renew")
-def pki_renew(
-    directory: Annotated[Path, typer.Argument(help="What `pki init` made, with ca-key.pem.")],
-) -> None:
-    """Make every certificate there again, with new keys, by the same authority. Give each device its new pair.
-
-    Needs: what `pki init` made, with ca-key.pem. Writes: all certificates in DIRECTORY.
-
-    Example: intaglio-server pki renew tls
-    """
-    for path in renew_pki(directory, now=dt.datetime.now(dt.UTC)):
-        typer.echo(f"{path} ends on {ends_at(path):%Y-%m-%d}")
 
 
 @assertion_commands.command("init")

@@ -9,42 +9,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from cryptography import x509
+from server.expiry import ends_at, notice_of_end
 
-from federation.errors import UsageError
-
-WARN_DAYS: Final = 60
 _RENEW_GATEWAY: Final = "the coordinator runs `intaglio-server federation renew`; nothing else changes"
 _RENEW_AUTHORITY: Final = (
     "the coordinator runs `intaglio-server federation renew --authority`, and sends everybody the notice that it prints"
 )
-
-
-def ends_at(path: Path) -> dt.datetime:
-    """When the certificate in a file ends.
-
-    Raises:
-        UsageError: there is none.
-    """
-    try:
-        return x509.load_pem_x509_certificate(path.read_bytes()).not_valid_after_utc
-    except (OSError, ValueError) as error:
-        raise UsageError(f"{path} holds no certificate: {error}") from error
-
-
-def days_left(end: dt.datetime, now: dt.datetime) -> float:
-    """Days until a certificate ends; negative once it has."""
-    return (end - now) / dt.timedelta(days=1)
-
-
-def notice_of_end(what: str, end: dt.datetime, now: dt.datetime, advice: str) -> str:
-    """A sentence about a certificate that ends within `WARN_DAYS`, or has ended; empty before."""
-    left = days_left(end, now)
-    if left > WARN_DAYS:
-        return ""
-    if left <= 0:
-        return f"{what} expired on {end:%Y-%m-%d}: {advice}"
-    return f"{what} expires on {end:%Y-%m-%d}, in {left:.0f} days: {advice}"
 
 
 class GatewayCertificate:

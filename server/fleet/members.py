@@ -43,8 +43,8 @@ from federation.membership.joining import (
 from federation.membership.renewal import BEFORE_ALL, Notice, Rekeying, notice_to_text
 from federation.secagg.session import roster_to_text
 from server.certificates import renew_pki, replace_authority, write_pki
+from server.expiry import ends_at
 from server.files import locked, make_directory, sync_directory, write_durably
-from server.fleet.expiry import ends_at
 
 KEY: Final = "coordinator.pem"
 FEDERATION: Final = "federation.json"

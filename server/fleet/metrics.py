@@ -9,7 +9,7 @@ from pathlib import Path
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from server.fleet.expiry import days_left
+from server.expiry import days_left
 from server.fleet.gateway import Gateway
 from server.fleet.status import FederationStatus
 from server.visitors.door import Door

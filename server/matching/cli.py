@@ -23,9 +23,9 @@ from federation.onebit import parameters_for
 from federation.release.bundle import Bundle, require_servable
 from federation.release.manifest import ReleaseTrust
 from federation.transparency import PersonalKind
-from server.certificates import server_credentials
 from server.files import write_durably
 from server.log.cli import LogDatabaseOption, opened_log
+from server.matching.admission import Admission
 from server.matching.journal import Journal
 from server.matching.metrics import Metrics
 from server.matching.service import MatchingService
@@ -217,8 +217,8 @@ async def _serve(settings: _Settings) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     take_all_files()
-    credentials = server_credentials(settings.tls)
-    metrics = Metrics()
+    admission, metrics = Admission(settings.tls), Metrics()
+    metrics.watch_certificates(lambda: admission.days_left)
     async with contextlib.AsyncExitStack() as closing:
         transparency = closing.enter_context(opened_log(settings.log_directory, settings.log_database))
         nobody = lambda: not transparency.subjects(PersonalKind.ENROLMENT)  # noqa: E731 - who could be lost
@@ -247,7 +247,8 @@ async def _serve(settings: _Settings) -> None:
         closing.callback(service.close)
         front_end = await start_server(
             service,
-            credentials,
+            admission.credentials(),
+            admission=admission,
             host=settings.host,
             port=settings.port,
             rate=settings.rate,

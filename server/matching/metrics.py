@@ -54,6 +54,12 @@ class Metrics:
             "When the audit of the release that is served ends, and the service with it.",
             registry=self._registry,
         )
+        self._certificates = Gauge(
+            "intaglio_certificate_days_left",
+            "Until a certificate ends that this server shows, or that its clients' are signed with.",
+            ["certificate"],
+            registry=self._registry,
+        )
 
     def add(self, stage: str, milliseconds: float) -> None:
         """Notes one run of `stage`."""
@@ -76,6 +82,11 @@ class Metrics:
         """Reads which of those named are silent whenever somebody looks."""
         for name in names:
             self._witnesses.labels(name).set_function(partial(_is_in, name, silent))
+
+    def watch_certificates(self, days_left: Callable[[], Mapping[str, float]]) -> None:
+        """Reads when which certificate ends whenever somebody looks."""
+        for name in days_left():
+            self._certificates.labels(name).set_function(partial(_value_of, name, days_left))
 
     def watch_workers(self, *, queue: Callable[[], int], prepared: Callable[[], int]) -> None:
         """Reads these two whenever somebody looks."""
@@ -119,6 +130,10 @@ class Metrics:
             stage: {**facts, "times_ms": [round(time, 3) for time in self._times[stage]]}
             for stage, facts in self.summary().items()
         }
+
+
+def _value_of(name: str, values: Callable[[], Mapping[str, float]]) -> float:
+    return values()[name]
 
 
 def _is_in(name: str, silent: Callable[[], Mapping[str, str]]) -> float:

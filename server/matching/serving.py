@@ -24,6 +24,7 @@ from federation.wire.convert import MAX_MESSAGE_BYTES
 from federation.wire.v1 import verification_pb2 as pb
 from federation.wire.v1 import verification_pb2_grpc as pb_grpc
 from server.log.refusals import Refusal
+from server.matching.admission import Admission
 from server.matching.journal import Journal
 from server.matching.metrics import Metrics
 from server.matching.service import MatchingService
@@ -77,6 +78,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         rates: of each certificate.
         enrolments: that each certificate may begin.
         journal: notes bytes that are no message.
+        admission: knows whose certificate was revoked; None where none can be.
         health: whose cause is told beside it.
         called: is told the address and the certificate of each call, before its message.
         longest_call_seconds: deadline of a call whose client named none, or a later one, from its message on.
@@ -89,6 +91,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         rates: PeerRates,
         enrolments: PeerRates,
         journal: Journal,
+        admission: Admission | None,
         health: _Health,
         called: Callable[[str, str], None],
         *,
@@ -99,6 +102,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         self._rates = rates
         self._enrolments = enrolments
         self._journal = journal
+        self._admission = admission
         self._health = health
         self._called = called
         self._told = PeerRates(_REFUSALS_TOLD)
@@ -186,6 +190,8 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         """One of the caller's places, whose connection may stay for a while."""
         peer = peer_of(context)
         self._called(context.peer(), peer.hex())
+        if self._admission is not None:
+            self._admission.require(context)
         return self._places.one(peer)
 
     async def _message(self, context: Any) -> bytes:  # noqa: ANN401 - as above
@@ -263,6 +269,7 @@ async def start_server(
     service: MatchingService,
     credentials: grpc.ServerCredentials,
     *,
+    admission: Admission | None = None,
     host: str = "127.0.0.1",
     port: int = 0,
     rate: PeerRate | None = None,
@@ -274,7 +281,8 @@ async def start_server(
 
     Args:
         service: what answers; its journal is open.
-        credentials: must require client certificates; see `server.certificates`.
+        credentials: must require client certificates; those of `admission`, or see `server.certificates`.
+        admission: is looked at every few seconds, so that what was renewed or revoked counts while this runs.
         host: interface.
         port: 0 for any free one.
         rate: of each client certificate.
@@ -300,6 +308,7 @@ async def start_server(
         PeerRates(rate or PeerRate()),
         PeerRates(PeerRate.a_day(enrolments), "too many enrolments of this certificate began; try again later"),
         service.journal,
+        admission,
         health_of_this,
         passage.called,
         longest_call_seconds=longest_call_seconds,
@@ -321,26 +330,27 @@ async def start_server(
     pb_grpc.add_LogServiceServicer_to_server(service.log, server)
     health_pb2_grpc.add_HealthServicer_to_server(health_of_this.servicer, server)
     server.add_secure_port(f"unix:{passage.path}", credentials)
-    await _report(service, health_of_this)
+    await _report(service, health_of_this, admission)
     await server.start()
     await passage.open()
-    tending = asyncio.get_running_loop().create_task(_tend(service, health_of_this))
+    tending = asyncio.get_running_loop().create_task(_tend(service, health_of_this, admission))
     return FrontEnd(door.getsockname()[1], server, service, health_of_this.servicer, tending, passage, calls)
 
 
-async def _tend(service: MatchingService, told: _Health) -> None:
+async def _tend(service: MatchingService, told: _Health, admission: Admission | None) -> None:
     while True:
         await asyncio.sleep(_TENDING_SECONDS)
-        await _report(service, told)
+        await _report(service, told, admission)
 
 
-async def _report(service: MatchingService, told: _Health) -> None:
-    """Housekeeping; the server is healthy when its storage and its log take what is written."""
+async def _report(service: MatchingService, told: _Health, admission: Admission | None) -> None:
+    """Housekeeping; the server is healthy when storage and log take what is written, and certificates can be read."""
     try:
+        ending = await asyncio.to_thread(admission.look) if admission else []
         await service.tend()
         silent = service.journal.log.silent_witnesses.items()
         state = health_pb2.HealthCheckResponse.SERVING
-        told.cause = "; ".join(f"witness {name} {reason}" for name, reason in silent)
+        told.cause = "; ".join([*(f"witness {name} {reason}" for name, reason in silent), *ending])
     except Exception as error:  # noqa: BLE001 - whatever it was, calls would fail too; and this must go on
         # The text of an error that is not of the family may hold anything.
         told.cause = str(error) if isinstance(error, IntaglioError) else f"{type(error).__name__}, see its log"

@@ -12,6 +12,7 @@ from functools import lru_cache
 from typing import Any
 
 import grpc
+from cryptography import x509
 
 from federation.errors import ProofError, UnavailableError, UsageError
 
@@ -32,6 +33,17 @@ def peer_of(context: _Context) -> bytes:
     raise ProofError("show a client certificate")
 
 
+def serial_of(context: _Context) -> int:
+    """Number of the caller's certificate.
+
+    Raises:
+        ProofError: see `peer_of`.
+    """
+    for certificate in context.auth_context().get("x509_pem_cert") or ():
+        return _serial_of(bytes(certificate))
+    raise ProofError("show a client certificate")
+
+
 def name_of(context: _Context) -> str | None:
     """The one name in the caller's certificate, which its authority wrote there; None when it has none, or several."""
     names = list(context.auth_context().get("x509_common_name") or ())
@@ -42,6 +54,11 @@ def name_of(context: _Context) -> str | None:
 def _digest_of(certificate: bytes) -> bytes:
     """SHA-256 of a certificate that stands in PEM, as each call of a connection shows it."""
     return hashlib.sha256(ssl.PEM_cert_to_DER_cert(certificate.decode("ascii"))).digest()
+
+
+@lru_cache(maxsize=_DIGESTED)
+def _serial_of(certificate: bytes) -> int:
+    return x509.load_pem_x509_certificate(certificate).serial_number
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,149 @@
+"""`intaglio-server pki`: certificates for mutual TLS. Mounted by `server.cli`."""
+
+from __future__ import annotations
+
+import datetime as dt
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from federation.commandline.commands import Commands
+from server.certificates import write_pki
+from server.expiry import ends_at
+from server.people import authority
+
+pki_commands = Commands(help="Certificates for mutual TLS.")
+
+FolderArgument = Annotated[Path, typer.Argument(help="What `pki init` made, with ca-key.pem.")]
+
+
+@pki_commands.command("init")
+def pki_init(
+    directory: Annotated[Path, typer.Argument(help="Where the files go; made when missing.")],
+    host: Annotated[
+        list[str] | None,
+        typer.Option(help="Name or address that clients use; repeatable. [default: localhost, 127.0.0.1]"),
+    ] = None,
+    client: Annotated[
+        list[str] | None, typer.Option(help="Name of a client certificate; repeatable. [default: client]")
+    ] = None,
+    *,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the paths as JSON.")] = False,
+) -> None:
+    """Make an authority, a server certificate and client certificates. `pki issue` adds another person later.
+
+    Nothing is overwritten. Keys get mode 0600. Give each device ca.pem and its own pair, give the server ca.pem and
+    the server pair, and take ca-key.pem off the machine.
+
+    Needs: nothing. Writes: DIRECTORY.
+
+    Example: intaglio-server pki init tls --host localhost --client alice
+    """
+    written = write_pki(
+        directory,
+        hosts=host or ["localhost", "127.0.0.1"],
+        clients=client or ["client"],
+        now=dt.datetime.now(dt.UTC),
+    )
+    if as_json:
+        typer.echo(json.dumps({"files": [str(path) for path in written]}))
+        return
+    console = Console()
+    for path in written:
+        console.print(f"wrote {path}", highlight=False)
+
+
+@pki_commands.command("issue")
+def pki_issue(
+    directory: FolderArgument,
+    name: Annotated[str, typer.Argument(help="Of the person or the device: letters, digits and dashes.")],
+) -> None:
+    """Make a certificate for one more client. Give the device ca.pem, NAME.pem and NAME-key.pem.
+
+    A name that has a certificate is refused: `pki renew` makes another for it, and `pki revoke` frees it.
+
+    Needs: what `pki init` made, with ca-key.pem. Writes: NAME.pem and NAME-key.pem in DIRECTORY.
+
+    Example: intaglio-server pki issue tls bob
+    """
+    certificate, _ = authority.issue(directory, name, now=dt.datetime.now(dt.UTC))
+    typer.echo(f"{certificate} ends on {ends_at(certificate):%Y-%m-%d}")
+
+
+@pki_commands.command("list")
+def pki_list(
+    directory: Annotated[Path, typer.Argument(help="What `pki init` made; without ca-key.pem too.")],
+    *,
+    as_json: Annotated[bool, typer.Option("--json", help="Print them as JSON.")] = False,
+) -> None:
+    """Show every certificate that was made here: whose, until when, and whether it was revoked.
+
+    Needs: what `pki init` made. Writes: nothing.
+
+    Example: intaglio-server pki list tls
+    """
+    now = dt.datetime.now(dt.UTC)
+    facts = [
+        {
+            "name": one.name,
+            "use": "client" if one.is_client else "server",
+            "ends": f"{one.ends_at:%Y-%m-%d}",
+            "state": one.state(now),
+            "serial": f"{one.serial:x}",
+        }
+        for one in authority.known(directory)
+    ]
+    if as_json:
+        typer.echo(json.dumps(facts))
+        return
+    for one in facts:
+        typer.echo(f"{one['name']}  {one['use']}  ends on {one['ends']}  {one['state']}  {one['serial'][:16]}")
+
+
+@pki_commands.command("renew")
+def pki_renew(
+    directory: FolderArgument,
+    names: Annotated[
+        list[str] | None, typer.Argument(help="Which ones; server is the server's. [default: all]")
+    ] = None,
+    ending_within: Annotated[
+        int | None,
+        typer.Option("--ending-within", min=1, metavar="DAYS", help="Only those that end so soon: for a daily timer."),
+    ] = None,
+) -> None:
+    """Make certificates again, with new keys, by the same authority. Give each device its new pair.
+
+    A service takes up its own within seconds, without a restart. The old ones stay in force until they end: where one
+    is lost or stolen, revoke its name and issue it again.
+
+    Needs: what `pki init` made, with ca-key.pem. Writes: those certificates in DIRECTORY, and keeps the old ones.
+
+    Example: intaglio-server pki renew tls --ending-within 60
+    """
+    within = None if ending_within is None else dt.timedelta(days=ending_within)
+    now = dt.datetime.now(dt.UTC)
+    for path in authority.renew(directory, now=now, names=tuple(names or ()), ending_within=within):
+        typer.echo(f"{path} ends on {ends_at(path):%Y-%m-%d}")
+
+
+@pki_commands.command("revoke")
+def pki_revoke(
+    directory: FolderArgument,
+    name: Annotated[str, typer.Argument(help="Of the person or the device.")],
+) -> None:
+    """End every certificate that a name ever had. A service that reads this folder refuses it within seconds.
+
+    Where the service has a copy of the folder, copy revoked.pem there; a connection that is open is refused too. The
+    template stays: its owner, or the operator, revokes that. The name is free afterwards.
+
+    Needs: what `pki init` made, with ca-key.pem. Writes: revoked.pem in DIRECTORY, and removes NAME.pem and its key.
+
+    Example: intaglio-server pki revoke tls bob
+    """
+    added = authority.revoke(directory, name, now=dt.datetime.now(dt.UTC))
+    typer.echo(
+        f"{len(added)} certificates of {name} are revoked from now on" if added else f"{name} was revoked before"
+    )

@@ -1,0 +1,273 @@
+"""A second person, renewal and revocation of certificates: by two who work at once, and through crashes."""
+
+from __future__ import annotations
+
+import base64
+import datetime as dt
+import json
+import shutil
+import stat
+import subprocess
+
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import serialization
+from typer.testing import CliRunner
+
+from federation.errors import UsageError
+from server import cli
+from server.certificates import read_revoked, write_pki
+from server.people import authority
+from tests.durable import act_while_another_process_writes, is_locked
+
+NOW = dt.datetime(2026, 11, 1, tzinfo=dt.UTC)
+DAY = dt.timedelta(days=1)
+
+
+@pytest.fixture
+def tls(tmp_path):
+    write_pki(tmp_path / "tls", hosts=["localhost"], clients=["alice", "bob"], now=NOW)
+    return tmp_path / "tls"
+
+
+def certificate(tls, name):
+    return x509.load_pem_x509_certificate((tls / f"{name}.pem").read_bytes())
+
+
+def serial(tls, name):
+    return certificate(tls, name).serial_number
+
+
+def revoked(tls):
+    return set(read_revoked(tls, certificate(tls, "ca")))
+
+
+def states(tls, now=NOW):
+    return [(one.name, one.state(now)) for one in authority.known(tls)]
+
+
+def whole(tls):
+    return {path.relative_to(tls): path.read_bytes() for path in tls.rglob("*") if path.is_file()}
+
+
+def typed(*arguments, expected=0):
+    result = CliRunner().invoke(cli.app, [str(argument) for argument in arguments])
+    if result.exception and not isinstance(result.exception, SystemExit):
+        raise result.exception
+    assert result.exit_code == expected, result.output
+    return result
+
+
+def test_a_second_person_gets_a_certificate_of_the_same_authority_that_openssl_takes(tls, tmp_path):
+    alice = (tls / "alice.pem").read_bytes()
+    authority.issue(tls, "carol", now=NOW)
+    for name in ("alice", "carol"):
+        command = ["openssl", "verify", "-purpose", "sslclient", "-attime", str(int(NOW.timestamp()) + 60)]
+        assert subprocess.run([*command, "-CAfile", tls / "ca.pem", tls / f"{name}.pem"], check=False).returncode == 0
+    key = serialization.load_pem_private_key((tls / "carol-key.pem").read_bytes(), None)
+    assert key.public_key() == certificate(tls, "carol").public_key()
+    assert stat.S_IMODE((tls / "carol-key.pem").stat().st_mode) == 0o600
+    assert (tls / "alice.pem").read_bytes() == alice
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("alice", "alice has a certificate"),
+        ("ca", "'ca' is the name of a file"),
+        ("server", "'server' is the name of a file"),
+        ("revoked", "'revoked' is the name of a file"),
+        ("x-key", "letters, digits and dashes"),
+        ("../x", "letters, digits and dashes"),
+        ("", "letters, digits and dashes"),
+        ("bøb", "letters, digits and dashes"),
+    ],
+)
+def test_a_name_that_is_taken_or_cannot_be_one_gets_no_certificate(tls, name, said):
+    before = whole(tls)
+    with pytest.raises(UsageError, match=said):
+        authority.issue(tls, name, now=NOW)
+    assert {path: data for path, data in whole(tls).items() if path.name != ".lock"} == before
+
+
+def test_without_the_authority_s_own_key_nothing_is_made_and_the_list_is_still_shown(tls, tmp_path):
+    write_pki(tmp_path / "other", hosts=["localhost"], clients=[], now=NOW)
+    (tls / "ca-key.pem").rename(tmp_path / "away.pem")
+    for what in (
+        lambda: authority.issue(tls, "carol", now=NOW),
+        lambda: authority.renew(tls, now=NOW),
+        lambda: authority.revoke(tls, "bob", now=NOW),
+    ):
+        with pytest.raises(UsageError, match=r"this needs ca\.pem and ca-key\.pem"):
+            what()
+    shutil.copy(tmp_path / "other" / "ca-key.pem", tls)
+    with pytest.raises(UsageError, match=r"ca-key\.pem is not the key of"):
+        authority.issue(tls, "carol", now=NOW)
+    assert states(tls) == [("localhost", "in force"), ("alice", "in force"), ("bob", "in force")]
+
+
+def test_an_authority_that_has_ended_makes_nothing(tls):
+    with pytest.raises(UsageError, match=r"the authority in .* ended on 20"):
+        authority.issue(tls, "carol", now=NOW + 11 * 366 * DAY)
+    assert not (tls / "carol.pem").exists()
+
+
+def test_revoking_ends_every_certificate_that_a_name_ever_had_and_nobody_else_s(tls):
+    first, alice = serial(tls, "bob"), serial(tls, "alice")
+    authority.renew(tls, now=NOW + DAY)
+    second = serial(tls, "bob")
+    assert set(authority.revoke(tls, "bob", now=NOW + 2 * DAY)) == {first, second} == revoked(tls)
+    assert alice not in revoked(tls)
+    assert not (tls / "bob.pem").exists()
+    assert not (tls / "bob-key.pem").exists()
+    assert authority.revoke(tls, "bob", now=NOW + 3 * DAY) == []
+    authority.issue(tls, "bob", now=NOW + 3 * DAY)
+    assert serial(tls, "bob") not in revoked(tls)
+    assert [state for name, state in states(tls, NOW + 3 * DAY) if name == "bob"] == [
+        "revoked on 2026-11-03",
+        "revoked on 2026-11-03",
+        "in force",
+    ]
+    authority.revoke(tls, "alice", now=NOW + 4 * DAY)
+    assert {first, second, alice} < revoked(tls)
+
+
+@pytest.mark.parametrize("name", ["carol", "localhost"])
+def test_who_never_had_a_client_s_certificate_is_not_revoked(tls, name):
+    with pytest.raises(UsageError, match=f"no certificate of '{name}' was ever made"):
+        authority.revoke(tls, name, now=NOW)
+    assert revoked(tls) == set()
+
+
+def test_the_list_is_one_that_openssl_reads_and_believes(tls):
+    authority.revoke(tls, "bob", now=NOW)
+    shown = subprocess.run(
+        ["openssl", "crl", "-in", tls / "revoked.pem", "-CAfile", tls / "ca.pem", "-noout", "-text"],
+        check=True,
+        capture_output=True,
+        text=True,
+    )
+    assert "verify OK" in shown.stderr
+    assert shown.stdout.count("Serial Number:") == 1
+
+
+@pytest.mark.parametrize("damage", ["another authority's", "cut", "empty", "altered"])
+def test_a_list_that_the_authority_did_not_sign_is_refused(tls, tmp_path, damage):
+    authority.revoke(tls, "bob", now=NOW)
+    path = tls / "revoked.pem"
+    whole_list = path.read_bytes()
+    match damage:
+        case "another authority's":
+            write_pki(tmp_path / "other", hosts=["localhost"], clients=["bob"], now=NOW)
+            authority.revoke(tmp_path / "other", "bob", now=NOW)
+            shutil.copy(tmp_path / "other" / "revoked.pem", path)
+        case "cut":
+            path.write_bytes(whole_list[:-60])
+        case "empty":
+            path.write_bytes(b"")
+        case _:
+            der = bytearray(x509.load_pem_x509_crl(whole_list).public_bytes(serialization.Encoding.DER))
+            der[len(der) // 2] ^= 1
+            path.write_bytes(_pem(bytes(der)))
+    for what in (
+        lambda: authority.known(tls),
+        lambda: authority.revoke(tls, "alice", now=NOW),
+    ):
+        with pytest.raises(UsageError, match="is no list of revoked certificates that the authority"):
+            what()
+    assert (tls / "alice.pem").exists()
+
+
+def _pem(der):
+    return b"-----BEGIN X509 CRL-----\n" + base64.encodebytes(der) + b"-----END X509 CRL-----\n"
+
+
+def test_renewing_one_of_several_keeps_the_others_and_the_old_one_in_mind(tls):
+    before, alice, server = serial(tls, "bob"), serial(tls, "alice"), serial(tls, "server")
+    assert [path.name for path in authority.renew(tls, now=NOW + DAY, names=("bob",))] == ["bob.pem"]
+    assert serial(tls, "bob") != before
+    assert (serial(tls, "alice"), serial(tls, "server")) == (alice, server)
+    assert [state for name, state in states(tls) if name == "bob"] == [
+        "in force, and another was made since",
+        "in force",
+    ]
+    with pytest.raises(UsageError, match="there is no certificate of 'carol'"):
+        authority.renew(tls, now=NOW, names=("carol",))
+
+
+def test_a_timer_renews_what_ends_soon_and_nothing_else(tls):
+    within = dt.timedelta(days=60)
+    authority.issue(tls, "carol", now=NOW + 100 * DAY)
+    assert authority.renew(tls, now=NOW + 336 * DAY, ending_within=within) == []
+    renewed = authority.renew(tls, now=NOW + 338 * DAY, ending_within=within)
+    assert [path.name for path in renewed] == ["alice.pem", "bob.pem", "server.pem"]
+    assert authority.renew(tls, now=NOW + 338 * DAY, ending_within=within) == []
+
+
+@pytest.mark.parametrize("what", ["issue", "renew", "revoke"])
+def test_two_who_work_in_one_folder_do_it_one_after_the_other(tls, monkeypatch, what):
+    """What one of them read before it had the lock would be old: a revocation would get lost."""
+    act = {
+        "issue": lambda: authority.issue(tls, "carol", now=NOW),
+        "renew": lambda: authority.renew(tls, now=NOW, names=("alice",)),
+        "revoke": lambda: authority.revoke(tls, "alice", now=NOW),
+    }[what]
+    copy = tls.with_name("copy")
+    shutil.copytree(tls, copy)
+    bob = serial(tls, "bob")
+    authority.revoke(copy, "bob", now=NOW)
+    act_while_another_process_writes(
+        tls / ".lock", act, lambda: shutil.copy(copy / "revoked.pem", tls / "revoked.pem"), monkeypatch
+    )
+    assert bob in revoked(tls)
+    assert not is_locked(tls / ".lock")
+
+
+@pytest.mark.parametrize("step", range(1, 9))
+def test_a_revocation_that_dies_at_any_step_is_finished_by_doing_it_again(tls, monkeypatch, step):
+    authority.renew(tls, now=NOW, names=("bob",))
+    serials = {one.serial for one in authority.known(tls) if one.name == "bob"}
+    steps, died = [0], False
+
+    def counted(original):
+        def call(*arguments, **options):
+            steps[0] += 1
+            if steps[0] == step:
+                raise KeyboardInterrupt
+            return original(*arguments, **options)
+
+        return call
+
+    with monkeypatch.context() as patch:
+        for owner, name in ((authority, "write_durably"), (authority, "sync_directory"), (authority.Path, "unlink")):
+            patch.setattr(owner, name, counted(getattr(owner, name)))
+        try:
+            authority.revoke(tls, "bob", now=NOW)
+        except KeyboardInterrupt:
+            died = True
+    assert died == (step <= 5)
+    left = {one.serial for one in authority.known(tls) if one.name == "bob"}
+    assert left == serials, "a certificate that was handed out is known, whatever died"
+    authority.revoke(tls, "bob", now=NOW)
+    assert serials <= revoked(tls)
+    assert not (tls / "bob.pem").exists()
+
+
+def test_an_operator_adds_lists_renews_and_removes_a_person(tmp_path):
+    tls = tmp_path / "tls"
+    typed("pki", "init", tls, "--client", "alice")
+    assert "bob.pem ends on 20" in typed("pki", "issue", tls, "bob").stdout
+    assert "bob has a certificate" in typed("pki", "issue", tls, "bob", expected=2).stderr
+    assert "server.pem ends on" in typed("pki", "renew", tls, "server").stdout
+    facts = json.loads(typed("pki", "list", tls, "--json").stdout)
+    assert [(one["name"], one["use"]) for one in facts] == [
+        ("localhost", "server"),
+        ("localhost", "server"),
+        ("alice", "client"),
+        ("bob", "client"),
+    ]
+    assert "1 certificates of bob are revoked" in typed("pki", "revoke", tls, "bob").stdout
+    assert "bob was revoked before" in typed("pki", "revoke", tls, "bob").stdout
+    shown = typed("pki", "list", tls).stdout
+    assert [line.split("  ")[0] for line in shown.splitlines() if "revoked on" in line] == ["bob"]
+    assert typed("pki", "renew", tls, "--ending-within", 60).stdout == ""
