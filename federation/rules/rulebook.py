@@ -121,7 +121,7 @@ class RuleSigners:
     def __post_init__(self) -> None:
         for key in self.public_keys:
             require_length("a signer's key", key, PUBLIC_KEY_BYTES)
-        if not 1 <= self.threshold <= len(self.public_keys):
+        if type(self.threshold) is not int or not 1 <= self.threshold <= len(self.public_keys):
             raise UsageError("the threshold is between one and the number of rule signers")
 
     def to_bytes(self) -> bytes:

@@ -94,7 +94,7 @@ _FINISH = (
     .where(_THIS_SESSION)
     .values(
         {name: sa.bindparam(f"new_{name}") for name in ("answer", "expires_at")}
-        | {"step": Step.DONE.value, "taken": 0, "token_digest": None, "logged": None}
+        | {"step": Step.DONE.value, "taken": 0, "token_digest": None, "logged": None, "account": None}
     )
 )
 _END = sessions.delete().where(_THIS_SESSION)

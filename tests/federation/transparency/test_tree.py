@@ -314,6 +314,33 @@ def test_a_consistency_proof_for_something_else_is_refused(old, new, proof):
         verify_consistency(old, new, proof)
 
 
+@pytest.mark.parametrize("size", range(1, len(ROOTS)))
+def test_no_honest_inclusion_proof_serves_for_another_place(size):
+    """Of every entry of every tree, for every index in it and around it."""
+    tree, head = Tree(LEAVES[:size]), TreeHead(size, ROOTS[size])
+    for index in range(size):
+        proof = inclusion_proof(index, size, tree.read)
+        verify_inclusion(leaf_hash(LEAVES[index]), index, head, proof)
+        for other in {*range(-2, size + 3), 2 * size, -size, 2**62} - {index}:
+            with pytest.raises(ProofError, match=r"cannot be in a tree|another root|hashes where"):
+                verify_inclusion(leaf_hash(LEAVES[index]), other, head, proof)
+
+
+def test_no_honest_consistency_proof_serves_for_other_trees():
+    """Of every pair of trees, for every other pair: only a tree and itself need no proof."""
+    heads = [TreeHead(size, root) for size, root in enumerate(ROOTS)]
+    trees = [Tree(LEAVES[:size]) for size in range(len(ROOTS))]
+    pairs = [(old, new) for new in range(1, len(ROOTS)) for old in range(1, new + 1)]
+    for old, new in pairs:
+        proof = consistency_proof(old, new, trees[new].read)
+        verify_consistency(heads[old], heads[new], proof)
+        for before, after in ((a, b) for a in range(len(heads)) for b in range(len(heads)) if (a, b) != (old, new)):
+            if before == after > 0 and not proof:
+                continue
+            with pytest.raises(ProofError, match=r"cannot be shown|the log forked|hashes where"):
+                verify_consistency(heads[before], heads[after], proof)
+
+
 def test_no_proof_is_made_for_what_does_not_exist():
     for index, size in [(0, 0), (3, 3), (-1, 3)]:
         with pytest.raises(UsageError, match="there is no entry"):

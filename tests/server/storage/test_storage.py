@@ -47,6 +47,7 @@ from tests.stored import (
     a_session,
     a_template,
     a_ticket,
+    account_of,
     an_open_session,
     at_its_end,
     compared,
@@ -682,7 +683,9 @@ class StorageContract:
             storage.enrol(a_template())
         request = SessionRequest(KEY, "door-access", "example.org", b"\7" * 32)
         opened_as = operation if operation is Operation.ENROL else Operation.VERIFY
-        session = dataclasses.replace(an_open_session(operation=opened_as), request=request)
+        account = account_of(DEVICE) if operation is Operation.ENROL else None
+        session = dataclasses.replace(an_open_session(operation=opened_as), request=request, account=account)
+        storage.issue(a_ticket())
         held = {
             Operation.ENROL: a_template(),
             Operation.RENEW_CONSENT: a_template(receipts=b"first\nsecond"),
@@ -708,6 +711,7 @@ class StorageContract:
             "answer": None,
             "audience_nonce": b"\7" * 32,
             "logged": None,
+            "account": account,
         }
         start(storage, session)
         assert row_of(storage, session) == row
@@ -724,7 +728,7 @@ class StorageContract:
         taken = take(storage, session, Step.TOKEN, 2)
         assert row_of(storage, session) == row | {"taken": 1, "request_digest": digest(2)}
         decide(storage, taken, decision)
-        row |= {"step": "done", "token_digest": None, "logged": None, "expires_at": NOW + 30}
+        row |= {"step": "done", "token_digest": None, "logged": None, "account": None, "expires_at": NOW + 30}
         assert row_of(storage, session) == row | {"request_digest": digest(2), "answer": b"the decision"}
         assert storage.held_template(session.session_id) is None
         assert row_of(storage, other) == beside
