@@ -20,6 +20,7 @@ import tempfile
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -51,7 +52,7 @@ def build(engine: Engine, base: str, options: Sequence[str]) -> None:
 
 def intaglio_server(*arguments: object) -> str:
     """Our own program on this machine: whoever makes keys does so before anything runs."""
-    command = [Path(sys.executable).with_name("intaglio-server"), *map(str, arguments)]
+    command = [str(Path(sys.executable).with_name("intaglio-server")), *map(str, arguments)]
     return subprocess.run(command, check=True, capture_output=True, text=True).stdout  # noqa: S603 - no shell
 
 
@@ -118,6 +119,10 @@ def health(engine: Engine, service: str) -> str:
     return engine.inside(service, "python", "-c", _SCRAPE.format("/health"), check=False).strip()
 
 
+def _serves(engine: Engine, service: str) -> bool:
+    return health(engine, service) == "SERVING"
+
+
 def metric(engine: Engine, service: str, name: str) -> float:
     """Sum of a metric's samples."""
     text = engine.inside(service, "python", "-c", _SCRAPE.format("/metrics"))
@@ -139,7 +144,7 @@ def story(engine: Engine, server: Server) -> None:
     wait_until(lambda: "open" in engine.inside("witness", "python", "-c", _LISTENS, check=False), "waited", engine)
     engine.composed("up", "-d", "matching", "bridge")
     for service in ("matching", "bridge"):
-        wait_until(lambda name=service: health(engine, name) == "SERVING", f"waited for {service}", engine)
+        wait_until(partial(_serves, engine, service), f"waited for {service}", engine)
     say("matching service and bridge say SERVING at /health")
     crowd.enrol([1, 2, 3], server, server.tls / BUNDLE)
     crowd.verify_again(_PEOPLE, time.time())
@@ -150,13 +155,13 @@ def story(engine: Engine, server: Server) -> None:
     assert json.loads(page)["deployment"] == DEPLOYMENT
     say("the bridge serves the page and its deployment")
     engine.inside("matching", "sh", "-c", "kill -9 -1", check=False)
-    wait_until(lambda: health(engine, "matching") == "SERVING", "waited for the matching service again", engine)
+    wait_until(partial(_serves, engine, "matching"), "waited for the matching service again", engine)
     crowd.verify_again(_PEOPLE, time.time())
     say(f"its processes were killed; the engine started it again {engine.state('matching', '{{.RestartCount}}')} times")
     engine.composed("stop", "database")
     wait_until(lambda: metric(engine, "matching", "intaglio_serving") == 0, "waited for NOT_SERVING", engine)
     engine.composed("start", "database")
-    wait_until(lambda: health(engine, "matching") == "SERVING", "waited for SERVING with the database", engine)
+    wait_until(partial(_serves, engine, "matching"), "waited for SERVING with the database", engine)
     crowd.verify_again(_PEOPLE, time.time())
     say("without its database it says NOT_SERVING, and serves again with it")
     engine.composed("stop", "bridge", "matching", "witness", "database")
