@@ -44,6 +44,8 @@ PROVENANCE, SUMS = "provenance.intoto.jsonl", "SHA256SUMS"
 BUILDS: Final = ({"TZ": "UTC", "umask": 0o022}, {"TZ": "Asia/Tokyo", "umask": 0o077})
 _PAYLOAD_TYPE: Final = "application/vnd.in-toto+json"
 _BUILD_TYPE: Final = "https://intaglio.example/build/make-release/1"
+_EPOCH: Final = "1580601600"
+"""What hatchling takes when nobody says otherwise: 2 February 2020."""
 _SECONDS = 900.0
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
@@ -89,7 +91,7 @@ def built(commit: str, folder: Path, circumstances: Mapping[str, Any]) -> Path:
             )
         zone = str(circumstances["TZ"])
         run("npm", "run", "--silent", "build", "--", "--logLevel", "error", cwd=folder / "web", TZ=zone)
-        run(sys.executable, "-m", "hatchling", "build", "-d", "dist", cwd=folder, TZ=zone, SOURCE_DATE_EPOCH="")
+        run(sys.executable, "-m", "hatchling", "build", "-d", "dist", cwd=folder, TZ=zone, SOURCE_DATE_EPOCH=_EPOCH)
     finally:
         os.umask(before)
     return folder / "dist"

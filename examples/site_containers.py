@@ -20,6 +20,7 @@ import tempfile
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -52,7 +53,7 @@ def build(engine: Engine, base: str, options: Sequence[str]) -> None:
 
 def intaglio_server(*arguments: object) -> str:
     """Our own program on this machine: whoever makes keys does so before anything runs."""
-    command = [Path(sys.executable).with_name("intaglio-server"), *map(str, arguments)]
+    command = [str(Path(sys.executable).with_name("intaglio-server")), *map(str, arguments)]
     return subprocess.run(command, check=True, capture_output=True, text=True).stdout  # noqa: S603 - no shell
 
 
@@ -134,6 +135,10 @@ def health(engine: Engine, service: str) -> str:
     return engine.inside(service, "python", "-c", _SCRAPE.format("/health"), check=False).strip()
 
 
+def _serves(engine: Engine, service: str) -> bool:
+    return health(engine, service) == "SERVING"
+
+
 def metric(engine: Engine, service: str, name: str) -> float:
     """Sum of a metric's samples."""
     text = engine.inside(service, "python", "-c", _SCRAPE.format("/metrics"))
@@ -155,7 +160,7 @@ def story(engine: Engine, server: Server) -> None:
     wait_until(lambda: "open" in engine.inside("witness", "python", "-c", _LISTENS, check=False), "waited", engine)
     engine.composed("up", "-d", "matching", "bridge")
     for service in ("matching", "bridge"):
-        wait_until(lambda name=service: health(engine, name) == "SERVING", f"waited for {service}", engine)
+        wait_until(partial(_serves, engine, service), f"waited for {service}", engine)
     say("matching service and bridge say SERVING at /health")
     crowd.enrol([1, 2, 3], server, server.tls / BUNDLE)
     crowd.verify_again(_PEOPLE, time.time())

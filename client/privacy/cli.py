@@ -17,6 +17,7 @@ from rich.table import Table
 from client.faces.degradation import Condition
 from client.files import write_new_file
 from client.privacy.checklist_cli import privacy_checklist
+from client.privacy.documents_cli import privacy_documents
 from client.privacy.plan_cli import (
     ColludersOption,
     DeltaOption,
@@ -54,6 +55,7 @@ privacy_app = Commands(help="What an epsilon costs and protects: plan, audit, me
 
 privacy_app.command("plan")(privacy_plan)
 privacy_app.command("checklist")(privacy_checklist)
+privacy_app.command("documents")(privacy_documents)
 
 
 @privacy_app.command("audit")
