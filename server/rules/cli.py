@@ -150,7 +150,7 @@ def rules_register(
     --key signer-1.pem --key signer-2.pem
     """
     now = int(time.time())
-    before = Rulebook.from_file(_read(rules), read_at=now).deployment(like)
+    before = Rulebook.from_file(read_named(rules), read_at=now).deployment(like)
     if before is None:
         raise UsageError(f"no deployment {like!r} stands in {rules}")
     digests = {bytes.fromhex(read_bundle(path).release.digest) for path in release or ()}
@@ -162,7 +162,7 @@ def rules_register(
         begins_at=now,
         ends_at=now + days * DAY_SECONDS,
     )
-    _append(rules, _signed(following, [_key(k) for k in key]))
+    append_rule(rules, signed_by(following, [signing_key(k) for k in key]))
 
 
 @rules_commands.command("stop")
