@@ -45,8 +45,9 @@ from tests.running import (
     public_rules,
 )
 from tests.running import signed as signed_rule
+from tests.web.conftest import CHROMIUM, PAGE
+from tests.web.hands import ANOTHER, ME, choose, enrol, opened, outcome, press, screen
 from tests.web.site import orl_release, picture, serving
-from tests.web.test_page import ANOTHER, CHROMIUM, ME, PAGE, enrol, opened, outcome
 
 WEB = Path(__file__).parents[2] / "web"
 
@@ -121,24 +122,12 @@ def site(tmp_path_factory, ports):
 
 
 @pytest.fixture(scope="module")
-def chromium(site):
-    """A browser. It comes after the site: Playwright keeps this thread's event loop."""
-    from playwright.sync_api import sync_playwright  # noqa: PLC0415 - only where there is a browser
-
-    with sync_playwright() as playwright:
-        arguments = ["--disable-gpu", "--disable-dev-shm-usage"]
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=arguments, chromium_sandbox=False)
-        yield browser
-        browser.close()
-
-
-@pytest.fixture(scope="module")
 def person(chromium, site):
     """A browser in which ME has enrolled."""
-    context = chromium.new_context(base_url=site.url)
+    context = chromium.new_context(permissions=["camera"], base_url=site.url)
     context.ticket = site.ticket
     page = opened(context)
-    assert enrol(page).startswith("Enrolled.")
+    assert enrol(page).startswith("You are enrolled")
     page.close()
     yield context
     context.close()
@@ -160,19 +149,23 @@ def relying_party(site, port, client_id, *, secret, alg, response_mode="query"):
 
 def sent_by(context, address):
     """The page, to which a site has sent a person."""
-    page = context.new_page()
-    page.goto(f"{address}/")
-    page.wait_for_selector("body[data-busy=false]", timeout=60_000)
-    assert page.text_content("#result") == "Ready."
+    page = opened(context, f"{address}/")
+    assert screen(page) == "asked"
     return page
 
 
 def log_in(page, address):
     """What the site knows after a match."""
-    page.set_input_files("#probe-file", [picture(ME, 6)])
-    page.click("#verify-button:enabled")
+    with_a_picture(page, ME)
     page.wait_for_url(f"{address}/back*", timeout=60_000)
     return json.loads(page.text_content("body"))
+
+
+def with_a_picture(page, person):
+    """Verifies for the site that asked."""
+    page.click("[data-screen=asked] .card .main")
+    choose(page, picture(person, 6))
+    page.click(".files .main:enabled")
 
 
 @pytest.mark.skipif(
@@ -185,16 +178,17 @@ def test_two_sites_with_another_languages_library_log_a_person_in_under_two_name
     )  # fmt: skip
     with shop as address, app as other:
         page = sent_by(person, address)
-        assert "The shop.example company (shop.example) asks who you are, for door-access" in page.text_content(
-            "#asked"
-        )
-        assert "signs a consent towards The shop.example company" in page.text_content("#asked-consent")
+        said = outcome(page)
+        assert said.startswith("The shop.example company asks you to verify")
+        assert "shop.example (The shop.example company)" in said
+        assert f"127.0.0.1:{ports['shop.example']}" in said
+        assert "signs a consent towards The shop.example company" in said
         first = log_in(page, address)
         assert (first["iss"], first["aud"], first["amr"]) == (site.url, "shop.example", ["face", "swk"])
         assert first["acr"].startswith("urn:intaglio:face:")
         assert first["userinfo"] == first["sub"]
         again = sent_by(person, address)
-        assert again.text_content("#asked-consent") == "You have consented to this before."
+        assert "signs a consent" not in outcome(again)
         assert log_in(again, address)["sub"] == first["sub"]
         elsewhere = log_in(sent_by(person, other), other)
         assert (elsewhere["aud"], elsewhere["sub"] == first["sub"]) == ("app.example", False)
@@ -206,16 +200,16 @@ def test_two_sites_with_another_languages_library_log_a_person_in_under_two_name
 def test_another_face_stays_on_the_page_and_may_go_back_with_nothing(site, person, ports):
     with relying_party(site, ports["shop.example"], "shop.example", secret=SECRET, alg="ES256") as address:
         page = sent_by(person, address)
-        page.set_input_files("#probe-file", [picture(ANOTHER, 6)])
-        page.click("#verify-button:enabled")
-        assert outcome(page).startswith("Not accepted.")
-        page.click("#asked-refuse")
+        with_a_picture(page, ANOTHER)
+        assert outcome(page).startswith("Not accepted")
+        press(page, "Back")
+        press(page, "Not now")
         page.wait_for_url(f"{address}/back*", timeout=60_000)
         assert json.loads(page.text_content("body")) == {"refused": "access_denied"}
 
 
 def test_a_login_that_was_begun_in_another_browser_does_not_go_on_in_this_one(site, chromium, person, ports):
-    with chromium.new_context(base_url=site.url) as attacker:
+    with chromium.new_context(permissions=["camera"], base_url=site.url) as attacker:
         theirs = attacker.new_page()
         asked = {
             "client_id": "shop.example", "response_type": "code", "scope": "openid", "state": "s", "nonce": "n",
@@ -225,11 +219,9 @@ def test_a_login_that_was_begun_in_another_browser_does_not_go_on_in_this_one(si
         theirs.goto("/login/authorize?" + "&".join(f"{name}={value}" for name, value in asked.items()))
         address = theirs.url
     assert "/?login=" in address
-    page = person.new_page()
-    page.goto(address)
-    page.wait_for_selector("#alert:not(:empty)", timeout=60_000)
-    assert "no such login is under way in this browser" in page.text_content("#alert")
-    assert page.is_hidden("#asked")
+    page = opened(person, address)
+    assert "This login is not under way in this browser" in outcome(page)
+    assert screen(page) == "failed"
     page.close()
 
 
@@ -298,9 +290,8 @@ def test_apaches_module_logs_a_person_in(site, person, ports):
     port = ports["apache.example"]
     with tempfile.TemporaryDirectory() as directory, apache(site, port, Path(directory)) as address:
         page = sent_by(person, address)
-        assert "The apache.example company (apache.example) asks" in page.text_content("#asked")
-        page.set_input_files("#probe-file", [picture(ME, 6)])
-        page.click("#verify-button:enabled")
+        assert outcome(page).startswith("The apache.example company asks you to verify")
+        with_a_picture(page, ME)
         page.wait_for_url(f"{address}/", timeout=60_000)
         assert page.text_content("body") == "for members"
         headers = page.reload().headers
@@ -316,23 +307,22 @@ def test_the_small_site_of_the_example_logs_a_person_in_and_out(chromium, tmp_pa
     write(tmp_path / "login", address, signed(a_bundle(orl_release())), TRUST)
     secret = (tmp_path / "login" / "shop.secret").read_text().strip()
     with serving_example(tmp_path / "login", ports[0]) as origin, running_site(shop(origin, secret), ports[1]):
-        context = chromium.new_context(base_url=origin)
+        context = chromium.new_context(permissions=["camera"], base_url=origin)
         context.ticket = lambda: ticket(tmp_path / "login")
         page = opened(context)
-        assert enrol(page).startswith("Enrolled.")
+        assert enrol(page).startswith("You are enrolled")
         page.goto(address)
         page.click("#login")
-        page.wait_for_selector("body[data-busy=false]", timeout=60_000)
-        assert "Example shop (shop.example.org) asks who you are, for members-area" in page.text_content("#asked")
-        page.set_input_files("#probe-file", [picture(ME, 6)])
-        page.click("#verify-button:enabled")
+        page.wait_for_selector("[data-screen=asked] .card", timeout=60_000)
+        assert "Example shop asks you to verify" in outcome(page)
+        with_a_picture(page, ME)
         page.wait_for_selector("#known", timeout=60_000)
         assert page.url == f"{address}/"
         assert "claim accepted at FMR" in page.text_content("body")
         page.click("text=Log out")
         page.click("#login")
-        page.wait_for_selector("body[data-busy=false]", timeout=60_000)
-        page.click("#asked-refuse")
+        page.wait_for_selector("[data-screen=asked] .card", timeout=60_000)
+        press(page, "Not now")
         page.wait_for_selector("#refused", timeout=60_000)
         assert "Not logged in: access_denied." in page.text_content("#refused")
         context.close()

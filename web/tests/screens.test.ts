@@ -14,7 +14,7 @@ import { screenOf, type Situation } from '../src/page/states'
 import { type Catalogue, CATALOGUES, speak } from '../src/page/texts'
 import { clock, type Doing } from '../src/page/views'
 import html from '../index.html?raw'
-import { ENROLLED, NOBODY, NOW, SITUATIONS } from './situations'
+import { ENROLLED, NOBODY, NOW, SITE, SITUATIONS } from './situations'
 
 const NAMES = Object.keys(SITUATIONS)
 const done: string[] = []
@@ -79,7 +79,7 @@ test('in no state is there a word that is not of the catalogues, or of the deplo
   const foreign = [
     terms.controller.name, `${terms.controller.name}, ${terms.controller.address}`, terms.audience, `${terms.audience} (${terms.controller.name})`, terms.alternative, terms.storageLocation,
     'privacy@example.org', 'contest@example.org', terms.notice, NOBODY.purpose, 'door access', NOBODY.identifier, ENROLLED.name, '0:47', '0:08',
-    NOBODY.trust.makers.join(' '), NOBODY.trust.auditors[0],
+    NOBODY.trust.makers.join(' '), NOBODY.trust.auditors[0], `${SITE.client} (${SITE.operator})`, SITE.site,
   ]
   for (const name of NAMES) {
     fresh()

@@ -36,8 +36,11 @@ const UNREACHABLE = fault('UnavailableError', 'the server cannot be reached; che
 const WAIT = fault('UnavailableError', 'the server says: 6 attempts in a row have failed; try again in 60 seconds', { why: { name: 'why.wait', values: { seconds: 60 } }, retryAfter: 60 })
 const OUTCOME = { matched: true, position: 1234, assertion: null }
 
+/** That sent the person here to log in. */
+export const SITE = { client: 'shop.example', operator: 'Example Shop Ltd', purpose: 'door-access', site: 'www.shop.example', isAgreed: false }
+
 const situation = (status: Status | null, place: Situation['place'] = { at: 'start' }, more: Partial<Situation> = {}): Situation =>
-  ({ status, share: 1, nonce: null, place, ticket: '', now: NOW, ...more })
+  ({ status, share: 1, nonce: null, asked: null, place, ticket: '', now: NOW, ...more })
 
 /** By name. */
 export const SITUATIONS: Readonly<Record<string, Situation>> = {
@@ -60,6 +63,9 @@ export const SITUATIONS: Readonly<Record<string, Situation>> = {
   'enrolled': situation(ENROLLED, { at: 'done', task: 'enrol', outcome: OUTCOME }),
   'enrolled not': situation(NOBODY, { at: 'done', task: 'enrol', outcome: { ...OUTCOME, matched: false } }),
   'home': situation(ENROLLED),
+  'welcome, sent by a site': situation(NOBODY, undefined, { asked: SITE }),
+  'sent by a site': situation(ENROLLED, undefined, { asked: SITE }),
+  'sent by a site again': situation(ENROLLED, undefined, { asked: { ...SITE, isAgreed: true } }),
   'asked': situation(ENROLLED, undefined, { nonce: 'ab'.repeat(32) }),
   'verify, look': situation(ENROLLED, { at: 'looking', task: 'verify', part: 'probe', by: 'camera', fault: null }),
   'verify, from files': situation(ENROLLED, { at: 'looking', task: 'verify', part: 'probe', by: 'files', fault: null }),

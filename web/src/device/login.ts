@@ -68,7 +68,7 @@ export function requireSite(rules: Rulebook, deployment: string, request: LoginR
   if (request.provider !== origin) throw new PeerError('the request is another provider\'s')
   const client = rules.client(deployment, request.client, now)
   if (client === null || client.identifier === rules.deployment(deployment)?.audience || !client.purposes.includes(request.purpose) || !client.redirectUris.includes(request.redirectUri)) {
-    throw new RefusedError(`the public rules do not let ${request.client} ask for this`)
+    throw new RefusedError(`the public rules do not let ${request.client} ask for this`, { why: { name: 'why.site' } })
   }
   return client
 }

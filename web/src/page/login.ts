@@ -1,8 +1,7 @@
 /** A site sent the person here: what it asked, and the way back. Talks to the provider beside this page (`server/login`). */
 
 import { utf8 } from '../bytes'
-import { failureText } from './failures'
-import { say } from './texts'
+import { RefusedError, UnavailableError } from '../errors'
 
 /** Shows a message that left the page. */
 export type Tell = (message: { readonly call: string; readonly sent: Uint8Array; readonly received: number | null }) => void
@@ -30,7 +29,7 @@ export class Login {
   /**
    * The site's request in canonical form, for the worker, which checks it against the public rules.
    *
-   * @throws Error in words: the login is over, or was begun in another browser.
+   * @throws RefusedError the login is over, or was begun in another browser.
    */
   async request(): Promise<string> {
     const { request } = await (await this.#post('asked', {})).json() as { request: unknown }
@@ -56,10 +55,15 @@ export class Login {
   async #post(name: string, told: Record<string, string>): Promise<Response> {
     const headers = { 'content-type': 'application/json', 'x-intaglio': '1' }
     const body = JSON.stringify({ login: this.#handle, ...told })
-    const response = await fetch(`/login/${name}`, { method: 'POST', headers, body, redirect: 'error', cache: 'no-store' }).catch(() => null)
-    this.#tell({ call: `login/${name}`, sent: utf8(body), received: response === null ? null : (await response.clone().arrayBuffer()).byteLength })
-    if (response === null) throw new Error(failureText('UnavailableError', say('login.unreachable'), null))
-    if (!response.ok) throw new Error(failureText('RefusedError', await response.text(), null))
+    let response: Response
+    try {
+      response = await fetch(`/login/${name}`, { method: 'POST', headers, body, redirect: 'error', cache: 'no-store' })
+    } catch (error) {
+      this.#tell({ call: `login/${name}`, sent: utf8(body), received: null })
+      throw new UnavailableError(String(error), null, { name: 'why.unreachable' })
+    }
+    this.#tell({ call: `login/${name}`, sent: utf8(body), received: (await response.clone().arrayBuffer()).byteLength })
+    if (!response.ok) throw new RefusedError(await response.text(), { why: { name: 'why.login' } })
     return response
   }
 }

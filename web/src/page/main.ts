@@ -2,10 +2,13 @@
 
 import './style.css'
 
+import type { Outcome } from '../device/device'
 import type { Fault, Status } from '../device/messages'
+import { IntaglioError } from '../errors'
 import { ticketOf } from '../wallet/ticket'
 import { Camera, NoCameraError } from './camera'
 import { drawing, h } from './dom'
+import { Login } from './login'
 import { Pictures } from './pictures'
 import { type Found, Messages } from './records'
 import { show, showAround } from './shell'
@@ -28,11 +31,14 @@ function nonceOf(query: string): string | null {
 
 // ------------------------------------------------------------------ what is known, and what is shown
 
-let situation: Situation = { status: null, share: 0, nonce: nonceOf(location.search), place: { at: 'start' }, ticket: takeTicket(), now: seconds() }
+let situation: Situation = { status: null, share: 0, nonce: nonceOf(location.search), asked: null, place: { at: 'start' }, ticket: takeTicket(), now: seconds() }
 let found: Found = null
 /** What the worker does for the person just now. */
 let running: Asked<unknown> | null = null
 const messages = new Messages()
+const login = Login.of(location.search, (message) => { messages.add(message) })
+/** What a site asked by way of the provider, as the device signs for it; empty for nothing. */
+let request = ''
 
 /** Goes on from a change. */
 function turn(change: Partial<Situation>): void {
@@ -70,6 +76,7 @@ const doing: Doing = {
     turn({})
   },
   decline() {
+    if (situation.asked !== null) { login?.refuse(); return }
     history.replaceState(null, '', location.pathname)
     turn({ nonce: null, place: { at: 'start' } })
   },
@@ -114,7 +121,7 @@ function shown(fault: Fault): void {
 }
 
 const faultOf = (error: unknown): Fault =>
-  (error instanceof Failure ? error.fault : { kind: 'Error', message: 'something in this page failed', why: null, retryAfter: null })
+  (error instanceof Failure ? error.fault : error instanceof IntaglioError ? { kind: error.name, message: error.message, why: error.why, retryAfter: null } : { kind: 'Error', message: 'something in this page failed', why: null, retryAfter: null })
 
 /** Lets the worker do something, with nothing else to do meanwhile but to stop it. */
 async function during<T>(on: Task | Wish, asked: Asked<T>, then: (value: T) => Place): Promise<void> {
@@ -145,12 +152,21 @@ async function during<T>(on: Task | Wish, asked: Asked<T>, then: (value: T) => P
 async function act(task: Task, pictures: readonly Blob[], by: 'camera' | 'files'): Promise<void> {
   if (by === 'camera') files.clear()
   const { nonce, ticket } = situation
-  const asked = task === 'verify' ? ask('verify', { pictures, nonce })
+  const asked = task === 'verify' ? (request === '' ? ask('verify', { pictures, nonce }) : loggingIn(pictures))
     : task === 'renew' ? ask('renew', { pictures }) : ask('enrol', { pictures, ticket: ticketOf(ticket) ?? new Uint8Array() })
   await during(task, asked, (outcome) => {
     if (task === 'enrol' && outcome.matched) doing.bring('') // it is spent
     return { at: 'done', task, outcome }
   })
+}
+
+/** Verifies for the site that asked, and goes back to it with what it gets. */
+function loggingIn(pictures: readonly Blob[]): Asked<Outcome> {
+  const { answer, cancel } = ask('login', { pictures, request })
+  return { cancel, answer: answer.then(async (outcome) => {
+    if (outcome.assertion !== null) await login?.answer(outcome.assertion)
+    return outcome
+  }) }
 }
 
 async function wished(wish: Wish): Promise<void> {
@@ -189,9 +205,17 @@ async function begin(): Promise<void> {
   turn({ status: null, place: { at: 'start' } })
   try {
     const status: Status = await ask('begin').answer
-    turn({ status })
+    situation = { ...situation, status }
   } catch (error) {
     turn({ place: { at: 'failed', on: 'begin', fault: faultOf(error), seconds: seconds() } })
+    return
+  }
+  try {
+    if (login !== null) situation = { ...situation, asked: await ask('asked', { request: request = await login.request() }).answer }
+    turn({})
+  } catch (error) {
+    request = ''
+    turn({ place: { at: 'failed', on: 'verify', fault: faultOf(error), seconds: seconds() } })
   }
 }
 

@@ -5,7 +5,7 @@
  * say of a consent, or of an attempt, what another one denies.
  */
 
-import type { Fault, Status } from '../device/messages'
+import type { Asked, Fault, Status } from '../device/messages'
 import type { Outcome } from '../device/device'
 
 /** What a person does with their face. */
@@ -33,6 +33,8 @@ export interface Situation {
   readonly share: number
   /** What an organisation asks with: 64 hex digits, or null. */
   readonly nonce: string | null
+  /** Which site asks by way of the provider, as the public rules have it, or null. */
+  readonly asked: Asked | null
   readonly place: Place
   /** What the operator gave the person for an enrolment, as they typed it or as their link had it; empty for nothing. */
   readonly ticket: string
@@ -44,13 +46,14 @@ export interface Situation {
 export type Screen =
   | { readonly kind: 'loading'; readonly share: number }
   | { readonly kind: 'unreachable' | 'broken'; readonly fault: Fault }
-  | { readonly kind: 'welcome'; readonly status: Status; readonly isAsked: boolean }
+  | { readonly kind: 'welcome'; readonly status: Status; readonly isAsked: boolean; readonly asked: Asked | null }
   | { readonly kind: 'agree'; readonly status: Status; readonly task: 'enrol' | 'renew'; readonly ticket: string }
   | { readonly kind: 'look'; readonly status: Status; readonly task: Task; readonly part: Part; readonly by: 'camera' | 'files'; readonly fault: Fault | null }
   | { readonly kind: 'working'; readonly status: Status; readonly on: Task | Wish; readonly stage: number }
   | { readonly kind: 'enrolled' | 'enrolled-not' | 'accepted' | 'renewed'; readonly status: Status; readonly outcome: Outcome }
   | { readonly kind: 'refused'; readonly status: Status; readonly task: Task; readonly outcome: Outcome; readonly left: number }
-  | { readonly kind: 'home' | 'asked' | 'ended' | 'closed'; readonly status: Status }
+  | { readonly kind: 'home' | 'ended' | 'closed'; readonly status: Status }
+  | { readonly kind: 'asked'; readonly status: Status; readonly asked: Asked | null }
   | { readonly kind: 'waiting'; readonly status: Status; readonly seconds: number; readonly isBusy: boolean; readonly of: number }
   | { readonly kind: 'revoked'; readonly status: Status }
   | { readonly kind: 'erased'; readonly status: Status; readonly position: number | null }
@@ -60,27 +63,27 @@ export type Screen =
 const SHORTEST_WAIT_SECONDS = 3
 
 /** The screen of a situation. */
-export function screenOf({ status, share, nonce, place, ticket, now }: Situation): Screen {
+export function screenOf({ status, share, nonce, asked, place, ticket, now }: Situation): Screen {
   if (place.at === 'failed' && (place.on === 'begin' || status === null)) {
     return { kind: place.fault.kind === 'UnavailableError' ? 'unreachable' : 'broken', fault: place.fault }
   }
   if (status === null) return { kind: 'loading', share }
   switch (place.at) {
-    case 'start': return startOf(status, nonce, now)
+    case 'start': return startOf(status, nonce, asked, now)
     case 'agreeing': return { kind: 'agree', status, task: place.task, ticket }
     case 'looking': return { ...place, kind: 'look', status }
     case 'working': return { kind: 'working', status, on: place.on, stage: place.stage }
     case 'done': return doneOf(status, place.task, place.outcome)
     case 'gone': return place.wish === 'revoke' ? { kind: 'revoked', status } : { kind: 'erased', status, position: place.position }
-    case 'failed': return failedOf(status, place.on as Task | Wish, place.fault, place.seconds, now) ?? startOf(status, nonce, now)
+    case 'failed': return failedOf(status, place.on as Task | Wish, place.fault, place.seconds, now) ?? startOf(status, nonce, asked, now)
   }
 }
 
-function startOf(status: Status, nonce: string | null, now: number): Screen {
-  if (status.state !== 'enrolled') return { kind: 'welcome', status, isAsked: nonce !== null }
+function startOf(status: Status, nonce: string | null, asked: Asked | null, now: number): Screen {
+  if (status.state !== 'enrolled') return { kind: 'welcome', status, asked, isAsked: nonce !== null || asked !== null }
   if (status.answers >= status.mostAnswers) return { kind: 'closed', status }
   if (hasEnded(status, now)) return { kind: 'ended', status }
-  return { kind: nonce === null ? 'home' : 'asked', status }
+  return nonce === null && asked === null ? { kind: 'home', status } : { kind: 'asked', status, asked }
 }
 
 function doneOf(status: Status, task: Task, outcome: Outcome): Screen {

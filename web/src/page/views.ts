@@ -88,7 +88,7 @@ function partsOf(screen: Screen, doing: Doing): Parts {
       return {
         title: say('welcome.title'),
         body: [
-          screen.isAsked ? note(say('asked.first', { audience })) : null, before === null ? null : note(before),
+          screen.isAsked ? note(say('asked.first', { audience: screen.asked?.operator ?? audience })) : null, before === null ? null : note(before),
           lead(say('welcome.lead', { who: controller.name })), figure(), h('p', { className: 'small' }, say('welcome.time')),
         ],
         buttons: [main(say(before === null ? 'welcome.button' : 'welcome.again'), () => { doing.go({ at: 'agreeing', task: 'enrol' }) })],
@@ -139,13 +139,16 @@ function partsOf(screen: Screen, doing: Doing): Parts {
       buttons: [main(say('home.button'), () => { doing.look('verify') })],
     }
     case 'asked': {
-      const { audience, purpose, terms: { controller } } = screen.status
+      const { asked, status: { terms: { controller } } } = screen
+      const { purpose, audience } = asked === null ? screen.status : { purpose: asked.purpose, audience: asked.client }
+      const { name } = asked === null ? controller : { name: asked.operator }
       return {
-        title: say('asked.title', { audience }),
+        title: say('asked.title', { audience: asked?.operator ?? audience }),
         body: [lead(say('asked.lead')), list([
-          [say('asked.who'), audience === controller.name ? audience : `${audience} (${controller.name})`],
+          [say('asked.who'), audience === name ? audience : `${audience} (${name})`],
           [say('asked.what'), readable(purpose)], [say('asked.get'), say('asked.gets')],
-        ])],
+          ...(asked === null ? [] : [[say('login.where'), asked.site] as [string, string]]),
+        ]), asked === null || asked.isAgreed ? null : note(say('login.consents', { audience: name }))],
         buttons: [main(say('asked.button'), () => { doing.look('verify') }), button(say('asked.decline'), () => { doing.decline() })],
       }
     }
