@@ -23,7 +23,13 @@ from client.terminal import (
     TlsOption,
     show,
 )
-from client.wallet.opening import DEFAULT_WALLET, PassphraseFileOption, WalletOption, open_wallet
+from client.wallet.opening import (
+    DEFAULT_WALLET,
+    PassphraseFileOption,
+    WalletOption,
+    open_wallet,
+    open_wallet_alone,
+)
 from client.wallet.wallet import EnrolmentState, write_wallet
 from federation.commandline.commands import Commands
 from federation.errors import UsageError
@@ -89,7 +95,7 @@ def device_add(
     Example: intaglio device add mfrg-g2ts-ovrw-42lb-... now.jpg
     """
     other = Ticket.from_text(code)
-    opened, passphrase = open_wallet(wallet, passphrase_file)
+    opened, passphrase = open_wallet_alone(wallet, passphrase_file)
     opened.require_enrolment()
     bundle = face_cli.read_release(release, release_trust)
     taken = probes_of(images, camera, bundle.release)
@@ -162,7 +168,7 @@ def device_remove(
 
     Example: intaglio device remove 5f0c2a91 now.jpg
     """
-    opened, passphrase = open_wallet(wallet, passphrase_file)
+    opened, passphrase = open_wallet_alone(wallet, passphrase_file)
     opened.require_enrolment()
     bundle, certificates = face_cli.read_release(release, release_trust), ClientTls.read(tls, certificate)
     with Owner(opened, target=server, tls=certificates) as owner:

@@ -16,17 +16,21 @@ from client.wallet import opening
 from client.wallet.sealed import ScryptCost
 from client.wallet.wallet import Enrolment, EnrolmentState, Wallet, read_wallet, write_wallet
 from federation.errors import UnavailableError, UsageError
+from federation.wire.devices import code_of
 from tests.durable import files, held_elsewhere, is_locked
 
 OLD, NEW = "correct horse battery", "another staple 42"
 ENROLMENT = Enrolment("door-access", "example.org", bytes(32), EnrolmentState.ENROLLED, "trial", b'{"made":"up"}', 7)
 ANYWHERE = ["--tls", "tls", "--log-policy", "policy", "--server", "localhost:1"]
 FACE = [*ANYWHERE, "--release", "r", "--release-trust", "t", "--rules", "rules"]
+CODE = code_of(bytes(32)).reveal()
 WRITERS = {
     "enrol": ["enrol", "a", "b", "--terms", "terms", *FACE],
     "verify": ["verify", "a", *FACE],
     "renew": ["renew", "a", "b", "--into", "new", *FACE],
     "receipts renew": ["receipts", "renew", "a", *FACE],
+    "device add": ["device", "add", CODE, "a", *FACE],
+    "device remove": ["device", "remove", "00112233", "a", *FACE],
     "revoke": ["revoke", *ANYWHERE],
     "erase": ["erase", "tombstone", *ANYWHERE],
     "wallet passphrase": ["wallet", "passphrase"],
@@ -152,7 +156,7 @@ def test_no_function_writes_a_wallet_that_it_did_not_open_alone():
     assert careless == []
     assert writers == {
         *("enrol_command", "verify_command", "renew_command", "receipts_renew", "revoke_command", "erase_command"),
-        *("wallet_create", "wallet_passphrase"),
+        *("wallet_create", "wallet_passphrase", "device_add", "device_remove"),
     }
     elsewhere = {
         path.relative_to(Path(client.__file__).parent).as_posix()
