@@ -58,7 +58,7 @@ from server.log.storage import Addition, open_log_storage
 from server.log.tiles import write_tiles
 from server.log.transparency_log import TransparencyLog
 from server.log.witness import CheckpointFiles, Witness
-from server.rules.cli import _append
+from server.rules.cli import append_rule
 from tests.durable import Disk, act_while_another_process_writes, held_elsewhere, is_locked
 from tests.people import synthetic_people
 from tests.transparency_log import NOW as LOG_NOW
@@ -530,7 +530,7 @@ def a_rule(folder):
     path.write_bytes(signers.to_bytes() + b"\n")
 
     def stop(name):
-        _append(
+        append_rule(
             path,
             SignedRule(
                 Moratorium(name, SECONDS, (), (), (), "The review of the recogniser is not published.")
@@ -722,6 +722,7 @@ ELSEWHERE = {
     "client/node/people.py": ("mkdir replace symlink_to", "rows above"),
     "client/node/renewing.py": ("rename", "rows above"),
     "client/node/turns.py": ("fdopen open", "rows above"),
+    "client/preparing/staging.py": ("fdopen mkdir open replace", "parts of a preparation: a damaged one is made again"),
     "client/privacy/trials.py": ("fdopen open truncate", "rows above"),
     "federation/commandline/program.py": ("open", "nothing, where nobody reads any more"),
     "federation/onebit/seal.py": ("open", "a file in memory"),
@@ -736,6 +737,7 @@ ELSEWHERE = {
     "server/fleet/run_queue.py": ("mkdir open truncate", "places of living processes: a power cut ends them"),
     "server/fleet/start.py": ("mkdir open", "the lock, and what programs print"),
     "server/log/cli.py": ("mkdir", "a new folder, once"),
+    "server/login/keys.py": ("mkdir", "a new folder, once"),
     "server/log/tiles.py": ("mkdir", "rows above"),
     "server/rules/assertions.py": ("mkdir", "a new folder, once"),
     "server/rules/cli.py": ("open", "the lock"),

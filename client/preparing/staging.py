@@ -69,7 +69,7 @@ class Staging:
             UsageError: it cannot be written.
         """
         body, path = made.to_bytes(), self._path(part)
-        draft = path.with_name(f"{secrets.token_hex(8)}.new")
+        draft = path.with_name(f"{path.name}-{secrets.token_hex(8)}.new")  # `forget` finds what a crash leaves of it
         try:
             handle = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
             with os.fdopen(handle, "wb") as file:

@@ -160,6 +160,27 @@ def test_who_withdraws_is_forgotten_in_every_unfinished_preparation(tmp_path):
     assert has_withdrawn({"anna", "ben"}, folder) == {"anna"}
 
 
+def test_who_withdraws_is_forgotten_also_in_what_a_crash_left_half_written(tmp_path, monkeypatch):
+    folder = an_organisation(tmp_path / "north")
+    kept, anna, ben = Staging(folder, RECIPE), a_part(tmp_path), a_part(tmp_path, "ben", 3)
+
+    def die(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "replace", die)
+        for part in (anna, ben):
+            with pytest.raises(KeyboardInterrupt):
+                kept.put(part, made_of("a" * 64))
+    (staged,) = folder.glob(".preparing-*")
+    assert len(list(staged.iterdir())) == 2
+    withdraw("anna", folder)
+    (left,) = staged.iterdir()
+    assert not kept.has(ben), "nobody reads it"
+    forget(["ben"], folder)
+    assert not left.exists()
+
+
 def test_a_machine_with_other_weights_is_refused():
     recipe = Recipe(shipped().digest, aligner().version, None, 0, None)
     assert Workshop(recipe, shipped(), aligner()).recipe is recipe
