@@ -6,6 +6,8 @@ moment is told so, and may end it with Ctrl-C: nothing is counted or compared tw
 
 from __future__ import annotations
 
+import hashlib
+import ssl
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -70,6 +72,18 @@ class ClientTls:
             raise UsageError(
                 f"cannot read {error.filename}; ask the operator for certificates (`intaglio-server pki init`)"
             ) from error
+
+    @property
+    def certificate_digest(self) -> bytes:
+        """SHA-256 of the device's certificate, 32 bytes: what public rules name a kiosk by.
+
+        Raises:
+            UsageError: it is none in PEM.
+        """
+        try:
+            return hashlib.sha256(ssl.PEM_cert_to_DER_cert(self.certificate.decode("ascii"))).digest()
+        except ValueError as error:
+            raise UsageError("the device's certificate is not in PEM; ask the operator for another") from error
 
 
 class Connection:

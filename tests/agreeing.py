@@ -10,9 +10,11 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from federation.consent.life import Consent
 from federation.consent.purposes import DAY_SECONDS, Category, Tier
 from federation.consent.receipts import Binding, Party, Receipt, Terms
+from federation.presentation.levels import PadLevel
 from federation.rates import Audited, Basis, StatedRate
 from federation.release.manifest import Standing
 from federation.rules.entries import Deployment, Lifting, Moratorium, PolicyException, PolicyPack, PurposeRule
+from federation.rules.kiosks import Kiosk
 from federation.rules.policy import Attempts, Request, decide
 from federation.rules.rulebook import Rulebook, RuleSigners, SignedRule
 from federation.verdict import Verdict
@@ -113,6 +115,11 @@ def a_moratorium(**changes) -> Moratorium:
     return replace(Moratorium("pause-2030", NOW - DAY, (), (), (), REASON), **changes)
 
 
+def a_kiosk(**changes) -> Kiosk:
+    kiosk = Kiosk("hall-1", "berlin-office", sha256("a kiosk's certificate"), "entrance hall", NOW - DAY, NOW + DAY)
+    return replace(kiosk, **changes)
+
+
 def a_lifting(**changes) -> Lifting:
     return replace(Lifting("pause-2030", NOW, REASON), **changes)
 
@@ -149,6 +156,7 @@ def ask(**changes):
         "attempts": Attempts(),
         "rules": a_rulebook(),
         "release": replace(STANDING, **stated),
+        "pad": PadLevel.NONE,
         "now": NOW,
     }
     return decide(replace(request, **asked), **(arguments | changes))

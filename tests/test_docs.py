@@ -17,6 +17,8 @@ import examples.demo.__main__ as demo
 import examples.epsilon_sweep
 import examples.group_rates
 import examples.load
+import examples.presentation.films
+import examples.presentation.turned
 import examples.reference_gate
 import examples.scale
 import examples.scores
@@ -39,6 +41,8 @@ COMMANDS = {
     "examples.group_rates": typer.main.get_command(examples.group_rates.app),
     "examples.load": typer.main.get_command(examples.load.app),
     "examples.scale": typer.main.get_command(examples.scale.app),
+    "examples.presentation": typer.main.get_command(examples.presentation.films.app),
+    "examples.presentation.turned": typer.main.get_command(examples.presentation.turned.app),
     "examples.reference_gate": typer.main.get_command(examples.reference_gate.app),
     "examples.scores": typer.main.get_command(examples.scores.app),
     "examples.synthetic_scores": typer.main.get_command(examples.synthetic_scores.app),

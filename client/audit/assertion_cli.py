@@ -11,6 +11,7 @@ import typer
 from client.terminal import JsonOption, read_file, read_hex, show
 from federation.commandline.commands import Commands
 from federation.consent.assertion import Assertion, verify_assertion
+from federation.presentation.levels import PadLevel
 from federation.statements import text_of_time
 
 assertion_app = Commands(help="Assertions that a claim was accepted.")
@@ -25,6 +26,10 @@ def assertion_verify(
     purpose: Annotated[str, typer.Option(help="What you asked for.")],
     nonce: Annotated[str, typer.Option(help="The nonce that you chose for this request, 64 hex digits.")],
     largest_fmr: Annotated[float, typer.Option(min=0, max=1, help="Largest false match rate that you accept.")] = 1.0,
+    pad: Annotated[
+        PadLevel,
+        typer.Option(help="What must at least have stood between a picture before the camera and the comparison."),
+    ] = PadLevel.NONE,
     *,
     accept_trials: Annotated[
         bool, typer.Option("--accept-trials", help="A release will do that is a trial, or that no audit has passed.")
@@ -33,7 +38,8 @@ def assertion_verify(
 ) -> None:
     """Check an assertion, offline. Exit code 0: the claim was accepted, at the stated false match rate.
 
-    See to it that every nonce is used once. Who somebody is, no assertion says.
+    See to it that every nonce is used once. Who somebody is, no assertion says. `--pad on-device` is the word of the
+    person's own device, which a thief's program gives as well; only `--pad supervised` is a device of the issuer's.
 
     Needs: the assertion, and the issuer's public key. Writes: nothing.
 
@@ -50,6 +56,7 @@ def assertion_verify(
         now=int(time.time()),
         largest_fmr=largest_fmr,
         accepts_trials=accept_trials,
+        least_pad=pad,
     )
     show(_facts_of(assertion), as_json=as_json)
 
@@ -59,6 +66,7 @@ def _facts_of(assertion: Assertion) -> dict[str, str]:
         "statement": assertion.wording,
         "subject": assertion.subject,
         "purpose": assertion.purpose,
+        "pad": assertion.pad.value,
         "issued": text_of_time(assertion.issued_at),
         "until": text_of_time(assertion.expires_at),
         "release": assertion.release_digest.hex(),

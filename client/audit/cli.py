@@ -15,6 +15,7 @@ from client.files import write_new_file
 from client.terminal import JsonOption, read_file
 from federation.audit.cells import MOST_REPLICATES, REPLICATES, Cell, Limits, Rate
 from federation.audit.comparing import compare
+from federation.audit.presentation import MOST_APCER
 from federation.audit.report import AuditReport
 from federation.audit.searching import false_match_in_search
 from federation.commandline.commands import Commands
@@ -79,8 +80,9 @@ def audit_scores_command(
 ) -> None:
     """Judge every group of people by the scores that a verifier gave. Works on the scores of any system.
 
-    Columns: score, same, the groups (NAME, or NAME_a and NAME_b), and where known person_a, person_b, failed and wolf.
-    Without person columns, comparisons count as independent, and bounds are too narrow when people repeat.
+    Columns: score, same, the groups (NAME, or NAME_a and NAME_b), and where known person_a, person_b, failed, wolf, and
+    of presentation attacks pad, species and level. Without person columns, comparisons count as independent, and bounds
+    are too narrow when people repeat.
 
     Needs: a file with scores. Writes: the page where --report says.
 
@@ -104,6 +106,7 @@ def audit_scores_command(
     result = audit_scores(
         file.comparisons,
         strings=file.strings,
+        presentations=file.presentations,
         limits=Limits(limit, max_fnmr, max_failure_to_enrol, confidence),
         threshold=threshold,
         stated_fmr=stated,
@@ -194,7 +197,7 @@ def _text(result: AuditReport) -> str:
     lines += ["", f"{'':<{width}}  {'people':>6}  {'FMR (low to high)':<30}  {'FNMR (low to high)':<30}  verdict"]
     lines += [_line(cell, width, cell.verdict(result.limits).value) for cell in result.cells]
     lines += [_line(result.overall, width, "not judged"), ""]
-    lines += [*_of_strings(result), ""]
+    lines += [*_of_strings(result), "", *_of_attacks(result), ""]
     if result.verdict is Verdict.INSUFFICIENT:
         needed = math.ceil(math.log(1 - result.limits.confidence) / math.log1p(-result.limits.fmr))
         lines.append(
@@ -206,8 +209,10 @@ def _text(result: AuditReport) -> str:
             f"a search among {_SEARCHED} would wrongly match people of {worst.name} up to {100 * share:.3g} % of "
             "the time; intaglio cannot search"
         )
-    wolf_is_worst = result.outcome is not result.verdict
-    worst_of_all = "a fixed string without a face" if wolf_is_worst else result.worst_cell.name
+    worst_of_all = result.worst_cell.name
+    if result.outcome is not result.verdict:
+        is_wolf = result.wolf is not None and result.wolf_verdict is result.outcome
+        worst_of_all = "a fixed string without a face" if is_wolf else "presentation attack detection"
     lines.append(f"{result.outcome.value}: worst is {worst_of_all}")
     return "\n".join(lines)
 
@@ -222,6 +227,23 @@ def _of_strings(result: AuditReport) -> list[str]:
         f"mean of the domain  {_range(mean):<30}  {result.wolf_verdict.value} at a limit of {result.wolf_limit:g}",
         f"best single image   {_range(best):<30}  not judged",
     ]
+
+
+def _of_attacks(result: AuditReport) -> list[str]:
+    """How often presentation attacks passed, for a terminal."""
+    if result.pad is None:
+        return ["presentation attacks: not measured"]
+    pad = result.pad
+    width = max(20, *(len(one.name) for one in pad.species))
+    head = f"{'presentation attacks':<{width}}  level  people  {'APCER (low to high)':<30}  {'IAPMR (low to high)':<30}"
+    limit = f"limits: APCER {MOST_APCER:g} for each species, BPCER {result.limits.fnmr:g}"
+    lines = [f"{head}  verdict"]
+    for one in pad.species:
+        what = f"{one.name:<{width}}  {one.level.value:<5}  {one.people:>6}"
+        verdict = one.apcer.judge(MOST_APCER).value
+        lines.append(f"{what}  {_range(one.apcer):<30}  {_range(one.iapmr):<30}  {verdict}")
+    refused = f"people taken for an attack, BPCER, of {pad.people}: {_range(pad.bpcer)}"
+    return [*lines, f"{refused}  {pad.bpcer.judge(result.limits.fnmr).value}; {limit}"]
 
 
 def _line(cell: Cell, width: int, verdict: str) -> str:

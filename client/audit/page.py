@@ -15,6 +15,7 @@ from markupsafe import Markup
 
 from federation.audit import plots
 from federation.audit.cells import Estimate, Rate
+from federation.audit.presentation import MOST_APCER
 from federation.audit.report import AuditReport
 from federation.audit.searching import false_match_in_search
 from federation.verdict import Verdict
@@ -79,6 +80,7 @@ def render(report: AuditReport) -> str:
         det=_markup(plots.det_plot(report)),
         fmr_bounds=_markup(plots.bounds_plot(report, "fmr", "false match rate")),
         fnmr_bounds=_markup(plots.bounds_plot(report, "fnmr", "false non-match rate")),
+        most_apcer=MOST_APCER,
         percent=_percent,
         bounds=_bounds,
         number=_number,

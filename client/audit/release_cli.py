@@ -21,6 +21,7 @@ from client.audit.groups_cli import score_command, threshold_command
 from client.bundles import read_as, read_bundle, read_trust
 from client.files import write_new_file
 from client.terminal import JsonOption, read_file, show
+from federation.audit.presentation import text_of_pad
 from federation.audit.report import AuditReport
 from federation.audit.wolf import text_of_wolves
 from federation.commandline.commands import Commands
@@ -276,6 +277,7 @@ def _facts(bundle: Bundle) -> dict[str, str]:
         "holds_for": claims.held_for.text if claims.held_for else "everybody together; nobody looked at groups",
         "recogniser": claims.recogniser.hex(),
         "wolf": text_of_wolves(audit.wolf),
+        "presentation_attacks": text_of_pad(audit.pad),
         "threshold": f"{claims.threshold} bits",
         "epsilon": promise,
         "attacks": claims.attacks_text,

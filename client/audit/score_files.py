@@ -9,6 +9,7 @@ One row is one comparison::
     failed    1: no score could be made, because a sample was unusable; optional
     wolf      mean or best: the row is of a string that was fixed without a face, `person_a` names that string, and
               `person_b` whose template it met (`federation.audit.strings`); empty in all other rows; optional
+    pad, species, level    of presentation attacks, and of people beside them: `client.audit.attack_rows`; optional
 
 Rows that cannot be read are never dropped in silence: each has a line number and a reason. The file is read in blocks,
 whose text becomes numbers at once.
@@ -26,7 +27,10 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from client.audit import attack_rows
+from client.audit.attack_rows import ANSWERS, LEVEL, LEVELS, PAD, SPECIES
 from client.audit.tables import Broken, Table, undecodable
+from federation.audit.attacks import Presentations
 from federation.audit.comparisons import Comparisons, Sides
 from federation.audit.strings import BEST, KINDS, FixedStrings
 from federation.errors import UsageError
@@ -47,12 +51,14 @@ class ScoreFile:
     Attributes:
         comparisons: the readable rows.
         strings: the rows of strings that were fixed without a face; None where there are none.
+        presentations: attacks, and people whom detection of attacks was asked about; None where there are none.
         sha256: hex digest of the file.
         bad: the others, in order.
     """
 
     comparisons: Comparisons
     strings: FixedStrings | None
+    presentations: Presentations | None
     sha256: str
     bad: tuple[Broken, ...]
 
@@ -98,13 +104,13 @@ def read_scores(path: Path, attributes: Sequence[str]) -> ScoreFile:
     except ValueError as error:  # pyarrow's errors are ValueErrors
         raise UsageError(f"{path} is no table that can be read: {_reason(path, error)}") from error
     try:
-        comparisons, strings = reader.finish()
+        comparisons, strings, presentations = reader.finish()
     except UsageError as error:  # without a bad row, fixed strings seldom make two halves any more
         raise UsageError(f"{path}: {error}" + (f"\nthere are {_listed(reader.bad)}" if reader.bad else "")) from error
     if not len(comparisons):
         listed = f"; line {reader.bad[0].line}: {reader.bad[0].reason}" if reader.bad else ""
         raise UsageError(f"{path} has no readable comparison{listed}")
-    return ScoreFile(comparisons, strings, digest, tuple(sorted(reader.bad, key=lambda row: row.line)))
+    return ScoreFile(comparisons, strings, presentations, digest, tuple(sorted(reader.bad, key=lambda row: row.line)))
 
 
 @dataclass(frozen=True)
@@ -115,6 +121,8 @@ class _Layout:
     people: bool
     failed: bool
     wolf: bool
+    pad: bool
+    attacks: bool
 
     @classmethod
     def of(cls, present: Sequence[str], attributes: Sequence[str]) -> _Layout:
@@ -138,17 +146,22 @@ class _Layout:
         missing += [
             name for name, there in zip(("person_a", "person_b"), people, strict=True) if any(people) and not there
         ]
+        missing += attack_rows.missing(present)
         if missing:
             raise UsageError(f"columns are missing: {', '.join(missing)}; there are: {', '.join(present) or 'none'}")
         if "wolf" in present and not all(people):
             raise UsageError("fixed strings are tried on people: a file with the column wolf has person_a and person_b")
-        return cls(MappingProxyType(chosen), all(people), "failed" in present, "wolf" in present)
+        if PAD in present and not all(people):
+            raise UsageError("faces are presented by people: a file with the column pad has person_a and person_b")
+        there = [name in present for name in ("failed", "wolf", PAD, SPECIES)]
+        return cls(MappingProxyType(chosen), all(people), *there)
 
     @property
     def columns(self) -> list[str]:
         """All that are read."""
         optional = [*(("person_a", "person_b") if self.people else ()), *(("failed",) if self.failed else ())]
-        optional += ["wolf"] if self.wolf else []
+        optional += [*(("wolf",) if self.wolf else ()), *((PAD,) if self.pad else ())]
+        optional += (SPECIES, LEVEL) if self.attacks else ()
         return list(
             dict.fromkeys(["score", "same", *(side for both in self.attributes.values() for side in both), *optional])
         )
@@ -188,6 +201,7 @@ class _Reader:
     def __init__(self, layout: _Layout) -> None:
         self._layout = layout
         self._people = _Names()
+        self._species = _Names()
         self._labels = {name: _Names() for name in layout.attributes}
         self._parts: list[dict[str, NDArray[Any]]] = []
         self.bad: list[Broken] = []
@@ -206,13 +220,17 @@ class _Reader:
         part: dict[str, NDArray[Any]] = {"score": score, "same": same}
         wolf = None
         if self._layout.wolf:
-            part["wolf"] = faults.kind(batch["wolf"])
+            part["wolf"] = faults.kind("wolf", KINDS, batch["wolf"])
             wolf = part["wolf"] > 0
             faults.add("a fixed string is nobody's: 'same' says different people", wolf & same)
             if failed is not None:
                 faults.add("a fixed string has a score", wolf & failed)
         if failed is not None:
             part["failed"] = failed
+        if self._layout.pad:
+            part |= self._presented(batch, faults, len(lines))
+            for reason, where in attack_rows.faults_of(part, wolf=wolf):
+                faults.add(reason, where)
         for name, (first, second) in self._layout.attributes.items():
             codes = [self._labels[name].encode(batch[column]) for column in dict.fromkeys((first, second))]
             part |= {f"{name} {side}": side_codes for side, side_codes in enumerate(codes, 1)}
@@ -229,6 +247,16 @@ class _Reader:
             faults.add("'same' and the names of the people contradict each other", (one == other) != same)
         self._keep(lines, part, faults)
 
+    def _presented(self, batch: Any, faults: _Faults, count: int) -> dict[str, NDArray[Any]]:  # noqa: ANN401 - no types
+        """The columns about presentation attacks, as numbers."""
+        nobody = {SPECIES: np.full(count, -1, dtype=np.int32), LEVEL: np.zeros(count, dtype=np.int32)}
+        answers = {PAD: faults.kind(PAD, ANSWERS, batch[PAD])}
+        if not self._layout.attacks:
+            return answers | nobody
+        codes = self._species.encode(batch[SPECIES])
+        faults.add("a species is too long or not printable", self._species.unusable()[codes])
+        return answers | {SPECIES: codes, LEVEL: faults.kind(LEVEL, LEVELS, batch[LEVEL])}
+
     def _keep(self, lines: NDArray[np.int64], part: dict[str, NDArray[Any]], faults: _Faults) -> None:
         self.bad += [
             Broken(int(lines[row]), faults.reasons[faults.reason[row]]) for row in np.flatnonzero(faults.reason)
@@ -236,7 +264,7 @@ class _Reader:
         good = faults.reason == 0
         self._parts.append({name: values[good] for name, values in (part | {"line": lines}).items()})
 
-    def finish(self) -> tuple[Comparisons, FixedStrings | None]:
+    def finish(self) -> tuple[Comparisons, FixedStrings | None, Presentations | None]:
         """Everything that could be read.
 
         Raises:
@@ -250,6 +278,11 @@ class _Reader:
             is_fixed = whole["wolf"] > 0
             fixed = {name: values[is_fixed] for name, values in whole.items()}
             whole = {name: values[~is_fixed] for name, values in whole.items() if name != "wolf"}
+        presented: dict[str, NDArray[Any]] = {}
+        if self._layout.pad and whole:
+            presented = {name: values[whole[PAD] > 0] for name, values in whole.items()}
+            people = whole[SPECIES] < 0
+            whole = {name: values[people] for name, values in whole.items() if name not in attack_rows.COLUMNS}
         if self._layout.people and whole:
             whole = self._one_label_each(whole)
         empty = np.zeros(0, dtype=np.int32)
@@ -264,7 +297,12 @@ class _Reader:
             people=sides("person", self._people) if self._layout.people else None,
             failed=whole.get("failed", np.zeros(0, dtype=np.bool_)) if self._layout.failed else None,
         )
-        return comparisons, self._strings(fixed) if len(fixed.get("wolf", empty)) else None
+        strings = self._strings(fixed) if len(fixed.get("wolf", empty)) else None
+        return comparisons, strings, self._presentations(presented) if len(presented.get(PAD, empty)) else None
+
+    def _presentations(self, presented: dict[str, NDArray[Any]]) -> Presentations:
+        people = self._people.decode(presented["person 1"], presented["person 2"])
+        return attack_rows.presentations(presented, tuple(self._species.codes), people)
 
     def _strings(self, fixed: dict[str, NDArray[Any]]) -> FixedStrings:
         pairs = self._people.decode(fixed["person 1"], fixed["person 2"])
@@ -299,14 +337,14 @@ class _Faults:
         self.reason[where & (self.reason == 0)] = len(self.reasons)
         self.reasons.append(reason)
 
-    def kind(self, column: Any) -> NDArray[np.int32]:  # noqa: ANN401 - pyarrow has no types
-        """(n,) kind of a fixed string, from 1 on, and 0 for comparisons of people; other words are faults."""
+    def kind(self, name: str, kinds: Sequence[str], column: Any) -> NDArray[np.int32]:  # noqa: ANN401 - no types
+        """(n,) place of a word in a list, from 1 on, and 0 for none; other words are faults."""
         encoded = column.dictionary_encode()
         words = [text.strip().lower() for text in encoded.dictionary.to_pylist()] or [""]
         indices = encoded.indices.to_numpy(zero_copy_only=False)
-        unknown = np.array([word not in {"", *KINDS} for word in words])
-        self.add(f"'wolf' is none of {', '.join(KINDS)}", unknown[indices])
-        codes = np.array([KINDS.index(word) + 1 if word in KINDS else 0 for word in words], dtype=np.int32)
+        unknown = np.array([word not in {"", *kinds} for word in words])
+        self.add(f"{name!r} is none of {', '.join(kinds)}", unknown[indices])
+        codes = np.array([kinds.index(word) + 1 if word in kinds else 0 for word in words], dtype=np.int32)
         return np.asarray(codes[indices])
 
     def answer(self, name: str, column: Any, *, optional: bool = False) -> NDArray[np.bool_]:  # noqa: ANN401 - no types

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from client.log.watching import LogTrust
     from client.wallet.wallet import Enrolment, Wallet
     from federation.consent.life import Consent
+    from federation.presentation.levels import PadLevel
     from federation.recognition.model import ModelRelease
     from federation.release.manifest import Standing
     from federation.rules.entries import Issuer
@@ -75,6 +76,7 @@ class Comparison:
         change: what a match puts in force, or does to another device, or None.
         audience_nonce: for an assertion; empty for none.
         issuer: of that assertion, or None.
+        presentation_checked: whether the face is looked at for a presentation attack, and the device says so.
     """
 
     operation: Operation
@@ -84,10 +86,20 @@ class Comparison:
     change: Change | DeviceChange | None = None
     audience_nonce: bytes = b""
     issuer: Issuer | None = None
+    presentation_checked: bool = False
 
 
-def require_allowed(comparison: Comparison, enrolment: Enrolment, conditions: Conditions, *, now: int) -> None:
+def require_allowed(
+    comparison: Comparison, enrolment: Enrolment, conditions: Conditions, *, certificate: bytes, now: int
+) -> None:
     """Returns when the public rules and the owner's consent allow this use now, whatever the server thinks.
+
+    Args:
+        comparison: what is to be compared.
+        enrolment: of the wallet.
+        conditions: of the device.
+        certificate: SHA-256 of the client certificate of the device, 32 bytes.
+        now: seconds since 1970.
 
     Raises:
         UsageError: the wallet names no deployment.
@@ -105,6 +117,9 @@ def require_allowed(comparison: Comparison, enrolment: Enrolment, conditions: Co
         attempts=Attempts(),
         rules=conditions.rules,
         release=conditions.standing,
+        pad=None
+        if comparison.operation is Operation.ENROL
+        else _pad_of(comparison, enrolment, conditions, certificate, now),
         now=now,
     )
     if isinstance(verdict, Refused):
@@ -117,6 +132,7 @@ def require_asserted(
     enrolment: Enrolment,
     conditions: Conditions,
     *,
+    certificate: bytes,
     logged: LoggedEntry,
     is_match: bool,
     now: int,
@@ -130,6 +146,7 @@ def require_asserted(
         comparison: what was asked for.
         enrolment: of the wallet.
         conditions: of the device.
+        certificate: SHA-256 of the client certificate of the device, 32 bytes.
         logged: the entry about the comparison, checked.
         is_match: the decision.
         now: seconds since 1970.
@@ -163,6 +180,10 @@ def require_asserted(
         ("states another false match rate than the release", assertion.rate == conditions.release.rate),
         ("says something else about the audit than the release", assertion.audited == conditions.standing.audited),
         (
+            "says something else of presentation attacks than this device and the public rules",
+            assertion.pad is _pad_of(comparison, enrolment, conditions, certificate, now),
+        ),
+        (
             "names another address to contest at than the consent",
             assertion.contest == comparison.consent.current.terms.contest,
         ),
@@ -171,6 +192,15 @@ def require_asserted(
     for fault, passed in checks:
         if not passed:
             raise ProofError(f"the assertion {fault}; it is not handed out")
+
+
+def _pad_of(
+    comparison: Comparison, enrolment: Enrolment, conditions: Conditions, certificate: bytes, now: int
+) -> PadLevel:
+    """What stands between a presentation attack and this comparison, by the rules that the server goes by, too."""
+    return conditions.rules.pad_level(
+        _deployment_of(enrolment), checked=comparison.presentation_checked, certificate=certificate, now=now
+    )
 
 
 def _deployment_of(enrolment: Enrolment) -> str:

@@ -17,7 +17,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import replace
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Self, TypeAlias
 
 from client.connection import Connection
 from client.device.conditions import Comparison, Conditions, require_allowed, require_asserted
@@ -53,6 +53,12 @@ if TYPE_CHECKING:
     from client.connection import ClientTls
     from client.wallet.wallet import Wallet
     from federation.wire.ticket import Ticket
+
+
+Probe: TypeAlias = "NDArray[np.float64] | Callable[[bytes], NDArray[np.float64]]"
+"""(k,) adapted embedding of a fresh capture, or mean of some. Or what makes one of the session's nonce, 32 bytes: by
+filming a face that moves as the nonce asks (`client.device.challenge`); the device then signs that it looked for a
+presentation attack."""
 
 
 class Device:
@@ -95,6 +101,7 @@ class Device:
         conditions.require_release_of(self._enrolment)
         self._parameters = parameters_for(conditions.release.code_length)
         self._session_key: SessionKey | None = SessionKey.generate(self._parameters)
+        self._certificate = tls.certificate_digest
         self._connection = Connection(target, tls, timeout_seconds=timeout_seconds)
         self._call = self._connection.call
         self._stub = self._connection.verification
@@ -151,7 +158,7 @@ class Device:
         self._remember(self._wallet.with_state(EnrolmentState.ENROLLED) if is_match else without_template(self._wallet))
         return outcome
 
-    def verify(self, probe: NDArray[np.float64], *, audience_nonce: bytes = b"") -> VerificationOutcome:
+    def verify(self, probe: Probe, *, audience_nonce: bytes = b"") -> VerificationOutcome:
         """Compares a fresh capture with the enrolled template.
 
         MATCH means that the server's reply, which is in the log, opened to a token. That the server also recorded the
@@ -159,7 +166,8 @@ class Device:
         assertion proves it.
 
         Args:
-            probe: (k,) adapted embedding, or mean of some. Sensitive; does not leave the device.
+            probe: (k,) adapted embedding, or mean of some; or what films one under a challenge. Sensitive; does not
+                leave the device.
             audience_nonce: 32 bytes that the audience chose, to get an assertion for it.
 
         Raises:
@@ -183,14 +191,14 @@ class Device:
             self._remember(self._wallet.with_state(EnrolmentState.ENROLLED))
         return outcome
 
-    def renew_consent(self, probe: NDArray[np.float64]) -> VerificationOutcome:
+    def renew_consent(self, probe: Probe) -> VerificationOutcome:
         """Agrees again: on a match a newer receipt counts in the place of the last one, which may have expired.
 
         The conditions say for how many days, and to which terms if not to the same. A crash before the wallet is kept
         loses nothing: `client.device.owner.Owner.with_held_consent` brings what the server holds into the wallet.
 
         Args:
-            probe: (k,) adapted embedding of a fresh capture, or mean of some. Sensitive; does not leave the device.
+            probe: as for `verify`.
 
         Raises:
             UsageError, RefusedError, UnavailableError, PeerError, ProofError: as for `verify`, decided under the newer
@@ -255,7 +263,7 @@ class Device:
     def renew_template(
         self,
         reference: NDArray[np.float64],
-        second: NDArray[np.float64],
+        second: Probe,
         *,
         into: Wallet,
         keep: Callable[[Wallet], None],
@@ -270,7 +278,8 @@ class Device:
 
         Args:
             reference: (k,) adapted mean of some pictures, for the new template. Sensitive; does not leave the device.
-            second: (k,) adapted embedding of another picture, which is not in the mean. Likewise.
+            second: (k,) adapted embedding of another picture, which is not in the mean; or what films one under a
+                challenge. Likewise.
             into: the new wallet, with a key of its own.
             keep: writes the new wallet to disk.
 
@@ -292,10 +301,18 @@ class Device:
         watch = Stopwatch()
         with watch:
             new = self._draw(into.with_enrolment(begun), reference, terms)
-            new.require_agreement(reference, second, threshold=self._conditions.release.threshold)
+
+        def agreeing(probe: NDArray[np.float64]) -> NDArray[np.float64]:
+            new.require_agreement(reference, probe, threshold=self._conditions.release.threshold)
+            return probe
+
+        if not callable(second):
+            agreeing(second)
         keep(new.wallet)
         comparison = Comparison(Operation.RENEW_TEMPLATE, new.consent, new.wallet, _digest_in(consent), new.change)
-        outcome = self._compare_with_stored(second, comparison, watch)
+        outcome = self._compare_with_stored(
+            (lambda nonce: agreeing(second(nonce))) if callable(second) else second, comparison, watch
+        )
         if outcome.decision is Decision.MATCH:
             keep(new.wallet.with_state(EnrolmentState.ENROLLED).with_log(self._wallet.log))
             # A crash before this line leaves an old wallet that thinks it is enrolled; the server refuses it.
@@ -306,14 +323,15 @@ class Device:
 
     # ------------------------------------------------------------------ one session
 
-    def _compare_with_stored(
-        self, probe: NDArray[np.float64], comparison: Comparison, watch: Stopwatch
-    ) -> VerificationOutcome:
+    def _compare_with_stored(self, probe: Probe, comparison: Comparison, watch: Stopwatch) -> VerificationOutcome:
         self._wallet.require_template_secret()
+        comparison = replace(comparison, presentation_checked=callable(probe))
         self._require_allowed(comparison)
         request = replace(self._request(), audience_nonce=comparison.audience_nonce)
         grant = SessionGrant.from_proto(self._call(self._stub.StartVerification, request.to_proto()))
-        return self._compare(probe, comparison, self._grant(grant), watch)
+        session = self._grant(grant)
+        # What is filmed is refused here, if at all: nothing has left yet, and no attempt is counted.
+        return self._compare(probe(session.nonce) if callable(probe) else probe, comparison, session, watch)
 
     def _compare(
         self, probe: NDArray[np.float64], comparison: Comparison, grant: SessionGrant, watch: Stopwatch
@@ -328,6 +346,7 @@ class Device:
                 log_size=terms.log_size,
                 change=comparison.change,
                 new_signature=_agreement(comparison, terms.transcript(ciphertext)),
+                presentation_checked=comparison.presentation_checked,
             ).to_proto()
         self._count_answer()
         reply = LoggedReply.from_proto(self._call(self._stub.SubmitProbe, message))
@@ -345,6 +364,7 @@ class Device:
             comparison,
             self._enrolment,
             self._conditions,
+            certificate=self._certificate,
             logged=reply.log.logged,
             is_match=is_match,
             now=int(self._clock()),
@@ -374,6 +394,7 @@ class Device:
             audience_nonce=comparison.audience_nonce,
             change_digest=comparison.change.digest if comparison.change else NO_CHANGE,
             log_size=self._log_size,
+            presentation_checked=comparison.presentation_checked,
         )
         key, self._session_key = self._session_key or SessionKey.generate(self._parameters), None
         return terms, DeviceSession(terms, key, self._wallet.signing_key)
@@ -449,7 +470,9 @@ class Device:
         self._wallet = self._wallet.with_log(memory)  # kept with what the caller makes of the match
 
     def _require_allowed(self, comparison: Comparison) -> None:
-        require_allowed(comparison, self._enrolment, self._conditions, now=int(self._clock()))
+        require_allowed(
+            comparison, self._enrolment, self._conditions, certificate=self._certificate, now=int(self._clock())
+        )
 
 
 def _agreement(comparison: Comparison, transcript: bytes) -> bytes:

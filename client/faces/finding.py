@@ -63,7 +63,7 @@ _WITHIN: Final = 0.5
 """Share of a face's box from which it is taken to be part of a larger one: an eye behind glasses, or the same face."""
 _UPSIDE_DOWN: Final = ("the face is upside down", "turn the photograph, or the camera")
 _NO_FACE: Final = ("no face found", "use a sharp, frontal photograph of one person")
-_MIRRORED: Final = np.array([1, 0, 2, 3])
+_MIRRORED: Final = np.array([1, 0, 2, 3, 5, 4])
 """Landmarks of a mirrored face: its right eye is the left one."""
 
 
@@ -99,7 +99,23 @@ class FaceFinder:
         points = self._first_look(rgb)
         for look in range(_CLOSER):
             points = self._closer_look(rgb, points, asks_upright=profile == REFERENCE and look == _CLOSER - 1)
-        return points
+        return points[:4]
+
+    def follow(self, rgb: Pixels, before: Points | None) -> Points:
+        """Finds the face of a film's next frame, in one close look where it was a moment ago.
+
+        Args:
+            rgb: (height, width, 3) uint8, RGB.
+            before: (6, 2) where it was; None where nobody knows.
+
+        Returns:
+            (6, 2) float64: x and y of right eye, left eye, tip of the nose, middle of the mouth, right ear and left
+            ear, in pixels of the frame. Sensitive.
+
+        Raises:
+            UnusableImageError: not exactly one face.
+        """
+        return self._closer_look(rgb, self._first_look(rgb) if before is None else before, asks_upright=False)
 
     def _first_look(self, rgb: Pixels) -> Points:
         height, width = rgb.shape[:2]
@@ -118,7 +134,7 @@ class FaceFinder:
                 least = math.ceil(_LEAST_FACE * smallest)
                 what_to_do += f", whose face is at least {least} of these {width} x {height} pixels high"
             raise UnusableImageError(problem, what_to_do)
-        return _four(faces[0])
+        return faces[0].landmarks
 
     def _seen(self, rgb: Pixels, places: Iterable[Similarity]) -> list[Detection]:
         """What the detector finds in some squares, in pixels of the image."""
@@ -129,11 +145,11 @@ class FaceFinder:
         ]
 
     def _is_seen_again(self, rgb: Pixels, face: Detection) -> bool:
-        square = cut(rgb, placed(_four(face), _CLOSER_ALIGNMENT), SIDE)
+        square = cut(rgb, placed(face.landmarks[:4], _CLOSER_ALIGNMENT), SIDE)
         return all(self._detector.detect(view) for view in (square, np.ascontiguousarray(square[:, ::-1])))
 
     def _closer_look(self, rgb: Pixels, points: Points, *, asks_upright: bool) -> Points:
-        place = placed(points, _CLOSER_ALIGNMENT)
+        place = placed(points[:4], _CLOSER_ALIGNMENT)
         square = cut(rgb, place, SIDE)
         found = []
         faces = self._detector.detect(square, sure=_CLOSER_SURE)
@@ -142,9 +158,9 @@ class FaceFinder:
             if _surest(turned) > _surest(faces):
                 raise UnusableImageError(*_UPSIDE_DOWN)
         if faces:
-            found.append(_four(_middlemost(faces)))
+            found.append(_middlemost(faces).landmarks)
         if faces := self._detector.detect(np.ascontiguousarray(square[:, ::-1]), sure=_CLOSER_SURE):
-            mirrored = _four(_middlemost(faces))[_MIRRORED]
+            mirrored = _middlemost(faces).landmarks[_MIRRORED]
             found.append(np.stack([SIDE - mirrored[:, 0], mirrored[:, 1]], axis=1))
         if not found:
             raise UnusableImageError(*_NO_FACE)
@@ -235,10 +251,6 @@ def _common(box: NDArray[np.float64], other: NDArray[np.float64]) -> NDArray[np.
 def _area(box: NDArray[np.float64]) -> float:
     """Of left, top, right, bottom; 0 where there is nothing between them."""
     return float(np.clip(box[2:] - box[:2], 0, None).prod())
-
-
-def _four(face: Detection) -> Points:
-    return face.landmarks[:4]
 
 
 def _surest(faces: list[Detection]) -> float:

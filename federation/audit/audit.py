@@ -19,6 +19,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
+from federation.audit.attacks import Presentations, pad_rates
 from federation.audit.bootstrap import Kind, Replicates, draw, estimate
 from federation.audit.cells import REPLICATES, Bootstrap, Cell, Counts, Estimate, Limits, Rate, rounded
 from federation.audit.comparisons import Comparisons
@@ -40,6 +41,7 @@ def audit_scores(
     *,
     limits: Limits,
     strings: FixedStrings | None = None,
+    presentations: Presentations | None = None,
     threshold: float | None = None,
     stated_fmr: float | None = None,
     distance: bool = False,
@@ -57,6 +59,7 @@ def audit_scores(
             (`federation.consent.life.select_samples`).
         limits: what every cell has to keep.
         strings: what the verifier made of strings that were fixed without a face; None where nobody tried any.
+        presentations: what its presentation attack detection said to attacks and to people; None where nobody asked.
         threshold: of the verifier, in the unit of its scores; or
         stated_fmr: the rate over all same-cell impostors that a threshold is to be found for.
         distance: whether small scores mean alike.
@@ -111,6 +114,7 @@ def audit_scores(
         marginals=marginals(attributes, cells),
         differentials=_differentials(cells, drawn, limits.confidence),
         wolf=None if strings is None else wolf_rates(strings, sign, at, limits.confidence),
+        pad=None if presentations is None else pad_rates(presentations, sign, at, limits.confidence),
     )
 
 

@@ -16,12 +16,13 @@ from dataclasses import dataclass
 from typing import Any, Final, NoReturn, Self
 
 from federation.audit.cells import DIFFERENTIALS, Bootstrap, Cell, Counts, Estimate, Limits, Marginal, Rate, rounded
+from federation.audit.presentation import PadRates, json_of_pad, judge_pad, pad_of_json
 from federation.audit.wolf import WOLF_FACTOR, WolfRates, json_of_wolves, judge_wolves, wolves_of_json
 from federation.errors import MalformedMessageError, UsageError
 from federation.statements import JsonValue, canonical_bytes, require_text
 from federation.verdict import Verdict
 
-FORMAT: Final = "intaglio-audit/2"
+FORMAT: Final = "intaglio-audit/3"
 MOST_REPORT_BYTES: Final = 1 << 23
 _DIGEST_HEX = 64
 
@@ -45,6 +46,7 @@ class AuditReport:
         marginals: single axes, for comparison.
         differentials: by the names of `federation.audit.cells.DIFFERENTIALS`.
         wolf: how often fixed strings without a face were accepted; None where nobody tried any.
+        pad: how often presentation attacks passed; None where nobody made any.
     """
 
     subject: str
@@ -61,6 +63,7 @@ class AuditReport:
     marginals: tuple[Marginal, ...]
     differentials: Mapping[str, Estimate]
     wolf: WolfRates | None = None
+    pad: PadRates | None = None
 
     def __post_init__(self) -> None:
         require_text("the subject of an audit", self.subject, most=200)
@@ -92,9 +95,17 @@ class AuditReport:
         return judge_wolves(self.wolf, self._stated)
 
     @property
+    def pad_verdict(self) -> Verdict:
+        """Of presentation attack detection. It is no part of `verdict` either: who asks for none is served without."""
+        return judge_pad(self.pad, self.limits.fnmr)
+
+    @property
     def outcome(self) -> Verdict:
         """The worst verdict of everything that was measured."""
-        return self.verdict if self.wolf is None else Verdict.worst([self.verdict, self.wolf_verdict])
+        verdicts = [self.verdict]
+        verdicts += [] if self.wolf is None else [self.wolf_verdict]
+        verdicts += [] if self.pad is None else [self.pad_verdict]
+        return Verdict.worst(verdicts)
 
     @property
     def _stated(self) -> float:
@@ -135,6 +146,8 @@ class AuditReport:
                 for one in self.marginals
             ],
             "differentials": {name: _estimate_json(estimate) for name, estimate in self.differentials.items()},
+            "pad": json_of_pad(self.pad),
+            "pad_verdict": self.pad_verdict.value,
             "wolf": json_of_wolves(self.wolf),
             "wolf_verdict": self.wolf_verdict.value,
         }
@@ -188,6 +201,7 @@ class AuditReport:
             ),
             differentials={name: _read_estimate(value["differentials"][name]) for name in DIFFERENTIALS},
             wolf=wolves_of_json(value["wolf"]),
+            pad=pad_of_json(value["pad"]),
         )
 
 

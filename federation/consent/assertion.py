@@ -1,10 +1,10 @@
 """What a relying organisation gets on accept: a signed statement that it can check offline, with a public key.
 
 An assertion is a JSON Web Token (RFC 7519) signed with EdDSA over Ed25519 (RFC 8037), so that any library reads it. It
-says that a claim was accepted, at which false match rate, what that rests on, and what an audit says of it. It never
-says who somebody is: there is no field for it,
-and an assertion with any other field is refused. The subject is a pseudonym of an account towards that one audience: it
-stays when a template is renewed, and two audiences cannot tell that they talk about the same person.
+says that a claim was accepted, at which false match rate, what that rests on, what an audit says of it, and what stood
+between a picture before the camera and the comparison. It never says who somebody is: there is no field for it, and an
+assertion with any other field is refused. The subject is a pseudonym of an account towards that one audience: it stays
+when a template is renewed, and two audiences cannot tell that they talk about the same person.
 
 `verify_assertion` follows RFC 8725: one algorithm, an explicit type, every claim required and checked, no header that
 is not known. Payload and header have one form: what parses would be written in the same way.
@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any, Final, NoReturn, Self
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
 from federation.errors import MalformedMessageError, ProofError, UsageError
+from federation.presentation.levels import PadLevel
 from federation.rates import Audited, StatedRate
 from federation.secrecy import Secret
 from federation.statements import (
@@ -47,7 +48,7 @@ CLOCK_SKEW_SECONDS: Final = 30
 """How far issuer's and verifier's clocks may differ."""
 LONGEST_LIFETIME_SECONDS: Final = 600
 MOST_TOKEN_CHARACTERS: Final = 4096
-WORDING: Final = "{audited}: claim accepted at {rate}"
+WORDING: Final = "{audited}: claim accepted at {rate}; {pad}"
 """All that an assertion says about a person. What no audit has passed begins with a word in capitals."""
 
 _TOKEN = re.compile(r"[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+")
@@ -132,6 +133,7 @@ class Assertion:
         release_digest: SHA-256 of the model release.
         rate: false match rate that the release states, with what it rests on.
         audited: what the release's audit says, and whether it is a trial.
+        pad: what stood between a presentation attack and the comparison.
         log: where the attempt stands.
         contest: address to contest the decision at.
     """
@@ -146,6 +148,7 @@ class Assertion:
     release_digest: bytes
     rate: StatedRate
     audited: Audited
+    pad: PadLevel
     log: LogPosition
     contest: str
 
@@ -163,11 +166,13 @@ class Assertion:
             raise UsageError(f"an assertion is valid for at most {LONGEST_LIFETIME_SECONDS} seconds")
         if not isinstance(self.rate, StatedRate) or not isinstance(self.audited, Audited):
             raise UsageError("an assertion says at what rate, and what an audit says of it")
+        if not isinstance(self.pad, PadLevel):
+            raise UsageError("an assertion says what stood between a presentation attack and the comparison")
 
     @property
     def wording(self) -> str:
-        """The one sentence: a claim was accepted, at what risk, and whether anybody has checked that."""
-        return WORDING.format(audited=self.audited.text, rate=self.rate.text)
+        """The one sentence: a claim was accepted, at what risk, whether anybody has checked that, and who looked."""
+        return WORDING.format(audited=self.audited.text, rate=self.rate.text, pad=self.pad.text)
 
     def claims(self) -> dict[str, Any]:
         """The payload."""
@@ -185,6 +190,7 @@ class Assertion:
                 "tree_size": self.log.tree_size,
             },
             "nonce": self.nonce.hex(),
+            "pad": self.pad.value,
             "purpose": self.purpose,
             "rate": self.rate.to_json(),
             "release": self.release_digest.hex(),
@@ -212,6 +218,7 @@ class Assertion:
             release_digest=bytes.fromhex(claims["release"]),
             rate=StatedRate.from_json(claims["rate"]),
             audited=Audited.from_json(claims["audit"]),
+            pad=PadLevel(claims["pad"]),
             log=LogPosition(log["origin"], log["index"], log["tree_size"], bytes.fromhex(log["root_hash"])),
             contest=claims["contest"],
         )
@@ -228,6 +235,7 @@ def verify_assertion(
     now: int,
     largest_fmr: float = 1.0,
     accepts_trials: bool = False,
+    least_pad: PadLevel = PadLevel.NONE,
 ) -> Assertion:
     """The assertion in `token`, when it is what a relying organisation insists on. Needs no network.
 
@@ -243,6 +251,7 @@ def verify_assertion(
         now: seconds since 1970.
         largest_fmr: the largest false match rate that it accepts.
         accepts_trials: whether a release will do that is a trial, or that no audit has passed.
+        least_pad: what must at least have stood between a presentation attack and the comparison.
 
     Raises:
         UsageError: key or nonce have another length.
@@ -261,6 +270,7 @@ def verify_assertion(
         ("has expired", now < assertion.expires_at + CLOCK_SKEW_SECONDS),
         ("states a larger false match rate than is accepted", assertion.rate.fmr <= largest_fmr),
         ("is of a release that no audit has passed", assertion.audited.is_passed or accepts_trials),
+        ("says less of presentation attacks than is asked", assertion.pad.reaches(least_pad)),
     )
     for fault, passed in checks:
         if not passed:

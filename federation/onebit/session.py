@@ -51,6 +51,7 @@ class SessionTerms:
     audience_nonce: bytes = b""
     change_digest: bytes = NO_CHANGE
     log_size: int = 0
+    presentation_checked: bool = False
 
     def transcript(self, probe: bytes) -> bytes:
         """Bytes of the transcript once the probe is known."""

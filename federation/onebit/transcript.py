@@ -16,7 +16,7 @@ MAXIMUM_TEXT_BYTES = 256
 NO_CHANGE = bytes(DIGEST_BYTES)
 """`change_digest` of a session that changes nothing."""
 
-_DOMAIN = b"intaglio one-bit transcript v2"
+_DOMAIN = b"intaglio one-bit transcript v3"
 _MOST_LOG_SIZE = (1 << 64) - 1
 
 
@@ -59,6 +59,7 @@ class Transcript:
         change_digest: of what a match puts in force: a template, a consent; `NO_CHANGE` for nothing.
         log_size: entries in the last checkpoint of the log that the device saw.
         probe_digest: SHA-256 of the probe message.
+        presentation_checked: whether this device looked for a presentation attack and found none: its word, no more.
 
     Raises:
         UsageError: a field has the wrong length.
@@ -77,6 +78,7 @@ class Transcript:
     change_digest: bytes
     log_size: int
     probe_digest: bytes
+    presentation_checked: bool = False
 
     def __post_init__(self) -> None:
         lengths = {
@@ -116,6 +118,7 @@ class Transcript:
             self.change_digest,
             struct.pack("<Q", self.log_size),
             self.probe_digest,
+            bytes([self.presentation_checked]),
         )
 
 

@@ -257,7 +257,7 @@ def summary_of(report: AuditReport, release: ModelRelease) -> AuditSummary:
     worst = report.worst("fmr")
     cell = _NOTHING_MEASURED if worst is None else WorstCell(worst.name, worst.fmr.value, worst.fmr.low, worst.fmr.high)
     people, limits = report.overall.people or 0, report.limits
-    return AuditSummary(report.verdict, cell, report.wolf, people, limits.fmr, limits.fnmr)
+    return AuditSummary(report.verdict, cell, report.wolf, people, limits.fmr, limits.fnmr, report.pad)
 
 
 def claims_of(

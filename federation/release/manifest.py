@@ -37,6 +37,7 @@ from typing import Any, Final, Self
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
+from federation.audit.presentation import PadRates, json_of_pad, pad_of_json
 from federation.audit.wolf import (
     WolfRates,
     json_of_wolves,
@@ -133,6 +134,7 @@ class AuditSummary:
         people: whom it compared; 0 where that is not known.
         fmr_limit: largest false match rate that it allowed a group.
         fnmr_limit: largest false non-match rate.
+        pad: how often presentation attacks passed; None where nobody made any.
     """
 
     verdict: Verdict
@@ -141,6 +143,7 @@ class AuditSummary:
     people: int
     fmr_limit: float
     fnmr_limit: float
+    pad: PadRates | None
 
     def __post_init__(self) -> None:
         self.audited(is_trial=False)  # checks
@@ -153,6 +156,7 @@ class AuditSummary:
         """The JSON object."""
         return {
             "limits": {"fmr": repr(self.fmr_limit), "fnmr": repr(self.fnmr_limit)},
+            "pad": json_of_pad(self.pad),
             "people": self.people,
             "verdict": self.verdict.value,
             "wolf": json_of_wolves(self.wolf),
@@ -170,6 +174,7 @@ class AuditSummary:
             value["people"],
             float(limits["fmr"]),
             float(limits["fnmr"]),
+            pad_of_json(value["pad"]),
         )
 
 

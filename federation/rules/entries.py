@@ -1,4 +1,6 @@
-"""The public rules as values: packs, exceptions, moratoria, liftings and deployments; `clients` has those of sites.
+"""The public rules as values: packs, exceptions, moratoria, liftings and deployments.
+
+`clients` has those of sites, `kiosks` those of the operator's devices.
 
 None of them can name a red-line purpose (`federation.consent.purposes`): such a value cannot be built, so such an entry
 does not parse. `federation.rules.rulebook` says who signs them and what follows from all of them together.
@@ -11,7 +13,9 @@ from typing import Any, Final, Self
 
 from federation.consent.purposes import DAY_SECONDS, Category, Tier, require_purpose, require_tier
 from federation.errors import UsageError
+from federation.presentation.levels import PadLevel
 from federation.rules.clients import Client
+from federation.rules.kiosks import Kiosk
 from federation.statements import (
     DIGEST_BYTES,
     PUBLIC_KEY_BYTES,
@@ -47,6 +51,7 @@ class PurposeRule:
         tier: its risk; at least the lowest one of its category.
         begins_at: first second at which it is allowed.
         ends_at: first second at which it is not allowed any more.
+        pad: what must at least stand between a presentation attack and a comparison with an enrolled template.
     """
 
     purpose: str
@@ -54,6 +59,7 @@ class PurposeRule:
     tier: Tier
     begins_at: int
     ends_at: int
+    pad: PadLevel = PadLevel.NONE
 
     def __post_init__(self) -> None:
         require_purpose(self.purpose)
@@ -66,7 +72,8 @@ class PurposeRule:
 
     def to_json(self) -> dict[str, JsonValue]:
         """The JSON object."""
-        return {
+        pad: dict[str, JsonValue] = {} if self.pad is PadLevel.NONE else {"pad": self.pad.value}
+        return pad | {
             "begins_at": text_of_time(self.begins_at),
             "category": self.category.value,
             "ends_at": text_of_time(self.ends_at),
@@ -83,6 +90,7 @@ class PurposeRule:
             Tier(value["tier"]),
             time_of_text(value["begins_at"]),
             time_of_text(value["ends_at"]),
+            PadLevel(value.get("pad", PadLevel.NONE.value)),
         )
 
 
@@ -353,10 +361,10 @@ class Deployment:
         }
 
 
-Rule = PolicyPack | PolicyException | Moratorium | Lifting | Deployment | Client
+Rule = PolicyPack | PolicyException | Moratorium | Lifting | Deployment | Client | Kiosk
 
 
-def rule_from_json(value: dict[str, Any]) -> Rule:
+def rule_from_json(value: dict[str, Any]) -> Rule:  # noqa: PLR0911 - one for each kind
     """Reads what `to_json` of any rule wrote; the caller compares the bytes. Raises what a wrong object provokes."""
     match value["kind"]:
         case "policy-pack":
@@ -401,6 +409,8 @@ def rule_from_json(value: dict[str, Any]) -> Rule:
             )
         case "client":
             return Client.from_json(value)
+        case "kiosk":
+            return Kiosk.from_json(value)
         case kind:
             raise UsageError(f"there is no kind of rule called {str(kind)[:20]!r}")
 

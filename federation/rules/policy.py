@@ -21,6 +21,7 @@ from federation.consent.life import Consent
 from federation.consent.purposes import DAY_SECONDS, TIERS, Category, Tier, red_line_of
 from federation.consent.receipts import Binding, Receipt, ReceiptFault
 from federation.errors import IntaglioError, RefusedError, UnavailableError
+from federation.presentation.levels import PadLevel
 from federation.release.manifest import Standing
 from federation.rules.clients import Client
 from federation.rules.entries import Deployment, PolicyPack, PurposeRule
@@ -47,6 +48,7 @@ class Reason(Enum):
     RELEASE_NOT_IN_FORCE = "release-not-in-force"
     RELEASE_ONLY_A_TRIAL = "release-only-a-trial"
     FMR_TOO_LARGE = "fmr-too-large"
+    PAD_TOO_LOW = "pad-too-low"
     RECEIPT_MISSING = "receipt-missing"
     RECEIPT_UNREADABLE = "receipt-unreadable"
     RECEIPT_BAD_SIGNATURE = "receipt-bad-signature"
@@ -117,11 +119,13 @@ class Allowed:
     Attributes:
         category: what kind of purpose it is.
         tier: the strictest tier of all jurisdictions.
+        pad: what all of them together ask to stand between a presentation attack and a comparison.
         valid_until: first second at which the answer may be another one by rules and receipt as they are known.
     """
 
     category: Category
     tier: Tier
+    pad: PadLevel
     valid_until: int
 
 
@@ -160,6 +164,7 @@ def decide(
     attempts: Attempts,
     rules: Rulebook,
     release: Standing,
+    pad: PadLevel | None,
     now: int,
 ) -> Allowed | Refused:
     """Whether a template may be enrolled or verified at `now`.
@@ -170,6 +175,8 @@ def decide(
         attempts: its counters.
         rules: the public rules as the deciding party has read them.
         release: what the signed manifest of the model release says (`federation.release.bundle.require_servable`).
+        pad: what stands between a presentation attack and this comparison (`Rulebook.pad_level`); None where a template
+            is compared that this very session enrols: nobody is verified by it.
         now: seconds since 1970.
     """
     refusal = _refusal_of_purpose(request) or _refusal_of_age(rules, now)
@@ -181,7 +188,7 @@ def decide(
     permission = _permission(request, deployment, rules, now)
     if isinstance(permission, Refused):
         return permission
-    refusal = _refusal_of_release(request, permission.tier, release, now)
+    refusal = _refusal_of_release(request, permission.tier, release, now) or _refusal_of_pad(request, permission, pad)
     if refusal is not None:
         return refusal
     receipt = _receipt_in_force(request, consent, deployment, permission.tier, now)
@@ -258,7 +265,8 @@ def _permission(request: Request, deployment: Deployment, rules: Rulebook, now: 
                 return Refused(Reason.MORATORIUM, f"stopped by the moratorium {moratorium.identifier!r}")
             until.append(moratorium.begins_at)
     strictest = max(granted, key=lambda rule: rule.tier)
-    return Allowed(strictest.category, strictest.tier, min(until))
+    pad = max((rule.pad for rule in granted), key=list(PadLevel).index)
+    return Allowed(strictest.category, strictest.tier, pad, min(until))
 
 
 def _rule_in_force(
@@ -288,6 +296,21 @@ def _refusal_of_release(request: Request, tier: Tier, release: Standing, now: in
         Reason.FMR_TOO_LARGE,
         f"{request.purpose!r} needs a release with a false match rate of at most {largest:g}; this one states "
         f"{stated_fmr:g}",
+    )
+
+
+def _refusal_of_pad(request: Request, permission: Allowed, pad: PadLevel | None) -> Refused | None:
+    if pad is None or pad.reaches(permission.pad):
+        return None
+    how = {
+        PadLevel.NONE: "",
+        PadLevel.ON_DEVICE: "verify with the camera and the movements that it asks for (`intaglio verify --challenge`)",
+        PadLevel.SUPERVISED: "verify at a kiosk of the operator's that the public rules name",
+    }[permission.pad]
+    return Refused(
+        Reason.PAD_TOO_LOW,
+        f"{request.purpose!r} asks for presentation attack detection {permission.pad.value!r}, and here it is "
+        f"{pad.value!r}; {how}, or take the way without a face that the terms name",
     )
 
 

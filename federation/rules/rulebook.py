@@ -11,6 +11,7 @@ entry       signatures                     what it does
 pack        the threshold                  says which purposes a jurisdiction allows, and when
 deployment  the threshold                  registers who verifies whom, for what, with which release
 client      the threshold                  registers a site that a deployment may log people in at
+kiosk       the threshold                  names a device of the operator's, for at most 90 days
 exception   the threshold, at least two    allows one purpose of one audience for at most 90 days
 moratorium  one                            stops enrolment and verification in its scope
 lifting     the threshold, at least two    ends a moratorium
@@ -30,8 +31,10 @@ from typing import Any, Self, assert_never
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from federation.errors import ProofError, RefusedError, UsageError
+from federation.presentation.levels import PadLevel
 from federation.rules.clients import Client
 from federation.rules.entries import Deployment, Lifting, Moratorium, PolicyException, PolicyPack, Rule, rule_from_json
+from federation.rules.kiosks import Kiosk
 from federation.statements import (
     PUBLIC_KEY_BYTES,
     SIGNATURE_BYTES,
@@ -150,7 +153,7 @@ class RuleSigners:
                 return 1
             case PolicyException() | Lifting():
                 return max(2, self.threshold)
-            case PolicyPack() | Deployment() | Client():
+            case PolicyPack() | Deployment() | Client() | Kiosk():
                 return self.threshold
             case _:
                 assert_never(rule)
@@ -235,6 +238,25 @@ class Rulebook:
             for rule in self.rules.values()
             if isinstance(rule, Client) and (rule.deployment, rule.identifier) == (deployment, identifier)
         )
+
+    def pad_level(self, deployment: str, *, checked: bool, certificate: bytes, now: int) -> PadLevel:
+        """What stands between a presentation attack and a comparison. Server and device ask it alike.
+
+        Args:
+            deployment: identifier of the deployment that compares.
+            checked: whether the device says that it looked for an attack and found none.
+            certificate: SHA-256 of the client certificate that the device shows, 32 bytes.
+            now: seconds since 1970.
+        """
+        if not checked:
+            return PadLevel.NONE
+        is_kiosk = any(
+            isinstance(rule, Kiosk)
+            and (rule.deployment, rule.certificate) == (deployment, certificate)
+            and rule.begins_at <= now < rule.ends_at
+            for rule in self.rules.values()
+        )
+        return PadLevel.SUPERVISED if is_kiosk else PadLevel.ON_DEVICE
 
     def pack(self, jurisdiction: str, now: int) -> PolicyPack | None:
         """The pack that counts at `now`: the highest version that has begun, also when it has ended since."""

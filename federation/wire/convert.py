@@ -212,6 +212,7 @@ class ProbeSubmission:
         change: what a match puts in force, or does to another device, or None.
         new_signature: of the new device key over the same transcript, 64 bytes, where it replaces an enrolled one: the
             key's owner agrees to this very renewal; not verified here. Empty otherwise.
+        presentation_checked: the device says that it looked for a presentation attack and found none.
     """
 
     session_id: bytes
@@ -220,6 +221,7 @@ class ProbeSubmission:
     log_size: int = 0
     change: Change | DeviceChange | None = None
     new_signature: bytes = field(default=b"", repr=False)
+    presentation_checked: bool = False
 
     def __post_init__(self) -> None:
         require_length("session id", self.session_id, SESSION_ID_BYTES)
@@ -250,6 +252,7 @@ class ProbeSubmission:
             log_size=message.log_size,
             change=_change_in(message),
             new_signature=message.new_signature,
+            presentation_checked=message.presentation_checked,
         )
 
     def to_proto(self) -> pb.SubmitProbeRequest:
@@ -262,6 +265,7 @@ class ProbeSubmission:
             change=self.change.to_proto() if isinstance(self.change, Change) else None,
             new_signature=self.new_signature,
             device=self.change.to_proto() if isinstance(self.change, DeviceChange) else None,
+            presentation_checked=self.presentation_checked,
         )
 
 

@@ -43,6 +43,7 @@ from federation.consent.receipts import SignedReceipt
 from federation.errors import MalformedMessageError, ProofError, RefusedError, UsageError
 from federation.onebit import Decision, Operation, Transcript, parameters_for
 from federation.onebit.wire import parameters_of
+from federation.presentation.levels import PadLevel
 from federation.release.bundle import Bundle
 from federation.rules.policy import Refused
 from federation.transparency import AttemptOutcome, LoggedEntry, PublicEntry, PublicKind
@@ -186,7 +187,10 @@ class MatchingService(pb_grpc.VerificationServiceServicer):
             if (compared.release_digest, compared.parameters) != (self._release_digest, self._parameters.name):
                 raise RefusedError("enrolled under another model release; enrol again")
             held = self._held(operation, compared, wanted, change)
-            self._require_allowed(held or compared, wanted, progress)
+            pad = self._rules.pad_level(
+                checked=submission.presentation_checked, certificate=peer_of(context), now=int(self._clock())
+            )
+            self._require_allowed(held or compared, wanted, None if operation is Operation.ENROL else pad, progress)
             if device is not None:
                 held = await self._held_for(device, compared, submission.signature, transcript)
             if held is not None and change is not None and change.has_template:
@@ -205,7 +209,7 @@ class MatchingService(pb_grpc.VerificationServiceServicer):
             )
             answer = LoggedReply(challenge.reply, receipt).to_proto()
             logged = receipt.logged.to_bytes() if wanted.audience_nonce else None
-            kept = (session, operation, answer, challenge.token, logged, held)
+            kept = (session, operation, answer, challenge.token, logged, pad, held)
             await self.on_disk.step(self._await_token, *kept, lasts=False)
             return answer
 
@@ -223,7 +227,9 @@ class MatchingService(pb_grpc.VerificationServiceServicer):
                 if template is None:
                     raise RefusedError(NO_SESSION)
                 logged = LoggedEntry.from_bytes(session.logged)
-                assertion = self._issuer.issue(session.request, template, logged, now=int(self._clock()))
+                assertion = self._issuer.issue(
+                    session.request, template, logged, pad=session.pad, now=int(self._clock())
+                )
             answer = await self._deeds.decide(
                 session,
                 decision,
@@ -309,6 +315,7 @@ class MatchingService(pb_grpc.VerificationServiceServicer):
             change_digest=submission.change_digest,
             log_size=submission.log_size,
             probe_digest=hashlib.sha256(submission.probe).digest(),
+            presentation_checked=submission.presentation_checked,
         ).to_bytes()
 
     async def _held_for(
@@ -386,7 +393,9 @@ class MatchingService(pb_grpc.VerificationServiceServicer):
             if parameters_of(message) is not self._parameters:
                 raise MalformedMessageError(f"this server's release has codes of {self._parameters.slots} bits")
 
-    def _require_allowed(self, template: StoredTemplate, request: SessionRequest, progress: Progress) -> None:
+    def _require_allowed(
+        self, template: StoredTemplate, request: SessionRequest, pad: PadLevel | None, progress: Progress
+    ) -> None:
         """Rules and consent, for a device that has proved itself.
 
         Raises:
@@ -398,6 +407,7 @@ class MatchingService(pb_grpc.VerificationServiceServicer):
             binding=template.binding,
             receipts=template.receipts,
             release=self._standing,
+            pad=pad,
             now=int(self._clock()),
         )
         if isinstance(verdict, Refused):
@@ -435,6 +445,7 @@ class MatchingService(pb_grpc.VerificationServiceServicer):
         answer: Message,
         token: bytes,
         logged: bytes | None,
+        pad: PadLevel,
         held: StoredTemplate | None,
     ) -> None:
         self._storage.await_token(
@@ -443,6 +454,7 @@ class MatchingService(pb_grpc.VerificationServiceServicer):
             answer=answer.SerializeToString(),
             token_digest=hashlib.sha256(token).digest(),
             logged=logged,
+            pad=pad,
             held=held,
         )
 

@@ -12,6 +12,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from federation.consent.assertion import Assertion, LogPosition, PairwiseSecret
 from federation.consent.life import consent_to
 from federation.errors import IntaglioError, RefusedError, UsageError
+from federation.presentation.levels import PadLevel
 from federation.release.bundle import Bundle
 from federation.rules.entries import Issuer
 from federation.statements import require_address
@@ -75,7 +76,9 @@ class AssertionIssuer:
                 " would hand one out; register it with `intaglio-server rules init --assertions`"
             )
 
-    def issue(self, request: SessionRequest, template: StoredTemplate, logged: LoggedEntry, *, now: int) -> str:
+    def issue(
+        self, request: SessionRequest, template: StoredTemplate, logged: LoggedEntry, *, pad: PadLevel, now: int
+    ) -> str:
         """The token for one accepted claim.
 
         Args:
@@ -83,6 +86,7 @@ class AssertionIssuer:
             template: that the probe matched; its account makes the pseudonym, its consent names the address to
                 contest at.
             logged: the entry about the comparison.
+            pad: what stood between a presentation attack and it.
             now: seconds since 1970.
         """
         consent = consent_to(template.receipts, request.audience)
@@ -100,6 +104,7 @@ class AssertionIssuer:
             release_digest=bytes.fromhex(self._release.digest),
             rate=self._release.rate,
             audited=self._audited,
+            pad=pad,
             log=LogPosition(logged.checkpoint.checkpoint.origin, logged.index, head.size, head.root),
             contest=consent.current.terms.contest,
         ).sign(self._key)

@@ -8,9 +8,11 @@ from pathlib import Path
 from federation.consent.life import consent_to
 from federation.consent.receipts import Binding
 from federation.errors import MalformedMessageError, ProofError, RefusedError, UsageError
+from federation.presentation.levels import PadLevel
 from federation.release.manifest import Standing
 from federation.rules.clients import Client
 from federation.rules.entries import Deployment, Issuer, Lifting, Moratorium, PolicyException, PolicyPack, Rule
+from federation.rules.kiosks import Kiosk
 from federation.rules.policy import LONGEST_RULES_AGE_SECONDS, Allowed, Attempts, Refused, Request, decide
 from federation.rules.rulebook import Rulebook, SignedRule
 from federation.statements import require_name
@@ -22,6 +24,7 @@ _KINDS: dict[type[Rule], PublicKind] = {
     PolicyException: PublicKind.POLICY,
     Deployment: PublicKind.DEPLOYMENT,
     Client: PublicKind.DEPLOYMENT,
+    Kiosk: PublicKind.DEPLOYMENT,
     Moratorium: PublicKind.MORATORIUM,
     Lifting: PublicKind.MORATORIUM,
 }
@@ -103,8 +106,20 @@ class PublicRules:
         is_known = own is not None and (audience == own.audience or self._book.clients(self._deployment, audience))
         return audience if is_known else UNKNOWN, purpose if own is not None and purpose in own.purposes else UNKNOWN
 
+    def pad_level(self, *, checked: bool, certificate: bytes, now: int) -> PadLevel:
+        """What stands between a presentation attack and a comparison here; see `Rulebook.pad_level`."""
+        return self._book.pad_level(self._deployment, checked=checked, certificate=certificate, now=now)
+
     def decide(
-        self, *, purpose: str, audience: str, binding: Binding, receipts: bytes, release: Standing, now: int
+        self,
+        *,
+        purpose: str,
+        audience: str,
+        binding: Binding,
+        receipts: bytes,
+        release: Standing,
+        pad: PadLevel | None,
+        now: int,
     ) -> Allowed | Refused:
         """Whether a template may be enrolled or compared; attempts count elsewhere. See `federation.rules.policy`.
 
@@ -114,6 +129,7 @@ class PublicRules:
             binding: of the template, as this server knows it.
             receipts: signed receipts as they came, one in a line; empty is none.
             release: what the manifest of the release says.
+            pad: of this comparison; None for an enrolment.
             now: seconds since 1970.
 
         Raises:
@@ -125,6 +141,7 @@ class PublicRules:
             attempts=Attempts(),
             rules=self._book,
             release=release,
+            pad=pad,
             now=now,
         )
 

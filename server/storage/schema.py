@@ -132,6 +132,7 @@ sessions = sa.Table(
     _bytes("audience_nonce"),
     _bytes("logged", nullable=True),
     _bytes("account", nullable=True),  # of an enrolment's ticket
+    _text("pad", nullable=True),
     sa.Index("open_sessions", "peer", "expires_at", "step", sqlite_where=IS_OPEN, postgresql_where=IS_OPEN),
     sa.Index("sessions_by_expiry", "expires_at"),
     sa.Index("sessions_by_key", "key_id"),

@@ -31,6 +31,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from federation.errors import UsageError
+from federation.presentation.levels import PadLevel
 from federation.wire.convert import NONCE_BYTES, SESSION_ID_BYTES
 
 if TYPE_CHECKING:
@@ -61,6 +62,7 @@ class Session:
         token_digest: SHA-256 of the token that a match reveals, 32 bytes, when `step` expects a token.
         logged: the log's entry about the comparison with its proof, when an assertion may be wanted.
         account: of the ticket that opened it, 16 bytes; None unless it enrols.
+        pad: what stood between a presentation attack and the comparison.
     """
 
     session_id: bytes
@@ -73,6 +75,7 @@ class Session:
     token_digest: bytes | None = field(default=None, repr=False)
     logged: bytes | None = field(default=None, repr=False)
     account: bytes | None = field(default=None, repr=False)
+    pad: PadLevel = PadLevel.NONE
 
     @classmethod
     def fresh(

@@ -9,6 +9,7 @@ import sqlalchemy as sa
 
 from federation.errors import RefusedError, UnavailableError, UsageError
 from federation.onebit import Decision, Operation
+from federation.presentation.levels import PadLevel
 from federation.wire.convert import SessionRequest
 from server.database import connect, database_url, is_empty, name_of, require_current, upgrade
 from server.sql import Mode, Transaction
@@ -85,7 +86,7 @@ _AWAIT_TOKEN = (
     sessions.update()
     .where(_THIS_SESSION, sessions.c.taken == 1)
     .values(
-        {name: sa.bindparam(f"new_{name}") for name in ("operation", "answer", "token_digest", "logged")}
+        {name: sa.bindparam(f"new_{name}") for name in ("operation", "answer", "token_digest", "logged", "pad")}
         | {"step": Step.TOKEN.value, "taken": 0}
     )
 )
@@ -94,7 +95,7 @@ _FINISH = (
     .where(_THIS_SESSION)
     .values(
         {name: sa.bindparam(f"new_{name}") for name in ("answer", "expires_at")}
-        | {"step": Step.DONE.value, "taken": 0, "token_digest": None, "logged": None, "account": None}
+        | {"step": Step.DONE.value, "taken": 0, "token_digest": None, "logged": None, "account": None, "pad": None}
     )
 )
 _END = sessions.delete().where(_THIS_SESSION)
@@ -147,6 +148,7 @@ def _session_of(row: Any) -> Session:  # noqa: ANN401 - a row of sessions withou
         token_digest=row.token_digest,
         logged=row.logged,
         account=row.account,
+        pad=PadLevel(row.pad or PadLevel.NONE.value),
     )
 
 
@@ -218,6 +220,7 @@ class SqlStorage(SqlTemplates):
         answer: bytes,
         token_digest: bytes,
         logged: bytes | None = None,
+        pad: PadLevel = PadLevel.NONE,
         held: StoredTemplate | None = None,
     ) -> None:
         """See `Storage`. A crash before it leaves a session that only waits for its end."""
@@ -227,6 +230,7 @@ class SqlStorage(SqlTemplates):
             "new_answer": answer,
             "new_token_digest": token_digest,
             "new_logged": logged,
+            "new_pad": pad.value,
         }
         with self._begin(Mode.SINGLE if held is None else Mode.RELAXED) as run:
             if run.execute(_AWAIT_TOKEN, values).rowcount != 1:

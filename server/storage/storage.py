@@ -15,6 +15,7 @@ from federation.consent.assertion import ACCOUNT_BYTES
 from federation.consent.receipts import Binding
 from federation.errors import UsageError
 from federation.onebit import Decision, Operation
+from federation.presentation.levels import PadLevel
 from federation.transparency import PersonalKind, TreeHead
 from federation.wire.convert import DEVICE_PUBLIC_KEY_BYTES
 from server.storage.limits import AttemptHistory, AttemptLimits
@@ -425,6 +426,7 @@ class Storage(Protocol):
         answer: bytes,
         token_digest: bytes,
         logged: bytes | None = None,
+        pad: PadLevel = PadLevel.NONE,
         held: StoredTemplate | None = None,
     ) -> None:
         """Puts a session whose probe was compared in its last step.
@@ -435,6 +437,7 @@ class Storage(Protocol):
             answer: for a device that sends its probe again.
             token_digest: SHA-256 of the token that a match reveals.
             logged: the log's entry about the comparison, when an assertion may be wanted.
+            pad: what stood between a presentation attack and the comparison.
             held: what a match puts in force. For an enrolment and a renewed template it is the new template, for a
                 renewed consent the enrolled one with the longer chain of receipts, for a verification None. It is kept
                 as long as the session lives.

@@ -14,6 +14,7 @@ from federation.consent.purposes import Category, Tier
 from federation.errors import ProofError
 from federation.onebit import Operation, match
 from federation.onebit.session import ServerSession, SessionTerms
+from federation.presentation.levels import PadLevel
 from federation.rules.entries import Deployment, Issuer, PolicyPack, PurposeRule
 from federation.rules.rulebook import RuleSigners, SignedRule
 from federation.transparency import (
@@ -107,6 +108,7 @@ def compare(request: dict[str, Any]) -> dict[str, Any]:
         audience_nonce=bytes.fromhex(request["audience_nonce"]),
         change_digest=submission.change_digest,
         log_size=submission.log_size,
+        presentation_checked=submission.presentation_checked,
         **asked,
     )
     transcript = ServerSession(terms, key).receive_probe(submission.probe, submission.signature)
@@ -140,6 +142,7 @@ def _asserted(terms: SessionTerms, logged: LoggedEntry, *, now: int) -> str:
         release_digest=terms.release_digest,
         rate=a_release().rate,
         audited=a_bundle().manifest.audited,
+        pad=PadLevel.ON_DEVICE if terms.presentation_checked else PadLevel.NONE,
         log=LogPosition(LOG.key.name, logged.index, head.size, head.root),
         contest=TERMS.contest,
     ).sign(ISSUER_KEY)

@@ -22,6 +22,7 @@ from federation.consent.receipts import Binding
 from federation.errors import MalformedMessageError, ProofError, UsageError
 from federation.groups import Alike, GroupBound, HeldFor, ThresholdFor
 from federation.onebit import CodeSeed, binary_code, check_probe, check_template, match
+from federation.presentation.levels import PadLevel
 from federation.promise import PrivacyStatement
 from federation.rates import Audited, Basis, StatedRate
 from federation.recognition.model import Adapter, ModelRelease
@@ -30,6 +31,7 @@ from federation.recognition.profiles import PROBE, REFERENCE
 from federation.release.manifest import Role, Standing, Use
 from federation.rules.clients import Client, SigningAlgorithm
 from federation.rules.entries import Deployment, Lifting, Moratorium, PolicyException, PolicyPack, PurposeRule
+from federation.rules.kiosks import Kiosk
 from federation.rules.policy import Attempts, Request, decide
 from federation.rules.rulebook import Rulebook, RuleSigners, SignedRule
 from federation.statements import canonical_bytes
@@ -293,6 +295,7 @@ def answer_assertion(request):
         release_digest=RELEASE_DIGEST,
         rate=StatedRate.from_json(floats(request["rate"], "fmr", "low", "high")),
         audited=Audited.from_json(floats(request["audit"], "fmr_limit", "fnmr_limit")),
+        pad=PadLevel(request["pad"]),
         log=position,
         contest="mailto:contest@example.org",
     ).sign(Ed25519PrivateKey.from_private_bytes(bytes.fromhex(request["key"])))
@@ -382,6 +385,13 @@ def answer_rules(_request):
         "of a tier that the release is too weak for": [
             *base[:1], pack("EU", 1, replace(rule, tier=Tier.HIGH)), registered
         ],
+        **{
+            f"asking for pad {level.value}": [
+                *base[:1], pack("EU", 1, replace(rule, pad=level)), registered,
+                Kiosk("hall", "trial", bytes(32), "entrance hall", begin, begin + 86_400),
+            ]
+            for level in PadLevel
+        },
         "stopped": [*base, stop()],
         "stopped in the EU": [*base, stop(jurisdictions=("EU",))],
         "stopped in France": [*base, stop(jurisdictions=("FR",))],
@@ -425,10 +435,10 @@ def answer_rules(_request):
     release = Standing(1e-3, PASSED, begin, begin + year)
     binding = Binding(bytes(32), bytes(32), bytes(32), RELEASE_DIGEST)
 
-    def verdict(rules, audience=AUDIENCE):
+    def verdict(rules, audience=AUDIENCE, pad=PadLevel.NONE):
         request = Request("trial", audience, PURPOSE, binding)
         book = Rulebook.read(signers, rules, read_at=NOW)
-        said = decide(request, consent=None, attempts=Attempts(), rules=book, release=release, now=NOW)
+        said = decide(request, consent=None, attempts=Attempts(), rules=book, release=release, pad=pad, now=NOW)
         return said.reason.value
 
     client = Client(
@@ -475,6 +485,7 @@ def answer_rules(_request):
         "release": RELEASE_DIGEST.hex(),
         "files": {name: [text(rules), verdict(rules)] for name, rules in lines.items()},
         "sites": {name: [text(rules), verdict(rules, "shop.example")] for name, rules in of_sites.items()},
+        "looked": {name: verdict(rules, pad=PadLevel.ON_DEVICE) for name, rules in lines.items()},
         "bad": {name: text(rules) for name, rules in bad.items()},
     }
 

@@ -7,6 +7,7 @@ import { hex, utf8 } from '../src/bytes'
 import { checkAssertion, type Expected } from '../src/device/assertion'
 import { IntaglioError, MalformedMessageError, ProofError } from '../src/errors'
 import type { SignedCheckpoint } from '../src/log/notes'
+import { PAD_LEVELS } from '../src/rules/rates'
 import { python } from './vectors'
 
 const [KEY, OTHER] = [1, 2].map((number) => new Uint8Array(32).fill(number))
@@ -18,6 +19,7 @@ const EXPECTED: Expected = {
   releaseDigest: 'cd'.repeat(32),
   rate: { stated: 0.001, low: 0.0005, high: 0.01125, basis: 'checked', people: 24, condition: 'mask' },
   audited: { verdict: 'PASS', people: 812, fmrLimit: 0.001, fnmrLimit: 0.05, isTrial: false },
+  pad: 'on-device',
   contest: 'mailto:contest@example.org',
   logged: logged('example.org/log', 7, 9, Uint8Array.from({ length: 32 }, (_, i) => i)),
 }
@@ -40,23 +42,23 @@ function resigned(change: (payload: string) => string, key = KEY): string {
 }
 
 /** The token that Python signs at that rate and after that audit. */
-async function signed({ rate, audited }: Pick<Expected, 'rate' | 'audited'>): Promise<string> {
+async function signed({ rate, audited, pad }: Pick<Expected, 'rate' | 'audited' | 'pad'>): Promise<string> {
   const { stated: fmr, low, high, basis, people } = rate
   const audit = { verdict: audited.verdict, people: audited.people, fmr_limit: audited.fmrLimit, fnmr_limit: audited.fnmrLimit, trial: audited.isTrial }
-  return (await python('assertion', { rate: { fmr, low, high, basis, people }, audit, key: hex(KEY) })) as string
+  return (await python('assertion', { rate: { fmr, low, high, basis, people }, audit, pad, key: hex(KEY) })) as string
 }
 
 beforeAll(async () => { good = await signed(EXPECTED) })
 
 test.each([0.001, 0.0001, 1e-5, 2.5e-7, 1e-10, 0.25, 0.07, 0.0123456789])('the one that Python signs at a false match rate of %d is believed', async (stated) => {
   const rate = { ...EXPECTED.rate, stated, low: Math.min(EXPECTED.rate.low, stated / 2) }
-  await checkAssertion(await signed({ rate, audited: EXPECTED.audited }), { ...EXPECTED, rate })
+  await checkAssertion(await signed({ ...EXPECTED, rate }), { ...EXPECTED, rate })
 })
 
 test.each([[0, 1], [0.01125, 0.01375], [1e-5, 2.4999e-5], [9.99e-6, 0.9999], [0.123456, 0.2]])('the one that Python signs for rates from %d to %d is believed', async (low, high) => {
   for (const basis of ['public', 'checked', 'measured'] as const) {
     const rate = { ...EXPECTED.rate, stated: Math.max(EXPECTED.rate.stated, low), low, high, basis }
-    await checkAssertion(await signed({ rate, audited: EXPECTED.audited }), { ...EXPECTED, rate })
+    await checkAssertion(await signed({ ...EXPECTED, rate }), { ...EXPECTED, rate })
   }
 })
 
@@ -65,7 +67,11 @@ test.each([
   { verdict: 'PASS', people: 0, fmrLimit: 1, fnmrLimit: 0.07, isTrial: true },
   { verdict: 'FAIL', people: 1, fmrLimit: 0.00011, fnmrLimit: 1, isTrial: false },
 ])('the one that Python signs after the audit %o is believed', async (audited) => {
-  await checkAssertion(await signed({ rate: EXPECTED.rate, audited }), { ...EXPECTED, audited })
+  await checkAssertion(await signed({ ...EXPECTED, audited }), { ...EXPECTED, audited })
+})
+
+test.each(PAD_LEVELS)('the one that Python signs where presentation attack detection is %s is believed', async (pad) => {
+  await checkAssertion(await signed({ ...EXPECTED, pad }), { ...EXPECTED, pad })
 })
 
 test.each<[string, Partial<Expected>]>([
@@ -82,6 +88,8 @@ test.each<[string, Partial<Expected>]>([
   ['after another audit', { audited: { ...EXPECTED.audited, verdict: 'INSUFFICIENT' } }],
   ['after an audit of more people', { audited: { ...EXPECTED.audited, people: 813 } }],
   ['after an audit with other limits', { audited: { ...EXPECTED.audited, fnmrLimit: 0.5 } }],
+  ['that says less of presentation attacks', { pad: 'none' }],
+  ['that says more of presentation attacks', { pad: 'supervised' }],
   ['with another address to contest at', { contest: 'mailto:nobody@example.org' }],
   ['in another log', { logged: logged('elsewhere.example/log', 7, 9, EXPECTED.nonce) }],
   ['about another entry', { logged: logged('example.org/log', 6, 9, EXPECTED.nonce) }],

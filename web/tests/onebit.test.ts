@@ -102,6 +102,7 @@ describe.each(SETS)('known answers of $name bits', ({ parameters, facts, name })
       changeDigest: fromHex(fields.change_digest),
       logSize: BigInt(fields.log_size),
       probeDigest: sha256(await message(`${name}/probe`)),
+      presentationChecked: fields.presentation_checked,
     })
     expect(hex(transcript)).toBe(facts.transcripts[operation])
   })
@@ -254,7 +255,7 @@ describe('transcripts', () => {
   const good = {
     parameters: 'p', operation: Operation.VERIFY, sessionId: new Uint8Array(16), nonce: new Uint8Array(32), purpose: 'a', audience: 'b',
     audienceNonce: new Uint8Array(), keyId: new Uint8Array(32), templateDigest: new Uint8Array(32), releaseDigest: new Uint8Array(32),
-    changeDigest: new Uint8Array(32), logSize: 0n, probeDigest: new Uint8Array(32),
+    changeDigest: new Uint8Array(32), logSize: 0n, probeDigest: new Uint8Array(32), presentationChecked: false,
   }
 
   test.each(['sessionId', 'nonce', 'keyId', 'templateDigest', 'releaseDigest', 'changeDigest', 'probeDigest'])('a %s of another length is refused', (field) => {

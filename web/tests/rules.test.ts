@@ -139,14 +139,14 @@ describe('release manifests', () => {
 })
 
 describe('public rules', () => {
-  let known: { now: number; release: string; files: Record<string, [string, string]>; sites: Record<string, [string, string]>; bad: Record<string, string> }
+  let known: { now: number; release: string; files: Record<string, [string, string]>; sites: Record<string, [string, string]>; looked: Record<string, string>; bad: Record<string, string> }
   let asked: Asked
   const DAY = 86_400
 
   beforeAll(async () => {
     known = (await python('rules', {})) as typeof known
     const release = { digest: known.release, statedFmr: 1e-3, isTrial: false, beginsAt: known.now - DAY, endsAt: known.now + DAY }
-    asked = { deployment: 'trial', audience: 'example.org', purpose: 'door-access', release, jurisdiction: 'DE', consentSeconds: 90 * DAY }
+    asked = { deployment: 'trial', audience: 'example.org', purpose: 'door-access', release, jurisdiction: 'DE', consentSeconds: 90 * DAY, pad: 'none' }
   })
 
   test('the page refuses exactly what policy.decide refuses', async () => {
@@ -156,6 +156,13 @@ describe('public rules', () => {
       if (reason === 'receipt-missing') expect(ask, name).not.toThrow() // Python went on to the consent, which was not shown to it
       else expect(ask, `${name}: ${reason}`).toThrow(RefusedError)
     }
+    for (const [name, reason] of Object.entries(known.looked)) {
+      const rules = await Rulebook.read(utf8(known.files[name][0]), null)
+      const ask = (): void => { requireAllowedBy(rules, { ...asked, pad: 'on-device' }, known.now) }
+      if (reason === 'receipt-missing') expect(ask, `${name}, looked`).not.toThrow()
+      else expect(ask, `${name}, looked: ${reason}`).toThrow(RefusedError)
+    }
+    expect(Object.keys(known.looked).filter((name) => known.looked[name] !== known.files[name][1])).toEqual(['asking for pad on-device'])
     const reasons = Object.values(known.files).map(([, reason]) => reason)
     expect(new Set(reasons).size).toBeGreaterThan(6)
   })

@@ -310,6 +310,7 @@ class SubmitProbeRequest(_message.Message):
     CHANGE_FIELD_NUMBER: _builtins.int
     NEW_SIGNATURE_FIELD_NUMBER: _builtins.int
     DEVICE_FIELD_NUMBER: _builtins.int
+    PRESENTATION_CHECKED_FIELD_NUMBER: _builtins.int
     session_id: _builtins.bytes
     """From the session."""
     probe: _builtins.bytes
@@ -320,6 +321,8 @@ class SubmitProbeRequest(_message.Message):
     """Entries in the last checkpoint that the device saw, 0 for none."""
     new_signature: _builtins.bytes
     """Ed25519 signature over the same transcript, of the new device key that replaces the enrolled one; empty otherwise."""
+    presentation_checked: _builtins.bool
+    """Whether this device looked for a picture or a mask before its camera and found none. Its word, under its signature."""
     @_builtins.property
     def change(self) -> Global___Change:
         """What a match puts in force; none in a verification."""
@@ -338,10 +341,11 @@ class SubmitProbeRequest(_message.Message):
         change: Global___Change | None = ...,
         new_signature: _builtins.bytes = ...,
         device: Global___DeviceChange | None = ...,
+        presentation_checked: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["change", b"change", "device", b"device"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["change", b"change", "device", b"device", "log_size", b"log_size", "new_signature", b"new_signature", "probe", b"probe", "session_id", b"session_id", "signature", b"signature"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["change", b"change", "device", b"device", "log_size", b"log_size", "new_signature", b"new_signature", "presentation_checked", b"presentation_checked", "probe", b"probe", "session_id", b"session_id", "signature", b"signature"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -28,6 +28,7 @@ from federation.consent.assertion import (
     verify_assertion,
 )
 from federation.errors import MalformedMessageError, ProofError, UsageError
+from federation.presentation.levels import PadLevel
 from federation.verdict import Verdict
 from tests.agreeing import AUDIENCE, BINDING, NOW, PASSED, PURPOSE, RATE, TRIAL, a_key, public, sha256
 
@@ -46,6 +47,7 @@ ASSERTION = Assertion(
     release_digest=BINDING.release_digest,
     rate=RATE,
     audited=PASSED,
+    pad=PadLevel.ON_DEVICE,
     log=LogPosition("example.org/log", 41, 42, sha256("root")),
     contest="mailto:contest@example.org",
 )
@@ -62,7 +64,7 @@ EXPECTED = {
 def risky(**changes):
     """The claims of an assertion of another risk, with the sentence that belongs to it."""
     said = replace(ASSERTION, **changes).claims()
-    return {name: said[name] for name in ("rate", "audit", "statement")}
+    return {name: said[name] for name in ("rate", "audit", "pad", "statement")}
 
 
 def encoded(data):
@@ -109,11 +111,13 @@ def test_t6_an_assertion_says_that_a_claim_was_accepted_and_never_who_somebody_i
     said = ASSERTION.claims()
     assert said["statement"] == (
         "audit PASS on 812 people at limits of FMR 0.1 % and FNMR 5 %: claim accepted at FMR 0.1 % (0.05 to 0.2 % with "
-        "90 %), checked privately on 24 people of the run"
+        "90 %), checked privately on 24 people of the run; the person's own device says that it looked for a picture "
+        "or a mask before the camera"
     )
     assert said["contest"] == "mailto:contest@example.org"
     assert set(said) == {
-        "iss", "aud", "sub", "purpose", "nonce", "iat", "exp", "release", "rate", "audit", "log", "contest", "statement"
+        "iss", "aud", "sub", "purpose", "nonce", "iat", "exp", "release", "rate", "audit", "pad", "log", "contest",
+        "statement",
     }  # fmt: skip
     for more in ({"name": "Ada"}, {"identity": "found"}, {"score": 0.99}, {"threshold": 700}):
         with pytest.raises(MalformedMessageError, match="the token is signed, but it says more or"):
@@ -378,3 +382,33 @@ def test_no_field_of_an_assertion_may_be_left_out(name):
 def test_an_assertion_is_short_lived():
     with pytest.raises(UsageError, match="an assertion is valid for at most 600 seconds"):
         replace(ASSERTION, expires_at=NOW + LONGEST_LIFETIME_SECONDS + 1)
+
+
+@pytest.mark.parametrize("said", list(PadLevel))
+@pytest.mark.parametrize("asked", list(PadLevel))
+def test_an_assertion_that_says_less_of_presentation_attacks_than_is_asked_is_refused(said, asked):
+    token = replace(ASSERTION, pad=said).sign(ISSUER_KEY)
+    allowed = {
+        PadLevel.NONE: {PadLevel.NONE, PadLevel.ON_DEVICE, PadLevel.SUPERVISED},
+        PadLevel.ON_DEVICE: {PadLevel.ON_DEVICE, PadLevel.SUPERVISED},
+        PadLevel.SUPERVISED: {PadLevel.SUPERVISED},
+    }[asked]
+    if said in allowed:
+        assert verify_assertion(token, **EXPECTED, least_pad=asked, now=NOW).pad is said
+        return
+    with pytest.raises(ProofError, match="the assertion says less of presentation attacks than is asked"):
+        verify_assertion(token, **EXPECTED, least_pad=asked, now=NOW)
+
+
+@pytest.mark.parametrize("pad", ["certified", "", None, "NONE", 2, ["supervised"]])
+def test_there_is_no_other_word_for_presentation_attacks(pad):
+    with pytest.raises(MalformedMessageError, match="it is no assertion of this version"):
+        verify_assertion(signed(claims() | {"pad": pad}), **EXPECTED, now=NOW)
+
+
+def test_the_sentence_of_an_assertion_says_who_looked_and_no_more():
+    sentences = {level: replace(ASSERTION, pad=level).wording.partition("; ")[2] for level in PadLevel}
+    assert len(set(sentences.values())) == len(PadLevel)
+    assert sentences[PadLevel.NONE].startswith("nobody looked")
+    assert "own device says" in sentences[PadLevel.ON_DEVICE]
+    assert "device of the organisation's" in sentences[PadLevel.SUPERVISED]

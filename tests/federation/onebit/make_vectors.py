@@ -59,8 +59,13 @@ def sessions(parameters, template, device_key):
         template_digest=wire.digest(template),
         release_digest=hashlib.sha256(b"a model release").digest(),
         log_size=1234,
+        presentation_checked=True,
     )
-    change = {"audience_nonce": b"", "change_digest": hashlib.sha256(b"a change").digest()}
+    change = {
+        "audience_nonce": b"",
+        "presentation_checked": False,
+        "change_digest": hashlib.sha256(b"a change").digest(),
+    }
     changing = (Operation.ENROL, Operation.RENEW_CONSENT, Operation.RENEW_TEMPLATE)
     return [verify, *(dataclasses.replace(verify, operation=operation, **change) for operation in changing)]
 

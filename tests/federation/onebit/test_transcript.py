@@ -32,7 +32,7 @@ BYTES = [name for name, value in vars(KNOWN).items() if isinstance(value, bytes)
 
 def test_the_bytes_are_the_documented_fields_each_behind_its_length():
     fields = [
-        b"intaglio one-bit transcript v2",
+        b"intaglio one-bit transcript v3",
         b"intaglio-onebit-2048/2",
         b"\2",
         b"s" * 16,
@@ -46,6 +46,7 @@ def test_the_bytes_are_the_documented_fields_each_behind_its_length():
         b"c" * 32,
         b"\2\1\0\0\0\0\0\0",
         b"p" * 32,
+        b"\0",
     ]
     assert KNOWN.to_bytes() == b"".join(len(field).to_bytes(2, "little") + field for field in fields)
 
@@ -59,6 +60,7 @@ def test_every_field_is_in_the_bytes():
         "audience": "example.net",
         "audience_nonce": b"login 18",
         "log_size": 259,
+        "presentation_checked": True,
         **dict.fromkeys(BYTES, b"X" * 32),
     }
     assert set(other) == {field.name for field in dataclasses.fields(Transcript)}

@@ -96,7 +96,9 @@ def test_the_labels_are_sha_256_as_written_down(facts, parameters):
 @pytest.mark.parametrize("operation", Operation)
 def test_a_transcript_follows_from_its_fields(facts, recorded, operation):
     fields = dict(facts["sessions"][operation.name])
-    texts = {name: fields.pop(name) for name in ("parameters", "purpose", "audience", "log_size")}
+    texts = {
+        name: fields.pop(name) for name in ("parameters", "purpose", "audience", "log_size", "presentation_checked")
+    }
     assert fields.pop("operation") == operation.name
     terms = SessionTerms(operation=operation, **texts, **{name: bytes.fromhex(value) for name, value in fields.items()})
     assert terms.transcript(recorded["probe"]).hex() == facts["transcripts"][operation.name]

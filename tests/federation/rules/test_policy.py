@@ -16,6 +16,7 @@ from federation.consent import purposes
 from federation.consent.purposes import TIERS, Category, RedLine, Tier, red_line_of
 from federation.consent.receipts import ReceiptFault
 from federation.errors import MalformedMessageError, ProofError, RefusedError, UnavailableError, UsageError
+from federation.presentation.levels import PadLevel
 from federation.rules.entries import LONGEST_EXCEPTION_SECONDS, Issuer, PurposeRule
 from federation.rules.policy import LONGEST_RULES_AGE_SECONDS, Allowed, Attempts, Reason, Refused, Request, decide
 from federation.rules.rulebook import Rulebook, RuleSigners, SignedRule
@@ -37,6 +38,7 @@ from tests.agreeing import (
     TRIAL,
     a_consent,
     a_deployment,
+    a_kiosk,
     a_lifting,
     a_moratorium,
     a_pack,
@@ -82,7 +84,8 @@ def reason_of(answer):
 
 def test_a_registered_deployment_with_a_receipt_may_verify():
     answer = ask()
-    assert answer == Allowed(Category.PHYSICAL_ACCESS, Tier.MINIMAL, NOW + LONGEST_RULES_AGE_SECONDS + 1)
+    until = NOW + LONGEST_RULES_AGE_SECONDS + 1
+    assert answer == Allowed(Category.PHYSICAL_ACCESS, Tier.MINIMAL, PadLevel.NONE, until)
 
 
 def test_each_deployment_has_its_own_purpose_release_and_tier():
@@ -129,6 +132,10 @@ def test_the_same_question_always_gets_the_same_answer():
                 "rules": a_rulebook(a_deployment(), a_pack("EU"), a_pack("DE", a_rule(tier=Tier.LIMITED))),
             },
             Reason.RELEASE_ONLY_A_TRIAL,
+        ),
+        (
+            {"rules": a_rulebook(a_deployment(), a_pack("EU"), a_pack("DE", a_rule(pad=PadLevel.ON_DEVICE)))},
+            Reason.PAD_TOO_LOW,
         ),
         ({"stated_fmr": 0.02}, Reason.FMR_TOO_LARGE),
         ({"stated_fmr": math.nan}, Reason.FMR_TOO_LARGE),
@@ -645,6 +652,8 @@ RULES = [
     an_exception(),
     a_moratorium(),
     a_lifting(),
+    a_kiosk(),
+    a_pack("EU", a_rule(pad=PadLevel.SUPERVISED), a_rule(purpose="payment-x", pad=PadLevel.ON_DEVICE)),
 ]
 
 
@@ -773,6 +782,11 @@ def test_rule_signers_need_a_threshold_that_they_can_reach():
         lambda: a_rule(purpose="Door Access"),
         lambda: a_rule(purpose=""),
         lambda: a_rule(ends_at=1.5),
+        lambda: a_kiosk(certificate=b"short"),
+        lambda: a_kiosk(place=""),
+        lambda: a_kiosk(deployment="Berlin"),
+        lambda: a_kiosk(ends_at=NOW - DAY),
+        lambda: a_kiosk(ends_at=NOW + 89 * DAY + 1),
     ],
 )
 def test_a_rule_that_makes_no_sense_cannot_be_built(build):

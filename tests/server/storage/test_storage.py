@@ -24,6 +24,7 @@ from alembic.migration import MigrationContext
 from client.wallet.wallet import MOST_ANSWERS
 from federation.errors import RefusedError, UnavailableError, UsageError
 from federation.onebit import Decision, Operation
+from federation.presentation.levels import PadLevel
 from federation.transparency import PersonalKind, TreeHead
 from federation.wire.convert import SessionRequest
 from server.database import POSTGRES_CONNECTIONS, connect, copy_file, database_url, name_of, upgrade
@@ -668,9 +669,9 @@ class StorageContract:
         request = SessionRequest(KEY, "door-access", "example.org", b"\7" * 32)
         session = start(storage, dataclasses.replace(an_open_session(), request=request))
         assert take(storage, session) == session
-        compared(storage, session, logged=b"proof")
+        compared(storage, session, logged=b"proof", pad=PadLevel.SUPERVISED)
         assert take(storage, session, Step.TOKEN, number=2) == dataclasses.replace(
-            session, step=Step.TOKEN, token_digest=digest(9), logged=b"proof"
+            session, step=Step.TOKEN, token_digest=digest(9), logged=b"proof", pad=PadLevel.SUPERVISED
         )
 
     @pytest.mark.parametrize("decision", Decision)
@@ -712,6 +713,7 @@ class StorageContract:
             "audience_nonce": b"\7" * 32,
             "logged": None,
             "account": account,
+            "pad": None,
         }
         start(storage, session)
         assert row_of(storage, session) == row
@@ -722,13 +724,21 @@ class StorageContract:
         take(storage, session)
         if operation is not Operation.ENROL:
             open_attempt(storage, session)
-        compared(storage, session, operation=operation, logged=b"proof", held=held)
+        compared(storage, session, operation=operation, logged=b"proof", pad=PadLevel.ON_DEVICE, held=held)
         row |= {"step": "token", "operation": operation.name, "token_digest": digest(9), "logged": b"proof"}
+        row |= {"pad": "on-device"}
         assert row_of(storage, session) == row | {"request_digest": digest(1), "answer": b"the reply"}
         taken = take(storage, session, Step.TOKEN, 2)
         assert row_of(storage, session) == row | {"taken": 1, "request_digest": digest(2)}
         decide(storage, taken, decision)
-        row |= {"step": "done", "token_digest": None, "logged": None, "account": None, "expires_at": NOW + 30}
+        row |= {
+            "step": "done",
+            "token_digest": None,
+            "logged": None,
+            "account": None,
+            "pad": None,
+            "expires_at": NOW + 30,
+        }
         assert row_of(storage, session) == row | {"request_digest": digest(2), "answer": b"the decision"}
         assert storage.held_template(session.session_id) is None
         assert row_of(storage, other) == beside

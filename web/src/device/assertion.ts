@@ -4,7 +4,7 @@ import { type Bytes, equal, fromHex, hex, sha256, utf8 } from '../bytes'
 import { MalformedMessageError, ProofError } from '../errors'
 import type { FalseMatchRate } from '../face/release'
 import { canonical, type Logged } from '../log/entries'
-import { type Audited, wordingOf } from '../rules/rates'
+import { type Audited, type PadLevel, wordingOf } from '../rules/rates'
 import type { Issuer } from '../rules/rulebook'
 
 const MOST_CHARACTERS = 4096
@@ -23,6 +23,8 @@ export interface Expected {
   /** That the release states, and what its audit says. */
   readonly rate: FalseMatchRate
   readonly audited: Audited
+  /** What stood between a presentation attack and the comparison. */
+  readonly pad: PadLevel
   /** From the consent that the comparison was decided under. */
   readonly contest: string
   readonly logged: Logged
@@ -58,8 +60,8 @@ export async function checkAssertion(token: string, expected: Expected): Promise
     aud: expected.audience, audit: { fmr_limit, fnmr_limit, people: audited.people, trial: audited.isTrial, verdict: audited.verdict },
     contest: expected.contest, exp, iat, iss: expected.issuer.address,
     log: { index: position, origin, root_hash: hex(head.root), tree_size: head.size },
-    nonce: hex(expected.nonce), purpose: expected.purpose, rate: { basis: rate.basis, fmr, high, low, people: rate.people },
-    release: expected.releaseDigest, statement: wordingOf(rate, audited), sub,
+    nonce: hex(expected.nonce), pad: expected.pad, purpose: expected.purpose, rate: { basis: rate.basis, fmr, high, low, people: rate.people },
+    release: expected.releaseDigest, statement: wordingOf(rate, audited, expected.pad), sub,
   }).replace(/"@(\d)"/g, (_, place: string) => decimal(numbers[Number(place)]))
   if (!equal(utf8(claims), said)) throw new ProofError('the assertion is about something else than this comparison')
 }

@@ -12,6 +12,7 @@ import { NO_MATCH, type SessionKey } from '../onebit/device'
 import { TemplateSecret } from '../onebit/template'
 import { type Change, changeDigest, Operation, transcriptBytes } from '../onebit/transcript'
 import { requireAllowedBy } from '../rules/policy'
+import type { PadLevel } from '../rules/rates'
 import { type Issuer, Rulebook } from '../rules/rulebook'
 import { type Binding, Receipt, SignedReceipt } from '../wallet/receipts'
 import type { Enrolment, Wallet } from '../wallet/wallet'
@@ -39,6 +40,11 @@ export interface Use {
   readonly purpose: string
   readonly audience: string
 }
+/**
+ * A live face: its adapted embedding, or what makes one of the session's nonce, by filming a face that moves as the nonce asks
+ * (`face/challenge.ts`). The device then signs that it looked for a presentation attack.
+ */
+export type Probe = Float64Array | ((nonce: Uint8Array) => Promise<Float64Array>)
 
 /** One comparison that is about to be made. */
 interface Comparison {
@@ -49,6 +55,7 @@ interface Comparison {
   readonly key: SessionKey
   /** Adapted embedding of the live face. */
   readonly vector: Float64Array
+  readonly presentationChecked: boolean
   /** The consent that decides, for the template that is compared with. */
   readonly consent: SignedReceipt
   /** What a match puts in force, or null. */
@@ -93,7 +100,7 @@ export class Device {
     const { identifier: deployment, purpose, audience, terms, days, release, trust, log } = this.#deployment
     const started: Enrolment = { purpose, audience, releaseDigest: release.digest, log, deployment, trust, state: 'started', receipts: [], answers: before?.answers ?? 0, failures: 0 }
     await this.#readRules()
-    await this.#requirePublic(started, started, terms.jurisdiction, days * DAY_SECONDS)
+    await this.#requirePublic(started, started, terms.jurisdiction, days * DAY_SECONDS, null)
     const answer = await this.#transport.call(verification.startEnrolment, { keyId: wallet.keyId, purpose, audience, ticket })
     const session = checkedSession(answer.session, started)
     const secret = TemplateSecret.generate(release.parameters, randomBytes)
@@ -102,7 +109,9 @@ export class Device {
     await wallet.begin(secret, { ...started, receipts: [textOf(consent)] })
     const change = { devicePublicKey: wallet.devicePublicKey, template, receipt: consent.toBytes() }
     const done = enrolled(wallet.devicePublicKey, audience, sha256(template), change.receipt)
-    const outcome = await this.#compare({ operation: Operation.ENROL, use: started, session, key, vector: second, consent, change, done, audienceNonce: NONE })
+    const outcome = await this.#compare({
+      operation: Operation.ENROL, use: started, session, key, vector: second, presentationChecked: false, consent, change, done, audienceNonce: NONE,
+    })
     if (!outcome.matched) await wallet.forget({ receipts: [] })
     return outcome
   }
@@ -120,13 +129,13 @@ export class Device {
    * @throws UnavailableError too many failures in a row, or the server cannot be reached.
    * @throws PeerError, ProofError the other side broke the protocol; nothing was opened.
    */
-  async verify(key: SessionKey, probe: Float64Array, audienceNonce: Bytes = NONE, use: Use = this.#wallet.requireEnrolment()): Promise<Outcome> {
+  async verify(key: SessionKey, probe: Probe, audienceNonce: Bytes = NONE, use: Use = this.#wallet.requireEnrolment()): Promise<Outcome> {
     const consent = this.#consent(use)
     await this.#readRules()
-    await this.#requireAllowed(consent, use)
+    await this.#requireAllowed(consent, use, levelOf(probe))
     if (audienceNonce.length > 0) this.#issuer()
     const session = await this.#startVerification(audienceNonce, use)
-    return this.#compare({ operation: Operation.VERIFY, use, session, key, vector: probe, consent, change: null, done: null, audienceNonce })
+    return this.#compare({ operation: Operation.VERIFY, use, session, key, ...(await filmed(probe, session)), consent, change: null, done: null, audienceNonce })
   }
 
   /**
@@ -138,17 +147,19 @@ export class Device {
    * @param use of a site: towards it a consent of its own begins, or goes on.
    * @throws RefusedError, UnavailableError, PeerError, ProofError as for `verify`; the former consent counts.
    */
-  async renew(key: SessionKey, probe: Float64Array, use: Use = this.#wallet.requireEnrolment()): Promise<Outcome> {
+  async renew(key: SessionKey, probe: Probe, use: Use = this.#wallet.requireEnrolment()): Promise<Outcome> {
     await this.#readRules()
     const held = await new Owner(this.#wallet, this.#transport, this.#clock).receipts()
     const [binding, current] = [held.at(-1)?.receipt.binding, latestTo(held, use)?.receipt]
     if (binding === undefined) throw new RefusedError('the server says that it holds no consent of this device, which stays as it is; revoke proves it')
     const consent = await this.#consentTo(binding, current?.receiptId ?? null, use)
-    await this.#requireAllowed(consent, use)
+    await this.#requireAllowed(consent, use, levelOf(probe))
     const change = { devicePublicKey: NONE, template: NONE, receipt: consent.toBytes() }
     const session = await this.#startVerification(NONE, use)
     const done = renewed(this.#wallet.keyId, change.receipt)
-    const outcome = await this.#compare({ operation: Operation.RENEW_CONSENT, use, session, key, vector: probe, consent, change, done, audienceNonce: NONE })
+    const outcome = await this.#compare({
+      operation: Operation.RENEW_CONSENT, use, session, key, ...(await filmed(probe, session)), consent, change, done, audienceNonce: NONE,
+    })
     if (outcome.matched) await this.#wallet.remember({ enrolment: { ...this.#wallet.requireEnrolment(), receipts: [...held, consent].map(textOf) } })
     return outcome
   }
@@ -159,22 +170,25 @@ export class Device {
     return consent?.findFault(this.#binding(this.#wallet.requireEnrolment()), use.purpose, use.audience, this.#clock()) === null
   }
 
-  async #compare({ operation, use, session, key, vector, consent, change, done, audienceNonce }: Comparison): Promise<Outcome> {
+  async #compare({ operation, use, session, key, vector, presentationChecked, consent, change, done, audienceNonce }: Comparison): Promise<Outcome> {
+    const pad: PadLevel = presentationChecked ? 'on-device' : 'none' // never more: behind a bridge's certificate stand all browsers
+    const asked = operation === Operation.ENROL ? null : pad
     const wallet = this.#wallet
     const enrolment = wallet.requireEnrolment()
     const { sessionId, nonce, releaseDigest } = session
     const { purpose, audience } = use
-    await this.#requireAllowed(consent, use)
+    await this.#requireAllowed(consent, use, asked)
     const probe = key.encrypt(wallet.requireSecret().paddedCode(vector))
     const logSize = seenOf(wallet)
     const transcript = transcriptBytes({
       parameters: key.parameters.name, operation, sessionId, nonce, purpose, audience, audienceNonce, keyId: wallet.keyId,
       templateDigest: consent.receipt.binding.templateDigest, releaseDigest, changeDigest: changeDigest(change), logSize, probeDigest: sha256(probe),
+      presentationChecked,
     })
     const signature = await wallet.sign(transcript)
     await wallet.countAnswer()
-    const { reply, log } = await this.#transport.call(verification.submitProbe, { sessionId, probe, signature, logSize, ...(change && { change }) })
-    await this.#requireAllowed(consent, use) // a moment ago it was, but this is where a bit of the face leaves
+    const { reply, log } = await this.#transport.call(verification.submitProbe, { sessionId, probe, signature, logSize, presentationChecked, ...(change && { change }) })
+    await this.#requireAllowed(consent, use, asked) // a moment ago it was, but this is where a bit of the face leaves
     const logged = await this.#requireLogged(log, transcript, reply, use)
     const token = key.openReply(reply, transcript)
     const recorded = await this.#transport.call(verification.submitToken, { sessionId, token: token ?? NO_MATCH, logSize: seenOf(wallet) })
@@ -190,7 +204,7 @@ export class Device {
     if (assertion !== null) {
       await checkAssertion(assertion, {
         issuer: this.#issuer(), audience, purpose, nonce: audienceNonce, releaseDigest: enrolment.releaseDigest, rate: this.#deployment.release.fmr,
-        audited: this.#deployment.manifest.audited,
+        audited: this.#deployment.manifest.audited, pad,
         contest: consent.receipt.terms.contest, logged,
       })
     }
@@ -244,30 +258,38 @@ export class Device {
   }
 
   /** Returns when two signatures, the validity of the release and the public rules allow this use now. */
-  async #requirePublic(enrolment: Enrolment, { purpose, audience }: Use, jurisdiction: string, consentSeconds: number): Promise<void> {
+  async #requirePublic(enrolment: Enrolment, { purpose, audience }: Use, jurisdiction: string, consentSeconds: number, pad: PadLevel | null): Promise<void> {
     const { deployment, releaseDigest, trust } = enrolment
     const { manifest } = this.#deployment
     const { standing } = manifest
     if (this.#rules === null) throw new UsageError('the public rules were not read')
     if (standing.digest !== releaseDigest) throw new RefusedError('the server runs another model release than this device enrolled with; revoke and enrol again', { why: { name: 'why.other_release' } })
     await manifest.requireServable(trust, this.#clock())
-    requireAllowedBy(this.#rules, { deployment, purpose, audience, release: standing, jurisdiction, consentSeconds }, this.#clock())
+    requireAllowedBy(this.#rules, { deployment, purpose, audience, release: standing, jurisdiction, consentSeconds, pad }, this.#clock())
   }
 
   /** Returns when the public rules, the release and this consent of the owner's allow this use now, whatever the server thinks. */
-  async #requireAllowed(consent: SignedReceipt, use: Use): Promise<void> {
+  async #requireAllowed(consent: SignedReceipt, use: Use, pad: PadLevel | null): Promise<void> {
     const enrolment = this.#wallet.requireEnrolment()
     const fault = consent.findFault(this.#binding(enrolment), use.purpose, use.audience, this.#clock())
     if (fault !== null) throw new RefusedError(`the consent does not cover this: it is ${fault}`, { why: { name: 'why.consent' } })
     if (!(await consent.isSigned())) throw new ProofError('this device did not sign the consent in its wallet')
     const { terms, issuedAt, expiresAt } = consent.receipt
-    await this.#requirePublic(enrolment, use, terms.jurisdiction, expiresAt - issuedAt)
+    await this.#requirePublic(enrolment, use, terms.jurisdiction, expiresAt - issuedAt, pad)
   }
 
   #binding({ releaseDigest }: Enrolment): Omit<Binding, 'templateDigest'> {
     const { devicePublicKey, keyId } = this.#wallet
     return { devicePublicKey, keyId, releaseDigest: fromHex(releaseDigest) }
   }
+}
+
+/** What a comparison of this face will say of presentation attacks. */
+const levelOf = (probe: Probe): PadLevel => (typeof probe === 'function' ? 'on-device' : 'none')
+
+/** The face; one that is filmed is refused here, if at all: nothing has left yet, and no attempt is counted. */
+async function filmed(probe: Probe, { nonce }: Session): Promise<Pick<Comparison, 'vector' | 'presentationChecked'>> {
+  return typeof probe === 'function' ? { vector: await probe(nonce), presentationChecked: true } : { vector: probe, presentationChecked: false }
 }
 
 /** What the server opened. A server with another release than the one of the enrolment gets no signature. */

@@ -29,7 +29,7 @@ const WITHIN = 0.5
 const UPSIDE_DOWN = 'the face is upside down: turn the photograph, or the camera'
 const NO_FACE = 'no face found: use a sharp, frontal photograph of one person'
 /** Landmarks of a mirrored face: its right eye is the left one. */
-const MIRRORED = [1, 0, 2, 3]
+const MIRRORED = [1, 0, 2, 3, 5, 4]
 
 /** An image from which no face can be taken: what is wrong with it, and how to mend it. */
 export class UnusableImageError extends UsageError {}
@@ -55,7 +55,18 @@ export class FaceFinder {
   landmarks(image: Photograph, profile: Profile): Point[] {
     let points = this.#firstLook(image)
     for (let look = 0; look < CLOSER; look++) points = this.#closerLook(image, points, profile === 'reference' && look === CLOSER - 1)
-    return points
+    return points.slice(0, 4)
+  }
+
+  /**
+   * The face of a film's next frame, in one close look where it was a moment ago: right eye, left eye, tip of the nose, middle of
+   * the mouth, right ear, left ear. In pixels of the frame. Sensitive.
+   *
+   * @param before where it was; null where nobody knows.
+   * @throws UnusableImageError not exactly one face.
+   */
+  follow(image: Photograph, before: readonly Point[] | null): Point[] {
+    return this.#closerLook(image, before ?? this.#firstLook(image), false)
   }
 
   /** The faces that a first look shows, the largest first, in pixels of the image: for a film that somebody moves in. */
@@ -78,7 +89,7 @@ export class FaceFinder {
       const least = Math.ceil(LEAST_FACE * (areTiled ? sides.at(-1)! : longer))
       throw new UnusableImageError(longer < LEAST_TILE ? NO_FACE : `${NO_FACE}, whose face is at least ${least} of these ${width} x ${height} pixels high`, { why: { name: 'why.no_face' } })
     }
-    return faces[0].landmarks.slice(0, 4)
+    return [...faces[0].landmarks]
   }
 
   /** What the detector finds in some squares, in pixels of the image. One after the other: many at once take much memory. */
@@ -92,12 +103,12 @@ export class FaceFinder {
   }
 
   #closerLook(image: Photograph, points: readonly Point[], asksUpright: boolean): Point[] {
-    const place = placed(points, this.#closer)
+    const place = placed(points.slice(0, 4), this.#closer)
     const square = image.cut(place, SIDE)
     const [plain, mirrored, upsideDown = []] = this.#detector.detect([square, mirror(square), ...(asksUpright ? [turned(square)] : [])], CLOSER_SURE)
     if (surest(upsideDown) > surest(plain)) throw new UnusableImageError(UPSIDE_DOWN, { why: { name: 'why.upside_down' } })
     const found: Point[][] = []
-    if (plain.length > 0) found.push(middlemost(plain).landmarks.slice(0, 4))
+    if (plain.length > 0) found.push([...middlemost(plain).landmarks])
     if (mirrored.length > 0) {
       const { landmarks } = middlemost(mirrored)
       found.push(MIRRORED.map((i) => ({ x: SIDE - landmarks[i].x, y: landmarks[i].y })))

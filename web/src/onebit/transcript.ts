@@ -3,7 +3,7 @@
 import { type Bytes, concat, sha256, utf8 } from '../bytes'
 import { UsageError } from '../errors'
 
-const DOMAIN = utf8('intaglio one-bit transcript v2')
+const DOMAIN = utf8('intaglio one-bit transcript v3')
 const CHANGE_DOMAIN = utf8('intaglio change v1')
 const LONGEST_TEXT_BYTES = 256
 const DIGEST_BYTES = 32
@@ -43,6 +43,8 @@ export interface Transcript {
   readonly logSize: bigint
   /** SHA-256 of the probe message. */
   readonly probeDigest: Uint8Array
+  /** Whether this device looked for a presentation attack and found none. */
+  readonly presentationChecked: boolean
 }
 
 /**
@@ -65,6 +67,7 @@ export function transcriptBytes(transcript: Transcript): Bytes {
   return lengthPrefixed(
     DOMAIN, parameters, Uint8Array.of(transcript.operation), sessionId, nonce, purpose, audience, sha256(audienceNonce), keyId,
     templateDigest, releaseDigest, changeDigest, new Uint8Array(BigUint64Array.of(logSize).buffer), probeDigest,
+    Uint8Array.of(Number(transcript.presentationChecked)),
   )
 }
 

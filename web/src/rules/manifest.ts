@@ -4,7 +4,7 @@ import { type Bytes } from '../bytes'
 import { ProofError, RefusedError, UsageError } from '../errors'
 import { BASES } from '../face/release'
 import {
-  canonicalBytes, type JsonValue, parse, requireHex, requireName, requirePeriod, requireSigned, textOfTime, timeOfText,
+  canonicalBytes, type JsonValue, parse, requireHex, requireName, requirePeriod, requireSigned, requireText, textOfTime, timeOfText,
 } from '../wallet/statements'
 import type { AttackRates, Audited } from './rates'
 
@@ -37,6 +37,22 @@ export interface WolfRates {
   readonly best: WolfRate
   readonly mean: WolfRate
   readonly people: number
+}
+
+/** One species of presentation attacks: how often it was taken for a person, and how often it then matched its target. */
+export interface SpeciesRates {
+  readonly apcer: WolfRate
+  readonly iapmr: WolfRate
+  readonly level: string
+  readonly name: string
+  readonly people: number
+}
+/** What was found about presentation attack detection, as `federation/audit/presentation.py`. */
+export interface PadRates {
+  /** People who were taken for an attack. */
+  readonly bpcer: WolfRate
+  readonly people: number
+  readonly species: readonly SpeciesRates[]
 }
 
 /** How many times the stated false match rate the mean's rate may be, in general use. */
@@ -79,6 +95,8 @@ export class SignedManifest {
   readonly attacks: AttackRates | null
   /** What a stolen wallet is worth without a face; null where nobody measured it. */
   readonly wolf: WolfRates | null
+  /** How often presentation attacks passed; null where nobody made any. */
+  readonly pad: PadRates | null
   readonly #manifest: JsonValue
   readonly #signatures: Readonly<Partial<Record<Role, { readonly key: string; readonly signature: string }>>>
 
@@ -108,10 +126,12 @@ export class SignedManifest {
     }
     if (files['release.json'] !== claims.digest) throw new UsageError('the manifest is about another release than its file')
     this.wolf = audit.wolf === NOT_MEASURED ? null : wolfRates(audit.wolf)
+    this.pad = audit.pad === NOT_MEASURED ? null : padRates(audit.pad)
     const measured = 'epsilon_lower_bound' in claims ? { epsilon_lower_bound: rate(claims.epsilon_lower_bound) } : {}
     this.#manifest = {
       audit: {
         limits: { fmr: audit.limits.fmr, fnmr: audit.limits.fnmr },
+        pad: this.pad === null ? NOT_MEASURED : (this.pad as unknown as JsonValue),
         people: audit.people,
         verdict: audit.verdict,
         wolf: this.wolf === null ? NOT_MEASURED : (this.wolf as unknown as JsonValue),
@@ -209,17 +229,41 @@ export class SignedManifest {
  * @throws UsageError they are out of range.
  */
 function wolfRates({ best, mean, people }: WolfRates): WolfRates {
-  const read = ({ errors, trials, effective, low, high }: WolfRate): WolfRate => {
-    const [worth, bottom, top] = [effective, low, high].map((text) => Number(rate(text)))
-    const counted = [errors, trials, people].every(Number.isSafeInteger) && errors >= 0 && errors <= trials
-    const byPeople = people >= FEWEST_PEOPLE && people <= trials && worth >= 0 && worth <= people
-    const value = errors / trials
-    if (!counted || !byPeople || !(bottom >= 0 && bottom <= value && value <= top && top <= 1)) {
-      throw new UsageError('not the rates of fixed strings')
+  if (people < FEWEST_PEOPLE) throw new UsageError('not the rates of fixed strings')
+  return { best: counted(best, people), mean: counted(mean, people), people }
+}
+
+/**
+ * Reads what was found about presentation attacks, and nothing besides.
+ *
+ * @throws UsageError it is out of range.
+ */
+function padRates({ bpcer, people, species }: PadRates): PadRates {
+  const read = ({ apcer, iapmr, level, name, people: shown }: SpeciesRates): SpeciesRates => {
+    requireText('the name of a species', name, 1, 100)
+    if (!['A', 'B', 'C'].includes(level) || shown < 1 || apcer.trials !== iapmr.trials || iapmr.errors > apcer.errors) {
+      throw new UsageError('not the rates of a species of attacks')
     }
-    return { effective, errors, high, low, trials }
+    return { apcer: counted(apcer, shown), iapmr: counted(iapmr, shown), level, name, people: shown }
   }
-  return { best: read(best), mean: read(mean), people }
+  const inOrder = species.every(({ name }, i) => i === 0 || species[i - 1].name < name)
+  if (species.length === 0 || !inOrder) throw new UsageError('species of attacks stand in order')
+  return { bpcer: counted(bpcer, people), people, species: species.map(read) }
+}
+
+/**
+ * Reads a rate that counts by people.
+ *
+ * @throws UsageError it is out of range.
+ */
+function counted({ errors, trials, effective, low, high }: WolfRate, people: number): WolfRate {
+  const [worth, bottom, top] = [effective, low, high].map((text) => Number(rate(text)))
+  const whole = [errors, trials, people].every(Number.isSafeInteger) && errors >= 0 && errors <= trials
+  const byPeople = people >= 0 && people <= trials && worth >= 0 && worth <= people
+  const value = errors / trials
+  const inside = trials === 0 || (bottom <= value && value <= top)
+  if (!whole || !byPeople || !inside || !(bottom >= 0 && bottom <= top && top <= 1)) throw new UsageError('not a rate that counts by people')
+  return { effective, errors, high, low, trials }
 }
 
 /**

@@ -3,6 +3,7 @@
 import { RefusedError } from '../errors'
 import { redLineOf } from '../wallet/purposes'
 import type { Standing } from './manifest'
+import { PAD_LEVELS, type PadLevel, reaches } from './rates'
 import { isInForce, type PurposeRule, type Rulebook } from './rulebook'
 
 const DAY_SECONDS = 86_400
@@ -25,6 +26,8 @@ export interface Asked {
   /** Of the consent. */
   readonly jurisdiction: string
   readonly consentSeconds: number
+  /** What stands between a presentation attack and this comparison; null where a template is compared that is enrolled by it. */
+  readonly pad: PadLevel | null
 }
 
 /**
@@ -56,10 +59,22 @@ export function requireAllowedBy(rules: Rulebook, asked: Asked, now: number): vo
   if (!(release.statedFmr > 0 && release.statedFmr <= largestFmr)) {
     throw new RefusedError(`${purpose} needs a release with a false match rate of at most ${largestFmr}; this one states ${release.statedFmr}`)
   }
+  const least = leastOf(granted)
+  if (asked.pad !== null && !reaches(asked.pad, least)) {
+    throw new RefusedError(`${purpose} asks for presentation attack detection ${least}, and here it is ${asked.pad}; take the way that the terms name`)
+  }
   if (!deployment.jurisdictions.includes(asked.jurisdiction)) throw new RefusedError('the consent is for another jurisdiction')
   if (asked.consentSeconds > longestReceiptSeconds) {
     throw new RefusedError(`a consent for ${purpose} may be valid for at most ${longestReceiptSeconds / DAY_SECONDS} days`)
   }
+}
+
+/** What must stand between a presentation attack and a comparison, where all of these rules count together. */
+const leastOf = (granted: readonly PurposeRule[]): PadLevel => PAD_LEVELS[Math.max(...granted.map(({ pad }) => PAD_LEVELS.indexOf(pad)))]
+
+/** What the public rules ask to stand between a presentation attack and a comparison with an enrolled template at `now`. */
+export function leastPad(rules: Rulebook, asked: Asked, now: number): PadLevel {
+  return leastOf((rules.deployment(asked.deployment)?.jurisdictions ?? []).map((place) => ruleIn(rules, place, asked, now)))
 }
 
 /** What allows the purpose in one jurisdiction: its pack, or else an exception. */

@@ -41,8 +41,21 @@ export const bound = (share: number): string => String(Math.ceil(share * 1e4 - 1
 /** Whether the release is for general use and its audit passed, on people whom somebody counted. */
 export const isPassed = ({ verdict, people, isTrial }: Audited): boolean => !isTrial && verdict === 'PASS' && people > 0
 
+/** What stood between a presentation attack and a comparison, as `federation/presentation/levels.py`; the least first. */
+export const PAD_LEVELS = ['none', 'on-device', 'supervised'] as const
+export type PadLevel = (typeof PAD_LEVELS)[number]
+
+/** Whether it is at least `least`. */
+export const reaches = (level: PadLevel, least: PadLevel): boolean => PAD_LEVELS.indexOf(level) >= PAD_LEVELS.indexOf(least)
+
+const LOOKED: Readonly<Record<PadLevel, string>> = {
+  'none': 'nobody looked for a picture or a mask before the camera',
+  'on-device': "the person's own device says that it looked for a picture or a mask before the camera",
+  'supervised': "a device of the organisation's looked for a picture or a mask before the camera",
+}
+
 /** The one sentence of an assertion. */
-export function wordingOf(rate: FalseMatchRate, audited: Audited): string {
+export function wordingOf(rate: FalseMatchRate, audited: Audited, pad: PadLevel): string {
   const mark = audited.isTrial ? 'TRIAL, ' : isPassed(audited) ? '' : 'NOT PASSED, '
   const on = audited.people === 0 ? 'nobody knows how many people' : `${audited.people} people`
   const limits = `FMR ${exactPercent(audited.fmrLimit)} % and FNMR ${exactPercent(audited.fnmrLimit)} %`
@@ -53,5 +66,5 @@ export function wordingOf(rate: FalseMatchRate, audited: Audited): string {
     labelled: `measured by group on ${rate.people} people who said which they are of`,
   }[rate.basis]
   const stated = `FMR ${exactPercent(rate.stated)} % (${percent(rate.low)} to ${percent(rate.high)} % with 90 %), ${rests}`
-  return `${mark}audit ${audited.verdict} on ${on} at limits of ${limits}: claim accepted at ${stated}`
+  return `${mark}audit ${audited.verdict} on ${on} at limits of ${limits}: claim accepted at ${stated}; ${LOOKED[pad]}`
 }

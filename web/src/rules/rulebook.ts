@@ -3,6 +3,7 @@
 import { type Bytes, equal, hex, sha256, utf8 } from '../bytes'
 import { MalformedMessageError, ProofError, RefusedError, UsageError } from '../errors'
 import { requirePurpose } from '../wallet/purposes'
+import { PAD_LEVELS, type PadLevel } from './rates'
 import {
   canonicalBytes, type JsonValue, parse, requireAddress, requireHex, requireJurisdiction, requireName, requirePeriod, requireSigned,
   requireText, requireTime, textOfTime, timeOfText,
@@ -10,6 +11,7 @@ import {
 
 const TAG = 'intaglio-rule/1'
 const LONGEST_EXCEPTION_SECONDS = 90 * 86_400
+const LONGEST_KIOSK_SECONDS = 90 * 86_400
 const LEAST_REASON = 20
 const EU_MEMBERS = 'AT BE BG CY CZ DE DK EE ES FI FR GR HR HU IE IT LT LU LV MT NL PL PT RO SE SI SK'.split(' ')
 
@@ -27,6 +29,8 @@ export interface PurposeRule {
   readonly tier: number
   readonly beginsAt: number
   readonly endsAt: number
+  /** What must at least stand between a presentation attack and a comparison. */
+  readonly pad: PadLevel
 }
 /** What one jurisdiction allows. */
 export interface Pack {
@@ -91,7 +95,11 @@ export interface Client {
   readonly beginsAt: number
   readonly endsAt: number
 }
-type Rule = Pack | Exception | Moratorium | Lifting | Registered | Client
+/** A device of the operator's. A browser never is one, so nothing of it counts here. */
+interface Kiosk {
+  readonly kind: 'kiosk'
+}
+type Rule = Pack | Exception | Moratorium | Lifting | Registered | Client | Kiosk
 
 /** How much of the rules a device has seen: whatever it reads later begins with exactly that. */
 export interface RulesSeen {
@@ -280,6 +288,16 @@ function ruleOf(value: any): [Rule, string, JsonValue] {
     return [{ kind, moratorium, liftedAt }, `lifting ${moratorium}`, { kind, lifted_at: textOfTime(liftedAt), moratorium, reason }]
   }
   if (kind === 'client') return clientOf(value)
+  if (kind === 'kiosk') {
+    const { certificate, deployment, place } = value
+    const [beginsAt, endsAt] = period(value)
+    requireName('an identifier', identifier)
+    requireName('a deployment', deployment)
+    requireHex("the digest of a kiosk's certificate", certificate, 32)
+    requireText('the place of a kiosk', place)
+    if (endsAt - beginsAt > LONGEST_KIOSK_SECONDS) throw new UsageError('a kiosk is believed for at most 90 days')
+    return [{ kind }, `kiosk ${identifier}`, { ...times(beginsAt, endsAt), certificate, deployment, identifier, kind, place }]
+  }
   if (kind !== 'deployment') throw new MalformedMessageError('there is no such kind of rule')
   const { contact, operator, purposes, jurisdictions, releases } = value
   const [beginsAt, endsAt] = period(value)
@@ -329,16 +347,18 @@ function issuerOf({ address, public_key: publicKey }: any): Issuer {
 }
 
 function purposeRuleOf(value: any): PurposeRule {
-  const { purpose, category, tier } = value
+  const { purpose, category, tier, pad = 'none' } = value
   const [beginsAt, endsAt] = period(value)
   requirePurpose(purpose)
   if (!Object.hasOwn(LOWEST_TIER, category) || !Number.isInteger(tier) || tier < LOWEST_TIER[category] || tier > HIGHEST_TIER) {
     throw new UsageError('no such category, or a tier below its lowest')
   }
-  return { purpose, category, tier, beginsAt, endsAt }
+  if (!PAD_LEVELS.includes(pad)) throw new UsageError('no such level of presentation attack detection')
+  return { purpose, category, tier, beginsAt, endsAt, pad }
 }
 
-const jsonOf = ({ purpose, category, tier, beginsAt, endsAt }: PurposeRule): JsonValue => ({ ...times(beginsAt, endsAt), category, purpose, tier })
+const jsonOf = ({ purpose, category, tier, beginsAt, endsAt, pad }: PurposeRule): JsonValue =>
+  ({ ...times(beginsAt, endsAt), category, purpose, tier, ...(pad === 'none' ? {} : { pad }) })
 const times = (beginsAt: number, endsAt: number) => ({ begins_at: textOfTime(beginsAt), ends_at: textOfTime(endsAt) })
 
 function period(value: any): [number, number] {
