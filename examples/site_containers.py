@@ -121,12 +121,12 @@ def prepare(site: Path, engine: Engine) -> Site:
     return Site("localhost:7443", person, person / "rules.jsonl", person / "policy", "in its container", 0, engine)
 
 
-def wait_until(reached: Callable[[], bool], what: str, engine: Engine) -> None:
-    """Returns once something is so."""
+def wait_until(reached: Callable[[], bool], what: str, engine: Engine, service: str = "matching") -> None:
+    """Returns once something is so of a service, whose words are shown when it never is."""
     end = time.monotonic() + _START_SECONDS
     while not reached():
         if time.monotonic() > end:
-            raise SystemExit(f"{what} in vain; the matching service said:\n{engine.log('matching')[-3000:]}")
+            raise SystemExit(f"{what} in vain; {service} said:\n{engine.log(service)[-3000:]}")
         time.sleep(0.5)
 
 
@@ -149,7 +149,7 @@ def story(engine: Engine, server: Server) -> None:
     """The whole story, once images and files are there."""
     engine.composed("up", "-d", "database")
     wait_until(
-        lambda: "accepting" in engine.inside("database", "pg_isready", check=False), "waited for PostgreSQL", engine
+        lambda: "accepting" in engine.inside("database", "pg_isready", check=False), "waited", engine, "database"
     )
     said = engine.composed("run", "--rm", "-T", "--no-deps", "migrate")
     assert "has schema" in said, said
@@ -157,10 +157,12 @@ def story(engine: Engine, server: Server) -> None:
     require_confined(engine, "matching")
     engine.composed("up", "-d", "witness")
     # A log waits for no witness that was silent when it was asked last.
-    wait_until(lambda: "open" in engine.inside("witness", "python", "-c", _LISTENS, check=False), "waited", engine)
+    wait_until(
+        lambda: "open" in engine.inside("witness", "python", "-c", _LISTENS, check=False), "waited", engine, "witness"
+    )
     engine.composed("up", "-d", "matching", "bridge")
     for service in ("matching", "bridge"):
-        wait_until(partial(_serves, engine, service), f"waited for {service}", engine)
+        wait_until(partial(_serves, engine, service), f"waited for {service}", engine, service)
     say("matching service and bridge say SERVING at /health")
     crowd.enrol([1, 2, 3], server, server.tls / BUNDLE)
     crowd.verify_again(_PEOPLE, time.time())

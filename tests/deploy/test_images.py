@@ -49,6 +49,13 @@ def test_an_image_runs_as_nobody_special_and_holds_neither_pip_nor_sources():
     assert re.findall(r"^COPY", STAGES["program"], flags=re.MULTILINE) == ["COPY"]
 
 
+def test_an_image_asks_for_no_file_and_the_compose_file_says_whose_settings_are_mounted():
+    """A program whose variable names a file that is not there ends: a witness, or a pod of the chart, has none."""
+    assert "INTAGLIO" not in "".join(re.findall(r"^ENV .*(?:\\\n.*)*", FILE, flags=re.MULTILINE))
+    told = {name for name in OURS if "INTAGLIO_SERVER_CONFIG" in SERVICES[name].get("environment", {})}
+    assert told == set(OURS) - {"witness"}
+
+
 def test_everything_that_is_copied_is_let_through_and_nothing_else_is():
     let = (ROOT / "deploy/Containerfile.dockerignore").read_text().split()
     copied = {
