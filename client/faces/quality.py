@@ -1,9 +1,9 @@
 """How good a photograph of a face is, before a recogniser sees it: what a reference needs, and what any picture needs.
 
-A threshold is set for photographs in which the face is whole and large. Where two poor ones are compared, what they
-have in common is that they are poor, and strangers match. A poor probe of a good reference does no such harm, and a
-probe may be what a camera at a door sees: so the gate is on references, and probes pass down to what a recogniser can
-use. `python -m examples.reference_gate` measures both.
+A threshold is set for photographs in which the face is whole, large and lit. Where two poor ones are compared, what
+they have in common is that they are poor, and strangers match: without a forehead, in the dark, in too much light. A
+poor probe of a good reference does no such harm, and a probe may be what a camera at a door sees: so the gate is on
+references, and probes pass down to what a recogniser can use. `python -m examples.reference_gate` measures both.
 """
 
 from __future__ import annotations
@@ -12,8 +12,10 @@ import math
 from dataclasses import dataclass
 from typing import Final
 
+import numpy as np
+
 from client.faces.images import UnusableImageError
-from federation.recognition.cropping import Pixels, Points, shares_outside
+from federation.recognition.cropping import Pixels, Points, aligned_cut, shares_outside
 from federation.recognition.profiles import REFERENCE
 from federation.recognition.templates import Alignment
 
@@ -24,8 +26,17 @@ MOST_OVER: Final = 0.08
 """Share of a reference's cut that may lie above or below the photograph: forehead and chin tell people apart."""
 MOST_OUTSIDE: Final = 0.25
 """Share of a reference's cut that may lie outside of the photograph, in all: beside a face is background."""
-GATE: Final = f"{LEAST_EYES_APART} {LEAST_EYES_APART_OF_REFERENCE} {MOST_OVER} {MOST_OUTSIDE}"
+LEAST_BRIGHT: Final = 40.0
+"""Grey level of 255 that a tenth of a reference's cut is above: what is darker has too few levels left."""
+WHITE: Final = 250.0
+MOST_WHITE: Final = 0.6
+"""Share of a reference's cut that may be white, which is where more light makes no difference any more."""
+GATE: Final = (
+    f"{LEAST_EYES_APART} {LEAST_EYES_APART_OF_REFERENCE} {MOST_OVER} {MOST_OUTSIDE} {LEAST_BRIGHT} {WHITE} {MOST_WHITE}"
+)
 """All of it as text: what was let through under another gate counts no more."""
+_GREY: Final = np.array([0.299, 0.587, 0.114])
+_TENTH: Final = 9
 
 
 @dataclass(frozen=True)
@@ -36,11 +47,15 @@ class Quality:
         eyes_apart: distance of the eyes in pixels of the photograph as it was given.
         over: share of the recogniser's cut that lies above or below the photograph, 0 to 1.
         outside: share that lies outside of it, 0 to 1; `over` is part of it.
+        bright: grey level that a tenth of the cut is above, 0 to 255.
+        white: share of the cut that is white, 0 to 1.
     """
 
     eyes_apart: float
     over: float
     outside: float
+    bright: float
+    white: float
 
     @classmethod
     def of(cls, rgb: Pixels, landmarks: Points, alignment: Alignment) -> Quality:
@@ -52,7 +67,9 @@ class Quality:
             alignment: how the recogniser's cut is made.
         """
         over, outside = shares_outside(rgb, landmarks, alignment)
-        return cls(math.dist(landmarks[0], landmarks[1]), over, outside)
+        grey = aligned_cut(rgb, landmarks, alignment) @ _GREY
+        bright = float(np.partition(grey.ravel(), _TENTH * grey.size // 10)[_TENTH * grey.size // 10])
+        return cls(math.dist(landmarks[0], landmarks[1]), over, outside, bright, float(np.mean(grey >= WHITE)))
 
     def require(self, profile: str) -> None:
         """Returns when the photograph is good enough for what it is to serve as.
@@ -81,4 +98,12 @@ class Quality:
                 f"the face is cut off: {math.ceil(100 * share)} % of what is compared lies {where} the photograph, "
                 f"{100 * most:g} % may",
                 "leave room around the face",
+            )
+        if is_reference and self.bright < LEAST_BRIGHT:
+            raise UnusableImageError("the face is too dark to enrol", "turn to the light, and take it again")
+        if is_reference and self.white > MOST_WHITE:
+            raise UnusableImageError(
+                f"there is too much light to enrol: {math.ceil(100 * self.white)} % of what is compared is white, "
+                f"{100 * MOST_WHITE:g} % may",
+                "turn away from the light, and take it again",
             )

@@ -116,6 +116,8 @@ test('what is wrong with an image is said as Python says it', async () => {
       context.rotate(Math.PI)
       context.drawImage(face, -92, -112)
     }),
+    dark: await drawn(92, 112, (context, face) => { context.filter = 'brightness(0.15)'; context.drawImage(face, 0, 0) }),
+    'over-exposed': await drawn(92, 112, (context, face) => { context.filter = 'brightness(2.15)'; context.drawImage(face, 0, 0) }),
     'small in a large one': await drawn(6200, 900, (context, face) => { context.drawImage(face, 2960, 300, 164, 200) }),
     'two in a large one': await drawn(6200, 900, (context, face) => {
       for (const left of [300, 5000]) context.drawImage(face, left, 200, 164, 200)
@@ -136,6 +138,8 @@ test('what is wrong with an image is said as Python says it', async () => {
     [expect.stringContaining('above or below the photograph'), null],
     [expect.stringContaining('outside of the photograph'), null],
     [expect.stringContaining('the face is upside down'), null],
+    [expect.stringContaining('the face is too dark to enrol'), null],
+    [expect.stringContaining('of what is compared is white, 60 % may'), null],
     [null, null],
     Array(2).fill(expect.stringContaining('2 faces found')),
     Array(2).fill(expect.stringContaining('at least 128 of these 3200 x 400 pixels high')),

@@ -10,13 +10,14 @@ from PIL import Image
 from client.faces.finding import Aligner, FaceFinder
 from client.faces.images import UnusableImageError, read_image
 from client.faces.quality import Quality
+from federation.recognition.cropping import placed
 from federation.recognition.profiles import PROBE, REFERENCE
 from federation.recognition.templates import ARCFACE
 from tests.faces import orl_image
 
 FACE = np.array([[50.0, 50], [80, 50], [65, 67], [65, 85]])
 """Landmarks of nobody: eyes 30 pixels apart."""
-WHOLE = np.zeros((200, 200, 3), np.uint8)
+WHOLE = np.full((200, 200, 3), 128, np.uint8)
 
 
 @cache
@@ -38,20 +39,28 @@ def smaller(number):
 
 @pytest.mark.parametrize("apart", [18.0, 18.5, 60.0])
 def test_eyes_far_enough_apart_make_a_reference(apart):
-    Quality(apart, 0.08, 0.25).require(REFERENCE)
+    Quality(apart, 0.08, 0.25, 40, 0.6).require(REFERENCE)
 
 
 @pytest.mark.parametrize(
     ("quality", "message"),
     [
-        (Quality(17.9, 0, 0), r"^only 17 pixels lie between the eyes, 18 are needed to enrol: come closer"),
-        (Quality(0, 0, 0), r"^only 0 pixels"),
+        (Quality(17.9, 0, 0, 128, 0), r"^only 17 pixels lie between the eyes, 18 are needed to enrol: come closer"),
+        (Quality(0, 0, 0, 128, 0), r"^only 0 pixels"),
         (
-            Quality(60, 0.081, 0.1),
+            Quality(60, 0.081, 0.1, 128, 0),
             r"cut off: 9 % of what is compared lies above or below the photograph, 8 % may: leave",
         ),
-        (Quality(60, 0.0, 0.251), r"cut off: 26 % of what is compared lies outside of the photograph, 25 % may: leave"),
-        (Quality(60, 0.3, 0.4), r"30 % of what is compared lies above or below"),
+        (
+            Quality(60, 0.0, 0.251, 128, 0),
+            r"cut off: 26 % of what is compared lies outside of the photograph, 25 % may: leave",
+        ),
+        (Quality(60, 0.3, 0.4, 128, 0), r"30 % of what is compared lies above or below"),
+        (Quality(60, 0, 0, 39.9, 0), r"^the face is too dark to enrol: turn to the light, and take it again"),
+        (
+            Quality(60, 0, 0, 200, 0.601),
+            r"^there is too much light to enrol: 61 % of what is compared is white, 60 % may",
+        ),
     ],
 )
 def test_a_poor_reference_is_refused_with_what_is_wrong_and_what_to_do(quality, message):
@@ -59,20 +68,45 @@ def test_a_poor_reference_is_refused_with_what_is_wrong_and_what_to_do(quality, 
         quality.require(REFERENCE)
 
 
-@pytest.mark.parametrize("quality", [Quality(13, 0, 0), Quality(17.9, 0.3, 0.4), Quality(60, 1, 1)])
+@pytest.mark.parametrize(
+    "quality",
+    [
+        Quality(13, 0, 0, 128, 0),
+        Quality(17.9, 0.3, 0.4, 128, 0),
+        Quality(60, 1, 1, 128, 0),
+        Quality(60, 0, 0, 0, 0),
+        Quality(60, 0, 0, 255, 1),
+    ],
+)
 def test_a_poor_probe_passes(quality):
     quality.require(PROBE)
 
 
 def test_a_probe_in_which_nothing_can_be_seen_is_refused():
     with pytest.raises(UnusableImageError, match=r"only 12 pixels lie between the eyes, 13 are needed: come closer"):
-        Quality(12.9, 0, 0).require(PROBE)
+        Quality(12.9, 0, 0, 128, 0).require(PROBE)
 
 
 def test_the_distance_of_the_eyes_is_that_in_the_photograph_however_the_head_is_tilted():
     assert Quality.of(WHOLE, FACE, ARCFACE).eyes_apart == 30
     across = np.stack([FACE[:, 1], 130 - FACE[:, 0]], axis=1)
     assert Quality.of(WHOLE, across, ARCFACE).eyes_apart == 30
+
+
+def lit(dark, light, share):
+    """Photograph of nobody, of whose rows a share is light."""
+    pixels = np.full((200, 200, 3), dark, np.uint8)
+    cut = placed(FACE, ARCFACE).apply(np.array([[0.0, 0.0], [ARCFACE.side, ARCFACE.side]]))[:, 1]
+    pixels[: round(cut[0] + share * (cut[1] - cut[0]))] = light
+    return Quality.of(pixels, FACE, ARCFACE)
+
+
+def test_the_light_is_that_of_the_brightest_tenth_of_what_is_compared():
+    assert lit(20, 200, 0.05).bright == pytest.approx(20)
+    assert lit(20, 200, 0.15).bright == pytest.approx(200)
+    assert lit(20, 200, 0.15).white == 0
+    assert lit(20, 255, 0.3).white == pytest.approx(0.3, abs=0.02)
+    assert Quality.of(np.full((200, 200, 3), (0, 0, 255), np.uint8), FACE, ARCFACE).bright == pytest.approx(29.07)
 
 
 def test_what_is_missing_above_and_below_is_told_from_what_is_missing_beside():

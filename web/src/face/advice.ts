@@ -19,13 +19,16 @@ const [FAR, NEAR] = [0.1, 0.36]
 /** Middle of the face off the middle of the frame, in shorter sides of it. */
 const OFF = 0.25
 /** Grey level of 255 that a tenth of the face is above, at least, or nine tenths are below: of dark skin in good light, too. */
-const [DARK, BRIGHT] = [55, 235]
+const [DARK, BRIGHT] = [60, 235]
 /** The nose beside the middle of the eyes, in their distance; and the eyes' tilt, in degrees. */
 const [TURNED, TILTED] = [0.3, 20]
 /** Mean way of a landmark since the frame before, in distances of the eyes. */
 const MOVED = 0.1
 /** Samples of a face's light on a side. */
 const GRID = 24
+
+/** What is read of a frame. */
+type Seen = Pick<Photograph, 'width' | 'height' | 'grey' | 'sharesOutside' | 'cut'>
 
 /** Where a face was a moment ago. Sensitive. */
 export interface Glance {
@@ -41,7 +44,7 @@ export interface Glance {
  * @returns the one thing to do first, or null for a good frame; and what is seen.
  */
 export function advise(
-  frame: Pick<Photograph, 'width' | 'height' | 'grey' | 'sharesOutside'>, faces: readonly Detection[], alignment: Alignment, profile: Profile, before: Glance | null,
+  frame: Seen, faces: readonly Detection[], alignment: Alignment, profile: Profile, before: Glance | null,
 ): { readonly advice: Advice | null; readonly seen: Glance | null } {
   if (faces.length === 0) return { advice: 'nobody', seen: null }
   if (faces.length > 1) return { advice: 'several', seen: null }
@@ -57,8 +60,8 @@ export function advise(
   const [across, down] = [(box.left + box.right - frame.width) / 2, (box.top + box.bottom - frame.height) / 2]
   if (Math.hypot(across, down) > OFF * side || isRefused(frame, landmarks, alignment, profile, 'why.cut_off')) return wrong('off')
   const grey = light(frame, box)
-  if (grey[Math.floor(0.9 * grey.length)] < DARK) return wrong('dark')
-  if (grey[Math.floor(0.1 * grey.length)] > BRIGHT) return wrong('bright')
+  if (grey[Math.floor(0.9 * grey.length)] < DARK || isRefused(frame, landmarks, alignment, profile, 'why.dark')) return wrong('dark')
+  if (grey[Math.floor(0.1 * grey.length)] > BRIGHT || isRefused(frame, landmarks, alignment, profile, 'why.bright')) return wrong('bright')
   const [ex, ey] = [(left.x - right.x) / eyes, (left.y - right.y) / eyes]
   const beside = ((nose.x - (right.x + left.x) / 2) * ex + (nose.y - (right.y + left.y) / 2) * ey) / eyes
   if (Math.abs(beside) > TURNED || Math.abs(Math.atan2(ey, ex)) > TILTED * Math.PI / 180) return wrong('straight')
@@ -68,7 +71,7 @@ export function advise(
 }
 
 /** Whether the gate for pictures refuses this one for that reason. */
-function isRefused(frame: Pick<Photograph, 'sharesOutside'>, landmarks: readonly Point[], alignment: Alignment, profile: Profile, reason: string): boolean {
+function isRefused(frame: Seen, landmarks: readonly Point[], alignment: Alignment, profile: Profile, reason: string): boolean {
   try {
     requireQuality(frame, landmarks, alignment, profile)
     return false

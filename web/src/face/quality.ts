@@ -11,6 +11,11 @@ const LEAST_EYES_APART_OF_REFERENCE = 18
 const MOST_OVER = 0.08
 /** Share of a reference's cut that may lie outside of the photograph, in all: beside a face is background. */
 const MOST_OUTSIDE = 0.25
+/** Grey level of 255 that a tenth of a reference's cut is above: what is darker has too few levels left. */
+const LEAST_BRIGHT = 40
+const WHITE = 250
+/** Share of a reference's cut that may be white, which is where more light makes no difference any more. */
+const MOST_WHITE = 0.6
 
 /**
  * Returns when a photograph is good enough for what it is to serve as.
@@ -20,7 +25,7 @@ const MOST_OUTSIDE = 0.25
  * @param profile a reference needs more than a probe.
  * @throws UnusableImageError it is not; says what to do.
  */
-export function requireQuality(photograph: Pick<Photograph, 'sharesOutside'>, landmarks: readonly Point[], alignment: Alignment, profile: Profile): void {
+export function requireQuality(photograph: Pick<Photograph, 'sharesOutside' | 'cut'>, landmarks: readonly Point[], alignment: Alignment, profile: Profile): void {
   const isReference = profile === 'reference'
   const [apart, least] = [eyesApart(landmarks), isReference ? LEAST_EYES_APART_OF_REFERENCE : LEAST_EYES_APART]
   if (apart < least) {
@@ -30,11 +35,25 @@ export function requireQuality(photograph: Pick<Photograph, 'sharesOutside'>, la
       { why: { name: 'why.small', values: { apart: Math.floor(apart), least } } })
   }
   const { over, outside } = photograph.sharesOutside(placed(landmarks, alignment), alignment.side)
-  if (!isReference || (over <= MOST_OVER && outside <= MOST_OUTSIDE)) return
+  if (!isReference) return
+  if (over <= MOST_OVER && outside <= MOST_OUTSIDE) { requireLight(photograph.cut(placed(landmarks, alignment), alignment.side)); return }
   const [where, share, most] = over > MOST_OVER ? ['above or below', over, MOST_OVER] as const : ['outside of', outside, MOST_OUTSIDE] as const
   throw new UnusableImageError(
     `the face is cut off: ${Math.ceil(100 * share)} % of what is compared lies ${where} the photograph, ${100 * most} % may: leave room around the face`,
     { why: { name: 'why.cut_off', values: { share: Math.ceil(100 * share) } } })
+}
+
+/** Of a reference's cut, red, green and blue. */
+function requireLight(cut: Uint8Array): void {
+  const grey = Float64Array.from({ length: cut.length / 3 }, (_, i) => 0.299 * cut[3 * i] + 0.587 * cut[3 * i + 1] + 0.114 * cut[3 * i + 2]).sort()
+  if (grey[Math.floor(9 * grey.length / 10)] < LEAST_BRIGHT) {
+    throw new UnusableImageError('the face is too dark to enrol: turn to the light, and take it again', { why: { name: 'why.dark' } })
+  }
+  const white = grey.filter((level) => level >= WHITE).length / grey.length
+  if (white <= MOST_WHITE) return
+  throw new UnusableImageError(
+    `there is too much light to enrol: ${Math.ceil(100 * white)} % of what is compared is white, ${100 * MOST_WHITE} % may: turn away from the light, and take it again`,
+    { why: { name: 'why.bright', values: { share: Math.ceil(100 * white) } } })
 }
 
 const eyesApart = ([right, left]: readonly Point[]): number => Math.hypot(right.x - left.x, right.y - left.y)

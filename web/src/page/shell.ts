@@ -40,6 +40,7 @@ export function showAround({ status, place }: Situation, doing: Doing, found: Fo
   const parts = status === null || isBusy ? [] : [yours(status, found, doing), technical(status, messages.element)]
   element('below').replaceChildren(...parts.filter((part) => part !== null))
   element('languages').setAttribute('aria-label', say('languages'))
+  element('languages').hidden = place.at === 'working' || place.at === 'looking' // what is drawn anew would begin anew
   element('languages').replaceChildren(...Object.entries(CATALOGUES).map(([tag, catalogue]) =>
     h('button', { type: 'button', lang: tag, onclick: () => { doing.speak(tag) }, attributes: tag === language ? { 'aria-current': 'true' } : {} }, catalogue.language)))
 }
