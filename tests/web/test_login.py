@@ -158,7 +158,9 @@ def log_in(page, address):
     """What the site knows after a match."""
     with_a_picture(page, ME)
     page.wait_for_url(f"{address}/back*", timeout=60_000)
-    return json.loads(page.text_content("body"))
+    told = json.loads(page.text_content("body"))
+    assert "refused" not in told, told
+    return told
 
 
 def with_a_picture(page, person):
