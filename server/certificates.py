@@ -257,21 +257,6 @@ def read_revoked(directory: Path, authority: x509.Certificate) -> dict[int, dt.d
     return {one.serial_number: one.revocation_date_utc for one in listed}
 
 
-def server_credentials(directory: Path) -> grpc.ServerCredentials:
-    """Reads ca.pem, server.pem and server-key.pem. Clients must show a certificate of that authority.
-
-    Raises:
-        UsageError: a file is missing or unreadable.
-    """
-    try:
-        authority, certificate, key = (
-            (directory / name).read_bytes() for name in ("ca.pem", "server.pem", "server-key.pem")
-        )
-    except OSError as error:
-        raise UsageError(f"cannot read {error.filename}; make certificates with `intaglio-server pki init`") from error
-    return grpc.ssl_server_credentials([(key, certificate)], root_certificates=authority, require_client_auth=True)
-
-
 def client_credentials(directory: Path, name: str) -> grpc.ChannelCredentials:
     """Reads ca.pem, NAME.pem and NAME-key.pem, for a command that asks a server something.
 

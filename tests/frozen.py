@@ -23,13 +23,13 @@ from client.device.conditions import Conditions
 from client.device.owner import Owner
 from client.device.verification import Device
 from client.log.policy import read_log_policy
-from client.wallet.sealed import ScryptCost
 from client.wallet.wallet import Enrolment, EnrolmentState, Wallet, write_wallet
 from examples.crowd import face, write_release
 from examples.demo.verifying import BUNDLE, DEPLOYMENT, TERMS, TRUST, Server, one_server, prepare_server
 from federation.onebit import Decision
 from federation.release.bundle import Bundle
 from federation.rules.rulebook import Rulebook
+from federation.sealing import ScryptCost
 
 RELEASES = Path(__file__).parent / "vectors/releases"
 PASSPHRASE = "correct horse battery"  # noqa: S105 - public

@@ -30,9 +30,10 @@ from federation.rules.rulebook import Rulebook, RuleSigners, SignedRule
 from federation.transparency import KeyKind, NoteSigner
 from federation.wire.convert import EnrolmentRequest
 from federation.wire.v1 import verification_pb2 as pb
-from server.certificates import server_credentials, write_pki
+from server.certificates import write_pki
 from server.log.storage import open_log_storage
 from server.log.transparency_log import TransparencyLog
+from server.matching.admission import Admission
 from server.matching.journal import Journal
 from server.matching.service import MatchingService
 from server.matching.serving import start_server
@@ -224,7 +225,10 @@ class RunningServer:
     async def _serve(self) -> None:
         self._loop, self._stop = asyncio.get_running_loop(), asyncio.Event()
         async with self._service.journal:
-            self.front_end = await start_server(self._service, server_credentials(self._tls), **self._options)
+            self.admission = Admission(self._tls)
+            self.front_end = await start_server(
+                self._service, self.admission.credentials(), admission=self.admission, **self._options
+            )
             self.target = f"localhost:{self.front_end.port}"
             self._ready.set()
             await self._stop.wait()

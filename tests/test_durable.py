@@ -29,7 +29,6 @@ from client.node.people import WITHDRAWN, Prepared, publish, withdraw
 from client.node.renewing import rekey, take_notice, trust
 from client.node.turns import TURNS, RepeatedError, Turns
 from client.privacy.trials import open_trials
-from client.wallet.sealed import ScryptCost
 from client.wallet.wallet import Wallet, write_wallet
 from federation.errors import ProofError, RefusedError, UnavailableError, UsageError
 from federation.experiments.frontier import Measurement, Method, Trial
@@ -39,6 +38,7 @@ from federation.privacy.ledger import LedgerChain
 from federation.privacy.plan import MOMENTS
 from federation.rules.entries import Moratorium
 from federation.rules.rulebook import Rulebook, RuleSigners, SignedRule
+from federation.sealing import ScryptCost
 from federation.secagg import NodeSecrets, Stage
 from federation.transparency import PublicEntry, PublicKind
 from server.certificates import renew_pki, replace_authority, write_loopback, write_pki

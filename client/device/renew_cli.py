@@ -26,10 +26,10 @@ from client.terminal import (
     show,
 )
 from client.wallet.opening import DEFAULT_WALLET, PassphraseFileOption, WalletOption, keep_alone, open_wallet_alone
-from client.wallet.sealed import Passphrase
 from client.wallet.wallet import EnrolmentState, create_wallet, read_wallet, write_wallet
 from federation.errors import UsageError
 from federation.onebit import Decision
+from federation.sealing import Passphrase
 from federation.statements import text_of_time
 
 _NOT_RENEWED = (

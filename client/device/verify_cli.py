@@ -13,6 +13,7 @@ from client.device import face_cli, pictures
 from client.device.consent_cli import read_terms
 from client.device.face_cli import ModelOption, ReleaseOption, ReleaseTrustOption
 from client.device.owner import Owner
+from client.device.person_cli import FromOption, new_wallet
 from client.device.pictures import CameraOption, ProbesArgument, ReferencesArgument, probes_of, references_of
 from client.device.verification import Device
 from client.files import write_new_file
@@ -54,6 +55,7 @@ def enrol_command(
     log_policy: LogPolicyOption,
     terms: Annotated[Path, typer.Option(help="JSON file with what the organisation offers; you are asked to agree.")],
     images: ReferencesArgument = None,
+    from_file: FromOption = None,
     camera: CameraOption = None,
     ticket: Annotated[
         str | None,
@@ -92,12 +94,16 @@ def enrol_command(
     Needs: a wallet, release bundle, trust, rules, log policy, terms, certificates, a ticket, pictures, the server.
     Writes: the wallet.
 
-    Example: intaglio enrol one.jpg two.jpg three.jpg --terms terms.json --ticket mfrg-g2ts-ovrw-42lb-...
+    With --from a file of the operator's says all of that, and the wallet is made if there is none; afterwards
+    `intaglio verify` needs no options.
+
+    Example: intaglio enrol --from alice.intaglio one.jpg two.jpg three.jpg
     """
     bundle = face_cli.read_release(release, release_trust)
     face_cli.say(f"Enrolling at {server}: opening the wallet, finding the face, asking ...", as_json=as_json)
     certificates = ClientTls.read(tls, certificate)
-    opened, passphrase = open_wallet_alone(wallet, passphrase_file)
+    is_new = from_file is not None and not wallet.exists()
+    opened, passphrase = (new_wallet if is_new else open_wallet_alone)(wallet, passphrase_file)
     if opened.enrolment:
         opened.require_enrolment()  # a revoked wallet ends here, before any image is read
         if opened.enrolment.state is EnrolmentState.ENROLLED:

@@ -13,9 +13,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
-from client.wallet.sealed import Passphrase, SealedKind, seal, unseal
+from client.wallet.sealed import seal, unseal
 from client.wallet.wallet import Wallet
 from federation.errors import IntaglioError, UsageError
+from federation.sealing import Passphrase, SealedKind
 from federation.wire.owner import OwnerOperation, OwnerProof
 
 BACKUP: Final = SealedKind("backup", b"intaglio backup\0", version=1)

@@ -24,10 +24,10 @@ from client.wallet.opening import (
     open_wallet,
     open_wallet_alone,
 )
-from client.wallet.sealed import Passphrase
 from client.wallet.wallet import MOST_ANSWERS, Wallet, create_wallet, write_wallet
 from federation.commandline.commands import Commands
 from federation.errors import UsageError
+from federation.sealing import Passphrase
 
 wallet_app = Commands(
     help="""The encrypted file with this device's keys. One wallet holds one template, at one organisation.

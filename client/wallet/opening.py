@@ -13,9 +13,9 @@ import typer
 
 from client.files import alone_with
 from client.terminal import PASSPHRASE_VARIABLE, read_file
-from client.wallet.sealed import Passphrase
 from client.wallet.wallet import Wallet, read_wallet, require_wallet
 from federation.errors import UsageError
+from federation.sealing import Passphrase
 
 NEW_PASSPHRASE_VARIABLE = "INTAGLIO_NEW_PASSPHRASE"  # noqa: S105 - the name of a variable, no passphrase
 DEFAULT_WALLET = Path("intaglio.wallet")

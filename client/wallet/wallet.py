@@ -23,11 +23,12 @@ from typing import Any, Final, NoReturn
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from client.log.watching import LogMemory
-from client.wallet.sealed import Passphrase, ScryptCost, SealedKind, seal, unseal
+from client.wallet.sealed import seal, unseal
 from federation.consent.life import Consent, consent_of
 from federation.consent.receipts import ReceiptFault
 from federation.errors import IntaglioError, RefusedError, UsageError
 from federation.onebit import TemplateSecret, parameters_for
+from federation.sealing import Passphrase, ScryptCost, SealedKind
 from federation.statements import is_name, require_name
 from federation.transparency import SignedCheckpoint
 from federation.wire.checks import DIGEST_BYTES

@@ -22,7 +22,6 @@ from client.device.conditions import Conditions
 from client.device.outcomes import VerificationOutcome
 from client.device.verification import Device
 from client.log.policy import read_log_policy
-from client.wallet.sealed import ScryptCost
 from client.wallet.wallet import Enrolment, EnrolmentState, Wallet, create_wallet, write_wallet
 from examples.demo.results import Attempts
 from federation.consent.receipts import Party, Terms
@@ -35,6 +34,7 @@ from federation.recognition.profiles import PROBE, REFERENCE
 from federation.release.bundle import Bundle, require_servable
 from federation.release.manifest import ReleaseTrust
 from federation.rules.rulebook import Rulebook
+from federation.sealing import ScryptCost
 from federation.transparency import LogPolicy, VerifierKey
 from federation.transparency.policy import NamedWitness
 from federation.wire.ticket import Ticket

@@ -14,6 +14,9 @@ from federation.commandline.commands import Commands
 from server.certificates import write_pki
 from server.expiry import ends_at
 from server.people import authority
+from server.people.person import draw_passphrase, write_person
+from server.people.tickets import LIFETIME_DAYS, LONGEST_LIFETIME_DAYS, open_servers_storage
+from server.people.tickets_cli import ServersDatabaseOption
 
 pki_commands = Commands(help="Certificates for mutual TLS.")
 
@@ -71,6 +74,63 @@ def pki_issue(
     """
     certificate, _ = authority.issue(directory, name, now=dt.datetime.now(dt.UTC))
     typer.echo(f"{certificate} ends on {ends_at(certificate):%Y-%m-%d}")
+
+
+@pki_commands.command("person")
+def pki_person(
+    directory: FolderArgument,
+    name: Annotated[str, typer.Argument(help="Of the person: letters, digits and dashes.")],
+    database: ServersDatabaseOption,
+    server: Annotated[str, typer.Option(help="HOST:PORT of the matching service, as the person reaches it.")],
+    release: Annotated[Path, typer.Option(envvar="INTAGLIO_SERVER_RELEASE", help="Release bundle.")],
+    release_trust: Annotated[
+        Path,
+        typer.Option(
+            envvar="INTAGLIO_SERVER_RELEASE_TRUST", help="JSON with the keys of makers and auditors that count here."
+        ),
+    ],
+    rules: Annotated[Path, typer.Option(envvar="INTAGLIO_SERVER_RULES", help="Public rules.")],
+    log_policy: Annotated[
+        Path, typer.Option(envvar="INTAGLIO_SERVER_LOG_POLICY", help="The `policy` that `log init` wrote.")
+    ],
+    terms: Annotated[Path, typer.Option(envvar="INTAGLIO_SERVER_TERMS", help="JSON file with what people agree to.")],
+    deployment: Annotated[
+        str,
+        typer.Option(
+            envvar="INTAGLIO_SERVER_DEPLOYMENT", help="Identifier under which the rules register this service."
+        ),
+    ] = "trial",
+    output: Annotated[Path | None, typer.Option(help="The file.", show_default="NAME.intaglio")] = None,
+    days: Annotated[int, typer.Option(min=1, max=LONGEST_LIFETIME_DAYS, help="How long the person may enrol.")] = (
+        LIFETIME_DAYS
+    ),
+) -> None:
+    """Make the one file with which a person enrols, and print the passphrase that opens it.
+
+    It holds a new certificate, a ticket that only that certificate may bring, and whom to believe. Give the file on one
+    way and the passphrase on another; it is shown only now. `intaglio enrol --from FILE` is all that the person types.
+
+    Needs: what `pki init` made, with ca-key.pem; the service's database, release, rules, log policy and terms. Writes:
+    the file, NAME.pem and its key in DIRECTORY, and the database.
+
+    Example: intaglio-server pki person tls alice --server verify.example.org:7443 --database matching.db
+    """
+    path, passphrase = output or Path(f"{name}.intaglio"), draw_passphrase()
+    public = {"release.zip": release, "trust.json": release_trust, "rules.jsonl": rules}
+    with open_servers_storage(database) as storage:
+        write_person(
+            path,
+            name,
+            storage,
+            tls=directory,
+            public=public | {"log-policy": log_policy, "terms.json": terms},
+            server=server,
+            deployment=deployment,
+            days=days,
+            passphrase=passphrase,
+            now=dt.datetime.now(dt.UTC),
+        )
+    typer.echo(f"wrote {path}; its passphrase, which nobody keeps: {passphrase.secret_bytes().decode()}")
 
 
 @pki_commands.command("list")

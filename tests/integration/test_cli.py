@@ -27,11 +27,11 @@ from client.device import pictures
 from client.device.verification import Device
 from client.faces.models import profile_beside
 from client.wallet.opening import PASSPHRASE_VARIABLE
-from client.wallet.sealed import ScryptCost
 from client.wallet.wallet import read_wallet
 from federation.errors import RefusedError, UsageError
 from federation.recognition.model import Adapter
 from federation.release.manifest import Role, Use, Verdict
+from federation.sealing import ScryptCost
 from federation.transparency import PersonalEntry, PersonalKind
 from federation.wire.ticket import Ticket
 from server import cli as server_cli

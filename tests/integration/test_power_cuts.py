@@ -14,9 +14,9 @@ from client.connection import Connection
 from client.device import pictures
 from client.wallet import sealed
 from client.wallet.opening import PASSPHRASE_VARIABLE
-from client.wallet.sealed import ScryptCost
 from client.wallet.wallet import EnrolmentState, read_wallet
 from federation.errors import RefusedError
+from federation.sealing import ScryptCost
 from federation.wire.v1 import verification_pb2 as pb
 from server.storage.sqlstorage import open_storage
 from tests.running import (

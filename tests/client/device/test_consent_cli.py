@@ -17,7 +17,6 @@ from client.cli import app
 from client.device import consent_cli
 from client.files import write_new_file
 from client.wallet import opening
-from client.wallet.sealed import ScryptCost
 from client.wallet.wallet import Enrolment, EnrolmentState, Wallet, write_wallet
 from examples.policies import __main__ as examples
 from federation.consent.life import Consent, ConsentState
@@ -26,6 +25,7 @@ from federation.errors import UsageError
 from federation.release.manifest import Standing
 from federation.rules.policy import Allowed, Attempts, Reason, Request, decide
 from federation.rules.rulebook import Rulebook, RuleSigners
+from federation.sealing import ScryptCost
 from federation.statements import time_of_text
 from tests.agreeing import AUDIENCE, BINDING, DEVICE, NOW, PASSED, PURPOSE, RECEIPT, TRIAL, a_key, public
 from tests.federation.consent.test_assertion import ASSERTION, ISSUER, ISSUER_KEY, NONCE, TOKEN

@@ -13,9 +13,9 @@ import client
 from client import cli
 from client.files import alone_with
 from client.wallet import opening
-from client.wallet.sealed import ScryptCost
 from client.wallet.wallet import Enrolment, EnrolmentState, Wallet, read_wallet, write_wallet
 from federation.errors import UnavailableError, UsageError
+from federation.sealing import ScryptCost
 from federation.wire.devices import code_of
 from tests.durable import files, held_elsewhere, is_locked
 

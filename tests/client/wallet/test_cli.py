@@ -12,11 +12,12 @@ from client import cli
 from client.device import pictures, verify_cli
 from client.wallet import opening
 from client.wallet.backup import BACKUP, Backup
-from client.wallet.sealed import ScryptCost, unseal
+from client.wallet.sealed import unseal
 from client.wallet.wallet import Enrolment, EnrolmentState, Wallet, read_wallet, write_wallet
 from federation.errors import RefusedError, UsageError
 from federation.onebit import TemplateSecret
 from federation.onebit.parameters import ONEBIT_1024
+from federation.sealing import ScryptCost
 from federation.wire.owner import OwnerOperation
 from server.matching.owners import is_signed
 from tests.running import write_release, write_rules

@@ -12,11 +12,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from client.wallet import wallet as module
-from client.wallet.sealed import Passphrase, ScryptCost, open_sealed
 from client.wallet.wallet import WALLET, Enrolment, EnrolmentState, Wallet, create_wallet, read_wallet, write_wallet
 from federation.errors import UsageError
 from federation.onebit import TemplateSecret
 from federation.onebit.parameters import ONEBIT_1024, ONEBIT_2048
+from federation.sealing import Passphrase, ScryptCost, unsealed
 
 CHEAP = ScryptCost(log2_n=15)
 PASSPHRASE = "correct horse battery"  # noqa: S105 - made up for the tests
@@ -166,13 +166,13 @@ def test_any_damaged_byte_is_noticed_without_work(sealed, data):
     flip = data.draw(st.integers(1, 255))
     damaged = sealed[:position] + bytes([sealed[position] ^ flip]) + sealed[position + 1 :]
     with pytest.raises(UsageError, match=r"damaged|not a wallet"):
-        open_sealed(damaged, WALLET, Passphrase(PASSPHRASE), Path("w"))
+        unsealed(damaged, WALLET, Passphrase(PASSPHRASE), Path("w"))
 
 
 @given(cut=st.integers(0, 60_000))
 def test_any_truncation_is_noticed(sealed, cut):
     with pytest.raises(UsageError, match=r"is damaged; take a copy|is not a wallet of this project"):
-        open_sealed(sealed[: cut % len(sealed)], WALLET, Passphrase(PASSPHRASE), Path("w"))
+        unsealed(sealed[: cut % len(sealed)], WALLET, Passphrase(PASSPHRASE), Path("w"))
 
 
 @pytest.mark.parametrize(

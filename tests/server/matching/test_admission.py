@@ -46,7 +46,7 @@ def server(tls, workers, tmp_path, monkeypatch):
     monkeypatch.setattr("server.matching.serving._TENDING_SECONDS", 0.01)
     with open_storage(tmp_path / "matching.db") as storage:
         service = a_service(a_release(), storage, workers, public_rules(), tmp_path)
-        with RunningServer(service, tls, admission=Admission(tls)) as running:
+        with RunningServer(service, tls) as running:
             yield running
 
 
@@ -78,7 +78,7 @@ def channel(server, tls, name):
 
 def taken_up(server):
     """The number of the certificate that the server would show; a test that connected to ask would meet the door."""
-    return server._options["admission"]._certificate.serial_number
+    return server.admission._certificate.serial_number
 
 
 def shown(server, tls, name="alice"):
@@ -128,7 +128,7 @@ def test_a_renewal_that_is_half_done_changes_nothing(server, tls):
     authority.renew(tls, now=now(), names=("server",))
     renewed = (tls / "server.pem").read_bytes()
     (tls / "server.pem").write_bytes(certificate)
-    admission = server._options["admission"]
+    admission = server.admission
     assert admission.look() == []
     assert shown(server, tls) == before
     (tls / "server.pem").write_bytes(renewed)

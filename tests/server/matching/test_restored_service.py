@@ -16,8 +16,8 @@ from client import connection
 from client.wallet.wallet import EnrolmentState
 from federation.errors import RefusedError, UnavailableError, UsageError
 from federation.onebit import Decision
-from server.certificates import server_credentials
 from server.cli import app
+from server.matching.admission import Admission
 from server.matching.serving import start_server
 from server.storage.sqlstorage import SqlStorage, open_storage
 from tests.postgres import a_database, require_programs
@@ -83,7 +83,7 @@ class Files:
 
         async def start(service):
             async with service.journal:
-                front_end = await start_server(service, server_credentials(self._tls))
+                front_end = await start_server(service, Admission(self._tls).credentials())
                 await front_end.drain(None)
 
         with self.service() as service:

@@ -32,7 +32,7 @@ from federation.wire.convert import NO_MATCH, RecordedDecision, SessionGrant
 from federation.wire.owner import OwnerOperation, OwnerProof
 from federation.wire.v1 import verification_pb2 as pb
 from federation.wire.v1 import verification_pb2_grpc as pb_grpc
-from server.certificates import server_credentials
+from server.matching.admission import Admission
 from server.matching.reconciling import gap_between
 from server.matching.serving import start_server
 from server.matching.workers import MatchWorkers
@@ -629,11 +629,11 @@ def test_a_port_that_is_taken_says_so_and_a_free_one_is_taken(tls, workers, rele
 
     async def start():
         async with service.journal:
-            first = await start_server(service, server_credentials(tls), host=host)
+            first = await start_server(service, Admission(tls).credentials(), host=host)
             try:
                 told = re.escape(f"cannot listen on {shown}:{first.port}: something else listens there")
                 with pytest.raises(UsageError, match=told):
-                    await start_server(service, server_credentials(tls), host=host, port=first.port)
+                    await start_server(service, Admission(tls).credentials(), host=host, port=first.port)
             finally:
                 await first.drain(None)
 

@@ -1,0 +1,91 @@
+"""One file for a person: certificate, ticket and everything that is public here, sealed with a passphrase."""
+
+from __future__ import annotations
+
+import base64
+import datetime as dt
+import secrets
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from federation.errors import UsageError
+from federation.sealing import Passphrase, ScryptCost, sealed
+from federation.wire.person import PERSON, PersonFile
+from federation.wire.ticket import Ticket
+from server.files import write_new
+from server.people import authority
+from server.people.tickets import DAY_SECONDS, issue_ticket
+
+if TYPE_CHECKING:
+    from server.storage.storage import Storage
+
+_PASSPHRASE_BYTES = 10
+
+
+def draw_passphrase() -> Passphrase:
+    """80 random bits as four groups of four letters: to be read out, and not to be guessed at any cost."""
+    letters = base64.b32encode(secrets.token_bytes(_PASSPHRASE_BYTES)).decode().lower()
+    return Passphrase("-".join(letters[start : start + 4] for start in range(0, len(letters), 4)))
+
+
+def write_person(
+    path: Path,
+    name: str,
+    storage: Storage,
+    *,
+    tls: Path,
+    public: Mapping[str, Path],
+    server: str,
+    deployment: str,
+    days: int,
+    passphrase: Passphrase,
+    now: dt.datetime,
+    cost: ScryptCost | None = None,
+) -> None:
+    """Issues a certificate and a ticket that only it may bring, and writes the file for the person.
+
+    Everything that can be wrong is looked at before anything is issued. A crash leaves a name that has a certificate
+    and no file: revoke the name, and do it again.
+
+    Args:
+        path: of the file, which is not there yet.
+        name: of the person, in the certificate.
+        storage: of the service.
+        tls: folder of the authority, with its key.
+        public: where everything lies that is no certificate, by its name in `federation.wire.person.FILES`.
+        server: HOST:PORT.
+        deployment: identifier in the public rules.
+        days: how long the ticket is good.
+        passphrase: that seals it.
+        now: the time.
+        cost: of the passphrase.
+
+    Raises:
+        UsageError: a file is missing, or there already; or the name has a certificate.
+    """
+    if path.exists():
+        raise UsageError(f"{path} exists and is not overwritten; choose another file")
+    contents = {each: _read(place) for each, place in public.items()}
+    contents["ca.pem"] = _read(tls / "ca.pem")
+    absent = {"client.pem": b"", "client-key.pem": b""}
+    ticket_end = int(now.timestamp()) + days * DAY_SECONDS
+    trial = PersonFile(server, deployment, Ticket.draw(), contents | absent)  # what is wrong with it is said now
+    certificate, key = authority.issue(tls, name, now=now)
+    own = {"client.pem": _read(certificate), "client-key.pem": _read(key)}
+    ticket = issue_ticket(storage, ends_at=ticket_end, client=name)
+    person = PersonFile(trial.server, trial.deployment, ticket, contents | own)
+    data = sealed(person.to_secret_bytes(), PERSON, passphrase, cost or ScryptCost())
+    if len(data) > PERSON.most_bytes:
+        raise UsageError(f"{path} would have {len(data)} bytes, and {PERSON.most_bytes} are read")
+    try:
+        write_new(path, data)
+    except OSError as error:
+        raise UsageError(f"cannot write {path}: {error.strerror}") from error
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise UsageError(f"cannot read {path}: {error.strerror}") from error
