@@ -13,6 +13,7 @@ import stat
 import subprocess
 import sys
 import threading
+import weakref
 from concurrent.futures import ThreadPoolExecutor
 
 import psycopg
@@ -27,6 +28,7 @@ from federation.onebit import Decision, Operation
 from federation.presentation.levels import PadLevel
 from federation.transparency import PersonalKind, TreeHead
 from federation.wire.convert import SessionRequest
+from federation.wire.devices import Admission
 from server.database import POSTGRES_CONNECTIONS, connect, copy_file, database_url, name_of, upgrade
 from server.sql import Mode, Transaction
 from server.storage import schema
@@ -63,10 +65,26 @@ from tests.stored import (
 )
 
 FOURTH_DEVICE = b"\4" * 32
+ADMISSION = Admission(DEVICE, digest(7), bytes(64), b"a transcript")
 
 
 def number_of(deed):
     return next(number for number in range(10) if deed.request_digest == digest(number))
+
+
+@pytest.fixture(autouse=True)
+def single(monkeypatch):
+    """What goes without BEGIN and COMMIT is one statement, or a crash would leave half of a step."""
+    execute = Transaction.execute
+    begun = weakref.WeakSet()
+
+    def once(run, *statement):
+        if run.mode is Mode.SINGLE:
+            assert run not in begun, "two statements, and no transaction holds them together"
+            begun.add(run)
+        return execute(run, *statement)
+
+    monkeypatch.setattr(Transaction, "execute", once)
 
 
 def row_of(storage, session):
@@ -686,11 +704,16 @@ class StorageContract:
         opened_as = operation if operation is Operation.ENROL else Operation.VERIFY
         account = account_of(DEVICE) if operation is Operation.ENROL else None
         session = dataclasses.replace(an_open_session(operation=opened_as), request=request, account=account)
-        storage.issue(a_ticket())
+        if operation is Operation.ENROL:
+            storage.issue(a_ticket())
+        if operation is Operation.REMOVE_DEVICE:
+            storage.enrol(a_template(OTHER_DEVICE))
         held = {
             Operation.ENROL: a_template(),
             Operation.RENEW_CONSENT: a_template(receipts=b"first\nsecond"),
             Operation.RENEW_TEMPLATE: a_template(OTHER_DEVICE),
+            Operation.ADMIT_DEVICE: dataclasses.replace(a_template(), admission=ADMISSION.to_bytes()),
+            Operation.REMOVE_DEVICE: a_template(OTHER_DEVICE),
         }.get(operation)
         other = start(storage, an_open_session(number=9, key_id=THIRD_KEY))
         take(storage, other, number=8)
