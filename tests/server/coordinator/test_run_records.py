@@ -252,6 +252,17 @@ LEAVES = dict(leaves(json.loads(RECORD.to_bytes())))
 NEEDED = {path: value for path, value in LEAVES.items() if value is not None and path != ("goes_on",)}
 
 
+@pytest.mark.parametrize(
+    "change",
+    [{"run": ""}, {"attempts": ()}, {"epsilon": 0.0}, {"epsilon": -1.0}, {"delta": 0.0}, {"delta": 1.0}]
+    + [{name: 7} for name in ("run", "population", "recipe", "release")],
+    ids=lambda change: " ".join(f"{name}={value!r}" for name, value in change.items()),
+)
+def test_each_thing_that_a_record_needs_is_needed_by_itself(change):
+    with pytest.raises(UsageError, match=r"a name and began at least once|names are text|positive epsilon and a delta"):
+        replace(RECORD, **change)
+
+
 @pytest.mark.parametrize("path", NEEDED, ids=lambda path: ".".join(map(str, path)))
 def test_no_field_of_a_record_may_be_of_another_kind_whatever_the_others_are(path):
     kind = (int, float) if isinstance(NEEDED[path], int | float) else str

@@ -11,6 +11,7 @@ import struct
 
 import pytest
 
+from client.wallet.wallet import Enrolment, EnrolmentState
 from federation.errors import MalformedMessageError, UsageError
 from federation.release.manifest import SignedManifest
 from federation.rules.entries import Issuer
@@ -57,6 +58,7 @@ GOOD = {
     "an attempt": AttemptEntry(NOW, "example.org", "door-access", AttemptOutcome.OPENED, bytes(32), 1),
     "a personal entry": PersonalEntry(PersonalKind.RENEWAL, NOW, bytes(32)),
     "a public entry": PublicEntry(PublicKind.POLICY, NOW, b"content"),
+    "an enrolment": Enrolment("door-access", "example.org", bytes(32), EnrolmentState.ENROLLED, "trial", b"{}", 7),
 }
 
 
@@ -75,6 +77,7 @@ LOOSE = {
     "a token": {"log_size": "a number of entries, which protobuf bounds"},
     "an owner's proof": {"issued_at": "compared with the clock of whoever reads it"},
     "a public entry": {"content": "whatever is published"},
+    "an enrolment": {"receipt": "read when it is needed"},
 }
 """Fields that take what is spoiled, with the reason."""
 
