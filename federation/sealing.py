@@ -32,7 +32,7 @@ from federation.secrecy import Secret
 _HEADER = struct.Struct(">16sBBBB16s12s")
 _HASH_BYTES = 32
 _TAG_BYTES = 16
-_MINIMUM_PASSPHRASE = 8
+SHORTEST_PASSPHRASE = 8
 
 
 @dataclass(frozen=True)
@@ -113,8 +113,8 @@ def sealed(content: bytes, kind: SealedKind, passphrase: Passphrase, cost: Scryp
     Raises:
         UsageError: the passphrase is shorter than 8 characters.
     """
-    if len(passphrase) < _MINIMUM_PASSPHRASE:
-        raise UsageError(f"the passphrase needs at least {_MINIMUM_PASSPHRASE} characters")
+    if len(passphrase) < SHORTEST_PASSPHRASE:
+        raise UsageError(f"the passphrase needs at least {SHORTEST_PASSPHRASE} characters")
     salt, nonce = passphrase.salt(cost), secrets.token_bytes(12)
     header = _HEADER.pack(kind.magic, kind.version, cost.log2_n, cost.r, cost.p, salt, nonce)
     ciphertext = header + AESGCM(passphrase.key(cost, salt)).encrypt(nonce, content, header)

@@ -94,6 +94,7 @@ class Machine:
             "PWD": str(self.home),
             "COLUMNS": "200",
             "INTAGLIO_PASSPHRASE": PASSPHRASE,
+            "INTAGLIO_PERSON_PASSPHRASE": PASSPHRASE,
             "PYTHONPATH": str(ROOT),
             "OMP_NUM_THREADS": "1",
         }
@@ -226,6 +227,7 @@ def give(machine: Machine) -> None:
         "data-statement.md": bundle.papers.data_statement.encode(),
         "model-card.md": bundle.papers.model_card.encode(),
         "maker.pem": MAKER.private_bytes(*private),
+        "alice.passphrase": PASSPHRASE.encode(),
         "auditor.pem": AUDITOR.private_bytes(*private),
     }
     files |= {f"{name}.png": as_png(orl_image(PERSON, number)) for number, name in enumerate(PICTURES, 1)}

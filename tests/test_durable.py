@@ -58,6 +58,7 @@ from server.log.storage import Addition, open_log_storage
 from server.log.tiles import write_tiles
 from server.log.transparency_log import TransparencyLog
 from server.log.witness import CheckpointFiles, Witness
+from server.people import authority
 from server.rules.cli import append_rule
 from tests.durable import Disk, act_while_another_process_writes, held_elsewhere, is_locked
 from tests.people import synthetic_people
@@ -355,6 +356,21 @@ def certificates_again(folder):
     return Write(lambda: (replace_authority(folder, now=NOW), renew_pki(folder, now=NOW)))
 
 
+def one_more_certificate(folder):
+    write_pki(folder, hosts=["localhost"], clients=["device"], now=NOW)
+    return Write(lambda: authority.issue(folder, "another", now=NOW), lock=folder / ".lock")
+
+
+def a_certificate_that_gives_way(folder):
+    write_pki(folder, hosts=["localhost"], clients=["device"], now=NOW)
+    return Write(lambda: authority.renew(folder, now=NOW, names=("device",)), lock=folder / ".lock")
+
+
+def a_certificate_that_is_ended(folder):
+    write_pki(folder, hosts=["localhost"], clients=["device", "another"], now=NOW)
+    return Write(lambda: authority.revoke(folder, "device", now=NOW), lock=folder / ".lock")
+
+
 def a_loopback_certificate(folder):
     return Write(lambda: write_loopback(folder / "certificate", folder / "key", now=NOW))
 
@@ -576,6 +592,9 @@ WRITES = [
     a_server_s_new_file,
     certificates,
     certificates_again,
+    one_more_certificate,
+    a_certificate_that_gives_way,
+    a_certificate_that_is_ended,
     a_loopback_certificate,
     a_reservation,
     a_release_that_is_recorded,

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from federation.errors import UsageError
-from federation.sealing import Passphrase, ScryptCost, sealed
+from federation.sealing import SHORTEST_PASSPHRASE, Passphrase, ScryptCost, sealed
 from federation.wire.person import PERSON, PersonFile
 from federation.wire.ticket import Ticket
 from server.files import write_new
@@ -27,6 +27,18 @@ def draw_passphrase() -> Passphrase:
     """80 random bits as four groups of four letters: to be read out, and not to be guessed at any cost."""
     letters = base64.b32encode(secrets.token_bytes(_PASSPHRASE_BYTES)).decode().lower()
     return Passphrase("-".join(letters[start : start + 4] for start in range(0, len(letters), 4)))
+
+
+def read_passphrase(path: Path) -> Passphrase:
+    """The first line of a file.
+
+    Raises:
+        UsageError: it cannot be read, or is no text.
+    """
+    try:
+        return Passphrase(_read(path).decode().partition("\n")[0].rstrip("\r"))
+    except UnicodeDecodeError:
+        raise UsageError(f"{path} is not text in UTF-8") from None  # the cause quotes the bytes
 
 
 def write_person(
@@ -66,6 +78,8 @@ def write_person(
     """
     if path.exists():
         raise UsageError(f"{path} exists and is not overwritten; choose another file")
+    if len(passphrase) < SHORTEST_PASSPHRASE:
+        raise UsageError(f"the passphrase needs at least {SHORTEST_PASSPHRASE} characters")
     contents = {each: _read(place) for each, place in public.items()}
     contents["ca.pem"] = _read(tls / "ca.pem")
     absent = {"client.pem": b"", "client-key.pem": b""}

@@ -14,7 +14,7 @@ from federation.commandline.commands import Commands
 from server.certificates import write_pki
 from server.expiry import ends_at
 from server.people import authority
-from server.people.person import draw_passphrase, write_person
+from server.people.person import draw_passphrase, read_passphrase, write_person
 from server.people.tickets import LIFETIME_DAYS, LONGEST_LIFETIME_DAYS, open_servers_storage
 from server.people.tickets_cli import ServersDatabaseOption
 
@@ -101,11 +101,15 @@ def pki_person(
         ),
     ] = "trial",
     output: Annotated[Path | None, typer.Option(help="The file.", show_default="NAME.intaglio")] = None,
+    passphrase_file: Annotated[
+        Path | None,
+        typer.Option(help="File whose first line is to be the passphrase.", show_default="one is drawn and printed"),
+    ] = None,
     days: Annotated[int, typer.Option(min=1, max=LONGEST_LIFETIME_DAYS, help="How long the person may enrol.")] = (
         LIFETIME_DAYS
     ),
 ) -> None:
-    """Make the one file with which a person enrols, and print the passphrase that opens it.
+    """Make the one file with which a person enrols, and a passphrase that opens it.
 
     It holds a new certificate, a ticket that only that certificate may bring, and whom to believe. Give the file on one
     way and the passphrase on another; it is shown only now. `intaglio enrol --from FILE` is all that the person types.
@@ -115,7 +119,8 @@ def pki_person(
 
     Example: intaglio-server pki person tls alice --server verify.example.org:7443 --database matching.db
     """
-    path, passphrase = output or Path(f"{name}.intaglio"), draw_passphrase()
+    path = output or Path(f"{name}.intaglio")
+    passphrase = draw_passphrase() if passphrase_file is None else read_passphrase(passphrase_file)
     public = {"release.zip": release, "trust.json": release_trust, "rules.jsonl": rules}
     with open_servers_storage(database) as storage:
         write_person(
@@ -130,7 +135,8 @@ def pki_person(
             passphrase=passphrase,
             now=dt.datetime.now(dt.UTC),
         )
-    typer.echo(f"wrote {path}; its passphrase, which nobody keeps: {passphrase.secret_bytes().decode()}")
+    drawn = passphrase.secret_bytes().decode() if passphrase_file is None else f"the one in {passphrase_file}"
+    typer.echo(f"wrote {path}; its passphrase, which nobody keeps: {drawn}")
 
 
 @pki_commands.command("list")
