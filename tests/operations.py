@@ -78,7 +78,6 @@ class Machine:
     folder: Path
     tell: Callable[[str], None]
     said: str = ""
-    _ticket: str = field(default="", repr=False)
     _ports: dict[str, str] = field(default_factory=dict)
     _variables: dict[str, str] = field(default_factory=dict)
     _running: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
@@ -144,7 +143,7 @@ class Machine:
 
     def _type(self, command: str, code: int) -> None:
         self.tell(f"$ {command}")
-        words = [self._ticket if word == "TICKET" else word for word in shlex.split(self.here(command))]
+        words = shlex.split(self.here(command))
         if words[0] == "export":
             name, _, value = words[1].partition("=")
             self._variables[name] = value
@@ -168,8 +167,6 @@ class Machine:
                 timeout=SECONDS,
             )
             said, ended = self.there(done.stdout), done.returncode
-            if words[:3] == ["intaglio-server", "tickets", "issue"]:
-                self._ticket, said = said.strip(), ""  # nobody reads it twice
         if said:
             self.tell(said.rstrip())
             self.said += said
