@@ -12,7 +12,7 @@ WEB := web/node_modules/.package-lock.json
 PAGE := web/dist/index.html
 ARGS ?=
 
-.PHONY: help install postgres web screens wheel release demo demo-web deployment containers test bench load campaign check check-slow lint types format protos clean
+.PHONY: help install postgres web screens wheel release demo demo-web deployment containers test bench load campaign check check-slow lint types format protos site clean
 
 help: ## list the commands
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -124,6 +124,9 @@ release: $(READY) $(WEB) $(MODEL) ## build page and wheel twice, compare, list t
 
 wheel: $(READY) $(PAGE) ## build the wheel and the archive of sources into dist
 	$(BIN)/python -m hatchling build -d dist
+
+site: $(READY) ## build the documentation site into build/site; any warning ends it
+	$(BIN)/python -m examples.docs_site
 
 clean: ## remove what the demo and the tools made (not .venv)
 	rm -rf build .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -69,7 +69,7 @@ class Site(Server):
 
     def ticket(self) -> Ticket:
         """A new one, as its operator issues it."""
-        return Ticket.from_text(self.engine.inside("matching", "intaglio-server", "tickets", "issue"))
+        return Ticket.from_text(self.engine.inside("matching", "intaglio-server", "tickets", "issue").strip())
 
 
 def prepare(site: Path, engine: Engine) -> Site:

@@ -17,6 +17,7 @@ import tomllib
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from client.connection import ClientTls
 from client.device.conditions import Conditions
@@ -44,7 +45,7 @@ class _Visit:
     server: Server
     bundle: Bundle
 
-    def device(self, wallet: Wallet) -> Device:
+    def device(self, wallet: Wallet, **brought: Any) -> Device:
         """Opened by the caller."""
         conditions = Conditions(
             rules=Rulebook.from_file(self.server.rules.read_bytes(), read_at=int(time.time())),
@@ -53,13 +54,14 @@ class _Visit:
             standing=self.bundle.manifest.standing,
             terms=TERMS,
         )
-        return Device(wallet, target=self.server.target, tls=ClientTls.read(self.server.tls), conditions=conditions)
+        how = {"target": self.server.target, "tls": ClientTls.read(self.server.tls), "conditions": conditions}
+        return Device(wallet, **how, **brought)
 
     def enrolled(self, person: int) -> Wallet:
         """The wallet of a person who enrolled and verified once."""
         digest = bytes.fromhex(self.bundle.release.digest)
         begun = Enrolment(TERMS.purposes[0], TERMS.audience, digest, EnrolmentState.STARTED, deployment=DEPLOYMENT)
-        with self.device(Wallet.generate().with_enrolment(begun)) as device:
+        with self.device(Wallet.generate().with_enrolment(begun), ticket=self.server.ticket()) as device:
             assert device.enrol(face(person), face(person, 1)).decision is Decision.MATCH
             wallet = device.wallet
         with self.device(wallet) as device:
