@@ -144,7 +144,7 @@ test('what is wrong with an image is said as Python says it', async () => {
     Array(2).fill(expect.stringContaining('2 faces found')),
     Array(2).fill(expect.stringContaining('at least 128 of these 3200 x 400 pixels high')),
   ])
-})
+}, 120_000)
 
 test('a photograph of more pixels than a phone can draw gives the same embedding', async () => {
   const large = await drawn(4600, 5600, (context, face) => { context.drawImage(face, 0, 0, 4600, 5600) })
