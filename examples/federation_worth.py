@@ -1,25 +1,26 @@
 """What a federation is worth, beside what costs no privacy: `python -m examples.federation_worth --train FOLDER`.
 
-Public sets of faces (--public, in folders) make a recogniser's profile. Of the people of --train some train and others are
-verified, in ten splits; or those of --test are verified. Rows:
+Public sets of faces (--public, in folders) make a recogniser's profile. Of the people of --train some train and others
+are verified, in ten splits; or those of --test are verified. Rows:
 
 * **frozen**: the recogniser alone; **public**: the profile's adapter and threshold, which ask nobody;
-* **epsilon 1, 2, 4, 8**: a federated run of four organisations, one of which is curious, of as many people as there are. What it
-  asks for is decided by its plan, as in a product's run; where it asks for nothing it is the public release;
-* **not private**: the same without noise. **N of one's own**: one organisation's people, without noise and shown to nobody.
-  Both once more with **scatter**: how pictures of a person differ there joins what the public sets say of it, and centres
-  are their own for each camera. No run of a federation asks for that, since it is 1700 numbers.
+* **epsilon 1, 2, 4, 8**: a federated run of four organisations, one of them curious, of as many people as there are.
+  What it asks for is decided by its plan, as in a product's run; where that is nothing it is the public release;
+* **not private**: the same without noise. **N of one's own**: one organisation's people, without noise and shown to
+  nobody. Both once more with **scatter**: how pictures of a person differ there joins what the public sets say of it,
+  and centres are their own for each camera. No run of a federation asks for that, since it is 1700 numbers.
 
 Columns: equal error rate, and the true accept rate where exactly 1 % and 0.1 % of impostors are accepted, which nobody
-knows beforehand; then the threshold that is released for 1 %, which was set without the people who are verified: what it
-accepts of impostors and of owners. All of codes of the profile's length, one reference and one frame, early clean pictures against
-late ones of the condition. Intervals are of 90 %, over people; they know that splits share people.
+knows beforehand; then the threshold that is released for 1 %, which was set without the people who are verified: what
+it accepts of impostors and of owners. All of codes of the profile's length, one reference and one frame, early clean
+pictures against late ones of the condition. Intervals are of 90 %, over people; they know that splits share people.
 
-With --experiments: three ways and more to make epsilon 2 with 100 people worth more (`examples.worth_experiments`).
+With --experiments: ways to make epsilon 2 with 100 people worth more (`examples.worth_experiments`).
 """
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -52,6 +53,7 @@ from federation.recognition.conditions import CLEAN
 from federation.recognition.embeddings import EmbeddingSet
 from federation.recognition.mobilefacenet import bare_profile
 from federation.recognition.model import Adapter
+from federation.recognition.profile import RecogniserProfile
 from federation.recognition.profiles import PROBE, REFERENCE
 
 ORGANISATIONS: Final = 4
@@ -167,12 +169,13 @@ def plan_of(setting: Setting, epsilon: float, people: int) -> PrivacyPlan:
 
 
 def released(epsilon: float | None, own: int | None = None) -> Way:
-    """A run's release: with noise for `epsilon`, or without any; of everybody, or of one organisation's `own` people."""
+    """A run's release: with noise for `epsilon` or without; of everybody, or of one organisation's `own` people."""
 
     def way(setting: Setting, train: NDArray[np.intp], random: np.random.Generator) -> Made:
         people = train if own is None else train[:own]
         plan = plan_of(setting, epsilon or 8.0, len(people) if epsilon else _MANY)
-        organisations = [setting.crowd.embeddings(part) for part in np.array_split(people, 1 if own else ORGANISATIONS)]
+        parts = np.array_split(people, 1 if own else ORGANISATIONS)
+        organisations = [setting.crowd.embeddings(part) for part in parts]
         shift, observed, terms = Shift.nothing(plan.directions), None, setting.terms
 
         def total(sums: list[Numbers], multiplier: float) -> tuple[Numbers, float]:
@@ -367,11 +370,22 @@ def setting_of(train: Path, test: Path | None, public_sets: list[Path], conditio
         faces = faces_of(folders, FaceFinder(), lambda _done, _total: None, CACHE)
         measured = measure(faces, bare, load_mobilefacenet(bare).embed, CACHE)
         sets = measured.public_sets(names)[: len(public_sets)]
-        profile = made_of(bare, sets, dict.fromkeys(names, "for measurement"))
+        profile = _profile(sets, dict.fromkeys(names, "for measurement"))
     crowd = Crowd.of(measured.of_set(len(public_sets)), condition)
     tested = Crowd.of(measured.of_set(len(public_sets) + 1), condition) if test else crowd
     inside = tuple(each.in_subspace(profile.subspace.array) for each in sets)
     return Setting(ReleaseTerms(profile, condition, STATED, 1, 1), inside, crowd, tested)
+
+
+def _profile(sets: list[PublicSet], terms: dict[str, str]) -> RecogniserProfile:
+    """The profile of these sets, made once: a minute."""
+    rows = b"".join(embeddings.tobytes() for each in sets for _, embeddings in sorted(each.embeddings.items()))
+    kept = CACHE / f"{hashlib.sha256(rows + repr(terms).encode()).hexdigest()}.profile.json"
+    if kept.is_file():
+        return RecogniserProfile.from_bytes(kept.read_bytes())
+    profile = made_of(bare_profile(), sets, terms)
+    kept.write_bytes(profile.to_bytes())
+    return profile
 
 
 def table_of(rows: list[Row], title: str) -> Table:

@@ -14,6 +14,7 @@ import importlib.util
 import logging
 import multiprocessing
 import os
+import socket
 import threading
 from collections.abc import Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
@@ -26,6 +27,7 @@ from federation.errors import IntaglioError, UnavailableError, UsageError
 
 _AHEAD: Final = 2
 """Parts in work or waiting, for each worker."""
+_CONNECT_SECONDS: Final = 10.0
 
 Finished = Iterator[tuple[Part, Made]]
 
@@ -129,6 +131,7 @@ def _on_ray(address: str, parts: Iterable[Part], recipe: Recipe) -> Finished:
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     import ray  # noqa: PLC0415 - takes seconds, and is an extra
 
+    _require_somebody_at(address)
     ours = not ray.is_initialized()
     try:
         if ours:
@@ -145,6 +148,17 @@ def _on_ray(address: str, parts: Iterable[Part], recipe: Recipe) -> Finished:
     finally:
         if ours:
             ray.shutdown()
+
+
+def _require_somebody_at(address: str) -> None:
+    """Raises UnavailableError where nobody listens: Ray itself waits for minutes, and says so in its own words."""
+    host, colon, port = address.removeprefix("ray://").rpartition(":")
+    if not colon:
+        return  # "local" and "auto" are for Ray to find
+    try:
+        socket.create_connection((host, int(port)), timeout=_CONNECT_SECONDS).close()
+    except (OSError, ValueError) as error:
+        raise UnavailableError(f"no Ray cluster answers at {address}") from error
 
 
 def _started_here(address: str) -> dict[str, Any]:
