@@ -5,8 +5,10 @@ OpenCV is optional (``pip install 'intaglio[camera]'``) and imported by nothing 
 
 from __future__ import annotations
 
+import itertools
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from types import ModuleType
 from typing import TYPE_CHECKING
 
@@ -48,24 +50,18 @@ def capture_faces(
         UnusableImageError: too few frames showed exactly one face well enough; says what the last one lacked.
         UsageError: OpenCV is missing, or the camera does not open or stops.
     """
-    opencv = _opencv()
-    source = opencv.VideoCapture(camera)
-    try:
-        if not source.isOpened():
-            raise UsageError(
-                f"camera {camera} does not open; is it connected, free and allowed, or has it another number?"
-            )
-        for _ in range(_WARM_UP_FRAMES):
-            _next_frame(source, camera)
-        taken: list[_Pixels] = []
-        problem, looks, due = "", 0, clock()
-        while looks < _MOST_LOOKS:
-            frame = _next_frame(source, camera)  # also those in between, so that the next one is of now
+    taken: list[_Pixels] = []
+    problem, looks = "", 0
+    with frames_of(camera) as frames:
+        due = clock()
+        for frame in frames:  # also those in between, so that the next one is of now
+            if looks == _MOST_LOOKS:
+                break
             if clock() < due:
                 continue
             looks += 1
             try:
-                face = find(np.ascontiguousarray(frame[:, :, ::-1]))  # OpenCV says blue, green, red
+                face = find(frame)
             except UnusableImageError as error:
                 problem = error.problem
                 continue
@@ -76,11 +72,30 @@ def capture_faces(
             if len(taken) == count:
                 return taken
             looks, due = 0, clock() + _APART_SECONDS
-    finally:
-        source.release()  # the light beside the camera goes out, whatever happened
     raise UnusableImageError(
         f"the camera sees no usable face, {problem}", "sit alone, near, in the light, and look into it"
     )
+
+
+@contextmanager
+def frames_of(camera: int) -> Iterator[Iterator[_Pixels]]:
+    """What a camera sees, (height, width, 3) uint8 RGB, frame by frame, until the block ends.
+
+    Raises:
+        UsageError: OpenCV is missing, or the camera does not open or stops.
+    """
+    source = _opencv().VideoCapture(camera)
+    try:
+        if not source.isOpened():
+            raise UsageError(
+                f"camera {camera} does not open; is it connected, free and allowed, or has it another number?"
+            )
+        for _ in range(_WARM_UP_FRAMES):
+            _next_frame(source, camera)
+        # OpenCV says blue, green, red.
+        yield (np.ascontiguousarray(_next_frame(source, camera)[:, :, ::-1]) for _ in itertools.count())
+    finally:
+        source.release()  # the light beside the camera goes out, whatever happened
 
 
 def _next_frame(source: cv2.VideoCapture, camera: int) -> _Pixels:

@@ -10,6 +10,7 @@ import typer
 
 from client.connection import ClientTls
 from client.device import face_cli, pictures
+from client.device.challenge import ChallengeOption, WithoutOption, filmed_probe
 from client.device.consent_cli import read_terms
 from client.device.face_cli import ModelOption, ReleaseOption, ReleaseTrustOption
 from client.device.owner import Owner
@@ -158,12 +159,14 @@ def verify_command(
     assertion: Annotated[
         Path | None, typer.Option(help="File for the assertion; never overwritten.", show_default="part of --json")
     ] = None,
+    without: WithoutOption = None,
     model: ModelOption = None,
     server: ServerOption = DEFAULT_SERVER,
     certificate: CertificateOption = "client",
     wallet: WalletOption = DEFAULT_WALLET,
     passphrase_file: PassphraseFileOption = None,
     *,
+    challenge: ChallengeOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Verify a face against this device's own template. Exit code 0 says match, 1 says non-match.
@@ -172,6 +175,9 @@ def verify_command(
     what false match rate, which it checks offline, as this command has done before. It does not say who you are.
 
     Several pictures are averaged, as many as the release says; of fewer, the chance of being refused is higher.
+
+    With --challenge the camera films you while you move your head as the session asks, and a picture held before it is
+    refused; the assertion then says that your device looked. Some purposes ask for it (docs/pad.md).
 
     Needs: an enrolled wallet, release bundle, trust, rules, log policy, certificates, a picture, the server. Writes:
     the wallet, and the assertion where --assertion says.
@@ -191,8 +197,12 @@ def verify_command(
         conditions=face_cli.conditions_of(bundle, rules, log_policy),
         keep=lambda current: write_wallet(wallet, current, passphrase),
     ) as device:
-        probe = pictures.probe_of(taken, model=model, release=bundle.release)
-        outcome = device.verify(probe, audience_nonce=audience_nonce)
+        outcome = device.verify(
+            filmed_probe(camera, without=without, model=model, release=bundle.release)
+            if challenge
+            else pictures.probe_of(taken, model=model, release=bundle.release),
+            audience_nonce=audience_nonce,
+        )
     if assertion and outcome.assertion:
         write_new_file(assertion, outcome.assertion.encode() + b"\n")
     face_cli.report(

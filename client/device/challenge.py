@@ -1,0 +1,75 @@
+"""The probe of a session that looks for presentation attacks: filmed under the movements that its nonce asks for."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Final
+
+import numpy as np
+import typer
+
+from federation.errors import UsageError
+from federation.presentation.movements import Movement, Omission, challenge_of
+from federation.recognition.fusing import fused
+from federation.recognition.profiles import PROBE
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+    from federation.recognition.model import ModelRelease
+
+ChallengeOption = Annotated[
+    bool, typer.Option("--challenge", allow_from_autoenv=False, help="Move your head as it is asked. Needs --camera.")
+]
+WithoutOption = Annotated[
+    Omission | None,
+    typer.Option("--without", help="What you cannot do, or would rather not: you come closer instead."),
+]
+_SAY: Final = {
+    None: "Look into the camera.",
+    Movement.LEFT: "Turn your head to your left, a hand's breadth, and back.",
+    Movement.RIGHT: "Turn your head to your right, a hand's breadth, and back.",
+    Movement.UP: "Look up, and back.",
+    Movement.DOWN: "Look down, and back.",
+    Movement.CLOSER: "Come closer, and back.",
+}
+
+
+def _say(movement: Movement | None) -> None:
+    typer.echo(_SAY[movement], err=True)
+
+
+def filmed_probe(
+    camera: int | None, *, without: Omission | None, model: Path | None, release: ModelRelease
+) -> Callable[[bytes], NDArray[np.float64]]:
+    """What makes the probe of a session from its nonce; see `client.device.verification.Probe`.
+
+    Raises:
+        UsageError: there is no camera, or the release is for another recogniser.
+    """
+    from client.device.capture import frames_of  # noqa: PLC0415 - cameras and recognisers are slow to load
+    from client.device.pictures import require_one_person  # noqa: PLC0415 - see above
+    from client.faces.filming import film  # noqa: PLC0415 - see above
+    from client.faces.finding import Aligner, FaceFinder  # noqa: PLC0415 - see above
+    from client.faces.models import load_recogniser, recogniser_for  # noqa: PLC0415 - see above
+
+    if camera is None:
+        raise UsageError("a challenge is filmed: name a camera with --camera NUMBER, and no images")
+    recogniser, finder = recogniser_for(release, load_recogniser(model), PROBE), FaceFinder()
+    aligner = Aligner(recogniser.profile.alignment, finder)
+
+    def probe(nonce: bytes) -> NDArray[np.float64]:
+        movements = challenge_of(nonce, without)
+        with frames_of(camera) as frames:
+            taken = film(frames, finder, movements, wanted=release.frames, tell=_say)
+        chips = np.stack([aligner.chip_of_pixels(frame, PROBE) for frame in (*taken.middles, *taken.ends)])
+        embeddings = recogniser.embed(chips)
+        mean, ends = fused(embeddings[: len(taken.middles)]), embeddings[len(taken.middles) :]
+        names = ["the face from the front", *(f"the face at the end of movement {1 + i}" for i in range(len(ends)))]
+        require_one_person([mean, *ends], names, release)
+        adapted: NDArray[np.float64] = release.adapt(mean[None], PROBE)[0]
+        return adapted
+
+    return probe

@@ -1,0 +1,237 @@
+"""A head that turns as it is asked passes; pictures, other orders, jumps and absences do not, and each is told why."""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import json
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from federation.errors import UsageError
+from federation.presentation.movements import (
+    MOST_SECONDS,
+    Fault,
+    Look,
+    Movement,
+    Omission,
+    Watcher,
+    challenge_of,
+    orders_without,
+)
+from tests.federation.presentation.heads import ANGLES, HEAD, PICTURE, SIDE, Film, bent, judged, landmarks
+
+LEFT, RIGHT, UP, DOWN, CLOSER = Movement
+ORDER = (LEFT, UP, RIGHT)
+VECTORS = Path(__file__).parents[2] / "vectors" / "movements.json"
+QUICK = 4
+"""Frames of a movement that leave time for three."""
+
+
+@pytest.mark.parametrize("order", orders_without(None), ids=lambda order: "-".join(one.value for one in order))
+def test_a_head_that_turns_as_it_is_asked_passes(order):
+    watcher = judged(Film(HEAD).do(*order, count=QUICK).looks, order)
+    assert (watcher.is_passed, watcher.fault, watcher.done) == (True, None, 3)
+    assert watcher.wanted is None
+
+
+@pytest.mark.parametrize("omission", list(Omission))
+def test_whoever_leaves_something_out_comes_closer_instead(omission):
+    for order in orders_without(omission):
+        assert judged(Film(HEAD).do(*order, count=QUICK).looks, order).is_passed, order
+
+
+def test_no_film_of_another_order_passes():
+    orders = orders_without(None)
+    films = {order: Film(HEAD).do(*order, count=QUICK).looks for order in orders[:6]}
+    for (filmed, looks), asked in itertools.product(films.items(), orders):
+        watcher = judged(looks, asked)
+        assert watcher.is_passed is (filmed == asked)
+        if filmed != asked:
+            assert watcher.fault is Fault.ANOTHER
+
+
+@pytest.mark.parametrize("order", [ORDER, (DOWN, LEFT, DOWN), (UP, RIGHT, UP)])
+@pytest.mark.parametrize("points", [PICTURE, bent(300.0), bent(140.0)], ids=["flat", "slightly bent", "bent"])
+def test_a_picture_that_is_turned_and_shaken_does_not_turn_as_a_head_does(order, points):
+    rng = np.random.default_rng(3)
+    film = Film(points).hold()
+    for movement in order:
+        turn, nod = ANGLES[movement]
+        hands = rng.normal(0, 1, 4)
+        film.go(1.2 * turn + hands[0], 1.2 * nod + hands[1], count=6, shift=4 * hands[2:]).hold(14).go(count=6)
+    watcher = judged(film.looks, order)
+    assert (watcher.fault, watcher.done) == (Fault.TOO_LATE, 0)
+
+
+def test_a_small_turn_is_not_enough_and_takes_too_long():
+    assert judged(Film(HEAD).hold().go(22, 0).hold(70).looks, ORDER).fault is Fault.TOO_LATE
+
+
+def test_a_film_ends_after_four_seconds_to_the_look():
+    film = Film(HEAD, rate=8).hold(3 + 32)
+    assert film.looks[-1].seconds - film.looks[2].seconds == MOST_SECONDS
+    assert judged(film.looks, ORDER).fault is None
+    assert judged(film.hold(1).looks, ORDER).fault is Fault.TOO_LATE
+
+
+def test_a_second_picture_in_the_place_of_the_first_jumps():
+    assert judged(Film(HEAD).hold().go(36, 0, count=1).hold(4).looks, ORDER).fault is Fault.JUMPED
+
+
+@pytest.mark.parametrize("change", [{"shift": (200.0, 0.0)}, {"distance": 250.0}], ids=["beside", "nearer"])
+def test_a_face_that_is_suddenly_elsewhere_jumps(change):
+    assert judged(Film(HEAD).hold().go(count=1, **change).looks, ORDER).fault is Fault.JUMPED
+
+
+def test_another_movement_than_the_one_asked_for_ends_the_film():
+    assert judged(Film(HEAD).do(LEFT, count=QUICK).looks, (RIGHT, UP, RIGHT)).fault is Fault.ANOTHER
+    watcher = judged(Film(HEAD).do(LEFT, LEFT, count=QUICK).looks, (LEFT, UP, LEFT))
+    assert (watcher.fault, watcher.done) == (Fault.ANOTHER, 1)
+
+
+def test_coming_closer_is_no_movement_unless_it_may_be_asked_for():
+    assert judged(Film(HEAD).do(CLOSER, *ORDER, count=3).looks, ORDER).is_passed
+    assert judged(Film(HEAD).do(CLOSER, count=QUICK).looks, (LEFT, CLOSER, LEFT)).fault is Fault.ANOTHER
+
+
+def test_whoever_leaves_the_picture_begins_again():
+    looks = Film(HEAD).hold(6).looks
+    assert judged([*looks, *[None] * 5], ORDER).fault is None
+    assert judged([*looks, *[None] * 9], ORDER).fault is Fault.AWAY
+    later = Look(looks[-1].seconds + 0.6, looks[-1].landmarks, SIDE)
+    assert judged([*looks, later], ORDER).fault is Fault.AWAY
+
+
+def test_nobody_and_somebody_who_looks_aside_are_waited_for_six_seconds():
+    assert judged([None] * 90, ORDER).fault is None
+    assert judged([None] * 93, ORDER).fault is Fault.NOBODY
+    aside = [Look(number / 15, landmarks(HEAD, 30), SIDE) for number in range(93)]
+    assert judged(aside[:88], ORDER).wanted is None
+    assert judged(aside, ORDER).fault is Fault.NOBODY
+
+
+def test_a_face_that_is_too_near_is_told_so():
+    looks = [Look(number / 15, landmarks(HEAD, distance=220), SIDE) for number in range(4)]
+    assert judged(looks, ORDER).fault is Fault.TOO_NEAR
+
+
+def test_after_its_end_a_film_changes_nothing_any_more():
+    passed = judged(Film(HEAD).do(*ORDER, count=QUICK).looks, ORDER)
+    pose = passed.pose
+    passed.see(Look(99.0, landmarks(PICTURE), SIDE))
+    passed.miss(199.0)
+    assert (passed.is_passed, passed.fault, passed.pose) == (True, None, pose)
+    refused = judged([None] * 93, ORDER)
+    refused.see(Look(99.0, landmarks(HEAD), SIDE))
+    assert refused.fault is Fault.NOBODY
+
+
+@pytest.mark.parametrize("spoiled", [np.zeros((6, 2)), np.full((6, 2), 7.0)])
+def test_landmarks_on_one_point_are_no_face_that_looks_into_the_camera(spoiled):
+    watcher = judged([Look(number / 15, spoiled, SIDE) for number in range(5)], ORDER)
+    assert watcher.wanted is None
+    assert not watcher.is_passed
+
+
+def test_what_is_asked_for_is_told_as_soon_as_the_face_looks_into_the_camera():
+    watcher, asked = Watcher(ORDER), []
+    for look in Film(HEAD).hold(3).looks:
+        asked.append(watcher.wanted)
+        watcher.see(look)
+    assert asked == [None] * 3
+    assert watcher.wanted is LEFT
+
+
+# ---------------------------------------------------------------- what is asked for
+
+
+def test_every_order_is_as_likely_as_any_other_and_follows_from_the_nonce():
+    nonces = [hashlib.sha256(str(number).encode()).digest() for number in range(6800)]
+    drawn = Counter(map(challenge_of, nonces))
+    assert set(drawn) == set(orders_without(None))
+    assert sum((count - 200) ** 2 / 200 for count in drawn.values()) < 70  # chi-squared of 33: 1 in 5000
+    assert challenge_of(nonces[0]) == challenge_of(nonces[0])
+
+
+def test_orders_have_three_movements_no_two_in_a_row_alike_and_a_turn():
+    for order in orders_without(None):
+        assert len(order) == 3
+        assert order[0] is not order[1]
+        assert order[1] is not order[2]
+        assert {LEFT, RIGHT} & set(order)
+        assert CLOSER not in order
+    assert all({LEFT, RIGHT}.isdisjoint(order) for order in orders_without(Omission.TURNING))
+    assert all({UP, DOWN}.isdisjoint(order) for order in orders_without(Omission.NODDING))
+
+
+@pytest.mark.parametrize("nonce", [b"", bytes(31), bytes(33)])
+def test_only_a_nonce_makes_a_challenge(nonce):
+    with pytest.raises(UsageError, match="a nonce has 32 bytes"):
+        challenge_of(nonce)
+
+
+def test_a_look_shows_no_landmark():
+    assert "landmarks" not in repr(Look(0.0, landmarks(HEAD), SIDE))
+
+
+# ---------------------------------------------------------------- what both languages judge alike
+
+
+def films():
+    """Looks and what was asked, by name; the page's tests judge the same numbers."""
+    near = [Look(number / 15, landmarks(HEAD, distance=220), SIDE) for number in range(4)]
+    return {
+        "a head": (Film(HEAD).do(*ORDER, count=QUICK).looks, ORDER),
+        "a head that comes closer": (Film(HEAD).do(UP, CLOSER, DOWN, count=QUICK).looks, (UP, CLOSER, DOWN)),
+        "another order": (Film(HEAD).do(*ORDER, count=QUICK).looks, (RIGHT, UP, LEFT)),
+        "a picture": (Film(PICTURE).hold().go(50, 0).hold(60).looks, ORDER),
+        "a bent picture": (Film(bent(140.0)).hold().go(43, 0).hold(60).looks, ORDER),
+        "two pictures": (Film(HEAD).hold().go(36, 0, count=1).hold(4).looks, ORDER),
+        "nobody": ([None] * 93, ORDER),
+        "away": ([*Film(HEAD).hold(6).looks, *[None] * 9], ORDER),
+        "too near": (near, ORDER),
+    }
+
+
+def name_of(fault):
+    return fault and fault.name.lower().replace("_", "-")
+
+
+def vectors():
+    nonces = [hashlib.sha256(f"vector {number}".encode()).digest() for number in range(6)]
+    omissions = (None, None, None, Omission.TURNING, Omission.NODDING, None)
+    told = {}
+    for name, (looks, order) in films().items():
+        watcher = judged(looks, order)
+        rows = [look and [round(look.seconds, 6), *np.round(look.landmarks, 3).ravel().tolist()] for look in looks]
+        told[name] = {
+            "movements": [one.value for one in order],
+            "side": SIDE,
+            "looks": rows,
+            "done": watcher.done,
+            "fault": name_of(watcher.fault),
+        }
+    return {
+        "challenges": [
+            {"nonce": n.hex(), "without": o and o.value, "movements": [one.value for one in challenge_of(n, o)]}
+            for n, o in zip(nonces, omissions, strict=True)
+        ],
+        "films": told,
+    }
+
+
+def test_the_films_that_the_page_judges_too_are_these():
+    assert json.loads(VECTORS.read_text()) == json.loads(json.dumps(vectors()))
+    faults = {film["fault"] for film in vectors()["films"].values()}
+    assert faults == {None, *map(name_of, Fault)}
+
+
+def test_the_films_are_judged_from_the_file_as_they_were_made():
+    for name, film in json.loads(VECTORS.read_text())["films"].items():
+        looks = [look and Look(look[0], np.array(look[1:]).reshape(6, 2), film["side"]) for look in film["looks"]]
+        watcher = judged(looks, [Movement(one) for one in film["movements"]])
+        assert (watcher.done, name_of(watcher.fault)) == (film["done"], film["fault"]), name
