@@ -2,12 +2,14 @@
 
 import dataclasses
 import gzip
+import io
 import json
 import re
 import time
 
 import jwt
 import pytest
+from PIL import Image
 
 from client.wallet.backup import Backup
 from federation.consent.purposes import DAY_SECONDS
@@ -607,3 +609,89 @@ def test_a_backup_revokes_from_any_browser_and_reads_like_the_command_line_s(pag
             to_start(other)
             other.locator("#others").evaluate("fold => { fold.open = true }")
     assert verify(page).startswith("Not allowed")
+
+
+KEPT = """async () => {
+    const [name] = await caches.keys()
+    return (await (await caches.open(name)).keys()).map(({ url }) => new URL(url).pathname)
+}"""
+
+
+@pytest.fixture
+def installed(chromium, site):
+    """A browser profile in which the page keeps its files."""
+    context = chromium.new_context(permissions=["camera"], base_url=site.url)
+    context.ticket = site.ticket
+    yield context
+    context.close()
+
+
+def kept(page):
+    """Waits until the page's files are kept."""
+    page.evaluate("navigator.serviceWorker.ready.then(() => null)")
+    page.wait_for_function("caches.keys().then((names) => names.length === 1)")
+
+
+def test_nothing_is_kept_but_the_page_s_own_files(installed, site):
+    site.between.alter = lambda _name, answer: answer
+    page = opened(installed)
+    kept(page)
+    enrol(page)
+    verify(loaded(page))
+    files = page.evaluate(KEPT)
+    built = {f"/{file.relative_to(PAGE).as_posix()}" for file in PAGE.rglob("*") if file.is_file()}
+    assert set(files) <= built
+    assert {"/index.html", "/manifest.webmanifest"} < set(files)
+    assert not [file for file in files if file.endswith((".bin", ".wasm", ".json"))]
+
+
+def test_a_page_that_was_kept_says_so_and_asks_nobody_anything(installed, site):
+    site.between.alter = lambda _name, answer: answer
+    page = opened(installed)
+    kept(page)
+    enrol(page)
+    name = device_name(page)
+    installed.route("**/*", lambda route: route.abort("internetdisconnected"))
+    installed.set_offline(True)
+    sent = len(site.between.calls)
+    page = loaded(page)
+    assert screen(page) == "kept"
+    assert "This is the page as your browser kept it on" in outcome(page)
+    assert f"This device is {name}: enrolled, with a consent until" in outcome(page)
+    requested = len(page.requested)
+    page.wait_for_timeout(200)
+    assert [url for url in page.requested[requested:] if "/assets/" not in url] == []
+    assert len(site.between.calls) == sent
+    installed.set_offline(False)
+    installed.unroute_all()
+    assert screen(page) == "kept"
+    assert verify(loaded(page)).startswith("Accepted")
+
+
+def test_online_the_page_is_the_server_s_and_never_the_one_that_was_kept(installed, site):
+    page = opened(installed)
+    kept(page)
+    page.evaluate(
+        """async () => {
+            const cache = await caches.open((await caches.keys())[0])
+            for (const { url } of await cache.keys()) await cache.put(url, new Response('an old page', { status: 200 }))
+        }"""
+    )
+    page = loaded(page)
+    assert screen(page) == "welcome"
+    assert page.evaluate("document.documentElement.dataset.kept") is None
+
+
+def test_the_page_can_be_installed(installed, site):
+    page = opened(installed)
+    devtools = installed.new_cdp_session(page)
+    told = devtools.send("Page.getAppManifest")
+    assert told["errors"] == []
+    manifest = json.loads(told["data"])
+    for icon in manifest["icons"]:
+        shown = page.request.get(icon["src"])
+        assert shown.headers["content-type"] == icon["type"]
+        if icon["type"] == "image/png":
+            size = Image.open(io.BytesIO(shown.body())).size
+            assert f"{size[0]}x{size[1]}" == icon["sizes"]
+    assert devtools.send("Page.getInstallabilityErrors")["installabilityErrors"] == []
