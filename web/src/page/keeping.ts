@@ -150,6 +150,6 @@ function asked(what: 'open' | 'new' | 'backup' | 'open_backup', passkeys = false
       else resolve({ choice, passphrase })
       dialog.close()
     }
-    dialog.onclose = close('') // by the Escape key
+    dialog.onclose = () => { if (!dialog.open) end('') } // by the Escape key; the event may be one of the dialog before
   })
 }

@@ -123,7 +123,10 @@ function film(task: Task, part: Exclude<Part, 'pause'>, fault: Fault | null = nu
     if (part !== 'references') { void act(task, [...references, ...taken], 'camera'); return }
     references = taken
     turn({ place: { at: 'looking', task, part: 'pause', by: 'camera', fault: null } })
-  }).catch((error: unknown) => { look(task, 'files'); shown(error instanceof NoCameraError ? NO_CAMERA : faultOf(error)) })
+  }).catch((error: unknown) => {
+    if (situation.place.at !== 'looking' || situation.place.by !== 'camera') return // whoever brings files by now keeps them
+    look(task, 'files')
+    shown(error instanceof NoCameraError ? NO_CAMERA : faultOf(error)) })
 }
 
 /** Says what is wrong where somebody looks for pictures. */
