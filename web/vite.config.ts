@@ -3,6 +3,7 @@ import { fileURLToPath } from 'node:url'
 
 import { defineConfig, type Plugin } from 'vite'
 
+import { shell } from './shell/plugin'
 import { recogniser } from './weights/plugin'
 
 const TEXTS = fileURLToPath(new URL('src/texts/', import.meta.url))
@@ -17,14 +18,14 @@ const noscript: Plugin = {
 }
 
 export default defineConfig({
-  plugins: [recogniser(), noscript],
+  plugins: [recogniser(), noscript, shell()],
   esbuild: { keepNames: true }, // errors cross from the worker to the page by the name of their class
   build: { target: 'es2024', assetsInlineLimit: 0, modulePreload: { polyfill: false }, sourcemap: false },
   optimizeDeps: {
     exclude: ['node-seal'], // it finds its .wasm beside itself
     // All others by name: one that is found while tests run makes them load anew, and fail.
     include: [
-      '@bufbuild/protobuf', '@bufbuild/protobuf/codegenv2', 'intl-messageformat', '@formatjs/icu-messageformat-parser', '@noble/ciphers/chacha.js', '@noble/curves/ed25519.js', '@noble/hashes/sha2.js',
+      '@bufbuild/protobuf', '@bufbuild/protobuf/codegenv2', 'intl-messageformat', '@formatjs/icu-messageformat-parser', '@noble/ciphers/chacha.js', '@noble/curves/ed25519.js', '@noble/hashes/scrypt.js', '@noble/hashes/sha2.js',
       '@tensorflow/tfjs-core', '@tensorflow/tfjs-backend-wasm/dist/base', '@tensorflow/tfjs-backend-wasm/dist/kernels/*',
     ],
   },

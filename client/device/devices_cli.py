@@ -198,7 +198,11 @@ def _named(devices: tuple[ListedDevice, ...], name: str) -> ListedDevice:
 
 
 def _row(device: ListedDevice, wallet: Wallet) -> dict[str, str]:
-    let = "enrolled with a ticket" if device.admission is None else f"let in by {device.admission.key_id.hex()[:16]}"
+    let = (
+        "enrolled with a ticket, or renewed"
+        if device.admission is None
+        else f"let in by {device.admission.key_id.hex()[:16]}"
+    )
     this = "this one" if device.key_id == wallet.key_id else "another one"
     return {
         "name": device.key_id.hex()[:16],

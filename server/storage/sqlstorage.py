@@ -18,6 +18,7 @@ from server.storage.sessions import Repeated, Session, SessionLimits, Step
 from server.storage.sqltemplates import (
     FORGET_DEEDS_OF_SESSION,
     SqlTemplates,
+    names_of_admission,
     require_closed,
     row_of_template,
     template_of,
@@ -160,6 +161,15 @@ def is_missing(url: URL) -> bool:
     return not path.exists() or path.stat().st_size == 0
 
 
+def _names(operation: Operation, held: StoredTemplate | None) -> set[bytes]:
+    """What is locked beside a session's template."""
+    if held is None:
+        return set()
+    if operation is Operation.ADMIT_DEVICE:
+        return {held.key_id} | names_of_admission(held)
+    return {held.key_id, held.account} if operation is Operation.ENROL else {held.key_id}
+
+
 class SqlStorage(SqlTemplates):
     """See `Storage`. Made by `open_storage`; use it as a context manager."""
 
@@ -258,9 +268,7 @@ class SqlStorage(SqlTemplates):
         this, is_match = {"id": session.session_id}, decision is Decision.MATCH
         changes = is_match and session.operation is not Operation.VERIFY
         with self._begin() as run:
-            with_ticket = session.operation in {Operation.ENROL, Operation.ADMIT_DEVICE}
-            names = [] if held is None else [held.key_id, held.account] if with_ticket else [held.key_id]
-            self._lock(run, session.request.key_id, *names)
+            self._lock(run, session.request.key_id, *_names(session.operation, held))
             found, closing = run.execute(_LOCK_SESSION, this), None
             if session.operation is not Operation.ENROL and not changes:
                 closing = self._close_attempt(run, session.session_id, decision)  # before anything is waited for

@@ -13,7 +13,7 @@ import sqlalchemy as sa
 from federation.errors import RefusedError, UnavailableError
 from federation.onebit import Decision
 from federation.transparency import PersonalKind, TreeHead
-from federation.wire.devices import MOST_DEVICES
+from federation.wire.devices import MOST_DEVICES, Admission
 from server.sql import Mode, Rows, Transaction
 from server.storage.limits import AttemptHistory, AttemptLimits
 from server.storage.schema import TEMPLATE, attempts, deeds, sessions, templates, tombstones
@@ -230,7 +230,8 @@ class SqlTemplates(SqlTickets):
                     with contextlib.suppress(RefusedError):  # somebody else has spent the ticket
                         self._enrol_with_ticket(run, template)
                 case PersonalKind.ADMISSION, StoredTemplate(admission=bytes() as admission) if self.template(key_id):
-                    self._admit(run, template.account, admission, now)
+                    with contextlib.suppress(RefusedError):  # somebody else has let the same code in
+                        self._admit(run, template.account, admission, now)
                 case PersonalKind.REVOCATION, StoredTemplate():
                     if self.template(key_id) is not None and not self.knows(template.key_id):
                         self._end_for(run, key_id, deed.session_id, now, digest)
@@ -297,6 +298,7 @@ class SqlTemplates(SqlTickets):
         """Returns when a device may admit another one. Needs its account's lock."""
         if self.template(admitting.key_id) is None:
             raise RefusedError("the template of the device that admits another was revoked meanwhile")
+        self._require_own_code(run, admitting.account, Admission.from_bytes(admitting.admission or b"").ticket)
         if run.execute(_COUNT_DEVICES, {"account": admitting.account}).scalar() >= MOST_DEVICES:
             raise RefusedError(f"there are {MOST_DEVICES} devices already, as many as may be; remove one first")
 
@@ -366,9 +368,18 @@ def _key_ids(deed: Deed) -> set[bytes]:
 
 
 def _accounts(deed: Deed) -> set[bytes]:
-    """The one whose ticket is to be spent, or issued."""
-    changes = deed.kind in {PersonalKind.ENROLMENT, PersonalKind.ADMISSION}
-    return {deed.template.account} if deed.template and changes else set()
+    """The one whose ticket is to be spent, or issued; and the ticket that is to be issued."""
+    match deed.kind, deed.template:
+        case PersonalKind.ENROLMENT, StoredTemplate(account=account):
+            return {account}
+        case PersonalKind.ADMISSION, StoredTemplate() as admitting:
+            return names_of_admission(admitting)
+    return set()
+
+
+def names_of_admission(admitting: StoredTemplate) -> set[bytes]:
+    """What is locked to admit a device: account and ticket."""
+    return {admitting.account, Admission.from_bytes(admitting.admission or b"").ticket}
 
 
 def _deed_of(row: Any) -> Deed:  # noqa: ANN401 - a row of deeds

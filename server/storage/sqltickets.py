@@ -85,11 +85,18 @@ class SqlTickets(Transactions):
             raise RefusedError(NO_TICKET)
 
     def _admit(self, run: Transaction, account: bytes, admission: bytes, now: int) -> None:
-        """Issues the ticket of a device that was let in, in the place of the account's earlier one. Needs its lock."""
+        """Issues the ticket of a device that was let in; the account's earlier one is void. Needs the locks of both."""
         let = Admission.from_bytes(admission)
+        self._require_own_code(run, account, let.ticket)
         run.execute(_SPEND, {"account": account})
         issued = IssuedTicket(let.ticket, account, None, now + ADMISSION_SECONDS, admission)
         run.execute(_ADD, dataclasses.asdict(issued))
+
+    def _require_own_code(self, run: Transaction, account: bytes, digest: bytes) -> None:
+        """Returns when nobody else has let that code in: its device enrols as one person's. Needs the digest's lock."""
+        row = run.execute(_FIND_ACCOUNT, {"digest": digest}).one_or_none()
+        if row is not None and row.account != account:
+            raise RefusedError("somebody else has let this code in; make new keys on the other device, and use theirs")
 
     def _end_admission(self, run: Transaction, account: bytes) -> None:
         """Takes back what a device of the account let in, unless its enrolment is announced."""

@@ -767,7 +767,7 @@ def test_a_lost_phone_costs_no_visit(operator, person, tmp_path):
     typed("device", "code", *laptop, code=2)
     listed = json.loads(typed("device", "list", "--json", *connection(operator), *laptop))
     assert [one["which"] for one in listed] == ["another one", "this one"]
-    assert [one["how"] for one in listed] == ["enrolled with a ticket", f"let in by {listed[0]['name']}"]
+    assert [one["how"] for one in listed] == ["enrolled with a ticket, or renewed", f"let in by {listed[0]['name']}"]
     lost = ["device", "remove", listed[0]["name"][:8]]
     typed(*lost, "2-0", *verification(operator), *laptop, code=1)
     typed("device", "remove", listed[0]["name"][:7], "1-5", *verification(operator), *laptop, code=2)

@@ -69,7 +69,7 @@ def chromium(site, tmp_path_factory):
 @pytest.fixture
 def context(chromium, site):
     """A browser profile of its own, whose requests and complaints are written down."""
-    context = chromium.new_context(permissions=["camera"], base_url=site.url)
+    context = chromium.new_context(permissions=["camera"], base_url=site.url, service_workers="block")
     context.ticket = site.ticket
     yield context
     context.close()

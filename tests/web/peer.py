@@ -1,12 +1,15 @@
 """The Python side of the page's cross tests: `python -m tests.web.peer`, a line of JSON in, one out. See web/tests."""
 
 import base64
+import hashlib
 import importlib.resources
 import io
 import json
 import sys
+import tempfile
 from dataclasses import replace
 from datetime import UTC, datetime
+from pathlib import Path
 
 import numpy as np
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -15,13 +18,14 @@ from PIL import ExifTags, Image
 from client.device.logged import check_comparison
 from client.device.pictures import require_different, require_one_person
 from client.log.watching import LogMemory, LogTrust
+from client.wallet.backup import Backup
 from federation.consent.assertion import Assertion, LogPosition
 from federation.consent.login import LoginRequest
 from federation.consent.purposes import Category, Tier, red_line_of
 from federation.consent.receipts import Binding
 from federation.errors import MalformedMessageError, ProofError, UsageError
 from federation.groups import Alike, GroupBound, HeldFor, ThresholdFor
-from federation.onebit import CodeSeed, binary_code, check_probe, check_template, match
+from federation.onebit import CodeSeed, Operation, Transcript, binary_code, check_probe, check_template, match
 from federation.presentation.levels import PadLevel
 from federation.promise import PrivacyStatement
 from federation.rates import Audited, Basis, StatedRate
@@ -51,7 +55,9 @@ from federation.transparency import (
 )
 from federation.verdict import Verdict
 from federation.wire.convert import Change
+from federation.wire.devices import Admission, DeviceChange, ListedDevice, code_of
 from federation.wire.logged import LogReceipt, comparison_facts
+from federation.wire.owner import OwnerOperation, OwnerProof
 from federation.wire.v1 import verification_pb2 as pb
 from tests import damaged_receipts
 from tests.agreeing import AUDIENCE, DEVICE, NOW, PASSED, PURPOSE, public
@@ -192,6 +198,69 @@ def answer_release(request):
         "embedding": embedding[0].tolist(),
         "adapted": {profile: release.adapt(embedding, profile)[0].tolist() for profile in (REFERENCE, PROBE)},
     }
+
+
+def answer_open_backup(request):
+    """What a backup says that the page sealed."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "a.backup"
+        path.write_bytes(bytes.fromhex(request["file"]))
+        proof = Backup.read(path, request["passphrase"]).revocation
+    return {
+        "key_id": proof.key_id.hex(),
+        "audience": proof.audience,
+        "issued_at": proof.issued_at,
+        "signature": proof.signature.hex(),
+    }
+
+
+def answer_seal_backup(request):
+    """A backup as the command line writes it."""
+    key_id, signature = bytes.fromhex(request["key_id"]), bytes.fromhex(request["signature"])
+    proof = OwnerProof(OwnerOperation.REVOKE, key_id, request["audience"], request["issued_at"], signature)
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "a.backup"
+        Backup(proof).write(path, request["passphrase"])
+        return path.read_bytes().hex()
+
+
+def answer_devices(_request):
+    """Codes of devices, digests of changes, and a list of two devices, the first of which let the second in."""
+    first, second = (Ed25519PrivateKey.from_private_bytes(bytes([number] * 32)) for number in (1, 2))
+    keys = [key.public_key().public_bytes_raw() for key in (first, second)]
+    key_ids = [hashlib.sha256(key).digest() for key in keys]
+    code = code_of(key_ids[1])
+    transcript = Transcript(
+        parameters="intaglio-onebit-1024/2",
+        operation=Operation.ADMIT_DEVICE,
+        session_id=bytes(16),
+        nonce=bytes(32),
+        purpose=PURPOSE,
+        audience=AUDIENCE,
+        audience_nonce=b"",
+        key_id=key_ids[0],
+        template_digest=bytes(32),
+        release_digest=RELEASE_DIGEST,
+        change_digest=DeviceChange(admits=code.digest).digest,
+        log_size=5,
+        probe_digest=bytes(32),
+    ).to_bytes()
+    admission = Admission(keys[0], code.digest, first.sign(transcript), transcript)
+    devices = [ListedDevice(key_ids[0], NOW, None), ListedDevice(key_ids[1], NOW + 100, admission)]
+    return {
+        "codes": [
+            {"key_id": one.hex(), "text": code_of(one).reveal(), "digest": code_of(one).digest.hex()} for one in key_ids
+        ],
+        "admits": DeviceChange(admits=bytes([1] * 32)).digest.hex(),
+        "removes": DeviceChange(removes=bytes([1] * 32)).digest.hex(),
+        "record": {"devices": [one.to_json() for one in devices]},
+    }
+
+
+def answer_close(request):
+    """A sealed file with the right closing hash, as whoever changes it on purpose makes."""
+    sealed = bytes.fromhex(request["file"])[:-32]
+    return (sealed + hashlib.sha256(sealed).digest()).hex()
 
 
 def answer_device_of_consent(_request):

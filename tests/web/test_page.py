@@ -2,13 +2,16 @@
 
 import dataclasses
 import gzip
+import io
 import json
 import re
 import time
 
 import jwt
 import pytest
+from PIL import Image
 
+from client.wallet.backup import Backup
 from federation.consent.purposes import DAY_SECONDS
 from federation.release.manifest import Role, Use
 from federation.rules.entries import Moratorium
@@ -25,6 +28,8 @@ from tests.web.hands import (
     choose,
     device_name,
     enrol,
+    loaded,
+    lock,
     opened,
     outcome,
     press,
@@ -53,8 +58,7 @@ def test_the_owner_is_accepted_and_another_is_not_and_nothing_goes_anywhere_else
 
 def test_an_organisation_that_gave_a_nonce_gets_an_assertion_for_an_acceptance_only(page, context):
     enrol(page)
-    page.close()
-    asked = opened(context, f"/?nonce={'ab' * 32}")
+    asked = loaded(page, f"/?nonce={'ab' * 32}")
     assert verify(asked, ANOTHER).startswith("Not accepted")
     assert asked.locator(".card a.main").count() == 0
     assert verify(asked).startswith("Accepted")
@@ -106,9 +110,8 @@ def test_everything_that_was_sent_is_shown_and_no_face_is_in_it(page):
 def test_an_enrolment_that_was_cut_off_is_made_again_after_a_reload(page, context, site):
     site.between.alter = lambda name, answer: b"" if name == "SubmitProbe" else answer
     assert enrol(page).startswith("Stopped: a proof is missing or wrong")
-    page.close()
     site.between.alter = lambda _name, answer: answer
-    again = opened(context)
+    again = loaded(page)
     assert "did not finish" in outcome(again)
     assert enrol(again).startswith("You are enrolled")
     assert verify(again).startswith("Accepted")
@@ -117,8 +120,7 @@ def test_an_enrolment_that_was_cut_off_is_made_again_after_a_reload(page, contex
 def test_after_a_reload_the_owner_is_still_enrolled(page, context):
     enrol(page)
     name = device_name(page)
-    page.close()
-    again = opened(context)
+    again = loaded(page)
     assert device_name(again) == name
     assert verify(again).startswith("Accepted")
 
@@ -191,8 +193,7 @@ OLD_WALLET = """async () => {
 
 def test_a_browser_with_an_old_wallet_is_told_to_enrol_again_and_can(page, context):
     page.evaluate(OLD_WALLET)
-    page.close()
-    again = opened(context)
+    again = loaded(page)
     assert "Please enrol again." in outcome(again)
     assert again.locator("#yours").count() == 0
     assert enrol(again).startswith("You are enrolled")
@@ -285,9 +286,8 @@ def test_a_log_that_is_signed_with_another_key_than_the_one_named_enrols_nobody(
 @pytest.mark.slow
 def test_a_device_goes_on_believing_the_log_key_that_it_enrolled_with(page, context):
     enrol(page)
-    page.close()
     context.route("**/deployment.json", naming_another_log)
-    assert verify(opened(context)).startswith("Accepted")
+    assert verify(loaded(page)).startswith("Accepted")
 
 
 MANIFESTS = {
@@ -309,11 +309,10 @@ MANIFESTS = {
 )
 def test_with_a_release_whose_manifest_does_not_hold_nothing_is_encrypted(page, context, site, release, fault):
     enrol(page)
-    page.close()
     body = MANIFESTS[fault](release)
     context.route("**/manifest.json", lambda route: route.fulfill(body=body))
     sent = len(site.between.calls)
-    said = verify(opened(context))
+    said = verify(loaded(page))
     assert said.startswith(("Stopped: a proof is missing", "Not allowed")), said
     assert site.between.calls[sent:] == ["GetCheckpoint"]
 
@@ -437,6 +436,7 @@ def test_one_of_somebody_else_among_the_pictures_is_named_and_can_be_taken_out(p
     page.click(".files li:nth-child(2) .remove")
     assert page.locator(".files li span").all_text_contents() == ["1", "2", "checks"]
     page.click(".files .main:enabled")
+    lock(page)
     assert outcome(page).startswith("You are enrolled")
     assert page.locator("img").count() == 0  # no picture is kept
 
@@ -461,6 +461,7 @@ def test_fewer_pictures_than_the_threshold_is_set_for_are_allowed_and_more_are_n
     page.click(".files li:nth-child(3) .remove")
     assert "1 of the 3 pictures that the threshold is set for" in page.text_content(".files .small")
     page.click(".files .main:enabled")
+    lock(page)
     assert outcome(page).startswith("You are enrolled")
     assert verify(page, numbers=(6, 8)).startswith("Accepted")
 
@@ -484,3 +485,214 @@ def test_what_an_attacker_learns_of_those_who_trained_is_said_in_the_words_and_n
 
 def test_opening_the_page_transfers_less_than_6_mb():
     assert sum(len(gzip.compress(file.read_bytes())) for file in PAGE.rglob("*") if file.is_file()) < 6_000_000
+
+
+def test_a_passkey_that_is_gone_opens_nothing_and_the_page_says_what_to_do(page, site):
+    enrol(page)
+    devtools, authenticator = page.passkeys
+    devtools.send("WebAuthn.clearCredentials", {"authenticatorId": authenticator})
+    sent = len(site.between.calls)
+    said = verify(page)
+    assert "If it is gone for good, nobody can bring it back" in said
+    assert "delete the keys in this browser, and enrol again" in said
+    assert len(site.between.calls) == sent
+    choice(page, "forget")
+    page.click("#confirm button[value=yes]")
+    assert outcome(page).startswith("The keys are deleted")
+    assert enrol(page).startswith("You are enrolled")
+    assert verify(page).startswith("Accepted")
+
+
+def test_a_passkey_whose_owner_is_not_verified_opens_nothing(page, site):
+    enrol(page)
+    devtools, authenticator = page.passkeys
+    devtools.send("WebAuthn.setUserVerified", {"authenticatorId": authenticator, "isUserVerified": False})
+    sent = len(site.between.calls)
+    assert "The passkey did not open your keys" in verify(page)
+    assert len(site.between.calls) == sent
+
+
+def test_keys_under_a_passphrase_open_with_it_and_with_no_other(context, site):
+    site.between.alter = lambda _name, answer: answer
+    page = opened(context)
+    agree(page)
+    choose(page, *(picture(ME, number) for number in (1, 2, 3)))
+    page.click(".files .main:enabled")
+    lock(page, "correct horse")
+    assert outcome(page).startswith("You are enrolled")
+    page = loaded(page)
+    sent = len(site.between.calls)
+    for passphrase, said in [("correct house", "The passphrase is another one"), ("correct horse", "Accepted")]:
+        to_start(page)
+        page.click("[data-screen=home] .card .main")
+        choose(page, picture(ME, 6))
+        page.click(".files .main:enabled")
+        assert page.locator("#passkey-button").count() == 0
+        lock(page, passphrase)
+        assert said in outcome(page)
+        assert (len(site.between.calls) > sent) == (said == "Accepted")
+
+
+def test_nobody_who_closes_the_dialog_makes_keys(page, site):
+    agree(page)
+    choose(page, *(picture(ME, number) for number in (1, 2, 3)))
+    page.click(".files .main:enabled")
+    page.wait_for_selector("#keeping[open]")
+    sent = len(site.between.calls)
+    page.keyboard.press("Escape")
+    assert "your keys stayed locked" in outcome(page)
+    assert len(site.between.calls) == sent
+    assert page.evaluate("indexedDB.databases().then((all) => all.length)") in {0, 1}
+    assert loaded(page).locator("#device").count() == 0
+
+
+def test_a_lost_phone_costs_no_visit(page, chromium, site):
+    enrol(page)
+    phone = device_name(page)
+    with chromium.new_context(base_url=site.url, service_workers="block") as another:
+        laptop = opened(another)
+        laptop.locator("#others").evaluate("fold => { fold.open = true }")
+        laptop.click("#code-button")
+        lock(laptop)
+        laptop.wait_for_selector("#code-shown")
+        code = laptop.text_content("#code-shown")
+        choice(page, "devices")
+        page.wait_for_selector("#code")
+        page.fill("#code", code.upper().replace("-", " "))
+        page.click("#admit-button")
+        choose(page, picture(ME, 6))
+        page.click(".files .main:enabled")
+        assert outcome(page).startswith("The other device may enrol")
+        press(laptop, "The other device has let me in")
+        assert laptop.locator("#ticket").count() == 0
+        laptop.check("#agree")
+        press(laptop, "Continue")
+        choose(laptop, *(picture(ME, number) for number in (1, 2, 3)))
+        laptop.click(".files .main:enabled")
+        assert outcome(laptop).startswith("You are enrolled")
+        assert verify(laptop).startswith("Accepted")
+        choice(laptop, "devices")
+        laptop.wait_for_selector("#devices")
+        listed = laptop.locator("#devices li > span").all_text_contents()
+        assert [phone in one for one in listed] == [True, True]  # the second was let in by it
+        assert f"let in by {phone}" in listed[1]
+        laptop.click("#devices .destructive")
+        laptop.click("#confirm button[value=yes]")
+        choose(laptop, picture(ME, 7))
+        laptop.click(".files .main:enabled")
+        assert outcome(laptop).startswith("The other device is removed")
+        assert verify(laptop).startswith("Accepted")
+    assert verify(page).startswith("Not allowed")
+
+
+def test_a_backup_revokes_from_any_browser_and_reads_like_the_command_line_s(page, chromium, site, tmp_path):
+    enrol(page)
+    choice(page, "backup")
+    lock(page, "of the backup")
+    page.wait_for_selector("#backup")
+    with page.expect_download() as saved:
+        page.click("#backup")
+    kept = tmp_path / "a.backup"
+    saved.value.save_as(kept)
+    revocation = Backup.read(kept, "of the backup").revocation
+    assert revocation.key_id.hex()[:16] == device_name(page)
+    with chromium.new_context(base_url=site.url, service_workers="block") as another:
+        other = opened(another)
+        other.locator("#others").evaluate("fold => { fold.open = true }")
+        for passphrase, said in [
+            ("another passphrase", "The passphrase is another one"),
+            ("of the backup", "The lost device is withdrawn"),
+        ]:
+            other.set_input_files("#backup-file", kept)
+            lock(other, passphrase)
+            assert said in outcome(other)
+            to_start(other)
+            other.locator("#others").evaluate("fold => { fold.open = true }")
+    assert verify(page).startswith("Not allowed")
+
+
+KEPT = """async () => {
+    const [name] = await caches.keys()
+    return (await (await caches.open(name)).keys()).map(({ url }) => new URL(url).pathname)
+}"""
+
+
+@pytest.fixture
+def installed(chromium, site):
+    """A browser profile in which the page keeps its files."""
+    context = chromium.new_context(permissions=["camera"], base_url=site.url)
+    context.ticket = site.ticket
+    yield context
+    context.close()
+
+
+def kept(page):
+    """Waits until the page's files are kept."""
+    page.evaluate("navigator.serviceWorker.ready.then(() => null)")
+    page.wait_for_function("caches.keys().then((names) => names.length === 1)")
+
+
+def test_nothing_is_kept_but_the_page_s_own_files(installed, site):
+    site.between.alter = lambda _name, answer: answer
+    page = opened(installed)
+    kept(page)
+    enrol(page)
+    verify(loaded(page))
+    files = page.evaluate(KEPT)
+    built = {f"/{file.relative_to(PAGE).as_posix()}" for file in PAGE.rglob("*") if file.is_file()}
+    assert set(files) <= built
+    assert {"/index.html", "/manifest.webmanifest"} < set(files)
+    assert not [file for file in files if file.endswith((".bin", ".wasm", ".json"))]
+
+
+def test_a_page_that_was_kept_says_so_and_asks_nobody_anything(installed, site):
+    site.between.alter = lambda _name, answer: answer
+    page = opened(installed)
+    kept(page)
+    enrol(page)
+    name = device_name(page)
+    installed.route("**/*", lambda route: route.abort("internetdisconnected"))
+    installed.set_offline(True)
+    sent = len(site.between.calls)
+    page = loaded(page)
+    assert screen(page) == "kept"
+    assert "This is the page as your browser kept it on" in outcome(page)
+    assert f"This device is {name}: enrolled, with a consent until" in outcome(page)
+    requested = len(page.requested)
+    page.wait_for_timeout(200)
+    assert [url for url in page.requested[requested:] if "/assets/" not in url] == []
+    assert len(site.between.calls) == sent
+    installed.set_offline(False)
+    installed.unroute_all()
+    assert screen(page) == "kept"
+    assert verify(loaded(page)).startswith("Accepted")
+
+
+def test_online_the_page_is_the_server_s_and_never_the_one_that_was_kept(installed, site):
+    page = opened(installed)
+    kept(page)
+    page.evaluate(
+        """async () => {
+            const cache = await caches.open((await caches.keys())[0])
+            for (const { url } of await cache.keys()) await cache.put(url, new Response('an old page', { status: 200 }))
+        }"""
+    )
+    page = loaded(page)
+    assert screen(page) == "welcome"
+    assert page.evaluate("document.documentElement.dataset.kept") is None
+
+
+def test_the_page_can_be_installed(installed, site):
+    page = opened(installed)
+    devtools = installed.new_cdp_session(page)
+    told = devtools.send("Page.getAppManifest")
+    assert told["errors"] == []
+    manifest = json.loads(told["data"])
+    for icon in manifest["icons"]:
+        shown = page.request.get(icon["src"])
+        assert shown.headers["content-type"] == icon["type"]
+        if icon["type"] == "image/png":
+            size = Image.open(io.BytesIO(shown.body())).size
+            assert f"{size[0]}x{size[1]}" == icon["sizes"]
+    objections = devtools.send("Page.getInstallabilityErrors")["installabilityErrors"]
+    assert {one["errorId"] for one in objections} <= {"in-incognito"}  # as every profile of a test is

@@ -46,7 +46,8 @@ function somebody(): HTMLCanvasElement {
 const nothing = (): void => undefined
 const files = new Pictures(place.at === 'looking' ? place.task : 'verify', place.at === 'looking' && place.task === 'enrol' ? 4 : 2, nothing)
 const doing: Doing = {
-  go: nothing, bring: nothing, look: nothing, goOn: nothing, change: nothing, ask: nothing, cancel: nothing, begin: nothing, speak: nothing, decline: nothing,
+  go: nothing, bring: nothing, look: nothing, goOn: nothing, change: nothing, ask: nothing, cancel: nothing, begin: nothing, speak: nothing, decline: nothing, reload: nothing,
+  devices: { admit: nothing, remove: nothing, lost: nothing },
   camera: camera.element, files: files.element,
 }
 document.getElementById('brand')!.prepend(drawing('0 0 24 24', 'M12 3c-4 0-6.5 3-6.5 7 0 5 2.7 10.5 6.5 10.5S18.5 15 18.5 10c0-4-2.5-7-6.5-7z', 'M9 12.5l2.2 2.2 4-4.4'))

@@ -14,6 +14,7 @@ import { TemplateSecret } from '../src/onebit/template'
 import { Receipt, SignedReceipt } from '../src/wallet/receipts'
 import { Wallet } from '../src/wallet/wallet'
 import { Decision, OwnerService } from '../src/wire/federation/wire/v1/verification_pb'
+import { KEY } from './keys'
 import { Service, site, type Site, TICKET } from './service'
 import { keystream } from './vectors'
 
@@ -45,19 +46,19 @@ function face(person: string, capture: number): Float64Array {
 }
 
 async function device(time = small.now, where = small): Promise<Device> {
-  return new Device((await Wallet.open()) ?? (await Wallet.create()), service, where.deployment, () => time)
+  return new Device((await Wallet.open(KEY.secret)) ?? (await Wallet.create(KEY)), service, where.deployment, () => time)
 }
 
-const owner = async (): Promise<Owner> => new Owner((await Wallet.open())!, service, () => small.now)
+const owner = async (): Promise<Owner> => new Owner((await Wallet.open(KEY.secret))!, service, () => small.now)
 const key = (): SessionKey => SessionKey.generate(engine, randomBytes)
 const enrol = async (second = face('me', 2)): Promise<Outcome> => (await device()).enrol(key(), face('me', 1), second, TICKET)
 const verify = async (person = 'me', time = small.now): Promise<Outcome> => (await device(time)).verify(key(), face(person, 3))
 const renew = async (person = 'me', time = small.now): Promise<Outcome> => (await device(time)).renew(key(), face(person, 3))
-const memory = async () => (await Wallet.open())!.memory
+const memory = async () => (await Wallet.open(KEY.secret))!.memory
 
 /** A consent of this very device to a template that nobody enrolled. */
 async function anotherConsent(): Promise<SignedReceipt> {
-  const wallet = (await Wallet.open())!
+  const wallet = (await Wallet.open(KEY.secret))!
   const { binding, ...mine } = SignedReceipt.fromBytes(utf8(wallet.memory.enrolment!.receipts[0])).receipt
   const other = new Receipt(randomBytes(16), mine.terms, { ...binding, templateDigest: sha256(randomBytes(8)) }, mine.issuedAt, mine.expiresAt, null)
   return other.sign((message) => wallet.sign(message))
@@ -87,14 +88,14 @@ describe('flows', () => {
     const secrets: Uint8Array[] = []
     const call = service.call.bind(service)
     service.call = async (method, request) => {
-      if (method.name === 'SubmitProbe') secrets.push((await Wallet.open())!.requireSecret().secretBytes())
+      if (method.name === 'SubmitProbe') secrets.push((await Wallet.open(KEY.secret))!.requireSecret().secretBytes())
       return call(method, request)
     }
     expect((await enrol(face('another', 2))).matched).toBe(false)
     expect(service.stored).toBeNull()
     const { enrolment } = await memory()
     expect(enrolment).toMatchObject({ state: 'started', receipts: [], answers: 1 })
-    const wallet = (await Wallet.open())!
+    const wallet = (await Wallet.open(KEY.secret))!
     expect(() => wallet.requireSecret()).toThrow('not enrolled')
     await expect(verify()).rejects.toThrow('gave no consent')
     expect((await enrol()).matched).toBe(true)
@@ -132,12 +133,12 @@ describe('flows', () => {
       await lost()
       service.lose()
       const before = await memory()
-      const secret = hex((await Wallet.open())!.requireSecret().secretBytes())
+      const secret = hex((await Wallet.open(KEY.secret))!.requireSecret().secretBytes())
       const settled = (await owner()).settle()
       await expect(settled).rejects.toThrow(RefusedError)
       await expect(settled).rejects.toThrow('stays as it is')
       expect(await memory()).toEqual(before)
-      expect(hex((await Wallet.open())!.requireSecret().secretBytes())).toBe(secret)
+      expect(hex((await Wallet.open(KEY.secret))!.requireSecret().secretBytes())).toBe(secret)
       expect((await enrol()).matched).toBe(true)
     })
 
@@ -157,7 +158,7 @@ describe('flows', () => {
         await enrol() // another template under the same key
         const { enrolment } = await memory()
         const receipts = [new TextDecoder().decode((await anotherConsent()).toBytes())]
-        await (await Wallet.open())!.remember({ enrolment: { ...enrolment!, state: 'started', receipts } })
+        await (await Wallet.open(KEY.secret))!.remember({ enrolment: { ...enrolment!, state: 'started', receipts } })
       }
       const before = await memory()
       service.alter = (call, answer) => (call === 'Export' ? change(answer) : answer)
@@ -171,7 +172,7 @@ describe('flows', () => {
       service.alter = () => { throw new UnavailableError('not now') }
       await expect((await owner()).settle()).rejects.toThrow('not now')
       expect(await memory()).toEqual(before)
-      expect((await Wallet.open())!.requireSecret().secretBytes().length).toBe(32 + 128)
+      expect((await Wallet.open(KEY.secret))!.requireSecret().secretBytes().length).toBe(32 + 128)
     })
   })
 
@@ -181,14 +182,14 @@ describe('flows', () => {
     const call = sent.call.bind(sent)
     sent.call = async (method, request) => {
       if (method.name === 'SubmitProbe') {
-        const wallet = (await Wallet.open())!
+        const wallet = (await Wallet.open(KEY.secret))!
         seen = [wallet.requireSecret().secretBytes(), wallet.requireEnrolment().receipts]
       }
       return call(method, request)
     }
     service = sent
     await enrol()
-    const wallet = (await Wallet.open())!
+    const wallet = (await Wallet.open(KEY.secret))!
     expect(hex(seen![0])).toBe(hex(wallet.requireSecret().secretBytes()))
     expect(seen![1]).toEqual([new TextDecoder().decode(service.stored!.receipts[0])])
   })
@@ -196,7 +197,7 @@ describe('flows', () => {
   test('the server stores the padded code, which the wallet does not hold', async () => {
     await enrol()
     const { template } = service.stored!
-    const wallet = (await Wallet.open())!
+    const wallet = (await Wallet.open(KEY.secret))!
     const secret = wallet.requireSecret()
     expect(hex(packBits(secret.paddedCode(face('me', 1))))).toBe(hex(template.slice(40)))
     const held = hex(secret.secretBytes()) + JSON.stringify(wallet.memory)
@@ -216,14 +217,14 @@ describe('flows', () => {
 
   test('a revocation leaves no secret, and a new wallet enrols anew', async () => {
     await enrol()
-    const before = (await Wallet.open())!
+    const before = (await Wallet.open(KEY.secret))!
     await (await owner()).revoke()
-    const after = (await Wallet.open())!
+    const after = (await Wallet.open(KEY.secret))!
     expect(() => after.requireSecret()).toThrow('revoked')
     await expect(verify()).rejects.toThrow('revoked')
-    await Wallet.create()
+    await Wallet.create(KEY)
     expect((await enrol()).matched).toBe(true)
-    expect(hex((await Wallet.open())!.keyId)).not.toBe(hex(before.keyId))
+    expect(hex((await Wallet.open(KEY.secret))!.keyId)).not.toBe(hex(before.keyId))
   })
 
   test('an erasure leaves no secret either', async () => {
@@ -231,7 +232,7 @@ describe('flows', () => {
     expect(await (await owner()).erase()).toBe(service.leaves.length - 1)
     expect(service.leaves.at(-1)).toContain('"kind":"erasure"')
     expect((await memory()).enrolment!.state).toBe('revoked')
-    const wallet = (await Wallet.open())!
+    const wallet = (await Wallet.open(KEY.secret))!
     expect(() => wallet.requireSecret()).toThrow('revoked')
   })
 
@@ -488,10 +489,10 @@ describe('whoever swallows a request and answers it himself', () => {
   const noted = async (name: string, whose: "another's" | 'an earlier'): Promise<unknown> => {
     let answer: unknown
     const mine = service
-    const before = (await Wallet.open())!
+    const before = (await Wallet.open(KEY.secret))!
     if (whose === "another's") {
       service = new Service(small)
-      await Wallet.create()
+      await Wallet.create(KEY)
       await enrol()
     }
     service.alter = (call, one) => { if (call === name) answer = one; return one }
@@ -504,7 +505,7 @@ describe('whoever swallows a request and answers it himself', () => {
     return answer
   }
   const state = async () => {
-    const wallet = (await Wallet.open())!
+    const wallet = (await Wallet.open(KEY.secret))!
     return [hex(wallet.keyId), wallet.memory.enrolment?.state, wallet.memory.enrolment?.receipts, hex(wallet.requireSecret().secretBytes())]
   }
   const made = (values: object) => (schema: DescMessage): unknown => create(schema, values as never)
@@ -516,7 +517,7 @@ describe('whoever swallows a request and answers it himself', () => {
     await expect(asked).rejects.toThrow(PeerError)
     const { enrolment } = await memory()
     expect([enrolment!.state, enrolment!.receipts.length, service.stored]).toEqual(['started', 1, null])
-    expect((await Wallet.open())!.requireSecret().secretBytes().length).toBe(32 + 128)
+    expect((await Wallet.open(KEY.secret))!.requireSecret().secretBytes().length).toBe(32 + 128)
   })
 
   test.each(["another's", 'an earlier'] as const)('renews no consent with nothing, nor with %s answer', async (whose) => {
@@ -605,10 +606,10 @@ describe('whoever swallows a request and answers it himself', () => {
 
   /** Everything that somebody else, at an honest service, was answered. */
   async function anothersLife(): Promise<Map<string, unknown>> {
-    const [mine, before, answers] = [service, (await Wallet.open())!, new Map<string, unknown>()]
+    const [mine, before, answers] = [service, (await Wallet.open(KEY.secret))!, new Map<string, unknown>()]
     service = new Service(small)
     service.alter = (call, answer) => { answers.set(call, answer); return answer }
-    await Wallet.create()
+    await Wallet.create(KEY)
     await enrol()
     await renew()
     await (await owner()).history()
@@ -627,9 +628,9 @@ describe('whoever swallows a request and answers it himself', () => {
   ]
   test.each(ACTS.flatMap(([what, ask, calls]) => calls.flatMap((call) => ['nothing', "another's answer"].map((forgery) => [what, call, forgery, ask] as const))))(
     '%s by answering %s with %s', async (what, call, forgery, ask) => {
-      if (what === 'enrols nobody') await Wallet.create()
+      if (what === 'enrols nobody') await Wallet.create(KEY)
       else await enrol()
-      if (what === 'settles nothing') await (await Wallet.open())!.remember({ enrolment: { ...(await memory()).enrolment!, state: 'started' } })
+      if (what === 'settles nothing') await (await Wallet.open(KEY.secret))!.remember({ enrolment: { ...(await memory()).enrolment!, state: 'started' } })
       const [before, stored] = [(await memory()).enrolment, service.stored && { ...service.stored, receipts: [...service.stored.receipts] }]
       const answer = forgery === 'nothing' ? null : (await anothersLife()).get(call)
       expect(answer).toBeDefined()
@@ -764,7 +765,7 @@ describe('a call has one deadline', () => {
 
 test('a secret of the other parameter set encrypts nothing under this key', async () => {
   await enrol()
-  const wallet = (await Wallet.open())!
+  const wallet = (await Wallet.open(KEY.secret))!
   await wallet.begin(TemplateSecret.generate(large.deployment.release.parameters, randomBytes), wallet.requireEnrolment())
   await expect(verify()).rejects.toThrow('1024 entries')
   expect(service.calls.at(-1)).toBe('StartVerification')

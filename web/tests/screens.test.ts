@@ -26,7 +26,7 @@ function shown(situation: Situation, isOpen = false): void {
   const task = situation.place.at === 'looking' ? situation.place.task : 'verify'
   const doing: Doing = {
     go: note('go'), bring: note('bring'), look: note('look'), goOn: note('goOn'), change: note('change'), ask: note('ask'), cancel: note('cancel'), begin: note('begin'), speak: note('speak'),
-    decline: note('decline'), camera: h('div', { className: 'camera' }), files: new Pictures(task, task === 'enrol' ? 4 : 2, note('files')).element,
+    decline: note('decline'), reload: note('reload'), devices: { admit: note('admit'), remove: note('remove'), lost: note('lost') }, camera: h('div', { className: 'camera' }), files: new Pictures(task, task === 'enrol' ? 4 : 2, note('files')).element,
   }
   element('#screen').removeAttribute('data-name')
   show(situation, doing, null, new Messages())
@@ -67,7 +67,7 @@ test.each(Object.keys(CATALOGUES))('the whole text of every state, in %s', async
 test('every screen that there can be is among the states', () => {
   const kinds = new Set(NAMES.map((name) => screenOf(SITUATIONS[name]).kind))
   expect([...kinds].sort()).toEqual([
-    'accepted', 'agree', 'asked', 'broken', 'closed', 'ended', 'enrolled', 'enrolled-not', 'erased', 'failed', 'home', 'loading', 'look', 'refused', 'renewed', 'revoked',
+    'accepted', 'admitted', 'agree', 'asked', 'broken', 'closed', 'code', 'ended', 'enrolled', 'enrolled-not', 'erased', 'failed', 'forgotten', 'home', 'kept', 'loading', 'look', 'lost', 'refused', 'removed', 'renewed', 'revoked',
     'unreachable', 'waiting', 'welcome', 'working',
   ])
 })
@@ -80,6 +80,7 @@ test('in no state is there a word that is not of the catalogues, or of the deplo
     terms.controller.name, `${terms.controller.name}, ${terms.controller.address}`, terms.audience, `${terms.audience} (${terms.controller.name})`, terms.alternative, terms.storageLocation,
     'privacy@example.org', 'contest@example.org', terms.notice, NOBODY.purpose, 'door access', NOBODY.identifier, ENROLLED.name, '0:47', '0:08',
     NOBODY.trust.makers.join(' '), NOBODY.trust.auditors[0], `${SITE.client} (${SITE.operator})`, SITE.site,
+    'mfrg-g2ts-ovrw-42lb-mfrg-g2ts-ovrw-42lb',
   ]
   for (const name of NAMES) {
     fresh()

@@ -1,6 +1,7 @@
 /** Every state that the page can be in, made up: for the tests of its words, and for the pictures that `make screens` takes. */
 
 import type { Fault, Status } from '../src/device/messages'
+import { KEY } from './keys'
 import type { Situation } from '../src/page/states'
 
 const DAY = 86_400
@@ -8,7 +9,7 @@ export const NOW = 1_893_456_000 // 2030-01-01T00:00:00Z
 
 /** Somebody who has never been here. */
 export const NOBODY: Status = {
-  state: 'none', name: null, answers: 0, mostAnswers: 500, failures: 0, freeFailures: 5,
+  state: 'none', name: null, lock: null, answers: 0, mostAnswers: 500, failures: 0, freeFailures: 5,
   purpose: 'door-access', audience: 'example.org', days: 90,
   terms: {
     controller: { name: 'Example Office Ltd', address: '1 Example Street, 10115 Berlin', contact: 'mailto:privacy@example.org' },
@@ -29,7 +30,7 @@ export const NOBODY: Status = {
 }
 
 /** Somebody who is enrolled. */
-export const ENROLLED: Status = { ...NOBODY, state: 'enrolled', name: '8c41 f2a9 03de 77b0', answers: 12, consentExpires: NOW + 60 * DAY }
+export const ENROLLED: Status = { ...NOBODY, state: 'enrolled', lock: KEY.lock, name: '8c41 f2a9 03de 77b0', answers: 12, consentExpires: NOW + 60 * DAY }
 
 const fault = (kind: string, message: string, more: Partial<Fault> = {}): Fault => ({ kind, message, why: null, retryAfter: null, ...more })
 const UNREACHABLE = fault('UnavailableError', 'the server cannot be reached; check the connection', { why: { name: 'why.unreachable' }, retryAfter: 1 })
@@ -81,6 +82,15 @@ export const SITUATIONS: Readonly<Record<string, Situation>> = {
   'renew, agree': situation(ENROLLED, { at: 'agreeing', task: 'renew' }),
   'renewed': situation(ENROLLED, { at: 'done', task: 'renew', outcome: OUTCOME }),
   'renewed not': situation({ ...ENROLLED, failures: 1 }, { at: 'done', task: 'renew', outcome: { ...OUTCOME, matched: false } }),
+  'admitting, look': situation(ENROLLED, { at: 'looking', task: 'admit', part: 'probe', by: 'files', fault: null }),
+  'admitted': situation(ENROLLED, { at: 'done', task: 'admit', outcome: OUTCOME }),
+  'admitted not': situation({ ...ENROLLED, failures: 1 }, { at: 'done', task: 'admit', outcome: { ...OUTCOME, matched: false } }),
+  'removed': situation(ENROLLED, { at: 'done', task: 'remove', outcome: OUTCOME }),
+  'code': situation({ ...NOBODY, lock: KEY.lock }, { at: 'code', code: 'mfrg-g2ts-ovrw-42lb-mfrg-g2ts-ovrw-42lb' }),
+  'lost device': situation(NOBODY, { at: 'lost', name: '8c41f2a903de77b0' }),
+  'forgotten': situation(NOBODY, { at: 'gone', wish: 'forget', position: null }),
+  'kept': situation(null, undefined, { kept: { date: 'Tue, 01 Jan 2030 00:00:00 GMT', shown: { lock: KEY.lock, name: '8c41f2a903de77b0', state: 'enrolled', answers: 12, failures: 0, consentExpires: NOW + 60 * DAY, agreed: [], trust: null } } }),
+  'kept, without keys': situation(null, undefined, { kept: { date: '', shown: null } }),
   'closed': situation({ ...ENROLLED, answers: 500 }),
   'revoked': situation({ ...ENROLLED, state: 'revoked' }, { at: 'gone', wish: 'revoke', position: null }),
   'erased': situation({ ...ENROLLED, state: 'revoked' }, { at: 'gone', wish: 'erase', position: 1240 }),

@@ -2,11 +2,13 @@
 
 import { beforeEach, expect, test, vi } from 'vitest'
 
-import { concat, hex, randomBytes, utf8 } from '../src/bytes'
+import { concat, hex, randomBytes, sha256, utf8 } from '../src/bytes'
 import { RefusedError, UsageError } from '../src/errors'
 import { ONEBIT_2048, PARAMETER_SETS } from '../src/onebit/parameters'
 import { TemplateSecret } from '../src/onebit/template'
+import { freshSalt, type Key, WrongKeyError } from '../src/wallet/locks'
 import { type Enrolment, MOST_ANSWERS, OutdatedWalletError, Wallet } from '../src/wallet/wallet'
+import { KEY } from './keys'
 
 const ENROLMENT: Enrolment = {
   purpose: 'door-access', audience: 'example.org', releaseDigest: 'ab'.repeat(32), log: { key: 'a key', witnesses: [], threshold: 0 }, deployment: 'trial',
@@ -43,7 +45,7 @@ beforeEach(() => Wallet.delete())
 
 /** A stored wallet with an enrolment of that kind. */
 async function enrolled(enrolment: Enrolment = ENROLMENT, parameters = ONEBIT_2048): Promise<[Wallet, TemplateSecret]> {
-  const [wallet, secret] = [await Wallet.create(), TemplateSecret.generate(parameters, randomBytes)]
+  const [wallet, secret] = [await Wallet.create(KEY), TemplateSecret.generate(parameters, randomBytes)]
   await wallet.begin(secret, enrolment)
   return [wallet, secret]
 }
@@ -51,7 +53,7 @@ async function enrolled(enrolment: Enrolment = ENROLMENT, parameters = ONEBIT_20
 test.each(PARAMETER_SETS)('a wallet with a secret of $name is there again after the page was closed', async (parameters) => {
   const [wallet, secret] = await enrolled(ENROLMENT, parameters)
   await wallet.remember({ checkpoint: 'a checkpoint' })
-  const again = await Wallet.open()
+  const again = await Wallet.open(KEY.secret)
   expect(again?.memory).toEqual({ enrolment: ENROLMENT, checkpoint: 'a checkpoint', rules: null })
   expect(hex(again!.keyId)).toBe(hex(wallet.keyId))
   expect(again!.requireSecret().parameters).toBe(parameters)
@@ -73,14 +75,14 @@ test('what is written is on disk, and not only with the system, when the page go
 })
 
 test('there is no wallet before one is made, and none after it was deleted', async () => {
-  expect(await Wallet.open()).toBeNull()
-  await Wallet.create()
+  expect(await Wallet.open(KEY.secret)).toBeNull()
+  await Wallet.create(KEY)
   await Wallet.delete()
-  expect(await Wallet.open()).toBeNull()
+  expect(await Wallet.open(KEY.secret)).toBeNull()
 })
 
 test('there is no secret before an enrolment begins', async () => {
-  const wallet = await Wallet.create()
+  const wallet = await Wallet.create(KEY)
   expect(() => wallet.requireSecret()).toThrow('not enrolled')
   await wallet.remember({ enrolment: ENROLMENT })
   expect(() => wallet.requireSecret()).toThrow('not enrolled')
@@ -90,7 +92,7 @@ test('an enrolment that begins again leaves nothing of the secret before it', as
   const [wallet, first] = await enrolled()
   const second = TemplateSecret.generate(ONEBIT_2048, randomBytes)
   await wallet.begin(second, ENROLMENT)
-  expect(hex((await Wallet.open())!.requireSecret().secretBytes())).toBe(hex(second.secretBytes()))
+  expect(hex((await Wallet.open(KEY.secret))!.requireSecret().secretBytes())).toBe(hex(second.secretBytes()))
   expect(hex(second.secretBytes())).not.toBe(hex(first.secretBytes()))
 })
 
@@ -100,23 +102,24 @@ test('a template that is forgotten leaves neither code seed nor pad, and the res
   const before = ((await stored())['sealed'] as Uint8Array).length
   await wallet.forget({ state: 'revoked' })
   expect(() => wallet.requireSecret()).toThrow('revoked')
-  const again = await Wallet.open()
+  const again = await Wallet.open(KEY.secret)
   expect(again!.memory).toEqual({ enrolment: { ...ENROLMENT, state: 'revoked' }, checkpoint: 'a checkpoint', rules: null })
   expect(() => again!.requireSecret()).toThrow('revoked')
   expect(before - ((await stored())['sealed'] as Uint8Array).length).toBe(32 + 256 + 'enrolled'.length - 'revoked'.length)
 })
 
-test('the device signs, and no script can read its key', async () => {
-  const wallet = await Wallet.create()
-  const signature = await wallet.sign(utf8('a transcript'))
+test('the device signs, and its key is nowhere but under the lock', async () => {
+  const exported = vi.spyOn(crypto.subtle, 'exportKey')
+  const wallet = await Wallet.create(KEY)
+  expect(exported.mock.calls.map(([format, key]) => [format, key.type])).toEqual([['raw', 'public']])
+  exported.mockRestore()
   const key = await crypto.subtle.importKey('raw', wallet.devicePublicKey, 'Ed25519', false, ['verify'])
-  expect(await crypto.subtle.verify('Ed25519', key, signature, utf8('a transcript'))).toBe(true)
-  const record = await stored()
-  for (const name of ['signingKey', 'sealingKey']) {
-    const secret = record[name] as CryptoKey
-    expect(secret.extractable).toBe(false)
-    await expect(crypto.subtle.exportKey(secret.type === 'private' ? 'pkcs8' : 'raw', secret)).rejects.toThrow()
+  for (const one of [wallet, (await Wallet.open(KEY.secret))!]) {
+    expect(await crypto.subtle.verify('Ed25519', key, await one.sign(utf8('a transcript')), utf8('a transcript'))).toBe(true)
   }
+  const walk = (value: unknown): unknown[] => value instanceof CryptoKey ? [value] : value instanceof Uint8Array || typeof value !== 'object' || value === null ? [] : Object.values(value).flatMap(walk)
+  expect(walk({ found: key })).toEqual([key]) // so the search would find one
+  expect(walk(await stored())).toEqual([])
 })
 
 test('no secret is in the database in clear', async () => {
@@ -127,41 +130,87 @@ test('no secret is in the database in clear', async () => {
   expect(clear).not.toContain(hex(secret.secretBytes().slice(-32)))
 })
 
-test('a wallet with one altered byte does not open', async () => {
+test.each(['sealed', 'signing', 'nonce', 'signingNonce', 'devicePublicKey'])('a wallet with one altered byte of %s is damaged, and is not taken for locked by another key', async (name) => {
   await enrolled()
   const record = await stored()
-  ;(record['sealed'] as Uint8Array)[100] ^= 1
+  ;(record[name] as Uint8Array)[5] ^= 1
   await replace(record)
-  await expect(Wallet.open()).rejects.toThrow('damaged')
+  await expect(Wallet.open(KEY.secret)).rejects.toThrow('damaged')
+  await expect(Wallet.look()).rejects.toThrow('damaged')
 })
 
-test.each([1, 2])('a wallet of the earlier version %i says that its owner enrols again, and stays as it is', async (version) => {
+test('what stands in clear is what the page shows, and whoever changes it changes nothing else', async () => {
+  const [wallet] = await enrolled()
+  await wallet.countAnswer()
+  const shown = { lock: KEY.lock, name: hex(wallet.keyId.slice(0, 8)), state: 'enrolled', answers: 1, failures: 0, consentExpires: null, agreed: [], trust: ENROLMENT.trust }
+  expect(await Wallet.look()).toEqual(shown)
+  const record = await stored()
+  const forged = { ...shown, answers: 0 }
+  // Even with the closing hash made anew, as whoever writes to the disk can.
+  const clear = utf8(JSON.stringify([5, hex(record['devicePublicKey'] as Uint8Array), `passkey ${hex(KEY.lock.credential)} ${hex(KEY.lock.salt)}`, forged.name, 'enrolled', 0, 0, null, [], [[], [], false]]))
+  const digest = sha256(concat(clear, ...['signingNonce', 'signing', 'nonce', 'sealed'].map((name) => record[name] as Uint8Array)))
+  await replace({ ...record, shown: forged, digest })
+  expect((await Wallet.look())!.answers).toBe(0)
+  await expect(Wallet.open(KEY.secret)).rejects.toThrow(WrongKeyError)
+})
+
+const PASSPHRASE: Key = { lock: { kind: 'passphrase', salt: freshSalt() }, secret: utf8('correct horse') }
+
+test.each([
+  ['another passkey', KEY, new Uint8Array(32).fill(8), 'this passkey gives another key'],
+  ['a passkey that gives too little', KEY, new Uint8Array(16).fill(7), 'gives 32 bytes'],
+  ['another passphrase', PASSPHRASE, utf8('correct house'), 'wrong passphrase'],
+] as const)('%s does not open a wallet, says what to do, and leaves it as it is', async (_what, key, secret, said) => {
+  const wallet = await Wallet.create(key as Key)
+  const before = await stored()
+  await expect(Wallet.open(secret)).rejects.toThrow(said)
+  expect(await stored()).toEqual(before)
+  expect(hex((await Wallet.open(key.secret as Uint8Array<ArrayBuffer>))!.keyId)).toBe(hex(wallet.keyId))
+})
+
+test('a short passphrase locks nothing', async () => {
+  await expect(Wallet.create({ ...PASSPHRASE, secret: utf8('correct') })).rejects.toThrow('at least 8 characters')
+  expect(await Wallet.look()).toBeNull()
+})
+
+test('two wallets under one passkey have keys of their own', async () => {
+  const first = await Wallet.create(KEY)
+  await first.remember({ checkpoint: 'of the first' })
+  const [before] = [await stored()]
+  await Wallet.create(KEY)
+  const after = await stored()
+  // Were the keys one, the first wallet's memory would open as the second's.
+  await replace({ ...before, devicePublicKey: after['devicePublicKey'], signing: after['signing'], signingNonce: after['signingNonce'] })
+  await expect(Wallet.open(KEY.secret)).rejects.toThrow()
+})
+
+test.each([1, 2, 3, 4])('a wallet of the earlier version %i says that its owner enrols again, and stays as it is', async (version) => {
   await enrolled()
   const old = { ...(await stored()), version }
   await replace(old)
-  await expect(Wallet.open()).rejects.toThrow(OutdatedWalletError)
-  await expect(Wallet.open()).rejects.toThrow('enrol again')
+  await expect(Wallet.open(KEY.secret)).rejects.toThrow(OutdatedWalletError)
+  await expect(Wallet.open(KEY.secret)).rejects.toThrow('enrol again')
   expect((await stored())['sealed']).toEqual(old['sealed' as keyof typeof old])
 })
 
 test('a wallet of a later version is not taken for an old one', async () => {
   await enrolled()
-  await replace({ ...(await stored()), version: 5 })
-  const opened = Wallet.open()
+  await replace({ ...(await stored()), version: 6 })
+  const opened = Wallet.open(KEY.secret)
   await expect(opened).rejects.toThrow('later version')
   await expect(opened).rejects.not.toThrow(OutdatedWalletError)
 })
 
 test('a device answers five hundred sessions and no more, also after a reload', async () => {
-  const wallet = await Wallet.create()
+  const wallet = await Wallet.create(KEY)
   await wallet.remember({ enrolment: { ...ENROLMENT, answers: MOST_ANSWERS - 1 } })
   await wallet.countAnswer()
   await expect(wallet.countAnswer()).rejects.toThrow(RefusedError)
-  await expect((await Wallet.open())!.countAnswer()).rejects.toThrow(RefusedError)
+  await expect((await Wallet.open(KEY.secret))!.countAnswer()).rejects.toThrow(RefusedError)
 })
 
 test.each([null, { ...ENROLMENT, state: 'revoked' } as const])('without an enrolment in force nothing is answered', async (enrolment) => {
-  const wallet = await Wallet.create()
+  const wallet = await Wallet.create(KEY)
   await wallet.remember({ enrolment })
   await expect(wallet.countAnswer()).rejects.toThrow(UsageError)
 })

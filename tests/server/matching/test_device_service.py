@@ -165,6 +165,21 @@ def test_a_later_admission_takes_the_place_of_an_earlier_one(server, storage):
     enrol_as_second(server, third)
 
 
+def test_a_code_that_somebody_let_in_is_let_in_by_nobody_else(server, service, storage):
+    first, stranger, second = enrolled(server), enrolled(server, THIEF), a_wallet(a_release())
+    assert admit(server, stranger, code_of(second.key_id), THIEF).decision is Decision.MATCH
+    logged = kinds(service).count(PersonalKind.ADMISSION)
+    with pytest.raises(RefusedError, match="somebody else has let this code in"):
+        admit(server, first, code_of(second.key_id))
+    assert kinds(service).count(PersonalKind.ADMISSION) == logged  # refused before it was logged
+    operators = server.ticket()
+    with pytest.raises(RefusedError, match="somebody else has let this code in"):
+        admit(server, first, operators)
+    assert storage.ticket(operators.digest, now=0).admission is None
+    assert storage.deeds() == []
+    assert admit(server, first, code_of(a_wallet(a_release()).key_id)).decision is Decision.MATCH
+
+
 def test_an_admission_ends_after_an_hour(server, service, storage):
     first, second = enrolled(server), a_wallet(a_release())
     admit(server, first, code_of(second.key_id))

@@ -5,18 +5,20 @@
  * that it was done, and not before; until then the wallet stays as it was.
  */
 
-import { type Bytes, equal, fromHex, hex, randomBytes, sha256, utf8 } from '../bytes'
+import { type Bytes, concat, equal, fromHex, randomBytes, sha256, utf8 } from '../bytes'
 import { MalformedMessageError, PeerError, ProofError, RefusedError, UsageError } from '../errors'
-import { checkComparison, checkDone, type Done, enrolled, type Logged, renewed } from '../log/entries'
+import { toBinary, create } from '@bufbuild/protobuf'
+
+import { admitted, checkComparison, checkDone, type Done, enrolled, type Logged, renewed, revoked } from '../log/entries'
 import { NO_MATCH, type SessionKey } from '../onebit/device'
 import { TemplateSecret } from '../onebit/template'
-import { type Change, changeDigest, Operation, transcriptBytes } from '../onebit/transcript'
+import { type Change, changeDigest, type DeviceChange, deviceChangeDigest, Operation, transcriptBytes } from '../onebit/transcript'
 import { requireAllowedBy } from '../rules/policy'
 import type { PadLevel } from '../rules/rates'
 import { type Issuer, Rulebook } from '../rules/rulebook'
 import { type Binding, Receipt, SignedReceipt } from '../wallet/receipts'
 import type { Enrolment, Wallet } from '../wallet/wallet'
-import { Decision, type LogReceipt, type Session, VerificationService } from '../wire/federation/wire/v1/verification_pb'
+import { Decision, type LogReceipt, type Session, SubmitTokenRequestSchema, VerificationService } from '../wire/federation/wire/v1/verification_pb'
 import { checkAssertion } from './assertion'
 import type { Deployment } from './deployment'
 import { Owner, seenOf, textOf, trustOf } from './owner'
@@ -60,8 +62,10 @@ interface Comparison {
   readonly consent: SignedReceipt
   /** What a match puts in force, or null. */
   readonly change: Change | null
-  /** The same, as the log's entry about it must say it. */
-  readonly done: Done | null
+  /** What a match does to another device, or null. */
+  readonly device?: DeviceChange
+  /** The same, as the log's entry about it must say it; for a removal the digest of the last message is in it. */
+  readonly done: Done | null | ((request: Bytes) => Done)
   /** Empty for none. */
   readonly audienceNonce: Bytes
 }
@@ -170,7 +174,36 @@ export class Device {
     return consent?.findFault(this.#binding(this.#wallet.requireEnrolment()), use.purpose, use.audience, this.#clock()) === null
   }
 
-  async #compare({ operation, use, session, key, vector, presentationChecked, consent, change, done, audienceNonce }: Comparison): Promise<Outcome> {
+  /**
+   * Lets another device of the same person enrol, for an hour. Whoever enrols on it verifies as this person.
+   *
+   * @param ticket digest of that device's ticket.
+   * @throws RefusedError as for `verify`; or there are as many devices as there may be.
+   */
+  admit(key: SessionKey, probe: Probe, ticket: Bytes): Promise<Outcome> {
+    return this.#changeDevices(key, probe, { admits: ticket }, admitted(this.#wallet.keyId, ticket))
+  }
+
+  /**
+   * Ends the template of another device of the same person, for good.
+   *
+   * @throws RefusedError as for `verify`; or no other device of this person has that key.
+   */
+  remove(key: SessionKey, probe: Probe, keyId: Bytes): Promise<Outcome> {
+    return this.#changeDevices(key, probe, { removes: keyId }, (request) => revoked(keyId, request))
+  }
+
+  async #changeDevices(key: SessionKey, probe: Probe, device: DeviceChange, done: Comparison['done']): Promise<Outcome> {
+    const use: Use = this.#wallet.requireEnrolment()
+    const consent = this.#consent(use)
+    await this.#readRules()
+    await this.#requireAllowed(consent, use, levelOf(probe))
+    const session = await this.#startVerification(NONE, use)
+    const operation = device.admits === undefined ? Operation.REMOVE_DEVICE : Operation.ADMIT_DEVICE
+    return this.#compare({ operation, use, session, key, ...(await filmed(probe, session)), consent, change: null, device, done, audienceNonce: NONE })
+  }
+
+  async #compare({ operation, use, session, key, vector, presentationChecked, consent, change, device, done, audienceNonce }: Comparison): Promise<Outcome> {
     const pad: PadLevel = presentationChecked ? 'on-device' : 'none' // never more: behind a bridge's certificate stand all browsers
     const asked = operation === Operation.ENROL ? null : pad
     const wallet = this.#wallet
@@ -182,16 +215,17 @@ export class Device {
     const logSize = seenOf(wallet)
     const transcript = transcriptBytes({
       parameters: key.parameters.name, operation, sessionId, nonce, purpose, audience, audienceNonce, keyId: wallet.keyId,
-      templateDigest: consent.receipt.binding.templateDigest, releaseDigest, changeDigest: changeDigest(change), logSize, probeDigest: sha256(probe),
+      templateDigest: consent.receipt.binding.templateDigest, releaseDigest, changeDigest: device === undefined ? changeDigest(change) : deviceChangeDigest(device), logSize, probeDigest: sha256(probe),
       presentationChecked,
     })
     const signature = await wallet.sign(transcript)
     await wallet.countAnswer()
-    const { reply, log } = await this.#transport.call(verification.submitProbe, { sessionId, probe, signature, logSize, presentationChecked, ...(change && { change }) })
+    const { reply, log } = await this.#transport.call(verification.submitProbe, { sessionId, probe, signature, logSize, presentationChecked, ...(change && { change }), ...(device && { device }) })
     await this.#requireAllowed(consent, use, asked) // a moment ago it was, but this is where a bit of the face leaves
     const logged = await this.#requireLogged(log, transcript, reply, use)
     const token = key.openReply(reply, transcript)
-    const recorded = await this.#transport.call(verification.submitToken, { sessionId, token: token ?? NO_MATCH, logSize: seenOf(wallet) })
+    const last = { sessionId, token: token ?? NO_MATCH, logSize: seenOf(wallet) }
+    const recorded = await this.#transport.call(verification.submitToken, last)
     const { decision } = recorded
     if (decision !== Decision.MATCH && decision !== Decision.NON_MATCH) throw new MalformedMessageError('the server states no decision')
     if ((decision === Decision.MATCH) !== (token !== null)) throw new PeerError('the server recorded another decision than the one that this device opened')
@@ -208,7 +242,8 @@ export class Device {
         contest: consent.receipt.terms.contest, logged,
       })
     }
-    const enacted = await checkDone(recorded.deeds, token === null ? null : done, trustOf(wallet, this.#clock()))
+    const due = typeof done === 'function' ? done(requestDigest(last)) : done
+    const enacted = await checkDone(recorded.deeds, token === null ? null : due, trustOf(wallet, this.#clock()))
     if (token !== null) await wallet.remember({ checkpoint: (enacted ?? logged).note, enrolment: { ...wallet.requireEnrolment(), state: 'enrolled' } })
     return { matched: token !== null, position: (enacted ?? logged).position, assertion }
   }
@@ -292,6 +327,11 @@ async function filmed(probe: Probe, { nonce }: Session): Promise<Pick<Comparison
   return typeof probe === 'function' ? { vector: await probe(nonce), presentationChecked: true } : { vector: probe, presentationChecked: false }
 }
 
+/** What makes two requests the same one: SHA-256 of the message's name, a zero byte and its bytes. As `federation/wire/logged.py`. */
+function requestDigest(last: { readonly sessionId: Uint8Array; readonly token: Uint8Array; readonly logSize: bigint }): Bytes {
+  return sha256(concat(utf8(`${SubmitTokenRequestSchema.typeName}\0`), toBinary(SubmitTokenRequestSchema, create(SubmitTokenRequestSchema, last))))
+}
+
 /** What the server opened. A server with another release than the one of the enrolment gets no signature. */
 function checkedSession(session: Session | undefined, { releaseDigest }: Enrolment): Session {
   if (session === undefined) throw new MalformedMessageError('the server opens no session')
@@ -305,6 +345,3 @@ function checkedSession(session: Session | undefined, { releaseDigest }: Enrolme
 /** The newest of the consents towards one audience. */
 const latestTo = (receipts: readonly SignedReceipt[], { audience }: Use): SignedReceipt | undefined =>
   receipts.filter(({ receipt }) => receipt.terms.audience === audience).at(-1)
-
-/** A short name of a device, for people to compare. */
-export const nameOf = (wallet: Wallet): string => hex(wallet.keyId.slice(0, 8))

@@ -6,9 +6,11 @@ import type { Advice } from '../face/advice'
 import type { FalseMatchRate, Profile } from '../face/release'
 import type { ReleaseTrust, WolfRates } from '../rules/manifest'
 import type { AttackRates, Audited } from '../rules/rates'
+import type { Key, Lock } from '../wallet/locks'
 import type { Terms } from '../wallet/receipts'
-import type { EnrolmentState } from '../wallet/wallet'
+import type { EnrolmentState, Shown } from '../wallet/wallet'
 import type { Outcome } from './device'
+import type { ListedDevice } from './devices'
 import type { Event } from './owner'
 
 /** What has to be there before anything can be done. */
@@ -19,6 +21,8 @@ export interface Status {
   readonly state: EnrolmentState | 'none' | 'outdated'
   /** Short name of the device, or null when there is none yet. */
   readonly name: string | null
+  /** What locks the wallet, or null when there is none yet. */
+  readonly lock: Lock | null
   readonly answers: number
   readonly mostAnswers: number
   /** Comparisons in a row that were no match, and how many may be before the service makes people wait. */
@@ -73,13 +77,15 @@ export interface Actions {
   /** Loads everything, and asks the service for a sign of life. */
   begin(): Status
   status(): Status
+  /** What this device is, also when nobody can be reached; null when it holds no keys. */
+  glance(): Shown | null
   /** What somebody in front of the camera should do first; null for a good frame. @param begins whether it is the first frame of a film. */
   watch(argument: { readonly frame: ImageBitmap; readonly profile: Profile; readonly begins: boolean }): Advice | null
   /** What is wrong with some image files, the first of which serve as references; null for nothing. */
   look(argument: { readonly pictures: readonly Blob[]; readonly references: number }): Fault | null
   /**
    * @param pictures image files, as everywhere; the last one only confirms the others.
-   * @param ticket 20 bytes, see `ticketOf`.
+   * @param ticket 20 bytes, see `ticketOf`; on a device that another one lets in, its own code.
    */
   enrol(argument: { readonly pictures: readonly Blob[]; readonly ticket: Bytes }): Outcome
   /** @param nonce 64 hex digits that an audience chose, or null. */
@@ -93,6 +99,19 @@ export interface Actions {
   erase(): number | null
   export(): HeldSummary
   history(): Event[]
+  /** A file that revokes this template, and does nothing else; sealed with a passphrase of its own. */
+  backup(argument: { readonly passphrase: string }): Blob
+  /** Revokes with such a file: the template of a device that was lost. @returns that device's short name. */
+  revokeLost(argument: { readonly file: Blob; readonly passphrase: string }): string
+  /** What another device lets this one in by; makes the keys if there are none. */
+  code(): string
+  /** Lets another device in. @param code 20 bytes that it shows. */
+  admit(argument: { readonly pictures: readonly Blob[]; readonly code: Bytes }): Outcome
+  devices(): readonly ListedDevice[]
+  /** Ends the template of another device. @param keyId in hex. */
+  remove(argument: { readonly pictures: readonly Blob[]; readonly keyId: string }): Outcome
+  /** Deletes the keys in this browser. The server keeps what it has. */
+  forget(): null
 }
 
 export type Action = keyof Actions
@@ -108,7 +127,8 @@ export interface Fault {
 }
 /** From the page. */
 export type Request =
-  | { readonly id: number; readonly action: Action; readonly argument: unknown }
+  /** `key` opens the wallet, for an action that needs it; it is wiped after that action. */
+  | { readonly id: number; readonly action: Action; readonly argument: unknown; readonly key: Key | null }
   | { readonly cancel: number }
 /** From the worker. */
 export type Reply =

@@ -8,9 +8,11 @@ import { type Bytes, concat, equal, utf8 } from '../bytes'
 import { MalformedMessageError, PeerError, ProofError, RefusedError, UsageError } from '../errors'
 import { checkHistory, checkRevoked, checkTombstone, enrolled, type Entry, type LogTrust, Opening, renewed, says } from '../log/entries'
 import { LogPolicy } from '../log/notes'
+import type { Revocation } from '../wallet/backup'
 import { SignedReceipt } from '../wallet/receipts'
 import type { Wallet } from '../wallet/wallet'
 import { type ExportResponse, LogService, OwnerService } from '../wire/federation/wire/v1/verification_pb'
+import { devicesIn, type ListedDevice } from './devices'
 import type { Transport } from './transport'
 
 const MOST_PAGES = 1000
@@ -115,6 +117,17 @@ export class Owner {
   }
 
   /**
+   * A revocation that is not sent: for a backup.
+   *
+   * @throws UsageError there is nothing to revoke.
+   */
+  async revocation(): Promise<Revocation> {
+    const { audience } = this.#wallet.requireEnrolment()
+    const { keyId, issuedAt, signature } = await this.#proof('revoke')
+    return { keyId, audience, issuedAt: Number(issuedAt), signature }
+  }
+
+  /**
    * Has the server delete everything that connects the owner with it. The template is revoked first.
    *
    * @returns the tombstone's position; null when this very call had to be made twice and the first answer, with the
@@ -157,6 +170,11 @@ export class Owner {
     throw new PeerError('the export does not come to an end')
   }
 
+  /** The enrolled devices of this person. @throws as `devicesIn`. */
+  async devices(): Promise<ListedDevice[]> {
+    return devicesIn((await this.export()).record, this.#wallet.keyId)
+  }
+
   /** The log's entries about this owner, each proved to be in the log. */
   async history(): Promise<Event[]> {
     return (await this.#events()).map(([event]) => event)
@@ -187,6 +205,19 @@ export class Owner {
     const statement = concat(utf8(`intaglio-owner/1\0${operation}\0`), keyId, new Uint8Array(time.buffer), utf8(enrolment.audience))
     return { keyId, audience: enrolment.audience, issuedAt, signature: await this.#wallet.sign(statement) }
   }
+}
+
+/**
+ * Has the server delete a template by a revocation that was signed earlier, without its wallet.
+ *
+ * @param trust in the log.
+ * @throws RefusedError not enrolled there, or erased.
+ * @throws PeerError, ProofError the revocation does not stand in the log; the template may live.
+ */
+export async function revokeWith({ issuedAt, ...proof }: Revocation, transport: Transport, trust: Omit<LogTrust, 'memory'>): Promise<void> {
+  const { log } = await transport.call(owner.revoke, { proof: { ...proof, issuedAt: BigInt(issuedAt) }, logSize: 0n })
+  if (log === undefined) throw new MalformedMessageError("the answer says that the template is gone, without the log's entry about it; the template may live")
+  await checkRevoked(log, proof.keyId, { ...trust, memory: null })
 }
 
 /** Length of the padded template that an export's record states. */

@@ -1,23 +1,29 @@
 /// <reference lib="webworker" />
 /** The worker in which the device lives: its keys, the recogniser, and every face that is looked at. */
 
-import { type Bytes, fromHex, randomBytes, utf8 } from '../bytes'
+import '../disposal'
+
+import { type Bytes, fromHex, hex, randomBytes, utf8 } from '../bytes'
 import { CancelledError, IntaglioError, RefusedError, UnavailableError, UsageError } from '../errors'
 import type { Glance } from '../face/advice'
 import { UnusableImageError } from '../face/finding'
-import { fused, nameOf as nameOfPicture, requireDifferent, requireOnePerson } from '../face/fusing'
+import { fused, nameOf, requireDifferent, requireOnePerson } from '../face/fusing'
 import { Recogniser } from '../face/recogniser'
 import { SessionKey } from '../onebit/device'
 import { Engine } from '../onebit/seal'
 import { type Client, Rulebook } from '../rules/rulebook'
-import { SignedReceipt } from '../wallet/receipts'
-import { MOST_ANSWERS, OutdatedWalletError, Wallet } from '../wallet/wallet'
+import { LogPolicy } from '../log/notes'
+import { openBackup, sealBackup } from '../wallet/backup'
+import type { Key } from '../wallet/locks'
+import { ticketDigest, ticketText } from '../wallet/ticket'
+import { MOST_ANSWERS, OutdatedWalletError, type Shown, Wallet } from '../wallet/wallet'
 import { LogService } from '../wire/federation/wire/v1/verification_pb'
 import { type Deployment, deploymentOf } from './deployment'
-import { Device, nameOf } from './device'
+import { Device } from './device'
+import { codeOf } from './devices'
 import { LoginRequest, requireSite } from './login'
 import type { Action, Actions, Fault, Reply, Request, Status } from './messages'
-import { Owner } from './owner'
+import { Owner, revokeWith } from './owner'
 import { Transport } from './transport'
 
 interface Loaded {
@@ -52,10 +58,10 @@ async function load(): Promise<Loaded> {
   return { engine, recogniser, deployment }
 }
 
-/** The wallet, null when there is none, or 'outdated'. */
-async function present(): Promise<Wallet | null | 'outdated'> {
+/** What stands in clear of the wallet, null when there is none, or 'outdated'. */
+async function present(): Promise<Shown | null | 'outdated'> {
   try {
-    return await Wallet.open()
+    return await Wallet.look()
   } catch (error) {
     if (error instanceof OutdatedWalletError) return 'outdated'
     throw error
@@ -78,23 +84,21 @@ async function read(path: string): Promise<Bytes> {
 
 async function statusOf({ deployment }: Loaded): Promise<Status> {
   const found = await present()
-  const wallet = found === 'outdated' ? null : found
-  const enrolment = wallet?.memory.enrolment ?? null
-  const own = (enrolment?.receipts ?? []).map((text) => SignedReceipt.fromBytes(utf8(text)).receipt)
-  const latest = own.filter(({ terms }) => terms.audience === enrolment?.audience).at(-1)
+  const shown = found === 'outdated' ? null : found
   return {
-    state: found === 'outdated' ? found : enrolment?.state ?? 'none',
-    name: wallet && nameOf(wallet),
-    answers: enrolment?.answers ?? 0,
+    state: found === 'outdated' ? found : shown?.state ?? 'none',
+    name: shown?.name ?? null,
+    lock: shown?.lock ?? null,
+    answers: shown?.answers ?? 0,
     mostAnswers: MOST_ANSWERS,
-    failures: enrolment?.failures ?? 0,
+    failures: shown?.failures ?? 0,
     freeFailures: deployment.freeFailures,
     purpose: deployment.purpose,
     audience: deployment.audience,
     days: deployment.days,
     terms: deployment.terms,
     identifier: deployment.identifier,
-    trust: enrolment?.trust ?? deployment.trust,
+    trust: shown?.trust ?? deployment.trust,
     releaseEnds: deployment.manifest.standing.endsAt,
     audited: deployment.manifest.audited,
     epsilon: deployment.manifest.epsilon,
@@ -104,43 +108,47 @@ async function statusOf({ deployment }: Loaded): Promise<Status> {
     fmr: deployment.release.fmr,
     references: deployment.release.references,
     frames: deployment.release.frames,
-    consentExpires: latest?.expiresAt ?? null,
+    consentExpires: shown?.consentExpires ?? null,
   }
 }
 
-async function requireWallet(): Promise<Wallet> {
-  const wallet = await Wallet.open()
+function requireKey(key: Key | null): Key {
+  if (key === null) throw new UsageError('the keys of this device are locked', { why: { name: 'why.locked' } })
+  return key
+}
+
+async function requireWallet(key: Key | null): Promise<Wallet> {
+  const wallet = await Wallet.open(requireKey(key).secret)
   if (wallet === null) throw new UsageError('this browser holds no device; enrol first', { why: { name: 'why.not_enrolled' } })
   return wallet
 }
 
-/** The site that asks, by the rules as they are now. */
-async function siteOf({ deployment }: Loaded, request: LoginRequest): Promise<Client> {
-  const found = await present()
-  const seen = found === null || found === 'outdated' ? null : found.memory.rules
-  const rules = await Rulebook.read(await readRules(), seen)
+/** The site that asks, by the rules as they are now. @param wallet what it has seen of them, or null where it is locked or none. */
+async function siteOf({ deployment }: Loaded, request: LoginRequest, wallet: Wallet | null): Promise<Client> {
+  const rules = await Rulebook.read(await readRules(), wallet?.memory.rules ?? null)
   return requireSite(rules, deployment.identifier, request, scope.location.origin, Math.floor(Date.now() / 1000))
 }
 
-const device = async ({ deployment }: Loaded): Promise<Device> => new Device(await requireWallet(), transport, deployment)
-const owner = async (): Promise<Owner> => new Owner(await requireWallet(), transport)
+const device = async ({ deployment }: Loaded, key: Key | null): Promise<Device> => new Device(await requireWallet(key), transport, deployment)
+const owner = async (key: Key | null): Promise<Owner> => new Owner(await requireWallet(key), transport)
 
 /**
- * The device that shall be enrolled: the one that is there, unless its template was revoked or is of old.
+ * The wallet of the device that shall be enrolled: the one that is there, unless its template was revoked or is of old.
  *
  * Of an enrolment that the server says it never heard of the key is used again. So whatever a server holds under it can be
  * revoked, and a server that does hold a template refuses the next one before the secret of that one is forgotten.
+ *
+ * @param key what locks the wallet that is there, or shall lock a new one.
  */
-async function newDevice(loaded: Loaded): Promise<Device> {
-  const before = await present()
-  if (before !== null && before !== 'outdated') {
-    await (await owner()).settle().catch((error: unknown) => { if (!(error instanceof RefusedError)) throw error })
+async function newWallet(key: Key): Promise<Wallet> {
+  const shown = await present()
+  // What was revoked is replaced unopened: its lock may be lost.
+  const before = shown === 'outdated' || shown?.state === 'revoked' ? null : await Wallet.open(key.secret)
+  if (before !== null) {
+    await new Owner(before, transport).settle().catch((error: unknown) => { if (!(error instanceof RefusedError)) throw error })
   }
-  const found = await present()
-  if (found === null || found === 'outdated' || found.memory.enrolment?.state === 'revoked') {
-    await Wallet.create() // a new key: nobody can link it with the old one
-  }
-  return device(loaded)
+  const isFresh = before === null || before.memory.enrolment?.state === 'revoked'
+  return isFresh ? await Wallet.create(key) : before // a new signing key: nobody can link it with the old one
 }
 
 /**
@@ -161,7 +169,7 @@ async function cuts({ recogniser }: Loaded, pictures: readonly Blob[], reference
     } catch (error) {
       if (!(error instanceof UnusableImageError)) throw error
       const why = error.why && { ...error.why, values: { ...error.why.values, picture: place + 1 } }
-      throw new UnusableImageError(`${nameOfPicture(place)}: ${error.message}`, { why })
+      throw new UnusableImageError(`${nameOf(place)}: ${error.message}`, { why })
     } finally {
       image.close() // no face stays
     }
@@ -176,16 +184,17 @@ async function probe(loaded: Loaded, pictures: readonly Blob[]): Promise<Float64
   return loaded.deployment.release.adapt(fused(embeddings), 'probe')
 }
 
-const actions: { [A in Action]: (loaded: Loaded, argument: Parameters<Actions[A]>[0]) => Promise<ReturnType<Actions[A]>> } = {
+type Act<A extends Action> = (loaded: Loaded, argument: Parameters<Actions[A]>[0], key: Key | null) => Promise<ReturnType<Actions[A]>>
+const actions: { [A in Action]: Act<A> } = {
   async begin(loaded) {
     await transport.call(LogService.method.getCheckpoint, {})
-    const wallet = await present()
-    if (wallet instanceof Wallet && wallet.memory.enrolment?.state === 'started') { // whose last answer was lost
-      await new Owner(wallet, transport).settle().catch((error: unknown) => { if (!(error instanceof IntaglioError)) throw error })
-    }
     return statusOf(loaded)
   },
   status: (loaded) => statusOf(loaded),
+  async glance() {
+    const found = await present()
+    return found === 'outdated' ? null : found
+  },
   async watch({ recogniser }, argument) {
     const { frame, profile, begins } = argument!
     try {
@@ -205,54 +214,87 @@ const actions: { [A in Action]: (loaded: Loaded, argument: Parameters<Actions[A]
       throw error
     }
   },
-  async enrol(loaded, argument) {
+  async enrol(loaded, argument, opener) {
     using key = SessionKey.generate(loaded.engine, randomBytes) // before anything is known of the face
     const [{ pictures, ticket }, { release }] = [argument!, loaded.deployment]
     const embeddings = (await cuts(loaded, pictures, pictures.length - 1)).map((cut) => loaded.recogniser.embed(cut))
     const [references, second] = [embeddings.slice(0, -1), embeddings.at(-1)!]
     requireOnePerson(references, release)
     const adapted = [release.adapt(fused(references), 'reference'), release.adapt(second, 'probe')] as const
-    return await (await newDevice(loaded)).enrol(key, ...adapted, ticket)
+    const wallet = await newWallet(requireKey(opener))
+    if (wallet.memory.enrolment?.state === 'enrolled') throw new UsageError('the earlier enrolment was done; verify', { why: { name: 'why.enrolled' } })
+    return await new Device(wallet, transport, loaded.deployment).enrol(key, ...adapted, ticket)
   },
-  async verify(loaded, argument) {
+  async verify(loaded, argument, opener) {
     using key = SessionKey.generate(loaded.engine, randomBytes)
     const vector = await probe(loaded, argument!.pictures)
-    return await (await device(loaded)).verify(key, vector, argument!.nonce === null ? undefined : fromHex(argument!.nonce))
+    return await (await device(loaded, opener)).verify(key, vector, argument!.nonce === null ? undefined : fromHex(argument!.nonce))
   },
   async asked(loaded, argument) {
     const request = LoginRequest.fromBytes(utf8(argument!.request))
-    const { identifier: client, operator } = await siteOf(loaded, request)
-    const use = { audience: client, purpose: request.purpose }
-    const enrolment = await statusOf(loaded)
-    const isAgreed = enrolment.state === 'enrolled' && await (await device(loaded)).agrees(use)
+    const { identifier: client, operator } = await siteOf(loaded, request, null)
+    const [found, now] = [await present(), Date.now() / 1000]
+    const agreed = found === null || found === 'outdated' ? [] : found.agreed
+    const isAgreed = agreed.some(([audience, purposes, until]) => audience === client && purposes.includes(request.purpose) && until > now)
     return { client, operator, purpose: request.purpose, site: new URL(request.redirectUri).host, isAgreed }
   },
-  async login(loaded, argument) {
+  async login(loaded, argument, opener) {
     using key = SessionKey.generate(loaded.engine, randomBytes)
     using another = SessionKey.generate(loaded.engine, randomBytes)
     const request = LoginRequest.fromBytes(utf8(argument!.request))
-    await siteOf(loaded, request)
+    const wallet = await requireWallet(opener)
+    await siteOf(loaded, request, wallet)
     const vector = await probe(loaded, argument!.pictures)
-    const [mine, use] = [await device(loaded), { audience: request.client, purpose: request.purpose }]
+    const [mine, use] = [new Device(wallet, transport, loaded.deployment), { audience: request.client, purpose: request.purpose }]
     if (!(await mine.agrees(use))) {
       const agreed = await mine.renew(another, vector, use)
       if (!agreed.matched) return agreed
     }
     return await mine.verify(key, vector, request.audienceNonce, use)
   },
-  async renew(loaded, argument) {
+  async renew(loaded, argument, opener) {
     using key = SessionKey.generate(loaded.engine, randomBytes)
     const vector = await probe(loaded, argument!.pictures)
-    return await (await device(loaded)).renew(key, vector)
+    return await (await device(loaded, opener)).renew(key, vector)
   },
-  async revoke() { await (await owner()).revoke(); return null },
-  erase: async () => (await owner()).erase(),
-  async export() {
-    const { record, templateBytes, receipts, openings } = await (await owner()).export()
+  async revoke(_loaded, _argument, opener) { await (await owner(opener)).revoke(); return null },
+  erase: async (_loaded, _argument, opener) => (await owner(opener)).erase(),
+  async export(_loaded, _argument, opener) {
+    const { record, templateBytes, receipts, openings } = await (await owner(opener)).export()
     const texts = receipts.map((receipt) => new TextDecoder().decode(receipt.toBytes()))
     return { record, templateBytes, receipts: texts, entries: openings.length }
   },
-  history: async () => (await owner()).history(),
+  history: async (_loaded, _argument, opener) => (await owner(opener)).history(),
+  async backup(_loaded, argument, opener) {
+    return new Blob([await sealBackup(await (await owner(opener)).revocation(), argument!.passphrase)], { type: 'application/octet-stream' })
+  },
+  async revokeLost({ deployment }, argument) {
+    const { file, passphrase } = argument!
+    const revocation = await openBackup(new Uint8Array(await file.arrayBuffer()), passphrase)
+    await revokeWith(revocation, transport, { policy: new LogPolicy(deployment.log), now: Math.floor(Date.now() / 1000) })
+    return hex(revocation.keyId.slice(0, 8))
+  },
+  async code(_loaded, _argument, opener) { return ticketText(codeOf((await newWallet(requireKey(opener))).keyId)) },
+  async admit(loaded, argument, opener) {
+    using key = SessionKey.generate(loaded.engine, randomBytes)
+    const vector = await probe(loaded, argument!.pictures)
+    return await (await device(loaded, opener)).admit(key, vector, ticketDigest(argument!.code))
+  },
+  devices: async (_loaded, _argument, opener) => (await owner(opener)).devices(),
+  async remove(loaded, argument, opener) {
+    using key = SessionKey.generate(loaded.engine, randomBytes)
+    const vector = await probe(loaded, argument!.pictures)
+    return await (await device(loaded, opener)).remove(key, vector, fromHex(argument!.keyId))
+  },
+  async forget() { await Wallet.delete(); return null },
+}
+
+/** What is there even when nobody can be reached. */
+const NEEDS_NOBODY: ReadonlySet<Action> = new Set<Action>(['glance', 'code', 'backup', 'forget'])
+
+function everything(): Promise<Loaded> {
+  loading ??= load().catch((error: unknown) => { loading = undefined; throw error }) // another try may do better
+  return loading
 }
 
 /** What the page is told of an error. Of one that nobody raised on purpose, nothing: it may say what nobody should know. */
@@ -270,23 +312,23 @@ function requireGoingOn(): void {
 
 scope.onmessage = async ({ data }: MessageEvent<Request>) => {
   if ('cancel' in data) { running.get(data.cancel)?.abort(); return }
-  const { id, action, argument } = data
+  const { id, action, argument, key } = data
   const controller = new AbortController()
   running.set(id, controller)
   try {
-    loading ??= load().catch((error: unknown) => { loading = undefined; throw error }) // another try may do better
-    const loaded = await loading
-    const act = actions[action] as (loaded: Loaded, argument: unknown) => Promise<unknown>
+    const loaded = NEEDS_NOBODY.has(action) ? null : await everything()
+    const act = actions[action] as (loaded: Loaded | null, argument: unknown, key: Key | null) => Promise<unknown>
     // A look at a frame needs no wallet. Everything else takes turns, also with other pages of this browser.
-    const value = await (action === 'watch' ? act(loaded, argument) : Wallet.exclusively(() => {
+    const value = await (action === 'watch' ? act(loaded, argument, key) : Wallet.exclusively(() => {
       transport.signal = controller.signal
       requireGoingOn()
-      return act(loaded, argument)
+      return act(loaded, argument, key)
     }))
     tell({ kind: 'done', id, value })
   } catch (error) {
     tell({ kind: 'failed', id, fault: faultOf(error) })
   } finally {
     running.delete(id)
+    key?.secret.fill(0)
   }
 }

@@ -100,7 +100,7 @@ export interface Expectation extends LogTrust {
 
 /** Something that a device asked for, as the opening of the log's entry about it must say it. */
 export interface Done {
-  readonly kind: 'enrolment' | 'renewal'
+  readonly kind: 'enrolment' | 'renewal' | 'admission' | 'revocation'
   /** These, and no others. */
   readonly facts: Readonly<Record<string, string>>
 }
@@ -140,6 +140,12 @@ export function enrolled(devicePublicKey: Uint8Array, audience: string, template
 
 /** A renewed consent: whose, and SHA-256 of the newer receipt alone. */
 export const renewed = (keyId: Uint8Array, receipt: Uint8Array): Done => ({ kind: 'renewal', facts: { key_id: hex(keyId), receipt: hex(sha256(receipt)) } })
+
+/** A device that was let in: by whom, and the digest of its ticket. */
+export const admitted = (keyId: Uint8Array, ticket: Uint8Array): Done => ({ kind: 'admission', facts: { admits: hex(ticket), key_id: hex(keyId) } })
+
+/** A template that was revoked: whose, and the digest of the message that asked for it. */
+export const revoked = (keyId: Uint8Array, request: Uint8Array): Done => ({ kind: 'revocation', facts: { key_id: hex(keyId), request: hex(request) } })
 
 /** Whether that is what an opening says. */
 export const says = (opening: Opening, done: Done): boolean => opening.kind === done.kind && canonical(opening.facts) === canonical(done.facts)

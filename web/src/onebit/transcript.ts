@@ -5,11 +5,12 @@ import { UsageError } from '../errors'
 
 const DOMAIN = utf8('intaglio one-bit transcript v3')
 const CHANGE_DOMAIN = utf8('intaglio change v1')
+const DEVICE_CHANGE_DOMAIN = utf8('intaglio device change v1')
 const LONGEST_TEXT_BYTES = 256
 const DIGEST_BYTES = 32
 
 /** What a match does in a session. */
-export const Operation = { ENROL: 1, VERIFY: 2, RENEW_CONSENT: 3, RENEW_TEMPLATE: 4 } as const
+export const Operation = { ENROL: 1, VERIFY: 2, RENEW_CONSENT: 3, RENEW_TEMPLATE: 4, ADMIT_DEVICE: 5, REMOVE_DEVICE: 6 } as const
 export type Operation = (typeof Operation)[keyof typeof Operation]
 
 /** What a match puts in force: a template with its device key and consent, or a newer consent alone. */
@@ -20,6 +21,14 @@ export interface Change {
   readonly template: Bytes
   /** Signed consent receipt. */
   readonly receipt: Bytes
+}
+
+/** What a match does to another device of the same person. */
+export interface DeviceChange {
+  /** Digest of the ticket of a device that may enrol. */
+  readonly admits?: Bytes
+  /** Key id of a device whose template is revoked. */
+  readonly removes?: Bytes
 }
 
 /** Everything that one session is bound to. Fields as in `federation/onebit/transcript.py`. */
@@ -75,6 +84,11 @@ export function transcriptBytes(transcript: Transcript): Bytes {
 export function changeDigest(change: Change | null): Bytes {
   if (change === null) return new Uint8Array(DIGEST_BYTES)
   return sha256(lengthPrefixed(CHANGE_DOMAIN, change.devicePublicKey, change.template, change.receipt))
+}
+
+/** The same of what a match does to another device. */
+export function deviceChangeDigest({ admits, removes }: DeviceChange): Bytes {
+  return sha256(lengthPrefixed(DEVICE_CHANGE_DOMAIN, admits ?? new Uint8Array(), removes ?? new Uint8Array()))
 }
 
 /** Fields one after the other, each behind its length in two bytes, little-endian. */

@@ -3,16 +3,17 @@
 import './style.css'
 
 import type { Outcome } from '../device/device'
-import type { Fault, Status } from '../device/messages'
+import type { Action, Actions, Fault, Status } from '../device/messages'
 import { IntaglioError } from '../errors'
 import { ticketOf } from '../wallet/ticket'
 import { Camera, NoCameraError } from './camera'
 import { drawing, h } from './dom'
+import { keyFor, LockedError, passphraseFor } from './keeping'
 import { Login } from './login'
 import { Pictures } from './pictures'
 import { type Found, Messages } from './records'
 import { show, showAround } from './shell'
-import { type Part, type Place, type Situation, type Task, type Wish } from './states'
+import { isTask, type Part, type Place, type Situation, type Task, type Wish } from './states'
 import { CATALOGUES, say, speak } from './texts'
 import { takeTicket } from './ticket'
 import type { Doing } from './views'
@@ -33,6 +34,10 @@ function nonceOf(query: string): string | null {
 
 let situation: Situation = { status: null, share: 0, nonce: nonceOf(location.search), asked: null, place: { at: 'start' }, ticket: takeTicket(), now: seconds() }
 let found: Found = null
+/** Which device is let in, or removed, once the face has matched. */
+let other: { readonly code: Uint8Array<ArrayBuffer> } | { readonly keyId: string } | null = null
+/** The backup of a lost device. */
+let backup: File | null = null
 /** What the worker does for the person just now. */
 let running: Asked<unknown> | null = null
 const messages = new Messages()
@@ -80,6 +85,12 @@ const doing: Doing = {
     history.replaceState(null, '', location.pathname)
     turn({ nonce: null, place: { at: 'start' } })
   },
+  reload() { location.reload() },
+  devices: {
+    admit(code) { other = { code }; look('admit', 'camera') },
+    remove(keyId) { void confirmed('remove').then((sure) => { if (sure) { other = { keyId }; look('remove', 'camera') } }) },
+    lost(file) { backup = file; void wished('lost') },
+  },
   get camera() { return camera.element },
   get files() { return files.element },
 }
@@ -112,7 +123,10 @@ function film(task: Task, part: Exclude<Part, 'pause'>, fault: Fault | null = nu
     if (part !== 'references') { void act(task, [...references, ...taken], 'camera'); return }
     references = taken
     turn({ place: { at: 'looking', task, part: 'pause', by: 'camera', fault: null } })
-  }).catch((error: unknown) => { look(task, 'files'); shown(error instanceof NoCameraError ? NO_CAMERA : faultOf(error)) })
+  }).catch((error: unknown) => {
+    if (situation.place.at !== 'looking' || situation.place.by !== 'camera') return // whoever brings files by now keeps them
+    look(task, 'files')
+    shown(error instanceof NoCameraError ? NO_CAMERA : faultOf(error)) })
 }
 
 /** Says what is wrong where somebody looks for pictures. */
@@ -121,16 +135,19 @@ function shown(fault: Fault): void {
 }
 
 const faultOf = (error: unknown): Fault =>
-  (error instanceof Failure ? error.fault : error instanceof IntaglioError ? { kind: error.name, message: error.message, why: error.why, retryAfter: null } : { kind: 'Error', message: 'something in this page failed', why: null, retryAfter: null })
+  (error instanceof Failure || error instanceof LockedError ? error.fault : error instanceof IntaglioError ? { kind: error.name, message: error.message, why: error.why, retryAfter: null } : { kind: 'Error', message: 'something in this page failed', why: null, retryAfter: null })
 
 /** Lets the worker do something, with nothing else to do meanwhile but to stop it. */
-async function during<T>(on: Task | Wish, asked: Asked<T>, then: (value: T) => Place): Promise<void> {
-  running = asked
+async function during<A extends Action>(on: Task | Wish, action: A, argument: Parameters<Actions[A]>[0] | undefined, then: (value: ReturnType<Actions[A]>) => Place, before: (value: ReturnType<Actions[A]>) => Promise<void> = () => Promise.resolve()): Promise<void> {
   found = null
-  turn({ place: { at: 'working', on, stage: 0 } })
   let place: Place
+  turn({ place: { at: 'working', on, stage: 0 } })
   try {
-    place = then(await asked.answer)
+    const asked = ask(action, argument, [], await keyFor(action, situation.status!))
+    running = asked
+    const value = await asked.answer
+    await before(value)
+    place = then(value)
   } catch (error) {
     place = { at: 'failed', on, fault: faultOf(error), seconds: seconds() }
   }
@@ -140,7 +157,7 @@ async function during<T>(on: Task | Wish, asked: Asked<T>, then: (value: T) => P
     status = await ask('status').answer
   } catch { /* what was known before is still the best that is known */ }
   const wrong = place.at === 'failed' && place.fault.kind === 'UnusableImageError' ? place.fault : null
-  if (wrong !== null && (on === 'enrol' || on === 'verify' || on === 'renew')) {
+  if (wrong !== null && isTask(on)) {
     situation = { ...situation, status }
     look(on, files.files.length > 0 ? 'files' : 'camera', wrong)
     return
@@ -152,35 +169,43 @@ async function during<T>(on: Task | Wish, asked: Asked<T>, then: (value: T) => P
 async function act(task: Task, pictures: readonly Blob[], by: 'camera' | 'files'): Promise<void> {
   if (by === 'camera') files.clear()
   const { nonce, ticket } = situation
-  const asked = task === 'verify' ? (request === '' ? ask('verify', { pictures, nonce }) : loggingIn(pictures))
-    : task === 'renew' ? ask('renew', { pictures }) : ask('enrol', { pictures, ticket: ticketOf(ticket) ?? new Uint8Array() })
-  await during(task, asked, (outcome) => {
-    if (task === 'enrol' && outcome.matched) doing.bring('') // it is spent
-    return { at: 'done', task, outcome }
-  })
+  const done = (outcome: Outcome): Place => ({ at: 'done', task, outcome })
+  switch (task) {
+    case 'verify': return await (request === '' ? during(task, task, { pictures, nonce }, done) : during(task, 'login', { pictures, request }, done, goBack))
+    case 'renew': return await during(task, task, { pictures }, done)
+    case 'enrol': return await during(task, task, { pictures, ticket: ticketOf(ticket) ?? new Uint8Array() }, (outcome) => {
+      if (outcome.matched) doing.bring('') // it is spent
+      return done(outcome)
+    })
+    case 'admit': return await during(task, task, { pictures, code: (other as { code: Uint8Array<ArrayBuffer> }).code }, done)
+    case 'remove': return await during(task, task, { pictures, keyId: (other as { keyId: string }).keyId }, done)
+  }
 }
 
-/** Verifies for the site that asked, and goes back to it with what it gets. */
-function loggingIn(pictures: readonly Blob[]): Asked<Outcome> {
-  const { answer, cancel } = ask('login', { pictures, request })
-  return { cancel, answer: answer.then(async (outcome) => {
-    if (outcome.assertion !== null) await login?.answer(outcome.assertion)
-    return outcome
-  }) }
+/** Goes back to the site that asked, with what it gets. */
+async function goBack({ assertion }: Outcome): Promise<void> {
+  if (assertion !== null) await login?.answer(assertion)
 }
 
 async function wished(wish: Wish): Promise<void> {
-  if (wish === 'revoke' || wish === 'erase') {
-    if (!(await confirmed(wish))) return
-    await (wish === 'revoke'
-      ? during(wish, ask('revoke'), () => ({ at: 'gone', wish, position: null }))
-      : during(wish, ask('erase'), (position) => ({ at: 'gone', wish, position })))
-    return
-  }
+  if ((wish === 'revoke' || wish === 'erase' || wish === 'forget') && !(await confirmed(wish))) return
   let answer: Found = null
-  await (wish === 'export'
-    ? during(wish, ask('export'), (held) => { answer = { held }; return { at: 'start' } })
-    : during(wish, ask('history'), (history) => { answer = { history }; return { at: 'start' } }))
+  const start: Place = { at: 'start' }
+  try {
+    switch (wish) {
+      case 'revoke': await during(wish, wish, undefined, () => ({ at: 'gone', wish, position: null })); break
+      case 'erase': await during(wish, wish, undefined, (position) => ({ at: 'gone', wish, position })); break
+      case 'forget': await during(wish, wish, undefined, () => ({ at: 'gone', wish, position: null })); break
+      case 'export': await during(wish, wish, undefined, (held) => { answer = { held }; return start }); break
+      case 'history': await during(wish, wish, undefined, (history) => { answer = { history }; return start }); break
+      case 'devices': await during(wish, wish, undefined, (devices) => { answer = { devices }; return start }); break
+      case 'code': await during(wish, wish, undefined, (code) => { doing.bring(code); return { at: 'code', code } }); break
+      case 'backup': await during(wish, wish, { passphrase: await passphraseFor('backup') }, (file) => { answer = { backup: file }; return start }); break
+      case 'lost': await during(wish, 'revokeLost', { file: backup!, passphrase: await passphraseFor('open_backup') }, (name) => ({ at: 'lost', name })); break
+    }
+  } catch (error) {
+    turn({ place: { at: 'failed', on: wish, fault: faultOf(error), seconds: seconds() } })
+  }
   if (answer === null) return
   found = answer
   showAround(situation, doing, found, messages)
@@ -188,7 +213,7 @@ async function wished(wish: Wish): Promise<void> {
 }
 
 /** Asks before something is done for good. The filled button is the one that does nothing. */
-function confirmed(wish: 'revoke' | 'erase'): Promise<boolean> {
+function confirmed(wish: 'revoke' | 'erase' | 'forget' | 'remove'): Promise<boolean> {
   const dialog = element<HTMLDialogElement>('confirm')
   dialog.replaceChildren(h('form', { method: 'dialog' },
     h('h2', { id: 'confirm-title' }, say(`confirm.${wish}`)), h('p', {}, say(`confirm.${wish}_text`)),
@@ -202,6 +227,7 @@ function confirmed(wish: 'revoke' | 'erase'): Promise<boolean> {
 
 /** Loads everything and asks the service for a sign of life; before that nothing is said to be ready. */
 async function begin(): Promise<void> {
+  if (kept !== undefined) { turn({ kept: { date: kept, shown: await ask('glance').answer.catch(() => null) } }); return }
   turn({ status: null, place: { at: 'start' } })
   try {
     const status: Status = await ask('begin').answer
@@ -218,6 +244,10 @@ async function begin(): Promise<void> {
     turn({ place: { at: 'failed', on: 'verify', fault: faultOf(error), seconds: seconds() } })
   }
 }
+
+/** When the browser kept this page, where it shows that one because nobody can be reached (`shell/service-worker.js`). It asks nobody anything. */
+const { kept } = document.documentElement.dataset
+if (kept === undefined && import.meta.env.PROD) void navigator.serviceWorker?.register('/service-worker.js').catch(() => undefined)
 
 listen({
   loading(share) { if (situation.status === null && situation.place.at === 'start') turn({ share }) },

@@ -93,6 +93,6 @@ export class Pictures {
       ? say('files.fewer_references', { averaged: count - 1, references: most - 1, most })
       : say('files.fewer_frames', { averaged: count, frames: most })
     this.#go.disabled = isTooFew
-    this.#go.textContent = say(`files.${this.#task}`, { count: Math.max(count, 1) })
+    this.#go.textContent = say(this.#task === 'remove' ? 'files.remove_device' : `files.${this.#task}`, { count: Math.max(count, 1) })
   }
 }

@@ -2,6 +2,8 @@
 
 import type { HeldSummary, Status } from '../device/messages'
 import type { Event } from '../device/owner'
+import type { ListedDevice } from '../device/devices'
+import { backupFile, deviceList, type DoingDevices, lostDevice } from './devices'
 import { h } from './dom'
 import { isKnown } from './states'
 import { allTerms, list } from './terms'
@@ -16,27 +18,35 @@ export interface Sent {
 }
 
 /** What the person asked for and got. */
-export type Found = { readonly history: readonly Event[] } | { readonly held: HeldSummary } | null
+export type Found = { readonly history: readonly Event[] } | { readonly held: HeldSummary } | { readonly devices: readonly ListedDevice[] } | { readonly backup: Blob } | null
 
 const MOST_SHOWN = 200
 
 /** What is the person's own, or null where the service knows nothing of this device. */
-export function yours(status: Status, found: Found, { ask, go }: Doing): HTMLDetailsElement | null {
-  if (!isKnown(status)) return null
-  const choice = (name: 'history' | 'export' | 'renew' | 'revoke' | 'erase', onclick: () => void, className = ''): HTMLElement =>
+export function yours(status: Status, found: Found, { ask, go, devices }: Doing): HTMLDetailsElement | null {
+  const choice = (name: 'history' | 'export' | 'renew' | 'revoke' | 'erase' | 'devices' | 'backup' | 'code' | 'forget', onclick: () => void, className = ''): HTMLElement =>
     h('button', { type: 'button', className, id: `${name}-button`, onclick }, say(`data.${name}`))
+  const forget = status.lock !== null && choice('forget', () => { ask('forget') }, 'destructive')
+  if (!isKnown(status)) {
+    const others = folded(say('data.others'), h('div', { className: 'choices' }, choice('code', () => { ask('code') }), forget), ...lostDevice(devices))
+    others.id = 'others'
+    return others
+  }
   const isHeld = status.state !== 'revoked'
   const made = folded(say('data.title'), h('div', { className: 'choices' },
     choice('history', () => { ask('history') }), choice('export', () => { ask('export') }),
     isHeld && status.state === 'enrolled' && choice('renew', () => { go({ at: 'agreeing', task: 'renew' }) }),
-    isHeld && choice('revoke', () => { ask('revoke') }, 'destructive'), choice('erase', () => { ask('erase') }, 'destructive')), ...foundIn(found))
+    isHeld && choice('devices', () => { ask('devices') }), isHeld && choice('backup', () => { ask('backup') }),
+    isHeld && choice('revoke', () => { ask('revoke') }, 'destructive'), choice('erase', () => { ask('erase') }, 'destructive'), forget), ...foundIn(found, status, devices), ...(isHeld ? [] : lostDevice(devices)))
   made.id = 'yours'
   made.open = found !== null
   return made
 }
 
-function foundIn(found: Found): HTMLElement[] {
+function foundIn(found: Found, status: Status, doing: DoingDevices): HTMLElement[] {
   if (found === null) return []
+  if ('devices' in found) return deviceList(found.devices, status.name ?? '', doing)
+  if ('backup' in found) return backupFile(found.backup, status)
   if ('held' in found) {
     const { record, receipts, templateBytes, entries } = found.held
     return [

@@ -7,11 +7,15 @@
 
 import type { Asked, Fault, Status } from '../device/messages'
 import type { Outcome } from '../device/device'
+import type { Shown } from '../wallet/wallet'
 
 /** What a person does with their face. */
-export type Task = 'enrol' | 'verify' | 'renew'
+export type Task = 'enrol' | 'verify' | 'renew' | 'admit' | 'remove'
 /** What a person asks of the service without it. */
-export type Wish = 'revoke' | 'erase' | 'export' | 'history'
+export type Wish = 'revoke' | 'erase' | 'export' | 'history' | 'devices' | 'backup' | 'code' | 'lost' | 'forget'
+/** Whether something is done with the face. */
+export const isTask = (on: Task | Wish): on is Task => ['enrol', 'verify', 'renew', 'admit', 'remove'].includes(on)
+
 /** Which pictures are taken now: those that are averaged, then after a pause the one that checks them; or some for a comparison. */
 export type Part = 'references' | 'pause' | 'second' | 'probe'
 
@@ -22,7 +26,11 @@ export type Place =
   | { readonly at: 'looking'; readonly task: Task; readonly part: Part; readonly by: 'camera' | 'files'; readonly fault: Fault | null }
   | { readonly at: 'working'; readonly on: Task | Wish; readonly stage: number }
   | { readonly at: 'done'; readonly task: Task; readonly outcome: Outcome }
-  | { readonly at: 'gone'; readonly wish: 'revoke' | 'erase'; readonly position: number | null }
+  | { readonly at: 'gone'; readonly wish: 'revoke' | 'erase' | 'forget'; readonly position: number | null }
+  /** Another device of the person is to let this one in. */
+  | { readonly at: 'code'; readonly code: string }
+  /** The template of a lost device is revoked. */
+  | { readonly at: 'lost'; readonly name: string }
   | { readonly at: 'failed'; readonly on: Task | Wish | 'begin'; readonly fault: Fault; readonly seconds: number }
 
 /** All that decides what is shown. */
@@ -40,6 +48,8 @@ export interface Situation {
   readonly ticket: string
   /** Seconds since 1970. */
   readonly now: number
+  /** Where the browser showed the page that it kept, since nobody could be reached: when that came, and what this device is. */
+  readonly kept?: { readonly date: string; readonly shown: Shown | null }
 }
 
 /** What is shown. `status` is there wherever the device is known. */
@@ -47,15 +57,18 @@ export type Screen =
   | { readonly kind: 'loading'; readonly share: number }
   | { readonly kind: 'unreachable' | 'broken'; readonly fault: Fault }
   | { readonly kind: 'welcome'; readonly status: Status; readonly isAsked: boolean; readonly asked: Asked | null }
+  | { readonly kind: 'kept'; readonly date: string; readonly shown: Shown | null }
+  | { readonly kind: 'code'; readonly status: Status; readonly code: string }
+  | { readonly kind: 'lost'; readonly status: Status; readonly name: string }
   | { readonly kind: 'agree'; readonly status: Status; readonly task: 'enrol' | 'renew'; readonly ticket: string }
   | { readonly kind: 'look'; readonly status: Status; readonly task: Task; readonly part: Part; readonly by: 'camera' | 'files'; readonly fault: Fault | null }
   | { readonly kind: 'working'; readonly status: Status; readonly on: Task | Wish; readonly stage: number }
-  | { readonly kind: 'enrolled' | 'enrolled-not' | 'accepted' | 'renewed'; readonly status: Status; readonly outcome: Outcome }
+  | { readonly kind: 'enrolled' | 'enrolled-not' | 'accepted' | 'renewed' | 'admitted' | 'removed'; readonly status: Status; readonly outcome: Outcome }
   | { readonly kind: 'refused'; readonly status: Status; readonly task: Task; readonly outcome: Outcome; readonly left: number }
   | { readonly kind: 'home' | 'ended' | 'closed'; readonly status: Status }
   | { readonly kind: 'asked'; readonly status: Status; readonly asked: Asked | null }
   | { readonly kind: 'waiting'; readonly status: Status; readonly seconds: number; readonly isBusy: boolean; readonly of: number }
-  | { readonly kind: 'revoked'; readonly status: Status }
+  | { readonly kind: 'revoked' | 'forgotten'; readonly status: Status }
   | { readonly kind: 'erased'; readonly status: Status; readonly position: number | null }
   | { readonly kind: 'failed'; readonly status: Status; readonly on: Task | Wish; readonly fault: Fault }
 
@@ -63,7 +76,8 @@ export type Screen =
 const SHORTEST_WAIT_SECONDS = 3
 
 /** The screen of a situation. */
-export function screenOf({ status, share, nonce, asked, place, ticket, now }: Situation): Screen {
+export function screenOf({ status, share, nonce, asked, place, ticket, now, kept }: Situation): Screen {
+  if (kept !== undefined) return { kind: 'kept', ...kept }
   if (place.at === 'failed' && (place.on === 'begin' || status === null)) {
     return { kind: place.fault.kind === 'UnavailableError' ? 'unreachable' : 'broken', fault: place.fault }
   }
@@ -74,7 +88,9 @@ export function screenOf({ status, share, nonce, asked, place, ticket, now }: Si
     case 'looking': return { ...place, kind: 'look', status }
     case 'working': return { kind: 'working', status, on: place.on, stage: place.stage }
     case 'done': return doneOf(status, place.task, place.outcome)
-    case 'gone': return place.wish === 'revoke' ? { kind: 'revoked', status } : { kind: 'erased', status, position: place.position }
+    case 'code': return { kind: 'code', status, code: place.code }
+    case 'lost': return { kind: 'lost', status, name: place.name }
+    case 'gone': return place.wish === 'forget' ? { kind: 'forgotten', status } : place.wish === 'revoke' ? { kind: 'revoked', status } : { kind: 'erased', status, position: place.position }
     case 'failed': return failedOf(status, place.on as Task | Wish, place.fault, place.seconds, now) ?? startOf(status, nonce, asked, now)
   }
 }
@@ -89,7 +105,7 @@ function startOf(status: Status, nonce: string | null, asked: Asked | null, now:
 function doneOf(status: Status, task: Task, outcome: Outcome): Screen {
   if (task === 'enrol') return { kind: outcome.matched ? 'enrolled' : 'enrolled-not', status, outcome }
   if (!outcome.matched) return { kind: 'refused', status, task, outcome, left: Math.max(0, status.freeFailures - status.failures) }
-  return { kind: task === 'verify' ? 'accepted' : 'renewed', status, outcome }
+  return { kind: ({ verify: 'accepted', renew: 'renewed', admit: 'admitted', remove: 'removed' } as const)[task], status, outcome }
 }
 
 /** Null when a wait is over. */

@@ -2,11 +2,12 @@
 
 import type { Status } from '../device/messages'
 import { ticketOf } from '../wallet/ticket'
+import type { DoingDevices } from './devices'
 import { h, drawing } from './dom'
 import { textOf, titleOf } from './failures'
-import type { Place, Screen, Task, Wish } from './states'
+import { isTask, type Place, type Screen, type Task, type Wish } from './states'
 import { allTerms, followed, list, readable, shortTerms, trial, worth } from './terms'
-import { day, say } from './texts'
+import { day, say, time } from './texts'
 
 /** What the buttons do, and the two places for pictures. */
 export interface Doing {
@@ -26,6 +27,9 @@ export interface Doing {
   speak(language: string): void
   /** Forgets that an organisation asked. */
   decline(): void
+  /** Takes the page anew from the server. */
+  reload(): void
+  readonly devices: DoingDevices
   readonly camera: HTMLElement
   readonly files: HTMLElement
 }
@@ -82,6 +86,24 @@ function partsOf(screen: Screen, doing: Doing): Parts {
       body: [lead(textOf(screen.fault, '')), exactly(screen.fault.message)],
       buttons: [main(say('try_again'), () => { doing.begin() })],
     }
+    case 'kept': {
+      const { date, shown } = screen
+      const state = shown === null || shown.state === 'none' ? say('kept.nobody') : say('kept.device', { name: shown.name, state: shown.state, until: shown.consentExpires === null ? 'none' : day(shown.consentExpires) })
+      return {
+        title: say('kept.title'), mark: 'wait',
+        body: [lead(say('kept.lead', { date: date === '' ? 'none' : time(Date.parse(date) / 1000) })), lead(state)],
+        buttons: [main(say('kept.reload'), () => { doing.reload() })],
+      }
+    }
+    case 'code': return {
+      title: say('code.title'),
+      body: [lead(say('code.lead')), h('p', { id: 'code-shown', className: 'clock' }, screen.code), h('p', { className: 'small' }, say('code.hour'))],
+      buttons: [main(say('code.button'), () => { doing.go({ at: 'agreeing', task: 'enrol' }) }), back],
+    }
+    case 'lost': return { title: say('lost.title'), mark: 'gone', body: [lead(say('lost.done', { name: screen.name }))], buttons: [done] }
+    case 'forgotten': return { title: say('forgotten.title'), mark: 'gone', body: [lead(say('forgotten.lead'))], buttons: [done] }
+    case 'admitted': return { title: say('admitted.title'), mark: 'good', body: [lead(say('admitted.lead')), entry(screen)], buttons: [done] }
+    case 'removed': return { title: say('removed.title'), mark: 'gone', body: [lead(say('removed.lead')), entry(screen)], buttons: [done] }
     case 'welcome': {
       const { terms: { controller }, state, audience } = screen.status
       const before = state === 'none' || state === 'enrolled' ? null : say(`welcome.${state}`)
@@ -115,7 +137,7 @@ function partsOf(screen: Screen, doing: Doing): Parts {
     case 'look': return lookOf(screen, doing)
     case 'working': return {
       title: say(`working.${screen.on}`),
-      body: screen.on === 'enrol' || screen.on === 'verify' || screen.on === 'renew'
+      body: isTask(screen.on)
         ? [progress(Math.min(screen.stage + 1, 4) / 4, say('working.stage', { stage: screen.stage }))]
         : [progress(null, say('working.ask'))],
       buttons: [button(say('cancel'), () => { doing.cancel() })],
@@ -200,7 +222,7 @@ function partsOf(screen: Screen, doing: Doing): Parts {
     case 'failed': {
       const { on, fault, status } = screen
       const isNobodysFault = fault.kind === 'CancelledError' || fault.kind === 'UnavailableError'
-      const again = (): void => { if (on === 'enrol') doing.go({ at: 'agreeing', task: on }); else if (on === 'verify' || on === 'renew') doing.look(on); else doing.ask(on) }
+      const again = (): void => { if (on === 'enrol') doing.go({ at: 'agreeing', task: on }); else if (isTask(on)) doing.look(on); else doing.ask(on) }
       return {
         title: titleOf(fault), mark: isNobodysFault ? 'wait' : 'bad',
         body: [

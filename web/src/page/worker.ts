@@ -1,6 +1,7 @@
 /** The page's side of its worker, in which faces and keys live. */
 
 import type { Action, Actions, Fault, Reply } from '../device/messages'
+import type { Key } from '../wallet/locks'
 
 /** What the worker could not do. */
 export class Failure extends Error {
@@ -27,11 +28,12 @@ export interface Asked<T> {
 }
 
 /** Asks the worker for something. @param given what leaves the page for good, such as a frame. */
-export function ask<A extends Action>(action: A, argument?: Parameters<Actions[A]>[0], given: Transferable[] = []): Asked<ReturnType<Actions[A]>> {
+export function ask<A extends Action>(action: A, argument?: Parameters<Actions[A]>[0], given: Transferable[] = [], key: Key | null = null): Asked<ReturnType<Actions[A]>> {
   const id = count++
   const answer = new Promise<ReturnType<Actions[A]>>((resolve, reject) => {
     waiting.set(id, { resolve, reject })
-    worker.postMessage({ id, action, argument }, given)
+    worker.postMessage({ id, action, argument, key }, given)
+    key?.secret.fill(0) // the worker has it now, and wipes it after use
   })
   return { answer, cancel: () => { worker.postMessage({ cancel: id }) } }
 }

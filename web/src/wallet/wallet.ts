@@ -1,27 +1,29 @@
 /**
- * The wallet: everything secret that one device holds, in the browser's database.
+ * The wallet: everything secret that one device holds, in the browser's database, behind a lock.
  *
- * The signing key is a WebCrypto key that no script can read. Code seed and pad of the template have to be read, so they
- * lie under AES-GCM with a key that no script can export. No homomorphic key is ever here: those live for one session.
- * Encryption keeps the secrets out of anything that copies the record's bytes. It is no protection against somebody who
- * copies the whole browser profile, nor against a script that runs in this page's origin, which can use what it cannot
- * read; the content security policy is there to keep that out.
+ * Signing key, code seed and pad, and what the device remembers lie under AES-GCM with a key that is stored nowhere: a passkey
+ * or a passphrase gives it for one use (`locks.ts`). The signing key crosses to WebCrypto and back without any script seeing
+ * it. In clear stands only what the page shows before it is unlocked, authenticated with the rest. No homomorphic key is ever
+ * here: those live for one session. So a copy of the browser's profile is worth nothing without the lock's owner. What is left
+ * is a script that runs in this page's origin while the wallet is open; the content security policy is there to keep that out.
  *
  * A record is written in one transaction: a crash leaves the old one or the new one. Two pages of one browser take turns
  * through a lock.
  */
 
-import { type Bytes, concat, randomBytes, sha256, utf8 } from '../bytes'
+import { type Bytes, concat, equal, hex, randomBytes, sha256, utf8 } from '../bytes'
 import { RefusedError, UsageError } from '../errors'
 import type { WrittenPolicy } from '../log/notes'
 import { TemplateSecret } from '../onebit/template'
 import type { ReleaseTrust } from '../rules/manifest'
 import type { RulesSeen } from '../rules/rulebook'
+import { type Key, type Lock, lockText, sealingKey, wrongKey } from './locks'
+import { SignedReceipt } from './receipts'
 
 const DATABASE = 'intaglio'
 const STORE = 'wallet'
 const ONLY = 'device'
-const VERSION = 4
+const VERSION = 5
 const NONCE_BYTES = 12
 
 /** Sessions that one template's device answers in its life: a lying server learns at most one bit in each. */
@@ -60,74 +62,110 @@ export interface Memory {
   readonly rules: RulesSeen | null
 }
 
-/** As stored. `sealed` holds secrets and memory under `sealingKey`. */
+/** What stands in clear: what the page shows before anybody unlocks. */
+export interface Shown {
+  readonly lock: Lock
+  /** Short name of the device. */
+  readonly name: string
+  readonly state: EnrolmentState | 'none'
+  readonly answers: number
+  /** Comparisons in a row that were no match. */
+  readonly failures: number
+  /** Seconds since 1970, or null without a consent. */
+  readonly consentExpires: number | null
+  /** The newest consent towards each audience: what for, and until when. */
+  readonly agreed: readonly (readonly [audience: string, purposes: readonly string[], until: number])[]
+  readonly trust: ReleaseTrust | null
+}
+
+/** As stored. `signing` is the device's key, `sealed` memory and secret of the template; both lie under the lock's key. */
 interface Stored {
   readonly version: number
-  readonly signingKey: CryptoKey
   readonly devicePublicKey: Bytes
-  readonly sealingKey: CryptoKey
+  readonly shown: Shown
+  readonly signingNonce: Bytes
+  readonly signing: Bytes
   readonly nonce: Bytes
   readonly sealed: Bytes
+  /** SHA-256 of all before: tells damage from a wrong key. */
+  readonly digest: Bytes
 }
 
 /** The wallet holds keys of an earlier version of this page, for templates that no server uses any more. */
 export class OutdatedWalletError extends UsageError {}
 
-/** The secrets of one device. */
+/** The secrets of one device, unlocked. */
 export class Wallet {
   /** Ed25519 public key of the device. */
   readonly devicePublicKey: Bytes
   /** Name of this device's template towards the server: SHA-256 of the public key. */
   readonly keyId: Bytes
-  readonly #signingKey: CryptoKey
+  readonly #lock: Lock
   readonly #sealingKey: CryptoKey
-  #secret: TemplateSecret | null
-  #memory: Memory
+  readonly #signingKey: CryptoKey
+  /** The signing key as it is stored; it is written anew as it is. */
+  readonly #wrapped: Pick<Stored, 'signing' | 'signingNonce'>
+  #secret: TemplateSecret | null = null
+  #memory: Memory = { enrolment: null, checkpoint: null, rules: null }
 
-  private constructor(stored: Omit<Stored, 'nonce' | 'sealed' | 'version'>, secret: TemplateSecret | null, memory: Memory) {
-    this.devicePublicKey = stored.devicePublicKey
-    this.keyId = sha256(stored.devicePublicKey)
-    this.#signingKey = stored.signingKey
-    this.#sealingKey = stored.sealingKey
-    this.#secret = secret
-    this.#memory = memory
+  private constructor(devicePublicKey: Bytes, lock: Lock, sealing: CryptoKey, signingKey: CryptoKey, { signing, signingNonce }: Pick<Stored, 'signing' | 'signingNonce'>) {
+    this.devicePublicKey = devicePublicKey
+    this.keyId = sha256(devicePublicKey)
+    this.#lock = lock
+    this.#sealingKey = sealing
+    this.#signingKey = signingKey
+    this.#wrapped = { signing, signingNonce }
   }
 
   /**
    * A fresh signing key, stored before it is used. Takes the place of a wallet that is there.
    *
-   * @throws UsageError the browser does not store.
+   * @param key what locks it from now on.
+   * @throws UsageError the browser does not store, or the key is too short.
    */
-  static async create(): Promise<Wallet> {
-    const pair = (await crypto.subtle.generateKey('Ed25519', false, ['sign', 'verify'])) as CryptoKeyPair
-    const sealingKey = await crypto.subtle.generateKey({ name: 'AES-GCM', length: 256 }, false, ['encrypt', 'decrypt'])
+  static async create(key: Key): Promise<Wallet> {
+    const pair = (await crypto.subtle.generateKey('Ed25519', true, ['sign', 'verify'])) as CryptoKeyPair
     const devicePublicKey = new Uint8Array(await crypto.subtle.exportKey('raw', pair.publicKey))
-    const wallet = new Wallet({ signingKey: pair.privateKey, sealingKey, devicePublicKey }, null, { enrolment: null, checkpoint: null, rules: null })
+    const sealing = await sealingKey(key, devicePublicKey)
+    const signingNonce = randomBytes(NONCE_BYTES)
+    const signing = new Uint8Array(await crypto.subtle.wrapKey('pkcs8', pair.privateKey, sealing, algorithm(signingNonce, devicePublicKey)))
+    const wrapped = { signing, signingNonce }
+    const wallet = new Wallet(devicePublicKey, key.lock, sealing, await unwrapped(sealing, devicePublicKey, wrapped), wrapped)
     await wallet.#store()
     return wallet
   }
 
   /**
-   * The stored wallet, or null when there is none.
+   * What the page shows of the stored wallet before it is unlocked, or null when there is none. Nobody vouches for it yet.
    *
    * @throws OutdatedWalletError it is of an earlier version: enrol again.
    * @throws UsageError it is damaged, or of a later version.
    */
-  static async open(): Promise<Wallet | null> {
-    const stored = await transact<Stored | undefined>('readonly', (store) => store.get(ONLY))
-    if (stored === undefined) return null
-    if (stored.version < VERSION) throw new OutdatedWalletError('the wallet is of an earlier version, whose templates are not used any more; enrol again')
-    if (stored.version !== VERSION) throw new UsageError('a later version of this page wrote the wallet; load the page anew', { why: { name: 'why.later_version' } })
-    let content: Bytes
+  static async look(): Promise<Shown | null> {
+    return (await whole())?.shown ?? null
+  }
+
+  /**
+   * The stored wallet, or null when there is none.
+   *
+   * @param secret what its lock needs.
+   * @throws OutdatedWalletError it is of an earlier version: enrol again.
+   * @throws WrongKeyError the secret is another one than locked it.
+   * @throws UsageError it is damaged, or of a later version.
+   */
+  static async open(secret: Bytes): Promise<Wallet | null> {
+    const stored = await whole()
+    if (stored === null) return null
+    const { devicePublicKey, shown, nonce, sealed } = stored
+    const key = await sealingKey({ lock: shown.lock, secret }, devicePublicKey)
     try {
-      content = new Uint8Array(await crypto.subtle.decrypt(algorithm(stored.nonce, stored.devicePublicKey), stored.sealingKey, stored.sealed))
+      const content = new Uint8Array(await crypto.subtle.decrypt(algorithm(nonce, clear(devicePublicKey, shown)), key, sealed))
+      const wallet = new Wallet(devicePublicKey, shown.lock, key, await unwrapped(key, devicePublicKey, stored), stored)
+      wallet.#take(content)
+      return wallet
     } catch {
-      throw new UsageError('the wallet is damaged; delete it and enrol again', { why: { name: 'why.damaged_wallet' } }) // the cause may say more than is good
+      throw wrongKey(shown.lock) // the cause may say more than is good
     }
-    const length = new DataView(content.buffer).getUint32(0, true)
-    const memory = JSON.parse(new TextDecoder().decode(content.subarray(4, 4 + length))) as Memory
-    const secret = content.subarray(4 + length)
-    return new Wallet(stored, secret.length === 0 ? null : TemplateSecret.fromSecretBytes(secret), memory)
   }
 
   /** Deletes the stored wallet, for good. The server keeps what it has: revoke or erase first. */
@@ -225,17 +263,63 @@ export class Wallet {
     }
   }
 
+  /** Memory and secret out of authenticated bytes. */
+  #take(content: Bytes): void {
+    const length = new DataView(content.buffer).getUint32(0, true)
+    this.#memory = JSON.parse(new TextDecoder().decode(content.subarray(4, 4 + length))) as Memory
+    const secret = content.subarray(4 + length)
+    this.#secret = secret.length === 0 ? null : TemplateSecret.fromSecretBytes(secret)
+    content.fill(0)
+  }
+
+  get #shown(): Shown {
+    const { enrolment } = this.#memory
+    const agreed = new Map((enrolment?.receipts ?? []).map((text) => {
+      const { terms: { audience, purposes }, expiresAt } = SignedReceipt.fromBytes(utf8(text)).receipt
+      return [audience, [audience, purposes, expiresAt] as const]
+    }))
+    return {
+      lock: this.#lock, name: hex(this.keyId.slice(0, 8)), state: enrolment?.state ?? 'none', answers: enrolment?.answers ?? 0, failures: enrolment?.failures ?? 0,
+      consentExpires: agreed.get(enrolment?.audience ?? '')?.[2] ?? null, agreed: [...agreed.values()], trust: enrolment?.trust ?? null,
+    }
+  }
+
   async #store(): Promise<void> {
     const memory = utf8(JSON.stringify(this.#memory))
     const length = new Uint8Array(Uint32Array.of(memory.length).buffer)
     const content = concat(length, memory, this.#secret?.secretBytes() ?? new Uint8Array())
-    const nonce = randomBytes(NONCE_BYTES) // fresh for every write, so no key ever encrypts twice
-    const sealed = new Uint8Array(await crypto.subtle.encrypt(algorithm(nonce, this.devicePublicKey), this.#sealingKey, content))
+    const [devicePublicKey, shown, nonce] = [this.devicePublicKey, this.#shown, randomBytes(NONCE_BYTES)] // fresh for every write
+    const sealed = new Uint8Array(await crypto.subtle.encrypt(algorithm(nonce, clear(devicePublicKey, shown)), this.#sealingKey, content))
     content.fill(0)
-    const { devicePublicKey } = this
-    const stored: Stored = { version: VERSION, signingKey: this.#signingKey, sealingKey: this.#sealingKey, devicePublicKey, nonce, sealed }
-    await transact('readwrite', (store) => store.put(stored, ONLY))
+    const stored = { version: VERSION, devicePublicKey, shown, ...this.#wrapped, nonce, sealed }
+    await transact('readwrite', (store) => store.put({ ...stored, digest: digestOf(stored) } satisfies Stored, ONLY))
   }
+}
+
+/** The stored record, of this version and whole. */
+async function whole(): Promise<Stored | null> {
+  const stored = await transact<Stored | undefined>('readonly', (store) => store.get(ONLY))
+  if (stored === undefined) return null
+  if (stored.version < VERSION) throw new OutdatedWalletError('the wallet is of an earlier version, whose templates are not used any more; enrol again')
+  if (stored.version !== VERSION) throw new UsageError('a later version of this page wrote the wallet; load the page anew', { why: { name: 'why.later_version' } })
+  if (!equal(digestOf(stored), stored.digest)) throw new UsageError('the wallet is damaged; delete the keys in this browser and enrol again', { why: { name: 'why.damaged_wallet' } })
+  return stored
+}
+
+/** The signing key, for signing only: no script can read it. */
+function unwrapped(key: CryptoKey, devicePublicKey: Bytes, { signing, signingNonce }: Pick<Stored, 'signing' | 'signingNonce'>): Promise<CryptoKey> {
+  return crypto.subtle.unwrapKey('pkcs8', signing, key, algorithm(signingNonce, devicePublicKey), 'Ed25519', false, ['sign'])
+}
+
+/** What is authenticated with the sealed part: everything that stands in clear. */
+function clear(devicePublicKey: Bytes, { lock, ...shown }: Shown): Bytes {
+  const { name, state, answers, failures, consentExpires, agreed, trust } = shown
+  const words = [name, state, answers, failures, consentExpires, agreed, trust && [trust.makers, trust.auditors, trust.acceptsTrials]]
+  return utf8(JSON.stringify([VERSION, hex(devicePublicKey), lockText(lock), ...words]))
+}
+
+function digestOf({ devicePublicKey, shown, signingNonce, signing, nonce, sealed }: Omit<Stored, 'digest'>): Bytes {
+  return sha256(concat(clear(devicePublicKey, shown), signingNonce, signing, nonce, sealed))
 }
 
 function algorithm(iv: Bytes, additionalData: Bytes): AesGcmParams {
