@@ -24,7 +24,9 @@ def with_passkeys(page):
 
 def opened(context, path="/"):
     page = context.new_page()
-    with_passkeys(page)
+    page.passphrase = getattr(context, "passphrase", None)
+    if page.passphrase is None:
+        with_passkeys(page)
     page.requested, page.complaints, page.ticket = [], [], getattr(context, "ticket", None)
     page.on("request", lambda request: page.requested.append(request.url))
     page.on("console", lambda message: page.complaints.append(message.text) if message.type == "error" else None)
@@ -45,6 +47,7 @@ def lock(page, passphrase=None):
     page.wait_for_selector("#keeping[open], body:not([data-screen=look], [data-screen=working])", state="attached")
     if not page.is_visible("#keeping"):
         return
+    passphrase = passphrase or page.passphrase
     if passphrase is None:
         page.click("#passkey-button")
         return
@@ -102,6 +105,7 @@ def verify(page, person=ME, numbers=(6,)):
     page.click(":is([data-screen=home], [data-screen=asked]) .card .main")
     choose(page, *(picture(person, number) for number in numbers))
     page.click(".files .main:enabled")
+    lock(page)
     return outcome(page)
 
 

@@ -46,7 +46,7 @@ from tests.running import (
 )
 from tests.running import signed as signed_rule
 from tests.web.conftest import CHROMIUM, PAGE
-from tests.web.hands import ANOTHER, ME, choose, enrol, opened, outcome, press, screen
+from tests.web.hands import ANOTHER, ME, choose, enrol, lock, opened, outcome, press, screen
 from tests.web.site import orl_release, picture, serving
 
 WEB = Path(__file__).parents[2] / "web"
@@ -125,7 +125,7 @@ def site(tmp_path_factory, ports):
 def person(chromium, site):
     """A browser in which ME has enrolled."""
     context = chromium.new_context(permissions=["camera"], base_url=site.url)
-    context.ticket = site.ticket
+    context.ticket, context.passphrase = site.ticket, "correct horse"
     page = opened(context)
     assert enrol(page).startswith("You are enrolled")
     page.close()
@@ -168,6 +168,8 @@ def with_a_picture(page, person):
     page.click("[data-screen=asked] .card .main")
     choose(page, picture(person, 6))
     page.click(".files .main:enabled")
+    if page.passphrase is not None:
+        lock(page)
 
 
 @pytest.mark.skipif(

@@ -4,7 +4,21 @@ import threading
 
 import pytest
 
-from tests.web.hands import ANOTHER, ME, agree, choice, choose, enrol, opened, outcome, press, screen, to_start, verify
+from tests.web.hands import (
+    ANOTHER,
+    ME,
+    agree,
+    choice,
+    choose,
+    enrol,
+    lock,
+    opened,
+    outcome,
+    press,
+    screen,
+    to_start,
+    verify,
+)
 from tests.web.site import picture
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(240)]
@@ -44,6 +58,7 @@ def test_on_a_phone_somebody_enrols_and_verifies_with_the_camera_and_always_sees
     page.wait_for_selector("[data-screen=working]", timeout=60_000)
     for seen in ("h1", "progress", ".progress p", ".card button"):
         assert page.evaluate(IN_VIEW, seen), seen
+    lock(page)
     assert outcome(page).startswith("You are enrolled")
     assert page.evaluate(IN_VIEW, ".card .main")
     press(page, "Done")
@@ -79,6 +94,7 @@ def test_without_a_camera_somebody_is_told_and_brings_files(chromium, site):
         assert "The camera cannot be used." in outcome(page)
         page.set_input_files("#files", [picture(ME, number) for number in (1, 2, 3)])
         page.click(".files .main:enabled")
+        lock(page)
         assert outcome(page).startswith("You are enrolled")
 
 
@@ -86,6 +102,7 @@ def test_cancel_stops_what_runs_and_nothing_more_is_sent(page, site, held):
     agree(page)
     choose(page, picture(ME, 1), picture(ME, 2))
     page.click(".files .main:enabled")
+    lock(page)
     there, let_go = held
     assert there.wait(60)
     calls = list(site.between.calls)
