@@ -12,9 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from client.connection import ClientTls
-from client.device.conditions import Conditions
 from client.device.verification import Device
 from client.log.policy import read_log_policy
+from client.rights.conditions import Conditions
 from client.wallet.wallet import Enrolment, EnrolmentState, Wallet
 from examples.demo.auditing import audit, trial_bundle
 from examples.demo.verifying import BUNDLE, DEPLOYMENT, TERMS, TRUST, Person, Server

@@ -28,9 +28,9 @@ from rich.console import Console
 from rich.table import Table
 
 from client.connection import ClientTls
-from client.device.conditions import Conditions
 from client.device.verification import Device
 from client.log.policy import read_log_policy
+from client.rights.conditions import Conditions
 from client.wallet.wallet import Enrolment, EnrolmentState, Wallet
 from examples.crowd import face, write_release
 from examples.demo.verifying import DEPLOYMENT, TERMS, matching_server

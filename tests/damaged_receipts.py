@@ -1,6 +1,6 @@
 """Receipts of the log that a device must not believe, for both languages: each is right but for what its name says.
 
-The device (`tests/client/device/test_receipts.py`) and the page (`web/tests/log.test.ts`) refuse each of them, and
+The device (`tests/client/rights/test_receipts.py`) and the page (`web/tests/log.test.ts`) refuse each of them, and
 believe those that are whole. Whoever wants two of three witnesses believes `WITNESSED`, and none of `UNWITNESSED`.
 """
 

@@ -20,10 +20,10 @@ from pathlib import Path
 from typing import Any
 
 from client.connection import ClientTls
-from client.device.conditions import Conditions
-from client.device.owner import Owner
 from client.device.verification import Device
 from client.log.policy import read_log_policy
+from client.rights.conditions import Conditions
+from client.rights.owner import Owner
 from client.wallet.wallet import Enrolment, EnrolmentState, Wallet, write_wallet
 from examples.crowd import face, write_release
 from examples.demo.verifying import BUNDLE, DEPLOYMENT, TERMS, TRUST, Server, one_server, prepare_server

@@ -15,10 +15,10 @@ import numpy as np
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from client.connection import ClientTls
-from client.device.conditions import Conditions
-from client.device.owner import Owner
 from client.device.verification import Device
 from client.log.watching import LogTrust
+from client.rights.conditions import Conditions
+from client.rights.owner import Owner
 from client.wallet.wallet import Enrolment, EnrolmentState, Wallet
 from federation.consent.assertion import PairwiseSecret
 from federation.consent.purposes import Category, Tier

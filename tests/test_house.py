@@ -95,7 +95,7 @@ def test_arrows_that_run_up_are_found_in_each_part_of_the_house(tmp_path):
     assert verdicts() == dict.fromkeys(names, "KEPT")
     for place, line in {
         "federation/consent/purposes.py": "from federation.rules import policy\n",
-        "client/wallet/backup.py": "from client.device import owner\n",
+        "client/wallet/backup.py": "from client.device import verification\n",
         "server/storage/limits.py": "from server.matching import owners\n",
     }.items():
         with (tmp_path / place).open("a") as file:

@@ -10,9 +10,9 @@ import typer
 from client.connection import ClientTls
 from client.device import face_cli, pictures
 from client.device.face_cli import ModelOption, ReleaseOption, ReleaseTrustOption
-from client.device.owner import Owner
 from client.device.pictures import CameraOption, ProbesArgument, probes_of
 from client.device.verification import Device
+from client.rights.owner import Owner
 from client.terminal import (
     DEFAULT_SERVER,
     CertificateOption,

@@ -12,9 +12,9 @@ import typer
 from rich.console import Console
 
 from client.bundles import read_bundle, read_trust
-from client.device.conditions import Conditions
 from client.device.outcomes import VerificationOutcome
 from client.log.policy import read_log_policy
+from client.rights.conditions import Conditions
 from client.terminal import read_file
 from client.wallet.wallet import EnrolmentState, Wallet
 from federation.consent.receipts import Terms
@@ -24,8 +24,8 @@ from federation.release.bundle import Bundle, require_servable
 from federation.rules.rulebook import Rulebook
 
 if TYPE_CHECKING:
-    from client.device.owner import Owner
     from client.log.watching import LogTrust
+    from client.rights.owner import Owner
 
 _NON_MATCH_EXIT = 1
 

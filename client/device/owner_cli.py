@@ -10,9 +10,9 @@ from typing import Annotated
 import typer
 
 from client.connection import ClientTls
-from client.device.owner import Held, Owner, revoke_with
 from client.files import write_new_file
 from client.log.policy import read_log_policy
+from client.rights.owner import Held, Owner, revoke_with
 from client.terminal import (
     DEFAULT_SERVER,
     CertificateOption,

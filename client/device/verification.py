@@ -20,10 +20,10 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Self, TypeAlias
 
 from client.connection import Connection
-from client.device.conditions import Comparison, Conditions, require_allowed, require_asserted
-from client.device.logged import check_comparison, check_done, expected_of
 from client.device.new_template import NewTemplate, a_receipt, without_template
 from client.device.outcomes import Stopwatch, VerificationOutcome
+from client.rights.conditions import Comparison, Conditions, require_allowed, require_asserted
+from client.rights.logged import check_comparison, check_done, expected_of
 from client.wallet.wallet import Enrolment, EnrolmentState
 from federation.consent.life import Consent
 from federation.consent.receipts import Terms
@@ -121,7 +121,7 @@ class Device:
         """Enrols `reference`, confirmed by another capture of the same face.
 
         Seed and pad are drawn here, for this template alone, and kept before it leaves. Nothing is stored unless the
-        second capture matches. When the last answer was lost, `client.device.owner.Owner.settle` tells what became of
+        second capture matches. When the last answer was lost, `client.rights.owner.Owner.settle` tells what became of
         it: another try draws another seed and pad, and forgets those that may be in use.
 
         Args:
@@ -195,7 +195,7 @@ class Device:
         """Agrees again: on a match a newer receipt counts in the place of the last one, which may have expired.
 
         The conditions say for how many days, and to which terms if not to the same. A crash before the wallet is kept
-        loses nothing: `client.device.owner.Owner.with_held_consent` brings what the server holds into the wallet.
+        loses nothing: `client.rights.owner.Owner.with_held_consent` brings what the server holds into the wallet.
 
         Args:
             probe: as for `verify`.
@@ -243,7 +243,7 @@ class Device:
 
         Args:
             probe: (k,) adapted embedding of a fresh capture, or mean of some. Sensitive; does not leave the device.
-            key_id: of the other device, 32 bytes; `client.device.owner.Owner.devices` lists them.
+            key_id: of the other device, 32 bytes; `client.rights.owner.Owner.devices` lists them.
 
         Raises:
             UsageError, UnavailableError, PeerError, ProofError: as for `verify`.
@@ -274,7 +274,7 @@ class Device:
         here, in the clear, before anything leaves.
 
         A crash leaves an old wallet that counts; or, when the last answer was lost, a new one of which
-        `client.device.owner.Owner.settle` says whether it counts; or both, of which the server knows the new one only.
+        `client.rights.owner.Owner.settle` says whether it counts; or both, of which the server knows the new one only.
 
         Args:
             reference: (k,) adapted mean of some pictures, for the new template. Sensitive; does not leave the device.

@@ -13,12 +13,12 @@ from client.device import face_cli, pictures
 from client.device.challenge import ChallengeOption, WithoutOption, filmed_probe
 from client.device.consent_cli import read_terms
 from client.device.face_cli import ModelOption, ReleaseOption, ReleaseTrustOption
-from client.device.owner import Owner
 from client.device.person_cli import FromOption, new_wallet
 from client.device.pictures import CameraOption, ProbesArgument, ReferencesArgument, probes_of, references_of
 from client.device.verification import Device
 from client.files import write_new_file
 from client.log.policy import read_log_policy
+from client.rights.owner import Owner
 from client.terminal import (
     DEFAULT_SERVER,
     CertificateOption,

@@ -18,10 +18,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from client.connection import ClientTls
-from client.device.conditions import Conditions
 from client.device.outcomes import VerificationOutcome
 from client.device.verification import Device
 from client.log.policy import read_log_policy
+from client.rights.conditions import Conditions
 from client.wallet.wallet import Enrolment, EnrolmentState, Wallet, create_wallet, write_wallet
 from examples.demo.results import Attempts
 from federation.consent.receipts import Party, Terms

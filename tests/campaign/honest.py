@@ -18,10 +18,10 @@ from pathlib import Path
 from typing import Any
 
 from client.connection import ClientTls
-from client.device.conditions import Conditions
-from client.device.owner import Owner
 from client.device.verification import Device
 from client.log.policy import read_log_policy
+from client.rights.conditions import Conditions
+from client.rights.owner import Owner
 from client.wallet.wallet import Enrolment, EnrolmentState, Wallet
 from federation.errors import IntaglioError, RefusedError, UnavailableError, UsageError
 from federation.onebit import Decision, hamming_distance

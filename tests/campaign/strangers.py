@@ -16,9 +16,9 @@ from typing import Any
 import grpc
 
 from client.connection import ClientTls, Connection
-from client.device.conditions import Conditions
 from client.device.verification import Device
 from client.log.policy import read_log_policy
+from client.rights.conditions import Conditions
 from client.wallet.wallet import Enrolment, EnrolmentState, Wallet
 from federation.errors import IntaglioError
 from federation.release.bundle import Bundle

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 import grpc
 from google.protobuf.message_factory import GetMessageClass
 
-from client.device.conditions import Comparison
 from client.device.new_template import NewTemplate
 from client.device.verification import _agreement
+from client.rights.conditions import Comparison
 from federation.errors import IntaglioError
 from federation.onebit import Operation, SessionKey
 from federation.wire import status

@@ -18,10 +18,10 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from client.connection import Connection
-from client.device.owner import revoke_with
 from client.device.verification import Device
 from client.log.reader import RemoteLog
 from client.log.watching import Monitor
+from client.rights.owner import revoke_with
 from client.wallet.backup import Backup
 from client.wallet.wallet import EnrolmentState, Wallet
 from federation.consent.assertion import verify_assertion

@@ -18,9 +18,9 @@ import pytest
 from google.protobuf.message_factory import GetMessageClass
 
 from client.connection import Connection
-from client.device import owner as owner_module
 from client.log.reader import RemoteLog
 from client.log.watching import Monitor
+from client.rights import owner as owner_module
 from client.wallet.backup import Backup
 from client.wallet.wallet import EnrolmentState, Wallet
 from federation.errors import IntaglioError, PeerError, ProofError, RefusedError, UnavailableError

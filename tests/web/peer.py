@@ -15,9 +15,9 @@ import numpy as np
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from PIL import ExifTags, Image
 
-from client.device.logged import check_comparison
 from client.device.pictures import require_different, require_one_person
 from client.log.watching import LogMemory, LogTrust
+from client.rights.logged import check_comparison
 from client.wallet.backup import Backup
 from federation.consent.assertion import Assertion, LogPosition
 from federation.consent.login import LoginRequest

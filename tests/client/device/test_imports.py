@@ -36,7 +36,7 @@ def tops(names):
 @pytest.mark.parametrize("command", ["verify", "enrol", "renew", "revoke", "history"])
 def test_a_command_of_the_device_imports_nothing_slow_that_it_does_not_need(command):
     _, names = imported(command)
-    assert "client.device.owner" in names, "the command is there"
+    assert "client.rights.owner" in names, "the command is there"
     assert tops(names) & HEAVY == set()
     assert {name for name in names if name.startswith(OTHER_ROLES)} == set()
 

@@ -24,7 +24,7 @@ from federation.wire.logged import (
 if TYPE_CHECKING:
     from google.protobuf.message import Message
 
-    from client.device.conditions import Comparison
+    from client.rights.conditions import Comparison
     from client.wallet.wallet import Wallet
 
 

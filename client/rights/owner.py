@@ -15,9 +15,9 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Self
 
 from client.connection import ClientTls, Connection
-from client.device.logged import check_revoked
 from client.log.reader import RemoteLog
 from client.log.watching import LogTrust, check_inclusion
+from client.rights.logged import check_revoked
 from client.wallet.wallet import EnrolmentState
 from federation.consent.life import consent_of
 from federation.errors import MalformedMessageError, PeerError, ProofError, RefusedError, UsageError

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from client.device.logged import check_comparison
 from client.log.watching import LogMemory, LogTrust
+from client.rights.logged import check_comparison
 from federation.errors import MalformedMessageError, ProofError
 from federation.wire.logged import LogReceipt
 from federation.wire.v1 import verification_pb2 as pb
