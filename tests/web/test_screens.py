@@ -203,3 +203,13 @@ def test_the_page_speaks_the_language_of_the_browser(chromium, site, tag, words)
         page.reload()
         page.wait_for_selector("[data-screen=welcome]", timeout=60_000)
         assert "Verify your face without sending it" in page.text_content(".card")  # it was chosen
+
+
+def test_what_is_folded_is_printed_and_buttons_are_not(page):
+    page.emulate_media(media="print")
+    page.evaluate("dispatchEvent(new Event('beforeprint'))")
+    assert page.locator("details:not([open])").count() == 0
+    assert page.is_visible("#technical dl")
+    assert not page.is_visible(".card .main")
+    page.evaluate("dispatchEvent(new Event('afterprint'))")
+    assert page.locator("details[open]").count() == 0

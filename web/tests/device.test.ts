@@ -7,7 +7,7 @@ import { equal, hex, packBits, randomBytes, sha256, utf8 } from '../src/bytes'
 import { Device, type Outcome } from '../src/device/device'
 import { Owner } from '../src/device/owner'
 import { Transport } from '../src/device/transport'
-import { IntaglioError, MalformedMessageError, PeerError, ProofError, RefusedError, UnavailableError } from '../src/errors'
+import { CancelledError, IntaglioError, MalformedMessageError, PeerError, ProofError, RefusedError, UnavailableError } from '../src/errors'
 import { SessionKey } from '../src/onebit/device'
 import { Engine } from '../src/onebit/seal'
 import { TemplateSecret } from '../src/onebit/template'
@@ -753,6 +753,19 @@ describe('a call has one deadline', () => {
     })
     await expect(new Transport().call(OwnerService.method.erase, {})).rejects.toThrow('busy')
     expect(waits).toEqual([10_000, 7_000, 4_000, 1_000])
+  })
+
+  test('whoever stops a call hears so at once, and nothing more is sent', async () => {
+    const stop = new AbortController()
+    const asked = vi.spyOn(globalThis, 'fetch').mockImplementation((_url, options) => new Promise((_resolve, reject) => {
+      options!.signal!.addEventListener('abort', () => { reject(options!.signal!.reason as Error) })
+      stop.abort()
+    }))
+    const transport = new Transport()
+    transport.signal = stop.signal
+    await expect(transport.call(OwnerService.method.erase, {})).rejects.toThrow(CancelledError)
+    await expect(transport.call(OwnerService.method.erase, {})).rejects.toThrow(CancelledError)
+    expect(asked).toHaveBeenCalledTimes(1)
   })
 
   test('who says nothing at all is asked twice', async () => {

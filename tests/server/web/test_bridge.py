@@ -17,6 +17,7 @@ from federation.wire.v1 import verification_pb2 as pb
 from server.cli import app
 from server.listening import SECURITY_HEADERS
 from server.matching.serving import CALLS_OF_ONE, ENROLMENTS_OF_ONE
+from server.storage.limits import AttemptLimits
 from server.storage.sessions import SessionLimits
 from server.visitors.door import PER_ADDRESS, WIDER, Door
 from server.visitors.entrance import IN_ALL
@@ -318,6 +319,18 @@ async def test_errors_of_the_service_keep_their_status_their_words_and_their_wai
     assert answer.headers["retry-after-seconds"] == "7.000"
 
 
+@pytest.mark.parametrize(
+    "code", [grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.CANCELLED]
+)
+async def test_what_grpc_says_of_itself_names_inner_addresses_and_is_not_passed_on(code):
+    words = "failed to connect to all addresses; last error: UNKNOWN: ipv6:%5B::1%5D:41735"
+    error = grpc.aio.AioRpcError(code, grpc.aio.Metadata(), grpc.aio.Metadata(), details=words)
+    async with browser(Upstream(error)) as client:
+        answer = await post(client)
+    assert (answer.headers[STATUS_HEADER], answer.text) == (code.name, "the matching service cannot be reached")
+    assert "retry-after-seconds" not in answer.headers
+
+
 @pytest.mark.parametrize("path", ["/", "/assets/a.js", "/nothing", PREFIX + METHOD])
 async def test_every_answer_forbids_scripts_and_requests_of_others(path):
     async with browser(Upstream()) as client:
@@ -435,6 +448,7 @@ async def test_the_rules_are_read_again_for_everybody_who_asks(tmp_path):
 def test_the_page_is_told_terms_and_log():
     told = json.loads(a_deployment_file())
     assert told["terms"]["alternative"] == TERMS.alternative
+    assert told["free_failures"] == AttemptLimits().free_failures
     assert told["log"] == {
         "key": LOG_SIGNER.key.to_text(), "witnesses": [WITNESSES[1].to_text(), WITNESSES[0].to_text()], "threshold": 1,
     }  # fmt: skip
