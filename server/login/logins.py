@@ -215,7 +215,7 @@ class Logins:
             if row is None:
                 return None
             named = {"handle": row.handle_digest}
-            if row.taken_at is not None or run.execute(_TAKE, named | {"now": now}).rowcount != 1:
+            if run.execute(_TAKE, named | {"now": now}).rowcount != 1:
                 run.execute(_REVOKE, named)
                 return None
         return Login.of_row(row) if row.expires_at > now else None

@@ -32,7 +32,7 @@ async function begin(response) {
 }
 
 async function back(request, response) {
-  const session = /session=([\w-]+)/.exec(request.headers.cookie ?? '')?.[1] ?? [...waiting.keys()].at(-1)
+  const session = /(?:^|; )session=([\w-]+)/.exec(request.headers.cookie ?? '')?.[1] ?? [...waiting.keys()].at(-1)
   const checks = waiting.get(session)
   waiting.delete(session)
   const address = new URL(request.url, site)
