@@ -131,7 +131,8 @@ def login_claims(assertion: Assertion, token: str, request: LoginRequest) -> dic
     """
     said = assertion.claims()
     claims = {
-        name: said[name] for name in ("audit", "contest", "log", "purpose", "rate", "release", "statement", "sub")
+        name: said[name]
+        for name in ("audit", "contest", "log", "pad", "purpose", "rate", "release", "statement", "sub")
     }
     claims |= {"aud": request.client, "iss": request.provider, "auth_time": assertion.issued_at}
     claims |= {
