@@ -130,9 +130,8 @@ def login_claims(assertion: Assertion, token: str, request: LoginRequest) -> dic
         request: that it answers.
     """
     said = assertion.claims()
-    claims = {
-        name: said[name] for name in ("audit", "contest", "log", "purpose", "rate", "release", "statement", "sub")
-    }
+    kept = ("audit", "contest", "log", "pad", "purpose", "rate", "release", "statement", "sub")
+    claims = {name: said[name] for name in kept}
     claims |= {"aud": request.client, "iss": request.provider, "auth_time": assertion.issued_at}
     claims |= {
         "acr": acr_of(assertion.rate, assertion.audited),

@@ -16,7 +16,7 @@ METHODS: Final = ("private_key_jwt", "client_secret_basic", "none")
 """How a site says who it is when it asks for tokens."""
 _CLAIMS: Final = (
     "acr", "amr", "assertion", "at_hash", "aud", "audit", "auth_time", "contest", "exp", "iat", "iss", "log", "nonce",
-    "purpose", "rate", "release", "salt", "statement", "sub",
+    "pad", "purpose", "rate", "release", "salt", "statement", "sub",
 )  # fmt: skip
 
 

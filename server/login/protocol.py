@@ -15,6 +15,7 @@ from typing import Any, ClassVar, Final
 from authlib.oauth2.rfc6749 import (
     AccessDeniedError,
     AuthorizationServer,
+    InvalidGrantError,
     InvalidRequestError,
     OAuth2Error,
     OAuth2Request,
@@ -27,7 +28,7 @@ from authlib.oidc.core.util import create_half_hash
 
 from federation.consent.assertion import Assertion, verify_assertion
 from federation.consent.login import MOST_NONCE_CHARACTERS, SALT_BYTES, LoginRequest, login_claims
-from federation.errors import RefusedError, UsageError
+from federation.errors import ProofError, RefusedError, UsageError
 from federation.rules.clients import Client
 from server.login.discovery import METHODS, RESPONSE_MODES
 from server.login.keys import SigningKeys
@@ -42,7 +43,7 @@ _CHALLENGE: Final = re.compile(r"[A-Za-z0-9_-]{43}")
 _PROMPTS: Final = frozenset({"none", "login", "consent", "select_account"})
 _SECRET_BYTES: Final = 32
 _UNREADABLE: Final = (ValueError, TypeError, LookupError, AttributeError, RecursionError)
-"""What parsers raise of foreign bytes."""
+"""What parsers raise of foreign bytes, such as a header that is no UTF-8: Authlib does not catch all of it."""
 _KEPT: Final = (
     "client_id", "code_challenge", "code_challenge_method", "nonce", "redirect_uri", "response_mode", "response_type",
     "scope", "state",
@@ -292,10 +293,11 @@ class Provider(AuthorizationServer):  # type: ignore[misc] # Authlib has no type
             return self.create_token_response(request)  # type: ignore[no-any-return]
         except OAuth2Error as error:
             return self.handle_error_response(request, error)  # type: ignore[no-any-return]
-        except (
-            _UNREADABLE
-        ):  # a header that is no UTF-8, a token of brackets: Authlib does not catch its parsers' errors
-            return self.handle_error_response(request, InvalidRequestError("The request cannot be read."))  # type: ignore[no-any-return]
+        except (ProofError, RefusedError):  # somebody wrote into the database, or the code came again meanwhile
+            return self.handle_error_response(request, InvalidGrantError())  # type: ignore[no-any-return]
+        except _UNREADABLE:
+            unreadable = InvalidRequestError("The request cannot be read.")
+            return self.handle_error_response(request, unreadable)  # type: ignore[no-any-return]
 
     def subject_of(self, token: str) -> str | None:
         """All that an access token is good for: the pseudonym that the ID token named too, or None."""

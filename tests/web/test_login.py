@@ -198,6 +198,7 @@ def test_two_sites_with_another_languages_library_log_a_person_in_under_two_name
         assert (elsewhere["aud"], elsewhere["sub"] == first["sub"]) == ("app.example", False)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(
     not (WEB / "node_modules/openid-client").is_dir(), reason="the page's packages are missing: make web"
 )

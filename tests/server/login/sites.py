@@ -16,6 +16,7 @@ from cryptography.hazmat.primitives.asymmetric.ec import SECP256R1, generate_pri
 
 from federation.consent.assertion import Assertion, LogPosition
 from federation.consent.login import LoginRequest
+from federation.presentation.levels import PadLevel
 from federation.rates import Audited, Basis, StatedRate
 from federation.rules.clients import Client, SigningAlgorithm
 from federation.verdict import Verdict
@@ -146,6 +147,7 @@ def assertion(request: LoginRequest, *, key=ISSUER_KEY, trial=False, **changes):
         audited=Audited(Verdict.PASS, 812, 0.001, 0.05, trial),
         log=LogPosition("example.org/log", 41, 42, bytes(32)),
         contest="mailto:contest@example.org",
+        pad=PadLevel.ON_DEVICE,
     )
     return replace(usual, **changes).sign(key)
 

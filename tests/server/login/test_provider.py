@@ -109,7 +109,7 @@ async def test_a_match_logs_in_and_the_site_learns_what_the_assertion_says(place
     assert claims["contest"] == "mailto:contest@example.org"
     assert claims["exp"] - claims["iat"] == TOKEN_SECONDS
     assert abs(claims["auth_time"] - time.time()) < 60
-    assert claims["audit"]["verdict"] == "PASS"
+    assert (claims["audit"]["verdict"], claims["pad"]) == ("PASS", "on-device")
     assert (claims["rate"]["low"], claims["rate"]["high"], claims["rate"]["people"]) == (0.0005, 0.002, 24)
     assert claims["assertion"] == token
 
@@ -555,7 +555,7 @@ async def test_a_database_that_somebody_wrote_into_logs_nobody_in(place):
             connection.exec_driver_sql("UPDATE logins_1 SET assertion = ?, answered_at = ?", (token, int(time.time())))
         code = told(await browser.get("/login/finish", params={"login": second}))["code"]
         answer = await exchanged(browser, code)
-    assert (answer.status_code, "id_token" in answer.text) == (400, False)
+    assert (answer.status_code, answer.json()["error"]) == (400, "invalid_grant")
 
 
 @pytest.mark.parametrize("shown", ["Bearer x", "Bearer ", "Basic abc", "Bearer " + "t" * 5000, ""])
@@ -755,7 +755,7 @@ NAMES = [
 SHOWN = ["Basic", "Basic //79", "Basic :", "basic OnNlY3JldA==", "Basic YTpi", "Bearer \u00ff", "Digest a"]
 
 
-@settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
 @given(changes=st.dictionaries(st.sampled_from(NAMES), ODD, max_size=6), shown=st.sampled_from(SHOWN) | st.none())
 def test_whatever_comes_gets_an_answer_and_nobody_a_code(unwritten, changes, shown):
     async def ask():
