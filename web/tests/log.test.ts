@@ -4,7 +4,7 @@ import { beforeAll, describe, expect, test } from 'vitest'
 
 import notes from '../../tests/vectors/transparency/notes.json'
 import tree from '../../tests/vectors/transparency/rfc6962.json'
-import { fromHex, utf8 } from '../src/bytes'
+import { concat, fromHex, hex, sha256, utf8 } from '../src/bytes'
 import { IntaglioError, MalformedMessageError, ProofError } from '../src/errors'
 import { checkComparison, type Expectation, type LogReceipt, readEntry } from '../src/log/entries'
 import { fromBase64, LogKey, LogPolicy, SignedCheckpoint } from '../src/log/notes'
@@ -47,6 +47,12 @@ describe('notes', () => {
   test('a published key is read, and one with the id of another is not', () => {
     expect(new LogKey(notes.verifier_key).origin).toBe('PeterNeumann')
     expect(() => new LogKey(notes.verifier_key.replace('c74f20a3', 'c74f20a4'))).toThrow(MalformedMessageError)
+  })
+
+  test.each([[1, 31], [1, 33], [1, 0], [2, 32], [4, 32]])('a key of kind %i with %i bytes is none, also under its own id', (kind, length) => {
+    const key = new Uint8Array(length).fill(7)
+    const id = hex(sha256(concat(utf8('a.log\n'), Uint8Array.of(kind), key)).subarray(0, 4))
+    expect(() => new LogKey(`a.log+${id}+${btoa(String.fromCharCode(kind, ...key))}`)).toThrow(MalformedMessageError)
   })
 
   test.each([

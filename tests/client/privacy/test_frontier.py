@@ -10,6 +10,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
 from scipy import stats
 from typer.testing import CliRunner
 
@@ -291,6 +292,50 @@ def test_the_picture_shows_every_line_and_needs_a_private_trial():
     assert picture(summarise([MEASURED]), curves, title="a title", form="png").startswith(b"\x89PNG")
     with pytest.raises(UsageError, match="no private trial"):
         picture(summarise([baseline]), {}, title="a title", form="svg")
+
+
+def test_the_picture_shows_what_was_measured_and_says_which_line_is_whose(monkeypatch):
+    figures = []
+
+    class Kept(Figure):
+        def __init__(self, **how):
+            super().__init__(**how)
+            figures.append(self)
+
+    monkeypatch.setattr("matplotlib.figure.Figure", Kept)
+    methods = {Method.FROZEN: 0.31, Method.PUBLIC: 0.23, Method.OWN: 0.17, Method.FEDERATED: 0.07}
+    # Two splits of each, that no number of theirs can be drawn for another one.
+    baselines = [
+        dataclasses.replace(MEASURED, trial=Trial(method, 0.0, 0, split, 0), eer=eer + 0.01 * split)
+        for method, eer in methods.items()
+        for split in range(2)
+    ]
+    tried = [
+        dataclasses.replace(MEASURED, trial=Trial(Method.PRIVATE, epsilon, 12, split, 1), eer=eer + 0.01 * split)
+        for epsilon, eer in ((2.0, 0.19), (8.0, 0.11))
+        for split in range(2)
+    ]
+    curves = {8.0: trade_off((0.601,)), 2.0: trade_off((2.0,))}
+    picture(summarise([*tried, *baselines]), curves, title="a title", form="svg")
+    axes, attacks = figures[0].axes
+    assert axes.get_title() == "a title"
+    flat = {line.get_label(): line.get_ydata()[0] for line in axes.lines if len(set(line.get_ydata())) == 1}
+    drawn = [eer for label, eer in flat.items() if not label.startswith("_")]
+    assert sorted(drawn) == pytest.approx(sorted(100 * (eer + 0.005) for eer in methods.values()))
+    (bars,) = axes.containers
+    assert bars.lines[0].get_xydata().tolist() == [pytest.approx([2, 19.5]), pytest.approx([8, 11.5])]
+    (lengths,) = (half.get_segments() for half in bars.lines[2])
+    assert [top[1] - bottom[1] for bottom, top in lengths] == pytest.approx([2 * 100 * 0.005] * 2)
+    found = {line.get_label(): line.get_xydata() for line in attacks.lines}
+    for epsilon, curve in curves.items():
+        for accused, members in found[f"{epsilon:g}"]:
+            assert members == pytest.approx(100 * curve.detected(accused / 100))
+    assert (found["guessing"][:, 0] == found["guessing"][:, 1]).all()
+    for each in (axes, attacks):
+        named = [line.get_label() for line in [*each.lines, *each.containers] if not line.get_label().startswith("_")]
+        assert sorted(text.get_text() for text in each.get_legend().get_texts()) == sorted(named)
+        assert each.get_xlabel()
+        assert each.get_ylabel()
 
 
 # ------------------------------------------------------------------------------------------------------------ command
