@@ -24,7 +24,11 @@ import examples.scale
 import examples.scores
 import examples.synthetic_scores
 import server.cli
+from client.wallet.person import PERSON_PASSPHRASE_VARIABLE
 from federation.commandline.settings import Settings
+from federation.sealing import Passphrase, ScryptCost, sealed
+from federation.wire.person import FILES, PERSON, PersonFile
+from federation.wire.ticket import Ticket
 
 ROOT = Path(__file__).resolve().parents[1]
 DOCUMENTS = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])
@@ -132,7 +136,20 @@ def settings_of(text, variable, tmp_path):
     return program[name].name, Settings.read(program[name], file)
 
 
+@pytest.fixture
+def _a_file_that_an_operator_handed_over(tmp_path, monkeypatch):
+    """For `--from`: what it says takes the place of options that must be there."""
+    person = PersonFile("localhost:7443", "trial", Ticket(bytes(20)), dict.fromkeys(FILES, b""))
+    words = Passphrase("four words of alice")
+    (tmp_path / "alice.intaglio").write_bytes(sealed(person.to_secret_bytes(), PERSON, words, ScryptCost(15)))
+    monkeypatch.setenv(PERSON_PASSPHRASE_VARIABLE, "four words of alice")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "settings"))
+    monkeypatch.chdir(tmp_path)
+
+
 @BY_NAME
+@pytest.mark.usefixtures("_a_file_that_an_operator_handed_over")
 def test_every_command_line_is_one_that_the_program_takes(document, tmp_path):
     text, settings = document.read_text(), {}
     for words in commands_in(text):

@@ -13,7 +13,6 @@ from client.device import face_cli, pictures
 from client.device.challenge import ChallengeOption, WithoutOption, filmed_probe
 from client.device.consent_cli import read_terms
 from client.device.face_cli import ModelOption, ReleaseOption, ReleaseTrustOption
-from client.device.person_cli import FromOption, new_wallet
 from client.device.pictures import CameraOption, ProbesArgument, ReferencesArgument, probes_of, references_of
 from client.device.verification import Device
 from client.files import write_new_file
@@ -31,6 +30,7 @@ from client.terminal import (
 )
 from client.wallet.cli import wallet_facts
 from client.wallet.opening import DEFAULT_WALLET, PassphraseFileOption, WalletOption, open_wallet_alone
+from client.wallet.person import FromOption, new_wallet
 from client.wallet.wallet import Enrolment, EnrolmentState, write_wallet
 from federation.consent.receipts import Terms
 from federation.errors import UsageError

@@ -13,8 +13,8 @@ from typer.testing import CliRunner
 
 from client import cli
 from client.device import pictures
-from client.device.person_cli import PERSON_PASSPHRASE_VARIABLE
 from client.terminal import PASSPHRASE_VARIABLE
+from client.wallet.person import PERSON_PASSPHRASE_VARIABLE
 from federation.sealing import Passphrase, ScryptCost, sealed
 from federation.wire.person import FILES, PERSON, PersonFile
 from federation.wire.ticket import Ticket

@@ -37,10 +37,12 @@ def take_up(context: typer.Context, path: Path | None) -> Path | None:
     """
     if path is None or context.resilient_parsing:
         return None
+    if not path.is_file():  # before anybody types a passphrase for nothing
+        raise UsageError(f"there is no file {path}")
     passphrase = ask_passphrase(
         None,
         variable=PERSON_PASSPHRASE_VARIABLE,
-        option="the variable INTAGLIO_PERSON_PASSPHRASE",
+        option="a terminal",
         prompt=f"Passphrase of {path.name}",
     )
     person = PersonFile.from_secret_bytes(unseal(path, PERSON, Passphrase(passphrase)))
