@@ -164,6 +164,8 @@ def test_every_command_line_is_one_that_the_program_takes(document, tmp_path):
                 parse(COMMANDS[module], rest)
             case ["intaglio" | "intaglio-server" as program, *rest]:
                 parse(COMMANDS[program], rest, settings.get(program))
+                if "--from" in rest:  # from now on these are the person's settings
+                    settings[program] = Settings.read(client.cli.PROGRAM, tmp_path / ".intaglio/alice/intaglio.toml")
             case ["pg_dump" | "pg_restore", *_]:
                 pass  # PostgreSQL's own; `test_restored_service.py` runs them
             case ["cp" | "curl" | "mkdir" | "mv" | "sed" | "systemctl", *_] if document.name == "operations.md":
