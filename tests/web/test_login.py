@@ -313,7 +313,7 @@ def test_the_small_site_of_the_example_logs_a_person_in_and_out(chromium, tmp_pa
     secret = (tmp_path / "login" / "shop.secret").read_text().strip()
     with serving_example(tmp_path / "login", ports[0]) as origin, running_site(shop(origin, secret), ports[1]):
         context = chromium.new_context(permissions=["camera"], base_url=origin)
-        context.ticket = lambda: ticket(tmp_path / "login")
+        context.ticket, context.passphrase = lambda: ticket(tmp_path / "login"), "correct horse"
         page = opened(context)
         assert enrol(page).startswith("You are enrolled")
         page.goto(address)
