@@ -9,6 +9,7 @@ import typer
 
 from client.connection import ClientTls
 from client.device import face_cli, pictures
+from client.device.challenge import ChallengeOption, WithoutOption, filmed_probe
 from client.device.consent_cli import read_terms
 from client.device.face_cli import ModelOption, ReleaseOption, ReleaseTrustOption
 from client.device.pictures import CameraOption, ProbesArgument, ReferencesArgument, probes_of, references_of
@@ -46,6 +47,7 @@ def renew_command(
     log_policy: LogPolicyOption,
     images: ReferencesArgument = None,
     camera: CameraOption = None,
+    without: WithoutOption = None,
     days: Annotated[int, typer.Option(min=1, max=365, help="How long your consent is valid.")] = 90,
     model: ModelOption = None,
     server: ServerOption = DEFAULT_SERVER,
@@ -56,6 +58,7 @@ def renew_command(
     agree: Annotated[
         bool, typer.Option("--agree", allow_from_autoenv=False, help="You agree to your terms again; do not ask.")
     ] = False,
+    challenge: ChallengeOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Replace the template by one with another key, seed and pad. On a match with the old one that is gone, for good.
@@ -101,8 +104,10 @@ def renew_command(
         conditions=face_cli.conditions_of(bundle, rules, log_policy, days=days),
         keep=lambda current: write_wallet(wallet, current, passphrase),
     ) as device:
+        reference, second = pictures.reference_and_second(taken, model=model, release=bundle.release)
         outcome = device.renew_template(
-            *pictures.reference_and_second(taken, model=model, release=bundle.release),
+            reference,
+            filmed_probe(camera, without=without, model=model, release=bundle.release) if challenge else second,
             into=fresh,
             keep=lambda current: write_wallet(into, current, another),
         )
@@ -119,6 +124,7 @@ def receipts_renew(
     log_policy: LogPolicyOption,
     images: ProbesArgument = None,
     camera: CameraOption = None,
+    without: WithoutOption = None,
     terms: Annotated[Path | None, typer.Option(help="Newer terms.", show_default="those that you agreed to")] = None,
     days: Annotated[int, typer.Option(min=1, max=365, help="How long it is valid from now on.")] = 90,
     model: ModelOption = None,
@@ -130,6 +136,7 @@ def receipts_renew(
     agree: Annotated[
         bool, typer.Option("--agree", allow_from_autoenv=False, help="You have read the terms and agree; do not ask.")
     ] = False,
+    challenge: ChallengeOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Agree again, also after a consent has expired: on a match a newer receipt counts in its place.
@@ -161,7 +168,11 @@ def receipts_renew(
         conditions=face_cli.conditions_of(bundle, rules, log_policy, terms=offered, days=days),
         keep=lambda current: write_wallet(wallet, current, passphrase),
     ) as device:
-        outcome = device.renew_consent(pictures.probe_of(taken, model=model, release=bundle.release))
+        outcome = device.renew_consent(
+            filmed_probe(camera, without=without, model=model, release=bundle.release)
+            if challenge
+            else pictures.probe_of(taken, model=model, release=bundle.release)
+        )
     if outcome.decision is Decision.NON_MATCH:
         face_cli.report(outcome, match="", non_match=_NOT_RENEWED, bundle=bundle, as_json=as_json)
     current = device.wallet.require_enrolment().require_consent().current
