@@ -15,8 +15,10 @@ import client.cli
 import examples.bench
 import examples.demo.__main__ as demo
 import examples.epsilon_sweep
+import examples.federation_worth
 import examples.group_rates
 import examples.load
+import examples.preparing_bench
 import examples.presentation.films
 import examples.presentation.turned
 import examples.reference_gate
@@ -42,9 +44,11 @@ COMMANDS = {
     "examples.demo": typer.main.get_command(demo.app),
     "examples.bench": typer.main.get_command(examples.bench.app),
     "examples.epsilon_sweep": typer.main.get_command(examples.epsilon_sweep.app),
+    "examples.federation_worth": typer.main.get_command(examples.federation_worth.app),
     "examples.group_rates": typer.main.get_command(examples.group_rates.app),
     "examples.load": typer.main.get_command(examples.load.app),
     "examples.scale": typer.main.get_command(examples.scale.app),
+    "examples.preparing_bench": typer.main.get_command(examples.preparing_bench.app),
     "examples.presentation": typer.main.get_command(examples.presentation.films.app),
     "examples.presentation.turned": typer.main.get_command(examples.presentation.turned.app),
     "examples.reference_gate": typer.main.get_command(examples.reference_gate.app),

@@ -549,14 +549,14 @@ def test_the_command_says_what_it_did_and_names_nobody_who_withdrew(tmp_path, fo
     broken, withdrew, rate = done.stderr.splitlines()
     assert broken.startswith(f"left out: {images / 'anna' / 'broken.jpg'}: not a {IMAGES} image; convert it")
     assert withdrew == "left out, because they withdrew: 1"
-    assert re.fullmatch(r"looked at 2 images: [0-9.]+ a second", rate)
+    assert re.fullmatch(r"looked at 3 images: [0-9.]+ a second", rate)
     again = CliRunner().invoke(app, ["node", "prepare", str(images), str(folder), "--condition", "mask", "--json"])
     facts = json.loads(again.stdout)
     assert facts | {"problems": 1} == {
         "people": 1,
         "prepared": 1,
         "images": 2,
-        "looked": 2,
+        "looked": 3,
         "resumed": 0,
         "withdrawn": 1,
         "chips": True,
