@@ -13,7 +13,7 @@ from federation.errors import MalformedMessageError, UsageError
 from federation.identity import verify_identity
 from federation.learning import private_evaluation
 from federation.learning.evaluation_plan import EVALUATION, EvaluationPlan, Group
-from federation.learning.group_rates import Support
+from federation.learning.group_rates import GroupRates, Rate, Support
 from federation.learning.private_evaluation import estimate_rates, evaluation_sum
 from federation.recognition.model import Adapter
 from federation.recognition.profiles import PROBE, REFERENCE
@@ -310,6 +310,16 @@ def test_a_group_that_the_noise_drowns_is_insufficient_and_shows_nothing():
     assert many.fmr.value < 0.1
     assert (few.support, few.fmr, few.fnmr, few.eer) == (Support.INSUFFICIENT, None, None, None)
     assert scattered.eer is None
+
+
+@pytest.mark.parametrize("support", Support)
+def test_rates_are_shown_to_people_where_they_are_supported_and_nowhere_else(support):
+    rate = Rate(0.0125, 0.01, 0.03)
+    said = GroupRates("men", 300.0, support, rate, None, dataclasses.replace(rate, value=0.02)).text
+    is_shown = support is Support.SUFFICIENT
+    assert said.startswith("men: about 300 people, FMR 1.25 % (1.00 to 3.00), EER 2.00 %") is is_shown
+    assert ("INSUFFICIENT" in said, "%" not in said) == (not is_shown, not is_shown)
+    assert "FNMR" not in said
 
 
 def test_a_plan_that_could_print_nothing_cannot_be_built():
