@@ -55,6 +55,7 @@ def test_on_a_phone_somebody_enrols_and_verifies_with_the_camera_and_always_sees
     for seen in (".hint", ".frame"):
         assert page.evaluate(IN_VIEW, seen), seen
     page.click("button:text-is('I am ready')", timeout=60_000)  # after three pictures that took themselves
+    page.click("#passkey-button", timeout=60_000)
     page.wait_for_selector("[data-screen=working]", timeout=60_000)
     for seen in ("h1", "progress", ".progress p", ".card button"):
         assert page.evaluate(IN_VIEW, seen), seen
