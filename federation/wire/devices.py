@@ -7,6 +7,7 @@ alone, whoever reads it on the way; and whoever gets the list checks who admitte
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import struct
 from dataclasses import dataclass, field
@@ -16,7 +17,7 @@ from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 from federation.errors import MalformedMessageError, ProofError
-from federation.onebit import Operation
+from federation.onebit import Operation, Transcript
 from federation.onebit.transcript import length_prefixed
 from federation.statements import JsonValue
 from federation.wire.checks import DIGEST_BYTES, SIGNATURE_BYTES, require_length, require_no_unknown_fields
@@ -33,7 +34,7 @@ _MOST_TRANSCRIPT_BYTES = 1024
 _PLACE_OF_OPERATION = 2
 _PLACE_OF_KEY_ID = 8
 _PLACE_OF_CHANGE = 11
-_FIELDS = 14
+_FIELDS = 1 + len(dataclasses.fields(Transcript))  # and what it is
 _ADMISSION = ("by", "ticket", "signature", "transcript")
 
 

@@ -12,7 +12,7 @@ import { ticketDigest } from '../wallet/ticket'
 
 const CODE_TAG = utf8('intaglio-device-code/1\0')
 const TICKET_BYTES = 20
-const [FIELDS, OPERATION, KEY_ID, CHANGE] = [14, 2, 8, 11]
+const [FIELDS, OPERATION, KEY_ID, CHANGE] = [15, 2, 8, 11]
 
 /** One enrolled device, as the server lists it to another. */
 export interface ListedDevice {
