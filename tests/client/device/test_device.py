@@ -277,8 +277,8 @@ LIES = {
 def test_an_assertion_about_anything_else_than_this_session_is_not_handed_out(server, wallet, monkeypatch, lie):
     nonce, issue = bytes(range(32)), AssertionIssuer.issue
 
-    def say(*arguments, now):
-        token = issue(*arguments, now=now)
+    def say(*arguments, pad, now):
+        token = issue(*arguments, pad=pad, now=now)
         expected = asserted_to("example.org", "door-access", nonce)
         honest = verify_assertion(token, **expected, now=now)
         changes = dict(LIES[lie])
