@@ -86,7 +86,7 @@ describe.each(SETS)('known answers of $name bits', ({ parameters, facts, name })
     expect(hex(pad(fromHex(salt), VERIFY, [total[0], total[1]]))).toBe(padOfSum)
   })
 
-  test.each(['ENROL', 'VERIFY', 'RENEW_CONSENT', 'RENEW_TEMPLATE'] as const)('the transcript of %s follows from its fields', async (operation) => {
+  test.each(['ENROL', 'VERIFY', 'RENEW_CONSENT', 'RENEW_TEMPLATE', 'ADMIT_DEVICE', 'REMOVE_DEVICE'] as const)('the transcript of %s follows from its fields', async (operation) => {
     const fields = facts.sessions[operation]
     const transcript = transcriptBytes({
       parameters: parameters.name,

@@ -66,7 +66,7 @@ def sessions(parameters, template, device_key):
         "presentation_checked": False,
         "change_digest": hashlib.sha256(b"a change").digest(),
     }
-    changing = (Operation.ENROL, Operation.RENEW_CONSENT, Operation.RENEW_TEMPLATE)
+    changing = [operation for operation in Operation if operation is not Operation.VERIFY]
     return [verify, *(dataclasses.replace(verify, operation=operation, **change) for operation in changing)]
 
 
