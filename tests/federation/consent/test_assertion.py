@@ -8,6 +8,7 @@ import hmac
 import json
 import re
 from dataclasses import fields, replace
+from pathlib import Path
 
 import jwt
 import pytest
@@ -90,6 +91,20 @@ def claims(**changes):
 def test_an_assertion_that_is_verified_is_the_one_that_was_signed():
     assert verify_assertion(TOKEN, **EXPECTED, now=NOW + 1) == ASSERTION
     assert signed(claims()) == TOKEN
+
+
+def test_the_ten_lines_of_the_readme_believe_an_assertion_and_no_other(monkeypatch, capsys):
+    readme = (Path(__file__).parents[3] / "README.md").read_text()
+    (lines,) = re.findall(r"```python\n(import secrets.*?)```", readme, flags=re.DOTALL)
+    assert len(lines.splitlines()) <= 10
+    monkeypatch.setattr("secrets.token_bytes", lambda _: NONCE)
+    monkeypatch.setattr("time.time", lambda: NOW + 1)
+    # TOKEN and KEY are the site's own; the assertion of the tests is stated at 1 in 100
+    lines = lines.replace("0.001", "0.01")
+    exec(lines, {"token": TOKEN, "KEY": public(ISSUER_KEY)})  # noqa: S102 - our own document
+    assert ASSERTION.subject in capsys.readouterr().out
+    with pytest.raises(ProofError, match=r"\w"):
+        exec(lines, {"token": TOKEN, "KEY": public(OTHER_KEY)})  # noqa: S102 - our own document
 
 
 def test_any_jwt_library_reads_an_assertion_with_the_public_key_only():
