@@ -9,6 +9,7 @@ from authlib.oauth2.rfc6749 import InvalidClientError, InvalidScopeError
 from authlib.oauth2.rfc6749.grants import AuthorizationCodeGrant
 from authlib.oauth2.rfc7523 import JWTBearerClientAssertion
 
+from federation.consent.login import LoginRequest
 from federation.rules.clients import Client
 from server.login.keys import base64url
 from server.login.logins import Logins
@@ -68,6 +69,14 @@ class Site:
     def check_redirect_uri(self, redirect_uri: str) -> bool:
         """Whether it is registered, letter by letter."""
         return redirect_uri in self.client.redirect_uris
+
+    def may_have(self, request: LoginRequest) -> bool:
+        """Whether that request is its own, and still one that the rules let it make."""
+        return (
+            request.client == self.client.identifier
+            and request.purpose in self.client.purposes
+            and request.redirect_uri in self.client.redirect_uris
+        )
 
     def check_client_secret(self, client_secret: str) -> bool:
         """Whether it is the client's."""

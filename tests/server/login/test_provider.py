@@ -462,7 +462,7 @@ async def test_a_site_that_is_closed_meanwhile_gets_nobody(place):
         place.rules = RULES + b"\n" + signed(a_client(version=2, purposes=()))
         place.public.read_again(int(time.time()))
         back = await browser.get("/login/finish", params={"login": handle})
-    assert (back.status_code, "location" in back.headers) == (400, False)
+    assert (back.status_code, "location" in back.headers) == (403, False)
 
 
 # ---------------------------------------------------------------------- codes that are refused
