@@ -108,6 +108,17 @@ class ClientAssertion(JWTBearerClientAssertion):  # type: ignore[misc] # Authlib
         """Whom it must be meant for."""
         return [self._provider.issuer, self._provider.token_endpoint]
 
+    def verify_claims(self, claims: Mapping[str, Any]) -> None:
+        """See Authlib. Besides, it is meant for nobody else: whoever else it is meant for could show it here first.
+
+        Raises:
+            InvalidClientError: it says something else than it must.
+        """
+        audience = claims.get("aud")
+        if isinstance(audience, list) and not all(each in self.get_audiences() for each in audience):
+            raise InvalidClientError(description="Invalid claim: 'aud'")
+        super().verify_claims(claims)
+
     def validate_jti(self, claims: Mapping[str, Any], jti: object) -> bool:
         """Whether it is shown for the first time."""
         expires_at = claims["exp"]
