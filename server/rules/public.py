@@ -68,10 +68,14 @@ class PublicRules:
     def client(self, identifier: str, now: int) -> Client | None:
         """The site of that identifier, when it may log people in at `now`, with the purposes that no moratorium stops.
 
-        Never the deployment's own audience: its nonces are any 32 bytes, so one of them may be a login's.
+        Never a deployment's audience, of this one or of another with the same issuer of assertions: its nonces are any
+        32 bytes, so one of them may be a login's.
         """
         own, client = self._book.deployment(self._deployment), self._book.client(self._deployment, identifier, now)
-        if own is None or identifier == own.audience or client is None:
+        if own is None or client is None:
+            return None
+        deployments = (rule for rule in self._book.rules.values() if isinstance(rule, Deployment))
+        if any(rule.audience == identifier and rule.issuer == own.issuer for rule in deployments):
             return None
         is_open = own.begins_at <= now < own.ends_at and now <= self._book.read_at + LONGEST_RULES_AGE_SECONDS
         purposes = tuple(name for name in client.purposes if not is_stopped(own, identifier, name, self._book, now))

@@ -2,14 +2,16 @@
 
 import json
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 import server
-from federation.rules.entries import Moratorium
+from federation.rules.entries import Deployment, Moratorium
+from federation.rules.rulebook import Rulebook
 from tests.agreeing import AUDIENCE, PURPOSE
-from tests.running import SIGNERS, a_rules_file, signed
+from tests.running import ISSUER, SIGNERS, a_rules_file, signed
 from tests.server.login.sites import (
     CLIENTS,
     ORIGIN,
@@ -125,6 +127,25 @@ async def test_a_change_that_leaves_what_was_asked_lets_the_login_go_on(place):
         handle = await ready(browser)
         appended(place, signed(a_client(version=2, secret_digest=digest(SECRET), operator="Another Name Ltd")))
         assert (await exchanged(browser, told(await finished(browser, handle))["code"])).status_code == 200
+
+
+def another_deployment(issuer):
+    (own,) = (rule for rule in Rulebook.from_file(RULES, read_at=0).rules.values() if isinstance(rule, Deployment))
+    return signed(replace(own, identifier="another", audience=SHOP, issuer=issuer))
+
+
+async def test_an_audience_whose_nonces_anybody_chooses_is_no_site_where_one_issuer_signs_for_both(place):
+    """Else what a person is given at the other deployment's page, for 32 bytes of a stranger's, would answer here."""
+    appended(place, another_deployment(ISSUER))
+    async with place.browser() as browser:
+        first = await browser.get("/login/authorize", params=asking())
+    assert (first.status_code, "location" in first.headers, place.rows()) == (400, False, [])
+
+
+async def test_an_audience_of_another_issuer_s_deployment_may_be_a_site(place):
+    appended(place, another_deployment(replace(ISSUER, address="https://other.example")))
+    async with place.browser() as browser:
+        assert (await exchanged(browser, await coded(browser))).status_code == 200
 
 
 # ---------------------------------------------------------------------- rows
