@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import uvicorn
+from starlette.applications import Starlette
 from starlette.datastructures import MutableHeaders
 from starlette.requests import ClientDisconnect, Request
+from starlette.routing import BaseRoute
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from federation.addresses import bare_host, cannot_listen
@@ -59,6 +61,17 @@ def bound_socket(host: str, port: int) -> Iterator[socket.socket]:
         raise cannot_listen(host, port, error) from error
     with listening:
         yield listening
+
+
+def routed(routes: Sequence[BaseRoute], **options: Any) -> Starlette:  # noqa: ANN401 - as Starlette has them
+    """An application that answers these paths and no others.
+
+    Starlette sends a path with a slash too many to where it would be right, at the host that the request names: a
+    stranger may name any.
+    """
+    app = Starlette(routes=routes, **options)
+    app.router.redirect_slashes = False
+    return app
 
 
 class SecurityHeaders:

@@ -280,7 +280,7 @@ def verify_assertion(
 
 def _authentic(token: str, public_key: bytes) -> Assertion:
     """The assertion that this key signed, whatever it says."""
-    if len(token) > MOST_TOKEN_CHARACTERS or not _TOKEN.fullmatch(token):
+    if not isinstance(token, str) or len(token) > MOST_TOKEN_CHARACTERS or not _TOKEN.fullmatch(token):
         raise MalformedMessageError(
             f"an assertion is three parts of base64url, at most {MOST_TOKEN_CHARACTERS} characters"
         )

@@ -199,6 +199,19 @@ def decide(
     return _refusal_of_attempts(attempts, now) or replace(permission, valid_until=valid_until)
 
 
+def is_stopped(deployment: Deployment, audience: str, purpose: str, rules: Rulebook, now: int) -> bool:
+    """Whether a moratorium stops one purpose of one audience now. Whether anything allows it is asked of `decide`."""
+    found = (
+        _rule_in_force(audience, purpose, place, rules.pack(place, now), rules, now)
+        for place in deployment.jurisdictions
+    )
+    categories = frozenset(rule.category for rule in found if rule is not None)
+    return any(
+        moratorium.begins_at <= now and moratorium.stops(deployment, audience, categories)
+        for moratorium in rules.moratoria(now)
+    )
+
+
 def _refusal_of_purpose(request: Request) -> Refused | None:
     line = red_line_of(request.purpose)
     if line is None:
@@ -249,7 +262,7 @@ def _permission(request: Request, deployment: Deployment, rules: Rulebook, now: 
         until.extend(time for time in (client.begins_at, client.ends_at) if time > now)
     for place in deployment.jurisdictions:
         pack = rules.pack(place, now)
-        rule = _rule_in_force(request, place, pack, rules, now)
+        rule = _rule_in_force(request.audience, request.purpose, place, pack, rules, now)
         if rule is None and (pack is None or now >= pack.ends_at):
             return Refused(Reason.NO_POLICY, f"no policy is in force in {place}")
         if rule is None:
@@ -270,14 +283,14 @@ def _permission(request: Request, deployment: Deployment, rules: Rulebook, now: 
 
 
 def _rule_in_force(
-    request: Request, place: str, pack: PolicyPack | None, rules: Rulebook, now: int
+    audience: str, purpose: str, place: str, pack: PolicyPack | None, rules: Rulebook, now: int
 ) -> PurposeRule | None:
     """What allows the purpose in one jurisdiction: its pack, or else the exception that lasts longest."""
     if pack is not None and now < pack.ends_at:
         for rule in pack.rules:
-            if rule.purpose == request.purpose and rule.is_in_force(now):
+            if rule.purpose == purpose and rule.is_in_force(now):
                 return rule
-    exceptions = rules.exceptions(place, request.audience, request.purpose, now)
+    exceptions = rules.exceptions(place, audience, purpose, now)
     return max((exception.rule for exception in exceptions), key=lambda rule: rule.ends_at, default=None)
 
 

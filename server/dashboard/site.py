@@ -6,7 +6,6 @@ import asyncio
 import time
 from collections.abc import Callable, Sequence
 
-from starlette.applications import Starlette
 from starlette.middleware import Middleware
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 from starlette.requests import Request
@@ -15,7 +14,7 @@ from starlette.routing import Route
 from starlette.types import ASGIApp
 
 from server.dashboard.page import POLICY
-from server.listening import SECURITY_HEADERS, SecurityHeaders
+from server.listening import SECURITY_HEADERS, SecurityHeaders, routed
 
 PATH = "/organisation"
 _HEADERS = {
@@ -67,4 +66,4 @@ def organisation_app(page: FreshPage, names: Sequence[str]) -> ASGIApp:
 
     routes = [Route(PATH, show, methods=["GET"]), Route("/", lead_there, methods=["GET"])]
     guard = Middleware(TrustedHostMiddleware, allowed_hosts=list(names), www_redirect=False)
-    return SecurityHeaders(Starlette(routes=routes, middleware=[guard]), _HEADERS)
+    return SecurityHeaders(routed(routes, middleware=[guard]), _HEADERS)

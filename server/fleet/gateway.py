@@ -31,7 +31,7 @@ from starlette.routing import Route
 from federation.membership.fleet import CALLS, MOST_REQUEST_BYTES, PREFIX, Answered, Asked, TurnedAway, passed_on
 from server.fleet.admission import Members, TurnedBack
 from server.fleet.call_log import CallLog
-from server.listening import read_body
+from server.listening import read_body, routed
 from server.visitors.door import Door
 
 _UPSTREAM_SECONDS: Final = 60.0
@@ -87,7 +87,7 @@ class Gateway:
     def app(self) -> Starlette:
         """Answers fleet calls with what the SuperLink answers, ``/health`` with ``ok``, and anything else with 404."""
         routes = [Route(PREFIX + "{call}", self._fleet, methods=["POST"]), Route("/health", self._health)]
-        return Starlette(routes=routes, lifespan=self._lifespan)
+        return routed(routes, lifespan=self._lifespan)
 
     async def _fleet(self, request: Request) -> Response:
         name = request.path_params["call"]

@@ -24,7 +24,7 @@ from federation.addresses import joined
 from federation.errors import IntaglioError
 from federation.transparency.proofs import MAX_GROWTH_BYTES
 from server.files import write_durably
-from server.listening import page_server, read_body
+from server.listening import page_server, read_body, routed
 from server.log.witness import Answer, Witness
 from server.visitors.door import WIDER, networks_of, opened_door
 from server.visitors.entrance import IN_ALL, serve_at, welcome_at
@@ -55,8 +55,8 @@ def witness_app(
         rate: requests of one address.
     """
     site = _Site(witness, welcome, clock, (PeerRates(rate), PeerRates(rate.times(WIDER))))
-    return Starlette(
-        routes=[
+    return routed(
+        [
             Route("/add-checkpoint", site.add_checkpoint, methods=["POST"]),
             Route("/{origin}/checkpoint", site.checkpoint, methods=["GET"]),
         ]

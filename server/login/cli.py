@@ -20,7 +20,7 @@ from starlette.requests import Request
 from federation.commandline.commands import Commands
 from federation.consent.login import acr_of
 from federation.consent.purposes import DAY_SECONDS
-from federation.errors import IntaglioError, UsageError
+from federation.errors import UsageError
 from federation.release.bundle import Bundle
 from federation.rules.clients import KEY_BYTES, Client, SigningAlgorithm
 from federation.rules.rulebook import Rulebook
@@ -155,8 +155,10 @@ def opened_login(
 
         def tend() -> None:
             now = int(time.time())
-            logins.sweep(now)
-            public.read_again(now)
+            try:
+                public.read_again(now)  # first, and whatever the database is up to: a moratorium waits for nothing
+            finally:
+                logins.sweep(now)
 
         acr = acr_of(bundle.release.rate, bundle.manifest.audited)
         yield LoginSite(provider, acr=acr, welcome=welcome), tend
@@ -170,7 +172,7 @@ async def tend_login(tend: Callable[[], None]) -> None:
         await asyncio.sleep(_TEND_SECONDS)
         try:
             await asyncio.to_thread(tend)
-        except IntaglioError as error:
+        except Exception as error:  # noqa: BLE001 - a driver's, say: a moratorium must not wait for a restart
             structlog.get_logger().warning("logins", problem=str(error))
 
 

@@ -28,7 +28,7 @@ from authlib.oidc.core.util import create_half_hash
 
 from federation.consent.assertion import Assertion, verify_assertion
 from federation.consent.login import MOST_NONCE_CHARACTERS, SALT_BYTES, LoginRequest, login_claims
-from federation.errors import ProofError, RefusedError, UsageError
+from federation.errors import MalformedMessageError, ProofError, RefusedError, UsageError
 from federation.rules.clients import Client
 from server.login.discovery import METHODS, RESPONSE_MODES
 from server.login.keys import SigningKeys
@@ -111,7 +111,7 @@ class _Grant(AuthorizationCodeGrant):  # type: ignore[misc] # Authlib has no typ
     def query_authorization_code(self, code: str, client: Site) -> _Code | None:
         """Takes the code, whoever brings it: it has leaked if it comes from anybody but its client."""
         login = self.server.logins.take(code, now=self.server.now)
-        return _Code(login) if login is not None and login.request.client == client.get_client_id() else None
+        return _Code(login) if login is not None and client.may_have(login.request) else None
 
     def delete_authorization_code(self, authorization_code: _Code) -> None:
         """It was taken when it was looked for."""
@@ -213,17 +213,7 @@ class Provider(AuthorizationServer):  # type: ignore[misc] # Authlib has no type
             OAuth2Error: the request is none; `redirect_uri` says where that may be told, or is None.
             UnavailableError: too many logins are under way.
         """
-        grant = self._grant_of(parameters)
-        asked, client = grant.request, grant.request.client.client
-        request = LoginRequest(
-            provider=self.issuer,
-            client=client.identifier,
-            purpose=asked.scope.split()[1],
-            redirect_uri=grant.redirect_uri,
-            nonce=parameters.get("nonce", ""),
-            code_challenge=parameters["code_challenge"],
-            salt=secrets.token_bytes(SALT_BYTES),
-        )
+        request = self._request_of(parameters, secrets.token_bytes(SALT_BYTES))
         handle = secrets.token_urlsafe(_SECRET_BYTES)
         kept = {name: parameters[name] for name in _KEPT if name in parameters}
         self.logins.begin(Login(digest_of(handle), kept, request), browser=browser, now=self.now)
@@ -233,18 +223,23 @@ class Provider(AuthorizationServer):  # type: ignore[misc] # Authlib has no type
         """What a login is about, for the page in the browser that began it.
 
         Raises:
-            RefusedError: no such login, or in another browser, or its client may not log in anybody any more.
+            RefusedError: no such login, or in another browser, or the rules do not let the site ask this any more, or
+                somebody wrote into the database.
         """
         login = self.logins.find(handle, browser=browser, now=self.now)
-        if self.query_client(login.request.client) is None:
-            raise RefusedError("the site is not registered any more")
+        try:
+            is_as_asked = self._request_of(login.asked, login.request.salt) == login.request
+        except OAuth2Error:
+            is_as_asked = False
+        if not is_as_asked:
+            raise RefusedError("the site is not registered for this any more")
         return login
 
     def answer(self, handle: str, assertion: str, *, browser: str) -> None:
         """The page brings the assertion of a match. Only this opens the way to a code.
 
         Raises:
-            RefusedError: no such login, or not in this browser.
+            RefusedError: as for `asked`.
             ProofError, MalformedMessageError: the assertion is not about exactly this request.
         """
         login, now = self.asked(handle, browser=browser), self.now
@@ -255,11 +250,9 @@ class Provider(AuthorizationServer):  # type: ignore[misc] # Authlib has no type
         """The way back to the site: the login, and what it is told.
 
         Raises:
-            RefusedError: no such login, or not in this browser, or nothing was answered.
-            OAuth2Error: the client or its redirect URI is not registered any more.
+            RefusedError: as for `asked`, or nothing was answered.
         """
-        login = self.logins.find(handle, browser=browser, now=self.now)
-        self._grant_of(login.asked)  # the rules may have changed since
+        login = self.asked(handle, browser=browser)
         code = secrets.token_urlsafe(_SECRET_BYTES)
         self.logins.finish(handle, code, browser=browser, now=self.now)
         return login, self.told(login.asked, [("code", code)])
@@ -268,11 +261,9 @@ class Provider(AuthorizationServer):  # type: ignore[misc] # Authlib has no type
         """The person does not want to: the login, and what the site is told.
 
         Raises:
-            RefusedError: no such login, or not in this browser.
-            OAuth2Error: the client or its redirect URI is not registered any more.
+            RefusedError: as for `asked`.
         """
-        login = self.logins.find(handle, browser=browser, now=self.now)
-        self._grant_of(login.asked)
+        login = self.asked(handle, browser=browser)
         self.logins.give_up(handle, browser=browser)
         return login, self.told(login.asked, [("error", AccessDeniedError.error)])
 
@@ -293,7 +284,8 @@ class Provider(AuthorizationServer):  # type: ignore[misc] # Authlib has no type
             return self.create_token_response(request)  # type: ignore[no-any-return]
         except OAuth2Error as error:
             return self.handle_error_response(request, error)  # type: ignore[no-any-return]
-        except (ProofError, RefusedError):  # somebody wrote into the database, or the code came again meanwhile
+        except (MalformedMessageError, ProofError, RefusedError):
+            # Somebody wrote into the database, or the code came again meanwhile.
             return self.handle_error_response(request, InvalidGrantError())  # type: ignore[no-any-return]
         except _UNREADABLE:
             unreadable = InvalidRequestError("The request cannot be read.")
@@ -352,6 +344,23 @@ class Provider(AuthorizationServer):  # type: ignore[misc] # Authlib has no type
 
     def send_signal(self, name: str, *args: object, **kwargs: object) -> None:
         """Nobody listens."""
+
+    def _request_of(self, parameters: Mapping[str, str], salt: bytes) -> LoginRequest:
+        """What a site asks, by the rules as they are now.
+
+        Raises:
+            OAuth2Error: see `ask`.
+        """
+        grant = self._grant_of(parameters)
+        return LoginRequest(
+            provider=self.issuer,
+            client=grant.request.client.get_client_id(),
+            purpose=grant.request.scope.split()[1],
+            redirect_uri=grant.redirect_uri,
+            nonce=parameters.get("nonce", ""),
+            code_challenge=parameters["code_challenge"],
+            salt=salt,
+        )
 
     def _grant_of(self, parameters: Mapping[str, str]) -> Any:  # noqa: ANN401 - Authlib has no types
         _require_plain(parameters)

@@ -24,7 +24,6 @@ from typing import Any, Final
 from urllib.parse import parse_qsl, urlencode
 
 from authlib.oauth2.rfc6749 import OAuth2Error
-from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, JSONResponse, PlainTextResponse, RedirectResponse, Response
 from starlette.routing import Route
@@ -32,7 +31,7 @@ from starlette.types import ASGIApp
 
 from federation.consent.assertion import MOST_TOKEN_CHARACTERS
 from federation.errors import IntaglioError, MalformedMessageError, RefusedError, UnavailableError
-from server.listening import SECURITY_HEADERS, SecurityHeaders, read_body
+from server.listening import SECURITY_HEADERS, SecurityHeaders, read_body, routed
 from server.login.discovery import DISCOVERY, KEYS, PREFIX, RESPONSE_MODES, TOKEN, USERINFO, described
 from server.login.logins import LOGIN_SECONDS, digest_of
 from server.login.protocol import Provider
@@ -149,7 +148,7 @@ class LoginSite:
             *(Route(PREFIX + name, self._bounded(call, is_site=False), methods=how) for name, call, how in browsers),
             *(Route(path, self._bounded(call, is_site=True), methods=how) for path, call, how in sites),
         ]
-        self.app: ASGIApp = SecurityHeaders(Starlette(routes=routes), _HEADERS)
+        self.app: ASGIApp = SecurityHeaders(routed(routes), _HEADERS)
 
     def beside(self, other: ASGIApp) -> ASGIApp:
         """Both as one application: these paths, and for all others the other one."""
@@ -204,10 +203,7 @@ class LoginSite:
         parameters = _parameters(request.url.query)
         handle, browser = parameters.get("login", ""), self._browser(request, parameters.get("login", ""))
         end = self._provider.give_up if parameters.get("refused") == "1" else self._provider.finish
-        try:
-            login, told = await asyncio.to_thread(end, handle, browser=browser)
-        except OAuth2Error:
-            return _page("the site is not registered for this any more")
+        login, told = await asyncio.to_thread(end, handle, browser=browser)
         for visitors in self._bounds:
             visitors.ended(login.handle_digest)
         response = _sent(login.request.redirect_uri, told, login.asked.get("response_mode", "query"))
@@ -373,8 +369,8 @@ def _parameters(encoded: str) -> dict[str, str]:
 
 def _text(told: Mapping[str, Any], name: str, most: int) -> str:
     value = told.get(name)
-    if not isinstance(value, str) or len(value) > most:
-        raise MalformedMessageError(f"{name} is text of at most {most} characters")
+    if not isinstance(value, str) or len(value) > most or not value.isascii():
+        raise MalformedMessageError(f"{name} is ASCII text of at most {most} characters")
     return value
 
 

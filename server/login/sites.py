@@ -9,6 +9,7 @@ from authlib.oauth2.rfc6749 import InvalidClientError, InvalidScopeError
 from authlib.oauth2.rfc6749.grants import AuthorizationCodeGrant
 from authlib.oauth2.rfc7523 import JWTBearerClientAssertion
 
+from federation.consent.login import LoginRequest
 from federation.rules.clients import Client
 from server.login.keys import base64url
 from server.login.logins import Logins
@@ -69,6 +70,14 @@ class Site:
         """Whether it is registered, letter by letter."""
         return redirect_uri in self.client.redirect_uris
 
+    def may_have(self, request: LoginRequest) -> bool:
+        """Whether that request is its own, and still one that the rules let it make."""
+        return (
+            request.client == self.client.identifier
+            and request.purpose in self.client.purposes
+            and request.redirect_uri in self.client.redirect_uris
+        )
+
     def check_client_secret(self, client_secret: str) -> bool:
         """Whether it is the client's."""
         return self.client.is_secret(client_secret)
@@ -98,6 +107,17 @@ class ClientAssertion(JWTBearerClientAssertion):  # type: ignore[misc] # Authlib
     def get_audiences(self) -> list[str]:
         """Whom it must be meant for."""
         return [self._provider.issuer, self._provider.token_endpoint]
+
+    def verify_claims(self, claims: Mapping[str, Any]) -> None:
+        """See Authlib. Besides, it is meant for nobody else: whoever else it is meant for could show it here first.
+
+        Raises:
+            InvalidClientError: it says something else than it must.
+        """
+        audience = claims.get("aud")
+        if isinstance(audience, list) and not all(each in self.get_audiences() for each in audience):
+            raise InvalidClientError(description="Invalid claim: 'aud'")
+        super().verify_claims(claims)
 
     def validate_jti(self, claims: Mapping[str, Any], jti: object) -> bool:
         """Whether it is shown for the first time."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 from federation.consent.life import consent_to
@@ -13,7 +14,7 @@ from federation.release.manifest import Standing
 from federation.rules.clients import Client
 from federation.rules.entries import Deployment, Issuer, Lifting, Moratorium, PolicyException, PolicyPack, Rule
 from federation.rules.kiosks import Kiosk
-from federation.rules.policy import LONGEST_RULES_AGE_SECONDS, Allowed, Attempts, Refused, Request, decide
+from federation.rules.policy import LONGEST_RULES_AGE_SECONDS, Allowed, Attempts, Refused, Request, decide, is_stopped
 from federation.rules.rulebook import Rulebook, SignedRule
 from federation.statements import require_name
 from federation.transparency import PublicEntry, PublicKind
@@ -65,19 +66,20 @@ class PublicRules:
         return registered.issuer if registered else None
 
     def client(self, identifier: str, now: int) -> Client | None:
-        """The site of that identifier, when it may log people in at `now`.
+        """The site of that identifier, when it may log people in at `now`, with the purposes that no moratorium stops.
 
-        Never the deployment's own audience: its nonces are any 32 bytes, so one of them may be a login's.
+        Never a deployment's audience, of this one or of another with the same issuer of assertions: its nonces are any
+        32 bytes, so one of them may be a login's.
         """
         own, client = self._book.deployment(self._deployment), self._book.client(self._deployment, identifier, now)
-        if own is not None and identifier == own.audience:
+        if own is None or client is None:
             return None
-        is_open = (
-            own is not None
-            and own.begins_at <= now < own.ends_at
-            and now <= self._book.read_at + LONGEST_RULES_AGE_SECONDS
-        )
-        return client if is_open and client is not None and client.is_in_force(now) and client.purposes else None
+        deployments = (rule for rule in self._book.rules.values() if isinstance(rule, Deployment))
+        if any(rule.audience == identifier and rule.issuer == own.issuer for rule in deployments):
+            return None
+        is_open = own.begins_at <= now < own.ends_at and now <= self._book.read_at + LONGEST_RULES_AGE_SECONDS
+        purposes = tuple(name for name in client.purposes if not is_stopped(own, identifier, name, self._book, now))
+        return replace(client, purposes=purposes) if is_open and client.is_in_force(now) and purposes else None
 
     def read_again(self, now: int) -> None:
         """Takes in what was appended.

@@ -25,7 +25,6 @@ from pathlib import Path
 from typing import Any, Final, Literal
 
 import grpc
-from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response, StreamingResponse
 from starlette.routing import Route
@@ -35,7 +34,7 @@ from federation.errors import IntaglioError, MalformedMessageError, RefusedError
 from federation.wire.convert import MAX_MESSAGE_BYTES
 from federation.wire.status import RETRY_AFTER_KEY, status_of
 from federation.wire.v1 import verification_pb2 as pb
-from server.listening import SecurityHeaders, read_body
+from server.listening import SecurityHeaders, read_body, routed
 from server.storage.sessions import SessionLimits
 from server.visitors.door import WIDER, networks_of
 from server.visitors.peers import PeerRate, PeerRates
@@ -252,7 +251,7 @@ def bridge_app(
         Route(PREFIX + "{method:path}", welcomed, methods=["POST"]),
         Route("/{path:path}", welcomed, methods=["GET"]),
     ]
-    return SecurityHeaders(Starlette(routes=routes))
+    return SecurityHeaders(routed(routes))
 
 
 def _networks(request: Request) -> tuple[bytes, ...]:

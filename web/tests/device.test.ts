@@ -295,6 +295,18 @@ describe('renewal of a consent', () => {
     expect(periods()).toEqual([[small.now, small.now + 90 * DAY_SECONDS], [later, later + 90 * DAY_SECONDS]])
   })
 
+  test('none begins for a site of which the person was told that there is one', async () => {
+    await enrol()
+    const { audience, purpose } = (await memory()).enrolment!
+    const [mine, elsewhere] = [{ audience, purpose }, { audience: 'another.example', purpose }]
+    const [now, later] = [await device(), await device(small.now + 91 * DAY_SECONDS)]
+    expect([await now.needsConsent(mine, false), await now.needsConsent(mine, true)]).toEqual([false, false])
+    for (const [one, use] of [[now, elsewhere], [later, mine]] as const) {
+      expect(await one.needsConsent(use, true)).toBe(true)
+      await expect(one.needsConsent(use, false)).rejects.toThrow(RefusedError)
+    }
+  })
+
   test('the newer consent names the one in force and the same template', async () => {
     await enrol()
     await renew()

@@ -326,6 +326,13 @@ def test_any_text_is_no_assertion(text):
         verify_assertion(text, **EXPECTED, now=NOW)
 
 
+@pytest.mark.parametrize("token", [None, 1, b"a.b.c", TOKEN.encode(), [TOKEN], {"token": TOKEN}], ids=range(6))
+def test_what_is_no_text_is_no_assertion(token):
+    """A site passes on what it found in somebody's JSON."""
+    with pytest.raises(MalformedMessageError, match="three parts of base64url"):
+        verify_assertion(token, **EXPECTED, now=NOW)
+
+
 @pytest.mark.parametrize(
     "token",
     [TOKEN + "=", TOKEN + "==", TOKEN + "\n", " " + TOKEN, TOKEN + ".AA", TOKEN[:-1], TOKEN * 10, "", "..", "é.é.é"],

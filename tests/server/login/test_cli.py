@@ -1,7 +1,9 @@
 """`intaglio-server login`: keys that stay known when they change, and sites that become public rules."""
 
+import asyncio
 import hashlib
 import json
+import sqlite3
 import stat
 
 import jwt
@@ -11,12 +13,14 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from typer.testing import CliRunner
 
 from federation.consent.assertion import key_name
-from federation.errors import UsageError
+from federation.errors import UnavailableError, UsageError
 from federation.rules.clients import SigningAlgorithm
 from federation.rules.rulebook import Rulebook
 from server.cli import app
-from server.login.cli import opened_login
+from server.login.cli import opened_login, tend_login
 from server.login.keys import SigningKeys
+from server.login.logins import Logins
+from server.rules.public import PublicRules
 from tests.bundles import a_bundle
 from tests.running import DEPLOYMENT, PURPOSE, SIGNERS, a_rules_file
 from tests.server.login.sites import point
@@ -190,3 +194,46 @@ def test_a_provider_sweeps_and_reads_the_rules_again(tmp_path, rules):
         tend()
         assert site._provider.query_client("shop.example").get_client_id() == "shop.example"
     assert stat.S_IMODE((tmp_path / "login" / "logins.db").stat().st_mode) == 0o600
+
+
+@pytest.mark.parametrize("failing", ["the database", "the rules"])
+def test_rules_are_read_and_logins_are_swept_whatever_the_other_is_up_to(tmp_path, rules, monkeypatch, failing):
+    run("init", tmp_path / "login")
+    opened = opened_login(
+        tmp_path / "login", None, origin="https://login.example.org", rules=rules, deployment=DEPLOYMENT,
+        bundle=a_bundle(), accepts_trials=False, welcome=lambda _: None,
+    )  # fmt: skip
+    done, failed = [], UnavailableError("out of reach")
+
+    def doing(what):
+        def do(*_):
+            done.append(what)
+            if what == failing:
+                raise failed
+
+        return do
+
+    monkeypatch.setattr(Logins, "sweep", doing("the database"))
+    monkeypatch.setattr(PublicRules, "read_again", doing("the rules"))
+    with opened as (_, tend), pytest.raises(UnavailableError, match="out of reach"):
+        tend()
+    assert done == ["the rules", "the database"]
+
+
+async def test_the_rules_are_read_again_also_after_an_error_that_nobody_foresaw(monkeypatch):
+    monkeypatch.setattr("server.login.cli._TEND_SECONDS", 0)
+    again = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    errors = iter([sqlite3.DatabaseError("malformed"), UnavailableError("busy")])
+
+    def tend():
+        error = next(errors, None)
+        if error is not None:
+            raise error
+        loop.call_soon_threadsafe(again.set)
+
+    tending = asyncio.create_task(tend_login(tend))
+    await asyncio.wait([tending, asyncio.create_task(again.wait())], return_when=asyncio.FIRST_COMPLETED)
+    assert not tending.done()
+    tending.cancel()
+    await asyncio.wait([tending])

@@ -462,7 +462,7 @@ async def test_a_site_that_is_closed_meanwhile_gets_nobody(place):
         place.rules = RULES + b"\n" + signed(a_client(version=2, purposes=()))
         place.public.read_again(int(time.time()))
         back = await browser.get("/login/finish", params={"login": handle})
-    assert (back.status_code, "location" in back.headers) == (400, False)
+    assert (back.status_code, "location" in back.headers) == (403, False)
 
 
 # ---------------------------------------------------------------------- codes that are refused
@@ -585,7 +585,9 @@ async def signed_exchange(browser, code, token, **changes):
     return await exchanged(browser, code, None, **(form | changes))
 
 
-@pytest.mark.parametrize("audience", [ORIGIN, f"{ORIGIN}/login/token", [ORIGIN]], ids=str)
+@pytest.mark.parametrize(
+    "audience", [ORIGIN, f"{ORIGIN}/login/token", [ORIGIN], [ORIGIN, f"{ORIGIN}/login/token"]], ids=str
+)
 async def test_a_site_that_signs_needs_no_secret(shared, audience):
     async with shared.browser() as browser:
         answer = await signed_exchange(browser, await coded(browser, **OF_BANK), client_assertion(aud=audience))
@@ -613,6 +615,8 @@ SIGNED_WRONG = {
     "another key": lambda: client_assertion(generate_private_key(SECP256R1())),
     "another algorithm": lambda: client_assertion(Ed25519PrivateKey.generate(), "EdDSA"),
     "another audience": lambda: client_assertion(aud="https://evil.example"),
+    "an audience beside this one": lambda: client_assertion(aud=[ORIGIN, "https://evil.example"]),
+    "audiences of another kind": lambda: client_assertion(aud=[[ORIGIN], ORIGIN]),
     "no audience": lambda: client_assertion(aud=None),
     "another issuer": lambda: client_assertion(iss=SHOP),
     "another site": lambda: client_assertion(iss=SHOP, sub=SHOP),

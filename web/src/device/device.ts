@@ -168,10 +168,17 @@ export class Device {
     return outcome
   }
 
-  /** Whether this device has consented to that use, and may be compared for it now. */
-  async agrees(use: Use): Promise<boolean> {
+  /**
+   * Whether a consent to that use has to begin before this device may be compared for it.
+   *
+   * @param isTold whether the person has read that one begins with this picture.
+   * @throws RefusedError one has to, and the person was shown none: what they had agreed to has ended since.
+   */
+  async needsConsent(use: Use, isTold: boolean): Promise<boolean> {
     const consent = latestTo(this.#wallet.requireEnrolment().receipts.map((text) => SignedReceipt.fromBytes(utf8(text))), use)
-    return consent?.findFault(this.#binding(this.#wallet.requireEnrolment()), use.purpose, use.audience, this.#clock()) === null
+    const agrees = consent?.findFault(this.#binding(this.#wallet.requireEnrolment()), use.purpose, use.audience, this.#clock()) === null
+    if (!agrees && !isTold) throw new RefusedError(`nobody was told that a consent towards ${use.audience} begins`, { why: { name: 'why.consent' } })
+    return !agrees
   }
 
   /**

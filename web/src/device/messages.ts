@@ -92,8 +92,8 @@ export interface Actions {
   verify(argument: { readonly pictures: readonly Blob[]; readonly nonce: string | null }): Outcome
   /** @param request what a site asked the provider, in canonical form. */
   asked(argument: { readonly request: string }): Asked
-  /** Consents towards a site where that is due, and verifies for it. */
-  login(argument: { readonly pictures: readonly Blob[]; readonly request: string }): Outcome
+  /** Consents towards a site where that is due and the person was told (`consents`), and verifies for it. */
+  login(argument: { readonly pictures: readonly Blob[]; readonly request: string; readonly consents: boolean }): Outcome
   renew(argument: { readonly pictures: readonly Blob[] }): Outcome
   revoke(): null
   erase(): number | null

@@ -246,7 +246,7 @@ const actions: { [A in Action]: Act<A> } = {
     await siteOf(loaded, request, wallet)
     const vector = await probe(loaded, argument!.pictures)
     const [mine, use] = [new Device(wallet, transport, loaded.deployment), { audience: request.client, purpose: request.purpose }]
-    if (!(await mine.agrees(use))) {
+    if (await mine.needsConsent(use, argument!.consents)) {
       const agreed = await mine.renew(another, vector, use)
       if (!agreed.matched) return agreed
     }

@@ -171,7 +171,13 @@ async function act(task: Task, pictures: readonly Blob[], by: 'camera' | 'files'
   const { nonce, ticket } = situation
   const done = (outcome: Outcome): Place => ({ at: 'done', task, outcome })
   switch (task) {
-    case 'verify': return await (request === '' ? during(task, task, { pictures, nonce }, done) : during(task, 'login', { pictures, request }, done, goBack))
+    case 'verify': {
+      if (request === '') return await during(task, task, { pictures, nonce }, done)
+      await during(task, 'login', { pictures, request, consents: situation.asked?.isAgreed === false }, done, goBack)
+      // What was shown as agreed may have ended meanwhile: then it is read anew before it is signed anew.
+      if (situation.place.at === 'failed') turn({ asked: await ask('asked', { request }).answer.catch(() => situation.asked) })
+      return
+    }
     case 'renew': return await during(task, task, { pictures }, done)
     case 'enrol': return await during(task, task, { pictures, ticket: ticketOf(ticket) ?? new Uint8Array() }, (outcome) => {
       if (outcome.matched) doing.bring('') // it is spent
