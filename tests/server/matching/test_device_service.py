@@ -284,3 +284,24 @@ def test_a_code_is_a_ticket_that_people_type():
     code = code_of(bytes(32))
     assert Ticket.from_text(code.reveal().upper().replace("-", " ")) == code
     assert code != code_of(bytes(31) + b"\1")
+
+
+def enrolling_while(server, wallet, meanwhile, message="SubmitProbe"):
+    """Enrols with a code that was let in; something happens just before the first message of that kind leaves."""
+    with server.device(wallet, ticket=code_of(wallet.key_id)) as device:
+        submit = getattr(device._stub, message)
+        setattr(device._stub, message, lambda *message, **options: (meanwhile(), submit(*message, **options))[1])
+        return device.enrol(a_face(OWNER, 0), a_face(OWNER, 1))
+
+
+@pytest.mark.parametrize("message", ["SubmitProbe", "SubmitToken"])
+def test_a_session_that_was_opened_with_a_code_that_is_void_does_not_spend_the_next_one(server, storage, message):
+    first, second, third = enrolled(server), a_wallet(a_release()), a_wallet(a_release())
+    admit(server, first, code_of(second.key_id))
+    with pytest.raises(RefusedError, match=NOT_VALID):
+        enrolling_while(server, second, lambda: admit(server, first, code_of(third.key_id)), message)
+    assert storage.template(second.key_id) is None
+    assert [one.digest for one in storage.tickets(now=0)] == [code_of(third.key_id).digest]
+    assert storage.deeds() == []
+    enrol_as_second(server, third)
+    assert [one.key_id for one in devices(server, first)] == [first.key_id, third.key_id]
