@@ -88,6 +88,7 @@ _FORGET_REVOCATIONS = deeds.delete().where(deeds.c.key_id == _key, deeds.c.kind 
 _FORGET_DEEDS_OF_KEY = deeds.delete().where(deeds.c.key_id == _key)
 FORGET_DEEDS_OF_SESSION = deeds.delete().where(deeds.c.session_id == _id)
 _FORGET_DEED = deeds.delete().where(deeds.c.commitment == sa.bindparam("commitment"))
+_IS_ANNOUNCED = sa.select(sa.exists().where(deeds.c.commitment == sa.bindparam("commitment")))
 _FIND_DEEDS = sa.select(deeds)
 _FIND_OWNERS = sa.union_all(
     sa.select(templates.c.device_public_key, templates.c.audience),
@@ -230,6 +231,8 @@ class SqlTemplates(SqlTickets):
                     with contextlib.suppress(RefusedError):  # somebody else has spent the ticket
                         self._enrol_with_ticket(run, template)
                 case PersonalKind.ADMISSION, StoredTemplate(admission=bytes() as admission) if self.template(key_id):
+                    if not run.execute(_IS_ANNOUNCED, {"commitment": deed.commitment}).scalar():
+                        return  # somebody else has done it, and its ticket may have been spent or taken back since
                     with contextlib.suppress(RefusedError):  # somebody else has let the same code in
                         self._admit(run, template.account, admission, now)
                 case PersonalKind.REVOCATION, StoredTemplate():
