@@ -94,6 +94,10 @@ def shown(server, tls, name="alice"):
         return x509.load_der_x509_certificate(secure.getpeercert(binary_form=True)).serial_number
 
 
+def serial(tls, name):
+    return x509.load_pem_x509_certificate((tls / f"{name}.pem").read_bytes()).serial_number
+
+
 def test_a_revoked_certificate_whose_connection_is_open_is_refused_and_another_is_not(server, tls):
     with channel(server, tls, "bob") as bobs, channel(server, tls, "alice") as alices:
         assert checkpoint(bobs)
@@ -159,6 +163,17 @@ def test_a_list_that_is_lost_lets_nobody_in_again_and_health_says_so(server, tls
 
 
 # ---------------------------------------------------------------------- without a server
+
+
+def test_who_is_revoked_on_an_older_list_that_was_put_back_is_revoked_with_those_of_before(tls):
+    serials = {name: serial(tls, name) for name in ("alice", "bob")}
+    authority.revoke(tls, "bob", now=now())
+    admission = Admission(tls)
+    (tls / "revoked.pem").unlink()
+    authority.revoke(tls, "alice", now=now())
+    with pytest.raises(UsageError, match="not on the list any more"):
+        admission.look()
+    assert admission._revoked == set(serials.values())
 
 
 @pytest.mark.parametrize("name", ["ca.pem", "server.pem", "server-key.pem"])

@@ -257,6 +257,19 @@ def test_a_server_that_lets_a_device_in_by_itself_is_found_out_by_the_list(serve
     assert json.dumps(record)
 
 
+def test_no_device_is_said_to_have_let_itself_in(server):
+    first, _second = two(server)
+    listed = devices(server, first)
+    transcript = listed[1].admission.transcript
+    his = a_wallet(a_release())
+    change = DeviceChange(admits=code_of(his.key_id).digest).digest
+    other = DeviceChange(admits=code_of(listed[1].key_id).digest).digest
+    own = transcript.replace(first.key_id, his.key_id).replace(other, change)
+    forged = Admission(his.device_public_key, code_of(his.key_id).digest, his.signing_key.sign(own), own)
+    with pytest.raises(ProofError, match="let itself in"):
+        forged.check(his.key_id)
+
+
 def test_a_verification_s_signature_is_no_admission(server):
     first, second = enrolled(server), a_wallet(a_release())
     with server.device(first) as device:
