@@ -8,6 +8,7 @@ import json
 
 import pytest
 
+from client.device.devices_cli import _row
 from client.wallet.wallet import EnrolmentState
 from federation.errors import MalformedMessageError, ProofError, RefusedError
 from federation.onebit import Decision
@@ -255,6 +256,20 @@ def test_a_server_that_lets_a_device_in_by_itself_is_found_out_by_the_list(serve
     with pytest.raises(MalformedMessageError, match="listed twice"):
         devices_in({"devices": 2 * record["devices"][:1]})
     assert json.dumps(record)
+
+
+def test_a_device_that_was_let_in_by_one_that_is_not_listed_is_told_as_such(server):
+    """Any key can sign, also one that the server made."""
+    first, second = two(server)
+    listed = devices(server, second)
+    assert [_row(one, second, listed)["how"] for one in listed] == [
+        "enrolled with a ticket, or renewed",
+        f"let in by {first.key_id.hex()[:16]}",
+    ]
+    remove(server, second, first.key_id)
+    listed = devices(server, second)
+    (row,) = [_row(one, second, listed) for one in listed]
+    assert row["how"].startswith(f"let in by {first.key_id.hex()[:16]}, which is not among these")
 
 
 def test_no_device_is_said_to_have_let_itself_in(server):
