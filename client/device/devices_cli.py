@@ -125,7 +125,7 @@ def device_list(
 ) -> None:
     """List your devices: since when, and which of them let it in, each checked by that one's signature.
 
-    One that you do not know: remove it, and contest it.
+    One that you do not know, or that one let in which you never had: remove it, and contest it.
 
     Needs: an enrolled wallet, certificates, the server. Writes: nothing.
 
@@ -134,7 +134,8 @@ def device_list(
     opened, _ = open_wallet(wallet, passphrase_file)
     opened.require_enrolment()
     with Owner(opened, target=server, tls=ClientTls.read(tls, certificate)) as owner:
-        rows = [_row(one, opened) for one in owner.devices()]
+        listed = owner.devices()
+    rows = [_row(one, opened, listed) for one in listed]
     if as_json:
         typer.echo(json.dumps(rows))
         return
@@ -197,12 +198,13 @@ def _named(devices: tuple[ListedDevice, ...], name: str) -> ListedDevice:
     return found[0]
 
 
-def _row(device: ListedDevice, wallet: Wallet) -> dict[str, str]:
-    let = (
-        "enrolled with a ticket, or renewed"
-        if device.admission is None
-        else f"let in by {device.admission.key_id.hex()[:16]}"
-    )
+def _row(device: ListedDevice, wallet: Wallet, listed: tuple[ListedDevice, ...]) -> dict[str, str]:
+    if device.admission is None:
+        let = "enrolled with a ticket, or renewed"
+    else:
+        let = f"let in by {device.admission.key_id.hex()[:16]}"
+        if all(one.key_id != device.admission.key_id for one in listed):  # any key signs, also one of the server's
+            let += ", which is not among these: renewed or removed since, or never yours"
     this = "this one" if device.key_id == wallet.key_id else "another one"
     return {
         "name": device.key_id.hex()[:16],

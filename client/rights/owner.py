@@ -204,8 +204,8 @@ class Owner:
     def devices(self) -> tuple[ListedDevice, ...]:
         """The enrolled devices of this person, this one among them, each with the signature that let it in.
 
-        A server may leave devices out, and may list one as the first that nobody admitted: what it cannot do is to say
-        of one that another device let it in.
+        A server may leave devices out, may list one as the first that nobody admitted, and may have one let in by a key
+        of its own, which is not in the list: what it cannot do is to say that a device which is in it let one in.
 
         Raises:
             RefusedError: not enrolled there, or erased.

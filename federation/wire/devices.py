@@ -133,6 +133,8 @@ class Admission:
             _PLACE_OF_KEY_ID: self.key_id,
             _PLACE_OF_CHANGE: DeviceChange(admits=code_of(admitted).digest).digest,
         }
+        if self.key_id == admitted:
+            raise ProofError("a device is said to have let itself in, as none can; contest it")
         if self.ticket != code_of(admitted).digest or any(fields[place] != value for place, value in expected.items()):
             raise ProofError("what the device signed admits another device, or none; contest it")
 

@@ -88,9 +88,10 @@ class Admission:
                 self._authority, self._certificate = authority, certificate
                 log.info("certificate_renewed", ends=f"{certificate.not_valid_after_utc:%Y-%m-%d}")
         listed = frozenset(read_revoked(self._directory, self._authority))
-        if self._revoked - listed:
+        is_back = bool(self._revoked - listed)
+        self._revoked |= listed  # who was revoked on an older list that was put back, is revoked too
+        if is_back:
             raise UsageError("certificates that were revoked are not on the list any more; put revoked.pem back")
-        self._revoked = listed
         return self._notices()
 
     def _notices(self) -> list[str]:

@@ -200,6 +200,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         Raises:
             UnavailableError: it did not come in time.
             MalformedMessageError: there is none.
+            RefusedError: the caller's certificate was revoked while it came.
         """
         reading = asyncio.ensure_future(context.read())
         self._reading.add(reading)
@@ -216,6 +217,8 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         if data is grpc.aio.EOF:
             await self._journal.refusals.note(Refusal(AttemptOutcome.INVALID))
             raise MalformedMessageError("a call has one message, and this one has none")
+        if self._admission is not None:
+            self._admission.require(context)
         return bytes(data)
 
     def _ended(self, reading: asyncio.Future[object]) -> None:
@@ -346,8 +349,10 @@ async def _tend(service: MatchingService, told: _Health, admission: Admission | 
 async def _report(service: MatchingService, told: _Health, admission: Admission | None) -> None:
     """Housekeeping; the server is healthy when storage and log take what is written, and certificates can be read."""
     try:
-        ending = await asyncio.to_thread(admission.look) if admission else []
-        await service.tend()
+        try:
+            ending = await asyncio.to_thread(admission.look) if admission else []
+        finally:  # rules that forbid something are taken in, whatever the certificates are like
+            await service.tend()
         silent = service.journal.log.silent_witnesses.items()
         state = health_pb2.HealthCheckResponse.SERVING
         told.cause = "; ".join([*(f"witness {name} {reason}" for name, reason in silent), *ending])

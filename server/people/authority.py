@@ -1,8 +1,9 @@
 """A certificate for one more person, another in the place of one that ends, and an end to one that was lost.
 
-What an authority made is never forgotten: a certificate that gave way to another one lies in ``former/``, and whoever
-revokes a name ends all that it ever had. Which those are stands in ``revoked.pem``, a list in the common form (RFC
-5280, section 5) that the authority signs. The service reads it every few seconds (`server.matching.admission`).
+What is made here is never forgotten: it lies in ``former/`` too, also when another one took its place, or when somebody
+moved the pair to a device instead of copying it. So whoever revokes a name ends all that it ever had. Which those are
+stands in ``revoked.pem``, a list in the common form (RFC 5280, section 5) that the authority signs. The service reads
+it every few seconds (`server.matching.admission`).
 
 Theory of operation
 -------------------
@@ -88,7 +89,9 @@ def issue(directory: Path, name: str, *, now: dt.datetime) -> list[Path]:
                 f"{name} has a certificate in {directory}: `intaglio-server pki renew` makes another for the same"
                 " device, and after `intaglio-server pki revoke` the name is free"
             )
-        return write_pair(directory, name, issue_client(authority, name, now=now))
+        issued = issue_client(authority, name, now=now)
+        _keep(directory, issued.certificate)  # whoever gets the pair may get it by a move, and is revoked all the same
+        return write_pair(directory, name, issued)
 
 
 def renew(
@@ -120,7 +123,10 @@ def renew(
                 ending_within is None or old.not_valid_after_utc - now <= ending_within
             )
 
-        return renew_pki(directory, now=now, is_due=is_due, before=lambda old: _keep(directory, old))
+        renewed = renew_pki(directory, now=now, is_due=is_due, before=lambda old: _keep(directory, old))
+        for path in renewed:
+            _keep(directory, _read(path))
+        return renewed
 
 
 def revoke(directory: Path, name: str, *, now: dt.datetime) -> list[int]:

@@ -167,7 +167,7 @@ def _names(operation: Operation, held: StoredTemplate | None) -> set[bytes]:
         return set()
     if operation is Operation.ADMIT_DEVICE:
         return {held.key_id} | names_of_admission(held)
-    return {held.key_id, held.account} if operation is Operation.ENROL else {held.key_id}
+    return {held.key_id, held.account}
 
 
 class SqlStorage(SqlTemplates):

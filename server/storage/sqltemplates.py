@@ -88,6 +88,7 @@ _FORGET_REVOCATIONS = deeds.delete().where(deeds.c.key_id == _key, deeds.c.kind 
 _FORGET_DEEDS_OF_KEY = deeds.delete().where(deeds.c.key_id == _key)
 FORGET_DEEDS_OF_SESSION = deeds.delete().where(deeds.c.session_id == _id)
 _FORGET_DEED = deeds.delete().where(deeds.c.commitment == sa.bindparam("commitment"))
+_IS_ANNOUNCED = sa.select(sa.exists().where(deeds.c.commitment == sa.bindparam("commitment")))
 _FIND_DEEDS = sa.select(deeds)
 _FIND_OWNERS = sa.union_all(
     sa.select(templates.c.device_public_key, templates.c.audience),
@@ -137,7 +138,7 @@ class SqlTemplates(SqlTickets):
     def revoke(self, key_id: bytes, *, now: int, request_digest: bytes) -> None:
         """See `Storage`. A crash leaves the template with no tombstone, or the tombstone with no template."""
         with self._begin() as run:
-            self._lock(run, key_id)
+            self._lock(run, key_id, *self._account_of(key_id))
             self._end_for(run, key_id, None, now, request_digest)
             run.execute(_FORGET_REVOCATIONS, {"key": key_id})
         self._database.fold_in()
@@ -221,7 +222,7 @@ class SqlTemplates(SqlTickets):
         """See `Storage`. A crash leaves the deed announced, or announced and done."""
         key_id, template, digest = deed.key_id, deed.template, deed.request_digest
         with self._begin() as run:
-            self._lock(run, *_key_ids(deed), *_accounts(deed))
+            self._lock(run, *_key_ids(deed), *_accounts(deed), *self._account_of(key_id))
             match deed.kind, template:
                 case PersonalKind.RENEWAL, StoredTemplate():
                     with contextlib.suppress(RefusedError):  # revoked, or another one came first
@@ -230,6 +231,8 @@ class SqlTemplates(SqlTickets):
                     with contextlib.suppress(RefusedError):  # somebody else has spent the ticket
                         self._enrol_with_ticket(run, template)
                 case PersonalKind.ADMISSION, StoredTemplate(admission=bytes() as admission) if self.template(key_id):
+                    if not run.execute(_IS_ANNOUNCED, {"commitment": deed.commitment}).scalar():
+                        return  # somebody else has done it, and its ticket may have been spent or taken back since
                     with contextlib.suppress(RefusedError):  # somebody else has let the same code in
                         self._admit(run, template.account, admission, now)
                 case PersonalKind.REVOCATION, StoredTemplate():
@@ -270,6 +273,11 @@ class SqlTemplates(SqlTickets):
 
     # ------------------------------------------------------------------ parts of transactions
 
+    def _account_of(self, key_id: bytes) -> set[bytes]:
+        """Of a template, to lock what may be enrolled with it; it never changes."""
+        template = self.template(key_id)
+        return set() if template is None else {template.account}
+
     def _close_attempt(self, run: Transaction, session_id: bytes, decision: Decision) -> Rows:
         """Writes the decision; `require_closed` says whether there was an attempt to be closed."""
         word = "match" if decision is Decision.MATCH else "non-match"
@@ -288,7 +296,7 @@ class SqlTemplates(SqlTickets):
                     return
                 self.require_new(new.key_id)
                 if deed.kind is PersonalKind.ENROLMENT:
-                    self._require_ticket(run, deed, session_id, new.account)
+                    self._require_ticket(run, deed, session_id, new)
                 elif self.template(deed.key_id) is None:
                     raise RefusedError("the template that is to be renewed was revoked meanwhile")
             case PersonalKind.ADMISSION, StoredTemplate() as admitting:
@@ -299,12 +307,13 @@ class SqlTemplates(SqlTickets):
         if self.template(admitting.key_id) is None:
             raise RefusedError("the template of the device that admits another was revoked meanwhile")
         self._require_own_code(run, admitting.account, Admission.from_bytes(admitting.admission or b"").ticket)
+        self._require_unused(run, admitting.account)
         if run.execute(_COUNT_DEVICES, {"account": admitting.account}).scalar() >= MOST_DEVICES:
             raise RefusedError(f"there are {MOST_DEVICES} devices already, as many as may be; remove one first")
 
     def _enrol_with_ticket(self, run: Transaction, template: StoredTemplate) -> None:
         """Stores somebody's first template, and spends the ticket of its account. Needs the locks of both."""
-        self.enrol(replace(template, admission=self._spend(run, template.account)))
+        self.enrol(replace(template, admission=self._spend(run, template)))
 
     def _renew_consent(self, run: Transaction, renewed: StoredTemplate) -> None:
         """Puts the chain of consents in the place of the one that lacks its last. Doing it twice changes nothing."""
@@ -324,7 +333,7 @@ class SqlTemplates(SqlTickets):
     def _end_for(
         self, run: Transaction, key_id: bytes, session_id: bytes | None, now: int, request_digest: bytes
     ) -> None:
-        """Revokes a template. The session that asked for it, if one did, goes on."""
+        """Revokes a template. The session that asked for it, if one did, goes on. Needs its lock and its account's."""
         run.execute(_END_OTHERS_OF_KEY, {"key": key_id, "id": session_id or b""})
         ended = self.template(key_id)
         if ended is not None:  # whoever revokes a device may not know whom it let in

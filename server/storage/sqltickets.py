@@ -9,10 +9,10 @@ import sqlalchemy as sa
 
 from federation.errors import RefusedError, UnavailableError
 from federation.transparency import PersonalKind
-from federation.wire.devices import ADMISSION_SECONDS, Admission
+from federation.wire.devices import ADMISSION_SECONDS, Admission, code_of
 from server.sql import Mode, Transaction
 from server.storage.schema import deeds, tickets
-from server.storage.storage import NO_TICKET, Deed, IssuedTicket
+from server.storage.storage import NO_TICKET, Deed, IssuedTicket, StoredTemplate
 from server.storage.transactions import Transactions
 
 _GRACE_SECONDS = 3600
@@ -23,11 +23,15 @@ _now: sa.BindParameter[int] = sa.bindparam("now")
 _ADD = tickets.insert()
 _FIND = tickets.select().where(tickets.c.digest == _digest, tickets.c.ends_at > _now)
 _FIND_ALL = tickets.select().where(tickets.c.ends_at > _now).order_by(tickets.c.ends_at)
-_IS_GOOD = sa.select(sa.exists().where(tickets.c.account == _account, tickets.c.ends_at > _now))
+_FIND_GOOD = sa.select(tickets.c.admission).where(tickets.c.account == _account, tickets.c.ends_at > _now)
 _FIND_ADMISSION = sa.select(tickets.c.admission).where(tickets.c.account == _account)
 _SPEND = tickets.delete().where(tickets.c.account == _account)
 _ENROLS = deeds.c.kind == PersonalKind.ENROLMENT.value
 _FIND_USERS = sa.select(deeds.c.session_id).where(deeds.c.account == _account, _ENROLS)
+# An admission takes the place of the ticket that there is.
+_FIND_CHANGERS = sa.select(deeds.c.session_id).where(
+    deeds.c.account == _account, _ENROLS | (deeds.c.kind == PersonalKind.ADMISSION.value)
+)
 # The deed that is to spend it must find it.
 _IS_FREE = ~sa.exists().where(deeds.c.account == tickets.c.account, _ENROLS)
 _FIND_ACCOUNT = sa.select(tickets.c.account).where(tickets.c.digest == _digest)
@@ -70,19 +74,24 @@ class SqlTickets(Transactions):
 
     # ------------------------------------------------------------------ parts of transactions
 
-    def _require_ticket(self, run: Transaction, deed: Deed, session_id: bytes, account: bytes) -> None:
+    def _require_ticket(self, run: Transaction, deed: Deed, session_id: bytes, new: StoredTemplate) -> None:
         """Returns when an enrolment may be announced. Needs the account's lock.
 
         Raises:
-            UnavailableError: another session has announced one with the same ticket.
+            UnavailableError: another session has announced one with the same ticket, or a ticket in its place.
             RefusedError: the ticket was used, has ended or was taken back.
         """
-        this = {"account": account, "now": deed.announced_at}
-        users = run.execute(_FIND_USERS, this).scalars()
+        this = {"account": new.account, "now": deed.announced_at}
+        users = run.execute(_FIND_CHANGERS, this).scalars()
         if any(user != session_id for user in users):
-            raise UnavailableError("somebody is just enrolling with this ticket; try again")
-        if not users and not run.execute(_IS_GOOD, this).scalar():
+            raise UnavailableError("somebody is just enrolling with this ticket, or lets in another; try again")
+        if not users and not _is_for(run.execute(_FIND_GOOD, this).one_or_none(), new):
             raise RefusedError(NO_TICKET)
+
+    def _require_unused(self, run: Transaction, account: bytes) -> None:
+        """Returns when an admission may take the place of the account's ticket. Needs the account's lock."""
+        if run.execute(_FIND_USERS, {"account": account}).scalars():
+            raise UnavailableError("a device that was let in before is just enrolling; try again")
 
     def _admit(self, run: Transaction, account: bytes, admission: bytes, now: int) -> None:
         """Issues the ticket of a device that was let in; the account's earlier one is void. Needs the locks of both."""
@@ -102,15 +111,17 @@ class SqlTickets(Transactions):
         """Takes back what a device of the account let in, unless its enrolment is announced."""
         run.execute(_END_ADMISSION, {"account": account})
 
-    def _spend(self, run: Transaction, account: bytes) -> bytes | None:
+    def _spend(self, run: Transaction, new: StoredTemplate) -> bytes | None:
         """Spends the ticket of an account, and gives the admission that it came from. Needs the account's lock.
 
         Raises:
-            RefusedError: there is none: somebody has spent it.
+            RefusedError: there is none that is good for that key: somebody has spent it, or it was taken back.
         """
-        admission: bytes | None = run.execute(_FIND_ADMISSION, {"account": account}).scalar()
-        if run.execute(_SPEND, {"account": account}).rowcount != 1:
+        row = run.execute(_FIND_ADMISSION, {"account": new.account}).one_or_none()
+        if row is None or not _is_for(row, new):
             raise RefusedError(NO_TICKET)
+        run.execute(_SPEND, {"account": new.account})
+        admission: bytes | None = row.admission
         return admission
 
     def _forget_ended_tickets(self, now: int) -> None:
@@ -119,6 +130,13 @@ class SqlTickets(Transactions):
 
     def _void_tickets(self, run: Transaction) -> int:
         return run.execute(_VOID).rowcount
+
+
+def _is_for(row: Any, new: StoredTemplate) -> bool:  # noqa: ANN401 - an admission's column of tickets, or None
+    """Whether there is a ticket, and it lets that key in: its session may have been opened with an earlier one."""
+    if row is None or row.admission is None:
+        return row is not None
+    return Admission.from_bytes(row.admission).ticket == code_of(new.key_id).digest
 
 
 def _ticket_of(row: Any) -> IssuedTicket:  # noqa: ANN401 - a row of tickets

@@ -2,7 +2,7 @@
 
 import { beforeAll, expect, test } from 'vitest'
 
-import { fromHex, hex } from '../src/bytes'
+import { fromHex, hex, sha256 } from '../src/bytes'
 import { codeOf, devicesIn } from '../src/device/devices'
 import { deviceChangeDigest } from '../src/onebit/transcript'
 import { ticketDigest, ticketOf, ticketText } from '../src/wallet/ticket'
@@ -47,6 +47,17 @@ test.each([
   ['is of another transcript', (one: Record<string, any>) => ({ ...one, admission: { ...one['admission'], transcript: `${one['admission'].transcript.slice(0, -2)}ff` } })],
 ])('an admission that %s is contested', async (_what, change) => {
   await expect(listed(changed(1, change))).rejects.toThrow('contest it')
+})
+
+test('no device is said to have let itself in', async () => {
+  const { publicKey, privateKey } = (await crypto.subtle.generateKey('Ed25519', true, ['sign', 'verify'])) as CryptoKeyPair
+  const by = new Uint8Array(await crypto.subtle.exportKey('raw', publicKey))
+  const transcript = fromHex(told.record.devices[1]['admission'].transcript)
+  const signature = hex(new Uint8Array(await crypto.subtle.sign('Ed25519', privateKey, transcript)))
+  const keyId = sha256(by)
+  const ticket = hex(ticketDigest(codeOf(keyId)))
+  const own = (one: Record<string, any>): unknown => ({ ...one, key_id: hex(keyId), admission: { ...one['admission'], by: hex(by), ticket, signature } })
+  await expect(listed(changed(1, own))).rejects.toThrow('let itself in')
 })
 
 test.each([

@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime as dt
 import socket
 import ssl
+import threading
 import time
 
 import grpc
@@ -94,6 +95,10 @@ def shown(server, tls, name="alice"):
         return x509.load_der_x509_certificate(secure.getpeercert(binary_form=True)).serial_number
 
 
+def serial(tls, name):
+    return x509.load_pem_x509_certificate((tls / f"{name}.pem").read_bytes()).serial_number
+
+
 def test_a_revoked_certificate_whose_connection_is_open_is_refused_and_another_is_not(server, tls):
     with channel(server, tls, "bob") as bobs, channel(server, tls, "alice") as alices:
         assert checkpoint(bobs)
@@ -158,7 +163,62 @@ def test_a_list_that_is_lost_lets_nobody_in_again_and_health_says_so(server, tls
         assert refused(lambda: checkpoint(bobs))
 
 
+def test_a_call_that_began_before_its_certificate_was_revoked_is_refused_with_its_message(server, tls):
+    """Else somebody opens calls beforehand, and sends what they are to say afterwards."""
+    go = threading.Event()
+
+    def late():
+        go.wait(60)
+        yield pb.GetCheckpointRequest().SerializeToString()
+
+    with channel(server, tls, "bob") as bobs:
+        assert checkpoint(bobs)
+        call = bobs.stream_unary("/federation.wire.v1.LogService/GetCheckpoint").future(late(), timeout=30)
+        until(lambda: server.front_end._calls._reading)
+        authority.revoke(tls, "bob", now=now())
+        until(lambda: refused(lambda: checkpoint(bobs)))
+        go.set()
+        with pytest.raises(grpc.RpcError, match="this certificate was revoked"):
+            call.result()
+
+
+def test_while_the_list_is_lost_the_housekeeping_goes_on(server, tls):
+    """Else rules that were appended count for nothing until somebody puts the list back: a moratorium is one."""
+
+    def health():
+        try:
+            return health_of(server.target, client_credentials(tls, "alice"), service="", timeout_seconds=30)
+        except UnavailableError as error:
+            return str(error)
+
+    authority.revoke(tls, "bob", now=now())
+    until(lambda: server.admission._revoked)
+    (tls / "revoked.pem").unlink()
+    until(lambda: "not on the list any more" in health())
+    tended = []
+    tend = server._service.tend
+
+    async def counted():
+        await tend()
+        tended.append(True)
+
+    server._service.tend = counted
+    until(lambda: len(tended) > 1)
+    assert "not on the list any more" in health()
+
+
 # ---------------------------------------------------------------------- without a server
+
+
+def test_who_is_revoked_on_an_older_list_that_was_put_back_is_revoked_with_those_of_before(tls):
+    serials = {name: serial(tls, name) for name in ("alice", "bob")}
+    authority.revoke(tls, "bob", now=now())
+    admission = Admission(tls)
+    (tls / "revoked.pem").unlink()
+    authority.revoke(tls, "alice", now=now())
+    with pytest.raises(UsageError, match="not on the list any more"):
+        admission.look()
+    assert admission._revoked == set(serials.values())
 
 
 @pytest.mark.parametrize("name", ["ca.pem", "server.pem", "server-key.pem"])

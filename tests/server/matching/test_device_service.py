@@ -8,6 +8,7 @@ import json
 
 import pytest
 
+from client.device.devices_cli import _row
 from client.wallet.wallet import EnrolmentState
 from federation.errors import MalformedMessageError, ProofError, RefusedError
 from federation.onebit import Decision
@@ -257,6 +258,33 @@ def test_a_server_that_lets_a_device_in_by_itself_is_found_out_by_the_list(serve
     assert json.dumps(record)
 
 
+def test_a_device_that_was_let_in_by_one_that_is_not_listed_is_told_as_such(server):
+    """Any key can sign, also one that the server made."""
+    first, second = two(server)
+    listed = devices(server, second)
+    assert [_row(one, second, listed)["how"] for one in listed] == [
+        "enrolled with a ticket, or renewed",
+        f"let in by {first.key_id.hex()[:16]}",
+    ]
+    remove(server, second, first.key_id)
+    listed = devices(server, second)
+    (row,) = [_row(one, second, listed) for one in listed]
+    assert row["how"].startswith(f"let in by {first.key_id.hex()[:16]}, which is not among these")
+
+
+def test_no_device_is_said_to_have_let_itself_in(server):
+    first, _second = two(server)
+    listed = devices(server, first)
+    transcript = listed[1].admission.transcript
+    his = a_wallet(a_release())
+    change = DeviceChange(admits=code_of(his.key_id).digest).digest
+    other = DeviceChange(admits=code_of(listed[1].key_id).digest).digest
+    own = transcript.replace(first.key_id, his.key_id).replace(other, change)
+    forged = Admission(his.device_public_key, code_of(his.key_id).digest, his.signing_key.sign(own), own)
+    with pytest.raises(ProofError, match="let itself in"):
+        forged.check(his.key_id)
+
+
 def test_a_verification_s_signature_is_no_admission(server):
     first, second = enrolled(server), a_wallet(a_release())
     with server.device(first) as device:
@@ -284,3 +312,24 @@ def test_a_code_is_a_ticket_that_people_type():
     code = code_of(bytes(32))
     assert Ticket.from_text(code.reveal().upper().replace("-", " ")) == code
     assert code != code_of(bytes(31) + b"\1")
+
+
+def enrolling_while(server, wallet, meanwhile, message="SubmitProbe"):
+    """Enrols with a code that was let in; something happens just before the first message of that kind leaves."""
+    with server.device(wallet, ticket=code_of(wallet.key_id)) as device:
+        submit = getattr(device._stub, message)
+        setattr(device._stub, message, lambda *message, **options: (meanwhile(), submit(*message, **options))[1])
+        return device.enrol(a_face(OWNER, 0), a_face(OWNER, 1))
+
+
+@pytest.mark.parametrize("message", ["SubmitProbe", "SubmitToken"])
+def test_a_session_that_was_opened_with_a_code_that_is_void_does_not_spend_the_next_one(server, storage, message):
+    first, second, third = enrolled(server), a_wallet(a_release()), a_wallet(a_release())
+    admit(server, first, code_of(second.key_id))
+    with pytest.raises(RefusedError, match=NOT_VALID):
+        enrolling_while(server, second, lambda: admit(server, first, code_of(third.key_id)), message)
+    assert storage.template(second.key_id) is None
+    assert [one.digest for one in storage.tickets(now=0)] == [code_of(third.key_id).digest]
+    assert storage.deeds() == []
+    enrol_as_second(server, third)
+    assert [one.key_id for one in devices(server, first)] == [first.key_id, third.key_id]

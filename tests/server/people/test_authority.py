@@ -271,3 +271,15 @@ def test_an_operator_adds_lists_renews_and_removes_a_person(tmp_path):
     shown = typed("pki", "list", tls).stdout
     assert [line.split("  ")[0] for line in shown.splitlines() if "revoked on" in line] == ["bob"]
     assert typed("pki", "renew", tls, "--ending-within", 60).stdout == ""
+
+
+@pytest.mark.parametrize("renewed", [False, True])
+def test_a_pair_that_was_moved_away_and_not_copied_is_revoked_all_the_same(tls, renewed):
+    authority.issue(tls, "carol", now=NOW)
+    if renewed:
+        authority.renew(tls, now=NOW, names=("carol",))
+    serials = {one.serial for one in authority.known(tls) if one.name == "carol"}
+    for name in ("carol.pem", "carol-key.pem"):
+        (tls / name).unlink()
+    assert set(authority.revoke(tls, "carol", now=NOW)) == serials
+    assert len(serials) == 1 + renewed

@@ -13,6 +13,7 @@ import sqlalchemy as sa
 from federation.errors import RefusedError, UnavailableError, UsageError
 from federation.onebit import Decision, Operation
 from federation.transparency import PersonalKind
+from federation.wire.devices import Admission, code_of
 from server.database import connect, database_url, upgrade
 from server.sql import Mode
 from server.storage.sqlstorage import open_storage
@@ -34,6 +35,7 @@ from tests.stored import (
     at_its_end,
     decide,
     digest,
+    revoke,
     start,
     take,
 )
@@ -180,6 +182,106 @@ def test_what_is_finished_spends_the_ticket_and_nothing_is_finished_without_one(
     storage.finish(copy, now=NOW)
     assert storage.template(copy.key_id) is None
     storage.require_new(copy.key_id)
+
+
+# ---------------------------------------------------------------------- a device that another one lets in
+
+
+def an_admission(number, device):
+    """The first person's device lets another one in, in a session of that number."""
+    let = Admission(DEVICE, code_of(a_template(device).key_id).digest, bytes(64), b"a transcript")
+    template = dataclasses.replace(a_template(), admission=let.to_bytes())
+    return a_deed(number, kind=PersonalKind.ADMISSION, session_id=a_session(number), template=template)
+
+
+def let_in(storage, device=OTHER_DEVICE):
+    """The first person is enrolled, and has let another device in."""
+    storage.finish(an_enrolment(1), now=NOW)
+    do(storage, an_admission(2, device))
+
+
+def do(storage, deed):
+    storage.announce(deed)
+    storage.finish(deed, now=NOW)
+    storage.forget(deed)
+
+
+def test_while_one_device_enrols_no_other_takes_the_place_of_its_ticket(storage):
+    """Else it spent the other's, or its enrolment stood in the log and was never done."""
+    let_in(storage)
+    enrolment = an_enrolment(3, device=OTHER_DEVICE, account=account_of(DEVICE))
+    storage.announce(enrolment)
+    with pytest.raises(UnavailableError, match="a device that was let in before is just enrolling"):
+        storage.announce(an_admission(4, THIRD_DEVICE))
+    assert storage.deeds() == [enrolment]
+    storage.finish(enrolment, now=NOW)
+    storage.forget(enrolment)
+    assert storage.template(OTHER_KEY).admission == an_admission(2, OTHER_DEVICE).template.admission
+    do(storage, an_admission(4, THIRD_DEVICE))
+    assert accounts(storage) == BOTH  # the next device's, and somebody else's
+
+
+def test_while_a_ticket_takes_the_place_of_another_nobody_enrols_with_either(storage):
+    let_in(storage)
+    admission = an_admission(3, THIRD_DEVICE)
+    storage.announce(admission)
+    enrolment = an_enrolment(4, device=OTHER_DEVICE, account=account_of(DEVICE))
+    with pytest.raises(UnavailableError, match="just enrolling with this ticket, or lets in another"):
+        storage.announce(enrolment)
+    storage.announce(an_enrolment(5, device=b"\4" * 32, account=account_of(OTHER_DEVICE)))  # somebody else's goes on
+    storage.finish(admission, now=NOW)
+    storage.forget(admission)
+    with pytest.raises(RefusedError, match=NOT_VALID):
+        storage.announce(enrolment)
+    storage.announce(an_enrolment(6, device=THIRD_DEVICE, account=account_of(DEVICE)))
+
+
+def test_a_ticket_is_spent_by_the_device_that_was_let_in_alone(storage):
+    let_in(storage, THIRD_DEVICE)
+    copy = dataclasses.replace(a_template(OTHER_DEVICE), account=account_of(DEVICE))
+    session = at_its_end(storage, number=3, operation=Operation.ENROL, held=copy, key_id=copy.key_id)
+    with pytest.raises(RefusedError, match=NOT_VALID):
+        decide(storage, session)
+    assert storage.template(copy.key_id) is None
+    assert accounts(storage) == BOTH
+
+
+def test_an_admission_that_was_done_and_ended_is_not_done_again_by_a_slow_front_end(storage):
+    storage.finish(an_enrolment(1), now=NOW)
+    admission = an_admission(2, OTHER_DEVICE)
+    do(storage, admission)
+    do(storage, an_enrolment(3, device=OTHER_DEVICE, account=account_of(DEVICE)))
+    again = an_admission(4, THIRD_DEVICE)
+    storage.announce(again)
+    (seen,) = storage.deeds()
+    storage.finish(again, now=NOW)
+    storage.forget(again)
+    revoke(storage, OTHER_KEY)
+    assert accounts(storage) == {account_of(OTHER_DEVICE)}
+    storage.finish(seen, now=NOW)
+    assert accounts(storage) == {account_of(OTHER_DEVICE)}
+
+
+def test_a_revocation_waits_for_whoever_enrols_with_a_ticket_of_that_account(storage, database):
+    """Else it takes the ticket of an enrolment that is announced in the same moment, and will be logged."""
+    if "://" not in database:
+        pytest.skip("SQLite's writer holds the only lock")
+    let_in(storage)
+    session = at_its_end(storage, number=3, operation=Operation.REMOVE_DEVICE, held=a_template())
+    with storage._begin(Mode.DURABLE) as run, open_storage(database) as other:
+        storage._lock(run, account_of(DEVICE))
+        run.hear_the_rest()
+        other._database._take = lambda take=other._database._take: _impatient(take())
+        for use in (
+            lambda: revoke(other),
+            lambda: other.finish(a_deed(5), now=NOW),
+            lambda: other.finish(a_deed(5, kind=PersonalKind.ERASURE), now=NOW),
+            lambda: decide(other, session, held=a_template()),
+        ):
+            with pytest.raises(UnavailableError, match="busy"):
+                use()
+    assert storage.template(KEY) == a_template()
+    assert accounts(storage) == BOTH
 
 
 # ---------------------------------------------------------------------- taken back, swept, void

@@ -30,8 +30,8 @@ export const codeOf = (keyId: Uint8Array): Bytes => sha256(concat(CODE_TAG, keyI
 /**
  * The devices that an export's record lists.
  *
- * A server may leave devices out, and may list one as the first that nobody let in: what it cannot do is to say of one that
- * another device let it in.
+ * A server may leave devices out, may list one as the first that nobody let in, and may have one let in by a key of its own,
+ * which is not in the list: what it cannot do is to say that a device which is in it let one in.
  *
  * @param mine key id of this device.
  * @throws MalformedMessageError it is no such list, or this device is not in it.
@@ -68,6 +68,7 @@ async function checkAdmission({ by, ticket, signature, transcript }: Record<stri
     place += 2 + length
     if (place > transcript.length) throw new ProofError('what the device signed is no transcript of a session; contest it')
   }
+  if (equal(sha256(by), admitted)) throw new ProofError('a device is said to have let itself in, as none can; contest it')
   const expected: [number, Bytes][] = [
     [OPERATION, Uint8Array.of(Operation.ADMIT_DEVICE)], [KEY_ID, sha256(by)], [CHANGE, deviceChangeDigest({ admits: ticketDigest(codeOf(admitted)) })],
   ]

@@ -22,7 +22,7 @@ export function deviceList(devices: readonly ListedDevice[], mine: string, doing
   return [
     h('ul', { id: 'devices' }, ...devices.map(({ keyId, enrolledAt, admittedBy }) => h('li', {},
       h('span', {}, say('devices.one', {
-        name: short(keyId), mine: short(keyId) === mine, since: time(enrolledAt), by: admittedBy === null ? 'ticket' : 'device', device: admittedBy === null ? '' : short(admittedBy),
+        name: short(keyId), mine: short(keyId) === mine, since: time(enrolledAt), by: admittedBy === null ? 'ticket' : devices.some(({ keyId: other }) => other === admittedBy) ? 'device' : 'unlisted', device: admittedBy === null ? '' : short(admittedBy),
       })),
       short(keyId) !== mine && h('button', { type: 'button', className: 'destructive', onclick: () => { doing.remove(keyId) } }, say('devices.remove'))))),
     h('p', { className: 'small' }, say('devices.unknown')),
