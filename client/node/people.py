@@ -26,7 +26,7 @@ import os
 import secrets
 import shutil
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -37,7 +37,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from client.files import replace_file, sync_folder
-from client.preparing.columns import Columns, stored_columns
+from client.preparing.columns import Columns, Stored
 from client.preparing.joining import Block
 from client.preparing.staging import forget
 from federation.errors import RefusedError, UsageError
@@ -101,21 +101,6 @@ class Prepared:
         """All rows: embeddings, and then chips if there are any and they are asked for."""
         yield from self.embeddings
         yield from (chips and self.chips) or ()
-
-
-@dataclass(frozen=True, eq=False, repr=False)
-class _Stored(Generic[Kind]):
-    """Rows in an archive, opened anew each time that somebody goes through them."""
-
-    path: Path
-    names: tuple[str, ...]
-    rows: int
-    kind: Callable[..., Kind]
-    advice: str
-
-    def __iter__(self) -> Iterator[Kind]:
-        for columns in stored_columns(self.path, self.names, self.rows, self.advice):
-            yield self.kind(*columns)
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -187,7 +172,7 @@ def prepared_people(folder: Path) -> Prepared | None:
     if (place / CHIPS).exists():
         from federation.learning.scales import ChipSet  # noqa: PLC0415 - torch takes seconds, and few organisations keep chips
 
-        chips = _Stored(place / CHIPS, _CHIP_COLUMNS, _CHIPS_AT_ONCE, ChipSet, advice)
+        chips = Stored(place / CHIPS, _CHIP_COLUMNS, _CHIPS_AT_ONCE, ChipSet, advice)
     made_with = json.loads(_read(place / _MADE_WITH, advice))
     embeddings = _embeddings_in(place / EMBEDDINGS, advice)
     return Prepared(embeddings, chips, made_with, {file.name: file.read_bytes() for file in (place / MODEL).iterdir()})
@@ -394,7 +379,7 @@ def _everybody(folder: Path) -> Iterable[EmbeddingSet]:
 
 
 def _embeddings_in(path: Path, advice: str) -> Iterable[EmbeddingSet]:
-    return _Stored(path, _COLUMNS, _EMBEDDINGS_AT_ONCE, EmbeddingSet, advice)
+    return Stored(path, _COLUMNS, _EMBEDDINGS_AT_ONCE, EmbeddingSet, advice)
 
 
 def _read(path: Path, advice: str) -> bytes:

@@ -4,9 +4,9 @@ A person's images of the reference camera and of the probe camera become embeddi
 of aligned chips. Where nobody has images of the probe camera yet, it can be imitated: each image is its own pair.
 
 The work is cut into parts (`client.preparing`), which any number of processes make, and which a preparation that was
-killed finds again. Then the parts are put together, person by person in the order of people and files, and go to disk as
-they come: whoever made them, the files are the same to the byte. There is no other cache: it would keep faces of people who withdrew, under names that nobody can
-connect with them.
+killed finds again. Then the parts are put together, person by person in the order of people and files, and go to disk
+as they come: whoever made them, the files are the same to the byte. There is no other cache: it would keep faces of
+people who withdrew, under names that nobody can connect with them.
 """
 
 from __future__ import annotations
@@ -136,21 +136,11 @@ def prepare(
     with changing(folder):  # somebody may have withdrawn meanwhile
         withdrawn = has_withdrawn(named, folder)
         joining = Joining(recipe, staging, recogniser.profile.alignment, problems)
-        for rows in before.embeddings if (before := staying(named)) else ():
-            joining.own(set(rows.images.tolist()))
-
-        def joined() -> Iterator[Block]:
-            for person, cameras in files.items():
-                if person not in withdrawn:
-                    yield from joining.person(person, cameras)
-            if (stay := staying(joining.people)) and stay.people:
-                yield from stay.blocks(chips=chips_kept)
-            elif not joining.people:
-                staging.remove()
-                reasons = "; ".join(str(problem) for problem in problems[:3]) or "everybody withdrew"
-                raise UsageError(f"nobody is left to take part: {reasons}")
-
-        publish(joined(), made_with, weights, folder)
+        if before := staying(named):
+            for rows in before.embeddings:
+                joining.own(set(rows.images.tolist()))
+        present = {person: cameras for person, cameras in files.items() if person not in withdrawn}
+        publish(_joined(present, joining, staying, staging, chips=chips_kept), made_with, weights, folder)
         people = len(refresh_active(folder).people)
         staging.remove()
     return Preparation(
@@ -163,6 +153,24 @@ def prepare(
         chips=chips_kept,
         problems=tuple(problems),
     )
+
+
+def _joined(
+    files: Files, joining: Joining, staying: Callable[[set[str]], Prepared | None], staging: Staging, *, chips: bool
+) -> Iterator[Block]:
+    """Everybody who was prepared now, and then those who stay, for whom there may be no usable image either.
+
+    Raises:
+        UsageError: that is nobody.
+    """
+    for person, cameras in files.items():
+        yield from joining.person(person, cameras)
+    if (stay := staying(joining.people)) and stay.people:
+        yield from stay.blocks(chips=chips)
+    elif not joining.people:
+        staging.remove()
+        reasons = "; ".join(str(problem) for problem in joining.problems[:3]) or "everybody withdrew"
+        raise UsageError(f"nobody is left to take part: {reasons}")
 
 
 def _make_parts(

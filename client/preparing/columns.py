@@ -15,17 +15,20 @@ import io
 import math
 import zipfile
 import zlib
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryFile
-from typing import IO, Any, BinaryIO, Final, Self
+from typing import IO, Any, BinaryIO, Final, Generic, Self, TypeVar
 
 import numpy as np
 from numpy.lib import format as npy
 from numpy.typing import NDArray
 
 from federation.errors import UsageError
+
+Kind = TypeVar("Kind")
 
 _BLOCK_BYTES: Final = 1 << 20
 
@@ -44,7 +47,8 @@ class Columns:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._files.close()
+        with suppress(OSError):  # what a full disk did not take, nobody wants any more
+            self._files.close()
 
     def __bool__(self) -> bool:
         """Whether anything was added, be it no rows."""
@@ -54,12 +58,17 @@ class Columns:
         """Adds rows, the same columns each time.
 
         Raises:
-            OSError: the disk is full.
+            UsageError: the disk is full.
         """
-        for name, values in rows.items():
-            if name not in self._columns:
-                self._columns[name] = _Column(self._files.enter_context(TemporaryFile(dir=self._folder)))
-            self._columns[name].add(values)
+        try:
+            for name, values in rows.items():
+                if name not in self._columns:
+                    file = TemporaryFile(dir=self._folder)  # noqa: SIM115 - the context is this one
+                    self._columns[name] = _Column(self._files.enter_context(file))
+                self._columns[name].add(values)
+        except OSError as error:
+            text = f"cannot write to {self._folder}: {error.strerror}; what was there is unchanged"
+            raise UsageError(text) from error
 
     def write_to(self, file: BinaryIO) -> None:
         """Writes the archive.
@@ -92,7 +101,7 @@ class _Column:
     def write_to(self, member: IO[bytes]) -> None:
         kind = np.result_type(*{kind for kind, _ in self._runs})
         about = {"descr": npy.dtype_to_descr(kind), "fortran_order": False, "shape": (self._rows, *self._shape)}
-        npy.write_array_header_1_0(member, about)  # type: ignore[arg-type]  # typed for files, and this is one
+        npy.write_array_header_1_0(member, about)
         self._file.seek(0)
         for now, count in self._runs:
             most = max(1, _BLOCK_BYTES // now.itemsize)
@@ -101,41 +110,51 @@ class _Column:
                 member.write(np.frombuffer(data, now).astype(kind).tobytes())
 
 
-def stored_columns(path: Path, names: Sequence[str], rows: int, advice: str) -> Iterator[list[NDArray[Any]]]:
-    """Columns of an archive, some rows at a time; at least once, be it with no rows.
+@dataclass(frozen=True, eq=False, repr=False)
+class Stored(Generic[Kind]):
+    """What an archive holds, some rows at a time; at least once, be it no rows. It is read anew each time.
 
     A damaged archive may be noticed at its end only: until then, whoever reads may not have changed anything.
 
-    Args:
+    Attributes:
         path: of the archive, which anybody may have written with NumPy.
         names: of the columns.
         rows: how many at a time.
+        kind: what they become.
         advice: what to do about an archive that is none.
-
-    Raises:
-        UsageError: it is none, or cannot be read.
     """
-    try:
-        with zipfile.ZipFile(path) as archive, ExitStack() as members:
-            columns = [_Stored(archive, f"{name}.npy", members) for name in names]
-            if len(counts := {column.rows for column in columns}) != 1:
-                raise ValueError("columns of several lengths")
-            (count,) = counts
-            for start in range(0, max(1, count), rows):
-                yield [column.take(min(rows, count - start)) for column in columns]
-    except OSError as error:
-        raise UsageError(f"cannot read {path}: {error.strerror}; {advice}") from error
-    except (ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-        raise UsageError(f"{path} is no archive that this version reads; {advice}") from error
+
+    path: Path
+    names: tuple[str, ...]
+    rows: int
+    kind: Callable[..., Kind]
+    advice: str
+
+    def __iter__(self) -> Iterator[Kind]:
+        """Goes through it.
+
+        Raises:
+            UsageError: it is no archive, or cannot be read.
+        """
+        try:
+            with zipfile.ZipFile(self.path) as archive, ExitStack() as members:
+                columns = [_StoredColumn(archive, f"{name}.npy", members) for name in self.names]
+                (count,) = {column.rows for column in columns}  # or ValueError
+                for start in range(0, max(1, count), self.rows):
+                    yield self.kind(*[column.take(min(self.rows, count - start)) for column in columns])
+        except OSError as error:
+            raise UsageError(f"cannot read {self.path}: {error.strerror}; {self.advice}") from error
+        except (ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+            raise UsageError(f"{self.path} is no archive that this version reads; {self.advice}") from error
 
 
-class _Stored:
+class _StoredColumn:
     """A column of an archive, read from its beginning on."""
 
     def __init__(self, archive: zipfile.ZipFile, name: str, members: ExitStack) -> None:
         self._member = members.enter_context(archive.open(name))
-        if npy.read_magic(self._member) == (1, 0):  # type: ignore[no-untyped-call]
-            shape, transposed, self._type = npy.read_array_header_1_0(self._member)  # type: ignore[no-untyped-call]
+        if npy.read_magic(self._member) == (1, 0):
+            shape, transposed, self._type = npy.read_array_header_1_0(self._member)
             if shape and not self._type.hasobject and not transposed:
                 self.rows, self._shape = shape[0], shape[1:]
                 return

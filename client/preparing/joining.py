@@ -51,10 +51,11 @@ class Joining:
     Attributes:
         people: who was put together.
         images: how many images of theirs are used.
+        problems: the list that was given.
     """
 
     def __init__(self, recipe: Recipe, staging: Staging, alignment: Alignment, problems: list[Problem]) -> None:
-        self._recipe, self._staging, self._alignment, self._problems = recipe, staging, alignment, problems
+        self._recipe, self._staging, self._alignment, self.problems = recipe, staging, alignment, problems
         self.people, self.images = set[str](), 0
         self._taken = set[bytes]()
         """Digest of every image that stands for somebody else: the one thing that is kept of all images."""
@@ -75,7 +76,7 @@ class Joining:
         if not all(camera.images for camera in found.values()):
             path = cameras[REFERENCE][0].parent
             missing = " and ".join(name for name, camera in found.items() if not camera.images)
-            self._problems.append(Problem(path, f"no usable {missing} image of this person", "add some"))
+            self.problems.append(Problem(path, f"no usable {missing} image of this person", "add some"))
             return
         rows = {side: np.concatenate(camera.sides[side]) for camera in found.values() for side in camera.sides}
         images = {side: camera.images for camera in found.values() for side in camera.sides}
@@ -110,7 +111,7 @@ class Joining:
         camera, has, has_chips = _Camera([], {}, []), set[str](), True
         for part in parts:
             made = self._made(part)
-            self._problems += made.problems_of(part)
+            self.problems += made.problems_of(part)
             used = [row for row, image in enumerate(made.images) if image not in has and self._is_ours(made, row, part)]
             camera.images += (now := [made.images[row] for row in used])
             has.update(now)
@@ -131,7 +132,5 @@ class Joining:
         if bytes.fromhex(made.images[row]) not in self._taken:
             return True
         path, problem = part.paths[made.places[row]], "the same image as one of another person"
-        self._problems.append(
-            Problem(path, problem, "keep it only with whom it shows")
-        )  # nothing tells these two apart
+        self.problems.append(Problem(path, problem, "keep it only with whom it shows"))  # nothing tells these two apart
         return False

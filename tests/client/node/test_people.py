@@ -274,6 +274,9 @@ def test_people_are_added_and_replaced_and_taken_out_only_when_asked(tmp_path, f
         shipped().embed(chips.reference[chips.people == "carla"]),
     )
     assert len(list(folder.glob(".prepared-*"))) == 1
+    for kind, name in ((EmbeddingSet, "embeddings.npz"), (EmbeddingSet, "active.npz"), (ChipSet, "chips.npz")):
+        data = (folder / name).read_bytes()
+        assert kind.from_bytes(data).to_bytes() == data  # streamed, and the bytes are those of the whole
     prepared(again, folder, only=True)
     assert names_in(folder) == (["anna", "carla"],) * 3
 
@@ -477,6 +480,25 @@ def test_a_crash_at_any_write_leaves_all_of_the_old_files_or_all_of_the_new(tmp_
         ("anna", ("anna",)),
         ("anna", ("anna", "ben")),
     }
+
+
+def test_what_goes_wrong_while_people_come_in_leaves_everything_as_it_was(tmp_path, folder):
+    prepared(some_images(tmp_path / "images", {2: "anna", 3: "ben"}), folder)
+    now = prepared_people(folder)
+    before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+    def coming():
+        yield from now.blocks()
+        raise UsageError("an image changed")
+
+    with pytest.raises(UsageError, match="an image changed"):
+        publish(coming(), now.made_with, now.model, folder)
+    chips = (folder / "chips.npz").read_bytes()
+    (folder / "chips.npz").resolve().write_bytes(chips[:5000] + bytes([chips[5000] ^ 1]) + chips[5001:])
+    with pytest.raises(UsageError, match=r"chips\.npz is no archive that this version reads; prepare the images again"):
+        put(now, folder)
+    (folder / "chips.npz").resolve().write_bytes(chips)
+    assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == before
 
 
 def put(prepared, folder):
