@@ -740,7 +740,10 @@ ELSEWHERE = {
     "client/node/people.py": ("mkdir replace symlink_to", "rows above"),
     "client/node/renewing.py": ("rename", "rows above"),
     "client/node/turns.py": ("fdopen open", "rows above"),
-    "client/preparing/columns.py": ("TemporaryFile", "columns on their way to an archive, which is of the rows above"),
+    "client/preparing/columns.py": (
+        "TemporaryFile open",
+        "columns on their way to an archive, which is of the rows above",
+    ),
     "client/preparing/staging.py": ("fdopen mkdir open replace", "parts of a preparation: a damaged one is made again"),
     "client/privacy/trials.py": ("fdopen open truncate", "rows above"),
     "federation/commandline/program.py": ("open", "nothing, where nobody reads any more"),
