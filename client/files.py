@@ -5,15 +5,20 @@ from __future__ import annotations
 import fcntl
 import os
 import secrets
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import BinaryIO
 
 from federation.errors import UnavailableError, UsageError
 
 
-def replace_file(path: Path, data: bytes) -> None:
+def replace_file(path: Path, data: bytes | Callable[[BinaryIO], None]) -> None:
     """Writes a file with mode 0600. A crash leaves the old file or the new one, and perhaps a stray temporary file.
+
+    Args:
+        path: of the file.
+        data: all of it; or what writes it to an open file, when it does not fit into memory.
 
     Raises:
         UsageError: it cannot be written; then what was there is unchanged.
@@ -70,13 +75,16 @@ def alone_with(path: Path) -> Iterator[None]:
 
 
 @contextmanager
-def _draft(path: Path, data: bytes | Iterable[bytes]) -> Iterator[Path]:
+def _draft(path: Path, data: bytes | Iterable[bytes] | Callable[[BinaryIO], None]) -> Iterator[Path]:
     """A temporary file beside `path`, on disk. Goes at the end, when the name that it was given becomes durable."""
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
     handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     try:
         with os.fdopen(handle, "wb") as file:
-            file.writelines([data] if isinstance(data, bytes) else data)
+            if callable(data):
+                data(file)
+            else:
+                file.writelines([data] if isinstance(data, bytes) else data)
             file.flush()
             os.fsync(handle)
         yield temporary

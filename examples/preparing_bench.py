@@ -7,8 +7,8 @@ Two measurements, of `client.node.preparing.prepare` as `intaglio node prepare` 
   images a second of processor time, and the resident memory of the program and of its workers in each quarter of the
   run: flat, since each holds a few parts at a time.
 * **The end**, for many more images than can be looked at in minutes: all parts lie there finished, with made-up
-  embeddings, as after a kill at the last moment. The program reads them, puts them together and publishes them. That
-  takes memory for every image, as every start of a node does.
+  embeddings, as after a kill at the last moment. The program reads them, puts them together and publishes them, person
+  by person: in memory is, for every image, its path and a digest.
 
 Memory is resident memory; what processes share counts in each.
 """

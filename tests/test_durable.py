@@ -25,7 +25,7 @@ from client.files import alone_with
 from client.node.guard import write_loopback_certificate
 from client.node.joining import join
 from client.node.ledger import PEOPLE, Ledgers
-from client.node.people import WITHDRAWN, Prepared, publish, withdraw
+from client.node.people import WITHDRAWN, publish, withdraw
 from client.node.renewing import rekey, take_notice, trust
 from client.node.turns import TURNS, RepeatedError, Turns
 from client.privacy.trials import open_trials
@@ -164,9 +164,8 @@ def a_person_who_withdraws(folder):
 
 
 def people_who_are_prepared(folder):
-    now, later = (Prepared(synthetic_people([name]), None, {}, {"model": name.encode()}) for name in ("Ada", "Grace"))
-    publish(now, folder)
-    return Write(lambda: publish(later, folder))
+    publish([synthetic_people(["Ada"])], {}, {"model": b"Ada"}, folder)
+    return Write(lambda: publish([synthetic_people(["Grace"])], {}, {"model": b"Grace"}, folder))
 
 
 def a_trial(folder):
@@ -741,6 +740,10 @@ ELSEWHERE = {
     "client/node/people.py": ("mkdir replace symlink_to", "rows above"),
     "client/node/renewing.py": ("rename", "rows above"),
     "client/node/turns.py": ("fdopen open", "rows above"),
+    "client/preparing/columns.py": (
+        "TemporaryFile open",
+        "columns on their way to an archive, which is of the rows above",
+    ),
     "client/preparing/staging.py": ("fdopen mkdir open replace", "parts of a preparation: a damaged one is made again"),
     "client/privacy/trials.py": ("fdopen open truncate", "rows above"),
     "federation/commandline/program.py": ("open", "nothing, where nobody reads any more"),

@@ -25,15 +25,20 @@ import json
 import os
 import secrets
 import shutil
-from collections.abc import Iterator, Mapping
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
 
 import numpy as np
+from numpy.typing import NDArray
 
 from client.files import replace_file, sync_folder
+from client.preparing.columns import Columns, Stored
+from client.preparing.joining import Block
 from client.preparing.staging import forget
 from federation.errors import RefusedError, UsageError
 from federation.names import name_of, names_of
@@ -55,36 +60,80 @@ MOST_IMAGES: Final = 32
 MOST_PAIRS: Final = 8
 """Of a person's pairs of chips go through a network that is tuned, black ones for those who have fewer (ADR 0140)."""
 
+Kind = TypeVar("Kind", "EmbeddingSet", "ChipSet")
+
+_COLUMNS: Final = ("embeddings", "people", "profiles", "images")
+_CHIP_COLUMNS: Final = ("reference", "probe", "people", "images")
+_EMBEDDINGS_AT_ONCE: Final = 1024
+_CHIPS_AT_ONCE: Final = 64
+"""Rows in memory: a megabyte or two of either kind."""
 _PREPARED: Final = "prepared"
 _MADE_WITH: Final = "made-with.json"
 
 
 @dataclass(frozen=True, eq=False)
 class Prepared:
-    """Everything that runs read of an organisation's people. Sensitive: its repr shows sizes only.
+    """Everything that runs read of an organisation's people, a few rows at a time. Sensitive.
 
     Attributes:
-        embeddings: of everybody who was prepared and has not withdrawn.
+        embeddings: of everybody who was prepared and has not withdrawn; gone through as often as it is asked for.
         chips: for the recipe `scales`, of the same people; None when the policy does not list it.
         made_with: the recogniser and the probe camera, which must be the same for everybody.
         model: the recogniser's files by name; empty without chips.
     """
 
-    embeddings: EmbeddingSet
-    chips: ChipSet | None
+    embeddings: Iterable[EmbeddingSet] = field(repr=False)
+    chips: Iterable[ChipSet] | None = field(repr=False)
     made_with: Mapping[str, str]
     model: Mapping[str, bytes] = field(repr=False)
+
+    @cached_property
+    def people(self) -> set[str]:
+        """Names."""
+        return {name for rows in self.embeddings for name in rows.people.tolist()}
+
+    def of_people(self, people: set[str]) -> Prepared:
+        """The same without everybody else."""
+        chips = None if self.chips is None else _Of(self.chips, sorted(people))
+        return Prepared(_Of(self.embeddings, sorted(people)), chips, self.made_with, self.model)
+
+    def blocks(self, *, chips: bool = True) -> Iterator[Block]:
+        """All rows: embeddings, and then chips if there are any and they are asked for."""
+        yield from self.embeddings
+        yield from (chips and self.chips) or ()
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class _Of(Generic[Kind]):
+    """Those rows of others that show some people."""
+
+    blocks: Iterable[Kind]
+    people: list[str]
+
+    def __iter__(self) -> Iterator[Kind]:
+        return (block.of_people(self.people) for block in self.blocks)
+
+
+@dataclass(frozen=True, repr=False)
+class TakingPart:
+    """What a node that starts must know of the people who take part: how many images, and not which.
+
+    Attributes:
+        images: number of images by person and camera profile.
+        several: people with at least two images that differ.
+    """
+
+    images: Mapping[tuple[str, str], int]
+    several: set[str]
 
     @property
     def people(self) -> set[str]:
         """Names."""
-        return set(self.embeddings.people.tolist())
+        return {person for person, _ in self.images}
 
-    def of_people(self, people: set[str]) -> Prepared:
-        """The same without everybody else."""
-        names = sorted(people)
-        chips = None if self.chips is None else self.chips.of_people(names)
-        return Prepared(self.embeddings.of_people(names), chips, self.made_with, self.model)
+    def with_camera(self, profile: str, more_than: int = 0) -> set[str]:
+        """Names of people with more than so many images of a camera."""
+        return {person for (person, camera), count in self.images.items() if camera == profile and count > more_than}
 
 
 def has_withdrawn(people: set[str], folder: Path) -> set[str]:
@@ -118,24 +167,34 @@ def prepared_people(folder: Path) -> Prepared | None:
     place = folder / _PREPARED
     if not place.exists():
         return None
-    embeddings = EmbeddingSet.from_bytes(_read(place / EMBEDDINGS, "prepare the images again"))
+    place, advice = place.resolve(), "prepare the images again"
     chips = None
     if (place / CHIPS).exists():
         from federation.learning.scales import ChipSet  # noqa: PLC0415 - torch takes seconds, and few organisations keep chips
 
-        chips = ChipSet.from_bytes((place / CHIPS).read_bytes())
-    made_with = json.loads(_read(place / _MADE_WITH, "prepare the images again"))
+        chips = Stored(place / CHIPS, _CHIP_COLUMNS, _CHIPS_AT_ONCE, ChipSet, advice)
+    made_with = json.loads(_read(place / _MADE_WITH, advice))
+    embeddings = _embeddings_in(place / EMBEDDINGS, advice)
     return Prepared(embeddings, chips, made_with, {file.name: file.read_bytes() for file in (place / MODEL).iterdir()})
 
 
-def publish(prepared: Prepared, folder: Path) -> None:
-    """Puts prepared people in the place of those before, all files at one moment. Call it inside `changing`."""
+def publish(blocks: Iterable[Block], made_with: Mapping[str, str], model: Mapping[str, bytes], folder: Path) -> None:
+    """Puts prepared people in the place of those before, all files at one moment. Call it inside `changing`.
+
+    Args:
+        blocks: embeddings, and chips where they are kept, in the order in which they are to lie; they are taken as
+            they come. Whatever they raise leaves everything as it was.
+        made_with: see `Prepared`.
+        model: see `Prepared`.
+        folder: the organisation's.
+
+    Raises:
+        UsageError: it cannot be written.
+    """
     made = folder / f".{_PREPARED}-{secrets.token_hex(8)}"
-    files = {EMBEDDINGS: prepared.embeddings.to_bytes(), _MADE_WITH: json.dumps(dict(prepared.made_with)).encode()}
-    if prepared.chips is not None:
-        files[CHIPS] = prepared.chips.first_of_each(MOST_PAIRS).to_bytes()  # no more pictures than take part
+    files = {_MADE_WITH: json.dumps(dict(made_with)).encode()}
     try:
-        _write(made, files | {f"{MODEL}/{name}": data for name, data in prepared.model.items()})
+        _write(made, blocks, files | {f"{MODEL}/{name}": data for name, data in model.items()})
         for name in (EMBEDDINGS, CHIPS, MODEL):
             if not (folder / name).is_symlink():
                 (folder / name).symlink_to(Path(_PREPARED) / name)  # leads nowhere until something is prepared
@@ -168,15 +227,15 @@ def withdraw(person: str, folder: Path) -> int:
         forget([person], folder)
         if not (folder / EMBEDDINGS).exists():
             return 0
-        out = int((_everybody(folder).people == person).sum())
+        out = sum(int((rows.people == person).sum()) for rows in _everybody(folder))
         if (folder / _PREPARED).is_symlink() and (now := prepared_people(folder)) and out:
-            publish(now.of_people(now.people - {person}), folder)
+            publish(now.of_people(now.people - {person}).blocks(), now.made_with, now.model, folder)
         refresh_active(folder)
     return out
 
 
-def refresh_active(folder: Path) -> EmbeddingSet:
-    """Returns the embeddings of those who take part, and writes `MOST_IMAGES` of each person and camera.
+def refresh_active(folder: Path) -> TakingPart:
+    """Counts the images of those who take part, and writes `MOST_IMAGES` of each person and camera.
 
     A running node reads the file anew for every message.
 
@@ -184,19 +243,30 @@ def refresh_active(folder: Path) -> EmbeddingSet:
         RefusedError: nobody takes part.
         UsageError: there are no embeddings, or a file cannot be read or written.
     """
-    marks, everybody = _marks(folder), _everybody(folder)
-    names, inverse = np.unique(everybody.people, return_inverse=True)
-    stays = np.array([_mark(str(name)) not in marks for name in names], dtype=np.bool_)
-    active = everybody.select(stays[inverse])
-    if not len(active):
-        (folder / ACTIVE).unlink(missing_ok=True)
-        raise RefusedError("nobody in this organisation takes part any more, so it has nothing to add")
-    # What takes no part is not there to be read either: reading takes time before each answer.
-    replace_file(folder / ACTIVE, active.first_of_each(MOST_IMAGES).to_bytes())
-    return active
+    marks, stays = _marks(folder), dict[str, bool]()
+    images, seen, several = Counter[tuple[str, str]](), dict[str, str](), set[str]()
+    with Columns(folder) as active:
+        for rows in _everybody(folder):
+            labels = list(zip(rows.people.tolist(), rows.profiles.tolist(), rows.images.tolist(), strict=True))
+            for person in {person for person, _, _ in labels} - stays.keys():
+                stays[person] = _mark(person) not in marks
+            used = np.zeros(len(rows), dtype=np.bool_)
+            for row, (person, profile, image) in enumerate(labels):
+                if stays[person]:
+                    # What takes no part is not there to be read either: reading takes time before each answer.
+                    used[row] = images[person, profile] < MOST_IMAGES
+                    images[person, profile] += 1
+                    if seen.setdefault(person, image) != image:
+                        several.add(person)
+            active.add(_columns_of(rows, _COLUMNS, used))
+        if not images:
+            (folder / ACTIVE).unlink(missing_ok=True)
+            raise RefusedError("nobody in this organisation takes part any more, so it has nothing to add")
+        replace_file(folder / ACTIVE, active.write_to)
+    return TakingPart(images, several)
 
 
-def require_chips_of_all(active: EmbeddingSet, folder: Path) -> None:
+def require_chips_of_all(active: TakingPart, folder: Path) -> None:
     """Raises UsageError unless everybody who takes part has chips, and the recogniser is there."""
     advice = "run `intaglio node prepare` again, or take the recipe scales out of policy.toml"
     try:
@@ -204,25 +274,21 @@ def require_chips_of_all(active: EmbeddingSet, folder: Path) -> None:
             have = set(names_of(archive["people"]).tolist())
     except (OSError, ValueError, KeyError) as error:
         raise UsageError(f"the policy lists the recipe scales, and {CHIPS} is missing or damaged; {advice}") from error
-    if not (folder / MODEL).is_dir() or not have.issuperset(active.people.tolist()):
+    if not (folder / MODEL).is_dir() or not have.issuperset(active.people):
         raise UsageError(
             f"the policy lists the recipe scales, and somebody has no chips, or {MODEL} is missing; {advice}"
         )
 
 
-def with_more_than(active: EmbeddingSet, most: int) -> int:
+def with_more_than(active: TakingPart, most: int) -> int:
     """How many people have more images of a camera than `most`."""
-    cameras = (active.people[active.profiles == profile] for profile in (REFERENCE, PROBE))
-    counted = [np.unique(people, return_counts=True) for people in cameras]
-    return len({str(name) for names, counts in counted for name in names[counts > most]})
+    return len(active.with_camera(REFERENCE, most) | active.with_camera(PROBE, most))
 
 
-def require_both_cameras(active: EmbeddingSet) -> None:
+def require_both_cameras(active: TakingPart) -> None:
     """Raises UsageError unless everybody who takes part has images of both cameras: who has not, would add nothing."""
-    people = set(active.people.tolist())
-    without = people - set.intersection(
-        *(set(active.people[active.profiles == profile].tolist()) for profile in (REFERENCE, PROBE))
-    )
+    people = active.people
+    without = people - (active.with_camera(REFERENCE) & active.with_camera(PROBE))
     if without:
         raise UsageError(
             f"{len(without)} of {len(people)} people lack images of the reference or the probe camera; run `intaglio "
@@ -245,28 +311,47 @@ def groups_from_json(data: bytes) -> dict[str, Any]:
     return {name_of(person): group for person, group in listed.items()}
 
 
-def require_groups(active: EmbeddingSet, folder: Path) -> None:
+def require_groups(active: TakingPart, folder: Path) -> None:
     """Raises UsageError unless the list of groups is one, and says something of those whom it lists that can count."""
     advice = f"write {GROUPS}, or take the recipe evaluation out of policy.toml"
     listed = groups_from_json(_read(folder / GROUPS, advice))
     if not all(isinstance(group, str) for group in listed.values()):
         raise UsageError(f"{GROUPS} names a group, as text, for every person; {advice}")
-    here = [person for person in np.unique(active.people).tolist() if person in listed]
-    images = [len(set(active.images[active.people == person].tolist())) for person in here]
-    if not here or min(images) < 2:  # noqa: PLR2004 - a reference and a probe of another image
+    here = active.people & listed.keys()
+    if not here or not here <= active.several:  # a reference and a probe of another image
         raise UsageError(f"{GROUPS} lists nobody who takes part, or somebody with fewer than two images; {advice}")
 
 
-def _write(made: Path, files: Mapping[str, bytes]) -> None:
+def _write(made: Path, blocks: Iterable[Block], files: Mapping[str, bytes]) -> None:
     """Writes all files of a preparation. A disk that fills up is left with none of them."""
+    pairs = Counter[str]()
     try:
         for place in (made, made / MODEL):
             place.mkdir(mode=0o700)
+        with Columns(made) as embeddings, Columns(made) as chips:
+            for block in blocks:
+                if isinstance(block, EmbeddingSet):
+                    embeddings.add(_columns_of(block, _COLUMNS))
+                    continue
+                used = np.zeros(len(block), dtype=np.bool_)
+                for row, person in enumerate(block.people.tolist()):
+                    used[row] = pairs[person] < MOST_PAIRS  # no more pictures than take part
+                    pairs[person] += 1
+                chips.add(_columns_of(block, _CHIP_COLUMNS, used))
+            for name, columns in ((EMBEDDINGS, embeddings), (CHIPS, chips)):
+                if columns:
+                    replace_file(made / name, columns.write_to)
         for name, data in files.items():
             replace_file(made / name, data)
     except BaseException:
         shutil.rmtree(made, ignore_errors=True)
         raise
+
+
+def _columns_of(
+    block: Block, names: tuple[str, ...], used: NDArray[np.bool_] | slice = slice(None)
+) -> dict[str, NDArray[Any]]:
+    return {name: getattr(block, name)[used] for name in names}
 
 
 def _remove_all_but(name: str, folder: Path) -> None:
@@ -289,8 +374,12 @@ def _marks(folder: Path) -> set[str]:
     return set(path.read_text().split()) if path.exists() else set()
 
 
-def _everybody(folder: Path) -> EmbeddingSet:
-    return EmbeddingSet.from_bytes(_read(folder / EMBEDDINGS, "run `intaglio node prepare`"))
+def _everybody(folder: Path) -> Iterable[EmbeddingSet]:
+    return _embeddings_in(folder / EMBEDDINGS, "run `intaglio node prepare`")
+
+
+def _embeddings_in(path: Path, advice: str) -> Iterable[EmbeddingSet]:
+    return Stored(path, _COLUMNS, _EMBEDDINGS_AT_ONCE, EmbeddingSet, advice)
 
 
 def _read(path: Path, advice: str) -> bytes:

@@ -4,9 +4,9 @@ A person's images of the reference camera and of the probe camera become embeddi
 of aligned chips. Where nobody has images of the probe camera yet, it can be imitated: each image is its own pair.
 
 The work is cut into parts (`client.preparing`), which any number of processes make, and which a preparation that was
-killed finds again. Then all parts are put together, in the order of people and files: whoever made them, the files are
-the same to the byte. There is no other cache: it would keep faces of people who withdrew, under names that nobody can
-connect with them.
+killed finds again. Then the parts are put together, person by person in the order of people and files, and go to disk
+as they come: whoever made them, the files are the same to the byte. There is no other cache: it would keep faces of
+people who withdrew, under names that nobody can connect with them.
 """
 
 from __future__ import annotations
@@ -16,8 +16,6 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
-
-import numpy as np
 
 from client.faces.datasets import Problem, face_folder
 from client.faces.degradation import Condition
@@ -34,12 +32,11 @@ from client.node.people import (
     refresh_active,
 )
 from client.preparing.crew import Crew
-from client.preparing.joining import JoinedPerson, Joining
+from client.preparing.joining import Block, Joining
 from client.preparing.parts import Part, Recipe, Workshop, parts_of
 from client.preparing.staging import Staging, forget
 from federation.errors import UsageError
 from federation.privacy.plan import SCALES
-from federation.recognition.embeddings import EmbeddingSet
 from federation.recognition.profiles import PROBE, REFERENCE
 
 _CAMERAS: Final = "two cameras"
@@ -138,40 +135,42 @@ def prepare(
     )
     with changing(folder):  # somebody may have withdrawn meanwhile
         withdrawn = has_withdrawn(named, folder)
-        before = staying(named)
         joining = Joining(recipe, staging, recogniser.profile.alignment, problems)
-        if before:
-            joining.own(before.embeddings)
-        parts = [
-            part
-            for person, cameras in files.items()
-            if person not in withdrawn and (part := joining.person(person, cameras))
-        ]
-        newly = {str(part[0].people[0]) for part in parts}
-        used = sum(len(set(embeddings.images.tolist())) for embeddings, _ in parts)
-        if before := staying(newly):
-            parts.append((before.embeddings, before.chips))
-        if not parts:
-            staging.remove()
-            reasons = "; ".join(str(problem) for problem in problems[:3]) or "everybody withdrew"
-            raise UsageError(f"nobody is left to take part: {reasons}")
-        taking_part = _together(parts, made_with, weights)
-        del parts
-        people = len(taking_part.people)
-        publish(taking_part, folder)
-        del taking_part, before
-        refresh_active(folder)
+        if before := staying(named):
+            for rows in before.embeddings:
+                joining.own(set(rows.images.tolist()))
+        present = {person: cameras for person, cameras in files.items() if person not in withdrawn}
+        publish(_joined(present, joining, staying, staging, chips=chips_kept), made_with, weights, folder)
+        people = len(refresh_active(folder).people)
         staging.remove()
     return Preparation(
         people=people,
-        prepared=len(newly),
-        images=used,
+        prepared=len(joining.people),
+        images=joining.images,
         looked=looked,
         resumed=resumed,
         withdrawn=len(withdrawn),
         chips=chips_kept,
         problems=tuple(problems),
     )
+
+
+def _joined(
+    files: Files, joining: Joining, staying: Callable[[set[str]], Prepared | None], staging: Staging, *, chips: bool
+) -> Iterator[Block]:
+    """Everybody who was prepared now, and then those who stay, for whom there may be no usable image either.
+
+    Raises:
+        UsageError: that is nobody.
+    """
+    for person, cameras in files.items():
+        yield from joining.person(person, cameras)
+    if (stay := staying(joining.people)) and stay.people:
+        yield from stay.blocks(chips=chips)
+    elif not joining.people:
+        staging.remove()
+        reasons = "; ".join(str(problem) for problem in joining.problems[:3]) or "everybody withdrew"
+        raise UsageError(f"nobody is left to take part: {reasons}")
 
 
 def _make_parts(
@@ -234,24 +233,3 @@ def _staying(
             )
         return None
     return before.of_people(stay)
-
-
-def _together(parts: list[JoinedPerson], made_with: Mapping[str, str], weights: Mapping[str, bytes]) -> Prepared:
-    """Everybody in one."""
-    embeddings = EmbeddingSet(
-        *(
-            np.concatenate([getattr(part, name) for part, _ in parts])
-            for name in ("embeddings", "people", "profiles", "images")
-        )
-    )
-    chips = None
-    if weights:
-        from federation.learning.scales import ChipSet  # noqa: PLC0415 - torch takes seconds, and few organisations keep chips
-
-        chips = ChipSet(
-            *(
-                np.concatenate([getattr(part, name) for _, part in parts])
-                for name in ("reference", "probe", "people", "images")
-            )
-        )
-    return Prepared(embeddings, chips, made_with, weights)

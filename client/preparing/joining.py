@@ -6,7 +6,7 @@ that is there twice counts once, and who lacks a camera is left out.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
@@ -26,8 +26,8 @@ from federation.recognition.templates import Alignment
 if TYPE_CHECKING:
     from federation.learning.scales import ChipSet
 
-JoinedPerson: TypeAlias = "tuple[EmbeddingSet, ChipSet | None]"
-"""Embeddings of one person, and pairs of chips where they are kept."""
+Block: TypeAlias = "EmbeddingSet | ChipSet"
+"""A few rows of one kind or the other: of one person, or of what is stored."""
 
 
 @dataclass(eq=False)
@@ -47,39 +47,50 @@ class Joining:
         staging: where they are.
         alignment: of the recogniser.
         problems: gets what is wrong with images, in the order of people and files.
+
+    Attributes:
+        people: who was put together.
+        images: how many images of theirs are used.
+        problems: the list that was given.
     """
 
     def __init__(self, recipe: Recipe, staging: Staging, alignment: Alignment, problems: list[Problem]) -> None:
-        self._recipe, self._staging, self._alignment, self._problems = recipe, staging, alignment, problems
-        self._owners: dict[str, str] = {}
-        """Digest of every image that stands for somebody, and for whom."""
+        self._recipe, self._staging, self._alignment, self.problems = recipe, staging, alignment, problems
+        self.people, self.images = set[str](), 0
+        self._taken = set[bytes]()
+        """Digest of every image that stands for somebody else: the one thing that is kept of all images."""
 
-    def own(self, embeddings: EmbeddingSet) -> None:
-        """Takes in whose the images of people are who stay as they are."""
-        self._owners |= zip(embeddings.images.tolist(), embeddings.people.tolist(), strict=True)
+    def own(self, images: Iterable[str]) -> None:
+        """Takes in digests of images of people who stay as they are."""
+        self._taken.update(map(bytes.fromhex, images))
 
-    def person(self, person: str, cameras: Mapping[str, tuple[Path, ...]]) -> JoinedPerson | None:
-        """Embeddings and, when they are kept, chips of a person; None when a camera has no usable image of them.
+    def person(self, person: str, cameras: Mapping[str, tuple[Path, ...]]) -> Iterator[Block]:
+        """Embeddings and, when they are kept, chips of a person; nothing when a camera has no usable image of them.
 
         Raises:
             UsageError: a part is not there any more.
         """
-        found = {camera: self._camera(parts_of(person, camera, paths)) for camera, paths in cameras.items()}
+        mine = set[str]()
+        found = {camera: self._camera(parts_of(person, camera, paths), mine) for camera, paths in cameras.items()}
+        self.own(mine)
         if not all(camera.images for camera in found.values()):
             path = cameras[REFERENCE][0].parent
             missing = " and ".join(name for name, camera in found.items() if not camera.images)
-            self._problems.append(Problem(path, f"no usable {missing} image of this person", "add some"))
-            return None
+            self.problems.append(Problem(path, f"no usable {missing} image of this person", "add some"))
+            return
         rows = {side: np.concatenate(camera.sides[side]) for camera in found.values() for side in camera.sides}
         images = {side: camera.images for camera in found.values() for side in camera.sides}
         both = [(side, image) for side in (REFERENCE, PROBE) for image in images[side]]
-        embeddings = EmbeddingSet(
+        self.people.add(person)
+        self.images += len({image for _, image in both})
+        yield EmbeddingSet(
             np.concatenate([rows[side] for side in (REFERENCE, PROBE)]),
             np.array([person] * len(both)),
             np.array([side for side, _ in both]),
             np.array([image for _, image in both]),
         )
-        return embeddings, self._chips(person, found) if self._recipe.chips else None
+        if self._recipe.chips:
+            yield self._chips(person, found)
 
     def _chips(self, person: str, found: Mapping[str, _Camera]) -> ChipSet:
         from federation.learning.scales import ChipSet  # noqa: PLC0415 - torch takes seconds, and few organisations keep chips
@@ -95,15 +106,15 @@ class Joining:
         images = np.array(digests[PROBE])[second]
         return ChipSet(chips[REFERENCE][first], chips[PROBE][second], np.array([person] * len(pairs)), images)
 
-    def _camera(self, parts: Iterable[Part]) -> _Camera:
-        camera, mine, has_chips = _Camera([], {}, []), set[str](), True
+    def _camera(self, parts: Iterable[Part], mine: set[str]) -> _Camera:
+        """What is used of a camera; its images are added to those of the person."""
+        camera, has, has_chips = _Camera([], {}, []), set[str](), True
         for part in parts:
             made = self._made(part)
-            self._problems += made.problems_of(part)
-            used = [
-                row for row, image in enumerate(made.images) if image not in mine and self._is_ours(made, row, part)
-            ]
+            self.problems += made.problems_of(part)
+            used = [row for row, image in enumerate(made.images) if image not in has and self._is_ours(made, row, part)]
             camera.images += (now := [made.images[row] for row in used])
+            has.update(now)
             mine.update(now)
             for side, rows in zip(sides_of(part.camera, self._recipe), (made.embeddings, made.imitated), strict=False):
                 camera.sides.setdefault(side, []).append(rows[used])
@@ -118,10 +129,8 @@ class Joining:
         return made
 
     def _is_ours(self, made: Made, row: int, part: Part) -> bool:
-        if self._owners.setdefault(made.images[row], part.person) == part.person:
+        if bytes.fromhex(made.images[row]) not in self._taken:
             return True
         path, problem = part.paths[made.places[row]], "the same image as one of another person"
-        self._problems.append(
-            Problem(path, problem, "keep it only with whom it shows")
-        )  # nothing tells these two apart
+        self.problems.append(Problem(path, problem, "keep it only with whom it shows"))  # nothing tells these two apart
         return False

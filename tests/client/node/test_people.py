@@ -274,6 +274,9 @@ def test_people_are_added_and_replaced_and_taken_out_only_when_asked(tmp_path, f
         shipped().embed(chips.reference[chips.people == "carla"]),
     )
     assert len(list(folder.glob(".prepared-*"))) == 1
+    for kind, name in ((EmbeddingSet, "embeddings.npz"), (EmbeddingSet, "active.npz"), (ChipSet, "chips.npz")):
+        data = (folder / name).read_bytes()
+        assert kind.from_bytes(data).to_bytes() == data  # streamed, and the bytes are those of the whole
     prepared(again, folder, only=True)
     assert names_in(folder) == (["anna", "carla"],) * 3
 
@@ -452,11 +455,11 @@ def test_a_crash_at_any_write_leaves_all_of_the_old_files_or_all_of_the_new(tmp_
         for last in range(100):
             folder = an_organisation(tmp_path / f"{before} {last}")
             if before:
-                publish(both.of_people(before), folder)
+                put(both.of_people(before), folder)
             with monkeypatch.context() as crash:
                 die_after(last, crash)
                 try:
-                    publish(both, folder)
+                    put(both, folder)
                     break
                 except Killed:
                     pass
@@ -467,7 +470,7 @@ def test_a_crash_at_any_write_leaves_all_of_the_old_files_or_all_of_the_new(tmp_
                 (inside,) = {tuple(sorted(set(images.people))) for images in (embeddings_in(folder), chips_in(folder))}
                 assert (folder / "model" / "weights").read_bytes() == b"small ones"
             seen.add((before and "anna", inside if there == {True} else None))
-            publish(both, folder)  # goes on, and clears up
+            put(both, folder)  # goes on, and clears up
             assert len(list(folder.glob(".prepared-*"))) == 1
         else:
             pytest.fail("it never came to its end")
@@ -477,6 +480,29 @@ def test_a_crash_at_any_write_leaves_all_of_the_old_files_or_all_of_the_new(tmp_
         ("anna", ("anna",)),
         ("anna", ("anna", "ben")),
     }
+
+
+def test_what_goes_wrong_while_people_come_in_leaves_everything_as_it_was(tmp_path, folder):
+    prepared(some_images(tmp_path / "images", {2: "anna", 3: "ben"}), folder)
+    now = prepared_people(folder)
+    before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+    def coming():
+        yield from now.blocks()
+        raise UsageError("an image changed")
+
+    with pytest.raises(UsageError, match="an image changed"):
+        publish(coming(), now.made_with, now.model, folder)
+    chips = (folder / "chips.npz").read_bytes()
+    (folder / "chips.npz").resolve().write_bytes(chips[:5000] + bytes([chips[5000] ^ 1]) + chips[5001:])
+    with pytest.raises(UsageError, match=r"chips\.npz is no archive that this version reads; prepare the images again"):
+        put(now, folder)
+    (folder / "chips.npz").resolve().write_bytes(chips)
+    assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == before
+
+
+def put(prepared, folder):
+    publish(prepared.blocks(), prepared.made_with, prepared.model, folder)
 
 
 def die_after(last, crash):
@@ -642,5 +668,5 @@ def test_who_withdraws_is_out_in_whichever_form_a_name_was_written(tmp_path, sto
     name, other = unicodedata.normalize(stored, "Zoë"), "Zoe"
     (tmp_path / "embeddings.npz").write_bytes(synthetic_people([name, other]).to_bytes())
     assert withdraw(unicodedata.normalize(said, "Zoë"), tmp_path) == 8
-    assert set(refresh_active(tmp_path).people.tolist()) == {other}
+    assert refresh_active(tmp_path).people == {other}
     assert client.node.people.has_withdrawn({name, other}, tmp_path) == {name}

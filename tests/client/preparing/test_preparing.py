@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+import tracemalloc
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,13 +13,17 @@ import numpy as np
 import pytest
 
 from client.faces.degradation import Condition
-from client.node.people import has_withdrawn, withdraw
+from client.node.people import has_withdrawn, publish, refresh_active, withdraw
 from client.node.preparing import prepare
 from client.preparing import crew, parts, staging
 from client.preparing.crew import Crew
+from client.preparing.joining import Joining
 from client.preparing.parts import Made, Part, Recipe, Workshop, parts_of, read_images
 from client.preparing.staging import Staging, forget
 from federation.errors import MalformedMessageError, UnavailableError, UsageError
+from federation.learning.scales import ChipSet
+from federation.recognition.embeddings import EmbeddingSet
+from federation.recognition.templates import ARCFACE
 from tests.faces import aligner, orl_image, shipped
 
 RECIPE = Recipe("ab" * 32, "as in tests", Condition.MASK, 2, None)
@@ -220,6 +225,7 @@ def test_one_process_and_two_make_the_same_bytes_and_leave_nothing_else(tmp_path
         assert not list(folder.glob(".preparing-*"))
         found.append(contents(folder))
     assert found[0] == found[1]
+    assert EmbeddingSet.from_bytes(found[0]["embeddings.npz"]).to_bytes() == found[0]["embeddings.npz"]
 
 
 KILLED = """
@@ -297,6 +303,47 @@ def dies(*_):
     os.kill(os.getpid(), signal.SIGKILL)
 
 
+def test_putting_together_takes_the_memory_of_one_person_however_many_there_are(tmp_path, monkeypatch):
+    monkeypatch.setattr("client.node.people._CHIPS_AT_ONCE", 8)
+    monkeypatch.setattr("client.node.people._EMBEDDINGS_AT_ONCE", 64)
+
+    def most(people):
+        folder, listed = an_organisation(tmp_path / f"{people}"), tmp_path / f"images of {people}"
+        kept, random = Staging(folder, RECIPE), np.random.default_rng(people)
+        for number in range(people):
+            (listed / f"{number}").mkdir(parents=True)
+            (listed / f"{number}" / "1.png").write_bytes(b"nobody opens it")
+            digests = tuple(f"{number:062x}{image:02x}" for image in range(4))
+            rows = random.standard_normal((2, 4, 64)).astype(np.float32)
+            rows /= np.linalg.norm(rows, axis=2, keepdims=True)
+            chips = np.full((2, 112, 112, 3), number % 256, np.uint8)
+            kept.put(the_part_of(listed, number), Made(digests, (0, 0, 0, 0), rows[0], rows[1], chips, ()))
+        joining = Joining(RECIPE, kept, ARCFACE, [])
+        blocks = (
+            block
+            for n in range(people)
+            for block in joining.person(f"{n}", {"reference": the_part_of(listed, n).paths})
+        )
+        tracemalloc.start()
+        try:
+            publish(blocks, {}, {}, folder)
+            assert len(refresh_active(folder).people) == joining.images // 4 == people
+            assert withdraw("7", folder) == 8
+            return tracemalloc.get_traced_memory()[1]
+        finally:
+            tracemalloc.stop()
+
+    def the_part_of(listed, number):
+        return Part(f"{number}", "reference", 0, (listed / f"{number}" / "1.png",))
+
+    most(8)  # what is cached
+    few, many = most(30), most(120)
+    size = sum((tmp_path / "120" / name).stat().st_size for name in ("embeddings.npz", "chips.npz"))
+    assert len(ChipSet.from_bytes((tmp_path / "120" / "chips.npz").read_bytes())) == 119 * 2
+    assert many - few < size / 10  # digests and names of the others
+    assert many < size / 3
+
+
 def test_an_image_that_changes_while_others_are_prepared_is_said(tmp_path):
     images, folder = some_images(tmp_path / "faces"), an_organisation(tmp_path / "north")
 
@@ -306,7 +353,8 @@ def test_an_image_that_changes_while_others_are_prepared_is_said(tmp_path):
 
     with pytest.raises(UsageError, match="ben changed while images were prepared"):
         prepare(images, folder, condition=Condition.MASK, progress=told)
-    assert not (folder / "prepared").exists()
+    (parts,) = (path for path in folder.iterdir() if path.name != "policy.toml")  # anna was on her way already
+    assert parts.name.startswith(".preparing-")
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from client.node.people import Prepared, publish, withdraw
+from client.node.people import publish, withdraw
 from federation.learning.moments import PublicCentre, moments_sum
 from federation.learning.pairs import PairQuestion, pair_sum
 from federation.learning.private_evaluation import evaluation_sum
@@ -55,7 +55,7 @@ def test_who_withdraws_from_one_organisation_stays_with_the_other_under_the_same
     folders = [tmp_path / "north", tmp_path / "south"]
     for seed, folder in enumerate(folders):
         folder.mkdir()
-        publish(Prepared(synthetic_people(COMMON, seed=seed), None, {}, {"model": b"one"}), folder)
+        publish([synthetic_people(COMMON, seed=seed)], {}, {"model": b"one"}, folder)
     before = [files(folder) for folder in folders]
     withdraw("Ada", folders[0])
     assert files(folders[1]) == before[1]
