@@ -127,9 +127,9 @@ test.each(['', 'abcd-efgh', '1'.repeat(32)])('with "%s" for a ticket nobody enro
   const type = (text: string): void => { field.value = text; field.dispatchEvent(new Event('input')); field.dispatchEvent(new Event('change')) }
   element('#agree').click()
   type(typed)
-  expect(go.disabled).toBe(true)
+  expect([go.disabled, element('.ticket .problem').textContent !== '']).toEqual([true, typed !== '']) // and is told why
   type('ABCD EFGH IJKL MNOP QRST UVWX YZ23 4567')
-  expect([go.disabled, done.at(-1)]).toEqual([false, 'bring "ABCD EFGH IJKL MNOP QRST UVWX YZ23 4567"'])
+  expect([go.disabled, element('.ticket .problem').textContent, done.at(-1)]).toEqual([false, '', 'bring "ABCD EFGH IJKL MNOP QRST UVWX YZ23 4567"'])
 })
 
 test.each([
@@ -137,6 +137,15 @@ test.each([
 ])('the screen %s does not say "%s"', (name, words) => {
   shown(SITUATIONS[name], true)
   expect(document.body.textContent).not.toContain(words)
+})
+
+test('whoever has to wait before the next try is not sent to the camera', () => {
+  const buttons = (name: string): (string | null)[] => {
+    shown(SITUATIONS[name])
+    return [...document.querySelectorAll('.card .buttons button')].map(({ textContent }) => textContent)
+  }
+  expect(buttons('refused')).toEqual(['Try again', 'Back'])
+  expect(buttons('refused, with the last free try')).toEqual(['Back'])
 })
 
 test('no long key is shown before somebody opens two folds', () => {

@@ -97,7 +97,7 @@ function partsOf(screen: Screen, doing: Doing): Parts {
     }
     case 'code': return {
       title: say('code.title'),
-      body: [lead(say('code.lead')), h('p', { id: 'code-shown', className: 'clock' }, screen.code), h('p', { className: 'small' }, say('code.hour'))],
+      body: [lead(say('code.lead')), h('p', { id: 'code-shown', className: 'code' }, screen.code), h('p', { className: 'small' }, say('code.hour'))],
       buttons: [main(say('code.button'), () => { doing.go({ at: 'agreeing', task: 'enrol' }) }), back],
     }
     case 'lost': return { title: say('lost.title'), mark: 'gone', body: [lead(say('lost.done', { name: screen.name }))], buttons: [done] }
@@ -111,7 +111,7 @@ function partsOf(screen: Screen, doing: Doing): Parts {
         title: say('welcome.title'),
         body: [
           screen.isAsked ? note(say('asked.first', { audience: screen.asked?.operator ?? audience })) : null, before === null ? null : note(before),
-          lead(say('welcome.lead', { who: controller.name })), figure(), h('p', { className: 'small' }, say('welcome.time')),
+          lead(say('welcome.lead', { who: controller.name })), figure(), h('p', { className: 'small' }, screen.isInvited ? say('welcome.time') : `${say('welcome.time')} ${say('welcome.ticket')}`),
         ],
         buttons: [main(say(before === null ? 'welcome.button' : 'welcome.again'), () => { doing.go({ at: 'agreeing', task: 'enrol' }) })],
       }
@@ -123,12 +123,16 @@ function partsOf(screen: Screen, doing: Doing): Parts {
       const ticket = h('input', { id: 'ticket', value: screen.ticket, autocomplete: 'off', spellcheck: false, attributes: { autocapitalize: 'none', 'aria-describedby': 'ticket-why' } })
       go.disabled = true
       agree.onchange = ticket.oninput = () => { go.disabled = !agree.checked || !(isInvited || ticketOf(ticket.value) !== null) }
-      ticket.onchange = () => { doing.bring(ticket.value) }
+      const problem = h('span', { className: 'problem', role: 'alert' })
+      ticket.onchange = () => {
+        doing.bring(ticket.value)
+        problem.textContent = ticket.value === '' || ticketOf(ticket.value) !== null ? '' : say('agree.no_ticket')
+      }
       return {
         title: say(screen.task === 'renew' ? 'agree.renew' : 'agree.title'),
         body: [
           lead(say('agree.short')), shortTerms(screen.status), folded(say('agree.details'), allTerms(screen.status)),
-          isInvited ? null : h('p', { className: 'ticket' }, h('label', { htmlFor: 'ticket' }, say('agree.ticket')), ticket, h('span', { className: 'small', id: 'ticket-why' }, say('agree.ticket_why'))),
+          isInvited ? null : h('p', { className: 'ticket' }, h('label', { htmlFor: 'ticket' }, say('agree.ticket')), ticket, h('span', { className: 'small', id: 'ticket-why' }, say('agree.ticket_why')), problem),
           h('label', { className: 'agree', htmlFor: 'agree' }, agree, h('span', {}, say('agree.box'))),
         ],
         buttons: [go, back],
@@ -178,7 +182,7 @@ function partsOf(screen: Screen, doing: Doing): Parts {
       const [sure, plain] = worth(screen.status)
       return {
         title: say('accepted.title'), mark: 'good',
-        body: [lead(sure), h('p', { className: 'small' }, plain), ...statement(screen.outcome.assertion), entry(screen)],
+        body: [lead(plain), h('p', { className: 'small' }, sure), ...statement(screen.outcome.assertion), entry(screen)],
         buttons: [...save(screen.outcome.assertion, screen.status.audience), screen.outcome.assertion === null ? done : button(say('done'), () => { doing.decline() })],
       }
     }
@@ -191,7 +195,7 @@ function partsOf(screen: Screen, doing: Doing): Parts {
         lead(say('refused.lead', { on: screen.task })), h('p', { className: 'left' }, say('refused.left', { left: screen.left })),
         tips(), ...others(screen), entry(screen),
       ],
-      buttons: [main(say('try_again'), () => { doing.look(screen.task) }), back],
+      buttons: screen.left === 0 ? [back] : [main(say('try_again'), () => { doing.look(screen.task) }), back],
     }
     case 'waiting': return {
       title: say('waiting.title'), mark: 'wait',
@@ -226,7 +230,7 @@ function partsOf(screen: Screen, doing: Doing): Parts {
       return {
         title: titleOf(fault), mark: isNobodysFault ? 'wait' : 'bad',
         body: [
-          lead(on === 'enrol' && fault.kind === 'RefusedError' && fault.why === null ? say('failed.ticket') : textOf(fault, status.terms.controller.name)), ...(fault.kind === 'CancelledError' ? [] : [...others(screen, !isNobodysFault), exactly(fault.message)]),
+          lead(on === 'enrol' && fault.kind === 'RefusedError' && fault.why === null ? say('failed.ticket') : textOf(fault, status.terms.controller.name)), ...(fault.kind === 'CancelledError' ? [] : [...(isTask(on) ? others(screen, !isNobodysFault) : []), exactly(fault.message)]),
         ],
         buttons: [main(say('try_again'), again), back],
       }
