@@ -1,7 +1,7 @@
 /** How each screen looks. Every word comes from the catalogues or from the deployment's terms. */
 
 import type { Status } from '../device/messages'
-import { ticketOf } from '../wallet/ticket'
+import { lettersOf, ticketOf } from '../wallet/ticket'
 import type { DoingDevices } from './devices'
 import { h, drawing } from './dom'
 import { textOf, titleOf } from './failures'
@@ -120,19 +120,20 @@ function partsOf(screen: Screen, doing: Doing): Parts {
       const agree = h('input', { type: 'checkbox', id: 'agree' })
       const go = main(say('agree.button'), () => { doing.look(screen.task) })
       const isInvited = screen.task === 'renew' || ticketOf(screen.ticket) !== null
-      const ticket = h('input', { id: 'ticket', value: screen.ticket, autocomplete: 'off', spellcheck: false, attributes: { autocapitalize: 'none', 'aria-describedby': 'ticket-why' } })
+      const ticket = h('input', { id: 'ticket', value: screen.ticket, autocomplete: 'off', spellcheck: false, attributes: { autocapitalize: 'none', 'aria-describedby': 'ticket-why ticket-share' } })
       go.disabled = true
-      agree.onchange = ticket.oninput = () => { go.disabled = !agree.checked || !(isInvited || ticketOf(ticket.value) !== null) }
-      const problem = h('span', { className: 'problem', role: 'alert' })
-      ticket.onchange = () => {
-        doing.bring(ticket.value)
-        problem.textContent = ticket.value === '' || ticketOf(ticket.value) !== null ? '' : say('agree.no_ticket')
+      const share = h('span', { className: 'small', id: 'ticket-share' }) // while one types: on leaving the field it would move what is tapped
+      agree.onchange = ticket.oninput = () => {
+        const isWhole = isInvited || ticketOf(ticket.value) !== null
+        go.disabled = !agree.checked || !isWhole
+        share.textContent = isWhole || ticket.value === '' ? '' : say('agree.ticket_share', { letters: lettersOf(ticket.value) })
       }
+      ticket.onchange = () => { doing.bring(ticket.value) }
       return {
         title: say(screen.task === 'renew' ? 'agree.renew' : 'agree.title'),
         body: [
           lead(say('agree.short')), shortTerms(screen.status), folded(say('agree.details'), allTerms(screen.status)),
-          isInvited ? null : h('p', { className: 'ticket' }, h('label', { htmlFor: 'ticket' }, say('agree.ticket')), ticket, h('span', { className: 'small', id: 'ticket-why' }, say('agree.ticket_why')), problem),
+          isInvited ? null : h('p', { className: 'ticket' }, h('label', { htmlFor: 'ticket' }, say('agree.ticket')), ticket, h('span', { className: 'small', id: 'ticket-why' }, say('agree.ticket_why')), share),
           h('label', { className: 'agree', htmlFor: 'agree' }, agree, h('span', {}, say('agree.box'))),
         ],
         buttons: [go, back],
