@@ -120,7 +120,7 @@ function partsOf(screen: Screen, doing: Doing): Parts {
       const agree = h('input', { type: 'checkbox', id: 'agree' })
       const go = main(say('agree.button'), () => { doing.look(screen.task) })
       const isInvited = screen.task === 'renew' || ticketOf(screen.ticket) !== null
-      const ticket = h('input', { id: 'ticket', value: screen.ticket, autocomplete: 'off', spellcheck: false, attributes: { autocapitalize: 'none', 'aria-describedby': 'ticket-why ticket-share' } })
+      const ticket = h('input', { id: 'ticket', value: screen.ticket, autocomplete: 'off', spellcheck: false, attributes: { autocapitalize: 'none', 'aria-describedby': ['ticket-why', 'ticket-share'].join(' ') } })
       go.disabled = true
       const share = h('span', { className: 'small', id: 'ticket-share' }) // while one types: on leaving the field it would move what is tapped
       agree.onchange = ticket.oninput = () => {
