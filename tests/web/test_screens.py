@@ -130,6 +130,9 @@ def test_a_refusal_says_what_helps_how_many_tries_are_left_and_then_the_page_cou
     assert verify(page).startswith("Please wait\n5 attempts in a row were not accepted")
     first = page.text_content(".clock")
     page.wait_for_selector(f".clock:not(:text-is('{first}'))")
+    press(page, "Back")
+    press(page, "Verify")
+    assert screen(page) == "waiting"  # before a picture is taken
     page.reload()
     page.wait_for_selector("[data-screen=home]", timeout=60_000)
     assert verify(page).startswith("Please wait")  # a reload does not make it forget

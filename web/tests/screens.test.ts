@@ -120,16 +120,18 @@ test('a consent is never ticked before, and nothing goes on without it', () => {
   expect(element('#agree')).toHaveProperty('checked', false)
 })
 
-test.each(['', 'abcd-efgh', '1'.repeat(32)])('with "%s" for a ticket nobody enrols', (typed) => {
+test.each([
+  ['', ''], ['abcd-efgh', '8 of 32 letters and digits from 2 to 7'], ['1'.repeat(32), '0 of 32 letters and digits from 2 to 7'],
+])('with "%s" for a ticket nobody enrols, and is told how much is there', (typed, said) => {
   shown(SITUATIONS['agree'])
   const [go] = document.querySelectorAll<HTMLButtonElement>('.card .main')
   const field = element('#ticket') as HTMLInputElement
   const type = (text: string): void => { field.value = text; field.dispatchEvent(new Event('input')); field.dispatchEvent(new Event('change')) }
   element('#agree').click()
   type(typed)
-  expect(go.disabled).toBe(true)
+  expect([go.disabled, element('#ticket-share').textContent]).toEqual([true, said])
   type('ABCD EFGH IJKL MNOP QRST UVWX YZ23 4567')
-  expect([go.disabled, done.at(-1)]).toEqual([false, 'bring "ABCD EFGH IJKL MNOP QRST UVWX YZ23 4567"'])
+  expect([go.disabled, element('#ticket-share').textContent, done.at(-1)]).toEqual([false, '', 'bring "ABCD EFGH IJKL MNOP QRST UVWX YZ23 4567"'])
 })
 
 test.each([
@@ -137,6 +139,15 @@ test.each([
 ])('the screen %s does not say "%s"', (name, words) => {
   shown(SITUATIONS[name], true)
   expect(document.body.textContent).not.toContain(words)
+})
+
+test('whoever has to wait before the next try is not sent to the camera', () => {
+  const buttons = (name: string): (string | null)[] => {
+    shown(SITUATIONS[name])
+    return [...document.querySelectorAll('.card .buttons button')].map(({ textContent }) => textContent)
+  }
+  expect(buttons('refused')).toEqual(['Try again', 'Back'])
+  expect(buttons('refused, with the last free try')).toEqual(['Back'])
 })
 
 test('no long key is shown before somebody opens two folds', () => {

@@ -97,6 +97,7 @@ export const SITUATIONS: Readonly<Record<string, Situation>> = {
   'erased, without a proof': situation({ ...ENROLLED, state: 'revoked' }, { at: 'gone', wish: 'erase', position: null }),
   'failed, not allowed': situation(ENROLLED, { at: 'failed', on: 'verify', fault: fault('RefusedError', 'the server says: not enrolled here with this key, purpose and audience, or not signed by the enrolled device'), seconds: NOW }),
   'failed, without a good ticket': situation(NOBODY, { at: 'failed', on: 'enrol', fault: fault('RefusedError', 'the server says: this ticket is not valid here'), seconds: NOW }),
+  'failed, with another passphrase': situation(NOBODY, { at: 'failed', on: 'lost', fault: fault('WrongKeyError', 'wrong passphrase for the backup, or the file was changed on purpose', { why: { name: 'why.wrong_backup_passphrase' } }), seconds: NOW }),
   'failed, without a proof': situation(ENROLLED, { at: 'failed', on: 'verify', fault: fault('ProofError', 'the server does not show that it logged this comparison; nothing was opened'), seconds: NOW }),
   'failed, out of reach': situation(ENROLLED, { at: 'failed', on: 'verify', fault: UNREACHABLE, seconds: NOW }),
   'failed, cancelled': situation(ENROLLED, { at: 'failed', on: 'verify', fault: fault('CancelledError', 'stopped before it was done'), seconds: NOW }),

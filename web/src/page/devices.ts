@@ -48,5 +48,5 @@ export function backupFile(file: Blob, { name }: Status): HTMLElement[] {
 export function lostDevice({ lost }: DoingDevices): HTMLElement[] {
   const file = h('input', { id: 'backup-file', type: 'file' })
   file.onchange = () => { if (file.files?.[0] !== undefined) lost(file.files[0]) }
-  return [h('p', {}, say('lost.lead')), h('p', {}, h('label', { htmlFor: 'backup-file' }, say('lost.file')), file)]
+  return [h('p', {}, say('lost.lead')), h('p', {}, h('label', { className: 'button', htmlFor: 'backup-file' }, file, h('span', {}, say('lost.file'))))]
 }

@@ -4,7 +4,7 @@ import type { Fault } from '../device/messages'
 import { say } from './texts'
 
 /** Kinds of errors that people are told apart; every other one is like one of them, or just something that went wrong. */
-const ALIKE: Readonly<Record<string, string>> = { MalformedMessageError: 'PeerError', OutdatedWalletError: 'UsageError' }
+const ALIKE: Readonly<Record<string, string>> = { MalformedMessageError: 'PeerError', OutdatedWalletError: 'UsageError', WrongKeyError: 'UsageError' }
 
 /** What kind of failure it is, for a heading. */
 export const titleOf = ({ kind }: Fault): string => say('failed.title', { kind: ALIKE[kind] ?? kind })

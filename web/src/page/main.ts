@@ -13,7 +13,7 @@ import { Login } from './login'
 import { Pictures } from './pictures'
 import { type Found, Messages } from './records'
 import { show, showAround } from './shell'
-import { isTask, type Part, type Place, type Situation, type Task, type Wish } from './states'
+import { isTask, type Part, type Place, screenOf, type Situation, type Task, type Wish } from './states'
 import { CATALOGUES, say, speak } from './texts'
 import { takeTicket } from './ticket'
 import type { Doing } from './views'
@@ -38,6 +38,8 @@ let found: Found = null
 let other: { readonly code: Uint8Array<ArrayBuffer> } | { readonly keyId: string } | null = null
 /** The backup of a lost device. */
 let backup: File | null = null
+/** The last wait that the service asked for: before it is over, no picture is taken in vain. */
+let wait: Place & { readonly at: 'failed' } | null = null
 /** What the worker does for the person just now. */
 let running: Asked<unknown> | null = null
 const messages = new Messages()
@@ -103,6 +105,7 @@ function forget(): void {
 
 function look(task: Task, by: 'camera' | 'files', fault: Fault | null = null): void {
   camera.close()
+  if (wait?.on === task && screenOf({ ...situation, place: wait, now: seconds() }).kind === 'waiting') { turn({ place: wait }); return }
   const { references: averaged, frames } = situation.status!
   if (by === 'camera') { film(task, task === 'enrol' ? 'references' : 'probe', fault); return }
   if (fault === null) {
@@ -148,8 +151,10 @@ async function during<A extends Action>(on: Task | Wish, action: A, argument: Pa
     const value = await asked.answer
     await before(value)
     place = then(value)
+    if (isTask(on)) wait = null
   } catch (error) {
     place = { at: 'failed', on, fault: faultOf(error), seconds: seconds() }
+    if (place.fault.why?.name === 'why.wait') wait = place
   }
   running = null
   let status = situation.status

@@ -33,18 +33,17 @@ export function yours(status: Status, found: Found, { ask, go, devices }: Doing)
     return others
   }
   const isHeld = status.state !== 'revoked'
-  const made = folded(say('data.title'), h('div', { className: 'choices' },
+  const made = folded(say('data.title'), ...(found === null ? [] : [h('div', { id: 'answer' }, ...foundIn(found, status, devices))]), h('div', { className: 'choices' },
     choice('history', () => { ask('history') }), choice('export', () => { ask('export') }),
     isHeld && status.state === 'enrolled' && choice('renew', () => { go({ at: 'agreeing', task: 'renew' }) }),
     isHeld && choice('devices', () => { ask('devices') }), isHeld && choice('backup', () => { ask('backup') }),
-    isHeld && choice('revoke', () => { ask('revoke') }, 'destructive'), choice('erase', () => { ask('erase') }, 'destructive'), forget), ...foundIn(found, status, devices), ...(isHeld ? [] : lostDevice(devices)))
+    isHeld && choice('revoke', () => { ask('revoke') }, 'destructive'), choice('erase', () => { ask('erase') }, 'destructive'), forget), ...(isHeld ? [] : lostDevice(devices)))
   made.id = 'yours'
   made.open = found !== null
   return made
 }
 
-function foundIn(found: Found, status: Status, doing: DoingDevices): HTMLElement[] {
-  if (found === null) return []
+function foundIn(found: Exclude<Found, null>, status: Status, doing: DoingDevices): HTMLElement[] {
   if ('devices' in found) return deviceList(found.devices, status.name ?? '', doing)
   if ('backup' in found) return backupFile(found.backup, status)
   if ('held' in found) {

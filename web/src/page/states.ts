@@ -7,6 +7,7 @@
 
 import type { Asked, Fault, Status } from '../device/messages'
 import type { Outcome } from '../device/device'
+import { ticketOf } from '../wallet/ticket'
 import type { Shown } from '../wallet/wallet'
 
 /** What a person does with their face. */
@@ -56,7 +57,7 @@ export interface Situation {
 export type Screen =
   | { readonly kind: 'loading'; readonly share: number }
   | { readonly kind: 'unreachable' | 'broken'; readonly fault: Fault }
-  | { readonly kind: 'welcome'; readonly status: Status; readonly isAsked: boolean; readonly asked: Asked | null }
+  | { readonly kind: 'welcome'; readonly status: Status; readonly isAsked: boolean; readonly isInvited: boolean; readonly asked: Asked | null }
   | { readonly kind: 'kept'; readonly date: string; readonly shown: Shown | null }
   | { readonly kind: 'code'; readonly status: Status; readonly code: string }
   | { readonly kind: 'lost'; readonly status: Status; readonly name: string }
@@ -83,7 +84,7 @@ export function screenOf({ status, share, nonce, asked, place, ticket, now, kept
   }
   if (status === null) return { kind: 'loading', share }
   switch (place.at) {
-    case 'start': return startOf(status, nonce, asked, now)
+    case 'start': return startOf(status, nonce, asked, ticket, now)
     case 'agreeing': return { kind: 'agree', status, task: place.task, ticket }
     case 'looking': return { ...place, kind: 'look', status }
     case 'working': return { kind: 'working', status, on: place.on, stage: place.stage }
@@ -91,12 +92,12 @@ export function screenOf({ status, share, nonce, asked, place, ticket, now, kept
     case 'code': return { kind: 'code', status, code: place.code }
     case 'lost': return { kind: 'lost', status, name: place.name }
     case 'gone': return place.wish === 'forget' ? { kind: 'forgotten', status } : place.wish === 'revoke' ? { kind: 'revoked', status } : { kind: 'erased', status, position: place.position }
-    case 'failed': return failedOf(status, place.on as Task | Wish, place.fault, place.seconds, now) ?? startOf(status, nonce, asked, now)
+    case 'failed': return failedOf(status, place.on as Task | Wish, place.fault, place.seconds, now) ?? startOf(status, nonce, asked, ticket, now)
   }
 }
 
-function startOf(status: Status, nonce: string | null, asked: Asked | null, now: number): Screen {
-  if (status.state !== 'enrolled') return { kind: 'welcome', status, asked, isAsked: nonce !== null || asked !== null }
+function startOf(status: Status, nonce: string | null, asked: Asked | null, ticket: string, now: number): Screen {
+  if (status.state !== 'enrolled') return { kind: 'welcome', status, asked, isAsked: nonce !== null || asked !== null, isInvited: ticketOf(ticket) !== null }
   if (status.answers >= status.mostAnswers) return { kind: 'closed', status }
   if (hasEnded(status, now)) return { kind: 'ended', status }
   return nonce === null && asked === null ? { kind: 'home', status } : { kind: 'asked', status, asked }

@@ -1,7 +1,7 @@
 /** How each screen looks. Every word comes from the catalogues or from the deployment's terms. */
 
 import type { Status } from '../device/messages'
-import { ticketOf } from '../wallet/ticket'
+import { lettersOf, ticketOf } from '../wallet/ticket'
 import type { DoingDevices } from './devices'
 import { h, drawing } from './dom'
 import { textOf, titleOf } from './failures'
@@ -97,7 +97,7 @@ function partsOf(screen: Screen, doing: Doing): Parts {
     }
     case 'code': return {
       title: say('code.title'),
-      body: [lead(say('code.lead')), h('p', { id: 'code-shown', className: 'clock' }, screen.code), h('p', { className: 'small' }, say('code.hour'))],
+      body: [lead(say('code.lead')), h('p', { id: 'code-shown', className: 'code' }, screen.code), h('p', { className: 'small' }, say('code.hour'))],
       buttons: [main(say('code.button'), () => { doing.go({ at: 'agreeing', task: 'enrol' }) }), back],
     }
     case 'lost': return { title: say('lost.title'), mark: 'gone', body: [lead(say('lost.done', { name: screen.name }))], buttons: [done] }
@@ -111,7 +111,7 @@ function partsOf(screen: Screen, doing: Doing): Parts {
         title: say('welcome.title'),
         body: [
           screen.isAsked ? note(say('asked.first', { audience: screen.asked?.operator ?? audience })) : null, before === null ? null : note(before),
-          lead(say('welcome.lead', { who: controller.name })), figure(), h('p', { className: 'small' }, say('welcome.time')),
+          lead(say('welcome.lead', { who: controller.name })), figure(), h('p', { className: 'small' }, screen.isInvited ? say('welcome.time') : `${say('welcome.time')} ${say('welcome.ticket')}`),
         ],
         buttons: [main(say(before === null ? 'welcome.button' : 'welcome.again'), () => { doing.go({ at: 'agreeing', task: 'enrol' }) })],
       }
@@ -120,15 +120,20 @@ function partsOf(screen: Screen, doing: Doing): Parts {
       const agree = h('input', { type: 'checkbox', id: 'agree' })
       const go = main(say('agree.button'), () => { doing.look(screen.task) })
       const isInvited = screen.task === 'renew' || ticketOf(screen.ticket) !== null
-      const ticket = h('input', { id: 'ticket', value: screen.ticket, autocomplete: 'off', spellcheck: false, attributes: { autocapitalize: 'none', 'aria-describedby': 'ticket-why' } })
+      const ticket = h('input', { id: 'ticket', value: screen.ticket, autocomplete: 'off', spellcheck: false, attributes: { autocapitalize: 'none', 'aria-describedby': ['ticket-why', 'ticket-share'].join(' ') } })
       go.disabled = true
-      agree.onchange = ticket.oninput = () => { go.disabled = !agree.checked || !(isInvited || ticketOf(ticket.value) !== null) }
+      const share = h('span', { className: 'small', id: 'ticket-share' }) // while one types: on leaving the field it would move what is tapped
+      agree.onchange = ticket.oninput = () => {
+        const isWhole = isInvited || ticketOf(ticket.value) !== null
+        go.disabled = !agree.checked || !isWhole
+        share.textContent = isWhole || ticket.value === '' ? '' : say('agree.ticket_share', { letters: lettersOf(ticket.value) })
+      }
       ticket.onchange = () => { doing.bring(ticket.value) }
       return {
         title: say(screen.task === 'renew' ? 'agree.renew' : 'agree.title'),
         body: [
           lead(say('agree.short')), shortTerms(screen.status), folded(say('agree.details'), allTerms(screen.status)),
-          isInvited ? null : h('p', { className: 'ticket' }, h('label', { htmlFor: 'ticket' }, say('agree.ticket')), ticket, h('span', { className: 'small', id: 'ticket-why' }, say('agree.ticket_why'))),
+          isInvited ? null : h('p', { className: 'ticket' }, h('label', { htmlFor: 'ticket' }, say('agree.ticket')), ticket, h('span', { className: 'small', id: 'ticket-why' }, say('agree.ticket_why')), share),
           h('label', { className: 'agree', htmlFor: 'agree' }, agree, h('span', {}, say('agree.box'))),
         ],
         buttons: [go, back],
@@ -178,7 +183,7 @@ function partsOf(screen: Screen, doing: Doing): Parts {
       const [sure, plain] = worth(screen.status)
       return {
         title: say('accepted.title'), mark: 'good',
-        body: [lead(sure), h('p', { className: 'small' }, plain), ...statement(screen.outcome.assertion), entry(screen)],
+        body: [lead(plain), h('p', { className: 'small' }, sure), ...statement(screen.outcome.assertion), entry(screen)],
         buttons: [...save(screen.outcome.assertion, screen.status.audience), screen.outcome.assertion === null ? done : button(say('done'), () => { doing.decline() })],
       }
     }
@@ -191,7 +196,7 @@ function partsOf(screen: Screen, doing: Doing): Parts {
         lead(say('refused.lead', { on: screen.task })), h('p', { className: 'left' }, say('refused.left', { left: screen.left })),
         tips(), ...others(screen), entry(screen),
       ],
-      buttons: [main(say('try_again'), () => { doing.look(screen.task) }), back],
+      buttons: screen.left === 0 ? [back] : [main(say('try_again'), () => { doing.look(screen.task) }), back],
     }
     case 'waiting': return {
       title: say('waiting.title'), mark: 'wait',
@@ -226,7 +231,7 @@ function partsOf(screen: Screen, doing: Doing): Parts {
       return {
         title: titleOf(fault), mark: isNobodysFault ? 'wait' : 'bad',
         body: [
-          lead(on === 'enrol' && fault.kind === 'RefusedError' && fault.why === null ? say('failed.ticket') : textOf(fault, status.terms.controller.name)), ...(fault.kind === 'CancelledError' ? [] : [...others(screen, !isNobodysFault), exactly(fault.message)]),
+          lead(on === 'enrol' && fault.kind === 'RefusedError' && fault.why === null ? say('failed.ticket') : textOf(fault, status.terms.controller.name)), ...(fault.kind === 'CancelledError' ? [] : [...(isTask(on) ? others(screen, !isNobodysFault) : []), exactly(fault.message)]),
         ],
         buttons: [main(say('try_again'), again), back],
       }

@@ -64,7 +64,7 @@ export async function unseal(data: Bytes, kind: SealedKind, passphrase: string):
   try {
     return new Uint8Array(await crypto.subtle.decrypt({ name: 'AES-GCM', iv: nonce, additionalData: header }, key, sealed.slice(HEADER_BYTES)))
   } catch {
-    throw new WrongKeyError(`wrong passphrase for the ${name}, or the file was changed on purpose`, { why: { name: 'why.wrong_passphrase' } }) // the cause may say more than is good
+    throw new WrongKeyError(`wrong passphrase for the ${name}, or the file was changed on purpose`, { why: { name: 'why.wrong_backup_passphrase' } }) // the cause may say more than is good
   }
 }
 

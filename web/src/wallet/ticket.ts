@@ -13,6 +13,9 @@ export function ticketOf(text: string): Bytes | null {
   return Uint8Array.from({ length: 20 }, (_, i) => Number.parseInt(bits.slice(8 * i, 8 * i + 8), 2))
 }
 
+/** How many letters of a ticket somebody has typed. */
+export const lettersOf = (text: string): number => text.replaceAll(/[^A-Z2-7]/gi, '').length
+
 /** A ticket as people read it: eight groups of four. */
 export function ticketText(ticket: Uint8Array): string {
   const bits = Array.from(ticket, (byte) => byte.toString(2).padStart(8, '0')).join('')
