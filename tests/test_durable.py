@@ -25,9 +25,9 @@ from client.files import alone_with
 from client.node.guard import write_loopback_certificate
 from client.node.joining import join
 from client.node.ledger import PEOPLE, Ledgers
-from client.node.people import WITHDRAWN, publish, withdraw
 from client.node.renewing import rekey, take_notice, trust
 from client.node.turns import TURNS, RepeatedError, Turns
+from client.preparing.people import WITHDRAWN, publish, withdraw
 from client.privacy.trials import open_trials
 from client.wallet.wallet import Wallet, write_wallet
 from federation.errors import ProofError, RefusedError, UnavailableError, UsageError
@@ -737,7 +737,7 @@ ELSEWHERE = {
     "client/faces/fetching.py": ("TemporaryFile mkdir", "what was downloaded can be again"),
     "client/files.py": ("fdopen hardlink_to mkdir open replace", "rows above"),
     "client/node/ledger.py": ("open", "the lock"),
-    "client/node/people.py": ("mkdir replace symlink_to", "rows above"),
+    "client/preparing/people.py": ("mkdir replace symlink_to", "rows above"),
     "client/node/renewing.py": ("rename", "rows above"),
     "client/node/turns.py": ("fdopen open", "rows above"),
     "client/preparing/columns.py": (

@@ -13,8 +13,8 @@ import typer
 
 from client.faces.degradation import Condition
 from client.node.joining import REQUEST, join
-from client.node.people import withdraw
 from client.node.renewing import REKEYING, rekey, take_notice, trust
+from client.preparing.people import withdraw
 from client.terminal import JsonOption, progress_bar, read_file
 from federation.commandline.commands import Commands
 from federation.errors import MalformedMessageError, RefusedError, UsageError

@@ -9,7 +9,7 @@
     authority.pem         whom the gateway's certificate must be signed by
     policy.toml           what this organisation agrees to
     roster                keys of all organisations, once compared
-    embeddings.npz        all embeddings, made by `intaglio node prepare` or by other means (`client.node.people`)
+    embeddings.npz        all embeddings, made by `intaglio node prepare` or by other means (`client.preparing.people`)
     chips.npz, model/     aligned chips of the same people, and the recogniser's weights: for the recipe `scales` only
     groups.json           {"PERSON": "GROUP"} of everybody who may be in private error rates by group; written by hand
     withdrawn             SHA-256 of the names of people who withdrew, one a line

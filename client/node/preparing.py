@@ -22,7 +22,10 @@ from client.faces.degradation import Condition
 from client.faces.finding import Aligner, aligner_for
 from client.faces.models import load_recogniser, recogniser_files
 from client.node.joining import policy_of
-from client.node.people import (
+from client.preparing.crew import Crew
+from client.preparing.joining import Block, Joining
+from client.preparing.parts import Part, Recipe, Workshop, parts_of
+from client.preparing.people import (
     MOST_PAIRS,
     Prepared,
     changing,
@@ -31,9 +34,6 @@ from client.node.people import (
     publish,
     refresh_active,
 )
-from client.preparing.crew import Crew
-from client.preparing.joining import Block, Joining
-from client.preparing.parts import Part, Recipe, Workshop, parts_of
 from client.preparing.staging import Staging, forget
 from federation.errors import UsageError
 from federation.privacy.plan import SCALES

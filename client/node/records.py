@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, TypeVar
 import numpy as np
 from flwr.app import Context
 
-from client.node.people import MOST_IMAGES, MOST_PAIRS, groups_from_json
+from client.preparing.people import MOST_IMAGES, MOST_PAIRS, groups_from_json
 from federation.errors import UsageError
 from federation.learning.evaluation_plan import EvaluationPlan
 from federation.privacy.plan import SCALES, SumPlan

@@ -21,7 +21,9 @@ from client.node.guard import gateway_client, guard_app, guard_server, write_loo
 from client.node.joining import AUTHORITY, LEDGERS, NODE_KEY, ORGANISATION_KEY, ROSTER, policy_of
 from client.node.ledger import Ledgers
 from client.node.metrics import NodeMetrics, show
-from client.node.people import (
+from client.node.reaching import reach
+from client.node.renewing import gateway_of
+from client.preparing.people import (
     ACTIVE,
     CHIPS,
     GROUPS,
@@ -34,8 +36,6 @@ from client.node.people import (
     require_groups,
     with_more_than,
 )
-from client.node.reaching import reach
-from client.node.renewing import gateway_of
 from client.terminal import tell
 from federation.errors import IntaglioError, RefusedError, UnavailableError, UsageError
 from federation.learning.evaluation_plan import EVALUATION

@@ -31,8 +31,8 @@ from client.connection import ClientTls, Connection
 from client.faces.datasets import face_folder
 from client.faces.formats import IMAGES
 from client.faces.images import read_image
-from client.node.people import groups_from_json, withdraw
 from client.node.preparing import _files
+from client.preparing.people import groups_from_json, withdraw
 from federation.addresses import split
 from federation.audit.comparisons import Sides
 from federation.commandline.settings import Settings

@@ -11,7 +11,7 @@ import pytest
 
 import client.node.app
 from client.node.joining import _FIRST_POLICY
-from client.node.people import refresh_active, withdraw
+from client.preparing.people import refresh_active, withdraw
 from federation.errors import BudgetExhaustedError, MalformedMessageError, RoundAbortedError, UsageError
 from federation.learning.evaluation_plan import EVALUATION, EvaluationPlan, Group, groups_from_json
 from federation.learning.group_rates import EvaluationReport, Support

@@ -17,8 +17,8 @@ from flwr.proto.run_pb2 import GetRunRequest, GetRunResponse, Run
 
 import client.node.records
 from client.node.guard import guard_app
-from client.node.people import withdraw
 from client.node.start import node_config, require_ready
+from client.preparing.people import withdraw
 from federation.errors import RefusedError, UsageError
 from federation.membership.joining import LocalPolicy
 from tests.people import synthetic_people

@@ -13,12 +13,12 @@ import numpy as np
 import pytest
 
 from client.faces.degradation import Condition
-from client.node.people import has_withdrawn, publish, refresh_active, withdraw
 from client.node.preparing import prepare
 from client.preparing import crew, parts, staging
 from client.preparing.crew import Crew
 from client.preparing.joining import Joining
 from client.preparing.parts import Made, Part, Recipe, Workshop, parts_of, read_images
+from client.preparing.people import has_withdrawn, publish, refresh_active, withdraw
 from client.preparing.staging import Staging, forget
 from federation.errors import MalformedMessageError, UnavailableError, UsageError
 from federation.learning.scales import ChipSet
@@ -304,8 +304,8 @@ def dies(*_):
 
 
 def test_putting_together_takes_the_memory_of_one_person_however_many_there_are(tmp_path, monkeypatch):
-    monkeypatch.setattr("client.node.people._CHIPS_AT_ONCE", 8)
-    monkeypatch.setattr("client.node.people._EMBEDDINGS_AT_ONCE", 64)
+    monkeypatch.setattr("client.preparing.people._CHIPS_AT_ONCE", 8)
+    monkeypatch.setattr("client.preparing.people._EMBEDDINGS_AT_ONCE", 64)
 
     def most(people):
         folder, listed = an_organisation(tmp_path / f"{people}"), tmp_path / f"images of {people}"

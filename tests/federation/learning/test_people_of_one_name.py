@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from client.node.people import publish, withdraw
+from client.preparing.people import publish, withdraw
 from federation.learning.moments import PublicCentre, moments_sum
 from federation.learning.pairs import PairQuestion, pair_sum
 from federation.learning.private_evaluation import evaluation_sum

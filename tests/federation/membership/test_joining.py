@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 
 from client.cli import app as client_app
 from client.node.joining import join, policy_of, trust_roster
-from client.node.people import refresh_active, withdraw
+from client.preparing.people import refresh_active, withdraw
 from federation.errors import IntaglioError, MalformedMessageError, PeerError, ProofError, RefusedError, UsageError
 from federation.identity import IdentityKey
 from federation.membership.joining import (

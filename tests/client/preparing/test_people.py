@@ -22,16 +22,16 @@ from flwr.common.config import parse_config_args
 from typer.testing import CliRunner
 
 import client.node.app
-import client.node.people
+import client.preparing.people
 from client.cli import app
 from client.faces.degradation import Condition, degrade
 from client.faces.formats import IMAGES
 from client.faces.images import UnusableImageError
 from client.faces.models import MOBILEFACENET, load_recogniser, recogniser_files
 from client.node.joining import join, policy_of, trust_roster
-from client.node.people import changing, prepared_people, publish, refresh_active, withdraw
 from client.node.preparing import prepare
 from client.node.start import node_config, require_ready
+from client.preparing.people import changing, prepared_people, publish, refresh_active, withdraw
 from federation.errors import RefusedError, UsageError
 from federation.learning.scales import ChipSet
 from federation.privacy.plan import PrivacyPlan
@@ -196,8 +196,8 @@ def test_two_cameras_are_paired_and_every_image_is_in_a_pair(tmp_path, folder):
 
 def test_no_more_of_a_person_lies_where_questions_read_it_than_takes_part(tmp_path, folder, monkeypatch):
     """Reading comes before every answer: a thousand pictures of somebody would make it half a second longer."""
-    monkeypatch.setattr("client.node.people.MOST_IMAGES", 3)
-    monkeypatch.setattr("client.node.people.MOST_PAIRS", 2)
+    monkeypatch.setattr("client.preparing.people.MOST_IMAGES", 3)
+    monkeypatch.setattr("client.preparing.people.MOST_PAIRS", 2)
     images = some_images(some_images(tmp_path / "images", {2: "anna"}, (1, 2, 3, 4, 5)), {3: "ben"}, (1,))
     assert prepared(images, folder).images == 6
     active = embeddings_in(folder, "active.npz")
@@ -396,7 +396,7 @@ def test_who_withdraws_while_images_are_prepared_stays_out(tmp_path, folder):
 def test_who_withdrew_just_before_a_crash_goes_with_the_next_change(tmp_path, folder, monkeypatch):
     prepared(some_images(tmp_path / "images", {2: "anna", 3: "ben"}), folder)
     with monkeypatch.context() as crash:
-        crash.setattr("client.node.people.publish", lambda *_: 1 / 0)
+        crash.setattr("client.preparing.people.publish", lambda *_: 1 / 0)
         with pytest.raises(ZeroDivisionError, match="division by zero"):
             withdraw("ben", folder)
     refresh_active(folder)  # as the node does when it starts
@@ -449,7 +449,7 @@ class Killed(BaseException):
 def test_a_crash_at_any_write_leaves_all_of_the_old_files_or_all_of_the_new(tmp_path, monkeypatch):
     new = an_organisation(tmp_path / "new")
     prepared(some_images(tmp_path / "images", {2: "anna", 3: "ben"}), new)
-    both = dataclasses.replace(client.node.people.prepared_people(new), model={"weights": b"small ones"})
+    both = dataclasses.replace(client.preparing.people.prepared_people(new), model={"weights": b"small ones"})
     seen = set()
     for before in (None, {"anna"}):
         for last in range(100):
@@ -669,4 +669,4 @@ def test_who_withdraws_is_out_in_whichever_form_a_name_was_written(tmp_path, sto
     (tmp_path / "embeddings.npz").write_bytes(synthetic_people([name, other]).to_bytes())
     assert withdraw(unicodedata.normalize(said, "Zoë"), tmp_path) == 8
     assert refresh_active(tmp_path).people == {other}
-    assert client.node.people.has_withdrawn({name, other}, tmp_path) == {name}
+    assert client.preparing.people.has_withdrawn({name, other}, tmp_path) == {name}
