@@ -98,13 +98,16 @@ def enrol_command(
     With --from a file of the operator's says all of that, and the wallet is made if there is none; afterwards
     `intaglio verify` needs no options.
 
-    Example: intaglio enrol --from alice.intaglio one.jpg two.jpg three.jpg
+    Example: intaglio enrol one.jpg two.jpg three.jpg --terms terms.json --ticket TICKET
     """
     bundle = face_cli.read_release(release, release_trust)
     face_cli.say(f"Enrolling at {server}: opening the wallet, finding the face, asking ...", as_json=as_json)
     certificates = ClientTls.read(tls, certificate)
     is_new = from_file is not None and not wallet.exists()
-    opened, passphrase = (new_wallet if is_new else open_wallet_alone)(wallet, passphrase_file)
+    if is_new:
+        opened, passphrase = new_wallet(wallet, passphrase_file)
+    else:
+        opened, passphrase = open_wallet_alone(wallet, passphrase_file)
     if opened.enrolment:
         opened.require_enrolment()  # a revoked wallet ends here, before any image is read
         if opened.enrolment.state is EnrolmentState.ENROLLED:

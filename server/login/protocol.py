@@ -130,7 +130,7 @@ class _RequiredChallenge(CodeChallenge):  # type: ignore[misc] # Authlib has no 
         """See Authlib. Besides, there has to be one."""
         data = grant.request.payload.data
         if not _CHALLENGE.fullmatch(data.get("code_challenge") or "") or data.get("code_challenge_method") != "S256":
-            raise InvalidRequestError("A code_challenge is needed, with the code_challenge_method S256.")
+            raise InvalidRequestError("A code_challenge is needed, with the code_challenge_method S256")
         super().validate_code_challenge(grant, redirect_uri)
 
 
@@ -288,7 +288,7 @@ class Provider(AuthorizationServer):  # type: ignore[misc] # Authlib has no type
             # Somebody wrote into the database, or the code came again meanwhile.
             return self.handle_error_response(request, InvalidGrantError())  # type: ignore[no-any-return]
         except _UNREADABLE:
-            unreadable = InvalidRequestError("The request cannot be read.")
+            unreadable = InvalidRequestError("The request cannot be read")
             return self.handle_error_response(request, unreadable)  # type: ignore[no-any-return]
 
     def subject_of(self, token: str) -> str | None:
@@ -368,7 +368,7 @@ class Provider(AuthorizationServer):  # type: ignore[misc] # Authlib has no type
         try:
             return self.get_consent_grant(request, end_user=self)  # somebody, so that no prompt is asked for
         except _UNREADABLE:
-            raise InvalidRequestError("The request cannot be read.") from None
+            raise InvalidRequestError("The request cannot be read") from None
 
 
 def _require_plain(parameters: Mapping[str, str]) -> None:
@@ -379,7 +379,7 @@ def _require_plain(parameters: Mapping[str, str]) -> None:
     """
     for name in ("client_id", "code_challenge", "code_challenge_method", "grant_type", "redirect_uri", "response_type"):
         if not _QUOTABLE.fullmatch(parameters.get(name, "")):
-            raise InvalidRequestError(f"The {name} has characters that none has.")
+            raise InvalidRequestError(f"The {name} has characters that none has")
 
 
 def _require_known(data: Mapping[str, str]) -> None:
@@ -392,19 +392,19 @@ def _require_known(data: Mapping[str, str]) -> None:
         if name in data:
             raise NotSupportedError(error=f"{name}_not_supported", description="Send plain parameters.")
     if data.get("response_mode", "query") not in RESPONSE_MODES:
-        raise InvalidRequestError("The response_mode must be query or form_post.")
+        raise InvalidRequestError("The response_mode must be query or form_post")
     for name, most in (("state", MOST_STATE_CHARACTERS), ("nonce", MOST_NONCE_CHARACTERS)):
         if len(data.get(name, "")) > most or not _VISIBLE.fullmatch(data.get(name, "")):
-            raise InvalidRequestError(f"A {name} has at most {most} printable ASCII characters.")
+            raise InvalidRequestError(f"A {name} has at most {most} printable ASCII characters")
     if " " in data.get("nonce", ""):
-        raise InvalidRequestError("A nonce has no spaces.")
+        raise InvalidRequestError("A nonce has no spaces")
     if not re.fullmatch(r"[0-9]{0,9}", data.get("max_age", "")):
-        raise InvalidRequestError("A max_age is a number of seconds.")
+        raise InvalidRequestError("A max_age is a number of seconds")
     prompts = data.get("prompt", "").split()
     if not _PROMPTS.issuperset(prompts) or ("none" in prompts and len(prompts) > 1):
-        raise InvalidRequestError("The prompt is none, or of login, consent and select_account.")
+        raise InvalidRequestError("The prompt is none, or of login, consent and select_account")
     if "none" in prompts:
-        raise LoginRequiredError("Every login needs the person's face.")
+        raise LoginRequiredError("Every login needs the person's face")
 
 
 def _require_one_credential(request: Asked) -> None:
@@ -412,7 +412,7 @@ def _require_one_credential(request: Asked) -> None:
     form = request.form
     ways = [request.headers.get("Authorization"), form.get("client_secret"), form.get("client_assertion")]
     if sum(way is not None for way in ways) > 1:
-        raise InvalidRequestError("Authenticate in one way.")
+        raise InvalidRequestError("Authenticate in one way")
 
 
 def _access_token(*, scope: str, **_: object) -> dict[str, object]:

@@ -59,11 +59,11 @@ class Site:
         """
         words = (scope or "").split()
         if "openid" not in words:
-            raise InvalidScopeError("The scope must have openid in it.")
+            raise InvalidScopeError("The scope must have openid in it")
         named = [purpose for purpose in self.client.purposes if purpose in words]
         wanted = named or list(self.client.purposes)
         if len(wanted) != 1:
-            raise InvalidScopeError("The scope must name one of the purposes that this client is registered for.")
+            raise InvalidScopeError("The scope must name one of the purposes that this client is registered for")
         return f"openid {wanted[0]}"
 
     def check_redirect_uri(self, redirect_uri: str) -> bool:

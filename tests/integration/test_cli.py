@@ -29,6 +29,7 @@ from client.faces.models import profile_beside
 from client.wallet.opening import PASSPHRASE_VARIABLE
 from client.wallet.wallet import read_wallet
 from federation.errors import RefusedError, UsageError
+from federation.presentation.levels import PadLevel
 from federation.recognition.model import Adapter
 from federation.release.manifest import Role, Use, Verdict
 from federation.sealing import ScryptCost
@@ -277,7 +278,9 @@ def test_s3_a_whole_life_from_the_command_line(operator, person, tmp_path):
     expected = ["--key", operator.issuer["public_key"], "--issuer", ISSUER, "--audience", AUDIENCE]
     check = ["assertion", "verify", tmp_path / "assertion.jwt", *expected, "--purpose", PURPOSE, "--json"]
     statement = json.loads(person(*check, "--nonce", nonce).stdout)
-    assert statement["statement"] == f"{a_bundle().manifest.audited.text}: claim accepted at {a_release().rate.text}"
+    assert statement["statement"] == (
+        f"{a_bundle().manifest.audited.text}: claim accepted at {a_release().rate.text}; {PadLevel.NONE.text}"
+    )
     assert f"entry {accepted['log_position']} of" in statement["log"]
     assert person(*check, "--nonce", "00" * 32).exit_code == 4
     refused = person("verify", "2-0", *verification(operator), "--nonce", nonce)

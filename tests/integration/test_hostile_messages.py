@@ -187,6 +187,8 @@ def messages_of(draw, kind, scene):
         if field.message_type is not None:
             if draw(st.booleans()):
                 getattr(message, field.name).CopyFrom(draw(messages_of(type(getattr(message, field.name)), scene)))
+        elif field.cpp_type == field.CPPTYPE_BOOL:
+            setattr(message, field.name, draw(st.booleans()))
         elif field.cpp_type == field.CPPTYPE_UINT64:
             setattr(message, field.name, draw(st.sampled_from([0, 1, 2, 1 << 47, (1 << 64) - 1]) | st.integers(0, 99)))
         elif field.cpp_type == field.CPPTYPE_STRING and field.type == field.TYPE_STRING:

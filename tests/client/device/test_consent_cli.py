@@ -22,6 +22,7 @@ from examples.policies import __main__ as examples
 from federation.consent.life import Consent, ConsentState
 from federation.consent.receipts import SignedReceipt, SignedWithdrawal
 from federation.errors import UsageError
+from federation.presentation.levels import PadLevel
 from federation.release.manifest import Standing
 from federation.rules.policy import Allowed, Attempts, Reason, Request, decide
 from federation.rules.rulebook import Rulebook, RuleSigners
@@ -224,6 +225,7 @@ def test_d7_the_example_policies_allow_the_example_office_until_the_date_in_its_
             Request("berlin-office", terms.audience, "door-access", binding),
             consent=Consent((receipt,)),
             attempts=Attempts(),
+            pad=PadLevel.NONE,
             rules=Rulebook.read(signers, entries, read_at=now),
             release=Standing(1e-3, PASSED, begins_at=now, ends_at=now + 3600),
             now=now,

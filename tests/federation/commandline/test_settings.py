@@ -523,6 +523,10 @@ def test_every_option_can_be_set_but_those_that_a_person_must_type(module):
         == {
             "intaglio": {
                 ("enrol", "agree"),
+                ("enrol", "from"),  # what a file says is taken up once
+                ("verify", "challenge"),  # it needs --camera, which may be set
+                ("renew", "challenge"),
+                ("receipts renew", "challenge"),
                 ("renew", "agree"),
                 ("receipts renew", "agree"),
                 ("join", "fingerprint"),

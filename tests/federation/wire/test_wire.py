@@ -153,6 +153,8 @@ def _likely(message):
                 return st.one_of(NAMES, st.text(max_size=70))
             case field.TYPE_ENUM:
                 return st.integers(0, 3)
+            case field.TYPE_BOOL:
+                return st.booleans()
             case field.TYPE_UINT64:
                 return st.one_of(st.integers(0, 9), st.integers(0, 2**64 - 1))
             case field.TYPE_MESSAGE:

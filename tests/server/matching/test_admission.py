@@ -12,6 +12,7 @@ import grpc
 import pytest
 from cryptography import x509
 from grpc_health.v1 import health_pb2, health_pb2_grpc
+from structlog.testing import capture_logs
 
 from federation.errors import RefusedError, UnavailableError, UsageError
 from federation.wire import status
@@ -239,15 +240,16 @@ def test_a_key_of_another_certificate_is_no_pair(tls):
 
 
 @pytest.mark.parametrize(("left", "spoken"), [(WARN_DAYS + 1, False), (WARN_DAYS - 1, True), (-1, True)])
-def test_an_end_is_spoken_of_from_60_days_before_on_and_once_a_day_in_the_log(tls, left, spoken, capsys):
+def test_an_end_is_spoken_of_from_60_days_before_on_and_once_a_day_in_the_log(tls, left, spoken):
     clock = now() + (397 - left) * DAY
     admission = Admission(tls, clock=lambda: clock)
     metrics = Metrics()
     metrics.watch_certificates(lambda: admission.days_left)
-    notices = [admission.look() for _ in range(2)]
+    with capture_logs() as lines:
+        notices = [admission.look() for _ in range(2)]
     assert notices[0] == notices[1]
     assert [("server" in line, "pki renew" in line) for line in notices[0]] == ([(True, True)] if spoken else [])
-    assert capsys.readouterr().out.count("certificate_ends") == spoken
+    assert [line["event"] for line in lines] == ["certificate_ends"] * spoken
     assert metrics.value("intaglio_certificate_days_left", certificate="server") == pytest.approx(left, abs=0.1)
     assert metrics.value("intaglio_certificate_days_left", certificate="authority") > 3000
 

@@ -253,12 +253,14 @@ class Left:
         attempt: the decision that stands at the attempt that was counted, "open" for none yet; None where none was.
         logged: outcomes of the log's new entries.
         openings: how many of them the owner can see.
+        tickets: that the operator issued meanwhile, and that nobody spent.
     """
 
     session: bool = False
     attempt: str | None = None
     logged: tuple[str, ...] = ()
     openings: int = 0
+    tickets: int = 0
 
 
 REFUSALS = [
@@ -274,9 +276,14 @@ REFUSALS = [
     (a_guessed_token, ProofError, "counts as a non-match", Left(False, "non-match", ("opened", "invalid"), 2)),
     (a_token_before_its_probe, RefusedError, "no session waits", Left(logged=("replayed",))),
     (a_token_of_no_session, RefusedError, "no session waits", Left(logged=("replayed",))),
-    (an_enrolment_without_a_receipt, MalformedMessageError, "consent receipt", Left(logged=("not-covered",))),
-    (an_enrolment_with_another_s_receipt, ProofError, "another device", Left(logged=("not-covered",))),
-    (an_enrolment_with_another_s_key, ProofError, "not the one", Left(logged=("not-covered",))),
+    (
+        an_enrolment_without_a_receipt,
+        MalformedMessageError,
+        "consent receipt",
+        Left(logged=("not-covered",), tickets=1),
+    ),
+    (an_enrolment_with_another_s_receipt, ProofError, "another device", Left(logged=("not-covered",), tickets=1)),
+    (an_enrolment_with_another_s_key, ProofError, "not the one", Left(logged=("not-covered",), tickets=1)),
     *((ask_as_owner, RefusedError, "not enrolled", Left(logged=("invalid",), openings=1)) for ask_as_owner in AS_OWNER),
 ]
 _FOLLOWS = {"matching.sqlite_sequence", "matching.log_seen", "log.log_state", "log.log_nodes"}
@@ -297,6 +304,7 @@ def test_a_refusal_leaves_what_is_said_here_and_nothing_else(scene, refused, err
     assert attempts == [left.attempt] * (left.attempt is not None)
     assert sorted(json.loads(row["entry"])["outcome"] for row in new.pop("log.log_entries")) == sorted(left.logged)
     assert len(new.pop("log.log_openings")) == left.openings
+    assert [row["admission"] for row in new.pop("matching.tickets")] == [None] * left.tickets
     assert not any(new.values())
     require_discreet(lines, scene)
 

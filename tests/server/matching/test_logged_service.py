@@ -360,6 +360,7 @@ def test_s8_an_export_gives_everything_that_is_held_but_the_padded_template(serv
         "account": "held",
         "attempts": [{"decision": "match"}, {"decision": "non-match"}],
         "audience": AUDIENCE,
+        "devices": [{"enrolled_at": stored.enrolled_at, "key_id": wallet.key_id.hex()}],
         "device_public_key": wallet.device_public_key.hex(),
         "key_id": wallet.key_id.hex(),
         "template": {
