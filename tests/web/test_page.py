@@ -434,7 +434,7 @@ def test_one_of_somebody_else_among_the_pictures_is_named_and_can_be_taken_out(p
     assert "Picture 2 is of somebody else than the others" in said
     assert site.between.calls == []
     page.click(".files li:nth-child(2) .remove")
-    assert page.locator(".files li span").all_text_contents() == ["1", "2", "checks"]
+    assert page.locator(".files li span").all_text_contents() == ["1", "2", "checks the others"]
     page.click(".files .main:enabled")
     lock(page)
     assert outcome(page).startswith("You are enrolled")
