@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -72,6 +72,15 @@ def show(facts: Mapping[str, str], *, as_json: bool) -> None:
     width = max(len(name) for name in facts)
     for name, value in facts.items():
         console.print(f"{name.replace('_', ' '):>{width}}  {value}", markup=False)
+
+
+def show_rows(rows: Sequence[Mapping[str, object]], *, as_json: bool) -> None:
+    """Prints a list: one JSON array of objects, or a line each."""
+    if as_json:
+        typer.echo(json.dumps(rows))
+        return
+    for row in rows:
+        typer.echo("  ".join(str(value) for value in row.values()))
 
 
 def tell(line: str) -> None:

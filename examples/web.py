@@ -60,10 +60,11 @@ def serving(port: int) -> Iterator[str]:
     service = shared | {"log": "log", "database": _DATABASE, "ready-file": ready.name}
     named, origin = f"--deployment={_DEPLOYMENT}", f"http://localhost:{port}"
     with running("matching", service, named, "--port=0", *_FOR_MANY) as matching:
-        target = f"localhost:{port_of(ready, matching)}"
+        port_of_service = port_of(ready, matching, f"{DEMO}/matching-web.log, then try `make demo`")
+        target = f"localhost:{port_of_service}"
         page = shared | {"terms": "terms.json", "log-policy": "log/policy"}
         with running("web", page, named, f"--server={target}", f"--origin={origin}", f"--port={port}") as bridge:
-            wait_for_page(port, bridge)
+            wait_for_page(port, bridge, f"{DEMO}/web-web.log")
             yield origin
 
 
@@ -80,7 +81,7 @@ def organisation(port: int) -> Iterator[str]:
     files["ledger"] = "ledger.jsonl"
     options = (f"--port={port}", f"--every={_PAGE_SECONDS}")
     with running("web", files, *options, verb="organisation") as page:
-        wait_for_page(port, page, "organisation")
+        wait_for_page(port, page, f"{DEMO}/organisation-web.log")
         yield f"http://localhost:{port}/organisation"
 
 
@@ -104,25 +105,25 @@ def running(
         process.wait(_STOP_SECONDS)
 
 
-def port_of(ready: Path, process: subprocess.Popen[bytes]) -> int:
-    """Where the matching service listens, once it does."""
+def port_of(ready: Path, process: subprocess.Popen[bytes], log: str) -> int:
+    """Where the matching service listens, once it does; `log` is what to read when it does not."""
     deadline = time.monotonic() + _START_SECONDS
     while not ready.is_file():
         if process.poll() is not None or time.monotonic() > deadline:
-            raise SystemExit(f"the matching service did not start; read {DEMO}/matching-web.log, then try `make demo`")
+            raise SystemExit(f"the matching service did not start; read {log}")
         time.sleep(0.05)
     return int(json.loads(ready.read_text())["port"])
 
 
-def wait_for_page(port: int, process: subprocess.Popen[bytes], name: str = "web") -> None:
-    """Returns once a page's server accepts connections."""
+def wait_for_page(port: int, process: subprocess.Popen[bytes], log: str) -> None:
+    """Returns once a page's server accepts connections; `log` is what to read when it does not."""
     deadline = time.monotonic() + _START_SECONDS
     while True:
         try:
             socket.create_connection(("localhost", port), timeout=1).close()
         except OSError:
             if process.poll() is not None or time.monotonic() > deadline:
-                raise SystemExit(f"the page is not served; read {DEMO}/{name}-web.log") from None
+                raise SystemExit(f"the page is not served; read {log}") from None
             time.sleep(0.05)
         else:
             return

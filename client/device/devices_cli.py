@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -22,6 +21,7 @@ from client.terminal import (
     ServerOption,
     TlsOption,
     show,
+    show_rows,
 )
 from client.wallet.opening import (
     DEFAULT_WALLET,
@@ -135,12 +135,7 @@ def device_list(
     opened.require_enrolment()
     with Owner(opened, target=server, tls=ClientTls.read(tls, certificate)) as owner:
         listed = owner.devices()
-    rows = [_row(one, opened, listed) for one in listed]
-    if as_json:
-        typer.echo(json.dumps(rows))
-        return
-    for row in rows:
-        typer.echo("  ".join(row.values()))
+    show_rows([_row(one, opened, listed) for one in listed], as_json=as_json)
 
 
 @device_app.command("remove")

@@ -21,6 +21,7 @@ from client.terminal import (
     ServerOption,
     TlsOption,
     show,
+    show_rows,
 )
 from client.wallet.backup import Backup
 from client.wallet.cli import wallet_facts
@@ -182,11 +183,7 @@ def history_command(
         }
         for position, entry, _ in entries
     ]
-    if as_json:
-        typer.echo(json.dumps(rows))
-        return
-    for row in rows:
-        typer.echo("  ".join(str(value) for value in row.values()))
+    show_rows(rows, as_json=as_json)
 
 
 def receipts_list(
@@ -216,12 +213,8 @@ def receipts_list(
         }
         for signed in (consent_of(b"\n".join(held)).receipts if held else ())
     ]
-    if as_json:
-        typer.echo(json.dumps(rows))
-        return
-    for row in rows:
-        typer.echo("  ".join(row.values()))
-    if not rows:
+    show_rows(rows, as_json=as_json)
+    if not rows and not as_json:
         typer.echo("none: the template was revoked")
 
 

@@ -8,9 +8,7 @@ the camera or with pictures of you, and log in as often as you like.
 from __future__ import annotations
 
 import contextlib
-import json
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -23,6 +21,7 @@ import uvicorn
 
 from examples.login.prepared import DEPLOYMENT, prepare
 from examples.login.shop import shop
+from examples.web import port_of, wait_for_page
 from server.people.tickets import DAY_SECONDS, LIFETIME_DAYS, issue_ticket, open_servers_storage
 
 _SERVER = str(Path(sys.executable).parent / "intaglio-server")
@@ -70,10 +69,11 @@ def serving(folder: Path, port: int) -> Iterator[str]:
     }
     service = shared | {"log": folder / "log", "database": folder / _DATABASE, "ready-file": ready, "port": 0}
     with running(folder, "matching", service | {"assertions": folder / "assertions"}, *_FOR_MANY) as matching:
-        target = f"localhost:{_port_of(ready, matching, folder)}"
+        port_of_service = port_of(ready, matching, f"{folder}/matching.log")
+        target = f"localhost:{port_of_service}"
         page = shared | {"terms": folder / "terms.json", "log-policy": folder / "log/policy", "server": target}
         with running(folder, "web", page | {"origin": origin, "port": port, "login": folder / "login"}) as bridge:
-            _wait_for(port, bridge, folder)
+            wait_for_page(port, bridge, f"{folder}/web.log, and try `make web`")
             yield origin
 
 
@@ -99,28 +99,6 @@ def running(folder: Path, command: str, options: dict[str, object], *more: str) 
     finally:
         process.terminate()
         process.wait(_STOP_SECONDS)
-
-
-def _port_of(ready: Path, process: subprocess.Popen[bytes], folder: Path) -> int:
-    deadline = time.monotonic() + _START_SECONDS
-    while not ready.is_file():
-        if process.poll() is not None or time.monotonic() > deadline:
-            raise SystemExit(f"the matching service did not start; read {folder}/matching.log")
-        time.sleep(0.05)
-    return int(json.loads(ready.read_text())["port"])
-
-
-def _wait_for(port: int, process: subprocess.Popen[bytes], folder: Path) -> None:
-    deadline = time.monotonic() + _START_SECONDS
-    while True:
-        try:
-            socket.create_connection(("localhost", port), timeout=1).close()
-        except OSError:
-            if process.poll() is not None or time.monotonic() > deadline:
-                raise SystemExit(f"the page is not served; read {folder}/web.log, and try `make web`") from None
-            time.sleep(0.05)
-        else:
-            return
 
 
 if __name__ == "__main__":
