@@ -27,7 +27,7 @@ from federation.recognition.profiles import PROBE, REFERENCE
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from federation.recognition.recogniser import Chips
+    from federation.recognition.recogniser import Chips, Recogniser
 
 _SAME_GREY: Final = 2.0
 """Mean difference of two cuts, in grey levels of 255, up to which they are one picture, perhaps saved or scaled anew.
@@ -73,6 +73,19 @@ class Pictures:
         """What each picture is called in a message."""
         count = self.averaged + self.confirmed
         return [str(file) for file in self.files] or [f"picture {place + 1} of the camera" for place in range(count)]
+
+
+@dataclass(frozen=True)
+class Left:
+    """The release that somebody leaves, and the recogniser that it is for; see `reference_and_seconds`.
+
+    Attributes:
+        release: under which they are enrolled.
+        model: its recogniser; see `client.faces.models.load_recogniser`.
+    """
+
+    release: ModelRelease
+    model: Path | None
 
 
 def references_of(files: Sequence[Path] | None, camera: int | None, release: ModelRelease) -> Pictures:
@@ -145,6 +158,39 @@ def reference_and_second(
     return _adapted(references, REFERENCE, release), _adapted([second], PROBE, release)
 
 
+def reference_and_seconds(
+    pictures: Pictures, *, model: Path | None, release: ModelRelease, left: Left
+) -> tuple[NDArray[np.float64], tuple[NDArray[np.float64], NDArray[np.float64]]]:
+    """As `reference_and_second`, and the confirming picture twice: under the release that is left, and under this one.
+
+    Args:
+        pictures: from `references_of`.
+        model: recogniser of `release`.
+        release: that is entered.
+        left: the other one.
+
+    Raises:
+        UsageError: as there; or the two recognisers cut faces differently, and there is a camera.
+    """
+    from client.faces.finding import aligner_for  # noqa: PLC0415 - see `embed`
+    from client.faces.models import load_recogniser, recogniser_for  # noqa: PLC0415 - see `embed`
+
+    former, present = load_recogniser(left.model), load_recogniser(model)
+    leaving = recogniser_for(left.release, former, PROBE)
+    is_cut_alike = former.profile.alignment == present.profile.alignment
+    if pictures.camera is not None and not is_cut_alike:
+        raise UsageError("the recognisers of the two releases cut faces differently: name images, and no camera")
+    chips = cut(pictures, present)
+    *references, second = _embedded(chips, pictures.profiles, present, release)
+    require_one_person(references, pictures.names, release)
+    chip = chips[-1] if is_cut_alike else aligner_for(former).chip(read_file(pictures.files[-1]), PROBE)
+    seconds = (
+        _adapted([leaving.embed(chip[None])[0]], PROBE, left.release),
+        _adapted([second], PROBE, release),
+    )
+    return _adapted(references, REFERENCE, release), seconds
+
+
 def probe_of(pictures: Pictures, *, model: Path | None, release: ModelRelease) -> NDArray[np.float64]:
     """Adapted embedding (k,) of pictures from `probes_of`; else as `reference_and_second`."""
     return _adapted(embed(pictures, model=model, release=release), PROBE, release)
@@ -157,24 +203,33 @@ def embed(pictures: Pictures, *, model: Path | None, release: ModelRelease) -> l
         UsageError: the release is for another recogniser; or a picture is of no use, or there twice.
     """
     # Here and not above: detector and recogniser take a while to load, and most commands need neither.
-    from client.faces.finding import aligner_for  # noqa: PLC0415 - see above
-    from client.faces.images import UnusableImageError  # noqa: PLC0415 - see the line before
     from client.faces.models import load_recogniser, recogniser_for  # noqa: PLC0415 - see above
 
     frozen = load_recogniser(model)
-    recognisers = {profile: recogniser_for(release, frozen, profile) for profile in pictures.profiles}
-    aligner = aligner_for(frozen)
-    if pictures.camera is None:
-        chips = []
-        for file, profile in zip(pictures.files, pictures.profiles, strict=True):
-            try:
-                chips.append(aligner.chip(read_file(file), profile))
-            except UnusableImageError as error:
-                raise UnusableImageError(f"{file}: {error.problem}", error.what_to_do) from error
-        require_different(chips, pictures.names)
-    else:
-        chips = _filmed(pictures, pictures.camera, aligner.chip_of_pixels)
-    return [recognisers[profile].embed(chip[None])[0] for chip, profile in zip(chips, pictures.profiles, strict=True)]
+    recogniser_for(release, frozen, pictures.profiles[0])  # before anybody looks into a camera for nothing
+    return _embedded(cut(pictures, frozen), pictures.profiles, frozen, release)
+
+
+def cut(pictures: Pictures, recogniser: Recogniser) -> list[Chips]:
+    """The chip (side, side, 3) of every picture, as a recogniser takes them. Sensitive.
+
+    Raises:
+        UsageError: a picture is of no use, or there twice.
+    """
+    from client.faces.finding import aligner_for  # noqa: PLC0415 - see `embed`
+    from client.faces.images import UnusableImageError  # noqa: PLC0415 - see the line before
+
+    aligner = aligner_for(recogniser)
+    if pictures.camera is not None:
+        return _filmed(pictures, pictures.camera, aligner.chip_of_pixels)
+    chips = []
+    for file, profile in zip(pictures.files, pictures.profiles, strict=True):
+        try:
+            chips.append(aligner.chip(read_file(file), profile))
+        except UnusableImageError as error:
+            raise UnusableImageError(f"{file}: {error.problem}", error.what_to_do) from error
+    require_different(chips, pictures.names)
+    return chips
 
 
 def require_different(chips: Sequence[Chips], names: Sequence[str]) -> None:
@@ -231,6 +286,15 @@ def require_one_person(
         f"{listed} do not show one person, or are too unlike each other; take others, from the front and in even "
         "light. Nothing was sent"
     )
+
+
+def _embedded(
+    chips: Sequence[Chips], profiles: Sequence[str], frozen: Recogniser, release: ModelRelease
+) -> list[NDArray[np.floating[Any]]]:
+    from client.faces.models import recogniser_for  # noqa: PLC0415 - see `embed`
+
+    recognisers = {profile: recogniser_for(release, frozen, profile) for profile in profiles}
+    return [recognisers[profile].embed(chip[None])[0] for chip, profile in zip(chips, profiles, strict=True)]
 
 
 def _named(files: Sequence[Path] | None, camera: int | None) -> tuple[Path, ...]:
