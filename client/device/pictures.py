@@ -27,7 +27,8 @@ from federation.recognition.profiles import PROBE, REFERENCE
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from federation.recognition.recogniser import Chips, Recogniser
+    from client.faces.finding import Aligner
+    from federation.recognition.recogniser import Chips
 
 _SAME_GREY: Final = 2.0
 """Mean difference of two cuts, in grey levels of 255, up to which they are one picture, perhaps saved or scaled anew.
@@ -172,22 +173,9 @@ def reference_and_seconds(
     Raises:
         UsageError: as there; or the two recognisers cut faces differently, and there is a camera.
     """
-    from client.faces.finding import aligner_for  # noqa: PLC0415 - see `embed`
-    from client.faces.models import load_recogniser, recogniser_for  # noqa: PLC0415 - see `embed`
-
-    former, present = load_recogniser(left.model), load_recogniser(model)
-    leaving = recogniser_for(left.release, former, PROBE)
-    is_cut_alike = former.profile.alignment == present.profile.alignment
-    if pictures.camera is not None and not is_cut_alike:
-        raise UsageError("the recognisers of the two releases cut faces differently: name images, and no camera")
-    chips = cut(pictures, present)
-    *references, second = _embedded(chips, pictures.profiles, present, release)
+    *references, second, again = embed(pictures, model=model, release=release, left=left)
     require_one_person(references, pictures.names, release)
-    chip = chips[-1] if is_cut_alike else aligner_for(former).chip(read_file(pictures.files[-1]), PROBE)
-    seconds = (
-        _adapted([leaving.embed(chip[None])[0]], PROBE, left.release),
-        _adapted([second], PROBE, release),
-    )
+    seconds = _adapted([again], PROBE, left.release), _adapted([second], PROBE, release)
     return _adapted(references, REFERENCE, release), seconds
 
 
@@ -196,30 +184,41 @@ def probe_of(pictures: Pictures, *, model: Path | None, release: ModelRelease) -
     return _adapted(embed(pictures, model=model, release=release), PROBE, release)
 
 
-def embed(pictures: Pictures, *, model: Path | None, release: ModelRelease) -> list[NDArray[np.floating[Any]]]:
+def embed(
+    pictures: Pictures, *, model: Path | None, release: ModelRelease, left: Left | None = None
+) -> list[NDArray[np.floating[Any]]]:
     """The embedding (d,) of every picture, unit norm, not adapted. Sensitive.
 
+    With a release that is left the last picture comes once more at the end, as that one's recogniser embeds it.
+
     Raises:
-        UsageError: the release is for another recogniser; or a picture is of no use, or there twice.
+        UsageError: the release is for another recogniser; or a picture is of no use, or there twice; or the recognisers
+            of two releases cut faces differently, and there is a camera.
     """
     # Here and not above: detector and recogniser take a while to load, and most commands need neither.
+    from client.faces.finding import aligner_for  # noqa: PLC0415 - see above
     from client.faces.models import load_recogniser, recogniser_for  # noqa: PLC0415 - see above
 
     frozen = load_recogniser(model)
-    recogniser_for(release, frozen, pictures.profiles[0])  # before anybody looks into a camera for nothing
-    return _embedded(cut(pictures, frozen), pictures.profiles, frozen, release)
+    recognisers = {profile: recogniser_for(release, frozen, profile) for profile in pictures.profiles}
+    former = None if left is None else load_recogniser(left.model)
+    is_cut_alike = former is None or former.profile.alignment == frozen.profile.alignment
+    if pictures.camera is not None and not is_cut_alike:
+        raise UsageError("the recognisers of the two releases cut faces differently: name images, and no camera")
+    chips = _cut(pictures, aligner_for(frozen))
+    embedded = [
+        recognisers[profile].embed(chip[None])[0] for chip, profile in zip(chips, pictures.profiles, strict=True)
+    ]
+    if left is not None and former is not None:
+        chip = chips[-1] if is_cut_alike else aligner_for(former).chip(read_file(pictures.files[-1]), PROBE)
+        embedded.append(recogniser_for(left.release, former, PROBE).embed(chip[None])[0])
+    return embedded
 
 
-def cut(pictures: Pictures, recogniser: Recogniser) -> list[Chips]:
-    """The chip (side, side, 3) of every picture, as a recogniser takes them. Sensitive.
+def _cut(pictures: Pictures, aligner: Aligner) -> list[Chips]:
+    """The chip (side, side, 3) of every picture. Sensitive."""
+    from client.faces.images import UnusableImageError  # noqa: PLC0415 - see `embed`
 
-    Raises:
-        UsageError: a picture is of no use, or there twice.
-    """
-    from client.faces.finding import aligner_for  # noqa: PLC0415 - see `embed`
-    from client.faces.images import UnusableImageError  # noqa: PLC0415 - see the line before
-
-    aligner = aligner_for(recogniser)
     if pictures.camera is not None:
         return _filmed(pictures, pictures.camera, aligner.chip_of_pixels)
     chips = []
@@ -286,15 +285,6 @@ def require_one_person(
         f"{listed} do not show one person, or are too unlike each other; take others, from the front and in even "
         "light. Nothing was sent"
     )
-
-
-def _embedded(
-    chips: Sequence[Chips], profiles: Sequence[str], frozen: Recogniser, release: ModelRelease
-) -> list[NDArray[np.floating[Any]]]:
-    from client.faces.models import recogniser_for  # noqa: PLC0415 - see `embed`
-
-    recognisers = {profile: recogniser_for(release, frozen, profile) for profile in profiles}
-    return [recognisers[profile].embed(chip[None])[0] for chip, profile in zip(chips, profiles, strict=True)]
 
 
 def _named(files: Sequence[Path] | None, camera: int | None) -> tuple[Path, ...]:

@@ -67,7 +67,7 @@ test.each(Object.keys(CATALOGUES))('the whole text of every state, in %s', async
 test('every screen that there can be is among the states', () => {
   const kinds = new Set(NAMES.map((name) => screenOf(SITUATIONS[name]).kind))
   expect([...kinds].sort()).toEqual([
-    'accepted', 'admitted', 'agree', 'asked', 'broken', 'closed', 'code', 'ended', 'enrolled', 'enrolled-not', 'erased', 'failed', 'forgotten', 'home', 'kept', 'loading', 'look', 'lost', 'refused', 'removed', 'renewed', 'revoked',
+    'accepted', 'admitted', 'agree', 'asked', 'behind', 'broken', 'came-over', 'closed', 'code', 'ended', 'enrolled', 'enrolled-not', 'erased', 'failed', 'forgotten', 'home', 'kept', 'loading', 'look', 'lost', 'refused', 'removed', 'renewed', 'revoked',
     'unreachable', 'waiting', 'welcome', 'working',
   ])
 })

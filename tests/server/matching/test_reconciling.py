@@ -503,7 +503,8 @@ def test_what_a_backup_of_a_template_half_enrolled_brings_keeps_its_attempts(bus
     refuses_to_serve(busy, "1 attempts")
     busy.reconcile()
     with busy:
-        assert standing(busy.storage, FOURTH)[:2] == (a_template(FOURTH), [(NOW, None)])
+        template, attempts, *_ = AFTER[name]["fourth"]
+        assert standing(busy.storage, FOURTH)[:2] == (template, [*attempts, (NOW, None)])
 
 
 def test_a_backup_of_a_consent_half_renewed_does_not_hide_the_next_one(busy):

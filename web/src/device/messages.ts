@@ -49,6 +49,8 @@ export interface Status {
   readonly frames: number
   /** Seconds since 1970, or null without a consent. */
   readonly consentExpires: number | null
+  /** Whether this device is enrolled under another release than the service works with, as far as it is known before it is unlocked. */
+  readonly isBehind: boolean
 }
 
 /** What is held, in words and numbers. */
@@ -95,6 +97,8 @@ export interface Actions {
   /** Consents towards a site where that is due and the person was told (`consents`), and verifies for it. */
   login(argument: { readonly pictures: readonly Blob[]; readonly request: string; readonly consents: boolean }): Outcome
   renew(argument: { readonly pictures: readonly Blob[] }): Outcome
+  /** Comes over to the present release. @param pictures the last one is compared with the template that is left. */
+  over(argument: { readonly pictures: readonly Blob[] }): Outcome
   revoke(): null
   erase(): number | null
   export(): HeldSummary

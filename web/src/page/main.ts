@@ -13,7 +13,7 @@ import { Login } from './login'
 import { Pictures } from './pictures'
 import { type Found, Messages } from './records'
 import { show, showAround } from './shell'
-import { isTask, type Part, type Place, screenOf, type Situation, type Task, type Wish } from './states'
+import { isTask, makesTemplate, type Part, type Place, screenOf, type Situation, type Task, type Wish } from './states'
 import { CATALOGUES, say, speak } from './texts'
 import { takeTicket } from './ticket'
 import type { Doing } from './views'
@@ -67,7 +67,7 @@ const doing: Doing = {
   go(place) { found = null; turn({ place }) },
   bring(ticket) { situation = { ...situation, ticket } },
   look(task) { look(task, 'camera') },
-  goOn() { film('enrol', 'second') },
+  goOn() { if (situation.place.at === 'looking') film(situation.place.task, 'second') },
   change(by) { if (situation.place.at === 'looking') look(situation.place.task, by) },
   ask(wish) { void wished(wish) },
   cancel() {
@@ -107,12 +107,12 @@ function look(task: Task, by: 'camera' | 'files', fault: Fault | null = null): v
   camera.close()
   if (wait?.on === task && screenOf({ ...situation, place: wait, now: seconds() }).kind === 'waiting') { turn({ place: wait }); return }
   const { references: averaged, frames } = situation.status!
-  if (by === 'camera') { film(task, task === 'enrol' ? 'references' : 'probe', fault); return }
+  if (by === 'camera') { film(task, makesTemplate(task) ? 'references' : 'probe', fault); return }
   if (fault === null) {
     forget()
-    files = new Pictures(task, task === 'enrol' ? averaged + 1 : frames, (pictures) => { void act(task, pictures, by) })
+    files = new Pictures(task, makesTemplate(task) ? averaged + 1 : frames, (pictures) => { void act(task, pictures, by) })
   }
-  turn({ place: { at: 'looking', task, part: task === 'enrol' ? 'references' : 'probe', by, fault } })
+  turn({ place: { at: 'looking', task, part: makesTemplate(task) ? 'references' : 'probe', by, fault } })
 }
 
 /** Films one part of what a task needs, and goes on with the next. */
@@ -183,7 +183,7 @@ async function act(task: Task, pictures: readonly Blob[], by: 'camera' | 'files'
       if (situation.place.at === 'failed') turn({ asked: await ask('asked', { request }).answer.catch(() => situation.asked) })
       return
     }
-    case 'renew': return await during(task, task, { pictures }, done)
+    case 'renew': case 'over': return await during(task, task, { pictures }, done)
     case 'enrol': return await during(task, task, { pictures, ticket: ticketOf(ticket) ?? new Uint8Array() }, (outcome) => {
       if (outcome.matched) doing.bring('') // it is spent
       return done(outcome)

@@ -1,7 +1,7 @@
 /** A place for pictures from files. Their pixels are looked at by the worker only. */
 
 import { h } from './dom'
-import type { Task } from './states'
+import { makesTemplate, type Task } from './states'
 import { say } from './texts'
 
 /** The formats of `client/faces/formats.py` that every browser reads, by how a file begins; what browsers read beyond is left to nobody. */
@@ -82,7 +82,7 @@ export class Pictures {
 
   /** Says of each which one it is, and of the last that it checks the others. */
   #number(): void {
-    const [count, most, enrols] = [this.#taken.length, this.#most, this.#task === 'enrol']
+    const [count, most, enrols] = [this.#taken.length, this.#most, makesTemplate(this.#task)]
     this.#taken.forEach(({ item }, i) => {
       const checks = enrols && i > 0 && i === count - 1
       item.querySelector('span')!.textContent = say(checks ? 'files.checks' : 'files.number', { number: i + 1 })
