@@ -48,7 +48,10 @@ class Conditions:
     def require_release_of(self, enrolment: Enrolment) -> None:
         """Raises `UsageError` when a wallet was enrolled under another release."""
         if bytes.fromhex(self.release.digest) != enrolment.release_digest:
-            raise UsageError("this wallet was enrolled under another model release; name that one, or enrol anew")
+            raise UsageError(
+                "this wallet was enrolled under another model release; name that one, or come over to this one with "
+                "`intaglio renew --former-release`"
+            )
 
     def issuer_for(self, enrolment: Enrolment) -> Issuer:
         """Whom the public rules register for the assertions of a deployment.

@@ -106,16 +106,18 @@ class Served:
 
 
 @contextmanager
-def serving(page, target, tls, release, rules, login=None):
+def serving(page, target, tls, release, rules, login=None, former=(), port=0):
     """Serves the page in a thread of its own; `rules` is the content of the rules file.
 
     Args:
         login: makes the provider beside it from the page's origin, when there is to be one.
+        former: releases that people come over from.
+        port: of an origin that a browser knows already; 0 for a new one.
     """
-    listening = socket.create_server(("127.0.0.1", 0))
+    listening = socket.create_server(("127.0.0.1", port))
     origin = f"http://localhost:{listening.getsockname()[1]}"
     deployment = deployment_file(TERMS, PURPOSE, 90, log=LogPolicy(LOG_SIGNER.key), deployment=DEPLOYMENT, trust=TRUST)
-    files = site_files(signed(a_bundle(release)), deployment)
+    files = site_files(signed(a_bundle(release)), deployment, [signed(a_bundle(one)) for one in former])
     site = Site.read(page, origin, files, {"/rules.jsonl": lambda: rules})
     ready, running = threading.Event(), []
 
