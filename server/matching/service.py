@@ -138,7 +138,7 @@ class MatchingService(pb_grpc.VerificationServiceServicer):
         self._steps = Steps(storage, self.on_disk, journal, rules.registered, clock=clock)
         self._deeds = Deeds(storage, self.on_disk, journal, clock=clock)
         self.owners = OwnerService(storage, self.on_disk, journal, self._deeds, clock=clock)
-        self.log = LogService(journal.log)
+        self.log = LogService(journal.log, software)
         self.metrics = workers.metrics
 
     # ------------------------------------------------------------------ calls

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import json
 from dataclasses import asdict, replace
@@ -30,6 +31,8 @@ from federation.transparency import (
     Opening,
     PersonalEntry,
     PersonalKind,
+    PublicEntry,
+    PublicKind,
     SignedCheckpoint,
     consistency_proof,
     inclusion_proof,
@@ -196,6 +199,42 @@ def prove(request: dict[str, Any]) -> str:
     opening = Opening.from_secret_bytes(request["opening"].encode())
     receipt = _logged(opening, request["leaves"], request["position"], request["log_size"], now=request["now"])
     return receipt.to_proto().SerializeToString().hex()
+
+
+def software(request: dict[str, Any]) -> dict[str, Any]:
+    """The log's entry about a program whose page has a hash, behind one of something else, with its proof.
+
+    Args:
+        request: `hash` of the page, `kind` of the entry, `payload_type` of the envelope.
+    """
+    subjects = {"intaglio-1.2.3-py3-none-any.whl": "11" * 32, "intaglio-1.2.3-page.sha256": request["hash"]}
+    dependencies = [
+        {"name": "source", "digest": {"gitCommit": "ab" * 20}},
+        {"name": "a lock", "digest": {"sha256": "0"}},
+    ]
+    statement = {
+        "subject": [{"name": name, "digest": {"sha256": digest}} for name, digest in subjects.items()],
+        "predicate": {"buildDefinition": {"resolvedDependencies": dependencies}},
+    }
+    envelope = {
+        "payload": base64.b64encode(json.dumps(statement).encode()).decode(),
+        "payloadType": request["payload_type"],
+        "signatures": [{"keyid": "cd" * 32, "sig": "nobody checks it here"}],
+    }
+    content = json.dumps(envelope).encode() + b"\n"
+    entries = [
+        PublicEntry(PublicKind.RELEASE, NOW, b"a manifest"),
+        PublicEntry(PublicKind(request["kind"]), NOW, content),
+    ]
+    leaves = [entry.to_bytes() for entry in entries]
+    frontier, nodes = Frontier().grow(leaves)
+    proof = inclusion_proof(1, 2, lambda wanted: {node: nodes[node] for node in wanted})
+    checkpoint = SignedCheckpoint.sign(Checkpoint(LOG.key.name, frontier.head), LOG, time=NOW)
+    return {
+        "logged": LoggedEntry(leaves[1], 1, proof, checkpoint).to_bytes().hex(),
+        "key": LOG.key.to_text(),
+        "now": NOW,
+    }
 
 
 def _logged(opening: Opening, leaves: list[str], position: int, old_size: int, *, now: int) -> LogReceipt:

@@ -12,6 +12,7 @@ from contextlib import contextmanager
 import numpy as np
 from PIL import Image
 
+from examples import publishing
 from federation.learning.threshold import choose_threshold, public_adapter
 from federation.recognition.mobilefacenet import shipped_profile
 from federation.transparency import LogPolicy
@@ -20,7 +21,7 @@ from server.certificates import client_credentials
 from server.listening import page_server
 from server.web.bridge import Site, bridge_app, matching_channel, matching_upstream
 from server.web.cli import deployment_file, site_files
-from tests.bundles import TRUST, a_bundle, signed
+from tests.bundles import MAKER, TRUST, a_bundle, signed
 from tests.faces import orl_image
 from tests.running import DEPLOYMENT, LOG_SIGNER, PURPOSE, TERMS, a_release
 
@@ -70,6 +71,16 @@ def film(person, numbers, path):
         Image.fromarray(frame).save(one, "JPEG", quality=95)
         written.write(one.getvalue() * _FRAMES_A_SECOND)
     path.write_bytes(written.getvalue())
+
+
+def provenance_of(page):
+    """What a maintainer signs of a release that has this built page in it."""
+    subject = {
+        "name": "intaglio-1.2.3-page.sha256",
+        "digest": {"sha256": publishing.sha256_of(page / publishing.PAGE_LIST)},
+    }
+    built = {"buildDefinition": {"resolvedDependencies": [{"name": "source", "digest": {"gitCommit": "ab" * 20}}]}}
+    return publishing.signed_by({"subject": [subject], "predicate": built}, MAKER)
 
 
 class Between:

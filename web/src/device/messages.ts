@@ -4,6 +4,7 @@ import type { Bytes } from '../bytes'
 import type { Why } from '../errors'
 import type { Advice } from '../face/advice'
 import type { FalseMatchRate, Profile } from '../face/release'
+import type { SelfReport } from '../log/software'
 import type { ReleaseTrust, WolfRates } from '../rules/manifest'
 import type { AttackRates, Audited } from '../rules/rates'
 import type { Key, Lock } from '../wallet/locks'
@@ -114,6 +115,8 @@ export interface Actions {
   devices(): readonly ListedDevice[]
   /** Ends the template of another device. @param keyId in hex. */
   remove(argument: { readonly pictures: readonly Blob[]; readonly keyId: string }): Outcome
+  /** Which page this is, and what the log says of it. */
+  self(): SelfReport
   /** Deletes the keys in this browser. The server keeps what it has. */
   forget(): null
 }

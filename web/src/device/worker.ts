@@ -15,6 +15,7 @@ import { Engine } from '../onebit/seal'
 import { SignedManifest } from '../rules/manifest'
 import { type Client, Rulebook } from '../rules/rulebook'
 import { LogPolicy } from '../log/notes'
+import { hashPage, softwareIn } from '../log/software'
 import { openBackup, sealBackup } from '../wallet/backup'
 import type { Key } from '../wallet/locks'
 import { ticketDigest, ticketText } from '../wallet/ticket'
@@ -335,6 +336,14 @@ const actions: { [A in Action]: Act<A> } = {
     return await (await device(loaded, opener)).remove(key, vector, fromHex(argument!.keyId))
   },
   async forget() { await Wallet.delete(); return null },
+  async self({ deployment }) {
+    const found = await hashPage((path) => read(path))
+    const { software } = await transport.call(LogService.method.getCheckpoint, {})
+    if (software === 0n) return { ...found, log: 'none', position: null, commit: '', signer: '' }
+    const position = software - 1n
+    const { logged } = await transport.call(LogService.method.getInclusion, { position })
+    return { ...found, position: Number(position), ...await softwareIn(logged, Number(position), found.hash, new LogPolicy(deployment.log), Math.floor(Date.now() / 1000)) }
+  },
 }
 
 /** What is there even when nobody can be reached. */

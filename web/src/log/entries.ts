@@ -17,6 +17,8 @@ export interface Entry {
   readonly requester?: string
   readonly purpose?: string
   readonly outcome?: string
+  /** Of what an operator declared: the document, in base64. */
+  readonly content?: string
 }
 
 /** Canonical JSON: ASCII, keys sorted, no spaces. */

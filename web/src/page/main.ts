@@ -211,6 +211,7 @@ async function wished(wish: Wish): Promise<void> {
       case 'history': await during(wish, wish, undefined, (history) => { answer = { history }; return start }); break
       case 'devices': await during(wish, wish, undefined, (devices) => { answer = { devices }; return start }); break
       case 'code': await during(wish, wish, undefined, (code) => { doing.bring(code); return { at: 'code', code } }); break
+      case 'self': await during(wish, wish, undefined, (self) => { answer = { self }; return start }); break
       case 'backup': await during(wish, wish, { passphrase: await passphraseFor('backup') }, (file) => { answer = { backup: file }; return start }); break
       case 'lost': await during(wish, 'revokeLost', { file: backup!, passphrase: await passphraseFor('open_backup') }, (name) => ({ at: 'lost', name })); break
     }
@@ -220,7 +221,7 @@ async function wished(wish: Wish): Promise<void> {
   if (answer === null) return
   found = answer
   showAround(situation, doing, found, messages)
-  element('yours')?.scrollIntoView({ block: 'start' })
+  element(wish === 'self' ? 'self' : 'yours')?.scrollIntoView({ block: 'start' })
 }
 
 /** Asks before something is done for good. The filled button is the one that does nothing. */

@@ -2,10 +2,12 @@
 
 import type { HeldSummary, Status } from '../device/messages'
 import type { Event } from '../device/owner'
+import type { SelfReport } from '../log/software'
 import type { ListedDevice } from '../device/devices'
 import { backupFile, deviceList, type DoingDevices, lostDevice } from './devices'
 import { h } from './dom'
 import { isKnown } from './states'
+import { whichPage } from './self'
 import { allTerms, list } from './terms'
 import { language, say, time } from './texts'
 import { type Doing, folded } from './views'
@@ -18,12 +20,13 @@ export interface Sent {
 }
 
 /** What the person asked for and got. */
-export type Found = { readonly history: readonly Event[] } | { readonly held: HeldSummary } | { readonly devices: readonly ListedDevice[] } | { readonly backup: Blob } | null
+export type Found = { readonly history: readonly Event[] } | { readonly held: HeldSummary } | { readonly devices: readonly ListedDevice[] } | { readonly backup: Blob } | { readonly self: SelfReport } | null
 
 const MOST_SHOWN = 200
 
 /** What is the person's own, or null where the service knows nothing of this device. */
-export function yours(status: Status, found: Found, { ask, go, devices }: Doing): HTMLDetailsElement | null {
+export function yours(status: Status, answered: Found, { ask, go, devices }: Doing): HTMLDetailsElement | null {
+  const found = answered !== null && 'self' in answered ? null : answered // that is no person's own
   const choice = (name: 'history' | 'export' | 'renew' | 'revoke' | 'erase' | 'devices' | 'backup' | 'code' | 'forget', onclick: () => void, className = ''): HTMLElement =>
     h('button', { type: 'button', className, id: `${name}-button`, onclick }, say(`data.${name}`))
   const forget = status.lock !== null && choice('forget', () => { ask('forget') }, 'destructive')
@@ -43,7 +46,7 @@ export function yours(status: Status, found: Found, { ask, go, devices }: Doing)
   return made
 }
 
-function foundIn(found: Exclude<Found, null>, status: Status, doing: DoingDevices): HTMLElement[] {
+function foundIn(found: Exclude<Found, null | { readonly self: SelfReport }>, status: Status, doing: DoingDevices): HTMLElement[] {
   if ('devices' in found) return deviceList(found.devices, status.name ?? '', doing)
   if ('backup' in found) return backupFile(found.backup, status)
   if ('held' in found) {
@@ -59,12 +62,13 @@ function foundIn(found: Exclude<Found, null>, status: Status, doing: DoingDevice
 }
 
 /** Everything that the terms, the release and the device say, and what was sent. */
-export function technical(status: Status, messages: HTMLElement): HTMLDetailsElement {
+export function technical(status: Status, messages: HTMLElement, found: Found, doing: Doing): HTMLDetailsElement {
   const { name, answers, mostAnswers } = status
   const device = name === null ? null : list([[say('technical.device'), h('code', { id: 'device' }, name)], [say('technical.answers'), say('technical.answered', { used: answers, most: mostAnswers })]])
-  const made = folded(say('technical.title'), ...(device === null ? [] : [device]), allTerms(status), h('h2', {}, say('technical.sent')),
+  const made = folded(say('technical.title'), ...(device === null ? [] : [device]), allTerms(status), ...whichPage(found !== null && 'self' in found ? found.self : null, doing), h('h2', {}, say('technical.sent')),
     h('p', { className: 'small' }, say('technical.sent_lead', { most: MOST_SHOWN })), messages, h('p', { className: 'small' }, say('technical.credits')))
   made.id = 'technical'
+  made.open = found !== null && 'self' in found
   return made
 }
 

@@ -37,7 +37,7 @@ export function show(situation: Situation, doing: Doing, found: Found, messages:
 export function showAround({ status, place }: Situation, doing: Doing, found: Found, messages: Messages): void {
   element('who').textContent = status?.terms.controller.name ?? say('name')
   const isBusy = place.at === 'working' || place.at === 'looking' || place.at === 'agreeing'
-  const parts = status === null || isBusy ? [] : [yours(status, found, doing), technical(status, messages.element)]
+  const parts = status === null || isBusy ? [] : [yours(status, found, doing), technical(status, messages.element, found, doing)]
   element('below').replaceChildren(...parts.filter((part) => part !== null))
   element('languages').setAttribute('aria-label', say('languages'))
   element('languages').hidden = place.at === 'working' || place.at === 'looking' // what is drawn anew would begin anew

@@ -13,7 +13,7 @@ import type { Shown } from '../wallet/wallet'
 /** What a person does with their face. */
 export type Task = 'enrol' | 'verify' | 'renew' | 'over' | 'admit' | 'remove'
 /** What a person asks of the service without it. */
-export type Wish = 'revoke' | 'erase' | 'export' | 'history' | 'devices' | 'backup' | 'code' | 'lost' | 'forget'
+export type Wish = 'revoke' | 'erase' | 'export' | 'history' | 'devices' | 'backup' | 'code' | 'lost' | 'self' | 'forget'
 /** Whether something is done with the face. */
 export const isTask = (on: Task | Wish): on is Task => ['enrol', 'verify', 'renew', 'over', 'admit', 'remove'].includes(on)
 /** What makes a template: some pictures are averaged, and one more confirms them. */
