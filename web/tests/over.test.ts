@@ -94,6 +94,26 @@ test('no other release than that of the wallet is left', async () => {
   expect(service.calls).toEqual([])
 })
 
+test('a server that does not run the release that is entered gets no signature', async () => {
+  service.move(old)
+  await expect(comeOver()).rejects.toThrow('another model release')
+  expect(service.calls).toEqual(['StartVerification'])
+})
+
+test('by a manifest that is not about the release that is left nobody comes over', async () => {
+  const coming = (await device()).comeOver(key('old'), face('me', 4), twice('me', 5), { release: old.deployment.release, manifest: present.deployment.manifest }, await Wallet.successor(KEY))
+  await expect(coming).rejects.toThrow(RefusedError)
+  await expect(coming).rejects.toThrow('another model release')
+  expect(service.calls).toEqual([])
+})
+
+test('to another audience nobody comes over', async () => {
+  const elsewhere = { ...present.deployment, audience: 'elsewhere.example' }
+  const coming = new Device(await wallet(), service, elsewhere, () => present.now).comeOver(key('old'), face('me', 4), twice('me', 5), old.deployment, await Wallet.successor(KEY))
+  await expect(coming).rejects.toThrow('offers another use')
+  expect(service.calls).toEqual([])
+})
+
 const lies: Readonly<Record<string, (answer: any) => any>> = {
   'without a word of the log': (answer) => ({ ...answer, deeds: [] }),
   'with the revocation alone': (answer) => ({ ...answer, deeds: answer.deeds.slice(0, 1) }),

@@ -222,7 +222,8 @@ def test_a_former_release_decides_nothing_but_who_comes_over(server, service, st
     refused = [one.count for one in every if getattr(one, "outcome", None) is AttemptOutcome.NOT_COVERED]
     assert sum(refused) == len(USES)
     manifests = {one.content for one in every if one.kind is PublicKind.RELEASE}
-    assert manifests == {sealed(a_bundle(release)).signed.to_bytes() for release in (OLD, NEW)}
+    assert {one.digest for one in service._releases.every} == {bytes.fromhex(one.digest) for one in (OLD, NEW)}
+    assert {one.manifest for one in service._releases.every} <= manifests
 
 
 def test_a_device_of_the_old_release_gives_no_signature_to_the_new_one_but_to_come_over(server, people):
@@ -341,6 +342,27 @@ def test_failures_come_along_and_matches_do_not(tls, people, storage, workers, t
     assert (history.attempts, history.failures, history.failures_in_a_row) == (4, 3, 0)
     assert storage.history(owner.key_id).attempts == 0
     assert storage.history(other.key_id).failures == 1
+
+
+def test_a_match_under_the_old_release_is_asserted_to_nobody_after_a_start_with_the_new_one(
+    tls, people, storage, workers, tmp_path, service
+):
+    """The statement would name the new release, and a rate that was never that of this comparison."""
+    owner, nonce = people[0], bytes(range(32))
+    old = a_service(OLD, storage, workers, public_rules(RULES), tmp_path, issuer=an_issuer())
+    with RunningServer(old, tls) as running, running.device(owner, conditions=AS_OLD) as device:
+        grant = a_grant(device, audience_nonce=nonce)
+        consent = owner.enrolment.require_consent()
+        digest = consent.current.binding.template_digest
+        comparison = Comparison(Operation.VERIFY, consent, owner, digest, audience_nonce=nonce)
+        message, transcript, key = _message(device, comparison, grant, owner.template_secret.padded_code(a_face(OWNER)))
+        sent = ask(device._stub.SubmitProbe, message).reply, transcript, key, grant
+    with (
+        RunningServer(service, tls) as running,
+        running.device(owner, conditions=AS_OLD) as device,
+        pytest.raises(RefusedError, match="no session waits for this message"),
+    ):
+        ask(device._stub.SubmitToken, opened(sent))
 
 
 def test_rules_that_do_not_name_the_old_release_let_nobody_come_over(tls, people, storage, workers, tmp_path):

@@ -2,7 +2,7 @@
  * Which page this is, and what the public log says of it: ADR 261.
  *
  * The page fetches its own files once more and hashes them as its build did. That is its own word: a page that was changed could
- * say the same. Whoever wants to know asks from outside, with `python -m examples.publishing page ADDRESS`.
+ * say the same. Whoever wants to know asks from outside, with `python -m examples.publishing page`.
  */
 
 import { type Bytes, equal, hex, sha256, utf8 } from '../bytes'

@@ -9,10 +9,9 @@ import type { Doing } from './views'
 /** For whoever looks closer. What was found is shown once somebody asked: every file is fetched again for it. */
 export function whichPage(found: SelfReport | null, { ask }: Pick<Doing, 'ask'>): HTMLElement[] {
   const check = h('button', { type: 'button', id: 'self-button', onclick: () => { ask('self') } }, say('self.button'))
-  const command = h('code', {}, `python -m examples.publishing page ${location.origin}`)
   return [h('section', { id: 'self' }, h('h2', {}, say('self.title')),
     ...(found === null ? [] : [list(rows(found))]),
-    h('p', { className: 'small' }, say('self.worth'), ' ', command),
+    h('p', { className: 'small' }, say('self.worth'), ' ', h('code', {}, say('self.command'))),
     h('div', { className: 'choices' }, check))]
 }
 
