@@ -97,6 +97,7 @@ def matching_start(
     former_release: Annotated[
         list[Path] | None,
         typer.Option(
+            envvar="INTAGLIO_SERVER_FORMER_RELEASE",
             help="Bundle of a release that people come over from to this one; repeatable. It serves for nothing else.",
             show_default="nobody comes over",
         ),

@@ -95,6 +95,7 @@ def web_start(
     former_release: Annotated[
         list[Path] | None,
         typer.Option(
+            envvar="INTAGLIO_SERVER_FORMER_RELEASE",
             help="Bundle of a release that people come over from to this one; repeatable, as for `matching start`.",
             show_default="nobody comes over",
         ),
