@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import importlib
 import inspect
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import click
@@ -81,3 +81,33 @@ def _leaves(command: click.Command, path: tuple[str, ...]) -> Iterator[tuple[tup
         found = command.get_command(click.Context(command), name)
         assert found is not None
         yield from _leaves(found, (*path, name))
+
+
+class Stand:
+    """In the place of names of a module: keeps what they are called with, by name and argument, and makes nothing.
+
+    Args:
+        patch: takes the names back.
+        module: where they stand.
+        made: by name, what each gives to whoever calls it.
+    """
+
+    def __init__(self, patch: pytest.MonkeyPatch, module: str, made: Mapping[str, Any]) -> None:
+        self.calls: dict[str, list[dict[str, Any]]] = {name: [] for name in made}
+        for name, result in made.items():
+            place, last = resolved(f"{module}:{name}")
+            patch.setattr(place, last, self._instead_of(name, inspect.signature(getattr(place, last)), result))
+
+    def __getitem__(self, name: str) -> dict[str, Any]:
+        """The arguments of the one call of a name."""
+        (call,) = self.calls[name]
+        return call
+
+    def _instead_of(self, name: str, signature: inspect.Signature, result: object) -> Callable[..., object]:
+        def stand(*arguments: Any, **named: Any) -> object:
+            bound = signature.bind(*arguments, **named)
+            bound.apply_defaults()
+            self.calls[name].append(dict(bound.arguments))
+            return result
+
+        return stand

@@ -2,30 +2,37 @@
 
 from __future__ import annotations
 
+import asyncio
 import datetime as dt
 import json
+import os
 import signal
 import socket
+import time
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
+from unittest import mock
 
 import pytest
 import typer
 from typer.testing import CliRunner
 
+from federation.onebit import parameters_for
 from federation.release.manifest import ReleaseTrust
 from federation.transparency import KeyKind, LogPolicy, NoteSigner
 from server import cli
 from server.dashboard.log import LogSource
 from server.dashboard.sources import Sources
 from server.fleet.members import Coordinator
+from server.matching.cli import _serve
 from server.rules.assertions import read_registration
 from server.storage.sessions import SessionLimits
 from server.visitors.entrance import IN_ALL
 from server.visitors.peers import PeerRate
 from server.web.bridge import AddressLimits
 from tests.bundles import TRUST_IN_TRIALS
-from tests.commands import handed, left_out
+from tests.commands import Stand, handed, left_out
 from tests.running import TERMS, a_rules_file, public_rules, signed, write_release, write_rules
 
 WITNESSES = [NoteSigner(f"witness.example.org/{n}", KeyKind.COSIGNATURE, bytes([n]) * 32).key for n in (1, 2)]
@@ -124,6 +131,68 @@ def test_a_matching_server_is_set_as_its_options_say(place):
     }
     assert settings.rules.issuer == read_registration(place / "assertions")
     settings.issuer.require_registered(read_registration(place / "assertions"))
+
+
+class Service:
+    """What `_serve` ends."""
+
+    def __init__(self):
+        self.events = []
+
+    def close(self):
+        self.events.append("closed")
+
+    async def drain(self, grace_seconds):
+        self.events.append(("drained", grace_seconds))
+
+    async def start(self):
+        self.events.append("started")
+
+    async def listening(self):
+        """What `start_server` gives; the operator ends it at once."""
+        self.port = 7
+        signal.raise_signal(signal.SIGTERM)
+        return self
+
+
+def test_a_matching_server_is_put_together_of_what_it_is_set_to(place, monkeypatch):
+    settings = handed(cli.app, "server.matching.cli:_serve", *matching(place))["settings"]
+    service, admission = Service(), mock.MagicMock(days_left={"ca": 6.0, "server": 5.0})
+    transparency, storage, journal = mock.MagicMock(), mock.MagicMock(), mock.MagicMock()
+    transparency.subjects.return_value = {b"a person"}
+    transparency.witness_names, transparency.silent_witnesses = ("one", "two"), {"two": "is silent"}
+    made = {"Admission": admission, "opened_log": nullcontext(transparency), "open_storage": nullcontext(storage)}
+    made |= {"Journal": nullcontext(journal), "MatchWorkers": service, "MatchingService": service}
+    seen = Stand(monkeypatch, "server.matching.cli", made | {"start_server": service.listening()})
+    shown = Stand(monkeypatch, "server.matching.cli", {"Metrics.serve": lambda: service.events.append("hidden")})
+    asyncio.run(_serve(settings))
+    assert seen["Admission"]["directory"] == place / "tls"
+    assert seen["opened_log"] == {"directory": place / "transparency", "database": "postgresql://log@host/log"}
+    assert seen["open_storage"]["database"] == str(place / "matching.db")
+    assert not seen["open_storage"]["may_begin"]()  # somebody is enrolled, as the log says
+    transparency.subjects.return_value = set()
+    assert seen["open_storage"]["may_begin"]()
+    assert seen["Journal"] == {"log": transparency, "clock": time.time, "batch_seconds": 2.5}
+    workers = seen["MatchWorkers"]
+    metrics = workers["metrics"]
+    assert (workers["count"], workers["parameters"]) == (3, parameters_for(settings.bundle.release.code_length))
+    shown_at = shown["Metrics.serve"]
+    assert (shown_at.pop("self"), shown_at) == (metrics, {"host": "127.0.0.3", "port": 9001})
+    told = seen["MatchingService"]
+    assert (told["bundle"], told["storage"], told["workers"]) == (settings.bundle, storage, service)
+    assert (told["rules"], told["journal"], told["issuer"]) == (settings.rules, journal, settings.issuer)
+    assert (told["session_limits"], told["software"]) == (settings.session_limits, b"provenance")
+    started = seen["start_server"]
+    assert (started["service"], started["credentials"]) == (service, admission.credentials())
+    assert (started["admission"], started["host"], started["port"]) == (admission, "127.0.0.2", 7001)
+    assert (started["rate"], started["enrolments"]) == (PeerRate(7.5, burst=15), 13)
+    assert service.events == ["started", ("drained", 10.0), "closed", "closed", "hidden"]
+    days = [metrics.value("intaglio_certificate_days_left", certificate=name) for name in ("ca", "server")]
+    silent = [metrics.value("intaglio_witness_silent", witness=name) for name in ("one", "two")]
+    assert (days, silent) == ([6.0, 5.0], [0.0, 1.0])
+    assert metrics.value("intaglio_release_ends_timestamp_seconds") == settings.bundle.manifest.ends_at
+    assert json.loads(settings.stats.read_bytes()) == {}
+    assert json.loads(settings.ready_file.read_bytes()) == {"port": 7, "pid": os.getpid()}
 
 
 def test_a_stale_sign_that_a_server_is_ready_goes_before_anything_else(place):

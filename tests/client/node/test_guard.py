@@ -178,13 +178,26 @@ def folder(tmp_path):
     return tmp_path
 
 
-def test_a_node_hands_its_limits_to_the_application(folder):
-    config = node_config(folder, require_ready(folder))
-    assert "max-epsilon=2.0" in config.split()
-    assert "min-colluders=1" in config.split()
-    assert "budget-epsilon=4.0" in config.split()
-    assert f'ledgers="{folder}/ledgers"' in config.split()
-    assert f'embeddings="{folder}/active.npz"' in config.split()
+def test_a_node_hands_every_limit_and_every_file_to_the_application_as_flower_reads_them(folder):
+    (folder / "policy.toml").write_text(
+        "max-epsilon = 2.5\nbudget-epsilon = 4.5\ndelta = 2e-6\nmin-colluders = 3\n"
+        f'recipes = ["moments", "threshold"]\napp-hashes = ["{HASH}"]\nhours = "00:00-00:00"\n'
+    )
+    assert parse_config_args([node_config(folder, require_ready(folder))]) == {
+        "embeddings": f"{folder}/active.npz",
+        "identity": f"{folder}/organisation.pem",
+        "roster": f"{folder}/roster",
+        "ledgers": f"{folder}/ledgers",
+        "chips": f"{folder}/chips.npz",
+        "model": f"{folder}/model",
+        "groups": f"{folder}/groups.json",
+        "recipes": "moments,threshold",
+        "max-epsilon": 2.5,
+        "budget-epsilon": 4.5,
+        "delta": 2e-6,
+        "min-colluders": 3,
+        "delay-class-seconds": 2.0,
+    }
     assert (folder / "active.npz").is_file()
 
 
@@ -213,12 +226,6 @@ def test_a_running_node_leaves_a_person_out_from_the_withdrawal_on(folder):
     assert set(client.node.records.embeddings(context).people) == {"anna", "ben"}
     withdraw("ben", folder)
     assert set(client.node.records.embeddings(context).people) == {"anna"}
-
-
-def test_flower_reads_the_limits_as_numbers(folder):
-    config = parse_config_args([node_config(folder, require_ready(folder))])
-    assert (config["max-epsilon"], config["min-colluders"]) == (2.0, 1)
-    assert config["identity"] == f"{folder}/organisation.pem"
 
 
 def test_a_node_whose_own_ledger_was_altered_does_not_start(folder):
