@@ -82,7 +82,7 @@ test('in no state is there a word that is not of the catalogues, or of the deplo
   const { terms } = NOBODY
   const foreign = [
     terms.controller.name, `${terms.controller.name}, ${terms.controller.address}`, terms.audience, `${terms.audience} (${terms.controller.name})`, terms.alternative, terms.storageLocation,
-    'privacy@example.org', 'contest@example.org', terms.notice, NOBODY.purpose, 'door access', NOBODY.identifier, ENROLLED.name, '0:47', '0:08',
+    'privacy@example.org', 'contest@example.org', terms.notice, NOBODY.purpose, 'door access', NOBODY.identifier, ENROLLED.name, 'My phone', '0:47', '0:08',
     NOBODY.trust.makers.join(' '), NOBODY.trust.auditors[0], `${SITE.client} (${SITE.operator})`, SITE.site,
     'mfrg-g2ts-ovrw-42lb-mfrg-g2ts-ovrw-42lb',
   ]
@@ -203,13 +203,24 @@ describe('what follows from a situation', () => {
 /** Of WCAG 2.2, A and AA. */
 const RULES = ['wcag2a', 'wcag2aa', 'wcag21a', 'wcag21aa', 'wcag22aa']
 
+/** How something is made: all of it but its words, and whether there are any. */
+function bones(root: Element): string {
+  const made = root.cloneNode(true) as Element
+  for (const walk = document.createTreeWalker(made, NodeFilter.SHOW_TEXT); walk.nextNode() !== null;) walk.currentNode.textContent = walk.currentNode.textContent!.trim() === '' ? '' : '-'
+  return made.innerHTML.replaceAll(/(aria-label|href|data-name|data-screen|value)="[^"]+"/g, '$1="-"')
+}
+
 describe('everybody can use it', () => {
   test.each(['light', 'dark'] as const)('axe finds nothing wrong in any state, in %s', async (scheme) => {
     await (commands as unknown as { colours(scheme: string): Promise<void> }).colours(scheme)
+    const looked = new Set<string>()
     for (const [i, name] of NAMES.entries()) {
-      await page.viewport(i % 2 === 0 ? 375 : 1280, 900)
       shown(name, true)
       if (name !== 'welcome' && name !== 'home' && !(name in FOUND)) element('#below').replaceChildren() // the same below the others
+      const made = bones(document.body)
+      if (looked.has(made)) continue // it differs in words only
+      looked.add(made)
+      await page.viewport(i % 2 === 0 ? 375 : 1280, 900)
       const { violations } = await axe.run(document.body, { runOnly: scheme === 'light' ? RULES : ['color-contrast'], resultTypes: ['violations'] })
       expect(violations.map(({ id, nodes }) => `${id}: ${nodes.map(({ html: where, failureSummary }) => `${where} ${failureSummary}`).join(', ')}`), name).toEqual([])
     }
