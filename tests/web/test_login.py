@@ -149,12 +149,12 @@ _RECORD = """async (put) => {
 
 def keep_wallet(page):
     """Keeps a copy of the wallet as it is on the browser's disk."""
-    page.evaluate(_RECORD, False)  # noqa: FBT003 - of JavaScript
+    page.evaluate(_RECORD, False)
 
 
 def bring_back_wallet(page):
     """As if whatever the wallet has learned since `keep_wallet` had never been."""
-    page.evaluate(_RECORD, True)  # noqa: FBT003
+    page.evaluate(_RECORD, True)
 
 
 @contextmanager

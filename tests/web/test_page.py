@@ -581,7 +581,10 @@ def test_a_lost_phone_costs_no_visit(page, chromium, site):
         assert verify(laptop).startswith("Accepted")
         choice(page, "devices")
         page.wait_for_selector("#devices")
-        assert page.locator("#devices li > strong").all_text_contents() == ["Chrome on Linux (this device)", "My laptop"]
+        assert page.locator("#devices li > strong").all_text_contents() == [
+            "Chrome on Linux (this device)",
+            "My laptop",
+        ]
         page.click("#devices li:first-child summary")
         page.fill("#devices li:first-child input", "  My phone ")
         page.click("#devices li:first-child form button")

@@ -138,5 +138,5 @@ function dialog(id: 'keeping' | 'confirm', form: () => HTMLFormElement): () => v
 /** What lies over the screen, in some of them. */
 export const DIALOGS: Readonly<Record<string, () => void>> = Object.fromEntries([
   ...PASSPHRASES.map((name) => [`dialog, ${name}`, dialog('keeping', () => passphraseForm(name, () => undefined))]),
-  ...FINALITIES.map((name) => [`dialog, ${name}`, dialog('confirm', () => finalForm(name))]),
+  ...FINALITIES.map((name) => [`dialog, ${name}`, dialog('confirm', () => finalForm(name, name === 'remove' ? 'My phone' : null))]),
 ])

@@ -14,8 +14,8 @@ export interface DoingDevices {
   admit(code: Uint8Array<ArrayBuffer>, name: string): void
   /** Keeps what the person calls a device. @param keyId in hex. */
   rename(keyId: string, name: string): void
-  /** Ends the template of another device. @param keyId in hex. */
-  remove(keyId: string): void
+  /** Ends the template of another device. @param keyId in hex. @param name what the person calls it, or null. */
+  remove(keyId: string, name: string | null): void
   /** Revokes a lost device's template by its backup. */
   lost(backup: File): void
 }
@@ -50,7 +50,7 @@ function listed(one: NamedDevice, devices: readonly NamedDevice[], mine: string,
       device: by === undefined ? short(admittedBy ?? '') : by.name ?? (short(by.keyId) === mine ? knownAs(by, mine) : short(by.keyId)),
     })),
     h('div', { className: 'row' }, h('details', {}, h('summary', {}, say('devices.rename')), form),
-      short(keyId) !== mine && h('button', { type: 'button', className: 'destructive', onclick: () => { remove(keyId) } }, say('devices.remove'))))
+      short(keyId) !== mine && h('button', { type: 'button', className: 'destructive', onclick: () => { remove(keyId, one.name) } }, say('devices.remove'))))
 }
 
 /** Where the code of another device is typed. */

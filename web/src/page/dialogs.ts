@@ -23,7 +23,7 @@ export function passphraseFields(isNew: boolean): PassphraseFields {
   return {
     get value() { return first.value },
     elements: [
-      h('p', {}, h('label', { htmlFor: 'passphrase' }, say('keeping.passphrase', { least: LEAST_CHARACTERS })), first),
+      h('p', {}, h('label', { htmlFor: 'passphrase' }, isNew ? say('keeping.passphrase', { least: LEAST_CHARACTERS }) : say('keeping.passphrase_known')), first),
       ...(isNew ? [h('p', {}, h('label', { htmlFor: 'passphrase-again' }, say('keeping.again')), again)] : []),
     ],
   }
@@ -41,9 +41,9 @@ export function passphraseForm(what: (typeof PASSPHRASES)[number], end: (passphr
   return form
 }
 
-/** Asks before something is done for good. The filled button is the one that does nothing. */
-export const finalForm = (what: Finality): HTMLFormElement => h('form', { method: 'dialog' },
-  h('h2', { id: 'confirm-title' }, say(`confirm.${what}`)), h('p', {}, say(`confirm.${what}_text`)),
+/** Asks before something is done for good. The filled button is the one that does nothing. @param name of the device that it is done to, or null. */
+export const finalForm = (what: Finality, name: string | null = null): HTMLFormElement => h('form', { method: 'dialog' },
+  h('h2', { id: 'confirm-title' }, say(`confirm.${what}`, { named: name !== null, name: name ?? '' })), h('p', {}, say(`confirm.${what}_text`)),
   h('div', { className: 'buttons' },
     h('button', { className: 'main', value: '', autofocus: true }, say('confirm.no')),
     h('button', { className: 'destructive', value: 'yes' }, say(`confirm.${what}_yes`))))

@@ -97,7 +97,7 @@ const doing: Doing = {
   devices: {
     admit(code, name) { other = { code, name }; look('admit', 'camera') },
     rename(keyId, name) { renaming = { keyId, name }; void wished('rename') },
-    remove(keyId) { void confirmed('remove').then((sure) => { if (sure) { other = { keyId }; look('remove', 'camera') } }) },
+    remove(keyId, name) { void confirmed('remove', name).then((sure) => { if (sure) { other = { keyId }; look('remove', 'camera') } }) },
     lost(file) { backup = file; void wished('lost') },
   },
   get camera() { return camera.element },
@@ -248,9 +248,9 @@ const renamed = (before: Found, name: string): Found => before !== null && 'devi
   ? { devices: before.devices.map((one) => (one.keyId === renaming.keyId ? { ...one, name: name === '' ? null : name } : one)) } : null
 
 /** Asks before something is done for good. */
-function confirmed(wish: Finality): Promise<boolean> {
+function confirmed(wish: Finality, name: string | null = null): Promise<boolean> {
   const dialog = element<HTMLDialogElement>('confirm')
-  dialog.replaceChildren(finalForm(wish))
+  dialog.replaceChildren(finalForm(wish, name))
   dialog.returnValue = ''
   dialog.showModal()
   return new Promise((resolve) => { dialog.addEventListener('close', () => { resolve(dialog.returnValue === 'yes') }, { once: true }) })

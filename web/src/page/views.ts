@@ -42,7 +42,8 @@ const START: Place = { at: 'start' }
 const MARKS = {
   good: 'M4.5 12.5l5 5 10-11',
   bad: 'M6 12h12',
-  wait: 'M12 6v6l4 2.5',
+  wait: 'M12 3.5a8.5 8.5 0 1 0 0 17a8.5 8.5 0 0 0 0-17zM12 7.500v5l3.5 2',
+  stopped: 'M7 7l10 10M17 7L7 17',
   gone: 'M5 8h14M10 8V5h4v3M7 8l1 11h8l1-11',
 } as const
 
@@ -241,7 +242,7 @@ function partsOf(screen: Screen, doing: Doing): Parts {
       const isNobodysFault = fault.kind === 'CancelledError' || fault.kind === 'UnavailableError'
       const again = (): void => { if (on === 'enrol') doing.go({ at: 'agreeing', task: on }); else if (isTask(on)) doing.look(on); else doing.ask(on) }
       return {
-        title: titleOf(fault), mark: isNobodysFault ? 'wait' : 'bad',
+        title: titleOf(fault), mark: fault.kind === 'CancelledError' ? 'stopped' : isNobodysFault ? 'wait' : 'bad',
         body: [
           lead(on === 'enrol' && fault.kind === 'RefusedError' && fault.why === null ? say('failed.ticket') : textOf(fault, status.terms.controller.name)), ...(fault.kind === 'CancelledError' ? [] : [...(isTask(on) ? others(screen, !isNobodysFault) : []), exactly(fault.message)]),
         ],
@@ -262,7 +263,7 @@ function lookOf({ status, task, part, by, fault }: Screen & { kind: 'look' }, do
     return {
       title: isOthers ? say(`look.${task}`) : say('files.title'),
       body: [why, lead(task === 'enrol' ? say('files.references', { references, most: references + 1 }) : say('files.probe', { frames })), problem, doing.files, stays],
-      buttons: [button(say('look.use_camera'), () => { doing.change('camera') }), cancel],
+      buttons: [cancel, button(say('look.use_camera'), () => { doing.change('camera') }, 'quiet')],
     }
   }
   if (part === 'pause') return {
