@@ -10,7 +10,7 @@ import { h } from '../src/page/dom'
 import { Pictures } from '../src/page/pictures'
 import { Messages } from '../src/page/records'
 import { show } from '../src/page/shell'
-import { screenOf, type Situation } from '../src/page/states'
+import { screenOf, type Situation, waitingFor } from '../src/page/states'
 import { type Catalogue, CATALOGUES, speak } from '../src/page/texts'
 import { clock, type Doing } from '../src/page/views'
 import html from '../index.html?raw'
@@ -154,6 +154,31 @@ test('whoever has to wait before the next try is not sent to the camera', () => 
   expect(buttons('refused, with the last free try')).toEqual(['Back'])
 })
 
+test('words of the deployment are marked as in its language, wherever they stand', () => {
+  speak('de')
+  let found = 0
+  for (const name of NAMES) {
+    shown(name, true)
+    for (const walk = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT); walk.nextNode() !== null;) {
+      if (!walk.currentNode.textContent!.includes(NOBODY.terms.alternative)) continue
+      found++
+      expect(walk.currentNode.parentElement!.closest('[lang]'), name).toHaveProperty('lang', NOBODY.terms.language)
+    }
+  }
+  expect(found).toBeGreaterThan(10)
+})
+
+test.each([
+  ['welcome', ['code']], ['home', ['revoke', 'erase', 'forget']], ['welcome, after half an enrolment', ['revoke', 'erase', 'forget']],
+  ['welcome, after a withdrawal', ['erase', 'forget', 'code']], ['welcome, after an erasure', ['code', 'forget']],
+])('%s: only what can be done is offered, each with a sentence', (name, offered) => {
+  shown(name, true)
+  const ways = [...document.querySelectorAll('#code-button, .endings button')]
+  expect(ways.map(({ id }) => id.replace('-button', ''))).toEqual(offered)
+  for (const way of document.querySelectorAll('.endings button')) expect(element(`#${way.getAttribute('aria-describedby')}`).textContent).not.toBe('')
+  expect(document.querySelectorAll('.endings .destructive')).toHaveLength(0)
+})
+
 test('no long key is shown before somebody opens two folds', () => {
   for (const name of NAMES) {
     shown(name)
@@ -174,6 +199,12 @@ describe('what follows from a situation', () => {
     expect([NOW, NOW + 46].map(seconds)).toEqual([47, 1])
     expect(at({}, NOW + 47)).toBe('home')
     expect([5, 65, 3600, 86_399].map(clock)).toEqual(['0:05', '1:05', '1:00:00', '23:59:59'])
+  })
+
+  test('a wait that was kept is the one that the service asked for', () => {
+    const place = waitingFor('renew', { name: 'a', until: NOW + 30, of: 60 })
+    expect(screenOf({ ...SITUATIONS['waiting'], place, now: NOW })).toMatchObject({ kind: 'waiting', seconds: 30, of: 60 })
+    expect(at({ place }, NOW + 30)).toBe('home')
   })
 
   test('a countdown goes on in place, so that a focus stays where it is', () => {
