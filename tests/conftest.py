@@ -97,7 +97,8 @@ def token_labels():
 
 
 def _a_token(token_folder, token_labels, tmp_path):
-    made = tokens.SoftToken.initialised(next(token_labels), token_folder, tmp_path)
+    label = next(token_labels)
+    made = tokens.SoftToken.initialised(label, token_folder, tmp_path / f"{label}.pin")
     yield made
     made.destroy()
 

@@ -18,6 +18,7 @@ LIBRARIES = (
 )
 MISSING = "SoftHSM is not installed (`make softhsm`; Debian: apt-get install softhsm2)"
 PIN, OFFICER_PIN = "20261129", "87654321"
+_CONFIGURATION_FILE = "softhsm2.conf"
 CONFIGURATION = "SOFTHSM2_CONF"
 """Where SoftHSM reads from, whenever a process begins to use it."""
 
@@ -35,7 +36,7 @@ def require_library() -> Path:
 def configure(folder: Path) -> Path:
     """Makes a folder for tokens, and the file that names it."""
     (folder / "tokens").mkdir()
-    file = folder / "softhsm2.conf"
+    file = folder / _CONFIGURATION_FILE
     file.write_text(f"directories.tokendir = {folder / 'tokens'}\nobjectstore.backend = file\nlog.level = ERROR\n")
     return file
 
@@ -57,19 +58,19 @@ class SoftToken:
     library: Path
 
     @classmethod
-    def initialised(cls, label: str, folder: Path, pin_folder: Path) -> SoftToken:
+    def initialised(cls, label: str, folder: Path, pin_file: Path) -> SoftToken:
         """A new one, in the folder of all tokens.
 
         Args:
             label: of the token.
             folder: of all of them.
-            pin_folder: where the file with its PIN goes.
+            pin_file: where its PIN goes.
         """
         library, before = require_library(), set(folder.iterdir())
         command = ["softhsm2-util", "--init-token", "--free", "--label", label, "--pin", PIN, "--so-pin", OFFICER_PIN]
-        subprocess.run(command, check=True, capture_output=True)
+        environment = os.environ | {CONFIGURATION: str(folder.parent / _CONFIGURATION_FILE)}
+        subprocess.run(command, check=True, capture_output=True, env=environment)
         (made,) = set(folder.iterdir()) - before
-        pin_file = pin_folder / f"{label}.pin"
         pin_file.write_text(f"{PIN}\n")
         return cls(label, pin_file, made, library)
 
