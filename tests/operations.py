@@ -220,7 +220,7 @@ def serves(port: int) -> bool:
 
 
 def give(machine: Machine) -> None:
-    """What an operator has: a release with its papers, keys of those who sign it, terms, pictures, a token and its PIN."""
+    """What an operator has: a release with its papers, keys of those who sign it, terms, pictures, a token."""
     bundle = signed(a_bundle(orl_release()))
     private = (Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
     files = {

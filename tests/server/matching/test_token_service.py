@@ -155,7 +155,7 @@ def test_a_session_goes_on_after_the_token_was_away_for_a_call(server, device, k
     def take_away(call):
         before = state(tmp_path)
         taken.take_away()
-        with pytest.raises(grpc.RpcError) as caught:
+        with pytest.raises(grpc.RpcError, match="was taken away") as caught:
             call()
         assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
         assert f"the token '{taken.label}' with the key" in caught.value.details()
