@@ -11,6 +11,7 @@ import typer
 from rich.console import Console
 
 from federation.commandline.commands import Commands
+from federation.commandline.signing_keys import WHERE_HELP
 from server.certificates import write_pki
 from server.expiry import ends_at
 from server.people import authority
@@ -33,6 +34,7 @@ def pki_init(
     client: Annotated[
         list[str] | None, typer.Option(help="Name of a client certificate; repeatable. [default: client]")
     ] = None,
+    token: Annotated[str | None, typer.Option(metavar="URI", help=f"Of the authority. {WHERE_HELP}")] = None,
     *,
     as_json: Annotated[bool, typer.Option("--json", help="Print the paths as JSON.")] = False,
 ) -> None:
@@ -50,6 +52,7 @@ def pki_init(
         hosts=host or ["localhost", "127.0.0.1"],
         clients=client or ["client"],
         now=dt.datetime.now(dt.UTC),
+        token=token,
     )
     if as_json:
         typer.echo(json.dumps({"files": [str(path) for path in written]}))
