@@ -36,7 +36,6 @@ import typer
 from PIL import Image
 from rich.console import Console
 from rich.progress import track
-from rich.table import Table
 
 from client.faces.datasets import face_folder, orl_faces
 from client.faces.degradation import Condition
@@ -55,7 +54,18 @@ QUARTERS: Final = 4
 _SCALES: Final = (1.0, 1.25, 1.5)
 _QUALITIES: Final = (70, 80, 90)
 _GREYEST, _LIGHT = 6, (0.8, 1.1)
-_WIDTH: Final = 110
+_WIDTH: Final = 120
+_HEADER: Final = (
+    "by",
+    "used",
+    "kills",
+    "resumed",
+    "a second",
+    "by processor",
+    "SHA-256",
+    "MiB in each quarter, at the end",
+)
+_ROW: Final = "{:12} {:>7} {:>5} {:>7} {:>8} {:>12}  {:8}  {}"
 _TIMES: Final = 8
 """An original becomes so many pictures of one person, and then as many of the next."""
 _POLICY = (
@@ -119,7 +129,7 @@ def main(
     stand_ins: Annotated[bool, typer.Option("--stand-ins", help="In the networks' place.")] = False,
     data: Annotated[Path | None, typer.Option(help="A sub-folder of images for each person [default: ORL].")] = None,
 ) -> None:
-    """Measure, and print two tables."""
+    """Measure, and print a row for each way."""
     console = Console(highlight=False, width=_WIDTH)
     with tempfile.TemporaryDirectory() as place, Meter() as meter:
         root = Path(place)
@@ -131,17 +141,14 @@ def main(
         ways += [Way("Ray", ray=ray, model=model)] if ray else []
         if images:
             many_images(data or orl_faces(), root / "images", images, with_landmarks=stand_ins)
-            title = f"{images} images{'; stand-ins for the networks' if stand_ins else ''}"
-            table = Table("by", "used", "killed", "resumed at", "a second", "by processor", title=title)
-            table.add_column("MiB in each quarter, at the end", no_wrap=True)
-            table.add_column("SHA-256", no_wrap=True)
-            for way in ways:
+            console.print(f"{images} images{'; stand-ins for the networks' if stand_ins else ''}")
+            console.print(_ROW.format(*_HEADER))
+            for way in ways:  # each is shown when it is done: there may be hours between them
                 found = measured(meter, root / "images", organisation(root / way.name), way)
                 quarters = ", ".join(f"{mebibytes:.0f}" for mebibytes in found.mebibytes)
                 rates = f"{images / found.seconds:.1f}", f"{images / found.cpu_seconds:.1f}"
                 counts = str(found.used), str(way.kills), str(found.resumed)
-                table.add_row(way.name, *counts, *rates, quarters, found.digest[:8])
-            console.print(table)
+                console.print(_ROW.format(way.name, *counts, *rates, found.digest[:8], quarters))
         if joined:
             many_people(root / "listed", joined)
             finished_parts(root / "listed", organisation(root / "joined"))
