@@ -8,6 +8,7 @@ Of `client.node.preparing.prepare`, as `intaglio node prepare` calls it, in a pr
   again. Images a second, images a second of processor time, and the resident memory of everything that was started, in
   each quarter of the images and at the end, where results are put together: flat, since each worker holds two parts at
   a time. A digest of what the node then reads says whether all made the same bytes.
+* **Where it goes.** Processor time of an image, by what takes it, in one process and with real networks.
 * **The end**, for many more images than can be looked at in minutes: all parts lie there finished, with made-up
   embeddings, as after a kill at the last moment. The program reads them, puts them together and publishes them, person
   by person: in memory is, for every image, its path and a digest.
@@ -20,11 +21,14 @@ Memory is resident memory; what processes share counts in each.
 
 from __future__ import annotations
 
+import cProfile
 import hashlib
 import json
+import pstats
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import islice
@@ -42,7 +46,7 @@ from client.faces.degradation import Condition
 from client.faces.finding import FaceFinder, aligner_for
 from client.faces.images import UnusableImageError, read_image
 from client.faces.models import load_recogniser
-from client.preparing.parts import Made, Recipe, parts_of
+from client.preparing.parts import Made, Recipe, Workshop, parts_of, read_images
 from client.preparing.people import ACTIVE, EMBEDDINGS
 from client.preparing.staging import Staging
 from examples.preparing_stand_ins import comment_of, write_recogniser
@@ -66,8 +70,16 @@ _HEADER: Final = (
     "MiB in each quarter, at the end",
 )
 _ROW: Final = "{:12} {:>7} {:>5} {:>7} {:>8} {:>12}  {:8}  {}"
-_TIMES: Final = 8
-"""An original becomes so many pictures of one person, and then as many of the next."""
+_WHERE: Final = {
+    "decoding": ("images", "read_image"),
+    "detector": ("blazeface", "detect"),
+    "cuts": ("cropping", "cut"),
+    "recogniser": ("mobilefacenet", "embed"),
+}
+"""Module and function whose time it is, with what they call."""
+_LOOK_SECONDS: Final = 0.5
+_EACH: Final = 80
+"""Pictures of a person: of an original, one after the other in turn with those of all others."""
 _POLICY = (
     "max-epsilon = 8.0\nbudget-epsilon = 8.0\ndelta = 1e-5\nmin-colluders = 1\n"
     'recipes = ["moments", "threshold"]\napp-hashes = ["{}"]\nhours = "00:00-00:00"\n'
@@ -125,13 +137,14 @@ def main(
     processes: Annotated[list[int] | None, typer.Option(help="May be repeated [default: 1 and 2].")] = None,
     ray: Annotated[str, typer.Option(help="A Ray cluster's address as well, or local.")] = "",
     kills: Annotated[int, typer.Option(min=0, help="How often each program is killed; Ray's is not.")] = 0,
+    profiled: Annotated[int, typer.Option(min=0, help="Images whose processor time is shared out; 0: none.")] = 30,
     *,
     stand_ins: Annotated[bool, typer.Option("--stand-ins", help="In the networks' place.")] = False,
     data: Annotated[Path | None, typer.Option(help="A sub-folder of images for each person [default: ORL].")] = None,
 ) -> None:
     """Measure, and print a row for each way."""
     console = Console(highlight=False, width=_WIDTH)
-    with tempfile.TemporaryDirectory() as place, Meter() as meter:
+    with tempfile.TemporaryDirectory() as place, Meter(_LOOK_SECONDS) as meter:
         root = Path(place)
         model = str(write_recogniser(root / "stand-in.onnx")) if stand_ins else ""
         ways = [
@@ -149,6 +162,11 @@ def main(
                 rates = f"{images / found.seconds:.1f}", f"{images / found.cpu_seconds:.1f}"
                 counts = str(found.used), str(way.kills), str(found.resumed)
                 console.print(_ROW.format(way.name, *counts, *rates, found.digest[:8], quarters))
+        if profiled:
+            many_images(data or orl_faces(), root / "profiled", profiled, with_landmarks=False)
+            found_ms = milliseconds(root / "profiled")
+            said = ", ".join(f"{name} {value:.0f}" for name, value in found_ms.items())
+            console.print(f"milliseconds of processor time of an image, of {profiled}: {said}")
         if joined:
             many_people(root / "listed", joined)
             finished_parts(root / "listed", organisation(root / "joined"))
@@ -163,13 +181,14 @@ def many_images(source: Path, target: Path, count: int, *, with_landmarks: bool)
     """Pictures made of real ones; where it is wanted, each says in its comment where its face is."""
     random = np.random.default_rng(0)
     originals = list(islice(_originals(source, find=with_landmarks), count))
+    people = len({person for person, _, _ in originals})
     sizes = [[_scaled(pixels, scale) for scale in _SCALES] for _, pixels, _ in originals]
     for number in track(range(count), "make images", transient=True):
         which, size = number % len(originals), int(random.integers(len(_SCALES)))
         person, _, landmarks = originals[which]
         pixels = sizes[which][size] * np.float32(random.uniform(*_LIGHT))
         pixels += random.integers(-_GREYEST, _GREYEST + 1, (*pixels.shape[:2], 1), np.int8)
-        place = target / f"{person} {number // (_TIMES * len(originals))}" / f"{number}.jpg"
+        place = target / f"{person} {number // (_EACH * people)}" / f"{number}.jpg"
         place.parent.mkdir(parents=True, exist_ok=True)
         comment = b"" if landmarks is None else comment_of(landmarks * _SCALES[size])
         picture = Image.fromarray(np.clip(pixels, 0, 255).astype(np.uint8))
@@ -177,10 +196,10 @@ def many_images(source: Path, target: Path, count: int, *, with_landmarks: bool)
 
 
 def _originals(source: Path, *, find: bool) -> Iterator[tuple[str, Pixels, Points | None]]:
-    """Person, pixels and, when they are asked for, landmarks of each image; those without a face are passed over."""
+    """Person, pixels and None of each image; or of one image of each person, with the landmarks that are found."""
     finder = FaceFinder() if find else None
     for person, paths in face_folder(source).people.items():
-        for path in paths:
+        for path in paths[:1] if find else paths:
             pixels = read_image(path.read_bytes())
             try:
                 yield person, pixels, finder.landmarks(pixels) if finder else None
@@ -253,12 +272,40 @@ def measured(meter: Meter, images: Path, folder: Path, way: Way) -> Measured:
         quarters[quarter] = max(quarters[quarter], used.peak_mebibytes)
         seconds, cpu_seconds = seconds + used.seconds, cpu_seconds + used.cpu_seconds
         assert made is not None or process.returncode < 0, "it failed, and was not killed"
+    size = (folder / EMBEDDINGS).stat().st_size
+    return Measured(seconds, cpu_seconds, quarters, made["used"], made["resumed"], digest_of(folder), size)
+
+
+def milliseconds(images: Path) -> dict[str, float]:
+    """Processor time of an image, by what takes it, as a profiler sees it: its own time counts with the rest."""
+    recogniser = load_recogniser()
+    finder = aligner_for(recogniser)
+    workshop = Workshop(Recipe(recogniser.digest, finder.version, Condition.MASK, 0, None), recogniser, finder)
+    parts = [
+        part for person, paths in face_folder(images).people.items() for part in parts_of(person, REFERENCE, paths)
+    ]
+    workshop.make(REFERENCE, read_images(parts[0])[:1])  # what is loaded at first use
+    profile = cProfile.Profile(time.process_time)
+    profile.enable()
+    for part in parts:
+        workshop.make(REFERENCE, read_images(part))
+    profile.disable()
+    looked = sum(len(part.paths) for part in parts)
+    took = {
+        (Path(file).stem, function): 1000 * values[3] / looked
+        for (file, _, function), values in pstats.Stats(profile).stats.items()  # type: ignore[attr-defined]
+    }
+    found = {name: took[where] for name, where in _WHERE.items()}
+    return found | {"the rest": took["parts", "make"] - sum(found.values()), "in all": took["parts", "make"]}
+
+
+def digest_of(folder: Path) -> str:
+    """SHA-256, in hex, of the embeddings and of those that take part."""
     digest = hashlib.sha256()
     for name in (EMBEDDINGS, ACTIVE):
         with (folder / name).open("rb") as file:
             digest.update(hashlib.file_digest(file, "sha256").digest())
-    size = (folder / EMBEDDINGS).stat().st_size
-    return Measured(seconds, cpu_seconds, quarters, made["used"], made["resumed"], digest.hexdigest(), size)
+    return digest.hexdigest()
 
 
 if __name__ == "__main__":
