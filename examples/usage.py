@@ -1,4 +1,4 @@
-"""Time, CPU time and memory of everything that a block of code starts, from a look into Linux's ``/proc`` now and then."""
+"""Time, CPU time and memory of everything that a block of code starts, by looking into ``/proc`` now and then."""
 
 from __future__ import annotations
 
