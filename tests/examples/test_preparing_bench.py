@@ -22,13 +22,15 @@ from tests.faces import aligner, orl_image
 
 @pytest.fixture(scope="module")
 def few(tmp_path_factory):
-    """Two people with two originals each, pictures made of them, and what stands in for a recogniser."""
+    """Pictures of two people with two originals each, for twelve a person, and what stands in for a recogniser."""
     root = tmp_path_factory.mktemp("bench")
     for person in (2, 5):
         (root / "originals" / f"s{person}").mkdir(parents=True)
         for number in (1, 2):
             (root / "originals" / f"s{person}" / f"{number}.pgm").write_bytes(orl_image(person, number))
-    many_images(root / "originals", root / "images", 72, with_landmarks=True)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("examples.preparing_bench._EACH", 12)
+        many_images(root / "originals", root / "images", 72, with_landmarks=True)
     write_recogniser(root / "stand-in.onnx")
     return root
 
@@ -59,7 +61,7 @@ def pictures(root):
 def test_no_two_pictures_are_alike_and_each_says_where_its_face_is(few, recogniser):
     found = pictures(few)
     assert len({path.read_bytes() for path in found}) == 72
-    assert len({path.parent for path in found}) == 2 * 3  # eight times the originals, and then the next people
+    assert len({path.parent for path in found}) == 2 * 3  # twelve of each of two people, and then of the next two
     sizes = {read_image(path.read_bytes()).shape: path for path in found}
     assert len(sizes) == 3
     for path in sizes.values():
