@@ -16,7 +16,7 @@ speak(query.get('language') ?? 'en')
 const situation = SITUATIONS[query.get('state') ?? 'home']
 const { place } = situation
 
-const camera = new Camera({ watch: async () => null, look: async () => null })
+const camera = new Camera({ watch: async () => null, look: async () => null, follow: async () => { throw new Error() } })
 camera.element.querySelector('video')!.replaceWith(somebody())
 camera.element.querySelector('.hint')!.textContent = say('advice.far')
 camera.element.dataset['mood'] = 'bad'
@@ -46,7 +46,7 @@ function somebody(): HTMLCanvasElement {
 const nothing = (): void => undefined
 const files = new Pictures(place.at === 'looking' ? place.task : 'verify', place.at === 'looking' && place.task === 'enrol' ? 4 : 2, nothing)
 const doing: Doing = {
-  go: nothing, bring: nothing, look: nothing, goOn: nothing, change: nothing, ask: nothing, cancel: nothing, begin: nothing, speak: nothing, decline: nothing, reload: nothing,
+  go: nothing, bring: nothing, look: nothing, prepare: nothing, film: nothing, goOn: nothing, change: nothing, ask: nothing, cancel: nothing, begin: nothing, speak: nothing, decline: nothing, reload: nothing,
   devices: { admit: nothing, remove: nothing, lost: nothing },
   camera: camera.element, files: files.element,
 }

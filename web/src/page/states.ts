@@ -25,6 +25,9 @@ export type Place =
   | { readonly at: 'start' }
   | { readonly at: 'agreeing'; readonly task: 'enrol' | 'renew' }
   | { readonly at: 'looking'; readonly task: Task; readonly part: Part; readonly by: 'camera' | 'files'; readonly fault: Fault | null }
+  /** A film is about to be taken: what it asks for, and why the last one was refused. */
+  | { readonly at: 'preparing'; readonly task: Task; readonly fault: Fault | null }
+  | { readonly at: 'filming'; readonly task: Task }
   | { readonly at: 'working'; readonly on: Task | Wish; readonly stage: number }
   | { readonly at: 'done'; readonly task: Task; readonly outcome: Outcome }
   | { readonly at: 'gone'; readonly wish: 'revoke' | 'erase' | 'forget'; readonly position: number | null }
@@ -63,6 +66,8 @@ export type Screen =
   | { readonly kind: 'lost'; readonly status: Status; readonly name: string }
   | { readonly kind: 'agree'; readonly status: Status; readonly task: 'enrol' | 'renew'; readonly ticket: string }
   | { readonly kind: 'look'; readonly status: Status; readonly task: Task; readonly part: Part; readonly by: 'camera' | 'files'; readonly fault: Fault | null }
+  | { readonly kind: 'prepare'; readonly status: Status; readonly task: Task; readonly fault: Fault | null }
+  | { readonly kind: 'film'; readonly status: Status; readonly task: Task }
   | { readonly kind: 'working'; readonly status: Status; readonly on: Task | Wish; readonly stage: number }
   | { readonly kind: 'enrolled' | 'enrolled-not' | 'accepted' | 'renewed' | 'admitted' | 'removed'; readonly status: Status; readonly outcome: Outcome }
   | { readonly kind: 'refused'; readonly status: Status; readonly task: Task; readonly outcome: Outcome; readonly left: number }
@@ -87,6 +92,8 @@ export function screenOf({ status, share, nonce, asked, place, ticket, now, kept
     case 'start': return startOf(status, nonce, asked, ticket, now)
     case 'agreeing': return { kind: 'agree', status, task: place.task, ticket }
     case 'looking': return { ...place, kind: 'look', status }
+    case 'preparing': return { kind: 'prepare', status, task: place.task, fault: place.fault }
+    case 'filming': return { kind: 'film', status, task: place.task }
     case 'working': return { kind: 'working', status, on: place.on, stage: place.stage }
     case 'done': return doneOf(status, place.task, place.outcome)
     case 'code': return { kind: 'code', status, code: place.code }
