@@ -15,7 +15,7 @@ from client.faces.filming import film
 from client.faces.finding import FaceFinder
 from client.faces.images import UnusableImageError, read_image
 from examples.presentation.species import ATTACKS, FRAMES_A_SECOND, GENUINE, Holder
-from examples.presentation.surfaces import EYES, Picture
+from examples.presentation.surfaces import Picture
 from federation.errors import UsageError
 from federation.presentation.movements import Movement, challenge_of
 from tests.faces import orl_image
@@ -30,9 +30,7 @@ class Studio:
     def __init__(self, species, *, person=1):
         pixels = read_image(orl_image(person, 1))
         self.finder = FaceFinder()
-        right, left = self.finder.follow(pixels, None)[:2]
-        x, y = (right + left) / 2
-        picture = Picture(pixels, (float(x), float(y)), float(np.hypot(*(left - right))) / EYES)
+        picture = Picture.of(pixels, *self.finder.follow(pixels, None)[:2])
         self.holder = Holder(species, picture, np.random.default_rng(7))
         self.asked, self.told, self.frames = None, [], 0
 
