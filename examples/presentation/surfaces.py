@@ -52,7 +52,7 @@ class Picture:
 
     @classmethod
     def of(cls, pixels: Pixels, right: Grid, left: Grid) -> Picture:
-        """A photograph whose eyes are there, in pixels: a sheet of it, made smaller where it is finer than the camera could see.
+        """A sheet of a photograph whose eyes are there, in pixels; made smaller where it is finer than the camera could see.
 
         A camera averages over what it cannot see, and looking up single pixels would not.
         """
@@ -153,11 +153,12 @@ def _reach(picture: Picture, towards: Grid, middle: Grid) -> tuple[int, int, int
     corners = np.array(list(itertools.product(x, y, (_FAR, _NEAR)))) @ towards.T + middle
     places = corners[:, :2] / corners[:, 2:] * _FOCAL + SIDE / 2
     (left, top), (right, bottom) = np.floor(places.min(axis=0)) - 1, np.ceil(places.max(axis=0)) + 1
-    return (*np.clip([int(top), int(bottom), int(left), int(right)], 0, SIDE),)  # type: ignore[return-value] # four
+    top, bottom, left, right = np.clip([top, bottom, left, right], 0, SIDE).astype(int).tolist()
+    return top, bottom, left, right
 
 
 def _met(surface: Surface, start: Grid, along: Grid) -> tuple[NDArray[np.bool_], Grid, Grid]:
-    """Which rays, (3, n), meet the surface, and where on the picture: at the first crossing of some heights, from afar."""
+    """Which rays, (3, n), meet the surface, and where on the picture: at the first crossing from the camera on."""
     heights = np.linspace(_NEAR, _FAR, _STEPS)
 
     def gap_at(height: float, far: Grid) -> Grid:

@@ -1,4 +1,4 @@
-"""Films of somebody who does what a session asks, or holds up a picture: for the browser's fake camera, and for a program's.
+"""Films of somebody who does what a session asks, or holds up a picture, for cameras that are none.
 
 Simulated (docs/pad.md): one of the ORL faces on a head of usual shape, or on paper.
 """

@@ -22,7 +22,7 @@ BEGIN, END = int(time.time()) - 86_400, int(time.time()) + 86_400
 ORDER = Movement.LEFT, Movement.UP, Movement.RIGHT
 NONCE = next(bytes([n]) * 32 for n in range(256) if challenge_of(bytes([n]) * 32) == ORDER)
 SLOWNESS = 1, 2, 4, 8, 16
-"""A busy machine looks too seldom: then film and clock of the next try go slower. A film that is refused costs nothing."""
+"""A busy machine looks too seldom: then film and clock of the next try go slower. Refused films cost nothing."""
 SOMEBODY = 1
 """Of the ORL faces: whose simulated head the detector sees turn as far as heads do."""
 PICTURES = [(SOMEBODY, number) for number in (3, 6, 7)]
