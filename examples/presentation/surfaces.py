@@ -52,7 +52,7 @@ class Picture:
 
     @classmethod
     def of(cls, pixels: Pixels, right: Grid, left: Grid) -> Picture:
-        """A sheet of a photograph whose eyes are there, in pixels; made smaller where it is finer than the camera could see.
+        """A sheet of a photograph whose eyes are there, in pixels; smaller where it is finer than a camera could see.
 
         A camera averages over what it cannot see, and looking up single pixels would not.
         """
