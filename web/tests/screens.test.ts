@@ -27,7 +27,7 @@ function shown(name: string, isOpen = false, found: Found = FOUND[name] ?? null)
   const situation = SITUATIONS[name]
   const task = situation.place.at === 'looking' ? situation.place.task : 'verify'
   const doing: Doing = {
-    go: note('go'), bring: note('bring'), look: note('look'), goOn: note('goOn'), change: note('change'), lock: note('lock'), ask: note('ask'), cancel: note('cancel'), begin: note('begin'), speak: note('speak'),
+    go: note('go'), bring: note('bring'), look: note('look'), prepare: note('prepare'), film: note('film'), goOn: note('goOn'), change: note('change'), lock: note('lock'), ask: note('ask'), cancel: note('cancel'), begin: note('begin'), speak: note('speak'),
     decline: note('decline'), reload: note('reload'), devices: { admit: note('admit'), rename: note('rename'), remove: note('remove'), lost: note('lost') }, camera: h('div', { className: 'camera' }), files: new Pictures(task, task === 'enrol' ? 4 : 2, note('files')).element,
   }
   element('#screen').removeAttribute('data-name')
@@ -95,7 +95,7 @@ test('what the page says of itself is folded away with its worth, and says what 
 test('every screen that there can be is among the states', () => {
   const kinds = new Set(NAMES.map((name) => screenOf(SITUATIONS[name]).kind))
   expect([...kinds].sort()).toEqual([
-    'accepted', 'admitted', 'agree', 'asked', 'behind', 'broken', 'came-over', 'closed', 'code', 'ended', 'enrolled', 'enrolled-not', 'erased', 'failed', 'forgotten', 'home', 'kept', 'loading', 'lock', 'look', 'lost', 'refused', 'removed', 'renewed', 'revoked',
+    'accepted', 'admitted', 'agree', 'asked', 'behind', 'broken', 'came-over', 'closed', 'code', 'ended', 'enrolled', 'enrolled-not', 'erased', 'failed', 'film', 'forgotten', 'home', 'kept', 'loading', 'lock', 'look', 'lost', 'prepare', 'refused', 'removed', 'renewed', 'revoked',
     'unreachable', 'waiting', 'welcome', 'working',
   ])
 })

@@ -6,13 +6,17 @@ import '../disposal'
 import { type Bytes, fromHex, hex, randomBytes, utf8 } from '../bytes'
 import { CancelledError, IntaglioError, PeerError, RefusedError, UnavailableError, UsageError } from '../errors'
 import type { Glance } from '../face/advice'
+import { Filming } from '../face/filming'
 import { UnusableImageError } from '../face/finding'
 import { fused, nameOf, requireDifferent, requireOnePerson } from '../face/fusing'
+import { challengeOf, type Omission } from '../face/movements'
 import { Recogniser } from '../face/recogniser'
 import { ModelRelease } from '../face/release'
 import { SessionKey } from '../onebit/device'
 import { Engine } from '../onebit/seal'
 import { SignedManifest } from '../rules/manifest'
+import { leastPad } from '../rules/policy'
+import type { PadLevel } from '../rules/rates'
 import { type Client, Rulebook } from '../rules/rulebook'
 import { LogPolicy } from '../log/notes'
 import { hashPage, softwareIn } from '../log/software'
@@ -25,11 +29,12 @@ import { keepWait, keptWait } from '../wallet/wait'
 import { MOST_ANSWERS, OutdatedWalletError, type Shown, Wallet } from '../wallet/wallet'
 import { LogService } from '../wire/federation/wire/v1/verification_pb'
 import { type Deployment, deploymentOf } from './deployment'
-import { Device } from './device'
+import { Device, type Probe, type Twice, type Use } from './device'
 import { codeOf, withNames } from './devices'
 import { LoginRequest, requireSite } from './login'
-import type { Action, Actions, Fault, Reply, Request, Status } from './messages'
+import type { Action, Actions, Face, Fault, Reply, Request, Status } from './messages'
 import { Owner, revokeWith } from './owner'
+import { Studio } from './studio'
 import { Transport } from './transport'
 
 interface Loaded {
@@ -46,6 +51,8 @@ const transport = new Transport(({ call, sent, received }) => {
 const READ_MS = 10_000
 let loading: Promise<Loaded> | undefined
 let glance: Glance | null = null
+let pad: PadLevel = 'none'
+const studio = new Studio()
 /** What runs, or waits to run, by the number of its request. */
 const running = new Map<number, AbortController>()
 
@@ -115,6 +122,7 @@ async function statusOf({ deployment }: Loaded): Promise<Status> {
     freeFailures: deployment.freeFailures,
     purpose: deployment.purpose,
     audience: deployment.audience,
+    pad,
     days: deployment.days,
     terms: deployment.terms,
     identifier: deployment.identifier,
@@ -160,10 +168,21 @@ async function successorOf({ secret }: Key): Promise<Wallet | null> {
   return begun
 }
 
-/** The site that asks, by the rules as they are now. @param wallet what it has seen of them, or null where it is locked or none. */
-async function siteOf({ deployment }: Loaded, request: LoginRequest, wallet: Wallet | null): Promise<Client> {
-  const rules = await Rulebook.read(await readRules(), wallet?.memory.rules ?? null)
-  return requireSite(rules, deployment.identifier, request, scope.location.origin, Math.floor(Date.now() / 1000))
+/** The public rules as they are now. @param wallet what it has seen of them, or null where it is locked or none. */
+const rulesNow = async (wallet: Wallet | null): Promise<Rulebook> => Rulebook.read(await readRules(), wallet?.memory.rules ?? null)
+
+/** The site that asks, by the rules. */
+const siteIn = (rules: Rulebook, { deployment }: Loaded, request: LoginRequest): Client =>
+  requireSite(rules, deployment.identifier, request, scope.location.origin, Math.floor(Date.now() / 1000))
+
+/** What the rules ask to stand between a presentation attack and a comparison; of a use that they do not allow, nothing: the device refuses it. */
+function padIn(rules: Rulebook, { deployment: { identifier: deployment } }: Loaded, { audience, purpose }: Use): PadLevel {
+  try {
+    return leastPad(rules, { deployment, audience, purpose }, Math.floor(Date.now() / 1000))
+  } catch (error) {
+    if (error instanceof RefusedError) return 'none'
+    throw error
+  }
 }
 
 const device = async ({ deployment }: Loaded, key: Key | null): Promise<Device> => new Device(await requireWallet(key), transport, deployment)
@@ -215,16 +234,28 @@ async function cuts({ recogniser }: Loaded, pictures: readonly Blob[], reference
   return found
 }
 
-/** The adapted embedding of a live face. */
-async function probe(loaded: Loaded, pictures: readonly Blob[]): Promise<Float64Array> {
-  const embeddings = (await cuts(loaded, pictures, 0)).map((cut) => loaded.recogniser.embed(cut))
+/** The adapted embedding of a live face, or what films one as the session's nonce asks. */
+async function probe(loaded: Loaded, face: Face): Promise<Probe> {
+  if ('without' in face) return (nonce) => filmed(loaded, nonce, face.without)
+  const embeddings = (await cuts(loaded, face.pictures, 0)).map((cut) => loaded.recogniser.embed(cut))
   return loaded.deployment.release.adapt(fused(embeddings), 'probe')
+}
+
+async function filmed(loaded: Loaded, nonce: Uint8Array, without: Omission | null): Promise<Float64Array> {
+  return loaded.deployment.release.adapt(await filmedEmbedding(loaded, nonce, without), 'probe')
+}
+
+async function filmedEmbedding({ recogniser, deployment: { release } }: Loaded, nonce: Uint8Array, without: Omission | null): Promise<Float64Array> {
+  using filming = new Filming(recogniser, challengeOf(nonce, without), release.frames)
+  await studio.take(filming, transport.signal, () => { tell({ kind: 'film' }) })
+  return filming.embedding(release)
 }
 
 type Act<A extends Action> = (loaded: Loaded, argument: Parameters<Actions[A]>[0], key: Key | null) => Promise<ReturnType<Actions[A]>>
 const actions: { [A in Action]: Act<A> } = {
   async begin(loaded) {
-    await transport.call(LogService.method.getCheckpoint, {})
+    const [rules] = await Promise.all([rulesNow(null).catch(() => null), transport.call(LogService.method.getCheckpoint, {})])
+    if (rules !== null) pad = padIn(rules, loaded, loaded.deployment) // else the device refuses, and says what is needed
     return statusOf(loaded)
   },
   status: (loaded) => statusOf(loaded),
@@ -242,6 +273,7 @@ const actions: { [A in Action]: Act<A> } = {
       frame.close()
     }
   },
+  follow: async (_loaded, argument) => studio.see(argument!.frame, argument!.seconds),
   async look(loaded, argument) {
     try {
       await cuts(loaded, argument!.pictures, argument!.references)
@@ -264,24 +296,25 @@ const actions: { [A in Action]: Act<A> } = {
   },
   async verify(loaded, argument, opener) {
     using key = SessionKey.generate(loaded.engine, randomBytes)
-    const vector = await probe(loaded, argument!.pictures)
+    const vector = await probe(loaded, argument!.face)
     return await (await device(loaded, opener)).verify(key, vector, argument!.nonce === null ? undefined : fromHex(argument!.nonce))
   },
   async asked(loaded, argument) {
     const request = LoginRequest.fromBytes(utf8(argument!.request))
-    const { identifier: client, operator } = await siteOf(loaded, request, null)
+    const rules = await rulesNow(null)
+    const { identifier: client, operator } = siteIn(rules, loaded, request)
     const [found, now] = [await present(), Date.now() / 1000]
     const agreed = found === null || found === 'outdated' ? [] : found.agreed
     const isAgreed = agreed.some(([audience, purposes, until]) => audience === client && purposes.includes(request.purpose) && until > now)
-    return { client, operator, purpose: request.purpose, site: new URL(request.redirectUri).host, isAgreed }
+    return { client, operator, purpose: request.purpose, site: new URL(request.redirectUri).host, isAgreed, pad: padIn(rules, loaded, { audience: client, purpose: request.purpose }) }
   },
   async login(loaded, argument, opener) {
     using key = SessionKey.generate(loaded.engine, randomBytes)
     using another = SessionKey.generate(loaded.engine, randomBytes)
     const request = LoginRequest.fromBytes(utf8(argument!.request))
     const wallet = await requireWallet(opener)
-    await siteOf(loaded, request, wallet)
-    const vector = await probe(loaded, argument!.pictures)
+    siteIn(await rulesNow(wallet), loaded, request)
+    const vector = await probe(loaded, argument!.face)
     const [mine, use] = [new Device(wallet, transport, loaded.deployment), { audience: request.client, purpose: request.purpose }]
     if (await mine.needsConsent(use, argument!.consents)) {
       const agreed = await mine.renew(another, vector, use)
@@ -291,7 +324,7 @@ const actions: { [A in Action]: Act<A> } = {
   },
   async renew(loaded, argument, opener) {
     using key = SessionKey.generate(loaded.engine, randomBytes)
-    const vector = await probe(loaded, argument!.pictures)
+    const vector = await probe(loaded, argument!.face)
     return await (await device(loaded, opener)).renew(key, vector)
   },
   async over(loaded, argument, opener) {
@@ -302,13 +335,15 @@ const actions: { [A in Action]: Act<A> } = {
     if (!recogniser.is(former.release.modelDigest)) throw new RefusedError('the release of this device is for another recogniser than the one of this page; use the intaglio program', { why: { name: 'why.other_recogniser' } })
     const alike = former.release.parameters.name === loaded.engine.parameters.name
     using key = SessionKey.generate(alike ? loaded.engine : await Engine.load(former.release.parameters), randomBytes)
-    const { pictures } = argument!
-    const embeddings = (await cuts(loaded, pictures, pictures.length - 1)).map((cut) => recogniser.embed(cut))
-    const [references, second] = [embeddings.slice(0, -1), embeddings.at(-1)!]
+    const { pictures, film } = argument!
+    const averaged = film === null ? pictures.length - 1 : pictures.length
+    const embeddings = (await cuts(loaded, pictures, averaged)).map((cut) => recogniser.embed(cut))
+    const references = embeddings.slice(0, averaged)
     requireOnePerson(references, release)
-    const twice = { left: former.release.adapt(second, 'probe'), entered: release.adapt(second, 'probe') }
+    const twice = (embedding: Float64Array): Twice => ({ left: former.release.adapt(embedding, 'probe'), entered: release.adapt(embedding, 'probe') })
+    const second = film === null ? twice(embeddings.at(-1)!) : async (nonce: Uint8Array) => twice(await filmedEmbedding(loaded, nonce, film.without))
     const into = await Wallet.successor(requireKey(opener))
-    return await new Device(wallet, transport, loaded.deployment).comeOver(key, release.adapt(fused(references), 'reference'), twice, former, into)
+    return await new Device(wallet, transport, loaded.deployment).comeOver(key, release.adapt(fused(references), 'reference'), second, former, into)
   },
   async revoke(_loaded, _argument, opener) { await (await owner(opener)).revoke(); return null },
   erase: async (_loaded, _argument, opener) => (await owner(opener)).erase(),
@@ -330,7 +365,7 @@ const actions: { [A in Action]: Act<A> } = {
   async code(_loaded, _argument, opener) { return ticketText(codeOf((await newWallet(requireKey(opener))).keyId)) },
   async admit(loaded, argument, opener) {
     using key = SessionKey.generate(loaded.engine, randomBytes)
-    const vector = await probe(loaded, argument!.pictures)
+    const vector = await probe(loaded, argument!.face)
     const [wallet, { code, name }] = [await requireWallet(opener), argument!]
     const outcome = await new Device(wallet, transport, loaded.deployment).admit(key, vector, ticketDigest(code))
     if (outcome.matched) await wallet.remember({ names: named(wallet.memory.names, code, name) })
@@ -347,7 +382,7 @@ const actions: { [A in Action]: Act<A> } = {
   },
   async remove(loaded, argument, opener) {
     using key = SessionKey.generate(loaded.engine, randomBytes)
-    const vector = await probe(loaded, argument!.pictures)
+    const vector = await probe(loaded, argument!.face)
     return await (await device(loaded, opener)).remove(key, vector, fromHex(argument!.keyId))
   },
   async forget() { await Wallet.delete(); return null },
@@ -399,7 +434,7 @@ scope.onmessage = async ({ data }: MessageEvent<Request>) => {
     const loaded = NEEDS_NOBODY.has(action) ? null : await everything()
     const act = actions[action] as (loaded: Loaded | null, argument: unknown, key: Key | null) => Promise<unknown>
     // A look at a frame needs no wallet. Everything else takes turns, also with other pages of this browser.
-    const value = await (action === 'watch' ? act(loaded, argument, key) : Wallet.exclusively(() => {
+    const value = await (action === 'watch' || action === 'follow' ? act(loaded, argument, key) : Wallet.exclusively(() => {
       transport.signal = controller.signal
       requireGoingOn()
       return act(loaded, argument, key)
