@@ -114,12 +114,16 @@ class _Side(asyncio.Protocol):
         """What comes passes to `inner` and back, with what has come before."""
         self.other, inner.other = inner, self
         for side in (self, inner):
-            side.data_received(bytes(side._early))
-            side._early.clear()
+            side.pass_on()
         if self.transport.is_closing():  # gone meanwhile
             inner.abort()
         else:
             self.transport.resume_reading()
+
+    def pass_on(self) -> None:
+        """What came here before the other side was there leaves on it."""
+        self.data_received(bytes(self._early))
+        self._early.clear()
 
     def abort(self) -> None:
         """Ends both sides."""
