@@ -47,7 +47,7 @@ def _beginning(connection: socket.socket, context: ssl.SSLContext, target: str, 
             return f"{target} broke the connection off; if it does so again, it does not take this device's certificate"
     except TimeoutError:
         return (
-            f"something takes connections at {target} and says nothing: is the server busy, or what stands before it?"
+            f"something takes connections at {target} and says nothing: is it busy, or what stands before it?"
         )
 
 
