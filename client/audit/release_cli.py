@@ -241,6 +241,7 @@ def _audited_again(scores: Path, report: AuditReport) -> AuditReport:
         file.comparisons,
         limits=report.limits,
         strings=file.strings,
+        presentations=file.presentations,
         threshold=report.threshold if report.stated_fmr is None else None,
         stated_fmr=report.stated_fmr,
         distance=report.distance,

@@ -231,7 +231,7 @@ describe('flows', () => {
     await enrol()
     expect(await (await owner()).erase()).toBe(service.leaves.length - 1)
     expect(service.leaves.at(-1)).toContain('"kind":"erasure"')
-    expect((await memory()).enrolment!.state).toBe('revoked')
+    expect((await memory()).enrolment!.state).toBe('erased')
     const wallet = (await Wallet.open(KEY.secret))!
     expect(() => wallet.requireSecret()).toThrow('revoked')
   })

@@ -8,9 +8,11 @@ import type { ReleaseTrust, WolfRates } from '../rules/manifest'
 import type { AttackRates, Audited } from '../rules/rates'
 import type { Key, Lock } from '../wallet/locks'
 import type { Terms } from '../wallet/receipts'
-import type { EnrolmentState, Shown } from '../wallet/wallet'
+import type { EnrolmentState } from '../wallet/state'
+import type { Wait } from '../wallet/wait'
+import type { Shown } from '../wallet/wallet'
 import type { Outcome } from './device'
-import type { ListedDevice } from './devices'
+import type { NamedDevice } from './devices'
 import type { Event } from './owner'
 
 /** What has to be there before anything can be done. */
@@ -49,6 +51,8 @@ export interface Status {
   readonly frames: number
   /** Seconds since 1970, or null without a consent. */
   readonly consentExpires: number | null
+  /** How long the service has asked this device to wait, or null. */
+  readonly wait: Wait | null
 }
 
 /** What is held, in words and numbers. */
@@ -105,9 +109,11 @@ export interface Actions {
   revokeLost(argument: { readonly file: Blob; readonly passphrase: string }): string
   /** What another device lets this one in by; makes the keys if there are none. */
   code(): string
-  /** Lets another device in. @param code 20 bytes that it shows. */
-  admit(argument: { readonly pictures: readonly Blob[]; readonly code: Bytes }): Outcome
-  devices(): readonly ListedDevice[]
+  /** Lets another device in. @param code 20 bytes that it shows. @param name what the person calls it, or nothing. */
+  admit(argument: { readonly pictures: readonly Blob[]; readonly code: Bytes; readonly name: string }): Outcome
+  devices(): readonly NamedDevice[]
+  /** Keeps what the person calls a device. @param keyId in hex. @returns it as it is kept. */
+  rename(argument: { readonly keyId: string; readonly name: string }): string
   /** Ends the template of another device. @param keyId in hex. */
   remove(argument: { readonly pictures: readonly Blob[]; readonly keyId: string }): Outcome
   /** Deletes the keys in this browser. The server keeps what it has. */

@@ -15,12 +15,15 @@ import { type Client, Rulebook } from '../rules/rulebook'
 import { LogPolicy } from '../log/notes'
 import { openBackup, sealBackup } from '../wallet/backup'
 import type { Key } from '../wallet/locks'
+import { nameOf as deviceName, named } from '../wallet/names'
+import { isOver } from '../wallet/state'
 import { ticketDigest, ticketText } from '../wallet/ticket'
+import { keepWait, keptWait } from '../wallet/wait'
 import { MOST_ANSWERS, OutdatedWalletError, type Shown, Wallet } from '../wallet/wallet'
 import { LogService } from '../wire/federation/wire/v1/verification_pb'
 import { type Deployment, deploymentOf } from './deployment'
 import { Device } from './device'
-import { codeOf } from './devices'
+import { codeOf, withNames } from './devices'
 import { LoginRequest, requireSite } from './login'
 import type { Action, Actions, Fault, Reply, Request, Status } from './messages'
 import { Owner, revokeWith } from './owner'
@@ -109,6 +112,7 @@ async function statusOf({ deployment }: Loaded): Promise<Status> {
     references: deployment.release.references,
     frames: deployment.release.frames,
     consentExpires: shown?.consentExpires ?? null,
+    wait: await keptWait(shown?.name ?? null, Math.floor(Date.now() / 1000)),
   }
 }
 
@@ -143,11 +147,11 @@ const owner = async (key: Key | null): Promise<Owner> => new Owner(await require
 async function newWallet(key: Key): Promise<Wallet> {
   const shown = await present()
   // What was revoked is replaced unopened: its lock may be lost.
-  const before = shown === 'outdated' || shown?.state === 'revoked' ? null : await Wallet.open(key.secret)
+  const before = shown === 'outdated' || isOver(shown?.state ?? 'none') ? null : await Wallet.open(key.secret)
   if (before !== null) {
     await new Owner(before, transport).settle().catch((error: unknown) => { if (!(error instanceof RefusedError)) throw error })
   }
-  const isFresh = before === null || before.memory.enrolment?.state === 'revoked'
+  const isFresh = before === null || isOver(before.memory.enrolment?.state ?? 'none')
   return isFresh ? await Wallet.create(key) : before // a new signing key: nobody can link it with the old one
 }
 
@@ -278,9 +282,20 @@ const actions: { [A in Action]: Act<A> } = {
   async admit(loaded, argument, opener) {
     using key = SessionKey.generate(loaded.engine, randomBytes)
     const vector = await probe(loaded, argument!.pictures)
-    return await (await device(loaded, opener)).admit(key, vector, ticketDigest(argument!.code))
+    const [wallet, { code, name }] = [await requireWallet(opener), argument!]
+    const outcome = await new Device(wallet, transport, loaded.deployment).admit(key, vector, ticketDigest(code))
+    if (outcome.matched) await wallet.remember({ names: named(wallet.memory.names, code, name) })
+    return outcome
   },
-  devices: async (_loaded, _argument, opener) => (await owner(opener)).devices(),
+  async devices(_loaded, _argument, opener) {
+    const wallet = await requireWallet(opener)
+    return withNames(await new Owner(wallet, transport).devices(), wallet.memory.names)
+  },
+  async rename(_loaded, argument, opener) {
+    const wallet = await requireWallet(opener)
+    await wallet.remember({ names: named(wallet.memory.names, codeOf(fromHex(argument!.keyId)), argument!.name) })
+    return deviceName(argument!.name)
+  },
   async remove(loaded, argument, opener) {
     using key = SessionKey.generate(loaded.engine, randomBytes)
     const vector = await probe(loaded, argument!.pictures)
@@ -290,7 +305,7 @@ const actions: { [A in Action]: Act<A> } = {
 }
 
 /** What is there even when nobody can be reached. */
-const NEEDS_NOBODY: ReadonlySet<Action> = new Set<Action>(['glance', 'code', 'backup', 'forget'])
+const NEEDS_NOBODY: ReadonlySet<Action> = new Set<Action>(['glance', 'code', 'backup', 'forget', 'rename'])
 
 function everything(): Promise<Loaded> {
   loading ??= load().catch((error: unknown) => { loading = undefined; throw error }) // another try may do better
@@ -303,6 +318,14 @@ function faultOf(error: unknown): Fault {
   return error instanceof UnavailableError
     ? { kind: UnavailableError.name, message: error.message, why: error.why, retryAfter: error.retryAfter }
     : { kind: error.name, message: error.message, why: error.why, retryAfter: null }
+}
+
+/** Keeps how long the service asks this device to wait, if that is what went wrong. */
+async function waited(error: unknown): Promise<void> {
+  if (!(error instanceof UnavailableError) || error.why?.name !== 'why.wait' || error.retryAfter === null) return
+  const shown = await Wallet.look()
+  const [now, of] = [Math.floor(Date.now() / 1000), Math.ceil(error.retryAfter)]
+  if (shown !== null) await keepWait({ name: shown.name, until: now + of, of })
 }
 
 /** @throws CancelledError the person stopped what runs. */
@@ -326,6 +349,7 @@ scope.onmessage = async ({ data }: MessageEvent<Request>) => {
     }))
     tell({ kind: 'done', id, value })
   } catch (error) {
+    await waited(error).catch(() => undefined) // the service says it again
     tell({ kind: 'failed', id, fault: faultOf(error) })
   } finally {
     running.delete(id)
