@@ -46,9 +46,7 @@ def _beginning(connection: socket.socket, context: ssl.SSLContext, target: str, 
         with context.wrap_socket(connection, server_hostname=host):
             return f"{target} broke the connection off; if it does so again, it does not take this device's certificate"
     except TimeoutError:
-        return (
-            f"something takes connections at {target} and says nothing: is it busy, or what stands before it?"
-        )
+        return f"something takes connections at {target} and says nothing: is it busy, or what stands before it?"
 
 
 def _fault_of_certificate(code: int, target: str, host: str) -> str:

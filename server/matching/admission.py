@@ -46,15 +46,18 @@ class Admission:
         self._ends = Ends({"server": _RENEW_SERVER, "authority": _RENEW_AUTHORITY}, _warn, clock)
         self._served = Pair.read(directory, _NAME)
         self._authority, self._certificate = self._served.certificates()
-        self._revoked = frozenset(read_revoked(directory, self._authority))
+        self._listed = self._revoked = frozenset(read_revoked(directory, self._authority))
+        self._lacking = 0  # certificates that the list does not have and the database knows to be revoked
         self._storage: CertificateStorage | None = None
         self._renewed: grpc.ServerCertificateConfiguration | None = None
 
     def remember(self, storage: CertificateStorage) -> None:
-        """From now on whoever was ever on the list is known to the database, so a start without the list is noticed.
+        """From now on whoever was ever on the list of any front end on that database is revoked here too.
+
+        So neither a start without the list lets anybody in again, nor one whose copy is old; both are said.
 
         Raises:
-            UsageError: somebody who was on it before is not.
+            UsageError: the list is damaged.
             UnavailableError: the database cannot be used.
         """
         self._storage = storage
@@ -84,10 +87,10 @@ class Admission:
         What was revoked stays revoked while the list cannot be read.
 
         Returns:
-            Sentences about certificates that end soon, or have ended.
+            Sentences about certificates that end soon, or have ended, and about a list that lacks some.
 
         Raises:
-            UsageError: a file is missing or damaged, or somebody who was revoked is not on the list.
+            UsageError: a file is missing or damaged, or somebody has left the list while this ran.
             UnavailableError: the database cannot be used.
         """
         pair = Pair.read(self._directory, _NAME)
@@ -100,18 +103,25 @@ class Admission:
                 self._served, self._renewed = pair, _configuration(pair)
                 self._authority, self._certificate = authority, certificate
                 log.info("certificate_renewed", ends=f"{certificate.not_valid_after_utc:%Y-%m-%d}")
-        self._take_list()
-        return self._ends.notices(self._certificates())
+        lacking = self._take_list()
+        return [*self._ends.notices(self._certificates()), *lacking]
 
-    def _take_list(self) -> None:
-        listed, name = read_revoked(self._directory, self._authority), self._authority.fingerprint(hashes.SHA256())
+    def _take_list(self) -> list[str]:
+        """What is on the list, and what the database knows to have been on it; a sentence if the list lacks some."""
+        listed = frozenset(read_revoked(self._directory, self._authority))
+        name = self._authority.fingerprint(hashes.SHA256())
         seen = self._storage.seen_revoked(name) if self._storage else frozenset()
-        before = self._revoked | seen
-        self._revoked = before | listed.keys()  # who was revoked on an older list that was put back, is revoked too
-        if self._storage and not self._revoked <= seen:
-            self._storage.see_revoked(name, self._revoked)
-        if not before <= listed.keys():
+        lost, self._listed = self._listed - listed, self._listed | listed
+        self._revoked = self._listed | seen
+        if self._storage and not self._listed <= seen:
+            self._storage.see_revoked(name, self._listed)
+        if lost:
             raise UsageError("certificates that were revoked are not on the list any more; put revoked.pem back")
+        lacking, before = len(seen - listed), self._lacking
+        self._lacking = lacking
+        if lacking > before:
+            log.warning("list_of_revoked_lacks", certificates=lacking)
+        return [f"revoked.pem lacks {lacking} certificates that were revoked, and are; put it back"] if lacking else []
 
     def _certificates(self) -> dict[str, x509.Certificate]:
         return {"server": self._certificate, "authority": self._authority}

@@ -12,10 +12,11 @@ import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
+from structlog.testing import capture_logs
 from typer.testing import CliRunner
 
 from client.connection import ClientTls, Connection
-from federation.errors import ProofError, RefusedError, UsageError
+from federation.errors import ProofError, RefusedError
 from federation.onebit import Decision
 from federation.wire.certificates import Renewal, certificate_in
 from federation.wire.v1 import certificates_pb2 as pb
@@ -192,35 +193,40 @@ def test_without_a_certificate_there_is_nobody_to_ask(server, tls):
 # ---------------------------------------------------------------------- a start without the list
 
 
-def test_a_list_that_is_gone_at_a_start_is_noticed_if_anybody_was_ever_on_it(tls, database):
+def test_a_start_without_the_list_lets_nobody_in_again_and_says_what_is_missing(tls, database):
+    number = certificate(tls, "bob").serial_number
     with open_storage(database) as storage:
-        Admission(tls).remember(storage)  # nobody was, so no list is none
+        nobody = Admission(tls)
+        nobody.remember(storage)  # no list, and nobody was ever on one
+        assert (nobody.look(), nobody._revoked) == ([], frozenset())
         authority.revoke(tls, "bob", now=dt.datetime.now(dt.UTC))
-        running = Admission(tls)
-        running.remember(storage)
+        Admission(tls).remember(storage)
     kept = (tls / "revoked.pem").read_bytes()
     (tls / "revoked.pem").unlink()
-    with open_storage(database) as storage:
-        with pytest.raises(UsageError, match=r"put revoked\.pem back"):
-            Admission(tls).remember(storage)
+    with open_storage(database) as storage, capture_logs() as lines:
+        again = Admission(tls)
+        again.remember(storage)
+        assert again._revoked == {number}
+        said = ["revoked.pem lacks 1 certificates that were revoked, and are; put it back"]
+        assert again.look() == again.look() == said
         (tls / "revoked.pem").write_bytes(kept)
-        Admission(tls).remember(storage)
+        assert again.look() == []
+        assert again._revoked == {number}
+    assert [line["event"] for line in lines] == ["list_of_revoked_lacks"]
 
 
-def test_whoever_is_revoked_while_it_runs_is_remembered_by_the_next_start_on_any_front_end(server, tls, database):
+def test_whoever_is_revoked_at_one_front_end_is_at_all_of_them_before_their_copies_change(server, tls, database):
     server.admission.remember(server._service._storage)
-    before = shutil.copytree(tls, tls.parent / "another machine's copy of before")
-    number = certificate(tls, "bob").serial_number
+    another = Admission(shutil.copytree(tls, tls.parent / "another machine's copy"))
+    number, end = certificate(tls, "bob").serial_number, time.monotonic() + 30
     authority.revoke(tls, "bob", now=dt.datetime.now(dt.UTC))
-    end = time.monotonic() + 30
+    while not server.admission._revoked:
+        assert time.monotonic() < end
+        time.sleep(0.01)
     with open_storage(database) as storage:
-        while not server.admission._revoked:
-            assert time.monotonic() < end
-            time.sleep(0.01)
-        another = Admission(before)
-        with pytest.raises(UsageError, match="not on the list any more"):
-            another.remember(storage)
+        another.remember(storage)
         assert another._revoked == {number}
+        assert "lacks 1 certificates" in another.look()[0]
 
 
 def test_another_authority_begins_with_an_empty_list(tls, database, tmp_path):
