@@ -30,9 +30,9 @@ from typing import Annotated, Any, Final
 import typer
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
-from cryptography.hazmat.primitives.serialization import load_pem_private_key
 from packaging.requirements import Requirement
 
+from federation.commandline.signing_keys import KEY_METAVAR, ed25519_key
 from federation.errors import ProofError, UsageError
 from federation.statements import canonical_bytes
 
@@ -226,14 +226,12 @@ def require_published(folder: Path, key: Ed25519PublicKey) -> list[str]:
 
 @app.command("build")
 def build(
-    key: Annotated[Path, typer.Option(help="Ed25519 key, PEM, as `intaglio release key` makes it.")],
+    key: Annotated[str, typer.Option(metavar=KEY_METAVAR, help="Ed25519 key, as `intaglio release key` makes it.")],
     target: Annotated[Path, typer.Option(help="A new folder.")] = ROOT / "dist/release",
     commit: Annotated[str, typer.Option(help="What is built.")] = "HEAD",
 ) -> None:
     """Build twice, compare, list what is inside, sign how it was built."""
-    private = load_pem_private_key(key.read_bytes(), password=None)
-    if not isinstance(private, Ed25519PrivateKey):
-        raise UsageError(f"{key} holds another kind of key than Ed25519")
+    private = ed25519_key(key)
     digest = run("git", "rev-parse", f"{commit}^{{commit}}", cwd=ROOT).strip()
     version = tomllib.loads(run("git", "show", f"{digest}:pyproject.toml", cwd=ROOT))["project"]["version"]
     target.mkdir(parents=True)

@@ -2,7 +2,8 @@
 
 It suits a demo, a test and a small deployment. A larger one brings certificates of its own in the same files::
 
-    ca.pem  ca-key.pem           the authority; take ca-key.pem off the machine once all certificates are made
+    ca.pem  ca-key.pem           the authority; take ca-key.pem off the machine once all certificates are made, or
+                                 let it say in which token the key is
     server.pem  server-key.pem   for localhost and 127.0.0.1, or the names that were asked for
     NAME.pem  NAME-key.pem       one pair for each client
     former/NUMBER.pem            every certificate that was made here for a client, also those that were moved away
@@ -25,6 +26,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
+from federation.commandline.signing_keys import file_of, new_p256_key, p256_key
 from federation.errors import UsageError
 from server.files import PRIVATE, PUBLIC, make_directory, write_durably, write_new
 
@@ -55,9 +57,9 @@ class Issued:
         return f"Issued({self.certificate.subject.rfc4514_string()}, key=<redacted>)"
 
 
-def make_authority(*, now: dt.datetime) -> Issued:
-    """A self-signed authority that may sign end certificates and no further authorities."""
-    key = ec.generate_private_key(ec.SECP256R1())
+def make_authority(*, now: dt.datetime, token: str | None = None) -> Issued:
+    """A self-signed authority that may sign end certificates and no further authorities; `token`: URI of its key."""
+    key = new_p256_key(token)
     name = _name("intaglio authority")
     certificate = (
         _builder(name, name, key.public_key(), now, dt.timedelta(days=365 * _AUTHORITY_YEARS))
@@ -99,14 +101,23 @@ def write_loopback(certificate: Path, key: Path, *, now: dt.datetime) -> None:
         .add_extension(x509.SubjectAlternativeName([_general_name("127.0.0.1")]), critical=False)
         .sign(private, hashes.SHA256())
     )
-    write_durably(key, _private_bytes(private))
+    write_durably(key, file_of(private))
     write_durably(certificate, built.public_bytes(serialization.Encoding.PEM), mode=PUBLIC)
 
 
-def write_pki(directory: Path, *, hosts: Sequence[str], clients: Sequence[str], now: dt.datetime) -> list[Path]:
+def write_pki(
+    directory: Path, *, hosts: Sequence[str], clients: Sequence[str], now: dt.datetime, token: str | None = None
+) -> list[Path]:
     """Makes an authority and all certificates in `directory`, which is made when missing.
 
     A crash leaves some of the files; delete the directory and start again.
+
+    Args:
+        directory: of the files.
+        hosts: what the server is called.
+        clients: a pair for each.
+        now: when they begin.
+        token: URI of the authority's key, when it shall lie in a token.
 
     Returns:
         The files written.
@@ -118,7 +129,7 @@ def write_pki(directory: Path, *, hosts: Sequence[str], clients: Sequence[str], 
         raise UsageError("name at least one host, and clients that differ from each other, from 'ca' and from 'server'")
     for name in clients:
         require_client_name(name)
-    authority = make_authority(now=now)
+    authority = make_authority(now=now, token=token)
     issued = {"ca": authority, "server": issue_server(authority, hosts, now=now)}
     issued |= {name: issue_client(authority, name, now=now) for name in clients}
     written = []
@@ -127,7 +138,7 @@ def write_pki(directory: Path, *, hosts: Sequence[str], clients: Sequence[str], 
         for name, pair in issued.items():
             for path, content, mode in (
                 (directory / f"{name}.pem", _public_bytes(pair), PUBLIC),
-                (directory / f"{name}-key.pem", _private_bytes(pair.key), PRIVATE),
+                (directory / f"{name}-key.pem", file_of(pair.key), PRIVATE),
             ):
                 write_new(path, content, mode=mode)
                 written.append(path)
@@ -163,7 +174,7 @@ def keep(directory: Path, certificate: x509.Certificate) -> None:
 def write_pair(directory: Path, name: str, issued: Issued) -> list[Path]:
     """Writes a key and its certificate, in the place of what is there. The key is first; see `renew_pki`."""
     key, certificate = directory / f"{name}-key.pem", directory / f"{name}.pem"
-    write_durably(key, _private_bytes(issued.key))
+    write_durably(key, file_of(issued.key))
     write_durably(certificate, _public_bytes(issued), mode=PUBLIC)
     return [certificate, key]
 
@@ -220,7 +231,7 @@ def replace_authority(directory: Path, *, now: dt.datetime) -> None:
     """
     authority = make_authority(now=now)
     try:
-        write_durably(directory / "ca-key.pem", _private_bytes(authority.key))
+        write_durably(directory / "ca-key.pem", file_of(authority.key))
         write_durably(directory / "ca.pem", authority.certificate.public_bytes(serialization.Encoding.PEM), mode=PUBLIC)
     except OSError as error:
         raise UsageError(f"cannot write to {directory}: {error.strerror}") from error
@@ -246,10 +257,10 @@ def read_authority(directory: Path, *, now: dt.datetime) -> Issued:
     path = directory / "ca.pem"
     try:
         certificate = x509.load_pem_x509_certificate(path.read_bytes())
-        key = serialization.load_pem_private_key((directory / "ca-key.pem").read_bytes(), password=None)
-    except (OSError, ValueError) as error:
+        key = p256_key(directory / "ca-key.pem")
+    except (OSError, ValueError, UsageError) as error:
         raise UsageError(f"this needs ca.pem and ca-key.pem in {directory}: {error}") from error
-    if not isinstance(key, ec.EllipticCurvePrivateKey) or key.public_key() != certificate.public_key():
+    if key.public_key() != certificate.public_key():
         raise UsageError(f"ca-key.pem is not the key of {path}")
     if certificate.not_valid_after_utc <= now:
         raise UsageError(f"the authority in {directory} ended on {certificate.not_valid_after_utc:%Y-%m-%d}")
@@ -297,12 +308,6 @@ def client_credentials(directory: Path, name: str) -> grpc.ChannelCredentials:
 
 def _public_bytes(issued: Issued) -> bytes:
     return issued.certificate.public_bytes(serialization.Encoding.PEM)
-
-
-def _private_bytes(key: ec.EllipticCurvePrivateKey) -> bytes:
-    return key.private_bytes(
-        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-    )
 
 
 def _issue(

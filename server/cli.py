@@ -17,7 +17,7 @@ from federation.commandline.showing import config_commands
 from server.certificates import client_credentials
 from server.dashboard.cli import dashboard_command
 from server.database import copy_file, database_url, name_of, upgrade
-from server.log.cli import LogDatabaseOption, LogDirectoryOption, log_commands, opened_log
+from server.log.cli import LogDatabaseOption, LogDirectoryOption, TokenOption, log_commands, opened_log
 from server.login.cli import login_commands
 from server.matching.cli import matching_commands
 from server.matching.reconciling import What, reconcile
@@ -90,6 +90,7 @@ app.add_typer(config_commands(PROGRAM, example="matching start --workers 2"), na
 def assertions_init(
     directory: Annotated[Path, typer.Argument(help="A new folder for the keys.")],
     issuer: Annotated[str, typer.Option(help="Who verifies, such as https://verify.example.org.")],
+    token: TokenOption = None,
 ) -> None:
     """Make the keys that sign assertions, and print what relying organisations need to check them.
 
@@ -97,7 +98,7 @@ def assertions_init(
 
     Example: intaglio-server assertions init assertions --issuer https://verify.example.org
     """
-    typer.echo(json.dumps(create_issuer(directory, issuer)))
+    typer.echo(json.dumps(create_issuer(directory, issuer, token)))
 
 
 @database_commands.command("upgrade")

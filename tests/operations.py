@@ -28,6 +28,7 @@ from pathlib import Path
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from PIL import Image
 
+from tests import tokens
 from tests.bundles import AUDITOR, MAKER, TRUST, a_bundle, signed
 from tests.faces import orl_image
 from tests.web.site import orl_release
@@ -117,6 +118,10 @@ class Machine:
         for port, own in self._ports.items():
             text = re.sub(rf"\b{own}\b", port, text)
         return text.replace(str(self.folder), "")
+
+    def tell_variable(self, name: str, value: str) -> None:
+        """What the machine's own settings would say."""
+        self._variables[name] = value
 
     def play(self, page: str) -> None:
         """Everything on a page.
@@ -215,7 +220,7 @@ def serves(port: int) -> bool:
 
 
 def give(machine: Machine) -> None:
-    """What an operator has from others: a release with its papers, keys of those who sign it, terms, pictures."""
+    """What an operator has: a release with its papers, keys of those who sign it, terms, pictures, a token."""
     bundle = signed(a_bundle(orl_release()))
     private = (Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
     files = {
@@ -233,6 +238,10 @@ def give(machine: Machine) -> None:
     files |= {f"{name}.png": as_png(orl_image(PERSON, number)) for number, name in enumerate(PICTURES, 1)}
     for name, content in files.items():
         (machine.home / name).write_bytes(content)
+    place = machine.folder / "softhsm"
+    place.mkdir()
+    machine.tell_variable(tokens.CONFIGURATION, str(tokens.configure(place)))
+    tokens.SoftToken.initialised("signing", place / "tokens", machine.home / "pin")
 
 
 def as_png(image: bytes) -> bytes:

@@ -35,6 +35,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
+from federation.commandline.signing_keys import require_there
 from federation.errors import ProofError, UsageError
 from federation.transparency import (
     Checkpoint,
@@ -126,8 +127,9 @@ class TransparencyLog:
 
         Raises:
             ProofError: the log was put back or damaged; nothing more is signed.
-            UnavailableError: nothing can be written now.
+            UnavailableError: nothing can be written, or signed, now.
         """
+        require_there(self._signer.private_key)
         self._storage.ping()
         self.sign(max_age_seconds=60)
         if self._witnesses is not None:

@@ -229,8 +229,8 @@ class MatchingService(pb_grpc.VerificationServiceServicer):
                 if template is None:
                     raise RefusedError(NO_SESSION)
                 logged = LoggedEntry.from_bytes(session.logged)
-                assertion = self._issuer.issue(
-                    session.request, template, logged, pad=session.pad, now=int(self._clock())
+                assertion = await asyncio.to_thread(  # a token may take its time, and others wait on this loop
+                    self._issuer.issue, session.request, template, logged, pad=session.pad, now=int(self._clock())
                 )
             answer = await self._deeds.decide(
                 session,
@@ -252,12 +252,15 @@ class MatchingService(pb_grpc.VerificationServiceServicer):
         """Housekeeping, to be called every few seconds.
 
         Raises:
-            UnavailableError: storage or log take nothing more, or were put back, so no call would succeed.
+            UnavailableError: storage or log take nothing more, or were put back, or a token was taken away, so no
+                call would succeed.
             ProofError: the log was put back or damaged.
             UsageError: the rules cannot be read any more.
         """
         await self.on_disk(self._storage.ping)
         await asyncio.to_thread(self.journal.log.ping)
+        if self._issuer is not None:
+            await asyncio.to_thread(self._issuer.require_there)
         await self.journal.refusals.write()
         await self._deeds.finish()
         await self.on_disk(self._sweep)

@@ -365,7 +365,8 @@ async def _report(service: MatchingService, told: _Health, admission: Admission 
     except Exception as error:  # noqa: BLE001 - whatever it was, calls would fail too; and this must go on
         # The text of an error that is not of the family may hold anything.
         told.cause = str(error) if isinstance(error, IntaglioError) else f"{type(error).__name__}, see its log"
-        log.warning("unhealthy", error=type(error).__name__, reason=told.cause)
+        known = {"because": str(error.__cause__)} if isinstance(error.__cause__, IntaglioError) else {}
+        log.warning("unhealthy", error=type(error).__name__, reason=told.cause, **known)
         state = health_pb2.HealthCheckResponse.NOT_SERVING
     service.metrics.set_serving(serves=state == health_pb2.HealthCheckResponse.SERVING)
     for name in ("", SERVICE_NAME):

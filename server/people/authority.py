@@ -2,9 +2,8 @@
 
 What is made here is never forgotten: it lies in ``former/`` too, from its beginning, also when another one took its
 place, or when somebody moved the pair to a device instead of copying it. So whoever revokes a name ends all that it
-ever had. Which those are
-stands in ``revoked.pem``, a list in the common form (RFC 5280, section 5) that the authority signs. The service reads
-it every few seconds (`server.matching.admission`).
+ever had. Which those are stands in ``revoked.pem``, a list in the common form (RFC 5280, section 5) that the authority
+signs. The service reads it every few seconds (`server.matching.admission`).
 
 Theory of operation
 -------------------

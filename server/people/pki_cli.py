@@ -12,6 +12,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from rich.console import Console
 
 from federation.commandline.commands import Commands
+from federation.commandline.signing_keys import WHERE_HELP
 from federation.errors import PeerError, ProofError, RefusedError, UsageError
 from server.certificates import write_pki
 from server.expiry import ends_at
@@ -35,6 +36,7 @@ def pki_init(
     client: Annotated[
         list[str] | None, typer.Option(help="Name of a client certificate; repeatable. [default: client]")
     ] = None,
+    token: Annotated[str | None, typer.Option(metavar="URI", help=f"Of the authority. {WHERE_HELP}")] = None,
     *,
     as_json: Annotated[bool, typer.Option("--json", help="Print the paths as JSON.")] = False,
 ) -> None:
@@ -52,6 +54,7 @@ def pki_init(
         hosts=host or ["localhost", "127.0.0.1"],
         clients=client or ["client"],
         now=dt.datetime.now(dt.UTC),
+        token=token,
     )
     if as_json:
         typer.echo(json.dumps({"files": [str(path) for path in written]}))

@@ -17,7 +17,7 @@ const state = query.get('state') ?? 'home'
 const situation = SITUATIONS[state]
 const { place } = situation
 
-const camera = new Camera({ watch: async () => null, look: async () => null })
+const camera = new Camera({ watch: async () => null, look: async () => null, follow: async () => { throw new Error() } })
 camera.element.querySelector('video')!.replaceWith(somebody())
 camera.element.querySelector('.hint')!.textContent = say('advice.far')
 camera.element.dataset['mood'] = 'bad'
@@ -47,7 +47,7 @@ function somebody(): HTMLCanvasElement {
 const nothing = (): void => undefined
 const files = new Pictures(place.at === 'looking' ? place.task : 'verify', place.at === 'looking' && place.task === 'enrol' ? 4 : 2, nothing)
 const doing: Doing = {
-  go: nothing, bring: nothing, look: nothing, goOn: nothing, change: nothing, lock: nothing, ask: nothing, cancel: nothing, begin: nothing, speak: nothing, decline: nothing, reload: nothing,
+  go: nothing, bring: nothing, look: nothing, prepare: nothing, film: nothing, goOn: nothing, change: nothing, lock: nothing, ask: nothing, cancel: nothing, begin: nothing, speak: nothing, decline: nothing, reload: nothing,
   devices: { admit: nothing, rename: nothing, remove: nothing, lost: nothing },
   camera: camera.element, files: files.element,
 }

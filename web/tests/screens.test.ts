@@ -27,7 +27,7 @@ function shown(name: string, isOpen = false): void {
   const situation = SITUATIONS[name]
   const task = situation.place.at === 'looking' ? situation.place.task : 'verify'
   const doing: Doing = {
-    go: note('go'), bring: note('bring'), look: note('look'), goOn: note('goOn'), change: note('change'), lock: note('lock'), ask: note('ask'), cancel: note('cancel'), begin: note('begin'), speak: note('speak'),
+    go: note('go'), bring: note('bring'), look: note('look'), prepare: note('prepare'), film: note('film'), goOn: note('goOn'), change: note('change'), lock: note('lock'), ask: note('ask'), cancel: note('cancel'), begin: note('begin'), speak: note('speak'),
     decline: note('decline'), reload: note('reload'), devices: { admit: note('admit'), rename: note('rename'), remove: note('remove'), lost: note('lost') }, camera: h('div', { className: 'camera' }), files: new Pictures(task, task === 'enrol' ? 4 : 2, note('files')).element,
   }
   element('#screen').removeAttribute('data-name')
@@ -71,7 +71,7 @@ test.each(Object.keys(CATALOGUES))('the whole text of every state, in %s', async
 test('every screen that there can be is among the states', () => {
   const kinds = new Set(NAMES.map((name) => screenOf(SITUATIONS[name]).kind))
   expect([...kinds].sort()).toEqual([
-    'accepted', 'admitted', 'agree', 'asked', 'broken', 'closed', 'code', 'ended', 'enrolled', 'enrolled-not', 'erased', 'failed', 'forgotten', 'home', 'kept', 'loading', 'lock', 'look', 'lost', 'refused', 'removed', 'renewed', 'revoked',
+    'accepted', 'admitted', 'agree', 'asked', 'broken', 'closed', 'code', 'ended', 'enrolled', 'enrolled-not', 'erased', 'failed', 'film', 'forgotten', 'home', 'kept', 'loading', 'lock', 'look', 'lost', 'prepare', 'refused', 'removed', 'renewed', 'revoked',
     'unreachable', 'waiting', 'welcome', 'working',
   ])
 })

@@ -12,7 +12,7 @@ export const NOW = 1_893_456_000 // 2030-01-01T00:00:00Z
 /** Somebody who has never been here. */
 export const NOBODY: Status = {
   state: 'none', name: null, lock: null, answers: 0, mostAnswers: 500, failures: 0, freeFailures: 5,
-  purpose: 'door-access', audience: 'example.org', days: 90,
+  purpose: 'door-access', audience: 'example.org', pad: 'none', days: 90,
   terms: {
     controller: { name: 'Example Office Ltd', address: '1 Example Street, 10115 Berlin', contact: 'mailto:privacy@example.org' },
     audience: 'example.org', purposes: ['door-access'], jurisdiction: 'DE', storageLocation: 'DE', retentionDays: 0,
@@ -48,7 +48,7 @@ const HISTORY = [{ position: 1234, kind: 'enrolment', time: NOW - 30 * DAY }, { 
 const OUTCOME = { matched: true, position: 1234, assertion: null }
 
 /** That sent the person here to log in. */
-export const SITE = { client: 'shop.example', operator: 'Example Shop Ltd', purpose: 'door-access', site: 'www.shop.example', isAgreed: false }
+export const SITE = { client: 'shop.example', operator: 'Example Shop Ltd', purpose: 'door-access', site: 'www.shop.example', isAgreed: false, pad: 'none' } as const
 
 const situation = (status: Status | null, place: Situation['place'] = { at: 'start' }, more: Partial<Situation> = {}): Situation =>
   ({ status, share: 1, nonce: null, asked: null, place, ticket: '', now: NOW, ...more })
@@ -84,6 +84,10 @@ export const SITUATIONS: Readonly<Record<string, Situation>> = {
   'asked': situation(ENROLLED, undefined, { nonce: 'ab'.repeat(32) }),
   'verify, look': situation(ENROLLED, { at: 'looking', task: 'verify', part: 'probe', by: 'camera', fault: null }),
   'verify, from files': situation(ENROLLED, { at: 'looking', task: 'verify', part: 'probe', by: 'files', fault: null }),
+  'film, before': situation(ENROLLED, { at: 'preparing', task: 'verify', fault: null }),
+  'film, refused': situation(ENROLLED, { at: 'preparing', task: 'verify', fault: fault('UnusableImageError', 'the face did not turn as a head does, or not far enough', { why: { name: 'why.film_too_late' } }) }),
+  'film': situation(ENROLLED, { at: 'filming', task: 'verify' }),
+  'film, to renew': situation(ENROLLED, { at: 'filming', task: 'renew' }),
   'comparing': situation(ENROLLED, { at: 'working', on: 'verify', stage: 2 }),
   'accepted': situation(ENROLLED, { at: 'done', task: 'verify', outcome: OUTCOME }),
   'accepted, in a trial': situation({ ...ENROLLED, audited: { ...ENROLLED.audited, isTrial: true } }, { at: 'done', task: 'verify', outcome: OUTCOME }),
@@ -112,6 +116,7 @@ export const SITUATIONS: Readonly<Record<string, Situation>> = {
   'erased': situation({ ...ENROLLED, state: 'erased' }, { at: 'gone', wish: 'erase', position: 1240 }),
   'erased, without a proof': situation({ ...ENROLLED, state: 'revoked' }, { at: 'gone', wish: 'erase', position: null }),
   'failed, not allowed': situation(ENROLLED, { at: 'failed', on: 'verify', fault: fault('RefusedError', 'the server says: not enrolled here with this key, purpose and audience, or not signed by the enrolled device'), seconds: NOW }),
+  'failed, without a kiosk': situation(ENROLLED, { at: 'failed', on: 'verify', fault: fault('RefusedError', 'the public rules ask for a supervised device', { why: { name: 'why.supervised' } }), seconds: NOW }),
   'failed, without a good ticket': situation(NOBODY, { at: 'failed', on: 'enrol', fault: fault('RefusedError', 'the server says: this ticket is not valid here'), seconds: NOW }),
   'failed, with another passphrase': situation(NOBODY, { at: 'failed', on: 'lost', fault: fault('WrongKeyError', 'wrong passphrase for the backup, or the file was changed on purpose', { why: { name: 'why.wrong_backup_passphrase' } }), seconds: NOW }),
   'failed, without a proof': situation(ENROLLED, { at: 'failed', on: 'verify', fault: fault('ProofError', 'the server does not show that it logged this comparison; nothing was opened'), seconds: NOW }),

@@ -80,7 +80,7 @@ def test_a_cosignature_is_over_header_time_and_text():
     text = a_checkpoint().note.text
     signature = WITNESS.sign(text, time=NOW)
     message = f"cosignature/v1\ntime {NOW}\n{text}".encode()
-    assert signature.value == NOW.to_bytes(8, "big") + WITNESS._private_key.sign(message)
+    assert signature.value == NOW.to_bytes(8, "big") + WITNESS.private_key.sign(message)
     assert WITNESS.key.verify(text, signature) == NOW
 
 
@@ -156,7 +156,7 @@ def test_of_two_cosignatures_the_later_time_counts_and_a_new_one_replaces_the_ol
 
 def test_a_cosignature_from_beyond_the_end_of_time_is_refused():
     text, time = a_checkpoint().note.text, (1 << 63)
-    value = WITNESS._private_key.sign(f"cosignature/v1\ntime {time}\n{text}".encode())
+    value = WITNESS.private_key.sign(f"cosignature/v1\ntime {time}\n{text}".encode())
     signature = NoteSignature(WITNESS.key.name, WITNESS.key.key_id, time.to_bytes(8, "big") + value)
     with pytest.raises(ProofError, match="impossible time"):
         WITNESS.key.verify(text, signature)

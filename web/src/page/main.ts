@@ -3,7 +3,7 @@
 import './style.css'
 
 import type { Outcome } from '../device/device'
-import type { Action, Actions, Fault, Status } from '../device/messages'
+import type { Action, Actions, Face, Fault, Status } from '../device/messages'
 import { IntaglioError } from '../errors'
 import { ticketOf } from '../wallet/ticket'
 import { Camera, NoCameraError } from './camera'
@@ -24,6 +24,7 @@ import { ask, type Asked, Failure, listen } from './worker'
 const element = <E extends HTMLElement = HTMLElement>(id: string): E => document.getElementById(id) as E
 const seconds = (): number => Math.floor(Date.now() / 1000)
 const LANGUAGE = 'language'
+const SUPERVISED: Fault = { kind: 'RefusedError', message: 'the public rules ask for a supervised device', why: { name: 'why.supervised' }, retryAfter: null }
 const NO_CAMERA: Fault = { kind: 'UsageError', message: 'getUserMedia failed', why: { name: 'why.no_camera' }, retryAfter: null }
 
 /** What an organisation asks for with `?nonce=`: 64 hex digits, or null. */
@@ -44,6 +45,8 @@ let renaming = { keyId: '', name: '' }
 let backup: File | null = null
 /** Goes on once the person has chosen how their keys are locked. */
 let locking: ReturnType<typeof Promise.withResolvers<Chosen>> | null = null
+/** Whether the face that the worker looks at is filmed. */
+let isFilmed = false
 /** What the worker does for the person just now. */
 let running: Asked<unknown> | null = null
 const messages = new Messages()
@@ -62,6 +65,7 @@ function turn(change: Partial<Situation>): void {
 const camera = new Camera({
   watch: (frame, profile, begins) => ask('watch', { frame, profile, begins }, [frame]).answer,
   look: (pictures, references) => ask('look', { pictures, references }).answer,
+  follow: (frame, seconds) => ask('follow', { frame, seconds }, [frame]).answer,
 })
 let files = new Pictures('verify', 1, () => undefined)
 /** Pictures from the camera that wait for the one that checks them. */
@@ -71,7 +75,9 @@ const doing: Doing = {
   go(place) { found = null; turn({ place }) },
   bring(ticket) { situation = { ...situation, ticket } },
   look(task) { look(task, 'camera') },
-  goOn() { film('enrol', 'second') },
+  prepare(task) { prepare(task) },
+  film(task, without) { void act(task, { without }) },
+  goOn() { take('enrol', 'second') },
   lock(chosen) { locking?.resolve(chosen) },
   change(by) { if (situation.place.at === 'looking') look(situation.place.task, by) },
   ask(wish) { void wished(wish) },
@@ -115,23 +121,43 @@ function look(task: Task, by: 'camera' | 'files', fault: Fault | null = null): v
   const { references: averaged, frames, wait } = situation.status!
   const waiting = wait === null || task === 'enrol' ? null : waitingFor(task, wait)
   if (waiting !== null && screenOf({ ...situation, place: waiting, now: seconds() }).kind === 'waiting') { turn({ place: waiting }); return }
-  if (by === 'camera') { film(task, task === 'enrol' ? 'references' : 'probe', fault); return }
+  const pad = task === 'verify' ? situation.asked?.pad ?? situation.status!.pad : situation.status!.pad
+  if (task !== 'enrol' && pad === 'supervised') { turn({ place: { at: 'failed', on: task, fault: SUPERVISED, seconds: seconds() } }); return }
+  if (task !== 'enrol' && pad === 'on-device') { prepare(task, fault); return }
+  if (by === 'camera') { take(task, task === 'enrol' ? 'references' : 'probe', fault); return }
   if (fault === null) {
     forget()
-    files = new Pictures(task, task === 'enrol' ? averaged + 1 : frames, (pictures) => { void act(task, pictures, by) })
+    files = new Pictures(task, task === 'enrol' ? averaged + 1 : frames, (pictures) => { void act(task, { pictures }) })
   }
   turn({ place: { at: 'looking', task, part: task === 'enrol' ? 'references' : 'probe', by, fault } })
 }
 
-/** Films one part of what a task needs, and goes on with the next. */
-function film(task: Task, part: Exclude<Part, 'pause'>, fault: Fault | null = null): void {
+/** Says what a film will ask for, and why the last one was refused. */
+function prepare(task: Task, fault: Fault | null = null): void {
+  camera.close()
+  forget()
+  turn({ place: { at: 'preparing', task, fault } })
+}
+
+/** Films as a session asks, while the worker waits for it. */
+function film(): void {
+  const { place } = situation
+  if (place.at !== 'working' || !isTask(place.on)) return
+  turn({ place: { at: 'filming', task: place.on } })
+  void camera.film().catch(() => ask('follow', { frame: null, seconds: 0 }).answer).then(() => {
+    if (situation.place.at === 'filming') turn({ place })
+  })
+}
+
+/** Takes pictures for one part of what a task needs, and goes on with the next. */
+function take(task: Task, part: Exclude<Part, 'pause'>, fault: Fault | null = null): void {
   if (part === 'references') forget()
   turn({ place: { at: 'looking', task, part, by: 'camera', fault } })
   const { references: averaged, frames } = situation.status!
   const [profile, count] = part === 'references' ? ['reference', averaged] as const : ['probe', part === 'second' ? 1 : frames] as const
   camera.take({ profile, count, before: part === 'second' ? references : [] }).then((taken) => {
     if (taken === null) return
-    if (part !== 'references') { void act(task, [...references, ...taken], 'camera'); return }
+    if (part !== 'references') { files.clear(); void act(task, { pictures: [...references, ...taken] }); return }
     references = taken
     turn({ place: { at: 'looking', task, part: 'pause', by: 'camera', fault: null } })
   }).catch((error: unknown) => {
@@ -180,6 +206,11 @@ async function during<A extends Action>(on: Task | Wish, action: A, argument: Pa
     status = await ask('status').answer
   } catch { /* what was known before is still the best that is known */ }
   const wrong = place.at === 'failed' && place.fault.kind === 'UnusableImageError' ? place.fault : null
+  if (isTask(on) && place.at === 'failed' && (place.fault.why?.name === 'why.film_needed' || (wrong !== null && isFilmed))) {
+    situation = { ...situation, status }
+    prepare(on, place.fault)
+    return
+  }
   if (wrong !== null && isTask(on)) {
     situation = { ...situation, status }
     look(on, files.files.length > 0 ? 'files' : 'camera', wrong)
@@ -189,25 +220,25 @@ async function during<A extends Action>(on: Task | Wish, action: A, argument: Pa
   turn({ status, place })
 }
 
-async function act(task: Task, pictures: readonly Blob[], by: 'camera' | 'files'): Promise<void> {
-  if (by === 'camera') files.clear()
+async function act(task: Task, face: Face): Promise<void> {
+  isFilmed = 'without' in face
   const { nonce, ticket } = situation
   const done = (outcome: Outcome): Place => ({ at: 'done', task, outcome })
   switch (task) {
     case 'verify': {
-      if (request === '') return await during(task, task, { pictures, nonce }, done)
-      await during(task, 'login', { pictures, request, consents: situation.asked?.isAgreed === false }, done, goBack)
+      if (request === '') return await during(task, task, { face, nonce }, done)
+      await during(task, 'login', { face, request, consents: situation.asked?.isAgreed === false }, done, goBack)
       // What was shown as agreed may have ended meanwhile: then it is read anew before it is signed anew.
       if (situation.place.at === 'failed') turn({ asked: await ask('asked', { request }).answer.catch(() => situation.asked) })
       return
     }
-    case 'renew': return await during(task, task, { pictures }, done)
-    case 'enrol': return await during(task, task, { pictures, ticket: ticketOf(ticket) ?? new Uint8Array() }, (outcome) => {
+    case 'renew': return await during(task, task, { face }, done)
+    case 'enrol': return await during(task, task, { pictures: 'pictures' in face ? face.pictures : [], ticket: ticketOf(ticket) ?? new Uint8Array() }, (outcome) => {
       if (outcome.matched) doing.bring('') // it is spent
       return done(outcome)
     })
-    case 'admit': return await during(task, task, { pictures, ...(other as Exclude<typeof other, { keyId: string } | null>) }, done)
-    case 'remove': return await during(task, task, { pictures, keyId: (other as { keyId: string }).keyId }, done)
+    case 'admit': return await during(task, task, { face, ...(other as Exclude<typeof other, { keyId: string } | null>) }, done)
+    case 'remove': return await during(task, task, { face, keyId: (other as { keyId: string }).keyId }, done)
   }
 }
 
@@ -282,6 +313,7 @@ if (kept === undefined && import.meta.env.PROD) void navigator.serviceWorker?.re
 
 listen({
   loading(share) { if (situation.status === null && situation.place.at === 'start') turn({ share }) },
+  film,
   sent(message) {
     messages.add(message)
     const { place } = situation

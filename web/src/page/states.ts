@@ -29,6 +29,9 @@ export type Place =
   | { readonly at: 'start' }
   | { readonly at: 'agreeing'; readonly task: 'enrol' | 'renew' }
   | { readonly at: 'looking'; readonly task: Task; readonly part: Part; readonly by: 'camera' | 'files'; readonly fault: Fault | null }
+  /** A film is about to be taken: what it asks for, and why the last one was refused. */
+  | { readonly at: 'preparing'; readonly task: Task; readonly fault: Fault | null }
+  | { readonly at: 'filming'; readonly task: Task }
   | { readonly at: 'working'; readonly on: Task | Wish; readonly stage: number }
   /** New keys are to be locked. */
   | { readonly at: 'locking'; readonly on: Making; readonly passkeys: boolean; readonly fault: Fault | null }
@@ -69,6 +72,8 @@ export type Screen =
   | { readonly kind: 'lost'; readonly status: Status; readonly name: string }
   | { readonly kind: 'agree'; readonly status: Status; readonly task: 'enrol' | 'renew'; readonly ticket: string }
   | { readonly kind: 'look'; readonly status: Status; readonly task: Task; readonly part: Part; readonly by: 'camera' | 'files'; readonly fault: Fault | null }
+  | { readonly kind: 'prepare'; readonly status: Status; readonly task: Task; readonly fault: Fault | null }
+  | { readonly kind: 'film'; readonly status: Status; readonly task: Task }
   | { readonly kind: 'working'; readonly status: Status; readonly on: Task | Wish; readonly stage: number }
   | { readonly kind: 'lock'; readonly status: Status; readonly on: Making; readonly passkeys: boolean; readonly fault: Fault | null }
   | { readonly kind: 'enrolled' | 'enrolled-not' | 'accepted' | 'renewed' | 'admitted' | 'removed'; readonly status: Status; readonly outcome: Outcome }
@@ -94,6 +99,8 @@ export function screenOf({ status, share, nonce, asked, place, ticket, now, kept
     case 'start': return startOf(status, nonce, asked, ticket, now)
     case 'agreeing': return { kind: 'agree', status, task: place.task, ticket }
     case 'looking': return { ...place, kind: 'look', status }
+    case 'preparing': return { kind: 'prepare', status, task: place.task, fault: place.fault }
+    case 'filming': return { kind: 'film', status, task: place.task }
     case 'working': return { kind: 'working', status, on: place.on, stage: place.stage }
     case 'locking': return { ...place, kind: 'lock', status }
     case 'done': return doneOf(status, place.task, place.outcome)

@@ -1,11 +1,12 @@
 /** How each screen looks. Every word comes from the catalogues or from the deployment's terms. */
 
-import type { Status } from '../device/messages'
+import type { Fault, Status } from '../device/messages'
 import { isOver } from '../wallet/state'
 import { lettersOf, ticketOf } from '../wallet/ticket'
 import type { DoingDevices } from './devices'
 import { h, drawing } from './dom'
 import { textOf, titleOf } from './failures'
+import { type Begin, preparation } from './film'
 import { type Chosen, waysToLock } from './locking'
 import { isTask, type Place, type Screen, type Task, type Wish } from './states'
 import { allTerms, followed, list, readable, shortTerms, trial, worth } from './terms'
@@ -18,6 +19,10 @@ export interface Doing {
   bring(ticket: string): void
   /** Begins to look at a face. */
   look(task: Task): void
+  /** Shows what a film would ask for; some purposes need one. */
+  prepare(task: Task): void
+  /** Does it with a film instead of pictures. */
+  film(task: Task, without: Parameters<Begin>[0]): void
   /** The pause before the second look is over. */
   goOn(): void
   change(by: 'camera' | 'files'): void
@@ -153,6 +158,11 @@ function partsOf(screen: Screen, doing: Doing): Parts {
       ],
       buttons: [button(say('cancel'), () => { doing.cancel() })],
     }
+    case 'prepare': {
+      const { body, go } = preparation((without) => { doing.film(screen.task, without) })
+      return { title: say('film.title'), body: [problemOf(screen), lead(say('film.lead')), ...body, ...others(screen, false)], buttons: [main(say('film.button'), go), back] }
+    }
+    case 'film': return { title: say('film.now'), body: [doing.camera, h('p', { className: 'small' }, say('film.stays'))], buttons: [button(say('cancel'), () => { doing.cancel() })] }
     case 'working': return {
       title: say(`working.${screen.on}`),
       body: isTask(screen.on)
@@ -252,9 +262,14 @@ function partsOf(screen: Screen, doing: Doing): Parts {
   }
 }
 
-function lookOf({ status, task, part, by, fault }: Screen & { kind: 'look' }, doing: Doing): Parts {
+/** What was wrong with the last pictures. */
+const problemOf = ({ status, fault }: Known & { readonly fault: Fault | null }, isNumbered = false): HTMLElement | null =>
+  fault && h('p', { className: 'problem', role: 'alert' }, textOf(fault, status.terms.controller.name, isNumbered))
+
+function lookOf(screen: Screen & { kind: 'look' }, doing: Doing): Parts {
+  const { status, task, part, by } = screen
   const cancel = button(say('cancel'), () => { doing.cancel() })
-  const problem = fault && h('p', { className: 'problem', role: 'alert' }, textOf(fault, status.terms.controller.name, by === 'files'))
+  const problem = problemOf(screen, by === 'files')
   const stays = h('p', { className: 'small' }, say('look.stays'))
   const isOthers = task === 'admit' || task === 'remove'
   const why = isOthers ? lead(say(`look.${task}_why`)) : null
@@ -273,7 +288,7 @@ function lookOf({ status, task, part, by, fault }: Screen & { kind: 'look' }, do
   return {
     title: isOthers ? say(`look.${task}`) : say(part === 'second' ? 'look.second' : 'look.title'),
     body: [why, problem, doing.camera, h('p', { className: 'small' }, `${say(part === 'references' ? 'look.references' : 'look.probe', { count })} ${say('look.stays')}`)],
-    buttons: [cancel, button(say('look.use_files'), () => { doing.change('files') }, 'quiet')],
+    buttons: [cancel, button(say('look.use_files'), () => { doing.change('files') }, 'quiet'), ...(task === 'enrol' ? [] : [button(say('look.film'), () => { doing.prepare(task) }, 'quiet')])],
   }
 }
 
@@ -301,11 +316,11 @@ function progress(share: number | null, text: string): HTMLElement {
 
 /** Where somebody is on the way to an enrolment, or to a newer consent. */
 function stepsOf(screen: Screen): HTMLElement | null {
-  const task = screen.kind === 'enrolled' ? 'enrol' : screen.kind === 'renewed' ? 'renew' : screen.kind === 'agree' || screen.kind === 'look' ? screen.task : screen.kind === 'working' || screen.kind === 'lock' ? screen.on : null
+  const task = screen.kind === 'enrolled' ? 'enrol' : screen.kind === 'renewed' ? 'renew' : screen.kind === 'agree' || screen.kind === 'look' || screen.kind === 'prepare' || screen.kind === 'film' ? screen.task : screen.kind === 'working' || screen.kind === 'lock' ? screen.on : null
   if (task !== 'enrol' && task !== 'renew') return null
   const isLocked = screen.kind !== 'enrolled' && 'status' in screen && screen.status.lock !== null && !isOver(screen.status.state)
   const names = task === 'renew' ? (['agree', 'look', 'done'] as const) : isLocked && screen.kind !== 'lock' ? (['agree', 'look', 'second', 'done'] as const) : (['agree', 'look', 'second', 'lock', 'done'] as const)
-  const now = screen.kind === 'agree' ? 0 : screen.kind === 'look' && (screen.part === 'references' || screen.part === 'probe') ? 1
+  const now = screen.kind === 'agree' ? 0 : screen.kind === 'prepare' || screen.kind === 'film' ? 1 : screen.kind === 'look' && (screen.part === 'references' || screen.part === 'probe') ? 1
     : screen.kind === 'look' ? 2 : screen.kind === 'working' || screen.kind === 'lock' ? names.length - 2 : names.length - 1
   return h('ol', { className: 'steps', attributes: { 'aria-label': say('steps', { step: now + 1, steps: names.length, name: say(`step.${names[now]}`) }) } },
     ...names.map((name, i) => h('li', { className: i < now ? 'past' : '', attributes: i === now ? { 'aria-current': 'step' } : {} }, say(`step.${name}`))))
