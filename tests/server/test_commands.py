@@ -251,8 +251,7 @@ def rows_of_web(place, words):
             "accepts_trials": True,
         },
     )
-    yield "client_credentials", {"directory": place / "tls", "name": "bridge"}
-    yield "matching_channel", {"target": "localhost:7443"}
+    yield "MatchingUpstream", {"target": "localhost:7443", "directory": place / "tls", "client": "bridge"}
     yield "bridge_app", {"limits": AddressLimits(PeerRate(7.0, burst=84), sessions=11, enrolments=13)}
     yield "page_server", {"certificate": place / "tls/server.pem", "key": place / "tls/server-key.pem"}
 
