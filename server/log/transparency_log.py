@@ -20,7 +20,7 @@ Signing takes the same lock as appending, and checks each time against the store
 signed one: a batch grows on nodes that give the signed root, anything else is proved. A database that was changed, or
 that a backup brought back to an earlier state, is refused: the first shows in the nodes, the second in the published
 file, which is why that file belongs on another disk; in what a process that runs has seen; and in what the matching
-database recorded (`server.matching.reconciling`). Witnesses notice both.
+database recorded (`server.restoring.reconciling`). Witnesses notice both.
 
 `server.log.sequencer` gathers entries into batches.
 """

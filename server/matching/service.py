@@ -65,10 +65,10 @@ from server.log.refusals import Refusal
 from server.matching.deeds import Deeds
 from server.matching.journal import Journal
 from server.matching.owners import NOBODY, STRANGER, OwnerService, is_signed
-from server.matching.reconciling import take_up
 from server.matching.renewals import CertificateService
 from server.matching.stepping import NO_SESSION, Progress, Steps
 from server.matching.workers import MatchWorkers
+from server.restoring.reconciling import take_up
 from server.rules.assertions import AssertionIssuer
 from server.rules.public import PublicRules
 from server.rules.releases import Releases, ServedRelease

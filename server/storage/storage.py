@@ -241,7 +241,7 @@ class Storage(CertificateStorage, Protocol):
         """From now on, every durable transaction records how far the log has come, if that is further than before.
 
         Whoever calls this has made sure that the database knows of everything in that log
-        (`server.matching.reconciling`). From now on a database that is put back behind this process's back is noticed:
+        (`server.restoring.reconciling`). From now on a database that is put back behind this process's back is noticed:
         `ping` and whatever must last raise `UnavailableError`.
 
         Args:

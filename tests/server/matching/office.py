@@ -19,7 +19,7 @@ from server.log.storage import Addition, open_log_storage
 from server.log.transparency_log import TransparencyLog
 from server.matching.deeds import Deeds
 from server.matching.journal import Journal
-from server.matching.reconciling import Gap, finish, reconcile, take_up
+from server.restoring.reconciling import Gap, finish, reconcile, take_up
 from server.storage.disk import Disk
 from server.storage.sqlstorage import SqlStorage, open_storage
 from server.storage.storage import Owner, Storage, StoredTemplate

@@ -18,7 +18,7 @@ from federation.release.manifest import Use
 from federation.transparency import AttemptOutcome, PersonalKind, PublicKind, entry_from_bytes
 from federation.wire.devices import code_of
 from federation.wire.v1 import verification_pb2 as pb
-from server.matching.reconciling import gap_between
+from server.restoring.reconciling import gap_between
 from server.storage.sqlstorage import open_storage
 from tests.bundles import a_bundle
 from tests.bundles import signed as sealed

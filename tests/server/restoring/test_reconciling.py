@@ -18,7 +18,7 @@ from federation.onebit import Decision, Operation
 from federation.transparency import AttemptOutcome, PersonalKind, PublicEntry, PublicKind
 from server.log.storage import Addition, open_log_storage
 from server.log.transparency_log import TransparencyLog
-from server.matching.reconciling import What, gap_between, take_up
+from server.restoring.reconciling import What, gap_between, take_up
 from server.storage import schema
 from server.storage.storage import Owner
 from tests.crash_points import office_in
