@@ -78,6 +78,7 @@ from tests.bundles import (
     wolves,
 )
 from tests.faces import aligner, orl_image, shipped
+from tests.web import edges
 from tests.web import matching as web_matching
 
 RELEASE_DIGEST = bytes.fromhex("cd" * 32)
@@ -573,6 +574,11 @@ def by(rule, *keys):
     for key in keys:
         entry = entry.signed_by(key)
     return entry.to_bytes()
+
+
+def answer_edges(request):
+    """Documents of a kind at the edges of what is allowed: name, text, and whether Python takes it."""
+    return edges.edges(request["kind"])
 
 
 def answer_login_request(request):
