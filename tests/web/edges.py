@@ -13,8 +13,10 @@ import struct
 from collections.abc import Callable, Iterator
 from typing import Any
 
+from federation.consent.login import LoginRequest
 from federation.consent.receipts import SignedReceipt
 from federation.errors import IntaglioError
+from federation.recognition.model import ModelRelease
 from federation.release.manifest import SignedManifest
 from federation.rules.rulebook import Rulebook
 from federation.statements import sign, text_of_time, time_of_text
@@ -44,6 +46,10 @@ def _written(value: Any) -> str:
     return json.dumps(value, ensure_ascii=False, sort_keys=True, separators=(",", ":"))
 
 
+def _written_release(value: Any) -> str:
+    return json.dumps(value, sort_keys=True, separators=(",", ":"))
+
+
 def _rules(value: Any) -> str:
     """A file of rules with one that is signed as it is, behind a moratorium that may be lifted."""
     body = _written(value).encode()
@@ -67,6 +73,8 @@ def _manifest() -> Any:
 _KINDS: dict[str, tuple[Any, Callable[[Any], str], Callable[[bytes], object]]] = {
     "receipt": (json.loads(a_receipt(renews=bytes(range(16, 32))).to_bytes()), _written, SignedReceipt.from_bytes),
     "manifest": (_manifest(), _written, SignedManifest.from_bytes),
+    "release": (json.loads(a_release().to_bytes()), _written_release, ModelRelease.from_bytes),
+    "login": (json.loads(GOOD["a login"].to_bytes()), _written, LoginRequest.from_bytes),
     **{name: (GOOD[name].to_json(), _rules, _read_rules) for name in RULES},
     "a moratorium": (GOOD["a moratorium"].to_json() | {"identifier": "another-pause"}, _rules, _read_rules),
 }
