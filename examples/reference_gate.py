@@ -180,7 +180,10 @@ def _passing(photographs: list[Photograph], names: list[str], alignment: Alignme
     table = Table("set", "images", "eyes apart, least", "median", *labels, "fewest left of a person", title=title)
     for group, name in enumerate(names):
         mine = [photograph for photograph in photographs if photograph.group == group]
-        qualities = [Quality.of(each.pixels, each.landmarks, alignment) for each in mine]
+        cuts = [aligned_cut(each.pixels, each.landmarks, alignment) for each in mine]
+        qualities = [
+            Quality.of(each.pixels, chip, each.landmarks, alignment) for each, chip in zip(mine, cuts, strict=True)
+        ]
         apart = [quality.eyes_apart for quality in qualities]
         passing = [[_passes(quality, *limit) for quality in qualities] for limit in limits]
         left = Counter({each.person: 0 for each in mine})

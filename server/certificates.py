@@ -6,6 +6,7 @@ It suits a demo, a test and a small deployment. A larger one brings certificates
                                  let it say in which token the key is
     server.pem  server-key.pem   for localhost and 127.0.0.1, or the names that were asked for
     NAME.pem  NAME-key.pem       one pair for each client
+    former/NUMBER.pem            every certificate that was made here for a client, also those that were moved away
     revoked.pem                  the authority's list of those that open nothing any more; none is none
 
 The service knows devices by their own keys, not by these certificates: the certificate only admits to the port.
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 CRL_FILE: Final = "revoked.pem"
+FORMER: Final = "former"
 _AUTHORITY_YEARS = 10
 _CERTIFICATE_DAYS = 397
 _CLOCK_SKEW = dt.timedelta(minutes=5)
@@ -77,6 +79,13 @@ def issue_server(authority: Issued, hosts: Sequence[str], *, now: dt.datetime) -
 def issue_client(authority: Issued, name: str, *, now: dt.datetime) -> Issued:
     """A certificate that lets `name` connect."""
     return _issue(authority, name, ExtendedKeyUsageOID.CLIENT_AUTH, now=now, names=None)
+
+
+def certify_client(
+    authority: Issued, name: str, key: ec.EllipticCurvePublicKey, *, now: dt.datetime
+) -> x509.Certificate:
+    """A certificate that lets `name` connect with a key that only its device has."""
+    return _certify(authority, name, key, ExtendedKeyUsageOID.CLIENT_AUTH, now=now, names=None)
 
 
 def write_loopback(certificate: Path, key: Path, *, now: dt.datetime) -> None:
@@ -133,6 +142,8 @@ def write_pki(
             ):
                 write_new(path, content, mode=mode)
                 written.append(path)
+        for name in clients:  # a pair may be moved to its device, and is revoked all the same
+            keep(directory, issued[name].certificate)
     except FileExistsError as error:
         raise UsageError(f"{error.filename} exists and is not overwritten; name an empty directory") from error
     except OSError as error:
@@ -146,6 +157,18 @@ def require_client_name(name: str) -> None:
         raise UsageError("client names are letters, digits and dashes, and do not end in -key")
     if name in {"ca", "server", "revoked"}:
         raise UsageError(f"{name!r} is the name of a file that is no client's")
+
+
+def keep(directory: Path, certificate: x509.Certificate) -> None:
+    """Writes a certificate into the register of its authority's folder, by its number. Doing it again changes nothing.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    folder = directory / FORMER
+    make_directory(folder, mode=0o700)
+    content = certificate.public_bytes(serialization.Encoding.PEM)
+    write_durably(folder / f"{certificate.serial_number:x}.pem", content, mode=PUBLIC)
 
 
 def write_pair(directory: Path, name: str, issued: Issued) -> list[Path]:
@@ -296,9 +319,21 @@ def _issue(
     names: x509.SubjectAlternativeName | None,
 ) -> Issued:
     key = ec.generate_private_key(ec.SECP256R1())
+    return Issued(_certify(authority, common_name, key.public_key(), usage, now=now, names=names), key)
+
+
+def _certify(
+    authority: Issued,
+    common_name: str,
+    key: ec.EllipticCurvePublicKey,
+    usage: x509.ObjectIdentifier,
+    *,
+    now: dt.datetime,
+    names: x509.SubjectAlternativeName | None,
+) -> x509.Certificate:
     issuer = authority.certificate
     builder = (
-        _builder(_name(common_name), issuer.subject, key.public_key(), now, dt.timedelta(days=_CERTIFICATE_DAYS))
+        _builder(_name(common_name), issuer.subject, key, now, dt.timedelta(days=_CERTIFICATE_DAYS))
         .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
         .add_extension(_key_usage(signs_certificates=False), critical=True)
         .add_extension(x509.ExtendedKeyUsage([usage]), critical=False)
@@ -306,7 +341,7 @@ def _issue(
     )
     if names:
         builder = builder.add_extension(names, critical=False)
-    return Issued(builder.sign(authority.key, hashes.SHA256()), key)
+    return builder.sign(authority.key, hashes.SHA256())
 
 
 def _builder(

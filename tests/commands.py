@@ -10,6 +10,7 @@ from __future__ import annotations
 import importlib
 import inspect
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import click
@@ -111,3 +112,53 @@ class Stand:
             return result
 
         return stand
+
+
+def spoiled(
+    app: typer.Typer, rows: Sequence[tuple[Sequence[object], str]], place: Path, *kinds: str
+) -> Iterator[tuple[str, str]]:
+    """How commands end where a file or folder that they read is missing, of another kind, or damaged: each alone.
+
+    Args:
+        app: the program.
+        rows: words of commands, and where they lead.
+        place: where what they read lies. Nothing of it may change.
+        kinds: what stands in its place: ``missing``, ``folder``, ``junk`` or ``empty``.
+
+    Yields:
+        What is spoiled, and how the command ended: see `ends`. What is not read before the call of the target is not
+        looked at further.
+    """
+    bad = place.parent / f"{place.name}-bad"
+    (bad / "folder").mkdir(parents=True)
+    (bad / "junk").write_bytes(b'{"a": [\xff\x00')
+    (bad / "empty").write_bytes(b"")
+    before, seen = _sizes(place), set[tuple[str, ...]]()
+    for words, target in rows:
+        for at, word in enumerate(words):
+            if not (isinstance(word, Path) and word != place and word.is_relative_to(place) and word.exists()):
+                continue
+            named = (str(words[0]), str(words[1]), str(words[at - 1]), word.name)
+            if named in seen:
+                continue
+            seen.add(named)
+            for kind in kinds:
+                ended = ends(app, target, *words[:at], bad / kind, *words[at + 1 :])
+                yield f"{' '.join(named)}: {kind}", ended
+                if ended == "reached":
+                    break
+            assert _sizes(place) == before, f"{' '.join(named)} was refused and left something"
+
+
+def ends(app: typer.Typer, target: str, *words: object) -> str:
+    """How a command ends that does not make the call of `target`: its exit code, `reached`, or what it failed with."""
+    try:
+        handed(app, target, *words)
+    except AssertionError as error:
+        cause = error.__cause__
+        return str(cause.code) if isinstance(cause, SystemExit) else repr(cause)
+    return "reached"
+
+
+def _sizes(place: Path) -> dict[Path, int]:
+    return {path: path.stat().st_size for path in place.rglob("*")}

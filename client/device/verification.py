@@ -14,6 +14,7 @@ could keep the token and say "match" in the server's place.
 
 from __future__ import annotations
 
+import datetime as dt
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -24,6 +25,7 @@ from client.device.new_template import NewTemplate, a_receipt, without_template
 from client.device.outcomes import Stopwatch, VerificationOutcome
 from client.rights.conditions import Comparison, Conditions, require_allowed, require_asserted
 from client.rights.logged import check_comparison, check_done, expected_of
+from client.terminal import tell
 from client.wallet.wallet import Enrolment, EnrolmentState
 from federation.consent.life import Consent
 from federation.consent.receipts import Terms
@@ -32,6 +34,7 @@ from federation.onebit import Decision, Operation, SessionKey, parameters_for
 from federation.onebit.session import DeviceSession, SessionTerms
 from federation.onebit.transcript import NO_CHANGE
 from federation.onebit.wire import NO_MATCH
+from federation.wire.certificates import certificate_in
 from federation.wire.convert import (
     Change,
     EnrolmentRequest,
@@ -47,11 +50,13 @@ from federation.wire.logged import comparison_facts
 
 if TYPE_CHECKING:
     import numpy as np
+    from cryptography import x509
     from google.protobuf.message import Message
     from numpy.typing import NDArray
 
     from client.connection import ClientTls
     from client.wallet.wallet import Wallet
+    from federation.wire.certificates import Renewal
     from federation.wire.ticket import Ticket
 
 
@@ -101,7 +106,7 @@ class Device:
         conditions.require_release_of(self._enrolment)
         self._parameters = parameters_for(conditions.release.code_length)
         self._session_key: SessionKey | None = SessionKey.generate(self._parameters)
-        self._certificate = tls.certificate_digest
+        self._tls, self._certificate = tls, tls.certificate_digest
         self._connection = Connection(target, tls, timeout_seconds=timeout_seconds)
         self._call = self._connection.call
         self._stub = self._connection.verification
@@ -109,7 +114,12 @@ class Device:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, failure: object, *_: object) -> None:
+        """Lets go of the server, which is asked for another certificate before if this device's ends soon."""
+        if failure is None and self._connection.answered and self._tls.place is not None:
+            now = dt.datetime.fromtimestamp(self._clock(), dt.UTC)
+            ask = None if self._conditions.rules.names_kiosk(self._certificate) else self._ask_for_certificate
+            self._tls.place.follow(self._tls, ask, tell, now=now)
         self._connection.close()
 
     @property
@@ -415,6 +425,9 @@ class Device:
     def _draw(self, wallet: Wallet, reference: NDArray[np.float64], terms: Terms) -> NewTemplate:
         now = int(self._clock())
         return NewTemplate.draw(wallet, reference, self._parameters, terms=terms, days=self._conditions.days, now=now)
+
+    def _ask_for_certificate(self, renewal: Renewal) -> x509.Certificate | None:
+        return certificate_in(self._call(self._connection.certificates.RenewCertificate, renewal.to_proto()))
 
     # ------------------------------------------------------------------ what is remembered, and what is checked
 

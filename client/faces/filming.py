@@ -75,7 +75,9 @@ def film(
             ends.append(frame)
         if watcher.fault is not None:
             break
-        if watcher.is_passed and middles:
+        if watcher.is_passed:
+            if not middles:
+                break  # no frame to compare will come any more
             return Film(tuple(frame for _, frame in middles), tuple(ends))
     problem, _, what_to_do = (watcher.fault or Fault.NOBODY).value.partition(": ")
     raise UnusableImageError(problem, what_to_do)

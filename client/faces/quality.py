@@ -15,7 +15,7 @@ from typing import Final
 import numpy as np
 
 from client.faces.images import UnusableImageError
-from federation.recognition.cropping import Pixels, Points, aligned_cut, shares_outside
+from federation.recognition.cropping import Pixels, Points, shares_outside
 from federation.recognition.profiles import REFERENCE
 from federation.recognition.templates import Alignment
 
@@ -58,16 +58,17 @@ class Quality:
     white: float
 
     @classmethod
-    def of(cls, rgb: Pixels, landmarks: Points, alignment: Alignment) -> Quality:
+    def of(cls, rgb: Pixels, chip: Pixels, landmarks: Points, alignment: Alignment) -> Quality:
         """Of one face.
 
         Args:
             rgb: (height, width, 3) uint8, RGB, the photograph.
+            chip: what `aligned_cut` makes of it.
             landmarks: (4, 2), in its pixels; see `federation.recognition.templates.LANDMARKS`.
             alignment: how the recogniser's cut is made.
         """
         over, outside = shares_outside(rgb, landmarks, alignment)
-        grey = aligned_cut(rgb, landmarks, alignment) @ _GREY
+        grey = chip @ _GREY
         bright = float(np.partition(grey.ravel(), _TENTH * grey.size // 10)[_TENTH * grey.size // 10])
         return cls(math.dist(landmarks[0], landmarks[1]), over, outside, bright, float(np.mean(grey >= WHITE)))
 

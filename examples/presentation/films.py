@@ -27,7 +27,7 @@ from client.faces.finding import Aligner, FaceFinder
 from client.faces.images import UnusableImageError, read_image
 from client.faces.models import load_recogniser
 from examples.presentation.species import ATTACKS, FRAMES_A_SECOND, GENUINE, Holder, Species
-from examples.presentation.surfaces import EYES, SIDE, Picture
+from examples.presentation.surfaces import SIDE, Picture
 from federation.presentation.movements import Fault, Look, Watcher, challenge_of, orders_without
 from federation.recognition.profiles import PROBE
 
@@ -70,9 +70,7 @@ class Laboratory:
     def picture(self, path: Path) -> Picture:
         """A photograph, with where its eyes are."""
         pixels = read_image(path.read_bytes())
-        right, left = self._finder.follow(pixels, None)[:2]
-        x, y = (right + left) / 2
-        return Picture(pixels, (float(x), float(y)), float(np.hypot(*(left - right))) / EYES)
+        return Picture.of(pixels, *self._finder.follow(pixels, None)[:2])
 
     def face(self, pixels: Pixels) -> NDArray[np.float32]:
         """(d,) embedding of unit norm."""

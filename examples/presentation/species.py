@@ -31,6 +31,7 @@ from federation.recognition.cropping import Pixels
 FRAMES_A_SECOND: Final = 10
 _DEGREES_A_SECOND: Final = 110.0
 _REACTION_SECONDS: Final = 0.2
+_THERE_DEGREES: Final = 2.0
 
 Scene = Callable[[Picture, Position, np.random.Generator], Grid]
 """What the camera sees of something that is held so."""
@@ -110,7 +111,7 @@ ATTACKS: Final = (
     Species("print, bent", "A", _printed(cylinder(140)), 45, 40),
     Species("print, flexed", "A", _flexed, 45, 40),
     Species("two prints, switched", "A", _switched, 36, 30),
-    Species("film of another order", "A", _screen(head), 36, 30, obeys=False),
+    Species("film of another order", "A", _screen(head), 45, 40, obeys=False),
     Species("print, round a bottle", "B", _printed(cylinder(60)), 55, 45),
     Species("print, folded", "B", _printed(folded(math.radians(35))), 45, 40),
     Species("paper mask, worn", "B", _printed(masked), 36, 30),
@@ -141,7 +142,7 @@ class Holder:
         self._order = list(order)
         self._angles = np.zeros(2)
         self._wanted: Movement | None = None
-        self._since = 0.0
+        self._since = self._before = 0.0
         self._begun = False
 
     def frame(self, seconds: float, wanted: Movement | None) -> Pixels:
@@ -150,7 +151,7 @@ class Holder:
         if asked is not self._wanted:
             self._wanted, self._since = asked, seconds
         is_slow = asked is not None and seconds - self._since < _REACTION_SECONDS
-        step = _DEGREES_A_SECOND / FRAMES_A_SECOND
+        step, self._before = _DEGREES_A_SECOND * (seconds - self._before), seconds
         way = np.zeros(2) if is_slow else self._target(asked) - self._angles
         self._angles = self._angles + way * min(1.0, step / max(float(np.hypot(*way)), 1e-9))
         shaken = self._rng.normal(0, 1, 5)
@@ -181,9 +182,7 @@ class Holder:
         if not self._begun or not self._order:
             return None
         now = self._order[0]
-        reached = abs(self._angles).max() >= 0.95 * (
-            self._species.turn if now in {Movement.LEFT, Movement.RIGHT} else self._species.nod
-        )
-        if reached and now is self._wanted:
+        is_there = float(np.hypot(*(self._target(now) - self._angles))) < _THERE_DEGREES
+        if is_there and now is self._wanted:
             self._order.pop(0)
         return self._order[0] if self._order else None

@@ -6,6 +6,7 @@ millimetres, with the middle of the eyes at the origin. What stands behind somet
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -13,6 +14,7 @@ from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
 from federation.recognition.cropping import Pixels
 
@@ -23,7 +25,13 @@ Surface = Callable[[Grid, Grid], tuple[Grid, Grid, Grid]]
 SIDE: Final = 320
 _FOCAL: Final = 1.25 * SIDE
 _STEPS: Final = 28
+_MASK: Final = 95.0
+"""Millimetres: radius of a mask that is worn."""
 _NEAR, _FAR = 36.0, -110.0
+_CUT: Final = 105.0, 120.0, 150.0
+"""Millimetres of a photograph beside, above and below the middle of the eyes: a sheet of paper."""
+_FINEST: Final = 1.0
+"""Pixels in a millimetre of the face: a little more than the camera has of what is held where people hold it."""
 EYES: Final = 64.0
 """Millimetres between the eyes of a face of the usual size."""
 
@@ -41,6 +49,21 @@ class Picture:
     pixels: Pixels
     origin: tuple[float, float]
     scale: float
+
+    @classmethod
+    def of(cls, pixels: Pixels, right: Grid, left: Grid) -> Picture:
+        """A sheet of a photograph whose eyes are there, in pixels; smaller where it is finer than a camera could see.
+
+        A camera averages over what it cannot see, and looking up single pixels would not.
+        """
+        scale = float(np.hypot(*(left - right))) / EYES
+        less = max(1, int(scale / _FINEST))
+        height, width = pixels.shape[:2]
+        x, y = (right + left) / 2
+        sides = [scale * millimetres for millimetres in _CUT]
+        box = np.clip([x - sides[0], y - sides[1], x + sides[0], y + sides[2]], 0, [width, height] * 2).astype(int)
+        cut = Image.fromarray(pixels).crop(tuple(box.tolist())).reduce(less)
+        return cls(np.asarray(cut), (float(x - box[0]) / less, float(y - box[1]) / less), scale / less)
 
 
 @dataclass(frozen=True)
@@ -72,7 +95,7 @@ def cylinder(radius: float) -> Surface:
 
     def at(x: Grid, y: Grid) -> tuple[Grid, Grid, Grid]:
         angle = np.arcsin(np.clip(x / radius, -0.999, 0.999))
-        return radius * (np.cos(angle) - 1), radius * angle, y
+        return radius * (np.cos(angle) - 1), _on_paper(x, radius, radius * angle), y
 
     return at
 
@@ -93,39 +116,70 @@ def head(x: Grid, y: Grid) -> tuple[Grid, Grid, Grid]:
 
 def masked(x: Grid, y: Grid) -> tuple[Grid, Grid, Grid]:
     """A paper mask on somebody's head: bent as the head bends, and the wearer's nose through a hole."""
-    angle = np.arcsin(np.clip(x / 95.0, -0.999, 0.999))
-    return 95.0 * (np.cos(angle) - 1) + _nose(x, y), x, y
+    angle = np.arcsin(np.clip(x / _MASK, -0.999, 0.999))
+    return _MASK * (np.cos(angle) - 1) + _nose(x, y), _on_paper(x, _MASK, x), y
+
+
+def _on_paper(x: Grid, half: float, across: Grid) -> Grid:
+    """Where on the picture; nowhere beyond the edges of what is bent."""
+    return np.where(np.abs(x) < half, across, np.inf)
 
 
 def seen(picture: Picture, surface: Surface, position: Position, *, background: float = 120.0) -> Grid:
     """(SIDE, SIDE, 3) what the camera sees, 0 to 255; nothing but a wall where the picture is not."""
-    rows, columns = np.mgrid[0:SIDE, 0:SIDE]
-    ray = np.stack([(columns + 0.5 - SIDE / 2) / _FOCAL, (rows + 0.5 - SIDE / 2) / _FOCAL, np.ones((SIDE, SIDE))], -1)
     turned = _rotation(position)
     flip = np.array([1.0, 1.0, -1.0])
     middle = np.array([position.shift[0], position.shift[1] - EYES / 3, position.distance])
-    along, start = ray @ turned * flip, -middle @ turned * flip
+    start = -middle @ turned * flip
+    top, bottom, left, right = _reach(picture, turned * flip, middle)
+    image = np.full((SIDE, SIDE, 3), background)
+    if top >= bottom or left >= right:
+        return image
+    rows, columns = (grid.ravel() for grid in np.mgrid[top:bottom, left:right])
+    ray = np.stack([(columns + 0.5 - SIDE / 2) / _FOCAL, (rows + 0.5 - SIDE / 2) / _FOCAL, np.ones(len(rows))], -1)
+    hit, across, down = _met(surface, start, np.ascontiguousarray((ray @ turned * flip).T))
+    image[top:bottom, left:right] = _looked_up(picture, across, down, hit, background).reshape(
+        bottom - top, right - left, 3
+    )
+    return image
 
-    def place(far: Grid) -> Grid:
-        return np.asarray(start + along * far[..., None])
 
-    def above(far: Grid) -> Grid:
-        spot = place(far)
-        return np.asarray(spot[..., 2] - surface(spot[..., 0], spot[..., 1])[0])
+def _reach(picture: Picture, towards: Grid, middle: Grid) -> tuple[int, int, int, int]:
+    """Rows and columns in which the picture can be seen at all: no surface stretches it."""
+    height, width = picture.pixels.shape[:2]
+    x, y = (
+        [(end - picture.origin[axis]) / picture.scale for end in (0, side)] for axis, side in enumerate((width, height))
+    )
+    corners = np.array(list(itertools.product(x, y, (_FAR, _NEAR)))) @ towards.T + middle
+    places = corners[:, :2] / corners[:, 2:] * _FOCAL + SIDE / 2
+    (left, top), (right, bottom) = np.floor(places.min(axis=0)) - 1, np.ceil(places.max(axis=0)) + 1
+    top, bottom, left, right = np.clip([top, bottom, left, right], 0, SIDE).astype(int).tolist()
+    return top, bottom, left, right
 
+
+def _met(surface: Surface, start: Grid, along: Grid) -> tuple[NDArray[np.bool_], Grid, Grid]:
+    """Which rays, (3, n), meet the surface, and where on the picture: at the first crossing from the camera on."""
     heights = np.linspace(_NEAR, _FAR, _STEPS)
-    before = (heights[0] - start[2]) / along[..., 2]
-    gap = above(before)
-    hit, far = np.zeros((SIDE, SIDE), dtype=bool), np.zeros((SIDE, SIDE))
+
+    def gap_at(height: float, far: Grid) -> Grid:
+        return np.asarray(height - surface(start[0] + x * far, start[1] + y * far)[0])
+
+    x, y, z = along
+    rays = np.arange(x.size)  # those that have met nothing yet
+    far, hit = np.zeros(x.size), np.zeros(x.size, dtype=bool)
+    before = (heights[0] - start[2]) / z
+    gap = gap_at(heights[0], before)
     for height in heights[1:]:
-        now = (height - start[2]) / along[..., 2]
-        next_gap = above(now)
-        new = ~hit & (gap >= 0) & (next_gap < 0)
-        far = np.where(new, before + (now - before) * gap / np.maximum(gap - next_gap, 1e-9), far)
-        hit, before, gap = hit | new, now, next_gap
-    spot = place(far)
-    _, across, down = surface(spot[..., 0], spot[..., 1])
-    return _looked_up(picture, across, down, hit, background)
+        now = (height - start[2]) / z
+        next_gap = gap_at(height, now)
+        new = (gap >= 0) & (next_gap < 0)
+        far[rays[new]] = (before + (now - before) * gap / np.maximum(gap - next_gap, 1e-9))[new]
+        hit[rays[new]] = True
+        if new.any():
+            rays, x, y, z, now, next_gap = (each[~new] for each in (rays, x, y, z, now, next_gap))
+        before, gap = now, next_gap
+    _, across, down = surface(start[0] + along[0] * far, start[1] + along[1] * far)
+    return hit, across, down
 
 
 def _looked_up(picture: Picture, across: Grid, down: Grid, hit: NDArray[np.bool_], background: float) -> Grid:

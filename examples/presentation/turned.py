@@ -18,7 +18,7 @@ import typer
 from client.faces.datasets import face_folder, orl_faces
 from client.faces.finding import FaceFinder
 from client.faces.images import UnusableImageError, read_image
-from examples.presentation.surfaces import EYES, SIDE, Picture, Position, cylinder, flat, folded, head, masked, seen
+from examples.presentation.surfaces import SIDE, Picture, Position, cylinder, flat, folded, head, masked, seen
 from federation.presentation.movements import Look, pose_between
 
 app = typer.Typer(add_completion=False)
@@ -112,9 +112,7 @@ def _look(finder: FaceFinder, picture: Picture, surface: str, position: Position
 
 def _picture(finder: FaceFinder, file: Path) -> Picture:
     pixels = read_image(file.read_bytes())
-    right, left = finder.follow(pixels, None)[:2]
-    x, y = (right + left) / 2
-    return Picture(pixels, (float(x), float(y)), float(np.hypot(*(left - right))) / EYES)
+    return Picture.of(pixels, *finder.follow(pixels, None)[:2])
 
 
 if __name__ == "__main__":

@@ -223,6 +223,7 @@ async def _serve(settings: _Settings) -> None:
         transparency = closing.enter_context(opened_log(settings.log_directory, settings.log_database))
         nobody = lambda: not transparency.subjects(PersonalKind.ENROLMENT)  # noqa: E731 - who could be lost
         storage = closing.enter_context(open_storage(settings.database, may_begin=nobody))
+        admission.remember(storage)
         journal = await closing.enter_async_context(
             Journal(transparency, clock=time.time, batch_seconds=settings.batch_seconds)
         )

@@ -66,6 +66,7 @@ from server.matching.deeds import Deeds
 from server.matching.journal import Journal
 from server.matching.owners import NOBODY, STRANGER, OwnerService, is_signed
 from server.matching.reconciling import take_up
+from server.matching.renewals import CertificateService
 from server.matching.stepping import NO_SESSION, Progress, Steps
 from server.matching.workers import MatchWorkers
 from server.rules.assertions import AssertionIssuer
@@ -139,6 +140,7 @@ class MatchingService(pb_grpc.VerificationServiceServicer):
         self._deeds = Deeds(storage, self.on_disk, journal, clock=clock)
         self.owners = OwnerService(storage, self.on_disk, journal, self._deeds, clock=clock)
         self.log = LogService(journal.log)
+        self.certificates = CertificateService(storage, self.on_disk, clock=clock)
         self.metrics = workers.metrics
 
     # ------------------------------------------------------------------ calls

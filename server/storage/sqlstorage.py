@@ -315,6 +315,7 @@ class SqlStorage(SqlTemplates):
         with self._begin(Mode.SINGLE) as run:
             swept = run.execute(_SWEEP, {"now": now}).rowcount
         self._forget_ended_tickets(now)
+        self._forget_ended_renewals(now)
         if swept:
             self._database.fold_in()
 

@@ -17,6 +17,7 @@ from federation.wire.devices import MOST_DEVICES, Admission
 from server.sql import Mode, Rows, Transaction
 from server.storage.limits import AttemptHistory, AttemptLimits
 from server.storage.schema import TEMPLATE, attempts, deeds, sessions, templates, tombstones
+from server.storage.sqlcertificates import SqlCertificates
 from server.storage.sqltickets import SqlTickets
 from server.storage.storage import Deed, MissedAttempt, MissedEnd, Owner, StoredTemplate
 
@@ -104,7 +105,7 @@ _END_EVERY_SESSION = sessions.delete()
 _END_OTHERS_OF_KEY = sessions.delete().where(sessions.c.key_id == _key, sessions.c.session_id != _id)
 
 
-class SqlTemplates(SqlTickets):
+class SqlTemplates(SqlTickets, SqlCertificates):
     """The part of `Storage` that outlives sessions."""
 
     def template(self, key_id: bytes) -> StoredTemplate | None:

@@ -18,6 +18,7 @@ from federation.onebit import Decision, Operation
 from federation.presentation.levels import PadLevel
 from federation.transparency import PersonalKind, TreeHead
 from federation.wire.convert import DEVICE_PUBLIC_KEY_BYTES
+from server.storage.certificates import CertificateStorage
 from server.storage.limits import AttemptHistory, AttemptLimits
 from server.storage.sessions import Repeated, Session, SessionLimits, Step
 
@@ -194,7 +195,7 @@ class MissedEnd:
     is_erased: bool = False
 
 
-class Storage(Protocol):
+class Storage(CertificateStorage, Protocol):
     """What the matching service needs. Threads and processes may share one database.
 
     Each method is one transaction: a crash leaves the state before it or after it. Every method raises

@@ -11,6 +11,7 @@ import signal
 import time
 from contextlib import ExitStack
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -27,7 +28,6 @@ from federation.release.manifest import ReleaseTrust
 from federation.rules.rulebook import Rulebook
 from federation.statements import require_name
 from federation.transparency import LogPolicy
-from server.certificates import client_credentials
 from server.dashboard.cli import organisation_command
 from server.exposition import show
 from server.listening import page_server
@@ -37,8 +37,9 @@ from server.storage.limits import AttemptLimits
 from server.visitors.door import opened_door
 from server.visitors.entrance import IN_ALL, serve_at, welcome_at
 from server.visitors.peers import PeerRate
-from server.web.bridge import AddressLimits, Site, bridge_app, matching_channel, matching_upstream
+from server.web.bridge import AddressLimits, Site, bridge_app
 from server.web.metrics import BridgeMetrics
+from server.web.upstream import MatchingUpstream
 
 web_commands = Commands(help="The person's device as a page, and the organisation's page.")
 web_commands.command("organisation")(organisation_command)
@@ -170,16 +171,19 @@ def web_start(
         )
 
         async def serve() -> None:
-            channel = matching_channel(server, client_credentials(tls, client))
-            app = bridge_app(matching_upstream(channel), site, limits, welcome_at(door), metrics.answered)
-            tending = asyncio.create_task(tend_login(opened[1])) if opened else None
+            upstream = MatchingUpstream(server, tls, client, partial(typer.echo, err=True))
+            upstream.look()
+            metrics.watch_certificates(upstream.days_left)
+            app = bridge_app(upstream, site, limits, welcome_at(door), metrics.answered)
+            tending = [asyncio.create_task(upstream.tend())]
+            tending += [asyncio.create_task(tend_login(opened[1]))] if opened else []
             try:
                 app = opened[0].beside(app) if opened else app
                 await serve_at(door, page_server(app, certificate=certificate, key=key))
             finally:
-                if tending:
-                    tending.cancel()
-                await channel.close()
+                for task in tending:
+                    task.cancel()
+                await upstream.close()
 
         asyncio.run(serve())
 

@@ -23,7 +23,7 @@ from federation.privacy.epsilon_audit import AuditMethod
 from federation.privacy.ledger import LedgerChain
 from federation.release.manifest import Role, Use
 from tests.bundles import TRUST, a_bundle, a_report, an_attack, an_evaluation, signed
-from tests.commands import handed, left_out
+from tests.commands import handed, left_out, spoiled
 from tests.public_people import synthetic_profile
 from tests.running import TERMS, a_release, a_rules_file
 
@@ -261,3 +261,10 @@ def test_no_option_of_a_command_is_left_out(place):
     left = {f"{command} {option}" for command in ours - WITHOUT.keys() for option in missing[command]}
     assert len(left) <= MOST_NEW, sorted(left)
     assert ours >= WITHOUT.keys()
+
+
+def test_what_a_command_reads_and_cannot_use_is_refused_in_words_and_changes_nothing(place):
+    read = [(words, target) for words, target, _ in rows(place)]
+    found = dict(spoiled(cli.app, read, place, "missing", "folder", "junk", "empty"))
+    assert {what: end for what, end in found.items() if end not in {"2", "3", "4", "reached"}} == {}
+    assert sum(end == "2" for end in found.values()) > 60

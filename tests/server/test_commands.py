@@ -32,7 +32,7 @@ from server.visitors.entrance import IN_ALL
 from server.visitors.peers import PeerRate
 from server.web.bridge import AddressLimits
 from tests.bundles import TRUST_IN_TRIALS
-from tests.commands import Stand, handed, left_out
+from tests.commands import Stand, handed, left_out, spoiled
 from tests.running import TERMS, a_rules_file, public_rules, signed, write_release, write_rules
 
 WITNESSES = [NoteSigner(f"witness.example.org/{n}", KeyKind.COSIGNATURE, bytes([n]) * 32).key for n in (1, 2)]
@@ -251,8 +251,7 @@ def rows_of_web(place, words):
             "accepts_trials": True,
         },
     )
-    yield "client_credentials", {"directory": place / "tls", "name": "bridge"}
-    yield "matching_channel", {"target": "localhost:7443"}
+    yield "MatchingUpstream", {"target": "localhost:7443", "directory": place / "tls", "client": "bridge"}
     yield "bridge_app", {"limits": AddressLimits(PeerRate(7.0, burst=84), sessions=11, enrolments=13)}
     yield "page_server", {"certificate": place / "tls/server.pem", "key": place / "tls/server-key.pem"}
 
@@ -420,3 +419,12 @@ def test_no_option_of_a_command_is_left_out(place):
     left = {f"{command} {option}" for command in missing.keys() - WITHOUT.keys() for option in missing[command]}
     assert len(left) <= MOST_NEW, sorted(left)
     assert missing.keys() >= WITHOUT.keys()
+
+
+def test_what_a_command_reads_and_cannot_use_is_refused_in_words_and_changes_nothing(place):
+    served = [(matching(place), "server.matching.cli:_serve"), (web(place), "server.web.cli:opened_door")]
+    served += [(words, target) for words, target, _ in rows(place)]
+    (place / "ready.json").unlink(missing_ok=True)
+    found = dict(spoiled(cli.app, served, place, "missing", "junk"))
+    assert {what: end for what, end in found.items() if end not in {"2", "3", "4", "reached"}} == {}
+    assert sum(end == "2" for end in found.values()) > 40

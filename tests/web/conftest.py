@@ -50,15 +50,21 @@ def site(tmp_path_factory, release, rules):
 
 
 @pytest.fixture(scope="module")
-def chromium(site, tmp_path_factory):
-    """A browser whose camera shows ME. It comes after the site: Playwright keeps this thread's event loop."""
-    from playwright.sync_api import sync_playwright  # noqa: PLC0415 - only where there is a browser
-
+def seen(tmp_path_factory):
+    """What the camera shows from its next opening on, in a file: ME."""
     path = tmp_path_factory.mktemp("film") / "me.mjpeg"
     film(ME, range(1, 6), path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def chromium(site, seen):
+    """A browser with a camera. It comes after the site: Playwright keeps this thread's event loop."""
+    from playwright.sync_api import sync_playwright  # noqa: PLC0415 - only where there is a browser
+
     arguments = [
         "--disable-gpu", "--disable-dev-shm-usage", "--use-fake-ui-for-media-stream",
-        "--use-fake-device-for-media-stream", f"--use-file-for-fake-video-capture={path}",
+        "--use-fake-device-for-media-stream", f"--use-file-for-fake-video-capture={seen}",
     ]  # fmt: skip
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=arguments, chromium_sandbox=False)

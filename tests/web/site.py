@@ -16,10 +16,10 @@ from federation.learning.threshold import choose_threshold, public_adapter
 from federation.recognition.mobilefacenet import shipped_profile
 from federation.transparency import LogPolicy
 from federation.wire.v1 import verification_pb2 as pb
-from server.certificates import client_credentials
 from server.listening import page_server
-from server.web.bridge import Site, bridge_app, matching_channel, matching_upstream
+from server.web.bridge import Site, bridge_app
 from server.web.cli import deployment_file, site_files
+from server.web.upstream import MatchingUpstream
 from tests.bundles import TRUST, a_bundle, signed
 from tests.faces import orl_image
 from tests.running import DEPLOYMENT, LOG_SIGNER, PURPOSE, TERMS, a_release
@@ -120,14 +120,14 @@ def serving(page, target, tls, release, rules, login=None):
     ready, running = threading.Event(), []
 
     async def serve():
-        channel = matching_channel(target, client_credentials(tls, "client"))
-        between = Between(matching_upstream(channel))
+        upstream = MatchingUpstream(target, tls, "client", print)
+        between = Between(upstream)
         app = bridge_app(between, site)
         server = page_server(login(origin).beside(app) if login else app)
         running.extend([server, between])
         ready.set()
         await server.serve([listening])
-        await channel.close()
+        await upstream.close()
 
     thread = threading.Thread(target=lambda: asyncio.run(serve()))
     thread.start()

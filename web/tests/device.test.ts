@@ -8,6 +8,7 @@ import { Device, type Outcome } from '../src/device/device'
 import { Owner } from '../src/device/owner'
 import { Transport } from '../src/device/transport'
 import { CancelledError, IntaglioError, MalformedMessageError, PeerError, ProofError, RefusedError, UnavailableError } from '../src/errors'
+import { UnusableImageError } from '../src/face/finding'
 import { SessionKey } from '../src/onebit/device'
 import { Engine } from '../src/onebit/seal'
 import { TemplateSecret } from '../src/onebit/template'
@@ -231,7 +232,7 @@ describe('flows', () => {
     await enrol()
     expect(await (await owner()).erase()).toBe(service.leaves.length - 1)
     expect(service.leaves.at(-1)).toContain('"kind":"erasure"')
-    expect((await memory()).enrolment!.state).toBe('revoked')
+    expect((await memory()).enrolment!.state).toBe('erased')
     const wallet = (await Wallet.open(KEY.secret))!
     expect(() => wallet.requireSecret()).toThrow('revoked')
   })
@@ -443,6 +444,38 @@ describe('a field that is changed between an honest device and an honest server'
     await enrol()
     expect((await (await device()).verify(key(), face('me', 3), nonce)).matched).toBe(true)
     expect((await renew()).matched).toBe(true)
+  })
+})
+
+describe('a face that is filmed', () => {
+  const claims = (assertion: string | null) => JSON.parse(atob(assertion!.split('.')[1].replaceAll('-', '+').replaceAll('_', '/'))) as { pad: string }
+  const films = (nonces: Uint8Array[]) => (nonce: Uint8Array) => { nonces.push(nonce); return Promise.resolve(face('me', 3)) }
+
+  test('moves as the nonce of its own session asks, and the assertion says that this device looked', async () => {
+    await enrol()
+    const nonces: Uint8Array[] = []
+    const said = []
+    for (const probe of [films(nonces), films(nonces), face('me', 3)]) said.push(claims((await (await device()).verify(key(), probe, randomBytes(32))).assertion).pad)
+    expect(said).toEqual(['on-device', 'on-device', 'none'])
+    expect(nonces.map(({ length }) => length)).toEqual([32, 32])
+    expect(hex(nonces[0])).not.toBe(hex(nonces[1]))
+  })
+
+  test('renews a consent', async () => {
+    await enrol()
+    const nonces: Uint8Array[] = []
+    expect((await (await device()).renew(key(), films(nonces))).matched).toBe(true)
+    expect(nonces).toHaveLength(1)
+  })
+
+  test('and is refused, costs no attempt and sends nothing', async () => {
+    await enrol()
+    const [{ answers, failures }, sent] = [(await memory()).enrolment!, service.calls.length]
+    const refused = (): Promise<Float64Array> => Promise.reject(new UnusableImageError('the face did not turn as a head does', { why: { name: 'why.film_too_late' } }))
+    await expect((await device()).verify(key(), refused)).rejects.toThrow('did not turn')
+    await expect((await device()).renew(key(), refused)).rejects.toThrow('did not turn')
+    expect(service.calls.slice(sent)).toEqual(['StartVerification', 'ListReceipts', 'StartVerification'])
+    expect((await memory()).enrolment).toMatchObject({ answers, failures })
   })
 })
 

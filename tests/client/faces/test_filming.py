@@ -6,6 +6,9 @@ The heads are simulated: a photograph of one of the ORL people on a head of usua
 from __future__ import annotations
 
 import itertools
+import json
+from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -15,11 +18,12 @@ from client.faces.filming import film
 from client.faces.finding import FaceFinder
 from client.faces.images import UnusableImageError, read_image
 from examples.presentation.species import ATTACKS, FRAMES_A_SECOND, GENUINE, Holder
-from examples.presentation.surfaces import EYES, Picture
+from examples.presentation.surfaces import Picture
 from federation.errors import UsageError
 from federation.presentation.movements import Movement, challenge_of
 from tests.faces import orl_image
 
+VECTORS = Path(__file__).parents[2] / "vectors" / "movements.json"
 ORDER = (Movement.LEFT, Movement.UP, Movement.RIGHT)
 BENT = next(one for one in ATTACKS if one.name == "print, bent")
 
@@ -27,21 +31,19 @@ BENT = next(one for one in ATTACKS if one.name == "print, bent")
 class Studio:
     """A camera before which somebody does what is told, and a clock that its frames move."""
 
-    def __init__(self, species, *, person=1):
+    def __init__(self, species, *, person=1, rate=FRAMES_A_SECOND):
         pixels = read_image(orl_image(person, 1))
         self.finder = FaceFinder()
-        right, left = self.finder.follow(pixels, None)[:2]
-        x, y = (right + left) / 2
-        picture = Picture(pixels, (float(x), float(y)), float(np.hypot(*(left - right))) / EYES)
+        picture = Picture.of(pixels, *self.finder.follow(pixels, None)[:2])
         self.holder = Holder(species, picture, np.random.default_rng(7))
-        self.asked, self.told, self.frames = None, [], 0
+        self.asked, self.told, self.frames, self.rate = None, [], 0, rate
 
     def tell(self, movement):
         self.asked = movement
         self.told.append(movement)
 
     def clock(self):
-        return self.frames / FRAMES_A_SECOND
+        return self.frames / self.rate
 
     def see(self):
         for number in itertools.count():
@@ -64,7 +66,7 @@ def test_a_head_that_does_what_it_is_told_is_filmed_and_frames_from_the_front_ar
 
 
 def test_a_bent_print_that_is_turned_and_shaken_is_refused_and_told_what_to_do():
-    studio = Studio(BENT)
+    studio = Studio(BENT, rate=5)
     with pytest.raises(UnusableImageError, match="the face did not turn as a head does") as refused:
         studio.film()
     assert "turn your head" in refused.value.what_to_do
@@ -83,6 +85,17 @@ def test_an_empty_room_is_refused():
 
     with pytest.raises(UnusableImageError, match="no face looks into the camera"):
         film(empty(), studio.finder, ORDER, wanted=1, tell=studio.tell, clock=studio.clock)
+
+
+def test_a_film_of_no_frame_that_could_be_compared_ends(monkeypatch):
+    monkeypatch.setattr("federation.presentation.movements.MIDDLE", 0.0)
+    written = json.loads(VECTORS.read_text())["films"]["a head"]
+    looks = iter(written["looks"])
+    finder = SimpleNamespace(follow=lambda *_: np.array(next(looks)[1:]).reshape(6, 2))
+    frames = itertools.repeat(np.zeros((1, written["side"], 3), np.uint8))
+    times = iter(look[0] for look in written["looks"])
+    with pytest.raises(UnusableImageError, match="no face looks into the camera"):
+        film(frames, finder, ORDER, wanted=2, tell=lambda _: None, clock=lambda: next(times))
 
 
 def test_a_challenge_without_a_camera_is_refused_before_anything_is_loaded():

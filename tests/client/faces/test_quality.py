@@ -10,7 +10,7 @@ from PIL import Image
 from client.faces.finding import Aligner, FaceFinder
 from client.faces.images import UnusableImageError, read_image
 from client.faces.quality import Quality
-from federation.recognition.cropping import placed
+from federation.recognition.cropping import aligned_cut, placed
 from federation.recognition.profiles import PROBE, REFERENCE
 from federation.recognition.templates import ARCFACE
 from tests.faces import orl_image
@@ -88,9 +88,13 @@ def test_a_probe_in_which_nothing_can_be_seen_is_refused():
 
 
 def test_the_distance_of_the_eyes_is_that_in_the_photograph_however_the_head_is_tilted():
-    assert Quality.of(WHOLE, FACE, ARCFACE).eyes_apart == 30
+    assert quality_of(WHOLE, FACE).eyes_apart == 30
     across = np.stack([FACE[:, 1], 130 - FACE[:, 0]], axis=1)
-    assert Quality.of(WHOLE, across, ARCFACE).eyes_apart == 30
+    assert quality_of(WHOLE, across).eyes_apart == 30
+
+
+def quality_of(pixels, landmarks):
+    return Quality.of(pixels, aligned_cut(pixels, landmarks, ARCFACE), landmarks, ARCFACE)
 
 
 def lit(dark, light, share):
@@ -98,7 +102,7 @@ def lit(dark, light, share):
     pixels = np.full((200, 200, 3), dark, np.uint8)
     cut = placed(FACE, ARCFACE).apply(np.array([[0.0, 0.0], [ARCFACE.side, ARCFACE.side]]))[:, 1]
     pixels[: round(cut[0] + share * (cut[1] - cut[0]))] = light
-    return Quality.of(pixels, FACE, ARCFACE)
+    return quality_of(pixels, FACE)
 
 
 def test_the_light_is_that_of_the_brightest_tenth_of_what_is_compared():
@@ -106,18 +110,18 @@ def test_the_light_is_that_of_the_brightest_tenth_of_what_is_compared():
     assert lit(20, 200, 0.15).bright == pytest.approx(200)
     assert lit(20, 200, 0.15).white == 0
     assert lit(20, 255, 0.3).white == pytest.approx(0.3, abs=0.02)
-    assert Quality.of(np.full((200, 200, 3), (0, 0, 255), np.uint8), FACE, ARCFACE).bright == pytest.approx(29.07)
+    assert quality_of(np.full((200, 200, 3), (0, 0, 255), np.uint8), FACE).bright == pytest.approx(29.07)
 
 
 def test_what_is_missing_above_and_below_is_told_from_what_is_missing_beside():
-    whole = Quality.of(WHOLE, FACE, ARCFACE)
+    whole = quality_of(WHOLE, FACE)
     assert (whole.over, whole.outside) == (0, 0)
     for shift, over, outside in (([-40, 0], 0, 0.2), ([0, -30], 0.1, 0.1), ([0, 120], 0.1, 0.1)):
-        quality = Quality.of(WHOLE, FACE + np.array(shift), ARCFACE)
+        quality = quality_of(WHOLE, FACE + np.array(shift))
         assert quality.over >= over
         assert quality.outside >= outside
         assert (quality.over == 0) == (over == 0)
-    corner = Quality.of(WHOLE, FACE - np.array([40, 30]), ARCFACE)
+    corner = quality_of(WHOLE, FACE - np.array([40, 30]))
     assert corner.outside > corner.over > 0
 
 

@@ -11,7 +11,7 @@ from federation.audit.cells import Estimate
 from federation.audit.cells import Rate as AuditedRate
 from federation.consent.purposes import DAY_SECONDS
 from federation.privacy.ledger import Account
-from federation.rules.entries import Moratorium
+from federation.rules.entries import Moratorium, PolicyException
 from server.coordinator.run_records import Attempt, DropOut, SumRecord
 from server.dashboard.dashboard import SOON_SECONDS, ReleaseState
 from server.dashboard.log import Use, Witnessed, WitnessState
@@ -262,6 +262,30 @@ def test_a_deployment_says_whether_it_ended_begins_or_was_replaced():
     ]
     ended = tables(dataclasses.replace(QUIET, **at(first.ends_at)))["Rule"]
     assert [row[3] for row in ended if "deployment" in row[0]] == ["ended"]
+
+
+def test_every_exception_stands_with_whose_it_is_and_until_when():
+    allowed = QUIET.rules.pack("DE", NOW).rules[0]
+    fair = PolicyException(
+        "fair", "DE", "example.org", dataclasses.replace(allowed, ends_at=NOW + 30 * DAY_SECONDS), REASON
+    )
+    later = dataclasses.replace(
+        fair, identifier="party", rule=dataclasses.replace(allowed, begins_at=NOW + 60, ends_at=NOW + 40 * DAY_SECONDS)
+    )
+    elsewhere = dataclasses.replace(fair, identifier="abroad", jurisdiction="FR")
+    ended = dataclasses.replace(
+        fair, identifier="old", rule=dataclasses.replace(allowed, begins_at=NOW - 9, ends_at=NOW)
+    )
+    rows = tables(dataclasses.replace(QUIET, **with_rules(fair, later, elsewhere, ended)))["Rule"]
+    assert [row for row in rows if "exception" in row[0]] == [
+        ["The exception fair in DE for door-access", "example.org", date(NOW + 30 * DAY_SECONDS), "in force"],
+        [
+            "The exception party in DE for door-access",
+            "example.org",
+            date(NOW + 40 * DAY_SECONDS),
+            f"begins {date(NOW + 60)}",
+        ],
+    ]
 
 
 def test_moratoria_come_first_with_their_reason_and_what_they_do():

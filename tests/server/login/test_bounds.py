@@ -196,6 +196,23 @@ async def test_a_body_has_16_kib_at_most(place, size, status):
     assert (len(body), answer.status_code) == (size, status)
 
 
+@pytest.mark.parametrize(
+    ("content", "kind", "said"),
+    [
+        (b"code=" + b"c" * 20_000, "application/x-www-form-urlencoded", "a request has at most 16384 bytes"),
+        (b"code=a&code=b", "application/x-www-form-urlencoded; charset=utf-8", "each parameter stands there once"),
+        (b"code=a", "application/json", None),
+        (b"code=a", "", None),
+    ],
+)
+async def test_a_site_hears_in_the_words_of_oauth_what_is_wrong_with_its_form(place, content, kind, said):
+    async with place.browser() as browser:
+        answer = await browser.post("/login/token", content=content, headers={"content-type": kind})
+    assert answer.status_code == 400
+    assert answer.json() == {"error": "invalid_request"} | ({"error_description": said} if said else {})
+    assert answer.headers["access-control-allow-origin"] == "*"
+
+
 # -------------------------------------------------------------------------------------------- how much one may have
 def test_a_wider_network_has_twice_of_everything():
     limits = LoginLimits(PeerRate(3.0, burst=7), PeerRate(5.0, burst=11), calls=13, logins=17)

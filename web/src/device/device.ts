@@ -44,7 +44,7 @@ export interface Use {
 }
 /**
  * A live face: its adapted embedding, or what makes one of the session's nonce, by filming a face that moves as the nonce asks
- * (`face/challenge.ts`). The device then signs that it looked for a presentation attack.
+ * (`face/filming.ts`). The device then signs that it looked for a presentation attack.
  */
 export type Probe = Float64Array | ((nonce: Uint8Array) => Promise<Float64Array>)
 

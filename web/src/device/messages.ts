@@ -3,14 +3,18 @@
 import type { Bytes } from '../bytes'
 import type { Why } from '../errors'
 import type { Advice } from '../face/advice'
+import type { Prompt } from '../face/filming'
+import type { Omission } from '../face/movements'
 import type { FalseMatchRate, Profile } from '../face/release'
 import type { ReleaseTrust, WolfRates } from '../rules/manifest'
-import type { AttackRates, Audited } from '../rules/rates'
+import type { AttackRates, Audited, PadLevel } from '../rules/rates'
 import type { Key, Lock } from '../wallet/locks'
 import type { Terms } from '../wallet/receipts'
-import type { EnrolmentState, Shown } from '../wallet/wallet'
+import type { EnrolmentState } from '../wallet/state'
+import type { Wait } from '../wallet/wait'
+import type { Shown } from '../wallet/wallet'
 import type { Outcome } from './device'
-import type { ListedDevice } from './devices'
+import type { NamedDevice } from './devices'
 import type { Event } from './owner'
 
 /** What has to be there before anything can be done. */
@@ -30,6 +34,8 @@ export interface Status {
   readonly freeFailures: number
   readonly purpose: string
   readonly audience: string
+  /** What the public rules asked to stand between a presentation attack and a comparison, when the page began. */
+  readonly pad: PadLevel
   readonly days: number
   readonly terms: Terms
   /** Of the deployment in the public rules. */
@@ -49,6 +55,8 @@ export interface Status {
   readonly frames: number
   /** Seconds since 1970, or null without a consent. */
   readonly consentExpires: number | null
+  /** How long the service has asked this device to wait, or null. */
+  readonly wait: Wait | null
 }
 
 /** What is held, in words and numbers. */
@@ -70,7 +78,12 @@ export interface Asked {
   readonly site: string
   /** Whether the person has consented to this before. */
   readonly isAgreed: boolean
+  /** What the public rules ask to stand between a presentation attack and a comparison for it. */
+  readonly pad: PadLevel
 }
+
+/** A live face: image files; or a film that the worker asks the page for, without what the person leaves out. */
+export type Face = { readonly pictures: readonly Blob[] } | { readonly without: Omission | null }
 
 /** Everything that the page can ask for, and what it gets. */
 export interface Actions {
@@ -81,20 +94,22 @@ export interface Actions {
   glance(): Shown | null
   /** What somebody in front of the camera should do first; null for a good frame. @param begins whether it is the first frame of a film. */
   watch(argument: { readonly frame: ImageBitmap; readonly profile: Profile; readonly begins: boolean }): Advice | null
+  /** The next frame of a film that a session waits for, or null when there is no camera. @param seconds of the page's clock. */
+  follow(argument: { readonly frame: ImageBitmap | null; readonly seconds: number }): Prompt
   /** What is wrong with some image files, the first of which serve as references; null for nothing. */
   look(argument: { readonly pictures: readonly Blob[]; readonly references: number }): Fault | null
   /**
-   * @param pictures image files, as everywhere; the last one only confirms the others.
+   * @param pictures image files; the last one only confirms the others.
    * @param ticket 20 bytes, see `ticketOf`; on a device that another one lets in, its own code.
    */
   enrol(argument: { readonly pictures: readonly Blob[]; readonly ticket: Bytes }): Outcome
   /** @param nonce 64 hex digits that an audience chose, or null. */
-  verify(argument: { readonly pictures: readonly Blob[]; readonly nonce: string | null }): Outcome
+  verify(argument: { readonly face: Face; readonly nonce: string | null }): Outcome
   /** @param request what a site asked the provider, in canonical form. */
   asked(argument: { readonly request: string }): Asked
   /** Consents towards a site where that is due and the person was told (`consents`), and verifies for it. */
-  login(argument: { readonly pictures: readonly Blob[]; readonly request: string; readonly consents: boolean }): Outcome
-  renew(argument: { readonly pictures: readonly Blob[] }): Outcome
+  login(argument: { readonly face: Face; readonly request: string; readonly consents: boolean }): Outcome
+  renew(argument: { readonly face: Face }): Outcome
   revoke(): null
   erase(): number | null
   export(): HeldSummary
@@ -105,11 +120,13 @@ export interface Actions {
   revokeLost(argument: { readonly file: Blob; readonly passphrase: string }): string
   /** What another device lets this one in by; makes the keys if there are none. */
   code(): string
-  /** Lets another device in. @param code 20 bytes that it shows. */
-  admit(argument: { readonly pictures: readonly Blob[]; readonly code: Bytes }): Outcome
-  devices(): readonly ListedDevice[]
+  /** Lets another device in. @param code 20 bytes that it shows. @param name what the person calls it, or nothing. */
+  admit(argument: { readonly face: Face; readonly code: Bytes; readonly name: string }): Outcome
+  devices(): readonly NamedDevice[]
+  /** Keeps what the person calls a device. @param keyId in hex. @returns it as it is kept. */
+  rename(argument: { readonly keyId: string; readonly name: string }): string
   /** Ends the template of another device. @param keyId in hex. */
-  remove(argument: { readonly pictures: readonly Blob[]; readonly keyId: string }): Outcome
+  remove(argument: { readonly face: Face; readonly keyId: string }): Outcome
   /** Deletes the keys in this browser. The server keeps what it has. */
   forget(): null
 }
@@ -136,4 +153,6 @@ export type Reply =
   | { readonly kind: 'failed'; readonly id: number; readonly fault: Fault }
   | { readonly kind: 'ready'; readonly part: Part }
   | { readonly kind: 'loading'; readonly share: number }
+  /** A session waits for a film: `follow` takes frames. */
+  | { readonly kind: 'film' }
   | { readonly kind: 'sent'; readonly call: string; readonly sent: Uint8Array; readonly received: number | null }

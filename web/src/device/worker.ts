@@ -6,24 +6,32 @@ import '../disposal'
 import { type Bytes, fromHex, hex, randomBytes, utf8 } from '../bytes'
 import { CancelledError, IntaglioError, RefusedError, UnavailableError, UsageError } from '../errors'
 import type { Glance } from '../face/advice'
+import { Filming } from '../face/filming'
 import { UnusableImageError } from '../face/finding'
 import { fused, nameOf, requireDifferent, requireOnePerson } from '../face/fusing'
+import { challengeOf, type Omission } from '../face/movements'
 import { Recogniser } from '../face/recogniser'
 import { SessionKey } from '../onebit/device'
 import { Engine } from '../onebit/seal'
+import { leastPad } from '../rules/policy'
+import type { PadLevel } from '../rules/rates'
 import { type Client, Rulebook } from '../rules/rulebook'
 import { LogPolicy } from '../log/notes'
 import { openBackup, sealBackup } from '../wallet/backup'
 import type { Key } from '../wallet/locks'
+import { nameOf as deviceName, named } from '../wallet/names'
+import { isOver } from '../wallet/state'
 import { ticketDigest, ticketText } from '../wallet/ticket'
+import { keepWait, keptWait } from '../wallet/wait'
 import { MOST_ANSWERS, OutdatedWalletError, type Shown, Wallet } from '../wallet/wallet'
 import { LogService } from '../wire/federation/wire/v1/verification_pb'
 import { type Deployment, deploymentOf } from './deployment'
-import { Device } from './device'
-import { codeOf } from './devices'
+import { Device, type Probe, type Use } from './device'
+import { codeOf, withNames } from './devices'
 import { LoginRequest, requireSite } from './login'
-import type { Action, Actions, Fault, Reply, Request, Status } from './messages'
+import type { Action, Actions, Face, Fault, Reply, Request, Status } from './messages'
 import { Owner, revokeWith } from './owner'
+import { Studio } from './studio'
 import { Transport } from './transport'
 
 interface Loaded {
@@ -40,6 +48,8 @@ const transport = new Transport(({ call, sent, received }) => {
 const READ_MS = 10_000
 let loading: Promise<Loaded> | undefined
 let glance: Glance | null = null
+let pad: PadLevel = 'none'
+const studio = new Studio()
 /** What runs, or waits to run, by the number of its request. */
 const running = new Map<number, AbortController>()
 
@@ -95,6 +105,7 @@ async function statusOf({ deployment }: Loaded): Promise<Status> {
     freeFailures: deployment.freeFailures,
     purpose: deployment.purpose,
     audience: deployment.audience,
+    pad,
     days: deployment.days,
     terms: deployment.terms,
     identifier: deployment.identifier,
@@ -109,6 +120,7 @@ async function statusOf({ deployment }: Loaded): Promise<Status> {
     references: deployment.release.references,
     frames: deployment.release.frames,
     consentExpires: shown?.consentExpires ?? null,
+    wait: await keptWait(shown?.name ?? null, Math.floor(Date.now() / 1000)),
   }
 }
 
@@ -123,10 +135,21 @@ async function requireWallet(key: Key | null): Promise<Wallet> {
   return wallet
 }
 
-/** The site that asks, by the rules as they are now. @param wallet what it has seen of them, or null where it is locked or none. */
-async function siteOf({ deployment }: Loaded, request: LoginRequest, wallet: Wallet | null): Promise<Client> {
-  const rules = await Rulebook.read(await readRules(), wallet?.memory.rules ?? null)
-  return requireSite(rules, deployment.identifier, request, scope.location.origin, Math.floor(Date.now() / 1000))
+/** The public rules as they are now. @param wallet what it has seen of them, or null where it is locked or none. */
+const rulesNow = async (wallet: Wallet | null): Promise<Rulebook> => Rulebook.read(await readRules(), wallet?.memory.rules ?? null)
+
+/** The site that asks, by the rules. */
+const siteIn = (rules: Rulebook, { deployment }: Loaded, request: LoginRequest): Client =>
+  requireSite(rules, deployment.identifier, request, scope.location.origin, Math.floor(Date.now() / 1000))
+
+/** What the rules ask to stand between a presentation attack and a comparison; of a use that they do not allow, nothing: the device refuses it. */
+function padIn(rules: Rulebook, { deployment: { identifier: deployment } }: Loaded, { audience, purpose }: Use): PadLevel {
+  try {
+    return leastPad(rules, { deployment, audience, purpose }, Math.floor(Date.now() / 1000))
+  } catch (error) {
+    if (error instanceof RefusedError) return 'none'
+    throw error
+  }
 }
 
 const device = async ({ deployment }: Loaded, key: Key | null): Promise<Device> => new Device(await requireWallet(key), transport, deployment)
@@ -143,11 +166,11 @@ const owner = async (key: Key | null): Promise<Owner> => new Owner(await require
 async function newWallet(key: Key): Promise<Wallet> {
   const shown = await present()
   // What was revoked is replaced unopened: its lock may be lost.
-  const before = shown === 'outdated' || shown?.state === 'revoked' ? null : await Wallet.open(key.secret)
+  const before = shown === 'outdated' || isOver(shown?.state ?? 'none') ? null : await Wallet.open(key.secret)
   if (before !== null) {
     await new Owner(before, transport).settle().catch((error: unknown) => { if (!(error instanceof RefusedError)) throw error })
   }
-  const isFresh = before === null || before.memory.enrolment?.state === 'revoked'
+  const isFresh = before === null || isOver(before.memory.enrolment?.state ?? 'none')
   return isFresh ? await Wallet.create(key) : before // a new signing key: nobody can link it with the old one
 }
 
@@ -178,16 +201,24 @@ async function cuts({ recogniser }: Loaded, pictures: readonly Blob[], reference
   return found
 }
 
-/** The adapted embedding of a live face. */
-async function probe(loaded: Loaded, pictures: readonly Blob[]): Promise<Float64Array> {
-  const embeddings = (await cuts(loaded, pictures, 0)).map((cut) => loaded.recogniser.embed(cut))
+/** The adapted embedding of a live face, or what films one as the session's nonce asks. */
+async function probe(loaded: Loaded, face: Face): Promise<Probe> {
+  if ('without' in face) return (nonce) => filmed(loaded, nonce, face.without)
+  const embeddings = (await cuts(loaded, face.pictures, 0)).map((cut) => loaded.recogniser.embed(cut))
   return loaded.deployment.release.adapt(fused(embeddings), 'probe')
+}
+
+async function filmed({ recogniser, deployment: { release } }: Loaded, nonce: Uint8Array, without: Omission | null): Promise<Float64Array> {
+  using filming = new Filming(recogniser, challengeOf(nonce, without), release.frames)
+  await studio.take(filming, transport.signal, () => { tell({ kind: 'film' }) })
+  return release.adapt(filming.embedding(release), 'probe')
 }
 
 type Act<A extends Action> = (loaded: Loaded, argument: Parameters<Actions[A]>[0], key: Key | null) => Promise<ReturnType<Actions[A]>>
 const actions: { [A in Action]: Act<A> } = {
   async begin(loaded) {
-    await transport.call(LogService.method.getCheckpoint, {})
+    const [rules] = await Promise.all([rulesNow(null).catch(() => null), transport.call(LogService.method.getCheckpoint, {})])
+    if (rules !== null) pad = padIn(rules, loaded, loaded.deployment) // else the device refuses, and says what is needed
     return statusOf(loaded)
   },
   status: (loaded) => statusOf(loaded),
@@ -205,6 +236,7 @@ const actions: { [A in Action]: Act<A> } = {
       frame.close()
     }
   },
+  follow: async (_loaded, argument) => studio.see(argument!.frame, argument!.seconds),
   async look(loaded, argument) {
     try {
       await cuts(loaded, argument!.pictures, argument!.references)
@@ -227,24 +259,25 @@ const actions: { [A in Action]: Act<A> } = {
   },
   async verify(loaded, argument, opener) {
     using key = SessionKey.generate(loaded.engine, randomBytes)
-    const vector = await probe(loaded, argument!.pictures)
+    const vector = await probe(loaded, argument!.face)
     return await (await device(loaded, opener)).verify(key, vector, argument!.nonce === null ? undefined : fromHex(argument!.nonce))
   },
   async asked(loaded, argument) {
     const request = LoginRequest.fromBytes(utf8(argument!.request))
-    const { identifier: client, operator } = await siteOf(loaded, request, null)
+    const rules = await rulesNow(null)
+    const { identifier: client, operator } = siteIn(rules, loaded, request)
     const [found, now] = [await present(), Date.now() / 1000]
     const agreed = found === null || found === 'outdated' ? [] : found.agreed
     const isAgreed = agreed.some(([audience, purposes, until]) => audience === client && purposes.includes(request.purpose) && until > now)
-    return { client, operator, purpose: request.purpose, site: new URL(request.redirectUri).host, isAgreed }
+    return { client, operator, purpose: request.purpose, site: new URL(request.redirectUri).host, isAgreed, pad: padIn(rules, loaded, { audience: client, purpose: request.purpose }) }
   },
   async login(loaded, argument, opener) {
     using key = SessionKey.generate(loaded.engine, randomBytes)
     using another = SessionKey.generate(loaded.engine, randomBytes)
     const request = LoginRequest.fromBytes(utf8(argument!.request))
     const wallet = await requireWallet(opener)
-    await siteOf(loaded, request, wallet)
-    const vector = await probe(loaded, argument!.pictures)
+    siteIn(await rulesNow(wallet), loaded, request)
+    const vector = await probe(loaded, argument!.face)
     const [mine, use] = [new Device(wallet, transport, loaded.deployment), { audience: request.client, purpose: request.purpose }]
     if (await mine.needsConsent(use, argument!.consents)) {
       const agreed = await mine.renew(another, vector, use)
@@ -254,7 +287,7 @@ const actions: { [A in Action]: Act<A> } = {
   },
   async renew(loaded, argument, opener) {
     using key = SessionKey.generate(loaded.engine, randomBytes)
-    const vector = await probe(loaded, argument!.pictures)
+    const vector = await probe(loaded, argument!.face)
     return await (await device(loaded, opener)).renew(key, vector)
   },
   async revoke(_loaded, _argument, opener) { await (await owner(opener)).revoke(); return null },
@@ -277,20 +310,31 @@ const actions: { [A in Action]: Act<A> } = {
   async code(_loaded, _argument, opener) { return ticketText(codeOf((await newWallet(requireKey(opener))).keyId)) },
   async admit(loaded, argument, opener) {
     using key = SessionKey.generate(loaded.engine, randomBytes)
-    const vector = await probe(loaded, argument!.pictures)
-    return await (await device(loaded, opener)).admit(key, vector, ticketDigest(argument!.code))
+    const vector = await probe(loaded, argument!.face)
+    const [wallet, { code, name }] = [await requireWallet(opener), argument!]
+    const outcome = await new Device(wallet, transport, loaded.deployment).admit(key, vector, ticketDigest(code))
+    if (outcome.matched) await wallet.remember({ names: named(wallet.memory.names, code, name) })
+    return outcome
   },
-  devices: async (_loaded, _argument, opener) => (await owner(opener)).devices(),
+  async devices(_loaded, _argument, opener) {
+    const wallet = await requireWallet(opener)
+    return withNames(await new Owner(wallet, transport).devices(), wallet.memory.names)
+  },
+  async rename(_loaded, argument, opener) {
+    const wallet = await requireWallet(opener)
+    await wallet.remember({ names: named(wallet.memory.names, codeOf(fromHex(argument!.keyId)), argument!.name) })
+    return deviceName(argument!.name)
+  },
   async remove(loaded, argument, opener) {
     using key = SessionKey.generate(loaded.engine, randomBytes)
-    const vector = await probe(loaded, argument!.pictures)
+    const vector = await probe(loaded, argument!.face)
     return await (await device(loaded, opener)).remove(key, vector, fromHex(argument!.keyId))
   },
   async forget() { await Wallet.delete(); return null },
 }
 
 /** What is there even when nobody can be reached. */
-const NEEDS_NOBODY: ReadonlySet<Action> = new Set<Action>(['glance', 'code', 'backup', 'forget'])
+const NEEDS_NOBODY: ReadonlySet<Action> = new Set<Action>(['glance', 'code', 'backup', 'forget', 'rename'])
 
 function everything(): Promise<Loaded> {
   loading ??= load().catch((error: unknown) => { loading = undefined; throw error }) // another try may do better
@@ -303,6 +347,14 @@ function faultOf(error: unknown): Fault {
   return error instanceof UnavailableError
     ? { kind: UnavailableError.name, message: error.message, why: error.why, retryAfter: error.retryAfter }
     : { kind: error.name, message: error.message, why: error.why, retryAfter: null }
+}
+
+/** Keeps how long the service asks this device to wait, if that is what went wrong. */
+async function waited(error: unknown): Promise<void> {
+  if (!(error instanceof UnavailableError) || error.why?.name !== 'why.wait' || error.retryAfter === null) return
+  const shown = await Wallet.look()
+  const [now, of] = [Math.floor(Date.now() / 1000), Math.ceil(error.retryAfter)]
+  if (shown !== null) await keepWait({ name: shown.name, until: now + of, of })
 }
 
 /** @throws CancelledError the person stopped what runs. */
@@ -319,13 +371,14 @@ scope.onmessage = async ({ data }: MessageEvent<Request>) => {
     const loaded = NEEDS_NOBODY.has(action) ? null : await everything()
     const act = actions[action] as (loaded: Loaded | null, argument: unknown, key: Key | null) => Promise<unknown>
     // A look at a frame needs no wallet. Everything else takes turns, also with other pages of this browser.
-    const value = await (action === 'watch' ? act(loaded, argument, key) : Wallet.exclusively(() => {
+    const value = await (action === 'watch' || action === 'follow' ? act(loaded, argument, key) : Wallet.exclusively(() => {
       transport.signal = controller.signal
       requireGoingOn()
       return act(loaded, argument, key)
     }))
     tell({ kind: 'done', id, value })
   } catch (error) {
+    await waited(error).catch(() => undefined) // the service says it again
     tell({ kind: 'failed', id, fault: faultOf(error) })
   } finally {
     running.delete(id)

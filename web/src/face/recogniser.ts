@@ -11,7 +11,7 @@ import { type Bytes, hex, sha256 } from '../bytes'
 import { UnavailableError, UsageError } from '../errors'
 import { BlazeFace } from './blazeface'
 import { advise, type Advice, type Glance } from './advice'
-import { Photograph, placed } from './cropping'
+import { Photograph, placed, type Point } from './cropping'
 import { FaceFinder } from './finding'
 import { MobileFaceNet } from './mobilefacenet'
 import { requireQuality } from './quality'
@@ -73,6 +73,11 @@ export class Recogniser {
   advise(image: ImageBitmap, profile: Profile, before: Glance | null): { readonly advice: Advice | null; readonly seen: Glance | null } {
     const photograph = Photograph.of(image)
     return advise(photograph, this.#finder.glance(photograph), alignment, profile, before)
+  }
+
+  /** Where the face of a film's next frame is, as `FaceFinder.follow` says. */
+  follow(image: ImageBitmap, before: readonly Point[] | null): Point[] {
+    return this.#finder.follow(Photograph.of(image), before)
   }
 
   /** The embedding of a cut: 192 numbers of unit norm. Sensitive. */

@@ -7,13 +7,17 @@
 
 import type { Asked, Fault, Status } from '../device/messages'
 import type { Outcome } from '../device/device'
+import { isOver } from '../wallet/state'
 import { ticketOf } from '../wallet/ticket'
+import type { Wait } from '../wallet/wait'
 import type { Shown } from '../wallet/wallet'
 
 /** What a person does with their face. */
 export type Task = 'enrol' | 'verify' | 'renew' | 'admit' | 'remove'
 /** What a person asks of the service without it. */
-export type Wish = 'revoke' | 'erase' | 'export' | 'history' | 'devices' | 'backup' | 'code' | 'lost' | 'forget'
+export type Wish = 'revoke' | 'erase' | 'export' | 'history' | 'devices' | 'rename' | 'backup' | 'code' | 'lost' | 'forget'
+/** What makes keys, if there are none. */
+export type Making = 'enrol' | 'code'
 /** Whether something is done with the face. */
 export const isTask = (on: Task | Wish): on is Task => ['enrol', 'verify', 'renew', 'admit', 'remove'].includes(on)
 
@@ -25,7 +29,12 @@ export type Place =
   | { readonly at: 'start' }
   | { readonly at: 'agreeing'; readonly task: 'enrol' | 'renew' }
   | { readonly at: 'looking'; readonly task: Task; readonly part: Part; readonly by: 'camera' | 'files'; readonly fault: Fault | null }
+  /** A film is about to be taken: what it asks for, and why the last one was refused. */
+  | { readonly at: 'preparing'; readonly task: Task; readonly fault: Fault | null }
+  | { readonly at: 'filming'; readonly task: Task }
   | { readonly at: 'working'; readonly on: Task | Wish; readonly stage: number }
+  /** New keys are to be locked. */
+  | { readonly at: 'locking'; readonly on: Making; readonly passkeys: boolean; readonly fault: Fault | null }
   | { readonly at: 'done'; readonly task: Task; readonly outcome: Outcome }
   | { readonly at: 'gone'; readonly wish: 'revoke' | 'erase' | 'forget'; readonly position: number | null }
   /** Another device of the person is to let this one in. */
@@ -63,7 +72,10 @@ export type Screen =
   | { readonly kind: 'lost'; readonly status: Status; readonly name: string }
   | { readonly kind: 'agree'; readonly status: Status; readonly task: 'enrol' | 'renew'; readonly ticket: string }
   | { readonly kind: 'look'; readonly status: Status; readonly task: Task; readonly part: Part; readonly by: 'camera' | 'files'; readonly fault: Fault | null }
+  | { readonly kind: 'prepare'; readonly status: Status; readonly task: Task; readonly fault: Fault | null }
+  | { readonly kind: 'film'; readonly status: Status; readonly task: Task }
   | { readonly kind: 'working'; readonly status: Status; readonly on: Task | Wish; readonly stage: number }
+  | { readonly kind: 'lock'; readonly status: Status; readonly on: Making; readonly passkeys: boolean; readonly fault: Fault | null }
   | { readonly kind: 'enrolled' | 'enrolled-not' | 'accepted' | 'renewed' | 'admitted' | 'removed'; readonly status: Status; readonly outcome: Outcome }
   | { readonly kind: 'refused'; readonly status: Status; readonly task: Task; readonly outcome: Outcome; readonly left: number }
   | { readonly kind: 'home' | 'ended' | 'closed'; readonly status: Status }
@@ -87,7 +99,10 @@ export function screenOf({ status, share, nonce, asked, place, ticket, now, kept
     case 'start': return startOf(status, nonce, asked, ticket, now)
     case 'agreeing': return { kind: 'agree', status, task: place.task, ticket }
     case 'looking': return { ...place, kind: 'look', status }
+    case 'preparing': return { kind: 'prepare', status, task: place.task, fault: place.fault }
+    case 'filming': return { kind: 'film', status, task: place.task }
     case 'working': return { kind: 'working', status, on: place.on, stage: place.stage }
+    case 'locking': return { ...place, kind: 'lock', status }
     case 'done': return doneOf(status, place.task, place.outcome)
     case 'code': return { kind: 'code', status, code: place.code }
     case 'lost': return { kind: 'lost', status, name: place.name }
@@ -109,6 +124,10 @@ function doneOf(status: Status, task: Task, outcome: Outcome): Screen {
   return { kind: ({ verify: 'accepted', renew: 'renewed', admit: 'admitted', remove: 'removed' } as const)[task], status, outcome }
 }
 
+/** Where somebody is who has to wait, as if the service had just said so. */
+export const waitingFor = (on: Task, { until, of }: Wait): Place & { readonly at: 'failed' } =>
+  ({ at: 'failed', on, fault: { kind: 'UnavailableError', message: '', why: { name: 'why.wait', values: { seconds: of } }, retryAfter: of }, seconds: until - of })
+
 /** Null when a wait is over. */
 function failedOf(status: Status, on: Task | Wish, fault: Fault, since: number, now: number): Screen | null {
   if (fault.why?.name === 'why.wait' && fault.retryAfter !== null && fault.retryAfter >= SHORTEST_WAIT_SECONDS) {
@@ -121,5 +140,7 @@ function failedOf(status: Status, on: Task | Wish, fault: Fault, since: number, 
 /** Whether the last consent does not cover anything any more. */
 export const hasEnded = ({ consentExpires }: Status, now: number): boolean => consentExpires !== null && consentExpires <= now
 
-/** The rights of somebody whose device is known to the service. */
+/** Whether the service knows something of this device that its owner may ask for. */
 export const isKnown = ({ state }: Status): boolean => state === 'enrolled' || state === 'started' || state === 'revoked'
+/** Whether another device, or a backup, may be of use to this one. */
+export const isAlone = ({ state }: Status): boolean => state === 'none' || state === 'outdated' || isOver(state)

@@ -1,10 +1,13 @@
 /** How each screen looks. Every word comes from the catalogues or from the deployment's terms. */
 
-import type { Status } from '../device/messages'
+import type { Fault, Status } from '../device/messages'
+import { isOver } from '../wallet/state'
 import { lettersOf, ticketOf } from '../wallet/ticket'
 import type { DoingDevices } from './devices'
 import { h, drawing } from './dom'
 import { textOf, titleOf } from './failures'
+import { type Begin, preparation } from './film'
+import { type Chosen, waysToLock } from './locking'
 import { isTask, type Place, type Screen, type Task, type Wish } from './states'
 import { allTerms, followed, list, readable, shortTerms, trial, worth } from './terms'
 import { day, say, time } from './texts'
@@ -16,9 +19,15 @@ export interface Doing {
   bring(ticket: string): void
   /** Begins to look at a face. */
   look(task: Task): void
+  /** Shows what a film would ask for; some purposes need one. */
+  prepare(task: Task): void
+  /** Does it with a film instead of pictures. */
+  film(task: Task, without: Parameters<Begin>[0]): void
   /** The pause before the second look is over. */
   goOn(): void
   change(by: 'camera' | 'files'): void
+  /** Locks new keys in that way. */
+  lock(chosen: Chosen): void
   ask(wish: Wish): void
   cancel(): void
   /** Loads what is missing, once more. */
@@ -38,7 +47,8 @@ const START: Place = { at: 'start' }
 const MARKS = {
   good: 'M4.5 12.5l5 5 10-11',
   bad: 'M6 12h12',
-  wait: 'M12 6v6l4 2.5',
+  wait: 'M12 3.5a8.5 8.5 0 1 0 0 17a8.5 8.5 0 0 0 0-17zM12 7.500v5l3.5 2',
+  stopped: 'M7 7l10 10M17 7L7 17',
   gone: 'M5 8h14M10 8V5h4v3M7 8l1 11h8l1-11',
 } as const
 
@@ -140,6 +150,19 @@ function partsOf(screen: Screen, doing: Doing): Parts {
       }
     }
     case 'look': return lookOf(screen, doing)
+    case 'lock': return {
+      title: say('lock.title'),
+      body: [
+        lead(say('lock.lead')), screen.fault && h('p', { className: 'problem', role: 'alert' }, textOf(screen.fault, '')),
+        ...waysToLock(screen.passkeys, doing.lock), h('p', { className: 'small' }, say('lock.room')),
+      ],
+      buttons: [button(say('cancel'), () => { doing.cancel() })],
+    }
+    case 'prepare': {
+      const { body, go } = preparation((without) => { doing.film(screen.task, without) })
+      return { title: say('film.title'), body: [problemOf(screen), lead(say('film.lead')), ...body, ...others(screen, false)], buttons: [main(say('film.button'), go), back] }
+    }
+    case 'film': return { title: say('film.now'), body: [doing.camera, h('p', { className: 'small' }, say('film.stays'))], buttons: [button(say('cancel'), () => { doing.cancel() })] }
     case 'working': return {
       title: say(`working.${screen.on}`),
       body: isTask(screen.on)
@@ -229,7 +252,7 @@ function partsOf(screen: Screen, doing: Doing): Parts {
       const isNobodysFault = fault.kind === 'CancelledError' || fault.kind === 'UnavailableError'
       const again = (): void => { if (on === 'enrol') doing.go({ at: 'agreeing', task: on }); else if (isTask(on)) doing.look(on); else doing.ask(on) }
       return {
-        title: titleOf(fault), mark: isNobodysFault ? 'wait' : 'bad',
+        title: titleOf(fault), mark: fault.kind === 'CancelledError' ? 'stopped' : isNobodysFault ? 'wait' : 'bad',
         body: [
           lead(on === 'enrol' && fault.kind === 'RefusedError' && fault.why === null ? say('failed.ticket') : textOf(fault, status.terms.controller.name)), ...(fault.kind === 'CancelledError' ? [] : [...(isTask(on) ? others(screen, !isNobodysFault) : []), exactly(fault.message)]),
         ],
@@ -239,16 +262,23 @@ function partsOf(screen: Screen, doing: Doing): Parts {
   }
 }
 
-function lookOf({ status, task, part, by, fault }: Screen & { kind: 'look' }, doing: Doing): Parts {
+/** What was wrong with the last pictures. */
+const problemOf = ({ status, fault }: Known & { readonly fault: Fault | null }, isNumbered = false): HTMLElement | null =>
+  fault && h('p', { className: 'problem', role: 'alert' }, textOf(fault, status.terms.controller.name, isNumbered))
+
+function lookOf(screen: Screen & { kind: 'look' }, doing: Doing): Parts {
+  const { status, task, part, by } = screen
   const cancel = button(say('cancel'), () => { doing.cancel() })
-  const problem = fault && h('p', { className: 'problem', role: 'alert' }, textOf(fault, status.terms.controller.name, by === 'files'))
+  const problem = problemOf(screen, by === 'files')
   const stays = h('p', { className: 'small' }, say('look.stays'))
+  const isOthers = task === 'admit' || task === 'remove'
+  const why = isOthers ? lead(say(`look.${task}_why`)) : null
   if (by === 'files') {
     const { references, frames } = status
     return {
-      title: say('files.title'),
-      body: [lead(task === 'enrol' ? say('files.references', { references, most: references + 1 }) : say('files.probe', { frames })), problem, doing.files, stays],
-      buttons: [button(say('look.use_camera'), () => { doing.change('camera') }), cancel],
+      title: isOthers ? say(`look.${task}`) : say('files.title'),
+      body: [why, lead(task === 'enrol' ? say('files.references', { references, most: references + 1 }) : say('files.probe', { frames })), problem, doing.files, stays],
+      buttons: [cancel, button(say('look.use_camera'), () => { doing.change('camera') }, 'quiet')],
     }
   }
   if (part === 'pause') return {
@@ -256,9 +286,9 @@ function lookOf({ status, task, part, by, fault }: Screen & { kind: 'look' }, do
   }
   const count = part === 'references' ? status.references : part === 'second' ? 1 : status.frames
   return {
-    title: say(part === 'second' ? 'look.second' : 'look.title'),
-    body: [problem, doing.camera, h('p', { className: 'small' }, `${say(part === 'references' ? 'look.references' : 'look.probe', { count })} ${say('look.stays')}`)],
-    buttons: [cancel, button(say('look.use_files'), () => { doing.change('files') }, 'quiet')],
+    title: isOthers ? say(`look.${task}`) : say(part === 'second' ? 'look.second' : 'look.title'),
+    body: [why, problem, doing.camera, h('p', { className: 'small' }, `${say(part === 'references' ? 'look.references' : 'look.probe', { count })} ${say('look.stays')}`)],
+    buttons: [cancel, button(say('look.use_files'), () => { doing.change('files') }, 'quiet'), ...(task === 'enrol' ? [] : [button(say('look.film'), () => { doing.prepare(task) }, 'quiet')])],
   }
 }
 
@@ -286,12 +316,12 @@ function progress(share: number | null, text: string): HTMLElement {
 
 /** Where somebody is on the way to an enrolment, or to a newer consent. */
 function stepsOf(screen: Screen): HTMLElement | null {
-  const task = screen.kind === 'enrolled' ? 'enrol' : screen.kind === 'renewed' ? 'renew' : screen.kind === 'agree' || screen.kind === 'look' ? screen.task : screen.kind === 'working' ? screen.on : null
+  const task = screen.kind === 'enrolled' ? 'enrol' : screen.kind === 'renewed' ? 'renew' : screen.kind === 'agree' || screen.kind === 'look' || screen.kind === 'prepare' || screen.kind === 'film' ? screen.task : screen.kind === 'working' || screen.kind === 'lock' ? screen.on : null
   if (task !== 'enrol' && task !== 'renew') return null
-  if (screen.kind === 'look' && screen.by === 'files') return null
-  const names = task === 'enrol' ? (['agree', 'look', 'second', 'done'] as const) : (['agree', 'look', 'done'] as const)
-  const now = screen.kind === 'agree' ? 0 : screen.kind === 'look' && (screen.part === 'references' || screen.part === 'probe') ? 1
-    : screen.kind === 'look' ? 2 : screen.kind === 'working' ? names.length - 2 : names.length - 1
+  const isLocked = screen.kind !== 'enrolled' && 'status' in screen && screen.status.lock !== null && !isOver(screen.status.state)
+  const names = task === 'renew' ? (['agree', 'look', 'done'] as const) : isLocked && screen.kind !== 'lock' ? (['agree', 'look', 'second', 'done'] as const) : (['agree', 'look', 'second', 'lock', 'done'] as const)
+  const now = screen.kind === 'agree' ? 0 : screen.kind === 'prepare' || screen.kind === 'film' ? 1 : screen.kind === 'look' && (screen.part === 'references' || screen.part === 'probe') ? 1
+    : screen.kind === 'look' ? 2 : screen.kind === 'working' || screen.kind === 'lock' ? names.length - 2 : names.length - 1
   return h('ol', { className: 'steps', attributes: { 'aria-label': say('steps', { step: now + 1, steps: names.length, name: say(`step.${names[now]}`) }) } },
     ...names.map((name, i) => h('li', { className: i < now ? 'past' : '', attributes: i === now ? { 'aria-current': 'step' } : {} }, say(`step.${name}`))))
 }
@@ -320,8 +350,9 @@ function others({ status: { terms } }: Known, isDecided = true): Node[] {
 
 const untilOf = ({ status }: Known): string => day(status.consentExpires ?? 0)
 
+/** Where it stands in the log, and what that is good for. */
 const entry = ({ outcome }: { readonly outcome: { readonly position: number } }): HTMLElement =>
-  h('p', { className: 'entry' }, say('technical.entry', { position: outcome.position }))
+  h('details', { className: 'entry' }, h('summary', {}, say('technical.entry', { position: outcome.position })), h('p', { className: 'small' }, say('technical.entry_why')))
 
 /** What an organisation gets, in full. */
 const statement = (assertion: string | null): HTMLElement[] => assertion === null ? [] : [folded(say('accepted.copy'), h('pre', { tabIndex: 0, id: 'assertion' }, assertion))]

@@ -14,6 +14,8 @@ export class Failure extends Error {
 export interface Told {
   loading(share: number): void
   sent(message: Reply & { kind: 'sent' }): void
+  /** A session waits for a film. */
+  film(): void
 }
 
 const worker = new Worker(new URL('../device/worker.ts', import.meta.url), { type: 'module' })
@@ -45,6 +47,7 @@ export function listen(told: Told): void {
       case 'ready': break
       case 'loading': told.loading(data.share); break
       case 'sent': told.sent(data); break
+      case 'film': told.film(); break
       case 'done': waiting.get(data.id)?.resolve(data.value); waiting.delete(data.id); break
       case 'failed': waiting.get(data.id)?.reject(new Failure(data.fault)); waiting.delete(data.id); break
     }

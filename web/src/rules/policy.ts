@@ -61,7 +61,7 @@ export function requireAllowedBy(rules: Rulebook, asked: Asked, now: number): vo
   }
   const least = leastOf(granted)
   if (asked.pad !== null && !reaches(asked.pad, least)) {
-    throw new RefusedError(`${purpose} asks for presentation attack detection ${least}, and here it is ${asked.pad}; take the way that the terms name`)
+    throw new RefusedError(`${purpose} asks for presentation attack detection ${least}, and here it is ${asked.pad}; take the way that the terms name`, { why: { name: least === 'supervised' ? 'why.supervised' : 'why.film_needed' } })
   }
   if (!deployment.jurisdictions.includes(asked.jurisdiction)) throw new RefusedError('the consent is for another jurisdiction')
   if (asked.consentSeconds > longestReceiptSeconds) {
@@ -73,12 +73,12 @@ export function requireAllowedBy(rules: Rulebook, asked: Asked, now: number): vo
 const leastOf = (granted: readonly PurposeRule[]): PadLevel => PAD_LEVELS[Math.max(...granted.map(({ pad }) => PAD_LEVELS.indexOf(pad)))]
 
 /** What the public rules ask to stand between a presentation attack and a comparison with an enrolled template at `now`. */
-export function leastPad(rules: Rulebook, asked: Asked, now: number): PadLevel {
+export function leastPad(rules: Rulebook, asked: Pick<Asked, 'deployment' | 'audience' | 'purpose'>, now: number): PadLevel {
   return leastOf((rules.deployment(asked.deployment)?.jurisdictions ?? []).map((place) => ruleIn(rules, place, asked, now)))
 }
 
 /** What allows the purpose in one jurisdiction: its pack, or else an exception. */
-function ruleIn(rules: Rulebook, place: string, { audience, purpose }: Asked, now: number): PurposeRule {
+function ruleIn(rules: Rulebook, place: string, { audience, purpose }: Pick<Asked, 'audience' | 'purpose'>, now: number): PurposeRule {
   const pack = rules.pack(place, now)
   const inForce = pack !== null && now < pack.endsAt
   const rule = (inForce ? pack.rules.find((one) => one.purpose === purpose && isInForce(one, now)) : undefined) ?? rules.exception(place, audience, purpose, now)

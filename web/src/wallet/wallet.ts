@@ -18,7 +18,9 @@ import { TemplateSecret } from '../onebit/template'
 import type { ReleaseTrust } from '../rules/manifest'
 import type { RulesSeen } from '../rules/rulebook'
 import { type Key, type Lock, lockText, sealingKey, wrongKey } from './locks'
+import type { Names } from './names'
 import { SignedReceipt } from './receipts'
+import { type EnrolmentState, isOver } from './state'
 
 const DATABASE = 'intaglio'
 const STORE = 'wallet'
@@ -28,9 +30,6 @@ const NONCE_BYTES = 12
 
 /** Sessions that one template's device answers in its life: a lying server learns at most one bit in each. */
 export const MOST_ANSWERS = 500
-
-/** How far this device got. The server's word counts; this is what the device remembers of it. */
-export type EnrolmentState = 'started' | 'enrolled' | 'revoked'
 
 /** Where and for what this device enrolled. */
 export interface Enrolment {
@@ -60,7 +59,11 @@ export interface Memory {
   readonly checkpoint: string | null
   /** What the device has seen of the public rules, with their signers, or null. */
   readonly rules: RulesSeen | null
+  /** What the person calls their devices. */
+  readonly names: Names
 }
+
+const NOTHING: Memory = { enrolment: null, checkpoint: null, rules: null, names: {} }
 
 /** What stands in clear: what the page shows before anybody unlocks. */
 export interface Shown {
@@ -106,7 +109,7 @@ export class Wallet {
   /** The signing key as it is stored; it is written anew as it is. */
   readonly #wrapped: Pick<Stored, 'signing' | 'signingNonce'>
   #secret: TemplateSecret | null = null
-  #memory: Memory = { enrolment: null, checkpoint: null, rules: null }
+  #memory: Memory = NOTHING
 
   private constructor(devicePublicKey: Bytes, lock: Lock, sealing: CryptoKey, signingKey: CryptoKey, { signing, signingNonce }: Pick<Stored, 'signing' | 'signingNonce'>) {
     this.devicePublicKey = devicePublicKey
@@ -170,7 +173,7 @@ export class Wallet {
 
   /** Deletes the stored wallet, for good. The server keeps what it has: revoke or erase first. */
   static async delete(): Promise<void> {
-    await transact('readwrite', (store) => store.delete(ONLY))
+    await transact('readwrite', (store) => store.clear())
   }
 
   /** Runs `work` while no other page of this browser uses the wallet. */
@@ -235,7 +238,7 @@ export class Wallet {
   requireEnrolment(): Enrolment {
     const { enrolment } = this.#memory
     if (enrolment === null) throw new UsageError('this device is not enrolled; enrol first')
-    if (enrolment.state === 'revoked') throw new UsageError('this template was revoked for good; make a new one and enrol again')
+    if (isOver(enrolment.state)) throw new UsageError('this template was revoked for good; make a new one and enrol again')
     return enrolment
   }
 
@@ -266,7 +269,7 @@ export class Wallet {
   /** Memory and secret out of authenticated bytes. */
   #take(content: Bytes): void {
     const length = new DataView(content.buffer).getUint32(0, true)
-    this.#memory = JSON.parse(new TextDecoder().decode(content.subarray(4, 4 + length))) as Memory
+    this.#memory = { ...NOTHING, ...JSON.parse(new TextDecoder().decode(content.subarray(4, 4 + length))) as Partial<Memory> }
     const secret = content.subarray(4 + length)
     this.#secret = secret.length === 0 ? null : TemplateSecret.fromSecretBytes(secret)
     content.fill(0)
@@ -327,7 +330,7 @@ function algorithm(iv: Bytes, additionalData: Bytes): AesGcmParams {
 }
 
 /** One request in one transaction, forced to disk. */
-async function transact<T>(mode: IDBTransactionMode, act: (store: IDBObjectStore) => IDBRequest): Promise<T> {
+export async function transact<T>(mode: IDBTransactionMode, act: (store: IDBObjectStore) => IDBRequest): Promise<T> {
   try {
     const database = await new Promise<IDBDatabase>((resolve, reject) => {
       const request = indexedDB.open(DATABASE, 1)
