@@ -169,6 +169,7 @@ def test_a_matching_server_is_put_together_of_what_it_is_set_to(place, monkeypat
     shown = Stand(monkeypatch, "server.matching.cli", {"Metrics.serve": lambda: service.events.append("hidden")})
     asyncio.run(_serve(settings))
     assert seen["Admission"]["directory"] == place / "tls"
+    assert admission.remember.call_args.args == (storage,)
     assert seen["opened_log"] == {"directory": place / "transparency", "database": "postgresql://log@host/log"}
     assert seen["open_storage"]["database"] == str(place / "matching.db")
     assert not seen["open_storage"]["may_begin"]()  # somebody is enrolled, as the log says
