@@ -181,7 +181,7 @@ def rules_kiosk(
         int, typer.Option(min=1, max=LONGEST_KIOSK_SECONDS // DAY_SECONDS, help="How long it is believed from now on.")
     ] = LONGEST_KIOSK_SECONDS // DAY_SECONDS,
 ) -> None:
-    """Name a device of the operator's: when it says that it looked for a picture before its camera, that is `supervised`.
+    """Name a device of the operator's: its word that it looked for a picture before its camera counts as `supervised`.
 
     It is believed until its certificate ends, at the latest. A renewed certificate is a new kiosk. Behind a bridge's
     certificate stand all browsers: a bridge that the rules name a kiosk does not serve (docs/pad.md).
