@@ -35,7 +35,8 @@ def test_it(server):
 @pytest.mark.parametrize("hang", HANGS)
 def test_a_test_that_hangs_after_its_limit_ends_the_run_and_shows_where(hang, tmp_path):
     (tmp_path / "test_hang.py").write_text(HANGS[hang])
-    settings = ("-c", ROOT / "pyproject.toml", "-o", "faulthandler_timeout=1", "--timeout=0.5", "-p", "no:cacheprovider")
+    quick = ("-o", "faulthandler_timeout=1", "--timeout=0.5", "-p", "no:cacheprovider")
+    settings = ("-c", ROOT / "pyproject.toml", *quick)
     command = [sys.executable, "-m", "pytest", "-q", *settings, "--rootdir", tmp_path, tmp_path / "test_hang.py"]
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
     assert done.returncode != 0

@@ -1,4 +1,4 @@
-"""`verify`, `receipts renew` and `renew` with --challenge: a server whose rules ask for it, real faces, a camera in numbers."""
+"""`verify`, `receipts renew`, `renew` with --challenge: a server whose rules ask for it, faces, a camera in numbers."""
 
 import dataclasses
 import io
