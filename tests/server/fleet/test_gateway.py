@@ -262,7 +262,8 @@ async def test_a_wrong_clock_is_named_as_such_to_both_sides_once(ahead, said, lo
     async with asking(gateway) as client:
         for _ in range(2):
             reply = await client.post("/v1/fleet/pull-messages", headers=headers)
-        assert (reply.status_code, said in reply.text) == (401, True)
+        words = f"this node's clock is {said}; set the clocks of both, by NTP. 5 s ahead and 305 s behind is the most"
+        assert (reply.status_code, reply.text) == (401, words)
         assert gateway.clocks == {"north": reply.text}
         assert (await client.post("/v1/fleet/get-run", headers=signed(federation[1]["north"]))).status_code == 200
     assert warned == [f"north: {reply.text}"]
