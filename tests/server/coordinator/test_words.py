@@ -108,7 +108,7 @@ def test_a_plan_s_promise_is_said_with_noise_attackers_and_whom_it_stands(capsys
     assert means.startswith("intaglio: privacy: Whoever accuses one innocent in a thousand finds at most ")
     assert (
         twice
-        == "intaglio: privacy: nobody compares organisations' people; who is in two of them has epsilon 19.11 instead"
+        == "intaglio: privacy: nobody compares organisations' people; who is in two of them has epsilon 19.07 instead"
     )
     assert trust == (
         "intaglio: trust: secure aggregation shows the coordinator totals only, and the promise holds even if 2 of the "

@@ -11,6 +11,7 @@ import os
 import socket
 import ssl
 from collections import Counter
+from pathlib import Path
 
 import httpx
 import pytest
@@ -513,6 +514,16 @@ def test_a_changed_last_segment_is_not_continued(tmp_path):
     path.write_bytes(path.read_bytes().replace(b'"received":1', b'"received":9'))
     with pytest.raises(ProofError, match="line 3 of the log does not follow"):
         CallLog(tmp_path / "calls")
+
+
+def test_a_log_that_is_refused_leaves_no_file_open(tmp_path):
+    (tmp_path / "calls").mkdir()
+    (tmp_path / "calls/000001.jsonl").write_bytes(b"junk\n")
+    before = len(list(Path("/proc/self/fd").iterdir()))
+    for _ in range(3):
+        with pytest.raises(MalformedMessageError, match=r"line"):
+            CallLog(tmp_path / "calls")
+    assert len(list(Path("/proc/self/fd").iterdir())) == before
 
 
 def test_a_torn_last_line_is_cut_off_and_the_chain_goes_on(tmp_path):
