@@ -1,7 +1,7 @@
 """The slow tests by the groups of docs/reliability.md: how many each has, and how long it can take at most.
 
-`python -m tests.slow_groups` collects them, runs none, and prints the table's numbers, which a test
-compares with the page's. A test belongs to the first group whose `-k` takes it. The longest is the sum of the tests' own limits.
+`python -m tests.slow_groups` collects them, runs none, and prints the table's numbers; a slow test compares them with
+the page's. A test belongs to the first group whose `-k` takes it. The longest is the sum of the tests' own limits.
 """
 
 from __future__ import annotations
