@@ -11,7 +11,7 @@ import { requireQuality } from './quality'
 import type { Profile } from './release'
 
 /** What to do; a message of the catalogues for each, `advice.NAME`. */
-export const ADVICE = ['nobody', 'several', 'far', 'near', 'off', 'dark', 'bright', 'straight', 'still'] as const
+export const ADVICE = ['nobody', 'several', 'far', 'near', 'off', 'dark', 'bright', 'straight', 'still', 'blurred'] as const
 export type Advice = (typeof ADVICE)[number]
 
 /** Distance of the eyes in shorter sides of the frame. */
@@ -67,7 +67,8 @@ export function advise(
   if (Math.abs(beside) > TURNED || Math.abs(Math.atan2(ey, ex)) > TILTED * Math.PI / 180) return wrong('straight')
   if (before === null) return wrong('still')
   const way = landmarks.reduce((sum, { x, y }, i) => sum + Math.hypot(x - before.landmarks[i].x, y - before.landmarks[i].y), 0) / landmarks.length
-  return way > MOVED * eyes ? wrong('still') : { advice: null, seen }
+  if (way > MOVED * eyes) return wrong('still')
+  return isRefused(frame, landmarks, alignment, profile, 'why.blurred') ? wrong('blurred') : { advice: null, seen }
 }
 
 /** Whether the gate for pictures refuses this one for that reason. */
