@@ -20,10 +20,10 @@ from server.database import copy_file, database_url, name_of, upgrade
 from server.log.cli import LogDatabaseOption, LogDirectoryOption, TokenOption, log_commands, opened_log
 from server.login.cli import login_commands
 from server.matching.cli import matching_commands
-from server.matching.reconciling import What, reconcile
 from server.matching.serving import SERVICE_NAME, health_of
 from server.people.pki_cli import pki_commands
 from server.people.tickets_cli import ticket_commands
+from server.restoring.reconciling import What, reconcile
 from server.rules.assertions import create_issuer
 from server.rules.cli import rules_commands
 from server.storage.sqlstorage import open_storage
@@ -40,6 +40,7 @@ PROGRAM = Program(
             "database",
             "deployment",
             "federation",
+            "former-release",
             "ledger",
             "log",
             "log-database",

@@ -22,7 +22,7 @@ import tempfile
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
@@ -111,6 +111,7 @@ class Machine:
         """The same with the folders and ports of this machine."""
         for place in PLACES:
             text = re.sub(rf"(?<![\w/.-]){re.escape(place)}(?=[/\s\"'|]|$)", str(self.folder / place[1:]), text)
+        text = re.sub(r"(?<=\s)~(?=/)", str(self.folder), text)
         return re.sub(rf"\b({'|'.join(PORTS)})\b", lambda found: self._ports[found[1]], text)
 
     def there(self, text: str) -> str:
@@ -221,10 +222,11 @@ def serves(port: int) -> bool:
 
 def give(machine: Machine) -> None:
     """What an operator has: a release with its papers, keys of those who sign it, terms, pictures, a token."""
-    bundle = signed(a_bundle(orl_release()))
+    bundle, second = signed(a_bundle(orl_release())), replace(orl_release(), threshold=orl_release().threshold - 1)
     private = (Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
     files = {
         "release.zip": bundle.to_bytes(),
+        "release-2.zip": signed(a_bundle(second)).to_bytes(),
         "trust.json": TRUST.to_bytes(),
         "terms.json": (ROOT / "examples/policies/terms.json").read_bytes(),
         "release.json": bundle.release.to_bytes(),

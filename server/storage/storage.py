@@ -241,7 +241,7 @@ class Storage(CertificateStorage, Protocol):
         """From now on, every durable transaction records how far the log has come, if that is further than before.
 
         Whoever calls this has made sure that the database knows of everything in that log
-        (`server.matching.reconciling`). From now on a database that is put back behind this process's back is noticed:
+        (`server.restoring.reconciling`). From now on a database that is put back behind this process's back is noticed:
         `ping` and whatever must last raise `UnavailableError`.
 
         Args:
@@ -472,7 +472,8 @@ class Storage(CertificateStorage, Protocol):
         VERIFY         closed                  nothing more
         RENEW_CONSENT  closed                  the held template's receipts replace those that they prolong
         RENEW_TEMPLATE closed, and on a match  the old template is revoked, with a tombstone, and the held one is
-                       gone with its template  enrolled. Other sessions of the old one end
+                       gone with its template  enrolled. Other sessions of the old one end. If the releases differ, this
+                                               attempt and all failures before it are of the held one then
         ADMIT_DEVICE   closed                  the ticket of the held template's admission is issued for an hour, in
                                                the place of the one that its account had
         REMOVE_DEVICE  closed                  the held template is revoked, with a tombstone

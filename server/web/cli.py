@@ -9,7 +9,7 @@ import asyncio
 import json
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import ExitStack
 from dataclasses import asdict
 from functools import partial
@@ -95,6 +95,14 @@ def web_start(
     port: Annotated[int, typer.Option(min=1, max=65535)] = 8080,
     certificate: Annotated[Path | None, typer.Option(help="PEM, for https.")] = None,
     key: Annotated[Path | None, typer.Option(help="PEM, for https.")] = None,
+    former_release: Annotated[
+        list[Path] | None,
+        typer.Option(
+            envvar="INTAGLIO_SERVER_FORMER_RELEASE",
+            help="Bundle of a release that people come over from to this one; repeatable, as for `matching start`.",
+            show_default="nobody comes over",
+        ),
+    ] = None,
     login: Annotated[
         Path | None,
         typer.Option(help="What `login init` made: the page logs people in at the sites of the rules. [default: no]"),
@@ -127,11 +135,12 @@ def web_start(
     """
     if (certificate is None) != (key is None):
         raise UsageError("https takes both --certificate and --key")
-    bundle = read_bundle(release)
+    bundle, former = read_bundle(release), tuple(map(read_bundle, former_release or ()))
     agreed = Terms.from_file(_read(terms))
     try:
         trust = ReleaseTrust.from_file(_read(release_trust))
-        require_servable(bundle, trust, now=int(time.time()))
+        for one in (bundle, *former):
+            require_servable(one, trust, now=int(time.time()))
         book = Rulebook.from_file(_read(rules), read_at=int(time.time()))
         if book.deployment(deployment) is None:
             raise UsageError(f"no deployment {deployment!r} stands in the rules; register it first")
@@ -146,7 +155,7 @@ def web_start(
     except IntaglioError as error:
         raise UsageError(str(error)) from error  # the files that were named are wrong, no peer is to blame
     read_rules = rules_of_a_bridge(rules, tls / f"{client}.pem")
-    site = Site.read(page, origin, site_files(bundle, told), {"/rules.jsonl": read_rules})
+    site = Site.read(page, origin, site_files(bundle, told, former), {"/rules.jsonl": read_rules})
     read_rules()
     limits = AddressLimits(
         PeerRate(peer_rate, burst=max(1, round(12 * peer_rate))), sessions=peer_sessions, enrolments=peer_enrolments
@@ -217,12 +226,21 @@ def rules_of_a_bridge(rules: Path, certificate: Path) -> Callable[[], bytes]:
     return read
 
 
-def site_files(bundle: Bundle, deployment: bytes) -> dict[str, bytes]:
-    """What the page reads of a deployment, by path, without the rules, which change."""
+def site_files(bundle: Bundle, deployment: bytes, former: Iterable[Bundle] = ()) -> dict[str, bytes]:
+    """What the page reads of a deployment, by path, without the rules, which change.
+
+    Former releases lie under their digests: a page asks for the one of its wallet, and whoever serves it learns that.
+    """
+    files = {"/deployment.json": deployment} | _release_files("", bundle)
+    for one in former:
+        files |= _release_files(f"/former/{one.release.digest}", one)
+    return files
+
+
+def _release_files(folder: str, bundle: Bundle) -> dict[str, bytes]:
     return {
-        "/deployment.json": deployment,
-        "/manifest.json": bundle.signed.to_bytes(),
-        "/release.json": bundle.release.to_bytes(),
+        f"{folder}/manifest.json": bundle.signed.to_bytes(),
+        f"{folder}/release.json": bundle.release.to_bytes(),
     }
 
 

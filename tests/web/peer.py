@@ -115,6 +115,11 @@ def answer_prove(request):
     return web_matching.prove(request)
 
 
+def answer_software(request):
+    """The log's entry about the program that runs."""
+    return web_matching.software(request)
+
+
 def answer_change(request):
     """The digest of a change that a match would put in force."""
     return Change(**{name: bytes.fromhex(value) for name, value in request.items()}).digest.hex()

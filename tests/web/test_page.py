@@ -2,20 +2,24 @@
 
 import dataclasses
 import gzip
+import hashlib
 import io
 import json
 import re
 import time
+import urllib.request
 
 import jwt
 import pytest
 from PIL import Image
 
 from client.wallet.backup import Backup
+from examples import publishing
 from federation.consent.purposes import DAY_SECONDS
 from federation.release.manifest import Role, Use
 from federation.rules.entries import Moratorium
 from federation.transparency import KeyKind, NoteSigner
+from tests.agreeing import public
 from tests.bundles import MAKER, a_bundle, a_report, signed, wolves
 from tests.running import ISSUER_KEY
 from tests.running import signed as signed_rule
@@ -85,6 +89,33 @@ def test_a_link_s_ticket_is_taken_and_no_more_in_the_address_and_serves_once(con
         assert "The ticket may have been used already" in said
         assert "this ticket is not valid here" in said
         assert screen(other) == "failed"
+
+
+def test_the_page_says_which_page_it_is_and_that_the_log_has_it_and_notices_a_file_that_is_another(page, context, site):
+    def asked(page):
+        page.locator("#technical").evaluate("fold => { fold.open = true }")
+        page.click("#self-button")
+        page.wait_for_selector("#self-hash", timeout=60_000)
+        return page.text_content("#self-hash"), page.text_content("#self-log"), page.text_content("#self")
+
+    listed = (PAGE / publishing.PAGE_LIST).read_bytes()
+    mine, log, said = asked(page)
+    assert mine == hashlib.sha256(listed).hexdigest()
+    assert log.startswith("has this hash: entry ")
+    assert f"{listed.count(b'  ')} files, all as the list of its build has them" in said
+    assert (hashlib.sha256(public(MAKER)).hexdigest() in said, "ab" * 20 in said) == (True, True)
+    assert publishing.require_served(listed.decode(), lambda path: read(site.url + path)) == listed.count(b"  ")
+    context.route("**/icon.svg", lambda route: route.fulfill(body="<svg/>"))
+    other, log, said = asked(loaded(page))
+    assert other != mine
+    assert log.startswith("has another hash")
+    assert "not as the list of its build has them: icon.svg" in said
+    assert page.complaints == []
+
+
+def read(address):
+    with urllib.request.urlopen(address, timeout=30) as answer:  # noqa: S310 - of the test's own site
+        return answer.read()
 
 
 @pytest.mark.slow

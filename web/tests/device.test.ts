@@ -16,8 +16,7 @@ import { Receipt, SignedReceipt } from '../src/wallet/receipts'
 import { Wallet } from '../src/wallet/wallet'
 import { Decision, OwnerService } from '../src/wire/federation/wire/v1/verification_pb'
 import { KEY } from './keys'
-import { Service, site, type Site, TICKET } from './service'
-import { keystream } from './vectors'
+import { face, Service, site, type Site, TICKET } from './service'
 
 const DAY_SECONDS = 86_400
 
@@ -35,16 +34,6 @@ beforeEach(async () => {
   await Wallet.delete()
   service = new Service(small)
 })
-
-/** The same person, seen anew: about 0.1 of the bits differ. */
-function face(person: string, capture: number): Float64Array {
-  const draw = (name: string): Float64Array => {
-    const words = new DataView(keystream(name)(4 * 128).buffer)
-    return Float64Array.from({ length: 128 }, (_, i) => words.getInt32(4 * i, true) / 2 ** 31)
-  }
-  const other = draw(`${person} ${capture}`)
-  return draw(person).map((x, i) => x + other[i] / 3)
-}
 
 async function device(time = small.now, where = small): Promise<Device> {
   return new Device((await Wallet.open(KEY.secret)) ?? (await Wallet.create(KEY)), service, where.deployment, () => time)

@@ -8,7 +8,7 @@ import { afterEach, beforeEach, describe, expect, test } from 'vitest'
 
 import { h } from '../src/page/dom'
 import { Pictures } from '../src/page/pictures'
-import { Messages } from '../src/page/records'
+import { type Found, Messages } from '../src/page/records'
 import { show } from '../src/page/shell'
 import { screenOf, type Situation, waitingFor } from '../src/page/states'
 import { type Catalogue, CATALOGUES, speak } from '../src/page/texts'
@@ -22,7 +22,7 @@ const note = (name: string) => (...given: unknown[]): void => { done.push([name,
 const element = (selector: string): HTMLElement => document.querySelector<HTMLElement>(selector)!
 
 /** The page in one state, with every fold open when `isOpen`. */
-function shown(name: string, isOpen = false): void {
+function shown(name: string, isOpen = false, found: Found = FOUND[name] ?? null): void {
   for (const dialog of document.querySelectorAll('dialog')) dialog.close(), dialog.replaceChildren()
   const situation = SITUATIONS[name]
   const task = situation.place.at === 'looking' ? situation.place.task : 'verify'
@@ -31,7 +31,7 @@ function shown(name: string, isOpen = false): void {
     decline: note('decline'), reload: note('reload'), devices: { admit: note('admit'), rename: note('rename'), remove: note('remove'), lost: note('lost') }, camera: h('div', { className: 'camera' }), files: new Pictures(task, task === 'enrol' ? 4 : 2, note('files')).element,
   }
   element('#screen').removeAttribute('data-name')
-  show(situation, doing, FOUND[name] ?? null, new Messages())
+  show(situation, doing, found, new Messages())
   DIALOGS[name]?.()
   if (isOpen) for (const fold of document.querySelectorAll('details')) fold.open = true
 }
@@ -68,10 +68,34 @@ test.each(Object.keys(CATALOGUES))('the whole text of every state, in %s', async
   await expect(said.join('\n')).toMatchFileSnapshot(`./screens/${language}.txt`)
 })
 
+test('what the page says of itself is folded away with its worth, and says what the log has', () => {
+  const report = { hash: 'ab'.repeat(32), files: 23, others: [], log: 'has', position: 7, commit: 'cd'.repeat(20), signer: 'ef'.repeat(32) } as const
+  const told: Readonly<Record<string, (typeof report)['log'] | 'another' | 'none'>> = { 'has this hash: entry 7': 'has', 'has another hash: entry 7': 'another', 'does not say which program runs': 'none' }
+  for (const [words, log] of Object.entries(told)) {
+    fresh()
+    shown('home', false, { self: { ...report, log } })
+    expect(element('#technical')).toHaveProperty('open', true)
+    expect(element('#self-hash').textContent).toBe(report.hash)
+    expect(element('#self-log').textContent).toContain(words)
+    expect(element('#self').textContent).toContain('a page that somebody changed can say the same')
+    expect(element('#self').textContent).toContain('python -m examples.publishing page ADDRESS')
+    expect(element('#self').textContent!.includes(report.commit)).toBe(log !== 'none')
+    expect(element('#yours')).toHaveProperty('open', false)
+  }
+  fresh()
+  shown('home', false, { self: { ...report, others: ['assets/a.js'] } })
+  expect(element('#self').textContent).toContain('not as the list of its build has them: assets/a.js')
+  fresh()
+  shown('home')
+  expect(document.querySelector('#self-hash')).toBeNull()
+  element('#self-button').click()
+  expect(done).toEqual(['ask "self"'])
+})
+
 test('every screen that there can be is among the states', () => {
   const kinds = new Set(NAMES.map((name) => screenOf(SITUATIONS[name]).kind))
   expect([...kinds].sort()).toEqual([
-    'accepted', 'admitted', 'agree', 'asked', 'broken', 'closed', 'code', 'ended', 'enrolled', 'enrolled-not', 'erased', 'failed', 'film', 'forgotten', 'home', 'kept', 'loading', 'lock', 'look', 'lost', 'prepare', 'refused', 'removed', 'renewed', 'revoked',
+    'accepted', 'admitted', 'agree', 'asked', 'behind', 'broken', 'came-over', 'closed', 'code', 'ended', 'enrolled', 'enrolled-not', 'erased', 'failed', 'film', 'forgotten', 'home', 'kept', 'loading', 'lock', 'look', 'lost', 'prepare', 'refused', 'removed', 'renewed', 'revoked',
     'unreachable', 'waiting', 'welcome', 'working',
   ])
 })

@@ -28,7 +28,7 @@ export const NOBODY: Status = {
   releaseEnds: NOW + 100 * DAY,
   fmr: { stated: 0.001, low: 0.0005, high: 0.002, basis: 'checked', people: 24, condition: 'clean' },
   epsilon: 1, delta: 1e-5, attacks: { detected: 0.0123, right: 0.73, falseAccusations: 0.001 },
-  references: 3, frames: 2, consentExpires: null, wait: null,
+  references: 3, frames: 2, consentExpires: null, wait: null, isBehind: false,
 }
 
 /** Somebody who is enrolled. */
@@ -97,6 +97,14 @@ export const SITUATIONS: Readonly<Record<string, Situation>> = {
   'waiting': situation({ ...ENROLLED, failures: 6 }, { at: 'failed', on: 'verify', fault: WAIT, seconds: NOW - 13 }),
   'waiting, busy': situation(ENROLLED, { at: 'failed', on: 'verify', fault: { ...WAIT, retryAfter: 8 }, seconds: NOW }),
   'ended': situation({ ...ENROLLED, consentExpires: NOW - 3 * DAY }),
+  'behind': situation({ ...ENROLLED, isBehind: true }),
+  'behind, as was found out': situation(ENROLLED, { at: 'failed', on: 'verify', fault: fault('RefusedError', 'the server runs another model release', { why: { name: 'why.other_release' } }), seconds: NOW }),
+  'over, agree': situation({ ...ENROLLED, isBehind: true }, { at: 'agreeing', task: 'over' }),
+  'over, look': situation({ ...ENROLLED, isBehind: true }, { at: 'looking', task: 'over', part: 'references', by: 'camera', fault: null }),
+  'over, comparing': situation({ ...ENROLLED, isBehind: true }, { at: 'working', on: 'over', stage: 1 }),
+  'came over': situation(ENROLLED, { at: 'done', task: 'over', outcome: OUTCOME }),
+  'came over not': situation({ ...ENROLLED, isBehind: true, failures: 1 }, { at: 'done', task: 'over', outcome: { ...OUTCOME, matched: false } }),
+  'no way over': situation({ ...ENROLLED, isBehind: true }, { at: 'failed', on: 'over', fault: fault('RefusedError', 'nobody comes over here from the release of this device', { why: { name: 'why.no_way_over' } }), seconds: NOW }),
   'renew, agree': situation(ENROLLED, { at: 'agreeing', task: 'renew' }),
   'renewed': situation(ENROLLED, { at: 'done', task: 'renew', outcome: OUTCOME }),
   'renewed not': situation({ ...ENROLLED, failures: 1 }, { at: 'done', task: 'renew', outcome: { ...OUTCOME, matched: false } }),

@@ -6,6 +6,7 @@ import type { Advice } from '../face/advice'
 import type { Prompt } from '../face/filming'
 import type { Omission } from '../face/movements'
 import type { FalseMatchRate, Profile } from '../face/release'
+import type { SelfReport } from '../log/software'
 import type { ReleaseTrust, WolfRates } from '../rules/manifest'
 import type { AttackRates, Audited, PadLevel } from '../rules/rates'
 import type { Key, Lock } from '../wallet/locks'
@@ -55,6 +56,8 @@ export interface Status {
   readonly frames: number
   /** Seconds since 1970, or null without a consent. */
   readonly consentExpires: number | null
+  /** Whether this device is enrolled under another release than the service works with, as far as it is known before it is unlocked. */
+  readonly isBehind: boolean
   /** How long the service has asked this device to wait, or null. */
   readonly wait: Wait | null
 }
@@ -110,6 +113,13 @@ export interface Actions {
   /** Consents towards a site where that is due and the person was told (`consents`), and verifies for it. */
   login(argument: { readonly face: Face; readonly request: string; readonly consents: boolean }): Outcome
   renew(argument: { readonly face: Face }): Outcome
+  /**
+   * Comes over to the present release.
+   *
+   * @param pictures that are averaged; without a film, the last one is compared with the template that is left.
+   * @param film what is compared in its place, or null.
+   */
+  over(argument: { readonly pictures: readonly Blob[]; readonly film: Extract<Face, { readonly without: unknown }> | null }): Outcome
   revoke(): null
   erase(): number | null
   export(): HeldSummary
@@ -127,6 +137,8 @@ export interface Actions {
   rename(argument: { readonly keyId: string; readonly name: string }): string
   /** Ends the template of another device. @param keyId in hex. */
   remove(argument: { readonly face: Face; readonly keyId: string }): Outcome
+  /** Which page this is, and what the log says of it. */
+  self(): SelfReport
   /** Deletes the keys in this browser. The server keeps what it has. */
   forget(): null
 }

@@ -24,7 +24,7 @@ export class LockedError extends Error {
 }
 
 /** What is done with the wallet open. */
-const LOCKED: ReadonlySet<Action> = new Set<Action>(['enrol', 'verify', 'login', 'renew', 'revoke', 'erase', 'export', 'history', 'backup', 'code', 'admit', 'devices', 'rename', 'remove'])
+const LOCKED: ReadonlySet<Action> = new Set<Action>(['enrol', 'verify', 'login', 'renew', 'over', 'revoke', 'erase', 'export', 'history', 'backup', 'code', 'admit', 'devices', 'rename', 'remove'])
 const [ED25519, ES256, RS256] = [-8, -7, -257]
 const TIMEOUT_MS = 120_000
 

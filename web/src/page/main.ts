@@ -15,7 +15,7 @@ import { Login } from './login'
 import { Pictures } from './pictures'
 import { type Found, Messages } from './records'
 import { show, showAround } from './shell'
-import { isTask, type Making, type Part, type Place, screenOf, type Situation, type Task, waitingFor, type Wish } from './states'
+import { isTask, makesTemplate, type Making, type Part, type Place, screenOf, type Situation, type Task, waitingFor, type Wish } from './states'
 import { CATALOGUES, speak } from './texts'
 import { takeTicket } from './ticket'
 import type { Doing } from './views'
@@ -77,7 +77,7 @@ const doing: Doing = {
   look(task) { look(task, 'camera') },
   prepare(task) { prepare(task) },
   film(task, without) { void act(task, { without }) },
-  goOn() { take('enrol', 'second') },
+  goOn() { if (situation.place.at === 'looking') take(situation.place.task, 'second') },
   lock(chosen) { locking?.resolve(chosen) },
   change(by) { if (situation.place.at === 'looking') look(situation.place.task, by) },
   ask(wish) { void wished(wish) },
@@ -123,13 +123,13 @@ function look(task: Task, by: 'camera' | 'files', fault: Fault | null = null): v
   if (waiting !== null && screenOf({ ...situation, place: waiting, now: seconds() }).kind === 'waiting') { turn({ place: waiting }); return }
   const pad = task === 'verify' ? situation.asked?.pad ?? situation.status!.pad : situation.status!.pad
   if (task !== 'enrol' && pad === 'supervised') { turn({ place: { at: 'failed', on: task, fault: SUPERVISED, seconds: seconds() } }); return }
-  if (task !== 'enrol' && pad === 'on-device') { prepare(task, fault); return }
-  if (by === 'camera') { take(task, task === 'enrol' ? 'references' : 'probe', fault); return }
+  if (!makesTemplate(task) && pad === 'on-device') { prepare(task, fault); return }
+  if (by === 'camera') { take(task, makesTemplate(task) ? 'references' : 'probe', fault); return }
   if (fault === null) {
     forget()
-    files = new Pictures(task, task === 'enrol' ? averaged + 1 : frames, (pictures) => { void act(task, { pictures }) })
+    files = new Pictures(task, makesTemplate(task) ? averaged + 1 : frames, (pictures) => { void act(task, { pictures }) })
   }
-  turn({ place: { at: 'looking', task, part: task === 'enrol' ? 'references' : 'probe', by, fault } })
+  turn({ place: { at: 'looking', task, part: makesTemplate(task) ? 'references' : 'probe', by, fault } })
 }
 
 /** Says what a film will ask for, and why the last one was refused. */
@@ -159,7 +159,8 @@ function take(task: Task, part: Exclude<Part, 'pause'>, fault: Fault | null = nu
     if (taken === null) return
     if (part !== 'references') { files.clear(); void act(task, { pictures: [...references, ...taken] }); return }
     references = taken
-    turn({ place: { at: 'looking', task, part: 'pause', by: 'camera', fault: null } })
+    const films = task === 'over' && situation.status!.pad === 'on-device' // what is compared with the template that is left
+    turn({ place: films ? { at: 'preparing', task, fault: null } : { at: 'looking', task, part: 'pause', by: 'camera', fault: null } })
   }).catch((error: unknown) => {
     if (situation.place.at !== 'looking' || situation.place.by !== 'camera') return // whoever brings files by now keeps them
     look(task, 'files')
@@ -208,7 +209,8 @@ async function during<A extends Action>(on: Task | Wish, action: A, argument: Pa
   const wrong = place.at === 'failed' && place.fault.kind === 'UnusableImageError' ? place.fault : null
   if (isTask(on) && place.at === 'failed' && (place.fault.why?.name === 'why.film_needed' || (wrong !== null && isFilmed))) {
     situation = { ...situation, status }
-    prepare(on, place.fault)
+    if (on === 'over') look(on, 'camera', place.fault) // the pictures before the film are taken again, too
+    else prepare(on, place.fault)
     return
   }
   if (wrong !== null && isTask(on)) {
@@ -233,6 +235,7 @@ async function act(task: Task, face: Face): Promise<void> {
       return
     }
     case 'renew': return await during(task, task, { face }, done)
+    case 'over': return await during(task, task, 'pictures' in face ? { pictures: face.pictures, film: null } : { pictures: references, film: face }, done)
     case 'enrol': return await during(task, task, { pictures: 'pictures' in face ? face.pictures : [], ticket: ticketOf(ticket) ?? new Uint8Array() }, (outcome) => {
       if (outcome.matched) doing.bring('') // it is spent
       return done(outcome)
@@ -262,6 +265,7 @@ async function wished(wish: Wish): Promise<void> {
       case 'devices': await during(wish, wish, undefined, (devices) => { answer = { devices }; return start }); break
       case 'rename': await during(wish, wish, renaming, (name) => { answer = renamed(before, name); return start }); break
       case 'code': await during(wish, wish, undefined, (code) => { doing.bring(code); return { at: 'code', code } }); break
+      case 'self': await during(wish, wish, undefined, (self) => { answer = { self }; return start }); break
       case 'backup': await during(wish, wish, { passphrase: await passphraseFor('backup') }, (file) => { answer = { backup: file }; return start }); break
       case 'lost': await during(wish, 'revokeLost', { file: backup!, passphrase: await passphraseFor('open_backup') }, (name) => ({ at: 'lost', name })); break
     }
@@ -271,7 +275,7 @@ async function wished(wish: Wish): Promise<void> {
   if (answer === null) return
   found = answer
   showAround(situation, doing, found, messages)
-  element('yours')?.scrollIntoView({ block: 'start' })
+  element(wish === 'self' ? 'self' : 'yours')?.scrollIntoView({ block: 'start' })
 }
 
 /** The list of devices after one of them was named. */

@@ -2,7 +2,7 @@
 
 import { hex, sha256 } from '../bytes'
 import { h } from './dom'
-import type { Task } from './states'
+import { makesTemplate, type Task } from './states'
 import { say } from './texts'
 
 /** The formats of `client/faces/formats.py` that every browser reads, by how a file begins; what browsers read beyond is left to nobody. */
@@ -86,7 +86,7 @@ export class Pictures {
 
   /** Says of each which one it is, and of the last that it checks the others. */
   #number(): void {
-    const [count, most, enrols] = [this.#taken.length, this.#most, this.#task === 'enrol']
+    const [count, most, enrols] = [this.#taken.length, this.#most, makesTemplate(this.#task)]
     this.#taken.forEach(({ item }, i) => {
       const checks = enrols && i > 0 && i === count - 1
       item.querySelector('span')!.textContent = say(checks ? 'files.checks' : 'files.number', { number: i + 1 })

@@ -2,9 +2,11 @@
 
 import type { HeldSummary, Status } from '../device/messages'
 import type { Event } from '../device/owner'
+import type { SelfReport } from '../log/software'
 import type { NamedDevice } from '../device/devices'
 import { backupFile, deviceList, type DoingDevices, lostDevice } from './devices'
 import { h } from './dom'
+import { whichPage } from './self'
 import { isAlone, isKnown, type Wish } from './states'
 import { allTerms, list } from './terms'
 import { language, say, time } from './texts'
@@ -18,19 +20,21 @@ export interface Sent {
 }
 
 /** What the person asked for and got. */
-export type Found = { readonly history: readonly Event[] } | { readonly held: HeldSummary } | { readonly devices: readonly NamedDevice[] } | { readonly backup: Blob } | null
+export type Found = { readonly history: readonly Event[] } | { readonly held: HeldSummary } | { readonly devices: readonly NamedDevice[] } | { readonly backup: Blob } | { readonly self: SelfReport } | null
+/** Of that, what is the person's own. */
+type OwnFound = Exclude<Found, { readonly self: SelfReport }>
 
 const MOST_SHOWN = 200
 
 /** What is the person's own: what the service knows of this device, and how another one can help where it knows nothing any more. */
 export function yours(status: Status, found: Found, doing: Doing): HTMLDetailsElement[] {
-  return [...(isKnown(status) ? [known(status, found, doing)] : []), ...(isAlone(status) ? [others(status, doing)] : [])]
+  return [...(isKnown(status) ? [known(status, found !== null && 'self' in found ? null : found, doing)] : []), ...(isAlone(status) ? [others(status, doing)] : [])]
 }
 
 type Choice = 'history' | 'export' | 'renew' | 'devices' | 'backup' | 'code' | Ending
 const choice = (name: Choice, onclick: () => void): HTMLButtonElement => h('button', { type: 'button', id: `${name}-button`, onclick }, say(`data.${name}`))
 
-function known(status: Status, found: Found, { ask, go, devices }: Doing): HTMLDetailsElement {
+function known(status: Status, found: OwnFound, { ask, go, devices }: Doing): HTMLDetailsElement {
   const isHeld = status.state !== 'revoked'
   const made = folded(say('data.title'), ...(found === null ? [] : [h('div', { id: 'answer' }, ...foundIn(found, status, devices))]), h('div', { className: 'choices' },
     choice('history', () => { ask('history') }), choice('export', () => { ask('export') }),
@@ -60,7 +64,7 @@ function endings(ways: readonly Ending[], ask: (wish: Wish) => void): HTMLElemen
   })))
 }
 
-function foundIn(found: Exclude<Found, null>, status: Status, doing: DoingDevices): HTMLElement[] {
+function foundIn(found: Exclude<OwnFound, null>, status: Status, doing: DoingDevices): HTMLElement[] {
   if ('devices' in found) return deviceList(found.devices, status.name ?? '', doing)
   if ('backup' in found) return backupFile(found.backup, status)
   if ('held' in found) {
@@ -76,12 +80,13 @@ function foundIn(found: Exclude<Found, null>, status: Status, doing: DoingDevice
 }
 
 /** Everything that the terms, the release and the device say, and what was sent. */
-export function technical(status: Status, messages: HTMLElement): HTMLDetailsElement {
+export function technical(status: Status, messages: HTMLElement, found: Found, doing: Doing): HTMLDetailsElement {
   const { name, answers, mostAnswers } = status
   const device = name === null ? null : list([[say('technical.device'), h('code', { id: 'device' }, name)], [say('technical.answers'), say('technical.answered', { used: answers, most: mostAnswers })]])
-  const made = folded(say('technical.title'), ...(device === null ? [] : [device]), allTerms(status), h('h2', {}, say('technical.sent')),
+  const made = folded(say('technical.title'), ...(device === null ? [] : [device]), allTerms(status), ...whichPage(found !== null && 'self' in found ? found.self : null, doing), h('h2', {}, say('technical.sent')),
     h('p', { className: 'small' }, say('technical.sent_lead', { most: MOST_SHOWN })), messages, h('p', { className: 'small' }, say('technical.credits')))
   made.id = 'technical'
+  made.open = found !== null && 'self' in found
   return made
 }
 

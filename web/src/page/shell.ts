@@ -37,7 +37,7 @@ export function show(situation: Situation, doing: Doing, found: Found, messages:
 export function showAround({ status, place }: Situation, doing: Doing, found: Found, messages: Messages): void {
   element('who').textContent = status?.terms.controller.name ?? say('name')
   const isBusy = ['working', 'locking', 'looking', 'preparing', 'filming', 'agreeing'].includes(place.at)
-  element('below').replaceChildren(...(status === null || isBusy ? [] : [...yours(status, found, doing), technical(status, messages.element)]))
+  element('below').replaceChildren(...(status === null || isBusy ? [] : [...yours(status, found, doing), technical(status, messages.element, found, doing)]))
   element('languages').setAttribute('aria-label', say('languages'))
   element('languages').hidden = ['working', 'locking', 'looking', 'filming'].includes(place.at) // what is drawn anew would begin anew
   element('languages').replaceChildren(...Object.entries(CATALOGUES).map(([tag, catalogue]) =>

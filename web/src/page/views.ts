@@ -8,7 +8,7 @@ import { h, drawing } from './dom'
 import { textOf, titleOf } from './failures'
 import { type Begin, preparation } from './film'
 import { type Chosen, waysToLock } from './locking'
-import { isTask, type Place, type Screen, type Task, type Wish } from './states'
+import { isTask, makesTemplate, type Place, type Screen, type Task, type Wish } from './states'
 import { allTerms, followed, list, readable, shortTerms, trial, worth } from './terms'
 import { day, say, time } from './texts'
 
@@ -129,7 +129,7 @@ function partsOf(screen: Screen, doing: Doing): Parts {
     case 'agree': {
       const agree = h('input', { type: 'checkbox', id: 'agree' })
       const go = main(say('agree.button'), () => { doing.look(screen.task) })
-      const isInvited = screen.task === 'renew' || ticketOf(screen.ticket) !== null
+      const isInvited = screen.task !== 'enrol' || ticketOf(screen.ticket) !== null
       const ticket = h('input', { id: 'ticket', value: screen.ticket, autocomplete: 'off', spellcheck: false, attributes: { autocapitalize: 'none', 'aria-describedby': ['ticket-why', 'ticket-share'].join(' ') } })
       go.disabled = true
       const share = h('span', { className: 'small', id: 'ticket-share' }) // while one types: on leaving the field it would move what is tapped
@@ -140,7 +140,7 @@ function partsOf(screen: Screen, doing: Doing): Parts {
       }
       ticket.onchange = () => { doing.bring(ticket.value) }
       return {
-        title: say(screen.task === 'renew' ? 'agree.renew' : 'agree.title'),
+        title: say(screen.task === 'renew' ? 'agree.renew' : screen.task === 'over' ? 'agree.over' : 'agree.title'),
         body: [
           lead(say('agree.short')), shortTerms(screen.status), folded(say('agree.details'), allTerms(screen.status)),
           isInvited ? null : h('p', { className: 'ticket' }, h('label', { htmlFor: 'ticket' }, say('agree.ticket')), ticket, h('span', { className: 'small', id: 'ticket-why' }, say('agree.ticket_why')), share),
@@ -213,6 +213,13 @@ function partsOf(screen: Screen, doing: Doing): Parts {
     case 'renewed': return {
       title: say('renewed.title'), mark: 'good', body: [lead(say('renewed.lead', { until: untilOf(screen) })), entry(screen)], buttons: [done],
     }
+    case 'behind': return {
+      title: say('over.title'), mark: 'wait', body: [lead(say('over.lead', { who: screen.status.terms.controller.name })), h('p', { className: 'small' }, say('over.stays'))],
+      buttons: [main(say('over.button'), () => { doing.go({ at: 'agreeing', task: 'over' }) })],
+    }
+    case 'came-over': return {
+      title: say('over.done'), mark: 'good', body: [lead(say('over.done_lead', { until: untilOf(screen) })), entry(screen)], buttons: [done],
+    }
     case 'refused': return {
       title: say('refused.title'), mark: 'bad',
       body: [
@@ -250,7 +257,7 @@ function partsOf(screen: Screen, doing: Doing): Parts {
     case 'failed': {
       const { on, fault, status } = screen
       const isNobodysFault = fault.kind === 'CancelledError' || fault.kind === 'UnavailableError'
-      const again = (): void => { if (on === 'enrol') doing.go({ at: 'agreeing', task: on }); else if (isTask(on)) doing.look(on); else doing.ask(on) }
+      const again = (): void => { if (on === 'enrol' || on === 'over') doing.go({ at: 'agreeing', task: on }); else if (isTask(on)) doing.look(on); else doing.ask(on) }
       return {
         title: titleOf(fault), mark: fault.kind === 'CancelledError' ? 'stopped' : isNobodysFault ? 'wait' : 'bad',
         body: [
@@ -277,7 +284,7 @@ function lookOf(screen: Screen & { kind: 'look' }, doing: Doing): Parts {
     const { references, frames } = status
     return {
       title: isOthers ? say(`look.${task}`) : say('files.title'),
-      body: [why, lead(task === 'enrol' ? say('files.references', { references, most: references + 1 }) : say('files.probe', { frames })), problem, doing.files, stays],
+      body: [why, lead(makesTemplate(task) ? say('files.references', { references, most: references + 1 }) : say('files.probe', { frames })), problem, doing.files, stays],
       buttons: [cancel, button(say('look.use_camera'), () => { doing.change('camera') }, 'quiet')],
     }
   }
@@ -316,8 +323,8 @@ function progress(share: number | null, text: string): HTMLElement {
 
 /** Where somebody is on the way to an enrolment, or to a newer consent. */
 function stepsOf(screen: Screen): HTMLElement | null {
-  const task = screen.kind === 'enrolled' ? 'enrol' : screen.kind === 'renewed' ? 'renew' : screen.kind === 'agree' || screen.kind === 'look' || screen.kind === 'prepare' || screen.kind === 'film' ? screen.task : screen.kind === 'working' || screen.kind === 'lock' ? screen.on : null
-  if (task !== 'enrol' && task !== 'renew') return null
+  const task = screen.kind === 'enrolled' ? 'enrol' : screen.kind === 'renewed' ? 'renew' : screen.kind === 'came-over' ? 'over' : screen.kind === 'agree' || screen.kind === 'look' || screen.kind === 'prepare' || screen.kind === 'film' ? screen.task : screen.kind === 'working' || screen.kind === 'lock' ? screen.on : null
+  if (task !== 'enrol' && task !== 'renew' && task !== 'over') return null
   const isLocked = screen.kind !== 'enrolled' && 'status' in screen && screen.status.lock !== null && !isOver(screen.status.state)
   const names = task === 'renew' ? (['agree', 'look', 'done'] as const) : isLocked && screen.kind !== 'lock' ? (['agree', 'look', 'second', 'done'] as const) : (['agree', 'look', 'second', 'lock', 'done'] as const)
   const now = screen.kind === 'agree' ? 0 : screen.kind === 'prepare' || screen.kind === 'film' ? 1 : screen.kind === 'look' && (screen.part === 'references' || screen.part === 'probe') ? 1
