@@ -12,7 +12,7 @@ WEB := web/node_modules/.package-lock.json
 PAGE := web/dist/index.html
 ARGS ?=
 
-.PHONY: help install postgres softhsm browsers web screens wheel release demo demo-web deployment containers test bench load campaign check check-slow lint types format protos site clean
+.PHONY: help install postgres softhsm browsers web screens rehearse wheel release demo demo-web deployment containers test bench load campaign check check-slow lint types format protos site clean
 
 help: ## list the commands
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -94,7 +94,7 @@ containers: $(READY) ## the same in containers, with Docker or podman (ARGS="--b
 	$(BIN)/python -m examples.deployment.containers $(ARGS)
 
 test: $(TESTED) $(WEIGHTS) postgres softhsm $(PAGE) ## run the tests (ARGS are pytest's)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses logical --dist loadfile $(ARGS)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -o faulthandler_timeout=1500 --numprocesses logical --dist loadfile $(ARGS)
 
 bench: install ## speed and sizes as ratios against named peers (build/bench.json)
 	OMP_NUM_THREADS=1 $(BIN)/python -m examples.bench $(ARGS)
@@ -102,7 +102,10 @@ bench: install ## speed and sizes as ratios against named peers (build/bench.jso
 load: install ## throughput and waiting of a matching server with many people (build/load.json)
 	OMP_NUM_THREADS=1 $(BIN)/python -m examples.load $(ARGS)
 
-check: lint types test ## everything that CI runs
+rehearse: $(READY) $(WEIGHTS) softhsm $(PAGE) ## what is handed out: a release built twice and compared, operations.md typed, the site without a warning
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses logical --dist loadfile -m slow tests/examples tests/integration/test_operations.py $(ARGS)
+
+check: lint types rehearse test ## everything that CI runs
 
 campaign: install postgres ## an hour of faults and strangers beside honest people (ARGS="--minutes 5 --database postgresql")
 	OMP_NUM_THREADS=1 $(BIN)/python -m tests.campaign $(ARGS)

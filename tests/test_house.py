@@ -109,6 +109,7 @@ NEED_NO_WORDS = {
     "KeyboardInterrupt",
     "PowerCut",
     "PowerCutError",
+    "Reached",
     "SystemExit",
     "TimeoutError",
     "Told",

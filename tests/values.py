@@ -13,6 +13,7 @@ from federation.audit.cells import Rate as AuditedRate
 from federation.audit.presentation import PadRates, SpeciesRates
 from federation.consent.assertion import Assertion, LogPosition
 from federation.consent.login import LoginRequest
+from federation.consent.purposes import Tier
 from federation.consent.receipts import Withdrawal
 from federation.experiments.frontier import FrontierSettings
 from federation.groups import Alike, GroupBound, HeldFor, ThresholdFor
@@ -147,7 +148,7 @@ GOOD = {
     "a receipt": RECEIPT,
     "a signed receipt": a_receipt(),
     "a withdrawal": Withdrawal(bytes(range(16)), bytes(32), NOW),
-    "a rule of a purpose": a_rule(),
+    "a rule of a purpose": a_rule(tier=Tier.HIGH),
     "a pack": a_pack(),
     "a deployment": a_deployment(),
     "an exception": an_exception(),
@@ -224,6 +225,7 @@ GOOD = {
     "settings of a frontier": FrontierSettings(),
     # The log.
     "an attempt": AttemptEntry(NOW, "example.org", PURPOSE, AttemptOutcome.OPENED, bytes(32), 1),
+    "attempts that were refused": AttemptEntry(NOW, "example.org", PURPOSE, AttemptOutcome.NOT_COVERED, bytes(32), 3),
     "a personal entry": PersonalEntry(PersonalKind.RENEWAL, NOW, bytes(32)),
     "a public entry": PublicEntry(PublicKind.POLICY, NOW, b"content"),
     "trust in a log": LogTrust(SIGNER.key, _KEYS, 2),
@@ -243,10 +245,14 @@ GOOD = {
     "a session": SessionGrant(bytes(16), bytes(32), bytes(32)),
     "a change": Change(b"receipt", BINDING.device_public_key, _TEMPLATE),
     "a probe": ProbeSubmission(bytes(16), _PROBE, bytes(64), 7),
+    "a probe with a change": ProbeSubmission(
+        bytes(16), _PROBE, bytes(64), 7, Change(b"receipt", BINDING.device_public_key, _TEMPLATE), b"n" * 64
+    ),
     "a token": TokenSubmission(bytes(16), bytes(range(16)), 7),
     "a transcript": _TRANSCRIPT,
     "an owner's proof": OwnerProof(OwnerOperation.REVOKE, bytes(32), AUDIENCE, NOW, bytes(64)),
     "a change of devices": DeviceChange(admits=hashlib.sha256(b"ticket").digest()),
+    "a removal of a device": DeviceChange(removes=hashlib.sha256(b"key").digest()),
     "an admission": Admission(BINDING.device_public_key, bytes(32), bytes(64), bytes(100)),
     "a person's file": PersonFile("localhost:7443", "trial", Ticket(bytes(20)), dict.fromkeys(FILES, b"")),
     "an enrolment": Enrolment(PURPOSE, AUDIENCE, bytes(32), EnrolmentState.ENROLLED, "trial", b"{}", 7),

@@ -15,6 +15,7 @@ from typing import Any, Final, Self
 
 from federation.consent.assertion import Assertion
 from federation.errors import UsageError
+from federation.presentation.levels import PadLevel
 from federation.rates import Audited, StatedRate
 from federation.statements import canonical_bytes, parse, require_length, require_name
 
@@ -106,19 +107,23 @@ class LoginRequest:
         )
 
 
-def acr_of(rate: StatedRate, audited: Audited) -> str:
-    """How much a login is worth, as OpenID's ``acr``: what the audit says, and the stated false match rate.
+def acr_of(rate: StatedRate, audited: Audited, pad: PadLevel = PadLevel.NONE) -> str:
+    """How much a login is worth, as OpenID's ``acr``: what the audit says, the stated false match rate, and who looked.
 
-    ``trial`` and ``not-passed`` stand in the place of ``pass``.
+    ``trial`` and ``not-passed`` stand in the place of ``pass``. Where somebody looked for a picture before the camera,
+    the level stands at the end.
 
     >>> from federation.rates import Basis
     >>> from federation.verdict import Verdict
     >>> rate = StatedRate(0.001, 0.0005, 0.002, Basis.CHECKED, 24)
     >>> acr_of(rate, Audited(Verdict.PASS, 812, 0.001, 0.05, False))
     'urn:intaglio:face:pass:fmr-0.001'
+    >>> acr_of(rate, Audited(Verdict.PASS, 812, 0.001, 0.05, False), PadLevel.ON_DEVICE)
+    'urn:intaglio:face:pass:fmr-0.001:pad-on-device'
     """
     standing = "trial" if audited.is_trial else "pass" if audited.is_passed else "not-passed"
-    return f"urn:intaglio:face:{standing}:fmr-{rate.fmr:g}"
+    looked = "" if pad is PadLevel.NONE else f":pad-{pad.value}"
+    return f"urn:intaglio:face:{standing}:fmr-{rate.fmr:g}{looked}"
 
 
 def login_claims(assertion: Assertion, token: str, request: LoginRequest) -> dict[str, Any]:
@@ -134,7 +139,7 @@ def login_claims(assertion: Assertion, token: str, request: LoginRequest) -> dic
     claims = {name: said[name] for name in kept}
     claims |= {"aud": request.client, "iss": request.provider, "auth_time": assertion.issued_at}
     claims |= {
-        "acr": acr_of(assertion.rate, assertion.audited),
+        "acr": acr_of(assertion.rate, assertion.audited, assertion.pad),
         "amr": list(AMR),
         "assertion": token,
         "salt": request.salt.hex(),

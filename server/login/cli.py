@@ -22,6 +22,7 @@ from federation.commandline.signing_keys import WHERE_HELP, ed25519_key
 from federation.consent.login import acr_of
 from federation.consent.purposes import DAY_SECONDS
 from federation.errors import UsageError
+from federation.presentation.levels import PadLevel
 from federation.release.bundle import Bundle
 from federation.rules.clients import KEY_BYTES, Client, SigningAlgorithm
 from federation.rules.rulebook import Rulebook
@@ -164,8 +165,10 @@ def opened_login(
             finally:
                 logins.sweep(now)
 
-        acr = acr_of(bundle.release.rate, bundle.manifest.audited)
-        yield LoginSite(provider, acr=acr, welcome=welcome), tend
+        # Never `supervised`: behind a bridge stand all browsers.
+        levels = PadLevel.NONE, PadLevel.ON_DEVICE
+        worth = tuple(acr_of(bundle.release.rate, bundle.manifest.audited, pad) for pad in levels)
+        yield LoginSite(provider, acr=worth, welcome=welcome), tend
     finally:
         logins.close()
 

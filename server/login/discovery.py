@@ -20,13 +20,13 @@ _CLAIMS: Final = (
 )  # fmt: skip
 
 
-def described(origin: str, algorithms: Sequence[str], acr: str) -> dict[str, Any]:
+def described(origin: str, algorithms: Sequence[str], acr: Sequence[str]) -> dict[str, Any]:
     """The provider's metadata.
 
     Args:
         origin: its issuer and the page's address.
         algorithms: of ID tokens.
-        acr: what its logins are worth at present.
+        acr: what its logins may be worth at present.
     """
     return {
         "issuer": origin,
@@ -44,7 +44,7 @@ def described(origin: str, algorithms: Sequence[str], acr: str) -> dict[str, Any
         "code_challenge_methods_supported": ["S256"],
         "scopes_supported": ["openid"],
         "claims_supported": list(_CLAIMS),
-        "acr_values_supported": [acr],
+        "acr_values_supported": list(acr),
         "prompt_values_supported": ["login", "consent", "select_account"],
         "authorization_response_iss_parameter_supported": True,
         "claims_parameter_supported": False,

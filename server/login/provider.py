@@ -17,7 +17,7 @@ import asyncio
 import html
 import json
 import secrets
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -110,7 +110,7 @@ class LoginSite:
 
     Args:
         provider: decides.
-        acr: what its logins are worth at present, as ID tokens say it.
+        acr: what its logins may be worth at present, as ID tokens say it.
         limits: of one address.
         welcome: is told of every request whose headers have come, before its body.
     """
@@ -121,7 +121,7 @@ class LoginSite:
         self,
         provider: Provider,
         *,
-        acr: str,
+        acr: Sequence[str],
         limits: LoginLimits | None = None,
         welcome: Callable[[Request], None] = lambda _: None,
     ) -> None:

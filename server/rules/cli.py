@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from federation.commandline.commands import Commands
@@ -27,6 +29,7 @@ from federation.rules.entries import (
     Rule,
     jurisdictions_around,
 )
+from federation.rules.kiosks import LONGEST_KIOSK_SECONDS, Kiosk
 from federation.rules.rulebook import Rulebook, RuleSigners, SignedRule
 from server.files import make_directory, write_durably, write_new
 from server.rules.assertions import read_registration
@@ -174,6 +177,44 @@ def rules_register(
         ends_at=now + days * DAY_SECONDS,
     )
     append_rule(rules, signed_by(following, [ed25519_key(k) for k in key]))
+
+
+@rules_commands.command("kiosk")
+def rules_kiosk(
+    rules: RulesArgument,
+    identifier: Annotated[str, typer.Argument(help="Name of the kiosk, such as hall-1; a change is a new one.")],
+    certificate: Annotated[Path, typer.Option(help="Its client certificate, PEM. Never that of a page's bridge.")],
+    place: Annotated[str, typer.Option(help="Where it stands and who looks after it, for everybody to read.")],
+    key: KeyOption,
+    deployment: Annotated[
+        str, typer.Option(envvar="INTAGLIO_SERVER_DEPLOYMENT", help="Identifier of the one whose people come to it.")
+    ] = "trial",
+    days: Annotated[
+        int, typer.Option(min=1, max=LONGEST_KIOSK_SECONDS // DAY_SECONDS, help="How long it is believed from now on.")
+    ] = LONGEST_KIOSK_SECONDS // DAY_SECONDS,
+) -> None:
+    """Name a device of the operator's: its word that it looked for a picture before its camera counts as `supervised`.
+
+    It is believed until its certificate ends, at the latest. A renewed certificate is a new kiosk. Behind a bridge's
+    certificate stand all browsers: a bridge that the rules name a kiosk does not serve (docs/pad.md).
+
+    Needs: the rules, as many signers' keys as they say, the kiosk's certificate, not its key. Writes: RULES.
+
+    Example: intaglio-server rules kiosk rules/rules.jsonl hall-1 --certificate tls/hall-1.pem --place "entrance hall"
+    --key rules/signer-1.pem --key rules/signer-2.pem
+    """
+    now = int(time.time())
+    if Rulebook.from_file(read_named(rules), read_at=now).deployment(deployment) is None:
+        raise UsageError(f"no deployment {deployment!r} stands in {rules}")
+    try:
+        shown = x509.load_pem_x509_certificate(read_named(certificate))
+    except ValueError:
+        raise UsageError(f"{certificate} holds no certificate in PEM") from None
+    ends_at = min(now + days * DAY_SECONDS, int(shown.not_valid_after_utc.timestamp()))
+    if ends_at <= now:
+        raise UsageError(f"the certificate in {certificate} has ended; renew it first (`intaglio-server pki renew`)")
+    named = Kiosk(identifier, deployment, shown.fingerprint(hashes.SHA256()), place, now, ends_at)
+    append_rule(rules, signed_by(named, [ed25519_key(path) for path in key]))
 
 
 @rules_commands.command("stop")

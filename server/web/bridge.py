@@ -280,7 +280,7 @@ def _file(site: Site, request: Request) -> Response:
     if path in site.live:
         try:
             return Response(site.live[path](), media_type="text/plain", headers={"cache-control": "no-store"})
-        except OSError:
+        except (OSError, UsageError):  # it cannot be read now, or says what no browser may follow
             return Response(status_code=503)
     if path not in site.files:
         return Response(status_code=404)

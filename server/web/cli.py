@@ -9,7 +9,7 @@ import asyncio
 import json
 import signal
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from contextlib import ExitStack
 from dataclasses import asdict
 from functools import partial
@@ -17,6 +17,8 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
 from prometheus_client import CollectorRegistry
 
 from federation.addresses import split
@@ -152,7 +154,9 @@ def web_start(
         )
     except IntaglioError as error:
         raise UsageError(str(error)) from error  # the files that were named are wrong, no peer is to blame
-    site = Site.read(page, origin, site_files(bundle, told, former), {"/rules.jsonl": rules.read_bytes})
+    read_rules = rules_of_a_bridge(rules, tls / f"{client}.pem")
+    site = Site.read(page, origin, site_files(bundle, told, former), {"/rules.jsonl": read_rules})
+    read_rules()
     limits = AddressLimits(
         PeerRate(peer_rate, burst=max(1, round(12 * peer_rate))), sessions=peer_sessions, enrolments=peer_enrolments
     )
@@ -196,6 +200,30 @@ def web_start(
                 await upstream.close()
 
         asyncio.run(serve())
+
+
+def rules_of_a_bridge(rules: Path, certificate: Path) -> Callable[[], bytes]:
+    """Reads the public rules for browsers, as long as they never named this bridge's own certificate a kiosk's.
+
+    Behind it stand everybody's browsers, whose word would count as the operator's (ADR 266). Both files may change.
+
+    What is given back raises `UsageError` when they do, or when a file cannot be read.
+    """
+
+    def read() -> bytes:
+        content, shown = _read(rules), _read(certificate)
+        try:
+            digest = x509.load_pem_x509_certificate(shown).fingerprint(hashes.SHA256())
+        except ValueError:
+            raise UsageError(f"{certificate} holds no certificate in PEM") from None
+        if digest.hex().encode() in content:
+            raise UsageError(
+                f"the rules name the certificate in {certificate} a kiosk's, and behind it stand all browsers: "
+                "give this bridge a certificate of its own (--client)"
+            )
+        return content
+
+    return read
 
 
 def site_files(bundle: Bundle, deployment: bytes, former: Iterable[Bundle] = ()) -> dict[str, bytes]:

@@ -8,6 +8,7 @@ import json
 import os
 import signal
 import socket
+import sys
 import time
 from contextlib import nullcontext
 from dataclasses import replace
@@ -18,10 +19,11 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
+from federation.commandline.version import versions
 from federation.onebit import parameters_for
 from federation.release.manifest import ReleaseTrust
 from federation.transparency import KeyKind, LogPolicy, NoteSigner
-from server import cli
+from server import cli, program
 from server.dashboard.log import LogSource
 from server.dashboard.sources import Sources
 from server.fleet.members import Coordinator
@@ -167,6 +169,7 @@ def test_a_matching_server_is_put_together_of_what_it_is_set_to(place, monkeypat
     shown = Stand(monkeypatch, "server.matching.cli", {"Metrics.serve": lambda: service.events.append("hidden")})
     asyncio.run(_serve(settings))
     assert seen["Admission"]["directory"] == place / "tls"
+    assert admission.remember.call_args.args == (storage,)
     assert seen["opened_log"] == {"directory": place / "transparency", "database": "postgresql://log@host/log"}
     assert seen["open_storage"]["database"] == str(place / "matching.db")
     assert not seen["open_storage"]["may_begin"]()  # somebody is enrolled, as the log says
@@ -428,3 +431,11 @@ def test_what_a_command_reads_and_cannot_use_is_refused_in_words_and_changes_not
     found = dict(spoiled(cli.app, served, place, "missing", "junk"))
     assert {what: end for what, end in found.items() if end not in {"2", "3", "4", "reached"}} == {}
     assert sum(end == "2" for end in found.values()) > 40
+
+
+def test_the_version_of_everything_is_told_where_a_role_is_missing_too(monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["intaglio-server", "--version"])
+    program.main()
+    told = versions("intaglio-server")
+    assert capsys.readouterr().out.splitlines() == [f"{name} {found}" for name, found in told.items()]
+    assert len(told) > 3

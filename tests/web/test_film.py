@@ -11,9 +11,9 @@ from federation.consent.purposes import Category, Tier
 from federation.presentation.levels import PadLevel
 from federation.presentation.movements import Movement, Omission, challenge_of
 from federation.rules.entries import PolicyPack, PurposeRule
+from tests.films import BENT, HEAD, frames, motion_jpeg
 from tests.running import ISSUER_KEY, PURPOSE, a_rules_file
 from tests.running import signed as signed_rule
-from tests.web.films import BENT, HEAD, frames, motion_jpeg
 from tests.web.hands import choice, enrol, loaded, outcome, press, screen, to_start
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(240)]

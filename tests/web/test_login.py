@@ -107,7 +107,7 @@ def site(tmp_path_factory, ports):
             origin, f"{origin}/login/token", public, logins, SigningKeys.generate(), accepts_trials=True,
             clock=time.time,
         )  # fmt: skip
-        return LoginSite(provider, acr=acr_of(release.rate, bundle.manifest.audited))
+        return LoginSite(provider, acr=[acr_of(release.rate, bundle.manifest.audited)])
 
     tls = a_pki(directory / "tls")
     workers = MatchWorkers(1, parameters_for(release.code_length), timeout_seconds=60)

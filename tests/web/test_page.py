@@ -360,7 +360,7 @@ def test_the_first_line_of_a_trial_is_what_a_stolen_wallet_is_worth(context, rel
     context.route("**/manifest.json", lambda route: route.fulfill(body=trial.signed.to_bytes()))
     context.route("**/deployment.json", accepting_trials)
     shown = opened(context).text_content(".card")
-    assert shown.startswith("Trial: this release has passed no audit for general usePASS on 50 people, where 0.1 %")
+    assert shown.startswith("On trial: not yet checked for general usePASS on 50 people, where 0.1 %")
     assert worth in shown
 
 

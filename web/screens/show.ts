@@ -2,7 +2,7 @@
 
 import '../src/page/style.css'
 
-import { Camera } from '../src/page/camera'
+import { ARROWS, Camera } from '../src/page/camera'
 import { drawing } from '../src/page/dom'
 import { Pictures } from '../src/page/pictures'
 import { Messages } from '../src/page/records'
@@ -22,6 +22,14 @@ camera.element.querySelector('video')!.replaceWith(somebody())
 camera.element.querySelector('.hint')!.textContent = say('advice.far')
 camera.element.dataset['mood'] = 'bad'
 if (place.at === 'looking' && place.part === 'references') {
+  camera.element.querySelector('.taken')!.append(...[0, 1, 2].map((i) => Object.assign(document.createElement('li'), { className: i < 1 ? 'there' : '' })))
+}
+
+if (place.at === 'filming') {
+  camera.element.dataset['asked'] = 'left'
+  camera.element.dataset['mood'] = 'nearly'
+  camera.element.querySelector('.arrow path')!.setAttribute('d', ARROWS.left)
+  camera.element.querySelector('.hint')!.textContent = say('film.left')
   camera.element.querySelector('.taken')!.append(...[0, 1, 2].map((i) => Object.assign(document.createElement('li'), { className: i < 1 ? 'there' : '' })))
 }
 

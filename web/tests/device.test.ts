@@ -65,6 +65,21 @@ describe('flows', () => {
     expect((await memory()).enrolment!.answers).toBe(3)
   })
 
+  test('failures in a row are counted, also before what follows is lost, and a match ends them', async () => {
+    const failures = async (): Promise<number> => (await memory()).enrolment!.failures
+    await enrol()
+    for (const wanted of [1, 2]) {
+      expect((await verify('another')).matched).toBe(false)
+      expect(await failures()).toBe(wanted)
+    }
+    service.alter = (call, answer) => (call === 'SubmitToken' ? { ...(answer as object), deeds: [{}] } : answer)
+    await expect(verify('another')).rejects.toThrow(PeerError)
+    expect(await failures()).toBe(3)
+    service.alter = (_call, answer) => answer
+    expect((await verify()).matched).toBe(true)
+    expect(await failures()).toBe(0)
+  })
+
   test('with codes of 2048 bits too', async () => {
     service = new Service(large)
     const load = await Engine.load(large.deployment.release.parameters)

@@ -2,7 +2,8 @@
 
 import { beforeEach, expect, test, vi } from 'vitest'
 
-import { concat, hex, randomBytes, sha256, utf8 } from '../src/bytes'
+import { concat, hex, packBits, randomBytes, sha256, unpackBits, utf8 } from '../src/bytes'
+import { seenOf, trustOf } from '../src/device/owner'
 import { RefusedError, UsageError } from '../src/errors'
 import { ONEBIT_2048, PARAMETER_SETS } from '../src/onebit/parameters'
 import { TemplateSecret } from '../src/onebit/template'
@@ -213,4 +214,17 @@ test.each([null, { ...ENROLMENT, state: 'revoked' } as const])('without an enrol
   const wallet = await Wallet.create(KEY)
   await wallet.remember({ enrolment })
   await expect(wallet.countAnswer()).rejects.toThrow(UsageError)
+})
+
+test('a wallet that never enrolled shows that nothing was tried, and believes no log', async () => {
+  const wallet = await Wallet.create(KEY)
+  await wallet.remember({ checkpoint: null })
+  expect(await Wallet.look()).toEqual({ lock: KEY.lock, name: hex(wallet.keyId.slice(0, 8)), state: 'none', answers: 0, failures: 0, consentExpires: null, agreed: [], trust: null })
+  expect(() => trustOf(wallet, 0)).toThrow('this device is not enrolled')
+  expect(seenOf(wallet)).toBe(0n)
+})
+
+test('bits are packed with the first in the lowest place, eight to a byte', () => {
+  expect(hex(packBits(Uint8Array.of(1, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0, 0, 0, 1)))).toBe('0182')
+  expect([...unpackBits(Uint8Array.of(1, 0x82))]).toEqual([1, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0, 0, 0, 1])
 })

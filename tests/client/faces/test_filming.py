@@ -17,7 +17,7 @@ from client.device import challenge
 from client.faces.filming import film
 from client.faces.finding import FaceFinder
 from client.faces.images import UnusableImageError, read_image
-from examples.presentation.species import ATTACKS, FRAMES_A_SECOND, GENUINE, Holder
+from examples.presentation.species import FRAMES_A_SECOND, GENUINE, Holder
 from examples.presentation.surfaces import Picture
 from federation.errors import UsageError
 from federation.presentation.movements import Movement, challenge_of
@@ -25,25 +25,24 @@ from tests.faces import orl_image
 
 VECTORS = Path(__file__).parents[2] / "vectors" / "movements.json"
 ORDER = (Movement.LEFT, Movement.UP, Movement.RIGHT)
-BENT = next(one for one in ATTACKS if one.name == "print, bent")
 
 
 class Studio:
     """A camera before which somebody does what is told, and a clock that its frames move."""
 
-    def __init__(self, species, *, person=1, rate=FRAMES_A_SECOND):
+    def __init__(self, species, *, person=1):
         pixels = read_image(orl_image(person, 1))
         self.finder = FaceFinder()
         picture = Picture.of(pixels, *self.finder.follow(pixels, None)[:2])
         self.holder = Holder(species, picture, np.random.default_rng(7))
-        self.asked, self.told, self.frames, self.rate = None, [], 0, rate
+        self.asked, self.told, self.frames = None, [], 0
 
     def tell(self, movement):
         self.asked = movement
         self.told.append(movement)
 
     def clock(self):
-        return self.frames / self.rate
+        return self.frames / FRAMES_A_SECOND
 
     def see(self):
         for number in itertools.count():
@@ -63,15 +62,6 @@ def test_a_head_that_does_what_it_is_told_is_filmed_and_frames_from_the_front_ar
     for frame in taken.middles:
         right, left, nose, *_ = studio.finder.follow(frame, None)
         assert abs(nose[0] - (right[0] + left[0]) / 2) < 0.2 * np.hypot(*(left - right))
-
-
-def test_a_bent_print_that_is_turned_and_shaken_is_refused_and_told_what_to_do():
-    studio = Studio(BENT, rate=5)
-    with pytest.raises(UnusableImageError, match="the face did not turn as a head does") as refused:
-        studio.film()
-    assert "turn your head" in refused.value.what_to_do
-    assert studio.told == [None, Movement.LEFT]
-    assert studio.clock() < 6
 
 
 def test_an_empty_room_is_refused():

@@ -223,9 +223,10 @@ def test_a_node_without_a_file_says_which(folder, missing):
         require_ready(folder)
 
 
-def test_a_folder_that_flower_cannot_be_told_is_refused(folder):
+@pytest.mark.parametrize("name", ['a"quote', "an'apostrophe", "a space", "a\\backslash", "a\ttab", "a\nline"])
+def test_a_folder_that_flower_cannot_be_told_is_refused(folder, name):
     with pytest.raises(UsageError, match="move the folder"):
-        node_config(folder / 'a "quoted" name', require_ready(folder))
+        node_config(folder / name, require_ready(folder))
 
 
 def test_a_running_node_leaves_a_person_out_from_the_withdrawal_on(folder):

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from federation.consent.life import consent_to
 from federation.consent.login import LoginRequest, acr_of
 from federation.errors import MalformedMessageError, UsageError
+from federation.presentation.levels import PadLevel
 from tests.agreeing import AUDIENCE, NOW, OTHER_AUDIENCE, PASSED, RATE, TRIAL, a_receipt
 
 REQUEST = LoginRequest(
@@ -82,6 +83,14 @@ def test_acr_says_the_stated_rate_and_what_an_audit_says():
     assert acr_of(RATE, TRIAL) == "urn:intaglio:face:trial:fmr-0.001"
     assert acr_of(RATE, replace(TRIAL, is_trial=False)) == "urn:intaglio:face:not-passed:fmr-0.001"
     assert acr_of(replace(RATE, fmr=1e-6, low=1e-7), PASSED) == "urn:intaglio:face:pass:fmr-1e-06"
+
+
+def test_acr_says_who_looked_for_a_picture_before_the_camera_and_nothing_when_nobody_did():
+    assert [acr_of(RATE, PASSED, pad) for pad in PadLevel] == [
+        "urn:intaglio:face:pass:fmr-0.001",
+        "urn:intaglio:face:pass:fmr-0.001:pad-on-device",
+        "urn:intaglio:face:pass:fmr-0.001:pad-supervised",
+    ]
 
 
 # ---------------------------------------------------------------------- one consent for each audience

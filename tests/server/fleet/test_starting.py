@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime as dt
 import fcntl
 import os
+import re
 import signal
 import subprocess
 import threading
@@ -196,13 +197,24 @@ def test_everything_is_served_behind_the_gateway_s_certificate_until_a_part_is_l
     monkeypatch.setattr(start, "connected", connected)
     made = {"superlink_client": "upstream", "gateway_server": server, "show": lambda: told.append("hidden")}
     seen = Stand(monkeypatch, "server.fleet.start", made)
+    gateways, original = [], start.Gateway
+    monkeypatch.setattr(start, "Gateway", lambda *a, **n: gateways.append((a, n)) or original(*a, **n))
     with pytest.raises(UnavailableError, match="SuperLink or its executor ended; their logs say why"):
         start.serve(coordinator, host="127.0.0.2", port=8443, metrics=("127.0.0.3", 9004))
     assert told == ["runs", 8, 9, "hidden", "ended"]
     assert seen["superlink_client"] == {"address": "127.0.0.1:9", "authority": folder / "tls/superlink.pem"}
+    (((upstream, calls, members), named),) = gateways
+    (look,) = named["chores"]
+    assert (upstream, named["door"], members.count) == ("upstream", door, 0)
+    assert look.__self__.context == "a context"
+    assert (look.__self__.path, look.__self__.key) == (folder / "tls/server.pem", folder / "tls/server-key.pem")
+    assert (folder / "calls").is_dir()
+    calls.close()
+    named["warn"]("a warning")
     served = seen["gateway_server"]
     assert (served["certificate"], served["key"]) == (folder / "tls/server.pem", folder / "tls/server-key.pem")
     assert server.sockets == [door]
     assert (seen["show"]["host"], seen["show"]["port"]) == ("127.0.0.3", 9004)
     said = capsys.readouterr().err
+    assert re.search(r"^20\d\d-\d\d-\d\dT\d\d:\d\d:\d\dZ a warning$", said, re.MULTILINE)
     assert "the gateway listens on 0.0.0.0:8443, for members at fed.example.org:8443; Ctrl-C ends it" in said

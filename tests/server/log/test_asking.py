@@ -12,6 +12,7 @@ import time
 from contextlib import ExitStack
 from types import SimpleNamespace
 
+import h11
 import pytest
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
@@ -353,6 +354,23 @@ def test_a_witness_is_asked_at_its_own_port_and_path_by_its_own_name(monkeypatch
     assert lines[0] == f"post {target} http/1.1"
     assert {f"host: {named}", "content-length: 10", "content-type: text/plain; charset=utf-8"} <= set(lines[1:])
     assert body == b"a question"
+
+
+def test_a_witness_that_fails_again_on_another_connection_leaves_none_open(monkeypatch):
+    pairs = [socket.socketpair() for _ in range(2)]
+    waiting = iter(pairs)
+    monkeypatch.setattr(asking, "_connected", lambda *_: next(waiting)[0])
+    monkeypatch.setattr(socket.socket, "setsockopt", lambda *_: None, raising=False)
+    wire = asking._Wire("http://w.example", LONG)
+    (_, first), (_, second) = pairs
+    first.sendall(response(200, b"yes"))
+    assert wire.post(b"a question")[1] == b"yes"
+    first.close()
+    second.sendall(b"HTTP/1.1 nonsense\r\n\r\n")
+    with pytest.raises(h11.RemoteProtocolError, match="illegal status line"):
+        wire.post(b"another")
+    assert [ours.fileno() for ours, _ in pairs] == [-1, -1]
+    second.close()
 
 
 @pytest.mark.parametrize("lie", LIES)

@@ -32,6 +32,7 @@ PAGE_HEADERS = {"origin": ORIGIN, CALL_HEADER: "1", "content-type": "application
 SECRET, OTHER_SECRET = secrets.token_hex(32), secrets.token_hex(32)
 CLIENT_KEY = generate_private_key(SECP256R1())
 ACR = "urn:intaglio:face:pass:fmr-0.001"
+WORTH = ACR, f"{ACR}:pad-on-device"
 BEGIN = int(time.time()) - 86_400
 
 
@@ -117,7 +118,7 @@ class Place:
         return time.time() + self.later
 
     def app(self, **options):
-        return LoginSite(self.provider, acr=ACR, **options).app
+        return LoginSite(self.provider, acr=WORTH, **options).app
 
     @asynccontextmanager
     async def browser(self, address="203.0.113.1", app=None):

@@ -37,6 +37,7 @@ from tests.server.login.sites import (
     RULES,
     SECRET,
     VERIFIER,
+    WORTH,
     Place,
     a_client,
     answered,
@@ -105,7 +106,7 @@ async def test_a_match_logs_in_and_the_site_learns_what_the_assertion_says(place
         bearer = {"authorization": f"Bearer {answer.json()['access_token']}"}
         known = (await browser.get("/login/userinfo", headers=bearer)).json()
     assert (claims["sub"], claims["nonce"], claims["purpose"]) == (known["sub"], "n-1", "door-access")
-    assert (claims["acr"], claims["amr"]) == (ACR, ["face", "swk"])
+    assert (claims["acr"], claims["amr"]) == (f"{ACR}:pad-on-device", ["face", "swk"])
     assert claims["contest"] == "mailto:contest@example.org"
     assert claims["exp"] - claims["iat"] == TOKEN_SECONDS
     assert abs(claims["auth_time"] - time.time()) < 60
@@ -192,7 +193,8 @@ async def test_what_the_provider_says_about_itself_is_what_it_does(place):
         keys = await browser.get(urlsplit(told["jwks_uri"]).path)
         for name in ("authorization_endpoint", "token_endpoint", "userinfo_endpoint"):
             assert (await browser.get(urlsplit(told[name]).path)).status_code in {400, 401, 405}
-    assert told == described(ORIGIN, ["ES256", "EdDSA"], ACR)
+    assert told == described(ORIGIN, ["ES256", "EdDSA"], WORTH)
+    assert told["acr_values_supported"] == [ACR, f"{ACR}:pad-on-device"]
     assert {key["alg"] for key in keys.json()["keys"]} == set(told["id_token_signing_alg_values_supported"])
     assert not any({"d", "p", "k"} & key.keys() for key in keys.json()["keys"])
     assert keys.headers["access-control-allow-origin"] == "*"
@@ -383,7 +385,7 @@ async def test_a_trial_logs_in_where_trials_are_accepted_and_says_so(tmp_path):
         await answered(browser, handle, assertion(await asked(browser, handle), trial=True))
         code = told(await browser.get("/login/finish", params={"login": handle}))["code"]
         claims = claims_of(place, (await exchanged(browser, code)).json()["id_token"])
-    assert claims["acr"] == "urn:intaglio:face:trial:fmr-0.001"
+    assert claims["acr"] == "urn:intaglio:face:trial:fmr-0.001:pad-on-device"
     assert claims["statement"].startswith("TRIAL, ")
     place.logins.close()
 

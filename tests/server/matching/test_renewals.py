@@ -18,7 +18,9 @@ from typer.testing import CliRunner
 from client.connection import ClientTls, Connection
 from federation.errors import ProofError, RefusedError
 from federation.onebit import Decision
+from federation.rules.kiosks import Kiosk
 from federation.wire.certificates import Renewal, certificate_in
+from federation.wire.ticket import Ticket
 from federation.wire.v1 import certificates_pb2 as pb
 from server import cli
 from server.certificates import write_pki
@@ -27,7 +29,18 @@ from server.matching.renewals import CertificateService
 from server.people import authority
 from server.storage.sqlstorage import open_storage
 from server.web.bridge import METHODS
-from tests.running import RunningServer, a_face, a_release, a_service, a_wallet, public_rules
+from tests.running import (
+    DEPLOYMENT,
+    RunningServer,
+    a_face,
+    a_release,
+    a_rules_file,
+    a_service,
+    a_wallet,
+    conditions,
+    public_rules,
+    signed,
+)
 
 pytestmark = pytest.mark.integration
 
@@ -92,7 +105,11 @@ def asked(server, folder, name, renewal):
         connection.close()
 
 
-def signed(tls, database):
+def signed_names(tls, database):
+    return [line.partition(" ")[0] for line in operator_signs(tls, database).splitlines()]
+
+
+def operator_signs(tls, database):
     result = CliRunner().invoke(cli.app, ["pki", "sign", str(tls), "--database", str(database)])
     assert result.exit_code == 0, result.output
     return result.stdout
@@ -109,7 +126,7 @@ def test_a_device_in_its_certificate_s_last_days_has_another_after_the_operator_
         wallet = device.wallet
     assert "another is asked for" in capsys.readouterr().err
     assert certificate(folder, "alice") == before
-    assert signed(tls, database).startswith("alice  ends on")
+    assert operator_signs(tls, database).startswith("alice  ends on")
     with server.device(wallet, tls=folder, name="alice") as device:
         assert device.verify(a_face(1, 2)).decision is Decision.MATCH
     after = certificate(folder, "alice")
@@ -121,17 +138,43 @@ def test_a_device_in_its_certificate_s_last_days_has_another_after_the_operator_
     assert "certificate" not in capsys.readouterr().err.partition("which ends on")[2]
 
 
+def test_a_kiosk_asks_for_nothing_because_the_rules_name_its_certificate(server, tls, database, capsys):
+    """Those that its device reads: under another certificate it would be no kiosk."""
+    begin, end = int(time.time()) - 86_400, int(time.time()) + 86_400
+    named = ClientTls.read(tls, "bob").certificate_digest
+    rules = a_rules_file(signed(Kiosk("hall-1", DEPLOYMENT, named, "entrance hall", begin, end)))
+    for name, kiosk in (("bob", True), ("alice", False)):
+        wallet = a_wallet(a_release())
+        with server.device(wallet, tls=tls, name=name, conditions=conditions(rules)) as device:
+            assert device.enrol(a_face(1), a_face(1, 1)).decision is Decision.MATCH
+        said = capsys.readouterr().err
+        assert ("The public rules name this kiosk" in said, "another is asked for" in said) == (kiosk, not kiosk)
+    assert signed_names(tls, database) == ["alice"]
+
+
+def test_a_device_that_nobody_answered_or_whose_work_failed_asks_for_nothing(server, tls, database, capsys):
+    with server.device(a_wallet(a_release()), tls=tls, name="alice"):
+        pass
+    with (
+        pytest.raises(RefusedError, match="not valid here"),
+        server.device(a_wallet(a_release()), tls=tls, name="alice", ticket=Ticket.draw()) as device,
+    ):
+        device.enrol(a_face(1), a_face(1, 1))
+    assert capsys.readouterr().err == ""
+    assert signed_names(tls, database) == []
+
+
 def test_a_certificate_that_does_not_end_soon_is_not_renewed(server, tls, database):
     with pytest.raises(RefusedError, match="in its last 30 days"):
         asked(server, tls, "carol", wish(tls, "carol"))
-    assert signed(tls, database) == ""
+    assert operator_signs(tls, database) == ""
 
 
 def test_a_wish_of_somebody_else_s_is_not_kept(server, tls, database):
     """Whoever has a certificate, and saw or guessed another's number."""
     with pytest.raises(ProofError, match="not signed with the key of the certificate that ends"):
         asked(server, tls, "bob", wish(tls, "alice"))
-    assert signed(tls, database) == ""
+    assert operator_signs(tls, database) == ""
 
 
 def test_a_revoked_certificate_is_renewed_neither_by_the_service_nor_by_the_authority(server, tls, database):
@@ -142,7 +185,7 @@ def test_a_revoked_certificate_is_renewed_neither_by_the_service_nor_by_the_auth
     while not server.admission._revoked:
         assert time.monotonic() < end
         time.sleep(0.01)
-    assert signed(tls, database) == ""
+    assert operator_signs(tls, database) == ""
     with pytest.raises(RefusedError, match="this certificate was revoked"):
         asked(server, bobs, "bob", renewal)
 
@@ -154,7 +197,7 @@ def test_whoever_asks_for_a_second_key_is_refused_and_the_first_one_is_signed(se
     folder = device_folder(tls, tls.parent, "alice")
     with pytest.raises(RefusedError, match="tell the operator, who revokes it"):
         asked(server, folder, "alice", wish(tls, "alice"))
-    signed(tls, database)
+    operator_signs(tls, database)
     assert asked(server, folder, "alice", first) == certificate(tls, "alice")
 
 

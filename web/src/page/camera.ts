@@ -14,7 +14,7 @@ const BREATH_MS = 40 // between two looks, for everything else that the page doe
 /** Of a picture, and of a film: its face is large enough in less, and each frame is looked at sooner. */
 const [WIDTH, FILM_WIDTH] = [1280, 640]
 /** As the mirrored preview shows them: the person's left is on the left. */
-const ARROWS: Readonly<Record<Movement, string>> = {
+export const ARROWS: Readonly<Record<Movement, string>> = {
   left: 'M21 12H3m8-8-8 8 8 8', right: 'M3 12h18m-8-8 8 8-8 8', up: 'M12 21V3m-8 8 8-8 8 8', down: 'M12 3v18m-8-8 8 8 8-8', closer: 'M4 9V4h5M15 4h5v5M20 15v5h-5M9 20H4v-5',
 }
 const OUTLINE = 'M50 14c-15 0-24.5 11-24.5 28 0 19.5 10.5 36.5 24.5 36.500s24.5-17 24.5-36.500c0-17-9.5-28-24.5-28z'

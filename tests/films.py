@@ -5,11 +5,13 @@ Simulated (docs/pad.md): one of the ORL faces on a head of usual shape, or on pa
 
 import io
 from dataclasses import replace
+from functools import partial
 from itertools import pairwise
 
 import numpy as np
 from PIL import Image
 
+from client.faces.filming import film
 from client.faces.finding import FaceFinder
 from client.faces.images import read_image
 from examples.presentation.species import ATTACKS, FRAMES_A_SECOND, GENUINE, Holder
@@ -42,10 +44,54 @@ def frames(species, person, order, *, seed=7):
     return [holder.frame(now, one) for now, one in zip(times, asked, strict=True)]
 
 
-def motion_jpeg(film, slowness=1):
+class Camera:
+    """What a program's camera sees of somebody who does what the program says, in OpenCV's words; and its clock.
+
+    Args:
+        species: what stands before it.
+        person: of the ORL faces.
+        rate: frames a second, by its own clock.
+    """
+
+    def __init__(self, species, person, *, rate=FRAMES_A_SECOND):
+        self._holder = Holder(species, picture_of(person), np.random.default_rng(7))
+        self._rate, self._frames = rate, 0
+        self.asked, self.told, self.is_on = None, [], False
+
+    def tell(self, movement):
+        """What is asked for now."""
+        self.asked = movement
+        self.told.append(movement)
+
+    def clock(self):
+        """Seconds."""
+        return self._frames / self._rate
+
+    def VideoCapture(self, _number):  # noqa: N802 - OpenCV's name
+        self.is_on = True
+        return self
+
+    def isOpened(self):  # noqa: N802 - OpenCV's name
+        return self.is_on
+
+    def read(self):
+        self._frames += 1
+        return True, self._holder.frame(self.clock(), self.asked)[:, :, ::-1]
+
+    def release(self):
+        self.is_on = False
+
+    def stand_before(self, monkeypatch):
+        """Lets `filmed_probe` see this."""
+        monkeypatch.setattr("client.device.capture._opencv", lambda: self)
+        monkeypatch.setattr("client.device.challenge._say", self.tell)
+        monkeypatch.setattr("client.faces.filming.film", partial(film, clock=self.clock))
+
+
+def motion_jpeg(shown, slowness=1):
     """The file that Chromium's fake camera plays, again and again; so many times slower than it was."""
     written = io.BytesIO()
-    for frame in film:
+    for frame in shown:
         one = io.BytesIO()
         Image.fromarray(frame).save(one, "JPEG", quality=95)
         written.write(one.getvalue() * (slowness * _CAMERA_FRAMES_A_SECOND // FRAMES_A_SECOND))
