@@ -66,7 +66,7 @@ def test_an_error_of_a_statement_quotes_none_of_its_values(tmp_path):
     engine = connect(database_url(tmp_path / "made.db"))
     with engine.begin() as connection:
         connection.exec_driver_sql("CREATE TABLE t (a INTEGER PRIMARY KEY)")
-    with pytest.raises(sa.exc.SQLAlchemyError) as caught, engine.begin() as connection:
+    with pytest.raises(sa.exc.IntegrityError, match="UNIQUE constraint failed") as caught, engine.begin() as connection:
         connection.execute(sa.text("INSERT INTO t VALUES (:a), (:a)"), {"a": 424242})
     assert "424242" not in str(caught.value)
     engine.dispose()
